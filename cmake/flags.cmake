@@ -1,0 +1,14 @@
+# Flags that every target of Limbeck shares.
+add_library(limbeck_flags INTERFACE)
+target_include_directories(limbeck_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(limbeck_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
+  -ffp-contract=fast -fno-math-errno)
+if(CMAKE_BUILD_TYPE STREQUAL "Debug" OR LIMBECK_SANITIZE)
+  target_compile_definitions(limbeck_flags INTERFACE _GLIBCXX_ASSERTIONS)
+endif()
+if(LIMBECK_SANITIZE)
+  target_compile_options(limbeck_flags INTERFACE
+    -fsanitize=${LIMBECK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(limbeck_flags INTERFACE -fsanitize=${LIMBECK_SANITIZE})
+endif()

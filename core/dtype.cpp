@@ -1,0 +1,27 @@
+#include "core/dtype.h"
+
+#include <array>
+
+namespace limbeck::core {
+
+const DTypeInfo& info(DType dtype) {
+  static constexpr std::array<DTypeInfo, 9> table = {{{"float32", 4, 1},
+                                                      {"float64", 8, 1},
+                                                      {"bfloat16", 2, 1},
+                                                      {"float16", 2, 1},
+                                                      {"int32", 4, 1},
+                                                      {"int64", 8, 1},
+                                                      {"uint8", 1, 1},
+                                                      {"Q4_1", 20, 32},
+                                                      {"Q8_0", 34, 32}}};
+  return table.at(static_cast<std::size_t>(dtype));
+}
+
+std::int64_t bytes_of(DType dtype, std::int64_t elements) {
+  const DTypeInfo& i = info(dtype);
+  check(elements >= 0 && elements % i.block_elements == 0, "{}: {} elements do not fill whole blocks of {}", i.name,
+        elements, i.block_elements);
+  return elements / i.block_elements * i.block_bytes;
+}
+
+}  // namespace limbeck::core

@@ -1,0 +1,72 @@
+// What a model needs of its peers, and no more. parallel/ implements these over its mesh; the ones here are for one rank.
+// Collectives are named by both directions: the comment says what the backward of each does.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "core/comm.h"
+#include "core/tensor.h"
+
+namespace limbeck::nn {
+
+using core::CommHandle;
+using core::Tensor;
+
+/// The rows of a batch after dispatch, as this rank's experts see them.
+struct Dispatched {
+  Tensor rows;          // [R,C] sorted by local expert, then by source rank, then by the source's order; R >= offsets.back()
+  Tensor offsets;       // [E_local+1] int64: rows [offsets[e], offsets[e+1]) belong to local expert e
+};
+
+/// What a dispatch needs to be undone and repeated. Opaque outside the ExpertComm that made it.
+class Exchange {
+ public:
+  virtual ~Exchange() = default;
+};
+using ExchangePtr = std::shared_ptr<const Exchange>;
+
+/// Moves rows between tokens' ranks and experts' ranks. Tensor-level (no tape): core/ops/moe_exchange.h makes differentiable
+/// ops of it, in which the backward of dispatch is combine_rows, and the backward of combine is dispatch_rows.
+/// Every rank calls each of them equally often and in the same order, also with zero rows.
+class ExpertComm {
+ public:
+  virtual ~ExpertComm() = default;
+  virtual std::int64_t size() const = 0;  // ranks over which the experts are cut
+  virtual std::int64_t rank() const = 0;
+  /// Agrees on the counts. `counts` [E] int64: rows this rank sends to each global expert; expert e lies on rank
+  /// e / (E / size). Fills `offsets` as in Dispatched.
+  virtual ExchangePtr prepare(const Tensor& counts, Tensor& offsets) = 0;
+  /// rows [N,C], sorted by global expert -> rows of the local experts [R,C].
+  virtual Tensor dispatch_rows(const Exchange& exchange, const Tensor& rows) = 0;
+  /// The exact reverse: rows of the local experts [R,C] -> [N,C] in the order of the sender.
+  virtual Tensor combine_rows(const Exchange& exchange, const Tensor& rows) = 0;
+};
+
+/// Sums over the ranks that share a batch.
+class BatchComm {
+ public:
+  virtual ~BatchComm() = default;
+  virtual void sum(Tensor& x) = 0;  // in place; not differentiable: counts and statistics
+};
+
+/// The ranks over which single tensors are cut. One rank: nothing to do.
+class TensorComm {
+ public:
+  virtual ~TensorComm() = default;
+  virtual std::int64_t size() const = 0;
+  virtual std::int64_t rank() const = 0;
+  virtual void sum(Tensor& x) = 0;  // in place, over the parts of a vocabulary or a row
+  virtual void max(Tensor& x) = 0;
+};
+
+struct Communicators {
+  std::shared_ptr<TensorComm> tensor;
+  std::shared_ptr<ExpertComm> expert;
+  std::shared_ptr<BatchComm> batch;
+};
+
+/// One rank alone.
+Communicators single_communicators();
+
+}  // namespace limbeck::nn

@@ -1,0 +1,60 @@
+// A parameter: its name, global shape, where this rank's part lies in it, its value and its gradient.
+//
+// The placement is the one source for the slices of checkpoints, gradient reductions, the de-duplicated gradient norm and
+// verification. Gradient reductions are sums: objectives divide by global counts.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/state_dict.h"
+#include "core/tensor.h"
+
+namespace limbeck::core {
+
+struct Parameter;
+
+/// Where the gradient of a value accumulates. A parameter's slot is pinned: its gradient stays in the same memory (a bucket).
+struct Slot {
+  Tensor grad;
+  bool has_grad = false;           // grad holds a value (else its contents are stale)
+  Parameter* parameter = nullptr;  // set for parameters, whose slots are pinned
+  bool is_pinned() const { return parameter != nullptr; }
+};
+using SlotPtr = std::shared_ptr<Slot>;
+
+/// What one mesh axis does to a parameter.
+enum class AxisRole : std::uint8_t {
+  Sharded,      // every rank of the axis holds a part: `dimension`, `offset`, `length`
+  Replicated,   // every rank holds the same; their gradients are equal already
+  PartialGradient,  // every rank holds the same; the gradient is the sum over the axis
+};
+
+struct AxisPlacement {
+  std::string axis;  // a name of the mesh: "dp", "edp", "ep"
+  AxisRole role = AxisRole::Replicated;
+  int dimension = 0;  // for Sharded; uneven parts are allowed
+  std::int64_t offset = 0;
+  std::int64_t length = 0;
+};
+
+struct Parameter {
+  std::string name;    // module path, the same under every layout
+  Shape global_shape;
+  std::vector<AxisPlacement> placement;
+  Tensor value;  // this rank's part
+  SlotPtr slot;  // null when frozen
+  bool decays = true;  // weight decay applies (not to norms, biases, routers' biases)
+  bool first_replica = true;  // of the ranks that hold this part, this one writes it and counts it
+
+  bool is_frozen() const { return slot == nullptr; }
+  /// Start of this rank's part in each dimension of the global shape.
+  std::vector<std::int64_t> offset() const;
+  /// Entry of the value (or of another tensor of the same part, such as a moment or the gradient).
+  StateEntry entry(const Tensor& tensor) const { return {global_shape, offset(), tensor, first_replica}; }
+};
+
+using ParameterList = std::vector<Parameter*>;
+
+}  // namespace limbeck::core

@@ -1,0 +1,50 @@
+// How parameters and optimizer state are spoken of between the parts: by name, global shape and the slice that a rank holds.
+// Files, converters and checkpoints see nothing else, so nothing there knows about parallelism.
+//
+//     StateDict state = model.state_dict();
+//     reader.read("layers.3.moe.experts.gate", state.at("layers.3.moe.experts.gate"));
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace limbeck::core {
+
+/// A box of a global tensor: `tensor` covers [offset, offset + tensor.shape()) of `global_shape`.
+struct StateEntry {
+  Shape global_shape;
+  std::vector<std::int64_t> offset;  // one a dimension
+  Tensor tensor;
+  bool write = true;  // exactly one rank of those that hold the same box writes it
+
+  /// An entry that is the whole tensor.
+  static StateEntry whole(Tensor tensor) {
+    return {tensor.shape(), std::vector<std::int64_t>(static_cast<std::size_t>(tensor.shape().rank()), 0), tensor, true};
+  }
+};
+
+using StateDict = std::map<std::string, StateEntry>;
+
+/// What a file says of a tensor it holds.
+struct StateInfo {
+  Shape shape;  // global
+  DType dtype = DType::F32;
+};
+
+/// Named tensors somewhere: a checkpoint, a Hugging Face directory, a GGUF file. Names are Limbeck's module paths.
+class StateReader {
+ public:
+  virtual ~StateReader() = default;
+  /// Where the tensors come from, for messages.
+  virtual std::string source() const = 0;
+  virtual const std::map<std::string, StateInfo>& tensors() const = 0;
+  /// Fills entry.tensor (float32, float64 or bfloat16: converted) with its box; throws where the name is missing or the
+  /// global shape is another, naming source, tensor and both shapes.
+  virtual void read(const std::string& name, StateEntry& entry) const = 0;
+};
+
+}  // namespace limbeck::core

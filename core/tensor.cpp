@@ -1,0 +1,119 @@
+#include "core/tensor.h"
+
+#include <cstring>
+
+namespace limbeck::core {
+
+Storage::Storage(MemoryPtr memory, std::int64_t bytes) : memory_(std::move(memory)), bytes_(bytes) {
+  data_ = memory_->allocate(bytes_);
+}
+
+Storage::Storage(MemoryPtr memory, std::int64_t bytes, void* data, std::shared_ptr<const void> owner)
+    : memory_(std::move(memory)), bytes_(bytes), data_(data), owner_(std::move(owner)) {}
+
+Storage::~Storage() { release(); }
+
+const void* Storage::data() const {
+  check(!is_empty(), "storage: {} bytes were read while emptied", bytes_);
+  return data_;
+}
+
+void* Storage::mutable_data() {
+  check(!is_empty(), "storage: {} bytes were written while emptied", bytes_);
+  ++version_;
+  return data_;
+}
+
+void Storage::release() {
+  if (data_ != nullptr && owner_ == nullptr) memory_->deallocate(data_);
+  owner_.reset();
+  data_ = nullptr;
+}
+
+void* Storage::refill() {
+  if (data_ == nullptr) data_ = memory_->allocate(bytes_);
+  return data_;
+}
+
+Tensor Tensor::empty(const MemoryPtr& memory, DType dtype, const Shape& shape) {
+  return {std::make_shared<Storage>(memory, bytes_of(dtype, shape.numel())), 0, dtype, shape};
+}
+
+Tensor Tensor::zeros(const MemoryPtr& memory, DType dtype, const Shape& shape) {
+  Tensor t = empty(memory, dtype, shape);
+  t.fill_zero();
+  return t;
+}
+
+Tensor Tensor::reshape(const Shape& shape) const {
+  check(shape.numel() == numel(), "reshape: {} has {} elements, {} has {}", shape, shape.numel(), shape_, numel());
+  return {storage_, byte_offset_, dtype_, shape};
+}
+
+Tensor Tensor::rows(std::int64_t first, std::int64_t count) const {
+  check(shape_.rank() > 0 && first >= 0 && count >= 0 && first + count <= shape_[0],
+        "rows: {} rows from row {} of a tensor {}", count, first, shape_);
+  Shape shape = shape_;
+  shape[0] = count;
+  return {storage_, byte_offset_ + bytes_of(dtype_, first * shape_.row_size()), dtype_, shape};
+}
+
+Tensor Tensor::clone() const {
+  Tensor copy = empty(memory(), dtype_, shape_);
+  copy.copy_from(*this);
+  return copy;
+}
+
+void Tensor::copy_from(const Tensor& source) {
+  check(source.dtype_ == dtype_ && source.numel() == numel(), "copy: from {} {} to {} {}", source.dtype_, source.shape_,
+        dtype_, shape_);
+  if (numel() > 0) std::memcpy(mutable_raw(), source.raw(), static_cast<std::size_t>(bytes()));
+}
+
+void Tensor::fill_zero() {
+  if (numel() > 0) std::memset(mutable_raw(), 0, static_cast<std::size_t>(bytes()));
+}
+
+Tensor Tensor::to(DType dtype) const {
+  if (dtype == dtype_) return clone();
+  Tensor result = empty(memory(), dtype, shape_);
+  const std::int64_t n = numel();
+  const auto convert = [&]<class From, class To>(const From* from, To* to) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      if constexpr (std::is_same_v<From, bf16>) to[i] = static_cast<To>(static_cast<float>(from[i]));
+      else if constexpr (std::is_same_v<To, bf16>) to[i] = bf16(static_cast<float>(from[i]));
+      else to[i] = static_cast<To>(from[i]);
+    }
+  };
+  const auto with_float = [](DType d, auto f) {
+    if (d == DType::F32) f.template operator()<float>();
+    else if (d == DType::F64) f.template operator()<double>();
+    else if (d == DType::BF16) f.template operator()<bf16>();
+    else fail("tensor: {} cannot be converted, expected float32, float64 or bfloat16", d);
+  };
+  with_float(dtype_, [&]<class From>() {
+    with_float(dtype, [&]<class To>() {
+      if constexpr (!std::is_same_v<From, To>) convert(data<From>(), result.mutable_data<To>());
+    });
+  });
+  return result;
+}
+
+const void* Tensor::checked_data(DType expected) const {
+  check(defined() && dtype_ == expected, "tensor: {} {} was read as {}", defined() ? name_of(dtype_) : "undefined",
+        shape_, expected);
+  return raw();
+}
+
+void* Tensor::checked_mutable_data(DType expected) {
+  check(defined() && dtype_ == expected, "tensor: {} {} was written as {}", defined() ? name_of(dtype_) : "undefined",
+        shape_, expected);
+  return mutable_raw();
+}
+
+double host_value(const Tensor& t) {
+  check(t.numel() == 1, "host_value: tensor has shape {}, expected one element", t.shape());
+  return t.dtype() == DType::F64 ? host_values<double>(t)[0] : static_cast<double>(host_values<float>(t)[0]);
+}
+
+}  // namespace limbeck::core
