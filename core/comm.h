@@ -1,5 +1,5 @@
-// Raw collectives over a group of ranks. parallel/ implements them over threads of one process and over MPI; here is the
-// group of one. Every rank of a group calls the same collectives in the same order, from one thread.
+// Raw collectives over a group of ranks. parallel/ implements them over threads of one process and over MPI; here is
+// the group of one. Every rank of a group calls the same collectives in the same order, from one thread.
 //
 //     comm.all_reduce(x, Reduce::Sum);                       // in place
 //     CommHandle h = comm.all_reduce_async(bucket, Reduce::Sum);
@@ -54,8 +54,8 @@ class Comm {
   virtual CommHandle all_gather_async(Tensor x, Tensor all) = 0;
   /// x [n, ...] <- this rank's part of the sum of every rank's all [size * n, ...].
   virtual CommHandle reduce_scatter_async(Tensor all, Tensor x) = 0;
-  /// Sends send_rows[i] rows of `send` to rank i, in rank order, and fills `receive` likewise; a row is all but the first
-  /// dimension. The counts are copied.
+  /// Sends send_rows[i] rows of `send` to rank i, in rank order, and fills `receive` likewise; a row is all but the
+  /// first dimension. The counts are copied.
   virtual CommHandle all_to_all_v_async(Tensor send, std::span<const std::int64_t> send_rows, Tensor receive,
                                         std::span<const std::int64_t> receive_rows) = 0;
   virtual CommHandle send_async(Tensor x, int to) = 0;

@@ -30,10 +30,9 @@ void* Memory::allocate(std::int64_t bytes) {
   auto best = free_.lower_bound({need, nullptr});
   if (best == free_.end()) {
     // An eighth of what is held comes on top, so that shapes that vary with the data stop asking soon.
-    const std::int64_t segment =
-        round_up(std::max({need, smallest_segment, statistics_.system_bytes / 8}), huge_page);
-    void* at = ::mmap(nullptr, static_cast<std::size_t>(segment), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                      -1, 0);
+    const std::int64_t segment = round_up(std::max({need, smallest_segment, statistics_.system_bytes / 8}), huge_page);
+    void* at =
+        ::mmap(nullptr, static_cast<std::size_t>(segment), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     check(at != MAP_FAILED, "memory: the system refused {} MiB ({} MiB are held)", segment >> 20,
           statistics_.system_bytes >> 20);
     ::madvise(at, static_cast<std::size_t>(segment), MADV_HUGEPAGE);

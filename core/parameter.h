@@ -1,7 +1,7 @@
 // A parameter: its name, global shape, where this rank's part lies in it, its value and its gradient.
 //
-// The placement is the one source for the slices of checkpoints, gradient reductions, the de-duplicated gradient norm and
-// verification. Gradient reductions are sums: objectives divide by global counts.
+// The placement is the one source for the slices of checkpoints, gradient reductions, the de-duplicated gradient norm
+// and verification. Gradient reductions are sums: objectives divide by global counts.
 #pragma once
 
 #include <memory>
@@ -15,7 +15,8 @@ namespace limbeck::core {
 
 struct Parameter;
 
-/// Where the gradient of a value accumulates. A parameter's slot is pinned: its gradient stays in the same memory (a bucket).
+/// Where the gradient of a value accumulates. A parameter's slot is pinned: its gradient stays in the same memory (a
+/// bucket).
 struct Slot {
   Tensor grad;
   bool has_grad = false;           // grad holds a value (else its contents are stale)
@@ -26,8 +27,8 @@ using SlotPtr = std::shared_ptr<Slot>;
 
 /// What one mesh axis does to a parameter.
 enum class AxisRole : std::uint8_t {
-  Sharded,      // every rank of the axis holds a part: `dimension`, `offset`, `length`
-  Replicated,   // every rank holds the same; their gradients are equal already
+  Sharded,          // every rank of the axis holds a part: `dimension`, `offset`, `length`
+  Replicated,       // every rank holds the same; their gradients are equal already
   PartialGradient,  // every rank holds the same; the gradient is the sum over the axis
 };
 
@@ -40,12 +41,12 @@ struct AxisPlacement {
 };
 
 struct Parameter {
-  std::string name;    // module path, the same under every layout
+  std::string name;  // module path, the same under every layout
   Shape global_shape;
   std::vector<AxisPlacement> placement;
-  Tensor value;  // this rank's part
-  SlotPtr slot;  // null when frozen
-  bool decays = true;  // weight decay applies (not to norms, biases, routers' biases)
+  Tensor value;               // this rank's part
+  SlotPtr slot;               // null when frozen
+  bool decays = true;         // weight decay applies (not to norms, biases, routers' biases)
   bool first_replica = true;  // of the ranks that hold this part, this one writes it and counts it
 
   bool is_frozen() const { return slot == nullptr; }

@@ -35,7 +35,8 @@ class Shape {
   /// Number of elements; throws where the product does not fit.
   std::int64_t numel() const {
     std::int64_t n = 1;
-    for (const auto e : extents()) check(!__builtin_mul_overflow(n, e, &n), "shape: {} has too many elements", extents());
+    for (const auto e : extents())
+      check(!__builtin_mul_overflow(n, e, &n), "shape: {} has too many elements", extents());
     return n;
   }
   /// Elements behind one index of the first dimension (1 for a vector).

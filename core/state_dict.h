@@ -1,5 +1,5 @@
-// How parameters and optimizer state are spoken of between the parts: by name, global shape and the slice that a rank holds.
-// Files, converters and checkpoints see nothing else, so nothing there knows about parallelism.
+// How parameters and optimizer state are spoken of between the parts: by name, global shape and the slice that a rank
+// holds. Files, converters and checkpoints see nothing else, so nothing there knows about parallelism.
 //
 //     StateDict state = model.state_dict();
 //     reader.read("layers.3.moe.experts.gate", state.at("layers.3.moe.experts.gate"));
@@ -23,7 +23,8 @@ struct StateEntry {
 
   /// An entry that is the whole tensor.
   static StateEntry whole(Tensor tensor) {
-    return {tensor.shape(), std::vector<std::int64_t>(static_cast<std::size_t>(tensor.shape().rank()), 0), tensor, true};
+    return {tensor.shape(), std::vector<std::int64_t>(static_cast<std::size_t>(tensor.shape().rank()), 0), tensor,
+            true};
   }
 };
 

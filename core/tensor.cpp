@@ -80,16 +80,23 @@ Tensor Tensor::to(DType dtype) const {
   const std::int64_t n = numel();
   const auto convert = [&]<class From, class To>(const From* from, To* to) {
     for (std::int64_t i = 0; i < n; ++i) {
-      if constexpr (std::is_same_v<From, bf16>) to[i] = static_cast<To>(static_cast<float>(from[i]));
-      else if constexpr (std::is_same_v<To, bf16>) to[i] = bf16(static_cast<float>(from[i]));
-      else to[i] = static_cast<To>(from[i]);
+      if constexpr (std::is_same_v<From, bf16>)
+        to[i] = static_cast<To>(static_cast<float>(from[i]));
+      else if constexpr (std::is_same_v<To, bf16>)
+        to[i] = bf16(static_cast<float>(from[i]));
+      else
+        to[i] = static_cast<To>(from[i]);
     }
   };
   const auto with_float = [](DType d, auto f) {
-    if (d == DType::F32) f.template operator()<float>();
-    else if (d == DType::F64) f.template operator()<double>();
-    else if (d == DType::BF16) f.template operator()<bf16>();
-    else fail("tensor: {} cannot be converted, expected float32, float64 or bfloat16", d);
+    if (d == DType::F32)
+      f.template operator()<float>();
+    else if (d == DType::F64)
+      f.template operator()<double>();
+    else if (d == DType::BF16)
+      f.template operator()<bf16>();
+    else
+      fail("tensor: {} cannot be converted, expected float32, float64 or bfloat16", d);
   };
   with_float(dtype_, [&]<class From>() {
     with_float(dtype, [&]<class To>() {

@@ -1,5 +1,5 @@
-// A tensor: a shape and a dtype over counted storage. Every tensor is contiguous, row by row; a view is a range of leading
-// rows or another shape of the same elements. Kernels that need another order copy, and say so.
+// A tensor: a shape and a dtype over counted storage. Every tensor is contiguous, row by row; a view is a range of
+// leading rows or another shape of the same elements. Kernels that need another order copy, and say so.
 //
 //     Tensor x = Tensor::zeros(memory, DType::F32, {4, 768});
 //     float* p = x.mutable_data<float>();      // raises the storage's version
@@ -18,9 +18,9 @@
 
 namespace limbeck::core {
 
-/// Bytes on a device. It may be emptied and refilled under the same handle (a sharded parameter is gathered before use and
-/// freed after, though a tape still refers to it). The version counts writes, so that a saved tensor that was written
-/// afterwards is an error and a cache made from it knows that it is stale.
+/// Bytes on a device. It may be emptied and refilled under the same handle (a sharded parameter is gathered before use
+/// and freed after, though a tape still refers to it). The version counts writes, so that a saved tensor that was
+/// written afterwards is an error and a cache made from it knows that it is stale.
 class Storage {
  public:
   Storage(MemoryPtr memory, std::int64_t bytes);

@@ -16,7 +16,8 @@ struct Cpu {
   std::shared_ptr<CpuCache> cache;
 };
 
-/// A device of `threads` threads with an empty cache. The calling thread becomes its owner: kernels are called from it alone.
+/// A device of `threads` threads with an empty cache. The calling thread becomes its owner: kernels are called from it
+/// alone.
 Cpu make_cpu(int threads);
 
 }  // namespace limbeck::kernels

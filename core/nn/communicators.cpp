@@ -49,7 +49,8 @@ class SingleTensorComm final : public TensorComm {
 }  // namespace
 
 Communicators single_communicators() {
-  return {std::make_shared<SingleTensorComm>(), std::make_shared<SingleExpertComm>(), std::make_shared<SingleBatchComm>()};
+  return {std::make_shared<SingleTensorComm>(), std::make_shared<SingleExpertComm>(),
+          std::make_shared<SingleBatchComm>()};
 }
 
 }  // namespace limbeck::nn

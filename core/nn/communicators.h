@@ -1,5 +1,5 @@
-// What a model needs of its peers, and no more. parallel/ implements these over its mesh; the ones here are for one rank.
-// Collectives are named by both directions: the comment says what the backward of each does.
+// What a model needs of its peers, and no more. parallel/ implements these over its mesh; the ones here are for one
+// rank. Collectives are named by both directions: the comment says what the backward of each does.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ using core::Tensor;
 
 /// The rows of a batch after dispatch, as this rank's experts see them.
 struct Dispatched {
-  Tensor rows;          // [R,C] sorted by local expert, then by source rank, then by the source's order; R >= offsets.back()
-  Tensor offsets;       // [E_local+1] int64: rows [offsets[e], offsets[e+1]) belong to local expert e
+  Tensor rows;     // [R,C] sorted by local expert, then by source rank, then by the source's order; R >= offsets.back()
+  Tensor offsets;  // [E_local+1] int64: rows [offsets[e], offsets[e+1]) belong to local expert e
 };
 
 /// What a dispatch needs to be undone and repeated. Opaque outside the ExpertComm that made it.
@@ -26,9 +26,9 @@ class Exchange {
 };
 using ExchangePtr = std::shared_ptr<const Exchange>;
 
-/// Moves rows between tokens' ranks and experts' ranks. Tensor-level (no tape): core/ops/moe_exchange.h makes differentiable
-/// ops of it, in which the backward of dispatch is combine_rows, and the backward of combine is dispatch_rows.
-/// Every rank calls each of them equally often and in the same order, also with zero rows.
+/// Moves rows between tokens' ranks and experts' ranks. Tensor-level (no tape): core/ops/moe_exchange.h makes
+/// differentiable ops of it, in which the backward of dispatch is combine_rows, and the backward of combine is
+/// dispatch_rows. Every rank calls each of them equally often and in the same order, also with zero rows.
 class ExpertComm {
  public:
   virtual ~ExpertComm() = default;

@@ -9,7 +9,8 @@ namespace limbeck::nn {
 using core::fail_usage;
 
 bool ModelConfig::is_moe_layer(std::int64_t layer) const {
-  return moe.num_experts > 0 && std::find(moe.dense_layers.begin(), moe.dense_layers.end(), layer) == moe.dense_layers.end();
+  return moe.num_experts > 0 &&
+         std::find(moe.dense_layers.begin(), moe.dense_layers.end(), layer) == moe.dense_layers.end();
 }
 
 void validate(const ModelConfig& config, const std::string& where) {
@@ -24,7 +25,8 @@ void validate(const ModelConfig& config, const std::string& where) {
   positive("head_width", config.head_width);
   positive("max_positions", config.max_positions);
   if (config.num_heads % config.num_kv_heads != 0)
-    fail_usage("{}.num_kv_heads is {}, expected a divisor of num_heads = {}", where, config.num_kv_heads, config.num_heads);
+    fail_usage("{}.num_kv_heads is {}, expected a divisor of num_heads = {}", where, config.num_kv_heads,
+               config.num_heads);
   if (config.head_width % 2 != 0) fail_usage("{}.head_width is {}, expected an even number", where, config.head_width);
   if (!(config.norm_eps > 0)) fail_usage("{}.norm_eps is {}, expected a positive number", where, config.norm_eps);
   if (!(config.rope_base > 0)) fail_usage("{}.rope_base is {}, expected a positive number", where, config.rope_base);
@@ -33,7 +35,8 @@ void validate(const ModelConfig& config, const std::string& where) {
   if (moe.num_experts > 0) {
     positive("moe.expert_width", moe.expert_width);
     if (moe.experts_per_token < 1 || moe.experts_per_token > moe.num_experts)
-      fail_usage("{}.moe.experts_per_token is {}, expected 1 to num_experts = {}", where, moe.experts_per_token, moe.num_experts);
+      fail_usage("{}.moe.experts_per_token is {}, expected 1 to num_experts = {}", where, moe.experts_per_token,
+                 moe.num_experts);
     for (const auto layer : moe.dense_layers)
       if (layer < 0 || layer >= config.num_layers)
         fail_usage("{}.moe.dense_layers names layer {}, expected 0 to {}", where, layer, config.num_layers - 1);

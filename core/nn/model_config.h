@@ -1,5 +1,5 @@
-// The architecture of a decoder-only transformer, as plain numbers. data/ fills it from GGUF, Hugging Face and HDF5 files,
-// launch/ from a config; core/nn/transformer.h builds the model.
+// The architecture of a decoder-only transformer, as plain numbers. data/ fills it from GGUF, Hugging Face and HDF5
+// files, launch/ from a config; core/nn/transformer.h builds the model.
 #pragma once
 
 #include <cstdint>
@@ -9,27 +9,27 @@
 namespace limbeck::nn {
 
 struct MoeConfig {
-  std::int64_t num_experts = 0;         // E; 0: every layer is dense
-  std::int64_t experts_per_token = 0;   // K
-  std::int64_t expert_width = 0;        // F of one expert
-  bool renormalise = true;              // the selected weights sum to 1 (Mixtral)
-  double weight_scale = 1.0;            // routed_scaling_factor; the experts' outputs times this
+  std::int64_t num_experts = 0;            // E; 0: every layer is dense
+  std::int64_t experts_per_token = 0;      // K
+  std::int64_t expert_width = 0;           // F of one expert
+  bool renormalise = true;                 // the selected weights sum to 1 (Mixtral)
+  double weight_scale = 1.0;               // routed_scaling_factor; the experts' outputs times this
   std::vector<std::int64_t> dense_layers;  // these stay dense (ascending layer indices)
   friend bool operator==(const MoeConfig&, const MoeConfig&) = default;
 };
 
 struct ModelConfig {
-  std::int64_t vocabulary = 0;   // V
-  std::int64_t width = 0;        // C
-  std::int64_t num_layers = 0;   // L
-  std::int64_t num_heads = 0;    // H
-  std::int64_t num_kv_heads = 0; // G, divides H
-  std::int64_t head_width = 0;   // D
-  std::int64_t mlp_width = 0;    // F of a dense feed-forward
+  std::int64_t vocabulary = 0;     // V
+  std::int64_t width = 0;          // C
+  std::int64_t num_layers = 0;     // L
+  std::int64_t num_heads = 0;      // H
+  std::int64_t num_kv_heads = 0;   // G, divides H
+  std::int64_t head_width = 0;     // D
+  std::int64_t mlp_width = 0;      // F of a dense feed-forward
   std::int64_t max_positions = 0;  // context length
   double norm_eps = 1e-5;
   double rope_base = 10000.0;
-  bool tied_head = false;        // head.weight is embed.weight
+  bool tied_head = false;  // head.weight is embed.weight
   MoeConfig moe;
 
   bool is_moe_layer(std::int64_t layer) const;

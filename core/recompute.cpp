@@ -1,0 +1,43 @@
+#include "core/recompute.h"
+
+namespace limbeck::core {
+namespace {
+
+/// The same values with slots of their own, for those that had one.
+std::vector<Var> detached(const std::vector<Var>& vars) {
+  std::vector<Var> result;
+  for (const Var& v : vars) result.push_back(v.slot && !v.slot->parameter ? leaf(v.value) : v);
+  return result;
+}
+
+}  // namespace
+
+std::vector<Var> recompute(Tape& tape, const std::vector<Var>& inputs, const Block& block) {
+  if (tape.mode() != Tape::Mode::Record) return block(tape, inputs);
+
+  Tape counting(Tape::Mode::Count);
+  std::vector<Var> outputs = block(counting, detached(inputs));
+  std::vector<SlotPtr> input_slots;
+  for (const Var& v : inputs) input_slots.push_back(v.slot && !v.slot->parameter ? v.slot : nullptr);
+  for (Var& v : outputs)
+    if (v.slot) v.slot = std::make_shared<Slot>();
+  tape.add_uses(counting.uses());
+
+  std::vector<Saved> saved;
+  for (const Var& v : inputs) saved.emplace_back(v.value);
+  tape.push({"recompute", input_slots, [&tape, inputs, outputs, block, saved] {
+               for (const Saved& s : saved) s.get();
+               Tape inner(tape);
+               const std::vector<Var> again = detached(inputs);
+               const std::vector<Var> values = block(inner, again);
+               for (std::size_t i = 0; i < outputs.size(); ++i)
+                 if (outputs[i].slot) accumulate(values[i].slot, gradient(outputs[i].slot, outputs[i].value));
+               inner.run();
+               for (std::size_t i = 0; i < again.size(); ++i)
+                 if (again[i].slot && !again[i].slot->parameter && again[i].slot->has_grad)
+                   accumulate(inputs[i].slot, again[i].slot->grad);
+             }});
+  return outputs;
+}
+
+}  // namespace limbeck::core

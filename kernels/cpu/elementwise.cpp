@@ -1,0 +1,38 @@
+#include "kernels/elementwise.h"
+
+#include "kernels/cpu/parallel_for.h"
+
+namespace limbeck::kernels {
+namespace {
+constexpr std::int64_t grain = 1 << 15;
+}
+
+template <class T>
+void add_to(const Cpu& cpu, const T* x, T* y, std::int64_t n) {
+  add(cpu, x, y, y, n);
+}
+
+template <class T>
+void add(const Cpu& cpu, const T* a, const T* b, T* y, std::int64_t n) {
+  parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
+#pragma omp simd
+    for (std::int64_t i = begin; i < end; ++i) y[i] = a[i] + b[i];
+  });
+}
+
+template <class T>
+void scale(const Cpu& cpu, const T* x, T factor, T* y, std::int64_t n) {
+  parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
+#pragma omp simd
+    for (std::int64_t i = begin; i < end; ++i) y[i] = factor * x[i];
+  });
+}
+
+template void add_to(const Cpu&, const float*, float*, std::int64_t);
+template void add_to(const Cpu&, const double*, double*, std::int64_t);
+template void add(const Cpu&, const float*, const float*, float*, std::int64_t);
+template void add(const Cpu&, const double*, const double*, double*, std::int64_t);
+template void scale(const Cpu&, const float*, float, float*, std::int64_t);
+template void scale(const Cpu&, const double*, double, double*, std::int64_t);
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,22 @@
+// Elementwise arithmetic over n values. T is float or double.
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+/// y[i] += x[i]
+template <class T>
+void add_to(const Cpu& cpu, const T* x, T* y, std::int64_t n);
+
+/// y[i] = a[i] + b[i]; y may be a or b.
+template <class T>
+void add(const Cpu& cpu, const T* a, const T* b, T* y, std::int64_t n);
+
+/// y[i] = factor * x[i]; y may be x.
+template <class T>
+void scale(const Cpu& cpu, const T* x, T factor, T* y, std::int64_t n);
+
+}  // namespace limbeck::kernels
