@@ -1,0 +1,48 @@
+// What a model reads: for every token its id, target, and its place in the step, the sequence and the document.
+// Positions, masks, random numbers and the balance loss read only these, so they do not depend on how a step is cut
+// among ranks.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/ops/attention.h"
+#include "core/ops/rope.h"
+#include "core/tensor.h"
+
+namespace limbeck::nn {
+
+using core::MemoryPtr;
+using core::Tensor;
+
+/// T tokens in whole sequences, one behind the other. A rank may have none.
+struct Batch {
+  Tensor tokens;                  // [T] int32
+  Tensor targets;                 // [T] int32, -1: no target
+  Tensor position;                // [T] int32, from 0 at the start of each document
+  Tensor document;                // [T] int32, within the sequence
+  Tensor sequence;                // [T] int32, index of the local sequence, not decreasing
+  Tensor global_index;            // [T] int64, over all ranks and micro-batches of the step
+  Tensor sequence_offsets;        // [N+1] int64: tokens [offsets[n], offsets[n+1]) are sequence n
+  std::int64_t max_position = 0;  // highest in `position`
+
+  // Over all ranks and micro-batches of the optimizer step: what losses are divided by.
+  double global_targets = 0;
+  double global_sequences = 0;
+  double global_tokens = 0;
+
+  std::int64_t num_tokens() const { return tokens.numel(); }
+  std::int64_t num_sequences() const { return sequence_offsets.numel() - 1; }
+  /// Self-attention over the batch's own tokens.
+  core::AttentionLayout attention_layout() const;
+};
+
+/// Columns of a batch on the host; every vector has T entries, the offsets N+1.
+struct BatchColumns {
+  std::span<const std::int32_t> tokens, targets, position, document, sequence;
+  std::span<const std::int64_t> global_index, sequence_offsets;
+};
+/// Checks the columns' lengths and copies them to the device. Global counts are those of this batch alone.
+Batch make_batch(const MemoryPtr& memory, const BatchColumns& columns);
+
+}  // namespace limbeck::nn

@@ -1,0 +1,58 @@
+// The parts of a transformer layer. Each holds pointers to its parameters, which the Transformer owns; forward()
+// computes eagerly and records on the tape. One source serves every layout: what differs is behind Pass::comms.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/nn/pass.h"
+
+namespace limbeck::nn {
+
+struct Attention {
+  Parameter *q, *k, *v, *o;  // [H*D,C] [G*D,C] [G*D,C] [C,H*D]
+  core::AttentionShape shape;
+
+  /// x [T,C] -> [T,C]; `layer` counts from 0 within this model, for the cache.
+  Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const;
+};
+
+/// Dense feed-forward: down(silu(gate x) * up x).
+struct Mlp {
+  Parameter *gate, *up, *down;  // [F,C] [F,C] [C,F]
+
+  Var forward(Tape& tape, const Var& x) const;
+};
+
+/// The auxiliary losses of one or more layers, scalars [1]; without a value where there is no such loss.
+struct AuxiliaryLosses {
+  Var balance;
+  Var z;
+};
+
+/// Mixture of experts: softmax router, top-k, dropless.
+struct Moe {
+  std::string name;  // "layers.3.moe"
+  std::int64_t layer = 0;
+  std::int64_t num_moe_layers = 1;  // of the whole model: auxiliary losses are means over them
+  MoeConfig config;
+  Parameter* router;            // [E,C]
+  Parameter *gate, *up, *down;  // this rank's experts: [E_local,F,C] [E_local,F,C] [E_local,C,F]
+
+  Var forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
+};
+
+struct Layer {
+  std::int64_t index = 0;  // in the whole model
+  double norm_eps = 1e-5;
+  Parameter *attention_norm, *mlp_norm;  // [C]
+  Attention attention;
+  std::variant<Mlp, Moe> feed_forward;
+
+  /// x [T,C] -> [T,C]; `local` counts from 0 within this model.
+  Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t local, AuxiliaryLosses& losses) const;
+};
+
+}  // namespace limbeck::nn

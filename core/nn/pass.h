@@ -1,0 +1,61 @@
+// One forward pass: what the layers of a model share while they run over a batch.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/nn/batch.h"
+#include "core/nn/communicators.h"
+#include "core/nn/model_config.h"
+#include "core/nn/routing_log.h"
+#include "core/tape.h"
+
+namespace limbeck::nn {
+
+using core::Parameter;
+using core::Tape;
+using core::Var;
+
+/// Keys and values of the tokens seen so far, of one sequence; a model fills it as it generates.
+class KvCache {
+ public:
+  /// Room for `capacity` tokens in each of `num_layers` layers; key_width = G*D, value_width = G*Dv.
+  KvCache(const MemoryPtr& memory, core::DType dtype, std::int64_t num_layers, std::int64_t capacity,
+          std::int64_t key_width, std::int64_t value_width);
+  std::int64_t length() const { return length_; }
+  std::int64_t capacity() const { return capacity_; }
+  /// Writes the rows of new tokens behind those of this layer and returns all of them, [length + T, ...].
+  std::pair<Tensor, Tensor> append(std::int64_t layer, const Tensor& keys, const Tensor& values);
+  /// The T new tokens are in every layer.
+  void advance(std::int64_t num_tokens) { length_ += num_tokens; }
+
+ private:
+  std::vector<Tensor> keys_, values_;  // one a layer
+  std::int64_t length_ = 0;
+  std::int64_t capacity_;
+};
+
+/// Coefficients of the router's auxiliary losses (docs/gradients.md). Both are means over the MoE layers.
+struct RouterLosses {
+  double balance = 0;
+  double z = 0;
+};
+
+struct Pass {
+  const Batch& batch;
+  const Communicators& comms;
+  core::RopeTable rope;
+  core::AttentionLayout attention;
+  RouterLosses router_losses = {};
+  bool recompute = false;         // keep only each layer's input
+  RoutingLog* routing = nullptr;  // recorded into, or replayed where it holds these tokens
+  KvCache* cache = nullptr;
+  /// Called with each layer's input and output hidden states [T,C] (not in a replay).
+  std::function<void(std::int64_t layer, const Tensor& in, const Tensor& out)> tap = {};
+  /// Called with the assignments [E] int64 that this rank's tokens make in each MoE layer (not in a replay).
+  std::function<void(std::int64_t layer, const Tensor& counts)> load = {};
+};
+
+}  // namespace limbeck::nn

@@ -1,0 +1,81 @@
+// Starting a student from a teacher's weights: which layers it keeps, and dense feed-forwards cut into experts. Each
+// start is a StateReader over the teacher's, so a student loads it like any file, whatever its layout.
+//
+//     LayerSkip skipped(teacher_reader, {0, 1, 2, 8, 29});
+//     Upcycled student_source(skipped, {.slices = 4, .experts = 8, .experts_per_token = 4}, seed);
+//     student.load(student_source);
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/nn/model_config.h"
+#include "core/state_dict.h"
+
+namespace limbeck::nn {
+
+/// The `keep` layers of greatest influence, in ascending order (ShortGPT, arXiv 2403.03853); ties keep the lower layer.
+std::vector<std::int64_t> layers_of_greatest_influence(std::span<const double> influence, std::int64_t keep);
+/// `round(i * (num_layers - 1) / (keep - 1))` for i in [0, keep); the first layer where keep is 1.
+std::vector<std::int64_t> evenly_spaced_layers(std::int64_t num_layers, std::int64_t keep);
+
+/// The source with layer i taken from its layer `layers[i]`.
+class LayerSkip final : public core::StateReader {
+ public:
+  /// Throws a UsageError unless `layers` ascend and exist in a model of `num_layers`.
+  LayerSkip(const core::StateReader& source, std::int64_t num_layers, std::vector<std::int64_t> layers);
+  std::string source() const override { return source_.source(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+  void read(const std::string& name, core::StateEntry& entry) const override;
+
+ private:
+  const core::StateReader& source_;
+  std::map<std::string, core::StateInfo> tensors_;
+  std::map<std::string, std::string> origin_;  // our name -> the source's
+};
+
+struct UpcycleShape {
+  std::int64_t slices = 1;             // G: parts a dense feed-forward is cut into
+  std::int64_t experts = 0;            // E = slices * copies
+  std::int64_t experts_per_token = 0;  // K
+  double router_deviation = 0.02;
+};
+
+/// Dense feed-forwards as experts: expert = slice * copies + copy holds one slice, so that the ranks of an
+/// expert-parallel group start balanced. A router row is random and shared by the slices of a copy, so the top K are
+/// whole copies.
+///
+/// The start is exact when the selected weights are renormalised and G divides K: `down` is multiplied by G. Otherwise
+/// the three matrices are multiplied by A^(1/3), A = E G / K (softmax before the selection, not renormalised) or G.
+class Upcycled final : public core::StateReader {
+ public:
+  /// Throws a UsageError where the slices do not divide mlp_width, or experts.
+  Upcycled(const core::StateReader& source, const ModelConfig& dense, UpcycleShape shape, bool renormalise,
+           std::uint64_t seed);
+  std::string source() const override { return source_.source(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+  void read(const std::string& name, core::StateEntry& entry) const override;
+
+  bool is_exact() const { return exact_; }
+  /// The architecture of the result.
+  ModelConfig model_config() const;
+
+ private:
+  enum class Matrix : std::uint8_t { Gate, Up, Down };
+  void read_experts(const std::string& name, const std::string& dense_name, Matrix matrix,
+                    core::StateEntry& entry) const;
+  void read_router(const std::string& name, core::StateEntry& entry) const;
+
+  const core::StateReader& source_;
+  ModelConfig dense_;
+  UpcycleShape shape_;
+  bool renormalise_;
+  std::uint64_t seed_;
+  bool exact_;
+  std::map<std::string, core::StateInfo> tensors_;
+};
+
+}  // namespace limbeck::nn

@@ -1,0 +1,86 @@
+// A decoder-only transformer: a range of layers with an optional embedding and an optional head, each layer dense or a
+// mixture of experts. A rank may hold several (teachers, student), each with its own communicators and frozen or not.
+//
+//     Transformer model(config, {.memory = memory});
+//     model.load(reader);                                   // or model.init_random(seed)
+//     auto out = model.forward(tape, model.pass(batch));    // out.hidden [T,C], after the last norm
+//     HeadLoss loss = head_loss(tape, out.hidden, model.head(), ...);
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/nn/layers.h"
+#include "core/nn/model_config.h"
+#include "core/nn/pass.h"
+#include "core/state_dict.h"
+
+namespace limbeck::nn {
+
+/// Where a parameter lies: fills in placement and first_replica. `is_expert`: stacked experts, [E,...].
+using PlacementRule = std::function<void(Parameter&, bool is_expert)>;
+
+struct ModelOptions {
+  MemoryPtr memory;
+  core::DType dtype = core::DType::F32;  // of the values; BF16 only for frozen weights, which products widen
+  bool frozen = false;
+  Communicators comms = single_communicators();
+  PlacementRule place = {};  // none: this rank holds everything
+  std::int64_t first_layer = 0;
+  std::int64_t num_layers = -1;  // -1: to the last
+  bool with_embedding = true;
+  bool with_head = true;  // the last norm and the head
+};
+
+class Transformer {
+ public:
+  Transformer(ModelConfig config, ModelOptions options);
+  Transformer(const Transformer&) = delete;
+  Transformer& operator=(const Transformer&) = delete;
+
+  const ModelConfig& config() const { return config_; }
+  const MemoryPtr& memory() const { return options_.memory; }
+  const Communicators& comms() const { return options_.comms; }
+  /// In the order of use.
+  core::ParameterList parameters();
+  Parameter& parameter(const std::string& name);
+  /// The head's weight [V,C]; the embedding's where they are tied.
+  Var head() const { return core::as_var(*head_); }
+
+  /// Matrices normal with deviation 0.02 (those that write to the residual stream over sqrt(2 L)), norms one; a
+  /// function of seed, name and global index alone.
+  void init_random(std::uint64_t seed);
+  /// Fills every parameter; throws where the source lacks one or has another shape.
+  void load(const core::StateReader& reader);
+  core::StateDict state_dict();
+
+  /// A pass over `batch` with attention within its sequences.
+  Pass pass(const Batch& batch) const;
+  /// A pass of new tokens behind those in `cache`; the batch is one sequence, its positions count on.
+  Pass pass(const Batch& batch, KvCache& cache) const;
+  KvCache make_cache(std::int64_t capacity) const;
+
+  struct Output {
+    Var hidden;  // [T,C]
+    AuxiliaryLosses losses;
+  };
+  /// `input` [T,C]: the hidden states from the layers before, for a model without an embedding.
+  Output forward(Tape& tape, const Pass& pass, const Var* input = nullptr) const;
+
+ private:
+  Parameter* add(const std::string& name, const core::Shape& global_shape, bool decays = true, bool is_expert = false);
+
+  ModelConfig config_;
+  ModelOptions options_;
+  std::deque<Parameter> parameters_;  // stable addresses
+  std::vector<Layer> layers_;
+  Parameter* embedding_ = nullptr;
+  Parameter* norm_ = nullptr;
+  Parameter* head_ = nullptr;
+};
+
+}  // namespace limbeck::nn
