@@ -1,0 +1,35 @@
+// AdamW with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2), as torch.optim.AdamW computes it: one
+// pass over the memory of a fragment, 28 bytes an element in float32.
+//
+//     AdamWFactors<float> factors{.decay = 1 - rate * weight_decay, .one_minus_beta1 = ...};
+//     adamw(cpu, factors, gradient, value, mean, mean_square, n);
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+/// What a step multiplies with, worked out in float64 by the caller and rounded once. T is float or double.
+template <class T>
+struct AdamWFactors {
+  T decay;                     // 1 - rate * weight_decay
+  T one_minus_beta1;           // weight of the gradient in the mean
+  T beta2;                     // what is kept of the mean of squares
+  T one_minus_beta2;           // weight of the gradient's square
+  T step_size;                 // rate / (1 - beta1^step)
+  T inverse_root_correction2;  // 1 / sqrt(1 - beta2^step)
+  T eps;                       // added to the root of the corrected mean of squares
+  T grad_scale;                // of the gradient, e.g. the clipping factor
+};
+
+/// With g = grad_scale * dx[i] (zero if dx is null), for i < n:
+///     mean[i]        += one_minus_beta1 * (g - mean[i])
+///     mean_square[i] = beta2 * mean_square[i] + one_minus_beta2 * g^2
+///     x[i]           = decay * x[i] - step_size * mean[i] / (sqrt(mean_square[i]) * inverse_root_correction2 + eps)
+/// An element's result does not depend on n, on its place or on the number of threads.
+template <class T>
+void adamw(const Cpu& cpu, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n);
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,57 @@
+// AdamW with decoupled weight decay (Loshchilov and Hutter, 2019), as torch.optim.AdamW: the decay multiplies a weight
+// by 1 - rate * weight_decay, and takes no part in the moments.
+//
+//     AdamW adamw(whole_fragments(parameters), {.beta2 = 0.95});
+//     GradientNorm norm = gradient_norm(parameters, world, /*clip=*/1.0);
+//     adamw.step(schedule.rate(adamw.num_steps() + 1), norm.factor);
+//     for (auto& [name, entry] : adamw.state_dict()) writer.write(name, entry);   // and num_steps() beside it
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/state_dict.h"
+#include "optim/fragment.h"
+
+namespace limbeck::optim {
+
+struct AdamWSettings {
+  double beta1 = 0.9;   // decay of the mean of gradients, in [0, 1)
+  double beta2 = 0.95;  // decay of the mean of squares, in [0, 1)
+  double eps = 1e-8;
+  double weight_decay = 0.1;  // on parameters with `decays` alone
+};
+
+class AdamW {
+ public:
+  /// Takes zero moments from each parameter's memory, in its dtype (the master weights': float32 or float64). Throws on
+  /// frozen parameters, on fragments that overlap or lie outside their parameter, and on settings out of range. The
+  /// parameters must outlive the optimizer.
+  AdamW(const std::vector<Fragment>& fragments, const AdamWSettings& settings);
+
+  /// One step with learning rate `rate`, from grad_scale * gradient. A parameter without a gradient has a zero one.
+  /// Gradients are left as they are.
+  void step(double rate, double grad_scale = 1);
+
+  /// Steps taken so far: the bias correction depends on it, so it belongs to a checkpoint.
+  std::int64_t num_steps() const { return num_steps_; }
+  void set_num_steps(std::int64_t num_steps);
+
+  /// The moments, "optimizer/<name>/exp_avg" and "optimizer/<name>/exp_avg_sq", placed as their parameter is. The
+  /// tensors are the optimizer's own: filling them loads its state. Throws where a fragment is not the whole local
+  /// value, since part of one need not be a box.
+  core::StateDict state_dict() const;
+
+ private:
+  struct State {
+    Fragment fragment;
+    core::Tensor mean;         // [length], or the value's shape for a whole fragment
+    core::Tensor mean_square;  // as mean
+  };
+
+  AdamWSettings settings_;
+  std::vector<State> states_;
+  std::int64_t num_steps_ = 0;
+};
+
+}  // namespace limbeck::optim
