@@ -1,0 +1,230 @@
+#include "launch/config.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "launch/config.pb.h"
+
+namespace limbeck::launch {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+/// The message of the UsageError that the config gives; one line, and empty where there is none.
+std::string error_of(const std::string& text, const std::vector<std::string>& sets = {}) {
+  try {
+    parse_config(text, "run.textproto", sets);
+  } catch (const core::UsageError& error) {
+    EXPECT_THAT(error.what(), Not(HasSubstr("\n")));
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Config, EmptyTextGivesTheDefaults) {
+  RunConfig expected;
+  expected.output.dir = "runs/run";
+  EXPECT_EQ(parse_config("", "some/where/run.textproto"), expected);
+}
+
+TEST(Config, ReadsEverySection) {
+  const RunConfig c = parse_config(R"(
+    teacher { source: "t.gguf" }
+    student_init { choice: LIST layers: [0, 3, 7] upcycle { slices: 4 experts: 16 experts_per_token: 4 } }
+    data { text: "/a" text: "/b" sequence_length: 128 seed: 18446744073709551615 }
+    optimizer { rate: 2.5e-4 }
+    precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: BFLOAT16 }
+  )",
+                                   "x");
+  EXPECT_EQ(c.teacher->source, "t.gguf");
+  EXPECT_EQ(c.student_init->choice, LayerChoice::List);
+  EXPECT_EQ(c.student_init->layers, (std::vector<std::int64_t>{0, 3, 7}));
+  EXPECT_EQ(c.student_init->upcycle->experts, 16);
+  EXPECT_EQ(c.data.text, (std::vector<std::string>{"/a", "/b"}));
+  EXPECT_EQ(c.data.seed, 18446744073709551615U);
+  EXPECT_EQ(c.optimizer.rate, 2.5e-4);
+  EXPECT_EQ(c.precision.reduction, core::DType::F64);
+  EXPECT_EQ(c.precision.frozen_storage, core::DType::BF16);
+  EXPECT_FALSE(c.model.has_value());
+}
+
+TEST(Config, ModelWidthsFollowWhereTheyAreNotGiven) {
+  const RunConfig c = parse_config("model { width: 96 num_heads: 6 moe { num_experts: 4 } }", "x");
+  const nn::ModelConfig& m = c.model->architecture;
+  EXPECT_EQ(m.num_kv_heads, 6);
+  EXPECT_EQ(m.head_width, 16);
+  EXPECT_EQ(m.mlp_width, 384);
+  EXPECT_EQ(m.moe.experts_per_token, 2);
+  EXPECT_EQ(m.moe.expert_width, 384);
+}
+
+TEST(Config, PrintsAsTextThatLoadsToTheSame) {
+  const RunConfig c = parse_config(R"(
+    model { width: 96 num_heads: 6 num_kv_heads: 2 moe { num_experts: 4 dense_layers: [0] } }
+    teacher { source: "a \"quoted\"\npath" }
+    student_init { num_layers: 15 upcycle { slices: 4 experts_per_token: 4 router_std: 0.1 } }
+    data { text: ["/a", "/b"] }
+    optimizer { rate: 0.1234567890123456789 weight_decay: 0 }
+    schedule { kind: CONSTANT }
+    generation { prompt: "Ünïcödé" top_k: 0 }
+  )",
+                                   "x", {"output.dir=else where"});
+  EXPECT_EQ(parse_config(to_textproto(c), "y"), c);
+}
+
+// A field of the schema that config_fields.h does not bind would be read by nobody.
+void expect_every_field_is_set(const google::protobuf::Message& message, const std::string& path) {
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const auto* field = message.GetDescriptor()->field(i);
+    if (field->is_repeated()) continue;
+    EXPECT_TRUE(message.GetReflection()->HasField(message, field)) << path << field->name() << " is not bound";
+    if (field->message_type() != nullptr)
+      expect_every_field_is_set(message.GetReflection()->GetMessage(message, field), path + field->name() + ".");
+  }
+}
+
+TEST(Config, EveryFieldOfTheSchemaIsBound) {
+  config::Config message;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(defaults_as_textproto(), &message));
+  expect_every_field_is_set(message, "");
+}
+
+TEST(ConfigErrors, NameFileLineColumnAndField) {
+  struct Case {
+    std::string text;
+    std::string place;
+    std::string expected;
+  };
+  const std::vector<Case> cases{
+      {"train {\n  stepz: 3\n}", "run.textproto:2:3: ", "no field stepz, did you mean steps"},
+      {"\ntrian { }", "run.textproto:2:1: ", "no field trian, did you mean train"},
+      {"student_init {\n choice: EVENLY }", "run.textproto:2:", "EVENLY"},
+      {"optimizer { rate: fast }", "run.textproto:1:19: ", "fast"},
+      {"train { steps: 1.5 }", "run.textproto:1:16: ", "1.5"},
+      {"train { steps: \"3\" }", "run.textproto:1:16: ", "Expected integer"},
+      {"train { steps: 3", "run.textproto:1:", "Expected"},
+      {"train { steps: 3 steps: 4 }", "run.textproto:1:", "specified multiple times"},
+      {"data {\n  sequence_length: 0\n}", "run.textproto:2:3: ", "data.sequence_length is 0, expected 1 or more"},
+      {"data { held_out_fraction: 0.7 }", "run.textproto:1:8: ", "data.held_out_fraction is 0.7, expected 0 to 0.5"},
+      {"optimizer { rate: nan }", "run.textproto:1:13: ", "optimizer.rate is nan, expected 0 or more"},
+      {"optimizer { rate: inf }", "run.textproto:1:13: ", "optimizer.rate is inf"},
+      {"optimizer { beta2: 1 }", "run.textproto:1:13: ", "optimizer.beta2 is 1, expected 0 to below 1"},
+      {"generation { top_p: 0 }", "run.textproto:1:14: ", "generation.top_p is 0, expected above 0 to 1"},
+      {"objective { temperature: -1 }", "run.textproto:1:13: ", "a number above 0"},
+      {"schedule { kind: 9 }", "run.textproto:1:12: ", "schedule.kind is 9, expected"},
+      {"precision { compute: BFLOAT16 }",
+       "run.textproto:1:13: ", "precision.compute is bfloat16, expected FLOAT32 or FLOAT64"},
+      {"precision { master: FLOAT64 }", "run.textproto:1:13: ", "precision.master is float64, expected float32"},
+      {"batch { sequences_per_step: 3 micro_batches: 2 }",
+       "run.textproto:1:9: ", "a multiple of batch.micro_batches = 2"},
+      {"model { num_heads: 3 num_kv_heads: 2 }", "run.textproto:1:1: ", "model.num_kv_heads is 2, expected a divisor"},
+      {"model { num_layers: 0 }", "run.textproto:1:9: ", "model.num_layers is 0, expected 1 or more"},
+      {"model { num_heads: 0 }", "run.textproto:1:9: ", "model.num_heads is 0, expected 1 or more"},
+      {"student_init { layers: 3 }", "run.textproto:1:16: ", "expected only with choice: LIST"},
+      {"student_init { choice: LIST layers: [3, 3] }",
+       "run.textproto:1:", "has 3 at position 1, expected layers from 0 in ascending"},
+      {"student_init { upcycle { slices: 3 experts: 8 } }",
+       "run.textproto:1:36: ", "expected a multiple of slices = 3"},
+      {"student_init { upcycle { experts_per_token: 9 } }", "run.textproto:1:26: ", "expected 1 to experts = 8"},
+      {"data { tokens: \"a\" text: \"b\" }", "run.textproto:1:8: ", "both given"},
+  };
+  for (const Case& c : cases)
+    EXPECT_THAT(error_of(c.text), AllOf(testing::StartsWith(c.place), HasSubstr(c.expected))) << c.text;
+}
+
+TEST(ConfigErrors, MissingFileIsNamed) {
+  EXPECT_THROW(load_config("/no/such/file.textproto"), core::UsageError);
+  EXPECT_THROW(load_config(std::filesystem::temp_directory_path()), core::UsageError);
+}
+
+TEST(ConfigSets, OverrideTheFile) {
+  const RunConfig c = parse_config("train { steps: 3 } data { text: \"/old\" }", "x",
+                                   {"train.steps=5", "train.steps=7", "data.tokenizer=bytes", "generation.prompt=a = b",
+                                    "student_init.choice=EVENLY_SPACED", "train.recompute=true", "optimizer.rate=1e-2",
+                                    "data.text=/new", "data.text=/more", "student_init.upcycle.slices=2"});
+  EXPECT_EQ(c.train.steps, 7);
+  EXPECT_EQ(c.data.tokenizer, "bytes");
+  EXPECT_EQ(c.generation.prompt, "a = b");
+  EXPECT_EQ(c.student_init->choice, LayerChoice::EvenlySpaced);
+  EXPECT_TRUE(c.train.recompute);
+  EXPECT_EQ(c.optimizer.rate, 1e-2);
+  EXPECT_EQ(c.data.text, (std::vector<std::string>{"/new", "/more"}));
+  EXPECT_EQ(c.student_init->upcycle->slices, 2);
+}
+
+TEST(ConfigSets, TakeListsAndQuotes) {
+  const RunConfig c = parse_config("", "x",
+                                   {"data.text=[/a, \"/b\",/c]", "student_init.layers=[0,2]",
+                                    "student_init.choice=LIST", "generation.prompt=\"tab\\there\""});
+  EXPECT_EQ(c.data.text, (std::vector<std::string>{"/a", "/b", "/c"}));
+  EXPECT_EQ(c.student_init->layers, (std::vector<std::int64_t>{0, 2}));
+  EXPECT_EQ(c.generation.prompt, "tab\there");
+  EXPECT_TRUE(parse_config("data { text: \"/a\" }", "x", {"data.text=[]"}).data.text.empty());
+}
+
+TEST(ConfigSets, MistakesAreNamed) {
+  EXPECT_THAT(error_of("", {"train.stpes=3"}),
+              AllOf(HasSubstr("--set train.stpes=3"), HasSubstr("did you mean train.steps")));
+  EXPECT_THAT(error_of("", {"steps=3"}), HasSubstr("did you mean train.steps"));
+  EXPECT_THAT(error_of("", {"train.steps.more=3"}), HasSubstr("no field train.steps.more"));
+  EXPECT_THAT(error_of("", {"train=3"}), AllOf(HasSubstr("train is a section"), HasSubstr("train.steps")));
+  EXPECT_THAT(error_of("", {"train.steps=many"}), HasSubstr("the value is 'many', expected a whole number"));
+  EXPECT_THAT(error_of("", {"train.steps="}), HasSubstr("expected a whole number"));
+  EXPECT_THAT(error_of("", {"train.steps=3 seed: 4"}), HasSubstr("expected a whole number"));
+  EXPECT_THAT(error_of("", {"train.seed=-1"}), HasSubstr("expected a whole number of 0 or more"));
+  EXPECT_THAT(error_of("", {"train.recompute=perhaps"}), HasSubstr("expected true or false"));
+  EXPECT_THAT(error_of("", {"schedule.kind=SINE"}), HasSubstr("expected one of COSINE, CONSTANT"));
+  EXPECT_THAT(error_of("", {"student_init.layers=[1,x]"}), HasSubstr("the value is 'x'"));
+  EXPECT_THAT(error_of("", {"train.steps"}), HasSubstr("expected section.field=value"));
+  EXPECT_THAT(error_of("", {"=3"}), HasSubstr("expected section.field=value"));
+  EXPECT_THAT(error_of("", {""}), HasSubstr("expected section.field=value"));
+  EXPECT_THAT(error_of("", {"train..steps=1"}), HasSubstr("no field train..steps"));
+  EXPECT_THAT(error_of("", {"data.sequence_length=0"}),
+              AllOf(HasSubstr("--set data.sequence_length=0"), HasSubstr("expected 1 or more")));
+}
+
+TEST(ConfigChecks, CommandsNeedTheirSections) {
+  const auto error = [](auto check, const std::string& text) -> std::string {
+    try {
+      check(parse_config(text, "x"));
+    } catch (const core::UsageError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(error(check_for_train, ""), HasSubstr("no section model"));
+  EXPECT_THAT(error(check_for_train, "model {} data { text: 'a' }"), HasSubstr("data.tokenizer"));
+  EXPECT_THAT(error(check_for_train, "model {} data { tokenizer: 'bytes' }"), HasSubstr("data.text"));
+  EXPECT_EQ(error(check_for_train, "model {} data { tokenizer: 'bytes' text: 'a' }"), "");
+  EXPECT_THAT(error(check_for_distill, "data { text: 'a' }"), HasSubstr("teacher.source"));
+  EXPECT_THAT(error(check_for_distill, "teacher { source: 't' } data { text: 'a' }"), HasSubstr("no student"));
+  EXPECT_THAT(error(check_for_distill, "teacher { source: 't' } model {} student_init {} data { text: 'a' }"),
+              HasSubstr("both"));
+  EXPECT_EQ(error(check_for_distill, "teacher { source: 't' } student_init {} data { text: 'a' }"), "");
+}
+
+TEST(ConfigExamples, AllLoad) {
+  const char* root = std::getenv("LIMBECK_SOURCE_DIR");
+  ASSERT_NE(root, nullptr) << "run through ctest, or set LIMBECK_SOURCE_DIR";
+  int num_examples = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(root) / "examples")) {
+    if (entry.path().extension() != ".textproto") continue;
+    ++num_examples;
+    const RunConfig c = load_config(entry.path());
+    if (c.teacher)
+      EXPECT_NO_THROW(check_for_distill(c)) << entry.path();
+    else
+      EXPECT_NO_THROW(check_for_train(c)) << entry.path();
+  }
+  EXPECT_GE(num_examples, 5);
+}
+
+}  // namespace
+}  // namespace limbeck::launch
