@@ -252,10 +252,12 @@ RunConfig parse_config(const std::string& text, const std::string& name, const s
 }
 
 RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& sets) {
-  std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file.is_open() || file.bad() || std::filesystem::is_directory(path))
+  std::error_code no_error;
+  std::ifstream file;
+  if (!std::filesystem::is_directory(path, no_error)) file.open(path, std::ios::binary);
+  if (!file.is_open())
     fail_usage("{}: cannot be read, expected a config in text format (see examples/)", path.string());
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
   return parse_config(text, path.string(), sets);
 }
 

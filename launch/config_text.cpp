@@ -57,7 +57,10 @@ std::string suggestion(const std::string& given, std::vector<std::string> names)
   std::stable_sort(names.begin(), names.end(), [&](const auto& a, const auto& b) {
     return std::pair(distance(a), edit_distance(given, a)) < std::pair(distance(b), edit_distance(given, b));
   });
-  names.resize(std::min<std::size_t>(names.size(), 2));
+  std::size_t num_near = 1;
+  while (num_near < std::min<std::size_t>(names.size(), 3) && distance(names[num_near]) == distance(names[0]))
+    ++num_near;
+  names.resize(std::min(names.size(), num_near));
   return fmt::format("did you mean {}?", fmt::join(names, " or "));
 }
 
@@ -94,20 +97,31 @@ std::string expected_of(const FieldDescriptor& field) {
   }
 }
 
-/// Protobuf's message in our words where it speaks of its own types.
-std::string explain(const std::string& message) {
-  const auto* pool = google::protobuf::DescriptorPool::generated_pool();
+/// The mistake at `error` of `text` in our words. Protobuf stands behind the name of an unknown field: we point at it.
+std::string explain(const std::string& text, const std::string& name, const FirstError& error) {
+  std::size_t line_start = 0;
+  for (int line = 0; line < error.line_ && line_start < text.size(); ++line)
+    line_start = text.find('\n', line_start) + 1;
+  std::string what = error.message_;
+  int line = error.line_;
+  int column = error.column_;
   std::smatch match;
   static const std::regex no_field(R"re(Message type "([^"]*)" has no field named "([^"]*)"\.)re");
-  if (std::regex_match(message, match, no_field)) {
+  if (std::regex_match(error.message_, match, no_field)) {
+    const std::string field = match[2];
+    const std::size_t at = text.rfind(field, line_start + static_cast<std::size_t>(std::max(column, 0)));
+    if (at != std::string::npos) {
+      line = static_cast<int>(std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
+      const std::size_t before = at == 0 ? std::string::npos : text.rfind('\n', at - 1);
+      column = static_cast<int>(before == std::string::npos ? at : at - before - 1);
+    }
     std::vector<std::string> names;
-    if (const Descriptor* type = pool->FindMessageTypeByName(match[1]))
+    if (const Descriptor* type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(match[1]))
       for (int i = 0; i < type->field_count(); ++i) names.push_back(type->field(i)->name());
-    return fmt::format("there is no field {}, {}", match[2].str(), suggestion(match[2], names));
+    what = fmt::format("there is no field {}, {}", field, suggestion(field, names));
   }
-  std::string plain = message;
-  while (!plain.empty() && plain.back() == '.') plain.pop_back();
-  return plain;
+  while (!what.empty() && what.back() == '.') what.pop_back();
+  return fmt::format("{}:{}:{}: {}", name, line + 1, column + 1, what);
 }
 
 /// Remembers where each field of the message stands in the text.
@@ -176,8 +190,7 @@ ParsedConfig parse_text(const std::string& text, const std::string& name) {
   TextFormat::Parser parser;
   parser.RecordErrorsTo(&error);
   parser.WriteLocationsTo(&tree);
-  if (!parser.ParseFromString(text, &parsed.message))
-    fail_usage("{}:{}:{}: {}", name, error.line_ + 1, error.column_ + 1, explain(error.message_));
+  if (!parser.ParseFromString(text, &parsed.message)) fail_usage("{}", explain(text, name, error));
   collect_places(parsed.message, tree, "", parsed);
   return parsed;
 }
