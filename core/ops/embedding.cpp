@@ -1,0 +1,51 @@
+#include "core/ops/embedding.h"
+
+#include "kernels/embedding.h"
+#include "kernels/index_check.h"
+
+namespace limbeck::core {
+
+Var embedding(Tape& tape, const Tensor& tokens, const Var& weight) {
+  check(tokens.shape().rank() == 1, "embedding: tokens have shape {}, expected [T]", tokens.shape());
+  check(weight.shape().rank() == 2, "embedding: weight has shape {}, expected [V,C]", weight.shape());
+  const std::int64_t count = tokens.shape()[0], vocabulary = weight.shape()[0], width = weight.shape()[1];
+  const DType stored = weight.value.dtype();
+  check(stored != DType::BF16 || !weight.slot, "embedding: a bfloat16 weight has no gradient, expected it frozen");
+  on_device(tokens, [&](const auto& device) {
+    const auto* id = tokens.data<std::int32_t>();
+    const std::int64_t bad = kernels::first_outside(device, id, count, vocabulary);
+    check(bad < 0, "embedding: token {} at position {} is not in the vocabulary of {}", bad < 0 ? 0 : id[bad], bad,
+          vocabulary);
+  });
+
+  Tensor y = Tensor::empty(weight.value.memory(), stored == DType::BF16 ? DType::F32 : stored, {count, width});
+  dispatch_float("embedding", y.dtype(), [&]<class T>() {
+    on_device(y, [&](const auto& device) {
+      const auto* id = tokens.data<std::int32_t>();
+      if (stored == y.dtype())
+        kernels::embedding(device, id, weight.value.data<T>(), y.mutable_data<T>(), count, width);
+      else
+        kernels::embedding(device, id, weight.value.data<bf16>(), y.mutable_data<float>(), count, width);
+    });
+  });
+  Var out = tape.output(std::move(y), {&weight});
+  if (!out.slot) return out;
+
+  Tape::Step step{"embedding", {}, {}, {weight.slot}};
+  step.weight_part = [=, slot = out.slot, like = out.value, to = weight.slot, id = Saved(tokens),
+                      table = weight.value] {
+    const Tensor dy = gradient(slot, like);
+    GradientTarget dweight = open_gradient(to, table);
+    if (dweight.beta == 0) dweight.tensor.fill_zero();
+    dispatch_float("embedding", dy.dtype(), [&]<class T>() {
+      on_device(dy, [&](const auto& device) {
+        kernels::embedding_gradient(device, id.get().data<std::int32_t>(), dy.data<T>(),
+                                    dweight.tensor.mutable_data<T>(), count, width);
+      });
+    });
+  };
+  tape.push(std::move(step));
+  return out;
+}
+
+}  // namespace limbeck::core

@@ -1,0 +1,25 @@
+// Rotary position embedding, half-split form (Hugging Face's rotate_half; Su et al. 2021). The angles are the same in
+// every layer, so their table is made once.
+//
+//     RopeTable table = make_rope_table(memory, DType::F32, config.max_positions, config.head_width, config.rope_base);
+//     Var q = rope(tape, linear(tape, x, wq), batch.position, table);
+#pragma once
+
+#include "core/tape.h"
+
+namespace limbeck::core {
+
+struct RopeTable {
+  Tensor cos;  // [P,D/2] of position * base^(-2i/D), computed in double
+  Tensor sin;  // [P,D/2]
+};
+
+/// For positions 0 to num_positions - 1. `head_width` is even; dtype float32 or float64.
+RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t head_width,
+                          double base);
+
+/// Turns each pair (x[i], x[i+D/2]) of each head of row t by the angle of position[t]. The table gives D and the dtype;
+/// throws at a position that is not in it.
+Var rope(Tape& tape, const Var& x /*[T,H*D]*/, const Tensor& position /*[T] int32*/, const RopeTable& table);
+
+}  // namespace limbeck::core

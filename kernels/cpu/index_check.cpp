@@ -1,0 +1,11 @@
+#include "kernels/index_check.h"
+
+namespace limbeck::kernels {
+
+std::int64_t first_outside(const Cpu&, const std::int32_t* index, std::int64_t n, std::int64_t limit) {
+  for (std::int64_t i = 0; i < n; ++i)
+    if (index[i] < 0 || index[i] >= limit) return i;
+  return -1;
+}
+
+}  // namespace limbeck::kernels

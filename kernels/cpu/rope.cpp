@@ -1,0 +1,58 @@
+#include "kernels/rope.h"
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/cpu/parallel_for.h"
+
+namespace limbeck::kernels {
+
+template <class T>
+void rope_table(const Cpu& cpu, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base) {
+  const std::int64_t half = head_width / 2;
+  std::vector<double> frequency(half);
+  for (std::int64_t i = 0; i < half; ++i)
+    frequency[i] = std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_width));
+  parallel_for(cpu, positions, 16, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t p = begin; p < end; ++p)
+      for (std::int64_t i = 0; i < half; ++i) {
+        const double angle = static_cast<double>(p) * frequency[i];
+        cos[p * half + i] = static_cast<T>(std::cos(angle));
+        sin[p * half + i] = static_cast<T>(std::sin(angle));
+      }
+  });
+}
+
+template <class T>
+void rope(const Cpu& cpu, const T* x, const std::int32_t* position, const T* cos, const T* sin, int direction, T* y,
+          std::int64_t tokens, std::int64_t heads, std::int64_t head_width) {
+  const std::int64_t half = head_width / 2;
+  const std::int64_t width = heads * head_width;
+  const T sign = static_cast<T>(direction);
+  parallel_for(cpu, tokens, 1 + (1 << 14) / (width + 1), [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const T* c = cos + position[t] * half;
+      const T* s = sin + position[t] * half;
+      for (std::int64_t h = 0; h < heads; ++h) {
+        const T* from = x + t * width + h * head_width;
+        T* to = y + t * width + h * head_width;
+#pragma omp simd
+        for (std::int64_t i = 0; i < half; ++i) {
+          const T low = from[i];
+          const T high = from[i + half];
+          to[i] = low * c[i] - sign * high * s[i];
+          to[i + half] = high * c[i] + sign * low * s[i];
+        }
+      }
+    }
+  });
+}
+
+#define LIMBECK_INSTANTIATE(T)                                                                             \
+  template void rope_table(const Cpu&, T*, T*, std::int64_t, std::int64_t, double);                        \
+  template void rope(const Cpu&, const T*, const std::int32_t*, const T*, const T*, int, T*, std::int64_t, \
+                     std::int64_t, std::int64_t);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,32 @@
+// Root-mean-square normalisation of rows (Zhang & Sennrich 2019, "Root mean square layer normalization").
+//
+//     rms_norm(cpu, x, weight, y, inverse_rms, T, C, 1e-5);
+//     rms_norm_input_gradient(cpu, x, weight, inverse_rms, dy, /*add=*/false, dx, T, C);
+//     rms_norm_weight_gradient(cpu, x, inverse_rms, dy, /*add=*/true, dweight, T, C);
+//
+// T is float or double. Derivation: docs/gradients.md.
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+/// r[t] = 1 / sqrt(mean_c x[t,c]² + eps); y[t,c] = x[t,c] r[t] weight[c]. y may be x.
+template <class T>
+void rms_norm(const Cpu& cpu, const T* x, const T* weight, T* y, T* inverse_rms, std::int64_t rows, std::int64_t width,
+              double eps);
+
+/// dx[t,c] = r[t] (weight[c] dy[t,c] - x[t,c] r[t]² mean_j(weight[j] dy[t,j] x[t,j])); `add` adds to dx.
+template <class T>
+void rms_norm_input_gradient(const Cpu& cpu, const T* x, const T* weight, const T* inverse_rms, const T* dy, bool add,
+                             T* dx, std::int64_t rows, std::int64_t width);
+
+/// dweight[c] = Σ_t dy[t,c] x[t,c] r[t], in the order of the rows whatever the number of threads; `add` adds to
+/// dweight.
+template <class T>
+void rms_norm_weight_gradient(const Cpu& cpu, const T* x, const T* inverse_rms, const T* dy, bool add, T* dweight,
+                              std::int64_t rows, std::int64_t width);
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,23 @@
+// Rotary position embedding in the half-split form of Hugging Face's rotate_half (Su et al. 2021, "RoFormer"): the pair
+// (x[i], x[i + D/2]) of a head turns by position * base^(-2i/D).
+//
+//     rope_table(cpu, cos, sin, P, D, 10000.0);
+//     rope(cpu, x, position, cos, sin, /*direction=*/1, y, T, H, D);      // the gradient is the same with -1
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+/// cos, sin [positions, D/2] of position * base^(-2i/D), computed in double.
+template <class T>
+void rope_table(const Cpu& cpu, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base);
+
+/// x, y [tokens, heads * head_width]; y may be x. Each position is a row of the table.
+template <class T>
+void rope(const Cpu& cpu, const T* x, const std::int32_t* position, const T* cos, const T* sin, int direction, T* y,
+          std::int64_t tokens, std::int64_t heads, std::int64_t head_width);
+
+}  // namespace limbeck::kernels
