@@ -58,4 +58,22 @@ struct Parameter {
 
 using ParameterList = std::vector<Parameter*>;
 
+/// Calls f(i, g) for every element of this rank's part: i its flat index in the part, g that in the global tensor.
+template <class F>
+void for_each_element(const Parameter& p, F&& f) {
+  const Shape& local = p.value.shape();
+  const std::vector<std::int64_t> offset = p.offset();
+  for (std::int64_t i = 0; i < local.numel(); ++i) {
+    std::int64_t rest = i;
+    std::int64_t global = 0;
+    std::int64_t stride = 1;
+    for (int d = local.rank() - 1; d >= 0; --d) {
+      global += (rest % local[d] + offset[static_cast<std::size_t>(d)]) * stride;
+      rest /= local[d];
+      stride *= p.global_shape[d];
+    }
+    f(i, global);
+  }
+}
+
 }  // namespace limbeck::core
