@@ -1,0 +1,33 @@
+// Products of groups of rows with one matrix each: the experts of a mixture. Group e is rows [offsets[e], offsets[e+1])
+// and has the weight [out,in] at weight + e * out * in.
+//
+//     grouped_matmul(cpu, experts, in, out, offsets, rows, weight, 0.F, y);                // y_e   = rows_e W_e^T
+//     grouped_matmul_input(cpu, experts, in, out, offsets, dy, weight, 0.F, drows);        // drows = dy_e W_e
+//     grouped_matmul_weight(cpu, experts, in, out, offsets, dy, rows, 1.F, dweight);       // dW_e += dy_e^T rows_e
+//
+// `offsets` [experts+1] is ascending and lies on the device. Rows outside [offsets[0], offsets[experts]) are neither
+// read nor written. A group without rows gives dW_e = beta dW_e. With several threads, groups run side by side.
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+/// rows [R,in], weight [experts,out,in], y [R,out] = rows W^T + beta y. T is float or double.
+template <class T>
+void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+                    const std::int64_t* offsets, const T* rows, const T* weight, T beta, T* y);
+
+/// dy [R,out], weight [experts,out,in], drows [R,in] = dy W + beta drows.
+template <class T>
+void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+                          const std::int64_t* offsets, const T* dy, const T* weight, T beta, T* drows);
+
+/// dy [R,out], rows [R,in], dweight [experts,out,in] = dy^T rows + beta dweight.
+template <class T>
+void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+                           const std::int64_t* offsets, const T* dy, const T* rows, T beta, T* dweight);
+
+}  // namespace limbeck::kernels
