@@ -1,1 +1,64 @@
-int main() { return 0; }
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <string>
+#include <thread>
+
+#include "core/error.h"
+#include "launch/command_line.h"
+#include "launch/commands.h"
+#include "launch/log.h"
+#include "launch/stop_flag.h"
+#include "parallel/world.h"
+
+namespace {
+
+using limbeck::launch::CommandLine;
+using limbeck::launch::Invocation;
+
+/// Prints one error line for all ranks, and ends this one with `code`. Where rank 0 fails too, it speaks, and its end
+/// makes the launcher end the others while they wait here; otherwise the first rank that failed speaks, and those that
+/// were only told of it (`is_told`) keep silent as long as that may take.
+[[noreturn]] void end_with_error(int code, const std::string& what, bool is_told) {
+  limbeck::launch::restore_sigterm();
+  const int rank = limbeck::launch::launcher_rank().rank;
+  std::fflush(stdout);
+  if (is_told)
+    std::this_thread::sleep_for(std::chrono::seconds(3));
+  else if (rank != 0)
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+  if (rank == 0)
+    fmt::print(stderr, "limbeck: error: {}\n", what);
+  else
+    fmt::print(stderr, "limbeck: error: rank {}: {}\n", rank, what);
+  std::fflush(stderr);
+  std::_Exit(code);  // other threads of this rank may still wait for their peers
+}
+
+int run(int argc, char** argv) {
+  CommandLine line;
+  const Invocation invocation = line.parse(argc, argv);
+  if (invocation.run) return invocation.run();
+  if (limbeck::launch::launcher_rank().rank == 0) fmt::print("{}", invocation.text);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const limbeck::parallel::PeerError& error) {
+    end_with_error(1, error.what(), true);
+  } catch (const limbeck::core::UsageError& error) {
+    end_with_error(2, error.what(), false);
+  } catch (const std::bad_alloc&) {
+    end_with_error(1, "out of memory", false);
+  } catch (const std::exception& error) {
+    end_with_error(1, error.what(), false);
+  }
+}

@@ -1,0 +1,32 @@
+#include "kernels/peak.h"
+
+#include <array>
+#include <experimental/simd>
+
+namespace limbeck::kernels {
+
+namespace {
+using Vector = std::experimental::native_simd<float>;
+// Two pipes of four or five cycles' latency need 8 to 10 chains; with the two factors they fill 16 registers at most.
+constexpr std::size_t num_chains = 12;
+}  // namespace
+
+float fma_loop(const Cpu&, std::int64_t iterations) {
+  std::array<Vector, num_chains> chains;
+  for (std::size_t i = 0; i < num_chains; ++i) chains[i] = Vector(static_cast<float>(i));
+  const Vector factor(0.999F);
+  const Vector term(0.001F);
+  for (std::int64_t n = 0; n < iterations; ++n) {
+#pragma GCC unroll 12
+    for (std::size_t i = 0; i < num_chains; ++i) chains[i] = chains[i] * factor + term;
+  }
+  Vector sum(0.0F);
+  for (const Vector& chain : chains) sum += chain;
+  return std::experimental::reduce(sum);
+}
+
+double fma_loop_flops(std::int64_t iterations) {
+  return 2.0 * static_cast<double>(num_chains) * static_cast<double>(Vector::size()) * static_cast<double>(iterations);
+}
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,173 @@
+#include "launch/command_line.h"
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+#include "launch/config.h"
+#include "launch/version.h"
+
+namespace limbeck::launch {
+
+using core::fail_usage;
+
+namespace {
+
+constexpr const char* models = "Limbeck checkpoint or run directory, Hugging Face directory, or GGUF file";
+
+}  // namespace
+
+CommandLine::CommandLine()
+    : app_(std::make_unique<CLI::App>("Trains mixture-of-experts language models and distils teachers into them.")) {
+  app_->name("limbeck");
+  app_->set_help_flag("--help,-h", "Print this and exit");
+  app_->set_version_flag("--version", version_text, "Print version, build, devices and libraries, and exit");
+  app_->require_subcommand(1);
+  app_->footer(
+      "Each command runs alone or under mpirun -n N. `limbeck COMMAND --help` shows its options and an example.\n"
+      "Exit code: 0 done, 1 failed, 2 wrong use.\n");
+}
+
+CommandLine::~CommandLine() = default;
+
+CLI::App& CommandLine::command(const std::string& name, const std::string& what, const std::string& example) {
+  CLI::App& app = *app_->add_subcommand(name, what);
+  app.footer("Example:\n  " + example + "\n");
+  return app;
+}
+
+template <class Options>
+std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(const Options&)> run) {
+  auto options = std::make_shared<Options>();
+  app.callback([this, options, run = std::move(run)] { chosen_ = [options, run] { return run(*options); }; });
+  return options;
+}
+
+void CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptions&)> run) {
+  const auto options = bind<TrainOptions>(app, std::move(run));
+  app.add_option("CONFIG", options->config, "Config in text format (examples/; fields: launch/config.proto)")
+      ->required();
+  app.add_option("--set", options->sets, "Override a field: section.field=value")
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->type_name("A.B=VALUE");
+  app.add_option("--out", options->out, "Run directory, instead of output.dir")->type_name("DIR");
+  app.add_flag("--resume", options->resume, "Continue from the newest good checkpoint in the run directory");
+  app.add_option("--steps", options->steps, "Stop after this step; the schedule stays that of train.steps")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app.add_option("--dump-gradients", options->dump_gradients,
+                 "Write the last step's gradients, parameters, tokens and loss")
+      ->type_name("OUT.h5");
+  app.footer([footer = app.get_footer()] {
+    return footer + "\nConfig fields and their defaults:\n" + defaults_as_textproto();
+  });
+}
+
+void CommandLine::train(std::function<int(const TrainOptions&)> run) {
+  add_training(command("train", "Train a model on text",
+                       "limbeck train examples/tiny_moe.textproto --set train.steps=20 --out runs/first"),
+               std::move(run));
+}
+
+void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
+  add_training(command("distill", "Train a student to match a teacher",
+                       "mpirun -n 2 limbeck distill examples/distill_smollm2.textproto"),
+               std::move(run));
+}
+
+void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
+  CLI::App& app =
+      command("eval", "Measure a model on held-out text, or write its logits",
+              "limbeck eval runs/distill_smollm2/checkpoints/step_94\n"
+              "  limbeck eval downloads/SmolLM2-135M-Instruct.Q4_1.gguf --tokens tokens.txt --logits logits.h5");
+  const auto options = bind<EvalOptions>(app, std::move(run));
+  app.add_option("MODEL", options->model, std::string("Config, or ") + models)->required();
+  app.add_option("--set", options->sets, "Override a field of the run's config: section.field=value")
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->type_name("A.B=VALUE");
+  CLI::Option* tokens =
+      app.add_option("--tokens", options->tokens, "Token file, or text of integers")->type_name("FILE");
+  CLI::Option* logits =
+      app.add_option("--logits", options->logits, "Write /tokens [T] and /logits [T,V]")->type_name("OUT.h5");
+  tokens->needs(logits);
+  logits->needs(tokens);
+}
+
+void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
+  CLI::App& app = command("generate", "Continue a prompt",
+                          "limbeck generate runs/distill_smollm2/checkpoints/step_94 --prompt \"The idea of freedom\"");
+  const auto options = bind<GenerateOptions>(app, std::move(run));
+  app.add_option("CHECKPOINT", options->model, models)->required();
+  app.add_option("--prompt", options->prompt, "Text to continue")->required();
+  app.add_option("--max-tokens", options->max_tokens, "Most tokens to add")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--temperature", options->temperature, "0: always the likeliest token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--top-k", options->top_k, "Sample among the k likeliest; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_option("--top-p", options->top_p, "Sample among the likeliest with this probability in sum")
+      ->check(CLI::Range(1e-9, 1.0))
+      ->capture_default_str();
+  app.add_option("--seed", options->seed, "Of the sampling")->capture_default_str();
+}
+
+void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
+  CLI::App& app = command("convert", "Write a model in another format",
+                          "limbeck convert runs/distill_smollm2/checkpoints/step_94 student_hf");
+  const auto options = bind<ConvertOptions>(app, std::move(run));
+  app.add_option("SRC", options->source, models)->required();
+  app.add_option("DST", options->destination, "Hugging Face directory to write")->required();
+  app.add_option("--dtype", options->dtype, "Of the written weights")
+      ->check(CLI::IsMember(std::vector<std::string>{"float32", "bfloat16"}))
+      ->capture_default_str();
+}
+
+void CommandLine::inspect(std::function<int(const InspectOptions&)> run) {
+  CLI::App& app = command("inspect", "Show what a file holds: kind, architecture, tensors",
+                          "limbeck inspect downloads/SmolLM2-135M-Instruct.Q4_1.gguf");
+  const auto options = bind<InspectOptions>(app, std::move(run));
+  app.add_option("FILE", options->file, std::string(models) + ", token file or .h5 file")->required();
+}
+
+void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
+  CLI::App& app = command("tokenize", "Turn text into a token file",
+                          "limbeck tokenize book.txt articles/ --tokenizer bytes --out tokens/mine");
+  const auto options = bind<TokenizeOptions>(app, std::move(run));
+  app.add_option("PATH", options->paths, "Text files and folders (gzip too)")->required();
+  app.add_option("--tokenizer", options->tokenizer, "\"bytes\", or a model with a tokenizer")
+      ->required()
+      ->type_name("MODEL|bytes");
+  app.add_option("--out", options->out, "PREFIX of the PREFIX.bin and PREFIX.idx to write")
+      ->required()
+      ->type_name("PREFIX");
+  app.add_option("--threads", options->threads, "0: the cores this process may use")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+Invocation CommandLine::parse(int argc, const char* const* argv) {
+  try {
+    app_->parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    const auto chosen = app_->get_subcommands();
+    return {{}, chosen.empty() ? app_->help() : chosen.front()->help()};
+  } catch (const CLI::CallForVersion& version) {
+    return {{}, std::string(version.what()) + "\n"};
+  } catch (const CLI::ParseError& error) {
+    const auto chosen = app_->get_subcommands();
+    const std::string name = chosen.empty() ? "limbeck" : "limbeck " + chosen.front()->get_name();
+    std::string what = error.what();
+    std::replace(what.begin(), what.end(), '\n', ' ');
+    fail_usage("{} (see {} --help)", what, name);
+  }
+  return {chosen_, {}};
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,30 @@
+// metrics.jsonl: one JSON object a line, on the disk's side of the process as soon as it is written. Numbers have the
+// digits that read back to the same bits.
+//
+//     Metrics metrics(run.metrics(), /*first_step=*/checkpoint_step);   // lines of later steps go
+//     metrics.write({{"step", 3}, {"loss", 2.5}});
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace limbeck::launch {
+
+class Metrics {
+ public:
+  /// Appends to the file. Lines whose "step" is above `last_step` are removed first, as is a last line that was half
+  /// written; the file is replaced at once, so a kill leaves the old one or the new one. Throws, naming the line, where
+  /// another is not an object with a "step".
+  Metrics(const std::filesystem::path& file, std::int64_t last_step);
+
+  /// One line. `values` has a "step". Throws if the disk does not take it.
+  void write(const nlohmann::ordered_json& values);
+
+ private:
+  std::filesystem::path file_;
+  std::ofstream out_;
+};
+
+}  // namespace limbeck::launch

@@ -1,0 +1,37 @@
+// The folder of a run: config.textproto as resolved, metrics.jsonl, checkpoints/step_N/ (data/checkpoint.h).
+//
+//     RunDirectory run = RunDirectory::open(config, options.resume);   // one rank; the others wait at a barrier
+//     Metrics metrics(run.metrics(), first_step);
+//     begin_checkpoint(run.checkpoints(), step);
+#pragma once
+
+#include <filesystem>
+
+#include "launch/config.h"
+
+namespace limbeck::launch {
+
+class RunDirectory {
+ public:
+  /// The folder at `path`, as it is: for ranks that did not make it, and for reading a run.
+  explicit RunDirectory(std::filesystem::path path) : path_(std::move(path)) {}
+
+  /// Makes config.output.dir and writes the config there. Throws a UsageError that names the folder if it holds
+  /// anything and `resume` is not set.
+  static RunDirectory open(const RunConfig& config, bool resume);
+
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path config() const { return path_ / "config.textproto"; }
+  std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
+  std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
+
+  /// The run that a checkpoint RUN/checkpoints/step_N belongs to.
+  static RunDirectory of_checkpoint(const std::filesystem::path& checkpoint);
+  /// True if there is a config and a folder of checkpoints.
+  static bool is_run(const std::filesystem::path& path);
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace limbeck::launch
