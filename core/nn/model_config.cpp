@@ -70,4 +70,14 @@ ParameterCount count_parameters(const ModelConfig& c) {
   return count;
 }
 
+double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
+  const double keys = static_cast<double>(sequence_length + 1) / 2;
+  const double attention = 4 * static_cast<double>(c.num_layers * c.num_heads * c.head_width) * keys;
+  return 2 * static_cast<double>(count_parameters(c).active) + attention;
+}
+
+double training_flops_per_token(const ModelConfig& config, std::int64_t sequence_length) {
+  return 3 * forward_flops_per_token(config, sequence_length);
+}
+
 }  // namespace limbeck::nn
