@@ -1,0 +1,81 @@
+#include "core/ops/aux_losses.h"
+
+#include "kernels/aux_losses.h"
+#include "kernels/index_check.h"
+
+namespace limbeck::core {
+
+Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& selection, const Tensor& sequence, double weight) {
+  const Tensor& p = probabilities.value;
+  check(p.shape().rank() == 2, "balance_loss: probabilities have shape {}, expected [T,E]", p.shape());
+  const std::int64_t tokens = p.shape()[0], experts = p.shape()[1];
+  check(selection.shape().rank() == 2 && selection.shape()[0] == tokens,
+        "balance_loss: selection has shape {}, expected [{},K] (probabilities are {})", selection.shape(), tokens,
+        p.shape());
+  check(sequence.shape() == Shape{tokens}, "balance_loss: sequence has shape {}, expected [{}] (probabilities are {})",
+        sequence.shape(), tokens, p.shape());
+  const kernels::BalanceShape shape{tokens, experts, selection.shape()[1]};
+  on_device(p, [&](const auto& device) {
+    const std::int64_t bad = kernels::first_outside(device, selection.data<std::int32_t>(), selection.numel(), experts);
+    check(bad < 0, "balance_loss: assignment {} is to an expert that is not in [0,{})", bad, experts);
+  });
+
+  Tensor loss = Tensor::empty(p.memory(), p.dtype(), {1});
+  dispatch_float("balance_loss", p.dtype(), [&]<class T>() {
+    on_device(p, [&](const auto& device) {
+      kernels::balance_loss(device, p.data<T>(), selection.data<std::int32_t>(), sequence.data<std::int32_t>(),
+                            loss.mutable_data<T>(), shape, weight);
+    });
+  });
+  Var out = tape.output(std::move(loss), {&probabilities});
+  if (!out.slot) return out;
+  tape.push({"balance_loss",
+             {probabilities.slot},
+             [=, slot = out.slot, like = out.value, to = probabilities.slot, chosen = Saved(selection),
+              of = Saved(sequence)] {
+               const Tensor dloss = gradient(slot, like);
+               Tensor dp = Tensor::empty(like.memory(), like.dtype(), {tokens, experts});
+               dispatch_float("balance_loss", like.dtype(), [&]<class T>() {
+                 on_device(dp, [&](const auto& device) {
+                   kernels::balance_loss_gradient(device, chosen.get().data<std::int32_t>(),
+                                                  of.get().data<std::int32_t>(), dloss.data<T>(), dp.mutable_data<T>(),
+                                                  shape, weight);
+                 });
+               });
+               accumulate(to, dp);
+             }});
+  return out;
+}
+
+Var z_loss(Tape& tape, const Var& logits, double weight) {
+  const Tensor& z = logits.value;
+  check(z.shape().rank() == 2 && z.shape()[1] > 0, "z_loss: logits have shape {}, expected [T,E] with E > 0",
+        z.shape());
+  const std::int64_t tokens = z.shape()[0], experts = z.shape()[1];
+  Tensor logsumexp = Tensor::empty(z.memory(), z.dtype(), {tokens});
+  Tensor loss = Tensor::empty(z.memory(), z.dtype(), {1});
+  dispatch_float("z_loss", z.dtype(), [&]<class T>() {
+    on_device(z, [&](const auto& device) {
+      kernels::z_loss(device, z.data<T>(), logsumexp.mutable_data<T>(), loss.mutable_data<T>(), tokens, experts,
+                      weight);
+    });
+  });
+  Var out = tape.output(std::move(loss), {&logits});
+  if (!out.slot) return out;
+  tape.push({"z_loss",
+             {logits.slot},
+             [=, slot = out.slot, like = out.value, to = logits.slot, saved_z = Saved(z), lse = Saved(logsumexp)] {
+               const Tensor dloss = gradient(slot, like);
+               Tensor dz = empty_like(saved_z.get());
+               dispatch_float("z_loss", dz.dtype(), [&]<class T>() {
+                 on_device(dz, [&](const auto& device) {
+                   kernels::z_loss_gradient(device, saved_z.get().data<T>(), lse.get().data<T>(), dloss.data<T>(),
+                                            dz.mutable_data<T>(), tokens, experts, weight);
+                 });
+               });
+               accumulate(to, dz);
+             }});
+  return out;
+}
+
+}  // namespace limbeck::core

@@ -1,0 +1,23 @@
+// The router's auxiliary losses, scalars of shape [1] that are added to the loss.
+//
+//     loss = add(tape, loss, balance_loss(tape, routing.probabilities, routing.selection, batch.sequence, weight));
+//     loss = add(tape, loss, z_loss(tape, logits, weight));
+//
+// The caller's weight holds the coefficient and every mean: coefficient / (global sequences * MoE layers) for the
+// balance loss, coefficient / (global tokens * MoE layers) for the z-loss. Gradients are sums over ranks.
+#pragma once
+
+#include "core/tape.h"
+
+namespace limbeck::core {
+
+/// weight * Σ_sequences E Σ_e f_e P_e: f_e the share of the sequence's assignments that expert e got (a constant), P_e
+/// the mean of its probability over the sequence's tokens (Fedus et al. 2021; per sequence as in DeepSeek-V2). A
+/// sequence is a run of equal numbers in `sequence`. float32 or float64.
+Var balance_loss(Tape& tape, const Var& probabilities /*[T,E]*/, const Tensor& selection /*[T,K] int32*/,
+                 const Tensor& sequence /*[T] int32*/, double weight);
+
+/// weight * Σ_t logsumexp(logits[t])² (Zoph et al. 2022, "ST-MoE"). float32 or float64.
+Var z_loss(Tape& tape, const Var& logits /*[T,E]*/, double weight);
+
+}  // namespace limbeck::core

@@ -1,0 +1,101 @@
+#include "core/ops/permute.h"
+
+#include <limits>
+
+#include "kernels/index_check.h"
+#include "kernels/permute.h"
+
+namespace limbeck::core {
+namespace {
+
+Tensor permuted(const Tensor& x, const Tensor* weights, const Tensor& source, const Permutation& order) {
+  const std::int64_t tokens = order.num_tokens, selected = order.experts_per_token, width = x.shape()[1];
+  Tensor rows = Tensor::empty(x.memory(), x.dtype(), {tokens * selected, width});
+  dispatch_float("permute", x.dtype(), [&]<class T>() {
+    on_device(x, [&](const auto& device) {
+      kernels::permute_rows(device, x.data<T>(), source.data<std::int32_t>(), weights ? weights->data<T>() : nullptr,
+                            rows.mutable_data<T>(), tokens, selected, width);
+    });
+  });
+  return rows;
+}
+
+Tensor unpermuted(const Tensor& rows, const Tensor* weights, const Tensor& row_of, const Permutation& order) {
+  const std::int64_t tokens = order.num_tokens, selected = order.experts_per_token, width = rows.shape()[1];
+  Tensor y = Tensor::empty(rows.memory(), rows.dtype(), {tokens, width});
+  dispatch_float("unpermute", rows.dtype(), [&]<class T>() {
+    on_device(rows, [&](const auto& device) {
+      kernels::unpermute_rows(device, rows.data<T>(), row_of.data<std::int32_t>(),
+                              weights ? weights->data<T>() : nullptr, y.mutable_data<T>(), tokens, selected, width);
+    });
+  });
+  return y;
+}
+
+Tensor products(const Tensor& rows, const Tensor& y, const Tensor& row_of, const Permutation& order) {
+  const std::int64_t tokens = order.num_tokens, selected = order.experts_per_token, width = rows.shape()[1];
+  Tensor result = Tensor::empty(rows.memory(), rows.dtype(), {tokens, selected});
+  dispatch_float("unpermute", rows.dtype(), [&]<class T>() {
+    on_device(rows, [&](const auto& device) {
+      kernels::row_products(device, rows.data<T>(), row_of.data<std::int32_t>(), y.data<T>(), result.mutable_data<T>(),
+                            tokens, selected, width);
+    });
+  });
+  return result;
+}
+
+}  // namespace
+
+Permutation make_permutation(const Tensor& selection, std::int64_t num_experts) {
+  check(selection.shape().rank() == 2, "permute: selection has shape {}, expected [T,K]", selection.shape());
+  const std::int64_t tokens = selection.shape()[0], selected = selection.shape()[1];
+  const std::int64_t n = selection.numel();
+  check(n <= std::numeric_limits<std::int32_t>::max(), "permute: {} assignments, expected below 2^31", n);
+  const MemoryPtr& memory = selection.memory();
+  Permutation order{tokens, selected, Tensor::empty(memory, DType::I64, {num_experts}),
+                    Tensor::empty(memory, DType::I32, {n}), Tensor::empty(memory, DType::I32, {n})};
+  on_device(selection, [&](const auto& device) {
+    const auto* expert = selection.data<std::int32_t>();
+    const std::int64_t bad = kernels::first_outside(device, expert, n, num_experts);
+    check(bad < 0, "permute: token {} goes to expert {}, expected one in [0,{})", bad < 0 ? 0 : bad / selected,
+          bad < 0 ? 0 : expert[bad], num_experts);
+    kernels::sort_by_expert(device, expert, tokens, selected, num_experts, order.counts.mutable_data<std::int64_t>(),
+                            order.row_of.mutable_data<std::int32_t>(), order.source.mutable_data<std::int32_t>());
+  });
+  return order;
+}
+
+Var permute(Tape& tape, const Var& x, const Permutation& order) {
+  check(x.shape().rank() == 2 && x.shape()[0] == order.num_tokens, "permute: x has shape {}, expected [{},C]",
+        x.shape(), order.num_tokens);
+  Var out = tape.output(permuted(x.value, nullptr, order.source, order), {&x});
+  if (out.slot)
+    tape.push({"permute", {x.slot}, [=, slot = out.slot, like = out.value, to = x.slot, row_of = Saved(order.row_of)] {
+                 accumulate(to, unpermuted(gradient(slot, like), nullptr, row_of.get(), order));
+               }});
+  return out;
+}
+
+Var unpermute(Tape& tape, const Var& rows, const Var& weights, const Permutation& order) {
+  const Shape expected{order.num_tokens, order.experts_per_token};
+  check(rows.shape().rank() == 2 && rows.shape()[0] == expected.numel(),
+        "unpermute: rows have shape {}, expected [{},C]", rows.shape(), expected.numel());
+  check(weights.shape() == expected, "unpermute: weights have shape {}, expected {} (rows are {})", weights.shape(),
+        expected, rows.shape());
+  check(weights.value.dtype() == rows.value.dtype(), "unpermute: weights are {}, expected {} as rows",
+        weights.value.dtype(), rows.value.dtype());
+  Var out = tape.output(unpermuted(rows.value, &weights.value, order.row_of, order), {&rows, &weights});
+  if (!out.slot) return out;
+  tape.push({"unpermute",
+             {rows.slot, weights.slot},
+             [=, slot = out.slot, like = out.value, to_rows = rows.slot, to_weights = weights.slot,
+              saved_rows = Saved(weights.slot ? rows.value : Tensor()), saved_weights = Saved(weights.value),
+              row_of = Saved(order.row_of), source = Saved(order.source)] {
+               const Tensor dy = gradient(slot, like);
+               if (to_rows) accumulate(to_rows, permuted(dy, &saved_weights.get(), source.get(), order));
+               if (to_weights) accumulate(to_weights, products(saved_rows.get(), dy, row_of.get(), order));
+             }});
+  return out;
+}
+
+}  // namespace limbeck::core

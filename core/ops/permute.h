@@ -1,0 +1,30 @@
+// Copies of tokens sorted by expert, and the weighted sum back (dropless: every assignment has its row).
+//
+//     Permutation order = make_permutation(routing.selection, num_experts);
+//     Var rows = permute(tape, x /*[T,C]*/, order);                              // [T*K,C]
+//     Var y = unpermute(tape, experts(rows), routing.weights, order);            // [T,C]
+#pragma once
+
+#include "core/tape.h"
+
+namespace limbeck::core {
+
+/// Assignment a = t*K + k is the k-th choice of token t; rows are sorted by expert, then by assignment.
+struct Permutation {
+  std::int64_t num_tokens = 0;         // T
+  std::int64_t experts_per_token = 0;  // K
+  Tensor counts;                       // [E] int64: rows of each expert
+  Tensor row_of;                       // [T*K] int32: the row of an assignment
+  Tensor source;                       // [T*K] int32: the assignment of a row
+};
+
+/// Throws at an expert that is not in [0, num_experts).
+Permutation make_permutation(const Tensor& selection /*[T,K] int32*/, std::int64_t num_experts);
+
+/// rows[r] = x[source[r] / K]. float32 or float64.
+Var permute(Tape& tape, const Var& x /*[T,C]*/, const Permutation& order);
+
+/// y[t] = Σ_k weights[t,k] rows[row_of[t,k]], in the order of k. float32 or float64.
+Var unpermute(Tape& tape, const Var& rows /*[T*K,C]*/, const Var& weights /*[T,K]*/, const Permutation& order);
+
+}  // namespace limbeck::core

@@ -1,0 +1,38 @@
+// The router's auxiliary losses. Sums are in double. T is float or double. Derivations: docs/gradients.md.
+//
+//     balance_loss(cpu, probabilities, selection, sequence, loss, {T, E, K}, weight);
+//     z_loss(cpu, logits, logsumexp, loss, T, E, weight);
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+struct BalanceShape {
+  std::int64_t tokens, experts, selected;
+};
+
+/// loss[0] = weight Σ_s E Σ_e f[s,e] P[s,e], with a sequence s a run of equal numbers in `sequence`, f the share of its
+/// assignments that went to e, P the mean of its probabilities (Fedus et al. 2021, "Switch transformers", per sequence
+/// as in DeepSeek-V2).
+template <class T>
+void balance_loss(const Cpu& cpu, const T* probabilities, const std::int32_t* selection, const std::int32_t* sequence,
+                  T* loss, const BalanceShape& shape, double weight);
+
+/// dp[t,e] = dloss[0] weight E f[s,e] / T_s; f is a constant. Overwrites.
+template <class T>
+void balance_loss_gradient(const Cpu& cpu, const std::int32_t* selection, const std::int32_t* sequence, const T* dloss,
+                           T* dprobabilities, const BalanceShape& shape, double weight);
+
+/// loss[0] = weight Σ_t logsumexp(z[t])² (Zoph et al. 2022, "ST-MoE"); keeps the logsumexp [rows]. width > 0.
+template <class T>
+void z_loss(const Cpu& cpu, const T* z, T* logsumexp, T* loss, std::int64_t rows, std::int64_t width, double weight);
+
+/// dz[t,e] = 2 dloss[0] weight logsumexp[t] softmax(z[t])[e]. Overwrites.
+template <class T>
+void z_loss_gradient(const Cpu& cpu, const T* z, const T* logsumexp, const T* dloss, T* dz, std::int64_t rows,
+                     std::int64_t width, double weight);
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,86 @@
+#include "kernels/aux_losses.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/cpu/parallel_for.h"
+
+namespace limbeck::kernels {
+namespace {
+
+/// f(begin, end, share) for each sequence, with the share [E] of its assignments each expert got.
+template <class F>
+void for_each_sequence(const std::int32_t* selection, const std::int32_t* sequence, const BalanceShape& shape, F f) {
+  std::vector<double> share(shape.experts);
+  for (std::int64_t begin = 0, end = 0; begin < shape.tokens; begin = end) {
+    while (end < shape.tokens && sequence[end] == sequence[begin]) ++end;
+    const double part = 1.0 / static_cast<double>((end - begin) * shape.selected);
+    std::fill(share.begin(), share.end(), 0.0);
+    for (std::int64_t a = begin * shape.selected; a < end * shape.selected; ++a) share[selection[a]] += part;
+    f(begin, end, share);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void balance_loss(const Cpu&, const T* probabilities, const std::int32_t* selection, const std::int32_t* sequence,
+                  T* loss, const BalanceShape& shape, double weight) {
+  double sum = 0;
+  for_each_sequence(selection, sequence, shape, [&](std::int64_t begin, std::int64_t end, const auto& share) {
+    double of_sequence = 0;
+    for (std::int64_t t = begin; t < end; ++t)
+      for (std::int64_t e = 0; e < shape.experts; ++e) of_sequence += share[e] * probabilities[t * shape.experts + e];
+    sum += of_sequence / static_cast<double>(end - begin);
+  });
+  loss[0] = static_cast<T>(weight * static_cast<double>(shape.experts) * sum);
+}
+
+template <class T>
+void balance_loss_gradient(const Cpu&, const std::int32_t* selection, const std::int32_t* sequence, const T* dloss,
+                           T* dprobabilities, const BalanceShape& shape, double weight) {
+  const double factor = dloss[0] * weight * static_cast<double>(shape.experts);
+  for_each_sequence(selection, sequence, shape, [&](std::int64_t begin, std::int64_t end, const auto& share) {
+    for (std::int64_t t = begin; t < end; ++t)
+      for (std::int64_t e = 0; e < shape.experts; ++e)
+        dprobabilities[t * shape.experts + e] = static_cast<T>(factor * share[e] / static_cast<double>(end - begin));
+  });
+}
+
+template <class T>
+void z_loss(const Cpu&, const T* z, T* logsumexp, T* loss, std::int64_t rows, std::int64_t width, double weight) {
+  double squares = 0;
+  for (std::int64_t t = 0; t < rows; ++t) {
+    const T* zt = z + t * width;
+    const T largest = *std::max_element(zt, zt + width);
+    T sum = 0;
+    for (std::int64_t e = 0; e < width; ++e) sum += std::exp(zt[e] - largest);
+    logsumexp[t] = largest + std::log(sum);
+    squares += static_cast<double>(logsumexp[t]) * logsumexp[t];
+  }
+  loss[0] = static_cast<T>(weight * squares);
+}
+
+template <class T>
+void z_loss_gradient(const Cpu& cpu, const T* z, const T* logsumexp, const T* dloss, T* dz, std::int64_t rows,
+                     std::int64_t width, double weight) {
+  const T factor = 2 * dloss[0] * static_cast<T>(weight);
+  parallel_for(cpu, rows, 128, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t)
+      for (std::int64_t i = t * width; i < (t + 1) * width; ++i)
+        dz[i] = factor * logsumexp[t] * std::exp(z[i] - logsumexp[t]);
+  });
+}
+
+#define LIMBECK_INSTANTIATE(T)                                                                                        \
+  template void balance_loss(const Cpu&, const T*, const std::int32_t*, const std::int32_t*, T*, const BalanceShape&, \
+                             double);                                                                                 \
+  template void balance_loss_gradient(const Cpu&, const std::int32_t*, const std::int32_t*, const T*, T*,             \
+                                      const BalanceShape&, double);                                                   \
+  template void z_loss(const Cpu&, const T*, T*, T*, std::int64_t, std::int64_t, double);                             \
+  template void z_loss_gradient(const Cpu&, const T*, const T*, const T*, T*, std::int64_t, std::int64_t, double);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+
+}  // namespace limbeck::kernels

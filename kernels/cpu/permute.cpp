@@ -1,0 +1,85 @@
+#include "kernels/permute.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cpu/parallel_for.h"
+
+namespace limbeck::kernels {
+namespace {
+
+std::int64_t row_grain(std::int64_t width) { return 1 + (1 << 14) / (width + 1); }
+
+}  // namespace
+
+void sort_by_expert(const Cpu&, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
+                    std::int64_t experts, std::int64_t* counts, std::int32_t* row_of, std::int32_t* source) {
+  const std::int64_t n = tokens * selected;
+  std::fill_n(counts, experts, 0);
+  for (std::int64_t a = 0; a < n; ++a) ++counts[selection[a]];
+  std::vector<std::int64_t> next(experts, 0);
+  for (std::int64_t e = 1; e < experts; ++e) next[e] = next[e - 1] + counts[e - 1];
+  for (std::int64_t a = 0; a < n; ++a) {
+    const std::int64_t row = next[selection[a]]++;
+    row_of[a] = static_cast<std::int32_t>(row);
+    source[row] = static_cast<std::int32_t>(a);
+  }
+}
+
+template <class T>
+void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const T* weights, T* y, std::int64_t tokens,
+                  std::int64_t selected, std::int64_t width) {
+  parallel_for(cpu, tokens * selected, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      const T* from = x + source[r] / selected * width;
+      T* to = y + r * width;
+      const T w = weights ? weights[source[r]] : 1;
+#pragma omp simd
+      for (std::int64_t c = 0; c < width; ++c) to[c] = w * from[c];
+    }
+  });
+}
+
+template <class T>
+void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* weights, T* y,
+                    std::int64_t tokens, std::int64_t selected, std::int64_t width) {
+  parallel_for(cpu, tokens, row_grain(width * selected), [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      T* to = y + t * width;
+      std::fill_n(to, width, T{0});
+      for (std::int64_t a = t * selected; a < (t + 1) * selected; ++a) {
+        const T* from = rows + row_of[a] * width;
+        const T w = weights ? weights[a] : 1;
+#pragma omp simd
+        for (std::int64_t c = 0; c < width; ++c) to[c] += w * from[c];
+      }
+    }
+  });
+}
+
+template <class T>
+void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* y, T* products,
+                  std::int64_t tokens, std::int64_t selected, std::int64_t width) {
+  parallel_for(cpu, tokens * selected, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t a = begin; a < end; ++a) {
+      const T* row = rows + row_of[a] * width;
+      const T* with = y + a / selected * width;
+      T sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (std::int64_t c = 0; c < width; ++c) sum += row[c] * with[c];
+      products[a] = sum;
+    }
+  });
+}
+
+#define LIMBECK_INSTANTIATE(T)                                                                                      \
+  template void permute_rows(const Cpu&, const T*, const std::int32_t*, const T*, T*, std::int64_t, std::int64_t,   \
+                             std::int64_t);                                                                         \
+  template void unpermute_rows(const Cpu&, const T*, const std::int32_t*, const T*, T*, std::int64_t, std::int64_t, \
+                               std::int64_t);                                                                       \
+  template void row_products(const Cpu&, const T*, const std::int32_t*, const T*, T*, std::int64_t, std::int64_t,   \
+                             std::int64_t);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+
+}  // namespace limbeck::kernels
