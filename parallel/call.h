@@ -1,0 +1,49 @@
+// One rank's part in one collective: what is asked for and where the bytes lie. Worlds compare the calls that meet at
+// the same point of a group's sequence, so that ranks that disagree get an error that names both instead of a hang.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/comm.h"
+#include "core/tensor.h"
+
+namespace limbeck::parallel {
+
+enum class CallKind : std::uint8_t { AllReduce, AllGather, ReduceScatter, AllToAllV, Send, Receive, Barrier };
+
+/// What must be equal on all ranks. Plain bytes, so that it can travel.
+struct CallSignature {
+  CallKind kind = CallKind::Barrier;
+  core::Reduce reduce = core::Reduce::Sum;
+  core::DType dtype = core::DType::U8;
+  std::int64_t count = 0;  // elements: of x; of one row in all_to_all_v
+
+  friend bool operator==(const CallSignature&, const CallSignature&) = default;
+};
+
+/// "all_reduce(sum) of 1024 float32".
+std::string describe(const CallSignature& signature);
+
+/// True if the two may meet: equal, or a send and its receive.
+bool matches(const CallSignature& a, const CallSignature& b);
+
+/// The error of two ranks that disagree at operation `sequence` of the group.
+std::string mismatch(const std::string& group, std::int64_t sequence, int rank_a, const CallSignature& a, int rank_b,
+                     const CallSignature& b);
+
+struct Call {
+  CallSignature signature;
+  int peer = -1;                  // of a send or receive
+  const std::byte* in = nullptr;  // what the others read
+  std::byte* out = nullptr;       // what this rank receives; all_reduce: the same bytes as `in`
+  std::vector<std::int64_t> send_offset{}, receive_offset{};  // all_to_all_v: bytes, one a rank and the end
+  std::array<core::Tensor, 2> tensors{};                      // keeps the memory while the call is under way
+
+  std::int64_t bytes() const { return core::bytes_of(signature.dtype, signature.count); }
+};
+
+}  // namespace limbeck::parallel

@@ -1,0 +1,32 @@
+// Element-wise reduction of several buffers, always in the order of the buffers: ((x0 + x1) + x2) + ...
+//
+//     reduce(DType::F32, Reduce::Sum, sources, destinations, count);   // a destination may be one of the sources
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "core/comm.h"
+
+namespace limbeck::parallel {
+
+/// Writes the reduction of `count` elements of every source to every destination. float32, float64, int64; a NaN is the
+/// maximum of anything. A destination is one of the sources or apart from all of them.
+void reduce(core::DType dtype, core::Reduce reduction, std::span<const std::byte* const> sources,
+            std::span<std::byte* const> destinations, std::int64_t count);
+
+/// Throws, naming `op`, unless the dtype can be reduced.
+void check_reducible(const char* op, core::DType dtype);
+
+/// Elements [first, last) of `count` that part `index` of `parts` takes: equal but for one, in order.
+struct Slice {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+inline Slice slice_of(std::int64_t count, int parts, int index) {
+  const std::int64_t first = count * index / parts;
+  return {first, count * (index + 1) / parts - first};
+}
+
+}  // namespace limbeck::parallel
