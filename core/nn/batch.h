@@ -45,4 +45,7 @@ struct BatchColumns {
 /// Checks the columns' lengths and copies them to the device. Global counts are those of this batch alone.
 Batch make_batch(const MemoryPtr& memory, const BatchColumns& columns);
 
+/// One sequence without targets, whose first token is at position `first`.
+Batch one_sequence(const MemoryPtr& memory, std::span<const std::int32_t> tokens, std::int64_t first);
+
 }  // namespace limbeck::nn

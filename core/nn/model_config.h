@@ -47,8 +47,8 @@ struct ParameterCount {
 };
 ParameterCount count_parameters(const ModelConfig& config);
 
-/// Floating-point operations of one token's forward pass: 2 for each active weight, and attention over the visible keys, on average
-/// (S + 1) / 2 of a sequence of S. Norms, softmax and activations are not counted.
+/// Floating-point operations of one token's forward pass: 2 for each active weight, and attention over the visible
+/// keys, on average (S + 1) / 2 of a sequence of S. Norms, softmax and activations are not counted.
 double forward_flops_per_token(const ModelConfig& config, std::int64_t sequence_length);
 /// Forward and backward: three times the forward; recomputation is not counted.
 double training_flops_per_token(const ModelConfig& config, std::int64_t sequence_length);

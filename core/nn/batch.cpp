@@ -1,0 +1,59 @@
+#include "core/nn/batch.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+namespace limbeck::nn {
+
+core::AttentionLayout Batch::attention_layout() const {
+  core::AttentionLayout layout;
+  layout.query_offsets = layout.key_offsets = sequence_offsets;
+  layout.query_position = layout.key_position = position;
+  layout.query_document = layout.key_document = document;
+  return layout;
+}
+
+Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
+  const auto n = static_cast<std::int64_t>(c.tokens.size());
+  const auto column = [&]<class T>(const char* name, std::span<const T> values) {
+    core::check(static_cast<std::int64_t>(values.size()) == n, "batch: {} {} for {} tokens", values.size(), name, n);
+    return Tensor::from<T>(memory, {n}, values);
+  };
+  core::check(!c.sequence_offsets.empty() && c.sequence_offsets.front() == 0 && c.sequence_offsets.back() == n,
+              "batch: sequence offsets do not span {} tokens", n);
+  Batch batch;
+  batch.tokens = column("tokens", c.tokens);
+  batch.targets = column("targets", c.targets);
+  batch.position = column("positions", c.position);
+  batch.document = column("documents", c.document);
+  batch.sequence = column("sequences", c.sequence);
+  batch.global_index = column("global indices", c.global_index);
+  batch.sequence_offsets =
+      Tensor::from<std::int64_t>(memory, {static_cast<std::int64_t>(c.sequence_offsets.size())}, c.sequence_offsets);
+  for (const auto p : c.position) batch.max_position = std::max<std::int64_t>(batch.max_position, p);
+  batch.global_targets =
+      static_cast<double>(std::count_if(c.targets.begin(), c.targets.end(), [](auto t) { return t >= 0; }));
+  batch.global_sequences = static_cast<double>(c.sequence_offsets.size() - 1);
+  batch.global_tokens = static_cast<double>(n);
+  return batch;
+}
+
+Batch one_sequence(const MemoryPtr& memory, std::span<const std::int32_t> tokens, std::int64_t first) {
+  const std::size_t n = tokens.size();
+  std::vector<std::int32_t> position(n);
+  std::iota(position.begin(), position.end(), static_cast<std::int32_t>(first));
+  std::vector<std::int64_t> index(position.begin(), position.end());
+  const std::vector<std::int32_t> zeros(n, 0);
+  const std::vector<std::int32_t> no_targets(n, -1);
+  const std::vector<std::int64_t> offsets = {0, static_cast<std::int64_t>(n)};
+  return make_batch(memory, {.tokens = tokens,
+                             .targets = no_targets,
+                             .position = position,
+                             .document = zeros,
+                             .sequence = zeros,
+                             .global_index = index,
+                             .sequence_offsets = offsets});
+}
+
+}  // namespace limbeck::nn

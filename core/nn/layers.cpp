@@ -1,0 +1,83 @@
+#include "core/nn/layers.h"
+
+#include "core/ops/add.h"
+#include "core/ops/attention.h"
+#include "core/ops/aux_losses.h"
+#include "core/ops/grouped_linear.h"
+#include "core/ops/linear.h"
+#include "core/ops/moe_exchange.h"
+#include "core/ops/permute.h"
+#include "core/ops/rms_norm.h"
+#include "core/ops/rope.h"
+#include "core/ops/router.h"
+#include "core/ops/swiglu.h"
+
+namespace limbeck::nn {
+namespace {
+
+using core::as_var;
+
+/// Adds a term to a sum that may not have a value yet.
+void add_term(Tape& tape, Var& sum, const Var& term) { sum = sum.value.defined() ? core::add(tape, sum, term) : term; }
+
+}  // namespace
+
+Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
+  const Var queries = core::rope(tape, core::linear(tape, x, as_var(*q)), pass.batch.position, pass.rope);
+  Var keys = core::rope(tape, core::linear(tape, x, as_var(*k)), pass.batch.position, pass.rope);
+  Var values = core::linear(tape, x, as_var(*v));
+  if (pass.cache) {
+    auto [all_keys, all_values] = pass.cache->append(layer, keys.value, values.value);
+    keys = core::constant(all_keys);
+    values = core::constant(all_values);
+  }
+  return core::linear(tape, core::attention(tape, queries, keys, values, shape, pass.attention), as_var(*o));
+}
+
+Var Mlp::forward(Tape& tape, const Var& x) const {
+  const Var hidden = core::swiglu(tape, core::linear(tape, x, as_var(*gate)), core::linear(tape, x, as_var(*up)));
+  return core::linear(tape, hidden, as_var(*down));
+}
+
+Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
+  const std::int64_t num_experts = config.num_experts;
+  const Var logits = core::linear(tape, x, as_var(*router));
+  const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, pass.batch.global_index) : std::nullopt;
+  const core::Routing routing = core::route(tape, logits, config.experts_per_token, config.renormalise,
+                                            config.weight_scale, replay ? &*replay : nullptr);
+  if (pass.routing && !replay) pass.routing->record(name, pass.batch.global_index, routing.selection);
+
+  const Batch& batch = pass.batch;
+  if (pass.router_losses.balance > 0) {
+    const double weight = pass.router_losses.balance / (batch.global_sequences * static_cast<double>(num_moe_layers));
+    add_term(tape, losses.balance,
+             core::balance_loss(tape, routing.probabilities, routing.selection, batch.sequence, weight));
+  }
+  if (pass.router_losses.z > 0) {
+    const double weight = pass.router_losses.z / (batch.global_tokens * static_cast<double>(num_moe_layers));
+    add_term(tape, losses.z, core::z_loss(tape, logits, weight));
+  }
+
+  const core::Permutation permutation = core::make_permutation(routing.selection, num_experts);
+  if (pass.load && !tape.is_replay()) pass.load(layer, permutation.counts);
+  ExpertComm& experts = *pass.comms.expert;
+  Tensor offsets = Tensor::empty(x.value.memory(), core::DType::I64, {num_experts / experts.size() + 1});
+  const ExchangePtr exchange = experts.prepare(permutation.counts, offsets);
+  const Var rows = core::dispatch(tape, core::permute(tape, x, permutation), experts, exchange);
+  const Var hidden = core::swiglu(tape, core::grouped_linear(tape, rows, as_var(*gate), offsets),
+                                  core::grouped_linear(tape, rows, as_var(*up), offsets));
+  const Var out = core::combine(tape, core::grouped_linear(tape, hidden, as_var(*down), offsets), experts, exchange);
+  return core::unpermute(tape, out, routing.weights, permutation);
+}
+
+Var Layer::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t local, AuxiliaryLosses& losses) const {
+  const Var normed = core::rms_norm(tape, x, as_var(*attention_norm), norm_eps);
+  const Var attended = core::add(tape, x, attention.forward(tape, pass, normed, local));
+  const Var normed_again = core::rms_norm(tape, attended, as_var(*mlp_norm), norm_eps);
+  const Var fed = std::holds_alternative<Mlp>(feed_forward)
+                      ? std::get<Mlp>(feed_forward).forward(tape, normed_again)
+                      : std::get<Moe>(feed_forward).forward(tape, pass, normed_again, losses);
+  return core::add(tape, attended, fed);
+}
+
+}  // namespace limbeck::nn

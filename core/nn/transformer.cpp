@@ -1,0 +1,196 @@
+#include "core/nn/transformer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/ops/add.h"
+#include "core/ops/embedding.h"
+#include "core/ops/rms_norm.h"
+#include "core/random.h"
+#include "core/recompute.h"
+
+namespace limbeck::nn {
+namespace {
+
+using core::DType;
+using core::Shape;
+
+}  // namespace
+
+Transformer::Transformer(ModelConfig config, ModelOptions options)
+    : config_(std::move(config)), options_(std::move(options)) {
+  validate(config_, "model");
+  const ModelConfig& c = config_;
+  if (options_.num_layers < 0) options_.num_layers = c.num_layers - options_.first_layer;
+  core::check(options_.first_layer >= 0 && options_.first_layer + options_.num_layers <= c.num_layers,
+              "transformer: layers {} to {} of {}", options_.first_layer, options_.first_layer + options_.num_layers,
+              c.num_layers);
+  std::int64_t num_moe_layers = 0;
+  for (std::int64_t i = 0; i < c.num_layers; ++i) num_moe_layers += c.is_moe_layer(i) ? 1 : 0;
+
+  if (options_.with_embedding) embedding_ = add("embed.weight", {c.vocabulary, c.width});
+  for (std::int64_t n = 0; n < options_.num_layers; ++n) {
+    Layer layer;
+    layer.index = options_.first_layer + n;
+    layer.norm_eps = c.norm_eps;
+    const std::string prefix = fmt::format("layers.{}.", layer.index);
+    const std::int64_t query_width = c.num_heads * c.head_width;
+    const std::int64_t key_width = c.num_kv_heads * c.head_width;
+    layer.attention_norm = add(prefix + "attention_norm.weight", {c.width}, false);
+    layer.attention.q = add(prefix + "attention.q.weight", {query_width, c.width});
+    layer.attention.k = add(prefix + "attention.k.weight", {key_width, c.width});
+    layer.attention.v = add(prefix + "attention.v.weight", {key_width, c.width});
+    layer.attention.o = add(prefix + "attention.o.weight", {c.width, query_width});
+    layer.attention.shape = {c.num_heads, c.num_kv_heads, c.head_width, c.head_width,
+                             1 / std::sqrt(static_cast<double>(c.head_width))};
+    layer.mlp_norm = add(prefix + "mlp_norm.weight", {c.width}, false);
+    if (c.is_moe_layer(layer.index)) {
+      const std::int64_t e = c.moe.num_experts;
+      const std::int64_t f = c.moe.expert_width;
+      Moe moe;
+      moe.name = prefix + "moe";
+      moe.layer = layer.index;
+      moe.num_moe_layers = num_moe_layers;
+      moe.config = c.moe;
+      moe.router = add(prefix + "moe.router.weight", {e, c.width});
+      moe.gate = add(prefix + "moe.experts.gate", {e, f, c.width}, true, true);
+      moe.up = add(prefix + "moe.experts.up", {e, f, c.width}, true, true);
+      moe.down = add(prefix + "moe.experts.down", {e, c.width, f}, true, true);
+      layer.feed_forward = moe;
+    } else {
+      const std::int64_t f = c.mlp_width;
+      layer.feed_forward =
+          Mlp{add(prefix + "mlp.gate.weight", {f, c.width}), add(prefix + "mlp.up.weight", {f, c.width}),
+              add(prefix + "mlp.down.weight", {c.width, f})};
+    }
+    layers_.push_back(std::move(layer));
+  }
+  if (options_.with_head) {
+    norm_ = add("norm.weight", {c.width}, false);
+    core::check(!c.tied_head || embedding_, "transformer: a tied head needs the embedding on the same rank");
+    head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width});
+  }
+}
+
+Parameter* Transformer::add(const std::string& name, const Shape& global_shape, bool decays, bool is_expert) {
+  Parameter& p = parameters_.emplace_back();
+  p.name = name;
+  p.global_shape = global_shape;
+  p.decays = decays;
+  if (options_.place) options_.place(p, is_expert);
+  Shape local = global_shape;
+  for (const core::AxisPlacement& axis : p.placement)
+    if (axis.role == core::AxisRole::Sharded) local[axis.dimension] = axis.length;
+  // Norms stay in float32 beside bf16 matrices: they are small, and no product
+  // widens them.
+  const DType dtype = options_.dtype == DType::BF16 && global_shape.rank() == 1 ? DType::F32 : options_.dtype;
+  p.value = Tensor::empty(options_.memory, dtype, local);
+  if (!options_.frozen) {
+    p.slot = std::make_shared<core::Slot>();
+    p.slot->parameter = &p;
+  }
+  return &p;
+}
+
+core::ParameterList Transformer::parameters() {
+  core::ParameterList list;
+  for (Parameter& p : parameters_) list.push_back(&p);
+  return list;
+}
+
+Parameter& Transformer::parameter(const std::string& name) {
+  const auto at =
+      std::find_if(parameters_.begin(), parameters_.end(), [&](const Parameter& p) { return p.name == name; });
+  core::check(at != parameters_.end(), "transformer: no parameter {}", name);
+  return *at;
+}
+
+void Transformer::init_random(std::uint64_t seed) {
+  for (Parameter& p : parameters_) {
+    const bool to_residual =
+        p.name.ends_with(".o.weight") || p.name.ends_with("down.weight") || p.name.ends_with(".down");
+    const double deviation = to_residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : 0.02;
+    const core::RandomStream random(seed, 0, p.name);
+    const bool is_norm = p.global_shape.rank() == 1;
+    core::dispatch_float("init_random", p.value.dtype(), [&]<class T>() {
+      T* value = p.value.mutable_data<T>();
+      core::for_each_element(p, [&](std::int64_t local, std::int64_t global) {
+        value[local] = is_norm ? T{1} : static_cast<T>(deviation * random.normal(static_cast<std::uint64_t>(global)));
+      });
+    });
+  }
+}
+
+void Transformer::load(const core::StateReader& reader) {
+  for (Parameter& p : parameters_) {
+    core::StateEntry entry = p.entry(p.value);
+    reader.read(p.name, entry);
+  }
+}
+
+core::StateDict Transformer::state_dict() {
+  core::StateDict state;
+  for (const Parameter& p : parameters_) state.emplace(p.name, p.entry(p.value));
+  return state;
+}
+
+Pass Transformer::pass(const Batch& batch) const {
+  const DType dtype = options_.dtype == DType::BF16 ? DType::F32 : options_.dtype;
+  return {batch, options_.comms,
+          core::make_rope_table(options_.memory, dtype, batch.max_position + 1, config_.head_width, config_.rope_base),
+          batch.attention_layout()};
+}
+
+Pass Transformer::pass(const Batch& batch, KvCache& cache) const {
+  core::check(batch.num_sequences() == 1, "transformer: a cache holds one sequence, the batch has {}",
+              batch.num_sequences());
+  Pass result = pass(batch);
+  result.cache = &cache;
+  const std::int64_t n = cache.length() + batch.num_tokens();
+  const std::vector<std::int64_t> key_offsets = {0, n};
+  result.attention.key_offsets = Tensor::from<std::int64_t>(options_.memory, {2}, key_offsets);
+  std::vector<std::int32_t> key_position(static_cast<std::size_t>(n));
+  for (std::int64_t i = 0; i < n; ++i) key_position[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(i);
+  result.attention.key_position = Tensor::from<std::int32_t>(options_.memory, {n}, key_position);
+  result.attention.key_document = Tensor::zeros(options_.memory, DType::I32, {n});
+  return result;
+}
+
+KvCache Transformer::make_cache(std::int64_t capacity) const {
+  const DType dtype = options_.dtype == DType::BF16 ? DType::F32 : options_.dtype;
+  const std::int64_t width = config_.num_kv_heads * config_.head_width;
+  return {options_.memory, dtype, options_.num_layers, capacity, width, width};
+}
+
+Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var* input) const {
+  core::check((input != nullptr) != (embedding_ != nullptr), "transformer: {}",
+              embedding_ ? "hidden states were given to a model with an embedding"
+                         : "a model without an embedding needs hidden states");
+  Var x = input ? *input : core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_));
+  AuxiliaryLosses losses;
+  for (std::size_t n = 0; n < layers_.size(); ++n) {
+    const Layer& layer = layers_[n];
+    const Tensor before = x.value;
+    if (pass.recompute) {
+      const auto add_term = [&](Var& sum, const Var& term) {
+        if (term.value.defined()) sum = sum.value.defined() ? core::add(tape, sum, term) : term;
+      };
+      const std::vector<Var> out = core::recompute(tape, {x}, [&layer, &pass, n](Tape& inner, std::span<const Var> in) {
+        AuxiliaryLosses own;
+        Var y = layer.forward(inner, pass, in[0], static_cast<std::int64_t>(n), own);
+        return std::vector<Var>{y, own.balance, own.z};
+      });
+      x = out[0];
+      add_term(losses.balance, out[1]);
+      add_term(losses.z, out[2]);
+    } else {
+      x = layer.forward(tape, pass, x, static_cast<std::int64_t>(n), losses);
+    }
+    if (pass.tap) pass.tap(layer.index, before, x.value);
+  }
+  if (pass.cache) pass.cache->advance(pass.batch.num_tokens());
+  if (norm_) x = core::rms_norm(tape, x, core::as_var(*norm_), config_.norm_eps);
+  return {x, losses};
+}
+
+}  // namespace limbeck::nn
