@@ -30,4 +30,9 @@ template <class T>
 void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                            const std::int64_t* offsets, const T* dy, const T* rows, T beta, T* dweight);
 
+/// Clears the rows of y [num_rows,width] that belong to no group.
+template <class T>
+void clear_ungrouped_rows(const Cpu& cpu, std::int64_t experts, const std::int64_t* offsets, std::int64_t num_rows,
+                          std::int64_t width, T* y);
+
 }  // namespace limbeck::kernels

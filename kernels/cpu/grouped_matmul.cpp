@@ -45,6 +45,15 @@ void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in
   });
 }
 
+template <class T>
+void clear_ungrouped_rows(const Cpu&, std::int64_t experts, const std::int64_t* offsets, std::int64_t num_rows,
+                          std::int64_t width, T* y) {
+  std::fill_n(y, offsets[0] * width, T(0));
+  std::fill(y + offsets[experts] * width, y + num_rows * width, T(0));
+}
+
+template void clear_ungrouped_rows(const Cpu&, std::int64_t, const std::int64_t*, std::int64_t, std::int64_t, float*);
+template void clear_ungrouped_rows(const Cpu&, std::int64_t, const std::int64_t*, std::int64_t, std::int64_t, double*);
 template void grouped_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*, const float*,
                              const float*, float, float*);
 template void grouped_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*, const double*,

@@ -1,0 +1,16 @@
+// A linear layer an expert, over rows that are sorted by expert.
+//
+//     Var y = grouped_linear(tape, rows, as_var(experts_up), dispatched.offsets);   // [R,in], [E,out,in] -> [R,out]
+#pragma once
+
+#include "core/tape.h"
+
+namespace limbeck::core {
+
+/// y_r = W_e x_r for rows offsets[e] <= r < offsets[e+1]. Offsets ascend and lie within the rows; rows outside of them
+/// give 0 and have gradient 0. An expert may have no rows: its step is recorded and its gradient is 0. The gradient of
+/// the weight is the step's weight part. Float32 or float64.
+Var grouped_linear(Tape& tape, const Var& rows /*[R,in]*/, const Var& weight /*[E,out,in]*/,
+                   const Tensor& offsets /*[E+1] int64*/);
+
+}  // namespace limbeck::core
