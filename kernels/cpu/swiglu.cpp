@@ -1,8 +1,7 @@
 #include "kernels/swiglu.h"
 
-#include <cmath>
-
 #include "kernels/cpu/parallel_for.h"
+#include "kernels/exp.h"
 
 namespace limbeck::kernels {
 namespace {
@@ -11,7 +10,7 @@ constexpr std::int64_t grain = 1 << 12;
 
 template <class T>
 T sigmoid(T x) {
-  return 1 / (1 + std::exp(-x));
+  return 1 / (1 + exponential(-x));
 }
 
 }  // namespace
