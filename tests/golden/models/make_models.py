@@ -1,0 +1,271 @@
+"""Writes the golden files of this folder: losses, gradients and AdamW steps of tiny models in float64.
+
+    python tests/golden/models/make_models.py          (PyPI: torch transformers h5py; seconds)
+
+dense.h5, moe.h5, moe_idle_expert.h5, distillation.h5. Weights are multiples of 1/256, so float32 holds them exactly. Prints
+the largest difference to transformers' Llama and Mixtral, and how near the routing comes to a flip.
+"""
+import pathlib
+import sys
+from dataclasses import replace
+
+import torch
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent))
+from reference_model import (  # noqa: E402
+    Config, create, forward, head, kl_divergence, loss_terms, write_array, write_attributes, write_tensors)
+from reference_transformers import as_transformers, in_float64  # noqa: E402
+
+SCRIPT = "models/make_models.py"
+DENSE = Config(vocabulary=97, width=24, num_layers=2, num_heads=4, num_kv_heads=2, head_width=6, mlp_width=40)
+MOE = replace(DENSE, mlp_width=0, num_experts=8, experts_per_token=2, expert_width=20, tied_head=True)
+STUDENT = replace(MOE, num_layers=1)
+TEACHER = replace(DENSE, width=16, num_layers=1, num_heads=2, num_kv_heads=1, head_width=8, mlp_width=28, tied_head=True)
+BALANCE, Z = 0.01, 1e-3
+STEPS, RATE, BETAS, EPSILON, DECAY, CLIP = 10, 1e-2, (0.9, 0.95), 1e-8, 0.1, 1.0
+SMALLEST_GAP = 2e-4  # of router logits, also during the AdamW steps: float32 must not flip a choice
+IDLE = {0: [4], 1: [4, 5, 6, 7]}  # experts without a token by layer: one; and all of the second rank's of two
+
+
+def random_parameters(config, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape, scale):
+        values = torch.randn(*shape, generator=generator, dtype=torch.float64) * scale
+        return (values * 256).round() / 256
+
+    def linear(rows, columns):
+        return draw(rows, columns, scale=columns ** -0.5)
+
+    c, e = config.width, config.num_experts
+    parameters = {"embed.weight": draw(config.vocabulary, c, scale=1.0 if not config.tied_head else 0.3)}
+    for layer in range(config.num_layers):
+        p = f"layers.{layer}."
+        parameters[p + "attention_norm.weight"] = 1 + draw(c, scale=0.2)
+        for name, heads in (("q", config.num_heads), ("k", config.num_kv_heads), ("v", config.num_kv_heads)):
+            parameters[f"{p}attention.{name}.weight"] = linear(heads * config.head_width, c)
+        parameters[p + "attention.o.weight"] = linear(c, config.num_heads * config.head_width)
+        parameters[p + "mlp_norm.weight"] = 1 + draw(c, scale=0.2)
+        if e:
+            f = config.expert_width
+            parameters[p + "moe.router.weight"] = draw(e, c, scale=2 * c ** -0.5)
+            parameters[p + "moe.experts.gate"] = draw(e, f, c, scale=c ** -0.5)
+            parameters[p + "moe.experts.up"] = draw(e, f, c, scale=c ** -0.5)
+            parameters[p + "moe.experts.down"] = draw(e, c, f, scale=f ** -0.5)
+        else:
+            f = config.mlp_width
+            parameters[p + "mlp.gate.weight"] = linear(f, c)
+            parameters[p + "mlp.up.weight"] = linear(f, c)
+            parameters[p + "mlp.down.weight"] = linear(c, f)
+    parameters["norm.weight"] = 1 + draw(c, scale=0.2)
+    if not config.tied_head:
+        parameters["head.weight"] = linear(config.vocabulary, c)
+    return parameters
+
+
+def starve(parameters):
+    """Channel 0 of the residual stream becomes large and positive, and the idle experts' router rows read it negatively."""
+    parameters["embed.weight"][:, 0] = 4.0
+    for layer, idle in IDLE.items():
+        parameters[f"layers.{layer}.mlp_norm.weight"][0] = 1.0
+        parameters[f"layers.{layer}.moe.router.weight"][:, 0] = 0.0
+        parameters[f"layers.{layer}.moe.router.weight"][idle, 0] = -4.0
+        for name in ("attention.o.weight", "moe.experts.down"):
+            parameters[f"layers.{layer}.{name}"][..., 0, :] = 0.0  # no layer writes to channel 0
+    return parameters
+
+
+def make_batch(config, seed):
+    """3 packed sequences of 17 tokens; documents of many lengths, one of a single token; a row that is one document."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, config.vocabulary, (3, 17), generator=generator)
+    lengths = [[5, 1, 11], [17], [8, 9]]
+    positions = torch.tensor([[i for length in row for i in range(length)] for row in lengths])
+    documents, number = torch.empty_like(tokens), 0
+    for row, parts in enumerate(lengths):
+        start = 0
+        for length in parts:
+            documents[row, start:start + length] = number
+            start, number = start + length, number + 1
+    targets = tokens.roll(-1, dims=1)
+    targets[:, -1] = torch.randint(0, config.vocabulary, (3,), generator=generator)
+    targets[documents != documents.roll(-1, dims=1)] = -1  # the last of a document does not predict the next document
+    targets[:, -1] = torch.where(torch.tensor([True, False, True]), targets[:, -1].abs(), -1)
+    targets[1, 3:6] = -1
+    sequences = torch.arange(3)[:, None].expand(3, 17)
+    return {"tokens": tokens, "targets": targets, "positions": positions, "documents": documents, "sequences": sequences}
+
+
+def run(parameters, config, batch, balance_weight, z_weight):
+    output = forward(parameters, config, batch["tokens"], batch["positions"], batch["documents"])
+    terms = loss_terms(parameters, config, output, batch["targets"])
+    terms["total"] = terms["ce"] + balance_weight * terms["balance"] + z_weight * terms["z"]
+    return output, terms
+
+
+def gradients(parameters, loss):
+    return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()))))
+
+
+def trainable(parameters):
+    return {name: weight.clone().requires_grad_() for name, weight in parameters.items()}
+
+
+def norm(values):
+    return torch.stack([value.pow(2).sum() for value in values]).sum().sqrt()
+
+
+def adamw_steps(parameters, config, batch, balance_weight, z_weight):
+    """Ten steps on one batch. -> losses before each update, norms before clipping, last parameters, smallest routing gap."""
+    parameters = trainable(parameters)
+    plain = [weight for name, weight in parameters.items() if "norm." in name]
+    decayed = [weight for name, weight in parameters.items() if "norm." not in name]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": DECAY}, {"params": plain, "weight_decay": 0.0}],
+                                  lr=RATE, betas=BETAS, eps=EPSILON)
+    losses, norms, gap = [], [], float("inf")
+    for _ in range(STEPS):
+        output, terms = run(parameters, config, batch, balance_weight, z_weight)
+        gap = min([gap] + [routing.smallest_gap() for routing in output.routing])
+        found = gradients(parameters, terms["total"])
+        norms.append(norm(found.values()).item())
+        losses.append([terms[name].item() for name in ("total", "ce", "balance", "z")])
+        for name, gradient in found.items():
+            parameters[name].grad = gradient * min(1.0, CLIP / norms[-1])
+        optimizer.step()
+    return losses, norms, parameters, gap
+
+
+def cross_check(parameters, config, batch):
+    """Logits and cross-entropy gradients of transformers' model, given the document mask. -> the largest differences."""
+    documents = batch["documents"]
+    allowed = documents[:, :, None] == documents[:, None, :]
+    allowed = allowed & torch.ones(17, 17, dtype=torch.bool).tril()
+    mask = torch.zeros(3, 1, 17, 17, dtype=torch.float64).masked_fill(~allowed[:, None], -1e300)
+    with in_float64():
+        model = as_transformers(parameters, config)
+        logits = model(batch["tokens"], attention_mask=mask, position_ids=batch["positions"]).logits
+    valid = batch["targets"] >= 0
+    torch.nn.functional.cross_entropy(logits[valid], batch["targets"][valid]).backward()
+    ours = trainable(parameters)
+    output, terms = run(ours, config, batch, 0.0, 0.0)
+    found = gradients(ours, terms["ce"])
+    theirs = {"embed.weight": model.model.embed_tokens, "norm.weight": model.model.norm}
+    for i, layer in enumerate(model.model.layers):
+        theirs[f"layers.{i}.attention.q.weight"] = layer.self_attn.q_proj
+        theirs[f"layers.{i}.attention.k.weight"] = layer.self_attn.k_proj
+        theirs[f"layers.{i}.mlp_norm.weight"] = layer.post_attention_layernorm
+        if config.num_experts:
+            theirs[f"layers.{i}.moe.router.weight"] = layer.mlp.gate
+    differences = [(found[name] - module.weight.grad).abs().max().item() for name, module in theirs.items()]
+    if config.num_experts:
+        experts = model.model.layers[0].mlp.experts
+        differences.append((found["layers.0.moe.experts.down"] - experts.down_proj.grad).abs().max().item())
+    return (head(ours, config, output.final) - logits).abs().max().item(), max(differences)
+
+
+def write_batch(file, batch):
+    for name, values in batch.items():
+        write_array(file, name, values.numpy())
+
+
+def write_model(name, config, parameters, batch):
+    moe = config.num_experts > 0
+    balance_weight, z_weight = (BALANCE, Z) if moe else (0.0, 0.0)
+    ours = trainable(parameters)
+    output, terms = run(ours, config, batch, balance_weight, z_weight)
+    losses, norms, last, gap = adamw_steps(parameters, config, batch, balance_weight, z_weight)
+    if gap < SMALLEST_GAP:
+        return False
+    with create(FOLDER / f"{name}.h5") as file:
+        write_attributes(file, SCRIPT, config, balance_weight=balance_weight, z_weight=z_weight, learning_rate=RATE,
+                         beta1=BETAS[0], beta2=BETAS[1], epsilon=EPSILON, weight_decay=DECAY, clip_norm=CLIP,
+                         num_valid=int((batch["targets"] >= 0).sum()))
+        write_batch(file, batch)
+        write_tensors(file, "parameters", parameters, "f4")
+        write_tensors(file, "gradients", gradients(ours, terms["total"]), "f4")
+        for term, value in terms.items():
+            write_array(file, f"loss/{term}", value.item())
+        write_array(file, "final_hidden", output.final.detach().numpy(), "f4")
+        write_array(file, "logits", head(ours, config, output.final).detach().numpy(), "f4")
+        for layer, routing in enumerate(output.routing):
+            counts = torch.bincount(routing.chosen.flatten(), minlength=config.num_experts)
+            assert name != "moe_idle_expert" or not counts[IDLE[layer]].any()
+            write_array(file, f"routing/layers/{layer}/chosen", routing.chosen.numpy())
+            write_array(file, f"routing/layers/{layer}/counts", counts.numpy())
+            print(f"  layer {layer}: tokens an expert {counts.tolist()}")
+        for column, term in enumerate(("total", "ce", "balance", "z")):
+            write_array(file, f"steps/{term}", [row[column] for row in losses])
+        write_array(file, "steps/grad_norm", norms)
+        if not moe:
+            kept = {key: value for key, value in last.items() if key.startswith("layers.0.attention") or key == "norm.weight"}
+            write_tensors(file, "steps/parameters", kept, "f4")
+        file["steps"].attrs["smallest_routing_gap"] = gap
+    logits, gradient = cross_check(parameters, config, batch)
+    print(f"{name}: loss {terms['total'].item():.6f} -> {losses[-1][0]:.6f}, gradient norm {norms[0]:.3f}, routing gap {gap:.1e}; "
+          f"transformers: logits {logits:.1e}, gradients {gradient:.1e}")
+    return True
+
+
+def search(name, config, change=lambda parameters: parameters):
+    """Writes the file from the first seed whose routing stays clear of ties."""
+    for seed in range(1, 1000):
+        parameters = change(random_parameters(config, seed))
+        batch = make_batch(config, seed)
+        if write_model(name, config, parameters, batch):
+            print(f"  seed {seed}")
+            return
+    raise RuntimeError(f"{name}: every seed has a near-tie")
+
+
+def write_distillation():
+    parameters, batch = random_parameters(STUDENT, 7), make_batch(STUDENT, 7)
+    teacher = random_parameters(TEACHER, 2024)
+    with torch.no_grad():
+        final = forward(teacher, TEACHER, batch["tokens"], batch["positions"], batch["documents"]).final
+        teacher_logits = head(teacher, TEACHER, final)
+    valid, targets = batch["targets"] >= 0, batch["targets"]
+    with create(FOLDER / "distillation.h5") as file:
+        write_attributes(file, SCRIPT, STUDENT, balance_weight=0.0, z_weight=0.0, num_valid=int(valid.sum()))
+        write_batch(file, batch)
+        write_tensors(file, "parameters", parameters, "f4")
+        write_tensors(file, "teacher/parameters", teacher, "f4")
+        write_attributes(file["teacher"], SCRIPT, TEACHER)
+        write_array(file, "teacher/logits", teacher_logits.numpy(), "f4")
+        for name, alpha, temperature in (("a", 0.1, 1.0), ("b", 0.5, 2.0)):
+            ours = trainable(parameters)
+            output, terms = run(ours, STUDENT, batch, 0.0, 0.0)
+            assert output.routing[0].smallest_gap() > SMALLEST_GAP
+            logits = head(ours, STUDENT, output.final)
+            kl = kl_divergence(teacher_logits, logits, temperature)[valid].sum() / valid.sum()
+            total = alpha * terms["ce"] + (1 - alpha) * temperature ** 2 * kl
+            write_tensors(file, f"objectives/{name}/gradients", gradients(ours, total), "f4")
+            for term, value in (("ce", terms["ce"]), ("kl", kl), ("total", total)):
+                write_array(file, f"objectives/{name}/loss/{term}", value.item())
+            file[f"objectives/{name}"].attrs["alpha"] = alpha
+            file[f"objectives/{name}"].attrs["temperature"] = temperature
+            print(f"distillation {name}: ce {terms['ce'].item():.6f} kl {kl.item():.6f} total {total.item():.6f}")
+        with torch.no_grad():
+            p, q = teacher_logits.softmax(-1), logits.softmax(-1)
+            values = {
+                "kl": kl_divergence(teacher_logits, logits),
+                "ce": -q.log().gather(-1, targets.clamp(min=0)[..., None])[..., 0],
+                "teacher_ce": -p.log().gather(-1, targets.clamp(min=0)[..., None])[..., 0],
+                "top1_agreement": (p.argmax(-1) == q.argmax(-1)).double(),
+                "sum_min": torch.minimum(p, q).sum(-1),
+            }
+        for metric, by_token in values.items():
+            write_array(file, f"metrics/{metric}", by_token[valid].mean().item())
+            write_array(file, f"metrics/by_token/{metric}", torch.where(valid, by_token, 0.0).numpy())
+            print(f"  {metric} {by_token[valid].mean().item():.6f}")
+
+
+def main():
+    search("dense", DENSE)
+    search("moe", MOE)
+    search("moe_idle_expert", MOE, starve)
+    write_distillation()
+
+
+if __name__ == "__main__":
+    main()

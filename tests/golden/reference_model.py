@@ -1,0 +1,219 @@
+"""The reference transformer: plain PyTorch in float64, written from the formulas and not from Limbeck's code.
+
+Used by every generator and checker in this folder. Parameters are a dict {module path: tensor} under Limbeck's names; a
+layer is MoE when it has a router. Example:
+
+    output = forward(parameters, config, tokens, positions, documents)
+    terms = loss_terms(parameters, config, output, targets)   # ce, balance, z: unweighted
+"""
+import math
+from dataclasses import dataclass, fields
+
+import h5py
+import numpy as np
+import torch
+
+torch.set_num_threads(2)
+
+
+@dataclass(frozen=True)
+class Config:
+    vocabulary: int
+    width: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    mlp_width: int = 0
+    num_experts: int = 0
+    experts_per_token: int = 0
+    expert_width: int = 0
+    norm_eps: float = 1e-5
+    rope_base: float = 10000.0
+    tied_head: bool = False
+    renormalise: bool = True
+
+
+@dataclass
+class Routing:
+    logits: torch.Tensor  # [B,S,E]
+    chosen: torch.Tensor  # [B,S,K], best first; ties to the lower index
+
+    def smallest_gap(self):
+        """Smallest distance between the worst chosen and the best rejected logit: how near a flip is."""
+        ranked = self.logits.detach().sort(dim=-1, descending=True).values
+        k = self.chosen.shape[-1]
+        return math.inf if k == ranked.shape[-1] else (ranked[..., k - 1] - ranked[..., k]).min().item()
+
+
+@dataclass
+class Output:
+    hidden: list  # L+1 tensors [B,S,C]: the embedding, then the residual stream after each layer
+    final: torch.Tensor  # [B,S,C], after the last norm
+    routing: list  # a Routing a MoE layer
+
+
+def rms_norm(x, weight, eps):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+
+def rope(x, positions, base):
+    """x [B,S,heads,D]; half-split form: channel i turns with channel i + D/2 by positions * base^(-2i/D)."""
+    half = x.shape[-1] // 2
+    frequency = base ** (-torch.arange(half, dtype=torch.float64) * 2 / x.shape[-1])
+    angle = positions.to(torch.float64)[:, :, None, None] * frequency
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def attention(parameters, prefix, config, x, positions, allowed):
+    batch, length, _ = x.shape
+    heads, kv_heads, width = config.num_heads, config.num_kv_heads, config.head_width
+    q = (x @ parameters[prefix + "q.weight"].T).view(batch, length, heads, width)
+    k = (x @ parameters[prefix + "k.weight"].T).view(batch, length, kv_heads, width)
+    v = (x @ parameters[prefix + "v.weight"].T).view(batch, length, kv_heads, width)
+    q, k = rope(q, positions, config.rope_base), rope(k, positions, config.rope_base)
+    q = q.view(batch, length, kv_heads, heads // kv_heads, width)  # query head h reads key/value head h // (H/G)
+    scores = torch.einsum("bqgrd,bkgd->bgrqk", q, k) / math.sqrt(width)
+    scores = scores.masked_fill(~allowed[:, None, None], -math.inf)
+    mixed = torch.einsum("bgrqk,bkgd->bqgrd", scores.softmax(-1), v)
+    return mixed.reshape(batch, length, heads * width) @ parameters[prefix + "o.weight"].T
+
+
+def swiglu(x, gate, up, down):
+    return (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
+
+
+def mixture(parameters, prefix, config, x):
+    """Every expert on every token, weighted by zero where it was not chosen: slow, and without any dispatch to get wrong."""
+    logits = x @ parameters[prefix + "router.weight"].T
+    probabilities = logits.softmax(-1)
+    chosen = probabilities.sort(dim=-1, descending=True, stable=True).indices[..., : config.experts_per_token]
+    weights = probabilities.gather(-1, chosen)
+    if config.renormalise:
+        weights = weights / weights.sum(-1, keepdim=True)
+    spread = torch.zeros_like(probabilities).scatter(-1, chosen, weights)
+    gate = torch.einsum("bsc,efc->bsef", x, parameters[prefix + "experts.gate"])
+    up = torch.einsum("bsc,efc->bsef", x, parameters[prefix + "experts.up"])
+    inner = torch.nn.functional.silu(gate) * up * spread[..., None]
+    return torch.einsum("bsef,ecf->bsc", inner, parameters[prefix + "experts.down"]), Routing(logits, chosen)
+
+
+def forward(parameters, config, tokens, positions=None, documents=None):
+    """tokens, positions, documents [B,S] int64. A token sees earlier tokens of its own row and document."""
+    batch, length = tokens.shape
+    order = torch.arange(length)
+    positions = order.expand(batch, length) if positions is None else positions
+    allowed = (order[:, None] >= order[None, :]).expand(batch, length, length)
+    if documents is not None:
+        allowed = allowed & (documents[:, :, None] == documents[:, None, :])
+    x = parameters["embed.weight"][tokens]
+    hidden, routing = [x], []
+    for layer in range(config.num_layers):
+        prefix = f"layers.{layer}."
+        normed = rms_norm(x, parameters[prefix + "attention_norm.weight"], config.norm_eps)
+        x = x + attention(parameters, prefix + "attention.", config, normed, positions, allowed)
+        normed = rms_norm(x, parameters[prefix + "mlp_norm.weight"], config.norm_eps)
+        if prefix + "moe.router.weight" in parameters:
+            y, routed = mixture(parameters, prefix + "moe.", config, normed)
+            routing.append(routed)
+        else:
+            y = swiglu(normed, *(parameters[f"{prefix}mlp.{name}.weight"] for name in ("gate", "up", "down")))
+        x = x + y
+        hidden.append(x)
+    return Output(hidden, rms_norm(x, parameters["norm.weight"], config.norm_eps), routing)
+
+
+def head(parameters, config, final):
+    """[...,C] -> logits [...,V]."""
+    return final @ parameters["embed.weight" if config.tied_head else "head.weight"].T
+
+
+def balance_loss(routing, config):
+    """Mean over sequences (rows) of E * sum_e f_e P_e; f is the share of assignments (sums to 1, constant), P the mean
+    probability. All tokens of a row count, whether their target is valid or not."""
+    counts = torch.nn.functional.one_hot(routing.chosen, config.num_experts).sum(dim=(1, 2))  # [B,E]
+    share = counts.to(routing.logits.dtype) / counts.sum(-1, keepdim=True)
+    return (config.num_experts * share * routing.logits.softmax(-1).mean(1)).sum(-1).mean()
+
+
+def mean(values):
+    return sum(values) / len(values) if values else torch.zeros((), dtype=torch.float64)
+
+
+def loss_terms(parameters, config, output, targets):
+    """Unweighted terms: ce over valid targets (>= 0); balance and z, each a mean over the MoE layers."""
+    valid = targets >= 0
+    logits = head(parameters, config, output.final[valid])
+    return {
+        "ce": torch.nn.functional.cross_entropy(logits, targets[valid]),
+        "balance": mean([balance_loss(routing, config) for routing in output.routing]),
+        "z": mean([routing.logits.logsumexp(-1).pow(2).mean() for routing in output.routing]),
+    }
+
+
+def kl_divergence(teacher_logits, student_logits, temperature=1.0):
+    """KL(p_T || q_T) a token; logits [...,V] -> [...]."""
+    p = (teacher_logits / temperature).log_softmax(-1)
+    q = (student_logits / temperature).log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def gradient_errors(found, expected):
+    """The design's metric, a tensor: max|a-b| / max(max|b|, G/100), G the largest gradient entry of the model."""
+    largest = max(gradient.abs().max().item() for gradient in expected.values() if gradient.numel())
+    return {
+        name: (found[name].double() - gradient).abs().max().item() / max(gradient.abs().max().item(), largest / 100)
+        for name, gradient in expected.items()
+    }
+
+
+# HDF5: a module path is a path of groups, layers.3.attention.q.weight -> layers/3/attention/q/weight.
+
+def create(path):
+    """A new file in the compact layout that HDF5 1.10 and later read."""
+    return h5py.File(path, "w", libver=("v110", "v110"))
+
+
+def write_tensors(file, root, tensors, dtype=None):
+    for name, tensor in tensors.items():
+        write_array(file, f"{root}/{name.replace('.', '/')}", tensor.detach().numpy(), dtype)
+
+
+def write_array(file, path, array, dtype=None):
+    array = np.asarray(array, dtype=dtype)
+    compression = {}
+    if array.size > 256:
+        compression = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "chunks": array.shape}
+    file.create_dataset(path, data=array, **compression)
+
+
+def read_tensors(file, root, dtype=torch.float64):
+    """Every dataset under `root`, by module path."""
+    tensors = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            tensors[name.replace("/", ".")] = torch.from_numpy(np.asarray(item[()], dtype=np.float64)).to(dtype)
+
+    file[root].visititems(visit)
+    return tensors
+
+
+def write_attributes(file, script, config, **others):
+    """Which script and versions made the file, and the numbers of the model; flags as 0 or 1."""
+    file.attrs["generator"] = f"tests/golden/{script}"
+    file.attrs["versions"] = f"torch {torch.__version__}, numpy {np.__version__}, h5py {h5py.__version__}"
+    for key, value in {**{field.name: getattr(config, field.name) for field in fields(config)}, **others}.items():
+        file.attrs[key] = int(value) if isinstance(value, bool) else value
+
+
+def read_config(attributes):
+    """The inverse of write_attributes; widths that a file leaves out follow from its tensors and are not needed."""
+    values = {}
+    for field in fields(Config):
+        if field.name in attributes:
+            value = attributes[field.name]
+            values[field.name] = field.type(value.item() if hasattr(value, "item") else value)
+    return Config(**values)
