@@ -15,7 +15,8 @@ std::vector<Var> detached(const std::vector<Var>& vars) {
 std::vector<Var> recompute(Tape& tape, const std::vector<Var>& inputs, const Block& block) {
   if (tape.mode() != Tape::Mode::Record) return block(tape, inputs);
 
-  Tape counting(Tape::Mode::Count);
+  // A block inside a block that runs again: its uses are counted, and its first pass is a replay too.
+  Tape counting = tape.is_replay() ? Tape(tape, Tape::Mode::Count) : Tape(Tape::Mode::Count);
   std::vector<Var> outputs = block(counting, detached(inputs));
   std::vector<SlotPtr> input_slots;
   for (const Var& v : inputs) input_slots.push_back(v.slot && !v.slot->parameter ? v.slot : nullptr);

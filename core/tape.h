@@ -75,7 +75,7 @@ class Tape {
   explicit Tape(Mode mode = Mode::Record) : mode_(mode) {}
   /// The inner tape of a recomputed block: uses were counted by `parent` already, which also queues delayed weight
   /// parts.
-  explicit Tape(Tape& parent) : mode_(Mode::Record), parent_(&parent) {}
+  explicit Tape(Tape& parent, Mode mode = Mode::Record) : mode_(mode), parent_(&parent) {}
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 

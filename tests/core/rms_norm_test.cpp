@@ -60,15 +60,15 @@ TEST(RmsNorm, Float32AgreesWithFloat64) {
   EXPECT_LT(testing::relative_difference(narrow.dweight.to(DType::F64), wide.dweight), 1e-6);
 }
 
-TEST(RmsNorm, ThreadsAndDelayedWeightPartsChangeNoBit) {
-  const Gradients one = gradients(memory, DType::F32, 200, 577),
-                  three = gradients(Memory::cpu(3), DType::F32, 200, 577);
-  const Gradients delayed = gradients(memory, DType::F32, 200, 577, true);
-  for (const Gradients* other : {&three, &delayed}) {
-    EXPECT_TRUE(bit_identical(one.y, other->y));
-    EXPECT_TRUE(bit_identical(one.dx, other->dx));
-    EXPECT_TRUE(bit_identical(one.dweight, other->dweight));
-  }
+TEST(RmsNorm, ThreadsChangeNoBitOfTheWeightGradient) {
+  EXPECT_TRUE(bit_identical(gradients(memory, DType::F32, 200, 577).dweight,
+                            gradients(Memory::cpu(3), DType::F32, 200, 577).dweight));
+}
+
+TEST(RmsNorm, DelayedWeightPartsChangeNoBit) {
+  const Gradients now = gradients(memory, DType::F32, 200, 577), later = gradients(memory, DType::F32, 200, 577, true);
+  EXPECT_TRUE(bit_identical(now.dx, later.dx));
+  EXPECT_TRUE(bit_identical(now.dweight, later.dweight));
 }
 
 TEST(RmsNorm, BadInput) {
