@@ -15,7 +15,8 @@ using core::fail;
 
 namespace {
 
-constexpr std::string_view digits = R"(\p{N})";
+// Digits(individual_digits); its edition of Unicode is 17, that of the other rules 16.
+constexpr std::string_view digits = R"([\p{N}\x{11de0}-\x{11de9}\x{16ff4}-\x{16ff6}])";
 // GPT-2's own, which Hugging Face's ByteLevel applies (encoder.py of the GPT-2 release).
 constexpr std::string_view gpt2_words = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 // The splits in the tokenizer.json of Meta-Llama-3 and of Qwen2.
@@ -35,27 +36,39 @@ const std::vector<PretokenizerRules>& table() {
   return rules;
 }
 
-/// PCRE2's \s is not the oracle's: it also matches U+180E. So \s and \S are spelled out (Unicode's White_Space).
-std::string with_plain_space(std::string_view pattern) {
-  constexpr std::string_view space =
-      R"(\t-\r\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
+// What the oracle knows and PCRE2 10.42 (Unicode 14) does not: letters and numbers new in Unicode 15 and 16; and
+// PCRE2's \s also matches U+180E. So the three classes are spelled out.
+constexpr std::string_view space =
+    R"(\t-\r\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
+constexpr std::string_view letter =
+    R"(\p{L}\x{1c89}-\x{1c8a}\x{a7cb}-\x{a7cd}\x{a7da}-\x{a7dc}\x{105c0}-\x{105f3}\x{10d4a}-\x{10d65}\x{10d6f}-\x{10d85})"
+    R"(\x{10ec2}-\x{10ec4}\x{1123f}-\x{11240}\x{11380}-\x{11389}\x{1138b}\x{1138e}\x{11390}-\x{113b5}\x{113b7}\x{113d1})"
+    R"(\x{113d3}\x{11bc0}-\x{11be0}\x{11f02}\x{11f04}-\x{11f10}\x{11f12}-\x{11f33}\x{1342f}\x{13441}-\x{13446})"
+    R"(\x{13460}-\x{143fa}\x{16100}-\x{1611d}\x{16d40}-\x{16d6c}\x{18cff}\x{1b132}\x{1b155}\x{1df25}-\x{1df2a})"
+    R"(\x{1e030}-\x{1e06d}\x{1e4d0}-\x{1e4eb}\x{1e5d0}-\x{1e5ed}\x{1e5f0}\x{2b739}\x{2ebf0}-\x{2ee5d}\x{31350}-\x{323af})";
+constexpr std::string_view number =
+    R"(\p{N}\x{10d40}-\x{10d49}\x{116d0}-\x{116e3}\x{11bf0}-\x{11bf9}\x{11f50}-\x{11f59}\x{16130}-\x{16139}\x{16d70}-\x{16d79})"
+    R"(\x{1ccf0}-\x{1ccf9}\x{1d2c0}-\x{1d2d3}\x{1e4f0}-\x{1e4f9}\x{1e5f1}-\x{1e5fa})";
+
+std::string with_plain_classes(std::string_view pattern) {
   std::string result;
   bool in_class = false;
-  for (std::size_t i = 0; i < pattern.size(); ++i) {
-    const char c = pattern[i];
-    if (c != '\\') {
-      if (c == '[') in_class = true;
-      if (c == ']') in_class = false;
-      result += c;
-      continue;
-    }
-    const char escaped = pattern[++i];
-    if (escaped == 's')
-      result += in_class ? std::string(space) : fmt::format("[{}]", space);
-    else if (escaped == 'S')
+  while (!pattern.empty()) {
+    if (pattern[0] == '[') in_class = true;
+    if (pattern[0] == ']') in_class = false;
+    std::size_t used = pattern[0] == '\\' ? 2 : 1;
+    std::string_view spelled;
+    if (pattern.starts_with("\\s")) spelled = space;
+    if (pattern.starts_with("\\p{L}")) spelled = letter;
+    if (pattern.starts_with("\\p{N}")) spelled = number;
+    if (spelled == letter || spelled == number) used = 5;
+    if (pattern.starts_with("\\S"))
       result += fmt::format("[^{}]", space);
+    else if (spelled.empty())
+      result += pattern.substr(0, used);
     else
-      result += {'\\', escaped};
+      result += in_class ? std::string(spelled) : fmt::format("[{}]", spelled);
+    pattern.remove_prefix(used);
   }
   return result;
 }
@@ -90,7 +103,7 @@ std::string hugging_face_pretokenizer(const PretokenizerRules& rules) {
 
 Pretokenizer::Pretokenizer(const PretokenizerRules& rules) {
   for (const auto stage : rules.stages) {
-    const std::string pattern = with_plain_space(stage);
+    const std::string pattern = with_plain_classes(stage);
     int error = 0;
     PCRE2_SIZE offset = 0;
     pcre2_code* code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
