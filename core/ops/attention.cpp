@@ -1,0 +1,90 @@
+#include "core/ops/attention.h"
+
+#include "kernels/attention.h"
+
+namespace limbeck::core {
+namespace {
+
+void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionShape& s, const AttentionLayout& l) {
+  check(s.num_kv_heads > 0 && s.num_heads > 0 && s.num_heads % s.num_kv_heads == 0,
+        "attention: {} key/value heads do not divide {} heads", s.num_kv_heads, s.num_heads);
+  const auto expect = [](std::string_view name, const Tensor& t, DType dtype, const Shape& shape) {
+    check(t.defined() && t.dtype() == dtype && t.shape() == shape, "attention: {} is {} {}, expected {} {}", name,
+          t.dtype(), t.shape(), dtype, shape);
+  };
+  const std::int64_t queries = q.shape().rank() == 2 ? q.shape()[0] : 0;
+  const std::int64_t keys = k.shape().rank() == 2 ? k.shape()[0] : 0;
+  const DType dtype = q.value.dtype();
+  expect("q", q.value, dtype, {queries, s.num_heads * s.width});
+  expect("k", k.value, dtype, {keys, s.num_kv_heads * s.width});
+  expect("v", v.value, dtype, {keys, s.num_kv_heads * s.value_width});
+  check(l.query_offsets.defined() && l.query_offsets.numel() > 0, "attention: query_offsets is empty, expected [N+1]");
+  expect("query_offsets", l.query_offsets, DType::I64, {l.query_offsets.numel()});
+  expect("key_offsets", l.key_offsets, DType::I64, l.query_offsets.shape());
+  expect("query_position", l.query_position, DType::I32, {queries});
+  expect("query_document", l.query_document, DType::I32, {queries});
+  expect("key_position", l.key_position, DType::I32, {keys});
+  expect("key_document", l.key_document, DType::I32, {keys});
+}
+
+kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionLayout& l) {
+  return {.num_heads = s.num_heads,
+          .num_kv_heads = s.num_kv_heads,
+          .width = s.width,
+          .value_width = s.value_width,
+          .scale = s.scale,
+          .num_segments = l.query_offsets.numel() - 1,
+          .query_offsets = l.query_offsets.data<std::int64_t>(),
+          .key_offsets = l.key_offsets.data<std::int64_t>(),
+          .query_position = l.query_position.data<std::int32_t>(),
+          .key_position = l.key_position.data<std::int32_t>(),
+          .query_document = l.query_document.data<std::int32_t>(),
+          .key_document = l.key_document.data<std::int32_t>()};
+}
+
+/// The slot's gradient to add to, cleared if it holds nothing yet; scratch where there is no slot.
+Tensor open_sum(const SlotPtr& slot, const Tensor& like) {
+  if (!slot) return zeros_like(like);
+  GradientTarget target = open_gradient(slot, like);
+  if (target.beta == 0) target.tensor.fill_zero();
+  return target.tensor;
+}
+
+}  // namespace
+
+Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,
+              const AttentionLayout& layout) {
+  check_arguments(q, k, v, shape, layout);
+  const std::int64_t queries = q.shape()[0];
+  const MemoryPtr& memory = q.value.memory();
+  Tensor out = Tensor::empty(memory, q.value.dtype(), {queries, shape.num_heads * shape.value_width});
+  Tensor logsumexp = Tensor::empty(memory, q.value.dtype(), {queries, shape.num_heads});
+  dispatch_float("attention", out.dtype(), [&]<class T>() {
+    on_device(out, [&](const auto& device) {
+      kernels::attention_forward(device, make_problem(shape, layout), q.value.data<T>(), k.value.data<T>(),
+                                 v.value.data<T>(), out.mutable_data<T>(), logsumexp.mutable_data<T>());
+    });
+  });
+  Var y = tape.output(out, {&q, &k, &v});
+  if (!y.slot) return y;
+  tape.push({"attention",
+             {q.slot, k.slot, v.slot},
+             [=, q_slot = q.slot, k_slot = k.slot, v_slot = v.slot, out_slot = y.slot, qs = Saved(q.value),
+              ks = Saved(k.value), vs = Saved(v.value), os = Saved(out), lse = Saved(logsumexp)] {
+               Tensor dq = open_sum(q_slot, qs.get());
+               Tensor dk = open_sum(k_slot, ks.get());
+               Tensor dv = open_sum(v_slot, vs.get());
+               const Tensor dout = gradient(out_slot, os.get());
+               dispatch_float("attention", dout.dtype(), [&]<class T>() {
+                 on_device(dout, [&](const auto& device) {
+                   kernels::attention_backward(
+                       device, make_problem(shape, layout), qs.get().template data<T>(), ks.get().template data<T>(),
+                       vs.get().template data<T>(), os.get().template data<T>(), lse.get().template data<T>(),
+                       dout.data<T>(), dq.mutable_data<T>(), dk.mutable_data<T>(), dv.mutable_data<T>());
+                 });
+               });
+             }});
+  return y;
+}
+
+}  // namespace limbeck::core

@@ -1,0 +1,43 @@
+// Causal attention with grouped key/value heads over a ragged batch, in tiles: no array of queries times keys exists.
+// Dao, "FlashAttention-2" (2023), algorithms 1 and 2.
+//
+//     attention_forward(cpu, problem, q, k, v, out, logsumexp);
+//     attention_backward(cpu, problem, q, k, v, out, logsumexp, dout, dq, dk, dv);
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+/// Segment n holds queries [query_offsets[n], query_offsets[n+1]) and keys [key_offsets[n], key_offsets[n+1]). A query
+/// sees a key of its segment if their documents are equal and the key's position is not above its own. Query head h
+/// reads key/value head h / (num_heads / num_kv_heads). All pointers are on the device.
+struct AttentionProblem {
+  std::int64_t num_heads = 0;     // H
+  std::int64_t num_kv_heads = 0;  // G, divides H
+  std::int64_t width = 0;         // D
+  std::int64_t value_width = 0;   // Dv
+  double scale = 1;
+  std::int64_t num_segments = 0;                 // N
+  const std::int64_t* query_offsets = nullptr;   // [N+1]
+  const std::int64_t* key_offsets = nullptr;     // [N+1]
+  const std::int32_t* query_position = nullptr;  // [Tq]
+  const std::int32_t* key_position = nullptr;    // [Tk]
+  const std::int32_t* query_document = nullptr;  // [Tq]
+  const std::int32_t* key_document = nullptr;    // [Tk]
+};
+
+/// q [Tq,H*D], k [Tk,G*D], v [Tk,G*Dv] -> out [Tq,H*Dv], logsumexp [Tq,H] of the scaled scores. A query that sees no
+/// key gives 0 and -infinity. T is float or double.
+template <class T>
+void attention_forward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
+                       T* logsumexp);
+
+/// Adds the gradients to dq [Tq,H*D], dk [Tk,G*D], dv [Tk,G*Dv].
+template <class T>
+void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v,
+                        const T* out, const T* logsumexp, const T* dout, T* dq, T* dk, T* dv);
+
+}  // namespace limbeck::kernels

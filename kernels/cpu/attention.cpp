@@ -1,0 +1,235 @@
+#include "kernels/attention.h"
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/cpu/gemm.h"
+#include "kernels/exp.h"
+
+namespace limbeck::kernels {
+namespace {
+
+// Products of this size run near the processor's peak, and two tiles of float32 lie in a second-level cache.
+constexpr std::int64_t tile_queries = 64;
+constexpr std::int64_t tile_keys = 128;
+
+/// A range of rows, and bounds on what they hold.
+struct Tile {
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
+  std::int32_t min_position = std::numeric_limits<std::int32_t>::max();
+  std::int32_t max_position = std::numeric_limits<std::int32_t>::min();
+  std::int32_t min_document = std::numeric_limits<std::int32_t>::max();
+  std::int32_t max_document = std::numeric_limits<std::int32_t>::min();
+};
+
+Tile make_tile(std::int64_t begin, std::int64_t count, const std::int32_t* position, const std::int32_t* document) {
+  Tile tile{begin, count};
+  for (std::int64_t i = begin; i < begin + count; ++i) {
+    tile.min_position = std::min(tile.min_position, position[i]);
+    tile.max_position = std::max(tile.max_position, position[i]);
+    tile.min_document = std::min(tile.min_document, document[i]);
+    tile.max_document = std::max(tile.max_document, document[i]);
+  }
+  return tile;
+}
+
+/// f(keys, is_full) for each tile of a segment's keys of which some query may see a part: keys at the ends that no
+/// query sees are cut off.
+template <class F>
+void for_each_key_tile(const AttentionProblem& problem, std::int64_t segment, const Tile& queries, F&& f) {
+  const auto* position = problem.key_position;
+  const auto* document = problem.key_document;
+  const auto may_be_seen = [&](std::int64_t key) {
+    return position[key] <= queries.max_position && document[key] >= queries.min_document &&
+           document[key] <= queries.max_document;
+  };
+  const std::int64_t end = problem.key_offsets[segment + 1];
+  for (std::int64_t begin = problem.key_offsets[segment]; begin < end;) {
+    if (!may_be_seen(begin)) {
+      ++begin;
+      continue;
+    }
+    std::int64_t last = std::min(begin + tile_keys, end) - 1;
+    const std::int64_t next = last + 1;
+    while (!may_be_seen(last)) --last;
+    const Tile keys = make_tile(begin, last + 1 - begin, position, document);
+    const bool is_full = keys.max_position <= queries.min_position && keys.min_document == queries.min_document &&
+                         keys.max_document == queries.max_document && keys.min_document == keys.max_document;
+    f(keys, is_full);
+    begin = next;
+  }
+}
+
+template <class F>
+void for_each_query_tile(const AttentionProblem& problem, std::int64_t segment, F&& f) {
+  const std::int64_t end = problem.query_offsets[segment + 1];
+  for (std::int64_t begin = problem.query_offsets[segment]; begin < end; begin += tile_queries)
+    f(make_tile(begin, std::min(tile_queries, end - begin), problem.query_position, problem.query_document));
+}
+
+/// One row of scores -> scaled, -infinity where the key is not seen; returns the maximum.
+template <class T>
+T scale_and_mask(T* row, std::int64_t n, T scale, bool is_full, std::int32_t position, std::int32_t document,
+                 const std::int32_t* key_position, const std::int32_t* key_document) {
+  constexpr T nothing = -std::numeric_limits<T>::infinity();
+  T largest = nothing;
+  if (is_full) {
+#pragma omp simd reduction(max : largest)
+    for (std::int64_t j = 0; j < n; ++j) {
+      row[j] *= scale;
+      largest = std::max(largest, row[j]);
+    }
+    return largest;
+  }
+#pragma omp simd reduction(max : largest)
+  for (std::int64_t j = 0; j < n; ++j) {
+    const bool visible = (key_position[j] <= position) & (key_document[j] == document);
+    row[j] = visible ? row[j] * scale : nothing;
+    largest = std::max(largest, row[j]);
+  }
+  return largest;
+}
+
+template <class T>
+void forward_tile(const AttentionProblem& p, std::int64_t segment, std::int64_t head, const Tile& queries, const T* q,
+                  const T* k, const T* v, T* out, T* logsumexp) {
+  const Cpu one{1, nullptr};
+  const std::int64_t kv_head = head / (p.num_heads / p.num_kv_heads);
+  const std::int64_t q_step = p.num_heads * p.width;
+  const std::int64_t k_step = p.num_kv_heads * p.width;
+  const std::int64_t v_step = p.num_kv_heads * p.value_width;
+  const std::int64_t o_step = p.num_heads * p.value_width;
+  const T* q_tile = q + queries.begin * q_step + head * p.width;
+  T* o_tile = out + queries.begin * o_step + head * p.value_width;
+  alignas(64) T scores[tile_queries * tile_keys];
+  T largest[tile_queries];
+  T sum[tile_queries] = {};
+  std::fill_n(largest, tile_queries, -std::numeric_limits<T>::infinity());
+  bool is_first = true;
+  for_each_key_tile(p, segment, queries, [&](const Tile& keys, bool is_full) {
+    gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.width, q_tile, q_step,
+         k + keys.begin * k_step + kv_head * p.width, k_step, T(0), scores, tile_keys);
+    for (std::int64_t i = 0; i < queries.count; ++i) {
+      T* row = scores + i * tile_keys;
+      const T tile_largest =
+          scale_and_mask(row, keys.count, static_cast<T>(p.scale), is_full, p.query_position[queries.begin + i],
+                         p.query_document[queries.begin + i], p.key_position + keys.begin, p.key_document + keys.begin);
+      const T new_largest = std::max(largest[i], tile_largest);
+      // Nothing seen yet: any finite reference makes every exponential 0.
+      const T reference = new_largest == -std::numeric_limits<T>::infinity() ? T(0) : new_largest;
+      T row_sum = 0;
+#pragma omp simd reduction(+ : row_sum)
+      for (std::int64_t j = 0; j < keys.count; ++j) {
+        row[j] = exponential(row[j] - reference);
+        row_sum += row[j];
+      }
+      const T correction = exponential(largest[i] - reference);
+      sum[i] = sum[i] * correction + row_sum;
+      largest[i] = new_largest;
+      if (!is_first)
+        for (std::int64_t d = 0; d < p.value_width; ++d) o_tile[i * o_step + d] *= correction;
+    }
+    gemm(one, Transpose::No, Transpose::No, queries.count, p.value_width, keys.count, scores, tile_keys,
+         v + keys.begin * v_step + kv_head * p.value_width, v_step, is_first ? T(0) : T(1), o_tile, o_step);
+    is_first = false;
+  });
+  for (std::int64_t i = 0; i < queries.count; ++i) {
+    const bool sees_none = !(sum[i] > 0) && largest[i] == -std::numeric_limits<T>::infinity();
+    const T factor = sees_none ? T(0) : T(1) / sum[i];
+    for (std::int64_t d = 0; d < p.value_width; ++d)
+      o_tile[i * o_step + d] = sees_none ? T(0) : o_tile[i * o_step + d] * factor;
+    logsumexp[(queries.begin + i) * p.num_heads + head] = sees_none ? largest[i] : largest[i] + std::log(sum[i]);
+  }
+}
+
+template <class T>
+void backward_tile(const AttentionProblem& p, std::int64_t segment, std::int64_t head, const Tile& queries, const T* q,
+                   const T* k, const T* v, const T* out, const T* logsumexp, const T* dout, T* dq, T* dk, T* dv) {
+  const Cpu one{1, nullptr};
+  const std::int64_t kv_head = head / (p.num_heads / p.num_kv_heads);
+  const std::int64_t q_step = p.num_heads * p.width;
+  const std::int64_t k_step = p.num_kv_heads * p.width;
+  const std::int64_t v_step = p.num_kv_heads * p.value_width;
+  const std::int64_t o_step = p.num_heads * p.value_width;
+  const std::int64_t q_at = queries.begin * q_step + head * p.width;
+  const std::int64_t o_at = queries.begin * o_step + head * p.value_width;
+  const auto scale = static_cast<T>(p.scale);
+  alignas(64) T probabilities[tile_queries * tile_keys];
+  alignas(64) T dscores[tile_queries * tile_keys];
+  T delta[tile_queries];  // sum of dout * out
+  for (std::int64_t i = 0; i < queries.count; ++i) {
+    T sum = 0;
+    const T* o = out + o_at + i * o_step;
+    const T* d = dout + o_at + i * o_step;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t j = 0; j < p.value_width; ++j) sum += o[j] * d[j];
+    delta[i] = sum;
+  }
+  for_each_key_tile(p, segment, queries, [&](const Tile& keys, bool is_full) {
+    const std::int64_t k_at = keys.begin * k_step + kv_head * p.width;
+    const std::int64_t v_at = keys.begin * v_step + kv_head * p.value_width;
+    gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.width, q + q_at, q_step, k + k_at, k_step,
+         T(0), probabilities, tile_keys);
+    gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.value_width, dout + o_at, o_step, v + v_at,
+         v_step, T(0), dscores, tile_keys);
+    for (std::int64_t i = 0; i < queries.count; ++i) {
+      T* row = probabilities + i * tile_keys;
+      T* drow = dscores + i * tile_keys;
+      scale_and_mask(row, keys.count, scale, is_full, p.query_position[queries.begin + i],
+                     p.query_document[queries.begin + i], p.key_position + keys.begin, p.key_document + keys.begin);
+      const T lse = logsumexp[(queries.begin + i) * p.num_heads + head];
+      const T reference = lse == -std::numeric_limits<T>::infinity() ? T(0) : lse;
+#pragma omp simd
+      for (std::int64_t j = 0; j < keys.count; ++j) {
+        row[j] = exponential(row[j] - reference);
+        drow[j] = row[j] * (drow[j] - delta[i]) * scale;
+      }
+    }
+    gemm(one, Transpose::Yes, Transpose::No, keys.count, p.value_width, queries.count, probabilities, tile_keys,
+         dout + o_at, o_step, T(1), dv + v_at, v_step);
+    gemm(one, Transpose::Yes, Transpose::No, keys.count, p.width, queries.count, dscores, tile_keys, q + q_at, q_step,
+         T(1), dk + k_at, k_step);
+    gemm(one, Transpose::No, Transpose::No, queries.count, p.width, keys.count, dscores, tile_keys, k + k_at, k_step,
+         T(1), dq + q_at, q_step);
+  });
+}
+
+}  // namespace
+
+template <class T>
+void attention_forward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
+                       T* logsumexp) {
+  parallel_for(cpu, problem.num_segments * problem.num_heads, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      for_each_query_tile(problem, i / problem.num_heads, [&](const Tile& queries) {
+        forward_tile(problem, i / problem.num_heads, i % problem.num_heads, queries, q, k, v, out, logsumexp);
+      });
+  });
+}
+
+template <class T>
+void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v,
+                        const T* out, const T* logsumexp, const T* dout, T* dq, T* dk, T* dv) {
+  const std::int64_t group = problem.num_heads / problem.num_kv_heads;
+  // A key/value head of a segment is one thread's, so that nobody else adds to its gradient.
+  parallel_for(cpu, problem.num_segments * problem.num_kv_heads, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      for_each_query_tile(problem, i / problem.num_kv_heads, [&](const Tile& queries) {
+        for (std::int64_t h = 0; h < group; ++h)
+          backward_tile(problem, i / problem.num_kv_heads, i % problem.num_kv_heads * group + h, queries, q, k, v, out,
+                        logsumexp, dout, dq, dk, dv);
+      });
+  });
+}
+
+template void attention_forward(const Cpu&, const AttentionProblem&, const float*, const float*, const float*, float*,
+                                float*);
+template void attention_forward(const Cpu&, const AttentionProblem&, const double*, const double*, const double*,
+                                double*, double*);
+template void attention_backward(const Cpu&, const AttentionProblem&, const float*, const float*, const float*,
+                                 const float*, const float*, const float*, float*, float*, float*);
+template void attention_backward(const Cpu&, const AttentionProblem&, const double*, const double*, const double*,
+                                 const double*, const double*, const double*, double*, double*, double*);
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,229 @@
+#include "core/ops/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/support/gradient_check.h"
+
+namespace limbeck::core {
+namespace {
+
+using testing::check_gradients;
+using testing::random_tensor;
+using testing::relative_difference;
+
+struct Tokens {
+  std::vector<std::int64_t> offsets;
+  std::vector<std::int32_t> position;
+  std::vector<std::int32_t> document;
+  std::int64_t count() const { return offsets.back(); }
+};
+
+/// Each segment is a list of document lengths.
+Tokens packed(const std::vector<std::vector<std::int32_t>>& segments) {
+  Tokens t{{0}, {}, {}};
+  std::int32_t document = 0;
+  for (const auto& lengths : segments) {
+    for (const auto length : lengths) {
+      for (std::int32_t i = 0; i < length; ++i) {
+        t.position.push_back(i);
+        t.document.push_back(document);
+      }
+      ++document;
+    }
+    t.offsets.push_back(static_cast<std::int64_t>(t.position.size()));
+  }
+  return t;
+}
+
+AttentionLayout make_layout(const MemoryPtr& memory, const Tokens& queries, const Tokens& keys) {
+  const auto tensor = [&]<class T>(const std::vector<T>& v) {
+    return Tensor::from<T>(memory, {static_cast<std::int64_t>(v.size())}, v);
+  };
+  return {tensor(queries.offsets), tensor(keys.offsets),     tensor(queries.position),
+          tensor(keys.position),   tensor(queries.document), tensor(keys.document)};
+}
+
+/// The definition, one score after the other, in float64.
+Tensor naive(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionShape& s, const Tokens& queries,
+             const Tokens& keys) {
+  Tensor out = Tensor::zeros(q.memory(), DType::F64, {q.shape()[0], s.num_heads * s.value_width});
+  for (std::size_t n = 0; n + 1 < queries.offsets.size(); ++n)
+    for (std::int64_t i = queries.offsets[n]; i < queries.offsets[n + 1]; ++i)
+      for (std::int64_t h = 0; h < s.num_heads; ++h) {
+        const std::int64_t g = h / (s.num_heads / s.num_kv_heads);
+        double sum = 0;
+        std::vector<double> y(static_cast<std::size_t>(s.value_width), 0.0);
+        for (std::int64_t j = keys.offsets[n]; j < keys.offsets[n + 1]; ++j) {
+          if (keys.document[j] != queries.document[i] || keys.position[j] > queries.position[i]) continue;
+          double score = 0;
+          for (std::int64_t d = 0; d < s.width; ++d)
+            score += q.data<double>()[(i * s.num_heads + h) * s.width + d] *
+                     k.data<double>()[(j * s.num_kv_heads + g) * s.width + d];
+          const double weight = std::exp(s.scale * score);
+          sum += weight;
+          for (std::int64_t d = 0; d < s.value_width; ++d)
+            y[d] += weight * v.data<double>()[(j * s.num_kv_heads + g) * s.value_width + d];
+        }
+        for (std::int64_t d = 0; d < s.value_width && sum > 0; ++d)
+          out.mutable_data<double>()[(i * s.num_heads + h) * s.value_width + d] = y[d] / sum;
+      }
+  return out;
+}
+
+struct Inputs {
+  Tensor q, k, v;
+};
+Inputs make_inputs(const MemoryPtr& memory, const AttentionShape& s, std::int64_t queries, std::int64_t keys) {
+  return {random_tensor(memory, {queries, s.num_heads * s.width}, 1),
+          random_tensor(memory, {keys, s.num_kv_heads * s.width}, 2),
+          random_tensor(memory, {keys, s.num_kv_heads * s.value_width}, 3)};
+}
+
+Tensor run(const Inputs& in, const AttentionShape& s, const AttentionLayout& layout) {
+  Tape tape(Tape::Mode::Off);
+  return attention(tape, constant(in.q), constant(in.k), constant(in.v), s, layout).value;
+}
+
+constexpr AttentionShape small{.num_heads = 4, .num_kv_heads = 2, .width = 3, .value_width = 5, .scale = 0.7};
+
+TEST(Attention, EqualsTheDefinition) {
+  for (const int threads : {1, 2}) {
+    const auto memory = Memory::cpu(threads);
+    for (const auto& segments : std::vector<std::vector<std::vector<std::int32_t>>>{
+             {{1}}, {{7}, {1, 3}, {}}, {{300}}, {{65, 130, 1}, {64}, {129}}}) {
+      const Tokens t = packed(segments);
+      const Inputs in = make_inputs(memory, small, t.count(), t.count());
+      EXPECT_LE(relative_difference(run(in, small, make_layout(memory, t, t)), naive(in.q, in.k, in.v, small, t, t)),
+                1e-13);
+    }
+  }
+}
+
+TEST(Attention, TakesMoreKeysThanQueries) {
+  const auto memory = Memory::cpu(1);
+  const Tokens keys = packed({{200}, {5}, {3, 140}});
+  // One query, the next two of a short cache, and queries in descending order of position.
+  const Tokens queries{{0, 1, 3, 6}, {199, 3, 4, 139, 77, 2}, {0, 1, 1, 3, 3, 2}};
+  const Inputs in = make_inputs(memory, small, queries.count(), keys.count());
+  EXPECT_LE(relative_difference(run(in, small, make_layout(memory, queries, keys)),
+                                naive(in.q, in.k, in.v, small, queries, keys)),
+            1e-13);
+}
+
+TEST(Attention, GivesZeroToAQueryThatSeesNothing) {
+  const auto memory = Memory::cpu(1);
+  const Tokens keys = packed({{4}});
+  const Tokens queries{{0, 3}, {-1, 2, 3}, {0, 0, 9}};
+  const Inputs in = make_inputs(memory, small, 3, 4);
+  const Tensor out = run(in, small, make_layout(memory, queries, keys));
+  EXPECT_EQ(host_values<double>(out.rows(0, 1)), std::vector<double>(20, 0.0));
+  EXPECT_EQ(host_values<double>(out.rows(2, 1)), std::vector<double>(20, 0.0));
+  EXPECT_LE(relative_difference(out, naive(in.q, in.k, in.v, small, queries, keys)), 1e-13);
+  const AttentionLayout layout = make_layout(memory, queries, keys);
+  check_gradients([&](Tape& tape, std::span<const Var> x) { return attention(tape, x[0], x[1], x[2], small, layout); },
+                  {in.q, in.k, in.v});
+}
+
+TEST(Attention, GradientsEqualDifferences) {
+  for (const int threads : {1, 2}) {
+    const auto memory = Memory::cpu(threads);
+    for (const auto& segments : std::vector<std::vector<std::vector<std::int32_t>>>{{{}}, {{1}}, {{5}, {2, 3}}}) {
+      const Tokens t = packed(segments);
+      const AttentionLayout layout = make_layout(memory, t, t);
+      const Inputs in = make_inputs(memory, small, t.count(), t.count());
+      check_gradients(
+          [&](Tape& tape, std::span<const Var> x) { return attention(tape, x[0], x[1], x[2], small, layout); },
+          {in.q, in.k, in.v});
+    }
+  }
+}
+
+TEST(Attention, GradientsEqualDifferencesAcrossTiles) {
+  const auto memory = Memory::cpu(1);
+  constexpr AttentionShape one_head{.num_heads = 1, .num_kv_heads = 1, .width = 1, .value_width = 1, .scale = 1};
+  const Tokens t = packed({{131, 9}});
+  const AttentionLayout layout = make_layout(memory, t, t);
+  const Inputs in = make_inputs(memory, one_head, t.count(), t.count());
+  check_gradients(
+      [&](Tape& tape, std::span<const Var> x) { return attention(tape, x[0], x[1], x[2], one_head, layout); },
+      {in.q, in.k, in.v});
+}
+
+/// Output and gradients of a run with random outputs' gradients.
+std::vector<Tensor> with_gradients(const MemoryPtr& memory, const Tokens& t, const AttentionShape& s, DType dtype) {
+  const Inputs in = make_inputs(memory, s, t.count(), t.count());
+  Tape tape;
+  const Var q = leaf(in.q.to(dtype)), k = leaf(in.k.to(dtype)), v = leaf(in.v.to(dtype));
+  const Var y = attention(tape, q, k, v, s, make_layout(memory, t, t));
+  accumulate(y.slot, random_tensor(memory, y.shape(), 4, 1, dtype));
+  tape.run();
+  return {y.value, q.slot->grad, k.slot->grad, v.slot->grad};
+}
+
+TEST(Attention, Float32AgreesWithFloat64AndRepeatsBitByBit) {
+  const auto memory = Memory::cpu(1);
+  constexpr AttentionShape real{.num_heads = 6, .num_kv_heads = 2, .width = 64, .value_width = 64, .scale = 0.125};
+  const Tokens t = packed({{256}, {100, 77}});
+  const auto expected = with_gradients(memory, t, real, DType::F64);
+  const auto actual = with_gradients(memory, t, real, DType::F32);
+  const auto again = with_gradients(memory, t, real, DType::F32);
+  const auto threaded = with_gradients(Memory::cpu(2), t, real, DType::F32);
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_LE(relative_difference(actual[i], expected[i]), 2e-6) << i;
+    EXPECT_EQ(host_values<float>(actual[i]), host_values<float>(again[i])) << i;
+    EXPECT_LE(relative_difference(threaded[i], actual[i]), 1e-6) << i;
+  }
+}
+
+TEST(Attention, PackedDocumentsEqualEachAlone) {
+  const auto memory = Memory::cpu(1);
+  const Tokens t = packed({{70, 1, 150}});
+  const Inputs in = make_inputs(memory, small, t.count(), t.count());
+  const Tensor together = run(in, small, make_layout(memory, t, t));
+  std::int64_t first = 0;
+  for (const std::int32_t length : {70, 1, 150}) {
+    const Tokens alone = packed({{length}});
+    const Inputs part{in.q.rows(first, length), in.k.rows(first, length), in.v.rows(first, length)};
+    EXPECT_LE(relative_difference(together.rows(first, length), run(part, small, make_layout(memory, alone, alone))),
+              1e-14);
+    first += length;
+  }
+}
+
+TEST(Attention, MemoryIsLinearInTheLength) {
+  const auto peak = [](std::int32_t length) {
+    const auto memory = Memory::cpu(1);
+    const Tokens t = packed({{length}});
+    with_gradients(memory, t, small, DType::F32);
+    return static_cast<double>(memory->statistics().peak_bytes);
+  };
+  EXPECT_LE(peak(4096) / peak(2048), 2.05);
+}
+
+TEST(Attention, NamesWhatDoesNotFit) {
+  const auto memory = Memory::cpu(1);
+  const Tokens t = packed({{4}});
+  const Inputs in = make_inputs(memory, small, 4, 4);
+  AttentionLayout layout = make_layout(memory, t, t);
+  layout.key_position = layout.key_position.rows(0, 3);
+  const auto message = [&](const AttentionShape& s) {
+    try {
+      run(in, s, layout);
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+    return std::string("nothing was thrown");
+  };
+  EXPECT_EQ(message(small), "attention: key_position is int32 [3], expected int32 [4]");
+  AttentionShape bad = small;
+  bad.num_kv_heads = 3;
+  EXPECT_EQ(message(bad), "attention: 3 key/value heads do not divide 4 heads");
+  bad = small;
+  bad.width = 2;
+  EXPECT_EQ(message(bad), "attention: q is float64 [4,12], expected float64 [4,8]");
+}
+
+}  // namespace
+}  // namespace limbeck::core
