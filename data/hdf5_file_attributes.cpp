@@ -52,7 +52,8 @@ void Hdf5File::set_attribute(const std::string& path, const std::string& name, c
   } else if (const auto* number = std::get_if<double>(&value)) {
     put(H5T_NATIVE_DOUBLE, scalar, number);
   } else if (const auto* text = std::get_if<std::string>(&value)) {
-    put(string_type(std::max<std::size_t>(text->size(), 1), place), scalar, text->c_str());
+    const char* pointer = text->c_str();  // of variable length: h5py shows it as str
+    put(string_type(H5T_VARIABLE, place), scalar, &pointer);
   } else {
     const auto& list = std::get<std::vector<std::int64_t>>(value);
     const Handle space = hdf5_space({static_cast<std::int64_t>(list.size())}, place);

@@ -158,6 +158,36 @@ TEST(HuggingFace, BoxesOfStacksAndMatricesAreRead) {
   EXPECT_THAT(error_of([&] { model.read("absent", vector); }), HasSubstr("no tensor absent"));
 }
 
+// tests/golden/safetensors/make_mixtral.py: transformers saved it, with expert + row/64 + column/4096 everywhere; gate
+// and up are rows 0-2 and 3-5 of one matrix there.
+TEST(HuggingFace, ReadsWhatTransformersSaved) {
+  const char* root = std::getenv("LIMBECK_SOURCE_DIR");
+  ASSERT_NE(root, nullptr);
+  const HuggingFaceModel model(fs::path(root) / "tests/golden/safetensors/mixtral");
+  EXPECT_EQ(model.model_config().rope_base, 5000.0);
+  EXPECT_EQ(model.model_config().moe.experts_per_token, 1);
+  const auto memory = Memory::cpu(1);
+  const auto expect = [&](const std::string& name, const Shape& shape, float first_row) {
+    StateEntry entry = StateEntry::whole(Tensor::zeros(memory, DType::F32, shape));
+    model.read(name, entry);
+    const std::int64_t columns = shape[shape.rank() - 1];
+    const std::int64_t rows = shape.rank() > 1 ? shape[shape.rank() - 2] : 1;
+    for (std::int64_t i = 0; i < shape.numel(); ++i)
+      ASSERT_EQ(entry.tensor.data<float>()[i], static_cast<float>(i / columns / rows) +
+                                                   (static_cast<float>(i / columns % rows) + first_row) / 64 +
+                                                   static_cast<float>(i % columns) / 4096)
+          << name << " " << i;
+  };
+  expect("embed.weight", {7, 4}, 0);
+  expect("layers.0.attention.o.weight", {4, 4}, 0);
+  expect("layers.0.attention.k.weight", {2, 4}, 0);
+  expect("layers.0.mlp_norm.weight", {4}, 0);
+  expect("layers.0.moe.router.weight", {2, 4}, 0);
+  expect("layers.0.moe.experts.gate", {2, 3, 4}, 0);
+  expect("layers.0.moe.experts.up", {2, 3, 4}, 3);
+  expect("layers.0.moe.experts.down", {2, 4, 3}, 0);
+}
+
 TEST(HuggingFace, ConfigIsWhatTransformersExpects) {
   const TemporaryFolder folder;
   write_model(moe_config(), folder.path(),
