@@ -153,11 +153,16 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
 }
 
 Invocation CommandLine::parse(int argc, const char* const* argv) {
+  if (argc > 1 && argv[1][0] != '-' && app_->get_subcommand_no_throw(argv[1]) == nullptr) {
+    std::vector<std::string> names;
+    for (const CLI::App* app : app_->get_subcommands({})) names.push_back(app->get_name());
+    fail_usage("there is no command '{}', expected one of {}", argv[1], fmt::join(names, ", "));
+  }
   try {
     app_->parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app_->get_subcommands();
-    return {{}, chosen.empty() ? app_->help() : chosen.front()->help()};
+    return {{}, chosen.empty() ? app_->help() : chosen.front()->help("limbeck")};
   } catch (const CLI::CallForVersion& version) {
     return {{}, std::string(version.what()) + "\n"};
   } catch (const CLI::ParseError& error) {

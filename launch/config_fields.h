@@ -57,7 +57,7 @@ void fields(Io& io, ModelSection& section) {
   io("num_layers", c.num_layers, at_least(1));
   io("num_heads", c.num_heads, at_least(1));
   io.derived("num_kv_heads", c.num_kv_heads, c.num_heads);
-  io.derived("head_width", c.head_width, c.width / c.num_heads);
+  io.derived("head_width", c.head_width, c.num_heads > 0 ? c.width / c.num_heads : 0);
   io.derived("mlp_width", c.mlp_width, 4 * c.width);
   io("max_positions", c.max_positions, at_least(1));
   io("norm_eps", c.norm_eps, above(0));

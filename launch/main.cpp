@@ -41,6 +41,8 @@ using limbeck::launch::Invocation;
 
 int run(int argc, char** argv) {
   CommandLine line;
+  line.inspect(limbeck::launch::run_inspect);
+  line.tokenize(limbeck::launch::run_tokenize);
   const Invocation invocation = line.parse(argc, argv);
   if (invocation.run) return invocation.run();
   if (limbeck::launch::launcher_rank().rank == 0) fmt::print("{}", invocation.text);

@@ -22,8 +22,10 @@ std::string duration_text(double seconds) {
   return fmt::format("{} h {} min", s / 3600, s % 3600 / 60);
 }
 
-Progress::Progress(Log log, std::int64_t first_step, std::int64_t last_step, std::int64_t log_every_steps)
+Progress::Progress(Log log, std::string unit, std::int64_t first_step, std::int64_t last_step,
+                   std::int64_t log_every_steps)
     : log_(std::move(log)),
+      unit_(std::move(unit)),
       first_step_(first_step),
       last_step_(last_step),
       log_every_steps_(std::max<std::int64_t>(log_every_steps, 1)),
@@ -42,7 +44,7 @@ void Progress::update(std::int64_t step, const std::string& what) {
   const double elapsed = std::chrono::duration<double>(now - start_).count();
   const double left = elapsed / static_cast<double>(std::max<std::int64_t>(step - first_step_, 1)) *
                       static_cast<double>(last_step_ - step);
-  const std::string line = fmt::format("step {}/{}  {}  {} left", step, last_step_, what, duration_text(left));
+  const std::string line = fmt::format("{} {}/{}  {}  {} left", unit_, step, last_step_, what, duration_text(left));
   if (is_terminal_) {
     fmt::print(stderr, "\r{}\x1b[K", line);
     std::fflush(stderr);

@@ -1,6 +1,6 @@
 // Where a run is and how long is left: one live line on a terminal, a plain line now and then in a log.
 //
-//     Progress progress(log, /*first_step=*/0, config.train.steps, config.train.log_every_steps);
+//     Progress progress(log, "step", /*first_step=*/0, config.train.steps, config.train.log_every_steps);
 //     progress.update(step, fmt::format("loss {:.4f}  kl {:.4f}  {:.0f} tokens/s", ...));
 //     progress.finish();                                        // before anything else is printed
 #pragma once
@@ -15,8 +15,8 @@ namespace limbeck::launch {
 
 class Progress {
  public:
-  /// Of the steps (first_step, last_step]. Says nothing where the log says nothing.
-  Progress(Log log, std::int64_t first_step, std::int64_t last_step, std::int64_t log_every_steps);
+  /// Of the steps (first_step, last_step], which are called `unit`. Says nothing where the log says nothing.
+  Progress(Log log, std::string unit, std::int64_t first_step, std::int64_t last_step, std::int64_t log_every_steps);
 
   /// `step` is done; `what` is shown with it.
   void update(std::int64_t step, const std::string& what);
@@ -25,6 +25,7 @@ class Progress {
  private:
   using Clock = std::chrono::steady_clock;
   Log log_;
+  std::string unit_;
   std::int64_t first_step_;
   std::int64_t last_step_;
   std::int64_t log_every_steps_;

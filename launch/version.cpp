@@ -38,7 +38,7 @@ std::string version_text() {
     text += fmt::format("{:<16}{}\n", what, value);
   };
   line("build", LIMBECK_BUILD_TYPE);
-  line("compiler", fmt::format("GCC-compatible {}", __VERSION__));
+  line("compiler", LIMBECK_COMPILER);
   line("devices", "cpu");
   line("processor", fmt::format("{}, kernels for {}", processor(), kernels::cpu_level()));
   line("products", kernels::matrix_product());

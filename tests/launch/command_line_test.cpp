@@ -2,17 +2,24 @@
 
 #include <gmock/gmock.h>
 
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "tests/support/temporary_folder.h"
 
 namespace limbeck::launch {
 namespace {
 
-using testing::AllOf;
-using testing::HasSubstr;
-using testing::Not;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 /// A command line with every command, which keeps what it was given.
 struct Recorded {
@@ -45,7 +52,9 @@ Recorded parse(std::vector<const char*> arguments) {
   line.tokenize(keep(recorded.tokenize, "tokenize"));
   arguments.insert(arguments.begin(), "limbeck");
   const Invocation invocation = line.parse(static_cast<int>(arguments.size()), arguments.data());
-  if (invocation.run) EXPECT_EQ(invocation.run(), 7);
+  if (invocation.run) {
+    EXPECT_EQ(invocation.run(), 7);
+  }
   recorded.text = invocation.text;
   return recorded;
 }
@@ -131,6 +140,33 @@ TEST(CommandLine, CommandsThatAreNotBuiltDoNotExist) {
   CommandLine empty;
   const char* arguments[] = {"limbeck", "train", "c"};
   EXPECT_THROW(empty.parse(3, arguments), core::UsageError);
+}
+
+/// Exit code and standard error of the built program; standard error alone, so that it is one line.
+std::pair<int, std::string> run_limbeck(const std::string& arguments) {
+  const char* build = std::getenv("LIMBECK_BINARY_DIR");
+  if (build == nullptr) return {-1, "run through ctest, or set LIMBECK_BINARY_DIR"};
+  const std::string command = std::string(build) + "/bin/limbeck " + arguments + " 2>&1 >/dev/null";
+  FILE* pipe = popen(command.c_str(), "r");
+  std::string output;
+  for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) output += static_cast<char>(c);
+  return {WEXITSTATUS(pclose(pipe)), output};
+}
+
+TEST(Program, ExitsWith0DoneWith1FailedWith2WrongUse) {
+  const testing::TemporaryFolder folder;
+  EXPECT_EQ(run_limbeck("--version"), std::pair(0, std::string()));
+  EXPECT_EQ(run_limbeck("inspect --help").first, 0);
+  for (const char* wrong : {"", "trian x", "inspect", "inspect a b", "inspect /no/such/file", "--frobnicate"}) {
+    const auto [code, error] = run_limbeck(wrong);
+    EXPECT_EQ(code, 2) << wrong;
+    EXPECT_THAT(error, AllOf(::testing::StartsWith("limbeck: error: "), ::testing::EndsWith("\n")));
+    EXPECT_EQ(std::count(error.begin(), error.end(), '\n'), 1) << error;
+  }
+  testing::write_file(folder.path() / "short.gguf", "GGUF");
+  const auto [code, error] = run_limbeck("inspect " + (folder.path() / "short.gguf").string());
+  EXPECT_EQ(code, 1);
+  EXPECT_THAT(error, HasSubstr("short.gguf"));
 }
 
 }  // namespace

@@ -13,9 +13,9 @@
 namespace limbeck::launch {
 namespace {
 
-using testing::AllOf;
-using testing::HasSubstr;
-using testing::Not;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 /// The message of the UsageError that the config gives; one line, and empty where there is none.
 std::string error_of(const std::string& text, const std::vector<std::string>& sets = {}) {
@@ -136,7 +136,7 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
       {"data { tokens: \"a\" text: \"b\" }", "run.textproto:1:8: ", "both given"},
   };
   for (const Case& c : cases)
-    EXPECT_THAT(error_of(c.text), AllOf(testing::StartsWith(c.place), HasSubstr(c.expected))) << c.text;
+    EXPECT_THAT(error_of(c.text), AllOf(::testing::StartsWith(c.place), HasSubstr(c.expected))) << c.text;
 }
 
 TEST(ConfigErrors, MissingFileIsNamed) {
@@ -218,10 +218,7 @@ TEST(ConfigExamples, AllLoad) {
     if (entry.path().extension() != ".textproto") continue;
     ++num_examples;
     const RunConfig c = load_config(entry.path());
-    if (c.teacher)
-      EXPECT_NO_THROW(check_for_distill(c)) << entry.path();
-    else
-      EXPECT_NO_THROW(check_for_train(c)) << entry.path();
+    EXPECT_NO_THROW(c.teacher ? check_for_distill(c) : check_for_train(c)) << entry.path();
   }
   EXPECT_GE(num_examples, 5);
 }

@@ -15,7 +15,7 @@
 namespace limbeck::launch {
 namespace {
 
-class MetricsTest : public testing::Test {
+class MetricsTest : public ::testing::Test {
  protected:
   void put(const std::string& text) { std::ofstream(file_, std::ios::binary) << text; }
   std::string contents() const {
@@ -74,7 +74,7 @@ TEST_F(MetricsTest, OtherBadLinesAreNamed) {
       Metrics(file_, 5);
       ADD_FAILURE() << bad;
     } catch (const core::Error& error) {
-      EXPECT_THAT(error.what(), testing::HasSubstr("metrics.jsonl:2: expected a JSON object"));
+      EXPECT_THAT(error.what(), ::testing::HasSubstr("metrics.jsonl:2: expected a JSON object"));
     }
     EXPECT_EQ(contents(), bad);
   }

@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class RunDirectoryTest : public testing::Test {
+class RunDirectoryTest : public ::testing::Test {
  protected:
   RunConfig config(const std::string& name) {
     RunConfig c;
@@ -45,7 +45,8 @@ TEST_F(RunDirectoryTest, RefusesOneThatIsNotEmptyUnlessResumed) {
   const RunConfig c = config("run");
   fs::create_directories(c.output.dir);
   EXPECT_EQ(error_of(c, false), "");  // empty is well
-  EXPECT_THAT(error_of(c, false), testing::AllOf(testing::HasSubstr(c.output.dir), testing::HasSubstr("--resume")));
+  EXPECT_THAT(error_of(c, false),
+              ::testing::AllOf(::testing::HasSubstr(c.output.dir), ::testing::HasSubstr("--resume")));
   EXPECT_EQ(error_of(c, true), "");
 }
 
@@ -54,8 +55,8 @@ TEST_F(RunDirectoryTest, ResumeOfNothingStarts) { EXPECT_EQ(error_of(config("new
 TEST_F(RunDirectoryTest, AFileInItsPlaceIsNamed) {
   const RunConfig c = config("file");
   std::ofstream(c.output.dir) << "x";
-  EXPECT_THAT(error_of(c, false), testing::HasSubstr(c.output.dir));
-  EXPECT_THAT(error_of(config("file/below"), false), testing::HasSubstr("file/below"));
+  EXPECT_THAT(error_of(c, false), ::testing::HasSubstr(c.output.dir));
+  EXPECT_THAT(error_of(config("file/below"), false), ::testing::HasSubstr("file/below"));
 }
 
 TEST_F(RunDirectoryTest, IsFoundFromItsCheckpoint) {

@@ -1,0 +1,63 @@
+#include "launch/checkpointing.h"
+
+#include <nlohmann/json.hpp>
+
+#include "data/checkpoint.h"
+
+namespace limbeck::launch {
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainerState, step, next_sample, tokens, run_config)
+
+nlohmann::json to_json(const TrainerState& state) {
+  nlohmann::json json;
+  to_json(json, state);
+  return json;
+}
+
+TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where) {
+  try {
+    return json.get<TrainerState>();
+  } catch (const nlohmann::json::exception& e) {
+    core::fail("{}: does not say where its run stood: {}", where, e.what());
+  }
+}
+
+std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
+                                      const core::StateDict& state, const std::string& extra, int keep) {
+  std::string folder;
+  if (rank.is_first()) folder = data::begin_checkpoint(checkpoints, step).string();
+  folder = gather_strings(rank, folder).front();
+  const data::RankFileInfo mine = data::write_rank_file(folder, rank.world().rank(), step, state);
+  const std::vector<std::string> texts = gather_strings(rank, data::to_text(mine));
+  std::string final_folder;
+  if (rank.is_first()) {
+    std::vector<data::RankFileInfo> infos;
+    for (const std::string& text : texts) infos.push_back(data::rank_file_info_from_text(text));
+    final_folder = data::finish_checkpoint(folder, infos, extra).string();
+    data::prune_checkpoints(checkpoints, keep);
+  }
+  return gather_strings(rank, final_folder).front();
+}
+
+std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints,
+                                                         const Log& log) {
+  std::string list;
+  if (rank.is_first())
+    for (const auto& folder : data::list_checkpoints(checkpoints)) list += folder.string() + '\n';
+  list = gather_strings(rank, list).front();
+  std::size_t begin = 0;
+  while (begin < list.size()) {
+    const std::size_t end = list.find('\n', begin);
+    const std::filesystem::path folder = list.substr(begin, end - begin);
+    begin = end + 1;
+    const auto damage = data::find_damage(folder, rank.world().rank(), rank.world().size());
+    std::string found;
+    for (const std::string& line : gather_strings(rank, damage.value_or("")))
+      if (found.empty()) found = line;
+    if (found.empty()) return folder;
+    log->warn("{}", found);
+  }
+  return std::nullopt;
+}
+
+}  // namespace limbeck::launch

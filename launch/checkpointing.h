@@ -1,0 +1,39 @@
+// What a run's checkpoint holds of the trainer, and how the ranks of a run write one together.
+//
+//     save_checkpoint(rank, run_dir / "checkpoints", step, state, extra, keep);
+//     auto folder = agree_on_checkpoint(rank, run_dir / "checkpoints");   // the newest good one, the same on every
+//     rank
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "core/state_dict.h"
+#include "launch/log.h"
+#include "launch/rank.h"
+
+namespace limbeck::launch {
+
+/// Where a run stands, beside its tensors: the trainer's part of a checkpoint's extra text (model_source.h).
+struct TrainerState {
+  std::int64_t step = 0;         // optimizer steps done
+  std::int64_t next_sample = 0;  // the loader's position
+  std::int64_t tokens = 0;       // seen so far
+  std::string run_config;        // resolved, textproto
+};
+nlohmann::json to_json(const TrainerState& state);
+/// Throws, naming `where`, unless every field is there.
+TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
+
+/// Collective: every rank writes its boxes, rank 0 the rest; `keep` latest checkpoints stay.
+std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
+                                      const core::StateDict& state, const std::string& extra, int keep);
+
+/// Collective: the newest checkpoint whose files are all whole (the ranks divide the hashing); bad ones are logged in
+/// one line each by rank 0. Nothing where there is none.
+std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints,
+                                                         const Log& log);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,75 @@
+#include "launch/rank.h"
+
+#include <algorithm>
+
+#include "parallel/expert_comm.h"
+
+namespace limbeck::launch {
+
+using core::DType;
+using core::Tensor;
+
+namespace {
+
+std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldComm>& world, const std::string& text) {
+  const parallel::Layout layout = parallel::parse_layout(text.empty() ? fmt::format("dp{}", world->size()) : text);
+  parallel::check_world(layout, world->size());
+  return std::make_unique<parallel::Mesh>(world, layout);
+}
+
+}  // namespace
+
+Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads)
+    : world_(std::move(world)),
+      mesh_(make_mesh(world_, layout)),
+      memory_(core::Memory::cpu(threads)),
+      comms_(parallel::make_communicators(*mesh_)) {}
+
+nn::ModelOptions Rank::sharded(core::DType dtype) const {
+  return {.memory = memory_, .dtype = dtype, .comms = comms_, .place = [this](core::Parameter& p, bool is_expert) {
+            parallel::place(p, *mesh_, is_expert);
+          }};
+}
+
+nn::ModelOptions Rank::frozen_copy(core::DType dtype) const {
+  return {.memory = memory_, .dtype = dtype, .frozen = true};
+}
+
+std::vector<std::string> gather_strings(Rank& rank, const std::string& mine) {
+  core::Comm& world = rank.world();
+  const auto size = static_cast<std::int64_t>(world.size());
+  Tensor lengths = Tensor::zeros(rank.memory(), DType::I64, {size});
+  lengths.mutable_data<std::int64_t>()[world.rank()] = static_cast<std::int64_t>(mine.size());
+  world.all_reduce(lengths, core::Reduce::Sum);
+  const std::vector<std::int64_t> n = core::host_values<std::int64_t>(lengths);
+  const std::int64_t longest = std::max<std::int64_t>(1, *std::max_element(n.begin(), n.end()));
+
+  Tensor padded = Tensor::zeros(rank.memory(), DType::U8, {longest});
+  std::copy(mine.begin(), mine.end(), padded.mutable_data<std::uint8_t>());
+  Tensor all = Tensor::zeros(rank.memory(), DType::U8, {longest * size});
+  world.all_gather(padded, all);
+  std::vector<std::string> result;
+  const auto* bytes = reinterpret_cast<const char*>(all.data<std::uint8_t>());
+  for (std::int64_t r = 0; r < size; ++r)
+    result.emplace_back(bytes + r * longest, static_cast<std::size_t>(n[static_cast<std::size_t>(r)]));
+  return result;
+}
+
+void on_first_rank(Rank& rank, const std::function<void()>& work) {
+  // One character says how it ended: done, failed, wrong use.
+  std::string outcome = "d";
+  if (rank.is_first()) {
+    try {
+      work();
+    } catch (const core::UsageError& e) {
+      outcome = std::string("u") + e.what();
+    } catch (const std::exception& e) {
+      outcome = std::string("f") + e.what();
+    }
+  }
+  outcome = gather_strings(rank, outcome).front();
+  if (outcome[0] == 'u') throw core::UsageError(outcome.substr(1));
+  if (outcome[0] == 'f') throw core::Error(outcome.substr(1));
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,47 @@
+// What a rank owns: its memory, its place in the mesh, its communicators. Nothing of it is global, so N ranks can be N
+// threads of one process.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/memory.h"
+#include "core/nn/communicators.h"
+#include "core/nn/transformer.h"
+#include "parallel/mesh.h"
+#include "parallel/world.h"
+
+namespace limbeck::launch {
+
+class Rank {
+ public:
+  /// Collective over `world`: cuts it as `layout` says ("ep2"; empty: data parallel).
+  Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads);
+
+  core::Comm& world() const { return *world_; }
+  const parallel::Mesh& mesh() const { return *mesh_; }
+  const nn::Communicators& comms() const { return comms_; }
+  const core::MemoryPtr& memory() const { return memory_; }
+  bool is_first() const { return world_->rank() == 0; }
+
+  /// Options of a model that is cut over the mesh.
+  nn::ModelOptions sharded(core::DType dtype) const;
+  /// Options of a frozen model that every rank holds whole, and that exchanges nothing.
+  nn::ModelOptions frozen_copy(core::DType dtype) const;
+
+ private:
+  std::shared_ptr<parallel::WorldComm> world_;
+  std::unique_ptr<parallel::Mesh> mesh_;
+  core::MemoryPtr memory_;
+  nn::Communicators comms_;
+};
+
+/// Collective: a string of every rank, in rank order, on every rank.
+std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);
+
+/// Collective: the first rank does `work` while the others wait. What it throws, every rank throws.
+void on_first_rank(Rank& rank, const std::function<void()>& work);
+
+}  // namespace limbeck::launch
