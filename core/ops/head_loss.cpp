@@ -1,0 +1,137 @@
+#include "core/ops/head_loss.h"
+
+#include <algorithm>
+
+#include "kernels/matmul.h"
+
+namespace limbeck::core {
+namespace {
+
+using kernels::Transpose;
+
+/// y [n,V] = x [n,C] W^T; the weight may be bfloat16.
+void logits_of(const Tensor& x, const Tensor& weight, Tensor& y) {
+  dispatch_float("head", x.dtype(), [&]<class T>() {
+    on_device(x, [&](const auto& device) {
+      const auto run = [&](const auto* w) {
+        kernels::matmul(device, Transpose::No, Transpose::Yes, x.shape()[0], weight.shape()[0], x.shape()[1],
+                        x.data<T>(), w, T(0), y.mutable_data<T>());
+      };
+      if (weight.dtype() == DType::BF16)
+        run(weight.data<bf16>());
+      else
+        run(weight.data<T>());
+    });
+  });
+}
+
+/// dx [n,C] = dy [n,V] W
+void input_gradient(const Tensor& dy, const Tensor& weight, Tensor dx) {
+  dispatch_float("head", dy.dtype(), [&]<class T>() {
+    on_device(dy, [&](const auto& device) {
+      const auto run = [&](const auto* w) {
+        kernels::matmul(device, Transpose::No, Transpose::No, dy.shape()[0], weight.shape()[1], weight.shape()[0],
+                        dy.data<T>(), w, T(0), dx.mutable_data<T>());
+      };
+      if (weight.dtype() == DType::BF16)
+        run(weight.data<bf16>());
+      else
+        run(weight.data<T>());
+    });
+  });
+}
+
+/// dW [V,C] += dy^T x
+void weight_gradient(const Tensor& dy, const Tensor& x, GradientTarget dw) {
+  dispatch_float("head", dy.dtype(), [&]<class T>() {
+    on_device(dy, [&](const auto& device) {
+      kernels::matmul(device, Transpose::Yes, Transpose::No, dy.shape()[1], x.shape()[1], dy.shape()[0], dy.data<T>(),
+                      x.data<T>(), static_cast<T>(dw.beta), dw.tensor.mutable_data<T>());
+    });
+  });
+}
+
+void check_head(std::string_view what, const Tensor& hidden, const Tensor& weight) {
+  check(hidden.shape().rank() == 2 && weight.shape().rank() == 2 && hidden.shape()[1] == weight.shape()[1],
+        "{}: weight has shape {}, expected [V,{}] (hidden is {})", what, weight.shape(),
+        hidden.shape().rank() == 2 ? hidden.shape()[1] : -1, hidden.shape());
+  check(weight.dtype() == hidden.dtype() || weight.dtype() == DType::BF16, "{}: weight is {}, expected {}", what,
+        weight.dtype(), hidden.dtype());
+}
+
+}  // namespace
+
+OnlineTeacher::OnlineTeacher(Tensor hidden, Tensor head) : hidden_(std::move(hidden)), head_(std::move(head)) {
+  check_head("teacher's head", hidden_, head_);
+}
+
+Tensor OnlineTeacher::logits(std::int64_t first, std::int64_t count) {
+  const std::int64_t vocabulary = head_.shape()[0];
+  if (!buffer_.defined() || buffer_.shape()[0] < count)
+    buffer_ = Tensor::empty(hidden_.memory(), hidden_.dtype(), {count, vocabulary});
+  Tensor chunk = buffer_.rows(0, count);
+  logits_of(hidden_.rows(first, count), head_, chunk);
+  return chunk;
+}
+
+Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& targets, const Objective& objective,
+              TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options,
+              LossStatistics& statistics) {
+  check_head("head_loss", hidden.value, weight.value);
+  check(weight.value.dtype() == hidden.value.dtype() || !weight.slot, "head_loss: a trained weight is {}, expected {}",
+        weight.value.dtype(), hidden.value.dtype());
+  const std::int64_t num_tokens = hidden.shape()[0];
+  const std::int64_t columns = weight.shape()[0];
+  check(targets.dtype() == DType::I32 && targets.shape() == Shape{num_tokens},
+        "head_loss: targets are {} {}, expected int32 [{}]", targets.dtype(), targets.shape(), num_tokens);
+  check(options.chunk > 0, "head_loss: chunk is {}, expected at least 1", options.chunk);
+  check(teacher != nullptr || !objective.needs_teacher(), "head_loss: the objective needs a teacher, none was given");
+
+  const MemoryPtr& memory = hidden.value.memory();
+  const DType dtype = hidden.value.dtype();
+  const bool trains = tape.mode() == Tape::Mode::Record && (hidden.slot || weight.slot);
+  const std::int64_t chunk_size = std::min(options.chunk, std::max<std::int64_t>(num_tokens, 1));
+  Tensor logits = Tensor::empty(memory, dtype, {chunk_size, columns});
+  Tensor dhidden = trains && hidden.slot ? empty_like(hidden.value) : Tensor();
+  LossStatistics sums;
+  sums.keep_token_kl = statistics.keep_token_kl;
+  std::int64_t first = 0;
+  do {  // once at least: without tokens the gradients are 0, not missing
+    const std::int64_t count = std::min(chunk_size, num_tokens - first);
+    const Tensor x = hidden.value.rows(first, count);
+    LogitsChunk chunk{
+        .student = logits.rows(0, count),
+        .teacher = teacher ? teacher->logits(first, count) : Tensor(),
+        .targets = targets.rows(first, count),
+        .vocabulary_offset = options.vocabulary_offset,
+        .num_valid = options.valid_vocabulary < 0
+                         ? columns
+                         : std::clamp<std::int64_t>(options.valid_vocabulary - options.vocabulary_offset, 0, columns),
+        .weight = options.weight,
+        .wants_gradient = trains,
+        .vocabulary = vocabulary};
+    check(!teacher || (chunk.teacher.shape() == Shape{count, columns} && chunk.teacher.dtype() == dtype),
+          "head_loss: the teacher's logits are {} {}, expected {} [{},{}]", chunk.teacher.dtype(),
+          chunk.teacher.shape(), dtype, count, columns);
+    logits_of(x, weight.value, chunk.student);
+    objective.run(chunk, sums);
+    if (dhidden.defined()) input_gradient(chunk.student, weight.value, dhidden.rows(first, count));
+    if (trains && weight.slot) weight_gradient(chunk.student, x, open_gradient(weight.slot, weight.value));
+    first += count;
+  } while (first < num_tokens);
+  if (!tape.is_replay()) statistics.add(sums);
+
+  Tensor value = Tensor::empty(memory, dtype, {});
+  dispatch_float("head_loss", dtype, [&]<class T>() { *value.mutable_data<T>() = static_cast<T>(sums.loss); });
+  Var loss = tape.output(value, {&hidden, &weight});
+  if (!loss.slot) return loss;
+  tape.push({"head_loss", {hidden.slot, weight.slot}, [=, slot = hidden.slot, out = loss.slot] {
+               const double upstream = host_value(gradient(out, value));
+               check(upstream == 1, "head_loss: the loss's gradient is {}, expected 1 (scale by options.weight)",
+                     upstream);
+               if (slot) accumulate(slot, dhidden);
+             }});
+  return loss;
+}
+
+}  // namespace limbeck::core

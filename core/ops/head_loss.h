@@ -1,0 +1,50 @@
+// The fused head: output layer, objective and their gradients, a chunk of tokens at a time. Logits of all tokens never
+// exist, neither the student's nor the teacher's.
+//
+//     OnlineTeacher teacher(teacher_hidden, teacher_head);                     // [T,Ct], [V,Ct]
+//     Var loss = head_loss(tape, hidden, as_var(head), targets, objective, &teacher, *comms.tensor,
+//                          {.weight = 1.0 / num_targets}, statistics);
+//     tape.backward(loss);
+#pragma once
+
+#include "core/ops/objective.h"
+#include "core/tape.h"
+
+namespace limbeck::core {
+
+/// Where a teacher's logits come from.
+class TargetSource {
+ public:
+  virtual ~TargetSource() = default;
+  /// Logits [count,V_local] of tokens [first, first+count), valid until the next call. Called in ascending order.
+  virtual Tensor logits(std::int64_t first, std::int64_t count) = 0;
+};
+
+/// A teacher that ran on the same tokens: its final hidden states (normalised) and its head, float or frozen bfloat16.
+class OnlineTeacher final : public TargetSource {
+ public:
+  OnlineTeacher(Tensor hidden /*[T,Ct]*/, Tensor head /*[V_local,Ct]*/);
+  Tensor logits(std::int64_t first, std::int64_t count) override;
+
+ private:
+  Tensor hidden_;
+  Tensor head_;
+  Tensor buffer_;
+};
+
+struct HeadOptions {
+  double weight = 1;                   // of a token's loss: 1 / global number of tokens with a target
+  std::int64_t chunk = 128;            // tokens whose logits exist at once
+  std::int64_t vocabulary_offset = 0;  // global index of the weight's first row
+  std::int64_t valid_vocabulary = -1;  // global; rows of the weight from here on are padding. -1: none is
+};
+
+/// The loss (one element) over hidden [T,C], head weight [V_local,C] and targets [T] int32 (-1: no target). The head's
+/// gradient is added to its slot and the hidden states' is formed here, in the forward pass, for the loss's own
+/// gradient 1: backward throws if another one arrives. Without slots on both (evaluation) only statistics are made.
+/// `statistics` are added to, once (not again in a replay). Memory: chunk * V_local for student and teacher, and [T,C].
+Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& targets, const Objective& objective,
+              TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options,
+              LossStatistics& statistics);
+
+}  // namespace limbeck::core

@@ -1,0 +1,53 @@
+// What a training objective is: it turns a chunk of the student's logits into their gradient, next to the teacher's
+// logits of the same tokens. The head (core/ops/head_loss.h) hands it one chunk after the other; optim/objectives.h
+// implements language modelling and distillation.
+//
+//     LossStatistics statistics;
+//     Var loss = head_loss(tape, hidden, head, targets, objective, &teacher, *tensor_comm, options, statistics);
+//     statistics.kl / statistics.tokens;          // nats a token
+#pragma once
+
+#include <vector>
+
+#include "core/nn/communicators.h"
+#include "core/tensor.h"
+
+namespace limbeck::core {
+
+/// Sums over the tokens that have a target, in nats. Without a teacher the last five stay 0.
+struct LossStatistics {
+  double tokens = 0;      // that have a target
+  double loss = 0;        // the objective: weighted, so it adds up to the loss of the step
+  double ce = 0;          // -log q(target) of the student
+  double teacher_ce = 0;  // -log p(target) of the teacher
+  double kl = 0;          // KL(p || q) at temperature 1
+  double agreement = 0;   // tokens whose most likely next token is the same; ties go to the lower index
+  double sum_min = 0;     // sum over v of min(p, q): the expected speculative acceptance
+  bool keep_token_kl = false;
+  std::vector<double> token_kl;  // KL of each token with a target, in order, if kept
+
+  /// Adds the sums of another part of the same batch.
+  void add(const LossStatistics& other);
+};
+
+/// Logits of n tokens over this rank's part of the vocabulary.
+struct LogitsChunk {
+  Tensor student;                      // [n,V_local]; the objective overwrites it with d(loss)/d(logits)
+  Tensor teacher;                      // [n,V_local], or undefined
+  Tensor targets;                      // [n] int32, global indices; -1: none
+  std::int64_t vocabulary_offset = 0;  // global index of column 0
+  std::int64_t num_valid = 0;          // columns from here on are padding: probability 0 on both sides
+  double weight = 0;                   // of one token: 1 / global number of tokens with a target
+  bool wants_gradient = true;          // else `student` may be left as it is
+  nn::TensorComm& vocabulary;          // over which the vocabulary is cut
+};
+
+class Objective {
+ public:
+  virtual ~Objective() = default;
+  virtual bool needs_teacher() const = 0;
+  /// Adds to the statistics; padding columns and tokens without a target get gradient 0.
+  virtual void run(LogitsChunk& chunk, LossStatistics& statistics) const = 0;
+};
+
+}  // namespace limbeck::core

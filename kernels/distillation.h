@@ -1,0 +1,57 @@
+// Passes over a chunk of logits, row by row, for cross-entropy and distillation. Between the passes the row results
+// may be reduced over the parts of a vocabulary.
+//
+//     logits_maxima(cpu, chunk, chunk.student, student_maxima, student_indices);    // then max over the parts
+//     logits_sums(cpu, chunk, maxima..., sums);                                     // then sum over the parts
+//     logits_gradient(cpu, chunk, maxima..., sums, ..., dlogits, sum_min);          // then sum over the parts
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+/// n rows of `columns` logits of which the first num_valid count. T is float or double.
+template <class T>
+struct LogitsRows {
+  std::int64_t n = 0;
+  std::int64_t columns = 0;
+  std::int64_t num_valid = 0;
+  const T* student = nullptr;             // [n,columns]
+  const T* teacher = nullptr;             // [n,columns] or null
+  const std::int32_t* targets = nullptr;  // [n], -1: the row has no target and is skipped
+  std::int64_t offset = 0;                // the target that column 0 is
+  double temperature = 1;
+};
+
+/// Row results of logits_sums, [n,num_logits_sums]. z are logits less their row's maximum.
+enum LogitsSum : std::int64_t {
+  StudentSum,          // sum exp(zs)
+  TeacherSum,          // sum exp(zt)
+  Difference,          // sum exp(zt) (zt - zs)
+  StudentSumTempered,  // the same of z / temperature
+  TeacherSumTempered,  //
+  DifferenceTempered,  //
+  StudentTarget,       // zs of the target, if it is in this part
+  TeacherTarget,       // zt of the target
+  num_logits_sums,
+};
+
+/// maximum [n] and the lowest column (plus offset) that has it [n] of logits [n,columns]; -infinity and the offset for
+/// no columns.
+template <class T>
+void logits_maxima(const Cpu& cpu, const LogitsRows<T>& rows, const T* logits, double* maximum, double* index);
+
+/// sums [n,num_logits_sums]; maxima are of whole rows. What needs a teacher is 0 without one.
+template <class T>
+void logits_sums(const Cpu& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
+                 double* sums);
+
+/// dlogits [n,columns] = weight (alpha (q - target) + (1 - alpha) T (q_T - p_T)), 0 in padding and skipped rows;
+/// dlogits may be rows.student, or null. sum_min [n] = sum of min(p, q), 0 without a teacher.
+template <class T>
+void logits_gradient(const Cpu& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
+                     const double* sums, double alpha, double weight, T* dlogits, double* sum_min);
+
+}  // namespace limbeck::kernels
