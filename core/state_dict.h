@@ -48,14 +48,15 @@ class StateReader {
   virtual void read(const std::string& name, StateEntry& entry) const = 0;
 };
 
-/// What every reader checks first: the name is there, the global shape is as asked, the box lies in it. Returns what the
-/// reader says of the tensor.
+/// What every reader checks first: the name is there, the global shape is as asked, the box lies in it. Returns what
+/// the reader says of the tensor.
 inline const StateInfo& check_entry(const StateReader& reader, const std::string& name, const StateEntry& entry) {
   const auto found = reader.tensors().find(name);
   check(found != reader.tensors().end(), "{}: has no tensor {} (expected shape {})", reader.source(), name,
         entry.global_shape);
   const Shape& shape = found->second.shape;
-  check(shape == entry.global_shape, "{}: {} has shape {}, expected {}", reader.source(), name, shape, entry.global_shape);
+  check(shape == entry.global_shape, "{}: {} has shape {}, expected {}", reader.source(), name, shape,
+        entry.global_shape);
   const Shape& box = entry.tensor.shape();
   bool inside = box.rank() == shape.rank() && static_cast<int>(entry.offset.size()) == shape.rank();
   for (int i = 0; inside && i < shape.rank(); ++i)
