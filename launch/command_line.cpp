@@ -1,5 +1,7 @@
 #include "launch/command_line.h"
 
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -153,11 +155,11 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
 }
 
 Invocation CommandLine::parse(int argc, const char* const* argv) {
-  if (argc > 1 && argv[1][0] != '-' && app_->get_subcommand_no_throw(argv[1]) == nullptr) {
-    std::vector<std::string> names;
-    for (const CLI::App* app : app_->get_subcommands({})) names.push_back(app->get_name());
+  std::vector<std::string> names;
+  for (const CLI::App* app : app_->get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(app->get_name());
+  if (argc > 1 && argv[1][0] != '-' && std::find(names.begin(), names.end(), argv[1]) == names.end())
     fail_usage("there is no command '{}', expected one of {}", argv[1], fmt::join(names, ", "));
-  }
   try {
     app_->parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

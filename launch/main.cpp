@@ -41,6 +41,11 @@ using limbeck::launch::Invocation;
 
 int run(int argc, char** argv) {
   CommandLine line;
+  line.train(limbeck::launch::run_train);
+  line.distill(limbeck::launch::run_distill);
+  line.eval(limbeck::launch::run_eval);
+  line.generate(limbeck::launch::run_generate);
+  line.convert(limbeck::launch::run_convert);
   line.inspect(limbeck::launch::run_inspect);
   line.tokenize(limbeck::launch::run_tokenize);
   const Invocation invocation = line.parse(argc, argv);

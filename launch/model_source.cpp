@@ -109,10 +109,10 @@ const data::Tokenizer& ModelSource::require_tokenizer() const {
   return *tokenizer;
 }
 
-ModelSource open_model(const fs::path& path) {
+ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
   if (!fs::exists(path)) fail_usage("{}: there is no such file or folder, expected a model", path.string());
   if (fs::is_directory(path)) {
-    if (fs::exists(path / "manifest.json")) return open_checkpoint(path, data::Checkpoint::Verify::Hashes);
+    if (fs::exists(path / "manifest.json")) return open_checkpoint(path, verify);
     if (RunDirectory::is_run(path)) {
       std::string bad;
       const auto newest =

@@ -20,6 +20,7 @@
 
 #include "core/nn/model_config.h"
 #include "core/state_dict.h"
+#include "data/checkpoint.h"
 #include "data/tokenizer.h"
 
 namespace limbeck::launch {
@@ -39,8 +40,10 @@ struct ModelSource {
   const data::Tokenizer& require_tokenizer() const;
 };
 
-/// Throws a UsageError where nothing at `path` is a model, an Error where it is a damaged one.
-ModelSource open_model(const std::filesystem::path& path);
+/// Throws a UsageError where nothing at `path` is a model, an Error where it is a damaged one. `verify`: how much of a
+/// checkpoint is checked.
+ModelSource open_model(const std::filesystem::path& path,
+                       data::Checkpoint::Verify verify = data::Checkpoint::Verify::Hashes);
 
 /// "bytes", or the tokenizer of a model. What data.tokenizer and --tokenizer name, "teacher" aside.
 std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name);

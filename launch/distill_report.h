@@ -1,0 +1,52 @@
+// What a distillation run tells at its end: the student before and after, on the same held-out sample.
+//
+//     DistillReport report{...};
+//     fmt::print("{}", to_text(report));
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "launch/evaluation.h"
+#include "launch/trainer.h"
+
+namespace limbeck::launch {
+
+/// What is known before the first step; kept in the run directory, so that a resumed run can compare with it.
+struct DistillStart {
+  Evaluation student;
+  Evaluation unigram;
+  std::string teacher_text;  // continuations of the config's prompt
+  std::string student_text;
+  std::vector<std::int64_t> layers;  // of the teacher, that the student kept
+  std::vector<double> influence;
+};
+
+struct DistillReport {
+  DistillStart start;
+  Evaluation student;
+  std::string student_text;
+  std::string prompt;
+  Throughput throughput;
+  std::int64_t peak_bytes_a_rank = 0;  // the most of any rank
+  std::int64_t num_ranks = 1;
+  std::filesystem::path checkpoint;
+  std::filesystem::path run;
+};
+
+/// The fields of metrics.jsonl at an evaluation: eval_ce, and with a teacher eval_kl, eval_top1_agreement,
+/// eval_sum_min, ....
+nlohmann::ordered_json to_json(const Evaluation& evaluation);
+
+void write_start(const std::filesystem::path& run, const DistillStart& start);
+/// Nothing where the run directory has none; throws, naming the file, where it is damaged.
+std::optional<DistillStart> read_start(const std::filesystem::path& run);
+
+/// The table, the figures of the run, the continuations, where the student lies and what to try next.
+std::string to_text(const DistillReport& report);
+/// The rows of one evaluation, for `limbeck eval`.
+std::string to_text(const Evaluation& evaluation, const std::string& column);
+
+}  // namespace limbeck::launch

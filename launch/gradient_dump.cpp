@@ -1,0 +1,72 @@
+#include "launch/gradient_dump.h"
+
+namespace limbeck::launch {
+using core::Tensor;
+
+GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model,
+                           const RunConfig& config, const data::TokenBatch& samples,
+                           const core::ParameterList& parameters)
+    : rank_(rank), balance_weight_(config.moe_loss.balance_weight), z_weight_(config.moe_loss.z_weight) {
+  if (rank.is_first()) {
+    file_.emplace(data::Hdf5File::create(file));
+    const core::Shape shape = {samples.num_sequences, samples.sequence_length};
+    const auto column = [&](const char* path, const std::vector<std::int32_t>& values) {
+      file_->write_dataset(path, Tensor::from<std::int32_t>(rank.memory(), shape, values));
+    };
+    column("/tokens", samples.tokens);
+    column("/targets", samples.targets);
+    column("/positions", samples.positions);
+    column("/documents", samples.documents);
+    const auto number = [&](const char* name, data::Hdf5Attribute value) { file_->set_attribute("/", name, value); };
+    number("vocabulary", model.vocabulary);
+    number("width", model.width);
+    number("num_layers", model.num_layers);
+    number("num_heads", model.num_heads);
+    number("num_kv_heads", model.num_kv_heads);
+    number("head_width", model.head_width);
+    number("mlp_width", model.mlp_width);
+    number("num_experts", model.moe.num_experts);
+    number("experts_per_token", model.moe.experts_per_token);
+    number("expert_width", model.moe.expert_width);
+    number("renormalise", std::int64_t{model.moe.renormalise});
+    number("tied_head", std::int64_t{model.tied_head});
+    number("norm_eps", model.norm_eps);
+    number("rope_base", model.rope_base);
+    number("balance_weight", config.moe_loss.balance_weight);
+    number("z_weight", config.moe_loss.z_weight);
+    number("cross_entropy_weight", config.objective.cross_entropy_weight);
+    number("temperature", config.objective.temperature);
+    number("config", to_textproto(config));
+  }
+  for (const core::Parameter* p : parameters) write_whole("/parameters", *p, p->value);
+}
+
+void GradientDump::write_whole(const std::string& group, const core::Parameter& parameter, const Tensor& part) {
+  Tensor whole = Tensor::zeros(rank_.memory(), parameter.value.dtype(), parameter.global_shape);
+  if (parameter.first_replica)
+    core::dispatch_float("dump", part.dtype(), [&]<class T>() {
+      const T* from = part.data<T>();
+      T* to = whole.mutable_data<T>();
+      core::for_each_element(parameter, [&](std::int64_t i, std::int64_t global) { to[global] = from[i]; });
+    });
+  rank_.world().all_reduce(whole, core::Reduce::Sum);
+  if (file_) file_->write_dataset(data::hdf5_path(group, parameter.name), whole);
+}
+
+void GradientDump::write(const StepResult& result, const core::ParameterList& parameters) {
+  for (const core::Parameter* p : parameters) write_whole("/gradients", *p, p->slot->grad);
+  if (!file_) return;
+  const auto loss = [&](const char* path, double value) {
+    file_->write_dataset(path, Tensor::from<double>(rank_.memory(), {}, std::span<const double>(&value, 1)));
+  };
+  const double n = result.head.tokens;
+  loss("/loss/total", result.loss());
+  loss("/loss/ce", result.head.ce / n);
+  loss("/loss/kl", result.head.kl / n);
+  loss("/loss/balance", balance_weight_ > 0 ? result.balance / balance_weight_ : 0);
+  loss("/loss/z", z_weight_ > 0 ? result.z / z_weight_ : 0);
+  file_->close();
+  file_.reset();
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,193 @@
+// `limbeck eval`, `generate` and `convert`: what is done with a finished model.
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+
+#include "core/nn/generation.h"
+#include "core/ops/linear.h"
+#include "data/checkpoint.h"
+#include "data/hdf5_file.h"
+#include "data/hugging_face.h"
+#include "data/token_file.h"
+#include "launch/checkpointing.h"
+#include "launch/commands.h"
+#include "launch/distill_report.h"
+#include "launch/machine_peak.h"
+#include "launch/model_source.h"
+#include "launch/run_directory.h"
+#include "launch/session.h"
+#include "parallel/mpi_world.h"
+
+namespace limbeck::launch {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_config(const fs::path& path) { return path.extension() == ".textproto"; }
+
+/// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the
+/// vocabulary.
+std::vector<std::int32_t> read_ids(const fs::path& path, std::int64_t vocabulary) {
+  std::vector<std::int32_t> ids;
+  fs::path prefix = path;
+  if (path.extension() == ".bin" || path.extension() == ".idx") prefix.replace_extension();
+  if (fs::exists(prefix.string() + ".idx")) {
+    const data::TokenFile file(prefix.string());
+    for (std::int64_t i = 0; i < file.num_documents(); ++i) {
+      const std::vector<std::int32_t> document = file.read(i);
+      ids.insert(ids.end(), document.begin(), document.end());
+    }
+  } else {
+    std::ifstream in(path);
+    core::check(static_cast<bool>(in), "{}: cannot be read; expected a token file or a text of integers",
+                path.string());
+    std::string word;
+    while (in >> word) {
+      std::size_t used = 0;
+      long long value = -1;
+      try {
+        value = std::stoll(word, &used);
+      } catch (const std::exception&) {
+        used = 0;
+      }
+      core::check(used == word.size() && value >= 0 && value < vocabulary,
+                  "{}: \"{}\" at place {}, expected a token id below {}", path.string(), word, ids.size(), vocabulary);
+      ids.push_back(static_cast<std::int32_t>(value));
+    }
+  }
+  core::check(!ids.empty(), "{}: holds no tokens", path.string());
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    core::check(ids[i] >= 0 && ids[i] < vocabulary, "{}: token {} at place {}, expected an id below {}", path.string(),
+                ids[i], i, vocabulary);
+  return ids;
+}
+
+/// One causal sequence of all tokens: /tokens [T] and /logits [T,V], float32.
+void write_logits(const ModelSource& source, const fs::path& token_file, const fs::path& out) {
+  constexpr std::int64_t rows_at_once = 256;
+  const core::MemoryPtr memory = core::Memory::cpu(threads_of_rank(0));
+  nn::Transformer model(source.config, {.memory = memory, .frozen = true});
+  model.load(*source.reader);
+  const std::vector<std::int32_t> ids = read_ids(token_file, source.config.vocabulary);
+  const auto n = static_cast<std::int64_t>(ids.size());
+  core::check(n <= source.config.max_positions, "{}: {} tokens, expected at most the model's {} positions",
+              token_file.string(), n, source.config.max_positions);
+
+  core::Tape off(core::Tape::Mode::Off);
+  const nn::Batch batch = nn::one_sequence(memory, ids, 0);
+  const core::Tensor hidden = model.forward(off, model.pass(batch)).hidden.value;
+  data::Hdf5File file = data::Hdf5File::create(out);
+  file.write_dataset("/tokens", batch.tokens);
+  file.create_dataset("/logits", core::DType::F32, {n, source.config.vocabulary});
+  for (std::int64_t first = 0; first < n; first += rows_at_once) {
+    const std::int64_t count = std::min(rows_at_once, n - first);
+    const core::Tensor logits = core::linear(off, core::constant(hidden.rows(first, count)), model.head()).value;
+    const std::vector<std::int64_t> offset = {first, 0};
+    file.write("/logits", core::DType::F32, logits.data<float>(), offset, logits.shape());
+  }
+  file.close();
+  fmt::print("{}: logits of {} tokens\n", out.string(), n);
+}
+
+/// Calls f(rank, model) with a model that every rank holds whole.
+template <class F>
+void with_model(const ModelSource& source, const RunConfig& config, F&& f) {
+  parallel::MpiWorld world(std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)));
+  Rank rank(world.comm(), "", threads_of_rank(config.train.threads));
+  nn::Transformer model(source.config, rank.sharded(core::DType::F32));
+  model.load(*source.reader);
+  f(rank, model);
+}
+
+}  // namespace
+
+int run_eval(const EvalOptions& options) {
+  if (options.logits.has_value() != options.tokens.has_value())
+    core::fail_usage("eval: --tokens and --logits go together");
+  if (options.logits) {
+    write_logits(open_model(options.model), *options.tokens, *options.logits);
+    return 0;
+  }
+  // A config means the newest checkpoint of its run, where it has one; else the student as it starts.
+  ModelSource source;
+  RunConfig config;
+  if (is_config(options.model)) {
+    config = load_config(options.model, options.sets);
+    if (!data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty())
+      source = open_model(config.output.dir);
+  } else {
+    source = open_model(options.model);
+    if (source.kind != ModelKind::Checkpoint)
+      core::fail_usage("eval: {} names no text to measure on; give a config or a checkpoint, or --tokens and --logits",
+                       options.model.string());
+    const TrainerState where = trainer_state_from_json(source.trainer, options.model.string());
+    config = parse_config(where.run_config, options.model.string(), options.sets);
+  }
+  config.parallel.layout = "";
+  parallel::MpiWorld world(std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)));
+  Rank rank(world.comm(), config.parallel.layout, threads_of_rank(config.train.threads));
+  const Log log = make_log(rank.world().rank());
+  Session session(rank, config, log);
+  if (source.reader == nullptr)
+    session.start_student();
+  else
+    session.student->load(*source.reader);
+  HeldOut held_out = session.held_out();
+  const Evaluation result = held_out.evaluate(*session.student);
+  if (rank.is_first()) {
+    fmt::print("{}", to_text(result, source.reader == nullptr ? "at the start" : fmt::format("step {}", source.step)));
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
+int run_generate(const GenerateOptions& options) {
+  const ModelSource source = open_model(options.model);
+  const data::Tokenizer& tokenizer = source.require_tokenizer();
+  with_model(source, {}, [&](Rank& rank, const nn::Transformer& model) {
+    const bool first = rank.is_first();
+    const auto say = [&](const std::string& text) {
+      if (!first) return;
+      fmt::print("{}", text);
+      std::fflush(stdout);
+    };
+    const std::vector<std::int32_t> prompt = tokenizer.encode(options.prompt, /*parse_special=*/true);
+    data::StreamDecoder decoder(tokenizer);
+    say(options.prompt);
+    nn::generate(model, prompt,
+                 {.max_tokens = options.max_tokens,
+                  .sampling = {.temperature = options.temperature,
+                               .top_k = options.top_k,
+                               .top_p = options.top_p,
+                               .seed = options.seed},
+                  .stop = {tokenizer.eos_id(), tokenizer.end_of_text_id()},
+                  .is_first_rank = first,
+                  .on_token = [&](std::int32_t id) { say(decoder.feed(id)); }});
+    say(decoder.finish() + "\n");
+  });
+  return 0;
+}
+
+int run_convert(const ConvertOptions& options) {
+  const ModelSource source = open_model(options.source);
+  data::HuggingFaceExport out;
+  if (options.dtype == "float32")
+    out.dtype = core::DType::F32;
+  else if (options.dtype == "bfloat16")
+    out.dtype = core::DType::BF16;
+  else
+    core::fail_usage("--dtype is {}, expected float32 or bfloat16", options.dtype);
+  if (source.tokenizer) {
+    const data::HuggingFaceTokenizer tokenizer = source.tokenizer->to_hugging_face();
+    out.tokenizer_json = tokenizer.tokenizer_json;
+    out.tokenizer_config_json = tokenizer.tokenizer_config_json;
+    out.eos_token = source.tokenizer->eos_id();
+  }
+  data::export_hugging_face(*source.reader, source.config, options.destination, out);
+  fmt::print("{} -> {}: a Hugging Face directory, {}\n", options.source.string(), options.destination.string(),
+             options.dtype);
+  return 0;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,134 @@
+#include "launch/session.h"
+
+#include "core/nn/influence.h"
+#include "core/nn/student_init.h"
+#include "launch/step.h"
+#include "launch/token_cache.h"
+
+namespace limbeck::launch {
+
+using core::fail_usage;
+
+Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
+    : rank(rank_of_session), config(std::move(run_config)) {
+  if (config.teacher) open_teacher();
+  if (config.model && !config.model->source.empty()) student_source_ = open_model(config.model->source);
+  open_tokens(log);
+  const nn::ModelConfig architecture = student_architecture();
+  const auto s = config.data.sequence_length;
+  if (s > architecture.max_positions)
+    fail_usage("data.sequence_length is {}, expected at most the student's {} positions", s,
+               architecture.max_positions);
+  if (tokenizer->vocabulary_size() > architecture.vocabulary)
+    fail_usage("the tokenizer has {} tokens, expected at most the student's vocabulary of {}",
+               tokenizer->vocabulary_size(), architecture.vocabulary);
+  student = std::make_unique<nn::Transformer>(architecture, rank.sharded(config.precision.master));
+}
+
+void Session::open_teacher() {
+  teacher_source_ = open_model(config.teacher->source);
+  teacher =
+      std::make_unique<nn::Transformer>(teacher_source_.config, rank.frozen_copy(config.precision.frozen_storage));
+  teacher->load(*teacher_source_.reader);
+}
+
+void Session::open_tokens(const Log& log) {
+  if (config.data.tokenizer == "teacher") {
+    if (!teacher) fail_usage("data.tokenizer is \"teacher\", but the config has no teacher");
+    teacher_source_.require_tokenizer();
+    tokenizer = teacher_source_.tokenizer;
+  } else {
+    tokenizer = open_tokenizer(config.data.tokenizer);
+  }
+  if (teacher && tokenizer->vocabulary_size() > teacher->config().vocabulary)
+    fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
+               tokenizer->vocabulary_size(), teacher->config().vocabulary);
+  const auto file = std::make_shared<data::TokenFile>(token_prefix(rank, config.data, *tokenizer, log));
+  loader = std::make_unique<data::Loader>(file, data::LoaderOptions{.sequence_length = config.data.sequence_length,
+                                                                    .vocabulary = tokenizer->vocabulary_size(),
+                                                                    .seed = config.data.seed,
+                                                                    .held_out = config.data.held_out_fraction});
+}
+
+nn::ModelConfig Session::student_architecture() const {
+  if (!config.student_init) {
+    if (student_source_.reader) return student_source_.config;
+    nn::ModelConfig architecture = config.model->architecture;
+    if (architecture.vocabulary == 0) architecture.vocabulary = tokenizer->vocabulary_size();
+    return architecture;
+  }
+  const StudentInitConfig& init = *config.student_init;
+  nn::ModelConfig architecture = teacher->config();
+  if (init.choice == LayerChoice::List)
+    architecture.num_layers = static_cast<std::int64_t>(init.layers.size());
+  else if (init.num_layers > 0)
+    architecture.num_layers = init.num_layers;
+  if (architecture.num_layers > teacher->config().num_layers)
+    fail_usage("student_init.num_layers is {}, expected at most the teacher's {}", architecture.num_layers,
+               teacher->config().num_layers);
+  if (init.upcycle) {
+    const UpcycleConfig& u = *init.upcycle;
+    if (u.slices < 1 || architecture.mlp_width % u.slices != 0)
+      fail_usage("student_init.upcycle.slices is {}, expected a divisor of the teacher's feed-forward width {}",
+                 u.slices, architecture.mlp_width);
+    architecture.moe.num_experts = u.experts;
+    architecture.moe.experts_per_token = u.experts_per_token;
+    architecture.moe.expert_width = architecture.mlp_width / u.slices;
+    architecture.moe.renormalise = true;
+  }
+  return architecture;
+}
+
+void Session::start_student() {
+  if (!config.student_init) {
+    if (!student_source_.reader)
+      student->init_random(config.train.seed);
+    else
+      student->load(*student_source_.reader);
+    return;
+  }
+  const StudentInitConfig& init = *config.student_init;
+  const std::int64_t depth = teacher->config().num_layers;
+  const std::int64_t keep = student->config().num_layers;
+  if (init.choice == LayerChoice::List) {
+    start.layers = init.layers;
+  } else if (init.choice == LayerChoice::EvenlySpaced) {
+    start.layers = nn::evenly_spaced_layers(depth, keep);
+  } else {
+    const std::int64_t s = config.data.sequence_length;
+    const std::int64_t count = std::max<std::int64_t>(1, init.calibration_tokens / s);
+    const data::TokenBatch calibration = loader->fetch(0, count);
+    const auto [first, end] = share(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
+    start.influence =
+        nn::block_influence(*teacher, make_batch(rank.memory(), calibration, first, end - first), *rank.comms().batch);
+    start.layers = nn::layers_of_greatest_influence(start.influence, keep);
+  }
+  const nn::LayerSkip skipped(*teacher_source_.reader, depth, start.layers);
+  if (!init.upcycle) return student->load(skipped);
+  nn::ModelConfig dense = teacher->config();
+  dense.num_layers = keep;
+  const UpcycleConfig& u = *init.upcycle;
+  const nn::Upcycled upcycled(skipped, dense,
+                              {.slices = u.slices,
+                               .experts = u.experts,
+                               .experts_per_token = u.experts_per_token,
+                               .router_deviation = u.router_std},
+                              /*renormalise=*/true, config.train.seed);
+  start.is_exact = upcycled.is_exact();
+  student->load(upcycled);
+}
+
+HeldOut Session::held_out() {
+  const std::int64_t wanted = std::max<std::int64_t>(1, config.train.eval_tokens / config.data.sequence_length);
+  const std::int64_t there = loader->num_held_out_sequences();
+  if (there == 0)
+    fail_usage("data.held_out_fraction is {}: the held-out documents do not fill one sequence of {} tokens",
+               config.data.held_out_fraction, config.data.sequence_length);
+  return {rank, loader->held_out_batch(std::min(wanted, there)), teacher.get()};
+}
+
+data::TokenBatch Session::step_samples(std::int64_t next_sample) const {
+  return loader->fetch(next_sample, config.batch.sequences_per_step);
+}
+
+}  // namespace limbeck::launch

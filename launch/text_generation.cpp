@@ -1,0 +1,22 @@
+#include "launch/text_generation.h"
+
+namespace limbeck::launch {
+
+std::string continue_prompt(const nn::Transformer& model, const Session& session, bool is_cut) {
+  const GenerationConfig& config = session.config.generation;
+  if (config.prompt.empty()) return "";
+  const std::vector<std::int32_t> prompt = session.tokenizer->encode(config.prompt, /*parse_special=*/true);
+  const std::vector<std::int32_t> ids = nn::generate(
+      model, prompt,
+      {.max_tokens = config.max_tokens,
+       .sampling =
+           {.temperature = config.temperature, .top_k = config.top_k, .top_p = config.top_p, .seed = config.seed},
+       .stop = {session.tokenizer->eos_id(), session.tokenizer->end_of_text_id()},
+       .is_first_rank = !is_cut || session.rank.is_first()});
+  data::StreamDecoder decoder(*session.tokenizer);
+  std::string text;
+  for (const auto id : ids) text += decoder.feed(id);
+  return text + decoder.finish();
+}
+
+}  // namespace limbeck::launch

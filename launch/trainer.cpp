@@ -1,0 +1,219 @@
+#include "launch/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "data/checkpoint.h"
+#include "launch/distill_report.h"
+#include "launch/gradient_dump.h"
+#include "launch/machine_peak.h"
+#include "launch/model_source.h"
+#include "launch/progress.h"
+#include "launch/stop_flag.h"
+#include "optim/clip.h"
+#include "optim/objectives.h"
+
+namespace limbeck::launch {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using core::check;
+
+std::unique_ptr<core::Objective> make_objective(const RunConfig& config, bool has_teacher) {
+  if (!has_teacher) return std::make_unique<optim::LanguageModelling>();
+  return std::make_unique<optim::Distillation>(optim::DistillationSettings{
+      .cross_entropy_weight = config.objective.cross_entropy_weight, .temperature = config.objective.temperature});
+}
+
+optim::Schedule make_schedule(const RunConfig& config) {
+  optim::Schedule schedule;
+  schedule.kind =
+      config.schedule.kind == ScheduleKind::Constant ? optim::Schedule::Kind::Constant : optim::Schedule::Kind::Cosine;
+  schedule.peak_rate = config.optimizer.rate;
+  schedule.warmup_steps = config.schedule.warmup_steps;
+  schedule.num_steps = config.train.steps;
+  schedule.final_fraction = config.schedule.final_rate_fraction;
+  schedule.check_valid();
+  return schedule;
+}
+
+optim::AdamWSettings adamw_settings(const OptimizerConfig& config) {
+  return {.beta1 = config.beta1, .beta2 = config.beta2, .eps = config.eps, .weight_decay = config.weight_decay};
+}
+
+std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }
+
+/// Least and greatest share of the assignments that an expert got, and the entropy of the shares over that of an even
+/// split.
+nlohmann::ordered_json load_summary(const std::vector<double>& load) {
+  double total = 0;
+  for (const double n : load) total += n;
+  if (total <= 0) return {{"min", 0}, {"max", 0}, {"entropy", 0}};
+  double entropy = 0;
+  for (const double n : load)
+    if (n > 0) entropy -= n / total * std::log(n / total);
+  const auto [least, most] = std::minmax_element(load.begin(), load.end());
+  const double even = std::log(static_cast<double>(load.size()));
+  return {{"min", *least / total}, {"max", *most / total}, {"entropy", even > 0 ? entropy / even : 1}};
+}
+
+}  // namespace
+
+Trainer::Trainer(Session& session, const RunDirectory& directory, Log log, HeldOut* held_out)
+    : session_(session),
+      directory_(directory),
+      log_(std::move(log)),
+      held_out_(held_out),
+      objective_(make_objective(session.config, session.teacher != nullptr)),
+      parameters_(session.student->parameters()),
+      sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
+            bucket_bytes(session.config.parallel)),
+      optimizer_(optim::whole_fragments(parameters_), adamw_settings(session.config.optimizer)),
+      schedule_(make_schedule(session.config)) {
+  const std::int64_t s = session.config.data.sequence_length;
+  flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
+  if (session.teacher) flops_per_token_ += nn::forward_flops_per_token(session.teacher->config(), s);
+  core::Tensor peak = core::Tensor::zeros(session.rank.memory(), core::DType::F64, {1});
+  *peak.mutable_data<double>() = measure_peak_flops(threads_of_rank(session.config.train.threads));
+  session.rank.comms().batch->sum(peak);
+  peak_flops_ = core::host_value(peak);
+}
+
+core::StateDict Trainer::state() {
+  core::StateDict state = session_.student->state_dict();
+  state.merge(optimizer_.state_dict());
+  return state;
+}
+
+std::filesystem::path Trainer::save() {
+  const TrainerState where{.step = steps_done_,
+                           .next_sample = steps_done_ * session_.config.batch.sequences_per_step,
+                           .tokens = tokens_seen_,
+                           .run_config = to_textproto(session_.config)};
+  return save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
+                         checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
+                         static_cast<int>(session_.config.train.keep_checkpoints));
+}
+
+bool Trainer::resume() {
+  const auto folder = agree_on_checkpoint(session_.rank, directory_.checkpoints(), log_);
+  if (!folder) return false;
+  const ModelSource source = open_model(*folder, data::Checkpoint::Verify::Sizes);
+  check(source.config == session_.student->config(), "{}: holds another model than the config describes",
+        folder->string());
+  const TrainerState where = trainer_state_from_json(source.trainer, folder->string());
+  check(where.next_sample == where.step * session_.config.batch.sequences_per_step,
+        "{}: was made with {} sequences a step, the config says {}", folder->string(),
+        where.next_sample / std::max<std::int64_t>(1, where.step), session_.config.batch.sequences_per_step);
+  core::StateDict wanted = state();
+  for (auto& [name, entry] : wanted) source.reader->read(name, entry);
+  steps_done_ = where.step;
+  tokens_seen_ = where.tokens;
+  optimizer_.set_num_steps(where.step);
+  log_->info("continuing from {} after step {}", folder->string(), steps_done_);
+  return true;
+}
+
+bool Trainer::stop_is_agreed() {
+  core::Tensor flag = core::Tensor::zeros(session_.rank.memory(), core::DType::I64, {1});
+  *flag.mutable_data<std::int64_t>() = stop_requested() ? 1 : 0;
+  session_.rank.world().all_reduce(flag, core::Reduce::Max);
+  return core::host_values<std::int64_t>(flag)[0] != 0;
+}
+
+Throughput Trainer::throughput() const {
+  if (timed_seconds_ <= 0) return {};
+  const double rate = static_cast<double>(timed_tokens_) / timed_seconds_;
+  return {rate, rate * flops_per_token_ / peak_flops_, timed_seconds_};
+}
+
+StepReport Trainer::step(bool dump) {
+  const auto start = Clock::now();
+  StepReport report;
+  const RunConfig& config = session_.config;
+  const std::int64_t position = steps_done_ * config.batch.sequences_per_step;
+  const data::TokenBatch samples = session_.step_samples(position);
+  std::optional<GradientDump> gradients;
+  if (dump) gradients.emplace(session_.rank, *dump_, session_.student->config(), config, samples, parameters_);
+  report.result = forward_backward(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
+                                   {.micro_batches = config.batch.micro_batches,
+                                    .router_losses = {config.moe_loss.balance_weight, config.moe_loss.z_weight},
+                                    .recompute = config.train.recompute},
+                                   sync_);
+  report.step = steps_done_ + 1;
+  const double loss = report.result.loss();
+  check(std::isfinite(loss), "loss is not finite at step {}: it is {} (objective {}, balance {}, z {})", report.step,
+        loss, report.result.objective, report.result.balance, report.result.z);
+  const optim::GradientNorm norm = optim::gradient_norm(parameters_, session_.rank.world(), config.optimizer.clip_norm);
+  check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, report.step);
+  if (gradients) gradients->write(report.result, parameters_);
+  report.rate = schedule_.rate(report.step);
+  report.gradient_norm = norm.norm;
+  optimizer_.step(report.rate, norm.factor);
+
+  ++steps_done_;
+  tokens_seen_ += static_cast<std::int64_t>(samples.tokens.size());
+  report.tokens_seen = tokens_seen_;
+  report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  timed_seconds_ += report.seconds;
+  timed_tokens_ += static_cast<std::int64_t>(samples.tokens.size());
+  report.tokens_per_s = static_cast<double>(samples.tokens.size()) / report.seconds;
+  report.mfu = report.tokens_per_s * flops_per_token_ / peak_flops_;
+  return report;
+}
+
+nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
+  const StepResult& r = report.result;
+  nlohmann::ordered_json line = {
+      {"step", report.step}, {"tokens", report.tokens_seen},      {"loss", r.loss()},
+      {"lr", report.rate},   {"grad_norm", report.gradient_norm}, {"tokens_per_s", report.tokens_per_s},
+      {"mfu", report.mfu},   {"rss_bytes", peak_resident_bytes()}};
+  const double n = r.head.tokens;
+  line["ce"] = r.head.ce / n;
+  if (session_.teacher) {
+    line["kl"] = r.head.kl / n;
+    line["teacher_ce"] = r.head.teacher_ce / n;
+    line["top1_agreement"] = r.head.agreement / n;
+  }
+  if (!r.expert_load.empty()) {
+    line["balance_loss"] = r.balance;
+    line["z_loss"] = r.z;
+    line["expert_load"] = nlohmann::ordered_json::array();
+    for (const auto& load : r.expert_load) line["expert_load"].push_back(load_summary(load));
+  }
+  return line;
+}
+
+std::string Trainer::to_line(const StepReport& report) const {
+  const double n = report.result.head.tokens;
+  std::string line = fmt::format("loss {:.4f}", report.result.loss());
+  if (session_.teacher)
+    line += fmt::format("  kl {:.4f}  top-1 {:.3f}", report.result.head.kl / n, report.result.head.agreement / n);
+  line += fmt::format("  ce {:.4f}  grad {:.3f}  {:.0f} tokens/s  {:.0f} % of peak", report.result.head.ce / n,
+                      report.gradient_norm, report.tokens_per_s, 100 * report.mfu);
+  return line;
+}
+
+bool Trainer::run(std::int64_t last_step) {
+  const TrainConfig& train = session_.config.train;
+  std::optional<Metrics> metrics;
+  if (session_.rank.is_first()) metrics.emplace(directory_.metrics(), steps_done_);
+  Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
+  bool stopped = false;
+  while (steps_done_ < last_step && !stopped) {
+    const StepReport report = step(dump_ && steps_done_ + 1 == last_step);
+    nlohmann::ordered_json line = to_json(report);
+    if (held_out_ && train.eval_every_steps > 0 && steps_done_ % train.eval_every_steps == 0)
+      line.update(launch::to_json(held_out_->evaluate(*session_.student)));
+    if (metrics) metrics->write(line);
+    progress.update(steps_done_, to_line(report));
+    stopped = stop_is_agreed();
+    const bool due = train.checkpoint_every_steps > 0 && steps_done_ % train.checkpoint_every_steps == 0;
+    if (due || stopped || steps_done_ == last_step) save();
+  }
+  progress.finish();
+  return !stopped;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,87 @@
+// The loop of `train` and `distill`: steps, metrics, checkpoints, evaluations.
+//
+//     Trainer trainer(session, log, run_directory);
+//     if (options.resume) trainer.resume();
+//     bool finished = trainer.run(last_step);       // false: SIGTERM asked to stop; the state is saved
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/ops/objective.h"
+#include "launch/checkpointing.h"
+#include "launch/evaluation.h"
+#include "launch/log.h"
+#include "launch/metrics.h"
+#include "launch/run_directory.h"
+#include "launch/session.h"
+#include "launch/step.h"
+#include "optim/adamw.h"
+#include "optim/schedule.h"
+#include "parallel/gradient_sync.h"
+
+namespace limbeck::launch {
+
+/// What a run achieved, over the steps of this process.
+struct Throughput {
+  double tokens_per_s = 0;
+  double mfu = 0;      // share of the ranks' measured float32 peak: the model's operations, as the loop counts them
+  double seconds = 0;  // in steps
+};
+
+struct StepReport {
+  StepResult result;
+  std::int64_t step = 0;
+  std::int64_t tokens_seen = 0;
+  double rate = 0;
+  double gradient_norm = 0;  // before clipping
+  double seconds = 0;
+  double tokens_per_s = 0;
+  double mfu = 0;
+};
+
+class Trainer {
+ public:
+  /// Collective. `held_out` null: no evaluations while training.
+  Trainer(Session& session, const RunDirectory& directory, Log log, HeldOut* held_out);
+
+  /// Collective: continues from the newest good checkpoint of the run directory; false where there is none.
+  bool resume();
+  /// Collective: steps until `last_step` has been done, and saves. False: SIGTERM asked to stop; the state is saved.
+  bool run(std::int64_t last_step);
+  /// The gradients of the last step go to this file as well.
+  void dump_gradients_to(std::filesystem::path file) { dump_ = std::move(file); }
+
+  std::int64_t steps_done() const { return steps_done_; }
+  Throughput throughput() const;
+  std::filesystem::path save();
+
+ private:
+  StepReport step(bool dump);
+  nlohmann::ordered_json to_json(const StepReport& report) const;
+  std::string to_line(const StepReport& report) const;
+  bool stop_is_agreed();
+  core::StateDict state();
+
+  Session& session_;
+  const RunDirectory& directory_;
+  Log log_;
+  HeldOut* held_out_;
+  std::unique_ptr<core::Objective> objective_;
+  core::ParameterList parameters_;
+  parallel::GradientSync sync_;
+  optim::AdamW optimizer_;
+  optim::Schedule schedule_;
+  std::optional<std::filesystem::path> dump_;
+  double flops_per_token_ = 0;
+  double peak_flops_ = 0;  // of all ranks
+  std::int64_t steps_done_ = 0;
+  std::int64_t tokens_seen_ = 0;
+  std::int64_t timed_tokens_ = 0;  // of this process
+  double timed_seconds_ = 0;
+};
+
+}  // namespace limbeck::launch
