@@ -1,0 +1,297 @@
+// The fused head with its objectives, against the formulas written out in float64.
+#include "optim/objectives.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/ops/head_loss.h"
+#include "core/ops/linear.h"
+#include "tests/support/gradient_check.h"
+
+namespace limbeck::optim {
+namespace {
+
+using core::constant;
+using core::DType;
+using core::HeadOptions;
+using core::leaf;
+using core::LossStatistics;
+using core::Memory;
+using core::MemoryPtr;
+using core::OnlineTeacher;
+using core::Shape;
+using core::Tape;
+using core::Tensor;
+using core::Var;
+using testing::check_gradients;
+using testing::random_tensor;
+using testing::relative_difference;
+
+struct Case {
+  std::int64_t width = 3, teacher_width = 5, vocabulary = 7, valid = 7;
+  std::vector<std::int32_t> targets;
+  Tensor hidden, weight, teacher_hidden, teacher_weight;
+};
+
+Case make_case(const MemoryPtr& memory, std::vector<std::int32_t> targets, std::int64_t vocabulary = 7) {
+  Case c;
+  c.vocabulary = c.valid = vocabulary;
+  c.targets = std::move(targets);
+  const auto tokens = static_cast<std::int64_t>(c.targets.size());
+  c.hidden = random_tensor(memory, {tokens, c.width}, 1);
+  c.weight = random_tensor(memory, {vocabulary, c.width}, 2);
+  c.teacher_hidden = random_tensor(memory, {tokens, c.teacher_width}, 3);
+  c.teacher_weight = random_tensor(memory, {vocabulary, c.teacher_width}, 4);
+  return c;
+}
+
+Tensor targets_of(const Case& c) {
+  return Tensor::from<std::int32_t>(c.hidden.memory(), {static_cast<std::int64_t>(c.targets.size())}, c.targets);
+}
+
+std::vector<double> log_softmax(const Tensor& x, const Tensor& w, std::int64_t token, std::int64_t valid,
+                                double temperature) {
+  std::vector<double> z(static_cast<std::size_t>(valid), 0.0);
+  for (std::int64_t v = 0; v < valid; ++v) {
+    for (std::int64_t c = 0; c < x.shape()[1]; ++c)
+      z[v] += x.data<double>()[token * x.shape()[1] + c] * w.data<double>()[v * x.shape()[1] + c];
+    z[v] /= temperature;
+  }
+  double sum = 0;
+  for (const double value : z) sum += std::exp(value);
+  for (double& value : z) value -= std::log(sum);
+  return z;
+}
+
+/// Every statistic by its definition.
+LossStatistics by_definition(const Case& c, double alpha, double temperature, double weight) {
+  LossStatistics s;
+  for (std::size_t t = 0; t < c.targets.size(); ++t) {
+    if (c.targets[t] < 0) continue;
+    const auto token = static_cast<std::int64_t>(t);
+    const auto q = log_softmax(c.hidden, c.weight, token, c.valid, 1);
+    const auto p = log_softmax(c.teacher_hidden, c.teacher_weight, token, c.valid, 1);
+    const auto qt = log_softmax(c.hidden, c.weight, token, c.valid, temperature);
+    const auto pt = log_softmax(c.teacher_hidden, c.teacher_weight, token, c.valid, temperature);
+    double kl = 0, kl_tempered = 0;
+    for (std::size_t v = 0; v < q.size(); ++v) {
+      kl += std::exp(p[v]) * (p[v] - q[v]);
+      kl_tempered += std::exp(pt[v]) * (pt[v] - qt[v]);
+      s.sum_min += std::min(std::exp(p[v]), std::exp(q[v]));
+    }
+    const auto target = static_cast<std::size_t>(c.targets[t]);
+    s.tokens += 1;
+    s.ce -= q[target];
+    s.teacher_ce -= p[target];
+    s.kl += kl;
+    s.token_kl.push_back(kl);
+    s.agreement += std::max_element(q.begin(), q.end()) - q.begin() == std::max_element(p.begin(), p.end()) - p.begin();
+    s.loss += weight * (-alpha * q[target] + (1 - alpha) * temperature * temperature * kl_tempered);
+  }
+  return s;
+}
+
+void expect_equal(const LossStatistics& a, const LossStatistics& b, double tolerance = 1e-11) {
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_NEAR(a.loss, b.loss, tolerance);
+  EXPECT_NEAR(a.ce, b.ce, tolerance);
+  EXPECT_NEAR(a.teacher_ce, b.teacher_ce, tolerance);
+  EXPECT_NEAR(a.kl, b.kl, tolerance);
+  EXPECT_EQ(a.agreement, b.agreement);
+  EXPECT_NEAR(a.sum_min, b.sum_min, tolerance);
+  EXPECT_THAT(a.token_kl, ::testing::Pointwise(::testing::DoubleNear(tolerance), b.token_kl));
+}
+
+Var run(Tape& tape, const Case& c, const Var& hidden, const Var& weight, const core::Objective& objective,
+        const HeadOptions& options, LossStatistics& statistics) {
+  OnlineTeacher teacher(c.teacher_hidden, c.teacher_weight);
+  return core::head_loss(tape, hidden, weight, targets_of(c), objective, &teacher, *nn::single_communicators().tensor,
+                         options, statistics);
+}
+
+TEST(HeadLoss, StatisticsEqualTheirDefinitions) {
+  for (const int threads : {1, 2}) {
+    const auto memory = Memory::cpu(threads);
+    for (const auto& targets : std::vector<std::vector<std::int32_t>>{{}, {3}, {-1}, {0, -1, 6, 2, 2, -1, 5}})
+      for (const double temperature : {1.0, 2.5})
+        for (const double alpha : {0.0, 0.3, 1.0}) {
+          const Case c = make_case(memory, targets);
+          Tape tape(Tape::Mode::Off);
+          LossStatistics statistics;
+          statistics.keep_token_kl = true;
+          const Distillation objective({.ce_weight = alpha, .temperature = temperature});
+          const Var loss =
+              run(tape, c, constant(c.hidden), constant(c.weight), objective, {.weight = 0.2, .chunk = 3}, statistics);
+          expect_equal(statistics, by_definition(c, alpha, temperature, 0.2));
+          EXPECT_EQ(core::host_value(loss.value), statistics.loss);
+        }
+  }
+}
+
+TEST(HeadLoss, PaddedVocabularyIsMaskedOnBothSides) {
+  const auto memory = Memory::cpu(1);
+  Case c = make_case(memory, {0, 4, -1, 2});
+  c.valid = 5;
+  Tape tape;
+  LossStatistics statistics;
+  statistics.keep_token_kl = true;
+  const Var weight = leaf(c.weight);
+  const Var loss = run(tape, c, leaf(c.hidden), weight, Distillation({.ce_weight = 0.5, .temperature = 2}),
+                       {.weight = 0.5, .chunk = 2, .valid_vocabulary = 5}, statistics);
+  expect_equal(statistics, by_definition(c, 0.5, 2, 0.5));
+  EXPECT_EQ(core::host_values<double>(weight.slot->grad.rows(5, 2)), std::vector<double>(6, 0.0));
+  tape.backward(loss);
+}
+
+// The upstream gradient is 1 by contract, so check_gradients (which weights outputs) does not apply.
+void check_head_gradients(const Case& c, const core::Objective& objective, const HeadOptions& options) {
+  const auto value = [&](const Tensor& hidden, const Tensor& weight) {
+    Tape off(Tape::Mode::Off);
+    LossStatistics statistics;
+    return core::host_value(run(off, c, constant(hidden), constant(weight), objective, options, statistics).value);
+  };
+  Tape tape;
+  const Var hidden = leaf(c.hidden), weight = leaf(c.weight);
+  LossStatistics statistics;
+  const Var loss = run(tape, c, hidden, weight, objective, options, statistics);
+  tape.backward(loss);
+  constexpr double step = 1e-5;
+  for (const bool of_weight : {false, true}) {
+    const Tensor& at = of_weight ? c.weight : c.hidden;
+    const Tensor& gradient = (of_weight ? weight : hidden).slot->grad;
+    ASSERT_EQ(gradient.shape(), at.shape());
+    for (std::int64_t i = 0; i < at.numel(); ++i) {
+      const auto moved = [&](double by) {
+        Tensor x = at.clone();
+        x.mutable_data<double>()[i] += by;
+        return of_weight ? value(c.hidden, x) : value(x, c.weight);
+      };
+      ASSERT_NEAR(gradient.data<double>()[i], (moved(step) - moved(-step)) / (2 * step), 1e-8) << of_weight << i;
+    }
+  }
+}
+
+TEST(HeadLoss, GradientsEqualDifferences) {
+  const auto memory = Memory::cpu(1);
+  for (const auto& targets : std::vector<std::vector<std::int32_t>>{{}, {1}, {-1, -1}, {0, -1, 6, 2, 2}}) {
+    const Case c = make_case(memory, targets);
+    check_head_gradients(c, LanguageModelling(), {.weight = 0.3, .chunk = 2});
+    check_head_gradients(c, Distillation({.ce_weight = 0.3, .temperature = 1}), {.weight = 0.3, .chunk = 2});
+    check_head_gradients(c, Distillation({.ce_weight = 0.3, .temperature = 3}), {.weight = 0.3, .chunk = 4});
+    check_head_gradients(c, Distillation({.ce_weight = 0, .temperature = 1}),
+                         {.weight = 1, .chunk = 9, .valid_vocabulary = 7});
+  }
+}
+
+TEST(HeadLoss, DoesNotDependOnTheChunkAndAddsToTheSlots) {
+  const auto memory = Memory::cpu(1);
+  const Case c = make_case(memory, {0, -1, 6, 2, 2});
+  const auto gradients = [&](std::int64_t chunk, double preset) {
+    Tape tape;
+    const Var hidden = leaf(c.hidden), weight = leaf(c.weight);
+    for (const Var* v : {&hidden, &weight})
+      if (preset != 0) {
+        Tensor p = core::empty_like(v->value);
+        std::fill_n(p.mutable_data<double>(), p.numel(), preset);
+        core::accumulate(v->slot, p);
+      }
+    LossStatistics statistics;
+    tape.backward(run(tape, c, hidden, weight, Distillation({}), {.chunk = chunk}, statistics));
+    return std::pair{hidden.slot->grad, weight.slot->grad};
+  };
+  const auto whole = gradients(5, 0);
+  const auto parts = gradients(1, 2);
+  for (const auto& [a, b] : {std::pair{whole.first, parts.first}, std::pair{whole.second, parts.second}})
+    for (std::int64_t i = 0; i < a.numel(); ++i) EXPECT_NEAR(a.data<double>()[i] + 2, b.data<double>()[i], 1e-13);
+}
+
+TEST(HeadLoss, Float32AgreesWithFloat64) {
+  const auto memory = Memory::cpu(1);
+  std::vector<std::int32_t> targets(130);
+  for (std::size_t i = 0; i < targets.size(); ++i) targets[i] = i % 7 == 0 ? -1 : static_cast<std::int32_t>(i * 11);
+  const Case c = make_case(memory, targets, 1501);
+  const auto compute = [&](DType dtype) {
+    Case d = c;
+    for (Tensor* t : {&d.hidden, &d.weight, &d.teacher_hidden, &d.teacher_weight}) *t = t->to(dtype);
+    Tape tape;
+    LossStatistics statistics;
+    const Var hidden = leaf(d.hidden), weight = leaf(d.weight);
+    tape.backward(run(tape, d, hidden, weight, Distillation({.ce_weight = 0.1, .temperature = 1}),
+                      {.weight = 0.01, .chunk = 64}, statistics));
+    return std::tuple{statistics, hidden.slot->grad, weight.slot->grad};
+  };
+  const auto [exact, dx, dw] = compute(DType::F64);
+  const auto [rounded, dx32, dw32] = compute(DType::F32);
+  expect_equal(rounded, exact, 2e-4);
+  EXPECT_LE(relative_difference(dx32, dx), 2e-6);
+  EXPECT_LE(relative_difference(dw32, dw), 2e-6);
+}
+
+TEST(HeadLoss, OfEqualModelsHasNoDivergence) {
+  const auto memory = Memory::cpu(1);
+  Case c = make_case(memory, {0, 3, 6});
+  c.teacher_hidden = c.hidden;
+  c.teacher_weight = c.weight;
+  Tape tape;
+  LossStatistics s;
+  const Var hidden = leaf(c.hidden);
+  tape.backward(run(tape, c, hidden, constant(c.weight), Distillation({.ce_weight = 0}), {}, s));
+  EXPECT_NEAR(s.kl, 0, 1e-14);
+  EXPECT_EQ(s.agreement, 3);
+  EXPECT_NEAR(s.sum_min, 3, 1e-14);
+  EXPECT_EQ(s.ce, s.teacher_ce);
+  EXPECT_LE(std::abs(*std::max_element(hidden.slot->grad.data<double>(), hidden.slot->grad.data<double>() + 9)), 1e-15);
+}
+
+TEST(HeadLoss, TiedTopChoicesGoToTheLowerIndex) {
+  const auto memory = Memory::cpu(1);
+  Case c = make_case(memory, {0});
+  c.hidden = Tensor::from<double>(memory, {1, 3}, std::vector<double>{1, 0, 0});
+  c.weight.fill_zero();  // seven equal logits: index 0
+  c.teacher_hidden.fill_zero();
+  Tape tape(Tape::Mode::Off);
+  LossStatistics s;
+  run(tape, c, constant(c.hidden), constant(c.weight), Distillation({}), {}, s);
+  EXPECT_EQ(s.agreement, 1);
+  EXPECT_NEAR(s.ce, std::log(7.0), 1e-15);
+}
+
+TEST(HeadLoss, MemoryDoesNotGrowWithTokensTimesVocabulary) {
+  constexpr std::int64_t vocabulary = 4001, chunk = 16;
+  const auto peak = [&](std::size_t tokens) {
+    const auto memory = Memory::cpu(1);
+    const Case c = make_case(memory, std::vector<std::int32_t>(tokens, 1), vocabulary);
+    memory->reset_peak();
+    const auto before = memory->statistics().used_bytes;
+    Tape tape;
+    LossStatistics s;
+    tape.backward(run(tape, c, leaf(c.hidden), leaf(c.weight), Distillation({}), {.chunk = chunk}, s));
+    return memory->statistics().peak_bytes - before;
+  };
+  // From 64 to 640 tokens: only [T,C] numbers more, where the logits would be 18 MB more.
+  EXPECT_LE(peak(640) - peak(64), 2 * 576 * 3 * 8 + 8192);
+}
+
+TEST(HeadLoss, RefusesWhatItCannotDo) {
+  const auto memory = Memory::cpu(1);
+  const Case c = make_case(memory, {0, 1});
+  LossStatistics s;
+  Tape tape;
+  const auto comm = nn::single_communicators().tensor;
+  const Var loss = run(tape, c, leaf(c.hidden), leaf(c.weight), LanguageModelling(), {}, s);
+  core::accumulate(loss.slot, Tensor::from<double>(memory, {}, std::vector<double>{0.5}));
+  EXPECT_THROW(tape.run(), core::Error);
+  EXPECT_THROW(
+      core::head_loss(tape, leaf(c.hidden), leaf(c.weight), targets_of(c), Distillation({}), nullptr, *comm, {}, s),
+      core::Error);
+  EXPECT_THROW(core::head_loss(tape, leaf(c.hidden), leaf(c.weight), targets_of(c).rows(0, 1), LanguageModelling(),
+                               nullptr, *comm, {}, s),
+               core::Error);
+  EXPECT_THROW(Distillation({.ce_weight = 1.5}), core::Error);
+  EXPECT_THROW(Distillation({.temperature = 0}), core::Error);
+}
+
+}  // namespace
+}  // namespace limbeck::optim
