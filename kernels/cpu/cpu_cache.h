@@ -37,7 +37,6 @@ class Scratch {
 struct CpuCache {
   std::shared_ptr<void> products;  // of the file that defines the float product
   Scratch matmul;                  // widened tiles of a weight
-  Scratch attention;               // tiles of scores, per thread
 };
 
 }  // namespace limbeck::kernels
