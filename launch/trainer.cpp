@@ -22,8 +22,8 @@ using core::check;
 
 std::unique_ptr<core::Objective> make_objective(const RunConfig& config, bool has_teacher) {
   if (!has_teacher) return std::make_unique<optim::LanguageModelling>();
-  return std::make_unique<optim::Distillation>(optim::DistillationSettings{
-      .cross_entropy_weight = config.objective.cross_entropy_weight, .temperature = config.objective.temperature});
+  return std::make_unique<optim::Distillation>(optim::DistillationOptions{
+      .ce_weight = config.objective.cross_entropy_weight, .temperature = config.objective.temperature});
 }
 
 optim::Schedule make_schedule(const RunConfig& config) {

@@ -121,7 +121,7 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
   } while (first < num_tokens);
   if (!tape.is_replay()) statistics.add(sums);
 
-  Tensor value = Tensor::empty(memory, dtype, {});
+  Tensor value = Tensor::empty(memory, dtype, {1});
   dispatch_float("head_loss", dtype, [&]<class T>() { *value.mutable_data<T>() = static_cast<T>(sums.loss); });
   Var loss = tape.output(value, {&hidden, &weight});
   if (!loss.slot) return loss;
