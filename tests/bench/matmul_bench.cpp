@@ -13,6 +13,7 @@
 #include "core/ops/head_loss.h"
 #include "kernels/grouped_matmul.h"
 #include "kernels/matmul.h"
+#include "kernels/peak.h"
 #include "optim/objectives.h"
 
 namespace {
@@ -33,49 +34,6 @@ double seconds(const std::function<void()>& f) {
     total += t;
   }
   return best;
-}
-
-/// GFLOP/s of one thread in independent fused multiply-adds.
-[[gnu::target("avx512f")]] double peak_avx512() {
-  using Vector [[gnu::vector_size(64)]] = float;
-  constexpr std::int64_t steps = 4'000'000;
-  // Different starts: equal chains would be merged into one.
-  Vector a = Vector{} + 1.F, b = Vector{} + 2.F, c = Vector{} + 3.F, d = Vector{} + 4.F, e = Vector{} + 5.F;
-  Vector f = Vector{} + 6.F, g = Vector{} + 7.F, h = Vector{} + 8.F, k = Vector{} + 9.F, l = Vector{} + 10.F;
-  const Vector m = Vector{} + 0.999F, n = Vector{} + 0.001F;
-  double best = 1e9;
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    const auto start = std::chrono::steady_clock::now();
-    for (std::int64_t i = 0; i < steps; ++i) {
-      a = a * m + n, b = b * m + n, c = c * m + n, d = d * m + n, e = e * m + n;
-      f = f * m + n, g = g * m + n, h = h * m + n, k = k * m + n, l = l * m + n;
-    }
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  volatile float keep = (a + b + c + d + e + f + g + h + k + l)[0];
-  static_cast<void>(keep);
-  return static_cast<double>(steps) * 10 * 32 / best / 1e9;
-}
-
-[[gnu::target("avx2,fma")]] double peak_avx2() {
-  using Vector [[gnu::vector_size(32)]] = float;
-  constexpr std::int64_t steps = 4'000'000;
-  // Different starts: equal chains would be merged into one.
-  Vector a = Vector{} + 1.F, b = Vector{} + 2.F, c = Vector{} + 3.F, d = Vector{} + 4.F, e = Vector{} + 5.F;
-  Vector f = Vector{} + 6.F, g = Vector{} + 7.F, h = Vector{} + 8.F, k = Vector{} + 9.F, l = Vector{} + 10.F;
-  const Vector m = Vector{} + 0.999F, n = Vector{} + 0.001F;
-  double best = 1e9;
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    const auto start = std::chrono::steady_clock::now();
-    for (std::int64_t i = 0; i < steps; ++i) {
-      a = a * m + n, b = b * m + n, c = c * m + n, d = d * m + n, e = e * m + n;
-      f = f * m + n, g = g * m + n, h = h * m + n, k = k * m + n, l = l * m + n;
-    }
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  volatile float keep = (a + b + c + d + e + f + g + h + k + l)[0];
-  static_cast<void>(keep);
-  return static_cast<double>(steps) * 10 * 16 / best / 1e9;
 }
 
 Tensor filled(const core::MemoryPtr& memory, const core::Shape& shape) {
@@ -211,7 +169,9 @@ int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
   const auto memory = core::Memory::cpu(threads);
   const auto& cpu = std::get<kernels::Cpu>(memory->device());
-  const double one = __builtin_cpu_supports("avx512f") ? peak_avx512() : peak_avx2();
+  constexpr std::int64_t rounds = 1'000'000;
+  volatile float keep = 0;
+  const double one = kernels::fma_loop_flops(rounds) / seconds([&] { keep = kernels::fma_loop(cpu, rounds); }) / 1e9;
   std::printf("FMA peak of one thread: %.1f GFLOP/s; %d threads\n", one, threads);
   const double peak = one * threads;
   bench_products(memory, cpu, peak);
