@@ -32,7 +32,7 @@ struct TokenizeOptions {
   int threads = 1;
   std::int64_t max_document_bytes = std::int64_t{1} << 30;
   /// Called now and then with what is done so far, from the calling thread.
-  std::function<void(const TokenizeCounts& so_far, std::int64_t files_done, std::int64_t num_files)> progress;
+  std::function<void(const TokenizeCounts& so_far, std::int64_t files_done, std::int64_t num_files)> progress = {};
 };
 
 /// Tokenizes every file of `paths` into the token file `prefix`, the end-of-text token after each document. The names

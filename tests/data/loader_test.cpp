@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "core/error.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::data {
