@@ -30,8 +30,8 @@ std::int32_t sample(std::span<const double> logits, const SamplingOptions& optio
 
 struct GenerateOptions {
   std::int64_t max_tokens = 64;
-  SamplingOptions sampling;
-  std::vector<std::int32_t> stop;  // a token that ends the text; it is not returned
+  SamplingOptions sampling = {};
+  std::vector<std::int32_t> stop = {};  // a token that ends the text; it is not returned
   bool use_cache = true;
   bool is_first_rank = true;  // of the batch group
   std::function<void(std::int32_t)> on_token = {};

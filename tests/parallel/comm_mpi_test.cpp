@@ -1,20 +1,15 @@
-// The cases of comm_cases.h over MPI. Started by mpirun (tests/CMakeLists.txt); rank 0 prints, others only what fails.
+// The cases of comm_cases.h over MPI.
 #include <gtest/gtest.h>
 
 #include <cstdio>
 
 #include "parallel/mpi_world.h"
+#include "tests/mpi_main/mpi_test.h"
 #include "tests/parallel/comm_cases.h"
 #include "tests/parallel/mesh_cases.h"
 
 namespace limbeck::testing {
 namespace {
-
-/// The world of this process, for the tests; one a process by nature.
-std::shared_ptr<WorldComm>& the_world() {
-  static std::shared_ptr<WorldComm> world;
-  return world;
-}
 
 class MpiComm : public ::testing::TestWithParam<CommCase> {};
 
@@ -72,32 +67,3 @@ TEST(Stops, DISABLED_WrongCounts) {
 
 }  // namespace
 }  // namespace limbeck::testing
-
-int main(int argc, char** argv) {
-  using namespace limbeck;
-  using limbeck::testing::the_world;
-  ::testing::InitGoogleTest(&argc, argv);
-  parallel::MpiWorld world(std::chrono::seconds(60));
-  the_world() = world.comm();
-  if (world.rank() != 0) {
-    auto& listeners = ::testing::UnitTest::GetInstance()->listeners();
-    class Failures final : public ::testing::EmptyTestEventListener {
-      void OnTestPartResult(const ::testing::TestPartResult& r) override {
-        if (r.failed()) std::fprintf(stderr, "%s:%d: %s\n", r.file_name(), r.line_number(), r.message());
-      }
-    };
-    delete listeners.Release(listeners.default_result_printer());
-    listeners.Append(new Failures);
-  }
-  std::int64_t code = RUN_ALL_TESTS();
-  try {
-    const auto memory = core::Memory::cpu(1);
-    const core::Tensor worst = core::Tensor::from<std::int64_t>(memory, {1}, std::span(&code, 1));
-    the_world()->all_reduce(worst, core::Reduce::Max);
-    code = worst.data<std::int64_t>()[0];
-  } catch (const core::Error&) {
-    code = 1;
-  }
-  the_world().reset();
-  return static_cast<int>(code);
-}

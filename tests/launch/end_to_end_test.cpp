@@ -1,0 +1,252 @@
+// The program as its users run it: under mpirun, killed, resumed, evaluated, converted.
+
+#include <gmock/gmock.h>
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <thread>
+
+#include "data/hdf5_file.h"
+#include "tests/support/run_limbeck.h"
+
+namespace limbeck {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using testing::Outcome;
+using testing::RunFolder;
+
+/// Waits until the run has written `lines` lines of metrics; false after a minute.
+bool wait_for_metrics(const RunFolder& folder, const std::string& run, std::size_t lines) {
+  for (int i = 0; i < 6000; ++i) {
+    const std::string text =
+        fs::exists(folder.path() / run / "metrics.jsonl") ? folder.read(run + "/metrics.jsonl") : "";
+    if (static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) >= lines) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+std::vector<fs::path> checkpoints(const RunFolder& folder, const std::string& run) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder.path() / run / "checkpoints")) found.push_back(entry.path());
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+TEST(EndToEnd, KilledInMidRunAndResumedIsBitIdentical) {
+  const RunFolder folder("kill");
+  const std::string train = "train tiny.textproto --set parallel.layout=ep2 --set train.steps=400";
+  const Outcome whole = folder.limbeck(train + " --steps 24 --out whole", 2);
+  ASSERT_EQ(whole.code, 0) << whole.output;
+
+  std::thread doomed([&] { folder.limbeck(train + " --out killed", 2); });
+  EXPECT_TRUE(wait_for_metrics(folder, "killed", 10));
+  testing::run_shell("pkill -9 -f -- '--out [k]illed'");
+  doomed.join();
+  const auto lines = folder.metrics("killed").size();
+  ASSERT_GE(lines, 10U);
+  ASSERT_LT(lines, 400U) << "the run ended before it was killed";
+  const auto last = folder.metrics("killed").back()["step"].get<std::int64_t>();
+  const Outcome resumed =
+      folder.limbeck(train + fmt::format(" --steps {} --out killed --resume", std::max<std::int64_t>(24, last + 2)), 2);
+  ASSERT_EQ(resumed.code, 0) << resumed.output;
+  EXPECT_THAT(resumed.output, HasSubstr("continuing from"));
+  const auto expected = folder.metrics("whole");
+  auto actual = folder.metrics("killed");
+  ASSERT_GE(actual.size(), expected.size());
+  for (std::size_t i = 0; i < actual.size(); ++i) EXPECT_EQ(actual[i]["step"], i + 1);  // no step twice, none left out
+  actual.resize(expected.size());
+  EXPECT_EQ(actual, expected);
+}
+
+TEST(EndToEnd, SavedOnTwoRanksContinuesOnOneAndFour) {
+  const RunFolder folder("reshard");
+  const std::string train = "train tiny.textproto ";
+  ASSERT_EQ(folder.limbeck(train + "--steps 8 --out two --set parallel.layout=ep2", 2).code, 0);
+  for (const char* run : {"one", "four"})
+    fs::copy(folder.path() / "two", folder.path() / run, fs::copy_options::recursive);
+  ASSERT_EQ(folder.limbeck(train + "--steps 13 --out two --resume --set parallel.layout=ep2", 2).code, 0);
+  const Outcome one = folder.limbeck(train + "--steps 13 --out one --resume");
+  ASSERT_EQ(one.code, 0) << one.output;
+  const Outcome four = folder.limbeck(train + "--steps 13 --out four --resume --set parallel.layout=dp2ep2", 4);
+  ASSERT_EQ(four.code, 0) << four.output;
+  const auto expected = folder.metrics("two");
+  ASSERT_EQ(expected.size(), 13U);
+  for (const char* run : {"one", "four"}) {
+    const auto actual = folder.metrics(run);
+    ASSERT_EQ(actual.size(), 13U);
+    for (std::size_t i = 8; i < 13; ++i) {
+      const double loss = expected[i]["loss"];
+      EXPECT_NEAR(actual[i]["loss"].get<double>(), loss, 1e-4 * loss) << run << " step " << i + 1;
+    }
+  }
+}
+
+TEST(EndToEnd, ADamagedCheckpointIsNamedAndTheOneBeforeIsUsed) {
+  const RunFolder folder("damage");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 8 --out run").code, 0);
+  const fs::path newest = folder.path() / "run/checkpoints/step_8/rank_00000.h5";
+  ASSERT_TRUE(fs::exists(newest));
+  {
+    std::fstream file(newest, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(5000);
+    const char byte = static_cast<char>(file.get() ^ 4);
+    file.seekp(5000);
+    file.put(byte);
+  }
+  const Outcome resumed = folder.limbeck("train tiny.textproto --steps 9 --out run --resume");
+  ASSERT_EQ(resumed.code, 0) << resumed.output;
+  EXPECT_THAT(resumed.output, HasSubstr("step_8/rank_00000.h5"));
+  EXPECT_THAT(resumed.output, HasSubstr("step_4"));
+  EXPECT_EQ(folder.metrics("run").size(), 9U);
+}
+
+TEST(EndToEnd, SigtermSavesAndEndsWithZero) {
+  const RunFolder folder("sigterm");
+  Outcome stopped;
+  std::thread run([&] {
+    stopped = folder.limbeck(
+        "train tiny.textproto --set train.steps=100000 --set train.checkpoint_every_steps=0 --out stopped", 2);
+  });
+  EXPECT_TRUE(wait_for_metrics(folder, "stopped", 5));
+  testing::run_shell("pkill -TERM -f -- 'mpirun.*--out [s]topped'");
+  run.join();
+  EXPECT_EQ(stopped.code, 0) << stopped.output;
+  EXPECT_THAT(stopped.output, HasSubstr("--resume"));
+  const auto saved = checkpoints(folder, "stopped");
+  ASSERT_EQ(saved.size(), 1U);
+  EXPECT_EQ(saved[0].filename(), fmt::format("step_{}", folder.metrics("stopped").size()));
+}
+
+TEST(EndToEnd, ALossThatIsNotFiniteStopsTheRunAndNamesTheStep) {
+  const RunFolder folder("nan");
+  for (const int ranks : {1, 2}) {
+    const Outcome outcome = folder.limbeck(
+        fmt::format("train tiny.textproto --set optimizer.rate=1e30 --set optimizer.clip_norm=0 --out nan{}", ranks),
+        ranks);
+    EXPECT_EQ(outcome.code, 1) << outcome.output;
+    const auto errors = outcome.lines_with("limbeck: error");
+    ASSERT_EQ(errors.size(), 1U) << outcome.output;
+    EXPECT_THAT(errors[0], HasSubstr("not finite at step "));
+  }
+}
+
+TEST(EndToEnd, EvaluatingACheckpointGivesTheRowOfItsRunAgain) {
+  const RunFolder folder("eval");
+  const Outcome train = folder.limbeck("train tiny.textproto --steps 8 --out run");
+  ASSERT_EQ(train.code, 0) << train.output;
+  const Outcome eval = folder.limbeck("eval run");
+  ASSERT_EQ(eval.code, 0) << eval.output;
+  EXPECT_EQ(eval.lines_with("cross-entropy"), train.lines_with("cross-entropy"));
+  const Outcome on_two = folder.limbeck("eval run/checkpoints/step_8", 2);
+  EXPECT_EQ(on_two.lines_with("cross-entropy"), train.lines_with("cross-entropy")) << on_two.output;
+}
+
+TEST(EndToEnd, ConvertedModelHasTheSameLogits) {
+  const RunFolder folder("convert");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 4 --out run").code, 0);
+  const Outcome convert = folder.limbeck("convert run hf --dtype float32");
+  ASSERT_EQ(convert.code, 0) << convert.output;
+  EXPECT_TRUE(fs::exists(folder.path() / "hf/config.json"));
+  EXPECT_TRUE(fs::exists(folder.path() / "hf/tokenizer.json"));
+  folder.write("ids.txt", "104 101 108 108 111 32 256 0 17 200 31 7");
+  for (const char* model : {"run", "hf"}) {
+    const Outcome eval = folder.limbeck(fmt::format("eval {0} --tokens ids.txt --logits {0}.h5", model));
+    ASSERT_EQ(eval.code, 0) << eval.output;
+  }
+  const auto memory = core::Memory::cpu(1);
+  const auto logits = [&](const char* model) {
+    return core::host_values<float>(data::Hdf5File::open(folder.path() / fmt::format("{}.h5", model))
+                                        .read_dataset("/logits", memory, core::DType::F32));
+  };
+  const std::vector<float> a = logits("run");
+  ASSERT_EQ(a.size(), 12U * 257U);
+  EXPECT_EQ(a, logits("hf"));
+}
+
+TEST(EndToEnd, GenerationIsSeededAndTheSameUnderTwoRanks) {
+  const RunFolder folder("generate");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 8 --out run").code, 0);
+  const std::string generate = "generate run --prompt 'the still' --max-tokens 24 --seed ";
+  const Outcome once = folder.limbeck(generate + "5");
+  ASSERT_EQ(once.code, 0) << once.output;
+  EXPECT_THAT(once.output, HasSubstr("the still"));
+  EXPECT_EQ(folder.limbeck(generate + "5").output, once.output);
+  EXPECT_NE(folder.limbeck(generate + "6").output, once.output);
+  EXPECT_EQ(folder.limbeck(generate + "5", 2).output, once.output);
+}
+
+TEST(EndToEnd, DistillsFromATeacherThatItTrained) {
+  const RunFolder folder("distill");
+  const std::string teacher =
+      "train tiny.textproto --steps 8 --out teacher --set model.moe.num_experts=0 --set model.num_layers=3";
+  const Outcome trained = folder.limbeck(teacher);
+  ASSERT_EQ(trained.code, 0) << trained.output;
+  folder.write("distill.textproto", R"(
+teacher { source: "teacher" }
+student_init { num_layers: 2 calibration_tokens: 192 upcycle { slices: 2 experts: 4 experts_per_token: 2 } }
+data { text: "text" sequence_length: 48 held_out_fraction: 0.2 }
+objective { cross_entropy_weight: 0.1 }
+batch { sequences_per_step: 4 }
+train { steps: 12 eval_tokens: 384 checkpoint_every_steps: 6 eval_every_steps: 6 threads: 1 }
+generation { prompt: "the still " max_tokens: 8 }
+)");
+  const Outcome distilled = folder.limbeck("distill distill.textproto --set parallel.layout=ep2 --out student", 2);
+  ASSERT_EQ(distilled.code, 0) << distilled.output;
+  for (const char* text : {"KL to the teacher", "unigram", "tokens/s", "by the student after", "limbeck convert"})
+    EXPECT_THAT(distilled.output, HasSubstr(text));
+  const auto metrics = folder.metrics("student");
+  ASSERT_EQ(metrics.size(), 12U);
+  for (const char* field : {"kl", "ce", "teacher_ce", "top1_agreement", "expert_load"})
+    EXPECT_TRUE(metrics[0].contains(field)) << field;
+  for (const char* field : {"eval_ce", "eval_kl", "eval_top1_agreement", "eval_sum_min"})
+    EXPECT_TRUE(metrics[5].contains(field)) << field;
+  EXPECT_LT(metrics[11]["eval_kl"], metrics[5]["eval_kl"].get<double>() + 0.05);
+}
+
+TEST(EndToEnd, WrongUseIsOneLineOnOneRank) {
+  const RunFolder folder("wrong");
+  folder.write("broken.textproto", "model {\n  width: 32\n  wdith: 32\n}\n");
+  folder.write("ids.txt", "1 2 three");
+  folder.write("not_gguf", "hello");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run").code, 0);
+  struct Case {
+    const char* arguments;
+    int code;
+    const char* place;
+  };
+  for (const Case& c : std::initializer_list<Case>{
+           {"train broken.textproto", 2, "broken.textproto:3:"},
+           {"train tiny.textproto --set train.stepps=3", 2, "train.stepps"},
+           {"train tiny.textproto --set train.steps=many", 2, "train.steps"},
+           {"train tiny.textproto --set parallel.layout=dp3", 2, "dp3"},
+           {"train tiny.textproto --set parallel.layout=xp2", 2, "xp2"},
+           {"train tiny.textproto --set model.num_kv_heads=3", 2, "num_kv_heads"},
+           {"train tiny.textproto --set data.sequence_length=100000 --out a", 2, "sequence_length"},
+           {"train tiny.textproto --set data.text=[/no/such/folder] --out b", 1, "/no/such/folder"},
+           {"train tiny.textproto --set data.tokenizer=teacher --out c", 2, "tokenizer"},
+           {"train tiny.textproto --out run", 2, "run"},
+           {"train missing.textproto", 2, "missing.textproto"},
+           {"distill tiny.textproto", 2, "teacher"},
+           {"eval not_gguf --tokens ids.txt --logits o.h5", 1, "not_gguf"},
+           {"eval run --tokens ids.txt --logits o.h5", 1, "three"},
+           {"eval run --tokens nowhere --logits o.h5", 1, "nowhere"},
+           {"eval run --tokens ids.txt", 2, "--logits"},
+           {"generate nowhere --prompt x", 2, "nowhere"},
+           {"convert run hf --dtype float7", 2, "float7"}}) {
+    const Outcome outcome = folder.limbeck(c.arguments);
+    EXPECT_EQ(outcome.code, c.code) << c.arguments << "\n" << outcome.output;
+    const auto errors = outcome.lines_with("limbeck: error");
+    ASSERT_EQ(errors.size(), 1U) << c.arguments << "\n" << outcome.output;
+    EXPECT_THAT(errors[0], HasSubstr(c.place)) << c.arguments;
+  }
+  const Outcome two = folder.limbeck("train broken.textproto", 2);
+  EXPECT_EQ(two.code, 2) << two.output;
+  EXPECT_EQ(two.lines_with("limbeck: error").size(), 1U) << two.output;
+}
+
+}  // namespace
+}  // namespace limbeck

@@ -1,0 +1,123 @@
+// Promise 1: loss and every gradient are the same under any layout. The reference is PyTorch's (tests/golden/models),
+// so each layout is checked against an independent one.
+
+#include "tests/support/layouts.h"
+
+#include <gtest/gtest.h>
+
+#include "optim/adamw.h"
+#include "optim/clip.h"
+#include "tests/support/thread_ranks.h"
+
+namespace limbeck {
+namespace {
+
+using core::DType;
+using testing::GoldenModel;
+
+struct Layout {
+  const char* name;
+  int ranks;
+};
+
+class LayoutTest : public ::testing::TestWithParam<Layout> {
+ protected:
+  static void on_ranks(const std::function<void(launch::Rank&)>& body) {
+    testing::run_ranks(GetParam().ranks, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, GetParam().name, 1);
+      body(rank);
+    });
+  }
+};
+
+TEST_P(LayoutTest, Float64GradientsAreThoseOfPyTorch) {
+  on_ranks([](launch::Rank& rank) { testing::expect_every_golden(rank, DType::F64); });
+}
+
+TEST_P(LayoutTest, Float32GradientsAreThoseOfPyTorchUnderItsRouting) {
+  on_ranks([](launch::Rank& rank) { testing::expect_every_golden(rank, DType::F32); });
+}
+
+TEST_P(LayoutTest, RecomputeAndDelayedWeightPartsChangeNothing) {
+  on_ranks([](launch::Rank& rank) {
+    testing::expect_golden(rank, "moe_idle_expert.h5", DType::F64, {.recompute = true});
+    testing::expect_golden(rank, "moe.h5", DType::F64,
+                           {.micro_batches = 3, .recompute = true, .delay_weight_parts = true});
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Threads, LayoutTest,
+                         ::testing::Values(Layout{"dp1", 1}, Layout{"dp2", 2}, Layout{"ep2", 2}, Layout{"dp4", 4},
+                                           Layout{"dp2ep2", 4}, Layout{"ep4", 4}),
+                         [](const auto& layout) { return std::string(layout.param.name); });
+
+/// In float32, and in float64 where rounding is out of the way: Adam makes whole steps of gradients that are all but
+/// zero.
+class TenSteps : public ::testing::TestWithParam<std::tuple<const char*, DType, double>> {};
+
+TEST_P(TenSteps, LossesAreThoseOfPyTorch) {
+  const auto [file, dtype, tolerance] = GetParam();
+  const GoldenModel golden(file);
+  const std::vector<double> losses = golden.values("/steps/total");
+  const std::vector<double> norms = golden.values("/steps/grad_norm");
+  ASSERT_EQ(losses.size(), 10U);
+  testing::run_ranks(1, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "dp1", 1);
+    nn::Transformer model(golden.config(), rank.sharded(dtype));
+    model.load(golden.parameters());
+    parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype);
+    optim::AdamW adamw(optim::whole_fragments(model.parameters()), {.beta1 = golden.number("beta1"),
+                                                                    .beta2 = golden.number("beta2"),
+                                                                    .eps = golden.number("epsilon"),
+                                                                    .weight_decay = golden.number("weight_decay")});
+    const optim::LanguageModelling objective;
+    for (std::size_t step = 0; step < losses.size(); ++step) {
+      const launch::StepResult result = launch::forward_backward(
+          rank, {model, nullptr, objective}, golden.samples(),
+          {.router_losses = {golden.number("balance_weight"), golden.number("z_weight")}}, sync);
+      EXPECT_NEAR(result.loss(), losses[step], tolerance * losses[step]) << "step " << step + 1;
+      const optim::GradientNorm norm =
+          optim::gradient_norm(model.parameters(), rank.world(), golden.number("clip_norm"));
+      EXPECT_NEAR(norm.norm, norms[step], 10 * tolerance * norms[step]) << "step " << step + 1;
+      adamw.step(golden.number("learning_rate"), norm.factor);
+    }
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, TenSteps,
+                         ::testing::Values(std::tuple{"dense.h5", DType::F32, 1e-4},
+                                           std::tuple{"moe.h5", DType::F32, 1e-4},
+                                           std::tuple{"dense.h5", DType::F64, 1e-9},
+                                           std::tuple{"moe.h5", DType::F64, 1e-9},
+                                           std::tuple{"moe_idle_expert.h5", DType::F64, 1e-9}));
+
+TEST(DistillationStep, GradientsAndStatisticsAreThoseOfPyTorch) {
+  const GoldenModel golden("distillation.h5");
+  for (const char* which : {"a", "b"}) {
+    const std::string group = std::string("/objectives/") + which;
+    testing::run_ranks(2, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, "ep2", 1);
+      nn::Transformer student(golden.config(), rank.sharded(DType::F64));
+      student.load(golden.parameters());
+      nn::Transformer teacher(golden.config("/teacher"), rank.frozen_copy(DType::F64));
+      teacher.load(golden.parameters("/teacher/parameters"));
+      parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
+      const optim::Distillation objective(
+          {.ce_weight = golden.number("alpha", group), .temperature = golden.number("temperature", group)});
+      const launch::StepResult result =
+          launch::forward_backward(rank, {student, &teacher, objective}, golden.samples(), {}, sync);
+      EXPECT_NEAR(result.loss(), golden.value(group + "/loss/total"), 1e-11);
+      EXPECT_LE(golden.worst_gradient_error(student.parameters(), group + "/gradients"), 1e-7);
+      const core::LossStatistics& s = result.head;
+      EXPECT_EQ(s.tokens, golden.number("num_valid"));
+      EXPECT_NEAR(s.ce / s.tokens, golden.value("/metrics/ce"), 1e-11);
+      EXPECT_NEAR(s.kl / s.tokens, golden.value("/metrics/kl"), 1e-11);
+      EXPECT_NEAR(s.teacher_ce / s.tokens, golden.value("/metrics/teacher_ce"), 1e-11);
+      EXPECT_NEAR(s.agreement / s.tokens, golden.value("/metrics/top1_agreement"), 1e-12);
+      EXPECT_NEAR(s.sum_min / s.tokens, golden.value("/metrics/sum_min"), 1e-11);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace limbeck

@@ -1,0 +1,60 @@
+// The tiny models of tests/golden/models: weights, a packed batch, and PyTorch's loss and gradients in float64.
+//
+//     GoldenModel golden("moe.h5");
+//     model.load(golden.parameters());
+//     EXPECT_LE(golden.worst_gradient_error(model.parameters()), 1e-5);
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "core/nn/transformer.h"
+#include "data/hdf5_file.h"
+#include "data/loader.h"
+
+namespace limbeck::testing {
+
+/// A group of an HDF5 file as named tensors: "/parameters/layers/0/..." as "layers.0....".
+class Hdf5Group : public core::StateReader {
+ public:
+  Hdf5Group(const std::string& file, const std::string& group);
+  std::string source() const override;
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+  void read(const std::string& name, core::StateEntry& entry) const override;
+
+ private:
+  data::Hdf5File file_;
+  std::string group_;
+  std::map<std::string, core::StateInfo> tensors_;
+};
+
+class GoldenModel {
+ public:
+  explicit GoldenModel(const std::string& name);
+
+  nn::ModelConfig config(const std::string& group = "/") const;
+  Hdf5Group parameters(const std::string& group = "/parameters") const { return {path_, group}; }
+  data::TokenBatch samples() const;
+  double number(const std::string& attribute, const std::string& group = "/") const;
+  /// A dataset's values, in float64.
+  std::vector<double> values(const std::string& path) const;
+  double value(const std::string& path) const { return values(path).at(0); }
+
+  /// Of the stored gradients (float32), as below.
+  double worst_gradient_error(const core::ParameterList& parameters, const std::string& group = "/gradients") const;
+
+ private:
+  std::string path_;
+  data::Hdf5File file_;
+};
+
+/// The worst of max|a-b| / max(max|b|, G/100) over this rank's parts of the parameters' gradients; `expected`: whole
+/// gradients by name, G the largest entry of all.
+double worst_gradient_error(const core::ParameterList& parameters,
+                            const std::map<std::string, std::vector<double>>& expected);
+
+/// A float32 or float64 tensor's values.
+std::vector<double> values_of(const core::Tensor& t);
+
+}  // namespace limbeck::testing

@@ -1,0 +1,84 @@
+// What the layout tests share between ranks that are threads and ranks under MPI.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "launch/step.h"
+#include "optim/objectives.h"
+#include "parallel/thread_world.h"
+#include "tests/support/golden_model.h"
+
+namespace limbeck::testing {
+
+/// Choices that PyTorch's weights lead to, as one rank alone makes them; replayed where sums are taken in another
+/// order.
+inline nn::RoutingLog reference_routing(const GoldenModel& golden) {
+  const auto memory = core::Memory::cpu(1);
+  nn::Transformer model(golden.config(), {.memory = memory, .dtype = core::DType::F64, .frozen = true});
+  model.load(golden.parameters());
+  nn::RoutingLog log;
+  const data::TokenBatch samples = golden.samples();
+  const nn::Batch batch = launch::make_batch(memory, samples, 0, samples.num_sequences);
+  nn::Pass pass = model.pass(batch);
+  pass.routing = &log;
+  core::Tape off(core::Tape::Mode::Off);
+  model.forward(off, pass);
+  return log;
+}
+
+/// Loss and gradients of the golden batch under one layout.
+struct Gradients {
+  double loss = 0;
+  std::map<std::string, std::vector<double>> whole = {};  // by parameter: of one rank alone, the global gradient
+};
+
+/// Checks this rank's loss and gradients against PyTorch's (1e-5 in float32 under the reference's routing; 1e-7 in
+/// float64, with which the golden gradients are stored) and, in float64 with free routing, against `one_rank` (1e-11).
+inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file, core::DType dtype,
+                                    launch::StepOptions options, const Gradients* one_rank) {
+  const GoldenModel golden(file);
+  const bool is_double = dtype == core::DType::F64;
+  nn::Transformer model(golden.config(), rank.sharded(dtype));
+  model.load(golden.parameters());
+  parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype, 4096);
+  const optim::LanguageModelling objective;
+  nn::RoutingLog reference = reference_routing(golden);
+  if (!is_double) options.routing = &reference;
+  options.router_losses = {golden.number("balance_weight"), golden.number("z_weight")};
+  const launch::StepResult result =
+      launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), options, sync);
+  const double expected = golden.value("/loss/total");
+  EXPECT_NEAR(result.loss(), expected, (is_double ? 1e-11 : 1e-5) * std::abs(expected));
+  EXPECT_LE(golden.worst_gradient_error(model.parameters()), is_double ? 1e-7 : 1e-5);
+
+  Gradients gradients{.loss = result.loss()};
+  for (const core::Parameter* p : model.parameters()) gradients.whole[p->name] = values_of(p->slot->grad);
+  if (one_rank && is_double) {
+    EXPECT_NEAR(result.loss(), one_rank->loss, 1e-11 * std::abs(one_rank->loss));
+    EXPECT_LE(worst_gradient_error(model.parameters(), one_rank->whole), 1e-11);
+  }
+  return gradients;
+}
+
+/// The same on every rank of a layout; the reference is a run of one rank with one micro-batch and nothing recomputed.
+inline void expect_golden(launch::Rank& rank, const std::string& file, core::DType dtype,
+                          const launch::StepOptions& options = {}) {
+  launch::Rank alone(parallel::ThreadWorld(1).comm(0), "dp1", 1);
+  const Gradients reference = check_gradients_of(alone, file, dtype, {}, nullptr);
+  check_gradients_of(rank, file, dtype, options, &reference);
+}
+
+/// Every golden model, with 1 and 3 micro-batches.
+inline void expect_every_golden(launch::Rank& rank, core::DType dtype) {
+  for (const char* file : {"dense.h5", "moe.h5", "moe_idle_expert.h5"})
+    for (const std::int64_t micro_batches : {1, 3}) {
+      SCOPED_TRACE(fmt::format("{} {} micro-batches {}", file, micro_batches, dtype));
+      expect_golden(rank, file, dtype, {.micro_batches = micro_batches});
+    }
+}
+
+}  // namespace limbeck::testing
