@@ -35,16 +35,16 @@ train() {
   local objective=$1 seed=$2 run
   run=$(directory "$objective" "$seed")
   [[ -z $(value "$run/metrics.jsonl" eval_kl) ]] || return 0
-  local sets=(train.seed="$seed" data.seed="$seed" train.steps="$steps" train.eval_every_steps="$steps"
-    train.eval_tokens=4096 train.checkpoint_every_steps=20 train.keep_checkpoints=1 parallel.layout=ep2)
-  [[ $objective == distillation ]] || sets+=(objective.cross_entropy_weight=1)
+  local sets=(--set train.seed="$seed" --set data.seed="$seed" --set train.steps="$steps" --set train.eval_every_steps="$steps"
+    --set train.eval_tokens=4096 --set train.checkpoint_every_steps=20 --set train.keep_checkpoints=1 --set parallel.layout=ep2)
+  [[ $objective == distillation ]] || sets+=(--set objective.cross_entropy_weight=1)
   echo "== $run" >&2
   mkdir -p "$runs"
   # --resume also begins a run of which there is nothing yet.
   mpirun --bind-to none --oversubscribe -n 2 build/release/bin/limbeck distill examples/distill_smollm2.textproto \
-    --out "$run" --resume "${sets[@]/#/--set=}" </dev/null 2>&1 | tee -a "$run.log" >&2
+    --out "$run" --resume "${sets[@]}" </dev/null 2>&1 | tee -a "$run.log" >&2
   [[ -n $(value "$run/metrics.jsonl" eval_kl) ]] || { echo "$0: error: $run did not finish" >&2; exit 1; }
-  rm -r "$run/checkpoints" # 1.5 GB a run; the figures are in metrics.jsonl
+  rm -r "$run/checkpoints" # they are large, and the figures are in metrics.jsonl
 }
 
 for seed in "${seeds[@]}"; do
