@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::data {
@@ -161,9 +162,7 @@ TEST(HuggingFace, BoxesOfStacksAndMatricesAreRead) {
 // tests/golden/safetensors/make_mixtral.py: transformers saved it, with expert + row/64 + column/4096 everywhere; gate
 // and up are rows 0-2 and 3-5 of one matrix there.
 TEST(HuggingFace, ReadsWhatTransformersSaved) {
-  const char* root = std::getenv("LIMBECK_SOURCE_DIR");
-  ASSERT_NE(root, nullptr);
-  const HuggingFaceModel model(fs::path(root) / "tests/golden/safetensors/mixtral");
+  const HuggingFaceModel model(testing::golden_folder() / "safetensors/mixtral");
   EXPECT_EQ(model.model_config().rope_base, 5000.0);
   EXPECT_EQ(model.model_config().moe.experts_per_token, 1);
   const auto memory = Memory::cpu(1);

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::data {
@@ -39,9 +40,7 @@ std::string with_header(const std::string& header, std::size_t data_bytes = 0) {
 
 // tests/golden/safetensors/make_golden.py wrote the file; the values are its.
 TEST(Safetensors, ReadsWhatPythonWrote) {
-  const char* source = std::getenv("LIMBECK_SOURCE_DIR");
-  ASSERT_NE(source, nullptr);
-  const SafetensorsFile file(std::filesystem::path(source) / "tests/golden/safetensors/tiny.safetensors");
+  const SafetensorsFile file(testing::golden_folder() / "safetensors/tiny.safetensors");
   EXPECT_EQ(file.tensors().size(), 7U);
   EXPECT_EQ(values<float>(file, "f16"), (std::vector<float>{0, -1.5F, 65504, 0x1p-24F, 1, INFINITY}));
   EXPECT_EQ(values<float>(file, "bf16"), (std::vector<float>{0, -1.5F, 65536, 0x1.02p-24F, 1, INFINITY}));

@@ -69,7 +69,7 @@ TEST(Matmul, EqualsTheNaiveProductForEveryTransposition) {
     const Cpu cpu = make_cpu(threads);
     for (const auto& e : extents)
       for (const auto& [ta, tb] : {std::pair{Transpose::No, Transpose::No}, std::pair{Transpose::No, Transpose::Yes},
-                                  std::pair{Transpose::Yes, Transpose::No}, std::pair{Transpose::Yes, Transpose::Yes}})
+                                   std::pair{Transpose::Yes, Transpose::No}, std::pair{Transpose::Yes, Transpose::Yes}})
         for (const int beta : {0, 1}) {
           compare<float, float>(cpu, e, ta, tb, static_cast<float>(beta), 1e-6);
           compare<double, double>(cpu, e, ta, tb, beta, 1e-15);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::launch {
@@ -144,9 +145,7 @@ TEST(CommandLine, CommandsThatAreNotBuiltDoNotExist) {
 
 /// Exit code and standard error of the built program; standard error alone, so that it is one line.
 std::pair<int, std::string> run_limbeck(const std::string& arguments) {
-  const char* build = std::getenv("LIMBECK_BINARY_DIR");
-  if (build == nullptr) return {-1, "run through ctest, or set LIMBECK_BINARY_DIR"};
-  const std::string command = std::string(build) + "/bin/limbeck " + arguments + " 2>&1 >/dev/null";
+  const std::string command = limbeck::testing::program().string() + " " + arguments + " 2>&1 >/dev/null";
   FILE* pipe = popen(command.c_str(), "r");
   std::string output;
   for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) output += static_cast<char>(c);

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "launch/config.pb.h"
+#include "tests/support/places.h"
 
 namespace limbeck::launch {
 namespace {
@@ -211,10 +212,8 @@ TEST(ConfigChecks, CommandsNeedTheirSections) {
 }
 
 TEST(ConfigExamples, AllLoad) {
-  const char* root = std::getenv("LIMBECK_SOURCE_DIR");
-  ASSERT_NE(root, nullptr) << "run through ctest, or set LIMBECK_SOURCE_DIR";
   int num_examples = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(std::filesystem::path(root) / "examples")) {
+  for (const auto& entry : std::filesystem::directory_iterator(limbeck::testing::source_folder() / "examples")) {
     if (entry.path().extension() != ".textproto") continue;
     ++num_examples;
     const RunConfig c = load_config(entry.path());

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/places.h"
+
 namespace {
 
 namespace fs = std::filesystem;
@@ -52,11 +54,10 @@ std::string fault(const SourceLine& line) {
 }
 
 std::vector<SourceLine> all_lines() {
-  const char* root = std::getenv("LIMBECK_SOURCE_DIR");
-  if (root == nullptr) return {};
+  const fs::path root = limbeck::testing::source_folder();
   std::vector<SourceLine> lines;
   for (const auto& [folder, targets] : may_include())
-    for (const auto& entry : fs::recursive_directory_iterator(fs::path(root) / folder)) {
+    for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
       const std::string extension = entry.path().extension().string();
       if (extension != ".h" && extension != ".cpp" && extension != ".cu" && extension != ".cuh") continue;
       std::ifstream in(entry.path());
@@ -69,7 +70,7 @@ std::vector<SourceLine> all_lines() {
 
 TEST(Structure, IncludesPointTheRightWayAndNothingBranches) {
   const auto lines = all_lines();
-  ASSERT_GT(lines.size(), 1000U) << "run through ctest, or set LIMBECK_SOURCE_DIR";
+  ASSERT_GT(lines.size(), 1000U);
   for (const SourceLine& line : lines) EXPECT_EQ(fault(line), "");
 }
 

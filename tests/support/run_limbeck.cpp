@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "tests/support/places.h"
 
 namespace limbeck::testing {
 namespace {
@@ -89,15 +90,13 @@ std::string RunFolder::read(const std::string& file) const {
 }
 
 std::string RunFolder::command(const std::string& arguments, int ranks) const {
-  const char* build = std::getenv("LIMBECK_BINARY_DIR");
-  core::check(build != nullptr, "LIMBECK_BINARY_DIR is not set; run the tests through ctest");
   const std::string launcher =
       ranks > 1 ? fmt::format(
                       "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe --bind-to none "
                       "-n {} ",
                       ranks)
                 : "";
-  return fmt::format("cd {} && OMP_NUM_THREADS=1 {}{}/bin/limbeck {}", path_.string(), launcher, build, arguments);
+  return fmt::format("cd {} && OMP_NUM_THREADS=1 {}{} {}", path_.string(), launcher, program().string(), arguments);
 }
 
 std::vector<nlohmann::json> RunFolder::metrics(const std::string& run) const {

