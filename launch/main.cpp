@@ -1,5 +1,8 @@
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -20,9 +23,19 @@ namespace {
 using limbeck::launch::CommandLine;
 using limbeck::launch::Invocation;
 
-/// Prints one error line for all ranks, and ends this one with `code`. Where rank 0 fails too, it speaks, and its end
-/// makes the launcher end the others while they wait here; otherwise the first rank that failed speaks, and those that
-/// were only told of it (`is_told`) keep silent as long as that may take.
+/// True for the first rank of this machine that asks. OpenMPI's folder of the job goes with the job.
+bool may_report() {
+  const char* folder = std::getenv("PMIX_SERVER_TMPDIR");
+  if (folder == nullptr) return true;
+  const int file =
+      ::open((std::string(folder) + "/limbeck_error").c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+  if (file < 0) return errno != EEXIST;
+  ::close(file);
+  return true;
+}
+
+/// Prints one error line for all ranks, and ends this one with `code`. Rank 0 speaks where it fails too; those that
+/// were only told of a failure (`is_told`) give the one that failed the time to say it.
 [[noreturn]] void end_with_error(int code, const std::string& what, bool is_told) {
   limbeck::launch::restore_sigterm();
   const int rank = limbeck::launch::launcher_rank().rank;
@@ -31,11 +44,13 @@ using limbeck::launch::Invocation;
     std::this_thread::sleep_for(std::chrono::seconds(3));
   else if (rank != 0)
     std::this_thread::sleep_for(std::chrono::seconds(1));
-  if (rank == 0)
-    fmt::print(stderr, "limbeck: error: {}\n", what);
-  else
-    fmt::print(stderr, "limbeck: error: rank {}: {}\n", rank, what);
-  std::fflush(stderr);
+  if (may_report()) {
+    if (rank == 0)
+      fmt::print(stderr, "limbeck: error: {}\n", what);
+    else
+      fmt::print(stderr, "limbeck: error: rank {}: {}\n", rank, what);
+    std::fflush(stderr);
+  }
   std::_Exit(code);  // other threads of this rank may still wait for their peers
 }
 

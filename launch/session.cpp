@@ -13,7 +13,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     : rank(rank_of_session), config(std::move(run_config)) {
   if (config.teacher) open_teacher();
   if (config.model && !config.model->source.empty()) student_source_ = open_model(config.model->source);
-  open_tokens(log);
+  choose_tokenizer();
   const nn::ModelConfig architecture = student_architecture();
   const auto s = config.data.sequence_length;
   if (s > architecture.max_positions)
@@ -22,6 +22,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (tokenizer->vocabulary_size() > architecture.vocabulary)
     fail_usage("the tokenizer has {} tokens, expected at most the student's vocabulary of {}",
                tokenizer->vocabulary_size(), architecture.vocabulary);
+  open_text(log);
   student = std::make_unique<nn::Transformer>(architecture, rank.sharded(config.precision.master));
 }
 
@@ -32,7 +33,7 @@ void Session::open_teacher() {
   teacher->load(*teacher_source_.reader);
 }
 
-void Session::open_tokens(const Log& log) {
+void Session::choose_tokenizer() {
   if (config.data.tokenizer == "teacher") {
     if (!teacher) fail_usage("data.tokenizer is \"teacher\", but the config has no teacher");
     teacher_source_.require_tokenizer();
@@ -43,6 +44,9 @@ void Session::open_tokens(const Log& log) {
   if (teacher && tokenizer->vocabulary_size() > teacher->config().vocabulary)
     fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
                tokenizer->vocabulary_size(), teacher->config().vocabulary);
+}
+
+void Session::open_text(const Log& log) {
   const auto file = std::make_shared<data::TokenFile>(token_prefix(rank, config.data, *tokenizer, log));
   loader = std::make_unique<data::Loader>(file, data::LoaderOptions{.sequence_length = config.data.sequence_length,
                                                                     .vocabulary = tokenizer->vocabulary_size(),

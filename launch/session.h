@@ -51,7 +51,8 @@ class Session {
 
  private:
   void open_teacher();
-  void open_tokens(const Log& log);
+  void choose_tokenizer();
+  void open_text(const Log& log);
   nn::ModelConfig student_architecture() const;
 
   ModelSource teacher_source_;

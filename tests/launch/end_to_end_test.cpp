@@ -112,7 +112,7 @@ TEST(EndToEnd, SigtermSavesAndEndsWithZero) {
         "train tiny.textproto --set train.steps=100000 --set train.checkpoint_every_steps=0 --out stopped", 2);
   });
   EXPECT_TRUE(wait_for_metrics(folder, "stopped", 5));
-  testing::run_shell("pkill -TERM -f -- 'mpirun.*--out [s]topped'");
+  testing::run_shell("pkill -TERM -f -- '^[^ ]*/bin/limbeck .*--out [s]topped'");
   run.join();
   EXPECT_EQ(stopped.code, 0) << stopped.output;
   EXPECT_THAT(stopped.output, HasSubstr("--resume"));
@@ -231,7 +231,7 @@ TEST(EndToEnd, WrongUseIsOneLineOnOneRank) {
            {"train tiny.textproto --out run", 2, "run"},
            {"train missing.textproto", 2, "missing.textproto"},
            {"distill tiny.textproto", 2, "teacher"},
-           {"eval not_gguf --tokens ids.txt --logits o.h5", 1, "not_gguf"},
+           {"eval not_gguf --tokens ids.txt --logits o.h5", 2, "not_gguf"},
            {"eval run --tokens ids.txt --logits o.h5", 1, "three"},
            {"eval run --tokens nowhere --logits o.h5", 1, "nowhere"},
            {"eval run --tokens ids.txt", 2, "--logits"},
