@@ -34,7 +34,7 @@ std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& c
     std::vector<data::RankFileInfo> infos;
     for (const std::string& text : texts) infos.push_back(data::rank_file_info_from_text(text));
     final_folder = data::finish_checkpoint(folder, infos, extra).string();
-    data::prune_checkpoints(checkpoints, keep);
+    data::prune_checkpoints(checkpoints, keep, step);
   }
   return gather_strings(rank, final_folder).front();
 }
@@ -57,6 +57,7 @@ std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::
     if (found.empty()) return folder;
     log->warn("{}", found);
   }
+  if (!list.empty()) core::fail("{}: none of the checkpoints there is whole", checkpoints.string());
   return std::nullopt;
 }
 

@@ -1,8 +1,7 @@
 // What a run's checkpoint holds of the trainer, and how the ranks of a run write one together.
 //
-//     save_checkpoint(rank, run_dir / "checkpoints", step, state, extra, keep);
-//     auto folder = agree_on_checkpoint(rank, run_dir / "checkpoints");   // the newest good one, the same on every
-//     rank
+//     save_checkpoint(rank, run / "checkpoints", step, state, extra, keep);
+//     auto folder = agree_on_checkpoint(rank, run / "checkpoints", log);   // the same on every rank
 #pragma once
 
 #include <filesystem>
@@ -32,7 +31,7 @@ std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& c
                                       const core::StateDict& state, const std::string& extra, int keep);
 
 /// Collective: the newest checkpoint whose files are all whole (the ranks divide the hashing); bad ones are logged in
-/// one line each by rank 0. Nothing where there is none.
+/// one line each. Nothing where there is no checkpoint; throws where there are some and all are bad.
 std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints,
                                                          const Log& log);
 

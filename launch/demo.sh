@@ -40,6 +40,8 @@ run() {
 if [[ $(id -u) -eq 0 ]]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
+# On SIGTERM mpirun gives its ranks a second; saving may take longer.
+export OMPI_MCA_odls_base_sigkill_timeout=120
 # Each rank takes its share of the cores itself; two ranks also start where there is only one core.
 launch=(mpirun --bind-to none --oversubscribe -n 2 build/release/bin/limbeck)
 

@@ -1,6 +1,5 @@
 #include "launch/distill_report.h"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "data/atomic_file.h"
@@ -48,19 +47,25 @@ nlohmann::ordered_json to_json(const Evaluation& e) {
   return line;
 }
 
-void write_start(const std::filesystem::path& run, const DistillStart& start) {
-  data::write_file_atomically(
-      start_file(run), nlohmann::json(start).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n');
+std::string to_text(const DistillStart& start) {
+  return nlohmann::json(start).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
 }
 
-std::optional<DistillStart> read_start(const std::filesystem::path& run) {
-  std::ifstream in(start_file(run));
-  if (!in) return std::nullopt;
+DistillStart start_from_text(const std::string& text, const std::string& where) {
   try {
-    return nlohmann::json::parse(in).get<DistillStart>();
+    return nlohmann::json::parse(text).get<DistillStart>();
   } catch (const nlohmann::json::exception& e) {
-    core::fail("{}: not the start of a distillation run: {}", start_file(run).string(), e.what());
+    core::fail("{}: not the start of a distillation run: {}", where, e.what());
   }
+}
+
+void write_start(const std::filesystem::path& run, const DistillStart& start) {
+  data::write_file_atomically(start_file(run), to_text(start));
+}
+
+DistillStart read_start(const std::filesystem::path& run) {
+  const std::string file = start_file(run).string();
+  return start_from_text(data::read_text_file(file, std::uintmax_t{1} << 24U), file);
 }
 
 std::string to_text(const DistillReport& r) {

@@ -41,8 +41,11 @@ struct DistillReport {
 nlohmann::ordered_json to_json(const Evaluation& evaluation);
 
 void write_start(const std::filesystem::path& run, const DistillStart& start);
-/// Nothing where the run directory has none; throws, naming the file, where it is damaged.
-std::optional<DistillStart> read_start(const std::filesystem::path& run);
+/// Throws, naming the file, where the run directory has none or it is damaged.
+DistillStart read_start(const std::filesystem::path& run);
+/// As JSON, and back; `where` is named where it cannot be read.
+std::string to_text(const DistillStart& start);
+DistillStart start_from_text(const std::string& text, const std::string& where);
 
 /// The table, the figures of the run, the continuations, where the student lies and what to try next.
 std::string to_text(const DistillReport& report);

@@ -62,9 +62,9 @@ void GradientDump::write(const StepResult& result, const core::ParameterList& pa
   const double n = result.head.tokens;
   loss("/loss/total", result.loss());
   loss("/loss/ce", result.head.ce / n);
-  loss("/loss/kl", result.head.kl / n);
-  loss("/loss/balance", balance_weight_ > 0 ? result.balance / balance_weight_ : 0);
-  loss("/loss/z", z_weight_ > 0 ? result.z / z_weight_ : 0);
+  if (result.head.kl > 0) loss("/loss/kl", result.head.kl / n);
+  if (balance_weight_ > 0) loss("/loss/balance", result.balance / balance_weight_);
+  if (z_weight_ > 0) loss("/loss/z", result.z / z_weight_);
   file_->close();
   file_.reset();
 }

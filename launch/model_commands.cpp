@@ -17,7 +17,6 @@
 #include "launch/model_source.h"
 #include "launch/run_directory.h"
 #include "launch/session.h"
-#include "parallel/mpi_world.h"
 
 namespace limbeck::launch {
 namespace {
@@ -90,22 +89,13 @@ void write_logits(const ModelSource& source, const fs::path& token_file, const f
   fmt::print("{}: logits of {} tokens\n", out.string(), n);
 }
 
-/// Calls f(rank, model) with a model that every rank holds whole.
-template <class F>
-void with_model(const ModelSource& source, const RunConfig& config, F&& f) {
-  parallel::MpiWorld world(std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)));
-  Rank rank(world.comm(), "", threads_of_rank(config.train.threads));
-  nn::Transformer model(source.config, rank.sharded(core::DType::F32));
-  model.load(*source.reader);
-  f(rank, model);
-}
-
 }  // namespace
 
 int run_eval(const EvalOptions& options) {
   if (options.logits.has_value() != options.tokens.has_value())
     core::fail_usage("eval: --tokens and --logits go together");
   if (options.logits) {
+    if (launcher_rank().rank != 0) return 0;  // one rank's work
     write_logits(open_model(options.model), *options.tokens, *options.logits);
     return 0;
   }
@@ -124,28 +114,32 @@ int run_eval(const EvalOptions& options) {
     const TrainerState where = trainer_state_from_json(source.trainer, options.model.string());
     config = parse_config(where.run_config, options.model.string(), options.sets);
   }
-  config.parallel.layout = "";
-  parallel::MpiWorld world(std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)));
-  Rank rank(world.comm(), config.parallel.layout, threads_of_rank(config.train.threads));
-  const Log log = make_log(rank.world().rank());
-  Session session(rank, config, log);
-  if (source.reader == nullptr)
-    session.start_student();
-  else
-    session.student->load(*source.reader);
-  HeldOut held_out = session.held_out();
-  const Evaluation result = held_out.evaluate(*session.student);
-  if (rank.is_first()) {
+  config.parallel.layout = "";  // whatever the ranks are now
+  config.teacher ? check_for_distill(config) : check_for_train(config);
+  in_world(config, [&](Rank& rank) {
+    Session session(rank, config, make_log(rank.world().rank()));
+    if (source.reader == nullptr)
+      session.start_student();
+    else
+      session.student->load(*source.reader);
+    std::optional<HeldOut> held_out = session.held_out();
+    if (!held_out)
+      core::fail_usage("eval: the {} held-out documents do not fill one sequence of {} tokens",
+                       session.loader->held_out_documents().size(), config.data.sequence_length);
+    const Evaluation result = held_out->evaluate(*session.student);
+    if (!rank.is_first()) return;
     fmt::print("{}", to_text(result, source.reader == nullptr ? "at the start" : fmt::format("step {}", source.step)));
     std::fflush(stdout);
-  }
+  });
   return 0;
 }
 
 int run_generate(const GenerateOptions& options) {
   const ModelSource source = open_model(options.model);
   const data::Tokenizer& tokenizer = source.require_tokenizer();
-  with_model(source, {}, [&](Rank& rank, const nn::Transformer& model) {
+  in_world({}, [&](Rank& rank) {
+    nn::Transformer model(source.config, {.memory = rank.memory(), .frozen = true, .comms = rank.comms()});
+    model.load(*source.reader);
     const bool first = rank.is_first();
     const auto say = [&](const std::string& text) {
       if (!first) return;
@@ -170,6 +164,7 @@ int run_generate(const GenerateOptions& options) {
 }
 
 int run_convert(const ConvertOptions& options) {
+  if (launcher_rank().rank != 0) return 0;  // one rank's work
   const ModelSource source = open_model(options.source);
   data::HuggingFaceExport out;
   if (options.dtype == "float32")

@@ -1,8 +1,12 @@
 #include "launch/rank.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 
+#include "launch/machine_peak.h"
 #include "parallel/expert_comm.h"
+#include "parallel/mpi_world.h"
 
 namespace limbeck::launch {
 
@@ -33,6 +37,19 @@ nn::ModelOptions Rank::sharded(core::DType dtype) const {
 
 nn::ModelOptions Rank::frozen_copy(core::DType dtype) const {
   return {.memory = memory_, .dtype = dtype, .frozen = true};
+}
+
+void in_world(const RunConfig& config, const std::function<void(Rank&)>& f) {
+  parallel::MpiWorld world(std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)));
+  try {
+    Rank rank(world.comm(), config.parallel.layout, threads_of_rank(config.train.threads));
+    f(rank);
+  } catch (const parallel::PeerError&) {
+    throw;  // everybody has heard it
+  } catch (const std::exception& e) {
+    world.comm()->abort(e.what());
+    throw;
+  }
 }
 
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine) {

@@ -10,6 +10,7 @@
 #include "core/memory.h"
 #include "core/nn/communicators.h"
 #include "core/nn/transformer.h"
+#include "launch/config.h"
 #include "parallel/mesh.h"
 #include "parallel/world.h"
 
@@ -37,6 +38,10 @@ class Rank {
   core::MemoryPtr memory_;
   nn::Communicators comms_;
 };
+
+/// Runs f on this process's rank of the world that the launcher started (a world of one without it), cut as the config
+/// says. The other ranks hear what f throws, in its own words; it is thrown on.
+void in_world(const RunConfig& config, const std::function<void(Rank&)>& f);
 
 /// Collective: a string of every rank, in rank order, on every rank.
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);

@@ -22,6 +22,9 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (tokenizer->vocabulary_size() > architecture.vocabulary)
     fail_usage("the tokenizer has {} tokens, expected at most the student's vocabulary of {}",
                tokenizer->vocabulary_size(), architecture.vocabulary);
+  if (teacher && teacher->config().vocabulary != architecture.vocabulary)
+    fail_usage("model.vocabulary is {}, expected the teacher's {}", architecture.vocabulary,
+               teacher->config().vocabulary);
   open_text(log);
   student = std::make_unique<nn::Transformer>(architecture, rank.sharded(config.precision.master));
 }
@@ -35,9 +38,11 @@ void Session::open_teacher() {
 
 void Session::choose_tokenizer() {
   if (config.data.tokenizer == "teacher") {
-    if (!teacher) fail_usage("data.tokenizer is \"teacher\", but the config has no teacher");
-    teacher_source_.require_tokenizer();
-    tokenizer = teacher_source_.tokenizer;
+    const ModelSource& source = teacher ? teacher_source_ : student_source_;
+    if (!source.reader)
+      fail_usage("data.tokenizer is \"teacher\", but the config names no teacher and no model.source");
+    source.require_tokenizer();
+    tokenizer = source.tokenizer;
   } else {
     tokenizer = open_tokenizer(config.data.tokenizer);
   }
@@ -58,7 +63,8 @@ nn::ModelConfig Session::student_architecture() const {
   if (!config.student_init) {
     if (student_source_.reader) return student_source_.config;
     nn::ModelConfig architecture = config.model->architecture;
-    if (architecture.vocabulary == 0) architecture.vocabulary = tokenizer->vocabulary_size();
+    if (architecture.vocabulary == 0)
+      architecture.vocabulary = teacher ? teacher->config().vocabulary : tokenizer->vocabulary_size();
     return architecture;
   }
   const StudentInitConfig& init = *config.student_init;
@@ -122,13 +128,11 @@ void Session::start_student() {
   student->load(upcycled);
 }
 
-HeldOut Session::held_out() {
+std::optional<HeldOut> Session::held_out() {
   const std::int64_t wanted = std::max<std::int64_t>(1, config.train.eval_tokens / config.data.sequence_length);
   const std::int64_t there = loader->num_held_out_sequences();
-  if (there == 0)
-    fail_usage("data.held_out_fraction is {}: the held-out documents do not fill one sequence of {} tokens",
-               config.data.held_out_fraction, config.data.sequence_length);
-  return {rank, loader->held_out_batch(std::min(wanted, there)), teacher.get()};
+  if (there == 0) return std::nullopt;
+  return std::make_optional<HeldOut>(rank, loader->held_out_batch(std::min(wanted, there)), teacher.get());
 }
 
 data::TokenBatch Session::step_samples(std::int64_t next_sample) const {

@@ -36,8 +36,8 @@ class Session {
   /// Collective. Fills the student's weights as the config says.
   void start_student();
 
-  /// The fixed sample of the held-out documents; collective.
-  HeldOut held_out();
+  /// Collective: the fixed sample of the held-out documents; nothing where they do not fill one sequence.
+  std::optional<HeldOut> held_out();
   /// What a step runs over: `next_sample` is the position that a checkpoint holds.
   data::TokenBatch step_samples(std::int64_t next_sample) const;
 

@@ -1,9 +1,10 @@
 // `limbeck train` and `limbeck distill`.
 
+#include <fmt/ranges.h>
+
 #include <cstdio>
 
 #include "core/nn/generation.h"
-#include "data/checkpoint.h"
 #include "launch/commands.h"
 #include "launch/distill_report.h"
 #include "launch/machine_peak.h"
@@ -12,7 +13,6 @@
 #include "launch/stop_flag.h"
 #include "launch/text_generation.h"
 #include "launch/trainer.h"
-#include "parallel/mpi_world.h"
 
 namespace limbeck::launch {
 namespace {
@@ -20,6 +20,9 @@ namespace {
 RunConfig resolve(const TrainOptions& options) {
   RunConfig config = load_config(options.config, options.sets);
   if (options.out) config.output.dir = *options.out;
+  const auto folder = options.dump_gradients.value_or("").parent_path();
+  if (!folder.empty() && !std::filesystem::is_directory(folder))
+    core::fail_usage("--dump-gradients: there is no folder {}", folder.string());
   if (options.steps && *options.steps < 1) core::fail_usage("--steps is {}, expected 1 or more", *options.steps);
   return config;
 }
@@ -55,11 +58,15 @@ std::vector<std::int64_t> unigram_counts(const Session& session) {
   return counts;
 }
 
-/// What was there before the first step: measured, or read back where the run goes on.
-DistillStart start_of(Session& session, HeldOut& held_out, const RunDirectory& directory, bool resumed,
-                      const Log& log) {
-  if (resumed)
-    if (const auto start = read_start(directory.path())) return *start;
+/// What was there before the first step, as the run that goes on wrote it down.
+DistillStart read_start_together(Rank& rank, const RunDirectory& directory) {
+  std::string text;
+  on_first_rank(rank, [&] { text = to_text(read_start(directory.path())); });
+  return start_from_text(gather_strings(rank, text).front(), directory.path().string());
+}
+
+/// The same, measured.
+DistillStart measure_start(Session& session, HeldOut& held_out, const RunDirectory& directory, const Log& log) {
   DistillStart start;
   log->info("measuring the student before, on {} held-out tokens", held_out.num_tokens());
   start.student = held_out.evaluate(*session.student);
@@ -75,11 +82,17 @@ DistillStart start_of(Session& session, HeldOut& held_out, const RunDirectory& d
   return start;
 }
 
-int run_training(const TrainOptions& options, bool distils) {
-  const RunConfig config = resolve(options);
-  distils ? check_for_distill(config) : check_for_train(config);
-  parallel::MpiWorld world(std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)));
-  Rank rank(world.comm(), config.parallel.layout, threads_of_rank(config.train.threads));
+void start_student(Session& session, const Log& log) {
+  session.start_student();
+  if (!session.start.layers.empty())
+    log->info("the student keeps the teacher's layers {}", fmt::join(session.start.layers, " "));
+  if (!session.start.is_exact)
+    log->warn(
+        "the start is not exact: slices = {} do not divide experts_per_token = {}, so the weights are only scaled",
+        session.config.student_init->upcycle->slices, session.config.student_init->upcycle->experts_per_token);
+}
+
+void train(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils) {
   const Log log = make_log(rank.world().rank());
   on_first_rank(rank, [&] { RunDirectory::open(config, options.resume); });
   const RunDirectory directory(config.output.dir);
@@ -87,37 +100,49 @@ int run_training(const TrainOptions& options, bool distils) {
 
   Session session(rank, config, log);
   say_what_runs(log, session, rank);
-  HeldOut held_out = session.held_out();
-  Trainer trainer(session, directory, log, &held_out);
+  std::optional<HeldOut> held_out = session.held_out();
+  const std::string too_short = fmt::format(
+      "the {} held-out documents do not fill one sequence of {} tokens (data.held_out_fraction is {})",
+      session.loader->held_out_documents().size(), config.data.sequence_length, config.data.held_out_fraction);
+  if (!held_out && distils) core::fail_usage("{}", too_short);
+  if (!held_out) log->warn("{}: nothing is evaluated", too_short);
+  Trainer trainer(session, directory, log, held_out ? &*held_out : nullptr);
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
   const bool resumed = options.resume && trainer.resume();
-  if (!resumed) session.start_student();
+  if (!resumed) start_student(session, log);
   std::optional<DistillStart> start;
-  if (distils) start = start_of(session, held_out, directory, resumed, log);
+  if (distils)
+    start = resumed ? read_start_together(rank, directory) : measure_start(session, *held_out, directory, log);
 
   if (!trainer.run(last_step(options, config))) {
     log->info("stopped at step {}; continue with --resume", trainer.steps_done());
-    return 0;
+    return;
   }
-  const Evaluation after = held_out.evaluate(*session.student);
-  const std::filesystem::path checkpoint = data::list_checkpoints(directory.checkpoints()).front();
-  if (!distils) {
-    if (rank.is_first())
-      fmt::print("{}\nThe model: {}\nNext:\n  limbeck generate {} --prompt \"...\"\n", to_text(after, "held out"),
-                 checkpoint.string(), directory.path().string());
-    return 0;
+  const Evaluation after = held_out ? held_out->evaluate(*session.student) : Evaluation{};
+  std::string report;
+  if (distils) {
+    report = to_text(DistillReport{.start = *start,
+                                   .student = after,
+                                   .student_text = continue_prompt(*session.student, session, /*is_cut=*/true),
+                                   .prompt = config.generation.prompt,
+                                   .throughput = trainer.throughput(),
+                                   .peak_bytes_a_rank = greatest_peak_memory(rank),
+                                   .num_ranks = rank.world().size(),
+                                   .checkpoint = trainer.last_checkpoint(),
+                                   .run = directory.path()});
+  } else {
+    if (held_out) report = to_text(after, "held out");
+    report += fmt::format("\nThe model: {}\nNext:\n  limbeck generate {} --prompt \"...\"\n",
+                          trainer.last_checkpoint().string(), directory.path().string());
   }
-  const DistillReport report{.start = *start,
-                             .student = after,
-                             .student_text = continue_prompt(*session.student, session, /*is_cut=*/true),
-                             .prompt = config.generation.prompt,
-                             .throughput = trainer.throughput(),
-                             .peak_bytes_a_rank = greatest_peak_memory(rank),
-                             .num_ranks = rank.world().size(),
-                             .checkpoint = checkpoint,
-                             .run = directory.path()};
-  if (rank.is_first()) fmt::print("{}", to_text(report));
+  if (rank.is_first()) fmt::print("{}", report);
   std::fflush(stdout);
+}
+
+int run_training(const TrainOptions& options, bool distils) {
+  const RunConfig config = resolve(options);
+  distils ? check_for_distill(config) : check_for_train(config);
+  in_world(config, [&](Rank& rank) { train(rank, config, options, distils); });
   return 0;
 }
 

@@ -91,23 +91,42 @@ std::filesystem::path Trainer::save() {
                            .next_sample = steps_done_ * session_.config.batch.sequences_per_step,
                            .tokens = tokens_seen_,
                            .run_config = to_textproto(session_.config)};
-  return save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
-                         checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
-                         static_cast<int>(session_.config.train.keep_checkpoints));
+  last_checkpoint_ =
+      save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
+                      checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
+                      static_cast<int>(session_.config.train.keep_checkpoints));
+  return last_checkpoint_;
+}
+
+void Trainer::check_continues(const RunConfig& was, const std::string& where) const {
+  const RunConfig& now = session_.config;
+  const auto same = [&](const char* field, auto before, auto after) {
+    check(before == after, "{}: its run had {} = {}, the config says {}: the samples would be others", where, field,
+          before, after);
+  };
+  same("batch.sequences_per_step", was.batch.sequences_per_step, now.batch.sequences_per_step);
+  same("data.sequence_length", was.data.sequence_length, now.data.sequence_length);
+  same("data.seed", was.data.seed, now.data.seed);
+  same("data.held_out_fraction", was.data.held_out_fraction, now.data.held_out_fraction);
+  if (was.train.steps != now.train.steps || !(was.schedule == now.schedule) || !(was.optimizer == now.optimizer))
+    log_->warn("optimizer, schedule or train.steps are not those of {}: the learning rate goes on by the new ones",
+               where);
 }
 
 bool Trainer::resume() {
   const auto folder = agree_on_checkpoint(session_.rank, directory_.checkpoints(), log_);
-  if (!folder) return false;
+  if (!folder) {
+    log_->info("{} has no checkpoint yet: beginning at step 0", directory_.path().string());
+    return false;
+  }
   const ModelSource source = open_model(*folder, data::Checkpoint::Verify::Sizes);
   check(source.config == session_.student->config(), "{}: holds another model than the config describes",
         folder->string());
   const TrainerState where = trainer_state_from_json(source.trainer, folder->string());
-  check(where.next_sample == where.step * session_.config.batch.sequences_per_step,
-        "{}: was made with {} sequences a step, the config says {}", folder->string(),
-        where.next_sample / std::max<std::int64_t>(1, where.step), session_.config.batch.sequences_per_step);
+  check_continues(parse_config(where.run_config, folder->string()), folder->string());
   core::StateDict wanted = state();
   for (auto& [name, entry] : wanted) source.reader->read(name, entry);
+  last_checkpoint_ = *folder;
   steps_done_ = where.step;
   tokens_seen_ = where.tokens;
   optimizer_.set_num_steps(where.step);
@@ -143,9 +162,10 @@ StepReport Trainer::step(bool dump) {
                                    sync_);
   report.step = steps_done_ + 1;
   const double loss = report.result.loss();
-  check(std::isfinite(loss), "loss is not finite at step {}: it is {} (objective {}, balance {}, z {})", report.step,
-        loss, report.result.objective, report.result.balance, report.result.z);
   const optim::GradientNorm norm = optim::gradient_norm(parameters_, session_.rank.world(), config.optimizer.clip_norm);
+  check(std::isfinite(loss), "loss is not finite at step {}: objective {}, balance {}, z {}{}", report.step,
+        report.result.objective, report.result.balance, report.result.z,
+        norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
   check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, report.step);
   if (gradients) gradients->write(report.result, parameters_);
   report.rate = schedule_.rate(report.step);

@@ -1,6 +1,6 @@
 // The loop of `train` and `distill`: steps, metrics, checkpoints, evaluations.
 //
-//     Trainer trainer(session, log, run_directory);
+//     Trainer trainer(session, run_directory, log, &held_out);
 //     if (options.resume) trainer.resume();
 //     bool finished = trainer.run(last_step);       // false: SIGTERM asked to stop; the state is saved
 #pragma once
@@ -58,12 +58,16 @@ class Trainer {
   std::int64_t steps_done() const { return steps_done_; }
   Throughput throughput() const;
   std::filesystem::path save();
+  /// The one written last, or continued from.
+  const std::filesystem::path& last_checkpoint() const { return last_checkpoint_; }
 
  private:
   StepReport step(bool dump);
   nlohmann::ordered_json to_json(const StepReport& report) const;
   std::string to_line(const StepReport& report) const;
   bool stop_is_agreed();
+  /// Throws where the text or its order would change in mid-run.
+  void check_continues(const RunConfig& was, const std::string& where) const;
   core::StateDict state();
 
   Session& session_;
@@ -76,6 +80,7 @@ class Trainer {
   optim::AdamW optimizer_;
   optim::Schedule schedule_;
   std::optional<std::filesystem::path> dump_;
+  std::filesystem::path last_checkpoint_;
   double flops_per_token_ = 0;
   double peak_flops_ = 0;  // of all ranks
   std::int64_t steps_done_ = 0;

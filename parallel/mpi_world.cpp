@@ -172,8 +172,12 @@ MpiWorld::~MpiWorld() {
     s.stop(fmt::format("rank {} has left the world by an error", s.rank()));
   const bool has_failed = s.engine->has_failed();
   const bool is_clean = s.engine->stop();
-  if (has_failed || !is_clean)
-    if (!s.take_leave(is_clean)) MPI_Abort(MPI_COMM_WORLD, 1);
+  if ((has_failed || !is_clean) && !s.take_leave(is_clean)) {
+    // Transfers are stuck, so MPI cannot be finalised. The process goes on, to report its error and end; MPI's buffers
+    // must outlive it.
+    new std::shared_ptr<State>(state_);
+    return;
+  }
   s.finalise();
 }
 

@@ -21,7 +21,8 @@ class MpiWorld {
   /// running already or does not allow calls from several threads.
   explicit MpiWorld(Deadline deadline = default_deadline);
   /// After a failure the ranks take leave of each other for up to two seconds, so that each can report; where transfers
-  /// are stuck then, MPI_Abort ends the job with exit code 1. Leaving by an exception stops the others.
+  /// are stuck then, MPI is left as it is, and the process must end by std::_Exit with a code that is not 0, upon which
+  /// the launcher ends the others. Leaving by an exception stops the others.
   ~MpiWorld();
   MpiWorld(const MpiWorld&) = delete;
   MpiWorld& operator=(const MpiWorld&) = delete;

@@ -207,6 +207,33 @@ generation { prompt: "the still " max_tokens: 8 }
   EXPECT_LT(metrics[11]["eval_kl"], metrics[5]["eval_kl"].get<double>() + 0.05);
 }
 
+TEST(EndToEnd, AnErrorOfOneRankIsOneLineAndEndsAll) {
+  const RunFolder folder("one_rank");
+  // The first rank alone cannot write this file; the others wait for it meanwhile.
+  const Outcome outcome =
+      folder.limbeck("train tiny.textproto --steps 2 --out run --set parallel.layout=ep2 --dump-gradients text", 2);
+  EXPECT_EQ(outcome.code, 1) << outcome.output;
+  const auto errors = outcome.lines_with("limbeck: error");
+  ASSERT_EQ(errors.size(), 1U) << outcome.output;
+  EXPECT_THAT(errors[0], HasSubstr("text"));
+}
+
+TEST(EndToEnd, TrainsOnFromAModel) {
+  const RunFolder folder("continued");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 4 --out run").code, 0);
+  folder.write("on.textproto",
+               "model { source: \"run\" } data { text: \"text\" sequence_length: 48 held_out_fraction: 0.2 }\n"
+               "batch { sequences_per_step: 4 } train { steps: 2 eval_tokens: 384 threads: 1 }\n");
+  const Outcome on = folder.limbeck("train on.textproto --out on --dump-gradients dump.h5");
+  ASSERT_EQ(on.code, 0) << on.output;
+  const double first = folder.metrics("run")[0]["loss"];
+  EXPECT_LT(folder.metrics("on")[0]["loss"].get<double>(), first);
+  const data::Hdf5File dump = data::Hdf5File::open(folder.path() / "dump.h5");
+  EXPECT_EQ(dump.dataset_info("/gradients/layers/1/moe/experts/down").shape, (core::Shape{4, 32, 24}));
+  EXPECT_EQ(dump.dataset_info("/tokens").shape, (core::Shape{4, 48}));
+  EXPECT_TRUE(dump.contains("/loss/total"));
+}
+
 TEST(EndToEnd, WrongUseIsOneLineOnOneRank) {
   const RunFolder folder("wrong");
   folder.write("broken.textproto", "model {\n  width: 32\n  wdith: 32\n}\n");
@@ -231,6 +258,9 @@ TEST(EndToEnd, WrongUseIsOneLineOnOneRank) {
            {"train tiny.textproto --out run", 2, "run"},
            {"train missing.textproto", 2, "missing.textproto"},
            {"distill tiny.textproto", 2, "teacher"},
+           {"train tiny.textproto --set student_init.num_layers=2", 2, "student_init"},
+           {"train tiny.textproto --dump-gradients nowhere/x.h5", 2, "nowhere"},
+           {"train tiny.textproto --out run --resume --set data.seed=9", 1, "data.seed"},
            {"eval not_gguf --tokens ids.txt --logits o.h5", 2, "not_gguf"},
            {"eval run --tokens ids.txt --logits o.h5", 1, "three"},
            {"eval run --tokens nowhere --logits o.h5", 1, "nowhere"},
