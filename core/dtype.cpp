@@ -21,7 +21,10 @@ std::int64_t bytes_of(DType dtype, std::int64_t elements) {
   const DTypeInfo& i = info(dtype);
   check(elements >= 0 && elements % i.block_elements == 0, "{}: {} elements do not fill whole blocks of {}", i.name,
         elements, i.block_elements);
-  return elements / i.block_elements * i.block_bytes;
+  std::int64_t bytes = 0;
+  check(!__builtin_mul_overflow(elements / i.block_elements, i.block_bytes, &bytes), "{}: {} elements are too many",
+        i.name, elements);
+  return bytes;
 }
 
 }  // namespace limbeck::core

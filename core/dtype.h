@@ -26,7 +26,7 @@ struct DTypeInfo {
 const DTypeInfo& info(DType dtype);
 inline std::string_view name_of(DType dtype) { return info(dtype).name; }
 
-/// Bytes of `elements` values; throws unless they fill whole blocks.
+/// Bytes of `elements` values; throws unless they fill whole blocks, and where the bytes do not fit.
 std::int64_t bytes_of(DType dtype, std::int64_t elements);
 
 /// The dtype of a C++ element type.

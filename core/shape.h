@@ -33,24 +33,22 @@ class Shape {
   std::span<const std::int64_t> extents() const { return {extents_.data(), static_cast<std::size_t>(rank_)}; }
 
   /// Number of elements; throws where the product does not fit.
-  std::int64_t numel() const {
-    std::int64_t n = 1;
-    for (const auto e : extents())
-      check(!__builtin_mul_overflow(n, e, &n), "shape: {} has too many elements", extents());
-    return n;
-  }
-  /// Elements behind one index of the first dimension (1 for a vector).
-  std::int64_t row_size() const {
-    std::int64_t n = 1;
-    for (int i = 1; i < rank_; ++i) n *= extents_[i];
-    return n;
-  }
+  std::int64_t numel() const { return product(0); }
+  /// Elements behind one index of the first dimension (1 for a vector); throws as numel().
+  std::int64_t row_size() const { return product(1); }
 
   friend bool operator==(const Shape& a, const Shape& b) {
     return a.rank_ == b.rank_ && std::equal(a.extents().begin(), a.extents().end(), b.extents().begin());
   }
 
  private:
+  std::int64_t product(int first) const {
+    std::int64_t n = 1;
+    for (int i = first; i < rank_; ++i)
+      check(!__builtin_mul_overflow(n, extents_[i], &n), "shape: {} has too many elements", extents());
+    return n;
+  }
+
   std::array<std::int64_t, max_rank> extents_{};
   int rank_ = 0;
 };

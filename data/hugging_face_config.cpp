@@ -126,11 +126,6 @@ nn::ModelConfig read_hugging_face_config(const fs::path& folder) {
   } else {
     config.mlp_width = fields.integer("intermediate_size");
   }
-  constexpr std::int64_t limit = std::int64_t{1} << 31U;  // so that no product of two overflows
-  for (const auto value : {config.vocabulary, config.width, config.num_heads, config.num_kv_heads, config.head_width,
-                           config.mlp_width, config.moe.expert_width, config.moe.num_experts})
-    check(value < limit, "{}: a size is {}, expected less than {}", where, value, limit);
-  check(config.num_layers <= 10000, "{}: num_hidden_layers is {}, expected at most 10000", where, config.num_layers);
   nn::validate(config, where);
   return config;
 }

@@ -1,6 +1,8 @@
 #include "core/nn/model_config.h"
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 
 #include "core/error.h"
 
@@ -13,61 +15,78 @@ bool ModelConfig::is_moe_layer(std::int64_t layer) const {
          std::find(moe.dense_layers.begin(), moe.dense_layers.end(), layer) == moe.dense_layers.end();
 }
 
+namespace {
+
+/// As count_parameters, in any type of number: in double it cannot overflow.
+template <class Number>
+std::pair<Number, Number> total_and_active(const ModelConfig& c) {
+  const auto n = [](std::int64_t value) { return static_cast<Number>(value); };
+  const auto num_dense = n(c.moe.num_experts > 0 ? static_cast<std::int64_t>(c.moe.dense_layers.size()) : c.num_layers);
+  const Number num_moe = n(c.num_layers) - num_dense;
+  const Number table = n(c.vocabulary) * n(c.width);
+  const Number attention = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads);
+  const Number expert = 3 * n(c.width) * n(c.moe.expert_width);
+  const Number router = n(c.moe.num_experts) * n(c.width);
+  const Number common =
+      n(c.width) + n(c.num_layers) * (attention + 2 * n(c.width)) + num_dense * 3 * n(c.width) * n(c.mlp_width);
+  return {common + table * n(c.tied_head ? 1 : 2) + num_moe * (n(c.moe.num_experts) * expert + router),
+          common + table + num_moe * (n(c.moe.experts_per_token) * expert + router)};
+}
+
+}  // namespace
+
 void validate(const ModelConfig& config, const std::string& where) {
-  const auto positive = [&](const char* field, std::int64_t value) {
+  const auto positive = [&](const char* field, std::int64_t value, std::int64_t limit) {
     if (value <= 0) fail_usage("{}.{} is {}, expected a positive number", where, field, value);
+    if (value > limit) fail_usage("{}.{} is {}, expected at most {}", where, field, value, limit);
   };
-  positive("vocabulary", config.vocabulary);
-  positive("width", config.width);
-  positive("num_layers", config.num_layers);
-  positive("num_heads", config.num_heads);
-  positive("num_kv_heads", config.num_kv_heads);
-  positive("head_width", config.head_width);
-  positive("max_positions", config.max_positions);
+  const auto positive_real = [&](const char* field, double value) {
+    if (!(value > 0) || !std::isfinite(value))
+      fail_usage("{}.{} is {}, expected a positive number", where, field, value);
+  };
+  using Limits = ModelLimits;
+  positive("vocabulary", config.vocabulary, Limits::vocabulary);
+  positive("width", config.width, Limits::width);
+  positive("num_layers", config.num_layers, Limits::num_layers);
+  positive("num_heads", config.num_heads, Limits::num_heads);
+  positive("num_kv_heads", config.num_kv_heads, Limits::num_heads);
+  positive("head_width", config.head_width, Limits::head_width);
+  positive("max_positions", config.max_positions, Limits::max_positions);
   if (config.num_heads % config.num_kv_heads != 0)
     fail_usage("{}.num_kv_heads is {}, expected a divisor of num_heads = {}", where, config.num_kv_heads,
                config.num_heads);
   if (config.head_width % 2 != 0) fail_usage("{}.head_width is {}, expected an even number", where, config.head_width);
-  if (!(config.norm_eps > 0)) fail_usage("{}.norm_eps is {}, expected a positive number", where, config.norm_eps);
-  if (!(config.rope_base > 0)) fail_usage("{}.rope_base is {}, expected a positive number", where, config.rope_base);
+  positive_real("norm_eps", config.norm_eps);
+  positive_real("rope_base", config.rope_base);
+
   const MoeConfig& moe = config.moe;
   if (moe.num_experts < 0) fail_usage("{}.moe.num_experts is {}, expected 0 or more", where, moe.num_experts);
   if (moe.num_experts > 0) {
-    positive("moe.expert_width", moe.expert_width);
+    positive("moe.num_experts", moe.num_experts, Limits::num_experts);
+    positive("moe.expert_width", moe.expert_width, Limits::width);
+    positive_real("moe.weight_scale", moe.weight_scale);
     if (moe.experts_per_token < 1 || moe.experts_per_token > moe.num_experts)
       fail_usage("{}.moe.experts_per_token is {}, expected 1 to num_experts = {}", where, moe.experts_per_token,
                  moe.num_experts);
-    for (const auto layer : moe.dense_layers)
+    std::int64_t last = -1;
+    for (const auto layer : moe.dense_layers) {
       if (layer < 0 || layer >= config.num_layers)
         fail_usage("{}.moe.dense_layers names layer {}, expected 0 to {}", where, layer, config.num_layers - 1);
-  }
-  for (std::int64_t layer = 0; layer < config.num_layers; ++layer)
-    if (!config.is_moe_layer(layer)) {
-      positive("mlp_width", config.mlp_width);
-      break;
+      if (layer <= last)
+        fail_usage("{}.moe.dense_layers has {} after {}, expected ascending layers", where, layer, last);
+      last = layer;
     }
+  }
+  if (moe.num_experts == 0 || !moe.dense_layers.empty()) positive("mlp_width", config.mlp_width, Limits::width);
+  if (config.mlp_width < 0 || config.mlp_width > Limits::width)  // without meaning, but counted with
+    fail_usage("{}.mlp_width is {}, expected 0 to {}", where, config.mlp_width, Limits::width);
+  if (const double total = total_and_active<double>(config).first; total > Limits::parameters)
+    fail_usage("{}: {:.3g} parameters, expected at most {:.3g}", where, total, Limits::parameters);
 }
 
-ParameterCount count_parameters(const ModelConfig& c) {
-  const std::int64_t table = c.vocabulary * c.width;
-  const std::int64_t attention = 2 * c.width * c.head_width * (c.num_heads + c.num_kv_heads);
-  ParameterCount count{c.width + table * (c.tied_head ? 1 : 2), c.width + table};
-  for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
-    const std::int64_t common = attention + 2 * c.width;
-    std::int64_t total = common;
-    std::int64_t active = common;
-    if (c.is_moe_layer(layer)) {
-      const std::int64_t expert = 3 * c.width * c.moe.expert_width;
-      total += c.moe.num_experts * (expert + c.width);
-      active += c.moe.experts_per_token * expert + c.moe.num_experts * c.width;
-    } else {
-      total += 3 * c.width * c.mlp_width;
-      active += 3 * c.width * c.mlp_width;
-    }
-    count.total += total;
-    count.active += active;
-  }
-  return count;
+ParameterCount count_parameters(const ModelConfig& config) {
+  const auto [total, active] = total_and_active<std::int64_t>(config);
+  return {total, active};
 }
 
 double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {

@@ -36,8 +36,21 @@ struct ModelConfig {
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
-/// Throws a UsageError that names the field (prefixed with `where`) unless every number is positive, G divides H,
-/// D is even, 1 <= K <= E, and the dense layers exist.
+/// What a model may have at most: far above any that is trained, and low enough that the products of sizes fit.
+struct ModelLimits {
+  static constexpr std::int64_t vocabulary = std::int64_t{1} << 28U;
+  static constexpr std::int64_t width = std::int64_t{1} << 24U;  // of the residual stream and of feed-forwards
+  static constexpr std::int64_t num_layers = 10000;
+  static constexpr std::int64_t num_heads = std::int64_t{1} << 16U;
+  static constexpr std::int64_t head_width = std::int64_t{1} << 16U;
+  static constexpr std::int64_t num_experts = std::int64_t{1} << 16U;
+  static constexpr std::int64_t max_positions = std::int64_t{1} << 31U;
+  static constexpr double parameters = 0x1p56;
+};
+
+/// Throws a UsageError that names the field (prefixed with `where`) unless every number is positive, finite and within
+/// ModelLimits, G divides H, D is even, 1 <= K <= E, and the dense layers ascend and exist. Its time does not depend on
+/// the numbers.
 void validate(const ModelConfig& config, const std::string& where);
 
 /// Parameters in all, and those that one token uses (K of E experts; the embedding table is not counted unless tied).

@@ -79,6 +79,10 @@ TEST(Tensor, BadInput) {
   EXPECT_THAT([&] { host_value(x); }, ThrowsMessage<Error>(HasSubstr("expected one element")));
   EXPECT_THAT([&] { Tensor::empty(memory, DType::Q8_0, {33}); }, ThrowsMessage<Error>(HasSubstr("33")));
   EXPECT_THROW(Shape({std::int64_t{1} << 40, std::int64_t{1} << 40}).numel(), Error);
+  EXPECT_THROW(Shape({1, std::int64_t{1} << 40, std::int64_t{1} << 40}).row_size(), Error);
+  EXPECT_EQ(Shape({std::int64_t{1} << 40, 3, 5}).row_size(), 15);
+  EXPECT_EQ(bytes_of(DType::F64, (std::int64_t{1} << 60) - 1), std::numeric_limits<std::int64_t>::max() - 7);
+  EXPECT_THAT([&] { bytes_of(DType::F64, std::int64_t{1} << 60); }, ThrowsMessage<Error>(HasSubstr("too many")));
 }
 
 TEST(Tensor, HostReadsAreCounted) {

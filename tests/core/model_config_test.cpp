@@ -1,0 +1,135 @@
+#include "core/nn/model_config.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "core/error.h"
+
+namespace limbeck::nn {
+namespace {
+
+using ::testing::HasSubstr;
+
+ModelConfig dense() {
+  return {.vocabulary = 10,
+          .width = 8,
+          .num_layers = 3,
+          .num_heads = 4,
+          .num_kv_heads = 2,
+          .head_width = 2,
+          .mlp_width = 6,
+          .max_positions = 16,
+          .moe = {}};
+}
+
+ModelConfig sparse() {
+  ModelConfig config = dense();
+  config.moe = {.num_experts = 4, .experts_per_token = 2, .expert_width = 5, .dense_layers = {1}};
+  return config;
+}
+
+std::string refusal(const ModelConfig& config) {
+  try {
+    validate(config, "x");
+  } catch (const core::UsageError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ModelConfig, CountsByHand) {
+  // Attention: q 8x8, k and v 4x8, o 8x8; two norms of 8; a feed-forward of 3 matrices 6x8.
+  const std::int64_t layer = 64 + 32 + 32 + 64 + 16 + 144;
+  const std::int64_t moe_layer = 208 + 4 * 8;  // without experts, of 3 * 5 * 8 each
+  EXPECT_EQ(count_parameters(dense()).total, 2 * 80 + 8 + 3 * layer);
+  EXPECT_EQ(count_parameters(dense()).active, 80 + 8 + 3 * layer);
+  EXPECT_EQ(count_parameters(sparse()).total, 2 * 80 + 8 + layer + 2 * (moe_layer + 4 * 120));
+  EXPECT_EQ(count_parameters(sparse()).active, 80 + 8 + layer + 2 * (moe_layer + 2 * 120));
+  ModelConfig tied = dense();
+  tied.tied_head = true;
+  EXPECT_EQ(count_parameters(tied).total, count_parameters(dense()).total - 80);
+}
+
+TEST(ModelConfig, EveryFieldHasALimit) {
+  EXPECT_EQ(refusal(dense()), "");
+  EXPECT_EQ(refusal(sparse()), "");
+  const auto with = [](ModelConfig config, auto field, auto value) {
+    field(config) = value;
+    return refusal(config);
+  };
+  const auto check_integer = [&](const char* name, auto field) {
+    for (const std::int64_t value : {std::int64_t{1} << 62, std::numeric_limits<std::int64_t>::max()})
+      EXPECT_THAT(with(sparse(), field, value), HasSubstr(name)) << value;
+    for (const std::int64_t value : {std::int64_t{0}, std::int64_t{-1}, std::numeric_limits<std::int64_t>::min()})
+      EXPECT_THAT(with(sparse(), field, value), HasSubstr(name)) << value;
+  };
+  check_integer(
+      "x.vocabulary is", [](ModelConfig & c) -> auto& { return c.vocabulary; });
+  check_integer(
+      "x.width is", [](ModelConfig & c) -> auto& { return c.width; });
+  check_integer(
+      "x.num_layers is", [](ModelConfig & c) -> auto& { return c.num_layers; });
+  check_integer(
+      "x.num_heads is", [](ModelConfig & c) -> auto& { return c.num_heads; });
+  check_integer(
+      "x.num_kv_heads is", [](ModelConfig & c) -> auto& { return c.num_kv_heads; });
+  check_integer(
+      "x.head_width is", [](ModelConfig & c) -> auto& { return c.head_width; });
+  check_integer(
+      "x.mlp_width is", [](ModelConfig & c) -> auto& { return c.mlp_width; });
+  check_integer(
+      "x.max_positions is", [](ModelConfig & c) -> auto& { return c.max_positions; });
+  check_integer(
+      "x.moe.expert_width is", [](ModelConfig & c) -> auto& { return c.moe.expert_width; });
+  check_integer(
+      "x.moe.experts_per_token is", [](ModelConfig & c) -> auto& { return c.moe.experts_per_token; });
+  const auto experts = [](ModelConfig & c) -> auto& { return c.moe.num_experts; };
+  EXPECT_THAT(with(sparse(), experts, 65537), HasSubstr("x.moe.num_experts is 65537, expected at most 65536"));
+  EXPECT_THAT(with(sparse(), experts, -1), HasSubstr("x.moe.num_experts is -1"));
+  const auto unused = [](ModelConfig & c) -> auto& { return c.mlp_width; };
+  ModelConfig all_sparse = sparse();
+  all_sparse.moe.dense_layers = {};
+  EXPECT_EQ(with(all_sparse, unused, 0), "");
+  EXPECT_THAT(with(all_sparse, unused, std::int64_t{1} << 62), HasSubstr("x.mlp_width"));
+  for (const double value : {0.0, -1.0, HUGE_VAL, std::nan("")}) {
+    EXPECT_THAT(with(
+                    dense(), [](ModelConfig & c) -> auto& { return c.norm_eps; }, value),
+                HasSubstr("x.norm_eps"));
+    EXPECT_THAT(with(
+                    dense(), [](ModelConfig & c) -> auto& { return c.rope_base; }, value),
+                HasSubstr("x.rope_base"));
+    EXPECT_THAT(with(
+                    sparse(), [](ModelConfig & c) -> auto& { return c.moe.weight_scale; }, value),
+                HasSubstr("x.moe.weight_scale"));
+  }
+}
+
+TEST(ModelConfig, AllAtTheirLimitsAreTooManyParameters) {
+  using Limits = ModelLimits;
+  ModelConfig config = dense();
+  config.vocabulary = Limits::vocabulary;
+  config.width = config.mlp_width = Limits::width;
+  config.num_layers = Limits::num_layers;
+  config.num_heads = config.num_kv_heads = Limits::num_heads;
+  config.head_width = Limits::head_width;
+  config.max_positions = Limits::max_positions;
+  EXPECT_THAT(refusal(config), HasSubstr("parameters, expected at most"));
+}
+
+TEST(ModelConfig, DenseLayersAscendAndExist) {
+  ModelConfig config = sparse();
+  config.moe.dense_layers = {0, 2};
+  EXPECT_EQ(refusal(config), "");
+  config.moe.dense_layers = {2, 2};
+  EXPECT_THAT(refusal(config), HasSubstr("has 2 after 2, expected ascending"));
+  config.moe.dense_layers = {3};
+  EXPECT_THAT(refusal(config), HasSubstr("names layer 3, expected 0 to 2"));
+  config.moe.dense_layers = {-1};
+  EXPECT_THAT(refusal(config), HasSubstr("names layer -1"));
+}
+
+}  // namespace
+}  // namespace limbeck::nn
