@@ -25,7 +25,7 @@ struct SamplingOptions {
 
 /// One token from logits [V]: most likely ones first, ties by the lower index. `index` is the token's place in the
 /// text: with the seed it fixes the random number. Temperature applies before top_k and top_p, as in Hugging Face's
-/// generate().
+/// generate(). Throws, naming the place, where a logit is NaN or the greatest is not finite.
 std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, std::uint64_t index);
 
 struct GenerateOptions {
@@ -38,7 +38,8 @@ struct GenerateOptions {
 };
 
 /// The continuation of `prompt` (at least one token; ignored on other ranks than the first); the same on every rank.
-/// Throws where prompt and max_tokens exceed the model's positions.
+/// The first rank's prompt and max_tokens count. Every rank throws alike: where the two exceed the model's positions,
+/// and where logits are not finite.
 std::vector<std::int32_t> generate(const Transformer& model, std::span<const std::int32_t> prompt,
                                    const GenerateOptions& options);
 

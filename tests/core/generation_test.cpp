@@ -1,0 +1,163 @@
+#include "core/nn/generation.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+
+namespace limbeck::nn {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
+
+constexpr double inf = std::numeric_limits<double>::infinity();
+
+/// How often each token is drawn for the places 0 to draws - 1, as a share.
+std::vector<double> shares(const std::vector<double>& logits, const SamplingOptions& options, int draws = 20000) {
+  std::vector<double> share(logits.size());
+  for (int i = 0; i < draws; ++i)
+    share[static_cast<std::size_t>(sample(logits, options, static_cast<std::uint64_t>(i)))] += 1;
+  for (double& count : share) count /= draws;
+  return share;
+}
+
+TEST(Sample, GreedyTakesTheHighestAndOfEqualOnesTheFirst) {
+  EXPECT_EQ(sample(std::vector<double>{3}, {}, 0), 0);
+  EXPECT_EQ(sample(std::vector<double>{1, 4, 2}, {}, 0), 1);
+  EXPECT_EQ(sample(std::vector<double>{1, 4, 2, 4}, {}, 9), 1);
+  EXPECT_EQ(sample(std::vector<double>{-inf, -5, -inf}, {}, 0), 1);
+}
+
+TEST(Sample, FrequenciesAreTheSoftmaxAtTheTemperature) {
+  // Logits log(p) at temperature 1 give p; at 1/2 they give p^2 / sum p^2. Deviation of a share: below 0.0036.
+  const std::vector<double> logits{std::log(0.5), std::log(0.3), std::log(0.2)};
+  const std::vector<double> warm = shares(logits, {.temperature = 1});
+  EXPECT_NEAR(warm[0], 0.5, 0.018);
+  EXPECT_NEAR(warm[1], 0.3, 0.018);
+  const std::vector<double> cold = shares(logits, {.temperature = 0.5});
+  EXPECT_NEAR(cold[0], 0.25 / 0.38, 0.018);
+  EXPECT_NEAR(cold[1], 0.09 / 0.38, 0.018);
+  EXPECT_EQ(shares({0, -inf}, {.temperature = 1}, 1000)[1], 0);
+}
+
+TEST(Sample, TopKKeepsTheLikeliest) {
+  const std::vector<double> logits{std::log(0.2), std::log(0.5), std::log(0.3)};
+  EXPECT_EQ(shares(logits, {.temperature = 1, .top_k = 1}, 500)[1], 1);
+  const std::vector<double> two = shares(logits, {.temperature = 1, .top_k = 2});
+  EXPECT_EQ(two[0], 0);
+  EXPECT_NEAR(two[1], 0.5 / 0.8, 0.018);
+  EXPECT_NEAR(shares(logits, {.temperature = 1, .top_k = 100})[0], 0.2, 0.018);
+  // Of equal ones the first are kept.
+  EXPECT_EQ(shares({1, 1, 1}, {.temperature = 1, .top_k = 2}, 500)[2], 0);
+}
+
+TEST(Sample, TopPKeepsTheFewestThatReachIt) {
+  const std::vector<double> logits{std::log(0.2), std::log(0.5), std::log(0.3)};
+  EXPECT_EQ(shares(logits, {.temperature = 1, .top_p = 0.4}, 500)[1], 1);
+  const std::vector<double> two = shares(logits, {.temperature = 1, .top_p = 0.7});
+  EXPECT_EQ(two[0], 0);
+  EXPECT_NEAR(two[1], 0.5 / 0.8, 0.018);
+  EXPECT_GT(shares(logits, {.temperature = 1, .top_p = 0.9})[0], 0);
+}
+
+TEST(Sample, OneSeedAndPlaceGiveOneToken) {
+  const std::vector<double> logits(50, 0.0);
+  int differ = 0;
+  for (std::uint64_t i = 0; i < 50; ++i) {
+    const std::int32_t token = sample(logits, {.temperature = 1, .seed = 1}, i);
+    EXPECT_EQ(token, sample(logits, {.temperature = 1, .seed = 1}, i));
+    differ += token != sample(logits, {.temperature = 1, .seed = 2}, i) ? 1 : 0;
+  }
+  EXPECT_GT(differ, 30);
+}
+
+TEST(Sample, LogitsWithoutAFiniteMaximumAreRefused) {
+  const double nan = std::nan("");
+  for (const double temperature : {0.0, 1.0})
+    for (const std::vector<double>& logits :
+         {std::vector<double>{}, {nan}, {1, nan, 2}, {nan, 1}, {1, inf}, {-inf, -inf}})
+      EXPECT_THAT([&] { sample(logits, {.temperature = temperature}, 7); },
+                  ThrowsMessage<core::Error>(HasSubstr("token 7 of the text")));
+}
+
+/// The group as another rank than the first sees it: sums hold what the first put in.
+class AsFollower final : public BatchComm {
+ public:
+  explicit AsFollower(std::vector<std::vector<std::int64_t>> sums) : sums_(std::move(sums)) {}
+  void sum(core::Tensor& x) override {
+    ASSERT_LT(num_sums_, sums_.size());
+    const std::vector<std::int64_t>& values = sums_[num_sums_++];
+    ASSERT_EQ(x.numel(), static_cast<std::int64_t>(values.size()));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      EXPECT_EQ(x.data<std::int64_t>()[i], 0) << "a follower adds nothing";
+      x.mutable_data<std::int64_t>()[i] = values[i];
+    }
+  }
+
+ private:
+  std::vector<std::vector<std::int64_t>> sums_;
+  std::size_t num_sums_ = 0;
+};
+
+class Generate : public ::testing::Test {
+ protected:
+  static ModelOptions options(std::shared_ptr<BatchComm> batch = nullptr) {
+    ModelOptions o{.memory = core::Memory::cpu(1), .frozen = true};
+    if (batch) o.comms.batch = std::move(batch);
+    return o;
+  }
+  const ModelConfig config_{.vocabulary = 7,
+                            .width = 4,
+                            .num_layers = 1,
+                            .num_heads = 1,
+                            .num_kv_heads = 1,
+                            .head_width = 4,
+                            .mlp_width = 3,
+                            .max_positions = 8,
+                            .moe = {}};
+  const std::vector<std::int32_t> prompt_{1, 2, 3};
+};
+
+TEST_F(Generate, FillsThePositionsAndNoMore) {
+  Transformer model(config_, options());
+  model.init_random(1);
+  const auto text = generate(model, prompt_, {.max_tokens = 5});
+  EXPECT_EQ(text.size(), 5U);
+  EXPECT_EQ(generate(model, prompt_, {.max_tokens = 5, .use_cache = false}), text);
+  EXPECT_TRUE(generate(model, prompt_, {.max_tokens = 0}).empty());
+  for (const std::int64_t many : {std::int64_t{6}, std::numeric_limits<std::int64_t>::max()})
+    EXPECT_THAT([&] { generate(model, prompt_, {.max_tokens = many}); },
+                ThrowsMessage<core::Error>(HasSubstr("exceed the model's 8 positions")));
+  EXPECT_THAT([&] { generate(model, prompt_, {.max_tokens = -1}); },
+              ThrowsMessage<core::Error>(HasSubstr("max_tokens is -1")));
+  EXPECT_THAT([&] { generate(model, {}, {.max_tokens = 1}); },
+              ThrowsMessage<core::Error>(HasSubstr("the prompt has no tokens")));
+}
+
+TEST_F(Generate, AWeightThatIsNotANumberIsNamedByItsPlace) {
+  Transformer model(config_, options());
+  model.init_random(1);
+  model.parameter("norm.weight").value.mutable_data<float>()[0] = std::nanf("");
+  EXPECT_THAT([&] { generate(model, prompt_, {.max_tokens = 2}); },
+              ThrowsMessage<core::Error>(HasSubstr("token 3 of the text have no finite maximum")));
+}
+
+TEST_F(Generate, OtherRanksFailAsTheFirstDoes) {
+  const auto follow = [&](std::vector<std::vector<std::int64_t>> sums) {
+    Transformer model(config_, options(std::make_shared<AsFollower>(std::move(sums))));
+    model.init_random(1);
+    return generate(model, {}, {.max_tokens = 64, .is_first_rank = false});
+  };
+  EXPECT_EQ(follow({{3, 2}, {6}, {0}}), (std::vector<std::int32_t>{6, 0})) << "the first rank's max_tokens";
+  EXPECT_THAT([&] { follow({{5000, 10}}); }, ThrowsMessage<core::Error>(HasSubstr("prompt of 5000 tokens and 10")));
+  EXPECT_THAT([&] { follow({{0, 10}}); }, ThrowsMessage<core::Error>(HasSubstr("no tokens")));
+  EXPECT_THAT([&] { follow({{3, 4}, {6}, {-1}}); }, ThrowsMessage<core::Error>(HasSubstr("token 4 of the text")));
+}
+
+}  // namespace
+}  // namespace limbeck::nn
