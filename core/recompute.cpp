@@ -26,13 +26,15 @@ std::vector<Var> recompute(Tape& tape, const std::vector<Var>& inputs, const Blo
 
   std::vector<Saved> saved;
   for (const Var& v : inputs) saved.emplace_back(v.value);
-  tape.push({"recompute", input_slots, [&tape, inputs, outputs, block, saved] {
+  std::vector<Var> ends;  // the outputs' slots; their values are not read again
+  for (const Var& v : outputs) ends.push_back({v.slot ? outline(v.value) : Tensor(), v.slot});
+  tape.push({"recompute", input_slots, [&tape, inputs, ends, block, saved] {
                for (const Saved& s : saved) s.get();
                Tape inner(tape);
                const std::vector<Var> again = detached(inputs);
                const std::vector<Var> values = block(inner, again);
-               for (std::size_t i = 0; i < outputs.size(); ++i)
-                 if (outputs[i].slot) accumulate(values[i].slot, gradient(outputs[i].slot, outputs[i].value));
+               for (std::size_t i = 0; i < ends.size(); ++i)
+                 if (ends[i].slot) accumulate(values[i].slot, gradient(ends[i].slot, ends[i].value));
                inner.run();
                for (std::size_t i = 0; i < again.size(); ++i)
                  if (again[i].slot && !again[i].slot->parameter && again[i].slot->has_grad)

@@ -4,7 +4,7 @@
 //
 //     Var scale(Tape& tape, const Var& x, double factor) {
 //       Var y = tape.output(scaled(x.value, factor), {&x});
-//       if (y.slot) tape.push({"scale", {x.slot}, [=, in = x.slot, out = y.slot, like = y.value] {
+//       if (y.slot) tape.push({"scale", {x.slot}, [=, in = x.slot, out = y.slot, like = outline(y.value)] {
 //         accumulate(in, scaled(gradient(out, like), factor));
 //       }});
 //       return y;

@@ -28,7 +28,7 @@ Var add(Tape& tape, const Var& a, const Var& b) {
   });
   Var out = tape.output(std::move(y), {&a, &b});
   if (out.slot)
-    tape.push({"add", {a.slot, b.slot}, [=, da = a.slot, db = b.slot, slot = out.slot, like = out.value] {
+    tape.push({"add", {a.slot, b.slot}, [=, da = a.slot, db = b.slot, slot = out.slot, like = outline(out.value)] {
                  const Tensor dy = gradient(slot, like);
                  accumulate(da, dy);
                  accumulate(db, dy);
@@ -39,7 +39,7 @@ Var add(Tape& tape, const Var& a, const Var& b) {
 Var scale(Tape& tape, const Var& x, double factor) {
   Var out = tape.output(scaled(x.value, factor), {&x});
   if (out.slot)
-    tape.push({"scale", {x.slot}, [=, dx = x.slot, slot = out.slot, like = out.value] {
+    tape.push({"scale", {x.slot}, [=, dx = x.slot, slot = out.slot, like = outline(out.value)] {
                  accumulate(dx, scaled(gradient(slot, like), factor));
                }});
   return out;

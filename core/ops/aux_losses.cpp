@@ -31,7 +31,7 @@ Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& selection, 
   if (!out.slot) return out;
   tape.push({"balance_loss",
              {probabilities.slot},
-             [=, slot = out.slot, like = out.value, to = probabilities.slot, chosen = Saved(selection),
+             [=, slot = out.slot, like = outline(out.value), to = probabilities.slot, chosen = Saved(selection),
               of = Saved(sequence)] {
                const Tensor dloss = gradient(slot, like);
                Tensor dp = Tensor::empty(like.memory(), like.dtype(), {tokens, experts});
@@ -62,19 +62,20 @@ Var z_loss(Tape& tape, const Var& logits, double weight) {
   });
   Var out = tape.output(std::move(loss), {&logits});
   if (!out.slot) return out;
-  tape.push({"z_loss",
-             {logits.slot},
-             [=, slot = out.slot, like = out.value, to = logits.slot, saved_z = Saved(z), lse = Saved(logsumexp)] {
-               const Tensor dloss = gradient(slot, like);
-               Tensor dz = empty_like(saved_z.get());
-               dispatch_float("z_loss", dz.dtype(), [&]<class T>() {
-                 on_device(dz, [&](const auto& device) {
-                   kernels::z_loss_gradient(device, saved_z.get().data<T>(), lse.get().data<T>(), dloss.data<T>(),
-                                            dz.mutable_data<T>(), tokens, experts, weight);
-                 });
-               });
-               accumulate(to, dz);
-             }});
+  tape.push(
+      {"z_loss",
+       {logits.slot},
+       [=, slot = out.slot, like = outline(out.value), to = logits.slot, saved_z = Saved(z), lse = Saved(logsumexp)] {
+         const Tensor dloss = gradient(slot, like);
+         Tensor dz = empty_like(saved_z.get());
+         dispatch_float("z_loss", dz.dtype(), [&]<class T>() {
+           on_device(dz, [&](const auto& device) {
+             kernels::z_loss_gradient(device, saved_z.get().data<T>(), lse.get().data<T>(), dloss.data<T>(),
+                                      dz.mutable_data<T>(), tokens, experts, weight);
+           });
+         });
+         accumulate(to, dz);
+       }});
   return out;
 }
 

@@ -32,8 +32,8 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight) {
   if (!out.slot) return out;
 
   Tape::Step step{"embedding", {}, {}, {weight.slot}};
-  step.weight_part = [=, slot = out.slot, like = out.value, to = weight.slot, id = Saved(tokens),
-                      table = weight.value] {
+  step.weight_part = [=, slot = out.slot, like = outline(out.value), to = weight.slot, id = Saved(tokens),
+                      table = outline(weight.value)] {
     const Tensor dy = gradient(slot, like);
     GradientTarget dweight = open_gradient(to, table);
     if (dweight.beta == 0) dweight.tensor.fill_zero();

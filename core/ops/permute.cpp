@@ -70,7 +70,9 @@ Var permute(Tape& tape, const Var& x, const Permutation& order) {
         x.shape(), order.num_tokens);
   Var out = tape.output(permuted(x.value, nullptr, order.source, order), {&x});
   if (out.slot)
-    tape.push({"permute", {x.slot}, [=, slot = out.slot, like = out.value, to = x.slot, row_of = Saved(order.row_of)] {
+    tape.push({"permute",
+               {x.slot},
+               [=, slot = out.slot, like = outline(out.value), to = x.slot, row_of = Saved(order.row_of)] {
                  accumulate(to, unpermuted(gradient(slot, like), nullptr, row_of.get(), order));
                }});
   return out;
@@ -88,7 +90,7 @@ Var unpermute(Tape& tape, const Var& rows, const Var& weights, const Permutation
   if (!out.slot) return out;
   tape.push({"unpermute",
              {rows.slot, weights.slot},
-             [=, slot = out.slot, like = out.value, to_rows = rows.slot, to_weights = weights.slot,
+             [=, slot = out.slot, like = outline(out.value), to_rows = rows.slot, to_weights = weights.slot,
               saved_rows = Saved(weights.slot ? rows.value : Tensor()), saved_weights = Saved(weights.value),
               row_of = Saved(order.row_of), source = Saved(order.source)] {
                const Tensor dy = gradient(slot, like);

@@ -24,7 +24,7 @@ Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps) {
   if (!out.slot) return out;
 
   const Saved saved_x(x.value), saved_weight(weight.value), saved_r(inverse_rms);
-  const auto input_part = [=, slot = out.slot, like = out.value, to = x.slot] {
+  const auto input_part = [=, slot = out.slot, like = outline(out.value), to = x.slot] {
     if (!to) return;
     const Tensor dy = gradient(slot, like);
     GradientTarget dx = open_gradient(to, saved_x.get());
@@ -36,7 +36,7 @@ Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps) {
       });
     });
   };
-  const auto weight_part = [=, slot = out.slot, like = out.value, to = weight.slot] {
+  const auto weight_part = [=, slot = out.slot, like = outline(out.value), to = weight.slot] {
     const Tensor dy = gradient(slot, like);
     GradientTarget dweight = open_gradient(to, saved_weight.get());
     dispatch_float("rms_norm", dy.dtype(), [&]<class T>() {

@@ -53,8 +53,8 @@ Var rope(Tape& tape, const Var& x, const Tensor& position, const RopeTable& tabl
   if (out.slot)
     tape.push({"rope",
                {x.slot},
-               [=, slot = out.slot, like = out.value, to = x.slot, at = Saved(position), cos = Saved(table.cos),
-                sin = Saved(table.sin)] {
+               [=, slot = out.slot, like = outline(out.value), to = x.slot, at = Saved(position),
+                cos = Saved(table.cos), sin = Saved(table.sin)] {
                  accumulate(to, rotated(gradient(slot, like), at.get(), {cos.get(), sin.get()}, -1));
                }});
   return out;

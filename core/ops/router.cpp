@@ -48,9 +48,9 @@ Routing route(Tape& tape, const Var& logits, std::int64_t experts_per_token, boo
   tape.push({"route",
              {logits.slot},
              [=, to = logits.slot, weights_slot = result.weights.slot, probabilities_slot = result.probabilities.slot,
-              saved_p = Saved(probabilities), saved_selection = Saved(selection)] {
+              weights_like = outline(weights), saved_p = Saved(probabilities), saved_selection = Saved(selection)] {
                const Tensor& p = saved_p.get();
-               const Tensor dw = gradient(weights_slot, weights), dp = gradient(probabilities_slot, p);
+               const Tensor dw = gradient(weights_slot, weights_like), dp = gradient(probabilities_slot, p);
                Tensor dz = empty_like(p);
                dispatch_float("route", p.dtype(), [&]<class T>() {
                  on_device(p, [&](const auto& device) {

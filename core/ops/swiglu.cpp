@@ -18,19 +18,20 @@ Var swiglu(Tape& tape, const Var& gate, const Var& up) {
   if (!out.slot) return out;
 
   const Saved saved_gate(gate.value), saved_up(up.value);
-  tape.push(
-      {"swiglu", {gate.slot, up.slot}, [=, slot = out.slot, like = out.value, to_gate = gate.slot, to_up = up.slot] {
-         const Tensor dy = gradient(slot, like);
-         Tensor dgate = empty_like(dy), dup = empty_like(dy);
-         dispatch_float("swiglu", dy.dtype(), [&]<class T>() {
-           on_device(dy, [&](const auto& device) {
-             kernels::swiglu_gradient(device, saved_gate.get().data<T>(), saved_up.get().data<T>(), dy.data<T>(),
-                                      dgate.mutable_data<T>(), dup.mutable_data<T>(), dy.numel());
-           });
-         });
-         accumulate(to_gate, dgate);
-         accumulate(to_up, dup);
-       }});
+  tape.push({"swiglu",
+             {gate.slot, up.slot},
+             [=, slot = out.slot, like = outline(out.value), to_gate = gate.slot, to_up = up.slot] {
+               const Tensor dy = gradient(slot, like);
+               Tensor dgate = empty_like(dy), dup = empty_like(dy);
+               dispatch_float("swiglu", dy.dtype(), [&]<class T>() {
+                 on_device(dy, [&](const auto& device) {
+                   kernels::swiglu_gradient(device, saved_gate.get().data<T>(), saved_up.get().data<T>(), dy.data<T>(),
+                                            dgate.mutable_data<T>(), dup.mutable_data<T>(), dy.numel());
+                 });
+               });
+               accumulate(to_gate, dgate);
+               accumulate(to_up, dup);
+             }});
   return out;
 }
 
