@@ -47,9 +47,6 @@ nn::ModelConfig read_config(const GgufFile& file) {
         "{}: llama.embedding_length is {}, expected a multiple of llama.attention.head_count = {}", where, config.width,
         config.num_heads);
   config.head_width = file.integer_or("llama.attention.key_length", config.width / config.num_heads);
-  for (const auto heads : {config.num_heads, config.num_kv_heads, config.head_width})
-    check(heads <= (1 << 24), "{}: {} heads, {} key/value heads of width {} are too many", where, config.num_heads,
-          config.num_kv_heads, config.head_width);
   for (const char* key : {"llama.attention.value_length", "llama.rope.dimension_count"})
     check(file.integer_or(key, config.head_width) == config.head_width, "{}: {} is {}, expected the head width {}",
           where, key, file.integer_or(key, 0), config.head_width);
@@ -129,18 +126,10 @@ void GgufModel::map_tensor(const std::string& from, const std::string& to, const
 }
 
 void GgufModel::read(const std::string& name, core::StateEntry& entry) const {
-  const auto found = origins_.find(name);
-  check(found != origins_.end(), "{}: has no tensor for {} {}", source(), name, entry.global_shape);
-  const auto& [tensor, is_permuted] = found->second;
-  const Shape& global = tensor->shape;
+  const Shape& global = core::check_entry(*this, name, entry).shape;
+  const auto& [tensor, is_permuted] = origins_.at(name);
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
-  check(entry.global_shape == global, "{}: {} has shape {}, expected {}", source(), name, global, entry.global_shape);
-  check(box.rank() == rank && static_cast<int>(entry.offset.size()) == rank,
-        "{}: {}: a box {} of {} dimensions, expected {}", source(), name, box, entry.offset.size(), rank);
-  for (int i = 0; i < rank; ++i)
-    check(entry.offset[i] >= 0 && entry.offset[i] <= global[i] - box[i],
-          "{}: {}: a box {} at [{}] leaves the tensor {}", source(), name, box, fmt::join(entry.offset, ","), global);
   const DType dtype = entry.tensor.dtype();
   check(dtype == DType::F32 || dtype == DType::F64 || dtype == DType::BF16,
         "{}: {}: cannot be read as {}, expected float32, float64 or bfloat16", source(), name, dtype);

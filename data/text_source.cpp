@@ -47,7 +47,7 @@ struct Encoded {
 
 Encoded encode_file(const std::string& path, const Tokenizer& tokenizer, std::int64_t max_bytes) {
   Encoded result;
-  const std::string text = read_text_file(path, max_bytes);
+  const std::string text = read_document(path, max_bytes);
   if (text.empty()) return result;
   result.bytes = static_cast<std::int64_t>(text.size());
   result.ids = tokenizer.encode(text, false, &result.counts);
@@ -95,7 +95,7 @@ std::vector<std::string> list_text_files(const std::vector<std::string>& paths) 
   return files;
 }
 
-std::string read_text_file(const std::string& path, std::int64_t max_bytes) {
+std::string read_document(const std::string& path, std::int64_t max_bytes) {
   errno = 0;
   const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path.c_str(), "rb"), gzclose_r);
   check(file != nullptr, "{}: cannot be opened: {}", path, std::strerror(errno));

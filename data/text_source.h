@@ -1,6 +1,6 @@
 // Plain text on disk, a file a document, and the way from there to a token file.
 //
-//     for (const auto& path : list_text_files({"/usr/share/doc/anarchism/markdown"})) read_text_file(path);
+//     for (const auto& path : list_text_files({"/usr/share/doc/anarchism/markdown"})) read_document(path);
 //     TokenizeCounts counts = tokenize_files({"notes", "book.txt.gz"}, *tokenizer, "data/train");
 #pragma once
 
@@ -19,7 +19,7 @@ std::vector<std::string> list_text_files(const std::vector<std::string>& paths);
 
 /// The contents of a file, unpacked where it is gzip. Throws, naming the path, where it cannot be read, is a broken
 /// gzip or holds more than `max_bytes`.
-std::string read_text_file(const std::string& path, std::int64_t max_bytes = std::int64_t{1} << 30);
+std::string read_document(const std::string& path, std::int64_t max_bytes = std::int64_t{1} << 30);
 
 struct TokenizeCounts {
   std::int64_t documents = 0;  // empty files are none

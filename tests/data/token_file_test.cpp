@@ -104,18 +104,18 @@ TEST(TextSource, ReadsGzipAndRefusesBrokenOnes) {
   std::string text;
   for (int i = 0; i < 100000; ++i) text += std::to_string(i * 7919 % 10007);
   write_gzip(path, text);
-  EXPECT_EQ(read_text_file(path), text);
-  EXPECT_NE(error_of([&] { read_text_file(path, 1000); }).find(path + ": holds more than 1000 bytes"),
+  EXPECT_EQ(read_document(path), text);
+  EXPECT_NE(error_of([&] { read_document(path, 1000); }).find(path + ": holds more than 1000 bytes"),
             std::string::npos);
   const std::string packed = read_file(path);
   for (const std::size_t size : {packed.size() / 2, packed.size() - 1}) {
     write_file(path, packed.substr(0, size));
-    EXPECT_NE(error_of([&] { read_text_file(path); }).find(path), std::string::npos) << size;
+    EXPECT_NE(error_of([&] { read_document(path); }).find(path), std::string::npos) << size;
   }
   write_file(path, "plain");
-  EXPECT_EQ(read_text_file(path), "plain");
+  EXPECT_EQ(read_document(path), "plain");
   write_file(path, "");
-  EXPECT_EQ(read_text_file(path), "");
+  EXPECT_EQ(read_document(path), "");
 }
 
 TEST(TextSource, TokenizesTheSameWithAnyThreads) {

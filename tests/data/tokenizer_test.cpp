@@ -21,7 +21,7 @@ using nlohmann::json;
 using testing::error_of;
 
 std::vector<json> golden_lines(const std::string& name) {
-  std::istringstream lines(read_text_file(testing::golden_path("tokenizer/" + name)));
+  std::istringstream lines(read_document(testing::golden_path("tokenizer/" + name)));
   std::vector<json> result;
   for (std::string line; std::getline(lines, line);) result.push_back(json::parse(line));
   return result;
