@@ -3,8 +3,7 @@
 //
 //     path temporary = begin_checkpoint(run / "checkpoints", step);                // rank 0, then a barrier
 //     RankFileInfo mine = write_rank_file(temporary, rank, step, state);           // every rank, in parallel
-//     finish_checkpoint(temporary, all_infos, extra);                              // rank 0, with to_text(mine) of
-//     every rank
+//     finish_checkpoint(temporary, all_infos, extra);                 // rank 0, with to_text(mine) of every rank
 //
 //     auto folder = newest_good_checkpoint(run / "checkpoints", [&](const std::string& bad) { log(bad); });
 //     Checkpoint checkpoint(*folder);
@@ -47,7 +46,6 @@ std::string to_text(const RankFileInfo& info);
 RankFileInfo rank_file_info_from_text(const std::string& text);
 
 // ---- Writing
-// -----------------------------------------------------------------------------------------------------------
 
 /// Makes an empty checkpoints/step_N.tmp and removes what interrupted writers left there. One rank calls it.
 std::filesystem::path begin_checkpoint(const std::filesystem::path& checkpoints, std::int64_t step);
@@ -63,11 +61,11 @@ RankFileInfo write_rank_file(const std::filesystem::path& folder, int rank, std:
 std::filesystem::path finish_checkpoint(const std::filesystem::path& temporary, std::span<const RankFileInfo> infos,
                                         const std::string& extra);
 
-/// Removes all but the `keep` (1 or more) latest checkpoints, and temporary folders.
-void prune_checkpoints(const std::filesystem::path& checkpoints, int keep);
+/// After step `written_step` was saved: keeps it and the latest before it, `keep` (1 or more) in all. Later ones are of
+/// a line of training that was left behind, and go, as do temporary folders.
+void prune_checkpoints(const std::filesystem::path& checkpoints, int keep, std::int64_t written_step);
 
 // ---- Finding
-// -----------------------------------------------------------------------------------------------------------
 
 /// The folders step_N, the latest first, good or not; none where `checkpoints` does not exist.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& checkpoints);
@@ -81,7 +79,6 @@ std::optional<std::filesystem::path> newest_good_checkpoint(const std::filesyste
                                                             const std::function<void(const std::string&)>& on_bad);
 
 // ---- Reading
-// -----------------------------------------------------------------------------------------------------------
 
 class Checkpoint : public core::StateReader {
  public:

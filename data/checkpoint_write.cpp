@@ -203,12 +203,16 @@ fs::path finish_checkpoint(const fs::path& temporary, std::span<const RankFileIn
   return name;
 }
 
-void prune_checkpoints(const fs::path& checkpoints, int keep) {
+void prune_checkpoints(const fs::path& checkpoints, int keep, std::int64_t written_step) {
   check(keep >= 1, "{}: {} checkpoints to keep, expected 1 or more", checkpoints.string(), keep);
-  const auto folders = list_checkpoints(checkpoints);
-  for (std::size_t i = static_cast<std::size_t>(keep); i < folders.size(); ++i)
-    fs::rename(folders[i], folders[i].string() + ".tmp");  // so that no reader sees one half removed
-  if (fs::is_directory(checkpoints)) remove_temporary_folders(checkpoints);
+  const auto folders = list_checkpoints(checkpoints);  // the latest first
+  const auto written = std::find(folders.begin(), folders.end(), checkpoints / fmt::format("step_{}", written_step));
+  check(written != folders.end(), "{}: has no step_{}, expected the one just written", checkpoints.string(),
+        written_step);
+  for (auto folder = folders.begin(); folder != folders.end(); ++folder)
+    if (folder < written || folder - written >= keep)
+      fs::rename(*folder, folder->string() + ".tmp");  // so that no reader sees one half removed
+  remove_temporary_folders(checkpoints);
 }
 
 }  // namespace limbeck::data

@@ -350,9 +350,23 @@ TEST(CheckpointFolders, AStepSavedAgainReplacesTheOldOne) {
 TEST(CheckpointFolders, PruneKeepsTheLatest) {
   const TemporaryFolder folder;
   for (const std::int64_t step : {9, 10, 100}) save(folder.path(), step, 1);
-  prune_checkpoints(folder.path(), 2);
+  prune_checkpoints(folder.path(), 2, 100);
   EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_10", "step_100"}));
-  EXPECT_THAT(error_of([&] { prune_checkpoints(folder.path(), 0); }), HasSubstr("expected 1 or more"));
+  prune_checkpoints(folder.path(), 5, 100);
+  EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_10", "step_100"}));
+  EXPECT_THAT(error_of([&] { prune_checkpoints(folder.path(), 0, 100); }), HasSubstr("expected 1 or more"));
+}
+
+TEST(CheckpointFolders, PruneNeverTakesTheOneJustWritten) {
+  const TemporaryFolder folder;
+  for (const std::int64_t step : {90, 100, 2, 3, 4}) save(folder.path(), step, 1);  // begun anew from before 90
+  prune_checkpoints(folder.path(), 2, 4);
+  EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_3", "step_4"}));
+  save(folder.path(), 5, 1);
+  prune_checkpoints(folder.path(), 1, 4);
+  EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_4"});
+  EXPECT_THAT(error_of([&] { prune_checkpoints(folder.path(), 1, 7); }), HasSubstr("has no step_7"));
+  EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_4"});
 }
 
 TEST(CheckpointFolders, EqualStatesAreEqualFiles) {
