@@ -6,12 +6,6 @@
 namespace limbeck::core {
 namespace {
 
-// FNV-1a: names are hashed the same way on every machine.
-std::uint64_t hash(std::string_view text, std::uint64_t h) {
-  for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  return h;
-}
-
 __extension__ using Wide = unsigned __int128;
 
 double to_unit(std::uint32_t high, std::uint32_t low) {
@@ -34,7 +28,7 @@ std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> c, std::array<s
 
 RandomStream::RandomStream(std::uint64_t seed, std::uint64_t step, std::string_view name)
     : key_{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32U)},
-      stream_(hash(name, 0xcbf29ce484222325ULL ^ (step * 0x9E3779B97F4A7C15ULL))) {}
+      stream_(hash_name(name, hash_seed ^ (step * 0x9E3779B97F4A7C15ULL))) {}
 
 std::array<std::uint32_t, 4> RandomStream::block(std::uint64_t index) const {
   return philox({static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32U),

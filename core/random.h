@@ -12,6 +12,13 @@
 
 namespace limbeck::core {
 
+/// FNV-1a: the same on every machine. `seed` may be the hash of what came before.
+inline constexpr std::uint64_t hash_seed = 0xcbf29ce484222325ULL;
+constexpr std::uint64_t hash_name(std::string_view name, std::uint64_t seed = hash_seed) {
+  for (const char c : name) seed = (seed ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return seed;
+}
+
 /// Ten rounds of Philox 4x32.
 std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
 

@@ -3,7 +3,7 @@
 #include <chrono>
 #include <filesystem>
 
-#include "data/text_source.h"
+#include "core/random.h"
 #include "launch/machine_peak.h"
 
 namespace limbeck::launch {
@@ -13,19 +13,23 @@ namespace fs = std::filesystem;
 
 /// A name for what these files, cut into tokens by this tokenizer, give.
 std::string cache_name(const std::vector<std::string>& files, const data::Tokenizer& tokenizer) {
-  std::uint64_t h = 0xcbf29ce484222325ULL;  // FNV-1a
-  const auto mix = [&](std::string_view text) {
-    for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  };
-  mix(tokenizer.to_json());
+  std::uint64_t h = core::hash_name(tokenizer.to_json());
   for (const std::string& file : files) {
     const auto time = fs::last_write_time(file).time_since_epoch().count();
-    mix(fmt::format("{}\n{}\n{}\n", fs::absolute(file).string(), fs::file_size(file), time));
+    h = core::hash_name(fmt::format("{}\n{}\n{}\n", fs::absolute(file).string(), fs::file_size(file), time), h);
   }
   return fmt::format("{:016x}", h);
 }
 
 }  // namespace
+
+void log_counts(const Log& log, const data::TokenizeCounts& counts) {
+  log->info("{} documents, {} bytes, {} tokens", counts.documents, counts.bytes, counts.tokens);
+  if (counts.encode.dropped_bytes > 0)
+    log->warn("{} bytes were dropped: the tokenizer has no token for them", counts.encode.dropped_bytes);
+  if (counts.encode.repaired_sequences > 0)
+    log->warn("{} ill-formed UTF-8 sequences became U+FFFD", counts.encode.repaired_sequences);
+}
 
 std::string token_prefix(Rank& rank, const DataConfig& config, const data::Tokenizer& tokenizer, const Log& log) {
   if (!config.tokens.empty()) return config.tokens;
@@ -39,9 +43,7 @@ std::string token_prefix(Rank& rank, const DataConfig& config, const data::Token
     data::TokenizeOptions options;
     options.threads = threads_of_rank(0);
     const data::TokenizeCounts counts = data::tokenize_files(files, tokenizer, prefix, options);
-    log->info("{} documents, {} bytes, {} tokens", counts.documents, counts.bytes, counts.tokens);
-    if (counts.encode.dropped_bytes > 0)
-      log->warn("{} bytes have no token in the vocabulary and were dropped", counts.encode.dropped_bytes);
+    log_counts(log, counts);
   });
   return gather_strings(rank, prefix).front();
 }

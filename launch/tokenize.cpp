@@ -11,6 +11,7 @@
 #include "launch/machine_peak.h"
 #include "launch/model_source.h"
 #include "launch/progress.h"
+#include "launch/token_cache.h"
 
 namespace limbeck::launch {
 
@@ -30,12 +31,8 @@ int run_tokenize(const TokenizeOptions& options) {
   };
   const data::TokenizeCounts counts = data::tokenize_files(paths, *tokenizer, options.out.string(), how);
   progress.finish();
-  log->info("{}: {} documents, {} bytes, {} tokens", options.out.string(), counts.documents, counts.bytes,
-            counts.tokens);
-  if (counts.encode.dropped_bytes > 0)
-    log->warn("{} bytes were dropped: the tokenizer has no token for them", counts.encode.dropped_bytes);
-  if (counts.encode.repaired_sequences > 0)
-    log->warn("{} ill-formed UTF-8 sequences became U+FFFD", counts.encode.repaired_sequences);
+  log->info("{} is written", options.out.string());
+  log_counts(log, counts);
   return 0;
 }
 
