@@ -208,8 +208,10 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
   expect("master", c.master, c.master == c.compute, same);
   expect("gradient", c.gradient, c.gradient == c.compute, same);
   expect("reduction", c.reduction, c.reduction == c.compute, same);
-  expect("frozen_storage", c.frozen_storage, c.frozen_storage == DType::BF16 || c.frozen_storage == c.compute,
-         fmt::format("{} (as precision.compute) or bfloat16", c.compute));
+  const bool may_narrow = c.compute == DType::F32;  // a product widens bfloat16 to float32 only
+  expect("frozen_storage", c.frozen_storage,
+         c.frozen_storage == c.compute || (may_narrow && c.frozen_storage == DType::BF16),
+         fmt::format("{}{}", same, may_narrow ? ", or bfloat16" : ""));
 }
 
 void check_whole(RunConfig& config, const ParsedConfig& parsed) {
@@ -218,10 +220,6 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   check_precision(config.precision, parsed);
   if (!config.data.tokens.empty() && !config.data.text.empty())
     fail_usage("{}: data.tokens and data.text are both given, expected one of them", parsed.place_of("data.tokens"));
-  if (config.batch.sequences_per_step % config.batch.micro_batches != 0)
-    fail_usage("{}: batch.sequences_per_step is {}, expected a multiple of batch.micro_batches = {}",
-               parsed.place_of("batch.sequences_per_step"), config.batch.sequences_per_step,
-               config.batch.micro_batches);
 }
 
 std::string print(RunConfig config) {
@@ -273,6 +271,9 @@ std::string defaults_as_textproto() {
 
 void check_for_train(const RunConfig& config) {
   if (!config.model) fail_usage("train: there is no section model, expected the architecture or model.source");
+  for (const auto& [name, is_there] :
+       {std::pair("teacher", config.teacher.has_value()), std::pair("student_init", config.student_init.has_value())})
+    if (is_there) fail_usage("train: there is a section {}, expected none: only distill has a teacher", name);
   if (config.model->source.empty() && config.data.tokenizer == "teacher")
     fail_usage(
         "train: data.tokenizer is \"teacher\" but model.source is empty, expected \"bytes\" or a file with a "

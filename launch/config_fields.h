@@ -53,9 +53,9 @@ void fields(Io& io, ModelSection& section) {
   nn::ModelConfig& c = section.architecture;
   io("source", section.source);
   io.derived("vocabulary", c.vocabulary, 0);
-  io("width", c.width, at_least(1));
-  io("num_layers", c.num_layers, at_least(1));
-  io("num_heads", c.num_heads, at_least(1));
+  io("width", c.width, between(1, nn::ModelLimits::width));
+  io("num_layers", c.num_layers, between(1, nn::ModelLimits::num_layers));
+  io("num_heads", c.num_heads, between(1, nn::ModelLimits::num_heads));
   io.derived("num_kv_heads", c.num_kv_heads, c.num_heads);
   io.derived("head_width", c.head_width, c.num_heads > 0 ? c.width / c.num_heads : 0);
   io.derived("mlp_width", c.mlp_width, 4 * c.width);
@@ -160,8 +160,8 @@ void fields(Io& io, PrecisionConfig& c) {
 template <class Io>
 void fields(Io& io, ParallelConfig& c) {
   io("layout", c.layout);
-  io("bucket_mib", c.bucket_mib, above(0));
-  io("deadline_s", c.deadline_s, above(0));
+  io("bucket_mib", c.bucket_mib, above_to(0, 65536));
+  io("deadline_s", c.deadline_s, above_to(0, 1e7));
 }
 
 template <class Io>

@@ -41,7 +41,7 @@ TEST(Config, ReadsEverySection) {
     student_init { choice: LIST layers: [0, 3, 7] upcycle { slices: 4 experts: 16 experts_per_token: 4 } }
     data { text: "/a" text: "/b" sequence_length: 128 seed: 18446744073709551615 }
     optimizer { rate: 2.5e-4 }
-    precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: BFLOAT16 }
+    precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 }
   )",
                                    "x");
   EXPECT_EQ(c.teacher->source, "t.gguf");
@@ -52,7 +52,7 @@ TEST(Config, ReadsEverySection) {
   EXPECT_EQ(c.data.seed, 18446744073709551615U);
   EXPECT_EQ(c.optimizer.rate, 2.5e-4);
   EXPECT_EQ(c.precision.reduction, core::DType::F64);
-  EXPECT_EQ(c.precision.frozen_storage, core::DType::BF16);
+  EXPECT_EQ(c.precision.frozen_storage, core::DType::F64);
   EXPECT_FALSE(c.model.has_value());
 }
 
@@ -123,11 +123,20 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
       {"precision { compute: BFLOAT16 }",
        "run.textproto:1:13: ", "precision.compute is bfloat16, expected FLOAT32 or FLOAT64"},
       {"precision { master: FLOAT64 }", "run.textproto:1:13: ", "precision.master is float64, expected float32"},
-      {"batch { sequences_per_step: 3 micro_batches: 2 }",
-       "run.textproto:1:9: ", "a multiple of batch.micro_batches = 2"},
+      {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: BFLOAT16 }",
+       "run.textproto:1:", "precision.frozen_storage is bfloat16, expected float64"},
+      {"precision { frozen_storage: FLOAT64 }",
+       "run.textproto:1:13: ", "expected float32, as precision.compute, or bfloat16"},
+      {"batch { sequences_per_step: 3 micro_batches: 0 }", "run.textproto:1:31: ", "expected 1 or more"},
+      {"parallel { deadline_s: 1e8 }", "run.textproto:1:12: ", "deadline_s is 100000000, expected above 0 to 10000000"},
+      {"parallel { deadline_s: inf }", "run.textproto:1:12: ", "parallel.deadline_s is inf"},
+      {"parallel { bucket_mib: 65537 }", "run.textproto:1:12: ", "bucket_mib is 65537, expected above 0 to 65536"},
+      {"parallel { bucket_mib: nan }", "run.textproto:1:12: ", "parallel.bucket_mib is nan"},
+      {"model { width: 9223372036854775807 }", "run.textproto:1:9: ", "expected 1 to 16777216"},
+      {"model { mlp_width: 4611686018427387904 }", "run.textproto:1:1: ", "expected at most 16777216"},
       {"model { num_heads: 3 num_kv_heads: 2 }", "run.textproto:1:1: ", "model.num_kv_heads is 2, expected a divisor"},
-      {"model { num_layers: 0 }", "run.textproto:1:9: ", "model.num_layers is 0, expected 1 or more"},
-      {"model { num_heads: 0 }", "run.textproto:1:9: ", "model.num_heads is 0, expected 1 or more"},
+      {"model { num_layers: 0 }", "run.textproto:1:9: ", "model.num_layers is 0, expected 1 to 10000"},
+      {"model { num_heads: 0 }", "run.textproto:1:9: ", "model.num_heads is 0, expected 1 to 65536"},
       {"student_init { layers: 3 }", "run.textproto:1:16: ", "expected only with choice: LIST"},
       {"student_init { choice: LIST layers: [3, 3] }",
        "run.textproto:1:", "has 3 at position 1, expected layers from 0 in ascending"},
@@ -204,6 +213,10 @@ TEST(ConfigChecks, CommandsNeedTheirSections) {
   EXPECT_THAT(error(check_for_train, "model {} data { text: 'a' }"), HasSubstr("data.tokenizer"));
   EXPECT_THAT(error(check_for_train, "model {} data { tokenizer: 'bytes' }"), HasSubstr("data.text"));
   EXPECT_EQ(error(check_for_train, "model {} data { tokenizer: 'bytes' text: 'a' }"), "");
+  EXPECT_THAT(error(check_for_train, "model {} teacher {} data { tokenizer: 'bytes' text: 'a' }"),
+              HasSubstr("a section teacher, expected none"));
+  EXPECT_THAT(error(check_for_train, "model {} student_init {} data { tokenizer: 'bytes' text: 'a' }"),
+              HasSubstr("a section student_init, expected none"));
   EXPECT_THAT(error(check_for_distill, "data { text: 'a' }"), HasSubstr("teacher.source"));
   EXPECT_THAT(error(check_for_distill, "teacher { source: 't' } data { text: 'a' }"), HasSubstr("no student"));
   EXPECT_THAT(error(check_for_distill, "teacher { source: 't' } model {} student_init {} data { text: 'a' }"),
