@@ -1,7 +1,11 @@
 // Names inside a checkpoint, for its writer and its reader.
+//
+//     std::string path = checkpoint_path("layers.0.attention_norm.weight");
+//     file.write_dataset(path, tensor.reshape(stored_shape(tensor.shape())));
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "core/shape.h"
 #include "data/hdf5_file.h"
@@ -10,7 +14,8 @@ namespace limbeck::data {
 
 inline constexpr const char* index_name = "index.h5";
 
-/// "layers.0.norm" -> "/model/layers/0/norm"; "optimizer/layers.0.norm/m" -> "/optimizer/layers/0/norm/m".
+/// "layers.0.mlp.up.weight" -> "/model/layers/0/mlp/up/weight"; "optimizer/norm.weight/exp_avg" ->
+/// "/optimizer/norm/weight/exp_avg".
 inline std::string checkpoint_path(const std::string& name) {
   return hdf5_path(name.find('/') == std::string::npos ? "/model" : "", name);
 }

@@ -1,7 +1,7 @@
 // How a model does on a fixed held-out sample, against a teacher or alone. The teacher's hidden states are computed
 // once and kept; its logits are formed again by the chunk, never whole.
 //
-//     HeldOut held_out(rank, loader.held_out(32), teacher.get());
+//     HeldOut held_out(rank, loader.held_out_batch(32), teacher.get());
 //     Evaluation before = held_out.evaluate(student);
 #pragma once
 

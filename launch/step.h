@@ -1,7 +1,7 @@
 // One optimizer step's forward and backward passes over a rank's share of the step's sequences, under any layout.
 //
-//     GradientSync sync(student.parameters(), rank.mesh(), bucket_bytes);
-//     StepResult result = forward_backward(rank, {student, teacher, objective}, samples, options, sync);
+//     GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), core::DType::F32, bucket_bytes);
+//     StepResult result = forward_backward(rank, {student, &teacher, objective}, samples, options, sync);
 //     // every parameter's slot now holds the gradient of the whole step, reduced
 #pragma once
 

@@ -1,8 +1,9 @@
 // Starting a student from a teacher's weights: which layers it keeps, and dense feed-forwards cut into experts. Each
 // start is a StateReader over the teacher's, so a student loads it like any file, whatever its layout.
 //
-//     LayerSkip skipped(teacher_reader, {0, 1, 2, 8, 29});
-//     Upcycled student_source(skipped, {.slices = 4, .experts = 8, .experts_per_token = 4}, seed);
+//     LayerSkip skipped(teacher_reader, teacher.config().num_layers, {0, 1, 2, 8, 29});
+//     Upcycled student_source(skipped, dense /*ModelConfig of 5 layers*/,
+//                             {.slices = 4, .experts = 8, .experts_per_token = 4}, /*renormalise=*/true, seed);
 //     student.load(student_source);
 #pragma once
 

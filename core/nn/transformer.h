@@ -4,7 +4,7 @@
 //     Transformer model(config, {.memory = memory});
 //     model.load(reader);                                   // or model.init_random(seed)
 //     auto out = model.forward(tape, model.pass(batch));    // out.hidden [T,C], after the last norm
-//     HeadLoss loss = head_loss(tape, out.hidden, model.head(), ...);
+//     Var loss = core::head_loss(tape, out.hidden, model.head(), batch.targets, ...);
 #pragma once
 
 #include <cstdint>
