@@ -143,8 +143,6 @@ std::string checkpoint_extra(const nn::ModelConfig& config, const data::Tokenize
   return extra.dump();
 }
 
-json trainer_state(const std::string& extra, const std::string& where) { return parse_extra(extra, where)["trainer"]; }
-
 nlohmann::ordered_json to_json(const nn::ModelConfig& config) {
   ModelSection section;
   section.architecture = config;

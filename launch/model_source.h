@@ -9,7 +9,7 @@
 // A checkpoint carries its architecture and tokenizer in the manifest's extra text:
 //
 //     finish_checkpoint(temporary, infos, checkpoint_extra(architecture, *tokenizer, {{"tokens", 1024}}));
-//     nlohmann::json trainer = trainer_state(checkpoint.extra(), checkpoint.source());        // {"tokens": 1024}
+//     nlohmann::json trainer = open_model(folder).trainer;                                    // {"tokens": 1024}
 #pragma once
 
 #include <cstdint>
@@ -51,8 +51,6 @@ std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name);
 /// The extra text of a checkpoint's manifest: architecture, tokenizer, and the trainer's own state.
 std::string checkpoint_extra(const nn::ModelConfig& config, const data::Tokenizer& tokenizer,
                              const nlohmann::json& trainer);
-/// The trainer's part of it. `where` names the checkpoint in messages.
-nlohmann::json trainer_state(const std::string& extra, const std::string& where);
 
 /// The architecture as JSON, and back (checked).
 nlohmann::ordered_json to_json(const nn::ModelConfig& config);

@@ -27,10 +27,6 @@ RunDirectory RunDirectory::open(const RunConfig& config, bool resume) {
   return run;
 }
 
-RunDirectory RunDirectory::of_checkpoint(const fs::path& checkpoint) {
-  return RunDirectory(fs::absolute(checkpoint / "").parent_path().parent_path().parent_path());
-}
-
 bool RunDirectory::is_run(const fs::path& path) {
   const RunDirectory run(path);
   return fs::is_regular_file(run.config()) && fs::is_directory(run.checkpoints());

@@ -25,8 +25,6 @@ class RunDirectory {
   std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
 
-  /// The run that a checkpoint RUN/checkpoints/step_N belongs to.
-  static RunDirectory of_checkpoint(const std::filesystem::path& checkpoint);
   /// True if there is a config and a folder of checkpoints.
   static bool is_run(const std::filesystem::path& path);
 

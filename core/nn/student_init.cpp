@@ -15,11 +15,6 @@ using core::StateEntry;
 
 std::string layer_prefix(std::int64_t layer) { return fmt::format("layers.{}.", layer); }
 
-void check_box(const std::string& source, const std::string& name, const Shape& global, const StateEntry& entry) {
-  core::check(entry.global_shape == global, "{}: {} has shape {}, expected {}", source, name, global,
-              entry.global_shape);
-}
-
 void multiply(core::Tensor& tensor, double factor) {
   core::dispatch_float("upcycle", tensor.dtype(), [&]<class T>() {
     T* values = tensor.mutable_data<T>();
@@ -123,7 +118,7 @@ void Upcycled::read(const std::string& name, StateEntry& entry) const {
 
 void Upcycled::read_experts(const std::string& name, const std::string& dense_name, Matrix matrix,
                             StateEntry& entry) const {
-  check_box(source(), name, tensors_.at(name).shape, entry);
+  core::check_entry(*this, name, entry);
   const std::int64_t width = dense_.mlp_width / shape_.slices;
   const std::int64_t copies = shape_.experts / shape_.slices;
   const bool is_down = matrix == Matrix::Down;
@@ -147,7 +142,7 @@ void Upcycled::read_experts(const std::string& name, const std::string& dense_na
 }
 
 void Upcycled::read_router(const std::string& name, StateEntry& entry) const {
-  check_box(source(), name, tensors_.at(name).shape, entry);
+  core::check_entry(*this, name, entry);
   const std::int64_t copies = shape_.experts / shape_.slices;
   const core::RandomStream random(seed_, 0, name);
   const Shape& box = entry.tensor.shape();

@@ -205,6 +205,20 @@ generation { prompt: "the still " max_tokens: 8 }
   for (const char* field : {"eval_ce", "eval_kl", "eval_top1_agreement", "eval_sum_min"})
     EXPECT_TRUE(metrics[5].contains(field)) << field;
   EXPECT_LT(metrics[11]["eval_kl"], metrics[5]["eval_kl"].get<double>() + 0.05);
+
+  // Stopped between, and continued in another process: the same lines, the same table.
+  const std::string parts = "distill distill.textproto --set parallel.layout=ep2 --out parts ";
+  ASSERT_EQ(folder.limbeck(parts + "--steps 6", 2).code, 0);
+  const Outcome rest = folder.limbeck(parts + "--resume", 2);
+  ASSERT_EQ(rest.code, 0) << rest.output;
+  EXPECT_EQ(folder.metrics("parts"), metrics);
+  for (const char* row : {"KL to the teacher", "top-1 agreement"})
+    EXPECT_EQ(rest.lines_with(row), distilled.lines_with(row));
+
+  const Outcome narrow =
+      folder.limbeck("distill distill.textproto --steps 1 --set precision.frozen_storage=BFLOAT16 --out narrow");
+  ASSERT_EQ(narrow.code, 0) << narrow.output;
+  EXPECT_NEAR(folder.metrics("narrow")[0]["teacher_ce"].get<double>(), metrics[0]["teacher_ce"].get<double>(), 0.02);
 }
 
 TEST(EndToEnd, AnErrorOfOneRankIsOneLineAndEndsAll) {

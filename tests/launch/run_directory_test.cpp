@@ -59,11 +59,5 @@ TEST_F(RunDirectoryTest, AFileInItsPlaceIsNamed) {
   EXPECT_THAT(error_of(config("file/below"), false), ::testing::HasSubstr("file/below"));
 }
 
-TEST_F(RunDirectoryTest, IsFoundFromItsCheckpoint) {
-  const fs::path checkpoint = folder_.path() / "run" / "checkpoints" / "step_3";
-  EXPECT_EQ(RunDirectory::of_checkpoint(checkpoint).path(), folder_.path() / "run");
-  EXPECT_EQ(RunDirectory::of_checkpoint(checkpoint / "").path(), folder_.path() / "run");
-}
-
 }  // namespace
 }  // namespace limbeck::launch
