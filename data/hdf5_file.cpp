@@ -24,16 +24,22 @@ Handle access_properties(const Hdf5Place& place) {
   return access;
 }
 
-Handle link_properties(const Hdf5Place& place) {
-  Handle link(H5Pcreate(H5P_LINK_CREATE), H5Pclose, place, "link properties were not made");
-  checked(H5Pset_create_intermediate_group(link, 1), place, "intermediate groups were not set");
-  return link;
-}
-
-Handle dataset_properties(const Hdf5Place& place) {
-  Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, place, "dataset properties were not made");
+/// Properties of a new file, group or dataset, without times: equal states are equal files.
+Handle creation_properties(hid_t kind, const Hdf5Place& place) {
+  Handle creation(H5Pcreate(kind), H5Pclose, place, "properties were not made");
   checked(H5Pset_obj_track_times(creation, false), place, "object times were not switched off");
   return creation;
+}
+
+/// The groups on the way to a path. (Those that HDF5 makes by itself would carry times.)
+void create_groups(hid_t file, const Hdf5Place& place) {
+  const Handle creation = creation_properties(H5P_GROUP_CREATE, place);
+  for (std::size_t end = place.path.find('/', 1); end != std::string::npos; end = place.path.find('/', end + 1)) {
+    const std::string group = place.path.substr(0, end);
+    if (checked(H5Lexists(file, group.c_str(), H5P_DEFAULT), place, "its groups were not looked up") > 0) continue;
+    const Handle made(H5Gcreate2(file, group.c_str(), H5P_DEFAULT, creation, H5P_DEFAULT), H5Gclose, place,
+                      "its groups were not created");
+  }
 }
 
 Handle open_dataset(hid_t file, const Hdf5Place& place) {
@@ -54,9 +60,9 @@ bool is_float(DType dtype) {
 void create(hid_t file, DType dtype, const Shape& shape, hid_t properties, const Hdf5Place& place) {
   const Handle type = hdf5_type(dtype, place);
   const Handle space = hdf5_space(shape, place);
-  const Handle link = link_properties(place);
-  const Handle dataset(H5Dcreate2(file, place.path.c_str(), type, space, link, properties, H5P_DEFAULT), H5Dclose,
-                       place, "dataset was not created");
+  create_groups(file, place);
+  const Handle dataset(H5Dcreate2(file, place.path.c_str(), type, space, H5P_DEFAULT, properties, H5P_DEFAULT),
+                       H5Dclose, place, "dataset was not created");
 }
 
 Shape shape_of(hid_t dataset, const Hdf5Place& place) {
@@ -83,8 +89,7 @@ Hdf5File Hdf5File::create(const std::filesystem::path& file) {
   const Quiet quiet;
   const Hdf5Place place{file.string(), ""};
   const Handle access = access_properties(place);
-  const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose, place, "file properties were not made");
-  checked(H5Pset_obj_track_times(creation, false), place, "object times were not switched off");
+  const Handle creation = creation_properties(H5P_FILE_CREATE, place);
   return {file, checked(H5Fcreate(file.c_str(), H5F_ACC_TRUNC, creation, access), place, "was not created")};
 }
 
@@ -112,7 +117,7 @@ void Hdf5File::close() {
 void Hdf5File::create_dataset(const std::string& path, DType dtype, const Shape& shape) {
   const Quiet quiet;
   const Hdf5Place place{file_.string(), path};
-  const Handle properties = dataset_properties(place);
+  const Handle properties = creation_properties(H5P_DATASET_CREATE, place);
   checked(H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER), place, "fill time was not set");
   data::create(id_, dtype, shape, properties, place);
 }
@@ -121,7 +126,7 @@ void Hdf5File::create_virtual_dataset(const std::string& path, DType dtype, cons
                                       std::span<const VirtualSource> sources) {
   const Quiet quiet;
   const Hdf5Place place{file_.string(), path};
-  const Handle properties = dataset_properties(place);
+  const Handle properties = creation_properties(H5P_DATASET_CREATE, place);
   if (is_float(dtype)) {
     const double nan = std::numeric_limits<double>::quiet_NaN();
     checked(H5Pset_fill_value(properties, H5T_NATIVE_DOUBLE, &nan), place, "fill value was not set");
