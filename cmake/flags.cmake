@@ -10,6 +10,7 @@ endif()
 if(LIMBECK_SANITIZE)
   # GCC 12 under sanitizers takes the standard library's own <regex> for uninitialised.
   target_compile_options(limbeck_flags INTERFACE
-    -fsanitize=${LIMBECK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -Wno-maybe-uninitialized)
+    -fsanitize=${LIMBECK_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(limbeck_flags INTERFACE -fsanitize=${LIMBECK_SANITIZE})
 endif()

@@ -111,7 +111,8 @@ GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(fil
   }
   if (origins_.size() == file_->tensors().size()) return;
   for (const auto& [name, tensor] : file_->tensors())
-    check(std::any_of(origins_.begin(), origins_.end(), [&](const auto& o) { return o.second.tensor == &tensor; }),
+    check(std::any_of(origins_.begin(), origins_.end(),
+                      [&, of = &tensor](const auto& o) { return o.second.tensor == of; }),
           "{}: tensor {} {} has no place in a llama model of {} layers", source(), name, tensor.shape, c.num_layers);
 }
 

@@ -3,6 +3,7 @@
 #
 #     launch/install.sh            # build and run
 #     launch/install.sh --tests    # and the tests
+#     launch/install.sh --fuzz     # and tests/fuzz.sh
 set -euo pipefail
 
 packages=(
@@ -16,12 +17,14 @@ packages=(
   anarchism # the text of the examples
 )
 test_packages=(libgtest-dev libgmock-dev procps)
+fuzz_packages=(clang libclang-rt-14-dev)
 
 case "${1-}" in
   "") ;;
   --tests) packages+=("${test_packages[@]}") ;;
+  --fuzz) packages+=("${fuzz_packages[@]}") ;;
   *)
-    echo "launch/install.sh: error: unknown option '$1', expected --tests or nothing" >&2
+    echo "launch/install.sh: error: unknown option '$1', expected --tests, --fuzz or nothing" >&2
     exit 2
     ;;
 esac

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Feeds the readers of foreign files with what libFuzzer makes of small good ones, under the address and undefined behaviour
+# sanitizers, as many readers at once as there are cores. An input that breaks one is kept in build/fuzz/crashes.
+#
+#     tests/fuzz.sh 20               # seconds a reader
+#     tests/fuzz.sh 600 gguf         # one of tests/fuzz/*_fuzz.cpp
+#     build/fuzz/bin/gguf_fuzz build/fuzz/crashes/gguf-...      # once more, to see what happens
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+seconds=${1:?seconds a reader}
+shift
+readers=("$@")
+if [[ ${#readers[@]} -eq 0 ]]; then
+  for source in tests/fuzz/*_fuzz.cpp; do readers+=("$(basename "$source" _fuzz.cpp)"); done
+fi
+launch/install.sh --fuzz
+launch/build.sh fuzz "${readers[@]/%/_fuzz}"
+
+golden=tests/golden
+crashes=build/fuzz/crashes
+mkdir -p "$crashes"
+
+# seeds READER FOLDER: good inputs to start from.
+seeds() {
+  case $1 in
+    config) cp examples/*.textproto "$2" ;;
+    gguf) find "$golden/gguf" -name '*.gguf' -size -64k -exec cp {} "$2" \; ;;
+    token_index)
+      local index size
+      for index in "$golden"/token_file/*.idx; do
+        size=$(stat -c %s "$index")
+        { printf "\\x$(printf %02x $((size % 256)))\\x$(printf %02x $((size / 256)))" && cat "$index" "${index%.idx}.bin"; } \
+          >"$2/$(basename "$index")"
+      done
+      ;;
+  esac
+}
+
+run() {
+  local reader=$1 folder=build/fuzz/corpus/$1 log=build/fuzz/$1.log
+  mkdir -p "$folder"
+  seeds "$reader" "$folder"
+  if "build/fuzz/bin/${reader}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+    -artifact_prefix="$crashes/$reader-" "$folder" >"$log" 2>&1 </dev/null; then
+    echo "$reader: $(grep -a '^Done' "$log")"
+  else
+    tail -n 40 "$log" >&2
+    echo "tests/fuzz.sh: error: $reader failed (whole log: $log)" >&2
+    return 1
+  fi
+}
+export -f run seeds
+export seconds golden crashes
+printf '%s\n' "${readers[@]}" | xargs -P "$(nproc)" -I{} bash -c 'run {}'
