@@ -39,6 +39,13 @@ add_library(limbeck_xxhash INTERFACE)
 target_include_directories(limbeck_xxhash SYSTEM INTERFACE ${XXHASH_INCLUDE})
 target_link_libraries(limbeck_xxhash INTERFACE ${XXHASH_LIBRARY})
 
+find_path(ZSTD_INCLUDE zstd.h)
+find_library(ZSTD_LIBRARY zstd)
+limbeck_require(ZSTD_LIBRARY "zstd" libzstd-dev)
+add_library(limbeck_zstd INTERFACE)
+target_include_directories(limbeck_zstd SYSTEM INTERFACE ${ZSTD_INCLUDE})
+target_link_libraries(limbeck_zstd INTERFACE ${ZSTD_LIBRARY})
+
 if(LIMBECK_OPENMP)
   find_package(OpenMP QUIET COMPONENTS CXX)
   limbeck_require(OpenMP_CXX_FOUND "OpenMP" g++)

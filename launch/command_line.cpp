@@ -132,23 +132,33 @@ void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
 }
 
 void CommandLine::inspect(std::function<int(const InspectOptions&)> run) {
-  CLI::App& app = command("inspect", "Show what a file holds: kind, architecture, tensors",
-                          "limbeck inspect downloads/SmolLM2-135M-Instruct.Q4_1.gguf");
+  CLI::App& app = command("inspect", "Show what a file holds: kind, architecture, tensors; statistics of a token file",
+                          "limbeck inspect downloads/SmolLM2-135M-Instruct.Q4_1.gguf\n"
+                          "  limbeck inspect tokens/mine --tokenizer bytes");
   const auto options = bind<InspectOptions>(app, std::move(run));
   app.add_option("FILE", options->file, std::string(models) + ", token file or .h5 file")->required();
+  app.add_option("--tokenizer", options->tokenizer, "Of a token file: spells its frequent tokens")
+      ->type_name("MODEL|bytes");
 }
 
 void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
   CLI::App& app = command("tokenize", "Turn text into a token file",
-                          "limbeck tokenize book.txt articles/ --tokenizer bytes --out tokens/mine");
+                          "limbeck tokenize book.txt articles/ --tokenizer bytes --out tokens/mine\n"
+                          "  limbeck tokenize web/*.jsonl.zst --field content --tokenizer FILE.gguf --out tokens/web\n"
+                          "A tokenizing that was interrupted goes on when the same command is given again.");
   const auto options = bind<TokenizeOptions>(app, std::move(run));
-  app.add_option("PATH", options->paths, "Text files and folders (gzip too)")->required();
+  app.add_option("PATH", options->paths, "Text and JSON-lines files and folders; gzip and zstd too")->required();
   app.add_option("--tokenizer", options->tokenizer, "\"bytes\", or a model with a tokenizer")
       ->required()
       ->type_name("MODEL|bytes");
   app.add_option("--out", options->out, "PREFIX of the PREFIX.bin and PREFIX.idx to write")
       ->required()
       ->type_name("PREFIX");
+  app.add_option("--format", options->format, "text: a file a document; jsonl: a line; auto: by the file's name")
+      ->check(CLI::IsMember(std::vector<std::string>{"auto", "text", "jsonl"}))
+      ->capture_default_str();
+  app.add_option("--field", options->field, "Where JSON lines have their text: a name, or names joined by dots")
+      ->capture_default_str();
   app.add_option("--threads", options->threads, "0: the cores this process may use")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

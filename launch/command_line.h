@@ -57,12 +57,15 @@ struct ConvertOptions {
 
 struct InspectOptions {
   std::filesystem::path file;
+  std::string tokenizer;  // of a token file, to spell its tokens; as TokenizeOptions has it; empty: none
 };
 
 struct TokenizeOptions {
   std::vector<std::filesystem::path> paths;  // files and folders
   std::string tokenizer;                     // "bytes", or a file or directory with a tokenizer
   std::filesystem::path out;                 // PREFIX of .bin and .idx
+  std::string format = "auto";               // of the text: "auto", "text" or "jsonl"
+  std::string field = "text";                // of JSON lines
   int threads = 0;                           // 0: the cores this process may use
 };
 

@@ -32,6 +32,9 @@ static_assert(static_cast<int>(LayerChoice::List) == config::StudentInit::LIST);
 static_assert(static_cast<int>(OptimizerKind::AdamW) == config::Optimizer::ADAMW);
 static_assert(static_cast<int>(ScheduleKind::Cosine) == config::Schedule::COSINE);
 static_assert(static_cast<int>(ScheduleKind::Constant) == config::Schedule::CONSTANT);
+static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);
+static_assert(static_cast<int>(data::TextFormat::Plain) == config::Data::PLAIN);
+static_assert(static_cast<int>(data::TextFormat::JsonLines) == config::Data::JSON_LINES);
 static_assert(static_cast<int>(DType::F32) == config::FLOAT32);
 static_assert(static_cast<int>(DType::F64) == config::FLOAT64);
 static_assert(static_cast<int>(DType::BF16) == config::BFLOAT16);
@@ -262,10 +265,10 @@ RunConfig load_config(const std::filesystem::path& path, const std::vector<std::
 std::string to_textproto(const RunConfig& config) { return print(config); }
 
 std::string defaults_as_textproto() {
+  const ParsedConfig parsed = parse_text("model {} teacher {} student_init { upcycle {} }", "the defaults");
   RunConfig config;
-  config.model.emplace();
-  config.teacher.emplace();
-  config.student_init.emplace().upcycle.emplace();
+  Reader reader(parsed.message, "", parsed);
+  fields(reader, config);
   return print(config);
 }
 

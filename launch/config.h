@@ -16,6 +16,7 @@
 
 #include "core/dtype.h"
 #include "core/nn/model_config.h"
+#include "data/text_source.h"
 
 namespace limbeck::launch {
 
@@ -66,6 +67,8 @@ struct DataConfig {
   std::int64_t sequence_length = 256;
   double held_out_fraction = 0.05;
   std::uint64_t seed = 1;
+  data::TextFormat format = data::TextFormat::Auto;
+  std::string field = "text";  // of JSON lines
   friend bool operator==(const DataConfig&, const DataConfig&) = default;
 };
 

@@ -97,6 +97,8 @@ void fields(Io& io, DataConfig& c) {
   io("sequence_length", c.sequence_length, at_least(1));
   io("held_out_fraction", c.held_out_fraction, between(0, 0.5));
   io("seed", c.seed);
+  io("format", c.format);
+  io("field", c.field);
 }
 
 template <class Io>

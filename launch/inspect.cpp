@@ -14,6 +14,7 @@
 #include "data/safetensors.h"
 #include "data/token_file.h"
 #include "launch/commands.h"
+#include "launch/inspect_tokens.h"
 #include "launch/log.h"
 #include "launch/model_source.h"
 
@@ -107,11 +108,10 @@ int inspect_safetensors(const fs::path& path) {
   return 0;
 }
 
-int inspect_tokens(const fs::path& path) {
-  const data::TokenFile file(path.string());
-  print_field("kind", "token file");
-  print_field("documents", fmt::format("{}", file.num_documents()));
-  print_field("tokens", fmt::format("{}", file.num_tokens()));
+int inspect_tokens(const InspectOptions& options) {
+  const data::TokenFile file(options.file.string());
+  const auto tokenizer = options.tokenizer.empty() ? nullptr : open_tokenizer(options.tokenizer);
+  fmt::print("{}", token_file_text(file, tokenizer.get()));
   return 0;
 }
 
@@ -140,7 +140,7 @@ int run_inspect(const InspectOptions& options) {
   if (launcher_rank().rank != 0) return 0;
   const fs::path& path = options.file;
   if (fs::is_directory(path)) return inspect_model(path);
-  if (fs::exists(path.string() + ".idx")) return inspect_tokens(path);
+  if (fs::exists(path.string() + ".idx")) return inspect_tokens(options);
   std::ifstream in(path, std::ios::binary);
   if (!in.is_open())
     core::fail_usage("{}: cannot be read, expected a model, a token file or a .h5 file", path.string());
@@ -149,7 +149,7 @@ int run_inspect(const InspectOptions& options) {
   head.resize(static_cast<std::size_t>(in.gcount()));
   if (head.starts_with("GGUF")) return inspect_gguf(path);
   if (head.starts_with("\x89HDF")) return inspect_hdf5(path);
-  if (head.starts_with("MMIDIDX") || path.extension() == ".bin") return inspect_tokens(path);
+  if (head.starts_with("MMIDIDX") || path.extension() == ".bin") return inspect_tokens(options);
   if (head.size() == 9 && head[8] == '{') return inspect_safetensors(path);
   core::fail_usage("{}: is of no known kind, expected GGUF, HDF5, safetensors, a token file or a folder with a model",
                    path.string());

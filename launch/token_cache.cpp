@@ -2,9 +2,11 @@
 
 #include <chrono>
 #include <filesystem>
+#include <optional>
 
 #include "core/random.h"
 #include "launch/machine_peak.h"
+#include "launch/progress.h"
 
 namespace limbeck::launch {
 namespace {
@@ -12,18 +14,33 @@ namespace {
 namespace fs = std::filesystem;
 
 /// A name for what these files, cut into tokens by this tokenizer, give.
-std::string cache_name(const std::vector<std::string>& files, const data::Tokenizer& tokenizer) {
+std::string cache_name(const std::vector<std::string>& files, const DataConfig& config,
+                       const data::Tokenizer& tokenizer) {
   std::uint64_t h = core::hash_name(tokenizer.to_json());
   for (const std::string& file : files) {
     const auto time = fs::last_write_time(file).time_since_epoch().count();
     h = core::hash_name(fmt::format("{}\n{}\n{}\n", fs::absolute(file).string(), fs::file_size(file), time), h);
+    if (data::is_json_lines(file, config.format)) h = core::hash_name(config.field + "\n", h);
   }
   return fmt::format("{:016x}", h);
 }
 
 }  // namespace
 
-void log_counts(const Log& log, const data::TokenizeCounts& counts) {
+void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& tokenizer, const std::string& prefix,
+              data::TokenizeOptions options, const Log& log) {
+  std::optional<Progress> progress;
+  options.progress = [&](const data::TokenizeCounts& so_far, std::int64_t done, std::int64_t total) {
+    const bool is_large = total >= std::int64_t{1} << 26U;
+    const int shift = is_large ? 20 : 10;
+    const auto rounded_up = [&](std::int64_t bytes) { return (bytes + (std::int64_t{1} << shift) - 1) >> shift; };
+    if (!progress) progress.emplace(log, is_large ? "MiB" : "KiB", rounded_up(done), rounded_up(total), 1);
+    progress->update(rounded_up(done), fmt::format("{} documents  {} tokens", so_far.documents, so_far.tokens));
+  };
+  options.notice = [&](const std::string& line) { log->info("{}", line); };
+  const data::TokenizeCounts counts = data::tokenize_files(paths, tokenizer, prefix, options);
+  if (progress) progress->finish();
+  if (counts.documents == 0) return;
   log->info("{} documents, {} bytes, {} tokens", counts.documents, counts.bytes, counts.tokens);
   if (counts.encode.dropped_bytes > 0)
     log->warn("{} bytes were dropped: the tokenizer has no token for them", counts.encode.dropped_bytes);
@@ -36,14 +53,15 @@ std::string token_prefix(Rank& rank, const DataConfig& config, const data::Token
   std::string prefix;
   on_first_rank(rank, [&] {
     const std::vector<std::string> files = data::list_text_files(config.text);
-    prefix = (fs::path(config.cache_dir) / cache_name(files, tokenizer)).string();
+    prefix = (fs::path(config.cache_dir) / cache_name(files, config, tokenizer)).string();
     if (fs::exists(prefix + ".idx") && fs::exists(prefix + ".bin")) return;
-    fs::create_directories(config.cache_dir);
     log->info("tokenizing {} files to {}", files.size(), prefix);
     data::TokenizeOptions options;
     options.threads = threads_of_rank(0);
-    const data::TokenizeCounts counts = data::tokenize_files(files, tokenizer, prefix, options);
-    log_counts(log, counts);
+    options.format = config.format;
+    options.field = config.field;
+    options.only_if_missing = true;  // another run may be making it
+    tokenize(files, tokenizer, prefix, options, log);
   });
   return gather_strings(rank, prefix).front();
 }

@@ -1,9 +1,14 @@
-// The token file of a run: the one that its config names, or one made from its text at first use.
+// From text to token files: tokenizing with progress, and the token file of a run, the one that its config names or one
+// made from its text at first use.
+//
+//     tokenize({"articles"}, *tokenizer, "tokens/articles", {.threads = 8}, log);
+//     data::TokenFile file(token_prefix(rank, config.data, *tokenizer, log));
 #pragma once
 
 #include <string>
+#include <vector>
 
-#include "data/text_source.h"
+#include "data/tokenize.h"
 #include "data/tokenizer.h"
 #include "launch/config.h"
 #include "launch/log.h"
@@ -11,8 +16,9 @@
 
 namespace limbeck::launch {
 
-/// What tokenizing gave, and a warning for bytes that were dropped or repaired.
-void log_counts(const Log& log, const data::TokenizeCounts& counts);
+/// data::tokenize_files, telling the log how far it is, what it gave, and what was dropped or repaired.
+void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& tokenizer, const std::string& prefix,
+              data::TokenizeOptions options, const Log& log);
 
 /// Collective: the PREFIX of PREFIX.bin and PREFIX.idx. Text is tokenized by the first rank into data.cache_dir, under
 /// a name that depends on the files' paths, sizes and times and on the tokenizer, and is found there again.

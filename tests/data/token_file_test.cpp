@@ -1,11 +1,11 @@
 #include "data/token_file.h"
 
-#include <gtest/gtest.h>
-#include <zlib.h>
+#include <gmock/gmock.h>
 
-#include <cstring>
-
+#include "core/error.h"
 #include "data/text_source.h"
+#include "data/token_statistics.h"
+#include "tests/support/packed_files.h"
 #include "tests/support/teacher_file.h"
 #include "tests/support/temporary_folder.h"
 
@@ -13,18 +13,16 @@ namespace limbeck::data {
 namespace {
 
 using Ids = std::vector<std::int32_t>;
+using ::testing::ElementsAre;
 using testing::error_of;
 using testing::golden_path;
+using ::testing::HasSubstr;
+using ::testing::Pair;
 using testing::read_file;
 using testing::write_file;
+using testing::write_gzip;
 
 const std::vector<Ids> documents = {{3, 1, 4, 0}, {}, {1, 5, 9, 2, 6, 0}, {0}};  // of make_token_file.py
-
-void write_gzip(const std::string& path, const std::string& text) {
-  gzFile file = gzopen(path.c_str(), "wb");
-  gzwrite(file, text.data(), static_cast<unsigned>(text.size()));
-  gzclose(file);
-}
 
 TEST(TokenFileTest, ReadsWhatNumpyWrote) {
   for (const char* name : {"token_file/narrow", "token_file/wide.bin", "token_file/wide.idx"}) {
@@ -85,6 +83,103 @@ TEST(TokenFileTest, BrokenFilesAreRefusedByName) {
     }
 }
 
+TEST(TokenFileTest, ReadsWhatMegatronWrote) {
+  for (const auto& [name, type] : {std::pair{"uint8", "uint8"}, {"int64", "int64"}, {"modes", "int32"}}) {
+    const TokenFile file(golden_path(std::string("token_file/megatron_") + name));
+    EXPECT_STREQ(file.token_type(), type);
+    EXPECT_EQ(file.num_sequences(), 5);
+    ASSERT_EQ(file.num_documents(), 4);
+    for (int i = 0; i < 4; ++i) EXPECT_EQ(file.read(i), documents[i]) << name;
+  }
+  EXPECT_THAT(error_of([] { TokenFile file(golden_path("token_file/megatron_image")); }),
+              HasSubstr("megatron_image.idx: sequence 2 has mode 1, expected 0 (text)"));
+}
+
+TEST(TokenFileTest, TokenTypesAreChecked) {
+  testing::TemporaryFolder folder;
+  const std::string prefix = folder.path() / "t";
+  const std::string index = read_file(golden_path("token_file/megatron_int64.idx"));
+  std::string tokens = read_file(golden_path("token_file/megatron_int64.bin"));
+  for (const int code : {0, 6, 7, 9, 255}) {  // 6 and 7 are floating point
+    std::string other = index;
+    other[17] = static_cast<char>(code);
+    write_file(prefix + ".idx", other);
+    write_file(prefix + ".bin", tokens);
+    EXPECT_THAT(error_of([&] { TokenFile file(prefix); }),
+                HasSubstr("t.idx: token type has code " + std::to_string(code) + ", expected an integer's"));
+  }
+  tokens[5 * 8 + 4] = 1;  // token 1 of document 2 is 5 + 2^32
+  write_file(prefix + ".idx", index);
+  write_file(prefix + ".bin", tokens);
+  const TokenFile file(prefix);
+  EXPECT_EQ(file.read(0), documents[0]);
+  EXPECT_THAT(error_of([&] { file.read(2); }), HasSubstr("t.bin: document 2 holds a token that is no 32-bit integer"));
+  tokens[5 * 8 + 4] = 0;
+  tokens[5 * 8 + 3] = 1;  // 5 + 2^24
+  write_file(prefix + ".bin", tokens);
+  EXPECT_THAT(error_of([&] { token_statistics(TokenFile(prefix)); }),
+              HasSubstr("t.bin: document 2 holds token 16777221, expected 0 to 16777215"));
+}
+
+TEST(TokenFileTest, GoesOnWhereItWasFlushed) {
+  testing::TemporaryFolder folder;
+  const std::string prefix = folder.path() / "t";
+  {
+    TokenFileWriter writer(prefix, 100);
+    writer.add(documents[0]);
+    writer.add(documents[1]);
+    writer.flush();
+    writer.add(Ids{99, 99});  // is lost
+  }
+  EXPECT_TRUE(TokenFileWriter::can_continue(prefix, 100, {2, 4}));
+  EXPECT_FALSE(TokenFileWriter::can_continue(prefix, 100, {9, 4}));
+  EXPECT_FALSE(TokenFileWriter::can_continue(prefix, 70000, {2, 4}));
+  TokenFileWriter writer(prefix, 100, {2, 4});
+  writer.add(documents[2]);
+  writer.add(documents[3]);
+  writer.finish();
+  EXPECT_EQ(read_file(prefix + ".bin"), read_file(golden_path("token_file/narrow.bin")));
+  const TokenFile file(prefix);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(file.read(i), documents[i]);
+  EXPECT_FALSE(std::filesystem::exists(prefix + ".bin.partial"));
+  EXPECT_FALSE(std::filesystem::exists(prefix + ".idx.partial"));
+}
+
+TEST(TokenStatisticsTest, CountsWhatIsThere) {
+  const TokenStatistics s = token_statistics(TokenFile(golden_path("token_file/narrow")));
+  // Documents [3 1 4 0], [], [1 5 9 2 6 0], [0].
+  EXPECT_THAT(s.length_histogram, ElementsAre(1, 1, 0, 2));  // none; 1; 2 to 3; 4 to 7
+  EXPECT_EQ(s.shortest, 0);
+  EXPECT_EQ(s.median, 1);
+  EXPECT_EQ(s.p90, 4);
+  EXPECT_EQ(s.p99, 4);
+  EXPECT_EQ(s.longest, 6);
+  EXPECT_DOUBLE_EQ(s.mean, 11 / 4.0);
+  EXPECT_EQ(s.ids_used, 8);
+  EXPECT_EQ(s.least_id, 0);
+  EXPECT_EQ(s.greatest_id, 9);
+  EXPECT_THAT(s.most_frequent, ElementsAre(Pair(0, 3), Pair(1, 2), Pair(2, 1), Pair(3, 1), Pair(4, 1), Pair(5, 1),
+                                           Pair(6, 1), Pair(9, 1)));
+  EXPECT_THAT(s.last, Pair(0, 3));
+  EXPECT_EQ(s.last_in_all, 3);
+}
+
+TEST(TokenStatisticsTest, OfLittleIsLittle) {
+  testing::TemporaryFolder folder;
+  const std::string prefix = folder.path() / "t";
+  TokenFileWriter(prefix, 10).finish();
+  const TokenStatistics none = token_statistics(TokenFile(prefix));
+  EXPECT_TRUE(none.length_histogram.empty() && none.most_frequent.empty());
+  TokenFileWriter writer(prefix, 70000);
+  writer.add(Ids(200000, 65536));  // more than one piece
+  writer.finish();
+  const TokenStatistics one = token_statistics(TokenFile(prefix));
+  EXPECT_THAT(one.most_frequent, ElementsAre(Pair(65536, 200000)));
+  EXPECT_THAT(one.last, Pair(65536, 1));
+  EXPECT_EQ(one.median, 200000);
+  EXPECT_EQ(one.length_histogram.size(), 19U);  // 2^17 to 2^18 - 1
+}
+
 TEST(TextSource, ListsSortedWithoutHidden) {
   testing::TemporaryFolder folder;
   const auto at = [&](const char* name) { return (folder.path() / name).string(); };
@@ -116,46 +211,6 @@ TEST(TextSource, ReadsGzipAndRefusesBrokenOnes) {
   EXPECT_EQ(read_document(path), "plain");
   write_file(path, "");
   EXPECT_EQ(read_document(path), "");
-}
-
-TEST(TextSource, TokenizesTheSameWithAnyThreads) {
-  testing::TemporaryFolder folder;
-  std::filesystem::create_directories(folder.path() / "text");
-  const auto tokenizer = byte_tokenizer();
-  Ids all;
-  for (int i = 0; i < 70; ++i) {
-    const std::string text(static_cast<std::size_t>(i * 13 % 50), static_cast<char>('a' + i % 26));
-    const std::string path = folder.path() / "text" / fmt::format("{:03}", i);
-    if (i % 2 == 0)
-      write_file(path, text);
-    else
-      write_gzip(path, text);
-    all.insert(all.end(), text.begin(), text.end());
-    if (!text.empty()) all.push_back(256);
-  }
-  write_file(folder.path() / "text" / "zzz", "a\xff\xfe");
-  for (const int id : {0x61, 0xef, 0xbf, 0xbd, 0xef, 0xbf, 0xbd, 256}) all.push_back(id);
-  for (const int threads : {1, 3}) {
-    const std::string prefix = folder.path() / "out";
-    std::int64_t files = 0;
-    TokenizeOptions options{.threads = threads};
-    options.progress = [&](const TokenizeCounts&, std::int64_t done, std::int64_t total) {
-      files = done;
-      EXPECT_EQ(total, 71);
-    };
-    const auto counts = tokenize_files({folder.path() / "text"}, *tokenizer, prefix, options);
-    EXPECT_EQ(files, 71);
-    EXPECT_EQ(counts.documents, 69);  // i = 0 and 50 are empty
-    EXPECT_EQ(counts.tokens, static_cast<std::int64_t>(all.size()));
-    EXPECT_EQ(counts.encode.repaired_sequences, 2);
-    const TokenFile file(prefix);
-    Ids read;
-    for (std::int64_t i = 0; i < file.num_documents(); ++i) {
-      const Ids ids = file.read(i);
-      read.insert(read.end(), ids.begin(), ids.end());
-    }
-    EXPECT_EQ(read, all);
-  }
 }
 
 }  // namespace

@@ -100,9 +100,16 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(generate.top_k, 40);
   EXPECT_EQ(parse({"convert", "a", "b", "--dtype", "bfloat16"}).convert.dtype, "bfloat16");
   EXPECT_EQ(parse({"inspect", "f"}).inspect.file, "f");
+  EXPECT_EQ(parse({"inspect", "f", "--tokenizer", "bytes"}).inspect.tokenizer, "bytes");
   const auto tokenize = parse({"tokenize", "a", "b", "--tokenizer", "bytes", "--out", "p"}).tokenize;
   EXPECT_EQ(tokenize.paths.size(), 2U);
   EXPECT_EQ(tokenize.tokenizer, "bytes");
+  EXPECT_EQ(tokenize.format, "auto");
+  EXPECT_EQ(tokenize.field, "text");
+  const auto lines =
+      parse({"tokenize", "a", "--tokenizer", "bytes", "--out", "p", "--format", "jsonl", "--field", "a.b"}).tokenize;
+  EXPECT_EQ(lines.format, "jsonl");
+  EXPECT_EQ(lines.field, "a.b");
 }
 
 TEST(CommandLine, HelpHasAnExampleAndTheDefaults) {

@@ -9,9 +9,8 @@
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
+namespace limbeck {
 namespace {
-
-using namespace limbeck;
 
 std::string output_of(const std::string& command) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(::popen(command.c_str(), "r"), ::pclose);
@@ -35,3 +34,4 @@ TEST(ConfigReference, NamesEveryFieldWithItsMeaning) {
 }
 
 }  // namespace
+}  // namespace limbeck

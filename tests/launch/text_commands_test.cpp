@@ -1,0 +1,73 @@
+// `limbeck tokenize` and `limbeck inspect` of token files, and training on JSON lines, as users do it.
+#include <gmock/gmock.h>
+
+#include "tests/support/run_limbeck.h"
+
+namespace limbeck::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+TEST(TextCommands, JsonLinesBecomeTokensAndAreTrainedOn) {
+  const RunFolder folder("json_lines");
+  std::string lines;
+  for (int i = 0; i < 200; ++i)
+    lines += "{\"id\": " + std::to_string(i) + ", \"doc\": {\"body\": \"Document " + std::to_string(i) +
+             " says what the one before it said, and a little more.\"}}\n";
+  folder.write("a.jsonl", lines);
+  Outcome outcome = folder.limbeck("tokenize a.jsonl --field doc.body --tokenizer bytes --out tokens/a --threads 2");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_THAT(outcome.output, HasSubstr("200 documents, "));
+
+  outcome = folder.limbeck("inspect tokens/a --tokenizer bytes");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_THAT(outcome.output, HasSubstr("kind        token file of uint16\n"));
+  EXPECT_THAT(outcome.output, HasSubstr("documents   200\n"));
+  EXPECT_THAT(outcome.output, HasSubstr("tokens      13090\n"));
+  EXPECT_THAT(outcome.output, HasSubstr("shortest 64, median 65, 90 % 66, 99 % 66, longest 66\n"));
+  EXPECT_THAT(outcome.output, HasSubstr("200 documents end with token 256 \"<|endoftext|>\", which is 1.528 % of all"));
+  EXPECT_THAT(outcome.output, HasSubstr("33 ids used, 32 to 256, "));
+  EXPECT_THAT(outcome.output, HasSubstr("64 to 127          200  ####"));
+
+  const auto train = [&](const std::string& run, const std::string& text) {
+    const Outcome trained = folder.limbeck("train tiny.textproto --steps 2 --out runs/" + run + " " + text);
+    EXPECT_EQ(trained.code, 0) << trained.output;
+    return folder.metrics("runs/" + run);
+  };
+  const auto metrics = train("lines", "--set data.text=a.jsonl --set data.field=doc.body");
+  EXPECT_THAT(metrics, SizeIs(2));
+  EXPECT_EQ(metrics, train("tokens", "--set data.text=[] --set data.tokens=tokens/a"));
+}
+
+TEST(TextCommands, BadTextIsOneLine) {
+  const RunFolder folder("bad_text");
+  folder.write("a.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
+  folder.write("b.json", "{}");
+  folder.write("c.txt.gz", "\x1f\x8b\x08 rubbish");
+  folder.write("d.zst", "\x28\xb5\x2f\xfd rubbish");
+  folder.write("t.idx", "MMIDIDX rubbish");
+  folder.write("t.bin", "");
+  const auto error = [&](const std::string& arguments, int code) {
+    const Outcome outcome = folder.limbeck(arguments);
+    EXPECT_EQ(outcome.code, code) << outcome.output;
+    const auto lines = outcome.lines_with("error");
+    EXPECT_THAT(lines, SizeIs(1)) << outcome.output;
+    return lines.empty() ? "" : lines[0];
+  };
+  const std::string how = " --tokenizer bytes --out tokens/x";
+  EXPECT_THAT(error("tokenize a.jsonl" + how, 1),
+              HasSubstr("a.jsonl:2: has no field \"text\", expected a string there"));
+  EXPECT_THAT(error("tokenize a.jsonl --field a." + how, 2), HasSubstr("the field is 'a.'"));
+  EXPECT_THAT(error("tokenize a.jsonl --format csv" + how, 2), HasSubstr("--format"));
+  EXPECT_THAT(error("tokenize b.json" + how, 2), HasSubstr("b.json: may be JSON lines or plain text"));
+  EXPECT_THAT(error("tokenize c.txt.gz" + how, 1), HasSubstr("c.txt.gz: cannot be read after 0 bytes"));
+  EXPECT_THAT(error("tokenize d.zst" + how, 1), HasSubstr("d.zst: cannot be read after 0 bytes"));
+  EXPECT_THAT(error("tokenize none" + how, 1), HasSubstr("none: is not there"));
+  EXPECT_THAT(error("inspect t.idx", 1), HasSubstr("t.idx: has 15 bytes, expected a token index"));
+  EXPECT_THAT(error("train tiny.textproto --set data.text=a.jsonl", 1), HasSubstr("a.jsonl:2: has no field"));
+  EXPECT_THAT(error("train tiny.textproto --set data.format=CSV", 2), HasSubstr("AUTO, PLAIN, JSON_LINES"));
+}
+
+}  // namespace
+}  // namespace limbeck::testing
