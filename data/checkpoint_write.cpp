@@ -4,6 +4,7 @@
 #include "data/atomic_file.h"
 #include "data/checkpoint.h"
 #include "data/checkpoint_paths.h"
+#include "data/json_text.h"
 
 namespace limbeck::data {
 
@@ -132,7 +133,7 @@ std::string to_text(const RankFileInfo& info) {
 
 RankFileInfo rank_file_info_from_text(const std::string& text) {
   try {
-    const Json json = Json::parse(text);
+    const auto json = parse_json<Json>(text, "checkpoint: a rank's file info is malformed");
     RankFileInfo info{{json.at("file"), json.at("size"), json.at("hash")}, json.at("step"), {}};
     const auto shape = [](const Json& list) { return Shape(list.get<std::vector<std::int64_t>>()); };
     for (const auto& box : json.at("boxes")) {

@@ -7,6 +7,7 @@
 #include "data/atomic_file.h"
 #include "data/hugging_face_config.h"
 #include "data/hugging_face_names.h"
+#include "data/json_text.h"
 
 namespace limbeck::data {
 
@@ -28,7 +29,7 @@ void HuggingFaceModel::open_files() {
   std::set<std::string> names;
   if (fs::exists(index)) {
     try {
-      const Json json = Json::parse(read_text_file(index, 1U << 28U));
+      const Json json = parse_json<Json>(read_text_file(index, 1U << 28U), index.string());
       for (const auto& item : json.at("weight_map").items()) names.insert(item.value().get<std::string>());
     } catch (const Json::exception& error) {
       fail("{}: {}", index.string(), error.what());
@@ -51,7 +52,8 @@ void HuggingFaceModel::open_files() {
 
 void HuggingFaceModel::map_tensors() {
   std::set<std::string> used;
-  for (const auto& [name, shape, stored, is_stack] : hugging_face_names(config_)) {
+  for_each_hugging_face_name(config_, [&](const HuggingFaceName& tensor) {
+    const auto& [name, shape, stored, is_stack] = tensor;
     const Shape expected = is_stack ? Shape(shape.extents().subspan(1)) : shape;
     auto& origins = origins_[name];
     for (const auto& theirs : stored) {
@@ -65,7 +67,7 @@ void HuggingFaceModel::map_tensors() {
       used.insert(theirs);
     }
     tensors_[name] = {shape, origins.front()->dtype};
-  }
+  });
   for (const auto& [name, entry] : stored_) {
     const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == "lm_head.weight");
     check(is_ignored || used.contains(name), "{}: tensor {} {} has no place in this architecture", source(), name,
@@ -104,7 +106,8 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
     const HuggingFaceName* name;
     std::int64_t index;
   };
-  const auto names = hugging_face_names(config);
+  std::vector<HuggingFaceName> names;
+  for_each_hugging_face_name(config, [&](const HuggingFaceName& name) { names.push_back(name); });
   std::vector<SafetensorsPlan> plan;
   std::map<std::string, Origin> origins;
   for (const auto& name : names) {

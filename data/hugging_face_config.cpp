@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "data/atomic_file.h"
+#include "data/json_text.h"
 
 namespace limbeck::data {
 
@@ -76,13 +77,7 @@ double rope_base(const Fields& fields, double otherwise) {
 
 nn::ModelConfig read_hugging_face_config(const fs::path& folder) {
   const std::string where = (folder / "config.json").string();
-  Json json;
-  try {
-    json = Json::parse(read_text_file(where, 1U << 24U));
-  } catch (const Json::exception& error) {
-    fail("{}: {}", where, error.what());
-  }
-  const Fields fields(std::move(json), where);
+  const Fields fields(parse_json<Json>(read_text_file(where, 1U << 24U), where), where);
   const Json architectures = fields.json().value("architectures", Json::array());
   const std::string architecture = architectures.is_array() && architectures.size() == 1 && architectures[0].is_string()
                                        ? architectures[0].get<std::string>()

@@ -16,17 +16,19 @@ struct HuggingFaceName {
   bool is_stack = false;
 };
 
-/// Every tensor of the model in the order of computation.
-inline std::vector<HuggingFaceName> hugging_face_names(const nn::ModelConfig& c) {
-  std::vector<HuggingFaceName> names;
+/// Calls visit(HuggingFaceName) for every tensor of the model in the order of computation. One at a time: a config may
+/// promise more tensors than there is memory for their names.
+template <class F>
+void for_each_hugging_face_name(const nn::ModelConfig& c, F&& visit) {
   const auto one = [&](const std::string& name, const core::Shape& shape, const std::string& stored) {
-    names.push_back({name, shape, {stored + ".weight"}, false});
+    visit(HuggingFaceName{name, shape, {stored + ".weight"}, false});
   };
   const auto stack = [&](const std::string& name, const core::Shape& shape, const std::string& experts,
                          const std::string& matrix) {
-    names.push_back({name, shape, {}, true});
+    HuggingFaceName stacked{name, shape, {}, true};
     for (std::int64_t e = 0; e < shape[0]; ++e)
-      names.back().stored.push_back(fmt::format("{}.{}.{}.weight", experts, e, matrix));
+      stacked.stored.push_back(fmt::format("{}.{}.{}.weight", experts, e, matrix));
+    visit(stacked);
   };
   const std::int64_t q_rows = c.num_heads * c.head_width;
   const std::int64_t kv_rows = c.num_kv_heads * c.head_width;
@@ -55,7 +57,6 @@ inline std::vector<HuggingFaceName> hugging_face_names(const nn::ModelConfig& c)
   }
   one("norm.weight", {c.width}, "model.norm");
   if (!c.tied_head) one("head.weight", {c.vocabulary, c.width}, "lm_head");
-  return names;
 }
 
 }  // namespace limbeck::data

@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "data/atomic_file.h"
+#include "data/json_text.h"
 
 namespace limbeck::data {
 
@@ -104,7 +105,7 @@ Manifest read_manifest(const fs::path& folder) {
   const fs::path path = folder / manifest_name;
   const std::string text = read_text_file(path, max_manifest_bytes);
   try {
-    const Json json = Json::parse(text);
+    const auto json = parse_json<Json>(text, "is no manifest");
     Manifest manifest;
     // The version comes before the hash: a later version may place its hash elsewhere.
     manifest.version = json.at("limbeck_checkpoint").get<int>();

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <regex>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -97,6 +96,18 @@ std::string expected_of(const FieldDescriptor& field) {
   }
 }
 
+std::vector<std::string> split_at_quotes(const std::string& text) {
+  std::vector<std::string> parts;
+  std::size_t start = 0;
+  for (std::size_t at = 0; (at = text.find('"', start)) != std::string::npos; start = at + 1)
+    parts.push_back(text.substr(start, at - start));
+  parts.push_back(text.substr(start));
+  return parts;
+}
+
+/// A name as a message shows it.
+std::string shortened(const std::string& name) { return name.size() <= 80 ? name : name.substr(0, 80) + "..."; }
+
 /// The mistake at `error` of `text` in our words. Protobuf stands behind the name of an unknown field: we point at it.
 std::string explain(const std::string& text, const std::string& name, const FirstError& error) {
   std::size_t line_start = 0;
@@ -105,10 +116,10 @@ std::string explain(const std::string& text, const std::string& name, const Firs
   std::string what = error.message_;
   int line = error.line_;
   int column = error.column_;
-  std::smatch match;
-  static const std::regex no_field(R"re(Message type "([^"]*)" has no field named "([^"]*)"\.)re");
-  if (std::regex_match(error.message_, match, no_field)) {
-    const std::string field = match[2];
+  // Protobuf's words: Message type "limbeck.config.Data" has no field named "txt".
+  const std::vector<std::string> parts = split_at_quotes(error.message_);
+  if (parts.size() == 5 && parts[0] == "Message type " && parts[2] == " has no field named ") {
+    const std::string& field = parts[3];
     const std::size_t at = text.rfind(field, line_start + static_cast<std::size_t>(std::max(column, 0)));
     if (at != std::string::npos) {
       line = static_cast<int>(std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
@@ -116,9 +127,9 @@ std::string explain(const std::string& text, const std::string& name, const Firs
       column = static_cast<int>(before == std::string::npos ? at : at - before - 1);
     }
     std::vector<std::string> names;
-    if (const Descriptor* type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(match[1]))
+    if (const Descriptor* type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(parts[1]))
       for (int i = 0; i < type->field_count(); ++i) names.push_back(type->field(i)->name());
-    what = fmt::format("there is no field {}, {}", field, suggestion(field, names));
+    what = fmt::format("there is no field {}, {}", shortened(field), suggestion(shortened(field), names));
   }
   while (!what.empty() && what.back() == '.') what.pop_back();
   return fmt::format("{}:{}:{}: {}", name, line + 1, column + 1, what);

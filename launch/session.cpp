@@ -19,6 +19,9 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (s > architecture.max_positions)
     fail_usage("data.sequence_length is {}, expected at most the student's {} positions", s,
                architecture.max_positions);
+  if (teacher && s > teacher->config().max_positions)
+    fail_usage("data.sequence_length is {}, expected at most the teacher's {} positions", s,
+               teacher->config().max_positions);
   if (tokenizer->vocabulary_size() > architecture.vocabulary)
     fail_usage("the tokenizer has {} tokens, expected at most the student's vocabulary of {}",
                tokenizer->vocabulary_size(), architecture.vocabulary);
@@ -69,13 +72,21 @@ nn::ModelConfig Session::student_architecture() const {
   }
   const StudentInitConfig& init = *config.student_init;
   nn::ModelConfig architecture = teacher->config();
-  if (init.choice == LayerChoice::List)
-    architecture.num_layers = static_cast<std::int64_t>(init.layers.size());
-  else if (init.num_layers > 0)
-    architecture.num_layers = init.num_layers;
-  if (architecture.num_layers > teacher->config().num_layers)
-    fail_usage("student_init.num_layers is {}, expected at most the teacher's {}", architecture.num_layers,
-               teacher->config().num_layers);
+  const std::int64_t depth = architecture.num_layers;
+  const std::int64_t keep = init.num_layers > 0 ? init.num_layers : depth;
+  if (keep > depth) fail_usage("student_init.num_layers is {}, expected at most the teacher's {}", keep, depth);
+  if (init.choice == LayerChoice::List) {
+    architecture = nn::skip_layers(architecture, init.layers);
+  } else if (init.choice == LayerChoice::EvenlySpaced) {
+    architecture = nn::skip_layers(architecture, nn::evenly_spaced_layers(depth, keep));
+  } else {
+    // Influence is measured later; until then all layers have to look alike.
+    if (keep < depth && architecture.moe.num_experts > 0 && !architecture.moe.dense_layers.empty())
+      fail_usage(
+          "student_init.choice is BLOCK_INFLUENCE, but the teacher mixes dense and expert layers, expected LIST or "
+          "EVENLY_SPACED");
+    architecture.num_layers = keep;
+  }
   if (init.upcycle) {
     const UpcycleConfig& u = *init.upcycle;
     if (u.slices < 1 || architecture.mlp_width % u.slices != 0)

@@ -36,6 +36,7 @@ struct Engine::State {
   std::condition_variable work;  // for the communication thread
   std::condition_variable done;  // for those who wait
   std::map<QueueKey, std::deque<std::shared_ptr<Ticket>>> queues;
+  std::vector<std::shared_ptr<Operation>> unfinished;  // after stop()
   std::optional<Failure> failure;
   bool notified = false;
   bool stopping = false;
@@ -92,7 +93,13 @@ Engine::Engine(int rank, Deadline deadline, Idle idle, std::function<void(const 
   thread_ = std::thread([state = state_] { run(state); });
 }
 
-Engine::~Engine() { stop(); }
+Engine::~Engine() {
+  stop();
+  // Handles that outlive the engine share the state, but not what was transferred.
+  std::vector<std::shared_ptr<Operation>> unfinished;
+  const std::scoped_lock lock(state_->mutex);
+  unfinished.swap(state_->unfinished);
+}
 
 core::CommHandle Engine::submit(const QueueKey& key, std::string what, std::shared_ptr<Operation> operation) {
   auto ticket = std::make_shared<Ticket>(state_, std::move(what), std::move(operation));
@@ -133,8 +140,10 @@ bool Engine::stop() {
   const std::scoped_lock lock(state_->mutex);
   if (!state_->failure) state_->failure = Failure{state_->rank, "the communication thread has ended"};
   dropped.swap(state_->queues);
+  for (const auto& [key, queue] : dropped)
+    for (const auto& ticket : queue) state_->unfinished.push_back(ticket->operation);
   state_->done.notify_all();
-  return dropped.empty();
+  return state_->unfinished.empty();
 }
 
 void Engine::run(const std::shared_ptr<State>& state) {
@@ -201,7 +210,6 @@ void Engine::run(const std::shared_ptr<State>& state) {
       }
     }
   }
-  // What is left stays until stop(): peers or the transport may still read and write its memory.
 }
 
 }  // namespace limbeck::parallel

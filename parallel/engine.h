@@ -55,7 +55,8 @@ class Engine {
   /// Every wait, now and later, throws: Error if this rank is the `origin`, else PeerError. The first call counts.
   void fail(int origin, const std::string& message);
   bool has_failed() const;
-  /// Ends the thread; what is unfinished is dropped, and its waits throw. True if nothing was.
+  /// Ends the thread; waits for what is unfinished throw. True if nothing was. Unfinished operations live as long as
+  /// the engine: the transport may still read and write their memory.
   bool stop();
 
  private:

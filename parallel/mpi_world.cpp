@@ -48,6 +48,8 @@ struct MpiWorld::State {
   AbortMessage incoming, outgoing;
   MPI_Request abort_request = MPI_REQUEST_NULL;
   std::once_flag sent;
+  int leaves_clean = 0;
+  std::vector<int> all_leave_clean;
   std::unique_ptr<Engine> engine;
 
   int rank() const { return groups[0]->rank; }
@@ -97,15 +99,16 @@ struct MpiWorld::State {
   /// True if no rank has a transfer that is stuck.
   bool take_leave(bool is_clean) {
     const auto until = std::chrono::steady_clock::now() + grace;
-    const int mine = is_clean ? 1 : 0;
-    std::vector<int> all(static_cast<std::size_t>(size()), 1);
+    // Not on the stack: where a peer does not answer, the messages are still under way when this returns.
+    leaves_clean = is_clean ? 1 : 0;
+    all_leave_clean.assign(static_cast<std::size_t>(size()), 1);
     std::vector<MPI_Request> requests;
     for (int r = 0; r < size(); ++r) {
       if (r == rank()) continue;
       requests.emplace_back();
-      MPI_Irecv(&all[static_cast<std::size_t>(r)], 1, MPI_INT, r, tag_leave, control, &requests.back());
+      MPI_Irecv(&all_leave_clean[static_cast<std::size_t>(r)], 1, MPI_INT, r, tag_leave, control, &requests.back());
       requests.emplace_back();
-      MPI_Isend(&mine, 1, MPI_INT, r, tag_leave, control, &requests.back());
+      MPI_Isend(&leaves_clean, 1, MPI_INT, r, tag_leave, control, &requests.back());
     }
     int is_done = 0;
     while (is_done == 0 && std::chrono::steady_clock::now() < until) {
@@ -113,7 +116,7 @@ struct MpiWorld::State {
       if (is_done == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     if (is_done == 0 || !is_clean) return false;
-    for (const int other : all) is_clean = is_clean && other == 1;
+    for (const int other : all_leave_clean) is_clean = is_clean && other == 1;
     return is_clean;
   }
 

@@ -22,6 +22,12 @@ void multiply(core::Tensor& tensor, double factor) {
   });
 }
 
+void check_layers(const std::vector<std::int64_t>& layers, std::int64_t num_layers) {
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    if (layers[i] < 0 || layers[i] >= num_layers || (i > 0 && layers[i] <= layers[i - 1]))
+      fail_usage("student: layer {} at place {}, expected ascending layers below {}", layers[i], i, num_layers);
+}
+
 }  // namespace
 
 std::vector<std::int64_t> layers_of_greatest_influence(std::span<const double> influence, std::int64_t keep) {
@@ -46,11 +52,21 @@ std::vector<std::int64_t> evenly_spaced_layers(std::int64_t num_layers, std::int
   return layers;
 }
 
+ModelConfig skip_layers(const ModelConfig& config, const std::vector<std::int64_t>& layers) {
+  check_layers(layers, config.num_layers);
+  ModelConfig kept = config;
+  kept.num_layers = static_cast<std::int64_t>(layers.size());
+  kept.moe.dense_layers.clear();
+  if (config.moe.num_experts == 0) return kept;
+  for (std::int64_t i = 0; i < kept.num_layers; ++i)
+    if (!config.is_moe_layer(layers[static_cast<std::size_t>(i)])) kept.moe.dense_layers.push_back(i);
+  if (static_cast<std::int64_t>(kept.moe.dense_layers.size()) == kept.num_layers) kept.moe = {};
+  return kept;
+}
+
 LayerSkip::LayerSkip(const core::StateReader& source, std::int64_t num_layers, std::vector<std::int64_t> layers)
     : source_(source) {
-  for (std::size_t i = 0; i < layers.size(); ++i)
-    if (layers[i] < 0 || layers[i] >= num_layers || (i > 0 && layers[i] <= layers[i - 1]))
-      fail_usage("student: layer {} at place {}, expected ascending layers below {}", layers[i], i, num_layers);
+  check_layers(layers, num_layers);
   for (const auto& [name, info] : source.tensors()) {
     if (!name.starts_with("layers.")) {
       origin_[name] = name;
@@ -68,8 +84,8 @@ LayerSkip::LayerSkip(const core::StateReader& source, std::int64_t num_layers, s
 }
 
 void LayerSkip::read(const std::string& name, StateEntry& entry) const {
-  const auto at = origin_.find(name);
-  source_.read(at == origin_.end() ? name : at->second, entry);
+  core::check_entry(*this, name, entry);
+  source_.read(origin_.at(name), entry);
 }
 
 Upcycled::Upcycled(const core::StateReader& source, const ModelConfig& dense, UpcycleShape shape, bool renormalise,

@@ -135,7 +135,7 @@ void forward_tile(const AttentionProblem& p, std::int64_t segment, std::int64_t 
     is_first = false;
   });
   for (std::int64_t i = 0; i < queries.count; ++i) {
-    const bool sees_none = !(sum[i] > 0) && largest[i] == -std::numeric_limits<T>::infinity();
+    const bool sees_none = sum[i] == 0 && largest[i] == -std::numeric_limits<T>::infinity();
     const T factor = sees_none ? T(0) : T(1) / sum[i];
     for (std::int64_t d = 0; d < p.value_width; ++d)
       o_tile[i * o_step + d] = sees_none ? T(0) : o_tile[i * o_step + d] * factor;

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
+#include <type_traits>
 
 #include "tests/support/gradient_check.h"
 
@@ -124,6 +126,25 @@ TEST(Attention, GivesZeroToAQueryThatSeesNothing) {
   const AttentionLayout layout = make_layout(memory, queries, keys);
   check_gradients([&](Tape& tape, std::span<const Var> x) { return attention(tape, x[0], x[1], x[2], small, layout); },
                   {in.q, in.k, in.v});
+}
+
+TEST(Attention, WhatIsNotANumberStaysSo) {
+  const auto memory = Memory::cpu(1);
+  const Tokens tokens = packed({{3}});
+  const auto first_output = [&]<class T>(std::type_identity<T>, bool in_query) {
+    const auto filled = [&](std::int64_t width) {
+      return Tensor::from<T>(memory, {3, width}, std::vector<T>(static_cast<std::size_t>(3 * width), T(0.5)));
+    };
+    Inputs in{filled(small.num_heads * small.width), filled(small.num_kv_heads * small.width),
+              filled(small.num_kv_heads * small.value_width)};
+    (in_query ? in.q : in.k).template mutable_data<T>()[0] = std::numeric_limits<T>::quiet_NaN();
+    return run(in, small, make_layout(memory, tokens, tokens)).template data<T>()[0];
+  };
+  // The first token sees itself alone: all of its scores are not a number.
+  for (const bool in_query : {true, false}) {
+    EXPECT_TRUE(std::isnan(first_output(std::type_identity<double>{}, in_query)));
+    EXPECT_TRUE(std::isnan(first_output(std::type_identity<float>{}, in_query)));
+  }
 }
 
 TEST(Attention, GradientsEqualDifferences) {

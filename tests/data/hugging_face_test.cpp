@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/hugging_face_config.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
@@ -221,6 +222,16 @@ TEST(HuggingFace, WhatNeitherArchitectureHasIsNotExported) {
   EXPECT_FALSE(fs::exists(folder.path() / "out"));
 }
 
+TEST(HuggingFace, MoreTensorsThanMemoryHasNamesForAreRefusedAtTheFirst) {
+  const TemporaryFolder folder;
+  nn::ModelConfig config = moe_config();
+  config.num_layers = 10'000;
+  config.moe.num_experts = 65'536;
+  write_file(folder.path() / "config.json", hugging_face_config(config, {.dtype = DType::F32}));
+  write_file(folder.path() / "model.safetensors", std::string("\2\0\0\0\0\0\0\0{}", 10));
+  EXPECT_THAT(error_of([&] { HuggingFaceModel{folder.path()}; }), HasSubstr("has no tensor model.embed_tokens.weight"));
+}
+
 TEST(HuggingFace, FieldsThatAreNotHonouredAreRefusedByName) {
   const TemporaryFolder folder;
   write_model(dense_config(), folder.path(), {.dtype = DType::F32});
@@ -252,6 +263,10 @@ TEST(HuggingFace, FieldsThatAreNotHonouredAreRefusedByName) {
   EXPECT_THAT(attempt(R"({"num_hidden_layers": 3})"), HasSubstr("no tensor model.layers.2.input_layernorm.weight"));
   EXPECT_THAT(attempt(R"({"num_hidden_layers": 1})"), HasSubstr("model.layers.1."));
   EXPECT_THAT(attempt(R"({"num_attention_heads": 0})"), HasSubstr("num_attention_heads is 0"));
+  const std::string deep(1'000'000, '[');
+  write_file(folder.path() / "config.json", "{\"vocab_size\": " + deep + std::string(deep.size(), ']') + "}");
+  EXPECT_THAT(error_of([&] { HuggingFaceModel{folder.path()}; }),
+              HasSubstr("config.json: is nested more than 64 deep"));
   write_file(folder.path() / "config.json", "{");
   EXPECT_THAT(error_of([&] { HuggingFaceModel{folder.path()}; }), HasSubstr("config.json"));
 }

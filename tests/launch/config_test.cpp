@@ -29,6 +29,12 @@ std::string error_of(const std::string& text, const std::vector<std::string>& se
   return "";
 }
 
+TEST(ConfigText, AnEndlessNameIsNamedInShort) {
+  const std::string error = error_of(std::string(400'000, 'a') + ": 1");
+  EXPECT_THAT(error, HasSubstr("run.textproto:1:1: there is no field aaaa"));
+  EXPECT_LT(error.size(), 500U);
+}
+
 TEST(Config, EmptyTextGivesTheDefaults) {
   RunConfig expected;
   expected.output.dir = "runs/run";
