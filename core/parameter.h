@@ -33,11 +33,19 @@ enum class AxisRole : std::uint8_t {
 };
 
 struct AxisPlacement {
-  std::string axis;  // a name of the mesh: "dp", "edp", "ep"
+  std::string axis;  // a name of the mesh: "dp", "tp", "edp", "ep", "etp"
   AxisRole role = AxisRole::Replicated;
   int dimension = 0;  // for Sharded; uneven parts are allowed
   std::int64_t offset = 0;
   std::int64_t length = 0;
+};
+
+/// How a parameter may be cut; the mesh decides into how many parts (parallel/mesh.h, place).
+struct Cut {
+  int dimension = -1;     // cut by tensor parallelism; -1: the parameter is whole on every rank
+  std::int64_t unit = 1;  // in pieces of so many, such as the rows of a group of heads, which stay together
+  bool is_expert =
+      false;  // stacked experts [E,...]: whole experts go to different ranks, and `dimension` is cut within
 };
 
 struct Parameter {

@@ -1,7 +1,7 @@
 // Rows of a table by index, and the sum of gradients back into the table.
 //
-//     embedding(cpu, tokens, weight, y, T, C);
-//     embedding_gradient(cpu, tokens, dy, dweight, T, C);
+//     embedding(cpu, tokens, weight, y, T, C, 0, V);
+//     embedding_gradient(cpu, tokens, dy, dweight, T, C, 0, V);
 #pragma once
 
 #include <cstdint>
@@ -11,15 +11,15 @@
 
 namespace limbeck::kernels {
 
-/// y[t] = table[token[t]], widened where W is bf16. (W,T): (float,float), (double,double), (bf16,float). Tokens lie in
-/// the table.
+/// y[t] = table[token[t] - first], 0 where that is not one of its `rows`; widened where W is bf16. (W,T):
+/// (float,float), (double,double), (bf16,float).
 template <class W, class T>
-void embedding(const Cpu& cpu, const std::int32_t* token, const W* table, T* y, std::int64_t tokens,
-               std::int64_t width);
+void embedding(const Cpu& cpu, const std::int32_t* token, const W* table, T* y, std::int64_t tokens, std::int64_t width,
+               std::int64_t first, std::int64_t rows);
 
-/// dtable[token[t]] += dy[t], in the order of the tokens whatever the number of threads.
+/// dtable[token[t] - first] += dy[t] for tokens in the table, in their order whatever the number of threads.
 template <class T>
 void embedding_gradient(const Cpu& cpu, const std::int32_t* token, const T* dy, T* dtable, std::int64_t tokens,
-                        std::int64_t width);
+                        std::int64_t width, std::int64_t first, std::int64_t rows);
 
 }  // namespace limbeck::kernels

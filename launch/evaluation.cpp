@@ -5,6 +5,7 @@
 #include <numeric>
 #include <optional>
 
+#include "core/slice.h"
 #include "launch/step.h"
 #include "optim/objectives.h"
 
@@ -27,12 +28,12 @@ double quantile(std::vector<double> values, double q) {
 HeldOut::HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* teacher)
     : rank_(rank), samples_(std::move(samples)) {
   const std::int64_t ranks = rank.mesh().dp().size();
-  const auto [first, end] = share(samples_.num_sequences, rank.mesh().dp().rank(), ranks);
+  const core::Slice mine = core::slice_of(samples_.num_sequences, rank.mesh().dp().rank(), ranks);
   const std::int64_t per_part = std::max<std::int64_t>(1, tokens_per_part / samples_.sequence_length);
   const std::int64_t most = (samples_.num_sequences + ranks - 1) / ranks;
   for (std::int64_t done = 0; done < most; done += per_part) {
-    const std::int64_t begin = std::min(first + done, end);
-    Part part{make_batch(rank.memory(), samples_, begin, std::min(per_part, end - begin)), {}};
+    const std::int64_t skipped = std::min(done, mine.count);
+    Part part{make_batch(rank.memory(), samples_, mine.first + skipped, std::min(per_part, mine.count - skipped)), {}};
     if (teacher) {
       core::Tape off(core::Tape::Mode::Off);
       part.teacher_hidden = teacher->forward(off, teacher->pass(part.batch)).hidden.value;
@@ -42,7 +43,7 @@ HeldOut::HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* te
   if (teacher) teacher_head_ = teacher->head().value;
 }
 
-Evaluation HeldOut::measure(const Forward& hidden_of, const Tensor& head) {
+Evaluation HeldOut::measure(const Forward& hidden_of, const Tensor& head, std::int64_t vocabulary_offset) {
   core::LossStatistics sums;
   sums.keep_token_kl = true;
   // One value a token of the whole sample; every rank fills in its own.
@@ -55,7 +56,8 @@ Evaluation HeldOut::measure(const Forward& hidden_of, const Tensor& head) {
     if (part.teacher_hidden.defined()) teacher.emplace(part.teacher_hidden, teacher_head_);
     sums.token_kl.clear();
     core::head_loss(off, core::constant(hidden_of(part)), core::constant(head), part.batch.targets, objective,
-                    teacher ? &*teacher : nullptr, *rank_.comms().tensor, {}, sums);
+                    teacher ? &*teacher : nullptr, *rank_.comms().tensor, {.vocabulary_offset = vocabulary_offset},
+                    sums);
     if (!teacher) continue;
     const std::vector<std::int64_t> index = core::host_values<std::int64_t>(part.batch.global_index);
     auto kl = sums.token_kl.begin();
@@ -92,7 +94,7 @@ Evaluation HeldOut::evaluate(const nn::Transformer& model) {
         core::Tape off(core::Tape::Mode::Off);
         return model.forward(off, model.pass(part.batch)).hidden.value;
       },
-      model.head().value);
+      model.head().value, model.vocabulary_part().first);
 }
 
 Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
@@ -101,11 +103,15 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
                        static_cast<double>(counts.size());
   const core::DType dtype =
       teacher_head_.defined() && teacher_head_.dtype() == core::DType::F64 ? core::DType::F64 : core::DType::F32;
-  Tensor head = Tensor::empty(rank_.memory(), dtype, {static_cast<std::int64_t>(counts.size()), 1});
+  const nn::TensorComm& vocabulary = *rank_.comms().tensor;
+  const core::Slice mine =
+      core::slice_of(static_cast<std::int64_t>(counts.size()), vocabulary.rank(), vocabulary.size());
+  Tensor head = Tensor::empty(rank_.memory(), dtype, {mine.count, 1});
   core::dispatch_float("unigram", dtype, [&]<class T>() {
     T* p = head.mutable_data<T>();
-    for (std::size_t v = 0; v < counts.size(); ++v)
-      p[v] = static_cast<T>(std::log((static_cast<double>(counts[v]) + 1) / total));
+    for (std::int64_t v = 0; v < mine.count; ++v)
+      p[v] =
+          static_cast<T>(std::log((static_cast<double>(counts[static_cast<std::size_t>(mine.first + v)]) + 1) / total));
   });
   return measure(
       [&](const Part& part) {
@@ -114,7 +120,7 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
                              [&]<class T>() { std::fill_n(ones.mutable_data<T>(), ones.numel(), T{1}); });
         return ones;
       },
-      head);
+      head, mine.first);
 }
 
 }  // namespace limbeck::launch

@@ -35,7 +35,7 @@ class HeldOut {
   /// Collective. `samples`: the same on every rank; each takes its share. `teacher` may be null and is used only here.
   HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* teacher);
 
-  /// Collective. `model` is cut over the rank's mesh, or a copy on every rank.
+  /// Collective. `model` is cut over the rank's mesh, or a copy on every tensor group.
   Evaluation evaluate(const nn::Transformer& model);
   /// Collective. A model that gives every token its share of `counts` plus one, whatever came before.
   Evaluation evaluate_unigram(const std::vector<std::int64_t>& counts);
@@ -47,12 +47,13 @@ class HeldOut {
     core::Tensor teacher_hidden;  // undefined without a teacher
   };
   using Forward = std::function<core::Tensor(const Part&)>;
-  Evaluation measure(const Forward& hidden_of, const core::Tensor& head);
+  /// `head`: this rank's part of the vocabulary.
+  Evaluation measure(const Forward& hidden_of, const core::Tensor& head, std::int64_t vocabulary_offset);
 
   Rank& rank_;
   data::TokenBatch samples_;
-  std::vector<Part> parts_;  // equally many on every rank; some may have no tokens
-  core::Tensor teacher_head_;
+  std::vector<Part> parts_;    // equally many on every rank; some may have no tokens
+  core::Tensor teacher_head_;  // cut like every head
 };
 
 }  // namespace limbeck::launch

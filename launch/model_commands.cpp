@@ -62,11 +62,10 @@ std::vector<std::int32_t> read_ids(const fs::path& path, std::int64_t vocabulary
   return ids;
 }
 
-/// One causal sequence of all tokens: /tokens [T] and /logits [T,V], float32.
-void write_logits(const ModelSource& source, const fs::path& token_file, const fs::path& out) {
+/// Collective. One causal sequence of all tokens: /tokens [T] and /logits [T,V], float32.
+void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_file, const fs::path& out) {
   constexpr std::int64_t rows_at_once = 256;
-  const core::MemoryPtr memory = core::Memory::cpu(threads_of_rank(0));
-  nn::Transformer model(source.config, {.memory = memory, .frozen = true});
+  nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
   model.load(*source.reader);
   const std::vector<std::int32_t> ids = read_ids(token_file, source.config.vocabulary);
   const auto n = static_cast<std::int64_t>(ids.size());
@@ -74,18 +73,23 @@ void write_logits(const ModelSource& source, const fs::path& token_file, const f
               token_file.string(), n, source.config.max_positions);
 
   core::Tape off(core::Tape::Mode::Off);
-  const nn::Batch batch = nn::one_sequence(memory, ids, 0);
+  const nn::Batch batch = nn::one_sequence(rank.memory(), ids, 0);
   const core::Tensor hidden = model.forward(off, model.pass(batch)).hidden.value;
-  data::Hdf5File file = data::Hdf5File::create(out);
-  file.write_dataset("/tokens", batch.tokens);
-  file.create_dataset("/logits", core::DType::F32, {n, source.config.vocabulary});
+  std::optional<data::Hdf5File> file;
+  if (rank.is_first()) {
+    file.emplace(data::Hdf5File::create(out));
+    file->write_dataset("/tokens", batch.tokens);
+    file->create_dataset("/logits", core::DType::F32, {n, source.config.vocabulary});
+  }
   for (std::int64_t first = 0; first < n; first += rows_at_once) {
     const std::int64_t count = std::min(rows_at_once, n - first);
-    const core::Tensor logits = core::linear(off, core::constant(hidden.rows(first, count)), model.head()).value;
+    const core::Tensor mine = core::linear(off, core::constant(hidden.rows(first, count)), model.head()).value;
+    const core::Tensor logits = rank.comms().tensor->gather(mine, 1, source.config.vocabulary);
     const std::vector<std::int64_t> offset = {first, 0};
-    file.write("/logits", core::DType::F32, logits.data<float>(), offset, logits.shape());
+    if (file) file->write("/logits", core::DType::F32, logits.data<float>(), offset, logits.shape());
   }
-  file.close();
+  if (!file) return;
+  file->close();
   fmt::print("{}: logits of {} tokens\n", out.string(), n);
 }
 
@@ -95,8 +99,9 @@ int run_eval(const EvalOptions& options) {
   if (options.logits.has_value() != options.tokens.has_value())
     core::fail_usage("eval: --tokens and --logits go together");
   if (options.logits) {
-    if (launcher_rank().rank != 0) return 0;  // one rank's work
-    write_logits(open_model(options.model), *options.tokens, *options.logits);
+    const ModelSource source = open_model(options.model);
+    in_world(
+        {}, [&](Rank& rank) { write_logits(rank, source, *options.tokens, *options.logits); }, "tp");
     return 0;
   }
   // A config means the newest checkpoint of its run, where it has one; else the student as it starts.
@@ -137,12 +142,11 @@ int run_eval(const EvalOptions& options) {
 int run_generate(const GenerateOptions& options) {
   const ModelSource source = open_model(options.model);
   const data::Tokenizer& tokenizer = source.require_tokenizer();
-  in_world({}, [&](Rank& rank) {
-    nn::Transformer model(source.config, {.memory = rank.memory(), .frozen = true, .comms = rank.comms()});
+  const auto generate = [&](Rank& rank) {
+    nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
     model.load(*source.reader);
-    const bool first = rank.is_first();
     const auto say = [&](const std::string& text) {
-      if (!first) return;
+      if (!rank.is_first()) return;
       fmt::print("{}", text);
       std::fflush(stdout);
     };
@@ -156,10 +160,10 @@ int run_generate(const GenerateOptions& options) {
                                .top_p = options.top_p,
                                .seed = options.seed},
                   .stop = {tokenizer.eos_id(), tokenizer.end_of_text_id()},
-                  .is_first_rank = first,
                   .on_token = [&](std::int32_t id) { say(decoder.feed(id)); }});
     say(decoder.finish() + "\n");
-  });
+  };
+  in_world({}, generate, "tp");
   return 0;
 }
 

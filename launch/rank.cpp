@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "launch/machine_peak.h"
-#include "parallel/expert_comm.h"
+#include "parallel/communicators.h"
 #include "parallel/mpi_world.h"
 
 namespace limbeck::launch {
@@ -16,7 +16,7 @@ using core::Tensor;
 namespace {
 
 std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldComm>& world, const std::string& text) {
-  const parallel::Layout layout = parallel::parse_layout(text.empty() ? fmt::format("dp{}", world->size()) : text);
+  const parallel::Layout layout = parallel::parse_layout(text);
   parallel::check_world(layout, world->size());
   return std::make_unique<parallel::Mesh>(world, layout);
 }
@@ -30,19 +30,30 @@ Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout
       comms_(parallel::make_communicators(*mesh_)) {}
 
 nn::ModelOptions Rank::sharded(core::DType dtype) const {
-  return {.memory = memory_, .dtype = dtype, .comms = comms_, .place = [this](core::Parameter& p, bool is_expert) {
-            parallel::place(p, *mesh_, is_expert);
-          }};
+  return {
+      .memory = memory_, .dtype = dtype, .comms = comms_, .place = [this](core::Parameter& p, const core::Cut& cut) {
+        parallel::place(p, *mesh_, cut);
+      }};
 }
 
 nn::ModelOptions Rank::frozen_copy(core::DType dtype) const {
-  return {.memory = memory_, .dtype = dtype, .frozen = true};
+  nn::Communicators comms = nn::single_communicators();
+  comms.tensor = comms_.tensor;
+  return {.memory = memory_,
+          .dtype = dtype,
+          .frozen = true,
+          .comms = comms,
+          .place = [this](core::Parameter& p, const core::Cut& cut) {
+            if (!cut.is_expert) parallel::place(p, *mesh_, cut);
+          }};
 }
 
-void in_world(const RunConfig& config, const std::function<void(Rank&)>& f) {
+void in_world(const RunConfig& config, const std::function<void(Rank&)>& f, const char* axis) {
   parallel::MpiWorld world(std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)));
   try {
-    Rank rank(world.comm(), config.parallel.layout, threads_of_rank(config.train.threads));
+    const std::string& named = config.parallel.layout;
+    const std::string layout = named.empty() ? fmt::format("{}{}", axis, world.comm()->size()) : named;
+    Rank rank(world.comm(), layout, threads_of_rank(config.train.threads));
     f(rank);
   } catch (const parallel::PeerError&) {
     throw;  // everybody has heard it

@@ -18,7 +18,7 @@ namespace limbeck::launch {
 
 class Rank {
  public:
-  /// Collective over `world`: cuts it as `layout` says ("ep2"; empty: data parallel).
+  /// Collective over `world`: cuts it as `layout` says ("ep2").
   Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads);
 
   core::Comm& world() const { return *world_; }
@@ -26,10 +26,13 @@ class Rank {
   const nn::Communicators& comms() const { return comms_; }
   const core::MemoryPtr& memory() const { return memory_; }
   bool is_first() const { return world_->rank() == 0; }
+  /// Among the ranks whose data come first: the tensor group of the first rank.
+  bool has_first_data() const { return mesh_->dp().rank() == 0; }
 
   /// Options of a model that is cut over the mesh.
   nn::ModelOptions sharded(core::DType dtype) const;
-  /// Options of a frozen model that every rank holds whole, and that exchanges nothing.
+  /// Options of a frozen model that every tensor group holds whole, cut over its ranks, and that exchanges nothing
+  /// else.
   nn::ModelOptions frozen_copy(core::DType dtype) const;
 
  private:
@@ -40,8 +43,9 @@ class Rank {
 };
 
 /// Runs f on this process's rank of the world that the launcher started (a world of one without it), cut as the config
-/// says. The other ranks hear what f throws, in its own words; it is thrown on.
-void in_world(const RunConfig& config, const std::function<void(Rank&)>& f);
+/// says, or along `axis` where it names no layout. The other ranks hear what f throws, in its own words; it is thrown
+/// on.
+void in_world(const RunConfig& config, const std::function<void(Rank&)>& f, const char* axis = "dp");
 
 /// Collective: a string of every rank, in rank order, on every rank.
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);

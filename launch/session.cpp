@@ -2,6 +2,7 @@
 
 #include "core/nn/influence.h"
 #include "core/nn/student_init.h"
+#include "core/slice.h"
 #include "launch/step.h"
 #include "launch/token_cache.h"
 
@@ -119,9 +120,9 @@ void Session::start_student() {
     const std::int64_t s = config.data.sequence_length;
     const std::int64_t count = std::max<std::int64_t>(1, init.calibration_tokens / s);
     const data::TokenBatch calibration = loader->fetch(0, count);
-    const auto [first, end] = share(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
-    start.influence =
-        nn::block_influence(*teacher, make_batch(rank.memory(), calibration, first, end - first), *rank.comms().batch);
+    const core::Slice mine = core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
+    start.influence = nn::block_influence(*teacher, make_batch(rank.memory(), calibration, mine.first, mine.count),
+                                          *rank.comms().batch);
     start.layers = nn::layers_of_greatest_influence(start.influence, keep);
   }
   const nn::LayerSkip skipped(*teacher_source_.reader, depth, start.layers);

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/ops/add.h"
+#include "core/slice.h"
 
 namespace limbeck::launch {
 namespace {
@@ -13,10 +14,10 @@ using core::DType;
 using core::Tensor;
 using core::Var;
 
-/// The sum over the ranks of values that each computed in double.
-void sum_over_ranks(Rank& rank, std::span<double> values) {
+/// The sum over the ranks of a group of values that each computed in double.
+void sum_over(core::Comm& group, Rank& rank, std::span<double> values) {
   Tensor t = Tensor::from<double>(rank.memory(), {static_cast<std::int64_t>(values.size())}, values);
-  rank.comms().batch->sum(t);
+  group.all_reduce(t, core::Reduce::Sum);
   const std::vector<double> sums = core::host_values<double>(t);
   std::copy(sums.begin(), sums.end(), values.begin());
 }
@@ -24,10 +25,6 @@ void sum_over_ranks(Rank& rank, std::span<double> values) {
 double scalar(const Var& v) { return v.value.defined() ? core::host_value(v.value) : 0; }
 
 }  // namespace
-
-std::pair<std::int64_t, std::int64_t> share(std::int64_t num_sequences, std::int64_t part, std::int64_t parts) {
-  return {num_sequences * part / parts, num_sequences * (part + 1) / parts};
-}
 
 nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
                      std::int64_t count) {
@@ -61,13 +58,13 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const data::To
   core::check(targets > 0, "step: none of the {} tokens has a target", samples.tokens.size());
 
   StepResult result;
-  std::vector<double> load;  // [MoE layer * E], then the scalars
+  std::vector<double> load;  // [MoE layer * E]
   const std::int64_t num_experts = models.student.config().moe.num_experts;
   sync.begin_step();
   core::GradientLedger ledger(options.micro_batches, [&](core::Parameter& p) { sync.parameter_final(p); });
   for (std::int64_t micro = 0; micro < options.micro_batches; ++micro) {
-    const auto [first, end] = share(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), parts);
-    nn::Batch batch = make_batch(rank.memory(), samples, first, end - first);
+    const auto [first, count] = core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), parts);
+    nn::Batch batch = make_batch(rank.memory(), samples, first, count);
     batch.global_targets = static_cast<double>(targets);
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.tokens.size());
@@ -95,9 +92,10 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const data::To
       const Tensor hidden = models.teacher->forward(off, models.teacher->pass(batch)).hidden.value;
       teacher.emplace(hidden, models.teacher->head().value);
     }
-    const Var objective = core::head_loss(tape, out.hidden, models.student.head(), batch.targets, models.objective,
-                                          teacher ? &*teacher : nullptr, *rank.comms().tensor,
-                                          {.weight = 1 / batch.global_targets}, result.head);
+    const Var objective = core::head_loss(
+        tape, out.hidden, models.student.head(), batch.targets, models.objective, teacher ? &*teacher : nullptr,
+        *rank.comms().tensor,
+        {.weight = 1 / batch.global_targets, .vocabulary_offset = models.student.vocabulary_part().first}, result.head);
     Var total = objective;
     for (const Var& term : {out.losses.balance, out.losses.z})
       if (term.value.defined()) total = core::add(tape, total, term);
@@ -113,14 +111,13 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const data::To
                                           &head.agreement, &head.sum_min, &result.balance, &result.z};
   std::vector<double> sums;
   for (const double* value : scalars) sums.push_back(*value);
-  sums.insert(sums.end(), load.begin(), load.end());
-  sum_over_ranks(rank, sums);
+  sum_over(rank.mesh().dp(), rank, sums);
   for (std::size_t i = 0; i < scalars.size(); ++i) *scalars[i] = sums[i];
   result.objective = head.loss;
-  for (std::size_t at = scalars.size(); at < sums.size(); at += static_cast<std::size_t>(num_experts))
-    result.expert_load.emplace_back(
-        sums.begin() + static_cast<std::ptrdiff_t>(at),
-        sums.begin() + static_cast<std::ptrdiff_t>(at + static_cast<std::size_t>(num_experts)));
+  if (load.empty()) return result;
+  sum_over(rank.world(), rank, load);  // a tensor group divides its tokens among its ranks
+  for (auto at = load.begin(); at != load.end(); at += num_experts)
+    result.expert_load.emplace_back(at, at + num_experts);
   return result;
 }
 

@@ -45,9 +45,6 @@ struct StepResult {
 nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
                      std::int64_t count);
 
-/// The sequences of a part of a step: [first, second).
-std::pair<std::int64_t, std::int64_t> share(std::int64_t num_sequences, std::int64_t part, std::int64_t parts);
-
 /// Collective. `samples` are all sequences of the step, the same on every rank; rank and micro-batch take theirs by
 /// index, some may have none. Throws where the step has no valid target.
 StepResult forward_backward(Rank& rank, const StepModels& models, const data::TokenBatch& samples,

@@ -12,7 +12,7 @@ std::string continue_prompt(const nn::Transformer& model, const Session& session
        .sampling =
            {.temperature = config.temperature, .top_k = config.top_k, .top_p = config.top_p, .seed = config.seed},
        .stop = {session.tokenizer->eos_id(), session.tokenizer->end_of_text_id()},
-       .is_first_rank = !is_cut || session.rank.is_first()});
+       .is_first_rank = !is_cut || session.rank.has_first_data()});
   data::StreamDecoder decoder(*session.tokenizer);
   std::string text;
   for (const auto id : ids) text += decoder.feed(id);

@@ -76,7 +76,7 @@ Trainer::Trainer(Session& session, const RunDirectory& directory, Log log, HeldO
   if (session.teacher) flops_per_token_ += nn::forward_flops_per_token(session.teacher->config(), s);
   core::Tensor peak = core::Tensor::zeros(session.rank.memory(), core::DType::F64, {1});
   *peak.mutable_data<double>() = measure_peak_flops(threads_of_rank(session.config.train.threads));
-  session.rank.comms().batch->sum(peak);
+  session.rank.world().all_reduce(peak, core::Reduce::Sum);
   peak_flops_ = core::host_value(peak);
 }
 

@@ -4,6 +4,8 @@
 #include <numeric>
 #include <vector>
 
+#include "parallel/reduce.h"
+
 namespace limbeck::parallel {
 namespace {
 
@@ -15,8 +17,9 @@ using nn::ExchangePtr;
 
 class RankExchange final : public Exchange {
  public:
-  std::vector<std::int64_t> send_rows, receive_rows;  // one a rank
+  std::vector<std::int64_t> send_rows, receive_rows;  // one a rank; those that share experts get the same rows
   std::vector<std::int64_t> received;                 // [source][local expert]
+  std::vector<std::int64_t> part_rows;                // this rank's, one a part of the experts
   std::int64_t num_local = 0;                         // experts here
   std::int64_t num_sent = 0, num_received = 0;
 
@@ -38,10 +41,14 @@ class RankExchange final : public Exchange {
 
 class GroupExpertComm final : public nn::ExpertComm {
  public:
-  explicit GroupExpertComm(std::shared_ptr<core::Comm> group) : group_(std::move(group)) {}
+  GroupExpertComm(std::shared_ptr<core::Comm> group, int ranks_an_expert)
+      : group_(std::move(group)), sharers_(ranks_an_expert) {
+    check(sharers_ > 0 && group_->size() % sharers_ == 0, "expert exchange: {} ranks, expected a multiple of {}",
+          group_->size(), sharers_);
+  }
 
-  std::int64_t size() const override { return group_->size(); }
-  std::int64_t rank() const override { return group_->rank(); }
+  std::int64_t size() const override { return group_->size() / sharers_; }
+  std::int64_t rank() const override { return group_->rank() / sharers_; }
 
   ExchangePtr prepare(const Tensor& counts, Tensor& offsets) override {
     const std::int64_t num_experts = counts.numel();
@@ -51,25 +58,29 @@ class GroupExpertComm final : public nn::ExpertComm {
     check(offsets.numel() == exchange->num_local + 1, "expert exchange: offsets are {}, expected [{}]", offsets.shape(),
           exchange->num_local + 1);
 
-    Tensor from_all = Tensor::empty(counts.memory(), DType::I64, {num_experts});
-    const std::vector<std::int64_t> one_each(static_cast<std::size_t>(size()), exchange->num_local);
-    group_->all_to_all_v(counts.reshape({num_experts}), one_each, from_all, one_each);
+    const std::int64_t num_ranks = group_->size();
+    const std::vector<std::int64_t> parts(static_cast<std::size_t>(size()), exchange->num_local);
+    const std::vector<std::int64_t> one_each(static_cast<std::size_t>(num_ranks), exchange->num_local);
+    const Tensor to_all = for_each_sharer(counts.reshape({num_experts}), parts);
+    Tensor from_all = Tensor::empty(counts.memory(), DType::I64, {num_ranks * exchange->num_local});
+    group_->all_to_all_v(to_all, one_each, from_all, one_each);
 
     const auto* received = from_all.data<std::int64_t>();
-    const auto* sent = counts.data<std::int64_t>();
-    exchange->received.assign(received, received + num_experts);
-    for (std::int64_t r = 0; r < size(); ++r) {
+    const auto* sent = to_all.data<std::int64_t>();
+    exchange->received.assign(received, received + from_all.numel());
+    for (std::int64_t r = 0; r < num_ranks; ++r) {
       const std::int64_t first = r * exchange->num_local, last = first + exchange->num_local;
       exchange->send_rows.push_back(std::accumulate(sent + first, sent + last, std::int64_t{0}));
       exchange->receive_rows.push_back(std::accumulate(received + first, received + last, std::int64_t{0}));
-      exchange->num_sent += exchange->send_rows.back();
+      if (r % sharers_ == 0) exchange->part_rows.push_back(exchange->send_rows.back());
       exchange->num_received += exchange->receive_rows.back();
     }
+    exchange->num_sent = std::accumulate(exchange->part_rows.begin(), exchange->part_rows.end(), std::int64_t{0});
     auto* o = offsets.mutable_data<std::int64_t>();
     o[0] = 0;
     for (std::int64_t e = 0; e < exchange->num_local; ++e) {
       o[e + 1] = o[e];
-      for (std::int64_t s = 0; s < size(); ++s) o[e + 1] += received[s * exchange->num_local + e];
+      for (std::int64_t s = 0; s < num_ranks; ++s) o[e + 1] += received[s * exchange->num_local + e];
     }
     return exchange;
   }
@@ -79,8 +90,9 @@ class GroupExpertComm final : public nn::ExpertComm {
     check(rows.shape().rank() > 0 && rows.shape()[0] == exchange.num_sent,
           "expert dispatch: rows are {}, expected {} of them", rows.shape(), exchange.num_sent);
     Tensor received = with_rows(rows, exchange.num_received);
-    group_->all_to_all_v(rows, exchange.send_rows, received, exchange.receive_rows);
-    if (exchange.num_local == 1 || size() == 1) return received;  // both orders are the same
+    group_->all_to_all_v(for_each_sharer(rows, exchange.part_rows), exchange.send_rows, received,
+                         exchange.receive_rows);
+    if (exchange.num_local == 1 || group_->size() == 1) return received;  // both orders are the same
     return reorder(exchange, received, /*to_experts=*/true);
   }
 
@@ -88,11 +100,11 @@ class GroupExpertComm final : public nn::ExpertComm {
     const auto& exchange = dynamic_cast<const RankExchange&>(opaque);
     check(rows.shape().rank() > 0 && rows.shape()[0] >= exchange.num_received,
           "expert combine: rows are {}, expected {} of them", rows.shape(), exchange.num_received);
-    const bool same = exchange.num_local == 1 || size() == 1;
+    const bool same = exchange.num_local == 1 || group_->size() == 1;
     const Tensor by_source = same ? rows : reorder(exchange, rows, /*to_experts=*/false);
-    Tensor result = with_rows(rows, exchange.num_sent);
+    Tensor result = with_rows(rows, exchange.num_sent * sharers_);
     group_->all_to_all_v(by_source, exchange.receive_rows, result, exchange.send_rows);
-    return result;
+    return sum_of_sharers(result, exchange.part_rows);
   }
 
  private:
@@ -100,6 +112,42 @@ class GroupExpertComm final : public nn::ExpertComm {
     core::Shape shape = like.shape();
     shape[0] = num_rows;
     return Tensor::empty(like.memory(), like.dtype(), shape);
+  }
+
+  /// Each part's rows, as often as there are ranks that share it.
+  Tensor for_each_sharer(const Tensor& rows, const std::vector<std::int64_t>& part_rows) const {
+    if (sharers_ == 1) return rows;
+    Tensor copies = with_rows(rows, rows.shape()[0] * sharers_);
+    for_each_part(rows, part_rows, [&, to = copies.mutable_raw()](std::int64_t first, std::int64_t bytes) {
+      for (std::int64_t s = 0; s < sharers_; ++s)
+        std::memcpy(to + first * sharers_ + s * bytes, rows.raw() + first, static_cast<std::size_t>(bytes));
+    });
+    return copies;
+  }
+
+  /// The transpose: the sum of each part's copies, in rank order.
+  Tensor sum_of_sharers(const Tensor& copies, const std::vector<std::int64_t>& part_rows) const {
+    if (sharers_ == 1) return copies;
+    Tensor sum = with_rows(copies, copies.shape()[0] / sharers_);
+    const std::int64_t element = core::bytes_of(sum.dtype(), 1);
+    for_each_part(sum, part_rows, [&, to = sum.mutable_raw()](std::int64_t first, std::int64_t bytes) {
+      std::vector<const std::byte*> from;
+      for (std::int64_t s = 0; s < sharers_; ++s) from.push_back(copies.raw() + first * sharers_ + s * bytes);
+      std::byte* const there = to + first;
+      reduce(sum.dtype(), core::Reduce::Sum, from, std::span(&there, 1), bytes / element);
+    });
+    return sum;
+  }
+
+  /// f(first byte, bytes) for the rows of each part.
+  template <class F>
+  static void for_each_part(const Tensor& rows, const std::vector<std::int64_t>& part_rows, F&& f) {
+    const std::int64_t row = core::bytes_of(rows.dtype(), rows.shape().row_size());
+    std::int64_t first = 0;
+    for (const std::int64_t n : part_rows) {
+      if (n > 0) f(first, n * row);
+      first += n * row;
+    }
   }
 
   static Tensor reorder(const RankExchange& exchange, const Tensor& rows, bool to_experts) {
@@ -117,28 +165,13 @@ class GroupExpertComm final : public nn::ExpertComm {
   }
 
   std::shared_ptr<core::Comm> group_;
-};
-
-class GroupBatchComm final : public nn::BatchComm {
- public:
-  explicit GroupBatchComm(std::shared_ptr<core::Comm> group) : group_(std::move(group)) {}
-  void sum(Tensor& x) override { group_->all_reduce(x, core::Reduce::Sum); }
-
- private:
-  std::shared_ptr<core::Comm> group_;
+  int sharers_;  // ranks that hold a part of the same experts
 };
 
 }  // namespace
 
-std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group) {
-  return std::make_shared<GroupExpertComm>(std::move(group));
-}
-
-nn::Communicators make_communicators(const Mesh& mesh) {
-  nn::Communicators result = nn::single_communicators();
-  result.expert = make_expert_comm(mesh.ep_group());
-  result.batch = std::make_shared<GroupBatchComm>(mesh.dp_group());
-  return result;
+std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group, int ranks_an_expert) {
+  return std::make_shared<GroupExpertComm>(std::move(group), ranks_an_expert);
 }
 
 }  // namespace limbeck::parallel

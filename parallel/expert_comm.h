@@ -1,8 +1,8 @@
-// What a model needs of its peers, over a mesh: experts cut over ep, batch statistics over dp, tensors whole.
+// Rows on their way to the ranks that hold their experts, over a group of ranks.
 //
-//     nn::Communicators comms = make_communicators(mesh);
-//     auto exchange = comms.expert->prepare(counts, offsets);
-//     Tensor rows = comms.expert->dispatch_rows(*exchange, x);
+//     auto comm = make_expert_comm(mesh.experts_group(), /*ranks_an_expert=*/2);
+//     auto exchange = comm->prepare(counts, offsets);
+//     Tensor rows = comm->dispatch_rows(*exchange, x);
 #pragma once
 
 #include "core/nn/communicators.h"
@@ -10,11 +10,9 @@
 
 namespace limbeck::parallel {
 
-/// Over any group; `prepare` throws a UsageError unless the group's size divides the number of experts. Rows may be of
-/// any dtype.
-std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group);
-
-/// All of them, over the mesh's groups. Not collective.
-nn::Communicators make_communicators(const Mesh& mesh);
+/// Over any group: the experts are dealt to its ranks, `ranks_an_expert` neighbours of which share each. All of these
+/// get an expert's rows, and what they give back is summed in rank order. `prepare` throws a UsageError unless the
+/// number of parts divides that of experts. Rows may be of any dtype; to be summed, of one that Comm reduces.
+std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group, int ranks_an_expert = 1);
 
 }  // namespace limbeck::parallel

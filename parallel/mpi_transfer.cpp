@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/slice.h"
 #include "parallel/reduce.h"
 
 namespace limbeck::parallel {
@@ -90,7 +91,7 @@ bool MpiTransfer::read_announcements() {
 }
 
 MpiTransfer::Part MpiTransfer::element_slice(int rank) const {
-  const Slice slice = slice_of(call_.signature.count, group_.size, rank);
+  const core::Slice slice = core::slice_of(call_.signature.count, rank, group_.size);
   return {core::bytes_of(call_.signature.dtype, slice.first), core::bytes_of(call_.signature.dtype, slice.count)};
 }
 

@@ -19,14 +19,4 @@ void reduce(core::DType dtype, core::Reduce reduction, std::span<const std::byte
 /// Throws, naming `op`, unless the dtype can be reduced.
 void check_reducible(const char* op, core::DType dtype);
 
-/// Elements [first, last) of `count` that part `index` of `parts` takes: equal but for one, in order.
-struct Slice {
-  std::int64_t first = 0;
-  std::int64_t count = 0;
-};
-inline Slice slice_of(std::int64_t count, int parts, int index) {
-  const std::int64_t first = count * index / parts;
-  return {first, count * (index + 1) / parts - first};
-}
-
 }  // namespace limbeck::parallel

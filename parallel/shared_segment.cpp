@@ -5,6 +5,7 @@
 #include <limits>
 #include <new>
 
+#include "core/slice.h"
 #include "parallel/reduce.h"
 
 namespace limbeck::parallel {
@@ -99,7 +100,7 @@ void SharedReduction::copy_in() {
 
 void SharedReduction::reduce_slice() {
   const std::int64_t number = segment_.progress(segment_.rank()).reduced;
-  const Slice slice = slice_of(piece(number).count, segment_.size(), segment_.rank());
+  const core::Slice slice = core::slice_of(piece(number).count, segment_.rank(), segment_.size());
   const std::int64_t first = core::bytes_of(dtype_, slice.first);
   std::vector<const std::byte*> from;
   for (int r = 0; r < segment_.size(); ++r) from.push_back(segment_.piece(r, number) + first);
@@ -111,7 +112,7 @@ void SharedReduction::copy_out() {
   const std::int64_t number = segment_.progress(segment_.rank()).out;
   const Piece p = piece(number);
   for (int r = 0; r < segment_.size(); ++r) {
-    const Slice slice = slice_of(p.count, segment_.size(), r);
+    const core::Slice slice = core::slice_of(p.count, r, segment_.size());
     std::memcpy(data_ + core::bytes_of(dtype_, p.first + slice.first),
                 segment_.piece(r, number) + core::bytes_of(dtype_, slice.first),
                 static_cast<std::size_t>(core::bytes_of(dtype_, slice.count)));

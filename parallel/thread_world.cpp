@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "core/slice.h"
 #include "parallel/queued_comm.h"
 #include "parallel/reduce.h"
 
@@ -37,7 +38,7 @@ void do_share(std::vector<Call>& calls, int r) {
   };
   switch (mine.signature.kind) {
     case CallKind::AllReduce: {
-      const Slice slice = slice_of(mine.signature.count, size, r);
+      const core::Slice slice = core::slice_of(mine.signature.count, r, size);
       const std::int64_t first = core::bytes_of(mine.signature.dtype, slice.first);
       std::vector<const std::byte*> from;
       std::vector<std::byte*> to;

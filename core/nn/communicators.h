@@ -28,18 +28,20 @@ using ExchangePtr = std::shared_ptr<const Exchange>;
 
 /// Moves rows between tokens' ranks and experts' ranks. Tensor-level (no tape): core/ops/moe_exchange.h makes
 /// differentiable ops of it, in which the backward of dispatch is combine_rows, and the backward of combine is
-/// dispatch_rows. Every rank calls each of them equally often and in the same order, also with zero rows.
+/// dispatch_rows. Where each expert is cut over several ranks, all of them get its rows, and what they give back is
+/// summed. Every rank calls each of them equally often and in the same order, also with zero rows.
 class ExpertComm {
  public:
   virtual ~ExpertComm() = default;
-  virtual std::int64_t size() const = 0;  // ranks over which the experts are cut
-  virtual std::int64_t rank() const = 0;
-  /// Agrees on the counts. `counts` [E] int64: rows this rank sends to each global expert; expert e lies on rank
+  virtual std::int64_t size() const = 0;  // parts into which the experts are dealt
+  virtual std::int64_t rank() const = 0;  // the part that lies here
+  /// Agrees on the counts. `counts` [E] int64: rows this rank sends to each global expert; expert e lies in part
   /// e / (E / size). Fills `offsets` as in Dispatched.
   virtual ExchangePtr prepare(const Tensor& counts, Tensor& offsets) = 0;
   /// rows [N,C], sorted by global expert -> rows of the local experts [R,C].
   virtual Tensor dispatch_rows(const Exchange& exchange, const Tensor& rows) = 0;
-  /// The exact reverse: rows of the local experts [R,C] -> [N,C] in the order of the sender.
+  /// The exact reverse: rows of the local experts [R,C] -> [N,C] in the order of the sender, summed in rank order over
+  /// the ranks that share an expert.
   virtual Tensor combine_rows(const Exchange& exchange, const Tensor& rows) = 0;
 };
 
@@ -50,7 +52,8 @@ class BatchComm {
   virtual void sum(Tensor& x) = 0;  // in place; not differentiable: counts and statistics
 };
 
-/// The ranks over which single tensors are cut. One rank: nothing to do.
+/// The ranks that see the same tokens and over which single tensors are cut, as core/slice.h deals. Tensor-level (no
+/// tape): core/ops/tensor_exchange.h makes differentiable ops of it. One rank: nothing to do.
 class TensorComm {
  public:
   virtual ~TensorComm() = default;
@@ -58,6 +61,8 @@ class TensorComm {
   virtual std::int64_t rank() const = 0;
   virtual void sum(Tensor& x) = 0;  // in place, over the parts of a vocabulary or a row
   virtual void max(Tensor& x) = 0;
+  /// Every rank's part of `dimension`, in rank order, which together are `total` long.
+  virtual Tensor gather(const Tensor& part, int dimension, std::int64_t total) = 0;
 };
 
 struct Communicators {

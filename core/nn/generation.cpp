@@ -13,7 +13,8 @@ namespace {
 
 std::vector<double> logits_of_last_row(Tape& tape, const Transformer& model, const Tensor& hidden) {
   const Tensor last = hidden.rows(hidden.shape()[0] - 1, 1);
-  const Tensor logits = core::linear(tape, core::constant(last), model.head()).value;
+  const Tensor mine = core::linear(tape, core::constant(last), model.head()).value;
+  const Tensor logits = model.comms().tensor->gather(mine, 1, model.config().vocabulary);
   std::vector<double> result;
   core::dispatch_float("generate", logits.dtype(), [&]<class T>() {
     const std::vector<T> values = core::host_values<T>(logits);

@@ -3,8 +3,8 @@
 //     SamplingOptions options{.temperature = 0.8, .top_k = 40, .top_p = 0.95, .seed = 1};
 //     std::vector<std::int32_t> ids = generate(model, prompt, {.max_tokens = 64, .sampling = options, .stop = {0}});
 //
-// Under expert parallelism every rank calls generate(); the first rank of the batch group runs the tokens and the
-// others follow with none of their own, so that all take the same number of steps.
+// Of a model that is cut, every rank calls generate(). The ranks of the first tensor group run the tokens together;
+// those with other data follow with none of their own, so that all take the same number of steps.
 #pragma once
 
 #include <cstdint>
@@ -37,9 +37,9 @@ struct GenerateOptions {
   std::function<void(std::int32_t)> on_token = {};
 };
 
-/// The continuation of `prompt` (at least one token; ignored on other ranks than the first); the same on every rank.
-/// The first rank's prompt and max_tokens count. Every rank throws alike: where the two exceed the model's positions,
-/// and where logits are not finite.
+/// The continuation of `prompt` (at least one token; ignored on other ranks than the first of the batch group); the
+/// same on every rank. The first rank's prompt and max_tokens count. Every rank throws alike: where the two exceed the
+/// model's positions, and where logits are not finite.
 std::vector<std::int32_t> generate(const Transformer& model, std::span<const std::int32_t> prompt,
                                    const GenerateOptions& options);
 

@@ -11,6 +11,7 @@
 #include "core/ops/rope.h"
 #include "core/ops/router.h"
 #include "core/ops/swiglu.h"
+#include "core/ops/tensor_exchange.h"
 
 namespace limbeck::nn {
 namespace {
@@ -23,20 +24,26 @@ void add_term(Tape& tape, Var& sum, const Var& term) { sum = sum.value.defined()
 }  // namespace
 
 Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
-  const Var queries = core::rope(tape, core::linear(tape, x, as_var(*q)), pass.batch.position, pass.rope);
-  Var keys = core::rope(tape, core::linear(tape, x, as_var(*k)), pass.batch.position, pass.rope);
-  Var values = core::linear(tape, x, as_var(*v));
+  TensorComm& heads = *pass.comms.tensor;
+  const Var entered = core::enter(tape, x, heads);
+  const Var queries = core::rope(tape, core::linear(tape, entered, as_var(*q)), pass.batch.position, pass.rope);
+  Var keys = core::rope(tape, core::linear(tape, entered, as_var(*k)), pass.batch.position, pass.rope);
+  Var values = core::linear(tape, entered, as_var(*v));
   if (pass.cache) {
     auto [all_keys, all_values] = pass.cache->append(layer, keys.value, values.value);
     keys = core::constant(all_keys);
     values = core::constant(all_values);
   }
-  return core::linear(tape, core::attention(tape, queries, keys, values, shape, pass.attention), as_var(*o));
+  const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention);
+  return core::exit(tape, core::linear(tape, attended, as_var(*o)), heads);
 }
 
-Var Mlp::forward(Tape& tape, const Var& x) const {
-  const Var hidden = core::swiglu(tape, core::linear(tape, x, as_var(*gate)), core::linear(tape, x, as_var(*up)));
-  return core::linear(tape, hidden, as_var(*down));
+Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
+  TensorComm& features = *pass.comms.tensor;
+  const Var entered = core::enter(tape, x, features);
+  const Var hidden =
+      core::swiglu(tape, core::linear(tape, entered, as_var(*gate)), core::linear(tape, entered, as_var(*up)));
+  return core::exit(tape, core::linear(tape, hidden, as_var(*down)), features);
 }
 
 Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
@@ -58,16 +65,19 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
     add_term(tape, losses.z, core::z_loss(tape, logits, weight));
   }
 
-  const core::Permutation permutation = core::make_permutation(routing.selection, num_experts);
+  TensorComm& tokens = *pass.comms.tensor;
+  const Var mine = core::scatter(tape, x, tokens);
+  const Var weights = core::scatter(tape, routing.weights, tokens);
+  const core::Permutation permutation = core::make_permutation(core::scatter(routing.selection, tokens), num_experts);
   if (pass.load && !tape.is_replay()) pass.load(layer, permutation.counts);
   ExpertComm& experts = *pass.comms.expert;
   Tensor offsets = Tensor::empty(x.value.memory(), core::DType::I64, {num_experts / experts.size() + 1});
   const ExchangePtr exchange = experts.prepare(permutation.counts, offsets);
-  const Var rows = core::dispatch(tape, core::permute(tape, x, permutation), experts, exchange);
+  const Var rows = core::dispatch(tape, core::permute(tape, mine, permutation), experts, exchange);
   const Var hidden = core::swiglu(tape, core::grouped_linear(tape, rows, as_var(*gate), offsets),
                                   core::grouped_linear(tape, rows, as_var(*up), offsets));
   const Var out = core::combine(tape, core::grouped_linear(tape, hidden, as_var(*down), offsets), experts, exchange);
-  return core::unpermute(tape, out, routing.weights, permutation);
+  return core::gather(tape, core::unpermute(tape, out, weights, permutation), x.shape()[0], tokens);
 }
 
 Var Layer::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t local, AuxiliaryLosses& losses) const {
@@ -75,7 +85,7 @@ Var Layer::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t loca
   const Var attended = core::add(tape, x, attention.forward(tape, pass, normed, local));
   const Var normed_again = core::rms_norm(tape, attended, as_var(*mlp_norm), norm_eps);
   const Var fed = std::holds_alternative<Mlp>(feed_forward)
-                      ? std::get<Mlp>(feed_forward).forward(tape, normed_again)
+                      ? std::get<Mlp>(feed_forward).forward(tape, pass, normed_again)
                       : std::get<Moe>(feed_forward).forward(tape, pass, normed_again, losses);
   return core::add(tape, attended, fed);
 }

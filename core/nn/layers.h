@@ -12,8 +12,8 @@
 namespace limbeck::nn {
 
 struct Attention {
-  Parameter *q, *k, *v, *o;  // [H*D,C] [G*D,C] [G*D,C] [C,H*D]
-  core::AttentionShape shape;
+  Parameter *q, *k, *v, *o;    // [H*D,C] [G*D,C] [G*D,C] [C,H*D], H and G of this rank
+  core::AttentionShape shape;  // of this rank's heads; there may be none
 
   /// x [T,C] -> [T,C]; `layer` counts from 0 within this model, for the cache.
   Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const;
@@ -21,9 +21,9 @@ struct Attention {
 
 /// Dense feed-forward: down(silu(gate x) * up x).
 struct Mlp {
-  Parameter *gate, *up, *down;  // [F,C] [F,C] [C,F]
+  Parameter *gate, *up, *down;  // [F_local,C] [F_local,C] [C,F_local]
 
-  Var forward(Tape& tape, const Var& x) const;
+  Var forward(Tape& tape, const Pass& pass, const Var& x) const;
 };
 
 /// The auxiliary losses of one or more layers, scalars [1]; without a value where there is no such loss.
@@ -32,14 +32,15 @@ struct AuxiliaryLosses {
   Var z;
 };
 
-/// Mixture of experts: softmax router, top-k, dropless.
+/// Mixture of experts: softmax router, top-k, dropless. Every rank of a tensor group routes all tokens, and sends its
+/// share of them to the experts.
 struct Moe {
   std::string name;  // "layers.3.moe"
   std::int64_t layer = 0;
   std::int64_t num_moe_layers = 1;  // of the whole model: auxiliary losses are means over them
   MoeConfig config;
   Parameter* router;            // [E,C]
-  Parameter *gate, *up, *down;  // this rank's experts: [E_local,F,C] [E_local,F,C] [E_local,C,F]
+  Parameter *gate, *up, *down;  // this rank's experts: [E_local,F_local,C] [E_local,F_local,C] [E_local,C,F_local]
 
   Var forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
 };

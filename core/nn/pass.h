@@ -21,7 +21,7 @@ using core::Var;
 /// Keys and values of the tokens seen so far, of one sequence; a model fills it as it generates.
 class KvCache {
  public:
-  /// Room for `capacity` tokens in each of `num_layers` layers; key_width = G*D, value_width = G*Dv.
+  /// Room for `capacity` tokens in each of `num_layers` layers; key_width = G*D, value_width = G*Dv, G of this rank.
   KvCache(const MemoryPtr& memory, core::DType dtype, std::int64_t num_layers, std::int64_t capacity,
           std::int64_t key_width, std::int64_t value_width);
   std::int64_t length() const { return length_; }
@@ -54,7 +54,8 @@ struct Pass {
   KvCache* cache = nullptr;
   /// Called with each layer's input and output hidden states [T,C] (not in a replay).
   std::function<void(std::int64_t layer, const Tensor& in, const Tensor& out)> tap = {};
-  /// Called with the assignments [E] int64 that this rank's tokens make in each MoE layer (not in a replay).
+  /// Called with the assignments [E] int64 of each MoE layer (not in a replay): of this rank's share of the tokens,
+  /// where a tensor group divides them.
   std::function<void(std::int64_t layer, const Tensor& counts)> load = {};
 };
 

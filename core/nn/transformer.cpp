@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "core/ops/add.h"
-#include "core/ops/embedding.h"
 #include "core/ops/rms_norm.h"
+#include "core/ops/tensor_exchange.h"
 #include "core/random.h"
 #include "core/recompute.h"
 
@@ -14,6 +14,11 @@ namespace {
 
 using core::DType;
 using core::Shape;
+
+// Weights that read the residual stream are cut along their rows, those that write to it along their columns.
+constexpr core::Cut whole{};
+constexpr core::Cut by_rows{.dimension = 0};
+constexpr core::Cut by_columns{.dimension = 1};
 
 }  // namespace
 
@@ -28,7 +33,7 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   std::int64_t num_moe_layers = 0;
   for (std::int64_t i = 0; i < c.num_layers; ++i) num_moe_layers += c.is_moe_layer(i) ? 1 : 0;
 
-  if (options_.with_embedding) embedding_ = add("embed.weight", {c.vocabulary, c.width});
+  if (options_.with_embedding) embedding_ = add("embed.weight", {c.vocabulary, c.width}, by_rows);
   for (std::int64_t n = 0; n < options_.num_layers; ++n) {
     Layer layer;
     layer.index = options_.first_layer + n;
@@ -36,14 +41,19 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     const std::string prefix = fmt::format("layers.{}.", layer.index);
     const std::int64_t query_width = c.num_heads * c.head_width;
     const std::int64_t key_width = c.num_kv_heads * c.head_width;
-    layer.attention_norm = add(prefix + "attention_norm.weight", {c.width}, false);
-    layer.attention.q = add(prefix + "attention.q.weight", {query_width, c.width});
-    layer.attention.k = add(prefix + "attention.k.weight", {key_width, c.width});
-    layer.attention.v = add(prefix + "attention.v.weight", {key_width, c.width});
-    layer.attention.o = add(prefix + "attention.o.weight", {c.width, query_width});
-    layer.attention.shape = {c.num_heads, c.num_kv_heads, c.head_width, c.head_width,
+    // A key/value head and the queries that read it stay together.
+    const core::Cut by_groups{.dimension = 0, .unit = query_width / c.num_kv_heads};
+    const core::Cut by_key_heads{.dimension = 0, .unit = c.head_width};
+    const core::Cut by_group_columns{.dimension = 1, .unit = by_groups.unit};
+    layer.attention_norm = add(prefix + "attention_norm.weight", {c.width}, whole, false);
+    layer.attention.q = add(prefix + "attention.q.weight", {query_width, c.width}, by_groups);
+    layer.attention.k = add(prefix + "attention.k.weight", {key_width, c.width}, by_key_heads);
+    layer.attention.v = add(prefix + "attention.v.weight", {key_width, c.width}, by_key_heads);
+    layer.attention.o = add(prefix + "attention.o.weight", {c.width, query_width}, by_group_columns);
+    layer.attention.shape = {layer.attention.q->value.shape()[0] / c.head_width,
+                             layer.attention.k->value.shape()[0] / c.head_width, c.head_width, c.head_width,
                              1 / std::sqrt(static_cast<double>(c.head_width))};
-    layer.mlp_norm = add(prefix + "mlp_norm.weight", {c.width}, false);
+    layer.mlp_norm = add(prefix + "mlp_norm.weight", {c.width}, whole, false);
     if (c.is_moe_layer(layer.index)) {
       const std::int64_t e = c.moe.num_experts;
       const std::int64_t f = c.moe.expert_width;
@@ -52,32 +62,32 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
       moe.layer = layer.index;
       moe.num_moe_layers = num_moe_layers;
       moe.config = c.moe;
-      moe.router = add(prefix + "moe.router.weight", {e, c.width});
-      moe.gate = add(prefix + "moe.experts.gate", {e, f, c.width}, true, true);
-      moe.up = add(prefix + "moe.experts.up", {e, f, c.width}, true, true);
-      moe.down = add(prefix + "moe.experts.down", {e, c.width, f}, true, true);
+      moe.router = add(prefix + "moe.router.weight", {e, c.width}, whole);
+      moe.gate = add(prefix + "moe.experts.gate", {e, f, c.width}, {.dimension = 1, .is_expert = true});
+      moe.up = add(prefix + "moe.experts.up", {e, f, c.width}, {.dimension = 1, .is_expert = true});
+      moe.down = add(prefix + "moe.experts.down", {e, c.width, f}, {.dimension = 2, .is_expert = true});
       layer.feed_forward = moe;
     } else {
       const std::int64_t f = c.mlp_width;
-      layer.feed_forward =
-          Mlp{add(prefix + "mlp.gate.weight", {f, c.width}), add(prefix + "mlp.up.weight", {f, c.width}),
-              add(prefix + "mlp.down.weight", {c.width, f})};
+      layer.feed_forward = Mlp{add(prefix + "mlp.gate.weight", {f, c.width}, by_rows),
+                               add(prefix + "mlp.up.weight", {f, c.width}, by_rows),
+                               add(prefix + "mlp.down.weight", {c.width, f}, by_columns)};
     }
     layers_.push_back(std::move(layer));
   }
   if (options_.with_head) {
-    norm_ = add("norm.weight", {c.width}, false);
+    norm_ = add("norm.weight", {c.width}, whole, false);
     core::check(!c.tied_head || embedding_, "transformer: a tied head needs the embedding on the same rank");
-    head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width});
+    head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width}, by_rows);
   }
 }
 
-Parameter* Transformer::add(const std::string& name, const Shape& global_shape, bool decays, bool is_expert) {
+Parameter* Transformer::add(const std::string& name, const Shape& global_shape, const core::Cut& cut, bool decays) {
   Parameter& p = parameters_.emplace_back();
   p.name = name;
   p.global_shape = global_shape;
   p.decays = decays;
-  if (options_.place) options_.place(p, is_expert);
+  if (options_.place) options_.place(p, cut);
   Shape local = global_shape;
   for (const core::AxisPlacement& axis : p.placement)
     if (axis.role == core::AxisRole::Sharded) local[axis.dimension] = axis.length;
@@ -90,6 +100,12 @@ Parameter* Transformer::add(const std::string& name, const Shape& global_shape, 
     p.slot->parameter = &p;
   }
   return &p;
+}
+
+core::VocabularyPart Transformer::vocabulary_part() const {
+  const Parameter* p = head_ ? head_ : embedding_;
+  core::check(p != nullptr, "transformer: neither an embedding nor a head, so no vocabulary");
+  return {p->offset()[0], config_.vocabulary};
 }
 
 core::ParameterList Transformer::parameters() {
@@ -158,7 +174,7 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache) const {
 
 KvCache Transformer::make_cache(std::int64_t capacity) const {
   const DType dtype = options_.dtype == DType::BF16 ? DType::F32 : options_.dtype;
-  const std::int64_t width = config_.num_kv_heads * config_.head_width;
+  const std::int64_t width = layers_.empty() ? 0 : layers_[0].attention.k->value.shape()[0];
   return {options_.memory, dtype, options_.num_layers, capacity, width, width};
 }
 
@@ -166,7 +182,10 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
   core::check((input != nullptr) != (embedding_ != nullptr), "transformer: {}",
               embedding_ ? "hidden states were given to a model with an embedding"
                          : "a model without an embedding needs hidden states");
-  Var x = input ? *input : core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_));
+  Var x = input
+              ? *input
+              : core::exit(tape, core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_), vocabulary_part()),
+                           *pass.comms.tensor);
   AuxiliaryLosses losses;
   for (std::size_t n = 0; n < layers_.size(); ++n) {
     const Layer& layer = layers_[n];

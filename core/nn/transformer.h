@@ -17,12 +17,13 @@
 #include "core/nn/layers.h"
 #include "core/nn/model_config.h"
 #include "core/nn/pass.h"
+#include "core/ops/embedding.h"
 #include "core/state_dict.h"
 
 namespace limbeck::nn {
 
-/// Where a parameter lies: fills in placement and first_replica. `is_expert`: stacked experts, [E,...].
-using PlacementRule = std::function<void(Parameter&, bool is_expert)>;
+/// Where a parameter lies: fills in placement and first_replica.
+using PlacementRule = std::function<void(Parameter&, const core::Cut&)>;
 
 struct ModelOptions {
   MemoryPtr memory;
@@ -48,8 +49,10 @@ class Transformer {
   /// In the order of use.
   core::ParameterList parameters();
   Parameter& parameter(const std::string& name);
-  /// The head's weight [V,C]; the embedding's where they are tied.
+  /// The head's weight [V_local,C]; the embedding's where they are tied.
   Var head() const { return core::as_var(*head_); }
+  /// The part of the vocabulary that this rank's head and embedding hold.
+  core::VocabularyPart vocabulary_part() const;
 
   /// Matrices normal with deviation 0.02 (those that write to the residual stream over sqrt(2 L)), norms one; a
   /// function of seed, name and global index alone.
@@ -72,7 +75,7 @@ class Transformer {
   Output forward(Tape& tape, const Pass& pass, const Var* input = nullptr) const;
 
  private:
-  Parameter* add(const std::string& name, const core::Shape& global_shape, bool decays = true, bool is_expert = false);
+  Parameter* add(const std::string& name, const core::Shape& global_shape, const core::Cut& cut, bool decays = true);
 
   ModelConfig config_;
   ModelOptions options_;

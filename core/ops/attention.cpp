@@ -6,7 +6,8 @@ namespace limbeck::core {
 namespace {
 
 void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionShape& s, const AttentionLayout& l) {
-  check(s.num_kv_heads > 0 && s.num_heads > 0 && s.num_heads % s.num_kv_heads == 0,
+  check(s.num_kv_heads > 0 ? s.num_heads > 0 && s.num_heads % s.num_kv_heads == 0
+                           : s.num_kv_heads == 0 && s.num_heads == 0,
         "attention: {} key/value heads do not divide {} heads", s.num_kv_heads, s.num_heads);
   const auto expect = [](std::string_view name, const Tensor& t, DType dtype, const Shape& shape) {
     check(t.defined() && t.dtype() == dtype && t.shape() == shape, "attention: {} is {} {}, expected {} {}", name,

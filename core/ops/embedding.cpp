@@ -5,10 +5,12 @@
 
 namespace limbeck::core {
 
-Var embedding(Tape& tape, const Tensor& tokens, const Var& weight) {
+Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const VocabularyPart& part) {
   check(tokens.shape().rank() == 1, "embedding: tokens have shape {}, expected [T]", tokens.shape());
   check(weight.shape().rank() == 2, "embedding: weight has shape {}, expected [V,C]", weight.shape());
-  const std::int64_t count = tokens.shape()[0], vocabulary = weight.shape()[0], width = weight.shape()[1];
+  const std::int64_t count = tokens.shape()[0], rows = weight.shape()[0], width = weight.shape()[1];
+  const std::int64_t vocabulary = part.total < 0 ? rows : part.total;
+  const std::int64_t offset = part.first;
   const DType stored = weight.value.dtype();
   check(stored != DType::BF16 || !weight.slot, "embedding: a bfloat16 weight has no gradient, expected it frozen");
   on_device(tokens, [&](const auto& device) {
@@ -23,9 +25,9 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight) {
     on_device(y, [&](const auto& device) {
       const auto* id = tokens.data<std::int32_t>();
       if (stored == y.dtype())
-        kernels::embedding(device, id, weight.value.data<T>(), y.mutable_data<T>(), count, width);
+        kernels::embedding(device, id, weight.value.data<T>(), y.mutable_data<T>(), count, width, offset, rows);
       else
-        kernels::embedding(device, id, weight.value.data<bf16>(), y.mutable_data<float>(), count, width);
+        kernels::embedding(device, id, weight.value.data<bf16>(), y.mutable_data<float>(), count, width, offset, rows);
     });
   });
   Var out = tape.output(std::move(y), {&weight});
@@ -40,7 +42,7 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight) {
     dispatch_float("embedding", dy.dtype(), [&]<class T>() {
       on_device(dy, [&](const auto& device) {
         kernels::embedding_gradient(device, id.get().data<std::int32_t>(), dy.data<T>(),
-                                    dweight.tensor.mutable_data<T>(), count, width);
+                                    dweight.tensor.mutable_data<T>(), count, width, offset, rows);
       });
     });
   };

@@ -119,6 +119,7 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
     if (trains && weight.slot) weight_gradient(chunk.student, x, open_gradient(weight.slot, weight.value));
     first += count;
   } while (first < num_tokens);
+  if (dhidden.defined()) vocabulary.sum(dhidden);
   if (!tape.is_replay()) statistics.add(sums);
 
   Tensor value = Tensor::empty(memory, dtype, {1});

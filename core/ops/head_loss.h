@@ -39,7 +39,9 @@ struct HeadOptions {
   std::int64_t valid_vocabulary = -1;  // global; rows of the weight from here on are padding. -1: none is
 };
 
-/// The loss (one element) over hidden [T,C], head weight [V_local,C] and targets [T] int32 (-1: no target). The head's
+/// The loss (one element) over hidden [T,C], head weight [V_local,C] and targets [T] int32 (-1: no target), the same on
+/// every rank of `vocabulary`, as are the loss and the gradient of the hidden states, which is summed over them. The
+/// head's
 /// gradient is added to its slot and the hidden states' is formed here, in the forward pass, for the loss's own
 /// gradient 1: backward throws if another one arrives. Without slots on both (evaluation) only statistics are made.
 /// `statistics` are added to, once (not again in a replay). Memory: chunk * V_local for student and teacher, and [T,C].

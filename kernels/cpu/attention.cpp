@@ -211,6 +211,7 @@ void attention_forward(const Cpu& cpu, const AttentionProblem& problem, const T*
 template <class T>
 void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v,
                         const T* out, const T* logsumexp, const T* dout, T* dq, T* dk, T* dv) {
+  if (problem.num_kv_heads == 0) return;  // a rank may hold none
   const std::int64_t group = problem.num_heads / problem.num_kv_heads;
   // A key/value head of a segment is one thread's, so that nobody else adds to its gradient.
   parallel_for(cpu, problem.num_segments * problem.num_kv_heads, 1, [&](std::int64_t begin, std::int64_t end) {

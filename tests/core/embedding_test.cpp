@@ -36,6 +36,23 @@ TEST(Embedding, Gradients) {
   }
 }
 
+TEST(Embedding, PartsOfAVocabularyAddUpToTheWhole) {
+  const Tensor whole = random_tensor(memory, {7, 3}, 1);
+  const Tensor tokens = tensor<std::int32_t>(memory, {5}, {6, 0, 3, 2, 3});
+  Tape tape;
+  const Tensor expected = embedding(tape, tokens, constant(whole)).value;
+  Tensor sum = zeros_like(expected);
+  for (const auto& [first, rows] : std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 3}, {3, 0}, {3, 4}}) {
+    const VocabularyPart part{.first = first, .total = 7};
+    const Tensor y = embedding(tape, tokens, constant(whole.rows(first, rows)), part).value;
+    for (std::int64_t i = 0; i < sum.numel(); ++i) sum.mutable_data<double>()[i] += y.data<double>()[i];
+    check_gradients([&](Tape& t, std::span<const Var> in) { return embedding(t, tokens, in[0], part); },
+                    {whole.rows(first, rows).clone()});
+  }
+  EXPECT_TRUE(bit_identical(sum, expected));
+  EXPECT_THROW(embedding(tape, tensor<std::int32_t>(memory, {1}, {7}), constant(whole.rows(0, 3)), {0, 7}), Error);
+}
+
 TEST(Embedding, ThreadsChangeNoBitOfTheGradient) {
   std::vector<std::int32_t> ids(500);
   for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i * i % 7);

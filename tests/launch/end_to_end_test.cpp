@@ -62,20 +62,25 @@ TEST(EndToEnd, KilledInMidRunAndResumedIsBitIdentical) {
   EXPECT_EQ(actual, expected);
 }
 
-TEST(EndToEnd, SavedOnTwoRanksContinuesOnOneAndFour) {
+TEST(EndToEnd, SavedOnTwoRanksContinuesOnOneAndFourAndUnderTensorParallelism) {
   const RunFolder folder("reshard");
   const std::string train = "train tiny.textproto ";
   ASSERT_EQ(folder.limbeck(train + "--steps 8 --out two --set parallel.layout=ep2", 2).code, 0);
-  for (const char* run : {"one", "four"})
+  for (const char* run : {"one", "four", "tensors"})
     fs::copy(folder.path() / "two", folder.path() / run, fs::copy_options::recursive);
   ASSERT_EQ(folder.limbeck(train + "--steps 13 --out two --resume --set parallel.layout=ep2", 2).code, 0);
   const Outcome one = folder.limbeck(train + "--steps 13 --out one --resume");
   ASSERT_EQ(one.code, 0) << one.output;
   const Outcome four = folder.limbeck(train + "--steps 13 --out four --resume --set parallel.layout=dp2ep2", 4);
   ASSERT_EQ(four.code, 0) << four.output;
+  // Three steps in parts of tensors, and what they saved goes on as whole ones.
+  const Outcome cut = folder.limbeck(train + "--steps 11 --out tensors --resume --set parallel.layout=tp2ep2", 2);
+  ASSERT_EQ(cut.code, 0) << cut.output;
+  const Outcome whole = folder.limbeck(train + "--steps 13 --out tensors --resume");
+  ASSERT_EQ(whole.code, 0) << whole.output;
   const auto expected = folder.metrics("two");
   ASSERT_EQ(expected.size(), 13U);
-  for (const char* run : {"one", "four"}) {
+  for (const char* run : {"one", "four", "tensors"}) {
     const auto actual = folder.metrics(run);
     ASSERT_EQ(actual.size(), 13U);
     for (std::size_t i = 8; i < 13; ++i) {
@@ -165,6 +170,13 @@ TEST(EndToEnd, ConvertedModelHasTheSameLogits) {
   const std::vector<float> a = logits("run");
   ASSERT_EQ(a.size(), 12U * 257U);
   EXPECT_EQ(a, logits("hf"));
+
+  // Two ranks cut the model, and gather the logits.
+  const Outcome two = folder.limbeck("eval run --tokens ids.txt --logits two.h5", 2);
+  ASSERT_EQ(two.code, 0) << two.output;
+  const std::vector<float> b = logits("two");
+  ASSERT_EQ(b.size(), a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(b[i], a[i], 1e-4) << i;
 }
 
 TEST(EndToEnd, GenerationIsSeededAndTheSameUnderTwoRanks) {
@@ -205,6 +217,23 @@ generation { prompt: "the still " max_tokens: 8 }
   for (const char* field : {"eval_ce", "eval_kl", "eval_top1_agreement", "eval_sum_min"})
     EXPECT_TRUE(metrics[5].contains(field)) << field;
   EXPECT_LT(metrics[11]["eval_kl"], metrics[5]["eval_kl"].get<double>() + 0.05);
+
+  // The teacher and its measurements cut over two ranks: the first steps are those of ep2, to rounding.
+  const Outcome cut = folder.limbeck(
+      "distill distill.textproto --steps 2 --set train.eval_every_steps=2 --set parallel.layout=tp2 --out cut", 2);
+  ASSERT_EQ(cut.code, 0) << cut.output;
+  const auto with_tensors = folder.metrics("cut");
+  for (const std::size_t step : {0U, 1U})
+    for (const char* field : {"loss", "kl", "ce", "teacher_ce", "grad_norm"}) {
+      const double value = metrics[step][field];
+      EXPECT_NEAR(with_tensors[step][field].get<double>(), value, 1e-4 * value) << field;
+    }
+  const auto unigram = [](const Outcome& run) {  // without the time of day
+    const std::string line = run.lines_with("unigram KL").at(0);
+    return line.substr(line.find("teacher "));
+  };
+  EXPECT_EQ(unigram(cut), unigram(distilled));
+  EXPECT_EQ(with_tensors[0]["expert_load"], metrics[0]["expert_load"]);
 
   // Stopped between, and continued in another process: the same lines, the same table.
   const std::string parts = "distill distill.textproto --set parallel.layout=ep2 --out parts ";

@@ -48,8 +48,13 @@ TEST_P(LayoutTest, RecomputeAndDelayedWeightPartsChangeNothing) {
 
 INSTANTIATE_TEST_SUITE_P(Threads, LayoutTest,
                          ::testing::Values(Layout{"dp1", 1}, Layout{"dp2", 2}, Layout{"ep2", 2}, Layout{"dp4", 4},
-                                           Layout{"dp2ep2", 4}, Layout{"ep4", 4}),
-                         [](const auto& layout) { return std::string(layout.param.name); });
+                                           Layout{"dp2ep2", 4}, Layout{"ep4", 4}, Layout{"tp2", 2}, Layout{"tp3", 3},
+                                           Layout{"tp4", 4}, Layout{"tp2dp2", 4}, Layout{"tp2ep2", 4},
+                                           Layout{"tp2ep2", 2}, Layout{"tp2etp2", 4}, Layout{"tp2etp2", 2},
+                                           Layout{"ep2etp2", 4}),
+                         [](const auto& layout) {
+                           return layout.param.name + ("_on_" + std::to_string(layout.param.ranks));
+                         });
 
 /// In float32, and in float64 where rounding is out of the way: Adam makes whole steps of gradients that are all but
 /// zero.
@@ -93,10 +98,12 @@ INSTANTIATE_TEST_SUITE_P(Golden, TenSteps,
 
 TEST(DistillationStep, GradientsAndStatisticsAreThoseOfPyTorch) {
   const GoldenModel golden("distillation.h5");
-  for (const char* which : {"a", "b"}) {
-    const std::string group = std::string("/objectives/") + which;
+  for (const auto& [which, layout] :
+       std::vector<std::pair<std::string, std::string>>{{"a", "ep2"}, {"b", "ep2"}, {"a", "tp2"}, {"b", "tp2ep2"}}) {
+    SCOPED_TRACE(layout);
+    const std::string group = "/objectives/" + which;
     testing::run_ranks(2, [&](testing::RankWorld& world) {
-      launch::Rank rank(world.comm, "ep2", 1);
+      launch::Rank rank(world.comm, layout, 1);
       nn::Transformer student(golden.config(), rank.sharded(DType::F64));
       student.load(golden.parameters());
       nn::Transformer teacher(golden.config("/teacher"), rank.frozen_copy(DType::F64));

@@ -215,22 +215,45 @@ TEST(StudentInit, DenseLayersAmongExpertsFollowTheLayersThatAreKept) {
   EXPECT_THROW(both.load(skipped), core::Error);
 }
 
+/// Every element that this rank holds is the whole model's.
+void expect_parts_of(nn::Transformer& model, nn::Transformer& whole) {
+  for (const core::Parameter* p : model.parameters()) {
+    const double* all = whole.parameter(p->name).value.data<double>();
+    const double* mine = p->value.data<double>();
+    core::for_each_element(*p,
+                           [&](std::int64_t i, std::int64_t global) { ASSERT_EQ(mine[i], all[global]) << p->name; });
+  }
+}
+
 TEST(Promises, RandomWeightsDoNotDependOnTheLayout) {
   const GoldenModel golden("moe.h5");
   const auto memory = core::Memory::cpu(1);
   nn::Transformer whole(golden.config(), {.memory = memory, .dtype = DType::F64});
   whole.init_random(3);
-  testing::run_ranks(4, [&](testing::RankWorld& world) {
-    launch::Rank rank(world.comm, "dp2ep2", 1);
-    nn::Transformer model(golden.config(), rank.sharded(DType::F64));
-    model.init_random(3);
-    for (const core::Parameter* p : model.parameters()) {
-      const double* all = whole.parameter(p->name).value.data<double>();
-      const double* mine = p->value.data<double>();
-      core::for_each_element(*p,
-                             [&](std::int64_t i, std::int64_t global) { ASSERT_EQ(mine[i], all[global]) << p->name; });
-    }
-  });
+  for (const char* layout : {"dp2ep2", "tp4", "tp2ep2", "ep2etp2"})
+    testing::run_ranks(4, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, layout, 1);
+      nn::Transformer model(golden.config(), rank.sharded(DType::F64));
+      model.init_random(3);
+      expect_parts_of(model, whole);
+    });
+}
+
+TEST(Promises, AStudentReadInPartsIsTheOneReadWhole) {
+  const GoldenModel golden("dense_uneven.h5");
+  const auto source = golden.parameters();
+  const nn::LayerSkip skipped(source, 1, {0});
+  const nn::Upcycled upcycled(skipped, golden.config(), {.slices = 1, .experts = 4, .experts_per_token = 2}, true, 7);
+  const auto memory = core::Memory::cpu(1);
+  nn::Transformer whole(upcycled.model_config(), {.memory = memory, .dtype = DType::F64});
+  whole.load(upcycled);
+  for (const char* layout : {"tp2", "tp2ep2", "ep2etp2", "etp4"})
+    testing::run_ranks(4, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, layout, 1);
+      nn::Transformer model(upcycled.model_config(), rank.sharded(DType::F64));
+      model.load(upcycled);
+      expect_parts_of(model, whole);
+    });
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "parallel/expert_comm.h"
 #include "parallel/gradient_sync.h"
 #include "tests/parallel/comm_cases.h"
+#include "tests/parallel/tensor_cases.h"
 
 namespace limbeck::testing {
 
@@ -24,29 +25,55 @@ inline std::vector<int> divisors(int n) {
   return result;
 }
 
+/// Every layout without dp that a world can have, as text, with tp, ep and etp.
+struct Cutting {
+  int tp, ep, etp;
+  std::string text() const {
+    return "tp" + std::to_string(tp) + "ep" + std::to_string(ep) + "etp" + std::to_string(etp);
+  }
+};
+inline std::vector<Cutting> cuttings(int num_ranks) {
+  std::vector<Cutting> result;
+  for (const int tp : divisors(num_ranks))
+    for (const int experts : divisors(num_ranks))
+      for (const int etp : divisors(experts)) result.push_back({tp, experts / etp, etp});
+  return result;
+}
+
 inline void mesh_groups_case(WorldComm& world) {
-  for (const int ep : divisors(world.size())) {
-    const Mesh mesh(borrow(world), parse_layout("ep" + std::to_string(ep)));
-    EXPECT_EQ(mesh.dp().size(), world.size());
-    EXPECT_EQ(mesh.dp().rank(), world.rank());
-    EXPECT_EQ(mesh.ep().size(), ep);
-    EXPECT_EQ(mesh.ep().rank(), world.rank() % ep);
-    EXPECT_EQ(mesh.edp().size(), world.size() / ep);
-    EXPECT_EQ(mesh.edp().rank(), world.rank() / ep);
+  const int me = world.rank();
+  for (const auto& [tp, ep, etp] : cuttings(world.size())) {
+    const Mesh mesh(borrow(world), parse_layout(Cutting{tp, ep, etp}.text()));
+    const int experts = ep * etp;
+    EXPECT_EQ(mesh.dp().size(), world.size() / tp);
+    EXPECT_EQ(mesh.dp().rank(), me / tp);
+    EXPECT_EQ(mesh.tp().size(), tp);
+    EXPECT_EQ(mesh.tp().rank(), me % tp);
+    EXPECT_EQ(mesh.ep().size, ep);
+    EXPECT_EQ(mesh.ep().rank, me / etp % ep);
+    EXPECT_EQ(mesh.etp().size, etp);
+    EXPECT_EQ(mesh.etp().rank, me % etp);
+    EXPECT_EQ(mesh.experts().size(), experts);
+    EXPECT_EQ(mesh.edp().size(), world.size() / experts);
+    EXPECT_EQ(mesh.edp().rank(), me / experts);
     EXPECT_EQ(mesh.edp().name(), "edp");
     // The members are the ones expected: the sum of their world ranks.
     const auto memory = Memory::cpu(1);
     const auto sum_over = [&](WorldComm& group) {
-      Tensor x = Tensor::from<std::int64_t>(memory, {1}, std::vector<std::int64_t>{world.rank()});
+      Tensor x = Tensor::from<std::int64_t>(memory, {1}, std::vector<std::int64_t>{me});
       group.all_reduce(x, Reduce::Sum);
       return x.data<std::int64_t>()[0];
     };
-    std::int64_t in_ep = 0, in_edp = 0;
+    std::int64_t in_dp = 0, in_tp = 0, in_experts = 0, in_edp = 0;
     for (int r = 0; r < world.size(); ++r) {
-      if (r / ep == world.rank() / ep) in_ep += r;
-      if (r % ep == world.rank() % ep) in_edp += r;
+      if (r % tp == me % tp) in_dp += r;
+      if (r / tp == me / tp) in_tp += r;
+      if (r / experts == me / experts) in_experts += r;
+      if (r % experts == me % experts) in_edp += r;
     }
-    EXPECT_EQ(sum_over(mesh.ep()), in_ep);
+    EXPECT_EQ(sum_over(mesh.dp()), in_dp);
+    EXPECT_EQ(sum_over(mesh.tp()), in_tp);
+    EXPECT_EQ(sum_over(mesh.experts()), in_experts);
     EXPECT_EQ(sum_over(mesh.edp()), in_edp);
   }
 }
@@ -59,12 +86,12 @@ inline std::int64_t rows_to(int pattern, int source, std::int64_t e) {
 }
 
 template <class T>
-void expert_exchange_case(WorldComm& world) {
+void expert_exchange_case(WorldComm& world, int sharers) {
   constexpr std::int64_t E = 12, C = 3;
   const auto memory = Memory::cpu(1);
-  const auto expert = parallel::make_expert_comm(borrow(world));
+  const auto expert = parallel::make_expert_comm(borrow(world), sharers);
   const int me = world.rank();
-  const std::int64_t local = E / world.size(), first = me * local;
+  const std::int64_t local = E / (world.size() / sharers), first = me / sharers * local;
   for (int pattern = 0; pattern < 5; ++pattern) {
     Tensor counts = Tensor::zeros(memory, DType::I64, {E});
     std::int64_t N = 0;
@@ -95,9 +122,10 @@ void expert_exchange_case(WorldComm& world) {
     EXPECT_EQ(offsets.data<std::int64_t>()[local], r);
     EXPECT_EQ(there.shape(), (Shape{r, C}));
 
-    const Tensor back = expert->combine_rows(*exchange, there);  // combine(dispatch(x)) = x
+    const Tensor back = expert->combine_rows(*exchange, there);  // combine(dispatch(x)) = x from each that has the rows
     EXPECT_EQ(back.shape(), x.shape());
-    EXPECT_TRUE(N == 0 || std::memcmp(back.raw(), x.raw(), x.bytes()) == 0);
+    for (std::int64_t i = 0; i < N * C; ++i)
+      EXPECT_EQ(back.data<T>()[i], static_cast<T>(sharers) * x.data<T>()[i]) << i;
 
     // <dispatch x, y> = <x, combine y>, summed over the ranks: the one is the other's transpose. Integers: exactly.
     const Tensor y = filled<T>(memory, {r, C}, me + 1);
@@ -112,9 +140,17 @@ void expert_exchange_case(WorldComm& world) {
     EXPECT_EQ(sums.data<double>()[0], sums.data<double>()[1]);
     EXPECT_THROW(expert->dispatch_rows(*exchange, Tensor::zeros(memory, DType::F32, {N + 1, C})), core::Error);
   }
-  if (world.size() > 1) {
+  if (world.size() > sharers) {
     Tensor uneven = Tensor::zeros(memory, DType::I64, {world.size() + 1});
     EXPECT_THROW(expert->prepare(uneven, uneven), core::UsageError);
+  }
+}
+
+template <class T>
+void expert_exchanges_case(WorldComm& world) {
+  for (const int sharers : divisors(world.size())) {
+    SCOPED_TRACE(sharers);
+    expert_exchange_case<T>(world, sharers);
   }
 }
 
@@ -128,9 +164,9 @@ struct TestParameters {
       auto& p = storage.emplace_back();
       p.name = (is_expert ? "expert" : "dense") + std::to_string(list.size());
       p.global_shape = shape;
-      parallel::place(p, mesh, is_expert);
+      parallel::place(p, mesh, {.is_expert = is_expert});
       Shape local = shape;
-      if (is_expert) local[0] /= mesh.ep().size();
+      if (is_expert) local[0] /= mesh.ep().size;
       p.value = Tensor::zeros(memory, DType::F32, local);
       p.slot = std::make_shared<core::Slot>();
       list.push_back(&p);
@@ -217,34 +253,50 @@ inline void bucket_order_case(WorldComm& world) {
   EXPECT_EQ(parameters.list[5]->slot->grad.data<float>()[39], static_cast<float>(expected));
 }
 
-/// Every element of every parameter is written by exactly one rank.
+/// Every element of every parameter is written by exactly one rank, however it is cut, and units stay whole.
 inline void placement_case(WorldComm& world) {
   const auto memory = Memory::cpu(1);
-  for (const int ep : divisors(world.size())) {
-    if (4 % ep != 0) continue;
-    const Mesh mesh(borrow(world), parse_layout("ep" + std::to_string(ep)));
-    TestParameters parameters(mesh, memory);
-    for (std::size_t i = 0; i < 7; ++i) {
-      const core::Parameter& p = *parameters.list[i];
-      Tensor written = Tensor::zeros(memory, DType::I64, {p.global_shape.numel()});
-      const std::int64_t start = p.offset()[0] * p.global_shape.row_size();
-      if (p.first_replica)
-        for (std::int64_t k = 0; k < p.value.numel(); ++k) written.mutable_data<std::int64_t>()[start + k] = 1;
+  const std::vector<std::pair<Shape, core::Cut>> kinds{{{5}, {}},
+                                                       {{7, 2}, {.dimension = 0}},
+                                                       {{2, 9}, {.dimension = 1}},
+                                                       {{3 * 4, 2}, {.dimension = 0, .unit = 4}},  // three heads
+                                                       {{4, 3, 7}, {.dimension = 1, .is_expert = true}},
+                                                       {{4, 1, 9}, {.dimension = 2, .is_expert = true}}};
+  for (const Cutting& cutting : cuttings(world.size())) {
+    if (4 % cutting.ep != 0) continue;
+    const Mesh mesh(borrow(world), parse_layout(cutting.text()));
+    for (const auto& [shape, cut] : kinds) {
+      core::Parameter p;
+      p.global_shape = shape;
+      parallel::place(p, mesh, cut);
+      Shape local = shape;
+      for (const core::AxisPlacement& axis : p.placement)
+        if (axis.role == core::AxisRole::Sharded) local[axis.dimension] = axis.length;
+      p.value = Tensor::empty(memory, DType::F32, local);
+      if (cut.dimension >= 0) {
+        EXPECT_EQ(local[cut.dimension] % cut.unit, 0);
+        EXPECT_EQ(p.offset()[static_cast<std::size_t>(cut.dimension)] % cut.unit, 0);
+      }
+      Tensor written = Tensor::zeros(memory, DType::I64, {shape.numel()});
+      auto* w = written.mutable_data<std::int64_t>();
+      if (p.first_replica) core::for_each_element(p, [&](std::int64_t, std::int64_t global) { w[global] += 1; });
       world.all_reduce(written, Reduce::Sum);
-      for (std::int64_t k = 0; k < written.numel(); ++k) EXPECT_EQ(written.data<std::int64_t>()[k], 1) << p.name;
+      for (std::int64_t k = 0; k < written.numel(); ++k) EXPECT_EQ(w[k], 1) << cutting.text() << " " << shape.rank();
     }
     core::Parameter uneven;
-    uneven.global_shape = {4 * ep + 1, 2};
-    if (ep > 1) {
-      EXPECT_THROW(parallel::place(uneven, mesh, true), core::UsageError);
+    uneven.global_shape = {4 * cutting.ep + 1, 2};
+    if (cutting.ep > 1) {
+      EXPECT_THROW(parallel::place(uneven, mesh, {.is_expert = true}), core::UsageError);
     }
   }
 }
 
 inline std::vector<CommCase> mesh_cases() {
   return {{"mesh_groups", mesh_groups_case},
-          {"expert_exchange_float32", expert_exchange_case<float>},
-          {"expert_exchange_float64", expert_exchange_case<double>},
+          {"expert_exchange_float32", expert_exchanges_case<float>},
+          {"expert_exchange_float64", expert_exchanges_case<double>},
+          {"gather", gather_case},
+          {"tensor_exchange", tensor_exchange_case},
           {"gradient_buckets", gradient_buckets_case},
           {"bucket_order", bucket_order_case},
           {"placement", placement_case}};

@@ -26,12 +26,15 @@ TEST(Layout, Parses) {
   EXPECT_EQ(parse_layout("ep4").dp, 0);
   EXPECT_EQ(parse_layout("dp1").num_ranks(), 1);
   EXPECT_EQ(parse_layout("ep2dp16").dp, 16);
+  EXPECT_EQ(parse_layout("etp3tp2").etp, 3);
+  EXPECT_EQ(parse_layout("etp3tp2").tp, 2);
+  EXPECT_EQ(parse_layout("etp3tp2").num_ranks(), 6);
 }
 
 TEST(Layout, BadOnesNameThePosition) {
   const std::vector<std::pair<std::string, std::string>> cases{
       {"", "expected axes"},
-      {"dp2tp2", "axis tp at position 4 is not built yet"},
+      {"dp2pp2", "axis pp at position 4 is not built yet"},
       {"edp2", "axis edp at position 1 is not built yet"},
       {"dp2xx3", "'xx' at position 4 is no axis"},
       {"dp2,ep2", "',' at position 4 is no axis"},
@@ -40,6 +43,7 @@ TEST(Layout, BadOnesNameThePosition) {
       {"ep-2", "expected a size from 1 to 65536 after ep at position 3"},
       {"ep99999999999999", "expected a size from 1 to 65536 after ep at position 3"},
       {"dp65536ep65536", "more than"},
+      {"dp65536ep65536tp65536etp65536", "more than"},
       {"ep2ep2", "axis ep at position 4 is named twice"}};
   for (const auto& [text, message] : cases) {
     try {
@@ -54,6 +58,11 @@ TEST(Layout, BadOnesNameThePosition) {
 TEST(Layout, MustFitTheWorld) {
   EXPECT_NO_THROW(check_world(parse_layout("ep2"), 4));
   EXPECT_NO_THROW(check_world(parse_layout("dp2ep2"), 4));
+  for (const int ranks : {2, 4, 6}) EXPECT_NO_THROW(check_world(parse_layout("tp2ep2"), ranks));
+  EXPECT_NO_THROW(check_world(parse_layout("tp2ep3"), 6));
+  EXPECT_THROW(check_world(parse_layout("tp2ep3"), 4), core::UsageError);
+  EXPECT_THROW(check_world(parse_layout("tp2dp2"), 2), core::UsageError);
+  EXPECT_THROW(check_world(parse_layout("ep2etp2"), 2), core::UsageError);
   EXPECT_THROW(check_world(parse_layout("dp2"), 4), core::UsageError);
   EXPECT_THROW(check_world(parse_layout("ep4"), 2), core::UsageError);
   EXPECT_THROW(check_world(parse_layout("ep2"), 3), core::UsageError);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "launch/step.h"
+#include "optim/clip.h"
 #include "optim/objectives.h"
 #include "parallel/thread_world.h"
 #include "tests/support/golden_model.h"
@@ -54,6 +55,10 @@ inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file,
   const double expected = golden.value("/loss/total");
   EXPECT_NEAR(result.loss(), expected, (is_double ? 1e-11 : 1e-5) * std::abs(expected));
   EXPECT_LE(golden.worst_gradient_error(model.parameters()), is_double ? 1e-7 : 1e-5);
+  const double norm = golden.values("/steps/grad_norm").at(0);
+  EXPECT_NEAR(optim::gradient_norm(model.parameters(), rank.world(), 0).norm, norm, (is_double ? 1e-11 : 1e-5) * norm);
+  for (std::size_t i = 0; i < result.expert_load.size(); ++i)
+    EXPECT_EQ(result.expert_load[i], golden.values(fmt::format("/routing/layers/{}/counts", i)));
 
   Gradients gradients{.loss = result.loss()};
   for (const core::Parameter* p : model.parameters()) gradients.whole[p->name] = values_of(p->slot->grad);
@@ -74,7 +79,7 @@ inline void expect_golden(launch::Rank& rank, const std::string& file, core::DTy
 
 /// Every golden model, with 1 and 3 micro-batches.
 inline void expect_every_golden(launch::Rank& rank, core::DType dtype) {
-  for (const char* file : {"dense.h5", "moe.h5", "moe_idle_expert.h5"})
+  for (const char* file : {"dense.h5", "dense_uneven.h5", "moe.h5", "moe_idle_expert.h5"})
     for (const std::int64_t micro_batches : {1, 3}) {
       SCOPED_TRACE(fmt::format("{} {} micro-batches {}", file, micro_batches, dtype));
       expect_golden(rank, file, dtype, {.micro_batches = micro_batches});

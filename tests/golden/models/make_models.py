@@ -2,7 +2,7 @@
 
     python tests/golden/models/make_models.py          (PyPI: torch transformers h5py; seconds)
 
-dense.h5, moe.h5, moe_idle_expert.h5, distillation.h5. Weights are multiples of 1/256, so float32 holds them exactly. Prints
+dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, distillation.h5. Weights are multiples of 1/256, so float32 holds them exactly. Prints
 the largest difference to transformers' Llama and Mixtral, and how near the routing comes to a flip.
 """
 import pathlib
@@ -19,6 +19,8 @@ from reference_transformers import as_transformers, in_float64  # noqa: E402
 
 SCRIPT = "models/make_models.py"
 DENSE = Config(vocabulary=97, width=24, num_layers=2, num_heads=4, num_kv_heads=2, head_width=6, mlp_width=40)
+UNEVEN = replace(DENSE, vocabulary=257, width=18, num_layers=1, num_heads=6, num_kv_heads=3, head_width=4, mlp_width=13,
+                 tied_head=True)  # nothing that two ranks halve
 MOE = replace(DENSE, mlp_width=0, num_experts=8, experts_per_token=2, expert_width=20, tied_head=True)
 STUDENT = replace(MOE, num_layers=1)
 TEACHER = replace(DENSE, width=16, num_layers=1, num_heads=2, num_kv_heads=1, head_width=8, mlp_width=28, tied_head=True)
@@ -262,6 +264,7 @@ def write_distillation():
 
 def main():
     search("dense", DENSE)
+    search("dense_uneven", UNEVEN)
     search("moe", MOE)
     search("moe_idle_expert", MOE, starve)
     write_distillation()

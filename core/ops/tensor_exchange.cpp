@@ -1,0 +1,66 @@
+#include "core/ops/tensor_exchange.h"
+
+#include "core/slice.h"
+
+namespace limbeck::core {
+namespace {
+
+/// The sum over the ranks, in place where the caller gave the only reference.
+Tensor summed(Tensor x, nn::TensorComm& comm) {
+  Tensor sum = x.is_sole_owner() ? std::move(x) : x.clone();
+  comm.sum(sum);
+  return sum;
+}
+
+}  // namespace
+
+Var enter(Tape& tape, const Var& x, nn::TensorComm& comm) {
+  if (comm.size() == 1) return x;
+  Var out = tape.output(x.value, {&x});
+  if (out.slot)
+    tape.push({"enter", {x.slot}, [&comm, slot = out.slot, like = outline(x.value), to = x.slot] {
+                 gradient(slot, like);
+                 accumulate(to, summed(std::move(slot->grad), comm));
+               }});
+  return out;
+}
+
+Var exit(Tape& tape, Var x, nn::TensorComm& comm) {
+  if (comm.size() == 1) return x;
+  Var out = tape.output(Tensor(), {&x});
+  out.value = summed(std::move(x.value), comm);
+  if (out.slot)
+    tape.push({"exit", {x.slot}, [slot = out.slot, like = outline(out.value), to = x.slot] {
+                 accumulate(to, gradient(slot, like));
+               }});
+  return out;
+}
+
+Tensor scatter(const Tensor& x, const nn::TensorComm& comm) {
+  const Slice mine = slice_of(x.shape()[0], comm.rank(), comm.size());
+  return x.rows(mine.first, mine.count);
+}
+
+Var scatter(Tape& tape, const Var& x, nn::TensorComm& comm) {
+  if (comm.size() == 1) return x;
+  Var out = tape.output(scatter(x.value, comm), {&x});
+  if (out.slot)
+    tape.push({"scatter",
+               {x.slot},
+               [&comm, slot = out.slot, like = outline(out.value), to = x.slot, num_rows = x.shape()[0]] {
+                 accumulate(to, comm.gather(gradient(slot, like), 0, num_rows));
+               }});
+  return out;
+}
+
+Var gather(Tape& tape, const Var& rows, std::int64_t num_rows, nn::TensorComm& comm) {
+  if (comm.size() == 1) return rows;
+  Var out = tape.output(comm.gather(rows.value, 0, num_rows), {&rows});
+  if (out.slot)
+    tape.push({"gather", {rows.slot}, [&comm, slot = out.slot, like = outline(out.value), to = rows.slot] {
+                 accumulate(to, scatter(gradient(slot, like), comm));
+               }});
+  return out;
+}
+
+}  // namespace limbeck::core

@@ -1,0 +1,32 @@
+// Differentiable forms of nn::TensorComm: where a computation goes over to parts of a tensor and comes back. Between
+// `enter` and `exit` every rank of the group works with its part of a weight on all tokens; between `scatter` and
+// `gather` with whole weights on its part of the tokens. Outside, every rank holds the same values.
+//
+//     const Var entered = enter(tape, x, comm);                                   // x [T,C]
+//     Var y = exit(tape, linear(tape, linear(tape, entered, up), down), comm);    // up [F_local,C], down [C,F_local]
+//
+// Every rank calls these equally often and in the same order, forward and backward. With one rank they return what they
+// were given. The communicator outlives the tape.
+#pragma once
+
+#include "core/nn/communicators.h"
+#include "core/tape.h"
+
+namespace limbeck::core {
+
+/// Forward: x itself. Backward: the sum of the ranks' gradients.
+Var enter(Tape& tape, const Var& x, nn::TensorComm& comm);
+
+/// Forward: the sum of the ranks' parts, which `x` is overwritten with where nothing else refers to it. Backward: the
+/// gradient itself.
+Var exit(Tape& tape, Var x, nn::TensorComm& comm);
+
+/// Forward: this rank's rows of x [T,...]. Backward: the rows of all ranks.
+Var scatter(Tape& tape, const Var& x, nn::TensorComm& comm);
+/// The same of a tensor that no gradient flows into.
+Tensor scatter(const Tensor& x, const nn::TensorComm& comm);
+
+/// Forward: the rows of all ranks [T,...]. Backward: this rank's.
+Var gather(Tape& tape, const Var& rows, std::int64_t num_rows, nn::TensorComm& comm);
+
+}  // namespace limbeck::core
