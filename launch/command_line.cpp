@@ -29,6 +29,7 @@ CommandLine::CommandLine()
   app_->require_subcommand(1);
   app_->footer(
       "Each command runs alone or under mpirun -n N. `limbeck COMMAND --help` shows its options and an example.\n"
+      "Every command takes --quiet (errors and results only) and --verbose: limbeck train CONFIG --quiet\n"
       "Exit code: 0 done, 1 failed, 2 wrong use.\n");
 }
 
@@ -44,6 +45,12 @@ template <class Options>
 std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(const Options&)> run) {
   auto options = std::make_shared<Options>();
   app.callback([this, options, run = std::move(run)] { chosen_ = [options, run] { return run(*options); }; });
+  CLI::Option* quiet = app.add_flag_callback(
+      "--quiet", [options] { options->verbosity = Verbosity::Quiet; }, "Print errors and results only");
+  CLI::Option* verbose = app.add_flag_callback(
+      "--verbose", [options] { options->verbosity = Verbosity::Verbose; }, "Print times, buckets and memory too");
+  quiet->group("What is printed")->excludes(verbose);
+  verbose->group("What is printed");
   return options;
 }
 
@@ -70,13 +77,15 @@ void CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptio
 
 void CommandLine::train(std::function<int(const TrainOptions&)> run) {
   add_training(command("train", "Train a model on text",
-                       "limbeck train examples/tiny_moe.textproto --set train.steps=20 --out runs/first"),
+                       "limbeck train examples/tiny_moe.textproto --set train.steps=20 --out runs/first\n"
+                       "  limbeck train examples/tiny_moe.textproto --quiet"),
                std::move(run));
 }
 
 void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
   add_training(command("distill", "Train a student to match a teacher",
-                       "mpirun -n 2 limbeck distill examples/distill_smollm2.textproto"),
+                       "mpirun -n 2 limbeck distill examples/distill_smollm2.textproto\n"
+                       "  mpirun -n 2 limbeck distill examples/distill_smollm2.textproto --resume --verbose"),
                std::move(run));
 }
 
@@ -162,6 +171,16 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
   app.add_option("--threads", options->threads, "0: the cores this process may use")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+}
+
+void CommandLine::report(std::function<int(const ReportOptions&)> run) {
+  CLI::App& app = command("report", "Write a run's curves and figures as one web page that needs no network",
+                          "limbeck report runs/distill_smollm2\n"
+                          "  limbeck report runs/distill_smollm2 --out distilled.html");
+  const auto options = bind<ReportOptions>(app, std::move(run));
+  app.add_option("RUN_DIR", options->run, "Run directory; the run may still be going on")->required();
+  app.add_option("--out", options->out, "The page, instead of report.html in the run directory")
+      ->type_name("FILE.html");
 }
 
 Invocation CommandLine::parse(int argc, const char* const* argv) {

@@ -16,14 +16,21 @@
 #include <string>
 #include <vector>
 
+#include "launch/log.h"
+
 namespace CLI {
 class App;
 }
 
 namespace limbeck::launch {
 
+/// Of every command: --quiet, --verbose.
+struct CommonOptions {
+  Verbosity verbosity = Verbosity::Normal;
+};
+
 /// Of `train` and `distill`.
-struct TrainOptions {
+struct TrainOptions : CommonOptions {
   std::filesystem::path config;
   std::vector<std::string> sets;      // section.field=value, as load_config takes them
   std::optional<std::string> out;     // instead of output.dir
@@ -32,14 +39,14 @@ struct TrainOptions {
   std::optional<std::filesystem::path> dump_gradients;  // HDF5 file for the last step's gradients
 };
 
-struct EvalOptions {
+struct EvalOptions : CommonOptions {
   std::filesystem::path model;    // a config (its run's newest checkpoint), or a checkpoint, HF directory or GGUF file
   std::vector<std::string> sets;  // over the config, or over that of the checkpoint's run
   std::optional<std::filesystem::path> tokens;  // token file or text of integers, with `logits`
   std::optional<std::filesystem::path> logits;  // HDF5 file for /tokens [T] and /logits [T,V]
 };
 
-struct GenerateOptions {
+struct GenerateOptions : CommonOptions {
   std::filesystem::path model;
   std::string prompt;
   std::int64_t max_tokens = 64;
@@ -49,24 +56,29 @@ struct GenerateOptions {
   std::uint64_t seed = 1;
 };
 
-struct ConvertOptions {
+struct ConvertOptions : CommonOptions {
   std::filesystem::path source;
   std::filesystem::path destination;
   std::string dtype = "float32";  // of the written weights: float32 or bfloat16
 };
 
-struct InspectOptions {
+struct InspectOptions : CommonOptions {
   std::filesystem::path file;
   std::string tokenizer;  // of a token file, to spell its tokens; as TokenizeOptions has it; empty: none
 };
 
-struct TokenizeOptions {
+struct TokenizeOptions : CommonOptions {
   std::vector<std::filesystem::path> paths;  // files and folders
   std::string tokenizer;                     // "bytes", or a file or directory with a tokenizer
   std::filesystem::path out;                 // PREFIX of .bin and .idx
   std::string format = "auto";               // of the text: "auto", "text" or "jsonl"
   std::string field = "text";                // of JSON lines
   int threads = 0;                           // 0: the cores this process may use
+};
+
+struct ReportOptions : CommonOptions {
+  std::filesystem::path run;
+  std::optional<std::filesystem::path> out;  // instead of report.html in the run directory
 };
 
 /// What the arguments ask for: a command to run, or a text to print (then `run` is empty and the exit code 0).
@@ -89,6 +101,7 @@ class CommandLine {
   void convert(std::function<int(const ConvertOptions&)> run);
   void inspect(std::function<int(const InspectOptions&)> run);
   void tokenize(std::function<int(const TokenizeOptions&)> run);
+  void report(std::function<int(const ReportOptions&)> run);
 
   /// Throws a UsageError, one line that names command and option. Call once.
   Invocation parse(int argc, const char* const* argv);

@@ -12,5 +12,6 @@ int run_generate(const GenerateOptions& options);
 int run_convert(const ConvertOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_tokenize(const TokenizeOptions& options);
+int run_report(const ReportOptions& options);
 
 }  // namespace limbeck::launch

@@ -9,10 +9,28 @@ namespace limbeck::launch {
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Evaluation, tokens, cross_entropy, teacher_cross_entropy, kl, kl_median, kl_p99,
                                    agreement, sum_min)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DistillStart, student, unigram, teacher_text, student_text, layers, influence)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunEnd, step, student, student_text)
 
 namespace {
 
 std::filesystem::path start_file(const std::filesystem::path& run) { return run / "start.json"; }
+std::filesystem::path end_file(const std::filesystem::path& run) { return run / "end.json"; }
+
+constexpr std::uintmax_t most_bytes = std::uintmax_t{1} << 24U;
+
+/// Indented. A continuation may end amid a character: U+FFFD stands for what is no UTF-8.
+std::string dump(const nlohmann::json& json) {
+  return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
+}
+
+template <class T>
+T parse_as(const std::string& text, const std::string& where, const char* what) {
+  try {
+    return nlohmann::json::parse(text).get<T>();
+  } catch (const nlohmann::json::exception& e) {
+    core::fail("{}: not the {} of a run: {}", where, what, e.what());
+  }
+}
 
 std::string row(const std::string& what, const std::vector<std::string>& cells) {
   std::string line = fmt::format("{:<34}", what);
@@ -47,16 +65,10 @@ nlohmann::ordered_json to_json(const Evaluation& e) {
   return line;
 }
 
-std::string to_text(const DistillStart& start) {
-  return nlohmann::json(start).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
-}
+std::string to_text(const DistillStart& start) { return dump(start); }
 
 DistillStart start_from_text(const std::string& text, const std::string& where) {
-  try {
-    return nlohmann::json::parse(text).get<DistillStart>();
-  } catch (const nlohmann::json::exception& e) {
-    core::fail("{}: not the start of a distillation run: {}", where, e.what());
-  }
+  return parse_as<DistillStart>(text, where, "start");
 }
 
 void write_start(const std::filesystem::path& run, const DistillStart& start) {
@@ -65,7 +77,17 @@ void write_start(const std::filesystem::path& run, const DistillStart& start) {
 
 DistillStart read_start(const std::filesystem::path& run) {
   const std::string file = start_file(run).string();
-  return start_from_text(data::read_text_file(file, std::uintmax_t{1} << 24U), file);
+  return start_from_text(data::read_text_file(file, most_bytes), file);
+}
+
+void write_end(const std::filesystem::path& run, const RunEnd& end) {
+  data::write_file_atomically(end_file(run), dump(end));
+}
+
+std::optional<RunEnd> read_end(const std::filesystem::path& run) {
+  const std::string file = end_file(run).string();
+  if (!std::filesystem::exists(file)) return std::nullopt;
+  return parse_as<RunEnd>(data::read_text_file(file, most_bytes), file, "end");
 }
 
 std::string to_text(const DistillReport& r) {
@@ -97,8 +119,9 @@ std::string to_text(const DistillReport& r) {
       "\nThe student: {}\nNext:\n"
       "  limbeck generate {} --prompt \"...\"\n"
       "  limbeck eval {}\n"
+      "  limbeck report {}               (curves, as one web page)\n"
       "  limbeck convert {} DIR          (a directory for transformers)\n",
-      r.checkpoint.string(), run, run, run);
+      r.checkpoint.string(), run, run, run, run);
   return text;
 }
 

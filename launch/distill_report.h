@@ -24,6 +24,13 @@ struct DistillStart {
   std::vector<double> influence;
 };
 
+/// What was found after the last step; kept in the run directory too.
+struct RunEnd {
+  std::int64_t step = 0;
+  Evaluation student;  // of no tokens where nothing was held out
+  std::string student_text;
+};
+
 struct DistillReport {
   DistillStart start;
   Evaluation student;
@@ -46,6 +53,10 @@ DistillStart read_start(const std::filesystem::path& run);
 /// As JSON, and back; `where` is named where it cannot be read.
 std::string to_text(const DistillStart& start);
 DistillStart start_from_text(const std::string& text, const std::string& where);
+
+/// As end.json. `read_end` gives nothing where there is none, and throws, naming the file, where it is damaged.
+void write_end(const std::filesystem::path& run, const RunEnd& end);
+std::optional<RunEnd> read_end(const std::filesystem::path& run);
 
 /// The table, the figures of the run, the continuations, where the student lies and what to try next.
 std::string to_text(const DistillReport& report);

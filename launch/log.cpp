@@ -6,6 +6,9 @@
 #include <cstdlib>
 #include <initializer_list>
 #include <string_view>
+#include <utility>
+
+#include "launch/console.h"
 
 namespace limbeck::launch {
 
@@ -24,11 +27,16 @@ int first_number(std::initializer_list<const char*> variables, int otherwise) {
 
 }  // namespace
 
-Log make_log(int rank) {
-  auto log = std::make_shared<spdlog::logger>("limbeck", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
-  log->set_pattern("%H:%M:%S %^%v%$");
-  log->set_level(rank == 0 ? spdlog::level::info : spdlog::level::off);
-  log->flush_on(spdlog::level::info);
+Log make_log(int rank, Verbosity verbosity) {
+  const Console console = error_console();
+  auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+  sink->set_color_mode(console.has_colour ? spdlog::color_mode::always : spdlog::color_mode::never);
+  auto log = std::make_shared<spdlog::logger>("limbeck", std::move(sink));
+  log->set_pattern(fmt::format("{}%H:%M:%S %^%v%$", console.is_terminal ? clear_line : ""));
+  log->set_level(rank != 0 || verbosity == Verbosity::Quiet ? spdlog::level::off
+                 : verbosity == Verbosity::Verbose          ? spdlog::level::debug
+                                                            : spdlog::level::info);
+  log->flush_on(spdlog::level::debug);
   return log;
 }
 

@@ -1,19 +1,27 @@
 // The log of a run: to stderr, from rank 0 alone.
 //
-//     Log log = make_log(comm.rank());
+//     Log log = make_log(comm.rank(), options.verbosity);
 //     log->info("teacher: {} layers", config.num_layers);
 #pragma once
 
 #include <spdlog/logger.h>
 
+#include <cstdint>
 #include <memory>
 
 namespace limbeck::launch {
 
 using Log = std::shared_ptr<spdlog::logger>;
 
-/// Rank 0 says info and worse; the others nothing, as their errors travel as exceptions.
-Log make_log(int rank);
+enum class Verbosity : std::uint8_t {
+  Quiet,    // nothing: errors travel as exceptions, and results are no log
+  Normal,   // info and warnings
+  Verbose,  // also times of the parts, buckets, memory
+};
+
+/// Rank 0 says what the verbosity lets through; the others nothing. On a terminal each line takes the place of the live
+/// line (progress.h), which comes back below.
+Log make_log(int rank, Verbosity verbosity = Verbosity::Normal);
 
 /// This process among those that mpirun or srun started, and how many of them share this machine; known before MPI is
 /// up. {0, 1} where there is no launcher.

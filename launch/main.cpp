@@ -63,6 +63,7 @@ int run(int argc, char** argv) {
   line.convert(limbeck::launch::run_convert);
   line.inspect(limbeck::launch::run_inspect);
   line.tokenize(limbeck::launch::run_tokenize);
+  line.report(limbeck::launch::run_report);
   const Invocation invocation = line.parse(argc, argv);
   if (invocation.run) return invocation.run();
   if (limbeck::launch::launcher_rank().rank == 0) fmt::print("{}", invocation.text);

@@ -3,14 +3,28 @@
 //
 //     Metrics metrics(run.metrics(), /*first_step=*/checkpoint_step);   // lines of later steps go
 //     metrics.write({{"step", 3}, {"loss", 2.5}});
+//     read_metrics(run.metrics(), [](const MetricsLine& line) { use(line.step, line.values["loss"]); });
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace limbeck::launch {
+
+struct MetricsLine {
+  std::int64_t number = 0;  // in the file, from 1
+  std::int64_t step = 0;
+  std::string text;  // without its newline
+  nlohmann::json values;
+};
+
+/// Every whole line, in order; false where the file ends in one that was half written. Throws "FILE:LINE: ..." at a
+/// line that is not an object with a whole number "step".
+bool read_metrics(const std::filesystem::path& file, const std::function<void(const MetricsLine&)>& each);
 
 class Metrics {
  public:

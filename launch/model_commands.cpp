@@ -122,7 +122,7 @@ int run_eval(const EvalOptions& options) {
   config.parallel.layout = "";  // whatever the ranks are now
   config.teacher ? check_for_distill(config) : check_for_train(config);
   in_world(config, [&](Rank& rank) {
-    Session session(rank, config, make_log(rank.world().rank()));
+    Session session(rank, config, make_log(rank.world().rank(), options.verbosity));
     if (source.reader == nullptr)
       session.start_student();
     else

@@ -35,7 +35,8 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
     const int shift = is_large ? 20 : 10;
     const auto rounded_up = [&](std::int64_t bytes) { return (bytes + (std::int64_t{1} << shift) - 1) >> shift; };
     if (!progress) progress.emplace(log, is_large ? "MiB" : "KiB", rounded_up(done), rounded_up(total), 1);
-    progress->update(rounded_up(done), fmt::format("{} documents  {} tokens", so_far.documents, so_far.tokens));
+    progress->update(rounded_up(done), {{"documents", fmt::format("{}", so_far.documents)},
+                                        {"tokens", fmt::format("{}", so_far.tokens)}});
   };
   options.notice = [&](const std::string& line) { log->info("{}", line); };
   const data::TokenizeCounts counts = data::tokenize_files(paths, tokenizer, prefix, options);

@@ -12,7 +12,7 @@ namespace limbeck::launch {
 
 int run_tokenize(const TokenizeOptions& options) {
   if (launcher_rank().rank != 0) return 0;
-  const Log log = make_log(0);
+  const Log log = make_log(0, options.verbosity);
   const auto tokenizer = open_tokenizer(options.tokenizer);
   std::vector<std::string> paths;
   for (const auto& path : options.paths) paths.push_back(path.string());

@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <chrono>
 #include <cstdio>
 
 #include "core/nn/generation.h"
@@ -93,12 +94,15 @@ void start_student(Session& session, const Log& log) {
 }
 
 void train(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils) {
-  const Log log = make_log(rank.world().rank());
+  const Log log = make_log(rank.world().rank(), options.verbosity);
   RunDirectory directory(config.output.dir);
   on_first_rank(rank, [&] { directory = RunDirectory::open(config, options.resume); });
   catch_sigterm();
 
+  const auto begin = std::chrono::steady_clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   Session session(rank, config, log);
+  log->debug("models, tokenizer and text are open after {:.2f} s", seconds());
   say_what_runs(log, session, rank);
   std::optional<HeldOut> held_out = session.held_out();
   const std::string too_short = fmt::format(
@@ -106,6 +110,7 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
       session.loader->held_out_documents().size(), config.data.sequence_length, config.data.held_out_fraction);
   if (!held_out && distils) core::fail_usage("{}", too_short);
   if (!held_out) log->warn("{}: nothing is evaluated", too_short);
+  log->debug("the held-out sample is prepared after {:.2f} s", seconds());
   Trainer trainer(session, directory, log, held_out ? &*held_out : nullptr);
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
   const bool resumed = options.resume && trainer.resume();
@@ -115,16 +120,21 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   if (distils)
     start = resumed ? read_start_together(rank, directory) : measure_start(session, *held_out, directory, log);
 
+  log->debug("training begins after {:.2f} s", seconds());
   if (!trainer.run(last_step(options, config))) {
     log->info("stopped at step {}; continue with --resume", trainer.steps_done());
     return;
   }
   const Evaluation after = held_out ? held_out->evaluate(*session.student) : Evaluation{};
+  const std::string text = distils ? continue_prompt(*session.student, session, /*is_cut=*/true) : "";
+  on_first_rank(rank, [&] {
+    write_end(directory.path(), {.step = trainer.steps_done(), .student = after, .student_text = text});
+  });
   std::string report;
   if (distils) {
     report = to_text(DistillReport{.start = *start,
                                    .student = after,
-                                   .student_text = continue_prompt(*session.student, session, /*is_cut=*/true),
+                                   .student_text = text,
                                    .prompt = config.generation.prompt,
                                    .throughput = trainer.throughput(),
                                    .peak_bytes_a_rank = greatest_peak_memory(rank),
@@ -133,7 +143,7 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
                                    .run = directory.path()});
   } else {
     if (held_out) report = to_text(after, "held out");
-    report += fmt::format("\nThe model: {}\nNext:\n  limbeck generate {} --prompt \"...\"\n",
+    report += fmt::format("\nThe model: {0}\nNext:\n  limbeck generate {1} --prompt \"...\"\n  limbeck report {1}\n",
                           trainer.last_checkpoint().string(), directory.path().string());
   }
   if (rank.is_first()) fmt::print("{}", report);

@@ -5,13 +5,15 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "data/checkpoint.h"
 #include "launch/distill_report.h"
+#include "launch/event_file.h"
+#include "launch/expert_load.h"
 #include "launch/gradient_dump.h"
 #include "launch/machine_peak.h"
 #include "launch/model_source.h"
-#include "launch/progress.h"
 #include "launch/stop_flag.h"
 #include "optim/clip.h"
 #include "optim/objectives.h"
@@ -46,19 +48,21 @@ optim::AdamWSettings adamw_settings(const OptimizerConfig& config) {
 
 std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }
 
-/// Least and greatest share of the assignments that an expert got, and the entropy of the shares over that of an even
-/// split.
-nlohmann::ordered_json load_summary(const std::vector<double>& load) {
-  double total = 0;
-  for (const double n : load) total += n;
-  if (total <= 0) return {{"min", 0}, {"max", 0}, {"entropy", 0}};
-  double entropy = 0;
-  for (const double n : load)
-    if (n > 0) entropy -= n / total * std::log(n / total);
-  const auto [least, most] = std::minmax_element(load.begin(), load.end());
-  const double even = std::log(static_cast<double>(load.size()));
-  return {{"min", *least / total}, {"max", *most / total}, {"entropy", even > 0 ? entropy / even : 1}};
+/// A layer's load; its experts' counts too where `is_whole`.
+nlohmann::ordered_json load_to_json(std::int64_t layer, const std::vector<double>& assignments, bool is_whole) {
+  const ExpertLoad load = expert_load(assignments);
+  nlohmann::ordered_json json = {{"layer", layer}, {"min", load.min}, {"max", load.max}, {"entropy", load.entropy}};
+  if (is_whole) json["assignments"] = std::vector<std::int64_t>(assignments.begin(), assignments.end());
+  return json;
 }
+
+/// Seconds from `since` to now, and `since` becomes now.
+double lap(Clock::time_point& since) {
+  const auto now = Clock::now();
+  return std::chrono::duration<double>(now - std::exchange(since, now)).count();
+}
+
+double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024); }
 
 }  // namespace
 
@@ -81,6 +85,10 @@ Trainer::Trainer(Session& session, const RunDirectory& directory, Log log, HeldO
   *peak.mutable_data<double>() = measure_peak_flops(threads_of_rank(session.config.train.threads));
   session.rank.world().all_reduce(peak, core::Reduce::Sum);
   peak_flops_ = core::host_value(peak);
+  log_->debug("gradients are reduced in {} buckets of about {} MiB", sync_.statistics().num_buckets,
+              session.config.parallel.bucket_mib);
+  log_->debug("measured peak of all ranks: {:.1f} GFLOP/s; a token costs {:.2f} MFLOP", peak_flops_ / 1e9,
+              flops_per_token_ / 1e6);
 }
 
 core::StateDict Trainer::state() {
@@ -95,10 +103,12 @@ std::filesystem::path Trainer::save() {
                            .tokens = tokens_seen_,
                            .run_config = to_textproto(session_.config),
                            .text = text_};
+  auto since = Clock::now();
   last_checkpoint_ =
       save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
                       checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
                       static_cast<int>(session_.config.train.keep_checkpoints));
+  log_->debug("{} written in {:.2f} s", last_checkpoint_.string(), lap(since));
   return last_checkpoint_;
 }
 
@@ -139,11 +149,12 @@ Throughput Trainer::throughput() const {
 }
 
 StepReport Trainer::step(bool dump) {
-  const auto start = Clock::now();
+  auto since = Clock::now();
   StepReport report;
   const RunConfig& config = session_.config;
   const std::int64_t position = steps_done_ * config.batch.sequences_per_step;
   const data::TokenBatch samples = session_.step_samples(position);
+  report.times.text = lap(since);
   std::optional<GradientDump> gradients;
   if (dump) gradients.emplace(session_.rank, *dump_, session_.student->config(), config, samples, parameters_);
   report.result = forward_backward(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
@@ -151,6 +162,7 @@ StepReport Trainer::step(bool dump) {
                                     .router_losses = {config.moe_loss.balance_weight, config.moe_loss.z_weight},
                                     .recompute = config.train.recompute},
                                    sync_);
+  report.times.passes = lap(since);
   report.step = steps_done_ + 1;
   const double loss = report.result.loss();
   const optim::GradientNorm norm = optim::gradient_norm(parameters_, session_.rank.world(), config.optimizer.clip_norm);
@@ -158,6 +170,7 @@ StepReport Trainer::step(bool dump) {
         report.result.objective, report.result.balance, report.result.z,
         norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
   check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, report.step);
+  report.times.norm = lap(since);
   if (gradients) gradients->write(report.result, parameters_);
   report.rate = schedule_.rate(report.step);
   report.gradient_norm = norm.norm;
@@ -166,7 +179,8 @@ StepReport Trainer::step(bool dump) {
   ++steps_done_;
   tokens_seen_ += static_cast<std::int64_t>(samples.tokens.size());
   report.tokens_seen = tokens_seen_;
-  report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  report.times.optimizer = lap(since);
+  report.seconds = report.times.text + report.times.passes + report.times.norm + report.times.optimizer;
   timed_seconds_ += report.seconds;
   timed_tokens_ += static_cast<std::int64_t>(samples.tokens.size());
   report.tokens_per_s = static_cast<double>(samples.tokens.size()) / report.seconds;
@@ -176,10 +190,15 @@ StepReport Trainer::step(bool dump) {
 
 nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   const StepResult& r = report.result;
-  nlohmann::ordered_json line = {
-      {"step", report.step}, {"tokens", report.tokens_seen},      {"loss", r.loss()},
-      {"lr", report.rate},   {"grad_norm", report.gradient_norm}, {"tokens_per_s", report.tokens_per_s},
-      {"mfu", report.mfu},   {"rss_bytes", peak_resident_bytes()}};
+  nlohmann::ordered_json line = {{"step", report.step},
+                                 {"time", wall_time()},
+                                 {"tokens", report.tokens_seen},
+                                 {"loss", r.loss()},
+                                 {"lr", report.rate},
+                                 {"grad_norm", report.gradient_norm},
+                                 {"tokens_per_s", report.tokens_per_s},
+                                 {"mfu", report.mfu},
+                                 {"rss_bytes", peak_resident_bytes()}};
   const double n = r.head.tokens;
   line["ce"] = r.head.ce / n;
   if (session_.teacher) {
@@ -191,25 +210,55 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["balance_loss"] = r.balance;
     line["z_loss"] = r.z;
     line["expert_load"] = nlohmann::ordered_json::array();
-    for (const auto& load : r.expert_load) line["expert_load"].push_back(load_summary(load));
+    const nn::ModelConfig& model = session_.student->config();
+    auto load = r.expert_load.begin();
+    for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+      if (model.is_moe_layer(layer))
+        line["expert_load"].push_back(load_to_json(layer, *load++, is_detailed(report.step)));
   }
   return line;
 }
 
-std::string Trainer::to_line(const StepReport& report) const {
-  const double n = report.result.head.tokens;
-  std::string line = fmt::format("loss {:.4f}", report.result.loss());
-  if (session_.teacher)
-    line += fmt::format("  kl {:.4f}  top-1 {:.3f}", report.result.head.kl / n, report.result.head.agreement / n);
-  line += fmt::format("  ce {:.4f}  grad {:.3f}  {:.0f} tokens/s  {:.0f} % of peak", report.result.head.ce / n,
-                      report.gradient_norm, report.tokens_per_s, 100 * report.mfu);
-  return line;
+std::vector<Figure> Trainer::to_figures(const StepReport& report) const {
+  const core::LossStatistics& head = report.result.head;
+  const auto four = [](double value) { return fmt::format("{:.4f}", value); };
+  std::vector<Figure> figures = {{"loss", four(report.result.loss())}};
+  if (session_.teacher) {
+    figures.push_back({"kl", four(head.kl / head.tokens)});
+    figures.push_back({"top-1", fmt::format("{:.3f}", head.agreement / head.tokens)});
+  }
+  figures.push_back({"ce", four(head.ce / head.tokens)});
+  figures.push_back({"grad", fmt::format("{:.3f}", report.gradient_norm)});
+  figures.push_back({"tokens/s", fmt::format("{:.0f}", report.tokens_per_s)});
+  figures.push_back({"of peak", fmt::format("{:.0f}%", 100 * report.mfu)});
+  return figures;
+}
+
+bool Trainer::is_detailed(std::int64_t step) const {
+  return step == 1 || step % session_.config.train.log_every_steps == 0;
+}
+
+void Trainer::log_details(const StepReport& report) const {
+  if (!log_->should_log(spdlog::level::debug)) return;
+  const StepTimes& t = report.times;
+  log_->debug("step {}: {:.1f} ms: text {:.1f}, passes and reductions {:.1f}, gradient norm {:.1f}, optimizer {:.1f}",
+              report.step, 1e3 * report.seconds, 1e3 * t.text, 1e3 * t.passes, 1e3 * t.norm, 1e3 * t.optimizer);
+  const core::MemoryStatistics memory = session_.rank.memory()->statistics();
+  log_->debug("step {}: {:.1f} MiB in tensors, {:.1f} at the peak, {:.1f} from the system in {} pieces", report.step,
+              mib(memory.used_bytes), mib(memory.peak_bytes), mib(memory.system_bytes), memory.system_allocations);
 }
 
 bool Trainer::run(std::int64_t last_step) {
   const TrainConfig& train = session_.config.train;
   std::optional<Metrics> metrics;
-  if (session_.rank.is_first()) metrics.emplace(directory_.metrics(), steps_done_);
+  std::optional<EventFile> events;
+  if (session_.rank.is_first()) {
+    metrics.emplace(directory_.metrics(), steps_done_);
+    if (steps_done_ < last_step) {
+      events.emplace(directory_.path(), steps_done_);
+      events->write_text("config", to_textproto(session_.config));
+    }
+  }
   Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
   bool stopped = false;
   while (steps_done_ < last_step && !stopped) {
@@ -218,7 +267,9 @@ bool Trainer::run(std::int64_t last_step) {
     if (held_out_ && train.eval_every_steps > 0 && steps_done_ % train.eval_every_steps == 0)
       line.update(launch::to_json(held_out_->evaluate(*session_.student)));
     if (metrics) metrics->write(line);
-    progress.update(steps_done_, to_line(report));
+    if (events) events->write(line);
+    progress.update(steps_done_, to_figures(report));
+    if (is_detailed(report.step)) log_details(report);
     stopped = stop_is_agreed();
     const bool due = train.checkpoint_every_steps > 0 && steps_done_ % train.checkpoint_every_steps == 0;
     if (due || stopped || steps_done_ == last_step) save();

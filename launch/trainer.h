@@ -16,6 +16,7 @@
 #include "launch/evaluation.h"
 #include "launch/log.h"
 #include "launch/metrics.h"
+#include "launch/progress.h"
 #include "launch/run_directory.h"
 #include "launch/session.h"
 #include "launch/step.h"
@@ -32,8 +33,17 @@ struct Throughput {
   double seconds = 0;  // in steps
 };
 
+/// Where a step's seconds went.
+struct StepTimes {
+  double text = 0;       // reading the samples
+  double passes = 0;     // forward, backward, and the gradients' reductions
+  double norm = 0;       // the global gradient norm
+  double optimizer = 0;  // the update
+};
+
 struct StepReport {
   StepResult result;
+  StepTimes times;
   std::int64_t step = 0;
   std::int64_t tokens_seen = 0;
   double rate = 0;
@@ -64,7 +74,11 @@ class Trainer {
  private:
   StepReport step(bool dump);
   nlohmann::ordered_json to_json(const StepReport& report) const;
-  std::string to_line(const StepReport& report) const;
+  std::vector<Figure> to_figures(const StepReport& report) const;
+  /// The steps that a log tells more of: the first, and every train.log_every_steps.
+  bool is_detailed(std::int64_t step) const;
+  /// For --verbose.
+  void log_details(const StepReport& report) const;
   bool stop_is_agreed();
   core::StateDict state();
 

@@ -1,0 +1,44 @@
+#include "launch/html.h"
+
+#include <fmt/format.h>
+
+#include "data/unicode.h"
+
+namespace limbeck::launch {
+
+std::string escape(std::string_view text) {
+  std::string out;
+  for (const char32_t c : data::code_points(data::repair_utf8(text).utf8)) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default: {
+        const bool is_control = (c < 0x20 && c != '\t' && c != '\n') || (c >= 0x7f && c < 0xa0);
+        out += data::to_utf8(is_control || c == 0xfffe || c == 0xffff ? U'\xfffd' : c);
+      }
+    }
+  }
+  return out;
+}
+
+std::string grouped(std::int64_t value) {
+  std::string digits = fmt::format("{}", value);
+  const std::size_t first = value < 0 ? 1 : 0;
+  for (std::size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, ",");
+  return digits;
+}
+
+}  // namespace limbeck::launch

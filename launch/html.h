@@ -1,0 +1,20 @@
+// Text and numbers as a web page shows them.
+//
+//     page += fmt::format("<h1>{}</h1>", escape(name));     // whatever the name holds
+//     grouped(48128);                                       // "48,128"
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace limbeck::launch {
+
+/// For elements and quoted attributes of HTML and XML: the five marks of markup as entities; what is no UTF-8, and what
+/// XML 1.0 has no place for (its section 2.2), becomes U+FFFD.
+std::string escape(std::string_view text);
+
+/// With a comma at each thousand.
+std::string grouped(std::int64_t value);
+
+}  // namespace limbeck::launch
