@@ -134,6 +134,7 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
   if (!options.tokenizer_json.empty()) write_file_atomically(folder / "tokenizer.json", options.tokenizer_json);
   if (!options.tokenizer_config_json.empty())
     write_file_atomically(folder / "tokenizer_config.json", options.tokenizer_config_json);
+  if (!options.tokenizer_model.empty()) write_file_atomically(folder / "tokenizer.model", options.tokenizer_model);
   write_file_atomically(folder / "config.json", config_text);
 }
 

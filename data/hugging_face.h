@@ -49,6 +49,7 @@ struct HuggingFaceExport {
   core::DType dtype = core::DType::BF16;  // or float32
   std::string tokenizer_json = {};        // files of these contents, if not empty
   std::string tokenizer_config_json = {};
+  std::string tokenizer_model = {};
   std::optional<std::int64_t> bos_token = {};  // for config.json
   std::optional<std::int64_t> eos_token = {};
   std::int64_t max_shard_bytes = std::int64_t{5} << 30U;

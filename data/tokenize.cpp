@@ -93,9 +93,11 @@ Encoded encode(const Job& job, const Tokenizer& tokenizer, const JsonField& fiel
   const auto add = [&](const std::string& text) {
     if (text.empty()) return;
     const std::vector<std::int32_t> ids = tokenizer.encode(text, false, &result.counts.encode);
+    const std::size_t first = result.ids.size();
+    if (const auto start = tokenizer.start_of_text_id()) result.ids.push_back(*start);
     result.ids.insert(result.ids.end(), ids.begin(), ids.end());
     result.ids.push_back(tokenizer.end_of_text_id());
-    result.lengths.push_back(static_cast<std::int64_t>(ids.size()) + 1);
+    result.lengths.push_back(static_cast<std::int64_t>(result.ids.size() - first));
     result.counts.bytes += static_cast<std::int64_t>(text.size());
   };
   const InputFile& file = job.input->file;

@@ -29,12 +29,13 @@ struct TokenizeOptions {
   std::function<void(const std::string& line)> notice = {};  // what people should know
 };
 
-/// Tokenizes every document of `paths` into the token file `prefix`, the end-of-text token after each; empty ones are
-/// left out. The names of special tokens in the text are ordinary text. The result does not depend on the number of
-/// threads, nor on interruptions: until it is finished, the work lies in PREFIX.bin.partial, PREFIX.idx.partial and
-/// PREFIX.journal, and a later call with the same prefix goes on there, or before the first input that has changed
-/// since. Memory: the documents in work, about 64 MiB of them or one. Counts of 0 documents: see only_if_missing.
-/// Throws, naming file (and line), for input that cannot be read; what was done before it is kept.
+/// Tokenizes every document of `paths` into the token file `prefix`, the end-of-text token after each and the
+/// start-of-text token, if the tokenizer has one, before it; empty ones are left out. The names of special tokens in
+/// the text are ordinary text. The result does not depend on the number of threads, nor on interruptions: until it is
+/// finished, the work lies in PREFIX.bin.partial, PREFIX.idx.partial and PREFIX.journal, and a later call with the same
+/// prefix goes on there, or before the first input that has changed since. Memory: the documents in work, about 64 MiB
+/// of them or one. Counts of 0 documents: see only_if_missing. Throws, naming file (and line), for input that cannot be
+/// read; what was done before it is kept.
 TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                               const std::string& prefix, const TokenizeOptions& options = {});
 

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "data/tokenizer_bpe.h"
+#include "data/tokenizer_sentencepiece.h"
 #include "data/unicode.h"
 
 namespace limbeck::data {
@@ -26,7 +27,9 @@ std::int32_t id_at(const GgufFile& file, const std::string& key) {
 
 std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file) {
   const std::string& model = file.text("tokenizer.ggml.model");
-  check(model == "gpt2", "{}: tokenizer.ggml.model is {}, expected gpt2 (byte-level BPE)", file.path(), model);
+  if (model == "llama") return sentencepiece_from_gguf(file);
+  check(model == "gpt2", "{}: tokenizer.ggml.model is {}, expected gpt2 (byte-level BPE) or llama (SentencePiece)",
+        file.path(), model);
   BpeDescription description;
   description.pre = file.text("tokenizer.ggml.pre");
   description.tokens = file.strings("tokenizer.ggml.tokens");
@@ -64,7 +67,7 @@ std::shared_ptr<const Tokenizer> byte_tokenizer() {
 }
 
 std::string StreamDecoder::feed(std::int32_t id) {
-  pending_ += tokenizer_.decode({&id, 1});
+  pending_ += tokenizer_.decode_inside(id);
   const std::size_t whole = pending_.size() - unfinished_utf8(pending_);
   std::string text = repair_utf8(std::string_view(pending_).substr(0, whole)).utf8;
   pending_.erase(0, whole);

@@ -1,5 +1,6 @@
-// Text to token ids and back. A tokenizer comes from a GGUF file's own keys, is Limbeck's byte tokenizer, or was
-// carried by a checkpoint as one JSON document; it leaves as Hugging Face's tokenizer.json.
+// Text to token ids and back. A tokenizer comes from a GGUF file's own keys, from a SentencePiece file
+// (tokenizer_sentencepiece.h), is Limbeck's byte tokenizer, or was carried by a checkpoint as one JSON document; it
+// leaves as Hugging Face's files.
 //
 //     std::shared_ptr<Tokenizer> tokenizer = tokenizer_from_gguf(file);
 //     std::vector<std::int32_t> ids = tokenizer->encode("The state is");
@@ -25,10 +26,11 @@ struct EncodeCounts {
   std::int64_t repaired_sequences = 0;  // ill-formed UTF-8 that became U+FFFD, as Python's errors="replace"
 };
 
-/// The two files by which Hugging Face's libraries open a tokenizer.
+/// The files by which Hugging Face's libraries open a tokenizer; those that it does not need are empty.
 struct HuggingFaceTokenizer {
   std::string tokenizer_json;
   std::string tokenizer_config_json;
+  std::string tokenizer_model = {};  // SentencePiece's
 };
 
 class Tokenizer {
@@ -42,10 +44,15 @@ class Tokenizer {
   /// The bytes that the ids stand for, which need not be whole UTF-8 characters; throws for an id outside the
   /// vocabulary.
   virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
+  /// The bytes of one id that does not stand at the start of a text; decode() may give it others there (SentencePiece
+  /// drops the space in front of a text).
+  virtual std::string decode_inside(std::int32_t id) const { return decode({&id, 1}); }
 
   virtual std::int64_t vocabulary_size() const = 0;
   virtual std::int32_t eos_id() const = 0;          // ends a model's answer
   virtual std::int32_t end_of_text_id() const = 0;  // is put after each document
+  /// Is put before each document and prompt; nothing where the model was not trained so.
+  virtual std::optional<std::int32_t> start_of_text_id() const { return std::nullopt; }
   /// The id of a token by its name in the vocabulary, e.g. "<|im_end|>".
   virtual std::optional<std::int32_t> id_of(std::string_view token) const = 0;
 
@@ -54,16 +61,17 @@ class Tokenizer {
   virtual HuggingFaceTokenizer to_hugging_face() const = 0;
 };
 
-/// The byte-level BPE that the file's tokenizer.ggml keys describe. Throws, naming file and key, where they are
-/// incomplete or not of a kind that is supported. The end of a document is <|endoftext|> or <|end_of_text|>, else the
-/// end of an answer.
+/// The byte-level BPE or SentencePiece tokenizer that the file's tokenizer.ggml keys describe. Throws, naming file and
+/// key, where they are incomplete or not of a kind that is supported. The end of a document is <|endoftext|> or
+/// <|end_of_text|>, else the end of an answer.
 std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file);
 /// 256 bytes and an end of text, <|endoftext|> = 256.
 std::shared_ptr<const Tokenizer> byte_tokenizer();
 /// What to_json wrote. `where` names the origin in messages.
 std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view json, const std::string& where);
 
-/// Decodes a stream: gives text as soon as its characters are whole.
+/// Decodes a stream that goes on from a text, as an answer does from its prompt: gives characters as soon as they are
+/// whole.
 ///
 ///     StreamDecoder stream(*tokenizer);
 ///     for (const auto id : ids) std::cout << stream.feed(id);

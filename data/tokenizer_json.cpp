@@ -1,10 +1,11 @@
-// A BPE tokenizer as one JSON document of Limbeck's own, and as Hugging Face's tokenizer.json.
+// Tokenizers as one JSON document of Limbeck's own, and BPE as Hugging Face's tokenizer.json.
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 
 #include "core/error.h"
 #include "data/tokenizer_bpe.h"
+#include "data/tokenizer_sentencepiece.h"
 
 namespace limbeck::data {
 
@@ -31,6 +32,7 @@ std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text, cons
   try {
     const json document = json::parse(text);
     const auto format = document.value("format", "");
+    if (format == sentencepiece_format) return sentencepiece_from_json(document, where);
     check(format == format_name, "{}: the tokenizer's format is '{}', expected '{}'", where, format, format_name);
     document.at("pre").get_to(d.pre);
     document.at("tokens").get_to(d.tokens);

@@ -157,7 +157,8 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
                           "A tokenizing that was interrupted goes on when the same command is given again.");
   const auto options = bind<TokenizeOptions>(app, std::move(run));
   app.add_option("PATH", options->paths, "Text and JSON-lines files and folders; gzip and zstd too")->required();
-  app.add_option("--tokenizer", options->tokenizer, "\"bytes\", or a model with a tokenizer")
+  app.add_option("--tokenizer", options->tokenizer,
+                 "\"bytes\", a SentencePiece NAME.model, or a model with a tokenizer")
       ->required()
       ->type_name("MODEL|bytes");
   app.add_option("--out", options->out, "PREFIX of the PREFIX.bin and PREFIX.idx to write")

@@ -11,7 +11,7 @@ packages=(
   g++ cmake ninja-build
   libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev
   zlib1g-dev libzstd-dev libpcre2-dev libxxhash-dev libhdf5-dev
-  protobuf-compiler libprotobuf-dev
+  protobuf-compiler libprotobuf-dev libsentencepiece-dev
   libopenmpi-dev openmpi-bin
   libdnnl-dev
   anarchism # the text of the examples

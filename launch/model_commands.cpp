@@ -17,6 +17,7 @@
 #include "launch/model_source.h"
 #include "launch/run_directory.h"
 #include "launch/session.h"
+#include "launch/text_generation.h"
 
 namespace limbeck::launch {
 namespace {
@@ -150,7 +151,7 @@ int run_generate(const GenerateOptions& options) {
       fmt::print("{}", text);
       std::fflush(stdout);
     };
-    const std::vector<std::int32_t> prompt = tokenizer.encode(options.prompt, /*parse_special=*/true);
+    const std::vector<std::int32_t> prompt = prompt_ids(tokenizer, options.prompt);
     data::StreamDecoder decoder(tokenizer);
     say(options.prompt);
     nn::generate(model, prompt,
@@ -181,6 +182,8 @@ int run_convert(const ConvertOptions& options) {
     const data::HuggingFaceTokenizer tokenizer = source.tokenizer->to_hugging_face();
     out.tokenizer_json = tokenizer.tokenizer_json;
     out.tokenizer_config_json = tokenizer.tokenizer_config_json;
+    out.tokenizer_model = tokenizer.tokenizer_model;
+    out.bos_token = source.tokenizer->start_of_text_id();
     out.eos_token = source.tokenizer->eos_id();
   }
   data::export_hugging_face(*source.reader, source.config, options.destination, out);

@@ -9,6 +9,7 @@
 #include "data/checkpoint.h"
 #include "data/gguf_model.h"
 #include "data/hugging_face.h"
+#include "data/tokenizer_sentencepiece.h"
 #include "launch/config_fields.h"
 #include "launch/run_directory.h"
 
@@ -88,9 +89,19 @@ ModelSource open_gguf(const fs::path& path) {
           .tokenizer = file->has("tokenizer.ggml.tokens") ? data::tokenizer_from_gguf(*file) : nullptr};
 }
 
+/// Of the files beside a Hugging Face model; null where there is none that is read.
+std::shared_ptr<const data::Tokenizer> tokenizer_of_folder(const fs::path& folder) {
+  if (fs::exists(folder / "tokenizer.json") || !fs::exists(folder / "tokenizer.model")) return nullptr;
+  return data::sentencepiece_from_file(folder / "tokenizer.model");
+}
+
 ModelSource open_hugging_face(const fs::path& path) {
   const auto model = std::make_shared<data::HuggingFaceModel>(path);
-  return {.kind = ModelKind::HuggingFace, .path = path, .reader = model, .config = model->model_config()};
+  return {.kind = ModelKind::HuggingFace,
+          .path = path,
+          .reader = model,
+          .config = model->model_config(),
+          .tokenizer = tokenizer_of_folder(path)};
 }
 
 bool starts_with(const fs::path& file, std::string_view magic) {
@@ -105,7 +116,8 @@ bool starts_with(const fs::path& file, std::string_view magic) {
 
 const data::Tokenizer& ModelSource::require_tokenizer() const {
   if (tokenizer == nullptr)
-    fail("{}: has no tokenizer that Limbeck reads, expected a GGUF file or a checkpoint", path.string());
+    fail("{}: has no tokenizer that Limbeck reads, expected a GGUF file, a checkpoint or a folder with tokenizer.model",
+         path.string());
   return *tokenizer;
 }
 
@@ -130,6 +142,8 @@ ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
 
 std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name) {
   if (name == "bytes") return data::byte_tokenizer();
+  if (name.ends_with(".model") && fs::is_regular_file(name)) return data::sentencepiece_from_file(name);
+  if (fs::is_regular_file(name) && starts_with(name, "GGUF")) return data::tokenizer_from_gguf(data::GgufFile(name));
   const ModelSource source = open_model(name);
   source.require_tokenizer();
   return source.tokenizer;

@@ -45,7 +45,8 @@ struct ModelSource {
 ModelSource open_model(const std::filesystem::path& path,
                        data::Checkpoint::Verify verify = data::Checkpoint::Verify::Hashes);
 
-/// "bytes", or the tokenizer of a model. What data.tokenizer and --tokenizer name, "teacher" aside.
+/// "bytes", a SentencePiece file NAME.model, or the tokenizer of a model. What data.tokenizer and --tokenizer name,
+/// "teacher" aside.
 std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name);
 
 /// The extra text of a checkpoint's manifest: architecture, tokenizer, and the trainer's own state.

@@ -2,10 +2,17 @@
 
 namespace limbeck::launch {
 
+std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt) {
+  std::vector<std::int32_t> ids = tokenizer.encode(prompt, /*parse_special=*/true);
+  const auto start = tokenizer.start_of_text_id();
+  if (start && (ids.empty() || ids.front() != *start)) ids.insert(ids.begin(), *start);
+  return ids;
+}
+
 std::string continue_prompt(const nn::Transformer& model, const Session& session, bool is_cut) {
   const GenerationConfig& config = session.config.generation;
   if (config.prompt.empty()) return "";
-  const std::vector<std::int32_t> prompt = session.tokenizer->encode(config.prompt, /*parse_special=*/true);
+  const std::vector<std::int32_t> prompt = prompt_ids(*session.tokenizer, config.prompt);
   const std::vector<std::int32_t> ids = nn::generate(
       model, prompt,
       {.max_tokens = config.max_tokens,

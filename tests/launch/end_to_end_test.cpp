@@ -8,7 +8,9 @@
 #include <thread>
 
 #include "data/hdf5_file.h"
+#include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
+#include "tests/support/temporary_folder.h"
 
 namespace limbeck {
 namespace {
@@ -177,6 +179,26 @@ TEST(EndToEnd, ConvertedModelHasTheSameLogits) {
   const std::vector<float> b = logits("two");
   ASSERT_EQ(b.size(), a.size());
   for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(b[i], a[i], 1e-4) << i;
+}
+
+TEST(EndToEnd, ASentencePieceTokenizerGoesThroughEveryCommand) {
+  const RunFolder folder("sentencepiece");
+  folder.write("bpe.model", testing::read_file(testing::golden_folder() / "sentencepiece/bpe.model"));
+  const Outcome train = folder.limbeck("train tiny.textproto --set data.tokenizer=bpe.model --steps 2 --out run");
+  ASSERT_EQ(train.code, 0) << train.output;
+  const Outcome eval = folder.limbeck("eval run");
+  EXPECT_EQ(eval.lines_with("cross-entropy"), train.lines_with("cross-entropy"));
+  fs::remove(folder.path() / "bpe.model");  // the checkpoint carries it
+  ASSERT_EQ(folder.limbeck("convert run hf --dtype float32").code, 0);
+  EXPECT_FALSE(fs::exists(folder.path() / "hf/tokenizer.json"));
+  EXPECT_TRUE(fs::exists(folder.path() / "hf/tokenizer.model"));
+  const nlohmann::json config = nlohmann::json::parse(folder.read("hf/config.json"));
+  EXPECT_EQ(config["bos_token_id"], 1);
+  EXPECT_EQ(config["eos_token_id"], 2);
+  const std::string rest = " --prompt 'The still' --max-tokens 12 --seed 3";
+  const Outcome generated = folder.limbeck("generate run" + rest);
+  EXPECT_THAT(generated.output, HasSubstr("The still"));
+  EXPECT_EQ(folder.limbeck("generate hf" + rest).output, generated.output);
 }
 
 TEST(EndToEnd, GenerationIsSeededAndTheSameUnderTwoRanks) {

@@ -10,6 +10,7 @@
 #include "data/checkpoint.h"
 #include "launch/config.h"
 #include "launch/run_directory.h"
+#include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::launch {
@@ -119,6 +120,25 @@ TEST(ModelSource, ACheckpointOfAnotherMakerIsNamed) {
     const fs::path checkpoint = make_checkpoint(folder.path(), 1, extra);
     EXPECT_THAT(error_of([&] { open_model(checkpoint); }), HasSubstr(checkpoint.string()));
   }
+}
+
+// Protobuf and SentencePiece, which has another protobuf inside, do not meet in one program.
+TEST(ModelSource, ConfigsAndSentencePieceWorkSideBySide) {
+  const TemporaryFolder folder;
+  const fs::path golden = testing::golden_folder() / "sentencepiece";
+  const auto parse = [](const std::string& seed) {
+    return parse_config(fmt::format("train {{ seed: {} }} data {{ text: 'a' text: 'b' }}", seed), "test");
+  };
+  EXPECT_EQ(parse("5").train.seed, 5U);
+  for (const char* name : {"bpe.model", "bpe.gguf"}) {
+    const auto tokenizer = open_tokenizer((golden / name).string());
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode("side by side")), "side by side");
+  }
+  EXPECT_EQ(parse("7").data.text.size(), 2U);
+  EXPECT_THAT(error_of([&] { parse("x"); }), HasSubstr("test:1:15: Expected integer"));
+  testing::write_file(folder.path() / "bad.model", "GGUX");
+  EXPECT_THAT(error_of([&] { open_tokenizer((folder.path() / "bad.model").string()); }),
+              HasSubstr("bad.model: byte 0"));
 }
 
 TEST(ModelSource, BytesIsATokenizer) { EXPECT_EQ(open_tokenizer("bytes")->vocabulary_size(), 257); }
