@@ -48,6 +48,9 @@ class Loader {
   std::span<const std::int64_t> train_documents() const { return train_; }
   std::span<const std::int64_t> held_out_documents() const { return held_out_; }
 
+  /// Of the text, whatever its name: with the options it tells which samples there are.
+  std::uint64_t fingerprint() const { return file_->fingerprint(); }
+
   /// Samples [first_sample, first_sample + count), counted over all epochs. What is left at the end of an epoch's text
   /// after whole sequences is not used. Remembers the order of one epoch: one thread at a time.
   TokenBatch fetch(std::int64_t first_sample, std::int64_t count);

@@ -1,5 +1,7 @@
 #include "data/token_file.h"
 
+#include <xxhash.h>
+
 #include <array>
 #include <cstring>
 #include <limits>
@@ -140,6 +142,18 @@ void TokenFile::read(std::int64_t document, std::int64_t first, std::int64_t cou
   const std::byte* from = tokens_->bytes().data() + (document_starts_[document] + first) * type_of(token_code_).bytes;
   check(widen(token_code_, from, count, out), "{}.bin: document {} holds a token that is no 32-bit integer", prefix_,
         document);
+}
+
+std::uint64_t TokenFile::fingerprint() const {
+  constexpr std::size_t all_below = std::size_t{64} << 20U;
+  constexpr std::size_t num_samples = 1024;
+  constexpr std::size_t sample = all_below / num_samples;
+  const auto bytes = tokens_->bytes();
+  std::uint64_t h = XXH3_64bits(document_starts_.data(), document_starts_.size() * sizeof(std::int64_t));
+  if (bytes.size() <= all_below) return XXH3_64bits_withSeed(bytes.data(), bytes.size(), h);
+  for (std::size_t i = 0; i < num_samples; ++i)
+    h = XXH3_64bits_withSeed(bytes.data() + (bytes.size() - sample) * i / (num_samples - 1), sample, h);
+  return h;
 }
 
 std::vector<std::int32_t> TokenFile::read(std::int64_t document) const {

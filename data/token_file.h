@@ -32,6 +32,8 @@ class TokenFile {
   std::int64_t num_sequences() const { return num_sequences_; }
   std::int64_t num_documents() const { return static_cast<std::int64_t>(document_starts_.size()) - 1; }
   std::int64_t num_tokens() const { return document_starts_.back(); }
+  /// Of the documents' lengths and the tokens: of all, up to 64 MiB; in larger files, of samples spread over them.
+  std::uint64_t fingerprint() const;
   /// Tokens of one document, its end of text included.
   std::int64_t document_length(std::int64_t document) const {
     return document_starts_[document + 1] - document_starts_[document];

@@ -6,7 +6,7 @@
 
 namespace limbeck::launch {
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainerState, step, next_sample, tokens, run_config)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainerState, step, next_sample, tokens, run_config, text)
 
 nlohmann::json to_json(const TrainerState& state) {
   nlohmann::json json;
@@ -16,10 +16,40 @@ nlohmann::json to_json(const TrainerState& state) {
 
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where) {
   try {
-    return json.get<TrainerState>();
+    nlohmann::json complete = json;
+    if (complete.is_object()) complete.emplace("text", "");  // where it has none
+    return complete.get<TrainerState>();
   } catch (const nlohmann::json::exception& e) {
     core::fail("{}: does not say where its run stood: {}", where, e.what());
   }
+}
+
+std::vector<std::string> check_continues(const TrainerState& state, const std::string& where, const RunConfig& now,
+                                         const std::string& text) {
+  const RunConfig was = parse_config(state.run_config, where);
+  const auto same = [&](const char* field, auto before, auto after) {
+    core::check(before == after, "{}: its run had {} = {}, the config says {}: the samples would be others", where,
+                field, before, after);
+  };
+  same("batch.sequences_per_step", was.batch.sequences_per_step, now.batch.sequences_per_step);
+  same("data.sequence_length", was.data.sequence_length, now.data.sequence_length);
+  same("data.seed", was.data.seed, now.data.seed);
+  same("data.held_out_fraction", was.data.held_out_fraction, now.data.held_out_fraction);
+  core::check(state.text.empty() || state.text == text,
+              "{}: its run read a text of fingerprint {}, that of {} has {}: expected the same text, cut by the same "
+              "tokenizer",
+              where, state.text, now.data.tokens.empty() ? "data.text" : "data.tokens", text);
+  std::vector<std::string> changed;
+  const auto note = [&](const char* section, bool is_same) {
+    if (!is_same) changed.emplace_back(section);
+  };
+  note("objective", was.objective == now.objective);
+  note("moe_loss", was.moe_loss == now.moe_loss);
+  note("optimizer", was.optimizer == now.optimizer);
+  note("schedule", was.schedule == now.schedule);
+  note("train.steps", was.train.steps == now.train.steps);
+  note("precision", was.precision == now.precision);
+  return changed;
 }
 
 std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,

@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/state_dict.h"
+#include "launch/config.h"
 #include "launch/log.h"
 #include "launch/rank.h"
 
@@ -21,10 +23,17 @@ struct TrainerState {
   std::int64_t next_sample = 0;  // the loader's position
   std::int64_t tokens = 0;       // seen so far
   std::string run_config;        // resolved, textproto
+  std::string text;              // Loader::fingerprint, 16 hexadecimal digits; empty: not known
 };
 nlohmann::json to_json(const TrainerState& state);
-/// Throws, naming `where`, unless every field is there.
+/// Throws, naming `where`, unless every field but `text` is there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
+
+/// Whether a run that stood at `was`, in the checkpoint `where`, can go on with another config over the text of this
+/// fingerprint: throws where the samples would be others. Returns the sections that are not the run's own, by which it
+/// goes on all the same.
+std::vector<std::string> check_continues(const TrainerState& was, const std::string& where, const RunConfig& now,
+                                         const std::string& text);
 
 /// Collective: every rank writes its boxes, rank 0 the rest; `keep` latest checkpoints stay.
 std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
 
 #include "launch/machine_peak.h"
 #include "parallel/expert_comm.h"
@@ -72,10 +75,48 @@ std::vector<std::string> gather_strings(Rank& rank, const std::string& mine) {
   return result;
 }
 
+namespace {
+
+constexpr auto alive_every = std::chrono::milliseconds(100);
+
+/// Collective: whether the first rank says that it is at work.
+bool first_is_at_work(Rank& rank, bool says_so) {
+  Tensor flag = Tensor::zeros(rank.memory(), DType::I64, {1});
+  *flag.mutable_data<std::int64_t>() = says_so ? 1 : 0;
+  rank.world().all_reduce(flag, core::Reduce::Max);
+  return core::host_values<std::int64_t>(flag)[0] != 0;
+}
+
+/// Collective: the first rank does `work`, which throws nothing; the others hear from it until it is done.
+void while_others_hear(Rank& rank, const std::function<void()>& work) {
+  if (!rank.is_first()) {
+    while (first_is_at_work(rank, false)) {
+    }
+    return;
+  }
+  {
+    const std::jthread alive([&](const std::stop_token& stop) {
+      std::mutex mutex;
+      std::condition_variable_any timer;
+      std::unique_lock lock(mutex);
+      try {
+        while (!timer.wait_for(lock, stop, alive_every, [] { return false; }) && !stop.stop_requested())
+          first_is_at_work(rank, true);
+      } catch (const std::exception&) {
+        // The next collective of this rank throws the same.
+      }
+    });
+    work();
+  }
+  first_is_at_work(rank, false);
+}
+
+}  // namespace
+
 void on_first_rank(Rank& rank, const std::function<void()>& work) {
   // One character says how it ended: done, failed, wrong use.
   std::string outcome = "d";
-  if (rank.is_first()) {
+  while_others_hear(rank, [&] {
     try {
       work();
     } catch (const core::UsageError& e) {
@@ -83,7 +124,7 @@ void on_first_rank(Rank& rank, const std::function<void()>& work) {
     } catch (const std::exception& e) {
       outcome = std::string("f") + e.what();
     }
-  }
+  });
   outcome = gather_strings(rank, outcome).front();
   if (outcome[0] == 'u') throw core::UsageError(outcome.substr(1));
   if (outcome[0] == 'f') throw core::Error(outcome.substr(1));

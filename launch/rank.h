@@ -46,7 +46,8 @@ void in_world(const RunConfig& config, const std::function<void(Rank&)>& f);
 /// Collective: a string of every rank, in rank order, on every rank.
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);
 
-/// Collective: the first rank does `work` while the others wait. What it throws, every rank throws.
+/// Collective: the first rank does `work` while the others wait, however long it takes: they hear that it is alive, so
+/// that parallel.deadline_s does not count. What it throws, every rank throws.
 void on_first_rank(Rank& rank, const std::function<void()>& work);
 
 }  // namespace limbeck::launch

@@ -1,11 +1,13 @@
 // The folder of a run: config.textproto as resolved, metrics.jsonl, checkpoints/step_N/ (data/checkpoint.h).
 //
 //     RunDirectory run = RunDirectory::open(config, options.resume);   // one rank; the others wait at a barrier
+//     run.write_config(config);                                        // once the run began or was continued
 //     Metrics metrics(run.metrics(), first_step);
 //     begin_checkpoint(run.checkpoints(), step);
 #pragma once
 
 #include <filesystem>
+#include <memory>
 
 #include "launch/config.h"
 
@@ -16,9 +18,12 @@ class RunDirectory {
   /// The folder at `path`, as it is: for ranks that did not make it, and for reading a run.
   explicit RunDirectory(std::filesystem::path path) : path_(std::move(path)) {}
 
-  /// Makes config.output.dir and writes the config there. Throws a UsageError that names the folder if it holds
-  /// anything and `resume` is not set.
+  /// Makes config.output.dir, and keeps every other process out of it while the result or a copy lives (where the file
+  /// system has locks). What is there stays as it is. Throws a UsageError that names the folder if it holds anything
+  /// and `resume` is not set, or holds something else than a run; an Error if another process has it.
   static RunDirectory open(const RunConfig& config, bool resume);
+  /// Makes the folder a run, or notes what the run goes on with.
+  void write_config(const RunConfig& config) const;
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path config() const { return path_ / "config.textproto"; }
@@ -30,6 +35,7 @@ class RunDirectory {
 
  private:
   std::filesystem::path path_;
+  std::shared_ptr<const void> lock_;
 };
 
 }  // namespace limbeck::launch

@@ -94,8 +94,8 @@ void start_student(Session& session, const Log& log) {
 
 void train(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils) {
   const Log log = make_log(rank.world().rank());
-  on_first_rank(rank, [&] { RunDirectory::open(config, options.resume); });
-  const RunDirectory directory(config.output.dir);
+  RunDirectory directory(config.output.dir);
+  on_first_rank(rank, [&] { directory = RunDirectory::open(config, options.resume); });
   catch_sigterm();
 
   Session session(rank, config, log);
@@ -110,6 +110,7 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
   const bool resumed = options.resume && trainer.resume();
   if (!resumed) start_student(session, log);
+  on_first_rank(rank, [&] { directory.write_config(config); });
   std::optional<DistillStart> start;
   if (distils)
     start = resumed ? read_start_together(rank, directory) : measure_start(session, *held_out, directory, log);

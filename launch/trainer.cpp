@@ -1,5 +1,7 @@
 #include "launch/trainer.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -66,6 +68,7 @@ Trainer::Trainer(Session& session, const RunDirectory& directory, Log log, HeldO
       log_(std::move(log)),
       held_out_(held_out),
       objective_(make_objective(session.config, session.teacher != nullptr)),
+      text_(fmt::format("{:016x}", session.loader->fingerprint())),
       parameters_(session.student->parameters()),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
             bucket_bytes(session.config.parallel)),
@@ -90,27 +93,13 @@ std::filesystem::path Trainer::save() {
   const TrainerState where{.step = steps_done_,
                            .next_sample = steps_done_ * session_.config.batch.sequences_per_step,
                            .tokens = tokens_seen_,
-                           .run_config = to_textproto(session_.config)};
+                           .run_config = to_textproto(session_.config),
+                           .text = text_};
   last_checkpoint_ =
       save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
                       checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
                       static_cast<int>(session_.config.train.keep_checkpoints));
   return last_checkpoint_;
-}
-
-void Trainer::check_continues(const RunConfig& was, const std::string& where) const {
-  const RunConfig& now = session_.config;
-  const auto same = [&](const char* field, auto before, auto after) {
-    check(before == after, "{}: its run had {} = {}, the config says {}: the samples would be others", where, field,
-          before, after);
-  };
-  same("batch.sequences_per_step", was.batch.sequences_per_step, now.batch.sequences_per_step);
-  same("data.sequence_length", was.data.sequence_length, now.data.sequence_length);
-  same("data.seed", was.data.seed, now.data.seed);
-  same("data.held_out_fraction", was.data.held_out_fraction, now.data.held_out_fraction);
-  if (was.train.steps != now.train.steps || !(was.schedule == now.schedule) || !(was.optimizer == now.optimizer))
-    log_->warn("optimizer, schedule or train.steps are not those of {}: the learning rate goes on by the new ones",
-               where);
 }
 
 bool Trainer::resume() {
@@ -123,7 +112,9 @@ bool Trainer::resume() {
   check(source.config == session_.student->config(), "{}: holds another model than the config describes",
         folder->string());
   const TrainerState where = trainer_state_from_json(source.trainer, folder->string());
-  check_continues(parse_config(where.run_config, folder->string()), folder->string());
+  const auto changed = check_continues(where, folder->string(), session_.config, text_);
+  if (!changed.empty())
+    log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
   core::StateDict wanted = state();
   for (auto& [name, entry] : wanted) source.reader->read(name, entry);
   last_checkpoint_ = *folder;

@@ -66,8 +66,6 @@ class Trainer {
   nlohmann::ordered_json to_json(const StepReport& report) const;
   std::string to_line(const StepReport& report) const;
   bool stop_is_agreed();
-  /// Throws where the text or its order would change in mid-run.
-  void check_continues(const RunConfig& was, const std::string& where) const;
   core::StateDict state();
 
   Session& session_;
@@ -75,6 +73,7 @@ class Trainer {
   Log log_;
   HeldOut* held_out_;
   std::unique_ptr<core::Objective> objective_;
+  std::string text_;  // its fingerprint
   core::ParameterList parameters_;
   parallel::GradientSync sync_;
   optim::AdamW optimizer_;

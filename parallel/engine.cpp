@@ -66,7 +66,7 @@ class Engine::Ticket final : public core::CommHandle::Pending {
     const std::shared_ptr<Operation> late = operation;
     lock.unlock();
     const std::string why =
-        fmt::format("rank {}: {}: no end after {} s{}", state_->rank, what_,
+        fmt::format("rank {}: {}: no end after {} s (parallel.deadline_s){}", state_->rank, what_,
                     static_cast<double>(state_->deadline.count()) / 1000, late ? late->waits_for() : std::string());
     state_->stop_world(why);
     lock.lock();

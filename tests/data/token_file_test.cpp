@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <fstream>
+
 #include "core/error.h"
 #include "data/text_source.h"
 #include "data/token_statistics.h"
@@ -55,6 +57,43 @@ TEST(TokenFileTest, WritesBytesAsNumpyDoes) {
             std::string::npos);
   EXPECT_NE(error_of([] { TokenFileWriter("/proc/none/x", 10); }).find("/proc/none/x"), std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(folder.path() / "x.bin"));
+}
+
+TEST(TokenFileTest, AFingerprintIsOfLengthsAndTokens) {
+  testing::TemporaryFolder folder;
+  const auto fingerprint = [&](const char* name, const std::vector<Ids>& of) {
+    const std::string prefix = folder.path() / name;
+    TokenFileWriter writer(prefix, 100);
+    for (const auto& document : of) writer.add(document);
+    writer.finish();
+    return TokenFile(prefix).fingerprint();
+  };
+  const std::uint64_t whole = fingerprint("a", documents);
+  EXPECT_EQ(fingerprint("b", documents), whole);
+  EXPECT_NE(fingerprint("c", {{3, 1, 4, 0}, {1, 5, 9, 2, 6, 0}, {}, {0}}), whole);
+  EXPECT_NE(fingerprint("c", {{3, 1, 4, 0}, {}, {1, 5, 9, 2, 6, 0, 0}}), whole);
+  EXPECT_NE(fingerprint("c", {{3, 1, 4, 0}, {}, {1, 5, 8, 2, 6, 0}, {0}}), whole);
+  EXPECT_NE(fingerprint("none", {}), whole);
+}
+
+TEST(TokenFileTest, AFingerprintOfALargeFileIsOfSamplesFromEndToEnd) {
+  testing::TemporaryFolder folder;
+  const std::string prefix = folder.path() / "large";
+  TokenFileWriter writer(prefix, 100);
+  writer.add(Ids(35'000'000));  // 70 MB
+  writer.finish();
+  const std::uint64_t zeros = TokenFile(prefix).fingerprint();
+  EXPECT_EQ(TokenFile(prefix).fingerprint(), zeros);
+  for (const std::int64_t at : {0, 34'999'999}) {
+    std::fstream bytes(prefix + ".bin", std::ios::binary | std::ios::in | std::ios::out);
+    bytes.seekp(at * 2);
+    bytes.put(1);
+    bytes.close();
+    EXPECT_NE(TokenFile(prefix).fingerprint(), zeros) << at;
+    bytes.open(prefix + ".bin", std::ios::binary | std::ios::in | std::ios::out);
+    bytes.seekp(at * 2);
+    bytes.put(0);
+  }
 }
 
 TEST(TokenFileTest, BrokenFilesAreRefusedByName) {

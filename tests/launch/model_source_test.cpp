@@ -82,6 +82,7 @@ TEST(ModelSource, OpensACheckpointAndTheNewestGoodOneOfARun) {
   RunConfig config;
   config.output.dir = (folder.path() / "run").string();
   const RunDirectory run = RunDirectory::open(config, false);
+  run.write_config(config);
   EXPECT_THAT(error_of([&] { open_model(run.path()); }), HasSubstr("no good checkpoint"));
   make_checkpoint(run.checkpoints(), 3);
   const fs::path newest = make_checkpoint(run.checkpoints(), 12);

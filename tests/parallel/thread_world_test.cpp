@@ -82,7 +82,7 @@ TEST(ThreadWorld, MissedDeadlineNamesWhoHasNotCome) {
   for (const int r : {0, 2})
     EXPECT_THAT(
         messages[static_cast<std::size_t>(r)],
-        AllOf(HasSubstr("barrier in group world"), HasSubstr("no end after 0.1 s"), HasSubstr("rank 1 has not come")));
+        AllOf(HasSubstr("barrier in group world"), HasSubstr("no end after 0.1 s (parallel.deadline_s)"), HasSubstr("rank 1 has not come")));
   EXPECT_EQ(messages[1], "");
 }
 
