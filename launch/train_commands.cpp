@@ -20,10 +20,6 @@ namespace {
 RunConfig resolve(const TrainOptions& options) {
   RunConfig config = load_config(options.config, options.sets);
   if (options.out) config.output.dir = *options.out;
-  const auto folder = options.dump_gradients.value_or("").parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder))
-    core::fail_usage("--dump-gradients: there is no folder {}", folder.string());
-  if (options.steps && *options.steps < 1) core::fail_usage("--steps is {}, expected 1 or more", *options.steps);
   return config;
 }
 
@@ -120,21 +116,24 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
     return;
   }
   const Evaluation after = held_out ? held_out->evaluate(*session.student) : Evaluation{};
+  const std::string text = continue_prompt(*session.student, session, /*is_cut=*/true);
   std::string report;
   if (distils) {
     report = to_text(DistillReport{.start = *start,
                                    .student = after,
-                                   .student_text = continue_prompt(*session.student, session, /*is_cut=*/true),
+                                   .student_text = text,
                                    .prompt = config.generation.prompt,
                                    .throughput = trainer.throughput(),
                                    .peak_bytes_a_rank = greatest_peak_memory(rank),
                                    .num_ranks = rank.world().size(),
                                    .checkpoint = trainer.last_checkpoint(),
-                                   .run = directory.path()});
+                                   .run = directory.path(),
+                                   .program = options.program});
   } else {
     if (held_out) report = to_text(after, "held out");
-    report += fmt::format("\nThe model: {}\nNext:\n  limbeck generate {} --prompt \"...\"\n",
-                          trainer.last_checkpoint().string(), directory.path().string());
+    report += continuation_text(config.generation.prompt, text);
+    report += fmt::format("\nThe model: {}\nNext:\n  {} generate {} --prompt \"...\"\n",
+                          trainer.last_checkpoint().string(), options.program, directory.path().string());
   }
   if (rank.is_first()) fmt::print("{}", report);
   std::fflush(stdout);
