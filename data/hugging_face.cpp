@@ -99,6 +99,24 @@ void HuggingFaceModel::read(const std::string& name, core::StateEntry& entry) co
   }
 }
 
+namespace {
+
+bool is_of_a_model(const std::string& file) {
+  return file == "config.json" || file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json");
+}
+
+void make_folder_for_model(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) core::fail_usage("{}: this folder cannot be made: {}", folder.string(), error.message());
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (is_of_a_model(entry.path().filename().string()))
+      core::fail_usage("{}: there is {} already, expected a folder without a model", folder.string(),
+                       entry.path().filename().string());
+}
+
+}  // namespace
+
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& folder,
                          const HuggingFaceExport& options) {
   const std::string config_text = hugging_face_config(config, options);
@@ -117,7 +135,7 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
       origins[name.stored[i]] = {&name, static_cast<std::int64_t>(i)};
     }
   }
-  fs::create_directories(folder);
+  make_folder_for_model(folder);
   const auto memory = core::Memory::cpu(1);
   write_safetensors(folder, plan, options.max_shard_bytes, [&](const SafetensorsPlan& tensor) {
     const auto& [name, index] = origins.at(tensor.name);

@@ -57,7 +57,8 @@ struct HuggingFaceExport {
 
 /// Writes `folder` (made if need be) so that `transformers` loads it: Llama if every layer is dense, Mixtral if every
 /// layer has experts with renormalised weights. Throws for a mixture of both, or a scale of the experts' outputs, which
-/// neither architecture has. config.json is written last. Holds one tensor at a time.
+/// neither architecture has; and a UsageError where the folder cannot be made or holds (part of) a model, whose files
+/// would be mixed with these. config.json is written last. Holds one tensor at a time.
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config,
                          const std::filesystem::path& folder, const HuggingFaceExport& options);
 

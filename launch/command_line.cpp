@@ -5,10 +5,12 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <charconv>
+#include <type_traits>
 #include <utility>
 
 #include "core/error.h"
-#include "launch/config.h"
+#include "launch/config_fields.h"
 #include "launch/version.h"
 
 namespace limbeck::launch {
@@ -18,6 +20,29 @@ using core::fail_usage;
 namespace {
 
 constexpr const char* models = "Limbeck checkpoint or run directory, Hugging Face directory, or GGUF file";
+
+/// A T within the range, and nothing else: CLI11's own checks let nan and -1 for an unsigned number through.
+template <class T>
+CLI::Validator number(const Range& range) {
+  const auto problem = [range](const std::string& text) -> std::string {
+    T value{};
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error == std::errc{} && stop == end && range.contains(static_cast<double>(value))) return "";
+    return fmt::format("'{}' is given, expected {}{}", text, std::is_integral_v<T> ? "a whole number, " : "",
+                       range.expected);
+  };
+  return {problem, ""};
+}
+
+/// A file that can be made where its folder is there: known before hours of work.
+CLI::Validator in_a_folder() {
+  const auto problem = [](const std::string& file) -> std::string {
+    const auto folder = std::filesystem::path(file).parent_path();
+    return folder.empty() || std::filesystem::is_directory(folder) ? "" : "there is no folder " + folder.string();
+  };
+  return {problem, ""};
+}
 
 }  // namespace
 
@@ -44,7 +69,10 @@ CLI::App& CommandLine::command(const std::string& name, const std::string& what,
 template <class Options>
 std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(const Options&)> run) {
   auto options = std::make_shared<Options>();
-  app.callback([this, options, run = std::move(run)] { chosen_ = [options, run] { return run(*options); }; });
+  app.callback([this, options, run = std::move(run)] {
+    if constexpr (requires { options->program; }) options->program = program_;
+    chosen_ = [options, run] { return run(*options); };
+  });
   CLI::Option* quiet = app.add_flag_callback(
       "--quiet", [options] { options->verbosity = Verbosity::Quiet; }, "Print errors and results only");
   CLI::Option* verbose = app.add_flag_callback(
@@ -65,10 +93,11 @@ void CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptio
   app.add_option("--out", options->out, "Run directory, instead of output.dir")->type_name("DIR");
   app.add_flag("--resume", options->resume, "Continue from the newest good checkpoint in the run directory");
   app.add_option("--steps", options->steps, "Stop after this step; the schedule stays that of train.steps")
-      ->check(CLI::PositiveNumber)
+      ->check(number<std::int64_t>(at_least(1)))
       ->type_name("N");
   app.add_option("--dump-gradients", options->dump_gradients,
                  "Write the last step's gradients, parameters, tokens and loss")
+      ->check(in_a_folder())
       ->type_name("OUT.h5");
   app.footer([footer = app.get_footer()] {
     return footer + "\nConfig fields and their defaults:\n" + defaults_as_textproto();
@@ -92,7 +121,7 @@ void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
 void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
   CLI::App& app =
       command("eval", "Measure a model on held-out text, or write its logits",
-              "limbeck eval runs/distill_smollm2/checkpoints/step_94\n"
+              "limbeck eval runs/distill_smollm2\n"
               "  limbeck eval downloads/SmolLM2-135M-Instruct.Q4_1.gguf --tokens tokens.txt --logits logits.h5");
   const auto options = bind<EvalOptions>(app, std::move(run));
   app.add_option("MODEL", options->model, std::string("Config, or ") + models)->required();
@@ -102,39 +131,42 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
       ->type_name("A.B=VALUE");
   CLI::Option* tokens =
       app.add_option("--tokens", options->tokens, "Token file, or text of integers")->type_name("FILE");
-  CLI::Option* logits =
-      app.add_option("--logits", options->logits, "Write /tokens [T] and /logits [T,V]")->type_name("OUT.h5");
+  CLI::Option* logits = app.add_option("--logits", options->logits, "Write /tokens [T] and /logits [T,V]")
+                            ->check(in_a_folder())
+                            ->type_name("OUT.h5");
   tokens->needs(logits);
   logits->needs(tokens);
 }
 
 void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
   CLI::App& app = command("generate", "Continue a prompt",
-                          "limbeck generate runs/distill_smollm2/checkpoints/step_94 --prompt \"The idea of freedom\"");
+                          "limbeck generate runs/distill_smollm2 --prompt \"The idea of freedom\"");
   const auto options = bind<GenerateOptions>(app, std::move(run));
   app.add_option("CHECKPOINT", options->model, models)->required();
   app.add_option("--prompt", options->prompt, "Text to continue")->required();
   app.add_option("--max-tokens", options->max_tokens, "Most tokens to add")
-      ->check(CLI::NonNegativeNumber)
+      ->check(number<std::int64_t>(at_least(0)))
       ->capture_default_str();
   app.add_option("--temperature", options->temperature, "0: always the likeliest token")
-      ->check(CLI::NonNegativeNumber)
+      ->check(number<double>(at_least(0)))
       ->capture_default_str();
   app.add_option("--top-k", options->top_k, "Sample among the k likeliest; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(number<std::int64_t>(at_least(0)))
       ->capture_default_str();
   app.add_option("--top-p", options->top_p, "Sample among the likeliest with this probability in sum")
-      ->check(CLI::Range(1e-9, 1.0))
+      ->check(number<double>(above_to(0, 1)))
       ->capture_default_str();
-  app.add_option("--seed", options->seed, "Of the sampling")->capture_default_str();
+  app.add_option("--seed", options->seed, "Of the sampling")
+      ->check(number<std::uint64_t>(at_least(0)))
+      ->capture_default_str();
 }
 
 void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
-  CLI::App& app = command("convert", "Write a model in another format",
-                          "limbeck convert runs/distill_smollm2/checkpoints/step_94 student_hf");
+  CLI::App& app =
+      command("convert", "Write a model in another format", "limbeck convert runs/distill_smollm2 student_hf");
   const auto options = bind<ConvertOptions>(app, std::move(run));
   app.add_option("SRC", options->source, models)->required();
-  app.add_option("DST", options->destination, "Hugging Face directory to write")->required();
+  app.add_option("DST", options->destination, "Hugging Face directory to write, without a model yet")->required();
   app.add_option("--dtype", options->dtype, "Of the written weights")
       ->check(CLI::IsMember(std::vector<std::string>{"float32", "bfloat16"}))
       ->capture_default_str();
@@ -170,7 +202,7 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
   app.add_option("--field", options->field, "Where JSON lines have their text: a name, or names joined by dots")
       ->capture_default_str();
   app.add_option("--threads", options->threads, "0: the cores this process may use")
-      ->check(CLI::NonNegativeNumber)
+      ->check(number<int>(between(0, 4096)))
       ->capture_default_str();
 }
 
@@ -190,6 +222,7 @@ Invocation CommandLine::parse(int argc, const char* const* argv) {
     names.push_back(app->get_name());
   if (argc > 1 && argv[1][0] != '-' && std::find(names.begin(), names.end(), argv[1]) == names.end())
     fail_usage("there is no command '{}', expected one of {}", argv[1], fmt::join(names, ", "));
+  if (argc > 0) program_ = argv[0];
   try {
     app_->parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -37,6 +37,7 @@ struct TrainOptions : CommonOptions {
   bool resume = false;                // continue from the newest good checkpoint of the run directory, if there is one
   std::optional<std::int64_t> steps;  // stop after this step; the schedule stays that of train.steps
   std::optional<std::filesystem::path> dump_gradients;  // HDF5 file for the last step's gradients
+  std::string program = "limbeck";                      // as it was started, for the commands that the run recommends
 };
 
 struct EvalOptions : CommonOptions {
@@ -115,6 +116,7 @@ class CommandLine {
 
   std::unique_ptr<CLI::App> app_;
   std::function<int()> chosen_;
+  std::string program_ = "limbeck";
 };
 
 }  // namespace limbeck::launch

@@ -73,8 +73,8 @@ void fields(Io& io, TeacherConfig& c) {
 
 template <class Io>
 void fields(Io& io, UpcycleConfig& c) {
-  io("slices", c.slices, at_least(1));
-  io("experts", c.experts, at_least(1));
+  io("slices", c.slices, between(1, nn::ModelLimits::num_experts));
+  io("experts", c.experts, between(1, nn::ModelLimits::num_experts));
   io("experts_per_token", c.experts_per_token, at_least(1));
   io("router_std", c.router_std, above(0));
 }
@@ -84,7 +84,7 @@ void fields(Io& io, StudentInitConfig& c) {
   io("choice", c.choice);
   io("num_layers", c.num_layers, at_least(0));
   io("layers", c.layers);
-  io("calibration_tokens", c.calibration_tokens, at_least(1));
+  io("calibration_tokens", c.calibration_tokens, between(1, 16777216));
   io("upcycle", c.upcycle);
 }
 
@@ -133,8 +133,8 @@ void fields(Io& io, ScheduleConfig& c) {
 
 template <class Io>
 void fields(Io& io, BatchConfig& c) {
-  io("sequences_per_step", c.sequences_per_step, at_least(1));
-  io("micro_batches", c.micro_batches, at_least(1));
+  io("sequences_per_step", c.sequences_per_step, between(1, 1048576));
+  io("micro_batches", c.micro_batches, between(1, 65536));
 }
 
 template <class Io>
@@ -143,7 +143,7 @@ void fields(Io& io, TrainConfig& c) {
   io("seed", c.seed);
   io("recompute", c.recompute);
   io("checkpoint_every_steps", c.checkpoint_every_steps, at_least(0));
-  io("keep_checkpoints", c.keep_checkpoints, at_least(1));
+  io("keep_checkpoints", c.keep_checkpoints, between(1, 1000000));
   io("eval_every_steps", c.eval_every_steps, at_least(0));
   io("eval_tokens", c.eval_tokens, at_least(1));
   io("log_every_steps", c.log_every_steps, at_least(1));

@@ -114,15 +114,18 @@ std::string to_text(const DistillReport& r) {
         fmt::format("\n\"{}\" goes on\n  by the teacher:\n{}  by the student before:\n{}  by the student after:\n{}",
                     r.prompt, quoted(r.start.teacher_text), quoted(r.start.student_text), quoted(r.student_text));
   }
-  const std::string run = r.run.string();
   text += fmt::format(
-      "\nThe student: {}\nNext:\n"
-      "  limbeck generate {} --prompt \"...\"\n"
-      "  limbeck eval {}\n"
-      "  limbeck report {}               (curves, as one web page)\n"
-      "  limbeck convert {} DIR          (a directory for transformers)\n",
-      r.checkpoint.string(), run, run, run, run);
+      "\nThe student: {0}\nNext:\n"
+      "  {1} generate {2} --prompt \"...\"\n"
+      "  {1} eval {2}\n"
+      "  {1} report {2}               (curves, as one web page)\n"
+      "  {1} convert {2} DIR          (a directory for transformers)\n",
+      r.checkpoint.string(), r.program, r.run.string());
   return text;
+}
+
+std::string continuation_text(const std::string& prompt, const std::string& continuation) {
+  return prompt.empty() ? "" : fmt::format("\n\"{}\" goes on\n{}", prompt, quoted(continuation));
 }
 
 std::string to_text(const Evaluation& e, const std::string& column) {

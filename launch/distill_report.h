@@ -41,6 +41,7 @@ struct DistillReport {
   std::int64_t num_ranks = 1;
   std::filesystem::path checkpoint;
   std::filesystem::path run;
+  std::string program = "limbeck";  // as it was started
 };
 
 /// The fields of metrics.jsonl at an evaluation: eval_ce, and with a teacher eval_kl, eval_top1_agreement,
@@ -60,6 +61,8 @@ std::optional<RunEnd> read_end(const std::filesystem::path& run);
 
 /// The table, the figures of the run, the continuations, where the student lies and what to try next.
 std::string to_text(const DistillReport& report);
+/// A prompt and how it goes on; nothing without a prompt.
+std::string continuation_text(const std::string& prompt, const std::string& continuation);
 /// The rows of one evaluation, for `limbeck eval`.
 std::string to_text(const Evaluation& evaluation, const std::string& column);
 

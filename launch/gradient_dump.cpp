@@ -6,7 +6,10 @@ using core::Tensor;
 GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model,
                            const RunConfig& config, const data::TokenBatch& samples,
                            const core::ParameterList& parameters)
-    : rank_(rank), balance_weight_(config.moe_loss.balance_weight), z_weight_(config.moe_loss.z_weight) {
+    : rank_(rank),
+      has_teacher_(config.teacher.has_value()),
+      balance_weight_(config.moe_loss.balance_weight),
+      z_weight_(config.moe_loss.z_weight) {
   if (rank.is_first()) {
     file_.emplace(data::Hdf5File::create(file));
     const core::Shape shape = {samples.num_sequences, samples.sequence_length};
@@ -62,7 +65,7 @@ void GradientDump::write(const StepResult& result, const core::ParameterList& pa
   const double n = result.head.tokens;
   loss("/loss/total", result.loss());
   loss("/loss/ce", result.head.ce / n);
-  if (result.head.kl > 0) loss("/loss/kl", result.head.kl / n);
+  if (has_teacher_) loss("/loss/kl", result.head.kl / n);
   if (balance_weight_ > 0) loss("/loss/balance", result.balance / balance_weight_);
   if (z_weight_ > 0) loss("/loss/z", result.z / z_weight_);
   file_->close();

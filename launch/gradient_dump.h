@@ -31,6 +31,7 @@ class GradientDump {
   void write_whole(const std::string& group, const core::Parameter& parameter, const core::Tensor& part);
 
   Rank& rank_;
+  bool has_teacher_;
   double balance_weight_, z_weight_;
   std::optional<data::Hdf5File> file_;  // of the first rank
 };

@@ -24,7 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_config(const fs::path& path) { return path.extension() == ".textproto"; }
+/// Every file that is no model: where it is no config either, the place of the first mistake is said.
+bool is_config(const fs::path& path) { return fs::is_regular_file(path) && !is_model_file(path); }
 
 /// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the
 /// vocabulary.

@@ -121,6 +121,8 @@ const data::Tokenizer& ModelSource::require_tokenizer() const {
   return *tokenizer;
 }
 
+bool is_model_file(const fs::path& path) { return fs::is_regular_file(path) && starts_with(path, "GGUF"); }
+
 ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
   if (!fs::exists(path)) fail_usage("{}: there is no such file or folder, expected a model", path.string());
   if (fs::is_directory(path)) {
@@ -133,7 +135,7 @@ ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
       return open_checkpoint(*newest, data::Checkpoint::Verify::Sizes);
     }
     if (fs::exists(path / "config.json")) return open_hugging_face(path);
-  } else if (starts_with(path, "GGUF")) {
+  } else if (is_model_file(path)) {
     return open_gguf(path);
   }
   fail_usage("{}: is no model, expected a checkpoint, a run directory, a Hugging Face directory or a GGUF file",

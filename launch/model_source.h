@@ -45,6 +45,9 @@ struct ModelSource {
 ModelSource open_model(const std::filesystem::path& path,
                        data::Checkpoint::Verify verify = data::Checkpoint::Verify::Hashes);
 
+/// True for a file (no folder) that begins as a model does.
+bool is_model_file(const std::filesystem::path& path);
+
 /// "bytes", a SentencePiece file NAME.model, or the tokenizer of a model. What data.tokenizer and --tokenizer name,
 /// "teacher" aside.
 std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name);

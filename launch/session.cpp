@@ -4,6 +4,7 @@
 #include "core/nn/student_init.h"
 #include "core/slice.h"
 #include "launch/step.h"
+#include "launch/text_generation.h"
 #include "launch/token_cache.h"
 
 namespace limbeck::launch {
@@ -29,6 +30,8 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (teacher && teacher->config().vocabulary != architecture.vocabulary)
     fail_usage("model.vocabulary is {}, expected the teacher's {}", architecture.vocabulary,
                teacher->config().vocabulary);
+  check_fits(config.generation, *tokenizer, architecture, "the student");
+  if (teacher) check_fits(config.generation, *tokenizer, teacher->config(), "the teacher");
   open_text(log);
   student = std::make_unique<nn::Transformer>(architecture, rank.sharded(config.precision.master));
 }

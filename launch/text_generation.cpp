@@ -26,4 +26,13 @@ std::string continue_prompt(const nn::Transformer& model, const Session& session
   return text + decoder.finish();
 }
 
+void check_fits(const GenerationConfig& config, const data::Tokenizer& tokenizer, const nn::ModelConfig& model,
+                const char* whose) {
+  if (config.prompt.empty()) return;
+  const auto prompt = static_cast<std::int64_t>(tokenizer.encode(config.prompt, /*parse_special=*/true).size());
+  if (prompt > model.max_positions || config.max_tokens > model.max_positions - prompt)
+    core::fail_usage("generation.max_tokens is {}, expected at most {}'s {} positions less {} tokens of the prompt",
+                     config.max_tokens, whose, model.max_positions, prompt);
+}
+
 }  // namespace limbeck::launch

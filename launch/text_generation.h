@@ -19,4 +19,9 @@ std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std
 /// the model's experts are cut over the mesh, so that the ranks with the first data alone run the tokens.
 std::string continue_prompt(const nn::Transformer& model, const Session& session, bool is_cut);
 
+/// Throws a UsageError where the prompt and max_tokens do not fit into the positions of a model; `whose` stands for it
+/// in the message ("the student").
+void check_fits(const GenerationConfig& config, const data::Tokenizer& tokenizer, const nn::ModelConfig& model,
+                const char* whose);
+
 }  // namespace limbeck::launch

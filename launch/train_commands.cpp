@@ -21,10 +21,6 @@ namespace {
 RunConfig resolve(const TrainOptions& options) {
   RunConfig config = load_config(options.config, options.sets);
   if (options.out) config.output.dir = *options.out;
-  const auto folder = options.dump_gradients.value_or("").parent_path();
-  if (!folder.empty() && !std::filesystem::is_directory(folder))
-    core::fail_usage("--dump-gradients: there is no folder {}", folder.string());
-  if (options.steps && *options.steps < 1) core::fail_usage("--steps is {}, expected 1 or more", *options.steps);
   return config;
 }
 
@@ -126,7 +122,7 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
     return;
   }
   const Evaluation after = held_out ? held_out->evaluate(*session.student) : Evaluation{};
-  const std::string text = distils ? continue_prompt(*session.student, session, /*is_cut=*/true) : "";
+  const std::string text = continue_prompt(*session.student, session, /*is_cut=*/true);
   on_first_rank(rank, [&] {
     write_end(directory.path(), {.step = trainer.steps_done(), .student = after, .student_text = text});
   });
@@ -140,11 +136,13 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
                                    .peak_bytes_a_rank = greatest_peak_memory(rank),
                                    .num_ranks = rank.world().size(),
                                    .checkpoint = trainer.last_checkpoint(),
-                                   .run = directory.path()});
+                                   .run = directory.path(),
+                                   .program = options.program});
   } else {
     if (held_out) report = to_text(after, "held out");
-    report += fmt::format("\nThe model: {0}\nNext:\n  limbeck generate {1} --prompt \"...\"\n  limbeck report {1}\n",
-                          trainer.last_checkpoint().string(), directory.path().string());
+    report += continuation_text(config.generation.prompt, text);
+    report += fmt::format("\nThe model: {0}\nNext:\n  {1} generate {2} --prompt \"...\"\n  {1} report {2}\n",
+                          trainer.last_checkpoint().string(), options.program, directory.path().string());
   }
   if (rank.is_first()) fmt::print("{}", report);
   std::fflush(stdout);

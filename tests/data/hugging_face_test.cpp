@@ -122,6 +122,26 @@ TEST(HuggingFace, TiedHeadComesBack) {
 }
 
 // Mixtral: w1 is gate, w3 up, w2 down; expert 1 of gate starts after 5 * 8 elements.
+TEST(HuggingFace, AFolderWithAModelIsNotWrittenInto) {
+  const TemporaryFolder folder;
+  write_model(moe_config(), folder / "sharded", {.max_shard_bytes = 500});
+  const auto written_to = [&](const std::string& name) {
+    return error_of([&] { write_model(dense_config(), folder / name, {}); });
+  };
+  EXPECT_THAT(written_to("sharded"), AllOf(HasSubstr((folder / "sharded").string()), HasSubstr("without a model")));
+  for (const char* part : {"config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors"}) {
+    const std::string name = std::string("part_") + part;
+    fs::create_directory(folder / name);
+    write_file(folder / name / part, "");
+    EXPECT_THAT(written_to(name), HasSubstr(part));
+  }
+  fs::create_directory(folder / "cloned");
+  write_file(folder / "cloned" / "README.md", "x");
+  EXPECT_EQ(written_to("cloned"), "");
+  for (const char* name : {"cloned/README.md", "cloned/README.md/below"})
+    EXPECT_THAT(written_to(name), AllOf(HasSubstr((folder / name).string()), HasSubstr("cannot be made")));
+}
+
 TEST(HuggingFace, ExpertsLieInTheirOwnTensors) {
   const TemporaryFolder folder;
   write_model(moe_config(), folder.path(), {.dtype = DType::F32});

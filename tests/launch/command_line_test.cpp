@@ -133,6 +133,7 @@ TEST(CommandLine, HelpHasAnExampleAndTheDefaults) {
   for (const char* command : {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "report"}) {
     const auto r = parse({command, "--help"});
     EXPECT_THAT(r.text, AllOf(HasSubstr("Example"), HasSubstr(std::string("limbeck ") + command)));
+    EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));  // steps differ from run to run
     EXPECT_EQ(r.ran, "");
   }
   EXPECT_THAT(parse({"train", "--help"}).text, HasSubstr("sequence_length: 256"));
@@ -156,6 +157,55 @@ TEST(CommandLine, MistakesAreUsageErrorsOfOneLine) {
   EXPECT_THAT(error_of({"generate", "m", "--prompt", "x", "--top-p", "1.5"}), HasSubstr("--top-p"));
   EXPECT_THAT(error_of({"convert", "a", "b", "--dtype", "int4"}), HasSubstr("--dtype"));
   EXPECT_THAT(error_of({"tokenize", "a", "--out", "p"}), HasSubstr("--tokenizer"));
+}
+
+TEST(CommandLine, NumbersAreFiniteWithinTheirRangeAndShortInMessages) {
+  const auto generate = [](const char* option, const char* value) {
+    return error_of({"generate", "m", "--prompt", "x", option, value});
+  };
+  struct Case {
+    const char* option;
+    const char* value;
+    const char* expected;
+  };
+  for (const Case& c : std::initializer_list<Case>{{"--temperature", "nan", "'nan' is given, expected 0 or more"},
+                                                   {"--temperature", "inf", "expected 0 or more"},
+                                                   {"--temperature", "1e999", "expected 0 or more"},
+                                                   {"--temperature", "-1", "expected 0 or more"},
+                                                   {"--top-p", "0", "expected above 0 to 1"},
+                                                   {"--top-p", "nan", "expected above 0 to 1"},
+                                                   {"--top-k", "2.5", "expected a whole number, 0 or more"},
+                                                   {"--seed", "-1", "expected a whole number, 0 or more"},
+                                                   {"--seed", "18446744073709551616", "expected a whole number"},
+                                                   {"--max-tokens", "9223372036854775808", "expected a whole number"}})
+    EXPECT_THAT(generate(c.option, c.value), AllOf(::testing::StartsWith(c.option), HasSubstr(c.expected)))
+        << c.option << " " << c.value;
+  EXPECT_EQ(parse({"generate", "m", "--prompt", "x", "--seed", "18446744073709551615"}).generate.seed,
+            18446744073709551615U);
+  EXPECT_EQ(parse({"generate", "m", "--prompt", "x", "--top-p", "1"}).generate.top_p, 1);
+  EXPECT_EQ(error_of({"train", "c", "--steps", "0"}),
+            "--steps: '0' is given, expected a whole number, 1 or more (see limbeck train --help)");
+  EXPECT_THAT(error_of({"tokenize", "a", "--tokenizer", "bytes", "--out", "p", "--threads", "5000"}),
+              HasSubstr("0 to 4096"));
+}
+
+TEST(CommandLine, FoldersOfFilesToWriteAreThere) {
+  EXPECT_THAT(error_of({"eval", "m", "--tokens", "t", "--logits", "/no/such/l.h5"}),
+              AllOf(HasSubstr("--logits"), HasSubstr("there is no folder /no/such")));
+  EXPECT_THAT(error_of({"train", "c", "--dump-gradients", "/no/such/g.h5"}),
+              AllOf(HasSubstr("--dump-gradients"), HasSubstr("there is no folder /no/such")));
+}
+
+TEST(CommandLine, ARunKnowsHowItWasStarted) {
+  std::string program;
+  CommandLine line;
+  line.train([&](const TrainOptions& options) {
+    program = options.program;
+    return 0;
+  });
+  const char* arguments[] = {"build/bin/limbeck", "train", "c"};
+  line.parse(3, arguments).run();
+  EXPECT_EQ(program, "build/bin/limbeck");
 }
 
 TEST(CommandLine, CommandsThatAreNotBuiltDoNotExist) {

@@ -44,9 +44,10 @@ TEST(EndToEnd, KilledInMidRunAndResumedIsBitIdentical) {
   const Outcome whole = folder.limbeck(train + " --steps 24 --out whole", 2);
   ASSERT_EQ(whole.code, 0) << whole.output;
 
-  std::thread doomed([&] { folder.limbeck(train + " --out killed", 2); });
+  const std::string killed = (folder.path() / "killed").string();  // no other process of the machine has this argument
+  std::thread doomed([&] { folder.limbeck(train + " --out " + killed, 2); });
   EXPECT_TRUE(wait_for_metrics(folder, "killed", 10));
-  testing::run_shell("pkill -9 -f -- '--out [k]illed'");
+  testing::run_shell(fmt::format("pkill -9 -f -- '--out [{}]{}'", killed.front(), killed.substr(1)));
   doomed.join();
   const auto lines = folder.metrics("killed").size();
   ASSERT_GE(lines, 10U);
@@ -114,12 +115,13 @@ TEST(EndToEnd, ADamagedCheckpointIsNamedAndTheOneBeforeIsUsed) {
 TEST(EndToEnd, SigtermSavesAndEndsWithZero) {
   const RunFolder folder("sigterm");
   Outcome stopped;
+  const std::string out = (folder.path() / "stopped").string();
   std::thread run([&] {
     stopped = folder.limbeck(
-        "train tiny.textproto --set train.steps=100000 --set train.checkpoint_every_steps=0 --out stopped", 2);
+        "train tiny.textproto --set train.steps=100000 --set train.checkpoint_every_steps=0 --out " + out, 2);
   });
   EXPECT_TRUE(wait_for_metrics(folder, "stopped", 5));
-  testing::run_shell("pkill -TERM -f -- '^[^ ]*/bin/limbeck .*--out [s]topped'");
+  testing::run_shell(fmt::format("pkill -TERM -f -- '^[^ ]*/bin/limbeck .*--out {}$'", out));
   run.join();
   EXPECT_EQ(stopped.code, 0) << stopped.output;
   EXPECT_THAT(stopped.output, HasSubstr("--resume"));
@@ -150,6 +152,11 @@ TEST(EndToEnd, EvaluatingACheckpointGivesTheRowOfItsRunAgain) {
   EXPECT_EQ(eval.lines_with("cross-entropy"), train.lines_with("cross-entropy"));
   const Outcome on_two = folder.limbeck("eval run/checkpoints/step_8", 2);
   EXPECT_EQ(on_two.lines_with("cross-entropy"), train.lines_with("cross-entropy")) << on_two.output;
+  fs::copy(folder.path() / "tiny.textproto", folder.path() / "my.cfg");
+  const Outcome by_config = folder.limbeck("eval my.cfg --set output.dir=run");
+  EXPECT_EQ(by_config.lines_with("cross-entropy"), train.lines_with("cross-entropy")) << by_config.output;
+  EXPECT_THAT(train.output, HasSubstr("\"the still \" goes on"));
+  EXPECT_THAT(train.output, HasSubstr(testing::program().string() + " generate run "));
 }
 
 TEST(EndToEnd, ConvertedModelHasTheSameLogits) {
@@ -326,6 +333,12 @@ TEST(EndToEnd, WrongUseIsOneLineOnOneRank) {
            {"train tiny.textproto --set student_init.num_layers=2", 2, "student_init"},
            {"train tiny.textproto --dump-gradients nowhere/x.h5", 2, "nowhere"},
            {"train tiny.textproto --out run --resume --set data.seed=9", 1, "data.seed"},
+           {"train tiny.textproto --out run --resume --set data.text=[text/1.txt,text/2.txt,text/3.txt]", 1,
+            "data.text"},
+           {"train tiny.textproto --out text --resume", 2, "no run directory"},
+           {"train tiny.textproto --out d --set generation.max_tokens=1000", 2, "generation.max_tokens"},
+           {"eval not_gguf", 2, "not_gguf:1:"},
+           {"convert run tiny.textproto", 2, "tiny.textproto"},
            {"eval not_gguf --tokens ids.txt --logits o.h5", 2, "not_gguf"},
            {"eval run --tokens ids.txt --logits o.h5", 1, "three"},
            {"eval run --tokens nowhere --logits o.h5", 1, "nowhere"},
@@ -338,6 +351,8 @@ TEST(EndToEnd, WrongUseIsOneLineOnOneRank) {
     ASSERT_EQ(errors.size(), 1U) << c.arguments << "\n" << outcome.output;
     EXPECT_THAT(errors[0], HasSubstr(c.place)) << c.arguments;
   }
+  EXPECT_THAT(folder.read("run/config.textproto"),
+              ::testing::Not(HasSubstr("seed: 9")));  // what was refused left no trace
   const Outcome two = folder.limbeck("train broken.textproto", 2);
   EXPECT_EQ(two.code, 2) << two.output;
   EXPECT_EQ(two.lines_with("limbeck: error").size(), 1U) << two.output;

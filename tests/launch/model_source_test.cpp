@@ -112,6 +112,8 @@ TEST(ModelSource, WhatIsNoModelIsNamed) {
   EXPECT_THAT(error_of([&] { open_model(folder.path() / "empty"); }), HasSubstr("is no model"));
   testing::write_file(folder.path() / "short.gguf", "GGUF");
   EXPECT_THAT(error_of([&] { open_model(folder.path() / "short.gguf"); }), HasSubstr("short.gguf"));
+  EXPECT_TRUE(is_model_file(folder.path() / "short.gguf"));
+  for (const char* name : {"text", "empty", "missing", ""}) EXPECT_FALSE(is_model_file(folder.path() / name)) << name;
 }
 
 TEST(ModelSource, ACheckpointOfAnotherMakerIsNamed) {
