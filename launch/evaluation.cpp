@@ -25,8 +25,8 @@ double quantile(std::vector<double> values, double q) {
 
 }  // namespace
 
-HeldOut::HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* teacher)
-    : rank_(rank), samples_(std::move(samples)) {
+HeldOut::HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* teacher, std::int64_t valid_vocabulary)
+    : rank_(rank), samples_(std::move(samples)), valid_vocabulary_(valid_vocabulary) {
   const std::int64_t ranks = rank.mesh().dp().size();
   const core::Slice mine = core::slice_of(samples_.num_sequences, rank.mesh().dp().rank(), ranks);
   const std::int64_t per_part = std::max<std::int64_t>(1, tokens_per_part / samples_.sequence_length);
@@ -56,8 +56,8 @@ Evaluation HeldOut::measure(const Forward& hidden_of, const Tensor& head, std::i
     if (part.teacher_hidden.defined()) teacher.emplace(part.teacher_hidden, teacher_head_);
     sums.token_kl.clear();
     core::head_loss(off, core::constant(hidden_of(part)), core::constant(head), part.batch.targets, objective,
-                    teacher ? &*teacher : nullptr, *rank_.comms().tensor, {.vocabulary_offset = vocabulary_offset},
-                    sums);
+                    teacher ? &*teacher : nullptr, *rank_.comms().tensor,
+                    {.vocabulary_offset = vocabulary_offset, .valid_vocabulary = valid_vocabulary_}, sums);
     if (!teacher) continue;
     const std::vector<std::int64_t> index = core::host_values<std::int64_t>(part.batch.global_index);
     auto kl = sums.token_kl.begin();

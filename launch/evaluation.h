@@ -33,7 +33,8 @@ struct Evaluation {
 class HeldOut {
  public:
   /// Collective. `samples`: the same on every rank; each takes its share. `teacher` may be null and is used only here.
-  HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* teacher);
+  /// Tokens from `valid_vocabulary` on are padding in every head; -1: none is.
+  HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* teacher, std::int64_t valid_vocabulary = -1);
 
   /// Collective. `model` is cut over the rank's mesh, or a copy on every tensor group.
   Evaluation evaluate(const nn::Transformer& model);
@@ -54,6 +55,7 @@ class HeldOut {
   data::TokenBatch samples_;
   std::vector<Part> parts_;    // equally many on every rank; some may have no tokens
   core::Tensor teacher_head_;  // cut like every head
+  std::int64_t valid_vocabulary_;
 };
 
 }  // namespace limbeck::launch

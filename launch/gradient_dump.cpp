@@ -4,7 +4,7 @@ namespace limbeck::launch {
 using core::Tensor;
 
 GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model,
-                           const RunConfig& config, const data::TokenBatch& samples,
+                           const RunConfig& config, std::int64_t valid_vocabulary, const data::TokenBatch& samples,
                            const core::ParameterList& parameters)
     : rank_(rank),
       has_teacher_(config.teacher.has_value()),
@@ -22,6 +22,7 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     column("/documents", samples.documents);
     const auto number = [&](const char* name, data::Hdf5Attribute value) { file_->set_attribute("/", name, value); };
     number("vocabulary", model.vocabulary);
+    number("valid_vocabulary", valid_vocabulary);
     number("width", model.width);
     number("num_layers", model.num_layers);
     number("num_heads", model.num_heads);

@@ -22,7 +22,7 @@ class GradientDump {
   /// Collective: writes /parameters, /tokens, /targets, /positions, /documents [B,S] and the model's numbers as
   /// attributes.
   GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model, const RunConfig& config,
-               const data::TokenBatch& samples, const core::ParameterList& parameters);
+               std::int64_t valid_vocabulary, const data::TokenBatch& samples, const core::ParameterList& parameters);
   /// Collective: writes /gradients/<module path> (unclipped) and /loss/<term> (ce, kl, balance and z unweighted means,
   /// and the total), and closes the file.
   void write(const StepResult& result, const core::ParameterList& parameters);

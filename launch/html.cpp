@@ -35,10 +35,14 @@ std::string escape(std::string_view text) {
 }
 
 std::string grouped(std::int64_t value) {
-  std::string digits = fmt::format("{}", value);
+  const std::string digits = fmt::format("{}", value);
   const std::size_t first = value < 0 ? 1 : 0;
-  for (std::size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, ",");
-  return digits;
+  std::string out;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > first && (digits.size() - i) % 3 == 0) out += ',';
+    out += digits[i];
+  }
+  return out;
 }
 
 }  // namespace limbeck::launch

@@ -161,6 +161,7 @@ int run_generate(const GenerateOptions& options) {
                                .top_k = options.top_k,
                                .top_p = options.top_p,
                                .seed = options.seed},
+                  .valid_vocabulary = tokenizer.vocabulary_size(),
                   .stop = {tokenizer.eos_id(), tokenizer.end_of_text_id()},
                   .on_token = [&](std::int32_t id) { say(decoder.feed(id)); }});
     say(decoder.finish() + "\n");

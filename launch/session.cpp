@@ -147,7 +147,8 @@ std::optional<HeldOut> Session::held_out() {
   const std::int64_t wanted = std::max<std::int64_t>(1, config.train.eval_tokens / config.data.sequence_length);
   const std::int64_t there = loader->num_held_out_sequences();
   if (there == 0) return std::nullopt;
-  return std::make_optional<HeldOut>(rank, loader->held_out_batch(std::min(wanted, there)), teacher.get());
+  return std::make_optional<HeldOut>(rank, loader->held_out_batch(std::min(wanted, there)), teacher.get(),
+                                     tokenizer->vocabulary_size());
 }
 
 data::TokenBatch Session::step_samples(std::int64_t next_sample) const {

@@ -92,10 +92,12 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const data::To
       const Tensor hidden = models.teacher->forward(off, models.teacher->pass(batch)).hidden.value;
       teacher.emplace(hidden, models.teacher->head().value);
     }
-    const Var objective = core::head_loss(
-        tape, out.hidden, models.student.head(), batch.targets, models.objective, teacher ? &*teacher : nullptr,
-        *rank.comms().tensor,
-        {.weight = 1 / batch.global_targets, .vocabulary_offset = models.student.vocabulary_part().first}, result.head);
+    const Var objective = core::head_loss(tape, out.hidden, models.student.head(), batch.targets, models.objective,
+                                          teacher ? &*teacher : nullptr, *rank.comms().tensor,
+                                          {.weight = 1 / batch.global_targets,
+                                           .vocabulary_offset = models.student.vocabulary_part().first,
+                                           .valid_vocabulary = options.valid_vocabulary},
+                                          result.head);
     Var total = objective;
     for (const Var& term : {out.losses.balance, out.losses.z})
       if (term.value.defined()) total = core::add(tape, total, term);

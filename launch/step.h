@@ -27,7 +27,8 @@ struct StepOptions {
   nn::RouterLosses router_losses = {};
   bool recompute = false;
   bool delay_weight_parts = false;
-  nn::RoutingLog* routing = nullptr;  // choices to replay; recorded into where it lacks them
+  std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
+  nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
 };
 
 /// Sums and means over all ranks and micro-batches.

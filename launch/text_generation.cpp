@@ -18,6 +18,7 @@ std::string continue_prompt(const nn::Transformer& model, const Session& session
       {.max_tokens = config.max_tokens,
        .sampling =
            {.temperature = config.temperature, .top_k = config.top_k, .top_p = config.top_p, .seed = config.seed},
+       .valid_vocabulary = session.tokenizer->vocabulary_size(),
        .stop = {session.tokenizer->eos_id(), session.tokenizer->end_of_text_id()},
        .is_first_rank = !is_cut || session.rank.has_first_data()});
   data::StreamDecoder decoder(*session.tokenizer);

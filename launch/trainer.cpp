@@ -156,11 +156,14 @@ StepReport Trainer::step(bool dump) {
   const data::TokenBatch samples = session_.step_samples(position);
   report.times.text = lap(since);
   std::optional<GradientDump> gradients;
-  if (dump) gradients.emplace(session_.rank, *dump_, session_.student->config(), config, samples, parameters_);
+  if (dump)
+    gradients.emplace(session_.rank, *dump_, session_.student->config(), config, session_.tokenizer->vocabulary_size(),
+                      samples, parameters_);
   report.result = forward_backward(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
                                    {.micro_batches = config.batch.micro_batches,
                                     .router_losses = {config.moe_loss.balance_weight, config.moe_loss.z_weight},
-                                    .recompute = config.train.recompute},
+                                    .recompute = config.train.recompute,
+                                    .valid_vocabulary = session_.tokenizer->vocabulary_size()},
                                    sync_);
   report.times.passes = lap(since);
   report.step = steps_done_ + 1;

@@ -102,7 +102,9 @@ std::vector<std::int32_t> generate(const Transformer& model, std::span<const std
     std::int64_t token = 0;
     const auto index = static_cast<std::uint64_t>(prompt_size) + result.size();
     if (first) {
-      const std::vector<double> logits = logits_of_last_row(tape, model, hidden);
+      std::vector<double> logits = logits_of_last_row(tape, model, hidden);
+      if (options.valid_vocabulary >= 0 && options.valid_vocabulary < model.config().vocabulary)
+        logits.resize(static_cast<std::size_t>(options.valid_vocabulary));
       token = have_maximum(logits) ? sample(logits, options.sampling, index) : -1;
     }
     const auto next = static_cast<std::int32_t>(from_first_rank(model, first, {token})[0]);

@@ -31,6 +31,7 @@ std::int32_t sample(std::span<const double> logits, const SamplingOptions& optio
 struct GenerateOptions {
   std::int64_t max_tokens = 64;
   SamplingOptions sampling = {};
+  std::int64_t valid_vocabulary = -1;   // tokens from here on are padding, never chosen; -1: none is
   std::vector<std::int32_t> stop = {};  // a token that ends the text; it is not returned
   bool use_cache = true;
   bool is_first_rank = true;  // of the batch group

@@ -4,7 +4,7 @@
     python tests/golden/check_gradients.py DUMP.h5 --teacher T.gguf --alpha 0.1 --temperature 1    a distillation's
 
 DUMP.h5 holds /parameters/<path>, /gradients/<path> (layers/3/attention/q/weight), /tokens, /targets [B,S] (-1: no target),
-/positions, /documents [B,S], /loss/<term>, and on the root the attributes width num_layers num_heads num_kv_heads head_width
+/positions, /documents [B,S], /loss/<term>, and on the root the attributes valid_vocabulary width num_layers num_heads num_kv_heads head_width
 vocabulary experts_per_token num_experts norm_eps rope_base tied_head renormalise balance_weight z_weight. Terms: ce, balance, z
 unweighted (means over the MoE layers), kl a token without T^2, total = what the gradients are of:
 ce + balance_weight balance + z_weight z, with alpha ce + (1 - alpha) T^2 kl in place of ce when there is a teacher.
@@ -30,8 +30,9 @@ def distillation(teacher_path, output, parameters, config, batch):
     with torch.no_grad():
         final = forward(teacher, teacher_config, batch["tokens"], batch["positions"], batch["documents"]).final[valid]
         teacher_logits = head(teacher, teacher_config, final)
+    student_logits = head(parameters, config, output.final[valid])
     return lambda temperature: kl_divergence(
-        teacher_logits, head(parameters, config, output.final[valid]), temperature).mean()
+        teacher_logits[..., :student_logits.shape[-1]], student_logits, temperature).mean()
 
 
 def read_dump(path):

@@ -32,6 +32,7 @@ class Config:
     rope_base: float = 10000.0
     tied_head: bool = False
     renormalise: bool = True
+    valid_vocabulary: int = 0  # logits from here on are padding; 0: none is
 
 
 @dataclass
@@ -127,7 +128,8 @@ def forward(parameters, config, tokens, positions=None, documents=None):
 
 def head(parameters, config, final):
     """[...,C] -> logits [...,V]."""
-    return final @ parameters["embed.weight" if config.tied_head else "head.weight"].T
+    logits = final @ parameters["embed.weight" if config.tied_head else "head.weight"].T
+    return logits[..., :config.valid_vocabulary] if config.valid_vocabulary else logits
 
 
 def balance_loss(routing, config):
