@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -157,6 +158,28 @@ TEST_F(Generate, OtherRanksFailAsTheFirstDoes) {
   EXPECT_THAT([&] { follow({{5000, 10}}); }, ThrowsMessage<core::Error>(HasSubstr("prompt of 5000 tokens and 10")));
   EXPECT_THAT([&] { follow({{0, 10}}); }, ThrowsMessage<core::Error>(HasSubstr("no tokens")));
   EXPECT_THAT([&] { follow({{3, 4}, {6}, {-1}}); }, ThrowsMessage<core::Error>(HasSubstr("token 4 of the text")));
+}
+
+TEST(GeneratePadded, IsNeverChosen) {
+  Transformer model({.vocabulary = 40,
+                     .width = 8,
+                     .num_layers = 1,
+                     .num_heads = 2,
+                     .num_kv_heads = 1,
+                     .head_width = 4,
+                     .mlp_width = 8,
+                     .max_positions = 256,
+                     .moe = {}},
+                    {.memory = core::Memory::cpu(1), .frozen = true});
+  model.init_random(3);
+  const std::vector<std::int32_t> prompt{1, 2};
+  const auto greatest = [&](std::int64_t valid) {
+    const auto ids = generate(
+        model, prompt, {.max_tokens = 60, .sampling = {.temperature = 50}, .valid_vocabulary = valid, .stop = {}});
+    return *std::max_element(ids.begin(), ids.end());
+  };
+  EXPECT_GE(greatest(-1), 4);
+  EXPECT_LT(greatest(4), 4);
 }
 
 }  // namespace
