@@ -1,4 +1,5 @@
 // docs/config.md is what its script makes of the schema.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -23,7 +24,7 @@ std::string output_of(const std::string& command) {
 
 TEST(ConfigReference, IsWhatTheSchemaSays) {
   const auto docs = testing::source_folder() / "docs";
-  const std::string made = output_of("'" + (docs / "config_reference.sh").string() + "'");
+  const std::string made = output_of(fmt::format("'{}'", (docs / "config_reference.sh").string()));
   EXPECT_EQ(made, testing::read_file(docs / "config.md")) << "make it anew: docs/config_reference.sh > docs/config.md";
 }
 

@@ -19,7 +19,7 @@ data::Hdf5File dump_with_kl(const std::filesystem::path& file, double kl, bool h
                                  .targets = {2, -1},
                                  .positions = {0, 1},
                                  .documents = {0, 0}};
-  GradientDump dump(rank, file, {}, config, samples, {});
+  GradientDump dump(rank, file, {}, config, /*valid_vocabulary=*/3, samples, {});
   StepResult result;
   result.head.tokens = 1;
   result.head.kl = kl;
