@@ -25,7 +25,7 @@ TEST(OnFirstRank, MayTakeLongerThanTheDeadline) {
           std::this_thread::sleep_for(1500ms);
           ++worked;
         });
-        EXPECT_EQ(worked, 1);
+        EXPECT_GE(worked, 1);  // the first rank may be at the next already
         on_first_rank(rank, [&] { ++worked; });
         world.comm->barrier();
         EXPECT_EQ(worked, 2);

@@ -23,7 +23,8 @@ TerminalRun run_in_terminal(const std::string& command, int columns) {
   const pid_t child = ::forkpty(&terminal, nullptr, nullptr, &size);
   core::check(child >= 0, "no pseudo-terminal for: {}", command);
   if (child == 0) {
-    ::setenv("TERM", "xterm-256color", 0);
+    ::setenv("TERM", "xterm-256color", 1);  // whatever the tests themselves run in
+    ::unsetenv("NO_COLOR");
     ::execl("/bin/sh", "sh", "-c", command.c_str(), nullptr);
     ::_exit(127);
   }
