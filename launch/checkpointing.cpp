@@ -35,10 +35,20 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
   same("data.sequence_length", was.data.sequence_length, now.data.sequence_length);
   same("data.seed", was.data.seed, now.data.seed);
   same("data.held_out_fraction", was.data.held_out_fraction, now.data.held_out_fraction);
+  const auto weights = [](const RunConfig& config) {
+    std::vector<double> values;
+    for (const DataSourceConfig& source : sources_of(config.data)) values.push_back(source.weight);
+    return fmt::format("[{}]", fmt::join(values, ", "));
+  };
+  same("weights of data.sources", weights(was), weights(now));
   core::check(state.text.empty() || state.text == text,
               "{}: its run read a text of fingerprint {}, that of {} has {}: expected the same text, cut by the same "
               "tokenizer",
-              where, state.text, now.data.tokens.empty() ? "data.text" : "data.tokens", text);
+              where, state.text,
+              !now.data.sources.empty() ? "data.sources"
+              : now.data.tokens.empty() ? "data.text"
+                                        : "data.tokens",
+              text);
   std::vector<std::string> changed;
   const auto note = [&](const char* section, bool is_same) {
     if (!is_same) changed.emplace_back(section);

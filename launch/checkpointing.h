@@ -23,7 +23,7 @@ struct TrainerState {
   std::int64_t next_sample = 0;  // the loader's position
   std::int64_t tokens = 0;       // seen so far
   std::string run_config = {};   // resolved, textproto
-  std::string text = {};         // Loader::fingerprint, 16 hexadecimal digits; empty: not known
+  std::string text = {};         // Mixture::fingerprint, 16 hexadecimal digits; empty: not known
 };
 nlohmann::json to_json(const TrainerState& state);
 /// Throws, naming `where`, unless every field but `text` is there.

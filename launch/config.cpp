@@ -98,6 +98,17 @@ class Reader {
     section.reset();
     if (has(name)) (*this)(name, section.emplace());
   }
+  /// A list of sections; the places of section i are those of "name[i]".
+  template <class Section>
+  requires std::is_class_v<Section>
+  void operator()(const char* name, std::vector<Section>& sections) {
+    sections.clear();
+    for (int i = 0; i < reflection().FieldSize(message_, field(name)); ++i) {
+      Reader nested(reflection().GetRepeatedMessage(message_, field(name), i),
+                    fmt::format("{}{}[{}].", prefix_, name, i), parsed_);
+      fields(nested, sections.emplace_back());
+    }
+  }
 
  private:
   const google::protobuf::Reflection& reflection() const { return *message_.GetReflection(); }
@@ -150,6 +161,14 @@ class Writer {
   template <class Section>
   void operator()(const char* name, std::optional<Section>& section) {
     if (section) (*this)(name, *section);
+  }
+  template <class Section>
+  requires std::is_class_v<Section>
+  void operator()(const char* name, std::vector<Section>& sections) {
+    for (Section& section : sections) {
+      Writer nested(*reflection().AddMessage(&message_, field(name)));
+      fields(nested, section);
+    }
   }
 
  private:
@@ -217,12 +236,25 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
          fmt::format("{}{}", same, may_narrow ? ", or bfloat16" : ""));
 }
 
+void check_data_sources(const DataConfig& c, const ParsedConfig& parsed) {
+  if (!c.tokens.empty() && !c.text.empty())
+    fail_usage("{}: data.tokens and data.text are both given, expected one of them", parsed.place_of("data.tokens"));
+  if (!c.sources.empty() && (!c.tokens.empty() || !c.text.empty()))
+    fail_usage("{}: data.sources and data.{} are both given, expected one of them", parsed.place_of("data.sources"),
+               c.tokens.empty() ? "text" : "tokens");
+  for (std::size_t i = 0; i < c.sources.size(); ++i)
+    if (c.sources[i].tokens.empty() == c.sources[i].text.empty()) {
+      const std::string path = fmt::format("data.sources[{}]", i);
+      fail_usage("{}: {} has {} of tokens and text, expected one of them", parsed.place_of(path), path,
+                 c.sources[i].tokens.empty() ? "none" : "both");
+    }
+}
+
 void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.model) check_model(*config.model, parsed);
   if (config.student_init) check_student_init(*config.student_init, parsed);
   check_precision(config.precision, parsed);
-  if (!config.data.tokens.empty() && !config.data.text.empty())
-    fail_usage("{}: data.tokens and data.text are both given, expected one of them", parsed.place_of("data.tokens"));
+  check_data_sources(config.data, parsed);
 }
 
 std::string print(RunConfig config) {
@@ -235,11 +267,17 @@ std::string print(RunConfig config) {
 }
 
 void check_data(const RunConfig& config, std::string_view command) {
-  if (config.data.tokens.empty() && config.data.text.empty())
-    fail_usage("{}: neither data.text nor data.tokens is given, expected one of them", command);
+  if (sources_of(config.data).empty())
+    fail_usage("{}: none of data.text, data.tokens and data.sources is given, expected one of them", command);
 }
 
 }  // namespace
+
+std::vector<DataSourceConfig> sources_of(const DataConfig& data) {
+  if (!data.sources.empty()) return data.sources;
+  if (data.tokens.empty() && data.text.empty()) return {};
+  return {{.tokens = data.tokens, .text = data.text, .format = data.format, .field = data.field}};
+}
 
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets) {
   ParsedConfig parsed = parse_text(text, name);

@@ -59,6 +59,16 @@ struct StudentInitConfig {
   friend bool operator==(const StudentInitConfig&, const StudentInitConfig&) = default;
 };
 
+/// One of several texts.
+struct DataSourceConfig {
+  std::string tokens = {};  // as those of DataConfig
+  std::vector<std::string> text = {};
+  double weight = 1;  // of its samples among those of all sources
+  data::TextFormat format = data::TextFormat::Auto;
+  std::string field = "text";
+  friend bool operator==(const DataSourceConfig&, const DataSourceConfig&) = default;
+};
+
 struct DataConfig {
   std::string tokens;             // PREFIX of a token file, or empty
   std::vector<std::string> text;  // files and folders
@@ -68,7 +78,8 @@ struct DataConfig {
   double held_out_fraction = 0.05;
   std::uint64_t seed = 1;
   data::TextFormat format = data::TextFormat::Auto;
-  std::string field = "text";  // of JSON lines
+  std::string field = "text";             // of JSON lines
+  std::vector<DataSourceConfig> sources;  // instead of tokens or text
   friend bool operator==(const DataConfig&, const DataConfig&) = default;
 };
 
@@ -181,6 +192,9 @@ RunConfig load_config(const std::filesystem::path& path, const std::vector<std::
 
 /// As load_config, from text; `name` stands for the file in messages.
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets = {});
+
+/// data.sources, or the one source that data.tokens or data.text names; none where neither is given.
+std::vector<DataSourceConfig> sources_of(const DataConfig& data);
 
 /// Every field of the sections that are there, in text format.
 std::string to_textproto(const RunConfig& config);

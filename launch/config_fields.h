@@ -89,6 +89,15 @@ void fields(Io& io, StudentInitConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, DataSourceConfig& c) {
+  io("tokens", c.tokens);
+  io("text", c.text);
+  io("weight", c.weight, above(0));
+  io("format", c.format);
+  io("field", c.field);
+}
+
+template <class Io>
 void fields(Io& io, DataConfig& c) {
   io("tokens", c.tokens);
   io("text", c.text);
@@ -99,6 +108,7 @@ void fields(Io& io, DataConfig& c) {
   io("seed", c.seed);
   io("format", c.format);
   io("field", c.field);
+  io("sources", c.sources);
 }
 
 template <class Io>

@@ -66,7 +66,7 @@ std::string suggestion(const std::string& given, std::vector<std::string> names)
 void collect_paths(const Descriptor& type, const std::string& prefix, std::vector<std::string>& paths) {
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
-    if (field.message_type() != nullptr)
+    if (field.message_type() != nullptr && !field.is_repeated())
       collect_paths(*field.message_type(), prefix + field.name() + ".", paths);
     else
       paths.push_back(prefix + field.name());
@@ -91,6 +91,8 @@ std::string expected_of(const FieldDescriptor& field) {
       return "true or false";
     case FieldDescriptor::CPPTYPE_ENUM:
       return "one of " + enum_names(*field.enum_type());
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      return "{ field: value ... }";
     default:
       return "a string";
   }
@@ -145,9 +147,20 @@ void collect_places(const Message& message, const TextFormat::ParseInfoTree& tre
     if (at.line >= 0)
       parsed.places[prefix + field->name()] = fmt::format("{}:{}:{}", parsed.name, at.line + 1, at.column + 1);
     if (field->message_type() == nullptr) continue;
-    if (const auto* nested = tree.GetTreeForNested(field, -1))
-      collect_places(message.GetReflection()->GetMessage(message, field), *nested, prefix + field->name() + ".",
-                     parsed);
+    if (!field->is_repeated()) {
+      if (const auto* nested = tree.GetTreeForNested(field, -1))
+        collect_places(message.GetReflection()->GetMessage(message, field), *nested, prefix + field->name() + ".",
+                       parsed);
+      continue;
+    }
+    for (int i = 0; i < message.GetReflection()->FieldSize(message, field); ++i) {
+      const std::string element = fmt::format("{}{}[{}]", prefix, field->name(), i);
+      const TextFormat::ParseLocation start = tree.GetLocation(field, i);
+      if (start.line >= 0)
+        parsed.places[element] = fmt::format("{}:{}:{}", parsed.name, start.line + 1, start.column + 1);
+      if (const auto* nested = tree.GetTreeForNested(field, i))
+        collect_places(message.GetReflection()->GetRepeatedMessage(message, field, i), *nested, element + ".", parsed);
+    }
   }
 }
 
@@ -219,7 +232,9 @@ void apply_sets(ParsedConfig& parsed, const std::vector<std::string>& sets) {
     for (std::size_t start = 0; start <= path.size();) {
       const std::size_t end = std::min(path.find('.', start), path.size());
       if (field != nullptr)
-        message = field->message_type() != nullptr ? message->GetReflection()->MutableMessage(message, field) : nullptr;
+        message = field->message_type() != nullptr && !field->is_repeated()
+                      ? message->GetReflection()->MutableMessage(message, field)
+                      : nullptr;
       field = message != nullptr ? message->GetDescriptor()->FindFieldByName(path.substr(start, end - start)) : nullptr;
       if (field == nullptr) {
         std::vector<std::string> paths;
@@ -228,7 +243,7 @@ void apply_sets(ParsedConfig& parsed, const std::vector<std::string>& sets) {
       }
       start = end + 1;
     }
-    if (field->message_type() != nullptr) {
+    if (field->message_type() != nullptr && !field->is_repeated()) {
       std::vector<std::string> inner;
       collect_paths(*field->message_type(), path + ".", inner);
       fail_usage("--set {}: {} is a section, expected one of its fields: {}", set, path, fmt::join(inner, ", "));
@@ -238,11 +253,16 @@ void apply_sets(ParsedConfig& parsed, const std::vector<std::string>& sets) {
       set_value(*message, *field, set, value);
       continue;
     }
-    if (replaced.insert(path).second) message->GetReflection()->ClearField(message, field);
-    if (value.size() > 1 && value.front() == '[' && value.back() == ']')
-      for (const std::string& item : list_items(value)) set_value(*message, *field, set, item);
-    else
-      set_value(*message, *field, set, value);
+    if (replaced.insert(path).second) {
+      message->GetReflection()->ClearField(message, field);
+      std::erase_if(parsed.places, [&](const auto& place) { return place.first.starts_with(path + "["); });
+    }
+    const bool is_list = value.size() > 1 && value.front() == '[' && value.back() == ']';
+    for (const std::string& item : is_list ? list_items(value) : std::vector{value}) {
+      set_value(*message, *field, set, item);
+      parsed.places[fmt::format("{}[{}]", path, message->GetReflection()->FieldSize(*message, field) - 1)] =
+          parsed.places[path];
+    }
   }
 }
 

@@ -132,7 +132,7 @@ int run_eval(const EvalOptions& options) {
     std::optional<HeldOut> held_out = session.held_out();
     if (!held_out)
       core::fail_usage("eval: the {} held-out documents do not fill one sequence of {} tokens",
-                       session.loader->held_out_documents().size(), config.data.sequence_length);
+                       session.text->num_held_out_documents(), config.data.sequence_length);
     const Evaluation result = held_out->evaluate(*session.student);
     if (!rank.is_first()) return;
     fmt::print("{}", to_text(result, source.reader == nullptr ? "at the start" : fmt::format("step {}", source.step)));

@@ -59,11 +59,24 @@ void Session::choose_tokenizer() {
 }
 
 void Session::open_text(const Log& log) {
-  const auto file = std::make_shared<data::TokenFile>(token_prefix(rank, config.data, *tokenizer, log));
-  loader = std::make_unique<data::Loader>(file, data::LoaderOptions{.sequence_length = config.data.sequence_length,
-                                                                    .vocabulary = tokenizer->vocabulary_size(),
-                                                                    .seed = config.data.seed,
-                                                                    .held_out = config.data.held_out_fraction});
+  std::vector<data::MixtureSource> sources;
+  for (const DataSourceConfig& source : sources_of(config.data)) {
+    const std::string prefix = token_prefix(rank, source, config.data.cache_dir, *tokenizer, log);
+    sources.push_back({std::make_shared<data::TokenFile>(prefix), source.weight});
+  }
+  text = std::make_unique<data::Mixture>(sources, data::LoaderOptions{.sequence_length = config.data.sequence_length,
+                                                                      .vocabulary = tokenizer->vocabulary_size(),
+                                                                      .seed = config.data.seed,
+                                                                      .held_out = config.data.held_out_fraction});
+  if (sources.size() == 1) return;
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const data::Loader& loader = text->sources()[i];
+    log->info("source {}: {}, {:.4f} of the samples, {} tokens an epoch", i, sources[i].file->prefix(),
+              text->schedule().share(i), loader.tokens_per_epoch());
+    if (loader.num_held_out_sequences() == 0 && config.data.held_out_fraction > 0)
+      log->warn("source {}: its {} held-out documents do not fill one sequence of {} tokens: it is not evaluated", i,
+                loader.held_out_documents().size(), config.data.sequence_length);
+  }
 }
 
 nn::ModelConfig Session::student_architecture() const {
@@ -122,7 +135,7 @@ void Session::start_student() {
   } else {
     const std::int64_t s = config.data.sequence_length;
     const std::int64_t count = std::max<std::int64_t>(1, init.calibration_tokens / s);
-    const data::TokenBatch calibration = loader->fetch(0, count);
+    const data::TokenBatch calibration = text->fetch(0, count);
     const core::Slice mine = core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
     start.influence = nn::block_influence(*teacher, make_batch(rank.memory(), calibration, mine.first, mine.count),
                                           *rank.comms().batch);
@@ -145,14 +158,14 @@ void Session::start_student() {
 
 std::optional<HeldOut> Session::held_out() {
   const std::int64_t wanted = std::max<std::int64_t>(1, config.train.eval_tokens / config.data.sequence_length);
-  const std::int64_t there = loader->num_held_out_sequences();
+  const std::int64_t there = text->num_held_out_sequences();
   if (there == 0) return std::nullopt;
-  return std::make_optional<HeldOut>(rank, loader->held_out_batch(std::min(wanted, there)), teacher.get(),
+  return std::make_optional<HeldOut>(rank, text->held_out_batch(std::min(wanted, there)), teacher.get(),
                                      tokenizer->vocabulary_size());
 }
 
 data::TokenBatch Session::step_samples(std::int64_t next_sample) const {
-  return loader->fetch(next_sample, config.batch.sequences_per_step);
+  return text->fetch(next_sample, config.batch.sequences_per_step);
 }
 
 }  // namespace limbeck::launch

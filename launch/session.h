@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "core/nn/transformer.h"
-#include "data/loader.h"
+#include "data/mixture.h"
 #include "data/tokenizer.h"
 #include "launch/config.h"
 #include "launch/evaluation.h"
@@ -44,7 +44,7 @@ class Session {
   Rank& rank;
   RunConfig config;
   std::shared_ptr<const data::Tokenizer> tokenizer;
-  std::unique_ptr<data::Loader> loader;
+  std::unique_ptr<data::Mixture> text;
   std::unique_ptr<nn::Transformer> teacher;  // null without distillation
   std::unique_ptr<nn::Transformer> student;
   StudentStart start;

@@ -14,13 +14,13 @@ namespace {
 namespace fs = std::filesystem;
 
 /// A name for what these files, cut into tokens by this tokenizer, give.
-std::string cache_name(const std::vector<std::string>& files, const DataConfig& config,
+std::string cache_name(const std::vector<std::string>& files, const DataSourceConfig& source,
                        const data::Tokenizer& tokenizer) {
   std::uint64_t h = core::hash_name(tokenizer.to_json());
   for (const std::string& file : files) {
     const auto time = fs::last_write_time(file).time_since_epoch().count();
     h = core::hash_name(fmt::format("{}\n{}\n{}\n", fs::absolute(file).string(), fs::file_size(file), time), h);
-    if (data::is_json_lines(file, config.format)) h = core::hash_name(config.field + "\n", h);
+    if (data::is_json_lines(file, source.format)) h = core::hash_name(source.field + "\n", h);
   }
   return fmt::format("{:016x}", h);
 }
@@ -49,18 +49,19 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
     log->warn("{} ill-formed UTF-8 sequences became U+FFFD", counts.encode.repaired_sequences);
 }
 
-std::string token_prefix(Rank& rank, const DataConfig& config, const data::Tokenizer& tokenizer, const Log& log) {
-  if (!config.tokens.empty()) return config.tokens;
+std::string token_prefix(Rank& rank, const DataSourceConfig& source, const fs::path& cache_dir,
+                         const data::Tokenizer& tokenizer, const Log& log) {
+  if (!source.tokens.empty()) return source.tokens;
   std::string prefix;
   on_first_rank(rank, [&] {
-    const std::vector<std::string> files = data::list_text_files(config.text);
-    prefix = (fs::path(config.cache_dir) / cache_name(files, config, tokenizer)).string();
+    const std::vector<std::string> files = data::list_text_files(source.text);
+    prefix = (cache_dir / cache_name(files, source, tokenizer)).string();
     if (fs::exists(prefix + ".idx") && fs::exists(prefix + ".bin")) return;
     log->info("tokenizing {} files to {}", files.size(), prefix);
     data::TokenizeOptions options;
     options.threads = threads_of_rank(0);
-    options.format = config.format;
-    options.field = config.field;
+    options.format = source.format;
+    options.field = source.field;
     options.only_if_missing = true;  // another run may be making it
     tokenize(files, tokenizer, prefix, options, log);
   });

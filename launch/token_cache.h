@@ -2,9 +2,10 @@
 // made from its text at first use.
 //
 //     tokenize({"articles"}, *tokenizer, "tokens/articles", {.threads = 8}, log);
-//     data::TokenFile file(token_prefix(rank, config.data, *tokenizer, log));
+//     data::TokenFile file(token_prefix(rank, source, config.data.cache_dir, *tokenizer, log));
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,9 @@ namespace limbeck::launch {
 void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& tokenizer, const std::string& prefix,
               data::TokenizeOptions options, const Log& log);
 
-/// Collective: the PREFIX of PREFIX.bin and PREFIX.idx. Text is tokenized by the first rank into data.cache_dir, under
-/// a name that depends on the files' paths, sizes and times and on the tokenizer, and is found there again.
-std::string token_prefix(Rank& rank, const DataConfig& config, const data::Tokenizer& tokenizer, const Log& log);
+/// Collective: the PREFIX of PREFIX.bin and PREFIX.idx. Text is tokenized by the first rank into `cache_dir`, under a
+/// name that depends on the files' paths, sizes and times and on the tokenizer, and is found there again.
+std::string token_prefix(Rank& rank, const DataSourceConfig& source, const std::filesystem::path& cache_dir,
+                         const data::Tokenizer& tokenizer, const Log& log);
 
 }  // namespace limbeck::launch

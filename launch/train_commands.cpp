@@ -36,8 +36,8 @@ void say_what_runs(const Log& log, const Session& session, const Rank& rank) {
               session.teacher->config().num_layers);
   log->info("student: {:.1f}M parameters, {:.1f}M active, {} layers", million(student.total), million(student.active),
             session.student->config().num_layers);
-  log->info("text: {} training tokens in {} documents; {} rank{}, layout {}", session.loader->tokens_per_epoch(),
-            session.loader->train_documents().size(), rank.world().size(), rank.world().size() == 1 ? "" : "s",
+  log->info("text: {} training tokens in {} documents; {} rank{}, layout {}", session.text->tokens_per_epoch(),
+            session.text->num_train_documents(), rank.world().size(), rank.world().size() == 1 ? "" : "s",
             session.config.parallel.layout.empty() ? "dp" : session.config.parallel.layout);
 }
 
@@ -50,7 +50,7 @@ std::int64_t greatest_peak_memory(Rank& rank) {
 
 /// Of the teacher's vocabulary, which may be larger than the tokenizer's.
 std::vector<std::int64_t> unigram_counts(const Session& session) {
-  std::vector<std::int64_t> counts = session.loader->unigram_counts();
+  std::vector<std::int64_t> counts = session.text->unigram_counts();
   counts.resize(static_cast<std::size_t>(session.teacher->config().vocabulary), 0);
   return counts;
 }
@@ -101,9 +101,9 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   log->debug("models, tokenizer and text are open after {:.2f} s", seconds());
   say_what_runs(log, session, rank);
   std::optional<HeldOut> held_out = session.held_out();
-  const std::string too_short = fmt::format(
-      "the {} held-out documents do not fill one sequence of {} tokens (data.held_out_fraction is {})",
-      session.loader->held_out_documents().size(), config.data.sequence_length, config.data.held_out_fraction);
+  const std::string too_short =
+      fmt::format("the {} held-out documents do not fill one sequence of {} tokens (data.held_out_fraction is {})",
+                  session.text->num_held_out_documents(), config.data.sequence_length, config.data.held_out_fraction);
   if (!held_out && distils) core::fail_usage("{}", too_short);
   if (!held_out) log->warn("{}: nothing is evaluated", too_short);
   log->debug("the held-out sample is prepared after {:.2f} s", seconds());

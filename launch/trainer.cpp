@@ -72,7 +72,7 @@ Trainer::Trainer(Session& session, const RunDirectory& directory, Log log, HeldO
       log_(std::move(log)),
       held_out_(held_out),
       objective_(make_objective(session.config, session.teacher != nullptr)),
-      text_(fmt::format("{:016x}", session.loader->fingerprint())),
+      text_(fmt::format("{:016x}", session.text->fingerprint())),
       parameters_(session.student->parameters()),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
             bucket_bytes(session.config.parallel)),

@@ -97,6 +97,24 @@ void expect_every_field_is_set(const google::protobuf::Message& message, const s
   }
 }
 
+TEST(Config, TextIsOneSourceOrSeveral) {
+  const auto sources = [](const std::string& data) {
+    return sources_of(parse_config("data { " + data + " }", "x").data);
+  };
+  EXPECT_TRUE(sources("").empty());
+  ASSERT_EQ(sources("text: 'a' text: 'b' format: PLAIN field: 'f'").size(), 1U);
+  EXPECT_EQ(sources("text: 'a' text: 'b' format: PLAIN field: 'f'")[0],
+            (DataSourceConfig{.text = {"a", "b"}, .format = data::TextFormat::Plain, .field = "f"}));
+  EXPECT_EQ(sources("tokens: 'a'")[0], (DataSourceConfig{.tokens = "a"}));
+  const auto two = sources("sources { tokens: 'a' weight: 0.3 } sources { text: 'b' format: JSON_LINES field: 'f' }");
+  ASSERT_EQ(two.size(), 2U);
+  EXPECT_EQ(two[0], (DataSourceConfig{.tokens = "a", .weight = 0.3}));
+  EXPECT_EQ(two[1], (DataSourceConfig{.text = {"b"}, .format = data::TextFormat::JsonLines, .field = "f"}));
+  const RunConfig c =
+      parse_config("data { sources { tokens: 'a' weight: 0.3 } sources { text: 'b' field: 'f' } }", "x");
+  EXPECT_EQ(parse_config(to_textproto(c), "y"), c);
+}
+
 TEST(Config, EveryFieldOfTheSchemaIsBound) {
   config::Config message;
   ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(defaults_as_textproto(), &message));
@@ -155,6 +173,16 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
        "run.textproto:1:36: ", "expected a multiple of slices = 3"},
       {"student_init { upcycle { experts_per_token: 9 } }", "run.textproto:1:26: ", "expected 1 to experts = 8"},
       {"data { tokens: \"a\" text: \"b\" }", "run.textproto:1:8: ", "both given"},
+      {"data { text: \"a\"\n sources { text: \"b\" } }",
+       "run.textproto:2:2: ", "data.sources and data.text are both given"},
+      {"data { sources { text: \"a\" }\n sources { weight: 2 } }",
+       "run.textproto:2:2: ", "data.sources[1] has none of tokens and text, expected one of them"},
+      {"data { sources { text: \"a\" tokens: \"b\" } }",
+       "run.textproto:1:8: ", "data.sources[0] has both of tokens and"},
+      {"data { sources { text: \"a\" }\n sources { text: \"b\"\n weight: 0 } }",
+       "run.textproto:3:2: ", "data.sources[1].weight is 0, expected a number above 0"},
+      {"data { sources { text: \"a\" wieght: 1 } }", "run.textproto:1:28: ", "no field wieght, did you mean weight"},
+      {"data { format: CSV }", "run.textproto:1:20: ", "CSV"},
   };
   for (const Case& c : cases)
     EXPECT_THAT(error_of(c.text), AllOf(::testing::StartsWith(c.place), HasSubstr(c.expected))) << c.text;

@@ -40,6 +40,41 @@ TEST(TextCommands, JsonLinesBecomeTokensAndAreTrainedOn) {
   EXPECT_EQ(metrics, train("tokens", "--set data.text=[] --set data.tokens=tokens/a"));
 }
 
+TEST(TextCommands, AMixtureIsTrainedOnAndResumed) {
+  const RunFolder folder("mixture");
+  std::string lines;
+  for (int i = 0; i < 60; ++i) lines += "{\"body\": \"" + std::string(60, static_cast<char>('A' + i % 26)) + "\"}\n";
+  folder.write("a.jsonl", lines);
+  const std::string how =
+      "tiny.textproto --set data.text=[] --set 'data.sources={ text: \"a.jsonl\" field: \"body\" weight: 0.25 }' "
+      "--set 'data.sources={ text: \"text\" weight: 0.75 }' --set train.steps=8 ";
+  const auto run = [&](const std::string& arguments, int ranks = 1) {
+    const Outcome outcome = folder.limbeck("train " + how + arguments, ranks);
+    EXPECT_EQ(outcome.code, 0) << outcome.output;
+    return outcome.output;
+  };
+  const std::string output = run("--out runs/whole");
+  EXPECT_THAT(output, HasSubstr("0.2500 of the samples"));
+  EXPECT_THAT(output, HasSubstr("0.7500 of the samples"));
+  EXPECT_THAT(folder.read("runs/whole/config.textproto"), HasSubstr("weight: 0.25"));
+  run("--out runs/parts --steps 3", 2);
+  run("--out runs/parts --resume --steps 5", 2);
+  run("--out runs/parts --resume", 2);
+  const auto whole = folder.metrics("runs/whole");
+  const auto parts = folder.metrics("runs/parts");
+  ASSERT_THAT(whole, SizeIs(8));
+  ASSERT_THAT(parts, SizeIs(8));
+  for (std::size_t i = 0; i < 8; ++i)
+    EXPECT_NEAR(whole[i]["ce"].get<double>(), parts[i]["ce"].get<double>(), 1e-4) << i;
+
+  Outcome outcome =
+      folder.limbeck("train " + how + "--set 'data.sources={ text: \"text\" }' --out runs/parts --resume");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("weights of data.sources = [0.25, 0.75], the config says [0.25, 0.75, 1]"));
+  outcome = folder.limbeck("eval runs/whole");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+}
+
 TEST(TextCommands, BadTextIsOneLine) {
   const RunFolder folder("bad_text");
   folder.write("a.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
