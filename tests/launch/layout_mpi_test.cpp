@@ -8,22 +8,31 @@
 namespace limbeck::testing {
 namespace {
 
+// Fewer than threads run, for what is different here is how values travel; and little is sent in few operations, each
+// of which waits for its turn on a busy machine with fewer cores than ranks.
 TEST(MpiLayouts, GradientsAreThoseOfPyTorch) {
-  const int size = the_world()->size();
-  const std::map<int, std::vector<std::string>> layouts_of_size = {
-      {1, {"dp1"}},
-      {2, {"dp2", "ep2", "tp2", "tp2ep2", "tp2etp2"}},
-      {4, {"dp4", "dp2ep2", "ep4", "tp4", "tp2ep2", "tp2dp2", "tp2etp2", "ep2etp2"}}};
-  const std::vector<std::string>& layouts = layouts_of_size.at(size);
-  // Fewer than threads run: what is different here is how values travel.
-  const auto f32 = core::DType::F32, f64 = core::DType::F64;
-  for (const std::string& layout : layouts) {
+  struct Layout {
+    const char* name;
+    bool cuts_dense;  // else what is dense travels as in dp
+  };
+  const std::map<int, std::vector<Layout>> layouts_of_size = {
+      {1, {{"dp1", true}}},
+      {2, {{"dp2", true}, {"ep2", false}, {"tp2", true}, {"tp2ep2", false}, {"tp2etp2", false}}},
+      {4,
+       {{"dp4", true},
+        {"dp2ep2", false},
+        {"ep4", false},
+        {"tp4", true},
+        {"tp2ep2", false},
+        {"tp2dp2", true},
+        {"tp2etp2", false},
+        {"ep2etp2", false}}}};
+  constexpr std::int64_t bucket_bytes = 1 << 15;
+  for (const auto& [layout, cuts_dense] : layouts_of_size.at(the_world()->size())) {
+    SCOPED_TRACE(layout);
     launch::Rank rank(the_world(), layout, 1);
-    for (const auto& [file, dtype, micro_batches] : std::vector<std::tuple<std::string, core::DType, std::int64_t>>{
-             {"dense_uneven.h5", f64, 3}, {"moe.h5", f64, 1}, {"moe_idle_expert.h5", f32, 3}}) {
-      SCOPED_TRACE(fmt::format("{} {} {}", layout, file, dtype));
-      expect_golden(rank, file, dtype, {.micro_batches = micro_batches});
-    }
+    expect_golden(rank, "moe_idle_expert.h5", core::DType::F32, {.micro_batches = 2}, bucket_bytes);
+    if (cuts_dense) expect_golden(rank, "dense_uneven.h5", core::DType::F64, {.micro_batches = 2}, bucket_bytes);
   }
 }
 

@@ -40,12 +40,13 @@ struct Gradients {
 /// Checks this rank's loss and gradients against PyTorch's (1e-5 in float32 under the reference's routing; 1e-7 in
 /// float64, with which the golden gradients are stored) and, in float64 with free routing, against `one_rank` (1e-11).
 inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file, core::DType dtype,
-                                    launch::StepOptions options, const Gradients* one_rank) {
+                                    launch::StepOptions options, const Gradients* one_rank,
+                                    std::int64_t bucket_bytes = 4096) {
   const GoldenModel golden(file);
   const bool is_double = dtype == core::DType::F64;
   nn::Transformer model(golden.config(), rank.sharded(dtype));
   model.load(golden.parameters());
-  parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype, 4096);
+  parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype, bucket_bytes);
   const optim::LanguageModelling objective;
   nn::RoutingLog reference = reference_routing(golden);
   if (!is_double) options.routing = &reference;
@@ -71,10 +72,10 @@ inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file,
 
 /// The same on every rank of a layout; the reference is a run of one rank with one micro-batch and nothing recomputed.
 inline void expect_golden(launch::Rank& rank, const std::string& file, core::DType dtype,
-                          const launch::StepOptions& options = {}) {
+                          const launch::StepOptions& options = {}, std::int64_t bucket_bytes = 4096) {
   launch::Rank alone(parallel::ThreadWorld(1).comm(0), "dp1", 1);
   const Gradients reference = check_gradients_of(alone, file, dtype, {}, nullptr);
-  check_gradients_of(rank, file, dtype, options, &reference);
+  check_gradients_of(rank, file, dtype, options, &reference, bucket_bytes);
 }
 
 /// Every golden model, with 1 and 3 micro-batches.

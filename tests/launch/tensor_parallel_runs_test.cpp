@@ -1,0 +1,121 @@
+// Whole runs under tensor parallelism and what they leave behind: checkpoints, dumps of gradients and exported models
+// are those of one rank. In float64, so that no near-tie of a router can hide or make a difference; with three
+// key/value heads and a vocabulary that two ranks share unevenly.
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <sstream>
+
+#include "data/hdf5_file.h"
+#include "data/safetensors.h"
+#include "tests/support/run_limbeck.h"
+
+namespace limbeck {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Outcome;
+using testing::RunFolder;
+
+constexpr const char* dense = "num_experts=0 mlp_width=45";
+constexpr const char* experts = "num_experts=4";
+constexpr const char* mixed = "num_experts=4 dense_layers=[0] mlp_width=45";
+
+/// Trains into `run` until `steps` under `layout`, whose last character is its number of ranks.
+void train(const RunFolder& folder, const std::string& feed_forward, const std::string& run, int steps,
+           const std::string& layout, const std::string& options = "") {
+  std::string settings = " --set model.num_heads=6 --set model.num_kv_heads=3 --set model.head_width=8";
+  std::istringstream words(feed_forward);
+  for (std::string word; words >> word;)
+    settings += fmt::format(" --set model.{}{}", word.starts_with("mlp") ? "" : "moe.", word);
+  for (const char* role : {"compute", "master", "gradient", "reduction", "frozen_storage"})
+    settings += fmt::format(" --set precision.{}=FLOAT64", role);
+  const Outcome outcome =
+      folder.limbeck(fmt::format("train tiny.textproto --steps {} --out {} --set parallel.layout={}{} {}", steps, run,
+                                 layout, settings, options),
+                     layout.back() - '0');
+  ASSERT_EQ(outcome.code, 0) << outcome.output;
+}
+
+/// Dumps and exports of a run under tensor parallelism against those of one rank.
+void expect_files_of_one_rank(const std::string& feed_forward) {
+  const RunFolder folder("tensor_files");
+  const fs::path at = folder.path();
+  for (const char* layout : {"dp1", "tp2"}) {
+    train(folder, feed_forward, layout, 3, layout, fmt::format("--dump-gradients {}.h5", layout));
+    const Outcome convert = folder.limbeck(fmt::format("convert {0} {0}_hf --dtype float32", layout));
+    ASSERT_EQ(convert.code, 0) << convert.output;
+  }
+
+  const auto memory = core::Memory::cpu(1);
+  const data::Hdf5File one = data::Hdf5File::open(at / "dp1.h5");
+  const data::Hdf5File cut = data::Hdf5File::open(at / "tp2.h5");
+  ASSERT_EQ(cut.datasets(), one.datasets());
+  const auto values = [&](const data::Hdf5File& file, const std::string& path) {
+    return core::host_values<double>(file.read_dataset(path, memory, core::DType::F64));
+  };
+  double greatest_gradient = 0;
+  for (const std::string& path : one.datasets())
+    if (path.starts_with("/gradients/"))
+      for (const double g : values(one, path)) greatest_gradient = std::max(greatest_gradient, std::abs(g));
+  ASSERT_GT(greatest_gradient, 0);
+  for (const std::string& path : one.datasets()) {
+    const std::vector<double> expected = values(one, path), actual = values(cut, path);
+    ASSERT_EQ(actual.size(), expected.size()) << path;
+    double scale = path.starts_with("/gradients/") ? greatest_gradient / 100 : 0, worst = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      scale = std::max(scale, std::abs(expected[i]));
+      worst = std::max(worst, std::abs(actual[i] - expected[i]));
+    }
+    EXPECT_LE(worst, 1e-9 * scale) << path;
+  }
+
+  const data::SafetensorsFile exported(at / "tp2_hf/model.safetensors");
+  const data::SafetensorsFile reference(at / "dp1_hf/model.safetensors");
+  ASSERT_EQ(exported.tensors().size(), reference.tensors().size());
+  for (const auto& [name, tensor] : reference.tensors()) {
+    ASSERT_TRUE(exported.tensors().contains(name)) << name;
+    const data::SafetensorsEntry& other = exported.tensors().at(name);
+    ASSERT_EQ(other.shape, tensor.shape) << name;
+    const auto n = static_cast<std::size_t>(tensor.shape.numel());
+    std::vector<double> expected(n), actual(n);
+    data::SafetensorsFile::read(tensor, 0, tensor.shape.numel(), core::DType::F64,
+                                reinterpret_cast<std::byte*>(expected.data()));
+    data::SafetensorsFile::read(other, 0, other.shape.numel(), core::DType::F64,
+                                reinterpret_cast<std::byte*>(actual.data()));
+    for (std::size_t i = 0; i < n; ++i)
+      ASSERT_NEAR(actual[i], expected[i], 1e-6 * std::abs(expected[i]) + 1e-9) << name;
+  }
+}
+
+TEST(EndToEnd, ATensorParallelDenseRunDumpsAndExportsWhatOneRankDoes) { expect_files_of_one_rank(dense); }
+TEST(EndToEnd, ATensorParallelRunWithExpertsDumpsAndExportsWhatOneRankDoes) { expect_files_of_one_rank(experts); }
+
+TEST(EndToEnd, CheckpointsGoFromTensorParallelismToAnyLayoutAndBack) {
+  const RunFolder folder("tensor_reshard");
+  for (const char* layout : {"dp1", "tp2", "dp2"}) train(folder, mixed, layout, 4, layout);
+  const std::vector<std::pair<std::string, std::string>> ways = {
+      {"tp2", "dp1"}, {"tp2", "dp2"}, {"dp1", "tp2"}, {"dp2", "tp2"}};
+  for (const auto& [from, to] : ways) {
+    const std::string run = fmt::format("{}_{}", from, to);
+    fs::copy(folder.path() / from, folder.path() / run, fs::copy_options::recursive);
+    train(folder, mixed, run, 7, to, "--resume");
+  }
+  train(folder, mixed, "dp1", 7, "dp1", "--resume");
+  const auto expected = folder.metrics("dp1");
+  ASSERT_EQ(expected.size(), 7U);
+  for (const auto& [from, to] : ways) {
+    const auto actual = folder.metrics(fmt::format("{}_{}", from, to));
+    ASSERT_EQ(actual.size(), 7U);
+    for (std::size_t i = 0; i < 7; ++i)
+      for (const char* field : {"loss", "grad_norm"}) {
+        const double value = expected[i][field];
+        EXPECT_NEAR(actual[i][field].get<double>(), value, 1e-8 * value)
+            << field << " at step " << i + 1 << ", saved under " << from << ", continued under " << to;
+      }
+  }
+}
+
+}  // namespace
+}  // namespace limbeck
