@@ -1,5 +1,7 @@
 #include "core/recompute.h"
 
+#include <algorithm>
+
 namespace limbeck::core {
 namespace {
 
@@ -18,6 +20,7 @@ std::vector<Var> recompute(Tape& tape, const std::vector<Var>& inputs, const Blo
   // A block inside a block that runs again: its uses are counted, and its first pass is a replay too.
   Tape counting = tape.is_replay() ? Tape(tape, Tape::Mode::Count) : Tape(Tape::Mode::Count);
   std::vector<Var> outputs = block(counting, detached(inputs));
+  if (std::ranges::none_of(outputs, [](const Var& v) { return v.slot != nullptr; })) return outputs;
   std::vector<SlotPtr> input_slots;
   for (const Var& v : inputs) input_slots.push_back(v.slot && !v.slot->parameter ? v.slot : nullptr);
   for (Var& v : outputs)

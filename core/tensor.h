@@ -107,10 +107,12 @@ class Tensor {
 
 inline Tensor empty_like(const Tensor& t) { return Tensor::empty(t.memory(), t.dtype(), t.shape()); }
 inline Tensor zeros_like(const Tensor& t) { return Tensor::zeros(t.memory(), t.dtype(), t.shape()); }
-/// Memory, dtype and shape of t without its elements: what a backward step keeps of a value that it does not read.
-inline Tensor outline(const Tensor& t) {
-  return {std::make_shared<Storage>(t.memory(), t.bytes(), nullptr, nullptr), 0, t.dtype(), t.shape()};
+/// Memory and shape of t, its dtype or another, without its elements: what a backward step keeps of a value that it
+/// does not read.
+inline Tensor outline(const Tensor& t, DType dtype) {
+  return {std::make_shared<Storage>(t.memory(), bytes_of(dtype, t.numel()), nullptr, nullptr), 0, dtype, t.shape()};
 }
+inline Tensor outline(const Tensor& t) { return outline(t, t.dtype()); }
 
 /// Calls f with the device tag that the tensor's kernels are overloaded on.
 template <class F>

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
@@ -18,5 +19,8 @@ void add(const Cpu& cpu, const T* a, const T* b, T* y, std::int64_t n);
 /// y[i] = factor * x[i]; y may be x.
 template <class T>
 void scale(const Cpu& cpu, const T* x, T factor, T* y, std::int64_t n);
+
+/// y[i] = x[i] rounded to nearest, ties to even.
+void round_to_bf16(const Cpu& cpu, const float* x, bf16* y, std::int64_t n);
 
 }  // namespace limbeck::kernels

@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
@@ -19,11 +20,18 @@ namespace limbeck::kernels {
 template <class T>
 void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                     const std::int64_t* offsets, const T* rows, const T* weight, T beta, T* y);
+/// The same with a weight in bfloat16 storage, which is widened to T by tiles.
+template <class T>
+void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+                    const std::int64_t* offsets, const T* rows, const bf16* weight, T beta, T* y);
 
 /// dy [R,out], weight [experts,out,in], drows [R,in] = dy W + beta drows.
 template <class T>
 void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                           const std::int64_t* offsets, const T* dy, const T* weight, T beta, T* drows);
+template <class T>
+void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+                          const std::int64_t* offsets, const T* dy, const bf16* weight, T beta, T* drows);
 
 /// dy [R,out], rows [R,in], dweight [experts,out,in] = dy^T rows + beta dweight.
 template <class T>

@@ -128,19 +128,26 @@ void Transformer::init_random(std::uint64_t seed) {
     const double deviation = to_residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : 0.02;
     const core::RandomStream random(seed, 0, p.name);
     const bool is_norm = p.global_shape.rank() == 1;
-    core::dispatch_float("init_random", p.value.dtype(), [&]<class T>() {
-      T* value = p.value.mutable_data<T>();
+    const bool is_narrow = p.value.dtype() == DType::BF16;
+    Tensor values = is_narrow ? Tensor::empty(options_.memory, DType::F32, p.value.shape()) : p.value;
+    core::dispatch_float("init_random", values.dtype(), [&]<class T>() {
+      T* value = values.mutable_data<T>();
       core::for_each_element(p, [&](std::int64_t local, std::int64_t global) {
         value[local] = is_norm ? T{1} : static_cast<T>(deviation * random.normal(static_cast<std::uint64_t>(global)));
       });
     });
+    if (is_narrow) p.value.copy_from(values.to(DType::BF16));
   }
 }
 
 void Transformer::load(const core::StateReader& reader) {
   for (Parameter& p : parameters_) {
-    core::StateEntry entry = p.entry(p.value);
+    // What cuts and scales the weights of a teacher (student_init.h) does so in float32.
+    const bool is_widened = p.value.dtype() == DType::BF16 && !options_.frozen;
+    core::StateEntry entry =
+        p.entry(is_widened ? Tensor::empty(options_.memory, DType::F32, p.value.shape()) : p.value);
     reader.read(p.name, entry);
+    if (is_widened) p.value.copy_from(entry.tensor.to(DType::BF16));
   }
 }
 

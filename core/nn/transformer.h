@@ -27,7 +27,7 @@ using PlacementRule = std::function<void(Parameter&, const core::Cut&)>;
 
 struct ModelOptions {
   MemoryPtr memory;
-  core::DType dtype = core::DType::F32;  // of the values; BF16 only for frozen weights, which products widen
+  core::DType dtype = core::DType::F32;  // of the values; BF16 (matrices alone): products widen them to F32
   bool frozen = false;
   Communicators comms = single_communicators();
   PlacementRule place = {};  // none: this rank holds everything

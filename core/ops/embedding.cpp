@@ -12,7 +12,6 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const Vocabul
   const std::int64_t vocabulary = part.total < 0 ? rows : part.total;
   const std::int64_t offset = part.first;
   const DType stored = weight.value.dtype();
-  check(stored != DType::BF16 || !weight.slot, "embedding: a bfloat16 weight has no gradient, expected it frozen");
   on_device(tokens, [&](const auto& device) {
     const auto* id = tokens.data<std::int32_t>();
     const std::int64_t bad = kernels::first_outside(device, id, count, vocabulary);
@@ -35,7 +34,7 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const Vocabul
 
   Tape::Step step{"embedding", {}, {}, {weight.slot}};
   step.weight_part = [=, slot = out.slot, like = outline(out.value), to = weight.slot, id = Saved(tokens),
-                      table = outline(weight.value)] {
+                      table = outline(weight.value, out.value.dtype())] {
     const Tensor dy = gradient(slot, like);
     GradientTarget dweight = open_gradient(to, table);
     if (dweight.beta == 0) dweight.tensor.fill_zero();

@@ -3,14 +3,26 @@
 #include "kernels/grouped_matmul.h"
 
 namespace limbeck::core {
+namespace {
+
+/// f(the values): T's, or bfloat16.
+template <class T, class F>
+void with_weight(const Tensor& weight, F&& f) {
+  if (weight.dtype() == DType::BF16)
+    f(weight.data<bf16>());
+  else
+    f(weight.data<T>());
+}
+
+}  // namespace
 
 // R is an upper bound: rows that belong to no expert are cleared first, for kernels leave them as they are.
 Var grouped_linear(Tape& tape, const Var& rows, const Var& weight, const Tensor& offsets) {
   check(rows.shape().rank() == 2 && weight.shape().rank() == 3 && rows.shape()[1] == weight.shape()[2],
         "grouped_linear: weight has shape {}, expected [E,out,{}] (rows are {})", weight.shape(),
         rows.shape().rank() == 2 ? rows.shape()[1] : -1, rows.shape());
-  check(weight.value.dtype() == rows.value.dtype(), "grouped_linear: weight is {}, expected {}", weight.value.dtype(),
-        rows.value.dtype());
+  check(weight.value.dtype() == rows.value.dtype() || weight.value.dtype() == DType::BF16,
+        "grouped_linear: weight is {}, expected {} or bfloat16", weight.value.dtype(), rows.value.dtype());
   const std::int64_t experts = weight.shape()[0];
   const std::int64_t out = weight.shape()[1];
   const std::int64_t in = weight.shape()[2];
@@ -22,8 +34,10 @@ Var grouped_linear(Tape& tape, const Var& rows, const Var& weight, const Tensor&
     on_device(value, [&](const auto& device) {
       kernels::clear_ungrouped_rows(device, experts, offsets.data<std::int64_t>(), num_rows, out,
                                     value.mutable_data<T>());
-      kernels::grouped_matmul(device, experts, in, out, offsets.data<std::int64_t>(), rows.value.data<T>(),
-                              weight.value.data<T>(), T(0), value.mutable_data<T>());
+      with_weight<T>(weight.value, [&](const auto* w) {
+        kernels::grouped_matmul(device, experts, in, out, offsets.data<std::int64_t>(), rows.value.data<T>(), w, T(0),
+                                value.mutable_data<T>());
+      });
     });
   });
   Var y = tape.output(value, {&rows, &weight});
@@ -40,16 +54,17 @@ Var grouped_linear(Tape& tape, const Var& rows, const Var& weight, const Tensor&
           if (dx.beta == 0)
             kernels::clear_ungrouped_rows(device, experts, o.get().template data<std::int64_t>(), num_rows, in,
                                           dx.tensor.mutable_data<T>());
-          kernels::grouped_matmul_input(device, experts, in, out, o.get().template data<std::int64_t>(), dy.data<T>(),
-                                        w.get().template data<T>(), static_cast<T>(dx.beta),
-                                        dx.tensor.mutable_data<T>());
+          with_weight<T>(w.get(), [&](const auto* values) {
+            kernels::grouped_matmul_input(device, experts, in, out, o.get().template data<std::int64_t>(), dy.data<T>(),
+                                          values, static_cast<T>(dx.beta), dx.tensor.mutable_data<T>());
+          });
         });
       });
     };
   if (weight.slot) {
     step.weight_slots = {weight.slot};
-    step.weight_part = [=, slot = weight.slot, out_slot = y.slot, like = outline(weight.value), y_like = outline(value),
-                        input = Saved(rows.value), o = Saved(offsets)] {
+    step.weight_part = [=, slot = weight.slot, out_slot = y.slot, like = outline(weight.value, value.dtype()),
+                        y_like = outline(value), input = Saved(rows.value), o = Saved(offsets)] {
       GradientTarget dw = open_gradient(slot, like);
       const Tensor dy = gradient(out_slot, y_like);
       dispatch_float("grouped_linear", dy.dtype(), [&]<class T>() {

@@ -78,8 +78,6 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
               TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options,
               LossStatistics& statistics) {
   check_head("head_loss", hidden.value, weight.value);
-  check(weight.value.dtype() == hidden.value.dtype() || !weight.slot, "head_loss: a trained weight is {}, expected {}",
-        weight.value.dtype(), hidden.value.dtype());
   const std::int64_t num_tokens = hidden.shape()[0];
   const std::int64_t columns = weight.shape()[0];
   check(targets.dtype() == DType::I32 && targets.shape() == Shape{num_tokens},
@@ -116,7 +114,8 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
     logits_of(x, weight.value, chunk.student);
     objective.run(chunk, sums);
     if (dhidden.defined()) input_gradient(chunk.student, weight.value, dhidden.rows(first, count));
-    if (trains && weight.slot) weight_gradient(chunk.student, x, open_gradient(weight.slot, weight.value));
+    if (trains && weight.slot)
+      weight_gradient(chunk.student, x, open_gradient(weight.slot, outline(weight.value, dtype)));
     first += count;
   } while (first < num_tokens);
   if (dhidden.defined()) vocabulary.sum(dhidden);

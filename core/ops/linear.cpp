@@ -29,9 +29,8 @@ Var linear(Tape& tape, const Var& x, const Var& weight) {
   check(x.shape().rank() == 2 && weight.shape().rank() == 2 && x.shape()[1] == weight.shape()[1],
         "linear: weight has shape {}, expected [out,{}] (x is {})", weight.shape(),
         x.shape().rank() == 2 ? x.shape()[1] : -1, x.shape());
-  check(weight.value.dtype() == x.value.dtype() || (weight.value.dtype() == DType::BF16 && !weight.slot),
-        "linear: weight is {}{}, expected {} (or frozen bfloat16)", weight.value.dtype(),
-        weight.slot ? " and trained" : "", x.value.dtype());
+  check(weight.value.dtype() == x.value.dtype() || weight.value.dtype() == DType::BF16,
+        "linear: weight is {}, expected {} or bfloat16", weight.value.dtype(), x.value.dtype());
   const std::int64_t rows = x.shape()[0];
   const std::int64_t in = x.shape()[1];
   const std::int64_t out = weight.shape()[0];
@@ -50,7 +49,7 @@ Var linear(Tape& tape, const Var& x, const Var& weight) {
   if (weight.slot) {
     step.weight_slots = {weight.slot};
     step.weight_part = [=, slot = weight.slot, out_slot = y.slot, input = Saved(x.value), y_like = outline(value),
-                        w_like = outline(weight.value)] {
+                        w_like = outline(weight.value, x.value.dtype())] {
       GradientTarget dw = open_gradient(slot, w_like);
       product(Transpose::Yes, Transpose::No, out, in, rows, gradient(out_slot, y_like), input.get(), dw.beta,
               dw.tensor);

@@ -7,7 +7,7 @@
 
 namespace limbeck::core {
 
-/// y = x W^T. x is float32 or float64; the weight has the same dtype, or bfloat16 if it is frozen. Its gradient is the
+/// y = x W^T. x is float32 or float64; the weight has the same dtype, or bfloat16. Its gradient, of x's dtype, is the
 /// step's weight part. Throws where shapes or dtypes do not fit.
 Var linear(Tape& tape, const Var& x /*[T,in]*/, const Var& weight /*[out,in]*/);
 

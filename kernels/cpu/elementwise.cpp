@@ -28,6 +28,12 @@ void scale(const Cpu& cpu, const T* x, T factor, T* y, std::int64_t n) {
   });
 }
 
+void round_to_bf16(const Cpu& cpu, const float* x, bf16* y, std::int64_t n) {
+  parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) y[i] = bf16(x[i]);
+  });
+}
+
 template void add_to(const Cpu&, const float*, float*, std::int64_t);
 template void add_to(const Cpu&, const double*, double*, std::int64_t);
 template void add(const Cpu&, const float*, const float*, float*, std::int64_t);

@@ -67,4 +67,38 @@ inline void gemm(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, s
   gemm_plain(cpu, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
+/// Elements of scratch that gemm_widened takes.
+inline std::int64_t widened_tile(std::int64_t n, std::int64_t k) {
+  constexpr std::int64_t tile_elements = 1 << 17;  // half of a second-level cache
+  return std::max({tile_elements, n, k});
+}
+
+/// C [m,n] = op(A) op(B) + beta C, all contiguous, with B widened from bfloat16 in parts of `tile`.
+template <class T>
+void gemm_widened(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
+                  std::int64_t k, const T* a, const bf16* b, T beta, T* c, T* tile) {
+  const auto widen = [&](const bf16* from, std::int64_t count) {
+    parallel_for(cpu, count, 1 << 14, [=](std::int64_t begin, std::int64_t end) {
+#pragma omp simd
+      for (std::int64_t i = begin; i < end; ++i) tile[i] = static_cast<T>(static_cast<float>(from[i]));
+    });
+    return tile;
+  };
+  const std::int64_t lda = transpose_a == Transpose::Yes ? m : k;
+  if (transpose_b == Transpose::Yes) {  // rows of B are columns of C
+    const std::int64_t step = std::max<std::int64_t>(widened_tile(n, k) / std::max<std::int64_t>(k, 1), 1);
+    for (std::int64_t j = 0; j < n; j += step) {
+      const std::int64_t columns = std::min(step, n - j);
+      gemm(cpu, transpose_a, transpose_b, m, columns, k, a, lda, widen(b + j * k, columns * k), k, beta, c + j, n);
+    }
+    return;
+  }
+  const std::int64_t step = std::max<std::int64_t>(widened_tile(n, k) / std::max<std::int64_t>(n, 1), 1);
+  for (std::int64_t p = 0; p < std::max<std::int64_t>(k, 1); p += step) {  // once at least: beta applies with k = 0
+    const std::int64_t depth = std::min(step, k - p);
+    gemm(cpu, transpose_a, transpose_b, m, n, depth, a + p * (transpose_a == Transpose::Yes ? m : 1), lda,
+         widen(b + p * n, depth * n), n, p == 0 ? beta : T(1), c, n);
+  }
+}
+
 }  // namespace limbeck::kernels

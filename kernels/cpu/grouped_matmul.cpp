@@ -1,5 +1,7 @@
 #include "kernels/grouped_matmul.h"
 
+#include <memory>
+
 #include "kernels/cpu/gemm.h"
 
 namespace limbeck::kernels {
@@ -22,6 +24,30 @@ void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::
     const std::int64_t begin = offsets[e];
     gemm(one, Transpose::No, Transpose::Yes, offsets[e + 1] - begin, out, in, rows + begin * in, in,
          weight + e * out * in, in, beta, y + begin * out, out);
+  });
+}
+
+template <class T>
+void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+                    const std::int64_t* offsets, const T* rows, const bf16* weight, T beta, T* y) {
+  for_each_expert(cpu, experts, [=](const Cpu& one, std::int64_t e) {
+    const std::int64_t begin = offsets[e], count = offsets[e + 1] - begin;
+    if (count == 0) return;
+    const auto tile = std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(widened_tile(out, in)));
+    gemm_widened(one, Transpose::No, Transpose::Yes, count, out, in, rows + begin * in, weight + e * out * in, beta,
+                 y + begin * out, tile.get());
+  });
+}
+
+template <class T>
+void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+                          const std::int64_t* offsets, const T* dy, const bf16* weight, T beta, T* drows) {
+  for_each_expert(cpu, experts, [=](const Cpu& one, std::int64_t e) {
+    const std::int64_t begin = offsets[e], count = offsets[e + 1] - begin;
+    if (count == 0) return;
+    const auto tile = std::make_unique_for_overwrite<T[]>(static_cast<std::size_t>(widened_tile(in, out)));
+    gemm_widened(one, Transpose::No, Transpose::No, count, in, out, dy + begin * out, weight + e * out * in, beta,
+                 drows + begin * in, tile.get());
   });
 }
 
@@ -52,6 +78,14 @@ void clear_ungrouped_rows(const Cpu&, std::int64_t experts, const std::int64_t* 
   std::fill(y + offsets[experts] * width, y + num_rows * width, T(0));
 }
 
+template void grouped_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*, const float*,
+                             const bf16*, float, float*);
+template void grouped_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*, const double*,
+                             const bf16*, double, double*);
+template void grouped_matmul_input(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*,
+                                   const float*, const bf16*, float, float*);
+template void grouped_matmul_input(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*,
+                                   const double*, const bf16*, double, double*);
 template void clear_ungrouped_rows(const Cpu&, std::int64_t, const std::int64_t*, std::int64_t, std::int64_t, float*);
 template void clear_ungrouped_rows(const Cpu&, std::int64_t, const std::int64_t*, std::int64_t, std::int64_t, double*);
 template void grouped_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*, const float*,

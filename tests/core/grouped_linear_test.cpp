@@ -45,6 +45,28 @@ TEST(GroupedLinear, GradientsEqualDifferences) {
   }
 }
 
+// Bfloat16 weights have the values and the gradients of their widened copies. The second weight is wider than a tile.
+TEST(GroupedLinear, WidensBfloat16Weights) {
+  for (const auto& [out, in] : {std::pair<std::int64_t, std::int64_t>(4, 5), {500, 400}})
+    for (const int threads : {1, 2}) {
+      const auto memory = Memory::cpu(threads);
+      const Tensor narrow = random_tensor(memory, {3, out, in}, 2).to(DType::BF16);
+      const auto run = [&, rows = in, columns = out](const Tensor& weight) {
+        const Var x = leaf(random_tensor(memory, {9, rows}, 1)), w = leaf(weight);
+        Tape tape;
+        const Var y = grouped_linear(tape, x, w, make_offsets(memory, {0, 2, 2, 7}));
+        accumulate(y.slot, random_tensor(memory, {9, columns}, 3));
+        tape.run();
+        return std::vector<Tensor>{y.value, x.slot->grad, w.slot->grad};
+      };
+      const auto found = run(narrow), expected = run(narrow.to(DType::F64));
+      for (std::size_t i = 0; i < 3; ++i) {
+        EXPECT_EQ(found[i].dtype(), DType::F64);
+        EXPECT_LE(relative_difference(found[i], expected[i]), 1e-13) << i;
+      }
+    }
+}
+
 TEST(GroupedLinear, NamesWhatDoesNotFit) {
   const auto memory = Memory::cpu(1);
   Tape tape;

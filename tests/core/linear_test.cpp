@@ -99,10 +99,27 @@ TEST(Linear, NamesShapesAndDtypesThatDoNotFit) {
   EXPECT_EQ(message(leaf(random_tensor(memory, {2, 5}, 1))),
             "linear: weight has shape [2,5], expected [out,3] (x is [4,3])");
   EXPECT_THAT(message(leaf(random_tensor(memory, {3}, 1))), ::testing::HasSubstr("[3], expected [out,3]"));
-  EXPECT_THAT(message(leaf(random_tensor(memory, {2, 3}, 1).to(DType::BF16))),
-              ::testing::HasSubstr("bfloat16 and trained, expected float64"));
   EXPECT_THAT(message(constant(random_tensor(memory, {2, 3}, 1).to(DType::F32))),
-              ::testing::HasSubstr("float32, expected float64"));
+              ::testing::HasSubstr("float32, expected float64 or bfloat16"));
+}
+
+// A trained bfloat16 weight has the values and the gradients, in x's dtype, of its widened copy.
+TEST(Linear, TrainsBfloat16Weights) {
+  const auto memory = Memory::cpu(1);
+  const Tensor narrow = random_tensor(memory, {5, 3}, 2).to(DType::BF16);
+  const auto run = [&](const Tensor& weight) {
+    const Var x = leaf(random_tensor(memory, {4, 3}, 1)), w = leaf(weight);
+    Tape tape;
+    const Var y = linear(tape, x, w);
+    accumulate(y.slot, random_tensor(memory, {4, 5}, 3));
+    tape.run();
+    return std::vector<Tensor>{y.value, x.slot->grad, w.slot->grad};
+  };
+  const auto found = run(narrow), expected = run(narrow.to(DType::F64));
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(found[i].dtype(), DType::F64);
+    EXPECT_LE(testing::relative_difference(found[i], expected[i]), 1e-14) << i;
+  }
 }
 
 }  // namespace
