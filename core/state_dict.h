@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -14,12 +15,16 @@
 
 namespace limbeck::core {
 
-/// A box of a global tensor: `tensor` covers [offset, offset + tensor.shape()) of `global_shape`.
+/// A box of a global tensor: `tensor` covers [offset, offset + tensor.shape()) of `global_shape`. What is kept in
+/// another form (8 bits) is made when it is read: `make` makes it, and `tensor` is its outline.
 struct StateEntry {
   Shape global_shape;
   std::vector<std::int64_t> offset;  // one a dimension
   Tensor tensor;
   bool write = true;  // exactly one rank of those that hold the same box writes it
+  std::function<Tensor()> make = {};
+
+  Tensor value() const { return make ? make() : tensor; }
 
   /// An entry that is the whole tensor.
   static StateEntry whole(Tensor tensor) {

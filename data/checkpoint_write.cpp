@@ -170,7 +170,7 @@ RankFileInfo write_rank_file(const fs::path& folder, int rank, std::int64_t step
     check_box(box, path.string());
     const std::string dataset = checkpoint_path(name);
     if (box.extent.numel() == 0) continue;
-    file.write_dataset(dataset, entry.tensor.reshape(stored_shape(box.extent)));
+    file.write_dataset(dataset, entry.value().reshape(stored_shape(box.extent)));
     set_tensor_attributes(file, dataset, box);
     file.set_attribute(dataset, "offset", box.offset);
   }

@@ -12,6 +12,8 @@
 
 #include "core/state_dict.h"
 #include "optim/fragment.h"
+#include "optim/master_weights.h"
+#include "optim/moment.h"
 
 namespace limbeck::optim {
 
@@ -20,33 +22,38 @@ struct AdamWSettings {
   double beta2 = 0.95;  // decay of the mean of squares, in [0, 1)
   double eps = 1e-8;
   double weight_decay = 0.1;  // on parameters with `decays` alone
+  /// Moments in 8 bits (kernels/block8.h) of matrices with this many elements in all or more: 2 bytes an element and
+  /// block scales instead of 8. 0: never. Needs float32 or bfloat16 weights.
+  std::int64_t eight_bit_from = 0;
 };
 
 class AdamW {
  public:
-  /// Takes zero moments from each parameter's memory, in its dtype (the master weights': float32 or float64). Throws on
-  /// frozen parameters, on fragments that overlap or lie outside their parameter, and on settings out of range. The
-  /// parameters must outlive the optimizer.
+  /// Takes zero moments from each parameter's memory, in the dtype of the weights stepped on (float32 or float64).
+  /// Throws on frozen parameters, on fragments that overlap or lie outside their parameter, and on settings out of
+  /// range. The parameters must outlive the optimizer.
   AdamW(const std::vector<Fragment>& fragments, const AdamWSettings& settings);
 
-  /// One step with learning rate `rate`, from grad_scale * gradient. A parameter without a gradient has a zero one.
-  /// Gradients are left as they are.
+  /// One step with learning rate `rate` (times each fragment's factor), from grad_scale * gradient. A parameter without
+  /// a gradient has a zero one. Gradients are left as they are.
   void step(double rate, double grad_scale = 1);
 
   /// Steps taken so far: the bias correction depends on it, so it belongs to a checkpoint.
   std::int64_t num_steps() const { return num_steps_; }
   void set_num_steps(std::int64_t num_steps);
 
-  /// The moments, "optimizer/<name>/exp_avg" and "optimizer/<name>/exp_avg_sq", placed as their parameter is. The
-  /// tensors are the optimizer's own: filling them loads its state. Throws where a fragment is not the whole local
-  /// value, since part of one need not be a box.
+  /// The moments, "optimizer/<name>/exp_avg" and "optimizer/<name>/exp_avg_sq", and of bfloat16 weights the master
+  /// weights, "optimizer/<name>/master", all placed as their parameter is; valid while the optimizer is. Throws where a
+  /// fragment is not the whole local value, since part of one need not be a box.
   core::StateDict state_dict() const;
+  /// Reads them; the number of steps is set apart.
+  void load(const core::StateReader& reader);
 
  private:
   struct State {
-    Fragment fragment;
-    core::Tensor mean;         // [length], or the value's shape for a whole fragment
-    core::Tensor mean_square;  // as mean
+    MasterWeights weights;
+    Moment mean;
+    Moment mean_square;
   };
 
   AdamWSettings settings_;

@@ -74,6 +74,12 @@ Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout)
   tp_ = world_->split(rank / tp, rank, "tp");
   edp_ = world_->split(rank % experts, rank, "edp");
   experts_ = world_->split(rank / experts, rank, "experts");
+  etp_group_ = world_->split(rank / etp_, rank, "etp");
+}
+
+WorldComm& Mesh::along(std::string_view axis) const {
+  core::check(axis == "tp" || axis == "etp", "mesh: {} was asked for, expected tp or etp", axis);
+  return axis == "tp" ? *tp_ : *etp_group_;
 }
 
 void check_experts(std::int64_t num_experts, std::int64_t num_ranks) {

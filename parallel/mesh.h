@@ -54,6 +54,8 @@ class Mesh {
   WorldComm& experts() const { return *experts_; }  // consecutive ranks that hold all experts together, by ep, then etp
   Axis ep() const { return {experts_->rank() / etp_, experts_->size() / etp_}; }  // whole experts are dealt along it
   Axis etp() const { return {experts_->rank() % etp_, etp_}; }                    // each expert is cut along it
+  /// The ranks along an axis that cuts within tensors, "tp" or "etp", as placements name it; throws for another.
+  WorldComm& along(std::string_view axis) const;
   std::shared_ptr<WorldComm> dp_group() const { return dp_; }
   std::shared_ptr<WorldComm> tp_group() const { return tp_; }
   std::shared_ptr<WorldComm> experts_group() const { return experts_; }
@@ -62,7 +64,7 @@ class Mesh {
  private:
   Layout layout_;
   int etp_;
-  std::shared_ptr<WorldComm> world_, dp_, tp_, edp_, experts_;
+  std::shared_ptr<WorldComm> world_, dp_, tp_, edp_, experts_, etp_group_;
 };
 
 /// Fills placement and first_replica. A dense parameter is cut over tp as `cut` says, or whole on every rank with equal

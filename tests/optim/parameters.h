@@ -28,6 +28,24 @@ void set_gradient(core::Parameter& p, const std::vector<T>& values) {
   p.slot->has_grad = true;
 }
 
+/// An optimizer's state as a source that another loads.
+class DictReader : public core::StateReader {
+ public:
+  explicit DictReader(core::StateDict state) : state_(std::move(state)) {
+    for (const auto& [name, entry] : state_) tensors_[name] = {entry.global_shape, entry.tensor.dtype()};
+  }
+  std::string source() const override { return "a state"; }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+  void read(const std::string& name, core::StateEntry& entry) const override {
+    core::check_entry(*this, name, entry);
+    entry.tensor.copy_from(state_.at(name).value().to(entry.tensor.dtype()));
+  }
+
+ private:
+  core::StateDict state_;
+  std::map<std::string, core::StateInfo> tensors_;
+};
+
 /// The message that f() throws; empty if it throws none.
 template <class F>
 std::string error_of(F&& f) {

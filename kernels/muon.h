@@ -1,0 +1,25 @@
+// The elementwise parts of Muon (Jordan et al., 2024; Liu et al., 2025, "Muon is scalable for LLM training"): momentum
+// before the orthogonalisation, the step after it.
+//
+//     nesterov(cpu, momentum, grad_scale, gradient, buffer, update, n);
+//     ...                                                                   // the update is made orthogonal
+//     decayed_step(cpu, 1 - rate * weight_decay, step_size, update, value, n);
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+/// With g = grad_scale * dx[i] (zero if dx is null), for i < n, as torch.optim.Muon:
+///     buffer[i] += (1 - momentum) * (g - buffer[i])
+///     update[i]  = g + momentum * (buffer[i] - g)
+template <class T>
+void nesterov(const Cpu& cpu, T momentum, T grad_scale, const T* dx, T* buffer, T* update, std::int64_t n);
+
+/// x[i] = decay * x[i] - step_size * update[i]
+template <class T>
+void decayed_step(const Cpu& cpu, T decay, T step_size, const T* update, T* x, std::int64_t n);
+
+}  // namespace limbeck::kernels

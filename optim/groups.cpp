@@ -1,0 +1,54 @@
+#include "optim/groups.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+
+namespace limbeck::optim {
+namespace {
+
+bool matches(const Group& group, const core::Parameter& parameter) {
+  return fnmatch(group.pattern.c_str(), parameter.name.c_str(), 0) == 0;
+}
+
+}  // namespace
+
+std::vector<Trained> apply_groups(const core::ParameterList& parameters, const std::vector<Group>& groups) {
+  std::vector<Trained> trained;
+  std::vector<bool> is_used(groups.size(), false);
+  for (core::Parameter* p : parameters) {
+    const auto group = std::ranges::find_if(groups, [&](const Group& g) { return matches(g, *p); });
+    if (group != groups.end()) is_used[static_cast<std::size_t>(group - groups.begin())] = true;
+    if (group != groups.end() && group->frozen)
+      p->slot.reset();
+    else
+      trained.push_back({p, group == groups.end() ? Group{} : *group});
+  }
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    if (is_used[i]) continue;
+    const bool is_shadowed = std::ranges::any_of(parameters, [&](const auto* p) { return matches(groups[i], *p); });
+    core::fail_usage("optimizer.groups[{}]: the pattern {} matches no parameter{}, expected a module path such as {}",
+                     i, groups[i].pattern, is_shadowed ? " that an earlier group leaves" : "",
+                     parameters.empty() ? "embed.weight" : parameters.back()->name);
+  }
+  if (trained.empty() && !parameters.empty())
+    core::fail_usage("optimizer.groups: all {} parameters are frozen, expected some to train", parameters.size());
+  return trained;
+}
+
+core::ParameterList parameters_of(const std::vector<Trained>& trained) {
+  core::ParameterList parameters;
+  for (const Trained& t : trained) parameters.push_back(t.parameter);
+  return parameters;
+}
+
+std::vector<Fragment> fragments_of(const std::vector<Trained>& trained) {
+  std::vector<Fragment> fragments = whole_fragments(parameters_of(trained));
+  for (std::size_t i = 0; i < trained.size(); ++i) {
+    fragments[i].rate_factor = trained[i].group.rate_factor;
+    fragments[i].weight_decay = trained[i].group.weight_decay;
+  }
+  return fragments;
+}
+
+}  // namespace limbeck::optim

@@ -1,0 +1,47 @@
+// The weights that an optimizer steps on: a fragment's own values, or, where those are bfloat16, float32 master weights
+// that are rounded into them after every step.
+//
+//     MasterWeights weights(fragment);
+//     kernels::adamw(device, factors, grad, weights.begin_step<float>(), mean, mean_square, fragment.length);
+//     weights.end_step();
+#pragma once
+
+#include "core/state_dict.h"
+#include "optim/fragment.h"
+
+namespace limbeck::optim {
+
+class MasterWeights {
+ public:
+  /// Master weights begin as the values that the first step finds, unless they are loaded before.
+  explicit MasterWeights(const Fragment& fragment);
+
+  const Fragment& fragment() const { return fragment_; }
+  core::Parameter& parameter() const { return *fragment_.parameter; }
+  /// Of the weights stepped on: float32 or float64.
+  core::DType dtype() const { return is_narrow_ ? core::DType::F32 : parameter().value.dtype(); }
+
+  /// The fragment's weights [length], to be changed until end_step().
+  template <class T>
+  T* begin_step() {
+    if (!is_narrow_) return parameter().value.mutable_data<T>() + fragment_.offset;
+    fill();
+    return master_.mutable_data<T>();
+  }
+  void end_step();
+
+  /// Adds "optimizer/<name>/master" if there is one; the fragment must be whole.
+  void add_to(core::StateDict& state) const;
+  /// Reads it; a source without it (its weights were float32) has the parameter itself. Where there is none here, but
+  /// the source's weights were bfloat16, the parameter's value is read from its master weights.
+  void load(const core::StateReader& reader);
+
+ private:
+  void fill();
+
+  Fragment fragment_;
+  bool is_narrow_;
+  core::Tensor master_;  // [length] or the value's shape; of bfloat16 values, from the first step
+};
+
+}  // namespace limbeck::optim

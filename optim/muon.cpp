@@ -1,0 +1,142 @@
+#include "optim/muon.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/muon.h"
+#include "optim/newton_schulz.h"
+
+namespace limbeck::optim {
+namespace {
+
+using core::check;
+using core::Shape;
+using core::Tensor;
+
+/// Every matrix of [rows,cols] or [E,rows,cols].
+void orthogonalise_each(Tensor& x) {
+  const Shape& shape = x.shape();
+  const int rank = shape.rank();
+  const Shape matrix{shape[rank - 2], shape[rank - 1]};
+  const std::int64_t count = rank == 3 ? shape[0] : 1;
+  Tensor stack = x.reshape({count, matrix.numel()});
+  for (std::int64_t e = 0; e < count; ++e) {
+    Tensor one = stack.rows(e, 1).reshape(matrix);
+    orthogonalise(one);
+  }
+}
+
+/// The box of `part` in `whole`, at `row` and `column` of each matrix: filled from it, or read into it.
+enum class Direction : bool { IntoWhole, OutOfWhole };
+void copy_box(Direction direction, Tensor& part, Tensor& whole, std::int64_t row, std::int64_t column) {
+  const int rank = part.shape().rank();
+  const std::int64_t rows = part.shape()[rank - 2], columns = part.shape()[rank - 1];
+  const std::int64_t all_rows = whole.shape()[rank - 2], all_columns = whole.shape()[rank - 1];
+  const std::int64_t element = core::bytes_of(part.dtype(), 1);
+  const std::int64_t count = rank == 3 ? part.shape()[0] : 1;
+  if (part.numel() == 0) return;
+  std::byte* of_part = part.mutable_raw();
+  std::byte* of_whole = whole.mutable_raw();
+  for (std::int64_t e = 0; e < count; ++e)
+    for (std::int64_t r = 0; r < rows; ++r) {
+      std::byte* p = of_part + (e * rows + r) * columns * element;
+      std::byte* w = of_whole + ((e * all_rows + row + r) * all_columns + column) * element;
+      const auto bytes = static_cast<std::size_t>(columns * element);
+      direction == Direction::IntoWhole ? std::memcpy(w, p, bytes) : std::memcpy(p, w, bytes);
+    }
+}
+
+}  // namespace
+
+bool is_hidden_matrix(const core::Parameter& parameter) {
+  return parameter.global_shape.rank() >= 2 && parameter.name.starts_with("layers.");
+}
+
+Muon::Muon(const std::vector<Fragment>& fragments, const MuonSettings& settings, const AxisComm& axis_comm)
+    : settings_(settings) {
+  check(settings.momentum >= 0 && settings.momentum < 1, "muon: momentum is {}, expected 0 to below 1",
+        settings.momentum);
+  check(settings.weight_decay >= 0, "muon: weight_decay is {}, expected 0 or more", settings.weight_decay);
+  check_fragments("muon", fragments);
+  for (const Fragment& f : fragments) {
+    const core::Parameter& p = *f.parameter;
+    const int rank = p.global_shape.rank();
+    check(rank == 2 || rank == 3, "muon: {} has shape {}, expected [rows,cols] or [E,rows,cols]", p.name,
+          p.global_shape);
+    check(f.is_whole(), "muon: fragment of {} is {} elements at {}, expected the whole {}", p.name, f.length, f.offset,
+          p.value.shape());
+    const MasterWeights weights(f);
+    State state{weights, Moment(f, weights.dtype(), Moment::Form::Plain), {}};
+    for (const core::AxisPlacement& a : p.placement) {
+      if (a.role != core::AxisRole::Sharded || a.dimension < rank - 2) continue;
+      check(axis_comm || a.length == p.global_shape[a.dimension],
+            "muon: {} is cut along {}, expected the group of its ranks", p.name, a.axis);
+      // The size decides, not the length: one rank may have all and another nothing.
+      if (axis_comm && axis_comm(a.axis).size() > 1) state.cut_over.push_back(&axis_comm(a.axis));
+    }
+    states_.push_back(std::move(state));
+  }
+}
+
+void Muon::step(double rate, double grad_scale) {
+  for (const State& state : states_) check_trainable("muon", state.weights.parameter());
+  for (State& state : states_) {
+    const Fragment& fragment = state.weights.fragment();
+    const core::Parameter& p = *fragment.parameter;
+    const int rank = p.global_shape.rank();
+    const double own_rate = rate * fragment.rate_factor;
+    const double weight_decay = p.decays ? fragment.weight_decay.value_or(settings_.weight_decay) : 0;
+    const auto longer_side = static_cast<double>(std::max(p.global_shape[rank - 2], p.global_shape[rank - 1]));
+    Tensor update = Tensor::empty(p.value.memory(), state.weights.dtype(), p.value.shape());
+    core::dispatch_float("muon", update.dtype(), [&]<class T>() {
+      core::on_device(p.value, [&](const auto& device) {
+        const T* grad = p.slot->has_grad ? p.slot->grad.data<T>() : nullptr;
+        kernels::nesterov(device, static_cast<T>(settings_.momentum), static_cast<T>(grad_scale), grad,
+                          state.momentum.data<T>(), update.mutable_data<T>(), update.numel());
+        if (state.cut_over.empty())
+          orthogonalise_each(update);
+        else
+          orthogonalise_whole(state, update);
+        kernels::decayed_step(device, static_cast<T>(1 - own_rate * weight_decay),
+                              static_cast<T>(own_rate * 0.2 * std::sqrt(longer_side)), update.data<T>(),
+                              state.weights.begin_step<T>(), update.numel());
+      });
+    });
+    state.weights.end_step();
+  }
+}
+
+// Each rank writes its box into zeros and the sum over the axis is the whole: any cut, even or not, and exact.
+void Muon::orthogonalise_whole(const State& state, Tensor& update) const {
+  const core::Parameter& p = state.weights.parameter();
+  const int rank = p.global_shape.rank();
+  const std::vector<std::int64_t> offset = p.offset();
+  const std::int64_t row = offset[static_cast<std::size_t>(rank - 2)];
+  const std::int64_t column = offset[static_cast<std::size_t>(rank - 1)];
+  Shape shape = p.global_shape;
+  if (rank == 3) shape[0] = update.shape()[0];
+  Tensor whole = Tensor::zeros(update.memory(), update.dtype(), shape);
+  copy_box(Direction::IntoWhole, update, whole, row, column);
+  for (core::Comm* ranks : state.cut_over) ranks->all_reduce(whole, core::Reduce::Sum);
+  orthogonalise_each(whole);
+  copy_box(Direction::OutOfWhole, update, whole, row, column);
+}
+
+core::StateDict Muon::state_dict() const {
+  core::StateDict entries;
+  for (const State& state : states_) {
+    state.momentum.add_to(entries, "momentum_buffer");
+    state.weights.add_to(entries);
+  }
+  return entries;
+}
+
+void Muon::load(const core::StateReader& reader) {
+  for (State& state : states_) {
+    state.momentum.load(reader, "momentum_buffer");
+    state.weights.load(reader);
+  }
+}
+
+}  // namespace limbeck::optim

@@ -1,0 +1,65 @@
+// Muon (Jordan et al., 2024) with the scale and the decay of Liu et al., 2025 ("Muon is scalable for LLM training",
+// Moonlight): Nesterov momentum, made orthogonal, steps of the size that AdamW's have.
+//
+//     Muon muon(fragments_of(hidden), {}, [&](const std::string& axis) -> core::Comm& { return mesh.group(axis); });
+//     muon.step(rate, norm.factor);       // and AdamW for what is no hidden matrix
+//
+// A stack of matrices [E,rows,cols] is stepped matrix by matrix. Matrices that are cut over ranks are made whole before
+// they are made orthogonal; every rank of the axis then does the same products.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/comm.h"
+#include "core/state_dict.h"
+#include "optim/fragment.h"
+#include "optim/master_weights.h"
+#include "optim/moment.h"
+
+namespace limbeck::optim {
+
+struct MuonSettings {
+  double momentum = 0.95;     // in [0, 1)
+  double weight_decay = 0.1;  // on parameters with `decays`
+};
+
+/// The ranks along an axis of the mesh, by its name in a parameter's placement.
+using AxisComm = std::function<core::Comm&(const std::string& axis)>;
+
+/// What Muon is for: matrices, or stacks of them, inside the layers (routers too; not the embedding, the head, norms).
+bool is_hidden_matrix(const core::Parameter& parameter);
+
+class Muon {
+ public:
+  /// Takes zero momentum from each parameter's memory. Throws on frozen parameters, on what is neither [rows,cols] nor
+  /// [E,rows,cols], on fragments that are not the whole local value, and on settings out of range. `axis_comm` gives
+  /// the ranks along the axes that cut rows or columns, which must outlive the optimizer; it may be empty where there
+  /// are none.
+  Muon(const std::vector<Fragment>& fragments, const MuonSettings& settings, const AxisComm& axis_comm = {});
+
+  /// Collective over the axes that cut matrices. With r = rate times the fragment's factor and the update of
+  /// kernels/muon.h made orthogonal:
+  ///     value = (1 - r * weight_decay) * value - r * 0.2 * sqrt(max(rows, cols)) * update
+  /// rows and cols are those of the whole matrix. A parameter without a gradient has a zero one.
+  void step(double rate, double grad_scale = 1);
+
+  /// "optimizer/<name>/momentum_buffer", and of bfloat16 weights the master weights, "optimizer/<name>/master", placed
+  /// as the parameter is; valid while the optimizer is.
+  core::StateDict state_dict() const;
+  void load(const core::StateReader& reader);
+
+ private:
+  struct State {
+    MasterWeights weights;
+    Moment momentum;
+    std::vector<core::Comm*> cut_over;  // ranks that together hold whole matrices, by axis
+  };
+  void orthogonalise_whole(const State& state, core::Tensor& update) const;
+
+  MuonSettings settings_;
+  std::vector<State> states_;
+};
+
+}  // namespace limbeck::optim

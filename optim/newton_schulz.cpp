@@ -1,0 +1,65 @@
+#include "optim/newton_schulz.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/elementwise.h"
+#include "kernels/matmul.h"
+#include "kernels/norm.h"
+
+namespace limbeck::optim {
+namespace {
+
+using core::Tensor;
+using kernels::matmul;
+using kernels::Transpose;
+
+constexpr double a = 3.4445, b = -4.7750, c = 2.0315;
+constexpr int num_steps = 5;
+
+template <class T>
+void iterate(const auto& device, Tensor& x) {
+  const std::int64_t rows = x.shape()[0], columns = x.shape()[1];
+  const bool is_tall = rows > columns;
+  const std::int64_t m = std::min(rows, columns);
+  Tensor gram = Tensor::empty(x.memory(), x.dtype(), {m, m});
+  Tensor polynomial = core::empty_like(gram);
+  Tensor next = core::empty_like(x);
+  for (int step = 0; step < num_steps; ++step) {
+    const T* v = x.data<T>();
+    if (is_tall)
+      matmul(device, Transpose::Yes, Transpose::No, m, m, rows, v, v, T(0), gram.mutable_data<T>());
+    else
+      matmul(device, Transpose::No, Transpose::Yes, m, m, columns, v, v, T(0), gram.mutable_data<T>());
+    const T* g = gram.data<T>();
+    T* p = polynomial.mutable_data<T>();
+    polynomial.copy_from(gram);
+    matmul(device, Transpose::No, Transpose::No, m, m, m, g, g, static_cast<T>(b / c), p);
+    kernels::scale(device, p, static_cast<T>(c), p, m * m);
+    next.copy_from(x);
+    T* to = next.mutable_data<T>();
+    if (is_tall)
+      matmul(device, Transpose::No, Transpose::No, rows, m, m, v, p, static_cast<T>(a), to);
+    else
+      matmul(device, Transpose::No, Transpose::No, m, columns, m, p, v, static_cast<T>(a), to);
+    x.copy_from(next);
+  }
+}
+
+}  // namespace
+
+void orthogonalise(Tensor& x) {
+  core::check(x.shape().rank() == 2, "newton_schulz: the tensor has shape {}, expected [rows,cols]", x.shape());
+  if (x.numel() == 0) return;
+  core::dispatch_float("newton_schulz", x.dtype(), [&]<class T>() {
+    core::on_device(x, [&](const auto& device) {
+      Tensor squares = Tensor::zeros(x.memory(), core::DType::F64, {1});
+      kernels::sum_of_squares(device, x.data<T>(), x.numel(), squares.mutable_data<double>());
+      const double norm = std::max(std::sqrt(core::host_value(squares)), 1e-7);
+      kernels::scale(device, x.data<T>(), static_cast<T>(1 / norm), x.mutable_data<T>(), x.numel());
+      iterate<T>(device, x);
+    });
+  });
+}
+
+}  // namespace limbeck::optim

@@ -1,0 +1,39 @@
+#include "optim/optimizer.h"
+
+namespace limbeck::optim {
+namespace {
+
+std::vector<Fragment> choose(const std::vector<Trained>& trained, const OptimizerSettings& settings, bool for_muon) {
+  std::vector<Trained> chosen;
+  for (Trained t : trained) {
+    const bool is_muons = settings.uses_muon && !t.group.adamw && is_hidden_matrix(*t.parameter);
+    if (is_muons != for_muon) continue;
+    if (settings.uses_muon && !for_muon) t.group.rate_factor *= settings.adamw_rate_factor;
+    chosen.push_back(std::move(t));
+  }
+  return fragments_of(chosen);
+}
+
+}  // namespace
+
+Optimizer::Optimizer(const std::vector<Trained>& trained, const OptimizerSettings& settings, const AxisComm& axis_comm)
+    : muon_(choose(trained, settings, /*for_muon=*/true), settings.muon, axis_comm),
+      adamw_(choose(trained, settings, /*for_muon=*/false), settings.adamw) {}
+
+void Optimizer::step(double rate, double grad_scale) {
+  muon_.step(rate, grad_scale);
+  adamw_.step(rate, grad_scale);
+}
+
+core::StateDict Optimizer::state_dict() const {
+  core::StateDict state = adamw_.state_dict();
+  state.merge(muon_.state_dict());
+  return state;
+}
+
+void Optimizer::load(const core::StateReader& reader) {
+  adamw_.load(reader);
+  muon_.load(reader);
+}
+
+}  // namespace limbeck::optim

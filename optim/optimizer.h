@@ -1,0 +1,40 @@
+// The optimizer of a run: AdamW for everything, or Muon for the hidden matrices and AdamW for the rest.
+//
+//     Optimizer optimizer(apply_groups(model.parameters(), groups), {.uses_muon = true}, axis_comm);
+//     optimizer.step(schedule.rate(optimizer.num_steps() + 1), norm.factor);
+//     for (auto& [name, entry] : optimizer.state_dict()) writer.write(name, entry);   // and num_steps() beside it
+#pragma once
+
+#include "optim/adamw.h"
+#include "optim/groups.h"
+#include "optim/muon.h"
+
+namespace limbeck::optim {
+
+struct OptimizerSettings {
+  bool uses_muon = false;
+  AdamWSettings adamw = {};
+  MuonSettings muon = {};
+  double adamw_rate_factor = 1;  // with Muon: of the rate of what AdamW trains
+};
+
+class Optimizer {
+ public:
+  /// With Muon, hidden matrices whose group does not say `adamw` are Muon's. Throws as both do.
+  Optimizer(const std::vector<Trained>& trained, const OptimizerSettings& settings, const AxisComm& axis_comm = {});
+
+  /// Collective over the axes that cut Muon's matrices.
+  void step(double rate, double grad_scale = 1);
+
+  std::int64_t num_steps() const { return adamw_.num_steps(); }
+  void set_num_steps(std::int64_t num_steps) { adamw_.set_num_steps(num_steps); }
+  /// What both keep of each parameter; valid while the optimizer is.
+  core::StateDict state_dict() const;
+  void load(const core::StateReader& reader);
+
+ private:
+  Muon muon_;
+  AdamW adamw_;
+};
+
+}  // namespace limbeck::optim
