@@ -30,7 +30,14 @@ function flush() {
   }
   field = ""
 }
-function base_type(message, name,    of) { of = type[message, name]; sub(/^repeated /, "", of); return of }
+# The type of a field without `repeated`; as protobuf finds it: in the innermost message around that has it.
+function base_type(message, name,    of) {
+  of = type[message, name]
+  sub(/^repeated /, "", of)
+  for (; message != ""; message = message ~ /\./ ? substr(message, 1, match(message, /\.[^.]*$/) - 1) : "")
+    if ((message "." of) in kind) return message "." of
+  return of
+}
 function print_message(message, path,    names, i, n, name, of) {
   n = split(fields[message], names, " ")
   printf "\n## `%s`\n\n", path
@@ -45,7 +52,7 @@ function print_message(message, path,    names, i, n, name, of) {
   for (i = 1; i <= n; i++) {
     name = names[i]
     of = base_type(message, name)
-    if (kind[of] == "message") print_message(of, path "." name (of == type[message, name] ? "" : "[]"))
+    if (kind[of] == "message") print_message(of, path "." name (type[message, name] ~ /^repeated / ? "[]" : ""))
   }
 }
 function sub_values(of,    text) { text = values[of]; sub(/, $/, "", text); return text }
@@ -54,7 +61,7 @@ function sub_values(of,    text) { text = values[of]; sub(/, $/, "", text); retu
   sub(/^ */, "")
   depth++
   split($0, words, " ")
-  block = words[2]
+  block = depth > 1 ? stack[depth - 1] "." words[2] : words[2]
   stack[depth] = block
   kind[block] = words[1]
   about[block] = pending

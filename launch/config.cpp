@@ -30,8 +30,14 @@ static_assert(static_cast<int>(LayerChoice::BlockInfluence) == config::StudentIn
 static_assert(static_cast<int>(LayerChoice::EvenlySpaced) == config::StudentInit::EVENLY_SPACED);
 static_assert(static_cast<int>(LayerChoice::List) == config::StudentInit::LIST);
 static_assert(static_cast<int>(OptimizerKind::AdamW) == config::Optimizer::ADAMW);
+static_assert(static_cast<int>(OptimizerKind::Muon) == config::Optimizer::MUON);
 static_assert(static_cast<int>(ScheduleKind::Cosine) == config::Schedule::COSINE);
 static_assert(static_cast<int>(ScheduleKind::Constant) == config::Schedule::CONSTANT);
+static_assert(static_cast<int>(ScheduleKind::Linear) == config::Schedule::LINEAR);
+static_assert(static_cast<int>(ScheduleKind::WarmupStableDecay) == config::Schedule::WARMUP_STABLE_DECAY);
+static_assert(static_cast<int>(ScheduleDecay::Linear) == config::Schedule::LINEAR_DECAY);
+static_assert(static_cast<int>(ScheduleDecay::Cosine) == config::Schedule::COSINE_DECAY);
+static_assert(static_cast<int>(ScheduleDecay::OneMinusSqrt) == config::Schedule::ONE_MINUS_SQRT);
 static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);
 static_assert(static_cast<int>(data::TextFormat::Plain) == config::Data::PLAIN);
 static_assert(static_cast<int>(data::TextFormat::JsonLines) == config::Data::JSON_LINES);
@@ -98,6 +104,10 @@ class Reader {
     section.reset();
     if (has(name)) (*this)(name, section.emplace());
   }
+  void operator()(const char* name, std::optional<double>& value, const Range& range) {
+    value.reset();
+    if (has(name)) (*this)(name, value.emplace(), range);
+  }
   /// A list of sections; the places of section i are those of "name[i]".
   template <class Section>
   requires std::is_class_v<Section>
@@ -161,6 +171,9 @@ class Writer {
   template <class Section>
   void operator()(const char* name, std::optional<Section>& section) {
     if (section) (*this)(name, *section);
+  }
+  void operator()(const char* name, std::optional<double> value, const Range& range) {
+    if (value) (*this)(name, *value, range);
   }
   template <class Section>
   requires std::is_class_v<Section>
@@ -234,6 +247,21 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
   expect("frozen_storage", c.frozen_storage,
          c.frozen_storage == c.compute || (may_narrow && c.frozen_storage == DType::BF16),
          fmt::format("{}{}", same, may_narrow ? ", or bfloat16" : ""));
+  if (c.bfloat16_weights && !may_narrow)
+    fail_usage("{}: precision.bfloat16_weights is true, expected false with precision.compute {}",
+               parsed.place_of("precision.bfloat16_weights"), c.compute);
+}
+
+void check_optimizer(const OptimizerConfig& c, DType compute, const ParsedConfig& parsed) {
+  if (c.eight_bit_state && compute != DType::F32)
+    fail_usage("{}: optimizer.eight_bit_state is true, expected false with precision.compute {}",
+               parsed.place_of("optimizer.eight_bit_state"), compute);
+  for (std::size_t i = 0; i < c.groups.size(); ++i) {
+    const std::string path = fmt::format("optimizer.groups[{}]", i);
+    if (c.groups[i].pattern.empty())
+      fail_usage("{}: {}.pattern is not given, expected one of module paths, such as layers.*.moe.router.weight",
+                 parsed.place_of(path), path);
+  }
 }
 
 void check_data_sources(const DataConfig& c, const ParsedConfig& parsed) {
@@ -253,6 +281,7 @@ void check_data_sources(const DataConfig& c, const ParsedConfig& parsed) {
 void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.model) check_model(*config.model, parsed);
   if (config.student_init) check_student_init(*config.student_init, parsed);
+  check_optimizer(config.optimizer, config.precision.compute, parsed);
   check_precision(config.precision, parsed);
   check_data_sources(config.data, parsed);
 }

@@ -95,7 +95,16 @@ struct MoeLossConfig {
   friend bool operator==(const MoeLossConfig&, const MoeLossConfig&) = default;
 };
 
-enum class OptimizerKind : std::uint8_t { AdamW };
+enum class OptimizerKind : std::uint8_t { AdamW, Muon };
+
+struct OptimizerGroupConfig {
+  std::string pattern;
+  double rate_factor = 1;
+  std::optional<double> weight_decay;
+  bool frozen = false;
+  bool adamw = false;
+  friend bool operator==(const OptimizerGroupConfig&, const OptimizerGroupConfig&) = default;
+};
 
 struct OptimizerConfig {
   OptimizerKind kind = OptimizerKind::AdamW;
@@ -105,15 +114,22 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;  // 0: never
+  std::vector<OptimizerGroupConfig> groups;
+  double momentum = 0.95;
+  double adamw_rate_factor = 1;
+  bool eight_bit_state = false;
   friend bool operator==(const OptimizerConfig&, const OptimizerConfig&) = default;
 };
 
-enum class ScheduleKind : std::uint8_t { Cosine, Constant };
+enum class ScheduleKind : std::uint8_t { Cosine, Constant, Linear, WarmupStableDecay };
+enum class ScheduleDecay : std::uint8_t { Linear, Cosine, OneMinusSqrt };
 
 struct ScheduleConfig {
   ScheduleKind kind = ScheduleKind::Cosine;
   std::int64_t warmup_steps = 10;
   double final_rate_fraction = 0.1;
+  double decay_fraction = 0.2;  // of the steps
+  ScheduleDecay decay = ScheduleDecay::OneMinusSqrt;
   friend bool operator==(const ScheduleConfig&, const ScheduleConfig&) = default;
 };
 
@@ -142,6 +158,7 @@ struct PrecisionConfig {
   core::DType gradient = core::DType::F32;
   core::DType reduction = core::DType::F32;
   core::DType frozen_storage = core::DType::F32;
+  bool bfloat16_weights = false;
   friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
 };
 

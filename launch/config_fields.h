@@ -124,6 +124,15 @@ void fields(Io& io, MoeLossConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, OptimizerGroupConfig& c) {
+  io("pattern", c.pattern);
+  io("rate_factor", c.rate_factor, at_least(0));
+  io("weight_decay", c.weight_decay, at_least(0));
+  io("frozen", c.frozen);
+  io("adamw", c.adamw);
+}
+
+template <class Io>
 void fields(Io& io, OptimizerConfig& c) {
   io("kind", c.kind);
   io("rate", c.rate, at_least(0));
@@ -132,6 +141,10 @@ void fields(Io& io, OptimizerConfig& c) {
   io("eps", c.eps, above(0));
   io("weight_decay", c.weight_decay, at_least(0));
   io("clip_norm", c.clip_norm, at_least(0));
+  io("groups", c.groups);
+  io("momentum", c.momentum, from_to_below(0, 1));
+  io("adamw_rate_factor", c.adamw_rate_factor, at_least(0));
+  io("eight_bit_state", c.eight_bit_state);
 }
 
 template <class Io>
@@ -139,6 +152,8 @@ void fields(Io& io, ScheduleConfig& c) {
   io("kind", c.kind);
   io("warmup_steps", c.warmup_steps, at_least(0));
   io("final_rate_fraction", c.final_rate_fraction, between(0, 1));
+  io("decay_fraction", c.decay_fraction, between(0, 1));
+  io("decay", c.decay);
 }
 
 template <class Io>
@@ -167,6 +182,7 @@ void fields(Io& io, PrecisionConfig& c) {
   io("gradient", c.gradient);
   io("reduction", c.reduction);
   io("frozen_storage", c.frozen_storage);
+  io("bfloat16_weights", c.bfloat16_weights);
 }
 
 template <class Io>

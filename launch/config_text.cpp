@@ -231,10 +231,12 @@ void apply_sets(ParsedConfig& parsed, const std::vector<std::string>& sets) {
     const FieldDescriptor* field = nullptr;
     for (std::size_t start = 0; start <= path.size();) {
       const std::size_t end = std::min(path.find('.', start), path.size());
+      if (field != nullptr && field->message_type() != nullptr && field->is_repeated()) {
+        const std::string list = path.substr(0, start - 1);
+        fail_usage("--set {}: {} is a list of sections, expected --set '{}={{ field: value ... }}'", set, list, list);
+      }
       if (field != nullptr)
-        message = field->message_type() != nullptr && !field->is_repeated()
-                      ? message->GetReflection()->MutableMessage(message, field)
-                      : nullptr;
+        message = field->message_type() != nullptr ? message->GetReflection()->MutableMessage(message, field) : nullptr;
       field = message != nullptr ? message->GetDescriptor()->FindFieldByName(path.substr(start, end - start)) : nullptr;
       if (field == nullptr) {
         std::vector<std::string> paths;

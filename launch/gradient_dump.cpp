@@ -42,11 +42,16 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     number("temperature", config.objective.temperature);
     number("config", to_textproto(config));
   }
-  for (const core::Parameter* p : parameters) write_whole("/parameters", *p, p->value);
+  std::vector<std::string> frozen;
+  for (const core::Parameter* p : parameters) {
+    write_whole("/parameters", *p, p->value.dtype() == core::DType::BF16 ? p->value.to(core::DType::F32) : p->value);
+    if (p->is_frozen()) frozen.push_back(p->name);
+  }
+  if (file_ && !frozen.empty()) file_->set_attribute("/", "frozen", fmt::format("{}", fmt::join(frozen, " ")));
 }
 
 void GradientDump::write_whole(const std::string& group, const core::Parameter& parameter, const Tensor& part) {
-  Tensor whole = Tensor::zeros(rank_.memory(), parameter.value.dtype(), parameter.global_shape);
+  Tensor whole = Tensor::zeros(rank_.memory(), part.dtype(), parameter.global_shape);
   if (parameter.first_replica)
     core::dispatch_float("dump", part.dtype(), [&]<class T>() {
       const T* from = part.data<T>();

@@ -19,8 +19,8 @@ namespace limbeck::launch {
 
 class GradientDump {
  public:
-  /// Collective: writes /parameters, /tokens, /targets, /positions, /documents [B,S] and the model's numbers as
-  /// attributes.
+  /// Collective: writes /parameters (those that are frozen named in the attribute `frozen`), /tokens, /targets,
+  /// /positions, /documents [B,S] and the model's numbers as attributes.
   GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model, const RunConfig& config,
                std::int64_t valid_vocabulary, const data::TokenBatch& samples, const core::ParameterList& parameters);
   /// Collective: writes /gradients/<module path> (unclipped) and /loss/<term> (ce, kl, balance and z unweighted means,

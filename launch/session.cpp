@@ -33,7 +33,8 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   check_fits(config.generation, *tokenizer, architecture, "the student");
   if (teacher) check_fits(config.generation, *tokenizer, teacher->config(), "the teacher");
   open_text(log);
-  student = std::make_unique<nn::Transformer>(architecture, rank.sharded(config.precision.master));
+  student = std::make_unique<nn::Transformer>(
+      architecture, rank.sharded(config.precision.bfloat16_weights ? core::DType::BF16 : config.precision.master));
 }
 
 void Session::open_teacher() {

@@ -30,20 +30,45 @@ std::unique_ptr<core::Objective> make_objective(const RunConfig& config, bool ha
       .ce_weight = config.objective.cross_entropy_weight, .temperature = config.objective.temperature});
 }
 
+static_assert(static_cast<int>(ScheduleKind::WarmupStableDecay) ==
+              static_cast<int>(optim::Schedule::Kind::WarmupStableDecay));
+static_assert(static_cast<int>(ScheduleDecay::OneMinusSqrt) == static_cast<int>(optim::Schedule::Decay::OneMinusSqrt));
+
 optim::Schedule make_schedule(const RunConfig& config) {
   optim::Schedule schedule;
-  schedule.kind =
-      config.schedule.kind == ScheduleKind::Constant ? optim::Schedule::Kind::Constant : optim::Schedule::Kind::Cosine;
+  schedule.kind = static_cast<optim::Schedule::Kind>(config.schedule.kind);
   schedule.peak_rate = config.optimizer.rate;
   schedule.warmup_steps = config.schedule.warmup_steps;
   schedule.num_steps = config.train.steps;
   schedule.final_fraction = config.schedule.final_rate_fraction;
+  schedule.decay_fraction = config.schedule.decay_fraction;
+  schedule.decay = static_cast<optim::Schedule::Decay>(config.schedule.decay);
   schedule.check_valid();
   return schedule;
 }
 
-optim::AdamWSettings adamw_settings(const OptimizerConfig& config) {
-  return {.beta1 = config.beta1, .beta2 = config.beta2, .eps = config.eps, .weight_decay = config.weight_decay};
+constexpr std::int64_t least_eight_bit_elements = 4096;  // as bitsandbytes: the gain from smaller ones is nothing
+
+optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config) {
+  return {.uses_muon = config.kind == OptimizerKind::Muon,
+          .adamw = {.beta1 = config.beta1,
+                    .beta2 = config.beta2,
+                    .eps = config.eps,
+                    .weight_decay = config.weight_decay,
+                    .eight_bit_from = config.eight_bit_state ? least_eight_bit_elements : 0},
+          .muon = {.momentum = config.momentum, .weight_decay = config.weight_decay},
+          .adamw_rate_factor = config.adamw_rate_factor};
+}
+
+std::vector<optim::Group> groups_of(const OptimizerConfig& config) {
+  std::vector<optim::Group> groups;
+  for (const OptimizerGroupConfig& g : config.groups)
+    groups.push_back({.pattern = g.pattern,
+                      .rate_factor = g.rate_factor,
+                      .weight_decay = g.weight_decay,
+                      .frozen = g.frozen,
+                      .adamw = g.adamw});
+  return groups;
 }
 
 std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }
@@ -73,10 +98,12 @@ Trainer::Trainer(Session& session, const RunDirectory& directory, Log log, HeldO
       held_out_(held_out),
       objective_(make_objective(session.config, session.teacher != nullptr)),
       text_(fmt::format("{:016x}", session.text->fingerprint())),
-      parameters_(session.student->parameters()),
+      trained_(optim::apply_groups(session.student->parameters(), groups_of(session.config.optimizer))),
+      parameters_(optim::parameters_of(trained_)),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
             bucket_bytes(session.config.parallel)),
-      optimizer_(optim::whole_fragments(parameters_), adamw_settings(session.config.optimizer)),
+      optimizer_(trained_, optimizer_settings(session.config.optimizer),
+                 [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
       schedule_(make_schedule(session.config)) {
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
@@ -125,8 +152,8 @@ bool Trainer::resume() {
   const auto changed = check_continues(where, folder->string(), session_.config, text_);
   if (!changed.empty())
     log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
-  core::StateDict wanted = state();
-  for (auto& [name, entry] : wanted) source.reader->read(name, entry);
+  session_.student->load(*source.reader);
+  optimizer_.load(*source.reader);
   last_checkpoint_ = *folder;
   steps_done_ = where.step;
   tokens_seen_ = where.tokens;
@@ -158,7 +185,7 @@ StepReport Trainer::step(bool dump) {
   std::optional<GradientDump> gradients;
   if (dump)
     gradients.emplace(session_.rank, *dump_, session_.student->config(), config, session_.tokenizer->vocabulary_size(),
-                      samples, parameters_);
+                      samples, session_.student->parameters());
   report.result = forward_backward(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
                                    {.micro_batches = config.batch.micro_batches,
                                     .router_losses = {config.moe_loss.balance_weight, config.moe_loss.z_weight},

@@ -20,7 +20,8 @@
 #include "launch/run_directory.h"
 #include "launch/session.h"
 #include "launch/step.h"
-#include "optim/adamw.h"
+#include "optim/groups.h"
+#include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "parallel/gradient_sync.h"
 
@@ -88,9 +89,10 @@ class Trainer {
   HeldOut* held_out_;
   std::unique_ptr<core::Objective> objective_;
   std::string text_;  // its fingerprint
-  core::ParameterList parameters_;
+  std::vector<optim::Trained> trained_;
+  core::ParameterList parameters_;  // those that are trained
   parallel::GradientSync sync_;
-  optim::AdamW optimizer_;
+  optim::Optimizer optimizer_;
   optim::Schedule schedule_;
   std::optional<std::filesystem::path> dump_;
   std::filesystem::path last_checkpoint_;

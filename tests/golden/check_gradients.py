@@ -42,7 +42,8 @@ def read_dump(path):
                 sys.exit(f"{path}: /{name} is missing")
         batch = {name: torch.from_numpy(file[name][()]).long() for name in ("tokens", "targets", "positions", "documents")}
         weights = {name: float(file.attrs.get(name, 0.0)) for name in ("balance_weight", "z_weight")}
-        return (read_config(file.attrs), weights, batch, read_tensors(file, "parameters"), read_tensors(file, "gradients"),
+        frozen = str(file.attrs.get("frozen", "")).split()
+        return (read_config(file.attrs), weights, frozen, batch, read_tensors(file, "parameters"), read_tensors(file, "gradients"),
                 read_tensors(file, "loss"))
 
 
@@ -54,7 +55,7 @@ def main():
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--temperature", type=float, default=1.0)
     arguments = parser.parse_args()
-    config, weights, batch, parameters, found, found_loss = read_dump(arguments.dump)
+    config, weights, frozen, batch, parameters, found, found_loss = read_dump(arguments.dump)
 
     parameters = {name: weight.requires_grad_() for name, weight in parameters.items()}
     output = forward(parameters, config, batch["tokens"], batch["positions"], batch["documents"])
@@ -66,7 +67,8 @@ def main():
     elif "kl" in found_loss:
         sys.exit(f"{arguments.dump}: /loss/kl says that this was a distillation: give --teacher, --alpha and --temperature")
     terms["total"] = objective + weights["balance_weight"] * terms["balance"] + weights["z_weight"] * terms["z"]
-    expected = dict(zip(parameters, torch.autograd.grad(terms["total"], list(parameters.values()))))
+    trained = [name for name in parameters if name not in frozen]
+    expected = dict(zip(trained, torch.autograd.grad(terms["total"], [parameters[name] for name in trained])))
 
     failed = False
     for name in sorted(found_loss):

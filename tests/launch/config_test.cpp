@@ -78,7 +78,10 @@ TEST(Config, PrintsAsTextThatLoadsToTheSame) {
     teacher { source: "a \"quoted\"\npath" }
     student_init { num_layers: 15 upcycle { slices: 4 experts_per_token: 4 router_std: 0.1 } }
     data { text: ["/a", "/b"] }
-    optimizer { rate: 0.1234567890123456789 weight_decay: 0 }
+    optimizer {
+      rate: 0.1234567890123456789 weight_decay: 0
+      groups { pattern: "embed.*" frozen: true } groups { pattern: "*" weight_decay: 0 }
+    }
     schedule { kind: CONSTANT }
     generation { prompt: "Ünïcödé" top_k: 0 }
   )",
@@ -144,6 +147,24 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
       {"generation { top_p: 0 }", "run.textproto:1:14: ", "generation.top_p is 0, expected above 0 to 1"},
       {"objective { temperature: -1 }", "run.textproto:1:13: ", "a number above 0"},
       {"schedule { kind: 9 }", "run.textproto:1:12: ", "schedule.kind is 9, expected"},
+      {"optimizer { groups { rate_factor: 2 } }",
+       "run.textproto:1:13: ", "optimizer.groups[0].pattern is not given, expected"},
+      {"optimizer {\n groups { pattern: \"a\" }\n groups { pattern: \"b\"\n rate_factor: -1 } }",
+       "run.textproto:4:2: ", "optimizer.groups[1].rate_factor is -1, expected 0 or more"},
+      {"optimizer { groups { pattern: \"a\" weight_decay: nan } }",
+       "run.textproto:1:", "groups[0].weight_decay is nan"},
+      {"optimizer { groups { patern: \"a\" } }", "run.textproto:1:22: ", "no field patern, did you mean pattern"},
+      {"optimizer { kind: LION }", "run.textproto:1:24: ", "LION"},
+      {"optimizer { momentum: 1 }", "run.textproto:1:13: ", "optimizer.momentum is 1, expected 0 to below 1"},
+      {"optimizer { adamw_rate_factor: -2 }", "run.textproto:1:13: ", "adamw_rate_factor is -2, expected 0 or more"},
+      {"optimizer { eight_bit_state: true }\n"
+       "precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 }",
+       "run.textproto:1:13: ", "optimizer.eight_bit_state is true, expected false with precision.compute float64"},
+      {"precision { bfloat16_weights: true compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 "
+       "frozen_storage: FLOAT64 }",
+       "run.textproto:1:13: ", "precision.bfloat16_weights is true, expected false with precision.compute float64"},
+      {"schedule { decay: COSINE }", "run.textproto:1:", "COSINE"},
+      {"schedule { decay_fraction: 1.2 }", "run.textproto:1:12: ", "schedule.decay_fraction is 1.2, expected 0 to 1"},
       {"precision { compute: BFLOAT16 }",
        "run.textproto:1:13: ", "precision.compute is bfloat16, expected FLOAT32 or FLOAT64"},
       {"precision { master: FLOAT64 }", "run.textproto:1:13: ", "precision.master is float64, expected float32"},
@@ -218,6 +239,25 @@ TEST(ConfigSets, TakeListsAndQuotes) {
   EXPECT_TRUE(parse_config("data { text: \"/a\" }", "x", {"data.text=[]"}).data.text.empty());
 }
 
+TEST(ConfigSets, TakeWholeGroups) {
+  const std::string file = "optimizer { groups { pattern: 'old' rate_factor: 2 } }";
+  const RunConfig c = parse_config(file, "x",
+                                   {"optimizer.groups={ pattern: \"embed.*\" frozen: true }",
+                                    "optimizer.groups={ pattern: 'head.weight' weight_decay: 0.5 }"});
+  ASSERT_EQ(c.optimizer.groups.size(), 2U);
+  EXPECT_TRUE(c.optimizer.groups[0].frozen);
+  EXPECT_FALSE(c.optimizer.groups[0].weight_decay.has_value());
+  EXPECT_EQ(c.optimizer.groups[1].pattern, "head.weight");
+  EXPECT_EQ(c.optimizer.groups[1].weight_decay, 0.5);
+  EXPECT_TRUE(parse_config(file, "x", {"optimizer.groups=[]"}).optimizer.groups.empty());
+  EXPECT_THAT(error_of(file, {"optimizer.groups={ pattern: 'a' rate_factor: -1 }"}),
+              AllOf(HasSubstr("--set optimizer.groups="), HasSubstr("optimizer.groups[0].rate_factor is -1")));
+  EXPECT_THAT(error_of(file, {"optimizer.groups=embed.*"}), HasSubstr("expected { field: value ... }"));
+  EXPECT_THAT(error_of(file, {"optimizer.groups.pattern=a"}),
+              HasSubstr("optimizer.groups is a list of sections, expected "
+                        "--set 'optimizer.groups={ field: value ... }'"));
+}
+
 TEST(ConfigSets, MistakesAreNamed) {
   EXPECT_THAT(error_of("", {"train.stpes=3"}),
               AllOf(HasSubstr("--set train.stpes=3"), HasSubstr("did you mean train.steps")));
@@ -229,7 +269,8 @@ TEST(ConfigSets, MistakesAreNamed) {
   EXPECT_THAT(error_of("", {"train.steps=3 seed: 4"}), HasSubstr("expected a whole number"));
   EXPECT_THAT(error_of("", {"train.seed=-1"}), HasSubstr("expected a whole number of 0 or more"));
   EXPECT_THAT(error_of("", {"train.recompute=perhaps"}), HasSubstr("expected true or false"));
-  EXPECT_THAT(error_of("", {"schedule.kind=SINE"}), HasSubstr("expected one of COSINE, CONSTANT"));
+  EXPECT_THAT(error_of("", {"schedule.kind=SINE"}),
+              HasSubstr("expected one of COSINE, CONSTANT, LINEAR, WARMUP_STABLE_DECAY"));
   EXPECT_THAT(error_of("", {"student_init.layers=[1,x]"}), HasSubstr("the value is 'x'"));
   EXPECT_THAT(error_of("", {"train.steps"}), HasSubstr("expected section.field=value"));
   EXPECT_THAT(error_of("", {"=3"}), HasSubstr("expected section.field=value"));
