@@ -44,6 +44,13 @@ add_library(limbeck_pcre2 INTERFACE)
 target_include_directories(limbeck_pcre2 SYSTEM INTERFACE ${PCRE2_INCLUDE})
 target_link_libraries(limbeck_pcre2 INTERFACE ${PCRE2_LIBRARY})
 
+find_path(UTF8PROC_INCLUDE utf8proc.h)
+find_library(UTF8PROC_LIBRARY utf8proc)
+limbeck_require(UTF8PROC_LIBRARY "utf8proc" libutf8proc-dev)
+add_library(limbeck_utf8proc INTERFACE)
+target_include_directories(limbeck_utf8proc SYSTEM INTERFACE ${UTF8PROC_INCLUDE})
+target_link_libraries(limbeck_utf8proc INTERFACE ${UTF8PROC_LIBRARY})
+
 find_path(XXHASH_INCLUDE xxhash.h)
 find_library(XXHASH_LIBRARY xxhash)
 limbeck_require(XXHASH_LIBRARY "xxHash" libxxhash-dev)

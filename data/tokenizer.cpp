@@ -31,7 +31,10 @@ std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file) {
   check(model == "gpt2", "{}: tokenizer.ggml.model is {}, expected gpt2 (byte-level BPE) or llama (SentencePiece)",
         file.path(), model);
   BpeDescription description;
-  description.pre = file.text("tokenizer.ggml.pre");
+  const auto& rules = pretokenizer_rules(file.text("tokenizer.ggml.pre"), file.path() + ": tokenizer.ggml.pre");
+  description.pretokenizer = rules.stages;
+  description.ignore_merges = rules.ignore_merges;
+  if (rules.is_nfc) description.normalizer = {{.kind = NormalizerStep::Kind::Form, .form = UnicodeForm::Nfc}};
   description.tokens = file.strings("tokenizer.ggml.tokens");
   description.merges = file.strings("tokenizer.ggml.merges");
   const std::size_t size = description.tokens.size();
@@ -40,13 +43,14 @@ std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file) {
     const auto& types = file.integers("tokenizer.ggml.token_type");
     check(types.size() == size, "{}: tokenizer.ggml.token_type has {} entries, expected {} as tokenizer.ggml.tokens",
           file.path(), types.size(), size);
-    for (std::size_t id = 0; id < size; ++id) {
-      if (types[id] == control_token) description.special.push_back(static_cast<std::int32_t>(id));
-      if (types[id] == user_token) description.user.push_back(static_cast<std::int32_t>(id));
-    }
+    for (std::size_t id = 0; id < size; ++id)
+      if (types[id] == control_token || types[id] == user_token)
+        description.added.push_back({.id = static_cast<std::int32_t>(id), .special = types[id] == control_token});
   }
   description.eos = id_at(file, "tokenizer.ggml.eos_token_id");
   if (file.has("tokenizer.ggml.bos_token_id")) description.bos = id_at(file, "tokenizer.ggml.bos_token_id");
+  const std::string add_bos = "tokenizer.ggml.add_bos_token";
+  if (file.has(add_bos) ? file.boolean(add_bos) : rules.starts_texts) description.start_of_text = description.bos;
   if (file.has("tokenizer.chat_template")) description.chat_template = file.text("tokenizer.chat_template");
   check(valid_utf8_prefix(description.chat_template) == description.chat_template.size(),
         "{}: tokenizer.chat_template is not valid UTF-8", file.path());
@@ -55,13 +59,12 @@ std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file) {
 
 std::shared_ptr<const Tokenizer> byte_tokenizer() {
   BpeDescription description;
-  description.pre = "bytes";
   for (int byte = 0; byte < 256; ++byte) {
     const char character = static_cast<char>(byte);
     description.tokens.push_back(alphabet_of_bytes({&character, 1}));
   }
   description.tokens.emplace_back("<|endoftext|>");
-  description.special = {256};
+  description.added = {{.id = 256, .special = true}};
   description.eos = 256;
   return std::make_shared<BpeTokenizer>(std::move(description), "byte tokenizer");
 }

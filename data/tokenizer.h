@@ -1,6 +1,6 @@
-// Text to token ids and back. A tokenizer comes from a GGUF file's own keys, from a SentencePiece file
-// (tokenizer_sentencepiece.h), is Limbeck's byte tokenizer, or was carried by a checkpoint as one JSON document; it
-// leaves as Hugging Face's files.
+// Text to token ids and back. A tokenizer comes from a GGUF file's own keys, from Hugging Face's tokenizer.json
+// (tokenizer_json.h), from a SentencePiece file (tokenizer_sentencepiece.h), is Limbeck's byte tokenizer, or was carried
+// by a checkpoint as one JSON document; it leaves as Hugging Face's files.
 //
 //     std::shared_ptr<Tokenizer> tokenizer = tokenizer_from_gguf(file);
 //     std::vector<std::int32_t> ids = tokenizer->encode("The state is");
@@ -48,6 +48,7 @@ class Tokenizer {
   /// drops the space in front of a text).
   virtual std::string decode_inside(std::int32_t id) const { return decode({&id, 1}); }
 
+  /// One more than the greatest id.
   virtual std::int64_t vocabulary_size() const = 0;
   virtual std::int32_t eos_id() const = 0;          // ends a model's answer
   virtual std::int32_t end_of_text_id() const = 0;  // is put after each document
@@ -55,7 +56,6 @@ class Tokenizer {
   virtual std::optional<std::int32_t> start_of_text_id() const { return std::nullopt; }
   /// The id of a token by its name in the vocabulary, e.g. "<|im_end|>".
   virtual std::optional<std::int32_t> id_of(std::string_view token) const = 0;
-
   /// One JSON document from which tokenizer_from_json makes the same tokenizer.
   virtual std::string to_json() const = 0;
   virtual HuggingFaceTokenizer to_hugging_face() const = 0;

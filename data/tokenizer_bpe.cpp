@@ -59,46 +59,73 @@ struct BpeTokenizer::Workspace {
   std::int64_t dropped_bytes = 0;
 };
 
-BpeTokenizer::BpeTokenizer(BpeDescription description, const std::string& where)
-    : description_(std::move(description)), rules_(pretokenizer_rules(description_.pre, where)), pretokenizer_(rules_) {
-  const auto& tokens = description_.tokens;
-  const auto size = static_cast<std::int32_t>(tokens.size());
-  const auto check_id = [&](std::int32_t id, const char* what) {
-    check(id >= 0 && id < size, "{}: {} is {}, expected an id below the vocabulary size {}", where, what, id, size);
+BpeTokenizer::BpeTokenizer(BpeDescription description, const std::string& where,
+                           std::optional<HuggingFaceTokenizer> files)
+    : description_(std::move(description)),
+      files_(std::move(files)),
+      normalizer_(description_.normalizer, where),
+      pretokenizer_(description_.pretokenizer, where) {
+  const auto size = vocabulary_size();
+  const auto check_id = [&](std::optional<std::int32_t> id, const char* what) {
+    check(!id || (*id >= 0 && *id < size), "{}: {} is {}, expected an id below the vocabulary size {}", where, what,
+          id.value_or(0), size);
   };
   check_id(description_.eos, "the tokenizer's end-of-sequence id");
-  if (description_.bos) check_id(*description_.bos, "the tokenizer's begin-of-sequence id");
-
-  std::vector<bool> is_literal(tokens.size());
-  for (const auto* ids : {&description_.special, &description_.user})
-    for (const auto id : *ids) {
-      check_id(id, "a special token's id");
-      is_literal[id] = true;
-      if (!tokens[id].empty()) wholes_.push_back({tokens[id], id, ids == &description_.special});
-    }
-  std::stable_sort(wholes_.begin(), wholes_.end(),
-                   [](const auto& a, const auto& b) { return a.text.size() > b.text.size(); });
-  for (const auto& whole : wholes_) starts_whole_[static_cast<unsigned char>(whole.text[0])] = true;
-
-  id_of_token_.reserve(tokens.size());
-  for (std::int32_t id = 0; id < size; ++id) {
-    const std::string& token = tokens[id];
-    check(valid_utf8_prefix(token) == token.size(), "{}: token {} is not valid UTF-8", where, id);
-    const auto [first, is_new] = id_of_token_.emplace(token, id);
-    check(is_new, "{}: tokens {} and {} are both {}", where, first->second, id, token);
-    const auto bytes = is_literal[id] ? std::nullopt : bytes_of_alphabet(token);
-    bytes_of_token_.push_back(bytes.value_or(token));
+  check_id(description_.bos, "the tokenizer's begin-of-sequence id");
+  check_id(description_.start_of_text, "the tokenizer's start-of-text id");
+  check_id(description_.end_of_text, "the tokenizer's end-of-text id");
+  check_id(description_.unk, "the tokenizer's unknown-token id");
+  added_.resize(description_.tokens.size());
+  for (const auto& token : description_.added) {
+    check_id(token.id, "an added token's id");
+    added_[token.id] = &token;
   }
-  for (int byte = 0; byte < 256; ++byte) {
-    const char character = static_cast<char>(byte);
-    id_of_byte_[byte] = id_of(alphabet_of_bytes({&character, 1})).value_or(-1);
-  }
+  add_tokens(where);
+  add_added_tokens(where);
   add_merges(where);
   end_of_text_ = description_.eos;
   for (const char* name : {"<|end_of_text|>", "<|endoftext|>"}) end_of_text_ = id_of(name).value_or(end_of_text_);
+  end_of_text_ = description_.end_of_text.value_or(end_of_text_);
 }
 
 BpeTokenizer::~BpeTokenizer() = default;
+
+void BpeTokenizer::add_tokens(const std::string& where) {
+  const auto& tokens = description_.tokens;
+  id_of_token_.reserve(tokens.size());
+  bytes_of_token_.resize(tokens.size());
+  for (std::int32_t id = 0; id < vocabulary_size(); ++id) {
+    const std::string& token = tokens[id];
+    if (token.empty()) continue;
+    check(valid_utf8_prefix(token) == token.size(), "{}: token {} is not valid UTF-8", where, id);
+    const auto [first, is_new] = id_of_token_.emplace(token, id);
+    check(is_new, "{}: tokens {} and {} are both {}", where, first->second, id, token);
+    bytes_of_token_[id] = bytes_of_alphabet(token).value_or(token);
+  }
+  for (int byte = 0; byte < 256; ++byte) {
+    const char character = static_cast<char>(byte);
+    id_of_byte_[byte] = model_id_of(alphabet_of_bytes({&character, 1})).value_or(-1);
+  }
+}
+
+void BpeTokenizer::add_added_tokens(const std::string& where) {
+  std::vector<AddedTokens::Entry> plain;
+  std::vector<AddedTokens::Entry> normalized;
+  for (const auto& token : description_.added) {
+    const std::string& text = description_.tokens[token.id];
+    if (text.empty()) continue;
+    if (!token.normalized) {
+      plain.push_back({text, token});
+      continue;
+    }
+    normalized.push_back({normalizer_.apply(text), token});
+    const std::string& found = normalized.back().text;
+    bytes_of_token_[token.id] = bytes_of_alphabet(found).value_or(found);  // as the oracle decodes it
+    check(!found.empty(), "{}: the normalizer leaves nothing of added token {}, {}", where, token.id, text);
+  }
+  plain_added_ = AddedTokens(std::move(plain));
+  normalized_added_ = AddedTokens(std::move(normalized));
+}
 
 void BpeTokenizer::add_merges(const std::string& where) {
   const auto& merges = description_.merges;
@@ -110,9 +137,9 @@ void BpeTokenizer::add_merges(const std::string& where) {
           merge);
     const std::string_view left = merge.substr(0, space);
     const std::string_view right = merge.substr(space + 1);
-    const auto left_id = id_of(left);
-    const auto right_id = id_of(right);
-    const auto id = id_of(std::string(left) + std::string(right));
+    const auto left_id = model_id_of(left);
+    const auto right_id = model_id_of(right);
+    const auto id = model_id_of(std::string(left) + std::string(right));
     check(left_id && right_id && id, "{}: merge {} is '{}', of which not all parts are in the vocabulary", where, rank,
           merge);
     const std::uint64_t pair = pair_of(*left_id, *right_id);
@@ -135,6 +162,11 @@ std::optional<std::int32_t> BpeTokenizer::id_of(std::string_view token) const {
   return found == id_of_token_.end() ? std::nullopt : std::optional(found->second);
 }
 
+std::optional<std::int32_t> BpeTokenizer::model_id_of(std::string_view token) const {
+  const auto id = id_of(token);
+  return id && added_[*id] != nullptr && !added_[*id]->in_model ? std::nullopt : id;
+}
+
 std::unique_ptr<BpeTokenizer::Workspace> BpeTokenizer::take_workspace() const {
   {
     const std::lock_guard lock(mutex_);
@@ -149,13 +181,6 @@ std::unique_ptr<BpeTokenizer::Workspace> BpeTokenizer::take_workspace() const {
   return work;
 }
 
-/// The longest whole token that `text` starts with.
-const BpeTokenizer::Whole* BpeTokenizer::find_whole(std::string_view text, bool parse_special) const {
-  for (const auto& whole : wholes_)
-    if ((parse_special || !whole.is_special) && text.starts_with(whole.text)) return &whole;
-  return nullptr;
-}
-
 std::vector<std::int32_t> BpeTokenizer::encode(std::string_view text, bool parse_special, EncodeCounts* counts) const {
   Repaired repaired;
   if (valid_utf8_prefix(text) != text.size()) {
@@ -166,21 +191,15 @@ std::vector<std::int32_t> BpeTokenizer::encode(std::string_view text, bool parse
   work->dropped_bytes = 0;
   std::vector<std::int32_t> ids;
   ids.reserve(text.size() / 3);
-  std::size_t start = 0;  // of the ordinary text before `at`
-  const bool has_wholes = parse_special ? !wholes_.empty() : !description_.user.empty();
-  for (std::size_t at = 0; has_wholes && at < text.size();) {
-    const Whole* whole =
-        starts_whole_[static_cast<unsigned char>(text[at])] ? find_whole(text.substr(at), parse_special) : nullptr;
-    if (whole == nullptr) {
-      ++at;
-      continue;
-    }
-    encode_ordinary(text.substr(start, at - start), *work, ids);
-    ids.push_back(whole->id);
-    at += whole->text.size();
-    start = at;
-  }
-  encode_ordinary(text.substr(start), *work, ids);
+  const auto found = [&](std::int32_t id) { ids.push_back(id); };
+  const auto use_normalized = [&](std::string_view piece) { encode_ordinary(piece, *work, ids); };
+  const auto use = [&](std::string_view piece) {
+    if (normalizer_.empty())
+      normalized_added_.split(piece, parse_special, use_normalized, found);
+    else
+      normalized_added_.split(normalizer_.apply(piece), parse_special, use_normalized, found);
+  };
+  plain_added_.split(text, parse_special, use, found);
   if (counts != nullptr) {
     counts->dropped_bytes += work->dropped_bytes;
     counts->repaired_sequences += repaired.num_replaced;
@@ -213,14 +232,24 @@ void BpeTokenizer::encode_word(std::string_view word, Workspace& work, std::vect
 }
 
 void BpeTokenizer::merge_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const {
-  if (rules_.ignore_merges)
-    if (const auto id = id_of(alphabet_of_bytes(word))) return ids.push_back(*id);
+  if (description_.ignore_merges)
+    if (const auto id = model_id_of(alphabet_of_bytes(word))) return ids.push_back(*id);
+  check(word.size() < std::size_t{1} << 31U, "tokenizer: a word of {} bytes, expected fewer than 2^31", word.size());
   auto& symbols = work.symbols;
   symbols.clear();
+  const bool has_merges = !description_.merges.empty();
+  bool was_unknown = false;
   for (const char byte : word) {
-    const std::int32_t id = id_of_byte_[static_cast<unsigned char>(byte)];
-    if (id < 0) {
+    std::int32_t id = id_of_byte_[static_cast<unsigned char>(byte)];
+    const bool is_unknown = id < 0;
+    if (is_unknown) {
       ++work.dropped_bytes;
+      if (!description_.unk || (description_.fuse_unk && was_unknown)) continue;
+      id = *description_.unk;
+    }
+    was_unknown = is_unknown;
+    if (!has_merges) {
+      ids.push_back(id);
       continue;
     }
     const auto index = static_cast<std::int32_t>(symbols.size());
@@ -228,10 +257,6 @@ void BpeTokenizer::merge_word(std::string_view word, Workspace& work, std::vecto
   }
   if (symbols.empty()) return;
   symbols.back().next = -1;
-  if (description_.merges.empty()) {
-    for (const auto& symbol : symbols) ids.push_back(symbol.id);
-    return;
-  }
 
   auto& queue = work.candidates;  // a heap; empty between calls
   const auto propose = [&](std::int32_t left) {

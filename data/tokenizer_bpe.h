@@ -1,6 +1,9 @@
-// Byte-level BPE (Sennrich et al. 2016; GPT-2's variant on bytes): words from the pretokenizer, then the merges in
-// order of rank. Agrees with Hugging Face's `tokenizers`: a byte without a token is dropped before merging, equal ranks
-// merge from the left.
+// Byte-level BPE (Sennrich et al. 2016; GPT-2's variant on bytes): added tokens are found, the text between them is
+// normalised and cut into words, words are merged in order of rank. Agrees with Hugging Face's `tokenizers`: a byte
+// without a token is dropped before merging, equal ranks merge from the left.
+//
+//     BpeTokenizer tokenizer(std::move(description), "model.gguf");
+//     tokenizer.encode("The state is", false, nullptr);
 #pragma once
 
 #include <array>
@@ -9,28 +12,36 @@
 #include <unordered_map>
 #include <vector>
 
+#include "data/added_tokens.h"
+#include "data/normalizer.h"
 #include "data/pretokenizer.h"
 #include "data/tokenizer.h"
 
 namespace limbeck::data {
 
-/// Everything that defines a BPE tokenizer, as it stands in files.
+/// Everything that defines a BPE tokenizer.
 struct BpeDescription {
-  std::string pre;                    // names the pretokenizer's rules
-  std::vector<std::string> tokens;    // in GPT-2's byte alphabet; special ones as they are
-  std::vector<std::string> merges;    // "left right", most frequent first
-  std::vector<std::int32_t> special;  // ids of control tokens: text only with parse_special
-  std::vector<std::int32_t> user;     // ids of tokens that are always taken whole
+  std::vector<std::string> tokens;  // by id; in GPT-2's byte alphabet, added ones as they are; empty: no such id
+  std::vector<std::string> merges;  // "left right", most frequent first
+  std::vector<AddedToken> added;
+  std::vector<NormalizerStep> normalizer;
+  std::vector<PretokenizerStage> pretokenizer;
+  bool ignore_merges = false;       // a word that is a token is that token, whatever the merges say
+  std::optional<std::int32_t> unk;  // stands for a byte without a token, which else is dropped
+  bool fuse_unk = false;            // one for several in a row
   std::int32_t eos = 0;
   std::optional<std::int32_t> bos;
-  std::string chat_template;  // Jinja, for the export only
+  std::optional<std::int32_t> start_of_text;  // is put before each text
+  std::optional<std::int32_t> end_of_text;    // after each; else <|endoftext|> or <|end_of_text|>, else eos
+  std::string chat_template;                  // Jinja, for the export only
   friend bool operator==(const BpeDescription&, const BpeDescription&) = default;
 };
 
 class BpeTokenizer : public Tokenizer {
  public:
   /// Throws, naming `where` and the entry, where a token is twice there, a merge makes no token, or an id is outside.
-  BpeTokenizer(BpeDescription description, const std::string& where);
+  /// `files`: what to_hugging_face gives; without them it is made from the description.
+  BpeTokenizer(BpeDescription description, const std::string& where, std::optional<HuggingFaceTokenizer> files = {});
   ~BpeTokenizer() override;
 
   std::vector<std::int32_t> encode(std::string_view text, bool parse_special, EncodeCounts* counts) const override;
@@ -39,6 +50,7 @@ class BpeTokenizer : public Tokenizer {
   std::int32_t eos_id() const override { return description_.eos; }
   std::int32_t end_of_text_id() const override { return end_of_text_; }
   std::optional<std::int32_t> id_of(std::string_view token) const override;
+  std::optional<std::int32_t> start_of_text_id() const override { return description_.start_of_text; }
   std::string to_json() const override;
   HuggingFaceTokenizer to_hugging_face() const override;
 
@@ -51,30 +63,30 @@ class BpeTokenizer : public Tokenizer {
     std::int32_t id = 0;
   };
   struct Workspace;  // a thread's scratch memory and word cache
-  struct Whole {     // a token that is found in the text itself
-    std::string text;
-    std::int32_t id;
-    bool is_special;
-  };
 
+  void add_tokens(const std::string& where);
+  void add_added_tokens(const std::string& where);
   void add_merges(const std::string& where);
   const Merge* find_merge(std::int32_t left, std::int32_t right) const;
-  const Whole* find_whole(std::string_view text, bool parse_special) const;
+  /// The id of a token of the model itself, where an added token of that name need not be one.
+  std::optional<std::int32_t> model_id_of(std::string_view token) const;
   void encode_ordinary(std::string_view text, Workspace& work, std::vector<std::int32_t>& ids) const;
   void encode_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;
   void merge_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;
   std::unique_ptr<Workspace> take_workspace() const;
 
   BpeDescription description_;
+  std::optional<HuggingFaceTokenizer> files_;
   std::int32_t end_of_text_ = 0;
-  const PretokenizerRules& rules_;
+  Normalizer normalizer_;
   Pretokenizer pretokenizer_;
   std::unordered_map<std::string_view, std::int32_t> id_of_token_;  // views into description_.tokens
+  std::vector<const AddedToken*> added_;                            // by id; null: not added
   std::vector<std::string> bytes_of_token_;
   std::array<std::int32_t, 256> id_of_byte_{};  // -1: none
   std::vector<Merge> merges_;                   // open addressing, a power of two
-  std::vector<Whole> wholes_;                   // longest first
-  std::array<bool, 256> starts_whole_{};
+  AddedTokens plain_added_;                     // found in the text as it is
+  AddedTokens normalized_added_;                // found in what is left of it, normalised
 
   mutable std::mutex mutex_;  // of workspaces_
   mutable std::vector<std::unique_ptr<Workspace>> workspaces_;

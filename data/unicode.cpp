@@ -35,17 +35,6 @@ Step next(std::string_view text) {
   return {length, true, false};
 }
 
-std::size_t ascii_prefix(std::string_view text) {
-  std::size_t i = 0;
-  for (; i + 8 <= text.size(); i += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, text.data() + i, 8);
-    if ((word & 0x8080808080808080ULL) != 0) break;
-  }
-  while (i < text.size() && static_cast<unsigned char>(text[i]) < 0x80) ++i;
-  return i;
-}
-
 /// Bytes 33-126, 161-172 and 174-255 stand for themselves, the others follow from U+0100 on in order.
 struct Alphabet {
   std::array<char32_t, 256> of_byte{};
@@ -64,6 +53,17 @@ struct Alphabet {
 constexpr Alphabet alphabet;
 
 }  // namespace
+
+std::size_t ascii_prefix(std::string_view text) {
+  std::size_t i = 0;
+  for (; i + 8 <= text.size(); i += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, text.data() + i, 8);
+    if ((word & 0x8080808080808080ULL) != 0) break;
+  }
+  while (i < text.size() && static_cast<unsigned char>(text[i]) < 0x80) ++i;
+  return i;
+}
 
 std::size_t valid_utf8_prefix(std::string_view text) {
   std::size_t at = 0;

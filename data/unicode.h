@@ -12,6 +12,9 @@
 
 namespace limbeck::data {
 
+/// Length of the longest prefix of `text` below U+0080.
+std::size_t ascii_prefix(std::string_view text);
+
 /// Length of the longest valid UTF-8 prefix of `text`.
 std::size_t valid_utf8_prefix(std::string_view text);
 

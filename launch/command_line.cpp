@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "data/pretokenizer.h"
 #include "launch/config_fields.h"
 #include "launch/version.h"
 
@@ -183,17 +184,20 @@ void CommandLine::inspect(std::function<int(const InspectOptions&)> run) {
 }
 
 void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
-  CLI::App& app = command("tokenize", "Turn text into a token file",
+  CLI::App& app = command("tokenize", "Turn text into a token file, or train a tokenizer on it",
                           "limbeck tokenize book.txt articles/ --tokenizer bytes --out tokens/mine\n"
                           "  limbeck tokenize web/*.jsonl.zst --field content --tokenizer FILE.gguf --out tokens/web\n"
+                          "  limbeck tokenize book.txt articles/ --train --vocab 8192 --out my_tokenizer\n"
                           "A tokenizing that was interrupted goes on when the same command is given again.");
   const auto options = bind<TokenizeOptions>(app, std::move(run));
   app.add_option("PATH", options->paths, "Text and JSON-lines files and folders; gzip and zstd too")->required();
-  app.add_option("--tokenizer", options->tokenizer,
-                 "\"bytes\", a SentencePiece NAME.model, or a model with a tokenizer")
-      ->required()
-      ->type_name("MODEL|bytes");
-  app.add_option("--out", options->out, "PREFIX of the PREFIX.bin and PREFIX.idx to write")
+  auto* tokenizer =
+      app.add_option("--tokenizer", options->tokenizer,
+                     "\"bytes\", a tokenizer.json or its folder, a SentencePiece NAME.model, or a model with a "
+                     "tokenizer")
+          ->type_name("TOKENIZER|MODEL|bytes");
+  app.add_option("--out", options->out,
+                 "PREFIX of the PREFIX.bin and PREFIX.idx to write; with --train the folder of tokenizer.json")
       ->required()
       ->type_name("PREFIX");
   app.add_option("--format", options->format, "text: a file a document; jsonl: a line; auto: by the file's name")
@@ -204,6 +208,25 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
   app.add_option("--threads", options->threads, "0: the cores this process may use")
       ->check(number<int>(between(0, 4096)))
       ->capture_default_str();
+  auto* train = app.add_flag("--train", options->train, "Train a byte-level BPE on the text")->excludes(tokenizer);
+  auto* vocabulary = app.add_option("--vocab", options->vocabulary,
+                                    "Tokens of the trained tokenizer, special ones and 256 bytes included")
+                         ->needs(train)
+                         ->check(number<std::int64_t>(between(257, 1 << 24)));
+  app.add_option("--pretokenizer", options->pretokenizer, "How it cuts text into words: as that family")
+      ->needs(train)
+      ->check(CLI::IsMember(data::pretokenizer_names()))
+      ->capture_default_str();
+  app.add_option("--special", options->special, "Its special tokens; the first ends documents")
+      ->needs(train)
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->type_name("NAME")
+      ->capture_default_str();
+  app.parse_complete_callback([=] {
+    if (*train && !*vocabulary) throw CLI::RequiredError("--vocab");
+    if (!*train && !*tokenizer) throw CLI::RequiredError("--tokenizer or --train");
+  });
 }
 
 void CommandLine::report(std::function<int(const ReportOptions&)> run) {

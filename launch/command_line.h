@@ -70,11 +70,15 @@ struct InspectOptions : CommonOptions {
 
 struct TokenizeOptions : CommonOptions {
   std::vector<std::filesystem::path> paths;  // files and folders
-  std::string tokenizer;                     // "bytes", or a file or directory with a tokenizer
-  std::filesystem::path out;                 // PREFIX of .bin and .idx
+  std::string tokenizer;                     // "bytes", or a file or directory with a tokenizer; empty with `train`
+  std::filesystem::path out;                 // PREFIX of .bin and .idx; with `train` a folder
   std::string format = "auto";               // of the text: "auto", "text" or "jsonl"
   std::string field = "text";                // of JSON lines
   int threads = 0;                           // 0: the cores this process may use
+  bool train = false;                        // make a tokenizer from the text
+  std::int64_t vocabulary = 0;               // its tokens in all
+  std::string pretokenizer = "llama3";       // how it cuts text into words
+  std::vector<std::string> special = {"<|endoftext|>"};  // its special tokens; the first ends documents
 };
 
 struct ReportOptions : CommonOptions {

@@ -10,7 +10,7 @@ packages=(
   ca-certificates
   g++ cmake ninja-build
   libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev
-  zlib1g-dev libzstd-dev libpcre2-dev libxxhash-dev libhdf5-dev
+  zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libxxhash-dev libhdf5-dev
   protobuf-compiler libprotobuf-dev libsentencepiece-dev
   libopenmpi-dev openmpi-bin
   libdnnl-dev

@@ -34,6 +34,19 @@ bool may_report() {
   return true;
 }
 
+/// The message in one line, whatever a file's names in it hold: control characters as \xNN.
+std::string one_line(const std::string& what) {
+  std::string line;
+  for (const char c : what) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f)
+      line += fmt::format("\\x{:02x}", byte);
+    else
+      line += c;
+  }
+  return line;
+}
+
 /// Prints one error line for all ranks, and ends this one with `code`. Rank 0 speaks where it fails too; those that
 /// were only told of a failure (`is_told`) give the one that failed the time to say it.
 [[noreturn]] void end_with_error(int code, const std::string& what, bool is_told) {
@@ -46,9 +59,9 @@ bool may_report() {
     std::this_thread::sleep_for(std::chrono::seconds(1));
   if (may_report()) {
     if (rank == 0)
-      fmt::print(stderr, "limbeck: error: {}\n", what);
+      fmt::print(stderr, "limbeck: error: {}\n", one_line(what));
     else
-      fmt::print(stderr, "limbeck: error: rank {}: {}\n", rank, what);
+      fmt::print(stderr, "limbeck: error: rank {}: {}\n", rank, one_line(what));
     std::fflush(stderr);
   }
   std::_Exit(code);  // other threads of this rank may still wait for their peers

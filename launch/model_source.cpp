@@ -9,6 +9,7 @@
 #include "data/checkpoint.h"
 #include "data/gguf_model.h"
 #include "data/hugging_face.h"
+#include "data/tokenizer_json.h"
 #include "data/tokenizer_sentencepiece.h"
 #include "launch/config_fields.h"
 #include "launch/run_directory.h"
@@ -89,19 +90,22 @@ ModelSource open_gguf(const fs::path& path) {
           .tokenizer = file->has("tokenizer.ggml.tokens") ? data::tokenizer_from_gguf(*file) : nullptr};
 }
 
-/// Of the files beside a Hugging Face model; null where there is none that is read.
+/// Of the files beside a Hugging Face model; null where there are none.
 std::shared_ptr<const data::Tokenizer> tokenizer_of_folder(const fs::path& folder) {
-  if (fs::exists(folder / "tokenizer.json") || !fs::exists(folder / "tokenizer.model")) return nullptr;
-  return data::sentencepiece_from_file(folder / "tokenizer.model");
+  if (fs::exists(folder / "tokenizer.model")) return data::sentencepiece_from_file(folder / "tokenizer.model");
+  if (fs::exists(folder / "tokenizer.json")) return data::open_hugging_face_tokenizer(folder);
+  return nullptr;
 }
 
 ModelSource open_hugging_face(const fs::path& path) {
   const auto model = std::make_shared<data::HuggingFaceModel>(path);
-  return {.kind = ModelKind::HuggingFace,
-          .path = path,
-          .reader = model,
-          .config = model->model_config(),
-          .tokenizer = tokenizer_of_folder(path)};
+  ModelSource source{.kind = ModelKind::HuggingFace, .path = path, .reader = model, .config = model->model_config()};
+  try {  // a model without one is still good for token files
+    source.tokenizer = tokenizer_of_folder(path);
+  } catch (const core::Error& error) {
+    source.why_no_tokenizer = error.what();
+  }
+  return source;
 }
 
 bool starts_with(const fs::path& file, std::string_view magic) {
@@ -115,8 +119,9 @@ bool starts_with(const fs::path& file, std::string_view magic) {
 }  // namespace
 
 const data::Tokenizer& ModelSource::require_tokenizer() const {
+  if (tokenizer == nullptr && !why_no_tokenizer.empty()) fail("{}", why_no_tokenizer);
   if (tokenizer == nullptr)
-    fail("{}: has no tokenizer that Limbeck reads, expected a GGUF file, a checkpoint or a folder with tokenizer.model",
+    fail("{}: has no tokenizer, expected a GGUF file, a checkpoint or a folder with tokenizer.model or tokenizer.json",
          path.string());
   return *tokenizer;
 }
@@ -146,6 +151,8 @@ std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name) {
   if (name == "bytes") return data::byte_tokenizer();
   if (name.ends_with(".model") && fs::is_regular_file(name)) return data::sentencepiece_from_file(name);
   if (fs::is_regular_file(name) && starts_with(name, "GGUF")) return data::tokenizer_from_gguf(data::GgufFile(name));
+  if (fs::is_regular_file(name) && starts_with(name, "{")) return data::open_hugging_face_tokenizer(name);
+  if (auto tokenizer = tokenizer_of_folder(name)) return tokenizer;
   const ModelSource source = open_model(name);
   source.require_tokenizer();
   return source.tokenizer;

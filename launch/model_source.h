@@ -33,6 +33,7 @@ struct ModelSource {
   std::shared_ptr<const core::StateReader> reader = nullptr;
   nn::ModelConfig config = {};
   std::shared_ptr<const data::Tokenizer> tokenizer = nullptr;  // null where the source has none that is read
+  std::string why_no_tokenizer = {};                           // where it has one that is not
   std::int64_t step = 0;                                       // of a checkpoint
   nlohmann::json trainer = nullptr;                            // of a checkpoint: what checkpoint_extra was given
 
@@ -48,8 +49,8 @@ ModelSource open_model(const std::filesystem::path& path,
 /// True for a file (no folder) that begins as a model does.
 bool is_model_file(const std::filesystem::path& path);
 
-/// "bytes", a SentencePiece file NAME.model, or the tokenizer of a model. What data.tokenizer and --tokenizer name,
-/// "teacher" aside.
+/// "bytes", a SentencePiece file NAME.model, a tokenizer.json, a folder with one of them, or the tokenizer of a model.
+/// What data.tokenizer and --tokenizer name, "teacher" aside.
 std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name);
 
 /// The extra text of a checkpoint's manifest: architecture, tokenizer, and the trainer's own state.

@@ -27,6 +27,7 @@ seeds() {
   case $1 in
     config) cp examples/*.textproto "$2" ;;
     gguf) find "$golden/gguf" -name '*.gguf' -size -64k -exec cp {} "$2" \; ;;
+    tokenizer_json) gunzip -c "$golden"/tokenizer_json/seeds.jsonl.gz | split -l 1 - "$2/" ;;
     token_index)
       local index size
       for index in "$golden"/token_file/*.idx; do

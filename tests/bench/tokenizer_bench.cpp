@@ -2,7 +2,7 @@
 //
 //     bench_tokenizer TOKENIZER FILE [SECONDS]   # encodes FILE again and again, prints the best rate
 //     bench_tokenizer TOKENIZER --lines < HEX    # a hexadecimal text a line -> {"ids", "special_ids", "decoded"
-//     (hexadecimal)}
+//     (hexadecimal)}; a line "ids 1 2 3" -> {"decoded"}
 //
 // TOKENIZER is what `limbeck tokenize --tokenizer` takes.
 #include <fmt/format.h>
@@ -11,8 +11,11 @@
 #include <chrono>
 #include <cstdlib>
 #include <iostream>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "data/text_source.h"
 #include "launch/model_source.h"
@@ -36,6 +39,12 @@ std::string to_hex(const std::string& bytes) {
 
 void encode_lines(const Tokenizer& tokenizer) {
   for (std::string line; std::getline(std::cin, line);) {
+    if (line.starts_with("ids")) {
+      std::istringstream numbers(line.substr(3));
+      const std::vector<std::int32_t> ids(std::istream_iterator<std::int32_t>(numbers), {});
+      std::cout << nlohmann::json{{"decoded", to_hex(tokenizer.decode(ids))}} << '\n';
+      continue;
+    }
     const std::string text = from_hex(line);
     const auto ids = tokenizer.encode(text);
     std::cout << nlohmann::json{{"ids", ids},

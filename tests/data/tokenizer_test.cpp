@@ -37,7 +37,7 @@ std::string from_hex(const std::string& hex) {
 /// GPT-2-like, small: all bytes but 0x04, a few merges, one special and one user token.
 BpeDescription small_description() {
   BpeDescription d;
-  d.pre = "gpt-2";
+  d.pretokenizer = pretokenizer_rules("gpt-2", "test").stages;
   for (int byte = 0; byte < 256; ++byte) {
     const char c = static_cast<char>(byte);
     if (byte != 4) d.tokens.push_back(alphabet_of_bytes({&c, 1}));
@@ -48,8 +48,7 @@ BpeDescription small_description() {
   d.tokens.emplace_back("<|end|>x");
   d.tokens.emplace_back("[tool]");
   const auto size = static_cast<std::int32_t>(d.tokens.size());
-  d.special = {size - 3, size - 2};
-  d.user = {size - 1};
+  d.added = {{.id = size - 3, .special = true}, {.id = size - 2, .special = true}, {.id = size - 1}};
   d.eos = size - 3;
   d.chat_template = "{{ messages }}";
   return d;
@@ -90,7 +89,7 @@ TEST(PretokenizerTest, CutsAsTheOracleDoes) {
   for (const auto& line : golden_lines("words.jsonl.gz")) {
     if (line["pre"] != pre) {
       pre = line["pre"];
-      pretokenizer = std::make_unique<Pretokenizer>(pretokenizer_rules(pre, "test"));
+      pretokenizer = std::make_unique<Pretokenizer>(pretokenizer_rules(pre, "test").stages, "test");
       scratch = pretokenizer->scratch();
       ++kinds;
     }
@@ -104,13 +103,14 @@ TEST(PretokenizerTest, CutsAsTheOracleDoes) {
 }
 
 TEST(PretokenizerTest, UnknownRulesAreRefusedByName) {
-  const std::string message = error_of([] { pretokenizer_rules("tekken", "model.gguf"); });
-  EXPECT_NE(message.find("model.gguf: tokenizer.ggml.pre is tekken, expected one of smollm, gpt-2"), std::string::npos)
+  const std::string message = error_of([] { pretokenizer_rules("tekken", "model.gguf: tokenizer.ggml.pre"); });
+  EXPECT_NE(message.find("model.gguf: tokenizer.ggml.pre is tekken, expected one of smollm, starcoder"),
+            std::string::npos)
       << message;
 }
 
 TEST(PretokenizerTest, VeryLongWordsAndSpaces) {
-  const Pretokenizer pretokenizer(pretokenizer_rules("llama-bpe", "test"));
+  const Pretokenizer pretokenizer(pretokenizer_rules("llama-bpe", "test").stages, "test");
   auto scratch = pretokenizer.scratch();
   std::vector<std::size_t> sizes;
   const auto cut = [&](const std::string& text) {
@@ -164,8 +164,10 @@ TEST(BpeTokenizerTest, BrokenDescriptionsAreRefusedByName) {
   EXPECT_NE(refused([](D& d) { d.merges[1] = "ab"; }).find("merge 1 is 'ab'"), std::string::npos);
   EXPECT_NE(refused([](D& d) { d.merges[1] = "a c"; }).find("merge 1 is 'a c'"), std::string::npos);
   EXPECT_NE(refused([](D& d) { d.eos = 1000; }).find("end-of-sequence id is 1000"), std::string::npos);
-  EXPECT_NE(refused([](D& d) { d.special = {-1}; }).find("special token's id is -1"), std::string::npos);
-  EXPECT_NE(refused([](D& d) { d.pre = "x"; }).find("tokenizer.ggml.pre is x"), std::string::npos);
+  EXPECT_NE(refused([](D& d) { d.added[0].id = -1; }).find("added token's id is -1"), std::string::npos);
+  EXPECT_NE(refused([](D& d) { d.start_of_text = 1000; }).find("start-of-text id is 1000"), std::string::npos);
+  EXPECT_NE(refused([](D& d) { d.pretokenizer[0].pattern = "("; }).find("f.gguf: the regular expression ("),
+            std::string::npos);
 }
 
 TEST(BpeTokenizerTest, JsonRoundTrip) {
@@ -173,8 +175,21 @@ TEST(BpeTokenizerTest, JsonRoundTrip) {
   const auto same = tokenizer_from_json(t.to_json(), "checkpoint");
   EXPECT_EQ(dynamic_cast<const BpeTokenizer&>(*same).description(), t.description());
   EXPECT_EQ(same->encode("aab <|end|>", true), t.encode("aab <|end|>", true, nullptr));
-  for (const char* bad : {"", "{", "[]", "{}", "{\"format\":\"limbeck tokenizer 1\"}", "{\"format\":3}"})
+  for (const char* bad : {"", "{", "[]", "{}", "{\"format\":\"limbeck tokenizer 1\"}",
+                          "{\"format\":\"limbeck tokenizer 2\"}", "{\"format\":3}"})
     EXPECT_NE(error_of([&] { tokenizer_from_json(bad, "step_3"); }).find("step_3: "), std::string::npos) << bad;
+}
+
+TEST(BpeTokenizerTest, FirstFormatOfCheckpointsIsRead) {
+  const BpeTokenizer t(small_description(), "small");
+  json old = {{"format", "limbeck tokenizer 1"}, {"pre", "gpt-2"}, {"eos", t.eos_id()}, {"chat_template", "x"}};
+  old["tokens"] = t.description().tokens;
+  old["merges"] = t.description().merges;
+  old["special"] = {t.eos_id(), t.eos_id() + 1};
+  old["user"] = {t.eos_id() + 2};
+  const auto same = tokenizer_from_json(old.dump(), "checkpoint");
+  for (const char* text : {"aab <|end|>", "a[tool]b"})
+    EXPECT_EQ(same->encode(text, true), t.encode(text, true, nullptr)) << text;
 }
 
 TEST(ByteTokenizer, IsBytesAndAnEnd) {

@@ -112,6 +112,16 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
       parse({"tokenize", "a", "--tokenizer", "bytes", "--out", "p", "--format", "jsonl", "--field", "a.b"}).tokenize;
   EXPECT_EQ(lines.format, "jsonl");
   EXPECT_EQ(lines.field, "a.b");
+  EXPECT_FALSE(tokenize.train);
+  const auto train = parse({"tokenize", "a", "--train", "--vocab", "512", "--special", "<e>", "--special", "<m>",
+                            "--pretokenizer", "gpt-2", "--out", "p"})
+                         .tokenize;
+  EXPECT_TRUE(train.train);
+  EXPECT_EQ(train.vocabulary, 512);
+  EXPECT_EQ(train.special, (std::vector<std::string>{"<e>", "<m>"}));
+  EXPECT_EQ(train.pretokenizer, "gpt-2");
+  EXPECT_EQ(parse({"tokenize", "a", "--train", "--vocab", "512", "--out", "p"}).tokenize.special,
+            std::vector<std::string>{"<|endoftext|>"});
   EXPECT_EQ(parse({"report", "runs/a"}).report.run, "runs/a");
   EXPECT_FALSE(parse({"report", "runs/a"}).report.out.has_value());
   EXPECT_EQ(parse({"report", "runs/a", "--out", "x.html"}).report.out, "x.html");
@@ -157,6 +167,10 @@ TEST(CommandLine, MistakesAreUsageErrorsOfOneLine) {
   EXPECT_THAT(error_of({"generate", "m", "--prompt", "x", "--top-p", "1.5"}), HasSubstr("--top-p"));
   EXPECT_THAT(error_of({"convert", "a", "b", "--dtype", "int4"}), HasSubstr("--dtype"));
   EXPECT_THAT(error_of({"tokenize", "a", "--out", "p"}), HasSubstr("--tokenizer"));
+  EXPECT_THAT(error_of({"tokenize", "a", "--out", "p", "--train"}), HasSubstr("--vocab"));
+  EXPECT_THAT(error_of({"tokenize", "a", "--out", "p", "--train", "--vocab", "256"}), HasSubstr("--vocab"));
+  EXPECT_THAT(error_of({"tokenize", "a", "--out", "p", "--tokenizer", "bytes", "--vocab", "300"}),
+              HasSubstr("--train"));
 }
 
 TEST(CommandLine, NumbersAreFiniteWithinTheirRangeAndShortInMessages) {

@@ -159,6 +159,25 @@ TEST(EndToEnd, EvaluatingACheckpointGivesTheRowOfItsRunAgain) {
   EXPECT_THAT(train.output, HasSubstr(testing::program().string() + " generate run "));
 }
 
+TEST(EndToEnd, ATrainedTokenizerTokenizes) {
+  const RunFolder folder("trained_tokenizer");
+  const Outcome train = folder.limbeck("tokenize text --train --vocab 300 --special '<end>' --out mine");
+  ASSERT_EQ(train.code, 0) << train.output;
+  const Outcome tokenize = folder.limbeck("tokenize text --tokenizer mine --out tokens/mine");
+  EXPECT_EQ(tokenize.code, 0) << tokenize.output;
+  const Outcome again = folder.limbeck("tokenize text --tokenizer mine/tokenizer.json --out tokens/again");
+  EXPECT_EQ(again.code, 0) << again.output;
+  EXPECT_EQ(folder.read("tokens/mine.bin"), folder.read("tokens/again.bin"));
+  const Outcome run =
+      folder.limbeck("train tiny.textproto --set data.tokenizer=mine --steps 2 --out run");  // and a model on it
+  ASSERT_EQ(run.code, 0) << run.output;
+  ASSERT_EQ(folder.limbeck("convert run hf").code, 0);
+  EXPECT_EQ(folder.read("hf/tokenizer.json"), folder.read("mine/tokenizer.json"));
+  const Outcome generate = folder.limbeck("generate hf --prompt a --max-tokens 2");
+  EXPECT_EQ(generate.code, 0) << generate.output;
+  EXPECT_EQ(folder.limbeck("tokenize text --train --vocab 300 --pretokenizer nobody --out x").code, 2);
+}
+
 TEST(EndToEnd, ConvertedModelHasTheSameLogits) {
   const RunFolder folder("convert");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 4 --out run").code, 0);

@@ -11,6 +11,7 @@
 #include "launch/config.h"
 #include "launch/run_directory.h"
 #include "tests/support/places.h"
+#include "tests/support/teacher_file.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::launch {
@@ -141,6 +142,33 @@ TEST(ModelSource, ConfigsAndSentencePieceWorkSideBySide) {
   testing::write_file(folder.path() / "bad.model", "GGUX");
   EXPECT_THAT(error_of([&] { open_tokenizer((folder.path() / "bad.model").string()); }),
               HasSubstr("bad.model: byte 0"));
+}
+
+TEST(ModelSource, ATokenizerIsAFileOrAFolder) {
+  const TemporaryFolder folder;
+  const data::HuggingFaceTokenizer files = data::byte_tokenizer()->to_hugging_face();
+  testing::write_file(folder.path() / "tokenizer.json", files.tokenizer_json);
+  EXPECT_EQ(open_tokenizer(folder.path().string())->encode("a"), std::vector<std::int32_t>{'a'});
+  EXPECT_EQ(open_tokenizer((folder.path() / "tokenizer.json").string())->eos_id(), 256);
+  testing::write_file(folder.path() / "tokenizer.json", "{}");
+  EXPECT_THAT(error_of([&] { open_tokenizer(folder.path().string()); }), HasSubstr("tokenizer.json: model is absent"));
+}
+
+TEST(ModelSource, AHuggingFaceFolderHasItsTokenizer) {
+  const TemporaryFolder folder;
+  const fs::path source = testing::golden_path("safetensors/mixtral");
+  fs::copy(source, folder.path() / "hf", fs::copy_options::recursive);
+  EXPECT_THAT(error_of([&] { (void)open_model(folder.path() / "hf").require_tokenizer(); }),
+              HasSubstr("tokenizer.json"));
+  const data::HuggingFaceTokenizer files = data::byte_tokenizer()->to_hugging_face();
+  testing::write_file(folder.path() / "hf/tokenizer.json", files.tokenizer_json + "\n");
+  const ModelSource model = open_model(folder.path() / "hf");
+  EXPECT_EQ(model.require_tokenizer().vocabulary_size(), 257);
+  EXPECT_EQ(model.tokenizer->to_hugging_face().tokenizer_json, files.tokenizer_json + "\n");  // goes out as it came
+  testing::write_file(folder.path() / "hf/tokenizer.json", R"({"model": {"type": "Unigram"}})");
+  const ModelSource without = open_model(folder.path() / "hf");  // the weights are there all the same
+  EXPECT_THAT(error_of([&] { (void)without.require_tokenizer(); }),
+              HasSubstr("tokenizer.json: model.type is \"Unigram\", expected BPE"));
 }
 
 TEST(ModelSource, BytesIsATokenizer) { EXPECT_EQ(open_tokenizer("bytes")->vocabulary_size(), 257); }

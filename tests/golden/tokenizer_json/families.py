@@ -1,0 +1,146 @@
+"""The pipelines of families of byte-level BPE tokenizers, as in the tokenizer.json that their publishers give, over any
+vocabulary; strings that are hard for them; and vocabularies in tiktoken's format."""
+import base64
+import json
+import os
+import random
+import sys
+
+from tokenizers import AddedToken, Regex, Tokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tokenizer"))
+import make_tokenizer_golden as hard  # noqa: E402
+
+BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+DEEPSEEK3 = (r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^""" + "\r\n" + r"""\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[""" + "\r\n"
+             + r"""]*|\s*[""" + "\r\n" + r"""]+|\s+(?!\S)|\s+""")
+O200K = "|".join([
+    r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+    r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
+    r"""\p{N}{1,3}""", r""" ?[^\s\p{L}\p{N}]+[\r\n/]*""", r"""\s*[\r\n]+""", r"""\s+(?!\S)""", r"""\s+"""])
+
+
+def split(*patterns, tail=BYTES):
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(p), "isolated") for p in patterns] + [tail])
+
+
+def special(*names):
+    return [AddedToken(n, special=True, normalized=False) for n in names]
+
+
+# name -> normalizer, pre-tokenizer, special tokens
+FAMILIES = {
+    "gpt2": (None, pre_tokenizers.ByteLevel(add_prefix_space=False), special("<|endoftext|>")),
+    "llama3": (None, split(hard.LLAMA3), special("<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|start_header_id|>")),
+    "qwen2": (normalizers.NFC(), split(hard.QWEN2), special("<|endoftext|>", "<|im_start|>", "<|im_end|>")),
+    "deepseek3": (normalizers.Sequence([]), split(r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3),
+                  special("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<｜User｜>")),
+    "deepseek_coder": (normalizers.Sequence([]),
+                       pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(p), "isolated") for p in
+                                                ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+")]
+                                               + [pre_tokenizers.Digits(individual_digits=True), BYTES]),
+                       special("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")),
+    "smollm": (None, pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+               special("<|endoftext|>", "<|im_start|>", "<|im_end|>")),
+    "o200k": (None, split(O200K), special("<|endoftext|>", "<|return|>")),
+    # No family's: what the format has besides.
+    "odd": (normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\t+"), "  "), normalizers.Replace("...", "…")]),
+            pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{Lu}\p{Ll}+"), "merged_with_previous"),
+                                     pre_tokenizers.Split(Regex(r"[aeiou]"), "merged_with_next"),
+                                     pre_tokenizers.Split("=", "contiguous"),
+                                     pre_tokenizers.Split(Regex(r"[^\x{0}]+"), "removed", invert=True),
+                                     pre_tokenizers.Digits(individual_digits=False),
+                                     pre_tokenizers.ByteLevel(add_prefix_space=True)]),
+            special("<s>", "</s>")),
+    "nfd": (normalizers.NFD(), pre_tokenizers.ByteLevel(add_prefix_space=False), special("<|endoftext|>")),
+    "nfkd": (normalizers.NFKD(), pre_tokenizers.ByteLevel(add_prefix_space=False), special("<|endoftext|>")),
+}
+
+
+def dress(tokenizer, family):
+    """Gives a tokenizer with a BPE model the family's pipeline and added tokens."""
+    normalizer, pretokenizer, specials = FAMILIES[family]
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pretokenizer
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(specials)
+    if family in ("llama3", "deepseek3"):
+        first = specials[0].content
+        tokenizer.post_processor = processors.Sequence([
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single=f"{first} $A", special_tokens=[(first, tokenizer.token_to_id(first))])])
+    if family == "odd":
+        tokenizer.add_tokens([AddedToken("[word]", single_word=True, normalized=False), AddedToken("[left]", lstrip=True, normalized=False),
+                              AddedToken("[right]", rstrip=True, normalized=True), AddedToken("[both]", lstrip=True, rstrip=True, normalized=False),
+                              AddedToken("ﬁn", normalized=True), AddedToken("word", single_word=True, normalized=True), AddedToken("  ", normalized=False),
+                              AddedToken("é", normalized=False), AddedToken("Åß", normalized=True)])
+    return tokenizer
+
+
+def trained(family, texts, vocabulary, alphabet=None):
+    normalizer, pretokenizer, specials = FAMILIES[family]
+    odd = family == "odd"
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>" if odd else None, fuse_unk=odd, ignore_merges=family == "llama3"))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pretokenizer
+    # Of some families not all bytes, so that some have no token.
+    few = alphabet or (200 if odd or family == "smollm" else None)
+    of_bytes = {"limit_alphabet": few} if few else {"initial_alphabet": sorted(pre_tokenizers.ByteLevel.alphabet())}
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, show_progress=False, **of_bytes,
+                                  special_tokens=["<unk>"] if odd else [s.content for s in specials])
+    tokenizer.train_from_iterator(texts, trainer)
+    return dress(tokenizer, family)
+
+
+def from_tiktoken(path, family):
+    """A vocabulary of lines "base64 rank"; a token's merge is the pair that the merges of lower rank leave of it."""
+    ranks = {}
+    for line in open(path, "rb"):
+        token, rank = line.split()
+        ranks[base64.b64decode(token)] = int(rank)
+    characters = {b: c for c, b in hard.ALPHABET.items()}
+    text = lambda token: "".join(characters[b] for b in token)  # noqa: E731
+    merges = []
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        parts = [token[i:i + 1] for i in range(len(token))]
+        while len(parts) > 2:
+            best = min(range(len(parts) - 1), key=lambda i: ranks.get(parts[i] + parts[i + 1], rank))
+            if ranks.get(parts[best] + parts[best + 1], rank) >= rank:
+                break
+            parts[best:best + 2] = [parts[best] + parts[best + 1]]
+        if len(parts) == 2:
+            merges.append((text(parts[0]), text(parts[1])))
+    model = models.BPE(vocab={text(t): r for t, r in ranks.items()}, merges=merges, ignore_merges=family == "llama3")
+    return dress(Tokenizer(model), family)
+
+
+MARKS = ["\u0301", "\u0300", "\u0323", "\u0327", "\u0345", "\u05b4", "\u064b", "\u0e38", "\u3099", "\u302a", "\U0001d165", "\u08d3", "\u1ab5", "\u0eba",
+         "\U0001e132", "\U00011930", "\U0001e4ec"]
+BASES = ["a", "e", "E", "o", "\u00c5", "\u212b", "\u1e9b\u0323", "\u0958", "\u1100\u1161\u11a8", "\uac00\u11a8", "\u304b", "ﬁ", "²", "㌀", "\u0344", "\u09c7\u09be",
+         "\U0001d15e", "\uf900", "\u32ff", "\U00011935", "\u1b06", "Ǆ", "ﷺ", "…", "\u2126", "\u0385", "\u2003", "ｶﾞ"]
+ADDED = ["[word]", "[left]", "[right]", "[both]", "ﬁn", "fin", "word", " word ", "sword", "words", "  ", "\u00a0[both]\u2003 ", "_word-", "\u0301word", "é", "Åß", "[wor[word]"]
+
+
+def strings(r, count, names, prose=""):
+    """Hard strings: the pools of make_tokenizer_golden, marks in any order, names of tokens, and pieces of prose."""
+    pools = [hard.SPACES, hard.DIGITS, hard.EMOJI, hard.SCRIPTS, hard.CODE, hard.ENGLISH, list("aZ09 '\n._-<|>=\t"), MARKS, BASES, ADDED, list(names)]
+    result = ["", " ", "\n", "'s", "a" * 300, "=" * 65, " " * 70, "\u0301", "e" + "\u0323\u0301" * 40]
+    while len(result) < count:
+        kind = r.randrange(5 if prose else 4)
+        if kind == 0:
+            result.append("".join(hard.random_character(r) for _ in range(r.randrange(1, 24))))
+        elif kind == 1:
+            result.append("".join(r.choice(BASES if r.random() < 0.4 else MARKS) for _ in range(r.randrange(1, 12))))
+        elif kind < 4:
+            result.append("".join(r.choice(r.choice(pools)) for _ in range(r.randrange(1, 12))))
+        else:
+            start = r.randrange(len(prose))
+            result.append(prose[start:start + r.randrange(1, 400)])
+    return result[:count]
+
+
+def names(tokenizer):
+    return [t["content"] for t in json.loads(tokenizer.to_str())["added_tokens"]]
