@@ -78,6 +78,7 @@ class Hdf5File {
 
   /// Attributes of a dataset or group; "/" is the file itself.
   void set_attribute(const std::string& path, const std::string& name, const Hdf5Attribute& value);
+  bool has_attribute(const std::string& path, const std::string& name) const;
   Hdf5Attribute attribute(const std::string& path, const std::string& name) const;
   template <class T>
   T attribute(const std::string& path, const std::string& name) const {

@@ -62,6 +62,12 @@ void Hdf5File::set_attribute(const std::string& path, const std::string& name, c
   }
 }
 
+bool Hdf5File::has_attribute(const std::string& path, const std::string& name) const {
+  const Quiet quiet;
+  const Hdf5Place place{file_.string(), path};
+  return checked(H5Aexists(open_object(id_, place), name.c_str()), place, "attributes are not readable") > 0;
+}
+
 Hdf5Attribute Hdf5File::attribute(const std::string& path, const std::string& name) const {
   const Quiet quiet;
   const Hdf5Place place{file_.string(), path};

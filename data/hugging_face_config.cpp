@@ -135,6 +135,9 @@ std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFace
   check(!is_moe || (config.moe.renormalise && config.moe.weight_scale == 1.0),
         "Hugging Face export: moe.renormalise is {} and moe.weight_scale {}, expected true and 1 as in Mixtral",
         config.moe.renormalise, config.moe.weight_scale);
+  check(!is_moe || config.moe.shared_width == 0,
+        "Hugging Face export: moe.shared_width is {}, expected 0: Mixtral has no shared experts",
+        config.moe.shared_width);
   check(options.dtype == core::DType::F32 || options.dtype == core::DType::BF16,
         "Hugging Face export: dtype is {}, expected float32 or bfloat16", options.dtype);
   const auto token = [](const std::optional<std::int64_t>& id) { return id ? Json(*id) : Json(nullptr); };

@@ -1,8 +1,8 @@
 // Copies of tokens' rows, sorted by the expert that gets them, and the weighted sum back. Assignment a = t*K + k is the
-// k-th choice of token t.
+// k-th choice of token t; of N rows there are T*K, less where assignments were dropped (expert -1).
 //
 //     sort_by_expert(cpu, selection, T, K, E, counts, row_of, source);
-//     permute_rows(cpu, x, source, /*weights=*/nullptr, rows, T, K, C);
+//     permute_rows(cpu, x, source, /*weights=*/nullptr, rows, N, K, C);
 //     unpermute_rows(cpu, rows, row_of, weights, y, T, K, C);
 //
 // T is float or double.
@@ -14,22 +14,22 @@
 
 namespace limbeck::kernels {
 
-/// A stable counting sort of the assignments. counts [experts]; row_of [tokens*K]: the sorted place of an assignment;
-/// source [tokens*K]: the assignment at a sorted place.
+/// A stable counting sort of the assignments. counts [experts]; row_of [tokens*K]: the sorted place of an assignment,
+/// -1 for a dropped one; source [N]: the assignment at a sorted place.
 void sort_by_expert(const Cpu& cpu, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
                     std::int64_t experts, std::int64_t* counts, std::int32_t* row_of, std::int32_t* source);
 
-/// y[r] = weights[source[r]] x[source[r] / K], for tokens*K rows; weights null: 1.
+/// y[r] = weights[source[r]] x[source[r] / K]; weights null: 1.
 template <class T>
-void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const T* weights, T* y, std::int64_t tokens,
+void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const T* weights, T* y, std::int64_t rows,
                   std::int64_t selected, std::int64_t width);
 
-/// y[t] = Σ_k weights[t,k] rows[row_of[t,k]], in the order of k; weights null: 1.
+/// y[t] = Σ_k weights[t,k] rows[row_of[t,k]] over the k that were not dropped, in their order; weights null: 1.
 template <class T>
 void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* weights, T* y,
                     std::int64_t tokens, std::int64_t selected, std::int64_t width);
 
-/// products[t,k] = rows[row_of[t,k]] · y[t]
+/// products[t,k] = rows[row_of[t,k]] · y[t], 0 where dropped.
 template <class T>
 void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* y, T* products,
                   std::int64_t tokens, std::int64_t selected, std::int64_t width);

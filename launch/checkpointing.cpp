@@ -55,6 +55,7 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
   };
   note("objective", was.objective == now.objective);
   note("moe_loss", was.moe_loss == now.moe_loss);
+  note("routing", was.routing == now.routing);
   note("optimizer", was.optimizer == now.optimizer);
   note("schedule", was.schedule == now.schedule);
   note("train.steps", was.train.steps == now.train.steps);

@@ -38,6 +38,8 @@ static_assert(static_cast<int>(ScheduleKind::WarmupStableDecay) == config::Sched
 static_assert(static_cast<int>(ScheduleDecay::Linear) == config::Schedule::LINEAR_DECAY);
 static_assert(static_cast<int>(ScheduleDecay::Cosine) == config::Schedule::COSINE_DECAY);
 static_assert(static_cast<int>(ScheduleDecay::OneMinusSqrt) == config::Schedule::ONE_MINUS_SQRT);
+static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);
+static_assert(static_cast<int>(nn::BalanceScope::GlobalBatch) == config::MoeLoss::GLOBAL_BATCH);
 static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);
 static_assert(static_cast<int>(data::TextFormat::Plain) == config::Data::PLAIN);
 static_assert(static_cast<int>(data::TextFormat::JsonLines) == config::Data::JSON_LINES);
@@ -284,6 +286,9 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   check_optimizer(config.optimizer, config.precision.compute, parsed);
   check_precision(config.precision, parsed);
   check_data_sources(config.data, parsed);
+  if (config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch && config.batch.micro_batches > 1)
+    fail_usage("{}: moe_loss.balance_scope is GLOBAL_BATCH with batch.micro_batches {}, expected one micro-batch",
+               parsed.place_of("moe_loss.balance_scope"), config.batch.micro_batches);
 }
 
 std::string print(RunConfig config) {

@@ -92,7 +92,14 @@ struct ObjectiveConfig {
 struct MoeLossConfig {
   double balance_weight = 0.01;
   double z_weight = 0.001;
+  nn::BalanceScope balance_scope = nn::BalanceScope::Sequence;
   friend bool operator==(const MoeLossConfig&, const MoeLossConfig&) = default;
+};
+
+struct RoutingConfig {
+  double capacity_factor = 0;
+  double jitter = 0;
+  friend bool operator==(const RoutingConfig&, const RoutingConfig&) = default;
 };
 
 enum class OptimizerKind : std::uint8_t { AdamW, Muon };
@@ -199,6 +206,7 @@ struct RunConfig {
   ParallelConfig parallel;
   GenerationConfig generation;
   OutputConfig output;
+  RoutingConfig routing;
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 

@@ -46,6 +46,7 @@ void fields(Io& io, nn::MoeConfig& c) {
   io("renormalise", c.renormalise);
   io("weight_scale", c.weight_scale, above(0));
   io("dense_layers", c.dense_layers);
+  io("shared_width", c.shared_width, between(0, nn::ModelLimits::width));
 }
 
 template <class Io>
@@ -121,6 +122,13 @@ template <class Io>
 void fields(Io& io, MoeLossConfig& c) {
   io("balance_weight", c.balance_weight, at_least(0));
   io("z_weight", c.z_weight, at_least(0));
+  io("balance_scope", c.balance_scope);
+}
+
+template <class Io>
+void fields(Io& io, RoutingConfig& c) {
+  io("capacity_factor", c.capacity_factor, between(0, 65536));
+  io("jitter", c.jitter, from_to_below(0, 1));
 }
 
 template <class Io>
@@ -223,6 +231,7 @@ void fields(Io& io, RunConfig& c) {
   io("parallel", c.parallel);
   io("generation", c.generation);
   io("output", c.output);
+  io("routing", c.routing);
 }
 
 }  // namespace limbeck::launch

@@ -6,15 +6,15 @@
 
 namespace limbeck::launch {
 
-ExpertLoad expert_load(std::span<const double> assignments) {
+ExpertLoad expert_load(std::span<const double> assignments, double chosen) {
   const double total = std::accumulate(assignments.begin(), assignments.end(), 0.0);
-  if (total <= 0) return {};
+  if (total <= 0) return {.drops = chosen};
   double entropy = 0;
   for (const double n : assignments)
     if (n > 0) entropy -= n / total * std::log(n / total);
   const auto [least, most] = std::minmax_element(assignments.begin(), assignments.end());
   const double even = std::log(static_cast<double>(assignments.size()));
-  return {*least / total, *most / total, even > 0 ? entropy / even : 1};
+  return {*least / total, *most / total, chosen - total, even > 0 ? entropy / even : 1};
 }
 
 }  // namespace limbeck::launch

@@ -32,12 +32,17 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     number("num_experts", model.moe.num_experts);
     number("experts_per_token", model.moe.experts_per_token);
     number("expert_width", model.moe.expert_width);
+    number("shared_width", model.moe.shared_width);
     number("renormalise", std::int64_t{model.moe.renormalise});
     number("tied_head", std::int64_t{model.tied_head});
     number("norm_eps", model.norm_eps);
     number("rope_base", model.rope_base);
     number("balance_weight", config.moe_loss.balance_weight);
     number("z_weight", config.moe_loss.z_weight);
+    number("global_balance", std::int64_t{config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch});
+    number("capacity_factor", config.routing.capacity_factor);
+    number("jitter", config.routing.jitter);
+    number("seed", static_cast<std::int64_t>(config.train.seed));
     number("cross_entropy_weight", config.objective.cross_entropy_weight);
     number("temperature", config.objective.temperature);
     number("config", to_textproto(config));

@@ -266,6 +266,15 @@ std::string curves(const RunRecord& record) {
                      .curves = {{"most used expert", &most.high}, {"least used expert", &least.low}},
                      .from_zero = true},
                     record.first_step, record.last_step);
+  const OverLayers drops = over_layers(record, &LayerLoad::drops);
+  if (std::any_of(drops.high.values.begin(), drops.high.values.end(), [](double n) { return n > 0; }))
+    html += to_figure({.title = "Expert load: drops",
+                       .unit = "assignments above the experts' capacity",
+                       .curves = {{"mean of the layers", &drops.mean}},
+                       .band_low = &drops.low,
+                       .band_high = &drops.high,
+                       .from_zero = true},
+                      record.first_step, record.last_step);
   html += curves.draw_others();
   const std::size_t window =
       record.series.contains("loss") ? smoothing_window(record.series.at("loss").values.size()) : 1;

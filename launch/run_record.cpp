@@ -52,6 +52,7 @@ class Reader {
       add(load.min, "expert_load.min", value("min"));
       add(load.max, "expert_load.max", value("max"));
       add(load.entropy, "expert_load.entropy", value("entropy"));
+      add(load.drops, "expert_load.drops", value("drops"));
       if (item.contains("assignments")) read_assignments(load, item["assignments"]);
     }
   }

@@ -21,7 +21,7 @@ struct Series {
 };
 
 struct LayerLoad {
-  Series min, max, entropy;               // expert_load.h
+  Series min, max, entropy, drops;        // expert_load.h
   std::int64_t assignments_step = 0;      // of the last counts there are; 0: there are none
   std::vector<std::int64_t> assignments;  // [E]
 };

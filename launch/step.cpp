@@ -74,7 +74,7 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const data::To
     tape.delay_weight_parts(options.delay_weight_parts);
     nn::RoutingLog own;  // a recomputed layer replays its own choices
     nn::Pass pass = models.student.pass(batch);
-    pass.router_losses = options.router_losses;
+    pass.router = options.router;
     pass.recompute = options.recompute;
     pass.routing = options.routing ? options.routing : options.recompute ? &own : nullptr;
     std::size_t moe_layer = 0;

@@ -24,7 +24,7 @@ struct StepModels {
 
 struct StepOptions {
   std::int64_t micro_batches = 1;
-  nn::RouterLosses router_losses = {};
+  nn::RouterTraining router = {};
   bool recompute = false;
   bool delay_weight_parts = false;
   std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
@@ -37,7 +37,7 @@ struct StepResult {
   double objective = 0;       // the objective's mean over valid targets
   double balance = 0;         // router losses, weighted
   double z = 0;
-  std::vector<std::vector<double>> expert_load;  // [MoE layer][expert]: assignments
+  std::vector<std::vector<double>> expert_load;  // [MoE layer][expert]: assignments, without the dropped ones
   double loss() const { return objective + balance + z; }
 };
 

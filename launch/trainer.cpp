@@ -73,10 +73,25 @@ std::vector<optim::Group> groups_of(const OptimizerConfig& config) {
 
 std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }
 
-/// A layer's load; its experts' counts too where `is_whole`.
-nlohmann::ordered_json load_to_json(std::int64_t layer, const std::vector<double>& assignments, bool is_whole) {
-  const ExpertLoad load = expert_load(assignments);
-  nlohmann::ordered_json json = {{"layer", layer}, {"min", load.min}, {"max", load.max}, {"entropy", load.entropy}};
+nn::RouterTraining router_training(const RunConfig& config, std::int64_t step) {
+  return {.balance = config.moe_loss.balance_weight,
+          .z = config.moe_loss.z_weight,
+          .balance_scope = config.moe_loss.balance_scope,
+          .capacity_factor = config.routing.capacity_factor,
+          .jitter = config.routing.jitter,
+          .seed = config.train.seed,
+          .step = static_cast<std::uint64_t>(step)};
+}
+
+/// A layer's load of `chosen` assignments; its experts' counts too where `is_whole`.
+nlohmann::ordered_json load_to_json(std::int64_t layer, const std::vector<double>& assignments, double chosen,
+                                    bool is_whole) {
+  const ExpertLoad load = expert_load(assignments, chosen);
+  nlohmann::ordered_json json = {{"layer", layer},
+                                 {"min", load.min},
+                                 {"max", load.max},
+                                 {"entropy", load.entropy},
+                                 {"drops", static_cast<std::int64_t>(load.drops)}};
   if (is_whole) json["assignments"] = std::vector<std::int64_t>(assignments.begin(), assignments.end());
   return json;
 }
@@ -188,7 +203,7 @@ StepReport Trainer::step(bool dump) {
                       samples, session_.student->parameters());
   report.result = forward_backward(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
                                    {.micro_batches = config.batch.micro_batches,
-                                    .router_losses = {config.moe_loss.balance_weight, config.moe_loss.z_weight},
+                                    .router = router_training(config, steps_done_),
                                     .recompute = config.train.recompute,
                                     .valid_vocabulary = session_.tokenizer->vocabulary_size()},
                                    sync_);
@@ -207,13 +222,14 @@ StepReport Trainer::step(bool dump) {
   optimizer_.step(report.rate, norm.factor);
 
   ++steps_done_;
-  tokens_seen_ += static_cast<std::int64_t>(samples.tokens.size());
+  report.num_tokens = static_cast<std::int64_t>(samples.tokens.size());
+  tokens_seen_ += report.num_tokens;
   report.tokens_seen = tokens_seen_;
   report.times.optimizer = lap(since);
   report.seconds = report.times.text + report.times.passes + report.times.norm + report.times.optimizer;
   timed_seconds_ += report.seconds;
-  timed_tokens_ += static_cast<std::int64_t>(samples.tokens.size());
-  report.tokens_per_s = static_cast<double>(samples.tokens.size()) / report.seconds;
+  timed_tokens_ += report.num_tokens;
+  report.tokens_per_s = static_cast<double>(report.num_tokens) / report.seconds;
   report.mfu = report.tokens_per_s * flops_per_token_ / peak_flops_;
   return report;
 }
@@ -241,10 +257,11 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["z_loss"] = r.z;
     line["expert_load"] = nlohmann::ordered_json::array();
     const nn::ModelConfig& model = session_.student->config();
+    const auto chosen = static_cast<double>(report.num_tokens * model.moe.experts_per_token);
     auto load = r.expert_load.begin();
     for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
       if (model.is_moe_layer(layer))
-        line["expert_load"].push_back(load_to_json(layer, *load++, is_detailed(report.step)));
+        line["expert_load"].push_back(load_to_json(layer, *load++, chosen, is_detailed(report.step)));
   }
   return line;
 }

@@ -46,6 +46,7 @@ struct StepReport {
   StepResult result;
   StepTimes times;
   std::int64_t step = 0;
+  std::int64_t num_tokens = 0;
   std::int64_t tokens_seen = 0;
   double rate = 0;
   double gradient_norm = 0;  // before clipping

@@ -3,13 +3,14 @@
 #include "core/ops/add.h"
 #include "core/ops/attention.h"
 #include "core/ops/aux_losses.h"
+#include "core/ops/capacity.h"
 #include "core/ops/grouped_linear.h"
+#include "core/ops/jitter.h"
 #include "core/ops/linear.h"
 #include "core/ops/moe_exchange.h"
 #include "core/ops/permute.h"
 #include "core/ops/rms_norm.h"
 #include "core/ops/rope.h"
-#include "core/ops/router.h"
 #include "core/ops/swiglu.h"
 #include "core/ops/tensor_exchange.h"
 
@@ -46,29 +47,41 @@ Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
   return core::exit(tape, core::linear(tape, hidden, as_var(*down)), features);
 }
 
+core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
+  const Batch& batch = pass.batch;
+  const RouterTraining& training = pass.router;
+  const core::RandomStream noise(training.seed, training.step, name + ".jitter");
+  const Var seen = training.jitter > 0 ? core::jitter(tape, x, batch.global_index, training.jitter, noise) : x;
+  const Var logits = core::linear(tape, seen, as_var(*router));
+  const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, batch.global_index) : std::nullopt;
+  core::Routing routing = core::route(tape, logits, config.experts_per_token, config.renormalise, config.weight_scale,
+                                      replay ? &*replay : nullptr);
+  if (pass.routing && !replay) pass.routing->record(name, batch.global_index, routing.selection);
+
+  const auto layers = static_cast<double>(num_moe_layers);
+  if (training.balance > 0)
+    add_term(tape, losses.balance,
+             training.balance_scope == BalanceScope::Sequence
+                 ? core::balance_loss(tape, routing.probabilities, routing.selection, batch.sequence,
+                                      training.balance / (batch.global_sequences * layers))
+                 : core::batch_balance_loss(tape, routing.probabilities, routing.selection, *pass.comms.batch,
+                                            training.balance / (batch.global_tokens * layers)));
+  if (training.z > 0) add_term(tape, losses.z, core::z_loss(tape, logits, training.z / (batch.global_tokens * layers)));
+  if (training.capacity_factor > 0)
+    routing.selection =
+        core::limit_capacity(routing.selection, batch.sequence, config.num_experts, training.capacity_factor);
+  return routing;
+}
+
 Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
   const std::int64_t num_experts = config.num_experts;
-  const Var logits = core::linear(tape, x, as_var(*router));
-  const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, pass.batch.global_index) : std::nullopt;
-  const core::Routing routing = core::route(tape, logits, config.experts_per_token, config.renormalise,
-                                            config.weight_scale, replay ? &*replay : nullptr);
-  if (pass.routing && !replay) pass.routing->record(name, pass.batch.global_index, routing.selection);
-
-  const Batch& batch = pass.batch;
-  if (pass.router_losses.balance > 0) {
-    const double weight = pass.router_losses.balance / (batch.global_sequences * static_cast<double>(num_moe_layers));
-    add_term(tape, losses.balance,
-             core::balance_loss(tape, routing.probabilities, routing.selection, batch.sequence, weight));
-  }
-  if (pass.router_losses.z > 0) {
-    const double weight = pass.router_losses.z / (batch.global_tokens * static_cast<double>(num_moe_layers));
-    add_term(tape, losses.z, core::z_loss(tape, logits, weight));
-  }
-
+  const core::Routing routing = route(tape, pass, x, losses);
   TensorComm& tokens = *pass.comms.tensor;
   const Var mine = core::scatter(tape, x, tokens);
   const Var weights = core::scatter(tape, routing.weights, tokens);
-  const core::Permutation permutation = core::make_permutation(core::scatter(routing.selection, tokens), num_experts);
+  const core::Permutation permutation =
+      core::make_permutation(core::scatter(routing.selection, tokens), num_experts,
+                             pass.router.capacity_factor > 0 ? core::Drops::Some : core::Drops::None);
   if (pass.load && !tape.is_replay()) pass.load(layer, permutation.counts);
   ExpertComm& experts = *pass.comms.expert;
   Tensor offsets = Tensor::empty(x.value.memory(), core::DType::I64, {num_experts / experts.size() + 1});
@@ -77,7 +90,8 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   const Var hidden = core::swiglu(tape, core::grouped_linear(tape, rows, as_var(*gate), offsets),
                                   core::grouped_linear(tape, rows, as_var(*up), offsets));
   const Var out = core::combine(tape, core::grouped_linear(tape, hidden, as_var(*down), offsets), experts, exchange);
-  return core::gather(tape, core::unpermute(tape, out, weights, permutation), x.shape()[0], tokens);
+  const Var routed = core::gather(tape, core::unpermute(tape, out, weights, permutation), x.shape()[0], tokens);
+  return shared ? core::add(tape, routed, shared->forward(tape, pass, x)) : routed;
 }
 
 Var Layer::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t local, AuxiliaryLosses& losses) const {

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "core/nn/pass.h"
+#include "core/ops/router.h"
 
 namespace limbeck::nn {
 
@@ -32,8 +34,9 @@ struct AuxiliaryLosses {
   Var z;
 };
 
-/// Mixture of experts: softmax router, top-k, dropless. Every rank of a tensor group routes all tokens, and sends its
-/// share of them to the experts.
+/// Mixture of experts: softmax router, top-k, nothing dropped unless Pass::router says so; and experts that every token
+/// sees, whose output is added. Every rank of a tensor group routes all tokens, and sends its share of them to the
+/// experts; the shared ones are cut like a dense feed-forward.
 struct Moe {
   std::string name;  // "layers.3.moe"
   std::int64_t layer = 0;
@@ -41,8 +44,12 @@ struct Moe {
   MoeConfig config;
   Parameter* router;            // [E,C]
   Parameter *gate, *up, *down;  // this rank's experts: [E_local,F_local,C] [E_local,F_local,C] [E_local,C,F_local]
+  std::optional<Mlp> shared;
 
   Var forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
+
+ private:
+  core::Routing route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
 };
 
 struct Layer {

@@ -26,11 +26,12 @@ std::pair<Number, Number> total_and_active(const ModelConfig& c) {
   const Number table = n(c.vocabulary) * n(c.width);
   const Number attention = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads);
   const Number expert = 3 * n(c.width) * n(c.moe.expert_width);
+  const Number shared = 3 * n(c.width) * n(c.moe.shared_width);
   const Number router = n(c.moe.num_experts) * n(c.width);
   const Number common =
       n(c.width) + n(c.num_layers) * (attention + 2 * n(c.width)) + num_dense * 3 * n(c.width) * n(c.mlp_width);
-  return {common + table * n(c.tied_head ? 1 : 2) + num_moe * (n(c.moe.num_experts) * expert + router),
-          common + table + num_moe * (n(c.moe.experts_per_token) * expert + router)};
+  return {common + table * n(c.tied_head ? 1 : 2) + num_moe * (n(c.moe.num_experts) * expert + shared + router),
+          common + table + num_moe * (n(c.moe.experts_per_token) * expert + shared + router)};
 }
 
 }  // namespace
@@ -64,6 +65,8 @@ void validate(const ModelConfig& config, const std::string& where) {
   if (moe.num_experts > 0) {
     positive("moe.num_experts", moe.num_experts, Limits::num_experts);
     positive("moe.expert_width", moe.expert_width, Limits::width);
+    if (moe.shared_width < 0 || moe.shared_width > Limits::width)
+      fail_usage("{}.moe.shared_width is {}, expected 0 to {}", where, moe.shared_width, Limits::width);
     positive_real("moe.weight_scale", moe.weight_scale);
     if (moe.experts_per_token < 1 || moe.experts_per_token > moe.num_experts)
       fail_usage("{}.moe.experts_per_token is {}, expected 1 to num_experts = {}", where, moe.experts_per_token,

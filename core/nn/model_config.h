@@ -14,9 +14,13 @@ struct MoeConfig {
   std::int64_t expert_width = 0;           // F of one expert
   bool renormalise = true;                 // the selected weights sum to 1 (Mixtral)
   double weight_scale = 1.0;               // routed_scaling_factor; the experts' outputs times this
+  std::int64_t shared_width = 0;           // F of the experts that every token sees, together; 0: none (DeepSeek)
   std::vector<std::int64_t> dense_layers;  // these stay dense (ascending layer indices)
   friend bool operator==(const MoeConfig&, const MoeConfig&) = default;
 };
+
+/// Over what the balance loss counts the assignments.
+enum class BalanceScope : std::uint8_t { Sequence, GlobalBatch };
 
 struct ModelConfig {
   std::int64_t vocabulary = 0;     // V
@@ -53,7 +57,8 @@ struct ModelLimits {
 /// the numbers.
 void validate(const ModelConfig& config, const std::string& where);
 
-/// Parameters in all, and those that one token uses (K of E experts; the embedding table is not counted unless tied).
+/// Parameters in all, and those that one token uses (K of E experts, and the shared ones; the embedding table is not
+/// counted unless tied).
 struct ParameterCount {
   std::int64_t total = 0;
   std::int64_t active = 0;

@@ -37,10 +37,15 @@ class KvCache {
   std::int64_t capacity_;
 };
 
-/// Coefficients of the router's auxiliary losses (docs/gradients.md). Both are means over the MoE layers.
-struct RouterLosses {
-  double balance = 0;
+/// What routers do in training alone.
+struct RouterTraining {
+  double balance = 0;  // coefficients of the auxiliary losses (docs/gradients.md), means over the MoE layers
   double z = 0;
+  BalanceScope balance_scope = BalanceScope::Sequence;
+  double capacity_factor = 0;  // core/ops/capacity.h; 0: nothing is dropped
+  double jitter = 0;           // core/ops/jitter.h; 0: none
+  std::uint64_t seed = 0;      // of the jitter
+  std::uint64_t step = 0;
 };
 
 struct Pass {
@@ -48,14 +53,14 @@ struct Pass {
   const Communicators& comms;
   core::RopeTable rope;
   core::AttentionLayout attention;
-  RouterLosses router_losses = {};
+  RouterTraining router = {};
   bool recompute = false;         // keep only each layer's input
   RoutingLog* routing = nullptr;  // recorded into, or replayed where it holds these tokens
   KvCache* cache = nullptr;
   /// Called with each layer's input and output hidden states [T,C] (not in a replay).
   std::function<void(std::int64_t layer, const Tensor& in, const Tensor& out)> tap = {};
-  /// Called with the assignments [E] int64 of each MoE layer (not in a replay): of this rank's share of the tokens,
-  /// where a tensor group divides them.
+  /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a
+  /// replay): of this rank's share of the tokens, where a tensor group divides them.
   std::function<void(std::int64_t layer, const Tensor& counts)> load = {};
 };
 

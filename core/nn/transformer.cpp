@@ -33,6 +33,10 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   std::int64_t num_moe_layers = 0;
   for (std::int64_t i = 0; i < c.num_layers; ++i) num_moe_layers += c.is_moe_layer(i) ? 1 : 0;
 
+  const auto mlp = [&](const std::string& prefix, std::int64_t f) {
+    return Mlp{add(prefix + "gate.weight", {f, c.width}, by_rows), add(prefix + "up.weight", {f, c.width}, by_rows),
+               add(prefix + "down.weight", {c.width, f}, by_columns)};
+  };
   if (options_.with_embedding) embedding_ = add("embed.weight", {c.vocabulary, c.width}, by_rows);
   for (std::int64_t n = 0; n < options_.num_layers; ++n) {
     Layer layer;
@@ -66,12 +70,10 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
       moe.gate = add(prefix + "moe.experts.gate", {e, f, c.width}, {.dimension = 1, .is_expert = true});
       moe.up = add(prefix + "moe.experts.up", {e, f, c.width}, {.dimension = 1, .is_expert = true});
       moe.down = add(prefix + "moe.experts.down", {e, c.width, f}, {.dimension = 2, .is_expert = true});
+      if (c.moe.shared_width > 0) moe.shared = mlp(prefix + "moe.shared.", c.moe.shared_width);
       layer.feed_forward = moe;
     } else {
-      const std::int64_t f = c.mlp_width;
-      layer.feed_forward = Mlp{add(prefix + "mlp.gate.weight", {f, c.width}, by_rows),
-                               add(prefix + "mlp.up.weight", {f, c.width}, by_rows),
-                               add(prefix + "mlp.down.weight", {c.width, f}, by_columns)};
+      layer.feed_forward = mlp(prefix + "mlp.", c.mlp_width);
     }
     layers_.push_back(std::move(layer));
   }

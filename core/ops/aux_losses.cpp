@@ -4,22 +4,29 @@
 #include "kernels/index_check.h"
 
 namespace limbeck::core {
+namespace {
 
-Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& selection, const Tensor& sequence, double weight) {
-  const Tensor& p = probabilities.value;
+kernels::BalanceShape balance_shape(const Tensor& p, const Tensor& selection) {
   check(p.shape().rank() == 2, "balance_loss: probabilities have shape {}, expected [T,E]", p.shape());
   const std::int64_t tokens = p.shape()[0], experts = p.shape()[1];
   check(selection.shape().rank() == 2 && selection.shape()[0] == tokens,
         "balance_loss: selection has shape {}, expected [{},K] (probabilities are {})", selection.shape(), tokens,
         p.shape());
-  check(sequence.shape() == Shape{tokens}, "balance_loss: sequence has shape {}, expected [{}] (probabilities are {})",
-        sequence.shape(), tokens, p.shape());
-  const kernels::BalanceShape shape{tokens, experts, selection.shape()[1]};
   on_device(p, [&](const auto& device) {
     const std::int64_t bad = kernels::first_outside(device, selection.data<std::int32_t>(), selection.numel(), experts);
     check(bad < 0, "balance_loss: assignment {} is to an expert that is not in [0,{})", bad, experts);
   });
+  return {tokens, experts, selection.shape()[1]};
+}
 
+}  // namespace
+
+Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& selection, const Tensor& sequence, double weight) {
+  const Tensor& p = probabilities.value;
+  const kernels::BalanceShape shape = balance_shape(p, selection);
+  const std::int64_t tokens = shape.tokens, experts = shape.experts;
+  check(sequence.shape() == Shape{tokens}, "balance_loss: sequence has shape {}, expected [{}] (probabilities are {})",
+        sequence.shape(), tokens, p.shape());
   Tensor loss = Tensor::empty(p.memory(), p.dtype(), {1});
   dispatch_float("balance_loss", p.dtype(), [&]<class T>() {
     on_device(p, [&](const auto& device) {
@@ -44,6 +51,37 @@ Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& selection, 
                });
                accumulate(to, dp);
              }});
+  return out;
+}
+
+Var batch_balance_loss(Tape& tape, const Var& probabilities, const Tensor& selection, nn::BatchComm& comm,
+                       double weight) {
+  const Tensor& p = probabilities.value;
+  const kernels::BalanceShape shape = balance_shape(p, selection);
+  Tensor counts = Tensor::empty(p.memory(), p.dtype(), {shape.experts});
+  Tensor loss = Tensor::empty(p.memory(), p.dtype(), {1});
+  dispatch_float("balance_loss", p.dtype(), [&]<class T>() {
+    on_device(p, [&](const auto& device) {
+      kernels::count_assignments(device, selection.data<std::int32_t>(), counts.mutable_data<T>(), shape);
+      comm.sum(counts);
+      kernels::shared_balance_loss(device, p.data<T>(), counts.data<T>(), loss.mutable_data<T>(), shape, weight);
+    });
+  });
+  Var out = tape.output(std::move(loss), {&probabilities});
+  if (out.slot)
+    tape.push({"batch_balance_loss",
+               {probabilities.slot},
+               [=, slot = out.slot, like = outline(out.value), to = probabilities.slot, of_all = Saved(counts)] {
+                 const Tensor dloss = gradient(slot, like);
+                 Tensor dp = Tensor::empty(like.memory(), like.dtype(), {shape.tokens, shape.experts});
+                 dispatch_float("balance_loss", like.dtype(), [&]<class T>() {
+                   on_device(dp, [&](const auto& device) {
+                     kernels::shared_balance_loss_gradient(device, of_all.get().data<T>(), dloss.data<T>(),
+                                                           dp.mutable_data<T>(), shape, weight);
+                   });
+                 });
+                 accumulate(to, dp);
+               }});
   return out;
 }
 

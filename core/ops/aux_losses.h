@@ -7,6 +7,7 @@
 // balance loss, coefficient / (global tokens * MoE layers) for the z-loss. Gradients are sums over ranks.
 #pragma once
 
+#include "core/nn/communicators.h"
 #include "core/tape.h"
 
 namespace limbeck::core {
@@ -16,6 +17,12 @@ namespace limbeck::core {
 /// sequence is a run of equal numbers in `sequence`. float32 or float64.
 Var balance_loss(Tape& tape, const Var& probabilities /*[T,E]*/, const Tensor& selection /*[T,K] int32*/,
                  const Tensor& sequence /*[T] int32*/, double weight);
+
+/// The same with f and P over all tokens of the ranks that share a batch, which the sum over `comm` counts: weight
+/// holds 1 / global tokens in the place of 1 / global sequences, and one micro-batch is the whole of a rank's share of
+/// a step. Every rank calls it, also with no token; the loss is this rank's part.
+Var batch_balance_loss(Tape& tape, const Var& probabilities /*[T,E]*/, const Tensor& selection /*[T,K] int32*/,
+                       nn::BatchComm& comm, double weight);
 
 /// weight * Σ_t logsumexp(logits[t])² (Zoph et al. 2022, "ST-MoE"). float32 or float64.
 Var z_loss(Tape& tape, const Var& logits /*[T,E]*/, double weight);

@@ -1,6 +1,8 @@
 #include "core/ops/permute.h"
 
 #include <limits>
+#include <numeric>
+#include <vector>
 
 #include "kernels/index_check.h"
 #include "kernels/permute.h"
@@ -9,12 +11,12 @@ namespace limbeck::core {
 namespace {
 
 Tensor permuted(const Tensor& x, const Tensor* weights, const Tensor& source, const Permutation& order) {
-  const std::int64_t tokens = order.num_tokens, selected = order.experts_per_token, width = x.shape()[1];
-  Tensor rows = Tensor::empty(x.memory(), x.dtype(), {tokens * selected, width});
+  const std::int64_t num_rows = order.num_rows, selected = order.experts_per_token, width = x.shape()[1];
+  Tensor rows = Tensor::empty(x.memory(), x.dtype(), {num_rows, width});
   dispatch_float("permute", x.dtype(), [&]<class T>() {
     on_device(x, [&](const auto& device) {
       kernels::permute_rows(device, x.data<T>(), source.data<std::int32_t>(), weights ? weights->data<T>() : nullptr,
-                            rows.mutable_data<T>(), tokens, selected, width);
+                            rows.mutable_data<T>(), num_rows, selected, width);
     });
   });
   return rows;
@@ -46,22 +48,32 @@ Tensor products(const Tensor& rows, const Tensor& y, const Tensor& row_of, const
 
 }  // namespace
 
-Permutation make_permutation(const Tensor& selection, std::int64_t num_experts) {
+Permutation make_permutation(const Tensor& selection, std::int64_t num_experts, Drops drops) {
   check(selection.shape().rank() == 2, "permute: selection has shape {}, expected [T,K]", selection.shape());
   const std::int64_t tokens = selection.shape()[0], selected = selection.shape()[1];
   const std::int64_t n = selection.numel();
   check(n <= std::numeric_limits<std::int32_t>::max(), "permute: {} assignments, expected below 2^31", n);
   const MemoryPtr& memory = selection.memory();
-  Permutation order{tokens, selected, Tensor::empty(memory, DType::I64, {num_experts}),
-                    Tensor::empty(memory, DType::I32, {n}), Tensor::empty(memory, DType::I32, {n})};
+  const std::int64_t first = drops == Drops::Some ? -1 : 0;
+  Permutation order{tokens,
+                    selected,
+                    n,
+                    Tensor::empty(memory, DType::I64, {num_experts}),
+                    Tensor::empty(memory, DType::I32, {n}),
+                    Tensor::empty(memory, DType::I32, {n})};
   on_device(selection, [&](const auto& device) {
     const auto* expert = selection.data<std::int32_t>();
-    const std::int64_t bad = kernels::first_outside(device, expert, n, num_experts);
+    const std::int64_t bad = kernels::first_outside(device, expert, n, num_experts, first);
     check(bad < 0, "permute: token {} goes to expert {}, expected one in [0,{})", bad < 0 ? 0 : bad / selected,
           bad < 0 ? 0 : expert[bad], num_experts);
     kernels::sort_by_expert(device, expert, tokens, selected, num_experts, order.counts.mutable_data<std::int64_t>(),
                             order.row_of.mutable_data<std::int32_t>(), order.source.mutable_data<std::int32_t>());
   });
+  if (drops == Drops::Some) {
+    const std::vector<std::int64_t> counts = host_values<std::int64_t>(order.counts);
+    order.num_rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+    order.source = order.source.rows(0, order.num_rows);
+  }
   return order;
 }
 
@@ -80,8 +92,8 @@ Var permute(Tape& tape, const Var& x, const Permutation& order) {
 
 Var unpermute(Tape& tape, const Var& rows, const Var& weights, const Permutation& order) {
   const Shape expected{order.num_tokens, order.experts_per_token};
-  check(rows.shape().rank() == 2 && rows.shape()[0] == expected.numel(),
-        "unpermute: rows have shape {}, expected [{},C]", rows.shape(), expected.numel());
+  check(rows.shape().rank() == 2 && rows.shape()[0] == order.num_rows, "unpermute: rows have shape {}, expected [{},C]",
+        rows.shape(), order.num_rows);
   check(weights.shape() == expected, "unpermute: weights have shape {}, expected {} (rows are {})", weights.shape(),
         expected, rows.shape());
   check(weights.value.dtype() == rows.value.dtype(), "unpermute: weights are {}, expected {} as rows",

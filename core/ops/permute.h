@@ -1,7 +1,8 @@
-// Copies of tokens sorted by expert, and the weighted sum back (dropless: every assignment has its row).
+// Copies of tokens sorted by expert, and the weighted sum back. Every assignment has its row, except where the
+// selection says that it was dropped (core/ops/capacity.h).
 //
 //     Permutation order = make_permutation(routing.selection, num_experts);
-//     Var rows = permute(tape, x /*[T,C]*/, order);                              // [T*K,C]
+//     Var rows = permute(tape, x /*[T,C]*/, order);                              // [N,C], N = T*K
 //     Var y = unpermute(tape, experts(rows), routing.weights, order);            // [T,C]
 #pragma once
 
@@ -13,18 +14,22 @@ namespace limbeck::core {
 struct Permutation {
   std::int64_t num_tokens = 0;         // T
   std::int64_t experts_per_token = 0;  // K
+  std::int64_t num_rows = 0;           // N
   Tensor counts;                       // [E] int64: rows of each expert
-  Tensor row_of;                       // [T*K] int32: the row of an assignment
-  Tensor source;                       // [T*K] int32: the assignment of a row
+  Tensor row_of;                       // [T*K] int32: the row of an assignment, -1: dropped
+  Tensor source;                       // [N] int32: the assignment of a row
 };
 
-/// Throws at an expert that is not in [0, num_experts).
-Permutation make_permutation(const Tensor& selection /*[T,K] int32*/, std::int64_t num_experts);
+/// With drops, expert -1 stands for a dropped assignment, and the number of rows is read on the host. Throws at an
+/// expert that is not in [0, num_experts).
+enum class Drops : std::uint8_t { None, Some };
+Permutation make_permutation(const Tensor& selection /*[T,K] int32*/, std::int64_t num_experts,
+                             Drops drops = Drops::None);
 
 /// rows[r] = x[source[r] / K]. float32 or float64.
 Var permute(Tape& tape, const Var& x /*[T,C]*/, const Permutation& order);
 
-/// y[t] = Σ_k weights[t,k] rows[row_of[t,k]], in the order of k. float32 or float64.
-Var unpermute(Tape& tape, const Var& rows /*[T*K,C]*/, const Var& weights /*[T,K]*/, const Permutation& order);
+/// y[t] = Σ_k weights[t,k] rows[row_of[t,k]], in the order of k; a dropped one adds nothing. float32 or float64.
+Var unpermute(Tape& tape, const Var& rows /*[N,C]*/, const Var& weights /*[T,K]*/, const Permutation& order);
 
 }  // namespace limbeck::core

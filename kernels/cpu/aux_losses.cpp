@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cpu/parallel_for.h"
@@ -20,6 +21,15 @@ void for_each_sequence(const std::int32_t* selection, const std::int32_t* sequen
     for (std::int64_t a = begin * shape.selected; a < end * shape.selected; ++a) share[selection[a]] += part;
     f(begin, end, share);
   }
+}
+
+/// weight E f[e]
+template <class T>
+std::vector<double> weighted_shares(const T* counts, const BalanceShape& shape, double weight) {
+  std::vector<double> share(counts, counts + shape.experts);
+  const double all = std::accumulate(share.begin(), share.end(), 0.0);
+  for (double& f : share) f = all > 0 ? weight * static_cast<double>(shape.experts) * f / all : 0;
+  return share;
 }
 
 }  // namespace
@@ -46,6 +56,31 @@ void balance_loss_gradient(const Cpu&, const std::int32_t* selection, const std:
       for (std::int64_t e = 0; e < shape.experts; ++e)
         dprobabilities[t * shape.experts + e] = static_cast<T>(factor * share[e] / static_cast<double>(end - begin));
   });
+}
+
+template <class T>
+void count_assignments(const Cpu&, const std::int32_t* selection, T* counts, const BalanceShape& shape) {
+  std::fill_n(counts, shape.experts, T{0});
+  for (std::int64_t a = 0; a < shape.tokens * shape.selected; ++a) counts[selection[a]] += 1;
+}
+
+template <class T>
+void shared_balance_loss(const Cpu&, const T* probabilities, const T* counts, T* loss, const BalanceShape& shape,
+                         double weight) {
+  const std::vector<double> share = weighted_shares(counts, shape, weight);
+  double sum = 0;
+  for (std::int64_t t = 0; t < shape.tokens; ++t)
+    for (std::int64_t e = 0; e < shape.experts; ++e) sum += share[e] * probabilities[t * shape.experts + e];
+  loss[0] = static_cast<T>(sum);
+}
+
+template <class T>
+void shared_balance_loss_gradient(const Cpu&, const T* counts, const T* dloss, T* dprobabilities,
+                                  const BalanceShape& shape, double weight) {
+  const std::vector<double> share = weighted_shares(counts, shape, weight);
+  for (std::int64_t t = 0; t < shape.tokens; ++t)
+    for (std::int64_t e = 0; e < shape.experts; ++e)
+      dprobabilities[t * shape.experts + e] = static_cast<T>(dloss[0] * share[e]);
 }
 
 template <class T>
@@ -78,6 +113,9 @@ void z_loss_gradient(const Cpu& cpu, const T* z, const T* logsumexp, const T* dl
                              double);                                                                                 \
   template void balance_loss_gradient(const Cpu&, const std::int32_t*, const std::int32_t*, const T*, T*,             \
                                       const BalanceShape&, double);                                                   \
+  template void count_assignments(const Cpu&, const std::int32_t*, T*, const BalanceShape&);                          \
+  template void shared_balance_loss(const Cpu&, const T*, const T*, T*, const BalanceShape&, double);                 \
+  template void shared_balance_loss_gradient(const Cpu&, const T*, const T*, T*, const BalanceShape&, double);        \
   template void z_loss(const Cpu&, const T*, T*, T*, std::int64_t, std::int64_t, double);                             \
   template void z_loss_gradient(const Cpu&, const T*, const T*, const T*, T*, std::int64_t, std::int64_t, double);
 LIMBECK_INSTANTIATE(float)

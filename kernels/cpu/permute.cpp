@@ -16,10 +16,15 @@ void sort_by_expert(const Cpu&, const std::int32_t* selection, std::int64_t toke
                     std::int64_t experts, std::int64_t* counts, std::int32_t* row_of, std::int32_t* source) {
   const std::int64_t n = tokens * selected;
   std::fill_n(counts, experts, 0);
-  for (std::int64_t a = 0; a < n; ++a) ++counts[selection[a]];
+  for (std::int64_t a = 0; a < n; ++a)
+    if (selection[a] >= 0) ++counts[selection[a]];
   std::vector<std::int64_t> next(experts, 0);
   for (std::int64_t e = 1; e < experts; ++e) next[e] = next[e - 1] + counts[e - 1];
   for (std::int64_t a = 0; a < n; ++a) {
+    if (selection[a] < 0) {
+      row_of[a] = -1;
+      continue;
+    }
     const std::int64_t row = next[selection[a]]++;
     row_of[a] = static_cast<std::int32_t>(row);
     source[row] = static_cast<std::int32_t>(a);
@@ -27,9 +32,9 @@ void sort_by_expert(const Cpu&, const std::int32_t* selection, std::int64_t toke
 }
 
 template <class T>
-void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const T* weights, T* y, std::int64_t tokens,
+void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const T* weights, T* y, std::int64_t rows,
                   std::int64_t selected, std::int64_t width) {
-  parallel_for(cpu, tokens * selected, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
+  parallel_for(cpu, rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       const T* from = x + source[r] / selected * width;
       T* to = y + r * width;
@@ -48,6 +53,7 @@ void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, c
       T* to = y + t * width;
       std::fill_n(to, width, T{0});
       for (std::int64_t a = t * selected; a < (t + 1) * selected; ++a) {
+        if (row_of[a] < 0) continue;
         const T* from = rows + row_of[a] * width;
         const T w = weights ? weights[a] : 1;
 #pragma omp simd
@@ -62,6 +68,10 @@ void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, con
                   std::int64_t tokens, std::int64_t selected, std::int64_t width) {
   parallel_for(cpu, tokens * selected, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t a = begin; a < end; ++a) {
+      if (row_of[a] < 0) {
+        products[a] = 0;
+        continue;
+      }
       const T* row = rows + row_of[a] * width;
       const T* with = y + a / selected * width;
       T sum = 0;

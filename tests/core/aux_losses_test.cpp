@@ -47,6 +47,23 @@ TEST(BalanceLoss, Gradients) {
         {random_tensor(memory, {tokens, 6}, 1)});
 }
 
+// As BalanceLoss.Values with all three tokens as one: shares (1/2, 1/2), sums of probabilities (1.5, 1.5).
+TEST(BatchBalanceLoss, ValuesAndGradients) {
+  Tape tape;
+  const nn::Communicators alone = nn::single_communicators();
+  const Var p = constant(tensor<double>(memory, {3, 2}, {.8, .2, .4, .6, .3, .7}));
+  const Tensor chosen = tensor<std::int32_t>(memory, {3, 2}, {0, 0, 0, 1, 1, 1});
+  EXPECT_NEAR(host_value(batch_balance_loss(tape, p, chosen, *alone.batch, 0.1).value), 0.1 * 2 * (.5 * 1.5 + .5 * 1.5),
+              1e-14);
+  const Tensor uneven = tensor<std::int32_t>(memory, {3, 1}, {1, 1, 0});
+  for (const std::int64_t tokens : {0, 1, 3})
+    check_gradients(
+        [&](Tape& t, std::span<const Var> in) {
+          return batch_balance_loss(t, in[0], uneven.rows(0, tokens), *alone.batch, 0.3);
+        },
+        {random_tensor(memory, {tokens, 4}, 1)});
+}
+
 TEST(BalanceLoss, BadInput) {
   Tape tape;
   const Var p = constant(Tensor::zeros(memory, DType::F32, {3, 2}));

@@ -48,6 +48,10 @@ TEST(ModelConfig, CountsByHand) {
   EXPECT_EQ(count_parameters(dense()).active, 80 + 8 + 3 * layer);
   EXPECT_EQ(count_parameters(sparse()).total, 2 * 80 + 8 + layer + 2 * (moe_layer + 4 * 120));
   EXPECT_EQ(count_parameters(sparse()).active, 80 + 8 + layer + 2 * (moe_layer + 2 * 120));
+  ModelConfig shared = sparse();
+  shared.moe.shared_width = 7;
+  EXPECT_EQ(count_parameters(shared).total, count_parameters(sparse()).total + 2 * 3 * 7 * 8);
+  EXPECT_EQ(count_parameters(shared).active, count_parameters(sparse()).active + 2 * 3 * 7 * 8);
   ModelConfig tied = dense();
   tied.tied_head = true;
   EXPECT_EQ(count_parameters(tied).total, count_parameters(dense()).total - 80);

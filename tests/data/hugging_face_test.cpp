@@ -238,6 +238,7 @@ TEST(HuggingFace, WhatNeitherArchitectureHasIsNotExported) {
   EXPECT_THAT(attempt([](auto& c) { c.moe.dense_layers = {0}; }), HasSubstr("1 of 2 layers have experts"));
   EXPECT_THAT(attempt([](auto& c) { c.moe.renormalise = false; }), HasSubstr("moe.renormalise is false"));
   EXPECT_THAT(attempt([](auto& c) { c.moe.weight_scale = 2.5; }), HasSubstr("weight_scale 2.5"));
+  EXPECT_THAT(attempt([](auto& c) { c.moe.shared_width = 3; }), HasSubstr("moe.shared_width is 3, expected 0"));
   EXPECT_THAT(attempt([](auto&) {}, {.dtype = DType::I64}), HasSubstr("dtype is int64"));
   EXPECT_FALSE(fs::exists(folder.path() / "out"));
 }

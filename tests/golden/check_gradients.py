@@ -5,7 +5,8 @@
 
 DUMP.h5 holds /parameters/<path>, /gradients/<path> (layers/3/attention/q/weight), /tokens, /targets [B,S] (-1: no target),
 /positions, /documents [B,S], /loss/<term>, and on the root the attributes valid_vocabulary width num_layers num_heads num_kv_heads head_width
-vocabulary experts_per_token num_experts norm_eps rope_base tied_head renormalise balance_weight z_weight. Terms: ce, balance, z
+vocabulary experts_per_token num_experts shared_width norm_eps rope_base tied_head renormalise balance_weight z_weight global_balance
+capacity_factor jitter seed (jitter is known for the first step alone). Terms: ce, balance, z
 unweighted (means over the MoE layers), kl a token without T^2, total = what the gradients are of:
 ce + balance_weight balance + z_weight z, with alpha ce + (1 - alpha) T^2 kl in place of ce when there is a teacher.
 

@@ -33,12 +33,19 @@ class Config:
     tied_head: bool = False
     renormalise: bool = True
     valid_vocabulary: int = 0  # logits from here on are padding; 0: none is
+    leading_dense: int = 0  # layers without experts, before those that have them
+    shared_width: int = 0  # of the experts that every token sees, together
+    capacity_factor: float = 0.0  # of a row's even share of assignments, an expert's room; 0: unlimited
+    jitter: float = 0.0  # the router's input is times 1 - jitter to 1 + jitter
+    seed: int = 0  # of the jitter
+    global_balance: bool = False  # the balance loss is of the whole batch, not the mean over its rows
 
 
 @dataclass
 class Routing:
     logits: torch.Tensor  # [B,S,E]
     chosen: torch.Tensor  # [B,S,K], best first; ties to the lower index
+    kept: torch.Tensor  # [B,S,K] bool: not dropped
 
     def smallest_gap(self):
         """Smallest distance between the worst chosen and the best rejected logit: how near a flip is."""
@@ -86,19 +93,60 @@ def swiglu(x, gate, up, down):
     return (torch.nn.functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
 
 
+def philox(counter, key):
+    """Ten rounds of Philox 4x32 (Salmon et al. 2011), on four and two numbers of 32 bits."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & 0xFFFFFFFF, (p0 >> 32) ^ c3 ^ k1, p0 & 0xFFFFFFFF
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    return c0, c1, c2, c3
+
+
+def jitter(config, name, shape):
+    """1 + jitter (2 u - 1) [B,S,C] of step 0: u from the name's FNV-1a hash and the element's index."""
+    stream = 0xCBF29CE484222325
+    for byte in name.encode():
+        stream = ((stream ^ byte) * 0x100000001B3) % 2 ** 64
+    low = 2 ** 32
+    values = []
+    for index in range(math.prod(shape)):
+        bits = philox((index % low, index // low, stream % low, stream // low), (config.seed % low, config.seed // low))
+        values.append(((bits[0] << 32 | bits[1]) >> 11) * 2.0 ** -53)
+    return 1 + config.jitter * (2 * torch.tensor(values, dtype=torch.float64).view(shape) - 1)
+
+
+def within_capacity(chosen, config):
+    """[B,S,K] bool: an expert keeps its first ceil(factor S K / E) assignments of a row."""
+    kept = torch.ones_like(chosen, dtype=torch.bool)
+    if config.capacity_factor:
+        room = math.ceil(config.capacity_factor * chosen[0].numel() / config.num_experts)
+        for row in range(chosen.shape[0]):
+            for expert in range(config.num_experts):
+                places = (chosen[row].flatten() == expert).nonzero().flatten()
+                kept[row].view(-1)[places[room:]] = False
+    return kept
+
+
 def mixture(parameters, prefix, config, x):
     """Every expert on every token, weighted by zero where it was not chosen: slow, and without any dispatch to get wrong."""
-    logits = x @ parameters[prefix + "router.weight"].T
+    seen = x * jitter(config, prefix + "jitter", x.shape) if config.jitter else x
+    logits = seen @ parameters[prefix + "router.weight"].T
     probabilities = logits.softmax(-1)
     chosen = probabilities.sort(dim=-1, descending=True, stable=True).indices[..., : config.experts_per_token]
+    kept = within_capacity(chosen, config)
     weights = probabilities.gather(-1, chosen)
     if config.renormalise:
         weights = weights / weights.sum(-1, keepdim=True)
-    spread = torch.zeros_like(probabilities).scatter(-1, chosen, weights)
+    spread = torch.zeros_like(probabilities).scatter(-1, chosen, weights * kept)
     gate = torch.einsum("bsc,efc->bsef", x, parameters[prefix + "experts.gate"])
     up = torch.einsum("bsc,efc->bsef", x, parameters[prefix + "experts.up"])
     inner = torch.nn.functional.silu(gate) * up * spread[..., None]
-    return torch.einsum("bsef,ecf->bsc", inner, parameters[prefix + "experts.down"]), Routing(logits, chosen)
+    y = torch.einsum("bsef,ecf->bsc", inner, parameters[prefix + "experts.down"])
+    if config.shared_width:
+        y = y + swiglu(x, *(parameters[f"{prefix}shared.{name}.weight"] for name in ("gate", "up", "down")))
+    return y, Routing(logits, chosen, kept)
 
 
 def forward(parameters, config, tokens, positions=None, documents=None):
@@ -134,10 +182,14 @@ def head(parameters, config, final):
 
 def balance_loss(routing, config):
     """Mean over sequences (rows) of E * sum_e f_e P_e; f is the share of assignments (sums to 1, constant), P the mean
-    probability. All tokens of a row count, whether their target is valid or not."""
-    counts = torch.nn.functional.one_hot(routing.chosen, config.num_experts).sum(dim=(1, 2))  # [B,E]
-    share = counts.to(routing.logits.dtype) / counts.sum(-1, keepdim=True)
-    return (config.num_experts * share * routing.logits.softmax(-1).mean(1)).sum(-1).mean()
+    probability. All tokens of a row count, whether their target is valid or not, and dropped assignments too. With
+    global_balance the batch is one row."""
+    chosen, logits = routing.chosen, routing.logits
+    if config.global_balance:
+        chosen, logits = chosen.flatten(0, 1)[None], logits.flatten(0, 1)[None]
+    counts = torch.nn.functional.one_hot(chosen, config.num_experts).sum(dim=(1, 2))  # [B,E]
+    share = counts.to(logits.dtype) / counts.sum(-1, keepdim=True)
+    return (config.num_experts * share * logits.softmax(-1).mean(1)).sum(-1).mean()
 
 
 def mean(values):

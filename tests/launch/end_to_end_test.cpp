@@ -40,7 +40,9 @@ std::vector<fs::path> checkpoints(const RunFolder& folder, const std::string& ru
 
 TEST(EndToEnd, KilledInMidRunAndResumedIsBitIdentical) {
   const RunFolder folder("kill");
-  const std::string train = "train tiny.textproto --set parallel.layout=ep2 --set train.steps=400";
+  const std::string train =
+      "train tiny.textproto --set parallel.layout=ep2 --set train.steps=400 --set routing.capacity_factor=1"
+      " --set routing.jitter=0.1";
   const Outcome whole = folder.limbeck(train + " --steps 24 --out whole", 2);
   ASSERT_EQ(whole.code, 0) << whole.output;
 
@@ -58,6 +60,7 @@ TEST(EndToEnd, KilledInMidRunAndResumedIsBitIdentical) {
   ASSERT_EQ(resumed.code, 0) << resumed.output;
   EXPECT_THAT(resumed.output, HasSubstr("continuing from"));
   const auto expected = folder.metrics("whole");
+  EXPECT_GT(expected.front()["expert_load"][0]["drops"], 0);
   auto actual = folder.metrics("killed");
   ASSERT_GE(actual.size(), expected.size());
   for (std::size_t i = 0; i < actual.size(); ++i) EXPECT_EQ(actual[i]["step"], i + 1);  // no step twice, none left out

@@ -22,7 +22,7 @@ Bytes gradients_of(launch::Rank& rank, const std::vector<optim::Group>& groups, 
   const core::ParameterList trained = optim::parameters_of(optim::apply_groups(model.parameters(), groups));
   parallel::GradientSync sync(trained, rank.mesh(), rank.memory(), core::DType::F32, 4096);
   launch::StepOptions with_losses = options;
-  with_losses.router_losses = {0.01, 1e-3};
+  with_losses.router = {0.01, 1e-3};
   const optim::LanguageModelling objective;
   launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), with_losses, sync);
   Bytes result;

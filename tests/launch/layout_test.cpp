@@ -41,6 +41,8 @@ TEST_P(LayoutTest, Float32GradientsAreThoseOfPyTorchUnderItsRouting) {
 TEST_P(LayoutTest, RecomputeAndDelayedWeightPartsChangeNothing) {
   on_ranks([](launch::Rank& rank) {
     testing::expect_golden(rank, "moe_idle_expert.h5", DType::F64, {.recompute = true});
+    testing::expect_golden(rank, "moe_global_balance.h5", DType::F64, {.recompute = true});
+    testing::expect_golden(rank, "moe_options.h5", DType::F64, {.recompute = true, .delay_weight_parts = true});
     testing::expect_golden(rank, "moe.h5", DType::F64,
                            {.micro_batches = 3, .recompute = true, .delay_weight_parts = true});
   });
@@ -77,9 +79,8 @@ TEST_P(TenSteps, LossesAreThoseOfPyTorch) {
                                                                     .weight_decay = golden.number("weight_decay")});
     const optim::LanguageModelling objective;
     for (std::size_t step = 0; step < losses.size(); ++step) {
-      const launch::StepResult result = launch::forward_backward(
-          rank, {model, nullptr, objective}, golden.samples(),
-          {.router_losses = {golden.number("balance_weight"), golden.number("z_weight")}}, sync);
+      const launch::StepResult result = launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(),
+                                                                 {.router = golden.router()}, sync);
       EXPECT_NEAR(result.loss(), losses[step], tolerance * losses[step]) << "step " << step + 1;
       const optim::GradientNorm norm =
           optim::gradient_norm(model.parameters(), rank.world(), golden.number("clip_norm"));

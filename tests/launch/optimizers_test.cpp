@@ -64,7 +64,7 @@ TEST_P(OptimizerSteps, LossesAreTheReferences) {
     for (std::size_t step = 0; step < losses.size(); ++step) {
       const launch::StepResult result = launch::forward_backward(
           rank, {model, nullptr, objective}, golden.samples(),
-          {.router_losses = {golden.number("balance_weight"), golden.number("z_weight")}}, sync);
+          {.router = {golden.number("balance_weight"), golden.number("z_weight")}}, sync);
       EXPECT_NEAR(result.loss(), losses[step], tolerance * losses[step]) << "step " << step + 1;
       const optim::GradientNorm norm = optim::gradient_norm(model.parameters(), rank.world(), s["clip"]);
       EXPECT_NEAR(norm.norm, norms[step], 10 * tolerance * norms[step]) << "step " << step + 1;

@@ -29,7 +29,7 @@ std::map<std::string, std::vector<std::byte>> gradient_bytes(const launch::StepO
   model.load(golden.parameters());
   parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory());
   launch::StepOptions with_losses = options;
-  with_losses.router_losses = {0.01, 1e-3};
+  with_losses.router = {.balance = 0.01, .z = 1e-3};
   const optim::LanguageModelling objective;
   launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), with_losses, sync);
   std::map<std::string, std::vector<std::byte>> result;
@@ -92,8 +92,8 @@ TEST(Promises, AStepAsksTheSystemForNoMemoryOnceWarm) {
     const optim::LanguageModelling objective;
     core::MemoryStatistics after_three;
     for (int step = 1; step <= 12; ++step) {
-      launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), {.router_losses = {0.01, 1e-3}},
-                               sync);
+      launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(),
+                               {.router = {.balance = 0.01, .z = 1e-3}}, sync);
       adamw.step(1e-2);
       if (step == 3) after_three = rank.memory()->statistics();
     }

@@ -55,7 +55,20 @@ nn::ModelConfig GoldenModel::config(const std::string& group) const {
   c.moe.experts_per_token = n("experts_per_token");
   c.moe.expert_width = n("expert_width");
   c.moe.renormalise = n("renormalise") != 0;
+  if (!has("shared_width")) return c;
+  c.moe.shared_width = n("shared_width");
+  for (std::int64_t layer = 0; layer < n("leading_dense"); ++layer) c.moe.dense_layers.push_back(layer);
   return c;
+}
+
+nn::RouterTraining GoldenModel::router() const {
+  nn::RouterTraining router{.balance = number("balance_weight"), .z = number("z_weight")};
+  if (!has("capacity_factor")) return router;
+  router.balance_scope = number("global_balance") != 0 ? nn::BalanceScope::GlobalBatch : nn::BalanceScope::Sequence;
+  router.capacity_factor = number("capacity_factor");
+  router.jitter = number("jitter");
+  router.seed = static_cast<std::uint64_t>(number("seed"));
+  return router;
 }
 
 std::vector<double> GoldenModel::values(const std::string& path) const {

@@ -34,9 +34,12 @@ class GoldenModel {
   explicit GoldenModel(const std::string& name);
 
   nn::ModelConfig config(const std::string& group = "/") const;
+  /// What the router does beside routing.
+  nn::RouterTraining router() const;
   Hdf5Group parameters(const std::string& group = "/parameters") const { return {path_, group}; }
   data::TokenBatch samples() const;
   double number(const std::string& attribute, const std::string& group = "/") const;
+  bool has(const std::string& attribute) const { return file_.has_attribute("/", attribute); }
   /// A dataset's values, in float64.
   std::vector<double> values(const std::string& path) const;
   double value(const std::string& path) const { return values(path).at(0); }

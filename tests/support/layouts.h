@@ -26,6 +26,7 @@ inline nn::RoutingLog reference_routing(const GoldenModel& golden) {
   const nn::Batch batch = launch::make_batch(memory, samples, 0, samples.num_sequences);
   nn::Pass pass = model.pass(batch);
   pass.routing = &log;
+  pass.router = golden.router();
   core::Tape off(core::Tape::Mode::Off);
   model.forward(off, pass);
   return log;
@@ -50,7 +51,7 @@ inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file,
   const optim::LanguageModelling objective;
   nn::RoutingLog reference = reference_routing(golden);
   if (!is_double) options.routing = &reference;
-  options.router_losses = {golden.number("balance_weight"), golden.number("z_weight")};
+  options.router = golden.router();
   const launch::StepResult result =
       launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), options, sync);
   const double expected = golden.value("/loss/total");
@@ -78,9 +79,10 @@ inline void expect_golden(launch::Rank& rank, const std::string& file, core::DTy
   check_gradients_of(rank, file, dtype, options, &reference, bucket_bytes);
 }
 
-/// Every golden model, with 1 and 3 micro-batches.
+/// Every golden model, with 1 and 3 micro-batches; with 1 where the balance loss is of the whole batch.
 inline void expect_every_golden(launch::Rank& rank, core::DType dtype) {
-  for (const char* file : {"dense.h5", "dense_uneven.h5", "moe.h5", "moe_idle_expert.h5"})
+  expect_golden(rank, "moe_global_balance.h5", dtype);
+  for (const char* file : {"dense.h5", "dense_uneven.h5", "moe.h5", "moe_idle_expert.h5", "moe_options.h5"})
     for (const std::int64_t micro_batches : {1, 3}) {
       SCOPED_TRACE(fmt::format("{} {} micro-batches {}", file, micro_batches, dtype));
       expect_golden(rank, file, dtype, {.micro_batches = micro_batches});

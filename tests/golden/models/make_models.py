@@ -2,9 +2,11 @@
 
     python tests/golden/models/make_models.py          (PyPI: torch transformers h5py; seconds)
 
-dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, distillation.h5. Weights are multiples of 1/256, so float32 holds them exactly. Prints
+dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5. Names as arguments: these alone.
+Weights are multiples of 1/256, so float32 holds them exactly. Prints
 the largest difference to transformers' Llama and Mixtral, and how near the routing comes to a flip.
 """
+import math
 import pathlib
 import sys
 from dataclasses import replace
@@ -22,6 +24,9 @@ DENSE = Config(vocabulary=97, width=24, num_layers=2, num_heads=4, num_kv_heads=
 UNEVEN = replace(DENSE, vocabulary=257, width=18, num_layers=1, num_heads=6, num_kv_heads=3, head_width=4, mlp_width=13,
                  tied_head=True)  # nothing that two ranks halve
 MOE = replace(DENSE, mlp_width=0, num_experts=8, experts_per_token=2, expert_width=20, tied_head=True)
+OPTIONS = replace(MOE, mlp_width=12, num_experts=4, expert_width=8, leading_dense=1, shared_width=10, capacity_factor=0.8, jitter=0.1,
+                  seed=5)
+GLOBAL = replace(MOE, num_layers=1, num_experts=4, expert_width=8, global_balance=True)
 STUDENT = replace(MOE, num_layers=1)
 TEACHER = replace(DENSE, width=16, num_layers=1, num_heads=2, num_kv_heads=1, head_width=8, mlp_width=28, tied_head=True)
 BALANCE, Z = 0.01, 1e-3
@@ -49,17 +54,19 @@ def random_parameters(config, seed):
             parameters[f"{p}attention.{name}.weight"] = linear(heads * config.head_width, c)
         parameters[p + "attention.o.weight"] = linear(c, config.num_heads * config.head_width)
         parameters[p + "mlp_norm.weight"] = 1 + draw(c, scale=0.2)
-        if e:
+        if e and layer >= config.leading_dense:
             f = config.expert_width
             parameters[p + "moe.router.weight"] = draw(e, c, scale=2 * c ** -0.5)
             parameters[p + "moe.experts.gate"] = draw(e, f, c, scale=c ** -0.5)
             parameters[p + "moe.experts.up"] = draw(e, f, c, scale=c ** -0.5)
             parameters[p + "moe.experts.down"] = draw(e, c, f, scale=f ** -0.5)
+            f, p = config.shared_width, p + "moe.shared."
         else:
-            f = config.mlp_width
-            parameters[p + "mlp.gate.weight"] = linear(f, c)
-            parameters[p + "mlp.up.weight"] = linear(f, c)
-            parameters[p + "mlp.down.weight"] = linear(c, f)
+            f, p = config.mlp_width, p + "mlp."
+        if f:
+            parameters[p + "gate.weight"] = linear(f, c)
+            parameters[p + "up.weight"] = linear(f, c)
+            parameters[p + "down.weight"] = linear(c, f)
     parameters["norm.weight"] = 1 + draw(c, scale=0.2)
     if not config.tied_head:
         parameters["head.weight"] = linear(config.vocabulary, c)
@@ -191,7 +198,8 @@ def write_model(name, config, parameters, batch):
         write_array(file, "final_hidden", output.final.detach().numpy(), "f4")
         write_array(file, "logits", head(ours, config, output.final).detach().numpy(), "f4")
         for layer, routing in enumerate(output.routing):
-            counts = torch.bincount(routing.chosen.flatten(), minlength=config.num_experts)
+            counts = torch.bincount(routing.chosen[routing.kept], minlength=config.num_experts)
+            assert routing.kept.all() == (config.capacity_factor == 0)
             assert name != "moe_idle_expert" or not counts[IDLE[layer]].any()
             write_array(file, f"routing/layers/{layer}/chosen", routing.chosen.numpy())
             write_array(file, f"routing/layers/{layer}/counts", counts.numpy())
@@ -203,7 +211,8 @@ def write_model(name, config, parameters, batch):
             kept = {key: value for key, value in last.items() if key.startswith("layers.0.attention") or key == "norm.weight"}
             write_tensors(file, "steps/parameters", kept, "f4")
         file["steps"].attrs["smallest_routing_gap"] = gap
-    logits, gradient = cross_check(parameters, config, batch)
+    in_transformers = config in (DENSE, UNEVEN, MOE)
+    logits, gradient = cross_check(parameters, config, batch) if in_transformers else (math.nan, math.nan)
     print(f"{name}: loss {terms['total'].item():.6f} -> {losses[-1][0]:.6f}, gradient norm {norms[0]:.3f}, routing gap {gap:.1e}; "
           f"transformers: logits {logits:.1e}, gradients {gradient:.1e}")
     return True
@@ -263,11 +272,17 @@ def write_distillation():
 
 
 def main():
-    search("dense", DENSE)
-    search("dense_uneven", UNEVEN)
-    search("moe", MOE)
-    search("moe_idle_expert", MOE, starve)
-    write_distillation()
+    files = {
+        "dense": lambda: search("dense", DENSE),
+        "dense_uneven": lambda: search("dense_uneven", UNEVEN),
+        "moe": lambda: search("moe", MOE),
+        "moe_idle_expert": lambda: search("moe_idle_expert", MOE, starve),
+        "moe_options": lambda: search("moe_options", OPTIONS),
+        "moe_global_balance": lambda: search("moe_global_balance", GLOBAL),
+        "distillation": write_distillation,
+    }
+    for name in sys.argv[1:] or files:
+        files[name]()
 
 
 if __name__ == "__main__":
