@@ -46,6 +46,7 @@ struct Cut {
   std::int64_t unit = 1;  // in pieces of so many, such as the rows of a group of heads, which stay together
   bool is_expert =
       false;  // stacked experts [E,...]: whole experts go to different ranks, and `dimension` is cut within
+  bool sees_share = false;  // if whole: each rank uses it on a share of the tokens, which gives a part of its gradient
 };
 
 struct Parameter {

@@ -171,6 +171,7 @@ struct PrecisionConfig {
 
 struct ParallelConfig {
   std::string layout;  // parsed by parallel/; "": data parallel over all ranks
+  bool sequence_parallel = false;
   double bucket_mib = 16;
   double deadline_s = 600;
   friend bool operator==(const ParallelConfig&, const ParallelConfig&) = default;

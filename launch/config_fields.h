@@ -196,6 +196,7 @@ void fields(Io& io, PrecisionConfig& c) {
 template <class Io>
 void fields(Io& io, ParallelConfig& c) {
   io("layout", c.layout);
+  io("sequence_parallel", c.sequence_parallel);
   io("bucket_mib", c.bucket_mib, above_to(0, 65536));
   io("deadline_s", c.deadline_s, above_to(0, 1e7));
 }

@@ -26,17 +26,19 @@ std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldC
 
 }  // namespace
 
-Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads)
+Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads, bool sequence_parallel)
     : world_(std::move(world)),
       mesh_(make_mesh(world_, layout)),
       memory_(core::Memory::cpu(threads)),
-      comms_(parallel::make_communicators(*mesh_)) {}
+      comms_(parallel::make_communicators(*mesh_)),
+      sequence_parallel_(sequence_parallel) {}
 
 nn::ModelOptions Rank::sharded(core::DType dtype) const {
-  return {
-      .memory = memory_, .dtype = dtype, .comms = comms_, .place = [this](core::Parameter& p, const core::Cut& cut) {
-        parallel::place(p, *mesh_, cut);
-      }};
+  return {.memory = memory_,
+          .dtype = dtype,
+          .comms = comms_,
+          .place = [this](core::Parameter& p, const core::Cut& cut) { parallel::place(p, *mesh_, cut); },
+          .sequence_parallel = sequence_parallel_};
 }
 
 nn::ModelOptions Rank::frozen_copy(core::DType dtype) const {
@@ -56,7 +58,7 @@ void in_world(const RunConfig& config, const std::function<void(Rank&)>& f, cons
   try {
     const std::string& named = config.parallel.layout;
     const std::string layout = named.empty() ? fmt::format("{}{}", axis, world.comm()->size()) : named;
-    Rank rank(world.comm(), layout, threads_of_rank(config.train.threads));
+    Rank rank(world.comm(), layout, threads_of_rank(config.train.threads), config.parallel.sequence_parallel);
     f(rank);
   } catch (const parallel::PeerError&) {
     throw;  // everybody has heard it

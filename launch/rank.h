@@ -18,8 +18,10 @@ namespace limbeck::launch {
 
 class Rank {
  public:
-  /// Collective over `world`: cuts it as `layout` says ("ep2").
-  Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads);
+  /// Collective over `world`: cuts it as `layout` says ("ep2"). With `sequence_parallel`, the ranks of a tensor group
+  /// divide the tokens of sharded models among them.
+  Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads,
+       bool sequence_parallel = false);
 
   core::Comm& world() const { return *world_; }
   const parallel::Mesh& mesh() const { return *mesh_; }
@@ -40,6 +42,7 @@ class Rank {
   std::unique_ptr<parallel::Mesh> mesh_;
   core::MemoryPtr memory_;
   nn::Communicators comms_;
+  bool sequence_parallel_;
 };
 
 /// Runs f on this process's rank of the world that the launcher started (a world of one without it), cut as the config

@@ -52,6 +52,31 @@ class GroupTensorComm final : public nn::TensorComm {
     return whole;
   }
 
+  Tensor sum_share(const Tensor& x) override {
+    const std::int64_t total = x.shape()[0];
+    core::Shape shape = x.shape();
+    shape[0] = core::slice_of(total, rank(), size()).count;
+    Tensor share = Tensor::empty(x.memory(), x.dtype(), shape);
+    if (x.numel() == 0) return share;
+    if (total % size() == 0) {
+      group_->reduce_scatter(x, share);
+      return share;
+    }
+    const std::int64_t longest =
+        (total + size() - 1) / size();  // equal on every rank; what is behind a share is unread
+    shape[0] = size() * longest;
+    Tensor sent = Tensor::zeros(x.memory(), x.dtype(), shape);
+    for (std::int64_t r = 0; r < size(); ++r) {
+      const core::Slice theirs = core::slice_of(total, r, size());
+      sent.rows(r * longest, theirs.count).copy_from(x.rows(theirs.first, theirs.count));
+    }
+    shape[0] = longest;
+    Tensor sum = Tensor::empty(x.memory(), x.dtype(), shape);
+    group_->reduce_scatter(sent, sum);
+    share.copy_from(sum.rows(0, share.shape()[0]));
+    return share;
+  }
+
  private:
   std::shared_ptr<core::Comm> group_;
 };

@@ -12,17 +12,38 @@ using core::Tensor;
 
 constexpr std::int64_t alignment = 64;  // bytes; of each gradient in its bucket
 
-bool is_expert(const Parameter& p) {
-  return std::any_of(p.placement.begin(), p.placement.end(),
-                     [](const core::AxisPlacement& a) { return a.axis == "ep" && a.role == core::AxisRole::Sharded; });
+/// The ranks that have the parts of a gradient.
+enum class Group : std::uint8_t { Dp, Edp, DpTp };
+constexpr std::size_t num_groups = 3;
+
+Group group_of(const Parameter& p) {
+  const auto is_partial_over = [&](std::string_view axis) {
+    return std::any_of(p.placement.begin(), p.placement.end(), [&](const core::AxisPlacement& a) {
+      return a.axis == axis && a.role == core::AxisRole::PartialGradient;
+    });
+  };
+  return is_partial_over("edp") ? Group::Edp : is_partial_over("tp") ? Group::DpTp : Group::Dp;
+}
+
+/// A group of its own for these reductions.
+std::shared_ptr<WorldComm> make_group(const Mesh& mesh, Group group) {
+  const auto over = [](WorldComm& ranks, const char* name) { return ranks.split(0, ranks.rank(), name); };
+  switch (group) {
+    case Group::Dp:
+      return over(mesh.dp(), "dp gradients");
+    case Group::Edp:
+      return over(mesh.edp(), "edp gradients");
+    case Group::DpTp:
+      break;
+  }
+  return over(mesh.world(), "dp tp gradients");  // no other axis holds dense parameters
 }
 
 }  // namespace
 
 GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& mesh, const core::MemoryPtr& memory,
                            core::DType dtype, std::int64_t bucket_bytes)
-    : dense_group_(mesh.dp().split(0, mesh.dp().rank(), "dp gradients")),
-      expert_group_(mesh.edp().split(0, mesh.edp().rank(), "edp gradients")) {
+    : groups_(num_groups) {
   const auto padded = [&](const Parameter& p) {
     return (core::bytes_of(dtype, p.value.numel()) + alignment - 1) / alignment * alignment;
   };
@@ -31,19 +52,19 @@ GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& me
     std::vector<Parameter*> parameters;
     std::int64_t bytes = 0;
     std::size_t last = 0;
-    bool is_expert = false;
+    Group group = Group::Dp;
   };
   std::vector<Open> closed;
-  std::array<Open, 2> open;
+  std::array<Open, num_groups> open;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     Parameter* p = parameters[parameters.size() - 1 - i];
     if (p->is_frozen()) continue;
-    const bool expert = is_expert(*p);
-    Open& bucket = open[expert ? 1 : 0];
+    const Group group = group_of(*p);
+    Open& bucket = open[static_cast<std::size_t>(group)];
     bucket.parameters.push_back(p);
     bucket.bytes += padded(*p);
     bucket.last = i;
-    bucket.is_expert = expert;
+    bucket.group = group;
     if (bucket.bytes >= bucket_bytes) closed.push_back(std::exchange(bucket, {}));
   }
   for (Open& bucket : open)
@@ -52,7 +73,9 @@ GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& me
 
   for (const Open& plan : closed) {
     Bucket bucket;
-    bucket.group = plan.is_expert ? expert_group_.get() : dense_group_.get();
+    std::shared_ptr<WorldComm>& group = groups_[static_cast<std::size_t>(plan.group)];
+    if (!group) group = make_group(mesh, plan.group);
+    bucket.group = group.get();
     bucket.parameters = plan.parameters;
     const std::int64_t element = core::bytes_of(dtype, 1);
     bucket.flat = Tensor::zeros(memory, dtype, {plan.bytes / element});  // the padding stays zero

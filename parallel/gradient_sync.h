@@ -21,8 +21,9 @@ class GradientSync {
   static constexpr std::int64_t default_bucket_bytes = std::int64_t{25} << 20;
 
   /// Parameters that are not frozen get a pinned slot->grad of their value's shape and `dtype` (the gradient dtype).
-  /// Dense ones are reduced over dp, those sharded over ep over edp. A bucket closes once it holds `bucket_bytes`.
-  /// Collective: groups of its own are made, so that reductions do not stand before other collectives.
+  /// Dense ones are reduced over dp, or dp and tp where both have parts of the gradient, experts over edp. A bucket
+  /// closes once it holds `bucket_bytes`. Collective: groups of its own are made, so that reductions do not stand
+  /// before other collectives.
   GradientSync(const core::ParameterList& parameters, const Mesh& mesh, const core::MemoryPtr& memory,
                core::DType dtype = core::DType::F32, std::int64_t bucket_bytes = default_bucket_bytes);
   ~GradientSync();
@@ -57,7 +58,7 @@ class GradientSync {
   };
   void start_ready();
 
-  std::shared_ptr<WorldComm> dense_group_, expert_group_;
+  std::vector<std::shared_ptr<WorldComm>> groups_;
   std::vector<Bucket> buckets_;  // in the order of their starts
   std::unordered_map<const core::Parameter*, Member> members_;
   std::size_t next_ = 0;  // bucket to start

@@ -106,7 +106,8 @@ void place(core::Parameter& parameter, const Mesh& mesh, const core::Cut& cut) {
   if (is_cut)
     shard("tp", {mesh.tp().rank(), mesh.tp().size()}, cut.dimension, cut.unit);
   else
-    parameter.placement.push_back({.axis = "tp", .role = AxisRole::Replicated});
+    parameter.placement.push_back(
+        {.axis = "tp", .role = cut.sees_share ? AxisRole::PartialGradient : AxisRole::Replicated});
   parameter.placement.push_back({.axis = "dp", .role = AxisRole::PartialGradient});
   parameter.first_replica = mesh.dp().rank() == 0 && (is_cut || mesh.tp().rank() == 0);
 }

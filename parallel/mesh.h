@@ -68,9 +68,9 @@ class Mesh {
 };
 
 /// Fills placement and first_replica. A dense parameter is cut over tp as `cut` says, or whole on every rank with equal
-/// gradients over tp; its gradient is partial over dp. An expert parameter [E,...] (experts stacked) is cut along E
-/// over ep and within over etp, its gradient partial over edp; throws a UsageError unless ep divides E. Parts may be
-/// uneven and empty.
+/// gradients over tp (partial ones where it sees a share of the tokens); its gradient is partial over dp. An expert
+/// parameter [E,...] (experts stacked) is cut along E over ep and within over etp, its gradient partial over edp;
+/// throws a UsageError unless ep divides E. Parts may be uneven and empty.
 void place(core::Parameter& parameter, const Mesh& mesh, const core::Cut& cut);
 
 /// Throws a UsageError that names both unless `num_ranks` divides `num_experts`.

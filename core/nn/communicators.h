@@ -63,6 +63,8 @@ class TensorComm {
   virtual void max(Tensor& x) = 0;
   /// Every rank's part of `dimension`, in rank order, which together are `total` long.
   virtual Tensor gather(const Tensor& part, int dimension, std::int64_t total) = 0;
+  /// This rank's rows of the sum of every rank's x [T,...]; of gathering rows, the transpose.
+  virtual Tensor sum_share(const Tensor& x) = 0;
 };
 
 struct Communicators {

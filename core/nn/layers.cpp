@@ -1,5 +1,6 @@
 #include "core/nn/layers.h"
 
+#include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/attention.h"
 #include "core/ops/aux_losses.h"
@@ -12,7 +13,6 @@
 #include "core/ops/rms_norm.h"
 #include "core/ops/rope.h"
 #include "core/ops/swiglu.h"
-#include "core/ops/tensor_exchange.h"
 
 namespace limbeck::nn {
 namespace {
@@ -25,34 +25,35 @@ void add_term(Tape& tape, Var& sum, const Var& term) { sum = sum.value.defined()
 }  // namespace
 
 Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
-  TensorComm& heads = *pass.comms.tensor;
-  const Var entered = core::enter(tape, x, heads);
+  const Var entered = enter_stream(tape, pass, x);
   const Var queries = core::rope(tape, core::linear(tape, entered, as_var(*q)), pass.batch.position, pass.rope);
   Var keys = core::rope(tape, core::linear(tape, entered, as_var(*k)), pass.batch.position, pass.rope);
   Var values = core::linear(tape, entered, as_var(*v));
+  end_of_reads(tape, pass, entered, x);
   if (pass.cache) {
     auto [all_keys, all_values] = pass.cache->append(layer, keys.value, values.value);
     keys = core::constant(all_keys);
     values = core::constant(all_values);
   }
   const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention);
-  return core::exit(tape, core::linear(tape, attended, as_var(*o)), heads);
+  return exit_stream(tape, pass, core::linear(tape, attended, as_var(*o)));
 }
 
 Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
-  TensorComm& features = *pass.comms.tensor;
-  const Var entered = core::enter(tape, x, features);
+  const Var entered = enter_stream(tape, pass, x);
   const Var hidden =
       core::swiglu(tape, core::linear(tape, entered, as_var(*gate)), core::linear(tape, entered, as_var(*up)));
-  return core::exit(tape, core::linear(tape, hidden, as_var(*down)), features);
+  end_of_reads(tape, pass, entered, x);
+  return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down)));
 }
 
 core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
   const Batch& batch = pass.batch;
   const RouterTraining& training = pass.router;
   const core::RandomStream noise(training.seed, training.step, name + ".jitter");
-  const Var seen = training.jitter > 0 ? core::jitter(tape, x, batch.global_index, training.jitter, noise) : x;
-  const Var logits = core::linear(tape, seen, as_var(*router));
+  const Var seen =
+      training.jitter > 0 ? core::jitter(tape, x, rows_of_stream(pass, batch.global_index), training.jitter, noise) : x;
+  const Var logits = whole_sequences(tape, pass, core::linear(tape, seen, as_var(*router)));
   const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, batch.global_index) : std::nullopt;
   core::Routing routing = core::route(tape, logits, config.experts_per_token, config.renormalise, config.weight_scale,
                                       replay ? &*replay : nullptr);
@@ -77,7 +78,7 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   const std::int64_t num_experts = config.num_experts;
   const core::Routing routing = route(tape, pass, x, losses);
   TensorComm& tokens = *pass.comms.tensor;
-  const Var mine = core::scatter(tape, x, tokens);
+  const Var mine = share_of_stream(tape, pass, x);
   const Var weights = core::scatter(tape, routing.weights, tokens);
   const core::Permutation permutation =
       core::make_permutation(core::scatter(routing.selection, tokens), num_experts,
@@ -90,7 +91,7 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   const Var hidden = core::swiglu(tape, core::grouped_linear(tape, rows, as_var(*gate), offsets),
                                   core::grouped_linear(tape, rows, as_var(*up), offsets));
   const Var out = core::combine(tape, core::grouped_linear(tape, hidden, as_var(*down), offsets), experts, exchange);
-  const Var routed = core::gather(tape, core::unpermute(tape, out, weights, permutation), x.shape()[0], tokens);
+  const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
   return shared ? core::add(tape, routed, shared->forward(tape, pass, x)) : routed;
 }
 

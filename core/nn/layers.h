@@ -1,5 +1,6 @@
 // The parts of a transformer layer. Each holds pointers to its parameters, which the Transformer owns; forward()
-// computes eagerly and records on the tape. One source serves every layout: what differs is behind Pass::comms.
+// computes eagerly and records on the tape. One source serves every layout: what differs is behind Pass::comms and in
+// core/nn/stream.h.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ struct Attention {
   Parameter *q, *k, *v, *o;    // [H*D,C] [G*D,C] [G*D,C] [C,H*D], H and G of this rank
   core::AttentionShape shape;  // of this rank's heads; there may be none
 
-  /// x [T,C] -> [T,C]; `layer` counts from 0 within this model, for the cache.
+  /// x [T,C] -> [T,C], T the tokens of the stream here; `layer` counts from 0 within this model, for the cache.
   Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const;
 };
 

@@ -54,10 +54,11 @@ struct Pass {
   core::RopeTable rope;
   core::AttentionLayout attention;
   RouterTraining router = {};
-  bool recompute = false;         // keep only each layer's input
-  RoutingLog* routing = nullptr;  // recorded into, or replayed where it holds these tokens
+  bool recompute = false;          // keep only each layer's input
+  bool sequence_parallel = false;  // between the layers each rank of a tensor group has a share of the tokens
+  RoutingLog* routing = nullptr;   // recorded into, or replayed where it holds these tokens
   KvCache* cache = nullptr;
-  /// Called with each layer's input and output hidden states [T,C] (not in a replay).
+  /// Called with each layer's input and output hidden states [T,C] (not in a replay), or this rank's share of them.
   std::function<void(std::int64_t layer, const Tensor& in, const Tensor& out)> tap = {};
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a
   /// replay): of this rank's share of the tokens, where a tensor group divides them.

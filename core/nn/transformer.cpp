@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/rms_norm.h"
-#include "core/ops/tensor_exchange.h"
 #include "core/random.h"
 #include "core/recompute.h"
 
@@ -16,7 +16,6 @@ using core::DType;
 using core::Shape;
 
 // Weights that read the residual stream are cut along their rows, those that write to it along their columns.
-constexpr core::Cut whole{};
 constexpr core::Cut by_rows{.dimension = 0};
 constexpr core::Cut by_columns{.dimension = 1};
 
@@ -30,6 +29,7 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   core::check(options_.first_layer >= 0 && options_.first_layer + options_.num_layers <= c.num_layers,
               "transformer: layers {} to {} of {}", options_.first_layer, options_.first_layer + options_.num_layers,
               c.num_layers);
+  const core::Cut whole{.sees_share = options_.sequence_parallel};
   std::int64_t num_moe_layers = 0;
   for (std::int64_t i = 0; i < c.num_layers; ++i) num_moe_layers += c.is_moe_layer(i) ? 1 : 0;
 
@@ -161,9 +161,12 @@ core::StateDict Transformer::state_dict() {
 
 Pass Transformer::pass(const Batch& batch) const {
   const DType dtype = options_.dtype == DType::BF16 ? DType::F32 : options_.dtype;
-  return {batch, options_.comms,
-          core::make_rope_table(options_.memory, dtype, batch.max_position + 1, config_.head_width, config_.rope_base),
-          batch.attention_layout()};
+  return {.batch = batch,
+          .comms = options_.comms,
+          .rope = core::make_rope_table(options_.memory, dtype, batch.max_position + 1, config_.head_width,
+                                        config_.rope_base),
+          .attention = batch.attention_layout(),
+          .sequence_parallel = options_.sequence_parallel};
 }
 
 Pass Transformer::pass(const Batch& batch, KvCache& cache) const {
@@ -171,6 +174,7 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache) const {
               batch.num_sequences());
   Pass result = pass(batch);
   result.cache = &cache;
+  result.sequence_parallel = false;  // of few tokens, and nothing is kept for a backward
   const std::int64_t n = cache.length() + batch.num_tokens();
   const std::vector<std::int64_t> key_offsets = {0, n};
   result.attention.key_offsets = Tensor::from<std::int64_t>(options_.memory, {2}, key_offsets);
@@ -191,10 +195,9 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
   core::check((input != nullptr) != (embedding_ != nullptr), "transformer: {}",
               embedding_ ? "hidden states were given to a model with an embedding"
                          : "a model without an embedding needs hidden states");
-  Var x = input
-              ? *input
-              : core::exit(tape, core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_), vocabulary_part()),
-                           *pass.comms.tensor);
+  Var x = input ? *input
+                : exit_stream(tape, pass,
+                              core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_), vocabulary_part()));
   AuxiliaryLosses losses;
   for (std::size_t n = 0; n < layers_.size(); ++n) {
     const Layer& layer = layers_[n];
@@ -217,7 +220,7 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
     if (pass.tap) pass.tap(layer.index, before, x.value);
   }
   if (pass.cache) pass.cache->advance(pass.batch.num_tokens());
-  if (norm_) x = core::rms_norm(tape, x, core::as_var(*norm_), config_.norm_eps);
+  if (norm_) x = whole_sequences(tape, pass, core::rms_norm(tape, x, core::as_var(*norm_), config_.norm_eps));
   return {x, losses};
 }
 

@@ -31,6 +31,8 @@ struct ModelOptions {
   bool frozen = false;
   Communicators comms = single_communicators();
   PlacementRule place = {};  // none: this rank holds everything
+  bool sequence_parallel =
+      false;  // passes divide the tokens among the ranks of a tensor group (Pass); not with a cache
   std::int64_t first_layer = 0;
   std::int64_t num_layers = -1;  // -1: to the last
   bool with_embedding = true;
@@ -71,7 +73,8 @@ class Transformer {
     Var hidden;  // [T,C]
     AuxiliaryLosses losses;
   };
-  /// `input` [T,C]: the hidden states from the layers before, for a model without an embedding.
+  /// `input` [T,C]: the hidden states from the layers before, for a model without an embedding. With sequence
+  /// parallelism it is this rank's share of the tokens, and so is what a model without a head gives.
   Output forward(Tape& tape, const Pass& pass, const Var* input = nullptr) const;
 
  private:

@@ -1,5 +1,7 @@
 #include "core/ops/tensor_exchange.h"
 
+#include <cstring>
+
 #include "core/slice.h"
 
 namespace limbeck::core {
@@ -59,6 +61,40 @@ Var gather(Tape& tape, const Var& rows, std::int64_t num_rows, nn::TensorComm& c
   if (out.slot)
     tape.push({"gather", {rows.slot}, [&comm, slot = out.slot, like = outline(out.value), to = rows.slot] {
                  accumulate(to, scatter(gradient(slot, like), comm));
+               }});
+  return out;
+}
+
+Var enter_sequence(Tape& tape, const Var& rows, std::int64_t num_rows, nn::TensorComm& comm) {
+  if (comm.size() == 1) return rows;
+  Var out = tape.output(comm.gather(rows.value, 0, num_rows), {&rows});
+  if (out.slot)
+    tape.push({"enter_sequence", {rows.slot}, [&comm, slot = out.slot, like = outline(out.value), to = rows.slot] {
+                 accumulate(to, comm.sum_share(gradient(slot, like)));
+               }});
+  return out;
+}
+
+void gather_again(Tape& tape, const Var& entered, const Var& rows, nn::TensorComm& comm) {
+  if (comm.size() == 1 || tape.mode() != Tape::Mode::Record || tape.is_replay()) return;
+  if (entered.value.is_sole_owner()) return;  // no step saved it
+  entered.value.storage()->release();
+  tape.push({"gather_again", {}, [&comm, whole = Saved(entered.value), part = Saved(rows.value)] {
+               const Tensor& to = whole.get();
+               const Tensor again = comm.gather(part.get(), 0, to.shape()[0]);
+               void* bytes = to.storage()->refill();
+               if (again.numel() > 0) std::memcpy(bytes, again.raw(), static_cast<std::size_t>(again.bytes()));
+             }});
+}
+
+Var exit_sequence(Tape& tape, const Var& x, nn::TensorComm& comm) {
+  if (comm.size() == 1) return x;
+  Var out = tape.output(comm.sum_share(x.value), {&x});
+  if (out.slot)
+    tape.push({"exit_sequence",
+               {x.slot},
+               [&comm, slot = out.slot, like = outline(out.value), to = x.slot, num_rows = x.shape()[0]] {
+                 accumulate(to, comm.gather(gradient(slot, like), 0, num_rows));
                }});
   return out;
 }

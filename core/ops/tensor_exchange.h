@@ -5,6 +5,14 @@
 //     const Var entered = enter(tape, x, comm);                                   // x [T,C]
 //     Var y = exit(tape, linear(tape, linear(tape, entered, up), down), comm);    // up [F_local,C], down [C,F_local]
 //
+// Sequence parallelism leaves each rank a share of the tokens outside too, and what a rank gathered to multiply with
+// its part of a weight is not kept for the backward:
+//
+//     const Var entered = enter_sequence(tape, x, num_tokens, comm);              // x [T_local,C], entered [T,C]
+//     const Var hidden = linear(tape, entered, up);
+//     gather_again(tape, entered, x, comm);                                       // behind the last that reads it
+//     Var y = exit_sequence(tape, linear(tape, hidden, down), comm);              // [T_local,C]
+//
 // Every rank calls these equally often and in the same order, forward and backward. With one rank they return what they
 // were given. The communicator outlives the tape.
 #pragma once
@@ -28,5 +36,15 @@ Tensor scatter(const Tensor& x, const nn::TensorComm& comm);
 
 /// Forward: the rows of all ranks [T,...]. Backward: this rank's.
 Var gather(Tape& tape, const Var& rows, std::int64_t num_rows, nn::TensorComm& comm);
+
+/// Forward: the rows of all ranks [T,...]. Backward: this rank's rows of the sum of the ranks' gradients.
+Var enter_sequence(Tape& tape, const Var& rows, std::int64_t num_rows, nn::TensorComm& comm);
+
+/// Frees what enter_sequence gave for `rows`, once nothing in the forward reads it any more; the backward gathers it
+/// again for the steps that saved it. Where a recomputed block runs again, its backward is next and it stays.
+void gather_again(Tape& tape, const Var& entered, const Var& rows, nn::TensorComm& comm);
+
+/// Forward: this rank's rows of the sum of the ranks' x [T,...]. Backward: the rows of all ranks' gradients.
+Var exit_sequence(Tape& tape, const Var& x, nn::TensorComm& comm);
 
 }  // namespace limbeck::core

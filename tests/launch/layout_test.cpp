@@ -18,13 +18,14 @@ using testing::GoldenModel;
 struct Layout {
   const char* name;
   int ranks;
+  bool sequence_parallel = false;
 };
 
 class LayoutTest : public ::testing::TestWithParam<Layout> {
  protected:
   static void on_ranks(const std::function<void(launch::Rank&)>& body) {
     testing::run_ranks(GetParam().ranks, [&](testing::RankWorld& world) {
-      launch::Rank rank(world.comm, GetParam().name, 1);
+      launch::Rank rank(world.comm, GetParam().name, 1, GetParam().sequence_parallel);
       body(rank);
     });
   }
@@ -53,9 +54,12 @@ INSTANTIATE_TEST_SUITE_P(Threads, LayoutTest,
                                            Layout{"dp2ep2", 4}, Layout{"ep4", 4}, Layout{"tp2", 2}, Layout{"tp3", 3},
                                            Layout{"tp4", 4}, Layout{"tp2dp2", 4}, Layout{"tp2ep2", 4},
                                            Layout{"tp2ep2", 2}, Layout{"tp2etp2", 4}, Layout{"tp2etp2", 2},
-                                           Layout{"ep2etp2", 4}),
+                                           Layout{"ep2etp2", 4}, Layout{"tp2", 2, true}, Layout{"tp3", 3, true},
+                                           Layout{"tp4", 4, true}, Layout{"tp2dp2", 4, true}, Layout{"tp2ep2", 4, true},
+                                           Layout{"tp2ep2", 2, true}, Layout{"tp2etp2", 4, true}),
                          [](const auto& layout) {
-                           return layout.param.name + ("_on_" + std::to_string(layout.param.ranks));
+                           return fmt::format("{}_on_{}{}", layout.param.name, layout.param.ranks,
+                                              layout.param.sequence_parallel ? "_sequence" : "");
                          });
 
 /// In float32, and in float64 where rounding is out of the way: Adam makes whole steps of gradients that are all but
@@ -99,12 +103,17 @@ INSTANTIATE_TEST_SUITE_P(Golden, TenSteps,
 
 TEST(DistillationStep, GradientsAndStatisticsAreThoseOfPyTorch) {
   const GoldenModel golden("distillation.h5");
-  for (const auto& [which, layout] :
-       std::vector<std::pair<std::string, std::string>>{{"a", "ep2"}, {"b", "ep2"}, {"a", "tp2"}, {"b", "tp2ep2"}}) {
+  for (const auto& [which, layout, sequence_parallel] :
+       std::vector<std::tuple<std::string, std::string, bool>>{{"a", "ep2", false},
+                                                               {"b", "ep2", false},
+                                                               {"a", "tp2", false},
+                                                               {"b", "tp2ep2", false},
+                                                               {"a", "tp2", true},
+                                                               {"b", "tp2ep2", true}}) {
     SCOPED_TRACE(layout);
     const std::string group = "/objectives/" + which;
-    testing::run_ranks(2, [&](testing::RankWorld& world) {
-      launch::Rank rank(world.comm, layout, 1);
+    testing::run_ranks(2, [&, &name = layout, &divides = sequence_parallel](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, name, 1, divides);
       nn::Transformer student(golden.config(), rank.sharded(DType::F64));
       student.load(golden.parameters());
       nn::Transformer teacher(golden.config("/teacher"), rank.frozen_copy(DType::F64));

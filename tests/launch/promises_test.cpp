@@ -8,6 +8,7 @@
 
 #include "core/nn/student_init.h"
 #include "core/ops/linear.h"
+#include "core/slice.h"
 #include "launch/step.h"
 #include "optim/adamw.h"
 #include "optim/objectives.h"
@@ -102,6 +103,40 @@ TEST(Promises, AStepAsksTheSystemForNoMemoryOnceWarm) {
     EXPECT_GT(after_three.system_allocations, 0);
     EXPECT_EQ(at_the_end.used_bytes, after_three.used_bytes);  // a small leak would take long to fill a segment
   });
+}
+
+/// Bytes of a rank that a forward pass of the dense golden model keeps for the backward under tp2.
+std::int64_t kept_bytes(const GoldenModel& golden, const data::TokenBatch& samples, bool sequence_parallel) {
+  std::int64_t kept = 0;
+  testing::run_ranks(2, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "tp2", 1, sequence_parallel);
+    nn::Transformer model(golden.config(), rank.sharded(DType::F32));
+    model.load(golden.parameters());
+    const nn::Batch batch = launch::make_batch(rank.memory(), samples, 0, samples.num_sequences);
+    const nn::Pass pass = model.pass(batch);
+    const std::int64_t before = rank.memory()->statistics().used_bytes;
+    core::Tape tape;
+    const core::Var hidden = model.forward(tape, pass).hidden;
+    if (rank.is_first()) kept = rank.memory()->statistics().used_bytes - before;
+    core::accumulate(hidden.slot, hidden.value);
+    tape.run();
+    world.comm->barrier();
+  });
+  return kept;
+}
+
+TEST(Promises, SequenceParallelismKeepsAShareOfWhatIsBetweenTheCutProducts) {
+  const GoldenModel golden("dense.h5");
+  const data::TokenBatch samples = golden.samples();
+  const std::int64_t tokens = samples.num_sequences * samples.sequence_length;
+  const std::int64_t others = tokens - core::slice_of(tokens, 0, 2).count;  // those that the first rank need not keep
+  // A layer keeps the inputs and the outputs of its two norms, and the factors of their rows; the last norm its input.
+  const nn::ModelConfig config = golden.config();
+  const std::int64_t between = (4 * config.num_layers + 1) * config.width + 2 * config.num_layers + 1;
+  const std::int64_t saved = kept_bytes(golden, samples, false) - kept_bytes(golden, samples, true);
+  const std::int64_t expected = others * between * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t rounding = 64 * (6 * config.num_layers + 4);  // of blocks
+  EXPECT_NEAR(static_cast<double>(saved), static_cast<double>(expected), static_cast<double>(rounding));
 }
 
 TEST(Promises, TheFirstBucketStartsBeforeBackwardEnds) {

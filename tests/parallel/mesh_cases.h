@@ -257,6 +257,7 @@ inline void bucket_order_case(WorldComm& world) {
 inline void placement_case(WorldComm& world) {
   const auto memory = Memory::cpu(1);
   const std::vector<std::pair<Shape, core::Cut>> kinds{{{5}, {}},
+                                                       {{5}, {.sees_share = true}},
                                                        {{7, 2}, {.dimension = 0}},
                                                        {{2, 9}, {.dimension = 1}},
                                                        {{3 * 4, 2}, {.dimension = 0, .unit = 4}},  // three heads
@@ -297,6 +298,8 @@ inline std::vector<CommCase> mesh_cases() {
           {"expert_exchange_float64", expert_exchanges_case<double>},
           {"gather", gather_case},
           {"tensor_exchange", tensor_exchange_case},
+          {"gather_again", gather_again_case},
+          {"sum_share", sum_share_case},
           {"gradient_buckets", gradient_buckets_case},
           {"bucket_order", bucket_order_case},
           {"placement", placement_case}};
