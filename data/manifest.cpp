@@ -118,7 +118,7 @@ Manifest read_manifest(const fs::path& folder) {
     manifest.extra = json.at("extra").get<std::string>();
     return manifest;
   } catch (const Json::exception& error) {
-    fail("{}: is no manifest: {}", path.string(), error.what());
+    fail("{}: is no manifest, expected what a checkpoint's save writes: {}", path.string(), error.what());
   } catch (const core::Error& error) {
     fail("{}: {}", path.string(), error.what());
   }

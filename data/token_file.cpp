@@ -97,8 +97,8 @@ void TokenFile::read_index(const MappedFile& index) {
   const bool is_possible = num_sequences >= 0 && num_sequences <= most && num_bounds >= 1 && num_bounds <= most;
   const std::int64_t modes = is_possible ? header_bytes + num_sequences * 12 + num_bounds * 8 : 0;
   check(is_possible && (size == modes || size == modes + num_sequences),
-        "{}: has {} bytes, which do not fit its {} sequences and {} document bounds", path, size, num_sequences,
-        num_bounds);
+        "{}: has {} bytes, expected as many as its {} sequences and {} document bounds take: {}", path, size,
+        num_sequences, num_bounds, is_possible ? fmt::format("{} or {}", modes, modes + num_sequences) : "no number");
   for (std::int64_t i = 0; i < size - modes; ++i) {  // of files for several kinds of input; 0 is text
     const auto mode = load<std::int8_t>(bytes, modes + i);
     check(mode == 0, "{}: sequence {} has mode {}, expected 0 (text)", path, i, mode);

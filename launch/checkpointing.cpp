@@ -28,7 +28,8 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
                                          const std::string& text) {
   const RunConfig was = parse_config(state.run_config, where);
   const auto same = [&](const char* field, auto before, auto after) {
-    core::check(before == after, "{}: its run had {} = {}, the config says {}: the samples would be others", where,
+    core::check(before == after,
+                "{}: its run had {} = {}, the config says {}, expected the same: the samples would be others", where,
                 field, before, after);
   };
   same("batch.sequences_per_step", was.batch.sequences_per_step, now.batch.sequences_per_step);

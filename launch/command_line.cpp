@@ -40,7 +40,9 @@ CLI::Validator number(const Range& range) {
 CLI::Validator in_a_folder() {
   const auto problem = [](const std::string& file) -> std::string {
     const auto folder = std::filesystem::path(file).parent_path();
-    return folder.empty() || std::filesystem::is_directory(folder) ? "" : "there is no folder " + folder.string();
+    return folder.empty() || std::filesystem::is_directory(folder)
+               ? ""
+               : fmt::format("there is no folder {}, expected one to write in", folder.string());
   };
   return {problem, ""};
 }

@@ -96,6 +96,16 @@ nlohmann::ordered_json load_to_json(std::int64_t layer, const std::vector<double
   return json;
 }
 
+void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wanted, const std::string& where) {
+  if (saved == wanted) return;
+  const nlohmann::ordered_json was = launch::to_json(saved).flatten(), now = launch::to_json(wanted).flatten();
+  for (const auto& [field, value] : now.items())
+    check(was.contains(field) && was[field] == value,
+          "{}: its model has {} = {}, the config says {}, expected the same", where, field.substr(1),
+          was.contains(field) ? was[field].dump() : "nothing", value.dump());
+  core::fail("{}: its model is another one than the config describes", where);
+}
+
 /// Seconds from `since` to now, and `since` becomes now.
 double lap(Clock::time_point& since) {
   const auto now = Clock::now();
@@ -161,8 +171,7 @@ bool Trainer::resume() {
     return false;
   }
   const ModelSource source = open_model(*folder, data::Checkpoint::Verify::Sizes);
-  check(source.config == session_.student->config(), "{}: holds another model than the config describes",
-        folder->string());
+  check_same_model(source.config, session_.student->config(), folder->string());
   const TrainerState where = trainer_state_from_json(source.trainer, folder->string());
   const auto changed = check_continues(where, folder->string(), session_.config, text_);
   if (!changed.empty())

@@ -328,57 +328,5 @@ TEST(EndToEnd, TrainsOnFromAModel) {
   EXPECT_TRUE(dump.contains("/loss/total"));
 }
 
-TEST(EndToEnd, WrongUseIsOneLineOnOneRank) {
-  const RunFolder folder("wrong");
-  folder.write("broken.textproto", "model {\n  width: 32\n  wdith: 32\n}\n");
-  folder.write("ids.txt", "1 2 three");
-  folder.write("not_gguf", "hello");
-  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run").code, 0);
-  struct Case {
-    const char* arguments;
-    int code;
-    const char* place;
-  };
-  for (const Case& c : std::initializer_list<Case>{
-           {"train broken.textproto", 2, "broken.textproto:3:"},
-           {"train tiny.textproto --set train.stepps=3", 2, "train.stepps"},
-           {"train tiny.textproto --set train.steps=many", 2, "train.steps"},
-           {"train tiny.textproto --set parallel.layout=dp3", 2, "dp3"},
-           {"train tiny.textproto --set parallel.layout=xp2", 2, "xp2"},
-           {"train tiny.textproto --set model.num_kv_heads=3", 2, "num_kv_heads"},
-           {"train tiny.textproto --set data.sequence_length=100000 --out a", 2, "sequence_length"},
-           {"train tiny.textproto --set data.text=[/no/such/folder] --out b", 1, "/no/such/folder"},
-           {"train tiny.textproto --set data.tokenizer=teacher --out c", 2, "tokenizer"},
-           {"train tiny.textproto --out run", 2, "run"},
-           {"train missing.textproto", 2, "missing.textproto"},
-           {"distill tiny.textproto", 2, "teacher"},
-           {"train tiny.textproto --set student_init.num_layers=2", 2, "student_init"},
-           {"train tiny.textproto --dump-gradients nowhere/x.h5", 2, "nowhere"},
-           {"train tiny.textproto --out run --resume --set data.seed=9", 1, "data.seed"},
-           {"train tiny.textproto --out run --resume --set data.text=[text/1.txt,text/2.txt,text/3.txt]", 1,
-            "data.text"},
-           {"train tiny.textproto --out text --resume", 2, "no run directory"},
-           {"train tiny.textproto --out d --set generation.max_tokens=1000", 2, "generation.max_tokens"},
-           {"eval not_gguf", 2, "not_gguf:1:"},
-           {"convert run tiny.textproto", 2, "tiny.textproto"},
-           {"eval not_gguf --tokens ids.txt --logits o.h5", 2, "not_gguf"},
-           {"eval run --tokens ids.txt --logits o.h5", 1, "three"},
-           {"eval run --tokens nowhere --logits o.h5", 1, "nowhere"},
-           {"eval run --tokens ids.txt", 2, "--logits"},
-           {"generate nowhere --prompt x", 2, "nowhere"},
-           {"convert run hf --dtype float7", 2, "float7"}}) {
-    const Outcome outcome = folder.limbeck(c.arguments);
-    EXPECT_EQ(outcome.code, c.code) << c.arguments << "\n" << outcome.output;
-    const auto errors = outcome.lines_with("limbeck: error");
-    ASSERT_EQ(errors.size(), 1U) << c.arguments << "\n" << outcome.output;
-    EXPECT_THAT(errors[0], HasSubstr(c.place)) << c.arguments;
-  }
-  EXPECT_THAT(folder.read("run/config.textproto"),
-              ::testing::Not(HasSubstr("seed: 9")));  // what was refused left no trace
-  const Outcome two = folder.limbeck("train broken.textproto", 2);
-  EXPECT_EQ(two.code, 2) << two.output;
-  EXPECT_EQ(two.lines_with("limbeck: error").size(), 1U) << two.output;
-}
-
 }  // namespace
 }  // namespace limbeck
