@@ -5,15 +5,25 @@
 namespace limbeck::core {
 
 const DTypeInfo& info(DType dtype) {
-  static constexpr std::array<DTypeInfo, 9> table = {{{"float32", 4, 1},
-                                                      {"float64", 8, 1},
-                                                      {"bfloat16", 2, 1},
-                                                      {"float16", 2, 1},
-                                                      {"int32", 4, 1},
-                                                      {"int64", 8, 1},
-                                                      {"uint8", 1, 1},
-                                                      {"Q4_1", 20, 32},
-                                                      {"Q8_0", 34, 32}}};
+  static constexpr std::array<DTypeInfo, 19> table = {{{"float32", 4, 1},
+                                                       {"float64", 8, 1},
+                                                       {"bfloat16", 2, 1},
+                                                       {"float16", 2, 1},
+                                                       {"int32", 4, 1},
+                                                       {"int64", 8, 1},
+                                                       {"uint8", 1, 1},
+                                                       {"Q4_1", 20, 32},
+                                                       {"Q8_0", 34, 32},
+                                                       {"Q4_0", 18, 32},
+                                                       {"Q5_0", 22, 32},
+                                                       {"Q5_1", 24, 32},
+                                                       {"Q2_K", 84, 256},
+                                                       {"Q3_K", 110, 256},
+                                                       {"Q4_K", 144, 256},
+                                                       {"Q5_K", 176, 256},
+                                                       {"Q6_K", 210, 256},
+                                                       {"IQ4_NL", 18, 32},
+                                                       {"IQ4_XS", 136, 256}}};
   return table.at(static_cast<std::size_t>(dtype));
 }
 

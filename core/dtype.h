@@ -15,7 +15,28 @@ namespace limbeck::core {
 
 using kernels::bf16;
 
-enum class DType : std::uint8_t { F32, F64, BF16, F16, I32, I64, U8, Q4_1, Q8_0 };
+// From Q4_1 on ggml's block formats, which data/gguf_blocks.h expands.
+enum class DType : std::uint8_t {
+  F32,
+  F64,
+  BF16,
+  F16,
+  I32,
+  I64,
+  U8,
+  Q4_1,
+  Q8_0,
+  Q4_0,
+  Q5_0,
+  Q5_1,
+  Q2_K,
+  Q3_K,
+  Q4_K,
+  Q5_K,
+  Q6_K,
+  IQ4_NL,
+  IQ4_XS
+};
 
 struct DTypeInfo {
   std::string_view name;  // as in messages and files: "float32", "Q4_1"

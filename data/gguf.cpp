@@ -1,294 +1,93 @@
 #include "data/gguf.h"
 
-#include <algorithm>
-#include <array>
-#include <bit>
-#include <cstring>
-#include <limits>
-#include <optional>
-#include <string_view>
+#include <filesystem>
+#include <utility>
 
 #include "core/error.h"
 #include "data/gguf_blocks.h"
+#include "data/gguf_head.h"
 
 namespace limbeck::data {
 
 using core::check;
-using core::DType;
-using core::fail;
-using core::Shape;
-
-static_assert(std::endian::native == std::endian::little, "GGUF is read as it lies in memory");
+namespace fs = std::filesystem;
 
 namespace {
 
-enum class ValueType : std::uint32_t { U8, I8, U16, I16, U32, I32, F32, Bool, String, Array, U64, I64, F64 };
-constexpr std::size_t max_name = 65535;  // names of keys and tensors; longer ones are a broken file
-
-struct FormatType {
-  std::uint32_t id;
-  std::string_view name;
-  std::optional<DType> dtype;
+/// What a file says of the parts that it is one of (gguf-split of llama.cpp). A merged file keeps a count of 0.
+struct Split {
+  std::int64_t number = 0;
+  std::int64_t count = 1;
+  std::int64_t num_tensors = 0;  // of all parts
 };
-// ggml_type of ggml.h; those without a dtype are only named in messages.
-constexpr std::array format_types = {FormatType{0, "F32", DType::F32},
-                                     FormatType{1, "F16", DType::F16},
-                                     FormatType{2, "Q4_0", {}},
-                                     FormatType{3, "Q4_1", DType::Q4_1},
-                                     FormatType{6, "Q5_0", {}},
-                                     FormatType{7, "Q5_1", {}},
-                                     FormatType{8, "Q8_0", DType::Q8_0},
-                                     FormatType{9, "Q8_1", {}},
-                                     FormatType{10, "Q2_K", {}},
-                                     FormatType{11, "Q3_K", {}},
-                                     FormatType{12, "Q4_K", {}},
-                                     FormatType{13, "Q5_K", {}},
-                                     FormatType{14, "Q6_K", {}},
-                                     FormatType{15, "Q8_K", {}},
-                                     FormatType{16, "IQ2_XXS", {}},
-                                     FormatType{17, "IQ2_XS", {}},
-                                     FormatType{18, "IQ3_XXS", {}},
-                                     FormatType{19, "IQ1_S", {}},
-                                     FormatType{20, "IQ4_NL", {}},
-                                     FormatType{21, "IQ3_S", {}},
-                                     FormatType{22, "IQ2_S", {}},
-                                     FormatType{23, "IQ4_XS", {}},
-                                     FormatType{24, "I8", {}},
-                                     FormatType{25, "I16", {}},
-                                     FormatType{26, "I32", {}},
-                                     FormatType{27, "I64", {}},
-                                     FormatType{28, "F64", {}},
-                                     FormatType{29, "IQ1_M", {}},
-                                     FormatType{30, "BF16", DType::BF16},
-                                     FormatType{34, "TQ1_0", {}},
-                                     FormatType{35, "TQ2_0", {}},
-                                     FormatType{39, "MXFP4", {}}};
+constexpr std::int64_t max_parts = 99999;  // names have five digits
 
-/// Reads the head of the file from front to back; never past its end.
-class Cursor {
- public:
-  explicit Cursor(const MappedFile& file) : file_(file), bytes_(file.bytes()) {}
-
-  std::size_t position() const { return position_; }
-  std::size_t remaining() const { return bytes_.size() - position_; }
-
-  template <class T>
-  T number(std::string_view what) {
-    need(sizeof(T), what);
-    T value;
-    std::memcpy(&value, bytes_.data() + position_, sizeof(T));
-    position_ += sizeof(T);
-    return value;
-  }
-
-  std::string text(std::string_view what, std::size_t longest = std::numeric_limits<std::size_t>::max()) {
-    const std::size_t start = position_;
-    const auto length = number<std::uint64_t>(what);
-    check(length <= remaining() && length <= longest, "{}: byte {}: {} of {} bytes, expected at most {}", file_.path(),
-          start, what, length, std::min(remaining(), longest));
-    std::string value(reinterpret_cast<const char*>(bytes_.data() + position_), length);
-    position_ += length;
-    return value;
-  }
-
-  /// A count of things of at least `smallest` bytes each: refused where the file is too short for them.
-  std::size_t count(std::string_view what, std::size_t smallest) {
-    const std::size_t start = position_;
-    const auto value = number<std::uint64_t>(what);
-    check(value <= remaining() / smallest, "{}: byte {}: {} is {}, the {} bytes left hold at most {}", file_.path(),
-          start, what, value, remaining(), remaining() / smallest);
-    return value;
-  }
-
- private:
-  void need(std::size_t size, std::string_view what) const {
-    check(size <= remaining(), "{}: byte {}: the file ends ({} bytes) where {} was expected", file_.path(), position_,
-          bytes_.size(), what);
-  }
-
-  const MappedFile& file_;
-  std::span<const std::byte> bytes_;
-  std::size_t position_ = 0;
-};
-
-/// The C++ type that stands for a metadata type in GgufValue, read from the cursor.
-bool read_bool(Cursor& cursor, const std::string& path) {
-  const std::size_t start = cursor.position();
-  const auto value = cursor.number<std::uint8_t>("a truth value");
-  check(value <= 1, "{}: byte {}: a truth value is {}, expected 0 or 1", path, start, value);
-  return value == 1;
-}
-
-/// Calls read with a function that reads one scalar of `type` as bool, int64, double or string, and its smallest size
-/// in bytes.
-template <class F>
-GgufValue with_scalar(ValueType type, std::size_t start, Cursor& cursor, const std::string& path, F&& use) {
-  const auto integer = [&]<class T>(T) {
-    return use([&]() -> std::int64_t { return cursor.number<T>("a number"); }, sizeof(T));
+Split split_of(const std::map<std::string, GgufValue>& metadata, const std::string& path) {
+  const auto integer = [&](const char* key) {
+    return gguf_value<std::int64_t>(metadata, key, "an integer, for it is one of several parts", path);
   };
-  switch (type) {
-    case ValueType::U8:
-      return integer(std::uint8_t{});
-    case ValueType::I8:
-      return integer(std::int8_t{});
-    case ValueType::U16:
-      return integer(std::uint16_t{});
-    case ValueType::I16:
-      return integer(std::int16_t{});
-    case ValueType::U32:
-      return integer(std::uint32_t{});
-    case ValueType::I32:
-      return integer(std::int32_t{});
-    case ValueType::I64:
-      return integer(std::int64_t{});
-    case ValueType::U64:
-      return use(
-          [&]() -> std::int64_t {
-            const std::size_t at = cursor.position();
-            const auto value = cursor.number<std::uint64_t>("a number");
-            check(value <= std::numeric_limits<std::int64_t>::max(), "{}: byte {}: {} is too large", path, at, value);
-            return static_cast<std::int64_t>(value);
-          },
-          sizeof(std::uint64_t));
-    case ValueType::F32:
-      return use([&]() -> double { return cursor.number<float>("a number"); }, sizeof(float));
-    case ValueType::F64:
-      return use([&]() -> double { return cursor.number<double>("a number"); }, sizeof(double));
-    case ValueType::Bool:
-      return use([&]() -> bool { return read_bool(cursor, path); }, std::size_t{1});
-    case ValueType::String:
-      return use([&]() { return cursor.text("a string"); }, sizeof(std::uint64_t));
-    case ValueType::Array:
-      break;
-  }
-  fail("{}: byte {}: metadata type {}, expected 0 to 12 and no array of arrays", path, start,
-       static_cast<std::uint32_t>(type));
+  Split split;
+  if (!metadata.contains("split.count")) return split;
+  split.count = integer("split.count");
+  check(split.count >= 0 && split.count <= max_parts, "{}: split.count is {}, expected 0 to {}", path, split.count,
+        max_parts);
+  if (split.count <= 1) return {};
+  split.number = integer("split.no");
+  check(split.number >= 0 && split.number < split.count, "{}: split.no is {}, expected 0 to {}", path, split.number,
+        split.count - 1);
+  split.num_tensors = integer("split.tensors.count");
+  return split;
 }
 
-GgufValue read_value(Cursor& cursor, const std::string& path) {
-  std::size_t start = cursor.position();
-  auto type = static_cast<ValueType>(cursor.number<std::uint32_t>("a metadata type"));
-  if (type != ValueType::Array)
-    return with_scalar(type, start, cursor, path, [](auto scalar, std::size_t) { return GgufValue(scalar()); });
-  start = cursor.position();
-  type = static_cast<ValueType>(cursor.number<std::uint32_t>("an array's type"));
-  return with_scalar(type, start, cursor, path, [&](auto scalar, std::size_t smallest) {
-    const std::size_t count = cursor.count("an array's length", smallest);
-    std::vector<decltype(scalar())> values;
-    values.reserve(count);
-    for (std::size_t i = 0; i < count; ++i) values.push_back(scalar());
-    return GgufValue(std::move(values));
-  });
-}
-
-DType read_dtype(Cursor& cursor, const std::string& path, const std::string& name) {
-  const auto id = cursor.number<std::uint32_t>("a tensor's type");
-  const auto* type = std::find_if(format_types.begin(), format_types.end(), [&](const auto& t) { return t.id == id; });
-  check(type != format_types.end(), "{}: tensor {} has type {}, which GGUF does not define", path, name, id);
-  check(type->dtype.has_value(), "{}: tensor {} has type {}, expected F32, F16, BF16, Q4_1 or Q8_0", path, name,
-        type->name);
-  return *type->dtype;
-}
-
-GgufTensor read_tensor(Cursor& cursor, const std::string& path, const std::string& name) {
-  const auto rank = cursor.number<std::uint32_t>("a tensor's number of dimensions");
-  check(rank >= 1 && rank <= 4, "{}: tensor {} has {} dimensions, expected 1 to 4", path, name, rank);
-  std::vector<std::int64_t> extents(rank);
-  std::int64_t elements = 1;
-  for (auto extent = extents.rbegin(); extent != extents.rend(); ++extent) {  // the file has the innermost first
-    const auto value = cursor.number<std::uint64_t>("a tensor's extent");
-    constexpr auto most =
-        static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max() / 8);  // 8 bytes at most each
-    check(value >= 1 && value <= most &&
-              !__builtin_mul_overflow(elements, static_cast<std::int64_t>(value), &elements) &&
-              elements <= static_cast<std::int64_t>(most),
-          "{}: tensor {} has an extent of {}, expected a positive number that memory can hold", path, name, value);
-    *extent = static_cast<std::int64_t>(value);
-  }
-  GgufTensor tensor;
-  tensor.shape = Shape(extents);
-  tensor.dtype = read_dtype(cursor, path, name);
-  const auto& format = core::info(tensor.dtype);
-  check(extents.back() % format.block_elements == 0,
-        "{}: tensor {} {} has rows of {} values, expected whole {} blocks of {}", path, name, tensor.shape,
-        extents.back(), format.name, format.block_elements);
-  tensor.bytes = core::bytes_of(tensor.dtype, elements);
-  const auto offset = cursor.number<std::uint64_t>("a tensor's offset");
-  check(offset <= std::numeric_limits<std::int64_t>::max() / 2,
-        "{}: tensor {} is at offset {}, which is outside the file", path, name, offset);
-  tensor.offset = static_cast<std::int64_t>(offset);  // from the start of the data; moved when that is known
-  return tensor;
-}
-
-/// Moves the tensors' offsets to count from the start of the file and checks that they lie inside and apart.
-void place_tensors(std::map<std::string, GgufTensor>& tensors, std::int64_t data_start, std::int64_t alignment,
-                   std::int64_t file_size, const std::string& path) {
-  std::vector<std::pair<GgufTensor*, const std::string*>> order;
-  for (auto& [name, tensor] : tensors) {
-    check(tensor.offset % alignment == 0, "{}: tensor {} is at offset {}, expected a multiple of {}", path, name,
-          tensor.offset, alignment);
-    check(data_start <= file_size && tensor.bytes <= file_size - data_start &&
-              tensor.offset <= file_size - data_start - tensor.bytes,
-          "{}: tensor {} takes {} bytes at offset {} of the data at byte {}, but the file has {} bytes", path, name,
-          tensor.bytes, tensor.offset, data_start, file_size);
-    tensor.offset += data_start;
-    order.emplace_back(&tensor, &name);
-  }
-  std::sort(order.begin(), order.end(), [](const auto& a, const auto& b) { return a.first->offset < b.first->offset; });
-  for (std::size_t i = 1; i < order.size(); ++i)
-    check(order[i - 1].first->offset + order[i - 1].first->bytes <= order[i].first->offset,
-          "{}: tensors {} and {} overlap at byte {}", path, *order[i - 1].second, *order[i].second,
-          order[i].first->offset);
-}
-
-const char* type_name(const GgufValue& value) {
-  static constexpr std::array names = {
-      "a truth value",        "an integer",          "a number",           "a string", "an array of truth values",
-      "an array of integers", "an array of numbers", "an array of strings"};
-  return names.at(value.index());
-}
+/// Keys that each part has of its own.
+bool is_of_part(const std::string& key) { return key == "split.no" || key == "general.alignment"; }
 
 }  // namespace
 
-GgufFile::GgufFile(const std::string& path) : file_(path) {
-  Cursor cursor(file_);
-  const auto magic = cursor.number<std::array<char, 4>>("the magic GGUF");
-  check(std::string_view(magic.data(), 4) == "GGUF", "{}: is not a GGUF file: it does not start with GGUF", path);
-  const auto version = cursor.number<std::uint32_t>("the version");
-  check((version & 0xffffU) != 0, "{}: is a big-endian GGUF file, expected little-endian", path);
-  check(version == 2 || version == 3, "{}: has GGUF version {}, expected 2 or 3", path, version);
-  // The smallest tensor takes 8 + 4 + 8 + 4 + 8 bytes after an empty name's length, the smallest key 8 + 4 + 1.
-  const std::size_t num_tensors = cursor.count("the number of tensors", 32);
-  const std::size_t num_keys = cursor.count("the number of metadata keys", 13);
-
-  for (std::size_t i = 0; i < num_keys; ++i) {
-    const std::size_t start = cursor.position();
-    std::string key = cursor.text("a metadata key", max_name);
-    const auto [_, is_new] = metadata_.emplace(key, read_value(cursor, path));
-    check(is_new, "{}: byte {}: metadata key {} appears twice", path, start, key);
-  }
-  for (std::size_t i = 0; i < num_tensors; ++i) {
-    const std::size_t start = cursor.position();
-    std::string name = cursor.text("a tensor's name", max_name);
-    const auto [_, is_new] = tensors_.emplace(name, read_tensor(cursor, path, name));
-    check(is_new, "{}: byte {}: tensor {} appears twice", path, start, name);
+GgufFile::GgufFile(const std::string& path) : path_(path) {
+  auto file = std::make_unique<MappedFile>(path);
+  GgufHead head = read_gguf_head(*file);
+  const Split split = split_of(head.metadata, path);
+  if (split.count <= 1) {
+    add_part(std::move(file), std::move(head));
+    return;
   }
 
-  const std::int64_t alignment = integer_or("general.alignment", 32);
-  check(alignment >= 1 && alignment <= (1 << 30) && std::has_single_bit(static_cast<std::uint64_t>(alignment)),
-        "{}: general.alignment is {}, expected a power of two", path, alignment);
-  const auto head_end = static_cast<std::int64_t>(cursor.position());
-  const std::int64_t data_start = (head_end + alignment - 1) / alignment * alignment;
-  place_tensors(tensors_, data_start, alignment, static_cast<std::int64_t>(file_.bytes().size()), path);
+  const auto ending = [&](std::int64_t number) { return fmt::format("-{:05}-of-{:05}.gguf", number + 1, split.count); };
+  const std::string own = ending(split.number);
+  check(path.ends_with(own), "{}: is part {} of {}, expected a name that ends in {}", path, split.number + 1,
+        split.count, own);
+  for (std::int64_t number = 0; number < split.count; ++number) {
+    if (number == split.number) {
+      add_part(std::move(file), std::move(head));
+      continue;
+    }
+    const std::string name = path.substr(0, path.size() - own.size()) + ending(number);
+    check(fs::exists(name), "{}: is part {} of {}, but there is no {}", path, split.number + 1, split.count, name);
+    auto other = std::make_unique<MappedFile>(name);
+    GgufHead other_head = read_gguf_head(*other);
+    const Split said = split_of(other_head.metadata, name);
+    check(said.count == split.count, "{}: split.count is {}, expected {} as in {}", name, said.count, split.count,
+          path);
+    check(said.number == number, "{}: split.no is {}, expected {}", name, said.number, number);
+    add_part(std::move(other), std::move(other_head));
+  }
+  check(static_cast<std::int64_t>(tensors_.size()) == split.num_tensors,
+        "{}: split.tensors.count is {}, but the {} parts hold {} tensors", path, split.num_tensors, split.count,
+        tensors_.size());
 }
 
-template <class T>
-const T& GgufFile::value(const std::string& key, const char* expected) const {
-  const auto found = metadata_.find(key);
-  check(found != metadata_.end(), "{}: has no metadata key {}, expected {}", path(), key, expected);
-  const T* value = std::get_if<T>(&found->second);
-  check(value != nullptr, "{}: {} is {}, expected {}", path(), key, type_name(found->second), expected);
-  return *value;
+void GgufFile::add_part(std::unique_ptr<MappedFile> file, GgufHead head) {
+  for (auto& [key, value] : head.metadata) {
+    const auto [place, is_new] = metadata_.try_emplace(key, std::move(value));
+    check(is_new || is_of_part(key) || place->second == value, "{}: {} is not what an earlier part says", file->path(),
+          key);
+  }
+  for (auto& [name, tensor] : head.tensors) {
+    tensor.part = files_.size();
+    check(tensors_.emplace(name, tensor).second, "{}: tensor {} is in an earlier part too", file->path(), name);
+  }
+  files_.push_back(std::move(file));
 }
 
 bool GgufFile::boolean(const std::string& key) const { return value<bool>(key, "a truth value"); }
@@ -310,10 +109,15 @@ const std::vector<std::string>& GgufFile::strings(const std::string& key) const 
   return value<std::vector<std::string>>(key, "an array of strings");
 }
 
+template <class T>
+const T& GgufFile::value(const std::string& key, const char* expected) const {
+  return gguf_value<T>(metadata_, key, expected, path_);
+}
+
 void GgufFile::read(const GgufTensor& tensor, std::int64_t first, std::int64_t count, float* out) const {
   check(first >= 0 && count >= 0 && first <= tensor.shape.numel() - count,
-        "{}: elements {} to {} of a tensor {} were asked for", path(), first, first + count, tensor.shape);
-  dequantize(tensor.dtype, file_.bytes().data() + tensor.offset, first, count, out);
+        "{}: elements {} to {} of a tensor {} were asked for", path_, first, first + count, tensor.shape);
+  dequantize(tensor.dtype, files_.at(tensor.part)->bytes().data() + tensor.offset, first, count, out);
 }
 
 }  // namespace limbeck::data

@@ -1,6 +1,6 @@
-// A GGUF file (versions 2 and 3, little-endian), mapped: its typed metadata and its tensors. Every size, count and
-// offset is checked against the file when it is opened. Format:
-// https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+// A GGUF file (versions 2 and 3, little-endian), mapped: its typed metadata and its tensors. A model split in parts
+// (NAME-00001-of-00003.gguf) is opened by any of them. Every size, count and offset is checked against the files when
+// they are opened. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 //
 //     GgufFile file("SmolLM2-135M-Instruct.Q4_1.gguf");
 //     std::int64_t layers = file.integer("llama.block_count");
@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
@@ -23,21 +24,26 @@ namespace limbeck::data {
 struct GgufTensor {
   core::Shape shape;  // outermost first: the reverse of the file's order
   core::DType dtype = core::DType::F32;
-  std::int64_t offset = 0;  // of the first byte, from the start of the file
+  std::int64_t offset = 0;  // of the first byte, from the start of its file
   std::int64_t bytes = 0;
+  std::size_t part = 0;  // which of the files
 };
 
 /// A metadata value. All integers are widened to int64, all floats to double.
 using GgufValue = std::variant<bool, std::int64_t, double, std::string, std::vector<bool>, std::vector<std::int64_t>,
                                std::vector<double>, std::vector<std::string>>;
 
+struct GgufHead;
+
 class GgufFile {
  public:
-  /// Throws unless the file is a whole GGUF file whose tensors are all F32, F16, BF16, Q4_1 or Q8_0 and lie inside it
-  /// without overlapping; messages name the file and the byte, key or tensor.
+  /// Throws unless the file is a whole GGUF file whose tensors are all of formats that dequantize() takes and lie
+  /// inside it without overlapping; messages name the file and the byte, key or tensor. If it is a part of a model, the
+  /// other parts lie beside it and agree.
   explicit GgufFile(const std::string& path);
 
-  const std::string& path() const { return file_.path(); }
+  const std::string& path() const { return path_; }
+  std::size_t num_parts() const { return files_.size(); }
   const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
   const std::map<std::string, GgufTensor>& tensors() const { return tensors_; }
 
@@ -63,7 +69,10 @@ class GgufFile {
   template <class T>
   const T& value(const std::string& key, const char* expected) const;
 
-  MappedFile file_;
+  void add_part(std::unique_ptr<MappedFile> file, GgufHead head);
+
+  std::string path_;
+  std::vector<std::unique_ptr<MappedFile>> files_;
   std::map<std::string, GgufValue> metadata_;
   std::map<std::string, GgufTensor> tensors_;
 };

@@ -2,94 +2,148 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
+
+#include "data/gguf_expand.h"
 
 namespace limbeck::data {
 
 using core::DType;
+using expand::Byte;
 
 namespace {
 
-template <class T>
-T load(const std::byte* at) {
-  T value;
-  std::memcpy(&value, at, sizeof(T));  // blocks are not aligned
-  return value;
-}
+constexpr int largest_block = 256;
+constexpr int q8_block = 32;
 
-constexpr int block_size = 32;
-using Block = std::array<float, block_size>;
+/// Writes the values of one block.
+using Expand = void (*)(const Byte* block, float* out);
 
-void expand_q4_1(const std::byte* block, float* out) {
-  const float d = float_from_half(load<std::uint16_t>(block));
-  const float m = float_from_half(load<std::uint16_t>(block + 2));
-  for (int i = 0; i < block_size / 2; ++i) {
-    const auto pair = std::to_integer<int>(block[4 + i]);
-    out[i] = d * static_cast<float>(pair & 15) + m;
-    out[i + block_size / 2] = d * static_cast<float>(pair >> 4) + m;
+Expand expand_of(DType dtype) {
+  switch (dtype) {
+    case DType::Q4_0:
+      return expand::q4_0;
+    case DType::Q4_1:
+      return expand::q4_1;
+    case DType::Q5_0:
+      return expand::q5_0;
+    case DType::Q5_1:
+      return expand::q5_1;
+    case DType::Q8_0:
+      return expand::q8_0;
+    case DType::Q2_K:
+      return expand::q2_k;
+    case DType::Q3_K:
+      return expand::q3_k;
+    case DType::Q4_K:
+      return expand::q4_k;
+    case DType::Q5_K:
+      return expand::q5_k;
+    case DType::Q6_K:
+      return expand::q6_k;
+    case DType::IQ4_NL:
+      return expand::iq4_nl;
+    case DType::IQ4_XS:
+      return expand::iq4_xs;
+    default:
+      core::fail("dequantize: dtype is {}, expected float32, float16, bfloat16 or a block format", dtype);
   }
 }
 
-void expand_q8_0(const std::byte* block, float* out) {
-  const float d = float_from_half(load<std::uint16_t>(block));
-  for (int i = 0; i < block_size; ++i) out[i] = d * static_cast<float>(load<std::int8_t>(block + 2 + i));
-}
-
-template <class Expand>
-void expand_range(const std::byte* data, std::int64_t block_bytes, std::int64_t first, std::int64_t count, float* out,
-                  Expand expand) {
+void expand_range(DType dtype, const Byte* data, std::int64_t first, std::int64_t count, float* out) {
+  const Expand expand_block = expand_of(dtype);
+  const auto& format = core::info(dtype);
   for (std::int64_t done = 0; done < count;) {
     const std::int64_t at = first + done;
-    const std::byte* block = data + at / block_size * block_bytes;
-    const std::int64_t skip = at % block_size;
-    const std::int64_t take = std::min<std::int64_t>(block_size - skip, count - done);
-    if (take == block_size) {
-      expand(block, out + done);
+    const Byte* block = data + at / format.block_elements * format.block_bytes;
+    const std::int64_t skip = at % format.block_elements;
+    const std::int64_t take = std::min(format.block_elements - skip, count - done);
+    if (take == format.block_elements) {
+      expand_block(block, out + done);
     } else {
-      Block values;
-      expand(block, values.data());
+      std::array<float, largest_block> values;
+      expand_block(block, values.data());
       std::copy_n(values.data() + skip, take, out + done);
     }
     done += take;
   }
 }
 
-}  // namespace
-
-float float_from_half(std::uint16_t bits) {
-  const std::uint32_t sign = (bits & 0x8000U) << 16U;
-  const std::uint32_t exponent = (bits >> 10U) & 31U;
-  const std::uint32_t mantissa = bits & 0x3ffU;
-  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
-    const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
-    return sign != 0 ? -magnitude : magnitude;
+template <class Stored, class Value>
+void convert_range(const std::byte* data, std::int64_t count, float* out, Value value) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    Stored stored;
+    std::memcpy(&stored, data + i * static_cast<std::int64_t>(sizeof stored), sizeof stored);  // may not be aligned
+    out[i] = value(stored);
   }
-  const std::uint32_t widened = exponent == 31 ? 255 : exponent + 127 - 15;
-  return std::bit_cast<float>(sign | (widened << 23U) | (mantissa << 13U));
 }
+
+template <class Stored, class Value>
+void store(std::span<const float> values, std::byte* out, Value value) {
+  for (const float x : values) {
+    const Stored stored = value(x);
+    std::memcpy(out, &stored, sizeof stored);
+    out += sizeof stored;
+  }
+}
+
+void store_q8_0(const float* values, std::byte* out) {
+  float largest = 0;
+  for (int i = 0; i < q8_block; ++i) largest = std::max(largest, std::abs(values[i]));
+  const float d = largest / 127;
+  const std::uint16_t scale = half_from_float(d);
+  const float inverse = 1 / d;  // not of the rounded scale
+  std::memcpy(out, &scale, sizeof scale);
+  for (int i = 0; i < q8_block; ++i) {
+    const float x = std::isfinite(inverse) ? values[i] * inverse : 0.0F;  // else all are 0, or d is 0 as a half
+    const auto whole = static_cast<int>(x);
+    const float rest = x - static_cast<float>(whole);
+    out[2 + i] = static_cast<std::byte>(whole + (rest >= 0.5F ? 1 : 0) - (rest <= -0.5F ? 1 : 0));
+  }
+}
+
+/// Smaller magnitudes are finite when they are stored.
+float limit_of(DType dtype) {
+  if (dtype == DType::F16) return 65520;
+  if (dtype == DType::Q8_0) return 65520.0F * 127;
+  return dtype == DType::BF16 ? 0x1.ffp127F : HUGE_VALF;
+}
+
+}  // namespace
 
 void dequantize(DType dtype, const std::byte* data, std::int64_t first, std::int64_t count, float* out) {
   if (count <= 0) return;
+  if (dtype == DType::F32)
+    std::memcpy(out, data + first * 4, static_cast<std::size_t>(count) * 4);
+  else if (dtype == DType::F16)
+    convert_range<std::uint16_t>(data + first * 2, count, out, float_from_half);
+  else if (dtype == DType::BF16)
+    convert_range<core::bf16>(data + first * 2, count, out, [](core::bf16 x) { return static_cast<float>(x); });
+  else
+    expand_range(dtype, reinterpret_cast<const Byte*>(data), first, count, out);
+}
+
+void quantize(DType dtype, std::span<const float> values, std::byte* out) {
+  if (values.empty()) return;
+  const float limit = limit_of(dtype);
+  const auto bad = std::find_if(values.begin(), values.end(), [&](float x) { return !(std::abs(x) < limit); });
+  if (bad != values.end()) core::fail("a value is {}, which {} cannot hold", *bad, dtype);
   switch (dtype) {
     case DType::F32:
-      std::memcpy(out, data + first * 4, static_cast<std::size_t>(count) * 4);
+      std::memcpy(out, values.data(), values.size_bytes());
       return;
     case DType::F16:
-      for (std::int64_t i = 0; i < count; ++i) out[i] = float_from_half(load<std::uint16_t>(data + (first + i) * 2));
-      return;
+      return store<std::uint16_t>(values, out, half_from_float);
     case DType::BF16:
-      for (std::int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(load<core::bf16>(data + (first + i) * 2));
-      return;
-    case DType::Q4_1:
-      expand_range(data, core::info(dtype).block_bytes, first, count, out, expand_q4_1);
-      return;
+      return store<core::bf16>(values, out, [](float x) { return core::bf16(x); });
     case DType::Q8_0:
-      expand_range(data, core::info(dtype).block_bytes, first, count, out, expand_q8_0);
+      core::bytes_of(dtype, static_cast<std::int64_t>(values.size()));  // throws unless they are whole blocks
+      for (std::size_t i = 0; i < values.size(); i += q8_block, out += core::info(dtype).block_bytes)
+        store_q8_0(values.data() + i, out);
       return;
     default:
-      core::fail("dequantize: dtype is {}, expected float32, float16, bfloat16, Q4_1 or Q8_0", dtype);
+      core::fail("quantize: dtype is {}, expected float32, float16, bfloat16 or Q8_0", dtype);
   }
 }
 

@@ -1,22 +1,26 @@
-// Values of ggml's storage formats as float32: F32, F16, BF16, Q4_1 and Q8_0, exactly as ggml computes them.
+// Values of ggml's storage formats: as float32, exactly as ggml computes them, and back for the formats that are
+// written.
 //
 //     std::vector<float> row(576);
 //     dequantize(DType::Q4_1, row_bytes, /*first=*/0, /*count=*/576, row.data());
+//     quantize(DType::Q8_0, row, bytes);                          // 18 blocks of 34 bytes
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "core/dtype.h"
 
 namespace limbeck::data {
 
-/// IEEE half to float32, exact (subnormals, infinities and NaN included).
-float float_from_half(std::uint16_t bits);
-
 /// Writes elements [first, first + count) of the values stored at `data` to `out`. The range may start and end inside a
-/// block. Q4_1 (half d, half m, 16 bytes): d * q + m, the low nibbles are values 0..15 of a block. Q8_0 (half d, 32
-/// int8): d * q. Throws for a dtype that is none of the five.
+/// block. Throws for a dtype that is neither F32, F16, BF16 nor a block format.
 void dequantize(core::DType dtype, const std::byte* data, std::int64_t first, std::int64_t count, float* out);
+
+/// Stores `values` at `out` as F32, F16, BF16 (rounded to nearest, ties to even) or Q8_0 (whole blocks: d = max|x| /
+/// 127 rounded to half, q = x / d rounded to nearest, ties away from 0; quantize_row_q8_0_ref of ggml-quants.c). Throws
+/// for another dtype, and for a value that is not finite there.
+void quantize(core::DType dtype, std::span<const float> values, std::byte* out);
 
 }  // namespace limbeck::data

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/atomic_file.h"
-#include "data/gguf_blocks.h"
+#include "data/half.h"
 
 namespace limbeck::data {
 

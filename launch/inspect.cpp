@@ -79,6 +79,7 @@ std::string value_text(const data::GgufValue& value) {
 int inspect_gguf(const fs::path& path) {
   const data::GgufFile file(path.string());
   print_field("kind", "GGUF");
+  if (file.num_parts() > 1) print_field("parts", fmt::format("{}", file.num_parts()));
   print_field("keys", fmt::format("{}", file.metadata().size()));
   for (const auto& [key, value] : file.metadata()) fmt::print("  {:<52} {}\n", shown(key), value_text(value));
   TensorList list;

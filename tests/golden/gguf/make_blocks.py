@@ -2,9 +2,9 @@
 
     python make_blocks.py
 
-Writes blocks.gguf beside itself: for each format a tensor `FORMAT` of 6 rows of 64 values (random bytes; scales include zeros,
-subnormals, the largest halves and infinities, no NaN) and a tensor `FORMAT.values` with the same dequantised, as F32. It also
-holds a key of every metadata type.
+Writes blocks.gguf beside itself: for each format a tensor `FORMAT` of 6 rows of 64 values, or of 5 rows of 256 where that is a block
+(random bytes; scales include, over all formats, zeros, subnormals, the largest halves and infinities, no NaN), and a tensor `FORMAT.values` with the same
+dequantised, as F32. `input` is what is stored as F16, BF16 and Q8_0 in `input.FORMAT`. The file also holds a key of every metadata type.
 """
 import os
 
@@ -12,7 +12,6 @@ import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Q
 
-ROWS, COLUMNS = 6, 64
 EXTREME = np.array([0x0000, 0x8000, 0x0001, 0x83FF, 0x7BFF, 0xFBFF, 0x7C00, 0xFC00, 0x3C00, 0x0400], dtype=np.uint16)
 rng = np.random.default_rng(7)
 
@@ -24,20 +23,32 @@ def halves(count):
     return values.view(np.uint8).reshape(count, 2)
 
 
+def small_halves(count):
+    return rng.standard_normal(count).astype(np.float16).view(np.uint8).reshape(count, 2)
+
+
+def some(count, length):
+    return rng.integers(0, 256, (count, length), dtype=np.uint8)
+
+
+# The bytes of a block, in order: S a half that may be extreme, s a half, n random bytes.
+LAYOUTS = {Q.Q4_0: "S 16", Q.Q4_1: "S s 16", Q.Q5_0: "S 20", Q.Q5_1: "S s 20", Q.Q8_0: "S 32", Q.Q2_K: "80 S s", Q.Q3_K: "108 S",
+           Q.Q4_K: "S s 140", Q.Q5_K: "S s 172", Q.Q6_K: "208 S", Q.IQ4_NL: "S 16", Q.IQ4_XS: "S 134"}
+
+
 def blocks(kind):
-    n = ROWS * COLUMNS // 32
-    if kind == Q.Q8_0:
-        raw = np.concatenate([halves(n), rng.integers(0, 256, (n, 32), dtype=np.uint8)], axis=1)
-    elif kind == Q.Q4_1:
-        second = rng.standard_normal(n).astype(np.float16).view(np.uint8).reshape(n, 2)
-        raw = np.concatenate([halves(n), second, rng.integers(0, 256, (n, 16), dtype=np.uint8)], axis=1)
-    elif kind == Q.F16:
-        raw = halves(n * 32)
+    if kind in LAYOUTS:
+        n = 12 if gguf.GGML_QUANT_SIZES[kind][0] == 32 else 5
+        make = {"S": lambda: halves(n), "s": lambda: small_halves(n)}
+        raw = np.concatenate([make[part]() if part in make else some(n, int(part)) for part in LAYOUTS[kind].split()], axis=1)
+        return np.ascontiguousarray(raw.reshape(6 if n == 12 else 5, -1))
+    if kind == Q.F16:
+        raw = halves(6 * 64)
     elif kind == Q.BF16:
-        raw = rng.standard_normal(n * 32).astype(np.float32).view(np.uint16).reshape(-1, 2)[:, 1].copy().view(np.uint8)
+        raw = rng.standard_normal(6 * 64).astype(np.float32).view(np.uint16).reshape(-1, 2)[:, 1].copy().view(np.uint8)
     else:
-        raw = rng.standard_normal(n * 32).astype(np.float32).view(np.uint8)
-    return np.ascontiguousarray(raw.reshape(ROWS, -1))
+        raw = rng.standard_normal(6 * 64).astype(np.float32).view(np.uint8)
+    return np.ascontiguousarray(raw.reshape(6, -1))
 
 
 writer = gguf.GGUFWriter(os.path.join(os.path.dirname(os.path.abspath(__file__)), "blocks.gguf"), "test")
@@ -50,16 +61,24 @@ writer.add_array("a.strings", ["x", "", "yz"])
 writer.add_array("a.integers", [1, -2, 3])
 writer.add_array("a.numbers", [0.5, -1.5])
 with np.errstate(all="ignore"):
-    for kind in (Q.F32, Q.F16, Q.BF16, Q.Q4_1, Q.Q8_0):
+    for kind in (Q.F32, Q.F16, Q.BF16, *LAYOUTS):
         raw = blocks(kind)
-        values = gguf.dequantize(raw, kind).reshape(ROWS, COLUMNS).astype(np.float32)
+        values = gguf.dequantize(raw, kind).astype(np.float32)
         if kind == Q.F32:
-            writer.add_tensor("F32", raw.view(np.float32).reshape(ROWS, COLUMNS))
+            writer.add_tensor("F32", raw.view(np.float32))
         elif kind == Q.F16:
-            writer.add_tensor("F16", raw.view(np.float16).reshape(ROWS, COLUMNS))
+            writer.add_tensor("F16", raw.view(np.float16))
         else:
             writer.add_tensor(kind.name, raw, raw_dtype=kind)
         writer.add_tensor(f"{kind.name}.values", values)
+    scales = np.array([1, 1e-8, 3e4, 1e-40, 0, 1e-4], dtype=np.float32)  # one a row
+    stored = rng.standard_normal((6, 64)).astype(np.float32).clip(-2, 2) * scales[:, None]
+    stored[0, :32] = np.arange(32) / 2 - 8  # ties of Q8_0 among others
+    stored[0, 0] = 127
+    writer.add_tensor("input", stored)
+    writer.add_tensor("input.F16", stored.astype(np.float16))
+    for kind in (Q.BF16, Q.Q8_0):
+        writer.add_tensor(f"input.{kind.name}", gguf.quantize(stored, kind), raw_dtype=kind)
 writer.write_header_to_file()
 writer.write_kv_data_to_file()
 writer.write_tensors_to_file()

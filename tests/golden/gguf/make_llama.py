@@ -1,5 +1,5 @@
-"""Two tiny llama-architecture files by the `gguf` package (0.19.0): llama_moe.gguf (experts, head of its own) and
-llama_dense.gguf (tied head). Value number i of the n-th tensor (order below, Hugging Face's layout) is n + i / 1000; q and k are
+"""Two tiny llama-architecture files by the `gguf` package (0.19.0): llama_moe.gguf (experts, head of its own), the same in parts
+(llama_parts-0000N-of-00004.gguf, the first without tensors) and llama_dense.gguf (tied head). Value number i of the n-th tensor (order below, Hugging Face's layout) is n + i / 1000; q and k are
 permuted as llama.cpp's converter does it (convert_hf_to_gguf.py, LlamaModel.permute).
 
     python make_llama.py
@@ -17,8 +17,8 @@ def permute(w, heads):
     return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
 
 
-def write(name, moe):
-    w = gguf.GGUFWriter(os.path.join(HERE, name), "llama")
+def write(name, moe, **split):
+    w = gguf.GGUFWriter(os.path.join(HERE, name), "llama", **split)
     w.add_block_count(L); w.add_context_length(32); w.add_embedding_length(C); w.add_feed_forward_length(F)
     w.add_head_count(H); w.add_head_count_kv(G); w.add_layer_norm_rms_eps(1e-5); w.add_rope_freq_base(5000.0)
     w.add_rope_dimension_count(D); w.add_vocab_size(V)
@@ -48,4 +48,5 @@ def write(name, moe):
 
 
 write("llama_moe.gguf", True)
+write("llama_parts.gguf", True, split_max_tensors=9, small_first_shard=True)
 write("llama_dense.gguf", False)
