@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "data/gguf_names.h"
 
 namespace limbeck::data {
 
@@ -63,17 +64,8 @@ nn::ModelConfig read_config(const GgufFile& file) {
   return config;
 }
 
-/// Row r of a head in half-split order lies in the file, whose order is interleaved, at this row (D: head width).
-std::int64_t interleaved_row(std::int64_t row, std::int64_t head_width) {
-  const std::int64_t within = row % head_width;
-  const std::int64_t half = head_width / 2;
-  return row - within + 2 * (within % half) + within / half;
-}
-
 void store(const std::vector<float>& row, DType dtype, std::byte* at) {
-  if (dtype == DType::F32)
-    std::copy(row.begin(), row.end(), reinterpret_cast<float*>(at));
-  else if (dtype == DType::F64)
+  if (dtype == DType::F64)
     std::copy(row.begin(), row.end(), reinterpret_cast<double*>(at));
   else
     std::transform(row.begin(), row.end(), reinterpret_cast<core::bf16*>(at), [](float x) { return core::bf16(x); });
@@ -82,48 +74,20 @@ void store(const std::vector<float>& row, DType dtype, std::byte* at) {
 }  // namespace
 
 GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(file)), config_(read_config(*file_)) {
-  const auto& c = config_;
-  const std::int64_t q_rows = c.num_heads * c.head_width;
-  const std::int64_t kv_rows = c.num_kv_heads * c.head_width;
-  map_tensor("token_embd", "embed.weight", {c.vocabulary, c.width});
-  map_tensor("output_norm", "norm.weight", {c.width});
-  if (!c.tied_head) map_tensor("output", "head.weight", {c.vocabulary, c.width});
-  for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
-    const std::string from = fmt::format("blk.{}.", layer);
-    const std::string to = fmt::format("layers.{}.", layer);
-    map_tensor(from + "attn_norm", to + "attention_norm.weight", {c.width});
-    map_tensor(from + "attn_q", to + "attention.q.weight", {q_rows, c.width}, true);
-    map_tensor(from + "attn_k", to + "attention.k.weight", {kv_rows, c.width}, true);
-    map_tensor(from + "attn_v", to + "attention.v.weight", {kv_rows, c.width});
-    map_tensor(from + "attn_output", to + "attention.o.weight", {c.width, q_rows});
-    map_tensor(from + "ffn_norm", to + "mlp_norm.weight", {c.width});
-    if (c.is_moe_layer(layer)) {
-      const auto& moe = c.moe;
-      map_tensor(from + "ffn_gate_inp", to + "moe.router.weight", {moe.num_experts, c.width});
-      map_tensor(from + "ffn_gate_exps", to + "moe.experts.gate", {moe.num_experts, moe.expert_width, c.width});
-      map_tensor(from + "ffn_up_exps", to + "moe.experts.up", {moe.num_experts, moe.expert_width, c.width});
-      map_tensor(from + "ffn_down_exps", to + "moe.experts.down", {moe.num_experts, c.width, moe.expert_width});
-    } else {
-      map_tensor(from + "ffn_gate", to + "mlp.gate.weight", {c.mlp_width, c.width});
-      map_tensor(from + "ffn_up", to + "mlp.up.weight", {c.mlp_width, c.width});
-      map_tensor(from + "ffn_down", to + "mlp.down.weight", {c.width, c.mlp_width});
-    }
+  for (const auto& [name, stored, shape, is_permuted] : gguf_names(config_)) {
+    const auto found = file_->tensors().find(stored);
+    check(found != file_->tensors().end(), "{}: has no tensor {}, expected one of shape {}", source(), stored, shape);
+    check(found->second.shape == shape, "{}: tensor {} has shape {}, expected {}", source(), stored,
+          found->second.shape, shape);
+    tensors_[name] = {shape, found->second.dtype};
+    origins_[name] = {&found->second, is_permuted};
   }
   if (origins_.size() == file_->tensors().size()) return;
   for (const auto& [name, tensor] : file_->tensors())
     check(std::any_of(origins_.begin(), origins_.end(),
                       [&, of = &tensor](const auto& o) { return o.second.tensor == of; }),
-          "{}: tensor {} {} has no place in a llama model of {} layers", source(), name, tensor.shape, c.num_layers);
-}
-
-void GgufModel::map_tensor(const std::string& from, const std::string& to, const Shape& shape, bool is_permuted) {
-  const auto found = file_->tensors().find(from + ".weight");
-  check(found != file_->tensors().end(), "{}: has no tensor {}.weight, expected one of shape {}", source(), from,
-        shape);
-  check(found->second.shape == shape, "{}: tensor {}.weight has shape {}, expected {}", source(), from,
-        found->second.shape, shape);
-  tensors_[to] = {shape, found->second.dtype};
-  origins_[to] = {&found->second, is_permuted};
+          "{}: tensor {} {} has no place in a llama model of {} layers", source(), name, tensor.shape,
+          config_.num_layers);
 }
 
 void GgufModel::read(const std::string& name, core::StateEntry& entry) const {
@@ -138,7 +102,7 @@ void GgufModel::read(const std::string& name, core::StateEntry& entry) const {
 
   const std::int64_t columns = box[rank - 1];
   const std::int64_t row_bytes = core::bytes_of(dtype, columns);
-  std::vector<float> row(static_cast<std::size_t>(columns));
+  std::vector<float> row(dtype == DType::F32 ? 0 : static_cast<std::size_t>(columns));
   std::byte* out = entry.tensor.mutable_raw();
   for (std::int64_t i = 0; i < box.numel() / columns; ++i, out += row_bytes) {
     std::int64_t file_row = 0;  // the row's index in the file, from the box's row i, innermost leading dimension first
@@ -150,8 +114,9 @@ void GgufModel::read(const std::string& name, core::StateEntry& entry) const {
       stride *= global[d];
     }
     if (is_permuted) file_row = interleaved_row(file_row, config_.head_width);
-    file_->read(*tensor, file_row * global[rank - 1] + entry.offset[rank - 1], columns, row.data());
-    store(row, dtype, out);
+    const std::int64_t first = file_row * global[rank - 1] + entry.offset[rank - 1];
+    file_->read(*tensor, first, columns, dtype == DType::F32 ? reinterpret_cast<float*>(out) : row.data());
+    if (dtype != DType::F32) store(row, dtype, out);
   }
 }
 

@@ -36,7 +36,6 @@ class GgufModel : public core::StateReader {
     const GgufTensor* tensor;
     bool is_permuted;  // rows of q and k
   };
-  void map_tensor(const std::string& from, const std::string& to, const core::Shape& shape, bool is_permuted = false);
 
   std::shared_ptr<const GgufFile> file_;
   nn::ModelConfig config_;

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "data/atomic_file.h"
 #include "data/json_text.h"
+#include "data/llama_shape.h"
 
 namespace limbeck::data {
 
@@ -126,18 +127,7 @@ nn::ModelConfig read_hugging_face_config(const fs::path& folder) {
 }
 
 std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFaceExport& options) {
-  std::int64_t num_moe = 0;
-  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) num_moe += config.is_moe_layer(layer) ? 1 : 0;
-  check(num_moe == 0 || num_moe == config.num_layers,
-        "Hugging Face export: {} of {} layers have experts, expected none (Llama) or all (Mixtral)", num_moe,
-        config.num_layers);
-  const bool is_moe = num_moe > 0;
-  check(!is_moe || (config.moe.renormalise && config.moe.weight_scale == 1.0),
-        "Hugging Face export: moe.renormalise is {} and moe.weight_scale {}, expected true and 1 as in Mixtral",
-        config.moe.renormalise, config.moe.weight_scale);
-  check(!is_moe || config.moe.shared_width == 0,
-        "Hugging Face export: moe.shared_width is {}, expected 0: Mixtral has no shared experts",
-        config.moe.shared_width);
+  const bool is_moe = has_experts_as_mixtral(config, "Hugging Face export");
   check(options.dtype == core::DType::F32 || options.dtype == core::DType::BF16,
         "Hugging Face export: dtype is {}, expected float32 or bfloat16", options.dtype);
   const auto token = [](const std::optional<std::int64_t>& id) { return id ? Json(*id) : Json(nullptr); };

@@ -52,6 +52,15 @@ const PretokenizerRules& pretokenizer_rules(std::string_view name, std::string_v
   fail("{} is {}, expected one of {}", where, name, fmt::join(pretokenizer_names(), ", "));
 }
 
+std::optional<std::string> pretokenizer_name(std::span<const PretokenizerStage> stages, bool ignore_merges,
+                                             bool is_nfc) {
+  for (const auto& rules : table())
+    if (!stages.empty() && std::equal(stages.begin(), stages.end(), rules.stages.begin(), rules.stages.end()) &&
+        rules.ignore_merges == ignore_merges && rules.is_nfc == is_nfc)
+      return std::string(rules.names.front());
+  return std::nullopt;
+}
+
 Pretokenizer::Pretokenizer(std::span<const PretokenizerStage> stages, std::string_view where) {
   for (const auto& stage : stages)
     stages_.push_back({stage, stage.prefix_space ? std::nullopt : std::optional(Regex(stage.pattern, where))});

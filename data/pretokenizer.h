@@ -53,6 +53,9 @@ std::vector<std::string> pretokenizer_names();
 
 /// The rules of that name; throws, naming `where` and the known names, for an unknown one.
 const PretokenizerRules& pretokenizer_rules(std::string_view name, std::string_view where);
+/// The name under which GGUF files know the same rules; nothing where they have none.
+std::optional<std::string> pretokenizer_name(std::span<const PretokenizerStage> stages, bool ignore_merges,
+                                             bool is_nfc);
 
 class Pretokenizer {
  public:

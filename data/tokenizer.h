@@ -1,6 +1,6 @@
 // Text to token ids and back. A tokenizer comes from a GGUF file's own keys, from Hugging Face's tokenizer.json
-// (tokenizer_json.h), from a SentencePiece file (tokenizer_sentencepiece.h), is Limbeck's byte tokenizer, or was carried
-// by a checkpoint as one JSON document; it leaves as Hugging Face's files.
+// (tokenizer_json.h), from a SentencePiece file (tokenizer_sentencepiece.h), is Limbeck's byte tokenizer, or was
+// carried by a checkpoint as one JSON document; it leaves as Hugging Face's files or GGUF keys.
 //
 //     std::shared_ptr<Tokenizer> tokenizer = tokenizer_from_gguf(file);
 //     std::vector<std::int32_t> ids = tokenizer->encode("The state is");
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "data/gguf.h"
+#include "data/gguf_write.h"
 
 namespace limbeck::data {
 
@@ -59,6 +60,9 @@ class Tokenizer {
   /// One JSON document from which tokenizer_from_json makes the same tokenizer.
   virtual std::string to_json() const = 0;
   virtual HuggingFaceTokenizer to_hugging_face() const = 0;
+  /// The tokenizer.* keys of a GGUF file whose model has `vocabulary` tokens, those beyond the tokenizer's unused.
+  /// Throws for what llama.cpp cannot do.
+  virtual GgufKeys to_gguf(std::int64_t vocabulary) const = 0;
 };
 
 /// The byte-level BPE or SentencePiece tokenizer that the file's tokenizer.ggml keys describe. Throws, naming file and

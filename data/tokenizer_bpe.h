@@ -53,6 +53,7 @@ class BpeTokenizer : public Tokenizer {
   std::optional<std::int32_t> start_of_text_id() const override { return description_.start_of_text; }
   std::string to_json() const override;
   HuggingFaceTokenizer to_hugging_face() const override;
+  GgufKeys to_gguf(std::int64_t vocabulary) const override;
 
   const BpeDescription& description() const { return description_; }
 

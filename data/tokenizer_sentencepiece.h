@@ -64,6 +64,7 @@ class SentencePieceTokenizer : public Tokenizer {
   std::optional<std::int32_t> id_of(std::string_view token) const override;
   std::string to_json() const override;
   HuggingFaceTokenizer to_hugging_face() const override;
+  GgufKeys to_gguf(std::int64_t vocabulary) const override;
 
   const SentencePieceDescription& description() const { return description_; }
 

@@ -165,13 +165,16 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
 }
 
 void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
-  CLI::App& app =
-      command("convert", "Write a model in another format", "limbeck convert runs/distill_smollm2 student_hf");
+  CLI::App& app = command("convert", "Write a model in another format",
+                          "limbeck convert runs/distill_smollm2 student_hf --dtype bfloat16\n"
+                          "  limbeck convert runs/distill_smollm2 student.gguf --dtype Q8_0");
   const auto options = bind<ConvertOptions>(app, std::move(run));
   app.add_option("SRC", options->source, models)->required();
-  app.add_option("DST", options->destination, "Hugging Face directory to write, without a model yet")->required();
-  app.add_option("--dtype", options->dtype, "Of the written weights")
-      ->check(CLI::IsMember(std::vector<std::string>{"float32", "bfloat16"}))
+  app.add_option("DST", options->destination,
+                 "GGUF file to write if it ends in .gguf, else Hugging Face directory, without a model yet")
+      ->required();
+  app.add_option("--dtype", options->dtype, "Of the written weights; float16 and Q8_0 in a GGUF file only")
+      ->transform(CLI::IsMember(std::vector<std::string>{"float32", "float16", "bfloat16", "Q8_0"}, CLI::ignore_case))
       ->capture_default_str();
 }
 

@@ -59,8 +59,8 @@ struct GenerateOptions : CommonOptions {
 
 struct ConvertOptions : CommonOptions {
   std::filesystem::path source;
-  std::filesystem::path destination;
-  std::string dtype = "float32";  // of the written weights: float32 or bfloat16
+  std::filesystem::path destination;  // a GGUF file if it ends in .gguf, else a Hugging Face directory
+  std::string dtype = "float32";      // of the written weights: float32, bfloat16; GGUF also float16, Q8_0
 };
 
 struct InspectOptions : CommonOptions {

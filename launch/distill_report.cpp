@@ -119,7 +119,7 @@ std::string to_text(const DistillReport& r) {
       "  {1} generate {2} --prompt \"...\"\n"
       "  {1} eval {2}\n"
       "  {1} report {2}               (curves, as one web page)\n"
-      "  {1} convert {2} DIR          (a directory for transformers)\n",
+      "  {1} convert {2} DIR          (a directory for transformers, or FILE.gguf for llama.cpp)\n",
       r.checkpoint.string(), r.program, r.run.string());
   return text;
 }

@@ -1,12 +1,14 @@
 // `limbeck eval`, `generate` and `convert`: what is done with a finished model.
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <fstream>
 
 #include "core/nn/generation.h"
 #include "core/ops/linear.h"
 #include "data/checkpoint.h"
+#include "data/gguf_export.h"
 #include "data/hdf5_file.h"
 #include "data/hugging_face.h"
 #include "data/token_file.h"
@@ -172,25 +174,42 @@ int run_generate(const GenerateOptions& options) {
 
 int run_convert(const ConvertOptions& options) {
   if (launcher_rank().rank != 0) return 0;  // one rank's work
+  constexpr std::array written = {core::DType::F32, core::DType::F16, core::DType::BF16, core::DType::Q8_0};
+  const auto* dtype =
+      std::find_if(written.begin(), written.end(), [&](auto d) { return core::name_of(d) == options.dtype; });
+  if (dtype == written.end())
+    core::fail_usage("--dtype is {}, expected float32, float16, bfloat16 or Q8_0", options.dtype);
+  const bool is_gguf = options.destination.extension() == ".gguf";
+  if (!is_gguf && *dtype != core::DType::F32 && *dtype != core::DType::BF16)
+    core::fail_usage("--dtype is {}, expected float32 or bfloat16 for a Hugging Face directory (or DST as FILE.gguf)",
+                     options.dtype);
+  if (is_gguf && fs::is_directory(options.destination))
+    core::fail_usage("{}: is a folder, expected a GGUF file to write", options.destination.string());
+
   const ModelSource source = open_model(options.source);
-  data::HuggingFaceExport out;
-  if (options.dtype == "float32")
-    out.dtype = core::DType::F32;
-  else if (options.dtype == "bfloat16")
-    out.dtype = core::DType::BF16;
-  else
-    core::fail_usage("--dtype is {}, expected float32 or bfloat16", options.dtype);
-  if (source.tokenizer) {
-    const data::HuggingFaceTokenizer tokenizer = source.tokenizer->to_hugging_face();
-    out.tokenizer_json = tokenizer.tokenizer_json;
-    out.tokenizer_config_json = tokenizer.tokenizer_config_json;
-    out.tokenizer_model = tokenizer.tokenizer_model;
-    out.bos_token = source.tokenizer->start_of_text_id();
-    out.eos_token = source.tokenizer->eos_id();
+  std::string what;
+  if (is_gguf) {
+    const std::int64_t num_halves = data::export_gguf(*source.reader, source.config, options.destination,
+                                                      {.dtype = *dtype, .tokenizer = source.tokenizer.get()});
+    what = "a GGUF file, " + options.dtype;
+    if (num_halves > 0)
+      what += fmt::format(", {} matrices in float16 because their rows are no multiple of 32", num_halves);
+    if (source.tokenizer == nullptr) what += ", without a tokenizer";
+  } else {
+    data::HuggingFaceExport out;
+    out.dtype = *dtype;
+    if (source.tokenizer) {
+      const data::HuggingFaceTokenizer tokenizer = source.tokenizer->to_hugging_face();
+      out.tokenizer_json = tokenizer.tokenizer_json;
+      out.tokenizer_config_json = tokenizer.tokenizer_config_json;
+      out.tokenizer_model = tokenizer.tokenizer_model;
+      out.bos_token = source.tokenizer->start_of_text_id();
+      out.eos_token = source.tokenizer->eos_id();
+    }
+    data::export_hugging_face(*source.reader, source.config, options.destination, out);
+    what = "a Hugging Face directory, " + options.dtype;
   }
-  data::export_hugging_face(*source.reader, source.config, options.destination, out);
-  fmt::print("{} -> {}: a Hugging Face directory, {}\n", options.source.string(), options.destination.string(),
-             options.dtype);
+  fmt::print("{} -> {}: {}\n", options.source.string(), options.destination.string(), what);
   return 0;
 }
 

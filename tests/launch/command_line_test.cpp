@@ -101,6 +101,8 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(generate.top_p, 0.5);
   EXPECT_EQ(generate.top_k, 40);
   EXPECT_EQ(parse({"convert", "a", "b", "--dtype", "bfloat16"}).convert.dtype, "bfloat16");
+  EXPECT_EQ(parse({"convert", "a", "b.gguf", "--dtype", "q8_0"}).convert.dtype, "Q8_0");
+  EXPECT_EQ(parse({"convert", "a", "b"}).convert.dtype, "float32");
   EXPECT_EQ(parse({"inspect", "f"}).inspect.file, "f");
   EXPECT_EQ(parse({"inspect", "f", "--tokenizer", "bytes"}).inspect.tokenizer, "bytes");
   const auto tokenize = parse({"tokenize", "a", "b", "--tokenizer", "bytes", "--out", "p"}).tokenize;

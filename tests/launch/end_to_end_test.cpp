@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -188,8 +189,11 @@ TEST(EndToEnd, ConvertedModelHasTheSameLogits) {
   ASSERT_EQ(convert.code, 0) << convert.output;
   EXPECT_TRUE(fs::exists(folder.path() / "hf/config.json"));
   EXPECT_TRUE(fs::exists(folder.path() / "hf/tokenizer.json"));
+  const Outcome gguf = folder.limbeck("convert run out.gguf");
+  ASSERT_EQ(gguf.code, 0) << gguf.output;
+  EXPECT_THAT(gguf.output, HasSubstr("run -> out.gguf: a GGUF file, float32"));
   folder.write("ids.txt", "104 101 108 108 111 32 256 0 17 200 31 7");
-  for (const char* model : {"run", "hf"}) {
+  for (const char* model : {"run", "hf", "out.gguf"}) {
     const Outcome eval = folder.limbeck(fmt::format("eval {0} --tokens ids.txt --logits {0}.h5", model));
     ASSERT_EQ(eval.code, 0) << eval.output;
   }
@@ -208,6 +212,21 @@ TEST(EndToEnd, ConvertedModelHasTheSameLogits) {
   const std::vector<float> b = logits("two");
   ASSERT_EQ(b.size(), a.size());
   for (std::size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(b[i], a[i], 1e-4) << i;
+
+  // The file holds norm_eps and rope_base as float32.
+  const std::vector<float> read_back = logits("out.gguf");
+  float largest = 0;
+  for (const float x : a) largest = std::max(largest, std::abs(x));
+  ASSERT_EQ(read_back.size(), a.size());
+  for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], read_back[i], 1e-5 * largest);
+
+  // Rounded weights, under mpirun; and text by the tokenizer that the file holds.
+  const Outcome rounded = folder.limbeck("convert run small.gguf --dtype q8_0", 2);
+  ASSERT_EQ(rounded.code, 0) << rounded.output;
+  EXPECT_EQ(rounded.lines_with("small.gguf: a GGUF file, Q8_0").size(), 1U) << rounded.output;
+  const Outcome said = folder.limbeck("generate small.gguf --prompt 'the still' --max-tokens 4");
+  EXPECT_EQ(said.code, 0) << said.output;
+  EXPECT_THAT(said.output, HasSubstr("the still"));
 }
 
 TEST(EndToEnd, ASentencePieceTokenizerGoesThroughEveryCommand) {
@@ -228,6 +247,8 @@ TEST(EndToEnd, ASentencePieceTokenizerGoesThroughEveryCommand) {
   const Outcome generated = folder.limbeck("generate run" + rest);
   EXPECT_THAT(generated.output, HasSubstr("The still"));
   EXPECT_EQ(folder.limbeck("generate hf" + rest).output, generated.output);
+  ASSERT_EQ(folder.limbeck("convert run out.gguf").code, 0);
+  EXPECT_EQ(folder.limbeck("generate out.gguf" + rest).output, generated.output);
 }
 
 TEST(EndToEnd, GenerationIsSeededAndTheSameUnderTwoRanks) {

@@ -1,0 +1,63 @@
+// A GGUF file (version 3) written front to back, so that no more than what is being written is held in memory.
+//
+//     GgufWriter writer("out.gguf", {{"general.architecture", "llama"s}, {"llama.block_count", 30U}},
+//                       {{"token_embd.weight", DType::Q8_0, {49152, 576}}});
+//     writer.write(rows);                              // float32 values in order, as often as need be
+//     writer.finish();                                 // on the disk under its name
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <span>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/shape.h"
+
+namespace limbeck::data {
+
+/// Metadata in order. The C++ type is the one that is stored: llama.cpp refuses a key of another width.
+using GgufKey = std::variant<bool, std::uint32_t, float, std::string, std::vector<std::int32_t>, std::vector<float>,
+                             std::vector<std::string>>;
+using GgufKeys = std::vector<std::pair<std::string, GgufKey>>;
+
+struct GgufPlan {
+  std::string name;
+  core::DType dtype = core::DType::F32;  // F32, F16, BF16, or Q8_0 where rows are whole blocks
+  core::Shape shape;                     // outermost first
+};
+
+class GgufWriter {
+ public:
+  /// Writes the head to `path`.tmp.
+  GgufWriter(std::filesystem::path path, const GgufKeys& keys, std::vector<GgufPlan> plan);
+  /// Removes `path`.tmp unless the file was finished.
+  ~GgufWriter();
+  GgufWriter(const GgufWriter&) = delete;
+  GgufWriter& operator=(const GgufWriter&) = delete;
+
+  /// The next values of the tensor that is being written, the plan's first that is not whole; whole blocks. Throws,
+  /// naming the tensor, for too many and for a value that its dtype cannot hold.
+  void write(std::span<const float> values);
+  /// Throws if values are missing. Renames the file to its name once it is on the disk, in place of an older one.
+  void finish();
+
+ private:
+  void put(const void* data, std::size_t bytes);
+  void pad();
+
+  std::filesystem::path path_;
+  std::vector<GgufPlan> plan_;
+  std::size_t next_ = 0;      // tensor
+  std::int64_t written_ = 0;  // of its values
+  std::int64_t position_ = 0;
+  std::vector<std::byte> stored_;
+  std::ofstream stream_;
+  bool is_finished_ = false;
+};
+
+}  // namespace limbeck::data
