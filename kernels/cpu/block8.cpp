@@ -1,12 +1,14 @@
 #include "kernels/cpu/block8.h"
 
+#include <limits>
+
 #include "kernels/cpu/parallel_for.h"
 
 namespace limbeck::kernels {
 namespace {
 constexpr std::int64_t grain = 64;  // blocks worth a thread
 
-constexpr Block8Table make_table(Block8Map map) {
+Block8Table make_table(Block8Map map) {
   constexpr std::array<double, 7> powers = {1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1};
   const bool is_signed = map == Block8Map::Signed;
   Block8Table table{};
@@ -24,11 +26,18 @@ constexpr Block8Table make_table(Block8Map map) {
     table.fractions[0] = -1;
   }
   for (std::size_t i = 0; i < 255; ++i) table.midpoints[i] = (table.fractions[i] + table.fractions[i + 1]) / 2;
+  table.midpoints[255] = std::numeric_limits<float>::infinity();
+  for (std::uint32_t key = 0; key < table.least_code.size(); ++key) {
+    const bool is_negative = key >= 0x8000U;  // the least of them has the greatest magnitude
+    const auto least = std::bit_cast<float>(key << 16U | (is_negative ? 0xffffU : 0U));
+    table.least_code[key] = static_cast<std::uint8_t>(
+        std::lower_bound(table.midpoints.begin(), table.midpoints.end() - 1, least) - table.midpoints.begin());
+  }
   return table;
 }
 
-constexpr Block8Table signed_table = make_table(Block8Map::Signed);
-constexpr Block8Table unsigned_table = make_table(Block8Map::Unsigned);
+const Block8Table signed_table = make_table(Block8Map::Signed);
+const Block8Table unsigned_table = make_table(Block8Map::Unsigned);
 
 /// f(block, first, count) for every block of n values.
 template <class F>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 
@@ -9,10 +10,13 @@
 
 namespace limbeck::kernels {
 
-/// The fractions of a map, and their midpoints: the code of a fraction is the number of midpoints below it.
+/// The fractions of a map, and their midpoints: the code of a fraction is the number of midpoints below it. Floats with
+/// the same upper 16 bits are so near each other that there is at most one midpoint between them, so the code is that
+/// of the least of them, or the next one.
 struct Block8Table {
   std::array<float, 256> fractions;
-  std::array<float, 255> midpoints;
+  std::array<float, 256> midpoints;            // the last is above everything
+  std::array<std::uint8_t, 65536> least_code;  // by the upper 16 bits
 };
 const Block8Table& block8_table(Block8Map map);
 
@@ -32,13 +36,10 @@ inline void encode_block(const Block8Table& table, const float* x, std::int64_t 
     std::fill_n(codes, count, std::uint8_t{0});
     return;
   }
-#pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
     const float fraction = x[i] / greatest;
-    std::int32_t code = 0;
-    for (std::int32_t step = 128; step > 0; step /= 2)  // a binary search without branches
-      code += table.midpoints[static_cast<std::size_t>(code + step - 1)] < fraction ? step : 0;
-    codes[i] = static_cast<std::uint8_t>(code);
+    const std::uint8_t code = table.least_code[std::bit_cast<std::uint32_t>(fraction) >> 16U];
+    codes[i] = static_cast<std::uint8_t>(code + (table.midpoints[code] < fraction ? 1 : 0));
   }
 }
 

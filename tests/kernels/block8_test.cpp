@@ -49,6 +49,20 @@ TEST(Block8, FractionsAreThoseOfBitsandbytes) {
   }
 }
 
+// On both sides of every midpoint, by the smallest step a float can make; a tie goes to the lower code.
+TEST(Block8, CodesChangeAtTheMidpoints) {
+  for (const Block8Map map : {Block8Map::Signed, Block8Map::Unsigned}) {
+    const auto& fractions = block8_fractions(map);
+    for (std::size_t i = 0; i < 255; ++i) {
+      const float middle = (fractions[i] + fractions[i + 1]) / 2;
+      const Coded coded = encode(map, {1, std::nextafter(middle, -2.F), middle, std::nextafter(middle, 2.F)});
+      EXPECT_EQ(coded.codes[1], i);
+      EXPECT_EQ(coded.codes[2], i);
+      EXPECT_EQ(coded.codes[3], i + 1);
+    }
+  }
+}
+
 TEST(Block8, CodesAreThoseOfBitsandbytes) {
   const auto expected = golden()["coded"];
   for (const auto& [name, map] : {std::pair("signed", Block8Map::Signed), std::pair("unsigned", Block8Map::Unsigned)}) {
