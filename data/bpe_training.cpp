@@ -43,7 +43,8 @@ class Trainer {
  public:
   Trainer(const WordCounts& words, const BpeTraining& options) : options_(options) {
     for (const auto& name : options.special) {
-      check(!name.empty(), "training: a special token is empty");
+      check(!name.empty() && valid_utf8_prefix(name) == name.size(),
+            "training: a special token is {}, expected UTF-8 text", name.empty() ? "empty" : "ill-formed");
       check(add_token(name), "training: special token {} is there twice", name);
     }
     // The order of the alphabet's characters.
@@ -246,6 +247,11 @@ WordCounts count_words(const std::vector<std::string>& files, const Pretokenizer
   return total;
 }
 
+void check_training(const BpeTraining& options) {
+  check(!options.special.empty(), "training: no special token, expected one that ends a document");
+  Trainer(WordCounts{}, options);
+}
+
 BpeDescription train_bpe(const WordCounts& words, const PretokenizerRules& rules, const BpeTraining& options) {
   check(!options.special.empty(), "training: no special token, expected one that ends a document");
   Trainer trainer(words, options);
@@ -254,6 +260,7 @@ BpeDescription train_bpe(const WordCounts& words, const PretokenizerRules& rules
   trainer.give(d);
   d.normalizer = normalizer_of(rules);
   d.pretokenizer = rules.stages;
+  d.ignore_merges = rules.ignore_merges;
   for (std::size_t id = 0; id < options.special.size(); ++id)
     d.added.push_back({.id = static_cast<std::int32_t>(id), .special = true});
   return d;

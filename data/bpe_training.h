@@ -54,7 +54,10 @@ struct BpeTraining {
 
 /// Of equally frequent pairs the one of lower ids is merged first. There are fewer tokens than asked for where no pair
 /// is left that is frequent enough. Pretokenizer and normalizer of the result are those of `rules`. Throws where the
-/// vocabulary does not hold the bytes and special tokens, or a special token is empty or there twice.
+/// vocabulary does not hold the bytes and special tokens, or a special token is empty, no UTF-8 or there twice.
 BpeDescription train_bpe(const WordCounts& words, const PretokenizerRules& rules, const BpeTraining& options);
+
+/// Throws as train_bpe does for its options: before the words are counted.
+void check_training(const BpeTraining& options);
 
 }  // namespace limbeck::data

@@ -44,9 +44,11 @@ nn::ModelConfig read_config(const GgufFile& file) {
   config.norm_eps = file.number("llama.attention.layer_norm_rms_epsilon");
   config.rope_base = file.has("llama.rope.freq_base") ? file.number("llama.rope.freq_base") : 10000.0;
   config.tied_head = !file.tensors().contains("output.weight");
-  check(config.num_heads > 0 && config.width > 0 && config.width % config.num_heads == 0,
-        "{}: llama.embedding_length is {}, expected a multiple of llama.attention.head_count = {}", where, config.width,
-        config.num_heads);
+  check(config.num_heads > 0 && config.width > 0 &&
+            (file.has("llama.attention.key_length") || config.width % config.num_heads == 0),
+        "{}: llama.embedding_length is {}, expected a multiple of llama.attention.head_count = {} (there is no "
+        "llama.attention.key_length)",
+        where, config.width, config.num_heads);
   config.head_width = file.integer_or("llama.attention.key_length", config.width / config.num_heads);
   for (const char* key : {"llama.attention.value_length", "llama.rope.dimension_count"})
     check(file.integer_or(key, config.head_width) == config.head_width, "{}: {} is {}, expected the head width {}",

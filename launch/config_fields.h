@@ -93,7 +93,7 @@ template <class Io>
 void fields(Io& io, DataSourceConfig& c) {
   io("tokens", c.tokens);
   io("text", c.text);
-  io("weight", c.weight, above(0));
+  io("weight", c.weight, above_to(0, 1e12));
   io("format", c.format);
   io("field", c.field);
 }

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cstdio>
 #include <fstream>
+#include <utility>
 
 #include "core/nn/generation.h"
 #include "core/ops/linear.h"
@@ -156,7 +158,7 @@ int run_generate(const GenerateOptions& options) {
     };
     const std::vector<std::int32_t> prompt = prompt_ids(tokenizer, options.prompt);
     data::StreamDecoder decoder(tokenizer);
-    say(options.prompt);
+    std::string before = options.prompt;  // said when the first token is there: nothing is where there is an error
     nn::generate(model, prompt,
                  {.max_tokens = options.max_tokens,
                   .sampling = {.temperature = options.temperature,
@@ -165,8 +167,8 @@ int run_generate(const GenerateOptions& options) {
                                .seed = options.seed},
                   .valid_vocabulary = tokenizer.vocabulary_size(),
                   .stop = {tokenizer.eos_id(), tokenizer.end_of_text_id()},
-                  .on_token = [&](std::int32_t id) { say(decoder.feed(id)); }});
-    say(decoder.finish() + "\n");
+                  .on_token = [&](std::int32_t id) { say(std::exchange(before, "") + decoder.feed(id)); }});
+    say(before + decoder.finish() + "\n");
   };
   in_world({}, generate, "tp");
   return 0;
@@ -179,7 +181,10 @@ int run_convert(const ConvertOptions& options) {
       std::find_if(written.begin(), written.end(), [&](auto d) { return core::name_of(d) == options.dtype; });
   if (dtype == written.end())
     core::fail_usage("--dtype is {}, expected float32, float16, bfloat16 or Q8_0", options.dtype);
-  const bool is_gguf = options.destination.extension() == ".gguf";
+  std::string name = options.destination.filename().string();
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const bool is_gguf = name.ends_with(".gguf");
   if (!is_gguf && *dtype != core::DType::F32 && *dtype != core::DType::BF16)
     core::fail_usage("--dtype is {}, expected float32 or bfloat16 for a Hugging Face directory (or DST as FILE.gguf)",
                      options.dtype);

@@ -26,6 +26,11 @@ data::TextFormat format_of(const TokenizeOptions& options) {
 
 void train_tokenizer(const TokenizeOptions& options, const std::vector<std::string>& paths, const Log& log) {
   const auto& rules = data::pretokenizer_rules(options.pretokenizer, "--pretokenizer");
+  data::BpeTraining training{.vocabulary = options.vocabulary, .special = options.special};
+  data::check_training(training);  // before hours of work
+  std::error_code error;
+  std::filesystem::create_directories(options.out, error);
+  core::check(!error, "{}: this folder cannot be made: {}", options.out.string(), error.message());
   const std::vector<std::string> files = data::list_text_files(paths);
   Progress reading(log, "file", 0, static_cast<std::int64_t>(files.size()), 1);
   const data::WordCounts words = data::count_words(files, rules,
@@ -36,7 +41,6 @@ void train_tokenizer(const TokenizeOptions& options, const std::vector<std::stri
   reading.finish();
   log->info("{} different words", words.size());
 
-  data::BpeTraining training{.vocabulary = options.vocabulary, .special = options.special};
   Progress merging(log, "token", 0, options.vocabulary, 1);
   training.progress = [&](std::int64_t made) { merging.update(made, {}); };
   const data::BpeDescription trained = data::train_bpe(words, rules, training);
@@ -47,7 +51,6 @@ void train_tokenizer(const TokenizeOptions& options, const std::vector<std::stri
               options.vocabulary);
 
   const data::HuggingFaceTokenizer out = data::write_tokenizer_json(trained, trained.eos);
-  std::filesystem::create_directories(options.out);
   data::write_file_atomically(options.out / "tokenizer_config.json", out.tokenizer_config_json);
   data::write_file_atomically(options.out / "tokenizer.json", out.tokenizer_json);
   log->info("{} is written: {} tokens", (options.out / "tokenizer.json").string(), made);

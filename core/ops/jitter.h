@@ -1,6 +1,6 @@
 // Noise on the router's input, so that near ties are explored (Fedus et al. 2021, "Switch transformers", 2.2).
 //
-//     const RandomStream noise(seed, step, "layers.3.moe.router.jitter");
+//     const RandomStream noise(seed, step, "layers.3.moe.jitter");
 //     Var logits = linear(tape, jitter(tape, x, batch.global_index, 0.01, noise), router_weight);
 #pragma once
 

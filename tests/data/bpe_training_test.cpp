@@ -65,6 +65,9 @@ TEST(BpeTraining, BadOptionsAreNamed) {
   };
   EXPECT_NE(refused({.vocabulary = 256}).find("a vocabulary of 256 tokens, expected at least 257"), std::string::npos);
   EXPECT_NE(refused({.vocabulary = 300, .special = {}}).find("no special token"), std::string::npos);
+  EXPECT_NE(refused({.vocabulary = 300, .special = {"\xff"}}).find("ill-formed, expected UTF-8"), std::string::npos);
+  EXPECT_THROW(check_training({.vocabulary = 200}), core::Error);
+  EXPECT_NO_THROW(check_training({.vocabulary = 257}));
   EXPECT_NE(refused({.vocabulary = 300, .special = {""}}).find("special token is empty"), std::string::npos);
   EXPECT_NE(refused({.vocabulary = 300, .special = {"<a>", "<a>"}}).find("<a> is there twice"), std::string::npos);
   EXPECT_NE(refused({.vocabulary = 300, .special = {"a"}}).find("a is a byte's"), std::string::npos);

@@ -114,6 +114,13 @@ TEST_F(GgufExportTest, Float32ComesBackExactly) {
     }
 }
 
+TEST_F(GgufExportTest, AWidthThatTheHeadsDoNotDivideComesBack) {
+  nn::ModelConfig config = config_of(false);
+  config.num_heads = 6;
+  const MadeModel made(config);
+  EXPECT_EQ(GgufModel(written(made, config, {})).model_config(), config);
+}
+
 TEST_F(GgufExportTest, HoldsAFewRowsAtATime) {
   const MadeModel made(config_of(true));
   written(made, config_of(true), {.dtype = DType::F32, .tokenizer = nullptr, .values_at_once = 1});

@@ -206,7 +206,7 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
       {"data { sources { text: \"a\" tokens: \"b\" } }",
        "run.textproto:1:8: ", "data.sources[0] has both of tokens and"},
       {"data { sources { text: \"a\" }\n sources { text: \"b\"\n weight: 0 } }",
-       "run.textproto:3:2: ", "data.sources[1].weight is 0, expected a number above 0"},
+       "run.textproto:3:2: ", "data.sources[1].weight is 0, expected above 0 to 1000000000000"},
       {"data { sources { text: \"a\" wieght: 1 } }", "run.textproto:1:28: ", "no field wieght, did you mean weight"},
       {"data { format: CSV }", "run.textproto:1:20: ", "CSV"},
   };

@@ -44,6 +44,10 @@ TEST(EndToEnd, EveryExampleRuns) {
   const Outcome generated = folder.limbeck("generate runs/own_text --prompt 'the still' --max-tokens 4");
   EXPECT_EQ(generated.code, 0) << generated.output;
   EXPECT_THAT(generated.output, HasSubstr("the still"));
+  const Outcome converted = folder.limbeck("convert runs/own_text own.gguf");
+  EXPECT_EQ(converted.code, 0) << converted.output;
+  EXPECT_EQ(folder.limbeck("generate own.gguf --prompt 'the still' --max-tokens 4 --temperature 0").output,
+            folder.limbeck("generate runs/own_text --prompt 'the still' --max-tokens 4 --temperature 0").output);
   EXPECT_THAT(left, ::testing::IsEmpty()) << "examples that no line above runs";
 }
 
