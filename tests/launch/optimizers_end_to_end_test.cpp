@@ -18,6 +18,7 @@ struct Choice {
   const char* name;
   const char* sets;
   const char* moment;  // a tensor of the checkpoint
+  friend void PrintTo(const Choice& choice, std::ostream* out) { *out << choice.name; }
 };
 
 class OptimizerRuns : public ::testing::TestWithParam<Choice> {};
@@ -48,7 +49,7 @@ TEST_P(OptimizerRuns, ResumedIsBitIdenticalAndAnotherLayoutAgrees) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Choices, OptimizerRuns,
+    EndToEnd, OptimizerRuns,
     ::testing::Values(
         Choice{"muon", "--set optimizer.kind=MUON", "optimizer/layers.0.attention.q.weight/momentum_buffer"},
         Choice{"eight_bit", "--set optimizer.eight_bit_state=true", "optimizer/embed.weight/exp_avg"},
