@@ -5,8 +5,8 @@
 
 namespace limbeck::testing {
 
-inline std::filesystem::path source_folder() { return LIMBECK_TEST_SOURCE_DIR; }
-inline std::filesystem::path golden_folder() { return source_folder() / "tests" / "golden"; }
-inline std::filesystem::path program() { return std::filesystem::path(LIMBECK_TEST_BINARY_DIR) / "bin" / "limbeck"; }
+std::filesystem::path source_folder();
+std::filesystem::path golden_folder();
+std::filesystem::path program();
 
 }  // namespace limbeck::testing
