@@ -65,7 +65,7 @@ std::int64_t padded(std::int64_t bytes) { return (bytes + gguf_alignment - 1) / 
 }  // namespace
 
 GgufWriter::GgufWriter(fs::path path, const GgufKeys& keys, std::vector<GgufPlan> plan)
-    : path_(std::move(path)), plan_(std::move(plan)) {
+    : path_(std::move(path)), temporary_(path_), plan_(std::move(plan)) {
   Head head;
   for (const char c : std::string_view("GGUF")) head.number(c);
   head.number<std::uint32_t>(3);
@@ -94,18 +94,16 @@ GgufWriter::GgufWriter(fs::path path, const GgufKeys& keys, std::vector<GgufPlan
     head.number(static_cast<std::uint64_t>(offset));
     offset += padded(core::bytes_of(tensor.dtype, tensor.shape.numel()));
   }
-  const std::string temporary = path_.string() + ".tmp";
-  stream_.open(temporary, std::ios::binary | std::ios::trunc);
-  check(stream_.is_open(), "{}: cannot be created: {}", temporary, std::strerror(errno));
+  stream_.open(temporary_.name, std::ios::binary | std::ios::trunc);
+  check(stream_.is_open(), "{}: cannot be created: {}", path_.string(), std::strerror(errno));
+  temporary_.is_made = true;
   put(head.bytes().data(), head.bytes().size());
   pad();
 }
 
-GgufWriter::~GgufWriter() {
-  if (is_finished_ || !stream_.is_open()) return;
-  stream_.close();
+GgufWriter::Temporary::~Temporary() {
   std::error_code ignored;
-  fs::remove(path_.string() + ".tmp", ignored);
+  if (is_made) fs::remove(name, ignored);
 }
 
 void GgufWriter::put(const void* data, std::size_t bytes) {
@@ -142,14 +140,13 @@ void GgufWriter::write(std::span<const float> values) {
 
 void GgufWriter::finish() {
   check(next_ == plan_.size(), "{}: {} of {} tensors were written", path_.string(), next_, plan_.size());
-  const fs::path temporary = path_.string() + ".tmp";
   stream_.close();
-  check(stream_.good(), "{}: cannot be written: is the disk full?", temporary.string());
-  sync_path(temporary);
+  check(stream_.good(), "{}: cannot be written: is the disk full?", temporary_.name.string());
+  sync_path(temporary_.name);
   std::error_code error;
-  fs::rename(temporary, path_, error);
-  check(!error, "{}: cannot be renamed to {}: {}", temporary.string(), path_.string(), error.message());
-  is_finished_ = true;
+  fs::rename(temporary_.name, path_, error);
+  check(!error, "{}: cannot be renamed to {}: {}", temporary_.name.string(), path_.string(), error.message());
+  temporary_.is_made = false;
   sync_path(path_.has_parent_path() ? path_.parent_path() : ".");
 }
 

@@ -35,8 +35,6 @@ class GgufWriter {
  public:
   /// Writes the head to `path`.tmp.
   GgufWriter(std::filesystem::path path, const GgufKeys& keys, std::vector<GgufPlan> plan);
-  /// Removes `path`.tmp unless the file was finished.
-  ~GgufWriter();
   GgufWriter(const GgufWriter&) = delete;
   GgufWriter& operator=(const GgufWriter&) = delete;
 
@@ -47,17 +45,26 @@ class GgufWriter {
   void finish();
 
  private:
+  /// `path`.tmp, which goes unless it was finished; also where the writer's own constructor throws.
+  struct Temporary {
+    explicit Temporary(const std::filesystem::path& path) : name(path.string() + ".tmp") {}
+    ~Temporary();
+    Temporary(const Temporary&) = delete;
+    Temporary& operator=(const Temporary&) = delete;
+    std::filesystem::path name;
+    bool is_made = false;
+  };
   void put(const void* data, std::size_t bytes);
   void pad();
 
   std::filesystem::path path_;
+  Temporary temporary_;
   std::vector<GgufPlan> plan_;
   std::size_t next_ = 0;      // tensor
   std::int64_t written_ = 0;  // of its values
   std::int64_t position_ = 0;
   std::vector<std::byte> stored_;
   std::ofstream stream_;
-  bool is_finished_ = false;
 };
 
 }  // namespace limbeck::data

@@ -121,6 +121,13 @@ TEST_F(GgufExportTest, AWidthThatTheHeadsDoNotDivideComesBack) {
   EXPECT_EQ(GgufModel(written(made, config, {})).model_config(), config);
 }
 
+TEST_F(GgufExportTest, NothingIsLeftWhereTheNameIsTaken) {
+  fs::create_directory(path());
+  const MadeModel made(config_of(false));
+  EXPECT_THAT(error_of([&] { export_gguf(made, config_of(false), path(), {}); }), HasSubstr("cannot be renamed"));
+  EXPECT_FALSE(fs::exists(path() + ".tmp"));
+}
+
 TEST_F(GgufExportTest, HoldsAFewRowsAtATime) {
   const MadeModel made(config_of(true));
   written(made, config_of(true), {.dtype = DType::F32, .tokenizer = nullptr, .values_at_once = 1});
