@@ -232,10 +232,11 @@ WordCounts count_words(const std::vector<std::string>& files, const Pretokenizer
   };
   work.work = [&](Job& job) {
     Counted counted{.words = {}, .is_last = !job.lines || job.lines->is_last};
+    const auto add = [&](const std::string& text) { of_file(*job.file, [&] { counter.add(text, counted.words); }); };
     if (job.lines)
-      for_each_text(*job.lines, field, *job.file, [&](const std::string& text) { counter.add(text, counted.words); });
+      for_each_text(*job.lines, field, *job.file, add);
     else
-      counter.add(read_document(*job.file, max_document_bytes), counted.words);
+      add(read_document(*job.file, max_document_bytes));
     return counted;
   };
   work.write = [&](Counted&& counted) {

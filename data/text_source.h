@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "core/error.h"
+
 namespace limbeck::data {
 
 enum class TextFormat : std::uint8_t { Auto, Plain, JsonLines };  // Auto: by the file's name
@@ -24,5 +26,15 @@ bool is_json_lines(const std::string& path, TextFormat format);
 /// The contents of a file, unpacked. Throws, naming the path, where it cannot be read, its packing is broken or it
 /// holds more than `max_bytes`.
 std::string read_document(const std::string& path, std::int64_t max_bytes = std::int64_t{1} << 30);
+
+/// f(), whose errors are told with the file in front that its text is of.
+template <class F>
+decltype(auto) of_file(const std::string& path, F&& f) {
+  try {
+    return f();
+  } catch (const core::Error& error) {
+    core::fail("{}: {}", path, error.what());
+  }
+}
 
 }  // namespace limbeck::data

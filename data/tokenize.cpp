@@ -92,7 +92,8 @@ Encoded encode(const Job& job, const Tokenizer& tokenizer, const JsonField& fiel
   Encoded result{.after = job.after, .input_bytes = job.input_bytes};
   const auto add = [&](const std::string& text) {
     if (text.empty()) return;
-    const std::vector<std::int32_t> ids = tokenizer.encode(text, false, &result.counts.encode);
+    const std::vector<std::int32_t> ids =
+        of_file(job.input->file.path, [&] { return tokenizer.encode(text, false, &result.counts.encode); });
     const std::size_t first = result.ids.size();
     if (const auto start = tokenizer.start_of_text_id()) result.ids.push_back(*start);
     result.ids.insert(result.ids.end(), ids.begin(), ids.end());

@@ -92,6 +92,11 @@ void make_files(const RunFolder& folder) {
   folder.write("t_type.idx", index);
   folder.write("t_pointer.bin", folder.read("tokens/good.bin").substr(0, 10));
 
+  ASSERT_EQ(folder.limbeck("tokenize text --train --vocab 260 --out grows").code, 0);
+  nlohmann::json grows = nlohmann::json::parse(folder.read("grows/tokenizer.json"));
+  grows["normalizer"] = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(1000, 'b')}};
+  folder.write("grows/tokenizer.json", grows.dump());
+  folder.write("grown.txt", std::string(1000, 'a'));
   folder.write("field.jsonl", "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
   folder.write("broken.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\n");
   folder.write("rubbish.txt.gz", "\x1f\x8b\x08 rubbish");
@@ -176,6 +181,7 @@ TEST(EndToEnd, EveryBadInputIsOneLineThatNamesThePlaceAndTheExpectation) {
            {"inspect t_type", 1, "t_type.idx", "expected"},
            {"inspect t_pointer", 1, "t_pointer", "expected"},
            {"train tiny.textproto --set data.text=[/no/such/folder] --out a", 1, "/no/such/folder", "expected"},
+           {"tokenize grown.txt --tokenizer grows --out tokens/x", 1, "grown.txt: ", "became more than"},
            {"train tiny.textproto --set data.text=field.jsonl --out a", 1, "field.jsonl:2: ", "expected a string"},
            {"train tiny.textproto --set data.text=broken.jsonl --out a", 1, "broken.jsonl:2: ", "expected"},
            {"train tiny.textproto --set data.text=rubbish.txt.gz --out a", 1, "rubbish.txt.gz", "unknown header flags"},
