@@ -50,9 +50,9 @@ Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
 core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
   const Batch& batch = pass.batch;
   const RouterTraining& training = pass.router;
-  const core::RandomStream noise(training.seed, training.step, name + ".jitter");
-  const Var seen =
-      training.jitter > 0 ? core::jitter(tape, x, rows_of_stream(pass, batch.global_index), training.jitter, noise) : x;
+  const Var seen = training.jitter > 0 ? core::jitter(tape, x, rows_of_stream(pass, batch.global_index),
+                                                      training.jitter, {training.seed, training.step, name + ".jitter"})
+                                       : x;
   const Var logits = whole_sequences(tape, pass, core::linear(tape, seen, as_var(*router)));
   const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, batch.global_index) : std::nullopt;
   core::Routing routing = core::route(tape, logits, config.experts_per_token, config.renormalise, config.weight_scale,

@@ -20,9 +20,10 @@ struct Permutation {
   Tensor source;                       // [N] int32: the assignment of a row
 };
 
-/// With drops, expert -1 stands for a dropped assignment, and the number of rows is read on the host. Throws at an
-/// expert that is not in [0, num_experts).
+/// Whether a selection may have dropped assignments: those of expert -1.
 enum class Drops : std::uint8_t { None, Some };
+
+/// With drops the number of rows is read on the host. Throws at an expert that is not in [0, num_experts).
 Permutation make_permutation(const Tensor& selection /*[T,K] int32*/, std::int64_t num_experts,
                              Drops drops = Drops::None);
 

@@ -2,27 +2,17 @@
 //
 //     build/release/bin/bench_gguf
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <functional>
 #include <vector>
 
 #include "data/gguf_blocks.h"
+#include "tests/bench/timing.h"
 
 namespace {
 
+using limbeck::bench::seconds;
 using limbeck::core::DType;
-
-double seconds(const std::function<void()>& f) {
-  double best = 1e9;
-  for (int i = 0; i < 10; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    f();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
-}
 
 }  // namespace
 

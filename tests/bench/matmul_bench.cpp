@@ -3,10 +3,8 @@
 //
 //     build/release/bin/bench_matmul [threads]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <vector>
 
 #include "core/ops/attention.h"
@@ -15,26 +13,14 @@
 #include "kernels/matmul.h"
 #include "kernels/peak.h"
 #include "optim/objectives.h"
+#include "tests/bench/timing.h"
 
 namespace {
 
 using namespace limbeck;
+using bench::seconds;
 using core::Tensor;
 using kernels::Transpose;
-
-double seconds(const std::function<void()>& f) {
-  f();
-  double best = 1e9;
-  double total = 0;
-  for (int i = 0; i < 5 || (total < 0.5 && i < 1000); ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    f();
-    const double t = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::min(best, t);
-    total += t;
-  }
-  return best;
-}
 
 Tensor filled(const core::MemoryPtr& memory, const core::Shape& shape) {
   Tensor t = Tensor::empty(memory, core::DType::F32, shape);

@@ -3,32 +3,18 @@
 //
 //     build/release/bin/bench_optimizer [threads]
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 
 #include "optim/newton_schulz.h"
 #include "optim/optimizer.h"
+#include "tests/bench/timing.h"
 
 namespace {
 
 using namespace limbeck;
+using bench::seconds;
 using core::Tensor;
-
-double seconds(const std::function<void()>& f) {
-  f();
-  double best = 1e9;
-  double total = 0;
-  for (int i = 0; i < 5 || (total < 1 && i < 1000); ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    f();
-    const double t = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::min(best, t);
-    total += t;
-  }
-  return best;
-}
 
 Tensor filled(const core::MemoryPtr& memory, const core::Shape& shape, float size) {
   Tensor t = Tensor::empty(memory, core::DType::F32, shape);

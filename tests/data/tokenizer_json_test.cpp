@@ -7,6 +7,7 @@
 
 #include "data/text_source.h"
 #include "data/unicode.h"
+#include "tests/support/golden_lines.h"
 #include "tests/support/teacher_file.h"
 #include "tests/support/temporary_folder.h"
 
@@ -16,23 +17,11 @@ namespace {
 using Ids = std::vector<std::int32_t>;
 using nlohmann::json;
 using testing::error_of;
-
-std::vector<json> golden_lines(const std::string& name) {
-  std::istringstream lines(read_document(testing::golden_path("tokenizer_json/" + name)));
-  std::vector<json> result;
-  for (std::string line; std::getline(lines, line);) result.push_back(json::parse(line));
-  return result;
-}
-
-std::string from_hex(const std::string& hex) {
-  std::string bytes;
-  for (std::size_t i = 0; i < hex.size(); i += 2)
-    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
-  return bytes;
-}
+using testing::from_hex;
+using testing::golden_lines;
 
 TEST(TokenizerJson, FamiliesAgreeWithTheOracle) {
-  const auto lines = golden_lines("families.jsonl.gz");
+  const auto lines = golden_lines("tokenizer_json/families.jsonl.gz");
   std::vector<std::string> texts;
   for (const auto& text : lines[0]["texts"]) texts.push_back(from_hex(text));
   EXPECT_EQ(lines.size(), 11U);

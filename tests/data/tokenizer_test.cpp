@@ -7,9 +7,9 @@
 #include <thread>
 
 #include "data/pretokenizer.h"
-#include "data/text_source.h"
 #include "data/tokenizer_bpe.h"
 #include "data/unicode.h"
+#include "tests/support/golden_lines.h"
 #include "tests/support/teacher_file.h"
 #include "tests/support/temporary_folder.h"
 
@@ -19,20 +19,8 @@ namespace {
 using Ids = std::vector<std::int32_t>;
 using nlohmann::json;
 using testing::error_of;
-
-std::vector<json> golden_lines(const std::string& name) {
-  std::istringstream lines(read_document(testing::golden_path("tokenizer/" + name)));
-  std::vector<json> result;
-  for (std::string line; std::getline(lines, line);) result.push_back(json::parse(line));
-  return result;
-}
-
-std::string from_hex(const std::string& hex) {
-  std::string bytes;
-  for (std::size_t i = 0; i < hex.size(); i += 2)
-    bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
-  return bytes;
-}
+using testing::from_hex;
+using testing::golden_lines;
 
 /// GPT-2-like, small: all bytes but 0x04, a few merges, one special and one user token.
 BpeDescription small_description() {
@@ -62,7 +50,7 @@ std::vector<std::string> names(const Tokenizer& tokenizer, const Ids& ids) {
 
 TEST(Unicode, RepairsAsPythonDoes) {
   int changed = 0;
-  for (const auto& line : golden_lines("repair.jsonl.gz")) {
+  for (const auto& line : golden_lines("tokenizer/repair.jsonl.gz")) {
     const std::string bytes = from_hex(line["bytes"]);
     const Repaired repaired = repair_utf8(bytes);
     ASSERT_EQ(repaired.utf8, from_hex(line["repaired"])) << line;
@@ -86,7 +74,7 @@ TEST(PretokenizerTest, CutsAsTheOracleDoes) {
   std::unique_ptr<Pretokenizer> pretokenizer;
   Pretokenizer::Scratch scratch;
   int kinds = 0;
-  for (const auto& line : golden_lines("words.jsonl.gz")) {
+  for (const auto& line : golden_lines("tokenizer/words.jsonl.gz")) {
     if (line["pre"] != pre) {
       pre = line["pre"];
       pretokenizer = std::make_unique<Pretokenizer>(pretokenizer_rules(pre, "test").stages, "test");
@@ -235,7 +223,7 @@ class Teacher : public ::testing::Test {
 };
 
 TEST_F(Teacher, AgreesWithTheOracleOnHardStrings) {
-  const auto lines = golden_lines("strings.jsonl.gz");
+  const auto lines = golden_lines("tokenizer/strings.jsonl.gz");
   EXPECT_GE(lines.size(), 1000U);
   const auto copy = tokenizer_from_json(tokenizer_->to_json(), "copy");
   std::int64_t num_dropped = 0;
@@ -265,7 +253,7 @@ TEST_F(Teacher, EndsDocumentsWithEndOfText) {
 }
 
 TEST_F(Teacher, ThreadsMayShareIt) {
-  const auto lines = golden_lines("strings.jsonl.gz");
+  const auto lines = golden_lines("tokenizer/strings.jsonl.gz");
   std::vector<std::jthread> threads;
   std::array<int, 4> wrong{};
   for (int t = 0; t < 4; ++t)

@@ -46,8 +46,10 @@ TEST(EndToEnd, EveryExampleRuns) {
   EXPECT_THAT(generated.output, HasSubstr("the still"));
   const Outcome converted = folder.limbeck("convert runs/own_text own.gguf");
   EXPECT_EQ(converted.code, 0) << converted.output;
-  EXPECT_EQ(folder.limbeck("generate own.gguf --prompt 'the still' --max-tokens 4 --temperature 0").output,
-            folder.limbeck("generate runs/own_text --prompt 'the still' --max-tokens 4 --temperature 0").output);
+  const std::string greedy = " --prompt 'the still' --max-tokens 4 --temperature 0";
+  const Outcome from_gguf = folder.limbeck("generate own.gguf" + greedy);
+  EXPECT_EQ(from_gguf.code, 0) << from_gguf.output;
+  EXPECT_EQ(from_gguf.output, folder.limbeck("generate runs/own_text" + greedy).output);
   EXPECT_THAT(left, ::testing::IsEmpty()) << "examples that no line above runs";
 }
 
