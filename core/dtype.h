@@ -15,7 +15,7 @@ namespace limbeck::core {
 
 using kernels::bf16;
 
-// From Q4_1 on ggml's block formats, which data/gguf_blocks.h expands.
+// From Q4_1 on ggml's block formats, which data/models/gguf_blocks.h expands.
 enum class DType : std::uint8_t {
   F32,
   F64,

@@ -40,7 +40,7 @@ struct AxisPlacement {
   std::int64_t length = 0;
 };
 
-/// How a parameter may be cut; the mesh decides into how many parts (parallel/mesh.h, place).
+/// How a parameter may be cut; the mesh decides into how many parts (parallel/axes/mesh.h, place).
 struct Cut {
   int dimension = -1;     // cut by tensor parallelism; -1: the parameter is whole on every rank
   std::int64_t unit = 1;  // in pieces of so many, such as the rows of a group of heads, which stay together

@@ -12,8 +12,8 @@
 #include <variant>
 #include <vector>
 
+#include "core/device/memory.h"
 #include "core/dtype.h"
-#include "core/memory.h"
 #include "core/shape.h"
 
 namespace limbeck::core {

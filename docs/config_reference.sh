@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints docs/config.md: every field of a config, from the comments of launch/config.proto. A test compares the two.
+# Prints docs/config.md: every field of a config, from the comments of launch/config/config.proto. A test compares the two.
 #
 #     docs/config_reference.sh > docs/config.md
 set -euo pipefail
@@ -92,7 +92,7 @@ depth > 0 {
 END {
   print "# Configuration\n"
   print "Every field of a CONFIG.textproto, which `limbeck train`, `distill` and `eval` take; made by `docs/config_reference.sh` from"
-  print "`launch/config.proto`. `--set section.field=value` overrides one on the command line. A run directory keeps the config as"
+  print "`launch/config/config.proto`. `--set section.field=value` overrides one on the command line. A run directory keeps the config as"
   print "resolved in `config.textproto`. Unknown fields are refused with their line and column."
   n = split(fields["Config"], sections, " ")
   for (i = 1; i <= n; i++) {
@@ -101,4 +101,4 @@ END {
     print_message(of, sections[i])
   }
 }
-' launch/config.proto
+' launch/config/config.proto

@@ -12,11 +12,11 @@
 #include <thread>
 
 #include "core/error.h"
-#include "launch/command_line.h"
-#include "launch/commands.h"
-#include "launch/log.h"
-#include "launch/stop_flag.h"
-#include "parallel/world.h"
+#include "launch/commands/command_line.h"
+#include "launch/commands/commands.h"
+#include "launch/console/log.h"
+#include "launch/run/stop_flag.h"
+#include "parallel/comm/world.h"
 
 namespace {
 

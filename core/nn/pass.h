@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "core/communicators.h"
 #include "core/nn/batch.h"
-#include "core/nn/communicators.h"
 #include "core/nn/model_config.h"
 #include "core/nn/routing_log.h"
 #include "core/tape.h"

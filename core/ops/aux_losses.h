@@ -7,7 +7,7 @@
 // balance loss, coefficient / (global tokens * MoE layers) for the z-loss. Gradients are sums over ranks.
 #pragma once
 
-#include "core/nn/communicators.h"
+#include "core/communicators.h"
 #include "core/tape.h"
 
 namespace limbeck::core {

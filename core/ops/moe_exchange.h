@@ -10,7 +10,7 @@
 // rows. The communicator outlives the tape.
 #pragma once
 
-#include "core/nn/communicators.h"
+#include "core/communicators.h"
 #include "core/tape.h"
 
 namespace limbeck::core {

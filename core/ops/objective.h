@@ -9,7 +9,7 @@
 
 #include <vector>
 
-#include "core/nn/communicators.h"
+#include "core/communicators.h"
 #include "core/tensor.h"
 
 namespace limbeck::core {

@@ -17,7 +17,7 @@
 // were given. The communicator outlives the tape.
 #pragma once
 
-#include "core/nn/communicators.h"
+#include "core/communicators.h"
 #include "core/tape.h"
 
 namespace limbeck::core {

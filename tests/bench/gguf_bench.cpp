@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "data/gguf_blocks.h"
+#include "data/models/gguf_blocks.h"
 #include "tests/bench/timing.h"
 
 namespace {

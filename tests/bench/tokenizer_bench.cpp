@@ -18,8 +18,8 @@
 #include <string>
 #include <vector>
 
-#include "data/text_source.h"
-#include "launch/model_source.h"
+#include "data/text/text_source.h"
+#include "launch/run/model_source.h"
 
 namespace {
 

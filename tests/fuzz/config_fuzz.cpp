@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "launch/config.h"
+#include "launch/config/config.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace limbeck;

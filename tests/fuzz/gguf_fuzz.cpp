@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "core/error.h"
-#include "data/gguf_model.h"
-#include "data/tokenizer.h"
+#include "data/models/gguf_model.h"
+#include "data/tokenizers/tokenizer.h"
 #include "tests/fuzz/input_file.h"
 
 namespace {

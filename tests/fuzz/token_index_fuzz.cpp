@@ -3,7 +3,7 @@
 #include <string>
 
 #include "core/error.h"
-#include "data/token_file.h"
+#include "data/text/token_file.h"
 #include "tests/support/temporary_folder.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -2,7 +2,7 @@
 #include <string>
 
 #include "core/error.h"
-#include "data/tokenizer_json.h"
+#include "data/tokenizers/tokenizer_json.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace limbeck;

@@ -2,7 +2,7 @@
 
 #include <cstdio>
 
-#include "parallel/mpi_world.h"
+#include "parallel/mpi/mpi_world.h"
 #include "tests/mpi_main/mpi_test.h"
 
 std::shared_ptr<limbeck::parallel::WorldComm>& limbeck::testing::the_world() {

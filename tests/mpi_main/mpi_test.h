@@ -6,7 +6,7 @@
 
 #include <memory>
 
-#include "parallel/world.h"
+#include "parallel/comm/world.h"
 
 namespace limbeck::testing {
 

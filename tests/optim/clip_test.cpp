@@ -6,7 +6,7 @@
 #include <limits>
 #include <thread>
 
-#include "parallel/thread_world.h"
+#include "parallel/threads/thread_world.h"
 #include "tests/optim/parameters.h"
 
 namespace limbeck::optim {

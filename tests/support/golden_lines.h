@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "data/text_source.h"
+#include "data/text/text_source.h"
 #include "tests/support/teacher_file.h"
 
 namespace limbeck::testing {

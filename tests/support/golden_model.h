@@ -10,8 +10,8 @@
 #include <string>
 
 #include "core/nn/transformer.h"
-#include "data/hdf5_file.h"
-#include "data/loader.h"
+#include "data/files/hdf5_file.h"
+#include "data/text/loader.h"
 
 namespace limbeck::testing {
 

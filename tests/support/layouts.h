@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "launch/step.h"
+#include "launch/run/step.h"
 #include "optim/clip.h"
 #include "optim/objectives.h"
-#include "parallel/thread_world.h"
+#include "parallel/threads/thread_world.h"
 #include "tests/support/golden_model.h"
 
 namespace limbeck::testing {

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "parallel/thread_world.h"
+#include "parallel/threads/thread_world.h"
 
 namespace limbeck::testing {
 

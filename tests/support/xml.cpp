@@ -3,7 +3,7 @@
 #include <cctype>
 
 #include "core/error.h"
-#include "data/unicode.h"
+#include "data/tokenizers/unicode.h"
 
 namespace limbeck::testing {
 namespace {

@@ -1,4 +1,4 @@
-"""Golden values of tests/launch/optimizers_test.cpp: ten steps of each optimizer on the tiny models of ../models, whose weights and
+"""Golden values of tests/launch/run/optimizers_test.cpp: ten steps of each optimizer on the tiny models of ../models, whose weights and
 batches these files hold. The model is computed in float64 (reference_model.py).
 
     python make_steps.py        # writes steps.json beside this file

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tiny.safetensors with Python's safetensors, for tests/data/safetensors_test.cpp.
+"""Writes tiny.safetensors with Python's safetensors, for tests/data/models/safetensors_test.cpp.
 
 Made with safetensors 0.8.0 and torch 2.15.0:  python3 make_golden.py
 With a file as argument it prints that file as Python reads it, to look at what Limbeck wrote:  python3 make_golden.py FILE

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes mixtral/, a tiny model as transformers saves it, for tests/data/hugging_face_test.cpp.
+"""Writes mixtral/, a tiny model as transformers saves it, for tests/data/models/hugging_face_test.cpp.
 
 Every matrix holds expert + row/64 + column/4096, counted in the model (gate rows, then up rows, in one fused matrix).
 Made with transformers 5.23, torch 2.15, safetensors 0.8.0:  python3 make_mixtral.py

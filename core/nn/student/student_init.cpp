@@ -1,0 +1,176 @@
+#include "core/nn/student/student_init.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/random.h"
+
+namespace limbeck::nn {
+namespace {
+
+using core::fail_usage;
+using core::Shape;
+using core::StateEntry;
+
+std::string layer_prefix(std::int64_t layer) { return fmt::format("layers.{}.", layer); }
+
+void multiply(core::Tensor& tensor, double factor) {
+  core::dispatch_float("upcycle", tensor.dtype(), [&]<class T>() {
+    T* values = tensor.mutable_data<T>();
+    for (std::int64_t i = 0; i < tensor.numel(); ++i) values[i] = static_cast<T>(values[i] * factor);
+  });
+}
+
+void check_layers(const std::vector<std::int64_t>& layers, std::int64_t num_layers) {
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    if (layers[i] < 0 || layers[i] >= num_layers || (i > 0 && layers[i] <= layers[i - 1]))
+      fail_usage("student: layer {} at place {}, expected ascending layers below {}", layers[i], i, num_layers);
+}
+
+}  // namespace
+
+std::vector<std::int64_t> layers_of_greatest_influence(std::span<const double> influence, std::int64_t keep) {
+  const auto n = static_cast<std::int64_t>(influence.size());
+  if (keep < 1 || keep > n) fail_usage("student: {} layers of a teacher that has {}", keep, n);
+  std::vector<std::int64_t> order(influence.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) {
+    return influence[static_cast<std::size_t>(a)] > influence[static_cast<std::size_t>(b)];
+  });
+  order.resize(static_cast<std::size_t>(keep));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+std::vector<std::int64_t> evenly_spaced_layers(std::int64_t num_layers, std::int64_t keep) {
+  if (keep < 1 || keep > num_layers) fail_usage("student: {} layers of a teacher that has {}", keep, num_layers);
+  std::vector<std::int64_t> layers;
+  for (std::int64_t i = 0; i < keep; ++i)
+    layers.push_back(
+        keep == 1 ? 0 : std::llround(static_cast<double>(i * (num_layers - 1)) / static_cast<double>(keep - 1)));
+  return layers;
+}
+
+ModelConfig skip_layers(const ModelConfig& config, const std::vector<std::int64_t>& layers) {
+  check_layers(layers, config.num_layers);
+  ModelConfig kept = config;
+  kept.num_layers = static_cast<std::int64_t>(layers.size());
+  kept.moe.dense_layers.clear();
+  if (config.moe.num_experts == 0) return kept;
+  for (std::int64_t i = 0; i < kept.num_layers; ++i)
+    if (!config.is_moe_layer(layers[static_cast<std::size_t>(i)])) kept.moe.dense_layers.push_back(i);
+  if (static_cast<std::int64_t>(kept.moe.dense_layers.size()) == kept.num_layers) kept.moe = {};
+  return kept;
+}
+
+LayerSkip::LayerSkip(const core::StateReader& source, std::int64_t num_layers, std::vector<std::int64_t> layers)
+    : source_(source) {
+  check_layers(layers, num_layers);
+  for (const auto& [name, info] : source.tensors()) {
+    if (!name.starts_with("layers.")) {
+      origin_[name] = name;
+      tensors_[name] = info;
+      continue;
+    }
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const std::string theirs = layer_prefix(layers[i]);
+      if (!name.starts_with(theirs)) continue;
+      const std::string ours = layer_prefix(static_cast<std::int64_t>(i)) + name.substr(theirs.size());
+      origin_[ours] = name;
+      tensors_[ours] = info;
+    }
+  }
+}
+
+void LayerSkip::read(const std::string& name, StateEntry& entry) const {
+  core::check_entry(*this, name, entry);
+  source_.read(origin_.at(name), entry);
+}
+
+Upcycled::Upcycled(const core::StateReader& source, const ModelConfig& dense, UpcycleShape shape, bool renormalise,
+                   std::uint64_t seed)
+    : source_(source), dense_(dense), shape_(shape), renormalise_(renormalise), seed_(seed) {
+  if (dense.moe.num_experts > 0) fail_usage("upcycle: {} has experts already, expected a dense model", source.source());
+  if (shape.slices < 1 || dense.mlp_width % shape.slices != 0)
+    fail_usage("upcycle: {} slices, expected a divisor of the feed-forward width {}", shape.slices, dense.mlp_width);
+  if (shape.experts < shape.slices || shape.experts % shape.slices != 0)
+    fail_usage("upcycle: {} experts, expected a multiple of {} slices", shape.experts, shape.slices);
+  exact_ = renormalise && shape.experts_per_token % shape.slices == 0;
+  const ModelConfig config = model_config();
+  validate(config, "upcycle");
+  for (const auto& [name, info] : source.tensors())
+    if (name.find(".mlp.") == std::string::npos) tensors_[name] = info;
+  const MoeConfig& moe = config.moe;
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
+    const std::string prefix = layer_prefix(layer) + "moe.";
+    tensors_[prefix + "router.weight"] = {{moe.num_experts, config.width}, core::DType::F32};
+    tensors_[prefix + "experts.gate"] = {{moe.num_experts, moe.expert_width, config.width}, core::DType::F32};
+    tensors_[prefix + "experts.up"] = {{moe.num_experts, moe.expert_width, config.width}, core::DType::F32};
+    tensors_[prefix + "experts.down"] = {{moe.num_experts, config.width, moe.expert_width}, core::DType::F32};
+  }
+}
+
+ModelConfig Upcycled::model_config() const {
+  ModelConfig config = dense_;
+  config.moe.num_experts = shape_.experts;
+  config.moe.experts_per_token = shape_.experts_per_token;
+  config.moe.expert_width = dense_.mlp_width / shape_.slices;
+  config.moe.renormalise = renormalise_;
+  return config;
+}
+
+void Upcycled::read(const std::string& name, StateEntry& entry) const {
+  const auto moe = name.find("moe.");
+  if (!name.starts_with("layers.") || moe == std::string::npos) return source_.read(name, entry);
+  const std::string dense_prefix = name.substr(0, moe) + "mlp.";
+  const std::string part = name.substr(moe);
+  if (part == "moe.router.weight") return read_router(name, entry);
+  if (part == "moe.experts.gate") return read_experts(name, dense_prefix + "gate.weight", Matrix::Gate, entry);
+  if (part == "moe.experts.up") return read_experts(name, dense_prefix + "up.weight", Matrix::Up, entry);
+  if (part == "moe.experts.down") return read_experts(name, dense_prefix + "down.weight", Matrix::Down, entry);
+  source_.read(name, entry);
+}
+
+void Upcycled::read_experts(const std::string& name, const std::string& dense_name, Matrix matrix,
+                            StateEntry& entry) const {
+  core::check_entry(*this, name, entry);
+  const std::int64_t width = dense_.mlp_width / shape_.slices;
+  const std::int64_t copies = shape_.experts / shape_.slices;
+  const bool is_down = matrix == Matrix::Down;
+  const Shape dense_shape = is_down ? Shape{dense_.width, dense_.mlp_width} : Shape{dense_.mlp_width, dense_.width};
+  const Shape& box = entry.tensor.shape();
+  for (std::int64_t i = 0; i < box[0]; ++i) {
+    const std::int64_t slice = (entry.offset[0] + i) / copies;
+    StateEntry part{dense_shape, {entry.offset[1], entry.offset[2]}, entry.tensor.rows(i, 1).reshape({box[1], box[2]})};
+    part.offset[is_down ? 1 : 0] += slice * width;  // the inner dimension of the feed-forward
+    source_.read(dense_name, part);
+  }
+  const auto slices = static_cast<double>(shape_.slices);
+  if (exact_) {
+    if (is_down) multiply(entry.tensor, slices);
+    return;
+  }
+  const double a = renormalise_
+                       ? slices
+                       : slices * static_cast<double>(shape_.experts) / static_cast<double>(shape_.experts_per_token);
+  multiply(entry.tensor, std::cbrt(a));
+}
+
+void Upcycled::read_router(const std::string& name, StateEntry& entry) const {
+  core::check_entry(*this, name, entry);
+  const std::int64_t copies = shape_.experts / shape_.slices;
+  const core::RandomStream random(seed_, 0, name);
+  const Shape& box = entry.tensor.shape();
+  core::dispatch_float("upcycle", entry.tensor.dtype(), [&]<class T>() {
+    T* values = entry.tensor.mutable_data<T>();
+    for (std::int64_t i = 0; i < box[0]; ++i)
+      for (std::int64_t j = 0; j < box[1]; ++j) {
+        const std::int64_t copy = (entry.offset[0] + i) % copies;
+        const auto index = static_cast<std::uint64_t>(copy * dense_.width + entry.offset[1] + j);
+        values[i * box[1] + j] = static_cast<T>(shape_.router_deviation * random.normal(index));
+      }
+  });
+}
+
+}  // namespace limbeck::nn

@@ -1,0 +1,118 @@
+#include "data/checkpoints/checkpoint.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "data/checkpoints/checkpoint_paths.h"
+
+namespace limbeck::data {
+
+using core::check;
+using core::DType;
+using core::Shape;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// N of "step_N"; nothing for any other name, "step_N.tmp" among them.
+std::optional<std::int64_t> step_of(const fs::path& folder) {
+  const std::string name = folder.filename().string();
+  if (!name.starts_with("step_")) return std::nullopt;
+  std::int64_t step = 0;
+  const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
+  if (error != std::errc() || end != name.data() + name.size() || step < 0) return std::nullopt;
+  return step;
+}
+
+Manifest checked_manifest(const fs::path& folder) {
+  Manifest manifest = read_manifest(folder);
+  const auto step = step_of(folder);
+  check(!step || *step == manifest.step, "{}: its manifest is of step {}", folder.string(), manifest.step);
+  check(std::any_of(manifest.files.begin(), manifest.files.end(), [](const auto& f) { return f.name == index_name; }),
+        "{}: its manifest lists no {}", folder.string(), index_name);
+  return manifest;
+}
+
+Manifest verified_manifest(const fs::path& folder, Checkpoint::Verify verify) {
+  if (verify == Checkpoint::Verify::Hashes) {
+    const auto problem = find_damage(folder);
+    check(!problem, "{}", problem.value_or(""));
+  }
+  Manifest manifest = checked_manifest(folder);
+  for (const auto& file : manifest.files) {
+    const auto problem = check_file(folder, file, false);
+    check(!problem, "{}", problem.value_or(""));
+  }
+  return manifest;
+}
+
+}  // namespace
+
+std::vector<fs::path> list_checkpoints(const fs::path& checkpoints) {
+  std::vector<std::pair<std::int64_t, fs::path>> found;
+  if (fs::is_directory(checkpoints))
+    for (const auto& item : fs::directory_iterator(checkpoints))
+      if (const auto step = step_of(item.path()); step && item.is_directory()) found.emplace_back(*step, item.path());
+  std::sort(found.rbegin(), found.rend());
+  std::vector<fs::path> folders;
+  for (auto& [step, folder] : found) folders.push_back(std::move(folder));
+  return folders;
+}
+
+std::optional<std::string> find_damage(const fs::path& folder, int part, int parts) {
+  check(parts > 0 && part >= 0 && part < parts, "{}: part {} of {}", folder.string(), part, parts);
+  try {
+    const Manifest manifest = checked_manifest(folder);
+    for (const auto& file : manifest.files)  // sizes first: they cost nothing
+      if (auto problem = check_file(folder, file, false)) return problem;
+    for (std::size_t i = static_cast<std::size_t>(part); i < manifest.files.size();
+         i += static_cast<std::size_t>(parts))
+      if (auto problem = check_file(folder, manifest.files[i], true)) return problem;
+    return std::nullopt;
+  } catch (const core::Error& error) {
+    return error.what();
+  }
+}
+
+std::optional<fs::path> newest_good_checkpoint(const fs::path& checkpoints,
+                                               const std::function<void(const std::string&)>& on_bad) {
+  for (const auto& folder : list_checkpoints(checkpoints)) {
+    const auto problem = find_damage(folder);
+    if (!problem) return folder;
+    on_bad(*problem);
+  }
+  return std::nullopt;
+}
+
+Checkpoint::Checkpoint(fs::path folder, Verify verify)
+    : folder_(std::move(folder)),
+      manifest_(verified_manifest(folder_, verify)),
+      index_(Hdf5File::open(folder_ / index_name)) {
+  for (const auto& path : index_.datasets()) {
+    core::StateInfo info = index_.dataset_info(path);
+    const auto name = index_.attribute<std::string>(path, "name");
+    const Shape global(index_.attribute<std::vector<std::int64_t>>(path, "global_shape"));
+    check(checkpoint_path(name) == path && stored_shape(global) == info.shape,
+          "{}: {} has shape {}, but its attributes say {} {}", index_.file().string(), path, info.shape, name, global);
+    info.shape = global;
+    tensors_[name] = info;
+  }
+}
+
+void Checkpoint::read(const std::string& name, core::StateEntry& entry) const {
+  const core::StateInfo& info = core::check_entry(*this, name, entry);
+  const DType wanted = entry.tensor.dtype();
+  check((info.dtype == DType::I64) == (wanted == DType::I64), "{}: {} is {}, which is not read as {}", source(), name,
+        info.dtype, wanted);
+  if (entry.tensor.numel() == 0) return;
+  // In the dtype it has, then converted here: HDF5 rounds ties to bfloat16 up, where a model's own bfloat16 goes to
+  // even.
+  core::Tensor stored = info.dtype == wanted
+                            ? entry.tensor
+                            : core::Tensor::empty(entry.tensor.memory(), info.dtype, entry.tensor.shape());
+  index_.read(checkpoint_path(name), info.dtype, stored.mutable_raw(), stored_offset(entry.offset),
+              stored_shape(stored.shape()));
+  if (info.dtype != wanted) entry.tensor.copy_from(stored.to(wanted));
+}
+
+}  // namespace limbeck::data

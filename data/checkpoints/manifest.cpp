@@ -1,0 +1,147 @@
+#include "data/checkpoints/manifest.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/files/atomic_file.h"
+#include "data/files/json_text.h"
+
+namespace limbeck::data {
+
+using core::check;
+using core::fail;
+using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* manifest_name = "manifest.json";
+constexpr std::uintmax_t max_manifest_bytes = std::uintmax_t{1} << 30U;
+// The file starts with this, then 16 hexadecimal digits.
+constexpr std::string_view opening = "{\n \"manifest_hash\": \"";
+
+std::string hex(std::uint64_t value) { return fmt::format("{:016x}", value); }
+
+std::uint64_t from_hex(const std::string& text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+  check(error == std::errc() && end == text.data() + text.size() && text.size() == 16,
+        "hash is \"{}\", expected 16 hexadecimal digits", text);
+  return value;
+}
+
+/// Checks the manifest's own hash, in place of which zeros are hashed.
+void check_own_hash(std::string text) {
+  check(text.size() > opening.size() + 16 && text.starts_with(opening), "does not start as a manifest does");
+  const std::string stored = text.substr(opening.size(), 16);
+  text.replace(opening.size(), 16, 16, '0');
+  const std::string actual = hex(XXH3_64bits(text.data(), text.size()));
+  check(stored == actual, "is corrupt: its hash is {}, expected {}", actual, stored);
+}
+
+ManifestFile file_from(const Json& json) {
+  ManifestFile file{json.at("name").get<std::string>(), json.at("size").get<std::int64_t>(),
+                    from_hex(json.at("xxh3").get<std::string>())};
+  check(!file.name.empty() && file.name.find('/') == std::string::npos && file.name[0] != '.' && file.size >= 0,
+        "lists a file \"{}\" of {} bytes, expected a name without a folder", file.name, file.size);
+  return file;
+}
+
+}  // namespace
+
+std::uint64_t hash_file(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  check(fd >= 0, "{}: cannot be opened: {}", path.string(), std::strerror(errno));
+  ::posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
+  XXH3_64bits_reset(state.get());
+  std::vector<char> buffer(1U << 20U);  // stays in a core's cache between the copy and the hash
+  ssize_t n = 0;
+  int reason = 0;
+  while ((n = ::read(fd, buffer.data(), buffer.size())) != 0) {
+    if (n > 0)
+      XXH3_64bits_update(state.get(), buffer.data(), static_cast<std::size_t>(n));
+    else if (errno != EINTR) {
+      reason = errno;
+      break;
+    }
+  }
+  ::close(fd);
+  check(reason == 0, "{}: cannot be read: {}", path.string(), std::strerror(reason));
+  return XXH3_64bits_digest(state.get());
+}
+
+ManifestFile describe_file(const fs::path& folder, const std::string& name) {
+  return {name, static_cast<std::int64_t>(fs::file_size(folder / name)), hash_file(folder / name)};
+}
+
+void write_manifest(const fs::path& folder, const Manifest& manifest) {
+  Json files = Json::array();
+  for (const auto& file : manifest.files)
+    files.push_back({{"name", file.name}, {"size", file.size}, {"xxh3", hex(file.hash)}});
+  const Json json = {{"manifest_hash", hex(0)},
+                     {"limbeck_checkpoint", manifest.version},
+                     {"step", manifest.step},
+                     {"files", std::move(files)},
+                     {"extra", manifest.extra}};
+  std::string text;
+  try {
+    text = json.dump(1) + "\n";
+  } catch (const Json::exception& error) {
+    fail("{}: the extra text cannot be written: {}", (folder / manifest_name).string(), error.what());
+  }
+  text.replace(opening.size(), 16, hex(XXH3_64bits(text.data(), text.size())));
+  write_file_atomically(folder / manifest_name, text);
+}
+
+Manifest read_manifest(const fs::path& folder) {
+  const fs::path path = folder / manifest_name;
+  const std::string text = read_text_file(path, max_manifest_bytes);
+  try {
+    const auto json = parse_json<Json>(text, "is no manifest");
+    Manifest manifest;
+    // The version comes before the hash: a later version may place its hash elsewhere.
+    manifest.version = json.at("limbeck_checkpoint").get<int>();
+    check(manifest.version >= 1 && manifest.version <= Manifest::current_version,
+          "format version is {}, this build reads versions up to {}", manifest.version, Manifest::current_version);
+    check_own_hash(text);
+    manifest.step = json.at("step").get<std::int64_t>();
+    check(manifest.step >= 0, "step is {}, expected 0 or more", manifest.step);
+    for (const auto& file : json.at("files")) manifest.files.push_back(file_from(file));
+    manifest.extra = json.at("extra").get<std::string>();
+    return manifest;
+  } catch (const Json::exception& error) {
+    fail("{}: is no manifest, expected what a checkpoint's save writes: {}", path.string(), error.what());
+  } catch (const core::Error& error) {
+    fail("{}: {}", path.string(), error.what());
+  }
+}
+
+std::optional<std::string> check_file(const fs::path& folder, const ManifestFile& file, bool with_hash) {
+  const fs::path path = folder / file.name;
+  std::error_code error;
+  if (!fs::is_regular_file(path, error)) return fmt::format("{}: is missing", path.string());
+  const auto size = static_cast<std::int64_t>(fs::file_size(path, error));
+  if (error) return fmt::format("{}: {}", path.string(), error.message());
+  if (size != file.size)
+    return fmt::format("{}: {}: has {} bytes, expected {}", path.string(),
+                       size < file.size ? "is truncated" : "is too long", size, file.size);
+  if (!with_hash) return std::nullopt;
+  try {
+    const std::uint64_t hash = hash_file(path);
+    if (hash != file.hash)
+      return fmt::format("{}: is corrupt: its hash is {}, expected {}", path.string(), hex(hash), hex(file.hash));
+  } catch (const core::Error& unreadable) {
+    return unreadable.what();
+  }
+  return std::nullopt;
+}
+
+}  // namespace limbeck::data

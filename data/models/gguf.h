@@ -1,0 +1,80 @@
+// A GGUF file (versions 2 and 3, little-endian), mapped: its typed metadata and its tensors. A model split in parts
+// (NAME-00001-of-00003.gguf) is opened by any of them. Every size, count and offset is checked against the files when
+// they are opened. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+//
+//     GgufFile file("SmolLM2-135M-Instruct.Q4_1.gguf");
+//     std::int64_t layers = file.integer("llama.block_count");
+//     std::vector<std::string> tokens = file.strings("tokenizer.ggml.tokens");
+//     file.read(file.tensors().at("token_embd.weight"), /*first=*/0, /*count=*/576, row.data());
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/shape.h"
+#include "data/files/mapped_file.h"
+
+namespace limbeck::data {
+
+struct GgufTensor {
+  core::Shape shape;  // outermost first: the reverse of the file's order
+  core::DType dtype = core::DType::F32;
+  std::int64_t offset = 0;  // of the first byte, from the start of its file
+  std::int64_t bytes = 0;
+  std::size_t part = 0;  // which of the files
+};
+
+/// A metadata value. All integers are widened to int64, all floats to double.
+using GgufValue = std::variant<bool, std::int64_t, double, std::string, std::vector<bool>, std::vector<std::int64_t>,
+                               std::vector<double>, std::vector<std::string>>;
+
+struct GgufHead;
+
+class GgufFile {
+ public:
+  /// Throws unless the file is a whole GGUF file whose tensors are all of formats that dequantize() takes and lie
+  /// inside it without overlapping; messages name the file and the byte, key or tensor. If it is a part of a model, the
+  /// other parts lie beside it and agree.
+  explicit GgufFile(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  std::size_t num_parts() const { return files_.size(); }
+  const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
+  const std::map<std::string, GgufTensor>& tensors() const { return tensors_; }
+
+  bool has(const std::string& key) const { return metadata_.contains(key); }
+  // Each throws, naming file and key, where the key is missing or of another type. number() takes integers too.
+  bool boolean(const std::string& key) const;
+  std::int64_t integer(const std::string& key) const;
+  double number(const std::string& key) const;
+  const std::string& text(const std::string& key) const;
+  const std::vector<std::int64_t>& integers(const std::string& key) const;
+  const std::vector<double>& numbers(const std::string& key) const;
+  const std::vector<std::string>& strings(const std::string& key) const;
+
+  std::int64_t integer_or(const std::string& key, std::int64_t otherwise) const {
+    return has(key) ? integer(key) : otherwise;
+  }
+
+  /// Elements [first, first + count) of the tensor, counted row by row, as float32. Throws where the range leaves the
+  /// tensor.
+  void read(const GgufTensor& tensor, std::int64_t first, std::int64_t count, float* out) const;
+
+ private:
+  template <class T>
+  const T& value(const std::string& key, const char* expected) const;
+
+  void add_part(std::unique_ptr<MappedFile> file, GgufHead head);
+
+  std::string path_;
+  std::vector<std::unique_ptr<MappedFile>> files_;
+  std::map<std::string, GgufValue> metadata_;
+  std::map<std::string, GgufTensor> tensors_;
+};
+
+}  // namespace limbeck::data

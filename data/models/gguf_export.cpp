@@ -1,0 +1,133 @@
+#include "data/models/gguf_export.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "data/models/gguf_names.h"
+#include "data/models/gguf_write.h"
+#include "data/models/llama_shape.h"
+
+namespace limbeck::data {
+
+using core::check;
+using core::DType;
+using core::Shape;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// general.file_type: llama_ftype of llama.h.
+std::uint32_t file_type(DType dtype) {
+  switch (dtype) {
+    case DType::F32:
+      return 0;
+    case DType::F16:
+      return 1;
+    case DType::Q8_0:
+      return 7;
+    case DType::BF16:
+      return 32;
+    default:
+      core::fail("GGUF export: dtype is {}, expected float32, float16, bfloat16 or Q8_0", dtype);
+  }
+}
+
+GgufKeys keys_of(const nn::ModelConfig& config, const fs::path& path, const GgufExport& options) {
+  const bool has_experts = has_experts_as_mixtral(config, "GGUF export");
+  GgufKeys keys = {{"general.architecture", std::string("llama")},
+                   {"general.name", path.stem().string()},
+                   {"general.file_type", file_type(options.dtype)},
+                   {"general.quantization_version", 2U}};
+  const auto integer = [&](const char* name, std::int64_t value) {
+    keys.emplace_back(std::string("llama.") + name, static_cast<std::uint32_t>(value));  // validate() bounds them
+  };
+  const auto number = [&](const char* name, double value) {
+    keys.emplace_back(std::string("llama.") + name, static_cast<float>(value));
+  };
+  integer("vocab_size", config.vocabulary);
+  integer("context_length", config.max_positions);
+  integer("embedding_length", config.width);
+  integer("block_count", config.num_layers);
+  integer("feed_forward_length", has_experts ? config.moe.expert_width : config.mlp_width);
+  integer("attention.head_count", config.num_heads);
+  integer("attention.head_count_kv", config.num_kv_heads);
+  integer("attention.key_length", config.head_width);
+  integer("attention.value_length", config.head_width);
+  integer("rope.dimension_count", config.head_width);
+  number("rope.freq_base", config.rope_base);
+  number("attention.layer_norm_rms_epsilon", config.norm_eps);
+  if (has_experts) {
+    integer("expert_count", config.moe.num_experts);
+    integer("expert_used_count", config.moe.experts_per_token);
+  }
+  GgufKeys tokenizer = {{"tokenizer.ggml.model", std::string("none")}};
+  if (options.tokenizer != nullptr) tokenizer = options.tokenizer->to_gguf(config.vocabulary);
+  keys.insert(keys.end(), tokenizer.begin(), tokenizer.end());
+  return keys;
+}
+
+DType stored_dtype(const GgufName& name, DType wanted) {
+  if (name.shape.rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight")) return DType::F32;
+  const bool fills_blocks = name.shape[name.shape.rank() - 1] % core::info(wanted).block_elements == 0;
+  return fills_blocks ? wanted : DType::F16;
+}
+
+/// Hands the tensor's values over in the file's order, a box at a time.
+void write_tensor(const core::StateReader& model, const GgufName& name, std::int64_t head_width,
+                  std::int64_t values_at_once, GgufWriter& writer) {
+  const auto memory = core::Memory::cpu(1);
+  const Shape& shape = name.shape;
+  const int rank = shape.rank();
+  const std::int64_t columns = shape[rank - 1];
+  const std::int64_t rows = rank == 1 ? 1 : shape[rank - 2];
+  std::int64_t rows_at_once = std::max<std::int64_t>(1, values_at_once / columns);
+  if (name.is_permuted)
+    rows_at_once = std::max<std::int64_t>(1, rows_at_once / head_width) * head_width;  // whole heads
+  std::vector<float> permuted;
+  for (std::int64_t matrix = 0; matrix < (rank == 3 ? shape[0] : 1); ++matrix)
+    for (std::int64_t first = 0; first < rows; first += rows_at_once) {
+      const std::int64_t count = std::min(rows_at_once, rows - first);
+      Shape box = shape;
+      std::vector<std::int64_t> offset(static_cast<std::size_t>(rank), 0);
+      if (rank > 1) {
+        box[rank - 2] = count;
+        offset[rank - 2] = first;
+      }
+      if (rank == 3) {
+        box[0] = 1;
+        offset[0] = matrix;
+      }
+      core::StateEntry entry{shape, offset, core::Tensor::empty(memory, DType::F32, box), true};
+      model.read(name.name, entry);
+      const auto* values = entry.tensor.data<float>();
+      if (name.is_permuted) {
+        permuted.resize(static_cast<std::size_t>(box.numel()));
+        for (std::int64_t row = 0; row < count; ++row)
+          std::copy_n(values + row * columns, columns, permuted.data() + interleaved_row(row, head_width) * columns);
+        values = permuted.data();
+      }
+      writer.write({values, static_cast<std::size_t>(box.numel())});
+    }
+}
+
+}  // namespace
+
+std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& path,
+                         const GgufExport& options) {
+  const GgufKeys keys = keys_of(config, path, options);
+  const auto names = gguf_names(config);
+  std::vector<GgufPlan> plan;
+  std::int64_t num_otherwise = 0;
+  for (const auto& name : names) {
+    plan.push_back({name.stored, stored_dtype(name, options.dtype), name.shape});
+    if (plan.back().dtype == DType::F16 && options.dtype == DType::Q8_0) ++num_otherwise;
+  }
+  GgufWriter writer(path, keys, std::move(plan));
+  for (const auto& name : names) write_tensor(model, name, config.head_width, options.values_at_once, writer);
+  writer.finish();
+  return num_otherwise;
+}
+
+}  // namespace limbeck::data

@@ -1,0 +1,125 @@
+#include "data/models/gguf_model.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/error.h"
+#include "data/models/gguf_names.h"
+
+namespace limbeck::data {
+
+using core::check;
+using core::DType;
+using core::Shape;
+
+namespace {
+
+/// The config that the metadata describes. `where` is the file.
+nn::ModelConfig read_config(const GgufFile& file) {
+  const std::string& where = file.path();
+  const std::string& architecture = file.text("general.architecture");
+  check(architecture == "llama", "{}: general.architecture is {}, expected llama", where, architecture);
+  const std::string scaling =
+      file.has("llama.rope.scaling.type") ? file.text("llama.rope.scaling.type") : std::string("none");
+  check(scaling == "none", "{}: llama.rope.scaling.type is {}, expected none: RoPE scaling is not supported", where,
+        scaling);
+  for (const char* key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"})
+    check(!file.has(key) || file.number(key) == 1.0, "{}: {} is {}, expected 1: RoPE scaling is not supported", where,
+          key, file.has(key) ? file.number(key) : 1.0);
+  check(!file.tensors().contains("rope_freqs.weight"),
+        "{}: has the tensor rope_freqs.weight: RoPE scaling by factors is not supported", where);
+
+  nn::ModelConfig config;
+  const auto table = file.tensors().find("token_embd.weight");
+  check(table != file.tensors().end(), "{}: has no tensor token_embd.weight", where);
+  config.vocabulary = table->second.shape[0];
+  check(file.integer_or("llama.vocab_size", config.vocabulary) == config.vocabulary,
+        "{}: llama.vocab_size is {}, but token_embd.weight is {}", where, file.integer_or("llama.vocab_size", 0),
+        table->second.shape);
+  config.width = file.integer("llama.embedding_length");
+  config.num_layers = file.integer("llama.block_count");
+  config.num_heads = file.integer("llama.attention.head_count");
+  config.num_kv_heads = file.integer_or("llama.attention.head_count_kv", config.num_heads);
+  config.max_positions = file.integer("llama.context_length");
+  config.norm_eps = file.number("llama.attention.layer_norm_rms_epsilon");
+  config.rope_base = file.has("llama.rope.freq_base") ? file.number("llama.rope.freq_base") : 10000.0;
+  config.tied_head = !file.tensors().contains("output.weight");
+  check(config.num_heads > 0 && config.width > 0 &&
+            (file.has("llama.attention.key_length") || config.width % config.num_heads == 0),
+        "{}: llama.embedding_length is {}, expected a multiple of llama.attention.head_count = {} (there is no "
+        "llama.attention.key_length)",
+        where, config.width, config.num_heads);
+  config.head_width = file.integer_or("llama.attention.key_length", config.width / config.num_heads);
+  for (const char* key : {"llama.attention.value_length", "llama.rope.dimension_count"})
+    check(file.integer_or(key, config.head_width) == config.head_width, "{}: {} is {}, expected the head width {}",
+          where, key, file.integer_or(key, 0), config.head_width);
+
+  const std::int64_t feed_forward = file.integer("llama.feed_forward_length");
+  config.moe.num_experts = file.integer_or("llama.expert_count", 0);
+  if (config.moe.num_experts > 0) {
+    config.moe.experts_per_token = file.integer("llama.expert_used_count");
+    config.moe.expert_width = file.integer_or("llama.expert_feed_forward_length", feed_forward);
+  } else {
+    config.mlp_width = feed_forward;
+  }
+  nn::validate(config, where);
+  return config;
+}
+
+void store(const std::vector<float>& row, DType dtype, std::byte* at) {
+  if (dtype == DType::F64)
+    std::copy(row.begin(), row.end(), reinterpret_cast<double*>(at));
+  else
+    std::transform(row.begin(), row.end(), reinterpret_cast<core::bf16*>(at), [](float x) { return core::bf16(x); });
+}
+
+}  // namespace
+
+GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(file)), config_(read_config(*file_)) {
+  for (const auto& [name, stored, shape, is_permuted] : gguf_names(config_)) {
+    const auto found = file_->tensors().find(stored);
+    check(found != file_->tensors().end(), "{}: has no tensor {}, expected one of shape {}", source(), stored, shape);
+    check(found->second.shape == shape, "{}: tensor {} has shape {}, expected {}", source(), stored,
+          found->second.shape, shape);
+    tensors_[name] = {shape, found->second.dtype};
+    origins_[name] = {&found->second, is_permuted};
+  }
+  if (origins_.size() == file_->tensors().size()) return;
+  for (const auto& [name, tensor] : file_->tensors())
+    check(std::any_of(origins_.begin(), origins_.end(),
+                      [&, of = &tensor](const auto& o) { return o.second.tensor == of; }),
+          "{}: tensor {} {} has no place in a llama model of {} layers", source(), name, tensor.shape,
+          config_.num_layers);
+}
+
+void GgufModel::read(const std::string& name, core::StateEntry& entry) const {
+  const Shape& global = core::check_entry(*this, name, entry).shape;
+  const auto& [tensor, is_permuted] = origins_.at(name);
+  const Shape& box = entry.tensor.shape();
+  const int rank = global.rank();
+  const DType dtype = entry.tensor.dtype();
+  check(dtype == DType::F32 || dtype == DType::F64 || dtype == DType::BF16,
+        "{}: {}: cannot be read as {}, expected float32, float64 or bfloat16", source(), name, dtype);
+  if (box.numel() == 0) return;
+
+  const std::int64_t columns = box[rank - 1];
+  const std::int64_t row_bytes = core::bytes_of(dtype, columns);
+  std::vector<float> row(dtype == DType::F32 ? 0 : static_cast<std::size_t>(columns));
+  std::byte* out = entry.tensor.mutable_raw();
+  for (std::int64_t i = 0; i < box.numel() / columns; ++i, out += row_bytes) {
+    std::int64_t file_row = 0;  // the row's index in the file, from the box's row i, innermost leading dimension first
+    std::int64_t stride = 1;
+    std::int64_t rest = i;
+    for (int d = rank - 2; d >= 0; --d) {
+      file_row += (entry.offset[d] + rest % box[d]) * stride;
+      rest /= box[d];
+      stride *= global[d];
+    }
+    if (is_permuted) file_row = interleaved_row(file_row, config_.head_width);
+    const std::int64_t first = file_row * global[rank - 1] + entry.offset[rank - 1];
+    file_->read(*tensor, first, columns, dtype == DType::F32 ? reinterpret_cast<float*>(out) : row.data());
+    if (dtype != DType::F32) store(row, dtype, out);
+  }
+}
+
+}  // namespace limbeck::data

@@ -1,0 +1,46 @@
+// A llama-architecture GGUF file as named tensors: what a teacher is read from. Names and layout are Limbeck's; q and k
+// rows are put back into the half-split RoPE order that the file's converter permuted.
+//
+//     GgufModel teacher(std::make_shared<GgufFile>("SmolLM2-135M-Instruct.Q4_1.gguf"));
+//     nn::ModelConfig config = teacher.model_config();
+//     core::StateEntry entry = core::StateEntry::whole(Tensor::empty(memory, DType::F32, {576, 576}));
+//     teacher.read("layers.0.attention.q.weight", entry);
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "core/nn/model_config.h"
+#include "core/state_dict.h"
+#include "data/models/gguf.h"
+
+namespace limbeck::data {
+
+class GgufModel : public core::StateReader {
+ public:
+  /// Throws, naming the file and the key or tensor, unless the architecture is llama without RoPE scaling and the
+  /// tensors are exactly those of its metadata (dense or with experts in every layer; no output.weight: a tied head).
+  explicit GgufModel(std::shared_ptr<const GgufFile> file);
+
+  const GgufFile& file() const { return *file_; }
+  const nn::ModelConfig& model_config() const { return config_; }
+
+  std::string source() const override { return file_->path(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+  /// Dequantises only the box that the entry asks for. May be called from several threads at once.
+  void read(const std::string& name, core::StateEntry& entry) const override;
+
+ private:
+  struct Origin {
+    const GgufTensor* tensor;
+    bool is_permuted;  // rows of q and k
+  };
+
+  std::shared_ptr<const GgufFile> file_;
+  nn::ModelConfig config_;
+  std::map<std::string, core::StateInfo> tensors_;
+  std::map<std::string, Origin> origins_;
+};
+
+}  // namespace limbeck::data

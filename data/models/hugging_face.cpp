@@ -1,0 +1,159 @@
+#include "data/models/hugging_face.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "data/files/atomic_file.h"
+#include "data/files/json_text.h"
+#include "data/models/hugging_face_config.h"
+#include "data/models/hugging_face_names.h"
+
+namespace limbeck::data {
+
+using core::check;
+using core::DType;
+using core::fail;
+using core::Shape;
+using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+HuggingFaceModel::HuggingFaceModel(fs::path folder)
+    : folder_(std::move(folder)), config_(read_hugging_face_config(folder_)) {
+  open_files();
+  map_tensors();
+}
+
+void HuggingFaceModel::open_files() {
+  const fs::path index = folder_ / "model.safetensors.index.json";
+  std::set<std::string> names;
+  if (fs::exists(index)) {
+    try {
+      const Json json = parse_json<Json>(read_text_file(index, 1U << 28U), index.string());
+      for (const auto& item : json.at("weight_map").items()) names.insert(item.value().get<std::string>());
+    } catch (const Json::exception& error) {
+      fail("{}: {}", index.string(), error.what());
+    }
+    for (const auto& name : names)
+      check(name.ends_with(".safetensors") && name.find('/') == std::string::npos,
+            "{}: names a file \"{}\", expected NAME.safetensors in the same folder", index.string(), name);
+  } else {
+    check(fs::exists(folder_ / "model.safetensors"), "{}: has neither model.safetensors nor {}", folder_.string(),
+          index.filename().string());
+    names.insert("model.safetensors");
+  }
+  for (const auto& name : names) {
+    files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
+    for (const auto& [tensor, entry] : files_.back()->tensors())
+      check(stored_.emplace(tensor, &entry).second, "{}: tensor {} is in an earlier file too", files_.back()->path(),
+            tensor);
+  }
+}
+
+void HuggingFaceModel::map_tensors() {
+  std::set<std::string> used;
+  for_each_hugging_face_name(config_, [&](const HuggingFaceName& tensor) {
+    const auto& [name, shape, stored, is_stack] = tensor;
+    const Shape expected = is_stack ? Shape(shape.extents().subspan(1)) : shape;
+    auto& origins = origins_[name];
+    for (const auto& theirs : stored) {
+      const auto found = stored_.find(theirs);
+      check(found != stored_.end(), "{}: has no tensor {}, expected one of shape {}", source(), theirs, expected);
+      const SafetensorsEntry& entry = *found->second;
+      check(entry.shape == expected, "{}: tensor {} has shape {}, expected {}", source(), theirs, entry.shape,
+            expected);
+      check(entry.dtype != DType::I64, "{}: tensor {} is {}, expected a floating type", source(), theirs, entry.dtype);
+      origins.push_back(&entry);
+      used.insert(theirs);
+    }
+    tensors_[name] = {shape, origins.front()->dtype};
+  });
+  for (const auto& [name, entry] : stored_) {
+    const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == "lm_head.weight");
+    check(is_ignored || used.contains(name), "{}: tensor {} {} has no place in this architecture", source(), name,
+          entry->shape);
+  }
+}
+
+void HuggingFaceModel::read(const std::string& name, core::StateEntry& entry) const {
+  const core::StateInfo& info = core::check_entry(*this, name, entry);
+  const auto& origins = origins_.at(name);
+  const Shape& global = info.shape;
+  const Shape& box = entry.tensor.shape();
+  const int rank = global.rank();
+  const bool is_stack = rank == 3;
+  if (box.numel() == 0) return;
+  const DType dtype = entry.tensor.dtype();
+  const std::int64_t columns = box[rank - 1];
+  const std::int64_t rows = rank == 1 ? 1 : box[rank - 2];
+  const std::int64_t first_row = rank == 1 ? 0 : entry.offset[rank - 2];
+  std::byte* out = entry.tensor.mutable_raw();
+  for (std::int64_t matrix = 0; matrix < (is_stack ? box[0] : 1); ++matrix) {
+    const SafetensorsEntry& origin = *origins[is_stack ? entry.offset[0] + matrix : 0];
+    // Whole rows lie one behind the other.
+    const bool is_whole = columns == global[rank - 1];
+    const std::int64_t runs = is_whole ? 1 : rows;
+    const std::int64_t run = is_whole ? rows * columns : columns;
+    for (std::int64_t i = 0; i < runs; ++i, out += core::bytes_of(dtype, run))
+      SafetensorsFile::read(origin, (first_row + i) * global[rank - 1] + entry.offset[rank - 1], run, dtype, out);
+  }
+}
+
+namespace {
+
+bool is_of_a_model(const std::string& file) {
+  return file == "config.json" || file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json");
+}
+
+void make_folder_for_model(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) core::fail_usage("{}: this folder cannot be made: {}", folder.string(), error.message());
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (is_of_a_model(entry.path().filename().string()))
+      core::fail_usage("{}: there is {} already, expected a folder without a model", folder.string(),
+                       entry.path().filename().string());
+}
+
+}  // namespace
+
+void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& folder,
+                         const HuggingFaceExport& options) {
+  const std::string config_text = hugging_face_config(config, options);
+  struct Origin {
+    const HuggingFaceName* name;
+    std::int64_t index;
+  };
+  std::vector<HuggingFaceName> names;
+  for_each_hugging_face_name(config, [&](const HuggingFaceName& name) { names.push_back(name); });
+  std::vector<SafetensorsPlan> plan;
+  std::map<std::string, Origin> origins;
+  for (const auto& name : names) {
+    const Shape shape = name.is_stack ? Shape(name.shape.extents().subspan(1)) : name.shape;
+    for (std::size_t i = 0; i < name.stored.size(); ++i) {
+      plan.push_back({name.stored[i], options.dtype, shape});
+      origins[name.stored[i]] = {&name, static_cast<std::int64_t>(i)};
+    }
+  }
+  make_folder_for_model(folder);
+  const auto memory = core::Memory::cpu(1);
+  write_safetensors(folder, plan, options.max_shard_bytes, [&](const SafetensorsPlan& tensor) {
+    const auto& [name, index] = origins.at(tensor.name);
+    Shape box = name->shape;
+    std::vector<std::int64_t> offset(box.extents().size(), 0);
+    if (name->is_stack) {
+      box[0] = 1;
+      offset[0] = index;
+    }
+    core::StateEntry entry{name->shape, offset, core::Tensor::empty(memory, tensor.dtype, box), true};
+    model.read(name->name, entry);
+    return entry.tensor.reshape(tensor.shape);
+  });
+  if (!options.tokenizer_json.empty()) write_file_atomically(folder / "tokenizer.json", options.tokenizer_json);
+  if (!options.tokenizer_config_json.empty())
+    write_file_atomically(folder / "tokenizer_config.json", options.tokenizer_config_json);
+  if (!options.tokenizer_model.empty()) write_file_atomically(folder / "tokenizer.model", options.tokenizer_model);
+  write_file_atomically(folder / "config.json", config_text);
+}
+
+}  // namespace limbeck::data

@@ -1,0 +1,65 @@
+// Hugging Face model directories, in and out: config.json and safetensors with the names of Llama or Mixtral.
+//
+//     HuggingFaceModel model("SmolLM2-135M");
+//     nn::ModelConfig config = model.model_config();
+//     model.read("layers.3.attention.q.weight", entry);                          // Limbeck's names
+//     export_hugging_face(checkpoint, config, "out", {.dtype = DType::BF16, .tokenizer_json = text});
+//
+// docs/parameter_names.md has the table of names. Expert matrices, one tensor each there, are stacked here.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/nn/model_config.h"
+#include "core/state_dict.h"
+#include "data/models/safetensors.h"
+
+namespace limbeck::data {
+
+class HuggingFaceModel : public core::StateReader {
+ public:
+  /// LlamaForCausalLM, MixtralForCausalLM and MistralForCausalLM, in one file or sharded. Throws, naming file and field
+  /// or tensor, for what Limbeck would not compute as meant (rope_scaling, sliding_window, attention_bias, mlp_bias,
+  /// another hidden_act), for missing tensors, other shapes, and tensors that have no place.
+  explicit HuggingFaceModel(std::filesystem::path folder);
+
+  const nn::ModelConfig& model_config() const { return config_; }
+  std::string source() const override { return folder_.string(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+  void read(const std::string& name, core::StateEntry& entry) const override;
+
+ private:
+  void open_files();
+  void map_tensors();
+
+  std::filesystem::path folder_;
+  nn::ModelConfig config_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, const SafetensorsEntry*> stored_;                // by Hugging Face name
+  std::map<std::string, std::vector<const SafetensorsEntry*>> origins_;  // by ours; one a matrix of a stack
+  std::map<std::string, core::StateInfo> tensors_;
+};
+
+struct HuggingFaceExport {
+  core::DType dtype = core::DType::BF16;  // or float32
+  std::string tokenizer_json = {};        // files of these contents, if not empty
+  std::string tokenizer_config_json = {};
+  std::string tokenizer_model = {};
+  std::optional<std::int64_t> bos_token = {};  // for config.json
+  std::optional<std::int64_t> eos_token = {};
+  std::int64_t max_shard_bytes = std::int64_t{5} << 30U;
+};
+
+/// Writes `folder` (made if need be) so that `transformers` loads it: Llama if every layer is dense, Mixtral if every
+/// layer has experts with renormalised weights. Throws for a mixture of both, or a scale of the experts' outputs, which
+/// neither architecture has; and a UsageError where the folder cannot be made or holds (part of) a model, whose files
+/// would be mixed with these. config.json is written last. Holds one tensor at a time.
+void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config,
+                         const std::filesystem::path& folder, const HuggingFaceExport& options);
+
+}  // namespace limbeck::data

@@ -1,0 +1,241 @@
+#include "data/models/safetensors.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "data/files/atomic_file.h"
+#include "data/files/half.h"
+
+namespace limbeck::data {
+
+using core::check;
+using core::DType;
+using core::fail;
+using core::Shape;
+using Json = nlohmann::ordered_json;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::int64_t max_header_bytes = 100'000'000;  // as the reference implementation
+
+struct NamedDtype {
+  std::string_view name;
+  DType dtype;
+};
+constexpr std::array<NamedDtype, 5> dtypes = {
+    {{"F32", DType::F32}, {"F64", DType::F64}, {"F16", DType::F16}, {"BF16", DType::BF16}, {"I64", DType::I64}}};
+
+DType dtype_named(const std::string& name) {
+  for (const auto& d : dtypes)
+    if (d.name == name) return d.dtype;
+  fail("dtype is {}, expected F32, F64, F16, BF16 or I64", name);
+}
+std::string_view safetensors_name(DType dtype) {
+  for (const auto& d : dtypes)
+    if (d.dtype == dtype) return d.name;
+  fail("safetensors: dtype {} cannot be written, expected float32, float64, bfloat16 or int64", dtype);
+}
+
+std::int64_t whole_number(const Json& json, const char* what) {
+  check(json.is_number_unsigned() && json.get<std::uint64_t>() <= INT64_MAX, "{} is {}, expected a whole number", what,
+        json.dump());
+  return json.get<std::int64_t>();
+}
+
+struct Range {
+  std::int64_t begin, end;
+  std::string name;
+};
+
+SafetensorsEntry entry_from(const Json& json, std::span<const std::byte> data, const std::string& name,
+                            std::vector<Range>& ranges) {
+  check(json.is_object(), "is {}, expected an object", json.type_name());
+  SafetensorsEntry entry;
+  entry.dtype = dtype_named(json.at("dtype").get<std::string>());
+  check(json.at("shape").is_array() && json.at("data_offsets").is_array() && json.at("data_offsets").size() == 2,
+        "expected a shape and two data_offsets");
+  std::vector<std::int64_t> extents;
+  for (const auto& extent : json.at("shape")) extents.push_back(whole_number(extent, "an extent"));
+  entry.shape = Shape(extents);
+  const std::int64_t begin = whole_number(json.at("data_offsets")[0], "a data offset");
+  const std::int64_t end = whole_number(json.at("data_offsets")[1], "a data offset");
+  check(begin <= end && end <= static_cast<std::int64_t>(data.size()),
+        "data_offsets are [{},{}], expected to lie in the {} bytes after the header", begin, end, data.size());
+  const std::int64_t elements = entry.shape.numel();
+  const std::int64_t element_bytes = core::info(entry.dtype).block_bytes;
+  check(elements <= INT64_MAX / element_bytes && elements * element_bytes == end - begin,
+        "{} {} has {} elements, but {} bytes lie between its offsets", entry.dtype, entry.shape, elements, end - begin);
+  entry.data = data.data() + begin;
+  if (begin < end) ranges.push_back({begin, end, name});
+  return entry;
+}
+
+/// Calls f with the element type of a stored dtype; float16 is raw 16 bits.
+template <class F>
+void with_stored(DType dtype, F&& f) {
+  if (dtype == DType::F32)
+    f([](float x) { return x; });
+  else if (dtype == DType::F64)
+    f([](double x) { return x; });
+  else if (dtype == DType::BF16)
+    f([](core::bf16 x) { return static_cast<float>(x); });
+  else if (dtype == DType::F16)
+    f([](std::uint16_t x) { return float_from_half(x); });
+  else
+    fail("safetensors: {} is no floating type", dtype);
+}
+
+template <class Stored, class Value, class To>
+void convert(Value (*value)(Stored), const std::byte* from, std::int64_t count, To* to) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    Stored x;
+    std::memcpy(&x, from + i * static_cast<std::int64_t>(sizeof(Stored)), sizeof(Stored));  // not aligned
+    if constexpr (std::is_same_v<To, core::bf16>)
+      to[i] = core::bf16(static_cast<float>(value(x)));
+    else
+      to[i] = static_cast<To>(value(x));
+  }
+}
+
+}  // namespace
+
+SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path.string()) {
+  const auto bytes = file_.bytes();
+  check(bytes.size() >= 8, "{}: has {} bytes, expected a safetensors header", this->path(), bytes.size());
+  std::uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, bytes.data(), 8);
+  check(header_bytes >= 2 && header_bytes <= bytes.size() - 8 && header_bytes <= max_header_bytes,
+        "{}: header length is {}, expected 2 to {}", this->path(), header_bytes,
+        std::min<std::uint64_t>(bytes.size() - 8, max_header_bytes));
+  const auto* text = reinterpret_cast<const char*>(bytes.data() + 8);
+  std::string place = "header";
+  try {
+    // A key twice would hide a tensor.
+    std::vector<std::string> keys;
+    const auto count_keys = [&](int depth, Json::parse_event_t event, Json& value) {
+      check(depth <= 8, "nested too deeply");
+      if (event == Json::parse_event_t::key && depth == 1) keys.push_back(value.get<std::string>());
+      return true;
+    };
+    const Json header = Json::parse(text, text + header_bytes, count_keys);
+    check(header.is_object(), "is {}, expected an object", header.type_name());
+    std::sort(keys.begin(), keys.end());
+    const auto twice = std::adjacent_find(keys.begin(), keys.end());
+    check(twice == keys.end(), "names {} twice", twice == keys.end() ? "" : *twice);
+    std::vector<Range> ranges;
+    const auto data = bytes.subspan(8 + header_bytes);
+    for (const auto& [name, json] : header.items()) {
+      if (name == "__metadata__") continue;
+      place = "tensor " + name;
+      tensors_[name] = entry_from(json, data, name, ranges);
+    }
+    std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+    for (std::size_t i = 1; i < ranges.size(); ++i) {
+      place = "tensor " + ranges[i].name;
+      check(ranges[i].begin >= ranges[i - 1].end, "bytes from {} overlap those of {} up to {}", ranges[i].begin,
+            ranges[i - 1].name, ranges[i - 1].end);
+    }
+  } catch (const Json::exception& error) {
+    fail("{}: {}: {}", this->path(), place, error.what());
+  } catch (const core::Error& error) {
+    fail("{}: {}: {}", this->path(), place, error.what());
+  }
+}
+
+void SafetensorsFile::read(const SafetensorsEntry& tensor, std::int64_t first, std::int64_t count, DType to,
+                           std::byte* out) {
+  check(first >= 0 && count >= 0 && count <= tensor.shape.numel() - first,
+        "safetensors: elements {} to {} of a tensor {}", first, first + count, tensor.shape);
+  const std::byte* from = tensor.data + core::bytes_of(tensor.dtype, first);
+  if (count == 0) return;
+  if (to == tensor.dtype) {
+    std::memcpy(out, from, static_cast<std::size_t>(core::bytes_of(to, count)));
+    return;
+  }
+  with_stored(tensor.dtype, [&](auto value) {
+    if (to == DType::F32)
+      convert(+value, from, count, reinterpret_cast<float*>(out));
+    else if (to == DType::F64)
+      convert(+value, from, count, reinterpret_cast<double*>(out));
+    else if (to == DType::BF16)
+      convert(+value, from, count, reinterpret_cast<core::bf16*>(out));
+    else
+      fail("safetensors: {} cannot be read as {}, expected float32, float64 or bfloat16", tensor.dtype, to);
+  });
+}
+
+SafetensorsWriter::SafetensorsWriter(fs::path path, std::vector<SafetensorsPlan> plan,
+                                     const std::map<std::string, std::string>& metadata)
+    : path_(std::move(path)), plan_(std::move(plan)) {
+  Json header = Json::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::int64_t offset = 0;
+  for (const auto& tensor : plan_) {
+    check(!header.contains(tensor.name), "{}: tensor {} is planned twice", path_.string(), tensor.name);
+    const auto extents = tensor.shape.extents();
+    header[tensor.name] = {{"dtype", safetensors_name(tensor.dtype)},
+                           {"shape", std::vector<std::int64_t>(extents.begin(), extents.end())},
+                           {"data_offsets", {offset, offset + tensor.bytes()}}};
+    offset += tensor.bytes();
+  }
+  std::string text = header.dump();
+  text.append((64 - (8 + text.size()) % 64) % 64, ' ');
+  const std::uint64_t header_bytes = text.size();
+  stream_.open(path_.string() + ".tmp", std::ios::binary);
+  check(stream_.is_open(), "{}.tmp: cannot be created", path_.string());
+  stream_.write(reinterpret_cast<const char*>(&header_bytes), 8);
+  stream_.write(text.data(), static_cast<std::streamsize>(text.size()));
+}
+
+void SafetensorsWriter::write(const core::Tensor& tensor) {
+  check(next_ < plan_.size(), "{}: {} tensors were planned, one more was written", path_.string(), plan_.size());
+  const SafetensorsPlan& planned = plan_[next_++];
+  check(tensor.dtype() == planned.dtype && tensor.shape() == planned.shape, "{}: tensor {} is {} {}, planned was {} {}",
+        path_.string(), planned.name, tensor.dtype(), tensor.shape(), planned.dtype, planned.shape);
+  stream_.write(reinterpret_cast<const char*>(tensor.raw()), tensor.bytes());
+  check(stream_.good(), "{}.tmp: tensor {} cannot be written: is the disk full?", path_.string(), planned.name);
+}
+
+void SafetensorsWriter::finish() {
+  check(next_ == plan_.size(), "{}: {} of {} tensors were written", path_.string(), next_, plan_.size());
+  const fs::path temporary = path_.string() + ".tmp";
+  stream_.close();
+  check(stream_.good(), "{}: cannot be written: is the disk full?", temporary.string());
+  sync_path(temporary);
+  fs::rename(temporary, path_);
+}
+
+void write_safetensors(const fs::path& folder, const std::vector<SafetensorsPlan>& plan, std::int64_t max_shard_bytes,
+                       const std::function<core::Tensor(const SafetensorsPlan&)>& value) {
+  std::vector<std::vector<SafetensorsPlan>> shards(1);
+  std::int64_t total = 0;
+  std::int64_t filled = 0;
+  for (const auto& tensor : plan) {
+    if (!shards.back().empty() && filled + tensor.bytes() > max_shard_bytes) {
+      shards.emplace_back();
+      filled = 0;
+    }
+    shards.back().push_back(tensor);
+    filled += tensor.bytes();
+    total += tensor.bytes();
+  }
+  Json places = Json::object();
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = shards.size() == 1 ? std::string("model.safetensors")
+                                                : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+    SafetensorsWriter writer(folder / name, shards[i], {{"format", "pt"}});
+    for (const auto& tensor : shards[i]) {
+      writer.write(value(tensor));
+      places[tensor.name] = name;
+    }
+    writer.finish();
+  }
+  if (shards.size() == 1) return;
+  const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(places)}};
+  write_file_atomically(folder / "model.safetensors.index.json", index.dump(1) + "\n");
+}
+
+}  // namespace limbeck::data

@@ -1,0 +1,82 @@
+// The safetensors format of Hugging Face, in and out: eight bytes of header length, a JSON header, the tensors' bytes.
+//
+//     SafetensorsFile file("model.safetensors");                       // mapped; every header field is checked
+//     const SafetensorsEntry& q = file.tensors().at("model.layers.0.self_attn.q_proj.weight");
+//     file.read(q, /*first=*/0, /*count=*/576, DType::F32, out);       // elements, converted
+//
+//     SafetensorsWriter writer("model.safetensors", {{"w", DType::BF16, {4, 8}}}, {{"format", "pt"}});
+//     writer.write(tensor);                                            // in the order announced
+//     writer.finish();                                                 // on the disk under its name
+//
+// float32, float64, float16, bfloat16 and int64 are read (any other dtype is named), all but float16 written.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+#include "data/files/mapped_file.h"
+
+namespace limbeck::data {
+
+struct SafetensorsEntry {
+  core::DType dtype = core::DType::F32;
+  core::Shape shape;
+  const std::byte* data = nullptr;  // in the mapped file; not aligned
+};
+
+class SafetensorsFile {
+ public:
+  /// Throws, naming the file and the tensor, for a header that is no JSON, a dtype that is not read, offsets outside
+  /// the file or overlapping, or a shape whose bytes are not those between the offsets.
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  const std::string& path() const { return file_.path(); }
+  const std::map<std::string, SafetensorsEntry>& tensors() const { return tensors_; }
+
+  /// Writes elements [first, first + count) to `out`, converted among the floating types; `to` is float32, float64 or
+  /// bfloat16 (int64 for an int64 tensor).
+  static void read(const SafetensorsEntry& tensor, std::int64_t first, std::int64_t count, core::DType to,
+                   std::byte* out);
+
+ private:
+  MappedFile file_;
+  std::map<std::string, SafetensorsEntry> tensors_;
+};
+
+struct SafetensorsPlan {
+  std::string name;
+  core::DType dtype = core::DType::F32;
+  core::Shape shape;
+  std::int64_t bytes() const { return core::bytes_of(dtype, shape.numel()); }
+};
+
+class SafetensorsWriter {
+ public:
+  /// Writes the header to `path`.tmp; the data starts at a multiple of 64 bytes.
+  SafetensorsWriter(std::filesystem::path path, std::vector<SafetensorsPlan> plan,
+                    const std::map<std::string, std::string>& metadata);
+  /// The next tensor of the plan; throws for another shape or dtype.
+  void write(const core::Tensor& tensor);
+  /// Throws if tensors are missing.
+  void finish();
+
+ private:
+  std::filesystem::path path_;
+  std::vector<SafetensorsPlan> plan_;
+  std::size_t next_ = 0;
+  std::ofstream stream_;
+};
+
+/// Writes the tensors, in order, to `folder`: model.safetensors if they fit into max_shard_bytes, else
+/// model-00001-of-0000N.safetensors and model.safetensors.index.json. `value` is called once a tensor, so that only one
+/// is held at a time.
+void write_safetensors(const std::filesystem::path& folder, const std::vector<SafetensorsPlan>& plan,
+                       std::int64_t max_shard_bytes, const std::function<core::Tensor(const SafetensorsPlan&)>& value);
+
+}  // namespace limbeck::data

@@ -1,0 +1,150 @@
+#include "data/text/loader.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace limbeck::data {
+
+using core::check;
+using core::fail_usage;
+using core::RandomStream;
+
+namespace {
+
+/// Fisher-Yates; the order is a function of the stream alone.
+void shuffle(std::vector<std::int64_t>& values, const RandomStream& random) {
+  for (std::size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random.below(i - 1, i)]);
+}
+
+std::vector<std::int64_t> shuffled(std::int64_t count, const RandomStream& random) {
+  std::vector<std::int64_t> values(static_cast<std::size_t>(count));
+  std::iota(values.begin(), values.end(), std::int64_t{0});
+  shuffle(values, random);
+  return values;
+}
+
+/// Sequences of `length` tokens and a last target in a text.
+std::int64_t whole_sequences(std::int64_t num_tokens, std::int64_t length) {
+  return num_tokens > 0 ? (num_tokens - 1) / length : 0;
+}
+
+}  // namespace
+
+std::int64_t TokenBatch::num_targets() const {
+  return std::count_if(targets.begin(), targets.end(), [](auto target) { return target >= 0; });
+}
+
+Loader::Loader(std::shared_ptr<const TokenFile> file, const LoaderOptions& options)
+    : file_(std::move(file)), options_(options) {
+  const auto& prefix = file_->prefix();
+  if (options.sequence_length < 1)
+    fail_usage("loader: sequence_length is {}, expected at least 1", options.sequence_length);
+  if (options.vocabulary < 1) fail_usage("loader: vocabulary is {}, expected at least 1", options.vocabulary);
+  if (!(options.held_out >= 0 && options.held_out < 1))
+    fail_usage("loader: held_out is {}, expected a share from 0 to below 1", options.held_out);
+
+  const std::int64_t documents = file_->num_documents();
+  std::int64_t num_held_out = 0;
+  if (options.held_out > 0 && documents >= 2)
+    num_held_out =
+        std::clamp<std::int64_t>(std::llround(options.held_out * static_cast<double>(documents)), 1, documents - 1);
+  const auto order = shuffled(documents, RandomStream(options.seed, 0, "data/split"));
+  held_out_.assign(order.begin(), order.begin() + num_held_out);
+  train_.assign(order.begin() + num_held_out, order.end());
+
+  const std::int64_t num_tokens = in_order(train_).starts.back();
+  sequences_per_epoch_ = whole_sequences(num_tokens, options.sequence_length);
+  check(sequences_per_epoch_ > 0, "{}: the {} training documents have {} tokens, expected at least {} for one sequence",
+        prefix, train_.size(), num_tokens, options.sequence_length + 1);
+}
+
+Loader::Order Loader::in_order(std::span<const std::int64_t> documents) const {
+  Order order{{documents.begin(), documents.end()}, {0}};
+  for (const auto document : documents) order.starts.push_back(order.starts.back() + file_->document_length(document));
+  return order;
+}
+
+void Loader::prepare_epoch(std::int64_t epoch) {
+  if (epoch_ == epoch) return;
+  const auto step = static_cast<std::uint64_t>(epoch);
+  auto documents = train_;
+  shuffle(documents, RandomStream(options_.seed, step, "data/documents"));
+  epoch_order_ = in_order(documents);
+  epoch_sequences_ = shuffled(sequences_per_epoch_, RandomStream(options_.seed, step, "data/sequences"));
+  epoch_ = epoch;
+}
+
+TokenBatch Loader::fetch(std::int64_t first_sample, std::int64_t count) {
+  check(first_sample >= 0 && count >= 0, "loader: {} samples from {} were asked for", count, first_sample);
+  TokenBatch batch;
+  batch.sequence_length = options_.sequence_length;
+  for (std::int64_t sample = first_sample; sample < first_sample + count; ++sample) {
+    prepare_epoch(sample / sequences_per_epoch_);
+    append_sequence(epoch_order_, epoch_sequences_[sample % sequences_per_epoch_] * options_.sequence_length, batch);
+  }
+  return batch;
+}
+
+std::int64_t Loader::num_held_out_sequences() const {
+  return whole_sequences(in_order(held_out_).starts.back(), options_.sequence_length);
+}
+
+TokenBatch Loader::held_out_batch(std::int64_t num_sequences) const {
+  const std::int64_t available = num_held_out_sequences();
+  check(num_sequences >= 0 && num_sequences <= available,
+        "{}: {} held-out sequences of {} tokens were asked for, the {} held-out documents have {}", file_->prefix(),
+        num_sequences, options_.sequence_length, held_out_.size(), available);
+  const Order order = in_order(held_out_);
+  TokenBatch batch;
+  batch.sequence_length = options_.sequence_length;
+  for (std::int64_t i = 0; i < num_sequences; ++i) append_sequence(order, i * options_.sequence_length, batch);
+  return batch;
+}
+
+/// Appends tokens [first_token, first_token + S) of the text; there is at least one more, the last target.
+void Loader::append_sequence(const Order& order, std::int64_t first_token, TokenBatch& batch) const {
+  const std::int64_t length = options_.sequence_length;
+  std::vector<std::int32_t> ids;
+  std::int32_t part = 0;  // of a document, within the sequence
+  std::int64_t at = first_token;
+  const std::int64_t end = first_token + length;
+  auto index = std::upper_bound(order.starts.begin(), order.starts.end(), first_token) - order.starts.begin() - 1;
+  for (; at < end; ++index) {
+    const std::int64_t stop = std::min(order.starts[index + 1], end);
+    const std::int64_t count = stop - at;
+    if (count == 0) continue;  // an empty document
+    const std::int64_t document = order.documents[index];
+    const bool has_next = stop < order.starts[index + 1];  // the document goes on behind the sequence
+    ids.resize(static_cast<std::size_t>(count + (has_next ? 1 : 0)));
+    file_->read(document, at - order.starts[index], static_cast<std::int64_t>(ids.size()), ids.data());
+    for (const auto id : ids) check_token(id, document);
+    if (!has_next) ids.push_back(-1);
+    batch.tokens.insert(batch.tokens.end(), ids.begin(), ids.end() - 1);
+    batch.targets.insert(batch.targets.end(), ids.begin() + 1, ids.end());
+    for (std::int64_t i = 0; i < count; ++i) batch.positions.push_back(static_cast<std::int32_t>(i));
+    batch.documents.insert(batch.documents.end(), static_cast<std::size_t>(count), part++);
+    at = stop;
+  }
+  ++batch.num_sequences;
+}
+
+void Loader::check_token(std::int32_t id, std::int64_t document) const {
+  check(id >= 0 && id < options_.vocabulary, "{}: document {} holds token {}, which is outside the vocabulary of {}",
+        file_->prefix(), document, id, options_.vocabulary);
+}
+
+std::vector<std::int64_t> Loader::unigram_counts() const {
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(options_.vocabulary));
+  for (const auto document : train_)
+    for (const auto id : file_->read(document)) {
+      check_token(id, document);
+      ++counts[id];
+    }
+  return counts;
+}
+
+}  // namespace limbeck::data

@@ -1,0 +1,80 @@
+#include "data/text/text_source.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/error.h"
+#include "data/files/unpacked_file.h"
+
+namespace limbeck::data {
+
+namespace fs = std::filesystem;
+using core::check;
+using core::fail;
+
+namespace {
+
+bool is_hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
+
+void add_folder(const fs::path& folder, std::vector<std::string>& files) {
+  std::vector<std::string> found;
+  try {
+    for (auto entry = fs::recursive_directory_iterator(folder); entry != fs::recursive_directory_iterator(); ++entry) {
+      if (is_hidden(entry->path()))
+        entry.disable_recursion_pending();
+      else if (entry->is_regular_file())
+        found.push_back(entry->path().string());
+    }
+  } catch (const fs::filesystem_error& error) {
+    fail("{}: cannot be listed: {}", error.path1().string(), error.code().message());
+  }
+  std::sort(found.begin(), found.end());
+  files.insert(files.end(), found.begin(), found.end());
+}
+
+}  // namespace
+
+std::vector<std::string> list_text_files(const std::vector<std::string>& paths) {
+  std::vector<std::string> files;
+  for (const auto& path : paths) {
+    std::error_code error;
+    const auto kind = fs::status(path, error).type();
+    if (kind == fs::file_type::directory)
+      add_folder(path, files);
+    else if (kind == fs::file_type::regular)
+      files.push_back(path);
+    else
+      fail("{}: is not there, expected a text file or a folder", path);
+  }
+  check(!files.empty(), "{}: no text files found", fmt::join(paths, ", "));
+  return files;
+}
+
+bool is_json_lines(const std::string& path, TextFormat format) {
+  if (format != TextFormat::Auto) return format == TextFormat::JsonLines;
+  fs::path name = path;
+  if (name.extension() == ".gz" || name.extension() == ".zst") name = name.stem();
+  const std::string extension = name.extension().string();
+  if (extension == ".json")
+    core::fail_usage("{}: may be JSON lines or plain text, expected the format to be given for .json", path);
+  return extension == ".jsonl" || extension == ".ndjson" || extension == ".jsonlines";
+}
+
+std::string read_document(const std::string& path, std::int64_t max_bytes) {
+  UnpackedFile file(path);
+  constexpr std::size_t chunk = 1U << 18U;
+  std::string text;
+  while (true) {
+    const std::size_t before = text.size();
+    text.resize(before + chunk);
+    const std::size_t got = file.read({text.data() + before, chunk});
+    text.resize(before + got);
+    check(static_cast<std::int64_t>(text.size()) <= max_bytes,
+          "{}: holds more than {} bytes, the limit for one document", path, max_bytes);
+    if (got < chunk) return text;
+  }
+}
+
+}  // namespace limbeck::data

@@ -1,0 +1,171 @@
+#include "data/text/tokenize_journal.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "core/error.h"
+#include "data/files/atomic_file.h"
+#include "data/text/token_file_format.h"
+
+namespace limbeck::data {
+
+using core::check;
+using nlohmann::json;
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int version = 1;
+
+std::string head_line(const std::string& identity) {
+  return json{{"limbeck_tokenize", version}, {"identity", identity}}.dump() + "\n";
+}
+
+json to_json(const TokenizeState& state) {
+  const TokenizeCounts& c = state.counts;
+  return {{"files", state.files_done},
+          {"offset", state.place.offset},
+          {"lines", state.place.line},
+          {"documents", c.documents},
+          {"bytes", c.bytes},
+          {"tokens", c.tokens},
+          {"dropped", c.encode.dropped_bytes},
+          {"repaired", c.encode.repaired_sequences}};
+}
+
+TokenizeState state_of(const json& line) {
+  const auto number = [&](const char* name) {
+    const auto value = line.at(name).get<std::int64_t>();
+    check(value >= 0, "{} is {}", name, value);
+    return value;
+  };
+  return {number("files"),
+          {number("offset"), number("lines")},
+          {number("documents"), number("bytes"), number("tokens"), {number("dropped"), number("repaired")}}};
+}
+
+std::int64_t begun_in(const TokenizeState& state) { return state.files_done + (state.place.offset > 0 ? 1 : 0); }
+
+/// A whole line as JSON; nothing for one that is cut short or no JSON.
+std::optional<json> parse_line(const std::string& text, std::size_t begin, std::size_t& end) {
+  const std::size_t line_end = text.find('\n', begin);
+  if (line_end == std::string::npos) return std::nullopt;
+  end = line_end + 1;
+  json line = json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
+                          text.begin() + static_cast<std::ptrdiff_t>(line_end), nullptr, /*allow_exceptions=*/false);
+  if (!line.is_object()) return std::nullopt;
+  return line;
+}
+
+}  // namespace
+
+InputFile describe_input(const std::string& path) {
+  struct stat status {};
+  check(::stat(path.c_str(), &status) == 0, "{}: cannot be read: {}", path, std::strerror(errno));
+  return {path, status.st_size, status.st_mtim.tv_sec * 1'000'000'000 + status.st_mtim.tv_nsec};
+}
+
+TokenizeJournal::TokenizeJournal(const std::string& prefix, Notice notice)
+    : prefix_(token_file_prefix(prefix)), path_(prefix_ + ".journal"), notice_(std::move(notice)) {
+  while (true) {
+    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    check(descriptor_ >= 0, "{}: cannot be opened: {}", path_, std::strerror(errno));
+    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+      say(fmt::format("waiting for another process that writes {}", prefix_));
+      while (::flock(descriptor_, LOCK_EX) != 0 && errno == EINTR) {
+      }
+    }  // else there are no locks on this file system
+    // The process before may have removed the file.
+    struct stat mine {
+    }, named{};
+    if (::fstat(descriptor_, &mine) == 0 && ::stat(path_.c_str(), &named) == 0 && mine.st_ino == named.st_ino) return;
+    ::close(descriptor_);
+  }
+}
+
+TokenizeJournal::~TokenizeJournal() { ::close(descriptor_); }
+
+void TokenizeJournal::say(const std::string& line) const {
+  if (notice_) notice_(line);
+}
+
+void TokenizeJournal::write(const std::string& line) {
+  check(::write(descriptor_, line.data(), line.size()) == static_cast<ssize_t>(line.size()) &&
+            ::fdatasync(descriptor_) == 0,
+        "{}: cannot be written: {}", path_, std::strerror(errno));
+}
+
+void TokenizeJournal::begin_anew(const std::string& identity) {
+  num_begun_ = 0;
+  check(::ftruncate(descriptor_, 0) == 0, "{}: cannot be written: {}", path_, std::strerror(errno));
+  write(head_line(identity));
+}
+
+TokenizeState TokenizeJournal::resume(const std::string& identity, const std::vector<InputFile>& files,
+                                      std::int64_t vocabulary_size) {
+  const std::string text = read_text_file(path_, std::numeric_limits<std::uintmax_t>::max());
+  const std::string head = head_line(identity);
+  if (!text.starts_with(head)) {
+    if (!text.empty()) say(fmt::format("{}: is of another tokenizer, format or field: beginning anew", path_));
+    begin_anew(identity);
+    return {};
+  }
+  TokenizeState last;
+  std::size_t kept = head.size();
+  std::int64_t begun = 0;
+  std::string changed;
+  for (std::size_t end = kept; const auto line = parse_line(text, kept, end);) {
+    try {
+      for (const json& file : line->at("begun")) {
+        const InputFile was{file.at(0).get<std::string>(), file.at(1).get<std::int64_t>(),
+                            file.at(2).get<std::int64_t>()};
+        if (begun >= static_cast<std::int64_t>(files.size()) || files[begun] != was) changed = was.path;
+        if (!changed.empty()) break;
+        ++begun;
+      }
+      if (!changed.empty()) break;
+      const TokenizeState state = state_of(*line);
+      if (begun_in(state) != begun) break;  // not ours
+      last = state;
+    } catch (const std::exception&) {  // a damaged line ends what is known
+      break;
+    }
+    num_begun_ = begun;
+    kept = end;
+  }
+  if (!changed.empty())
+    say(fmt::format("{}: has changed since the tokenizing that was interrupted: {}", changed,
+                    num_begun_ > 0 ? "going on before it" : "beginning anew"));
+  if (!TokenFileWriter::can_continue(prefix_, vocabulary_size, {last.counts.documents, last.counts.tokens})) {
+    say(fmt::format("{}.bin.partial: is not as long as {} says: beginning anew", prefix_, path_));
+    begin_anew(identity);
+    return {};
+  }
+  check(::ftruncate(descriptor_, static_cast<off_t>(kept)) == 0, "{}: cannot be written: {}", path_,
+        std::strerror(errno));
+  return last;
+}
+
+void TokenizeJournal::append(const TokenizeState& state, const std::vector<InputFile>& files) {
+  json line = to_json(state);
+  line["begun"] = json::array();
+  for (; num_begun_ < begun_in(state); ++num_begun_) {
+    const InputFile& file = files[num_begun_];
+    line["begun"].push_back({file.path, file.bytes, file.time});
+  }
+  write(line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+void TokenizeJournal::remove() { std::remove(path_.c_str()); }
+
+}  // namespace limbeck::data

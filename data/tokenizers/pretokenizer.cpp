@@ -1,0 +1,139 @@
+#include "data/tokenizers/pretokenizer.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace limbeck::data {
+
+using core::fail;
+
+namespace {
+
+// The splits in the tokenizer.json of Meta-Llama-3, Qwen2, DeepSeek-V3 and deepseek-coder.
+constexpr const char* llama3_words =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr const char* qwen2_words =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr const char* deepseek3_words =
+    R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+const std::vector<PretokenizerRules>& table() {
+  const auto digits = PretokenizerStage{.pattern = std::string(digit_pattern)};
+  const auto gpt2 = PretokenizerStage{.pattern = std::string(gpt2_pattern)};
+  static const std::vector<PretokenizerRules> rules = {
+      {.names = {"smollm", "starcoder", "refact", "command-r"}, .stages = {digits, gpt2}},
+      {.names = {"gpt-2"}, .stages = {gpt2}},
+      {.names = {"llama-bpe", "llama3", "llama-v3"},
+       .stages = {{.pattern = llama3_words}},
+       .ignore_merges = true,
+       .starts_texts = true},
+      {.names = {"qwen2", "deepseek-r1-qwen"}, .stages = {{.pattern = qwen2_words}}, .is_nfc = true},
+      {.names = {"deepseek-v3"},
+       .stages = {{.pattern = R"(\p{N}{1,3})"}, {.pattern = "[一-龥\u3040-ゟ゠-ヿ]+"}, {.pattern = deepseek3_words}}},
+      {.names = {"bytes"}, .stages = {}},  // Limbeck's byte tokenizer: no words
+  };
+  return rules;
+}
+
+}  // namespace
+
+std::vector<std::string> pretokenizer_names() {
+  std::vector<std::string> result;
+  for (const auto& rules : table()) result.insert(result.end(), rules.names.begin(), rules.names.end());
+  return result;
+}
+
+const PretokenizerRules& pretokenizer_rules(std::string_view name, std::string_view where) {
+  for (const auto& rules : table())
+    if (std::find(rules.names.begin(), rules.names.end(), name) != rules.names.end()) return rules;
+  fail("{} is {}, expected one of {}", where, name, fmt::join(pretokenizer_names(), ", "));
+}
+
+std::optional<std::string> pretokenizer_name(std::span<const PretokenizerStage> stages, bool ignore_merges,
+                                             bool is_nfc) {
+  for (const auto& rules : table())
+    if (!stages.empty() && std::equal(stages.begin(), stages.end(), rules.stages.begin(), rules.stages.end()) &&
+        rules.ignore_merges == ignore_merges && rules.is_nfc == is_nfc)
+      return std::string(rules.names.front());
+  return std::nullopt;
+}
+
+Pretokenizer::Pretokenizer(std::span<const PretokenizerStage> stages, std::string_view where) {
+  for (const auto& stage : stages)
+    stages_.push_back({stage, stage.prefix_space ? std::nullopt : std::optional(Regex(stage.pattern, where))});
+}
+
+Pretokenizer::Scratch Pretokenizer::scratch() const {
+  Scratch result;
+  for (const auto& stage : stages_) result.push_back(stage.regex ? stage.regex->scratch() : nullptr);
+  return result;
+}
+
+void Pretokenizer::split_from(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const {
+  if (text.empty()) return;
+  if (stage == stages_.size()) return use(text);
+  const PretokenizerStage& rules = stages_[stage].rules;
+  if (rules.prefix_space)
+    split_from(stage + 1, text.starts_with(' ') ? std::string(text) : fmt::format(" {}", text), scratch, use);
+  else if (rules.behavior == SplitBehavior::Isolated)
+    split_isolated(stage, text, scratch, use);
+  else
+    split_otherwise(stage, text, scratch, use);
+}
+
+void Pretokenizer::split_isolated(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const {
+  std::size_t done = 0;
+  while (done < text.size()) {
+    const auto found = stages_[stage].regex->find(text, done, scratch[stage]);
+    if (!found) break;
+    split_from(stage + 1, text.substr(done, found->begin - done), scratch, use);
+    split_from(stage + 1, text.substr(found->begin, found->end - found->begin), scratch, use);
+    done = found->end;
+  }
+  split_from(stage + 1, text.substr(done), scratch, use);
+}
+
+void Pretokenizer::split_otherwise(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const {
+  const auto& [rules, regex] = stages_[stage];
+  struct Piece {
+    std::size_t begin;
+    std::size_t end;
+    bool is_match;  // of the last part of the piece (MergedWithNext: of the first)
+  };
+  std::vector<Piece> parts;
+  std::size_t done = 0;
+  for (auto found = regex->find(text, 0, scratch[stage]); found; found = regex->find(text, done, scratch[stage])) {
+    if (found->begin > done) parts.push_back({done, found->begin, rules.invert});
+    parts.push_back({found->begin, found->end, !rules.invert});
+    done = found->end;
+    if (done == text.size()) break;
+  }
+  if (done < text.size()) parts.push_back({done, text.size(), rules.invert});
+
+  std::vector<Piece> pieces;
+  const bool backwards = rules.behavior == SplitBehavior::MergedWithNext;
+  if (backwards) std::reverse(parts.begin(), parts.end());
+  for (const Piece& part : parts) {
+    const bool previous_match = !pieces.empty() && pieces.back().is_match;
+    bool joins = false;
+    if (rules.behavior == SplitBehavior::Removed) {
+      if (part.is_match) continue;
+    } else if (rules.behavior == SplitBehavior::Contiguous) {
+      joins = part.is_match == previous_match;
+    } else {
+      joins = part.is_match && !previous_match;
+    }
+    if (joins && !pieces.empty())
+      pieces.back() = {std::min(pieces.back().begin, part.begin), std::max(pieces.back().end, part.end), part.is_match};
+    else
+      pieces.push_back(part);
+  }
+  if (backwards) std::reverse(pieces.begin(), pieces.end());
+  for (const Piece& piece : pieces)
+    split_from(stage + 1, text.substr(piece.begin, piece.end - piece.begin), scratch, use);
+}
+
+}  // namespace limbeck::data

@@ -1,0 +1,87 @@
+// How a byte-level BPE cuts text into words before it merges: stages, as in a tokenizer.json, or as the rules that a
+// GGUF names in tokenizer.ggml.pre.
+//
+//     Pretokenizer pretokenizer(pretokenizer_rules("smollm", "model.gguf").stages, "model.gguf");
+//     Pretokenizer::Scratch scratch = pretokenizer.scratch();   // one a thread
+//     pretokenizer.split("in 1999", scratch, [](std::string_view word) { ... });   // "in", " ", "1", "9", "9", "9"
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/tokenizers/regex.h"
+
+namespace limbeck::data {
+
+/// What becomes of a match (Hugging Face's SplitDelimiterBehavior): a piece of its own, dropped, put to the piece
+/// before it or after it, or made one piece with the matches beside it.
+enum class SplitBehavior : std::uint8_t { Isolated, Removed, MergedWithPrevious, MergedWithNext, Contiguous };
+
+/// Cuts every piece of the stage before it. Matches of `pattern` and what lies between them are pieces; `invert` takes
+/// the one for the other. With prefix_space there is no pattern: a piece that does not begin with a space gets one.
+struct PretokenizerStage {
+  std::string pattern = {};  // Oniguruma's syntax
+  SplitBehavior behavior = SplitBehavior::Isolated;
+  bool invert = false;
+  bool prefix_space = false;
+  friend bool operator==(const PretokenizerStage&, const PretokenizerStage&) = default;
+};
+
+/// What Hugging Face's Digits cuts out with individual_digits: Rust's char::is_numeric, whose edition of Unicode is 17,
+/// that of the other rules 16.
+inline constexpr std::string_view digit_pattern = R"([\p{N}\x{11de0}-\x{11de9}\x{16ff4}-\x{16ff6}])";
+/// The words of its ByteLevel with use_regex (encoder.py of the GPT-2 release).
+inline constexpr std::string_view gpt2_pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+/// The rules behind a name.
+struct PretokenizerRules {
+  std::vector<std::string_view> names;  // values of tokenizer.ggml.pre
+  std::vector<PretokenizerStage> stages;
+  bool ignore_merges = false;  // a word that is a token is that token, whatever the merges say (Llama 3)
+  bool is_nfc = false;         // text is brought to Unicode's form C first (Qwen)
+  bool starts_texts = false;   // a text has the begin-of-sequence token in front, unless the file says otherwise
+};
+
+/// All names that pretokenizer_rules knows.
+std::vector<std::string> pretokenizer_names();
+
+/// The rules of that name; throws, naming `where` and the known names, for an unknown one.
+const PretokenizerRules& pretokenizer_rules(std::string_view name, std::string_view where);
+/// The name under which GGUF files know the same rules; nothing where they have none.
+std::optional<std::string> pretokenizer_name(std::span<const PretokenizerStage> stages, bool ignore_merges,
+                                             bool is_nfc);
+
+class Pretokenizer {
+ public:
+  /// Throws, naming `where`, for a pattern that cannot be used.
+  Pretokenizer(std::span<const PretokenizerStage> stages, std::string_view where);
+
+  using Scratch = std::vector<Regex::Scratch>;
+  Scratch scratch() const;
+
+  /// Calls `use` with each word of valid UTF-8 in order.
+  template <class F>
+  void split(std::string_view text, Scratch& scratch, F&& use) const {
+    split_from(0, text, scratch, std::function<void(std::string_view)>(std::ref(use)));
+  }
+
+ private:
+  using Use = std::function<void(std::string_view)>;
+  struct Stage {
+    PretokenizerStage rules;
+    std::optional<Regex> regex;  // none with prefix_space
+  };
+  void split_from(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const;
+  void split_isolated(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const;
+  void split_otherwise(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const;
+
+  std::vector<Stage> stages_;
+};
+
+}  // namespace limbeck::data

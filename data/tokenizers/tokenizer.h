@@ -1,0 +1,96 @@
+// Text to token ids and back. A tokenizer comes from a GGUF file's own keys, from Hugging Face's tokenizer.json
+// (tokenizer_json.h), from a SentencePiece file (tokenizer_sentencepiece.h), is Limbeck's byte tokenizer, or was
+// carried by a checkpoint as one JSON document; it leaves as Hugging Face's files or GGUF keys.
+//
+//     std::shared_ptr<Tokenizer> tokenizer = tokenizer_from_gguf(file);
+//     std::vector<std::int32_t> ids = tokenizer->encode("The state is");
+//     std::string text = tokenizer->decode(ids);
+//     auto same = tokenizer_from_json(tokenizer->to_json(), "checkpoint");
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/models/gguf.h"
+#include "data/models/gguf_write.h"
+
+namespace limbeck::data {
+
+/// What encoding lost or changed.
+struct EncodeCounts {
+  std::int64_t dropped_bytes = 0;       // bytes for which the vocabulary has no token
+  std::int64_t repaired_sequences = 0;  // ill-formed UTF-8 that became U+FFFD, as Python's errors="replace"
+};
+
+/// The files by which Hugging Face's libraries open a tokenizer; those that it does not need are empty.
+struct HuggingFaceTokenizer {
+  std::string tokenizer_json;
+  std::string tokenizer_config_json;
+  std::string tokenizer_model = {};  // SentencePiece's
+};
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  /// Ids of `text`, which may be any bytes. The names of special tokens in the text are those tokens only with
+  /// parse_special, else ordinary text. Nothing is put in front or behind. May be called from several threads at once.
+  virtual std::vector<std::int32_t> encode(std::string_view text, bool parse_special = false,
+                                           EncodeCounts* counts = nullptr) const = 0;
+  /// The bytes that the ids stand for, which need not be whole UTF-8 characters; throws for an id outside the
+  /// vocabulary.
+  virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
+  /// The bytes of one id that does not stand at the start of a text; decode() may give it others there (SentencePiece
+  /// drops the space in front of a text).
+  virtual std::string decode_inside(std::int32_t id) const { return decode({&id, 1}); }
+
+  /// One more than the greatest id.
+  virtual std::int64_t vocabulary_size() const = 0;
+  virtual std::int32_t eos_id() const = 0;          // ends a model's answer
+  virtual std::int32_t end_of_text_id() const = 0;  // is put after each document
+  /// Is put before each document and prompt; nothing where the model was not trained so.
+  virtual std::optional<std::int32_t> start_of_text_id() const { return std::nullopt; }
+  /// The id of a token by its name in the vocabulary, e.g. "<|im_end|>".
+  virtual std::optional<std::int32_t> id_of(std::string_view token) const = 0;
+  /// One JSON document from which tokenizer_from_json makes the same tokenizer.
+  virtual std::string to_json() const = 0;
+  virtual HuggingFaceTokenizer to_hugging_face() const = 0;
+  /// The tokenizer.* keys of a GGUF file whose model has `vocabulary` tokens, those beyond the tokenizer's unused.
+  /// Throws for what llama.cpp cannot do.
+  virtual GgufKeys to_gguf(std::int64_t vocabulary) const = 0;
+};
+
+/// The byte-level BPE or SentencePiece tokenizer that the file's tokenizer.ggml keys describe. Throws, naming file and
+/// key, where they are incomplete or not of a kind that is supported. The end of a document is <|endoftext|> or
+/// <|end_of_text|>, else the end of an answer.
+std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file);
+/// 256 bytes and an end of text, <|endoftext|> = 256.
+std::shared_ptr<const Tokenizer> byte_tokenizer();
+/// What to_json wrote. `where` names the origin in messages.
+std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view json, const std::string& where);
+
+/// Decodes a stream that goes on from a text, as an answer does from its prompt: gives characters as soon as they are
+/// whole.
+///
+///     StreamDecoder stream(*tokenizer);
+///     for (const auto id : ids) std::cout << stream.feed(id);
+///     std::cout << stream.finish();
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  /// The characters that this token completes, valid UTF-8 (bytes that cannot become a character are U+FFFD).
+  std::string feed(std::int32_t id);
+  /// What is left, repaired.
+  std::string finish();
+
+ private:
+  const Tokenizer& tokenizer_;
+  std::string pending_;
+};
+
+}  // namespace limbeck::data

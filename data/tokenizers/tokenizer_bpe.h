@@ -1,0 +1,96 @@
+// Byte-level BPE (Sennrich et al. 2016; GPT-2's variant on bytes): added tokens are found, the text between them is
+// normalised and cut into words, words are merged in order of rank. Agrees with Hugging Face's `tokenizers`: a byte
+// without a token is dropped before merging, equal ranks merge from the left.
+//
+//     BpeTokenizer tokenizer(std::move(description), "model.gguf");
+//     tokenizer.encode("The state is", false, nullptr);
+#pragma once
+
+#include <array>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "data/tokenizers/added_tokens.h"
+#include "data/tokenizers/normalizer.h"
+#include "data/tokenizers/pretokenizer.h"
+#include "data/tokenizers/tokenizer.h"
+
+namespace limbeck::data {
+
+/// Everything that defines a BPE tokenizer.
+struct BpeDescription {
+  std::vector<std::string> tokens;  // by id; in GPT-2's byte alphabet, added ones as they are; empty: no such id
+  std::vector<std::string> merges;  // "left right", most frequent first
+  std::vector<AddedToken> added;
+  std::vector<NormalizerStep> normalizer;
+  std::vector<PretokenizerStage> pretokenizer;
+  bool ignore_merges = false;       // a word that is a token is that token, whatever the merges say
+  std::optional<std::int32_t> unk;  // stands for a byte without a token, which else is dropped
+  bool fuse_unk = false;            // one for several in a row
+  std::int32_t eos = 0;
+  std::optional<std::int32_t> bos;
+  std::optional<std::int32_t> start_of_text;  // is put before each text
+  std::optional<std::int32_t> end_of_text;    // after each; else <|endoftext|> or <|end_of_text|>, else eos
+  std::string chat_template;                  // Jinja, for the export only
+  friend bool operator==(const BpeDescription&, const BpeDescription&) = default;
+};
+
+class BpeTokenizer : public Tokenizer {
+ public:
+  /// Throws, naming `where` and the entry, where a token is twice there, a merge makes no token, or an id is outside.
+  /// `files`: what to_hugging_face gives; without them it is made from the description.
+  BpeTokenizer(BpeDescription description, const std::string& where, std::optional<HuggingFaceTokenizer> files = {});
+  ~BpeTokenizer() override;
+
+  std::vector<std::int32_t> encode(std::string_view text, bool parse_special, EncodeCounts* counts) const override;
+  std::string decode(std::span<const std::int32_t> ids) const override;
+  std::int64_t vocabulary_size() const override { return static_cast<std::int64_t>(description_.tokens.size()); }
+  std::int32_t eos_id() const override { return description_.eos; }
+  std::int32_t end_of_text_id() const override { return end_of_text_; }
+  std::optional<std::int32_t> id_of(std::string_view token) const override;
+  std::optional<std::int32_t> start_of_text_id() const override { return description_.start_of_text; }
+  std::string to_json() const override;
+  HuggingFaceTokenizer to_hugging_face() const override;
+  GgufKeys to_gguf(std::int64_t vocabulary) const override;
+
+  const BpeDescription& description() const { return description_; }
+
+ private:
+  struct Merge {
+    std::uint64_t pair = ~0ULL;  // left id << 32 | right id
+    std::int32_t rank = 0;
+    std::int32_t id = 0;
+  };
+  struct Workspace;  // a thread's scratch memory and word cache
+
+  void add_tokens(const std::string& where);
+  void add_added_tokens(const std::string& where);
+  void add_merges(const std::string& where);
+  const Merge* find_merge(std::int32_t left, std::int32_t right) const;
+  /// The id of a token of the model itself, where an added token of that name need not be one.
+  std::optional<std::int32_t> model_id_of(std::string_view token) const;
+  void encode_ordinary(std::string_view text, Workspace& work, std::vector<std::int32_t>& ids) const;
+  void encode_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;
+  void merge_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;
+  std::unique_ptr<Workspace> take_workspace() const;
+
+  BpeDescription description_;
+  std::optional<HuggingFaceTokenizer> files_;
+  std::int32_t end_of_text_ = 0;
+  Normalizer normalizer_;
+  Pretokenizer pretokenizer_;
+  std::unordered_map<std::string_view, std::int32_t> id_of_token_;  // views into description_.tokens
+  std::vector<const AddedToken*> added_;                            // by id; null: not added
+  std::vector<std::string> bytes_of_token_;
+  std::array<std::int32_t, 256> id_of_byte_{};  // -1: none
+  std::vector<Merge> merges_;                   // open addressing, a power of two
+  AddedTokens plain_added_;                     // found in the text as it is
+  AddedTokens normalized_added_;                // found in what is left of it, normalised
+
+  mutable std::mutex mutex_;  // of workspaces_
+  mutable std::vector<std::unique_ptr<Workspace>> workspaces_;
+};
+
+}  // namespace limbeck::data

@@ -1,0 +1,129 @@
+// Tokenizers as the tokenizer.ggml keys of a GGUF file: what llama.cpp calls gpt2 (byte-level BPE) and llama
+// (SentencePiece's BPE).
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+#include "data/models/gguf_write.h"
+#include "data/tokenizers/tokenizer_bpe.h"
+#include "data/tokenizers/tokenizer_sentencepiece.h"
+
+namespace limbeck::data {
+
+using core::check;
+using core::fail;
+
+namespace {
+
+// Values of tokenizer.ggml.token_type.
+constexpr std::int32_t normal_token = 1;
+constexpr std::int32_t control_token = 3;
+constexpr std::int32_t user_token = 4;
+constexpr std::int32_t unused_token = 5;
+constexpr float added_score = -1000;  // as llama.cpp's converter
+
+void check_vocabulary(const Tokenizer& tokenizer, std::int64_t vocabulary) {
+  check(tokenizer.vocabulary_size() <= vocabulary,
+        "GGUF export: the tokenizer has {} tokens, expected at most the model's {}", tokenizer.vocabulary_size(),
+        vocabulary);
+}
+
+/// A model may have more rows than there are tokens, and a vocabulary gaps; llama.cpp wants a token for each.
+void pad(std::vector<std::string>& tokens, std::vector<std::int32_t>& types, std::int64_t vocabulary) {
+  tokens.resize(static_cast<std::size_t>(vocabulary));
+  types.resize(tokens.size(), unused_token);
+  for (std::size_t id = 0; id < tokens.size(); ++id)
+    if (tokens[id].empty()) {
+      tokens[id] = fmt::format("[PAD{}]", id);
+      types[id] = unused_token;
+    }
+}
+
+void add_id(GgufKeys& keys, const char* name, std::int32_t id) {
+  keys.emplace_back(std::string("tokenizer.ggml.") + name, static_cast<std::uint32_t>(id));
+}
+
+}  // namespace
+
+GgufKeys BpeTokenizer::to_gguf(std::int64_t vocabulary) const {
+  const auto& d = description_;
+  check_vocabulary(*this, vocabulary);
+  const bool is_nfc = d.normalizer == std::vector{NormalizerStep{}};
+  check(d.normalizer.empty() || is_nfc,
+        "GGUF export: the tokenizer's normalizer changes its text, which llama.cpp would not do");
+  auto pre = pretokenizer_name(d.pretokenizer, d.ignore_merges, is_nfc);
+  // llama.cpp knows no rules that leave the text whole. Where nothing is merged, any rules give the same bytes.
+  if (d.pretokenizer.empty() && d.normalizer.empty() && d.merges.empty()) pre = "gpt-2";
+  check(pre.has_value(), "GGUF export: the tokenizer's pre-tokenizer is not one that llama.cpp knows by name");
+  check(!d.unk || std::find(id_of_byte_.begin(), id_of_byte_.end(), -1) == id_of_byte_.end(),
+        "GGUF export: token {} stands for bytes without a token, which llama.cpp would drop",
+        d.tokens[d.unk.value_or(0)]);
+
+  std::vector<std::string> tokens = d.tokens;
+  std::vector<std::int32_t> types(tokens.size(), normal_token);
+  for (const auto& token : d.added) {
+    check(
+        !token.single_word && !token.lstrip && !token.rstrip,
+        "GGUF export: token {} takes the white space beside it along or stands apart from words, which llama.cpp would "
+        "not do",
+        tokens[token.id]);
+    types[token.id] = token.special ? control_token : user_token;
+  }
+  pad(tokens, types, vocabulary);
+  GgufKeys keys = {{"tokenizer.ggml.model", std::string("gpt2")},
+                   {"tokenizer.ggml.pre", *pre},
+                   {"tokenizer.ggml.tokens", std::move(tokens)},
+                   {"tokenizer.ggml.token_type", std::move(types)},
+                   {"tokenizer.ggml.merges", d.merges}};
+  add_id(keys, "eos_token_id", d.eos);
+  if (const auto bos = d.start_of_text ? d.start_of_text : d.bos) add_id(keys, "bos_token_id", *bos);
+  keys.emplace_back("tokenizer.ggml.add_bos_token", d.start_of_text.has_value());
+  if (!d.chat_template.empty()) keys.emplace_back("tokenizer.chat_template", d.chat_template);
+  return keys;
+}
+
+GgufKeys SentencePieceTokenizer::to_gguf(std::int64_t vocabulary) const {
+  const auto& d = description_;
+  const SentencePieceModel& model = d.model;
+  check_vocabulary(*this, vocabulary);
+  check(model.kind == SentencePieceModel::Kind::Bpe && model.byte_fallback,
+        "GGUF export: the tokenizer is SentencePiece {} {} byte fallback, expected BPE with byte fallback as in Llama",
+        model.kind == SentencePieceModel::Kind::Bpe ? "BPE" : "unigram", model.byte_fallback ? "with" : "without");
+  check(model.charsmap.empty() && !model.remove_extra_whitespaces && !model.whitespace_as_suffix &&
+            model.escape_whitespaces,
+        "GGUF export: the tokenizer's normalizer {} changes its text, which llama.cpp would not do",
+        model.normalizer_name);
+
+  std::vector<std::string> tokens;
+  std::vector<float> scores;
+  std::vector<std::int32_t> types;
+  std::int32_t unknown = -1;
+  for (const auto& piece : model.pieces) {
+    if (piece.type == SentencePieceModel::Type::Unknown) unknown = static_cast<std::int32_t>(tokens.size());
+    tokens.push_back(piece.text);
+    scores.push_back(piece.score);
+    types.push_back(static_cast<std::int32_t>(piece.type));
+  }
+  pad(tokens, types, vocabulary);  // added tokens take their places among these
+  scores.resize(tokens.size(), added_score);
+  for (const auto& token : d.added) {
+    if (token.strips_left || token.strips_right)
+      fail("GGUF export: token {} takes the white space beside it along, which llama.cpp would not do", token.text);
+    tokens[token.id] = token.text;
+    if (token.id != unknown) types[token.id] = token.is_special ? control_token : user_token;
+  }
+  GgufKeys keys = {{"tokenizer.ggml.model", std::string("llama")},
+                   {"tokenizer.ggml.pre", std::string("default")},
+                   {"tokenizer.ggml.tokens", std::move(tokens)},
+                   {"tokenizer.ggml.scores", std::move(scores)},
+                   {"tokenizer.ggml.token_type", std::move(types)}};
+  if (unknown >= 0) add_id(keys, "unknown_token_id", unknown);
+  add_id(keys, "eos_token_id", d.eos);
+  if (d.bos) add_id(keys, "bos_token_id", *d.bos);
+  keys.emplace_back("tokenizer.ggml.add_bos_token", start_of_text_id().has_value());
+  keys.emplace_back("tokenizer.ggml.add_space_prefix", model.add_dummy_prefix);
+  if (!d.chat_template.empty()) keys.emplace_back("tokenizer.chat_template", d.chat_template);
+  return keys;
+}
+
+}  // namespace limbeck::data

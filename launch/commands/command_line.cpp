@@ -1,0 +1,271 @@
+#include "launch/commands/command_line.h"
+
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <type_traits>
+#include <utility>
+
+#include "core/error.h"
+#include "data/tokenizers/pretokenizer.h"
+#include "launch/commands/version.h"
+#include "launch/config/config_fields.h"
+
+namespace limbeck::launch {
+
+using core::fail_usage;
+
+namespace {
+
+constexpr const char* models = "Limbeck checkpoint or run directory, Hugging Face directory, or GGUF file";
+
+/// A T within the range, and nothing else: CLI11's own checks let nan and -1 for an unsigned number through.
+template <class T>
+CLI::Validator number(const Range& range) {
+  const auto problem = [range](const std::string& text) -> std::string {
+    T value{};
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    if (error == std::errc{} && stop == end && range.contains(static_cast<double>(value))) return "";
+    return fmt::format("'{}' is given, expected {}{}", text, std::is_integral_v<T> ? "a whole number, " : "",
+                       range.expected);
+  };
+  return {problem, ""};
+}
+
+/// A file that can be made where its folder is there: known before hours of work.
+CLI::Validator in_a_folder() {
+  const auto problem = [](const std::string& file) -> std::string {
+    const auto folder = std::filesystem::path(file).parent_path();
+    return folder.empty() || std::filesystem::is_directory(folder)
+               ? ""
+               : fmt::format("there is no folder {}, expected one to write in", folder.string());
+  };
+  return {problem, ""};
+}
+
+}  // namespace
+
+CommandLine::CommandLine()
+    : app_(std::make_unique<CLI::App>("Trains mixture-of-experts language models and distils teachers into them.")) {
+  app_->name("limbeck");
+  app_->set_help_flag("--help,-h", "Print this and exit");
+  app_->set_version_flag("--version", version_text, "Print version, build, devices and libraries, and exit");
+  app_->require_subcommand(1);
+  app_->footer(
+      "Each command runs alone or under mpirun -n N. `limbeck COMMAND --help` shows its options and an example.\n"
+      "Every command takes --quiet (errors and results only) and --verbose: limbeck train CONFIG --quiet\n"
+      "Exit code: 0 done, 1 failed, 2 wrong use.\n");
+}
+
+CommandLine::~CommandLine() = default;
+
+CLI::App& CommandLine::command(const std::string& name, const std::string& what, const std::string& example) {
+  CLI::App& app = *app_->add_subcommand(name, what);
+  app.footer("Example:\n  " + example + "\n");
+  return app;
+}
+
+template <class Options>
+std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(const Options&)> run) {
+  auto options = std::make_shared<Options>();
+  app.callback([this, options, run = std::move(run)] {
+    if constexpr (requires { options->program; }) options->program = program_;
+    chosen_ = [options, run] { return run(*options); };
+  });
+  CLI::Option* quiet = app.add_flag_callback(
+      "--quiet", [options] { options->verbosity = Verbosity::Quiet; }, "Print errors and results only");
+  CLI::Option* verbose = app.add_flag_callback(
+      "--verbose", [options] { options->verbosity = Verbosity::Verbose; }, "Print times, buckets and memory too");
+  quiet->group("What is printed")->excludes(verbose);
+  verbose->group("What is printed");
+  return options;
+}
+
+void CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptions&)> run) {
+  const auto options = bind<TrainOptions>(app, std::move(run));
+  app.add_option("CONFIG", options->config, "Config in text format (examples/; fields: launch/config/config.proto)")
+      ->required();
+  app.add_option("--set", options->sets, "Override a field: section.field=value")
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->type_name("A.B=VALUE");
+  app.add_option("--out", options->out, "Run directory, instead of output.dir")->type_name("DIR");
+  app.add_flag("--resume", options->resume, "Continue from the newest good checkpoint in the run directory");
+  app.add_option("--steps", options->steps, "Stop after this step; the schedule stays that of train.steps")
+      ->check(number<std::int64_t>(at_least(1)))
+      ->type_name("N");
+  app.add_option("--dump-gradients", options->dump_gradients,
+                 "Write the last step's gradients, parameters, tokens and loss")
+      ->check(in_a_folder())
+      ->type_name("OUT.h5");
+  app.footer([footer = app.get_footer()] {
+    return footer + "\nConfig fields and their defaults:\n" + defaults_as_textproto();
+  });
+}
+
+void CommandLine::train(std::function<int(const TrainOptions&)> run) {
+  add_training(command("train", "Train a model on text",
+                       "limbeck train examples/tiny_moe.textproto --set train.steps=20 --out runs/first\n"
+                       "  limbeck train examples/tiny_moe.textproto --quiet"),
+               std::move(run));
+}
+
+void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
+  add_training(command("distill", "Train a student to match a teacher",
+                       "mpirun -n 2 limbeck distill examples/distill_smollm2.textproto\n"
+                       "  mpirun -n 2 limbeck distill examples/distill_smollm2.textproto --resume --verbose"),
+               std::move(run));
+}
+
+void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
+  CLI::App& app =
+      command("eval", "Measure a model on held-out text, or write its logits",
+              "limbeck eval runs/distill_smollm2\n"
+              "  limbeck eval downloads/SmolLM2-135M-Instruct.Q4_1.gguf --tokens tokens.txt --logits logits.h5");
+  const auto options = bind<EvalOptions>(app, std::move(run));
+  app.add_option("MODEL", options->model, std::string("Config, or ") + models)->required();
+  app.add_option("--set", options->sets, "Override a field of the run's config: section.field=value")
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->type_name("A.B=VALUE");
+  CLI::Option* tokens =
+      app.add_option("--tokens", options->tokens, "Token file, or text of integers")->type_name("FILE");
+  CLI::Option* logits = app.add_option("--logits", options->logits, "Write /tokens [T] and /logits [T,V]")
+                            ->check(in_a_folder())
+                            ->type_name("OUT.h5");
+  tokens->needs(logits);
+  logits->needs(tokens);
+}
+
+void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
+  CLI::App& app = command("generate", "Continue a prompt",
+                          "limbeck generate runs/distill_smollm2 --prompt \"The idea of freedom\"");
+  const auto options = bind<GenerateOptions>(app, std::move(run));
+  app.add_option("CHECKPOINT", options->model, models)->required();
+  app.add_option("--prompt", options->prompt, "Text to continue")->required();
+  app.add_option("--max-tokens", options->max_tokens, "Most tokens to add")
+      ->check(number<std::int64_t>(at_least(0)))
+      ->capture_default_str();
+  app.add_option("--temperature", options->temperature, "0: always the likeliest token")
+      ->check(number<double>(at_least(0)))
+      ->capture_default_str();
+  app.add_option("--top-k", options->top_k, "Sample among the k likeliest; 0: all")
+      ->check(number<std::int64_t>(at_least(0)))
+      ->capture_default_str();
+  app.add_option("--top-p", options->top_p, "Sample among the likeliest with this probability in sum")
+      ->check(number<double>(above_to(0, 1)))
+      ->capture_default_str();
+  app.add_option("--seed", options->seed, "Of the sampling")
+      ->check(number<std::uint64_t>(at_least(0)))
+      ->capture_default_str();
+}
+
+void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
+  CLI::App& app = command("convert", "Write a model in another format",
+                          "limbeck convert runs/distill_smollm2 student_hf --dtype bfloat16\n"
+                          "  limbeck convert runs/distill_smollm2 student.gguf --dtype Q8_0");
+  const auto options = bind<ConvertOptions>(app, std::move(run));
+  app.add_option("SRC", options->source, models)->required();
+  app.add_option("DST", options->destination,
+                 "GGUF file to write if it ends in .gguf, else Hugging Face directory, without a model yet")
+      ->required();
+  app.add_option("--dtype", options->dtype, "Of the written weights; float16 and Q8_0 in a GGUF file only")
+      ->transform(CLI::IsMember(std::vector<std::string>{"float32", "float16", "bfloat16", "Q8_0"}, CLI::ignore_case))
+      ->capture_default_str();
+}
+
+void CommandLine::inspect(std::function<int(const InspectOptions&)> run) {
+  CLI::App& app = command("inspect", "Show what a file holds: kind, architecture, tensors; statistics of a token file",
+                          "limbeck inspect downloads/SmolLM2-135M-Instruct.Q4_1.gguf\n"
+                          "  limbeck inspect tokens/mine --tokenizer bytes");
+  const auto options = bind<InspectOptions>(app, std::move(run));
+  app.add_option("FILE", options->file, std::string(models) + ", token file or .h5 file")->required();
+  app.add_option("--tokenizer", options->tokenizer, "Of a token file: spells its frequent tokens")
+      ->type_name("MODEL|bytes");
+}
+
+void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
+  CLI::App& app = command("tokenize", "Turn text into a token file, or train a tokenizer on it",
+                          "limbeck tokenize book.txt articles/ --tokenizer bytes --out tokens/mine\n"
+                          "  limbeck tokenize web/*.jsonl.zst --field content --tokenizer FILE.gguf --out tokens/web\n"
+                          "  limbeck tokenize book.txt articles/ --train --vocab 8192 --out my_tokenizer\n"
+                          "A tokenizing that was interrupted goes on when the same command is given again.");
+  const auto options = bind<TokenizeOptions>(app, std::move(run));
+  app.add_option("PATH", options->paths, "Text and JSON-lines files and folders; gzip and zstd too")->required();
+  auto* tokenizer =
+      app.add_option("--tokenizer", options->tokenizer,
+                     "\"bytes\", a tokenizer.json or its folder, a SentencePiece NAME.model, or a model with a "
+                     "tokenizer")
+          ->type_name("TOKENIZER|MODEL|bytes");
+  app.add_option("--out", options->out,
+                 "PREFIX of the PREFIX.bin and PREFIX.idx to write; with --train the folder of tokenizer.json")
+      ->required()
+      ->type_name("PREFIX");
+  app.add_option("--format", options->format, "text: a file a document; jsonl: a line; auto: by the file's name")
+      ->check(CLI::IsMember(std::vector<std::string>{"auto", "text", "jsonl"}))
+      ->capture_default_str();
+  app.add_option("--field", options->field, "Where JSON lines have their text: a name, or names joined by dots")
+      ->capture_default_str();
+  app.add_option("--threads", options->threads, "0: the cores this process may use")
+      ->check(number<int>(between(0, 4096)))
+      ->capture_default_str();
+  auto* train = app.add_flag("--train", options->train, "Train a byte-level BPE on the text")->excludes(tokenizer);
+  auto* vocabulary = app.add_option("--vocab", options->vocabulary,
+                                    "Tokens of the trained tokenizer, special ones and 256 bytes included")
+                         ->needs(train)
+                         ->check(number<std::int64_t>(between(257, 1 << 24)));
+  app.add_option("--pretokenizer", options->pretokenizer, "How it cuts text into words: as that family")
+      ->needs(train)
+      ->check(CLI::IsMember(data::pretokenizer_names()))
+      ->capture_default_str();
+  app.add_option("--special", options->special, "Its special tokens; the first ends documents")
+      ->needs(train)
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->type_name("NAME")
+      ->capture_default_str();
+  app.parse_complete_callback([=] {
+    if (*train && !*vocabulary) throw CLI::RequiredError("--vocab");
+    if (!*train && !*tokenizer) throw CLI::RequiredError("--tokenizer or --train");
+  });
+}
+
+void CommandLine::report(std::function<int(const ReportOptions&)> run) {
+  CLI::App& app = command("report", "Write a run's curves and figures as one web page that needs no network",
+                          "limbeck report runs/distill_smollm2\n"
+                          "  limbeck report runs/distill_smollm2 --out distilled.html");
+  const auto options = bind<ReportOptions>(app, std::move(run));
+  app.add_option("RUN_DIR", options->run, "Run directory; the run may still be going on")->required();
+  app.add_option("--out", options->out, "The page, instead of report.html in the run directory")
+      ->type_name("FILE.html");
+}
+
+Invocation CommandLine::parse(int argc, const char* const* argv) {
+  std::vector<std::string> names;
+  for (const CLI::App* app : app_->get_subcommands([](const CLI::App*) { return true; }))
+    names.push_back(app->get_name());
+  if (argc > 1 && argv[1][0] != '-' && std::find(names.begin(), names.end(), argv[1]) == names.end())
+    fail_usage("there is no command '{}', expected one of {}", argv[1], fmt::join(names, ", "));
+  if (argc > 0) program_ = argv[0];
+  try {
+    app_->parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    const auto chosen = app_->get_subcommands();
+    return {{}, chosen.empty() ? app_->help() : chosen.front()->help("limbeck")};
+  } catch (const CLI::CallForVersion& version) {
+    return {{}, std::string(version.what()) + "\n"};
+  } catch (const CLI::ParseError& error) {
+    const auto chosen = app_->get_subcommands();
+    const std::string name = chosen.empty() ? "limbeck" : "limbeck " + chosen.front()->get_name();
+    std::string what = error.what();
+    std::replace(what.begin(), what.end(), '\n', ' ');
+    fail_usage("{} (see {} --help)", what, name);
+  }
+  return {chosen_, {}};
+}
+
+}  // namespace limbeck::launch

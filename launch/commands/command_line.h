@@ -1,0 +1,126 @@
+// The command line: subcommands into plain structs. A command is there if main.cpp hands its function over.
+//
+//     CommandLine line;
+//     line.train(run_train);                   // `limbeck train CONFIG ...` now exists
+//     line.tokenize(run_tokenize);
+//     Invocation invocation = line.parse(argc, argv);   // throws UsageError: exit code 2
+//     if (invocation.run) return invocation.run();
+//     fmt::print("{}", invocation.text);                // --help or --version was asked for
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "launch/console/log.h"
+
+namespace CLI {
+class App;
+}
+
+namespace limbeck::launch {
+
+/// Of every command: --quiet, --verbose.
+struct CommonOptions {
+  Verbosity verbosity = Verbosity::Normal;
+};
+
+/// Of `train` and `distill`.
+struct TrainOptions : CommonOptions {
+  std::filesystem::path config;
+  std::vector<std::string> sets;      // section.field=value, as load_config takes them
+  std::optional<std::string> out;     // instead of output.dir
+  bool resume = false;                // continue from the newest good checkpoint of the run directory, if there is one
+  std::optional<std::int64_t> steps;  // stop after this step; the schedule stays that of train.steps
+  std::optional<std::filesystem::path> dump_gradients;  // HDF5 file for the last step's gradients
+  std::string program = "limbeck";                      // as it was started, for the commands that the run recommends
+};
+
+struct EvalOptions : CommonOptions {
+  std::filesystem::path model;    // a config (its run's newest checkpoint), or a checkpoint, HF directory or GGUF file
+  std::vector<std::string> sets;  // over the config, or over that of the checkpoint's run
+  std::optional<std::filesystem::path> tokens;  // token file or text of integers, with `logits`
+  std::optional<std::filesystem::path> logits;  // HDF5 file for /tokens [T] and /logits [T,V]
+};
+
+struct GenerateOptions : CommonOptions {
+  std::filesystem::path model;
+  std::string prompt;
+  std::int64_t max_tokens = 64;
+  double temperature = 0.8;  // 0: greedy
+  std::int64_t top_k = 40;   // 0: all
+  double top_p = 0.95;
+  std::uint64_t seed = 1;
+};
+
+struct ConvertOptions : CommonOptions {
+  std::filesystem::path source;
+  std::filesystem::path destination;  // a GGUF file if it ends in .gguf, else a Hugging Face directory
+  std::string dtype = "float32";      // of the written weights: float32, bfloat16; GGUF also float16, Q8_0
+};
+
+struct InspectOptions : CommonOptions {
+  std::filesystem::path file;
+  std::string tokenizer;  // of a token file, to spell its tokens; as TokenizeOptions has it; empty: none
+};
+
+struct TokenizeOptions : CommonOptions {
+  std::vector<std::filesystem::path> paths;  // files and folders
+  std::string tokenizer;                     // "bytes", or a file or directory with a tokenizer; empty with `train`
+  std::filesystem::path out;                 // PREFIX of .bin and .idx; with `train` a folder
+  std::string format = "auto";               // of the text: "auto", "text" or "jsonl"
+  std::string field = "text";                // of JSON lines
+  int threads = 0;                           // 0: the cores this process may use
+  bool train = false;                        // make a tokenizer from the text
+  std::int64_t vocabulary = 0;               // its tokens in all
+  std::string pretokenizer = "llama3";       // how it cuts text into words
+  std::vector<std::string> special = {"<|endoftext|>"};  // its special tokens; the first ends documents
+};
+
+struct ReportOptions : CommonOptions {
+  std::filesystem::path run;
+  std::optional<std::filesystem::path> out;  // instead of report.html in the run directory
+};
+
+/// What the arguments ask for: a command to run, or a text to print (then `run` is empty and the exit code 0).
+struct Invocation {
+  std::function<int()> run;
+  std::string text;
+};
+
+class CommandLine {
+ public:
+  CommandLine();
+  ~CommandLine();
+  CommandLine(const CommandLine&) = delete;
+  CommandLine& operator=(const CommandLine&) = delete;
+
+  void train(std::function<int(const TrainOptions&)> run);
+  void distill(std::function<int(const TrainOptions&)> run);
+  void eval(std::function<int(const EvalOptions&)> run);
+  void generate(std::function<int(const GenerateOptions&)> run);
+  void convert(std::function<int(const ConvertOptions&)> run);
+  void inspect(std::function<int(const InspectOptions&)> run);
+  void tokenize(std::function<int(const TokenizeOptions&)> run);
+  void report(std::function<int(const ReportOptions&)> run);
+
+  /// Throws a UsageError, one line that names command and option. Call once.
+  Invocation parse(int argc, const char* const* argv);
+
+ private:
+  CLI::App& command(const std::string& name, const std::string& what, const std::string& example);
+  void add_training(CLI::App& app, std::function<int(const TrainOptions&)> run);
+  /// The options of a command, kept until it runs.
+  template <class Options>
+  std::shared_ptr<Options> bind(CLI::App& app, std::function<int(const Options&)> run);
+
+  std::unique_ptr<CLI::App> app_;
+  std::function<int()> chosen_;
+  std::string program_ = "limbeck";
+};
+
+}  // namespace limbeck::launch

@@ -1,0 +1,17 @@
+// What each command does. Every function returns the exit code 0, or throws: an Error ends with 1, a UsageError with 2.
+#pragma once
+
+#include "launch/commands/command_line.h"
+
+namespace limbeck::launch {
+
+int run_train(const TrainOptions& options);
+int run_distill(const TrainOptions& options);
+int run_eval(const EvalOptions& options);
+int run_generate(const GenerateOptions& options);
+int run_convert(const ConvertOptions& options);
+int run_inspect(const InspectOptions& options);
+int run_tokenize(const TokenizeOptions& options);
+int run_report(const ReportOptions& options);
+
+}  // namespace limbeck::launch

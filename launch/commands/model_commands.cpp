@@ -1,0 +1,221 @@
+// `limbeck eval`, `generate` and `convert`: what is done with a finished model.
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cstdio>
+#include <fstream>
+#include <utility>
+
+#include "core/nn/generation.h"
+#include "core/ops/linear.h"
+#include "data/checkpoints/checkpoint.h"
+#include "data/files/hdf5_file.h"
+#include "data/models/gguf_export.h"
+#include "data/models/hugging_face.h"
+#include "data/text/token_file.h"
+#include "launch/commands/commands.h"
+#include "launch/report/distill_report.h"
+#include "launch/run/checkpointing.h"
+#include "launch/run/machine_peak.h"
+#include "launch/run/model_source.h"
+#include "launch/run/run_directory.h"
+#include "launch/run/session.h"
+#include "launch/run/text_generation.h"
+
+namespace limbeck::launch {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Every file that is no model: where it is no config either, the place of the first mistake is said.
+bool is_config(const fs::path& path) { return fs::is_regular_file(path) && !is_model_file(path); }
+
+/// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the
+/// vocabulary.
+std::vector<std::int32_t> read_ids(const fs::path& path, std::int64_t vocabulary) {
+  std::vector<std::int32_t> ids;
+  fs::path prefix = path;
+  if (path.extension() == ".bin" || path.extension() == ".idx") prefix.replace_extension();
+  if (fs::exists(prefix.string() + ".idx")) {
+    const data::TokenFile file(prefix.string());
+    for (std::int64_t i = 0; i < file.num_documents(); ++i) {
+      const std::vector<std::int32_t> document = file.read(i);
+      ids.insert(ids.end(), document.begin(), document.end());
+    }
+  } else {
+    std::ifstream in(path);
+    core::check(static_cast<bool>(in), "{}: cannot be read; expected a token file or a text of integers",
+                path.string());
+    std::string word;
+    while (in >> word) {
+      std::size_t used = 0;
+      long long value = -1;
+      try {
+        value = std::stoll(word, &used);
+      } catch (const std::exception&) {
+        used = 0;
+      }
+      core::check(used == word.size() && value >= 0 && value < vocabulary,
+                  "{}: \"{}\" at place {}, expected a token id below {}", path.string(), word, ids.size(), vocabulary);
+      ids.push_back(static_cast<std::int32_t>(value));
+    }
+  }
+  core::check(!ids.empty(), "{}: holds no tokens", path.string());
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    core::check(ids[i] >= 0 && ids[i] < vocabulary, "{}: token {} at place {}, expected an id below {}", path.string(),
+                ids[i], i, vocabulary);
+  return ids;
+}
+
+/// Collective. One causal sequence of all tokens: /tokens [T] and /logits [T,V], float32.
+void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_file, const fs::path& out) {
+  constexpr std::int64_t rows_at_once = 256;
+  nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
+  model.load(*source.reader);
+  const std::vector<std::int32_t> ids = read_ids(token_file, source.config.vocabulary);
+  const auto n = static_cast<std::int64_t>(ids.size());
+  core::check(n <= source.config.max_positions, "{}: {} tokens, expected at most the model's {} positions",
+              token_file.string(), n, source.config.max_positions);
+
+  core::Tape off(core::Tape::Mode::Off);
+  const nn::Batch batch = nn::one_sequence(rank.memory(), ids, 0);
+  const core::Tensor hidden = model.forward(off, model.pass(batch)).hidden.value;
+  std::optional<data::Hdf5File> file;
+  if (rank.is_first()) {
+    file.emplace(data::Hdf5File::create(out));
+    file->write_dataset("/tokens", batch.tokens);
+    file->create_dataset("/logits", core::DType::F32, {n, source.config.vocabulary});
+  }
+  for (std::int64_t first = 0; first < n; first += rows_at_once) {
+    const std::int64_t count = std::min(rows_at_once, n - first);
+    const core::Tensor mine = core::linear(off, core::constant(hidden.rows(first, count)), model.head()).value;
+    const core::Tensor logits = rank.comms().tensor->gather(mine, 1, source.config.vocabulary);
+    const std::vector<std::int64_t> offset = {first, 0};
+    if (file) file->write("/logits", core::DType::F32, logits.data<float>(), offset, logits.shape());
+  }
+  if (!file) return;
+  file->close();
+  fmt::print("{}: logits of {} tokens\n", out.string(), n);
+}
+
+}  // namespace
+
+int run_eval(const EvalOptions& options) {
+  if (options.logits.has_value() != options.tokens.has_value())
+    core::fail_usage("eval: --tokens and --logits go together");
+  if (options.logits) {
+    const ModelSource source = open_model(options.model);
+    in_world(
+        {}, [&](Rank& rank) { write_logits(rank, source, *options.tokens, *options.logits); }, "tp");
+    return 0;
+  }
+  // A config means the newest checkpoint of its run, where it has one; else the student as it starts.
+  ModelSource source;
+  RunConfig config;
+  if (is_config(options.model)) {
+    config = load_config(options.model, options.sets);
+    if (!data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty())
+      source = open_model(config.output.dir);
+  } else {
+    source = open_model(options.model);
+    if (source.kind != ModelKind::Checkpoint)
+      core::fail_usage("eval: {} names no text to measure on; give a config or a checkpoint, or --tokens and --logits",
+                       options.model.string());
+    const TrainerState where = trainer_state_from_json(source.trainer, options.model.string());
+    config = parse_config(where.run_config, options.model.string(), options.sets);
+  }
+  config.parallel.layout = "";  // whatever the ranks are now
+  config.teacher ? check_for_distill(config) : check_for_train(config);
+  in_world(config, [&](Rank& rank) {
+    Session session(rank, config, make_log(rank.world().rank(), options.verbosity));
+    if (source.reader == nullptr)
+      session.start_student();
+    else
+      session.student->load(*source.reader);
+    std::optional<HeldOut> held_out = session.held_out();
+    if (!held_out)
+      core::fail_usage("eval: the {} held-out documents do not fill one sequence of {} tokens",
+                       session.text->num_held_out_documents(), config.data.sequence_length);
+    const Evaluation result = held_out->evaluate(*session.student);
+    if (!rank.is_first()) return;
+    fmt::print("{}", to_text(result, source.reader == nullptr ? "at the start" : fmt::format("step {}", source.step)));
+    std::fflush(stdout);
+  });
+  return 0;
+}
+
+int run_generate(const GenerateOptions& options) {
+  const ModelSource source = open_model(options.model);
+  const data::Tokenizer& tokenizer = source.require_tokenizer();
+  const auto generate = [&](Rank& rank) {
+    nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
+    model.load(*source.reader);
+    const auto say = [&](const std::string& text) {
+      if (!rank.is_first()) return;
+      fmt::print("{}", text);
+      std::fflush(stdout);
+    };
+    const std::vector<std::int32_t> prompt = prompt_ids(tokenizer, options.prompt);
+    data::StreamDecoder decoder(tokenizer);
+    std::string before = options.prompt;  // said when the first token is there: nothing is where there is an error
+    nn::generate(model, prompt,
+                 {.max_tokens = options.max_tokens,
+                  .sampling = {.temperature = options.temperature,
+                               .top_k = options.top_k,
+                               .top_p = options.top_p,
+                               .seed = options.seed},
+                  .valid_vocabulary = tokenizer.vocabulary_size(),
+                  .stop = {tokenizer.eos_id(), tokenizer.end_of_text_id()},
+                  .on_token = [&](std::int32_t id) { say(std::exchange(before, "") + decoder.feed(id)); }});
+    say(before + decoder.finish() + "\n");
+  };
+  in_world({}, generate, "tp");
+  return 0;
+}
+
+int run_convert(const ConvertOptions& options) {
+  if (launcher_rank().rank != 0) return 0;  // one rank's work
+  constexpr std::array written = {core::DType::F32, core::DType::F16, core::DType::BF16, core::DType::Q8_0};
+  const auto* dtype =
+      std::find_if(written.begin(), written.end(), [&](auto d) { return core::name_of(d) == options.dtype; });
+  if (dtype == written.end())
+    core::fail_usage("--dtype is {}, expected float32, float16, bfloat16 or Q8_0", options.dtype);
+  std::string name = options.destination.filename().string();
+  std::transform(name.begin(), name.end(), name.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const bool is_gguf = name.ends_with(".gguf");
+  if (!is_gguf && *dtype != core::DType::F32 && *dtype != core::DType::BF16)
+    core::fail_usage("--dtype is {}, expected float32 or bfloat16 for a Hugging Face directory (or DST as FILE.gguf)",
+                     options.dtype);
+  if (is_gguf && fs::is_directory(options.destination))
+    core::fail_usage("{}: is a folder, expected a GGUF file to write", options.destination.string());
+
+  const ModelSource source = open_model(options.source);
+  std::string what;
+  if (is_gguf) {
+    const std::int64_t num_halves = data::export_gguf(*source.reader, source.config, options.destination,
+                                                      {.dtype = *dtype, .tokenizer = source.tokenizer.get()});
+    what = "a GGUF file, " + options.dtype;
+    if (num_halves > 0)
+      what += fmt::format(", {} matrices in float16 because their rows are no multiple of 32", num_halves);
+    if (source.tokenizer == nullptr) what += ", without a tokenizer";
+  } else {
+    data::HuggingFaceExport out;
+    out.dtype = *dtype;
+    if (source.tokenizer) {
+      const data::HuggingFaceTokenizer tokenizer = source.tokenizer->to_hugging_face();
+      out.tokenizer_json = tokenizer.tokenizer_json;
+      out.tokenizer_config_json = tokenizer.tokenizer_config_json;
+      out.tokenizer_model = tokenizer.tokenizer_model;
+      out.bos_token = source.tokenizer->start_of_text_id();
+      out.eos_token = source.tokenizer->eos_id();
+    }
+    data::export_hugging_face(*source.reader, source.config, options.destination, out);
+    what = "a Hugging Face directory, " + options.dtype;
+  }
+  fmt::print("{} -> {}: {}\n", options.source.string(), options.destination.string(), what);
+  return 0;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,80 @@
+// `limbeck tokenize`: text into a token file, or into a tokenizer.
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "data/files/atomic_file.h"
+#include "data/text/bpe_training.h"
+#include "data/text/text_source.h"
+#include "data/tokenizers/tokenizer_json.h"
+#include "launch/commands/commands.h"
+#include "launch/console/log.h"
+#include "launch/console/progress.h"
+#include "launch/run/machine_peak.h"
+#include "launch/run/model_source.h"
+#include "launch/run/token_cache.h"
+
+namespace limbeck::launch {
+
+namespace {
+
+data::TextFormat format_of(const TokenizeOptions& options) {
+  return options.format == "jsonl"  ? data::TextFormat::JsonLines
+         : options.format == "text" ? data::TextFormat::Plain
+                                    : data::TextFormat::Auto;
+}
+
+void train_tokenizer(const TokenizeOptions& options, const std::vector<std::string>& paths, const Log& log) {
+  const auto& rules = data::pretokenizer_rules(options.pretokenizer, "--pretokenizer");
+  data::BpeTraining training{.vocabulary = options.vocabulary, .special = options.special};
+  data::check_training(training);  // before hours of work
+  std::error_code error;
+  std::filesystem::create_directories(options.out, error);
+  core::check(!error, "{}: this folder cannot be made: {}", options.out.string(), error.message());
+  const std::vector<std::string> files = data::list_text_files(paths);
+  Progress reading(log, "file", 0, static_cast<std::int64_t>(files.size()), 1);
+  const data::WordCounts words = data::count_words(files, rules,
+                                                   {.threads = threads_of_rank(options.threads),
+                                                    .format = format_of(options),
+                                                    .field = options.field,
+                                                    .progress = [&](std::int64_t done) { reading.update(done, {}); }});
+  reading.finish();
+  log->info("{} different words", words.size());
+
+  Progress merging(log, "token", 0, options.vocabulary, 1);
+  training.progress = [&](std::int64_t made) { merging.update(made, {}); };
+  const data::BpeDescription trained = data::train_bpe(words, rules, training);
+  merging.finish();
+  const auto made = static_cast<std::int64_t>(trained.tokens.size());
+  if (made < options.vocabulary)
+    log->warn("the text gives {} tokens, fewer than --vocab {}: no pair is left that comes twice", made,
+              options.vocabulary);
+
+  const data::HuggingFaceTokenizer out = data::write_tokenizer_json(trained, trained.eos);
+  data::write_file_atomically(options.out / "tokenizer_config.json", out.tokenizer_config_json);
+  data::write_file_atomically(options.out / "tokenizer.json", out.tokenizer_json);
+  log->info("{} is written: {} tokens", (options.out / "tokenizer.json").string(), made);
+}
+
+}  // namespace
+
+int run_tokenize(const TokenizeOptions& options) {
+  if (launcher_rank().rank != 0) return 0;
+  const Log log = make_log(0, options.verbosity);
+  std::vector<std::string> paths;
+  for (const auto& path : options.paths) paths.push_back(path.string());
+  if (options.train) {
+    train_tokenizer(options, paths, log);
+    return 0;
+  }
+  const auto tokenizer = open_tokenizer(options.tokenizer);
+  data::TokenizeOptions how;
+  how.threads = threads_of_rank(options.threads);
+  how.format = format_of(options);
+  how.field = options.field;
+  tokenize(paths, *tokenizer, options.out.string(), how, log);
+  log->info("{} is written", options.out.string());
+  return 0;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,164 @@
+// `limbeck train` and `limbeck distill`.
+
+#include <fmt/ranges.h>
+
+#include <chrono>
+#include <cstdio>
+
+#include "core/nn/generation.h"
+#include "launch/commands/commands.h"
+#include "launch/report/distill_report.h"
+#include "launch/run/machine_peak.h"
+#include "launch/run/run_directory.h"
+#include "launch/run/session.h"
+#include "launch/run/stop_flag.h"
+#include "launch/run/text_generation.h"
+#include "launch/run/trainer.h"
+
+namespace limbeck::launch {
+namespace {
+
+RunConfig resolve(const TrainOptions& options) {
+  RunConfig config = load_config(options.config, options.sets);
+  if (options.out) config.output.dir = *options.out;
+  return config;
+}
+
+std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
+  return std::min(options.steps.value_or(config.train.steps), config.train.steps);
+}
+
+void say_what_runs(const Log& log, const Session& session, const Rank& rank) {
+  const auto million = [](std::int64_t n) { return static_cast<double>(n) / 1e6; };
+  const nn::ParameterCount student = nn::count_parameters(session.student->config());
+  if (session.teacher)
+    log->info("teacher: {:.1f}M parameters, {} layers", million(nn::count_parameters(session.teacher->config()).total),
+              session.teacher->config().num_layers);
+  log->info("student: {:.1f}M parameters, {:.1f}M active, {} layers", million(student.total), million(student.active),
+            session.student->config().num_layers);
+  log->info("text: {} training tokens in {} documents; {} rank{}, layout {}", session.text->tokens_per_epoch(),
+            session.text->num_train_documents(), rank.world().size(), rank.world().size() == 1 ? "" : "s",
+            session.config.parallel.layout.empty() ? "dp" : session.config.parallel.layout);
+}
+
+std::int64_t greatest_peak_memory(Rank& rank) {
+  core::Tensor bytes = core::Tensor::zeros(rank.memory(), core::DType::I64, {1});
+  *bytes.mutable_data<std::int64_t>() = peak_resident_bytes();
+  rank.world().all_reduce(bytes, core::Reduce::Max);
+  return core::host_values<std::int64_t>(bytes)[0];
+}
+
+/// Of the teacher's vocabulary, which may be larger than the tokenizer's.
+std::vector<std::int64_t> unigram_counts(const Session& session) {
+  std::vector<std::int64_t> counts = session.text->unigram_counts();
+  counts.resize(static_cast<std::size_t>(session.teacher->config().vocabulary), 0);
+  return counts;
+}
+
+/// What was there before the first step, as the run that goes on wrote it down.
+DistillStart read_start_together(Rank& rank, const RunDirectory& directory) {
+  std::string text;
+  on_first_rank(rank, [&] { text = to_text(read_start(directory.path())); });
+  return start_from_text(gather_strings(rank, text).front(), directory.path().string());
+}
+
+/// The same, measured.
+DistillStart measure_start(Session& session, HeldOut& held_out, const RunDirectory& directory, const Log& log) {
+  DistillStart start;
+  log->info("measuring the student before, on {} held-out tokens", held_out.num_tokens());
+  start.student = held_out.evaluate(*session.student);
+  start.unigram = held_out.evaluate_unigram(unigram_counts(session));
+  start.teacher_text = continue_prompt(*session.teacher, session, /*is_cut=*/false);
+  start.student_text = continue_prompt(*session.student, session, /*is_cut=*/true);
+  start.layers = session.start.layers;
+  start.influence = session.start.influence;
+  log->info("before: KL {:.4f}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {:.4f})",
+            start.student.kl, start.student.agreement, start.student.cross_entropy, start.student.teacher_cross_entropy,
+            start.unigram.kl);
+  on_first_rank(session.rank, [&] { write_start(directory.path(), start); });
+  return start;
+}
+
+void start_student(Session& session, const Log& log) {
+  session.start_student();
+  if (!session.start.layers.empty())
+    log->info("the student keeps the teacher's layers {}", fmt::join(session.start.layers, " "));
+  if (!session.start.is_exact)
+    log->warn(
+        "the start is not exact: slices = {} do not divide experts_per_token = {}, so the weights are only scaled",
+        session.config.student_init->upcycle->slices, session.config.student_init->upcycle->experts_per_token);
+}
+
+void train(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils) {
+  const Log log = make_log(rank.world().rank(), options.verbosity);
+  RunDirectory directory(config.output.dir);
+  on_first_rank(rank, [&] { directory = RunDirectory::open(config, options.resume); });
+  catch_sigterm();
+
+  const auto begin = std::chrono::steady_clock::now();
+  const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
+  Session session(rank, config, log);
+  log->debug("models, tokenizer and text are open after {:.2f} s", seconds());
+  say_what_runs(log, session, rank);
+  std::optional<HeldOut> held_out = session.held_out();
+  const std::string too_short =
+      fmt::format("the {} held-out documents do not fill one sequence of {} tokens (data.held_out_fraction is {})",
+                  session.text->num_held_out_documents(), config.data.sequence_length, config.data.held_out_fraction);
+  if (!held_out && distils) core::fail_usage("{}", too_short);
+  if (!held_out) log->warn("{}: nothing is evaluated", too_short);
+  log->debug("the held-out sample is prepared after {:.2f} s", seconds());
+  Trainer trainer(session, directory, log, held_out ? &*held_out : nullptr);
+  if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
+  const bool resumed = options.resume && trainer.resume();
+  if (!resumed) start_student(session, log);
+  on_first_rank(rank, [&] { directory.write_config(config); });
+  std::optional<DistillStart> start;
+  if (distils)
+    start = resumed ? read_start_together(rank, directory) : measure_start(session, *held_out, directory, log);
+
+  log->debug("training begins after {:.2f} s", seconds());
+  if (!trainer.run(last_step(options, config))) {
+    log->info("stopped at step {}; continue with --resume", trainer.steps_done());
+    return;
+  }
+  const Evaluation after = held_out ? held_out->evaluate(*session.student) : Evaluation{};
+  const std::string text = continue_prompt(*session.student, session, /*is_cut=*/true);
+  on_first_rank(rank, [&] {
+    write_end(directory.path(), {.step = trainer.steps_done(), .student = after, .student_text = text});
+  });
+  std::string report;
+  if (distils) {
+    report = to_text(DistillReport{.start = *start,
+                                   .student = after,
+                                   .student_text = text,
+                                   .prompt = config.generation.prompt,
+                                   .throughput = trainer.throughput(),
+                                   .peak_bytes_a_rank = greatest_peak_memory(rank),
+                                   .num_ranks = rank.world().size(),
+                                   .checkpoint = trainer.last_checkpoint(),
+                                   .run = directory.path(),
+                                   .program = options.program});
+  } else {
+    if (held_out) report = to_text(after, "held out");
+    report += continuation_text(config.generation.prompt, text);
+    report += fmt::format("\nThe model: {0}\nNext:\n  {1} generate {2} --prompt \"...\"\n  {1} report {2}\n",
+                          trainer.last_checkpoint().string(), options.program, directory.path().string());
+  }
+  if (rank.is_first()) fmt::print("{}", report);
+  std::fflush(stdout);
+}
+
+int run_training(const TrainOptions& options, bool distils) {
+  const RunConfig config = resolve(options);
+  distils ? check_for_distill(config) : check_for_train(config);
+  in_world(config, [&](Rank& rank) { train(rank, config, options, distils); });
+  return 0;
+}
+
+}  // namespace
+
+int run_train(const TrainOptions& options) { return run_training(options, /*distils=*/false); }
+
+int run_distill(const TrainOptions& options) { return run_training(options, /*distils=*/true); }
+
+}  // namespace limbeck::launch

@@ -1,0 +1,368 @@
+#include "launch/config/config.h"
+
+#include <google/protobuf/text_format.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <type_traits>
+#include <utility>
+
+#include "core/error.h"
+#include "launch/config/config_fields.h"
+#include "launch/config/config_text.h"
+
+namespace limbeck::launch {
+
+using core::DType;
+using core::fail_usage;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+namespace {
+
+// The plain enumerations have the numbers of the schema's.
+template <class E>
+int number_of(E value) {
+  return static_cast<int>(value);
+}
+static_assert(static_cast<int>(LayerChoice::BlockInfluence) == config::StudentInit::BLOCK_INFLUENCE);
+static_assert(static_cast<int>(LayerChoice::EvenlySpaced) == config::StudentInit::EVENLY_SPACED);
+static_assert(static_cast<int>(LayerChoice::List) == config::StudentInit::LIST);
+static_assert(static_cast<int>(OptimizerKind::AdamW) == config::Optimizer::ADAMW);
+static_assert(static_cast<int>(OptimizerKind::Muon) == config::Optimizer::MUON);
+static_assert(static_cast<int>(ScheduleKind::Cosine) == config::Schedule::COSINE);
+static_assert(static_cast<int>(ScheduleKind::Constant) == config::Schedule::CONSTANT);
+static_assert(static_cast<int>(ScheduleKind::Linear) == config::Schedule::LINEAR);
+static_assert(static_cast<int>(ScheduleKind::WarmupStableDecay) == config::Schedule::WARMUP_STABLE_DECAY);
+static_assert(static_cast<int>(ScheduleDecay::Linear) == config::Schedule::LINEAR_DECAY);
+static_assert(static_cast<int>(ScheduleDecay::Cosine) == config::Schedule::COSINE_DECAY);
+static_assert(static_cast<int>(ScheduleDecay::OneMinusSqrt) == config::Schedule::ONE_MINUS_SQRT);
+static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);
+static_assert(static_cast<int>(nn::BalanceScope::GlobalBatch) == config::MoeLoss::GLOBAL_BATCH);
+static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);
+static_assert(static_cast<int>(data::TextFormat::Plain) == config::Data::PLAIN);
+static_assert(static_cast<int>(data::TextFormat::JsonLines) == config::Data::JSON_LINES);
+static_assert(static_cast<int>(DType::F32) == config::FLOAT32);
+static_assert(static_cast<int>(DType::F64) == config::FLOAT64);
+static_assert(static_cast<int>(DType::BF16) == config::BFLOAT16);
+
+/// Fills structs from a message: fields that are absent keep their default, others are checked against their range.
+class Reader {
+ public:
+  Reader(const Message& message, std::string prefix, const ParsedConfig& parsed)
+      : message_(message), prefix_(std::move(prefix)), parsed_(parsed) {}
+
+  void operator()(const char* name, bool& value) {
+    if (has(name)) value = reflection().GetBool(message_, field(name));
+  }
+  void operator()(const char* name, std::string& value) {
+    if (has(name)) value = reflection().GetString(message_, field(name));
+  }
+  void operator()(const char* name, std::uint64_t& value) {
+    if (has(name)) value = reflection().GetUInt64(message_, field(name));
+  }
+  void operator()(const char* name, std::int64_t& value, const Range& range) {
+    if (has(name)) value = reflection().GetInt64(message_, field(name));
+    check_range(name, value, range);
+  }
+  void operator()(const char* name, double& value, const Range& range) {
+    if (has(name)) value = reflection().GetDouble(message_, field(name));
+    check_range(name, value, range);
+  }
+  /// A count that follows from others where it is absent or 0.
+  void derived(const char* name, std::int64_t& value, std::int64_t otherwise) {
+    value = has(name) ? reflection().GetInt64(message_, field(name)) : 0;
+    check_range(name, value, at_least(0));
+    if (value == 0) value = otherwise;
+  }
+  void operator()(const char* name, std::vector<std::string>& values) {
+    values.clear();
+    for (int i = 0; i < reflection().FieldSize(message_, field(name)); ++i)
+      values.push_back(reflection().GetRepeatedString(message_, field(name), i));
+  }
+  void operator()(const char* name, std::vector<std::int64_t>& values) {
+    values.clear();
+    for (int i = 0; i < reflection().FieldSize(message_, field(name)); ++i)
+      values.push_back(reflection().GetRepeatedInt64(message_, field(name), i));
+  }
+  template <class E>
+  requires std::is_enum_v<E>
+  void operator()(const char* name, E& value) {
+    if (!has(name)) return;
+    const int number = reflection().GetEnumValue(message_, field(name));  // proto3 lets unknown numbers in
+    if (field(name)->enum_type()->FindValueByNumber(number) == nullptr)
+      fail_usage("{}: {}{} is {}, expected one of its names", place(name), prefix_, name, number);
+    value = static_cast<E>(number);
+  }
+  template <class Section>
+  requires std::is_class_v<Section>
+  void operator()(const char* name, Section& section) {
+    Reader nested(reflection().GetMessage(message_, field(name)), prefix_ + name + ".", parsed_);
+    fields(nested, section);
+  }
+  template <class Section>
+  void operator()(const char* name, std::optional<Section>& section) {
+    section.reset();
+    if (has(name)) (*this)(name, section.emplace());
+  }
+  void operator()(const char* name, std::optional<double>& value, const Range& range) {
+    value.reset();
+    if (has(name)) (*this)(name, value.emplace(), range);
+  }
+  /// A list of sections; the places of section i are those of "name[i]".
+  template <class Section>
+  requires std::is_class_v<Section>
+  void operator()(const char* name, std::vector<Section>& sections) {
+    sections.clear();
+    for (int i = 0; i < reflection().FieldSize(message_, field(name)); ++i) {
+      Reader nested(reflection().GetRepeatedMessage(message_, field(name), i),
+                    fmt::format("{}{}[{}].", prefix_, name, i), parsed_);
+      fields(nested, sections.emplace_back());
+    }
+  }
+
+ private:
+  const google::protobuf::Reflection& reflection() const { return *message_.GetReflection(); }
+  const FieldDescriptor* field(const char* name) const { return message_.GetDescriptor()->FindFieldByName(name); }
+  bool has(const char* name) const { return reflection().HasField(message_, field(name)); }
+  std::string place(const char* name) const { return parsed_.place_of(prefix_ + name); }
+  template <class T>
+  void check_range(const char* name, T value, const Range& range) const {
+    if (!range.contains(static_cast<double>(value)))
+      fail_usage("{}: {}{} is {}, expected {}", place(name), prefix_, name, value, range.expected);
+  }
+
+  const Message& message_;
+  std::string prefix_;
+  const ParsedConfig& parsed_;
+};
+
+/// The reverse of Reader: every field of every section that is there.
+class Writer {
+ public:
+  explicit Writer(Message& message) : message_(message) {}
+
+  void operator()(const char* name, bool value) { reflection().SetBool(&message_, field(name), value); }
+  void operator()(const char* name, std::string& value) { reflection().SetString(&message_, field(name), value); }
+  void operator()(const char* name, std::uint64_t value) { reflection().SetUInt64(&message_, field(name), value); }
+  void operator()(const char* name, std::int64_t value, const Range&) {
+    reflection().SetInt64(&message_, field(name), value);
+  }
+  void operator()(const char* name, double value, const Range&) {
+    reflection().SetDouble(&message_, field(name), value);
+  }
+  void derived(const char* name, std::int64_t value, std::int64_t) {
+    reflection().SetInt64(&message_, field(name), value);
+  }
+  void operator()(const char* name, std::vector<std::string>& values) {
+    for (const auto& value : values) reflection().AddString(&message_, field(name), value);
+  }
+  void operator()(const char* name, std::vector<std::int64_t>& values) {
+    for (const auto value : values) reflection().AddInt64(&message_, field(name), value);
+  }
+  template <class E>
+  requires std::is_enum_v<E>
+  void operator()(const char* name, E value) { reflection().SetEnumValue(&message_, field(name), number_of(value)); }
+  template <class Section>
+  requires std::is_class_v<Section>
+  void operator()(const char* name, Section& section) {
+    Writer nested(*reflection().MutableMessage(&message_, field(name)));
+    fields(nested, section);
+  }
+  template <class Section>
+  void operator()(const char* name, std::optional<Section>& section) {
+    if (section) (*this)(name, *section);
+  }
+  void operator()(const char* name, std::optional<double> value, const Range& range) {
+    if (value) (*this)(name, *value, range);
+  }
+  template <class Section>
+  requires std::is_class_v<Section>
+  void operator()(const char* name, std::vector<Section>& sections) {
+    for (Section& section : sections) {
+      Writer nested(*reflection().AddMessage(&message_, field(name)));
+      fields(nested, section);
+    }
+  }
+
+ private:
+  const google::protobuf::Reflection& reflection() const { return *message_.GetReflection(); }
+  const FieldDescriptor* field(const char* name) const { return message_.GetDescriptor()->FindFieldByName(name); }
+
+  Message& message_;
+};
+
+void check_model(ModelSection& model, const ParsedConfig& parsed) {
+  nn::ModelConfig& architecture = model.architecture;
+  if (architecture.moe.num_experts == 0)
+    architecture.moe = {};
+  else if (architecture.moe.expert_width == 0)
+    architecture.moe.expert_width = architecture.mlp_width;
+  if (!model.source.empty()) return;
+  nn::ModelConfig complete = architecture;
+  complete.vocabulary = std::max<std::int64_t>(complete.vocabulary, 1);  // 0 stands for the tokenizer's
+  try {
+    nn::validate(complete, "model");
+  } catch (const core::UsageError& error) {
+    fail_usage("{}: {}", parsed.place_of("model"), error.what());
+  }
+}
+
+void check_student_init(const StudentInitConfig& c, const ParsedConfig& parsed) {
+  const auto place = [&](const char* field) { return parsed.place_of(std::string("student_init.") + field); };
+  if (c.choice != LayerChoice::List && !c.layers.empty())
+    fail_usage("{}: student_init.layers is given, expected only with choice: LIST", place("layers"));
+  if (c.choice == LayerChoice::List) {
+    if (c.layers.empty())
+      fail_usage("{}: student_init.layers is empty, expected the layers to keep (choice is LIST)", place("choice"));
+    for (std::size_t i = 0; i < c.layers.size(); ++i)
+      if (c.layers[i] < (i == 0 ? 0 : c.layers[i - 1] + 1))
+        fail_usage("{}: student_init.layers has {} at position {}, expected layers from 0 in ascending order",
+                   place("layers"), c.layers[i], i);
+    if (c.num_layers != 0 && c.num_layers != static_cast<std::int64_t>(c.layers.size()))
+      fail_usage("{}: student_init.num_layers is {}, expected {}, the length of student_init.layers, or 0",
+                 place("num_layers"), c.num_layers, c.layers.size());
+  }
+  if (!c.upcycle) return;
+  const UpcycleConfig& upcycle = *c.upcycle;
+  if (upcycle.experts % upcycle.slices != 0)
+    fail_usage("{}: student_init.upcycle.experts is {}, expected a multiple of slices = {}", place("upcycle.experts"),
+               upcycle.experts, upcycle.slices);
+  if (upcycle.experts_per_token > upcycle.experts)
+    fail_usage("{}: student_init.upcycle.experts_per_token is {}, expected 1 to experts = {}",
+               place("upcycle.experts_per_token"), upcycle.experts_per_token, upcycle.experts);
+}
+
+void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
+  const auto expect = [&](const char* field, DType value, bool is_valid, std::string_view expected) {
+    if (is_valid) return;
+    const std::string path = std::string("precision.") + field;
+    fail_usage("{}: {} is {}, expected {}", parsed.place_of(path), path, value, expected);
+  };
+  expect("compute", c.compute, c.compute != DType::BF16, "FLOAT32 or FLOAT64");
+  const auto same = fmt::format("{}, as precision.compute", c.compute);
+  expect("master", c.master, c.master == c.compute, same);
+  expect("gradient", c.gradient, c.gradient == c.compute, same);
+  expect("reduction", c.reduction, c.reduction == c.compute, same);
+  const bool may_narrow = c.compute == DType::F32;  // a product widens bfloat16 to float32 only
+  expect("frozen_storage", c.frozen_storage,
+         c.frozen_storage == c.compute || (may_narrow && c.frozen_storage == DType::BF16),
+         fmt::format("{}{}", same, may_narrow ? ", or bfloat16" : ""));
+  if (c.bfloat16_weights && !may_narrow)
+    fail_usage("{}: precision.bfloat16_weights is true, expected false with precision.compute {}",
+               parsed.place_of("precision.bfloat16_weights"), c.compute);
+}
+
+void check_optimizer(const OptimizerConfig& c, DType compute, const ParsedConfig& parsed) {
+  if (c.eight_bit_state && compute != DType::F32)
+    fail_usage("{}: optimizer.eight_bit_state is true, expected false with precision.compute {}",
+               parsed.place_of("optimizer.eight_bit_state"), compute);
+  for (std::size_t i = 0; i < c.groups.size(); ++i) {
+    const std::string path = fmt::format("optimizer.groups[{}]", i);
+    if (c.groups[i].pattern.empty())
+      fail_usage("{}: {}.pattern is not given, expected one of module paths, such as layers.*.moe.router.weight",
+                 parsed.place_of(path), path);
+  }
+}
+
+void check_data_sources(const DataConfig& c, const ParsedConfig& parsed) {
+  if (!c.tokens.empty() && !c.text.empty())
+    fail_usage("{}: data.tokens and data.text are both given, expected one of them", parsed.place_of("data.tokens"));
+  if (!c.sources.empty() && (!c.tokens.empty() || !c.text.empty()))
+    fail_usage("{}: data.sources and data.{} are both given, expected one of them", parsed.place_of("data.sources"),
+               c.tokens.empty() ? "text" : "tokens");
+  for (std::size_t i = 0; i < c.sources.size(); ++i)
+    if (c.sources[i].tokens.empty() == c.sources[i].text.empty()) {
+      const std::string path = fmt::format("data.sources[{}]", i);
+      fail_usage("{}: {} has {} of tokens and text, expected one of them", parsed.place_of(path), path,
+                 c.sources[i].tokens.empty() ? "none" : "both");
+    }
+}
+
+void check_whole(RunConfig& config, const ParsedConfig& parsed) {
+  if (config.model) check_model(*config.model, parsed);
+  if (config.student_init) check_student_init(*config.student_init, parsed);
+  check_optimizer(config.optimizer, config.precision.compute, parsed);
+  check_precision(config.precision, parsed);
+  check_data_sources(config.data, parsed);
+  if (config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch && config.batch.micro_batches > 1)
+    fail_usage("{}: moe_loss.balance_scope is GLOBAL_BATCH with batch.micro_batches {}, expected one micro-batch",
+               parsed.place_of("moe_loss.balance_scope"), config.batch.micro_batches);
+}
+
+std::string print(RunConfig config) {
+  config::Config message;
+  Writer writer(message);
+  fields(writer, config);
+  std::string text;
+  google::protobuf::TextFormat::PrintToString(message, &text);
+  return text;
+}
+
+void check_data(const RunConfig& config, std::string_view command) {
+  if (sources_of(config.data).empty())
+    fail_usage("{}: none of data.text, data.tokens and data.sources is given, expected one of them", command);
+}
+
+}  // namespace
+
+std::vector<DataSourceConfig> sources_of(const DataConfig& data) {
+  if (!data.sources.empty()) return data.sources;
+  if (data.tokens.empty() && data.text.empty()) return {};
+  return {{.tokens = data.tokens, .text = data.text, .format = data.format, .field = data.field}};
+}
+
+RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets) {
+  ParsedConfig parsed = parse_text(text, name);
+  apply_sets(parsed, sets);
+  RunConfig config;
+  Reader reader(parsed.message, "", parsed);
+  fields(reader, config);
+  check_whole(config, parsed);
+  if (config.output.dir.empty()) config.output.dir = "runs/" + std::filesystem::path(name).stem().string();
+  return config;
+}
+
+RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& sets) {
+  std::error_code no_error;
+  std::ifstream file;
+  if (!std::filesystem::is_directory(path, no_error)) file.open(path, std::ios::binary);
+  if (!file.is_open())
+    fail_usage("{}: cannot be read, expected a config in text format (see examples/)", path.string());
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  return parse_config(text, path.string(), sets);
+}
+
+std::string to_textproto(const RunConfig& config) { return print(config); }
+
+std::string defaults_as_textproto() {
+  const ParsedConfig parsed = parse_text("model {} teacher {} student_init { upcycle {} }", "the defaults");
+  RunConfig config;
+  Reader reader(parsed.message, "", parsed);
+  fields(reader, config);
+  return print(config);
+}
+
+void check_for_train(const RunConfig& config) {
+  if (!config.model) fail_usage("train: there is no section model, expected the architecture or model.source");
+  for (const auto& [name, is_there] :
+       {std::pair("teacher", config.teacher.has_value()), std::pair("student_init", config.student_init.has_value())})
+    if (is_there) fail_usage("train: there is a section {}, expected none: only distill has a teacher", name);
+  if (config.model->source.empty() && config.data.tokenizer == "teacher")
+    fail_usage(
+        "train: data.tokenizer is \"teacher\" but model.source is empty, expected \"bytes\" or a file with a "
+        "tokenizer");
+  check_data(config, "train");
+}
+
+void check_for_distill(const RunConfig& config) {
+  if (!config.teacher || config.teacher->source.empty())
+    fail_usage("distill: teacher.source is not given, expected a GGUF file, a Hugging Face directory or a checkpoint");
+  if (config.student_init.has_value() == config.model.has_value())
+    fail_usage("distill: {}, expected one of the sections model and student_init",
+               config.model ? "both student_init and model are given" : "there is no student");
+  check_data(config, "distill");
+}
+
+}  // namespace limbeck::launch

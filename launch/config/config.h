@@ -1,0 +1,236 @@
+// A run's configuration as plain structs; launch/config/config.proto documents every field. The values here are the
+// defaults.
+//
+//     RunConfig config = load_config("run.textproto", {"train.steps=100", "data.text=[/a,/b]"});
+//     check_for_distill(config);                        // teacher, student and text are named
+//     write(dir / "config.textproto", to_textproto(config));  // loads again to the same
+//
+// Only config.cpp sees protobuf. Every error is a UsageError of one line: the place (file:line:column, or the --set),
+// the field, and what was expected.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/nn/model_config.h"
+#include "data/text/text_source.h"
+
+namespace limbeck::launch {
+
+struct ModelSection {
+  std::string source;  // start from this file's architecture and weights; then `architecture` is without meaning
+  /// As in the config, derived widths filled in; `vocabulary` is 0 where it is to be the tokenizer's.
+  nn::ModelConfig architecture{.vocabulary = 0,
+                               .width = 256,
+                               .num_layers = 4,
+                               .num_heads = 4,
+                               .num_kv_heads = 4,
+                               .head_width = 64,
+                               .mlp_width = 1024,
+                               .max_positions = 2048,
+                               .moe = {}};
+  friend bool operator==(const ModelSection&, const ModelSection&) = default;
+};
+
+struct TeacherConfig {
+  std::string source;
+  friend bool operator==(const TeacherConfig&, const TeacherConfig&) = default;
+};
+
+enum class LayerChoice : std::uint8_t { BlockInfluence, EvenlySpaced, List };
+
+struct UpcycleConfig {
+  std::int64_t slices = 1;
+  std::int64_t experts = 8;
+  std::int64_t experts_per_token = 2;
+  double router_std = 0.02;
+  friend bool operator==(const UpcycleConfig&, const UpcycleConfig&) = default;
+};
+
+struct StudentInitConfig {
+  LayerChoice choice = LayerChoice::BlockInfluence;
+  std::int64_t num_layers = 0;  // 0: all of the teacher's
+  std::vector<std::int64_t> layers;
+  std::int64_t calibration_tokens = 4096;
+  std::optional<UpcycleConfig> upcycle;
+  friend bool operator==(const StudentInitConfig&, const StudentInitConfig&) = default;
+};
+
+/// One of several texts.
+struct DataSourceConfig {
+  std::string tokens = {};  // as those of DataConfig
+  std::vector<std::string> text = {};
+  double weight = 1;  // of its samples among those of all sources
+  data::TextFormat format = data::TextFormat::Auto;
+  std::string field = "text";
+  friend bool operator==(const DataSourceConfig&, const DataSourceConfig&) = default;
+};
+
+struct DataConfig {
+  std::string tokens;             // PREFIX of a token file, or empty
+  std::vector<std::string> text;  // files and folders
+  std::string tokenizer = "teacher";
+  std::string cache_dir = ".cache/tokens";
+  std::int64_t sequence_length = 256;
+  double held_out_fraction = 0.05;
+  std::uint64_t seed = 1;
+  data::TextFormat format = data::TextFormat::Auto;
+  std::string field = "text";             // of JSON lines
+  std::vector<DataSourceConfig> sources;  // instead of tokens or text
+  friend bool operator==(const DataConfig&, const DataConfig&) = default;
+};
+
+struct ObjectiveConfig {
+  double cross_entropy_weight = 0.5;  // alpha
+  double temperature = 1.0;
+  friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
+};
+
+struct MoeLossConfig {
+  double balance_weight = 0.01;
+  double z_weight = 0.001;
+  nn::BalanceScope balance_scope = nn::BalanceScope::Sequence;
+  friend bool operator==(const MoeLossConfig&, const MoeLossConfig&) = default;
+};
+
+struct RoutingConfig {
+  double capacity_factor = 0;
+  double jitter = 0;
+  friend bool operator==(const RoutingConfig&, const RoutingConfig&) = default;
+};
+
+enum class OptimizerKind : std::uint8_t { AdamW, Muon };
+
+struct OptimizerGroupConfig {
+  std::string pattern;
+  double rate_factor = 1;
+  std::optional<double> weight_decay;
+  bool frozen = false;
+  bool adamw = false;
+  friend bool operator==(const OptimizerGroupConfig&, const OptimizerGroupConfig&) = default;
+};
+
+struct OptimizerConfig {
+  OptimizerKind kind = OptimizerKind::AdamW;
+  double rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.1;
+  double clip_norm = 1.0;  // 0: never
+  std::vector<OptimizerGroupConfig> groups;
+  double momentum = 0.95;
+  double adamw_rate_factor = 1;
+  bool eight_bit_state = false;
+  friend bool operator==(const OptimizerConfig&, const OptimizerConfig&) = default;
+};
+
+enum class ScheduleKind : std::uint8_t { Cosine, Constant, Linear, WarmupStableDecay };
+enum class ScheduleDecay : std::uint8_t { Linear, Cosine, OneMinusSqrt };
+
+struct ScheduleConfig {
+  ScheduleKind kind = ScheduleKind::Cosine;
+  std::int64_t warmup_steps = 10;
+  double final_rate_fraction = 0.1;
+  double decay_fraction = 0.2;  // of the steps
+  ScheduleDecay decay = ScheduleDecay::OneMinusSqrt;
+  friend bool operator==(const ScheduleConfig&, const ScheduleConfig&) = default;
+};
+
+struct BatchConfig {
+  std::int64_t sequences_per_step = 8;  // of all ranks
+  std::int64_t micro_batches = 1;
+  friend bool operator==(const BatchConfig&, const BatchConfig&) = default;
+};
+
+struct TrainConfig {
+  std::int64_t steps = 1000;
+  std::uint64_t seed = 1;
+  bool recompute = false;
+  std::int64_t checkpoint_every_steps = 100;  // 0: only at the end
+  std::int64_t keep_checkpoints = 2;
+  std::int64_t eval_every_steps = 0;  // 0: only before and after
+  std::int64_t eval_tokens = 8192;
+  std::int64_t log_every_steps = 10;
+  std::int64_t threads = 0;  // of a rank; 0: see threads_of_rank in launch/run/machine_peak.h
+  friend bool operator==(const TrainConfig&, const TrainConfig&) = default;
+};
+
+struct PrecisionConfig {
+  core::DType compute = core::DType::F32;
+  core::DType master = core::DType::F32;
+  core::DType gradient = core::DType::F32;
+  core::DType reduction = core::DType::F32;
+  core::DType frozen_storage = core::DType::F32;
+  bool bfloat16_weights = false;
+  friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
+};
+
+struct ParallelConfig {
+  std::string layout;  // parsed by parallel/; "": data parallel over all ranks
+  bool sequence_parallel = false;
+  double bucket_mib = 16;
+  double deadline_s = 600;
+  friend bool operator==(const ParallelConfig&, const ParallelConfig&) = default;
+};
+
+struct GenerationConfig {
+  std::string prompt;
+  std::int64_t max_tokens = 64;
+  double temperature = 0.8;
+  std::int64_t top_k = 40;  // 0: all
+  double top_p = 0.95;
+  std::uint64_t seed = 1;
+  friend bool operator==(const GenerationConfig&, const GenerationConfig&) = default;
+};
+
+struct OutputConfig {
+  std::string dir;  // load_config fills in runs/<name of the config file>
+  friend bool operator==(const OutputConfig&, const OutputConfig&) = default;
+};
+
+struct RunConfig {
+  std::optional<ModelSection> model;
+  std::optional<TeacherConfig> teacher;
+  std::optional<StudentInitConfig> student_init;
+  DataConfig data;
+  ObjectiveConfig objective;
+  MoeLossConfig moe_loss;
+  OptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  BatchConfig batch;
+  TrainConfig train;
+  PrecisionConfig precision;
+  ParallelConfig parallel;
+  GenerationConfig generation;
+  OutputConfig output;
+  RoutingConfig routing;
+  friend bool operator==(const RunConfig&, const RunConfig&) = default;
+};
+
+/// Reads a textproto file, then applies `sets` ("section.field=value", in order; strings need no quotes, a list is
+/// [a,b] or repeated sets, the first of which replaces the file's list), fills in derived values and checks every
+/// range.
+RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& sets = {});
+
+/// As load_config, from text; `name` stands for the file in messages.
+RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets = {});
+
+/// data.sources, or the one source that data.tokens or data.text names; none where neither is given.
+std::vector<DataSourceConfig> sources_of(const DataConfig& data);
+
+/// Every field of the sections that are there, in text format.
+std::string to_textproto(const RunConfig& config);
+
+/// Every section with its defaults, for --help.
+std::string defaults_as_textproto();
+
+/// Throw a UsageError where a section that the command needs is missing or contradicts another.
+void check_for_train(const RunConfig& config);
+void check_for_distill(const RunConfig& config);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,238 @@
+// The one list that binds the fields of config.proto to the plain structs, with their ranges. A visitor `io` is called
+// for every field in turn; config.cpp has one that reads and checks and one that writes.
+//
+//     void fields(Io& io, BatchConfig& c) {
+//       io("micro_batches", c.micro_batches, at_least(1));   // scalars, strings, lists, enums; a range for numbers
+//     }
+#pragma once
+
+#include <limits>
+#include <string>
+
+#include "launch/config/config.h"
+
+namespace limbeck::launch {
+
+/// The values a number may have, and how a message puts it.
+struct Range {
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool low_open = false;
+  bool high_open = false;
+  std::string expected = "a finite number";
+  bool contains(double x) const {
+    return (low_open ? x > low : x >= low) && (high_open ? x < high : x <= high) && x - x == 0.0;
+  }
+};
+
+inline std::string plain(double x) { return fmt::format("{:.15g}", x); }
+inline Range at_least(double low) { return {.low = low, .expected = plain(low) + " or more"}; }
+inline Range above(double low) { return {.low = low, .low_open = true, .expected = "a number above " + plain(low)}; }
+inline Range between(double low, double high) {
+  return {.low = low, .high = high, .expected = plain(low) + " to " + plain(high)};
+}
+inline Range above_to(double low, double high) {
+  return {.low = low, .high = high, .low_open = true, .expected = "above " + plain(low) + " to " + plain(high)};
+}
+inline Range from_to_below(double low, double high) {
+  return {.low = low, .high = high, .high_open = true, .expected = plain(low) + " to below " + plain(high)};
+}
+
+template <class Io>
+void fields(Io& io, nn::MoeConfig& c) {
+  io("num_experts", c.num_experts, at_least(0));
+  io.derived("experts_per_token", c.experts_per_token, 2);
+  io.derived("expert_width", c.expert_width, 0);
+  io("renormalise", c.renormalise);
+  io("weight_scale", c.weight_scale, above(0));
+  io("dense_layers", c.dense_layers);
+  io("shared_width", c.shared_width, between(0, nn::ModelLimits::width));
+}
+
+template <class Io>
+void fields(Io& io, ModelSection& section) {
+  nn::ModelConfig& c = section.architecture;
+  io("source", section.source);
+  io.derived("vocabulary", c.vocabulary, 0);
+  io("width", c.width, between(1, nn::ModelLimits::width));
+  io("num_layers", c.num_layers, between(1, nn::ModelLimits::num_layers));
+  io("num_heads", c.num_heads, between(1, nn::ModelLimits::num_heads));
+  io.derived("num_kv_heads", c.num_kv_heads, c.num_heads);
+  io.derived("head_width", c.head_width, c.num_heads > 0 ? c.width / c.num_heads : 0);
+  io.derived("mlp_width", c.mlp_width, 4 * c.width);
+  io("max_positions", c.max_positions, at_least(1));
+  io("norm_eps", c.norm_eps, above(0));
+  io("rope_base", c.rope_base, above(0));
+  io("tied_head", c.tied_head);
+  io("moe", c.moe);
+}
+
+template <class Io>
+void fields(Io& io, TeacherConfig& c) {
+  io("source", c.source);
+}
+
+template <class Io>
+void fields(Io& io, UpcycleConfig& c) {
+  io("slices", c.slices, between(1, nn::ModelLimits::num_experts));
+  io("experts", c.experts, between(1, nn::ModelLimits::num_experts));
+  io("experts_per_token", c.experts_per_token, at_least(1));
+  io("router_std", c.router_std, above(0));
+}
+
+template <class Io>
+void fields(Io& io, StudentInitConfig& c) {
+  io("choice", c.choice);
+  io("num_layers", c.num_layers, at_least(0));
+  io("layers", c.layers);
+  io("calibration_tokens", c.calibration_tokens, between(1, 16777216));
+  io("upcycle", c.upcycle);
+}
+
+template <class Io>
+void fields(Io& io, DataSourceConfig& c) {
+  io("tokens", c.tokens);
+  io("text", c.text);
+  io("weight", c.weight, above_to(0, 1e12));
+  io("format", c.format);
+  io("field", c.field);
+}
+
+template <class Io>
+void fields(Io& io, DataConfig& c) {
+  io("tokens", c.tokens);
+  io("text", c.text);
+  io("tokenizer", c.tokenizer);
+  io("cache_dir", c.cache_dir);
+  io("sequence_length", c.sequence_length, at_least(1));
+  io("held_out_fraction", c.held_out_fraction, between(0, 0.5));
+  io("seed", c.seed);
+  io("format", c.format);
+  io("field", c.field);
+  io("sources", c.sources);
+}
+
+template <class Io>
+void fields(Io& io, ObjectiveConfig& c) {
+  io("cross_entropy_weight", c.cross_entropy_weight, between(0, 1));
+  io("temperature", c.temperature, above(0));
+}
+
+template <class Io>
+void fields(Io& io, MoeLossConfig& c) {
+  io("balance_weight", c.balance_weight, at_least(0));
+  io("z_weight", c.z_weight, at_least(0));
+  io("balance_scope", c.balance_scope);
+}
+
+template <class Io>
+void fields(Io& io, RoutingConfig& c) {
+  io("capacity_factor", c.capacity_factor, between(0, 65536));
+  io("jitter", c.jitter, from_to_below(0, 1));
+}
+
+template <class Io>
+void fields(Io& io, OptimizerGroupConfig& c) {
+  io("pattern", c.pattern);
+  io("rate_factor", c.rate_factor, at_least(0));
+  io("weight_decay", c.weight_decay, at_least(0));
+  io("frozen", c.frozen);
+  io("adamw", c.adamw);
+}
+
+template <class Io>
+void fields(Io& io, OptimizerConfig& c) {
+  io("kind", c.kind);
+  io("rate", c.rate, at_least(0));
+  io("beta1", c.beta1, from_to_below(0, 1));
+  io("beta2", c.beta2, from_to_below(0, 1));
+  io("eps", c.eps, above(0));
+  io("weight_decay", c.weight_decay, at_least(0));
+  io("clip_norm", c.clip_norm, at_least(0));
+  io("groups", c.groups);
+  io("momentum", c.momentum, from_to_below(0, 1));
+  io("adamw_rate_factor", c.adamw_rate_factor, at_least(0));
+  io("eight_bit_state", c.eight_bit_state);
+}
+
+template <class Io>
+void fields(Io& io, ScheduleConfig& c) {
+  io("kind", c.kind);
+  io("warmup_steps", c.warmup_steps, at_least(0));
+  io("final_rate_fraction", c.final_rate_fraction, between(0, 1));
+  io("decay_fraction", c.decay_fraction, between(0, 1));
+  io("decay", c.decay);
+}
+
+template <class Io>
+void fields(Io& io, BatchConfig& c) {
+  io("sequences_per_step", c.sequences_per_step, between(1, 1048576));
+  io("micro_batches", c.micro_batches, between(1, 65536));
+}
+
+template <class Io>
+void fields(Io& io, TrainConfig& c) {
+  io("steps", c.steps, at_least(1));
+  io("seed", c.seed);
+  io("recompute", c.recompute);
+  io("checkpoint_every_steps", c.checkpoint_every_steps, at_least(0));
+  io("keep_checkpoints", c.keep_checkpoints, between(1, 1000000));
+  io("eval_every_steps", c.eval_every_steps, at_least(0));
+  io("eval_tokens", c.eval_tokens, at_least(1));
+  io("log_every_steps", c.log_every_steps, at_least(1));
+  io("threads", c.threads, between(0, 4096));
+}
+
+template <class Io>
+void fields(Io& io, PrecisionConfig& c) {
+  io("compute", c.compute);
+  io("master", c.master);
+  io("gradient", c.gradient);
+  io("reduction", c.reduction);
+  io("frozen_storage", c.frozen_storage);
+  io("bfloat16_weights", c.bfloat16_weights);
+}
+
+template <class Io>
+void fields(Io& io, ParallelConfig& c) {
+  io("layout", c.layout);
+  io("sequence_parallel", c.sequence_parallel);
+  io("bucket_mib", c.bucket_mib, above_to(0, 65536));
+  io("deadline_s", c.deadline_s, above_to(0, 1e7));
+}
+
+template <class Io>
+void fields(Io& io, GenerationConfig& c) {
+  io("prompt", c.prompt);
+  io("max_tokens", c.max_tokens, at_least(0));
+  io("temperature", c.temperature, at_least(0));
+  io("top_k", c.top_k, at_least(0));
+  io("top_p", c.top_p, above_to(0, 1));
+  io("seed", c.seed);
+}
+
+template <class Io>
+void fields(Io& io, OutputConfig& c) {
+  io("dir", c.dir);
+}
+
+template <class Io>
+void fields(Io& io, RunConfig& c) {
+  io("model", c.model);
+  io("teacher", c.teacher);
+  io("student_init", c.student_init);
+  io("data", c.data);
+  io("objective", c.objective);
+  io("moe_loss", c.moe_loss);
+  io("optimizer", c.optimizer);
+  io("schedule", c.schedule);
+  io("batch", c.batch);
+  io("train", c.train);
+  io("precision", c.precision);
+  io("parallel", c.parallel);
+  io("generation", c.generation);
+  io("output", c.output);
+  io("routing", c.routing);
+}
+
+}  // namespace limbeck::launch

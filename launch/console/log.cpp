@@ -1,0 +1,48 @@
+#include "launch/console/log.h"
+
+#include <spdlog/sinks/stdout_color_sinks.h>
+
+#include <charconv>
+#include <cstdlib>
+#include <initializer_list>
+#include <string_view>
+#include <utility>
+
+#include "launch/console/console.h"
+
+namespace limbeck::launch {
+
+namespace {
+
+int first_number(std::initializer_list<const char*> variables, int otherwise) {
+  for (const char* variable : variables) {
+    const char* text = std::getenv(variable);
+    if (text == nullptr) continue;
+    const std::string_view value(text);
+    int number = 0;
+    if (std::from_chars(value.data(), value.data() + value.size(), number).ec == std::errc()) return number;
+  }
+  return otherwise;
+}
+
+}  // namespace
+
+Log make_log(int rank, Verbosity verbosity) {
+  const Console console = error_console();
+  auto sink = std::make_shared<spdlog::sinks::stderr_color_sink_mt>();
+  sink->set_color_mode(console.has_colour ? spdlog::color_mode::always : spdlog::color_mode::never);
+  auto log = std::make_shared<spdlog::logger>("limbeck", std::move(sink));
+  log->set_pattern(fmt::format("{}%H:%M:%S %^%v%$", console.is_terminal ? clear_line : ""));
+  log->set_level(rank != 0 || verbosity == Verbosity::Quiet ? spdlog::level::off
+                 : verbosity == Verbosity::Verbose          ? spdlog::level::debug
+                                                            : spdlog::level::info);
+  log->flush_on(spdlog::level::debug);
+  return log;
+}
+
+LauncherRank launcher_rank() {
+  const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1);
+  return {first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, 0), local < 1 ? 1 : local};
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,69 @@
+// What a distillation run tells at its end: the student before and after, on the same held-out sample.
+//
+//     DistillReport report{...};
+//     fmt::print("{}", to_text(report));
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "launch/run/evaluation.h"
+#include "launch/run/trainer.h"
+
+namespace limbeck::launch {
+
+/// What is known before the first step; kept in the run directory, so that a resumed run can compare with it.
+struct DistillStart {
+  Evaluation student;
+  Evaluation unigram;
+  std::string teacher_text;  // continuations of the config's prompt
+  std::string student_text;
+  std::vector<std::int64_t> layers;  // of the teacher, that the student kept
+  std::vector<double> influence;
+};
+
+/// What was found after the last step; kept in the run directory too.
+struct RunEnd {
+  std::int64_t step = 0;
+  Evaluation student;  // of no tokens where nothing was held out
+  std::string student_text;
+};
+
+struct DistillReport {
+  DistillStart start;
+  Evaluation student;
+  std::string student_text;
+  std::string prompt;
+  Throughput throughput;
+  std::int64_t peak_bytes_a_rank = 0;  // the most of any rank
+  std::int64_t num_ranks = 1;
+  std::filesystem::path checkpoint;
+  std::filesystem::path run;
+  std::string program = "limbeck";  // as it was started
+};
+
+/// The fields of metrics.jsonl at an evaluation: eval_ce, and with a teacher eval_kl, eval_top1_agreement,
+/// eval_sum_min, ....
+nlohmann::ordered_json to_json(const Evaluation& evaluation);
+
+void write_start(const std::filesystem::path& run, const DistillStart& start);
+/// Throws, naming the file, where the run directory has none or it is damaged.
+DistillStart read_start(const std::filesystem::path& run);
+/// As JSON, and back; `where` is named where it cannot be read.
+std::string to_text(const DistillStart& start);
+DistillStart start_from_text(const std::string& text, const std::string& where);
+
+/// As end.json. `read_end` gives nothing where there is none, and throws, naming the file, where it is damaged.
+void write_end(const std::filesystem::path& run, const RunEnd& end);
+std::optional<RunEnd> read_end(const std::filesystem::path& run);
+
+/// The table, the figures of the run, the continuations, where the student lies and what to try next.
+std::string to_text(const DistillReport& report);
+/// A prompt and how it goes on; nothing without a prompt.
+std::string continuation_text(const std::string& prompt, const std::string& continuation);
+/// The rows of one evaluation, for `limbeck eval`.
+std::string to_text(const Evaluation& evaluation, const std::string& column);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,48 @@
+#include "launch/report/html.h"
+
+#include <fmt/format.h>
+
+#include "data/tokenizers/unicode.h"
+
+namespace limbeck::launch {
+
+std::string escape(std::string_view text) {
+  std::string out;
+  for (const char32_t c : data::code_points(data::repair_utf8(text).utf8)) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default: {
+        const bool is_control = (c < 0x20 && c != '\t' && c != '\n') || (c >= 0x7f && c < 0xa0);
+        out += data::to_utf8(is_control || c == 0xfffe || c == 0xffff ? U'\xfffd' : c);
+      }
+    }
+  }
+  return out;
+}
+
+std::string grouped(std::int64_t value) {
+  const std::string digits = fmt::format("{}", value);
+  const std::size_t first = value < 0 ? 1 : 0;
+  std::string out;
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    if (i > first && (digits.size() - i) % 3 == 0) out += ',';
+    out += digits[i];
+  }
+  return out;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,106 @@
+#include "launch/run/checkpointing.h"
+
+#include <nlohmann/json.hpp>
+
+#include "data/checkpoints/checkpoint.h"
+
+namespace limbeck::launch {
+
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainerState, step, next_sample, tokens, run_config, text)
+
+nlohmann::json to_json(const TrainerState& state) {
+  nlohmann::json json;
+  to_json(json, state);
+  return json;
+}
+
+TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where) {
+  try {
+    nlohmann::json complete = json;
+    if (complete.is_object()) complete.emplace("text", "");  // where it has none
+    return complete.get<TrainerState>();
+  } catch (const nlohmann::json::exception& e) {
+    core::fail("{}: does not say where its run stood: {}", where, e.what());
+  }
+}
+
+std::vector<std::string> check_continues(const TrainerState& state, const std::string& where, const RunConfig& now,
+                                         const std::string& text) {
+  const RunConfig was = parse_config(state.run_config, where);
+  const auto same = [&](const char* field, auto before, auto after) {
+    core::check(before == after,
+                "{}: its run had {} = {}, the config says {}, expected the same: the samples would be others", where,
+                field, before, after);
+  };
+  same("batch.sequences_per_step", was.batch.sequences_per_step, now.batch.sequences_per_step);
+  same("data.sequence_length", was.data.sequence_length, now.data.sequence_length);
+  same("data.seed", was.data.seed, now.data.seed);
+  same("data.held_out_fraction", was.data.held_out_fraction, now.data.held_out_fraction);
+  const auto weights = [](const RunConfig& config) {
+    std::vector<double> values;
+    for (const DataSourceConfig& source : sources_of(config.data)) values.push_back(source.weight);
+    return fmt::format("[{}]", fmt::join(values, ", "));
+  };
+  same("weights of data.sources", weights(was), weights(now));
+  core::check(state.text.empty() || state.text == text,
+              "{}: its run read a text of fingerprint {}, that of {} has {}: expected the same text, cut by the same "
+              "tokenizer",
+              where, state.text,
+              !now.data.sources.empty() ? "data.sources"
+              : now.data.tokens.empty() ? "data.text"
+                                        : "data.tokens",
+              text);
+  std::vector<std::string> changed;
+  const auto note = [&](const char* section, bool is_same) {
+    if (!is_same) changed.emplace_back(section);
+  };
+  note("objective", was.objective == now.objective);
+  note("moe_loss", was.moe_loss == now.moe_loss);
+  note("routing", was.routing == now.routing);
+  note("optimizer", was.optimizer == now.optimizer);
+  note("schedule", was.schedule == now.schedule);
+  note("train.steps", was.train.steps == now.train.steps);
+  note("precision", was.precision == now.precision);
+  return changed;
+}
+
+std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
+                                      const core::StateDict& state, const std::string& extra, int keep) {
+  std::string folder;
+  if (rank.is_first()) folder = data::begin_checkpoint(checkpoints, step).string();
+  folder = gather_strings(rank, folder).front();
+  const data::RankFileInfo mine = data::write_rank_file(folder, rank.world().rank(), step, state);
+  const std::vector<std::string> texts = gather_strings(rank, data::to_text(mine));
+  std::string final_folder;
+  if (rank.is_first()) {
+    std::vector<data::RankFileInfo> infos;
+    for (const std::string& text : texts) infos.push_back(data::rank_file_info_from_text(text));
+    final_folder = data::finish_checkpoint(folder, infos, extra).string();
+    data::prune_checkpoints(checkpoints, keep, step);
+  }
+  return gather_strings(rank, final_folder).front();
+}
+
+std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints,
+                                                         const Log& log) {
+  std::string list;
+  if (rank.is_first())
+    for (const auto& folder : data::list_checkpoints(checkpoints)) list += folder.string() + '\n';
+  list = gather_strings(rank, list).front();
+  std::size_t begin = 0;
+  while (begin < list.size()) {
+    const std::size_t end = list.find('\n', begin);
+    const std::filesystem::path folder = list.substr(begin, end - begin);
+    begin = end + 1;
+    const auto damage = data::find_damage(folder, rank.world().rank(), rank.world().size());
+    std::string found;
+    for (const std::string& line : gather_strings(rank, damage.value_or("")))
+      if (found.empty()) found = line;
+    if (found.empty()) return folder;
+    log->warn("{}", found);
+  }
+  if (!list.empty()) core::fail("{}: none of the checkpoints there is whole", checkpoints.string());
+  return std::nullopt;
+}
+
+}  // namespace limbeck::launch

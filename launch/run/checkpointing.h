@@ -1,0 +1,47 @@
+// What a run's checkpoint holds of the trainer, and how the ranks of a run write one together.
+//
+//     save_checkpoint(rank, run / "checkpoints", step, state, extra, keep);
+//     auto folder = agree_on_checkpoint(rank, run / "checkpoints", log);   // the same on every rank
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/state_dict.h"
+#include "launch/config/config.h"
+#include "launch/console/log.h"
+#include "launch/run/rank.h"
+
+namespace limbeck::launch {
+
+/// Where a run stands, beside its tensors: the trainer's part of a checkpoint's extra text (model_source.h).
+struct TrainerState {
+  std::int64_t step = 0;         // optimizer steps done
+  std::int64_t next_sample = 0;  // the loader's position
+  std::int64_t tokens = 0;       // seen so far
+  std::string run_config = {};   // resolved, textproto
+  std::string text = {};         // Mixture::fingerprint, 16 hexadecimal digits; empty: not known
+};
+nlohmann::json to_json(const TrainerState& state);
+/// Throws, naming `where`, unless every field but `text` is there.
+TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
+
+/// Whether a run that stood at `was`, in the checkpoint `where`, can go on with another config over the text of this
+/// fingerprint: throws where the samples would be others. Returns the sections that are not the run's own, by which it
+/// goes on all the same.
+std::vector<std::string> check_continues(const TrainerState& was, const std::string& where, const RunConfig& now,
+                                         const std::string& text);
+
+/// Collective: every rank writes its boxes, rank 0 the rest; `keep` latest checkpoints stay.
+std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
+                                      const core::StateDict& state, const std::string& extra, int keep);
+
+/// Collective: the newest checkpoint whose files are all whole (the ranks divide the hashing); bad ones are logged in
+/// one line each. Nothing where there is no checkpoint; throws where there are some and all are bad.
+std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints,
+                                                         const Log& log);
+
+}  // namespace limbeck::launch

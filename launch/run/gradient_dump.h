@@ -1,0 +1,39 @@
+// `--dump-gradients OUT.h5`: one step's parameters, batch, losses and reduced gradients with global shapes, so that
+// anything else can compute them again. tests/golden/check_gradients.py does.
+//
+//     GradientDump dump(rank, "out.h5", model_config, config, samples, parameters);   // before the update
+//     dump.write(result, parameters);                                                 // after backward
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "core/parameter.h"
+#include "data/files/hdf5_file.h"
+#include "data/text/loader.h"
+#include "launch/config/config.h"
+#include "launch/run/rank.h"
+#include "launch/run/step.h"
+
+namespace limbeck::launch {
+
+class GradientDump {
+ public:
+  /// Collective: writes /parameters (those that are frozen named in the attribute `frozen`), /tokens, /targets,
+  /// /positions, /documents [B,S] and the model's numbers as attributes.
+  GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model, const RunConfig& config,
+               std::int64_t valid_vocabulary, const data::TokenBatch& samples, const core::ParameterList& parameters);
+  /// Collective: writes /gradients/<module path> (unclipped) and /loss/<term> (ce, kl, balance and z unweighted means,
+  /// and the total), and closes the file.
+  void write(const StepResult& result, const core::ParameterList& parameters);
+
+ private:
+  void write_whole(const std::string& group, const core::Parameter& parameter, const core::Tensor& part);
+
+  Rank& rank_;
+  bool has_teacher_;
+  double balance_weight_, z_weight_;
+  std::optional<data::Hdf5File> file_;  // of the first rank
+};
+
+}  // namespace limbeck::launch

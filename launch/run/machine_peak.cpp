@@ -1,0 +1,80 @@
+#include "launch/run/machine_peak.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <numeric>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/error.h"
+#include "kernels/peak.h"
+#include "launch/console/log.h"
+
+namespace limbeck::launch {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_of(std::int64_t iterations, const kernels::Cpu& cpu) {
+  const auto start = Clock::now();
+  const float sum = kernels::fma_loop(cpu, iterations);
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  core::check(std::isfinite(sum), "machine_peak: the loop gave {}, expected a finite number", sum);
+  return std::max(seconds, 1e-9);
+}
+
+/// The best rate of one thread in runs of about 10 ms.
+double thread_peak() {
+  const kernels::Cpu cpu = kernels::make_cpu(1);
+  std::int64_t iterations = 1000;
+  double seconds = seconds_of(iterations, cpu);
+  while (seconds < 0.01) {
+    iterations *= 2;
+    seconds = seconds_of(iterations, cpu);
+  }
+  for (int run = 0; run < 7; ++run) seconds = std::min(seconds, seconds_of(iterations, cpu));
+  return kernels::fma_loop_flops(iterations) / seconds;
+}
+
+/// Cores that a process may run on; 0 where it cannot be told.
+int allowed_cores(pid_t process) {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  return sched_getaffinity(process, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 0;
+}
+
+}  // namespace
+
+double measure_peak_flops(int threads) {
+  std::vector<double> rates(static_cast<std::size_t>(std::max(threads, 1)));
+  std::vector<std::jthread> others;
+  for (std::size_t i = 1; i < rates.size(); ++i) others.emplace_back([&rates, i] { rates[i] = thread_peak(); });
+  rates[0] = thread_peak();
+  others.clear();  // joins
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
+std::int64_t peak_resident_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    std::int64_t kib = 0;
+    if (word == "VmHWM:" && status >> kib) return kib * 1024;
+  }
+  return 0;
+}
+
+int threads_of_rank(std::int64_t wanted) {
+  if (wanted > 0) return static_cast<int>(wanted);
+  const int mine = allowed_cores(0);
+  const bool is_bound = mine > 0 && mine < allowed_cores(getppid());  // the launcher gave this rank cores of its own
+  return std::max(is_bound ? mine : mine / launcher_rank().ranks_on_machine, 1);
+}
+
+}  // namespace limbeck::launch

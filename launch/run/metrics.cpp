@@ -1,0 +1,50 @@
+#include "launch/run/metrics.h"
+
+#include <string>
+
+#include "core/error.h"
+#include "data/files/atomic_file.h"
+
+namespace limbeck::launch {
+
+using core::check;
+using core::fail;
+
+bool read_metrics(const std::filesystem::path& file, const std::function<void(const MetricsLine&)>& each) {
+  std::ifstream in(file, std::ios::binary);
+  check(in.is_open(), "{}: cannot be read", file.string());
+  MetricsLine line;
+  for (line.number = 1; std::getline(in, line.text); ++line.number) {
+    if (in.eof()) return false;  // no newline
+    line.values = nlohmann::json::parse(line.text, nullptr, /*allow_exceptions=*/false);
+    if (!line.values.is_object() || !line.values.contains("step") || !line.values["step"].is_number_integer())
+      fail("{}:{}: expected a JSON object with a whole number \"step\"", file.string(), line.number);
+    line.step = line.values["step"].get<std::int64_t>();
+    each(line);
+  }
+  check(!in.bad(), "{}: cannot be read", file.string());
+  return true;
+}
+
+Metrics::Metrics(const std::filesystem::path& file, std::int64_t last_step) : file_(file) {
+  if (std::filesystem::exists(file)) {
+    std::string kept;
+    bool is_cut = false;
+    const bool is_whole = read_metrics(file, [&](const MetricsLine& line) {
+      if (line.step <= last_step)
+        kept += line.text + '\n';
+      else
+        is_cut = true;
+    });
+    if (is_cut || !is_whole) data::write_file_atomically(file, kept);
+  }
+  out_.open(file, std::ios::binary | std::ios::app);
+  check(out_.is_open(), "{}: cannot be written", file.string());
+}
+
+void Metrics::write(const nlohmann::ordered_json& values) {
+  out_ << values.dump() << '\n' << std::flush;
+  check(out_.good(), "{}: cannot be written, is the disk full?", file_.string());
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,194 @@
+#include "launch/run/model_source.h"
+
+#include <array>
+#include <fstream>
+#include <type_traits>
+#include <utility>
+
+#include "core/error.h"
+#include "data/checkpoints/checkpoint.h"
+#include "data/models/gguf_model.h"
+#include "data/models/hugging_face.h"
+#include "data/tokenizers/tokenizer_json.h"
+#include "data/tokenizers/tokenizer_sentencepiece.h"
+#include "launch/config/config_fields.h"
+#include "launch/run/run_directory.h"
+
+namespace limbeck::launch {
+
+namespace fs = std::filesystem;
+using core::check;
+using core::fail;
+using core::fail_usage;
+using nlohmann::json;
+
+namespace {
+
+/// Visitors for config_fields.h.
+class JsonWriter {
+ public:
+  template <class T, class... Range>
+  void operator()(const char* name, T& value, const Range&...) {
+    if constexpr (std::is_same_v<T, nn::MoeConfig>) {
+      JsonWriter nested;
+      fields(nested, value);
+      out[name] = std::move(nested.out);
+    } else {
+      out[name] = value;
+    }
+  }
+  void derived(const char* name, std::int64_t value, std::int64_t) { out[name] = value; }
+  nlohmann::ordered_json out;
+};
+
+class JsonReader {
+ public:
+  explicit JsonReader(const json& in) : in_(in) {}
+  template <class T, class... Range>
+  void operator()(const char* name, T& value, const Range&...) {
+    if constexpr (std::is_same_v<T, nn::MoeConfig>) {
+      JsonReader nested(in_.at(name));
+      fields(nested, value);
+    } else {
+      in_.at(name).get_to(value);
+    }
+  }
+  void derived(const char* name, std::int64_t& value, std::int64_t) { in_.at(name).get_to(value); }
+
+ private:
+  const json& in_;
+};
+
+json parse_extra(const std::string& extra, const std::string& where) {
+  json parsed = json::parse(extra, nullptr, /*allow_exceptions=*/false);
+  check(parsed.is_object() && parsed.contains("model") && parsed.contains("tokenizer") &&
+            parsed["tokenizer"].is_string() && parsed.contains("trainer"),
+        "{}: its manifest's extra text has no model, tokenizer and trainer, so it was not made by a training run",
+        where);
+  return parsed;
+}
+
+ModelSource open_checkpoint(const fs::path& path, data::Checkpoint::Verify verify) {
+  auto checkpoint = std::make_shared<data::Checkpoint>(path, verify);
+  const json extra = parse_extra(checkpoint->extra(), path.string());
+  ModelSource source{.kind = ModelKind::Checkpoint, .path = path};
+  source.config = model_config_from_json(extra["model"], path.string());
+  source.tokenizer = data::tokenizer_from_json(extra["tokenizer"].get<std::string>(), path.string());
+  source.step = checkpoint->step();
+  source.trainer = extra["trainer"];
+  source.reader = std::move(checkpoint);
+  return source;
+}
+
+ModelSource open_gguf(const fs::path& path) {
+  const auto file = std::make_shared<const data::GgufFile>(path.string());
+  const auto model = std::make_shared<data::GgufModel>(file);
+  return {.kind = ModelKind::Gguf,
+          .path = path,
+          .reader = model,
+          .config = model->model_config(),
+          .tokenizer = file->has("tokenizer.ggml.tokens") ? data::tokenizer_from_gguf(*file) : nullptr};
+}
+
+/// Of the files beside a Hugging Face model; null where there are none.
+std::shared_ptr<const data::Tokenizer> tokenizer_of_folder(const fs::path& folder) {
+  if (fs::exists(folder / "tokenizer.model")) return data::sentencepiece_from_file(folder / "tokenizer.model");
+  if (fs::exists(folder / "tokenizer.json")) return data::open_hugging_face_tokenizer(folder);
+  return nullptr;
+}
+
+ModelSource open_hugging_face(const fs::path& path) {
+  const auto model = std::make_shared<data::HuggingFaceModel>(path);
+  ModelSource source{.kind = ModelKind::HuggingFace, .path = path, .reader = model, .config = model->model_config()};
+  try {  // a model without one is still good for token files
+    source.tokenizer = tokenizer_of_folder(path);
+  } catch (const core::Error& error) {
+    source.why_no_tokenizer = error.what();
+  }
+  return source;
+}
+
+bool starts_with(const fs::path& file, std::string_view magic) {
+  std::array<char, 8> head{};
+  std::ifstream in(file, std::ios::binary);
+  in.read(head.data(), static_cast<std::streamsize>(magic.size()));
+  return in.gcount() == static_cast<std::streamsize>(magic.size()) &&
+         std::string_view(head.data(), magic.size()) == magic;
+}
+
+}  // namespace
+
+const data::Tokenizer& ModelSource::require_tokenizer() const {
+  if (tokenizer == nullptr && !why_no_tokenizer.empty()) fail("{}", why_no_tokenizer);
+  if (tokenizer == nullptr)
+    fail("{}: has no tokenizer, expected a GGUF file, a checkpoint or a folder with tokenizer.model or tokenizer.json",
+         path.string());
+  return *tokenizer;
+}
+
+bool is_model_file(const fs::path& path) { return fs::is_regular_file(path) && starts_with(path, "GGUF"); }
+
+ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
+  if (!fs::exists(path)) fail_usage("{}: there is no such file or folder, expected a model", path.string());
+  if (fs::is_directory(path)) {
+    if (fs::exists(path / "manifest.json")) return open_checkpoint(path, verify);
+    if (RunDirectory::is_run(path)) {
+      std::string bad;
+      const auto newest =
+          data::newest_good_checkpoint(RunDirectory(path).checkpoints(), [&](const std::string& line) { bad = line; });
+      if (!newest) fail("{}: has no good checkpoint{}", path.string(), bad.empty() ? "" : ": " + bad);
+      return open_checkpoint(*newest, data::Checkpoint::Verify::Sizes);
+    }
+    if (fs::exists(path / "config.json")) return open_hugging_face(path);
+  } else if (is_model_file(path)) {
+    return open_gguf(path);
+  }
+  fail_usage("{}: is no model, expected a checkpoint, a run directory, a Hugging Face directory or a GGUF file",
+             path.string());
+}
+
+std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name) {
+  if (name == "bytes") return data::byte_tokenizer();
+  if (name.ends_with(".model") && fs::is_regular_file(name)) return data::sentencepiece_from_file(name);
+  if (fs::is_regular_file(name) && starts_with(name, "GGUF")) return data::tokenizer_from_gguf(data::GgufFile(name));
+  if (fs::is_regular_file(name) && starts_with(name, "{")) return data::open_hugging_face_tokenizer(name);
+  if (auto tokenizer = tokenizer_of_folder(name)) return tokenizer;
+  const ModelSource source = open_model(name);
+  source.require_tokenizer();
+  return source.tokenizer;
+}
+
+std::string checkpoint_extra(const nn::ModelConfig& config, const data::Tokenizer& tokenizer, const json& trainer) {
+  nlohmann::ordered_json extra;
+  extra["model"] = to_json(config);
+  extra["trainer"] = trainer;
+  extra["tokenizer"] = tokenizer.to_json();
+  return extra.dump();
+}
+
+nlohmann::ordered_json to_json(const nn::ModelConfig& config) {
+  ModelSection section;
+  section.architecture = config;
+  JsonWriter writer;
+  fields(writer, section);
+  writer.out.erase("source");
+  return std::move(writer.out);
+}
+
+nn::ModelConfig model_config_from_json(const json& model, const std::string& where) {
+  ModelSection section;
+  json with_source = model;
+  try {
+    with_source["source"] = "";
+    JsonReader reader(with_source);
+    fields(reader, section);
+    nn::validate(section.architecture, "model");
+  } catch (const json::exception& error) {
+    fail("{}: the architecture cannot be read: {}", where, error.what());
+  } catch (const core::UsageError& error) {
+    fail("{}: {}", where, error.what());
+  }
+  return section.architecture;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,64 @@
+// Any model that a command is given: a checkpoint, a run directory (its newest good checkpoint), a Hugging Face
+// directory or a GGUF file, told apart by content.
+//
+//     ModelSource teacher = open_model(config.teacher->source);
+//     nn::ModelConfig architecture = teacher.config;
+//     teacher.reader->read("embed.weight", entry);
+//     auto ids = teacher.require_tokenizer().encode("The idea");
+//
+// A checkpoint carries its architecture and tokenizer in the manifest's extra text:
+//
+//     finish_checkpoint(temporary, infos, checkpoint_extra(architecture, *tokenizer, {{"tokens", 1024}}));
+//     nlohmann::json trainer = open_model(folder).trainer;                                    // {"tokens": 1024}
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "core/nn/model_config.h"
+#include "core/state_dict.h"
+#include "data/checkpoints/checkpoint.h"
+#include "data/tokenizers/tokenizer.h"
+
+namespace limbeck::launch {
+
+enum class ModelKind : std::uint8_t { Checkpoint, HuggingFace, Gguf };
+
+struct ModelSource {
+  ModelKind kind = ModelKind::Checkpoint;
+  std::filesystem::path path;  // of the checkpoint itself where a run directory was given
+  std::shared_ptr<const core::StateReader> reader = nullptr;
+  nn::ModelConfig config = {};
+  std::shared_ptr<const data::Tokenizer> tokenizer = nullptr;  // null where the source has none that is read
+  std::string why_no_tokenizer = {};                           // where it has one that is not
+  std::int64_t step = 0;                                       // of a checkpoint
+  nlohmann::json trainer = nullptr;                            // of a checkpoint: what checkpoint_extra was given
+
+  /// Throws, naming the source, where there is no tokenizer.
+  const data::Tokenizer& require_tokenizer() const;
+};
+
+/// Throws a UsageError where nothing at `path` is a model, an Error where it is a damaged one. `verify`: how much of a
+/// checkpoint is checked.
+ModelSource open_model(const std::filesystem::path& path,
+                       data::Checkpoint::Verify verify = data::Checkpoint::Verify::Hashes);
+
+/// True for a file (no folder) that begins as a model does.
+bool is_model_file(const std::filesystem::path& path);
+
+/// "bytes", a SentencePiece file NAME.model, a tokenizer.json, a folder with one of them, or the tokenizer of a model.
+/// What data.tokenizer and --tokenizer name, "teacher" aside.
+std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name);
+
+/// The extra text of a checkpoint's manifest: architecture, tokenizer, and the trainer's own state.
+std::string checkpoint_extra(const nn::ModelConfig& config, const data::Tokenizer& tokenizer,
+                             const nlohmann::json& trainer);
+
+/// The architecture as JSON, and back (checked).
+nlohmann::ordered_json to_json(const nn::ModelConfig& config);
+nn::ModelConfig model_config_from_json(const nlohmann::json& json, const std::string& where);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,60 @@
+// What a rank owns: its memory, its place in the mesh, its communicators. Nothing of it is global, so N ranks can be N
+// threads of one process.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/communicators.h"
+#include "core/device/memory.h"
+#include "core/nn/transformer.h"
+#include "launch/config/config.h"
+#include "parallel/axes/mesh.h"
+#include "parallel/comm/world.h"
+
+namespace limbeck::launch {
+
+class Rank {
+ public:
+  /// Collective over `world`: cuts it as `layout` says ("ep2"). With `sequence_parallel`, the ranks of a tensor group
+  /// divide the tokens of sharded models among them.
+  Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads,
+       bool sequence_parallel = false);
+
+  core::Comm& world() const { return *world_; }
+  const parallel::Mesh& mesh() const { return *mesh_; }
+  const nn::Communicators& comms() const { return comms_; }
+  const core::MemoryPtr& memory() const { return memory_; }
+  bool is_first() const { return world_->rank() == 0; }
+  /// Among the ranks whose data come first: the tensor group of the first rank.
+  bool has_first_data() const { return mesh_->dp().rank() == 0; }
+
+  /// Options of a model that is cut over the mesh.
+  nn::ModelOptions sharded(core::DType dtype) const;
+  /// Options of a frozen model that every tensor group holds whole, cut over its ranks, and that exchanges nothing
+  /// else.
+  nn::ModelOptions frozen_copy(core::DType dtype) const;
+
+ private:
+  std::shared_ptr<parallel::WorldComm> world_;
+  std::unique_ptr<parallel::Mesh> mesh_;
+  core::MemoryPtr memory_;
+  nn::Communicators comms_;
+  bool sequence_parallel_;
+};
+
+/// Runs f on this process's rank of the world that the launcher started (a world of one without it), cut as the config
+/// says, or along `axis` where it names no layout. The other ranks hear what f throws, in its own words; it is thrown
+/// on.
+void in_world(const RunConfig& config, const std::function<void(Rank&)>& f, const char* axis = "dp");
+
+/// Collective: a string of every rank, in rank order, on every rank.
+std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);
+
+/// Collective: the first rank does `work` while the others wait, however long it takes: they hear that it is alive, so
+/// that parallel.deadline_s does not count. What it throws, every rank throws.
+void on_first_rank(Rank& rank, const std::function<void()>& work);
+
+}  // namespace limbeck::launch

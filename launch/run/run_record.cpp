@@ -1,0 +1,98 @@
+#include "launch/run/run_record.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "launch/run/metrics.h"
+
+namespace limbeck::launch {
+
+using core::check;
+using nlohmann::json;
+
+namespace {
+
+/// A line being read, and what is said where it is wrong.
+class Reader {
+ public:
+  Reader(std::string file, RunRecord& record) : file_(std::move(file)), record_(record) {}
+
+  void read(const MetricsLine& line) {
+    place_ = fmt::format("{}:{}", file_, line.number);
+    constexpr std::int64_t most_steps = 1'000'000'000'000'000;
+    check(line.step >= record_.last_step && line.step <= most_steps, "{}: step is {}, expected {} to {}", place_,
+          line.step, record_.last_step, most_steps);
+    if (line.number == 1) record_.first_step = line.step;
+    record_.last_step = line.step;
+    for (const auto& [name, value] : line.values.items()) {
+      if (name == "step" || value.is_null()) continue;
+      if (name == "expert_load") {
+        read_loads(value);
+      } else if (!value.is_structured()) {
+        add(record_.series[name], name, value);
+      }
+    }
+  }
+
+ private:
+  void add(Series& series, const std::string& name, const json& value) const {
+    if (value.is_null()) return;
+    check(value.is_number(), "{}: {} is {}, expected a number", place_, name, value.type_name());
+    series.add(static_cast<double>(record_.last_step), value.get<double>());
+  }
+
+  void read_loads(const json& list) {
+    check(list.is_array(), "{}: expert_load is {}, expected a list", place_, list.type_name());
+    for (const json& item : list) {
+      check(item.is_object() && item.contains("layer") && item["layer"].is_number_integer(),
+            "{}: an entry of expert_load has no whole number \"layer\"", place_);
+      LayerLoad& load = record_.loads[item["layer"].get<std::int64_t>()];
+      const auto value = [&](const char* name) { return item.contains(name) ? item[name] : json(); };
+      add(load.min, "expert_load.min", value("min"));
+      add(load.max, "expert_load.max", value("max"));
+      add(load.entropy, "expert_load.entropy", value("entropy"));
+      add(load.drops, "expert_load.drops", value("drops"));
+      if (item.contains("assignments")) read_assignments(load, item["assignments"]);
+    }
+  }
+
+  void read_assignments(LayerLoad& load, const json& list) const {
+    const auto is_count = [](const json& value) { return value.is_number_unsigned(); };
+    check(list.is_array() && std::all_of(list.begin(), list.end(), is_count),
+          "{}: expert_load.assignments are {}, expected a list of whole numbers from 0", place_, list.type_name());
+    load.assignments = list.get<std::vector<std::int64_t>>();
+    load.assignments_step = record_.last_step;
+  }
+
+  std::string file_;
+  std::string place_;
+  RunRecord& record_;
+};
+
+}  // namespace
+
+void Series::add(double step, double value) {
+  if (!std::isfinite(value)) return;
+  steps.push_back(step);
+  values.push_back(value);
+}
+
+double RunRecord::last(const std::string& field, double otherwise) const {
+  const auto found = series.find(field);
+  return found == series.end() || found->second.values.empty() ? otherwise : found->second.values.back();
+}
+
+RunRecord read_run_record(const std::filesystem::path& metrics) {
+  RunRecord record;
+  Reader reader(metrics.string(), record);
+  bool is_empty = true;
+  record.is_whole = read_metrics(metrics, [&](const MetricsLine& line) {
+    reader.read(line);
+    is_empty = false;
+  });
+  check(!is_empty, "{}: has no line yet, expected one for each step done", metrics.string());
+  return record;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,172 @@
+#include "launch/run/session.h"
+
+#include "core/nn/student/influence.h"
+#include "core/nn/student/student_init.h"
+#include "core/slice.h"
+#include "launch/run/step.h"
+#include "launch/run/text_generation.h"
+#include "launch/run/token_cache.h"
+
+namespace limbeck::launch {
+
+using core::fail_usage;
+
+Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
+    : rank(rank_of_session), config(std::move(run_config)) {
+  if (config.teacher) open_teacher();
+  if (config.model && !config.model->source.empty()) student_source_ = open_model(config.model->source);
+  choose_tokenizer();
+  const nn::ModelConfig architecture = student_architecture();
+  const auto s = config.data.sequence_length;
+  if (s > architecture.max_positions)
+    fail_usage("data.sequence_length is {}, expected at most the student's {} positions", s,
+               architecture.max_positions);
+  if (teacher && s > teacher->config().max_positions)
+    fail_usage("data.sequence_length is {}, expected at most the teacher's {} positions", s,
+               teacher->config().max_positions);
+  if (tokenizer->vocabulary_size() > architecture.vocabulary)
+    fail_usage("the tokenizer has {} tokens, expected at most the student's vocabulary of {}",
+               tokenizer->vocabulary_size(), architecture.vocabulary);
+  if (teacher && teacher->config().vocabulary != architecture.vocabulary)
+    fail_usage("model.vocabulary is {}, expected the teacher's {}", architecture.vocabulary,
+               teacher->config().vocabulary);
+  check_fits(config.generation, *tokenizer, architecture, "the student");
+  if (teacher) check_fits(config.generation, *tokenizer, teacher->config(), "the teacher");
+  open_text(log);
+  student = std::make_unique<nn::Transformer>(
+      architecture, rank.sharded(config.precision.bfloat16_weights ? core::DType::BF16 : config.precision.master));
+}
+
+void Session::open_teacher() {
+  teacher_source_ = open_model(config.teacher->source);
+  teacher =
+      std::make_unique<nn::Transformer>(teacher_source_.config, rank.frozen_copy(config.precision.frozen_storage));
+  teacher->load(*teacher_source_.reader);
+}
+
+void Session::choose_tokenizer() {
+  if (config.data.tokenizer == "teacher") {
+    const ModelSource& source = teacher ? teacher_source_ : student_source_;
+    if (!source.reader)
+      fail_usage("data.tokenizer is \"teacher\", but the config names no teacher and no model.source");
+    source.require_tokenizer();
+    tokenizer = source.tokenizer;
+  } else {
+    tokenizer = open_tokenizer(config.data.tokenizer);
+  }
+  if (teacher && tokenizer->vocabulary_size() > teacher->config().vocabulary)
+    fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
+               tokenizer->vocabulary_size(), teacher->config().vocabulary);
+}
+
+void Session::open_text(const Log& log) {
+  std::vector<data::MixtureSource> sources;
+  for (const DataSourceConfig& source : sources_of(config.data)) {
+    const std::string prefix = token_prefix(rank, source, config.data.cache_dir, *tokenizer, log);
+    sources.push_back({std::make_shared<data::TokenFile>(prefix), source.weight});
+  }
+  text = std::make_unique<data::Mixture>(sources, data::LoaderOptions{.sequence_length = config.data.sequence_length,
+                                                                      .vocabulary = tokenizer->vocabulary_size(),
+                                                                      .seed = config.data.seed,
+                                                                      .held_out = config.data.held_out_fraction});
+  if (sources.size() == 1) return;
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const data::Loader& loader = text->sources()[i];
+    log->info("source {}: {}, {:.4f} of the samples, {} tokens an epoch", i, sources[i].file->prefix(),
+              text->schedule().share(i), loader.tokens_per_epoch());
+    if (loader.num_held_out_sequences() == 0 && config.data.held_out_fraction > 0)
+      log->warn("source {}: its {} held-out documents do not fill one sequence of {} tokens: it is not evaluated", i,
+                loader.held_out_documents().size(), config.data.sequence_length);
+  }
+}
+
+nn::ModelConfig Session::student_architecture() const {
+  if (!config.student_init) {
+    if (student_source_.reader) return student_source_.config;
+    nn::ModelConfig architecture = config.model->architecture;
+    if (architecture.vocabulary == 0)
+      architecture.vocabulary = teacher ? teacher->config().vocabulary : tokenizer->vocabulary_size();
+    return architecture;
+  }
+  const StudentInitConfig& init = *config.student_init;
+  nn::ModelConfig architecture = teacher->config();
+  const std::int64_t depth = architecture.num_layers;
+  const std::int64_t keep = init.num_layers > 0 ? init.num_layers : depth;
+  if (keep > depth) fail_usage("student_init.num_layers is {}, expected at most the teacher's {}", keep, depth);
+  if (init.choice == LayerChoice::List) {
+    architecture = nn::skip_layers(architecture, init.layers);
+  } else if (init.choice == LayerChoice::EvenlySpaced) {
+    architecture = nn::skip_layers(architecture, nn::evenly_spaced_layers(depth, keep));
+  } else {
+    // Influence is measured later; until then all layers have to look alike.
+    if (keep < depth && architecture.moe.num_experts > 0 && !architecture.moe.dense_layers.empty())
+      fail_usage(
+          "student_init.choice is BLOCK_INFLUENCE, but the teacher mixes dense and expert layers, expected LIST or "
+          "EVENLY_SPACED");
+    architecture.num_layers = keep;
+  }
+  if (init.upcycle) {
+    const UpcycleConfig& u = *init.upcycle;
+    if (u.slices < 1 || architecture.mlp_width % u.slices != 0)
+      fail_usage("student_init.upcycle.slices is {}, expected a divisor of the teacher's feed-forward width {}",
+                 u.slices, architecture.mlp_width);
+    architecture.moe.num_experts = u.experts;
+    architecture.moe.experts_per_token = u.experts_per_token;
+    architecture.moe.expert_width = architecture.mlp_width / u.slices;
+    architecture.moe.renormalise = true;
+  }
+  return architecture;
+}
+
+void Session::start_student() {
+  if (!config.student_init) {
+    if (!student_source_.reader)
+      student->init_random(config.train.seed);
+    else
+      student->load(*student_source_.reader);
+    return;
+  }
+  const StudentInitConfig& init = *config.student_init;
+  const std::int64_t depth = teacher->config().num_layers;
+  const std::int64_t keep = student->config().num_layers;
+  if (init.choice == LayerChoice::List) {
+    start.layers = init.layers;
+  } else if (init.choice == LayerChoice::EvenlySpaced) {
+    start.layers = nn::evenly_spaced_layers(depth, keep);
+  } else {
+    const std::int64_t s = config.data.sequence_length;
+    const std::int64_t count = std::max<std::int64_t>(1, init.calibration_tokens / s);
+    const data::TokenBatch calibration = text->fetch(0, count);
+    const core::Slice mine = core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
+    start.influence = nn::block_influence(*teacher, make_batch(rank.memory(), calibration, mine.first, mine.count),
+                                          *rank.comms().batch);
+    start.layers = nn::layers_of_greatest_influence(start.influence, keep);
+  }
+  const nn::LayerSkip skipped(*teacher_source_.reader, depth, start.layers);
+  if (!init.upcycle) return student->load(skipped);
+  nn::ModelConfig dense = teacher->config();
+  dense.num_layers = keep;
+  const UpcycleConfig& u = *init.upcycle;
+  const nn::Upcycled upcycled(skipped, dense,
+                              {.slices = u.slices,
+                               .experts = u.experts,
+                               .experts_per_token = u.experts_per_token,
+                               .router_deviation = u.router_std},
+                              /*renormalise=*/true, config.train.seed);
+  start.is_exact = upcycled.is_exact();
+  student->load(upcycled);
+}
+
+std::optional<HeldOut> Session::held_out() {
+  const std::int64_t wanted = std::max<std::int64_t>(1, config.train.eval_tokens / config.data.sequence_length);
+  const std::int64_t there = text->num_held_out_sequences();
+  if (there == 0) return std::nullopt;
+  return std::make_optional<HeldOut>(rank, text->held_out_batch(std::min(wanted, there)), teacher.get(),
+                                     tokenizer->vocabulary_size());
+}
+
+data::TokenBatch Session::step_samples(std::int64_t next_sample) const {
+  return text->fetch(next_sample, config.batch.sequences_per_step);
+}
+
+}  // namespace limbeck::launch

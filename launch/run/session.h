@@ -1,0 +1,62 @@
+// What a run works with on a rank: tokenizer, text, teacher and student, made from its config.
+//
+//     Session session(rank, config, log);
+//     session.start_student();                       // random, from a file, or from the teacher's layers
+//     session.student->load(checkpoint);             // or on from a checkpoint
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/nn/transformer.h"
+#include "data/text/mixture.h"
+#include "data/tokenizers/tokenizer.h"
+#include "launch/config/config.h"
+#include "launch/console/log.h"
+#include "launch/run/evaluation.h"
+#include "launch/run/model_source.h"
+#include "launch/run/rank.h"
+
+namespace limbeck::launch {
+
+/// How the student started.
+struct StudentStart {
+  std::vector<std::int64_t> layers;  // of the teacher that were kept; empty where it did not start from one
+  std::vector<double> influence;     // of each of the teacher's layers, where they were measured
+  bool is_exact = true;              // the upcycled student's logits equal the layer-skipped dense one's
+};
+
+class Session {
+ public:
+  /// Collective: opens (at first use: makes) the token file and the models, without weights for the student.
+  Session(Rank& rank, RunConfig config, const Log& log);
+
+  /// Collective. Fills the student's weights as the config says.
+  void start_student();
+
+  /// Collective: the fixed sample of the held-out documents; nothing where they do not fill one sequence.
+  std::optional<HeldOut> held_out();
+  /// What a step runs over: `next_sample` is the position that a checkpoint holds.
+  data::TokenBatch step_samples(std::int64_t next_sample) const;
+
+  Rank& rank;
+  RunConfig config;
+  std::shared_ptr<const data::Tokenizer> tokenizer;
+  std::unique_ptr<data::Mixture> text;
+  std::unique_ptr<nn::Transformer> teacher;  // null without distillation
+  std::unique_ptr<nn::Transformer> student;
+  StudentStart start;
+
+ private:
+  void open_teacher();
+  void choose_tokenizer();
+  void open_text(const Log& log);
+  nn::ModelConfig student_architecture() const;
+
+  ModelSource teacher_source_;
+  ModelSource student_source_;  // model.source
+};
+
+}  // namespace limbeck::launch

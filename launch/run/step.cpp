@@ -1,0 +1,126 @@
+#include "launch/run/step.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "core/ops/add.h"
+#include "core/slice.h"
+
+namespace limbeck::launch {
+namespace {
+
+using core::DType;
+using core::Tensor;
+using core::Var;
+
+/// The sum over the ranks of a group of values that each computed in double.
+void sum_over(core::Comm& group, Rank& rank, std::span<double> values) {
+  Tensor t = Tensor::from<double>(rank.memory(), {static_cast<std::int64_t>(values.size())}, values);
+  group.all_reduce(t, core::Reduce::Sum);
+  const std::vector<double> sums = core::host_values<double>(t);
+  std::copy(sums.begin(), sums.end(), values.begin());
+}
+
+double scalar(const Var& v) { return v.value.defined() ? core::host_value(v.value) : 0; }
+
+}  // namespace
+
+nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
+                     std::int64_t count) {
+  const std::int64_t s = samples.sequence_length;
+  const auto n = static_cast<std::size_t>(count * s);
+  const auto column = [&](const std::vector<std::int32_t>& all) {
+    return std::span(all).subspan(static_cast<std::size_t>(first * s), n);
+  };
+  std::vector<std::int32_t> sequence(n);
+  std::vector<std::int64_t> index(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    sequence[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) / s);
+    index[i] = first * s + static_cast<std::int64_t>(i);
+  }
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t i = 0; i <= count; ++i) offsets.push_back(i * s);
+  return nn::make_batch(memory, {.tokens = column(samples.tokens),
+                                 .targets = column(samples.targets),
+                                 .position = column(samples.positions),
+                                 .document = column(samples.documents),
+                                 .sequence = sequence,
+                                 .global_index = index,
+                                 .sequence_offsets = offsets});
+}
+
+StepResult forward_backward(Rank& rank, const StepModels& models, const data::TokenBatch& samples,
+                            const StepOptions& options, parallel::GradientSync& sync) {
+  const std::int64_t ranks = rank.mesh().dp().size();
+  const std::int64_t parts = ranks * options.micro_batches;
+  const auto targets = std::count_if(samples.targets.begin(), samples.targets.end(), [](auto t) { return t >= 0; });
+  core::check(targets > 0, "step: none of the {} tokens has a target", samples.tokens.size());
+
+  StepResult result;
+  std::vector<double> load;  // [MoE layer * E]
+  const std::int64_t num_experts = models.student.config().moe.num_experts;
+  sync.begin_step();
+  core::GradientLedger ledger(options.micro_batches, [&](core::Parameter& p) { sync.parameter_final(p); });
+  for (std::int64_t micro = 0; micro < options.micro_batches; ++micro) {
+    const auto [first, count] = core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), parts);
+    nn::Batch batch = make_batch(rank.memory(), samples, first, count);
+    batch.global_targets = static_cast<double>(targets);
+    batch.global_sequences = static_cast<double>(samples.num_sequences);
+    batch.global_tokens = static_cast<double>(samples.tokens.size());
+
+    core::Tape tape;
+    ledger.watch(tape);
+    tape.delay_weight_parts(options.delay_weight_parts);
+    nn::RoutingLog own;  // a recomputed layer replays its own choices
+    nn::Pass pass = models.student.pass(batch);
+    pass.router = options.router;
+    pass.recompute = options.recompute;
+    pass.routing = options.routing ? options.routing : options.recompute ? &own : nullptr;
+    std::size_t moe_layer = 0;
+    pass.load = [&](std::int64_t, const Tensor& counts) {
+      const std::vector<std::int64_t> values = core::host_values<std::int64_t>(counts);
+      const std::size_t at = moe_layer++ * static_cast<std::size_t>(num_experts);
+      load.resize(std::max(load.size(), at + values.size()));
+      for (std::size_t e = 0; e < values.size(); ++e) load[at + e] += static_cast<double>(values[e]);
+    };
+    const nn::Transformer::Output out = models.student.forward(tape, pass);
+
+    std::optional<core::OnlineTeacher> teacher;
+    if (models.teacher) {
+      core::Tape off(core::Tape::Mode::Off);
+      const Tensor hidden = models.teacher->forward(off, models.teacher->pass(batch)).hidden.value;
+      teacher.emplace(hidden, models.teacher->head().value);
+    }
+    const Var objective = core::head_loss(tape, out.hidden, models.student.head(), batch.targets, models.objective,
+                                          teacher ? &*teacher : nullptr, *rank.comms().tensor,
+                                          {.weight = 1 / batch.global_targets,
+                                           .vocabulary_offset = models.student.vocabulary_part().first,
+                                           .valid_vocabulary = options.valid_vocabulary},
+                                          result.head);
+    Var total = objective;
+    for (const Var& term : {out.losses.balance, out.losses.z})
+      if (term.value.defined()) total = core::add(tape, total, term);
+    result.balance += scalar(out.losses.balance);
+    result.z += scalar(out.losses.z);
+    tape.backward(total);
+    tape.run_weight_parts();
+  }
+  sync.finish();
+
+  core::LossStatistics& head = result.head;
+  const std::array<double*, 9> scalars = {&head.tokens,    &head.loss,    &head.ce,        &head.teacher_ce, &head.kl,
+                                          &head.agreement, &head.sum_min, &result.balance, &result.z};
+  std::vector<double> sums;
+  for (const double* value : scalars) sums.push_back(*value);
+  sum_over(rank.mesh().dp(), rank, sums);
+  for (std::size_t i = 0; i < scalars.size(); ++i) *scalars[i] = sums[i];
+  result.objective = head.loss;
+  if (load.empty()) return result;
+  sum_over(rank.world(), rank, load);  // a tensor group divides its tokens among its ranks
+  for (auto at = load.begin(); at != load.end(); at += num_experts)
+    result.expert_load.emplace_back(at, at + num_experts);
+  return result;
+}
+
+}  // namespace limbeck::launch

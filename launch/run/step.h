@@ -1,0 +1,54 @@
+// One optimizer step's forward and backward passes over a rank's share of the step's sequences, under any layout.
+//
+//     GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), core::DType::F32, bucket_bytes);
+//     StepResult result = forward_backward(rank, {student, &teacher, objective}, samples, options, sync);
+//     // every parameter's slot now holds the gradient of the whole step, reduced
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/nn/transformer.h"
+#include "core/ops/head_loss.h"
+#include "data/text/loader.h"
+#include "launch/run/rank.h"
+#include "parallel/axes/gradient_sync.h"
+
+namespace limbeck::launch {
+
+struct StepModels {
+  nn::Transformer& student;
+  const nn::Transformer* teacher;  // null: no distillation
+  const core::Objective& objective;
+};
+
+struct StepOptions {
+  std::int64_t micro_batches = 1;
+  nn::RouterTraining router = {};
+  bool recompute = false;
+  bool delay_weight_parts = false;
+  std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
+  nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
+};
+
+/// Sums and means over all ranks and micro-batches.
+struct StepResult {
+  core::LossStatistics head;  // sums over valid targets
+  double objective = 0;       // the objective's mean over valid targets
+  double balance = 0;         // router losses, weighted
+  double z = 0;
+  std::vector<std::vector<double>> expert_load;  // [MoE layer][expert]: assignments, without the dropped ones
+  double loss() const { return objective + balance + z; }
+};
+
+/// The sequences [first, first+count) of `samples` as a batch; their global token indices count from the step's first
+/// sequence.
+nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
+                     std::int64_t count);
+
+/// Collective. `samples` are all sequences of the step, the same on every rank; rank and micro-batch take theirs by
+/// index, some may have none. Throws where the step has no valid target.
+StepResult forward_backward(Rank& rank, const StepModels& models, const data::TokenBatch& samples,
+                            const StepOptions& options, parallel::GradientSync& sync);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,39 @@
+#include "launch/run/text_generation.h"
+
+namespace limbeck::launch {
+
+std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt) {
+  std::vector<std::int32_t> ids = tokenizer.encode(prompt, /*parse_special=*/true);
+  const auto start = tokenizer.start_of_text_id();
+  if (start && (ids.empty() || ids.front() != *start)) ids.insert(ids.begin(), *start);
+  return ids;
+}
+
+std::string continue_prompt(const nn::Transformer& model, const Session& session, bool is_cut) {
+  const GenerationConfig& config = session.config.generation;
+  if (config.prompt.empty()) return "";
+  const std::vector<std::int32_t> prompt = prompt_ids(*session.tokenizer, config.prompt);
+  const std::vector<std::int32_t> ids = nn::generate(
+      model, prompt,
+      {.max_tokens = config.max_tokens,
+       .sampling =
+           {.temperature = config.temperature, .top_k = config.top_k, .top_p = config.top_p, .seed = config.seed},
+       .valid_vocabulary = session.tokenizer->vocabulary_size(),
+       .stop = {session.tokenizer->eos_id(), session.tokenizer->end_of_text_id()},
+       .is_first_rank = !is_cut || session.rank.has_first_data()});
+  data::StreamDecoder decoder(*session.tokenizer);
+  std::string text;
+  for (const auto id : ids) text += decoder.feed(id);
+  return text + decoder.finish();
+}
+
+void check_fits(const GenerationConfig& config, const data::Tokenizer& tokenizer, const nn::ModelConfig& model,
+                const char* whose) {
+  if (config.prompt.empty()) return;
+  const auto prompt = static_cast<std::int64_t>(tokenizer.encode(config.prompt, /*parse_special=*/true).size());
+  if (prompt > model.max_positions || config.max_tokens > model.max_positions - prompt)
+    core::fail_usage("generation.max_tokens is {}, expected at most {}'s {} positions less {} tokens of the prompt",
+                     config.max_tokens, whose, model.max_positions, prompt);
+}
+
+}  // namespace limbeck::launch

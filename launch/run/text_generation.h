@@ -1,0 +1,27 @@
+// A model's continuation of a prompt, as text.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/nn/generation.h"
+#include "data/tokenizers/tokenizer.h"
+#include "launch/run/session.h"
+
+namespace limbeck::launch {
+
+/// The ids of a prompt, names of special tokens in it taken as such, behind the start of a text where the tokenizer has
+/// one.
+std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt);
+
+/// Collective: the continuation of the config's prompt, sampled as `generation` says; empty without a prompt. `is_cut`:
+/// the model's experts are cut over the mesh, so that the ranks with the first data alone run the tokens.
+std::string continue_prompt(const nn::Transformer& model, const Session& session, bool is_cut);
+
+/// Throws a UsageError where the prompt and max_tokens do not fit into the positions of a model; `whose` stands for it
+/// in the message ("the student").
+void check_fits(const GenerationConfig& config, const data::Tokenizer& tokenizer, const nn::ModelConfig& model,
+                const char* whose);
+
+}  // namespace limbeck::launch

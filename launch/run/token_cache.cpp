@@ -1,0 +1,71 @@
+#include "launch/run/token_cache.h"
+
+#include <chrono>
+#include <filesystem>
+#include <optional>
+
+#include "core/random.h"
+#include "launch/console/progress.h"
+#include "launch/run/machine_peak.h"
+
+namespace limbeck::launch {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A name for what these files, cut into tokens by this tokenizer, give.
+std::string cache_name(const std::vector<std::string>& files, const DataSourceConfig& source,
+                       const data::Tokenizer& tokenizer) {
+  std::uint64_t h = core::hash_name(tokenizer.to_json());
+  for (const std::string& file : files) {
+    const auto time = fs::last_write_time(file).time_since_epoch().count();
+    h = core::hash_name(fmt::format("{}\n{}\n{}\n", fs::absolute(file).string(), fs::file_size(file), time), h);
+    if (data::is_json_lines(file, source.format)) h = core::hash_name(source.field + "\n", h);
+  }
+  return fmt::format("{:016x}", h);
+}
+
+}  // namespace
+
+void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& tokenizer, const std::string& prefix,
+              data::TokenizeOptions options, const Log& log) {
+  std::optional<Progress> progress;
+  options.progress = [&](const data::TokenizeCounts& so_far, std::int64_t done, std::int64_t total) {
+    const bool is_large = total >= std::int64_t{1} << 26U;
+    const int shift = is_large ? 20 : 10;
+    const auto rounded_up = [&](std::int64_t bytes) { return (bytes + (std::int64_t{1} << shift) - 1) >> shift; };
+    if (!progress) progress.emplace(log, is_large ? "MiB" : "KiB", rounded_up(done), rounded_up(total), 1);
+    progress->update(rounded_up(done), {{"documents", fmt::format("{}", so_far.documents)},
+                                        {"tokens", fmt::format("{}", so_far.tokens)}});
+  };
+  options.notice = [&](const std::string& line) { log->info("{}", line); };
+  const data::TokenizeCounts counts = data::tokenize_files(paths, tokenizer, prefix, options);
+  if (progress) progress->finish();
+  if (counts.documents == 0) return;
+  log->info("{} documents, {} bytes, {} tokens", counts.documents, counts.bytes, counts.tokens);
+  if (counts.encode.dropped_bytes > 0)
+    log->warn("{} bytes were dropped: the tokenizer has no token for them", counts.encode.dropped_bytes);
+  if (counts.encode.repaired_sequences > 0)
+    log->warn("{} ill-formed UTF-8 sequences became U+FFFD", counts.encode.repaired_sequences);
+}
+
+std::string token_prefix(Rank& rank, const DataSourceConfig& source, const fs::path& cache_dir,
+                         const data::Tokenizer& tokenizer, const Log& log) {
+  if (!source.tokens.empty()) return source.tokens;
+  std::string prefix;
+  on_first_rank(rank, [&] {
+    const std::vector<std::string> files = data::list_text_files(source.text);
+    prefix = (cache_dir / cache_name(files, source, tokenizer)).string();
+    if (fs::exists(prefix + ".idx") && fs::exists(prefix + ".bin")) return;
+    log->info("tokenizing {} files to {}", files.size(), prefix);
+    data::TokenizeOptions options;
+    options.threads = threads_of_rank(0);
+    options.format = source.format;
+    options.field = source.field;
+    options.only_if_missing = true;  // another run may be making it
+    tokenize(files, tokenizer, prefix, options, log);
+  });
+  return gather_strings(rank, prefix).front();
+}
+
+}  // namespace limbeck::launch

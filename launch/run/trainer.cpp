@@ -1,0 +1,337 @@
+#include "launch/run/trainer.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "data/checkpoints/checkpoint.h"
+#include "launch/report/distill_report.h"
+#include "launch/report/event_file.h"
+#include "launch/run/expert_load.h"
+#include "launch/run/gradient_dump.h"
+#include "launch/run/machine_peak.h"
+#include "launch/run/model_source.h"
+#include "launch/run/stop_flag.h"
+#include "optim/clip.h"
+#include "optim/objectives.h"
+
+namespace limbeck::launch {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using core::check;
+
+std::unique_ptr<core::Objective> make_objective(const RunConfig& config, bool has_teacher) {
+  if (!has_teacher) return std::make_unique<optim::LanguageModelling>();
+  return std::make_unique<optim::Distillation>(optim::DistillationOptions{
+      .ce_weight = config.objective.cross_entropy_weight, .temperature = config.objective.temperature});
+}
+
+static_assert(static_cast<int>(ScheduleKind::WarmupStableDecay) ==
+              static_cast<int>(optim::Schedule::Kind::WarmupStableDecay));
+static_assert(static_cast<int>(ScheduleDecay::OneMinusSqrt) == static_cast<int>(optim::Schedule::Decay::OneMinusSqrt));
+
+optim::Schedule make_schedule(const RunConfig& config) {
+  optim::Schedule schedule;
+  schedule.kind = static_cast<optim::Schedule::Kind>(config.schedule.kind);
+  schedule.peak_rate = config.optimizer.rate;
+  schedule.warmup_steps = config.schedule.warmup_steps;
+  schedule.num_steps = config.train.steps;
+  schedule.final_fraction = config.schedule.final_rate_fraction;
+  schedule.decay_fraction = config.schedule.decay_fraction;
+  schedule.decay = static_cast<optim::Schedule::Decay>(config.schedule.decay);
+  schedule.check_valid();
+  return schedule;
+}
+
+constexpr std::int64_t least_eight_bit_elements = 4096;  // as bitsandbytes: the gain from smaller ones is nothing
+
+optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config) {
+  return {.uses_muon = config.kind == OptimizerKind::Muon,
+          .adamw = {.beta1 = config.beta1,
+                    .beta2 = config.beta2,
+                    .eps = config.eps,
+                    .weight_decay = config.weight_decay,
+                    .eight_bit_from = config.eight_bit_state ? least_eight_bit_elements : 0},
+          .muon = {.momentum = config.momentum, .weight_decay = config.weight_decay},
+          .adamw_rate_factor = config.adamw_rate_factor};
+}
+
+std::vector<optim::Group> groups_of(const OptimizerConfig& config) {
+  std::vector<optim::Group> groups;
+  for (const OptimizerGroupConfig& g : config.groups)
+    groups.push_back({.pattern = g.pattern,
+                      .rate_factor = g.rate_factor,
+                      .weight_decay = g.weight_decay,
+                      .frozen = g.frozen,
+                      .adamw = g.adamw});
+  return groups;
+}
+
+std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }
+
+nn::RouterTraining router_training(const RunConfig& config, std::int64_t step) {
+  return {.balance = config.moe_loss.balance_weight,
+          .z = config.moe_loss.z_weight,
+          .balance_scope = config.moe_loss.balance_scope,
+          .capacity_factor = config.routing.capacity_factor,
+          .jitter = config.routing.jitter,
+          .seed = config.train.seed,
+          .step = static_cast<std::uint64_t>(step)};
+}
+
+/// A layer's load of `chosen` assignments; its experts' counts too where `is_whole`.
+nlohmann::ordered_json load_to_json(std::int64_t layer, const std::vector<double>& assignments, double chosen,
+                                    bool is_whole) {
+  const ExpertLoad load = expert_load(assignments, chosen);
+  nlohmann::ordered_json json = {{"layer", layer},
+                                 {"min", load.min},
+                                 {"max", load.max},
+                                 {"entropy", load.entropy},
+                                 {"drops", static_cast<std::int64_t>(load.drops)}};
+  if (is_whole) json["assignments"] = std::vector<std::int64_t>(assignments.begin(), assignments.end());
+  return json;
+}
+
+void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wanted, const std::string& where) {
+  if (saved == wanted) return;
+  const nlohmann::ordered_json was = launch::to_json(saved).flatten(), now = launch::to_json(wanted).flatten();
+  for (const auto& [field, value] : now.items())
+    check(was.contains(field) && was[field] == value,
+          "{}: its model has {} = {}, the config says {}, expected the same", where, field.substr(1),
+          was.contains(field) ? was[field].dump() : "nothing", value.dump());
+  core::fail("{}: its model is another one than the config describes", where);
+}
+
+/// Seconds from `since` to now, and `since` becomes now.
+double lap(Clock::time_point& since) {
+  const auto now = Clock::now();
+  return std::chrono::duration<double>(now - std::exchange(since, now)).count();
+}
+
+double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024); }
+
+}  // namespace
+
+Trainer::Trainer(Session& session, const RunDirectory& directory, Log log, HeldOut* held_out)
+    : session_(session),
+      directory_(directory),
+      log_(std::move(log)),
+      held_out_(held_out),
+      objective_(make_objective(session.config, session.teacher != nullptr)),
+      text_(fmt::format("{:016x}", session.text->fingerprint())),
+      trained_(optim::apply_groups(session.student->parameters(), groups_of(session.config.optimizer))),
+      parameters_(optim::parameters_of(trained_)),
+      sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
+            bucket_bytes(session.config.parallel)),
+      optimizer_(trained_, optimizer_settings(session.config.optimizer),
+                 [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
+      schedule_(make_schedule(session.config)) {
+  const std::int64_t s = session.config.data.sequence_length;
+  flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
+  if (session.teacher) flops_per_token_ += nn::forward_flops_per_token(session.teacher->config(), s);
+  core::Tensor peak = core::Tensor::zeros(session.rank.memory(), core::DType::F64, {1});
+  *peak.mutable_data<double>() = measure_peak_flops(threads_of_rank(session.config.train.threads));
+  session.rank.world().all_reduce(peak, core::Reduce::Sum);
+  peak_flops_ = core::host_value(peak);
+  log_->debug("gradients are reduced in {} buckets of about {} MiB", sync_.statistics().num_buckets,
+              session.config.parallel.bucket_mib);
+  log_->debug("measured peak of all ranks: {:.1f} GFLOP/s; a token costs {:.2f} MFLOP", peak_flops_ / 1e9,
+              flops_per_token_ / 1e6);
+}
+
+core::StateDict Trainer::state() {
+  core::StateDict state = session_.student->state_dict();
+  state.merge(optimizer_.state_dict());
+  return state;
+}
+
+std::filesystem::path Trainer::save() {
+  const TrainerState where{.step = steps_done_,
+                           .next_sample = steps_done_ * session_.config.batch.sequences_per_step,
+                           .tokens = tokens_seen_,
+                           .run_config = to_textproto(session_.config),
+                           .text = text_};
+  auto since = Clock::now();
+  last_checkpoint_ =
+      save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
+                      checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
+                      static_cast<int>(session_.config.train.keep_checkpoints));
+  log_->debug("{} written in {:.2f} s", last_checkpoint_.string(), lap(since));
+  return last_checkpoint_;
+}
+
+bool Trainer::resume() {
+  const auto folder = agree_on_checkpoint(session_.rank, directory_.checkpoints(), log_);
+  if (!folder) {
+    log_->info("{} has no checkpoint yet: beginning at step 0", directory_.path().string());
+    return false;
+  }
+  const ModelSource source = open_model(*folder, data::Checkpoint::Verify::Sizes);
+  check_same_model(source.config, session_.student->config(), folder->string());
+  const TrainerState where = trainer_state_from_json(source.trainer, folder->string());
+  const auto changed = check_continues(where, folder->string(), session_.config, text_);
+  if (!changed.empty())
+    log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
+  session_.student->load(*source.reader);
+  optimizer_.load(*source.reader);
+  last_checkpoint_ = *folder;
+  steps_done_ = where.step;
+  tokens_seen_ = where.tokens;
+  optimizer_.set_num_steps(where.step);
+  log_->info("continuing from {} after step {}", folder->string(), steps_done_);
+  return true;
+}
+
+bool Trainer::stop_is_agreed() {
+  core::Tensor flag = core::Tensor::zeros(session_.rank.memory(), core::DType::I64, {1});
+  *flag.mutable_data<std::int64_t>() = stop_requested() ? 1 : 0;
+  session_.rank.world().all_reduce(flag, core::Reduce::Max);
+  return core::host_values<std::int64_t>(flag)[0] != 0;
+}
+
+Throughput Trainer::throughput() const {
+  if (timed_seconds_ <= 0) return {};
+  const double rate = static_cast<double>(timed_tokens_) / timed_seconds_;
+  return {rate, rate * flops_per_token_ / peak_flops_, timed_seconds_};
+}
+
+StepReport Trainer::step(bool dump) {
+  auto since = Clock::now();
+  StepReport report;
+  const RunConfig& config = session_.config;
+  const std::int64_t position = steps_done_ * config.batch.sequences_per_step;
+  const data::TokenBatch samples = session_.step_samples(position);
+  report.times.text = lap(since);
+  std::optional<GradientDump> gradients;
+  if (dump)
+    gradients.emplace(session_.rank, *dump_, session_.student->config(), config, session_.tokenizer->vocabulary_size(),
+                      samples, session_.student->parameters());
+  report.result = forward_backward(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
+                                   {.micro_batches = config.batch.micro_batches,
+                                    .router = router_training(config, steps_done_),
+                                    .recompute = config.train.recompute,
+                                    .valid_vocabulary = session_.tokenizer->vocabulary_size()},
+                                   sync_);
+  report.times.passes = lap(since);
+  report.step = steps_done_ + 1;
+  const double loss = report.result.loss();
+  const optim::GradientNorm norm = optim::gradient_norm(parameters_, session_.rank.world(), config.optimizer.clip_norm);
+  check(std::isfinite(loss), "loss is not finite at step {}: objective {}, balance {}, z {}{}", report.step,
+        report.result.objective, report.result.balance, report.result.z,
+        norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
+  check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, report.step);
+  report.times.norm = lap(since);
+  if (gradients) gradients->write(report.result, parameters_);
+  report.rate = schedule_.rate(report.step);
+  report.gradient_norm = norm.norm;
+  optimizer_.step(report.rate, norm.factor);
+
+  ++steps_done_;
+  report.num_tokens = static_cast<std::int64_t>(samples.tokens.size());
+  tokens_seen_ += report.num_tokens;
+  report.tokens_seen = tokens_seen_;
+  report.times.optimizer = lap(since);
+  report.seconds = report.times.text + report.times.passes + report.times.norm + report.times.optimizer;
+  timed_seconds_ += report.seconds;
+  timed_tokens_ += report.num_tokens;
+  report.tokens_per_s = static_cast<double>(report.num_tokens) / report.seconds;
+  report.mfu = report.tokens_per_s * flops_per_token_ / peak_flops_;
+  return report;
+}
+
+nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
+  const StepResult& r = report.result;
+  nlohmann::ordered_json line = {{"step", report.step},
+                                 {"time", wall_time()},
+                                 {"tokens", report.tokens_seen},
+                                 {"loss", r.loss()},
+                                 {"lr", report.rate},
+                                 {"grad_norm", report.gradient_norm},
+                                 {"tokens_per_s", report.tokens_per_s},
+                                 {"mfu", report.mfu},
+                                 {"rss_bytes", peak_resident_bytes()}};
+  const double n = r.head.tokens;
+  line["ce"] = r.head.ce / n;
+  if (session_.teacher) {
+    line["kl"] = r.head.kl / n;
+    line["teacher_ce"] = r.head.teacher_ce / n;
+    line["top1_agreement"] = r.head.agreement / n;
+  }
+  if (!r.expert_load.empty()) {
+    line["balance_loss"] = r.balance;
+    line["z_loss"] = r.z;
+    line["expert_load"] = nlohmann::ordered_json::array();
+    const nn::ModelConfig& model = session_.student->config();
+    const auto chosen = static_cast<double>(report.num_tokens * model.moe.experts_per_token);
+    auto load = r.expert_load.begin();
+    for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+      if (model.is_moe_layer(layer))
+        line["expert_load"].push_back(load_to_json(layer, *load++, chosen, is_detailed(report.step)));
+  }
+  return line;
+}
+
+std::vector<Figure> Trainer::to_figures(const StepReport& report) const {
+  const core::LossStatistics& head = report.result.head;
+  const auto four = [](double value) { return fmt::format("{:.4f}", value); };
+  std::vector<Figure> figures = {{"loss", four(report.result.loss())}};
+  if (session_.teacher) {
+    figures.push_back({"kl", four(head.kl / head.tokens)});
+    figures.push_back({"top-1", fmt::format("{:.3f}", head.agreement / head.tokens)});
+  }
+  figures.push_back({"ce", four(head.ce / head.tokens)});
+  figures.push_back({"grad", fmt::format("{:.3f}", report.gradient_norm)});
+  figures.push_back({"tokens/s", fmt::format("{:.0f}", report.tokens_per_s)});
+  figures.push_back({"of peak", fmt::format("{:.0f}%", 100 * report.mfu)});
+  return figures;
+}
+
+bool Trainer::is_detailed(std::int64_t step) const {
+  return step == 1 || step % session_.config.train.log_every_steps == 0;
+}
+
+void Trainer::log_details(const StepReport& report) const {
+  if (!log_->should_log(spdlog::level::debug)) return;
+  const StepTimes& t = report.times;
+  log_->debug("step {}: {:.1f} ms: text {:.1f}, passes and reductions {:.1f}, gradient norm {:.1f}, optimizer {:.1f}",
+              report.step, 1e3 * report.seconds, 1e3 * t.text, 1e3 * t.passes, 1e3 * t.norm, 1e3 * t.optimizer);
+  const core::MemoryStatistics memory = session_.rank.memory()->statistics();
+  log_->debug("step {}: {:.1f} MiB in tensors, {:.1f} at the peak, {:.1f} from the system in {} pieces", report.step,
+              mib(memory.used_bytes), mib(memory.peak_bytes), mib(memory.system_bytes), memory.system_allocations);
+}
+
+bool Trainer::run(std::int64_t last_step) {
+  const TrainConfig& train = session_.config.train;
+  std::optional<Metrics> metrics;
+  std::optional<EventFile> events;
+  if (session_.rank.is_first()) {
+    metrics.emplace(directory_.metrics(), steps_done_);
+    if (steps_done_ < last_step) {
+      events.emplace(directory_.path(), steps_done_);
+      events->write_text("config", to_textproto(session_.config));
+    }
+  }
+  Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
+  bool stopped = false;
+  while (steps_done_ < last_step && !stopped) {
+    const StepReport report = step(dump_ && steps_done_ + 1 == last_step);
+    nlohmann::ordered_json line = to_json(report);
+    if (held_out_ && train.eval_every_steps > 0 && steps_done_ % train.eval_every_steps == 0)
+      line.update(launch::to_json(held_out_->evaluate(*session_.student)));
+    if (metrics) metrics->write(line);
+    if (events) events->write(line);
+    progress.update(steps_done_, to_figures(report));
+    if (is_detailed(report.step)) log_details(report);
+    stopped = stop_is_agreed();
+    const bool due = train.checkpoint_every_steps > 0 && steps_done_ % train.checkpoint_every_steps == 0;
+    if (due || stopped || steps_done_ == last_step) save();
+  }
+  progress.finish();
+  return !stopped;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,108 @@
+// The loop of `train` and `distill`: steps, metrics, checkpoints, evaluations.
+//
+//     Trainer trainer(session, run_directory, log, &held_out);
+//     if (options.resume) trainer.resume();
+//     bool finished = trainer.run(last_step);       // false: SIGTERM asked to stop; the state is saved
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "core/ops/objective.h"
+#include "launch/console/log.h"
+#include "launch/console/progress.h"
+#include "launch/run/checkpointing.h"
+#include "launch/run/evaluation.h"
+#include "launch/run/metrics.h"
+#include "launch/run/run_directory.h"
+#include "launch/run/session.h"
+#include "launch/run/step.h"
+#include "optim/groups.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+#include "parallel/axes/gradient_sync.h"
+
+namespace limbeck::launch {
+
+/// What a run achieved, over the steps of this process.
+struct Throughput {
+  double tokens_per_s = 0;
+  double mfu = 0;      // share of the ranks' measured float32 peak: the model's operations, as the loop counts them
+  double seconds = 0;  // in steps
+};
+
+/// Where a step's seconds went.
+struct StepTimes {
+  double text = 0;       // reading the samples
+  double passes = 0;     // forward, backward, and the gradients' reductions
+  double norm = 0;       // the global gradient norm
+  double optimizer = 0;  // the update
+};
+
+struct StepReport {
+  StepResult result;
+  StepTimes times;
+  std::int64_t step = 0;
+  std::int64_t num_tokens = 0;
+  std::int64_t tokens_seen = 0;
+  double rate = 0;
+  double gradient_norm = 0;  // before clipping
+  double seconds = 0;
+  double tokens_per_s = 0;
+  double mfu = 0;
+};
+
+class Trainer {
+ public:
+  /// Collective. `held_out` null: no evaluations while training.
+  Trainer(Session& session, const RunDirectory& directory, Log log, HeldOut* held_out);
+
+  /// Collective: continues from the newest good checkpoint of the run directory; false where there is none.
+  bool resume();
+  /// Collective: steps until `last_step` has been done, and saves. False: SIGTERM asked to stop; the state is saved.
+  bool run(std::int64_t last_step);
+  /// The gradients of the last step go to this file as well.
+  void dump_gradients_to(std::filesystem::path file) { dump_ = std::move(file); }
+
+  std::int64_t steps_done() const { return steps_done_; }
+  Throughput throughput() const;
+  std::filesystem::path save();
+  /// The one written last, or continued from.
+  const std::filesystem::path& last_checkpoint() const { return last_checkpoint_; }
+
+ private:
+  StepReport step(bool dump);
+  nlohmann::ordered_json to_json(const StepReport& report) const;
+  std::vector<Figure> to_figures(const StepReport& report) const;
+  /// The steps that a log tells more of: the first, and every train.log_every_steps.
+  bool is_detailed(std::int64_t step) const;
+  /// For --verbose.
+  void log_details(const StepReport& report) const;
+  bool stop_is_agreed();
+  core::StateDict state();
+
+  Session& session_;
+  const RunDirectory& directory_;
+  Log log_;
+  HeldOut* held_out_;
+  std::unique_ptr<core::Objective> objective_;
+  std::string text_;  // its fingerprint
+  std::vector<optim::Trained> trained_;
+  core::ParameterList parameters_;  // those that are trained
+  parallel::GradientSync sync_;
+  optim::Optimizer optimizer_;
+  optim::Schedule schedule_;
+  std::optional<std::filesystem::path> dump_;
+  std::filesystem::path last_checkpoint_;
+  double flops_per_token_ = 0;
+  double peak_flops_ = 0;  // of all ranks
+  std::int64_t steps_done_ = 0;
+  std::int64_t tokens_seen_ = 0;
+  std::int64_t timed_tokens_ = 0;  // of this process
+  double timed_seconds_ = 0;
+};
+
+}  // namespace limbeck::launch

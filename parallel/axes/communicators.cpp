@@ -1,0 +1,105 @@
+#include "parallel/axes/communicators.h"
+
+#include <cstring>
+
+#include "core/slice.h"
+#include "parallel/axes/expert_comm.h"
+
+namespace limbeck::parallel {
+namespace {
+
+using core::Tensor;
+
+class GroupTensorComm final : public nn::TensorComm {
+ public:
+  explicit GroupTensorComm(std::shared_ptr<core::Comm> group) : group_(std::move(group)) {}
+
+  std::int64_t size() const override { return group_->size(); }
+  std::int64_t rank() const override { return group_->rank(); }
+  void sum(Tensor& x) override { group_->all_reduce(x, core::Reduce::Sum); }
+  void max(Tensor& x) override { group_->all_reduce(x, core::Reduce::Max); }
+
+  Tensor gather(const Tensor& part, int dimension, std::int64_t total) override {
+    core::Shape shape = part.shape();
+    const core::Slice mine = core::slice_of(total, rank(), size());
+    core::check(dimension < shape.rank() && shape[dimension] == mine.count,
+                "gather: the part of rank {} of {} is {}, expected {} of {} in dimension {}", rank(), size(), shape,
+                mine.count, total, dimension);
+    shape[dimension] = total;
+    Tensor whole = Tensor::empty(part.memory(), part.dtype(), shape);
+    if (whole.numel() == 0) return whole;
+
+    // The whole is `outer` blocks of `total` rows, and a part has some rows of each.
+    std::int64_t outer = 1;
+    for (int d = 0; d < dimension; ++d) outer *= shape[d];
+    const std::int64_t row = core::bytes_of(part.dtype(), whole.numel() / (outer * total));
+    if (outer == 1 && total % size() == 0) {
+      group_->all_gather(part, whole);
+      return whole;
+    }
+    const std::int64_t longest = outer * ((total + size() - 1) / size()) * row;  // equal on every rank
+    Tensor sent = Tensor::zeros(part.memory(), core::DType::U8, {longest});
+    std::memcpy(sent.mutable_raw(), part.raw(), static_cast<std::size_t>(part.bytes()));
+    Tensor all = Tensor::empty(part.memory(), core::DType::U8, {size() * longest});
+    group_->all_gather(sent, all);
+    std::byte* to = whole.mutable_raw();
+    for (std::int64_t r = 0; r < size(); ++r) {
+      const core::Slice theirs = core::slice_of(total, r, size());
+      for (std::int64_t o = 0; o < outer; ++o)
+        std::memcpy(to + (o * total + theirs.first) * row, all.raw() + r * longest + o * theirs.count * row,
+                    static_cast<std::size_t>(theirs.count * row));
+    }
+    return whole;
+  }
+
+  Tensor sum_share(const Tensor& x) override {
+    const std::int64_t total = x.shape()[0];
+    core::Shape shape = x.shape();
+    shape[0] = core::slice_of(total, rank(), size()).count;
+    Tensor share = Tensor::empty(x.memory(), x.dtype(), shape);
+    if (x.numel() == 0) return share;
+    if (total % size() == 0) {
+      group_->reduce_scatter(x, share);
+      return share;
+    }
+    const std::int64_t longest =
+        (total + size() - 1) / size();  // equal on every rank; what is behind a share is unread
+    shape[0] = size() * longest;
+    Tensor sent = Tensor::zeros(x.memory(), x.dtype(), shape);
+    for (std::int64_t r = 0; r < size(); ++r) {
+      const core::Slice theirs = core::slice_of(total, r, size());
+      sent.rows(r * longest, theirs.count).copy_from(x.rows(theirs.first, theirs.count));
+    }
+    shape[0] = longest;
+    Tensor sum = Tensor::empty(x.memory(), x.dtype(), shape);
+    group_->reduce_scatter(sent, sum);
+    share.copy_from(sum.rows(0, share.shape()[0]));
+    return share;
+  }
+
+ private:
+  std::shared_ptr<core::Comm> group_;
+};
+
+class GroupBatchComm final : public nn::BatchComm {
+ public:
+  explicit GroupBatchComm(std::shared_ptr<core::Comm> group) : group_(std::move(group)) {}
+  void sum(Tensor& x) override { group_->all_reduce(x, core::Reduce::Sum); }
+
+ private:
+  std::shared_ptr<core::Comm> group_;
+};
+
+}  // namespace
+
+std::shared_ptr<nn::TensorComm> make_tensor_comm(std::shared_ptr<core::Comm> group) {
+  return std::make_shared<GroupTensorComm>(std::move(group));
+}
+
+nn::Communicators make_communicators(const Mesh& mesh) {
+  return {.tensor = mesh.tp().size() == 1 ? nn::single_communicators().tensor : make_tensor_comm(mesh.tp_group()),
+          .expert = make_expert_comm(mesh.experts_group(), mesh.etp().size),
+          .batch = std::make_shared<GroupBatchComm>(mesh.dp_group())};
+}
+
+}  // namespace limbeck::parallel

@@ -1,0 +1,177 @@
+#include "parallel/axes/expert_comm.h"
+
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "parallel/comm/reduce.h"
+
+namespace limbeck::parallel {
+namespace {
+
+using core::check;
+using core::DType;
+using core::Tensor;
+using nn::Exchange;
+using nn::ExchangePtr;
+
+class RankExchange final : public Exchange {
+ public:
+  std::vector<std::int64_t> send_rows, receive_rows;  // one a rank; those that share experts get the same rows
+  std::vector<std::int64_t> received;                 // [source][local expert]
+  std::vector<std::int64_t> part_rows;                // this rank's, one a part of the experts
+  std::int64_t num_local = 0;                         // experts here
+  std::int64_t num_sent = 0, num_received = 0;
+
+  /// Calls f(row in [source][expert] order, row in [expert][source] order, rows) for every block.
+  template <class F>
+  void for_each_block(F&& f) const {
+    const auto num_sources = static_cast<std::int64_t>(receive_rows.size());
+    std::vector<std::int64_t> by_source(received.size() + 1, 0);
+    for (std::size_t i = 0; i < received.size(); ++i) by_source[i + 1] = by_source[i] + received[i];
+    std::int64_t at = 0;
+    for (std::int64_t e = 0; e < num_local; ++e)
+      for (std::int64_t s = 0; s < num_sources; ++s) {
+        const auto block = static_cast<std::size_t>(s * num_local + e);
+        f(by_source[block], at, received[block]);
+        at += received[block];
+      }
+  }
+};
+
+class GroupExpertComm final : public nn::ExpertComm {
+ public:
+  GroupExpertComm(std::shared_ptr<core::Comm> group, int ranks_an_expert)
+      : group_(std::move(group)), sharers_(ranks_an_expert) {
+    check(sharers_ > 0 && group_->size() % sharers_ == 0, "expert exchange: {} ranks, expected a multiple of {}",
+          group_->size(), sharers_);
+  }
+
+  std::int64_t size() const override { return group_->size() / sharers_; }
+  std::int64_t rank() const override { return group_->rank() / sharers_; }
+
+  ExchangePtr prepare(const Tensor& counts, Tensor& offsets) override {
+    const std::int64_t num_experts = counts.numel();
+    check_experts(num_experts, size());
+    auto exchange = std::make_shared<RankExchange>();
+    exchange->num_local = num_experts / size();
+    check(offsets.numel() == exchange->num_local + 1, "expert exchange: offsets are {}, expected [{}]", offsets.shape(),
+          exchange->num_local + 1);
+
+    const std::int64_t num_ranks = group_->size();
+    const std::vector<std::int64_t> parts(static_cast<std::size_t>(size()), exchange->num_local);
+    const std::vector<std::int64_t> one_each(static_cast<std::size_t>(num_ranks), exchange->num_local);
+    const Tensor to_all = for_each_sharer(counts.reshape({num_experts}), parts);
+    Tensor from_all = Tensor::empty(counts.memory(), DType::I64, {num_ranks * exchange->num_local});
+    group_->all_to_all_v(to_all, one_each, from_all, one_each);
+
+    const auto* received = from_all.data<std::int64_t>();
+    const auto* sent = to_all.data<std::int64_t>();
+    exchange->received.assign(received, received + from_all.numel());
+    for (std::int64_t r = 0; r < num_ranks; ++r) {
+      const std::int64_t first = r * exchange->num_local, last = first + exchange->num_local;
+      exchange->send_rows.push_back(std::accumulate(sent + first, sent + last, std::int64_t{0}));
+      exchange->receive_rows.push_back(std::accumulate(received + first, received + last, std::int64_t{0}));
+      if (r % sharers_ == 0) exchange->part_rows.push_back(exchange->send_rows.back());
+      exchange->num_received += exchange->receive_rows.back();
+    }
+    exchange->num_sent = std::accumulate(exchange->part_rows.begin(), exchange->part_rows.end(), std::int64_t{0});
+    auto* o = offsets.mutable_data<std::int64_t>();
+    o[0] = 0;
+    for (std::int64_t e = 0; e < exchange->num_local; ++e) {
+      o[e + 1] = o[e];
+      for (std::int64_t s = 0; s < num_ranks; ++s) o[e + 1] += received[s * exchange->num_local + e];
+    }
+    return exchange;
+  }
+
+  Tensor dispatch_rows(const Exchange& opaque, const Tensor& rows) override {
+    const auto& exchange = dynamic_cast<const RankExchange&>(opaque);
+    check(rows.shape().rank() > 0 && rows.shape()[0] == exchange.num_sent,
+          "expert dispatch: rows are {}, expected {} of them", rows.shape(), exchange.num_sent);
+    Tensor received = with_rows(rows, exchange.num_received);
+    group_->all_to_all_v(for_each_sharer(rows, exchange.part_rows), exchange.send_rows, received,
+                         exchange.receive_rows);
+    if (exchange.num_local == 1 || group_->size() == 1) return received;  // both orders are the same
+    return reorder(exchange, received, /*to_experts=*/true);
+  }
+
+  Tensor combine_rows(const Exchange& opaque, const Tensor& rows) override {
+    const auto& exchange = dynamic_cast<const RankExchange&>(opaque);
+    check(rows.shape().rank() > 0 && rows.shape()[0] >= exchange.num_received,
+          "expert combine: rows are {}, expected {} of them", rows.shape(), exchange.num_received);
+    const bool same = exchange.num_local == 1 || group_->size() == 1;
+    const Tensor by_source = same ? rows : reorder(exchange, rows, /*to_experts=*/false);
+    Tensor result = with_rows(rows, exchange.num_sent * sharers_);
+    group_->all_to_all_v(by_source, exchange.receive_rows, result, exchange.send_rows);
+    return sum_of_sharers(result, exchange.part_rows);
+  }
+
+ private:
+  static Tensor with_rows(const Tensor& like, std::int64_t num_rows) {
+    core::Shape shape = like.shape();
+    shape[0] = num_rows;
+    return Tensor::empty(like.memory(), like.dtype(), shape);
+  }
+
+  /// Each part's rows, as often as there are ranks that share it.
+  Tensor for_each_sharer(const Tensor& rows, const std::vector<std::int64_t>& part_rows) const {
+    if (sharers_ == 1) return rows;
+    Tensor copies = with_rows(rows, rows.shape()[0] * sharers_);
+    for_each_part(rows, part_rows, [&, to = copies.mutable_raw()](std::int64_t first, std::int64_t bytes) {
+      for (std::int64_t s = 0; s < sharers_; ++s)
+        std::memcpy(to + first * sharers_ + s * bytes, rows.raw() + first, static_cast<std::size_t>(bytes));
+    });
+    return copies;
+  }
+
+  /// The transpose: the sum of each part's copies, in rank order.
+  Tensor sum_of_sharers(const Tensor& copies, const std::vector<std::int64_t>& part_rows) const {
+    if (sharers_ == 1) return copies;
+    Tensor sum = with_rows(copies, copies.shape()[0] / sharers_);
+    const std::int64_t element = core::bytes_of(sum.dtype(), 1);
+    for_each_part(sum, part_rows, [&, to = sum.mutable_raw()](std::int64_t first, std::int64_t bytes) {
+      std::vector<const std::byte*> from;
+      for (std::int64_t s = 0; s < sharers_; ++s) from.push_back(copies.raw() + first * sharers_ + s * bytes);
+      std::byte* const there = to + first;
+      reduce(sum.dtype(), core::Reduce::Sum, from, std::span(&there, 1), bytes / element);
+    });
+    return sum;
+  }
+
+  /// f(first byte, bytes) for the rows of each part.
+  template <class F>
+  static void for_each_part(const Tensor& rows, const std::vector<std::int64_t>& part_rows, F&& f) {
+    const std::int64_t row = core::bytes_of(rows.dtype(), rows.shape().row_size());
+    std::int64_t first = 0;
+    for (const std::int64_t n : part_rows) {
+      if (n > 0) f(first, n * row);
+      first += n * row;
+    }
+  }
+
+  static Tensor reorder(const RankExchange& exchange, const Tensor& rows, bool to_experts) {
+    Tensor result = with_rows(rows, exchange.num_received);
+    const std::int64_t row = core::bytes_of(rows.dtype(), rows.shape().row_size());
+    if (exchange.num_received * row == 0) return result;
+    const std::byte* from = rows.raw();
+    std::byte* to = result.mutable_raw();
+    exchange.for_each_block([&](std::int64_t by_source, std::int64_t by_expert, std::int64_t n) {
+      const std::int64_t source = to_experts ? by_source : by_expert;
+      const std::int64_t target = to_experts ? by_expert : by_source;
+      std::memcpy(to + target * row, from + source * row, static_cast<std::size_t>(n * row));
+    });
+    return result;
+  }
+
+  std::shared_ptr<core::Comm> group_;
+  int sharers_;  // ranks that hold a part of the same experts
+};
+
+}  // namespace
+
+std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group, int ranks_an_expert) {
+  return std::make_shared<GroupExpertComm>(std::move(group), ranks_an_expert);
+}
+
+}  // namespace limbeck::parallel

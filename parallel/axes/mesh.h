@@ -1,0 +1,79 @@
+// The mesh: named axes over one world of ranks, and the groups that they cut it into.
+//
+//     Layout layout = parse_layout("tp2ep2");                       // 4 ranks: dp 2, tp 2; edp 2, ep 2
+//     Mesh mesh(world.comm(), layout);
+//     mesh.dp().all_reduce(x, core::Reduce::Sum);
+//
+// Two views of the same ranks. Attention: dp = world / (tp cp pp). Experts: edp = world / (ep etp pp), so that experts
+// are folded over data and tensor parallelism: `ep2` alone is 2 ranks with dp 2, ep 2, edp 1. Neighbours share the
+// most: tp is the fastest axis of the first view, then dp; etp of the second, then ep, then edp.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/parameter.h"
+#include "parallel/comm/world.h"
+
+namespace limbeck::parallel {
+
+/// The axes that a layout names; 0 where it does not name one.
+struct Layout {
+  std::string text;
+  int dp = 0;
+  int tp = 0;
+  int ep = 0;
+  int etp = 0;
+  /// The product of the named axes: the world that the layout needs unless another is given.
+  int num_ranks() const;
+};
+
+/// "dp2ep2", "tp4", "ep2tp2", in any order. Throws a UsageError that names the position and what was expected there.
+Layout parse_layout(std::string_view text);
+
+/// Throws a UsageError unless a world of `num_ranks` can have this layout: the product of its axes if it names dp, else
+/// a multiple of tp and of ep * etp (which may fold over the same ranks: `tp2ep2` also runs on 2).
+void check_world(const Layout& layout, int num_ranks);
+
+/// A rank's place along an axis.
+struct Axis {
+  int rank = 0;
+  int size = 1;
+};
+
+class Mesh {
+ public:
+  /// Every rank of `world` constructs its mesh at the same point.
+  Mesh(std::shared_ptr<WorldComm> world, const Layout& layout);
+
+  WorldComm& world() const { return *world_; }
+  WorldComm& dp() const { return *dp_; }            // ranks with different data, `tp` apart
+  WorldComm& tp() const { return *tp_; }            // consecutive ranks with the same data, over which tensors are cut
+  WorldComm& edp() const { return *edp_; }          // ranks that hold the same part of the experts, `ep * etp` apart
+  WorldComm& experts() const { return *experts_; }  // consecutive ranks that hold all experts together, by ep, then etp
+  Axis ep() const { return {experts_->rank() / etp_, experts_->size() / etp_}; }  // whole experts are dealt along it
+  Axis etp() const { return {experts_->rank() % etp_, etp_}; }                    // each expert is cut along it
+  /// The ranks along an axis that cuts within tensors, "tp" or "etp", as placements name it; throws for another.
+  WorldComm& along(std::string_view axis) const;
+  std::shared_ptr<WorldComm> dp_group() const { return dp_; }
+  std::shared_ptr<WorldComm> tp_group() const { return tp_; }
+  std::shared_ptr<WorldComm> experts_group() const { return experts_; }
+  const Layout& layout() const { return layout_; }
+
+ private:
+  Layout layout_;
+  int etp_;
+  std::shared_ptr<WorldComm> world_, dp_, tp_, edp_, experts_, etp_group_;
+};
+
+/// Fills placement and first_replica. A dense parameter is cut over tp as `cut` says, or whole on every rank with equal
+/// gradients over tp (partial ones where it sees a share of the tokens); its gradient is partial over dp. An expert
+/// parameter [E,...] (experts stacked) is cut along E over ep and within over etp, its gradient partial over edp;
+/// throws a UsageError unless ep divides E. Parts may be uneven and empty.
+void place(core::Parameter& parameter, const Mesh& mesh, const core::Cut& cut);
+
+/// Throws a UsageError that names both unless `num_ranks` divides `num_experts`.
+void check_experts(std::int64_t num_experts, std::int64_t num_ranks);
+
+}  // namespace limbeck::parallel

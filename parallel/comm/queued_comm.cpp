@@ -1,0 +1,122 @@
+#include "parallel/comm/queued_comm.h"
+
+#include "parallel/comm/reduce.h"
+
+namespace limbeck::parallel {
+namespace {
+
+using core::check;
+using core::CommHandle;
+using core::Tensor;
+
+/// Byte offsets of the rows for each rank, and their end; throws unless there is one count a rank and all fit in `t`.
+std::vector<std::int64_t> row_offsets(const char* what, const Tensor& t, std::span<const std::int64_t> rows, int size) {
+  check(static_cast<int>(rows.size()) == size, "all_to_all_v: {} {} counts in a group of {}", rows.size(), what, size);
+  check(t.shape().rank() > 0, "all_to_all_v: the {} tensor is a scalar, expected rows", what);
+  const std::int64_t row_bytes = core::bytes_of(t.dtype(), t.shape().row_size());
+  std::vector<std::int64_t> offsets{0};
+  std::int64_t total = 0;
+  for (const auto n : rows) {
+    check(n >= 0, "all_to_all_v: {} count {} is negative", what, n);
+    total += n;
+    offsets.push_back(total * row_bytes);
+  }
+  check(total <= t.shape()[0], "all_to_all_v: {} counts sum to {} rows, the tensor is {}", what, total, t.shape());
+  return offsets;
+}
+
+void check_parts(const char* op, const Tensor& x, const Tensor& all, int size) {
+  check(all.dtype() == x.dtype() && all.numel() == size * x.numel(), "{}: {} {} in {} parts of {} {}", op, all.dtype(),
+        all.shape(), size, x.dtype(), x.shape());
+}
+
+}  // namespace
+
+QueuedComm::QueuedComm(int group_id, std::string name, int rank, int size)
+    : group_id_(group_id), name_(std::move(name)), rank_(rank), size_(size) {}
+
+CommHandle QueuedComm::start(Call call) {
+  const int direction = call.signature.kind == CallKind::Send ? 1 : call.signature.kind == CallKind::Receive ? 2 : 0;
+  const QueueKey key{group_id_, direction, call.peer};
+  std::string what = fmt::format("{} in group {}", describe(call.signature), name_);
+  return engine().submit(key, std::move(what), make_operation(std::move(call), next_[key]++));
+}
+
+CommHandle QueuedComm::all_reduce_async(Tensor x, core::Reduce reduce) {
+  check_reducible("all_reduce", x.dtype());
+  if (size_ == 1) return {};
+  Call call{.signature = {CallKind::AllReduce, reduce, x.dtype(), x.numel()}};
+  call.out = x.mutable_raw();
+  call.in = call.out;
+  call.tensors = {std::move(x)};
+  return start(std::move(call));
+}
+
+CommHandle QueuedComm::all_gather_async(Tensor x, Tensor all) {
+  check_parts("all_gather", x, all, size_);
+  if (size_ == 1) {
+    all.copy_from(x);
+    return {};
+  }
+  Call call{.signature = {CallKind::AllGather, {}, x.dtype(), x.numel()}, .in = x.raw(), .out = all.mutable_raw()};
+  call.tensors = {std::move(x), std::move(all)};
+  return start(std::move(call));
+}
+
+CommHandle QueuedComm::reduce_scatter_async(Tensor all, Tensor x) {
+  check_reducible("reduce_scatter", x.dtype());
+  check_parts("reduce_scatter", x, all, size_);
+  if (size_ == 1) {
+    x.copy_from(all);
+    return {};
+  }
+  Call call{.signature = {CallKind::ReduceScatter, {}, x.dtype(), x.numel()}, .in = all.raw(), .out = x.mutable_raw()};
+  call.tensors = {std::move(all), std::move(x)};
+  return start(std::move(call));
+}
+
+CommHandle QueuedComm::all_to_all_v_async(Tensor send, std::span<const std::int64_t> send_rows, Tensor receive,
+                                          std::span<const std::int64_t> receive_rows) {
+  Call call{.signature = {CallKind::AllToAllV, {}, send.dtype(), send.shape().row_size()}};
+  call.send_offset = row_offsets("send", send, send_rows, size_);
+  call.receive_offset = row_offsets("receive", receive, receive_rows, size_);
+  check(send.dtype() == receive.dtype() && send.shape().row_size() == receive.shape().row_size(),
+        "all_to_all_v: sends rows of {} {}, receives into {} {}", send.dtype(), send.shape(), receive.dtype(),
+        receive.shape());
+  if (size_ == 1) {
+    check(send_rows[0] == receive_rows[0], "all_to_all_v: sends {} rows to itself, receives {}", send_rows[0],
+          receive_rows[0]);
+    receive.rows(0, receive_rows[0]).copy_from(send.rows(0, send_rows[0]));
+    return {};
+  }
+  call.in = send.raw();
+  call.out = receive.mutable_raw();
+  call.tensors = {std::move(send), std::move(receive)};
+  return start(std::move(call));
+}
+
+void QueuedComm::check_peer(const char* op, int peer) const {
+  check(peer >= 0 && peer < size_ && peer != rank_, "{}: peer {} of rank {} in group {} of {}", op, peer, rank_, name_,
+        size_);
+}
+
+CommHandle QueuedComm::send_async(Tensor x, int to) {
+  check_peer("send", to);
+  Call call{.signature = {CallKind::Send, {}, x.dtype(), x.numel()}, .peer = to, .in = x.raw()};
+  call.tensors = {std::move(x)};
+  return start(std::move(call));
+}
+
+CommHandle QueuedComm::receive_async(Tensor x, int from) {
+  check_peer("receive", from);
+  Call call{.signature = {CallKind::Receive, {}, x.dtype(), x.numel()}, .peer = from, .out = x.mutable_raw()};
+  call.tensors = {std::move(x)};
+  return start(std::move(call));
+}
+
+CommHandle QueuedComm::barrier_async() {
+  if (size_ == 1) return {};
+  return start(Call{});
+}
+
+}  // namespace limbeck::parallel

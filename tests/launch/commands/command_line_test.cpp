@@ -1,0 +1,260 @@
+#include "launch/commands/command_line.h"
+
+#include <gmock/gmock.h>
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "tests/support/places.h"
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+/// A command line with every command, which keeps what it was given.
+struct Recorded {
+  TrainOptions train, distill;
+  EvalOptions eval;
+  GenerateOptions generate;
+  ConvertOptions convert;
+  InspectOptions inspect;
+  TokenizeOptions tokenize;
+  ReportOptions report;
+  std::string ran;
+  std::string text;
+};
+
+Recorded parse(std::vector<const char*> arguments) {
+  Recorded recorded;
+  CommandLine line;
+  const auto keep = [&recorded](auto& options, const char* name) {
+    return [&recorded, &options, name](const auto& given) {
+      options = given;
+      recorded.ran = name;
+      return 7;
+    };
+  };
+  line.train(keep(recorded.train, "train"));
+  line.distill(keep(recorded.distill, "distill"));
+  line.eval(keep(recorded.eval, "eval"));
+  line.generate(keep(recorded.generate, "generate"));
+  line.convert(keep(recorded.convert, "convert"));
+  line.inspect(keep(recorded.inspect, "inspect"));
+  line.tokenize(keep(recorded.tokenize, "tokenize"));
+  line.report(keep(recorded.report, "report"));
+  arguments.insert(arguments.begin(), "limbeck");
+  const Invocation invocation = line.parse(static_cast<int>(arguments.size()), arguments.data());
+  if (invocation.run) {
+    EXPECT_EQ(invocation.run(), 7);
+  }
+  recorded.text = invocation.text;
+  return recorded;
+}
+
+std::string error_of(const std::vector<const char*>& arguments) {
+  try {
+    parse(arguments);
+  } catch (const core::UsageError& error) {
+    EXPECT_THAT(error.what(), Not(HasSubstr("\n")));
+    return error.what();
+  }
+  return "";
+}
+
+TEST(CommandLine, TrainTakesItsOptions) {
+  const auto r = parse({"train", "c.textproto", "--set", "a.b=1", "--set", "c=[x, y]", "--out", "runs/x", "--resume",
+                        "--steps", "5", "--dump-gradients", "g.h5"});
+  EXPECT_EQ(r.ran, "train");
+  EXPECT_EQ(r.train.config, "c.textproto");
+  EXPECT_EQ(r.train.sets, (std::vector<std::string>{"a.b=1", "c=[x, y]"}));
+  EXPECT_EQ(r.train.out, "runs/x");
+  EXPECT_TRUE(r.train.resume);
+  EXPECT_EQ(r.train.steps, 5);
+  EXPECT_EQ(r.train.dump_gradients, "g.h5");
+}
+
+TEST(CommandLine, SetsMayStandBeforeTheConfig) {
+  const auto r = parse({"distill", "--set", "a.b=1", "c.textproto"});
+  EXPECT_EQ(r.distill.config, "c.textproto");
+  EXPECT_EQ(r.distill.sets, (std::vector<std::string>{"a.b=1"}));
+  EXPECT_FALSE(r.distill.resume);
+  EXPECT_FALSE(r.distill.steps.has_value());
+}
+
+TEST(CommandLine, OtherCommandsTakeTheirs) {
+  EXPECT_EQ(parse({"eval", "m", "--tokens", "t", "--logits", "l"}).eval.logits, "l");
+  const auto generate =
+      parse({"generate", "m", "--prompt", "Say: --hello", "--temperature", "0", "--top-p", "0.5"}).generate;
+  EXPECT_EQ(generate.prompt, "Say: --hello");
+  EXPECT_EQ(generate.temperature, 0);
+  EXPECT_EQ(generate.top_p, 0.5);
+  EXPECT_EQ(generate.top_k, 40);
+  EXPECT_EQ(parse({"convert", "a", "b", "--dtype", "bfloat16"}).convert.dtype, "bfloat16");
+  EXPECT_EQ(parse({"convert", "a", "b.gguf", "--dtype", "q8_0"}).convert.dtype, "Q8_0");
+  EXPECT_EQ(parse({"convert", "a", "b"}).convert.dtype, "float32");
+  EXPECT_EQ(parse({"inspect", "f"}).inspect.file, "f");
+  EXPECT_EQ(parse({"inspect", "f", "--tokenizer", "bytes"}).inspect.tokenizer, "bytes");
+  const auto tokenize = parse({"tokenize", "a", "b", "--tokenizer", "bytes", "--out", "p"}).tokenize;
+  EXPECT_EQ(tokenize.paths.size(), 2U);
+  EXPECT_EQ(tokenize.tokenizer, "bytes");
+  EXPECT_EQ(tokenize.format, "auto");
+  EXPECT_EQ(tokenize.field, "text");
+  const auto lines =
+      parse({"tokenize", "a", "--tokenizer", "bytes", "--out", "p", "--format", "jsonl", "--field", "a.b"}).tokenize;
+  EXPECT_EQ(lines.format, "jsonl");
+  EXPECT_EQ(lines.field, "a.b");
+  EXPECT_FALSE(tokenize.train);
+  const auto train = parse({"tokenize", "a", "--train", "--vocab", "512", "--special", "<e>", "--special", "<m>",
+                            "--pretokenizer", "gpt-2", "--out", "p"})
+                         .tokenize;
+  EXPECT_TRUE(train.train);
+  EXPECT_EQ(train.vocabulary, 512);
+  EXPECT_EQ(train.special, (std::vector<std::string>{"<e>", "<m>"}));
+  EXPECT_EQ(train.pretokenizer, "gpt-2");
+  EXPECT_EQ(parse({"tokenize", "a", "--train", "--vocab", "512", "--out", "p"}).tokenize.special,
+            std::vector<std::string>{"<|endoftext|>"});
+  EXPECT_EQ(parse({"report", "runs/a"}).report.run, "runs/a");
+  EXPECT_FALSE(parse({"report", "runs/a"}).report.out.has_value());
+  EXPECT_EQ(parse({"report", "runs/a", "--out", "x.html"}).report.out, "x.html");
+}
+
+TEST(CommandLine, EveryCommandTakesQuietAndVerbose) {
+  EXPECT_EQ(parse({"train", "c"}).train.verbosity, Verbosity::Normal);
+  EXPECT_EQ(parse({"train", "c", "--quiet"}).train.verbosity, Verbosity::Quiet);
+  EXPECT_EQ(parse({"train", "--verbose", "c"}).train.verbosity, Verbosity::Verbose);
+  EXPECT_EQ(parse({"eval", "m", "--quiet"}).eval.verbosity, Verbosity::Quiet);
+  EXPECT_EQ(parse({"report", "r", "--verbose"}).report.verbosity, Verbosity::Verbose);
+  EXPECT_THAT(error_of({"train", "c", "--quiet", "--verbose"}), HasSubstr("--quiet"));
+  EXPECT_THAT(parse({"--help"}).text, AllOf(HasSubstr("--quiet"), HasSubstr("--verbose")));
+  EXPECT_THAT(parse({"inspect", "--help"}).text, HasSubstr("--quiet"));
+}
+
+TEST(CommandLine, HelpHasAnExampleAndTheDefaults) {
+  EXPECT_THAT(parse({"--help"}).text, AllOf(HasSubstr("distill"), HasSubstr("tokenize"), HasSubstr("Exit code")));
+  for (const char* command : {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "report"}) {
+    const auto r = parse({command, "--help"});
+    EXPECT_THAT(r.text, AllOf(HasSubstr("Example"), HasSubstr(std::string("limbeck ") + command)));
+    EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));  // steps differ from run to run
+    EXPECT_EQ(r.ran, "");
+  }
+  EXPECT_THAT(parse({"train", "--help"}).text, HasSubstr("sequence_length: 256"));
+}
+
+TEST(CommandLine, VersionNamesTheLibraries) {
+  EXPECT_THAT(parse({"--version"}).text, AllOf(HasSubstr("limbeck "), HasSubstr("HDF5"), HasSubstr("protobuf"),
+                                               HasSubstr("MPI"), HasSubstr("cpu")));
+}
+
+TEST(CommandLine, MistakesAreUsageErrorsOfOneLine) {
+  EXPECT_THAT(error_of({}), HasSubstr("subcommand"));
+  EXPECT_THAT(error_of({"distil", "c"}), HasSubstr("distil"));
+  EXPECT_THAT(error_of({"train"}), AllOf(HasSubstr("CONFIG"), HasSubstr("limbeck train --help")));
+  EXPECT_THAT(error_of({"train", "c", "--stepz", "3"}), HasSubstr("--stepz"));
+  EXPECT_THAT(error_of({"train", "c", "--steps", "0"}), HasSubstr("--steps"));
+  EXPECT_THAT(error_of({"train", "c", "--steps", "many"}), HasSubstr("many"));
+  EXPECT_THAT(error_of({"train", "c", "d"}), HasSubstr("d"));
+  EXPECT_THAT(error_of({"eval", "m", "--tokens", "t"}), HasSubstr("--logits"));
+  EXPECT_THAT(error_of({"generate", "m"}), HasSubstr("--prompt"));
+  EXPECT_THAT(error_of({"generate", "m", "--prompt", "x", "--top-p", "1.5"}), HasSubstr("--top-p"));
+  EXPECT_THAT(error_of({"convert", "a", "b", "--dtype", "int4"}), HasSubstr("--dtype"));
+  EXPECT_THAT(error_of({"tokenize", "a", "--out", "p"}), HasSubstr("--tokenizer"));
+  EXPECT_THAT(error_of({"tokenize", "a", "--out", "p", "--train"}), HasSubstr("--vocab"));
+  EXPECT_THAT(error_of({"tokenize", "a", "--out", "p", "--train", "--vocab", "256"}), HasSubstr("--vocab"));
+  EXPECT_THAT(error_of({"tokenize", "a", "--out", "p", "--tokenizer", "bytes", "--vocab", "300"}),
+              HasSubstr("--train"));
+}
+
+TEST(CommandLine, NumbersAreFiniteWithinTheirRangeAndShortInMessages) {
+  const auto generate = [](const char* option, const char* value) {
+    return error_of({"generate", "m", "--prompt", "x", option, value});
+  };
+  struct Case {
+    const char* option;
+    const char* value;
+    const char* expected;
+  };
+  for (const Case& c : std::initializer_list<Case>{{"--temperature", "nan", "'nan' is given, expected 0 or more"},
+                                                   {"--temperature", "inf", "expected 0 or more"},
+                                                   {"--temperature", "1e999", "expected 0 or more"},
+                                                   {"--temperature", "-1", "expected 0 or more"},
+                                                   {"--top-p", "0", "expected above 0 to 1"},
+                                                   {"--top-p", "nan", "expected above 0 to 1"},
+                                                   {"--top-k", "2.5", "expected a whole number, 0 or more"},
+                                                   {"--seed", "-1", "expected a whole number, 0 or more"},
+                                                   {"--seed", "18446744073709551616", "expected a whole number"},
+                                                   {"--max-tokens", "9223372036854775808", "expected a whole number"}})
+    EXPECT_THAT(generate(c.option, c.value), AllOf(::testing::StartsWith(c.option), HasSubstr(c.expected)))
+        << c.option << " " << c.value;
+  EXPECT_EQ(parse({"generate", "m", "--prompt", "x", "--seed", "18446744073709551615"}).generate.seed,
+            18446744073709551615U);
+  EXPECT_EQ(parse({"generate", "m", "--prompt", "x", "--top-p", "1"}).generate.top_p, 1);
+  EXPECT_EQ(error_of({"train", "c", "--steps", "0"}),
+            "--steps: '0' is given, expected a whole number, 1 or more (see limbeck train --help)");
+  EXPECT_THAT(error_of({"tokenize", "a", "--tokenizer", "bytes", "--out", "p", "--threads", "5000"}),
+              HasSubstr("0 to 4096"));
+}
+
+TEST(CommandLine, FoldersOfFilesToWriteAreThere) {
+  EXPECT_THAT(error_of({"eval", "m", "--tokens", "t", "--logits", "/no/such/l.h5"}),
+              AllOf(HasSubstr("--logits"), HasSubstr("there is no folder /no/such")));
+  EXPECT_THAT(error_of({"train", "c", "--dump-gradients", "/no/such/g.h5"}),
+              AllOf(HasSubstr("--dump-gradients"), HasSubstr("there is no folder /no/such")));
+}
+
+TEST(CommandLine, ARunKnowsHowItWasStarted) {
+  std::string program;
+  CommandLine line;
+  line.train([&](const TrainOptions& options) {
+    program = options.program;
+    return 0;
+  });
+  const char* arguments[] = {"build/bin/limbeck", "train", "c"};
+  line.parse(3, arguments).run();
+  EXPECT_EQ(program, "build/bin/limbeck");
+}
+
+TEST(CommandLine, CommandsThatAreNotBuiltDoNotExist) {
+  for (const char* command : {"dpo", "cache-teacher", "verify", "plan"}) EXPECT_NE(error_of({command, "c"}), "");
+  CommandLine empty;
+  const char* arguments[] = {"limbeck", "train", "c"};
+  EXPECT_THROW(empty.parse(3, arguments), core::UsageError);
+}
+
+/// Exit code and standard error of the built program; standard error alone, so that it is one line.
+std::pair<int, std::string> run_limbeck(const std::string& arguments) {
+  const std::string command = limbeck::testing::program().string() + " " + arguments + " 2>&1 >/dev/null";
+  FILE* pipe = popen(command.c_str(), "r");
+  std::string output;
+  for (int c = std::fgetc(pipe); c != EOF; c = std::fgetc(pipe)) output += static_cast<char>(c);
+  return {WEXITSTATUS(pclose(pipe)), output};
+}
+
+TEST(Program, ExitsWith0DoneWith1FailedWith2WrongUse) {
+  const testing::TemporaryFolder folder;
+  EXPECT_EQ(run_limbeck("--version"), std::pair(0, std::string()));
+  EXPECT_EQ(run_limbeck("inspect --help").first, 0);
+  for (const char* wrong : {"", "trian x", "inspect", "inspect a b", "inspect /no/such/file", "--frobnicate"}) {
+    const auto [code, error] = run_limbeck(wrong);
+    EXPECT_EQ(code, 2) << wrong;
+    EXPECT_THAT(error, AllOf(::testing::StartsWith("limbeck: error: "), ::testing::EndsWith("\n")));
+    EXPECT_EQ(std::count(error.begin(), error.end(), '\n'), 1) << error;
+  }
+  testing::write_file(folder.path() / "short.gguf", "GGUF");
+  const auto [code, error] = run_limbeck("inspect " + (folder.path() / "short.gguf").string());
+  EXPECT_EQ(code, 1);
+  EXPECT_THAT(error, HasSubstr("short.gguf"));
+}
+
+}  // namespace
+}  // namespace limbeck::launch

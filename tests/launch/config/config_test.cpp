@@ -1,0 +1,324 @@
+#include "launch/config/config.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "launch/config/config.pb.h"
+#include "tests/support/places.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+/// The message of the UsageError that the config gives; one line, and empty where there is none.
+std::string error_of(const std::string& text, const std::vector<std::string>& sets = {}) {
+  try {
+    parse_config(text, "run.textproto", sets);
+  } catch (const core::UsageError& error) {
+    EXPECT_THAT(error.what(), Not(HasSubstr("\n")));
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ConfigText, AnEndlessNameIsNamedInShort) {
+  const std::string error = error_of(std::string(400'000, 'a') + ": 1");
+  EXPECT_THAT(error, HasSubstr("run.textproto:1:1: there is no field aaaa"));
+  EXPECT_LT(error.size(), 500U);
+}
+
+TEST(Config, EmptyTextGivesTheDefaults) {
+  RunConfig expected;
+  expected.output.dir = "runs/run";
+  EXPECT_EQ(parse_config("", "some/where/run.textproto"), expected);
+}
+
+TEST(Config, ReadsEverySection) {
+  const RunConfig c = parse_config(R"(
+    teacher { source: "t.gguf" }
+    student_init { choice: LIST layers: [0, 3, 7] upcycle { slices: 4 experts: 16 experts_per_token: 4 } }
+    data { text: "/a" text: "/b" sequence_length: 128 seed: 18446744073709551615 }
+    optimizer { rate: 2.5e-4 }
+    precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 }
+  )",
+                                   "x");
+  EXPECT_EQ(c.teacher->source, "t.gguf");
+  EXPECT_EQ(c.student_init->choice, LayerChoice::List);
+  EXPECT_EQ(c.student_init->layers, (std::vector<std::int64_t>{0, 3, 7}));
+  EXPECT_EQ(c.student_init->upcycle->experts, 16);
+  EXPECT_EQ(c.data.text, (std::vector<std::string>{"/a", "/b"}));
+  EXPECT_EQ(c.data.seed, 18446744073709551615U);
+  EXPECT_EQ(c.optimizer.rate, 2.5e-4);
+  EXPECT_EQ(c.precision.reduction, core::DType::F64);
+  EXPECT_EQ(c.precision.frozen_storage, core::DType::F64);
+  EXPECT_FALSE(c.model.has_value());
+}
+
+TEST(Config, ModelWidthsFollowWhereTheyAreNotGiven) {
+  const RunConfig c = parse_config("model { width: 96 num_heads: 6 moe { num_experts: 4 } }", "x");
+  const nn::ModelConfig& m = c.model->architecture;
+  EXPECT_EQ(m.num_kv_heads, 6);
+  EXPECT_EQ(m.head_width, 16);
+  EXPECT_EQ(m.mlp_width, 384);
+  EXPECT_EQ(m.moe.experts_per_token, 2);
+  EXPECT_EQ(m.moe.expert_width, 384);
+}
+
+TEST(Config, PrintsAsTextThatLoadsToTheSame) {
+  const RunConfig c = parse_config(R"(
+    model { width: 96 num_heads: 6 num_kv_heads: 2 moe { num_experts: 4 dense_layers: [0] } }
+    teacher { source: "a \"quoted\"\npath" }
+    student_init { num_layers: 15 upcycle { slices: 4 experts_per_token: 4 router_std: 0.1 } }
+    data { text: ["/a", "/b"] }
+    optimizer {
+      rate: 0.1234567890123456789 weight_decay: 0
+      groups { pattern: "embed.*" frozen: true } groups { pattern: "*" weight_decay: 0 }
+    }
+    schedule { kind: CONSTANT }
+    generation { prompt: "Ünïcödé" top_k: 0 }
+  )",
+                                   "x", {"output.dir=else where"});
+  EXPECT_EQ(parse_config(to_textproto(c), "y"), c);
+}
+
+// A field of the schema that config_fields.h does not bind would be read by nobody.
+void expect_every_field_is_set(const google::protobuf::Message& message, const std::string& path) {
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const auto* field = message.GetDescriptor()->field(i);
+    if (field->is_repeated()) continue;
+    EXPECT_TRUE(message.GetReflection()->HasField(message, field)) << path << field->name() << " is not bound";
+    if (field->message_type() != nullptr)
+      expect_every_field_is_set(message.GetReflection()->GetMessage(message, field), path + field->name() + ".");
+  }
+}
+
+TEST(Config, TextIsOneSourceOrSeveral) {
+  const auto sources = [](const std::string& data) {
+    return sources_of(parse_config("data { " + data + " }", "x").data);
+  };
+  EXPECT_TRUE(sources("").empty());
+  ASSERT_EQ(sources("text: 'a' text: 'b' format: PLAIN field: 'f'").size(), 1U);
+  EXPECT_EQ(sources("text: 'a' text: 'b' format: PLAIN field: 'f'")[0],
+            (DataSourceConfig{.text = {"a", "b"}, .format = data::TextFormat::Plain, .field = "f"}));
+  EXPECT_EQ(sources("tokens: 'a'")[0], (DataSourceConfig{.tokens = "a"}));
+  const auto two = sources("sources { tokens: 'a' weight: 0.3 } sources { text: 'b' format: JSON_LINES field: 'f' }");
+  ASSERT_EQ(two.size(), 2U);
+  EXPECT_EQ(two[0], (DataSourceConfig{.tokens = "a", .weight = 0.3}));
+  EXPECT_EQ(two[1], (DataSourceConfig{.text = {"b"}, .format = data::TextFormat::JsonLines, .field = "f"}));
+  const RunConfig c =
+      parse_config("data { sources { tokens: 'a' weight: 0.3 } sources { text: 'b' field: 'f' } }", "x");
+  EXPECT_EQ(parse_config(to_textproto(c), "y"), c);
+}
+
+TEST(Config, EveryFieldOfTheSchemaIsBound) {
+  config::Config message;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(defaults_as_textproto(), &message));
+  expect_every_field_is_set(message, "");
+}
+
+TEST(ConfigErrors, NameFileLineColumnAndField) {
+  struct Case {
+    std::string text;
+    std::string place;
+    std::string expected;
+  };
+  const std::vector<Case> cases{
+      {"train {\n  stepz: 3\n}", "run.textproto:2:3: ", "no field stepz, did you mean steps"},
+      {"\ntrian { }", "run.textproto:2:1: ", "no field trian, did you mean train"},
+      {"student_init {\n choice: EVENLY }", "run.textproto:2:", "EVENLY"},
+      {"optimizer { rate: fast }", "run.textproto:1:19: ", "fast"},
+      {"train { steps: 1.5 }", "run.textproto:1:16: ", "1.5"},
+      {"train { steps: \"3\" }", "run.textproto:1:16: ", "Expected integer"},
+      {"train { steps: 3", "run.textproto:1:", "Expected"},
+      {"train { steps: 3 steps: 4 }", "run.textproto:1:", "specified multiple times"},
+      {"data {\n  sequence_length: 0\n}", "run.textproto:2:3: ", "data.sequence_length is 0, expected 1 or more"},
+      {"data { held_out_fraction: 0.7 }", "run.textproto:1:8: ", "data.held_out_fraction is 0.7, expected 0 to 0.5"},
+      {"optimizer { rate: nan }", "run.textproto:1:13: ", "optimizer.rate is nan, expected 0 or more"},
+      {"optimizer { rate: inf }", "run.textproto:1:13: ", "optimizer.rate is inf"},
+      {"optimizer { beta2: 1 }", "run.textproto:1:13: ", "optimizer.beta2 is 1, expected 0 to below 1"},
+      {"generation { top_p: 0 }", "run.textproto:1:14: ", "generation.top_p is 0, expected above 0 to 1"},
+      {"objective { temperature: -1 }", "run.textproto:1:13: ", "a number above 0"},
+      {"schedule { kind: 9 }", "run.textproto:1:12: ", "schedule.kind is 9, expected"},
+      {"optimizer { groups { rate_factor: 2 } }",
+       "run.textproto:1:13: ", "optimizer.groups[0].pattern is not given, expected"},
+      {"optimizer {\n groups { pattern: \"a\" }\n groups { pattern: \"b\"\n rate_factor: -1 } }",
+       "run.textproto:4:2: ", "optimizer.groups[1].rate_factor is -1, expected 0 or more"},
+      {"optimizer { groups { pattern: \"a\" weight_decay: nan } }",
+       "run.textproto:1:", "groups[0].weight_decay is nan"},
+      {"optimizer { groups { patern: \"a\" } }", "run.textproto:1:22: ", "no field patern, did you mean pattern"},
+      {"optimizer { kind: LION }", "run.textproto:1:24: ", "LION"},
+      {"optimizer { momentum: 1 }", "run.textproto:1:13: ", "optimizer.momentum is 1, expected 0 to below 1"},
+      {"optimizer { adamw_rate_factor: -2 }", "run.textproto:1:13: ", "adamw_rate_factor is -2, expected 0 or more"},
+      {"optimizer { eight_bit_state: true }\n"
+       "precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 }",
+       "run.textproto:1:13: ", "optimizer.eight_bit_state is true, expected false with precision.compute float64"},
+      {"precision { bfloat16_weights: true compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 "
+       "frozen_storage: FLOAT64 }",
+       "run.textproto:1:13: ", "precision.bfloat16_weights is true, expected false with precision.compute float64"},
+      {"schedule { decay: COSINE }", "run.textproto:1:", "COSINE"},
+      {"schedule { decay_fraction: 1.2 }", "run.textproto:1:12: ", "schedule.decay_fraction is 1.2, expected 0 to 1"},
+      {"precision { compute: BFLOAT16 }",
+       "run.textproto:1:13: ", "precision.compute is bfloat16, expected FLOAT32 or FLOAT64"},
+      {"precision { master: FLOAT64 }", "run.textproto:1:13: ", "precision.master is float64, expected float32"},
+      {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: BFLOAT16 }",
+       "run.textproto:1:", "precision.frozen_storage is bfloat16, expected float64"},
+      {"precision { frozen_storage: FLOAT64 }",
+       "run.textproto:1:13: ", "expected float32, as precision.compute, or bfloat16"},
+      {"batch { sequences_per_step: 3 micro_batches: 0 }", "run.textproto:1:31: ", "expected 1 to 65536"},
+      {"batch { sequences_per_step: 9000000000000000000 }", "run.textproto:1:9: ", "expected 1 to 1048576"},
+      {"batch { micro_batches: 65537 }", "run.textproto:1:9: ", "expected 1 to 65536"},
+      {"student_init { calibration_tokens: 16777217 }", "run.textproto:1:16: ", "expected 1 to 16777216"},
+      {"student_init { upcycle { experts: 9000000000000000000 } }", "run.textproto:1:26: ", "expected 1 to 65536"},
+      {"train { keep_checkpoints: 4294967297 }", "run.textproto:1:9: ", "expected 1 to 1000000"},
+      {"parallel { deadline_s: 1e8 }", "run.textproto:1:12: ", "deadline_s is 100000000, expected above 0 to 10000000"},
+      {"parallel { deadline_s: inf }", "run.textproto:1:12: ", "parallel.deadline_s is inf"},
+      {"parallel { bucket_mib: 65537 }", "run.textproto:1:12: ", "bucket_mib is 65537, expected above 0 to 65536"},
+      {"parallel { bucket_mib: nan }", "run.textproto:1:12: ", "parallel.bucket_mib is nan"},
+      {"model { width: 9223372036854775807 }", "run.textproto:1:9: ", "expected 1 to 16777216"},
+      {"model { mlp_width: 4611686018427387904 }", "run.textproto:1:1: ", "expected at most 16777216"},
+      {"model { num_heads: 3 num_kv_heads: 2 }", "run.textproto:1:1: ", "model.num_kv_heads is 2, expected a divisor"},
+      {"model { num_layers: 0 }", "run.textproto:1:9: ", "model.num_layers is 0, expected 1 to 10000"},
+      {"model { num_heads: 0 }", "run.textproto:1:9: ", "model.num_heads is 0, expected 1 to 65536"},
+      {"student_init { layers: 3 }", "run.textproto:1:16: ", "expected only with choice: LIST"},
+      {"student_init { choice: LIST layers: [3, 3] }",
+       "run.textproto:1:", "has 3 at position 1, expected layers from 0 in ascending"},
+      {"student_init { upcycle { slices: 3 experts: 8 } }",
+       "run.textproto:1:36: ", "expected a multiple of slices = 3"},
+      {"student_init { upcycle { experts_per_token: 9 } }", "run.textproto:1:26: ", "expected 1 to experts = 8"},
+      {"model { moe { num_experts: 4 shared_width: -1 } }", "run.textproto:1:", "shared_width is -1, expected 0 to"},
+      {"routing { capacity_factor: -1 }", "run.textproto:1:11: ", "routing.capacity_factor is -1, expected 0 to 65536"},
+      {"routing { jitter: 1 }", "run.textproto:1:11: ", "routing.jitter is 1, expected 0 to below 1"},
+      {"moe_loss { balance_scope: GLOBAL_BATCH } batch { micro_batches: 2 }",
+       "run.textproto:1:12: ", "GLOBAL_BATCH with batch.micro_batches 2, expected one micro-batch"},
+      {"data { tokens: \"a\" text: \"b\" }", "run.textproto:1:8: ", "both given"},
+      {"data { text: \"a\"\n sources { text: \"b\" } }",
+       "run.textproto:2:2: ", "data.sources and data.text are both given"},
+      {"data { sources { text: \"a\" }\n sources { weight: 2 } }",
+       "run.textproto:2:2: ", "data.sources[1] has none of tokens and text, expected one of them"},
+      {"data { sources { text: \"a\" tokens: \"b\" } }",
+       "run.textproto:1:8: ", "data.sources[0] has both of tokens and"},
+      {"data { sources { text: \"a\" }\n sources { text: \"b\"\n weight: 0 } }",
+       "run.textproto:3:2: ", "data.sources[1].weight is 0, expected above 0 to 1000000000000"},
+      {"data { sources { text: \"a\" wieght: 1 } }", "run.textproto:1:28: ", "no field wieght, did you mean weight"},
+      {"data { format: CSV }", "run.textproto:1:20: ", "CSV"},
+  };
+  for (const Case& c : cases)
+    EXPECT_THAT(error_of(c.text), AllOf(::testing::StartsWith(c.place), HasSubstr(c.expected))) << c.text;
+}
+
+TEST(ConfigErrors, MissingFileIsNamed) {
+  EXPECT_THROW(load_config("/no/such/file.textproto"), core::UsageError);
+  EXPECT_THROW(load_config(std::filesystem::temp_directory_path()), core::UsageError);
+}
+
+TEST(ConfigSets, OverrideTheFile) {
+  const RunConfig c = parse_config("train { steps: 3 } data { text: \"/old\" }", "x",
+                                   {"train.steps=5", "train.steps=7", "data.tokenizer=bytes", "generation.prompt=a = b",
+                                    "student_init.choice=EVENLY_SPACED", "train.recompute=true", "optimizer.rate=1e-2",
+                                    "data.text=/new", "data.text=/more", "student_init.upcycle.slices=2"});
+  EXPECT_EQ(c.train.steps, 7);
+  EXPECT_EQ(c.data.tokenizer, "bytes");
+  EXPECT_EQ(c.generation.prompt, "a = b");
+  EXPECT_EQ(c.student_init->choice, LayerChoice::EvenlySpaced);
+  EXPECT_TRUE(c.train.recompute);
+  EXPECT_EQ(c.optimizer.rate, 1e-2);
+  EXPECT_EQ(c.data.text, (std::vector<std::string>{"/new", "/more"}));
+  EXPECT_EQ(c.student_init->upcycle->slices, 2);
+}
+
+TEST(ConfigSets, TakeListsAndQuotes) {
+  const RunConfig c = parse_config("", "x",
+                                   {"data.text=[/a, \"/b\",/c]", "student_init.layers=[0,2]",
+                                    "student_init.choice=LIST", "generation.prompt=\"tab\\there\""});
+  EXPECT_EQ(c.data.text, (std::vector<std::string>{"/a", "/b", "/c"}));
+  EXPECT_EQ(c.student_init->layers, (std::vector<std::int64_t>{0, 2}));
+  EXPECT_EQ(c.generation.prompt, "tab\there");
+  EXPECT_TRUE(parse_config("data { text: \"/a\" }", "x", {"data.text=[]"}).data.text.empty());
+}
+
+TEST(ConfigSets, TakeWholeGroups) {
+  const std::string file = "optimizer { groups { pattern: 'old' rate_factor: 2 } }";
+  const RunConfig c = parse_config(file, "x",
+                                   {"optimizer.groups={ pattern: \"embed.*\" frozen: true }",
+                                    "optimizer.groups={ pattern: 'head.weight' weight_decay: 0.5 }"});
+  ASSERT_EQ(c.optimizer.groups.size(), 2U);
+  EXPECT_TRUE(c.optimizer.groups[0].frozen);
+  EXPECT_FALSE(c.optimizer.groups[0].weight_decay.has_value());
+  EXPECT_EQ(c.optimizer.groups[1].pattern, "head.weight");
+  EXPECT_EQ(c.optimizer.groups[1].weight_decay, 0.5);
+  EXPECT_TRUE(parse_config(file, "x", {"optimizer.groups=[]"}).optimizer.groups.empty());
+  EXPECT_THAT(error_of(file, {"optimizer.groups={ pattern: 'a' rate_factor: -1 }"}),
+              AllOf(HasSubstr("--set optimizer.groups="), HasSubstr("optimizer.groups[0].rate_factor is -1")));
+  EXPECT_THAT(error_of(file, {"optimizer.groups=embed.*"}), HasSubstr("expected { field: value ... }"));
+  EXPECT_THAT(error_of(file, {"optimizer.groups.pattern=a"}),
+              HasSubstr("optimizer.groups is a list of sections, expected "
+                        "--set 'optimizer.groups={ field: value ... }'"));
+}
+
+TEST(ConfigSets, MistakesAreNamed) {
+  EXPECT_THAT(error_of("", {"train.stpes=3"}),
+              AllOf(HasSubstr("--set train.stpes=3"), HasSubstr("did you mean train.steps")));
+  EXPECT_THAT(error_of("", {"steps=3"}), HasSubstr("did you mean train.steps"));
+  EXPECT_THAT(error_of("", {"train.steps.more=3"}), HasSubstr("no field train.steps.more"));
+  EXPECT_THAT(error_of("", {"train=3"}), AllOf(HasSubstr("train is a section"), HasSubstr("train.steps")));
+  EXPECT_THAT(error_of("", {"train.steps=many"}), HasSubstr("the value is 'many', expected a whole number"));
+  EXPECT_THAT(error_of("", {"train.steps="}), HasSubstr("expected a whole number"));
+  EXPECT_THAT(error_of("", {"train.steps=3 seed: 4"}), HasSubstr("expected a whole number"));
+  EXPECT_THAT(error_of("", {"train.seed=-1"}), HasSubstr("expected a whole number of 0 or more"));
+  EXPECT_THAT(error_of("", {"train.recompute=perhaps"}), HasSubstr("expected true or false"));
+  EXPECT_THAT(error_of("", {"schedule.kind=SINE"}),
+              HasSubstr("expected one of COSINE, CONSTANT, LINEAR, WARMUP_STABLE_DECAY"));
+  EXPECT_THAT(error_of("", {"student_init.layers=[1,x]"}), HasSubstr("the value is 'x'"));
+  EXPECT_THAT(error_of("", {"train.steps"}), HasSubstr("expected section.field=value"));
+  EXPECT_THAT(error_of("", {"=3"}), HasSubstr("expected section.field=value"));
+  EXPECT_THAT(error_of("", {""}), HasSubstr("expected section.field=value"));
+  EXPECT_THAT(error_of("", {"train..steps=1"}), HasSubstr("no field train..steps"));
+  EXPECT_THAT(error_of("", {"data.sequence_length=0"}),
+              AllOf(HasSubstr("--set data.sequence_length=0"), HasSubstr("expected 1 or more")));
+}
+
+TEST(ConfigChecks, CommandsNeedTheirSections) {
+  const auto error = [](auto check, const std::string& text) -> std::string {
+    try {
+      check(parse_config(text, "x"));
+    } catch (const core::UsageError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_THAT(error(check_for_train, ""), HasSubstr("no section model"));
+  EXPECT_THAT(error(check_for_train, "model {} data { text: 'a' }"), HasSubstr("data.tokenizer"));
+  EXPECT_THAT(error(check_for_train, "model {} data { tokenizer: 'bytes' }"), HasSubstr("data.text"));
+  EXPECT_EQ(error(check_for_train, "model {} data { tokenizer: 'bytes' text: 'a' }"), "");
+  EXPECT_THAT(error(check_for_train, "model {} teacher {} data { tokenizer: 'bytes' text: 'a' }"),
+              HasSubstr("a section teacher, expected none"));
+  EXPECT_THAT(error(check_for_train, "model {} student_init {} data { tokenizer: 'bytes' text: 'a' }"),
+              HasSubstr("a section student_init, expected none"));
+  EXPECT_THAT(error(check_for_distill, "data { text: 'a' }"), HasSubstr("teacher.source"));
+  EXPECT_THAT(error(check_for_distill, "teacher { source: 't' } data { text: 'a' }"), HasSubstr("no student"));
+  EXPECT_THAT(error(check_for_distill, "teacher { source: 't' } model {} student_init {} data { text: 'a' }"),
+              HasSubstr("both"));
+  EXPECT_EQ(error(check_for_distill, "teacher { source: 't' } student_init {} data { text: 'a' }"), "");
+}
+
+TEST(ConfigExamples, AllLoad) {
+  int num_examples = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(limbeck::testing::source_folder() / "examples")) {
+    if (entry.path().extension() != ".textproto") continue;
+    ++num_examples;
+    const RunConfig c = load_config(entry.path());
+    EXPECT_NO_THROW(c.teacher ? check_for_distill(c) : check_for_train(c)) << entry.path();
+  }
+  EXPECT_GE(num_examples, 5);
+}
+
+}  // namespace
+}  // namespace limbeck::launch

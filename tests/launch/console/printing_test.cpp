@@ -1,0 +1,184 @@
+// What a run prints: on a terminal, into a log, quiet and verbose. And that its files tell the same.
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <filesystem>
+
+#include "launch/console/progress.h"
+#include "tests/support/run_limbeck.h"
+#include "tests/support/terminal.h"
+#include "tests/support/xml.h"
+
+namespace limbeck::launch {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::Outcome;
+using testing::run_in_terminal;
+using testing::RunFolder;
+using ::testing::StartsWith;
+using testing::TerminalRun;
+
+std::size_t count(const std::string& text, const std::string& what) {
+  std::size_t n = 0;
+  for (std::size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++n;
+  return n;
+}
+
+TEST(Printing, DurationsAreShort) {
+  EXPECT_EQ(duration_text(45.4), "45 s");
+  EXPECT_EQ(duration_text(200), "3 min 20 s");
+  EXPECT_EQ(duration_text(7500), "2 h 5 min");
+  EXPECT_EQ(duration_text(-3), "0 s");
+}
+
+TEST(Printing, ATerminalHasATableAndOneLiveLine) {
+  const RunFolder folder("terminal");
+  const TerminalRun run = run_in_terminal(folder.command("train tiny.textproto --steps 12 --out run"), 70);
+  ASSERT_EQ(run.code, 0) << run.output;
+  EXPECT_THAT(run.output, AllOf(HasSubstr("\r\x1b[K"), HasSubstr("\x1b[1m")));  // a live line, colours
+  const auto screen = run.screen();
+  // One live line is left, the last one, and it fits.
+  std::vector<std::string> live;
+  for (const std::string& line : screen)
+    if (line.starts_with("step ") && line.find(" left") != std::string::npos) live.push_back(line);
+  ASSERT_EQ(live.size(), 1U) << run.output;
+  EXPECT_THAT(live[0], StartsWith("step 12/12 [####################] 100 %  0 s left  loss "));
+  EXPECT_LT(live[0].size(), 70U);
+  // The header, and the row of the last step under it, in columns.
+  const auto header = std::find_if(screen.begin(), screen.end(),
+                                   [](const std::string& line) { return line.find("tokens/s") != std::string::npos; });
+  ASSERT_NE(header, screen.end()) << run.output;
+  const auto row =
+      std::find_if(header, screen.end(), [](const std::string& line) { return line.starts_with("  12 "); });
+  ASSERT_NE(row, screen.end()) << run.output;
+  EXPECT_EQ(header->find("loss") + 4, row->find('.') + 5);  // four decimals end below the name
+}
+
+TEST(Printing, NoColourWhereItIsNotWantedAndNoLiveLineWhereItCannotBe) {
+  const RunFolder folder("colour");
+  const std::string train = "train tiny.textproto --steps 2 --out ";
+  const TerminalRun plain = run_in_terminal("export NO_COLOR=1; " + folder.command(train + "plain"));
+  ASSERT_EQ(plain.code, 0) << plain.output;
+  EXPECT_THAT(plain.output, AllOf(HasSubstr("\x1b[K"), Not(HasSubstr("\x1b[1m")), Not(HasSubstr("\x1b[3"))));
+  const TerminalRun dumb = run_in_terminal("export TERM=dumb; " + folder.command(train + "dumb"));
+  ASSERT_EQ(dumb.code, 0) << dumb.output;
+  EXPECT_THAT(dumb.output, Not(HasSubstr("\x1b")));
+  const Outcome log = folder.limbeck(train + "log");
+  EXPECT_THAT(log.output, AllOf(Not(HasSubstr("\x1b")), Not(HasSubstr("\r")), HasSubstr("step 2/2  loss ")));
+}
+
+TEST(Printing, ALogLineTakesThePlaceOfTheLiveLine) {
+  const RunFolder folder("between");
+  const TerminalRun run = run_in_terminal(
+      folder.command("train tiny.textproto --verbose --steps 8 --set train.checkpoint_every_steps=2 --out run"), 100);
+  ASSERT_EQ(run.code, 0) << run.output;
+  const auto screen = run.screen();
+  std::size_t checkpoints = 0;
+  for (const std::string& line : screen) {
+    if (line.find("checkpoints/step_") == std::string::npos || line.find("written in") == std::string::npos) continue;
+    ++checkpoints;
+    EXPECT_THAT(line,
+                ::testing::MatchesRegex("[0-9:]+ run/checkpoints/step_.*"));  // nothing of the live line before it
+  }
+  EXPECT_EQ(checkpoints, 4U) << run.output;
+}
+
+TEST(Printing, QuietPrintsResultsAndErrorsOnly) {
+  const RunFolder folder("quiet");
+  const Outcome quiet = folder.limbeck("train tiny.textproto --steps 3 --quiet --out run");
+  ASSERT_EQ(quiet.code, 0) << quiet.output;
+  EXPECT_THAT(quiet.output, AllOf(Not(HasSubstr("step 3/3")), Not(HasSubstr("student:")), HasSubstr("cross-entropy"),
+                                  HasSubstr("The model: run/checkpoints/step_3")));
+  const Outcome wrong = folder.limbeck("train tiny.textproto --quiet --out run");
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.output, StartsWith("limbeck: error: run: "));
+  EXPECT_EQ(count(wrong.output, "\n"), 1U) << wrong.output;
+  const Outcome tokens = folder.limbeck("tokenize text --tokenizer bytes --out tokens --quiet");
+  EXPECT_EQ(tokens.code, 0);
+  EXPECT_EQ(tokens.output, "");
+  EXPECT_TRUE(run_in_terminal(folder.command("tokenize text --tokenizer bytes --out more --quiet")).output.empty());
+}
+
+TEST(Printing, VerboseTellsOfTimesBucketsAndMemory) {
+  const RunFolder folder("verbose");
+  const Outcome normal = folder.limbeck("train tiny.textproto --steps 3 --out normal");
+  const Outcome verbose = folder.limbeck("train tiny.textproto --steps 3 --verbose --out verbose", 2);
+  ASSERT_EQ(verbose.code, 0) << verbose.output;
+  for (const char* what : {"buckets of about 16 MiB", "gradient norm", "passes and reductions", "MiB in tensors",
+                           "checkpoints/step_3 written in", "training begins after"}) {
+    EXPECT_THAT(verbose.output, HasSubstr(what));
+    EXPECT_THAT(normal.output, Not(HasSubstr(what)));
+  }
+  EXPECT_EQ(count(verbose.output, "buckets of about"), 1U);  // one rank speaks
+}
+
+std::vector<fs::path> event_files(const RunFolder& folder, const std::string& run) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder.path() / run))
+    if (entry.path().filename().string().starts_with("events.out.tfevents.")) found.push_back(entry.path());
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+TEST(RunFiles, EachStepIsInMetricsAndEventsAndAResumeBeginsAFileOfItsOwn) {
+  const RunFolder folder("events");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 6 --out run", 2).code, 0);
+  ASSERT_EQ(event_files(folder, "run").size(), 1U);  // the first rank alone
+  // Step 4 has the last checkpoint: steps 5 and 6 are done again.
+  fs::remove_all(folder.path() / "run/checkpoints/step_6");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 7 --out run --resume", 2).code, 0);
+  EXPECT_EQ(event_files(folder, "run").size(), 2U);
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 7 --out run --resume").code, 0);  // nothing to do
+  EXPECT_EQ(event_files(folder, "run").size(), 2U);
+  EXPECT_EQ(folder.metrics("run").size(), 7U);
+}
+
+TEST(RunFiles, ExpertLoadIsOfEachLayerAndWhole) {
+  const RunFolder folder("load");
+  const Outcome run = folder.limbeck(
+      "train tiny.textproto --steps 4 --out run --set model.num_layers=3 --set model.moe.dense_layers=[0] "
+      "--set train.log_every_steps=3",
+      2);
+  ASSERT_EQ(run.code, 0) << run.output;
+  const auto lines = folder.metrics("run");
+  ASSERT_EQ(lines.size(), 4U);
+  for (std::size_t i = 0; i < 4; ++i) {
+    const auto& load = lines[i]["expert_load"];
+    ASSERT_EQ(load.size(), 2U);
+    EXPECT_EQ(load[0]["layer"], 1);
+    EXPECT_EQ(load[1]["layer"], 2);
+    EXPECT_EQ(load[0].contains("assignments"), i == 0 || i == 2) << i;
+    EXPECT_GT(load[0]["entropy"], 0);
+    EXPECT_LE(load[0]["entropy"], 1);
+    EXPECT_LE(load[0]["min"], 0.25);
+    EXPECT_GE(load[0]["max"], 0.25);
+  }
+  // Four sequences of 48 tokens, each with two of four experts.
+  const auto assignments = lines[0]["expert_load"][1]["assignments"].get<std::vector<std::int64_t>>();
+  ASSERT_EQ(assignments.size(), 4U);
+  EXPECT_EQ(assignments[0] + assignments[1] + assignments[2] + assignments[3], 4 * 48 * 2);
+}
+
+TEST(RunFiles, AReportIsWrittenBesideTheRun) {
+  const RunFolder folder("report");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 5 --out run").code, 0);
+  const Outcome report = folder.limbeck("report run");
+  ASSERT_EQ(report.code, 0) << report.output;
+  EXPECT_THAT(report.output, HasSubstr("run/report.html"));
+  const auto page = testing::parse_xml(folder.read("run/report.html"));
+  EXPECT_THAT(page.text(), AllOf(HasSubstr("Expert load by layer"), HasSubstr("of 24, ended"), HasSubstr("Held-out")));
+  EXPECT_EQ(folder.limbeck("report run --out other.html").code, 0);
+  EXPECT_TRUE(fs::exists(folder.path() / "other.html"));
+  EXPECT_EQ(folder.limbeck("report text").code, 2);
+  const Outcome nowhere = folder.limbeck("report run --out nowhere/other.html");
+  EXPECT_EQ(nowhere.code, 1);
+  EXPECT_EQ(nowhere.lines_with("limbeck: error").size(), 1U) << nowhere.output;
+}
+
+}  // namespace
+}  // namespace limbeck::launch

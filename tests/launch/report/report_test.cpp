@@ -1,0 +1,219 @@
+#include "launch/report/report.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "launch/report/distill_report.h"
+#include "launch/run/run_record.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/xml.h"
+
+namespace limbeck::launch {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::Contains;
+using testing::error_of;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::parse_xml;
+using testing::write_file;
+using testing::XmlNode;
+
+/// A run directory written by hand.
+class ReportTest : public ::testing::Test {
+ protected:
+  void config(const std::string& text) { write_file(run_ / "config.textproto", text); }
+  void metrics(const std::string& text) { write_file(run_ / "metrics.jsonl", text); }
+  void SetUp() override {
+    fs::create_directories(run_);
+    config("model { width: 32 } data { text: \"text\" } train { steps: 400 }");
+  }
+  std::string page() const { return report_page(RunDirectory(run_)); }
+  std::string error() const {
+    return error_of([this] { page(); });
+  }
+
+  static std::vector<std::string> titles(const XmlNode& page) {
+    std::vector<std::string> found;
+    for (const XmlNode* caption : page.all("figcaption")) found.push_back(caption->all("b").at(0)->text());
+    return found;
+  }
+  static std::string line(int step, const std::string& more) {
+    return fmt::format(R"({{"step":{},"time":{},"tokens":{},"loss":{},"lr":1e-3,"grad_norm":{},"tokens_per_s":900.5,)"
+                       R"("mfu":0.25,"rss_bytes":{},"ce":{}{}}})",
+                       step, 1.7e9 + step, 512 * step, 2 + 3 / std::sqrt(step), 1 + step % 3, 1 << 28, 3.5, more) +
+           "\n";
+  }
+  static std::string teacher_fields(int step) {
+    return fmt::format(R"(,"kl":{},"teacher_ce":3.1,"top1_agreement":0.4)", 1.0 / step) +
+           (step % 50 == 0
+                ? R"(,"eval_ce":3.9,"eval_tokens":4096,"eval_teacher_ce":3.0,"eval_kl":0.9,"eval_kl_median":0.5,)"
+                  R"("eval_kl_p99":7.0,"eval_top1_agreement":0.5,"eval_sum_min":0.6)"
+                : "");
+  }
+  static std::string load_fields(int step) {
+    const char* counts = step % 10 == 0 ? R"(,"assignments":[60,4,0,0])" : "";
+    return fmt::format(
+        R"(,"balance_loss":0.01,"z_loss":0.002,"expert_load":[{{"layer":1,"min":0,"max":0.9,"entropy":0.17{}}},)"
+        R"({{"layer":2,"min":0.2,"max":0.3,"entropy":0.99{}}}])",
+        counts, counts);
+  }
+  static Evaluation evaluation(double kl) {
+    return {.tokens = 4096,
+            .cross_entropy = 3.5,
+            .teacher_cross_entropy = 3,
+            .kl = kl,
+            .kl_median = kl / 2,
+            .kl_p99 = 5 * kl,
+            .agreement = 0.5,
+            .sum_min = 0.6};
+  }
+
+  testing::TemporaryFolder folder_;
+  fs::path run_ = folder_ / "a run";
+};
+
+TEST_F(ReportTest, DistillationWithExpertsHasEveryPlot) {
+  config(
+      "teacher { source: \"big.gguf\" } student_init { num_layers: 2 } data { text: \"text\" } train { steps: 400 } "
+      "generation { prompt: \"Once\" }");
+  std::string text;
+  for (int step = 1; step <= 400; ++step) text += line(step, teacher_fields(step) + load_fields(step));
+  metrics(text);
+  write_start(run_, {.student = evaluation(4.25),
+                     .unigram = evaluation(6.5),
+                     .teacher_text = " upon a time",
+                     .student_text = " once once",
+                     .layers = {0, 3},
+                     .influence = {}});
+  write_end(run_, {.step = 400, .student = evaluation(1.125), .student_text = " there was"});
+  const XmlNode page = parse_xml(this->page());
+  for (const char* title : {"Loss", "KL to the teacher", "Cross-entropy", "Top-1 agreement", "Learning rate",
+                            "Gradient norm", "Speed", "Use of the machine", "Memory", "Router losses",
+                            "Expert load by layer", "Expert load: entropy", "Expert load: shares", "Acceptance"})
+    EXPECT_THAT(titles(page), Contains(title));
+  EXPECT_EQ(page.all("svg").size() + 3, page.all("figure").size());  // three continuations
+  EXPECT_EQ(page.all("h1").at(0)->text(), "a run");
+  const std::string all = page.text();
+  for (const char* shown :
+       {"4.2500", "1.1250", "6.5000", "upon a time", "once once", "there was", "big.gguf", "204,800", "of 400, ended",
+        "from 2023-11-14 22:13 UTC", "6 min 39 s", "901", "0.25 GiB", "steps: 400"})
+    EXPECT_THAT(all, HasSubstr(shown));
+  // Nothing is fetched from anywhere.
+  EXPECT_TRUE(page.all("link").empty() && page.all("img").empty());
+  EXPECT_TRUE(page.all("script").at(0)->attributes.empty());
+}
+
+TEST_F(ReportTest, TrainingOfADenseModelHasNoMoreThanItKnows) {
+  metrics(line(1, "") + line(2, ",\"eval_ce\":3.25,\"eval_tokens\":100,\"new_field\":7"));
+  const XmlNode page = parse_xml(this->page());
+  EXPECT_THAT(titles(page), AllOf(Contains("Loss"), Contains("Cross-entropy"), Contains("new_field"),
+                                  Not(Contains("KL to the teacher")), Not(Contains("Expert load by layer"))));
+  EXPECT_THAT(page.text(), AllOf(HasSubstr("of 400, not ended"), HasSubstr("3.2500"), Not(HasSubstr("unigram"))));
+  EXPECT_EQ(page.all("table").size(), 1U);
+}
+
+TEST_F(ReportTest, OneStepIsEnough) {
+  metrics(line(1, load_fields(1)));
+  EXPECT_THAT(titles(parse_xml(page())), Contains("Loss"));
+}
+
+TEST_F(ReportTest, AnEndOfAnEarlierStepIsNotTheEnd) {
+  metrics(line(1, "") + line(2, ""));
+  write_end(run_, {.step = 1, .student = evaluation(1), .student_text = ""});
+  EXPECT_THAT(parse_xml(page()).text(), HasSubstr("not ended"));
+}
+
+TEST_F(ReportTest, AKilledRunsHalfLineIsLeftOut) {
+  metrics(line(1, "") + line(2, "").substr(0, 40));
+  EXPECT_THAT(parse_xml(page()).text(), AllOf(HasSubstr("half written"), HasSubstr("of 400, not ended")));
+}
+
+TEST_F(ReportTest, WhatComesFromFilesIsEscaped) {
+  run_ = folder_ / "<b> & 'c'";
+  fs::create_directories(run_);
+  config(
+      "teacher { source: \"<script>x</script>\" } student_init { num_layers: 2 } data { text: \"text\" } "
+      "generation { prompt: \"]]> <i>&amp;\" }");
+  metrics(line(1, R"(,"<u>\"":1)"));
+  write_start(run_, {.student = evaluation(1),
+                     .unigram = evaluation(2),
+                     .teacher_text = "a\x1b[1m\xff<p>",
+                     .student_text = "</html>",
+                     .layers = {},
+                     .influence = {}});
+  const XmlNode page = parse_xml(this->page());
+  EXPECT_EQ(page.all("h1").at(0)->text(), "<b> & 'c'");
+  EXPECT_EQ(page.all("script").size(), 1U);
+  EXPECT_TRUE(page.all("i").empty() && page.all("u").empty() && page.all("p").size() >= 1);
+  EXPECT_THAT(titles(page), Contains("<u>\""));
+  EXPECT_THAT(page.text(), AllOf(HasSubstr("]]> <i>&amp;"), HasSubstr("</html>"), HasSubstr("<script>x</script>")));
+}
+
+TEST_F(ReportTest, ManyStepsStayUnderAMegabyte) {
+  std::string text;
+  for (int step = 1; step <= 8000; ++step) text += line(step, teacher_fields(step) + load_fields(step));
+  metrics(text);
+  const std::string page = this->page();
+  EXPECT_LT(page.size(), 1000000U);
+  parse_xml(page);
+}
+
+TEST_F(ReportTest, DamageIsNamedByFileAndLine) {
+  struct Case {
+    std::string second_line;
+    const char* what;
+  };
+  for (const Case& c : std::initializer_list<Case>{
+           {"nonsense", "expected a JSON object"},
+           {"{\"loss\":1}", "\"step\""},
+           {"{\"step\":0}", "step is 0, expected 1 to"},
+           {"{\"step\":2000000000000000}", "expected 1 to"},
+           {"{\"step\":2,\"loss\":\"low\"}", "loss is string, expected a number"},
+           {"{\"step\":2,\"loss\":true}", "loss is boolean"},
+           {"{\"step\":2,\"loss\":1e999}", "expected a JSON object"},
+           {"{\"step\":2,\"expert_load\":{}}", "expert_load is object"},
+           {"{\"step\":2,\"expert_load\":[3]}", "whole number \"layer\""},
+           {"{\"step\":2,\"expert_load\":[{\"layer\":0,\"min\":\"x\"}]}", "expert_load.min is string"},
+           {"{\"step\":2,\"expert_load\":[{\"layer\":0,\"assignments\":[-1]}]}", "expert_load.assignments"}}) {
+    metrics(line(1, "") + c.second_line + "\n" + line(3, ""));
+    EXPECT_THAT(error(), AllOf(HasSubstr("metrics.jsonl:2: "), HasSubstr(c.what), Not(HasSubstr("\n"))))
+        << c.second_line;
+  }
+  metrics("");
+  EXPECT_THAT(error(), HasSubstr("metrics.jsonl: has no line yet"));
+  metrics(line(1, ""));
+  write_file(run_ / "start.json", "{\"student\":");
+  EXPECT_THAT(error(), HasSubstr("start.json: not the start of a run"));
+  fs::remove(run_ / "start.json");
+  write_file(run_ / "end.json", "[]");
+  EXPECT_THAT(error(), HasSubstr("end.json: not the end of a run"));
+  config("trian { }");
+  EXPECT_THAT(error(), HasSubstr("config.textproto:1:"));
+}
+
+TEST_F(ReportTest, AFolderThatIsNoRunIsWrongUse) {
+  fs::remove(run_ / "config.textproto");
+  EXPECT_THAT(error(), AllOf(HasSubstr("a run: is no run directory"), HasSubstr("metrics.jsonl")));
+  EXPECT_THROW(page(), core::UsageError);
+  EXPECT_THROW(report_page(RunDirectory("/no/such/run")), core::UsageError);
+}
+
+TEST_F(ReportTest, NullsAreLeftOutOfTheColumns) {
+  metrics("{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":null}\n{\"step\":3,\"loss\":4}\n");
+  const RunRecord record = read_run_record(run_ / "metrics.jsonl");
+  EXPECT_THAT(record.series.at("loss").steps, ::testing::ElementsAre(1, 3));
+  EXPECT_THAT(record.series.at("loss").values, ::testing::ElementsAre(2, 4));
+  EXPECT_EQ(record.first_step, 1);
+  EXPECT_EQ(record.last_step, 3);
+  EXPECT_EQ(record.last("loss"), 4);
+  EXPECT_EQ(record.last("kl", -1), -1);
+  EXPECT_TRUE(record.is_whole);
+}
+
+}  // namespace
+}  // namespace limbeck::launch

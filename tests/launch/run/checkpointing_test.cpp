@@ -1,0 +1,77 @@
+#include "launch/run/checkpointing.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using testing::error_of;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr const char* config_text = R"(
+  data { text: "a" sequence_length: 48 held_out_fraction: 0.2 seed: 3 }
+  batch { sequences_per_step: 4 }
+  train { steps: 20 }
+)";
+
+std::vector<std::string> go_on(const std::vector<std::string>& sets, const std::string& text = "00000000000000aa") {
+  const TrainerState was{.step = 4,
+                         .next_sample = 16,
+                         .tokens = 768,
+                         .run_config = to_textproto(parse_config(config_text, "x")),
+                         .text = "00000000000000aa"};
+  return check_continues(was, "step_4", parse_config(config_text, "x", sets), text);
+}
+
+TEST(TrainerState, ComesBackFromJson) {
+  const TrainerState state{.step = 4, .next_sample = 16, .tokens = 768, .run_config = "train {}", .text = "aa"};
+  const TrainerState back = trainer_state_from_json(to_json(state), "here");
+  EXPECT_EQ(back.step, 4);
+  EXPECT_EQ(back.next_sample, 16);
+  EXPECT_EQ(back.tokens, 768);
+  EXPECT_EQ(back.run_config, "train {}");
+  EXPECT_EQ(back.text, "aa");
+}
+
+TEST(TrainerState, OneWithoutAFingerprintIsRead) {
+  nlohmann::json json = to_json(TrainerState{.step = 4});
+  json.erase("text");
+  EXPECT_EQ(trainer_state_from_json(json, "here").text, "");
+  json.erase("step");
+  EXPECT_THAT(error_of([&] { trainer_state_from_json(json, "here"); }), HasSubstr("here: "));
+  EXPECT_THAT(error_of([&] { trainer_state_from_json("x", "here"); }), HasSubstr("here: "));
+}
+
+TEST(CheckContinues, OtherSamplesAreRefused) {
+  EXPECT_THAT(go_on({}), IsEmpty());
+  EXPECT_THAT(go_on({"data.text=[b]"}), IsEmpty());  // the same text under another name
+  EXPECT_THAT(error_of([] { go_on({"data.seed=4"}); }), AllOf(HasSubstr("step_4: "), HasSubstr("data.seed = 3")));
+  EXPECT_THAT(error_of([] { go_on({"batch.sequences_per_step=5"}); }), HasSubstr("batch.sequences_per_step"));
+  EXPECT_THAT(error_of([] { go_on({"data.sequence_length=49"}); }), HasSubstr("data.sequence_length"));
+  EXPECT_THAT(error_of([] { go_on({"data.held_out_fraction=0.1"}); }), HasSubstr("data.held_out_fraction"));
+}
+
+TEST(CheckContinues, AnotherTextIsRefused) {
+  EXPECT_THAT(error_of([] { go_on({}, "00000000000000ab"); }),
+              AllOf(HasSubstr("step_4: "), HasSubstr("00000000000000aa"), HasSubstr("00000000000000ab"),
+                    HasSubstr("data.text")));
+  TrainerState unknown{.run_config = to_textproto(parse_config(config_text, "x"))};
+  EXPECT_THAT(check_continues(unknown, "step_4", parse_config(config_text, "x"), "ab"), IsEmpty());
+}
+
+TEST(CheckContinues, SectionsThatChangeAreNamed) {
+  EXPECT_THAT(go_on({"objective.temperature=2"}), ElementsAre("objective"));
+  EXPECT_THAT(go_on({"moe_loss.z_weight=1"}), ElementsAre("moe_loss"));
+  EXPECT_THAT(go_on({"precision.frozen_storage=BFLOAT16"}), ElementsAre("precision"));
+  EXPECT_THAT(go_on({"train.steps=21", "optimizer.rate=1", "schedule.warmup_steps=1"}),
+              ElementsAre("optimizer", "schedule", "train.steps"));
+  EXPECT_THAT(go_on({"train.log_every_steps=3", "output.dir=moved", "parallel.layout=ep2"}), IsEmpty());
+}
+
+}  // namespace
+}  // namespace limbeck::launch

@@ -1,0 +1,59 @@
+#include "launch/run/rank.h"
+
+#include <gmock/gmock.h>
+
+#include <atomic>
+#include <thread>
+
+#include "tests/support/temporary_folder.h"
+#include "tests/support/thread_ranks.h"
+
+namespace limbeck::launch {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::error_of;
+using testing::RankWorld;
+
+TEST(OnFirstRank, MayTakeLongerThanTheDeadline) {
+  std::atomic<int> worked = 0;
+  testing::run_ranks(
+      3,
+      [&](RankWorld& world) {
+        Rank rank(world.comm, "dp3", 1);
+        on_first_rank(rank, [&] {
+          std::this_thread::sleep_for(1500ms);
+          ++worked;
+        });
+        EXPECT_GE(worked, 1);  // the first rank may be at the next already
+        on_first_rank(rank, [&] { ++worked; });
+        world.comm->barrier();
+        EXPECT_EQ(worked, 2);
+      },
+      500ms);
+}
+
+TEST(OnFirstRank, EveryRankThrowsWhatItThrows) {
+  testing::run_ranks(2, [&](RankWorld& world) {
+    Rank rank(world.comm, "dp2", 1);
+    EXPECT_THROW(on_first_rank(rank, [] { core::fail_usage("wrong use"); }), core::UsageError);
+    EXPECT_EQ(error_of([&] { on_first_rank(rank, [] { core::fail("no such luck"); }); }), "no such luck");
+  });
+}
+
+TEST(OnFirstRank, AFirstRankThatNeverComesIsMissedAfterTheDeadline) {
+  const std::string error = error_of([] {
+    testing::run_ranks(
+        2,
+        [](RankWorld& world) {
+          Rank rank(world.comm, "dp2", 1);
+          if (!rank.is_first()) on_first_rank(rank, [] {});
+          std::this_thread::sleep_for(600ms);
+        },
+        200ms);
+  });
+  EXPECT_THAT(error, ::testing::HasSubstr("parallel.deadline_s"));
+}
+
+}  // namespace
+}  // namespace limbeck::launch

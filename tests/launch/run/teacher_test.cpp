@@ -1,0 +1,139 @@
+// The real teacher, SmolLM2-135M-Instruct from its GGUF, against float64 runs of an independent implementation
+// (tests/golden/teacher, influence, layer_skip). Skipped where the file cannot be had.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/nn/generation.h"
+#include "core/nn/student/influence.h"
+#include "core/nn/student/student_init.h"
+#include "core/ops/linear.h"
+#include "data/files/hdf5_file.h"
+#include "launch/run/model_source.h"
+#include "tests/support/teacher_file.h"
+
+namespace limbeck {
+namespace {
+
+using core::DType;
+using core::Tensor;
+
+/// Reads whole datasets of a golden file.
+struct Golden {
+  data::Hdf5File file;
+  explicit Golden(const std::string& name) : file(data::Hdf5File::open(testing::golden_path(name))) {}
+  std::vector<double> values(const std::string& path) const {
+    const core::Shape shape = file.dataset_info(path).shape;
+    std::vector<double> result(static_cast<std::size_t>(shape.numel()));
+    file.read(path, DType::F64, result.data(), std::vector<std::int64_t>(static_cast<std::size_t>(shape.rank()), 0),
+              shape);
+    return result;
+  }
+  std::vector<std::int32_t> ids(const std::string& path) const {
+    const std::vector<double> v = values(path);
+    return {v.begin(), v.end()};
+  }
+};
+
+class TeacherTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const auto path = testing::teacher_file();
+    if (!path) GTEST_SKIP() << testing::no_teacher;
+    source_ = launch::open_model(*path);
+  }
+  std::unique_ptr<nn::Transformer> load(const core::StateReader& reader, const nn::ModelConfig& config) {
+    auto model = std::make_unique<nn::Transformer>(config, nn::ModelOptions{.memory = memory_, .frozen = true});
+    model->load(reader);
+    return model;
+  }
+  /// At every position the argmax, logsumexp and some columns of the logits; `max_error` of them.
+  void expect_logits(const nn::Transformer& model, const Golden& golden, const std::string& group,
+                     const std::string& columns_path) {
+    const std::vector<std::int32_t> ids = golden.ids(group + "tokens");
+    core::Tape off(core::Tape::Mode::Off);
+    const nn::Batch batch = nn::one_sequence(memory_, ids, 0);
+    const Tensor hidden = model.forward(off, model.pass(batch)).hidden.value;
+    const Tensor logits = core::linear(off, core::constant(hidden), model.head()).value;
+    const auto argmax = golden.values(group + "argmax");
+    const auto gap = golden.values(group + "gap");
+    const auto logsumexp = golden.values(group + "logsumexp");
+    const auto columns = golden.values(columns_path);
+    const auto expected = golden.values(group + "logits");
+    const std::int64_t vocabulary = model.config().vocabulary;
+    double worst = 0;
+    for (std::size_t t = 0; t < ids.size(); ++t) {
+      const float* row = logits.data<float>() + static_cast<std::int64_t>(t) * vocabulary;
+      const auto best = std::max_element(row, row + vocabulary) - row;
+      if (gap[t] > 1e-3) {
+        EXPECT_EQ(best, std::llround(argmax[t])) << "position " << t;
+      }
+      double sum = 0;
+      for (std::int64_t v = 0; v < vocabulary; ++v) sum += std::exp(static_cast<double>(row[v]) - row[best]);
+      worst = std::max(worst, std::abs(std::log(sum) + row[best] - logsumexp[t]));
+      for (std::size_t c = 0; c < columns.size(); ++c)
+        worst = std::max(
+            worst, std::abs(static_cast<double>(row[std::llround(columns[c])]) - expected[t * columns.size() + c]));
+    }
+    EXPECT_LE(worst, 1e-3);
+    RecordProperty("max_logit_error", fmt::format("{}", worst));
+    fmt::print("{} max |difference of logits| {:.2e}\n", group, worst);
+  }
+
+  core::MemoryPtr memory_ = core::Memory::cpu(1);
+  launch::ModelSource source_;
+};
+
+TEST_F(TeacherTest, LogitsOnThreeTexts) {
+  const auto model = load(*source_.reader, source_.config);
+  const Golden golden("teacher/smollm2_logits.h5");
+  std::set<std::string> texts;
+  for (const std::string& path : golden.file.datasets())
+    if (path.starts_with("/texts/")) texts.insert(path.substr(0, path.find('/', 7) + 1));
+  ASSERT_EQ(texts.size(), 3U);
+  for (const std::string& group : texts) expect_logits(*model, golden, group, "/columns");
+}
+
+TEST_F(TeacherTest, GreedyGenerationWithAndWithoutCache) {
+  const auto model = load(*source_.reader, source_.config);
+  const Golden golden("teacher/smollm2_logits.h5");
+  for (const char* group : {"/greedy/0/", "/greedy/1/"})
+    for (const bool use_cache : {true, false})
+      EXPECT_EQ(
+          nn::generate(*model, golden.ids(std::string(group) + "prompt"), {.max_tokens = 32, .use_cache = use_cache}),
+          golden.ids(std::string(group) + "generated"))
+          << group << (use_cache ? "with" : "without") << " the cache";
+}
+
+TEST_F(TeacherTest, BlockInfluenceOfEveryLayer) {
+  const auto model = load(*source_.reader, source_.config);
+  const Golden golden("influence/smollm2_influence.h5");
+  const std::vector<std::int32_t> ids = golden.ids("/tokens");
+  const std::vector<double> expected = golden.values("/influence");
+  std::vector<double> mean(expected.size(), 0);
+  const nn::Communicators alone = nn::single_communicators();
+  for (std::size_t row = 0; row < 2; ++row) {
+    const nn::Batch batch = nn::one_sequence(memory_, std::span(ids).subspan(row * 256, 256), 0);
+    const std::vector<double> influence = nn::block_influence(*model, batch, *alone.batch);
+    ASSERT_EQ(influence.size(), expected.size());
+    for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += influence[i] / 2;
+  }
+  for (std::size_t i = 0; i < mean.size(); ++i) EXPECT_NEAR(mean[i], expected[i], 1e-4) << "layer " << i;
+}
+
+TEST_F(TeacherTest, StudentOfTheLayersOfGreatestInfluence) {
+  const Golden golden("layer_skip/smollm2_layer_skip.h5");
+  const auto listed = golden.values("/layers");
+  const std::vector<std::int64_t> layers(listed.begin(), listed.end());
+  const nn::LayerSkip skipped(*source_.reader, source_.config.num_layers, layers);
+  nn::ModelConfig dense = source_.config;
+  dense.num_layers = static_cast<std::int64_t>(layers.size());
+  expect_logits(*load(skipped, dense), golden, "/", "/columns");
+  const nn::Upcycled upcycled(skipped, dense, {.slices = 4, .experts = 8, .experts_per_token = 4}, true, 1);
+  ASSERT_TRUE(upcycled.is_exact());
+  expect_logits(*load(upcycled, upcycled.model_config()), golden, "/", "/columns");
+}
+
+}  // namespace
+}  // namespace limbeck

@@ -1,0 +1,36 @@
+#include "launch/run/text_generation.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::launch {
+namespace {
+
+/// Of a prompt of three bytes for a model with ten positions.
+std::string error_with(std::int64_t max_tokens, const std::string& prompt = "abc") {
+  nn::ModelConfig model;
+  model.max_positions = 10;
+  GenerationConfig config;
+  config.prompt = prompt;
+  config.max_tokens = max_tokens;
+  try {
+    check_fits(config, *data::byte_tokenizer(), model, "the student");
+  } catch (const core::UsageError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(CheckFits, PromptAndMaxTokensFitIntoThePositions) {
+  EXPECT_EQ(error_with(7), "");
+  EXPECT_EQ(error_with(8),
+            "generation.max_tokens is 8, expected at most the student's 10 positions less 3 tokens of the prompt");
+  EXPECT_NE(error_with(INT64_MAX), "");
+  EXPECT_NE(error_with(0, "eleven byte"), "");
+  EXPECT_EQ(error_with(0, "ten bytes!"), "");
+  EXPECT_EQ(error_with(INT64_MAX, ""), "");  // without a prompt nothing is generated
+}
+
+}  // namespace
+}  // namespace limbeck::launch

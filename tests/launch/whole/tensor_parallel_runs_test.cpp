@@ -1,0 +1,134 @@
+// Whole runs under tensor parallelism and what they leave behind: checkpoints, dumps of gradients and exported models
+// are those of one rank. In float64, so that no near-tie of a router can hide or make a difference; with three
+// key/value heads and a vocabulary that two ranks share unevenly.
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <sstream>
+
+#include "data/files/hdf5_file.h"
+#include "data/models/safetensors.h"
+#include "tests/support/run_limbeck.h"
+
+namespace limbeck {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Outcome;
+using testing::RunFolder;
+
+constexpr const char* dense = "num_experts=0 mlp_width=45";
+constexpr const char* experts = "num_experts=4";
+constexpr const char* sequence_parallel = "--set parallel.sequence_parallel=true";
+constexpr const char* mixed = "num_experts=4 dense_layers=[0] mlp_width=45";
+
+/// Trains into `run` until `steps` under `layout`, whose last character is its number of ranks.
+void train(const RunFolder& folder, const std::string& feed_forward, const std::string& run, int steps,
+           const std::string& layout, const std::string& options = "") {
+  std::string settings = " --set model.num_heads=6 --set model.num_kv_heads=3 --set model.head_width=8";
+  std::istringstream words(feed_forward);
+  for (std::string word; words >> word;)
+    settings += fmt::format(" --set model.{}{}", word.starts_with("mlp") ? "" : "moe.", word);
+  for (const char* role : {"compute", "master", "gradient", "reduction", "frozen_storage"})
+    settings += fmt::format(" --set precision.{}=FLOAT64", role);
+  const Outcome outcome =
+      folder.limbeck(fmt::format("train tiny.textproto --steps {} --out {} --set parallel.layout={}{} {}", steps, run,
+                                 layout, settings, options),
+                     layout.back() - '0');
+  ASSERT_EQ(outcome.code, 0) << outcome.output;
+}
+
+/// The dumps of one rank and of another run: gradients to 1e-9 of the larger of their greatest value and a
+/// hundredth of that of all gradients, the rest to 1e-9 of its greatest.
+void expect_same_dump(const fs::path& one_rank, const fs::path& other) {
+  const auto memory = core::Memory::cpu(1);
+  const data::Hdf5File one = data::Hdf5File::open(one_rank);
+  const data::Hdf5File cut = data::Hdf5File::open(other);
+  ASSERT_EQ(cut.datasets(), one.datasets());
+  const auto values = [&](const data::Hdf5File& file, const std::string& path) {
+    return core::host_values<double>(file.read_dataset(path, memory, core::DType::F64));
+  };
+  double greatest_gradient = 0;
+  for (const std::string& path : one.datasets())
+    if (path.starts_with("/gradients/"))
+      for (const double g : values(one, path)) greatest_gradient = std::max(greatest_gradient, std::abs(g));
+  ASSERT_GT(greatest_gradient, 0);
+  for (const std::string& path : one.datasets()) {
+    const std::vector<double> expected = values(one, path), actual = values(cut, path);
+    ASSERT_EQ(actual.size(), expected.size()) << path;
+    double scale = path.starts_with("/gradients/") ? greatest_gradient / 100 : 0, worst = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      scale = std::max(scale, std::abs(expected[i]));
+      worst = std::max(worst, std::abs(actual[i] - expected[i]));
+    }
+    EXPECT_LE(worst, 1e-9 * scale) << path;
+  }
+}
+
+void expect_same_export(const fs::path& one_rank, const fs::path& other) {
+  const data::SafetensorsFile reference(one_rank), exported(other);
+  ASSERT_EQ(exported.tensors().size(), reference.tensors().size());
+  const auto values = [](const data::SafetensorsEntry& tensor) {
+    std::vector<double> result(static_cast<std::size_t>(tensor.shape.numel()));
+    data::SafetensorsFile::read(tensor, 0, tensor.shape.numel(), core::DType::F64,
+                                reinterpret_cast<std::byte*>(result.data()));
+    return result;
+  };
+  for (const auto& [name, tensor] : reference.tensors()) {
+    ASSERT_TRUE(exported.tensors().contains(name)) << name;
+    ASSERT_EQ(exported.tensors().at(name).shape, tensor.shape) << name;
+    const std::vector<double> expected = values(tensor), actual = values(exported.tensors().at(name));
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      ASSERT_NEAR(actual[i], expected[i], 1e-6 * std::abs(expected[i]) + 1e-9) << name;
+  }
+}
+
+void expect_files_of_one_rank(const std::string& feed_forward) {
+  const RunFolder folder("tensor_files");
+  const fs::path at = folder.path();
+  for (const auto& [run, layout, options] : std::vector<std::tuple<std::string, std::string, std::string>>{
+           {"one", "dp1", ""}, {"cut", "tp2", ""}, {"shared", "tp2", sequence_parallel}}) {
+    SCOPED_TRACE(run);
+    train(folder, feed_forward, run, 3, layout, fmt::format("{} --dump-gradients {}.h5", options, run));
+    const Outcome convert = folder.limbeck(fmt::format("convert {0} {0}_hf --dtype float32", run));
+    ASSERT_EQ(convert.code, 0) << convert.output;
+    if (run == "one") continue;
+    expect_same_dump(at / "one.h5", at / (run + ".h5"));
+    expect_same_export(at / "one_hf/model.safetensors", at / (run + "_hf/model.safetensors"));
+  }
+}
+
+TEST(EndToEnd, ATensorParallelDenseRunDumpsAndExportsWhatOneRankDoes) { expect_files_of_one_rank(dense); }
+TEST(EndToEnd, ATensorParallelRunWithExpertsDumpsAndExportsWhatOneRankDoes) { expect_files_of_one_rank(experts); }
+
+TEST(EndToEnd, CheckpointsGoFromTensorParallelismToAnyLayoutAndBack) {
+  const RunFolder folder("tensor_reshard");
+  for (const char* layout : {"dp1", "tp2", "dp2"}) train(folder, mixed, layout, 4, layout);
+  struct Way {
+    std::string from, to, options;
+    std::string run() const { return fmt::format("{}_{}", from, to); }
+  };
+  const std::vector<Way> ways = {
+      {"tp2", "dp1", ""}, {"tp2", "dp2", ""}, {"dp1", "tp2", ""}, {"dp2", "tp2", sequence_parallel}};
+  for (const Way& way : ways) {
+    fs::copy(folder.path() / way.from, folder.path() / way.run(), fs::copy_options::recursive);
+    train(folder, mixed, way.run(), 7, way.to, way.options + " --resume");
+  }
+  train(folder, mixed, "dp1", 7, "dp1", "--resume");
+  const auto expected = folder.metrics("dp1");
+  ASSERT_EQ(expected.size(), 7U);
+  for (const Way& way : ways) {
+    const auto actual = folder.metrics(way.run());
+    ASSERT_EQ(actual.size(), 7U);
+    for (std::size_t i = 0; i < 7; ++i)
+      for (const char* field : {"loss", "grad_norm"}) {
+        const double value = expected[i][field];
+        EXPECT_NEAR(actual[i][field].get<double>(), value, 1e-8 * value)
+            << field << " at step " << i + 1 << ", saved under " << way.from << ", continued under " << way.to;
+      }
+  }
+}
+
+}  // namespace
+}  // namespace limbeck

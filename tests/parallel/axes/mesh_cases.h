@@ -1,0 +1,308 @@
+// What the mesh, the expert exchange and the gradient buckets must do on any world (see comm_cases.h). Each case runs
+// every layout that its world can have.
+#pragma once
+
+#include <deque>
+#include <numeric>
+
+#include "parallel/axes/expert_comm.h"
+#include "parallel/axes/gradient_sync.h"
+#include "tests/parallel/axes/tensor_cases.h"
+#include "tests/parallel/comm/comm_cases.h"
+
+namespace limbeck::testing {
+
+using parallel::Mesh;
+using parallel::parse_layout;
+
+/// A WorldComm that a Mesh may hold, though the case only borrows it.
+inline std::shared_ptr<WorldComm> borrow(WorldComm& world) { return {std::shared_ptr<void>(), &world}; }
+
+inline std::vector<int> divisors(int n) {
+  std::vector<int> result;
+  for (int d = 1; d <= n; ++d)
+    if (n % d == 0) result.push_back(d);
+  return result;
+}
+
+/// Every layout without dp that a world can have, as text, with tp, ep and etp.
+struct Cutting {
+  int tp, ep, etp;
+  std::string text() const {
+    return "tp" + std::to_string(tp) + "ep" + std::to_string(ep) + "etp" + std::to_string(etp);
+  }
+};
+inline std::vector<Cutting> cuttings(int num_ranks) {
+  std::vector<Cutting> result;
+  for (const int tp : divisors(num_ranks))
+    for (const int experts : divisors(num_ranks))
+      for (const int etp : divisors(experts)) result.push_back({tp, experts / etp, etp});
+  return result;
+}
+
+inline void mesh_groups_case(WorldComm& world) {
+  const int me = world.rank();
+  for (const auto& [tp, ep, etp] : cuttings(world.size())) {
+    const Mesh mesh(borrow(world), parse_layout(Cutting{tp, ep, etp}.text()));
+    const int experts = ep * etp;
+    EXPECT_EQ(mesh.dp().size(), world.size() / tp);
+    EXPECT_EQ(mesh.dp().rank(), me / tp);
+    EXPECT_EQ(mesh.tp().size(), tp);
+    EXPECT_EQ(mesh.tp().rank(), me % tp);
+    EXPECT_EQ(mesh.ep().size, ep);
+    EXPECT_EQ(mesh.ep().rank, me / etp % ep);
+    EXPECT_EQ(mesh.etp().size, etp);
+    EXPECT_EQ(mesh.etp().rank, me % etp);
+    EXPECT_EQ(mesh.experts().size(), experts);
+    EXPECT_EQ(mesh.edp().size(), world.size() / experts);
+    EXPECT_EQ(mesh.edp().rank(), me / experts);
+    EXPECT_EQ(mesh.edp().name(), "edp");
+    // The members are the ones expected: the sum of their world ranks.
+    const auto memory = Memory::cpu(1);
+    const auto sum_over = [&](WorldComm& group) {
+      Tensor x = Tensor::from<std::int64_t>(memory, {1}, std::vector<std::int64_t>{me});
+      group.all_reduce(x, Reduce::Sum);
+      return x.data<std::int64_t>()[0];
+    };
+    std::int64_t in_dp = 0, in_tp = 0, in_experts = 0, in_edp = 0;
+    for (int r = 0; r < world.size(); ++r) {
+      if (r % tp == me % tp) in_dp += r;
+      if (r / tp == me / tp) in_tp += r;
+      if (r / experts == me / experts) in_experts += r;
+      if (r % experts == me % experts) in_edp += r;
+    }
+    EXPECT_EQ(sum_over(mesh.dp()), in_dp);
+    EXPECT_EQ(sum_over(mesh.tp()), in_tp);
+    EXPECT_EQ(sum_over(mesh.experts()), in_experts);
+    EXPECT_EQ(sum_over(mesh.edp()), in_edp);
+  }
+}
+
+/// Rows that rank `source` sends to expert e in a pattern; pattern 0 none at all, 1 all to the first expert.
+inline std::int64_t rows_to(int pattern, int source, std::int64_t e) {
+  if (pattern == 0) return 0;
+  if (pattern == 1) return e == 0 ? 4 + source : 0;
+  return (source * 7 + e * 3 + pattern) % 5;
+}
+
+template <class T>
+void expert_exchange_case(WorldComm& world, int sharers) {
+  constexpr std::int64_t E = 12, C = 3;
+  const auto memory = Memory::cpu(1);
+  const auto expert = parallel::make_expert_comm(borrow(world), sharers);
+  const int me = world.rank();
+  const std::int64_t local = E / (world.size() / sharers), first = me / sharers * local;
+  for (int pattern = 0; pattern < 5; ++pattern) {
+    Tensor counts = Tensor::zeros(memory, DType::I64, {E});
+    std::int64_t N = 0;
+    for (std::int64_t e = 0; e < E; ++e) N += counts.mutable_data<std::int64_t>()[e] = rows_to(pattern, me, e);
+    // A row knows its source, its expert and its number there: the order contract can be read off.
+    Tensor x = Tensor::empty(memory, core::dtype_of<T>(), {N, C});
+    std::int64_t at = 0;
+    for (std::int64_t e = 0; e < E; ++e)
+      for (std::int64_t i = 0; i < rows_to(pattern, me, e); ++i, ++at) {
+        T* row = x.mutable_data<T>() + at * C;
+        row[0] = static_cast<T>(me), row[1] = static_cast<T>(e), row[2] = static_cast<T>(i + 1);
+      }
+    Tensor offsets = Tensor::zeros(memory, DType::I64, {local + 1});
+    const auto exchange = expert->prepare(counts, offsets);
+    const Tensor there = expert->dispatch_rows(*exchange, x);
+    std::int64_t r = 0;
+    for (std::int64_t e = 0; e < local; ++e) {
+      EXPECT_EQ(offsets.data<std::int64_t>()[e], r);
+      for (int s = 0; s < world.size(); ++s)
+        for (std::int64_t i = 0; i < rows_to(pattern, s, first + e); ++i, ++r) {
+          ASSERT_LT(r, there.shape()[0]);
+          const T* row = there.data<T>() + r * C;
+          EXPECT_EQ(row[0], static_cast<T>(s));
+          EXPECT_EQ(row[1], static_cast<T>(first + e));
+          EXPECT_EQ(row[2], static_cast<T>(i + 1));
+        }
+    }
+    EXPECT_EQ(offsets.data<std::int64_t>()[local], r);
+    EXPECT_EQ(there.shape(), (Shape{r, C}));
+
+    const Tensor back = expert->combine_rows(*exchange, there);  // combine(dispatch(x)) = x from each that has the rows
+    EXPECT_EQ(back.shape(), x.shape());
+    for (std::int64_t i = 0; i < N * C; ++i)
+      EXPECT_EQ(back.data<T>()[i], static_cast<T>(sharers) * x.data<T>()[i]) << i;
+
+    // <dispatch x, y> = <x, combine y>, summed over the ranks: the one is the other's transpose. Integers: exactly.
+    const Tensor y = filled<T>(memory, {r, C}, me + 1);
+    const Tensor y_back = expert->combine_rows(*exchange, y);
+    double products[2] = {0, 0};
+    for (std::int64_t i = 0; i < r * C; ++i)
+      products[0] += static_cast<double>(there.data<T>()[i]) * static_cast<double>(y.data<T>()[i]);
+    for (std::int64_t i = 0; i < N * C; ++i)
+      products[1] += static_cast<double>(x.data<T>()[i]) * static_cast<double>(y_back.data<T>()[i]);
+    const Tensor sums = Tensor::from<double>(memory, {2}, products);
+    world.all_reduce(sums, Reduce::Sum);
+    EXPECT_EQ(sums.data<double>()[0], sums.data<double>()[1]);
+    EXPECT_THROW(expert->dispatch_rows(*exchange, Tensor::zeros(memory, DType::F32, {N + 1, C})), core::Error);
+  }
+  if (world.size() > sharers) {
+    Tensor uneven = Tensor::zeros(memory, DType::I64, {world.size() + 1});
+    EXPECT_THROW(expert->prepare(uneven, uneven), core::UsageError);
+  }
+}
+
+template <class T>
+void expert_exchanges_case(WorldComm& world) {
+  for (const int sharers : divisors(world.size())) {
+    SCOPED_TRACE(sharers);
+    expert_exchange_case<T>(world, sharers);
+  }
+}
+
+/// Parameters "dense0", "expert0", ... over a mesh, with slots.
+struct TestParameters {
+  TestParameters(const Mesh& mesh, const MemoryPtr& memory) {
+    const std::vector<std::pair<Shape, bool>> kinds{{{5}, false},     {{4, 3, 7}, true}, {{33, 2}, false},
+                                                    {{1}, false},     {{4, 2, 2}, true}, {{40}, false},
+                                                    {{4, 1, 9}, true}};
+    for (const auto& [shape, is_expert] : kinds) {
+      auto& p = storage.emplace_back();
+      p.name = (is_expert ? "expert" : "dense") + std::to_string(list.size());
+      p.global_shape = shape;
+      parallel::place(p, mesh, {.is_expert = is_expert});
+      Shape local = shape;
+      if (is_expert) local[0] /= mesh.ep().size;
+      p.value = Tensor::zeros(memory, DType::F32, local);
+      p.slot = std::make_shared<core::Slot>();
+      list.push_back(&p);
+    }
+    auto& frozen = storage.emplace_back();
+    frozen.name = "frozen";
+    list.push_back(&frozen);
+  }
+  std::deque<core::Parameter> storage;
+  core::ParameterList list;
+};
+
+inline void gradient_buckets_case(WorldComm& world) {
+  for (const int ep : divisors(world.size())) {
+    if (4 % ep != 0) continue;
+    const auto memory = Memory::cpu(1);
+    const Mesh mesh(borrow(world), parse_layout("ep" + std::to_string(ep)));
+    TestParameters parameters(mesh, memory);
+    for (const std::int64_t bucket_bytes : {1, 300, 1 << 20}) {
+      parallel::GradientSync sync(parameters.list, mesh, memory, DType::F32, bucket_bytes);
+      EXPECT_EQ(sync.statistics().num_buckets, bucket_bytes == 1 ? 7 : bucket_bytes == 300 ? 3 : 2);
+      for (int step = 0; step < 2; ++step) {
+        const auto* before = parameters.list[0]->slot->grad.raw();
+        sync.begin_step();
+        for (std::size_t i = 7; i-- > 0;) {
+          core::Parameter& p = *parameters.list[i];
+          EXPECT_FALSE(p.slot->has_grad);
+          if (i == 3 && step == 1) continue;  // never gets a gradient
+          if (i == 2 && world.rank() == 1) {  // has none on this rank, but is final
+          } else {
+            p.slot->grad.copy_from(filled<float>(memory, p.value.shape(), world.rank() + 2 * static_cast<int>(i)));
+            p.slot->has_grad = true;
+          }
+          sync.parameter_final(p);
+        }
+        sync.finish();
+        EXPECT_EQ(parameters.list[0]->slot->grad.raw(), before);  // pinned
+        EXPECT_TRUE(parameters.list[0]->slot->is_pinned());
+        std::vector<std::int64_t> order(static_cast<std::size_t>(sync.statistics().num_buckets));
+        std::iota(order.begin(), order.end(), 0);
+        EXPECT_EQ(sync.statistics().start_order, order);
+        if (bucket_bytes == 1) {  // long before backward ends
+          EXPECT_EQ(sync.statistics().num_final_at_first_start, 1);
+        }
+        for (std::size_t i = 0; i < 7; ++i) {
+          const core::Parameter& p = *parameters.list[i];
+          ASSERT_TRUE(p.slot->has_grad);
+          const bool is_expert = p.name[0] == 'e';
+          for (std::int64_t k = 0; k < p.value.numel(); ++k) {
+            double expected = 0;
+            for (int r = 0; r < world.size(); ++r) {
+              if (is_expert && r % ep != world.rank() % ep) continue;
+              if ((i == 2 && r == 1) || (i == 3 && step == 1)) continue;
+              expected += value_at(r + 2 * static_cast<int>(i), k);
+            }
+            EXPECT_EQ(p.slot->grad.data<float>()[k], static_cast<float>(expected)) << p.name << " " << k;
+          }
+        }
+        EXPECT_THROW(sync.parameter_final(*parameters.list[0]), core::Error);  // twice
+        EXPECT_THROW(sync.parameter_final(*parameters.list[7]), core::Error);  // frozen
+      }
+    }
+  }
+}
+
+/// Ranks whose gradients become final in different orders start their buckets in the same one.
+inline void bucket_order_case(WorldComm& world) {
+  const auto memory = Memory::cpu(1);
+  const Mesh mesh(borrow(world), parse_layout("dp" + std::to_string(world.size())));
+  TestParameters parameters(mesh, memory);
+  parallel::GradientSync sync(parameters.list, mesh, memory, DType::F32, 1);
+  sync.begin_step();
+  for (std::size_t i = 0; i < 7; ++i) {
+    core::Parameter& p = *parameters.list[world.rank() % 2 == 0 ? i : 6 - i];
+    p.slot->grad.copy_from(filled<float>(memory, p.value.shape(), world.rank()));
+    p.slot->has_grad = true;
+    sync.parameter_final(p);
+  }
+  sync.finish();
+  EXPECT_EQ(sync.statistics().start_order, (std::vector<std::int64_t>{0, 1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(sync.statistics().num_final_at_first_start, world.rank() % 2 == 0 ? 7 : 1);
+  double expected = 0;
+  for (int r = 0; r < world.size(); ++r) expected += value_at(r, 39);
+  EXPECT_EQ(parameters.list[5]->slot->grad.data<float>()[39], static_cast<float>(expected));
+}
+
+/// Every element of every parameter is written by exactly one rank, however it is cut, and units stay whole.
+inline void placement_case(WorldComm& world) {
+  const auto memory = Memory::cpu(1);
+  const std::vector<std::pair<Shape, core::Cut>> kinds{{{5}, {}},
+                                                       {{5}, {.sees_share = true}},
+                                                       {{7, 2}, {.dimension = 0}},
+                                                       {{2, 9}, {.dimension = 1}},
+                                                       {{3 * 4, 2}, {.dimension = 0, .unit = 4}},  // three heads
+                                                       {{4, 3, 7}, {.dimension = 1, .is_expert = true}},
+                                                       {{4, 1, 9}, {.dimension = 2, .is_expert = true}}};
+  for (const Cutting& cutting : cuttings(world.size())) {
+    if (4 % cutting.ep != 0) continue;
+    const Mesh mesh(borrow(world), parse_layout(cutting.text()));
+    for (const auto& [shape, cut] : kinds) {
+      core::Parameter p;
+      p.global_shape = shape;
+      parallel::place(p, mesh, cut);
+      Shape local = shape;
+      for (const core::AxisPlacement& axis : p.placement)
+        if (axis.role == core::AxisRole::Sharded) local[axis.dimension] = axis.length;
+      p.value = Tensor::empty(memory, DType::F32, local);
+      if (cut.dimension >= 0) {
+        EXPECT_EQ(local[cut.dimension] % cut.unit, 0);
+        EXPECT_EQ(p.offset()[static_cast<std::size_t>(cut.dimension)] % cut.unit, 0);
+      }
+      Tensor written = Tensor::zeros(memory, DType::I64, {shape.numel()});
+      auto* w = written.mutable_data<std::int64_t>();
+      if (p.first_replica) core::for_each_element(p, [&](std::int64_t, std::int64_t global) { w[global] += 1; });
+      world.all_reduce(written, Reduce::Sum);
+      for (std::int64_t k = 0; k < written.numel(); ++k) EXPECT_EQ(w[k], 1) << cutting.text() << " " << shape.rank();
+    }
+    core::Parameter uneven;
+    uneven.global_shape = {4 * cutting.ep + 1, 2};
+    if (cutting.ep > 1) {
+      EXPECT_THROW(parallel::place(uneven, mesh, {.is_expert = true}), core::UsageError);
+    }
+  }
+}
+
+inline std::vector<CommCase> mesh_cases() {
+  return {{"mesh_groups", mesh_groups_case},
+          {"expert_exchange_float32", expert_exchanges_case<float>},
+          {"expert_exchange_float64", expert_exchanges_case<double>},
+          {"gather", gather_case},
+          {"tensor_exchange", tensor_exchange_case},
+          {"gather_again", gather_again_case},
+          {"sum_share", sum_share_case},
+          {"gradient_buckets", gradient_buckets_case},
+          {"bucket_order", bucket_order_case},
+          {"placement", placement_case}};
+}
+
+}  // namespace limbeck::testing

@@ -1,0 +1,144 @@
+// What the exchanges of tensor parallelism must do on any world (see comm_cases.h).
+#pragma once
+
+#include "core/ops/tensor_exchange.h"
+#include "core/slice.h"
+#include "parallel/axes/communicators.h"
+#include "tests/parallel/comm/comm_cases.h"
+
+namespace limbeck::testing {
+
+/// Parts of every length, of both dimensions, in rank order.
+inline void gather_case(WorldComm& world) {
+  const auto memory = Memory::cpu(1);
+  const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
+  for (const std::int64_t rows : {0, 1, 3, 8})
+    for (const std::int64_t columns : {0, 1, 5, 8}) {
+      const Tensor whole = filled<double>(memory, {rows, columns}, 0);
+      for (const int dimension : {0, 1}) {
+        const core::Slice mine = core::slice_of(dimension == 0 ? rows : columns, world.rank(), world.size());
+        Tensor part =
+            dimension == 0 ? whole.rows(mine.first, mine.count) : Tensor::empty(memory, DType::F64, {rows, mine.count});
+        if (dimension == 1)
+          for (std::int64_t i = 0; i < part.numel(); ++i)
+            part.mutable_data<double>()[i] =
+                whole.data<double>()[i / mine.count * columns + mine.first + i % mine.count];
+        const Tensor gathered = comm->gather(part, dimension, dimension == 0 ? rows : columns);
+        EXPECT_EQ(gathered.shape(), whole.shape());
+        for (std::int64_t i = 0; i < whole.numel(); ++i) EXPECT_EQ(gathered.data<double>()[i], whole.data<double>()[i]);
+      }
+    }
+  EXPECT_THROW(comm->gather(Tensor::zeros(memory, DType::F64, {3, 3}), 0, 100), core::Error);
+}
+
+/// Rows of the sum, however many there are.
+inline void sum_share_case(WorldComm& world) {
+  const auto memory = Memory::cpu(1);
+  const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
+  for (const std::int64_t rows : {0, 1, 3, 8, 1001}) {
+    const core::Slice mine = core::slice_of(rows, world.rank(), world.size());
+    const Tensor share = comm->sum_share(filled<float>(memory, {rows, 5}, world.rank()));
+    ASSERT_EQ(share.shape(), (Shape{mine.count, 5}));
+    for (std::int64_t i = 0; i < share.numel(); ++i) {
+      double expected = 0;
+      for (int r = 0; r < world.size(); ++r) expected += value_at(r, 5 * mine.first + i);
+      ASSERT_EQ(share.data<float>()[i], static_cast<float>(expected)) << rows;
+    }
+  }
+}
+
+/// <A x, y> = <x, A' y> for each exchange A and its backward A'. A value that all ranks hold alike is one value, and
+/// counts once; parts count on every rank. Integers: exactly.
+inline void tensor_exchange_case(WorldComm& world) {
+  using core::Tape;
+  using core::Var;
+  const auto memory = Memory::cpu(1);
+  const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
+  const int me = world.rank();
+  const auto product = [](const Tensor& a, const Tensor& b) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < a.numel(); ++i) sum += a.data<double>()[i] * b.data<double>()[i];
+    return sum;
+  };
+  struct Exchange {
+    const char* name;
+    bool takes_parts, gives_parts, takes_share, gives_share;  // a share: this rank's rows
+    std::function<Var(Tape&, const Var&, std::int64_t num_rows)> run;
+  };
+  const std::vector<Exchange> exchanges = {
+      {"enter", false, true, false, false,
+       [&](Tape& t, const Var& x, std::int64_t) { return core::enter(t, x, *comm); }},
+      {"exit", true, false, false, false, [&](Tape& t, const Var& x, std::int64_t) { return core::exit(t, x, *comm); }},
+      {"scatter", false, true, false, true,
+       [&](Tape& t, const Var& x, std::int64_t) { return core::scatter(t, x, *comm); }},
+      {"gather", true, false, true, false,
+       [&](Tape& t, const Var& x, std::int64_t n) { return core::gather(t, x, n, *comm); }},
+      {"enter_sequence", true, true, true, false,
+       [&](Tape& t, const Var& x, std::int64_t n) { return core::enter_sequence(t, x, n, *comm); }},
+      {"exit_sequence", true, true, false, true,
+       [&](Tape& t, const Var& x, std::int64_t) { return core::exit_sequence(t, x, *comm); }}};
+  for (const Exchange& exchange : exchanges)
+    for (const std::int64_t num_rows : {0, 1, 5, 8}) {
+      SCOPED_TRACE(exchange.name + std::to_string(num_rows));
+      const auto values = [&](bool is_part, bool is_share, int seed) {
+        const std::int64_t rows = is_share ? core::slice_of(num_rows, me, world.size()).count : num_rows;
+        return filled<double>(memory, {rows, 3}, seed + (is_part ? me : 0));
+      };
+      const auto input = [&] { return values(exchange.takes_parts, exchange.takes_share, 1); };
+      Tape tape;
+      const Var x = core::leaf(input());
+      const Tensor before = x.value.clone();
+      const Var y = exchange.run(tape, x, num_rows);
+      EXPECT_EQ(tape.num_steps(), world.size() == 1 ? 0U : 1U);
+      const Tensor dy = values(exchange.gives_parts, exchange.gives_share, 7);
+      EXPECT_EQ(y.shape(), world.size() == 1 ? x.shape() : dy.shape());
+      if (world.size() > 1) core::accumulate(y.slot, dy);
+      const Tensor kept = dy.clone();
+      tape.run();
+      EXPECT_EQ(product(x.value, x.value), product(before, before));  // others refer to both: neither was written
+      EXPECT_EQ(product(dy, dy), product(kept, kept));
+      if (world.size() == 1) continue;
+      double products[2] = {product(y.value, dy), product(x.value, x.slot->grad)};
+      if (me > 0 && !exchange.gives_parts) products[0] = 0;
+      if (me > 0 && !exchange.takes_parts) products[1] = 0;
+      const Tensor sums = Tensor::from<double>(memory, {2}, products);
+      world.all_reduce(sums, Reduce::Sum);
+      EXPECT_EQ(sums.data<double>()[0], sums.data<double>()[1]);
+      // Where no gradient arrives, the collectives run all the same.
+      Tape silent;
+      const Var z = exchange.run(silent, core::leaf(input()), num_rows);
+      silent.run();
+    }
+}
+
+/// What gather_again frees is there again, and the same, for the steps that saved it, but not written anew.
+inline void gather_again_case(WorldComm& world) {
+  using core::Tape;
+  using core::Var;
+  if (world.size() == 1) return;
+  const auto memory = Memory::cpu(1);
+  const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
+  for (const std::int64_t num_rows : {1, 5, 8}) {
+    const auto share = core::slice_of(num_rows, world.rank(), world.size());
+    const Tensor whole = filled<double>(memory, {num_rows, 3}, 4);
+    const Var x = core::constant(whole.rows(share.first, share.count).clone());
+    Tape tape;
+    const Var unread = core::enter_sequence(tape, x, num_rows, *comm);
+    core::gather_again(tape, unread, x, *comm);
+    EXPECT_EQ(tape.num_steps(), 0U);  // nothing saved it, and nothing flows back
+    const Var entered = core::enter_sequence(tape, x, num_rows, *comm);
+    bool was_read = false;
+    tape.push({"reads", {}, [&, saved = core::Saved(entered.value)] {
+                 const double* values = saved.get().data<double>();
+                 for (std::int64_t i = 0; i < whole.numel(); ++i) EXPECT_EQ(values[i], whole.data<double>()[i]);
+                 was_read = true;
+               }});
+    core::gather_again(tape, entered, x, *comm);
+    EXPECT_TRUE(entered.value.storage()->is_empty());
+    EXPECT_THROW(entered.value.raw(), core::Error);
+    tape.run();
+    EXPECT_TRUE(was_read);
+  }
+}
+
+}  // namespace limbeck::testing
