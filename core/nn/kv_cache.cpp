@@ -1,6 +1,4 @@
-#include <utility>
-
-#include "core/nn/pass.h"
+#include "core/nn/kv_cache.h"
 
 namespace limbeck::nn {
 

@@ -14,7 +14,8 @@
 #include <string>
 #include <vector>
 
-#include "core/nn/layers.h"
+#include "core/nn/kv_cache.h"
+#include "core/nn/layer.h"
 #include "core/nn/model_config.h"
 #include "core/nn/pass.h"
 #include "core/ops/embedding.h"

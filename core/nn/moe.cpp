@@ -1,8 +1,7 @@
-#include "core/nn/layers.h"
+#include "core/nn/moe.h"
 
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
-#include "core/ops/attention.h"
 #include "core/ops/aux_losses.h"
 #include "core/ops/capacity.h"
 #include "core/ops/grouped_linear.h"
@@ -10,8 +9,6 @@
 #include "core/ops/linear.h"
 #include "core/ops/moe_exchange.h"
 #include "core/ops/permute.h"
-#include "core/ops/rms_norm.h"
-#include "core/ops/rope.h"
 #include "core/ops/swiglu.h"
 
 namespace limbeck::nn {
@@ -23,29 +20,6 @@ using core::as_var;
 void add_term(Tape& tape, Var& sum, const Var& term) { sum = sum.value.defined() ? core::add(tape, sum, term) : term; }
 
 }  // namespace
-
-Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
-  const Var entered = enter_stream(tape, pass, x);
-  const Var queries = core::rope(tape, core::linear(tape, entered, as_var(*q)), pass.batch.position, pass.rope);
-  Var keys = core::rope(tape, core::linear(tape, entered, as_var(*k)), pass.batch.position, pass.rope);
-  Var values = core::linear(tape, entered, as_var(*v));
-  end_of_reads(tape, pass, entered, x);
-  if (pass.cache) {
-    auto [all_keys, all_values] = pass.cache->append(layer, keys.value, values.value);
-    keys = core::constant(all_keys);
-    values = core::constant(all_values);
-  }
-  const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention);
-  return exit_stream(tape, pass, core::linear(tape, attended, as_var(*o)));
-}
-
-Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
-  const Var entered = enter_stream(tape, pass, x);
-  const Var hidden =
-      core::swiglu(tape, core::linear(tape, entered, as_var(*gate)), core::linear(tape, entered, as_var(*up)));
-  end_of_reads(tape, pass, entered, x);
-  return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down)));
-}
 
 core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
   const Batch& batch = pass.batch;
@@ -93,16 +67,6 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   const Var out = core::combine(tape, core::grouped_linear(tape, hidden, as_var(*down), offsets), experts, exchange);
   const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
   return shared ? core::add(tape, routed, shared->forward(tape, pass, x)) : routed;
-}
-
-Var Layer::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t local, AuxiliaryLosses& losses) const {
-  const Var normed = core::rms_norm(tape, x, as_var(*attention_norm), norm_eps);
-  const Var attended = core::add(tape, x, attention.forward(tape, pass, normed, local));
-  const Var normed_again = core::rms_norm(tape, attended, as_var(*mlp_norm), norm_eps);
-  const Var fed = std::holds_alternative<Mlp>(feed_forward)
-                      ? std::get<Mlp>(feed_forward).forward(tape, pass, normed_again)
-                      : std::get<Moe>(feed_forward).forward(tape, pass, normed_again, losses);
-  return core::add(tape, attended, fed);
 }
 
 }  // namespace limbeck::nn

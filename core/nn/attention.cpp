@@ -1,0 +1,30 @@
+#include "core/nn/attention.h"
+
+#include "core/nn/kv_cache.h"
+#include "core/nn/stream.h"
+#include "core/ops/linear.h"
+#include "core/ops/rope.h"
+
+namespace limbeck::nn {
+namespace {
+
+using core::as_var;
+
+}  // namespace
+
+Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
+  const Var entered = enter_stream(tape, pass, x);
+  const Var queries = core::rope(tape, core::linear(tape, entered, as_var(*q)), pass.batch.position, pass.rope);
+  Var keys = core::rope(tape, core::linear(tape, entered, as_var(*k)), pass.batch.position, pass.rope);
+  Var values = core::linear(tape, entered, as_var(*v));
+  end_of_reads(tape, pass, entered, x);
+  if (pass.cache) {
+    auto [all_keys, all_values] = pass.cache->append(layer, keys.value, values.value);
+    keys = core::constant(all_keys);
+    values = core::constant(all_values);
+  }
+  const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention);
+  return exit_stream(tape, pass, core::linear(tape, attended, as_var(*o)));
+}
+
+}  // namespace limbeck::nn

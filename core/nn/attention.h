@@ -1,0 +1,21 @@
+// Self-attention of a layer. Like every part of a layer it holds pointers to its parameters, which the Transformer
+// owns; forward() computes eagerly and records on the tape. One source serves every layout: what differs is behind
+// Pass::comms and in core/nn/stream.h.
+#pragma once
+
+#include <cstdint>
+
+#include "core/nn/pass.h"
+#include "core/ops/attention.h"
+
+namespace limbeck::nn {
+
+struct Attention {
+  Parameter *q, *k, *v, *o;    // [H*D,C] [G*D,C] [G*D,C] [C,H*D], H and G of this rank
+  core::AttentionShape shape;  // of this rank's heads; there may be none
+
+  /// x [T,C] -> [T,C], T the tokens of the stream here; `layer` counts from 0 within this model, for the cache.
+  Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const;
+};
+
+}  // namespace limbeck::nn

@@ -1,0 +1,38 @@
+// The mixture of experts of a layer.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "core/nn/mlp.h"
+#include "core/nn/pass.h"
+#include "core/ops/router.h"
+
+namespace limbeck::nn {
+
+/// The auxiliary losses of one or more layers, scalars [1]; without a value where there is no such loss.
+struct AuxiliaryLosses {
+  Var balance;
+  Var z;
+};
+
+/// Mixture of experts: softmax router, top-k, nothing dropped unless Pass::router says so; and experts that every token
+/// sees, whose output is added. Every rank of a tensor group routes all tokens, and sends its share of them to the
+/// experts; the shared ones are cut like a dense feed-forward.
+struct Moe {
+  std::string name;  // "layers.3.moe"
+  std::int64_t layer = 0;
+  std::int64_t num_moe_layers = 1;  // of the whole model: auxiliary losses are means over them
+  MoeConfig config;
+  Parameter* router;            // [E,C]
+  Parameter *gate, *up, *down;  // this rank's experts: [E_local,F_local,C] [E_local,F_local,C] [E_local,C,F_local]
+  std::optional<Mlp> shared;
+
+  Var forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
+
+ private:
+  core::Routing route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
+};
+
+}  // namespace limbeck::nn
