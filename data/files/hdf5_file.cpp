@@ -208,7 +208,7 @@ std::vector<std::string> Hdf5File::datasets() const {
   const Quiet quiet;
   const Hdf5Place place{file_.string(), "/"};
   std::vector<std::string> paths;
-  const auto visit = [](hid_t, const char* name, const H5O_info_t* info, void* data) -> herr_t {
+  const auto visit = [](hid_t, const char* name, const auto* info, void* data) -> herr_t {
     if (info->type == H5O_TYPE_DATASET)
       static_cast<std::vector<std::string>*>(data)->push_back(std::string("/") + name);
     return 0;

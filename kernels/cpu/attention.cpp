@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/larger.h"
 #include "kernels/exp.h"
 
 namespace limbeck::kernels {
@@ -78,7 +79,7 @@ T scale_and_mask(T* row, std::int64_t n, T scale, bool is_full, std::int32_t pos
 #pragma omp simd reduction(max : largest)
     for (std::int64_t j = 0; j < n; ++j) {
       row[j] *= scale;
-      largest = std::max(largest, row[j]);
+      largest = larger(largest, row[j]);
     }
     return largest;
   }
@@ -86,7 +87,7 @@ T scale_and_mask(T* row, std::int64_t n, T scale, bool is_full, std::int32_t pos
   for (std::int64_t j = 0; j < n; ++j) {
     const bool visible = (key_position[j] <= position) & (key_document[j] == document);
     row[j] = visible ? row[j] * scale : nothing;
-    largest = std::max(largest, row[j]);
+    largest = larger(largest, row[j]);
   }
   return largest;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "kernels/cpu/larger.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/exp.h"
 
@@ -53,7 +54,7 @@ void logits_maxima(const Cpu& cpu, const LogitsRows<T>& rows, const T* logits, d
       const T* row = logits + i * rows.columns;
       T largest = -std::numeric_limits<T>::infinity();
 #pragma omp simd reduction(max : largest)
-      for (std::int64_t j = 0; j < rows.num_valid; ++j) largest = std::max(largest, row[j]);
+      for (std::int64_t j = 0; j < rows.num_valid; ++j) largest = larger(largest, row[j]);
       const T* at = std::find(row, row + rows.num_valid, largest);
       maximum[i] = largest;
       index[i] = static_cast<double>(rows.offset + (at - row));
@@ -128,13 +129,13 @@ void logits_gradient(const Cpu& cpu, const LogitsRows<T>& rows, const double* st
           if (d == nullptr) {
 #pragma omp simd reduction(+ : least)
             for (std::int64_t j = first; j < last; ++j)
-              least += std::min(q_factor * exponential(student[j] - ms), p_factor * exponential(teacher[j] - mt));
+              least += smaller(q_factor * exponential(student[j] - ms), p_factor * exponential(teacher[j] - mt));
           } else if (!is_tempered) {
 #pragma omp simd reduction(+ : least)
             for (std::int64_t j = first; j < last; ++j) {
               const T q = q_factor * exponential(student[j] - ms);
               const T p = p_factor * exponential(teacher[j] - mt);
-              least += std::min(q, p);
+              least += smaller(q, p);
               d[j] = ce_factor * q + kl_factor * (q - p);
             }
           } else {
@@ -143,7 +144,7 @@ void logits_gradient(const Cpu& cpu, const LogitsRows<T>& rows, const double* st
               const T zs = student[j] - ms;
               const T zt = teacher[j] - mt;
               const T q = q_factor * exponential(zs);
-              least += std::min(q, p_factor * exponential(zt));
+              least += smaller(q, p_factor * exponential(zt));
               d[j] = ce_factor * q +
                      kl_factor * (q_tempered * exponential(zs * inverse) - p_tempered * exponential(zt * inverse));
             }

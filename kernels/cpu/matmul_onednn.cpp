@@ -32,6 +32,17 @@ class ThreadCount {
   int before_;
 };
 
+/// The description of a product: oneDNN 2 takes it by way of an operation's descriptor, a type that oneDNN 3 has not.
+template <class Matmul>
+auto describe(const dnnl::engine& engine, const dnnl::memory::desc& a, const dnnl::memory::desc& b,
+              const dnnl::memory::desc& c, const dnnl::primitive_attr& attributes) {
+  using Description = typename Matmul::primitive_desc;
+  if constexpr (requires { typename Matmul::desc; })
+    return Description(typename Matmul::desc(a, b, c), attributes, engine);
+  else
+    return Description(engine, a, b, c, attributes);
+}
+
 /// Prepared products by extents, and their scratchpads.
 class Products {
  public:
@@ -63,7 +74,7 @@ class Products {
         sum.append_sum(1.F);
         attributes.set_post_ops(sum);
       }
-      const dnnl::matmul::primitive_desc description(dnnl::matmul::desc(a, b, c), attributes, engine);
+      const auto description = describe<dnnl::matmul>(engine, a, b, c, attributes);
       product_ = dnnl::matmul(description);
       a_ = dnnl::memory(a, engine, nullptr);
       b_ = dnnl::memory(b, engine, nullptr);

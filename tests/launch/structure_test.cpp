@@ -1,6 +1,8 @@
 // The house stands: includes point the right way, and no file chooses its contents by the preprocessor.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -72,6 +74,42 @@ TEST(Structure, IncludesPointTheRightWayAndNothingBranches) {
   const auto lines = all_lines();
   ASSERT_GT(lines.size(), 1000U);
   for (const SourceLine& line : lines) EXPECT_EQ(fault(line), "");
+}
+
+/// Reductions and what such a loop declares stay out of memory (kernels/cpu/larger.h).
+bool takes_references(const std::string& text) {
+  static const std::regex extremum(R"(\bstd::(max|min|clamp|minmax)\b)");
+  return std::regex_search(text, extremum);
+}
+
+/// The loops under `#pragma omp simd`.
+std::vector<SourceLine> vector_loops(const std::vector<SourceLine>& lines) {
+  std::vector<SourceLine> result;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    if (!lines[i].text.starts_with("#pragma omp simd")) continue;
+    for (std::ptrdiff_t depth = 0; ++i < lines.size();) {
+      const std::string& text = lines[i].text;
+      depth += std::count(text.begin(), text.end(), '{') - std::count(text.begin(), text.end(), '}');
+      result.push_back(lines[i]);
+      if (depth == 0 && (text.ends_with(';') || text.ends_with('}'))) break;
+    }
+  }
+  return result;
+}
+
+TEST(Structure, VectorLoopsTakeNoReferences) {
+  const auto loops = vector_loops(all_lines());
+  ASSERT_GT(loops.size(), 50U);
+  for (const SourceLine& line : loops) EXPECT_FALSE(takes_references(line.text)) << line.file << ":" << line.number;
+  const std::vector<SourceLine> sample = {{"", 1, "  x = std::max(x, y);"},
+                                          {"", 2, "#pragma omp simd"},
+                                          {"", 3, "  for (;;) {"},
+                                          {"", 4, "    m = std::max(m, y[j]);"},
+                                          {"", 5, "  }"},
+                                          {"", 6, "  x = std::max(x, y);"}};
+  const auto seen = vector_loops(sample);
+  ASSERT_EQ(seen.size(), 3U);
+  EXPECT_TRUE(takes_references(seen[1].text));
 }
 
 TEST(Structure, FaultsWouldBeSeen) {
