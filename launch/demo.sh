@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh Debian 12 machine to a distilled model: installs what is missing, builds, fetches the teacher and runs the main
+# From a fresh Debian 12 or 13 machine to a distilled model: installs what is missing, builds, fetches the teacher and runs the main
 # job on two ranks.
 #
 #     launch/demo.sh                      # SmolLM2-135M-Instruct into a mixture-of-experts student
@@ -40,6 +40,8 @@ run() {
 if [[ $(id -u) -eq 0 ]]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
+# The ranks share this machine: without TCP, of which OpenMPI 5 complains where there is no network.
+export OMPI_MCA_btl=^tcp
 # On SIGTERM mpirun gives its ranks a second; saving may take longer.
 export OMPI_MCA_odls_base_sigkill_timeout=120
 # Each rank takes its share of the cores itself; two ranks also start where there is only one core.

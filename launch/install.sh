@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what Limbeck is built from and runs with, on Debian 12; only what is missing. Quiet unless it fails.
+# Installs what Limbeck is built from and runs with, on Debian 12 or 13; only what is missing. Quiet unless it fails.
 #
 #     launch/install.sh            # build and run
 #     launch/install.sh --tests    # and the tests
@@ -17,7 +17,7 @@ packages=(
   anarchism # the text of the examples
 )
 test_packages=(libgtest-dev libgmock-dev procps)
-fuzz_packages=(clang libclang-rt-14-dev)
+fuzz_packages=(clang libclang-rt-dev)
 
 case "${1-}" in
   "") ;;
@@ -45,7 +45,7 @@ fail() {
   echo "launch/install.sh: error: $1" >&2
   exit 1
 }
-command -v apt-get >/dev/null || fail "there is no apt-get here; install what Debian 12 calls: ${missing[*]}"
+command -v apt-get >/dev/null || fail "there is no apt-get here; install what Debian calls: ${missing[*]}"
 as_root=()
 if [[ $(id -u) -ne 0 ]]; then
   command -v sudo >/dev/null || fail "not root and there is no sudo; once as root run: launch/install.sh ${1-}"
