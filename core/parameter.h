@@ -67,22 +67,16 @@ struct Parameter {
 
 using ParameterList = std::vector<Parameter*>;
 
+/// The flat index in the global tensor of the first element of each row of this rank's part, the last dimension being
+/// the rows'.
+std::vector<std::int64_t> global_rows(const Parameter& p);
+
 /// Calls f(i, g) for every element of this rank's part: i its flat index in the part, g that in the global tensor.
 template <class F>
 void for_each_element(const Parameter& p, F&& f) {
-  const Shape& local = p.value.shape();
-  const std::vector<std::int64_t> offset = p.offset();
-  for (std::int64_t i = 0; i < local.numel(); ++i) {
-    std::int64_t rest = i;
-    std::int64_t global = 0;
-    std::int64_t stride = 1;
-    for (int d = local.rank() - 1; d >= 0; --d) {
-      global += (rest % local[d] + offset[static_cast<std::size_t>(d)]) * stride;
-      rest /= local[d];
-      stride *= p.global_shape[d];
-    }
-    f(i, global);
-  }
+  std::int64_t i = 0;
+  for (const std::int64_t row : global_rows(p))
+    for (std::int64_t c = 0; c < p.value.shape()[p.value.shape().rank() - 1]; ++c) f(i++, row + c);
 }
 
 }  // namespace limbeck::core

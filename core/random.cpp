@@ -1,8 +1,5 @@
 #include "core/random.h"
 
-#include <cmath>
-#include <numbers>
-
 namespace limbeck::core {
 namespace {
 
@@ -17,12 +14,6 @@ RandomStream::RandomStream(std::uint64_t seed, std::uint64_t step, std::string_v
 std::uint64_t RandomStream::bits(std::uint64_t index) const {
   const auto b = stream_.block(index);
   return (std::uint64_t{b[0]} << 32U) | b[1];
-}
-
-double RandomStream::normal(std::uint64_t index) const {
-  const auto b = stream_.block(index);
-  const auto unit = kernels::PhiloxStream::to_unit;
-  return std::sqrt(-2 * std::log1p(-unit(b[0], b[1]))) * std::cos(2 * std::numbers::pi * unit(b[2], b[3]));
 }
 
 std::uint64_t RandomStream::below(std::uint64_t index, std::uint64_t n) const {

@@ -29,7 +29,7 @@ class RandomStream {
   /// In [0, 1), 53 bits.
   double uniform(std::uint64_t index) const { return stream_.uniform(index); }
   /// Standard normal (Box-Muller over the index's own 128 bits).
-  double normal(std::uint64_t index) const;
+  double normal(std::uint64_t index) const { return stream_.normal(index); }
   /// In [0, n), n > 0; the bias is below n / 2^64.
   std::uint64_t below(std::uint64_t index, std::uint64_t n) const;
 

@@ -6,7 +6,9 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
+#include <numbers>
 
 namespace limbeck::kernels {
 
@@ -37,6 +39,11 @@ struct PhiloxStream {
   constexpr double uniform(std::uint64_t index) const {
     const auto b = block(index);
     return to_unit(b[0], b[1]);
+  }
+  /// Standard normal (Box-Muller over the index's own 128 bits).
+  double normal(std::uint64_t index) const {
+    const auto b = block(index);
+    return std::sqrt(-2 * std::log1p(-to_unit(b[0], b[1]))) * std::cos(2 * std::numbers::pi * to_unit(b[2], b[3]));
   }
   static constexpr double to_unit(std::uint32_t high, std::uint32_t low) {
     return static_cast<double>(((std::uint64_t{high} << 32U) | low) >> 11U) * 0x1.0p-53;

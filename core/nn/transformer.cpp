@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/rms_norm.h"
 #include "core/random.h"
 #include "core/recompute.h"
+#include "kernels/normal.h"
 
 namespace limbeck::nn {
 namespace {
@@ -104,6 +106,8 @@ Parameter* Transformer::add(const std::string& name, const Shape& global_shape, 
   return &p;
 }
 
+core::DType Transformer::compute_dtype() const { return options_.dtype == DType::BF16 ? DType::F32 : options_.dtype; }
+
 core::VocabularyPart Transformer::vocabulary_part() const {
   const Parameter* p = head_ ? head_ : embedding_;
   core::check(p != nullptr, "transformer: neither an embedding nor a head, so no vocabulary");
@@ -132,11 +136,16 @@ void Transformer::init_random(std::uint64_t seed) {
     const bool is_norm = p.global_shape.rank() == 1;
     const bool is_narrow = p.value.dtype() == DType::BF16;
     Tensor values = is_narrow ? Tensor::empty(options_.memory, DType::F32, p.value.shape()) : p.value;
+    const std::vector<std::int64_t> rows = core::global_rows(p);
     core::dispatch_float("init_random", values.dtype(), [&]<class T>() {
       T* value = values.mutable_data<T>();
-      core::for_each_element(p, [&](std::int64_t local, std::int64_t global) {
-        value[local] = is_norm ? T{1} : static_cast<T>(deviation * random.normal(static_cast<std::uint64_t>(global)));
-      });
+      if (is_norm)
+        std::fill_n(value, values.numel(), T{1});
+      else
+        core::on_device(values, [&](const auto& device) {
+          kernels::normal_rows(device, random.stream(), deviation, rows.data(), value, std::ssize(rows),
+                               values.shape()[values.shape().rank() - 1]);
+        });
     });
     if (is_narrow) p.value.copy_from(values.to(DType::BF16));
   }
@@ -159,12 +168,19 @@ core::StateDict Transformer::state_dict() {
   return state;
 }
 
+const core::RopeTable& Transformer::rope_table(std::int64_t num_positions) const {
+  const std::int64_t there = rope_.cos.defined() ? rope_.cos.shape()[0] : 0;
+  if (num_positions > there)
+    rope_ = core::make_rope_table(options_.memory, compute_dtype(),
+                                  std::max(num_positions, std::min(2 * there, config_.max_positions)),
+                                  config_.head_width, config_.rope_base);
+  return rope_;
+}
+
 Pass Transformer::pass(const Batch& batch) const {
-  const DType dtype = options_.dtype == DType::BF16 ? DType::F32 : options_.dtype;
   return {.batch = batch,
           .comms = options_.comms,
-          .rope = core::make_rope_table(options_.memory, dtype, batch.max_position + 1, config_.head_width,
-                                        config_.rope_base),
+          .rope = rope_table(batch.max_position + 1),
           .attention = batch.attention_layout(),
           .sequence_parallel = options_.sequence_parallel};
 }
@@ -186,9 +202,8 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache) const {
 }
 
 KvCache Transformer::make_cache(std::int64_t capacity) const {
-  const DType dtype = options_.dtype == DType::BF16 ? DType::F32 : options_.dtype;
   const std::int64_t width = layers_.empty() ? 0 : layers_[0].attention.k->value.shape()[0];
-  return {options_.memory, dtype, options_.num_layers, capacity, width, width};
+  return {options_.memory, compute_dtype(), options_.num_layers, capacity, width, width};
 }
 
 Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var* input) const {

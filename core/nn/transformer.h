@@ -80,6 +80,8 @@ class Transformer {
 
  private:
   Parameter* add(const std::string& name, const core::Shape& global_shape, const core::Cut& cut, bool decays = true);
+  core::DType compute_dtype() const;
+  const core::RopeTable& rope_table(std::int64_t num_positions) const;
 
   ModelConfig config_;
   ModelOptions options_;
@@ -88,6 +90,7 @@ class Transformer {
   Parameter* embedding_ = nullptr;
   Parameter* norm_ = nullptr;
   Parameter* head_ = nullptr;
+  mutable core::RopeTable rope_;  // of as many positions as a pass has asked for yet
 };
 
 }  // namespace limbeck::nn
