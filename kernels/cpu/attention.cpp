@@ -1,7 +1,12 @@
 #include "kernels/attention.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/larger.h"
@@ -62,11 +67,23 @@ void for_each_key_tile(const AttentionProblem& problem, std::int64_t segment, co
   }
 }
 
-template <class F>
-void for_each_query_tile(const AttentionProblem& problem, std::int64_t segment, F&& f) {
-  const std::int64_t end = problem.query_offsets[segment + 1];
-  for (std::int64_t begin = problem.query_offsets[segment]; begin < end; begin += tile_queries)
-    f(make_tile(begin, std::min(tile_queries, end - begin), problem.query_position, problem.query_document));
+struct QueryTile {
+  std::int64_t segment = 0;
+  std::int64_t index = 0;  // in the segment
+  Tile tile;
+};
+std::vector<QueryTile> query_tiles(const AttentionProblem& problem) {
+  std::vector<QueryTile> tiles;
+  for (std::int64_t segment = 0; segment < problem.num_segments; ++segment) {
+    const std::int64_t first = problem.query_offsets[segment], end = problem.query_offsets[segment + 1];
+    for (std::int64_t i = 0; first + i * tile_queries < end; ++i) {
+      const std::int64_t begin = first + i * tile_queries;
+      tiles.push_back(
+          {segment, i,
+           make_tile(begin, std::min(tile_queries, end - begin), problem.query_position, problem.query_document)});
+    }
+  }
+  return tiles;
 }
 
 /// One row of scores -> scaled, -infinity where the key is not seen; returns the maximum.
@@ -93,8 +110,9 @@ T scale_and_mask(T* row, std::int64_t n, T scale, bool is_full, std::int32_t pos
 }
 
 template <class T>
-void forward_tile(const AttentionProblem& p, std::int64_t segment, std::int64_t head, const Tile& queries, const T* q,
-                  const T* k, const T* v, T* out, T* logsumexp) {
+void forward_tile(const AttentionProblem& p, const QueryTile& at, std::int64_t head, const T* q, const T* k, const T* v,
+                  T* out, T* logsumexp) {
+  const Tile& queries = at.tile;
   const Cpu one{1, nullptr};
   const std::int64_t kv_head = head / (p.num_heads / p.num_kv_heads);
   const std::int64_t q_step = p.num_heads * p.width;
@@ -108,7 +126,7 @@ void forward_tile(const AttentionProblem& p, std::int64_t segment, std::int64_t 
   T sum[tile_queries] = {};
   std::fill_n(largest, tile_queries, -std::numeric_limits<T>::infinity());
   bool is_first = true;
-  for_each_key_tile(p, segment, queries, [&](const Tile& keys, bool is_full) {
+  for_each_key_tile(p, at.segment, queries, [&](const Tile& keys, bool is_full) {
     gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.width, q_tile, q_step,
          k + keys.begin * k_step + kv_head * p.width, k_step, T(0), scores, tile_keys);
     for (std::int64_t i = 0; i < queries.count; ++i) {
@@ -145,8 +163,35 @@ void forward_tile(const AttentionProblem& p, std::int64_t segment, std::int64_t 
 }
 
 template <class T>
-void backward_tile(const AttentionProblem& p, std::int64_t segment, std::int64_t head, const Tile& queries, const T* q,
-                   const T* k, const T* v, const T* out, const T* logsumexp, const T* dout, T* dq, T* dk, T* dv) {
+struct Backward {
+  const AttentionProblem& problem;
+  const T *q, *k, *v, *out, *logsumexp, *dout;
+  T *dq, *dk, *dv;
+
+  /// delta[i]: the sum of dout * out of a query.
+  void find_delta(std::int64_t head, const Tile& queries, T* delta) const;
+  /// What the scores of these queries and keys add to dq, dk and dv.
+  void run_tile(std::int64_t head, const Tile& queries, const Tile& keys, bool is_full, const T* delta) const;
+};
+
+template <class T>
+void Backward<T>::find_delta(std::int64_t head, const Tile& queries, T* delta) const {
+  const std::int64_t step = problem.num_heads * problem.value_width;
+  const std::int64_t begin = queries.begin * step + head * problem.value_width;
+  for (std::int64_t i = 0; i < queries.count; ++i) {
+    T sum = 0;
+    const T* o = out + begin + i * step;
+    const T* d = dout + begin + i * step;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t j = 0; j < problem.value_width; ++j) sum += o[j] * d[j];
+    delta[i] = sum;
+  }
+}
+
+template <class T>
+void Backward<T>::run_tile(std::int64_t head, const Tile& queries, const Tile& keys, bool is_full,
+                           const T* delta) const {
+  const AttentionProblem& p = problem;
   const Cpu one{1, nullptr};
   const std::int64_t kv_head = head / (p.num_heads / p.num_kv_heads);
   const std::int64_t q_step = p.num_heads * p.width;
@@ -155,73 +200,105 @@ void backward_tile(const AttentionProblem& p, std::int64_t segment, std::int64_t
   const std::int64_t o_step = p.num_heads * p.value_width;
   const std::int64_t q_at = queries.begin * q_step + head * p.width;
   const std::int64_t o_at = queries.begin * o_step + head * p.value_width;
+  const std::int64_t k_at = keys.begin * k_step + kv_head * p.width;
+  const std::int64_t v_at = keys.begin * v_step + kv_head * p.value_width;
   const auto scale = static_cast<T>(p.scale);
   alignas(64) T probabilities[tile_queries * tile_keys];
   alignas(64) T dscores[tile_queries * tile_keys];
-  T delta[tile_queries];  // sum of dout * out
+  gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.width, q + q_at, q_step, k + k_at, k_step, T(0),
+       probabilities, tile_keys);
+  gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.value_width, dout + o_at, o_step, v + v_at,
+       v_step, T(0), dscores, tile_keys);
   for (std::int64_t i = 0; i < queries.count; ++i) {
-    T sum = 0;
-    const T* o = out + o_at + i * o_step;
-    const T* d = dout + o_at + i * o_step;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t j = 0; j < p.value_width; ++j) sum += o[j] * d[j];
-    delta[i] = sum;
-  }
-  for_each_key_tile(p, segment, queries, [&](const Tile& keys, bool is_full) {
-    const std::int64_t k_at = keys.begin * k_step + kv_head * p.width;
-    const std::int64_t v_at = keys.begin * v_step + kv_head * p.value_width;
-    gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.width, q + q_at, q_step, k + k_at, k_step,
-         T(0), probabilities, tile_keys);
-    gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.value_width, dout + o_at, o_step, v + v_at,
-         v_step, T(0), dscores, tile_keys);
-    for (std::int64_t i = 0; i < queries.count; ++i) {
-      T* row = probabilities + i * tile_keys;
-      T* drow = dscores + i * tile_keys;
-      scale_and_mask(row, keys.count, scale, is_full, p.query_position[queries.begin + i],
-                     p.query_document[queries.begin + i], p.key_position + keys.begin, p.key_document + keys.begin);
-      const T lse = logsumexp[(queries.begin + i) * p.num_heads + head];
-      const T reference = lse == -std::numeric_limits<T>::infinity() ? T(0) : lse;
+    T* row = probabilities + i * tile_keys;
+    T* drow = dscores + i * tile_keys;
+    scale_and_mask(row, keys.count, scale, is_full, p.query_position[queries.begin + i],
+                   p.query_document[queries.begin + i], p.key_position + keys.begin, p.key_document + keys.begin);
+    const T lse = logsumexp[(queries.begin + i) * p.num_heads + head];
+    const T reference = lse == -std::numeric_limits<T>::infinity() ? T(0) : lse;
+    const T of_query = delta[i];
 #pragma omp simd
-      for (std::int64_t j = 0; j < keys.count; ++j) {
-        row[j] = exponential(row[j] - reference);
-        drow[j] = row[j] * (drow[j] - delta[i]) * scale;
-      }
+    for (std::int64_t j = 0; j < keys.count; ++j) {
+      row[j] = exponential(row[j] - reference);
+      drow[j] = row[j] * (drow[j] - of_query) * scale;
     }
-    gemm(one, Transpose::Yes, Transpose::No, keys.count, p.value_width, queries.count, probabilities, tile_keys,
-         dout + o_at, o_step, T(1), dv + v_at, v_step);
-    gemm(one, Transpose::Yes, Transpose::No, keys.count, p.width, queries.count, dscores, tile_keys, q + q_at, q_step,
-         T(1), dk + k_at, k_step);
-    gemm(one, Transpose::No, Transpose::No, queries.count, p.width, keys.count, dscores, tile_keys, k + k_at, k_step,
-         T(1), dq + q_at, q_step);
-  });
+  }
+  gemm(one, Transpose::Yes, Transpose::No, keys.count, p.value_width, queries.count, probabilities, tile_keys,
+       dout + o_at, o_step, T(1), dv + v_at, v_step);
+  gemm(one, Transpose::Yes, Transpose::No, keys.count, p.width, queries.count, dscores, tile_keys, q + q_at, q_step,
+       T(1), dk + k_at, k_step);
+  gemm(one, Transpose::No, Transpose::No, queries.count, p.width, keys.count, dscores, tile_keys, k + k_at, k_step,
+       T(1), dq + q_at, q_step);
 }
+
+/// How far each of several tasks is: it has done all keys below a number, and so have those it follows.
+class Progress {
+ public:
+  static constexpr int finished = std::numeric_limits<int>::max();
+
+  explicit Progress(std::int64_t tasks) : keys_(tasks) {}
+  void wait(std::int64_t task, std::int64_t keys) const {
+    for (int done = keys_[task].load(); done < keys; done = keys_[task].load()) keys_[task].wait(done);
+  }
+  void set(std::int64_t task, std::int64_t keys) {
+    keys_[task].store(static_cast<int>(keys));
+    keys_[task].notify_all();
+  }
+
+ private:
+  std::vector<std::atomic<int>> keys_;
+};
 
 }  // namespace
 
 template <class T>
 void attention_forward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
                        T* logsumexp) {
-  parallel_for(cpu, problem.num_segments * problem.num_heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i)
-      for_each_query_tile(problem, i / problem.num_heads, [&](const Tile& queries) {
-        forward_tile(problem, i / problem.num_heads, i % problem.num_heads, queries, q, k, v, out, logsumexp);
-      });
+  const std::vector<QueryTile> tiles = query_tiles(problem);
+  const std::int64_t num_tasks = std::ssize(tiles) * problem.num_heads;
+  for_each_task(cpu, num_tasks, [&](std::int64_t i) {
+    const std::int64_t from_last = num_tasks - 1 - i;  // late queries see most keys: long tasks first
+    forward_tile(problem, tiles[from_last / problem.num_heads], from_last % problem.num_heads, q, k, v, out, logsumexp);
   });
 }
 
+// A task is a tile of queries and a key/value head, and alone adds to dq there. To dk and dv of a key the tasks of its
+// segment add one after the other, in the order of the queries, so that the bits depend on no number of threads: each
+// follows the task of the tile before its own from one tile of keys to the next.
 template <class T>
 void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v,
                         const T* out, const T* logsumexp, const T* dout, T* dq, T* dk, T* dv) {
-  if (problem.num_kv_heads == 0) return;  // a rank may hold none
-  const std::int64_t group = problem.num_heads / problem.num_kv_heads;
-  // A key/value head of a segment is one thread's, so that nobody else adds to its gradient.
-  parallel_for(cpu, problem.num_segments * problem.num_kv_heads, 1, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i)
-      for_each_query_tile(problem, i / problem.num_kv_heads, [&](const Tile& queries) {
+  const std::int64_t kv_heads = problem.num_kv_heads;
+  if (kv_heads == 0) return;  // a rank may hold none
+  const std::int64_t group = problem.num_heads / kv_heads;
+  const Backward<T> backward{problem, q, k, v, out, logsumexp, dout, dq, dk, dv};
+  const std::vector<QueryTile> tiles = query_tiles(problem);
+  std::vector<std::int64_t> order(tiles.size());  // the segments' first tiles, then their second ones: few wait
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return tiles[a].index < tiles[b].index; });
+  Progress progress(std::ssize(tiles) * kv_heads);
+  for_each_task(cpu, std::ssize(tiles) * kv_heads, [&](std::int64_t i) {
+    const std::int64_t kv_head = i % kv_heads;
+    const std::int64_t task = order[i / kv_heads] * kv_heads + kv_head;
+    const QueryTile& at = tiles[task / kv_heads];
+    const auto follow = [&](std::int64_t keys) {
+      if (at.index > 0) progress.wait(task - kv_heads, keys);
+    };
+    ThreadErrors errors;  // those that follow go on, whatever happens here
+    errors.run([&] {
+      std::vector<T> delta(group * tile_queries);
+      for (std::int64_t h = 0; h < group; ++h)
+        backward.find_delta(kv_head * group + h, at.tile, delta.data() + h * tile_queries);
+      for_each_key_tile(problem, at.segment, at.tile, [&](const Tile& keys, bool is_full) {
+        follow(keys.begin + keys.count);
         for (std::int64_t h = 0; h < group; ++h)
-          backward_tile(problem, i / problem.num_kv_heads, i % problem.num_kv_heads * group + h, queries, q, k, v, out,
-                        logsumexp, dout, dq, dk, dv);
+          backward.run_tile(kv_head * group + h, at.tile, keys, is_full, delta.data() + h * tile_queries);
+        progress.set(task, keys.begin + keys.count);
       });
+      follow(Progress::finished);
+    });
+    progress.set(task, Progress::finished);
+    errors.rethrow();
   });
 }
 

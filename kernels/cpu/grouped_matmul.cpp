@@ -9,10 +9,8 @@ namespace {
 
 /// f(cpu, e) for every expert. Side by side, each product has one thread: faster than threaded products in turn.
 template <class F>
-void for_each_expert([[maybe_unused]] const Cpu& cpu, std::int64_t experts, F&& f) {
-  const Cpu one{1, nullptr};
-#pragma omp parallel for num_threads(cpu.threads) schedule(dynamic, 1) if (cpu.threads > 1)
-  for (std::int64_t e = 0; e < experts; ++e) f(one, e);
+void for_each_expert(const Cpu& cpu, std::int64_t experts, F&& f) {
+  for_each_task(cpu, experts, [&, one = Cpu{1, nullptr}](std::int64_t e) { f(one, e); });
 }
 
 }  // namespace

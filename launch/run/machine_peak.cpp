@@ -7,9 +7,8 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
-#include <numeric>
+#include <future>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "core/error.h"
@@ -53,12 +52,11 @@ int allowed_cores(pid_t process) {
 }  // namespace
 
 double measure_peak_flops(int threads) {
-  std::vector<double> rates(static_cast<std::size_t>(std::max(threads, 1)));
-  std::vector<std::jthread> others;
-  for (std::size_t i = 1; i < rates.size(); ++i) others.emplace_back([&rates, i] { rates[i] = thread_peak(); });
-  rates[0] = thread_peak();
-  others.clear();  // joins
-  return std::accumulate(rates.begin(), rates.end(), 0.0);
+  std::vector<std::future<double>> others;
+  for (int i = 1; i < threads; ++i) others.push_back(std::async(std::launch::async, thread_peak));
+  double sum = thread_peak();
+  for (auto& rate : others) sum += rate.get();
+  return sum;
 }
 
 std::int64_t peak_resident_bytes() {
