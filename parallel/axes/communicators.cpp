@@ -97,8 +97,10 @@ std::shared_ptr<nn::TensorComm> make_tensor_comm(std::shared_ptr<core::Comm> gro
 }
 
 nn::Communicators make_communicators(const Mesh& mesh) {
-  return {.tensor = mesh.tp().size() == 1 ? nn::single_communicators().tensor : make_tensor_comm(mesh.tp_group()),
-          .expert = make_expert_comm(mesh.experts_group(), mesh.etp().size),
+  const nn::Communicators single = nn::single_communicators();
+  return {.tensor = mesh.tp().size() == 1 ? single.tensor : make_tensor_comm(mesh.tp_group()),
+          .expert = mesh.experts_group()->size() == 1 ? single.expert
+                                                      : make_expert_comm(mesh.experts_group(), mesh.etp().size),
           .batch = std::make_shared<GroupBatchComm>(mesh.dp_group())};
 }
 
