@@ -1,28 +1,16 @@
 #include "core/ops/grouped_linear.h"
 
+#include "core/ops/product.h"
 #include "kernels/grouped_matmul.h"
 
 namespace limbeck::core {
-namespace {
-
-/// f(the values): T's, or bfloat16.
-template <class T, class F>
-void with_weight(const Tensor& weight, F&& f) {
-  if (weight.dtype() == DType::BF16)
-    f(weight.data<bf16>());
-  else
-    f(weight.data<T>());
-}
-
-}  // namespace
 
 // R is an upper bound: rows that belong to no expert are cleared first, for kernels leave them as they are.
 Var grouped_linear(Tape& tape, const Var& rows, const Var& weight, const Tensor& offsets) {
   check(rows.shape().rank() == 2 && weight.shape().rank() == 3 && rows.shape()[1] == weight.shape()[2],
         "grouped_linear: weight has shape {}, expected [E,out,{}] (rows are {})", weight.shape(),
         rows.shape().rank() == 2 ? rows.shape()[1] : -1, rows.shape());
-  check(weight.value.dtype() == rows.value.dtype() || weight.value.dtype() == DType::BF16,
-        "grouped_linear: weight is {}, expected {} or bfloat16", weight.value.dtype(), rows.value.dtype());
+  check_weight_dtype("grouped_linear", weight.value, rows.value.dtype());
   const std::int64_t experts = weight.shape()[0];
   const std::int64_t out = weight.shape()[1];
   const std::int64_t in = weight.shape()[2];

@@ -2,61 +2,16 @@
 
 #include <algorithm>
 
-#include "kernels/matmul.h"
+#include "core/ops/product.h"
 
 namespace limbeck::core {
 namespace {
-
-using kernels::Transpose;
-
-/// y [n,V] = x [n,C] W^T; the weight may be bfloat16.
-void logits_of(const Tensor& x, const Tensor& weight, Tensor& y) {
-  dispatch_float("head", x.dtype(), [&]<class T>() {
-    on_device(x, [&](const auto& device) {
-      const auto run = [&](const auto* w) {
-        kernels::matmul(device, Transpose::No, Transpose::Yes, x.shape()[0], weight.shape()[0], x.shape()[1],
-                        x.data<T>(), w, T(0), y.mutable_data<T>());
-      };
-      if (weight.dtype() == DType::BF16)
-        run(weight.data<bf16>());
-      else
-        run(weight.data<T>());
-    });
-  });
-}
-
-/// dx [n,C] = dy [n,V] W
-void input_gradient(const Tensor& dy, const Tensor& weight, Tensor dx) {
-  dispatch_float("head", dy.dtype(), [&]<class T>() {
-    on_device(dy, [&](const auto& device) {
-      const auto run = [&](const auto* w) {
-        kernels::matmul(device, Transpose::No, Transpose::No, dy.shape()[0], weight.shape()[1], weight.shape()[0],
-                        dy.data<T>(), w, T(0), dx.mutable_data<T>());
-      };
-      if (weight.dtype() == DType::BF16)
-        run(weight.data<bf16>());
-      else
-        run(weight.data<T>());
-    });
-  });
-}
-
-/// dW [V,C] += dy^T x
-void weight_gradient(const Tensor& dy, const Tensor& x, GradientTarget dw) {
-  dispatch_float("head", dy.dtype(), [&]<class T>() {
-    on_device(dy, [&](const auto& device) {
-      kernels::matmul(device, Transpose::Yes, Transpose::No, dy.shape()[1], x.shape()[1], dy.shape()[0], dy.data<T>(),
-                      x.data<T>(), static_cast<T>(dw.beta), dw.tensor.mutable_data<T>());
-    });
-  });
-}
 
 void check_head(std::string_view what, const Tensor& hidden, const Tensor& weight) {
   check(hidden.shape().rank() == 2 && weight.shape().rank() == 2 && hidden.shape()[1] == weight.shape()[1],
         "{}: weight has shape {}, expected [V,{}] (hidden is {})", what, weight.shape(),
         hidden.shape().rank() == 2 ? hidden.shape()[1] : -1, hidden.shape());
-  check(weight.dtype() == hidden.dtype() || weight.dtype() == DType::BF16, "{}: weight is {}, expected {}", what,
-        weight.dtype(), hidden.dtype());
+  check_weight_dtype(what, weight, hidden.dtype());
 }
 
 }  // namespace
@@ -70,7 +25,7 @@ Tensor OnlineTeacher::logits(std::int64_t first, std::int64_t count) {
   if (!buffer_.defined() || buffer_.shape()[0] < count)
     buffer_ = Tensor::empty(hidden_.memory(), hidden_.dtype(), {count, vocabulary});
   Tensor chunk = buffer_.rows(0, count);
-  logits_of(hidden_.rows(first, count), head_, chunk);
+  product("head", Transpose::No, Transpose::Yes, hidden_.rows(first, count), head_, 0, chunk);
   return chunk;
 }
 
@@ -111,11 +66,14 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
     check(!teacher || (chunk.teacher.shape() == Shape{count, columns} && chunk.teacher.dtype() == dtype),
           "head_loss: the teacher's logits are {} {}, expected {} [{},{}]", chunk.teacher.dtype(),
           chunk.teacher.shape(), dtype, count, columns);
-    logits_of(x, weight.value, chunk.student);
+    product("head", Transpose::No, Transpose::Yes, x, weight.value, 0, chunk.student);
     objective.run(chunk, sums);
-    if (dhidden.defined()) input_gradient(chunk.student, weight.value, dhidden.rows(first, count));
-    if (trains && weight.slot)
-      weight_gradient(chunk.student, x, open_gradient(weight.slot, outline(weight.value, dtype)));
+    if (dhidden.defined())
+      product("head", Transpose::No, Transpose::No, chunk.student, weight.value, 0, dhidden.rows(first, count));
+    if (trains && weight.slot) {
+      const GradientTarget dw = open_gradient(weight.slot, outline(weight.value, dtype));
+      product("head", Transpose::Yes, Transpose::No, chunk.student, x, dw.beta, dw.tensor);
+    }
     first += count;
   } while (first < num_tokens);
   if (dhidden.defined()) vocabulary.sum(dhidden);
