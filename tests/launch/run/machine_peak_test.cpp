@@ -1,7 +1,15 @@
 #include "launch/run/machine_peak.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <ctime>
+#include <fstream>
+#include <limits>
 #include <vector>
 
 #include "kernels/peak.h"
@@ -11,29 +19,75 @@ namespace limbeck::launch {
 namespace {
 
 TEST(MachinePeak, LoopComputesWhatItCounts) {
-  // x <- 0.999 x + 0.001 has the fixed point 1; after many rounds every lane is there, so the sum counts the lanes.
+  // Chain i starts at i + 2 and goes towards 1, the fixed point of x <- 0.999 x + 0.001: after n rounds it is at
+  // 1 + (i + 1) 0.999^n. So the sum tells how many numbers went through how many rounds.
+  constexpr int chains = 12;
   const auto cpu = kernels::make_cpu(1);
-  const double lanes = kernels::fma_loop_flops(1) / 2;
-  EXPECT_NEAR(kernels::fma_loop(cpu, 100000), lanes, 1e-3 * lanes);
-  EXPECT_EQ(kernels::fma_loop_flops(10), 10 * kernels::fma_loop_flops(1));
+  for (const std::int64_t rounds : {0, 1, 700, 100000}) {
+    const double numbers = kernels::fma_loop_flops(1) / 2;
+    const double expected = numbers / chains * (chains + 78 * std::pow(0.999, static_cast<double>(rounds)));
+    EXPECT_NEAR(kernels::fma_loop(cpu, rounds), expected, 5e-4 * expected) << rounds;
+  }
+  EXPECT_EQ(kernels::fma_loop_flops(700), 700 * kernels::fma_loop_flops(1));
 }
 
-TEST(MachinePeak, IsPlausible) {
+/// Floating-point operations a second of processor time, which others on the machine do not take away.
+double rate_of_processor_time() {
+  const auto cpu = kernels::make_cpu(1);
+  constexpr std::int64_t rounds = 2'000'000;
+  double least = std::numeric_limits<double>::infinity();
+  for (int run = 0; run < 5; ++run) {
+    const std::clock_t start = std::clock();
+    EXPECT_TRUE(std::isfinite(kernels::fma_loop(cpu, rounds)));
+    least = std::min(least, static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC);
+  }
+  return kernels::fma_loop_flops(rounds) / least;
+}
+
+TEST(MachinePeak, IsTheRateOfTheLoop) {
   const double one = measure_peak_flops(1);
-  EXPECT_GT(one, 1e8);   // slower than any processor since 2000
-  EXPECT_LT(one, 2e12);  // faster than any core
+  const double rate = rate_of_processor_time();
+  EXPECT_LT(one, 2 * rate);    // clocks differ in their frequency steps
+  EXPECT_GT(one, rate / 100);  // others may be at work
+  const double four = measure_peak_flops(4);
+  EXPECT_LT(four, 8 * rate);
+  EXPECT_GT(four, rate / 100);
+}
+
+std::int64_t resident_bytes() {
+  std::int64_t size = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident;
+  return resident * ::sysconf(_SC_PAGESIZE);
 }
 
 TEST(MachinePeak, ResidentPeakSeesMemoryThatWasTouched) {
-  const auto before = peak_resident_bytes();
-  EXPECT_GT(before, 0);
-  const std::vector<char> touched(std::size_t{256} << 20U, 1);
-  EXPECT_GE(peak_resident_bytes(), std::int64_t{256} << 20U) << touched.size();
+  constexpr std::int64_t mib = std::int64_t{1} << 20U;
+  const std::int64_t peak = peak_resident_bytes(), resident = resident_bytes();
+  const std::int64_t size = peak - resident + 256 * mib;  // so much goes above the peak, whatever was before
+  const std::vector<char> touched(static_cast<std::size_t>(size), 1);
+  EXPECT_NEAR(static_cast<double>(peak_resident_bytes() - peak), 256.0 * mib, 16.0 * mib) << touched.size();
 }
 
-TEST(MachinePeak, ThreadsAreAtLeastOne) {
+TEST(MachinePeak, ARankTakesItsShareOfTheCores) {
   EXPECT_EQ(threads_of_rank(3), 3);
-  EXPECT_GE(threads_of_rank(0), 1);
+  cpu_set_t before;
+  ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+  const char* variable = "OMPI_COMM_WORLD_LOCAL_SIZE";
+  ::unsetenv(variable);
+  const int cores = CPU_COUNT(&before);
+  EXPECT_EQ(threads_of_rank(0), cores);
+  ::setenv(variable, "2", 1);
+  EXPECT_EQ(threads_of_rank(0), std::max(cores / 2, 1));
+  ::setenv(variable, "1000", 1);
+  EXPECT_EQ(threads_of_rank(0), 1);
+  ::unsetenv(variable);
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  for (int core = 0; CPU_COUNT(&one) == 0; ++core)
+    if (CPU_ISSET(core, &before)) CPU_SET(core, &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  EXPECT_EQ(threads_of_rank(0), 1);
+  sched_setaffinity(0, sizeof before, &before);
 }
 
 TEST(Progress, SaysDurationsAsPeopleDo) {
