@@ -69,7 +69,7 @@ void expect_consistent(const TokenBatch& batch) {
   }
 }
 
-TEST_F(LoaderTest, AnEpochHoldsEveryTrainingTokenOnce) {
+TEST_F(LoaderTest, EveryEpochHoldsEveryTrainingTokenOnce) {
   Loader l = loader(8);
   std::map<std::int32_t, int> expected;
   std::int64_t total = 0;
@@ -80,17 +80,19 @@ TEST_F(LoaderTest, AnEpochHoldsEveryTrainingTokenOnce) {
     }
   EXPECT_EQ(l.sequences_per_epoch(), (total - 1) / 8);
   EXPECT_EQ(l.tokens_per_epoch(), (total - 1) / 8 * 8);
-  const TokenBatch batch = l.fetch(0, l.sequences_per_epoch());
-  expect_consistent(batch);
-  std::map<std::int32_t, int> seen;
-  for (const auto id : batch.tokens) ++seen[id];
-  std::int64_t missing = 0;
-  for (const auto& [id, count] : expected) {
-    ASSERT_LE(seen[id], count) << id;
-    missing += count - seen[id];
+  for (std::int64_t epoch = 0; epoch < 4; ++epoch) {
+    const TokenBatch batch = l.fetch(epoch * l.sequences_per_epoch(), l.sequences_per_epoch());
+    expect_consistent(batch);
+    std::map<std::int32_t, int> seen;
+    for (const auto id : batch.tokens) ++seen[id];
+    std::int64_t missing = 0;  // what whole sequences leave at the end
+    for (const auto& [id, count] : expected) {
+      ASSERT_LE(seen[id], count) << "token " << id << " of epoch " << epoch;
+      missing += count - seen[id];
+    }
+    EXPECT_EQ(missing, total - l.tokens_per_epoch()) << "epoch " << epoch;
+    EXPECT_EQ(batch.num_targets(), l.tokens_per_epoch() - seen[0]);
   }
-  EXPECT_EQ(missing, total - l.tokens_per_epoch());
-  EXPECT_EQ(batch.num_targets(), l.tokens_per_epoch() - seen[0]);
 
   const auto counts = l.unigram_counts();
   EXPECT_EQ(static_cast<std::int64_t>(counts.size()), vocabulary);
