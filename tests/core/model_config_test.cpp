@@ -57,6 +57,15 @@ TEST(ModelConfig, CountsByHand) {
   EXPECT_EQ(count_parameters(tied).total, count_parameters(dense()).total - 80);
 }
 
+TEST(ModelConfig, OperationsByHand) {
+  // A product of queries and keys and one of probabilities and values: each of 3 layers 4 heads of width 2 on (7 + 1) /
+  // 2 keys, times 2 for multiplying and adding.
+  const double attention = 2.0 * 2 * 3 * 4 * 2 * 4;
+  EXPECT_EQ(forward_flops_per_token(dense(), 7), 2.0 * (80 + 8 + 3 * 352) + attention);
+  EXPECT_EQ(forward_flops_per_token(sparse(), 7), 2.0 * (80 + 8 + 352 + 2 * (240 + 2 * 120)) + attention);
+  EXPECT_EQ(training_flops_per_token(dense(), 7), 3 * forward_flops_per_token(dense(), 7));
+}
+
 TEST(ModelConfig, EveryFieldHasALimit) {
   EXPECT_EQ(refusal(dense()), "");
   EXPECT_EQ(refusal(sparse()), "");

@@ -81,6 +81,18 @@ double divergence(const std::vector<double>& log_p, const std::vector<double>& l
 
 }  // namespace
 
+data::TokenBatch as_sequence(const std::vector<std::int32_t>& text) {
+  data::TokenBatch samples;
+  samples.num_sequences = 1;
+  samples.sequence_length = static_cast<std::int64_t>(text.size());
+  samples.tokens = text;
+  samples.targets.assign(text.size(), -1);
+  samples.documents.assign(text.size(), 0);
+  samples.positions.resize(text.size());
+  std::iota(samples.positions.begin(), samples.positions.end(), 0);
+  return samples;
+}
+
 std::map<std::string, Shape> shapes_of(const nn::ModelConfig& c) {
   std::map<std::string, Shape> shapes;
   const auto mlp = [&](const std::string& prefix, std::int64_t f) {
@@ -216,16 +228,8 @@ WrittenOut::Pass WrittenOut::run(Tape& tape, const data::TokenBatch& samples, co
 }
 
 std::vector<double> WrittenOut::next_logits(const std::vector<std::int32_t>& text) const {
-  data::TokenBatch samples;
-  samples.num_sequences = 1;
-  samples.sequence_length = static_cast<std::int64_t>(text.size());
-  samples.tokens = text;
-  samples.targets.assign(text.size(), -1);
-  samples.documents.assign(text.size(), 0);
-  samples.positions.resize(text.size());
-  std::iota(samples.positions.begin(), samples.positions.end(), 0);
   Tape off(Tape::Mode::Off);
-  const Tensor logits = run(off, samples).logits.value;
+  const Tensor logits = run(off, as_sequence(text)).logits.value;
   const double* last = logits.data<double>() + logits.numel() - config_.vocabulary;
   return {last, last + config_.vocabulary};
 }

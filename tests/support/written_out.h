@@ -24,6 +24,9 @@ namespace limbeck::testing {
 /// By module path; each with a slot of its own.
 using Weights = std::map<std::string, core::Var>;
 
+/// A text of one document as one sequence without targets.
+data::TokenBatch as_sequence(const std::vector<std::int32_t>& text);
+
 /// The shape of every weight of a model (docs/parameter_names.md).
 std::map<std::string, core::Shape> shapes_of(const nn::ModelConfig& config);
 /// Matrices normal with deviation 0.02, over sqrt(2 L) where they write to the residual stream; norms one.

@@ -13,7 +13,9 @@
 
 #include "core/error.h"
 #include "data/files/ordered_work.h"
+#include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "tests/support/packed_files.h"
+#include "tests/support/teacher_file.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::data {
@@ -132,6 +134,23 @@ TEST_F(TokenizeTest, GivesTheSameWithAnyThreads) {
     files.push_back(entry.path().filename());
   std::sort(files.begin(), files.end());
   EXPECT_THAT(files, ElementsAre("1.bin", "1.idx", "3.bin", "3.idx", "8.bin", "8.idx"));
+}
+
+TEST(TokenizeStarts, EveryDocumentBeginsAndEnds) {
+  const TemporaryFolder folder;
+  const auto tokenizer = sentencepiece_from_file(testing::golden_path("sentencepiece/bpe.model"));
+  ASSERT_EQ(tokenizer->start_of_text_id(), 1);
+  write_file(folder / "a.jsonl", "{\"text\": \"The still\"}\n{\"text\": \"\"}\n{\"text\": \"drips\"}\n");
+  write_file(folder / "b", "slowly");
+  tokenize_files({folder.path()}, *tokenizer, folder / "out/t");
+  const TokenFile file(folder / "out/t");
+  ASSERT_EQ(file.num_documents(), 3);
+  for (const auto& [document, text] : {std::pair{0, "The still"}, {1, "drips"}, {2, "slowly"}}) {
+    Ids expected = tokenizer->encode(text);
+    expected.insert(expected.begin(), 1);
+    expected.push_back(tokenizer->end_of_text_id());
+    EXPECT_EQ(file.read(document), expected) << text;
+  }
 }
 
 TEST_F(TokenizeTest, KilledAndContinuedGivesTheSameBytes) {

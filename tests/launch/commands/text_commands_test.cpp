@@ -1,7 +1,10 @@
 // `limbeck tokenize` and `limbeck inspect` of token files, and training on JSON lines, as users do it.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
+#include "tests/support/temporary_folder.h"
 
 namespace limbeck::testing {
 namespace {
@@ -38,6 +41,35 @@ TEST(TextCommands, JsonLinesBecomeTokensAndAreTrainedOn) {
   const auto metrics = train("lines", "--set data.text=a.jsonl --set data.field=doc.body");
   EXPECT_THAT(metrics, SizeIs(2));
   EXPECT_EQ(metrics, train("tokens", "--set data.text=[] --set data.tokens=tokens/a"));
+}
+
+TEST(TextCommands, EveryFieldTokenizerAndFormatHasATokenFileOfItsOwn) {
+  const RunFolder folder("token_cache");
+  folder.write("bpe.model", read_file(golden_folder() / "sentencepiece/bpe.model"));
+  std::string lines;
+  for (int i = 0; i < 60; ++i)
+    lines += "{\"one\": \"" + std::string(50, 'a') + "\", \"two\": \"" + std::string(50, 'b') + "\"}\n";
+  folder.write("a.txt", lines);
+  const auto losses = [&](const std::string& settings, const std::string& cache, const std::string& run) {
+    const Outcome outcome =
+        folder.limbeck("train tiny.textproto --steps 1 --set data.text=a.txt --set data.cache_dir=" + cache +
+                       " --out runs/" + run + " " + settings);
+    EXPECT_EQ(outcome.code, 0) << outcome.output;
+    return folder.metrics("runs/" + run);
+  };
+  const std::string as_lines = "--set data.format=JSON_LINES --set data.field=";
+  const std::vector<std::string> ways = {as_lines + "one", as_lines + "two", "--set data.held_out_fraction=0",
+                                         as_lines + "one --set data.tokenizer=bpe.model"};
+  std::vector<std::vector<nlohmann::json>> found;
+  for (std::size_t i = 0; i < ways.size(); ++i) {  // one cache for all, and each with its own
+    found.push_back(losses(ways[i], "cache", fmt::format("shared{}", i)));
+    EXPECT_EQ(losses(ways[i], fmt::format("cache{}", i), fmt::format("own{}", i)), found.back()) << ways[i];
+    for (std::size_t j = 0; j < i; ++j) EXPECT_NE(found[j], found[i]) << ways[i];
+  }
+  std::size_t num_files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path() / "cache"))
+    num_files += entry.path().extension() == ".bin" ? 1 : 0;
+  EXPECT_EQ(num_files, ways.size());
 }
 
 TEST(TextCommands, AMixtureIsTrainedOnAndResumed) {

@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 
 #include "launch/console/progress.h"
 #include "tests/support/run_limbeck.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/terminal.h"
 #include "tests/support/xml.h"
 
@@ -117,6 +119,33 @@ TEST(Printing, VerboseTellsOfTimesBucketsAndMemory) {
   EXPECT_EQ(count(verbose.output, "buckets of about"), 1U);  // one rank speaks
 }
 
+/// MiB of the first rank's tensors at the peak of the first step.
+double peak_of(const RunFolder& folder, const std::string& run, const std::string& settings, int ranks) {
+  const Outcome outcome = folder.limbeck(
+      "train tiny.textproto --steps 1 --verbose --set model.num_layers=4 --set model.width=64 --set "
+      "data.sequence_length=128 "
+      "--set batch.sequences_per_step=16 --set train.eval_tokens=1 --set generation.max_tokens=0 --out " +
+          run + " " + settings,
+      ranks);
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  const auto lines = outcome.lines_with(" at the peak");
+  double mib = 0;
+  if (lines.size() == 1)
+    std::sscanf(lines[0].c_str() + lines[0].find("step 1: "), "step 1: %*f MiB in tensors, %lf at the peak", &mib);
+  EXPECT_GT(mib, 0) << outcome.output;
+  return mib;
+}
+
+TEST(Printing, SettingsOfMemoryAreOfEffect) {
+  const RunFolder folder("memory");
+  const double all = peak_of(folder, "all", "", 1);
+  EXPECT_LT(peak_of(folder, "recompute", "--set train.recompute=true", 1), 0.8 * all);
+  EXPECT_LT(peak_of(folder, "micro", "--set batch.micro_batches=4", 1), 0.6 * all);
+  const std::string cut = "--set parallel.layout=tp2 ";
+  EXPECT_LT(peak_of(folder, "shares", cut + "--set parallel.sequence_parallel=true", 2),
+            0.9 * peak_of(folder, "whole", cut, 2));
+}
+
 std::vector<fs::path> event_files(const RunFolder& folder, const std::string& run) {
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(folder.path() / run))
@@ -129,6 +158,7 @@ TEST(RunFiles, EachStepIsInMetricsAndEventsAndAResumeBeginsAFileOfItsOwn) {
   const RunFolder folder("events");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 6 --out run", 2).code, 0);
   ASSERT_EQ(event_files(folder, "run").size(), 1U);  // the first rank alone
+  EXPECT_EQ(count(testing::read_file(event_files(folder, "run")[0]), "grad_norm"), 6U);
   // Step 4 has the last checkpoint: steps 5 and 6 are done again.
   fs::remove_all(folder.path() / "run/checkpoints/step_6");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 7 --out run --resume", 2).code, 0);

@@ -108,6 +108,54 @@ TEST_F(ReportTest, DistillationWithExpertsHasEveryPlot) {
   EXPECT_TRUE(page.all("script").at(0)->attributes.empty());
 }
 
+/// The points of the figure of this title that are drawn as marks, as the page says them.
+std::vector<std::string> marks_of(const XmlNode& page, const std::string& title) {
+  std::vector<std::string> marks;
+  for (const XmlNode* figure : page.all("figure")) {
+    if (figure->all("figcaption").at(0)->all("b").at(0)->text() != title) continue;
+    for (const XmlNode* circle : figure->all("circle")) marks.push_back(circle->all("title").at(0)->text());
+  }
+  return marks;
+}
+
+TEST_F(ReportTest, CurvesOfTheHeldOutSampleBeginAtTheStartAndEndAtTheEnd) {
+  metrics(line(1, "") +
+          line(2, R"(,"eval_ce":11,"eval_tokens":4096,"eval_teacher_ce":3.0,"eval_kl":12,"eval_kl_median":13,)"
+                  R"("eval_kl_p99":14,"eval_top1_agreement":0.15,"eval_sum_min":0.16)") +
+          line(3, ""));
+  write_start(run_, {.student = {.tokens = 4096,
+                                 .cross_entropy = 21,
+                                 .teacher_cross_entropy = 3,
+                                 .kl = 22,
+                                 .kl_median = 23,
+                                 .kl_p99 = 24,
+                                 .agreement = 0.25,
+                                 .sum_min = 0.26},
+                     .unigram = evaluation(6.5),
+                     .teacher_text = "",
+                     .student_text = "",
+                     .layers = {},
+                     .influence = {}});
+  write_end(run_, {.step = 3,
+                   .student = {.tokens = 4096,
+                               .cross_entropy = 31,
+                               .teacher_cross_entropy = 3,
+                               .kl = 32,
+                               .kl_median = 33,
+                               .kl_p99 = 34,
+                               .agreement = 0.35,
+                               .sum_min = 0.36},
+                   .student_text = ""});
+  const XmlNode page = parse_xml(this->page());
+  using ::testing::ElementsAre;
+  EXPECT_THAT(marks_of(page, "Cross-entropy"), ElementsAre("step 0: 21", "step 2: 11", "step 3: 31"));
+  EXPECT_THAT(marks_of(page, "KL to the teacher"),
+              ElementsAre("step 0: 22", "step 2: 12", "step 3: 32", "step 0: 23", "step 2: 13", "step 3: 33"));
+  EXPECT_THAT(marks_of(page, "KL to the teacher, 99 %"), ElementsAre("step 0: 24", "step 2: 14", "step 3: 34"));
+  EXPECT_THAT(marks_of(page, "Top-1 agreement"), ElementsAre("step 0: 0.25", "step 2: 0.15", "step 3: 0.35"));
+  EXPECT_THAT(marks_of(page, "Acceptance"), ElementsAre("step 0: 0.26", "step 2: 0.16", "step 3: 0.36"));
+}
+
 TEST_F(ReportTest, TrainingOfADenseModelHasNoMoreThanItKnows) {
   metrics(line(1, "") + line(2, ",\"eval_ce\":3.25,\"eval_tokens\":100,\"new_field\":7"));
   const XmlNode page = parse_xml(this->page());

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include "data/tokenizers/tokenizer_sentencepiece.h"
+#include "tests/support/teacher_file.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::launch {
@@ -30,6 +32,20 @@ TEST(CheckFits, PromptAndMaxTokensFitIntoThePositions) {
   EXPECT_NE(error_with(0, "eleven byte"), "");
   EXPECT_EQ(error_with(0, "ten bytes!"), "");
   EXPECT_EQ(error_with(INT64_MAX, ""), "");  // without a prompt nothing is generated
+}
+
+TEST(PromptIds, BeginWithTheStartOfATextOnce) {
+  const auto tokenizer = data::sentencepiece_from_file(limbeck::testing::golden_path("sentencepiece/bpe.model"));
+  ASSERT_EQ(tokenizer->start_of_text_id(), 1);
+  std::vector<std::int32_t> expected = tokenizer->encode("The still");
+  ASSERT_NE(expected.front(), 1);
+  expected.insert(expected.begin(), 1);
+  EXPECT_EQ(prompt_ids(*tokenizer, "The still"), expected);
+  const std::vector<std::int32_t> named = prompt_ids(*tokenizer, "<s>The still");
+  EXPECT_EQ(named.front(), 1);
+  EXPECT_NE(named.at(1), 1);
+  EXPECT_EQ(prompt_ids(*tokenizer, ""), std::vector<std::int32_t>{1});
+  EXPECT_THAT(prompt_ids(*data::byte_tokenizer(), "ab"), ::testing::ElementsAre('a', 'b'));
 }
 
 }  // namespace

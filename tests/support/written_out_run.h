@@ -1,0 +1,77 @@
+// A run of the program beside the same run written out: a step of the one, and what the other has to have recorded of
+// it.
+//
+//     Step step = step_of(student, nullptr, loader.fetch(0, 5), {}, {.balance = 0.01});
+//     expect_step(folder.metrics("run")[0], step, /*rate=*/1e-3, /*tokens=*/120, /*assignments=*/240,
+//     /*first_layer=*/0);
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/nn/generation.h"
+#include "data/text/loader.h"
+#include "tests/support/run_limbeck.h"
+#include "tests/support/written_out.h"
+
+namespace limbeck::testing {
+
+/// Of numbers, relative to the larger of theirs and 0.01.
+inline constexpr double run_tolerance = 1e-9;
+/// Tokens of the byte tokenizer: bytes, and an end of text.
+inline constexpr std::int64_t num_byte_tokens = 257;
+
+inline constexpr const char* in_float64 =
+    "precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 }\n";
+
+/// The documents text/FIRST.txt to text/LAST.txt of the folder, a byte a token.
+std::shared_ptr<const data::TokenFile> byte_token_file(const RunFolder& folder, int first, int last);
+
+/// A step's loss and gradients, before the optimizer.
+struct Step {
+  double loss = 0, balance = 0, z = 0, norm = 0;
+  Figures figures;
+  std::vector<std::vector<double>> load;
+  std::map<std::string, std::vector<double>> gradients;  // without the frozen weight's
+};
+Step step_of(WrittenOut& student, const WrittenOut* teacher, const data::TokenBatch& samples,
+             const WrittenOutObjective& objective, const nn::RouterTraining& router, const std::string& frozen = "");
+
+Figures figures_on(const WrittenOut& model, const WrittenOut* teacher, const data::TokenBatch& samples);
+
+/// What the model says behind a prompt of bytes, until an end of text.
+std::string continuation(const WrittenOut& model, const std::string& prompt, std::int64_t max_tokens,
+                         const nn::SamplingOptions& sampling);
+/// As JSON and the terminal have it: U+FFFD for what is no UTF-8.
+std::string in_json(const std::string& bytes);
+
+void expect_near(const nlohmann::json& actual, double expected, const std::string& what);
+
+/// A step's line of metrics.jsonl; `first_layer` is the first with experts, the others follow. `assignments` are those
+/// of a layer.
+void expect_step(const nlohmann::json& line, const Step& step, double rate, std::int64_t tokens,
+                 std::int64_t assignments, std::int64_t first_layer, bool has_teacher = false);
+/// The fields of an evaluation in such a line.
+void expect_evaluation(const nlohmann::json& line, const Figures& figures, bool has_teacher);
+/// An evaluation of start.json or end.json.
+void expect_figures(const nlohmann::json& evaluation, const Figures& figures);
+
+/// Each group of numbers to ten times the tolerance of its greatest, or of a hundredth of the greatest of all.
+void expect_same_values(const std::map<std::string, std::vector<double>>& actual,
+                        const std::map<std::string, std::vector<double>>& expected);
+std::map<std::string, std::vector<double>> values_of(const Weights& weights);
+/// The weights of a model on the disk.
+std::map<std::string, std::vector<double>> saved_values(const std::filesystem::path& model);
+
+/// Of a run with --verbose: tokens a second are as the line of the step's time says, the share of the peak is as the
+/// peak says for so many operations a token.
+void expect_speed(const Outcome& verbose, const std::vector<nlohmann::json>& lines, double operations,
+                  std::int64_t tokens);
+/// metrics.jsonl with the fields that measure.
+std::vector<nlohmann::json> whole_lines(const RunFolder& folder, const std::string& run);
+
+}  // namespace limbeck::testing
