@@ -6,10 +6,10 @@
 
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/system_error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/json_text.h"
 
@@ -58,7 +58,7 @@ ManifestFile file_from(const Json& json) {
 
 std::uint64_t hash_file(const fs::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  check(fd >= 0, "{}: cannot be opened: {}", path.string(), std::strerror(errno));
+  core::check_system(fd >= 0, "{}: cannot be opened", path.string());
   ::posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
   const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
   XXH3_64bits_reset(state.get());
@@ -74,7 +74,8 @@ std::uint64_t hash_file(const fs::path& path) {
     }
   }
   ::close(fd);
-  check(reason == 0, "{}: cannot be read: {}", path.string(), std::strerror(reason));
+  errno = reason;
+  core::check_system(reason == 0, "{}: cannot be read", path.string());
   return XXH3_64bits_digest(state.get());
 }
 

@@ -3,63 +3,63 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
-#include <fstream>
+#include <memory>
 #include <utility>
 
 #include "core/error.h"
+#include "core/system_error.h"
+#include "data/files/file_kind.h"
+#include "data/files/output_file.h"
 
 namespace limbeck::data {
 
 using core::check;
-using core::fail;
+using core::check_system;
 namespace fs = std::filesystem;
 
-namespace {
-
-class FileDescriptor {
- public:
-  FileDescriptor(const fs::path& path, int flags) : path_(path), fd_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
-    check(fd_ >= 0, "{}: cannot be opened: {}", path_.string(), std::strerror(errno));
-  }
-  ~FileDescriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-
-  void write(std::string_view contents) {
-    while (!contents.empty()) {
-      const ssize_t n = ::write(fd_, contents.data(), contents.size());
-      if (n < 0 && errno == EINTR) continue;
-      check(n > 0, "{}: cannot be written: {}", path_.string(), std::strerror(errno));
-      contents.remove_prefix(static_cast<std::size_t>(n));
-    }
-  }
-  void sync() { check(::fsync(fd_) == 0, "{}: cannot be flushed: {}", path_.string(), std::strerror(errno)); }
-
- private:
-  fs::path path_;
-  int fd_;
-};
-
-}  // namespace
-
-void write_file_atomically(const fs::path& path, std::string_view contents) {
-  const fs::path temporary = path.string() + ".tmp";
-  {
-    FileDescriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-    file.write(contents);
-    file.sync();
-  }
-  check(std::rename(temporary.c_str(), path.c_str()) == 0, "{}: cannot be renamed to {}: {}", temporary.string(),
-        path.string(), std::strerror(errno));
-  sync_path(path.has_parent_path() ? path.parent_path() : ".");
+TemporaryFile::TemporaryFile(const fs::path& path) : path_(path), name_(path.string() + ".tmp") {
+  check(!fs::is_directory(path), "{}: is a folder, expected a file to write", path.string());
 }
 
-void sync_path(const fs::path& path) { FileDescriptor(path, O_RDONLY).sync(); }
+TemporaryFile::~TemporaryFile() {
+  std::error_code ignored;
+  if (!is_kept_) fs::remove(name_, ignored);
+}
+
+void TemporaryFile::keep() {
+  sync_path(name_);
+  check_system(std::rename(name_.c_str(), path_.c_str()) == 0, "{}: cannot be renamed to {}", name_.string(),
+               path_.string());
+  is_kept_ = true;
+  sync_path(path_.has_parent_path() ? path_.parent_path() : ".");
+}
+
+void write_file_atomically(const fs::path& path, std::string_view contents) {
+  TemporaryFile temporary(path);
+  OutputFile file(temporary.name());
+  file.write(contents);
+  file.close();
+  temporary.keep();
+}
+
+void sync_path(const fs::path& path) {
+  struct Descriptor {
+    int number;
+    ~Descriptor() {
+      if (number >= 0) ::close(number);
+    }
+  };
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  check_system(file.number >= 0, "{}: cannot be opened", path.string());
+  check_system(::fsync(file.number) == 0, "{}: cannot be brought to the disk", path.string());
+}
+
+void make_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  check(!error, "{}: this folder cannot be made: {}", folder.string(), error.message());
+}
 
 void replace_folder(const fs::path& finished, const fs::path& name) {
   std::error_code error;
@@ -85,12 +85,15 @@ void replace_folder(const fs::path& finished, const fs::path& name) {
 std::string read_text_file(const fs::path& path, std::uintmax_t max_bytes) {
   std::error_code error;
   check(fs::is_regular_file(path, error), "{}: is missing", path.string());
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), std::fclose);
+  check_system(file != nullptr, "{}: cannot be read", path.string());
   const std::uintmax_t size = fs::file_size(path, error);
   check(!error && size <= max_bytes, "{}: has {} bytes, expected at most {}", path.string(), size, max_bytes);
-  std::ifstream stream(path, std::ios::binary);
   std::string text(size, '\0');
-  stream.read(text.data(), static_cast<std::streamsize>(size));
-  check(stream.good() || size == 0, "{}: cannot be read", path.string());
+  text.resize(std::fread(text.data(), 1, size, file.get()));
+  check_system(std::ferror(file.get()) == 0, "{}: cannot be read", path.string());
+  check(text.size() == size, "{}: was shortened while it was read", path.string());
+  if (text.starts_with(byte_order_mark)) text.erase(0, byte_order_mark.size());
   return text;
 }
 

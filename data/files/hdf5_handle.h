@@ -1,7 +1,7 @@
 // HDF5's identifiers as owned values, and its errors as ours. Included by hdf5_file*.cpp alone, so that hdf5.h stays
 // there.
 //
-//     Quiet quiet;                                            // HDF5 prints nothing in this scope
+//     const Quiet quiet;                                      // HDF5 prints nothing from here on
 //     Handle space(H5Screate(H5S_SCALAR), H5Sclose, place);   // closed at the end; throws where HDF5 fails
 #pragma once
 
@@ -31,20 +31,10 @@ T checked(T result, const Hdf5Place& place, const char* what) {
   return result;
 }
 
-/// Silences HDF5's printing of errors on this thread.
-class Quiet {
- public:
-  Quiet() {
-    H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }
-  ~Quiet() { H5Eset_auto2(H5E_DEFAULT, function_, data_); }
-  Quiet(const Quiet&) = delete;
-  Quiet& operator=(const Quiet&) = delete;
-
- private:
-  H5E_auto2_t function_ = nullptr;
-  void* data_ = nullptr;
+/// Silences HDF5's printing of errors on this thread, for good: what could not be closed it tries again at the end of
+/// the process.
+struct Quiet {
+  Quiet() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
 };
 
 class Handle {

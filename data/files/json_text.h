@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "data/files/file_kind.h"
 
 namespace limbeck::data {
 
@@ -21,6 +22,7 @@ Json parse_json(std::string_view text, const std::string& where) {
       return true;
     });
   } catch (const typename Json::exception& error) {
+    refuse_other_kind(where, text, "JSON");
     core::fail("{}: {}", where, error.what());
   }
 }

@@ -5,18 +5,72 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+#include <atomic>
 #include <cerrno>
-#include <cstring>
 
 #include "core/error.h"
+#include "core/system_error.h"
 
 namespace limbeck::data {
 
 using core::check;
+using core::check_system;
+
+namespace {
+
+/// What a signal handler needs of a mapping. Entries are taken and given back but never freed, so that a handler may
+/// walk over them at any instant.
+struct Mapping {
+  std::atomic<bool> is_taken = false;
+  std::atomic<const std::byte*> begin = nullptr;
+  std::atomic<std::size_t> size = 0;
+  std::array<char, 512> path{};
+  Mapping* next = nullptr;
+};
+std::atomic<Mapping*> mappings = nullptr;
+
+Mapping& take_mapping() {
+  for (Mapping* at = mappings; at != nullptr; at = at->next)
+    if (!at->is_taken.exchange(true)) return *at;
+  auto* made = new Mapping;
+  made->is_taken = true;
+  made->next = mappings;
+  while (!mappings.compare_exchange_weak(made->next, made)) {
+  }
+  return *made;
+}
+
+void note_mapping(const std::string& path, const std::byte* data, std::size_t size) {
+  Mapping& mapping = take_mapping();
+  mapping.path.fill('\0');
+  path.copy(mapping.path.data(), mapping.path.size() - 1);
+  mapping.size = size;
+  mapping.begin = data;
+}
+
+void forget_mapping(const std::byte* data) {
+  for (Mapping* at = mappings; at != nullptr; at = at->next) {
+    if (at->begin != data) continue;
+    at->begin = nullptr;
+    at->is_taken = false;
+    return;
+  }
+}
+
+}  // namespace
+
+const char* mapped_file_at(const void* address) {
+  for (const Mapping* at = mappings; at != nullptr; at = at->next) {
+    const std::byte* begin = at->begin;
+    if (begin != nullptr && address >= begin && address < begin + at->size) return at->path.data();
+  }
+  return nullptr;
+}
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  check(descriptor >= 0, "{}: cannot be opened: {}", path, std::strerror(errno));
+  check_system(descriptor >= 0, "{}: cannot be opened", path);
   struct stat status {};
   const bool is_file = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
   void* data = nullptr;
@@ -28,12 +82,16 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   }
   ::close(descriptor);
   check(is_file, "{}: is not a regular file", path);
-  check(error == 0, "{}: cannot be mapped: {}", path, std::strerror(error));
+  errno = error;
+  check_system(error == 0, "{}: cannot be mapped", path);
   data_ = static_cast<const std::byte*>(data);
+  if (data_ != nullptr) note_mapping(path_, data_, size_);
 }
 
 MappedFile::~MappedFile() {
-  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+  if (data_ == nullptr) return;
+  forget_mapping(data_);
+  ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 }  // namespace limbeck::data

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace limbeck::data {
 
@@ -20,11 +21,17 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  /// The same as characters.
+  std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
 
  private:
   std::string path_;
   const std::byte* data_ = nullptr;  // null for an empty file
   std::size_t size_ = 0;
 };
+
+/// The path of the file that is mapped at an address, null if none is: for the handler of SIGBUS, which the system
+/// raises where a mapped file has been shortened or its disk fails. May be called from a signal handler.
+const char* mapped_file_at(const void* address);
 
 }  // namespace limbeck::data

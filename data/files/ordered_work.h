@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/start_thread.h"
+
 namespace limbeck::data {
 
 template <class Job, class Result>
@@ -33,7 +35,13 @@ class OrderedWork {
   /// thrown after everything before it was written.
   void run(int threads) {
     std::vector<std::jthread> others;
-    for (int t = 1; t < threads; ++t) others.emplace_back([this] { serve(); });
+    try {
+      for (int t = 1; t < threads; ++t) others.push_back(core::start_thread("work on files", [this] { serve(); }));
+    } catch (...) {
+      const std::scoped_lock lock(mutex_);
+      error_ = std::current_exception();  // ends the others
+      changed_.notify_all();
+    }
     serve();
     others.clear();  // joins
     if (error_) std::rethrow_exception(error_);
@@ -70,7 +78,7 @@ class OrderedWork {
     is_writing_ = false;
     cost_ -= done.cost;
     ++num_written_;
-    error_ = done.error;
+    if (done.error) error_ = done.error;
     changed_.notify_all();
   }
 

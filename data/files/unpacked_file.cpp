@@ -12,10 +12,13 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/system_error.h"
+#include "data/files/file_kind.h"
 
 namespace limbeck::data {
 
 using core::check;
+using core::check_system;
 using core::fail;
 
 class UnpackedFile::Source {
@@ -26,6 +29,7 @@ class UnpackedFile::Source {
   /// Whether bytes could be passed over without being read.
   virtual bool seek(std::int64_t /*to*/) { return false; }
   virtual std::int64_t packed_position() const = 0;
+  virtual bool is_packed() const { return true; }
 };
 
 namespace {
@@ -37,7 +41,7 @@ constexpr int window_log = 27;  // zstd's own default limit; a hostile file may 
 class GzipSource : public UnpackedFile::Source {
  public:
   explicit GzipSource(const std::string& path) : path_(path), file_(gzopen(path.c_str(), "rbe"), gzclose_r) {
-    check(file_ != nullptr, "{}: cannot be opened: {}", path, std::strerror(errno));
+    check_system(file_ != nullptr, "{}: cannot be opened", path);
     gzbuffer(file_.get(), buffer_bytes);
   }
   std::size_t read(std::span<char> out, std::int64_t position) override {
@@ -46,12 +50,15 @@ class GzipSource : public UnpackedFile::Source {
     const int got = gzread(file_.get(), out.data(), static_cast<unsigned>(most));
     int status = Z_OK;
     const char* message = gzerror(file_.get(), &status);
+    const std::int64_t read = position + std::max(got, 0);
+    check_system(status != Z_ERRNO, "{}: cannot be read after {} bytes of text", path_, read);
     check(got >= 0 && (status == Z_OK || status == Z_STREAM_END), "{}: cannot be read after {} bytes of text: {}",
-          path_, position + std::max(got, 0), status == Z_ERRNO ? std::strerror(errno) : message);
+          path_, read, message);
     return static_cast<std::size_t>(got);
   }
   bool seek(std::int64_t to) override { return gzdirect(file_.get()) == 1 && gzseek(file_.get(), to, SEEK_SET) == to; }
   std::int64_t packed_position() const override { return std::max<std::int64_t>(gzoffset(file_.get()), 0); }
+  bool is_packed() const override { return gzdirect(file_.get()) == 0; }
 
  private:
   std::string path_;
@@ -64,7 +71,7 @@ class ZstdSource : public UnpackedFile::Source {
       : path_(path),
         file_(std::fopen(path.c_str(), "rbe"), std::fclose),
         stream_(ZSTD_createDStream(), ZSTD_freeDStream) {
-    check(file_ != nullptr, "{}: cannot be opened: {}", path, std::strerror(errno));
+    check_system(file_ != nullptr, "{}: cannot be opened", path);
     check(stream_ != nullptr, "{}: zstd has no memory for its state", path);
     ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, window_log);
   }
@@ -74,8 +81,7 @@ class ZstdSource : public UnpackedFile::Source {
       if (from_.pos == from_.size) {
         from_ = {buffer_.data(), std::fread(buffer_.data(), 1, buffer_.size(), file_.get()), 0};
         packed_position_ += static_cast<std::int64_t>(from_.size);
-        check(std::ferror(file_.get()) == 0, "{}: cannot be read after {} bytes of text: {}", path_, position,
-              std::strerror(errno));
+        check_system(std::ferror(file_.get()) == 0, "{}: cannot be read after {} bytes of text", path_, position);
         // What is left in the decoder comes out without input.
         if (from_.size == 0 && !is_within_frame_) return 0;
       }
@@ -117,23 +123,39 @@ UnpackedFile::UnpackedFile(const std::string& path) : path_(path) {
     source_ = std::make_unique<ZstdSource>(path);
   else
     source_ = std::make_unique<GzipSource>(path);
+  head_.resize(kind_bytes);
+  head_.resize(fill(head_));
+  const FileKind kind = kind_of(head_);
+  check(kind.is_text, "{}: {} {}, expected text in UTF-8, as it is or packed by gzip or zstd", path,
+        source_->is_packed() ? "holds" : "is", kind.name);
+  if (head_.starts_with(byte_order_mark)) mark_bytes_ = byte_order_mark.size();
+  head_.erase(0, static_cast<std::size_t>(mark_bytes_));
 }
 
 UnpackedFile::~UnpackedFile() = default;
 
-std::size_t UnpackedFile::read(std::span<char> out) {
+std::size_t UnpackedFile::fill(std::span<char> out) {
   std::size_t done = 0;
   while (done < out.size()) {
-    const std::size_t got = source_->read(out.subspan(done), position_);
+    const std::size_t got = source_->read(out.subspan(done), position_ + static_cast<std::int64_t>(done));
     if (got == 0) break;
     done += got;
-    position_ += static_cast<std::int64_t>(got);
   }
   return done;
 }
 
+std::size_t UnpackedFile::read(std::span<char> out) {
+  const std::size_t known = head_.copy(out.data(), out.size());
+  head_.erase(0, known);
+  position_ += static_cast<std::int64_t>(known);
+  const std::size_t more = fill(out.subspan(known));
+  position_ += static_cast<std::int64_t>(more);
+  return known + more;
+}
+
 void UnpackedFile::skip(std::int64_t bytes) {
-  if (bytes > 0 && source_->seek(position_ + bytes)) {
+  if (bytes > 0 && source_->seek(mark_bytes_ + position_ + bytes)) {
+    head_.clear();
     position_ += bytes;
     return;
   }

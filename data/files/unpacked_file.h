@@ -1,4 +1,5 @@
-// The contents of a file from its beginning, unpacked where it is gzip or zstd; told apart by its first bytes.
+// The text of a file from its beginning, without a byte order mark, unpacked where it is gzip or zstd; told apart by
+// its first bytes, and by those of what was packed.
 //
 //     UnpackedFile file("articles.jsonl.zst");
 //     std::string buffer(1 << 18, '\0');
@@ -14,7 +15,8 @@ namespace limbeck::data {
 
 class UnpackedFile {
  public:
-  /// Throws, naming the path, where it cannot be opened.
+  /// Throws, naming the path, where it cannot be opened, and where its first bytes are of something that is no text in
+  /// UTF-8 (file_kind.h): with what it is.
   explicit UnpackedFile(const std::string& path);
   ~UnpackedFile();
 
@@ -30,9 +32,14 @@ class UnpackedFile {
   class Source;  // one for each packing
 
  private:
+  /// As many of the source's next bytes as there are, whatever was given away.
+  std::size_t fill(std::span<char> out);
+
   std::string path_;
   std::unique_ptr<Source> source_;
-  std::int64_t position_ = 0;  // unpacked
+  std::string head_;             // read and not yet given away
+  std::int64_t mark_bytes_ = 0;  // of the byte order mark
+  std::int64_t position_ = 0;    // in the text
 };
 
 }  // namespace limbeck::data

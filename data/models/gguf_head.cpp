@@ -7,6 +7,7 @@
 #include <limits>
 #include <string_view>
 
+#include "data/files/file_kind.h"
 #include "data/models/gguf_format.h"
 
 namespace limbeck::data {
@@ -210,6 +211,7 @@ const char* gguf_type_name(const GgufValue& value) {
 
 GgufHead read_gguf_head(const MappedFile& file) {
   const std::string& path = file.path();
+  if (!file.text().starts_with("GGUF")) refuse_other_kind(path, file.text(), "a GGUF file");
   Cursor cursor(file);
   const auto magic = cursor.number<std::array<char, 4>>("the magic GGUF");
   check(std::string_view(magic.data(), 4) == "GGUF", "{}: is not a GGUF file: it does not start with GGUF", path);

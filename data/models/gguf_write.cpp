@@ -1,11 +1,8 @@
 #include "data/models/gguf_write.h"
 
-#include <cerrno>
-#include <cstring>
 #include <string_view>
 #include <type_traits>
 
-#include "data/files/atomic_file.h"
 #include "data/models/gguf_blocks.h"
 #include "data/models/gguf_format.h"
 
@@ -94,21 +91,13 @@ GgufWriter::GgufWriter(fs::path path, const GgufKeys& keys, std::vector<GgufPlan
     head.number(static_cast<std::uint64_t>(offset));
     offset += padded(core::bytes_of(tensor.dtype, tensor.shape.numel()));
   }
-  stream_.open(temporary_.name, std::ios::binary | std::ios::trunc);
-  check(stream_.is_open(), "{}: cannot be created: {}", path_.string(), std::strerror(errno));
-  temporary_.is_made = true;
+  file_.emplace(temporary_.name());
   put(head.bytes().data(), head.bytes().size());
   pad();
 }
 
-GgufWriter::Temporary::~Temporary() {
-  std::error_code ignored;
-  if (is_made) fs::remove(name, ignored);
-}
-
 void GgufWriter::put(const void* data, std::size_t bytes) {
-  stream_.write(static_cast<const char*>(data), static_cast<std::streamsize>(bytes));
-  check(stream_.good(), "{}.tmp: cannot be written: is the disk full?", path_.string());
+  file_->write(data, bytes);
   position_ += static_cast<std::int64_t>(bytes);
 }
 
@@ -140,14 +129,8 @@ void GgufWriter::write(std::span<const float> values) {
 
 void GgufWriter::finish() {
   check(next_ == plan_.size(), "{}: {} of {} tensors were written", path_.string(), next_, plan_.size());
-  stream_.close();
-  check(stream_.good(), "{}: cannot be written: is the disk full?", temporary_.name.string());
-  sync_path(temporary_.name);
-  std::error_code error;
-  fs::rename(temporary_.name, path_, error);
-  check(!error, "{}: cannot be renamed to {}: {}", temporary_.name.string(), path_.string(), error.message());
-  temporary_.is_made = false;
-  sync_path(path_.has_parent_path() ? path_.parent_path() : ".");
+  file_->close();
+  temporary_.keep();
 }
 
 }  // namespace limbeck::data

@@ -8,7 +8,7 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -17,6 +17,8 @@
 
 #include "core/dtype.h"
 #include "core/shape.h"
+#include "data/files/atomic_file.h"
+#include "data/files/output_file.h"
 
 namespace limbeck::data {
 
@@ -33,7 +35,7 @@ struct GgufPlan {
 
 class GgufWriter {
  public:
-  /// Writes the head to `path`.tmp.
+  /// Writes the head to `path`.tmp, which goes unless it is finished.
   GgufWriter(std::filesystem::path path, const GgufKeys& keys, std::vector<GgufPlan> plan);
   GgufWriter(const GgufWriter&) = delete;
   GgufWriter& operator=(const GgufWriter&) = delete;
@@ -45,26 +47,17 @@ class GgufWriter {
   void finish();
 
  private:
-  /// `path`.tmp, which goes unless it was finished; also where the writer's own constructor throws.
-  struct Temporary {
-    explicit Temporary(const std::filesystem::path& path) : name(path.string() + ".tmp") {}
-    ~Temporary();
-    Temporary(const Temporary&) = delete;
-    Temporary& operator=(const Temporary&) = delete;
-    std::filesystem::path name;
-    bool is_made = false;
-  };
   void put(const void* data, std::size_t bytes);
   void pad();
 
   std::filesystem::path path_;
-  Temporary temporary_;
+  TemporaryFile temporary_;
   std::vector<GgufPlan> plan_;
   std::size_t next_ = 0;      // tensor
   std::int64_t written_ = 0;  // of its values
   std::int64_t position_ = 0;
   std::vector<std::byte> stored_;
-  std::ofstream stream_;
+  std::optional<OutputFile> file_;
 };
 
 }  // namespace limbeck::data

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "data/files/atomic_file.h"
+#include "data/files/file_kind.h"
 #include "data/files/half.h"
 
 namespace limbeck::data {
@@ -104,6 +104,8 @@ void convert(Value (*value)(Stored), const std::byte* from, std::int64_t count, 
 
 SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path.string()) {
   const auto bytes = file_.bytes();
+  if (!file_.text().substr(std::min<std::size_t>(bytes.size(), 8)).starts_with('{'))
+    refuse_other_kind(this->path(), file_.text(), "a safetensors file");
   check(bytes.size() >= 8, "{}: has {} bytes, expected a safetensors header", this->path(), bytes.size());
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), 8);
@@ -167,9 +169,9 @@ void SafetensorsFile::read(const SafetensorsEntry& tensor, std::int64_t first, s
   });
 }
 
-SafetensorsWriter::SafetensorsWriter(fs::path path, std::vector<SafetensorsPlan> plan,
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<SafetensorsPlan> plan,
                                      const std::map<std::string, std::string>& metadata)
-    : path_(std::move(path)), plan_(std::move(plan)) {
+    : path_(path), temporary_(path), file_(temporary_.name()), plan_(std::move(plan)) {
   Json header = Json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::int64_t offset = 0;
@@ -184,10 +186,8 @@ SafetensorsWriter::SafetensorsWriter(fs::path path, std::vector<SafetensorsPlan>
   std::string text = header.dump();
   text.append((64 - (8 + text.size()) % 64) % 64, ' ');
   const std::uint64_t header_bytes = text.size();
-  stream_.open(path_.string() + ".tmp", std::ios::binary);
-  check(stream_.is_open(), "{}.tmp: cannot be created", path_.string());
-  stream_.write(reinterpret_cast<const char*>(&header_bytes), 8);
-  stream_.write(text.data(), static_cast<std::streamsize>(text.size()));
+  file_.write(&header_bytes, 8);
+  file_.write(text);
 }
 
 void SafetensorsWriter::write(const core::Tensor& tensor) {
@@ -195,17 +195,13 @@ void SafetensorsWriter::write(const core::Tensor& tensor) {
   const SafetensorsPlan& planned = plan_[next_++];
   check(tensor.dtype() == planned.dtype && tensor.shape() == planned.shape, "{}: tensor {} is {} {}, planned was {} {}",
         path_.string(), planned.name, tensor.dtype(), tensor.shape(), planned.dtype, planned.shape);
-  stream_.write(reinterpret_cast<const char*>(tensor.raw()), tensor.bytes());
-  check(stream_.good(), "{}.tmp: tensor {} cannot be written: is the disk full?", path_.string(), planned.name);
+  file_.write(tensor.raw(), static_cast<std::size_t>(tensor.bytes()));
 }
 
 void SafetensorsWriter::finish() {
   check(next_ == plan_.size(), "{}: {} of {} tensors were written", path_.string(), next_, plan_.size());
-  const fs::path temporary = path_.string() + ".tmp";
-  stream_.close();
-  check(stream_.good(), "{}: cannot be written: is the disk full?", temporary.string());
-  sync_path(temporary);
-  fs::rename(temporary, path_);
+  file_.close();
+  temporary_.keep();
 }
 
 void write_safetensors(const fs::path& folder, const std::vector<SafetensorsPlan>& plan, std::int64_t max_shard_bytes,

@@ -13,14 +13,15 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "core/tensor.h"
+#include "data/files/atomic_file.h"
 #include "data/files/mapped_file.h"
+#include "data/files/output_file.h"
 
 namespace limbeck::data {
 
@@ -58,8 +59,8 @@ struct SafetensorsPlan {
 
 class SafetensorsWriter {
  public:
-  /// Writes the header to `path`.tmp; the data starts at a multiple of 64 bytes.
-  SafetensorsWriter(std::filesystem::path path, std::vector<SafetensorsPlan> plan,
+  /// Writes the header to `path`.tmp, which goes unless it is finished; the data starts at a multiple of 64 bytes.
+  SafetensorsWriter(const std::filesystem::path& path, std::vector<SafetensorsPlan> plan,
                     const std::map<std::string, std::string>& metadata);
   /// The next tensor of the plan; throws for another shape or dtype.
   void write(const core::Tensor& tensor);
@@ -68,9 +69,10 @@ class SafetensorsWriter {
 
  private:
   std::filesystem::path path_;
+  TemporaryFile temporary_;
+  OutputFile file_;
   std::vector<SafetensorsPlan> plan_;
   std::size_t next_ = 0;
-  std::ofstream stream_;
 };
 
 /// Writes the tensors, in order, to `folder`: model.safetensors if they fit into max_shard_bytes, else

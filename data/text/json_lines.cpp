@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "data/files/file_kind.h"
 
 namespace limbeck::data {
 
@@ -156,6 +157,7 @@ JsonField::JsonField(std::string_view names) {
 std::string JsonField::text_of(std::string_view line, const std::string& file, std::int64_t line_number) const {
   Finder finder(names_);
   const bool is_json = json::sax_parse(line.begin(), line.end(), &finder);
+  if (!is_json) refuse_other_kind(fmt::format("{}:{}", file, line_number), line, "JSON");
   check(is_json, "{}:{}: is not JSON at byte {}, expected one object a line", file, line_number, finder.error_at_);
   check(finder.top_ == "an object", "{}:{}: is {}, expected one object a line", file, line_number, finder.top_);
   const std::string name = fmt::format("{}", fmt::join(names_, "."));

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "data/files/file_kind.h"
 #include "data/text/token_file_format.h"
 
 namespace limbeck::data {
@@ -81,6 +82,7 @@ void TokenFile::read_index(const MappedFile& index) {
   const auto bytes = index.bytes();
   const std::string& path = index.path();
   const auto size = static_cast<std::int64_t>(bytes.size());
+  refuse_other_kind(path, index.text(), "the index of a token file");
   using namespace token_index;
   check(size >= header_bytes, "{}: has {} bytes, expected a token index of at least {}", path, size, header_bytes);
   check(std::memcmp(bytes.data(), magic.data(), magic.size()) == 0,

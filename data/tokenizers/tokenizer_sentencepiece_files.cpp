@@ -6,6 +6,8 @@
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
+#include "data/files/file_kind.h"
+#include "data/files/json_text.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "data/tokenizers/unicode.h"
 
@@ -23,7 +25,7 @@ constexpr std::uintmax_t largest_file = std::uintmax_t{1} << 28U;
 
 json read_json(const fs::path& path) {
   try {
-    json document = json::parse(read_text_file(path, largest_file));
+    const auto document = parse_json<json>(read_text_file(path, largest_file), path.string());
     check(document.is_object(), "{}: is {}, expected an object", path.string(), document.type_name());
     return document;
   } catch (const json::exception& error) {
@@ -99,7 +101,9 @@ std::string from_base64(std::string_view text, const std::string& where) {
 
 std::shared_ptr<const Tokenizer> sentencepiece_from_file(const fs::path& path) {
   SentencePieceDescription d;
-  d.model = parse_sentencepiece_model(read_text_file(path, largest_file), path.string());
+  const std::string bytes = read_text_file(path, largest_file);
+  if (!bytes.starts_with('\n')) refuse_other_kind(path.string(), bytes, "a SentencePiece model");
+  d.model = parse_sentencepiece_model(bytes, path.string());
   std::string bos = d.model.bos_piece;
   std::string eos = d.model.eos_piece;
   const fs::path config_path = path.parent_path() / "tokenizer_config.json";

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/start_thread.h"
+
 namespace limbeck::parallel {
 namespace {
 
@@ -90,7 +92,7 @@ Engine::Engine(int rank, Deadline deadline, Idle idle, std::function<void(const 
   state_->idle = idle;
   state_->stop_world = std::move(stop_world);
   state_->poll = std::move(poll);
-  thread_ = std::thread([state = state_] { run(state); });
+  thread_ = core::start_thread("communication", [state = state_] { run(state); });
 }
 
 Engine::~Engine() {

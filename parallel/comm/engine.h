@@ -65,7 +65,7 @@ class Engine {
   static void run(const std::shared_ptr<State>& state);
 
   std::shared_ptr<State> state_;
-  std::thread thread_;
+  std::jthread thread_;
 };
 
 }  // namespace limbeck::parallel

@@ -226,7 +226,7 @@ TEST_F(GgufExportTest, AnOlderFileStaysWhereTheNewOneFails) {
   export_gguf(made, config_of(false), path(), {.dtype = DType::BF16, .tokenizer = nullptr});
   EXPECT_EQ(GgufFile(path()).integer("general.file_type"), 32);
   EXPECT_THAT(error_of([&] { export_gguf(made, config_of(false), folder_ / "no/such/folder.gguf", {}); }),
-              HasSubstr("cannot be created"));
+              HasSubstr("cannot be written: No such file or directory"));
 }
 
 TEST_F(GgufExportTest, AModelMayBeWrittenOverItsOwnFile) {
