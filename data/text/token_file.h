@@ -70,14 +70,17 @@ class TokenFileWriter {
   TokenFileWriter(const TokenFileWriter&) = delete;
   TokenFileWriter& operator=(const TokenFileWriter&) = delete;
 
-  /// Whether the partial files are there with at least `from` in them.
-  static bool can_continue(const std::string& prefix, std::int64_t vocabulary_size, const TokenFileSize& from);
+  /// Whether the partial files are there with at least `from` in them, of the given digest.
+  static bool can_continue(const std::string& prefix, std::int64_t vocabulary_size, const TokenFileSize& from,
+                           std::uint64_t digest);
 
   /// Throws for an id outside the vocabulary.
   void add(std::span<const std::int32_t> document);
   /// Brings what was added to the disk; the partial files stay from now on, whatever happens.
   void flush();
   const TokenFileSize& size() const { return size_; }
+  /// A hash of all that was added.
+  std::uint64_t digest() const;
   /// Flushes and gives both files their names, the index last.
   void finish();
 

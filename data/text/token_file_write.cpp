@@ -1,20 +1,23 @@
-#include <fcntl.h>
-#include <unistd.h>
+#include <xxhash.h>
 
-#include <cerrno>
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <limits>
 
 #include "core/error.h"
+#include "core/system_error.h"
 #include "data/files/atomic_file.h"
+#include "data/files/output_file.h"
 #include "data/text/token_file.h"
 #include "data/text/token_file_format.h"
 
 namespace limbeck::data {
 
 using core::check;
+using core::check_system;
 namespace fs = std::filesystem;
 
 namespace {
@@ -34,34 +37,49 @@ bool has_bytes(const std::string& path, std::int64_t bytes) {
 }
 
 void rename(const std::string& from, const std::string& to) {
-  check(std::rename(from.c_str(), to.c_str()) == 0, "{}: cannot be renamed to {}: {}", from, to, std::strerror(errno));
+  check_system(std::rename(from.c_str(), to.c_str()) == 0, "{}: cannot be renamed to {}", from, to);
+}
+
+/// Of bytes as they come.
+class Hash {
+ public:
+  Hash() { XXH3_64bits_reset(state_.get()); }
+  void add(const void* data, std::size_t bytes) { XXH3_64bits_update(state_.get(), data, bytes); }
+  /// The first bytes of a file that has as many.
+  void add_file(const std::string& path, std::int64_t bytes) {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), std::fclose);
+    check_system(file != nullptr, "{}: cannot be read", path);
+    std::vector<char> buffer(1U << 20U);
+    while (bytes > 0) {
+      const auto part = static_cast<std::size_t>(std::min<std::int64_t>(bytes, 1 << 20));
+      check_system(std::fread(buffer.data(), 1, part, file.get()) == part, "{}: cannot be read", path);
+      add(buffer.data(), part);
+      bytes -= static_cast<std::int64_t>(part);
+    }
+  }
+  std::uint64_t value() const { return XXH3_64bits_digest(state_.get()); }
+
+ private:
+  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state_{XXH3_createState(), XXH3_freeState};
+};
+
+std::uint64_t digest_of(const Hash& tokens, const Hash& lengths) {
+  const std::array<std::uint64_t, 2> both = {tokens.value(), lengths.value()};
+  return XXH3_64bits(both.data(), sizeof both);
 }
 
 }  // namespace
 
-/// A file that is written from some place on.
+/// A partial file and the hash of what is in it.
 struct TokenFileWriter::Part {
-  Part(const std::string& path_of_part, std::int64_t from) : path(path_of_part) {
-    const int descriptor = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    check(descriptor >= 0, "{}: cannot be made: {}", path, std::strerror(errno));
-    file.reset(::fdopen(descriptor, "wb"));
-    const bool is_ready =
-        file != nullptr && ::ftruncate(descriptor, from) == 0 && std::fseek(file.get(), from, SEEK_SET) == 0;
-    const int error = errno;
-    if (file == nullptr) ::close(descriptor);
-    check(is_ready, "{}: cannot be written from byte {}: {}", path, from, std::strerror(error));
-  }
+  Part(const std::string& path, std::int64_t from) : file(path, from) { hash.add_file(path, from); }
   void write(const void* data, std::size_t bytes) {
-    check(bytes == 0 || std::fwrite(data, 1, bytes, file.get()) == bytes, "{}: cannot be written: {}", path,
-          std::strerror(errno));
-  }
-  void flush() {
-    check(std::fflush(file.get()) == 0 && ::fsync(::fileno(file.get())) == 0, "{}: cannot be flushed to the disk: {}",
-          path, std::strerror(errno));
+    file.write(data, bytes);
+    hash.add(data, bytes);
   }
 
-  std::string path;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file{nullptr, std::fclose};
+  OutputFile file;
+  Hash hash;
 };
 
 TokenFileWriter::TokenFileWriter(const std::string& prefix, std::int64_t vocabulary_size, const TokenFileSize& from)
@@ -69,8 +87,7 @@ TokenFileWriter::TokenFileWriter(const std::string& prefix, std::int64_t vocabul
   check(vocabulary_size > 0 && vocabulary_size <= std::numeric_limits<std::int32_t>::max(),
         "{}: the vocabulary size is {}, expected 1 to 2^31 - 1", prefix, vocabulary_size);
   const auto folder = fs::path(prefix_).parent_path();
-  std::error_code error;
-  if (!folder.empty()) fs::create_directories(folder, error);
+  if (!folder.empty()) make_folder(folder);
   is_kept_ = from.documents > 0;
   tokens_ = std::make_unique<Part>(partial(prefix_, ".bin"), from.tokens * token_bytes(vocabulary_size));
   lengths_ = std::make_unique<Part>(partial(prefix_, ".idx"), from.documents * length_bytes);
@@ -79,13 +96,25 @@ TokenFileWriter::TokenFileWriter(const std::string& prefix, std::int64_t vocabul
 TokenFileWriter::~TokenFileWriter() {
   if (is_kept_) return;
   for (const auto& part : {tokens_.get(), lengths_.get()})
-    if (part != nullptr) std::remove(part->path.c_str());
+    if (part != nullptr) std::remove(part->file.path().c_str());
 }
 
-bool TokenFileWriter::can_continue(const std::string& prefix, std::int64_t vocabulary_size, const TokenFileSize& from) {
+bool TokenFileWriter::can_continue(const std::string& prefix, std::int64_t vocabulary_size, const TokenFileSize& from,
+                                   std::uint64_t digest) {
   const std::string name = token_file_prefix(prefix);
-  return has_bytes(partial(name, ".bin"), from.tokens * token_bytes(vocabulary_size)) &&
-         has_bytes(partial(name, ".idx"), from.documents * length_bytes);
+  const std::string tokens = partial(name, ".bin"), lengths = partial(name, ".idx");
+  const std::int64_t num_tokens = from.tokens * token_bytes(vocabulary_size);
+  const std::int64_t num_lengths = from.documents * length_bytes;
+  if (!has_bytes(tokens, num_tokens) || !has_bytes(lengths, num_lengths)) return false;
+  Hash hash_of_tokens, hash_of_lengths;
+  hash_of_tokens.add_file(tokens, num_tokens);
+  hash_of_lengths.add_file(lengths, num_lengths);
+  return digest_of(hash_of_tokens, hash_of_lengths) == digest;
+}
+
+std::uint64_t TokenFileWriter::digest() const {
+  check(tokens_ != nullptr, "{}.bin: was asked for a digest after the end", prefix_);
+  return digest_of(tokens_->hash, lengths_->hash);
 }
 
 void TokenFileWriter::add(std::span<const std::int32_t> document) {
@@ -109,14 +138,14 @@ void TokenFileWriter::add(std::span<const std::int32_t> document) {
 
 void TokenFileWriter::flush() {
   check(tokens_ != nullptr, "{}.bin: was flushed after the end", prefix_);
-  tokens_->flush();
-  lengths_->flush();
+  tokens_->file.sync();
+  lengths_->file.sync();
   is_kept_ = true;
 }
 
 void TokenFileWriter::write_index(const std::string& path) const {
-  const MappedFile lengths(lengths_->path);  // too many for the memory, perhaps
-  Part index(path, 0);
+  const MappedFile lengths(lengths_->file.path());  // too many for the memory, perhaps
+  OutputFile index(path);
   const std::uint8_t code = is_narrow(vocabulary_size_) ? token_index::code_uint16 : token_index::code_int32;
   const auto put = [&](auto value) { index.write(&value, sizeof value); };
   index.write(token_index::magic.data(), token_index::magic.size());
@@ -133,25 +162,26 @@ void TokenFileWriter::write_index(const std::string& path) const {
     at += length * token_bytes(vocabulary_size_);
   }
   for (std::int64_t bound = 0; bound <= size_.documents; ++bound) put(bound);
-  index.flush();
+  index.sync();
+  index.close();
 }
 
 void TokenFileWriter::finish() {
   check(tokens_ != nullptr, "{}.bin: was finished twice", prefix_);
-  tokens_->flush();
-  lengths_->flush();
+  tokens_->file.sync();
+  lengths_->file.sync();
   const std::string index = prefix_ + ".idx.tmp";
   try {
     write_index(index);
     // An old index must never stand beside new tokens.
     std::remove((prefix_ + ".idx").c_str());
-    rename(tokens_->path, prefix_ + ".bin");
+    rename(tokens_->file.path(), prefix_ + ".bin");
     rename(index, prefix_ + ".idx");
   } catch (...) {
     std::remove(index.c_str());
     throw;
   }
-  std::remove(lengths_->path.c_str());
+  std::remove(lengths_->file.path().c_str());
   tokens_.reset();
   lengths_.reset();
   const fs::path folder = fs::path(prefix_).parent_path();

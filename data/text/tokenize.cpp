@@ -10,9 +10,11 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "data/files/atomic_file.h"
 #include "data/files/ordered_work.h"
 #include "data/text/json_lines.h"
 #include "data/text/token_file_format.h"
+#include "data/text/token_hash.h"
 
 namespace limbeck::data {
 
@@ -144,7 +146,7 @@ class Output {
   void save() {
     if (state_.counts.documents == 0) return;
     writer_.flush();
-    journal_.append(state_, files_);
+    journal_.append(state_, files_, writer_.digest());
     saved_ = Clock::now();
   }
   const TokenizeCounts& counts() const { return state_.counts; }
@@ -174,12 +176,9 @@ TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Token
     num_bytes += files.back().bytes;
   }
   const std::string name = token_file_prefix(prefix);
-  if (const auto folder = fs::path(name).parent_path(); !folder.empty()) {
-    std::error_code error;  // of use where the journal cannot be made
-    fs::create_directories(folder, error);
-  }
+  if (const auto folder = fs::path(name).parent_path(); !folder.empty()) make_folder(folder);
   TokenizeJournal journal(name, options.notice);
-  if (options.only_if_missing && fs::exists(name + ".idx") && fs::exists(name + ".bin")) {
+  if (options.is_kept && !find_token_damage(name)) {  // another process has made it meanwhile
     journal.remove();
     return {};
   }
@@ -217,6 +216,7 @@ TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Token
     throw;
   }
   writer.finish();
+  if (options.is_kept) write_token_hash(name);
   journal.remove();
   return output.counts();
 }

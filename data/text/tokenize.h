@@ -22,7 +22,7 @@ struct TokenizeOptions {
   TextFormat format = TextFormat::Auto;
   std::string field = "text";  // of JSON lines, as JsonField takes it
   std::int64_t max_document_bytes = std::int64_t{1} << 30;
-  bool only_if_missing = false;                // a token file that is there stays
+  bool is_kept = false;                        // with its hash (token_hash.h): a whole one that is there stays
   std::chrono::milliseconds save_every{2000};  // how much work a kill may lose
   /// Called now and then with what is done so far, by one thread at a time; bytes are those of the files on the disk.
   std::function<void(const TokenizeCounts& so_far, std::int64_t bytes_done, std::int64_t num_bytes)> progress = {};
@@ -34,7 +34,7 @@ struct TokenizeOptions {
 /// the text are ordinary text. The result does not depend on the number of threads, nor on interruptions: until it is
 /// finished, the work lies in PREFIX.bin.partial, PREFIX.idx.partial and PREFIX.journal, and a later call with the same
 /// prefix goes on there, or before the first input that has changed since. Memory: the documents in work, about 64 MiB
-/// of them or one. Counts of 0 documents: see only_if_missing. Throws, naming file (and line), for input that cannot be
+/// of them or one. Counts of 0 documents: see is_kept. Throws, naming file (and line), for input that cannot be
 /// read; what was done before it is kept.
 TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                               const std::string& prefix, const TokenizeOptions& options = {});

@@ -4,9 +4,9 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -14,18 +14,20 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/system_error.h"
 #include "data/files/atomic_file.h"
 #include "data/text/token_file_format.h"
 
 namespace limbeck::data {
 
 using core::check;
+using core::check_system;
 using nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int version = 1;
+constexpr int version = 2;
 
 std::string head_line(const std::string& identity) {
   return json{{"limbeck_tokenize", version}, {"identity", identity}}.dump() + "\n";
@@ -56,14 +58,24 @@ TokenizeState state_of(const json& line) {
 
 std::int64_t begun_in(const TokenizeState& state) { return state.files_done + (state.place.offset > 0 ? 1 : 0); }
 
-/// A whole line as JSON; nothing for one that is cut short or no JSON.
+std::string dump(const json& line) { return line.dump(-1, ' ', false, json::error_handler_t::replace); }
+
+std::string hash_of(const json& line) {
+  const std::string text = dump(line);
+  return fmt::format("{:016x}", XXH3_64bits(text.data(), text.size()));
+}
+
+/// A whole line as JSON, without its hash; nothing for one that is cut short, no JSON or damaged.
 std::optional<json> parse_line(const std::string& text, std::size_t begin, std::size_t& end) {
   const std::size_t line_end = text.find('\n', begin);
   if (line_end == std::string::npos) return std::nullopt;
   end = line_end + 1;
   json line = json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
                           text.begin() + static_cast<std::ptrdiff_t>(line_end), nullptr, /*allow_exceptions=*/false);
-  if (!line.is_object()) return std::nullopt;
+  if (!line.is_object() || !line.contains("xxh3")) return std::nullopt;
+  const json hash = line["xxh3"];
+  line.erase("xxh3");
+  if (hash != hash_of(line)) return std::nullopt;
   return line;
 }
 
@@ -71,7 +83,7 @@ std::optional<json> parse_line(const std::string& text, std::size_t begin, std::
 
 InputFile describe_input(const std::string& path) {
   struct stat status {};
-  check(::stat(path.c_str(), &status) == 0, "{}: cannot be read: {}", path, std::strerror(errno));
+  check_system(::stat(path.c_str(), &status) == 0, "{}: cannot be read", path);
   return {path, status.st_size, status.st_mtim.tv_sec * 1'000'000'000 + status.st_mtim.tv_nsec};
 }
 
@@ -79,7 +91,7 @@ TokenizeJournal::TokenizeJournal(const std::string& prefix, Notice notice)
     : prefix_(token_file_prefix(prefix)), path_(prefix_ + ".journal"), notice_(std::move(notice)) {
   while (true) {
     descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    check(descriptor_ >= 0, "{}: cannot be opened: {}", path_, std::strerror(errno));
+    check_system(descriptor_ >= 0, "{}: cannot be opened", path_);
     if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
       say(fmt::format("waiting for another process that writes {}", prefix_));
       while (::flock(descriptor_, LOCK_EX) != 0 && errno == EINTR) {
@@ -100,14 +112,18 @@ void TokenizeJournal::say(const std::string& line) const {
 }
 
 void TokenizeJournal::write(const std::string& line) {
-  check(::write(descriptor_, line.data(), line.size()) == static_cast<ssize_t>(line.size()) &&
-            ::fdatasync(descriptor_) == 0,
-        "{}: cannot be written: {}", path_, std::strerror(errno));
+  for (std::string_view rest = line; !rest.empty();) {
+    const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
+    if (written < 0 && errno == EINTR) continue;
+    check_system(written > 0, "{}: cannot be written", path_);
+    rest.remove_prefix(static_cast<std::size_t>(written));
+  }
+  check_system(::fdatasync(descriptor_) == 0, "{}: cannot be written", path_);
 }
 
 void TokenizeJournal::begin_anew(const std::string& identity) {
   num_begun_ = 0;
-  check(::ftruncate(descriptor_, 0) == 0, "{}: cannot be written: {}", path_, std::strerror(errno));
+  check_system(::ftruncate(descriptor_, 0) == 0, "{}: cannot be written", path_);
   write(head_line(identity));
 }
 
@@ -116,11 +132,12 @@ TokenizeState TokenizeJournal::resume(const std::string& identity, const std::ve
   const std::string text = read_text_file(path_, std::numeric_limits<std::uintmax_t>::max());
   const std::string head = head_line(identity);
   if (!text.starts_with(head)) {
-    if (!text.empty()) say(fmt::format("{}: is of another tokenizer, format or field: beginning anew", path_));
+    if (!text.empty()) say(fmt::format("{}: is of another tokenizer, format, field or version: beginning anew", path_));
     begin_anew(identity);
     return {};
   }
   TokenizeState last;
+  std::uint64_t digest = 0;
   std::size_t kept = head.size();
   std::int64_t begun = 0;
   std::string changed;
@@ -136,6 +153,7 @@ TokenizeState TokenizeJournal::resume(const std::string& identity, const std::ve
       if (!changed.empty()) break;
       const TokenizeState state = state_of(*line);
       if (begun_in(state) != begun) break;  // not ours
+      digest = line->at("tokens_xxh3").get<std::uint64_t>();
       last = state;
     } catch (const std::exception&) {  // a damaged line ends what is known
       break;
@@ -143,27 +161,31 @@ TokenizeState TokenizeJournal::resume(const std::string& identity, const std::ve
     num_begun_ = begun;
     kept = end;
   }
+  const char* going_on = num_begun_ > 0 ? "going on before it" : "beginning anew";
+  if (changed.empty() && text.find('\n', kept) != std::string::npos)
+    say(fmt::format("{}: is damaged after {} bytes: {}", path_, kept, going_on));
   if (!changed.empty())
-    say(fmt::format("{}: has changed since the tokenizing that was interrupted: {}", changed,
-                    num_begun_ > 0 ? "going on before it" : "beginning anew"));
-  if (!TokenFileWriter::can_continue(prefix_, vocabulary_size, {last.counts.documents, last.counts.tokens})) {
-    say(fmt::format("{}.bin.partial: is not as long as {} says: beginning anew", prefix_, path_));
+    say(fmt::format("{}: has changed since the tokenizing that was interrupted: {}", changed, going_on));
+  if (last.counts.documents > 0 &&
+      !TokenFileWriter::can_continue(prefix_, vocabulary_size, {last.counts.documents, last.counts.tokens}, digest)) {
+    say(fmt::format("{}.bin.partial: is damaged, it is not what {} says: beginning anew", prefix_, path_));
     begin_anew(identity);
     return {};
   }
-  check(::ftruncate(descriptor_, static_cast<off_t>(kept)) == 0, "{}: cannot be written: {}", path_,
-        std::strerror(errno));
+  check_system(::ftruncate(descriptor_, static_cast<off_t>(kept)) == 0, "{}: cannot be written", path_);
   return last;
 }
 
-void TokenizeJournal::append(const TokenizeState& state, const std::vector<InputFile>& files) {
+void TokenizeJournal::append(const TokenizeState& state, const std::vector<InputFile>& files, std::uint64_t digest) {
   json line = to_json(state);
+  line["tokens_xxh3"] = digest;
   line["begun"] = json::array();
   for (; num_begun_ < begun_in(state); ++num_begun_) {
     const InputFile& file = files[num_begun_];
     line["begun"].push_back({file.path, file.bytes, file.time});
   }
-  write(line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n");
+  line["xxh3"] = hash_of(line);
+  write(dump(line) + "\n");
 }
 
 void TokenizeJournal::remove() { std::remove(path_.c_str()); }

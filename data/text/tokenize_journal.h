@@ -1,10 +1,11 @@
 // How far a tokenizing is, on the disk, so that one that was killed goes on: PREFIX.journal, lines of JSON of which
-// each says what is done and which files were begun since the line before. It also keeps a second process off the same
+// each says what is done, which files were begun since the line before, and the hashes of the tokens so far and of
+// itself. It also keeps a second process off the same
 // PREFIX.
 //
 //     TokenizeJournal journal(prefix, notice);                    // waits for another process
 //     TokenizeState state = journal.resume(identity, files, vocabulary);
-//     ... writer.flush(); journal.append(state, files);           // now and then
+//     ... writer.flush(); journal.append(state, files, writer.digest());   // now and then
 //     writer.finish(); journal.remove();
 #pragma once
 
@@ -53,12 +54,12 @@ class TokenizeJournal {
   TokenizeJournal& operator=(const TokenizeJournal&) = delete;
 
   /// The last state that still holds: made under the same `identity`, with all files begun until then as they were, and
-  /// with its tokens in the partial token file. What comes after it is dropped, and said with its reason: a file that
-  /// has changed by its name. `identity` stands for what else the result depends on.
+  /// with its tokens, undamaged, in the partial token file. What comes after it is dropped, and said with its reason: a
+  /// file that has changed by its name. `identity` stands for what else the result depends on.
   TokenizeState resume(const std::string& identity, const std::vector<InputFile>& files, std::int64_t vocabulary_size);
 
-  /// On the disk when it returns. `files` as before.
-  void append(const TokenizeState& state, const std::vector<InputFile>& files);
+  /// On the disk when it returns. `files` as before; `digest` is the writer's.
+  void append(const TokenizeState& state, const std::vector<InputFile>& files, std::uint64_t digest);
   void remove();
 
  private:

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/random.h"
+#include "data/text/token_hash.h"
 #include "launch/console/progress.h"
 #include "launch/run/machine_peak.h"
 
@@ -56,13 +57,17 @@ std::string token_prefix(Rank& rank, const DataSourceConfig& source, const fs::p
   on_first_rank(rank, [&] {
     const std::vector<std::string> files = data::list_text_files(source.text);
     prefix = (cache_dir / cache_name(files, source, tokenizer)).string();
-    if (fs::exists(prefix + ".idx") && fs::exists(prefix + ".bin")) return;
+    if (fs::exists(prefix + ".idx") || fs::exists(prefix + ".bin")) {
+      const auto damage = data::find_token_damage(prefix);
+      if (!damage) return;
+      log->warn("{}: the tokens are made again", *damage);
+    }
     log->info("tokenizing {} files to {}", files.size(), prefix);
     data::TokenizeOptions options;
     options.threads = threads_of_rank(0);
     options.format = source.format;
     options.field = source.field;
-    options.only_if_missing = true;  // another run may be making it
+    options.is_kept = true;
     tokenize(files, tokenizer, prefix, options, log);
   });
   return gather_strings(rank, prefix).front();

@@ -163,17 +163,22 @@ TEST(TokenFileTest, TokenTypesAreChecked) {
 TEST(TokenFileTest, GoesOnWhereItWasFlushed) {
   testing::TemporaryFolder folder;
   const std::string prefix = folder.path() / "t";
+  std::uint64_t digest = 0;
   {
     TokenFileWriter writer(prefix, 100);
     writer.add(documents[0]);
     writer.add(documents[1]);
     writer.flush();
+    digest = writer.digest();
     writer.add(Ids{99, 99});  // is lost
   }
-  EXPECT_TRUE(TokenFileWriter::can_continue(prefix, 100, {2, 4}));
-  EXPECT_FALSE(TokenFileWriter::can_continue(prefix, 100, {9, 4}));
-  EXPECT_FALSE(TokenFileWriter::can_continue(prefix, 70000, {2, 4}));
+  EXPECT_TRUE(TokenFileWriter::can_continue(prefix, 100, {2, 4}, digest));
+  EXPECT_FALSE(TokenFileWriter::can_continue(prefix, 100, {2, 4}, digest + 1));
+  EXPECT_FALSE(TokenFileWriter::can_continue(prefix, 100, {1, 4}, digest));
+  EXPECT_FALSE(TokenFileWriter::can_continue(prefix, 100, {9, 4}, digest));
+  EXPECT_FALSE(TokenFileWriter::can_continue(prefix, 70000, {2, 4}, digest));
   TokenFileWriter writer(prefix, 100, {2, 4});
+  EXPECT_EQ(writer.digest(), digest);
   writer.add(documents[2]);
   writer.add(documents[3]);
   writer.finish();

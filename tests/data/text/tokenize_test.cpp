@@ -13,6 +13,7 @@
 
 #include "core/error.h"
 #include "data/files/ordered_work.h"
+#include "data/text/token_hash.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "tests/support/packed_files.h"
 #include "tests/support/teacher_file.h"
@@ -213,7 +214,7 @@ TEST_F(TokenizeTest, InputsThatChangedAreNamed) {
   std::filesystem::remove(text() / "042.jsonl");
   how.field = "other";
   tokenize("field", how);
-  EXPECT_THAT(notices, ElementsAre(HasSubstr("is of another tokenizer, format or field: beginning anew")));
+  EXPECT_THAT(notices, ElementsAre(HasSubstr("is of another tokenizer, format, field or version: beginning anew")));
 }
 
 TEST_F(TokenizeTest, DamagedLeftoversAreNotTrusted) {
@@ -228,7 +229,26 @@ TEST_F(TokenizeTest, DamagedLeftoversAreNotTrusted) {
     EXPECT_EQ(bytes_of(prefix(name)), bytes_of(prefix("whole"))) << name;
   };
   leftover("short", [](const std::string& p) { std::filesystem::resize_file(p + ".bin.partial", 3); });
-  EXPECT_THAT(notices, ElementsAre(HasSubstr("short.bin.partial: is not as long as")));
+  EXPECT_THAT(notices, ElementsAre(HasSubstr("short.bin.partial: is damaged, it is not what")));
+  const auto flip = [](const std::string& file, std::size_t at) {
+    std::string bytes = read_file(file);
+    bytes[at] = static_cast<char>(bytes[at] ^ 1);
+    write_file(file, bytes);
+  };
+  for (const char* part : {".bin.partial", ".idx.partial"}) {
+    notices.clear();
+    leftover(std::string("flipped") + part, [&](const std::string& p) { flip(p + part, 8); });
+    EXPECT_THAT(notices, ElementsAre(HasSubstr(".bin.partial: is damaged, it is not what"))) << part;
+  }
+  // A digit of a line: what the lines before it say holds.
+  notices.clear();
+  leftover("digit", [](const std::string& p) {
+    std::string journal = read_file(p + ".journal");
+    const std::size_t at = journal.rfind("\"files\":") + 8;
+    journal[at] = journal[at] == '9' ? '8' : '9';
+    write_file(p + ".journal", journal);
+  });
+  EXPECT_THAT(notices, ElementsAre(HasSubstr("digit.journal: is damaged after"), HasSubstr("going on after")));
   leftover("torn", [](const std::string& p) {
     const std::string journal = read_file(p + ".journal");
     write_file(p + ".journal", journal.substr(0, journal.size() - 7));
@@ -280,12 +300,42 @@ TEST_F(TokenizeTest, BadInputIsRefusedByName) {
   EXPECT_FALSE(std::filesystem::exists(prefix("x") + ".bin.partial"));
 }
 
+TEST_F(TokenizeTest, AKeptFileIsMadeAgainWhereItIsDamaged) {
+  TokenizeOptions how = options();
+  how.is_kept = true;
+  EXPECT_EQ(tokenize("kept", how).documents, num_documents_);
+  EXPECT_EQ(find_token_damage(prefix("kept")), std::nullopt);
+  EXPECT_EQ(tokenize("kept", how).documents, 0);  // it is there
+  const auto whole = bytes_of(prefix("kept"));
+  const auto damaged = [&](const std::string& file, const std::string& bytes) {
+    write_file(file, bytes);
+    EXPECT_THAT(find_token_damage(prefix("kept")).value_or(""), HasSubstr(file));
+    EXPECT_EQ(tokenize("kept", how).documents, num_documents_);
+    EXPECT_EQ(bytes_of(prefix("kept")), whole);
+    EXPECT_EQ(find_token_damage(prefix("kept")), std::nullopt);
+  };
+  for (const char* extension : {".bin", ".idx", ".xxh3"}) {
+    const std::string file = prefix("kept") + extension;
+    std::string bytes = read_file(file);
+    damaged(file, bytes.substr(0, bytes.size() / 2));
+    damaged(file, "");
+    std::filesystem::remove(file);
+    EXPECT_EQ(find_token_damage(prefix("kept")), file + ": is missing");
+    EXPECT_EQ(tokenize("kept", how).documents, num_documents_);
+  }
+  for (const char* extension : {".bin", ".idx"}) {
+    std::string bytes = read_file(prefix("kept") + extension);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    damaged(prefix("kept") + extension, bytes);
+  }
+}
+
 TEST_F(TokenizeTest, TwoAtOnceWorkOneAfterTheOther) {
   std::vector<std::string> notices;
   TokenizeOptions how = options();
-  how.only_if_missing = true;
+  how.is_kept = true;
+  EXPECT_EQ(tokenize("shared", how).documents, num_documents_);
   how.notice = [&](const std::string& line) { notices.push_back(line); };
-  EXPECT_EQ(tokenize("shared", options()).documents, num_documents_);
   const int other = ::open((prefix("shared") + ".journal").c_str(), O_RDWR | O_CREAT, 0666);
   ASSERT_EQ(::flock(other, LOCK_EX), 0);
   std::jthread release([&] {
