@@ -42,8 +42,9 @@ if [[ $(id -u) -eq 0 ]]; then
 fi
 # The ranks share this machine: without TCP, of which OpenMPI 5 complains where there is no network.
 export OMPI_MCA_btl=^tcp
-# On SIGTERM mpirun gives its ranks a second; saving may take longer.
-export OMPI_MCA_odls_base_sigkill_timeout=120
+# At Ctrl-C mpirun waits so many seconds before it tells its ranks, and as many again before it kills them: a second, by
+# itself, and saving may take longer.
+export OMPI_MCA_odls_base_sigkill_timeout=10
 # Each rank takes its share of the cores itself; two ranks also start where there is only one core.
 launch=(mpirun --bind-to none --oversubscribe -n 2 build/release/bin/limbeck)
 

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <map>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -113,6 +114,7 @@ void gemm(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int
   const ThreadCount threads(cpu.threads);
   const auto letter = [](Transpose t) { return t == Transpose::Yes ? 'T' : 'N'; };
   const auto status = dnnl_sgemm(letter(transpose_a), letter(transpose_b), m, n, k, 1.F, a, lda, b, ldb, beta, c, ldc);
+  if (status == dnnl_out_of_memory) throw std::bad_alloc();
   if (status != dnnl_success)
     throw std::runtime_error("matmul: oneDNN refused a product of " + std::to_string(m) + "x" + std::to_string(n) +
                              "x" + std::to_string(k) + " with status " + std::to_string(status));
@@ -122,8 +124,13 @@ bool prepared_product(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64
                       float beta, float* c) {
   if (m == 0 || m % 64 != 0 || n < 64 || k < 64 || (beta != 0 && beta != 1)) return false;
   const ThreadCount threads(cpu.threads);  // a product is made and run with the same number
-  if (!cpu.cache->products) cpu.cache->products = std::make_shared<Products>();
-  static_cast<Products*>(cpu.cache->products.get())->run(m, n, k, a, b, beta, c);
+  try {
+    if (!cpu.cache->products) cpu.cache->products = std::make_shared<Products>();
+    static_cast<Products*>(cpu.cache->products.get())->run(m, n, k, a, b, beta, c);
+  } catch (const dnnl::error& error) {
+    if (error.status == dnnl_out_of_memory) throw std::bad_alloc();
+    throw;
+  }
   return true;
 }
 

@@ -58,7 +58,7 @@ CommandLine::CommandLine()
   app_->footer(
       "Each command runs alone or under mpirun -n N. `limbeck COMMAND --help` shows its options and an example.\n"
       "Every command takes --quiet (errors and results only) and --verbose: limbeck train CONFIG --quiet\n"
-      "Exit code: 0 done, 1 failed, 2 wrong use.\n");
+      "Exit code: 0 done, 1 failed, 2 wrong use, 3 stopped by a signal and saved.\n");
 }
 
 CommandLine::~CommandLine() = default;
@@ -147,9 +147,9 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
   const auto options = bind<GenerateOptions>(app, std::move(run));
   app.add_option("CHECKPOINT", options->model, models)->required();
   app.add_option("--prompt", options->prompt, "Text to continue")->required();
-  app.add_option("--max-tokens", options->max_tokens, "Most tokens to add")
+  app.add_option("--max-tokens", options->max_tokens, "Most tokens to add; otherwise 64, or as many as fit")
       ->check(number<std::int64_t>(at_least(0)))
-      ->capture_default_str();
+      ->type_name("N");
   app.add_option("--temperature", options->temperature, "0: always the likeliest token")
       ->check(number<double>(at_least(0)))
       ->capture_default_str();

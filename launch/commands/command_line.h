@@ -5,7 +5,7 @@
 //     line.tokenize(run_tokenize);
 //     Invocation invocation = line.parse(argc, argv);   // throws UsageError: exit code 2
 //     if (invocation.run) return invocation.run();
-//     fmt::print("{}", invocation.text);                // --help or --version was asked for
+//     write_result(invocation.text);                    // --help or --version was asked for
 #pragma once
 
 #include <cstdint>
@@ -50,9 +50,9 @@ struct EvalOptions : CommonOptions {
 struct GenerateOptions : CommonOptions {
   std::filesystem::path model;
   std::string prompt;
-  std::int64_t max_tokens = 64;
-  double temperature = 0.8;  // 0: greedy
-  std::int64_t top_k = 40;   // 0: all
+  std::optional<std::int64_t> max_tokens;  // else 64, or as many as fit
+  double temperature = 0.8;                // 0: greedy
+  std::int64_t top_k = 40;                 // 0: all
   double top_p = 0.95;
   std::uint64_t seed = 1;
 };

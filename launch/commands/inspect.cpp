@@ -2,13 +2,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <cstdio>
 #include <fstream>
 #include <string>
 #include <string_view>
 #include <variant>
 
 #include "core/error.h"
+#include "data/files/file_kind.h"
 #include "data/files/hdf5_file.h"
 #include "data/models/gguf.h"
 #include "data/models/safetensors.h"
@@ -16,6 +16,7 @@
 #include "launch/commands/commands.h"
 #include "launch/commands/inspect_tokens.h"
 #include "launch/console/log.h"
+#include "launch/console/streams.h"
 #include "launch/run/model_source.h"
 
 namespace limbeck::launch {
@@ -38,7 +39,7 @@ std::string shown(std::string_view text) {
   return text.size() > most ? fmt::format("\"{}...\" ({} bytes)", out, text.size()) : fmt::format("\"{}\"", out);
 }
 
-void print_field(std::string_view name, std::string_view value) { fmt::print("{:<12}{}\n", name, value); }
+void print_field(std::string_view name, std::string_view value) { print_result("{:<12}{}\n", name, value); }
 
 class TensorList {
  public:
@@ -53,7 +54,7 @@ class TensorList {
   void print() const {
     print_field("tensors",
                 fmt::format("{}, {} elements, {}", count_, elements_, size_text(static_cast<double>(bytes_))));
-    fmt::print("{}", rows_);
+    write_result(rows_);
   }
 
  private:
@@ -81,7 +82,7 @@ int inspect_gguf(const fs::path& path) {
   print_field("kind", "GGUF");
   if (file.num_parts() > 1) print_field("parts", fmt::format("{}", file.num_parts()));
   print_field("keys", fmt::format("{}", file.metadata().size()));
-  for (const auto& [key, value] : file.metadata()) fmt::print("  {:<52} {}\n", shown(key), value_text(value));
+  for (const auto& [key, value] : file.metadata()) print_result("  {:<52} {}\n", shown(key), value_text(value));
   TensorList list;
   for (const auto& [name, tensor] : file.tensors()) list.add(name, tensor.dtype, tensor.shape);
   list.print();
@@ -112,7 +113,7 @@ int inspect_safetensors(const fs::path& path) {
 int inspect_tokens(const InspectOptions& options) {
   const data::TokenFile file(options.file.string());
   const auto tokenizer = options.tokenizer.empty() ? nullptr : open_tokenizer(options.tokenizer);
-  fmt::print("{}", token_file_text(file, tokenizer.get()));
+  write_result(token_file_text(file, tokenizer.get()));
   return 0;
 }
 
@@ -152,8 +153,9 @@ int run_inspect(const InspectOptions& options) {
   if (head.starts_with("\x89HDF")) return inspect_hdf5(path);
   if (head.starts_with("MMIDIDX") || path.extension() == ".bin") return inspect_tokens(options);
   if (head.size() == 9 && head[8] == '{') return inspect_safetensors(path);
-  core::fail_usage("{}: is of no known kind, expected GGUF, HDF5, safetensors, a token file or a folder with a model",
-                   path.string());
+  const data::FileKind kind = data::kind_of_file(path);
+  core::fail_usage("{}: is {}, expected GGUF, HDF5, safetensors, a token file or a folder with a model", path.string(),
+                   kind.name.empty() ? "of no known kind" : kind.name);
 }
 
 }  // namespace limbeck::launch

@@ -1,6 +1,6 @@
 // What `limbeck inspect` says of a token file.
 //
-//     fmt::print("{}", token_file_text(data::TokenFile("data/train"), tokenizer.get()));
+//     write_result(token_file_text(data::TokenFile("data/train"), tokenizer.get()));
 #pragma once
 
 #include <string>

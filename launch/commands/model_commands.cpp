@@ -3,18 +3,20 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <cstdio>
-#include <fstream>
+#include <sstream>
 #include <utility>
 
 #include "core/nn/generation.h"
 #include "core/ops/linear.h"
 #include "data/checkpoints/checkpoint.h"
+#include "data/files/atomic_file.h"
+#include "data/files/file_kind.h"
 #include "data/files/hdf5_file.h"
 #include "data/models/gguf_export.h"
 #include "data/models/hugging_face.h"
 #include "data/text/token_file.h"
 #include "launch/commands/commands.h"
+#include "launch/console/streams.h"
 #include "launch/report/distill_report.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/machine_peak.h"
@@ -31,6 +33,8 @@ namespace fs = std::filesystem;
 /// Every file that is no model: where it is no config either, the place of the first mistake is said.
 bool is_config(const fs::path& path) { return fs::is_regular_file(path) && !is_model_file(path); }
 
+constexpr std::uintmax_t most_id_bytes = std::uintmax_t{1} << 30U;
+
 /// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the
 /// vocabulary.
 std::vector<std::int32_t> read_ids(const fs::path& path, std::int64_t vocabulary) {
@@ -44,9 +48,10 @@ std::vector<std::int32_t> read_ids(const fs::path& path, std::int64_t vocabulary
       ids.insert(ids.end(), document.begin(), document.end());
     }
   } else {
-    std::ifstream in(path);
-    core::check(static_cast<bool>(in), "{}: cannot be read; expected a token file or a text of integers",
+    core::check(fs::is_regular_file(path), "{}: is no file, expected a token file or a text of integers",
                 path.string());
+    std::istringstream in(data::read_text_file(path, most_id_bytes));
+    data::refuse_other_kind(path.string(), in.view(), "a token file or a text of integers");
     std::string word;
     while (in >> word) {
       std::size_t used = 0;
@@ -68,6 +73,10 @@ std::vector<std::int32_t> read_ids(const fs::path& path, std::int64_t vocabulary
   return ids;
 }
 
+std::int64_t default_max_tokens(std::size_t prompt, const nn::ModelConfig& model) {
+  return std::clamp<std::int64_t>(model.max_positions - static_cast<std::int64_t>(prompt), 0, 64);
+}
+
 /// Collective. One causal sequence of all tokens: /tokens [T] and /logits [T,V], float32.
 void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_file, const fs::path& out) {
   constexpr std::int64_t rows_at_once = 256;
@@ -81,9 +90,10 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
   core::Tape off(core::Tape::Mode::Off);
   const nn::Batch batch = nn::one_sequence(rank.memory(), ids, 0);
   const core::Tensor hidden = model.forward(off, model.pass(batch)).hidden.value;
+  std::optional<data::TemporaryFile> temporary;
   std::optional<data::Hdf5File> file;
   if (rank.is_first()) {
-    file.emplace(data::Hdf5File::create(out));
+    file.emplace(data::Hdf5File::create(temporary.emplace(out).name()));
     file->write_dataset("/tokens", batch.tokens);
     file->create_dataset("/logits", core::DType::F32, {n, source.config.vocabulary});
   }
@@ -96,7 +106,8 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
   }
   if (!file) return;
   file->close();
-  fmt::print("{}: logits of {} tokens\n", out.string(), n);
+  temporary->keep();
+  print_result("{}: logits of {} tokens\n", out.string(), n);
 }
 
 }  // namespace
@@ -139,8 +150,8 @@ int run_eval(const EvalOptions& options) {
                        session.text->num_held_out_documents(), config.data.sequence_length);
     const Evaluation result = held_out->evaluate(*session.student);
     if (!rank.is_first()) return;
-    fmt::print("{}", to_text(result, source.reader == nullptr ? "at the start" : fmt::format("step {}", source.step)));
-    std::fflush(stdout);
+    write_result(to_text(result, source.reader == nullptr ? "at the start" : fmt::format("step {}", source.step)));
+    flush_results();
   });
   return 0;
 }
@@ -153,14 +164,14 @@ int run_generate(const GenerateOptions& options) {
     model.load(*source.reader);
     const auto say = [&](const std::string& text) {
       if (!rank.is_first()) return;
-      fmt::print("{}", text);
-      std::fflush(stdout);
+      write_result(text);
+      flush_results();
     };
     const std::vector<std::int32_t> prompt = prompt_ids(tokenizer, options.prompt);
     data::StreamDecoder decoder(tokenizer);
     std::string before = options.prompt;  // said when the first token is there: nothing is where there is an error
     nn::generate(model, prompt,
-                 {.max_tokens = options.max_tokens,
+                 {.max_tokens = options.max_tokens.value_or(default_max_tokens(prompt.size(), source.config)),
                   .sampling = {.temperature = options.temperature,
                                .top_k = options.top_k,
                                .top_p = options.top_p,
@@ -214,7 +225,7 @@ int run_convert(const ConvertOptions& options) {
     data::export_hugging_face(*source.reader, source.config, options.destination, out);
     what = "a Hugging Face directory, " + options.dtype;
   }
-  fmt::print("{} -> {}: {}\n", options.source.string(), options.destination.string(), what);
+  print_result("{} -> {}: {}\n", options.source.string(), options.destination.string(), what);
   return 0;
 }
 

@@ -3,10 +3,11 @@
 #include <fmt/ranges.h>
 
 #include <chrono>
-#include <cstdio>
 
 #include "core/nn/generation.h"
 #include "launch/commands/commands.h"
+#include "launch/console/shell_quoted.h"
+#include "launch/console/streams.h"
 #include "launch/report/distill_report.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/run_directory.h"
@@ -89,15 +90,16 @@ void start_student(Session& session, const Log& log) {
         session.config.student_init->upcycle->slices, session.config.student_init->upcycle->experts_per_token);
 }
 
-void train(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils) {
+/// False: a signal asked to stop, and the state is saved.
+bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils) {
   const Log log = make_log(rank.world().rank(), options.verbosity);
   RunDirectory directory(config.output.dir);
   on_first_rank(rank, [&] { directory = RunDirectory::open(config, options.resume); });
-  catch_sigterm();
 
   const auto begin = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   Session session(rank, config, log);
+  catch_stop_signals();  // until now there is nothing to save, and tokenizing goes on where it was
   log->debug("models, tokenizer and text are open after {:.2f} s", seconds());
   say_what_runs(log, session, rank);
   std::optional<HeldOut> held_out = session.held_out();
@@ -117,10 +119,13 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
     start = resumed ? read_start_together(rank, directory) : measure_start(session, *held_out, directory, log);
 
   log->debug("training begins after {:.2f} s", seconds());
-  if (!trainer.run(last_step(options, config))) {
+  const bool is_done = trainer.run(last_step(options, config));
+  if (distils) on_first_rank(rank, [&] { write_start(directory.path(), *start); });  // the folder may be a new one
+  if (!is_done) {
     log->info("stopped at step {}; continue with --resume", trainer.steps_done());
-    return;
+    return false;
   }
+  restore_stop_signals();
   const Evaluation after = held_out ? held_out->evaluate(*session.student) : Evaluation{};
   const std::string text = continue_prompt(*session.student, session, /*is_cut=*/true);
   on_first_rank(rank, [&] {
@@ -142,17 +147,21 @@ void train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
     if (held_out) report = to_text(after, "held out");
     report += continuation_text(config.generation.prompt, text);
     report += fmt::format("\nThe model: {0}\nNext:\n  {1} generate {2} --prompt \"...\"\n  {1} report {2}\n",
-                          trainer.last_checkpoint().string(), options.program, directory.path().string());
+                          trainer.last_checkpoint().string(), shell_quoted(options.program),
+                          shell_quoted(directory.path().string()));
   }
-  if (rank.is_first()) fmt::print("{}", report);
-  std::fflush(stdout);
+  if (!rank.is_first()) return true;
+  write_result(report);
+  flush_results();
+  return true;
 }
 
 int run_training(const TrainOptions& options, bool distils) {
   const RunConfig config = resolve(options);
   distils ? check_for_distill(config) : check_for_train(config);
-  in_world(config, [&](Rank& rank) { train(rank, config, options, distils); });
-  return 0;
+  bool is_done = false;
+  in_world(config, [&](Rank& rank) { is_done = train(rank, config, options, distils); });
+  return is_done ? 0 : 3;
 }
 
 }  // namespace

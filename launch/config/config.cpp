@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "data/files/file_kind.h"
 #include "launch/config/config_fields.h"
 #include "launch/config/config_text.h"
 
@@ -268,7 +269,8 @@ void check_optimizer(const OptimizerConfig& c, DType compute, const ParsedConfig
 
 void check_data_sources(const DataConfig& c, const ParsedConfig& parsed) {
   if (!c.tokens.empty() && !c.text.empty())
-    fail_usage("{}: data.tokens and data.text are both given, expected one of them", parsed.place_of("data.tokens"));
+    fail_usage("{}: data.tokens and data.text are both given, expected one of them (--set data.text= clears that)",
+               parsed.place_of("data.tokens"));
   if (!c.sources.empty() && (!c.tokens.empty() || !c.text.empty()))
     fail_usage("{}: data.sources and data.{} are both given, expected one of them", parsed.place_of("data.sources"),
                c.tokens.empty() ? "text" : "tokens");
@@ -330,7 +332,11 @@ RunConfig load_config(const std::filesystem::path& path, const std::vector<std::
   if (!std::filesystem::is_directory(path, no_error)) file.open(path, std::ios::binary);
   if (!file.is_open())
     fail_usage("{}: cannot be read, expected a config in text format (see examples/)", path.string());
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (text.starts_with(data::byte_order_mark)) text.erase(0, data::byte_order_mark.size());
+  if (const data::FileKind kind = data::kind_of(text.substr(0, data::kind_bytes));
+      !kind.name.empty() && kind.name != "empty")
+    fail_usage("{}: is {}, expected a config in text format (see examples/)", path.string(), kind.name);
   return parse_config(text, path.string(), sets);
 }
 

@@ -182,9 +182,10 @@ void set_value(Message& message, const FieldDescriptor& field, const std::string
     fail_usage("--set {}: the value is '{}', expected {}", set, value, expected_of(field));
 }
 
+/// "[a, b]"; nothing at all is the empty list too.
 std::vector<std::string> list_items(const std::string& list) {
   std::vector<std::string> items;
-  const std::string inner = list.substr(1, list.size() - 2);
+  const std::string inner = list.empty() ? "" : list.substr(1, list.size() - 2);
   for (std::size_t start = 0; start < inner.size();) {
     const std::size_t end = std::min(inner.find(',', start), inner.size());
     const std::size_t first = std::min(inner.find_first_not_of(' ', start), end);
@@ -259,7 +260,7 @@ void apply_sets(ParsedConfig& parsed, const std::vector<std::string>& sets) {
       message->GetReflection()->ClearField(message, field);
       std::erase_if(parsed.places, [&](const auto& place) { return place.first.starts_with(path + "["); });
     }
-    const bool is_list = value.size() > 1 && value.front() == '[' && value.back() == ']';
+    const bool is_list = value.empty() || (value.size() > 1 && value.front() == '[' && value.back() == ']');
     for (const std::string& item : is_list ? list_items(value) : std::vector{value}) {
       set_value(*message, *field, set, item);
       parsed.places[fmt::format("{}[{}]", path, message->GetReflection()->FieldSize(*message, field) - 1)] =

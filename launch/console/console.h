@@ -1,7 +1,7 @@
 // What standard error is: a terminal that shows one live line, or a log that keeps every line.
 //
 //     const Console console = error_console();
-//     if (console.is_terminal) fmt::print(stderr, "{}{}", clear_line, line.substr(0, console.columns - 1));
+//     if (console.is_terminal) print_note("{}{}", clear_line, line.substr(0, console.columns - 1));
 #pragma once
 
 #include <string_view>

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <utility>
 
 #include "launch/console/console.h"
+#include "launch/console/streams.h"
 
 namespace limbeck::launch {
 
@@ -64,12 +64,12 @@ void Progress::print_row(std::int64_t step, const std::vector<Figure>& figures, 
     std::string header = fmt::format("{:>{}}", unit_, step_width);
     for (const Figure& figure : figures) header += fmt::format("{:>{}}", figure.name, width(figure));
     header += fmt::format("{:>{}}", "time", time_width);
-    fmt::print(stderr, "{}{}{}{}\n", clear_line, error_console().has_colour ? "\x1b[1m" : "", header,
+    print_note("{}{}{}{}\n", clear_line, error_console().has_colour ? "\x1b[1m" : "", header,
                error_console().has_colour ? "\x1b[0m" : "");
   }
   std::string row = fmt::format("{:>{}}", step, step_width);
   for (const Figure& figure : figures) row += fmt::format("{:>{}}", figure.value, width(figure));
-  fmt::print(stderr, "{}{}{:>{}}\n", clear_line, row, duration_text(elapsed), time_width);
+  print_note("{}{}{:>{}}\n", clear_line, row, duration_text(elapsed), time_width);
 }
 
 void Progress::print_live_line(std::int64_t step, const std::vector<Figure>& figures, double left) {
@@ -81,13 +81,12 @@ void Progress::print_live_line(std::int64_t step, const std::vector<Figure>& fig
   for (const Figure& figure : figures) line += fmt::format("  {} {}", figure.name, figure.value);
   // A line that wraps could not be taken back.
   line.resize(std::min(line.size(), static_cast<std::size_t>(std::max(error_console().columns - 1, 0))));
-  fmt::print(stderr, "{}{}", clear_line, line);
-  std::fflush(stderr);
+  print_note("{}{}", clear_line, line);
   is_line_open_ = true;
 }
 
 void Progress::finish() {
-  if (std::exchange(is_line_open_, false)) fmt::print(stderr, "\n");
+  if (std::exchange(is_line_open_, false)) write_note("\n");
 }
 
 }  // namespace limbeck::launch

@@ -1,7 +1,7 @@
 // What a distillation run tells at its end: the student before and after, on the same held-out sample.
 //
 //     DistillReport report{...};
-//     fmt::print("{}", to_text(report));
+//     write_result(to_text(report));
 #pragma once
 
 #include <cstdint>

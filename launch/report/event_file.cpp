@@ -117,8 +117,7 @@ double wall_time() {
 }
 
 EventFile::EventFile(const fs::path& folder, std::int64_t last_step)
-    : path_(folder / next_name(folder)), first_step_(last_step + 1), out_(path_, std::ios::binary) {
-  check(out_.is_open(), "{}: cannot be written", path_.string());
+    : path_(folder / next_name(folder)), first_step_(last_step + 1), out_(path_) {
   events::Event version = new_event(wall_time(), 0);
   version.set_file_version("brain.Event:2");
   append(version.SerializeAsString());
@@ -156,8 +155,9 @@ void EventFile::write_text(const std::string& tag, std::string_view text) {
 }
 
 void EventFile::append(const std::string& event) {
-  out_ << with_checksum(little_endian(event.size(), 8)) << with_checksum(event) << std::flush;
-  check(out_.good(), "{}: cannot be written, is the disk full?", path_.string());
+  out_.write(with_checksum(little_endian(event.size(), 8)));
+  out_.write(with_checksum(event));
+  out_.flush();
 }
 
 }  // namespace limbeck::launch

@@ -10,10 +10,11 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+
+#include "data/files/output_file.h"
 
 namespace limbeck::launch {
 
@@ -36,7 +37,7 @@ class EventFile {
 
   std::filesystem::path path_;
   std::int64_t first_step_;
-  std::ofstream out_;
+  data::OutputFile out_;
 };
 
 /// CRC-32C of `bytes`.

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <optional>
 #include <set>
 #include <vector>
@@ -15,6 +14,7 @@
 #include "launch/commands/commands.h"
 #include "launch/console/log.h"
 #include "launch/console/progress.h"
+#include "launch/console/streams.h"
 #include "launch/report/distill_report.h"
 #include "launch/report/heat_map.h"
 #include "launch/report/html.h"
@@ -366,7 +366,7 @@ int run_report(const ReportOptions& options) {
   const std::string page = report_page(RunDirectory(options.run));
   const fs::path file = options.out.value_or(options.run / "report.html");
   data::write_file_atomically(file, page);
-  fmt::print("{}: {:.0f} kB\n", file.string(), static_cast<double>(page.size()) / 1000);
+  print_result("{}: {:.0f} kB\n", file.string(), static_cast<double>(page.size()) / 1000);
   return 0;
 }
 

@@ -8,6 +8,10 @@ namespace limbeck::launch {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainerState, step, next_sample, tokens, run_config, text)
 
+namespace {
+const char* name_of_optimizer(OptimizerKind kind) { return kind == OptimizerKind::Muon ? "MUON" : "ADAMW"; }
+}  // namespace
+
 nlohmann::json to_json(const TrainerState& state) {
   nlohmann::json json;
   to_json(json, state);
@@ -36,6 +40,9 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
   same("data.sequence_length", was.data.sequence_length, now.data.sequence_length);
   same("data.seed", was.data.seed, now.data.seed);
   same("data.held_out_fraction", was.data.held_out_fraction, now.data.held_out_fraction);
+  core::check(was.optimizer.kind == now.optimizer.kind,
+              "{}: its run had optimizer.kind = {}, the config says {}, expected the same: it has no state for another",
+              where, name_of_optimizer(was.optimizer.kind), name_of_optimizer(now.optimizer.kind));
   const auto weights = [](const RunConfig& config) {
     std::vector<double> values;
     for (const DataSourceConfig& source : sources_of(config.data)) values.push_back(source.weight);

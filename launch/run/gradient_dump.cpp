@@ -11,7 +11,7 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
       balance_weight_(config.moe_loss.balance_weight),
       z_weight_(config.moe_loss.z_weight) {
   if (rank.is_first()) {
-    file_.emplace(data::Hdf5File::create(file));
+    file_.emplace(data::Hdf5File::create(temporary_.emplace(file).name()));
     const core::Shape shape = {samples.num_sequences, samples.sequence_length};
     const auto column = [&](const char* path, const std::vector<std::int32_t>& values) {
       file_->write_dataset(path, Tensor::from<std::int32_t>(rank.memory(), shape, values));
@@ -81,6 +81,7 @@ void GradientDump::write(const StepResult& result, const core::ParameterList& pa
   if (z_weight_ > 0) loss("/loss/z", result.z / z_weight_);
   file_->close();
   file_.reset();
+  temporary_->keep();
 }
 
 }  // namespace limbeck::launch

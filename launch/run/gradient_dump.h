@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "core/parameter.h"
+#include "data/files/atomic_file.h"
 #include "data/files/hdf5_file.h"
 #include "data/text/loader.h"
 #include "launch/config/config.h"
@@ -24,7 +25,7 @@ class GradientDump {
   GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model, const RunConfig& config,
                std::int64_t valid_vocabulary, const data::TokenBatch& samples, const core::ParameterList& parameters);
   /// Collective: writes /gradients/<module path> (unclipped) and /loss/<term> (ce, kl, balance and z unweighted means,
-  /// and the total), and closes the file.
+  /// and the total), and gives the file its name.
   void write(const StepResult& result, const core::ParameterList& parameters);
 
  private:
@@ -33,7 +34,8 @@ class GradientDump {
   Rank& rank_;
   bool has_teacher_;
   double balance_weight_, z_weight_;
-  std::optional<data::Hdf5File> file_;  // of the first rank
+  std::optional<data::TemporaryFile> temporary_;  // of the first rank
+  std::optional<data::Hdf5File> file_;            // under that name
 };
 
 }  // namespace limbeck::launch

@@ -7,11 +7,12 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
-#include <future>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "core/start_thread.h"
 #include "kernels/peak.h"
 #include "launch/console/log.h"
 
@@ -52,11 +53,13 @@ int allowed_cores(pid_t process) {
 }  // namespace
 
 double measure_peak_flops(int threads) {
-  std::vector<std::future<double>> others;
-  for (int i = 1; i < threads; ++i) others.push_back(std::async(std::launch::async, thread_peak));
-  double sum = thread_peak();
-  for (auto& rate : others) sum += rate.get();
-  return sum;
+  std::vector<double> rates(static_cast<std::size_t>(std::max(threads, 1)));
+  std::vector<std::jthread> others;
+  for (std::size_t i = 1; i < rates.size(); ++i)
+    others.push_back(core::start_thread("measuring the peak", [&rates, i] { rates[i] = thread_peak(); }));
+  rates[0] = thread_peak();
+  others.clear();  // joins
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
 std::int64_t peak_resident_bytes() {

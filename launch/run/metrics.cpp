@@ -1,8 +1,10 @@
 #include "launch/run/metrics.h"
 
+#include <fstream>
 #include <string>
 
 #include "core/error.h"
+#include "core/system_error.h"
 #include "data/files/atomic_file.h"
 
 namespace limbeck::launch {
@@ -12,7 +14,7 @@ using core::fail;
 
 bool read_metrics(const std::filesystem::path& file, const std::function<void(const MetricsLine&)>& each) {
   std::ifstream in(file, std::ios::binary);
-  check(in.is_open(), "{}: cannot be read", file.string());
+  core::check_system(in.is_open(), "{}: cannot be read", file.string());
   MetricsLine line;
   for (line.number = 1; std::getline(in, line.text); ++line.number) {
     if (in.eof()) return false;  // no newline
@@ -22,11 +24,11 @@ bool read_metrics(const std::filesystem::path& file, const std::function<void(co
     line.step = line.values["step"].get<std::int64_t>();
     each(line);
   }
-  check(!in.bad(), "{}: cannot be read", file.string());
+  core::check_system(!in.bad(), "{}: cannot be read", file.string());
   return true;
 }
 
-Metrics::Metrics(const std::filesystem::path& file, std::int64_t last_step) : file_(file) {
+Metrics::Metrics(const std::filesystem::path& file, std::int64_t last_step) {
   if (std::filesystem::exists(file)) {
     std::string kept;
     bool is_cut = false;
@@ -38,13 +40,12 @@ Metrics::Metrics(const std::filesystem::path& file, std::int64_t last_step) : fi
     });
     if (is_cut || !is_whole) data::write_file_atomically(file, kept);
   }
-  out_.open(file, std::ios::binary | std::ios::app);
-  check(out_.is_open(), "{}: cannot be written", file.string());
+  out_.emplace(file, std::filesystem::exists(file) ? static_cast<std::int64_t>(std::filesystem::file_size(file)) : 0);
 }
 
 void Metrics::write(const nlohmann::ordered_json& values) {
-  out_ << values.dump() << '\n' << std::flush;
-  check(out_.good(), "{}: cannot be written, is the disk full?", file_.string());
+  out_->write(values.dump() + '\n');
+  out_->flush();
 }
 
 }  // namespace limbeck::launch

@@ -8,10 +8,12 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+
+#include "data/files/output_file.h"
 
 namespace limbeck::launch {
 
@@ -37,8 +39,7 @@ class Metrics {
   void write(const nlohmann::ordered_json& values);
 
  private:
-  std::filesystem::path file_;
-  std::ofstream out_;
+  std::optional<data::OutputFile> out_;
 };
 
 }  // namespace limbeck::launch

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "data/checkpoints/checkpoint.h"
+#include "data/files/file_kind.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
 #include "data/tokenizers/tokenizer_json.h"
@@ -143,8 +144,9 @@ ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
   } else if (is_model_file(path)) {
     return open_gguf(path);
   }
-  fail_usage("{}: is no model, expected a checkpoint, a run directory, a Hugging Face directory or a GGUF file",
-             path.string());
+  const data::FileKind kind = data::kind_of_file(path);
+  fail_usage("{}: is {}, expected a checkpoint, a run directory, a Hugging Face directory or a GGUF file",
+             path.string(), kind.name.empty() ? "no model" : kind.name);
 }
 
 std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name) {

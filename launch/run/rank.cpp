@@ -7,6 +7,7 @@
 #include <mutex>
 #include <thread>
 
+#include "core/start_thread.h"
 #include "launch/run/machine_peak.h"
 #include "parallel/axes/communicators.h"
 #include "parallel/mpi/mpi_world.h"
@@ -108,7 +109,7 @@ void while_others_hear(Rank& rank, const std::function<void()>& work) {
     return;
   }
   {
-    const std::jthread alive([&](const std::stop_token& stop) {
+    const std::jthread alive = core::start_thread("signs of life", [&](const std::stop_token& stop) {
       std::mutex mutex;
       std::condition_variable_any timer;
       std::unique_lock lock(mutex);

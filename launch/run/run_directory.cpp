@@ -2,41 +2,27 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <system_error>
 
 #include "core/error.h"
+#include "core/system_error.h"
 #include "data/files/atomic_file.h"
 
 namespace limbeck::launch {
 
 namespace fs = std::filesystem;
 using core::check;
+using core::check_system;
 using core::fail_usage;
 
 namespace {
 
 constexpr const char* lock_name = "run.lock";
-
-/// An open file whose lock lasts until it is closed, also by the end of the process.
-class FileLock {
- public:
-  explicit FileLock(const fs::path& path) : file_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-    check(file_ >= 0, "{}: cannot be opened: {}", path.string(), std::strerror(errno));
-  }
-  ~FileLock() { ::close(file_); }
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
-  /// False where another has it. File systems without locks refuse nobody.
-  bool take() { return ::flock(file_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK; }
-
- private:
-  int file_;
-};
 
 /// Whether there is nothing but what a run that never began leaves.
 bool is_unused(const fs::path& folder) {
@@ -46,7 +32,48 @@ bool is_unused(const fs::path& folder) {
   });
 }
 
+void check_usable(const fs::path& folder, bool resume) {
+  if (is_unused(folder)) return;
+  if (!resume)
+    fail_usage("{}: this run directory is not empty, expected --resume to continue it or another --out",
+               folder.string());
+  if (!RunDirectory::is_run(folder))
+    fail_usage("{}: this folder is not empty and no run directory, expected one that --resume can continue",
+               folder.string());
+}
+
 }  // namespace
+
+/// An open file whose lock lasts until it is closed, also by the end of the process.
+class RunDirectory::Lock {
+ public:
+  explicit Lock(const fs::path& path) : path_(path), file_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+    check_system(file_ >= 0, "{}: cannot be opened", path.string());
+  }
+  ~Lock() { ::close(file_); }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+  /// False where another has it. File systems without locks refuse nobody.
+  bool take() const { return ::flock(file_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK; }
+  /// Whether the file still has its name.
+  bool is_there() const {
+    struct stat mine {
+    }, named{};
+    return ::fstat(file_, &mine) == 0 && ::stat(path_.c_str(), &named) == 0 && mine.st_dev == named.st_dev &&
+           mine.st_ino == named.st_ino;
+  }
+
+ private:
+  fs::path path_;
+  int file_;
+};
+
+void RunDirectory::take_lock() {
+  const fs::path file = path_ / lock_name;
+  const auto lock = std::make_shared<const Lock>(file);
+  check(lock->take(), "{}: another process has locked it: a run is going on in this run directory", file.string());
+  lock_ = lock;
+}
 
 RunDirectory RunDirectory::open(const RunConfig& config, bool resume) {
   RunDirectory run(config.output.dir);
@@ -55,25 +82,24 @@ RunDirectory RunDirectory::open(const RunConfig& config, bool resume) {
   if (error || !fs::is_directory(run.path_))
     fail_usage("{}: this run directory cannot be made: {}", run.path_.string(),
                error ? error.message() : "there is a file of this name");
-  if (!is_unused(run.path_)) {
-    if (!resume)
-      fail_usage("{}: this run directory is not empty, expected --resume to continue it or another --out",
-                 run.path_.string());
-    if (!is_run(run.path_))
-      fail_usage("{}: this folder is not empty and no run directory, expected one that --resume can continue",
-                 run.path_.string());
-  }
-  const fs::path lock_file = run.path_ / lock_name;
-  const auto lock = std::make_shared<FileLock>(lock_file);
-  check(lock->take(), "{}: another process has locked it: a run is going on in this run directory", lock_file.string());
-  run.lock_ = lock;
+  check_usable(run.path_, resume);  // before the lock too, which would be a trace in a folder of something else
+  run.take_lock();
+  check_usable(run.path_, resume);
   return run;
 }
 
+bool RunDirectory::make_whole(const RunConfig& config) {
+  if (lock_->is_there() && fs::exists(this->config())) return false;
+  data::make_folder(path_);
+  take_lock();
+  check(!fs::exists(this->config()) || load_config(this->config()) == config,
+        "{}: holds another run now, expected this one's, which began here", path_.string());
+  write_config(config);
+  return true;
+}
+
 void RunDirectory::write_config(const RunConfig& config) const {
-  std::error_code error;
-  fs::create_directories(checkpoints(), error);
-  check(!error, "{}: cannot be made: {}", checkpoints().string(), error.message());
+  data::make_folder(checkpoints());
   data::write_file_atomically(this->config(), to_textproto(config));
 }
 

@@ -25,6 +25,9 @@ class RunDirectory {
   static RunDirectory open(const RunConfig& config, bool resume);
   /// Makes the folder a run, or notes what the run goes on with.
   void write_config(const RunConfig& config) const;
+  /// Of one that was opened, before it is written to again: where it was removed since, or its lock or config were, it
+  /// is made anew, empty but for them. False where nothing was missing. Throws where another run is in it.
+  bool make_whole(const RunConfig& config);
 
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path config() const { return path_ / "config.textproto"; }
@@ -35,8 +38,11 @@ class RunDirectory {
   static bool is_run(const std::filesystem::path& path);
 
  private:
+  class Lock;
+  void take_lock();
+
   std::filesystem::path path_;
-  std::shared_ptr<const void> lock_;
+  std::shared_ptr<const Lock> lock_;
 };
 
 }  // namespace limbeck::launch

@@ -1,15 +1,17 @@
-// SIGTERM asks a run to save and end. The one piece of process-wide state, because a signal handler can reach no other.
+// Signals that ask a run to save and end: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal has gone), SIGUSR1 and SIGUSR2
+// (which mpirun passes on at once). Process-wide state, because a signal handler can reach no other.
 //
-//     catch_sigterm();
+//     catch_stop_signals();
 //     while (step < last && !stop_requested()) ...
 #pragma once
 
 namespace limbeck::launch {
 
-/// From here on SIGTERM only raises the flag.
-void catch_sigterm();
-/// From here on SIGTERM ends the process again.
-void restore_sigterm();
+/// From here on these signals only raise the flag, but for a SIGINT when it is up: that ends the process. One that was
+/// ignored (nohup, a job in the background) stays so.
+void catch_stop_signals();
+/// From here on they end the process again.
+void restore_stop_signals();
 /// Of this rank; ranks agree on it by a reduction.
 bool stop_requested();
 

@@ -99,11 +99,25 @@ nlohmann::ordered_json load_to_json(std::int64_t layer, const std::vector<double
 void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wanted, const std::string& where) {
   if (saved == wanted) return;
   const nlohmann::ordered_json was = launch::to_json(saved).flatten(), now = launch::to_json(wanted).flatten();
-  for (const auto& [field, value] : now.items())
+  for (const auto& [field, value] : now.items()) {
+    std::string name = "model" + field;  // "model/moe/num_experts"
+    std::replace(name.begin(), name.end(), '/', '.');
     check(was.contains(field) && was[field] == value,
-          "{}: its model has {} = {}, the config says {}, expected the same", where, field.substr(1),
+          "{}: its model has {} = {}, the config says {}, expected the same", where, name,
           was.contains(field) ? was[field].dump() : "nothing", value.dump());
+  }
   core::fail("{}: its model is another one than the config describes", where);
+}
+
+/// Parameters that have gone from one optimizer to another by optimizer.groups have no state there.
+void load_optimizer(optim::Optimizer& optimizer, const core::StateReader& reader, const std::string& where,
+                    const std::vector<std::string>& changed) {
+  try {
+    optimizer.load(reader);
+  } catch (const core::Error& error) {
+    if (std::find(changed.begin(), changed.end(), "optimizer") == changed.end()) throw;
+    core::fail("{}: its run had another optimizer, whose state this one cannot take: {}", where, error.what());
+  }
 }
 
 /// Seconds from `since` to now, and `since` becomes now.
@@ -116,7 +130,7 @@ double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1
 
 }  // namespace
 
-Trainer::Trainer(Session& session, const RunDirectory& directory, Log log, HeldOut* held_out)
+Trainer::Trainer(Session& session, RunDirectory& directory, Log log, HeldOut* held_out)
     : session_(session),
       directory_(directory),
       log_(std::move(log)),
@@ -174,10 +188,10 @@ bool Trainer::resume() {
   check_same_model(source.config, session_.student->config(), folder->string());
   const TrainerState where = trainer_state_from_json(source.trainer, folder->string());
   const auto changed = check_continues(where, folder->string(), session_.config, text_);
+  session_.student->load(*source.reader);
+  load_optimizer(optimizer_, *source.reader, folder->string(), changed);
   if (!changed.empty())
     log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
-  session_.student->load(*source.reader);
-  optimizer_.load(*source.reader);
   last_checkpoint_ = *folder;
   steps_done_ = where.step;
   tokens_seen_ = where.tokens;
@@ -308,13 +322,13 @@ bool Trainer::run(std::int64_t last_step) {
   const TrainConfig& train = session_.config.train;
   std::optional<Metrics> metrics;
   std::optional<EventFile> events;
-  if (session_.rank.is_first()) {
-    metrics.emplace(directory_.metrics(), steps_done_);
-    if (steps_done_ < last_step) {
-      events.emplace(directory_.path(), steps_done_);
-      events->write_text("config", to_textproto(session_.config));
-    }
-  }
+  const auto open_records = [&](std::int64_t step) {
+    metrics.emplace(directory_.metrics(), step);
+    if (step == last_step) return;
+    events.emplace(directory_.path(), step);
+    events->write_text("config", to_textproto(session_.config));
+  };
+  if (session_.rank.is_first()) open_records(steps_done_);
   Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
   bool stopped = false;
   while (steps_done_ < last_step && !stopped) {
@@ -322,13 +336,18 @@ bool Trainer::run(std::int64_t last_step) {
     nlohmann::ordered_json line = to_json(report);
     if (held_out_ && train.eval_every_steps > 0 && steps_done_ % train.eval_every_steps == 0)
       line.update(launch::to_json(held_out_->evaluate(*session_.student)));
+    stopped = stop_is_agreed();
+    const bool due = train.checkpoint_every_steps > 0 && steps_done_ % train.checkpoint_every_steps == 0;
+    const bool saves = due || stopped || steps_done_ == last_step;
+    if (saves && metrics && directory_.make_whole(session_.config)) {
+      log_->warn("{}: was removed while the run went on, and is made again", directory_.path().string());
+      open_records(steps_done_ - 1);
+    }
     if (metrics) metrics->write(line);
     if (events) events->write(line);
     progress.update(steps_done_, to_figures(report));
     if (is_detailed(report.step)) log_details(report);
-    stopped = stop_is_agreed();
-    const bool due = train.checkpoint_every_steps > 0 && steps_done_ % train.checkpoint_every_steps == 0;
-    if (due || stopped || steps_done_ == last_step) save();
+    if (saves) save();
   }
   progress.finish();
   return !stopped;

@@ -2,7 +2,7 @@
 //
 //     Trainer trainer(session, run_directory, log, &held_out);
 //     if (options.resume) trainer.resume();
-//     bool finished = trainer.run(last_step);       // false: SIGTERM asked to stop; the state is saved
+//     bool finished = trainer.run(last_step);       // false: a signal asked to stop; the state is saved
 #pragma once
 
 #include <cstdint>
@@ -58,11 +58,11 @@ struct StepReport {
 class Trainer {
  public:
   /// Collective. `held_out` null: no evaluations while training.
-  Trainer(Session& session, const RunDirectory& directory, Log log, HeldOut* held_out);
+  Trainer(Session& session, RunDirectory& directory, Log log, HeldOut* held_out);
 
   /// Collective: continues from the newest good checkpoint of the run directory; false where there is none.
   bool resume();
-  /// Collective: steps until `last_step` has been done, and saves. False: SIGTERM asked to stop; the state is saved.
+  /// Collective: steps until `last_step` has been done, and saves. False: a signal asked to stop; the state is saved.
   bool run(std::int64_t last_step);
   /// The gradients of the last step go to this file as well.
   void dump_gradients_to(std::filesystem::path file) { dump_ = std::move(file); }
@@ -85,7 +85,7 @@ class Trainer {
   core::StateDict state();
 
   Session& session_;
-  const RunDirectory& directory_;
+  RunDirectory& directory_;
   Log log_;
   HeldOut* held_out_;
   std::unique_ptr<core::Objective> objective_;

@@ -1,4 +1,5 @@
-// The house stands: includes point the right way, and no file chooses its contents by the preprocessor.
+// The house stands: includes point the right way, no file chooses its contents by the preprocessor, and what may fail
+// in a hidden way (errno beside a call, printing) has one place.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -42,6 +43,11 @@ std::string fault(const SourceLine& line) {
   static const std::regex branch(R"(^\s*#\s*(if|ifdef|ifndef|elif|else)\b)");
   const std::string place = line.file + ":" + std::to_string(line.number) + ": ";
   if (std::regex_search(line.text, branch)) return place + "a preprocessor branch: " + line.text;
+  static const std::regex printing(R"(^[^/]*\b(fmt::print|printf|fputs|cout|cerr)\s*[(<])");
+  if (line.file != "core/system_error.h" && line.text.find("strerror") != std::string::npos)
+    return place + "expected check_system of core/system_error.h: " + line.text;
+  if (std::regex_search(line.text, printing))
+    return place + "expected print_result or print_note of launch/console/streams.h: " + line.text;
   std::smatch match;
   if (!std::regex_search(line.text, match, include)) return "";
   const std::string included = match[1];
@@ -122,6 +128,9 @@ TEST(Structure, FaultsWouldBeSeen) {
   EXPECT_TRUE(is_fault("core/a.cpp", "#include <CLI/CLI.hpp>"));
   EXPECT_TRUE(is_fault("core/a.cpp", "#ifdef LIMBECK_CUDA"));
   EXPECT_TRUE(is_fault("launch/a.cpp", "#  if 0"));
+  EXPECT_TRUE(is_fault("data/a.cpp", "  check(::close(file) == 0, \"{}\", std::strerror(errno));"));
+  EXPECT_TRUE(is_fault("launch/a.cpp", "  fmt::print(\"{}\", text);"));
+  EXPECT_FALSE(is_fault("launch/a.h", "//     fmt::print(\"{}\", text);"));
   EXPECT_FALSE(is_fault("data/a.cpp", "#include \"core/nn/model_config.h\""));
   EXPECT_FALSE(is_fault("launch/a.cpp", "#include <CLI/CLI.hpp>"));
   EXPECT_FALSE(is_fault("core/a.cpp", "#include <vector>"));

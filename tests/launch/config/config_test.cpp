@@ -242,6 +242,10 @@ TEST(ConfigSets, TakeListsAndQuotes) {
   EXPECT_EQ(c.student_init->layers, (std::vector<std::int64_t>{0, 2}));
   EXPECT_EQ(c.generation.prompt, "tab\there");
   EXPECT_TRUE(parse_config("data { text: \"/a\" }", "x", {"data.text=[]"}).data.text.empty());
+  EXPECT_TRUE(parse_config("data { text: \"/a\" }", "x", {"data.text="}).data.text.empty());
+  EXPECT_TRUE(parse_config("student_init { choice: EVENLY_SPACED layers: 1 }", "x", {"student_init.layers="})
+                  .student_init->layers.empty());
+  EXPECT_EQ(parse_config("data { text: \"/a\" }", "x", {"data.text=", "data.tokens=t"}).data.tokens, "t");
 }
 
 TEST(ConfigSets, TakeWholeGroups) {
@@ -255,6 +259,7 @@ TEST(ConfigSets, TakeWholeGroups) {
   EXPECT_EQ(c.optimizer.groups[1].pattern, "head.weight");
   EXPECT_EQ(c.optimizer.groups[1].weight_decay, 0.5);
   EXPECT_TRUE(parse_config(file, "x", {"optimizer.groups=[]"}).optimizer.groups.empty());
+  EXPECT_TRUE(parse_config(file, "x", {"optimizer.groups="}).optimizer.groups.empty());
   EXPECT_THAT(error_of(file, {"optimizer.groups={ pattern: 'a' rate_factor: -1 }"}),
               AllOf(HasSubstr("--set optimizer.groups="), HasSubstr("optimizer.groups[0].rate_factor is -1")));
   EXPECT_THAT(error_of(file, {"optimizer.groups=embed.*"}), HasSubstr("expected { field: value ... }"));

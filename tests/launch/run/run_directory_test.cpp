@@ -85,6 +85,48 @@ TEST_F(RunDirectoryTest, OneProcessAtATime) {
   EXPECT_EQ(error_of(c, true), "");
 }
 
+TEST_F(RunDirectoryTest, WhatWasRemovedIsMadeAgain) {
+  const RunConfig c = config("run");
+  RunDirectory run = RunDirectory::open(c, false);
+  run.write_config(c);
+  EXPECT_FALSE(run.make_whole(c));
+  const auto others_are_kept_out = [&] {
+    return limbeck::testing::error_of([&] { RunDirectory::open(c, true); }).find("run.lock") != std::string::npos;
+  };
+  for (const char* gone : {"", "run.lock", "config.textproto"}) {
+    fs::remove_all(run.path() / gone);
+    EXPECT_TRUE(run.make_whole(c)) << gone;
+    EXPECT_FALSE(run.make_whole(c)) << gone;
+    EXPECT_EQ(load_config(run.config()), c);
+    EXPECT_TRUE(RunDirectory::is_run(run.path()));
+    EXPECT_TRUE(others_are_kept_out()) << gone;
+  }
+}
+
+TEST_F(RunDirectoryTest, AnotherRunInItsPlaceIsLeftAlone) {
+  RunConfig c = config("run");
+  RunDirectory run = RunDirectory::open(c, false);
+  run.write_config(c);
+  fs::remove_all(run.path());
+  RunConfig other = c;
+  other.train.steps = 99;
+  {
+    const RunDirectory others = RunDirectory::open(other, false);
+    others.write_config(other);
+    EXPECT_THAT(limbeck::testing::error_of([&] { run.make_whole(c); }), ::testing::HasSubstr("another process"));
+  }
+  EXPECT_THAT(limbeck::testing::error_of([&] { run.make_whole(c); }), ::testing::HasSubstr("holds another run now"));
+  EXPECT_EQ(load_config(run.config()), other);
+}
+
+TEST_F(RunDirectoryTest, ARefusedFolderHasNoTraceOfIt) {
+  const RunConfig c = config("notes");
+  fs::create_directories(c.output.dir);
+  std::ofstream(c.output.dir + "/a.txt") << "x";
+  for (const bool resume : {false, true}) EXPECT_NE(error_of(c, resume), "");
+  EXPECT_FALSE(fs::exists(c.output.dir + "/run.lock"));
+}
+
 TEST_F(RunDirectoryTest, ResumeOfNothingStarts) { EXPECT_EQ(error_of(config("new"), true), ""); }
 
 TEST_F(RunDirectoryTest, AFileInItsPlaceIsNamed) {

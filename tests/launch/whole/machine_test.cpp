@@ -1,0 +1,138 @@
+// The machine fails under a command: each time one line with the right reason, and exit code 1.
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "tests/support/run_limbeck.h"
+
+namespace limbeck {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::Outcome;
+using testing::run_shell;
+using testing::RunFolder;
+
+constexpr const char* no_space = "limbeck: error: standard output cannot be written: No space left on device";
+
+TEST(Machine, ResultsThatCannotBeWrittenAreAnError) {
+  const RunFolder folder("full");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run").code, 0);
+  ASSERT_EQ(folder.limbeck("tokenize text --tokenizer bytes --out tokens").code, 0);
+  folder.write("ids.txt", "1 2 3");
+  for (const char* arguments : {"--help", "--version", "train --help", "inspect run", "inspect tokens", "eval run",
+                                "generate run --prompt x", "eval run --tokens ids.txt --logits o.h5", "convert run hf",
+                                "report run", "train tiny.textproto --steps 1 --quiet --out other"}) {
+    const Outcome full = run_shell(folder.command(arguments) + " >/dev/full");
+    EXPECT_EQ(full.code, 1) << arguments << full.output;
+    EXPECT_THAT(full.lines_with("limbeck: error"), ElementsAre(no_space)) << arguments << full.output;
+  }
+  const Outcome two = run_shell(folder.command("eval run", 2) + " >/dev/full");  // mpirun writes, and says so
+  EXPECT_THAT(two.output, Not(HasSubstr("limbeck: error")));
+  // A reader that has gone is no error.
+  const Outcome gone = run_shell("bash -c '" + folder.command("train --help") + " | true; echo ${PIPESTATUS[0]}'");
+  EXPECT_THAT(gone.output, ::testing::AnyOf("141\n", "0\n"));
+}
+
+TEST(Machine, ALogThatCannotBeWrittenStopsNothing) {
+  const RunFolder folder("log");
+  const Outcome run = run_shell(folder.command("train tiny.textproto --steps 3 --verbose --out run") + " 2>/dev/full");
+  EXPECT_EQ(run.code, 0) << run.output;
+  EXPECT_TRUE(fs::exists(folder.path() / "run/checkpoints/step_3"));
+  EXPECT_EQ(run_shell(folder.command("tokenize text --tokenizer bytes --out tokens") + " 2>/dev/full").code, 0);
+  EXPECT_EQ(run_shell(folder.command("train nowhere") + " 2>/dev/full").code, 2);
+}
+
+TEST(Machine, ClosedStreamsAreNoPlaceForTokens) {
+  const RunFolder folder("closed");
+  ASSERT_EQ(folder.limbeck("tokenize text --tokenizer bytes --out good").code, 0);
+  for (const char* closed : {">&- 2>&-", "<&- >&-", "<&- 2>&-", "<&- >&- 2>&-"}) {
+    const Outcome run = run_shell(folder.command("tokenize text --tokenizer bytes --out bad ") + closed);
+    EXPECT_EQ(run.code, 0) << closed << run.output;
+    EXPECT_EQ(folder.read("bad.bin"), folder.read("good.bin")) << closed;
+    EXPECT_EQ(folder.read("bad.idx"), folder.read("good.idx")) << closed;
+    fs::remove_all(folder.path() / "run");
+    EXPECT_EQ(run_shell(folder.command("train tiny.textproto --steps 1 --out run ") + closed).code, 0) << closed;
+    EXPECT_EQ(folder.limbeck("eval run").code, 0) << closed;
+  }
+}
+
+TEST(Machine, ALimitOfAFilesSizeIsTold) {
+  const RunFolder folder("limit");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run").code, 0);
+  folder.write("ids.txt", "1 2 3 4 5 6 7 8");
+  struct Case {
+    const char* arguments;
+    const char* leftover;
+  };
+  for (const Case& c : std::initializer_list<Case>{
+           {"convert run hf", "hf/model.safetensors.tmp"},
+           {"convert run x.gguf", "x.gguf.tmp"},
+           {"tokenize text --tokenizer bytes --out tokens", "tokens.bin"},
+           {"eval run --tokens ids.txt --logits o.h5", "o.h5"},
+           {"eval run --tokens ids.txt --logits o.h5", "o.h5.tmp"},
+           {"train tiny.textproto --steps 1 --out other --set data.cache_dir=other_cache", "other/checkpoints/step_1"},
+       }) {
+    const Outcome limited = run_shell("ulimit -f 4; " + folder.command(c.arguments));
+    EXPECT_EQ(limited.code, 1) << c.arguments << limited.output;
+    EXPECT_THAT(limited.lines_with("limbeck: error"), ElementsAre(HasSubstr("File too large"))) << limited.output;
+    EXPECT_THAT(limited.output, Not(HasSubstr("HDF5-DIAG"))) << limited.output;
+    EXPECT_FALSE(fs::exists(folder.path() / c.leftover)) << c.leftover;
+  }
+}
+
+TEST(Machine, AFolderThatCannotBeMadeIsToldWithItsReason) {
+  const RunFolder folder("folder");
+  folder.write("file", "x");
+  for (const char* arguments : {"tokenize text --tokenizer bytes --out file/below/x",
+                                "train tiny.textproto --steps 1 --out run --set data.cache_dir=file/cache"}) {
+    const Outcome outcome = folder.limbeck(arguments);
+    EXPECT_EQ(outcome.code, 1) << outcome.output;
+    EXPECT_THAT(outcome.lines_with("limbeck: error"),
+                ElementsAre(AllOf(HasSubstr("file/"), HasSubstr("Not a directory"))))
+        << outcome.output;
+  }
+}
+
+/// Several pages of tokens, and a run on them that does not end by itself.
+std::string run_on_tokens(const RunFolder& folder, int ranks) {
+  for (int i = 0; i < 40; ++i)
+    folder.write(fmt::format("more/{}.txt", i), std::string(4000, static_cast<char>('a' + i % 26)));
+  EXPECT_EQ(folder.limbeck("tokenize more --tokenizer bytes --out tok").code, 0);
+  return folder.command(
+      "train tiny.textproto --set data.text= --set data.tokens=tok --set train.steps=1000000 --out run", ranks);
+}
+
+TEST(Machine, ATokenFileThatIsShortenedIsNamed) {
+  for (const int ranks : {1, 2}) {
+    const RunFolder folder("shortened");
+    fs::create_directories(folder.path() / "more");
+    const std::string train = run_on_tokens(folder, ranks);
+    const Outcome outcome = run_shell(train + " & p=$!; for i in $(seq 3000); do [ -s " + folder.path().string() +
+                                      "/run/metrics.jsonl ] && break; sleep 0.02; done; truncate -s 10 " +
+                                      (folder.path() / "tok.bin").string() + "; wait $p");
+    EXPECT_EQ(outcome.code, 1) << outcome.output;
+    EXPECT_THAT(outcome.lines_with("limbeck: error"),
+                ElementsAre(AllOf(HasSubstr("tok.bin: was shortened while it was read"))))
+        << outcome.output;
+    EXPECT_THAT(outcome.output, Not(HasSubstr("Signal: Bus error")));
+  }
+}
+
+TEST(Machine, MemoryThatEndsIsOneLine) {
+  const RunFolder folder("memory");
+  const std::string train = folder.command("train tiny.textproto --steps 2 --quiet --out ");
+  for (int mib = 150; mib <= 650; mib += 25) {
+    const Outcome limited = run_shell(fmt::format("ulimit -v {}; {}m{}", mib * 1024, train, mib));
+    if (limited.code == 0 || limited.code == 127) continue;  // enough, or too little to load the program
+    EXPECT_EQ(limited.code, 1) << mib << limited.output;
+    EXPECT_THAT(limited.output, Not(HasSubstr("Signal:"))) << mib << limited.output;
+  }
+}
+
+}  // namespace
+}  // namespace limbeck

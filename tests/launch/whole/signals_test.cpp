@@ -1,0 +1,99 @@
+// A run that is asked to stop: by Ctrl-C and the other signals, alone and under mpirun.
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "tests/support/run_limbeck.h"
+
+namespace limbeck {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::Outcome;
+using testing::run_shell;
+using testing::RunFolder;
+
+/// Runs a command of limbeck's in the background of a shell with job control (without it, a shell makes what runs there
+/// ignore SIGINT), waits until run/ has `lines` lines of metrics and does `then`, in which $p is the process that was
+/// started. The code is that of the process.
+Outcome run_and(const RunFolder& folder, const std::string& arguments, const std::string& then, int ranks = 1,
+                int lines = 3, const std::string& before = "set -m") {
+  const std::string command = folder.command(arguments, ranks);  // "cd FOLDER && VARIABLES limbeck ..."
+  const std::size_t at = command.find("&& ");
+  return run_shell(
+      fmt::format("bash -c '{}; {}; {} & p=$!; for i in $(seq 3000); do "
+                  "[ $(cat run/metrics.jsonl 2>/dev/null | wc -l) -ge {} ] && break; sleep 0.02; done; "
+                  "{}; wait $p'",
+                  before, command.substr(0, at), command.substr(at + 3), lines, then));
+}
+
+const std::string endless =
+    "train tiny.textproto --set train.steps=1000000 --set train.checkpoint_every_steps=0 --out run";
+
+bool has_checkpoint(const RunFolder& folder) {
+  const fs::path checkpoints = folder.path() / "run/checkpoints";
+  return fs::exists(checkpoints) && !fs::is_empty(checkpoints);
+}
+
+TEST(Signals, EachThatAsksToStopSavesAndEndsWithThree) {
+  for (const char* signal : {"INT", "TERM", "HUP", "USR1", "USR2"}) {
+    const RunFolder folder("stop");
+    const Outcome stopped = run_and(folder, endless, fmt::format("kill -{} $p", signal));
+    EXPECT_EQ(stopped.code, 3) << signal << stopped.output;
+    EXPECT_EQ(stopped.lines_with("stopped at step").size(), 1U) << stopped.output;
+    EXPECT_TRUE(has_checkpoint(folder)) << signal;
+    // The last line of the metrics is of the step that was saved: nothing is lost.
+    const auto last = folder.metrics("run").back()["step"].get<std::int64_t>();
+    EXPECT_TRUE(fs::exists(folder.path() / fmt::format("run/checkpoints/step_{}/manifest.json", last)));
+    const Outcome on = folder.limbeck(fmt::format("{} --resume --steps {}", endless, last + 1));
+    EXPECT_EQ(on.code, 0) << on.output;
+  }
+}
+
+TEST(Signals, ASecondCtrlCEndsAtOnce) {
+  const RunFolder folder("twice");
+  // A step of a minute and more: the first signal cannot be obeyed meanwhile.
+  const std::string slow = endless + " --set batch.sequences_per_step=200000 --set train.eval_tokens=48";
+  const Outcome ended = run_and(folder, slow, "sleep 4; kill -INT $p; sleep 1; kill -INT $p", 1, 0);
+  EXPECT_EQ(ended.code, 130) << ended.output;
+  EXPECT_FALSE(has_checkpoint(folder));
+}
+
+TEST(Signals, OneThatWasIgnoredStaysIgnored) {
+  const RunFolder folder("nohup");
+  const Outcome done = run_and(folder, endless + " --steps 200", "kill -HUP $p", 1, 3, "trap \"\" HUP");
+  EXPECT_EQ(done.code, 0) << done.output;
+  EXPECT_EQ(folder.metrics("run").size(), 200U);
+}
+
+TEST(Signals, MpirunPassesUsr1OnAtOnce) {
+  const RunFolder folder("usr1");
+  const Outcome stopped = run_and(folder, endless + " --set parallel.layout=ep2", "kill -USR1 $p", 2);
+  EXPECT_EQ(stopped.code, 3) << stopped.output;
+  EXPECT_THAT(stopped.output, AllOf(HasSubstr("stopped at step"), Not(HasSubstr("limbeck: error"))));
+  EXPECT_TRUE(has_checkpoint(folder));
+}
+
+TEST(Signals, ATermOfOneRankStopsAll) {
+  const RunFolder folder("one");
+  const Outcome stopped =
+      run_and(folder, endless + " --set parallel.layout=ep2", "kill -TERM $(pgrep -P $p | tail -1)", 2);
+  EXPECT_EQ(stopped.code, 3) << stopped.output;
+  EXPECT_THAT(stopped.output, AllOf(HasSubstr("stopped at step"), Not(HasSubstr("limbeck: error"))));
+  EXPECT_TRUE(has_checkpoint(folder));
+}
+
+TEST(Signals, TheReaderOfTheLogMayGoFirst) {
+  // As Ctrl-C on `limbeck ... 2>&1 | tee log` does: tee is gone before the run has saved.
+  const RunFolder folder("tee");
+  const std::string train = folder.command("train tiny.textproto --out run");
+  const Outcome done = run_shell("bash -c '(" + train + ") 2>&1 | head -2; echo the code is ${PIPESTATUS[0]}'");
+  EXPECT_THAT(done.output, HasSubstr("the code is "));
+  EXPECT_TRUE(fs::exists(folder.path() / "run/checkpoints/step_24/manifest.json")) << done.output;
+}
+
+}  // namespace
+}  // namespace limbeck
