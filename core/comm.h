@@ -73,6 +73,8 @@ class Comm {
   void receive(Tensor x, int from) { receive_async(std::move(x), from).wait(); }
   void barrier() { barrier_async().wait(); }
 
+  /// The training step that this rank is at, for the messages of others that wait for it.
+  virtual void note_step(std::int64_t step) = 0;
   /// Wakes every rank that waits or will wait in any group of this world with an error that holds `why`.
   virtual void abort(const std::string& why) = 0;
 };

@@ -7,7 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
-#include <numeric>
+#include <future>
 #include <string>
 #include <vector>
 
@@ -53,13 +53,16 @@ int allowed_cores(pid_t process) {
 }  // namespace
 
 double measure_peak_flops(int threads) {
-  std::vector<double> rates(static_cast<std::size_t>(std::max(threads, 1)));
   std::vector<std::jthread> others;
-  for (std::size_t i = 1; i < rates.size(); ++i)
-    others.push_back(core::start_thread("measuring the peak", [&rates, i] { rates[i] = thread_peak(); }));
-  rates[0] = thread_peak();
-  others.clear();  // joins
-  return std::accumulate(rates.begin(), rates.end(), 0.0);
+  std::vector<std::future<double>> rates;
+  for (int i = 1; i < threads; ++i) {
+    std::packaged_task<double()> measure(thread_peak);
+    rates.push_back(measure.get_future());
+    others.push_back(core::start_thread("measuring the peak", std::move(measure)));
+  }
+  double sum = thread_peak();
+  for (auto& rate : rates) sum += rate.get();
+  return sum;
 }
 
 std::int64_t peak_resident_bytes() {

@@ -55,7 +55,7 @@ nn::ModelOptions Rank::frozen_copy(core::DType dtype) const {
 }
 
 void in_world(const RunConfig& config, const std::function<void(Rank&)>& f, const char* axis) {
-  parallel::MpiWorld world(std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)));
+  parallel::MpiWorld world({.deadline = std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000))});
   try {
     const std::string& named = config.parallel.layout;
     const std::string layout = named.empty() ? fmt::format("{}{}", axis, world.comm()->size()) : named;

@@ -25,25 +25,22 @@ Group group_of(const Parameter& p) {
   return is_partial_over("edp") ? Group::Edp : is_partial_over("tp") ? Group::DpTp : Group::Dp;
 }
 
-/// A group of its own for these reductions.
-std::shared_ptr<WorldComm> make_group(const Mesh& mesh, Group group) {
+/// Groups of their own for these reductions, by Group. All of them, in one order: which ones a rank needs, and in which
+/// order its buckets close, depends on the sizes of its parts.
+std::vector<std::shared_ptr<WorldComm>> make_groups(const Mesh& mesh) {
   const auto over = [](WorldComm& ranks, const char* name) { return ranks.split(0, ranks.rank(), name); };
-  switch (group) {
-    case Group::Dp:
-      return over(mesh.dp(), "dp gradients");
-    case Group::Edp:
-      return over(mesh.edp(), "edp gradients");
-    case Group::DpTp:
-      break;
-  }
-  return over(mesh.world(), "dp tp gradients");  // no other axis holds dense parameters
+  std::vector<std::shared_ptr<WorldComm>> groups;
+  groups.push_back(over(mesh.dp(), "dp gradients"));
+  groups.push_back(over(mesh.edp(), "edp gradients"));
+  groups.push_back(over(mesh.world(), "dp tp gradients"));  // no other axis holds dense parameters
+  return groups;
 }
 
 }  // namespace
 
 GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& mesh, const core::MemoryPtr& memory,
                            core::DType dtype, std::int64_t bucket_bytes)
-    : groups_(num_groups) {
+    : groups_(make_groups(mesh)) {
   const auto padded = [&](const Parameter& p) {
     return (core::bytes_of(dtype, p.value.numel()) + alignment - 1) / alignment * alignment;
   };
@@ -73,9 +70,7 @@ GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& me
 
   for (const Open& plan : closed) {
     Bucket bucket;
-    std::shared_ptr<WorldComm>& group = groups_[static_cast<std::size_t>(plan.group)];
-    if (!group) group = make_group(mesh, plan.group);
-    bucket.group = group.get();
+    bucket.group = groups_[static_cast<std::size_t>(plan.group)].get();
     bucket.parameters = plan.parameters;
     const std::int64_t element = core::bytes_of(dtype, 1);
     bucket.flat = Tensor::zeros(memory, dtype, {plan.bytes / element});  // the padding stays zero

@@ -31,12 +31,13 @@ std::string describe(const CallSignature& signature);
 /// True if the two may meet: equal, or a send and its receive.
 bool matches(const CallSignature& a, const CallSignature& b);
 
-/// The error of two ranks that disagree at operation `sequence` of the group.
+/// The error of two ranks (of the world) that disagree at operation `sequence` of the group.
 std::string mismatch(const std::string& group, std::int64_t sequence, int rank_a, const CallSignature& a, int rank_b,
                      const CallSignature& b);
 
 struct Call {
   CallSignature signature;
+  std::int64_t step = 0;          // of training, that it belongs to
   int peer = -1;                  // of a send or receive
   const std::byte* in = nullptr;  // what the others read
   std::byte* out = nullptr;       // what this rank receives; all_reduce: the same bytes as `in`

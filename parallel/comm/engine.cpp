@@ -19,6 +19,7 @@ using namespace std::chrono_literals;
 constexpr auto eager = 1ms;  // how long a waited-for operation is polled without a pause
 constexpr auto shortest_pause = 20us;
 constexpr auto longest_pause = 100us;
+constexpr auto idle_pause = 20ms;  // with nothing to do: how soon another rank's word is heard
 
 struct Failure {
   int origin;
@@ -30,9 +31,7 @@ struct Failure {
 struct Engine::State {
   int rank;
   Deadline deadline;
-  Idle idle;
-  std::function<void(const std::string&)> stop_world;
-  std::function<void()> poll;
+  World world;
 
   mutable std::mutex mutex;
   std::condition_variable work;  // for the communication thread
@@ -42,8 +41,10 @@ struct Engine::State {
   std::optional<Failure> failure;
   bool notified = false;
   bool stopping = false;
-  int num_waiting = 0;
+  Sign last;                          // operation submitted, and the step now
+  std::vector<const Ticket*> waited;  // those that somebody waits for
 
+  bool is_woken() const { return stopping || failure || notified; }
   [[noreturn]] void throw_failure() const {
     if (failure->origin == rank) throw core::Error(failure->message);
     throw PeerError(failure->message);
@@ -52,46 +53,47 @@ struct Engine::State {
 
 class Engine::Ticket final : public core::CommHandle::Pending {
  public:
-  Ticket(std::shared_ptr<State> state, std::string what, std::shared_ptr<Operation> work)
-      : operation(std::move(work)), state_(std::move(state)), what_(std::move(what)) {}
+  Ticket(std::shared_ptr<State> state, std::string name, std::shared_ptr<Operation> work)
+      : what(std::move(name)), operation(std::move(work)), state_(std::move(state)) {}
 
   void wait() override {
     std::unique_lock lock(state_->mutex);
-    ++state_->num_waiting;
+    state_->waited.push_back(this);
     state_->notified = true;  // the thread may shorten its pauses now
     if (!is_done) state_->work.notify_one();
     const bool in_time =
         state_->done.wait_until(lock, Clock::now() + state_->deadline, [&] { return is_done || state_->failure; });
-    --state_->num_waiting;
-    if (is_done) return;
-    if (in_time) state_->throw_failure();
-    const std::shared_ptr<Operation> late = operation;
-    lock.unlock();
-    const std::string why =
-        fmt::format("rank {}: {}: no end after {} s (parallel.deadline_s){}", state_->rank, what_,
-                    static_cast<double>(state_->deadline.count()) / 1000, late ? late->waits_for() : std::string());
-    state_->stop_world(why);
-    lock.lock();
-    if (state_->failure) state_->throw_failure();
-    throw core::Error(why);
+    if (!in_time) miss(lock);
+    std::erase(state_->waited, this);
+    if (!is_done) state_->throw_failure();
   }
 
+  std::string what;
+  std::int64_t number = 0;               // of the rank's operations
   std::shared_ptr<Operation> operation;  // guarded by the state's mutex
   bool is_done = false;                  // likewise
 
  private:
+  /// Stops the world, which fails this rank's engine.
+  void miss(std::unique_lock<std::mutex>& lock) {
+    const std::shared_ptr<Operation> late = operation;
+    const std::string when = fmt::format("{} at step {}: no end after {} s (parallel.deadline_s)", what,
+                                         state_->last.step, static_cast<double>(state_->deadline.count()) / 1000);
+    lock.unlock();
+    state_->world.stop(when + (late ? state_->world.who_is_missing(late->waits_for()) : std::string()));
+    lock.lock();
+  }
+
   std::shared_ptr<State> state_;
-  std::string what_;
 };
 
-Engine::Engine(int rank, Deadline deadline, Idle idle, std::function<void(const std::string&)> stop_world,
-               std::function<void()> poll)
-    : state_(std::make_shared<State>()) {
+Engine::Engine(int rank, Deadline deadline, World world) : state_(std::make_shared<State>()) {
   state_->rank = rank;
   state_->deadline = deadline;
-  state_->idle = idle;
-  state_->stop_world = std::move(stop_world);
-  state_->poll = std::move(poll);
+  state_->world = std::move(world);
+}
+
+void Engine::start() {
   thread_ = core::start_thread("communication", [state = state_] { run(state); });
 }
 
@@ -107,6 +109,8 @@ core::CommHandle Engine::submit(const QueueKey& key, std::string what, std::shar
   auto ticket = std::make_shared<Ticket>(state_, std::move(what), std::move(operation));
   const std::scoped_lock lock(state_->mutex);
   if (state_->failure) state_->throw_failure();
+  ticket->number = ++state_->last.number;
+  state_->last.operation = ticket->what;
   state_->queues[key].push_back(ticket);
   state_->notified = true;
   state_->work.notify_one();
@@ -117,6 +121,34 @@ void Engine::notify() {
   const std::scoped_lock lock(state_->mutex);
   state_->notified = true;
   state_->work.notify_one();
+}
+
+void Engine::set_step(std::int64_t step) {
+  const std::scoped_lock lock(state_->mutex);
+  state_->last.step = step;
+}
+
+std::int64_t Engine::step() const {
+  const std::scoped_lock lock(state_->mutex);
+  return state_->last.step;
+}
+
+Whereabouts Engine::whereabouts() const {
+  Whereabouts here;
+  std::shared_ptr<Operation> operation;
+  {
+    const std::scoped_lock lock(state_->mutex);
+    here.at = state_->last;
+    if (!state_->waited.empty()) {
+      const Ticket& ticket = *state_->waited.back();
+      here.is_waiting = !ticket.is_done;
+      here.at.number = ticket.number;
+      here.at.operation = ticket.what;
+      operation = ticket.operation;
+    }
+  }
+  if (operation) here.waits_for = operation->waits_for();
+  return here;
 }
 
 void Engine::fail(int origin, const std::string& message) {
@@ -156,7 +188,14 @@ void Engine::run(const std::shared_ptr<State>& state) {
   std::unique_lock lock(s.mutex);
   while (!s.stopping && !s.failure) {
     if (s.queues.empty()) {
-      s.work.wait(lock, [&] { return s.stopping || s.failure || !s.queues.empty(); });
+      const auto is_called = [&] { return s.stopping || s.failure || !s.queues.empty(); };
+      if (!s.world.poll) {
+        s.work.wait(lock, is_called);
+      } else if (!s.work.wait_for(lock, idle_pause, is_called)) {
+        lock.unlock();
+        s.world.poll();
+        lock.lock();
+      }
       pause = shortest_pause;
       quiet_since = Clock::now();
       continue;
@@ -187,24 +226,24 @@ void Engine::run(const std::shared_ptr<State>& state) {
         lock.unlock();
       }
       fronts.clear();
-      if (s.poll) s.poll();
+      if (s.world.poll) s.world.poll();
     } catch (const std::exception& error) {
-      s.stop_world(error.what());
+      s.world.stop(error.what());
     }
 
     lock.lock();
     if (any_done) {
       pause = shortest_pause;
       quiet_since = Clock::now();
-    } else if (s.idle == Idle::Sleep) {
-      s.work.wait(lock, [&] { return s.stopping || s.failure || s.notified; });
-    } else if (any_hot || (s.num_waiting > 0 && Clock::now() - quiet_since < eager)) {
+    } else if (!s.world.poll) {
+      s.work.wait(lock, [&] { return s.is_woken(); });
+    } else if (any_hot || (!s.waited.empty() && Clock::now() - quiet_since < eager)) {
       lock.unlock();
       std::this_thread::yield();
       lock.lock();
     } else {
       // A pause is cut short when an operation comes or when the rank begins to wait; then polling is eager again.
-      if (s.work.wait_for(lock, pause, [&] { return s.stopping || s.failure || s.notified; })) {
+      if (s.work.wait_for(lock, pause, [&] { return s.is_woken(); })) {
         pause = shortest_pause;
         quiet_since = Clock::now();
       } else {

@@ -1,7 +1,7 @@
 // A rank's communication thread. Operations wait in queues; the front of every queue progresses, so that one group's
 // collective never stands behind another group's.
 //
-//     Engine engine(rank, deadline, Engine::Idle::Sleep, [&](const std::string& why) { world.abort(rank, why); });
+//     Engine engine(rank, deadline, {.stop = [&](const std::string& why) { world.abort(rank, why); }, ...});
 //     CommHandle h = engine.submit({group_id, 0, 0}, "all_reduce of ...", std::make_shared<MyOperation>(...));
 //     h.wait();    // sleeps; throws after the deadline or when fail() was called
 #pragma once
@@ -11,7 +11,9 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
+#include "parallel/comm/whereabouts.h"
 #include "parallel/comm/world.h"
 
 namespace limbeck::parallel {
@@ -24,8 +26,8 @@ class Operation {
   virtual bool progress() = 0;
   /// True while all ranks are known to take part, so that the next step is due at once.
   virtual bool is_hot() const { return false; }
-  /// For the message of a missed deadline, from any thread: "; ranks 1, 3 have not arrived", or nothing.
-  virtual std::string waits_for() const { return {}; }
+  /// The ranks without which it cannot go on, from any thread.
+  virtual std::vector<Missing> waits_for() const { return {}; }
 };
 
 /// Operations of equal key are first-in first-out.
@@ -38,12 +40,19 @@ struct QueueKey {
 
 class Engine {
  public:
-  /// What the thread does when no operation can go on: sleep until notify(), or poll with a growing pause.
-  enum class Idle { Sleep, Poll };
-  /// `stop_world` is called, from the thread that met it, with the message of an error or a missed deadline; it is to
-  /// call fail(). `poll` is called once a round in mode Poll.
-  Engine(int rank, Deadline deadline, Idle idle, std::function<void(const std::string&)> stop_world,
-         std::function<void()> poll = {});
+  /// What the engine asks of its world.
+  struct World {
+    /// Called, from the thread that met it, with the message of an error or a missed deadline; it is to call fail().
+    std::function<void(const std::string&)> stop;
+    /// The end of the message of a missed deadline: who holds up an operation that waits for these, as tell_missing.
+    std::function<std::string(const std::vector<Missing>&)> who_is_missing;
+    /// Called by the communication thread, which then polls with a growing pause, also while it has nothing to do;
+    /// without it the thread sleeps until notify().
+    std::function<void()> poll = {};
+  };
+  Engine(int rank, Deadline deadline, World world);
+  /// Begins: everything that the world's functions use is there.
+  void start();
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -52,6 +61,11 @@ class Engine {
   core::CommHandle submit(const QueueKey& key, std::string what, std::shared_ptr<Operation> operation);
   /// Something that an operation waits for may have happened.
   void notify();
+  /// The training step that operations belong to from now on.
+  void set_step(std::int64_t step);
+  std::int64_t step() const;
+  /// From any thread.
+  Whereabouts whereabouts() const;
   /// Every wait, now and later, throws: Error if this rank is the `origin`, else PeerError. The first call counts.
   void fail(int origin, const std::string& message);
   bool has_failed() const;

@@ -1,5 +1,7 @@
 #include "parallel/comm/queued_comm.h"
 
+#include <algorithm>
+
 #include "parallel/comm/reduce.h"
 
 namespace limbeck::parallel {
@@ -38,8 +40,26 @@ QueuedComm::QueuedComm(int group_id, std::string name, int rank, int size)
 CommHandle QueuedComm::start(Call call) {
   const int direction = call.signature.kind == CallKind::Send ? 1 : call.signature.kind == CallKind::Receive ? 2 : 0;
   const QueueKey key{group_id_, direction, call.peer};
+  call.step = engine().step();
   std::string what = fmt::format("{} in group {}", describe(call.signature), name_);
   return engine().submit(key, std::move(what), make_operation(std::move(call), next_[key]++));
+}
+
+QueuedComm::Split QueuedComm::agree_on_split(int color, int key, std::int64_t note) {
+  const auto memory = core::Memory::cpu(1);
+  const Tensor mine = Tensor::from<std::int64_t>(memory, {3}, std::vector<std::int64_t>{color, key, note});
+  const Tensor all = Tensor::empty(memory, core::DType::I64, {size_, 3});
+  all_gather(mine, all);
+  const auto* said = all.data<std::int64_t>();
+  Split split;
+  for (int r = 0; r < size_; ++r) {
+    if (said[3 * r] == color) split.ranks.push_back(r);
+    split.note = std::max(split.note, said[3 * r + 2]);
+  }
+  std::stable_sort(split.ranks.begin(), split.ranks.end(),
+                   [&](int a, int b) { return said[3 * a + 1] < said[3 * b + 1]; });
+  split.rank = static_cast<int>(std::find(split.ranks.begin(), split.ranks.end(), rank_) - split.ranks.begin());
+  return split;
 }
 
 CommHandle QueuedComm::all_reduce_async(Tensor x, core::Reduce reduce) {

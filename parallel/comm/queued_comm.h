@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "parallel/comm/call.h"
 #include "parallel/comm/engine.h"
@@ -28,8 +29,17 @@ class QueuedComm : public WorldComm {
   core::CommHandle send_async(core::Tensor x, int to) final;
   core::CommHandle receive_async(core::Tensor x, int from) final;
   core::CommHandle barrier_async() final;
+  void note_step(std::int64_t step) final { engine().set_step(step); }
 
  protected:
+  /// What the ranks of this group say at a split.
+  struct Split {
+    std::vector<int> ranks;  // of the new group, in its order, numbered as in this one
+    int rank = 0;            // this one's in the new group
+    std::int64_t note = 0;   // the greatest that a rank of this group gave
+  };
+  /// Collective, with the deadline of any operation.
+  Split agree_on_split(int color, int key, std::int64_t note);
   /// An operation for the call, which is the `sequence`-th of its queue.
   virtual std::shared_ptr<Operation> make_operation(Call call, std::int64_t sequence) = 0;
   virtual Engine& engine() = 0;

@@ -2,7 +2,7 @@
 // call, with the numbers themselves where they are few; then the data moves in point-to-point pieces, each as large as
 // the receiver expects; sums are formed here, in rank order.
 //
-//     MpiTransfer transfer(group, std::move(call), sequence);
+//     MpiTransfer transfer(wire, group, std::move(call), sequence);
 //     while (!transfer.progress()) { /* pause */ }
 #pragma once
 
@@ -11,6 +11,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,13 +22,50 @@
 
 namespace limbeck::parallel {
 
+/// Some ranks of the world; their messages are told apart by tags.
 struct MpiGroup {
-  int id = 0;
+  int id = 0;  // equal on all its ranks; no two groups have the same that share a rank
   std::string name;
+  std::vector<int> ranks;  // in the world
+  int rank = 0;            // this one's, here
+  int size() const { return static_cast<int>(ranks.size()); }
+  int in_world(int r) const { return ranks[static_cast<std::size_t>(r)]; }
+
+  // Of the communication thread alone:
+  bool may_share = false;                  // all ranks lie on one node, as far as is known
+  std::unique_ptr<SharedSegment> segment;  // made for the first large reduction
+};
+
+/// What a rank tells the others before its data.
+struct MpiNote {
+  CallSignature signature;
+  std::int64_t step = 0;
+  std::int64_t number = 0;  // of that rank's operations
+};
+
+/// What was last heard of each rank of the world, for any thread.
+class MpiHeard {
+ public:
+  explicit MpiHeard(int num_ranks) : last_(static_cast<std::size_t>(num_ranks)) {}
+  void note(int rank, const MpiNote& note, std::shared_ptr<const MpiGroup> group);
+  Sign of(int rank) const;
+
+ private:
+  struct Last {
+    MpiNote note;
+    std::shared_ptr<const MpiGroup> group;  // null: nothing was
+  };
+  mutable std::mutex mutex_;
+  std::vector<Last> last_;
+};
+
+/// What the transfers of all groups share.
+struct MpiWire {
   MPI_Comm comm = MPI_COMM_NULL;
-  int rank = 0;
-  int size = 1;
-  std::unique_ptr<SharedSegment> segment;  // null unless all ranks lie on one node
+  std::int64_t largest_piece = 0;                // bytes of a message
+  std::function<void(const std::string&)> warn;  // once; null: nobody listens
+  MpiHeard heard;
+  std::int64_t num_announced = 0;  // operations of this rank
 };
 
 class MpiTransfer final : public Operation {
@@ -35,52 +73,71 @@ class MpiTransfer final : public Operation {
   /// Reductions from this size on go through shared memory within a node.
   static constexpr std::int64_t shared_from_bytes = std::int64_t{256} << 10;
 
-  MpiTransfer(MpiGroup& group, Call call, std::int64_t sequence);
+  MpiTransfer(MpiWire& wire, std::shared_ptr<MpiGroup> group, Call call, std::int64_t sequence);
   bool progress() override;
   bool is_hot() const override {
     return call_.signature.kind != CallKind::Send &&
            (stage_ == Stage::Shared || stage_ == Stage::Scattering || stage_ == Stage::Last);
   }
+  std::vector<Missing> waits_for() const override;
 
  private:
-  enum class Stage { Start, Announced, Shared, Scattering, Last, Stuck };
+  enum class Stage { Start, Announced, Sharing, Shared, Scattering, Last, Stuck };
 
-  struct Header {  // of every collective and message
-    CallSignature signature;
-    std::array<std::byte, 224> numbers{};  // of a small all_reduce
+  struct Header {  // of every collective
+    MpiNote note;
+    std::array<std::byte, 224> numbers{};  // of a small all_reduce; or a SharedSegment::Offer
   };
   struct Part {
     std::int64_t first = 0, bytes = 0;
   };
   using PartOf = std::function<Part(int)>;  // by rank
+  struct Posted {                           // beside each request
+    int peer;
+    std::int64_t expected;  // bytes; -1: a send
+    bool is_done = false;
+  };
 
   void announce();
   bool read_announcements();
+  void offer_segment();
+  void join_segment();
+  void agree_on_segment();
   void start_data();
   void finish_scatter();
   void exchange(const std::byte* from, const PartOf& sent, std::byte* to, const PartOf& received);
-  void post_receive(std::byte* to, std::int64_t bytes, int from, int tag);
-  void post_send(const std::byte* from, std::int64_t bytes, int to, int tag);
+  template <class T>
+  void tell_all(const T& mine, std::vector<T>& all);
+  void post_receive(std::byte* to, std::int64_t bytes, int from);
+  void post_send(const std::byte* from, std::int64_t bytes, int to);
+  void post(MPI_Request request, int peer, std::int64_t expected);
   bool test();
+  void check_received(const Posted& posted, const MPI_Status& status, int result) const;
+  const Header& header_of(int peer) const {
+    return headers_[call_.signature.kind == CallKind::Receive ? 0 : static_cast<std::size_t>(peer)];
+  }
+  int tag() const;
   Part element_slice(int rank) const;
   bool is_small() const;
 
-  MpiGroup& group_;
+  MpiWire& wire_;
+  std::shared_ptr<MpiGroup> group_;
   Call call_;
   std::int64_t sequence_;
   Stage stage_ = Stage::Start;
   Header header_;
-  std::vector<Header> headers_;
+  std::vector<Header> headers_;  // by rank; of a receive: the sender's alone
+  bool offers_segment_ = false;  // the first large reduction of its group does
+  std::uint8_t has_joined_ = 0;
+  std::vector<std::uint8_t> all_have_joined_;
   std::vector<std::byte> scattered_;  // every rank's numbers for this rank's slice
-  std::optional<SharedReduction> shared_;
   std::vector<MPI_Request> requests_;
-  struct Expected {
-    std::size_t request;
-    std::int64_t bytes;
-    int from;
-  };
-  std::vector<Expected> expected_;
+  std::vector<int> done_;
   std::vector<MPI_Status> statuses_;
+
+  mutable std::mutex mutex_;  // for those who ask from another thread
+  std::vector<Posted> posted_;
+  std::optional<SharedReduction> shared_;
 };
 
 }  // namespace limbeck::parallel

@@ -2,15 +2,19 @@
 
 #include <mpi.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
 #include <mutex>
+#include <numeric>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "parallel/comm/queued_comm.h"
 #include "parallel/mpi/mpi_transfer.h"
+#include "parallel/mpi/roll_call.h"
 
 namespace limbeck::parallel {
 namespace {
@@ -35,62 +39,101 @@ MPI_Comm start_mpi() {
   check(provided == MPI_THREAD_MULTIPLE, "mpi: the library does not allow calls from several threads");
   MPI_Comm world = MPI_COMM_NULL;
   MPI_Comm_dup(MPI_COMM_WORLD, &world);
+  MPI_Comm_set_errhandler(world, MPI_ERRORS_RETURN);
   return world;
+}
+
+int rank_in(MPI_Comm comm) {
+  int rank = 0;
+  MPI_Comm_rank(comm, &rank);
+  return rank;
+}
+
+int size_of(MPI_Comm comm) {
+  int size = 1;
+  MPI_Comm_size(comm, &size);
+  return size;
+}
+
+/// By rank: the first rank of its node.
+std::vector<int> nodes(MPI_Comm comm) {
+  MPI_Comm node = MPI_COMM_NULL;
+  int first = rank_in(comm);
+  MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+  MPI_Bcast(&first, 1, MPI_INT, 0, node);
+  MPI_Comm_free(&node);
+  std::vector<int> first_of(static_cast<std::size_t>(size_of(comm)));
+  MPI_Allgather(&first, 1, MPI_INT, first_of.data(), 1, MPI_INT, comm);
+  return first_of;
+}
+
+int largest_tag(MPI_Comm comm) {
+  int* value = nullptr;
+  int is_there = 0;
+  MPI_Comm_get_attr(comm, MPI_TAG_UB, static_cast<void*>(&value), &is_there);
+  return is_there != 0 ? *value : 32767;  // what any MPI has
 }
 
 }  // namespace
 
 struct MpiWorld::State {
-  Deadline deadline;
+  State(MpiOptions chosen, MPI_Comm comm)
+      : options(std::move(chosen)),
+        rank(rank_in(comm)),
+        size(size_of(comm)),
+        node_of(nodes(comm)),
+        wire{.comm = comm, .largest_piece = options.largest_piece, .warn = options.warn, .heard = MpiHeard(size)} {}
+
+  MpiOptions options;
+  int rank, size;
   int exceptions_at_start = std::uncaught_exceptions();
-  std::vector<std::unique_ptr<MpiGroup>> groups;  // the first is the world
+  std::vector<int> node_of;  // by rank: equal on one node
+  MpiWire wire;
+  std::int64_t next_group = 1;  // ids; of the thread that splits
   MPI_Comm control = MPI_COMM_NULL;
   AbortMessage incoming, outgoing;
   MPI_Request abort_request = MPI_REQUEST_NULL;
   std::once_flag sent;
   int leaves_clean = 0;
   std::vector<int> all_leave_clean;
+  std::optional<RollCall> roll_call;
   std::unique_ptr<Engine> engine;
 
-  int rank() const { return groups[0]->rank; }
-  int size() const { return groups[0]->size; }
+  std::shared_ptr<MpiGroup> make_group(std::int64_t id, std::string name, std::vector<int> ranks) const {
+    auto group = std::make_shared<MpiGroup>();
+    check(id <= largest_tag(wire.comm) / 2, "mpi: group {} is number {}, expected fewer groups", name, id);
+    group->id = static_cast<int>(id);
+    group->name = std::move(name);
+    group->ranks = std::move(ranks);
+    group->rank = static_cast<int>(std::find(group->ranks.begin(), group->ranks.end(), rank) - group->ranks.begin());
+    group->may_share = options.shares_memory && std::all_of(group->ranks.begin(), group->ranks.end(), [&](int r) {
+                         return node_of[static_cast<std::size_t>(r)] == node_of[static_cast<std::size_t>(rank)];
+                       });
+    return group;
+  }
 
-  MpiGroup& add_group(MPI_Comm comm, const std::string& name) {
-    MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN);
-    auto group = std::make_unique<MpiGroup>();
-    group->id = static_cast<int>(groups.size());
-    group->name = name;
-    group->comm = comm;
-    MPI_Comm_rank(comm, &group->rank);
-    MPI_Comm_size(comm, &group->size);
-    if (group->size > 1) {
-      MPI_Comm node = MPI_COMM_NULL;
-      int on_node = 0;
-      MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
-      MPI_Comm_size(node, &on_node);
-      MPI_Comm_free(&node);
-      if (on_node == group->size) group->segment = std::make_unique<SharedSegment>(comm);
-    }
-    groups.push_back(std::move(group));
-    return *groups.back();
+  std::string who_is_missing(const std::vector<Missing>& missing) {
+    roll_call->ask();
+    return tell_missing(missing, [&](int r) { return roll_call->answer_of(r); });
   }
 
   /// Tells every rank, once, and fails here.
   void stop(const std::string& why) {
     std::call_once(sent, [&] {
-      outgoing.origin = rank();
+      outgoing.origin = rank;
       why.copy(outgoing.text.data(), outgoing.text.size() - 1);
-      for (int r = 0; r < size(); ++r) {
+      for (int r = 0; r < size; ++r) {
         MPI_Request request = MPI_REQUEST_NULL;
-        if (r != rank()) MPI_Isend(&outgoing, sizeof(outgoing), MPI_BYTE, r, tag_abort, control, &request);
-        if (r != rank()) MPI_Request_free(&request);
+        if (r != rank) MPI_Isend(&outgoing, sizeof(outgoing), MPI_BYTE, r, tag_abort, control, &request);
+        if (r != rank) MPI_Request_free(&request);
       }
     });
-    engine->fail(rank(), why);
+    engine->fail(rank, why);
   }
 
   void hear() {
     int has_come = 0;
+    roll_call->poll();
     if (abort_request == MPI_REQUEST_NULL) return;
     MPI_Test(&abort_request, &has_come, MPI_STATUS_IGNORE);
     if (has_come != 0) engine->fail(incoming.origin, incoming.text.data());
@@ -101,10 +144,10 @@ struct MpiWorld::State {
     const auto until = std::chrono::steady_clock::now() + grace;
     // Not on the stack: where a peer does not answer, the messages are still under way when this returns.
     leaves_clean = is_clean ? 1 : 0;
-    all_leave_clean.assign(static_cast<std::size_t>(size()), 1);
+    all_leave_clean.assign(static_cast<std::size_t>(size), 1);
     std::vector<MPI_Request> requests;
-    for (int r = 0; r < size(); ++r) {
-      if (r == rank()) continue;
+    for (int r = 0; r < size; ++r) {
+      if (r == rank) continue;
       requests.emplace_back();
       MPI_Irecv(&all_leave_clean[static_cast<std::size_t>(r)], 1, MPI_INT, r, tag_leave, control, &requests.back());
       requests.emplace_back();
@@ -125,10 +168,8 @@ struct MpiWorld::State {
       MPI_Cancel(&abort_request);
       MPI_Wait(&abort_request, MPI_STATUS_IGNORE);
     }
-    for (const auto& group : groups) {
-      group->segment.reset();
-      MPI_Comm_free(&group->comm);
-    }
+    roll_call->close();
+    MPI_Comm_free(&wire.comm);
     MPI_Comm_free(&control);
     MPI_Finalize();
   }
@@ -136,43 +177,49 @@ struct MpiWorld::State {
 
 class MpiWorld::Member final : public QueuedComm {
  public:
-  Member(std::shared_ptr<State> state, MpiGroup& group)
-      : QueuedComm(group.id, group.name, group.rank, group.size), state_(std::move(state)), group_(group) {}
+  Member(std::shared_ptr<State> state, std::shared_ptr<MpiGroup> group)
+      : QueuedComm(group->id, group->name, group->rank, group->size()),
+        state_(std::move(state)),
+        group_(std::move(group)) {}
 
+  /// Needs no call of MPI's own, which would know no deadline: the ranks agree on who belongs together, and on an id
+  /// that none of them has used.
   std::shared_ptr<WorldComm> split(int color, int key, const std::string& name) override {
-    barrier();  // MPI's own calls below have no deadline
-    MPI_Comm comm = MPI_COMM_NULL;
-    check(MPI_Comm_split(group_.comm, color, key, &comm) == MPI_SUCCESS, "mpi: group {} could not be split",
-          group_.name);
-    return std::make_shared<Member>(state_, state_->add_group(comm, name));
+    Split mine = agree_on_split(color, key, state_->next_group);
+    for (int& r : mine.ranks) r = group_->in_world(r);
+    state_->next_group = mine.note + 1;
+    return std::make_shared<Member>(state_, state_->make_group(mine.note, name, std::move(mine.ranks)));
   }
 
   void abort(const std::string& why) override { state_->stop(why); }
 
  private:
   std::shared_ptr<Operation> make_operation(Call call, std::int64_t sequence) override {
-    return std::make_shared<MpiTransfer>(group_, std::move(call), sequence);
+    return std::make_shared<MpiTransfer>(state_->wire, group_, std::move(call), sequence);
   }
   Engine& engine() override { return *state_->engine; }
 
   std::shared_ptr<State> state_;
-  MpiGroup& group_;
+  std::shared_ptr<MpiGroup> group_;
 };
 
-MpiWorld::MpiWorld(Deadline deadline) : state_(std::make_shared<State>()) {
+MpiWorld::MpiWorld(MpiOptions options) : state_(std::make_shared<State>(std::move(options), start_mpi())) {
   State& s = *state_;
-  s.deadline = deadline;
-  s.add_group(start_mpi(), "world");
-  MPI_Comm_dup(s.groups[0]->comm, &s.control);
+  MPI_Comm_dup(s.wire.comm, &s.control);
   MPI_Irecv(&s.incoming, sizeof(s.incoming), MPI_BYTE, MPI_ANY_SOURCE, tag_abort, s.control, &s.abort_request);
+  s.roll_call.emplace(s.control, [&s] { return s.engine->whereabouts(); });
   s.engine = std::make_unique<Engine>(
-      s.rank(), deadline, Engine::Idle::Poll, [&s](const std::string& why) { s.stop(why); }, [&s] { s.hear(); });
+      s.rank, s.options.deadline,
+      Engine::World{.stop = [&s](const std::string& why) { s.stop(why); },
+                    .who_is_missing = [&s](const auto& missing) { return s.who_is_missing(missing); },
+                    .poll = [&s] { s.hear(); }});
+  s.engine->start();
 }
 
 MpiWorld::~MpiWorld() {
   State& s = *state_;
   if (std::uncaught_exceptions() > s.exceptions_at_start && !s.engine->has_failed())
-    s.stop(fmt::format("rank {} has left the world by an error", s.rank()));
+    s.stop(fmt::format("rank {} has left the world by an error", s.rank));
   const bool has_failed = s.engine->has_failed();
   const bool is_clean = s.engine->stop();
   if ((has_failed || !is_clean) && !s.take_leave(is_clean)) {
@@ -184,9 +231,14 @@ MpiWorld::~MpiWorld() {
   s.finalise();
 }
 
-int MpiWorld::rank() const { return state_->rank(); }
-int MpiWorld::size() const { return state_->size(); }
-std::shared_ptr<WorldComm> MpiWorld::comm() { return std::make_shared<Member>(state_, *state_->groups[0]); }
+int MpiWorld::rank() const { return state_->rank; }
+int MpiWorld::size() const { return state_->size; }
+
+std::shared_ptr<WorldComm> MpiWorld::comm() {
+  std::vector<int> everybody(static_cast<std::size_t>(state_->size));
+  std::iota(everybody.begin(), everybody.end(), 0);
+  return std::make_shared<Member>(state_, state_->make_group(0, "world", std::move(everybody)));
+}
 
 bool MpiWorld::has_launcher() {
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"})

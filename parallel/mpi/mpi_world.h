@@ -9,17 +9,28 @@
 // Results are those of the thread ranks bit by bit: every reduction adds in rank order.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "parallel/comm/world.h"
 
 namespace limbeck::parallel {
 
+struct MpiOptions {
+  Deadline deadline = default_deadline;
+  std::int64_t largest_piece = std::int64_t{1} << 30;  // bytes of one message: MPI counts in 32 bits
+  bool shares_memory = true;                           // large reductions within a node go through shared memory
+  /// What the user should know, a line, from the communication thread; on the rank that it concerns, once.
+  std::function<void(const std::string&)> warn = {};
+};
+
 class MpiWorld {
  public:
   /// One a process, ever; its constructor and destructor are MPI_Init and MPI_Finalize. Throws an Error if MPI is
   /// running already or does not allow calls from several threads.
-  explicit MpiWorld(Deadline deadline = default_deadline);
+  explicit MpiWorld(MpiOptions options = {});
   /// After a failure the ranks take leave of each other for up to two seconds, so that each can report; where transfers
   /// are stuck then, MPI is left as it is, and the process must end by std::_Exit with a code that is not 0, upon which
   /// the launcher ends the others. Leaving by an exception stops the others.

@@ -1,9 +1,15 @@
 #include "parallel/mpi/shared_segment.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
 #include <new>
+#include <string>
 
 #include "core/slice.h"
 #include "parallel/comm/reduce.h"
@@ -11,37 +17,53 @@
 namespace limbeck::parallel {
 namespace {
 
-/// MPI gives no alignment; it maps whole pages, so that every rank rounds up to the same place.
-std::byte* aligned(void* base) {
-  constexpr std::uintptr_t to = alignof(SharedSegment::Progress);
-  const auto address = reinterpret_cast<std::uintptr_t>(base);
-  return static_cast<std::byte*>(base) + ((address + to - 1) / to * to - address);
+constexpr auto part_bytes =
+    static_cast<std::int64_t>(sizeof(SharedSegment::Progress)) + SharedSegment::num_pieces * SharedSegment::piece_bytes;
+
+/// Null where the system refuses it.
+std::byte* map(int file) {
+  void* at = ::mmap(nullptr, static_cast<std::size_t>(part_bytes), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  return at == MAP_FAILED ? nullptr : static_cast<std::byte*>(at);
+}
+
+/// Null unless the process still has this very file open, and it may be mapped here.
+std::byte* map(const SharedSegment::Offer& offer) {
+  const std::string path = fmt::format("/proc/{}/fd/{}", offer.process, offer.file);
+  struct stat found {};
+  if (offer.process == 0 || ::stat(path.c_str(), &found) != 0) return nullptr;
+  if (found.st_dev != offer.device || found.st_ino != offer.inode) return nullptr;
+  const int file = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (file < 0) return nullptr;
+  std::byte* at = map(file);
+  ::close(file);
+  return at;
 }
 
 }  // namespace
 
-SharedSegment::SharedSegment(MPI_Comm comm) {
-  int size = 1;
-  MPI_Comm_rank(comm, &rank_);
-  MPI_Comm_size(comm, &size);
-  const auto bytes = static_cast<MPI_Aint>(2 * sizeof(Progress)) + num_pieces * piece_bytes;
-  void* mine = nullptr;
-  core::check(
-      MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, comm, static_cast<void*>(&mine), &window_) == MPI_SUCCESS,
-      "mpi: the node refused {} KiB of shared memory", bytes >> 10);
-  new (aligned(mine)) Progress{};
-  for (int r = 0; r < size; ++r) {
-    MPI_Aint length = 0;
-    int unit = 1;
-    void* base = nullptr;
-    MPI_Win_shared_query(window_, r, &length, &unit, static_cast<void*>(&base));
-    progress_.push_back(reinterpret_cast<Progress*>(aligned(base)));
-    data_.push_back(aligned(base) + sizeof(Progress));
-  }
-  MPI_Barrier(comm);  // everybody's counters are zero
+SharedSegment::SharedSegment(int rank, int size)
+    : rank_(rank), file_(::memfd_create("limbeck", MFD_CLOEXEC)), parts_(static_cast<std::size_t>(size), nullptr) {
+  struct stat mine {};
+  // The pages are taken here: where there are none left, the first write to them would end the process.
+  if (file_ < 0 || ::posix_fallocate(file_, 0, part_bytes) != 0 || ::fstat(file_, &mine) != 0) return;
+  std::byte*& at = parts_[static_cast<std::size_t>(rank)];
+  at = map(file_);
+  if (at == nullptr) return;
+  new (at) Progress{};
+  offer_ = {.process = ::getpid(), .file = file_, .device = mine.st_dev, .inode = mine.st_ino};
 }
 
-SharedSegment::~SharedSegment() { MPI_Win_free(&window_); }
+bool SharedSegment::join(std::span<const Offer> offers) {
+  for (std::size_t r = 0; r < parts_.size(); ++r)
+    if (parts_[r] == nullptr) parts_[r] = map(offers[r]);
+  return std::find(parts_.begin(), parts_.end(), nullptr) == parts_.end();
+}
+
+SharedSegment::~SharedSegment() {
+  for (std::byte* part : parts_)
+    if (part != nullptr) ::munmap(part, static_cast<std::size_t>(part_bytes));
+  if (file_ >= 0) ::close(file_);
+}
 
 SharedReduction::SharedReduction(SharedSegment& segment, core::DType dtype, core::Reduce reduction, std::byte* data,
                                  std::int64_t count)
@@ -69,26 +91,30 @@ bool SharedReduction::progress() {
   };
   Progress& mine = segment_.progress(segment_.rank());
   const auto advance = [](std::atomic<std::int64_t>& counter) { counter.fetch_add(1, std::memory_order_release); };
-  while (mine.out < end_) {
-    bool any = false;
-    if (mine.in < end_ && mine.in < least(&Progress::out) + SharedSegment::num_pieces) {
-      copy_in();
-      advance(mine.in);
-      any = true;
-    }
-    if (mine.reduced < mine.in && mine.reduced < least(&Progress::in)) {
-      reduce_slice();
-      advance(mine.reduced);
-      any = true;
-    }
-    if (mine.out < mine.reduced && mine.out < least(&Progress::reduced)) {
-      copy_out();
-      advance(mine.out);
-      any = true;
-    }
-    if (!any) return false;
+  if (mine.in < end_ && mine.in < least(&Progress::out) + SharedSegment::num_pieces) {
+    copy_in();
+    advance(mine.in);
   }
-  return true;
+  if (mine.reduced < mine.in && mine.reduced < least(&Progress::in)) {
+    reduce_slice();
+    advance(mine.reduced);
+  }
+  if (mine.out < mine.reduced && mine.out < least(&Progress::reduced)) {
+    copy_out();
+    advance(mine.out);
+  }
+  return mine.out == end_;
+}
+
+std::vector<int> SharedReduction::behind() const {
+  const auto done = [&](int r) {
+    const SharedSegment::Progress& p = segment_.progress(r);
+    return p.in + p.reduced + p.out;
+  };
+  std::vector<int> ranks;
+  for (int r = 0; r < segment_.size(); ++r)
+    if (done(r) < done(segment_.rank())) ranks.push_back(r);
+  return ranks;
 }
 
 void SharedReduction::copy_in() {

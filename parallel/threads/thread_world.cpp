@@ -1,7 +1,5 @@
 #include "parallel/threads/thread_world.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -16,7 +14,6 @@
 namespace limbeck::parallel {
 
 using core::check;
-using core::Tensor;
 
 namespace {
 
@@ -29,8 +26,9 @@ struct Gathering {
   int num_finished = 0;
 };
 
-/// The share of rank `r`: its slice of a reduction, or everything that it receives.
-void do_share(std::vector<Call>& calls, int r) {
+/// The share of rank `r`: its slice of a reduction, or everything that it receives. `members` are the group's ranks in
+/// the world.
+void do_share(std::vector<Call>& calls, int r, const std::vector<int>& members) {
   Call& mine = calls[static_cast<std::size_t>(r)];
   const auto size = static_cast<int>(calls.size());
   const auto copy = [](std::byte* to, const std::byte* from, std::int64_t bytes) {
@@ -66,8 +64,8 @@ void do_share(std::vector<Call>& calls, int r) {
         const auto me = static_cast<std::size_t>(r);
         const std::int64_t bytes = mine.receive_offset[s + 1] - mine.receive_offset[s];
         const std::int64_t sent = from.send_offset[me + 1] - from.send_offset[me];
-        check(bytes == sent, "all_to_all_v: rank {} sends {} rows to rank {}, which expects {}", s,
-              row > 0 ? sent / row : 0, r, row > 0 ? bytes / row : 0);
+        check(bytes == sent, "all_to_all_v: rank {} sends {} rows to rank {}, which expects {}", members[s],
+              row > 0 ? sent / row : 0, members[me], row > 0 ? bytes / row : 0);
         copy(mine.out + mine.receive_offset[s], from.in + from.send_offset[me], bytes);
       }
       break;
@@ -94,7 +92,6 @@ struct ThreadWorld::Group {
 
 struct ThreadWorld::State {
   Deadline deadline;
-  core::MemoryPtr memory = core::Memory::cpu(1);  // for the keys of split()
   std::mutex mutex;
   std::map<std::tuple<int, std::int64_t, int>, std::shared_ptr<Group>> groups;  // by parent, its split's number, color
   int next_group = 0;
@@ -105,6 +102,9 @@ struct ThreadWorld::State {
   }
   void stop(int origin, const std::string& why) {
     for (const auto& engine : engines) engine->fail(origin, why);
+  }
+  std::string who_is_missing(const std::vector<Missing>& missing) const {
+    return tell_missing(missing, [&](int rank) { return engines[static_cast<std::size_t>(rank)]->whereabouts(); });
   }
   std::shared_ptr<Group> make_group(std::string name, std::vector<int> members) {
     auto group = std::make_shared<Group>();
@@ -140,7 +140,7 @@ class ThreadWorld::Meeting final : public Operation {
         const std::scoped_lock lock(group_->mutex);
         if (gathering_->num_arrived < num_participants()) return false;
       }
-      do_share(gathering_->calls, index_);
+      do_share(gathering_->calls, index_, group_->members);
       has_shared_ = true;
       leave();
     }
@@ -148,18 +148,19 @@ class ThreadWorld::Meeting final : public Operation {
     return gathering_->num_finished == num_participants();
   }
 
-  std::string waits_for() const override {
+  std::vector<Missing> waits_for() const override {
     const std::scoped_lock lock(group_->mutex);
     const auto found = group_->gatherings.find(key_);
     if (found == group_->gatherings.end()) return {};
-    std::vector<int> missing;
+    std::vector<Missing> missing;
     for (std::size_t i = 0; i < participants_.size(); ++i)
-      if (!found->second->has_arrived[i]) missing.push_back(participants_[i]);
-    return missing.empty() ? std::string() : fmt::format("; rank {} has not come", fmt::join(missing, ", "));
+      if (!found->second->has_arrived[i]) missing.push_back({.rank = in_world(participants_[i]), .heard = {}});
+    return missing;
   }
 
  private:
   int num_participants() const { return static_cast<int>(participants_.size()); }
+  int in_world(int rank) const { return group_->members[static_cast<std::size_t>(rank)]; }
 
   void arrive() {
     const auto me = static_cast<std::size_t>(index_);
@@ -173,8 +174,8 @@ class ThreadWorld::Meeting final : public Operation {
     gathering_ = place;
     for (std::size_t other = 0; other < participants_.size(); ++other)
       check(!place->has_arrived[other] || matches(place->calls[other].signature, call_.signature), "{}",
-            mismatch(group_->name, sequence_, participants_[other], place->calls[other].signature, rank_,
-                     call_.signature));
+            mismatch(group_->name, sequence_, in_world(participants_[other]), place->calls[other].signature,
+                     in_world(rank_), call_.signature));
     place->calls[me] = std::move(call_);
     place->has_arrived[me] = true;
     if (++place->num_arrived == num_participants()) wake_others();
@@ -190,7 +191,7 @@ class ThreadWorld::Meeting final : public Operation {
 
   void wake_others() {
     for (const int r : participants_)
-      if (r != rank_) state_.engines[static_cast<std::size_t>(group_->members[static_cast<std::size_t>(r)])]->notify();
+      if (r != rank_) state_.engines[static_cast<std::size_t>(in_world(r))]->notify();
   }
 
   State& state_;
@@ -213,21 +214,12 @@ class ThreadWorld::Member final : public QueuedComm {
         group_(std::move(group)) {}
 
   std::shared_ptr<WorldComm> split(int color, int key, const std::string& name) override {
-    const Tensor mine = Tensor::from<std::int64_t>(state_->memory, {2}, std::vector<std::int64_t>{color, key});
-    const Tensor all = Tensor::empty(state_->memory, core::DType::I64, {size(), 2});
-    all_gather(mine, all);
-    const auto* pairs = all.data<std::int64_t>();
-    std::vector<int> order;  // ranks of this group that share the color
-    for (int r = 0; r < size(); ++r)
-      if (pairs[2 * r] == color) order.push_back(r);
-    std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return pairs[2 * a + 1] < pairs[2 * b + 1]; });
-    const auto my_place = std::find(order.begin(), order.end(), rank()) - order.begin();
-    for (int& r : order) r = group_->members[static_cast<std::size_t>(r)];
-
+    Split mine = agree_on_split(color, key, 0);
+    for (int& r : mine.ranks) r = group_->members[static_cast<std::size_t>(r)];
     const std::scoped_lock lock(state_->mutex);
     std::shared_ptr<Group>& group = state_->groups[{group_->id, num_splits_++, color}];
-    if (!group) group = state_->make_group(name, std::move(order));
-    return std::make_shared<Member>(state_, group, static_cast<int>(my_place));
+    if (!group) group = state_->make_group(name, std::move(mine.ranks));
+    return std::make_shared<Member>(state_, group, mine.rank);
   }
 
   void abort(const std::string& why) override { state_->stop(world_rank(), why); }
@@ -251,7 +243,11 @@ ThreadWorld::ThreadWorld(int num_ranks, Deadline deadline) : state_(std::make_sh
   for (int r = 0; r < num_ranks; ++r) everybody.push_back(r);
   for (int r = 0; r < num_ranks; ++r)
     state_->engines.push_back(std::make_unique<Engine>(
-        r, deadline, Engine::Idle::Sleep, [s = state_.get(), r](const std::string& why) { s->stop(r, why); }));
+        r, deadline,
+        Engine::World{
+            .stop = [s = state_.get(), r](const std::string& why) { s->stop(r, why); },
+            .who_is_missing = [s = state_.get()](const auto& missing) { return s->who_is_missing(missing); }}));
+  for (const auto& engine : state_->engines) engine->start();
   state_->groups[{-1, 0, 0}] = state_->make_group("world", std::move(everybody));
 }
 

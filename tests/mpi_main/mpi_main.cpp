@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
 
 #include <cstdio>
+#include <span>
+#include <string_view>
 
 #include "parallel/mpi/mpi_world.h"
 #include "tests/mpi_main/mpi_test.h"
@@ -14,7 +16,13 @@ int main(int argc, char** argv) {
   using namespace limbeck;
   using limbeck::testing::the_world;
   ::testing::InitGoogleTest(&argc, argv);
-  parallel::MpiWorld world(std::chrono::seconds(60));
+  // --short: a deadline to be missed. --apart: what is otherwise for large sums and for ranks of several nodes.
+  parallel::MpiOptions options{.deadline = std::chrono::seconds(60)};
+  for (const std::string_view argument : std::span(argv, static_cast<std::size_t>(argc))) {
+    if (argument == "--short") options.deadline = std::chrono::seconds(2);
+    if (argument == "--apart") options = {.deadline = options.deadline, .largest_piece = 1000, .shares_memory = false};
+  }
+  parallel::MpiWorld world(options);
   the_world() = world.comm();
   if (world.rank() != 0) {
     auto& listeners = ::testing::UnitTest::GetInstance()->listeners();

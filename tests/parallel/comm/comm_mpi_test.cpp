@@ -1,7 +1,14 @@
 // The cases of comm_cases.h over MPI.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <regex>
+#include <thread>
 
 #include "parallel/mpi/mpi_world.h"
 #include "tests/mpi_main/mpi_test.h"
@@ -21,33 +28,87 @@ INSTANTIATE_TEST_SUITE_P(Mesh, MpiComm, ::testing::ValuesIn(mesh_cases()), [](co
 
 TEST(MpiWorld, IsOneAProcess) { EXPECT_THROW(parallel::MpiWorld(), core::Error); }
 
-// Each of these ends the job; tests/CMakeLists.txt starts them one by one and looks for the message.
-TEST(Stops, DISABLED_Abort) {
-  if (the_world()->rank() == 1) {
-    the_world()->abort("rank 1: loss is not finite at step 7");
-    return;
-  }
-  const auto memory = Memory::cpu(1);
+/// Where one rank cannot share memory, all of them send messages instead.
+TEST(SharedMemory, IsLeftAloneByAllWhereOneRankHasNone) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = ::signal(SIGXFSZ, SIG_IGN);
+  const rlimit none{.rlim_cur = 65536, .rlim_max = before.rlim_max};
+  const auto group = the_world()->split(0, the_world()->rank(), "group");
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, the_world()->rank() == 0 ? &none : &before), 0);
+  reduces_in_rank_order(*group);
+  the_world()->barrier();
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  ::signal(SIGXFSZ, handler);
+}
+
+// Each of these ends the job; tests/CMakeLists.txt starts them one by one. The world has failed, so that the program
+// ends with code 1 whatever happens; where the message is not as expected, it ends with 3.
+
+/// Ends the program unless this rank hears a message like that.
+void expect_heard(const std::string& pattern, const std::function<void()>& waits) {
+  std::string heard = "nothing";
   try {
-    the_world()->all_reduce(Tensor::zeros(memory, DType::F32, {1 << 20}), Reduce::Sum);
-  } catch (const parallel::PeerError& e) {
-    std::printf("heard: %s\n", e.what());
-    std::fflush(stdout);
+    waits();
+  } catch (const core::Error& e) {
+    heard = e.what();
   }
+  std::printf("heard: %s\n", heard.c_str());
+  std::fflush(stdout);
+  if (!std::regex_search(heard, std::regex(pattern))) std::_Exit(3);
+}
+
+TEST(Stops, DISABLED_Abort) {
+  const auto memory = Memory::cpu(1);
+  if (the_world()->rank() == 1) return the_world()->abort("rank 1: loss is not finite at step 7");
+  expect_heard("^rank 1: loss is not finite at step 7$",
+               [&] { the_world()->all_reduce(Tensor::zeros(memory, DType::F32, {1 << 20}), Reduce::Sum); });
 }
 
 TEST(Stops, DISABLED_Mismatch) {
   const auto memory = Memory::cpu(1);
-  try {
+  expect_heard("^group world, operation [0-9]+: rank 0 calls all_reduce.sum. of 8 float32, rank 1 calls barrier$", [&] {
     if (the_world()->rank() == 1)
       the_world()->barrier();
     else
       the_world()->all_reduce(Tensor::zeros(memory, DType::F32, {8}), Reduce::Sum);
-  } catch (const parallel::PeerError& e) {
-    std::printf("heard: %s\n", e.what());
-    std::fflush(stdout);
-  } catch (const core::Error&) {
+  });
+}
+
+/// A rank that computes is asked where it is.
+TEST(Stops, DISABLED_Late) {
+  the_world()->note_step(7);
+  the_world()->barrier();
+  if (the_world()->rank() == 1) return std::this_thread::sleep_for(std::chrono::seconds(5));
+  expect_heard(
+      "^barrier in group world at step 7: no end after 2 s .parallel.deadline_s.; rank 1 has not come: it is at step "
+      "7, "
+      "its last operation was barrier in group world$",
+      [] { the_world()->barrier(); });
+}
+
+/// One that is stopped cannot be asked; the others tell what they heard of it.
+TEST(Stops, DISABLED_Stopped) {
+  const auto memory = Memory::cpu(1);
+  const auto column = the_world()->split(the_world()->rank() / 2, the_world()->rank(), "column");
+  const auto row = the_world()->split(the_world()->rank() % 2, the_world()->rank(), "row");
+  the_world()->note_step(7);
+  row->all_reduce(Tensor::zeros(memory, DType::F32, {8}), Reduce::Sum);
+  if (the_world()->rank() == 3) {
+    if (::fork() == 0) {  // wakes it up in the end
+      std::this_thread::sleep_for(std::chrono::seconds(6));
+      ::kill(::getppid(), SIGCONT);
+      std::_Exit(0);
+    }
+    ::raise(SIGSTOP);
+    return;
   }
+  if (the_world()->rank() == 2) return std::this_thread::sleep_for(std::chrono::seconds(6));
+  // Rank 0 waits for rank 1, and that one for rank 3.
+  expect_heard(
+      "in group (row|column) at step 7: no end after 2 s .*; rank 3 has not come and does not answer: last heard of at "
+      "step 7, in all_reduce.sum. of 8 float32 in group row$",
+      [&] { the_world()->rank() == 0 ? column->barrier() : row->barrier(); });
 }
 
 TEST(Stops, DISABLED_WrongCounts) {
@@ -55,14 +116,13 @@ TEST(Stops, DISABLED_WrongCounts) {
   const std::int64_t n = the_world()->size();
   std::vector<std::int64_t> send(static_cast<std::size_t>(n), 1), receive = send;
   if (the_world()->rank() == 1) receive[0] = 2;
-  try {
-    the_world()->all_to_all_v(Tensor::zeros(memory, DType::F32, {n + 1}), send,
-                              Tensor::zeros(memory, DType::F32, {n + 1}), receive);
-    the_world()->barrier();
-  } catch (const core::Error& e) {
-    std::printf("heard: %s\n", e.what());
-    std::fflush(stdout);
-  }
+  expect_heard(
+      "^all_to_all_v of rows of 1 float32 in group world, operation [0-9]+: rank 0 sends 4 bytes, rank 1 expects 8$",
+      [&] {
+        the_world()->all_to_all_v(Tensor::zeros(memory, DType::F32, {n + 1}), send,
+                                  Tensor::zeros(memory, DType::F32, {n + 1}), receive);
+        the_world()->barrier();
+      });
 }
 
 }  // namespace

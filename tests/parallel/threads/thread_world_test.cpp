@@ -86,6 +86,33 @@ TEST(ThreadWorld, MissedDeadlineNamesWhoHasNotCome) {
   EXPECT_EQ(messages[1], "");
 }
 
+TEST(ThreadWorld, MissedDeadlineTellsWhereTheOtherRankIs) {
+  const auto memory = core::Memory::cpu(1);
+  const auto messages = messages_of(3, 200ms, [&](RankWorld& world) {
+    world.comm->note_step(7);
+    world.comm->all_reduce(Tensor::zeros(memory, DType::F32, {8}), Reduce::Sum);
+    if (world.rank != 2) world.comm->barrier();
+  });
+  for (const int r : {0, 1})
+    EXPECT_THAT(messages[static_cast<std::size_t>(r)],
+                AllOf(HasSubstr("barrier in group world at step 7: no end after"),
+                      HasSubstr("rank 2 has not come: it is at step 7, its last operation was all_reduce(sum) of 8 "
+                                "float32 in group world")));
+}
+
+/// Rank 0 waits for rank 1, which waits for rank 3: that one is named, by its number in the world.
+TEST(ThreadWorld, MissedDeadlineNamesWhoHoldsUpTheOthers) {
+  const auto messages = messages_of(4, 200ms, [&](RankWorld& world) {
+    const auto column = world.comm->split(world.rank / 2, world.rank, "column");
+    const auto odd = world.comm->split(world.rank % 2, world.rank, "row");
+    if (world.rank == 0) column->barrier();
+    if (world.rank == 1) odd->barrier();
+  });
+  for (const int r : {0, 1})
+    EXPECT_THAT(messages[static_cast<std::size_t>(r)],
+                AllOf(HasSubstr("rank 3 has not come"), ::testing::Not(HasSubstr("rank 1 has not come"))));
+}
+
 TEST(ThreadWorld, MismatchNamesBothRanks) {
   const auto memory = core::Memory::cpu(1);
   struct Mismatch {

@@ -1,0 +1,122 @@
+#include "parallel/mpi/roll_call.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace limbeck::parallel {
+namespace {
+
+constexpr auto patience = std::chrono::seconds(1);
+
+}  // namespace
+
+RollCall::RollCall(MPI_Comm comm, std::function<Whereabouts()> here) : comm_(comm), here_(std::move(here)) {
+  MPI_Comm_rank(comm, &rank_);
+  MPI_Comm_size(comm, &size_);
+  answers_.resize(static_cast<std::size_t>(size_));
+  listen();
+}
+
+void RollCall::listen() { MPI_Irecv(&question_, 1, MPI_BYTE, MPI_ANY_SOURCE, tag_question, comm_, &listening_); }
+
+void RollCall::poll() {
+  int has_come = 0;
+  MPI_Status status;
+  if (listening_ != MPI_REQUEST_NULL) MPI_Test(&listening_, &has_come, &status);
+  if (has_come != 0) {
+    reply(status.MPI_SOURCE);
+    listen();
+  }
+  bool is_asked = false;
+  {
+    const std::scoped_lock lock(mutex_);
+    is_asked = is_asked_;
+  }
+  if (!is_asked) return;
+  if (answering_.empty()) send_questions();
+  take_answers();
+}
+
+void RollCall::reply(int to) {
+  Answer& mine = replies_[to] = to_wire(here_());
+  MPI_Request request = MPI_REQUEST_NULL;
+  MPI_Isend(&mine, sizeof(Answer), MPI_BYTE, to, tag_answer, comm_, &request);
+  MPI_Request_free(&request);
+}
+
+void RollCall::send_questions() {
+  incoming_.resize(static_cast<std::size_t>(size_));
+  answering_.assign(static_cast<std::size_t>(size_), MPI_REQUEST_NULL);
+  for (int r = 0; r < size_; ++r) {
+    if (r == rank_) continue;
+    const auto at = static_cast<std::size_t>(r);
+    MPI_Irecv(&incoming_[at], sizeof(Answer), MPI_BYTE, r, tag_answer, comm_, &answering_[at]);
+    MPI_Request request = MPI_REQUEST_NULL;
+    MPI_Isend(&question_, 1, MPI_BYTE, r, tag_question, comm_, &request);
+    MPI_Request_free(&request);
+  }
+}
+
+void RollCall::take_answers() {
+  for (std::size_t r = 0; r < answering_.size(); ++r) {
+    int has_come = 0;
+    if (answering_[r] == MPI_REQUEST_NULL) continue;
+    MPI_Test(&answering_[r], &has_come, MPI_STATUS_IGNORE);
+    if (has_come == 0) continue;
+    const std::scoped_lock lock(mutex_);
+    answers_[r] = from_wire(incoming_[r]);
+    if (--num_open_ == 0) all_answered_.notify_all();
+  }
+}
+
+void RollCall::ask() {
+  std::unique_lock lock(mutex_);
+  if (!is_asked_) num_open_ = size_ - 1;
+  is_asked_ = true;
+  all_answered_.wait_for(lock, patience, [&] { return num_open_ == 0; });
+}
+
+std::optional<Whereabouts> RollCall::answer_of(int rank) const {
+  if (rank == rank_) return here_();
+  const std::scoped_lock lock(mutex_);
+  return answers_[static_cast<std::size_t>(rank)];
+}
+
+void RollCall::close() {
+  answering_.push_back(std::exchange(listening_, MPI_REQUEST_NULL));
+  for (MPI_Request& request : answering_) {
+    if (request == MPI_REQUEST_NULL) continue;
+    MPI_Cancel(&request);
+    MPI_Wait(&request, MPI_STATUS_IGNORE);
+  }
+}
+
+RollCall::WireSign RollCall::to_wire(const Sign& sign) {
+  WireSign wire{sign.step, sign.number, {}};
+  sign.operation.copy(wire.operation.data(), wire.operation.size() - 1);
+  return wire;
+}
+
+Sign RollCall::from_wire(const WireSign& sign) { return {sign.step, sign.number, sign.operation.data()}; }
+
+RollCall::Answer RollCall::to_wire(const Whereabouts& here) {
+  Answer answer{};
+  answer.at = to_wire(here.at);
+  answer.is_waiting = here.is_waiting ? 1 : 0;
+  answer.num_missing = static_cast<int>(std::min(here.waits_for.size(), std::size(answer.missing)));
+  for (int i = 0; i < answer.num_missing; ++i) {
+    const Missing& missing = here.waits_for[static_cast<std::size_t>(i)];
+    answer.missing[i] = {missing.rank, to_wire(missing.heard)};
+  }
+  return answer;
+}
+
+Whereabouts RollCall::from_wire(const Answer& answer) {
+  Whereabouts there{.at = from_wire(answer.at), .is_waiting = answer.is_waiting != 0, .waits_for = {}};
+  for (int i = 0; i < answer.num_missing; ++i)
+    there.waits_for.push_back({answer.missing[i].rank, from_wire(answer.missing[i].heard)});
+  return there;
+}
+
+}  // namespace limbeck::parallel

@@ -1,0 +1,76 @@
+// "Where are you?", asked of every rank and answered by their communication threads, also while they compute. A rank
+// that is stopped does not answer; what the others heard of it last is in their answers.
+//
+//     RollCall call(control, rank, size, [&] { return engine.whereabouts(); });
+//     call.poll();                       // the communication thread, in every round
+//     call.ask();                        // another thread: returns when all have answered, or after a second
+//     call.answer_of(3);
+#pragma once
+
+#include <mpi.h>
+
+#include <array>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "parallel/comm/whereabouts.h"
+
+namespace limbeck::parallel {
+
+class RollCall {
+ public:
+  /// Nobody else uses these tags of the communicator.
+  static constexpr int tag_question = 10, tag_answer = 11;
+
+  RollCall(MPI_Comm comm, std::function<Whereabouts()> here);
+  /// Of the communication thread.
+  void poll();
+  /// Of any other thread. Whoever asks later waits for the same answers.
+  void ask();
+  std::optional<Whereabouts> answer_of(int rank) const;
+  /// Before MPI is finalised, when the communication thread has ended.
+  void close();
+
+ private:
+  struct WireSign {
+    std::int64_t step, number;
+    std::array<char, 112> operation;
+  };
+  struct Answer {  // plain bytes, below the size from which a send waits for its receiver
+    WireSign at;
+    int is_waiting, num_missing;
+    struct {
+      int rank;
+      WireSign heard;
+    } missing[8];
+  };
+  static WireSign to_wire(const Sign& sign);
+  static Sign from_wire(const WireSign& sign);
+  static Answer to_wire(const Whereabouts& here);
+  static Whereabouts from_wire(const Answer& answer);
+  void listen();
+  void reply(int to);
+  void send_questions();
+  void take_answers();
+
+  MPI_Comm comm_;
+  int rank_ = 0, size_ = 1;
+  std::function<Whereabouts()> here_;
+  char question_ = 0;
+  MPI_Request listening_ = MPI_REQUEST_NULL;
+  std::map<int, Answer> replies_;  // by asker; a rank asks once
+  std::vector<Answer> incoming_;   // by rank
+  std::vector<MPI_Request> answering_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable all_answered_;
+  bool is_asked_ = false;
+  int num_open_ = 0;
+  std::vector<std::optional<Whereabouts>> answers_;
+};
+
+}  // namespace limbeck::parallel
