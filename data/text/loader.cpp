@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -87,6 +88,21 @@ TokenBatch Loader::fetch(std::int64_t first_sample, std::int64_t count) {
     append_sequence(epoch_order_, epoch_sequences_[sample % sequences_per_epoch_] * options_.sequence_length, batch);
   }
   return batch;
+}
+
+std::int64_t Loader::num_targets(std::int64_t first_sample, std::int64_t count) {
+  check(first_sample >= 0 && count >= 0, "loader: {} samples from {} were counted", count, first_sample);
+  std::int64_t ends = 0;  // documents that end within a sequence: their last token has no target
+  for (std::int64_t sample = first_sample; sample < first_sample + count; ++sample) {
+    prepare_epoch(sample / sequences_per_epoch_);
+    const std::vector<std::int64_t>& starts = epoch_order_.starts;
+    const std::int64_t first = epoch_sequences_[sample % sequences_per_epoch_] * options_.sequence_length;
+    std::int64_t last_end = first;  // an empty document ends where the one before it does
+    for (auto end = std::upper_bound(starts.begin(), starts.end(), first);
+         end != starts.end() && *end <= first + options_.sequence_length; ++end)
+      if (std::exchange(last_end, *end) != *end) ++ends;
+  }
+  return count * options_.sequence_length - ends;
 }
 
 std::int64_t Loader::num_held_out_sequences() const {

@@ -42,6 +42,7 @@ class Loader {
   /// Throws, naming the token file, where the training documents do not fill one sequence (S + 1 tokens).
   Loader(std::shared_ptr<const TokenFile> file, const LoaderOptions& options);
 
+  std::int64_t sequence_length() const { return options_.sequence_length; }
   std::int64_t sequences_per_epoch() const { return sequences_per_epoch_; }
   std::int64_t tokens_per_epoch() const { return sequences_per_epoch_ * options_.sequence_length; }
   /// Indices of documents in the file, in a seeded order that never changes.
@@ -54,6 +55,8 @@ class Loader {
   /// Samples [first_sample, first_sample + count), counted over all epochs. What is left at the end of an epoch's text
   /// after whole sequences is not used. Remembers the order of one epoch: one thread at a time.
   TokenBatch fetch(std::int64_t first_sample, std::int64_t count);
+  /// Targets of those samples that are not -1; no token is read.
+  std::int64_t num_targets(std::int64_t first_sample, std::int64_t count);
 
   /// Whole sequences in the held-out documents.
   std::int64_t num_held_out_sequences() const;

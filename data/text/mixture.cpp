@@ -129,6 +129,15 @@ TokenBatch Mixture::fetch(std::int64_t first_sample, std::int64_t count) {
   return interleave(batches, count, [&](std::int64_t i) { return schedule_.source_of(first_sample + i); });
 }
 
+std::int64_t Mixture::num_targets(std::int64_t first_sample, std::int64_t count) {
+  std::int64_t sum = 0;
+  for (std::size_t d = 0; d < loaders_.size(); ++d) {
+    const std::int64_t first = schedule_.count(d, first_sample);
+    sum += loaders_[d].num_targets(first, schedule_.count(d, first_sample + count) - first);
+  }
+  return sum;
+}
+
 std::int64_t Mixture::num_held_out_sequences() const {
   std::int64_t there = 0;
   for (const auto d : measured_) there += loaders_[d].num_held_out_sequences();

@@ -52,6 +52,9 @@ class Mixture {
 
   /// As Loader::fetch; a source that comes to its end begins its next epoch.
   TokenBatch fetch(std::int64_t first_sample, std::int64_t count);
+  /// As Loader::num_targets.
+  std::int64_t num_targets(std::int64_t first_sample, std::int64_t count);
+  std::int64_t sequence_length() const { return loaders_.front().sequence_length(); }
 
   /// Held-out sequences that there are in proportion to the weights. A source whose held-out documents do not fill a
   /// sequence has no part in it.

@@ -69,6 +69,16 @@ void expect_consistent(const TokenBatch& batch) {
   }
 }
 
+TEST_F(LoaderTest, TargetsAreCountedWithoutReading) {
+  for (const std::int64_t length : {1, 2, 8, 31}) {
+    Loader l = loader(length);
+    for (const std::int64_t first : {std::int64_t{0}, std::int64_t{3}, l.sequences_per_epoch() - 2})
+      for (const std::int64_t count : {0, 1, 5})
+        EXPECT_EQ(l.num_targets(first, count), l.fetch(first, count).num_targets())
+            << count << " of length " << length << " from " << first;
+  }
+}
+
 TEST_F(LoaderTest, EveryEpochHoldsEveryTrainingTokenOnce) {
   Loader l = loader(8);
   std::map<std::int32_t, int> expected;
