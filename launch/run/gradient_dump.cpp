@@ -1,7 +1,29 @@
 #include "launch/run/gradient_dump.h"
 
+#include "launch/run/model_source.h"
+
 namespace limbeck::launch {
 using core::Tensor;
+
+namespace {
+
+/// As attributes of the file; the fields of a section stand beside the others.
+void write_numbers(data::Hdf5File& file, const nlohmann::ordered_json& section) {
+  for (const auto& [name, value] : section.items()) {
+    if (value.is_object())
+      write_numbers(file, value);
+    else if (value.is_array())
+      file.set_attribute("/", name, value.get<std::vector<std::int64_t>>());
+    else if (value.is_string())
+      file.set_attribute("/", name, value.get<std::string>());
+    else if (value.is_number_float())
+      file.set_attribute("/", name, value.get<double>());
+    else
+      file.set_attribute("/", name, value.is_boolean() ? std::int64_t{value.get<bool>()} : value.get<std::int64_t>());
+  }
+}
+
+}  // namespace
 
 GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model,
                            const RunConfig& config, std::int64_t valid_vocabulary, const data::TokenBatch& samples,
@@ -21,22 +43,8 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     column("/positions", samples.positions);
     column("/documents", samples.documents);
     const auto number = [&](const char* name, data::Hdf5Attribute value) { file_->set_attribute("/", name, value); };
-    number("vocabulary", model.vocabulary);
+    write_numbers(*file_, to_json(model));
     number("valid_vocabulary", valid_vocabulary);
-    number("width", model.width);
-    number("num_layers", model.num_layers);
-    number("num_heads", model.num_heads);
-    number("num_kv_heads", model.num_kv_heads);
-    number("head_width", model.head_width);
-    number("mlp_width", model.mlp_width);
-    number("num_experts", model.moe.num_experts);
-    number("experts_per_token", model.moe.experts_per_token);
-    number("expert_width", model.moe.expert_width);
-    number("shared_width", model.moe.shared_width);
-    number("renormalise", std::int64_t{model.moe.renormalise});
-    number("tied_head", std::int64_t{model.tied_head});
-    number("norm_eps", model.norm_eps);
-    number("rope_base", model.rope_base);
     number("balance_weight", config.moe_loss.balance_weight);
     number("z_weight", config.moe_loss.z_weight);
     number("global_balance", std::int64_t{config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch});

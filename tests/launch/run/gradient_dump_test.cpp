@@ -34,5 +34,16 @@ TEST(GradientDump, HasTheKlOfEveryTeacher) {
   EXPECT_FALSE(dump_with_kl(folder / "c.h5", 0, false).contains("/loss/kl"));
 }
 
+TEST(GradientDump, HasEveryNumberOfTheModel) {
+  const testing::TemporaryFolder folder;
+  const nn::ModelConfig model;
+  const data::Hdf5File dump = dump_with_kl(folder / "a.h5", 0, false);
+  EXPECT_EQ(dump.attribute<std::int64_t>("/", "max_positions"), model.max_positions);
+  EXPECT_EQ(dump.attribute<std::int64_t>("/", "num_experts"), model.moe.num_experts);
+  EXPECT_EQ(dump.attribute<double>("/", "weight_scale"), model.moe.weight_scale);
+  EXPECT_EQ(dump.attribute<double>("/", "rope_base"), model.rope_base);
+  EXPECT_EQ(dump.attribute<std::int64_t>("/", "tied_head"), model.tied_head ? 1 : 0);
+}
+
 }  // namespace
 }  // namespace limbeck::launch
