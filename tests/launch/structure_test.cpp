@@ -55,6 +55,8 @@ std::string fault(const SourceLine& line) {
   const std::string target = included.substr(0, included.find('/'));
   if (may_include().contains(target) && !may_include().at(folder).contains(target))
     return place + folder + " includes " + included;
+  if (line.file.starts_with("core/ops/") && included.starts_with("core/nn/"))
+    return place + "an operation includes a layer: " + included;
   if (folder != "launch" &&
       (included.starts_with("google/protobuf") || included.starts_with("CLI/") || included.ends_with(".pb.h")))
     return place + "only launch may include " + included;
@@ -131,6 +133,8 @@ TEST(Structure, FaultsWouldBeSeen) {
   EXPECT_TRUE(is_fault("data/a.cpp", "  check(::close(file) == 0, \"{}\", std::strerror(errno));"));
   EXPECT_TRUE(is_fault("launch/a.cpp", "  fmt::print(\"{}\", text);"));
   EXPECT_FALSE(is_fault("launch/a.h", "//     fmt::print(\"{}\", text);"));
+  EXPECT_TRUE(is_fault("core/ops/a.cpp", "#include \"core/nn/layers.h\""));
+  EXPECT_FALSE(is_fault("core/nn/a.cpp", "#include \"core/ops/add.h\""));
   EXPECT_FALSE(is_fault("data/a.cpp", "#include \"core/nn/model_config.h\""));
   EXPECT_FALSE(is_fault("launch/a.cpp", "#include <CLI/CLI.hpp>"));
   EXPECT_FALSE(is_fault("core/a.cpp", "#include <vector>"));
