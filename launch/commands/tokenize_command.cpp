@@ -10,8 +10,8 @@
 #include "launch/commands/commands.h"
 #include "launch/console/log.h"
 #include "launch/console/progress.h"
-#include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
+#include "launch/run/threads.h"
 #include "launch/run/token_cache.h"
 
 namespace limbeck::launch {

@@ -156,7 +156,7 @@ struct TrainConfig {
   std::int64_t eval_every_steps = 0;  // 0: only before and after
   std::int64_t eval_tokens = 8192;
   std::int64_t log_every_steps = 10;
-  std::int64_t threads = 0;  // of a rank; 0: see threads_of_rank in launch/run/machine_peak.h
+  std::int64_t threads = 0;  // of a rank; 0: see launch/run/threads.h
   friend bool operator==(const TrainConfig&, const TrainConfig&) = default;
 };
 

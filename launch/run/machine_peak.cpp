@@ -1,8 +1,5 @@
 #include "launch/run/machine_peak.h"
 
-#include <sched.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -14,7 +11,6 @@
 #include "core/error.h"
 #include "core/start_thread.h"
 #include "kernels/peak.h"
-#include "launch/console/log.h"
 
 namespace limbeck::launch {
 
@@ -43,13 +39,6 @@ double thread_peak() {
   return kernels::fma_loop_flops(iterations) / seconds;
 }
 
-/// Cores that a process may run on; 0 where it cannot be told.
-int allowed_cores(pid_t process) {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  return sched_getaffinity(process, sizeof cores, &cores) == 0 ? CPU_COUNT(&cores) : 0;
-}
-
 }  // namespace
 
 double measure_peak_flops(int threads) {
@@ -72,13 +61,6 @@ std::int64_t peak_resident_bytes() {
     if (word == "VmHWM:" && status >> kib) return kib * 1024;
   }
   return 0;
-}
-
-int threads_of_rank(std::int64_t wanted) {
-  if (wanted > 0) return static_cast<int>(wanted);
-  const int mine = allowed_cores(0);
-  const bool is_bound = mine > 0 && mine < allowed_cores(getppid());  // the launcher gave this rank cores of its own
-  return std::max(is_bound ? mine : mine / launcher_rank().ranks_on_machine, 1);
 }
 
 }  // namespace limbeck::launch

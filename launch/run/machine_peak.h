@@ -1,6 +1,5 @@
 // What this machine could do at most, and what the process has used of it.
 //
-//     const int threads = threads_of_rank(config.train.threads);
 //     const double peak = measure_peak_flops(threads);      // about 0.1 s
 //     metrics["mfu"] = flops / seconds / peak;
 #pragma once
@@ -14,9 +13,5 @@ double measure_peak_flops(int threads);
 
 /// Most memory this process has had resident, bytes (VmHWM); 0 where the system does not say.
 std::int64_t peak_resident_bytes();
-
-/// Threads for this rank: `wanted`, or if that is 0, the cores mpirun bound it to, or else an equal share of the cores
-/// that the ranks on this machine may use. At least 1.
-int threads_of_rank(std::int64_t wanted);
 
 }  // namespace limbeck::launch

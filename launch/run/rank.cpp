@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "core/start_thread.h"
-#include "launch/run/machine_peak.h"
+#include "launch/run/threads.h"
 #include "parallel/axes/communicators.h"
 #include "parallel/mpi/mpi_world.h"
 

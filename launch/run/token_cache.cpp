@@ -7,7 +7,7 @@
 #include "core/random.h"
 #include "data/text/token_hash.h"
 #include "launch/console/progress.h"
-#include "launch/run/machine_peak.h"
+#include "launch/run/threads.h"
 
 namespace limbeck::launch {
 namespace {

@@ -15,6 +15,7 @@
 #include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
 #include "launch/run/stop_flag.h"
+#include "launch/run/threads.h"
 #include "optim/clip.h"
 #include "optim/objectives.h"
 
