@@ -154,6 +154,9 @@ TEST_F(MixtureTest, SamplesComeInProportionAndAreThoseOfTheSources) {
       ASSERT_LT(std::abs(static_cast<double>(counts[source]) - weight * static_cast<double>(i + 1)), 1);
   }
   EXPECT_THAT(counts, ElementsAre(500, 300, 200));
+  EXPECT_EQ(m.num_targets(0, 1000), batch.num_targets());
+  EXPECT_EQ(m.num_targets(7, 3), m.fetch(7, 3).num_targets());
+  EXPECT_EQ(m.fetch(7, 0).sequence_length, length);
 }
 
 TEST_F(MixtureTest, ASampleIsAFunctionOfSeedAndIndex) {
