@@ -118,12 +118,14 @@ int run_eval(const EvalOptions& options) {
   if (options.logits) {
     const ModelSource source = open_model(options.model);
     in_world(
-        {}, [&](Rank& rank) { write_logits(rank, source, *options.tokens, *options.logits); }, "tp");
+        {}, fmt::format("command: eval\nmodel: {}\ntokens: {}\n", options.model.string(), options.tokens->string()),
+        [&](Rank& rank) { write_logits(rank, source, *options.tokens, *options.logits); }, "tp");
     return 0;
   }
   // A config means the newest checkpoint of its run, where it has one; else the student as it starts.
   ModelSource source;
   RunConfig config;
+  std::string teacher;  // that the model learned from; empty: not known
   if (is_config(options.model)) {
     config = load_config(options.model, options.sets);
     if (!data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty())
@@ -135,11 +137,17 @@ int run_eval(const EvalOptions& options) {
                        options.model.string());
     const TrainerState where = trainer_state_from_json(source.trainer, options.model.string());
     config = parse_config(where.run_config, options.model.string(), options.sets);
+    teacher = where.teacher;
   }
   config.parallel.layout = "";  // whatever the ranks are now
   config.teacher ? check_for_distill(config) : check_for_train(config);
-  in_world(config, [&](Rank& rank) {
-    Session session(rank, config, make_log(rank.world().rank(), options.verbosity));
+  in_world(config, "command: eval\n", [&](Rank& rank) {
+    const Log log = make_log(rank.world().rank(), options.verbosity);
+    Session session(rank, config, log);
+    if (!teacher.empty() && teacher != session.teacher_fingerprint)
+      log->warn("{} is not the teacher that {} learned from: its fingerprint is {}, expected {}",
+                config.teacher ? config.teacher->source : "none", options.model.string(), session.teacher_fingerprint,
+                teacher);
     if (source.reader == nullptr)
       session.start_student();
     else
@@ -181,7 +189,11 @@ int run_generate(const GenerateOptions& options) {
                   .on_token = [&](std::int32_t id) { say(std::exchange(before, "") + decoder.feed(id)); }});
     say(before + decoder.finish() + "\n");
   };
-  in_world({}, generate, "tp");
+  const std::string command = fmt::format(
+      "command: generate\nmodel: {}\nprompt: {}\nmax_tokens: {}\ntemperature: {}\ntop_k: {}\ntop_p: {}\nseed: {}\n",
+      options.model.string(), nlohmann::json(options.prompt).dump(), options.max_tokens, options.temperature,
+      options.top_k, options.top_p, options.seed);
+  in_world({}, command, generate, "tp");
   return 0;
 }
 

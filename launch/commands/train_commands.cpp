@@ -49,18 +49,31 @@ std::int64_t greatest_peak_memory(Rank& rank) {
   return core::host_values<std::int64_t>(bytes)[0];
 }
 
-/// Of the teacher's vocabulary, which may be larger than the tokenizer's.
+/// Collective: of the teacher's vocabulary, which may be larger than the tokenizer's. The first rank reads the text.
 std::vector<std::int64_t> unigram_counts(const Session& session) {
-  std::vector<std::int64_t> counts = session.text->unigram_counts();
-  counts.resize(static_cast<std::size_t>(session.teacher->config().vocabulary), 0);
-  return counts;
+  core::Tensor counts =
+      core::Tensor::zeros(session.rank.memory(), core::DType::I64, {session.teacher->config().vocabulary});
+  on_first_rank(session.rank, [&] {
+    const std::vector<std::int64_t> counted = session.text->unigram_counts();
+    std::copy(counted.begin(), counted.end(), counts.mutable_data<std::int64_t>());
+  });
+  session.rank.world().all_reduce(counts, core::Reduce::Sum);
+  return core::host_values<std::int64_t>(counts);
 }
 
 /// What was there before the first step, as the run that goes on wrote it down.
-DistillStart read_start_together(Rank& rank, const RunDirectory& directory) {
+DistillStart read_start_together(const Session& session, const RunDirectory& directory) {
   std::string text;
-  on_first_rank(rank, [&] { text = to_text(read_start(directory.path())); });
-  return start_from_text(gather_strings(rank, text).front(), directory.path().string());
+  on_first_rank(session.rank, [&] { text = to_text(read_start(directory.path())); });
+  DistillStart start = start_from_text(gather_strings(session.rank, text).front(), directory.path().string());
+  core::check(start.teacher.empty() || start.teacher == session.teacher_fingerprint,
+              "{}: its start was measured against a teacher of fingerprint {}, {} has {}: expected the same teacher",
+              directory.path().string(), start.teacher, session.config.teacher->source, session.teacher_fingerprint);
+  return start;
+}
+
+std::string continuation(const Session& session, const nn::Transformer& model, bool is_cut) {
+  return continue_prompt(model, session.rank, session.config.generation, *session.tokenizer, is_cut);
 }
 
 /// The same, measured.
@@ -69,8 +82,9 @@ DistillStart measure_start(Session& session, HeldOut& held_out, const RunDirecto
   log->info("measuring the student before, on {} held-out tokens", held_out.num_tokens());
   start.student = held_out.evaluate(*session.student);
   start.unigram = held_out.evaluate_unigram(unigram_counts(session));
-  start.teacher_text = continue_prompt(*session.teacher, session, /*is_cut=*/false);
-  start.student_text = continue_prompt(*session.student, session, /*is_cut=*/true);
+  start.teacher_text = continuation(session, *session.teacher, /*is_cut=*/false);
+  start.student_text = continuation(session, *session.student, /*is_cut=*/true);
+  start.teacher = session.teacher_fingerprint;
   start.layers = session.start.layers;
   start.influence = session.start.influence;
   log->info("before: KL {:.4f}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {:.4f})",
@@ -113,10 +127,10 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
   const bool resumed = options.resume && trainer.resume();
   if (!resumed) start_student(session, log);
-  on_first_rank(rank, [&] { directory.write_config(config); });
+  on_first_rank(rank, [&] { directory.write_config(session.config); });
   std::optional<DistillStart> start;
   if (distils)
-    start = resumed ? read_start_together(rank, directory) : measure_start(session, *held_out, directory, log);
+    start = resumed ? read_start_together(session, directory) : measure_start(session, *held_out, directory, log);
 
   log->debug("training begins after {:.2f} s", seconds());
   const bool is_done = trainer.run(last_step(options, config));
@@ -127,7 +141,7 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   }
   restore_stop_signals();
   const Evaluation after = held_out ? held_out->evaluate(*session.student) : Evaluation{};
-  const std::string text = continue_prompt(*session.student, session, /*is_cut=*/true);
+  const std::string text = continuation(session, *session.student, /*is_cut=*/true);
   on_first_rank(rank, [&] {
     write_end(directory.path(), {.step = trainer.steps_done(), .student = after, .student_text = text});
   });
@@ -159,8 +173,11 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
 int run_training(const TrainOptions& options, bool distils) {
   const RunConfig config = resolve(options);
   distils ? check_for_distill(config) : check_for_train(config);
+  const std::string command =
+      fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\n", distils ? "distill" : "train",
+                  options.steps.value_or(0), options.resume, options.dump_gradients.has_value());
   bool is_done = false;
-  in_world(config, [&](Rank& rank) { is_done = train(rank, config, options, distils); });
+  in_world(config, command, [&](Rank& rank) { is_done = train(rank, config, options, distils); });
   return is_done ? 0 : 3;
 }
 

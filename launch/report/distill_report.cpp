@@ -9,7 +9,8 @@ namespace limbeck::launch {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Evaluation, tokens, cross_entropy, teacher_cross_entropy, kl, kl_median, kl_p99,
                                    agreement, sum_min)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DistillStart, student, unigram, teacher_text, student_text, layers, influence)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DistillStart, student, unigram, teacher_text, student_text, layers, influence,
+                                   teacher)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunEnd, step, student, student_text)
 
 namespace {
@@ -27,7 +28,9 @@ std::string dump(const nlohmann::json& json) {
 template <class T>
 T parse_as(const std::string& text, const std::string& where, const char* what) {
   try {
-    return nlohmann::json::parse(text).get<T>();
+    nlohmann::json json = nlohmann::json::parse(text);
+    if (json.is_object()) json.emplace("teacher", "");  // where it has none
+    return json.get<T>();
   } catch (const nlohmann::json::exception& e) {
     core::fail("{}: not the {} of a run: {}", where, what, e.what());
   }
@@ -52,19 +55,6 @@ std::string quoted(const std::string& text) {
 }
 
 }  // namespace
-
-nlohmann::ordered_json to_json(const Evaluation& e) {
-  nlohmann::ordered_json line = {{"eval_ce", e.cross_entropy}, {"eval_tokens", e.tokens}};
-  if (e.teacher_cross_entropy > 0) {
-    line["eval_teacher_ce"] = e.teacher_cross_entropy;
-    line["eval_kl"] = e.kl;
-    line["eval_kl_median"] = e.kl_median;
-    line["eval_kl_p99"] = e.kl_p99;
-    line["eval_top1_agreement"] = e.agreement;
-    line["eval_sum_min"] = e.sum_min;
-  }
-  return line;
-}
 
 std::string to_text(const DistillStart& start) { return dump(start); }
 

@@ -8,9 +8,10 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "launch/run/evaluation.h"
-#include "launch/run/trainer.h"
+#include "launch/run/throughput.h"
 
 namespace limbeck::launch {
 
@@ -22,6 +23,7 @@ struct DistillStart {
   std::string student_text;
   std::vector<std::int64_t> layers;  // of the teacher, that the student kept
   std::vector<double> influence;
+  std::string teacher = {};  // its fingerprint (model_fingerprint.h); empty: not known
 };
 
 /// What was found after the last step; kept in the run directory too.
@@ -43,10 +45,6 @@ struct DistillReport {
   std::filesystem::path run;
   std::string program = "limbeck";  // as it was started
 };
-
-/// The fields of metrics.jsonl at an evaluation: eval_ce, and with a teacher eval_kl, eval_top1_agreement,
-/// eval_sum_min, ....
-nlohmann::ordered_json to_json(const Evaluation& evaluation);
 
 void write_start(const std::filesystem::path& run, const DistillStart& start);
 /// Throws, naming the file, where the run directory has none or it is damaged.

@@ -3,10 +3,11 @@
 #include <nlohmann/json.hpp>
 
 #include "data/checkpoints/checkpoint.h"
+#include "launch/run/run_directory.h"
 
 namespace limbeck::launch {
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainerState, step, next_sample, tokens, run_config, text)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainerState, step, next_sample, tokens, run_config, text, teacher)
 
 namespace {
 const char* name_of_optimizer(OptimizerKind kind) { return kind == OptimizerKind::Muon ? "MUON" : "ADAMW"; }
@@ -21,7 +22,8 @@ nlohmann::json to_json(const TrainerState& state) {
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where) {
   try {
     nlohmann::json complete = json;
-    if (complete.is_object()) complete.emplace("text", "");  // where it has none
+    for (const char* fingerprint : {"text", "teacher"})  // where it has none
+      if (complete.is_object()) complete.emplace(fingerprint, "");
     return complete.get<TrainerState>();
   } catch (const nlohmann::json::exception& e) {
     core::fail("{}: does not say where its run stood: {}", where, e.what());
@@ -29,7 +31,7 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
 }
 
 std::vector<std::string> check_continues(const TrainerState& state, const std::string& where, const RunConfig& now,
-                                         const std::string& text) {
+                                         const std::string& text, const std::string& teacher) {
   const RunConfig was = parse_config(state.run_config, where);
   const auto same = [&](const char* field, auto before, auto after) {
     core::check(before == after,
@@ -57,6 +59,10 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
               : now.data.tokens.empty() ? "data.text"
                                         : "data.tokens",
               text);
+  core::check(state.teacher.empty() || state.teacher == teacher,
+              "{}: its run learned from {}, of fingerprint {}; {} has {}: expected the same teacher", where,
+              was.teacher ? was.teacher->source : "a teacher", state.teacher,
+              now.teacher ? now.teacher->source : "no teacher", teacher.empty() ? "none" : teacher);
   std::vector<std::string> changed;
   const auto note = [&](const char* section, bool is_same) {
     if (!is_same) changed.emplace_back(section);
@@ -74,19 +80,33 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
 std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
                                       const core::StateDict& state, const std::string& extra, int keep) {
   std::string folder;
-  if (rank.is_first()) folder = data::begin_checkpoint(checkpoints, step).string();
+  on_first_rank(rank, [&] { folder = data::begin_checkpoint(checkpoints, step).string(); });
   folder = gather_strings(rank, folder).front();
-  const data::RankFileInfo mine = data::write_rank_file(folder, rank.world().rank(), step, state);
+  data::RankFileInfo mine;
+  while_others_hear(rank, [&] { mine = data::write_rank_file(folder, rank.world().rank(), step, state); });
   const std::vector<std::string> texts = gather_strings(rank, data::to_text(mine));
   std::string final_folder;
-  if (rank.is_first()) {
+  on_first_rank(rank, [&] {
     std::vector<data::RankFileInfo> infos;
     for (const std::string& text : texts) infos.push_back(data::rank_file_info_from_text(text));
     final_folder = data::finish_checkpoint(folder, infos, extra).string();
     data::prune_checkpoints(checkpoints, keep, step);
-  }
+  });
   return gather_strings(rank, final_folder).front();
 }
+
+namespace {
+
+/// Collective: what is wrong with a checkpoint, in a line, or nothing; the ranks divide the hashing.
+std::string damage_of(Rank& rank, const std::filesystem::path& folder) {
+  std::optional<std::string> damage;
+  while_others_hear(rank, [&] { damage = data::find_damage(folder, rank.world().rank(), rank.world().size()); });
+  for (const std::string& line : gather_strings(rank, damage.value_or("")))
+    if (!line.empty()) return line;
+  return "";
+}
+
+}  // namespace
 
 std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints,
                                                          const Log& log) {
@@ -99,15 +119,24 @@ std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::
     const std::size_t end = list.find('\n', begin);
     const std::filesystem::path folder = list.substr(begin, end - begin);
     begin = end + 1;
-    const auto damage = data::find_damage(folder, rank.world().rank(), rank.world().size());
-    std::string found;
-    for (const std::string& line : gather_strings(rank, damage.value_or("")))
-      if (found.empty()) found = line;
-    if (found.empty()) return folder;
-    log->warn("{}", found);
+    const std::string damage = damage_of(rank, folder);
+    if (damage.empty()) return folder;
+    log->warn("{}", damage);
   }
   if (!list.empty()) core::fail("{}: none of the checkpoints there is whole", checkpoints.string());
   return std::nullopt;
+}
+
+ModelSource open_model_together(Rank& rank, const std::filesystem::path& path, const Log& log) {
+  if (std::filesystem::exists(path / "manifest.json")) {
+    const std::string damage = damage_of(rank, path);
+    core::check(damage.empty(), "{}", damage);
+    return open_model(path, data::Checkpoint::Verify::Sizes);
+  }
+  if (!RunDirectory::is_run(path)) return open_model(path);
+  const auto newest = agree_on_checkpoint(rank, RunDirectory(path).checkpoints(), log);
+  if (!newest) core::fail("{}: has no checkpoint yet", path.string());
+  return open_model(*newest, data::Checkpoint::Verify::Sizes);
 }
 
 }  // namespace limbeck::launch

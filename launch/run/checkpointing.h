@@ -13,6 +13,7 @@
 #include "core/state_dict.h"
 #include "launch/config/config.h"
 #include "launch/console/log.h"
+#include "launch/run/model_source.h"
 #include "launch/run/rank.h"
 
 namespace limbeck::launch {
@@ -23,17 +24,18 @@ struct TrainerState {
   std::int64_t next_sample = 0;  // the loader's position
   std::int64_t tokens = 0;       // seen so far
   std::string run_config = {};   // resolved, textproto
-  std::string text = {};         // Mixture::fingerprint, 16 hexadecimal digits; empty: not known
+  std::string text = {};         // Session::text_fingerprint; empty: not known
+  std::string teacher = {};      // Session::teacher_fingerprint; empty: there is none, or it is not known
 };
 nlohmann::json to_json(const TrainerState& state);
-/// Throws, naming `where`, unless every field but `text` is there.
+/// Throws, naming `where`, unless every field but `text` and `teacher` is there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
 
-/// Whether a run that stood at `was`, in the checkpoint `where`, can go on with another config over the text of this
-/// fingerprint: throws where the samples would be others. Returns the sections that are not the run's own, by which it
-/// goes on all the same.
+/// Whether a run that stood at `was`, in the checkpoint `where`, can go on with another config over the text and the
+/// teacher of these fingerprints: throws where the samples would be others, or the teacher. Returns the sections that
+/// are not the run's own, by which it goes on all the same.
 std::vector<std::string> check_continues(const TrainerState& was, const std::string& where, const RunConfig& now,
-                                         const std::string& text);
+                                         const std::string& text, const std::string& teacher);
 
 /// Collective: every rank writes its boxes, rank 0 the rest; `keep` latest checkpoints stay.
 std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
@@ -43,5 +45,8 @@ std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& c
 /// one line each. Nothing where there is no checkpoint; throws where there are some and all are bad.
 std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints,
                                                          const Log& log);
+
+/// Collective: as open_model, the ranks dividing the hashing; of a run directory all take the same checkpoint.
+ModelSource open_model_together(Rank& rank, const std::filesystem::path& path, const Log& log);
 
 }  // namespace limbeck::launch

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "core/slice.h"
-#include "launch/run/step.h"
+#include "launch/run/batch.h"
 #include "optim/objectives.h"
 
 namespace limbeck::launch {
@@ -121,6 +121,19 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
         return ones;
       },
       head, mine.first);
+}
+
+nlohmann::ordered_json to_json(const Evaluation& e) {
+  nlohmann::ordered_json line = {{"eval_ce", e.cross_entropy}, {"eval_tokens", e.tokens}};
+  if (e.teacher_cross_entropy > 0) {
+    line["eval_teacher_ce"] = e.teacher_cross_entropy;
+    line["eval_kl"] = e.kl;
+    line["eval_kl_median"] = e.kl_median;
+    line["eval_kl_p99"] = e.kl_p99;
+    line["eval_top1_agreement"] = e.agreement;
+    line["eval_sum_min"] = e.sum_min;
+  }
+  return line;
 }
 
 }  // namespace limbeck::launch

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,6 +30,10 @@ struct Evaluation {
   double agreement = 0;  // share of positions whose most likely token is the teacher's
   double sum_min = 0;    // sum of min(p, q): expected acceptance in speculative decoding
 };
+
+/// The fields of metrics.jsonl at an evaluation: eval_ce, and with a teacher eval_kl, eval_top1_agreement,
+/// eval_sum_min, ....
+nlohmann::ordered_json to_json(const Evaluation& evaluation);
 
 class HeldOut {
  public:

@@ -1,6 +1,5 @@
 #include "launch/run/rank.h"
 
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
@@ -8,6 +7,8 @@
 #include <thread>
 
 #include "core/start_thread.h"
+#include "launch/console/log.h"
+#include "launch/run/same_everywhere.h"
 #include "launch/run/threads.h"
 #include "parallel/axes/communicators.h"
 #include "parallel/mpi/mpi_world.h"
@@ -54,9 +55,12 @@ nn::ModelOptions Rank::frozen_copy(core::DType dtype) const {
           }};
 }
 
-void in_world(const RunConfig& config, const std::function<void(Rank&)>& f, const char* axis) {
-  parallel::MpiWorld world({.deadline = std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000))});
+void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
+              const char* axis) {
+  parallel::MpiWorld world({.deadline = std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)),
+                            .warn = [](const std::string& line) { make_log(0)->warn("{}", line); }});
   try {
+    if (world.size() > 1) check_same_everywhere(*world.comm(), run_identity(config, command));
     const std::string& named = config.parallel.layout;
     const std::string layout = named.empty() ? fmt::format("{}{}", axis, world.comm()->size()) : named;
     Rank rank(world.comm(), layout, threads_of_rank(config.train.threads), config.parallel.sequence_parallel);
@@ -70,44 +74,24 @@ void in_world(const RunConfig& config, const std::function<void(Rank&)>& f, cons
 }
 
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine) {
-  core::Comm& world = rank.world();
-  const auto size = static_cast<std::int64_t>(world.size());
-  Tensor lengths = Tensor::zeros(rank.memory(), DType::I64, {size});
-  lengths.mutable_data<std::int64_t>()[world.rank()] = static_cast<std::int64_t>(mine.size());
-  world.all_reduce(lengths, core::Reduce::Sum);
-  const std::vector<std::int64_t> n = core::host_values<std::int64_t>(lengths);
-  const std::int64_t longest = std::max<std::int64_t>(1, *std::max_element(n.begin(), n.end()));
-
-  Tensor padded = Tensor::zeros(rank.memory(), DType::U8, {longest});
-  std::copy(mine.begin(), mine.end(), padded.mutable_data<std::uint8_t>());
-  Tensor all = Tensor::zeros(rank.memory(), DType::U8, {longest * size});
-  world.all_gather(padded, all);
-  std::vector<std::string> result;
-  const auto* bytes = reinterpret_cast<const char*>(all.data<std::uint8_t>());
-  for (std::int64_t r = 0; r < size; ++r)
-    result.emplace_back(bytes + r * longest, static_cast<std::size_t>(n[static_cast<std::size_t>(r)]));
-  return result;
+  return gather_strings(rank.world(), mine);
 }
 
 namespace {
 
 constexpr auto alive_every = std::chrono::milliseconds(100);
 
-/// Collective: whether the first rank says that it is at work.
-bool first_is_at_work(Rank& rank, bool says_so) {
+/// Collective: whether any rank says that it is at work.
+bool anybody_is_at_work(Rank& rank, bool says_so) {
   Tensor flag = Tensor::zeros(rank.memory(), DType::I64, {1});
   *flag.mutable_data<std::int64_t>() = says_so ? 1 : 0;
   rank.world().all_reduce(flag, core::Reduce::Max);
   return core::host_values<std::int64_t>(flag)[0] != 0;
 }
 
-/// Collective: the first rank does `work`, which throws nothing; the others hear from it until it is done.
+}  // namespace
+
 void while_others_hear(Rank& rank, const std::function<void()>& work) {
-  if (!rank.is_first()) {
-    while (first_is_at_work(rank, false)) {
-    }
-    return;
-  }
   {
     const std::jthread alive = core::start_thread("signs of life", [&](const std::stop_token& stop) {
       std::mutex mutex;
@@ -115,24 +99,23 @@ void while_others_hear(Rank& rank, const std::function<void()>& work) {
       std::unique_lock lock(mutex);
       try {
         while (!timer.wait_for(lock, stop, alive_every, [] { return false; }) && !stop.stop_requested())
-          first_is_at_work(rank, true);
+          anybody_is_at_work(rank, true);
       } catch (const std::exception&) {
         // The next collective of this rank throws the same.
       }
     });
     work();
   }
-  first_is_at_work(rank, false);
+  while (anybody_is_at_work(rank, false)) {
+  }
 }
-
-}  // namespace
 
 void on_first_rank(Rank& rank, const std::function<void()>& work) {
   // One character says how it ended: done, failed, wrong use.
   std::string outcome = "d";
   while_others_hear(rank, [&] {
     try {
-      work();
+      if (rank.is_first()) work();
     } catch (const core::UsageError& e) {
       outcome = std::string("u") + e.what();
     } catch (const std::exception& e) {

@@ -46,15 +46,21 @@ class Rank {
 };
 
 /// Runs f on this process's rank of the world that the launcher started (a world of one without it), cut as the config
-/// says, or along `axis` where it names no layout. The other ranks hear what f throws, in its own words; it is thrown
-/// on.
-void in_world(const RunConfig& config, const std::function<void(Rank&)>& f, const char* axis = "dp");
+/// says, or along `axis` where it names no layout. Throws where the ranks' programs, configs or `command` (the options
+/// that are none of the config's: "steps: 20\n", a line each) differ. The other ranks hear what f throws, in its own
+/// words; it is thrown on.
+void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
+              const char* axis = "dp");
 
 /// Collective: a string of every rank, in rank order, on every rank.
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);
 
-/// Collective: the first rank does `work` while the others wait, however long it takes: they hear that it is alive, so
-/// that parallel.deadline_s does not count. What it throws, every rank throws.
+/// Collective: every rank does `work`, some perhaps much longer than others, which hear meanwhile that somebody is at
+/// it: parallel.deadline_s does not count, unless a rank stops altogether. It may not use the world. What it throws on
+/// one rank is that rank's own, as anywhere.
+void while_others_hear(Rank& rank, const std::function<void()>& work);
+
+/// Collective: the first rank does `work` while the others hear from it. What it throws, every rank throws.
 void on_first_rank(Rank& rank, const std::function<void()>& work);
 
 }  // namespace limbeck::launch

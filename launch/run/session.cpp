@@ -3,7 +3,9 @@
 #include "core/nn/student/influence.h"
 #include "core/nn/student/student_init.h"
 #include "core/slice.h"
-#include "launch/run/step.h"
+#include "launch/run/checkpointing.h"
+#include "launch/run/model_fingerprint.h"
+#include "launch/run/same_everywhere.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/token_cache.h"
 
@@ -13,8 +15,9 @@ using core::fail_usage;
 
 Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     : rank(rank_of_session), config(std::move(run_config)) {
-  if (config.teacher) open_teacher();
-  if (config.model && !config.model->source.empty()) student_source_ = open_model(config.model->source);
+  if (config.teacher) open_teacher(log);
+  if (config.model && !config.model->source.empty())
+    student_source_ = open_model_together(rank, config.model->source, log);
   choose_tokenizer();
   const nn::ModelConfig architecture = student_architecture();
   const auto s = config.data.sequence_length;
@@ -33,15 +36,22 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   check_fits(config.generation, *tokenizer, architecture, "the student");
   if (teacher) check_fits(config.generation, *tokenizer, teacher->config(), "the teacher");
   open_text(log);
+  text_fingerprint = fmt::format("{:016x}", text->fingerprint());
+  check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
+                                                  text_fingerprint, teacher_fingerprint));
   student = std::make_unique<nn::Transformer>(
       architecture, rank.sharded(config.precision.bfloat16_weights ? core::DType::BF16 : config.precision.master));
 }
 
-void Session::open_teacher() {
-  teacher_source_ = open_model(config.teacher->source);
+void Session::open_teacher(const Log& log) {
+  teacher_source_ = open_model_together(rank, config.teacher->source, log);
+  config.teacher->source = teacher_source_.path.string();
   teacher =
       std::make_unique<nn::Transformer>(teacher_source_.config, rank.frozen_copy(config.precision.frozen_storage));
-  teacher->load(*teacher_source_.reader);
+  while_others_hear(rank, [&] {
+    teacher->load(*teacher_source_.reader);
+    teacher_fingerprint = model_fingerprint(*teacher_source_.reader);
+  });
 }
 
 void Session::choose_tokenizer() {
@@ -123,7 +133,7 @@ void Session::start_student() {
     if (!student_source_.reader)
       student->init_random(config.train.seed);
     else
-      student->load(*student_source_.reader);
+      load_student(*student_source_.reader);
     return;
   }
   const StudentInitConfig& init = *config.student_init;
@@ -136,14 +146,14 @@ void Session::start_student() {
   } else {
     const std::int64_t s = config.data.sequence_length;
     const std::int64_t count = std::max<std::int64_t>(1, init.calibration_tokens / s);
-    const data::TokenBatch calibration = text->fetch(0, count);
     const core::Slice mine = core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
-    start.influence = nn::block_influence(*teacher, make_batch(rank.memory(), calibration, mine.first, mine.count),
+    const data::TokenBatch calibration = text->fetch(mine.first, mine.count);
+    start.influence = nn::block_influence(*teacher, make_batch(rank.memory(), calibration, 0, mine.count, mine.first),
                                           *rank.comms().batch);
     start.layers = nn::layers_of_greatest_influence(start.influence, keep);
   }
   const nn::LayerSkip skipped(*teacher_source_.reader, depth, start.layers);
-  if (!init.upcycle) return student->load(skipped);
+  if (!init.upcycle) return load_student(skipped);
   nn::ModelConfig dense = teacher->config();
   dense.num_layers = keep;
   const UpcycleConfig& u = *init.upcycle;
@@ -154,7 +164,11 @@ void Session::start_student() {
                                .router_deviation = u.router_std},
                               /*renormalise=*/true, config.train.seed);
   start.is_exact = upcycled.is_exact();
-  student->load(upcycled);
+  load_student(upcycled);
+}
+
+void Session::load_student(const core::StateReader& reader) {
+  while_others_hear(rank, [&] { student->load(reader); });
 }
 
 std::optional<HeldOut> Session::held_out() {
@@ -165,8 +179,8 @@ std::optional<HeldOut> Session::held_out() {
                                      tokenizer->vocabulary_size());
 }
 
-data::TokenBatch Session::step_samples(std::int64_t next_sample) const {
-  return text->fetch(next_sample, config.batch.sequences_per_step);
+StepText Session::step_text(std::int64_t next_sample) const {
+  return text_of_step(*text, next_sample, config.batch.sequences_per_step);
 }
 
 }  // namespace limbeck::launch

@@ -15,6 +15,7 @@
 #include "data/tokenizers/tokenizer.h"
 #include "launch/config/config.h"
 #include "launch/console/log.h"
+#include "launch/run/batch.h"
 #include "launch/run/evaluation.h"
 #include "launch/run/model_source.h"
 #include "launch/run/rank.h"
@@ -39,18 +40,21 @@ class Session {
   /// Collective: the fixed sample of the held-out documents; nothing where they do not fill one sequence.
   std::optional<HeldOut> held_out();
   /// What a step runs over: `next_sample` is the position that a checkpoint holds.
-  data::TokenBatch step_samples(std::int64_t next_sample) const;
+  StepText step_text(std::int64_t next_sample) const;
 
   Rank& rank;
-  RunConfig config;
+  RunConfig config;  // as given, but that teacher.source is the checkpoint itself where it was a run directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
   std::unique_ptr<nn::Transformer> teacher;  // null without distillation
   std::unique_ptr<nn::Transformer> student;
+  std::string text_fingerprint;     // Mixture::fingerprint, 16 hexadecimal digits
+  std::string teacher_fingerprint;  // model_fingerprint; empty without one
   StudentStart start;
 
  private:
-  void open_teacher();
+  void open_teacher(const Log& log);
+  void load_student(const core::StateReader& reader);
   void choose_tokenizer();
   void open_text(const Log& log);
   nn::ModelConfig student_architecture() const;

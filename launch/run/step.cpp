@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <optional>
 
 #include "core/ops/add.h"
@@ -26,36 +27,11 @@ double scalar(const Var& v) { return v.value.defined() ? core::host_value(v.valu
 
 }  // namespace
 
-nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
-                     std::int64_t count) {
-  const std::int64_t s = samples.sequence_length;
-  const auto n = static_cast<std::size_t>(count * s);
-  const auto column = [&](const std::vector<std::int32_t>& all) {
-    return std::span(all).subspan(static_cast<std::size_t>(first * s), n);
-  };
-  std::vector<std::int32_t> sequence(n);
-  std::vector<std::int64_t> index(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    sequence[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) / s);
-    index[i] = first * s + static_cast<std::int64_t>(i);
-  }
-  std::vector<std::int64_t> offsets;
-  for (std::int64_t i = 0; i <= count; ++i) offsets.push_back(i * s);
-  return nn::make_batch(memory, {.tokens = column(samples.tokens),
-                                 .targets = column(samples.targets),
-                                 .position = column(samples.positions),
-                                 .document = column(samples.documents),
-                                 .sequence = sequence,
-                                 .global_index = index,
-                                 .sequence_offsets = offsets});
-}
-
-StepResult forward_backward(Rank& rank, const StepModels& models, const data::TokenBatch& samples,
-                            const StepOptions& options, parallel::GradientSync& sync) {
+StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
+                            parallel::GradientSync& sync) {
   const std::int64_t ranks = rank.mesh().dp().size();
   const std::int64_t parts = ranks * options.micro_batches;
-  const auto targets = std::count_if(samples.targets.begin(), samples.targets.end(), [](auto t) { return t >= 0; });
-  core::check(targets > 0, "step: none of the {} tokens has a target", samples.tokens.size());
+  core::check(samples.num_targets > 0, "step: none of the {} tokens has a target", samples.num_tokens);
 
   StepResult result;
   std::vector<double> load;  // [MoE layer * E]
@@ -64,10 +40,12 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const data::To
   core::GradientLedger ledger(options.micro_batches, [&](core::Parameter& p) { sync.parameter_final(p); });
   for (std::int64_t micro = 0; micro < options.micro_batches; ++micro) {
     const auto [first, count] = core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), parts);
-    nn::Batch batch = make_batch(rank.memory(), samples, first, count);
-    batch.global_targets = static_cast<double>(targets);
+    const auto begin = std::chrono::steady_clock::now();
+    nn::Batch batch = make_batch(rank.memory(), samples.fetch(first, count), 0, count, first);
+    result.text_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    batch.global_targets = static_cast<double>(samples.num_targets);
     batch.global_sequences = static_cast<double>(samples.num_sequences);
-    batch.global_tokens = static_cast<double>(samples.tokens.size());
+    batch.global_tokens = static_cast<double>(samples.num_tokens);
 
     core::Tape tape;
     ledger.watch(tape);

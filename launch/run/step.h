@@ -10,7 +10,7 @@
 
 #include "core/nn/transformer.h"
 #include "core/ops/head_loss.h"
-#include "data/text/loader.h"
+#include "launch/run/batch.h"
 #include "launch/run/rank.h"
 #include "parallel/axes/gradient_sync.h"
 
@@ -38,17 +38,13 @@ struct StepResult {
   double balance = 0;         // router losses, weighted
   double z = 0;
   std::vector<std::vector<double>> expert_load;  // [MoE layer][expert]: assignments, without the dropped ones
+  double text_seconds = 0;                       // that this rank read its samples
   double loss() const { return objective + balance + z; }
 };
 
-/// The sequences [first, first+count) of `samples` as a batch; their global token indices count from the step's first
-/// sequence.
-nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
-                     std::int64_t count);
-
-/// Collective. `samples` are all sequences of the step, the same on every rank; rank and micro-batch take theirs by
-/// index, some may have none. Throws where the step has no valid target.
-StepResult forward_backward(Rank& rank, const StepModels& models, const data::TokenBatch& samples,
-                            const StepOptions& options, parallel::GradientSync& sync);
+/// Collective. `samples` are the step's, the same on every rank; rank and micro-batch fetch theirs by index, some may
+/// have none. Throws where the step has no valid target.
+StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
+                            parallel::GradientSync& sync);
 
 }  // namespace limbeck::launch

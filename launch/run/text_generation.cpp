@@ -9,19 +9,20 @@ std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std
   return ids;
 }
 
-std::string continue_prompt(const nn::Transformer& model, const Session& session, bool is_cut) {
-  const GenerationConfig& config = session.config.generation;
+std::string continue_prompt(const nn::Transformer& model, const Rank& rank, const GenerationConfig& config,
+                            const data::Tokenizer& tokenizer, bool is_cut) {
   if (config.prompt.empty()) return "";
-  const std::vector<std::int32_t> prompt = prompt_ids(*session.tokenizer, config.prompt);
-  const std::vector<std::int32_t> ids = nn::generate(
-      model, prompt,
-      {.max_tokens = config.max_tokens,
-       .sampling =
-           {.temperature = config.temperature, .top_k = config.top_k, .top_p = config.top_p, .seed = config.seed},
-       .valid_vocabulary = session.tokenizer->vocabulary_size(),
-       .stop = {session.tokenizer->eos_id(), session.tokenizer->end_of_text_id()},
-       .is_first_rank = !is_cut || session.rank.has_first_data()});
-  data::StreamDecoder decoder(*session.tokenizer);
+  const std::vector<std::int32_t> prompt = prompt_ids(tokenizer, config.prompt);
+  const std::vector<std::int32_t> ids = nn::generate(model, prompt,
+                                                     {.max_tokens = config.max_tokens,
+                                                      .sampling = {.temperature = config.temperature,
+                                                                   .top_k = config.top_k,
+                                                                   .top_p = config.top_p,
+                                                                   .seed = config.seed},
+                                                      .valid_vocabulary = tokenizer.vocabulary_size(),
+                                                      .stop = {tokenizer.eos_id(), tokenizer.end_of_text_id()},
+                                                      .is_first_rank = !is_cut || rank.has_first_data()});
+  data::StreamDecoder decoder(tokenizer);
   std::string text;
   for (const auto id : ids) text += decoder.feed(id);
   return text + decoder.finish();

@@ -7,7 +7,8 @@
 
 #include "core/nn/generation.h"
 #include "data/tokenizers/tokenizer.h"
-#include "launch/run/session.h"
+#include "launch/config/config.h"
+#include "launch/run/rank.h"
 
 namespace limbeck::launch {
 
@@ -15,9 +16,10 @@ namespace limbeck::launch {
 /// one.
 std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt);
 
-/// Collective: the continuation of the config's prompt, sampled as `generation` says; empty without a prompt. `is_cut`:
-/// the model's experts are cut over the mesh, so that the ranks with the first data alone run the tokens.
-std::string continue_prompt(const nn::Transformer& model, const Session& session, bool is_cut);
+/// Collective: the continuation of the config's prompt; empty without one. `is_cut`: the model's experts are cut over
+/// the mesh, so that the ranks with the first data alone run the tokens.
+std::string continue_prompt(const nn::Transformer& model, const Rank& rank, const GenerationConfig& config,
+                            const data::Tokenizer& tokenizer, bool is_cut);
 
 /// Throws a UsageError where the prompt and max_tokens do not fit into the positions of a model; `whose` stands for it
 /// in the message ("the student").

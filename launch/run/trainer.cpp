@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "data/checkpoints/checkpoint.h"
-#include "launch/report/distill_report.h"
 #include "launch/report/event_file.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/gradient_dump.h"
@@ -137,7 +136,6 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, HeldOut* he
       log_(std::move(log)),
       held_out_(held_out),
       objective_(make_objective(session.config, session.teacher != nullptr)),
-      text_(fmt::format("{:016x}", session.text->fingerprint())),
       trained_(optim::apply_groups(session.student->parameters(), groups_of(session.config.optimizer))),
       parameters_(optim::parameters_of(trained_)),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
@@ -169,7 +167,8 @@ std::filesystem::path Trainer::save() {
                            .next_sample = steps_done_ * session_.config.batch.sequences_per_step,
                            .tokens = tokens_seen_,
                            .run_config = to_textproto(session_.config),
-                           .text = text_};
+                           .text = session_.text_fingerprint,
+                           .teacher = session_.teacher_fingerprint};
   auto since = Clock::now();
   last_checkpoint_ =
       save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
@@ -188,9 +187,12 @@ bool Trainer::resume() {
   const ModelSource source = open_model(*folder, data::Checkpoint::Verify::Sizes);
   check_same_model(source.config, session_.student->config(), folder->string());
   const TrainerState where = trainer_state_from_json(source.trainer, folder->string());
-  const auto changed = check_continues(where, folder->string(), session_.config, text_);
-  session_.student->load(*source.reader);
-  load_optimizer(optimizer_, *source.reader, folder->string(), changed);
+  const auto changed = check_continues(where, folder->string(), session_.config, session_.text_fingerprint,
+                                       session_.teacher_fingerprint);
+  while_others_hear(session_.rank, [&] {
+    session_.student->load(*source.reader);
+    load_optimizer(optimizer_, *source.reader, folder->string(), changed);
+  });
   if (!changed.empty())
     log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
   last_checkpoint_ = *folder;
@@ -219,19 +221,20 @@ StepReport Trainer::step(bool dump) {
   StepReport report;
   const RunConfig& config = session_.config;
   const std::int64_t position = steps_done_ * config.batch.sequences_per_step;
-  const data::TokenBatch samples = session_.step_samples(position);
-  report.times.text = lap(since);
+  session_.rank.world().note_step(steps_done_ + 1);
+  const StepText samples = session_.step_text(position);
   std::optional<GradientDump> gradients;
   if (dump)
     gradients.emplace(session_.rank, *dump_, session_.student->config(), config, session_.tokenizer->vocabulary_size(),
-                      samples, session_.student->parameters());
+                      samples.fetch(0, samples.num_sequences), session_.student->parameters());
   report.result = forward_backward(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
                                    {.micro_batches = config.batch.micro_batches,
                                     .router = router_training(config, steps_done_),
                                     .recompute = config.train.recompute,
                                     .valid_vocabulary = session_.tokenizer->vocabulary_size()},
                                    sync_);
-  report.times.passes = lap(since);
+  report.times.text = report.result.text_seconds;
+  report.times.passes = lap(since) - report.times.text;
   report.step = steps_done_ + 1;
   const double loss = report.result.loss();
   const optim::GradientNorm norm = optim::gradient_norm(parameters_, session_.rank.world(), config.optimizer.clip_norm);
@@ -246,7 +249,7 @@ StepReport Trainer::step(bool dump) {
   optimizer_.step(report.rate, norm.factor);
 
   ++steps_done_;
-  report.num_tokens = static_cast<std::int64_t>(samples.tokens.size());
+  report.num_tokens = samples.num_tokens;
   tokens_seen_ += report.num_tokens;
   report.tokens_seen = tokens_seen_;
   report.times.optimizer = lap(since);

@@ -20,19 +20,13 @@
 #include "launch/run/run_directory.h"
 #include "launch/run/session.h"
 #include "launch/run/step.h"
+#include "launch/run/throughput.h"
 #include "optim/groups.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "parallel/axes/gradient_sync.h"
 
 namespace limbeck::launch {
-
-/// What a run achieved, over the steps of this process.
-struct Throughput {
-  double tokens_per_s = 0;
-  double mfu = 0;      // share of the ranks' measured float32 peak: the model's operations, as the loop counts them
-  double seconds = 0;  // in steps
-};
 
 /// Where a step's seconds went.
 struct StepTimes {
@@ -89,7 +83,6 @@ class Trainer {
   Log log_;
   HeldOut* held_out_;
   std::unique_ptr<core::Objective> objective_;
-  std::string text_;  // its fingerprint
   std::vector<optim::Trained> trained_;
   core::ParameterList parameters_;  // those that are trained
   parallel::GradientSync sync_;

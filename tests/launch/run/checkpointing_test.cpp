@@ -2,7 +2,11 @@
 
 #include <gmock/gmock.h>
 
+#include <chrono>
+#include <thread>
+
 #include "tests/support/temporary_folder.h"
+#include "tests/support/thread_ranks.h"
 
 namespace limbeck::launch {
 namespace {
@@ -14,34 +18,41 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
 constexpr const char* config_text = R"(
+  teacher { source: "runs/teacher/checkpoints/step_20" }
   data { text: "a" sequence_length: 48 held_out_fraction: 0.2 seed: 3 }
   batch { sequences_per_step: 4 }
   train { steps: 20 }
 )";
 
-std::vector<std::string> go_on(const std::vector<std::string>& sets, const std::string& text = "00000000000000aa") {
+std::vector<std::string> go_on(const std::vector<std::string>& sets, const std::string& text = "00000000000000aa",
+                               const std::string& teacher = "00000000000000dd") {
   const TrainerState was{.step = 4,
                          .next_sample = 16,
                          .tokens = 768,
                          .run_config = to_textproto(parse_config(config_text, "x")),
-                         .text = "00000000000000aa"};
-  return check_continues(was, "step_4", parse_config(config_text, "x", sets), text);
+                         .text = "00000000000000aa",
+                         .teacher = "00000000000000dd"};
+  return check_continues(was, "step_4", parse_config(config_text, "x", sets), text, teacher);
 }
 
 TEST(TrainerState, ComesBackFromJson) {
-  const TrainerState state{.step = 4, .next_sample = 16, .tokens = 768, .run_config = "train {}", .text = "aa"};
+  const TrainerState state{
+      .step = 4, .next_sample = 16, .tokens = 768, .run_config = "train {}", .text = "aa", .teacher = "dd"};
   const TrainerState back = trainer_state_from_json(to_json(state), "here");
   EXPECT_EQ(back.step, 4);
   EXPECT_EQ(back.next_sample, 16);
   EXPECT_EQ(back.tokens, 768);
   EXPECT_EQ(back.run_config, "train {}");
   EXPECT_EQ(back.text, "aa");
+  EXPECT_EQ(back.teacher, "dd");
 }
 
 TEST(TrainerState, OneWithoutAFingerprintIsRead) {
   nlohmann::json json = to_json(TrainerState{.step = 4});
   json.erase("text");
+  json.erase("teacher");
   EXPECT_EQ(trainer_state_from_json(json, "here").text, "");
+  EXPECT_EQ(trainer_state_from_json(json, "here").teacher, "");
   json.erase("step");
   EXPECT_THAT(error_of([&] { trainer_state_from_json(json, "here"); }), HasSubstr("here: "));
   EXPECT_THAT(error_of([&] { trainer_state_from_json("x", "here"); }), HasSubstr("here: "));
@@ -61,7 +72,36 @@ TEST(CheckContinues, AnotherTextIsRefused) {
               AllOf(HasSubstr("step_4: "), HasSubstr("00000000000000aa"), HasSubstr("00000000000000ab"),
                     HasSubstr("data.text")));
   TrainerState unknown{.run_config = to_textproto(parse_config(config_text, "x"))};
-  EXPECT_THAT(check_continues(unknown, "step_4", parse_config(config_text, "x"), "ab"), IsEmpty());
+  EXPECT_THAT(check_continues(unknown, "step_4", parse_config(config_text, "x"), "ab", "dd"), IsEmpty());
+}
+
+TEST(CheckContinues, AnotherTeacherIsRefused) {
+  for (const char* other : {"00000000000000de", ""})
+    EXPECT_THAT(error_of([&] { go_on({"teacher.source=moved"}, "00000000000000aa", other); }),
+                AllOf(HasSubstr("step_4: "), HasSubstr("runs/teacher/checkpoints/step_20"),
+                      HasSubstr("00000000000000dd"), HasSubstr("moved has"), HasSubstr("expected the same teacher")));
+  EXPECT_THAT(go_on({"teacher.source=moved"}), IsEmpty());  // the same teacher under another name
+}
+
+/// The ranks wait for the slowest writer, however long it takes.
+TEST(SaveCheckpoint, ASlowWriterIsNoHang) {
+  const testing::TemporaryFolder folder;
+  testing::run_ranks(
+      2,
+      [&](testing::RankWorld& world) {
+        Rank rank(world.comm, "dp2", 1);
+        core::StateDict state;
+        const core::Tensor values = core::Tensor::zeros(rank.memory(), core::DType::F32, {2});
+        core::StateEntry& entry = state[world.rank == 0 ? "a" : "b"] = core::StateEntry::whole(values);
+        if (world.rank == 1)
+          entry.make = [&] {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+            return values;
+          };
+        const auto saved = save_checkpoint(rank, folder.path() / "checkpoints", 3, state, "{}", 1);
+        EXPECT_TRUE(std::filesystem::exists(saved / "manifest.json"));
+      },
+      std::chrono::milliseconds(400));
 }
 
 TEST(CheckContinues, SectionsThatChangeAreNamed) {

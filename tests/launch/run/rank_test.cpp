@@ -33,6 +33,34 @@ TEST(OnFirstRank, MayTakeLongerThanTheDeadline) {
       500ms);
 }
 
+TEST(WhileOthersHear, EachRankMayTakeLongerThanTheDeadline) {
+  for (const int slowest : {0, 1, 2}) {
+    testing::run_ranks(
+        3,
+        [&](RankWorld& world) {
+          Rank rank(world.comm, "dp3", 1);
+          while_others_hear(rank, [&] {
+            if (world.rank == slowest) std::this_thread::sleep_for(1200ms);
+          });
+          world.comm->barrier();
+        },
+        500ms);
+  }
+}
+
+TEST(WhileOthersHear, ARankThatFailsStopsTheOthers) {
+  const std::string error = error_of([] {
+    testing::run_ranks(3, [](RankWorld& world) {
+      Rank rank(world.comm, "dp3", 1);
+      while_others_hear(rank, [&] {
+        if (world.rank == 2) core::fail("rank_00002.h5: no space left");
+      });
+      ADD_FAILURE() << "rank " << world.rank << " goes on";
+    });
+  });
+  EXPECT_EQ(error, "rank_00002.h5: no space left");
+}
+
 TEST(OnFirstRank, EveryRankThrowsWhatItThrows) {
   testing::run_ranks(2, [&](RankWorld& world) {
     Rank rank(world.comm, "dp2", 1);

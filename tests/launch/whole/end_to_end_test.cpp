@@ -1,5 +1,6 @@
 // The program as its users run it: under mpirun, killed, resumed, evaluated, converted.
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -374,6 +375,57 @@ TEST(EndToEnd, DistillingBringsARandomStudentNearerToItsTeacher) {
     last = kl;
   }
   EXPECT_LT(last, start["unigram"]["kl"].get<double>());
+}
+
+TEST(EndToEnd, AnotherTeacherIsRefusedWhenARunGoesOn) {
+  const RunFolder folder("other_teacher");
+  const std::string teacher = "train tiny.textproto --set model.moe.num_experts=0 --out teacher --quiet ";
+  ASSERT_EQ(folder.limbeck(teacher + "--steps 4").code, 0);
+  folder.write("distill.textproto", R"(
+teacher { source: "teacher" }
+student_init { num_layers: 1 calibration_tokens: 96 }
+data { text: "text" sequence_length: 48 held_out_fraction: 0.2 }
+batch { sequences_per_step: 4 }
+train { steps: 6 eval_tokens: 96 threads: 1 }
+)");
+  ASSERT_EQ(folder.limbeck("distill distill.textproto --out student --steps 2 --quiet").code, 0);
+  // A teacher that is the same under another name is the same.
+  const Outcome same = folder.limbeck(
+      "distill distill.textproto --out student --steps 4 --resume --quiet --set "
+      "teacher.source=teacher/checkpoints/step_4");
+  EXPECT_EQ(same.code, 0) << same.output;
+  ASSERT_EQ(folder.limbeck(teacher + "--steps 8 --resume").code, 0);
+  const Outcome other = folder.limbeck("distill distill.textproto --out student --resume");
+  EXPECT_EQ(other.code, 1) << other.output;
+  const auto errors = other.lines_with("limbeck: error");
+  ASSERT_EQ(errors.size(), 1U) << other.output;
+  for (const char* part : {"teacher/checkpoints/step_4", "teacher/checkpoints/step_8", "expected the same teacher"})
+    EXPECT_THAT(errors[0], HasSubstr(part));
+}
+
+/// Two ranks, the second with another option.
+Outcome with_another_option(const RunFolder& folder, const std::string& option) {
+  const std::string program = testing::program().string() + " train tiny.textproto --out run --quiet ";
+  std::string command = folder.command("", 2);  // "... mpirun ... -n 2 limbeck "
+  command.resize(command.rfind("-n 2 "));
+  return testing::run_shell(fmt::format("{}-n 1 {}: -n 1 {}{}", command, program, program, option));
+}
+
+TEST(EndToEnd, RanksWithOtherConfigsAreRefused) {
+  const RunFolder folder("other_configs");
+  for (const auto& [set, message] :
+       {std::pair("--set optimizer.rate=0.5", "optimizer.rate is 0.5 on rank 1 and 0.003 on rank 0"),
+        std::pair("--set train.seed=9", "train.seed is 9 on rank 1 and 1 on rank 0"),
+        std::pair("--set data.seed=9", "data.seed is 9 on rank 1 and 1 on rank 0"),
+        std::pair("--set parallel.layout=ep2", "parallel.layout is \"ep2\" on rank 1 and \"\" on rank 0"),
+        std::pair("--steps 3", "steps is 3 on rank 1 and 0 on rank 0")}) {
+    const Outcome outcome = with_another_option(folder, set);
+    EXPECT_EQ(outcome.code, 2) << outcome.output;
+    const auto errors = outcome.lines_with("limbeck: error");
+    ASSERT_EQ(errors.size(), 1U) << outcome.output;
+    EXPECT_THAT(errors[0], HasSubstr(std::string(message) + ", expected the same on all ranks"));
+    EXPECT_FALSE(fs::exists(folder.path() / "run"));
+  }
 }
 
 TEST(EndToEnd, AnErrorOfOneRankIsOneLineAndEndsAll) {

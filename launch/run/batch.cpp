@@ -1,0 +1,66 @@
+#include "launch/run/batch.h"
+
+#include <span>
+#include <utility>
+
+namespace limbeck::launch {
+
+nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
+                     std::int64_t count, std::int64_t before) {
+  const std::int64_t s = samples.sequence_length;
+  const auto n = static_cast<std::size_t>(count * s);
+  const auto column = [&](const std::vector<std::int32_t>& all) {
+    return std::span(all).subspan(static_cast<std::size_t>(first * s), n);
+  };
+  std::vector<std::int32_t> sequence(n);
+  std::vector<std::int64_t> index(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    sequence[i] = static_cast<std::int32_t>(static_cast<std::int64_t>(i) / s);
+    index[i] = (before + first) * s + static_cast<std::int64_t>(i);
+  }
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t i = 0; i <= count; ++i) offsets.push_back(i * s);
+  return nn::make_batch(memory, {.tokens = column(samples.tokens),
+                                 .targets = column(samples.targets),
+                                 .position = column(samples.positions),
+                                 .document = column(samples.documents),
+                                 .sequence = sequence,
+                                 .global_index = index,
+                                 .sequence_offsets = offsets});
+}
+
+namespace {
+
+data::TokenBatch part_of(const data::TokenBatch& samples, std::int64_t first, std::int64_t count) {
+  const auto part = [&](const std::vector<std::int32_t>& column) {
+    const auto begin = column.begin() + first * samples.sequence_length;
+    return std::vector<std::int32_t>(begin, begin + count * samples.sequence_length);
+  };
+  return {count,
+          samples.sequence_length,
+          part(samples.tokens),
+          part(samples.targets),
+          part(samples.positions),
+          part(samples.documents)};
+}
+
+}  // namespace
+
+StepText::StepText(const data::TokenBatch& samples)
+    : num_sequences(samples.num_sequences),
+      num_tokens(static_cast<std::int64_t>(samples.tokens.size())),
+      num_targets(samples.num_targets()),
+      fetch([samples](std::int64_t first, std::int64_t count) { return part_of(samples, first, count); }) {}
+
+StepText text_of_step(data::Mixture& text, std::int64_t first_sample, std::int64_t count) {
+  StepText step;
+  step.num_sequences = count;
+  step.num_tokens = count * text.sequence_length();
+  step.num_targets = text.num_targets(first_sample, count);
+  step.fetch = [&text, first_sample](std::int64_t first, std::int64_t n) {
+    return text.fetch(first_sample + first, n);
+  };
+  return step;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,54 @@
+#include "launch/run/model_fingerprint.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+namespace limbeck::launch {
+namespace {
+
+/// Tensors in memory.
+class Values : public core::StateReader {
+ public:
+  void add(const std::string& name, core::Shape shape, std::vector<float> values) {
+    infos_[name] = {shape, core::DType::F32};
+    values_[name] = std::move(values);
+  }
+  std::string source() const override { return "values"; }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return infos_; }
+  void read(const std::string& name, core::StateEntry& entry) const override {
+    const core::Shape& shape = core::check_entry(*this, name, entry).shape;
+    std::int64_t first = 0;
+    for (int d = 0; d < shape.rank(); ++d) first = first * shape[d] + entry.offset[static_cast<std::size_t>(d)];
+    std::copy_n(values_.at(name).begin() + first, entry.tensor.numel(), entry.tensor.mutable_data<float>());
+  }
+
+ private:
+  std::map<std::string, core::StateInfo> infos_;
+  std::map<std::string, std::vector<float>> values_;
+};
+
+Values model(float middle, float moment = 0) {
+  Values values;
+  values.add("a.weight", {3, 2}, {1, 2, middle, 4, 5, 6});
+  values.add("experts", {2, 2, 1}, {1, 2, 3, 4});
+  values.add("norm", {3}, {1, 1, 1});
+  values.add("none", {0, 4}, {});
+  values.add("scalar", {}, {7});
+  values.add("optimizer/a.weight/exp_avg", {1}, {moment});
+  return values;
+}
+
+TEST(ModelFingerprint, IsOfTheWeightsAlone) {
+  EXPECT_EQ(model_fingerprint(model(3)).size(), 16U);
+  EXPECT_EQ(model_fingerprint(model(3)), model_fingerprint(model(3, 1)));
+  EXPECT_NE(model_fingerprint(model(3)), model_fingerprint(model(3.5F)));
+  Values renamed = model(3);
+  renamed.add("b.weight", {1}, {0});
+  EXPECT_NE(model_fingerprint(renamed), model_fingerprint(model(3)));
+}
+
+}  // namespace
+}  // namespace limbeck::launch
