@@ -47,6 +47,12 @@ class JsonAt {
     const JsonAt value = get(name);
     return value.is_null() ? otherwise : value.flag();
   }
+  /// A whole number of 64 bits. (The library would cut a greater one, or a fraction, to some other.)
+  std::int64_t whole() const {
+    if (!json_.is_number_integer() || (json_.is_number_unsigned() && json_.get<std::uint64_t>() > INT64_MAX))
+      refuse("a whole number");
+    return json_.get<std::int64_t>();
+  }
   /// A whole number from 0 to below `limit`.
   std::int64_t index(std::uint64_t limit) const {
     if (!json_.is_number_unsigned() || json_.get<std::uint64_t>() >= limit)

@@ -7,6 +7,7 @@
 
 #include "data/files/file_kind.h"
 #include "data/files/half.h"
+#include "data/files/json_text.h"
 
 namespace limbeck::data {
 
@@ -14,7 +15,7 @@ using core::check;
 using core::DType;
 using core::fail;
 using core::Shape;
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
@@ -41,7 +42,7 @@ std::string_view safetensors_name(DType dtype) {
 
 std::int64_t whole_number(const Json& json, const char* what) {
   check(json.is_number_unsigned() && json.get<std::uint64_t>() <= INT64_MAX, "{} is {}, expected a whole number", what,
-        json.dump());
+        json.is_number() ? json.dump() : json.type_name());
   return json.get<std::int64_t>();
 }
 
@@ -113,20 +114,10 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path.string()) {
         "{}: header length is {}, expected 2 to {}", this->path(), header_bytes,
         std::min<std::uint64_t>(bytes.size() - 8, max_header_bytes));
   const auto* text = reinterpret_cast<const char*>(bytes.data() + 8);
+  const auto header = parse_json<Json>({text, header_bytes}, this->path() + ": header");
   std::string place = "header";
   try {
-    // A key twice would hide a tensor.
-    std::vector<std::string> keys;
-    const auto count_keys = [&](int depth, Json::parse_event_t event, Json& value) {
-      check(depth <= 8, "nested too deeply");
-      if (event == Json::parse_event_t::key && depth == 1) keys.push_back(value.get<std::string>());
-      return true;
-    };
-    const Json header = Json::parse(text, text + header_bytes, count_keys);
     check(header.is_object(), "is {}, expected an object", header.type_name());
-    std::sort(keys.begin(), keys.end());
-    const auto twice = std::adjacent_find(keys.begin(), keys.end());
-    check(twice == keys.end(), "names {} twice", twice == keys.end() ? "" : *twice);
     std::vector<Range> ranges;
     const auto data = bytes.subspan(8 + header_bytes);
     for (const auto& [name, json] : header.items()) {
@@ -134,14 +125,19 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path.string()) {
       place = "tensor " + name;
       tensors_[name] = entry_from(json, data, name, ranges);
     }
+    // As the reference implementation: every byte is a tensor's, and one tensor's alone.
     std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
-    for (std::size_t i = 1; i < ranges.size(); ++i) {
-      place = "tensor " + ranges[i].name;
-      check(ranges[i].begin >= ranges[i - 1].end, "bytes from {} overlap those of {} up to {}", ranges[i].begin,
-            ranges[i - 1].name, ranges[i - 1].end);
+    std::int64_t end = 0;
+    for (const Range& range : ranges) {
+      place = "tensor " + range.name;
+      check(range.begin >= end, "bytes from {} overlap those of an earlier tensor up to {}", range.begin, end);
+      check(range.begin == end, "bytes {} to {} before it belong to no tensor", end, range.begin);
+      end = range.end;
     }
+    place = "data";
+    check(end == static_cast<std::int64_t>(data.size()), "has {} bytes, but the tensors take {}", data.size(), end);
   } catch (const Json::exception& error) {
-    fail("{}: {}: {}", this->path(), place, error.what());
+    fail("{}: {}: {}", this->path(), place, json_reason(error));
   } catch (const core::Error& error) {
     fail("{}: {}: {}", this->path(), place, error.what());
   }
@@ -172,7 +168,7 @@ void SafetensorsFile::read(const SafetensorsEntry& tensor, std::int64_t first, s
 SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<SafetensorsPlan> plan,
                                      const std::map<std::string, std::string>& metadata)
     : path_(path), temporary_(path), file_(temporary_.name()), plan_(std::move(plan)) {
-  Json header = Json::object();
+  auto header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::int64_t offset = 0;
   for (const auto& tensor : plan_) {
@@ -218,7 +214,7 @@ void write_safetensors(const fs::path& folder, const std::vector<SafetensorsPlan
     filled += tensor.bytes();
     total += tensor.bytes();
   }
-  Json places = Json::object();
+  auto places = nlohmann::ordered_json::object();
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const std::string name = shards.size() == 1 ? std::string("model.safetensors")
                                                 : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
@@ -230,7 +226,7 @@ void write_safetensors(const fs::path& folder, const std::vector<SafetensorsPlan
     writer.finish();
   }
   if (shards.size() == 1) return;
-  const Json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(places)}};
+  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(places)}};
   write_file_atomically(folder / "model.safetensors.index.json", index.dump(1) + "\n");
 }
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "data/files/json_text.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 
 namespace limbeck::data {
@@ -145,7 +146,7 @@ std::string BpeTokenizer::to_json() const {
 std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text, const std::string& where) {
   HuggingFaceTokenizer files;
   try {
-    const json document = json::parse(text);
+    const auto document = parse_json<json>(text, where);
     const auto format = document.value("format", "");
     if (format == sentencepiece_format) return sentencepiece_from_json(document, where);
     if (format == "limbeck tokenizer 1") return std::make_shared<BpeTokenizer>(read_format_1(document, where), where);
@@ -153,7 +154,7 @@ std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text, cons
     document.at("tokenizer.json").get_to(files.tokenizer_json);
     document.at("tokenizer_config.json").get_to(files.tokenizer_config_json);
   } catch (const json::exception& error) {
-    fail("{}: the tokenizer is not what Limbeck writes: {}", where, error.what());
+    fail("{}: the tokenizer is not what Limbeck writes: {}", where, json_reason(error));
   }
   return tokenizer_from_hugging_face(std::move(files), fmt::format("{}: tokenizer.json", where));
 }

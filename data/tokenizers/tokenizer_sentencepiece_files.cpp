@@ -24,13 +24,9 @@ namespace {
 constexpr std::uintmax_t largest_file = std::uintmax_t{1} << 28U;
 
 json read_json(const fs::path& path) {
-  try {
-    const auto document = parse_json<json>(read_text_file(path, largest_file), path.string());
-    check(document.is_object(), "{}: is {}, expected an object", path.string(), document.type_name());
-    return document;
-  } catch (const json::exception& error) {
-    fail("{}: {}", path.string(), error.what());
-  }
+  json document = parse_json<json>(read_text_file(path, largest_file), path.string());
+  check(document.is_object(), "{}: is {}, expected an object", path.string(), document.type_name());
+  return document;
 }
 
 /// "bos_token" and the like: the token's text, or an object with it as "content"; empty where there is none.
@@ -128,7 +124,7 @@ std::shared_ptr<const Tokenizer> sentencepiece_from_file(const fs::path& path) {
         d.added.push_back({.id = to_id(id.get<std::int64_t>(), added_path.string(), text), .text = text});
     }
   } catch (const json::exception& error) {
-    fail("{}: {}", at.string(), error.what());
+    fail("{}: {}", at.string(), json_reason(error));
   }
   d.eos = find_token(d, eos);
   check(d.eos >= 0, "{}: the end-of-sequence token {} is not in the vocabulary", path.string(), eos);
@@ -216,7 +212,7 @@ std::shared_ptr<const Tokenizer> sentencepiece_from_json(const json& document, c
     document.at("adds_bos").get_to(d.adds_bos);
     document.at("chat_template").get_to(d.chat_template);
   } catch (const json::exception& error) {
-    fail("{}: the tokenizer is not what Limbeck writes: {}", where, error.what());
+    fail("{}: the tokenizer is not what Limbeck writes: {}", where, json_reason(error));
   }
   return std::make_shared<SentencePieceTokenizer>(std::move(d), where);
 }

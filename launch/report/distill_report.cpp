@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/files/atomic_file.h"
+#include "data/files/json_text.h"
 #include "launch/console/shell_quoted.h"
 
 namespace limbeck::launch {
@@ -28,11 +29,11 @@ std::string dump(const nlohmann::json& json) {
 template <class T>
 T parse_as(const std::string& text, const std::string& where, const char* what) {
   try {
-    nlohmann::json json = nlohmann::json::parse(text);
+    auto json = data::parse_json<nlohmann::json>(text, where);
     if (json.is_object()) json.emplace("teacher", "");  // where it has none
     return json.get<T>();
   } catch (const nlohmann::json::exception& e) {
-    core::fail("{}: not the {} of a run: {}", where, what, e.what());
+    core::fail("{}: not the {} of a run: {}", where, what, data::json_reason(e));
   }
 }
 

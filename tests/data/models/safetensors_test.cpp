@@ -129,12 +129,23 @@ TEST(Safetensors, HostileHeadersAreRefusedByName) {
       {with_header(
            R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
            8),
-       "tensor b: bytes from 4 overlap those of a up to 8"},
+       "tensor b: bytes from 4 overlap those of an earlier tensor up to 8"},
       {with_header(
            R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
            8),
-       "names a twice"},
-      {with_header(std::string(1000, '[')), "nested too deeply"},
+       "header: names \"a\" twice"},
+      {with_header(std::string(1000, '[')), "header: is nested more than 64 deep"},
+      {with_header(R"({"a":{"dtype":"F32","shape":[1],"shape":[2],"data_offsets":[0,8]}})", 8),
+       "header: names \"shape\" twice"},
+      // Bytes that no tensor covers: before the first, between two, after the last.
+      {with_header(one("F32", "[1]", "[4,8]"), 8), "tensor w: bytes 0 to 4 before it belong to no tensor"},
+      {with_header(
+           R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}})",
+           12),
+       "tensor b: bytes 4 to 8 before it belong to no tensor"},
+      {with_header(one("F32", "[1]", "[0,4]"), 8), "data: has 8 bytes, but the tensors take 4"},
+      // What the JSON library says is short, however much it had read.
+      {with_header("{\"" + std::string(100000, 'w')), "missing closing quote; last read: '...wwww"},
   };
   for (const auto& [bytes, message] : cases) {
     write_file(path, bytes);
