@@ -48,27 +48,13 @@ class StateReader {
   /// Where the tensors come from, for messages.
   virtual std::string source() const = 0;
   virtual const std::map<std::string, StateInfo>& tensors() const = 0;
-  /// Fills entry.tensor (float32, float64 or bfloat16: converted) with its box; throws where the name is missing or the
-  /// global shape is another, naming source, tensor and both shapes.
-  virtual void read(const std::string& name, StateEntry& entry) const = 0;
-};
+  /// Fills entry.tensor (float32, float64 or bfloat16: converted) with its box. Throws, naming source and tensor, where
+  /// the name is missing, the global shape is another, or a value is not finite.
+  void read(const std::string& name, StateEntry& entry) const;
 
-/// What every reader checks first: the name is there, the global shape is as asked, the box lies in it. Returns what
-/// the reader says of the tensor.
-inline const StateInfo& check_entry(const StateReader& reader, const std::string& name, const StateEntry& entry) {
-  const auto found = reader.tensors().find(name);
-  check(found != reader.tensors().end(), "{}: has no tensor {} (expected shape {})", reader.source(), name,
-        entry.global_shape);
-  const Shape& shape = found->second.shape;
-  check(shape == entry.global_shape, "{}: {} has shape {}, expected {}", reader.source(), name, shape,
-        entry.global_shape);
-  const Shape& box = entry.tensor.shape();
-  bool inside = box.rank() == shape.rank() && static_cast<int>(entry.offset.size()) == shape.rank();
-  for (int i = 0; inside && i < shape.rank(); ++i)
-    inside = entry.offset[i] >= 0 && box[i] <= shape[i] && entry.offset[i] <= shape[i] - box[i];
-  check(inside, "{}: {} has shape {}, which has no box {} at [{}]", reader.source(), name, shape, box,
-        fmt::join(entry.offset, ","));
-  return found->second;
-}
+ private:
+  /// read() of a box of one element or more that lies in the tensor `info`.
+  virtual void fill(const std::string& name, const StateInfo& info, StateEntry& entry) const = 0;
+};
 
 }  // namespace limbeck::core

@@ -4,12 +4,12 @@
 #include <charconv>
 
 #include "data/checkpoints/checkpoint_paths.h"
+#include "data/files/random_access_file.h"
 
 namespace limbeck::data {
 
 using core::check;
 using core::DType;
-using core::Shape;
 namespace fs = std::filesystem;
 
 namespace {
@@ -85,33 +85,31 @@ std::optional<fs::path> newest_good_checkpoint(const fs::path& checkpoints,
 }
 
 Checkpoint::Checkpoint(fs::path folder, Verify verify)
-    : folder_(std::move(folder)),
-      manifest_(verified_manifest(folder_, verify)),
-      index_(Hdf5File::open(folder_ / index_name)) {
-  for (const auto& path : index_.datasets()) {
-    core::StateInfo info = index_.dataset_info(path);
-    const auto name = index_.attribute<std::string>(path, "name");
-    const Shape global(index_.attribute<std::vector<std::int64_t>>(path, "global_shape"));
-    check(checkpoint_path(name) == path && stored_shape(global) == info.shape,
-          "{}: {} has shape {}, but its attributes say {} {}", index_.file().string(), path, info.shape, name, global);
-    info.shape = global;
-    tensors_[name] = info;
+    : folder_(std::move(folder)), manifest_(verified_manifest(folder_, verify)) {
+  for (auto& [name, tensor] : stored_tensors(folder_, manifest_)) {
+    tensors_[name] = tensor.info;
+    boxes_[name] = std::move(tensor.boxes);
   }
 }
 
-void Checkpoint::read(const std::string& name, core::StateEntry& entry) const {
-  const core::StateInfo& info = core::check_entry(*this, name, entry);
+void Checkpoint::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
   const DType wanted = entry.tensor.dtype();
   check((info.dtype == DType::I64) == (wanted == DType::I64), "{}: {} is {}, which is not read as {}", source(), name,
         info.dtype, wanted);
-  if (entry.tensor.numel() == 0) return;
-  // In the dtype it has, then converted here: HDF5 rounds ties to bfloat16 up, where a model's own bfloat16 goes to
-  // even.
   core::Tensor stored = info.dtype == wanted
                             ? entry.tensor
                             : core::Tensor::empty(entry.tensor.memory(), info.dtype, entry.tensor.shape());
-  index_.read(checkpoint_path(name), info.dtype, stored.mutable_raw(), stored_offset(entry.offset),
-              stored_shape(stored.shape()));
+  const TensorBox box{name, info.dtype, stored_shape(info.shape), stored_offset(entry.offset),
+                      stored_shape(stored.shape())};
+  std::byte* const out = stored.mutable_raw();
+  for (const StoredBox& part : boxes_.at(name)) {
+    std::optional<RandomAccessFile> file;  // one at a time, and none where nothing of it is needed
+    for_each_shared_run(part.box, box, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+      if (!file) file.emplace(folder_ / part.file);
+      file->read(part.first_byte + core::bytes_of(info.dtype, from),
+                 {out + core::bytes_of(info.dtype, to), static_cast<std::size_t>(core::bytes_of(info.dtype, count))});
+    });
+  }
   if (info.dtype != wanted) entry.tensor.copy_from(stored.to(wanted));
 }
 

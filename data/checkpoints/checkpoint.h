@@ -23,18 +23,10 @@
 
 #include "core/state_dict.h"
 #include "data/checkpoints/manifest.h"
-#include "data/files/hdf5_file.h"
+#include "data/checkpoints/stored_tensors.h"
+#include "data/checkpoints/tensor_boxes.h"
 
 namespace limbeck::data {
-
-/// A box of a tensor that a rank wrote.
-struct TensorBox {
-  std::string name;
-  core::DType dtype = core::DType::F32;
-  core::Shape global_shape;
-  std::vector<std::int64_t> offset;
-  core::Shape extent;
-};
 
 /// What rank 0 has to know of a rank's file.
 struct RankFileInfo {
@@ -62,8 +54,10 @@ std::filesystem::path finish_checkpoint(const std::filesystem::path& temporary, 
                                         const std::string& extra);
 
 /// After step `written_step` was saved: keeps it and the latest before it, `keep` (1 or more) in all. Later ones are of
-/// a line of training that was left behind, and go, as do temporary folders.
-void prune_checkpoints(const std::filesystem::path& checkpoints, int keep, std::int64_t written_step);
+/// a line of training that was left behind, and go, as do those of `damaged` that are not the one written, and
+/// temporary folders.
+void prune_checkpoints(const std::filesystem::path& checkpoints, int keep, std::int64_t written_step,
+                       std::span<const std::filesystem::path> damaged = {});
 
 // ---- Finding
 
@@ -83,7 +77,8 @@ std::optional<std::filesystem::path> newest_good_checkpoint(const std::filesyste
 class Checkpoint : public core::StateReader {
  public:
   enum class Verify : std::uint8_t { Sizes, Hashes };
-  /// Throws with find_damage's line; with Sizes the hashes are taken on trust (find_damage was just called).
+  /// Throws with find_damage's line (with Sizes the hashes are taken on trust: find_damage was just called), and where
+  /// the files do not hold what a checkpoint holds, whatever their hashes (stored_tensors.h).
   explicit Checkpoint(std::filesystem::path folder, Verify verify = Verify::Hashes);
 
   std::int64_t step() const { return manifest_.step; }
@@ -91,14 +86,15 @@ class Checkpoint : public core::StateReader {
 
   std::string source() const override { return folder_.string(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  /// Only the parts of the rank files that overlap the box are read. int64 is read as int64 alone.
-  void read(const std::string& name, core::StateEntry& entry) const override;
 
  private:
+  /// Only the parts of the rank files that overlap the box are read. int64 is read as int64 alone.
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
+
   std::filesystem::path folder_;
   Manifest manifest_;
-  Hdf5File index_;
   std::map<std::string, core::StateInfo> tensors_;
+  std::map<std::string, std::vector<StoredBox>> boxes_;
 };
 
 }  // namespace limbeck::data

@@ -9,33 +9,12 @@
 namespace limbeck::data {
 
 using core::check;
-using core::DType;
 using core::fail;
 using core::Shape;
 using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr std::array<DType, 4> written_dtypes = {DType::F32, DType::F64, DType::BF16, DType::I64};
-
-DType dtype_named(const std::string& name) {
-  for (const DType dtype : written_dtypes)
-    if (core::name_of(dtype) == name) return dtype;
-  fail("dtype is {}, expected float32, float64, bfloat16 or int64", name);
-}
-
-void check_box(const TensorBox& box, const std::string& where) {
-  check(std::find(written_dtypes.begin(), written_dtypes.end(), box.dtype) != written_dtypes.end(),
-        "{}: {} has dtype {}, expected float32, float64, bfloat16 or int64", where, box.name, box.dtype);
-  const int rank = box.global_shape.rank();
-  bool inside = box.extent.rank() == rank && static_cast<int>(box.offset.size()) == rank;
-  for (int i = 0; inside && i < rank; ++i)
-    inside = box.offset[i] >= 0 && box.extent[i] <= box.global_shape[i] &&
-             box.offset[i] <= box.global_shape[i] - box.extent[i];
-  check(inside, "{}: {}: the box {} at [{}] does not lie in the global shape {}", where, box.name, box.extent,
-        fmt::join(box.offset, ","), box.global_shape);
-}
 
 void set_root_attributes(Hdf5File& file, std::int64_t step) {
   file.set_attribute("/", "format_version", std::int64_t{Manifest::current_version});
@@ -48,48 +27,15 @@ void set_tensor_attributes(Hdf5File& file, const std::string& path, const Tensor
   file.set_attribute(path, "global_shape", as_list(box.global_shape));
 }
 
-/// A box and the file it lies in.
-struct Part {
-  const TensorBox* box;
-  const std::string* file;
-};
-
-bool overlap(const TensorBox& a, const TensorBox& b) {
-  for (int i = 0; i < a.extent.rank(); ++i)
-    if (a.offset[i] + a.extent[i] <= b.offset[i] || b.offset[i] + b.extent[i] <= a.offset[i]) return false;
-  return true;
-}
-
-/// Boxes inside the shape that do not overlap and have as many elements as it tile it. Empty boxes count for nothing.
-void check_tiling(const std::vector<Part>& parts) {
-  const TensorBox& first = *parts.front().box;
-  std::int64_t elements = 0;
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    const TensorBox& box = *parts[i].box;
-    check(box.global_shape == first.global_shape && box.dtype == first.dtype,
-          "checkpoint: {} is {} {} in {}, but {} {} in {}", box.name, box.dtype, box.global_shape, *parts[i].file,
-          first.dtype, first.global_shape, *parts.front().file);
-    if (box.extent.numel() == 0) continue;
-    elements += box.extent.numel();
-    for (std::size_t j = 0; j < i; ++j)
-      check(parts[j].box->extent.numel() == 0 || !overlap(*parts[j].box, box),
-            "checkpoint: {} {}: the box {} at [{}] of {} overlaps {} at [{}] of {}", box.name, box.global_shape,
-            box.extent, fmt::join(box.offset, ","), *parts[i].file, parts[j].box->extent,
-            fmt::join(parts[j].box->offset, ","), *parts[j].file);
-  }
-  check(elements == first.global_shape.numel(), "checkpoint: {} {} has a gap: {} of {} elements were written",
-        first.name, first.global_shape, elements, first.global_shape.numel());
-}
-
 void write_index(const fs::path& path, std::int64_t step, std::span<const RankFileInfo> infos) {
-  std::map<std::string, std::vector<Part>> tensors;
+  std::map<std::string, std::vector<PlacedBox>> tensors;
   for (const auto& info : infos)
     for (const auto& box : info.boxes) tensors[box.name].push_back({&box, &info.file.name});
   Hdf5File index = Hdf5File::create(path);
   set_root_attributes(index, step);
   index.set_attribute("/", "ranks", static_cast<std::int64_t>(infos.size()));
   for (const auto& [name, parts] : tensors) {
-    check_tiling(parts);
+    check_tiling("checkpoint", parts);
     const TensorBox& tensor = *parts.front().box;
     const std::string dataset = checkpoint_path(name);
     std::vector<VirtualSource> sources;
@@ -137,13 +83,13 @@ RankFileInfo rank_file_info_from_text(const std::string& text) {
     RankFileInfo info{{json.at("file"), json.at("size"), json.at("hash")}, json.at("step"), {}};
     const auto shape = [](const Json& list) { return Shape(list.get<std::vector<std::int64_t>>()); };
     for (const auto& box : json.at("boxes")) {
-      info.boxes.push_back({box.at(0), dtype_named(box.at(1)), shape(box.at(2)),
+      info.boxes.push_back({box.at(0), checkpoint_dtype(box.at(1)), shape(box.at(2)),
                             box.at(3).get<std::vector<std::int64_t>>(), shape(box.at(4))});
       check_box(info.boxes.back(), info.file.name);
     }
     return info;
   } catch (const Json::exception& error) {
-    fail("checkpoint: a rank's file info is malformed: {}", error.what());
+    fail("checkpoint: a rank's file info is malformed: {}", json_reason(error));
   }
 }
 
@@ -204,15 +150,21 @@ fs::path finish_checkpoint(const fs::path& temporary, std::span<const RankFileIn
   return name;
 }
 
-void prune_checkpoints(const fs::path& checkpoints, int keep, std::int64_t written_step) {
+void prune_checkpoints(const fs::path& checkpoints, int keep, std::int64_t written_step,
+                       std::span<const fs::path> damaged) {
   check(keep >= 1, "{}: {} checkpoints to keep, expected 1 or more", checkpoints.string(), keep);
   const auto folders = list_checkpoints(checkpoints);  // the latest first
   const auto written = std::find(folders.begin(), folders.end(), checkpoints / fmt::format("step_{}", written_step));
   check(written != folders.end(), "{}: has no step_{}, expected the one just written", checkpoints.string(),
         written_step);
-  for (auto folder = folders.begin(); folder != folders.end(); ++folder)
-    if (folder < written || folder - written >= keep)
+  int kept = 0;
+  for (auto folder = folders.begin(); folder != folders.end(); ++folder) {
+    const bool is_damaged = folder != written && std::find(damaged.begin(), damaged.end(), *folder) != damaged.end();
+    if (folder >= written && !is_damaged && kept < keep)
+      ++kept;
+    else
       fs::rename(*folder, folder->string() + ".tmp");  // so that no reader sees one half removed
+  }
   remove_temporary_folders(checkpoints);
 }
 

@@ -6,18 +6,20 @@
 
 #include <cerrno>
 #include <charconv>
+#include <climits>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/system_error.h"
 #include "data/files/atomic_file.h"
+#include "data/files/json_at.h"
 #include "data/files/json_text.h"
 
 namespace limbeck::data {
 
 using core::check;
 using core::fail;
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 namespace {
@@ -29,11 +31,12 @@ constexpr std::string_view opening = "{\n \"manifest_hash\": \"";
 
 std::string hex(std::uint64_t value) { return fmt::format("{:016x}", value); }
 
-std::uint64_t from_hex(const std::string& text) {
+std::uint64_t from_hex(const JsonAt& json) {
+  const std::string& text = json.text();
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  check(error == std::errc() && end == text.data() + text.size() && text.size() == 16,
-        "hash is \"{}\", expected 16 hexadecimal digits", text);
+  if (error != std::errc() || end != text.data() + text.size() || text.size() != 16)
+    json.refuse("16 hexadecimal digits");
   return value;
 }
 
@@ -46,11 +49,10 @@ void check_own_hash(std::string text) {
   check(stored == actual, "is corrupt: its hash is {}, expected {}", actual, stored);
 }
 
-ManifestFile file_from(const Json& json) {
-  ManifestFile file{json.at("name").get<std::string>(), json.at("size").get<std::int64_t>(),
-                    from_hex(json.at("xxh3").get<std::string>())};
-  check(!file.name.empty() && file.name.find('/') == std::string::npos && file.name[0] != '.' && file.size >= 0,
-        "lists a file \"{}\" of {} bytes, expected a name without a folder", file.name, file.size);
+ManifestFile file_from(const JsonAt& json) {
+  ManifestFile file{json.at("name").text(), json.at("size").index(INT64_MAX), from_hex(json.at("xxh3"))};
+  if (file.name.empty() || file.name.size() > 255 || file.name.find('/') != std::string::npos || file.name[0] == '.')
+    json.at("name").refuse("a name without a folder");
   return file;
 }
 
@@ -84,19 +86,19 @@ ManifestFile describe_file(const fs::path& folder, const std::string& name) {
 }
 
 void write_manifest(const fs::path& folder, const Manifest& manifest) {
-  Json files = Json::array();
+  auto files = nlohmann::ordered_json::array();
   for (const auto& file : manifest.files)
     files.push_back({{"name", file.name}, {"size", file.size}, {"xxh3", hex(file.hash)}});
-  const Json json = {{"manifest_hash", hex(0)},
-                     {"limbeck_checkpoint", manifest.version},
-                     {"step", manifest.step},
-                     {"files", std::move(files)},
-                     {"extra", manifest.extra}};
+  const nlohmann::ordered_json json = {{"manifest_hash", hex(0)},
+                                       {"limbeck_checkpoint", manifest.version},
+                                       {"step", manifest.step},
+                                       {"files", std::move(files)},
+                                       {"extra", manifest.extra}};
   std::string text;
   try {
     text = json.dump(1) + "\n";
   } catch (const Json::exception& error) {
-    fail("{}: the extra text cannot be written: {}", (folder / manifest_name).string(), error.what());
+    fail("{}: the extra text cannot be written: {}", (folder / manifest_name).string(), json_reason(error));
   }
   text.replace(opening.size(), 16, hex(XXH3_64bits(text.data(), text.size())));
   write_file_atomically(folder / manifest_name, text);
@@ -106,20 +108,19 @@ Manifest read_manifest(const fs::path& folder) {
   const fs::path path = folder / manifest_name;
   const std::string text = read_text_file(path, max_manifest_bytes);
   try {
-    const auto json = parse_json<Json>(text, "is no manifest");
+    const auto parsed = parse_json<Json>(text, "is no manifest");
+    const JsonAt json(parsed, "is no manifest, expected what a checkpoint's save writes");
     Manifest manifest;
     // The version comes before the hash: a later version may place its hash elsewhere.
-    manifest.version = json.at("limbeck_checkpoint").get<int>();
+    manifest.version = static_cast<int>(json.at("limbeck_checkpoint").index(INT_MAX));
     check(manifest.version >= 1 && manifest.version <= Manifest::current_version,
           "format version is {}, this build reads versions up to {}", manifest.version, Manifest::current_version);
     check_own_hash(text);
-    manifest.step = json.at("step").get<std::int64_t>();
-    check(manifest.step >= 0, "step is {}, expected 0 or more", manifest.step);
-    for (const auto& file : json.at("files")) manifest.files.push_back(file_from(file));
-    manifest.extra = json.at("extra").get<std::string>();
+    manifest.step = json.at("step").index(INT64_MAX);
+    const JsonAt files = json.at("files");
+    for (std::size_t i = 0; i < files.array().size(); ++i) manifest.files.push_back(file_from(files.at(i)));
+    manifest.extra = json.at("extra").text();
     return manifest;
-  } catch (const Json::exception& error) {
-    fail("{}: is no manifest, expected what a checkpoint's save writes: {}", path.string(), error.what());
   } catch (const core::Error& error) {
     fail("{}: {}", path.string(), error.what());
   }
@@ -128,7 +129,10 @@ Manifest read_manifest(const fs::path& folder) {
 std::optional<std::string> check_file(const fs::path& folder, const ManifestFile& file, bool with_hash) {
   const fs::path path = folder / file.name;
   std::error_code error;
-  if (!fs::is_regular_file(path, error)) return fmt::format("{}: is missing", path.string());
+  const fs::file_type type = fs::symlink_status(path, error).type();
+  if (type == fs::file_type::not_found) return fmt::format("{}: is missing", path.string());
+  if (type != fs::file_type::regular)  // a link may lead anywhere
+    return fmt::format("{}: is no regular file, expected one in the checkpoint's own folder", path.string());
   const auto size = static_cast<std::int64_t>(fs::file_size(path, error));
   if (error) return fmt::format("{}: {}", path.string(), error.message());
   if (size != file.size)

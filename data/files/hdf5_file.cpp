@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "data/files/hdf5_handle.h"
+#include "data/files/hdf5_structure.h"
 
 namespace limbeck::data {
 
@@ -42,9 +43,15 @@ void create_groups(hid_t file, const Hdf5Place& place) {
   }
 }
 
-Handle open_dataset(hid_t file, const Hdf5Place& place) {
-  return {H5Dopen2(file, place.path.c_str(), H5P_DEFAULT), H5Dclose, place, "was not opened as a dataset"};
-}
+struct Dataset {
+  Dataset(hid_t file, const Hdf5Place& place)
+      : handle(H5Dopen2(file, place.path.c_str(), H5P_DEFAULT), H5Dclose, place, "was not opened as a dataset"),
+        creation(checked_creation(handle, place)),
+        layout(H5Pget_layout(creation)) {}
+  Handle handle;
+  Handle creation;
+  H5D_layout_t layout;
+};
 
 void select_box(hid_t space, std::span<const std::int64_t> offset, const Shape& extent, const Hdf5Place& place) {
   const std::vector<hsize_t> start(offset.begin(), offset.end());
@@ -67,12 +74,22 @@ void create(hid_t file, DType dtype, const Shape& shape, hid_t properties, const
 
 Shape shape_of(hid_t dataset, const Hdf5Place& place) {
   const Handle space(H5Dget_space(dataset), H5Sclose, place, "has no data space");
+  check(H5Sget_simple_extent_type(space) != H5S_NULL, "{}: {} has no values", place.file, place.path);
   const int rank = checked(H5Sget_simple_extent_ndims(space), place, "has no extents");
   check(rank <= Shape::max_rank, "{}: {} has {} dimensions, expected at most {}", place.file, place.path, rank,
         Shape::max_rank);
   std::vector<hsize_t> extents(static_cast<std::size_t>(rank));
   if (rank > 0) checked(H5Sget_simple_extent_dims(space, extents.data(), nullptr), place, "has no extents");
-  return Shape(std::vector<std::int64_t>(extents.begin(), extents.end()));
+  for (const hsize_t extent : extents)
+    check(extent <= INT64_MAX, "{}: {} has an extent of {}", place.file, place.path, extent);
+  const Shape shape(std::vector<std::int64_t>(extents.begin(), extents.end()));
+  check(shape.numel() <= INT64_MAX / 8, "{}: {} has too many elements: {}", place.file, place.path, shape);
+  return shape;
+}
+
+core::StateInfo info_of(const Dataset& dataset, const Hdf5Place& place) {
+  const Handle type(H5Dget_type(dataset.handle), H5Tclose, place, "has no type");
+  return {shape_of(dataset.handle, place), dtype_of_hdf5(type, place)};
 }
 
 }  // namespace
@@ -97,7 +114,11 @@ Hdf5File Hdf5File::open(const std::filesystem::path& file) {
   const Quiet quiet;
   const Hdf5Place place{file.string(), ""};
   const Handle access = access_properties(place);
-  return {file, checked(H5Fopen(file.c_str(), H5F_ACC_RDONLY, access), place, "was not opened as an HDF5 file")};
+  checked(H5PLset_loading_state(0), place, "plugins were not switched off");  // a file names the filters to load
+  Hdf5File opened(file,
+                  checked(H5Fopen(file.c_str(), H5F_ACC_RDONLY, access), place, "was not opened as an HDF5 file"));
+  checked_datasets(opened.id_, place);
+  return opened;
 }
 
 Hdf5File::Hdf5File(Hdf5File&& other) noexcept : file_(std::move(other.file_)), id_(std::exchange(other.id_, -1)) {}
@@ -145,8 +166,10 @@ void Hdf5File::transfer(const std::string& path, DType dtype, const void* source
                         std::span<const std::int64_t> offset, const Shape& extent) const {
   const Quiet quiet;
   const Hdf5Place place{file_.string(), path};
-  const Handle dataset = open_dataset(id_, place);
-  const Shape shape = shape_of(dataset, place);
+  const Dataset dataset(id_, place);
+  check(source != nullptr || dataset.layout != H5D_VIRTUAL,
+        "{}: {} is a virtual dataset, whose values lie in other files", place.file, path);
+  const Shape shape = shape_of(dataset.handle, place);
   bool inside = shape.rank() == extent.rank() && offset.size() == shape.extents().size();
   for (int i = 0; inside && i < shape.rank(); ++i)
     inside = offset[static_cast<std::size_t>(i)] >= 0 && extent[i] <= shape[i] &&
@@ -154,14 +177,14 @@ void Hdf5File::transfer(const std::string& path, DType dtype, const void* source
   check(inside, "{}: {} has shape {}, which has no box {} at [{}]", place.file, path, shape, extent,
         fmt::join(offset, ","));
   if (extent.numel() == 0) return;
-  const Handle file_space(H5Dget_space(dataset), H5Sclose, place, "has no data space");
+  const Handle file_space(H5Dget_space(dataset.handle), H5Sclose, place, "has no data space");
   if (shape.rank() > 0) select_box(file_space, offset, extent, place);
   const Handle memory_space = hdf5_space(extent, place);
   const Handle type = hdf5_type(dtype, place);
   if (source != nullptr)
-    checked(H5Dwrite(dataset, type, memory_space, file_space, H5P_DEFAULT, source), place, "was not written");
+    checked(H5Dwrite(dataset.handle, type, memory_space, file_space, H5P_DEFAULT, source), place, "was not written");
   else
-    checked(H5Dread(dataset, type, memory_space, file_space, H5P_DEFAULT, destination), place, "was not read");
+    checked(H5Dread(dataset.handle, type, memory_space, file_space, H5P_DEFAULT, destination), place, "was not read");
 }
 
 void Hdf5File::write(const std::string& path, DType dtype, const void* values, std::span<const std::int64_t> offset,
@@ -190,9 +213,28 @@ core::Tensor Hdf5File::read_dataset(const std::string& path, const core::MemoryP
 core::StateInfo Hdf5File::dataset_info(const std::string& path) const {
   const Quiet quiet;
   const Hdf5Place place{file_.string(), path};
-  const Handle dataset = open_dataset(id_, place);
-  const Handle type(H5Dget_type(dataset), H5Tclose, place, "has no type");
-  return {shape_of(dataset, place), dtype_of_hdf5(type, place)};
+  return info_of(Dataset(id_, place), place);
+}
+
+std::vector<VirtualSource> Hdf5File::virtual_sources(const std::string& path) const {
+  const Quiet quiet;
+  const Hdf5Place place{file_.string(), path};
+  return data::virtual_sources(Dataset(id_, place).creation, place);
+}
+
+std::int64_t Hdf5File::first_byte(const std::string& path) const {
+  const Quiet quiet;
+  const Hdf5Place place{file_.string(), path};
+  const Dataset dataset(id_, place);
+  check(dataset.layout == H5D_CONTIGUOUS, "{}: {} is not contiguous", place.file, path);
+  const core::StateInfo info = info_of(dataset, place);
+  const std::int64_t bytes = core::bytes_of(info.dtype, info.shape.numel());
+  const auto size = static_cast<std::int64_t>(std::filesystem::file_size(file_));
+  const haddr_t begin = H5Dget_offset(dataset.handle);
+  check(begin != HADDR_UNDEF && H5Dget_storage_size(dataset.handle) == static_cast<hsize_t>(bytes) &&
+            begin <= static_cast<haddr_t>(size) && bytes <= size - static_cast<std::int64_t>(begin),
+        "{}: {} {} {} takes {} bytes, which do not lie in the file", place.file, path, info.dtype, info.shape, bytes);
+  return static_cast<std::int64_t>(begin);
 }
 
 bool Hdf5File::contains(const std::string& path) const {
@@ -206,16 +248,7 @@ bool Hdf5File::contains(const std::string& path) const {
 
 std::vector<std::string> Hdf5File::datasets() const {
   const Quiet quiet;
-  const Hdf5Place place{file_.string(), "/"};
-  std::vector<std::string> paths;
-  const auto visit = [](hid_t, const char* name, const auto* info, void* data) -> herr_t {
-    if (info->type == H5O_TYPE_DATASET)
-      static_cast<std::vector<std::string>*>(data)->push_back(std::string("/") + name);
-    return 0;
-  };
-  checked(H5Ovisit2(id_, H5_INDEX_NAME, H5_ITER_INC, visit, &paths, H5O_INFO_BASIC), place, "was not listed");
-  std::sort(paths.begin(), paths.end());
-  return paths;
+  return checked_datasets(id_, {file_.string(), "/"});
 }
 
 }  // namespace limbeck::data

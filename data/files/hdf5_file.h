@@ -42,7 +42,9 @@ class Hdf5File {
  public:
   /// Creates the file, or empties it. File times are not recorded: equal contents are equal bytes.
   static Hdf5File create(const std::filesystem::path& file);
-  /// Opens it for reading; throws where it is missing or no HDF5 file.
+  /// Opens it for reading; throws where it is missing, no HDF5 file, or more than a tree of groups and datasets: a link
+  /// that is not hard, more than 32 groups deep, more than 262144 objects. A dataset with external storage, or with a
+  /// virtual source that is not a whole dataset of a file beside this one, is refused when it is first looked at.
   static Hdf5File open(const std::filesystem::path& file);
   ~Hdf5File();
   Hdf5File(Hdf5File&& other) noexcept;
@@ -55,8 +57,8 @@ class Hdf5File {
 
   /// A contiguous dataset, its contents to be written; float32, float64, bfloat16, float16, int32, int64 or uint8.
   void create_dataset(const std::string& path, core::DType dtype, const core::Shape& shape);
-  /// A dataset whose elements lie in other files. Places that no source covers, or whose file is missing, read as NaN
-  /// (floating point) or 0.
+  /// A dataset whose elements lie in other files. To other programs, places that no source covers, or whose file is
+  /// missing, are NaN (floating point) or 0; read() refuses it.
   void create_virtual_dataset(const std::string& path, core::DType dtype, const core::Shape& shape,
                               std::span<const VirtualSource> sources);
   /// Writes the box [offset, offset + extent) from contiguous memory of `dtype`, converted to the dataset's by HDF5
@@ -66,12 +68,18 @@ class Hdf5File {
   /// Creates a dataset and writes all of it.
   void write_dataset(const std::string& path, const core::Tensor& tensor);
 
-  /// Reads the box [offset, offset + extent) into contiguous memory, converted to `dtype` as in write().
+  /// Reads the box [offset, offset + extent) into contiguous memory, converted to `dtype` as in write(). Throws for a
+  /// virtual dataset: HDF5 would give a number for what it cannot read.
   void read(const std::string& path, core::DType dtype, void* values, std::span<const std::int64_t> offset,
             const core::Shape& extent) const;
   /// Reads a whole dataset as float32, or whatever `dtype` says.
   core::Tensor read_dataset(const std::string& path, const core::MemoryPtr& memory, core::DType dtype) const;
   core::StateInfo dataset_info(const std::string& path) const;
+  /// Where the parts of a virtual dataset lie; none for another dataset.
+  std::vector<VirtualSource> virtual_sources(const std::string& path) const;
+  /// The byte of the file at which the values of a contiguous dataset begin. Throws for another layout, and unless all
+  /// of them lie in the file.
+  std::int64_t first_byte(const std::string& path) const;
   bool contains(const std::string& path) const;
   /// Paths of every dataset, sorted: "/model/embed/weight".
   std::vector<std::string> datasets() const;

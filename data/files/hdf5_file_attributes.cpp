@@ -78,6 +78,8 @@ Hdf5Attribute Hdf5File::attribute(const std::string& path, const std::string& na
   const Handle space(H5Aget_space(attribute), H5Sclose, place, "attribute has no space");
   const auto count = checked(H5Sget_simple_extent_npoints(space), place, "attribute has no extent");
   const int rank = checked(H5Sget_simple_extent_ndims(space), place, "attribute has no extent");
+  core::check(H5Sget_simple_extent_type(space) != H5S_NULL, "{}: attribute {} of {} has no value", file_.string(), name,
+              path);
   const H5T_class_t kind = H5Tget_class(type);
   core::check(rank == 0 || (kind == H5T_INTEGER && rank == 1 && count <= 4096),
               "{}: attribute {} of {} has {} values, expected a number, a string or a short list of integers",

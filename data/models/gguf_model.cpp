@@ -92,15 +92,14 @@ GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(fil
           config_.num_layers);
 }
 
-void GgufModel::read(const std::string& name, core::StateEntry& entry) const {
-  const Shape& global = core::check_entry(*this, name, entry).shape;
+void GgufModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
+  const Shape& global = info.shape;
   const auto& [tensor, is_permuted] = origins_.at(name);
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
   const DType dtype = entry.tensor.dtype();
   check(dtype == DType::F32 || dtype == DType::F64 || dtype == DType::BF16,
         "{}: {}: cannot be read as {}, expected float32, float64 or bfloat16", source(), name, dtype);
-  if (box.numel() == 0) return;
 
   const std::int64_t columns = box[rank - 1];
   const std::int64_t row_bytes = core::bytes_of(dtype, columns);

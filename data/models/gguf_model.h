@@ -28,10 +28,11 @@ class GgufModel : public core::StateReader {
 
   std::string source() const override { return file_->path(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  /// Dequantises only the box that the entry asks for. May be called from several threads at once.
-  void read(const std::string& name, core::StateEntry& entry) const override;
 
  private:
+  /// Dequantises only the box that the entry asks for. May be called from several threads at once.
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
+
   struct Origin {
     const GgufTensor* tensor;
     bool is_permuted;  // rows of q and k

@@ -15,7 +15,7 @@ using core::check;
 using core::DType;
 using core::fail;
 using core::Shape;
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 HuggingFaceModel::HuggingFaceModel(fs::path folder)
@@ -32,7 +32,7 @@ void HuggingFaceModel::open_files() {
       const Json json = parse_json<Json>(read_text_file(index, 1U << 28U), index.string());
       for (const auto& item : json.at("weight_map").items()) names.insert(item.value().get<std::string>());
     } catch (const Json::exception& error) {
-      fail("{}: {}", index.string(), error.what());
+      fail("{}: {}", index.string(), json_reason(error));
     }
     for (const auto& name : names)
       check(name.ends_with(".safetensors") && name.find('/') == std::string::npos,
@@ -75,14 +75,12 @@ void HuggingFaceModel::map_tensors() {
   }
 }
 
-void HuggingFaceModel::read(const std::string& name, core::StateEntry& entry) const {
-  const core::StateInfo& info = core::check_entry(*this, name, entry);
+void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
   const auto& origins = origins_.at(name);
   const Shape& global = info.shape;
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
   const bool is_stack = rank == 3;
-  if (box.numel() == 0) return;
   const DType dtype = entry.tensor.dtype();
   const std::int64_t columns = box[rank - 1];
   const std::int64_t rows = rank == 1 ? 1 : box[rank - 2];

@@ -31,9 +31,9 @@ class HuggingFaceModel : public core::StateReader {
   const nn::ModelConfig& model_config() const { return config_; }
   std::string source() const override { return folder_.string(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  void read(const std::string& name, core::StateEntry& entry) const override;
 
  private:
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
   void open_files();
   void map_tensors();
 

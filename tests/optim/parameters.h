@@ -36,12 +36,12 @@ class DictReader : public core::StateReader {
   }
   std::string source() const override { return "a state"; }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  void read(const std::string& name, core::StateEntry& entry) const override {
-    core::check_entry(*this, name, entry);
+
+ private:
+  void fill(const std::string& name, const core::StateInfo& /*info*/, core::StateEntry& entry) const override {
     entry.tensor.copy_from(state_.at(name).value().to(entry.tensor.dtype()));
   }
 
- private:
   core::StateDict state_;
   std::map<std::string, core::StateInfo> tensors_;
 };

@@ -19,11 +19,7 @@ Hdf5Group::Hdf5Group(const std::string& file, const std::string& group)
 
 std::string Hdf5Group::source() const { return file_.file().string() + ":" + group_; }
 
-void Hdf5Group::read(const std::string& name, core::StateEntry& entry) const {
-  const auto at = tensors_.find(name);
-  core::check(at != tensors_.end(), "{}: no tensor {}", source(), name);
-  core::check(at->second.shape == entry.global_shape, "{}: {} has shape {}, expected {}", source(), name,
-              at->second.shape, entry.global_shape);
+void Hdf5Group::fill(const std::string& name, const core::StateInfo& /*info*/, core::StateEntry& entry) const {
   file_.read(data::hdf5_path(group_, name), entry.tensor.dtype(), entry.tensor.mutable_raw(), entry.offset,
              entry.tensor.shape());
 }

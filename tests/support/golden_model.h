@@ -21,9 +21,10 @@ class Hdf5Group : public core::StateReader {
   Hdf5Group(const std::string& file, const std::string& group);
   std::string source() const override;
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  void read(const std::string& name, core::StateEntry& entry) const override;
 
  private:
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
+
   data::Hdf5File file_;
   std::string group_;
   std::map<std::string, core::StateInfo> tensors_;

@@ -83,8 +83,7 @@ LayerSkip::LayerSkip(const core::StateReader& source, std::int64_t num_layers, s
   }
 }
 
-void LayerSkip::read(const std::string& name, StateEntry& entry) const {
-  core::check_entry(*this, name, entry);
+void LayerSkip::fill(const std::string& name, const core::StateInfo& /*info*/, StateEntry& entry) const {
   source_.read(origin_.at(name), entry);
 }
 
@@ -120,21 +119,19 @@ ModelConfig Upcycled::model_config() const {
   return config;
 }
 
-void Upcycled::read(const std::string& name, StateEntry& entry) const {
+void Upcycled::fill(const std::string& name, const core::StateInfo& /*info*/, StateEntry& entry) const {
   const auto moe = name.find("moe.");
   if (!name.starts_with("layers.") || moe == std::string::npos) return source_.read(name, entry);
   const std::string dense_prefix = name.substr(0, moe) + "mlp.";
   const std::string part = name.substr(moe);
   if (part == "moe.router.weight") return read_router(name, entry);
-  if (part == "moe.experts.gate") return read_experts(name, dense_prefix + "gate.weight", Matrix::Gate, entry);
-  if (part == "moe.experts.up") return read_experts(name, dense_prefix + "up.weight", Matrix::Up, entry);
-  if (part == "moe.experts.down") return read_experts(name, dense_prefix + "down.weight", Matrix::Down, entry);
+  if (part == "moe.experts.gate") return read_experts(dense_prefix + "gate.weight", Matrix::Gate, entry);
+  if (part == "moe.experts.up") return read_experts(dense_prefix + "up.weight", Matrix::Up, entry);
+  if (part == "moe.experts.down") return read_experts(dense_prefix + "down.weight", Matrix::Down, entry);
   source_.read(name, entry);
 }
 
-void Upcycled::read_experts(const std::string& name, const std::string& dense_name, Matrix matrix,
-                            StateEntry& entry) const {
-  core::check_entry(*this, name, entry);
+void Upcycled::read_experts(const std::string& dense_name, Matrix matrix, StateEntry& entry) const {
   const std::int64_t width = dense_.mlp_width / shape_.slices;
   const std::int64_t copies = shape_.experts / shape_.slices;
   const bool is_down = matrix == Matrix::Down;
@@ -158,7 +155,6 @@ void Upcycled::read_experts(const std::string& name, const std::string& dense_na
 }
 
 void Upcycled::read_router(const std::string& name, StateEntry& entry) const {
-  core::check_entry(*this, name, entry);
   const std::int64_t copies = shape_.experts / shape_.slices;
   const core::RandomStream random(seed_, 0, name);
   const Shape& box = entry.tensor.shape();

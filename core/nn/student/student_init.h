@@ -34,9 +34,10 @@ class LayerSkip final : public core::StateReader {
   LayerSkip(const core::StateReader& source, std::int64_t num_layers, std::vector<std::int64_t> layers);
   std::string source() const override { return source_.source(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  void read(const std::string& name, core::StateEntry& entry) const override;
 
  private:
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
+
   const core::StateReader& source_;
   std::map<std::string, core::StateInfo> tensors_;
   std::map<std::string, std::string> origin_;  // our name -> the source's
@@ -62,16 +63,16 @@ class Upcycled final : public core::StateReader {
            std::uint64_t seed);
   std::string source() const override { return source_.source(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  void read(const std::string& name, core::StateEntry& entry) const override;
 
   bool is_exact() const { return exact_; }
   /// The architecture of the result.
   ModelConfig model_config() const;
 
  private:
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
+
   enum class Matrix : std::uint8_t { Gate, Up, Down };
-  void read_experts(const std::string& name, const std::string& dense_name, Matrix matrix,
-                    core::StateEntry& entry) const;
+  void read_experts(const std::string& dense_name, Matrix matrix, core::StateEntry& entry) const;
   void read_router(const std::string& name, core::StateEntry& entry) const;
 
   const core::StateReader& source_;

@@ -8,6 +8,8 @@
 #include <numeric>
 #include <thread>
 
+#include "data/files/hdf5_file.h"
+#include "tests/support/raw_hdf5.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::data {
@@ -139,13 +141,16 @@ TEST(Checkpoint, MovesToAnotherPlace) {
 
 TEST(Checkpoint, IndexShowsWholeTensorsAtModulePaths) {
   const TemporaryFolder folder;
-  const auto memory = Memory::cpu(1);
-  const Hdf5File index = Hdf5File::open(save(folder.path(), 8, 4) / "index.h5");
-  const auto whole = index.read_dataset("/model/layers/0/mlp/up/weight", memory, DType::F32);
-  ASSERT_EQ(whole.shape(), matrix);
-  for (std::int64_t i = 0; i < 30; ++i) EXPECT_EQ(whole.data<float>()[i], value_at(i));
-  const auto gate = index.read_dataset("/model/layers/0/moe/experts/gate", memory, DType::BF16);
-  for (std::int64_t i = 0; i < 24; ++i) EXPECT_EQ(static_cast<float>(gate.data<core::bf16>()[i]), value_at(i));
+  const fs::path path = save(folder.path(), 8, 4) / "index.h5";
+  const auto expect_values = [&](const std::string& dataset, std::size_t count) {
+    const std::vector<double> values = testing::values_of(path, dataset);  // by HDF5 itself, as h5py
+    ASSERT_EQ(values.size(), count);
+    for (std::size_t i = 0; i < count; ++i) EXPECT_EQ(values[i], value_at(static_cast<std::int64_t>(i)));
+  };
+  expect_values("/model/layers/0/mlp/up/weight", 30);
+  expect_values("/model/layers/0/moe/experts/gate", 24);
+  const Hdf5File index = Hdf5File::open(path);
+  EXPECT_EQ(index.dataset_info("/model/layers/0/mlp/up/weight").shape, matrix);
   EXPECT_TRUE(index.contains("/optimizer/layers/0/mlp/up/weight/m"));
   EXPECT_EQ(index.attribute<std::int64_t>("/", "step"), 8);
   EXPECT_EQ(index.attribute<std::int64_t>("/", "format_version"), 1);
@@ -310,7 +315,7 @@ TEST(CheckpointDamage, LaterVersionAndStrangeManifestsAreNamed) {
   EXPECT_THAT(write(5, {}), HasSubstr("manifest is of step 5"));
   EXPECT_THAT(write(4, {}), HasSubstr("lists no index.h5"));
   EXPECT_THAT(write(4, {{"../other/index.h5", 3, 0}}), HasSubstr("../other/index.h5"));
-  EXPECT_THAT(write(4, {{"index.h5", -1, 0}}), HasSubstr("-1 bytes"));
+  EXPECT_THAT(write(4, {{"index.h5", -1, 0}}), HasSubstr("files[0].size is -1"));
   EXPECT_THAT(error_of([&] { write_manifest(last, {.files = {}, .extra = "\xff"}); }), HasSubstr("extra"));
 }
 
@@ -369,6 +374,15 @@ TEST(CheckpointFolders, PruneNeverTakesTheOneJustWritten) {
   EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_4"});
   EXPECT_THAT(error_of([&] { prune_checkpoints(folder.path(), 1, 7); }), HasSubstr("has no step_7"));
   EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_4"});
+}
+
+TEST(CheckpointFolders, PruneTakesTheDamagedFirst) {
+  const TemporaryFolder folder;
+  for (const std::int64_t step : {3, 54, 57, 60, 63}) save(folder.path(), step, 1);
+  // One found damaged is no newer one to keep; had it been written again just now, it would be whole.
+  const std::vector<fs::path> damaged = {folder.path() / "step_60", folder.path() / "step_63"};
+  prune_checkpoints(folder.path(), 2, 63, damaged);
+  EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_57", "step_63"}));
 }
 
 TEST(CheckpointFolders, EqualStatesAreEqualFiles) {

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <thread>
 
+#include "tests/support/raw_hdf5.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::data {
@@ -117,7 +118,7 @@ TEST(Hdf5File, AttributesComeBack) {
   EXPECT_THAT(error_of([&] { in.attribute("/g", "absent"); }), HasSubstr("attribute absent"));
 }
 
-TEST(Hdf5File, VirtualDatasetShowsPartsAndNaNWhereThereIsNone) {
+TEST(Hdf5File, VirtualDatasetShowsOthersPartsAndNaNWhereThereIsNone) {
   const TemporaryFolder folder;
   const auto memory = Memory::cpu(1);
   for (int part = 0; part < 2; ++part) {
@@ -133,11 +134,19 @@ TEST(Hdf5File, VirtualDatasetShowsPartsAndNaNWhereThereIsNone) {
         std::vector<VirtualSource>{{"part0.h5", "/x", {0, 0}, {2, 1}}, {"part1.h5", "/x", {0, 2}, {2, 1}}});
     out.close();
   }
-  const auto values =
-      core::host_values<float>(Hdf5File::open(folder.path() / "index.h5").read_dataset("/v", memory, DType::F32));
+  const auto values = testing::values_of(folder.path() / "index.h5", "/v");
   EXPECT_EQ(values[0], 1);
   EXPECT_TRUE(std::isnan(values[1]));
   EXPECT_EQ(values[5], 2);
+  // Here such a place is no number.
+  const Hdf5File index = Hdf5File::open(folder.path() / "index.h5");
+  EXPECT_THAT(error_of([&] { index.read_dataset("/v", memory, DType::F32); }), HasSubstr("/v is a virtual dataset"));
+  const auto sources = index.virtual_sources("/v");
+  ASSERT_EQ(sources.size(), 2U);
+  EXPECT_EQ(sources[1].file, "part1.h5");
+  EXPECT_EQ(sources[1].path, "/x");
+  EXPECT_EQ(sources[1].offset, (List{0, 2}));
+  EXPECT_EQ(sources[1].extent, (Shape{2, 1}));
 }
 
 TEST(Hdf5File, ErrorsNameFilePathAndReasonAndPrintNothing) {

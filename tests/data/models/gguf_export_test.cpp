@@ -58,8 +58,11 @@ class MadeModel : public core::StateReader {
   }
   std::string source() const override { return "made"; }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  void read(const std::string& name, core::StateEntry& entry) const override {
-    const Shape& shape = core::check_entry(*this, name, entry).shape;
+  std::vector<float>& values(const std::string& name) { return values_.at(name); }
+  std::int64_t most_values() const { return most_values_; }  // that were asked for at once
+
+ private:
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override {
     const Shape& box = entry.tensor.shape();
     auto* out = entry.tensor.mutable_data<float>();
     for (std::int64_t i = 0; i < box.numel(); ++i) {
@@ -69,16 +72,13 @@ class MadeModel : public core::StateReader {
       for (int d = box.rank() - 1; d >= 0; --d) {
         at += (entry.offset[d] + rest % box[d]) * stride;
         rest /= box[d];
-        stride *= shape[d];
+        stride *= info.shape[d];
       }
       out[i] = values_.at(name)[at];
     }
     most_values_ = std::max(most_values_, box.numel());
   }
-  std::vector<float>& values(const std::string& name) { return values_.at(name); }
-  std::int64_t most_values() const { return most_values_; }  // that were asked for at once
 
- private:
   std::map<std::string, core::StateInfo> tensors_;
   std::map<std::string, std::vector<float>> values_;
   mutable std::int64_t most_values_ = 0;

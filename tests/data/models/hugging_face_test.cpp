@@ -56,16 +56,16 @@ class Made : public core::StateReader {
   }
   std::string source() const override { return "made"; }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  void read(const std::string& name, StateEntry& entry) const override {
-    const Shape& global = core::check_entry(*this, name, entry).shape;
-    const std::int64_t first = entry.offset[0] * global.row_size();  // the exporter asks for leading rows alone
+
+ private:
+  void fill(const std::string& name, const core::StateInfo& info, StateEntry& entry) const override {
+    const std::int64_t first = entry.offset[0] * info.shape.row_size();  // the exporter asks for leading rows alone
     std::vector<float> values(static_cast<std::size_t>(entry.tensor.numel()));
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = value(name, first + static_cast<std::int64_t>(i));
     entry.tensor.copy_from(
         Tensor::from<float>(entry.tensor.memory(), entry.tensor.shape(), values).to(entry.tensor.dtype()));
   }
 
- private:
   std::map<std::string, core::StateInfo> tensors_;
 };
 

@@ -1,0 +1,73 @@
+#include "core/state_dict.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace limbeck::core {
+
+namespace {
+
+/// What the reader says of the tensor; throws unless the name is there, the global shape is as asked, and the box lies
+/// in it.
+const StateInfo& checked_info(const StateReader& reader, const std::string& name, const StateEntry& entry) {
+  const auto found = reader.tensors().find(name);
+  check(found != reader.tensors().end(), "{}: has no tensor {} (expected shape {})", reader.source(), name,
+        entry.global_shape);
+  const Shape& shape = found->second.shape;
+  check(shape == entry.global_shape, "{}: {} has shape {}, expected {}", reader.source(), name, shape,
+        entry.global_shape);
+  const Shape& box = entry.tensor.shape();
+  bool inside = box.rank() == shape.rank() && static_cast<int>(entry.offset.size()) == shape.rank();
+  for (int i = 0; inside && i < shape.rank(); ++i)
+    inside = entry.offset[i] >= 0 && box[i] <= shape[i] && entry.offset[i] <= shape[i] - box[i];
+  check(inside, "{}: {} has shape {}, which has no box {} at [{}]", reader.source(), name, shape, box,
+        fmt::join(entry.offset, ","));
+  return found->second;
+}
+
+/// The first of `count` values whose exponent, the bits of `mask`, is all ones: infinite or NaN; `count` if none is.
+template <class Bits>
+std::int64_t first_not_finite(const void* values, Bits mask, std::int64_t count) {
+  constexpr std::int64_t block = 4096;  // looked through without a branch, which vector instructions do
+  const auto* bits = static_cast<const Bits*>(values);
+  for (std::int64_t begin = 0; begin < count; begin += block) {
+    const std::int64_t end = std::min(begin + block, count);
+    Bits found = 0;
+    for (std::int64_t i = begin; i < end; ++i) found |= static_cast<Bits>((bits[i] & mask) == mask ? 1 : 0);
+    if (found == 0) continue;
+    return std::find_if(bits + begin, bits + end, [&](Bits b) { return (b & mask) == mask; }) - bits;
+  }
+  return count;
+}
+
+std::int64_t first_not_finite(const Tensor& tensor) {
+  const std::int64_t count = tensor.numel();
+  switch (tensor.dtype()) {
+    case DType::F32:
+      return first_not_finite<std::uint32_t>(tensor.raw(), 0x7f800000U, count);
+    case DType::F64:
+      return first_not_finite<std::uint64_t>(tensor.raw(), 0x7ff0000000000000U, count);
+    case DType::BF16:
+      return first_not_finite<std::uint16_t>(tensor.raw(), 0x7f80U, count);
+    default:
+      return count;
+  }
+}
+
+}  // namespace
+
+void StateReader::read(const std::string& name, StateEntry& entry) const {
+  const StateInfo& info = checked_info(*this, name, entry);
+  if (entry.tensor.numel() == 0) return;
+  fill(name, info, entry);
+  std::int64_t index = first_not_finite(entry.tensor);
+  if (index == entry.tensor.numel()) return;
+  std::vector<std::int64_t> place = entry.offset;
+  for (int i = entry.tensor.shape().rank() - 1; i >= 0; --i) {
+    place[i] += index % entry.tensor.shape()[i];
+    index /= entry.tensor.shape()[i];
+  }
+  fail("{}: {} holds NaN or an infinity at [{}], expected finite numbers", source(), name, fmt::join(place, ","));
+}
+
+}  // namespace limbeck::core
