@@ -19,6 +19,7 @@ namespace {
 
 using limbeck::launch::CommandLine;
 using limbeck::launch::Invocation;
+using limbeck::launch::one_line;
 
 /// Prints one error line for all ranks, and ends this one with `code`. Rank 0 speaks where it fails too; those that
 /// were only told of a failure (`is_told`) give the one that failed the time to say it.
@@ -28,7 +29,7 @@ using limbeck::launch::Invocation;
     std::this_thread::sleep_for(std::chrono::seconds(3));
   else if (limbeck::launch::launcher_rank().rank != 0)
     std::this_thread::sleep_for(std::chrono::seconds(1));
-  if (limbeck::launch::claim_error_line()) limbeck::launch::write_error_line({what});
+  if (limbeck::launch::claim_error_line()) limbeck::launch::write_error_line({one_line(what)});
   std::_Exit(code);  // other threads of this rank may still wait for their peers
 }
 

@@ -45,8 +45,8 @@ class TensorList {
  public:
   void add(const std::string& name, core::DType dtype, const core::Shape& shape) {
     const std::int64_t bytes = core::bytes_of(dtype, shape.numel());
-    rows_ += fmt::format("  {:<52} {:<9} {:<20} {:>12}\n", name, core::name_of(dtype), fmt::format("{}", shape),
-                         size_text(static_cast<double>(bytes)));
+    rows_ += fmt::format("  {:<52} {:<9} {:<20} {:>12}\n", one_line(name), core::name_of(dtype),
+                         fmt::format("{}", shape), size_text(static_cast<double>(bytes)));
     bytes_ += bytes;
     elements_ += shape.numel();
     ++count_;

@@ -33,11 +33,35 @@ Log make_log(int rank, Verbosity verbosity) {
   sink->set_color_mode(console.has_colour ? spdlog::color_mode::always : spdlog::color_mode::never);
   auto log = std::make_shared<spdlog::logger>("limbeck", std::move(sink));
   log->set_pattern(fmt::format("{}%H:%M:%S %^%v%$", console.is_terminal ? clear_line : ""));
-  log->set_level(rank != 0 || verbosity == Verbosity::Quiet ? spdlog::level::off
-                 : verbosity == Verbosity::Verbose          ? spdlog::level::debug
-                                                            : spdlog::level::info);
+  log->set_level(rank != 0                         ? spdlog::level::off
+                 : verbosity == Verbosity::Quiet   ? spdlog::level::err
+                 : verbosity == Verbosity::Verbose ? spdlog::level::debug
+                                                   : spdlog::level::info);
   log->flush_on(spdlog::level::debug);
   return log;
+}
+
+std::string one_line(std::string_view message) {
+  constexpr std::size_t most = 3000;
+  constexpr std::size_t end = 500;
+  std::string line;
+  const auto add = [&](std::string_view part) {
+    for (const char c : part) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (byte < 0x20 || byte == 0x7f)
+        line += fmt::format("\\x{:02x}", byte);
+      else
+        line += c;
+    }
+  };
+  if (message.size() <= most) {
+    add(message);
+  } else {
+    add(message.substr(0, most - end));
+    line += fmt::format(" ... ({} bytes) ... ", message.size() - most);
+    add(message.substr(message.size() - end));
+  }
+  return line;
 }
 
 LauncherRank launcher_rank() {

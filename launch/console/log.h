@@ -8,13 +8,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
 
 namespace limbeck::launch {
 
 using Log = std::shared_ptr<spdlog::logger>;
 
 enum class Verbosity : std::uint8_t {
-  Quiet,    // nothing: errors travel as exceptions, and results are no log
+  Quiet,    // errors that the run survives, such as a damaged checkpoint; others travel as exceptions
   Normal,   // info and warnings
   Verbose,  // also times of the parts, buckets, memory
 };
@@ -22,6 +24,10 @@ enum class Verbosity : std::uint8_t {
 /// Rank 0 says what the verbosity lets through; the others nothing. On a terminal each line takes the place of the live
 /// line (progress.h), which comes back below.
 Log make_log(int rank, Verbosity verbosity = Verbosity::Normal);
+
+/// A message fit for a line, whatever a file's names in it hold: control characters as \xNN, and of more than a few
+/// thousand bytes the beginning and the end.
+std::string one_line(std::string_view message);
 
 /// This process among those that mpirun or srun started, and how many of them share this machine; known before MPI is
 /// up. {0, 1} where there is no launcher.

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/checkpoints/checkpoint.h"
+#include "data/files/json_text.h"
 #include "launch/run/run_directory.h"
 
 namespace limbeck::launch {
@@ -26,7 +27,7 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
       if (complete.is_object()) complete.emplace(fingerprint, "");
     return complete.get<TrainerState>();
   } catch (const nlohmann::json::exception& e) {
-    core::fail("{}: does not say where its run stood: {}", where, e.what());
+    core::fail("{}: does not say where its run stood: {}", where, data::json_reason(e));
   }
 }
 
@@ -78,7 +79,8 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
 }
 
 std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
-                                      const core::StateDict& state, const std::string& extra, int keep) {
+                                      const core::StateDict& state, const std::string& extra, int keep,
+                                      std::span<const std::filesystem::path> damaged) {
   std::string folder;
   on_first_rank(rank, [&] { folder = data::begin_checkpoint(checkpoints, step).string(); });
   folder = gather_strings(rank, folder).front();
@@ -90,7 +92,7 @@ std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& c
     std::vector<data::RankFileInfo> infos;
     for (const std::string& text : texts) infos.push_back(data::rank_file_info_from_text(text));
     final_folder = data::finish_checkpoint(folder, infos, extra).string();
-    data::prune_checkpoints(checkpoints, keep, step);
+    data::prune_checkpoints(checkpoints, keep, step, damaged);
   });
   return gather_strings(rank, final_folder).front();
 }
@@ -108,8 +110,8 @@ std::string damage_of(Rank& rank, const std::filesystem::path& folder) {
 
 }  // namespace
 
-std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints,
-                                                         const Log& log) {
+FoundCheckpoint agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, const Log& log) {
+  FoundCheckpoint result;
   std::string list;
   if (rank.is_first())
     for (const auto& folder : data::list_checkpoints(checkpoints)) list += folder.string() + '\n';
@@ -120,11 +122,15 @@ std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::
     const std::filesystem::path folder = list.substr(begin, end - begin);
     begin = end + 1;
     const std::string damage = damage_of(rank, folder);
-    if (damage.empty()) return folder;
-    log->warn("{}", damage);
+    if (damage.empty()) {
+      result.folder = folder;
+      return result;
+    }
+    log->error("{}", one_line(damage));
+    result.damaged.push_back(folder);
   }
   if (!list.empty()) core::fail("{}: none of the checkpoints there is whole", checkpoints.string());
-  return std::nullopt;
+  return result;
 }
 
 ModelSource open_model_together(Rank& rank, const std::filesystem::path& path, const Log& log) {
@@ -134,7 +140,7 @@ ModelSource open_model_together(Rank& rank, const std::filesystem::path& path, c
     return open_model(path, data::Checkpoint::Verify::Sizes);
   }
   if (!RunDirectory::is_run(path)) return open_model(path);
-  const auto newest = agree_on_checkpoint(rank, RunDirectory(path).checkpoints(), log);
+  const auto newest = agree_on_checkpoint(rank, RunDirectory(path).checkpoints(), log).folder;
   if (!newest) core::fail("{}: has no checkpoint yet", path.string());
   return open_model(*newest, data::Checkpoint::Verify::Sizes);
 }

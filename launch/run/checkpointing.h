@@ -1,12 +1,13 @@
 // What a run's checkpoint holds of the trainer, and how the ranks of a run write one together.
 //
-//     save_checkpoint(rank, run / "checkpoints", step, state, extra, keep);
-//     auto folder = agree_on_checkpoint(rank, run / "checkpoints", log);   // the same on every rank
+//     save_checkpoint(rank, run / "checkpoints", step, state, extra, keep, found.damaged);
+//     FoundCheckpoint found = agree_on_checkpoint(rank, run / "checkpoints", log);   // the same on every rank
 #pragma once
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,14 +38,21 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
 std::vector<std::string> check_continues(const TrainerState& was, const std::string& where, const RunConfig& now,
                                          const std::string& text, const std::string& teacher);
 
-/// Collective: every rank writes its boxes, rank 0 the rest; `keep` latest checkpoints stay.
+/// Collective: every rank writes its boxes, rank 0 the rest; `keep` latest checkpoints stay, of which none is of those
+/// found `damaged`.
 std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
-                                      const core::StateDict& state, const std::string& extra, int keep);
+                                      const core::StateDict& state, const std::string& extra, int keep,
+                                      std::span<const std::filesystem::path> damaged = {});
 
-/// Collective: the newest checkpoint whose files are all whole (the ranks divide the hashing); bad ones are logged in
-/// one line each. Nothing where there is no checkpoint; throws where there are some and all are bad.
-std::optional<std::filesystem::path> agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints,
-                                                         const Log& log);
+struct FoundCheckpoint {
+  std::optional<std::filesystem::path> folder;
+  std::vector<std::filesystem::path> damaged;  // newer ones
+};
+
+/// Collective: the newest checkpoint whose files are all whole (the ranks divide the hashing); damaged ones are logged
+/// in one line each, even by a quiet log. No folder where there is no checkpoint; throws where there are some and all
+/// are damaged.
+FoundCheckpoint agree_on_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, const Log& log);
 
 /// Collective: as open_model, the ranks dividing the hashing; of a run directory all take the same checkpoint.
 ModelSource open_model_together(Rank& rank, const std::filesystem::path& path, const Log& log);

@@ -8,11 +8,14 @@
 #include "core/error.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/files/file_kind.h"
+#include "data/files/json_at.h"
+#include "data/files/json_text.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "launch/config/config_fields.h"
+#include "launch/console/log.h"
 #include "launch/run/run_directory.h"
 
 namespace limbeck::launch {
@@ -44,24 +47,34 @@ class JsonWriter {
 
 class JsonReader {
  public:
-  explicit JsonReader(const json& in) : in_(in) {}
+  explicit JsonReader(data::JsonAt in) : in_(std::move(in)) {}
   template <class T, class... Range>
   void operator()(const char* name, T& value, const Range&...) {
     if constexpr (std::is_same_v<T, nn::MoeConfig>) {
       JsonReader nested(in_.at(name));
       fields(nested, value);
     } else {
-      in_.at(name).get_to(value);
+      get(in_.at(name), value);
     }
   }
-  void derived(const char* name, std::int64_t& value, std::int64_t) { in_.at(name).get_to(value); }
+  void derived(const char* name, std::int64_t& value, std::int64_t) { get(in_.at(name), value); }
 
  private:
-  const json& in_;
+  static void get(const data::JsonAt& in, std::int64_t& value) { value = in.whole(); }
+  static void get(const data::JsonAt& in, std::vector<std::int64_t>& values) {
+    values.clear();
+    for (std::size_t i = 0; i < in.array().size(); ++i) values.push_back(in.at(i).whole());
+  }
+  template <class T>
+  static void get(const data::JsonAt& in, T& value) {
+    in.json().get_to(value);
+  }
+
+  data::JsonAt in_;
 };
 
 json parse_extra(const std::string& extra, const std::string& where) {
-  json parsed = json::parse(extra, nullptr, /*allow_exceptions=*/false);
+  auto parsed = data::parse_json<json>(extra, where + ": the extra text of its manifest");
   check(parsed.is_object() && parsed.contains("model") && parsed.contains("tokenizer") &&
             parsed["tokenizer"].is_string() && parsed.contains("trainer"),
         "{}: its manifest's extra text has no model, tokenizer and trainer, so it was not made by a training run",
@@ -134,10 +147,12 @@ ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
   if (fs::is_directory(path)) {
     if (fs::exists(path / "manifest.json")) return open_checkpoint(path, verify);
     if (RunDirectory::is_run(path)) {
-      std::string bad;
-      const auto newest =
-          data::newest_good_checkpoint(RunDirectory(path).checkpoints(), [&](const std::string& line) { bad = line; });
-      if (!newest) fail("{}: has no good checkpoint{}", path.string(), bad.empty() ? "" : ": " + bad);
+      std::vector<std::string> bad;
+      const auto newest = data::newest_good_checkpoint(RunDirectory(path).checkpoints(),
+                                                       [&](const std::string& line) { bad.push_back(line); });
+      if (!newest) fail("{}: has no good checkpoint{}", path.string(), bad.empty() ? "" : ": " + bad.back());
+      const Log log = make_log(launcher_rank().rank, Verbosity::Quiet);
+      for (const std::string& line : bad) log->error("{}", one_line(line));
       return open_checkpoint(*newest, data::Checkpoint::Verify::Sizes);
     }
     if (fs::exists(path / "config.json")) return open_hugging_face(path);
@@ -182,11 +197,11 @@ nn::ModelConfig model_config_from_json(const json& model, const std::string& whe
   json with_source = model;
   try {
     with_source["source"] = "";
-    JsonReader reader(with_source);
+    JsonReader reader(data::JsonAt(with_source, where));
     fields(reader, section);
     nn::validate(section.architecture, "model");
   } catch (const json::exception& error) {
-    fail("{}: the architecture cannot be read: {}", where, error.what());
+    fail("{}: the architecture cannot be read: {}", where, data::json_reason(error));
   } catch (const core::UsageError& error) {
     fail("{}: {}", where, error.what());
   }

@@ -42,7 +42,7 @@ struct ModelSource {
 };
 
 /// Throws a UsageError where nothing at `path` is a model, an Error where it is a damaged one. `verify`: how much of a
-/// checkpoint is checked.
+/// checkpoint is checked. Damaged checkpoints of a run directory that are newer than the one taken are logged.
 ModelSource open_model(const std::filesystem::path& path,
                        data::Checkpoint::Verify verify = data::Checkpoint::Verify::Hashes);
 

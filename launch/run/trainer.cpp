@@ -173,13 +173,15 @@ std::filesystem::path Trainer::save() {
   last_checkpoint_ =
       save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
                       checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
-                      static_cast<int>(session_.config.train.keep_checkpoints));
+                      static_cast<int>(session_.config.train.keep_checkpoints), damaged_);
+  damaged_.clear();
   log_->debug("{} written in {:.2f} s", last_checkpoint_.string(), lap(since));
   return last_checkpoint_;
 }
 
 bool Trainer::resume() {
-  const auto folder = agree_on_checkpoint(session_.rank, directory_.checkpoints(), log_);
+  auto [folder, damaged] = agree_on_checkpoint(session_.rank, directory_.checkpoints(), log_);
+  damaged_ = std::move(damaged);
   if (!folder) {
     log_->info("{} has no checkpoint yet: beginning at step 0", directory_.path().string());
     return false;

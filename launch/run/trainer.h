@@ -90,6 +90,7 @@ class Trainer {
   optim::Schedule schedule_;
   std::optional<std::filesystem::path> dump_;
   std::filesystem::path last_checkpoint_;
+  std::vector<std::filesystem::path> damaged_;  // found on resuming; the next save removes them
   double flops_per_token_ = 0;
   double peak_flops_ = 0;  // of all ranks
   std::int64_t steps_done_ = 0;

@@ -41,6 +41,12 @@ Bytes gguf(std::uint32_t version, std::uint64_t tensors, std::uint64_t keys) {
   return std::move(Bytes().raw("GGUF").number(version).number(tensors).number(keys));
 }
 
+/// The last value of a file is no number, be it float32 or bfloat16.
+std::string with_nan_at_end(std::string file) {
+  file.replace(file.size() - 4, 4, "\xff\x7f\xff\x7f", 4);
+  return file;
+}
+
 void copy(const RunFolder& folder, const std::string& from, const std::string& to) {
   fs::copy(folder.path() / from, folder.path() / to, fs::copy_options::recursive);
 }
@@ -61,6 +67,7 @@ void make_files(const RunFolder& folder) {
   folder.write("misspelt.textproto", "model {\n  width: 32\n  wdith: 32\n}\n");
   folder.write("unclosed.textproto", "train {\n  steps: 3\n");
   folder.write("ids.txt", "1 2 three");
+  folder.write("ids2.txt", "1 2 3");
   folder.write("great.txt", "1 2 70000");
 
   folder.write("text.gguf", "hello");
@@ -84,6 +91,11 @@ void make_files(const RunFolder& folder) {
   folder.write("hf_merges/tokenizer.json",
                R"({"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}, "pre_tokenizer": null})");
 
+  copy(folder, "hf", "hf_nan");
+  folder.write("hf_nan/model.safetensors", with_nan_at_end(weights));
+  ASSERT_EQ(folder.limbeck("convert run good.gguf").code, 0);
+  folder.write("nan.gguf", with_nan_at_end(folder.read("good.gguf")));
+
   for (const char* name : {"t_cut", "t_type", "t_pointer"})
     for (const char* end : {".idx", ".bin"}) copy(folder, std::string("tokens/good") + end, std::string(name) + end);
   std::string index = folder.read("tokens/good.idx");
@@ -101,9 +113,12 @@ void make_files(const RunFolder& folder) {
   folder.write("broken.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\n");
   folder.write("rubbish.txt.gz", "\x1f\x8b\x08 rubbish");
 
-  for (const char* name : {"manifest", "weights", "state", "empty"}) copy(folder, "run", std::string("run_") + name);
+  for (const char* name : {"manifest", "json", "weights", "state", "empty"})
+    copy(folder, "run", std::string("run_") + name);
   const std::string step = "checkpoints/step_1/";
   folder.write("run_manifest/" + step + "manifest.json", "{\"files\": 3}");
+  folder.write("run_json/" + step + "manifest.json", "{\"extra\": \"" + std::string(3000000, 'x'));
+  folder.write("rubbish.h5", "\x89HDF rubbish");
   for (const auto& entry : fs::directory_iterator(folder.path() / "run_weights" / step))
     if (entry.path().extension() == ".h5") {
       const std::string file = fs::relative(entry.path(), folder.path()).string();
@@ -165,12 +180,16 @@ TEST(EndToEnd, EveryBadInputIsOneLineThatNamesThePlaceAndTheExpectation) {
            {"inspect cut.gguf", 1, "cut.gguf: byte 16: ", "hold at most"},
            {"inspect type.gguf", 1, "type.gguf", "expected"},
            {"inspect long.gguf", 1, "long.gguf", "expected"},
+           {"convert nan.gguf hf2", 1, "nan.gguf: ", "holds NaN or an infinity at ["},
+           {"eval nan.gguf --tokens ids2.txt --logits o.h5", 1, "nan.gguf: ", "holds NaN or an infinity at ["},
            {"convert architecture.gguf hf2", 1, "architecture.gguf", "expected"},
            // Hugging Face's files
            {"convert hf_config hf2", 1, "hf_config/config.json", "expected"},
            {"convert hf_architecture hf2", 1, "architectures is BertForMaskedLM", "expected LlamaForCausalLM"},
            {"convert hf_header hf2", 1, "hf_header/model.safetensors", "expected"},
            {"convert hf_cut hf2", 1, "hf_cut/model.safetensors", "expected"},
+           {"convert hf_nan x.gguf", 1, "hf_nan: ", "holds NaN or an infinity at ["},
+           {"generate hf_nan --prompt a", 1, "hf_nan: ", "holds NaN or an infinity at ["},
            {"tokenize text --tokenizer hf_tokenizer --out tokens/x", 1, "hf_tokenizer/tokenizer.json", "expected"},
            {"tokenize text --tokenizer hf_merges --out tokens/x", 1, "hf_merges/tokenizer.json", "expected"},
            // tokens and text
@@ -187,6 +206,8 @@ TEST(EndToEnd, EveryBadInputIsOneLineThatNamesThePlaceAndTheExpectation) {
            {"train tiny.textproto --set data.text=rubbish.txt.gz --out a", 1, "rubbish.txt.gz", "unknown header flags"},
            // checkpoints and runs
            {"eval run_manifest", 1, "manifest.json", "expected"},
+           {"inspect run_json/checkpoints/step_1", 1, "manifest.json: is no manifest", "missing closing quote"},
+           {"inspect rubbish.h5", 1, "rubbish.h5", "was not opened as an HDF5 file"},
            {"eval run_weights/checkpoints/step_1", 1, ".h5", "expected"},
            {"eval run_empty", 2, "run_empty", "expected"},
            {"train tiny.textproto --out run --resume --set data.seed=9", 1, "data.seed", "expected"},
@@ -200,6 +221,7 @@ TEST(EndToEnd, EveryBadInputIsOneLineThatNamesThePlaceAndTheExpectation) {
     const Outcome outcome = folder.limbeck(c.arguments);
     EXPECT_EQ(outcome.code, c.code) << c.arguments << "\n" << outcome.output;
     const auto errors = outcome.lines_with("limbeck: error");
+    EXPECT_LT(outcome.output.size(), 1000U) << c.arguments;
     EXPECT_THAT(errors, ElementsAre(AllOf(HasSubstr(c.place), HasSubstr(c.expectation)))) << c.arguments << "\n"
                                                                                           << outcome.output;
   }
