@@ -216,27 +216,6 @@ core::StateInfo Hdf5File::dataset_info(const std::string& path) const {
   return info_of(Dataset(id_, place), place);
 }
 
-std::vector<VirtualSource> Hdf5File::virtual_sources(const std::string& path) const {
-  const Quiet quiet;
-  const Hdf5Place place{file_.string(), path};
-  return data::virtual_sources(Dataset(id_, place).creation, place);
-}
-
-std::int64_t Hdf5File::first_byte(const std::string& path) const {
-  const Quiet quiet;
-  const Hdf5Place place{file_.string(), path};
-  const Dataset dataset(id_, place);
-  check(dataset.layout == H5D_CONTIGUOUS, "{}: {} is not contiguous", place.file, path);
-  const core::StateInfo info = info_of(dataset, place);
-  const std::int64_t bytes = core::bytes_of(info.dtype, info.shape.numel());
-  const auto size = static_cast<std::int64_t>(std::filesystem::file_size(file_));
-  const haddr_t begin = H5Dget_offset(dataset.handle);
-  check(begin != HADDR_UNDEF && H5Dget_storage_size(dataset.handle) == static_cast<hsize_t>(bytes) &&
-            begin <= static_cast<haddr_t>(size) && bytes <= size - static_cast<std::int64_t>(begin),
-        "{}: {} {} {} takes {} bytes, which do not lie in the file", place.file, path, info.dtype, info.shape, bytes);
-  return static_cast<std::int64_t>(begin);
-}
-
 bool Hdf5File::contains(const std::string& path) const {
   const Quiet quiet;
   for (std::size_t end = path.find('/', 1);;

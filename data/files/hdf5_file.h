@@ -75,11 +75,6 @@ class Hdf5File {
   /// Reads a whole dataset as float32, or whatever `dtype` says.
   core::Tensor read_dataset(const std::string& path, const core::MemoryPtr& memory, core::DType dtype) const;
   core::StateInfo dataset_info(const std::string& path) const;
-  /// Where the parts of a virtual dataset lie; none for another dataset.
-  std::vector<VirtualSource> virtual_sources(const std::string& path) const;
-  /// The byte of the file at which the values of a contiguous dataset begin. Throws for another layout, and unless all
-  /// of them lie in the file.
-  std::int64_t first_byte(const std::string& path) const;
   bool contains(const std::string& path) const;
   /// Paths of every dataset, sorted: "/model/embed/weight".
   std::vector<std::string> datasets() const;

@@ -6,7 +6,6 @@
 namespace limbeck::data {
 
 using core::check;
-using core::Shape;
 
 namespace {
 
@@ -82,33 +81,23 @@ bool is_plain(const std::string& file) {
   return !file.empty() && file.size() <= max_name && file[0] != '.' && file.find_first_of("/%") == std::string::npos;
 }
 
-struct Box {
-  std::vector<std::int64_t> offset;
-  Shape extent;
-};
-
-/// The elements that a space selects, which are one box; an empty box where all are selected.
-Box selected_box(hid_t space, const Hdf5Place& place) {
-  const H5S_sel_type kind = H5Sget_select_type(space);
-  const int rank = checked(H5Sget_simple_extent_ndims(space), place, "virtual source has no extents");
-  check((kind == H5S_SEL_ALL || kind == H5S_SEL_HYPERSLABS) && rank <= Shape::max_rank,
-        "{}: {} has a virtual source that is no box", place.file, place.path);
-  if (kind == H5S_SEL_ALL) return {};
-  std::array<hsize_t, H5S_MAX_RANK> first{};
-  std::array<hsize_t, H5S_MAX_RANK> last{};
-  checked(H5Sget_select_bounds(space, first.data(), last.data()), place, "virtual source has no bounds");
-  Box box;
-  std::vector<std::int64_t> extents;
-  for (std::size_t i = 0; i < static_cast<std::size_t>(rank); ++i) {
-    check(first[i] <= last[i] && last[i] < INT64_MAX, "{}: {} has a virtual source from {} to {}", place.file,
-          place.path, first[i], last[i]);
-    box.offset.push_back(static_cast<std::int64_t>(first[i]));
-    extents.push_back(static_cast<std::int64_t>(last[i] - first[i] + 1));
+void check_virtual_sources(hid_t creation, const Hdf5Place& place) {
+  if (H5Pget_layout(creation) != H5D_VIRTUAL) return;
+  std::size_t count = 0;
+  checked(H5Pget_virtual_count(creation, &count), place, "has no virtual sources");
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto file_name = [&](char* to, std::size_t size) { return H5Pget_virtual_filename(creation, i, to, size); };
+    const auto dataset = [&](char* to, std::size_t size) { return H5Pget_virtual_dsetname(creation, i, to, size); };
+    const std::string file = text_of(file_name, place);
+    check(is_plain(file), "{}: {} has a virtual source in \"{}\", expected a file beside this one", place.file,
+          place.path, file.substr(0, max_name));
+    const Handle seen_at(H5Pget_virtual_vspace(creation, i), H5Sclose, place, "virtual source has no place");
+    std::array<hsize_t, H5S_MAX_RANK> first{};
+    std::array<hsize_t, H5S_MAX_RANK> last{};
+    const bool has_end = H5Sget_select_bounds(seen_at, first.data(), last.data()) >= 0;
+    check(has_end && text_of(dataset, place).find('%') == std::string::npos,
+          "{}: {} has a virtual source that has no end or whose name is a pattern", place.file, place.path);
   }
-  box.extent = Shape(extents);
-  check(H5Sget_select_npoints(space) == box.extent.numel(), "{}: {} has a virtual source that is no box", place.file,
-        place.path);
-  return box;
 }
 
 }  // namespace
@@ -126,38 +115,8 @@ Handle checked_creation(hid_t dataset, const Hdf5Place& place) {
   Handle creation(H5Dget_create_plist(dataset), H5Pclose, place, "has no creation properties");
   check(checked(H5Pget_external_count(creation), place, "has no list of external files") == 0,
         "{}: {} keeps its values in other files (external storage), expected them in this one", place.file, place.path);
-  virtual_sources(creation, place);
+  check_virtual_sources(creation, place);
   return creation;
-}
-
-std::vector<VirtualSource> virtual_sources(hid_t creation, const Hdf5Place& place) {
-  std::vector<VirtualSource> sources;
-  if (H5Pget_layout(creation) != H5D_VIRTUAL) return sources;
-  std::size_t count = 0;
-  checked(H5Pget_virtual_count(creation, &count), place, "has no virtual sources");
-  for (std::size_t i = 0; i < count; ++i) {
-    VirtualSource source;
-    source.file =
-        text_of([&](char* to, std::size_t size) { return H5Pget_virtual_filename(creation, i, to, size); }, place);
-    source.path =
-        text_of([&](char* to, std::size_t size) { return H5Pget_virtual_dsetname(creation, i, to, size); }, place);
-    check(is_plain(source.file), "{}: {} has a virtual source in \"{}\", expected a file beside this one", place.file,
-          place.path, source.file.substr(0, max_name));
-    check(source.path.find('%') == std::string::npos, "{}: {} has a virtual source whose name is a pattern", place.file,
-          place.path);
-    const Handle seen_at(H5Pget_virtual_vspace(creation, i), H5Sclose, place, "virtual source has no place");
-    const Handle taken(H5Pget_virtual_srcspace(creation, i), H5Sclose, place, "virtual source has no extents");
-    Box box = selected_box(seen_at, place);
-    const Box whole = selected_box(taken, place);
-    check(!box.offset.empty(), "{}: {} has a virtual source without a box", place.file, place.path);
-    check(whole.offset.empty() || (std::count(whole.offset.begin(), whole.offset.end(), 0) == whole.extent.rank() &&
-                                   whole.extent == box.extent),
-          "{}: {} has a virtual source of which only a part is taken", place.file, place.path);
-    source.offset = std::move(box.offset);
-    source.extent = box.extent;
-    sources.push_back(std::move(source));
-  }
-  return sources;
 }
 
 }  // namespace limbeck::data

@@ -18,11 +18,8 @@ namespace limbeck::data {
 std::vector<std::string> checked_datasets(hid_t file, const Hdf5Place& place);
 
 /// The creation properties of a dataset. Throws where its values lie in files named by it (external storage), or where
-/// it is virtual and virtual_sources throws.
+/// it is virtual with a source that is not in a file beside this one, or that has no end: to know its extents, HDF5
+/// would open others.
 Handle checked_creation(hid_t dataset, const Hdf5Place& place);
-
-/// The sources of a virtual dataset by its creation properties; none for another layout. Throws unless each is a whole
-/// dataset of a file beside this one, seen at one box.
-std::vector<VirtualSource> virtual_sources(hid_t creation, const Hdf5Place& place);
 
 }  // namespace limbeck::data

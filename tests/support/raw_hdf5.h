@@ -55,7 +55,7 @@ struct RawSource {
 /// A file of a checkpoint, opened to be changed.
 class RawHdf5 {
  public:
-  explicit RawHdf5(const std::filesystem::path& path) : file_(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT)) {}
+  explicit RawHdf5(const std::filesystem::path& path) : file_(open(path)) {}
   operator hid_t() const { return file_; }  // NOLINT: passed to HDF5 as what it is
 
   /// A dataset of float32 in place of one, with the attributes of it and whatever `properties` say.
@@ -94,6 +94,11 @@ class RawHdf5 {
   }
 
  private:
+  static hid_t open(const std::filesystem::path& path) {
+    const RawId access = H5Pcreate(H5P_FILE_ACCESS);  // the structures that our own files have
+    H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V110);
+    return H5Fopen(path.c_str(), H5F_ACC_RDWR, access);
+  }
   static void copy_attribute(hid_t from, hid_t to, const char* name) {
     const RawId old = H5Aopen(from, name, H5P_DEFAULT);
     const RawId type = H5Aget_type(old);

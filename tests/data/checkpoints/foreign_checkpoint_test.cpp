@@ -146,16 +146,16 @@ TEST_F(ForeignCheckpoint, LinksAreHardAndGroupsFew) {
   for (const char* name : {"index.h5", "rank_00000.h5"}) {
     EXPECT_THAT(
         error_with(name, [](const RawHdf5& f) { H5Lcreate_soft(weight, f, "/soft", H5P_DEFAULT, H5P_DEFAULT); }),
-        AllOf(HasSubstr(name), HasSubstr("/soft is a soft or external link")));
+        AllOf(HasSubstr(name), HasSubstr("/ has \"soft\", a soft or external link")));
     EXPECT_THAT(error_with(name,
                            [](const RawHdf5& f) {
                              H5Lcreate_external("/etc/passwd", "/x", f, "/model/outside", H5P_DEFAULT, H5P_DEFAULT);
                            }),
-                AllOf(HasSubstr(name), HasSubstr("/model/outside is a soft or external link")));
+                AllOf(HasSubstr(name), HasSubstr("/model has \"outside\", a soft or external link")));
     EXPECT_THAT(
         error_with(name,
                    [](const RawHdf5& f) { H5Lcreate_hard(f, "/model", f, "/model/circle", H5P_DEFAULT, H5P_DEFAULT); }),
-        AllOf(HasSubstr(name), HasSubstr("more than 32 groups deep")));
+        AllOf(HasSubstr(name), HasSubstr("/model/circle is linked to a second time")));
     EXPECT_THAT(error_with(name,
                            [](const RawHdf5& f) {
                              std::string path;
@@ -230,9 +230,9 @@ TEST_F(ForeignCheckpoint, ABrokenFileIsNamed) {
 
 TEST_F(ForeignCheckpoint, AttributesSayWhatTheyShould) {
   EXPECT_THAT(error_with("index.h5", [](const RawHdf5& f) { f.empty_attribute(weight, "global_shape"); }),
-              AllOf(HasSubstr("global_shape"), HasSubstr("has no value")));
+              HasSubstr("index.h5: /model/norm/weight has no value"));
   EXPECT_THAT(error_with("index.h5", [](const RawHdf5& f) { f.empty_attribute(weight, "name"); }),
-              AllOf(HasSubstr("attribute name of /model/norm/weight"), HasSubstr("has no value")));
+              HasSubstr("index.h5: /model/norm/weight has a name that is no text"));
   EXPECT_THAT(error_with("index.h5",
                          [](const RawHdf5& f) {
                            const RawId object = H5Dopen2(f, weight, H5P_DEFAULT);

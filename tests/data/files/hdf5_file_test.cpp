@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <thread>
 
@@ -141,12 +142,7 @@ TEST(Hdf5File, VirtualDatasetShowsOthersPartsAndNaNWhereThereIsNone) {
   // Here such a place is no number.
   const Hdf5File index = Hdf5File::open(folder.path() / "index.h5");
   EXPECT_THAT(error_of([&] { index.read_dataset("/v", memory, DType::F32); }), HasSubstr("/v is a virtual dataset"));
-  const auto sources = index.virtual_sources("/v");
-  ASSERT_EQ(sources.size(), 2U);
-  EXPECT_EQ(sources[1].file, "part1.h5");
-  EXPECT_EQ(sources[1].path, "/x");
-  EXPECT_EQ(sources[1].offset, (List{0, 2}));
-  EXPECT_EQ(sources[1].extent, (Shape{2, 1}));
+  EXPECT_EQ(index.dataset_info("/v").shape, (Shape{2, 3}));
 }
 
 TEST(Hdf5File, ErrorsNameFilePathAndReasonAndPrintNothing) {
@@ -173,6 +169,41 @@ TEST(Hdf5File, ErrorsNameFilePathAndReasonAndPrintNothing) {
   EXPECT_THAT(error_of([] { hdf5_path("/model", ""); }), HasSubstr("empty part"));
   EXPECT_EQ(hdf5_path("/gradients", "layers.0.mlp.up.weight"), "/gradients/layers/0/mlp/up/weight");
   EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
+// Files of other programs, which `inspect` lists: nothing of another file is looked at, and an end is found.
+TEST(Hdf5File, WhatLeadsOutOfTheFileIsRefused) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "foreign.h5";
+  const auto error_with = [&](const std::function<void(const testing::RawHdf5&)>& change) {
+    Hdf5File out = Hdf5File::create(path);
+    out.create_dataset("/g/x", DType::F32, {4});
+    out.close();
+    change(testing::RawHdf5(path));
+    return error_of([&] {
+      const Hdf5File file = Hdf5File::open(path);
+      for (const std::string& name : file.datasets()) file.dataset_info(name);
+    });
+  };
+  EXPECT_EQ(error_with([](const auto&) {}), "");
+  EXPECT_THAT(error_with([](const auto& f) { H5Lcreate_soft("/g/x", f, "/s", H5P_DEFAULT, H5P_DEFAULT); }),
+              HasSubstr("foreign.h5: /s is a soft or external link"));
+  EXPECT_THAT(error_with([](const auto& f) { H5Lcreate_external("/e.h5", "/x", f, "/g/e", H5P_DEFAULT, H5P_DEFAULT); }),
+              HasSubstr("foreign.h5: /g/e is a soft or external link"));
+  EXPECT_THAT(error_with([](const auto& f) { H5Lcreate_hard(f, "/g", f, "/g/h", H5P_DEFAULT, H5P_DEFAULT); }),
+              HasSubstr("more than 32 groups deep"));
+  const auto dataset = [](const testing::RawHdf5& f, hid_t space, const std::function<void(hid_t properties)>& set) {
+    const testing::RawId properties = H5Pcreate(H5P_DATASET_CREATE);
+    set(properties);
+    const testing::RawId made = H5Dcreate2(f, "/d", H5T_IEEE_F32LE, space, H5P_DEFAULT, properties, H5P_DEFAULT);
+  };
+  const testing::RawId space = testing::raw_space({4});
+  const auto outside = [](hid_t p) { H5Pset_external(p, "/etc/passwd", 0, 16); };
+  EXPECT_THAT(error_with([&](const auto& f) { dataset(f, space, outside); }),
+              HasSubstr("foreign.h5: /d keeps its values in other files"));
+  const auto above = [&](hid_t p) { H5Pset_virtual(p, space, "../other.h5", "/x", space); };
+  EXPECT_THAT(error_with([&](const auto& f) { dataset(f, space, above); }),
+              HasSubstr("foreign.h5: /d has a virtual source in \"../other.h5\""));
 }
 
 TEST(Hdf5File, ThreadsWriteTheirOwnFilesAtOnce) {
