@@ -40,7 +40,6 @@ constexpr std::array binary_magics = {
     Magic{257, "ustar\0"sv, "a tar archive"},
     Magic{257, "ustar  \0"sv, "a tar archive"},
     Magic{0, "ARROW1\0\0"sv, "an Arrow (Feather) file"},
-    Magic{0, "\xff\xff\xff\xff"sv, "an Arrow stream"},
     Magic{0, "Obj\x01"sv, "an Avro file"},
     Magic{0, "\x93NUMPY"sv, "a NumPy file"},
     Magic{0, "%PDF-"sv, "a PDF document"},

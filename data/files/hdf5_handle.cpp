@@ -9,6 +9,20 @@ namespace limbeck::data {
 
 using core::DType;
 
+namespace {
+
+/// The system's reason in the message of a failed read or write, which tells of every field of the call; else the
+/// whole.
+std::string short_message(const std::string& message) {
+  constexpr std::string_view opening = "error message = '";
+  const std::size_t at = message.find(opening);
+  if (at == std::string::npos) return message;
+  const std::size_t begin = at + opening.size();
+  return message.substr(begin, message.find('\'', begin) - begin);
+}
+
+}  // namespace
+
 void fail_hdf5(const Hdf5Place& place, const std::string& what) {
   // The innermost entry of HDF5's error stack says what really happened ("No such file or directory").
   std::string message;
@@ -22,7 +36,7 @@ void fail_hdf5(const Hdf5Place& place, const std::string& what) {
       &message);
   H5Eclear2(H5E_DEFAULT);
   core::fail("{}:{}{} {} (HDF5: {})", place.file, place.path.empty() ? "" : " ", place.path, what,
-             message.empty() ? "no message" : message);
+             message.empty() ? "no message" : short_message(message));
 }
 
 namespace {

@@ -211,9 +211,9 @@ const char* gguf_type_name(const GgufValue& value) {
 
 GgufHead read_gguf_head(const MappedFile& file) {
   const std::string& path = file.path();
-  if (!file.text().starts_with("GGUF")) refuse_other_kind(path, file.text(), "a GGUF file");
   Cursor cursor(file);
   const auto magic = cursor.number<std::array<char, 4>>("the magic GGUF");
+  if (!file.text().starts_with("GGUF")) refuse_other_kind(path, file.text(), "a GGUF file");
   check(std::string_view(magic.data(), 4) == "GGUF", "{}: is not a GGUF file: it does not start with GGUF", path);
   const auto version = cursor.number<std::uint32_t>("the version");
   check((version & 0xffffU) != 0, "{}: is a big-endian GGUF file, expected little-endian", path);

@@ -105,9 +105,8 @@ void convert(Value (*value)(Stored), const std::byte* from, std::int64_t count, 
 
 SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path.string()) {
   const auto bytes = file_.bytes();
-  if (!file_.text().substr(std::min<std::size_t>(bytes.size(), 8)).starts_with('{'))
-    refuse_other_kind(this->path(), file_.text(), "a safetensors file");
   check(bytes.size() >= 8, "{}: has {} bytes, expected a safetensors header", this->path(), bytes.size());
+  if (!file_.text().substr(8).starts_with('{')) refuse_other_kind(this->path(), file_.text(), "a safetensors file");
   std::uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), 8);
   check(header_bytes >= 2 && header_bytes <= bytes.size() - 8 && header_bytes <= max_header_bytes,

@@ -124,7 +124,8 @@ TEST_F(GgufExportTest, AWidthThatTheHeadsDoNotDivideComesBack) {
 TEST_F(GgufExportTest, NothingIsLeftWhereTheNameIsTaken) {
   fs::create_directory(path());
   const MadeModel made(config_of(false));
-  EXPECT_THAT(error_of([&] { export_gguf(made, config_of(false), path(), {}); }), HasSubstr("cannot be renamed"));
+  EXPECT_THAT(error_of([&] { export_gguf(made, config_of(false), path(), {}); }),
+              HasSubstr("is a folder, expected a file to write"));
   EXPECT_FALSE(fs::exists(path() + ".tmp"));
 }
 

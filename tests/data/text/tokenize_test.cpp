@@ -295,7 +295,7 @@ TEST_F(TokenizeTest, BadInputIsRefusedByName) {
   write_file(folder_ / "empty.jsonl", "\n{\"text\": \"\"}\n");
   EXPECT_THAT(message(folder_ / "empty.jsonl", {}), HasSubstr("there is no text in 1 files"));
   EXPECT_THAT(error_of([&] { tokenize_files({text()}, *tokenizer, "/proc/none/x", options()); }),
-              HasSubstr("/proc/none/x"));
+              HasSubstr("/proc/none: this folder cannot be made"));
   EXPECT_FALSE(std::filesystem::exists(prefix("x") + ".journal"));
   EXPECT_FALSE(std::filesystem::exists(prefix("x") + ".bin.partial"));
 }

@@ -1,5 +1,6 @@
 // What a run keeps, and what others do to it meanwhile: tokens in the cache, the run directory, the state of another
 // optimizer; and the commands that it recommends.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <algorithm>

@@ -1,4 +1,5 @@
 // A run that is asked to stop: by Ctrl-C and the other signals, alone and under mpirun.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <filesystem>
