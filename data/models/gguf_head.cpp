@@ -217,7 +217,8 @@ GgufHead read_gguf_head(const MappedFile& file) {
   check(std::string_view(magic.data(), 4) == "GGUF", "{}: is not a GGUF file: it does not start with GGUF", path);
   const auto version = cursor.number<std::uint32_t>("the version");
   check((version & 0xffffU) != 0, "{}: is a big-endian GGUF file, expected little-endian", path);
-  check(version == 2 || version == 3, "{}: has GGUF version {}, expected 2 or 3", path, version);
+  check(version == 2 || version == 3, "{}: has GGUF version {}, expected 2 or 3{}", path, version,
+        version == 1 ? " (1 is of August 2023, with lengths of 32 bits)" : "");
   // The smallest tensor takes 8 + 4 + 8 + 4 + 8 bytes after an empty name's length, the smallest key 8 + 4 + 1.
   const std::size_t num_tensors = cursor.count("the number of tensors", 32);
   const std::size_t num_keys = cursor.count("the number of metadata keys", 13);

@@ -1,6 +1,7 @@
 #include "data/models/gguf_model.h"
 
 #include <algorithm>
+#include <set>
 #include <vector>
 
 #include "core/error.h"
@@ -14,20 +15,33 @@ using core::Shape;
 
 namespace {
 
+constexpr const char* rope_factors = "rope_freqs.weight";
+
+/// Throws unless the rotary frequencies are as they would be without scaling.
+void check_rope_scaling(const GgufFile& file) {
+  const std::string& where = file.path();
+  const std::string scaling =
+      file.has("llama.rope.scaling.type") ? file.text("llama.rope.scaling.type") : std::string("none");
+  check(scaling == "none" || scaling == "linear",
+        "{}: llama.rope.scaling.type is {}, expected none: RoPE scaling is not supported", where, scaling);
+  for (const char* key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"})
+    check(!file.has(key) || file.number(key) == 1.0, "{}: {} is {}, expected 1: RoPE scaling is not supported", where,
+          key, file.has(key) ? file.number(key) : 1.0);
+  const auto factors = file.tensors().find(rope_factors);
+  if (factors == file.tensors().end()) return;
+  std::vector<float> values(static_cast<std::size_t>(factors->second.shape.numel()));
+  file.read(factors->second, 0, factors->second.shape.numel(), values.data());
+  const auto other = std::find_if(values.begin(), values.end(), [](float x) { return x != 1.0F; });
+  check(other == values.end(), "{}: value {} of {} is {}, expected 1: RoPE scaling is not supported", where,
+        other - values.begin(), rope_factors, other == values.end() ? 1.0F : *other);
+}
+
 /// The config that the metadata describes. `where` is the file.
 nn::ModelConfig read_config(const GgufFile& file) {
   const std::string& where = file.path();
   const std::string& architecture = file.text("general.architecture");
   check(architecture == "llama", "{}: general.architecture is {}, expected llama", where, architecture);
-  const std::string scaling =
-      file.has("llama.rope.scaling.type") ? file.text("llama.rope.scaling.type") : std::string("none");
-  check(scaling == "none", "{}: llama.rope.scaling.type is {}, expected none: RoPE scaling is not supported", where,
-        scaling);
-  for (const char* key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"})
-    check(!file.has(key) || file.number(key) == 1.0, "{}: {} is {}, expected 1: RoPE scaling is not supported", where,
-          key, file.has(key) ? file.number(key) : 1.0);
-  check(!file.tensors().contains("rope_freqs.weight"),
-        "{}: has the tensor rope_freqs.weight: RoPE scaling by factors is not supported", where);
+  check_rope_scaling(file);
 
   nn::ModelConfig config;
   const auto table = file.tensors().find("token_embd.weight");
@@ -76,25 +90,38 @@ void store(const std::vector<float>& row, DType dtype, std::byte* at) {
 }  // namespace
 
 GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(file)), config_(read_config(*file_)) {
-  for (const auto& [name, stored, shape, is_permuted] : gguf_names(config_)) {
+  std::set<const GgufTensor*> used;
+  for (const GgufName& name : gguf_names(config_)) {
+    Origin origin = find(name);
+    used.insert(origin.tensors.begin(), origin.tensors.end());
+    tensors_[name.name] = {name.shape, origin.tensors.front()->dtype};
+    origins_[name.name] = std::move(origin);
+  }
+  for (const auto& [name, tensor] : file_->tensors())
+    check(name == rope_factors || used.contains(&tensor), "{}: tensor {} {} has no place in a llama model of {} layers",
+          source(), name, tensor.shape, config_.num_layers);
+}
+
+GgufModel::Origin GgufModel::find(const GgufName& name) const {
+  const auto tensor = [&](const std::string& stored, const Shape& shape) {
     const auto found = file_->tensors().find(stored);
     check(found != file_->tensors().end(), "{}: has no tensor {}, expected one of shape {}", source(), stored, shape);
     check(found->second.shape == shape, "{}: tensor {} has shape {}, expected {}", source(), stored,
           found->second.shape, shape);
-    tensors_[name] = {shape, found->second.dtype};
-    origins_[name] = {&found->second, is_permuted};
-  }
-  if (origins_.size() == file_->tensors().size()) return;
-  for (const auto& [name, tensor] : file_->tensors())
-    check(std::any_of(origins_.begin(), origins_.end(),
-                      [&, of = &tensor](const auto& o) { return o.second.tensor == of; }),
-          "{}: tensor {} {} has no place in a llama model of {} layers", source(), name, tensor.shape,
-          config_.num_layers);
+    return &found->second;
+  };
+  Origin origin{.tensors = {}, .is_permuted = name.is_permuted};
+  if (name.shape.rank() == 3 && file_->tensors().contains(gguf_expert_name(name.stored, 0)))
+    for (std::int64_t e = 0; e < name.shape[0]; ++e)
+      origin.tensors.push_back(tensor(gguf_expert_name(name.stored, e), Shape(name.shape.extents().subspan(1))));
+  else
+    origin.tensors.push_back(tensor(name.stored, name.shape));
+  return origin;
 }
 
 void GgufModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
   const Shape& global = info.shape;
-  const auto& [tensor, is_permuted] = origins_.at(name);
+  const auto& [tensors, is_permuted] = origins_.at(name);
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
   const DType dtype = entry.tensor.dtype();
@@ -102,11 +129,12 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
         "{}: {}: cannot be read as {}, expected float32, float64 or bfloat16", source(), name, dtype);
 
   const std::int64_t columns = box[rank - 1];
+  const std::int64_t rows_a_tensor = global.numel() / global[rank - 1] / static_cast<std::int64_t>(tensors.size());
   const std::int64_t row_bytes = core::bytes_of(dtype, columns);
   std::vector<float> row(dtype == DType::F32 ? 0 : static_cast<std::size_t>(columns));
   std::byte* out = entry.tensor.mutable_raw();
   for (std::int64_t i = 0; i < box.numel() / columns; ++i, out += row_bytes) {
-    std::int64_t file_row = 0;  // the row's index in the file, from the box's row i, innermost leading dimension first
+    std::int64_t file_row = 0;  // the row's index in the stack, from the box's row i, innermost leading dimension first
     std::int64_t stride = 1;
     std::int64_t rest = i;
     for (int d = rank - 2; d >= 0; --d) {
@@ -115,8 +143,9 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
       stride *= global[d];
     }
     if (is_permuted) file_row = interleaved_row(file_row, config_.head_width);
-    const std::int64_t first = file_row * global[rank - 1] + entry.offset[rank - 1];
-    file_->read(*tensor, first, columns, dtype == DType::F32 ? reinterpret_cast<float*>(out) : row.data());
+    const GgufTensor& tensor = *tensors[static_cast<std::size_t>(file_row / rows_a_tensor)];
+    const std::int64_t first = file_row % rows_a_tensor * global[rank - 1] + entry.offset[rank - 1];
+    file_->read(tensor, first, columns, dtype == DType::F32 ? reinterpret_cast<float*>(out) : row.data());
     if (dtype != DType::F32) store(row, dtype, out);
   }
 }

@@ -17,6 +17,8 @@
 
 namespace limbeck::data {
 
+struct GgufName;
+
 class GgufModel : public core::StateReader {
  public:
   /// Throws, naming the file and the key or tensor, unless the architecture is llama without RoPE scaling and the
@@ -34,9 +36,10 @@ class GgufModel : public core::StateReader {
   void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
 
   struct Origin {
-    const GgufTensor* tensor;
-    bool is_permuted;  // rows of q and k
+    std::vector<const GgufTensor*> tensors;  // one; or an expert each of a stack
+    bool is_permuted = false;                // rows of q and k
   };
+  Origin find(const GgufName& name) const;
 
   std::shared_ptr<const GgufFile> file_;
   nn::ModelConfig config_;

@@ -54,6 +54,11 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c) {
   return names;
 }
 
+/// Where files of before April 2024 have expert `e` of a stack [E,...]: each expert is a tensor of its own.
+inline std::string gguf_expert_name(const std::string& stack, std::int64_t e) {
+  return fmt::format("{}.{}.weight", stack.substr(0, stack.rfind("_exps.weight")), e);
+}
+
 /// A head's row in half-split order (Limbeck's, Hugging Face's) lies in the file, whose order is interleaved, at this
 /// row (D: head width): W.reshape(H,2,D/2,C).swapaxes(1,2) in llama.cpp's converter.
 inline std::int64_t interleaved_row(std::int64_t row, std::int64_t head_width) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "data/models/gguf_model.h"
+#include "data/models/gguf_write.h"
 #include "tests/support/teacher_file.h"
 #include "tests/support/temporary_folder.h"
 
@@ -295,6 +296,107 @@ TEST_F(Gguf, OtherArchitecturesAndScalingAreRefusedByName) {
   auto scaled = Bytes::head(0, 2).text("general.architecture").put<std::uint32_t>(8).text("llama");
   scaled.text("llama.rope.scaling.type").put<std::uint32_t>(8).text("yarn");
   EXPECT_NE(refused(scaled.data).find("llama.rope.scaling.type is yarn, expected none"), std::string::npos);
+}
+
+/// A model with two experts of width 32; the value of an element of expert matrix m is (its index + m) mod 128, which
+/// Q8_0 holds exactly, for a row has a 127.
+class SmallMoe {
+ public:
+  explicit SmallMoe(DType dtype) : dtype_(dtype) {}
+  static float value(int matrix, std::int64_t i) { return static_cast<float>(i % 32 == 0 ? 127 : (i + matrix) % 128); }
+
+  std::string write(const std::filesystem::path& path, bool is_merged, const GgufKeys& more = {},
+                    const std::vector<float>& rope = {}) const {
+    GgufKeys keys = {{"general.architecture", std::string("llama")},
+                     {"llama.embedding_length", 32U},
+                     {"llama.block_count", 1U},
+                     {"llama.feed_forward_length", 64U},
+                     {"llama.attention.head_count", 1U},
+                     {"llama.context_length", 16U},
+                     {"llama.attention.layer_norm_rms_epsilon", 1e-5F},
+                     {"llama.expert_count", 2U},
+                     {"llama.expert_used_count", 1U}};
+    keys.insert(keys.end(), more.begin(), more.end());
+    std::vector<GgufPlan> plan = {{"token_embd.weight", DType::F32, {4, 32}},
+                                  {"output_norm.weight", DType::F32, {32}},
+                                  {"blk.0.attn_norm.weight", DType::F32, {32}},
+                                  {"blk.0.ffn_norm.weight", DType::F32, {32}},
+                                  {"blk.0.ffn_gate_inp.weight", DType::F32, {2, 32}}};
+    for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"})
+      plan.push_back({fmt::format("blk.0.{}.weight", name), DType::F32, {32, 32}});
+    if (!rope.empty()) plan.push_back({"rope_freqs.weight", DType::F32, {static_cast<std::int64_t>(rope.size())}});
+    const std::size_t num_plain = plan.size();
+    for (const auto& [name, shape] : experts())
+      if (is_merged)
+        plan.push_back({fmt::format("blk.0.{}_exps.weight", name), dtype_, {2, shape[0], shape[1]}});
+      else
+        for (int e = 0; e < 2; ++e) plan.push_back({fmt::format("blk.0.{}.{}.weight", name, e), dtype_, shape});
+    GgufWriter writer(path, keys, plan);
+    for (std::size_t i = 0; i < num_plain; ++i)
+      writer.write(plan[i].name == "rope_freqs.weight"
+                       ? rope
+                       : std::vector<float>(static_cast<std::size_t>(plan[i].shape.numel()), 1.0F));
+    for (int matrix = 0; matrix < 6; ++matrix) {
+      std::vector<float> values(64 * 32);
+      for (std::size_t i = 0; i < values.size(); ++i) values[i] = value(matrix, static_cast<std::int64_t>(i));
+      writer.write(values);
+    }
+    writer.finish();
+    return path.string();
+  }
+
+ private:
+  static std::vector<std::pair<std::string, Shape>> experts() {
+    return {{"ffn_gate", {64, 32}}, {"ffn_up", {64, 32}}, {"ffn_down", {32, 64}}};
+  }
+  DType dtype_;
+};
+
+// Mixtral before April 2024: blk.0.ffn_gate.1.weight in place of a row of blk.0.ffn_gate_exps.weight.
+TEST_F(Gguf, ExpertsAsTensorsOfTheirOwnAreAStack) {
+  const auto memory = core::Memory::cpu(1);
+  for (const DType dtype : {DType::F32, DType::Q8_0})
+    for (const bool is_merged : {true, false}) {
+      const GgufModel model(std::make_shared<GgufFile>(SmallMoe(dtype).write(folder_.path() / "moe.gguf", is_merged)));
+      int stack = 0;
+      for (const char* name : {"gate", "up", "down"}) {
+        const std::string ours = std::string("layers.0.moe.experts.") + name;
+        const Shape shape = model.tensors().at(ours).shape;
+        EXPECT_EQ(shape, name == std::string("down") ? (Shape{2, 32, 64}) : (Shape{2, 64, 32}));
+        auto entry = core::StateEntry::whole(core::Tensor::zeros(memory, DType::F32, shape));
+        model.read(ours, entry);
+        for (std::int64_t i = 0; i < shape.numel(); ++i)
+          ASSERT_EQ(entry.tensor.data<float>()[i], SmallMoe::value(2 * stack + static_cast<int>(i / 2048), i % 2048))
+              << ours << " " << i << " " << is_merged;
+        auto part = box(memory, DType::F64, shape, {1, 3, 5}, {1, 4, 6});  // of the second expert
+        model.read(ours, part);
+        for (std::int64_t i = 0; i < 24; ++i)
+          ASSERT_EQ(part.tensor.data<double>()[i], SmallMoe::value(2 * stack + 1, (3 + i / 6) * shape[2] + 5 + i % 6));
+        ++stack;
+      }
+    }
+  std::string bytes = read_file(folder_.path() / "moe.gguf");
+  bytes.replace(bytes.find("blk.0.ffn_up.1.weight"), 21, "blk.0.ffn_up.7.weight");
+  write_file(folder_.path() / "gap.gguf", bytes);
+  EXPECT_NE(testing::error_of([&] {
+              GgufModel(std::make_shared<GgufFile>(folder_.path() / "gap.gguf"));
+            }).find("has no tensor blk.0.ffn_up.1.weight, expected one of shape [64,32]"),
+            std::string::npos);
+}
+
+TEST_F(Gguf, RopeScalingByOneIsNone) {
+  const auto error = [&](const GgufKeys& keys, const std::vector<float>& rope) {
+    const std::string path = SmallMoe(DType::F32).write(folder_.path() / "rope.gguf", true, keys, rope);
+    return testing::error_of([&] { GgufModel(std::make_shared<GgufFile>(path)); });
+  };
+  const std::vector<float> ones(16, 1.0F);
+  EXPECT_EQ(error({{"llama.rope.scaling.type", std::string("linear")}, {"llama.rope.scaling.factor", 1.0F}}, ones), "");
+  EXPECT_NE(error({{"llama.rope.scaling.type", std::string("linear")}, {"llama.rope.scaling.factor", 2.0F}}, ones)
+                .find("llama.rope.scaling.factor is 2, expected 1"),
+            std::string::npos);
+  std::vector<float> factors = ones;
+  factors[3] = 8;
+  EXPECT_NE(error({}, factors).find("value 3 of rope_freqs.weight is 8, expected 1"), std::string::npos);
 }
 
 TEST(GgufModelTest, OpensTheTeacher) {
