@@ -90,6 +90,12 @@ void GgufFile::add_part(std::unique_ptr<MappedFile> file, GgufHead head) {
   files_.push_back(std::move(file));
 }
 
+std::vector<std::string> GgufFile::paths() const {
+  std::vector<std::string> paths;
+  for (const auto& file : files_) paths.push_back(file->path());
+  return paths;
+}
+
 bool GgufFile::boolean(const std::string& key) const { return value<bool>(key, "a truth value"); }
 std::int64_t GgufFile::integer(const std::string& key) const { return value<std::int64_t>(key, "an integer"); }
 double GgufFile::number(const std::string& key) const {

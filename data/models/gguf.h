@@ -44,6 +44,7 @@ class GgufFile {
 
   const std::string& path() const { return path_; }
   std::size_t num_parts() const { return files_.size(); }
+  std::vector<std::string> paths() const;  // of the parts
   const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
   const std::map<std::string, GgufTensor>& tensors() const { return tensors_; }
 

@@ -18,35 +18,112 @@ using core::Shape;
 using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
+namespace {
+
+constexpr const char* embedding = "model.embed_tokens.weight";
+constexpr const char* head = "lm_head.weight";
+
+/// What a folder without safetensors has instead; empty: nothing that is known.
+std::string other_weights(const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name == "adapter_model.safetensors" || name == "adapter_model.bin")
+      return name + ", a LoRA adapter without its model";
+    if (name.starts_with("consolidated.")) return name + ", Mistral's or Meta's own format";
+    if (name.ends_with(".bin") || name.ends_with(".pth") || name.ends_with(".pt"))
+      return name + ", PyTorch's own format";
+    if (name.ends_with(".gguf")) return name + ", to be named itself";
+  }
+  return "";
+}
+
+/// Whether two tensors hold the same values.
+bool are_equal(const SafetensorsEntry& a, const SafetensorsEntry& b) {
+  if (a.shape != b.shape || a.dtype == DType::I64 || b.dtype == DType::I64) return false;
+  constexpr std::int64_t at_once = 1 << 16;
+  std::vector<double> of_a(at_once);
+  std::vector<double> of_b(at_once);
+  for (std::int64_t first = 0; first < a.shape.numel(); first += at_once) {
+    const std::int64_t count = std::min(at_once, a.shape.numel() - first);
+    SafetensorsFile::read(a, first, count, DType::F64, reinterpret_cast<std::byte*>(of_a.data()));
+    SafetensorsFile::read(b, first, count, DType::F64, reinterpret_cast<std::byte*>(of_b.data()));
+    if (!std::equal(of_a.begin(), of_a.begin() + count, of_b.begin())) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 HuggingFaceModel::HuggingFaceModel(fs::path folder)
     : folder_(std::move(folder)), config_(read_hugging_face_config(folder_)) {
   open_files();
+  resolve_head();
   map_tensors();
 }
 
+void HuggingFaceModel::open_file(const std::string& name) {
+  files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
+  for (const auto& [tensor, entry] : files_.back()->tensors())
+    check(stored_.emplace(tensor, &entry).second, "{}: tensor {} is in an earlier file too", files_.back()->path(),
+          tensor);
+}
+
 void HuggingFaceModel::open_files() {
+  constexpr const char* one = "model.safetensors";
   const fs::path index = folder_ / "model.safetensors.index.json";
-  std::set<std::string> names;
-  if (fs::exists(index)) {
-    try {
-      const Json json = parse_json<Json>(read_text_file(index, 1U << 28U), index.string());
-      for (const auto& item : json.at("weight_map").items()) names.insert(item.value().get<std::string>());
-    } catch (const Json::exception& error) {
-      fail("{}: {}", index.string(), json_reason(error));
-    }
-    for (const auto& name : names)
-      check(name.ends_with(".safetensors") && name.find('/') == std::string::npos,
-            "{}: names a file \"{}\", expected NAME.safetensors in the same folder", index.string(), name);
+  if (fs::exists(folder_ / one)) {
+    open_file(one);
+    if (fs::exists(index))
+      notices_.push_back(fmt::format("{}: has {} and {}: the former is read, as transformers does", source(), one,
+                                     index.filename().string()));
+  } else if (fs::exists(index)) {
+    open_shards(index);
   } else {
-    check(fs::exists(folder_ / "model.safetensors"), "{}: has neither model.safetensors nor {}", folder_.string(),
-          index.filename().string());
-    names.insert("model.safetensors");
+    const std::string other = other_weights(folder_);
+    fail("{}: has neither {} nor {}{}", source(), one, index.filename().string(),
+         other.empty() ? "" : fmt::format(", but {}", other));
   }
+}
+
+void HuggingFaceModel::open_shards(const fs::path& index) {
+  std::map<std::string, std::string> file_of;  // by tensor
+  try {
+    const Json json = parse_json<Json>(read_text_file(index, 1U << 28U), index.string());
+    json.at("weight_map").get_to(file_of);
+  } catch (const Json::exception& error) {
+    fail("{}: {}", index.string(), json_reason(error));
+  }
+  std::set<std::string> names;
+  for (const auto& [tensor, name] : file_of) names.insert(name);
+  for (const auto& name : names)
+    check(name.ends_with(".safetensors") && name.find('/') == std::string::npos,
+          "{}: names a file \"{}\", expected NAME.safetensors in the same folder", index.string(), name);
   for (const auto& name : names) {
-    files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
-    for (const auto& [tensor, entry] : files_.back()->tensors())
-      check(stored_.emplace(tensor, &entry).second, "{}: tensor {} is in an earlier file too", files_.back()->path(),
-            tensor);
+    open_file(name);
+    for (const auto& [tensor, entry] : files_.back()->tensors()) {
+      const auto said = file_of.find(tensor);
+      check(said != file_of.end() && said->second == name, "{}: tensor {} is in {}, expected it in {}", index.string(),
+            tensor, name, said == file_of.end() ? "none" : said->second);
+    }
+  }
+  for (const auto& [tensor, name] : file_of)
+    check(stored_.contains(tensor), "{}: tensor {} is not in {}", index.string(), tensor, name);
+}
+
+/// One of a tied pair is enough; two that differ are not tied, whatever the config says.
+void HuggingFaceModel::resolve_head() {
+  if (!config_.tied_head) return;
+  const auto table = stored_.find(embedding);
+  const auto own = stored_.find(head);
+  if (own == stored_.end()) return;
+  if (table == stored_.end()) {
+    stored_.emplace(embedding, own->second);
+  } else if (!are_equal(*own->second, *table->second)) {
+    config_.tied_head = false;
+    notices_.push_back(
+        fmt::format("{}: config.json says tie_word_embeddings, but {} differs from {}: it is a head of its own, as "
+                    "transformers does",
+                    source(), head, embedding));
   }
 }
 
@@ -69,7 +146,7 @@ void HuggingFaceModel::map_tensors() {
     tensors_[name] = {shape, origins.front()->dtype};
   });
   for (const auto& [name, entry] : stored_) {
-    const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == "lm_head.weight");
+    const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == head);
     check(is_ignored || used.contains(name), "{}: tensor {} {} has no place in this architecture", source(), name,
           entry->shape);
   }
@@ -100,17 +177,19 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
 namespace {
 
 bool is_of_a_model(const std::string& file) {
-  return file == "config.json" || file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json");
+  return file == "config.json" || file == "manifest.json" || file == "config.textproto" ||
+         file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json");
 }
 
-void make_folder_for_model(const fs::path& folder) {
+void make_folder_for_model(const fs::path& folder, const std::map<std::string, std::string>& files) {
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) core::fail_usage("{}: this folder cannot be made: {}", folder.string(), error.message());
-  for (const auto& entry : fs::directory_iterator(folder))
-    if (is_of_a_model(entry.path().filename().string()))
-      core::fail_usage("{}: there is {} already, expected a folder without a model", folder.string(),
-                       entry.path().filename().string());
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (is_of_a_model(name) || files.contains(name))
+      core::fail_usage("{}: there is {} already, expected a folder without a model", folder.string(), name);
+  }
 }
 
 }  // namespace
@@ -133,7 +212,7 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
       origins[name.stored[i]] = {&name, static_cast<std::int64_t>(i)};
     }
   }
-  make_folder_for_model(folder);
+  make_folder_for_model(folder, options.files);
   const auto memory = core::Memory::cpu(1);
   write_safetensors(folder, plan, options.max_shard_bytes, [&](const SafetensorsPlan& tensor) {
     const auto& [name, index] = origins.at(tensor.name);
@@ -147,10 +226,7 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
     model.read(name->name, entry);
     return entry.tensor.reshape(tensor.shape);
   });
-  if (!options.tokenizer_json.empty()) write_file_atomically(folder / "tokenizer.json", options.tokenizer_json);
-  if (!options.tokenizer_config_json.empty())
-    write_file_atomically(folder / "tokenizer_config.json", options.tokenizer_config_json);
-  if (!options.tokenizer_model.empty()) write_file_atomically(folder / "tokenizer.model", options.tokenizer_model);
+  for (const auto& [name, contents] : options.files) write_file_atomically(folder / name, contents);
   write_file_atomically(folder / "config.json", config_text);
 }
 

@@ -3,7 +3,7 @@
 //     HuggingFaceModel model("SmolLM2-135M");
 //     nn::ModelConfig config = model.model_config();
 //     model.read("layers.3.attention.q.weight", entry);                          // Limbeck's names
-//     export_hugging_face(checkpoint, config, "out", {.dtype = DType::BF16, .tokenizer_json = text});
+//     export_hugging_face(checkpoint, config, "out", {.dtype = DType::BF16, .files = {{"tokenizer.json", text}}});
 //
 // docs/parameter_names.md has the table of names. Expert matrices, one tensor each there, are stacked here.
 #pragma once
@@ -25,20 +25,28 @@ class HuggingFaceModel : public core::StateReader {
  public:
   /// LlamaForCausalLM, MixtralForCausalLM and MistralForCausalLM, in one file or sharded. Throws, naming file and field
   /// or tensor, for what Limbeck would not compute as meant (rope_scaling, sliding_window, attention_bias, mlp_bias,
-  /// another hidden_act), for missing tensors, other shapes, and tensors that have no place.
+  /// another hidden_act), for missing tensors, other shapes, and tensors that have no place. A folder that contradicts
+  /// itself is read as transformers does (model.safetensors before an index; a head that differs from the embedding it
+  /// is said to be tied to is a head of its own), which notices() says.
   explicit HuggingFaceModel(std::filesystem::path folder);
 
   const nn::ModelConfig& model_config() const { return config_; }
+  /// What people should know of the folder, a line each.
+  const std::vector<std::string>& notices() const { return notices_; }
   std::string source() const override { return folder_.string(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
 
  private:
   void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
   void open_files();
+  void open_shards(const std::filesystem::path& index);
+  void open_file(const std::string& name);
+  void resolve_head();
   void map_tensors();
 
   std::filesystem::path folder_;
   nn::ModelConfig config_;
+  std::vector<std::string> notices_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, const SafetensorsEntry*> stored_;                // by Hugging Face name
   std::map<std::string, std::vector<const SafetensorsEntry*>> origins_;  // by ours; one a matrix of a stack
@@ -46,19 +54,18 @@ class HuggingFaceModel : public core::StateReader {
 };
 
 struct HuggingFaceExport {
-  core::DType dtype = core::DType::BF16;  // or float32
-  std::string tokenizer_json = {};        // files of these contents, if not empty
-  std::string tokenizer_config_json = {};
-  std::string tokenizer_model = {};
-  std::optional<std::int64_t> bos_token = {};  // for config.json
-  std::optional<std::int64_t> eos_token = {};
+  core::DType dtype = core::DType::BF16;          // or float32
+  std::map<std::string, std::string> files = {};  // by name, beside the model: of its tokenizer
+  std::optional<std::int64_t> bos_token = {};     // for config.json
+  std::vector<std::int64_t> eos_tokens = {};      // each ends an answer
   std::int64_t max_shard_bytes = std::int64_t{5} << 30U;
 };
 
 /// Writes `folder` (made if need be) so that `transformers` loads it: Llama if every layer is dense, Mixtral if every
 /// layer has experts with renormalised weights. Throws for a mixture of both, or a scale of the experts' outputs, which
-/// neither architecture has; and a UsageError where the folder cannot be made or holds (part of) a model, whose files
-/// would be mixed with these. config.json is written last. Holds one tensor at a time.
+/// neither architecture has; and a UsageError where the folder cannot be made, holds (part of) a model, whose files
+/// would be mixed with these, or a file that would be written over. config.json is written last. Holds one tensor at a
+/// time.
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config,
                          const std::filesystem::path& folder, const HuggingFaceExport& options);
 

@@ -56,20 +56,31 @@ class Fields {
   std::string where_;
 };
 
+/// Throws unless the frequencies are as they would be without scaling: by a factor of 1 nothing is scaled.
+void check_rope_scaling(const Json& rope, const std::string& where) {
+  const Fields fields(rope, where);
+  const double factor = fields.number_or("factor", 1.0);
+  for (const char* key : {"rope_type", "type"}) {
+    if (!rope.contains(key)) continue;
+    const bool is_plain = rope[key] == "default";
+    const bool is_by_factor = rope[key] == "linear" || rope[key] == "llama3";
+    check(is_plain || (is_by_factor && rope.contains("factor")),
+          "{} is {}, which is not supported: expected {} default", where, rope.dump(), key);
+  }
+  check(factor == 1.0, "{} is {}, which is not supported: expected no factor other than 1", where, rope.dump());
+  fields.expect("partial_rotary_factor", 1.0);
+}
+
 /// The RoPE base: `rope_theta` at the top (transformers 4) or in `rope_parameters` (5). Scaled RoPE is refused.
 double rope_base(const Fields& fields, double otherwise) {
   otherwise = fields.number_or("rope_theta", otherwise);
   for (const char* name : {"rope_scaling", "rope_parameters"}) {
     if (!fields.has(name)) continue;
     const Json& rope = fields.json()[name];
-    check(rope.is_object(), "{}: {} is {}, expected an object", fields.where(), name, rope.dump());
-    for (const char* key : {"rope_type", "type"})
-      check(!rope.contains(key) || rope[key] == "default", "{}: {} is {}, which is not supported: expected {} default",
-            fields.where(), name, rope.dump(), key);
-    check(!rope.contains("factor"), "{}: {} is {}, which is not supported: expected no factor", fields.where(), name,
-          rope.dump());
-    Fields(rope, fmt::format("{}: {}", fields.where(), name)).expect("partial_rotary_factor", 1.0);
-    otherwise = Fields(rope, fmt::format("{}: {}", fields.where(), name)).number_or("rope_theta", otherwise);
+    const std::string where = fmt::format("{}: {}", fields.where(), name);
+    check(rope.is_object(), "{} is {}, expected an object", where, rope.dump());
+    check_rope_scaling(rope, where);
+    otherwise = Fields(rope, where).number_or("rope_theta", otherwise);
   }
   return otherwise;
 }
@@ -130,7 +141,7 @@ std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFace
   const bool is_moe = has_experts_as_mixtral(config, "Hugging Face export");
   check(options.dtype == core::DType::F32 || options.dtype == core::DType::BF16,
         "Hugging Face export: dtype is {}, expected float32 or bfloat16", options.dtype);
-  const auto token = [](const std::optional<std::int64_t>& id) { return id ? Json(*id) : Json(nullptr); };
+  const auto& eos = options.eos_tokens;
   Json json = {{"architectures", {is_moe ? "MixtralForCausalLM" : "LlamaForCausalLM"}},
                {"model_type", is_moe ? "mixtral" : "llama"},
                {"vocab_size", config.vocabulary},
@@ -148,8 +159,10 @@ std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFace
                {"tie_word_embeddings", config.tied_head},
                {"attention_bias", false},
                {"attention_dropout", 0.0},
-               {"bos_token_id", token(options.bos_token)},
-               {"eos_token_id", token(options.eos_token)},
+               {"bos_token_id", options.bos_token ? Json(*options.bos_token) : Json(nullptr)},
+               {"eos_token_id", eos.empty()       ? Json(nullptr)
+                                : eos.size() == 1 ? Json(eos.front())
+                                                  : Json(eos)},
                {"torch_dtype", core::name_of(options.dtype)},
                {"use_cache", true}};
   if (is_moe) {

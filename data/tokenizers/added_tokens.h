@@ -36,9 +36,11 @@ class AddedTokens {
   bool empty() const { return entries_.empty(); }
 
   /// Cuts `text` at the leftmost, then longest tokens, as Hugging Face's AddedVocabulary: calls use(piece) for what
-  /// lies between, if not empty, and found(id) for each token, in order.
+  /// lies between, if not empty, and found(id) for each token, in order. Returns how many names of special tokens there
+  /// are, be they taken as tokens or, without parse_special, as text.
   template <class Use, class Found>
-  void split(std::string_view text, bool parse_special, Use&& use, Found&& found) const {
+  std::int64_t split(std::string_view text, bool parse_special, Use&& use, Found&& found) const {
+    std::int64_t special_names = 0;
     std::size_t done = 0;
     for (std::size_t at = 0; !entries_.empty() && at < text.size();) {
       const Entry* entry = starts_[static_cast<unsigned char>(text[at])] ? longest(text.substr(at)) : nullptr;
@@ -48,6 +50,7 @@ class AddedTokens {
       }
       Range range{at, at + entry->text.size()};
       at = range.end;
+      if (entry->token.special) ++special_names;
       if (entry->token.special && !parse_special) continue;
       if (!adjust(entry->token, text, done, range)) continue;
       if (done < range.begin) use(text.substr(done, range.begin - done));
@@ -55,6 +58,7 @@ class AddedTokens {
       done = range.end;
     }
     if (done < text.size()) use(text.substr(done));
+    return special_names;
   }
 
  private:

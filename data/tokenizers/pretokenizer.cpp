@@ -38,6 +38,18 @@ const std::vector<PretokenizerRules>& table() {
   return rules;
 }
 
+/// A piece by the rules of a stage without a pattern.
+std::string changed(const PretokenizerStage& rules, std::string_view text, bool begins_text) {
+  std::string result;
+  for (const char c : text)
+    if (c == ' ' && !rules.space.empty())
+      result += rules.space;
+    else
+      result += c;
+  if ((begins_text || !rules.only_first) && !result.starts_with(rules.prefix)) result.insert(0, rules.prefix);
+  return result;
+}
+
 }  // namespace
 
 std::vector<std::string> pretokenizer_names() {
@@ -63,7 +75,7 @@ std::optional<std::string> pretokenizer_name(std::span<const PretokenizerStage> 
 
 Pretokenizer::Pretokenizer(std::span<const PretokenizerStage> stages, std::string_view where) {
   for (const auto& stage : stages)
-    stages_.push_back({stage, stage.prefix_space ? std::nullopt : std::optional(Regex(stage.pattern, where))});
+    stages_.push_back({stage, stage.pattern.empty() ? std::nullopt : std::optional(Regex(stage.pattern, where))});
 }
 
 Pretokenizer::Scratch Pretokenizer::scratch() const {
@@ -72,38 +84,40 @@ Pretokenizer::Scratch Pretokenizer::scratch() const {
   return result;
 }
 
-void Pretokenizer::split_from(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const {
-  if (text.empty()) return;
-  if (stage == stages_.size()) return use(text);
+void Pretokenizer::split_from(std::size_t stage, const Piece& piece, Scratch& scratch, const Use& use) const {
+  if (piece.text.empty()) return;
+  if (stage == stages_.size()) return use(piece.text);
   const PretokenizerStage& rules = stages_[stage].rules;
-  if (rules.prefix_space)
-    split_from(stage + 1, text.starts_with(' ') ? std::string(text) : fmt::format(" {}", text), scratch, use);
+  if (rules.pattern.empty())
+    split_from(stage + 1, {changed(rules, piece.text, piece.begins_text), piece.begins_text}, scratch, use);
   else if (rules.behavior == SplitBehavior::Isolated)
-    split_isolated(stage, text, scratch, use);
+    split_isolated(stage, piece, scratch, use);
   else
-    split_otherwise(stage, text, scratch, use);
+    split_otherwise(stage, piece, scratch, use);
 }
 
-void Pretokenizer::split_isolated(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const {
+void Pretokenizer::split_isolated(std::size_t stage, const Piece& piece, Scratch& scratch, const Use& use) const {
+  const std::string_view text = piece.text;
   std::size_t done = 0;
   while (done < text.size()) {
     const auto found = stages_[stage].regex->find(text, done, scratch[stage]);
     if (!found) break;
-    split_from(stage + 1, text.substr(done, found->begin - done), scratch, use);
-    split_from(stage + 1, text.substr(found->begin, found->end - found->begin), scratch, use);
+    split_from(stage + 1, piece.part(done, found->begin), scratch, use);
+    split_from(stage + 1, piece.part(found->begin, found->end), scratch, use);
     done = found->end;
   }
-  split_from(stage + 1, text.substr(done), scratch, use);
+  split_from(stage + 1, piece.part(done, text.size()), scratch, use);
 }
 
-void Pretokenizer::split_otherwise(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const {
+void Pretokenizer::split_otherwise(std::size_t stage, const Piece& piece, Scratch& scratch, const Use& use) const {
   const auto& [rules, regex] = stages_[stage];
-  struct Piece {
+  const std::string_view text = piece.text;
+  struct Part {
     std::size_t begin;
     std::size_t end;
     bool is_match;  // of the last part of the piece (MergedWithNext: of the first)
   };
-  std::vector<Piece> parts;
+  std::vector<Part> parts;
   std::size_t done = 0;
   for (auto found = regex->find(text, 0, scratch[stage]); found; found = regex->find(text, done, scratch[stage])) {
     if (found->begin > done) parts.push_back({done, found->begin, rules.invert});
@@ -113,10 +127,10 @@ void Pretokenizer::split_otherwise(std::size_t stage, std::string_view text, Scr
   }
   if (done < text.size()) parts.push_back({done, text.size(), rules.invert});
 
-  std::vector<Piece> pieces;
+  std::vector<Part> pieces;
   const bool backwards = rules.behavior == SplitBehavior::MergedWithNext;
   if (backwards) std::reverse(parts.begin(), parts.end());
-  for (const Piece& part : parts) {
+  for (const Part& part : parts) {
     const bool previous_match = !pieces.empty() && pieces.back().is_match;
     bool joins = false;
     if (rules.behavior == SplitBehavior::Removed) {
@@ -132,8 +146,7 @@ void Pretokenizer::split_otherwise(std::size_t stage, std::string_view text, Scr
       pieces.push_back(part);
   }
   if (backwards) std::reverse(pieces.begin(), pieces.end());
-  for (const Piece& piece : pieces)
-    split_from(stage + 1, text.substr(piece.begin, piece.end - piece.begin), scratch, use);
+  for (const Part& part : pieces) split_from(stage + 1, piece.part(part.begin, part.end), scratch, use);
 }
 
 }  // namespace limbeck::data

@@ -23,12 +23,15 @@ namespace limbeck::data {
 enum class SplitBehavior : std::uint8_t { Isolated, Removed, MergedWithPrevious, MergedWithNext, Contiguous };
 
 /// Cuts every piece of the stage before it. Matches of `pattern` and what lies between them are pieces; `invert` takes
-/// the one for the other. With prefix_space there is no pattern: a piece that does not begin with a space gets one.
+/// the one for the other. Without a pattern the piece stays whole: each space in it becomes `space`, if that is not
+/// empty, and `prefix` is put in front unless it stands there.
 struct PretokenizerStage {
   std::string pattern = {};  // Oniguruma's syntax
   SplitBehavior behavior = SplitBehavior::Isolated;
   bool invert = false;
-  bool prefix_space = false;
+  std::string space = {};
+  std::string prefix = {};
+  bool only_first = false;  // `prefix` only where a text begins
   friend bool operator==(const PretokenizerStage&, const PretokenizerStage&) = default;
 };
 
@@ -65,21 +68,28 @@ class Pretokenizer {
   using Scratch = std::vector<Regex::Scratch>;
   Scratch scratch() const;
 
-  /// Calls `use` with each word of valid UTF-8 in order.
+  /// Calls `use` with each word of valid UTF-8 in order. `begins_text`: no token stands before it.
   template <class F>
-  void split(std::string_view text, Scratch& scratch, F&& use) const {
-    split_from(0, text, scratch, std::function<void(std::string_view)>(std::ref(use)));
+  void split(std::string_view text, Scratch& scratch, F&& use, bool begins_text = true) const {
+    split_from(0, {text, begins_text}, scratch, std::function<void(std::string_view)>(std::ref(use)));
   }
 
  private:
   using Use = std::function<void(std::string_view)>;
   struct Stage {
     PretokenizerStage rules;
-    std::optional<Regex> regex;  // none with prefix_space
+    std::optional<Regex> regex;  // none without a pattern
   };
-  void split_from(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const;
-  void split_isolated(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const;
-  void split_otherwise(std::size_t stage, std::string_view text, Scratch& scratch, const Use& use) const;
+  struct Piece {
+    std::string_view text;
+    bool begins_text = false;
+    Piece part(std::size_t begin, std::size_t end) const {
+      return {text.substr(begin, end - begin), begins_text && begin == 0};
+    }
+  };
+  void split_from(std::size_t stage, const Piece& piece, Scratch& scratch, const Use& use) const;
+  void split_isolated(std::size_t stage, const Piece& piece, Scratch& scratch, const Use& use) const;
+  void split_otherwise(std::size_t stage, const Piece& piece, Scratch& scratch, const Use& use) const;
 
   std::vector<Stage> stages_;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "data/tokenizers/unicode.h"
@@ -35,19 +36,21 @@ std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file) {
   description.pretokenizer = rules.stages;
   description.ignore_merges = rules.ignore_merges;
   if (rules.is_nfc) description.normalizer = {{.kind = NormalizerStep::Kind::Form, .form = UnicodeForm::Nfc}};
-  description.tokens = file.strings("tokenizer.ggml.tokens");
+  description.tokens = gguf_tokens(file);
   description.merges = file.strings("tokenizer.ggml.merges");
   const std::size_t size = description.tokens.size();
   check(size > 0 && size < (std::size_t{1} << 31U), "{}: tokenizer.ggml.tokens has {} entries", file.path(), size);
   if (file.has("tokenizer.ggml.token_type")) {
     const auto& types = file.integers("tokenizer.ggml.token_type");
-    check(types.size() == size, "{}: tokenizer.ggml.token_type has {} entries, expected {} as tokenizer.ggml.tokens",
-          file.path(), types.size(), size);
+    const std::size_t all = file.strings("tokenizer.ggml.tokens").size();
+    check(types.size() == all, "{}: tokenizer.ggml.token_type has {} entries, expected {} as tokenizer.ggml.tokens",
+          file.path(), types.size(), all);
     for (std::size_t id = 0; id < size; ++id)
       if (types[id] == control_token || types[id] == user_token)
         description.added.push_back({.id = static_cast<std::int32_t>(id), .special = types[id] == control_token});
   }
   description.eos = id_at(file, "tokenizer.ggml.eos_token_id");
+  description.other_ends = without(answer_ends(file, static_cast<std::int64_t>(size)), description.eos);
   if (file.has("tokenizer.ggml.bos_token_id")) description.bos = id_at(file, "tokenizer.ggml.bos_token_id");
   const std::string add_bos = "tokenizer.ggml.add_bos_token";
   if (file.has(add_bos) ? file.boolean(add_bos) : rules.starts_texts) description.start_of_text = description.bos;
@@ -55,6 +58,12 @@ std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file) {
   check(valid_utf8_prefix(description.chat_template) == description.chat_template.size(),
         "{}: tokenizer.chat_template is not valid UTF-8", file.path());
   return std::make_shared<BpeTokenizer>(std::move(description), file.path());
+}
+
+std::vector<std::string> gguf_tokens(const GgufFile& file) {
+  std::vector<std::string> tokens = file.strings("tokenizer.ggml.tokens");
+  while (!tokens.empty() && tokens.back() == fmt::format("[PAD{}]", tokens.size() - 1)) tokens.pop_back();
+  return tokens;
 }
 
 std::shared_ptr<const Tokenizer> byte_tokenizer() {
@@ -67,6 +76,16 @@ std::shared_ptr<const Tokenizer> byte_tokenizer() {
   description.added = {{.id = 256, .special = true}};
   description.eos = 256;
   return std::make_shared<BpeTokenizer>(std::move(description), "byte tokenizer");
+}
+
+std::vector<std::int32_t> Tokenizer::stop_ids() const {
+  std::vector<std::int32_t> ids = {eos_id()};
+  const auto add = [&](std::int32_t id) {
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  };
+  for (const auto id : other_ends()) add(id);
+  add(end_of_text_id());
+  return ids;
 }
 
 std::string StreamDecoder::feed(std::int32_t id) {

@@ -25,13 +25,15 @@ namespace limbeck::data {
 struct EncodeCounts {
   std::int64_t dropped_bytes = 0;       // bytes for which the vocabulary has no token
   std::int64_t repaired_sequences = 0;  // ill-formed UTF-8 that became U+FFFD, as Python's errors="replace"
+  std::int64_t special_names = 0;       // names of special tokens in the text: tokens if parsed, else ordinary text
 };
 
 /// The files by which Hugging Face's libraries open a tokenizer; those that it does not need are empty.
 struct HuggingFaceTokenizer {
   std::string tokenizer_json;
   std::string tokenizer_config_json;
-  std::string tokenizer_model = {};  // SentencePiece's
+  std::string tokenizer_model = {};         // SentencePiece's
+  std::string generation_config_json = {};  // which tokens end an answer (answer_ends.h)
 };
 
 class Tokenizer {
@@ -51,10 +53,16 @@ class Tokenizer {
 
   /// One more than the greatest id.
   virtual std::int64_t vocabulary_size() const = 0;
-  virtual std::int32_t eos_id() const = 0;          // ends a model's answer
+  virtual std::int32_t eos_id() const = 0;  // ends a model's answer
+  /// The others that do, by the model's own files.
+  virtual const std::vector<std::int32_t>& other_ends() const = 0;
   virtual std::int32_t end_of_text_id() const = 0;  // is put after each document
   /// Is put before each document and prompt; nothing where the model was not trained so.
   virtual std::optional<std::int32_t> start_of_text_id() const { return std::nullopt; }
+  /// Where generation stops: eos_id, other_ends and end_of_text_id, each once.
+  std::vector<std::int32_t> stop_ids() const;
+  /// The name of a token as the vocabulary has it; empty: no token has the id. Throws for an id outside of it.
+  virtual std::string_view name_of(std::int32_t id) const = 0;
   /// The id of a token by its name in the vocabulary, e.g. "<|im_end|>".
   virtual std::optional<std::int32_t> id_of(std::string_view token) const = 0;
   /// One JSON document from which tokenizer_from_json makes the same tokenizer.
@@ -69,6 +77,8 @@ class Tokenizer {
 /// key, where they are incomplete or not of a kind that is supported. The end of a document is <|endoftext|> or
 /// <|end_of_text|>, else the end of an answer.
 std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file);
+/// The tokens of its vocabulary without those at the end, [PAD7] and so on, that only fill it up to the model's rows.
+std::vector<std::string> gguf_tokens(const GgufFile& file);
 /// 256 bytes and an end of text, <|endoftext|> = 256.
 std::shared_ptr<const Tokenizer> byte_tokenizer();
 /// What to_json wrote. `where` names the origin in messages.

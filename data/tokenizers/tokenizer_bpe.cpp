@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
+#include <utility>
 
 #include "core/error.h"
 #include "data/tokenizers/unicode.h"
@@ -13,6 +15,33 @@ namespace limbeck::data {
 using core::check;
 
 namespace {
+
+constexpr std::string_view space = "\xe2\x96\x81";  // U+2581 stands for a space where tokens are text
+
+/// The byte that a token <0x00> to <0xFF> stands for.
+std::optional<char> byte_of(std::string_view token) {
+  if (token.size() != 6 || !token.starts_with("<0x") || token.back() != '>') return std::nullopt;
+  unsigned byte = 0;
+  const auto [end, error] = std::from_chars(token.data() + 3, token.data() + 5, byte, 16);
+  return error == std::errc{} && end == token.data() + 5 ? std::optional(static_cast<char>(byte)) : std::nullopt;
+}
+
+constexpr std::size_t utf8_length(char first) {
+  const auto lead = static_cast<unsigned char>(first);
+  return lead < 0x80 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+}
+
+/// Calls `use` with the parts of `word` between the places where a "▁" follows another character.
+template <class Use>
+void for_each_part(std::string_view word, const Use& use) {
+  std::size_t begin = 0;
+  for (std::size_t at = word.find(space); at != std::string_view::npos; at = word.find(space, at + space.size())) {
+    if (at == begin || word.substr(0, at).ends_with(space)) continue;
+    use(word.substr(begin, at - begin));
+    begin = at;
+  }
+  use(word.substr(begin));
+}
 
 constexpr std::uint64_t pair_of(std::int32_t left, std::int32_t right) {
   return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32U) | static_cast<std::uint32_t>(right);
@@ -70,6 +99,7 @@ BpeTokenizer::BpeTokenizer(BpeDescription description, const std::string& where,
     check(!id || (*id >= 0 && *id < size), "{}: {} is {}, expected an id below the vocabulary size {}", where, what,
           id.value_or(0), size);
   };
+  for (const auto id : description_.other_ends) check_id(id, "an end of an answer");
   check_id(description_.eos, "the tokenizer's end-of-sequence id");
   check_id(description_.bos, "the tokenizer's begin-of-sequence id");
   check_id(description_.start_of_text, "the tokenizer's start-of-text id");
@@ -100,12 +130,25 @@ void BpeTokenizer::add_tokens(const std::string& where) {
     check(valid_utf8_prefix(token) == token.size(), "{}: token {} is not valid UTF-8", where, id);
     const auto [first, is_new] = id_of_token_.emplace(token, id);
     check(is_new, "{}: tokens {} and {} are both {}", where, first->second, id, token);
-    bytes_of_token_[id] = bytes_of_alphabet(token).value_or(token);
+    bytes_of_token_[id] = text_of(token);
   }
   for (int byte = 0; byte < 256; ++byte) {
     const char character = static_cast<char>(byte);
-    id_of_byte_[byte] = model_id_of(alphabet_of_bytes({&character, 1})).value_or(-1);
+    const std::string name =
+        description_.byte_fallback ? fmt::format("<0x{:02X}>", byte) : alphabet_of_bytes({&character, 1});
+    id_of_byte_[byte] = model_id_of(name).value_or(-1);
   }
+}
+
+/// What a token decodes to.
+std::string BpeTokenizer::text_of(std::string_view token) const {
+  if (!description_.byte_fallback) return bytes_of_alphabet(token).value_or(std::string(token));
+  if (const auto byte = byte_of(token)) return {*byte};
+  std::string text(token);
+  for (const auto& [from, to] : description_.decoder.replaced)
+    for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
+      text.replace(at, from.size(), to);
+  return text;
 }
 
 void BpeTokenizer::add_added_tokens(const std::string& where) {
@@ -120,7 +163,7 @@ void BpeTokenizer::add_added_tokens(const std::string& where) {
     }
     normalized.push_back({normalizer_.apply(text), token});
     const std::string& found = normalized.back().text;
-    bytes_of_token_[token.id] = bytes_of_alphabet(found).value_or(found);  // as the oracle decodes it
+    bytes_of_token_[token.id] = text_of(found);  // as the oracle decodes it
     check(!found.empty(), "{}: the normalizer leaves nothing of added token {}, {}", where, token.id, text);
   }
   plain_added_ = AddedTokens(std::move(plain));
@@ -130,13 +173,15 @@ void BpeTokenizer::add_added_tokens(const std::string& where) {
 void BpeTokenizer::add_merges(const std::string& where) {
   const auto& merges = description_.merges;
   merges_.resize(std::bit_ceil(2 * merges.size() + 1));
+  cuts_at_spaces_ = description_.byte_fallback && !description_.ignore_merges && model_id_of(space);
   for (std::size_t rank = 0; rank < merges.size(); ++rank) {
     const std::string_view merge = merges[rank];
-    const std::size_t space = merge.find(' ');
-    check(space != std::string_view::npos, "{}: merge {} is '{}', expected two tokens and a space between", where, rank,
+    const std::size_t gap = merge.find(' ');
+    check(gap != std::string_view::npos, "{}: merge {} is '{}', expected two tokens and a space between", where, rank,
           merge);
-    const std::string_view left = merge.substr(0, space);
-    const std::string_view right = merge.substr(space + 1);
+    const std::string_view left = merge.substr(0, gap);
+    const std::string_view right = merge.substr(gap + 1);
+    if (right.starts_with(space) && !left.ends_with(space)) cuts_at_spaces_ = false;
     const auto left_id = model_id_of(left);
     const auto right_id = model_id_of(right);
     const auto id = model_id_of(std::string(left) + std::string(right));
@@ -191,16 +236,20 @@ std::vector<std::int32_t> BpeTokenizer::encode(std::string_view text, bool parse
   work->dropped_bytes = 0;
   std::vector<std::int32_t> ids;
   ids.reserve(text.size() / 3);
+  std::int64_t special_names = 0;
   const auto found = [&](std::int32_t id) { ids.push_back(id); };
-  const auto use_normalized = [&](std::string_view piece) { encode_ordinary(piece, *work, ids); };
   const auto use = [&](std::string_view piece) {
-    if (normalizer_.empty())
-      normalized_added_.split(piece, parse_special, use_normalized, found);
-    else
-      normalized_added_.split(normalizer_.apply(piece), parse_special, use_normalized, found);
+    const std::string changed = normalizer_.empty() ? std::string() : normalizer_.apply(piece);
+    const std::string_view ready = normalizer_.empty() ? piece : changed;
+    const bool is_first = piece.data() == text.data();
+    const auto use_ready = [&](std::string_view ordinary) {
+      encode_ordinary(ordinary, is_first && ordinary.data() == ready.data(), *work, ids);
+    };
+    special_names += normalized_added_.split(ready, parse_special, use_ready, found);
   };
-  plain_added_.split(text, parse_special, use, found);
+  special_names += plain_added_.split(text, parse_special, use, found);
   if (counts != nullptr) {
+    counts->special_names += special_names;
     counts->dropped_bytes += work->dropped_bytes;
     counts->repaired_sequences += repaired.num_replaced;
   }
@@ -209,8 +258,13 @@ std::vector<std::int32_t> BpeTokenizer::encode(std::string_view text, bool parse
   return ids;
 }
 
-void BpeTokenizer::encode_ordinary(std::string_view text, Workspace& work, std::vector<std::int32_t>& ids) const {
-  pretokenizer_.split(text, work.scratch, [&](std::string_view word) { encode_word(word, work, ids); });
+void BpeTokenizer::encode_ordinary(std::string_view text, bool begins_text, Workspace& work,
+                                   std::vector<std::int32_t>& ids) const {
+  const auto use = [&](std::string_view word) {
+    if (!cuts_at_spaces_) return encode_word(word, work, ids);
+    for_each_part(word, [&](std::string_view part) { encode_word(part, work, ids); });
+  };
+  pretokenizer_.split(text, work.scratch, use, begins_text);
 }
 
 void BpeTokenizer::encode_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const {
@@ -231,32 +285,49 @@ void BpeTokenizer::encode_word(std::string_view word, Workspace& work, std::vect
   std::copy(ids.begin() + static_cast<std::ptrdiff_t>(first), ids.end(), cached.ids.begin());
 }
 
-void BpeTokenizer::merge_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const {
-  if (description_.ignore_merges)
-    if (const auto id = model_id_of(alphabet_of_bytes(word))) return ids.push_back(*id);
-  check(word.size() < std::size_t{1} << 31U, "tokenizer: a word of {} bytes, expected fewer than 2^31", word.size());
+/// What is merged: a symbol a byte, or a character. As in the oracle, an unknown token waits until the next known
+/// character, behind bytes that stand for one.
+void BpeTokenizer::add_symbols(std::string_view word, Workspace& work) const {
   auto& symbols = work.symbols;
   symbols.clear();
-  const bool has_merges = !description_.merges.empty();
-  bool was_unknown = false;
-  for (const char byte : word) {
-    std::int32_t id = id_of_byte_[static_cast<unsigned char>(byte)];
-    const bool is_unknown = id < 0;
-    if (is_unknown) {
-      ++work.dropped_bytes;
-      if (!description_.unk || (description_.fuse_unk && was_unknown)) continue;
-      id = *description_.unk;
-    }
-    was_unknown = is_unknown;
-    if (!has_merges) {
-      ids.push_back(id);
-      continue;
-    }
+  const auto add = [&](std::int32_t id) {
     const auto index = static_cast<std::int32_t>(symbols.size());
     symbols.push_back({id, index - 1, index + 1, false});
+  };
+  const auto id_of_byte = [&](char byte) { return id_of_byte_[static_cast<unsigned char>(byte)]; };
+  bool has_unknown = false;
+  const auto add_unknown = [&] {
+    if (std::exchange(has_unknown, false)) add(*description_.unk);
+  };
+  for (std::size_t at = 0; at < word.size();) {
+    const std::size_t length = description_.byte_fallback ? utf8_length(word[at]) : 1;
+    const std::string_view unit = word.substr(at, length);
+    at += length;
+    const std::int32_t id = description_.byte_fallback ? model_id_of(unit).value_or(-1) : id_of_byte(unit[0]);
+    if (id >= 0) {
+      add_unknown();
+      add(id);
+    } else if (description_.byte_fallback &&
+               std::all_of(unit.begin(), unit.end(), [&](char byte) { return id_of_byte(byte) >= 0; })) {
+      for (const char byte : unit) add(id_of_byte(byte));
+    } else {
+      work.dropped_bytes += static_cast<std::int64_t>(unit.size());
+      if (!description_.fuse_unk) add_unknown();
+      has_unknown = description_.unk.has_value();
+    }
   }
+  add_unknown();
+  if (!symbols.empty()) symbols.back().next = -1;
+}
+
+void BpeTokenizer::merge_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const {
+  if (description_.ignore_merges)
+    if (const auto id = model_id_of(description_.byte_fallback ? std::string(word) : alphabet_of_bytes(word)))
+      return ids.push_back(*id);
+  check(word.size() < std::size_t{1} << 31U, "tokenizer: a word of {} bytes, expected fewer than 2^31", word.size());
+  add_symbols(word, work);
+  auto& symbols = work.symbols;
   if (symbols.empty()) return;
-  symbols.back().next = -1;
 
   auto& queue = work.candidates;  // a heap; empty between calls
   const auto propose = [&](std::int32_t left) {
@@ -267,7 +338,8 @@ void BpeTokenizer::merge_word(std::string_view word, Workspace& work, std::vecto
     queue.push_back({merge->rank, left, merge->id});
     std::push_heap(queue.begin(), queue.end());
   };
-  for (std::int32_t i = 0; i < static_cast<std::int32_t>(symbols.size()); ++i) propose(i);
+  if (!description_.merges.empty())
+    for (std::int32_t i = 0; i < static_cast<std::int32_t>(symbols.size()); ++i) propose(i);
   while (!queue.empty()) {
     std::pop_heap(queue.begin(), queue.end());
     const Candidate best = queue.back();
@@ -290,13 +362,31 @@ void BpeTokenizer::merge_word(std::string_view word, Workspace& work, std::vecto
     if (!symbol.is_gone) ids.push_back(symbol.id);
 }
 
+void BpeTokenizer::check_in_vocabulary(std::int32_t id) const {
+  check(id >= 0 && id < vocabulary_size(), "tokenizer: id {} is outside the vocabulary of {}", id, vocabulary_size());
+}
+
+std::string_view BpeTokenizer::name_of(std::int32_t id) const {
+  check_in_vocabulary(id);
+  return description_.tokens[id];
+}
+
+std::string BpeTokenizer::decode_inside(std::int32_t id) const {
+  check_in_vocabulary(id);
+  return bytes_of_token_[id];
+}
+
 std::string BpeTokenizer::decode(std::span<const std::int32_t> ids) const {
   std::string bytes;
   for (const auto id : ids) {
-    check(id >= 0 && id < vocabulary_size(), "tokenizer: id {} is outside the vocabulary of {}", id, vocabulary_size());
+    check_in_vocabulary(id);
     bytes += bytes_of_token_[id];
   }
-  return bytes;
+  const auto& [replaced, stripped, most_stripped] = description_.decoder;
+  std::size_t begin = 0;
+  for (std::int64_t i = 0; i < most_stripped && std::string_view(bytes).substr(begin).starts_with(stripped); ++i)
+    begin += stripped.size();
+  return bytes.substr(begin);
 }
 
 }  // namespace limbeck::data

@@ -1,6 +1,7 @@
-// Byte-level BPE (Sennrich et al. 2016; GPT-2's variant on bytes): added tokens are found, the text between them is
-// normalised and cut into words, words are merged in order of rank. Agrees with Hugging Face's `tokenizers`: a byte
-// without a token is dropped before merging, equal ranks merge from the left.
+// BPE (Sennrich et al. 2016) on bytes, GPT-2's variant, or on characters with bytes for those that have no token, Llama
+// 2's: added tokens are found, the text between them is normalised and cut into words, words are merged in order of
+// rank. Agrees with Hugging Face's `tokenizers`: what has no token is dropped before merging, equal ranks merge from
+// the left.
 //
 //     BpeTokenizer tokenizer(std::move(description), "model.gguf");
 //     tokenizer.encode("The state is", false, nullptr);
@@ -10,6 +11,7 @@
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "data/tokenizers/added_tokens.h"
@@ -19,6 +21,14 @@
 
 namespace limbeck::data {
 
+/// How the texts of tokens become a text, with byte_fallback.
+struct BpeDecoder {
+  std::vector<std::pair<std::string, std::string>> replaced = {};  // in each token, in order: "▁" by a space
+  std::string stripped = {};       // a character that is taken off the front of the whole text,
+  std::int64_t most_stripped = 0;  // up to so many times
+  friend bool operator==(const BpeDecoder&, const BpeDecoder&) = default;
+};
+
 /// Everything that defines a BPE tokenizer.
 struct BpeDescription {
   std::vector<std::string> tokens;  // by id; in GPT-2's byte alphabet, added ones as they are; empty: no such id
@@ -26,10 +36,13 @@ struct BpeDescription {
   std::vector<AddedToken> added;
   std::vector<NormalizerStep> normalizer;
   std::vector<PretokenizerStage> pretokenizer;
+  bool byte_fallback = false;  // tokens are text; characters without one become the tokens <0x00> to <0xFF>
+  BpeDecoder decoder;
   bool ignore_merges = false;       // a word that is a token is that token, whatever the merges say
-  std::optional<std::int32_t> unk;  // stands for a byte without a token, which else is dropped
+  std::optional<std::int32_t> unk;  // stands for a byte or character without a token, which else is dropped
   bool fuse_unk = false;            // one for several in a row
   std::int32_t eos = 0;
+  std::vector<std::int32_t> other_ends;  // of an answer
   std::optional<std::int32_t> bos;
   std::optional<std::int32_t> start_of_text;  // is put before each text
   std::optional<std::int32_t> end_of_text;    // after each; else <|endoftext|> or <|end_of_text|>, else eos
@@ -46,9 +59,12 @@ class BpeTokenizer : public Tokenizer {
 
   std::vector<std::int32_t> encode(std::string_view text, bool parse_special, EncodeCounts* counts) const override;
   std::string decode(std::span<const std::int32_t> ids) const override;
+  std::string decode_inside(std::int32_t id) const override;
   std::int64_t vocabulary_size() const override { return static_cast<std::int64_t>(description_.tokens.size()); }
   std::int32_t eos_id() const override { return description_.eos; }
   std::int32_t end_of_text_id() const override { return end_of_text_; }
+  const std::vector<std::int32_t>& other_ends() const override { return description_.other_ends; }
+  std::string_view name_of(std::int32_t id) const override;
   std::optional<std::int32_t> id_of(std::string_view token) const override;
   std::optional<std::int32_t> start_of_text_id() const override { return description_.start_of_text; }
   std::string to_json() const override;
@@ -71,8 +87,11 @@ class BpeTokenizer : public Tokenizer {
   const Merge* find_merge(std::int32_t left, std::int32_t right) const;
   /// The id of a token of the model itself, where an added token of that name need not be one.
   std::optional<std::int32_t> model_id_of(std::string_view token) const;
-  void encode_ordinary(std::string_view text, Workspace& work, std::vector<std::int32_t>& ids) const;
+  std::string text_of(std::string_view token) const;
+  void check_in_vocabulary(std::int32_t id) const;
+  void encode_ordinary(std::string_view text, bool begins_text, Workspace& work, std::vector<std::int32_t>& ids) const;
   void encode_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;
+  void add_symbols(std::string_view word, Workspace& work) const;
   void merge_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;
   std::unique_ptr<Workspace> take_workspace() const;
 
@@ -85,6 +104,7 @@ class BpeTokenizer : public Tokenizer {
   std::vector<const AddedToken*> added_;                            // by id; null: not added
   std::vector<std::string> bytes_of_token_;
   std::array<std::int32_t, 256> id_of_byte_{};  // -1: none
+  bool cuts_at_spaces_ = false;                 // no merge reaches over the start of a "▁" (with byte_fallback)
   std::vector<Merge> merges_;                   // open addressing, a power of two
   AddedTokens plain_added_;                     // found in the text as it is
   AddedTokens normalized_added_;                // found in what is left of it, normalised

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "data/files/json_text.h"
+#include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 
 namespace limbeck::data {
@@ -22,7 +23,7 @@ json pretokenizer_json(const std::vector<PretokenizerStage>& stages) {
   json steps = json::array();
   bool use_regex = false;  // ByteLevel applies GPT-2's words itself
   for (const auto& stage : stages) {
-    check(!use_regex && !stage.prefix_space && stage.behavior == SplitBehavior::Isolated,
+    check(!use_regex && !stage.pattern.empty() && stage.behavior == SplitBehavior::Isolated,
           "tokenizer: its pre-tokenizer cannot be written");
     if (stage.pattern == gpt2_pattern)
       use_regex = true;
@@ -99,6 +100,7 @@ BpeDescription read_format_1(const json& document, const std::string& where) {
 }  // namespace
 
 HuggingFaceTokenizer write_tokenizer_json(const BpeDescription& d, std::int32_t end_of_text) {
+  check(!d.byte_fallback, "tokenizer: BPE with byte_fallback cannot be written");
   const json byte_level = {
       {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
   const json unk = d.unk ? json(d.tokens[*d.unk]) : json(nullptr);
@@ -128,7 +130,11 @@ HuggingFaceTokenizer write_tokenizer_json(const BpeDescription& d, std::int32_t 
                  {"add_bos_token", d.start_of_text.has_value()}};
   if (d.bos) config["bos_token"] = d.tokens[*d.bos];
   if (!d.chat_template.empty()) config["chat_template"] = d.chat_template;
-  return {tokenizer.dump(), config.dump(2)};
+  std::vector<std::int32_t> ends = {d.eos};
+  ends.insert(ends.end(), d.other_ends.begin(), d.other_ends.end());
+  return {.tokenizer_json = tokenizer.dump(),
+          .tokenizer_config_json = config.dump(2),
+          .generation_config_json = write_generation_config(d.bos, ends)};
 }
 
 HuggingFaceTokenizer BpeTokenizer::to_hugging_face() const {
@@ -139,7 +145,8 @@ std::string BpeTokenizer::to_json() const {
   const HuggingFaceTokenizer files = to_hugging_face();
   return json{{"format", format_name},
               {"tokenizer.json", files.tokenizer_json},
-              {"tokenizer_config.json", files.tokenizer_config_json}}
+              {"tokenizer_config.json", files.tokenizer_config_json},
+              {"generation_config.json", files.generation_config_json}}
       .dump();
 }
 
@@ -153,6 +160,7 @@ std::shared_ptr<const Tokenizer> tokenizer_from_json(std::string_view text, cons
     check(format == format_name, "{}: the tokenizer's format is '{}', expected '{}'", where, format, format_name);
     document.at("tokenizer.json").get_to(files.tokenizer_json);
     document.at("tokenizer_config.json").get_to(files.tokenizer_config_json);
+    files.generation_config_json = document.value("generation_config.json", "");  // absent in older checkpoints
   } catch (const json::exception& error) {
     fail("{}: the tokenizer is not what Limbeck writes: {}", where, json_reason(error));
   }

@@ -1,5 +1,5 @@
-// Hugging Face's tokenizer.json: byte-level BPE in, with its normalizers, pre-tokenizers, added tokens and template;
-// and out.
+// Hugging Face's tokenizer.json: BPE on bytes or with byte fallback in, with its normalizers, pre-tokenizers, added
+// tokens and template; and out.
 //
 //     auto tokenizer = open_hugging_face_tokenizer("Qwen3-0.6B");     // a folder, or tokenizer.json itself
 //     tokenizer->encode("The state is");                              // as PyPI's tokenizers
@@ -17,9 +17,9 @@
 
 namespace limbeck::data {
 
-/// `path` is a folder with tokenizer.json, or such a file. tokenizer_config.json beside it says which tokens end and
-/// begin a sequence; without it the usual names are looked for. Throws, naming file and JSON path, for what is broken
-/// or is not supported.
+/// `path` is a folder with tokenizer.json, or such a file. What lies beside it (tokenizer_folder.h, answer_ends.h) says
+/// which tokens end and begin a sequence; without that the usual names are looked for. Throws, naming file and JSON
+/// path, for what is broken or is not supported.
 std::shared_ptr<const Tokenizer> open_hugging_face_tokenizer(const std::filesystem::path& path);
 
 /// The same from the files' contents; tokenizer_config_json may be empty.

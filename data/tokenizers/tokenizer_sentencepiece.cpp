@@ -82,6 +82,10 @@ void SentencePieceTokenizer::add_tokens(const std::string& where) {
     if (id >= tokens_.size()) tokens_.resize(id + 1);
     if (id >= model.pieces.size()) {
       check(tokens_[id].name.empty(), "{}: two added tokens have id {}", where, id);
+      const auto alike =
+          std::find_if(wholes_.begin(), wholes_.end(), [&](const CutToken& other) { return other.text == added.text; });
+      check(alike == wholes_.end(), "{}: {} is added as token {}, but is token {} already", where, added.text, id,
+            alike == wholes_.end() ? 0 : alike->id);
       tokens_[id] = {.name = added.text, .bytes = added.is_special ? "" : added.text, .is_empty = added.is_special};
     }
     std::erase_if(wholes_, [&](const CutToken& other) { return other.id == added.id; });
@@ -101,6 +105,7 @@ void SentencePieceTokenizer::add_tokens(const std::string& where) {
           id, vocabulary_size());
   };
   check_id(description_.eos, "the tokenizer's end-of-sequence id");
+  for (const auto id : description_.other_ends) check_id(id, "an end of an answer");
   if (description_.bos) check_id(*description_.bos, "the tokenizer's begin-of-sequence id");
   end_of_text_ = description_.eos;
   for (const char* name : {"<|end_of_text|>", "<|endoftext|>"}) end_of_text_ = id_of(name).value_or(end_of_text_);
@@ -128,11 +133,16 @@ std::optional<std::int32_t> SentencePieceTokenizer::id_of(std::string_view token
   return found == id_of_token_.end() ? std::nullopt : std::optional(found->second);
 }
 
-/// The longest whole token that `text` starts with.
-const CutToken* SentencePieceTokenizer::find_whole(std::string_view text, bool parse_special) const {
+/// The longest whole token that `text` starts with. `is_special_name`: it starts with a special one, taken or not.
+const CutToken* SentencePieceTokenizer::find_whole(std::string_view text, bool parse_special,
+                                                   bool& is_special_name) const {
+  is_special_name = false;
   if (!starts_whole_[static_cast<unsigned char>(text[0])]) return nullptr;
-  for (const auto& whole : wholes_)
-    if ((parse_special || !whole.is_special) && text.starts_with(whole.text)) return &whole;
+  for (const auto& whole : wholes_) {
+    if (!text.starts_with(whole.text)) continue;
+    is_special_name |= whole.is_special;
+    if (parse_special || !whole.is_special) return &whole;
+  }
   return nullptr;
 }
 
@@ -143,12 +153,14 @@ std::vector<std::int32_t> SentencePieceTokenizer::encode(std::string_view text, 
     repaired = repair_utf8(text);
     text = repaired.utf8;
   }
-  if (counts != nullptr) counts->repaired_sequences += repaired.num_replaced;
+  std::int64_t special_names = 0;
   std::vector<std::int32_t> ids;
   ids.reserve(text.size() / 3);
   std::size_t start = 0;  // of the ordinary text before `at`
   for (std::size_t at = 0; at < text.size();) {
-    const CutToken* whole = find_whole(text.substr(at), parse_special);
+    bool is_special_name = false;
+    const CutToken* whole = find_whole(text.substr(at), parse_special, is_special_name);
+    special_names += is_special_name ? 1 : 0;
     if (whole == nullptr) {
       ++at;
       continue;
@@ -162,6 +174,10 @@ std::vector<std::int32_t> SentencePieceTokenizer::encode(std::string_view text, 
     start = at;
   }
   encode_ordinary(text.substr(start), ids);
+  if (counts != nullptr) {
+    counts->repaired_sequences += repaired.num_replaced;
+    counts->special_names += special_names;
+  }
   return ids;
 }
 

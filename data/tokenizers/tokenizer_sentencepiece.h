@@ -42,9 +42,11 @@ struct SentencePieceDescription {
   SentencePieceModel model = {};
   std::vector<CutToken> added = {};
   std::int32_t eos = 0;
+  std::vector<std::int32_t> other_ends = {};  // of an answer
   std::optional<std::int32_t> bos = {};
-  bool adds_bos = true;            // before each document and prompt, if there is one
-  std::string chat_template = {};  // Jinja, for the export only
+  bool adds_bos = true;                // before each document and prompt, if there is one
+  std::string chat_template = {};      // Jinja, for the export only
+  std::string generation_config = {};  // as it came in; empty: made from the ends
   friend bool operator==(const SentencePieceDescription&, const SentencePieceDescription&) = default;
 };
 
@@ -61,6 +63,8 @@ class SentencePieceTokenizer : public Tokenizer {
   std::int32_t eos_id() const override { return description_.eos; }
   std::int32_t end_of_text_id() const override { return end_of_text_; }
   std::optional<std::int32_t> start_of_text_id() const override;
+  const std::vector<std::int32_t>& other_ends() const override { return description_.other_ends; }
+  std::string_view name_of(std::int32_t id) const override { return token(id).name; }
   std::optional<std::int32_t> id_of(std::string_view token) const override;
   std::string to_json() const override;
   HuggingFaceTokenizer to_hugging_face() const override;
@@ -78,7 +82,7 @@ class SentencePieceTokenizer : public Tokenizer {
 
   void add_tokens(const std::string& where);
   void find_words();
-  const CutToken* find_whole(std::string_view text, bool parse_special) const;
+  const CutToken* find_whole(std::string_view text, bool parse_special, bool& is_special_name) const;
   void encode_ordinary(std::string_view text, std::vector<std::int32_t>& ids) const;
   const Token& token(std::int32_t id) const;
 
@@ -92,9 +96,9 @@ class SentencePieceTokenizer : public Tokenizer {
   bool cuts_at_spaces_ = false;  // no piece and no rule of the normalizer reaches over a single space between letters
 };
 
-/// The tokenizer of a `.model` file. Its folder's tokenizer_config.json (bos_token, eos_token, add_bos_token,
-/// added_tokens_decoder, chat_template), or else added_tokens.json, is read too where it is there. Throws, naming the
-/// file, for a broken one.
+/// The tokenizer of a `.model` file, with what lies beside it (tokenizer_folder.h, answer_ends.h): bos_token,
+/// eos_token, add_bos_token, added tokens, chat_template, ends of answers. Throws, naming the file, for a broken one,
+/// and for tiktoken's file, which has the same name in Meta's folders.
 std::shared_ptr<const Tokenizer> sentencepiece_from_file(const std::filesystem::path& path);
 
 /// From the keys tokens, scores, token_type, {eos,bos,unknown}_token_id, add_bos_token, add_space_prefix and

@@ -8,6 +8,8 @@
 #include "data/files/atomic_file.h"
 #include "data/files/file_kind.h"
 #include "data/files/json_text.h"
+#include "data/tokenizers/answer_ends.h"
+#include "data/tokenizers/tokenizer_folder.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "data/tokenizers/unicode.h"
 
@@ -23,10 +25,17 @@ namespace {
 
 constexpr std::uintmax_t largest_file = std::uintmax_t{1} << 28U;
 
-json read_json(const fs::path& path) {
-  json document = parse_json<json>(read_text_file(path, largest_file), path.string());
-  check(document.is_object(), "{}: is {}, expected an object", path.string(), document.type_name());
-  return document;
+constexpr std::string_view base64_digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Whether a file is tiktoken's: lines of a token in base64, a space and its rank.
+bool is_tiktoken(std::string_view bytes) {
+  const std::string_view line = bytes.substr(0, bytes.find('\n'));
+  const std::size_t gap = line.find(' ');
+  const auto consists_of = [](std::string_view text, std::string_view characters) {
+    return !text.empty() && text.find_first_not_of(characters) == std::string_view::npos;
+  };
+  return gap != std::string_view::npos && consists_of(line.substr(0, gap), std::string(base64_digits) + "=") &&
+         consists_of(line.substr(gap + 1), "0123456789\r");
 }
 
 /// "bos_token" and the like: the token's text, or an object with it as "content"; empty where there is none.
@@ -63,8 +72,6 @@ std::int32_t find_token(const SentencePieceDescription& d, const std::string& te
   return d.model.id_of(text);
 }
 
-constexpr std::string_view base64_digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
 std::string to_base64(std::string_view bytes) {
   std::string text;
   for (std::size_t i = 0; i < bytes.size(); i += 3) {
@@ -98,37 +105,31 @@ std::string from_base64(std::string_view text, const std::string& where) {
 std::shared_ptr<const Tokenizer> sentencepiece_from_file(const fs::path& path) {
   SentencePieceDescription d;
   const std::string bytes = read_text_file(path, largest_file);
+  check(!is_tiktoken(bytes),
+        "{}: is a file of tiktoken (tokens in base64, a line each), expected a SentencePiece model", path.string());
   if (!bytes.starts_with('\n')) refuse_other_kind(path.string(), bytes, "a SentencePiece model");
   d.model = parse_sentencepiece_model(bytes, path.string());
   std::string bos = d.model.bos_piece;
   std::string eos = d.model.eos_piece;
-  const fs::path config_path = path.parent_path() / "tokenizer_config.json";
-  const fs::path added_path = path.parent_path() / "added_tokens.json";
-  fs::path at = config_path;
-  bool has_added = false;
+  const std::string where = (path.parent_path() / "tokenizer_config.json").string();
   try {
-    if (fs::exists(config_path)) {
-      const json config = read_json(config_path);
-      has_added = config.contains("added_tokens_decoder");
-      if (has_added) d.added = added_tokens(config["added_tokens_decoder"], config_path.string());
-      d.adds_bos = config.value("add_bos_token", true);
-      if (const std::string text = token_text(config, "bos_token"); !text.empty()) bos = text;
-      if (const std::string text = token_text(config, "eos_token"); !text.empty()) eos = text;
-      if (config.contains("chat_template") && config["chat_template"].is_string())
-        d.chat_template = config["chat_template"];
-    }
-    at = added_path;
-    if (!has_added && fs::exists(added_path)) {
-      const json ids = read_json(added_path);
-      for (const auto& [text, id] : ids.items())
-        d.added.push_back({.id = to_id(id.get<std::int64_t>(), added_path.string(), text), .text = text});
-    }
+    const json config = json::parse(read_tokenizer_config_with_added_tokens(path.parent_path()));
+    if (config.contains("added_tokens_decoder")) d.added = added_tokens(config["added_tokens_decoder"], where);
+    d.adds_bos = config.value("add_bos_token", true);
+    if (const std::string text = token_text(config, "bos_token"); !text.empty()) bos = text;
+    if (const std::string text = token_text(config, "eos_token"); !text.empty()) eos = text;
+    if (config.contains("chat_template") && config["chat_template"].is_string())
+      d.chat_template = config["chat_template"];
   } catch (const json::exception& error) {
-    fail("{}: {}", at.string(), json_reason(error));
+    fail("{}: {}", where, json_reason(error));
   }
   d.eos = find_token(d, eos);
   check(d.eos >= 0, "{}: the end-of-sequence token {} is not in the vocabulary", path.string(), eos);
   if (const std::int32_t id = find_token(d, bos); id >= 0) d.bos = id;
+  d.generation_config = read_generation_config(path.parent_path());
+  std::int64_t size = static_cast<std::int64_t>(d.model.pieces.size());
+  for (const auto& token : d.added) size = std::max<std::int64_t>(size, token.id + 1);
+  d.other_ends = without(answer_ends(d.generation_config, path.string(), size), d.eos);
   return std::make_shared<SentencePieceTokenizer>(std::move(d), path.string());
 }
 
@@ -143,12 +144,13 @@ std::shared_ptr<const Tokenizer> sentencepiece_from_gguf(const GgufFile& file) {
   model.normalizer_name = "identity";
   model.add_dummy_prefix = flag_or("add_space_prefix", true);
   model.remove_extra_whitespaces = flag_or("remove_extra_whitespaces", false);
-  const auto& tokens = file.strings(key("tokens"));
+  const std::vector<std::string> tokens = gguf_tokens(file);
+  const std::size_t all = file.strings(key("tokens")).size();
   const auto& scores = file.numbers(key("scores"));
   const auto& types = file.integers(key("token_type"));
-  check(scores.size() == tokens.size() && types.size() == tokens.size(),
+  check(scores.size() == all && types.size() == all,
         "{}: tokenizer.ggml.tokens, scores and token_type have {}, {} and {} entries, expected as many", file.path(),
-        tokens.size(), scores.size(), types.size());
+        all, scores.size(), types.size());
   const auto named = [&](const char* name, std::string& piece) {
     const std::int32_t id = to_id(file.integer(key(name)), file.path(), key(name));
     check(static_cast<std::size_t>(id) < tokens.size(), "{}: {} is {}, expected an id below {}", file.path(), key(name),
@@ -178,6 +180,7 @@ std::shared_ptr<const Tokenizer> sentencepiece_from_gguf(const GgufFile& file) {
   }
   d.eos = named("eos_token_id", model.eos_piece);
   if (file.has(key("bos_token_id"))) d.bos = named("bos_token_id", model.bos_piece);
+  d.other_ends = without(answer_ends(file, static_cast<std::int64_t>(tokens.size())), d.eos);
   d.adds_bos = flag_or("add_bos_token", true);
   if (file.has("tokenizer.chat_template")) d.chat_template = file.text("tokenizer.chat_template");
   check(valid_utf8_prefix(d.chat_template) == d.chat_template.size(), "{}: tokenizer.chat_template is not valid UTF-8",
@@ -194,6 +197,8 @@ std::string SentencePieceTokenizer::to_json() const {
       {"format", sentencepiece_format}, {"model", to_base64(serialize(d.model))}, {"added", added}, {"eos", d.eos},
       {"adds_bos", d.adds_bos},         {"chat_template", d.chat_template}};
   if (d.bos) document["bos"] = *d.bos;
+  if (!d.other_ends.empty()) document["other_ends"] = d.other_ends;
+  if (!d.generation_config.empty()) document["generation_config"] = d.generation_config;
   return document.dump();
 }
 
@@ -209,6 +214,9 @@ std::shared_ptr<const Tokenizer> sentencepiece_from_json(const json& document, c
                          .strips_right = token.at(4).get<bool>()});
     d.eos = to_id(document.at("eos").get<std::int64_t>(), where, "eos");
     if (document.contains("bos")) d.bos = to_id(document.at("bos").get<std::int64_t>(), where, "bos");
+    for (const auto& id : document.value("other_ends", json::array()))
+      d.other_ends.push_back(to_id(id.get<std::int64_t>(), where, "an end of an answer"));
+    d.generation_config = document.value("generation_config", "");
     document.at("adds_bos").get_to(d.adds_bos);
     document.at("chat_template").get_to(d.chat_template);
   } catch (const json::exception& error) {
@@ -240,7 +248,13 @@ HuggingFaceTokenizer SentencePieceTokenizer::to_hugging_face() const {
                  {"unk_token", unknown->text}};
   config["bos_token"] = d.bos ? json(name(*d.bos)) : json(nullptr);
   if (!d.chat_template.empty()) config["chat_template"] = d.chat_template;
-  return {.tokenizer_json = "", .tokenizer_config_json = config.dump(2), .tokenizer_model = serialize(d.model)};
+  std::vector<std::int32_t> ends = {d.eos};
+  ends.insert(ends.end(), d.other_ends.begin(), d.other_ends.end());
+  return {.tokenizer_json = "",
+          .tokenizer_config_json = config.dump(2),
+          .tokenizer_model = serialize(d.model),
+          .generation_config_json =
+              d.generation_config.empty() ? write_generation_config(d.bos, ends) : d.generation_config};
 }
 
 }  // namespace limbeck::data

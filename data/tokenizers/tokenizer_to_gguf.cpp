@@ -1,10 +1,15 @@
 // Tokenizers as the tokenizer.ggml keys of a GGUF file: what llama.cpp calls gpt2 (byte-level BPE) and llama
 // (SentencePiece's BPE).
 #include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "core/error.h"
 #include "data/models/gguf_write.h"
+#include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 
@@ -21,6 +26,7 @@ constexpr std::int32_t control_token = 3;
 constexpr std::int32_t user_token = 4;
 constexpr std::int32_t unused_token = 5;
 constexpr float added_score = -1000;  // as llama.cpp's converter
+constexpr const char* space = "\xe2\x96\x81";
 
 void check_vocabulary(const Tokenizer& tokenizer, std::int64_t vocabulary) {
   check(tokenizer.vocabulary_size() <= vocabulary,
@@ -39,6 +45,92 @@ void pad(std::vector<std::string>& tokens, std::vector<std::int32_t>& types, std
     }
 }
 
+/// Whether a BPE with byte fallback treats spaces as llama.cpp does, and whether it puts one in front of a text.
+std::optional<bool> adds_space_prefix(const BpeDescription& d) {
+  using Kind = NormalizerStep::Kind;
+  const NormalizerStep prefix{.kind = Kind::Prepend, .content = space};
+  const NormalizerStep spaces{.kind = Kind::Replace, .pattern = literal_pattern(" "), .content = space};
+  if (d.pretokenizer.empty() && d.normalizer == std::vector{prefix, spaces}) return true;
+  if (d.pretokenizer.empty() && d.normalizer == std::vector{spaces}) return false;
+  if (!d.normalizer.empty() || d.pretokenizer.size() != 1) return std::nullopt;
+  const PretokenizerStage& stage = d.pretokenizer.front();
+  if (!stage.pattern.empty() || stage.space != space) return std::nullopt;
+  return !stage.prefix.empty();
+}
+
+/// llama.cpp merges what makes the token of the highest score, any two tokens that make one: so a merge has to be there
+/// for each two, and those of one token together.
+std::map<std::string, float> scores_of_merges(const BpeDescription& d) {
+  std::map<std::string, float> scores;
+  std::set<std::string> merges(d.merges.begin(), d.merges.end());
+  std::string last;
+  for (const std::string& merge : d.merges) {
+    std::string made = merge;
+    made.erase(made.find(' '), 1);
+    if (made != last)
+      check(scores.emplace(made, -static_cast<float>(scores.size())).second,
+            "GGUF export: the merges that make token {} are not together, as llama.cpp would do them", made);
+    last = made;
+  }
+  std::set<std::string> tokens(d.tokens.begin(), d.tokens.end());
+  for (const auto& token : d.added) tokens.erase(d.tokens[static_cast<std::size_t>(token.id)]);
+  for (const std::string& token : tokens)
+    for (std::size_t at = 1; at < token.size(); ++at)
+      check(!tokens.contains(token.substr(0, at)) || !tokens.contains(token.substr(at)) ||
+                merges.contains(fmt::format("{} {}", token.substr(0, at), token.substr(at))),
+            "GGUF export: {} and {} are not merged, which llama.cpp would do", token.substr(0, at), token.substr(at));
+  return scores;
+}
+
+/// BPE with byte fallback as the SentencePiece model that it was once made from, the form in which GGUF has it.
+SentencePieceDescription as_sentencepiece(const BpeDescription& d) {
+  using Type = SentencePieceModel::Type;
+  const auto adds_prefix = adds_space_prefix(d);
+  check(adds_prefix.has_value() && !d.ignore_merges,
+        "GGUF export: the tokenizer's normalizer or pre-tokenizer changes its text, which llama.cpp would not do");
+  SentencePieceDescription result{.eos = d.eos,
+                                  .other_ends = d.other_ends,
+                                  .bos = d.start_of_text ? d.start_of_text : d.bos,
+                                  .adds_bos = d.start_of_text.has_value(),
+                                  .chat_template = d.chat_template};
+  SentencePieceModel& model = result.model;
+  model.kind = SentencePieceModel::Kind::Bpe;
+  model.byte_fallback = true;
+  model.normalizer_name = "identity";
+  model.add_dummy_prefix = *adds_prefix;
+  model.remove_extra_whitespaces = false;
+  std::vector<const AddedToken*> added(d.tokens.size());
+  for (const auto& token : d.added) added[static_cast<std::size_t>(token.id)] = &token;
+  const std::map<std::string, float> scores = scores_of_merges(d);
+  for (std::size_t id = 0; id < d.tokens.size(); ++id) {
+    const std::string& name = d.tokens[id];
+    SentencePieceModel::Piece piece{.text = name.empty() ? fmt::format("[PAD{}]", id) : name, .type = Type::Normal};
+    if (const auto score = scores.find(name); score != scores.end()) piece.score = score->second;
+    if (name.empty()) piece.type = Type::Unused;
+    if (byte_of_piece(name) >= 0) piece.type = Type::Byte;
+    if (added[id] != nullptr) piece.type = added[id]->special ? Type::Control : Type::UserDefined;
+    if (d.unk && *d.unk == static_cast<std::int32_t>(id)) {
+      piece.type = Type::Unknown;
+      model.unk_piece = name;
+    }
+    model.pieces.push_back(std::move(piece));
+  }
+  check(d.unk || d.tokens[0] == "<unk>", "GGUF export: the tokenizer has no unknown token, expected one as in Llama");
+  if (!d.unk) model.pieces[0].type = Type::Unknown;
+  model.eos_piece = d.tokens[static_cast<std::size_t>(d.eos)];
+  if (result.bos) model.bos_piece = d.tokens[static_cast<std::size_t>(*result.bos)];
+  for (const auto& token : d.added) {
+    check(!token.single_word, "GGUF export: token {} stands apart from words, which llama.cpp would not do",
+          d.tokens[static_cast<std::size_t>(token.id)]);
+    result.added.push_back({.id = token.id,
+                            .text = d.tokens[static_cast<std::size_t>(token.id)],
+                            .is_special = token.special,
+                            .strips_left = token.lstrip,
+                            .strips_right = token.rstrip});
+  }
+  return result;
+}
+
 void add_id(GgufKeys& keys, const char* name, std::int32_t id) {
   keys.emplace_back(std::string("tokenizer.ggml.") + name, static_cast<std::uint32_t>(id));
 }
@@ -47,6 +139,7 @@ void add_id(GgufKeys& keys, const char* name, std::int32_t id) {
 
 GgufKeys BpeTokenizer::to_gguf(std::int64_t vocabulary) const {
   const auto& d = description_;
+  if (d.byte_fallback) return SentencePieceTokenizer(as_sentencepiece(d), "GGUF export").to_gguf(vocabulary);
   check_vocabulary(*this, vocabulary);
   const bool is_nfc = d.normalizer == std::vector{NormalizerStep{}};
   check(d.normalizer.empty() || is_nfc,
@@ -76,6 +169,7 @@ GgufKeys BpeTokenizer::to_gguf(std::int64_t vocabulary) const {
                    {"tokenizer.ggml.token_type", std::move(types)},
                    {"tokenizer.ggml.merges", d.merges}};
   add_id(keys, "eos_token_id", d.eos);
+  add_answer_ends(keys, d.other_ends);
   if (const auto bos = d.start_of_text ? d.start_of_text : d.bos) add_id(keys, "bos_token_id", *bos);
   keys.emplace_back("tokenizer.ggml.add_bos_token", d.start_of_text.has_value());
   if (!d.chat_template.empty()) keys.emplace_back("tokenizer.chat_template", d.chat_template);
@@ -119,6 +213,7 @@ GgufKeys SentencePieceTokenizer::to_gguf(std::int64_t vocabulary) const {
                    {"tokenizer.ggml.token_type", std::move(types)}};
   if (unknown >= 0) add_id(keys, "unknown_token_id", unknown);
   add_id(keys, "eos_token_id", d.eos);
+  add_answer_ends(keys, d.other_ends);
   if (d.bos) add_id(keys, "bos_token_id", *d.bos);
   keys.emplace_back("tokenizer.ggml.add_bos_token", start_of_text_id().has_value());
   keys.emplace_back("tokenizer.ggml.add_space_prefix", model.add_dummy_prefix);

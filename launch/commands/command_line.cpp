@@ -47,6 +47,19 @@ CLI::Validator in_a_folder() {
   return {problem, ""};
 }
 
+/// --option= as --option and an empty text, which CLI11 does not take from it.
+std::vector<std::string> with_empty_values_apart(int argc, const char* const* argv) {
+  std::vector<std::string> arguments;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const bool is_empty_value =
+        argument.starts_with("--") && argument.size() > 3 && argument.find('=') == argument.size() - 1;
+    arguments.push_back(is_empty_value ? argument.substr(0, argument.size() - 1) : argument);
+    if (is_empty_value) arguments.emplace_back();
+  }
+  return arguments;
+}
+
 }  // namespace
 
 CommandLine::CommandLine()
@@ -137,6 +150,7 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
   CLI::Option* logits = app.add_option("--logits", options->logits, "Write /tokens [T] and /logits [T,V]")
                             ->check(in_a_folder())
                             ->type_name("OUT.h5");
+  app.add_flag("--force", options->force, "Replace OUT.h5 where it is there");
   tokens->needs(logits);
   logits->needs(tokens);
 }
@@ -176,6 +190,7 @@ void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
   app.add_option("--dtype", options->dtype, "Of the written weights; float16 and Q8_0 in a GGUF file only")
       ->transform(CLI::IsMember(std::vector<std::string>{"float32", "float16", "bfloat16", "Q8_0"}, CLI::ignore_case))
       ->capture_default_str();
+  app.add_flag("--force", options->force, "Replace DST where it is a file");
 }
 
 void CommandLine::inspect(std::function<int(const InspectOptions&)> run) {
@@ -210,6 +225,10 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
       ->capture_default_str();
   app.add_option("--field", options->field, "Where JSON lines have their text: a name, or names joined by dots")
       ->capture_default_str();
+  app.add_flag("--parse-special", options->parse_special,
+               "Names of special tokens in the text, as a chat template writes them, become those tokens")
+      ->needs(tokenizer);
+  app.add_flag("--force", options->force, "Replace what is at --out");
   app.add_option("--threads", options->threads, "0: the cores this process may use")
       ->check(number<int>(between(0, 4096)))
       ->capture_default_str();
@@ -242,6 +261,7 @@ void CommandLine::report(std::function<int(const ReportOptions&)> run) {
   app.add_option("RUN_DIR", options->run, "Run directory; the run may still be going on")->required();
   app.add_option("--out", options->out, "The page, instead of report.html in the run directory")
       ->type_name("FILE.html");
+  app.add_flag("--force", options->force, "Replace FILE.html where it is no such page");
 }
 
 Invocation CommandLine::parse(int argc, const char* const* argv) {
@@ -251,8 +271,10 @@ Invocation CommandLine::parse(int argc, const char* const* argv) {
   if (argc > 1 && argv[1][0] != '-' && std::find(names.begin(), names.end(), argv[1]) == names.end())
     fail_usage("there is no command '{}', expected one of {}", argv[1], fmt::join(names, ", "));
   if (argc > 0) program_ = argv[0];
+  std::vector<std::string> arguments = with_empty_values_apart(argc, argv);
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
   try {
-    app_->parse(argc, argv);
+    app_->parse(std::move(arguments));
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app_->get_subcommands();
     return {{}, chosen.empty() ? app_->help() : chosen.front()->help("limbeck")};

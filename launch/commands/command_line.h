@@ -45,6 +45,7 @@ struct EvalOptions : CommonOptions {
   std::vector<std::string> sets;  // over the config, or over that of the checkpoint's run
   std::optional<std::filesystem::path> tokens;  // token file or text of integers, with `logits`
   std::optional<std::filesystem::path> logits;  // HDF5 file for /tokens [T] and /logits [T,V]
+  bool force = false;                           // replace it
 };
 
 struct GenerateOptions : CommonOptions {
@@ -61,6 +62,7 @@ struct ConvertOptions : CommonOptions {
   std::filesystem::path source;
   std::filesystem::path destination;  // a GGUF file if it ends in .gguf, else a Hugging Face directory
   std::string dtype = "float32";      // of the written weights: float32, bfloat16; GGUF also float16, Q8_0
+  bool force = false;                 // replace a file
 };
 
 struct InspectOptions : CommonOptions {
@@ -74,6 +76,8 @@ struct TokenizeOptions : CommonOptions {
   std::filesystem::path out;                 // PREFIX of .bin and .idx; with `train` a folder
   std::string format = "auto";               // of the text: "auto", "text" or "jsonl"
   std::string field = "text";                // of JSON lines
+  bool parse_special = false;                // names of special tokens in the text become those tokens
+  bool force = false;                        // replace what is at `out`
   int threads = 0;                           // 0: the cores this process may use
   bool train = false;                        // make a tokenizer from the text
   std::int64_t vocabulary = 0;               // its tokens in all
@@ -84,6 +88,7 @@ struct TokenizeOptions : CommonOptions {
 struct ReportOptions : CommonOptions {
   std::filesystem::path run;
   std::optional<std::filesystem::path> out;  // instead of report.html in the run directory
+  bool force = false;                        // replace it where it is no page of Limbeck's
 };
 
 /// What the arguments ask for: a command to run, or a text to print (then `run` is empty and the exit code 0).

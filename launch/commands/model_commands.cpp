@@ -13,9 +13,13 @@
 #include "data/files/file_kind.h"
 #include "data/files/hdf5_file.h"
 #include "data/models/gguf_export.h"
+#include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
 #include "data/text/token_file.h"
+#include "data/tokenizers/answer_ends.h"
+#include "data/tokenizers/tokenizer_bpe.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/may_write.h"
 #include "launch/console/streams.h"
 #include "launch/report/distill_report.h"
 #include "launch/run/checkpointing.h"
@@ -35,9 +39,15 @@ bool is_config(const fs::path& path) { return fs::is_regular_file(path) && !is_m
 
 constexpr std::uintmax_t most_id_bytes = std::uintmax_t{1} << 30U;
 
-/// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the
+void say_notices(const ModelSource& source, Verbosity verbosity) {
+  const Log log = make_log(launcher_rank().rank, verbosity);
+  for (const auto& notice : source.notices) log->warn("{}", notice);
+}
+
+/// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the model's
 /// vocabulary.
-std::vector<std::int32_t> read_ids(const fs::path& path, std::int64_t vocabulary) {
+std::vector<std::int32_t> read_ids(const fs::path& path, const ModelSource& model) {
+  const std::int64_t vocabulary = model.config.vocabulary;
   std::vector<std::int32_t> ids;
   fs::path prefix = path;
   if (path.extension() == ".bin" || path.extension() == ".idx") prefix.replace_extension();
@@ -82,7 +92,7 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
   constexpr std::int64_t rows_at_once = 256;
   nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
   model.load(*source.reader);
-  const std::vector<std::int32_t> ids = read_ids(token_file, source.config.vocabulary);
+  const std::vector<std::int32_t> ids = read_ids(token_file, source);
   const auto n = static_cast<std::int64_t>(ids.size());
   core::check(n <= source.config.max_positions, "{}: {} tokens, expected at most the model's {} positions",
               token_file.string(), n, source.config.max_positions);
@@ -116,7 +126,9 @@ int run_eval(const EvalOptions& options) {
   if (options.logits.has_value() != options.tokens.has_value())
     core::fail_usage("eval: --tokens and --logits go together");
   if (options.logits) {
+    check_may_write(*options.logits, options.force, {options.model, *options.tokens});
     const ModelSource source = open_model(options.model);
+    say_notices(source, options.verbosity);
     in_world(
         {}, fmt::format("command: eval\nmodel: {}\ntokens: {}\n", options.model.string(), options.tokens->string()),
         [&](Rank& rank) { write_logits(rank, source, *options.tokens, *options.logits); }, "tp");
@@ -166,6 +178,7 @@ int run_eval(const EvalOptions& options) {
 
 int run_generate(const GenerateOptions& options) {
   const ModelSource source = open_model(options.model);
+  say_notices(source, options.verbosity);
   const data::Tokenizer& tokenizer = source.require_tokenizer();
   const auto generate = [&](Rank& rank) {
     nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
@@ -184,8 +197,8 @@ int run_generate(const GenerateOptions& options) {
                                .top_k = options.top_k,
                                .top_p = options.top_p,
                                .seed = options.seed},
-                  .valid_vocabulary = tokenizer.vocabulary_size(),
-                  .stop = {tokenizer.eos_id(), tokenizer.end_of_text_id()},
+                  .valid_vocabulary = std::min(tokenizer.vocabulary_size(), source.config.vocabulary),
+                  .stop = tokenizer.stop_ids(),
                   .on_token = [&](std::int32_t id) { say(std::exchange(before, "") + decoder.feed(id)); }});
     say(before + decoder.finish() + "\n");
   };
@@ -196,6 +209,67 @@ int run_generate(const GenerateOptions& options) {
   in_world({}, command, generate, "tp");
   return 0;
 }
+
+namespace {
+
+/// The files that are read while a GGUF file is converted; a folder cannot be the file that is written.
+std::vector<fs::path> files_of(const ModelSource& source) {
+  const auto model = std::dynamic_pointer_cast<const data::GgufModel>(source.reader);
+  if (model == nullptr) return {};
+  const std::vector<std::string> paths = model->file().paths();
+  return {paths.begin(), paths.end()};
+}
+
+std::string without_tokenizer(const ModelSource& source) {
+  return ", without a tokenizer" + (source.why_no_tokenizer.empty() ? "" : ": " + source.why_no_tokenizer);
+}
+
+/// Each converts and says what was written.
+std::string convert_to_gguf(const ModelSource& source, const ConvertOptions& options, core::DType dtype) {
+  const std::int64_t num_halves = data::export_gguf(*source.reader, source.config, options.destination,
+                                                    {.dtype = dtype, .tokenizer = source.tokenizer.get()});
+  std::string what = "a GGUF file, " + options.dtype;
+  if (num_halves > 0)
+    what += fmt::format(", {} matrices in float16 because their rows are no multiple of 32", num_halves);
+  if (source.tokenizer == nullptr) return what + without_tokenizer(source);
+  const auto bpe = std::dynamic_pointer_cast<const data::BpeTokenizer>(source.tokenizer);
+  if (bpe != nullptr && bpe->description().byte_fallback)
+    what += ", its tokenizer (BPE with byte_fallback) in SentencePiece's form";
+  return what;
+}
+
+std::string convert_to_folder(const ModelSource& source, const ConvertOptions& options, core::DType dtype) {
+  std::string what = "a Hugging Face directory, " + options.dtype;
+  data::HuggingFaceExport out;
+  out.dtype = dtype;
+  if (source.tokenizer != nullptr) {
+    const data::HuggingFaceTokenizer tokenizer = source.tokenizer->to_hugging_face();
+    out.files = {{"tokenizer.json", tokenizer.tokenizer_json},
+                 {"tokenizer_config.json", tokenizer.tokenizer_config_json},
+                 {"tokenizer.model", tokenizer.tokenizer_model},
+                 {"generation_config.json", tokenizer.generation_config_json}};
+    std::erase_if(out.files, [](const auto& file) { return file.second.empty(); });
+    out.bos_token = source.tokenizer->start_of_text_id();
+    out.eos_tokens = {source.tokenizer->eos_id()};
+    const auto& others = source.tokenizer->other_ends();
+    out.eos_tokens.insert(out.eos_tokens.end(), others.begin(), others.end());
+  }
+  if (source.kind == ModelKind::HuggingFace) {  // what came in goes out, read or not
+    out.files = tokenizer_files(source.path);
+    if (source.tokenizer == nullptr) {
+      const std::string config = data::read_generation_config(source.path);
+      const auto ends = data::answer_ends(config, source.path.string(), source.config.vocabulary);
+      out.eos_tokens.assign(ends.begin(), ends.end());
+      if (!source.why_no_tokenizer.empty()) what += ", its tokenizer's files copied unread: " + source.why_no_tokenizer;
+    }
+  } else if (source.tokenizer == nullptr) {
+    what += without_tokenizer(source);
+  }
+  data::export_hugging_face(*source.reader, source.config, options.destination, out);
+  return what;
+}
+
+}  // namespace
 
 int run_convert(const ConvertOptions& options) {
   if (launcher_rank().rank != 0) return 0;  // one rank's work
@@ -211,32 +285,13 @@ int run_convert(const ConvertOptions& options) {
   if (!is_gguf && *dtype != core::DType::F32 && *dtype != core::DType::BF16)
     core::fail_usage("--dtype is {}, expected float32 or bfloat16 for a Hugging Face directory (or DST as FILE.gguf)",
                      options.dtype);
-  if (is_gguf && fs::is_directory(options.destination))
-    core::fail_usage("{}: is a folder, expected a GGUF file to write", options.destination.string());
+  if (is_gguf) check_may_write(options.destination, options.force, {options.source});
 
   const ModelSource source = open_model(options.source);
-  std::string what;
-  if (is_gguf) {
-    const std::int64_t num_halves = data::export_gguf(*source.reader, source.config, options.destination,
-                                                      {.dtype = *dtype, .tokenizer = source.tokenizer.get()});
-    what = "a GGUF file, " + options.dtype;
-    if (num_halves > 0)
-      what += fmt::format(", {} matrices in float16 because their rows are no multiple of 32", num_halves);
-    if (source.tokenizer == nullptr) what += ", without a tokenizer";
-  } else {
-    data::HuggingFaceExport out;
-    out.dtype = *dtype;
-    if (source.tokenizer) {
-      const data::HuggingFaceTokenizer tokenizer = source.tokenizer->to_hugging_face();
-      out.tokenizer_json = tokenizer.tokenizer_json;
-      out.tokenizer_config_json = tokenizer.tokenizer_config_json;
-      out.tokenizer_model = tokenizer.tokenizer_model;
-      out.bos_token = source.tokenizer->start_of_text_id();
-      out.eos_token = source.tokenizer->eos_id();
-    }
-    data::export_hugging_face(*source.reader, source.config, options.destination, out);
-    what = "a Hugging Face directory, " + options.dtype;
-  }
+  say_notices(source, options.verbosity);
+  if (is_gguf) check_may_write(options.destination, options.force, files_of(source));
+  const std::string what =
+      is_gguf ? convert_to_gguf(source, options, *dtype) : convert_to_folder(source, options, *dtype);
   print_result("{} -> {}: {}\n", options.source.string(), options.destination.string(), what);
   return 0;
 }

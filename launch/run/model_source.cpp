@@ -7,11 +7,14 @@
 
 #include "core/error.h"
 #include "data/checkpoints/checkpoint.h"
+#include "data/files/atomic_file.h"
 #include "data/files/file_kind.h"
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
+#include "data/models/foreign_model.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
+#include "data/tokenizers/tokenizer_folder.h"
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "launch/config/config_fields.h"
@@ -97,28 +100,47 @@ ModelSource open_checkpoint(const fs::path& path, data::Checkpoint::Verify verif
 ModelSource open_gguf(const fs::path& path) {
   const auto file = std::make_shared<const data::GgufFile>(path.string());
   const auto model = std::make_shared<data::GgufModel>(file);
-  return {.kind = ModelKind::Gguf,
-          .path = path,
-          .reader = model,
-          .config = model->model_config(),
-          .tokenizer = file->has("tokenizer.ggml.tokens") ? data::tokenizer_from_gguf(*file) : nullptr};
+  ModelSource source{.kind = ModelKind::Gguf, .path = path, .reader = model, .config = model->model_config()};
+  if (!file->has("tokenizer.ggml.tokens")) return source;
+  try {  // a model without one is still good for token files
+    source.tokenizer = data::tokenizer_from_gguf(*file);
+  } catch (const core::Error& error) {
+    source.why_no_tokenizer = error.what();
+  }
+  return source;
 }
 
-/// Of the files beside a Hugging Face model; null where there are none.
-std::shared_ptr<const data::Tokenizer> tokenizer_of_folder(const fs::path& folder) {
-  if (fs::exists(folder / "tokenizer.model")) return data::sentencepiece_from_file(folder / "tokenizer.model");
-  if (fs::exists(folder / "tokenizer.json")) return data::open_hugging_face_tokenizer(folder);
-  return nullptr;
+struct FolderTokenizer {
+  std::shared_ptr<const data::Tokenizer> tokenizer;  // null where there is none that is read
+  std::string why_not;                               // what is there cannot be read; also where another one can
+};
+
+/// Of the files in a folder the first that can be read: tokenizer.json, as transformers takes, or tokenizer.model.
+FolderTokenizer tokenizer_of_folder(const fs::path& folder) {
+  FolderTokenizer result;
+  const auto attempt = [&](const char* name, const auto& open) {
+    if (result.tokenizer != nullptr || !fs::exists(folder / name)) return;
+    try {
+      result.tokenizer = open(folder / name);
+    } catch (const core::Error& error) {
+      result.why_not += (result.why_not.empty() ? "" : "; ") + std::string(error.what());
+    }
+  };
+  attempt("tokenizer.json", data::open_hugging_face_tokenizer);
+  attempt("tokenizer.model", data::sentencepiece_from_file);
+  return result;
 }
 
 ModelSource open_hugging_face(const fs::path& path) {
   const auto model = std::make_shared<data::HuggingFaceModel>(path);
   ModelSource source{.kind = ModelKind::HuggingFace, .path = path, .reader = model, .config = model->model_config()};
-  try {  // a model without one is still good for token files
-    source.tokenizer = tokenizer_of_folder(path);
-  } catch (const core::Error& error) {
-    source.why_no_tokenizer = error.what();
-  }
+  source.notices = model->notices();
+  auto [tokenizer, why_not] = tokenizer_of_folder(path);  // a model without one is still good for token files
+  source.tokenizer = std::move(tokenizer);
+  if (source.tokenizer == nullptr)
+    source.why_no_tokenizer = std::move(why_not);
+  else if (!why_not.empty())
+    source.notices.push_back(fmt::format("{}: tokenizer.model is taken", why_not));
   return source;
 }
 
@@ -140,6 +162,16 @@ const data::Tokenizer& ModelSource::require_tokenizer() const {
   return *tokenizer;
 }
 
+std::map<std::string, std::string> tokenizer_files(const fs::path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (data::is_tokenizer_file(name) && entry.is_regular_file())
+      files[name] = data::read_text_file(entry.path(), std::uintmax_t{1} << 28U);
+  }
+  return files;
+}
+
 bool is_model_file(const fs::path& path) { return fs::is_regular_file(path) && starts_with(path, "GGUF"); }
 
 ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
@@ -159,6 +191,9 @@ ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
   } else if (is_model_file(path)) {
     return open_gguf(path);
   }
+  if (const std::string known = data::foreign_model(path); !known.empty())
+    fail_usage("{}: {}, expected a checkpoint, a run directory, a Hugging Face directory or a GGUF file", path.string(),
+               known);
   const data::FileKind kind = data::kind_of_file(path);
   fail_usage("{}: is {}, expected a checkpoint, a run directory, a Hugging Face directory or a GGUF file",
              path.string(), kind.name.empty() ? "no model" : kind.name);
@@ -169,7 +204,11 @@ std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name) {
   if (name.ends_with(".model") && fs::is_regular_file(name)) return data::sentencepiece_from_file(name);
   if (fs::is_regular_file(name) && starts_with(name, "GGUF")) return data::tokenizer_from_gguf(data::GgufFile(name));
   if (fs::is_regular_file(name) && starts_with(name, "{")) return data::open_hugging_face_tokenizer(name);
-  if (auto tokenizer = tokenizer_of_folder(name)) return tokenizer;
+  if (fs::is_directory(name)) {
+    const auto [tokenizer, why_not] = tokenizer_of_folder(name);
+    if (tokenizer != nullptr) return tokenizer;
+    if (!why_not.empty()) fail("{}", why_not);
+  }
   const ModelSource source = open_model(name);
   source.require_tokenizer();
   return source.tokenizer;

@@ -14,9 +14,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "core/nn/model_config.h"
 #include "core/state_dict.h"
@@ -34,6 +36,7 @@ struct ModelSource {
   nn::ModelConfig config = {};
   std::shared_ptr<const data::Tokenizer> tokenizer = nullptr;  // null where the source has none that is read
   std::string why_no_tokenizer = {};                           // where it has one that is not
+  std::vector<std::string> notices = {};                       // what people should know of it, a line each
   std::int64_t step = 0;                                       // of a checkpoint
   nlohmann::json trainer = nullptr;                            // of a checkpoint: what checkpoint_extra was given
 
@@ -48,6 +51,9 @@ ModelSource open_model(const std::filesystem::path& path,
 
 /// True for a file (no folder) that begins as a model does.
 bool is_model_file(const std::filesystem::path& path);
+
+/// The files of the tokenizer that lie in a Hugging Face directory, and its generation_config.json, by name.
+std::map<std::string, std::string> tokenizer_files(const std::filesystem::path& folder);
 
 /// "bytes", a SentencePiece file NAME.model, a tokenizer.json, a folder with one of them, or the tokenizer of a model.
 /// What data.tokenizer and --tokenizer name, "teacher" aside.

@@ -20,7 +20,7 @@ std::string continue_prompt(const nn::Transformer& model, const Rank& rank, cons
                                                                    .top_p = config.top_p,
                                                                    .seed = config.seed},
                                                       .valid_vocabulary = tokenizer.vocabulary_size(),
-                                                      .stop = {tokenizer.eos_id(), tokenizer.end_of_text_id()},
+                                                      .stop = tokenizer.stop_ids(),
                                                       .is_first_rank = !is_cut || rank.has_first_data()});
   data::StreamDecoder decoder(tokenizer);
   std::string text;

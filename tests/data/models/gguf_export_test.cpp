@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
 
 #include "data/models/gguf_model.h"
 #include "data/models/gguf_names.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "data/tokenizers/unicode.h"
+#include "tests/support/golden_lines.h"
 #include "tests/support/teacher_file.h"
 #include "tests/support/temporary_folder.h"
 
@@ -369,7 +371,8 @@ TEST_F(GgufExportTest, ASentencePieceTokenizerComesBack) {
   }
   config.vocabulary += 3;
   const auto file = written(MadeModel(config), config, {.dtype = DType::F16, .tokenizer = from_model.get()});
-  EXPECT_EQ(tokenizer_from_gguf(*file)->vocabulary_size(), config.vocabulary);
+  EXPECT_EQ(file->strings("tokenizer.ggml.tokens").size(), static_cast<std::size_t>(config.vocabulary));
+  EXPECT_EQ(tokenizer_from_gguf(*file)->vocabulary_size(), from_model->vocabulary_size());  // the rest fills up
   const std::string text = "The state of 1999  is [PAD] \xf0\x9f\x99\x82<s>";
   EXPECT_EQ(tokenizer_from_gguf(*file)->encode(text), from_model->encode(text));
 
@@ -377,6 +380,68 @@ TEST_F(GgufExportTest, ASentencePieceTokenizerComesBack) {
   config.vocabulary = unigram->vocabulary_size();
   EXPECT_THAT(error_of([&] { export_gguf(MadeModel(config), config, path(), {.tokenizer = unigram.get()}); }),
               HasSubstr("SentencePiece unigram without byte fallback, expected BPE with byte fallback"));
+}
+
+/// A SentencePiece BPE model as transformers' converter puts it into a tokenizer.json: for each piece, in the order of
+/// scores, a merge of every two pieces that make it.
+BpeDescription as_bpe(const SentencePieceDescription& from) {
+  BpeDescription d;
+  d.byte_fallback = true;
+  d.fuse_unk = true;
+  d.eos = from.eos;
+  d.bos = d.start_of_text = from.bos;
+  d.normalizer = {{.kind = NormalizerStep::Kind::Prepend, .content = "\u2581"},
+                  {.kind = NormalizerStep::Kind::Replace, .pattern = literal_pattern(" "), .content = "\u2581"}};
+  std::map<std::string, std::int32_t> ids;
+  std::vector<const SentencePieceModel::Piece*> by_score;
+  for (const auto& piece : from.model.pieces) {
+    const auto id = static_cast<std::int32_t>(d.tokens.size());
+    ids[piece.text] = id;
+    d.tokens.push_back(piece.text);
+    if (piece.type == SentencePieceModel::Type::Normal) by_score.push_back(&piece);
+    if (piece.type == SentencePieceModel::Type::Control || piece.type == SentencePieceModel::Type::Unknown)
+      d.added.push_back({.id = id, .special = true});
+    if (piece.type == SentencePieceModel::Type::UserDefined) d.added.push_back({.id = id});
+  }
+  std::stable_sort(by_score.begin(), by_score.end(), [](const auto* a, const auto* b) { return a->score > b->score; });
+  for (const auto* piece : by_score) {
+    std::vector<std::pair<std::int32_t, std::int32_t>> parts;
+    for (std::size_t at = 1; at < piece->text.size(); ++at) {
+      const auto left = ids.find(piece->text.substr(0, at)), right = ids.find(piece->text.substr(at));
+      if (left != ids.end() && right != ids.end()) parts.emplace_back(left->second, right->second);
+    }
+    std::sort(parts.begin(), parts.end());
+    for (const auto& [left, right] : parts) d.merges.push_back(d.tokens[left] + " " + d.tokens[right]);
+  }
+  return d;
+}
+
+TEST_F(GgufExportTest, ByteFallbackIsWrittenAsSentencePiece) {
+  const auto reference = GgufFile(golden_path("sentencepiece/bpe.gguf"));
+  const auto of_reference = tokenizer_from_gguf(reference);
+  const auto& description = dynamic_cast<const SentencePieceTokenizer&>(*of_reference).description();
+  const BpeTokenizer tokenizer(as_bpe(description), "made");
+  auto config = config_of(true);
+  config.vocabulary = tokenizer.vocabulary_size();
+  const auto file = written(MadeModel(config), config, {.dtype = DType::F16, .tokenizer = &tokenizer});
+  for (const char* key : {"tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.bos_token_id",
+                          "tokenizer.ggml.eos_token_id", "tokenizer.ggml.add_bos_token"})
+    EXPECT_TRUE(file->metadata().at(key) == reference.metadata().at(key)) << key;
+  const auto back = tokenizer_from_gguf(*file);
+  for (const auto& line : testing::golden_lines("sentencepiece/strings.jsonl.gz")) {
+    const std::string text = testing::from_hex(line["text"]);
+    ASSERT_EQ(back->encode(text), of_reference->encode(text)) << line;
+  }
+
+  BpeDescription less = as_bpe(description);
+  less.merges.erase(less.merges.begin());
+  const BpeTokenizer other(less, "made");
+  EXPECT_THAT(error_of([&] { (void)other.to_gguf(config.vocabulary); }),
+              HasSubstr("are not merged, which llama.cpp would do"));
+  less = as_bpe(description);
+  less.ignore_merges = true;
+  const BpeTokenizer whole(less, "made");
+  EXPECT_THAT(error_of([&] { (void)whole.to_gguf(config.vocabulary); }), HasSubstr("which llama.cpp would not do"));
 }
 
 }  // namespace

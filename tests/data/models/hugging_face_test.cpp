@@ -135,6 +135,13 @@ TEST(HuggingFace, AFolderWithAModelIsNotWrittenInto) {
     write_file(folder / name / part, "");
     EXPECT_THAT(written_to(name), HasSubstr(part));
   }
+  fs::create_directory(folder / "tokenizer");
+  write_file(folder / "tokenizer" / "tokenizer.json", "mine");
+  EXPECT_THAT(error_of([&] {
+                write_model(dense_config(), folder / "tokenizer", {.files = {{"tokenizer.json", "{}"}}});
+              }),
+              HasSubstr("there is tokenizer.json already"));
+  EXPECT_EQ(read_file(folder / "tokenizer" / "tokenizer.json"), "mine");
   fs::create_directory(folder / "cloned");
   write_file(folder / "cloned" / "README.md", "x");
   EXPECT_EQ(written_to("cloned"), "");
@@ -211,11 +218,7 @@ TEST(HuggingFace, ReadsWhatTransformersSaved) {
 TEST(HuggingFace, ConfigIsWhatTransformersExpects) {
   const TemporaryFolder folder;
   write_model(moe_config(), folder.path(),
-              {.dtype = DType::BF16,
-               .tokenizer_json = "{\"t\":1}",
-               .tokenizer_config_json = "{}",
-               .bos_token = 1,
-               .eos_token = 2});
+              {.dtype = DType::BF16, .files = {{"tokenizer.json", "{\"t\":1}"}}, .bos_token = 1, .eos_tokens = {2}});
   const auto json = nlohmann::json::parse(read_file(folder.path() / "config.json"));
   EXPECT_EQ(json["architectures"][0], "MixtralForCausalLM");
   EXPECT_EQ(json["num_local_experts"], 3);
@@ -226,6 +229,9 @@ TEST(HuggingFace, ConfigIsWhatTransformersExpects) {
   EXPECT_EQ(json["torch_dtype"], "bfloat16");
   EXPECT_EQ(json["eos_token_id"], 2);
   EXPECT_EQ(read_file(folder.path() / "tokenizer.json"), "{\"t\":1}");
+  const auto several = nlohmann::json::parse(hugging_face_config(dense_config(), {.eos_tokens = {2, 7}}));
+  EXPECT_EQ(several["eos_token_id"], nlohmann::json({2, 7}));
+  EXPECT_EQ(nlohmann::json::parse(hugging_face_config(dense_config(), {}))["eos_token_id"], nullptr);
 }
 
 TEST(HuggingFace, WhatNeitherArchitectureHasIsNotExported) {
@@ -253,6 +259,118 @@ TEST(HuggingFace, MoreTensorsThanMemoryHasNamesForAreRefusedAtTheFirst) {
   EXPECT_THAT(error_of([&] { HuggingFaceModel{folder.path()}; }), HasSubstr("has no tensor model.embed_tokens.weight"));
 }
 
+/// A model of dense_config() as `tensors`, in a file of that name.
+void write_tensors(const fs::path& file, const std::map<std::string, Shape>& tensors, float value = 1) {
+  std::vector<SafetensorsPlan> plan;
+  for (const auto& [name, shape] : tensors) plan.push_back({name, DType::F32, shape});
+  SafetensorsWriter writer(file, plan, {});
+  const auto memory = Memory::cpu(1);
+  for (const auto& tensor : plan) {
+    const std::vector<float> values(static_cast<std::size_t>(tensor.shape.numel()), value);
+    writer.write(Tensor::from<float>(memory, tensor.shape, values));
+  }
+  writer.finish();
+}
+
+std::map<std::string, Shape> stored_shapes(const fs::path& file) {
+  std::map<std::string, Shape> shapes;
+  const SafetensorsFile stored(file);
+  for (const auto& [name, entry] : stored.tensors()) shapes[name] = entry.shape;
+  return shapes;
+}
+
+float first_value(const HuggingFaceModel& model, const std::string& name, const Shape& shape) {
+  StateEntry entry = StateEntry::whole(Tensor::zeros(Memory::cpu(1), DType::F32, shape));
+  model.read(name, entry);
+  return core::host_values<float>(entry.tensor).front();
+}
+
+// As transformers 5.24: a head that is there and differs is not tied, with a warning.
+TEST(HuggingFace, AHeadThatDiffersIsNotTied) {
+  const TemporaryFolder folder;
+  nn::ModelConfig tied = dense_config();
+  tied.tied_head = true;
+  const auto open = [&](float head) {
+    fs::remove_all(folder / "m");
+    write_model(tied, folder / "m", {.dtype = DType::F32});
+    auto shapes = stored_shapes(folder / "m" / "model.safetensors");
+    const Shape table = shapes.at("model.embed_tokens.weight");
+    fs::rename(folder / "m" / "model.safetensors", folder / "m" / "model-1.safetensors");
+    shapes = {{"lm_head.weight", table}};
+    write_tensors(folder / "m" / "model-2.safetensors", shapes, head);
+    nlohmann::json map;
+    for (const auto& [name, shape] : stored_shapes(folder / "m" / "model-1.safetensors"))
+      map[name] = "model-1.safetensors";
+    map["lm_head.weight"] = "model-2.safetensors";
+    write_file(folder / "m" / "model.safetensors.index.json", nlohmann::json{{"weight_map", map}}.dump());
+    return HuggingFaceModel(folder / "m");
+  };
+  const HuggingFaceModel differs = open(3);
+  EXPECT_FALSE(differs.model_config().tied_head);
+  EXPECT_EQ(first_value(differs, "head.weight", {11, 8}), 3);
+  ASSERT_EQ(differs.notices().size(), 1U);
+  EXPECT_THAT(differs.notices()[0], HasSubstr("lm_head.weight differs from model.embed_tokens.weight"));
+
+  // Equal values, in whatever dtype, are tied; and the head alone is the embedding too.
+  fs::remove_all(folder / "e");
+  write_model(tied, folder / "e", {.dtype = DType::F32});
+  auto shapes = stored_shapes(folder / "e" / "model.safetensors");
+  shapes["lm_head.weight"] = {11, 8};
+  write_tensors(folder / "e" / "model.safetensors", shapes, 5);
+  EXPECT_TRUE(HuggingFaceModel(folder / "e").model_config().tied_head);
+  EXPECT_TRUE(HuggingFaceModel(folder / "e").notices().empty());
+  shapes.erase("model.embed_tokens.weight");
+  write_tensors(folder / "e" / "model.safetensors", shapes, 5);
+  EXPECT_EQ(first_value(HuggingFaceModel(folder / "e"), "embed.weight", {11, 8}), 5);
+  // Without the flag there has to be a head.
+  shapes["model.embed_tokens.weight"] = {11, 8};
+  shapes.erase("lm_head.weight");
+  write_tensors(folder / "e" / "model.safetensors", shapes, 5);
+  write_file(folder / "e" / "config.json", hugging_face_config(dense_config(), {.dtype = DType::F32}));
+  EXPECT_THAT(error_of([&] { HuggingFaceModel{folder / "e"}; }), HasSubstr("has no tensor lm_head.weight"));
+}
+
+TEST(HuggingFace, OneFileGoesBeforeAStaleIndexAndAnIndexIsBelieved) {
+  const TemporaryFolder folder;
+  write_model(dense_config(), folder / "m", {.dtype = DType::F32});
+  const auto shapes = stored_shapes(folder / "m" / "model.safetensors");
+  write_tensors(folder / "m" / "model-00001-of-00001.safetensors", shapes, 9);
+  nlohmann::json map;
+  for (const auto& [name, shape] : shapes) map[name] = "model-00001-of-00001.safetensors";
+  const auto write_index = [&](const nlohmann::json& weight_map) {
+    write_file(folder / "m" / "model.safetensors.index.json", nlohmann::json{{"weight_map", weight_map}}.dump());
+  };
+  write_index(map);
+  const HuggingFaceModel both(folder / "m");
+  EXPECT_EQ(first_value(both, "norm.weight", {8}), Made::value("norm.weight", 0));  // as transformers takes it
+  ASSERT_EQ(both.notices().size(), 1U);
+  EXPECT_THAT(both.notices()[0], HasSubstr("has model.safetensors and model.safetensors.index.json"));
+
+  fs::remove(folder / "m" / "model.safetensors");
+  EXPECT_EQ(first_value(HuggingFaceModel(folder / "m"), "norm.weight", {8}), 9);
+  nlohmann::json less = map;
+  less.erase("model.norm.weight");
+  write_index(less);
+  EXPECT_THAT(error_of([&] { HuggingFaceModel{folder / "m"}; }),
+              HasSubstr("tensor model.norm.weight is in model-00001-of-00001.safetensors, expected it in none"));
+  nlohmann::json more = map;
+  more["model.more"] = "model-00001-of-00001.safetensors";
+  write_index(more);
+  EXPECT_THAT(error_of([&] { HuggingFaceModel{folder / "m"}; }), HasSubstr("tensor model.more is not in"));
+
+  fs::remove(folder / "m" / "model.safetensors.index.json");
+  fs::remove(folder / "m" / "model-00001-of-00001.safetensors");
+  for (const auto& [file, what] :
+       std::map<std::string, std::string>{{"pytorch_model.bin", "PyTorch's own format"},
+                                          {"consolidated.safetensors", "Mistral's or Meta's own format"},
+                                          {"adapter_model.safetensors", "a LoRA adapter"}}) {
+    write_file(folder / "m" / file, "x");
+    EXPECT_THAT(error_of([&] { HuggingFaceModel{folder / "m"}; }),
+                AllOf(HasSubstr("has neither"), HasSubstr(file + ", " + what)));
+    fs::remove(folder / "m" / file);
+  }
+}
+
 TEST(HuggingFace, FieldsThatAreNotHonouredAreRefusedByName) {
   const TemporaryFolder folder;
   write_model(dense_config(), folder.path(), {.dtype = DType::F32});
@@ -265,6 +383,10 @@ TEST(HuggingFace, FieldsThatAreNotHonouredAreRefusedByName) {
   };
   EXPECT_EQ(attempt("{}"), "");
   EXPECT_EQ(attempt(R"({"rope_theta": null, "rope_parameters": {"rope_type": "default", "rope_theta": 5}})"), "");
+  EXPECT_EQ(attempt(R"({"rope_scaling": {"type": "linear", "factor": 1.0}})"), "");
+  EXPECT_EQ(attempt(R"({"rope_parameters": {"rope_type": "linear", "factor": 1, "rope_theta": 5}})"), "");
+  EXPECT_THAT(attempt(R"({"rope_scaling": {"type": "linear"}})"), HasSubstr("rope_scaling"));
+  EXPECT_THAT(attempt(R"({"rope_scaling": {"rope_type": "default", "factor": 2}})"), HasSubstr("rope_scaling"));
   EXPECT_THAT(attempt(R"({"rope_scaling": {"rope_type": "llama3", "factor": 8}})"), HasSubstr("rope_scaling"));
   EXPECT_THAT(attempt(R"({"rope_scaling": {"type": "linear", "factor": 2}})"), HasSubstr("rope_scaling"));
   EXPECT_THAT(attempt(R"({"rope_parameters": {"rope_type": "yarn"}})"), HasSubstr("rope_parameters"));

@@ -20,11 +20,11 @@ using testing::error_of;
 using testing::from_hex;
 using testing::golden_lines;
 
-TEST(TokenizerJson, FamiliesAgreeWithTheOracle) {
-  const auto lines = golden_lines("tokenizer_json/families.jsonl.gz");
+void expect_ids_of_the_oracle(const std::string& file, std::size_t num_families) {
+  const auto lines = golden_lines(file);
   std::vector<std::string> texts;
   for (const auto& text : lines[0]["texts"]) texts.push_back(from_hex(text));
-  EXPECT_EQ(lines.size(), 11U);
+  EXPECT_EQ(lines.size(), 1 + num_families);
   for (std::size_t f = 1; f < lines.size(); ++f) {
     const json& line = lines[f];
     const std::string family = line["family"];
@@ -45,6 +45,11 @@ TEST(TokenizerJson, FamiliesAgreeWithTheOracle) {
       ASSERT_EQ(repair_utf8(tokenizer->decode(expected)).utf8, decoded) << family << ": " << texts[i];
     }
   }
+}
+
+TEST(TokenizerJson, FamiliesAgreeWithTheOracle) { expect_ids_of_the_oracle("tokenizer_json/families.jsonl.gz", 10); }
+TEST(TokenizerJson, ByteFallbackAgreesWithTheOracle) {
+  expect_ids_of_the_oracle("tokenizer_json/byte_fallback.jsonl.gz", 7);
 }
 
 /// Bytes, "ab", an added token; a file of little more than that.
@@ -147,7 +152,24 @@ TEST(TokenizerJson, WhatIsBrokenOrUnknownIsNamedByItsPath) {
            {R"({"model": [1]})", "t.json: model is [1], expected an object"},
            {R"({"model": {"type": "WordPiece"}})", "t.json: model.type is \"WordPiece\", expected BPE"},
            {R"({"model": {"dropout": 0.1}})", "t.json: model.dropout is 0.1, expected null"},
-           {R"({"model": {"byte_fallback": true}})", "t.json: model.byte_fallback is true, expected false"},
+           {R"({"model": {"byte_fallback": true}})",
+            "t.json: pre_tokenizer.type is \"ByteLevel\", expected one of Metaspace Split Digits Sequence"},
+           {R"({"model": {"byte_fallback": true}, "pre_tokenizer": null})",
+            "t.json: decoder.type is \"ByteLevel\", expected one of Replace ByteFallback Fuse Strip Sequence"},
+           {R"({"model": {"byte_fallback": true}, "pre_tokenizer": null, "decoder": null})",
+            "t.json: decoder: has no ByteFallback"},
+           {R"({"model": {"byte_fallback": true}, "pre_tokenizer": null, "decoder": {"type": "Sequence", "decoders":
+              [{"type": "ByteFallback"}, {"type": "Replace", "pattern": {"String": "a"}, "content": "b"}]}})",
+            "t.json: decoder.decoders[1]: comes after ByteFallback, expected the order Replace, ByteFallback"},
+           {R"({"model": {"byte_fallback": true}, "pre_tokenizer": null, "decoder": {"type": "Sequence", "decoders":
+              [{"type": "ByteFallback"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}})",
+            "t.json: decoder: has no Fuse before Strip"},
+           {R"({"model": {"byte_fallback": true}, "decoder": null, "pre_tokenizer": {"type": "Metaspace",
+              "replacement": "ab"}})",
+            "t.json: pre_tokenizer.replacement is \"ab\", expected one character"},
+           {R"({"model": {"byte_fallback": true}, "decoder": null, "pre_tokenizer": {"type": "Metaspace",
+              "replacement": "_", "prepend_scheme": "last"}})",
+            "t.json: pre_tokenizer.prepend_scheme is \"last\", expected always, first or never"},
            {R"({"model": {"end_of_word_suffix": "</w>"}})",
             "t.json: model.end_of_word_suffix is \"</w>\", expected null"},
            {R"({"model": {"ignore_merges": 1}})", "t.json: model.ignore_merges is 1, expected true or false"},

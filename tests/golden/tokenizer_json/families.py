@@ -1,5 +1,5 @@
 """The pipelines of families of byte-level BPE tokenizers, as in the tokenizer.json that their publishers give, over any
-vocabulary; strings that are hard for them; and vocabularies in tiktoken's format."""
+vocabulary; those of BPE with byte fallback (FALLBACK); strings that are hard for them; and vocabularies in tiktoken's format."""
 import base64
 import json
 import os
@@ -93,6 +93,53 @@ def trained(family, texts, vocabulary, alphabet=None):
                                   special_tokens=["<unk>"] if odd else [s.content for s in specials])
     tokenizer.train_from_iterator(texts, trainer)
     return dress(tokenizer, family)
+
+
+def spaces(scheme, split):
+    return pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=split)
+
+
+TO_TEXT = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+STRIP = [decoders.Strip(" ", 1, 0)]
+AS_SPACE = normalizers.Replace(" ", "▁")
+
+# name -> normalizer, pre-tokenizer, decoder, whether merges reach over spaces, options of the model, bytes without a token
+FALLBACK = {
+    # Llama 2, Mistral, TinyLlama as transformers 4 and 5 save them; Gemma; and what the format has besides.
+    "llama2": (normalizers.Sequence([normalizers.Prepend("▁"), AS_SPACE]), None, TO_TEXT + STRIP, False, {"fuse_unk": True}, ""),
+    "llama2_first": (None, spaces("first", False), TO_TEXT + STRIP, False, {"fuse_unk": True}, ""),
+    "gemma": (AS_SPACE, pre_tokenizers.Split(" ", "merged_with_previous"), TO_TEXT, True, {"fuse_unk": True, "unk_token": "<unk>"}, ""),
+    "always_split": (None, spaces("always", True), TO_TEXT + STRIP, False, {"fuse_unk": True, "unk_token": "<unk>"}, ""),
+    "few_bytes": (normalizers.NFKC(), spaces("never", False), TO_TEXT, True, {"unk_token": "<unk>"}, "\xe2\xf0\xcc\x09"),
+    "few_bytes_fused": (None, spaces("first", False), TO_TEXT + STRIP, True, {"unk_token": "<unk>", "fuse_unk": True}, "\xe2\xf0\xcc\x09"),
+    "whole_words": (None, spaces("always", True), TO_TEXT + STRIP, False, {"ignore_merges": True}, "\xf0"),
+}
+
+
+def trained_fallback(family, texts, vocabulary):
+    """A vocabulary of 256 bytes, a few characters and merges of them, with the family's pipeline."""
+    normalizer, pretokenizer, decoder, reaches, options, missing = FALLBACK[family]
+    learner = Tokenizer(models.BPE())
+    if reaches:
+        learner.normalizer = AS_SPACE
+    else:
+        learner.pre_tokenizer = spaces("always", True)
+    learner.train_from_iterator([t[:20000] for t in texts], trainers.BpeTrainer(vocab_size=vocabulary - 259, limit_alphabet=90, show_progress=False))
+    learnt = json.loads(learner.to_str())["model"]
+    names = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256) if chr(b) not in missing]
+    names += [t for t in sorted(learnt["vocab"], key=learnt["vocab"].get) if t not in names]
+    model = models.BPE(vocab={t: i for i, t in enumerate(names)}, merges=[tuple(m) for m in learnt["merges"]], byte_fallback=True, **options)
+    tokenizer = Tokenizer(model)
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    if pretokenizer is not None:
+        tokenizer.pre_tokenizer = pretokenizer
+    tokenizer.decoder = decoders.Sequence(decoder)
+    tokenizer.add_special_tokens(special("<unk>", "<s>", "</s>", "<|im_end|>"))
+    tokenizer.add_tokens([AddedToken("[left]", lstrip=True, normalized=False), AddedToken("[right]", rstrip=True, normalized=True),
+                          AddedToken("▁▁", normalized=False), AddedToken("word", single_word=True, normalized=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
 
 
 def from_tiktoken(path, family):

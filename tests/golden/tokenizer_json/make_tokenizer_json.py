@@ -6,6 +6,7 @@ Writes beside itself families.jsonl.gz. Its first line holds "texts" (hexadecima
 "tokenizer_json" (the file's text), "ids" of each text with special tokens taken as such, "plain" (by index, where other: ids with
 special tokens taken as text), "decoded" (by index, hexadecimal, where it is not the text), "start" (id put in front, if any).
 seeds.jsonl.gz: a tiny file of each family a line, for fuzzing to start from.
+byte_fallback.jsonl.gz: the same as families.jsonl.gz of BPE with byte fallback, for 100 strings.
 And training.json.gz: "text", and for each pre-tokenizer the "tokens" and "merges" that BpeTrainer makes of it.
 Made with Python 3.11, tokenizers 0.23.3.
 """
@@ -36,13 +37,9 @@ def encode_both(tokenizer, text):
     return ids, plain
 
 
-def main():
-    r = random.Random(20250611)
-    pieces = families.strings(r, 900, ["<|endoftext|>"])
-    texts = families.strings(r, 200, ["<|endoftext|>", "<|im_end|>", "<｜User｜>", "<|eot_id|>", "<s>"])
+def with_ids(named, texts):
     lines = [{"texts": [families.hard.hexa(t) for t in texts]}]
-    for family in families.FAMILIES:
-        tokenizer = families.trained(family, pieces, 480)
+    for family, tokenizer in named:
         line = {"family": family, "tokenizer_json": tokenizer.to_str(), "ids": [], "plain": {}, "decoded": {}}
         for i, text in enumerate(texts):
             ids, plain = encode_both(tokenizer, text)
@@ -56,7 +53,18 @@ def main():
         if start:
             line["start"] = start[0]
         lines.append(line)
-    write("families.jsonl.gz", lines)
+    return lines
+
+
+def main():
+    r = random.Random(20250611)
+    pieces = families.strings(r, 900, ["<|endoftext|>"])
+    texts = families.strings(r, 200, ["<|endoftext|>", "<|im_end|>", "<｜User｜>", "<|eot_id|>", "<s>"])
+    write("families.jsonl.gz", with_ids([(f, families.trained(f, pieces, 480)) for f in families.FAMILIES], texts))
+    q = random.Random(20261126)
+    fallback = [(f, families.trained_fallback(f, pieces, 440)) for f in families.FALLBACK]
+    hard = [" leading", "  two", " <s>", "<s>a", "a <s> b", "<s> a", "▁", "▁a", "a▁ b", "<0x41>", "\u2581\u2581 x", "tab\there"]
+    write("byte_fallback.jsonl.gz", with_ids(fallback, hard + families.strings(q, 88, ["<|im_end|>", "<s>", "</s>", "<unk>", "▁", "<0x0A>"])))
 
     write("seeds.jsonl.gz", [json.loads(families.trained(f, pieces, 48, alphabet=24).to_str()) for f in families.FAMILIES])
 

@@ -92,6 +92,15 @@ TEST(CommandLine, SetsMayStandBeforeTheConfig) {
   EXPECT_FALSE(r.distill.steps.has_value());
 }
 
+TEST(CommandLine, AnEmptyValueMayStandBehindAnEqualsSign) {
+  EXPECT_EQ(parse({"generate", "m", "--prompt="}).generate.prompt, "");
+  EXPECT_EQ(parse({"generate", "--prompt=", "m"}).generate.model, "m");
+  EXPECT_EQ(parse({"generate", "m", "--prompt=a="}).generate.prompt, "a=");
+  EXPECT_EQ(parse({"inspect", "f", "--tokenizer="}).inspect.tokenizer, "");
+  EXPECT_EQ(parse({"train", "c", "--set", "data.text="}).train.sets, std::vector<std::string>{"data.text="});
+  EXPECT_NE(error_of({"convert", "a", "b", "--dtype="}), "");
+}
+
 TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(parse({"eval", "m", "--tokens", "t", "--logits", "l"}).eval.logits, "l");
   const auto generate =
@@ -110,6 +119,10 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(tokenize.tokenizer, "bytes");
   EXPECT_EQ(tokenize.format, "auto");
   EXPECT_EQ(tokenize.field, "text");
+  EXPECT_FALSE(tokenize.parse_special);
+  EXPECT_FALSE(tokenize.force);
+  EXPECT_TRUE(parse({"tokenize", "a", "--tokenizer", "bytes", "--out", "p", "--parse-special"}).tokenize.parse_special);
+  EXPECT_TRUE(parse({"convert", "a", "b.gguf", "--force"}).convert.force);
   const auto lines =
       parse({"tokenize", "a", "--tokenizer", "bytes", "--out", "p", "--format", "jsonl", "--field", "a.b"}).tokenize;
   EXPECT_EQ(lines.format, "jsonl");

@@ -117,6 +117,29 @@ TEST(ModelSource, WhatIsNoModelIsNamed) {
   for (const char* name : {"text", "empty", "missing", ""}) EXPECT_FALSE(is_model_file(folder.path() / name)) << name;
 }
 
+TEST(ModelSource, AModelInAnotherFormatIsNamed) {
+  const TemporaryFolder folder;
+  for (const auto& [head, what] : std::vector<std::pair<std::string, std::string>>{
+           {"lmgg", "is a GGML file, the format before GGUF"},
+           {std::string("tjgg\3\0\0\0", 8), "is a GGML file, the format before GGUF"},
+           {"PK\3\4", "is PyTorch's own format"},
+           {"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"},
+           {"<!DOCTYPE html>", "is a web page"}}) {
+    testing::write_file(folder.path() / "model.bin", head);
+    EXPECT_THAT(error_of([&] { open_model(folder.path() / "model.bin"); }), HasSubstr(what));
+  }
+  testing::write_file(folder.path() / "m.safetensors", std::string("\2\0\0\0\0\0\0\0{}", 10));
+  EXPECT_THAT(error_of([&] { open_model(folder.path() / "m.safetensors"); }), HasSubstr("a safetensors file alone"));
+  for (const auto& [name, what] : std::vector<std::pair<std::string, std::string>>{
+           {"params.json", "holds params.json: Meta's or Mistral's own format"},
+           {"adapter_config.json", "holds a LoRA adapter without its model"},
+           {"x.gguf", "holds x.gguf: give that file"}}) {
+    const TemporaryFolder model;
+    testing::write_file(model.path() / name, "{}");
+    EXPECT_THAT(error_of([&] { open_model(model.path()); }), HasSubstr(what));
+  }
+}
+
 TEST(ModelSource, ACheckpointOfAnotherMakerIsNamed) {
   const testing::TemporaryFolder folder;
   for (const char* extra : {"{}", "not json"}) {

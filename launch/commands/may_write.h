@@ -1,0 +1,16 @@
+// Files that a command is told to write: nothing that is there is replaced unasked, and what is read never.
+//
+//     check_may_write("student.gguf", options.force, {options.source});
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+namespace limbeck::launch {
+
+/// Throws a UsageError where `path` is a folder or one of the files that the command reads, under whatever name, and
+/// where it is there and `force` is false.
+void check_may_write(const std::filesystem::path& path, bool force,
+                     const std::vector<std::filesystem::path>& read = {});
+
+}  // namespace limbeck::launch
