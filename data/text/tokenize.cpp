@@ -15,6 +15,7 @@
 #include "data/text/json_lines.h"
 #include "data/text/token_file_format.h"
 #include "data/text/token_hash.h"
+#include "data/text/token_meta.h"
 
 namespace limbeck::data {
 
@@ -90,16 +91,19 @@ class JobReader {
   std::unique_ptr<LineReader> lines_;
 };
 
-Encoded encode(const Job& job, const Tokenizer& tokenizer, const JsonField& field, std::int64_t max_document_bytes) {
+Encoded encode(const Job& job, const Tokenizer& tokenizer, const JsonField& field, const TokenizeOptions& options) {
   Encoded result{.after = job.after, .input_bytes = job.input_bytes};
   const auto add = [&](const std::string& text) {
     if (text.empty()) return;
-    const std::vector<std::int32_t> ids =
-        of_file(job.input->file.path, [&] { return tokenizer.encode(text, false, &result.counts.encode); });
+    const std::vector<std::int32_t> ids = of_file(
+        job.input->file.path, [&] { return tokenizer.encode(text, options.parse_special, &result.counts.encode); });
     const std::size_t first = result.ids.size();
-    if (const auto start = tokenizer.start_of_text_id()) result.ids.push_back(*start);
+    // A chat template may have put both there.
+    const auto start = tokenizer.start_of_text_id();
+    if (start && (ids.empty() || ids.front() != *start)) result.ids.push_back(*start);
     result.ids.insert(result.ids.end(), ids.begin(), ids.end());
-    result.ids.push_back(tokenizer.end_of_text_id());
+    if (result.ids.size() == first || result.ids.back() != tokenizer.end_of_text_id())
+      result.ids.push_back(tokenizer.end_of_text_id());
     result.lengths.push_back(static_cast<std::int64_t>(result.ids.size() - first));
     result.counts.bytes += static_cast<std::int64_t>(text.size());
   };
@@ -107,7 +111,7 @@ Encoded encode(const Job& job, const Tokenizer& tokenizer, const JsonField& fiel
   if (job.input->is_json_lines)
     for_each_text(job.block, field, file.path, add);
   else
-    add(read_document(file.path, max_document_bytes));
+    add(read_document(file.path, options.max_document_bytes));
   if (!job.input->is_json_lines || job.block.is_last) check_unchanged(file);
   result.counts.documents = static_cast<std::int64_t>(result.lengths.size());
   result.counts.tokens = static_cast<std::int64_t>(result.ids.size());
@@ -118,13 +122,14 @@ TokenizeCounts operator+(const TokenizeCounts& a, const TokenizeCounts& b) {
   return {a.documents + b.documents,
           a.bytes + b.bytes,
           a.tokens + b.tokens,
-          {a.encode.dropped_bytes + b.encode.dropped_bytes, a.encode.repaired_sequences + b.encode.repaired_sequences}};
+          {a.encode.dropped_bytes + b.encode.dropped_bytes, a.encode.repaired_sequences + b.encode.repaired_sequences,
+           a.encode.special_names + b.encode.special_names}};
 }
 
 /// What the result depends on besides the files.
 std::string identity_of(const Tokenizer& tokenizer, const TokenizeOptions& options) {
-  return fmt::format("{:016x} {} {} {}", core::hash_name(tokenizer.to_json()), tokenizer.end_of_text_id(),
-                     static_cast<int>(options.format), options.field);
+  return fmt::format("{:016x} {} {} {}{}", core::hash_name(tokenizer.to_json()), tokenizer.end_of_text_id(),
+                     static_cast<int>(options.format), options.field, options.parse_special ? " special" : "");
 }
 
 /// Writes what was encoded, and now and then down to where everything is on the disk.
@@ -193,7 +198,7 @@ TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Token
 
   OrderedWork<Job, Encoded> work;
   work.read = [&] { return reader.next(); };
-  work.work = [&](const Job& job) { return encode(job, tokenizer, field, options.max_document_bytes); };
+  work.work = [&](const Job& job) { return encode(job, tokenizer, field, options); };
   work.write = [&](const Encoded& encoded) {
     output.write(encoded);
     if (options.progress) options.progress(output.counts(), encoded.input_bytes, num_bytes);
@@ -215,6 +220,7 @@ TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Token
     if (output.counts().documents == 0) journal.remove();
     throw;
   }
+  write_token_meta(name, meta_of(tokenizer, options.parse_special, writer.size()));
   writer.finish();
   if (options.is_kept) write_token_hash(name);
   journal.remove();

@@ -42,7 +42,8 @@ json to_json(const TokenizeState& state) {
           {"bytes", c.bytes},
           {"tokens", c.tokens},
           {"dropped", c.encode.dropped_bytes},
-          {"repaired", c.encode.repaired_sequences}};
+          {"repaired", c.encode.repaired_sequences},
+          {"special", c.encode.special_names}};
 }
 
 TokenizeState state_of(const json& line) {
@@ -53,7 +54,10 @@ TokenizeState state_of(const json& line) {
   };
   return {number("files"),
           {number("offset"), number("lines")},
-          {number("documents"), number("bytes"), number("tokens"), {number("dropped"), number("repaired")}}};
+          {number("documents"),
+           number("bytes"),
+           number("tokens"),
+           {number("dropped"), number("repaired"), number("special")}}};
 }
 
 std::int64_t begun_in(const TokenizeState& state) { return state.files_done + (state.place.offset > 0 ? 1 : 0); }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "data/text/token_meta.h"
 #include "data/text/token_statistics.h"
 
 namespace limbeck::launch {
@@ -56,6 +57,12 @@ std::string token_file_text(const data::TokenFile& file, const data::Tokenizer* 
                                  ? fmt::format("{}", file.num_documents())
                                  : fmt::format("{} of {} sequences", file.num_documents(), file.num_sequences()));
   text += field("tokens", fmt::format("{}", file.num_tokens()));
+  if (const auto meta = data::read_token_meta(file))
+    text += field("made by", fmt::format("a tokenizer of {} tokens{}{}", meta->vocabulary,
+                                         meta->parse_special ? ", names of special tokens taken as such" : "",
+                                         tokenizer == nullptr                  ? ""
+                                         : data::is_made_by(*meta, *tokenizer) ? ": that given"
+                                                                               : ": another than that given"));
   if (file.num_documents() == 0) return text;
   text += field("length", fmt::format("mean {:.1f}, shortest {}, median {}, 90 % {}, 99 % {}, longest {}", s.mean,
                                       s.shortest, s.median, s.p90, s.p99, s.longest));

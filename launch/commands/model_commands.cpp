@@ -16,6 +16,7 @@
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
 #include "data/text/token_file.h"
+#include "data/text/token_meta.h"
 #include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "launch/commands/commands.h"
@@ -45,7 +46,7 @@ void say_notices(const ModelSource& source, Verbosity verbosity) {
 }
 
 /// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the model's
-/// vocabulary.
+/// vocabulary, and its tokenizer where both say theirs.
 std::vector<std::int32_t> read_ids(const fs::path& path, const ModelSource& model) {
   const std::int64_t vocabulary = model.config.vocabulary;
   std::vector<std::int32_t> ids;
@@ -53,6 +54,10 @@ std::vector<std::int32_t> read_ids(const fs::path& path, const ModelSource& mode
   if (path.extension() == ".bin" || path.extension() == ".idx") prefix.replace_extension();
   if (fs::exists(prefix.string() + ".idx")) {
     const data::TokenFile file(prefix.string());
+    const auto meta = data::read_token_meta(file);
+    core::check(!meta || model.tokenizer == nullptr || data::is_made_by(*meta, *model.tokenizer),
+                "{}: was made by another tokenizer, of {} tokens, than the model's", prefix.string(),
+                meta ? meta->vocabulary : 0);
     for (std::int64_t i = 0; i < file.num_documents(); ++i) {
       const std::vector<std::int32_t> document = file.read(i);
       ids.insert(ids.end(), document.begin(), document.end());

@@ -8,6 +8,7 @@
 #include "data/text/text_source.h"
 #include "data/tokenizers/tokenizer_json.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/may_write.h"
 #include "launch/console/log.h"
 #include "launch/console/progress.h"
 #include "launch/run/model_source.h"
@@ -28,6 +29,8 @@ void train_tokenizer(const TokenizeOptions& options, const std::vector<std::stri
   const auto& rules = data::pretokenizer_rules(options.pretokenizer, "--pretokenizer");
   data::BpeTraining training{.vocabulary = options.vocabulary, .special = options.special};
   data::check_training(training);  // before hours of work
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+    check_may_write(options.out / name, options.force, options.paths);
   std::error_code error;
   std::filesystem::create_directories(options.out, error);
   core::check(!error, "{}: this folder cannot be made: {}", options.out.string(), error.message());
@@ -67,11 +70,16 @@ int run_tokenize(const TokenizeOptions& options) {
     train_tokenizer(options, paths, log);
     return 0;
   }
+  const std::string prefix = options.out.string();
+  const bool is_begun = std::filesystem::exists(prefix + ".journal");  // this very work, interrupted
+  for (const char* extension : {".bin", ".idx", ".meta.json"})
+    check_may_write(prefix + extension, options.force || is_begun, options.paths);
   const auto tokenizer = open_tokenizer(options.tokenizer);
   data::TokenizeOptions how;
   how.threads = threads_of_rank(options.threads);
   how.format = format_of(options);
   how.field = options.field;
+  how.parse_special = options.parse_special;
   tokenize(paths, *tokenizer, options.out.string(), how, log);
   log->info("{} is written", options.out.string());
   return 0;

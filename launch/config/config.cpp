@@ -312,7 +312,11 @@ void check_data(const RunConfig& config, std::string_view command) {
 std::vector<DataSourceConfig> sources_of(const DataConfig& data) {
   if (!data.sources.empty()) return data.sources;
   if (data.tokens.empty() && data.text.empty()) return {};
-  return {{.tokens = data.tokens, .text = data.text, .format = data.format, .field = data.field}};
+  return {{.tokens = data.tokens,
+           .text = data.text,
+           .format = data.format,
+           .field = data.field,
+           .parse_special = data.parse_special}};
 }
 
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets) {

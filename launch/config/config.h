@@ -67,6 +67,7 @@ struct DataSourceConfig {
   double weight = 1;  // of its samples among those of all sources
   data::TextFormat format = data::TextFormat::Auto;
   std::string field = "text";
+  bool parse_special = false;
   friend bool operator==(const DataSourceConfig&, const DataSourceConfig&) = default;
 };
 
@@ -80,6 +81,7 @@ struct DataConfig {
   std::uint64_t seed = 1;
   data::TextFormat format = data::TextFormat::Auto;
   std::string field = "text";             // of JSON lines
+  bool parse_special = false;             // names of special tokens in the text become those tokens
   std::vector<DataSourceConfig> sources;  // instead of tokens or text
   friend bool operator==(const DataConfig&, const DataConfig&) = default;
 };

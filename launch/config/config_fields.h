@@ -96,6 +96,7 @@ void fields(Io& io, DataSourceConfig& c) {
   io("weight", c.weight, above_to(0, 1e12));
   io("format", c.format);
   io("field", c.field);
+  io("parse_special", c.parse_special);
 }
 
 template <class Io>
@@ -109,6 +110,7 @@ void fields(Io& io, DataConfig& c) {
   io("seed", c.seed);
   io("format", c.format);
   io("field", c.field);
+  io("parse_special", c.parse_special);
   io("sources", c.sources);
 }
 

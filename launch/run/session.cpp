@@ -1,8 +1,13 @@
 #include "launch/run/session.h"
 
+#include <cmath>
+
 #include "core/nn/student/influence.h"
 #include "core/nn/student/student_init.h"
+#include "core/nn/student/vocabulary_rows.h"
 #include "core/slice.h"
+#include "data/text/token_meta.h"
+#include "data/tokenizers/vocabulary.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/same_everywhere.h"
@@ -15,27 +20,32 @@ using core::fail_usage;
 
 Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     : rank(rank_of_session), config(std::move(run_config)) {
-  if (config.teacher) open_teacher(log);
+  if (config.teacher) {
+    teacher_source_ = open_model_together(rank, config.teacher->source, log);
+    config.teacher->source = teacher_source_.path.string();
+  }
   if (config.model && !config.model->source.empty())
     student_source_ = open_model_together(rank, config.model->source, log);
+  for (const ModelSource* source : {&teacher_source_, &student_source_})
+    for (const auto& notice : source->notices) log->warn("{}", notice);
   choose_tokenizer();
+  check_same_ids(teacher_source_, "the teacher's", log);
+  check_same_ids(student_source_, "model.source's", log);
   const nn::ModelConfig architecture = student_architecture();
   const auto s = config.data.sequence_length;
   if (s > architecture.max_positions)
     fail_usage("data.sequence_length is {}, expected at most the student's {} positions", s,
                architecture.max_positions);
-  if (teacher && s > teacher->config().max_positions)
+  if (config.teacher && s > teacher_source_.config.max_positions)
     fail_usage("data.sequence_length is {}, expected at most the teacher's {} positions", s,
-               teacher->config().max_positions);
+               teacher_source_.config.max_positions);
   if (tokenizer->vocabulary_size() > architecture.vocabulary)
     fail_usage("the tokenizer has {} tokens, expected at most the student's vocabulary of {}",
                tokenizer->vocabulary_size(), architecture.vocabulary);
-  if (teacher && teacher->config().vocabulary != architecture.vocabulary)
-    fail_usage("model.vocabulary is {}, expected the teacher's {}", architecture.vocabulary,
-               teacher->config().vocabulary);
   check_fits(config.generation, *tokenizer, architecture, "the student");
-  if (teacher) check_fits(config.generation, *tokenizer, teacher->config(), "the teacher");
+  if (config.teacher) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
+  if (config.teacher) load_teacher(architecture.vocabulary);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
@@ -43,20 +53,21 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
       architecture, rank.sharded(config.precision.bfloat16_weights ? core::DType::BF16 : config.precision.master));
 }
 
-void Session::open_teacher(const Log& log) {
-  teacher_source_ = open_model_together(rank, config.teacher->source, log);
-  config.teacher->source = teacher_source_.path.string();
-  teacher =
-      std::make_unique<nn::Transformer>(teacher_source_.config, rank.frozen_copy(config.precision.frozen_storage));
+/// With as many rows of the vocabulary as the student has, so that logits stand beside logits; those behind the
+/// tokenizer's tokens count for nothing.
+void Session::load_teacher(std::int64_t vocabulary) {
+  nn::ModelConfig architecture = teacher_source_.config;
+  architecture.vocabulary = vocabulary;
+  teacher = std::make_unique<nn::Transformer>(architecture, rank.frozen_copy(config.precision.frozen_storage));
   while_others_hear(rank, [&] {
-    teacher->load(*teacher_source_.reader);
+    teacher->load(nn::VocabularyRows(*teacher_source_.reader, vocabulary));
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader);
   });
 }
 
 void Session::choose_tokenizer() {
   if (config.data.tokenizer == "teacher") {
-    const ModelSource& source = teacher ? teacher_source_ : student_source_;
+    const ModelSource& source = config.teacher ? teacher_source_ : student_source_;
     if (!source.reader)
       fail_usage("data.tokenizer is \"teacher\", but the config names no teacher and no model.source");
     source.require_tokenizer();
@@ -64,9 +75,32 @@ void Session::choose_tokenizer() {
   } else {
     tokenizer = open_tokenizer(config.data.tokenizer);
   }
-  if (teacher && tokenizer->vocabulary_size() > teacher->config().vocabulary)
+  if (config.teacher && tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
     fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
-               tokenizer->vocabulary_size(), teacher->config().vocabulary);
+               tokenizer->vocabulary_size(), teacher_source_.config.vocabulary);
+}
+
+/// Throws where the ids of the text would mean something else to a model. `whose` tokenizer it is.
+void Session::check_same_ids(const ModelSource& source, const char* whose, const Log& log) const {
+  if (source.reader == nullptr || source.tokenizer == tokenizer) return;
+  if (source.tokenizer == nullptr) {
+    log->warn("{} tokenizer {}: whether its ids are those of data.tokenizer is not known", whose,
+              source.why_no_tokenizer.empty() ? "is absent" : "cannot be read (" + source.why_no_tokenizer + ")");
+  } else if (const auto difference = data::vocabulary_difference(*tokenizer, *source.tokenizer)) {
+    fail_usage("data.tokenizer ({}) is another tokenizer than {} ({}): {}", config.data.tokenizer, whose,
+               source.path.string(), *difference);
+  }
+}
+
+/// The same of a token file that was made elsewhere.
+void Session::check_same_ids(const data::TokenFile& file, const Log& log) const {
+  const auto meta = data::read_token_meta(file);
+  if (!meta)
+    log->warn("{}: there is no {}.meta.json of it: whether its ids are those of data.tokenizer is not known",
+              file.prefix(), file.prefix());
+  else if (!data::is_made_by(*meta, *tokenizer))
+    fail_usage("{}: was made by another tokenizer, of {} tokens, than data.tokenizer ({}), of {}", file.prefix(),
+               meta->vocabulary, config.data.tokenizer, data::named_size(*tokenizer));
 }
 
 void Session::open_text(const Log& log) {
@@ -74,6 +108,7 @@ void Session::open_text(const Log& log) {
   for (const DataSourceConfig& source : sources_of(config.data)) {
     const std::string prefix = token_prefix(rank, source, config.data.cache_dir, *tokenizer, log);
     sources.push_back({std::make_shared<data::TokenFile>(prefix), source.weight});
+    if (!source.tokens.empty()) check_same_ids(*sources.back().file, log);
   }
   text = std::make_unique<data::Mixture>(sources, data::LoaderOptions{.sequence_length = config.data.sequence_length,
                                                                       .vocabulary = tokenizer->vocabulary_size(),
@@ -95,11 +130,11 @@ nn::ModelConfig Session::student_architecture() const {
     if (student_source_.reader) return student_source_.config;
     nn::ModelConfig architecture = config.model->architecture;
     if (architecture.vocabulary == 0)
-      architecture.vocabulary = teacher ? teacher->config().vocabulary : tokenizer->vocabulary_size();
+      architecture.vocabulary = config.teacher ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
     return architecture;
   }
   const StudentInitConfig& init = *config.student_init;
-  nn::ModelConfig architecture = teacher->config();
+  nn::ModelConfig architecture = teacher_source_.config;
   const std::int64_t depth = architecture.num_layers;
   const std::int64_t keep = init.num_layers > 0 ? init.num_layers : depth;
   if (keep > depth) fail_usage("student_init.num_layers is {}, expected at most the teacher's {}", keep, depth);
@@ -150,6 +185,9 @@ void Session::start_student() {
     const data::TokenBatch calibration = text->fetch(mine.first, mine.count);
     start.influence = nn::block_influence(*teacher, make_batch(rank.memory(), calibration, 0, mine.count, mine.first),
                                           *rank.comms().batch);
+    for (const double influence : start.influence)
+      core::check(std::isfinite(influence), "the teacher, {}, gives hidden states that are not finite",
+                  teacher_source_.path.string());
     start.layers = nn::layers_of_greatest_influence(start.influence, keep);
   }
   const nn::LayerSkip skipped(*teacher_source_.reader, depth, start.layers);

@@ -53,9 +53,11 @@ class Session {
   StudentStart start;
 
  private:
-  void open_teacher(const Log& log);
+  void load_teacher(std::int64_t vocabulary);
   void load_student(const core::StateReader& reader);
   void choose_tokenizer();
+  void check_same_ids(const ModelSource& source, const char* whose, const Log& log) const;
+  void check_same_ids(const data::TokenFile& file, const Log& log) const;
   void open_text(const Log& log);
   nn::ModelConfig student_architecture() const;
 

@@ -23,6 +23,7 @@ std::string cache_name(const std::vector<std::string>& files, const DataSourceCo
     h = core::hash_name(fmt::format("{}\n{}\n{}\n", fs::absolute(file).string(), fs::file_size(file), time), h);
     if (data::is_json_lines(file, source.format)) h = core::hash_name(source.field + "\n", h);
   }
+  if (source.parse_special) h = core::hash_name("special tokens\n", h);
   return fmt::format("{:016x}", h);
 }
 
@@ -46,6 +47,13 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
   log->info("{} documents, {} bytes, {} tokens", counts.documents, counts.bytes, counts.tokens);
   if (counts.encode.dropped_bytes > 0)
     log->warn("{} bytes were dropped: the tokenizer has no token for them", counts.encode.dropped_bytes);
+  if (options.parse_special)
+    log->info("{} special tokens are in the text by their names", counts.encode.special_names);
+  else if (counts.encode.special_names > 0)
+    log->warn(
+        "{} names of special tokens are in the text and were taken as ordinary text; --parse-special, or "
+        "data.parse_special, makes them those tokens",
+        counts.encode.special_names);
   if (counts.encode.repaired_sequences > 0)
     log->warn("{} ill-formed UTF-8 sequences became U+FFFD", counts.encode.repaired_sequences);
 }
@@ -67,6 +75,7 @@ std::string token_prefix(Rank& rank, const DataSourceConfig& source, const fs::p
     options.threads = threads_of_rank(0);
     options.format = source.format;
     options.field = source.field;
+    options.parse_special = source.parse_special;
     options.is_kept = true;
     tokenize(files, tokenizer, prefix, options, log);
   });

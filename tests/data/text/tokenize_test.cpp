@@ -134,7 +134,8 @@ TEST_F(TokenizeTest, GivesTheSameWithAnyThreads) {
   for (const auto& entry : std::filesystem::directory_iterator(folder_ / "out"))
     files.push_back(entry.path().filename());
   std::sort(files.begin(), files.end());
-  EXPECT_THAT(files, ElementsAre("1.bin", "1.idx", "3.bin", "3.idx", "8.bin", "8.idx"));
+  EXPECT_THAT(files, ElementsAre("1.bin", "1.idx", "1.meta.json", "3.bin", "3.idx", "3.meta.json", "8.bin", "8.idx",
+                                 "8.meta.json"));
 }
 
 TEST(TokenizeStarts, EveryDocumentBeginsAndEnds) {

@@ -1,0 +1,60 @@
+#include "core/nn/student/vocabulary_rows.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace limbeck::nn {
+namespace {
+
+using core::DType;
+using core::Memory;
+using core::Shape;
+using core::StateEntry;
+using core::Tensor;
+
+/// Element i of each tensor is i + 1.
+class Counting : public core::StateReader {
+ public:
+  std::string source() const override { return "counting"; }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+  void read(const std::string& name, StateEntry& entry) const override {
+    const Shape& shape = core::check_entry(*this, name, entry).shape;
+    for (std::int64_t i = 0; i < entry.tensor.numel(); ++i)
+      entry.tensor.mutable_data<float>()[i] = static_cast<float>(entry.offset[0] * shape.row_size() + i + 1);
+  }
+
+ private:
+  std::map<std::string, core::StateInfo> tensors_ = {{"embed.weight", {{3, 2}, DType::F32}},
+                                                     {"head.weight", {{3, 2}, DType::F32}},
+                                                     {"norm.weight", {{2}, DType::F32}}};
+};
+
+std::vector<float> rows(const core::StateReader& reader, const std::string& name, std::int64_t first,
+                        std::int64_t count) {
+  const Shape& global = reader.tensors().at(name).shape;
+  StateEntry entry{global, {first, 0}, Tensor::zeros(Memory::cpu(1), DType::F32, {count, 2}), true};
+  for (std::int64_t i = 0; i < entry.tensor.numel(); ++i) entry.tensor.mutable_data<float>()[i] = -7;
+  reader.read(name, entry);
+  return core::host_values<float>(entry.tensor);
+}
+
+using V = std::vector<float>;
+
+TEST(VocabularyRows, RowsAreCutOrZero) {
+  const Counting source;
+  const VocabularyRows fewer(source, 2);
+  EXPECT_EQ(fewer.tensors().at("head.weight").shape, (Shape{2, 2}));
+  EXPECT_EQ(rows(fewer, "embed.weight", 0, 2), (V{1, 2, 3, 4}));
+  const VocabularyRows more(source, 5);
+  EXPECT_EQ(more.tensors().at("embed.weight").shape, (Shape{5, 2}));
+  EXPECT_EQ(more.tensors().at("norm.weight").shape, (Shape{2}));
+  EXPECT_EQ(rows(more, "head.weight", 0, 5), (V{1, 2, 3, 4, 5, 6, 0, 0, 0, 0}));
+  // Parts, as the ranks of a tensor group read them.
+  EXPECT_EQ(rows(more, "head.weight", 1, 2), (V{3, 4, 5, 6}));
+  EXPECT_EQ(rows(more, "head.weight", 2, 2), (V{5, 6, 0, 0}));
+  EXPECT_EQ(rows(more, "head.weight", 3, 2), (V{0, 0, 0, 0}));
+}
+
+}  // namespace
+}  // namespace limbeck::nn
