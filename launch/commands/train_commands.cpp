@@ -3,6 +3,8 @@
 #include <fmt/ranges.h>
 
 #include <chrono>
+#include <cmath>
+#include <filesystem>
 
 #include "core/nn/generation.h"
 #include "launch/commands/commands.h"
@@ -81,15 +83,18 @@ DistillStart measure_start(Session& session, HeldOut& held_out, const RunDirecto
   DistillStart start;
   log->info("measuring the student before, on {} held-out tokens", held_out.num_tokens());
   start.student = held_out.evaluate(*session.student);
+  core::check(std::isfinite(start.student.teacher_cross_entropy),
+              "the teacher, {}, has no finite loss on the held-out text (it is {}): its weights are not usable",
+              session.config.teacher->source, start.student.teacher_cross_entropy);
   start.unigram = held_out.evaluate_unigram(unigram_counts(session));
   start.teacher_text = continuation(session, *session.teacher, /*is_cut=*/false);
   start.student_text = continuation(session, *session.student, /*is_cut=*/true);
   start.teacher = session.teacher_fingerprint;
   start.layers = session.start.layers;
   start.influence = session.start.influence;
-  log->info("before: KL {:.4f}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {:.4f})",
-            start.student.kl, start.student.agreement, start.student.cross_entropy, start.student.teacher_cross_entropy,
-            start.unigram.kl);
+  log->info("before: KL {}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {:.4f})",
+            fixed(start.student.kl, 4), start.student.agreement, start.student.cross_entropy,
+            start.student.teacher_cross_entropy, start.unigram.kl);
   on_first_rank(session.rank, [&] { write_start(directory.path(), start); });
   return start;
 }
@@ -172,6 +177,8 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
 
 int run_training(const TrainOptions& options, bool distils) {
   const RunConfig config = resolve(options);
+  if (options.dump_gradients && std::filesystem::is_regular_file(*options.dump_gradients))
+    core::fail_usage("--dump-gradients: {} is there already, expected a new file", options.dump_gradients->string());
   distils ? check_for_distill(config) : check_for_train(config);
   const std::string command =
       fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\n", distils ? "distill" : "train",

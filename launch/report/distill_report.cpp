@@ -43,7 +43,7 @@ std::string row(const std::string& what, const std::vector<std::string>& cells) 
   return line + '\n';
 }
 
-std::string number(double value) { return fmt::format("{:.4f}", value); }
+std::string number(double value) { return fixed(value, 4); }
 
 /// Indented, so that a text of several lines stays apart from the rest.
 std::string quoted(const std::string& text) {
@@ -56,6 +56,12 @@ std::string quoted(const std::string& text) {
 }
 
 }  // namespace
+
+std::string fixed(double value, int decimals) {
+  const std::string text = fmt::format("{:.{}f}", value, decimals);
+  const bool is_zero = text.find_first_not_of("-0.") == std::string::npos;
+  return is_zero && text.starts_with('-') ? text.substr(1) : text;
+}
 
 std::string to_text(const DistillStart& start) { return dump(start); }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <optional>
 #include <set>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/may_write.h"
 #include "launch/console/log.h"
 #include "launch/console/progress.h"
 #include "launch/console/streams.h"
@@ -122,8 +124,8 @@ std::string card(const std::string& name, const std::string& value, const std::s
 std::string evaluation_card(const Run& run, const std::string& name, double Evaluation::*field, int digits) {
   if (!run.after) return "";
   const double after = (*run.after).*field;
-  return card(name, fmt::format("{:.{}f}", after, digits),
-              run.start ? fmt::format("held out; {:.{}f} before", run.start->student.*field, digits) : "held out");
+  return card(name, fixed(after, digits),
+              run.start ? fmt::format("held out; {} before", fixed(run.start->student.*field, digits)) : "held out");
 }
 
 std::string cards(const Run& run) {
@@ -338,6 +340,15 @@ std::string continuations(const Run& run) {
 
 }  // namespace
 
+/// By which a page is known that may be written over.
+constexpr const char* page_mark = R"(<meta name="generator" content="Limbeck" />)";
+
+bool is_page(const fs::path& file) {
+  std::string head(512, '\0');
+  std::ifstream(file, std::ios::binary).read(head.data(), static_cast<std::streamsize>(head.size()));
+  return head.find(page_mark) != std::string::npos;
+}
+
 std::string report_page(const RunDirectory& directory) {
   const Run run = read_run(directory);
   const std::string name = escape(run.name);
@@ -345,13 +356,14 @@ std::string report_page(const RunDirectory& directory) {
   std::string subtitle = fmt::format("Limbeck {}", kind);
   if (run.config.teacher) subtitle += fmt::format(" from {}", escape(run.config.teacher->source));
   std::string html = fmt::format(
-      "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n<meta charset=\"utf-8\" />\n"
+      "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n<meta charset=\"utf-8\" "
+      "/>\n{}\n"
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\" />\n"
       "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
       "script-src "
       "'unsafe-inline'\" />\n<title>{} · {}</title>\n<style>{}</style>\n</head>\n<body>\n<header>\n<h1>{}</h1>\n"
       "<p class=\"note\">{}</p>\n</header>\n",
-      name, kind, report_style, name, subtitle);
+      page_mark, name, kind, report_style, name, subtitle);
   html += cards(run) + curves(run.record) + table(run) + continuations(run);
   html += fmt::format("<details><summary>Configuration, as resolved</summary><pre>{}</pre></details>\n",
                       escape(run.config_text));
@@ -363,8 +375,9 @@ std::string report_page(const RunDirectory& directory) {
 
 int run_report(const ReportOptions& options) {
   if (launcher_rank().rank != 0) return 0;  // one rank's work
-  const std::string page = report_page(RunDirectory(options.run));
   const fs::path file = options.out.value_or(options.run / "report.html");
+  check_may_write(file, options.force || is_page(file));  // a page is written anew while its run goes on
+  const std::string page = report_page(RunDirectory(options.run));
   data::write_file_atomically(file, page);
   print_result("{}: {:.0f} kB\n", file.string(), static_cast<double>(page.size()) / 1000);
   return 0;

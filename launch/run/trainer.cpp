@@ -297,7 +297,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
 
 std::vector<Figure> Trainer::to_figures(const StepReport& report) const {
   const core::LossStatistics& head = report.result.head;
-  const auto four = [](double value) { return fmt::format("{:.4f}", value); };
+  const auto four = [](double value) { return fixed(value, 4); };
   std::vector<Figure> figures = {{"loss", four(report.result.loss())}};
   if (session_.teacher) {
     figures.push_back({"kl", four(head.kl / head.tokens)});

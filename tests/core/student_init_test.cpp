@@ -32,8 +32,9 @@ class Teacher : public core::StateReader {
   }
   std::string source() const override { return "teacher"; }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  void read(const std::string& name, core::StateEntry& entry) const override {
-    core::check_entry(*this, name, entry);
+
+ private:
+  void fill(const std::string& name, const core::StateInfo&, core::StateEntry& entry) const override {
     const std::string which = name.substr(13, name.find(".weight") - 13);
     const Shape& box = entry.tensor.shape();
     for (std::int64_t i = 0; i < box[0]; ++i)
@@ -41,7 +42,6 @@ class Teacher : public core::StateReader {
         entry.tensor.mutable_data<double>()[i * box[1] + j] = value(which, entry.offset[0] + i, entry.offset[1] + j);
   }
 
- private:
   std::map<std::string, core::StateInfo> tensors_;
 };
 

@@ -18,13 +18,13 @@ class Counting : public core::StateReader {
  public:
   std::string source() const override { return "counting"; }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  void read(const std::string& name, StateEntry& entry) const override {
-    const Shape& shape = core::check_entry(*this, name, entry).shape;
-    for (std::int64_t i = 0; i < entry.tensor.numel(); ++i)
-      entry.tensor.mutable_data<float>()[i] = static_cast<float>(entry.offset[0] * shape.row_size() + i + 1);
-  }
 
  private:
+  void fill(const std::string&, const core::StateInfo& info, StateEntry& entry) const override {
+    for (std::int64_t i = 0; i < entry.tensor.numel(); ++i)
+      entry.tensor.mutable_data<float>()[i] = static_cast<float>(entry.offset[0] * info.shape.row_size() + i + 1);
+  }
+
   std::map<std::string, core::StateInfo> tensors_ = {{"embed.weight", {{3, 2}, DType::F32}},
                                                      {"head.weight", {{3, 2}, DType::F32}},
                                                      {"norm.weight", {{2}, DType::F32}}};

@@ -18,14 +18,15 @@ class Values : public core::StateReader {
   }
   std::string source() const override { return "values"; }
   const std::map<std::string, core::StateInfo>& tensors() const override { return infos_; }
-  void read(const std::string& name, core::StateEntry& entry) const override {
-    const core::Shape& shape = core::check_entry(*this, name, entry).shape;
+
+ private:
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override {
+    const core::Shape& shape = info.shape;
     std::int64_t first = 0;
     for (int d = 0; d < shape.rank(); ++d) first = first * shape[d] + entry.offset[static_cast<std::size_t>(d)];
     std::copy_n(values_.at(name).begin() + first, entry.tensor.numel(), entry.tensor.mutable_data<float>());
   }
 
- private:
   std::map<std::string, core::StateInfo> infos_;
   std::map<std::string, std::vector<float>> values_;
 };
