@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <cstdio>
 #include <numeric>
 
 #include "core/nn/model_config.h"
@@ -182,6 +183,24 @@ TEST(EndToEnd, DistillingAtATemperatureIsTheLoopWrittenOut) {
             .size(),
         1U)
         << outcome.output;
+    // Speed over all steps; memory of the larger rank, of which the record has the first's.
+    const std::vector<std::string> speed = outcome.lines_with("tokens/s in training");
+    ASSERT_EQ(speed.size(), 1U) << outcome.output;
+    double tokens_per_s = 0, gib = 0;
+    int ranks = 0;
+    ASSERT_EQ(
+        std::sscanf(speed[0].c_str(),
+                    "%lf tokens/s in training, %*f %% of the machine's measured peak; peak memory %lf GiB a rank, %d",
+                    &tokens_per_s, &gib, &ranks),
+        3)
+        << speed[0];
+    const double harmonic =
+        2 / (1 / lines[0]["tokens_per_s"].get<double>() + 1 / lines[1]["tokens_per_s"].get<double>());
+    EXPECT_NEAR(tokens_per_s, harmonic, 0.51);
+    EXPECT_EQ(ranks, 2);
+    const double first_rank = lines[1]["rss_bytes"].get<double>() / (1 << 30);
+    EXPECT_GE(gib, first_rank - 0.006);
+    EXPECT_LE(gib, 1.5 * first_rank + 0.006);
     // The table shows them in their columns.
     const auto shown = [&](const std::string& row, double a, double b, double c) {
       const std::vector<std::string> found = outcome.lines_with(row);

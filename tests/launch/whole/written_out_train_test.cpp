@@ -122,6 +122,13 @@ TEST(EndToEnd, SixStepsAreThoseOfTheLoopWrittenOut) {
       if (evaluations.contains(i)) expect_evaluation(lines[i], evaluations[i], false);
     }
     expect_speed(outcome, lines, nn::training_flops_per_token(model, 24), 5 * 24);
+    EXPECT_EQ(outcome
+                  .lines_with(fmt::format("text: {} training tokens in {} documents; {} rank{}, layout {}",
+                                          loader.tokens_per_epoch(), loader.train_documents().size(), ranks,
+                                          ranks == 1 ? "" : "s", layout))
+                  .size(),
+              1U)
+        << outcome.output;
     for (const std::size_t i : {0U, 5U})  // a log has no line of each
       EXPECT_EQ(outcome
                     .lines_with(fmt::format("step {}/6  loss {:.4f}  ce {:.4f}  grad {:.3f}  tokens/s", i + 1,
