@@ -129,7 +129,12 @@ int inspect_model(const fs::path& path) {
   print_field("model", to_json(model.config).dump());
   const auto count = nn::count_parameters(model.config);
   print_field("parameters", fmt::format("{} ({} active a token)", count.total, count.active));
-  if (model.tokenizer) print_field("tokenizer", fmt::format("{} tokens", model.tokenizer->vocabulary_size()));
+  if (model.tokenizer)
+    print_field("tokenizer", fmt::format("{} tokens, answers end with {}", model.tokenizer->vocabulary_size(),
+                                         fmt::join(model.tokenizer->stop_ids(), " or ")));
+  else if (!model.why_no_tokenizer.empty())
+    print_field("tokenizer", "cannot be read: " + model.why_no_tokenizer);
+  for (const auto& notice : model.notices) print_field("note", notice);
   TensorList list;
   for (const auto& [name, info] : model.reader->tensors()) list.add(name, info.dtype, info.shape);
   list.print();
