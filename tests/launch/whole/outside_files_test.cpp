@@ -205,14 +205,15 @@ class Scaled : public core::StateReader {
       : of_(of), name_(std::move(name)), factor_(factor) {}
   std::string source() const override { return of_.source(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return of_.tensors(); }
-  void read(const std::string& name, core::StateEntry& entry) const override {
+
+ private:
+  void fill(const std::string& name, const core::StateInfo&, core::StateEntry& entry) const override {
     of_.read(name, entry);
     if (name != name_) return;
     auto* values = entry.tensor.mutable_data<float>();
     for (std::int64_t i = 0; i < entry.tensor.numel(); ++i) values[i] *= factor_;
   }
 
- private:
   const core::StateReader& of_;
   std::string name_;
   float factor_;
