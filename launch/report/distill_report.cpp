@@ -29,7 +29,7 @@ std::string dump(const nlohmann::json& json) {
 template <class T>
 T parse_as(const std::string& text, const std::string& where, const char* what) {
   try {
-    auto json = data::parse_json<nlohmann::json>(text, where);
+    auto json = data::parse_json<nlohmann::json>(text, fmt::format("{}: not the {} of a run", where, what));
     if (json.is_object()) json.emplace("teacher", "");  // where it has none
     return json.get<T>();
   } catch (const nlohmann::json::exception& e) {

@@ -72,7 +72,8 @@ TEST(ModelSource, BadArchitectureIsNamed) {
     return error_of([&] { model_config_from_json(changed, "here"); });
   };
   EXPECT_THAT(error_with("num_heads", 0), HasSubstr("here: model.num_heads is 0"));
-  EXPECT_THAT(error_with("width", "wide"), HasSubstr("here: the architecture cannot be read"));
+  EXPECT_THAT(error_with("width", "wide"), HasSubstr("here: width is \"wide\", expected a whole number"));
+  EXPECT_THAT(error_with("width", 1e300), HasSubstr("here: width is 1e+300, expected a whole number"));
   EXPECT_THAT(error_with("moe", 3), HasSubstr("here: "));
   json.erase("width");
   EXPECT_THAT(error_of([&] { model_config_from_json(json, "here"); }), HasSubstr("width"));
