@@ -91,7 +91,7 @@ RunDirectory RunDirectory::open(const RunConfig& config, bool resume) {
 bool RunDirectory::make_whole(const RunConfig& config) {
   if (lock_->is_there() && fs::exists(this->config())) return false;
   data::make_folder(path_);
-  take_lock();
+  if (!lock_->is_there()) take_lock();
   check(!fs::exists(this->config()) || load_config(this->config()) == config,
         "{}: holds another run now, expected this one's, which began here", path_.string());
   write_config(config);

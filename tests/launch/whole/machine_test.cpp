@@ -62,28 +62,50 @@ TEST(Machine, ClosedStreamsAreNoPlaceForTokens) {
   }
 }
 
+/// A command that cannot write, and a file that it must not leave.
+struct Unwritable {
+  const char* arguments;
+  const char* leftover;
+};
+
+void expect_told(const RunFolder& folder, const Unwritable& c, const std::string& before, const char* reason) {
+  const Outcome outcome = run_shell(before + folder.command(c.arguments));
+  EXPECT_EQ(outcome.code, 1) << c.arguments << outcome.output;
+  EXPECT_THAT(outcome.lines_with("limbeck: error"), ElementsAre(HasSubstr(reason))) << outcome.output;
+  EXPECT_THAT(outcome.output, AllOf(Not(HasSubstr("HDF5-DIAG")), Not(HasSubstr("errno =")))) << outcome.output;
+  EXPECT_FALSE(fs::exists(folder.path() / c.leftover)) << c.leftover;
+}
+
 TEST(Machine, ALimitOfAFilesSizeIsTold) {
   const RunFolder folder("limit");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run").code, 0);
-  folder.write("ids.txt", "1 2 3 4 5 6 7 8");
-  struct Case {
-    const char* arguments;
-    const char* leftover;
-  };
-  for (const Case& c : std::initializer_list<Case>{
-           {"convert run hf", "hf/model.safetensors.tmp"},
-           {"convert run x.gguf", "x.gguf.tmp"},
-           {"tokenize text --tokenizer bytes --out tokens", "tokens.bin"},
-           {"eval run --tokens ids.txt --logits o.h5", "o.h5"},
-           {"eval run --tokens ids.txt --logits o.h5", "o.h5.tmp"},
-           {"train tiny.textproto --steps 1 --out other --set data.cache_dir=other_cache", "other/checkpoints/step_1"},
-       }) {
-    const Outcome limited = run_shell("ulimit -f 4; " + folder.command(c.arguments));
-    EXPECT_EQ(limited.code, 1) << c.arguments << limited.output;
-    EXPECT_THAT(limited.lines_with("limbeck: error"), ElementsAre(HasSubstr("File too large"))) << limited.output;
-    EXPECT_THAT(limited.output, AllOf(Not(HasSubstr("HDF5-DIAG")), Not(HasSubstr("errno =")))) << limited.output;
-    EXPECT_FALSE(fs::exists(folder.path() / c.leftover)) << c.leftover;
+  for (const Unwritable& c : {Unwritable{"convert run hf", "hf/model.safetensors.tmp"},
+                              {"convert run x.gguf", "x.gguf.tmp"},
+                              {"tokenize text --tokenizer bytes --out tokens", "tokens.bin"}})
+    expect_told(folder, c, "ulimit -f 4; ", "cannot be written: File too large");
+}
+
+TEST(Machine, AFullDiskIsTold) {
+  const RunFolder folder("disk");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run").code, 0);
+  std::string ids;
+  for (int i = 0; i < 100; ++i) ids += "7 ";
+  folder.write("ids.txt", ids);
+  const std::string small = (folder.path() / "small").string();
+  fs::create_directory(small);
+  if (run_shell("mount -t tmpfs -o size=16k tmpfs " + small).code != 0) GTEST_SKIP() << "mounting needs root";
+  for (const Unwritable& c : {Unwritable{"convert run small/hf", "small/hf/model.safetensors.tmp"},
+                              {"convert run small/x.gguf", "small/x.gguf.tmp"},
+                              {"tokenize text text text --tokenizer bytes --out small/tokens", "small/tokens.bin"},
+                              {"eval run --tokens ids.txt --logits small/o.h5", "small/o.h5"},
+                              {"eval run --tokens ids.txt --logits small/p.h5", "small/p.h5.tmp"},
+                              {"report run --out small/report.html", "small/report.html.tmp"},
+                              {"train tiny.textproto --steps 1 --out a --dump-gradients small/g.h5", "small/g.h5.tmp"},
+                              {"train tiny.textproto --steps 1 --out small/run", "small/run/checkpoints/step_1"}}) {
+    run_shell("rm -rf " + small + "/*");
+    expect_told(folder, c, "", "No space left on device");
   }
+  run_shell("umount " + small);
 }
 
 TEST(Machine, AFolderThatCannotBeMadeIsToldWithItsReason) {
