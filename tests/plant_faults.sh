@@ -4,8 +4,8 @@
 # or more. docs/testing.md says how to write one.
 #
 #     tests/plant_faults.sh                 # all of them; fails where fewer than 9 of 10 are caught
-#     tests/plant_faults.sh 07 33           # those whose file's name begins so
-#     tests/plant_faults.sh --whole 07      # against every test that needs no teacher, whatever the patch names
+#     tests/plant_faults.sh 007 033         # those whose file's name begins so
+#     tests/plant_faults.sh --whole 007     # against every test that needs no teacher, whatever the patch names
 #     tests/plant_faults.sh --check         # only whether each can still be planted
 set -euo pipefail
 
@@ -14,6 +14,7 @@ cd "$root"
 tree=build/faults
 logs=$tree/build/logs
 planted=$tree/build/planted  # the files that a fault is in now
+stale=$tree/build/stale      # those that had one since everything was built without
 
 fail() {
   echo "tests/plant_faults.sh: error: $*" >&2
@@ -50,13 +51,12 @@ copy_tree() {
 
 # Takes out what is planted. The files get a new time, so that what was built of the fault is built again.
 take_out() {
-  [[ -f $planted ]] || return 0
   local file
   while IFS= read -r file; do
     cp "$file" "$tree/$file"
     touch "$tree/$file"
   done <"$planted"
-  rm "$planted"
+  : >"$planted"
 }
 
 # passes PROGRAM FILTER LOG: the tests, in the copy.
@@ -90,6 +90,8 @@ fi
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
 copy_tree
 mkdir -p "$logs"
+[[ ! -f $stale ]] || sort -u "$stale" >"$planted"  # whoever was here before may have been stopped
+: >>"$planted"
 trap take_out EXIT
 take_out
 programs=(limbeck)
@@ -103,6 +105,7 @@ else
 fi
 echo "== ${#patches[@]} faults; building without any"
 "$tree/launch/build.sh" release ${programs[@]+"${programs[@]}"}
+rm -f "$stale"
 echo "== the tests without a fault"
 if [[ $mode == whole ]]; then
   whole_passes "$logs/sound.log" || fail "the tests fail without a fault (whole log: $logs/sound.log)"
@@ -118,7 +121,7 @@ missed=()
 for patch in "${patches[@]}"; do
   name=$(basename "$patch" .patch)
   since=$SECONDS
-  sed -n 's/^+++ b\///p' "$patch" >"$planted"
+  sed -n 's/^+++ b\///p' "$patch" | tee -a "$stale" >"$planted"
   apply "$patch" "$tree"
   read -r program filter < <(tests_of "$patch")
   targets=(limbeck "$program")
