@@ -209,8 +209,9 @@ int run_generate(const GenerateOptions& options) {
   };
   const std::string command = fmt::format(
       "command: generate\nmodel: {}\nprompt: {}\nmax_tokens: {}\ntemperature: {}\ntop_k: {}\ntop_p: {}\nseed: {}\n",
-      options.model.string(), nlohmann::json(options.prompt).dump(), options.max_tokens, options.temperature,
-      options.top_k, options.top_p, options.seed);
+      options.model.string(),
+      nlohmann::json(options.prompt).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
+      options.max_tokens.value_or(0), options.temperature, options.top_k, options.top_p, options.seed);
   in_world({}, command, generate, "tp");
   return 0;
 }

@@ -8,6 +8,7 @@
 
 #include "core/nn/generation.h"
 #include "launch/commands/commands.h"
+#include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 #include "launch/console/streams.h"
 #include "launch/report/distill_report.h"

@@ -19,6 +19,12 @@ constexpr std::size_t column_width = 10;
 constexpr std::size_t time_width = 14;
 }  // namespace
 
+std::string fixed(double value, int decimals) {
+  const std::string text = fmt::format("{:.{}f}", value, decimals);
+  const bool is_zero = text.find_first_not_of("-0.") == std::string::npos;
+  return is_zero && text.starts_with('-') ? text.substr(1) : text;
+}
+
 std::string duration_text(double seconds) {
   const auto s = static_cast<std::int64_t>(std::llround(std::clamp(seconds, 0.0, 1e9)));
   if (s < 60) return fmt::format("{} s", s);

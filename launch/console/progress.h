@@ -51,5 +51,7 @@ class Progress {
 
 /// "45 s", "3 min 20 s", "2 h 5 min".
 std::string duration_text(double seconds);
+/// A figure with so many decimals; a zero has no sign.
+std::string fixed(double value, int decimals);
 
 }  // namespace limbeck::launch

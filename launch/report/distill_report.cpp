@@ -4,6 +4,7 @@
 
 #include "data/files/atomic_file.h"
 #include "data/files/json_text.h"
+#include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 
 namespace limbeck::launch {
@@ -56,12 +57,6 @@ std::string quoted(const std::string& text) {
 }
 
 }  // namespace
-
-std::string fixed(double value, int decimals) {
-  const std::string text = fmt::format("{:.{}f}", value, decimals);
-  const bool is_zero = text.find_first_not_of("-0.") == std::string::npos;
-  return is_zero && text.starts_with('-') ? text.substr(1) : text;
-}
 
 std::string to_text(const DistillStart& start) { return dump(start); }
 

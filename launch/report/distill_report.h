@@ -46,9 +46,6 @@ struct DistillReport {
   std::string program = "limbeck";  // as it was started
 };
 
-/// A figure with so many decimals; a zero has no sign.
-std::string fixed(double value, int decimals);
-
 void write_start(const std::filesystem::path& run, const DistillStart& start);
 /// Throws, naming the file, where the run directory has none or it is damaged.
 DistillStart read_start(const std::filesystem::path& run);
