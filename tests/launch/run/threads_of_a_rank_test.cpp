@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/random.h"
+#include "kernels/build_info.h"
 #include "launch/run/step.h"
 #include "optim/adamw.h"
 #include "optim/clip.h"
@@ -135,12 +136,19 @@ void expect_promises(const std::string& layout, int ranks, bool distills) {
   }
 }
 
-TEST(ThreadsOfARank, TrainingRepeatsAndAnotherNumberAgrees) {
+class ThreadsOfARank : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (kernels::matrix_product() == "plain loop") GTEST_SKIP() << "built without threads inside a rank";
+  }
+};
+
+TEST_F(ThreadsOfARank, TrainingRepeatsAndAnotherNumberAgrees) {
   expect_promises("dp1", 1, false);
   expect_promises("tp3", 3, false);
 }
 
-TEST(ThreadsOfARank, DistillationRepeatsAndAnotherNumberAgrees) {
+TEST_F(ThreadsOfARank, DistillationRepeatsAndAnotherNumberAgrees) {
   expect_promises("dp1", 1, true);
   expect_promises("ep2", 2, true);
 }
