@@ -181,16 +181,45 @@ bool is_of_a_model(const std::string& file) {
          file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json");
 }
 
-void make_folder_for_model(const fs::path& folder, const std::map<std::string, std::string>& files) {
+/// Whether the folder is new.
+bool make_folder_for_model(const fs::path& folder, const std::map<std::string, std::string>& files) {
   std::error_code error;
-  fs::create_directories(folder, error);
+  const bool is_new = fs::create_directories(folder, error);
   if (error) core::fail_usage("{}: this folder cannot be made: {}", folder.string(), error.message());
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (is_of_a_model(name) || files.contains(name))
       core::fail_usage("{}: there is {} already, expected a folder without a model", folder.string(), name);
   }
+  return is_new;
 }
+
+/// Takes a model that could not be finished away again, from a folder that had none.
+class Unfinished {
+ public:
+  Unfinished(const fs::path& folder, const std::map<std::string, std::string>& more)
+      : folder_(folder), more_(more), is_new_(make_folder_for_model(folder, more)) {}
+  ~Unfinished() {
+    if (is_finished) return;
+    std::error_code ignored;
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+      const std::string name = entry.path().filename().string();
+      if (is_of_a_model(name) || name.ends_with(".safetensors.tmp") || more_.contains(name))
+        files.push_back(entry.path());
+    }
+    for (const fs::path& file : files) fs::remove(file, ignored);
+    if (is_new_) fs::remove(folder_, ignored);  // not where there is something else in it by now
+  }
+  Unfinished(const Unfinished&) = delete;
+  Unfinished& operator=(const Unfinished&) = delete;
+  bool is_finished = false;
+
+ private:
+  const fs::path& folder_;
+  const std::map<std::string, std::string>& more_;
+  bool is_new_;
+};
 
 }  // namespace
 
@@ -212,7 +241,7 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
       origins[name.stored[i]] = {&name, static_cast<std::int64_t>(i)};
     }
   }
-  make_folder_for_model(folder, options.files);
+  Unfinished unfinished(folder, options.files);
   const auto memory = core::Memory::cpu(1);
   write_safetensors(folder, plan, options.max_shard_bytes, [&](const SafetensorsPlan& tensor) {
     const auto& [name, index] = origins.at(tensor.name);
@@ -228,6 +257,7 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
   });
   for (const auto& [name, contents] : options.files) write_file_atomically(folder / name, contents);
   write_file_atomically(folder / "config.json", config_text);
+  unfinished.is_finished = true;
 }
 
 }  // namespace limbeck::data

@@ -64,8 +64,8 @@ struct HuggingFaceExport {
 /// Writes `folder` (made if need be) so that `transformers` loads it: Llama if every layer is dense, Mixtral if every
 /// layer has experts with renormalised weights. Throws for a mixture of both, or a scale of the experts' outputs, which
 /// neither architecture has; and a UsageError where the folder cannot be made, holds (part of) a model, whose files
-/// would be mixed with these, or a file that would be written over. config.json is written last. Holds one tensor at a
-/// time.
+/// would be mixed with these, or a file that would be written over. config.json is written last; nothing is left where
+/// the model cannot be finished. Holds one tensor at a time.
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config,
                          const std::filesystem::path& folder, const HuggingFaceExport& options);
 
