@@ -111,7 +111,7 @@ TEST(ModelSource, WhatIsNoModelIsNamed) {
   testing::write_file(folder.path() / "text", "hello");
   EXPECT_THAT(error_of([&] { open_model(folder.path() / "text"); }), HasSubstr("is no model"));
   testing::write_file(folder.path() / "empty", "");
-  EXPECT_THAT(error_of([&] { open_model(folder.path() / "empty"); }), HasSubstr("is no model"));
+  EXPECT_THAT(error_of([&] { open_model(folder.path() / "empty"); }), HasSubstr("is empty, expected a checkpoint"));
   testing::write_file(folder.path() / "short.gguf", "GGUF");
   EXPECT_THAT(error_of([&] { open_model(folder.path() / "short.gguf"); }), HasSubstr("short.gguf"));
   EXPECT_TRUE(is_model_file(folder.path() / "short.gguf"));
