@@ -6,6 +6,7 @@
 //     memory->statistics().system_allocations;
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -43,8 +44,8 @@ class Memory {
   MemoryStatistics statistics() const;
   void reset_peak();
 
-  /// Reads of device values on the host, each of which would stall a device queue (see host_value in tensor.h).
-  std::int64_t host_reads = 0;
+  /// Reads by host_value and host_values (tensor.h), each of which would stall a device's queue; from any thread.
+  std::atomic<std::int64_t> host_reads = 0;
 
  private:
   struct Block {

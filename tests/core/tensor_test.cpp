@@ -86,7 +86,7 @@ TEST(Tensor, BadInput) {
 }
 
 TEST(Tensor, HostReadsAreCounted) {
-  const auto before = memory->host_reads;
+  const std::int64_t before = memory->host_reads;
   host_value(tensor<double>(memory, {1}, {2}));
   EXPECT_EQ(memory->host_reads, before + 1);
 }
