@@ -67,10 +67,10 @@ std::vector<int> nodes(MPI_Comm comm) {
   return first_of;
 }
 
-int largest_tag(MPI_Comm comm) {
+int largest_tag() {
   int* value = nullptr;
   int is_there = 0;
-  MPI_Comm_get_attr(comm, MPI_TAG_UB, static_cast<void*>(&value), &is_there);
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, static_cast<void*>(&value), &is_there);
   return is_there != 0 ? *value : 32767;  // what any MPI has
 }
 
@@ -101,7 +101,7 @@ struct MpiWorld::State {
 
   std::shared_ptr<MpiGroup> make_group(std::int64_t id, std::string name, std::vector<int> ranks) const {
     auto group = std::make_shared<MpiGroup>();
-    check(id <= largest_tag(wire.comm) / 2, "mpi: group {} is number {}, expected fewer groups", name, id);
+    check(id <= largest_tag() / 2, "mpi: group {} is number {}, expected fewer groups", name, id);
     group->id = static_cast<int>(id);
     group->name = std::move(name);
     group->ranks = std::move(ranks);
@@ -212,7 +212,7 @@ MpiWorld::MpiWorld(MpiOptions options) : state_(std::make_shared<State>(std::mov
       s.rank, s.options.deadline,
       Engine::World{.stop = [&s](const std::string& why) { s.stop(why); },
                     .who_is_missing = [&s](const auto& missing) { return s.who_is_missing(missing); },
-                    .poll = [&s] { s.hear(); }});
+                    .poll = s.size > 1 ? [&s] { s.hear(); } : std::function<void()>()});
   s.engine->start();
 }
 
