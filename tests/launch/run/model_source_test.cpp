@@ -125,7 +125,7 @@ TEST(ModelSource, AModelInAnotherFormatIsNamed) {
            {std::string("tjgg\3\0\0\0", 8), "is a GGML file, the format before GGUF"},
            {"PK\3\4", "is PyTorch's own format"},
            {"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"},
-           {"<!DOCTYPE html>", "is a web page"}}) {
+           {"<!DOCTYPE html>", "is an HTML page"}}) {
     testing::write_file(folder.path() / "model.bin", head);
     EXPECT_THAT(error_of([&] { open_model(folder.path() / "model.bin"); }), HasSubstr(what));
   }

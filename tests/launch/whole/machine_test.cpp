@@ -52,7 +52,7 @@ TEST(Machine, ClosedStreamsAreNoPlaceForTokens) {
   const RunFolder folder("closed");
   ASSERT_EQ(folder.limbeck("tokenize text --tokenizer bytes --out good").code, 0);
   for (const char* closed : {">&- 2>&-", "<&- >&-", "<&- 2>&-", "<&- >&- 2>&-"}) {
-    const Outcome run = run_shell(folder.command("tokenize text --tokenizer bytes --out bad ") + closed);
+    const Outcome run = run_shell(folder.command("tokenize text --tokenizer bytes --out bad --force ") + closed);
     EXPECT_EQ(run.code, 0) << closed << run.output;
     EXPECT_EQ(folder.read("bad.bin"), folder.read("good.bin")) << closed;
     EXPECT_EQ(folder.read("bad.idx"), folder.read("good.idx")) << closed;

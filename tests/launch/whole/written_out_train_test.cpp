@@ -196,7 +196,7 @@ TEST(EndToEnd, SixStepsAreThoseOfTheLoopWrittenOut) {
   core::Tape off(core::Tape::Mode::Off);
   const std::vector<double> logits = values_of(student.run(off, as_sequence(text)).logits.value);
   for (const int ranks : {1, 2}) {
-    const Outcome eval = folder.limbeck("eval dp1 --tokens ids.txt --logits logits.h5", ranks);
+    const Outcome eval = folder.limbeck("eval dp1 --tokens ids.txt --logits logits.h5 --force", ranks);
     ASSERT_EQ(eval.code, 0) << eval.output;
     const std::vector<double> found = values_of(data::Hdf5File::open(folder.path() / "logits.h5")
                                                     .read_dataset("/logits", core::Memory::cpu(1), core::DType::F64));
