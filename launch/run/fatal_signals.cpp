@@ -25,10 +25,8 @@ std::array<char, 128> limit_text{};
 extern "C" void on_bus_error(int, siginfo_t* info, void*) {
   const char* path = data::mapped_file_at(info->si_addr);
   if (path != nullptr) end({path, ": was shortened while it was read, or its disk has failed"});
-  end(
-      {"memory that is mapped from a file cannot be had: the file was shortened, its disk has failed, or /dev/shm, "
-       "which "
-       "the ranks share, is full"});
+  end({"memory that is mapped from a file cannot be had: the file was shortened, its disk has failed, ",
+       "or /dev/shm, which the ranks share, is full"});
 }
 
 extern "C" void on_segmentation_fault(int, siginfo_t*, void*) {
