@@ -142,12 +142,32 @@ FileKind kind_of(std::string_view head) {
 }
 
 FileKind kind_of_file(const std::filesystem::path& path) {
-  std::array<char, kind_bytes> head{};
   std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return {};
+  switch (std::filesystem::status(path, error).type()) {
+    case std::filesystem::file_type::regular:
+      return kind_of(head_of_file(path).value_or(""));
+    case std::filesystem::file_type::directory:
+      return {"a folder", false};
+    case std::filesystem::file_type::fifo:
+      return {"a pipe", false};
+    case std::filesystem::file_type::character:
+    case std::filesystem::file_type::block:
+      return {"a device", false};
+    case std::filesystem::file_type::socket:
+      return {"a socket", false};
+    default:
+      return {};
+  }
+}
+
+std::optional<std::string> head_of_file(const std::filesystem::path& path) {
+  std::error_code error;
+  if (std::filesystem::is_other(path, error)) return "";
+  std::string head(kind_bytes, '\0');
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), std::fclose);
-  if (file == nullptr) return {};
-  return kind_of({head.data(), std::fread(head.data(), 1, head.size(), file.get())});
+  if (file == nullptr) return std::nullopt;
+  head.resize(std::fread(head.data(), 1, head.size(), file.get()));
+  return head;
 }
 
 void refuse_other_kind(const std::string& where, std::string_view head, std::string_view expected) {

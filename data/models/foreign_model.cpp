@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
 #include <string_view>
+
+#include "data/files/file_kind.h"
 
 namespace limbeck::data {
 
@@ -25,10 +26,7 @@ constexpr std::array magics = {
     Magic{"PK\x03\x04", of_pytorch}, Magic{"\x80\x02", of_pytorch}};
 
 std::string foreign_file(const fs::path& path) {
-  std::array<char, 32> head{};
-  std::ifstream in(path, std::ios::binary);
-  in.read(head.data(), head.size());
-  const std::string_view bytes(head.data(), static_cast<std::size_t>(in.gcount()));
+  const std::string bytes = head_of_file(path).value_or("");
   for (const auto& magic : magics)
     if (bytes.starts_with(magic.bytes)) return magic.what;
   if (path.extension() == ".safetensors" && bytes.size() > 8 && bytes[8] == '{')

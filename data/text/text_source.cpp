@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "data/files/file_kind.h"
 #include "data/files/unpacked_file.h"
 
 namespace limbeck::data {
@@ -40,13 +41,14 @@ std::vector<std::string> list_text_files(const std::vector<std::string>& paths) 
   std::vector<std::string> files;
   for (const auto& path : paths) {
     std::error_code error;
-    const auto kind = fs::status(path, error).type();
-    if (kind == fs::file_type::directory)
+    if (fs::is_directory(path, error)) {
       add_folder(path, files);
-    else if (kind == fs::file_type::regular)
+    } else if (fs::is_regular_file(path, error)) {
       files.push_back(path);
-    else
-      fail("{}: is not there, expected a text file or a folder", path);
+    } else {
+      const std::string_view kind = kind_of_file(path).name;
+      fail("{}: is {}, expected a text file or a folder", path, kind.empty() ? "not there" : kind);
+    }
   }
   check(!files.empty(), "{}: no text files found", fmt::join(paths, ", "));
   return files;

@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <fstream>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -148,16 +148,12 @@ int run_inspect(const InspectOptions& options) {
   const fs::path& path = options.file;
   if (fs::is_directory(path)) return inspect_model(path);
   if (fs::exists(path.string() + ".idx")) return inspect_tokens(options);
-  std::ifstream in(path, std::ios::binary);
-  if (!in.is_open())
-    core::fail_usage("{}: cannot be read, expected a model, a token file or a .h5 file", path.string());
-  std::string head(9, '\0');
-  in.read(head.data(), static_cast<std::streamsize>(head.size()));
-  head.resize(static_cast<std::size_t>(in.gcount()));
-  if (head.starts_with("GGUF")) return inspect_gguf(path);
-  if (head.starts_with("\x89HDF")) return inspect_hdf5(path);
-  if (head.starts_with("MMIDIDX") || path.extension() == ".bin") return inspect_tokens(options);
-  if (head.size() == 9 && head[8] == '{') return inspect_safetensors(path);
+  const std::optional<std::string> head = data::head_of_file(path);
+  if (!head) core::fail_usage("{}: cannot be read, expected a model, a token file or a .h5 file", path.string());
+  if (head->starts_with("GGUF")) return inspect_gguf(path);
+  if (head->starts_with("\x89HDF")) return inspect_hdf5(path);
+  if (head->starts_with("MMIDIDX") || path.extension() == ".bin") return inspect_tokens(options);
+  if (head->size() > 8 && head->at(8) == '{') return inspect_safetensors(path);
   const data::FileKind kind = data::kind_of_file(path);
   core::fail_usage("{}: is {}, expected GGUF, HDF5, safetensors, a token file or a folder with a model", path.string(),
                    kind.name.empty() ? "of no known kind" : kind.name);

@@ -1,10 +1,12 @@
 #include "launch/config/config.h"
 
+#include <fcntl.h>
 #include <google/protobuf/text_format.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iterator>
+#include <array>
 #include <type_traits>
 #include <utility>
 
@@ -21,6 +23,33 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
 namespace {
+
+/// Also of a pipe, as in train <(make_config); one that nothing comes of for ten seconds is refused.
+std::string read_config(const std::filesystem::path& path) {
+  constexpr int most_wait_ms = 10'000;
+  constexpr std::size_t most_bytes = std::size_t{1} << 24U;
+  const auto refuse = [&](const char* why) {
+    fail_usage("{}: {}, expected a config in text format (see examples/)", path.string(), why);
+  };
+  struct Descriptor {
+    int number;
+    ~Descriptor() {
+      if (number >= 0) ::close(number);
+    }
+  };
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  if (file.number < 0) refuse("cannot be read");
+  std::string text;
+  std::array<char, 65536> part{};
+  for (ssize_t got = 1; got != 0; text.append(part.data(), static_cast<std::size_t>(got))) {
+    pollfd waited{file.number, POLLIN, 0};
+    if (::poll(&waited, 1, most_wait_ms) == 0) refuse("is a pipe that nothing comes of");
+    got = ::read(file.number, part.data(), part.size());
+    if (got < 0) refuse("cannot be read");
+    if (text.size() > most_bytes) refuse("has more than 16 MiB");
+  }
+  return text;
+}
 
 // The plain enumerations have the numbers of the schema's.
 template <class E>
@@ -331,12 +360,7 @@ RunConfig parse_config(const std::string& text, const std::string& name, const s
 }
 
 RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& sets) {
-  std::error_code no_error;
-  std::ifstream file;
-  if (!std::filesystem::is_directory(path, no_error)) file.open(path, std::ios::binary);
-  if (!file.is_open())
-    fail_usage("{}: cannot be read, expected a config in text format (see examples/)", path.string());
-  std::string text{std::istreambuf_iterator<char>(file), {}};
+  std::string text = read_config(path);
   if (text.starts_with(data::byte_order_mark)) text.erase(0, data::byte_order_mark.size());
   if (const data::FileKind kind = data::kind_of(text.substr(0, data::kind_bytes));
       !kind.name.empty() && kind.name != "empty")

@@ -5,13 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <optional>
 #include <set>
 #include <vector>
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
+#include "data/files/file_kind.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/may_write.h"
 #include "launch/console/log.h"
@@ -344,9 +344,7 @@ std::string continuations(const Run& run) {
 constexpr const char* page_mark = R"(<meta name="generator" content="Limbeck" />)";
 
 bool is_page(const fs::path& file) {
-  std::string head(512, '\0');
-  std::ifstream(file, std::ios::binary).read(head.data(), static_cast<std::streamsize>(head.size()));
-  return head.find(page_mark) != std::string::npos;
+  return data::head_of_file(file).value_or("").find(page_mark) != std::string::npos;
 }
 
 std::string report_page(const RunDirectory& directory) {

@@ -1,7 +1,5 @@
 #include "launch/run/model_source.h"
 
-#include <array>
-#include <fstream>
 #include <type_traits>
 #include <utility>
 
@@ -145,11 +143,7 @@ ModelSource open_hugging_face(const fs::path& path) {
 }
 
 bool starts_with(const fs::path& file, std::string_view magic) {
-  std::array<char, 8> head{};
-  std::ifstream in(file, std::ios::binary);
-  in.read(head.data(), static_cast<std::streamsize>(magic.size()));
-  return in.gcount() == static_cast<std::streamsize>(magic.size()) &&
-         std::string_view(head.data(), magic.size()) == magic;
+  return data::head_of_file(file).value_or("").starts_with(magic);
 }
 
 }  // namespace

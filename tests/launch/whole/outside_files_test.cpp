@@ -1,9 +1,11 @@
 // Models, tokenizers and token files that were made elsewhere, or that do not belong together; and that nothing is
 // written over unasked.
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "core/nn/student/vocabulary_rows.h"
 #include "data/models/gguf.h"
@@ -19,6 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::SizeIs;
@@ -90,6 +93,39 @@ TEST_F(OutsideFiles, NothingIsWrittenOverUnasked) {
   EXPECT_THAT(fail_with(2, "report run --out page.html"), HasSubstr("page.html: is there already"));
   succeed("report run --out page.html --force");
   succeed("report run --out page.html");
+}
+
+TEST_F(OutsideFiles, WhatIsNoFileIsNamedAndNotWaitedFor) {
+  ASSERT_EQ(::mkfifo(at("pipe").c_str(), 0600), 0);
+  for (const auto& [path, is] : {std::pair("pipe", "pipe: is a pipe"), std::pair("/dev/zero", "/dev/zero: is a device")}) {
+    for (const char* command : {"inspect {}", "generate {} --prompt a", "eval {}", "convert {} out"})
+      EXPECT_THAT(fail_with(2, fmt::format(fmt::runtime(command), path)), HasSubstr(is));
+    EXPECT_THAT(fail_with(2, fmt::format("tokenize text --tokenizer {} --out t", path)), HasSubstr(is));
+    EXPECT_THAT(fail_with(1, fmt::format("tokenize {} --tokenizer bytes --out t", path)),
+                AllOf(HasSubstr(is), HasSubstr("expected a text file or a folder")));
+    EXPECT_THAT(fail_with(1, fmt::format("train tiny.textproto --set data.text={}", path)), HasSubstr(is));
+  }
+  EXPECT_THAT(fail_with(2, "train pipe"), HasSubstr("pipe: is a pipe that nothing comes of, expected a config"));
+  EXPECT_THAT(fail_with(2, "train /dev/zero"), HasSubstr("/dev/zero: has more than 16 MiB, expected a config"));
+
+  // In a folder from outside, each file that is read.
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}) {
+    fs::copy(at("hf"), at("odd"));
+    fs::remove(at("odd") / name);
+    ASSERT_EQ(::mkfifo((at("odd") / name).c_str(), 0600), 0);
+    const Outcome outcome = folder_.limbeck("generate odd --prompt a");
+    EXPECT_EQ(outcome.code, 1) << outcome.output;
+    EXPECT_THAT(outcome.lines_with("error"), ElementsAre(HasSubstr(name))) << outcome.output;
+    fs::remove_all(at("odd"));
+  }
+}
+
+TEST_F(OutsideFiles, AConfigMayComeThroughAPipe) {
+  ASSERT_EQ(::mkfifo(at("pipe").c_str(), 0600), 0);
+  std::thread writer([&] { folder_.write("pipe", folder_.read("tiny.textproto")); });
+  succeed("train pipe --steps 1 --out piped --quiet");
+  writer.join();
+  EXPECT_THAT(folder_.read("piped/config.textproto"), HasSubstr("dir: \"piped\""));
 }
 
 TEST_F(OutsideFiles, ConvertKeepsWhatItCannotRead) {
