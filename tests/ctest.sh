@@ -13,6 +13,7 @@ shift
 if [[ $(id -u) -eq 0 ]]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
+cores=$(nproc)  # which tells OMP_NUM_THREADS where that is set
 # Tests and their ranks share the cores: a thread that waits must not spin, and none starts more than it asks for.
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1
 
@@ -21,7 +22,7 @@ log=$folder/tests.log
 report=$folder/tests.xml
 rm -f "$log" "$report"
 status=0
-ctest --test-dir "$folder" --parallel "$(nproc)" --output-on-failure --no-tests=error --output-junit "$report" "$@" \
+ctest --test-dir "$folder" --parallel "$cores" --output-on-failure --no-tests=error --output-junit "$report" "$@" \
   </dev/null 2>&1 | tee "$log" | grep --line-buffered -avE '^ *Start |Passed +[0-9.]+ sec' || status=${PIPESTATUS[0]}
 echo "== tests took $SECONDS s (whole log: $log)"
 if [[ ! -f $report ]]; then
