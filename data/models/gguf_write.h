@@ -11,21 +11,15 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <utility>
-#include <variant>
 #include <vector>
 
 #include "core/dtype.h"
 #include "core/shape.h"
 #include "data/files/atomic_file.h"
 #include "data/files/output_file.h"
+#include "data/models/gguf_keys.h"
 
 namespace limbeck::data {
-
-/// Metadata in order. The C++ type is the one that is stored: llama.cpp refuses a key of another width.
-using GgufKey = std::variant<bool, std::uint32_t, float, std::string, std::vector<std::int32_t>, std::vector<float>,
-                             std::vector<std::string>>;
-using GgufKeys = std::vector<std::pair<std::string, GgufKey>>;
 
 struct GgufPlan {
   std::string name;

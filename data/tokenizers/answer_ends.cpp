@@ -6,6 +6,7 @@
 #include "data/files/atomic_file.h"
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
+#include "data/models/gguf.h"
 
 namespace limbeck::data {
 

@@ -11,10 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "data/models/gguf.h"
-#include "data/models/gguf_write.h"
+#include "data/models/gguf_keys.h"
 
 namespace limbeck::data {
+
+class GgufFile;
 
 /// A folder's generation_config.json as it is, the eos_token_id of its config.json taken in where it says more; empty
 /// where neither says any. Throws, naming file and field, for what is no JSON object, or no ids.

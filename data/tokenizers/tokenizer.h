@@ -1,6 +1,6 @@
-// Text to token ids and back. A tokenizer comes from a GGUF file's own keys, from Hugging Face's tokenizer.json
-// (tokenizer_json.h), from a SentencePiece file (tokenizer_sentencepiece.h), is Limbeck's byte tokenizer, or was
-// carried by a checkpoint as one JSON document; it leaves as Hugging Face's files or GGUF keys.
+// Text to token ids and back. A tokenizer comes from a GGUF file's own keys (tokenizer_gguf.h), from Hugging Face's
+// tokenizer.json (tokenizer_json.h), from a SentencePiece file (tokenizer_sentencepiece.h), is Limbeck's byte tokenizer,
+// or was carried by a checkpoint as one JSON document; it leaves as Hugging Face's files or GGUF keys.
 //
 //     std::shared_ptr<Tokenizer> tokenizer = tokenizer_from_gguf(file);
 //     std::vector<std::int32_t> ids = tokenizer->encode("The state is");
@@ -16,8 +16,7 @@
 #include <string_view>
 #include <vector>
 
-#include "data/models/gguf.h"
-#include "data/models/gguf_write.h"
+#include "data/models/gguf_keys.h"
 
 namespace limbeck::data {
 
@@ -73,12 +72,6 @@ class Tokenizer {
   virtual GgufKeys to_gguf(std::int64_t vocabulary) const = 0;
 };
 
-/// The byte-level BPE or SentencePiece tokenizer that the file's tokenizer.ggml keys describe. Throws, naming file and
-/// key, where they are incomplete or not of a kind that is supported. The end of a document is <|endoftext|> or
-/// <|end_of_text|>, else the end of an answer.
-std::shared_ptr<const Tokenizer> tokenizer_from_gguf(const GgufFile& file);
-/// The tokens of its vocabulary without those at the end, [PAD7] and so on, that only fill it up to the model's rows.
-std::vector<std::string> gguf_tokens(const GgufFile& file);
 /// 256 bytes and an end of text, <|endoftext|> = 256.
 std::shared_ptr<const Tokenizer> byte_tokenizer();
 /// What to_json wrote. `where` names the origin in messages.

@@ -25,6 +25,8 @@ class SentencePieceProcessor;
 
 namespace limbeck::data {
 
+class GgufFile;
+
 /// A token that is cut out of the text before SentencePiece sees it, beside the model's control pieces. What lies
 /// between such tokens is encoded as a text of its own, with a space in front if the model puts one there, as llama.cpp
 /// and Hugging Face's `tokenizers` do.

@@ -10,6 +10,7 @@
 #include "data/files/json_text.h"
 #include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_folder.h"
+#include "data/tokenizers/tokenizer_gguf.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "data/tokenizers/unicode.h"
 

@@ -1,5 +1,7 @@
 #include "data/tokenizers/vocabulary.h"
 
+#include <fmt/format.h>
+
 #include "core/random.h"
 #include "data/tokenizers/unicode.h"
 

@@ -40,9 +40,16 @@ bool is_config(const fs::path& path) { return fs::is_regular_file(path) && !is_m
 
 constexpr std::uintmax_t most_id_bytes = std::uintmax_t{1} << 30U;
 
-void say_notices(const ModelSource& source, Verbosity verbosity) {
-  const Log log = make_log(launcher_rank().rank, verbosity);
+void say_notices(const ModelSource& source, const Log& log) {
   for (const auto& notice : source.notices) log->warn("{}", notice);
+}
+
+/// Collective.
+ModelSource open_and_say_notices(Rank& rank, const fs::path& path, Verbosity verbosity) {
+  const Log log = make_log(rank.world().rank(), verbosity);
+  ModelSource source = open_model_together(rank, path, log);
+  say_notices(source, log);
+  return source;
 }
 
 /// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the model's
@@ -132,11 +139,13 @@ int run_eval(const EvalOptions& options) {
     core::fail_usage("eval: --tokens and --logits go together");
   if (options.logits) {
     check_may_write(*options.logits, options.force, {options.model, *options.tokens});
-    const ModelSource source = open_model(options.model);
-    say_notices(source, options.verbosity);
     in_world(
         {}, fmt::format("command: eval\nmodel: {}\ntokens: {}\n", options.model.string(), options.tokens->string()),
-        [&](Rank& rank) { write_logits(rank, source, *options.tokens, *options.logits); }, "tp");
+        [&](Rank& rank) {
+          const ModelSource source = open_and_say_notices(rank, options.model, options.verbosity);
+          write_logits(rank, source, *options.tokens, *options.logits);
+        },
+        "tp");
     return 0;
   }
   // A config means the newest checkpoint of its run, where it has one; else the student as it starts.
@@ -182,10 +191,9 @@ int run_eval(const EvalOptions& options) {
 }
 
 int run_generate(const GenerateOptions& options) {
-  const ModelSource source = open_model(options.model);
-  say_notices(source, options.verbosity);
-  const data::Tokenizer& tokenizer = source.require_tokenizer();
   const auto generate = [&](Rank& rank) {
+    const ModelSource source = open_and_say_notices(rank, options.model, options.verbosity);
+    const data::Tokenizer& tokenizer = source.require_tokenizer();
     nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
     model.load(*source.reader);
     const auto say = [&](const std::string& text) {
@@ -294,7 +302,7 @@ int run_convert(const ConvertOptions& options) {
   if (is_gguf) check_may_write(options.destination, options.force, {options.source});
 
   const ModelSource source = open_model(options.source);
-  say_notices(source, options.verbosity);
+  say_notices(source, make_log(launcher_rank().rank, options.verbosity));
   if (is_gguf) check_may_write(options.destination, options.force, files_of(source));
   const std::string what =
       is_gguf ? convert_to_gguf(source, options, *dtype) : convert_to_folder(source, options, *dtype);

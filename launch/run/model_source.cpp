@@ -13,6 +13,7 @@
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
 #include "data/tokenizers/tokenizer_folder.h"
+#include "data/tokenizers/tokenizer_gguf.h"
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "launch/config/config_fields.h"
@@ -190,7 +191,7 @@ ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
                known);
   const data::FileKind kind = data::kind_of_file(path);
   fail_usage("{}: is {}, expected a checkpoint, a run directory, a Hugging Face directory or a GGUF file",
-             path.string(), kind.name.empty() ? "no model" : kind.name);
+             path.string(), fs::is_directory(path) || kind.name.empty() ? "no model" : kind.name);
 }
 
 std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name) {

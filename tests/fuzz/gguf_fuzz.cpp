@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 #include "data/models/gguf_model.h"
-#include "data/tokenizers/tokenizer.h"
+#include "data/tokenizers/tokenizer_gguf.h"
 #include "tests/fuzz/input_file.h"
 
 namespace {

@@ -9,7 +9,9 @@
 
 #include "data/models/gguf_model.h"
 #include "data/models/gguf_names.h"
+#include "data/models/gguf_write.h"
 #include "data/tokenizers/tokenizer_bpe.h"
+#include "data/tokenizers/tokenizer_gguf.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "data/tokenizers/unicode.h"
 #include "tests/support/golden_lines.h"

@@ -5,7 +5,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "data/models/gguf_write.h"
 #include "data/tokenizers/answer_ends.h"
+#include "data/tokenizers/tokenizer_gguf.h"
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "data/tokenizers/unicode.h"

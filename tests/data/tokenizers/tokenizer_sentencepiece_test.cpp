@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "data/text/text_source.h"
+#include "data/tokenizers/tokenizer_gguf.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 

@@ -8,6 +8,7 @@
 
 #include "data/tokenizers/pretokenizer.h"
 #include "data/tokenizers/tokenizer_bpe.h"
+#include "data/tokenizers/tokenizer_gguf.h"
 #include "data/tokenizers/unicode.h"
 #include "tests/support/golden_lines.h"
 #include "tests/support/teacher_file.h"
