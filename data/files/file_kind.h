@@ -28,12 +28,12 @@ struct FileKind {
 /// texts that are not UTF-8, pointers of large-file stores, pages in HTML or XML, JSON; of other files with zero bytes
 /// it says that they are binary.
 FileKind kind_of(std::string_view head);
-/// The same of a file, and "a folder", "a pipe", "a device" or "a socket" of what is none; nothing in particular where it
-/// cannot be read.
+/// The same of a file, and "a folder", "a pipe", "a device" or "a socket" of what is none; nothing in particular where
+/// it cannot be read.
 FileKind kind_of_file(const std::filesystem::path& path);
 
-/// The first kind_bytes of a file, or all where it has fewer; none where it cannot be read. A pipe, whose writer an open
-/// would wait for, and other things that are no files have no bytes.
+/// The first kind_bytes of a file, or all where it has fewer; none where it cannot be read. A pipe, whose writer an
+/// open would wait for, and other things that are no files have no bytes.
 std::optional<std::string> head_of_file(const std::filesystem::path& path);
 
 /// Throws "WHERE: is an HTML page, expected a GGUF file" where the first bytes tell of another kind than `expected`.

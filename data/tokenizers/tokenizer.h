@@ -1,6 +1,6 @@
 // Text to token ids and back. A tokenizer comes from a GGUF file's own keys (tokenizer_gguf.h), from Hugging Face's
-// tokenizer.json (tokenizer_json.h), from a SentencePiece file (tokenizer_sentencepiece.h), is Limbeck's byte tokenizer,
-// or was carried by a checkpoint as one JSON document; it leaves as Hugging Face's files or GGUF keys.
+// tokenizer.json (tokenizer_json.h), from a SentencePiece file (tokenizer_sentencepiece.h), is Limbeck's byte
+// tokenizer, or was carried by a checkpoint as one JSON document; it leaves as Hugging Face's files or GGUF keys.
 //
 //     std::shared_ptr<Tokenizer> tokenizer = tokenizer_from_gguf(file);
 //     std::vector<std::int32_t> ids = tokenizer->encode("The state is");

@@ -97,7 +97,8 @@ TEST_F(OutsideFiles, NothingIsWrittenOverUnasked) {
 
 TEST_F(OutsideFiles, WhatIsNoFileIsNamedAndNotWaitedFor) {
   ASSERT_EQ(::mkfifo(at("pipe").c_str(), 0600), 0);
-  for (const auto& [path, is] : {std::pair("pipe", "pipe: is a pipe"), std::pair("/dev/zero", "/dev/zero: is a device")}) {
+  for (const auto& [path, is] :
+       {std::pair("pipe", "pipe: is a pipe"), std::pair("/dev/zero", "/dev/zero: is a device")}) {
     for (const char* command : {"inspect {}", "generate {} --prompt a", "eval {}", "convert {} out"})
       EXPECT_THAT(fail_with(2, fmt::format(fmt::runtime(command), path)), HasSubstr(is));
     EXPECT_THAT(fail_with(2, fmt::format("tokenize text --tokenizer {} --out t", path)), HasSubstr(is));
