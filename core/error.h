@@ -25,14 +25,21 @@ class UsageError : public Error {
   using Error::Error;
 };
 
+/// What is said may hold text from outside: a zero byte would end the message there.
+inline std::string without_zero_bytes(std::string text) {
+  for (std::size_t at = text.find('\0'); at != std::string::npos; at = text.find('\0', at))
+    text.replace(at, 1, "\\x00");
+  return text;
+}
+
 template <class... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
-  throw Error(fmt::format(format, std::forward<Args>(args)...));
+  throw Error(without_zero_bytes(fmt::format(format, std::forward<Args>(args)...)));
 }
 
 template <class... Args>
 [[noreturn]] void fail_usage(fmt::format_string<Args...> format, Args&&... args) {
-  throw UsageError(fmt::format(format, std::forward<Args>(args)...));
+  throw UsageError(without_zero_bytes(fmt::format(format, std::forward<Args>(args)...)));
 }
 
 template <class... Args>

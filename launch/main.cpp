@@ -1,6 +1,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string>
 #include <thread>
@@ -12,6 +13,7 @@
 #include "launch/console/log.h"
 #include "launch/console/streams.h"
 #include "launch/run/fatal_signals.h"
+#include "launch/run/signal_thread.h"
 #include "launch/run/stop_flag.h"
 #include "parallel/comm/world.h"
 
@@ -44,6 +46,8 @@ using limbeck::launch::one_line;
     end_with_error(2, error.what(), false);
   } catch (const std::bad_alloc&) {
     end_with_error(1, "out of memory" + limbeck::launch::memory_limit_text(), false);
+  } catch (const std::filesystem::filesystem_error& error) {
+    end_with_error(1, error.path1().string() + ": " + error.code().message(), false);
   } catch (const std::exception& error) {
     end_with_error(1, error.what(), false);
   }
@@ -73,6 +77,7 @@ int main(int argc, char** argv) {
   limbeck::launch::report_fatal_signals();
   std::set_terminate(end_with_this_error);  // what a thread of a library's throws
   try {
+    limbeck::launch::keep_signals_from_computing();
     const int code = run(argc, argv);
     limbeck::launch::flush_results();
     return code;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "core/error.h"
@@ -41,9 +42,10 @@ void validate(const ModelConfig& config, const std::string& where) {
     if (value <= 0) fail_usage("{}.{} is {}, expected a positive number", where, field, value);
     if (value > limit) fail_usage("{}.{} is {}, expected at most {}", where, field, value, limit);
   };
-  const auto positive_real = [&](const char* field, double value) {
-    if (!(value > 0) || !std::isfinite(value))
-      fail_usage("{}.{} is {}, expected a positive number", where, field, value);
+  const auto positive_real = [&](const char* field, double value, double limit) {  // fits a float, also when scaled
+    if (!(value > 0)) fail_usage("{}.{} is {}, expected a positive number", where, field, value);
+    if (value < std::numeric_limits<float>::min() || value > limit)
+      fail_usage("{}.{} is {}, expected {} to {}", where, field, value, std::numeric_limits<float>::min(), limit);
   };
   using Limits = ModelLimits;
   positive("vocabulary", config.vocabulary, Limits::vocabulary);
@@ -57,8 +59,8 @@ void validate(const ModelConfig& config, const std::string& where) {
     fail_usage("{}.num_kv_heads is {}, expected a divisor of num_heads = {}", where, config.num_kv_heads,
                config.num_heads);
   if (config.head_width % 2 != 0) fail_usage("{}.head_width is {}, expected an even number", where, config.head_width);
-  positive_real("norm_eps", config.norm_eps);
-  positive_real("rope_base", config.rope_base);
+  positive_real("norm_eps", config.norm_eps, 1);
+  positive_real("rope_base", config.rope_base, 1e15);
 
   const MoeConfig& moe = config.moe;
   if (moe.num_experts < 0) fail_usage("{}.moe.num_experts is {}, expected 0 or more", where, moe.num_experts);
@@ -67,7 +69,7 @@ void validate(const ModelConfig& config, const std::string& where) {
     positive("moe.expert_width", moe.expert_width, Limits::width);
     if (moe.shared_width < 0 || moe.shared_width > Limits::width)
       fail_usage("{}.moe.shared_width is {}, expected 0 to {}", where, moe.shared_width, Limits::width);
-    positive_real("moe.weight_scale", moe.weight_scale);
+    positive_real("moe.weight_scale", moe.weight_scale, 1e6);
     if (moe.experts_per_token < 1 || moe.experts_per_token > moe.num_experts)
       fail_usage("{}.moe.experts_per_token is {}, expected 1 to num_experts = {}", where, moe.experts_per_token,
                  moe.num_experts);

@@ -51,7 +51,8 @@ void check_own_hash(std::string text) {
 
 ManifestFile file_from(const JsonAt& json) {
   ManifestFile file{json.at("name").text(), json.at("size").index(INT64_MAX), from_hex(json.at("xxh3"))};
-  if (file.name.empty() || file.name.size() > 255 || file.name.find('/') != std::string::npos || file.name[0] == '.')
+  if (file.name.empty() || file.name.size() > 255 ||
+      file.name.find_first_of(std::string_view("/\0", 2)) != std::string::npos || file.name[0] == '.')
     json.at("name").refuse("a name without a folder");
   return file;
 }

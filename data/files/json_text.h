@@ -10,8 +10,6 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
-#include <unordered_set>
-#include <vector>
 
 #include "core/error.h"
 #include "data/files/file_kind.h"
@@ -21,23 +19,18 @@ namespace limbeck::data {
 /// What the JSON library says is wrong, without its own marks and with no more of the text than shows the place.
 std::string json_reason(const std::exception& error);
 
-/// Throws "where: ..." for what is no JSON, is nested more than 64 deep, or has a key twice in one object.
+/// Whether the JSON library would stop inside of the text as if it ended there: at a zero byte, which no JSON has.
+inline bool has_zero_byte(std::string_view text) { return text.find('\0') != std::string_view::npos; }
+
+/// Throws "where: ..." for what is nested more than 64 deep, has a key twice in one object, or a zero byte.
+void check_structure(std::string_view json, const std::string& where);
+
+/// Throws "where: ..." for what is no JSON, and as check_structure.
 template <class Json>
 Json parse_json(std::string_view text, const std::string& where) {
-  std::vector<std::unordered_set<std::string>> keys;  // of the objects around
-  const auto on_event = [&](int depth, typename Json::parse_event_t event, Json& value) {
-    using Event = typename Json::parse_event_t;
-    core::check(depth <= 64, "{}: is nested more than 64 deep", where);
-    if (event == Event::object_start) keys.emplace_back();
-    if (event == Event::object_end) keys.pop_back();
-    if (event == Event::key) {
-      const auto& key = value.template get_ref<const std::string&>();
-      core::check(keys.back().insert(key).second, "{}: names \"{}\" twice", where, key.substr(0, 80));
-    }
-    return true;
-  };
+  check_structure(text, where);
   try {
-    return Json::parse(text, on_event);
+    return Json::parse(text);
   } catch (const typename Json::exception& error) {
     refuse_other_kind(where, text, "JSON");
     core::fail("{}: {}", where, json_reason(error));

@@ -4,11 +4,11 @@
 #include <zstd.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <limits>
+#include <new>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -37,41 +37,95 @@ namespace {
 constexpr unsigned buffer_bytes = 1U << 18U;
 constexpr int window_log = 27;  // zstd's own default limit; a hostile file may ask for 2 GiB
 
-/// Plain files too: zlib passes on what is not gzip.
-class GzipSource : public UnpackedFile::Source {
+using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
+File open_file(const std::string& path) {
+  File file(std::fopen(path.c_str(), "rbe"), std::fclose);
+  check_system(file != nullptr, "{}: cannot be opened", path);
+  return file;
+}
+
+class PlainSource : public UnpackedFile::Source {
  public:
-  explicit GzipSource(const std::string& path) : path_(path), file_(gzopen(path.c_str(), "rbe"), gzclose_r) {
-    check_system(file_ != nullptr, "{}: cannot be opened", path);
-    gzbuffer(file_.get(), buffer_bytes);
-  }
+  explicit PlainSource(const std::string& path) : path_(path), file_(open_file(path)) {}
   std::size_t read(std::span<char> out, std::int64_t position) override {
-    const auto most = std::min<std::size_t>(out.size(), std::numeric_limits<int>::max());
-    errno = 0;
-    const int got = gzread(file_.get(), out.data(), static_cast<unsigned>(most));
-    int status = Z_OK;
-    const char* message = gzerror(file_.get(), &status);
-    const std::int64_t read = position + std::max(got, 0);
-    check_system(status != Z_ERRNO, "{}: cannot be read after {} bytes of text", path_, read);
-    check(got >= 0 && (status == Z_OK || status == Z_STREAM_END), "{}: cannot be read after {} bytes of text: {}",
-          path_, read, message);
-    return static_cast<std::size_t>(got);
+    const std::size_t got = std::fread(out.data(), 1, out.size(), file_.get());
+    check_system(std::ferror(file_.get()) == 0, "{}: cannot be read after {} bytes of text", path_, position);
+    return got;
   }
-  bool seek(std::int64_t to) override { return gzdirect(file_.get()) == 1 && gzseek(file_.get(), to, SEEK_SET) == to; }
-  std::int64_t packed_position() const override { return std::max<std::int64_t>(gzoffset(file_.get()), 0); }
-  bool is_packed() const override { return gzdirect(file_.get()) == 0; }
+  bool seek(std::int64_t to) override { return ::fseeko(file_.get(), to, SEEK_SET) == 0; }
+  std::int64_t packed_position() const override { return std::max<std::int64_t>(::ftello(file_.get()), 0); }
+  bool is_packed() const override { return false; }
 
  private:
   std::string path_;
-  std::unique_ptr<gzFile_s, int (*)(gzFile)> file_;
+  File file_;
+};
+
+/// Members one after the other (RFC 1952), and zero bytes behind them as on tapes. (zlib's own gzread passes over
+/// whatever follows the first member and is none.)
+class GzipSource : public UnpackedFile::Source {
+ public:
+  explicit GzipSource(const std::string& path) : path_(path), file_(open_file(path)) {
+    constexpr int gzip_window = MAX_WBITS + 16;
+    check(inflateInit2(&stream_, gzip_window) == Z_OK, "{}: zlib has no memory for its state", path);
+  }
+  ~GzipSource() override { inflateEnd(&stream_); }
+  std::size_t read(std::span<char> out, std::int64_t position) override {
+    const auto most = static_cast<unsigned>(std::min<std::size_t>(out.size(), std::numeric_limits<int>::max()));
+    stream_.next_out = reinterpret_cast<Bytef*>(out.data());
+    stream_.avail_out = most;
+    const auto refuse = [&](std::string_view why) {
+      fail("{}: cannot be read after {} bytes of text: {}", path_, position + most - stream_.avail_out, why);
+    };
+    while (stream_.avail_out == most) {
+      if (stream_.avail_in == 0) {
+        stream_.next_in = buffer_.data();
+        stream_.avail_in = static_cast<unsigned>(std::fread(buffer_.data(), 1, buffer_.size(), file_.get()));
+        packed_position_ += stream_.avail_in;
+        check_system(std::ferror(file_.get()) == 0, "{}: cannot be read after {} bytes of text", path_, position);
+        if (stream_.avail_in == 0 && is_within_member_) refuse("unexpected end of file");
+        if (stream_.avail_in == 0) return 0;
+      }
+      if (!is_within_member_ && *stream_.next_in == 0) {
+        is_behind_members_ = true;
+        ++stream_.next_in;
+        --stream_.avail_in;
+        continue;
+      }
+      if (is_behind_members_) refuse("bytes follow its zero bytes");
+      is_within_member_ = true;
+      const int status = inflate(&stream_, Z_NO_FLUSH);
+      if (status == Z_MEM_ERROR) throw std::bad_alloc();
+      if (status != Z_OK && status != Z_STREAM_END && status != Z_BUF_ERROR) {
+        const std::string_view why = stream_.msg != nullptr ? stream_.msg : "bad data";
+        refuse(has_members_ && why == "incorrect header check" ? "what follows is no gzip member" : why);
+      }
+      if (status == Z_STREAM_END) {
+        is_within_member_ = false;
+        has_members_ = true;
+        inflateReset(&stream_);
+      }
+    }
+    return most - stream_.avail_out;
+  }
+  std::int64_t packed_position() const override { return packed_position_; }
+
+ private:
+  std::string path_;
+  File file_;
+  z_stream stream_{};
+  std::vector<Bytef> buffer_ = std::vector<Bytef>(buffer_bytes);
+  std::int64_t packed_position_ = 0;
+  bool is_within_member_ = false;
+  bool has_members_ = false;  // before
+  bool is_behind_members_ = false;
 };
 
 class ZstdSource : public UnpackedFile::Source {
  public:
   explicit ZstdSource(const std::string& path)
-      : path_(path),
-        file_(std::fopen(path.c_str(), "rbe"), std::fclose),
-        stream_(ZSTD_createDStream(), ZSTD_freeDStream) {
-    check_system(file_ != nullptr, "{}: cannot be opened", path);
+      : path_(path), file_(open_file(path)), stream_(ZSTD_createDStream(), ZSTD_freeDStream) {
     check(stream_ != nullptr, "{}: zstd has no memory for its state", path);
     ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax, window_log);
   }
@@ -99,7 +153,7 @@ class ZstdSource : public UnpackedFile::Source {
 
  private:
   std::string path_;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+  File file_;
   std::unique_ptr<ZSTD_DStream, std::size_t (*)(ZSTD_DStream*)> stream_;
   std::vector<char> buffer_ = std::vector<char>(buffer_bytes);
   ZSTD_inBuffer from_ = {nullptr, 0, 0};
@@ -107,22 +161,23 @@ class ZstdSource : public UnpackedFile::Source {
   bool is_within_frame_ = false;
 };
 
-bool is_zstd(const std::string& path) {
-  std::array<unsigned char, 4> head{};
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), std::fclose);
-  if (file == nullptr || std::fread(head.data(), 1, head.size(), file.get()) != head.size()) return false;
-  const auto magic = static_cast<std::uint32_t>(head[0]) | static_cast<std::uint32_t>(head[1]) << 8U |
-                     static_cast<std::uint32_t>(head[2]) << 16U | static_cast<std::uint32_t>(head[3]) << 24U;
+bool is_zstd(std::string_view head) {
+  if (head.size() < 4) return false;
+  std::uint32_t magic = 0;
+  for (int byte = 3; byte >= 0; --byte) magic = magic << 8U | static_cast<unsigned char>(head[byte]);
   return magic == ZSTD_MAGICNUMBER || (magic & ZSTD_MAGIC_SKIPPABLE_MASK) == ZSTD_MAGIC_SKIPPABLE_START;
 }
 
 }  // namespace
 
 UnpackedFile::UnpackedFile(const std::string& path) : path_(path) {
-  if (is_zstd(path))
+  const std::string head = head_of_file(path).value_or("");
+  if (is_zstd(head))
     source_ = std::make_unique<ZstdSource>(path);
-  else
+  else if (head.starts_with("\x1f\x8b"))
     source_ = std::make_unique<GzipSource>(path);
+  else
+    source_ = std::make_unique<PlainSource>(path);
   head_.resize(kind_bytes);
   head_.resize(fill(head_));
   const FileKind kind = kind_of(head_);

@@ -96,7 +96,7 @@ void HuggingFaceModel::open_shards(const fs::path& index) {
   std::set<std::string> names;
   for (const auto& [tensor, name] : file_of) names.insert(name);
   for (const auto& name : names)
-    check(name.ends_with(".safetensors") && name.find('/') == std::string::npos,
+    check(name.ends_with(".safetensors") && name.find_first_of(std::string_view("/\0", 2)) == std::string::npos,
           "{}: names a file \"{}\", expected NAME.safetensors in the same folder", index.string(), name);
   for (const auto& name : names) {
     open_file(name);

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "data/files/file_kind.h"
+#include "data/files/json_text.h"
 
 namespace limbeck::data {
 
@@ -156,7 +157,11 @@ JsonField::JsonField(std::string_view names) {
 
 std::string JsonField::text_of(std::string_view line, const std::string& file, std::int64_t line_number) const {
   Finder finder(names_);
-  const bool is_json = json::sax_parse(line.begin(), line.end(), &finder);
+  bool is_json = json::sax_parse(line.begin(), line.end(), &finder);
+  if (is_json && has_zero_byte(line)) {
+    is_json = false;
+    finder.error_at_ = line.find('\0') + 1;
+  }
   if (!is_json) refuse_other_kind(fmt::format("{}:{}", file, line_number), line, "JSON");
   check(is_json, "{}:{}: is not JSON at byte {}, expected one object a line", file, line_number, finder.error_at_);
   check(finder.top_ == "an object", "{}:{}: is {}, expected one object a line", file, line_number, finder.top_);

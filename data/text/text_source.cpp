@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
+#include <utility>
 
 #include "core/error.h"
 #include "data/files/file_kind.h"
@@ -19,15 +21,34 @@ namespace {
 
 bool is_hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
 
+/// The files below a folder, through links too, each folder once; `seen`: the folders that were.
+void find_files(const fs::path& folder, std::set<fs::path>& seen, std::vector<std::string>& found) {
+  if (!seen.insert(fs::canonical(folder)).second) return;
+  std::vector<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const fs::path& path = entry.path();
+    if (is_hidden(path)) continue;
+    if (entry.is_directory()) {
+      folders.push_back(path);
+    } else if (entry.is_regular_file()) {
+      found.push_back(path.string());
+    } else {
+      const std::string_view kind = kind_of_file(path).name;
+      fail("{}: is {}, expected a text file or a folder", path.string(), kind.empty() ? "a link to nothing" : kind);
+    }
+  }
+  // Real folders before links, so that a file has the same name whatever order they are listed in.
+  std::sort(folders.begin(), folders.end(), [](const fs::path& a, const fs::path& b) {
+    return std::pair(fs::is_symlink(a), a) < std::pair(fs::is_symlink(b), b);
+  });
+  for (const fs::path& below : folders) find_files(below, seen, found);
+}
+
 void add_folder(const fs::path& folder, std::vector<std::string>& files) {
   std::vector<std::string> found;
+  std::set<fs::path> seen;
   try {
-    for (auto entry = fs::recursive_directory_iterator(folder); entry != fs::recursive_directory_iterator(); ++entry) {
-      if (is_hidden(entry->path()))
-        entry.disable_recursion_pending();
-      else if (entry->is_regular_file())
-        found.push_back(entry->path().string());
-    }
+    find_files(folder, seen, found);
   } catch (const fs::filesystem_error& error) {
     fail("{}: cannot be listed: {}", error.path1().string(), error.code().message());
   }
@@ -46,6 +67,7 @@ std::vector<std::string> list_text_files(const std::vector<std::string>& paths) 
     } else if (fs::is_regular_file(path, error)) {
       files.push_back(path);
     } else {
+      check(!error || error == std::errc::no_such_file_or_directory, "{}: cannot be read: {}", path, error.message());
       const std::string_view kind = kind_of_file(path).name;
       fail("{}: is {}, expected a text file or a folder", path, kind.empty() ? "not there" : kind);
     }

@@ -13,9 +13,6 @@ namespace limbeck::data {
 
 namespace {
 
-// What a text may become times as long as: Replace steps one after the other could grow it without end.
-constexpr std::size_t max_growth = 64;
-
 struct Range {
   char32_t first;
   char32_t last;
@@ -133,18 +130,21 @@ std::string unicode_form(std::string_view text, UnicodeForm form) {
   }
 }
 
-Normalizer::Normalizer(std::span<const NormalizerStep> steps, std::string_view where) {
+std::size_t most_bytes_of(std::size_t size) { return 64 * (size + 16); }
+
+Normalizer::Normalizer(std::span<const NormalizerStep> steps, std::string_view where) : where_(where) {
   for (const auto& step : steps)
     steps_.push_back(
         {step, step.kind == NormalizerStep::Kind::Replace ? std::optional(Regex(step.pattern, where)) : std::nullopt});
 }
 
 std::string Normalizer::apply(std::string_view text) const {
-  const std::size_t most = max_growth * (text.size() + 1024);
+  const std::size_t most = most_bytes_of(text.size());
   std::string result(text);
   for (const auto& [rule, regex] : steps_) {
     const auto check_growth = [&](std::size_t size) {
-      core::check(size <= most, "normalizer: a text of {} bytes became more than {}", text.size(), most);
+      core::check(size <= most, "{}: its normalizer makes more than {} bytes of a text of {}", where_, most,
+                  text.size());
     };
     if (rule.kind == NormalizerStep::Kind::Form) {
       result = unicode_form(result, rule.form);

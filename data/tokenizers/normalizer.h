@@ -31,6 +31,9 @@ struct NormalizerStep {
   friend bool operator==(const NormalizerStep&, const NormalizerStep&) = default;
 };
 
+/// What a text of `size` bytes may become: replacements one after the other could grow it without end.
+std::size_t most_bytes_of(std::size_t size);
+
 class Normalizer {
  public:
   /// Throws, naming `where`, for a pattern that cannot be used.
@@ -44,6 +47,7 @@ class Normalizer {
     NormalizerStep rule;
     std::optional<Regex> regex;  // of Replace
   };
+  std::string where_;
   std::vector<Step> steps_;
 };
 

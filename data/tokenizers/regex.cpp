@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
+#include <new>
 
 #include "core/error.h"
 
@@ -75,6 +77,9 @@ std::string members(std::string_view name) {
 // Of the interpreter that a pattern with many ways to match needs; PCRE2's own is 20 GB.
 constexpr std::uint32_t max_heap_kib = 256 << 10U;
 constexpr std::size_t max_pattern = 1 << 16U;
+// PCRE2's own limit is 10 million steps a match. Passing over a run of spaces takes a few a byte.
+constexpr std::size_t min_long_text = 1 << 20U;
+constexpr std::size_t steps_a_byte = 16;
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
@@ -317,15 +322,24 @@ Regex::Scratch Regex::scratch() const {
 }
 
 std::optional<Regex::Match> Regex::find(std::string_view text, std::size_t from, const Scratch& scratch) const {
-  const auto match = [&](std::uint32_t options) {
+  const auto match = [&](std::uint32_t options, pcre2_match_context* limits) {
     return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
-                       PCRE2_NO_UTF_CHECK | options, scratch.get(), limits_.get());
+                       PCRE2_NO_UTF_CHECK | options, scratch.get(), limits);
   };
-  int found = match(0);
-  if (found == PCRE2_ERROR_JIT_STACKLIMIT) found = match(PCRE2_NO_JIT);  // which keeps its stack on the heap
+  std::uint32_t options = 0;
+  int found = match(options, limits_.get());
+  if (found == PCRE2_ERROR_JIT_STACKLIMIT)
+    found = match(options = PCRE2_NO_JIT, limits_.get());                       // which keeps its stack on the heap
+  if (found == PCRE2_ERROR_MATCHLIMIT && text.size() - from > min_long_text) {  // some steps a byte are in order
+    const std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> more(
+        pcre2_match_context_copy(limits_.get()), pcre2_match_context_free);
+    if (more == nullptr) throw std::bad_alloc();
+    const std::size_t steps = steps_a_byte * (text.size() - from);
+    pcre2_set_match_limit(more.get(), static_cast<std::uint32_t>(std::min<std::size_t>(steps, UINT32_MAX)));
+    found = match(options, more.get());
+  }
   if (found == PCRE2_ERROR_NOMATCH) return std::nullopt;
-  check(found > 0, "tokenizer: a regular expression takes too many steps at byte {} of {} (PCRE2 error {})", from,
-        text.size(), found);
+  check(found > 0, "tokenizer: a regular expression takes too many steps at byte {} of {}", from, text.size());
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(scratch.get());
   check(bounds[1] > bounds[0], "tokenizer: a regular expression matched nothing at byte {}", bounds[0]);
   return Match{bounds[0], bounds[1]};

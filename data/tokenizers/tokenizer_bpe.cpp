@@ -130,7 +130,7 @@ void BpeTokenizer::add_tokens(const std::string& where) {
     check(valid_utf8_prefix(token) == token.size(), "{}: token {} is not valid UTF-8", where, id);
     const auto [first, is_new] = id_of_token_.emplace(token, id);
     check(is_new, "{}: tokens {} and {} are both {}", where, first->second, id, token);
-    bytes_of_token_[id] = text_of(token);
+    bytes_of_token_[id] = text_of(token, where);
   }
   for (int byte = 0; byte < 256; ++byte) {
     const char character = static_cast<char>(byte);
@@ -141,13 +141,21 @@ void BpeTokenizer::add_tokens(const std::string& where) {
 }
 
 /// What a token decodes to.
-std::string BpeTokenizer::text_of(std::string_view token) const {
+std::string BpeTokenizer::text_of(std::string_view token, const std::string& where) const {
   if (!description_.byte_fallback) return bytes_of_alphabet(token).value_or(std::string(token));
   if (const auto byte = byte_of(token)) return {*byte};
+  const std::size_t most = most_bytes_of(token.size());
   std::string text(token);
-  for (const auto& [from, to] : description_.decoder.replaced)
-    for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size()))
-      text.replace(at, from.size(), to);
+  for (const auto& [from, to] : description_.decoder.replaced) {
+    std::string replaced;
+    std::size_t done = 0;
+    for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, done)) {
+      replaced.append(text, done, at - done).append(to);
+      done = at + from.size();
+      check(replaced.size() <= most, "{}: its decoder makes more than {} bytes of token {}", where, most, token);
+    }
+    text = replaced.append(text, done);
+  }
   return text;
 }
 
@@ -163,7 +171,7 @@ void BpeTokenizer::add_added_tokens(const std::string& where) {
     }
     normalized.push_back({normalizer_.apply(text), token});
     const std::string& found = normalized.back().text;
-    bytes_of_token_[token.id] = text_of(found);  // as the oracle decodes it
+    bytes_of_token_[token.id] = text_of(found, where);  // as the oracle decodes it
     check(!found.empty(), "{}: the normalizer leaves nothing of added token {}, {}", where, token.id, text);
   }
   plain_added_ = AddedTokens(std::move(plain));

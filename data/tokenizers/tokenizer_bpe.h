@@ -87,7 +87,7 @@ class BpeTokenizer : public Tokenizer {
   const Merge* find_merge(std::int32_t left, std::int32_t right) const;
   /// The id of a token of the model itself, where an added token of that name need not be one.
   std::optional<std::int32_t> model_id_of(std::string_view token) const;
-  std::string text_of(std::string_view token) const;
+  std::string text_of(std::string_view token, const std::string& where) const;
   void check_in_vocabulary(std::int32_t id) const;
   void encode_ordinary(std::string_view text, bool begins_text, Workspace& work, std::vector<std::int32_t>& ids) const;
   void encode_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;

@@ -373,7 +373,8 @@ std::shared_ptr<const Tokenizer> tokenizer_from_hugging_face(HuggingFaceTokenize
 
 std::shared_ptr<const Tokenizer> open_hugging_face_tokenizer(const std::filesystem::path& path) {
   namespace fs = std::filesystem;
-  const fs::path file = fs::is_directory(path) ? path / "tokenizer.json" : path;
+  const bool is_folder = fs::is_directory(path) && path.filename() != "tokenizer.json";
+  const fs::path file = is_folder ? path / "tokenizer.json" : path;
   HuggingFaceTokenizer files;
   files.tokenizer_json = read_text_file(file, max_file_bytes);
   files.tokenizer_config_json = read_tokenizer_config(file.parent_path());

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/file_kind.h"
+#include "data/files/json_at.h"
 #include "data/files/json_text.h"
 #include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_folder.h"
@@ -57,7 +58,7 @@ std::vector<CutToken> added_tokens(const json& decoder, const std::string& where
     const bool is_number = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
     check(is_number, "{}: added_tokens_decoder has a key \"{}\", expected a token's id", where, key);
     CutToken token{.id = std::stoi(key), .text = value.at("content").get<std::string>()};
-    token.is_special = value.value("special", false);
+    token.is_special = JsonAt(value, fmt::format("{}: added_tokens_decoder.{}", where, key)).flag("special", false);
     token.strips_left = value.value("lstrip", false);
     token.strips_right = value.value("rstrip", false);
     added.push_back(std::move(token));
@@ -116,7 +117,7 @@ std::shared_ptr<const Tokenizer> sentencepiece_from_file(const fs::path& path) {
   try {
     const json config = json::parse(read_tokenizer_config_with_added_tokens(path.parent_path()));
     if (config.contains("added_tokens_decoder")) d.added = added_tokens(config["added_tokens_decoder"], where);
-    d.adds_bos = config.value("add_bos_token", true);
+    d.adds_bos = JsonAt(config, where).flag("add_bos_token", true);
     if (const std::string text = token_text(config, "bos_token"); !text.empty()) bos = text;
     if (const std::string text = token_text(config, "eos_token"); !text.empty()) eos = text;
     if (config.contains("chat_template") && config["chat_template"].is_string())

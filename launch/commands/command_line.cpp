@@ -25,11 +25,14 @@ constexpr const char* models = "Limbeck checkpoint or run directory, Hugging Fac
 /// A T within the range, and nothing else: CLI11's own checks let nan and -1 for an unsigned number through.
 template <class T>
 CLI::Validator number(const Range& range) {
-  const auto problem = [range](const std::string& text) -> std::string {
+  const auto problem = [range](std::string& text) -> std::string {
     T value{};
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data(), end, value);
-    if (error == std::errc{} && stop == end && range.contains(static_cast<double>(value))) return "";
+    if (error == std::errc{} && stop == end && range.contains(static_cast<double>(value))) {
+      if (std::is_integral_v<T>) text = fmt::format("{}", value);  // CLI11 would read 010 as eight
+      return "";
+    }
     return fmt::format("'{}' is given, expected {}{}", text, std::is_integral_v<T> ? "a whole number, " : "",
                        range.expected);
   };
@@ -109,7 +112,7 @@ void CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptio
   app.add_option("--out", options->out, "Run directory, instead of output.dir")->type_name("DIR");
   app.add_flag("--resume", options->resume, "Continue from the newest good checkpoint in the run directory");
   app.add_option("--steps", options->steps, "Stop after this step; the schedule stays that of train.steps")
-      ->check(number<std::int64_t>(at_least(1)))
+      ->transform(number<std::int64_t>(at_least(1)))
       ->type_name("N");
   app.add_option("--dump-gradients", options->dump_gradients,
                  "Write the last step's gradients, parameters, tokens and loss")
@@ -162,19 +165,19 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
   app.add_option("CHECKPOINT", options->model, models)->required();
   app.add_option("--prompt", options->prompt, "Text to continue")->required();
   app.add_option("--max-tokens", options->max_tokens, "Most tokens to add; otherwise 64, or as many as fit")
-      ->check(number<std::int64_t>(at_least(0)))
+      ->transform(number<std::int64_t>(at_least(0)))
       ->type_name("N");
   app.add_option("--temperature", options->temperature, "0: always the likeliest token")
-      ->check(number<double>(at_least(0)))
+      ->transform(number<double>(at_least(0)))
       ->capture_default_str();
   app.add_option("--top-k", options->top_k, "Sample among the k likeliest; 0: all")
-      ->check(number<std::int64_t>(at_least(0)))
+      ->transform(number<std::int64_t>(at_least(0)))
       ->capture_default_str();
   app.add_option("--top-p", options->top_p, "Sample among the likeliest with this probability in sum")
-      ->check(number<double>(above_to(0, 1)))
+      ->transform(number<double>(above_to(0, 1)))
       ->capture_default_str();
   app.add_option("--seed", options->seed, "Of the sampling")
-      ->check(number<std::uint64_t>(at_least(0)))
+      ->transform(number<std::uint64_t>(at_least(0)))
       ->capture_default_str();
 }
 
@@ -230,13 +233,13 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
       ->needs(tokenizer);
   app.add_flag("--force", options->force, "Replace what is at --out");
   app.add_option("--threads", options->threads, "0: the cores this process may use")
-      ->check(number<int>(between(0, 4096)))
+      ->transform(number<int>(between(0, 4096)))
       ->capture_default_str();
   auto* train = app.add_flag("--train", options->train, "Train a byte-level BPE on the text")->excludes(tokenizer);
   auto* vocabulary = app.add_option("--vocab", options->vocabulary,
                                     "Tokens of the trained tokenizer, special ones and 256 bytes included")
                          ->needs(train)
-                         ->check(number<std::int64_t>(between(257, 1 << 24)));
+                         ->transform(number<std::int64_t>(between(257, 1 << 24)));
   app.add_option("--pretokenizer", options->pretokenizer, "How it cuts text into words: as that family")
       ->needs(train)
       ->check(CLI::IsMember(data::pretokenizer_names()))

@@ -144,14 +144,16 @@ int inspect_model(const fs::path& path) {
 }  // namespace
 
 int run_inspect(const InspectOptions& options) {
-  if (launcher_rank().rank != 0) return 0;
+  if (is_left_to_first_rank("inspect")) return 0;
   const fs::path& path = options.file;
   if (fs::is_directory(path)) return inspect_model(path);
   if (fs::exists(path.string() + ".idx")) return inspect_tokens(options);
   const std::optional<std::string> head = data::head_of_file(path);
   if (!head) core::fail_usage("{}: cannot be read, expected a model, a token file or a .h5 file", path.string());
   if (head->starts_with("GGUF")) return inspect_gguf(path);
-  if (head->starts_with("\x89HDF")) return inspect_hdf5(path);
+  if (head->starts_with("\x89HDF") ||
+      (head->size() > 512 && head->compare(512, 4, "\x89HDF") == 0))  // behind a user block
+    return inspect_hdf5(path);
   if (head->starts_with("MMIDIDX") || path.extension() == ".bin") return inspect_tokens(options);
   if (head->size() > 8 && head->at(8) == '{') return inspect_safetensors(path);
   const data::FileKind kind = data::kind_of_file(path);

@@ -8,8 +8,9 @@
 
 namespace limbeck::launch {
 
-/// Throws a UsageError where `path` is a folder or one of the files that the command reads, under whatever name, and
-/// where it is there and `force` is false.
+/// Throws a UsageError where `path` has no file's name, is a folder or something else that is no file, or one of the
+/// files that the command reads, under whatever name, or in a folder that it reads; and where it is there and `force`
+/// is false.
 void check_may_write(const std::filesystem::path& path, bool force,
                      const std::vector<std::filesystem::path>& read = {});
 

@@ -19,6 +19,7 @@
 #include "data/text/token_meta.h"
 #include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_bpe.h"
+#include "data/tokenizers/vocabulary.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/may_write.h"
 #include "launch/console/streams.h"
@@ -52,13 +53,17 @@ ModelSource open_and_say_notices(Rank& rank, const fs::path& path, Verbosity ver
   return source;
 }
 
+fs::path token_prefix(fs::path path) {
+  if (path.extension() == ".bin" || path.extension() == ".idx") path.replace_extension();
+  return path;
+}
+
 /// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the model's
 /// vocabulary, and its tokenizer where both say theirs.
 std::vector<std::int32_t> read_ids(const fs::path& path, const ModelSource& model) {
   const std::int64_t vocabulary = model.config.vocabulary;
   std::vector<std::int32_t> ids;
-  fs::path prefix = path;
-  if (path.extension() == ".bin" || path.extension() == ".idx") prefix.replace_extension();
+  const fs::path prefix = token_prefix(path);
   if (fs::exists(prefix.string() + ".idx")) {
     const data::TokenFile file(prefix.string());
     const auto meta = data::read_token_meta(file);
@@ -132,13 +137,34 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
   print_result("{}: logits of {} tokens\n", out.string(), n);
 }
 
+/// The weights of a checkpoint, where it is of the model and of the tokenizer that the config describes; says where its
+/// text or its teacher are others.
+void load_for_eval(Session& session, const ModelSource& source, const TrainerState& where, const Log& log) {
+  const std::string name = source.path.string();
+  check_same_model(source.config, session.student->config(), name);
+  if (const auto difference = data::vocabulary_difference(*session.tokenizer, *source.tokenizer))
+    core::fail_usage("data.tokenizer ({}) is another tokenizer than that of {}: {}", session.config.data.tokenizer,
+                     name, *difference);
+  if (!where.text.empty() && where.text != session.text_fingerprint)
+    log->warn("the text is not the one that {} was trained on: what is held out here may have been learned from", name);
+  if (!where.teacher.empty() && where.teacher != session.teacher_fingerprint)
+    log->warn("{} is not the teacher that {} learned from: its fingerprint is {}, expected {}",
+              session.config.teacher ? session.config.teacher->source : "none", name, session.teacher_fingerprint,
+              where.teacher);
+  session.student->load(*source.reader);
+}
+
 }  // namespace
 
 int run_eval(const EvalOptions& options) {
   if (options.logits.has_value() != options.tokens.has_value())
     core::fail_usage("eval: --tokens and --logits go together");
   if (options.logits) {
-    check_may_write(*options.logits, options.force, {options.model, *options.tokens});
+    if (!options.sets.empty())
+      core::fail_usage("eval: --set is of a run's config, which is not read where --logits is given");
+    const fs::path prefix = token_prefix(*options.tokens);
+    check_may_write(*options.logits, options.force,
+                    {options.model, *options.tokens, prefix.string() + ".bin", prefix.string() + ".idx"});
     in_world(
         {}, fmt::format("command: eval\nmodel: {}\ntokens: {}\n", options.model.string(), options.tokens->string()),
         [&](Rank& rank) {
@@ -151,33 +177,28 @@ int run_eval(const EvalOptions& options) {
   // A config means the newest checkpoint of its run, where it has one; else the student as it starts.
   ModelSource source;
   RunConfig config;
-  std::string teacher;  // that the model learned from; empty: not known
-  if (is_config(options.model)) {
-    config = load_config(options.model, options.sets);
-    if (!data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty())
-      source = open_model(config.output.dir);
-  } else {
-    source = open_model(options.model);
+  TrainerState where;  // the model's run stood, if there is a checkpoint
+  const bool is_of_config = is_config(options.model);
+  if (is_of_config) config = load_config(options.model, options.sets);
+  if (!is_of_config || !data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty()) {
+    source = open_model(is_of_config ? fs::path(config.output.dir) : options.model);
     if (source.kind != ModelKind::Checkpoint)
       core::fail_usage("eval: {} names no text to measure on; give a config or a checkpoint, or --tokens and --logits",
                        options.model.string());
-    const TrainerState where = trainer_state_from_json(source.trainer, options.model.string());
-    config = parse_config(where.run_config, options.model.string(), options.sets);
-    teacher = where.teacher;
+    where = trainer_state_from_json(source.trainer, source.path.string());
   }
-  config.parallel.layout = "";  // whatever the ranks are now
+  if (!is_of_config) config = parse_config(where.run_config, options.model.string(), options.sets);
+  const bool sets_layout = std::any_of(options.sets.begin(), options.sets.end(),
+                                       [](const std::string& set) { return set.starts_with("parallel.layout="); });
+  if (!sets_layout) config.parallel.layout = "";  // whatever the ranks are now
   config.teacher ? check_for_distill(config) : check_for_train(config);
   in_world(config, "command: eval\n", [&](Rank& rank) {
     const Log log = make_log(rank.world().rank(), options.verbosity);
     Session session(rank, config, log);
-    if (!teacher.empty() && teacher != session.teacher_fingerprint)
-      log->warn("{} is not the teacher that {} learned from: its fingerprint is {}, expected {}",
-                config.teacher ? config.teacher->source : "none", options.model.string(), session.teacher_fingerprint,
-                teacher);
     if (source.reader == nullptr)
       session.start_student();
     else
-      session.student->load(*source.reader);
+      load_for_eval(session, source, where, log);
     std::optional<HeldOut> held_out = session.held_out();
     if (!held_out)
       core::fail_usage("eval: the {} held-out documents do not fill one sequence of {} tokens",
@@ -286,7 +307,7 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
 }  // namespace
 
 int run_convert(const ConvertOptions& options) {
-  if (launcher_rank().rank != 0) return 0;  // one rank's work
+  if (is_left_to_first_rank("convert")) return 0;
   constexpr std::array written = {core::DType::F32, core::DType::F16, core::DType::BF16, core::DType::Q8_0};
   const auto* dtype =
       std::find_if(written.begin(), written.end(), [&](auto d) { return core::name_of(d) == options.dtype; });

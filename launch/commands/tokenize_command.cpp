@@ -62,7 +62,7 @@ void train_tokenizer(const TokenizeOptions& options, const std::vector<std::stri
 }  // namespace
 
 int run_tokenize(const TokenizeOptions& options) {
-  if (launcher_rank().rank != 0) return 0;
+  if (is_left_to_first_rank("tokenize")) return 0;
   const Log log = make_log(0, options.verbosity);
   std::vector<std::string> paths;
   for (const auto& path : options.paths) paths.push_back(path.string());
@@ -71,6 +71,7 @@ int run_tokenize(const TokenizeOptions& options) {
     return 0;
   }
   const std::string prefix = options.out.string();
+  if (!options.out.has_filename()) core::fail_usage("--out is '{}', expected the prefix of files to write", prefix);
   const bool is_begun = std::filesystem::exists(prefix + ".journal");  // this very work, interrupted
   for (const char* extension : {".bin", ".idx", ".meta.json"})
     check_may_write(prefix + extension, options.force || is_begun, options.paths);

@@ -8,6 +8,7 @@
 
 #include "core/nn/generation.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/may_write.h"
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 #include "launch/console/streams.h"
@@ -132,6 +133,8 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   Trainer trainer(session, directory, log, held_out ? &*held_out : nullptr);
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
   const bool resumed = options.resume && trainer.resume();
+  if (options.dump_gradients && trainer.steps_done() >= last_step(options, config))
+    core::fail_usage("--dump-gradients is of the last step, but the run has done all {}", trainer.steps_done());
   if (!resumed) start_student(session, log);
   on_first_rank(rank, [&] { directory.write_config(session.config); });
   std::optional<DistillStart> start;
@@ -167,8 +170,8 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
     if (held_out) report = to_text(after, "held out");
     report += continuation_text(config.generation.prompt, text);
     report += fmt::format("\nThe model: {0}\nNext:\n  {1} generate {2} --prompt \"...\"\n  {1} report {2}\n",
-                          trainer.last_checkpoint().string(), shell_quoted(options.program),
-                          shell_quoted(directory.path().string()));
+                          trainer.last_checkpoint().string(), shell_path(options.program),
+                          shell_path(directory.path().string()));
   }
   if (!rank.is_first()) return true;
   write_result(report);
@@ -178,8 +181,12 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
 
 int run_training(const TrainOptions& options, bool distils) {
   const RunConfig config = resolve(options);
-  if (options.dump_gradients && std::filesystem::is_regular_file(*options.dump_gradients))
-    core::fail_usage("--dump-gradients: {} is there already, expected a new file", options.dump_gradients->string());
+  if (options.dump_gradients) {
+    std::error_code error;
+    if (std::filesystem::is_regular_file(std::filesystem::symlink_status(*options.dump_gradients, error)))
+      core::fail_usage("--dump-gradients: {} is there already, expected a new file", options.dump_gradients->string());
+    check_may_write(*options.dump_gradients, /*force=*/false);
+  }
   distils ? check_for_distill(config) : check_for_train(config);
   const std::string command =
       fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\n", distils ? "distill" : "train",

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "launch/console/console.h"
+#include "launch/console/streams.h"
 
 namespace limbeck::launch {
 
@@ -67,6 +68,12 @@ std::string one_line(std::string_view message) {
 LauncherRank launcher_rank() {
   const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1);
   return {first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, 0), local < 1 ? 1 : local};
+}
+
+bool is_left_to_first_rank(std::string_view command) {
+  const int rank = launcher_rank().rank;
+  if (rank != 0) print_note("limbeck: rank {} of a launcher's leaves {} to rank 0: one rank's work\n", rank, command);
+  return rank != 0;
 }
 
 }  // namespace limbeck::launch

@@ -37,4 +37,8 @@ struct LauncherRank {
 };
 LauncherRank launcher_rank();
 
+/// Whether this is another than the first rank of a launcher's: it leaves a command that one rank does to that one, and
+/// says so.
+bool is_left_to_first_rank(std::string_view command);
+
 }  // namespace limbeck::launch

@@ -1,6 +1,6 @@
-// A word of a command that a run recommends, as a shell takes it.
+// Words of a command that a run recommends, as a shell takes them.
 //
-//     print_result("Next:\n  {} report {}\n", shell_quoted(program), shell_quoted(run));   // 'my runs/first'
+//     print_result("Next:\n  {} report {}\n", shell_path(program), shell_path(run));   // 'my runs/first'
 #pragma once
 
 #include <string>
@@ -20,6 +20,11 @@ inline std::string shell_quoted(std::string_view word) {
       quoted += c;
   }
   return quoted + "'";
+}
+
+/// A path; one that begins as an option does, from the current folder on.
+inline std::string shell_path(std::string_view path) {
+  return shell_quoted(path.starts_with('-') ? "./" + std::string(path) : std::string(path));
 }
 
 }  // namespace limbeck::launch

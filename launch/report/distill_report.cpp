@@ -113,7 +113,7 @@ std::string to_text(const DistillReport& r) {
       "  {1} eval {2}\n"
       "  {1} report {2}               (curves, as one web page)\n"
       "  {1} convert {2} DIR          (a directory for transformers, or FILE.gguf for llama.cpp)\n",
-      r.checkpoint.string(), shell_quoted(r.program), shell_quoted(r.run.string()));
+      r.checkpoint.string(), shell_path(r.program), shell_path(r.run.string()));
   return text;
 }
 

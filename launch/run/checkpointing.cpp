@@ -1,34 +1,52 @@
 #include "launch/run/checkpointing.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "data/checkpoints/checkpoint.h"
-#include "data/files/json_text.h"
+#include "data/files/json_at.h"
 #include "launch/run/run_directory.h"
 
 namespace limbeck::launch {
-
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(TrainerState, step, next_sample, tokens, run_config, text, teacher)
 
 namespace {
 const char* name_of_optimizer(OptimizerKind kind) { return kind == OptimizerKind::Muon ? "MUON" : "ADAMW"; }
 }  // namespace
 
 nlohmann::json to_json(const TrainerState& state) {
-  nlohmann::json json;
-  to_json(json, state);
-  return json;
+  return {{"step", state.step},     {"next_sample", state.next_sample},
+          {"tokens", state.tokens}, {"run_config", state.run_config},
+          {"text", state.text},     {"teacher", state.teacher}};
 }
 
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where) {
-  try {
-    nlohmann::json complete = json;
-    for (const char* fingerprint : {"text", "teacher"})  // where it has none
-      if (complete.is_object()) complete.emplace(fingerprint, "");
-    return complete.get<TrainerState>();
-  } catch (const nlohmann::json::exception& e) {
-    core::fail("{}: does not say where its run stood: {}", where, data::json_reason(e));
+  const data::JsonAt state(json, where + ": its run's state");
+  const auto fingerprint = [&](const char* name) { return state.get(name).is_null() ? "" : state.at(name).text(); };
+  const auto count = [&](const char* name) {
+    constexpr std::int64_t most = std::int64_t{1} << 62U;
+    const std::int64_t value = state.at(name).whole();
+    if (value < 0 || value > most) state.at(name).refuse("a whole number, 0 or more");
+    return value;
+  };
+  return {.step = count("step"),
+          .next_sample = count("next_sample"),
+          .tokens = count("tokens"),
+          .run_config = state.at("run_config").text(),
+          .text = fingerprint("text"),
+          .teacher = fingerprint("teacher")};
+}
+
+void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wanted, const std::string& where) {
+  if (saved == wanted) return;
+  const nlohmann::ordered_json was = launch::to_json(saved).flatten(), now = launch::to_json(wanted).flatten();
+  for (const auto& [field, value] : now.items()) {
+    std::string name = "model" + field;  // "model/moe/num_experts"
+    std::replace(name.begin(), name.end(), '/', '.');
+    core::check(was.contains(field) && was[field] == value,
+                "{}: its model has {} = {}, the config says {}, expected the same", where, name,
+                was.contains(field) ? was[field].dump() : "nothing", value.dump());
   }
+  core::fail("{}: its model is another one than the config describes", where);
 }
 
 std::vector<std::string> check_continues(const TrainerState& state, const std::string& where, const RunConfig& now,
@@ -39,6 +57,10 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
                 "{}: its run had {} = {}, the config says {}, expected the same: the samples would be others", where,
                 field, before, after);
   };
+  core::check(state.next_sample / was.batch.sequences_per_step == state.step &&
+                  state.next_sample % was.batch.sequences_per_step == 0,
+              "{}: its run stood at sample {} after {} steps of {}", where, state.next_sample, state.step,
+              was.batch.sequences_per_step);
   same("batch.sequences_per_step", was.batch.sequences_per_step, now.batch.sequences_per_step);
   same("data.sequence_length", was.data.sequence_length, now.data.sequence_length);
   same("data.seed", was.data.seed, now.data.seed);
@@ -114,11 +136,11 @@ FoundCheckpoint agree_on_checkpoint(Rank& rank, const std::filesystem::path& che
   FoundCheckpoint result;
   std::string list;
   if (rank.is_first())
-    for (const auto& folder : data::list_checkpoints(checkpoints)) list += folder.string() + '\n';
+    for (const auto& folder : data::list_checkpoints(checkpoints)) list += folder.string() + '\0';
   list = gather_strings(rank, list).front();
   std::size_t begin = 0;
   while (begin < list.size()) {
-    const std::size_t end = list.find('\n', begin);
+    const std::size_t end = list.find('\0', begin);
     const std::filesystem::path folder = list.substr(begin, end - begin);
     begin = end + 1;
     const std::string damage = damage_of(rank, folder);

@@ -32,6 +32,9 @@ nlohmann::json to_json(const TrainerState& state);
 /// Throws, naming `where`, unless every field but `text` and `teacher` is there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
 
+/// Throws, naming `where` and the field, unless a checkpoint's model is the one that the config describes.
+void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wanted, const std::string& where);
+
 /// Whether a run that stood at `was`, in the checkpoint `where`, can go on with another config over the text and the
 /// teacher of these fingerprints: throws where the samples would be others, or the teacher. Returns the sections that
 /// are not the run's own, by which it goes on all the same.

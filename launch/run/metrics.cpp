@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/system_error.h"
 #include "data/files/atomic_file.h"
+#include "data/files/json_text.h"
 
 namespace limbeck::launch {
 
@@ -19,7 +20,8 @@ bool read_metrics(const std::filesystem::path& file, const std::function<void(co
   for (line.number = 1; std::getline(in, line.text); ++line.number) {
     if (in.eof()) return false;  // no newline
     line.values = nlohmann::json::parse(line.text, nullptr, /*allow_exceptions=*/false);
-    if (!line.values.is_object() || !line.values.contains("step") || !line.values["step"].is_number_integer())
+    if (data::has_zero_byte(line.text) || !line.values.is_object() || !line.values.contains("step") ||
+        !line.values["step"].is_number_integer())
       fail("{}:{}: expected a JSON object with a whole number \"step\"", file.string(), line.number);
     line.step = line.values["step"].get<std::int64_t>();
     each(line);

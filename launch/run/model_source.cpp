@@ -89,6 +89,12 @@ ModelSource open_checkpoint(const fs::path& path, data::Checkpoint::Verify verif
   const json extra = parse_extra(checkpoint->extra(), path.string());
   ModelSource source{.kind = ModelKind::Checkpoint, .path = path};
   source.config = model_config_from_json(extra["model"], path.string());
+  std::int64_t values = 0;
+  for (const auto& [name, info] : checkpoint->tensors())
+    if (!name.starts_with("optimizer/")) values += info.shape.numel();
+  const std::int64_t parameters = nn::count_parameters(source.config).total;
+  check(values == parameters, "{}: its tensors have {} values, expected {}, the parameters of its model", path.string(),
+        values, parameters);
   source.tokenizer = data::tokenizer_from_json(extra["tokenizer"].get<std::string>(), path.string());
   source.step = checkpoint->step();
   source.trainer = extra["trainer"];

@@ -31,7 +31,8 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const StepText
                             parallel::GradientSync& sync) {
   const std::int64_t ranks = rank.mesh().dp().size();
   const std::int64_t parts = ranks * options.micro_batches;
-  core::check(samples.num_targets > 0, "step: none of the {} tokens has a target", samples.num_tokens);
+  core::check(samples.num_targets > 0,
+              "step: none of the {} tokens has a target, expected documents of two tokens or more", samples.num_tokens);
 
   StepResult result;
   std::vector<double> load;  // [MoE layer * E]

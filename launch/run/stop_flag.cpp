@@ -7,15 +7,18 @@ namespace limbeck::launch {
 
 namespace {
 
-constexpr std::array stop_signals = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+constexpr std::array stop_signals = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
 volatile std::sig_atomic_t stop = 0;
+volatile std::sig_atomic_t interrupted = 0;
 
 extern "C" void raise_stop(int signal) {
-  if (signal == SIGINT && stop != 0) {
+  stop = 1;
+  if (signal != SIGINT) return;
+  if (interrupted != 0) {
     std::signal(SIGINT, SIG_DFL);
     std::raise(SIGINT);  // comes when this handler has returned
   }
-  stop = 1;
+  interrupted = 1;
 }
 
 /// Gives the stop signals that are not ignored this handler.

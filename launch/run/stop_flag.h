@@ -1,5 +1,6 @@
 // Signals that ask a run to save and end: SIGTERM, SIGINT (Ctrl-C), SIGHUP (the terminal has gone), SIGUSR1 and SIGUSR2
-// (which mpirun passes on at once). Process-wide state, because a signal handler can reach no other.
+// (which mpirun passes on at once), SIGXCPU (the soft limit of processor time is reached). Process-wide state, because
+// a signal handler can reach no other.
 //
 //     catch_stop_signals();
 //     while (step < last && !stop_requested()) ...
@@ -7,7 +8,7 @@
 
 namespace limbeck::launch {
 
-/// From here on these signals only raise the flag, but for a SIGINT when it is up: that ends the process. One that was
+/// From here on these signals only raise the flag, but for a second SIGINT: that ends the process. One that was
 /// ignored (nohup, a job in the background) stays so.
 void catch_stop_signals();
 /// From here on they end the process again.

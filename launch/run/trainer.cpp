@@ -96,19 +96,6 @@ nlohmann::ordered_json load_to_json(std::int64_t layer, const std::vector<double
   return json;
 }
 
-void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wanted, const std::string& where) {
-  if (saved == wanted) return;
-  const nlohmann::ordered_json was = launch::to_json(saved).flatten(), now = launch::to_json(wanted).flatten();
-  for (const auto& [field, value] : now.items()) {
-    std::string name = "model" + field;  // "model/moe/num_experts"
-    std::replace(name.begin(), name.end(), '/', '.');
-    check(was.contains(field) && was[field] == value,
-          "{}: its model has {} = {}, the config says {}, expected the same", where, name,
-          was.contains(field) ? was[field].dump() : "nothing", value.dump());
-  }
-  core::fail("{}: its model is another one than the config describes", where);
-}
-
 /// Parameters that have gone from one optimizer to another by optimizer.groups have no state there.
 void load_optimizer(optim::Optimizer& optimizer, const core::StateReader& reader, const std::string& where,
                     const std::vector<std::string>& changed) {
@@ -189,6 +176,8 @@ bool Trainer::resume() {
   const ModelSource source = open_model(*folder, data::Checkpoint::Verify::Sizes);
   check_same_model(source.config, session_.student->config(), folder->string());
   const TrainerState where = trainer_state_from_json(source.trainer, folder->string());
+  core::check(where.step == source.step, "{}: its run stood at step {}, expected the checkpoint's own step",
+              folder->string(), where.step);
   const auto changed = check_continues(where, folder->string(), session_.config, session_.text_fingerprint,
                                        session_.teacher_fingerprint);
   while_others_hear(session_.rank, [&] {
@@ -346,7 +335,8 @@ bool Trainer::run(std::int64_t last_step) {
     const bool due = train.checkpoint_every_steps > 0 && steps_done_ % train.checkpoint_every_steps == 0;
     const bool saves = due || stopped || steps_done_ == last_step;
     if (saves && metrics && directory_.make_whole(session_.config)) {
-      log_->warn("{}: was removed while the run went on, and is made again", directory_.path().string());
+      log_->warn("{}: was removed while the run went on, wholly or in part, and is made again",
+                 directory_.path().string());
       open_records(steps_done_ - 1);
     }
     if (metrics) metrics->write(line);

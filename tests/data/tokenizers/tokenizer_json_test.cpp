@@ -124,6 +124,20 @@ TEST(TokenizerJson, TextsAreAnyBytes) {
   EXPECT_EQ(with_nul->decode(Ids{257}), std::string("<\0>", 3));
 }
 
+TEST(TokenizerJson, ADecoderGrowsATokenWithinLimits) {
+  json document =
+      json::parse(R"({"normalizer": null, "pre_tokenizer": null, "added_tokens": [{"id": 2, "content": "</s>"}],
+    "model": {"type": "BPE", "byte_fallback": true, "vocab": {"aba": 0, "b": 1}, "merges": []},
+    "decoder": {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"},
+      {"type": "Replace", "pattern": {"String": "ba"}, "content": ""},
+      {"type": "ByteFallback"}, {"type": "Fuse"}]}})");
+  EXPECT_EQ(open(document)->decode(Ids{0, 1}), "aaab");
+  json& steps = document["decoder"]["decoders"];
+  steps.erase(1);
+  for (int i = 0; i < 40; ++i) steps.insert(steps.begin(), json(steps[0]));
+  EXPECT_EQ(error_of([&] { open(document); }), "t.json: its decoder makes more than 1216 bytes of token aba");
+}
+
 TEST(TokenizerJson, TemplatesPutOneTokenOnASide) {
   json document = small();
   document["post_processor"] = json::parse(R"({"type": "TemplateProcessing",
@@ -288,6 +302,9 @@ TEST(RegexTest, StepsAndMemoryAreLimited) {
   const auto found = group.find(many.substr(0, 200'000), 0, group.scratch());
   ASSERT_TRUE(found.has_value());
   EXPECT_EQ(found->end, 200'000U);
+  const std::string spaces(12'000'000, ' ');  // are many steps, and in order
+  const Regex of_gpt4(R"(\s*[\r\n]+|\s+(?!\S)|\s+)", "test");
+  EXPECT_EQ(of_gpt4.find(spaces, 0, of_gpt4.scratch()).value().end, spaces.size());
   const Regex nested("(?:a+)+b", "test");
   EXPECT_NE(error_of([&] { nested.find(many, 0, nested.scratch()); }).find("takes too many steps at byte 0 of 3000000"),
             std::string::npos);
@@ -299,10 +316,10 @@ TEST(NormalizerTest, TextGrowsWithinLimits) {
   using Kind = NormalizerStep::Kind;
   const std::vector<NormalizerStep> doubling(40, {.kind = Kind::Replace, .pattern = "a", .content = "aa"});
   EXPECT_EQ(error_of([&] { Normalizer(doubling, "test").apply("a"); }),
-            "normalizer: a text of 1 bytes became more than 65600");
+            "test: its normalizer makes more than 1088 bytes of a text of 1");
   const std::vector<NormalizerStep> prepend{{.kind = Kind::Prepend, .content = std::string(100'000, 'x')}};
   EXPECT_EQ(error_of([&] { Normalizer(prepend, "test").apply("a"); }),
-            "normalizer: a text of 1 bytes became more than 65600");
+            "test: its normalizer makes more than 1088 bytes of a text of 1");
   EXPECT_EQ(Normalizer(prepend, "test").apply(""), "");
 }
 

@@ -212,6 +212,8 @@ TEST(CommandLine, NumbersAreFiniteWithinTheirRangeAndShortInMessages) {
   EXPECT_EQ(parse({"generate", "m", "--prompt", "x", "--seed", "18446744073709551615"}).generate.seed,
             18446744073709551615U);
   EXPECT_EQ(parse({"generate", "m", "--prompt", "x", "--top-p", "1"}).generate.top_p, 1);
+  EXPECT_EQ(parse({"generate", "m", "--prompt", "x", "--seed", "010"}).generate.seed, 10U);
+  EXPECT_EQ(parse({"train", "c", "--steps", "08"}).train.steps, 8);
   EXPECT_EQ(error_of({"train", "c", "--steps", "0"}),
             "--steps: '0' is given, expected a whole number, 1 or more (see limbeck train --help)");
   EXPECT_THAT(error_of({"tokenize", "a", "--tokenizer", "bytes", "--out", "p", "--threads", "5000"}),

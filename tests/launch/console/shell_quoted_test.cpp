@@ -20,5 +20,11 @@ TEST(ShellQuoted, APlainWordStaysAsItIs) {
   EXPECT_EQ(shell_quoted("runs/a-b_2.1"), "runs/a-b_2.1");
 }
 
+TEST(ShellQuoted, APathIsNoOption) {
+  EXPECT_EQ(shell_path("-run"), "./-run");
+  EXPECT_EQ(shell_path("-r n"), "'./-r n'");
+  EXPECT_EQ(shell_path("a-b"), "a-b");
+}
+
 }  // namespace
 }  // namespace limbeck::launch

@@ -58,6 +58,28 @@ TEST(TrainerState, OneWithoutAFingerprintIsRead) {
   EXPECT_THAT(error_of([&] { trainer_state_from_json("x", "here"); }), HasSubstr("here: "));
 }
 
+TEST(TrainerState, NumbersThatAreNoneAreNamed) {
+  const auto error = [](const char* field, const nlohmann::json& value) {
+    nlohmann::json json = to_json(TrainerState{.step = 4});
+    json[field] = value;
+    return error_of([&] { trainer_state_from_json(json, "here"); });
+  };
+  EXPECT_THAT(error("step", 1.5), HasSubstr("here: its run's state: step is 1.5, expected a whole number"));
+  EXPECT_THAT(error("step", -1), HasSubstr("step is -1, expected a whole number"));
+  EXPECT_THAT(error("tokens", 1e300), HasSubstr("tokens is 1e+300, expected a whole number"));
+  EXPECT_THAT(error("next_sample", INT64_MAX), HasSubstr("next_sample is 9223372036854775807, expected"));
+  EXPECT_THAT(error("run_config", 3), HasSubstr("run_config is 3, expected a text"));
+}
+
+TEST(CheckContinues, AStateThatContradictsItselfIsRefused) {
+  for (const std::int64_t next_sample : {0, 15, 17, 20}) {
+    const TrainerState was{
+        .step = 4, .next_sample = next_sample, .run_config = to_textproto(parse_config(config_text, "x"))};
+    EXPECT_THAT(error_of([&] { check_continues(was, "step_4", parse_config(config_text, "x"), "aa", "dd"); }),
+                HasSubstr(fmt::format("step_4: its run stood at sample {} after 4 steps of 4", next_sample)));
+  }
+}
+
 TEST(CheckContinues, OtherSamplesAreRefused) {
   EXPECT_THAT(go_on({}), IsEmpty());
   EXPECT_THAT(go_on({"data.text=[b]"}), IsEmpty());  // the same text under another name

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/nn/transformer.h"
 #include "data/checkpoints/checkpoint.h"
 #include "launch/config/config.h"
 #include "launch/run/run_directory.h"
@@ -46,13 +47,15 @@ nn::ModelConfig small_moe() {
   return c;
 }
 
-/// A checkpoint with one tensor.
+/// A checkpoint of the small model, `more` tensors beside it.
 fs::path make_checkpoint(const fs::path& checkpoints, std::int64_t step,
                          const std::string& extra = checkpoint_extra(small_moe(), *data::byte_tokenizer(),
-                                                                     {{"tokens", 5}})) {
+                                                                     {{"tokens", 5}}),
+                         const std::vector<std::string>& more = {}) {
   const auto memory = core::Memory::cpu(1);
-  const std::vector<float> values{1, 2, 3};
-  core::StateDict state{{"norm.weight", core::StateEntry::whole(Tensor::from<float>(memory, {3}, values))}};
+  nn::Transformer model(small_moe(), {.memory = memory});
+  core::StateDict state = model.state_dict();
+  for (const auto& name : more) state[name] = core::StateEntry::whole(Tensor::zeros(memory, DType::F32, {3}));
   const fs::path temporary = data::begin_checkpoint(checkpoints, step);
   const std::vector<data::RankFileInfo> infos{data::write_rank_file(temporary, 0, step, state)};
   return data::finish_checkpoint(temporary, infos, extra);
@@ -75,6 +78,9 @@ TEST(ModelSource, BadArchitectureIsNamed) {
   EXPECT_THAT(error_with("width", "wide"), HasSubstr("here: width is \"wide\", expected a whole number"));
   EXPECT_THAT(error_with("width", 1e300), HasSubstr("here: width is 1e+300, expected a whole number"));
   EXPECT_THAT(error_with("moe", 3), HasSubstr("here: "));
+  EXPECT_THAT(error_with("norm_eps", 1e300), HasSubstr("model.norm_eps is 1e+300, expected"));
+  EXPECT_THAT(error_with("norm_eps", 1e-300), HasSubstr("model.norm_eps is 1e-300, expected"));
+  EXPECT_THAT(error_with("rope_base", 1e300), HasSubstr("model.rope_base is 1e+300, expected"));
   json.erase("width");
   EXPECT_THAT(error_of([&] { model_config_from_json(json, "here"); }), HasSubstr("width"));
   EXPECT_THAT(error_of([&] { model_config_from_json({1, 2}, "here"); }), HasSubstr("here: "));
@@ -102,6 +108,20 @@ TEST(ModelSource, OpensACheckpointAndTheNewestGoodOneOfARun) {
   fs::resize_file(newest / "index.h5", 10);
   EXPECT_EQ(open_model(run.path()).step, 3);
   EXPECT_THAT(error_of([&] { open_model(newest); }), HasSubstr("index.h5"));
+}
+
+TEST(ModelSource, ACheckpointHasTheTensorsOfItsModelAlone) {
+  const TemporaryFolder folder;
+  const std::string extra = checkpoint_extra(small_moe(), *data::byte_tokenizer(), {{"tokens", 5}});
+  EXPECT_EQ(open_model(make_checkpoint(folder.path(), 1, extra, {"optimizer/norm.weight/m"})).step, 1);
+  EXPECT_THAT(error_of([&] { open_model(make_checkpoint(folder.path(), 2, extra, {"layers.2.norm.weight"})); }),
+              HasSubstr("step_2: its tensors have"));
+  nn::ModelConfig fewer = small_moe();
+  fewer.num_layers = 1;
+  fewer.moe.dense_layers = {};
+  const std::string short_extra = checkpoint_extra(fewer, *data::byte_tokenizer(), {{"tokens", 5}});
+  EXPECT_THAT(error_of([&] { open_model(make_checkpoint(folder.path(), 3, short_extra)); }),
+              HasSubstr("the parameters of its model"));
 }
 
 TEST(ModelSource, WhatIsNoModelIsNamed) {

@@ -89,13 +89,16 @@ TEST_F(RunDirectoryTest, WhatWasRemovedIsMadeAgain) {
   const RunConfig c = config("run");
   RunDirectory run = RunDirectory::open(c, false);
   run.write_config(c);
+  EXPECT_TRUE(run.make_whole(c));  // there are no metrics, which their writer makes
+  testing::write_file(run.metrics(), "");
   EXPECT_FALSE(run.make_whole(c));
   const auto others_are_kept_out = [&] {
     return limbeck::testing::error_of([&] { RunDirectory::open(c, true); }).find("run.lock") != std::string::npos;
   };
-  for (const char* gone : {"", "run.lock", "config.textproto"}) {
+  for (const char* gone : {"", "run.lock", "config.textproto", "metrics.jsonl"}) {
     fs::remove_all(run.path() / gone);
     EXPECT_TRUE(run.make_whole(c)) << gone;
+    testing::write_file(run.metrics(), "");
     EXPECT_FALSE(run.make_whole(c)) << gone;
     EXPECT_EQ(load_config(run.config()), c);
     EXPECT_TRUE(RunDirectory::is_run(run.path()));

@@ -410,12 +410,15 @@ train { steps: 6 eval_tokens: 96 threads: 1 }
     EXPECT_THAT(errors[0], HasSubstr(part));
 }
 
-/// Two ranks, the second with another option.
+/// Two ranks, the second with another option. (By a shell: Debian 13's mpirun crashes when it is given two programs.)
 Outcome with_another_option(const RunFolder& folder, const std::string& option) {
-  const std::string program = testing::program().string() + " train tiny.textproto --out run --quiet ";
+  const std::string program = testing::program().string();
   std::string command = folder.command("", 2);  // "... mpirun ... -n 2 limbeck "
-  command.resize(command.rfind("-n 2 "));
-  return testing::run_shell(fmt::format("{}-n 1 {}: -n 1 {}{}", command, program, program, option));
+  command.resize(command.rfind(program));
+  return testing::run_shell(
+      fmt::format("{}sh -c '[ $OMPI_COMM_WORLD_RANK = 0 ] || set -- {}; exec {} train tiny.textproto --out run --quiet "
+                  "\"$@\"' sh",
+                  command, option, program));
 }
 
 TEST(EndToEnd, RanksWithOtherConfigsAreRefused) {
@@ -438,12 +441,12 @@ TEST(EndToEnd, RanksWithOtherConfigsAreRefused) {
 TEST(EndToEnd, AnErrorOfOneRankIsOneLineAndEndsAll) {
   const RunFolder folder("one_rank");
   // The first rank alone cannot write this file; the others wait for it meanwhile.
-  const Outcome outcome =
-      folder.limbeck("train tiny.textproto --steps 2 --out run --set parallel.layout=ep2 --dump-gradients text", 2);
+  const Outcome outcome = folder.limbeck(
+      "train tiny.textproto --steps 2 --out run --set parallel.layout=ep2 --dump-gradients /proc/x.h5", 2);
   EXPECT_EQ(outcome.code, 1) << outcome.output;
   const auto errors = outcome.lines_with("limbeck: error");
   ASSERT_EQ(errors.size(), 1U) << outcome.output;
-  EXPECT_THAT(errors[0], HasSubstr("text"));
+  EXPECT_THAT(errors[0], HasSubstr("/proc/x.h5"));
 }
 
 TEST(EndToEnd, TrainsOnFromAModel) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
 
 namespace limbeck {
@@ -62,7 +63,7 @@ TEST(TokenCache, ADamagedOneIsNamedAndMadeAgain) {
 TEST(RunDirectory, OneThatIsRemovedWhileItsRunGoesOnIsMadeAgain) {
   const RunFolder folder("removed");
   folder.write("config.textproto", folder.read("tiny.textproto"));
-  for (const char* removed : {"run", "run/run.lock", "run/config.textproto"}) {
+  for (const char* removed : {"run", "run/run.lock", "run/config.textproto", "run/metrics.jsonl"}) {
     fs::remove_all(folder.path() / "run");
     const std::string train =
         folder.command("train tiny.textproto --set train.checkpoint_every_steps=100 --set train.steps=600 --out run");
@@ -109,6 +110,51 @@ TEST(Commands, ThoseRecommendedCanBeGivenToAShell) {
   ASSERT_EQ(commands.size(), 1U) << run.output;
   const Outcome report = run_shell("cd " + folder.path().string() + " && " + commands[0]);
   EXPECT_EQ(report.code, 0) << report.output;
+}
+
+TEST(Commands, ARunMayHaveAnyName) {
+  const RunFolder folder("names");
+  for (const char* name : {"-run", "a\nb"}) {
+    const std::string train = fmt::format("train tiny.textproto --quiet --out='{}' ", name);
+    const Outcome run = folder.limbeck(train + "--steps 1");
+    ASSERT_EQ(run.code, 0) << run.output;
+    const std::size_t report = run.output.find(" report ");
+    ASSERT_NE(report, std::string::npos) << run.output;
+    const std::string recommended = testing::program().string() + run.output.substr(report);
+    const Outcome written = run_shell("cd " + folder.path().string() + " && " + recommended);
+    EXPECT_EQ(written.code, 0) << recommended << written.output;
+    EXPECT_EQ(folder.limbeck(train + "--resume --steps 2").code, 0);
+  }
+}
+
+TEST(Commands, EvalTellsAnotherTokenizerAndText) {
+  const RunFolder folder("eval_others");
+  const std::string train_tokenizer = "tokenize {} --train --vocab 270 --quiet --force --out mine";
+  folder.write("numbers.txt", std::string(300, '1') + std::string(300, '2') + std::string(300, '3'));
+  ASSERT_EQ(folder.limbeck(fmt::format(fmt::runtime(train_tokenizer), "text")).code, 0);
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run --set data.tokenizer=mine").code, 0);
+  const Outcome same = folder.limbeck("eval run");
+  EXPECT_EQ(same.code, 0) << same.output;
+  EXPECT_TRUE(same.lines_with("trained on").empty()) << same.output;
+  fs::remove(folder.path() / "text/1.txt");
+  const Outcome text = folder.limbeck("eval run");
+  EXPECT_EQ(text.code, 0) << text.output;
+  EXPECT_EQ(text.lines_with("the text is not the one that").size(), 1U) << text.output;
+  ASSERT_EQ(folder.limbeck(fmt::format(fmt::runtime(train_tokenizer), "numbers.txt --pretokenizer gpt-2")).code, 0);
+  const Outcome tokenizer = folder.limbeck("eval run");
+  EXPECT_NE(tokenizer.code, 0) << tokenizer.output;
+  EXPECT_THAT(tokenizer.lines_with("limbeck: error"), ElementsAre(HasSubstr("is another tokenizer than that of")));
+}
+
+TEST(Commands, OneRanksWorkIsLeftToTheFirstAloud) {
+  const RunFolder folder("one_rank");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run").code, 0);
+  for (const char* command :
+       {"inspect run", "report run", "convert run hf", "tokenize text --tokenizer bytes --out t"}) {
+    const Outcome left = run_shell("export PMIX_RANK=1; " + folder.command(command));
+    EXPECT_EQ(left.code, 0) << left.output;
+    EXPECT_EQ(left.lines_with("to rank 0").size(), 1U) << left.output;
+  }
 }
 
 TEST(Commands, GenerateAddsAsManyTokensAsFit) {

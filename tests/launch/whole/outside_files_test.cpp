@@ -67,6 +67,16 @@ TEST_F(OutsideFiles, NothingIsWrittenOverUnasked) {
   EXPECT_EQ(folder_.read("other.gguf"), "mine");
   succeed("convert run other.gguf --force");
   EXPECT_EQ(folder_.read("other.gguf").substr(0, 4), "GGUF");
+  for (const char* device :
+       {"convert run zero.gguf --force", "eval hf --tokens ids.txt --logits zero.gguf --force",
+        "report run --out zero.gguf --force", "train tiny.textproto --out r --dump-gradients zero.gguf"}) {
+    folder_.write("ids.txt", "1 2 3");
+    fs::remove(at("zero.gguf"));
+    fs::create_symlink("/dev/zero", at("zero.gguf"));
+    EXPECT_THAT(fail_with(2, device), HasSubstr("zero.gguf: is a device, expected a file to write"));
+  }
+  EXPECT_THAT(fail_with(2, "eval hf --tokens ids.txt --logits hf/model.safetensors --force"),
+              HasSubstr("hf/model.safetensors: is there, in what is read (hf)"));
   EXPECT_THAT(fail_with(2, "convert run run"), HasSubstr("there is config.textproto already"));
   EXPECT_THAT(fail_with(2, "convert run hf"), HasSubstr("already, expected a folder without a model"));
 
@@ -80,6 +90,11 @@ TEST_F(OutsideFiles, NothingIsWrittenOverUnasked) {
   succeed("tokenize text --tokenizer bytes --out t --quiet");
   EXPECT_THAT(fail_with(2, "tokenize text --tokenizer bytes --out t"), HasSubstr("t.bin: is there already"));
   succeed("tokenize text --tokenizer bytes --out t --force --quiet");
+  EXPECT_THAT(fail_with(2, "eval hf --tokens t --logits t.bin --force"), HasSubstr("t.bin: is what is read"));
+  folder_.write("text/x.bin", "a text");
+  EXPECT_THAT(fail_with(2, "tokenize text --tokenizer bytes --out text/x --force"),
+              HasSubstr("text/x.bin: is there, in what is read (text)"));
+  fs::remove(at("text/x.bin"));
   succeed("tokenize text --train --vocab 260 --out trained --quiet");
   EXPECT_THAT(fail_with(2, "tokenize text --train --vocab 270 --out trained"),
               HasSubstr("tokenizer.json: is there already"));

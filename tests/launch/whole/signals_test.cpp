@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <csignal>
+#include <cstdint>
 #include <filesystem>
 
 #include "tests/support/run_limbeck.h"
@@ -61,6 +63,31 @@ TEST(Signals, ASecondCtrlCEndsAtOnce) {
   const Outcome ended = run_and(folder, slow, "sleep 4; kill -INT $p; sleep 1; kill -INT $p", 1, 0);
   EXPECT_EQ(ended.code, 130) << ended.output;
   EXPECT_FALSE(has_checkpoint(folder));
+}
+
+TEST(Signals, TheThreadThatTrainsGetsNone) {
+  const RunFolder folder("blocked");
+  const Outcome stopped = run_and(folder, endless, "grep SigBlk: /proc/$p/status; kill -TERM $p");
+  EXPECT_EQ(stopped.code, 3) << stopped.output;
+  const auto lines = stopped.lines_with("SigBlk:");
+  ASSERT_EQ(lines.size(), 1U) << stopped.output;
+  const std::uint64_t blocked = std::stoull(lines[0].substr(lines[0].find(':') + 1), nullptr, 16);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU, SIGALRM, SIGCHLD})
+    EXPECT_EQ(blocked >> (signal - 1) & 1U, 1U) << signal;
+}
+
+TEST(Signals, ACtrlCAfterAnotherSignalIsTheFirst) {
+  const RunFolder folder("int_after_term");
+  const Outcome stopped = run_and(folder, endless, "kill -TERM $p; kill -INT $p");
+  EXPECT_EQ(stopped.code, 3) << stopped.output;
+  EXPECT_TRUE(has_checkpoint(folder));
+}
+
+TEST(Signals, TheLimitOfProcessorTimeSaves) {
+  const RunFolder folder("cpu_time");
+  const Outcome stopped = run_shell("( ulimit -S -t 2; " + folder.command(endless) + " )");
+  EXPECT_EQ(stopped.code, 3) << stopped.output;
+  EXPECT_TRUE(has_checkpoint(folder));
 }
 
 TEST(Signals, OneThatWasIgnoredStaysIgnored) {

@@ -1,0 +1,17 @@
+// Signals come to a thread that does nothing else. One that arrives on a thread that computes pushes its frame below
+// that thread's stack pointer, and there oneDNN's generated matrix products (2.6 and 3.7, AVX-512) keep memory of the
+// heap's: they use the stack pointer as a register. What lies before that memory is overwritten, and the process ends
+// some time later.
+//
+//     int main() {
+//       keep_signals_from_computing();            // before there are other threads
+#pragma once
+
+namespace limbeck::launch {
+
+/// Blocks every signal but those that come of what a thread itself does, in this thread and in all that it starts;
+/// handlers and default actions run on a thread of their own from here on. Processes that are forked have the signals
+/// as they were.
+void keep_signals_from_computing();
+
+}  // namespace limbeck::launch
