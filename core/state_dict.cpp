@@ -40,6 +40,8 @@ std::int64_t first_not_finite(const void* values, Bits mask, std::int64_t count)
   return count;
 }
 
+}  // namespace
+
 std::int64_t first_not_finite(const Tensor& tensor) {
   const std::int64_t count = tensor.numel();
   switch (tensor.dtype()) {
@@ -53,8 +55,6 @@ std::int64_t first_not_finite(const Tensor& tensor) {
       return count;
   }
 }
-
-}  // namespace
 
 void StateReader::read(const std::string& name, StateEntry& entry) const {
   const StateInfo& info = checked_info(*this, name, entry);

@@ -42,6 +42,9 @@ struct StateInfo {
 };
 
 /// Named tensors somewhere: a checkpoint, a Hugging Face directory, a GGUF file. Names are Limbeck's module paths.
+/// The first of the values that is infinite or NaN; numel() where none is.
+std::int64_t first_not_finite(const Tensor& tensor);
+
 class StateReader {
  public:
   virtual ~StateReader() = default;

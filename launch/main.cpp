@@ -47,7 +47,8 @@ using limbeck::launch::one_line;
   } catch (const std::bad_alloc&) {
     end_with_error(1, "out of memory" + limbeck::launch::memory_limit_text(), false);
   } catch (const std::filesystem::filesystem_error& error) {
-    end_with_error(1, error.path1().string() + ": " + error.code().message(), false);
+    const std::string path = error.path1().string();
+    end_with_error(1, path.empty() ? error.what() : path + ": " + error.code().message(), false);
   } catch (const std::exception& error) {
     end_with_error(1, error.what(), false);
   }

@@ -86,7 +86,7 @@ std::string read_text_file(const fs::path& path, std::uintmax_t max_bytes) {
   std::error_code error;
   if (!fs::is_regular_file(path, error)) {
     const std::string_view kind = kind_of_file(path).name;
-    core::fail("{}: is {}", path.string(), kind.empty() ? "missing" : kind);
+    core::fail("{}: is {}, expected a file", path.string(), kind.empty() ? "missing" : kind);
   }
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), std::fclose);
   check_system(file != nullptr, "{}: cannot be read", path.string());

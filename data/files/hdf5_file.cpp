@@ -16,12 +16,14 @@ static_assert(std::is_same_v<hid_t, std::int64_t>);
 
 namespace {
 
-/// No lock files (they fail on network file systems), and large arrays start on a page.
+/// No lock files (they fail on network file systems), large arrays start on a page, and a write that fails does so when
+/// it is asked for: the sieve buffer, which holds back less than 64 KiB, would fail when the dataset is closed.
 Handle access_properties(const Hdf5Place& place) {
   Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, place, "access properties were not made");
   checked(H5Pset_file_locking(access, false, true), place, "file locking was not set");
   checked(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V110), place, "format bounds were not set");
   checked(H5Pset_alignment(access, 65536, 4096), place, "alignment was not set");
+  checked(H5Pset_sieve_buf_size(access, 0), place, "the sieve buffer was not switched off");
   return access;
 }
 

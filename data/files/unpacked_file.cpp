@@ -8,7 +8,6 @@
 #include <limits>
 #include <new>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "core/error.h"

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <set>
-#include <utility>
 
 #include "core/error.h"
 #include "data/files/file_kind.h"
@@ -21,39 +20,44 @@ namespace {
 
 bool is_hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
 
-/// The files below a folder, through links too, each folder once; `seen`: the folders that were.
-void find_files(const fs::path& folder, std::set<fs::path>& seen, std::vector<std::string>& found) {
+/// What lies below a folder: files, and links to folders, which are not followed.
+struct Below {
+  std::vector<std::string> files;
+  std::set<fs::path> links;
+};
+
+/// `seen`: the folders that were read, each once.
+void find_below(const fs::path& folder, std::set<fs::path>& seen, Below& below) {
   if (!seen.insert(fs::canonical(folder)).second) return;
-  std::vector<fs::path> folders;
   for (const auto& entry : fs::directory_iterator(folder)) {
     const fs::path& path = entry.path();
     if (is_hidden(path)) continue;
     if (entry.is_directory()) {
-      folders.push_back(path);
+      if (entry.is_symlink())
+        below.links.insert(path);
+      else
+        find_below(path, seen, below);
     } else if (entry.is_regular_file()) {
-      found.push_back(path.string());
+      below.files.push_back(path.string());
     } else {
       const std::string_view kind = kind_of_file(path).name;
       fail("{}: is {}, expected a text file or a folder", path.string(), kind.empty() ? "a link to nothing" : kind);
     }
   }
-  // Real folders before links, so that a file has the same name whatever order they are listed in.
-  std::sort(folders.begin(), folders.end(), [](const fs::path& a, const fs::path& b) {
-    return std::pair(fs::is_symlink(a), a) < std::pair(fs::is_symlink(b), b);
-  });
-  for (const fs::path& below : folders) find_files(below, seen, found);
 }
 
 void add_folder(const fs::path& folder, std::vector<std::string>& files) {
-  std::vector<std::string> found;
+  Below below;
   std::set<fs::path> seen;
   try {
-    find_files(folder, seen, found);
+    find_below(folder, seen, below);
+    // Links when all that is reached without them is known: a file has the same name whatever links there are.
+    while (!below.links.empty()) find_below(below.links.extract(below.links.begin()).value(), seen, below);
   } catch (const fs::filesystem_error& error) {
     fail("{}: cannot be listed: {}", error.path1().string(), error.code().message());
   }
-  std::sort(found.begin(), found.end());
-  files.insert(files.end(), found.begin(), found.end());
+  std::sort(below.files.begin(), below.files.end());
+  files.insert(files.end(), below.files.begin(), below.files.end());
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ class AddedTokens {
       at = range.end;
       if (entry->token.special) ++special_names;
       if (entry->token.special && !parse_special) continue;
-      if (!adjust(entry->token, text, done, range)) continue;
+      if (range.end <= done || !adjust(entry->token, text, done, range)) continue;  // the token before has taken it
       if (done < range.begin) use(text.substr(done, range.begin - done));
       found(entry->token.id);
       done = range.end;

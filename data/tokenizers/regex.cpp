@@ -322,24 +322,27 @@ Regex::Scratch Regex::scratch() const {
 }
 
 std::optional<Regex::Match> Regex::find(std::string_view text, std::size_t from, const Scratch& scratch) const {
-  const auto match = [&](std::uint32_t options, pcre2_match_context* limits) {
-    return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
-                       PCRE2_NO_UTF_CHECK | options, scratch.get(), limits);
+  const auto match = [&](pcre2_match_context* limits) {
+    const auto run = [&](std::uint32_t options) {
+      return pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
+                         PCRE2_NO_UTF_CHECK | options, scratch.get(), limits);
+    };
+    const int found = run(0);
+    return found == PCRE2_ERROR_JIT_STACKLIMIT ? run(PCRE2_NO_JIT) : found;  // which keeps its stack on the heap
   };
-  std::uint32_t options = 0;
-  int found = match(options, limits_.get());
-  if (found == PCRE2_ERROR_JIT_STACKLIMIT)
-    found = match(options = PCRE2_NO_JIT, limits_.get());                       // which keeps its stack on the heap
+  int found = match(limits_.get());
   if (found == PCRE2_ERROR_MATCHLIMIT && text.size() - from > min_long_text) {  // some steps a byte are in order
     const std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> more(
         pcre2_match_context_copy(limits_.get()), pcre2_match_context_free);
     if (more == nullptr) throw std::bad_alloc();
     const std::size_t steps = steps_a_byte * (text.size() - from);
     pcre2_set_match_limit(more.get(), static_cast<std::uint32_t>(std::min<std::size_t>(steps, UINT32_MAX)));
-    found = match(options, more.get());
+    found = match(more.get());
   }
   if (found == PCRE2_ERROR_NOMATCH) return std::nullopt;
-  check(found > 0, "tokenizer: a regular expression takes too many steps at byte {} of {}", from, text.size());
+  check(found != PCRE2_ERROR_MATCHLIMIT && found != PCRE2_ERROR_HEAPLIMIT,
+        "tokenizer: a regular expression takes too many steps at byte {} of {}", from, text.size());
+  check(found > 0, "tokenizer: a regular expression fails at byte {} of {} (PCRE2 error {})", from, text.size(), found);
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(scratch.get());
   check(bounds[1] > bounds[0], "tokenizer: a regular expression matched nothing at byte {}", bounds[0]);
   return Match{bounds[0], bounds[1]};

@@ -2,7 +2,7 @@
 // tokenizer.json (tokenizer_json.h), from a SentencePiece file (tokenizer_sentencepiece.h), is Limbeck's byte
 // tokenizer, or was carried by a checkpoint as one JSON document; it leaves as Hugging Face's files or GGUF keys.
 //
-//     std::shared_ptr<Tokenizer> tokenizer = tokenizer_from_gguf(file);
+//     std::shared_ptr<const Tokenizer> tokenizer = byte_tokenizer();
 //     std::vector<std::int32_t> ids = tokenizer->encode("The state is");
 //     std::string text = tokenizer->decode(ids);
 //     auto same = tokenizer_from_json(tokenizer->to_json(), "checkpoint");

@@ -58,9 +58,10 @@ std::vector<CutToken> added_tokens(const json& decoder, const std::string& where
     const bool is_number = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
     check(is_number, "{}: added_tokens_decoder has a key \"{}\", expected a token's id", where, key);
     CutToken token{.id = std::stoi(key), .text = value.at("content").get<std::string>()};
-    token.is_special = JsonAt(value, fmt::format("{}: added_tokens_decoder.{}", where, key)).flag("special", false);
-    token.strips_left = value.value("lstrip", false);
-    token.strips_right = value.value("rstrip", false);
+    const JsonAt flags(value, fmt::format("{}: added_tokens_decoder.{}", where, key));
+    token.is_special = flags.flag("special", false);
+    token.strips_left = flags.flag("lstrip", false);
+    token.strips_right = flags.flag("rstrip", false);
     added.push_back(std::move(token));
   }
   std::sort(added.begin(), added.end(), [](const auto& a, const auto& b) { return a.id < b.id; });

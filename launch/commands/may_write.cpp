@@ -1,6 +1,8 @@
 #include "launch/commands/may_write.h"
 
 #include <algorithm>
+#include <array>
+#include <string_view>
 
 #include "core/error.h"
 #include "data/files/file_kind.h"
@@ -34,6 +36,20 @@ void check_may_write(const fs::path& path, bool force, const std::vector<fs::pat
   }
   if (!force && fs::exists(fs::symlink_status(path, error)))
     core::fail_usage("{}: is there already, expected a new file (--force replaces it)", path.string());
+}
+
+std::vector<fs::path> files_of_model(const fs::path& path) {
+  constexpr std::array<std::string_view, 7> read = {".json", ".jsonl", ".safetensors", ".model",
+                                                    ".txt",  ".jinja", ".textproto"};
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return {path};
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::recursive_directory_iterator(path, error)) {
+    const bool is_of_checkpoint = fs::exists(entry.path().parent_path() / "manifest.json", error);
+    if (is_of_checkpoint || std::find(read.begin(), read.end(), entry.path().extension().string()) != read.end())
+      files.push_back(entry.path());
+  }
+  return files;
 }
 
 }  // namespace limbeck::launch

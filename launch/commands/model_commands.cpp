@@ -128,6 +128,9 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
     const std::int64_t count = std::min(rows_at_once, n - first);
     const core::Tensor mine = core::linear(off, core::constant(hidden.rows(first, count)), model.head()).value;
     const core::Tensor logits = rank.comms().tensor->gather(mine, 1, source.config.vocabulary);
+    core::check(core::first_not_finite(logits) == logits.numel(),
+                "{}: its logits are not finite from token {} on: its weights are not usable", source.path.string(),
+                first);
     const std::vector<std::int64_t> offset = {first, 0};
     if (file) file->write("/logits", core::DType::F32, logits.data<float>(), offset, logits.shape());
   }
@@ -141,16 +144,18 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
 /// text or its teacher are others.
 void load_for_eval(Session& session, const ModelSource& source, const TrainerState& where, const Log& log) {
   const std::string name = source.path.string();
-  check_same_model(source.config, session.student->config(), name);
   if (const auto difference = data::vocabulary_difference(*session.tokenizer, *source.tokenizer))
     core::fail_usage("data.tokenizer ({}) is another tokenizer than that of {}: {}", session.config.data.tokenizer,
                      name, *difference);
-  if (!where.text.empty() && where.text != session.text_fingerprint)
-    log->warn("the text is not the one that {} was trained on: what is held out here may have been learned from", name);
-  if (!where.teacher.empty() && where.teacher != session.teacher_fingerprint)
+  check_same_model(source.config, session.student->config(), name);
+  const RunConfig was = parse_config(where.run_config, name);
+  const DataConfig &before = was.data, &now = session.config.data;
+  if ((!where.text.empty() && where.text != session.text_fingerprint) ||
+      before.held_out_fraction != now.held_out_fraction || before.seed != now.seed)
+    log->warn("what is held out here is not what it was in the run of {}, which may have learned from it", name);
+  if (session.teacher != nullptr && !where.teacher.empty() && where.teacher != session.teacher_fingerprint)
     log->warn("{} is not the teacher that {} learned from: its fingerprint is {}, expected {}",
-              session.config.teacher ? session.config.teacher->source : "none", name, session.teacher_fingerprint,
-              where.teacher);
+              session.config.teacher->source, name, session.teacher_fingerprint, where.teacher);
   session.student->load(*source.reader);
 }
 
@@ -162,9 +167,10 @@ int run_eval(const EvalOptions& options) {
   if (options.logits) {
     if (!options.sets.empty())
       core::fail_usage("eval: --set is of a run's config, which is not read where --logits is given");
-    const fs::path prefix = token_prefix(*options.tokens);
-    check_may_write(*options.logits, options.force,
-                    {options.model, *options.tokens, prefix.string() + ".bin", prefix.string() + ".idx"});
+    std::vector<fs::path> read = files_of_model(options.model);
+    const std::string prefix = token_prefix(*options.tokens).string();
+    read.insert(read.end(), {*options.tokens, prefix + ".bin", prefix + ".idx"});
+    check_may_write(*options.logits, options.force, read);
     in_world(
         {}, fmt::format("command: eval\nmodel: {}\ntokens: {}\n", options.model.string(), options.tokens->string()),
         [&](Rank& rank) {
@@ -192,7 +198,7 @@ int run_eval(const EvalOptions& options) {
                                        [](const std::string& set) { return set.starts_with("parallel.layout="); });
   if (!sets_layout) config.parallel.layout = "";  // whatever the ranks are now
   config.teacher ? check_for_distill(config) : check_for_train(config);
-  in_world(config, "command: eval\n", [&](Rank& rank) {
+  in_world(config, fmt::format("command: eval\ncheckpoint: {}\n", source.path.string()), [&](Rank& rank) {
     const Log log = make_log(rank.world().rank(), options.verbosity);
     Session session(rank, config, log);
     if (source.reader == nullptr)
@@ -204,6 +210,7 @@ int run_eval(const EvalOptions& options) {
       core::fail_usage("eval: the {} held-out documents do not fill one sequence of {} tokens",
                        session.text->num_held_out_documents(), config.data.sequence_length);
     const Evaluation result = held_out->evaluate(*session.student);
+    session.check_teacher(result);
     if (!rank.is_first()) return;
     write_result(to_text(result, source.reader == nullptr ? "at the start" : fmt::format("step {}", source.step)));
     flush_results();
@@ -320,7 +327,7 @@ int run_convert(const ConvertOptions& options) {
   if (!is_gguf && *dtype != core::DType::F32 && *dtype != core::DType::BF16)
     core::fail_usage("--dtype is {}, expected float32 or bfloat16 for a Hugging Face directory (or DST as FILE.gguf)",
                      options.dtype);
-  if (is_gguf) check_may_write(options.destination, options.force, {options.source});
+  if (is_gguf) check_may_write(options.destination, options.force, files_of_model(options.source));
 
   const ModelSource source = open_model(options.source);
   say_notices(source, make_log(launcher_rank().rank, options.verbosity));

@@ -85,9 +85,7 @@ DistillStart measure_start(Session& session, HeldOut& held_out, const RunDirecto
   DistillStart start;
   log->info("measuring the student before, on {} held-out tokens", held_out.num_tokens());
   start.student = held_out.evaluate(*session.student);
-  core::check(std::isfinite(start.student.teacher_cross_entropy),
-              "the teacher, {}, has no finite loss on the held-out text (it is {}): its weights are not usable",
-              session.config.teacher->source, start.student.teacher_cross_entropy);
+  session.check_teacher(start.student);
   start.unigram = held_out.evaluate_unigram(unigram_counts(session));
   start.teacher_text = continuation(session, *session.teacher, /*is_cut=*/false);
   start.student_text = continuation(session, *session.student, /*is_cut=*/true);
@@ -136,10 +134,10 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   if (options.dump_gradients && trainer.steps_done() >= last_step(options, config))
     core::fail_usage("--dump-gradients is of the last step, but the run has done all {}", trainer.steps_done());
   if (!resumed) start_student(session, log);
-  on_first_rank(rank, [&] { directory.write_config(session.config); });
   std::optional<DistillStart> start;
-  if (distils)
-    start = resumed ? read_start_together(session, directory) : measure_start(session, *held_out, directory, log);
+  if (distils && resumed) start = read_start_together(session, directory);  // or it is refused, and nothing is written
+  on_first_rank(rank, [&] { directory.write_config(session.config); });
+  if (distils && !resumed) start = measure_start(session, *held_out, directory, log);
 
   log->debug("training begins after {:.2f} s", seconds());
   const bool is_done = trainer.run(last_step(options, config));
@@ -183,9 +181,9 @@ int run_training(const TrainOptions& options, bool distils) {
   const RunConfig config = resolve(options);
   if (options.dump_gradients) {
     std::error_code error;
-    if (std::filesystem::is_regular_file(std::filesystem::symlink_status(*options.dump_gradients, error)))
+    check_may_write(*options.dump_gradients, /*force=*/true);
+    if (std::filesystem::exists(std::filesystem::symlink_status(*options.dump_gradients, error)))
       core::fail_usage("--dump-gradients: {} is there already, expected a new file", options.dump_gradients->string());
-    check_may_write(*options.dump_gradients, /*force=*/false);
   }
   distils ? check_for_distill(config) : check_for_train(config);
   const std::string command =

@@ -43,7 +43,7 @@ std::string read_config(const std::filesystem::path& path) {
   std::array<char, 65536> part{};
   for (ssize_t got = 1; got != 0; text.append(part.data(), static_cast<std::size_t>(got))) {
     pollfd waited{file.number, POLLIN, 0};
-    if (::poll(&waited, 1, most_wait_ms) == 0) refuse("is a pipe that nothing comes of");
+    if (::poll(&waited, 1, most_wait_ms) == 0) refuse("nothing comes of it for ten seconds");
     got = ::read(file.number, part.data(), part.size());
     if (got < 0) refuse("cannot be read");
     if (text.size() > most_bytes) refuse("has more than 16 MiB");

@@ -175,7 +175,8 @@ void set_value(Message& message, const FieldDescriptor& field, const std::string
       reflection->SetString(&message, &field, value);
     return;
   }
-  const std::string digits = value.starts_with('-') ? value.substr(1) : value;
+  std::string digits = value;
+  std::erase_if(digits, [](char c) { return c == ' ' || c == '-'; });
   if (digits.size() > 1 && digits[0] == '0' && digits.find_first_not_of("0123456789") == std::string::npos)
     fail_usage("--set {}: the value is '{}', expected {}, without zeros in front", set, value, expected_of(field));
   FirstError error;
@@ -190,16 +191,11 @@ std::vector<std::string> list_items(const std::string& list) {
   std::vector<std::string> items;
   const std::string inner = list.empty() ? "" : list.substr(1, list.size() - 2);
   for (std::size_t start = 0; start < inner.size();) {
-    std::size_t end = start;
-    for (char quote = '\0'; end < inner.size() && (quote != '\0' || inner[end] != ','); ++end) {
-      const char c = inner[end];
-      if (quote != '\0' && c == '\\')
-        ++end;  // and what it stands before
-      else if (c == quote)
-        quote = '\0';
-      else if (quote == '\0' && (c == '"' || c == '\''))
-        quote = c;
-    }
+    std::size_t end = std::min(inner.find_first_not_of(' ', start), inner.size());
+    if (end < inner.size() && (inner[end] == '"' || inner[end] == '\''))  // a quoted item may have commas
+      for (const char quote = inner[end++]; end < inner.size() && inner[end] != quote; ++end)
+        if (inner[end] == '\\') ++end;
+    end = inner.find(',', std::min(end, inner.size()));
     end = std::min(end, inner.size());
     const std::size_t first = std::min(inner.find_first_not_of(' ', start), end);
     const std::size_t last = inner.find_last_not_of(' ', end == 0 ? 0 : end - 1);

@@ -375,7 +375,7 @@ int run_report(const ReportOptions& options) {
   if (is_left_to_first_rank("report")) return 0;
   const fs::path file = options.out.value_or(options.run / "report.html");
   if (!is_page(file))
-    check_may_write(file, options.force, {options.run});  // a page is written anew while its run goes on
+    check_may_write(file, options.force, files_of_model(options.run));  // a page is written anew while its run goes on
   const std::string page = report_page(RunDirectory(options.run));
   data::write_file_atomically(file, page);
   print_result("{}: {:.0f} kB\n", file.string(), static_cast<double>(page.size()) / 1000);

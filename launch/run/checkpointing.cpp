@@ -57,9 +57,12 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
                 "{}: its run had {} = {}, the config says {}, expected the same: the samples would be others", where,
                 field, before, after);
   };
+  core::check(was.teacher.has_value() == now.teacher.has_value(),
+              "{}: its run {}, the config names {}: expected the same", where,
+              was.teacher ? "had a teacher" : "had no teacher", now.teacher ? "one" : "none");
   core::check(state.next_sample / was.batch.sequences_per_step == state.step &&
                   state.next_sample % was.batch.sequences_per_step == 0,
-              "{}: its run stood at sample {} after {} steps of {}", where, state.next_sample, state.step,
+              "{}: its run stood at sample {} after {} steps, expected {} a step", where, state.next_sample, state.step,
               was.batch.sequences_per_step);
   same("batch.sequences_per_step", was.batch.sequences_per_step, now.batch.sequences_per_step);
   same("data.sequence_length", was.data.sequence_length, now.data.sequence_length);
@@ -156,7 +159,7 @@ FoundCheckpoint agree_on_checkpoint(Rank& rank, const std::filesystem::path& che
 }
 
 ModelSource open_model_together(Rank& rank, const std::filesystem::path& path, const Log& log) {
-  if (std::filesystem::exists(path / "manifest.json")) {
+  if (is_checkpoint(path)) {
     const std::string damage = damage_of(rank, path);
     core::check(damage.empty(), "{}", damage);
     return open_model(path, data::Checkpoint::Verify::Sizes);

@@ -78,6 +78,8 @@ Evaluation HeldOut::measure(const Forward& hidden_of, const Tensor& head, std::i
   Evaluation result;
   result.tokens = std::llround(values[0]);
   result.cross_entropy = values[1] / n;
+  core::check(std::isfinite(result.cross_entropy),
+              "the model has no finite loss on the held-out text: its weights are not usable");
   if (!teacher_head_.defined()) return result;
   result.teacher_cross_entropy = values[2] / n;
   result.kl = values[3] / n;

@@ -14,6 +14,7 @@ using core::check;
 using core::fail;
 
 bool read_metrics(const std::filesystem::path& file, const std::function<void(const MetricsLine&)>& each) {
+  check(std::filesystem::is_regular_file(file), "{}: is no file, expected the metrics of a run", file.string());
   std::ifstream in(file, std::ios::binary);
   core::check_system(in.is_open(), "{}: cannot be read", file.string());
   MetricsLine line;

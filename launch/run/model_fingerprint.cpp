@@ -1,22 +1,29 @@
 #include "launch/run/model_fingerprint.h"
 
-#include <string_view>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
 
 #include "core/random.h"
+#include "launch/run/model_source.h"
 
 namespace limbeck::launch {
 namespace {
 
 using core::Shape;
 
-/// The row along the last dimension that lies `part` halves of the way through the others.
-core::StateEntry row_at(const core::MemoryPtr& memory, const Shape& shape, std::int64_t part) {
+constexpr std::int64_t most_values = std::int64_t{1} << 22U;  // of a tensor
+
+/// Row `row` of those along the last dimension.
+core::StateEntry row_at(const core::MemoryPtr& memory, const Shape& shape, std::int64_t row) {
   core::StateEntry entry{.global_shape = shape, .offset = {}, .tensor = {}};
+  entry.offset.assign(static_cast<std::size_t>(shape.rank()), 0);
   Shape box = shape;
-  for (int d = 0; d < shape.rank(); ++d) {
-    const bool is_row = d + 1 == shape.rank();
-    entry.offset.push_back(is_row ? 0 : (shape[d] - 1) * part / 2);
-    if (!is_row) box[d] = 1;
+  for (int d = shape.rank() - 2; d >= 0; --d) {
+    entry.offset[static_cast<std::size_t>(d)] = row % shape[d];
+    row /= shape[d];
+    box[d] = 1;
   }
   entry.tensor = core::Tensor::empty(memory, core::DType::F32, box);
   return entry;
@@ -24,20 +31,25 @@ core::StateEntry row_at(const core::MemoryPtr& memory, const Shape& shape, std::
 
 }  // namespace
 
-std::string model_fingerprint(const core::StateReader& reader) {
+std::string model_fingerprint(const core::StateReader& reader, const nn::ModelConfig& config) {
   const auto memory = core::Memory::cpu(1);
-  std::uint64_t h = core::hash_seed;
+  std::uint64_t h = core::hash_name(to_json(config).dump(), core::hash_seed);
+  const auto add = [&](const std::string& name, core::StateEntry entry) {
+    reader.read(name, entry);
+    h = XXH3_64bits_withSeed(entry.tensor.raw(), static_cast<std::size_t>(entry.tensor.bytes()), h);
+  };
   for (const auto& [name, info] : reader.tensors()) {
     if (name.starts_with("optimizer/")) continue;
-    h = core::hash_name(fmt::format("{} {}\n", name, info.shape), h);
-    if (info.shape.numel() == 0) continue;
-    for (const std::int64_t part : {0, 1, 2}) {
-      core::StateEntry row = row_at(memory, info.shape, part);
-      reader.read(name, row);
-      h = core::hash_name(std::string_view(reinterpret_cast<const char*>(row.tensor.raw()),
-                                           static_cast<std::size_t>(row.tensor.bytes())),
-                          h);
+    const Shape& shape = info.shape;
+    h = core::hash_name(fmt::format("{} {}\n", name, shape), h);
+    if (shape.numel() <= most_values) {
+      if (shape.numel() > 0) add(name, core::StateEntry::whole(core::Tensor::empty(memory, core::DType::F32, shape)));
+      continue;
     }
+    const std::int64_t width = shape[shape.rank() - 1];
+    const std::int64_t rows = shape.numel() / width;
+    const std::int64_t taken = std::clamp<std::int64_t>(most_values / width, 1, rows);
+    for (std::int64_t i = 0; i < taken; ++i) add(name, row_at(memory, shape, i * rows / taken));
   }
   return fmt::format("{:016x}", h);
 }

@@ -133,6 +133,10 @@ FolderTokenizer tokenizer_of_folder(const fs::path& folder) {
   };
   attempt("tokenizer.json", data::open_hugging_face_tokenizer);
   attempt("tokenizer.model", data::sentencepiece_from_file);
+  for (const char* other : {"tekken.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model"})
+    if (result.tokenizer == nullptr && result.why_not.empty() && fs::exists(folder / other))
+      result.why_not = fmt::format("{}: is not read, expected tokenizer.json or tokenizer.model beside it",
+                                   (folder / other).string());
   return result;
 }
 
@@ -175,10 +179,14 @@ std::map<std::string, std::string> tokenizer_files(const fs::path& folder) {
 
 bool is_model_file(const fs::path& path) { return fs::is_regular_file(path) && starts_with(path, "GGUF"); }
 
+bool is_checkpoint(const fs::path& path) {
+  return fs::exists(path / "manifest.json") && !fs::exists(path / "config.json");
+}
+
 ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
   if (!fs::exists(path)) fail_usage("{}: there is no such file or folder, expected a model", path.string());
   if (fs::is_directory(path)) {
-    if (fs::exists(path / "manifest.json")) return open_checkpoint(path, verify);
+    if (is_checkpoint(path)) return open_checkpoint(path, verify);
     if (RunDirectory::is_run(path)) {
       std::vector<std::string> bad;
       const auto newest = data::newest_good_checkpoint(RunDirectory(path).checkpoints(),
@@ -204,7 +212,8 @@ std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name) {
   if (name == "bytes") return data::byte_tokenizer();
   if (name.ends_with(".model") && fs::is_regular_file(name)) return data::sentencepiece_from_file(name);
   if (fs::is_regular_file(name) && starts_with(name, "GGUF")) return data::tokenizer_from_gguf(data::GgufFile(name));
-  if (fs::is_regular_file(name) && starts_with(name, "{")) return data::open_hugging_face_tokenizer(name);
+  if (fs::is_regular_file(name) && data::kind_of_file(name).name == "JSON")
+    return data::open_hugging_face_tokenizer(name);
   if (fs::is_directory(name)) {
     const auto [tokenizer, why_not] = tokenizer_of_folder(name);
     if (tokenizer != nullptr) return tokenizer;

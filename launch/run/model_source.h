@@ -49,6 +49,9 @@ struct ModelSource {
 ModelSource open_model(const std::filesystem::path& path,
                        data::Checkpoint::Verify verify = data::Checkpoint::Verify::Hashes);
 
+/// True for a folder with a manifest, unless it has a config.json: a Hugging Face directory may have any manifest.
+bool is_checkpoint(const std::filesystem::path& path);
+
 /// True for a file (no folder) that begins as a model does.
 bool is_model_file(const std::filesystem::path& path);
 

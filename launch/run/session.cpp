@@ -61,8 +61,14 @@ void Session::load_teacher(std::int64_t vocabulary) {
   teacher = std::make_unique<nn::Transformer>(architecture, rank.frozen_copy(config.precision.frozen_storage));
   while_others_hear(rank, [&] {
     teacher->load(nn::VocabularyRows(*teacher_source_.reader, vocabulary));
-    teacher_fingerprint = model_fingerprint(*teacher_source_.reader);
+    teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
   });
+}
+
+void Session::check_teacher(const Evaluation& evaluation) const {
+  core::check(teacher == nullptr || std::isfinite(evaluation.teacher_cross_entropy),
+              "the teacher, {}, has no finite loss on the held-out text: its weights are not usable",
+              config.teacher ? config.teacher->source : "");
 }
 
 void Session::choose_tokenizer() {
@@ -73,6 +79,8 @@ void Session::choose_tokenizer() {
     source.require_tokenizer();
     tokenizer = source.tokenizer;
   } else {
+    if (config.data.tokenizer.empty())
+      fail_usage("data.tokenizer is empty, expected bytes, teacher, or a file or folder with a tokenizer");
     tokenizer = open_tokenizer(config.data.tokenizer);
   }
   if (config.teacher && tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)

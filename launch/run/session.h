@@ -37,6 +37,8 @@ class Session {
   /// Collective. Fills the student's weights as the config says.
   void start_student();
 
+  /// Throws, naming the teacher, where its loss on the held-out text is not finite.
+  void check_teacher(const Evaluation& evaluation) const;
   /// Collective: the fixed sample of the held-out documents; nothing where they do not fill one sequence.
   std::optional<HeldOut> held_out();
   /// What a step runs over: `next_sample` is the position that a checkpoint holds.

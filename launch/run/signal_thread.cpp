@@ -4,8 +4,8 @@
 #include <unistd.h>
 
 #include <csignal>
-
-#include "core/start_thread.h"
+#include <system_error>
+#include <thread>
 
 namespace limbeck::launch {
 
@@ -19,11 +19,15 @@ void keep_signals_from_computing() {
   for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPIPE, SIGXFSZ})
     sigdelset(&all, own);
   pthread_sigmask(SIG_BLOCK, &all, &before);
-  pthread_atfork(nullptr, nullptr, [] { pthread_sigmask(SIG_SETMASK, &before, nullptr); });
-  core::start_thread("signals", [] {
+  try {
+    std::thread([] {
+      pthread_sigmask(SIG_SETMASK, &before, nullptr);
+      while (true) ::pause();
+    }).detach();
+    pthread_atfork(nullptr, nullptr, [] { pthread_sigmask(SIG_SETMASK, &before, nullptr); });
+  } catch (const std::system_error&) {
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    while (true) ::pause();
-  }).detach();
+  }
 }
 
 }  // namespace limbeck::launch

@@ -11,7 +11,7 @@ namespace limbeck::launch {
 
 /// Blocks every signal but those that come of what a thread itself does, in this thread and in all that it starts;
 /// handlers and default actions run on a thread of their own from here on. Processes that are forked have the signals
-/// as they were.
+/// as they were (glibc's posix_spawn gives them ours). Where no thread can be started, everything stays as it was.
 void keep_signals_from_computing();
 
 }  // namespace limbeck::launch

@@ -1,6 +1,7 @@
 #include "launch/run/stop_flag.h"
 
 #include <array>
+#include <atomic>
 #include <csignal>
 
 namespace limbeck::launch {
@@ -8,17 +9,18 @@ namespace limbeck::launch {
 namespace {
 
 constexpr std::array stop_signals = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGXCPU};
-volatile std::sig_atomic_t stop = 0;
-volatile std::sig_atomic_t interrupted = 0;
+// Set by the thread of signal_thread.h.
+std::atomic<bool> stop = false;
+std::atomic<bool> interrupted = false;
+static_assert(std::atomic<bool>::is_always_lock_free);
 
 extern "C" void raise_stop(int signal) {
-  stop = 1;
+  stop = true;
   if (signal != SIGINT) return;
-  if (interrupted != 0) {
+  if (interrupted.exchange(true)) {
     std::signal(SIGINT, SIG_DFL);
     std::raise(SIGINT);  // comes when this handler has returned
   }
-  interrupted = 1;
 }
 
 /// Gives the stop signals that are not ignored this handler.
@@ -31,6 +33,6 @@ void handle_by(void (*handler)(int)) {
 
 void catch_stop_signals() { handle_by(raise_stop); }
 void restore_stop_signals() { handle_by(SIG_DFL); }
-bool stop_requested() { return stop != 0; }
+bool stop_requested() { return stop; }
 
 }  // namespace limbeck::launch

@@ -68,7 +68,7 @@ std::string token_prefix(Rank& rank, const DataSourceConfig& source, const fs::p
     if (fs::exists(prefix + ".idx") || fs::exists(prefix + ".bin")) {
       const auto damage = data::find_token_damage(prefix);
       if (!damage) return;
-      log->warn("{}: the tokens are made again", *damage);
+      log->error("{}: the tokens are made again", *damage);
     }
     log->info("tokenizing {} files to {}", files.size(), prefix);
     data::TokenizeOptions options;

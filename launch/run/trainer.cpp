@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "data/checkpoints/checkpoint.h"
+#include "data/tokenizers/vocabulary.h"
 #include "launch/report/event_file.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/gradient_dump.h"
@@ -150,6 +151,11 @@ core::StateDict Trainer::state() {
 }
 
 std::filesystem::path Trainer::save() {
+  // What no load takes is not saved over what one does.
+  for (const core::Parameter* p : session_.student->parameters())
+    core::check(core::first_not_finite(p->value) == p->value.numel(),
+                "step {}: {} holds NaN or an infinity after the optimizer's step: nothing is saved", steps_done_,
+                p->name);
   const TrainerState where{.step = steps_done_,
                            .next_sample = steps_done_ * session_.config.batch.sequences_per_step,
                            .tokens = tokens_seen_,
@@ -176,6 +182,9 @@ bool Trainer::resume() {
   const ModelSource source = open_model(*folder, data::Checkpoint::Verify::Sizes);
   check_same_model(source.config, session_.student->config(), folder->string());
   const TrainerState where = trainer_state_from_json(source.trainer, folder->string());
+  if (const auto difference = data::vocabulary_difference(*session_.tokenizer, *source.tokenizer))
+    core::fail("{}: its run had another tokenizer than data.tokenizer ({}): {}", folder->string(),
+               session_.config.data.tokenizer, *difference);
   core::check(where.step == source.step, "{}: its run stood at step {}, expected the checkpoint's own step",
               folder->string(), where.step);
   const auto changed = check_continues(where, folder->string(), session_.config, session_.text_fingerprint,

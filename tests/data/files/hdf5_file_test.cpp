@@ -2,8 +2,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cmath>
+#include <csignal>
 #include <functional>
 #include <numeric>
 #include <thread>
@@ -23,6 +25,23 @@ using limbeck::testing::TemporaryFolder;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using List = std::vector<std::int64_t>;
+
+/// A disk that is full for a moment: what HDF5 holds back until later would be lost without a word.
+TEST(Hdf5File, AWriteThatFailsIsNoticed) {
+  const TemporaryFolder folder;
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  Hdf5File out = Hdf5File::create(folder.path() / "full.h5");
+  out.create_dataset("/a", DType::F32, {1000});
+  rlimit before{};
+  ::getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit none{512, before.rlim_max};
+  ::setrlimit(RLIMIT_FSIZE, &none);
+  const std::vector<float> values(1000, 1);
+  const std::string error = error_of([&] { out.write("/a", DType::F32, values.data(), List{0}, {1000}); });
+  ::setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_THAT(error, AllOf(HasSubstr("full.h5"), HasSubstr("/a")));
+}
 
 TEST(Hdf5File, EveryDtypeComesBack) {
   const TemporaryFolder folder;

@@ -41,6 +41,10 @@ TEST_F(TextFolder, LinksAreFollowedAndEachFolderIsReadOnce) {
   fs::create_symlink(folder_ / "text/b", folder_ / "text/again");  // in front of b by its name
   fs::create_symlink(folder_ / "other/d.txt", folder_ / "text/linked.txt");
   EXPECT_THAT(files(), ElementsAre("a.txt", "a_link/d.txt", "b/c.txt", "linked.txt"));
+  fs::create_symlink("../z", folder_ / "text/b/to_z");
+  fs::create_directory(folder_ / "text/z");
+  write_file(folder_ / "text/z/e.txt", "e");
+  EXPECT_THAT(files(), ElementsAre("a.txt", "a_link/d.txt", "b/c.txt", "linked.txt", "z/e.txt"));
 }
 
 TEST_F(TextFolder, WhatCannotBeReadIsNamed) {

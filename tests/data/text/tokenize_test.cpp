@@ -321,7 +321,7 @@ TEST_F(TokenizeTest, AKeptFileIsMadeAgainWhereItIsDamaged) {
     damaged(file, bytes.substr(0, bytes.size() / 2));
     damaged(file, "");
     std::filesystem::remove(file);
-    EXPECT_EQ(find_token_damage(prefix("kept")), file + ": is missing");
+    EXPECT_THAT(find_token_damage(prefix("kept")).value_or(""), HasSubstr(file + ": is missing"));
     EXPECT_EQ(tokenize("kept", how).documents, num_documents_);
   }
   for (const char* extension : {".bin", ".idx"}) {

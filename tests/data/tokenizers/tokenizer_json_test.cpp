@@ -124,6 +124,17 @@ TEST(TokenizerJson, TextsAreAnyBytes) {
   EXPECT_EQ(with_nul->decode(Ids{257}), std::string("<\0>", 3));
 }
 
+/// As in tokenizers 0.23.3: a token that the one before has taken as white space is not there again.
+TEST(TokenizerJson, AnAddedTokenTakesThoseThatItStrips) {
+  json document = small();
+  document["added_tokens"][0].update({{"content", "\n"}, {"lstrip", true}, {"rstrip", true}});
+  document["added_tokens"].push_back(
+      {{"id", 258}, {"content", "<u>"}, {"special", true}, {"normalized", false}, {"rstrip", true}});
+  const auto t = open(document, R"({"eos_token": "<u>"})");
+  EXPECT_EQ(t->encode("a\n\nb", true), (Ids{'a', 257, 'b'}));
+  EXPECT_EQ(t->encode("<u>\nb", true), (Ids{258, 'b'}));
+}
+
 TEST(TokenizerJson, ADecoderGrowsATokenWithinLimits) {
   json document =
       json::parse(R"({"normalizer": null, "pre_tokenizer": null, "added_tokens": [{"id": 2, "content": "</s>"}],

@@ -71,12 +71,22 @@ TEST(TrainerState, NumbersThatAreNoneAreNamed) {
   EXPECT_THAT(error("run_config", 3), HasSubstr("run_config is 3, expected a text"));
 }
 
+TEST(CheckContinues, ARunWithoutATeacherGetsNone) {
+  constexpr const char* alone =
+      R"(model { width: 8 } data { text: "a" sequence_length: 48 held_out_fraction: 0.2 seed: 3 }
+                                   batch { sequences_per_step: 4 } train { steps: 20 })";
+  const TrainerState was{.step = 4, .next_sample = 16, .run_config = to_textproto(parse_config(alone, "x"))};
+  EXPECT_THAT(error_of([&] { check_continues(was, "step_4", parse_config(config_text, "x"), "aa", "dd"); }),
+              HasSubstr("step_4: its run had no teacher, the config names one"));
+}
+
 TEST(CheckContinues, AStateThatContradictsItselfIsRefused) {
   for (const std::int64_t next_sample : {0, 15, 17, 20}) {
     const TrainerState was{
         .step = 4, .next_sample = next_sample, .run_config = to_textproto(parse_config(config_text, "x"))};
-    EXPECT_THAT(error_of([&] { check_continues(was, "step_4", parse_config(config_text, "x"), "aa", "dd"); }),
-                HasSubstr(fmt::format("step_4: its run stood at sample {} after 4 steps of 4", next_sample)));
+    EXPECT_THAT(
+        error_of([&] { check_continues(was, "step_4", parse_config(config_text, "x"), "aa", "dd"); }),
+        HasSubstr(fmt::format("step_4: its run stood at sample {} after 4 steps, expected 4 a step", next_sample)));
   }
 }
 

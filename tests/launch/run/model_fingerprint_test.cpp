@@ -42,13 +42,34 @@ Values model(float middle, float moment = 0) {
   return values;
 }
 
-TEST(ModelFingerprint, IsOfTheWeightsAlone) {
-  EXPECT_EQ(model_fingerprint(model(3)).size(), 16U);
-  EXPECT_EQ(model_fingerprint(model(3)), model_fingerprint(model(3, 1)));
-  EXPECT_NE(model_fingerprint(model(3)), model_fingerprint(model(3.5F)));
+std::string fingerprint(const Values& values, double rope_base = 1e4) {
+  nn::ModelConfig config;
+  config.rope_base = rope_base;
+  return model_fingerprint(values, config);
+}
+
+TEST(ModelFingerprint, IsOfTheWeightsAndTheArchitecture) {
+  EXPECT_EQ(fingerprint(model(3)).size(), 16U);
+  EXPECT_EQ(fingerprint(model(3)), fingerprint(model(3, 1)));
+  EXPECT_NE(fingerprint(model(3)), fingerprint(model(3.5F)));
+  EXPECT_NE(fingerprint(model(3)), fingerprint(model(3), 1e5));
   Values renamed = model(3);
   renamed.add("b.weight", {1}, {0});
-  EXPECT_NE(model_fingerprint(renamed), model_fingerprint(model(3)));
+  EXPECT_NE(fingerprint(renamed), fingerprint(model(3)));
+}
+
+/// Of a tensor beyond the limit, rows all over it.
+TEST(ModelFingerprint, SeesOneExpertOfALargeStack) {
+  constexpr std::int64_t rows = 2048, width = 1024;
+  std::vector<float> values(static_cast<std::size_t>(4 * rows * width), 1);
+  const auto of_stack = [&] {
+    Values stack;
+    stack.add("experts", {4, rows, width}, values);
+    return fingerprint(stack);
+  };
+  const std::string before = of_stack();
+  std::fill_n(values.begin() + 2 * rows * width, rows * width, 2.0F);
+  EXPECT_NE(of_stack(), before);
 }
 
 }  // namespace

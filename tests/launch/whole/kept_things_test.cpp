@@ -112,6 +112,27 @@ TEST(Commands, ThoseRecommendedCanBeGivenToAShell) {
   EXPECT_EQ(report.code, 0) << report.output;
 }
 
+TEST(Commands, WhatDivergesIsNotSavedOverWhatIsGood) {
+  const RunFolder folder("diverged");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 2 --out run").code, 0);
+  const Outcome weights = folder.limbeck("train tiny.textproto --steps 3 --out run --resume --set optimizer.rate=1e39");
+  EXPECT_EQ(weights.code, 1) << weights.output;
+  EXPECT_THAT(weights.lines_with("limbeck: error"), ElementsAre(HasSubstr("step 3: "))) << weights.output;
+  EXPECT_EQ(folder.limbeck("train tiny.textproto --steps 3 --out run --resume").code, 0);
+}
+
+TEST(Commands, ADistillationDoesNotGoOnFromATraining) {
+  const RunFolder folder("no_teacher");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 2 --out run").code, 0);
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 2 --out teacher").code, 0);
+  const std::string before = folder.read("run/config.textproto");
+  const Outcome refused =
+      folder.limbeck("distill tiny.textproto --set teacher.source=teacher --steps 3 --out run --resume");
+  EXPECT_EQ(refused.code, 1) << refused.output;
+  EXPECT_THAT(refused.lines_with("limbeck: error"), ElementsAre(HasSubstr("its run had no teacher")));
+  EXPECT_EQ(folder.read("run/config.textproto"), before);
+}
+
 TEST(Commands, ARunMayHaveAnyName) {
   const RunFolder folder("names");
   for (const char* name : {"-run", "a\nb"}) {
@@ -135,11 +156,12 @@ TEST(Commands, EvalTellsAnotherTokenizerAndText) {
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run --set data.tokenizer=mine").code, 0);
   const Outcome same = folder.limbeck("eval run");
   EXPECT_EQ(same.code, 0) << same.output;
-  EXPECT_TRUE(same.lines_with("trained on").empty()) << same.output;
+  EXPECT_TRUE(same.lines_with("held out here").empty()) << same.output;
+  EXPECT_EQ(folder.limbeck("eval run --set data.held_out_fraction=0.5").lines_with("held out here").size(), 1U);
   fs::remove(folder.path() / "text/1.txt");
   const Outcome text = folder.limbeck("eval run");
   EXPECT_EQ(text.code, 0) << text.output;
-  EXPECT_EQ(text.lines_with("the text is not the one that").size(), 1U) << text.output;
+  EXPECT_EQ(text.lines_with("what is held out here is not what it was").size(), 1U) << text.output;
   ASSERT_EQ(folder.limbeck(fmt::format(fmt::runtime(train_tokenizer), "numbers.txt --pretokenizer gpt-2")).code, 0);
   const Outcome tokenizer = folder.limbeck("eval run");
   EXPECT_NE(tokenizer.code, 0) << tokenizer.output;

@@ -76,7 +76,7 @@ TEST_F(OutsideFiles, NothingIsWrittenOverUnasked) {
     EXPECT_THAT(fail_with(2, device), HasSubstr("zero.gguf: is a device, expected a file to write"));
   }
   EXPECT_THAT(fail_with(2, "eval hf --tokens ids.txt --logits hf/model.safetensors --force"),
-              HasSubstr("hf/model.safetensors: is there, in what is read (hf)"));
+              HasSubstr("hf/model.safetensors: is what is read"));
   EXPECT_THAT(fail_with(2, "convert run run"), HasSubstr("there is config.textproto already"));
   EXPECT_THAT(fail_with(2, "convert run hf"), HasSubstr("already, expected a folder without a model"));
 
@@ -104,6 +104,9 @@ TEST_F(OutsideFiles, NothingIsWrittenOverUnasked) {
 
   succeed("report run");
   succeed("report run");  // its own page is written anew
+  succeed("convert hf hf/m.gguf");
+  succeed("convert hf hf/m.gguf --force");
+  fs::remove(at("hf/m.gguf"));
   folder_.write("page.html", "<html>mine</html>");
   EXPECT_THAT(fail_with(2, "report run --out page.html"), HasSubstr("page.html: is there already"));
   succeed("report run --out page.html --force");
@@ -121,7 +124,7 @@ TEST_F(OutsideFiles, WhatIsNoFileIsNamedAndNotWaitedFor) {
                 AllOf(HasSubstr(is), HasSubstr("expected a text file or a folder")));
     EXPECT_THAT(fail_with(1, fmt::format("train tiny.textproto --set data.text={}", path)), HasSubstr(is));
   }
-  EXPECT_THAT(fail_with(2, "train pipe"), HasSubstr("pipe: is a pipe that nothing comes of, expected a config"));
+  EXPECT_THAT(fail_with(2, "train pipe"), HasSubstr("pipe: nothing comes of it for ten seconds, expected a config"));
   EXPECT_THAT(fail_with(2, "train /dev/zero"), HasSubstr("/dev/zero: has more than 16 MiB, expected a config"));
 
   // In a folder from outside, each file that is read.
@@ -306,6 +309,10 @@ TEST_F(OutsideFiles, ATeacherWithoutFiniteLogitsIsNamedBeforeTheTable) {
   EXPECT_THAT(fail_with(1, "distill pair.textproto --out bad"),
               HasSubstr("the teacher, hf, has no finite loss on the held-out text"));
   EXPECT_FALSE(fs::exists(at("bad/metrics.jsonl")));
+  EXPECT_THAT(fail_with(1, "eval pair.textproto"), HasSubstr("has no finite loss on the held-out text"));
+  folder_.write("ids.txt", "1 2 3");
+  EXPECT_THAT(fail_with(1, "eval hf --tokens ids.txt --logits l.h5"), HasSubstr("hf: its logits are not finite"));
+  EXPECT_FALSE(fs::exists(at("l.h5")));
 }
 
 }  // namespace
