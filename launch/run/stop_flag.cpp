@@ -23,10 +23,26 @@ extern "C" void raise_stop(int signal) {
   }
 }
 
+/// Those that are ignored when the process starts (nohup, a job in the background).
+std::array<bool, stop_signals.size()> ignored{};
+
+void find_ignored() {
+  for (std::size_t i = 0; i < ignored.size(); ++i) {
+    struct sigaction now {};
+    ignored[i] = ::sigaction(stop_signals[i], nullptr, &now) == 0 && now.sa_handler == SIG_IGN;
+  }
+}
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // not ready so early
+[[maybe_unused]] const bool are_found = (find_ignored(), true);
+#else
+// Before the constructors of libraries: that of UCX, which comes with Open MPI 5, takes SIGHUP for itself.
+[[gnu::section(".preinit_array"), gnu::used]] void (*const first_of_all)() = find_ignored;
+#endif
+
 /// Gives the stop signals that are not ignored this handler.
 void handle_by(void (*handler)(int)) {
-  for (const int signal : stop_signals)
-    if (std::signal(signal, handler) == SIG_IGN) std::signal(signal, SIG_IGN);
+  for (std::size_t i = 0; i < ignored.size(); ++i) std::signal(stop_signals[i], ignored[i] ? SIG_IGN : handler);
 }
 
 }  // namespace
