@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh Debian 12 machine to a distilled model: installs what is missing, builds, fetches the teacher and runs the main
+# From a fresh Debian 12 or 13 machine to a distilled model: installs what is missing, builds, fetches the teacher and runs the main
 # job on two ranks.
 #
 #     launch/demo.sh                      # SmolLM2-135M-Instruct into a mixture-of-experts student
