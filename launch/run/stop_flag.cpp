@@ -24,7 +24,7 @@ extern "C" void raise_stop(int signal) {
 }
 
 /// Those that are ignored when the process starts (nohup, a job in the background).
-std::array<bool, stop_signals.size()> ignored{};
+constinit std::array<bool, stop_signals.size()> ignored{};
 
 void find_ignored() {
   for (std::size_t i = 0; i < ignored.size(); ++i) {
@@ -33,12 +33,9 @@ void find_ignored() {
   }
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // not ready so early
-[[maybe_unused]] const bool are_found = (find_ignored(), true);
-#else
-// Before the constructors of libraries: that of UCX, which comes with Open MPI 5, takes SIGHUP for itself.
-[[gnu::section(".preinit_array"), gnu::used]] void (*const first_of_all)() = find_ignored;
-#endif
+// Among what runs before the constructors of libraries: that of UCX, which comes with Open MPI 5, takes SIGHUP for
+// itself. (Under a sanitizer, which is not ready so early, among our own constructors.)
+[[gnu::section(LIMBECK_EARLIEST_SECTION), gnu::used]] void (*const earliest)() = find_ignored;
 
 /// Gives the stop signals that are not ignored this handler.
 void handle_by(void (*handler)(int)) {
