@@ -1,5 +1,5 @@
 // Signals come to a thread that does nothing else. One that arrives on a thread that computes pushes its frame below
-// that thread's stack pointer, and there oneDNN's generated matrix products (2.6 and 3.7, AVX-512) keep memory of the
+// that thread's stack pointer, and there oneDNN's generated matrix products (AVX-512, seen in 2.6) keep memory of the
 // heap's: they use the stack pointer as a register. What lies before that memory is overwritten, and the process ends
 // some time later.
 //
