@@ -78,8 +78,7 @@ void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossStatist
     const double* sum = rows.sums.data<double>() + i * kernels::num_logits_sums;
     const double ce = std::log(sum[kernels::StudentSum]) - sum[kernels::StudentTarget];
     double loss = alpha * ce;
-    statistics.tokens += 1;
-    statistics.ce += ce;
+    core::TokenLoss token{.ce = ce};
     if (has_teacher) {
       // sum p (log p - log q), with logits less their maxima: no large numbers cancel.
       const auto divergence = [&](double student, double teacher, double difference) {
@@ -89,12 +88,18 @@ void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossStatist
       const double kl_tempered = divergence(sum[kernels::StudentSumTempered], sum[kernels::TeacherSumTempered],
                                             sum[kernels::DifferenceTempered]);
       if (alpha != 1) loss += (1 - alpha) * temperature * temperature * kl_tempered;
-      statistics.teacher_ce += std::log(sum[kernels::TeacherSum]) - sum[kernels::TeacherTarget];
-      statistics.kl += kl;
-      statistics.agreement += index[i] == index[n + i] ? 1 : 0;
-      statistics.sum_min += rows.sum_min.data<double>()[i];
-      if (statistics.keep_token_kl) statistics.token_kl.push_back(kl);
+      token.teacher_ce = std::log(sum[kernels::TeacherSum]) - sum[kernels::TeacherTarget];
+      token.kl = kl;
+      token.agreement = index[i] == index[n + i] ? 1 : 0;
+      token.sum_min = rows.sum_min.data<double>()[i];
     }
+    statistics.tokens += 1;
+    statistics.ce += token.ce;
+    statistics.teacher_ce += token.teacher_ce;
+    statistics.kl += token.kl;
+    statistics.agreement += token.agreement;
+    statistics.sum_min += token.sum_min;
+    if (statistics.keeps_each) statistics.each.push_back(token);
     statistics.loss += chunk.weight * loss;
   }
 }

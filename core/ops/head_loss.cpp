@@ -47,7 +47,7 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
   Tensor logits = Tensor::empty(memory, dtype, {chunk_size, columns});
   Tensor dhidden = trains && hidden.slot ? empty_like(hidden.value) : Tensor();
   LossStatistics sums;
-  sums.keep_token_kl = statistics.keep_token_kl;
+  sums.keeps_each = statistics.keeps_each;
   std::int64_t first = 0;
   do {  // once at least: without tokens the gradients are 0, not missing
     const std::int64_t count = std::min(chunk_size, num_tokens - first);

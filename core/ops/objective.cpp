@@ -10,7 +10,7 @@ void LossStatistics::add(const LossStatistics& other) {
   kl += other.kl;
   agreement += other.agreement;
   sum_min += other.sum_min;
-  token_kl.insert(token_kl.end(), other.token_kl.begin(), other.token_kl.end());
+  each.insert(each.end(), other.each.begin(), other.each.end());
 }
 
 }  // namespace limbeck::core

@@ -14,6 +14,15 @@
 
 namespace limbeck::core {
 
+/// Of one token that has a target, in nats; what needs a teacher is 0 without one.
+struct TokenLoss {
+  double ce = 0;
+  double teacher_ce = 0;
+  double kl = 0;
+  double agreement = 0;  // 0 or 1
+  double sum_min = 0;
+};
+
 /// Sums over the tokens that have a target, in nats. Without a teacher the last five stay 0.
 struct LossStatistics {
   double tokens = 0;      // that have a target
@@ -23,8 +32,8 @@ struct LossStatistics {
   double kl = 0;          // KL(p || q) at temperature 1
   double agreement = 0;   // tokens whose most likely next token is the same; ties go to the lower index
   double sum_min = 0;     // sum over v of min(p, q): the expected speculative acceptance
-  bool keep_token_kl = false;
-  std::vector<double> token_kl;  // KL of each token with a target, in order, if kept
+  bool keeps_each = false;
+  std::vector<TokenLoss> each;  // of the tokens with a target, in order, if kept
 
   /// Adds the sums of another part of the same batch.
   void add(const LossStatistics& other);

@@ -53,11 +53,16 @@ RankFileInfo write_rank_file(const std::filesystem::path& folder, int rank, std:
 std::filesystem::path finish_checkpoint(const std::filesystem::path& temporary, std::span<const RankFileInfo> infos,
                                         const std::string& extra);
 
-/// After step `written_step` was saved: keeps it and the latest before it, `keep` (1 or more) in all. Later ones are of
-/// a line of training that was left behind, and go, as do those of `damaged` that are not the one written, and
-/// temporary folders.
+/// After step `written_step` was saved: keeps it and the latest before it, `keep` (1 or more) in all, and that of
+/// `best_step` beside them. Later ones are of a line of training that was left behind, and go, as do those of `damaged`
+/// that are not the one written, and temporary folders.
 void prune_checkpoints(const std::filesystem::path& checkpoints, int keep, std::int64_t written_step,
-                       std::span<const std::filesystem::path> damaged = {});
+                       std::span<const std::filesystem::path> damaged = {},
+                       std::optional<std::int64_t> best_step = std::nullopt);
+
+/// Makes checkpoints/best a link to step_N, in one step; false, and no link, where there is no such checkpoint. A path
+/// like any checkpoint's to whoever reads.
+bool point_to_best(const std::filesystem::path& checkpoints, std::int64_t step);
 
 // ---- Finding
 

@@ -151,21 +151,37 @@ fs::path finish_checkpoint(const fs::path& temporary, std::span<const RankFileIn
 }
 
 void prune_checkpoints(const fs::path& checkpoints, int keep, std::int64_t written_step,
-                       std::span<const fs::path> damaged) {
+                       std::span<const fs::path> damaged, std::optional<std::int64_t> best_step) {
   check(keep >= 1, "{}: {} checkpoints to keep, expected 1 or more", checkpoints.string(), keep);
   const auto folders = list_checkpoints(checkpoints);  // the latest first
   const auto written = std::find(folders.begin(), folders.end(), checkpoints / fmt::format("step_{}", written_step));
   check(written != folders.end(), "{}: has no step_{}, expected the one just written", checkpoints.string(),
         written_step);
+  const fs::path best = best_step ? checkpoints / fmt::format("step_{}", *best_step) : fs::path();
   int kept = 0;
   for (auto folder = folders.begin(); folder != folders.end(); ++folder) {
     const bool is_damaged = folder != written && std::find(damaged.begin(), damaged.end(), *folder) != damaged.end();
     if (folder >= written && !is_damaged && kept < keep)
       ++kept;
-    else
+    else if (folder < written || is_damaged || *folder != best)
       fs::rename(*folder, folder->string() + ".tmp");  // so that no reader sees one half removed
   }
   remove_temporary_folders(checkpoints);
+}
+
+bool point_to_best(const fs::path& checkpoints, std::int64_t step) {
+  const fs::path link = checkpoints / "best", temporary = checkpoints / "best.tmp";
+  const std::string target = fmt::format("step_{}", step);
+  fs::remove_all(temporary);
+  if (fs::is_directory(fs::symlink_status(link))) fs::remove_all(link);  // a copy of the run may have followed the link
+  if (!fs::is_directory(checkpoints / target)) {
+    fs::remove(link);
+    return false;
+  }
+  fs::create_symlink(target, temporary);  // relative: the run may be moved
+  fs::rename(temporary, link);
+  sync_path(checkpoints);
+  return true;
 }
 
 }  // namespace limbeck::data

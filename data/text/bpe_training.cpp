@@ -2,12 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <memory>
-#include <optional>
 
 #include "core/error.h"
 #include "data/files/ordered_work.h"
-#include "data/text/json_lines.h"
+#include "data/text/text_jobs.h"
 #include "data/tokenizers/unicode.h"
 
 namespace limbeck::data {
@@ -200,43 +198,22 @@ void WordCounter::add(std::string_view text, WordCounts& counts) const {
 WordCounts count_words(const std::vector<std::string>& files, const PretokenizerRules& rules,
                        const CountOptions& options) {
   check(options.threads >= 1, "training: {} threads, expected at least 1", options.threads);
-  struct Job {  // a plain file, or some lines of a file
-    const std::string* file = nullptr;
-    std::optional<LineBlock> lines;
-  };
   struct Counted {
     WordCounts words;
     bool is_last;  // of its file
   };
-  constexpr std::int64_t max_document_bytes = std::int64_t{1} << 30U;
   const WordCounter counter(rules);
   const JsonField field(options.field);
-  auto next = files.begin();
-  std::unique_ptr<LineReader> reader;
+  TextJobs jobs(files, options.format);
   WordCounts total;
   std::int64_t files_done = 0;
 
-  OrderedWork<Job, Counted> work;
+  OrderedWork<TextJob, Counted> work;
   work.most_cost = 4 * static_cast<std::int64_t>(options.threads);
-  work.read = [&]() -> std::optional<Job> {
-    if (next == files.end()) return std::nullopt;
-    Job job{.file = &*next, .lines = std::nullopt};
-    if (is_json_lines(*next, options.format)) {
-      if (!reader) reader = std::make_unique<LineReader>(*next, LinePlace{}, max_document_bytes);
-      job.lines = reader->next();
-      if (!job.lines->is_last) return job;
-      reader.reset();
-    }
-    ++next;
-    return job;
-  };
-  work.work = [&](Job& job) {
-    Counted counted{.words = {}, .is_last = !job.lines || job.lines->is_last};
-    const auto add = [&](const std::string& text) { of_file(*job.file, [&] { counter.add(text, counted.words); }); };
-    if (job.lines)
-      for_each_text(*job.lines, field, *job.file, add);
-    else
-      add(read_document(*job.file, max_document_bytes));
+  work.read = [&] { return jobs.next(); };
+  work.work = [&](const TextJob& job) {
+    Counted counted{.words = {}, .is_last = job.is_last()};
+    for_each_document(job, field, [&](const std::string& text, std::int64_t) { counter.add(text, counted.words); });
     return counted;
   };
   work.write = [&](Counted&& counted) {

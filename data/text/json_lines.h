@@ -5,7 +5,7 @@
 //     LineReader reader("articles.jsonl.zst", {}, max_line_bytes);
 //     for (bool more = true; more;) {
 //       LineBlock block = reader.next();
-//       for_each_text(block, field, "articles.jsonl.zst", [](std::string&& text) { ... });
+//       for_each_text(block, field, "articles.jsonl.zst", [](std::string&& text, std::int64_t line) { ... });
 //       more = !block.is_last;
 //     }
 #pragma once
@@ -66,8 +66,8 @@ class JsonField {
   std::vector<std::string> names_;
 };
 
-/// The texts of a block's lines in order; blank lines have none.
+/// The texts of a block's lines in order, with the lines' numbers from 1; blank lines have none.
 void for_each_text(const LineBlock& block, const JsonField& field, const std::string& file,
-                   const std::function<void(std::string&&)>& use);
+                   const std::function<void(std::string&& text, std::int64_t line)>& use);
 
 }  // namespace limbeck::data

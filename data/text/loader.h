@@ -42,6 +42,7 @@ class Loader {
   /// Throws, naming the token file, where the training documents do not fill one sequence (S + 1 tokens).
   Loader(std::shared_ptr<const TokenFile> file, const LoaderOptions& options);
 
+  const TokenFile& file() const { return *file_; }
   std::int64_t sequence_length() const { return options_.sequence_length; }
   std::int64_t sequences_per_epoch() const { return sequences_per_epoch_; }
   std::int64_t tokens_per_epoch() const { return sequences_per_epoch_ * options_.sequence_length; }

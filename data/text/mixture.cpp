@@ -166,6 +166,12 @@ TokenBatch Mixture::held_out_batch(std::int64_t num_sequences) const {
   return interleave(batches, num_sequences, [&](std::int64_t i) { return held_out_schedule_->source_of(i); });
 }
 
+std::vector<std::size_t> Mixture::held_out_sources(std::int64_t num_sequences) const {
+  std::vector<std::size_t> sources;
+  for (std::int64_t i = 0; i < num_sequences; ++i) sources.push_back(measured_[held_out_schedule_->source_of(i)]);
+  return sources;
+}
+
 std::vector<std::int64_t> Mixture::unigram_counts() const {
   if (loaders_.size() == 1) return loaders_[0].unigram_counts();
   std::vector<double> sum;

@@ -61,6 +61,8 @@ class Mixture {
   std::int64_t num_held_out_sequences() const;
   /// The first `num_sequences` of those, always the same; throws where there are fewer.
   TokenBatch held_out_batch(std::int64_t num_sequences) const;
+  /// Which source each of those sequences is of.
+  std::vector<std::size_t> held_out_sources(std::int64_t num_sequences) const;
 
   /// How often each token would occur in a text of tokens_per_epoch() tokens in proportion to the weights: [V].
   std::vector<std::int64_t> unigram_counts() const;

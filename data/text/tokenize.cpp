@@ -12,6 +12,7 @@
 #include "core/random.h"
 #include "data/files/atomic_file.h"
 #include "data/files/ordered_work.h"
+#include "data/text/documents.h"
 #include "data/text/json_lines.h"
 #include "data/text/token_file_format.h"
 #include "data/text/token_hash.h"
@@ -93,25 +94,20 @@ class JobReader {
 
 Encoded encode(const Job& job, const Tokenizer& tokenizer, const JsonField& field, const TokenizeOptions& options) {
   Encoded result{.after = job.after, .input_bytes = job.input_bytes};
-  const auto add = [&](const std::string& text) {
+  const auto add = [&](const std::string& text, std::int64_t /*line*/) {
     if (text.empty()) return;
-    const std::vector<std::int32_t> ids = of_file(
-        job.input->file.path, [&] { return tokenizer.encode(text, options.parse_special, &result.counts.encode); });
-    const std::size_t first = result.ids.size();
-    // A chat template may have put both there.
-    const auto start = tokenizer.start_of_text_id();
-    if (start && (ids.empty() || ids.front() != *start)) result.ids.push_back(*start);
+    const std::vector<std::int32_t> ids = of_file(job.input->file.path, [&] {
+      return document_ids(tokenizer, text, options.parse_special, &result.counts.encode);
+    });
     result.ids.insert(result.ids.end(), ids.begin(), ids.end());
-    if (result.ids.size() == first || result.ids.back() != tokenizer.end_of_text_id())
-      result.ids.push_back(tokenizer.end_of_text_id());
-    result.lengths.push_back(static_cast<std::int64_t>(result.ids.size() - first));
+    result.lengths.push_back(static_cast<std::int64_t>(ids.size()));
     result.counts.bytes += static_cast<std::int64_t>(text.size());
   };
   const InputFile& file = job.input->file;
   if (job.input->is_json_lines)
     for_each_text(job.block, field, file.path, add);
   else
-    add(read_document(file.path, options.max_document_bytes));
+    add(read_document(file.path, options.max_document_bytes), 0);
   if (!job.input->is_json_lines || job.block.is_last) check_unchanged(file);
   result.counts.documents = static_cast<std::int64_t>(result.lengths.size());
   result.counts.tokens = static_cast<std::int64_t>(result.ids.size());

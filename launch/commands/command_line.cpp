@@ -50,6 +50,19 @@ CLI::Validator in_a_folder() {
   return {problem, ""};
 }
 
+/// How text is read. --parse-special is of no use without `of`.
+template <class Options>
+void add_text_format(CLI::App& app, Options& options, CLI::Option* of) {
+  app.add_option("--format", options.format, "text: a file a document; jsonl: a line; auto: by the file's name")
+      ->check(CLI::IsMember(std::vector<std::string>{"auto", "text", "jsonl"}))
+      ->capture_default_str();
+  app.add_option("--field", options.field, "Where JSON lines have their text: a name, or names joined by dots")
+      ->capture_default_str();
+  app.add_flag("--parse-special", options.parse_special,
+               "Names of special tokens in the text, as a chat template writes them, become those tokens")
+      ->needs(of);
+}
+
 /// --option= as --option and an empty text, which CLI11 does not take from it.
 std::vector<std::string> with_empty_values_apart(int argc, const char* const* argv) {
   std::vector<std::string> arguments;
@@ -139,22 +152,41 @@ void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
 
 void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
   CLI::App& app =
-      command("eval", "Measure a model on held-out text, or write its logits",
+      command("eval", "Measure a model on its run's held-out text or on any other, or write its logits",
               "limbeck eval runs/distill_smollm2\n"
-              "  limbeck eval downloads/SmolLM2-135M-Instruct.Q4_1.gguf --tokens tokens.txt --logits logits.h5");
+              "  mpirun -n 2 limbeck eval student.gguf --text book.txt articles/ --teacher teacher.gguf --json\n"
+              "  limbeck eval downloads/SmolLM2-135M-Instruct.Q4_1.gguf --tokens tokens.txt --logits logits.h5\n"
+              "With --text each document is measured whole: cross-entropy (nats a token), perplexity, bits a byte.");
   const auto options = bind<EvalOptions>(app, std::move(run));
   app.add_option("MODEL", options->model, std::string("Config, or ") + models)->required();
   app.add_option("--set", options->sets, "Override a field of the run's config: section.field=value")
       ->type_size(1)
       ->allow_extra_args(false)
       ->type_name("A.B=VALUE");
+  CLI::Option* text =
+      app.add_option("--text", options->text, "Text and JSON-lines files and folders; gzip and zstd too")
+          ->type_name("PATH");
   CLI::Option* tokens =
-      app.add_option("--tokens", options->tokens, "Token file, or text of integers")->type_name("FILE");
+      app.add_option("--tokens", options->tokens, "Token file, or text of integers, instead")->type_name("FILE");
+  app.add_option("--teacher", options->teacher, "Also KL to this model, top-1 agreement and sum min(p,q)")
+      ->type_name("MODEL");
+  app.add_option("--window", options->window,
+                 "Tokens that are read at once; otherwise the run's sequence length, or up to 1024")
+      ->transform(number<std::int64_t>(at_least(1)))
+      ->type_name("N");
+  app.add_option("--stride", options->stride, "Tokens from one window to the next; otherwise half a window")
+      ->transform(number<std::int64_t>(at_least(1)))
+      ->type_name("N");
+  add_text_format(app, *options, text);
+  app.add_option("--tokenizer", options->tokenizer, "Instead of the model's own")->type_name("TOKENIZER|MODEL|bytes");
+  app.add_flag("--json", options->json, "Print one JSON object, with all documents");
+  app.add_option("--threads", options->threads, "0: the cores this process may use")
+      ->transform(number<int>(between(0, 4096)))
+      ->capture_default_str();
   CLI::Option* logits = app.add_option("--logits", options->logits, "Write /tokens [T] and /logits [T,V]")
                             ->check(in_a_folder())
                             ->type_name("OUT.h5");
-  app.add_flag("--force", options->force, "Replace OUT.h5 where it is there");
-  tokens->needs(logits);
+  app.add_flag("--force", options->force, "Replace OUT.h5 where it is there")->needs(logits);
   logits->needs(tokens);
 }
 
@@ -223,14 +255,7 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
                  "PREFIX of the PREFIX.bin and PREFIX.idx to write; with --train the folder of tokenizer.json")
       ->required()
       ->type_name("PREFIX");
-  app.add_option("--format", options->format, "text: a file a document; jsonl: a line; auto: by the file's name")
-      ->check(CLI::IsMember(std::vector<std::string>{"auto", "text", "jsonl"}))
-      ->capture_default_str();
-  app.add_option("--field", options->field, "Where JSON lines have their text: a name, or names joined by dots")
-      ->capture_default_str();
-  app.add_flag("--parse-special", options->parse_special,
-               "Names of special tokens in the text, as a chat template writes them, become those tokens")
-      ->needs(tokenizer);
+  add_text_format(app, *options, tokenizer);
   app.add_flag("--force", options->force, "Replace what is at --out");
   app.add_option("--threads", options->threads, "0: the cores this process may use")
       ->transform(number<int>(between(0, 4096)))

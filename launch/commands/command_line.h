@@ -43,8 +43,18 @@ struct TrainOptions : CommonOptions {
 struct EvalOptions : CommonOptions {
   std::filesystem::path model;    // a config (its run's newest checkpoint), or a checkpoint, HF directory or GGUF file
   std::vector<std::string> sets;  // over the config, or over that of the checkpoint's run
-  std::optional<std::filesystem::path> tokens;  // token file or text of integers, with `logits`
-  std::optional<std::filesystem::path> logits;  // HDF5 file for /tokens [T] and /logits [T,V]
+  std::vector<std::filesystem::path> text;       // files and folders, measured whole
+  std::optional<std::filesystem::path> tokens;   // token file or text of integers, instead
+  std::optional<std::filesystem::path> teacher;  // measured against
+  std::string tokenizer;                         // as TokenizeOptions has it; empty: the model's
+  std::string format = "auto";                   // of the text, as the next two
+  std::string field = "text";
+  bool parse_special = false;
+  std::optional<std::int64_t> window;           // tokens read at once; else the sequences of the model's run, or 1024
+  std::optional<std::int64_t> stride;           // from window to window; else half of one
+  bool json = false;                            // one object instead of a table
+  int threads = 0;                              // of a rank; 0: see launch/run/threads.h
+  std::optional<std::filesystem::path> logits;  // HDF5 file for /tokens [T] and /logits [T,V], of `tokens`
   bool force = false;                           // replace it
 };
 

@@ -3,31 +3,30 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <sstream>
 #include <utility>
 
 #include "core/nn/generation.h"
 #include "core/ops/linear.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/files/atomic_file.h"
-#include "data/files/file_kind.h"
 #include "data/files/hdf5_file.h"
 #include "data/models/gguf_export.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
-#include "data/text/token_file.h"
-#include "data/text/token_meta.h"
 #include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/eval_text.h"
 #include "launch/commands/may_write.h"
+#include "launch/commands/token_ids.h"
 #include "launch/console/streams.h"
 #include "launch/report/distill_report.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
 #include "launch/run/run_directory.h"
+#include "launch/run/run_evaluations.h"
 #include "launch/run/session.h"
 #include "launch/run/text_generation.h"
 
@@ -39,8 +38,6 @@ namespace fs = std::filesystem;
 /// Every file that is no model: where it is no config either, the place of the first mistake is said.
 bool is_config(const fs::path& path) { return fs::is_regular_file(path) && !is_model_file(path); }
 
-constexpr std::uintmax_t most_id_bytes = std::uintmax_t{1} << 30U;
-
 void say_notices(const ModelSource& source, const Log& log) {
   for (const auto& notice : source.notices) log->warn("{}", notice);
 }
@@ -51,53 +48,6 @@ ModelSource open_and_say_notices(Rank& rank, const fs::path& path, Verbosity ver
   ModelSource source = open_model_together(rank, path, log);
   say_notices(source, log);
   return source;
-}
-
-fs::path token_prefix(fs::path path) {
-  if (path.extension() == ".bin" || path.extension() == ".idx") path.replace_extension();
-  return path;
-}
-
-/// Token ids from a token file (PREFIX, PREFIX.bin or PREFIX.idx) or a text of integers; checked against the model's
-/// vocabulary, and its tokenizer where both say theirs.
-std::vector<std::int32_t> read_ids(const fs::path& path, const ModelSource& model) {
-  const std::int64_t vocabulary = model.config.vocabulary;
-  std::vector<std::int32_t> ids;
-  const fs::path prefix = token_prefix(path);
-  if (fs::exists(prefix.string() + ".idx")) {
-    const data::TokenFile file(prefix.string());
-    const auto meta = data::read_token_meta(file);
-    core::check(!meta || model.tokenizer == nullptr || data::is_made_by(*meta, *model.tokenizer),
-                "{}: was made by another tokenizer, of {} tokens, than the model's", prefix.string(),
-                meta ? meta->vocabulary : 0);
-    for (std::int64_t i = 0; i < file.num_documents(); ++i) {
-      const std::vector<std::int32_t> document = file.read(i);
-      ids.insert(ids.end(), document.begin(), document.end());
-    }
-  } else {
-    core::check(fs::is_regular_file(path), "{}: is no file, expected a token file or a text of integers",
-                path.string());
-    std::istringstream in(data::read_text_file(path, most_id_bytes));
-    data::refuse_other_kind(path.string(), in.view(), "a token file or a text of integers");
-    std::string word;
-    while (in >> word) {
-      std::size_t used = 0;
-      long long value = -1;
-      try {
-        value = std::stoll(word, &used);
-      } catch (const std::exception&) {
-        used = 0;
-      }
-      core::check(used == word.size() && value >= 0 && value < vocabulary,
-                  "{}: \"{}\" at place {}, expected a token id below {}", path.string(), word, ids.size(), vocabulary);
-      ids.push_back(static_cast<std::int32_t>(value));
-    }
-  }
-  core::check(!ids.empty(), "{}: holds no tokens", path.string());
-  for (std::size_t i = 0; i < ids.size(); ++i)
-    core::check(ids[i] >= 0 && ids[i] < vocabulary, "{}: token {} at place {}, expected an id below {}", path.string(),
-                ids[i], i, vocabulary);
-  return ids;
 }
 
 std::int64_t default_max_tokens(std::size_t prompt, const nn::ModelConfig& model) {
@@ -159,25 +109,43 @@ void load_for_eval(Session& session, const ModelSource& source, const TrainerSta
   session.student->load(*source.reader);
 }
 
+std::string as_text(const Measurement& result, const ModelSource& source) {
+  const std::string column = source.reader == nullptr ? "at the start" : fmt::format("step {}", source.step);
+  return (result.held_out.tokens > 0 ? to_text({{column, result.held_out}}) : "") + sets_text({}, result.sets);
+}
+
+/// "step" where there is a checkpoint, "held_out" and "sets" where they were measured.
+std::string as_json(const Measurement& result, const ModelSource& source) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  if (source.reader != nullptr) json = {{"model", source.path.string()}, {"step", source.step}};
+  if (result.held_out.tokens > 0) json["held_out"] = set_to_json(result.held_out);
+  if (!result.sets.empty()) json["sets"] = sets_to_json(result.sets);
+  return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
 }  // namespace
 
 int run_eval(const EvalOptions& options) {
-  if (options.logits.has_value() != options.tokens.has_value())
-    core::fail_usage("eval: --tokens and --logits go together");
+  check_text_options(options);
+  RunConfig of_ranks;
+  of_ranks.train.threads = options.threads;
   if (options.logits) {
-    if (!options.sets.empty())
-      core::fail_usage("eval: --set is of a run's config, which is not read where --logits is given");
     std::vector<fs::path> read = files_of_model(options.model);
     const std::string prefix = token_prefix(*options.tokens).string();
     read.insert(read.end(), {*options.tokens, prefix + ".bin", prefix + ".idx"});
     check_may_write(*options.logits, options.force, read);
     in_world(
-        {}, fmt::format("command: eval\nmodel: {}\ntokens: {}\n", options.model.string(), options.tokens->string()),
+        of_ranks,
+        fmt::format("command: eval\nmodel: {}\ntokens: {}\n", options.model.string(), options.tokens->string()),
         [&](Rank& rank) {
           const ModelSource source = open_and_say_notices(rank, options.model, options.verbosity);
           write_logits(rank, source, *options.tokens, *options.logits);
         },
         "tp");
+    return 0;
+  }
+  if (!options.text.empty() || options.tokens) {
+    in_world(of_ranks, text_identity(options), [&](Rank& rank) { evaluate_text(rank, options); });
     return 0;
   }
   // A config means the newest checkpoint of its run, where it has one; else the student as it starts.
@@ -189,13 +157,14 @@ int run_eval(const EvalOptions& options) {
   if (!is_of_config || !data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty()) {
     source = open_model(is_of_config ? fs::path(config.output.dir) : options.model);
     if (source.kind != ModelKind::Checkpoint)
-      core::fail_usage("eval: {} names no text to measure on; give a config or a checkpoint, or --tokens and --logits",
+      core::fail_usage("eval: {} names no text to measure on; give a config or a checkpoint, or --text",
                        options.model.string());
     where = trainer_state_from_json(source.trainer, source.path.string());
   }
   if (!is_of_config) config = parse_config(where.run_config, options.model.string(), options.sets);
   const bool sets_layout = std::any_of(options.sets.begin(), options.sets.end(),
                                        [](const std::string& set) { return set.starts_with("parallel.layout="); });
+  if (options.threads > 0) config.train.threads = options.threads;
   if (!sets_layout) config.parallel.layout = "";  // whatever the ranks are now
   config.teacher ? check_for_distill(config) : check_for_train(config);
   in_world(config, fmt::format("command: eval\ncheckpoint: {}\n", source.path.string()), [&](Rank& rank) {
@@ -205,14 +174,14 @@ int run_eval(const EvalOptions& options) {
       session.start_student();
     else
       load_for_eval(session, source, where, log);
-    std::optional<HeldOut> held_out = session.held_out();
-    if (!held_out)
+    RunEvaluations evaluations(session, log);
+    if (evaluations.is_empty())
       core::fail_usage("eval: the {} held-out documents do not fill one sequence of {} tokens",
                        session.text->num_held_out_documents(), config.data.sequence_length);
-    const Evaluation result = held_out->evaluate(*session.student);
-    session.check_teacher(result);
+    const Measurement result = evaluations.measure(*session.student);
+    session.check_teacher(result.held_out);
     if (!rank.is_first()) return;
-    write_result(to_text(result, source.reader == nullptr ? "at the start" : fmt::format("step {}", source.step)));
+    write_result(options.json ? as_json(result, source) : as_text(result, source));
     flush_results();
   });
   return 0;

@@ -9,6 +9,7 @@
 #include "data/tokenizers/tokenizer_json.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/may_write.h"
+#include "launch/commands/text_format.h"
 #include "launch/console/log.h"
 #include "launch/console/progress.h"
 #include "launch/run/model_source.h"
@@ -18,12 +19,6 @@
 namespace limbeck::launch {
 
 namespace {
-
-data::TextFormat format_of(const TokenizeOptions& options) {
-  return options.format == "jsonl"  ? data::TextFormat::JsonLines
-         : options.format == "text" ? data::TextFormat::Plain
-                                    : data::TextFormat::Auto;
-}
 
 void train_tokenizer(const TokenizeOptions& options, const std::vector<std::string>& paths, const Log& log) {
   const auto& rules = data::pretokenizer_rules(options.pretokenizer, "--pretokenizer");
@@ -38,7 +33,7 @@ void train_tokenizer(const TokenizeOptions& options, const std::vector<std::stri
   Progress reading(log, "file", 0, static_cast<std::int64_t>(files.size()), 1);
   const data::WordCounts words = data::count_words(files, rules,
                                                    {.threads = threads_of_rank(options.threads),
-                                                    .format = format_of(options),
+                                                    .format = text_format(options.format),
                                                     .field = options.field,
                                                     .progress = [&](std::int64_t done) { reading.update(done, {}); }});
   reading.finish();
@@ -78,7 +73,7 @@ int run_tokenize(const TokenizeOptions& options) {
   const auto tokenizer = open_tokenizer(options.tokenizer);
   data::TokenizeOptions how;
   how.threads = threads_of_rank(options.threads);
-  how.format = format_of(options);
+  how.format = text_format(options.format);
   how.field = options.field;
   how.parse_special = options.parse_special;
   tokenize(paths, *tokenizer, options.out.string(), how, log);

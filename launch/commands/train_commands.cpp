@@ -15,10 +15,12 @@
 #include "launch/report/distill_report.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/run_directory.h"
+#include "launch/run/run_evaluations.h"
 #include "launch/run/session.h"
 #include "launch/run/stop_flag.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/trainer.h"
+#include "launch/run/training_documents.h"
 
 namespace limbeck::launch {
 namespace {
@@ -65,11 +67,17 @@ std::vector<std::int64_t> unigram_counts(const Session& session) {
   return core::host_values<std::int64_t>(counts);
 }
 
-/// What was there before the first step, as the run that goes on wrote it down.
-DistillStart read_start_together(const Session& session, const RunDirectory& directory) {
+/// What was there before the first step, as the run that goes on wrote it down; nothing where a run without a teacher
+/// wrote none.
+std::optional<DistillStart> read_start_together(const Session& session, const RunDirectory& directory) {
   std::string text;
-  on_first_rank(session.rank, [&] { text = to_text(read_start(directory.path())); });
-  DistillStart start = start_from_text(gather_strings(session.rank, text).front(), directory.path().string());
+  on_first_rank(session.rank, [&] {
+    if (session.teacher || std::filesystem::exists(directory.path() / "start.json"))
+      text = to_text(read_start(directory.path()));
+  });
+  text = gather_strings(session.rank, text).front();
+  if (text.empty()) return std::nullopt;
+  DistillStart start = start_from_text(text, directory.path().string());
   core::check(start.teacher.empty() || start.teacher == session.teacher_fingerprint,
               "{}: its start was measured against a teacher of fingerprint {}, {} has {}: expected the same teacher",
               directory.path().string(), start.teacher, session.config.teacher->source, session.teacher_fingerprint);
@@ -80,11 +88,8 @@ std::string continuation(const Session& session, const nn::Transformer& model, b
   return continue_prompt(model, session.rank, session.config.generation, *session.tokenizer, is_cut);
 }
 
-/// The same, measured.
-DistillStart measure_start(Session& session, HeldOut& held_out, const RunDirectory& directory, const Log& log) {
-  DistillStart start;
-  log->info("measuring the student before, on {} held-out tokens", held_out.num_tokens());
-  start.student = held_out.evaluate(*session.student);
+/// What only a distillation compares with.
+void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, const Log& log) {
   session.check_teacher(start.student);
   start.unigram = held_out.evaluate_unigram(unigram_counts(session));
   start.teacher_text = continuation(session, *session.teacher, /*is_cut=*/false);
@@ -95,8 +100,33 @@ DistillStart measure_start(Session& session, HeldOut& held_out, const RunDirecto
   log->info("before: KL {}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {:.4f})",
             fixed(start.student.kl, 4), start.student.agreement, start.student.cross_entropy,
             start.student.teacher_cross_entropy, start.unigram.kl);
+}
+
+/// The same, measured.
+DistillStart measure_start(Session& session, RunEvaluations& evaluations, const RunDirectory& directory,
+                           const Log& log) {
+  DistillStart start;
+  if (!evaluations.is_empty()) log->info("measuring the student before, on {} tokens", evaluations.num_tokens());
+  const Measurement before = evaluations.measure(*session.student);
+  start.student = before.held_out;
+  start.sets = before.sets;
+  const Measurement said = session.teacher ? Measurement{.held_out = {}, .sets = before.sets} : before;
+  if (!said.is_empty()) log->info("before: {}", to_line(said));
+  if (session.teacher) measure_teacher(session, *evaluations.held_out(), start, log);
   on_first_rank(session.rank, [&] { write_start(directory.path(), start); });
   return start;
+}
+
+/// Keeps what the run learns from, and says which documents of the evaluation sets are among that.
+void tell_training_text(const Session& session, const RunDirectory& directory, const RunEvaluations& evaluations,
+                        const Log& log) {
+  on_first_rank(session.rank, [&] {
+    keep_training_documents(directory.path(), *session.text, *session.tokenizer);
+    if (session.config.evaluation.set.empty()) return;
+    for (const std::string& line :
+         evaluations.found_in_training_text(training_documents(*session.text, *session.tokenizer)))
+      log->warn("{}", line);
+  });
 }
 
 void start_student(Session& session, const Log& log) {
@@ -107,6 +137,21 @@ void start_student(Session& session, const Log& log) {
     log->warn(
         "the start is not exact: slices = {} do not divide experts_per_token = {}, so the weights are only scaled",
         session.config.student_init->upcycle->slices, session.config.student_init->upcycle->experts_per_token);
+}
+
+/// Throws where what has to be measured is not.
+void check_measured(const Session& session, RunEvaluations& evaluations, const Log& log) {
+  const RunConfig& config = session.config;
+  const std::string too_short =
+      fmt::format("the {} held-out documents do not fill one sequence of {} tokens (data.held_out_fraction is {})",
+                  session.text->num_held_out_documents(), config.data.sequence_length, config.data.held_out_fraction);
+  if (!evaluations.held_out() && session.teacher) core::fail_usage("{}", too_short);
+  if (!evaluations.held_out()) log->warn("{}: nothing of it is evaluated", too_short);
+  if (!config.train.keep_best.empty() && !evaluations.has_set_of(config.train.keep_best))
+    core::fail_usage(
+        "train.keep_best is \"{}\", which is not measured: its held-out documents have no sequence in the "
+        "sample (data.held_out_fraction, train.eval_tokens)",
+        config.train.keep_best);
 }
 
 /// False: a signal asked to stop, and the state is saved.
@@ -121,55 +166,68 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   catch_stop_signals();  // until now there is nothing to save, and tokenizing goes on where it was
   log->debug("models, tokenizer and text are open after {:.2f} s", seconds());
   say_what_runs(log, session, rank);
-  std::optional<HeldOut> held_out = session.held_out();
-  const std::string too_short =
-      fmt::format("the {} held-out documents do not fill one sequence of {} tokens (data.held_out_fraction is {})",
-                  session.text->num_held_out_documents(), config.data.sequence_length, config.data.held_out_fraction);
-  if (!held_out && distils) core::fail_usage("{}", too_short);
-  if (!held_out) log->warn("{}: nothing is evaluated", too_short);
+  RunEvaluations evaluations(session, log);
+  check_measured(session, evaluations, log);
   log->debug("the held-out sample is prepared after {:.2f} s", seconds());
-  Trainer trainer(session, directory, log, held_out ? &*held_out : nullptr);
+  Trainer trainer(session, directory, log, evaluations);
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
   const bool resumed = options.resume && trainer.resume();
   if (options.dump_gradients && trainer.steps_done() >= last_step(options, config))
     core::fail_usage("--dump-gradients is of the last step, but the run has done all {}", trainer.steps_done());
   if (!resumed) start_student(session, log);
   std::optional<DistillStart> start;
-  if (distils && resumed) start = read_start_together(session, directory);  // or it is refused, and nothing is written
+  if (resumed) start = read_start_together(session, directory);  // or it is refused, and nothing is written
   on_first_rank(rank, [&] { directory.write_config(session.config); });
-  if (distils && !resumed) start = measure_start(session, *held_out, directory, log);
+  tell_training_text(session, directory, evaluations, log);
+  if (!resumed) start = measure_start(session, evaluations, directory, log);
 
   log->debug("training begins after {:.2f} s", seconds());
   const bool is_done = trainer.run(last_step(options, config));
-  if (distils) on_first_rank(rank, [&] { write_start(directory.path(), *start); });  // the folder may be a new one
+  on_first_rank(rank, [&] {  // the folder may be a new one
+    if (start) write_start(directory.path(), *start);
+    keep_training_documents(directory.path(), *session.text, *session.tokenizer);
+  });
   if (!is_done) {
     log->info("stopped at step {}; continue with --resume", trainer.steps_done());
     return false;
   }
   restore_stop_signals();
-  const Evaluation after = held_out ? held_out->evaluate(*session.student) : Evaluation{};
+  const Measurement after = evaluations.measure(*session.student);
+  if (trainer.is_without_gain())
+    log->info("ended at step {}: {} has not got better in {} evaluations", trainer.steps_done(), config.train.keep_best,
+              trainer.best()->without_gain);
   const std::string text = continuation(session, *session.student, /*is_cut=*/true);
   on_first_rank(rank, [&] {
-    write_end(directory.path(), {.step = trainer.steps_done(), .student = after, .student_text = text});
+    write_end(directory.path(), {.step = trainer.steps_done(),
+                                 .student = after.held_out,
+                                 .student_text = text,
+                                 .sets = after.sets,
+                                 .best = trainer.best()});
   });
   std::string report;
   if (distils) {
     report = to_text(DistillReport{.start = *start,
-                                   .student = after,
+                                   .student = after.held_out,
                                    .student_text = text,
+                                   .sets = after.sets,
                                    .prompt = config.generation.prompt,
                                    .throughput = trainer.throughput(),
                                    .peak_bytes_a_rank = greatest_peak_memory(rank),
                                    .num_ranks = rank.world().size(),
                                    .checkpoint = trainer.last_checkpoint(),
                                    .run = directory.path(),
+                                   .best = trainer.best(),
                                    .program = options.program});
   } else {
-    if (held_out) report = to_text(after, "held out");
+    NamedEvaluations columns;
+    if (start && start->student.tokens > 0) columns.emplace_back("before", start->student);
+    if (after.held_out.tokens > 0) columns.emplace_back("after", after.held_out);
+    if (!columns.empty()) report = "\nHeld-out sample:\n\n" + to_text(columns);
+    report += sets_text(start ? start->sets : NamedEvaluations{}, after.sets);
     report += continuation_text(config.generation.prompt, text);
-    report += fmt::format("\nThe model: {0}\nNext:\n  {1} generate {2} --prompt \"...\"\n  {1} report {2}\n",
+    report += fmt::format("\nThe model: {0}\n{3}Next:\n  {1} generate {2} --prompt \"...\"\n  {1} report {2}\n",
                           trainer.last_checkpoint().string(), shell_path(options.program),
-                          shell_path(directory.path().string()));
+                          shell_path(directory.path().string()), best_text(trainer.best(), directory.path()));
   }
   if (!rank.is_first()) return true;
   write_result(report);

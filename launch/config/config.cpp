@@ -1,12 +1,14 @@
 #include "launch/config/config.h"
 
 #include <fcntl.h>
+#include <fmt/ranges.h>
 #include <google/protobuf/text_format.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <type_traits>
 #include <utility>
 
@@ -14,6 +16,7 @@
 #include "data/files/file_kind.h"
 #include "launch/config/config_fields.h"
 #include "launch/config/config_text.h"
+#include "launch/config/figure.h"
 
 namespace limbeck::launch {
 
@@ -311,12 +314,86 @@ void check_data_sources(const DataConfig& c, const ParsedConfig& parsed) {
     }
 }
 
+/// Names of figures and tags: fit for "NAME.ce" and for TensorBoard.
+void check_set_name(const std::string& name, const std::string& field, const ParsedConfig& parsed) {
+  const auto fits = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+           c == '.';
+  };
+  if (!std::all_of(name.begin(), name.end(), fits))
+    fail_usage("{}: {} is \"{}\", expected letters, digits, _, - and .", parsed.place_of(field), field, name);
+}
+
+void check_source_names(const DataConfig& data, const ParsedConfig& parsed) {
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < data.sources.size(); ++i) {
+    const std::string field = fmt::format("data.sources[{}].name", i);
+    check_set_name(data.sources[i].name, field, parsed);
+    if (!names.insert(name_of_source(data, i)).second)
+      fail_usage("{}: data.sources[{}] is called \"{}\", as one before it, expected another name",
+                 parsed.place_of(field), i, name_of_source(data, i));
+  }
+}
+
+void check_evaluation(const EvaluationConfig& evaluation, const ParsedConfig& parsed) {
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < evaluation.set.size(); ++i) {
+    const EvaluationSetConfig& set = evaluation.set[i];
+    const std::string path = fmt::format("evaluation.set[{}]", i);
+    if (set.name.empty())
+      fail_usage("{}: {}.name is not given, expected a name for its figures", parsed.place_of(path), path);
+    check_set_name(set.name, path + ".name", parsed);
+    if (!names.insert(set.name).second)
+      fail_usage("{}: {}.name is \"{}\", as that of a set before it, expected another name",
+                 parsed.place_of(path + ".name"), path, set.name);
+    if (set.tokens.empty() == set.text.empty())
+      fail_usage("{}: {} (\"{}\") has {} of tokens and text, expected one of them", parsed.place_of(path), path,
+                 set.name, set.tokens.empty() ? "none" : "both");
+  }
+}
+
+/// How often a figure is measured, in steps: 0: only before and after. Nothing: there is no such set.
+std::optional<std::int64_t> steps_between(const FigureName& name, const RunConfig& config) {
+  const std::int64_t held_out = config.train.eval_every_steps;
+  if (name.set.empty()) return held_out;
+  for (std::size_t i = 0; i < config.data.sources.size(); ++i)
+    if (config.data.sources.size() > 1 && name.set == "held_out/" + name_of_source(config.data, i)) return held_out;
+  for (const EvaluationSetConfig& set : config.evaluation.set)
+    if (set.name == name.set) return set.every_steps > 0 ? set.every_steps : held_out;
+  return std::nullopt;
+}
+
+void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
+  const TrainConfig& train = config.train;
+  if (train.keep_best.empty()) {
+    if (train.stop_after_evaluations_without_gain > 0)
+      fail_usage("{}: train.stop_after_evaluations_without_gain is {}, expected train.keep_best too: the figure",
+                 parsed.place_of("train.stop_after_evaluations_without_gain"),
+                 train.stop_after_evaluations_without_gain);
+    return;
+  }
+  const FigureName name = figure_name(train.keep_best);
+  const auto refuse = [&](const std::string& expected) {
+    fail_usage("{}: train.keep_best is \"{}\", expected {}", parsed.place_of("train.keep_best"), train.keep_best,
+               expected);
+  };
+  if (!is_figure(name))
+    refuse(fmt::format("one of {}, of an evaluation set as NAME.FIGURE", fmt::join(figure_names, ", ")));
+  const auto steps = steps_between(name, config);
+  if (!steps) refuse("a set of evaluation.set before the last dot; or \"held_out/\" and the name of a source");
+  if (*steps == 0) refuse("its figure to be measured while training: train.eval_every_steps above 0");
+  if (needs_teacher(name) && !config.teacher) refuse("a figure without a teacher: there is none");
+}
+
 void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.model) check_model(*config.model, parsed);
   if (config.student_init) check_student_init(*config.student_init, parsed);
   check_optimizer(config.optimizer, config.precision.compute, parsed);
   check_precision(config.precision, parsed);
   check_data_sources(config.data, parsed);
+  check_source_names(config.data, parsed);
+  check_evaluation(config.evaluation, parsed);
+  check_keep_best(config, parsed);
   if (config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch && config.batch.micro_batches > 1)
     fail_usage("{}: moe_loss.balance_scope is GLOBAL_BATCH with batch.micro_batches {}, expected one micro-batch",
                parsed.place_of("moe_loss.balance_scope"), config.batch.micro_batches);
@@ -346,6 +423,11 @@ std::vector<DataSourceConfig> sources_of(const DataConfig& data) {
            .format = data.format,
            .field = data.field,
            .parse_special = data.parse_special}};
+}
+
+std::string name_of_source(const DataConfig& data, std::size_t place) {
+  const std::string& name = data.sources.at(place).name;
+  return name.empty() ? fmt::format("{}", place) : name;
 }
 
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets) {

@@ -68,6 +68,7 @@ struct DataSourceConfig {
   data::TextFormat format = data::TextFormat::Auto;
   std::string field = "text";
   bool parse_special = false;
+  std::string name = {};  // empty: its place
   friend bool operator==(const DataSourceConfig&, const DataSourceConfig&) = default;
 };
 
@@ -158,7 +159,9 @@ struct TrainConfig {
   std::int64_t eval_every_steps = 0;  // 0: only before and after
   std::int64_t eval_tokens = 8192;
   std::int64_t log_every_steps = 10;
-  std::int64_t threads = 0;  // of a rank; 0: see launch/run/threads.h
+  std::int64_t threads = 0;                              // of a rank; 0: see launch/run/threads.h
+  std::string keep_best;                                 // a figure (figure.h); empty: none
+  std::int64_t stop_after_evaluations_without_gain = 0;  // 0: never
   friend bool operator==(const TrainConfig&, const TrainConfig&) = default;
 };
 
@@ -195,6 +198,22 @@ struct OutputConfig {
   friend bool operator==(const OutputConfig&, const OutputConfig&) = default;
 };
 
+struct EvaluationSetConfig {
+  std::string name;
+  std::vector<std::string> text;  // as those of DataSourceConfig
+  std::string tokens;
+  data::TextFormat format = data::TextFormat::Auto;
+  std::string field = "text";
+  bool parse_special = false;
+  std::int64_t every_steps = 0;  // 0: train.eval_every_steps
+  friend bool operator==(const EvaluationSetConfig&, const EvaluationSetConfig&) = default;
+};
+
+struct EvaluationConfig {
+  std::vector<EvaluationSetConfig> set;
+  friend bool operator==(const EvaluationConfig&, const EvaluationConfig&) = default;
+};
+
 struct RunConfig {
   std::optional<ModelSection> model;
   std::optional<TeacherConfig> teacher;
@@ -211,6 +230,7 @@ struct RunConfig {
   GenerationConfig generation;
   OutputConfig output;
   RoutingConfig routing;
+  EvaluationConfig evaluation;
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 
@@ -224,6 +244,9 @@ RunConfig parse_config(const std::string& text, const std::string& name, const s
 
 /// data.sources, or the one source that data.tokens or data.text names; none where neither is given.
 std::vector<DataSourceConfig> sources_of(const DataConfig& data);
+
+/// What a source of a mixture is called: its name, or its place among the sources.
+std::string name_of_source(const DataConfig& data, std::size_t place);
 
 /// Every field of the sections that are there, in text format.
 std::string to_textproto(const RunConfig& config);

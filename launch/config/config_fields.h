@@ -97,6 +97,7 @@ void fields(Io& io, DataSourceConfig& c) {
   io("format", c.format);
   io("field", c.field);
   io("parse_special", c.parse_special);
+  io("name", c.name);
 }
 
 template <class Io>
@@ -183,6 +184,8 @@ void fields(Io& io, TrainConfig& c) {
   io("eval_tokens", c.eval_tokens, at_least(1));
   io("log_every_steps", c.log_every_steps, at_least(1));
   io("threads", c.threads, between(0, 4096));
+  io("keep_best", c.keep_best);
+  io("stop_after_evaluations_without_gain", c.stop_after_evaluations_without_gain, at_least(0));
 }
 
 template <class Io>
@@ -219,6 +222,22 @@ void fields(Io& io, OutputConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, EvaluationSetConfig& c) {
+  io("name", c.name);
+  io("text", c.text);
+  io("tokens", c.tokens);
+  io("format", c.format);
+  io("field", c.field);
+  io("parse_special", c.parse_special);
+  io("every_steps", c.every_steps, at_least(0));
+}
+
+template <class Io>
+void fields(Io& io, EvaluationConfig& c) {
+  io("set", c.set);
+}
+
+template <class Io>
 void fields(Io& io, RunConfig& c) {
   io("model", c.model);
   io("teacher", c.teacher);
@@ -235,6 +254,7 @@ void fields(Io& io, RunConfig& c) {
   io("generation", c.generation);
   io("output", c.output);
   io("routing", c.routing);
+  io("evaluation", c.evaluation);
 }
 
 }  // namespace limbeck::launch

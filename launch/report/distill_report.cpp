@@ -1,19 +1,96 @@
 #include "launch/report/distill_report.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "data/files/atomic_file.h"
 #include "data/files/json_text.h"
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
+#include "launch/report/text_report.h"
 
 namespace limbeck::launch {
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Evaluation, tokens, cross_entropy, teacher_cross_entropy, kl, kl_median, kl_p99,
-                                   agreement, sum_min)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(DistillStart, student, unigram, teacher_text, student_text, layers, influence,
-                                   teacher)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RunEnd, step, student, student_text)
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json figures_to_json(const Evaluation& e) {
+  Json json = {{"tokens", e.tokens}, {"cross_entropy", e.cross_entropy}};
+  if (!e.has_teacher()) return json;
+  json["teacher_cross_entropy"] = e.teacher_cross_entropy;
+  json["kl"] = e.kl;
+  json["kl_median"] = e.kl_median;
+  json["kl_p99"] = e.kl_p99;
+  json["agreement"] = e.agreement;
+  json["sum_min"] = e.sum_min;
+  return json;
+}
+
+Evaluation figures_from_json(const Json& json) {
+  Evaluation e;
+  e.tokens = json.at("tokens").get<std::int64_t>();
+  e.cross_entropy = json.at("cross_entropy").get<double>();
+  e.teacher_cross_entropy = json.value("teacher_cross_entropy", 0.0);
+  e.kl = json.value("kl", 0.0);
+  e.kl_median = json.value("kl_median", 0.0);
+  e.kl_p99 = json.value("kl_p99", 0.0);
+  e.agreement = json.value("agreement", 0.0);
+  e.sum_min = json.value("sum_min", 0.0);
+  return e;
+}
+
+/// What there is of "student" and "sets".
+void add_measurement(Json& json, const Evaluation& student, const NamedEvaluations& sets) {
+  if (student.tokens > 0) json["student"] = figures_to_json(student);
+  if (!sets.empty()) json["sets"] = sets_to_json(sets);
+}
+
+void read_measurement(const Json& json, Evaluation& student, NamedEvaluations& sets) {
+  if (json.contains("student")) student = figures_from_json(json.at("student"));
+  if (json.contains("sets")) sets = sets_from_json(json.at("sets"));
+}
+
+void add_text(Json& json, const char* name, const std::string& text) {
+  if (!text.empty()) json[name] = text;
+}
+
+}  // namespace
+
+void to_json(Json& json, const DistillStart& start) {
+  json = Json::object();
+  add_measurement(json, start.student, start.sets);
+  if (start.unigram.tokens > 0) json["unigram"] = figures_to_json(start.unigram);
+  add_text(json, "teacher_text", start.teacher_text);
+  add_text(json, "student_text", start.student_text);
+  if (!start.layers.empty()) json["layers"] = start.layers;
+  if (!start.influence.empty()) json["influence"] = start.influence;
+  add_text(json, "teacher", start.teacher);
+}
+
+void from_json(const Json& json, DistillStart& start) {
+  read_measurement(json, start.student, start.sets);
+  if (json.contains("unigram")) start.unigram = figures_from_json(json.at("unigram"));
+  start.teacher_text = json.value("teacher_text", "");
+  start.student_text = json.value("student_text", "");
+  start.layers = json.value("layers", start.layers);
+  start.influence = json.value("influence", start.influence);
+  start.teacher = json.value("teacher", "");
+}
+
+void to_json(Json& json, const RunEnd& end) {
+  json = {{"step", end.step}};
+  add_measurement(json, end.student, end.sets);
+  add_text(json, "student_text", end.student_text);
+  if (end.best) json["best"] = to_json(*end.best);
+}
+
+void from_json(const Json& json, RunEnd& end) {
+  end.step = json.at("step").get<std::int64_t>();
+  read_measurement(json, end.student, end.sets);
+  end.student_text = json.value("student_text", "");
+  if (json.contains("best")) end.best = best_from_json(nlohmann::json(json.at("best")), "end.json: best");
+}
 
 namespace {
 
@@ -23,15 +100,12 @@ std::filesystem::path end_file(const std::filesystem::path& run) { return run / 
 constexpr std::uintmax_t most_bytes = std::uintmax_t{1} << 24U;
 
 /// Indented. A continuation may end amid a character: U+FFFD stands for what is no UTF-8.
-std::string dump(const nlohmann::json& json) {
-  return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n';
-}
+std::string dump(const Json& json) { return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + '\n'; }
 
 template <class T>
 T parse_as(const std::string& text, const std::string& where, const char* what) {
   try {
-    auto json = data::parse_json<nlohmann::json>(text, fmt::format("{}: not the {} of a run", where, what));
-    if (json.is_object()) json.emplace("teacher", "");  // where it has none
+    const auto json = data::parse_json<Json>(text, fmt::format("{}: not the {} of a run", where, what));
     return json.get<T>();
   } catch (const nlohmann::json::exception& e) {
     core::fail("{}: not the {} of a run: {}", where, what, data::json_reason(e));
@@ -102,18 +176,19 @@ std::string to_text(const DistillReport& r) {
       "rank{}\n",
       r.throughput.tokens_per_s, 100 * r.throughput.mfu,
       static_cast<double>(r.peak_bytes_a_rank) / (1024.0 * 1024 * 1024), r.num_ranks, r.num_ranks == 1 ? "" : "s");
+  text += sets_text(r.start.sets, r.sets);
   if (!r.prompt.empty()) {
     text +=
         fmt::format("\n\"{}\" goes on\n  by the teacher:\n{}  by the student before:\n{}  by the student after:\n{}",
                     r.prompt, quoted(r.start.teacher_text), quoted(r.start.student_text), quoted(r.student_text));
   }
   text += fmt::format(
-      "\nThe student: {0}\nNext:\n"
+      "\nThe student: {0}\n{3}Next:\n"
       "  {1} generate {2} --prompt \"...\"\n"
       "  {1} eval {2}\n"
       "  {1} report {2}               (curves, as one web page)\n"
       "  {1} convert {2} DIR          (a directory for transformers, or FILE.gguf for llama.cpp)\n",
-      r.checkpoint.string(), shell_path(r.program), shell_path(r.run.string()));
+      r.checkpoint.string(), shell_path(r.program), shell_path(r.run.string()), best_text(r.best, r.run));
   return text;
 }
 
@@ -121,18 +196,43 @@ std::string continuation_text(const std::string& prompt, const std::string& cont
   return prompt.empty() ? "" : fmt::format("\n\"{}\" goes on\n{}", prompt, quoted(continuation));
 }
 
-std::string to_text(const Evaluation& e, const std::string& column) {
-  std::string text = row("", {column});
-  text += row("tokens", {fmt::format("{}", e.tokens)});
-  text += row("cross-entropy", {number(e.cross_entropy)});
-  if (e.teacher_cross_entropy <= 0) return text;
-  text += row("teacher's cross-entropy", {number(e.teacher_cross_entropy)});
-  text += row("KL to the teacher, mean", {number(e.kl)});
-  text += row("  median", {number(e.kl_median)});
-  text += row("  99 %", {number(e.kl_p99)});
-  text += row("top-1 agreement", {number(e.agreement)});
-  text += row("sum min(p,q) (acceptance)", {number(e.sum_min)});
+std::string to_text(const NamedEvaluations& columns) {
+  const auto line = [&](const char* what, const auto& cell) {
+    std::vector<std::string> cells;
+    for (const auto& [name, evaluation] : columns) cells.push_back(cell(name, evaluation));
+    return row(what, cells);
+  };
+  const auto figure = [&](const char* what, double Evaluation::*value) {
+    return line(what, [&](const std::string&, const Evaluation& e) { return number(e.*value); });
+  };
+  std::string text = line("", [](const std::string& name, const Evaluation&) { return name; });
+  text += line("tokens", [](const std::string&, const Evaluation& e) { return fmt::format("{}", e.tokens); });
+  text += figure("cross-entropy", &Evaluation::cross_entropy);
+  if (columns.empty() || !columns.front().second.has_teacher()) return text;
+  text += figure("teacher's cross-entropy", &Evaluation::teacher_cross_entropy);
+  text += figure("KL to the teacher, mean", &Evaluation::kl);
+  text += figure("  median", &Evaluation::kl_median);
+  text += figure("  99 %", &Evaluation::kl_p99);
+  text += figure("top-1 agreement", &Evaluation::agreement);
+  text += figure("sum min(p,q) (acceptance)", &Evaluation::sum_min);
   return text;
+}
+
+std::string sets_text(const NamedEvaluations& before, const NamedEvaluations& after) {
+  if (after.empty()) return "";
+  NamedEvaluations rows;
+  for (const auto& [name, evaluation] : after) {
+    const auto first = std::find_if(before.begin(), before.end(), [&](const auto& set) { return set.first == name; });
+    if (first != before.end()) rows.emplace_back(name + ", before", first->second);
+    rows.emplace_back(first != before.end() ? name + ", after" : name, evaluation);
+  }
+  return "\nEvaluation sets:\n\n" + figures_table(rows);
+}
+
+std::string best_text(const std::optional<BestEvaluation>& best, const std::filesystem::path& run) {
+  if (!best) return "";
+  return fmt::format("The best by {}: {} at step {}: {}\n", best->figure, number(best->value), best->step,
+                     (run / "checkpoints/best").string());
 }
 
 }  // namespace limbeck::launch

@@ -1,4 +1,4 @@
-// What a distillation run tells at its end: the student before and after, on the same held-out sample.
+// What a run tells at its end: the model before and after, on the same held-out sample and evaluation sets.
 //
 //     DistillReport report{...};
 //     write_result(to_text(report));
@@ -10,39 +10,46 @@
 #include <string>
 #include <vector>
 
+#include "launch/run/best_evaluation.h"
 #include "launch/run/evaluation.h"
 #include "launch/run/throughput.h"
 
 namespace limbeck::launch {
 
-/// What is known before the first step; kept in the run directory, so that a resumed run can compare with it.
+/// What is known before the first step; kept in the run directory, so that a resumed run can compare with it. What was
+/// not measured (the unigram model and the continuations, without a teacher) is not in the file.
 struct DistillStart {
   Evaluation student;
   Evaluation unigram;
-  std::string teacher_text;  // continuations of the config's prompt
+  NamedEvaluations sets = {};  // of the student
+  std::string teacher_text;    // continuations of the config's prompt
   std::string student_text;
   std::vector<std::int64_t> layers;  // of the teacher, that the student kept
   std::vector<double> influence;
   std::string teacher = {};  // its fingerprint (model_fingerprint.h); empty: not known
 };
 
-/// What was found after the last step; kept in the run directory too.
+/// What was found after the last step; kept in the run directory too. What was not measured is not in the file.
 struct RunEnd {
   std::int64_t step = 0;
   Evaluation student;  // of no tokens where nothing was held out
   std::string student_text;
+  NamedEvaluations sets = {};
+  std::optional<BestEvaluation> best = std::nullopt;  // by train.keep_best
 };
 
 struct DistillReport {
   DistillStart start;
   Evaluation student;
   std::string student_text;
+  NamedEvaluations sets = {};  // after
   std::string prompt;
   Throughput throughput;
   std::int64_t peak_bytes_a_rank = 0;  // the most of any rank
   std::int64_t num_ranks = 1;
   std::filesystem::path checkpoint;
   std::filesystem::path run;
+  std::optional<BestEvaluation> best = std::nullopt;
   std::string program = "limbeck";  // as it was started
 };
 
@@ -61,7 +68,11 @@ std::optional<RunEnd> read_end(const std::filesystem::path& run);
 std::string to_text(const DistillReport& report);
 /// A prompt and how it goes on; nothing without a prompt.
 std::string continuation_text(const std::string& prompt, const std::string& continuation);
-/// The rows of one evaluation, for `limbeck eval`.
-std::string to_text(const Evaluation& evaluation, const std::string& column);
+/// The rows of evaluations of one sample, a column each.
+std::string to_text(const NamedEvaluations& columns);
+/// The evaluation sets of `after`, each with a row before where there is one; nothing without sets.
+std::string sets_text(const NamedEvaluations& before, const NamedEvaluations& after);
+/// "The best by ce: 2.1034 at step 40: RUN/checkpoints/best"; nothing where there is none.
+std::string best_text(const std::optional<BestEvaluation>& best, const std::filesystem::path& run);
 
 }  // namespace limbeck::launch

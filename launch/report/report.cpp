@@ -44,6 +44,8 @@ struct Run {
   std::int64_t after_step = 0;
 
   bool is_finished() const { return end && end->step >= record.last_step; }
+  bool has_before() const { return start && start->student.tokens > 0; }
+  bool has_teacher() const { return (start && start->student.has_teacher()) || (after && after->has_teacher()); }
 };
 
 /// The last evaluation of the metrics.
@@ -62,10 +64,9 @@ Evaluation last_evaluation(const RunRecord& record) {
 
 /// What was measured before the first step and after the last one, beside the evaluations of the metrics.
 void add_ends(Run& run) {
-  const bool has_teacher = run.start || (run.after && run.after->teacher_cross_entropy > 0);
   const auto add = [&](const char* field, double Evaluation::*value) {
     Series with_ends;
-    if (run.start) with_ends.add(0, run.start->student.*value);
+    if (run.has_before()) with_ends.add(0, run.start->student.*value);
     const auto found = run.record.series.find(field);
     if (found != run.record.series.end())
       for (std::size_t i = 0; i < found->second.values.size(); ++i)
@@ -75,14 +76,14 @@ void add_ends(Run& run) {
     run.record.series[field] = std::move(with_ends);
   };
   add("eval_ce", &Evaluation::cross_entropy);
-  if (has_teacher) {
+  if (run.has_teacher()) {
     add("eval_kl", &Evaluation::kl);
     add("eval_kl_median", &Evaluation::kl_median);
     add("eval_kl_p99", &Evaluation::kl_p99);
     add("eval_top1_agreement", &Evaluation::agreement);
     add("eval_sum_min", &Evaluation::sum_min);
   }
-  if (run.start) run.record.first_step = 0;
+  if (run.has_before()) run.record.first_step = 0;
 }
 
 Run read_run(const RunDirectory& directory) {
@@ -124,8 +125,9 @@ std::string card(const std::string& name, const std::string& value, const std::s
 std::string evaluation_card(const Run& run, const std::string& name, double Evaluation::*field, int digits) {
   if (!run.after) return "";
   const double after = (*run.after).*field;
-  return card(name, fixed(after, digits),
-              run.start ? fmt::format("held out; {} before", fixed(run.start->student.*field, digits)) : "held out");
+  return card(
+      name, fixed(after, digits),
+      run.has_before() ? fmt::format("held out; {} before", fixed(run.start->student.*field, digits)) : "held out");
 }
 
 std::string cards(const Run& run) {
@@ -290,25 +292,26 @@ std::string curves(const RunRecord& record) {
 // --- the held-out table and the continuations
 
 std::string table(const Run& run) {
-  if (!run.after && !run.start) return "";
+  if (!run.after && !run.has_before()) return "";
   const Evaluation none;
   const Evaluation& after = run.after ? *run.after : none;
-  const bool has_teacher = run.start || after.teacher_cross_entropy > 0;
+  const bool has_teacher = run.has_teacher();
+  const bool has_unigram = run.start && run.start->unigram.tokens > 0;
   std::string html = "<thead><tr><th></th>";
   if (has_teacher) html += "<th>teacher</th>";
-  if (run.start) html += "<th>before</th>";
+  if (run.has_before()) html += "<th>before</th>";
   if (run.after) html += fmt::format("<th>step {}</th>", grouped(run.after_step));
-  if (run.start) html += "<th>unigram</th>";
+  if (has_unigram) html += "<th>unigram</th>";
   html += "</tr></thead>\n<tbody>\n";
   const auto row = [&](const char* name, double Evaluation::*field, const std::string& teacher) {
     html += fmt::format("<tr><th>{}</th>", name);
     if (has_teacher) html += fmt::format("<td>{}</td>", teacher);
-    if (run.start) html += fmt::format("<td>{:.4f}</td>", run.start->student.*field);
+    if (run.has_before()) html += fmt::format("<td>{:.4f}</td>", run.start->student.*field);
     if (run.after) html += fmt::format("<td>{:.4f}</td>", after.*field);
-    if (run.start) html += fmt::format("<td>{:.4f}</td>", run.start->unigram.*field);
+    if (has_unigram) html += fmt::format("<td>{:.4f}</td>", run.start->unigram.*field);
     html += "</tr>\n";
   };
-  const Evaluation& of_teacher = run.start ? run.start->student : after;
+  const Evaluation& of_teacher = run.has_before() ? run.start->student : after;
   row("cross-entropy", &Evaluation::cross_entropy, fmt::format("{:.4f}", of_teacher.teacher_cross_entropy));
   if (has_teacher) {
     row("KL to the teacher, mean", &Evaluation::kl, "");
@@ -331,8 +334,8 @@ std::string continuations(const Run& run) {
     html += fmt::format("<figure><figcaption><b>{}</b></figcaption><blockquote>{}</blockquote></figure>\n", who,
                         escape(text));
   };
-  quote("by the teacher", run.start->teacher_text);
-  quote("by the student before", run.start->student_text);
+  if (!run.start->teacher_text.empty()) quote("by the teacher", run.start->teacher_text);
+  if (!run.start->student_text.empty()) quote("by the student before", run.start->student_text);
   if (run.is_finished())
     quote(fmt::format("by the student after step {}", grouped(run.end->step)), run.end->student_text);
   return html + "</div>\n";

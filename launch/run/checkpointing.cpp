@@ -14,9 +14,11 @@ const char* name_of_optimizer(OptimizerKind kind) { return kind == OptimizerKind
 }  // namespace
 
 nlohmann::json to_json(const TrainerState& state) {
-  return {{"step", state.step},     {"next_sample", state.next_sample},
-          {"tokens", state.tokens}, {"run_config", state.run_config},
-          {"text", state.text},     {"teacher", state.teacher}};
+  nlohmann::json json = {{"step", state.step},     {"next_sample", state.next_sample},
+                         {"tokens", state.tokens}, {"run_config", state.run_config},
+                         {"text", state.text},     {"teacher", state.teacher}};
+  if (state.best) json["best"] = to_json(*state.best);
+  return json;
 }
 
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where) {
@@ -33,7 +35,10 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
           .tokens = count("tokens"),
           .run_config = state.at("run_config").text(),
           .text = fingerprint("text"),
-          .teacher = fingerprint("teacher")};
+          .teacher = fingerprint("teacher"),
+          .best = state.get("best").is_null()
+                      ? std::nullopt
+                      : std::optional(best_from_json(state.at("best").json(), state.at("best").where()))};
 }
 
 void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wanted, const std::string& where) {
@@ -104,8 +109,7 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
 }
 
 std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
-                                      const core::StateDict& state, const std::string& extra, int keep,
-                                      std::span<const std::filesystem::path> damaged) {
+                                      const core::StateDict& state, const std::string& extra, const Keep& keep) {
   std::string folder;
   on_first_rank(rank, [&] { folder = data::begin_checkpoint(checkpoints, step).string(); });
   folder = gather_strings(rank, folder).front();
@@ -117,7 +121,9 @@ std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& c
     std::vector<data::RankFileInfo> infos;
     for (const std::string& text : texts) infos.push_back(data::rank_file_info_from_text(text));
     final_folder = data::finish_checkpoint(folder, infos, extra).string();
-    data::prune_checkpoints(checkpoints, keep, step, damaged);
+    if (keep.best_step) data::point_to_best(checkpoints, *keep.best_step);
+    data::prune_checkpoints(checkpoints, keep.newest, step, keep.damaged, keep.best_step);
+    if (keep.best_step && !keep.damaged.empty()) data::point_to_best(checkpoints, *keep.best_step);  // if it was one
   });
   return gather_strings(rank, final_folder).front();
 }

@@ -1,19 +1,19 @@
 // What a run's checkpoint holds of the trainer, and how the ranks of a run write one together.
 //
-//     save_checkpoint(rank, run / "checkpoints", step, state, extra, keep, found.damaged);
+//     save_checkpoint(rank, run / "checkpoints", step, state, extra, {.newest = 2});
 //     FoundCheckpoint found = agree_on_checkpoint(rank, run / "checkpoints", log);   // the same on every rank
 #pragma once
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "core/state_dict.h"
 #include "launch/config/config.h"
 #include "launch/console/log.h"
+#include "launch/run/best_evaluation.h"
 #include "launch/run/model_source.h"
 #include "launch/run/rank.h"
 
@@ -27,9 +27,10 @@ struct TrainerState {
   std::string run_config = {};   // resolved, textproto
   std::string text = {};         // Session::text_fingerprint; empty: not known
   std::string teacher = {};      // Session::teacher_fingerprint; empty: there is none, or it is not known
+  std::optional<BestEvaluation> best = std::nullopt;  // by train.keep_best, until now
 };
 nlohmann::json to_json(const TrainerState& state);
-/// Throws, naming `where`, unless every field but `text` and `teacher` is there.
+/// Throws, naming `where`, unless every field but `text`, `teacher` and `best` is there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
 
 /// Throws, naming `where` and the field, unless a checkpoint's model is the one that the config describes.
@@ -41,11 +42,17 @@ void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wante
 std::vector<std::string> check_continues(const TrainerState& was, const std::string& where, const RunConfig& now,
                                          const std::string& text, const std::string& teacher);
 
-/// Collective: every rank writes its boxes, rank 0 the rest; `keep` latest checkpoints stay, of which none is of those
-/// found `damaged`.
+/// Which checkpoints stay beside the one that is saved.
+struct Keep {
+  int newest = 1;                                        // in all
+  std::vector<std::filesystem::path> damaged = {};       // of which none stays
+  std::optional<std::int64_t> best_step = std::nullopt;  // stays too, as checkpoints/best
+};
+
+/// Collective: every rank writes its boxes, rank 0 the rest. A kill at any instant leaves checkpoints that are whole,
+/// among them the best before, or the one that is saved.
 std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
-                                      const core::StateDict& state, const std::string& extra, int keep,
-                                      std::span<const std::filesystem::path> damaged = {});
+                                      const core::StateDict& state, const std::string& extra, const Keep& keep);
 
 struct FoundCheckpoint {
   std::optional<std::filesystem::path> folder;

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <numeric>
-#include <optional>
 
 #include "core/slice.h"
 #include "launch/run/batch.h"
-#include "optim/objectives.h"
 
 namespace limbeck::launch {
 namespace {
@@ -23,17 +22,50 @@ double quantile(std::vector<double> values, double q) {
   return values[at];
 }
 
+/// Bytes of the tokens that each sequence predicts. Start and end of text stand for none.
+std::vector<std::int64_t> bytes_by_sequence(const data::TokenBatch& samples, const data::Tokenizer& tokenizer) {
+  std::vector<std::int64_t> bytes(static_cast<std::size_t>(samples.num_sequences));
+  for (std::size_t t = 0; t < samples.targets.size(); ++t) {
+    const std::int32_t id = samples.targets[t];
+    if (id < 0 || id == tokenizer.end_of_text_id() || id == tokenizer.start_of_text_id()) continue;
+    bytes[t / static_cast<std::size_t>(samples.sequence_length)] +=
+        static_cast<std::int64_t>(tokenizer.decode_inside(id).size());
+  }
+  return bytes;
+}
+
 }  // namespace
 
-HeldOut::HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* teacher, std::int64_t valid_vocabulary)
-    : rank_(rank), samples_(std::move(samples)), valid_vocabulary_(valid_vocabulary) {
+double Evaluation::perplexity() const { return std::exp(cross_entropy); }
+
+std::optional<double> Evaluation::bits_per_byte() const {
+  if (!bytes || *bytes == 0) return std::nullopt;
+  return cross_entropy * static_cast<double>(tokens) / (static_cast<double>(*bytes) * std::numbers::ln2);
+}
+
+Evaluation evaluation_of(const LossSums& sums, std::optional<std::int64_t> bytes) {
+  const double n = std::max(1.0, sums.tokens);
+  return {.tokens = std::llround(sums.tokens),
+          .cross_entropy = sums.ce / n,
+          .teacher_cross_entropy = sums.teacher_ce / n,
+          .kl = sums.kl / n,
+          .agreement = sums.agreement / n,
+          .sum_min = sums.sum_min / n,
+          .bytes = bytes};
+}
+
+HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary,
+                 const data::Tokenizer* tokenizer)
+    : rank_(rank), text_(std::move(text)), valid_vocabulary_(valid_vocabulary) {
+  const data::TokenBatch& samples = text_.samples;
+  if (tokenizer != nullptr) sequence_bytes_ = bytes_by_sequence(samples, *tokenizer);
   const std::int64_t ranks = rank.mesh().dp().size();
-  const core::Slice mine = core::slice_of(samples_.num_sequences, rank.mesh().dp().rank(), ranks);
-  const std::int64_t per_part = std::max<std::int64_t>(1, tokens_per_part / samples_.sequence_length);
-  const std::int64_t most = (samples_.num_sequences + ranks - 1) / ranks;
+  const core::Slice mine = core::slice_of(samples.num_sequences, rank.mesh().dp().rank(), ranks);
+  const std::int64_t per_part = std::max<std::int64_t>(1, tokens_per_part / samples.sequence_length);
+  const std::int64_t most = (samples.num_sequences + ranks - 1) / ranks;
   for (std::int64_t done = 0; done < most; done += per_part) {
     const std::int64_t skipped = std::min(done, mine.count);
-    Part part{make_batch(rank.memory(), samples_, mine.first + skipped, std::min(per_part, mine.count - skipped)), {}};
+    Part part{make_batch(rank.memory(), samples, mine.first + skipped, std::min(per_part, mine.count - skipped)), {}};
     if (teacher) {
       core::Tape off(core::Tape::Mode::Off);
       part.teacher_hidden = teacher->forward(off, teacher->pass(part.batch)).hidden.value;
@@ -43,54 +75,59 @@ HeldOut::HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* te
   if (teacher) teacher_head_ = teacher->head().value;
 }
 
-Evaluation HeldOut::measure(const Forward& hidden_of, const Tensor& head, std::int64_t vocabulary_offset) {
-  core::LossStatistics sums;
-  sums.keep_token_kl = true;
-  // One value a token of the whole sample; every rank fills in its own.
-  Tensor kl_of_token = Tensor::zeros(rank_.memory(), core::DType::F64, {num_tokens()});
-  double* all_kl = kl_of_token.mutable_data<double>();
-  const optim::LanguageModelling objective;  // the statistics do not depend on it
-  for (const Part& part : parts_) {
-    core::Tape off(core::Tape::Mode::Off);
-    std::optional<core::OnlineTeacher> teacher;
-    if (part.teacher_hidden.defined()) teacher.emplace(part.teacher_hidden, teacher_head_);
-    sums.token_kl.clear();
-    core::head_loss(off, core::constant(hidden_of(part)), core::constant(head), part.batch.targets, objective,
-                    teacher ? &*teacher : nullptr, *rank_.comms().tensor,
-                    {.vocabulary_offset = vocabulary_offset, .valid_vocabulary = valid_vocabulary_}, sums);
-    if (!teacher) continue;
-    const std::vector<std::int64_t> index = core::host_values<std::int64_t>(part.batch.global_index);
-    auto kl = sums.token_kl.begin();
-    for (const std::int64_t token : index)
-      if (samples_.targets[static_cast<std::size_t>(token)] >= 0) all_kl[token] = *kl++;
-  }
-  std::vector<double> values = {sums.tokens, sums.ce, sums.teacher_ce, sums.kl, sums.agreement, sums.sum_min};
-  Tensor total = Tensor::from<double>(rank_.memory(), {static_cast<std::int64_t>(values.size())}, values);
-  rank_.comms().batch->sum(total);
-  rank_.comms().batch->sum(kl_of_token);
-  values = core::host_values<double>(total);
-  const std::vector<double> all = core::host_values<double>(kl_of_token);
-  std::vector<double> valid;
-  for (std::size_t t = 0; t < all.size(); ++t)
-    if (samples_.targets[t] >= 0) valid.push_back(all[t]);
+bool HeldOut::has_source(const std::string& name) const {
+  return std::any_of(text_.source_of.begin(), text_.source_of.end(),
+                     [&](std::size_t source) { return text_.sources[source] == name; });
+}
 
-  const double n = std::max(1.0, values[0]);
-  Evaluation result;
-  result.tokens = std::llround(values[0]);
-  result.cross_entropy = values[1] / n;
-  core::check(std::isfinite(result.cross_entropy),
+Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, std::int64_t vocabulary_offset) {
+  LossRows rows(rank_, num_tokens());
+  for (const Part& part : parts_) {
+    const std::vector<core::TokenLoss> losses = token_losses(rank_, part.batch.targets,
+                                                             {.hidden = hidden_of(part),
+                                                              .head = head,
+                                                              .vocabulary_offset = vocabulary_offset,
+                                                              .teacher_hidden = part.teacher_hidden,
+                                                              .teacher_head = teacher_head_},
+                                                             valid_vocabulary_);
+    auto loss = losses.begin();
+    for (const std::int64_t token : core::host_values<std::int64_t>(part.batch.global_index))
+      if (text_.samples.targets[static_cast<std::size_t>(token)] >= 0) rows.add(token, *loss++);
+  }
+  return summary(rows.gather());
+}
+
+Measurement HeldOut::summary(const std::vector<LossSums>& tokens) const {
+  LossSums total;
+  std::vector<LossSums> by_source(text_.sources.size());
+  std::vector<std::int64_t> source_bytes(text_.sources.size());
+  std::vector<double> kl;
+  const auto length = static_cast<std::size_t>(text_.samples.sequence_length);
+  for (std::size_t t = 0; t < tokens.size(); ++t) {
+    total.add(tokens[t]);
+    if (tokens[t].tokens > 0) kl.push_back(tokens[t].kl);
+    if (!by_source.empty()) by_source[text_.source_of[t / length]].add(tokens[t]);
+  }
+  const bool knows_bytes = !sequence_bytes_.empty();
+  for (std::size_t i = 0; i < text_.source_of.size() && knows_bytes; ++i)
+    source_bytes[text_.source_of[i]] += sequence_bytes_[i];
+  const auto known = [&](std::int64_t bytes) { return knows_bytes ? std::optional(bytes) : std::nullopt; };
+
+  Measurement result;
+  result.held_out =
+      evaluation_of(total, known(std::accumulate(sequence_bytes_.begin(), sequence_bytes_.end(), std::int64_t{0})));
+  core::check(std::isfinite(result.held_out.cross_entropy),
               "the model has no finite loss on the held-out text: its weights are not usable");
+  for (std::size_t s = 0; s < by_source.size(); ++s)
+    if (by_source[s].tokens > 0)
+      result.sets.emplace_back("held_out/" + text_.sources[s], evaluation_of(by_source[s], known(source_bytes[s])));
   if (!teacher_head_.defined()) return result;
-  result.teacher_cross_entropy = values[2] / n;
-  result.kl = values[3] / n;
-  result.kl_median = quantile(valid, 0.5);
-  result.kl_p99 = quantile(valid, 0.99);
-  result.agreement = values[4] / n;
-  result.sum_min = values[5] / n;
+  result.held_out.kl_median = quantile(kl, 0.5);
+  result.held_out.kl_p99 = quantile(kl, 0.99);
   return result;
 }
 
-Evaluation HeldOut::evaluate(const nn::Transformer& model) {
+Measurement HeldOut::evaluate(const nn::Transformer& model) {
   return measure(
       [&](const Part& part) {
         core::Tape off(core::Tape::Mode::Off);
@@ -116,18 +153,24 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
           static_cast<T>(std::log((static_cast<double>(counts[static_cast<std::size_t>(mine.first + v)]) + 1) / total));
   });
   return measure(
-      [&](const Part& part) {
-        Tensor ones = Tensor::empty(rank_.memory(), dtype, {part.batch.num_tokens(), 1});
-        core::dispatch_float("unigram", dtype,
-                             [&]<class T>() { std::fill_n(ones.mutable_data<T>(), ones.numel(), T{1}); });
-        return ones;
-      },
-      head, mine.first);
+             [&](const Part& part) {
+               Tensor ones = Tensor::empty(rank_.memory(), dtype, {part.batch.num_tokens(), 1});
+               core::dispatch_float("unigram", dtype,
+                                    [&]<class T>() { std::fill_n(ones.mutable_data<T>(), ones.numel(), T{1}); });
+               return ones;
+             },
+             head, mine.first)
+      .held_out;
 }
 
-nlohmann::ordered_json to_json(const Evaluation& e) {
-  nlohmann::ordered_json line = {{"eval_ce", e.cross_entropy}, {"eval_tokens", e.tokens}};
-  if (e.teacher_cross_entropy > 0) {
+nlohmann::ordered_json to_json(const Measurement& measurement) {
+  nlohmann::ordered_json line = nlohmann::ordered_json::object();
+  const Evaluation& e = measurement.held_out;
+  if (e.tokens > 0) {
+    line["eval_ce"] = e.cross_entropy;
+    line["eval_tokens"] = e.tokens;
+  }
+  if (e.has_teacher()) {
     line["eval_teacher_ce"] = e.teacher_cross_entropy;
     line["eval_kl"] = e.kl;
     line["eval_kl_median"] = e.kl_median;
@@ -135,7 +178,45 @@ nlohmann::ordered_json to_json(const Evaluation& e) {
     line["eval_top1_agreement"] = e.agreement;
     line["eval_sum_min"] = e.sum_min;
   }
+  if (!measurement.sets.empty()) line["eval_sets"] = sets_to_json(measurement.sets);
   return line;
+}
+
+nlohmann::ordered_json set_to_json(const Evaluation& e) {
+  nlohmann::ordered_json json = {{"tokens", e.tokens}};
+  if (e.bytes) json["bytes"] = *e.bytes;
+  if (e.tokens == 0) return json;
+  json["ce"] = e.cross_entropy;
+  if (std::isfinite(e.perplexity())) json["perplexity"] = e.perplexity();
+  if (const auto bits = e.bits_per_byte()) json["bits_per_byte"] = *bits;
+  if (!e.has_teacher()) return json;
+  json["teacher_ce"] = e.teacher_cross_entropy;
+  json["kl"] = e.kl;
+  json["top1_agreement"] = e.agreement;
+  json["sum_min"] = e.sum_min;
+  return json;
+}
+
+nlohmann::ordered_json sets_to_json(const NamedEvaluations& sets) {
+  nlohmann::ordered_json json = nlohmann::ordered_json::object();
+  for (const auto& [name, evaluation] : sets) json[name] = set_to_json(evaluation);
+  return json;
+}
+
+NamedEvaluations sets_from_json(const nlohmann::ordered_json& json) {
+  NamedEvaluations sets;
+  for (const auto& [name, set] : json.items()) {
+    Evaluation e;
+    e.tokens = set.at("tokens").get<std::int64_t>();
+    e.cross_entropy = set.value("ce", 0.0);
+    e.teacher_cross_entropy = set.value("teacher_ce", 0.0);
+    e.kl = set.value("kl", 0.0);
+    e.agreement = set.value("top1_agreement", 0.0);
+    e.sum_min = set.value("sum_min", 0.0);
+    if (set.contains("bytes")) e.bytes = set.at("bytes").get<std::int64_t>();
+    sets.emplace_back(name, e);
+  }
+  return sets;
 }
 
 }  // namespace limbeck::launch

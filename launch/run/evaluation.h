@@ -1,51 +1,90 @@
-// How a model does on a fixed held-out sample, against a teacher or alone. The teacher's hidden states are computed
-// once and kept; its logits are formed again by the chunk, never whole.
+// How a model does on a text, and on the fixed held-out sample of a run's own, against a teacher or alone. The held-out
+// sample's hidden states of the teacher are computed once and kept; its logits are formed again by the chunk, never
+// whole.
 //
-//     HeldOut held_out(rank, loader.held_out_batch(32), teacher.get());
-//     Evaluation before = held_out.evaluate(student);
+//     HeldOut held_out(rank, {.samples = loader.held_out_batch(32)}, teacher.get());
+//     Evaluation before = held_out.evaluate(student).held_out;
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/nn/transformer.h"
-#include "core/ops/head_loss.h"
 #include "data/text/loader.h"
+#include "data/tokenizers/tokenizer.h"
+#include "launch/run/loss_rows.h"
 #include "launch/run/rank.h"
 
 namespace limbeck::launch {
 
-/// Means over the sample's valid targets; natural logarithms.
+/// Means over the tokens that are predicted; natural logarithms.
 struct Evaluation {
-  std::int64_t tokens = 0;  // valid targets
+  std::int64_t tokens = 0;  // 0: nothing was measured
   double cross_entropy = 0;
   // With a teacher only:
   double teacher_cross_entropy = 0;
   double kl = 0;  // teacher to model, forward
   double kl_median = 0;
   double kl_p99 = 0;
-  double agreement = 0;  // share of positions whose most likely token is the teacher's
-  double sum_min = 0;    // sum of min(p, q): expected acceptance in speculative decoding
+  double agreement = 0;                              // share of positions whose most likely token is the teacher's
+  double sum_min = 0;                                // sum of min(p, q): expected acceptance in speculative decoding
+  std::optional<std::int64_t> bytes = std::nullopt;  // of UTF-8 that were predicted; nothing where that is not known
+
+  bool has_teacher() const { return teacher_cross_entropy > 0; }
+  double perplexity() const;                    // exp(cross_entropy)
+  std::optional<double> bits_per_byte() const;  // nats of all tokens / (bytes ln 2)
+};
+
+/// Without median and 99 %.
+Evaluation evaluation_of(const LossSums& sums, std::optional<std::int64_t> bytes);
+
+using NamedEvaluations = std::vector<std::pair<std::string, Evaluation>>;
+
+/// What was measured of a model at some time.
+struct Measurement {
+  Evaluation held_out;    // of no tokens where it was not measured
+  NamedEvaluations sets;  // of the config, and of a mixture's held-out sample "held_out/SOURCE"
+
+  bool is_empty() const { return held_out.tokens == 0 && sets.empty(); }
 };
 
 /// The fields of metrics.jsonl at an evaluation: eval_ce, and with a teacher eval_kl, eval_top1_agreement,
-/// eval_sum_min, ....
-nlohmann::ordered_json to_json(const Evaluation& evaluation);
+/// eval_sum_min, ...; eval_sets, an object by name. Only what was measured.
+nlohmann::ordered_json to_json(const Measurement& measurement);
+/// {"tokens", "ce", "perplexity"}, "bytes" and "bits_per_byte" where they are known, and with a teacher "teacher_ce",
+/// "kl", "top1_agreement", "sum_min".
+nlohmann::ordered_json set_to_json(const Evaluation& evaluation);
+/// By name, as set_to_json; and back.
+nlohmann::ordered_json sets_to_json(const NamedEvaluations& sets);
+NamedEvaluations sets_from_json(const nlohmann::ordered_json& json);
+
+/// What is held out of a run's text.
+struct HeldOutText {
+  data::TokenBatch samples;                 // the same on every rank
+  std::vector<std::string> sources = {};    // names of a mixture's sources; empty where there is one text
+  std::vector<std::size_t> source_of = {};  // [num_sequences], of a mixture
+};
 
 class HeldOut {
  public:
-  /// Collective. `samples`: the same on every rank; each takes its share. `teacher` may be null and is used only here.
-  /// Tokens from `valid_vocabulary` on are padding in every head; -1: none is.
-  HeldOut(Rank& rank, data::TokenBatch samples, const nn::Transformer* teacher, std::int64_t valid_vocabulary = -1);
+  /// Collective. Each rank takes its share of the samples. `teacher` may be null and is used only here. Tokens from
+  /// `valid_vocabulary` on are padding in every head; -1: none is. Bytes are known where there is a tokenizer.
+  HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary = -1,
+          const data::Tokenizer* tokenizer = nullptr);
 
-  /// Collective. `model` is cut over the rank's mesh, or a copy on every tensor group.
-  Evaluation evaluate(const nn::Transformer& model);
+  /// Collective. `model` is cut over the rank's mesh, or a copy on every tensor group. The sets are the sources that
+  /// have a sequence in the sample. Throws where the model's loss is not finite.
+  Measurement evaluate(const nn::Transformer& model);
   /// Collective. A model that gives every token its share of `counts` plus one, whatever came before.
   Evaluation evaluate_unigram(const std::vector<std::int64_t>& counts);
-  std::int64_t num_tokens() const { return static_cast<std::int64_t>(samples_.tokens.size()); }
+  std::int64_t num_tokens() const { return static_cast<std::int64_t>(text_.samples.tokens.size()); }
+  /// Whether a sequence of the sample is of the source of this name.
+  bool has_source(const std::string& name) const;
 
  private:
   struct Part {  // some of this rank's sequences
@@ -54,12 +93,14 @@ class HeldOut {
   };
   using Forward = std::function<core::Tensor(const Part&)>;
   /// `head`: this rank's part of the vocabulary.
-  Evaluation measure(const Forward& hidden_of, const core::Tensor& head, std::int64_t vocabulary_offset);
+  Measurement measure(const Forward& hidden_of, const core::Tensor& head, std::int64_t vocabulary_offset);
+  Measurement summary(const std::vector<LossSums>& tokens) const;
 
   Rank& rank_;
-  data::TokenBatch samples_;
-  std::vector<Part> parts_;    // equally many on every rank; some may have no tokens
-  core::Tensor teacher_head_;  // cut like every head
+  HeldOutText text_;
+  std::vector<std::int64_t> sequence_bytes_;  // that are predicted; empty where they are not known
+  std::vector<Part> parts_;                   // equally many on every rank; some may have no tokens
+  core::Tensor teacher_head_;                 // cut like every head
   std::int64_t valid_vocabulary_;
 };
 

@@ -221,8 +221,15 @@ std::optional<HeldOut> Session::held_out() {
   const std::int64_t wanted = std::max<std::int64_t>(1, config.train.eval_tokens / config.data.sequence_length);
   const std::int64_t there = text->num_held_out_sequences();
   if (there == 0) return std::nullopt;
-  return std::make_optional<HeldOut>(rank, text->held_out_batch(std::min(wanted, there)), teacher.get(),
-                                     tokenizer->vocabulary_size());
+  const std::int64_t taken = std::min(wanted, there);
+  HeldOutText sample{.samples = text->held_out_batch(taken)};
+  if (config.data.sources.size() > 1) {
+    for (std::size_t i = 0; i < config.data.sources.size(); ++i)
+      sample.sources.push_back(name_of_source(config.data, i));
+    sample.source_of = text->held_out_sources(taken);
+  }
+  return std::make_optional<HeldOut>(rank, std::move(sample), teacher.get(), tokenizer->vocabulary_size(),
+                                     tokenizer.get());
 }
 
 StepText Session::step_text(std::int64_t next_sample) const {

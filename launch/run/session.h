@@ -37,6 +37,8 @@ class Session {
   /// Collective. Fills the student's weights as the config says.
   void start_student();
 
+  /// Throws a UsageError where a token file was made by another tokenizer; says so where that is not known.
+  void check_same_ids(const data::TokenFile& file, const Log& log) const;
   /// Throws, naming the teacher, where its loss on the held-out text is not finite.
   void check_teacher(const Evaluation& evaluation) const;
   /// Collective: the fixed sample of the held-out documents; nothing where they do not fill one sequence.
@@ -59,7 +61,6 @@ class Session {
   void load_student(const core::StateReader& reader);
   void choose_tokenizer();
   void check_same_ids(const ModelSource& source, const char* whose, const Log& log) const;
-  void check_same_ids(const data::TokenFile& file, const Log& log) const;
   void open_text(const Log& log);
   nn::ModelConfig student_architecture() const;
 

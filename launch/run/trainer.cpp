@@ -118,11 +118,11 @@ double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1
 
 }  // namespace
 
-Trainer::Trainer(Session& session, RunDirectory& directory, Log log, HeldOut* held_out)
+Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluations& evaluations)
     : session_(session),
       directory_(directory),
       log_(std::move(log)),
-      held_out_(held_out),
+      evaluations_(evaluations),
       objective_(make_objective(session.config, session.teacher != nullptr)),
       trained_(optim::apply_groups(session.student->parameters(), groups_of(session.config.optimizer))),
       parameters_(optim::parameters_of(trained_)),
@@ -161,12 +161,14 @@ std::filesystem::path Trainer::save() {
                            .tokens = tokens_seen_,
                            .run_config = to_textproto(session_.config),
                            .text = session_.text_fingerprint,
-                           .teacher = session_.teacher_fingerprint};
+                           .teacher = session_.teacher_fingerprint,
+                           .best = best_};
+  Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints), .damaged = std::move(damaged_)};
+  if (best_) keep.best_step = best_->step;
   auto since = Clock::now();
   last_checkpoint_ =
       save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
-                      checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
-                      static_cast<int>(session_.config.train.keep_checkpoints), damaged_);
+                      checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)), keep);
   damaged_.clear();
   log_->debug("{} written in {:.2f} s", last_checkpoint_.string(), lap(since));
   return last_checkpoint_;
@@ -198,6 +200,13 @@ bool Trainer::resume() {
   last_checkpoint_ = *folder;
   steps_done_ = where.step;
   tokens_seen_ = where.tokens;
+  best_ = where.best;
+  const std::string& figure = session_.config.train.keep_best;
+  if (best_ && !figure.empty() && best_->figure != figure) {
+    log_->warn("{}: its run kept the best by {}, train.keep_best is {} now: the best begins anew", folder->string(),
+               best_->figure, figure);
+    best_.reset();
+  }
   optimizer_.set_num_steps(where.step);
   log_->info("continuing from {} after step {}", folder->string(), steps_done_);
   return true;
@@ -322,6 +331,30 @@ void Trainer::log_details(const StepReport& report) const {
               mib(memory.used_bytes), mib(memory.peak_bytes), mib(memory.system_bytes), memory.system_allocations);
 }
 
+bool Trainer::is_without_gain() const {
+  const TrainConfig& train = session_.config.train;
+  return best_ && !train.keep_best.empty() && train.stop_after_evaluations_without_gain > 0 &&
+         best_->without_gain >= train.stop_after_evaluations_without_gain;
+}
+
+bool Trainer::evaluate(nlohmann::ordered_json& line) {
+  if (!evaluations_.is_due(steps_done_)) return false;
+  const Measurement measured = evaluations_.measure(*session_.student, steps_done_);
+  line.update(launch::to_json(measured));
+  log_->info("step {}: {}", steps_done_, to_line(measured));
+  const std::string& figure = session_.config.train.keep_best;
+  return !figure.empty() && offer(best_, figure, steps_done_, measured);
+}
+
+/// A kill may have come between a checkpoint and the link to it.
+void Trainer::point_to_best() {
+  if (!best_) return;
+  on_first_rank(session_.rank, [&] {
+    if (!data::point_to_best(directory_.checkpoints(), best_->step))
+      log_->warn("the best checkpoint by {}, step_{}, is not there any more", best_->figure, best_->step);
+  });
+}
+
 bool Trainer::run(std::int64_t last_step) {
   const TrainConfig& train = session_.config.train;
   std::optional<Metrics> metrics;
@@ -334,15 +367,15 @@ bool Trainer::run(std::int64_t last_step) {
   };
   if (session_.rank.is_first()) open_records(steps_done_);
   Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
+  point_to_best();
   bool stopped = false;
-  while (steps_done_ < last_step && !stopped) {
+  while (steps_done_ < last_step && !stopped && !is_without_gain()) {
     const StepReport report = step(dump_ && steps_done_ + 1 == last_step);
     nlohmann::ordered_json line = to_json(report);
-    if (held_out_ && train.eval_every_steps > 0 && steps_done_ % train.eval_every_steps == 0)
-      line.update(launch::to_json(held_out_->evaluate(*session_.student)));
+    const bool is_best = evaluate(line);
     stopped = stop_is_agreed();
     const bool due = train.checkpoint_every_steps > 0 && steps_done_ % train.checkpoint_every_steps == 0;
-    const bool saves = due || stopped || steps_done_ == last_step;
+    const bool saves = due || stopped || is_best || is_without_gain() || steps_done_ == last_step;
     if (saves && metrics && directory_.make_whole(session_.config)) {
       log_->warn("{}: was removed while the run went on, wholly or in part, and is made again",
                  directory_.path().string());

@@ -1,6 +1,6 @@
 // The loop of `train` and `distill`: steps, metrics, checkpoints, evaluations.
 //
-//     Trainer trainer(session, run_directory, log, &held_out);
+//     Trainer trainer(session, run_directory, log, evaluations);
 //     if (options.resume) trainer.resume();
 //     bool finished = trainer.run(last_step);       // false: a signal asked to stop; the state is saved
 #pragma once
@@ -14,10 +14,11 @@
 #include "core/ops/objective.h"
 #include "launch/console/log.h"
 #include "launch/console/progress.h"
+#include "launch/run/best_evaluation.h"
 #include "launch/run/checkpointing.h"
-#include "launch/run/evaluation.h"
 #include "launch/run/metrics.h"
 #include "launch/run/run_directory.h"
+#include "launch/run/run_evaluations.h"
 #include "launch/run/session.h"
 #include "launch/run/step.h"
 #include "launch/run/throughput.h"
@@ -51,12 +52,13 @@ struct StepReport {
 
 class Trainer {
  public:
-  /// Collective. `held_out` null: no evaluations while training.
-  Trainer(Session& session, RunDirectory& directory, Log log, HeldOut* held_out);
+  /// Collective.
+  Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluations& evaluations);
 
   /// Collective: continues from the newest good checkpoint of the run directory; false where there is none.
   bool resume();
-  /// Collective: steps until `last_step` has been done, and saves. False: a signal asked to stop; the state is saved.
+  /// Collective: steps until `last_step` has been done, or train.keep_best's figure has not got better for so long as
+  /// the config says, and saves. False: a signal asked to stop; the state is saved.
   bool run(std::int64_t last_step);
   /// The gradients of the last step go to this file as well.
   void dump_gradients_to(std::filesystem::path file) { dump_ = std::move(file); }
@@ -64,6 +66,10 @@ class Trainer {
   std::int64_t steps_done() const { return steps_done_; }
   Throughput throughput() const;
   std::filesystem::path save();
+  /// The best evaluation by train.keep_best, if there was one.
+  const std::optional<BestEvaluation>& best() const { return best_; }
+  /// Whether the run is over because that has not got better for so long.
+  bool is_without_gain() const;
   /// The one written last, or continued from.
   const std::filesystem::path& last_checkpoint() const { return last_checkpoint_; }
 
@@ -76,12 +82,15 @@ class Trainer {
   /// For --verbose.
   void log_details(const StepReport& report) const;
   bool stop_is_agreed();
+  /// Collective: the evaluation that is due after this step goes into the line; true where it is the best until now.
+  bool evaluate(nlohmann::ordered_json& line);
+  void point_to_best();
   core::StateDict state();
 
   Session& session_;
   RunDirectory& directory_;
   Log log_;
-  HeldOut* held_out_;
+  RunEvaluations& evaluations_;
   std::unique_ptr<core::Objective> objective_;
   std::vector<optim::Trained> trained_;
   core::ParameterList parameters_;  // those that are trained
@@ -93,6 +102,7 @@ class Trainer {
   std::vector<std::filesystem::path> damaged_;  // found on resuming; the next save removes them
   double flops_per_token_ = 0;
   double peak_flops_ = 0;  // of all ranks
+  std::optional<BestEvaluation> best_;
   std::int64_t steps_done_ = 0;
   std::int64_t tokens_seen_ = 0;
   std::int64_t timed_tokens_ = 0;  // of this process

@@ -75,19 +75,22 @@ LossStatistics by_definition(const Case& c, double alpha, double temperature, do
     const auto p = log_softmax(c.teacher_hidden, c.teacher_weight, token, c.valid, 1);
     const auto qt = log_softmax(c.hidden, c.weight, token, c.valid, temperature);
     const auto pt = log_softmax(c.teacher_hidden, c.teacher_weight, token, c.valid, temperature);
-    double kl = 0, kl_tempered = 0;
+    double kl = 0, kl_tempered = 0, sum_min = 0;
     for (std::size_t v = 0; v < q.size(); ++v) {
       kl += std::exp(p[v]) * (p[v] - q[v]);
       kl_tempered += std::exp(pt[v]) * (pt[v] - qt[v]);
-      s.sum_min += std::min(std::exp(p[v]), std::exp(q[v]));
+      sum_min += std::min(std::exp(p[v]), std::exp(q[v]));
     }
     const auto target = static_cast<std::size_t>(c.targets[t]);
     s.tokens += 1;
     s.ce -= q[target];
     s.teacher_ce -= p[target];
     s.kl += kl;
-    s.token_kl.push_back(kl);
-    s.agreement += std::max_element(q.begin(), q.end()) - q.begin() == std::max_element(p.begin(), p.end()) - p.begin();
+    s.sum_min += sum_min;
+    const bool agrees =
+        std::max_element(q.begin(), q.end()) - q.begin() == std::max_element(p.begin(), p.end()) - p.begin();
+    s.agreement += agrees ? 1 : 0;
+    s.each.push_back({-q[target], -p[target], kl, agrees ? 1.0 : 0.0, sum_min});
     s.loss += weight * (-alpha * q[target] + (1 - alpha) * temperature * temperature * kl_tempered);
   }
   return s;
@@ -101,7 +104,14 @@ void expect_equal(const LossStatistics& a, const LossStatistics& b, double toler
   EXPECT_NEAR(a.kl, b.kl, tolerance);
   EXPECT_EQ(a.agreement, b.agreement);
   EXPECT_NEAR(a.sum_min, b.sum_min, tolerance);
-  EXPECT_THAT(a.token_kl, ::testing::Pointwise(::testing::DoubleNear(tolerance), b.token_kl));
+  ASSERT_EQ(a.each.size(), b.each.size());
+  for (std::size_t t = 0; t < a.each.size(); ++t) {
+    EXPECT_NEAR(a.each[t].ce, b.each[t].ce, tolerance);
+    EXPECT_NEAR(a.each[t].teacher_ce, b.each[t].teacher_ce, tolerance);
+    EXPECT_NEAR(a.each[t].kl, b.each[t].kl, tolerance);
+    EXPECT_EQ(a.each[t].agreement, b.each[t].agreement);
+    EXPECT_NEAR(a.each[t].sum_min, b.each[t].sum_min, tolerance);
+  }
 }
 
 Var run(Tape& tape, const Case& c, const Var& hidden, const Var& weight, const core::Objective& objective,
@@ -120,7 +130,7 @@ TEST(HeadLoss, StatisticsEqualTheirDefinitions) {
           const Case c = make_case(memory, targets);
           Tape tape(Tape::Mode::Off);
           LossStatistics statistics;
-          statistics.keep_token_kl = true;
+          statistics.keeps_each = true;
           const Distillation objective({.ce_weight = alpha, .temperature = temperature});
           const Var loss =
               run(tape, c, constant(c.hidden), constant(c.weight), objective, {.weight = 0.2, .chunk = 3}, statistics);
@@ -136,7 +146,7 @@ TEST(HeadLoss, PaddedVocabularyIsMaskedOnBothSides) {
   c.valid = 5;
   Tape tape;
   LossStatistics statistics;
-  statistics.keep_token_kl = true;
+  statistics.keeps_each = true;
   const Var weight = leaf(c.weight);
   const Var loss = run(tape, c, leaf(c.hidden), weight, Distillation({.ce_weight = 0.5, .temperature = 2}),
                        {.weight = 0.5, .chunk = 2, .valid_vocabulary = 5}, statistics);

@@ -385,6 +385,35 @@ TEST(CheckpointFolders, PruneTakesTheDamagedFirst) {
   EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_57", "step_63"}));
 }
 
+TEST(CheckpointFolders, PruneKeepsTheBestToo) {
+  const TemporaryFolder folder;
+  for (const std::int64_t step : {2, 5, 7, 9}) save(folder.path(), step, 1);
+  prune_checkpoints(folder.path(), 1, 7, {}, 2);
+  EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_2", "step_7"}));
+  save(folder.path(), 9, 1);
+  const std::vector<fs::path> damaged = {folder.path() / "step_2"};
+  prune_checkpoints(folder.path(), 1, 9, damaged, 2);
+  EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_9"});
+  save(folder.path(), 11, 1);
+  prune_checkpoints(folder.path(), 1, 9, {}, 11);  // of a line that was left behind
+  EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_9"});
+}
+
+TEST(CheckpointFolders, TheBestIsALinkThatReadsLikeACheckpoint) {
+  const TemporaryFolder folder;
+  for (const std::int64_t step : {2, 5}) save(folder.path(), step, 1);
+  fs::create_symlink("step_7", folder.path() / "best.tmp");  // a kill left it
+  EXPECT_TRUE(point_to_best(folder.path(), 2));
+  EXPECT_EQ(Checkpoint(folder.path() / "best").step(), 2);
+  EXPECT_TRUE(point_to_best(folder.path(), 5));
+  EXPECT_EQ(Checkpoint(folder.path() / "best").step(), 5);
+  EXPECT_EQ(fs::read_symlink(folder.path() / "best"), "step_5");
+  EXPECT_EQ(list_checkpoints(folder.path()).size(), 2U);
+  EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"best", "step_2", "step_5"}));
+  EXPECT_FALSE(point_to_best(folder.path(), 3));
+  EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_2", "step_5"}));
+}
+
 TEST(CheckpointFolders, EqualStatesAreEqualFiles) {
   const TemporaryFolder folder;
   const fs::path a = save(folder.path() / "a", 2, 2);

@@ -73,7 +73,8 @@ Texts texts_of(const std::string& path, const LinePlace& begin = {}, std::vector
     EXPECT_EQ(block.begin.offset, place.offset);
     EXPECT_EQ(block.begin.line, place.line);
     place = block.end;
-    for_each_text(block, JsonField("text"), path, [&](std::string&& text) { texts.push_back(std::move(text)); });
+    for_each_text(block, JsonField("text"), path,
+                  [&](std::string&& text, std::int64_t) { texts.push_back(std::move(text)); });
     if (blocks != nullptr) blocks->push_back(block);
     if (block.is_last) return texts;
   }

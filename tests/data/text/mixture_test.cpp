@@ -182,6 +182,8 @@ TEST_F(MixtureTest, HeldOutSequencesAreInProportionAndApart) {
   const TokenBatch batch = m.held_out_batch(n);
   std::vector<std::int64_t> counts(3);
   for (std::int64_t i = 0; i < n; ++i) ++counts[source_of(batch, i)];
+  for (std::int64_t i = 0; i < n; ++i)
+    EXPECT_EQ(m.held_out_sources(n)[static_cast<std::size_t>(i)], static_cast<std::size_t>(source_of(batch, i))) << i;
   for (std::size_t s = 0; s < 3; ++s) {
     EXPECT_LT(std::abs(static_cast<double>(counts[s]) - (s == 0 ? 0.5 : 0.25) * static_cast<double>(n)), 1);
     EXPECT_LE(counts[s], m.sources()[s].num_held_out_sequences());
@@ -202,6 +204,7 @@ TEST_F(MixtureTest, ASourceWithoutHeldOutTextHasNoPartInIt) {
                   {.sequence_length = length, .vocabulary = 5000, .seed = 1, .held_out = 0.2});
   EXPECT_EQ(m.num_held_out_sequences(), m.sources()[0].num_held_out_sequences());
   EXPECT_EQ(m.held_out_batch(2).tokens, m.sources()[0].held_out_batch(2).tokens);
+  EXPECT_EQ(m.held_out_sources(2), (std::vector<std::size_t>{0, 0}));
 }
 
 TEST_F(MixtureTest, UnigramCountsAreWeighted) {

@@ -118,6 +118,62 @@ TEST(Config, TextIsOneSourceOrSeveral) {
   EXPECT_EQ(parse_config(to_textproto(c), "y"), c);
 }
 
+TEST(Config, EvaluationSetsAreReadAndPrinted) {
+  const RunConfig c = parse_config(R"(
+    train { eval_every_steps: 10 keep_best: "web.bits_per_byte" stop_after_evaluations_without_gain: 3 }
+    evaluation {
+      set { name: "web" text: "a" text: "b" format: JSON_LINES field: "f" parse_special: true every_steps: 5 }
+      set { name: "own.2" tokens: "t" }
+    }
+  )",
+                                   "x");
+  ASSERT_EQ(c.evaluation.set.size(), 2U);
+  EXPECT_EQ(c.evaluation.set[0], (EvaluationSetConfig{.name = "web",
+                                                      .text = {"a", "b"},
+                                                      .tokens = "",
+                                                      .format = data::TextFormat::JsonLines,
+                                                      .field = "f",
+                                                      .parse_special = true,
+                                                      .every_steps = 5}));
+  EXPECT_EQ(c.evaluation.set[1].tokens, "t");
+  EXPECT_EQ(c.train.keep_best, "web.bits_per_byte");
+  EXPECT_EQ(c.train.stop_after_evaluations_without_gain, 3);
+  EXPECT_EQ(parse_config(to_textproto(c), "y"), c);
+}
+
+TEST(ConfigErrors, AnEvaluationSetHasANameOfItsOwnAndOneText) {
+  const auto error = [](const std::string& sets) { return error_of("evaluation { " + sets + " }"); };
+  EXPECT_EQ(error("set { name: 'a' text: 'x' } set { name: 'b' tokens: 'x' }"), "");
+  EXPECT_THAT(error("set { text: 'x' }"), HasSubstr("run.textproto:1:14: evaluation.set[0].name is not given"));
+  EXPECT_THAT(error("set { name: 'a' text: 'x' } set { name: 'a' text: 'y' }"),
+              HasSubstr("evaluation.set[1].name is \"a\", as that of a set before it"));
+  EXPECT_THAT(error("set { name: 'a/b' text: 'x' }"), HasSubstr("evaluation.set[0].name is \"a/b\", expected letters"));
+  EXPECT_THAT(error("set { name: 'a' }"), HasSubstr("evaluation.set[0] (\"a\") has none of tokens and text"));
+  EXPECT_THAT(error("set { name: 'a' text: 'x' tokens: 'y' }"), HasSubstr("has both of tokens and text"));
+  EXPECT_THAT(error_of("data { sources { text: 'x' name: '1' } sources { text: 'y' } }"),
+              HasSubstr("data.sources[1] is called \"1\", as one before it"));
+}
+
+TEST(ConfigErrors, TheBestIsByAFigureThatIsMeasured) {
+  const auto error = [](const std::string& figure, const std::string& more = "") {
+    return error_of("train { eval_every_steps: 5 keep_best: '" + figure + "' } " + more);
+  };
+  const std::string set = "evaluation { set { name: 'a.b' text: 'x' } }";
+  const std::string sources = "data { sources { text: 'x' name: 'code' } sources { text: 'y' } }";
+  EXPECT_EQ(error("ce"), "");
+  EXPECT_EQ(error("a.b.perplexity", set), "");
+  EXPECT_EQ(error("held_out/code.ce", sources), "");
+  EXPECT_EQ(error("held_out/1.ce", sources), "");
+  EXPECT_EQ(error("kl", "teacher { source: 't' }"), "");
+  EXPECT_THAT(error("loss"), AllOf(HasSubstr("run.textproto:1:"), HasSubstr("train.keep_best is \"loss\", expected"),
+                                   HasSubstr("bits_per_byte, kl")));
+  EXPECT_THAT(error("b.ce", set), HasSubstr("expected a set of evaluation.set before the last dot"));
+  EXPECT_THAT(error("held_out/web.ce", sources), HasSubstr("the name of a source"));
+  EXPECT_THAT(error("kl"), HasSubstr("expected a figure without a teacher"));
+  EXPECT_THAT(error_of("train { keep_best: 'ce' }"), HasSubstr("train.eval_every_steps above 0"));
+  EXPECT_THAT(error_of("train { stop_after_evaluations_without_gain: 2 }"), HasSubstr("expected train.keep_best too"));
+}
+
 TEST(Config, EveryFieldOfTheSchemaIsBound) {
   config::Config message;
   ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(defaults_as_textproto(), &message));

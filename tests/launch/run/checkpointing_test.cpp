@@ -36,8 +36,13 @@ std::vector<std::string> go_on(const std::vector<std::string>& sets, const std::
 }
 
 TEST(TrainerState, ComesBackFromJson) {
-  const TrainerState state{
-      .step = 4, .next_sample = 16, .tokens = 768, .run_config = "train {}", .text = "aa", .teacher = "dd"};
+  const TrainerState state{.step = 4,
+                           .next_sample = 16,
+                           .tokens = 768,
+                           .run_config = "train {}",
+                           .text = "aa",
+                           .teacher = "dd",
+                           .best = BestEvaluation{"web.ce", 3, 0.1 + 0.2, 1}};
   const TrainerState back = trainer_state_from_json(to_json(state), "here");
   EXPECT_EQ(back.step, 4);
   EXPECT_EQ(back.next_sample, 16);
@@ -45,6 +50,8 @@ TEST(TrainerState, ComesBackFromJson) {
   EXPECT_EQ(back.run_config, "train {}");
   EXPECT_EQ(back.text, "aa");
   EXPECT_EQ(back.teacher, "dd");
+  EXPECT_EQ(back.best, state.best);
+  EXPECT_EQ(trainer_state_from_json(to_json(TrainerState{.step = 4}), "here").best, std::nullopt);
 }
 
 TEST(TrainerState, OneWithoutAFingerprintIsRead) {
@@ -68,6 +75,8 @@ TEST(TrainerState, NumbersThatAreNoneAreNamed) {
   EXPECT_THAT(error("step", -1), HasSubstr("step is -1, expected a whole number"));
   EXPECT_THAT(error("tokens", 1e300), HasSubstr("tokens is 1e+300, expected a whole number"));
   EXPECT_THAT(error("next_sample", INT64_MAX), HasSubstr("next_sample is 9223372036854775807, expected"));
+  EXPECT_THAT(error("best", {{"figure", "ce"}, {"step", -1}, {"value", 1}, {"without_gain", 0}}),
+              HasSubstr("here: its run's state: best: step is -1, expected a whole number"));
   EXPECT_THAT(error("run_config", 3), HasSubstr("run_config is 3, expected a text"));
 }
 
@@ -130,7 +139,7 @@ TEST(SaveCheckpoint, ASlowWriterIsNoHang) {
             std::this_thread::sleep_for(std::chrono::milliseconds(1200));
             return values;
           };
-        const auto saved = save_checkpoint(rank, folder.path() / "checkpoints", 3, state, "{}", 1);
+        const auto saved = save_checkpoint(rank, folder.path() / "checkpoints", 3, state, "{}", {.newest = 1});
         EXPECT_TRUE(std::filesystem::exists(saved / "manifest.json"));
       },
       std::chrono::milliseconds(400));

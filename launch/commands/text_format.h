@@ -1,0 +1,18 @@
+// What --format names.
+//
+//     options.format = text_format("jsonl");
+#pragma once
+
+#include <string_view>
+
+#include "data/text/text_source.h"
+
+namespace limbeck::launch {
+
+/// Of "auto", "text" and "jsonl".
+inline data::TextFormat text_format(std::string_view name) {
+  if (name == "text") return data::TextFormat::Plain;
+  return name == "jsonl" ? data::TextFormat::JsonLines : data::TextFormat::Auto;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,114 @@
+#include "launch/run/run_evaluations.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/error.h"
+#include "launch/config/figure.h"
+#include "launch/console/progress.h"
+#include "launch/run/same_everywhere.h"
+#include "launch/run/threads.h"
+#include "launch/run/training_documents.h"
+
+namespace limbeck::launch {
+
+namespace {
+
+bool is_multiple(std::int64_t step, std::int64_t every) { return every > 0 && step % every == 0; }
+
+std::vector<data::Document> documents_of(const EvaluationSetConfig& set, const Session& session, const Log& log) {
+  if (!set.tokens.empty()) {
+    const data::TokenFile file(set.tokens);
+    session.check_same_ids(file, log);
+    return data::documents_of(file, session.tokenizer.get());
+  }
+  return data::read_documents(set.text, *session.tokenizer,
+                              {.threads = threads_of_rank(session.config.train.threads),
+                               .format = set.format,
+                               .field = set.field,
+                               .parse_special = set.parse_special});
+}
+
+std::string line_of(const std::string& name, const Evaluation& e, bool is_held_out) {
+  std::string line = fmt::format("{}: ce {}", name, fixed(e.cross_entropy, 4));
+  if (!is_held_out) {
+    line += fmt::format(", perplexity {:.5g}", e.perplexity());
+    if (const auto bits = e.bits_per_byte()) line += fmt::format(", bits/byte {}", fixed(*bits, 4));
+  }
+  if (e.has_teacher()) line += fmt::format(", kl {}, top-1 {:.3f}", fixed(e.kl, 4), e.agreement);
+  return line;
+}
+
+}  // namespace
+
+RunEvaluations::RunEvaluations(Session& session, const Log& log) : session_(session), held_out_(session.held_out()) {
+  const RunConfig& config = session.config;
+  const std::int64_t length = config.data.sequence_length;
+  for (const EvaluationSetConfig& set : config.evaluation.set) {
+    std::vector<data::Document> documents;
+    while_others_hear(session.rank, [&] {
+      data::of_file("evaluation set " + set.name, [&] { documents = documents_of(set, session, log); });
+    });
+    check_same_everywhere(session.rank.world(), fmt::format("fingerprint of evaluation set {}: {:016x}\n", set.name,
+                                                            data::fingerprint(documents)));
+    sets_.push_back({.name = set.name,
+                     .every_steps = set.every_steps > 0 ? set.every_steps : config.train.eval_every_steps,
+                     .text = TextEvaluation(session.rank, std::move(documents),
+                                            {.length = length, .stride = std::max<std::int64_t>(1, length / 2)},
+                                            session.tokenizer->vocabulary_size())});
+    log->info("evaluation set {}: {} documents, {} tokens", set.name, sets_.back().text.documents().size(),
+              sets_.back().text.num_tokens());
+  }
+}
+
+std::int64_t RunEvaluations::num_tokens() const {
+  std::int64_t sum = held_out_ ? held_out_->num_tokens() : 0;
+  for (const Set& set : sets_) sum += set.text.num_tokens();
+  return sum;
+}
+
+std::vector<std::string> RunEvaluations::found_in_training_text(const data::DocumentHashes& known) const {
+  std::vector<std::string> lines;
+  for (const Set& set : sets_) {
+    const auto found = trained_on(set.text.documents(), known, *session_.tokenizer);
+    if (found && !found->empty())
+      lines.push_back(fmt::format("evaluation set {}: {}", set.name, trained_on_text(set.text.documents(), *found)));
+  }
+  return lines;
+}
+
+bool RunEvaluations::has_set_of(const std::string& figure) const {
+  constexpr std::string_view of_sample = "held_out/";
+  const std::string set = figure_name(figure).set;
+  if (set.empty()) return held_out_.has_value();
+  if (set.starts_with(of_sample)) return held_out_ && held_out_->has_source(set.substr(of_sample.size()));
+  return std::any_of(sets_.begin(), sets_.end(), [&](const Set& other) { return other.name == set; });
+}
+
+bool RunEvaluations::is_held_out_due(std::int64_t step) const {
+  return held_out_ && is_multiple(step, session_.config.train.eval_every_steps);
+}
+
+bool RunEvaluations::is_due(std::int64_t step) const {
+  return is_held_out_due(step) ||
+         std::any_of(sets_.begin(), sets_.end(), [&](const Set& set) { return is_multiple(step, set.every_steps); });
+}
+
+Measurement RunEvaluations::measure(const nn::Transformer& model, std::optional<std::int64_t> step) {
+  Measurement result;
+  if (step ? is_held_out_due(*step) : held_out_.has_value()) result = held_out_->evaluate(model);
+  for (const Set& set : sets_)
+    if (!step || is_multiple(*step, set.every_steps))
+      result.sets.emplace_back(set.name, set.text.measure(model, session_.teacher.get()).all);
+  return result;
+}
+
+std::string to_line(const Measurement& measurement) {
+  std::string line;
+  if (measurement.held_out.tokens > 0) line = line_of("held out", measurement.held_out, true);
+  for (const auto& [name, evaluation] : measurement.sets)
+    line += (line.empty() ? "" : "; ") + line_of(name, evaluation, false);
+  return line;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,58 @@
+// All that a run is measured on: its held-out sample and the evaluation sets of its config, before, at the steps that
+// are due, and after.
+//
+//     RunEvaluations evaluations(session, log);                        // reads the sets
+//     Measurement before = evaluations.measure(*session.student);
+//     if (evaluations.is_due(step)) line.update(to_json(evaluations.measure(*session.student, step)));
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/text/document_hashes.h"
+#include "launch/console/log.h"
+#include "launch/run/evaluation.h"
+#include "launch/run/session.h"
+#include "launch/run/text_evaluation.h"
+
+namespace limbeck::launch {
+
+class RunEvaluations {
+ public:
+  /// Collective: every rank reads the sets, whose documents are cut by the run's tokenizer. Throws, naming the set,
+  /// where its text is not there or empty.
+  RunEvaluations(Session& session, const Log& log);
+
+  /// Null where the held-out documents do not fill a sequence.
+  HeldOut* held_out() { return held_out_ ? &*held_out_ : nullptr; }
+  bool is_empty() const { return !held_out_ && sets_.empty(); }
+  /// Tokens that are read in measure().
+  std::int64_t num_tokens() const;
+  /// The documents of the sets that the run learns from, a line for each set that has some.
+  std::vector<std::string> found_in_training_text(const data::DocumentHashes& known) const;
+
+  /// Whether a figure's set (figure.h) is among what is measured.
+  bool has_set_of(const std::string& figure) const;
+  bool is_due(std::int64_t step) const;
+  /// Collective: everything; or what is due after a step.
+  Measurement measure(const nn::Transformer& model, std::optional<std::int64_t> step = std::nullopt);
+
+ private:
+  struct Set {
+    std::string name;
+    std::int64_t every_steps;
+    TextEvaluation text;
+  };
+  bool is_held_out_due(std::int64_t step) const;
+
+  Session& session_;
+  std::optional<HeldOut> held_out_;
+  std::vector<Set> sets_;
+};
+
+/// For a line of a log: "held out: ce 2.1034, kl 0.3021; web: ce 2.0151, perplexity 7.5015, bits/byte 1.2011".
+std::string to_line(const Measurement& measurement);
+
+}  // namespace limbeck::launch
