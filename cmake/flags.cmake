@@ -1,6 +1,5 @@
-# Flags that every target of Limbeck shares.
+# Flags that Limbeck's own sources share. No target hands them on: who links to Limbeck compiles as he likes.
 add_library(limbeck_flags INTERFACE)
-target_include_directories(limbeck_flags INTERFACE ${CMAKE_SOURCE_DIR})
 target_compile_options(limbeck_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
   -ffp-contract=fast -fno-math-errno)

@@ -20,6 +20,14 @@ void add(const Cpu& cpu, const T* a, const T* b, T* y, std::int64_t n);
 template <class T>
 void scale(const Cpu& cpu, const T* x, T factor, T* y, std::int64_t n);
 
+/// y[i] = weight * value[0]
+template <class T>
+void fill(const Cpu& cpu, const T* value, double weight, T* y, std::int64_t n);
+
+/// y[i] = weight * factor[0] * (a[i] - b[i])
+template <class T>
+void scaled_difference(const Cpu& cpu, const T* a, const T* b, const T* factor, double weight, T* y, std::int64_t n);
+
 /// y[i] = x[i] rounded to nearest, ties to even.
 void round_to_bf16(const Cpu& cpu, const float* x, bf16* y, std::int64_t n);
 

@@ -1,6 +1,6 @@
 // The arithmetic of a softmax router: probabilities, weights of the selected experts, and the gradient of both.
 //
-//     softmax(cpu, logits, probabilities, T, E);
+//     softmax(cpu, logits, probabilities, T, E);                                     // kernels/softmax.h
 //     topk(cpu, probabilities, selection, T, E, K);
 //     routing_weights(cpu, probabilities, selection, weights, {T, E, K, renormalise, scale});
 //
@@ -18,10 +18,6 @@ struct RoutingShape {
   bool renormalise;  // a token's weights sum to `scale`
   double scale;
 };
-
-/// y[t] = softmax(x[t]); y may be x.
-template <class T>
-void softmax(const Cpu& cpu, const T* x, T* y, std::int64_t rows, std::int64_t width);
 
 /// weights [tokens, selected] = scale * p[selection] (divided by their sum where renormalised).
 template <class T>

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/norm.h"
+#include "kernels/sums.h"
 #include "optim/fragment.h"
 
 namespace limbeck::optim {

@@ -5,7 +5,7 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
-#include "kernels/norm.h"
+#include "kernels/sums.h"
 
 namespace limbeck::optim {
 namespace {

@@ -20,10 +20,12 @@ fi
 folder=$build/tests/levels/$level
 [[ $level == baseline ]] && wanted=$build/lib || wanted=$build/lib/glibc-hwcaps/$level
 mkdir -p "$folder"
-[[ $folder/liblimbeck_kernels.so -ef $wanted/liblimbeck_kernels.so ]] || ln -sf "$wanted/liblimbeck_kernels.so" "$folder/"
+name=$(basename "$wanted"/liblimbeck_kernels.so.*.*.*)  # liblimbeck_kernels.so.0.1.0, which is loaded as ...so.0.1
+name=${name%.*}
+[[ $folder/$name -ef $wanted/$name ]] || ln -sf "$wanted/$name" "$folder/"
 export LD_LIBRARY_PATH=$folder
 
-library=$(LD_TRACE_LOADED_OBJECTS=1 "$program" | awk '$1 == "liblimbeck_kernels.so" {print $3}')
+library=$(LD_TRACE_LOADED_OBJECTS=1 "$program" | awk -v name="$name" '$1 == name {print $3}')
 version=$("$build/bin/limbeck" --version)
 if [[ $library != "$folder/"* || $version != *"$level"* ]]; then
   printf 'tests/at_level.sh: error: expected kernels for %s, loaded %s:\n%s\n' "$level" "$library" "$version" >&2

@@ -21,6 +21,19 @@ void add_term(Tape& tape, Var& sum, const Var& term) { sum = sum.value.defined()
 
 }  // namespace
 
+Moe make_moe(core::ParameterSet& parameters, const std::string& name, std::int64_t width, const MoeConfig& config,
+             const core::Cut& router) {
+  const std::int64_t e = config.num_experts, f = config.expert_width;
+  Moe moe;
+  moe.name = name;
+  moe.config = config;
+  moe.router = &parameters.add(name + ".router.weight", {e, width}, router);
+  moe.gate = &parameters.add(name + ".experts.gate", {e, f, width}, {.dimension = 1, .is_expert = true});
+  moe.up = &parameters.add(name + ".experts.up", {e, f, width}, {.dimension = 1, .is_expert = true});
+  moe.down = &parameters.add(name + ".experts.down", {e, width, f}, {.dimension = 2, .is_expert = true});
+  return moe;
+}
+
 core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
   const Batch& batch = pass.batch;
   const RouterTraining& training = pass.router;

@@ -1,4 +1,7 @@
 // The mixture of experts of a layer.
+//
+//     Moe moe = make_moe(parameters, "moe", width, {.num_experts = 8, .experts_per_token = 2, .expert_width = 64});
+//     Var y = moe.forward(tape, {.batch = batch, .comms = comms}, x, losses);      // [T,C] -> [T,C]
 #pragma once
 
 #include <cstdint>
@@ -8,6 +11,7 @@
 #include "core/nn/mlp.h"
 #include "core/nn/pass.h"
 #include "core/ops/router.h"
+#include "core/parameter_set.h"
 
 namespace limbeck::nn {
 
@@ -21,8 +25,8 @@ struct AuxiliaryLosses {
 /// sees, whose output is added. Every rank of a tensor group routes all tokens, and sends its share of them to the
 /// experts; the shared ones are cut like a dense feed-forward.
 struct Moe {
-  std::string name;  // "layers.3.moe"
-  std::int64_t layer = 0;
+  std::string name;                 // "layers.3.moe"
+  std::int64_t layer = 0;           // for Pass::load
   std::int64_t num_moe_layers = 1;  // of the whole model: auxiliary losses are means over them
   MoeConfig config;
   Parameter* router;            // [E,C]
@@ -34,5 +38,9 @@ struct Moe {
  private:
   core::Routing route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
 };
+
+/// Router and experts under `name`, without the shared ones; `router` is how the router may be cut.
+Moe make_moe(core::ParameterSet& parameters, const std::string& name, std::int64_t width, const MoeConfig& config,
+             const core::Cut& router = {});
 
 }  // namespace limbeck::nn

@@ -2,14 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/rms_norm.h"
-#include "core/random.h"
 #include "core/recompute.h"
-#include "kernels/normal.h"
 
 namespace limbeck::nn {
 namespace {
@@ -24,7 +21,9 @@ constexpr core::Cut by_columns{.dimension = 1};
 }  // namespace
 
 Transformer::Transformer(ModelConfig config, ModelOptions options)
-    : config_(std::move(config)), options_(std::move(options)) {
+    : config_(std::move(config)),
+      options_(std::move(options)),
+      parameters_({options_.memory, options_.dtype, options_.frozen, options_.place}) {
   validate(config_, "model");
   const ModelConfig& c = config_;
   if (options_.num_layers < 0) options_.num_layers = c.num_layers - options_.first_layer;
@@ -35,6 +34,9 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   std::int64_t num_moe_layers = 0;
   for (std::int64_t i = 0; i < c.num_layers; ++i) num_moe_layers += c.is_moe_layer(i) ? 1 : 0;
 
+  const auto add = [&](const std::string& name, const Shape& global_shape, const core::Cut& cut, bool decays = true) {
+    return &parameters_.add(name, global_shape, cut, decays);
+  };
   const auto mlp = [&](const std::string& prefix, std::int64_t f) {
     return Mlp{add(prefix + "gate.weight", {f, c.width}, by_rows), add(prefix + "up.weight", {f, c.width}, by_rows),
                add(prefix + "down.weight", {c.width, f}, by_columns)};
@@ -61,17 +63,9 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
                              1 / std::sqrt(static_cast<double>(c.head_width))};
     layer.mlp_norm = add(prefix + "mlp_norm.weight", {c.width}, whole, false);
     if (c.is_moe_layer(layer.index)) {
-      const std::int64_t e = c.moe.num_experts;
-      const std::int64_t f = c.moe.expert_width;
-      Moe moe;
-      moe.name = prefix + "moe";
+      Moe moe = make_moe(parameters_, prefix + "moe", c.width, c.moe, whole);
       moe.layer = layer.index;
       moe.num_moe_layers = num_moe_layers;
-      moe.config = c.moe;
-      moe.router = add(prefix + "moe.router.weight", {e, c.width}, whole);
-      moe.gate = add(prefix + "moe.experts.gate", {e, f, c.width}, {.dimension = 1, .is_expert = true});
-      moe.up = add(prefix + "moe.experts.up", {e, f, c.width}, {.dimension = 1, .is_expert = true});
-      moe.down = add(prefix + "moe.experts.down", {e, c.width, f}, {.dimension = 2, .is_expert = true});
       if (c.moe.shared_width > 0) moe.shared = mlp(prefix + "moe.shared.", c.moe.shared_width);
       layer.feed_forward = moe;
     } else {
@@ -86,26 +80,6 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   }
 }
 
-Parameter* Transformer::add(const std::string& name, const Shape& global_shape, const core::Cut& cut, bool decays) {
-  Parameter& p = parameters_.emplace_back();
-  p.name = name;
-  p.global_shape = global_shape;
-  p.decays = decays;
-  if (options_.place) options_.place(p, cut);
-  Shape local = global_shape;
-  for (const core::AxisPlacement& axis : p.placement)
-    if (axis.role == core::AxisRole::Sharded) local[axis.dimension] = axis.length;
-  // Norms stay in float32 beside bf16 matrices: they are small, and no product
-  // widens them.
-  const DType dtype = options_.dtype == DType::BF16 && global_shape.rank() == 1 ? DType::F32 : options_.dtype;
-  p.value = Tensor::empty(options_.memory, dtype, local);
-  if (!options_.frozen) {
-    p.slot = std::make_shared<core::Slot>();
-    p.slot->parameter = &p;
-  }
-  return &p;
-}
-
 core::DType Transformer::compute_dtype() const { return options_.dtype == DType::BF16 ? DType::F32 : options_.dtype; }
 
 core::VocabularyPart Transformer::vocabulary_part() const {
@@ -114,57 +88,40 @@ core::VocabularyPart Transformer::vocabulary_part() const {
   return {p->offset()[0], config_.vocabulary};
 }
 
-core::ParameterList Transformer::parameters() {
-  core::ParameterList list;
-  for (Parameter& p : parameters_) list.push_back(&p);
-  return list;
-}
-
 Parameter& Transformer::parameter(const std::string& name) {
-  const auto at =
-      std::find_if(parameters_.begin(), parameters_.end(), [&](const Parameter& p) { return p.name == name; });
-  core::check(at != parameters_.end(), "transformer: no parameter {}", name);
-  return *at;
+  const core::ParameterList list = parameters();
+  const auto at = std::find_if(list.begin(), list.end(), [&](const Parameter* p) { return p->name == name; });
+  core::check(at != list.end(), "transformer: no parameter {}", name);
+  return **at;
 }
 
 void Transformer::init_random(std::uint64_t seed) {
-  for (Parameter& p : parameters_) {
+  for (Parameter* p : parameters()) {
     const bool to_residual =
-        p.name.ends_with(".o.weight") || p.name.ends_with("down.weight") || p.name.ends_with(".down");
+        p->name.ends_with(".o.weight") || p->name.ends_with("down.weight") || p->name.ends_with(".down");
     const double deviation = to_residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : 0.02;
-    const core::RandomStream random(seed, 0, p.name);
-    const bool is_norm = p.global_shape.rank() == 1;
-    const bool is_narrow = p.value.dtype() == DType::BF16;
-    Tensor values = is_narrow ? Tensor::empty(options_.memory, DType::F32, p.value.shape()) : p.value;
-    const std::vector<std::int64_t> rows = core::global_rows(p);
-    core::dispatch_float("init_random", values.dtype(), [&]<class T>() {
-      T* value = values.mutable_data<T>();
-      if (is_norm)
-        std::fill_n(value, values.numel(), T{1});
-      else
-        core::on_device(values, [&](const auto& device) {
-          kernels::normal_rows(device, random.stream(), deviation, rows.data(), value, std::ssize(rows),
-                               values.shape()[values.shape().rank() - 1]);
-        });
-    });
-    if (is_narrow) p.value.copy_from(values.to(DType::BF16));
+    if (p->global_shape.rank() > 1)
+      core::init_normal(*p, deviation, seed);
+    else
+      core::dispatch_float("init_random", p->value.dtype(),
+                           [&]<class T>() { std::fill_n(p->value.mutable_data<T>(), p->value.numel(), T{1}); });
   }
 }
 
 void Transformer::load(const core::StateReader& reader) {
-  for (Parameter& p : parameters_) {
+  for (Parameter* p : parameters()) {
     // What cuts and scales the weights of a teacher (student_init.h) does so in float32.
-    const bool is_widened = p.value.dtype() == DType::BF16 && !options_.frozen;
+    const bool is_widened = p->value.dtype() == DType::BF16 && !options_.frozen;
     core::StateEntry entry =
-        p.entry(is_widened ? Tensor::empty(options_.memory, DType::F32, p.value.shape()) : p.value);
-    reader.read(p.name, entry);
-    if (is_widened) p.value.copy_from(entry.tensor.to(DType::BF16));
+        p->entry(is_widened ? Tensor::empty(options_.memory, DType::F32, p->value.shape()) : p->value);
+    reader.read(p->name, entry);
+    if (is_widened) p->value.copy_from(entry.tensor.to(DType::BF16));
   }
 }
 
 core::StateDict Transformer::state_dict() {
   core::StateDict state;
-  for (const Parameter& p : parameters_) state.emplace(p.name, p.entry(p.value));
+  for (const Parameter* p : parameters()) state.emplace(p->name, p->entry(p->value));
   return state;
 }
 

@@ -8,8 +8,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
-#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,19 +17,17 @@
 #include "core/nn/model_config.h"
 #include "core/nn/pass.h"
 #include "core/ops/embedding.h"
+#include "core/parameter_set.h"
 #include "core/state_dict.h"
 
 namespace limbeck::nn {
-
-/// Where a parameter lies: fills in placement and first_replica.
-using PlacementRule = std::function<void(Parameter&, const core::Cut&)>;
 
 struct ModelOptions {
   MemoryPtr memory;
   core::DType dtype = core::DType::F32;  // of the values; BF16 (matrices alone): products widen them to F32
   bool frozen = false;
   Communicators comms = single_communicators();
-  PlacementRule place = {};  // none: this rank holds everything
+  core::PlacementRule place = {};  // none: this rank holds everything
   bool sequence_parallel =
       false;  // passes divide the tokens among the ranks of a tensor group (Pass); not with a cache
   std::int64_t first_layer = 0;
@@ -50,7 +46,7 @@ class Transformer {
   const MemoryPtr& memory() const { return options_.memory; }
   const Communicators& comms() const { return options_.comms; }
   /// In the order of use.
-  core::ParameterList parameters();
+  core::ParameterList parameters() { return parameters_.list(); }
   Parameter& parameter(const std::string& name);
   /// The head's weight [V_local,C]; the embedding's where they are tied.
   Var head() const { return core::as_var(*head_); }
@@ -79,13 +75,12 @@ class Transformer {
   Output forward(Tape& tape, const Pass& pass, const Var* input = nullptr) const;
 
  private:
-  Parameter* add(const std::string& name, const core::Shape& global_shape, const core::Cut& cut, bool decays = true);
   core::DType compute_dtype() const;
   const core::RopeTable& rope_table(std::int64_t num_positions) const;
 
   ModelConfig config_;
   ModelOptions options_;
-  std::deque<Parameter> parameters_;  // stable addresses
+  core::ParameterSet parameters_;
   std::vector<Layer> layers_;
   Parameter* embedding_ = nullptr;
   Parameter* norm_ = nullptr;

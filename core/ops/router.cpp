@@ -2,6 +2,7 @@
 
 #include "kernels/index_check.h"
 #include "kernels/routing.h"
+#include "kernels/softmax.h"
 #include "kernels/topk.h"
 
 namespace limbeck::core {

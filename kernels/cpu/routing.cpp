@@ -1,6 +1,6 @@
 #include "kernels/routing.h"
 
-#include <cmath>
+#include <algorithm>
 
 #include "kernels/cpu/parallel_for.h"
 
@@ -10,21 +10,6 @@ namespace {
 constexpr std::int64_t grain = 128;
 
 }  // namespace
-
-template <class T>
-void softmax(const Cpu& cpu, const T* x, T* y, std::int64_t rows, std::int64_t width) {
-  if (width == 0) return;
-  parallel_for(cpu, rows, grain, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      const T* from = x + t * width;
-      T* to = y + t * width;
-      const T largest = *std::max_element(from, from + width);
-      T sum = 0;
-      for (std::int64_t e = 0; e < width; ++e) sum += to[e] = std::exp(from[e] - largest);
-      for (std::int64_t e = 0; e < width; ++e) to[e] /= sum;
-    }
-  });
-}
 
 template <class T>
 void routing_weights(const Cpu& cpu, const T* probabilities, const std::int32_t* selection, T* weights,
@@ -67,7 +52,6 @@ void routing_gradient(const Cpu& cpu, const T* probabilities, const std::int32_t
 }
 
 #define LIMBECK_INSTANTIATE(T)                                                                       \
-  template void softmax(const Cpu&, const T*, T*, std::int64_t, std::int64_t);                       \
   template void routing_weights(const Cpu&, const T*, const std::int32_t*, T*, const RoutingShape&); \
   template void routing_gradient(const Cpu&, const T*, const std::int32_t*, const T*, const T*, T*,  \
                                  const RoutingShape&);

@@ -12,6 +12,7 @@
 #include "launch/run/step.h"
 #include "optim/adamw.h"
 #include "optim/objectives.h"
+#include "parallel/threads/thread_world.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/thread_ranks.h"
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <thread>
 
+#include "parallel/threads/thread_world.h"
 #include "tests/parallel/comm/comm_cases.h"
 #include "tests/support/thread_ranks.h"
 

@@ -1,4 +1,4 @@
-#include "kernels/norm.h"
+#include "kernels/sums.h"
 
 #include <gtest/gtest.h>
 
@@ -55,6 +55,25 @@ TYPED_TEST(SumOfSquares, ShowsValuesThatAreNotFinite) {
     }
   }
   EXPECT_TRUE(std::isfinite(sum_of(std::vector<float>(100, std::numeric_limits<float>::max()))));
+}
+
+// The first n integers less the n after them: n squares of n; and their sum, n (n + 1) / 2.
+TYPED_TEST(SumOfSquares, TheOtherSumsGoTheSameWay) {
+  for (const std::int64_t n : {0, 1, 31, 33, 1000, 65537}) {
+    std::vector<TypeParam> x, y;
+    for (std::int64_t i = 1; i <= n; ++i) {
+      x.push_back(static_cast<TypeParam>(i));
+      y.push_back(static_cast<TypeParam>(i + n));
+    }
+    const auto m = static_cast<double>(n);
+    for (const int threads : {1, 3}) {
+      double total = -1, differences = -1;
+      sum(make_cpu(threads), x.data(), n, &total);
+      sum_of_squared_differences(make_cpu(threads), x.data(), y.data(), n, &differences);
+      EXPECT_EQ(total, m * (m + 1) / 2) << n;
+      EXPECT_EQ(differences, m * m * m) << n;
+    }
+  }
 }
 
 }  // namespace

@@ -1,0 +1,54 @@
+#include "core/parameter_set.h"
+
+#include <iterator>
+
+#include "core/random.h"
+#include "kernels/normal.h"
+
+namespace limbeck::core {
+
+Parameter& ParameterSet::add(const std::string& name, const Shape& global_shape, const Cut& cut, bool decays) {
+  Parameter& p = parameters_.emplace_back();
+  p.name = name;
+  p.global_shape = global_shape;
+  p.decays = decays;
+  if (options_.place) options_.place(p, cut);
+  Shape local = global_shape;
+  for (const AxisPlacement& axis : p.placement)
+    if (axis.role == AxisRole::Sharded) local[axis.dimension] = axis.length;
+  // Vectors are small, and no product widens them.
+  const DType dtype = options_.dtype == DType::BF16 && global_shape.rank() == 1 ? DType::F32 : options_.dtype;
+  p.value = Tensor::empty(options_.memory, dtype, local);
+  if (!options_.frozen) {
+    p.slot = std::make_shared<Slot>();
+    p.slot->parameter = &p;
+  }
+  return p;
+}
+
+ParameterList ParameterSet::list() {
+  ParameterList list;
+  for (Parameter& p : parameters_) list.push_back(&p);
+  return list;
+}
+
+void ParameterSet::forget_gradients() {
+  for (const Parameter& p : parameters_)
+    if (p.slot) p.slot->has_grad = false;
+}
+
+void init_normal(Parameter& p, double deviation, std::uint64_t seed) {
+  const RandomStream random(seed, 0, p.name);
+  const bool is_narrow = p.value.dtype() == DType::BF16;
+  Tensor values = is_narrow ? Tensor::empty(p.value.memory(), DType::F32, p.value.shape()) : p.value;
+  const std::vector<std::int64_t> rows = global_rows(p);
+  dispatch_float("init_normal", values.dtype(), [&]<class T>() {
+    on_device(values, [&](const auto& device) {
+      kernels::normal_rows(device, random.stream(), deviation, rows.data(), values.mutable_data<T>(), std::ssize(rows),
+                           values.shape()[values.shape().rank() - 1]);
+    });
+  });
+  if (is_narrow) p.value.copy_from(values.to(DType::BF16));
+}
+
+}  // namespace limbeck::core

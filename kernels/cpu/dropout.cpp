@@ -1,0 +1,25 @@
+#include "kernels/dropout.h"
+
+#include "kernels/cpu/parallel_for.h"
+
+namespace limbeck::kernels {
+
+template <class T>
+void dropout(const Cpu& cpu, const T* x, const std::int64_t* global_index, T* y, std::int64_t rows, std::int64_t width,
+             double probability, const PhiloxStream& stream) {
+  const T scale = static_cast<T>(1 / (1 - probability));
+  parallel_for(cpu, rows, 1 + 2048 / (width + 1), [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t)
+      for (std::int64_t c = 0; c < width; ++c) {
+        const double u = stream.uniform(static_cast<std::uint64_t>(global_index[t] * width + c));
+        y[t * width + c] = u >= probability ? scale * x[t * width + c] : T(0);
+      }
+  });
+}
+
+template void dropout(const Cpu&, const float*, const std::int64_t*, float*, std::int64_t, std::int64_t, double,
+                      const PhiloxStream&);
+template void dropout(const Cpu&, const double*, const std::int64_t*, double*, std::int64_t, std::int64_t, double,
+                      const PhiloxStream&);
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,29 @@
+// Sums over n values, for losses and gradient norms: float64 accumulation in an order that depends on n alone.
+//
+//     double squares;
+//     sum_of_squares(cpu, gradient, n, &squares);
+//     std::isfinite(squares);                         // false: some value is not finite
+//
+// *sum is on the device, and bit-equal for any number of threads. It is infinite or NaN exactly if some value is
+// (float64 values whose sum or square overflows aside). T is float or double.
+#pragma once
+
+#include <cstdint>
+
+#include "device_set.h"
+
+namespace limbeck::kernels {
+
+/// *sum = sum of x[i] for i < n.
+template <class T>
+void sum(const Cpu& cpu, const T* x, std::int64_t n, double* sum);
+
+/// *sum = sum of x[i]^2, each square taken in float64.
+template <class T>
+void sum_of_squares(const Cpu& cpu, const T* x, std::int64_t n, double* sum);
+
+/// *sum = sum of (x[i] - y[i])^2, each difference and square taken in float64.
+template <class T>
+void sum_of_squared_differences(const Cpu& cpu, const T* x, const T* y, std::int64_t n, double* sum);
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,58 @@
+"""Golden values of tests/core/{sum,squared_error,softmax,cross_entropy}_test.cpp: the definitions, in decimal numbers of 50 digits.
+
+    python3 make_ops.py        # writes ops.json beside this file
+"""
+import json
+import os
+import platform
+from decimal import Decimal, getcontext
+
+getcontext().prec = 50
+D = Decimal
+T, V = 4, 6
+# Fractions that float32 and float64 hold as they are; a row of small numbers, one of large ones, one of equal ones.
+X = [[D(v) / 8 for v in row] for row in ([3, -9, 14, 0, 5, -2], [800, 792, -640, 801, 0, 799], [7] * 6, [-1, 1, -2, 2, -3, 3])]
+Y = [[D(v) / 16 for v in row] for row in ([1, -20, 30, 4, 9, 0], [1600, 1500, -1300, 1602, 1, 1599], [-5] * 6, [0, 0, 0, 0, 0, 1])]
+UPSTREAM = [[D(v) / 4 for v in row] for row in ([1, 2, -3, 4, -5, 6], [-2, 0, 1, 7, 3, -1], [4, 3, 2, 1, 0, -1], [5, -5, 5, -5, 5, -5])]
+TARGETS = [2, 1, -1, 5]
+
+
+def softmax(row):
+    largest = max(row)
+    e = [(v - largest).exp() for v in row]
+    return [v / sum(e) for v in e]
+
+
+def softmax_gradient(row, upstream):
+    p = softmax(row)
+    dot = sum(a * b for a, b in zip(p, upstream))
+    return [a * (b - dot) for a, b in zip(p, upstream)]
+
+
+def log_sum_exp(row):
+    largest = max(row)
+    return largest + sum((v - largest).exp() for v in row).ln()
+
+
+def flat(rows):
+    return [float(v) for row in rows for v in row]
+
+
+with_target = [t for t in range(T) if TARGETS[t] >= 0]
+n = D(T * V)
+golden = {
+    "versions": {"python": platform.python_version(), "digits": getcontext().prec},
+    "shape": [T, V], "x": flat(X), "y": flat(Y), "upstream": flat(UPSTREAM), "targets": TARGETS,
+    "sum": float(sum(sum(row) for row in X)),
+    "mean": float(sum(sum(row) for row in X) / n),
+    "mean_squared_error": float(sum((a - b) ** 2 for r, s in zip(X, Y) for a, b in zip(r, s)) / n),
+    "mean_squared_error_dx": flat([[2 * (a - b) / n for a, b in zip(r, s)] for r, s in zip(X, Y)]),
+    "softmax": flat([softmax(row) for row in X]),
+    "softmax_dx": flat([softmax_gradient(r, u) for r, u in zip(X, UPSTREAM)]),
+    "cross_entropy": float(sum(log_sum_exp(X[t]) - X[t][TARGETS[t]] for t in with_target) / len(with_target)),
+    "cross_entropy_dx": flat([[(p - (1 if v == TARGETS[t] else 0)) / len(with_target) if t in with_target else D(0)
+                               for v, p in enumerate(softmax(X[t]))] for t in range(T)]),
+}
+with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "ops.json"), "w") as f:
+    json.dump(golden, f)
+    f.write("\n")
