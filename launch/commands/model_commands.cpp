@@ -1,11 +1,10 @@
-// `limbeck eval`, `generate` and `convert`: what is done with a finished model.
+// `limbeck eval` and `convert`: what is done with a finished model.
 
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <utility>
 
-#include "core/nn/generation.h"
 #include "core/ops/linear.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/files/atomic_file.h"
@@ -28,7 +27,6 @@
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
 #include "launch/run/session.h"
-#include "launch/run/text_generation.h"
 
 namespace limbeck::launch {
 namespace {
@@ -38,20 +36,12 @@ namespace fs = std::filesystem;
 /// Every file that is no model: where it is no config either, the place of the first mistake is said.
 bool is_config(const fs::path& path) { return fs::is_regular_file(path) && !is_model_file(path); }
 
-void say_notices(const ModelSource& source, const Log& log) {
-  for (const auto& notice : source.notices) log->warn("{}", notice);
-}
-
 /// Collective.
 ModelSource open_and_say_notices(Rank& rank, const fs::path& path, Verbosity verbosity) {
   const Log log = make_log(rank.world().rank(), verbosity);
   ModelSource source = open_model_together(rank, path, log);
   say_notices(source, log);
   return source;
-}
-
-std::int64_t default_max_tokens(std::size_t prompt, const nn::ModelConfig& model) {
-  return std::clamp<std::int64_t>(model.max_positions - static_cast<std::int64_t>(prompt), 0, 64);
 }
 
 /// Collective. One causal sequence of all tokens: /tokens [T] and /logits [T,V], float32.
@@ -184,40 +174,6 @@ int run_eval(const EvalOptions& options) {
     write_result(options.json ? as_json(result, source) : as_text(result, source));
     flush_results();
   });
-  return 0;
-}
-
-int run_generate(const GenerateOptions& options) {
-  const auto generate = [&](Rank& rank) {
-    const ModelSource source = open_and_say_notices(rank, options.model, options.verbosity);
-    const data::Tokenizer& tokenizer = source.require_tokenizer();
-    nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
-    model.load(*source.reader);
-    const auto say = [&](const std::string& text) {
-      if (!rank.is_first()) return;
-      write_result(text);
-      flush_results();
-    };
-    const std::vector<std::int32_t> prompt = prompt_ids(tokenizer, options.prompt);
-    data::StreamDecoder decoder(tokenizer);
-    std::string before = options.prompt;  // said when the first token is there: nothing is where there is an error
-    nn::generate(model, prompt,
-                 {.max_tokens = options.max_tokens.value_or(default_max_tokens(prompt.size(), source.config)),
-                  .sampling = {.temperature = options.temperature,
-                               .top_k = options.top_k,
-                               .top_p = options.top_p,
-                               .seed = options.seed},
-                  .valid_vocabulary = std::min(tokenizer.vocabulary_size(), source.config.vocabulary),
-                  .stop = tokenizer.stop_ids(),
-                  .on_token = [&](std::int32_t id) { say(std::exchange(before, "") + decoder.feed(id)); }});
-    say(before + decoder.finish() + "\n");
-  };
-  const std::string command = fmt::format(
-      "command: generate\nmodel: {}\nprompt: {}\nmax_tokens: {}\ntemperature: {}\ntop_k: {}\ntop_p: {}\nseed: {}\n",
-      options.model.string(),
-      nlohmann::json(options.prompt).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
-      options.max_tokens.value_or(0), options.temperature, options.top_k, options.top_p, options.seed);
-  in_world({}, command, generate, "tp");
   return 0;
 }
 

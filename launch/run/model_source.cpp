@@ -17,7 +17,6 @@
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "launch/config/config_fields.h"
-#include "launch/console/log.h"
 #include "launch/run/run_directory.h"
 
 namespace limbeck::launch {
@@ -165,6 +164,10 @@ const data::Tokenizer& ModelSource::require_tokenizer() const {
     fail("{}: has no tokenizer, expected a GGUF file, a checkpoint or a folder with tokenizer.model or tokenizer.json",
          path.string());
   return *tokenizer;
+}
+
+void say_notices(const ModelSource& source, const Log& log) {
+  for (const auto& notice : source.notices) log->warn("{}", notice);
 }
 
 std::map<std::string, std::string> tokenizer_files(const fs::path& folder) {

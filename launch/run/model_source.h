@@ -24,6 +24,7 @@
 #include "core/state_dict.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/tokenizers/tokenizer.h"
+#include "launch/console/log.h"
 
 namespace limbeck::launch {
 
@@ -48,6 +49,9 @@ struct ModelSource {
 /// checkpoint is checked. Damaged checkpoints of a run directory that are newer than the one taken are logged.
 ModelSource open_model(const std::filesystem::path& path,
                        data::Checkpoint::Verify verify = data::Checkpoint::Verify::Hashes);
+
+/// A warning for each.
+void say_notices(const ModelSource& source, const Log& log);
 
 /// True for a folder with a manifest, unless it has a config.json: a Hugging Face directory may have any manifest.
 bool is_checkpoint(const std::filesystem::path& path);
