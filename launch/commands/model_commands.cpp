@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <map>
 #include <utility>
 
 #include "core/ops/linear.h"
@@ -12,6 +13,7 @@
 #include "data/models/gguf_export.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
+#include "data/models/hugging_face_config.h"
 #include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/vocabulary.h"
@@ -27,6 +29,7 @@
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
 #include "launch/run/session.h"
+#include "launch/run/stop_flag.h"
 
 namespace limbeck::launch {
 namespace {
@@ -191,10 +194,29 @@ std::string without_tokenizer(const ModelSource& source) {
   return ", without a tokenizer" + (source.why_no_tokenizer.empty() ? "" : ": " + source.why_no_tokenizer);
 }
 
+/// A model that is read until a signal asks to stop: what is being written then goes as after any other error.
+class UntilStopped : public core::StateReader {
+ public:
+  UntilStopped(const core::StateReader& model, const fs::path& destination)
+      : model_(model), destination_(destination) {}
+  std::string source() const override { return model_.source(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return model_.tensors(); }
+
+ private:
+  void fill(const std::string& name, const core::StateInfo& /*info*/, core::StateEntry& entry) const override {
+    core::check(!stop_requested(), "{}: is not written: a signal asked to stop", destination_.string());
+    model_.read(name, entry);
+  }
+
+  const core::StateReader& model_;
+  const fs::path& destination_;
+};
+
 /// Each converts and says what was written.
 std::string convert_to_gguf(const ModelSource& source, const ConvertOptions& options, core::DType dtype) {
-  const std::int64_t num_halves = data::export_gguf(*source.reader, source.config, options.destination,
-                                                    {.dtype = dtype, .tokenizer = source.tokenizer.get()});
+  const std::int64_t num_halves =
+      data::export_gguf(UntilStopped(*source.reader, options.destination), source.config, options.destination,
+                        {.dtype = dtype, .tokenizer = source.tokenizer.get()});
   std::string what = "a GGUF file, " + options.dtype;
   if (num_halves > 0)
     what += fmt::format(", {} matrices in float16 because their rows are no multiple of 32", num_halves);
@@ -223,6 +245,7 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
   }
   if (source.kind == ModelKind::HuggingFace) {  // what came in goes out, read or not
     out.files = tokenizer_files(source.path);
+    if (const auto bos = data::read_bos_token(source.path, source.config.vocabulary)) out.bos_token = bos;
     if (source.tokenizer == nullptr) {
       const std::string config = data::read_generation_config(source.path);
       const auto ends = data::answer_ends(config, source.path.string(), source.config.vocabulary);
@@ -232,7 +255,7 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
   } else if (source.tokenizer == nullptr) {
     what += without_tokenizer(source);
   }
-  data::export_hugging_face(*source.reader, source.config, options.destination, out);
+  data::export_hugging_face(UntilStopped(*source.reader, options.destination), source.config, options.destination, out);
   return what;
 }
 
@@ -257,6 +280,7 @@ int run_convert(const ConvertOptions& options) {
   const ModelSource source = open_model(options.source);
   say_notices(source, make_log(launcher_rank().rank, options.verbosity));
   if (is_gguf) check_may_write(options.destination, options.force, files_of(source));
+  catch_stop_signals();
   const std::string what =
       is_gguf ? convert_to_gguf(source, options, *dtype) : convert_to_folder(source, options, *dtype);
   print_result("{} -> {}: {}\n", options.source.string(), options.destination.string(), what);

@@ -63,8 +63,9 @@ bool is_model_file(const std::filesystem::path& path);
 std::map<std::string, std::string> tokenizer_files(const std::filesystem::path& folder);
 
 /// "bytes", a SentencePiece file NAME.model, a tokenizer.json, a folder with one of them, or the tokenizer of a model.
-/// What data.tokenizer and --tokenizer name, "teacher" aside.
-std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name);
+/// What data.tokenizer and --tokenizer name, "teacher" aside. Warns of what people should know of it.
+std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name,
+                                                      const Log& log = make_log(launcher_rank().rank));
 
 /// The extra text of a checkpoint's manifest: architecture, tokenizer, and the trainer's own state.
 std::string checkpoint_extra(const nn::ModelConfig& config, const data::Tokenizer& tokenizer,
