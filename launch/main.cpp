@@ -12,6 +12,7 @@
 #include "launch/console/error_line.h"
 #include "launch/console/log.h"
 #include "launch/console/streams.h"
+#include "launch/run/brief_waits.h"
 #include "launch/run/fatal_signals.h"
 #include "launch/run/signal_thread.h"
 #include "launch/run/stop_flag.h"
@@ -22,6 +23,10 @@ namespace {
 using limbeck::launch::CommandLine;
 using limbeck::launch::Invocation;
 using limbeck::launch::one_line;
+
+// Before the constructors of libraries.
+[[gnu::section(LIMBECK_EARLIEST_SECTION), gnu::used]] void (*const earliest)(int, char**,
+                                                                             char**) = limbeck::launch::wait_briefly;
 
 /// Prints one error line for all ranks, and ends this one with `code`. Rank 0 speaks where it fails too; those that
 /// were only told of a failure (`is_told`) give the one that failed the time to say it.

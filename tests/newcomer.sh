@@ -92,13 +92,13 @@ grep -q '<svg' rates.html || fail "rates.html draws nothing"
 for name in first slower; do grep -q "$name" rates.html || fail "rates.html does not name $name"; done
 
 echo "== for others"
-run limbeck generate runs/first --prompt "The run" --max-tokens 16 --temperature 0
+run limbeck generate runs/first --prompt "The run" --max-tokens 16 --temperature 0 --quiet
 own=$said
 for model in first.gguf first_hf; do
   run limbeck convert runs/first "$model"
   run limbeck eval "$model" --text validation.txt --json
   holds "x / y < 1.001 && y / x < 1.001" x="$(number_of perplexity)" y="$first"
-  run limbeck generate "$model" --prompt "The run" --max-tokens 16 --temperature 0
+  run limbeck generate "$model" --prompt "The run" --max-tokens 16 --temperature 0 --quiet
   [[ $said == "$own" ]] || fail "$model goes on with '$said', the run with '$own'"
 done
 ls first_hf/{config.json,tokenizer.json} first_hf/*.safetensors >/dev/null || fail "first_hf is no Hugging Face model"

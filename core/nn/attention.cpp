@@ -1,6 +1,5 @@
 #include "core/nn/attention.h"
 
-#include "core/nn/kv_cache.h"
 #include "core/nn/stream.h"
 #include "core/ops/linear.h"
 #include "core/ops/rope.h"
@@ -19,7 +18,7 @@ Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t 
   Var values = core::linear(tape, entered, as_var(*v));
   end_of_reads(tape, pass, entered, x);
   if (pass.cache) {
-    auto [all_keys, all_values] = pass.cache->append(layer, keys.value, values.value);
+    auto [all_keys, all_values] = pass.cache->append(layer, pass.cached, keys.value, values.value);
     keys = core::constant(all_keys);
     values = core::constant(all_values);
   }

@@ -1,6 +1,7 @@
 #include "core/nn/batch.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 #include <vector>
 
@@ -39,21 +40,33 @@ Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
   return batch;
 }
 
-Batch one_sequence(const MemoryPtr& memory, std::span<const std::int32_t> tokens, std::int64_t first) {
-  const std::size_t n = tokens.size();
-  std::vector<std::int32_t> position(n);
-  std::iota(position.begin(), position.end(), static_cast<std::int32_t>(first));
-  std::vector<std::int64_t> index(position.begin(), position.end());
-  const std::vector<std::int32_t> zeros(n, 0);
-  const std::vector<std::int32_t> no_targets(n, -1);
-  const std::vector<std::int64_t> offsets = {0, static_cast<std::int64_t>(n)};
+Batch sequences_of(const MemoryPtr& memory, std::span<const TextPart> parts) {
+  std::vector<std::int32_t> tokens, position, sequence;
+  std::vector<std::int64_t> offsets = {0};
+  for (std::size_t n = 0; n < parts.size(); ++n) {
+    const auto& [of_part, first] = parts[n];
+    tokens.insert(tokens.end(), of_part.begin(), of_part.end());
+    sequence.resize(tokens.size(), static_cast<std::int32_t>(n));
+    position.resize(tokens.size());
+    std::iota(position.end() - std::ssize(of_part), position.end(), static_cast<std::int32_t>(first));
+    offsets.push_back(std::ssize(tokens));
+  }
+  std::vector<std::int64_t> index(tokens.size());
+  std::iota(index.begin(), index.end(), parts.empty() ? 0 : parts.front().first);
+  const std::vector<std::int32_t> zeros(tokens.size(), 0);
+  const std::vector<std::int32_t> no_targets(tokens.size(), -1);
   return make_batch(memory, {.tokens = tokens,
                              .targets = no_targets,
                              .position = position,
                              .document = zeros,
-                             .sequence = zeros,
+                             .sequence = sequence,
                              .global_index = index,
                              .sequence_offsets = offsets});
+}
+
+Batch one_sequence(const MemoryPtr& memory, std::span<const std::int32_t> tokens, std::int64_t first) {
+  const TextPart part{tokens, first};
+  return sequences_of(memory, {&part, 1});
 }
 
 }  // namespace limbeck::nn

@@ -45,7 +45,13 @@ struct BatchColumns {
 /// Checks the columns' lengths and copies them to the device. Global counts are those of this batch alone.
 Batch make_batch(const MemoryPtr& memory, const BatchColumns& columns);
 
-/// One sequence without targets, whose first token is at position `first`.
+/// Tokens of a text, the first of them at position `first`.
+struct TextPart {
+  std::span<const std::int32_t> tokens;
+  std::int64_t first = 0;
+};
+/// A sequence without targets of each part.
+Batch sequences_of(const MemoryPtr& memory, std::span<const TextPart> parts);
 Batch one_sequence(const MemoryPtr& memory, std::span<const std::int32_t> tokens, std::int64_t first);
 
 }  // namespace limbeck::nn

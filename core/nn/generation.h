@@ -1,9 +1,11 @@
-// Text from a model, token by token, with a KV cache or without.
+// Text from a model, token by token, with a KV cache or without; several texts at once, so that a pass over the weights
+// gives each of them a token.
 //
 //     SamplingOptions options{.temperature = 0.8, .top_k = 40, .top_p = 0.95, .seed = 1};
 //     std::vector<std::int32_t> ids = generate(model, prompt, {.max_tokens = 64, .sampling = options, .stop = {0}});
+//     Generated all = generate_texts(model, prompts, {.max_tokens = 64, .at_once = 8});     // all.texts[i].tokens
 //
-// Of a model that is cut, every rank calls generate(). The ranks of the first tensor group run the tokens together;
+// Of a model that is cut, every rank calls them. The ranks of the first tensor group run the tokens together;
 // those with other data follow with none of their own, so that all take the same number of steps.
 #pragma once
 
@@ -21,26 +23,57 @@ struct SamplingOptions {
   std::int64_t top_k = 0;  // only the k most likely; 0: all
   double top_p = 1;        // only the fewest most likely whose probabilities sum to this
   std::uint64_t seed = 1;
+  std::uint64_t text = 0;  // texts have random numbers of their own: key_of_text
 };
 
 /// One token from logits [V]: most likely ones first, ties by the lower index. `index` is the token's place in the
-/// text: with the seed it fixes the random number. Temperature applies before top_k and top_p, as in Hugging Face's
-/// generate(). Throws, naming the place, where a logit is NaN or the greatest is not finite.
+/// text: with the seed and the text's key it fixes the random number. Temperature applies before top_k and top_p, as in
+/// Hugging Face's generate(). Throws, naming the place, where a logit is NaN or the greatest is not finite.
 std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, std::uint64_t index);
 
-struct GenerateOptions {
-  std::int64_t max_tokens = 64;
-  SamplingOptions sampling = {};
-  std::int64_t valid_vocabulary = -1;   // tokens from here on are padding, never chosen; -1: none is
-  std::vector<std::int32_t> stop = {};  // a token that ends the text; it is not returned
-  bool use_cache = true;
-  bool is_first_rank = true;  // of the batch group
-  std::function<void(std::int32_t)> on_token = {};
+/// What tells a text's random numbers from others': a hash of its prompt. So a prompt goes on in the same way whatever
+/// is beside it.
+std::uint64_t key_of_text(std::span<const std::int32_t> prompt);
+
+struct Continuation {
+  std::vector<std::int32_t> tokens = {};
+  bool is_stopped = false;  // by a token of GenerateOptions::stop
+  double seconds = 0;       // from its first pass to its last, others' between them included
 };
 
-/// The continuation of `prompt` (at least one token; ignored on other ranks than the first of the batch group); the
-/// same on every rank. The first rank's prompt and max_tokens count. Every rank throws alike: where the two exceed the
-/// model's positions, and where logits are not finite.
+struct GenerateOptions {
+  std::int64_t max_tokens = 64;         // to add to each prompt
+  bool fewer_where_full = false;        // as many as the model has positions for, where that is fewer
+  SamplingOptions sampling = {};        // its text's key is each prompt's
+  std::int64_t valid_vocabulary = -1;   // tokens from here on are padding, never chosen; -1: none is
+  std::vector<std::int32_t> stop = {};  // a token that ends the text; it is not returned
+  std::int64_t at_once = 1;             // most texts that advance together; another takes the place of one that ends
+  bool use_cache = true;
+  bool is_first_rank = true;  // of the batch group
+  std::function<void(std::size_t prompt, std::int32_t token)> on_token = {};
+  std::function<void(std::size_t prompt, const Continuation&)> on_end = {};
+};
+
+/// Tokens that were run through the model, and for how long.
+struct Pace {
+  std::int64_t tokens = 0;
+  double seconds = 0;
+};
+
+struct Generated {
+  std::vector<Continuation> texts = {};  // one a prompt
+  Pace prefill = {};                     // tokens of prompts
+  Pace decode = {};                      // tokens that were added, but for the first of each text
+};
+
+/// The continuations of `prompts` (of at least one token each; those of other ranks than the first of the batch group
+/// are only counted); the same on every rank. The first rank's prompts and max_tokens count. What is added to a prompt
+/// does not depend on the others, but for the rounding of products with other numbers of rows, which a near-tie may
+/// show. Every rank throws alike: where prompt and max_tokens exceed the model's positions, and where logits are not
+/// finite.
+Generated generate_texts(const Transformer& model, std::span<const std::vector<std::int32_t>> prompts,
+                         const GenerateOptions& options);
+/// Of one prompt.
 std::vector<std::int32_t> generate(const Transformer& model, std::span<const std::int32_t> prompt,
                                    const GenerateOptions& options);
 

@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "core/communicators.h"
 #include "core/nn/batch.h"
+#include "core/nn/kv_cache.h"
 #include "core/nn/model_config.h"
 #include "core/nn/routing_log.h"
 #include "core/tape.h"
@@ -16,8 +18,6 @@ namespace limbeck::nn {
 using core::Parameter;
 using core::Tape;
 using core::Var;
-
-class KvCache;  // core/nn/kv_cache.h
 
 /// What routers do in training alone.
 struct RouterTraining {
@@ -40,6 +40,7 @@ struct Pass {
   bool sequence_parallel = false;  // between the layers each rank of a tensor group has a share of the tokens
   RoutingLog* routing = nullptr;   // recorded into, or replayed where it holds these tokens
   KvCache* cache = nullptr;
+  std::vector<CacheRun> cached = {};  // where the batch's sequences go on in it
   /// Called with each layer's input and output hidden states [T,C] (not in a replay), or this rank's share of them.
   std::function<void(std::int64_t layer, const Tensor& in, const Tensor& out)> tap = {};
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a

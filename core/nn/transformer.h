@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -62,9 +63,11 @@ class Transformer {
 
   /// A pass over `batch` with attention within its sequences.
   Pass pass(const Batch& batch) const;
-  /// A pass of new tokens behind those in `cache`; the batch is one sequence, its positions count on.
-  Pass pass(const Batch& batch, KvCache& cache) const;
-  KvCache make_cache(std::int64_t capacity) const;
+  /// A pass of new tokens behind those in `cache`: sequence n of the batch goes on in slots[n] (ascending), its
+  /// positions count on.
+  Pass pass(const Batch& batch, KvCache& cache, std::span<const std::int64_t> slots) const;
+  /// For `num_slots` texts of at most `capacity` tokens.
+  KvCache make_cache(std::int64_t num_slots, std::int64_t capacity) const;
 
   struct Output {
     Var hidden;  // [T,C]

@@ -56,6 +56,11 @@ class Fields {
   std::string where_;
 };
 
+Fields fields_of(const fs::path& folder) {
+  const std::string where = (folder / "config.json").string();
+  return {parse_json<Json>(read_text_file(where, 1U << 24U), where), where};
+}
+
 /// Throws unless the frequencies are as they would be without scaling: by a factor of 1 nothing is scaled.
 void check_rope_scaling(const Json& rope, const std::string& where) {
   const Fields fields(rope, where);
@@ -87,9 +92,16 @@ double rope_base(const Fields& fields, double otherwise) {
 
 }  // namespace
 
+std::optional<std::int64_t> read_bos_token(const fs::path& folder, std::int64_t vocabulary) {
+  const Fields fields = fields_of(folder);
+  const Json bos = fields.json().value("bos_token_id", Json());
+  if (!bos.is_number_integer() || bos < 0 || bos >= vocabulary) return std::nullopt;
+  return bos.get<std::int64_t>();
+}
+
 nn::ModelConfig read_hugging_face_config(const fs::path& folder) {
-  const std::string where = (folder / "config.json").string();
-  const Fields fields(parse_json<Json>(read_text_file(where, 1U << 24U), where), where);
+  const Fields fields = fields_of(folder);
+  const std::string& where = fields.where();
   const Json architectures = fields.json().value("architectures", Json::array());
   const std::string architecture = architectures.is_array() && architectures.size() == 1 && architectures[0].is_string()
                                        ? architectures[0].get<std::string>()
@@ -114,7 +126,9 @@ nn::ModelConfig read_hugging_face_config(const fs::path& folder) {
   config.width = fields.integer("hidden_size");
   config.num_layers = fields.integer("num_hidden_layers");
   config.num_heads = fields.integer("num_attention_heads");
-  config.num_kv_heads = fields.integer_or("num_key_value_heads", config.num_heads);
+  // What is absent is what transformers takes then; null is one for each head everywhere.
+  const bool has_own_default = (is_mistral || is_mixtral) && !fields.is_null("num_key_value_heads");
+  config.num_kv_heads = fields.integer_or("num_key_value_heads", has_own_default ? 8 : config.num_heads);
   config.max_positions = fields.integer("max_position_embeddings");
   check(config.num_heads > 0, "{}: num_attention_heads is {}, expected a positive number", where, config.num_heads);
   check(fields.has("head_dim") || config.width % config.num_heads == 0,

@@ -1,7 +1,9 @@
 // config.json of a Hugging Face model directory, for the reader and the exporter.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "core/nn/model_config.h"
@@ -11,6 +13,9 @@ namespace limbeck::data {
 
 /// The architecture that folder/config.json describes; throws as HuggingFaceModel says.
 nn::ModelConfig read_hugging_face_config(const std::filesystem::path& folder);
+
+/// Its bos_token_id, where it has one of a vocabulary of this size.
+std::optional<std::int64_t> read_bos_token(const std::filesystem::path& folder, std::int64_t vocabulary);
 
 /// The text of a config.json for LlamaForCausalLM or MixtralForCausalLM; throws as export_hugging_face says.
 std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFaceExport& options);

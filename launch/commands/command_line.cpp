@@ -191,11 +191,28 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
 }
 
 void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
-  CLI::App& app = command("generate", "Continue a prompt",
-                          "limbeck generate runs/distill_smollm2 --prompt \"The idea of freedom\"");
+  CLI::App& app = command("generate", "Continue prompts",
+                          "limbeck generate runs/distill_smollm2 --prompt \"The idea of freedom\"\n"
+                          "  limbeck generate student.gguf --prompt - <letter.txt --quiet\n"
+                          "  limbeck generate student.gguf --prompts questions.jsonl --json --quiet >answers.jsonl");
   const auto options = bind<GenerateOptions>(app, std::move(run));
   app.add_option("CHECKPOINT", options->model, models)->required();
-  app.add_option("--prompt", options->prompt, "Text to continue")->required();
+  auto* prompt =
+      app.add_option("--prompt", options->prompt, "Text to continue; - reads it, whole, from standard input");
+  auto* prompts =
+      app.add_option("--prompts", options->prompts, "A prompt a line, or JSON lines (.jsonl); - is standard input")
+          ->excludes(prompt)
+          ->type_name("FILE");
+  app.add_option("--field", options->field, "Where JSON lines have their prompt; otherwise \"prompt\"")
+      ->needs(prompts)
+      ->type_name("NAME");
+  app.add_option("--batch", options->batch, "Most prompts that advance together")
+      ->transform(number<std::int64_t>(between(1, 1024)))
+      ->capture_default_str();
+  app.add_option("--threads", options->threads, "Of each rank; 0: the cores this process may use")
+      ->transform(number<int>(between(0, 4096)))
+      ->capture_default_str();
+  app.add_flag("--json", options->json, "An object a prompt and line: text, tokens, finish_reason, seconds");
   app.add_option("--max-tokens", options->max_tokens, "Most tokens to add; otherwise 64, or as many as fit")
       ->transform(number<std::int64_t>(at_least(0)))
       ->type_name("N");
@@ -211,6 +228,9 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
   app.add_option("--seed", options->seed, "Of the sampling")
       ->transform(number<std::uint64_t>(at_least(0)))
       ->capture_default_str();
+  app.parse_complete_callback([=] {
+    if (!*prompt && !*prompts) throw CLI::RequiredError("--prompt or --prompts");
+  });
 }
 
 void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {

@@ -60,10 +60,15 @@ struct EvalOptions : CommonOptions {
 
 struct GenerateOptions : CommonOptions {
   std::filesystem::path model;
-  std::string prompt;
-  std::optional<std::int64_t> max_tokens;  // else 64, or as many as fit
-  double temperature = 0.8;                // 0: greedy
-  std::int64_t top_k = 40;                 // 0: all
+  std::string prompt;                            // "-": standard input, whole
+  std::optional<std::filesystem::path> prompts;  // instead, a file of them or "-": one a line
+  std::optional<std::string> field;              // of JSON lines
+  std::int64_t batch = 16;                       // most prompts that advance together
+  int threads = 0;                               // 0: the cores this process may use
+  bool json = false;                             // an object a prompt, in place of the text
+  std::optional<std::int64_t> max_tokens;        // else 64, or as many as fit
+  double temperature = 0.8;                      // 0: greedy
+  std::int64_t top_k = 40;                       // 0: all
   double top_p = 0.95;
   std::uint64_t seed = 1;
 };

@@ -112,7 +112,9 @@ int inspect_safetensors(const fs::path& path) {
 
 int inspect_tokens(const InspectOptions& options) {
   const data::TokenFile file(options.file.string());
-  const auto tokenizer = options.tokenizer.empty() ? nullptr : open_tokenizer(options.tokenizer);
+  const auto tokenizer = options.tokenizer.empty()
+                             ? nullptr
+                             : open_tokenizer(options.tokenizer, make_log(launcher_rank().rank, options.verbosity));
   write_result(token_file_text(file, tokenizer.get()));
   return 0;
 }

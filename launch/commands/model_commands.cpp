@@ -1,11 +1,11 @@
-// `limbeck eval`, `generate` and `convert`: what is done with a finished model.
+// `limbeck eval` and `convert`: what is done with a finished model.
 
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <map>
 #include <utility>
 
-#include "core/nn/generation.h"
 #include "core/ops/linear.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/files/atomic_file.h"
@@ -13,6 +13,7 @@
 #include "data/models/gguf_export.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
+#include "data/models/hugging_face_config.h"
 #include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/vocabulary.h"
@@ -28,7 +29,7 @@
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
 #include "launch/run/session.h"
-#include "launch/run/text_generation.h"
+#include "launch/run/stop_flag.h"
 
 namespace limbeck::launch {
 namespace {
@@ -38,20 +39,12 @@ namespace fs = std::filesystem;
 /// Every file that is no model: where it is no config either, the place of the first mistake is said.
 bool is_config(const fs::path& path) { return fs::is_regular_file(path) && !is_model_file(path); }
 
-void say_notices(const ModelSource& source, const Log& log) {
-  for (const auto& notice : source.notices) log->warn("{}", notice);
-}
-
 /// Collective.
 ModelSource open_and_say_notices(Rank& rank, const fs::path& path, Verbosity verbosity) {
   const Log log = make_log(rank.world().rank(), verbosity);
   ModelSource source = open_model_together(rank, path, log);
   say_notices(source, log);
   return source;
-}
-
-std::int64_t default_max_tokens(std::size_t prompt, const nn::ModelConfig& model) {
-  return std::clamp<std::int64_t>(model.max_positions - static_cast<std::int64_t>(prompt), 0, 64);
 }
 
 /// Collective. One causal sequence of all tokens: /tokens [T] and /logits [T,V], float32.
@@ -187,40 +180,6 @@ int run_eval(const EvalOptions& options) {
   return 0;
 }
 
-int run_generate(const GenerateOptions& options) {
-  const auto generate = [&](Rank& rank) {
-    const ModelSource source = open_and_say_notices(rank, options.model, options.verbosity);
-    const data::Tokenizer& tokenizer = source.require_tokenizer();
-    nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
-    model.load(*source.reader);
-    const auto say = [&](const std::string& text) {
-      if (!rank.is_first()) return;
-      write_result(text);
-      flush_results();
-    };
-    const std::vector<std::int32_t> prompt = prompt_ids(tokenizer, options.prompt);
-    data::StreamDecoder decoder(tokenizer);
-    std::string before = options.prompt;  // said when the first token is there: nothing is where there is an error
-    nn::generate(model, prompt,
-                 {.max_tokens = options.max_tokens.value_or(default_max_tokens(prompt.size(), source.config)),
-                  .sampling = {.temperature = options.temperature,
-                               .top_k = options.top_k,
-                               .top_p = options.top_p,
-                               .seed = options.seed},
-                  .valid_vocabulary = std::min(tokenizer.vocabulary_size(), source.config.vocabulary),
-                  .stop = tokenizer.stop_ids(),
-                  .on_token = [&](std::int32_t id) { say(std::exchange(before, "") + decoder.feed(id)); }});
-    say(before + decoder.finish() + "\n");
-  };
-  const std::string command = fmt::format(
-      "command: generate\nmodel: {}\nprompt: {}\nmax_tokens: {}\ntemperature: {}\ntop_k: {}\ntop_p: {}\nseed: {}\n",
-      options.model.string(),
-      nlohmann::json(options.prompt).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace),
-      options.max_tokens.value_or(0), options.temperature, options.top_k, options.top_p, options.seed);
-  in_world({}, command, generate, "tp");
-  return 0;
-}
-
 namespace {
 
 /// The files that are read while a GGUF file is converted; a folder cannot be the file that is written.
@@ -235,10 +194,29 @@ std::string without_tokenizer(const ModelSource& source) {
   return ", without a tokenizer" + (source.why_no_tokenizer.empty() ? "" : ": " + source.why_no_tokenizer);
 }
 
+/// A model that is read until a signal asks to stop: what is being written then goes as after any other error.
+class UntilStopped : public core::StateReader {
+ public:
+  UntilStopped(const core::StateReader& model, const fs::path& destination)
+      : model_(model), destination_(destination) {}
+  std::string source() const override { return model_.source(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return model_.tensors(); }
+
+ private:
+  void fill(const std::string& name, const core::StateInfo& /*info*/, core::StateEntry& entry) const override {
+    core::check(!stop_requested(), "{}: is not written: a signal asked to stop", destination_.string());
+    model_.read(name, entry);
+  }
+
+  const core::StateReader& model_;
+  const fs::path& destination_;
+};
+
 /// Each converts and says what was written.
 std::string convert_to_gguf(const ModelSource& source, const ConvertOptions& options, core::DType dtype) {
-  const std::int64_t num_halves = data::export_gguf(*source.reader, source.config, options.destination,
-                                                    {.dtype = dtype, .tokenizer = source.tokenizer.get()});
+  const std::int64_t num_halves =
+      data::export_gguf(UntilStopped(*source.reader, options.destination), source.config, options.destination,
+                        {.dtype = dtype, .tokenizer = source.tokenizer.get()});
   std::string what = "a GGUF file, " + options.dtype;
   if (num_halves > 0)
     what += fmt::format(", {} matrices in float16 because their rows are no multiple of 32", num_halves);
@@ -267,6 +245,7 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
   }
   if (source.kind == ModelKind::HuggingFace) {  // what came in goes out, read or not
     out.files = tokenizer_files(source.path);
+    if (const auto bos = data::read_bos_token(source.path, source.config.vocabulary)) out.bos_token = bos;
     if (source.tokenizer == nullptr) {
       const std::string config = data::read_generation_config(source.path);
       const auto ends = data::answer_ends(config, source.path.string(), source.config.vocabulary);
@@ -276,7 +255,7 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
   } else if (source.tokenizer == nullptr) {
     what += without_tokenizer(source);
   }
-  data::export_hugging_face(*source.reader, source.config, options.destination, out);
+  data::export_hugging_face(UntilStopped(*source.reader, options.destination), source.config, options.destination, out);
   return what;
 }
 
@@ -301,6 +280,7 @@ int run_convert(const ConvertOptions& options) {
   const ModelSource source = open_model(options.source);
   say_notices(source, make_log(launcher_rank().rank, options.verbosity));
   if (is_gguf) check_may_write(options.destination, options.force, files_of(source));
+  catch_stop_signals();
   const std::string what =
       is_gguf ? convert_to_gguf(source, options, *dtype) : convert_to_folder(source, options, *dtype);
   print_result("{} -> {}: {}\n", options.source.string(), options.destination.string(), what);

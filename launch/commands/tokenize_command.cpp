@@ -70,7 +70,7 @@ int run_tokenize(const TokenizeOptions& options) {
   const bool is_begun = std::filesystem::exists(prefix + ".journal");  // this very work, interrupted
   for (const char* extension : {".bin", ".idx", ".meta.json"})
     check_may_write(prefix + extension, options.force || is_begun, options.paths);
-  const auto tokenizer = open_tokenizer(options.tokenizer);
+  const auto tokenizer = open_tokenizer(options.tokenizer, log);
   data::TokenizeOptions how;
   how.threads = threads_of_rank(options.threads);
   how.format = text_format(options.format);

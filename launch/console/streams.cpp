@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -36,6 +37,18 @@ void write_result(std::string_view text) {
 }
 
 void flush_results() { check_result(std::fflush(stdout) == 0); }
+
+std::string read_standard_input() {
+  constexpr std::size_t most = std::size_t{1} << 30U;
+  std::string text;
+  std::array<char, 1U << 16U> part{};
+  while (const std::size_t got = std::fread(part.data(), 1, part.size(), stdin)) {
+    text.append(part.data(), got);
+    core::check(text.size() <= most, "standard input: holds more than {} bytes, the limit", most);
+  }
+  core::check_system(std::ferror(stdin) == 0, "standard input cannot be read");
+  return text;
+}
 
 void write_note(std::string_view text) noexcept {
   std::fwrite(text.data(), 1, text.size(), stderr);

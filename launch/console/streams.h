@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -26,6 +27,9 @@ template <class... Args>
 void print_result(fmt::format_string<Args...> format, Args&&... args) {
   write_result(fmt::format(format, std::forward<Args>(args)...));
 }
+
+/// All of standard input, up to a gibibyte. Throws where it cannot be read.
+std::string read_standard_input();
 
 /// Words that nothing depends on, at once: where they cannot be written the work goes on without them.
 void write_note(std::string_view text) noexcept;

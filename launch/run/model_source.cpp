@@ -17,7 +17,6 @@
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "launch/config/config_fields.h"
-#include "launch/console/log.h"
 #include "launch/run/run_directory.h"
 
 namespace limbeck::launch {
@@ -118,6 +117,7 @@ ModelSource open_gguf(const fs::path& path) {
 struct FolderTokenizer {
   std::shared_ptr<const data::Tokenizer> tokenizer;  // null where there is none that is read
   std::string why_not;                               // what is there cannot be read; also where another one can
+  std::string notice() const { return why_not + ": tokenizer.model is taken"; }
 };
 
 /// Of the files in a folder the first that can be read: tokenizer.json, as transformers takes, or tokenizer.model.
@@ -144,12 +144,12 @@ ModelSource open_hugging_face(const fs::path& path) {
   const auto model = std::make_shared<data::HuggingFaceModel>(path);
   ModelSource source{.kind = ModelKind::HuggingFace, .path = path, .reader = model, .config = model->model_config()};
   source.notices = model->notices();
-  auto [tokenizer, why_not] = tokenizer_of_folder(path);  // a model without one is still good for token files
-  source.tokenizer = std::move(tokenizer);
+  const FolderTokenizer found = tokenizer_of_folder(path);  // a model without one is still good for token files
+  source.tokenizer = found.tokenizer;
   if (source.tokenizer == nullptr)
-    source.why_no_tokenizer = std::move(why_not);
-  else if (!why_not.empty())
-    source.notices.push_back(fmt::format("{}: tokenizer.model is taken", why_not));
+    source.why_no_tokenizer = found.why_not;
+  else if (!found.why_not.empty())
+    source.notices.push_back(found.notice());
   return source;
 }
 
@@ -165,6 +165,10 @@ const data::Tokenizer& ModelSource::require_tokenizer() const {
     fail("{}: has no tokenizer, expected a GGUF file, a checkpoint or a folder with tokenizer.model or tokenizer.json",
          path.string());
   return *tokenizer;
+}
+
+void say_notices(const ModelSource& source, const Log& log) {
+  for (const auto& notice : source.notices) log->warn("{}", notice);
 }
 
 std::map<std::string, std::string> tokenizer_files(const fs::path& folder) {
@@ -208,18 +212,22 @@ ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
              path.string(), fs::is_directory(path) || kind.name.empty() ? "no model" : kind.name);
 }
 
-std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name) {
+std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name, const Log& log) {
   if (name == "bytes") return data::byte_tokenizer();
   if (name.ends_with(".model") && fs::is_regular_file(name)) return data::sentencepiece_from_file(name);
   if (fs::is_regular_file(name) && starts_with(name, "GGUF")) return data::tokenizer_from_gguf(data::GgufFile(name));
   if (fs::is_regular_file(name) && data::kind_of_file(name).name == "JSON")
     return data::open_hugging_face_tokenizer(name);
   if (fs::is_directory(name)) {
-    const auto [tokenizer, why_not] = tokenizer_of_folder(name);
-    if (tokenizer != nullptr) return tokenizer;
-    if (!why_not.empty()) fail("{}", why_not);
+    const FolderTokenizer found = tokenizer_of_folder(name);
+    if (found.tokenizer != nullptr) {
+      if (!found.why_not.empty()) log->warn("{}", found.notice());
+      return found.tokenizer;
+    }
+    if (!found.why_not.empty()) fail("{}", found.why_not);
   }
   const ModelSource source = open_model(name);
+  say_notices(source, log);
   source.require_tokenizer();
   return source.tokenizer;
 }

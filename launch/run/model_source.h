@@ -24,6 +24,7 @@
 #include "core/state_dict.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/tokenizers/tokenizer.h"
+#include "launch/console/log.h"
 
 namespace limbeck::launch {
 
@@ -49,6 +50,9 @@ struct ModelSource {
 ModelSource open_model(const std::filesystem::path& path,
                        data::Checkpoint::Verify verify = data::Checkpoint::Verify::Hashes);
 
+/// A warning for each.
+void say_notices(const ModelSource& source, const Log& log);
+
 /// True for a folder with a manifest, unless it has a config.json: a Hugging Face directory may have any manifest.
 bool is_checkpoint(const std::filesystem::path& path);
 
@@ -59,8 +63,9 @@ bool is_model_file(const std::filesystem::path& path);
 std::map<std::string, std::string> tokenizer_files(const std::filesystem::path& folder);
 
 /// "bytes", a SentencePiece file NAME.model, a tokenizer.json, a folder with one of them, or the tokenizer of a model.
-/// What data.tokenizer and --tokenizer name, "teacher" aside.
-std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name);
+/// What data.tokenizer and --tokenizer name, "teacher" aside. Warns of what people should know of it.
+std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name,
+                                                      const Log& log = make_log(launcher_rank().rank));
 
 /// The extra text of a checkpoint's manifest: architecture, tokenizer, and the trainer's own state.
 std::string checkpoint_extra(const nn::ModelConfig& config, const data::Tokenizer& tokenizer,

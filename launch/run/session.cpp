@@ -26,9 +26,8 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   }
   if (config.model && !config.model->source.empty())
     student_source_ = open_model_together(rank, config.model->source, log);
-  for (const ModelSource* source : {&teacher_source_, &student_source_})
-    for (const auto& notice : source->notices) log->warn("{}", notice);
-  choose_tokenizer();
+  for (const ModelSource* source : {&teacher_source_, &student_source_}) say_notices(*source, log);
+  choose_tokenizer(log);
   check_same_ids(teacher_source_, "the teacher's", log);
   check_same_ids(student_source_, "model.source's", log);
   const nn::ModelConfig architecture = student_architecture();
@@ -71,7 +70,7 @@ void Session::check_teacher(const Evaluation& evaluation) const {
               config.teacher ? config.teacher->source : "");
 }
 
-void Session::choose_tokenizer() {
+void Session::choose_tokenizer(const Log& log) {
   if (config.data.tokenizer == "teacher") {
     const ModelSource& source = config.teacher ? teacher_source_ : student_source_;
     if (!source.reader)
@@ -81,7 +80,7 @@ void Session::choose_tokenizer() {
   } else {
     if (config.data.tokenizer.empty())
       fail_usage("data.tokenizer is empty, expected bytes, teacher, or a file or folder with a tokenizer");
-    tokenizer = open_tokenizer(config.data.tokenizer);
+    tokenizer = open_tokenizer(config.data.tokenizer, log);
   }
   if (config.teacher && tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
     fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -158,6 +159,106 @@ TEST_F(Generate, OtherRanksFailAsTheFirstDoes) {
   EXPECT_THAT([&] { follow({{5000, 10}}); }, ThrowsMessage<core::Error>(HasSubstr("prompt of 5000 tokens and 10")));
   EXPECT_THAT([&] { follow({{0, 10}}); }, ThrowsMessage<core::Error>(HasSubstr("no tokens")));
   EXPECT_THAT([&] { follow({{3, 4}, {6}, {-1}}); }, ThrowsMessage<core::Error>(HasSubstr("token 4 of the text")));
+}
+
+TEST_F(Generate, OtherRanksFollowSeveralTexts) {
+  const auto sums = std::vector<std::vector<std::int64_t>>{{3, 2, 2}, {6, 5}, {0, 4}};
+  Transformer model(config_, options(std::make_shared<AsFollower>(sums)));
+  model.init_random(1);
+  const Generated all = generate_texts(model, std::vector<std::vector<std::int32_t>>(2),
+                                       {.max_tokens = 64, .stop = {4}, .at_once = 2, .is_first_rank = false});
+  EXPECT_EQ(all.texts[0].tokens, (std::vector<std::int32_t>{6, 0}));
+  EXPECT_EQ(all.texts[1].tokens, (std::vector<std::int32_t>{5}));
+  EXPECT_TRUE(all.texts[1].is_stopped);
+  EXPECT_EQ(all.prefill.tokens, 0);
+}
+
+/// In float64, where a row's products do not depend on the number of rows.
+class GenerateTexts : public ::testing::Test {
+ protected:
+  GenerateTexts()
+      : model_({.vocabulary = 20,
+                .width = 8,
+                .num_layers = 2,
+                .num_heads = 2,
+                .num_kv_heads = 1,
+                .head_width = 4,
+                .mlp_width = 8,
+                .max_positions = 16,
+                .moe = {}},
+               {.memory = core::Memory::cpu(1), .dtype = core::DType::F64, .frozen = true}) {
+    model_.init_random(3);
+  }
+  static GenerateOptions warm() { return {.max_tokens = 7, .sampling = {.temperature = 30}, .stop = {2, 3}}; }
+  const std::vector<std::vector<std::int32_t>> prompts_ = {{1}, {4, 5, 6, 7, 8, 9}, {1, 2}, {7, 7, 7},
+                                                           {1}, {3, 1, 4, 1}};
+  Transformer model_;
+};
+
+TEST_F(GenerateTexts, EachGoesOnAsItDoesAlone) {
+  GenerateOptions options = warm();
+  std::vector<std::vector<std::int32_t>> alone;
+  for (const auto& prompt : prompts_) alone.push_back(generate(model_, prompt, options));
+  std::set<std::size_t> lengths;
+  for (const auto& tokens : alone) lengths.insert(tokens.size());
+  ASSERT_GT(lengths.size(), 2U) << "they end at different times";
+  for (const std::int64_t at_once : {1, 2, 4, 6, 100})
+    for (const bool use_cache : {true, false}) {
+      options.at_once = at_once;
+      options.use_cache = use_cache;
+      std::vector<std::vector<std::int32_t>> seen(prompts_.size());
+      std::vector<std::size_t> ended;
+      options.on_token = [&](std::size_t prompt, std::int32_t token) { seen[prompt].push_back(token); };
+      options.on_end = [&](std::size_t prompt, const Continuation& text) {
+        EXPECT_EQ(text.tokens, alone[prompt]);
+        ended.push_back(prompt);
+      };
+      const Generated all = generate_texts(model_, prompts_, options);
+      for (std::size_t i = 0; i < prompts_.size(); ++i) {
+        EXPECT_EQ(all.texts[i].tokens, alone[i]) << i << " of " << at_once;
+        EXPECT_EQ(all.texts[i].is_stopped, alone[i].size() < 7);
+        EXPECT_GT(all.texts[i].seconds, 0);
+      }
+      EXPECT_EQ(seen, alone);
+      EXPECT_THAT(ended, ::testing::UnorderedElementsAre(0, 1, 2, 3, 4, 5));
+    }
+}
+
+TEST_F(GenerateTexts, TextsHaveRandomNumbersOfTheirOwn) {
+  const std::vector<double> even(20, 0.0);
+  int equal = 0;
+  for (std::uint64_t i = 0; i < 200; ++i) {
+    const SamplingOptions one{.temperature = 1, .text = key_of_text(prompts_[0])};
+    const SamplingOptions other{.temperature = 1, .text = key_of_text(prompts_[2])};
+    equal += sample(even, one, i) == sample(even, other, i) ? 1 : 0;
+  }
+  EXPECT_LT(equal, 30);  // one in twenty
+  EXPECT_EQ(key_of_text(prompts_[0]), key_of_text(prompts_[4]));
+}
+
+TEST_F(GenerateTexts, WhatWasRunIsCounted) {
+  const Generated all = generate_texts(model_, prompts_, {.max_tokens = 5, .at_once = 4});
+  EXPECT_EQ(all.prefill.tokens, 1 + 6 + 2 + 3 + 1 + 4);
+  EXPECT_EQ(all.decode.tokens, 6 * (5 - 1));
+  EXPECT_GT(all.prefill.seconds, 0);
+  EXPECT_GT(all.decode.seconds, 0);
+}
+
+TEST_F(GenerateTexts, AnErrorNamesThePrompt) {
+  auto prompts = prompts_;
+  prompts[3].clear();
+  EXPECT_THAT([&] { generate_texts(model_, prompts, warm()); },
+              ThrowsMessage<core::Error>(HasSubstr("prompt 4 has no tokens")));
+  EXPECT_THAT([&] { generate_texts(model_, prompts_, {.max_tokens = 11}); },
+              ThrowsMessage<core::Error>(HasSubstr("prompt 2 of 6 tokens and 11 new ones exceed the model's 16")));
+  prompts[3].assign(16, 1);
+  const Generated fits = generate_texts(model_, prompts, {.max_tokens = 11, .fewer_where_full = true});
+  EXPECT_EQ(fits.texts[0].tokens.size(), 11U);
+  EXPECT_EQ(fits.texts[1].tokens.size(), 10U);
+  EXPECT_TRUE(fits.texts[3].tokens.empty());
+  prompts[3].assign(17, 1);
+  EXPECT_THAT([&] { generate_texts(model_, prompts, {.max_tokens = 11, .fewer_where_full = true}); },
+              ThrowsMessage<core::Error>(HasSubstr("prompt 4 of 17 tokens")));
 }
 
 TEST(GeneratePadded, IsNeverChosen) {

@@ -2,8 +2,9 @@
 
 #include "core/nn/transformer.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -16,6 +17,8 @@ namespace {
 
 using core::DType;
 using core::Tensor;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 ModelConfig config_with_experts() {
   ModelConfig config{.vocabulary = 31,
@@ -59,19 +62,63 @@ TEST(Transformer, WithACacheTheLogitsAreThoseOfTheWholeText) {
   const Tensor whole = logits_of(*model, model->pass(one_sequence(model->memory(), text, 0)));
   double scale = 0;
   for (std::int64_t i = 0; i < whole.numel(); ++i) scale = std::max(scale, std::abs(whole.data<double>()[i]));
-  KvCache cache = model->make_cache(17);
+  KvCache cache = model->make_cache(1, 17);
+  const std::array<std::int64_t, 1> one_slot = {0};
   std::int64_t done = 0;
   for (const std::int64_t count : {5, 1, 1, 7, 1, 2}) {
     const Batch batch =
         one_sequence(model->memory(),
                      std::span(text).subspan(static_cast<std::size_t>(done), static_cast<std::size_t>(count)), done);
-    const Tensor part = logits_of(*model, model->pass(batch, cache));
+    const Tensor part = logits_of(*model, model->pass(batch, cache, one_slot));
     for (std::int64_t i = 0; i < part.numel(); ++i)
       ASSERT_NEAR(part.data<double>()[i], whole.data<double>()[done * 31 + i], 1e-12 * scale) << "token " << done;
     done += count;
-    ASSERT_EQ(cache.length(), done);
+    ASSERT_EQ(cache.length(0), done);
   }
   ASSERT_EQ(done, 17);
+}
+
+TEST(Transformer, TextsInOneCacheDoNotSeeEachOther) {
+  const auto model = make_model(config_with_experts());
+  const std::vector<std::int32_t> text = some_text(24);
+  KvCache cache = model->make_cache(4, 12);
+  // Runs part of the text into the slots, and holds the logits against those of each text alone.
+  struct Part {
+    std::int64_t slot, begin, done, count;  // tokens [done, done + count) of the text that starts at `begin`
+  };
+  const auto expect_logits = [&](const std::vector<Part>& parts) {
+    std::vector<TextPart> tokens;
+    std::vector<std::int64_t> slots;
+    for (const Part& p : parts) {
+      tokens.push_back(
+          {std::span(text).subspan(static_cast<std::size_t>(p.begin + p.done), static_cast<std::size_t>(p.count)),
+           p.done});
+      slots.push_back(p.slot);
+    }
+    const Batch batch = sequences_of(model->memory(), tokens);
+    const Tensor logits = logits_of(*model, model->pass(batch, cache, slots));
+    std::int64_t row = 0;
+    for (const Part& p : parts) {
+      const auto alone =
+          std::span(text).subspan(static_cast<std::size_t>(p.begin), static_cast<std::size_t>(p.done + p.count));
+      const Tensor whole = logits_of(*model, model->pass(one_sequence(model->memory(), alone, 0)));
+      for (std::int64_t i = 0; i < p.count * 31; ++i, ++row)
+        ASSERT_NEAR(logits.data<double>()[row], whole.data<double>()[p.done * 31 + i], 1e-12) << p.slot << " " << i;
+      EXPECT_EQ(cache.length(p.slot), p.done + p.count);
+    }
+  };
+  expect_logits({{0, 0, 0, 5}, {1, 7, 0, 1}, {3, 3, 0, 12}});
+  expect_logits({{0, 0, 5, 1}, {1, 7, 1, 3}});
+  cache.clear(3);  // what lies there is another's
+  expect_logits({{1, 7, 4, 1}, {3, 11, 0, 4}});
+  expect_logits({{0, 0, 6, 6}, {1, 7, 5, 1}, {2, 2, 0, 2}, {3, 11, 4, 1}});
+  const auto refused = [&](std::int64_t slot, std::vector<std::int64_t> slots) {
+    const TextPart part{std::span(text).first(1), cache.length(slot)};
+    model->pass(sequences_of(model->memory(), {&part, 1}), cache, slots);
+  };
+  EXPECT_THAT([&] { refused(0, {0}); }, ThrowsMessage<core::Error>(HasSubstr("13 tokens in slot 0")));
+  EXPECT_THAT([&] { refused(1, {0, 1}); }, ThrowsMessage<core::Error>(HasSubstr("1 sequences, 2 slots")));
+  EXPECT_THAT([&] { refused(1, {4}); }, ThrowsMessage<core::Error>(HasSubstr("the cache has 4 slots")));
 }
 
 TEST(Transformer, AWeightScaleIsThatOfTheExpertsOutputs) {

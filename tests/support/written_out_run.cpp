@@ -92,8 +92,9 @@ std::string in_json(const std::string& bytes) {
 }
 
 std::string continuation(const WrittenOut& model, const std::string& prompt, std::int64_t max_tokens,
-                         const nn::SamplingOptions& sampling) {
+                         nn::SamplingOptions sampling) {
   std::vector<std::int32_t> text = bytes_of(prompt);
+  sampling.text = nn::key_of_text(text);
   std::string said;
   while (static_cast<std::int64_t>(said.size()) < max_tokens) {
     std::vector<double> logits = model.next_logits(text);

@@ -45,7 +45,7 @@ Figures figures_on(const WrittenOut& model, const WrittenOut* teacher, const dat
 
 /// What the model says behind a prompt of bytes, until an end of text.
 std::string continuation(const WrittenOut& model, const std::string& prompt, std::int64_t max_tokens,
-                         const nn::SamplingOptions& sampling);
+                         nn::SamplingOptions sampling);
 /// As JSON and the terminal have it: U+FFFD for what is no UTF-8.
 std::string in_json(const std::string& bytes);
 

@@ -371,6 +371,30 @@ TEST(HuggingFace, OneFileGoesBeforeAStaleIndexAndAnIndexIsBelieved) {
   }
 }
 
+// transformers' MistralConfig and MixtralConfig have 8, LlamaConfig as many as there are heads; null is that for all.
+TEST(HuggingFace, AbsentKeyValueHeadsAreThoseOfTheArchitecture) {
+  const TemporaryFolder folder;
+  nn::ModelConfig config = dense_config();
+  config.num_heads = 16;
+  write_file(folder.path() / "config.json", hugging_face_config(config, {.dtype = DType::F32}));
+  auto json = nlohmann::json::parse(read_file(folder.path() / "config.json"));
+  json["sliding_window"] = nullptr;
+  json["num_local_experts"] = json["num_experts_per_tok"] = 1;
+  const auto heads = [&](const char* architecture) {
+    json["architectures"] = {architecture};
+    write_file(folder.path() / "config.json", json.dump());
+    return read_hugging_face_config(folder.path()).num_kv_heads;
+  };
+  for (const char* architecture : {"LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"}) {
+    json["num_key_value_heads"] = 2;
+    EXPECT_EQ(heads(architecture), 2);
+    json["num_key_value_heads"] = nullptr;
+    EXPECT_EQ(heads(architecture), 16);
+    json.erase("num_key_value_heads");
+    EXPECT_EQ(heads(architecture), std::string(architecture) == "LlamaForCausalLM" ? 16 : 8);
+  }
+}
+
 TEST(HuggingFace, FieldsThatAreNotHonouredAreRefusedByName) {
   const TemporaryFolder folder;
   write_model(dense_config(), folder.path(), {.dtype = DType::F32});

@@ -109,6 +109,15 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(generate.temperature, 0);
   EXPECT_EQ(generate.top_p, 0.5);
   EXPECT_EQ(generate.top_k, 40);
+  EXPECT_FALSE(generate.prompts.has_value());
+  const auto several =
+      parse({"generate", "m", "--prompts", "-", "--field", "q", "--batch", "3", "--threads", "2", "--json"}).generate;
+  EXPECT_EQ(several.prompts, "-");
+  EXPECT_EQ(several.field, "q");
+  EXPECT_EQ(several.batch, 3);
+  EXPECT_EQ(several.threads, 2);
+  EXPECT_TRUE(several.json);
+  EXPECT_EQ(parse({"generate", "m", "--prompt", "-"}).generate.prompt, "-");
   EXPECT_EQ(parse({"convert", "a", "b", "--dtype", "bfloat16"}).convert.dtype, "bfloat16");
   EXPECT_EQ(parse({"convert", "a", "b.gguf", "--dtype", "q8_0"}).convert.dtype, "Q8_0");
   EXPECT_EQ(parse({"convert", "a", "b"}).convert.dtype, "float32");
@@ -179,6 +188,8 @@ TEST(CommandLine, MistakesAreUsageErrorsOfOneLine) {
   EXPECT_THAT(error_of({"train", "c", "d"}), HasSubstr("d"));
   EXPECT_THAT(error_of({"eval", "m", "--tokens", "t"}), HasSubstr("--logits"));
   EXPECT_THAT(error_of({"generate", "m"}), HasSubstr("--prompt"));
+  EXPECT_THAT(error_of({"generate", "m", "--prompt", "x", "--prompts", "y"}), HasSubstr("--prompts"));
+  EXPECT_THAT(error_of({"generate", "m", "--prompt", "x", "--field", "y"}), HasSubstr("--prompts"));
   EXPECT_THAT(error_of({"generate", "m", "--prompt", "x", "--top-p", "1.5"}), HasSubstr("--top-p"));
   EXPECT_THAT(error_of({"convert", "a", "b", "--dtype", "int4"}), HasSubstr("--dtype"));
   EXPECT_THAT(error_of({"tokenize", "a", "--out", "p"}), HasSubstr("--tokenizer"));
@@ -204,6 +215,8 @@ TEST(CommandLine, NumbersAreFiniteWithinTheirRangeAndShortInMessages) {
                                                    {"--top-p", "0", "expected above 0 to 1"},
                                                    {"--top-p", "nan", "expected above 0 to 1"},
                                                    {"--top-k", "2.5", "expected a whole number, 0 or more"},
+                                                   {"--batch", "0", "expected a whole number, 1 to"},
+                                                   {"--threads", "-1", "expected a whole number, 0 to"},
                                                    {"--seed", "-1", "expected a whole number, 0 or more"},
                                                    {"--seed", "18446744073709551616", "expected a whole number"},
                                                    {"--max-tokens", "9223372036854775808", "expected a whole number"}})

@@ -271,7 +271,7 @@ TEST(EndToEnd, ASentencePieceTokenizerGoesThroughEveryCommand) {
   const nlohmann::json config = nlohmann::json::parse(folder.read("hf/config.json"));
   EXPECT_EQ(config["bos_token_id"], 1);
   EXPECT_EQ(config["eos_token_id"], 2);
-  const std::string rest = " --prompt 'The still' --max-tokens 12 --seed 3";
+  const std::string rest = " --prompt 'The still' --max-tokens 12 --seed 3 --quiet";
   const Outcome generated = folder.limbeck("generate run" + rest);
   EXPECT_THAT(generated.output, HasSubstr("The still"));
   EXPECT_EQ(folder.limbeck("generate hf" + rest).output, generated.output);
@@ -289,13 +289,13 @@ TEST(EndToEnd, ATextThatEndsStopsTheContinuation) {
       "--set schedule.warmup_steps=0 --set generation.prompt=a --set generation.temperature=0");
   ASSERT_EQ(train.code, 0) << train.output;
   EXPECT_EQ(nlohmann::json::parse(folder.read("run/end.json"))["student_text"], "b");
-  EXPECT_EQ(folder.limbeck("generate run --prompt a --temperature 0 --max-tokens 12").output, "ab\n");
+  EXPECT_EQ(folder.limbeck("generate run --prompt a --temperature 0 --max-tokens 12 --quiet").output, "ab\n");
 }
 
 TEST(EndToEnd, GenerationIsSeededAndTheSameUnderTwoRanks) {
   const RunFolder folder("generate");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 8 --out run").code, 0);
-  const std::string generate = "generate run --prompt 'the still' --max-tokens 24 --seed ";
+  const std::string generate = "generate run --prompt 'the still' --max-tokens 24 --quiet --seed ";
   const Outcome once = folder.limbeck(generate + "5");
   ASSERT_EQ(once.code, 0) << once.output;
   EXPECT_THAT(once.output, HasSubstr("the still"));

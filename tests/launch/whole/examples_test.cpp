@@ -46,7 +46,7 @@ TEST(EndToEnd, EveryExampleRuns) {
   EXPECT_THAT(generated.output, HasSubstr("the still"));
   const Outcome converted = folder.limbeck("convert runs/own_text own.gguf");
   EXPECT_EQ(converted.code, 0) << converted.output;
-  const std::string greedy = " --prompt 'the still' --max-tokens 4 --temperature 0";
+  const std::string greedy = " --prompt 'the still' --max-tokens 4 --temperature 0 --quiet";
   const Outcome from_gguf = folder.limbeck("generate own.gguf" + greedy);
   EXPECT_EQ(from_gguf.code, 0) << from_gguf.output;
   EXPECT_EQ(from_gguf.output, folder.limbeck("generate runs/own_text" + greedy).output);

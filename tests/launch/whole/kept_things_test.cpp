@@ -183,7 +183,7 @@ TEST(Commands, GenerateAddsAsManyTokensAsFit) {
   const RunFolder folder("positions");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run --set model.max_positions=50").code, 0);
   for (const char* prompt : {"x", "the still drips slowly into a glass and what wa"}) {
-    const Outcome fits = folder.limbeck(fmt::format("generate run --prompt \"{}\"", prompt));
+    const Outcome fits = folder.limbeck(fmt::format("generate run --quiet --prompt \"{}\"", prompt));
     EXPECT_EQ(fits.code, 0) << fits.output;
     EXPECT_THAT(fits.output, ::testing::StartsWith(prompt));
   }

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
 
 namespace limbeck {
@@ -37,6 +38,27 @@ TEST(Machine, ResultsThatCannotBeWrittenAreAnError) {
   // A reader that has gone is no error.
   const Outcome gone = run_shell("bash -c '" + folder.command("train --help") + " | true; echo ${PIPESTATUS[0]}'");
   EXPECT_THAT(gone.output, ::testing::AnyOf("141\n", "0\n"));
+}
+
+TEST(Machine, ThreadsWaitBrieflyUnlessOneSaysOtherwise) {
+  const RunFolder folder("waits");
+  // What libgomp says of itself, and that what follows the new start is as it was.
+  const auto said = [&](const std::string& environment) {
+    return run_shell("unset GOMP_SPINCOUNT OMP_WAIT_POLICY; export OMP_DISPLAY_ENV=verbose " + environment + "; " +
+                     folder.command("nocommand 'a b'"));
+  };
+  const Outcome unset = said("");
+  EXPECT_EQ(unset.code, 2);
+  EXPECT_THAT(unset.lines_with("there is no command 'nocommand'"), ::testing::SizeIs(1)) << unset.output;
+  if (unset.lines_with("GOMP_SPINCOUNT").empty()) GTEST_SKIP() << "this build's OpenMP is not libgomp";
+  EXPECT_THAT(unset.output, HasSubstr("GOMP_SPINCOUNT = '10000'"));
+  EXPECT_THAT(said("GOMP_SPINCOUNT=77").output, HasSubstr("GOMP_SPINCOUNT = '77'"));
+  EXPECT_THAT(said("OMP_WAIT_POLICY=passive").output, HasSubstr("GOMP_SPINCOUNT = '0'"));
+  EXPECT_EQ(run_shell("unset GOMP_SPINCOUNT OMP_WAIT_POLICY; " + folder.command("--version", 2)).code, 0);
+  // A loader that is given the program would be what is started again.
+  const Outcome loaded = run_shell("unset GOMP_SPINCOUNT OMP_WAIT_POLICY; /lib64/ld-linux-x86-64.so.2 " +
+                                   testing::program().string() + " --version");
+  EXPECT_THAT(loaded.output, HasSubstr("limbeck "));
 }
 
 TEST(Machine, ALogThatCannotBeWrittenStopsNothing) {

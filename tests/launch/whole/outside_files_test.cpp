@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -13,6 +14,7 @@
 #include "data/text/token_file.h"
 #include "data/tokenizers/tokenizer.h"
 #include "launch/run/model_source.h"
+#include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
 #include "tests/support/teacher_file.h"
 
@@ -177,6 +179,99 @@ TEST_F(OutsideFiles, ConvertKeepsEveryEnd) {
   EXPECT_EQ(launch::open_model(at("back")).require_tokenizer().stop_ids(), (std::vector<std::int32_t>{256, 65, 66}));
 }
 
+TEST_F(OutsideFiles, TheStartOfATextIsKeptWhereAConfigNamesIt) {
+  const auto config = [&](const std::string& folder) {
+    return nlohmann::json::parse(folder_.read(folder + "/config.json"));
+  };
+  nlohmann::json named = config("hf");
+  ASSERT_TRUE(named["bos_token_id"].is_null()) << "bytes have no start of a text";
+  succeed("convert hf without");
+  EXPECT_TRUE(config("without")["bos_token_id"].is_null());
+  named["bos_token_id"] = 7;
+  folder_.write("hf/config.json", named.dump());
+  succeed("convert hf with");
+  EXPECT_EQ(config("with")["bos_token_id"], 7);
+  fs::remove(at("hf/tokenizer.json"));  // a model without a tokenizer too
+  succeed("convert hf bare");
+  EXPECT_EQ(config("bare")["bos_token_id"], 7);
+  for (const nlohmann::json& odd : {nlohmann::json(257), nlohmann::json(-1), nlohmann::json("a")}) {
+    named["bos_token_id"] = odd;
+    folder_.write("hf/config.json", named.dump());
+    fs::remove_all(at("odd"));
+    succeed("convert hf odd");
+    EXPECT_TRUE(config("odd")["bos_token_id"].is_null()) << odd;
+  }
+}
+
+/// A Hugging Face model of zeros, most of them an embedding of 100 MB of which the disk holds nothing.
+void write_large_model(const fs::path& folder) {
+  constexpr std::int64_t vocabulary = 50000, width = 512;
+  fs::create_directories(folder);
+  std::ofstream(folder / "config.json") << nlohmann::json({{"architectures", {"LlamaForCausalLM"}},
+                                                           {"vocab_size", vocabulary},
+                                                           {"hidden_size", width},
+                                                           {"intermediate_size", 2},
+                                                           {"num_hidden_layers", 1},
+                                                           {"num_attention_heads", 1},
+                                                           {"head_dim", 2},
+                                                           {"max_position_embeddings", 8},
+                                                           {"tie_word_embeddings", true}})
+                                               .dump();
+  nlohmann::json tensors;
+  std::int64_t bytes = 0;
+  const auto add = [&](const std::string& name, std::vector<std::int64_t> shape) {
+    std::int64_t size = 4;
+    for (const auto extent : shape) size *= extent;
+    tensors[name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {bytes, bytes + size}}};
+    bytes += size;
+  };
+  const std::string layer = "model.layers.0.";
+  add("model.embed_tokens.weight", {vocabulary, width});
+  for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) add(layer + norm + ".weight", {width});
+  for (const char* part : {"q", "k", "v"}) add(layer + "self_attn." + part + "_proj.weight", {2, width});
+  for (const char* part : {"gate", "up"}) add(layer + "mlp." + part + "_proj.weight", {2, width});
+  add(layer + "self_attn.o_proj.weight", {width, 2});
+  add(layer + "mlp.down_proj.weight", {width, 2});
+  add("model.norm.weight", {width});
+  const std::string head = tensors.dump();
+  const std::uint64_t size = head.size();
+  std::ofstream file(folder / "model.safetensors", std::ios::binary);
+  file.write(reinterpret_cast<const char*>(&size), sizeof size) << head;
+  file.close();
+  fs::resize_file(folder / "model.safetensors", sizeof size + head.size() + static_cast<std::uintmax_t>(bytes));
+}
+
+TEST_F(OutsideFiles, AFileThatCannotBeFinishedLeavesTheOneBefore) {
+  const auto expect_as_before = [&] {
+    EXPECT_EQ(folder_.read("old.gguf"), "mine");
+    EXPECT_FALSE(fs::exists(at("old.gguf.tmp")));
+  };
+  folder_.write("old.gguf", "mine");
+  const Outcome full = run_shell("ulimit -f 16; " + folder_.command("convert run old.gguf --force"));
+  EXPECT_EQ(full.code, 1);
+  EXPECT_THAT(full.lines_with("limbeck: error"),
+              ElementsAre(HasSubstr("old.gguf.tmp: cannot be written: File too large")));
+  expect_as_before();
+
+  write_large_model(at("large"));
+  for (const char* signal : {"TERM", "INT"}) {
+    const Outcome stopped = run_shell(fmt::format(
+        "cd {}; exec env --default-signal=INT {} convert large old.gguf --force & "  // else ignored in the background
+        "while ! [ -e old.gguf.tmp ] && kill -0 $!; do :; done; "
+        "kill -STOP $!; kill -{} $!; kill -CONT $!; wait $!; echo code $?",
+        folder_.path().string(), program().string(), signal));
+    EXPECT_THAT(stopped.output,
+                AllOf(HasSubstr("old.gguf: is not written: a signal asked to stop"), HasSubstr("code 1")));
+    expect_as_before();
+  }
+  fs::create_symlink("nowhere", at("broken.gguf"));
+  EXPECT_THAT(fail_with(2, "convert run broken.gguf"), HasSubstr("broken.gguf: is there already"));
+  succeed("convert run broken.gguf --force");
+  EXPECT_FALSE(fs::is_symlink(at("broken.gguf")));
+  succeed("convert run old.gguf --force");
+  EXPECT_EQ(folder_.read("old.gguf").substr(0, 4), "GGUF");
+}
+
 TEST_F(OutsideFiles, TheReadableTokenizerOfSeveralIsTaken) {
   folder_.write("hf/tokenizer.model", "AA== 0\nAQ== 1\n");  // tiktoken's, as Meta ships it
   EXPECT_THAT(succeed("generate hf --prompt a --max-tokens 1"), Not(HasSubstr("tiktoken")));
@@ -189,7 +284,14 @@ TEST_F(OutsideFiles, TheReadableTokenizerOfSeveralIsTaken) {
   const launch::ModelSource source = launch::open_model(at("hf"));
   EXPECT_EQ(source.require_tokenizer().id_of("</s>"), 2);
   ASSERT_THAT(source.notices, SizeIs(1));
-  EXPECT_THAT(source.notices[0], AllOf(HasSubstr("tokenizer.json: "), HasSubstr("tokenizer.model is taken")));
+  const auto warns = AllOf(HasSubstr("tokenizer.json: "), HasSubstr("tokenizer.model is taken"));
+  EXPECT_THAT(source.notices[0], warns);
+  fs::create_directories(at("tokenizer"));
+  for (const char* file : {"tokenizer.json", "tokenizer.model"}) fs::copy_file(at("hf") / file, at("tokenizer") / file);
+  EXPECT_THAT(succeed("tokenize text --tokenizer tokenizer --out named"), warns);
+  EXPECT_THAT(succeed("train tiny.textproto --steps 1 --out named_run --set data.tokenizer=tokenizer"), warns);
+  EXPECT_THAT(succeed("inspect named --tokenizer tokenizer"), warns);
+  EXPECT_THAT(succeed("inspect named --tokenizer tokenizer --quiet"), Not(warns));
 }
 
 TEST_F(OutsideFiles, SpecialTokensInTextAreCountedOrParsed) {

@@ -211,10 +211,10 @@ TEST(EndToEnd, SixStepsAreThoseOfTheLoopWrittenOut) {
 
   // The command says what the run said, and other settings what they mean; both in float32.
   const Outcome again = folder.limbeck(
-      "generate dp1 --prompt 'the still' --max-tokens 9 --temperature 1.3 --top-k 30 --top-p 0.9 --seed 7");
+      "generate dp1 --prompt 'the still' --max-tokens 9 --temperature 1.3 --top-k 30 --top-p 0.9 --seed 7 --quiet");
   EXPECT_EQ(again.output, in_json("the still" + said + "\n"));
-  const Outcome wild =
-      folder.limbeck("generate dp1 --prompt 'the still' --max-tokens 40 --temperature 30 --top-k 0 --top-p 1 --seed 8");
+  const Outcome wild = folder.limbeck(
+      "generate dp1 --prompt 'the still' --max-tokens 40 --temperature 30 --top-k 0 --top-p 1 --seed 8 --quiet");
   EXPECT_EQ(wild.output, in_json("the still" + continuation(student, "the still", 40, {30, 0, 1, 8}) + "\n"));
 }
 

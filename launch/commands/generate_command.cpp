@@ -1,0 +1,141 @@
+// `limbeck generate`: prompts and a model into text.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/nn/generation.h"
+#include "launch/commands/commands.h"
+#include "launch/commands/prompts.h"
+#include "launch/console/streams.h"
+#include "launch/run/checkpointing.h"
+#include "launch/run/model_source.h"
+#include "launch/run/rank.h"
+#include "launch/run/text_generation.h"
+
+namespace limbeck::launch {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string line_of(const Json& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";  // half a character at the end of a text
+}
+
+/// Collective: the prompts that the first rank reads; standard input is there alone.
+std::vector<std::string> prompts_of_first_rank(Rank& rank, const GenerateOptions& options) {
+  std::string packed;
+  on_first_rank(rank, [&] {
+    const auto bytes = Json::to_msgpack(read_prompts(options));
+    packed.assign(bytes.begin(), bytes.end());
+  });
+  return Json::from_msgpack(gather_strings(rank, packed).front()).get<std::vector<std::string>>();
+}
+
+/// What is said of the prompts: as they grow, or with --json an object for each when it has ended.
+class Answers {
+ public:
+  Answers(const std::vector<std::string>& prompts, const std::vector<std::vector<std::int32_t>>& ids,
+          const data::Tokenizer& tokenizer, bool in_json)
+      : prompts_(prompts),
+        ids_(ids),
+        decoders_(prompts.size(), data::StreamDecoder(tokenizer)),
+        texts_(prompts.size()),
+        before_(prompts),
+        in_json_(in_json),
+        out_(prompts.size(), [](const std::string& text) {
+          write_result(text);
+          flush_results();
+        }) {
+    for (std::size_t i = 1; i < before_.size(); ++i) before_[i] = fmt::format("\n{}", prompts[i]);
+  }
+
+  void add(std::size_t prompt, std::int32_t token) { add(prompt, decoders_[prompt].feed(token)); }
+  void end(std::size_t prompt, const nn::Continuation& continuation) {
+    add(prompt, decoders_[prompt].finish());
+    out_.add(prompt, in_json_ ? line_of({{"prompt", prompts_[prompt]},
+                                         {"text", texts_[prompt]},
+                                         {"prompt_tokens", ids_[prompt].size()},
+                                         {"tokens", continuation.tokens.size()},
+                                         {"finish_reason", continuation.is_stopped ? "stop" : "length"},
+                                         {"seconds", continuation.seconds}})
+                              : "\n");
+    out_.end(prompt);
+  }
+
+ private:
+  /// The prompt is said with the first token: nothing is where there is an error.
+  void add(std::size_t prompt, const std::string& more) {
+    texts_[prompt] += more;
+    if (!in_json_) out_.add(prompt, std::exchange(before_[prompt], "") + more);
+  }
+
+  const std::vector<std::string>& prompts_;
+  const std::vector<std::vector<std::int32_t>>& ids_;
+  std::vector<data::StreamDecoder> decoders_;
+  std::vector<std::string> texts_;
+  std::vector<std::string> before_;  // the prompt, until it is said
+  bool in_json_;
+  InOrder out_;
+};
+
+std::string pace_text(const char* what, const nn::Pace& pace) {
+  return fmt::format("{} {} tokens at {:.1f} tokens/s", what, pace.tokens,
+                     static_cast<double>(pace.tokens) / std::max(pace.seconds, 1e-9));
+}
+
+/// Collective.
+void generate(Rank& rank, const GenerateOptions& options) {
+  const Log log = make_log(rank.world().rank(), options.verbosity);
+  const ModelSource source = open_model_together(rank, options.model, log);
+  say_notices(source, log);
+  const data::Tokenizer& tokenizer = source.require_tokenizer();
+  const std::vector<std::string> prompts = prompts_of_first_rank(rank, options);
+  std::vector<std::vector<std::int32_t>> ids;
+  for (const std::string& prompt : prompts) ids.push_back(prompt_ids(tokenizer, prompt));
+  nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
+  model.load(*source.reader);
+  Answers answers(prompts, ids, tokenizer, options.json);
+  nn::GenerateOptions how{.max_tokens = options.max_tokens.value_or(64),
+                          .fewer_where_full = !options.max_tokens,
+                          .sampling = {.temperature = options.temperature,
+                                       .top_k = options.top_k,
+                                       .top_p = options.top_p,
+                                       .seed = options.seed},
+                          .valid_vocabulary = std::min(tokenizer.vocabulary_size(), source.config.vocabulary),
+                          .stop = tokenizer.stop_ids(),
+                          .at_once = options.batch};
+  if (rank.is_first()) {
+    how.on_token = [&](std::size_t prompt, std::int32_t token) { answers.add(prompt, token); };
+    how.on_end = [&](std::size_t prompt, const nn::Continuation& continuation) { answers.end(prompt, continuation); };
+  }
+  const nn::Generated generated = nn::generate_texts(model, ids, how);
+  std::string pace = pace_text("prefill", generated.prefill);
+  if (generated.decode.tokens > 0) pace += ", " + pace_text("decode", generated.decode);
+  log->info("{}", pace);
+}
+
+}  // namespace
+
+int run_generate(const GenerateOptions& options) {
+  RunConfig config;
+  config.train.threads = options.threads;
+  const Json identity = {{"model", options.model.string()},
+                         {"prompt", options.prompt},
+                         {"prompts", options.prompts.value_or("").string()},
+                         {"field", options.field.value_or("")},
+                         {"batch", options.batch},
+                         {"max_tokens", options.max_tokens.value_or(-1)},
+                         {"temperature", options.temperature},
+                         {"top_k", options.top_k},
+                         {"top_p", options.top_p},
+                         {"seed", options.seed}};
+  std::string command = "command: generate\n";
+  for (const auto& [name, value] : identity.items()) command += name + ": " + line_of(value);
+  in_world(
+      config, command, [&](Rank& rank) { generate(rank, options); }, "tp");
+  return 0;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,65 @@
+#include "launch/commands/prompts.h"
+
+#include <gmock/gmock.h>
+
+#include "core/error.h"
+#include "tests/support/places.h"
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::TemporaryFolder;
+using testing::write_file;
+
+TEST(Prompts, AreLinesOrFieldsOfLines) {
+  const TemporaryFolder folder;
+  const auto read = [&](const char* name, const std::string& contents, std::optional<std::string> field = {}) {
+    write_file(folder / name, contents);
+    GenerateOptions options;
+    options.prompts = folder / name;
+    options.field = std::move(field);
+    return read_prompts(options);
+  };
+  EXPECT_THAT(read("p.txt", "one\n\n  two \r\n\t\nthree"), ElementsAre("one", "  two ", "three"));
+  EXPECT_THAT(read("p.jsonl", R"({"prompt": "a\nb", "id": 1})"
+                              "\n\n"
+                              R"({"id": 2, "prompt": "c"})"),
+              ElementsAre("a\nb", "c"));
+  EXPECT_THAT(read("p.ndjson", R"({"chat": {"q": "x"}})", "chat.q"), ElementsAre("x"));
+  EXPECT_THAT(read("p.txt", R"({"q": "of any name"})", "q"), ElementsAre("of any name"));
+  const auto error = [&](const char* name, const std::string& contents) {
+    return testing::error_of([&] { read(name, contents); });
+  };
+  EXPECT_THAT(error("p.jsonl", "{\"prompt\": \"a\"}\n{\"text\": \"b\"}"),
+              HasSubstr("p.jsonl:2: has no field \"prompt\""));
+  EXPECT_THAT(error("p.txt", "\n \n"), HasSubstr("p.txt: holds no prompts, expected one a line"));
+  EXPECT_THAT(error("p.gz", "\x1f\x8b nothing"), HasSubstr("p.gz: "));
+  GenerateOptions nowhere;
+  nowhere.prompts = folder / "nowhere.txt";
+  EXPECT_THAT(testing::error_of([&] { read_prompts(nowhere); }), HasSubstr("nowhere.txt: cannot be opened"));
+  GenerateOptions one;
+  one.prompt = "as it is\n";
+  EXPECT_THAT(read_prompts(one), ElementsAre("as it is\n"));
+}
+
+TEST(InOrder, WritesTheFirstAsItGrowsAndThoseBehindItWhole) {
+  std::vector<std::string> written;
+  InOrder out(3, [&](const std::string& text) { written.push_back(text); });
+  out.add(1, "b");
+  out.add(0, "a");
+  out.add(2, "c");
+  out.end(2);
+  out.add(1, "B");
+  EXPECT_THAT(written, ElementsAre("a"));
+  out.end(0);
+  EXPECT_THAT(written, ElementsAre("a", "bB"));
+  out.add(1, "!");
+  out.end(1);
+  EXPECT_THAT(written, ElementsAre("a", "bB", "!", "c"));
+}
+
+}  // namespace
+}  // namespace limbeck::launch
