@@ -172,7 +172,7 @@ TEST(EndToEnd, EveryBadInputIsOneLineThatNamesThePlaceAndTheExpectation) {
            {"train tiny.textproto --out run", 2, "run", "--resume"},
            {"train tiny.textproto --dump-gradients nowhere/x.h5", 2, "nowhere", "expected"},
            {"train tiny.textproto --steps -3", 2, "--steps", "expected"},
-           {"eval run --tokens ids.txt", 2, "--tokens", "requires --logits"},
+           {"eval run --tokens ids.txt", 1, "ids.txt: \"three\" at place 2", "expected a token id below 257"},
            {"convert run hf2 --dtype float7", 2, "--dtype: float7", "not in {float32,float16,bfloat16,Q8_0}"},
            {"convert run hf2 --dtype Q8_0", 2, "--dtype is Q8_0", "expected float32 or bfloat16"},
            {"convert run x.gguf --dtype Q4_0", 2, "--dtype: Q4_0", "not in {float32,float16,bfloat16,Q8_0}"},
@@ -211,7 +211,8 @@ TEST(EndToEnd, EveryBadInputIsOneLineThatNamesThePlaceAndTheExpectation) {
            {"train tiny.textproto --set data.text=rubbish.txt.gz --out a", 1, "rubbish.txt.gz", "unknown header flags"},
            // checkpoints and runs
            {"eval run --set model.num_heads=2", 1, "step_", "model.num_heads = 4, the config says 2"},
-           {"eval run --set no.such=1 --tokens ids.txt --logits o.h5", 2, "--set", "not read where --logits is given"},
+           {"eval run --set no.such=1 --tokens ids.txt --logits o.h5", 2, "--set",
+            "not read where a text or tokens are given"},
            {"tokenize text --tokenizer bytes --out tokens/", 2, "--out is 'tokens/'", "expected the prefix"},
            {"report run --out=", 2, "'' is given", "expected the name of a file to write"},
            {"report run --out run/metrics.jsonl --force", 2, "run/metrics.jsonl: is what is read", "expected"},
