@@ -197,6 +197,7 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   }
   restore_stop_signals();
   const Measurement after = evaluations.measure(*session.student);
+  if (const auto warning = starved_warning(after.held_out.load)) log->warn("{}", *warning);
   if (trainer.is_without_gain())
     log->info("ended at step {}: {} has not got better in {} evaluations", trainer.steps_done(), config.train.keep_best,
               trainer.best()->without_gain);
