@@ -73,8 +73,8 @@ std::optional<std::string> starved_warning(const std::optional<ModelLoad>& load)
   if (!load || load->num_starved == 0 || load->even_share < least_share) return std::nullopt;
   return fmt::format(
       "{} of {} experts starve, in layer{} {}: each takes less than {:.0f} % of an even share of the held-out tokens. "
-      "Routers that move slower stay even: optimizer.groups {{ pattern: \"*.router.weight\" rate_factor: 0.1 }}; a "
-      "greater moe_loss.balance_weight costs more",
+      "Slower routers stay even: a smaller rate_factor in optimizer.groups {{ pattern: \"*.router.weight\" "
+      "rate_factor: 0.1 }}; a greater moe_loss.balance_weight helps at a cost",
       load->num_starved, load->num_experts, load->starved_layers.size() == 1 ? "" : "s",
       fmt::join(load->starved_layers, ", "), 100 * starved_below);
 }

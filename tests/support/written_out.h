@@ -38,10 +38,11 @@ class WrittenOut {
   WrittenOut(nn::ModelConfig config, Weights weights) : config_(std::move(config)), weights_(std::move(weights)) {}
 
   struct Pass {
-    std::vector<core::Tensor> states;            // [T,C] before each layer, and behind the last
-    core::Var logits;                            // [T,V]
-    core::Var balance, z;                        // weighted, summed over the layers with experts; undefined without
-    std::vector<std::vector<double>> load = {};  // [layer with experts][expert]: assignments without the dropped ones
+    std::vector<core::Tensor> states;              // [T,C] before each layer, and behind the last
+    core::Var logits;                              // [T,V]
+    core::Var balance, z;                          // weighted, summed over the layers with experts; undefined without
+    std::vector<std::vector<double>> load = {};    // [layer with experts][expert]: assignments without the dropped ones
+    std::vector<core::Tensor> router_inputs = {};  // [layer with experts]: [T,C]
   };
   /// All sequences in one pass, as the whole of a step.
   Pass run(core::Tape& tape, const data::TokenBatch& samples, const nn::RouterTraining& router = {}) const;
