@@ -37,6 +37,7 @@ Moe make_moe(core::ParameterSet& parameters, const std::string& name, std::int64
 core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
   const Batch& batch = pass.batch;
   const RouterTraining& training = pass.router;
+  if (pass.routed && !tape.is_replay()) pass.routed(layer, x.value);
   const Var seen = training.jitter > 0 ? core::jitter(tape, x, rows_of_stream(pass, batch.global_index),
                                                       training.jitter, {training.seed, training.step, name + ".jitter"})
                                        : x;

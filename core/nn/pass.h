@@ -43,6 +43,8 @@ struct Pass {
   std::vector<CacheRun> cached = {};  // where the batch's sequences go on in it
   /// Called with each layer's input and output hidden states [T,C] (not in a replay), or this rank's share of them.
   std::function<void(std::int64_t layer, const Tensor& in, const Tensor& out)> tap = {};
+  /// Called with what each MoE layer's router reads, [T,C] (not in a replay), or this rank's share of it.
+  std::function<void(std::int64_t layer, const Tensor& x)> routed = {};
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a
   /// replay): of this rank's share of the tokens, where a tensor group divides them.
   std::function<void(std::int64_t layer, const Tensor& counts)> load = {};

@@ -110,8 +110,9 @@ void Transformer::init_random(std::uint64_t seed) {
   }
 }
 
-void Transformer::load(const core::StateReader& reader) {
+void Transformer::load(const core::StateReader& reader, std::string_view end_of_name) {
   for (Parameter* p : parameters()) {
+    if (!p->name.ends_with(end_of_name)) continue;
     // What cuts and scales the weights of a teacher (student_init.h) does so in float32.
     const bool is_widened = p->value.dtype() == DType::BF16 && !options_.frozen;
     core::StateEntry entry =

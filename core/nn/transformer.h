@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/nn/kv_cache.h"
@@ -57,8 +58,8 @@ class Transformer {
   /// Matrices normal with deviation 0.02 (those that write to the residual stream over sqrt(2 L)), norms one; a
   /// function of seed, name and global index alone.
   void init_random(std::uint64_t seed);
-  /// Fills every parameter; throws where the source lacks one or has another shape.
-  void load(const core::StateReader& reader);
+  /// Fills every parameter, or those whose names end so; throws where the source lacks one or has another shape.
+  void load(const core::StateReader& reader, std::string_view end_of_name = "");
   core::StateDict state_dict();
 
   /// A pass over `batch` with attention within its sequences.

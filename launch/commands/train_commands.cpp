@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "core/nn/generation.h"
+#include "data/models/llama_shape.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/may_write.h"
 #include "launch/console/progress.h"
@@ -46,6 +47,9 @@ void say_what_runs(const Log& log, const Session& session, const Rank& rank) {
   log->info("text: {} training tokens in {} documents; {} rank{}, layout {}", session.text->tokens_per_epoch(),
             session.text->num_train_documents(), rank.world().size(), rank.world().size() == 1 ? "" : "s",
             session.config.parallel.layout.empty() ? "dp" : session.config.parallel.layout);
+  if (const auto beyond = data::not_as_llama_or_mixtral(session.student->config()))
+    log->warn("no export format holds this model: convert will refuse it as a Hugging Face directory and as GGUF: {}",
+              *beyond);
 }
 
 std::int64_t greatest_peak_memory(Rank& rank) {
@@ -193,6 +197,7 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   }
   restore_stop_signals();
   const Measurement after = evaluations.measure(*session.student);
+  if (const auto warning = starved_warning(after.held_out.load)) log->warn("{}", *warning);
   if (trainer.is_without_gain())
     log->info("ended at step {}: {} has not got better in {} evaluations", trainer.steps_done(), config.train.keep_best,
               trainer.best()->without_gain);

@@ -11,12 +11,16 @@
 
 namespace limbeck::launch {
 
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ModelLoad, mean_entropy, worst_entropy, worst_layer, num_experts, num_starved,
+                                   starved_layers, even_share)
+
 namespace {
 
 using Json = nlohmann::ordered_json;
 
 Json figures_to_json(const Evaluation& e) {
   Json json = {{"tokens", e.tokens}, {"cross_entropy", e.cross_entropy}};
+  if (e.load) json["load"] = nlohmann::json(*e.load);
   if (!e.has_teacher()) return json;
   json["teacher_cross_entropy"] = e.teacher_cross_entropy;
   json["kl"] = e.kl;
@@ -37,6 +41,7 @@ Evaluation figures_from_json(const Json& json) {
   e.kl_p99 = json.value("kl_p99", 0.0);
   e.agreement = json.value("agreement", 0.0);
   e.sum_min = json.value("sum_min", 0.0);
+  if (json.contains("load")) e.load = nlohmann::json(json.at("load")).get<ModelLoad>();
   return e;
 }
 
@@ -120,6 +125,21 @@ std::string row(const std::string& what, const std::vector<std::string>& cells) 
 
 std::string number(double value) { return fixed(value, 4); }
 
+/// The rows of the experts' load; nothing where no column has one.
+std::string load_rows(const std::vector<std::optional<ModelLoad>>& columns) {
+  const auto first = std::find_if(columns.begin(), columns.end(), [](const auto& load) { return load.has_value(); });
+  if (first == columns.end()) return "";
+  const auto cells = [&](auto value) {
+    std::vector<std::string> result;
+    for (const auto& load : columns) result.push_back(load ? value(*load) : "");
+    return result;
+  };
+  return row("expert load: entropy, mean", cells([](const ModelLoad& l) { return number(l.mean_entropy); })) +
+         row("  of the worst layer", cells([](const ModelLoad& l) { return number(l.worst_entropy); })) +
+         row(fmt::format("  starved experts, of {}", (*first)->num_experts),
+             cells([](const ModelLoad& l) { return fmt::format("{}", l.num_starved); }));
+}
+
 /// Indented, so that a text of several lines stays apart from the rest.
 std::string quoted(const std::string& text) {
   std::string result = "    ";
@@ -171,6 +191,7 @@ std::string to_text(const DistillReport& r) {
               {"", number(before.agreement), number(after.agreement), number(r.start.unigram.agreement)});
   text += row("sum min(p,q) (acceptance)",
               {"", number(before.sum_min), number(after.sum_min), number(r.start.unigram.sum_min)});
+  text += load_rows({std::nullopt, before.load, after.load});
   text += fmt::format(
       "\n{:.0f} tokens/s in training, {:.0f} % of the machine's measured peak; peak memory {:.2f} GiB a rank, {} "
       "rank{}\n",
@@ -208,14 +229,16 @@ std::string to_text(const NamedEvaluations& columns) {
   std::string text = line("", [](const std::string& name, const Evaluation&) { return name; });
   text += line("tokens", [](const std::string&, const Evaluation& e) { return fmt::format("{}", e.tokens); });
   text += figure("cross-entropy", &Evaluation::cross_entropy);
-  if (columns.empty() || !columns.front().second.has_teacher()) return text;
+  std::vector<std::optional<ModelLoad>> loads;
+  for (const auto& [name, evaluation] : columns) loads.push_back(evaluation.load);
+  if (columns.empty() || !columns.front().second.has_teacher()) return text + load_rows(loads);
   text += figure("teacher's cross-entropy", &Evaluation::teacher_cross_entropy);
   text += figure("KL to the teacher, mean", &Evaluation::kl);
   text += figure("  median", &Evaluation::kl_median);
   text += figure("  99 %", &Evaluation::kl_p99);
   text += figure("top-1 agreement", &Evaluation::agreement);
   text += figure("sum min(p,q) (acceptance)", &Evaluation::sum_min);
-  return text;
+  return text + load_rows(loads);
 }
 
 std::string sets_text(const NamedEvaluations& before, const NamedEvaluations& after) {

@@ -128,12 +128,17 @@ Measurement HeldOut::summary(const std::vector<LossSums>& tokens) const {
 }
 
 Measurement HeldOut::evaluate(const nn::Transformer& model) {
-  return measure(
+  LoadCounter load(model.config());
+  Measurement result = measure(
       [&](const Part& part) {
         core::Tape off(core::Tape::Mode::Off);
-        return model.forward(off, model.pass(part.batch)).hidden.value;
+        nn::Pass pass = model.pass(part.batch);
+        load.watch(pass);
+        return model.forward(off, pass).hidden.value;
       },
       model.head().value, model.vocabulary_part().first);
+  result.held_out.load = model_load(model.config(), load.sum_over(rank_));
+  return result;
 }
 
 Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
@@ -179,6 +184,11 @@ nlohmann::ordered_json to_json(const Measurement& measurement) {
     line["eval_sum_min"] = e.sum_min;
   }
   if (!measurement.sets.empty()) line["eval_sets"] = sets_to_json(measurement.sets);
+  if (e.load) {
+    line["eval_load_entropy"] = e.load->mean_entropy;
+    line["eval_load_worst_entropy"] = e.load->worst_entropy;
+    line["eval_starved_experts"] = e.load->num_starved;
+  }
   return line;
 }
 

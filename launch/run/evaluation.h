@@ -17,6 +17,7 @@
 #include "core/nn/transformer.h"
 #include "data/text/loader.h"
 #include "data/tokenizers/tokenizer.h"
+#include "launch/run/expert_load.h"
 #include "launch/run/loss_rows.h"
 #include "launch/run/rank.h"
 
@@ -34,6 +35,7 @@ struct Evaluation {
   double agreement = 0;                              // share of positions whose most likely token is the teacher's
   double sum_min = 0;                                // sum of min(p, q): expected acceptance in speculative decoding
   std::optional<std::int64_t> bytes = std::nullopt;  // of UTF-8 that were predicted; nothing where that is not known
+  std::optional<ModelLoad> load = std::nullopt;      // of a run's held-out sample, of a model with experts
 
   bool has_teacher() const { return teacher_cross_entropy > 0; }
   double perplexity() const;                    // exp(cross_entropy)
@@ -54,7 +56,8 @@ struct Measurement {
 };
 
 /// The fields of metrics.jsonl at an evaluation: eval_ce, and with a teacher eval_kl, eval_top1_agreement,
-/// eval_sum_min, ...; eval_sets, an object by name. Only what was measured.
+/// eval_sum_min, ...; with experts eval_load_entropy, eval_load_worst_entropy and eval_starved_experts; eval_sets, an
+/// object by name. Only what was measured.
 nlohmann::ordered_json to_json(const Measurement& measurement);
 /// {"tokens", "ce", "perplexity"}, "bytes" and "bits_per_byte" where they are known, and with a teacher "teacher_ce",
 /// "kl", "top1_agreement", "sum_min".

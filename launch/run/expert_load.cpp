@@ -1,5 +1,7 @@
 #include "launch/run/expert_load.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -15,6 +17,66 @@ ExpertLoad expert_load(std::span<const double> assignments, double chosen) {
   const auto [least, most] = std::minmax_element(assignments.begin(), assignments.end());
   const double even = std::log(static_cast<double>(assignments.size()));
   return {*least / total, *most / total, chosen - total, even > 0 ? entropy / even : 1};
+}
+
+LoadCounter::LoadCounter(const nn::ModelConfig& model) : num_experts_(model.moe.num_experts) {
+  std::int64_t rows = 0;
+  for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+    row_of_layer_.push_back(model.is_moe_layer(layer) ? rows++ : -1);
+  counts_.resize(static_cast<std::size_t>(rows * num_experts_));
+}
+
+void LoadCounter::watch(nn::Pass& pass) {
+  pass.load = [this](std::int64_t layer, const core::Tensor& counts) {
+    auto to = counts_.begin() + row_of_layer_[static_cast<std::size_t>(layer)] * num_experts_;
+    for (const std::int64_t n : core::host_values<std::int64_t>(counts)) *to++ += static_cast<double>(n);
+  };
+}
+
+std::vector<std::vector<double>> LoadCounter::sum_over(Rank& rank) const {
+  if (counts_.empty()) return {};
+  core::Tensor all = core::Tensor::from<double>(rank.memory(), {static_cast<std::int64_t>(counts_.size())}, counts_);
+  rank.world().all_reduce(all, core::Reduce::Sum);  // a tensor group divides its tokens among its ranks
+  const std::vector<double> sums = core::host_values<double>(all);
+  std::vector<std::vector<double>> layers;
+  for (auto at = sums.begin(); at != sums.end(); at += num_experts_) layers.emplace_back(at, at + num_experts_);
+  return layers;
+}
+
+std::optional<ModelLoad> model_load(const nn::ModelConfig& model, const std::vector<std::vector<double>>& assignments) {
+  if (assignments.empty()) return std::nullopt;
+  ModelLoad result;
+  result.worst_entropy = 2;  // above any
+  auto experts = assignments.begin();
+  for (std::int64_t layer = 0; layer < model.num_layers; ++layer) {
+    if (!model.is_moe_layer(layer)) continue;
+    const double total = std::accumulate(experts->begin(), experts->end(), 0.0);
+    const double entropy = expert_load(*experts, total).entropy;
+    result.even_share = total / static_cast<double>(experts->size());
+    const auto starved = std::count_if(experts->begin(), experts->end(),
+                                       [&](double n) { return n < starved_below * result.even_share; });
+    result.mean_entropy += entropy / static_cast<double>(assignments.size());
+    if (entropy < result.worst_entropy) {
+      result.worst_entropy = entropy;
+      result.worst_layer = layer;
+    }
+    result.num_experts += static_cast<std::int64_t>(experts->size());
+    result.num_starved += starved;
+    if (starved > 0) result.starved_layers.push_back(layer);
+    ++experts;
+  }
+  return result;
+}
+
+std::optional<std::string> starved_warning(const std::optional<ModelLoad>& load) {
+  constexpr double least_share = 20;  // an expert of so many is without any once in e^20 samples
+  if (!load || load->num_starved == 0 || load->even_share < least_share) return std::nullopt;
+  return fmt::format(
+      "{} of {} experts starve, in layer{} {}: each takes less than {:.0f} % of an even share of the held-out tokens. "
+      "Slower routers stay even: a smaller rate_factor in optimizer.groups {{ pattern: \"*.router.weight\" "
+      "rate_factor: 0.1 }}; a greater moe_loss.balance_weight helps at a cost",
+      load->num_starved, load->num_experts, load->starved_layers.size() == 1 ? "" : "s",
+      fmt::join(load->starved_layers, ", "), 100 * starved_below);
 }
 
 }  // namespace limbeck::launch

@@ -1,10 +1,21 @@
-// What is said of how evenly a layer's experts are used.
+// What is said of how evenly experts are used.
 //
-//     ExpertLoad load = expert_load({30, 10, 0, 24}, 70);   // assignments that each expert took, of 70
+//     ExpertLoad load = expert_load({30, 10, 0, 24}, 70);   // assignments that each expert of a layer took, of 70
 //     load.entropy;                                         // 1: all experts alike; 0: one has everything
+//
+//     LoadCounter counter(model.config());
+//     counter.watch(pass);                                  // for every pass over the sample
+//     ModelLoad of_all = model_load(model.config(), counter.sum_over(rank));
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <span>
+#include <string>
+#include <vector>
+
+#include "core/nn/pass.h"
+#include "launch/run/rank.h"
 
 namespace limbeck::launch {
 
@@ -17,5 +28,41 @@ struct ExpertLoad {
 
 /// Shares are of what was taken. All 0 but the drops where nothing was. A single expert has entropy 1.
 ExpertLoad expert_load(std::span<const double> assignments, double chosen);
+
+/// Counts what the experts of a model take in the passes that it watches.
+class LoadCounter {
+ public:
+  explicit LoadCounter(const nn::ModelConfig& model);
+  /// The counter has to outlive the pass.
+  void watch(nn::Pass& pass);
+  /// Collective: the assignments of all ranks by MoE layer and expert; none of a dense model.
+  std::vector<std::vector<double>> sum_over(Rank& rank) const;
+
+ private:
+  std::vector<std::int64_t> row_of_layer_;  // -1: dense
+  std::int64_t num_experts_;
+  std::vector<double> counts_;  // [MoE layer * expert]
+};
+
+/// An expert starves if it takes less than this of what each would take of an even load.
+constexpr double starved_below = 0.05;
+
+/// How evenly the experts of all layers are used, over one sample.
+struct ModelLoad {
+  double mean_entropy = 0;  // of the layers' ExpertLoad::entropy
+  double worst_entropy = 0;
+  std::int64_t worst_layer = 0;
+  std::int64_t num_experts = 0;  // of all layers
+  std::int64_t num_starved = 0;
+  std::vector<std::int64_t> starved_layers;  // in which there is a starved expert
+  double even_share = 0;                     // assignments of each expert of an even load
+};
+
+/// `assignments`: as LoadCounter gives them. Nothing of a dense model.
+std::optional<ModelLoad> model_load(const nn::ModelConfig& model, const std::vector<std::vector<double>>& assignments);
+
+/// What is wrong and what helps, one line that names the layers. Nothing where no expert starves, and where the sample
+/// is so small that one of an even load may be without tokens by chance.
+std::optional<std::string> starved_warning(const std::optional<ModelLoad>& load);
 
 }  // namespace limbeck::launch

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/nn/student/influence.h"
+#include "core/nn/student/router_inputs.h"
 #include "core/nn/student/student_init.h"
 #include "core/nn/student/vocabulary_rows.h"
 #include "core/slice.h"
@@ -186,12 +187,7 @@ void Session::start_student() {
   } else if (init.choice == LayerChoice::EvenlySpaced) {
     start.layers = nn::evenly_spaced_layers(depth, keep);
   } else {
-    const std::int64_t s = config.data.sequence_length;
-    const std::int64_t count = std::max<std::int64_t>(1, init.calibration_tokens / s);
-    const core::Slice mine = core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
-    const data::TokenBatch calibration = text->fetch(mine.first, mine.count);
-    start.influence = nn::block_influence(*teacher, make_batch(rank.memory(), calibration, 0, mine.count, mine.first),
-                                          *rank.comms().batch);
+    start.influence = nn::block_influence(*teacher, calibration_batch(), *rank.comms().batch);
     for (const double influence : start.influence)
       core::check(std::isfinite(influence), "the teacher, {}, gives hidden states that are not finite",
                   teacher_source_.path.string());
@@ -202,14 +198,24 @@ void Session::start_student() {
   nn::ModelConfig dense = teacher->config();
   dense.num_layers = keep;
   const UpcycleConfig& u = *init.upcycle;
-  const nn::Upcycled upcycled(skipped, dense,
-                              {.slices = u.slices,
-                               .experts = u.experts,
-                               .experts_per_token = u.experts_per_token,
-                               .router_deviation = u.router_std},
-                              /*renormalise=*/true, config.train.seed);
+  nn::Upcycled upcycled(skipped, dense,
+                        {.slices = u.slices,
+                         .experts = u.experts,
+                         .experts_per_token = u.experts_per_token,
+                         .router_deviation = u.router_std},
+                        /*renormalise=*/true, config.train.seed);
   start.is_exact = upcycled.is_exact();
   load_student(upcycled);
+  upcycled.centre_routers(nn::mean_router_inputs(*student, calibration_batch(), *rank.comms().batch));
+  student->load(upcycled, ".router.weight");
+}
+
+/// This rank's share of the first training text.
+nn::Batch Session::calibration_batch() const {
+  const std::int64_t count =
+      std::max<std::int64_t>(1, config.student_init->calibration_tokens / config.data.sequence_length);
+  const core::Slice mine = core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
+  return make_batch(rank.memory(), text->fetch(mine.first, mine.count), 0, mine.count, mine.first);
 }
 
 void Session::load_student(const core::StateReader& reader) {

@@ -7,6 +7,7 @@
 
 #include "core/ops/add.h"
 #include "core/slice.h"
+#include "launch/run/expert_load.h"
 
 namespace limbeck::launch {
 namespace {
@@ -35,8 +36,7 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const StepText
               "step: none of the {} tokens has a target, expected documents of two tokens or more", samples.num_tokens);
 
   StepResult result;
-  std::vector<double> load;  // [MoE layer * E]
-  const std::int64_t num_experts = models.student.config().moe.num_experts;
+  LoadCounter load(models.student.config());
   sync.begin_step();
   core::GradientLedger ledger(options.micro_batches, [&](core::Parameter& p) { sync.parameter_final(p); });
   for (std::int64_t micro = 0; micro < options.micro_batches; ++micro) {
@@ -56,13 +56,7 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const StepText
     pass.router = options.router;
     pass.recompute = options.recompute;
     pass.routing = options.routing ? options.routing : options.recompute ? &own : nullptr;
-    std::size_t moe_layer = 0;
-    pass.load = [&](std::int64_t, const Tensor& counts) {
-      const std::vector<std::int64_t> values = core::host_values<std::int64_t>(counts);
-      const std::size_t at = moe_layer++ * static_cast<std::size_t>(num_experts);
-      load.resize(std::max(load.size(), at + values.size()));
-      for (std::size_t e = 0; e < values.size(); ++e) load[at + e] += static_cast<double>(values[e]);
-    };
+    load.watch(pass);
     const nn::Transformer::Output out = models.student.forward(tape, pass);
 
     std::optional<core::OnlineTeacher> teacher;
@@ -95,10 +89,7 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const StepText
   sum_over(rank.mesh().dp(), rank, sums);
   for (std::size_t i = 0; i < scalars.size(); ++i) *scalars[i] = sums[i];
   result.objective = head.loss;
-  if (load.empty()) return result;
-  sum_over(rank.world(), rank, load);  // a tensor group divides its tokens among its ranks
-  for (auto at = load.begin(); at != load.end(); at += num_experts)
-    result.expert_load.emplace_back(at, at + num_experts);
+  result.expert_load = load.sum_over(rank);
   return result;
 }
 

@@ -342,6 +342,8 @@ bool Trainer::evaluate(nlohmann::ordered_json& line) {
   const Measurement measured = evaluations_.measure(*session_.student, steps_done_);
   line.update(launch::to_json(measured));
   log_->info("step {}: {}", steps_done_, to_line(measured));
+  if (const auto warning = starved_warning(measured.held_out.load); warning && !std::exchange(has_warned_, true))
+    log_->warn("step {}: {}", steps_done_, *warning);
   const std::string& figure = session_.config.train.keep_best;
   return !figure.empty() && offer(best_, figure, steps_done_, measured);
 }

@@ -105,6 +105,7 @@ class Trainer {
   std::optional<BestEvaluation> best_;
   std::int64_t steps_done_ = 0;
   std::int64_t tokens_seen_ = 0;
+  bool has_warned_ = false;        // of experts that starve: once while it trains
   std::int64_t timed_tokens_ = 0;  // of this process
   double timed_seconds_ = 0;
 };

@@ -122,5 +122,30 @@ TEST(Upcycled, TheSlicesOfACopyShareARandomRouterRow) {
   }
 }
 
+TEST(Upcycled, ACentredRouterIsOrthogonalToTheMeanOfItsInputs) {
+  const Teacher teacher;
+  Upcycled upcycled(teacher, dense(), {.slices = 2, .experts = 6, .experts_per_token = 2, .router_deviation = 1}, true,
+                    1);
+  const auto router = [&] { return core::host_values<double>(read_whole(upcycled, "layers.0.moe.router.weight")); };
+  const std::vector<double> random = router();
+  upcycled.centre_routers({{1, -2, 2}});
+  const std::vector<double> centred = router();
+  for (std::size_t e = 0; e < 6; ++e) {
+    const double* was = random.data() + e * width;
+    const double* is = centred.data() + e * width;
+    EXPECT_NEAR(is[0] - 2 * is[1] + 2 * is[2], 0, 1e-14);
+    // Nothing else was taken: the difference is a multiple of the mean.
+    EXPECT_NEAR(was[1] - is[1], -2 * (was[0] - is[0]), 1e-14);
+    EXPECT_NEAR(was[2] - is[2], 2 * (was[0] - is[0]), 1e-14);
+    for (std::size_t j = 0; j < width; ++j) EXPECT_EQ(is[j], centred[(e + 3) % 6 * width + j]);
+  }
+  // A box has the values of the whole.
+  core::StateEntry box{{6, width}, {1, 2}, Tensor::empty(core::Memory::cpu(1), DType::F64, {2, 1}), true};
+  upcycled.read("layers.0.moe.router.weight", box);
+  EXPECT_EQ(core::host_values<double>(box.tensor), (std::vector<double>{centred[5], centred[8]}));
+  upcycled.centre_routers({{0, 0, 0}});
+  EXPECT_EQ(router(), random);
+}
+
 }  // namespace
 }  // namespace limbeck::nn

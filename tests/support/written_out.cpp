@@ -160,6 +160,7 @@ Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::
   const std::string prefix = fmt::format("layers.{}.moe", layer);
   const auto tokens = static_cast<double>(x.shape()[0]);
   const auto layers = static_cast<double>(config_.num_layers - static_cast<std::int64_t>(moe.dense_layers.size()));
+  pass.router_inputs.push_back(x.value);
   Var seen = x;
   if (router.jitter > 0)
     seen = core::jitter(tape, x, batch.global_index, router.jitter, {router.seed, router.step, prefix + ".jitter"});

@@ -38,10 +38,11 @@ class WrittenOut {
   WrittenOut(nn::ModelConfig config, Weights weights) : config_(std::move(config)), weights_(std::move(weights)) {}
 
   struct Pass {
-    std::vector<core::Tensor> states;            // [T,C] before each layer, and behind the last
-    core::Var logits;                            // [T,V]
-    core::Var balance, z;                        // weighted, summed over the layers with experts; undefined without
-    std::vector<std::vector<double>> load = {};  // [layer with experts][expert]: assignments without the dropped ones
+    std::vector<core::Tensor> states;              // [T,C] before each layer, and behind the last
+    core::Var logits;                              // [T,V]
+    core::Var balance, z;                          // weighted, summed over the layers with experts; undefined without
+    std::vector<std::vector<double>> load = {};    // [layer with experts][expert]: assignments without the dropped ones
+    std::vector<core::Tensor> router_inputs = {};  // [layer with experts]: [T,C]
   };
   /// All sequences in one pass, as the whole of a step.
   Pass run(core::Tape& tape, const data::TokenBatch& samples, const nn::RouterTraining& router = {}) const;
@@ -65,7 +66,8 @@ class WrittenOut {
 struct Figures {
   double tokens = 0;
   double ce = 0, teacher_ce = 0, kl = 0, agreement = 0, sum_min = 0;
-  double kl_median = 0, kl_p99 = 0;  // the value at place floor(q (n - 1)) of the n sorted ones
+  double kl_median = 0, kl_p99 = 0;            // the value at place floor(q (n - 1)) of the n sorted ones
+  std::vector<std::vector<double>> load = {};  // as WrittenOut::Pass has it, where it is known
 };
 Figures figures_of(const core::Tensor& student /*[T,V]*/, const core::Tensor* teacher, const std::vector<int>& targets,
                    std::int64_t valid);

@@ -81,10 +81,12 @@ Step step_of(WrittenOut& student, const WrittenOut* teacher, const data::TokenBa
 
 Figures figures_on(const WrittenOut& model, const WrittenOut* teacher, const data::TokenBatch& samples) {
   core::Tape off(core::Tape::Mode::Off);
-  const core::Tensor logits = model.run(off, samples).logits.value;
-  if (!teacher) return figures_of(logits, nullptr, samples.targets, num_byte_tokens);
-  const core::Tensor theirs = teacher->run(off, samples).logits.value;
-  return figures_of(logits, &theirs, samples.targets, num_byte_tokens);
+  const WrittenOut::Pass pass = model.run(off, samples);
+  std::optional<core::Tensor> theirs;
+  if (teacher) theirs = teacher->run(off, samples).logits.value;
+  Figures figures = figures_of(pass.logits.value, theirs ? &*theirs : nullptr, samples.targets, num_byte_tokens);
+  figures.load = pass.load;
+  return figures;
 }
 
 std::string in_json(const std::string& bytes) {
@@ -107,8 +109,41 @@ std::string continuation(const WrittenOut& model, const std::string& prompt, std
   return said;
 }
 
+namespace {
+
+/// Entropies and starved experts (below a twentieth of an even share) by their definitions.
+struct Load {
+  std::vector<double> entropies;  // by layer, of 1 for an even load
+  int starved = 0;
+};
+
+Load load_of(const Figures& figures) {
+  Load load;
+  for (const std::vector<double>& experts : figures.load) {
+    double all = 0, nats = 0;
+    for (const double n : experts) all += n;
+    for (const double n : experts) {
+      if (n > 0) nats += n / all * std::log(all / n);
+      if (20 * n * static_cast<double>(experts.size()) < all) ++load.starved;
+    }
+    load.entropies.push_back(nats / std::log(static_cast<double>(experts.size())));
+  }
+  return load;
+}
+
+void expect_load(const json& mean, const json& worst, const json& starved, const Load& load) {
+  const auto n = static_cast<double>(load.entropies.size());
+  expect_near(mean, std::accumulate(load.entropies.begin(), load.entropies.end(), 0.0) / n, "mean entropy");
+  expect_near(worst, *std::min_element(load.entropies.begin(), load.entropies.end()), "worst entropy");
+  EXPECT_EQ(starved, load.starved);
+}
+
+}  // namespace
+
 void expect_evaluation(const json& line, const Figures& figures, bool has_teacher) {
   EXPECT_EQ(line["eval_tokens"], figures.tokens);
+  if (const Load load = load_of(figures); !load.entropies.empty())
+    expect_load(line["eval_load_entropy"], line["eval_load_worst_entropy"], line["eval_starved_experts"], load);
   expect_near(line["eval_ce"], figures.ce, "eval_ce");
   if (!has_teacher) return;
   expect_near(line["eval_teacher_ce"], figures.teacher_ce, "eval_teacher_ce");
@@ -132,6 +167,12 @@ void expect_figures(const json& evaluation, const Figures& figures) {
   expect_near(evaluation["kl_p99"], figures.kl_p99, "kl_p99");
   expect_near(evaluation["agreement"], figures.agreement, "agreement");
   expect_near(evaluation["sum_min"], figures.sum_min, "sum_min");
+  const Load load = load_of(figures);
+  ASSERT_EQ(evaluation.contains("load"), !load.entropies.empty());
+  if (load.entropies.empty()) return;
+  const json& theirs = evaluation["load"];
+  expect_load(theirs["mean_entropy"], theirs["worst_entropy"], theirs["num_starved"], load);
+  EXPECT_EQ(theirs["num_experts"], figures.load.size() * figures.load[0].size());
 }
 
 void expect_step(const json& line, const Step& step, double rate, std::int64_t tokens, std::int64_t assignments,

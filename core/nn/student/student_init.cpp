@@ -154,18 +154,30 @@ void Upcycled::read_experts(const std::string& dense_name, Matrix matrix, StateE
   multiply(entry.tensor, std::cbrt(a));
 }
 
+std::vector<double> Upcycled::router_row(const std::string& name, std::int64_t copy) const {
+  const core::RandomStream random(seed_, 0, name);
+  std::vector<double> row(static_cast<std::size_t>(dense_.width));
+  for (std::int64_t j = 0; j < dense_.width; ++j)
+    row[static_cast<std::size_t>(j)] =
+        shape_.router_deviation * random.normal(static_cast<std::uint64_t>(copy * dense_.width + j));
+  if (means_.empty()) return row;
+  const std::vector<double>& mean = means_.at(std::stoul(name.substr(std::string("layers.").size())));
+  const double square = std::inner_product(mean.begin(), mean.end(), mean.begin(), 0.0);
+  const double along = square > 0 ? std::inner_product(row.begin(), row.end(), mean.begin(), 0.0) / square : 0;
+  for (std::size_t j = 0; j < row.size(); ++j) row[j] -= along * mean[j];
+  return row;
+}
+
 void Upcycled::read_router(const std::string& name, StateEntry& entry) const {
   const std::int64_t copies = shape_.experts / shape_.slices;
-  const core::RandomStream random(seed_, 0, name);
   const Shape& box = entry.tensor.shape();
   core::dispatch_float("upcycle", entry.tensor.dtype(), [&]<class T>() {
     T* values = entry.tensor.mutable_data<T>();
-    for (std::int64_t i = 0; i < box[0]; ++i)
-      for (std::int64_t j = 0; j < box[1]; ++j) {
-        const std::int64_t copy = (entry.offset[0] + i) % copies;
-        const auto index = static_cast<std::uint64_t>(copy * dense_.width + entry.offset[1] + j);
-        values[i * box[1] + j] = static_cast<T>(shape_.router_deviation * random.normal(index));
-      }
+    for (std::int64_t i = 0; i < box[0]; ++i) {
+      const std::vector<double> row = router_row(name, (entry.offset[0] + i) % copies);
+      for (std::int64_t j = 0; j < box[1]; ++j)
+        values[i * box[1] + j] = static_cast<T>(row[static_cast<std::size_t>(entry.offset[1] + j)]);
+    }
   });
 }
 

@@ -11,6 +11,7 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/nn/model_config.h"
@@ -52,7 +53,9 @@ struct UpcycleShape {
 
 /// Dense feed-forwards as experts: expert = slice * copies + copy holds one slice, so that the ranks of an
 /// expert-parallel group start balanced. A router row is random and shared by the slices of a copy, so the top K are
-/// whole copies.
+/// whole copies. Hidden states have a mean far from zero: of random rows one copy's logits would be greater for most
+/// tokens. So a row is made orthogonal to that mean, once it is known (centre_routers), and each copy's logits have
+/// mean zero.
 ///
 /// The start is exact when the selected weights are renormalised and G divides K: `down` is multiplied by G. Otherwise
 /// the three matrices are multiplied by A^(1/3), A = E G / K (softmax before the selection, not renormalised) or G.
@@ -64,6 +67,10 @@ class Upcycled final : public core::StateReader {
   std::string source() const override { return source_.source(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
 
+  /// From here on, router rows w of a layer are w - m (w . m) / (m . m), m the mean of what its router reads
+  /// (router_inputs.h); as they are where m is zero.
+  void centre_routers(std::vector<std::vector<double>> means /*[layer][C]*/) { means_ = std::move(means); }
+
   bool is_exact() const { return exact_; }
   /// The architecture of the result.
   ModelConfig model_config() const;
@@ -74,6 +81,8 @@ class Upcycled final : public core::StateReader {
   enum class Matrix : std::uint8_t { Gate, Up, Down };
   void read_experts(const std::string& dense_name, Matrix matrix, core::StateEntry& entry) const;
   void read_router(const std::string& name, core::StateEntry& entry) const;
+  /// [C]
+  std::vector<double> router_row(const std::string& name, std::int64_t copy) const;
 
   const core::StateReader& source_;
   ModelConfig dense_;
@@ -81,6 +90,7 @@ class Upcycled final : public core::StateReader {
   bool renormalise_;
   std::uint64_t seed_;
   bool exact_;
+  std::vector<std::vector<double>> means_;  // of router inputs; empty: not known
   std::map<std::string, core::StateInfo> tensors_;
 };
 

@@ -194,6 +194,62 @@ TEST(RunFiles, ExpertLoadIsOfEachLayerAndWhole) {
   EXPECT_EQ(assignments[0] + assignments[1] + assignments[2] + assignments[3], 4 * 48 * 2);
 }
 
+TEST(RunFiles, ExpertsThatStarveAreWarnedOf) {
+  const RunFolder folder("starve");
+  // The text has fewer different bytes than each layer has experts, which a token takes one of.
+  const std::string many =
+      "train tiny.textproto --steps 4 --set train.eval_every_steps=2 --set train.log_every_steps=9 "
+      "--set model.moe.num_experts=32 --set model.moe.experts_per_token=1 --set model.moe.expert_width=4 "
+      "--set data.held_out_fraction=0.4 --set train.eval_tokens=1920 ";
+  const Outcome run = folder.limbeck(many + "--set parallel.layout=ep2 --out run", 2);
+  ASSERT_EQ(run.code, 0) << run.output;
+  const std::vector<std::string> warnings = run.lines_with("experts starve, in layer");
+  ASSERT_EQ(warnings.size(), 2U) << run.output;  // the first while it trains, and at the end
+  EXPECT_THAT(warnings[0], HasSubstr("step 2: "));
+  EXPECT_THAT(warnings[1], AllOf(Not(HasSubstr("step ")), HasSubstr("optimizer.groups")));
+
+  const auto end = nlohmann::json::parse(folder.read("run/end.json"))["student"]["load"];
+  EXPECT_GT(end["num_starved"], 0);
+  EXPECT_EQ(end["even_share"], 1920 / 32);  // the tokens of the held-out sample
+  EXPECT_EQ(folder.metrics("run")[3]["eval_starved_experts"], end["num_starved"]);
+  const std::vector<std::string> rows = run.lines_with("starved experts, of 64");
+  ASSERT_EQ(rows.size(), 1U) << run.output;
+  EXPECT_TRUE(rows[0].ends_with(" " + end["num_starved"].dump())) << rows[0];
+  for (const char* row : {"expert load: entropy, mean", "of the worst layer", "starved experts"}) {
+    EXPECT_EQ(run.lines_with(row).size(), 1U) << row;
+    EXPECT_EQ(folder.limbeck("eval run").lines_with(row), run.lines_with(row));
+  }
+  const Outcome even = folder.limbeck("train tiny.textproto --steps 1 --out even");
+  EXPECT_THAT(even.output, AllOf(HasSubstr("starved experts, of 8"), Not(HasSubstr("experts starve"))));
+  EXPECT_THAT(folder.limbeck("train tiny.textproto --steps 1 --set model.moe.num_experts=0 --out dense").output,
+              Not(HasSubstr("starved")));
+}
+
+TEST(Printing, AShapeThatNoExportFormatHoldsIsSaidWhenTrainingStarts) {
+  const RunFolder folder("no_format");
+  const auto notes = [&](const std::string& sets) {
+    const Outcome run = folder.limbeck("train tiny.textproto --steps 1 --out run " + sets);
+    EXPECT_EQ(run.code, 0) << run.output;
+    return run.lines_with("no export format holds this model");
+  };
+  EXPECT_TRUE(notes("").empty());
+  fs::remove_all(folder.path() / "run");
+  const auto shared = notes("--set model.moe.shared_width=8");
+  ASSERT_EQ(shared.size(), 1U);
+  // What convert says when it is too late.
+  const std::string why = "moe.shared_width is 8, expected 0: Mixtral has no shared experts";
+  EXPECT_THAT(shared[0], AllOf(HasSubstr("Hugging Face"), HasSubstr("GGUF"), HasSubstr(why)));
+  for (const char* to : {"student", "student.gguf"}) {
+    const Outcome convert = folder.limbeck(std::string("convert run ") + to);
+    EXPECT_EQ(convert.code, 1);
+    EXPECT_THAT(convert.output, HasSubstr(why));
+  }
+  fs::remove_all(folder.path() / "run");
+  const auto mixed = notes("--set model.moe.dense_layers=[0]");
+  ASSERT_EQ(mixed.size(), 1U);
+  EXPECT_THAT(mixed[0], HasSubstr("moe.dense_layers: 1 of 2 layers have experts"));
+}
+
 TEST(RunFiles, AReportIsWrittenBesideTheRun) {
   const RunFolder folder("report");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 5 --out run").code, 0);

@@ -1,6 +1,6 @@
 #include "launch/run/expert_load.h"
 
-#include <gtest/gtest.h>
+#include <gmock/gmock.h>
 
 #include <cmath>
 #include <numeric>
@@ -48,6 +48,44 @@ TEST(ExpertLoad, NothingAssignedAndASingleExpert) {
   EXPECT_EQ(load({}).entropy, 0);
   EXPECT_EQ(load({7}).entropy, 1);
   EXPECT_EQ(load({7}).min, 1);
+}
+
+nn::ModelConfig model_of(std::int64_t layers, std::vector<std::int64_t> dense) {
+  nn::ModelConfig model;
+  model.num_layers = layers;
+  model.moe = {.num_experts = 4, .dense_layers = std::move(dense)};
+  return model;
+}
+
+TEST(ModelLoad, IsOfTheLayersWithExpertsByTheirNumbers) {
+  const auto load = model_load(model_of(4, {1}), {{8, 8, 8, 8}, {16, 16, 0, 0}, {16, 8, 8, 0}});
+  ASSERT_TRUE(load);
+  EXPECT_NEAR(load->mean_entropy, (1 + 0.5 + 0.75) / 3, 1e-15);  // 2, 1 and 1.5 of 2 bits
+  EXPECT_NEAR(load->worst_entropy, 0.5, 1e-15);
+  EXPECT_EQ(load->worst_layer, 2);
+  EXPECT_EQ(load->num_experts, 12);
+  EXPECT_EQ(load->num_starved, 3);
+  EXPECT_EQ(load->starved_layers, (std::vector<std::int64_t>{2, 3}));
+  EXPECT_EQ(load->even_share, 8);
+  EXPECT_FALSE(model_load(model_of(2, {0, 1}), {}));
+}
+
+TEST(ModelLoad, AnExpertStarvesBelowATwentiethOfAnEvenShare) {
+  EXPECT_EQ(model_load(model_of(1, {}), {{5, 95, 100, 200}})->num_starved, 0);
+  EXPECT_EQ(model_load(model_of(1, {}), {{4, 96, 100, 200}})->num_starved, 1);
+}
+
+TEST(ModelLoad, AWarningNamesTheLayersAndTheRemedy) {
+  const auto warning = starved_warning(model_load(model_of(4, {1}), {{20, 20, 20, 20}, {80, 0, 0, 0}, {50, 30, 0, 0}}));
+  ASSERT_TRUE(warning);
+  EXPECT_THAT(*warning, ::testing::HasSubstr("5 of 12 experts starve, in layers 2, 3: "));
+  EXPECT_THAT(*warning, ::testing::HasSubstr("optimizer.groups"));
+  EXPECT_EQ(warning->find('\n'), std::string::npos);
+  EXPECT_THAT(*starved_warning(model_load(model_of(1, {}), {{80, 0, 0, 0}})), ::testing::HasSubstr("in layer 0: "));
+  // Nothing to say: none starves, so few tokens that it may be chance, no experts.
+  EXPECT_FALSE(starved_warning(model_load(model_of(1, {}), {{20, 20, 20, 20}})));
+  EXPECT_FALSE(starved_warning(model_load(model_of(1, {}), {{76, 0, 0, 0}})));
+  EXPECT_FALSE(starved_warning(std::nullopt));
 }
 
 }  // namespace

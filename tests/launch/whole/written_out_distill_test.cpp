@@ -57,9 +57,31 @@ std::vector<double> influence_of(const std::vector<core::Tensor>& states) {
   return influence;
 }
 
+/// Takes off a router's rows what they have along the mean of the router's inputs.
+void centre_routers(WrittenOut& student, const data::TokenBatch& calibration) {
+  core::Tape off(core::Tape::Mode::Off);
+  const std::vector<core::Tensor> inputs = student.run(off, calibration).router_inputs;
+  for (std::size_t layer = 0; layer < inputs.size(); ++layer) {
+    const std::int64_t tokens = inputs[layer].shape()[0], c = inputs[layer].shape()[1];
+    const auto* x = inputs[layer].data<double>();
+    std::vector<double> mean(static_cast<std::size_t>(c), 0.0);
+    for (std::int64_t i = 0; i < tokens * c; ++i)
+      mean[static_cast<std::size_t>(i % c)] += x[i] / static_cast<double>(tokens);
+    const double length = std::sqrt(std::inner_product(mean.begin(), mean.end(), mean.begin(), 0.0));
+    for (double& m : mean) m /= length;
+    core::Tensor& router = student.weights().at(fmt::format("layers.{}.moe.router.weight", layer)).value;
+    for (std::int64_t e = 0; e < router.shape()[0]; ++e) {
+      double* row = router.mutable_data<double>() + e * c;
+      const double along = std::inner_product(row, row + c, mean.begin(), 0.0);
+      for (std::int64_t i = 0; i < c; ++i) row[i] -= along * mean[static_cast<std::size_t>(i)];
+    }
+  }
+}
+
 /// The teacher's layers, each feed-forward cut into two slices of which there are two copies, times the cube root of 2:
 /// three of four experts are no whole number of copies.
-WrittenOut cut_student(const WrittenOut& teacher, const Weights& weights, const std::vector<std::int64_t>& layers) {
+WrittenOut cut_student(const WrittenOut& teacher, const Weights& weights, const std::vector<std::int64_t>& layers,
+                       const data::TokenBatch& calibration) {
   nn::ModelConfig config = teacher.config();
   const std::int64_t f = config.mlp_width / 2, c = config.width;
   config.num_layers = static_cast<std::int64_t>(layers.size());
@@ -93,7 +115,9 @@ WrittenOut cut_student(const WrittenOut& teacher, const Weights& weights, const 
         }
     }
   }
-  return {config, std::move(cut)};
+  WrittenOut student(config, std::move(cut));
+  centre_routers(student, calibration);
+  return student;
 }
 
 TEST(EndToEnd, DistillingAtATemperatureIsTheLoopWrittenOut) {
@@ -108,10 +132,11 @@ TEST(EndToEnd, DistillingAtATemperatureIsTheLoopWrittenOut) {
   const data::TokenBatch held_out = loader.held_out_batch(5);
 
   core::Tape off(core::Tape::Mode::Off);
-  const std::vector<double> influence = influence_of(teacher.run(off, loader.fetch(0, 5)).states);
+  const data::TokenBatch calibration = loader.fetch(0, 5);
+  const std::vector<double> influence = influence_of(teacher.run(off, calibration).states);
   std::vector<std::int64_t> layers = {0, 1, 2, 3};
   layers.erase(std::min_element(influence.begin(), influence.end()) - influence.begin() + layers.begin());
-  WrittenOut student = cut_student(teacher, teacher.weights(), layers);
+  WrittenOut student = cut_student(teacher, teacher.weights(), layers, calibration);
   const nn::SamplingOptions sampling{2, 0, 0.8, 7};
   const Figures before = figures_on(student, &teacher, held_out);
   const std::string said_by_teacher = continuation(teacher, "the still", 20, sampling);
@@ -141,11 +166,11 @@ TEST(EndToEnd, DistillingAtATemperatureIsTheLoopWrittenOut) {
   ASSERT_NE(said_before, said_by_teacher);  // so that each is seen in its place
   ASSERT_NE(said_after, said_before);
 
-  for (const char* layout : {"dp2", "tp2"}) {
-    SCOPED_TRACE(layout);
-    const std::string run = layout;
-    const Outcome outcome =
-        folder.limbeck(fmt::format("distill job.textproto --verbose --out {0} --set parallel.layout={0}", layout), 2);
+  for (const auto& [run, layout] : std::map<std::string, std::string>{
+           {"dp2", "dp2"}, {"tp2", "tp2"}, {"sp2", "tp2 --set parallel.sequence_parallel=true"}}) {
+    SCOPED_TRACE(run);
+    const Outcome outcome = folder.limbeck(
+        fmt::format("distill job.textproto --verbose --out {} --set parallel.layout={}", run, layout), 2);
     ASSERT_EQ(outcome.code, 0) << outcome.output;
     const json start = json::parse(folder.read(run + "/start.json")), end = json::parse(folder.read(run + "/end.json"));
     EXPECT_EQ(start["layers"].get<std::vector<std::int64_t>>(), layers);
@@ -241,7 +266,8 @@ TEST(EndToEnd, DistillingAtATemperatureIsTheLoopWrittenOut) {
     ASSERT_EQ(outcome.code, 0) << outcome.output;
     const json start = json::parse(folder.read(run + "/start.json"));
     EXPECT_EQ(start["layers"].get<std::vector<std::int64_t>>(), kept);
-    expect_figures(start["student"], figures_on(cut_student(teacher, teacher.weights(), kept), &teacher, held_out));
+    expect_figures(start["student"],
+                   figures_on(cut_student(teacher, teacher.weights(), kept, calibration), &teacher, held_out));
   }
 }
 
