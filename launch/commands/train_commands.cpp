@@ -111,10 +111,10 @@ DistillStart measure_start(Session& session, RunEvaluations& evaluations, const 
                            const Log& log) {
   DistillStart start;
   if (!evaluations.is_empty()) log->info("measuring the student before, on {} tokens", evaluations.num_tokens());
-  const Measurement before = evaluations.measure(*session.student);
-  start.student = before.held_out;
-  start.sets = before.sets;
-  const Measurement said = session.teacher ? Measurement{.held_out = {}, .sets = before.sets} : before;
+  Measurement said = evaluations.measure(*session.student);
+  start.student = said.held_out;
+  start.sets = said.sets;
+  if (session.teacher) said.held_out = Evaluation();  // measure_teacher says more of it
   if (!said.is_empty()) log->info("before: {}", to_line(said));
   if (session.teacher) measure_teacher(session, *evaluations.held_out(), start, log);
   on_first_rank(session.rank, [&] { write_start(directory.path(), start); });
