@@ -152,15 +152,16 @@ void CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptio
 void CommandLine::train(std::function<int(const TrainOptions&)> run) {
   add_training(command("train", "Train a model on text",
                        "limbeck train examples/tiny_moe.textproto --set train.steps=20 --out runs/first\n"
-                       "  limbeck train examples/tiny_moe.textproto --quiet"),
+                       "  limbeck train BASE.textproto MORE.textproto --set train.tokens=1e8 --set data.text+=FOLDER"),
                std::move(run));
 }
 
 void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
-  add_training(command("distill", "Train a student to match a teacher",
-                       "mpirun -n 2 limbeck distill examples/distill_smollm2.textproto\n"
-                       "  mpirun -n 2 limbeck distill examples/distill_smollm2.textproto --resume --verbose"),
-               std::move(run));
+  add_training(
+      command("distill", "Train a student to match a teacher",
+              "mpirun --bind-to none -n 2 limbeck distill examples/distill_smollm2.textproto\n"
+              "  mpirun --bind-to none -n 2 limbeck distill examples/distill_smollm2.textproto --resume --verbose"),
+      std::move(run));
 }
 
 void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
