@@ -5,6 +5,34 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cat <<'EOF'
+# Configuration
+
+Every field of a CONFIG.textproto, which `limbeck train`, `distill` and `eval` take; made by `docs/config_reference.sh` from
+`launch/config/config.proto`. `limbeck train --help-fields` lists them in a terminal. Unknown fields are refused with their line and column.
+
+## Writing one
+
+Text format: `section { field: value }`, `#` begins a comment. Names of choices stand in any case (`COSINE`, `cosine`); a whole number may have an exponent or a point as long as it is whole (`1e6`, `2.5e3`; `1.5` is
+an error). A list is `field: [a, b]`, or the field again for every entry.
+
+**Several files** make one config: `limbeck train BASE.textproto MORE.textproto`. Each is laid over those before it by protobuf's rules (`MergeFrom`): a value replaces the one before, a section is merged field by field, and **a list is
+appended** to. Of `train.steps`, `tokens` and `epochs` the last one counts. A run that names no `output.dir` goes to `runs/BASE+MORE`. An error names the file and line that it comes from. In place of a file a run directory stands for the config that its run was
+resolved to; the run directory keeps that, one file, in `config.textproto`.
+
+**`--set`** changes a field after all files, in the order of the command line. Strings need no quotes; `"..."` may hold `\n` and `\t`.
+
+| `--set` | does |
+|---|---|
+| `train.seed=7` | sets a field |
+| `data.text=a`, or `data.text=[a, "b, c"]` | replaces a list by one entry, or by several; a second such `--set` of the same list appends |
+| `data.text+=d`, `data.text+=[d, e]` | appends to what is there |
+| `data.text[0]=f` | replaces an entry, from 0 |
+| `data.text=` | clears the list |
+| `'optimizer.groups={ pattern: "embed.*" frozen: true }'` | a list of sections: an entry is `{ ... }` with the fields of the section; `+=`, `[0]=` and `=` likewise |
+| `optimizer.groups[0].rate_factor=0.1` | sets a field of an entry |
+| `student_init=` | takes a section away, as if no file had it |
+EOF
 awk '
 function escaped(text) { gsub(/\|/, "\\|", text); gsub(/</, "\\&lt;", text); return text }
 # "meaning, [default]; more" -> row, with the default in a column of its own.
@@ -68,6 +96,7 @@ function sub_values(of,    text) { text = values[of]; sub(/, $/, "", text); retu
   pending = ""
   next
 }
+/^ *oneof / { flush(); pending = ""; stack[++depth] = block; next }  # its fields are those of the message around
 /^ *}/ { flush(); depth--; block = stack[depth]; next }
 /^ *\/\// {
   sub(/^ *\/\/ ?/, "")
@@ -90,10 +119,6 @@ depth > 0 {
   pending = ""
 }
 END {
-  print "# Configuration\n"
-  print "Every field of a CONFIG.textproto, which `limbeck train`, `distill` and `eval` take; made by `docs/config_reference.sh` from"
-  print "`launch/config/config.proto`. `--set section.field=value` overrides one on the command line. A run directory keeps the config as"
-  print "resolved in `config.textproto`. Unknown fields are refused with their line and column."
   n = split(fields["Config"], sections, " ")
   for (i = 1; i <= n; i++) {
     of = type["Config", sections[i]]

@@ -11,13 +11,30 @@ bool matches(const Group& group, const core::Parameter& parameter) {
   return fnmatch(group.pattern.c_str(), parameter.name.c_str(), 0) == 0;
 }
 
+/// The first that matches, or the end.
+auto group_of(const core::Parameter& parameter, const std::vector<Group>& groups) {
+  return std::ranges::find_if(groups, [&](const Group& g) { return matches(g, parameter); });
+}
+
 }  // namespace
+
+std::vector<GroupCount> count_groups(const core::ParameterList& parameters, const std::vector<Group>& groups) {
+  std::vector<GroupCount> counts(groups.size());
+  for (const core::Parameter* p : parameters) {
+    const auto group = group_of(*p, groups);
+    if (group == groups.end()) continue;
+    GroupCount& count = counts[static_cast<std::size_t>(group - groups.begin())];
+    ++count.num_tensors;
+    count.num_elements += p->global_shape.numel();
+  }
+  return counts;
+}
 
 std::vector<Trained> apply_groups(const core::ParameterList& parameters, const std::vector<Group>& groups) {
   std::vector<Trained> trained;
   std::vector<bool> is_used(groups.size(), false);
   for (core::Parameter* p : parameters) {
-    const auto group = std::ranges::find_if(groups, [&](const Group& g) { return matches(g, *p); });
+    const auto group = group_of(*p, groups);
     if (group != groups.end()) is_used[static_cast<std::size_t>(group - groups.begin())] = true;
     if (group != groups.end() && group->frozen)
       p->slot.reset();

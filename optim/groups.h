@@ -6,6 +6,7 @@
 //     AdamW adamw(fragments_of(trained), {});
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -32,6 +33,14 @@ struct Trained {
 /// that no gradient flows into them; the others come back in the order of the list. Throws a UsageError, naming the
 /// pattern, for one that matches no name or none that an earlier group left, and where everything is frozen.
 std::vector<Trained> apply_groups(const core::ParameterList& parameters, const std::vector<Group>& groups);
+
+/// What belongs to a group.
+struct GroupCount {
+  std::int64_t num_tensors = 0;
+  std::int64_t num_elements = 0;  // of the whole tensors, whatever part of them this rank has
+};
+/// Of each group, by the rule of apply_groups.
+std::vector<GroupCount> count_groups(const core::ParameterList& parameters, const std::vector<Group>& groups);
 
 core::ParameterList parameters_of(const std::vector<Trained>& trained);
 /// One whole fragment a parameter, with the rate and decay of its group.

@@ -13,6 +13,7 @@
 #include "data/tokenizers/pretokenizer.h"
 #include "launch/commands/version.h"
 #include "launch/config/config_fields.h"
+#include "launch/config/config_spelling.h"
 
 namespace limbeck::launch {
 
@@ -26,6 +27,7 @@ constexpr const char* models = "Limbeck checkpoint or run directory, Hugging Fac
 template <class T>
 CLI::Validator number(const Range& range) {
   const auto problem = [range](std::string& text) -> std::string {
+    if (std::is_integral_v<T>) text = whole_number(text).value_or(text);
     T value{};
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data(), end, value);
@@ -61,6 +63,15 @@ void add_text_format(CLI::App& app, Options& options, CLI::Option* of) {
   app.add_flag("--parse-special", options.parse_special,
                "Names of special tokens in the text, as a chat template writes them, become those tokens")
       ->needs(of);
+}
+
+/// Of the commands that work by a config.
+void add_config_options(CLI::App& app, std::vector<std::string>& sets) {
+  app.add_option("--set", sets, "Set a field of the config: section.field=value (lists: docs/config.md)")
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->type_name("A.B=VALUE");
+  app.set_help_all_flag("--help-fields", "List the config's fields and their defaults, and exit");
 }
 
 /// --option= as --option and an empty text, which CLI11 does not take from it.
@@ -116,38 +127,41 @@ std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(cons
 
 void CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptions&)> run) {
   const auto options = bind<TrainOptions>(app, std::move(run));
-  app.add_option("CONFIG", options->config, "Config in text format (examples/; fields: launch/config/config.proto)")
-      ->required();
-  app.add_option("--set", options->sets, "Override a field: section.field=value")
-      ->type_size(1)
-      ->allow_extra_args(false)
-      ->type_name("A.B=VALUE");
+  app.add_option("CONFIG", options->configs,
+                 "Config in text format (examples/), or run directory; each is laid over those before it")
+      ->required()
+      ->type_name("");
+  add_config_options(app, options->sets);
   app.add_option("--out", options->out, "Run directory, instead of output.dir")->type_name("DIR");
   app.add_flag("--resume", options->resume, "Continue from the newest good checkpoint in the run directory");
   app.add_option("--steps", options->steps, "Stop after this step; the schedule stays that of train.steps")
       ->transform(number<std::int64_t>(at_least(1)))
       ->type_name("N");
+  app.add_option("--threads", options->threads, "Of a rank, instead of train.threads; 0: its share of the cores")
+      ->transform(number<std::int64_t>(between(0, 4096)))
+      ->type_name("N");
   app.add_option("--dump-gradients", options->dump_gradients,
                  "Write the last step's gradients, parameters, tokens and loss")
       ->check(in_a_folder())
       ->type_name("OUT.h5");
-  app.footer([footer = app.get_footer()] {
-    return footer + "\nConfig fields and their defaults:\n" + defaults_as_textproto();
-  });
+  app.footer(app.get_footer() +
+             "Exit code 3: a signal (Ctrl-C, SIGTERM, SIGUSR1, ...) stopped it and it saved; --resume goes on\n"
+             "(docs/runs.md, also for what mpirun makes of it).\n");
 }
 
 void CommandLine::train(std::function<int(const TrainOptions&)> run) {
   add_training(command("train", "Train a model on text",
                        "limbeck train examples/tiny_moe.textproto --set train.steps=20 --out runs/first\n"
-                       "  limbeck train examples/tiny_moe.textproto --quiet"),
+                       "  limbeck train BASE.textproto MORE.textproto --set train.tokens=1e8 --set data.text+=FOLDER"),
                std::move(run));
 }
 
 void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
-  add_training(command("distill", "Train a student to match a teacher",
-                       "mpirun -n 2 limbeck distill examples/distill_smollm2.textproto\n"
-                       "  mpirun -n 2 limbeck distill examples/distill_smollm2.textproto --resume --verbose"),
-               std::move(run));
+  add_training(
+      command("distill", "Train a student to match a teacher",
+              "mpirun --bind-to none -n 2 limbeck distill examples/distill_smollm2.textproto\n"
+              "  mpirun --bind-to none -n 2 limbeck distill examples/distill_smollm2.textproto --resume --verbose"),
+      std::move(run));
 }
 
 void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
@@ -159,10 +173,9 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
               "With --text each document is measured whole: cross-entropy (nats a token), perplexity, bits a byte.");
   const auto options = bind<EvalOptions>(app, std::move(run));
   app.add_option("MODEL", options->model, std::string("Config, or ") + models)->required();
-  app.add_option("--set", options->sets, "Override a field of the run's config: section.field=value")
-      ->type_size(1)
-      ->allow_extra_args(false)
-      ->type_name("A.B=VALUE");
+  app.add_option("MORE", options->more, "Where MODEL is a config: more of them, each laid over those before it")
+      ->type_name("");
+  add_config_options(app, options->sets);
   CLI::Option* text =
       app.add_option("--text", options->text, "Text and JSON-lines files and folders; gzip and zstd too")
           ->type_name("PATH");
@@ -323,6 +336,8 @@ Invocation CommandLine::parse(int argc, const char* const* argv) {
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
   try {
     app_->parse(std::move(arguments));
+  } catch (const CLI::CallForAllHelp&) {
+    return {{}, fields_as_text()};
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app_->get_subcommands();
     return {{}, chosen.empty() ? app_->help() : chosen.front()->help("limbeck")};

@@ -31,18 +31,20 @@ struct CommonOptions {
 
 /// Of `train` and `distill`.
 struct TrainOptions : CommonOptions {
-  std::filesystem::path config;
-  std::vector<std::string> sets;      // section.field=value, as load_config takes them
-  std::optional<std::string> out;     // instead of output.dir
+  std::vector<std::filesystem::path> configs;  // each is laid over those before it
+  std::vector<std::string> sets;               // section.field=value, as load_config takes them
+  std::optional<std::string> out;              // instead of output.dir
   bool resume = false;                // continue from the newest good checkpoint of the run directory, if there is one
   std::optional<std::int64_t> steps;  // stop after this step; the schedule stays that of train.steps
+  std::optional<std::int64_t> threads;                  // instead of train.threads
   std::optional<std::filesystem::path> dump_gradients;  // HDF5 file for the last step's gradients
   std::string program = "limbeck";                      // as it was started, for the commands that the run recommends
 };
 
 struct EvalOptions : CommonOptions {
-  std::filesystem::path model;    // a config (its run's newest checkpoint), or a checkpoint, HF directory or GGUF file
-  std::vector<std::string> sets;  // over the config, or over that of the checkpoint's run
+  std::filesystem::path model;  // a config (its run's newest checkpoint), or a checkpoint, HF directory or GGUF file
+  std::vector<std::filesystem::path> more;       // configs to lay over it
+  std::vector<std::string> sets;                 // over the config, or over that of the checkpoint's run
   std::vector<std::filesystem::path> text;       // files and folders, measured whole
   std::optional<std::filesystem::path> tokens;   // token file or text of integers, instead
   std::optional<std::filesystem::path> teacher;  // measured against

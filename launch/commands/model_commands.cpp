@@ -26,6 +26,7 @@
 #include "launch/run/checkpointing.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
+#include "launch/run/run_config.h"
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
 #include "launch/run/session.h"
@@ -146,7 +147,13 @@ int run_eval(const EvalOptions& options) {
   RunConfig config;
   TrainerState where;  // the model's run stood, if there is a checkpoint
   const bool is_of_config = is_config(options.model);
-  if (is_of_config) config = load_config(options.model, options.sets);
+  if (!options.more.empty() && !is_of_config)
+    core::fail_usage("eval: {} is laid over {}, which is no config", options.more[0].string(), options.model.string());
+  if (is_of_config) {
+    std::vector<fs::path> given = {options.model};
+    given.insert(given.end(), options.more.begin(), options.more.end());
+    config = load_given_config(given, options.sets);
+  }
   if (!is_of_config || !data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty()) {
     source = open_model(is_of_config ? fs::path(config.output.dir) : options.model);
     if (source.kind != ModelKind::Checkpoint)
@@ -154,7 +161,11 @@ int run_eval(const EvalOptions& options) {
                        options.model.string());
     where = trainer_state_from_json(source.trainer, source.path.string());
   }
-  if (!is_of_config) config = parse_config(where.run_config, options.model.string(), options.sets);
+  if (!is_of_config) {
+    config = parse_config(where.run_config, options.model.string(), options.sets);
+    be_of_run(config, parse_config(where.run_config, options.model.string()),
+              fs::absolute(source.path).parent_path().parent_path());  // RUN/checkpoints/step_N
+  }
   const bool sets_layout = std::any_of(options.sets.begin(), options.sets.end(),
                                        [](const std::string& set) { return set.starts_with("parallel.layout="); });
   if (options.threads > 0) config.train.threads = options.threads;

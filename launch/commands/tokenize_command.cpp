@@ -13,6 +13,7 @@
 #include "launch/console/log.h"
 #include "launch/console/progress.h"
 #include "launch/run/model_source.h"
+#include "launch/run/stop_flag.h"
 #include "launch/run/threads.h"
 #include "launch/run/token_cache.h"
 
@@ -76,7 +77,13 @@ int run_tokenize(const TokenizeOptions& options) {
   how.format = text_format(options.format);
   how.field = options.field;
   how.parse_special = options.parse_special;
-  tokenize(paths, *tokenizer, options.out.string(), how, log);
+  catch_stop_signals();
+  try {
+    tokenize(paths, *tokenizer, options.out.string(), how, log);
+  } catch (const Stopped&) {
+    log->info("stopped, and what is done is saved; the same command goes on");
+    return 3;
+  }
   log->info("{} is written", options.out.string());
   return 0;
 }

@@ -15,11 +15,13 @@
 #include "launch/console/streams.h"
 #include "launch/report/distill_report.h"
 #include "launch/run/machine_peak.h"
+#include "launch/run/run_config.h"
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
 #include "launch/run/session.h"
 #include "launch/run/stop_flag.h"
 #include "launch/run/text_generation.h"
+#include "launch/run/threads.h"
 #include "launch/run/trainer.h"
 #include "launch/run/training_documents.h"
 
@@ -27,8 +29,9 @@ namespace limbeck::launch {
 namespace {
 
 RunConfig resolve(const TrainOptions& options) {
-  RunConfig config = load_config(options.config, options.sets);
+  RunConfig config = load_given_config(options.configs, options.sets);
   if (options.out) config.output.dir = *options.out;
+  if (options.threads) config.train.threads = *options.threads;
   return config;
 }
 
@@ -36,7 +39,7 @@ std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
   return std::min(options.steps.value_or(config.train.steps), config.train.steps);
 }
 
-void say_what_runs(const Log& log, const Session& session, const Rank& rank) {
+void say_what_runs(const Log& log, const Session& session) {
   const auto million = [](std::int64_t n) { return static_cast<double>(n) / 1e6; };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
   if (session.teacher)
@@ -44,9 +47,8 @@ void say_what_runs(const Log& log, const Session& session, const Rank& rank) {
               session.teacher->config().num_layers);
   log->info("student: {:.1f}M parameters, {:.1f}M active, {} layers", million(student.total), million(student.active),
             session.student->config().num_layers);
-  log->info("text: {} training tokens in {} documents; {} rank{}, layout {}", session.text->tokens_per_epoch(),
-            session.text->num_train_documents(), rank.world().size(), rank.world().size() == 1 ? "" : "s",
-            session.config.parallel.layout.empty() ? "dp" : session.config.parallel.layout);
+  log->info("text: {} training tokens in {} documents", session.text->tokens_per_epoch(),
+            session.text->num_train_documents());
   if (const auto beyond = data::not_as_llama_or_mixtral(session.student->config()))
     log->warn("no export format holds this model: convert will refuse it as a Hugging Face directory and as GGUF: {}",
               *beyond);
@@ -159,17 +161,19 @@ void check_measured(const Session& session, RunEvaluations& evaluations, const L
 }
 
 /// False: a signal asked to stop, and the state is saved.
-bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils) {
+bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool distils) {
   const Log log = make_log(rank.world().rank(), options.verbosity);
-  RunDirectory directory(config.output.dir);
-  on_first_rank(rank, [&] { directory = RunDirectory::open(config, options.resume); });
+  RunDirectory directory(given.output.dir);
+  on_first_rank(rank, [&] { directory = RunDirectory::open(given, options.resume); });
 
+  say_ranks(rank, given, log);
   const auto begin = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
-  Session session(rank, config, log);
+  Session session(rank, given, log);
+  const RunConfig& config = session.config;
   catch_stop_signals();  // until now there is nothing to save, and tokenizing goes on where it was
   log->debug("models, tokenizer and text are open after {:.2f} s", seconds());
-  say_what_runs(log, session, rank);
+  say_what_runs(log, session);
   RunEvaluations evaluations(session, log);
   check_measured(session, evaluations, log);
   log->debug("the held-out sample is prepared after {:.2f} s", seconds());
@@ -181,7 +185,7 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
   if (!resumed) start_student(session, log);
   std::optional<DistillStart> start;
   if (resumed) start = read_start_together(session, directory);  // or it is refused, and nothing is written
-  on_first_rank(rank, [&] { directory.write_config(session.config); });
+  on_first_rank(rank, [&] { directory.write_config(config); });
   tell_training_text(session, directory, evaluations, log);
   if (!resumed) start = measure_start(session, evaluations, directory, log);
 
@@ -192,7 +196,8 @@ bool train(Rank& rank, const RunConfig& config, const TrainOptions& options, boo
     keep_training_documents(directory.path(), *session.text, *session.tokenizer);
   });
   if (!is_done) {
-    log->info("stopped at step {}; continue with --resume", trainer.steps_done());
+    log->info("stopped at step {} and saved; it goes on with: {} {} {} --resume", trainer.steps_done(),
+              shell_path(options.program), distils ? "distill" : "train", shell_path(directory.path().string()));
     return false;
   }
   restore_stop_signals();

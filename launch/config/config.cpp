@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <set>
 #include <type_traits>
 #include <utility>
@@ -31,7 +32,7 @@ namespace {
 std::string read_config(const std::filesystem::path& path) {
   constexpr int most_wait_ms = 10'000;
   constexpr std::size_t most_bytes = std::size_t{1} << 24U;
-  const auto refuse = [&](const char* why) {
+  const auto refuse = [&](const std::string& why) {
     fail_usage("{}: {}, expected a config in text format (see examples/)", path.string(), why);
   };
   struct Descriptor {
@@ -51,6 +52,9 @@ std::string read_config(const std::filesystem::path& path) {
     if (got < 0) refuse("cannot be read");
     if (text.size() > most_bytes) refuse("has more than 16 MiB");
   }
+  if (text.starts_with(data::byte_order_mark)) text.erase(0, data::byte_order_mark.size());
+  const data::FileKind kind = data::kind_of(text.substr(0, data::kind_bytes));
+  if (!kind.name.empty() && kind.name != "empty") refuse("is " + std::string(kind.name));
   return text;
 }
 
@@ -139,7 +143,9 @@ class Reader {
     section.reset();
     if (has(name)) (*this)(name, section.emplace());
   }
-  void operator()(const char* name, std::optional<double>& value, const Range& range) {
+  template <class Number>
+  requires std::is_arithmetic_v<Number>
+  void operator()(const char* name, std::optional<Number>& value, const Range& range) {
     value.reset();
     if (has(name)) (*this)(name, value.emplace(), range);
   }
@@ -207,7 +213,9 @@ class Writer {
   void operator()(const char* name, std::optional<Section>& section) {
     if (section) (*this)(name, *section);
   }
-  void operator()(const char* name, std::optional<double> value, const Range& range) {
+  template <class Number>
+  requires std::is_arithmetic_v<Number>
+  void operator()(const char* name, std::optional<Number> value, const Range& range) {
     if (value) (*this)(name, *value, range);
   }
   template <class Section>
@@ -408,6 +416,16 @@ std::string print(RunConfig config) {
   return text;
 }
 
+RunConfig complete(ParsedConfig parsed, const std::vector<std::string>& sets, const std::string& run) {
+  apply_sets(parsed, sets);
+  RunConfig config;
+  Reader reader(parsed.message, "", parsed);
+  fields(reader, config);
+  check_whole(config, parsed);
+  if (config.output.dir.empty()) config.output.dir = "runs/" + run;
+  return config;
+}
+
 void check_data(const RunConfig& config, std::string_view command) {
   if (sources_of(config.data).empty())
     fail_usage("{}: none of data.text, data.tokens and data.sources is given, expected one of them", command);
@@ -431,44 +449,60 @@ std::string name_of_source(const DataConfig& data, std::size_t place) {
 }
 
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets) {
-  ParsedConfig parsed = parse_text(text, name);
-  apply_sets(parsed, sets);
-  RunConfig config;
-  Reader reader(parsed.message, "", parsed);
-  fields(reader, config);
-  check_whole(config, parsed);
-  if (config.output.dir.empty()) config.output.dir = "runs/" + std::filesystem::path(name).stem().string();
-  return config;
+  return complete(parse_text(text, name), sets, std::filesystem::path(name).stem().string());
+}
+
+RunConfig load_config(const std::vector<ConfigPart>& parts, const std::vector<std::string>& sets) {
+  std::optional<ParsedConfig> whole;
+  std::string stems;
+  for (const auto& [path, sets_of_part] : parts) {
+    ParsedConfig part = parse_text(read_config(path), path.string());
+    apply_sets(part, sets_of_part);
+    if (whole) stems += '+';
+    stems += path.stem().string();
+    if (whole)
+      merge(*whole, part);
+    else
+      whole = std::move(part);
+  }
+  return complete(whole.value(), sets, stems);
 }
 
 RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& sets) {
-  std::string text = read_config(path);
-  if (text.starts_with(data::byte_order_mark)) text.erase(0, data::byte_order_mark.size());
-  if (const data::FileKind kind = data::kind_of(text.substr(0, data::kind_bytes));
-      !kind.name.empty() && kind.name != "empty")
-    fail_usage("{}: is {}, expected a config in text format (see examples/)", path.string(), kind.name);
-  return parse_config(text, path.string(), sets);
+  return load_config(std::vector<ConfigPart>{{path}}, sets);
+}
+
+void resolve_steps(RunConfig& config, std::int64_t sequences_per_epoch) {
+  TrainConfig& train = config.train;
+  if (train.tokens) {
+    const auto pieces = [](std::int64_t n, std::int64_t of) { return (n - 1) / of + 1; };
+    train.steps = pieces(pieces(*train.tokens, config.data.sequence_length), config.batch.sequences_per_step);
+  } else if (train.epochs) {
+    constexpr double most_steps = 1e15;
+    constexpr double rounding = 1e-12;  // 0.3 of ten sequences are three, though 0.3 is a little more in binary
+    const double sequences = *train.epochs * static_cast<double>(sequences_per_epoch) * (1 - rounding);
+    const double steps = std::ceil(sequences / static_cast<double>(config.batch.sequences_per_step));
+    if (steps > most_steps)
+      fail_usage("train.epochs is {}: {} steps of {} sequences, expected at most {}", *train.epochs, steps,
+                 config.batch.sequences_per_step, most_steps);
+    train.steps = static_cast<std::int64_t>(steps);
+  }
+  train.tokens.reset();
+  train.epochs.reset();
 }
 
 std::string to_textproto(const RunConfig& config) { return print(config); }
-
-std::string defaults_as_textproto() {
-  const ParsedConfig parsed = parse_text("model {} teacher {} student_init { upcycle {} }", "the defaults");
-  RunConfig config;
-  Reader reader(parsed.message, "", parsed);
-  fields(reader, config);
-  return print(config);
-}
 
 void check_for_train(const RunConfig& config) {
   if (!config.model) fail_usage("train: there is no section model, expected the architecture or model.source");
   for (const auto& [name, is_there] :
        {std::pair("teacher", config.teacher.has_value()), std::pair("student_init", config.student_init.has_value())})
     if (is_there) fail_usage("train: there is a section {}, expected none: only distill has a teacher", name);
-  if (config.model->source.empty() && config.data.tokenizer == "teacher")
+  const std::string& tokenizer = config.data.tokenizer;
+  if (config.model->source.empty() && (tokenizer == "model" || tokenizer == "teacher"))
     fail_usage(
-        "train: data.tokenizer is \"teacher\" but model.source is empty, expected \"bytes\" or a file with a "
-        "tokenizer");
+        "train: data.tokenizer is \"{}\" but model.source is empty, expected \"bytes\" or a file with a tokenizer",
+        tokenizer);
   check_data(config, "train");
 }
 

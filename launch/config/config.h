@@ -5,8 +5,8 @@
 //     check_for_distill(config);                        // teacher, student and text are named
 //     write(dir / "config.textproto", to_textproto(config));  // loads again to the same
 //
-// Only config.cpp sees protobuf. Every error is a UsageError of one line: the place (file:line:column, or the --set),
-// the field, and what was expected.
+// Only the sources beside this file see protobuf. Every error is a UsageError of one line: the place (file:line:column,
+// or the --set), the field, and what was expected.
 #pragma once
 
 #include <cstdint>
@@ -151,7 +151,9 @@ struct BatchConfig {
 };
 
 struct TrainConfig {
-  std::int64_t steps = 1000;
+  std::int64_t steps = 1000;           // of no meaning while one of the next two is there
+  std::optional<std::int64_t> tokens;  // resolve_steps makes steps of them
+  std::optional<double> epochs;
   std::uint64_t seed = 1;
   bool recompute = false;
   std::int64_t checkpoint_every_steps = 100;  // 0: only at the end
@@ -194,7 +196,8 @@ struct GenerationConfig {
 };
 
 struct OutputConfig {
-  std::string dir;  // load_config fills in runs/<name of the config file>
+  std::string dir;  // load_config fills in runs/<name of the config file>, or names joined by +
+  std::string started_in;  // the working directory of the run that wrote the config
   friend bool operator==(const OutputConfig&, const OutputConfig&) = default;
 };
 
@@ -234,9 +237,16 @@ struct RunConfig {
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 
-/// Reads a textproto file, then applies `sets` ("section.field=value", in order; strings need no quotes, a list is
-/// [a,b] or repeated sets, the first of which replaces the file's list), fills in derived values and checks every
-/// range.
+/// A file, and what is set over it before the next one.
+struct ConfigPart {
+  std::filesystem::path path;
+  std::vector<std::string> sets = {};
+};
+
+/// Reads textproto files, lays each over those before (its scalars replace, sections are merged, lists appended), then
+/// applies `sets` ("section.field=value", in order, docs/runs.md; strings need no quotes), fills in derived values and
+/// checks every range.
+RunConfig load_config(const std::vector<ConfigPart>& parts, const std::vector<std::string>& sets = {});
 RunConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& sets = {});
 
 /// As load_config, from text; `name` stands for the file in messages.
@@ -251,8 +261,12 @@ std::string name_of_source(const DataConfig& data, std::size_t place);
 /// Every field of the sections that are there, in text format.
 std::string to_textproto(const RunConfig& config);
 
-/// Every section with its defaults, for --help.
-std::string defaults_as_textproto();
+/// Makes train.steps of train.tokens or train.epochs, whichever is there, and takes that away. An epoch is
+/// `sequences_per_epoch` sequences. Throws a UsageError where the steps are too many to be counted.
+void resolve_steps(RunConfig& config, std::int64_t sequences_per_epoch);
+
+/// A line for every field: its path, its default and what it may be, for --help-fields.
+std::string fields_as_text();
 
 /// Throw a UsageError where a section that the command needs is missing or contradicts another.
 void check_for_train(const RunConfig& config);

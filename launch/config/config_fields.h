@@ -176,6 +176,8 @@ void fields(Io& io, BatchConfig& c) {
 template <class Io>
 void fields(Io& io, TrainConfig& c) {
   io("steps", c.steps, at_least(1));
+  io("tokens", c.tokens, at_least(1));
+  io("epochs", c.epochs, above_to(0, 1e9));
   io("seed", c.seed);
   io("recompute", c.recompute);
   io("checkpoint_every_steps", c.checkpoint_every_steps, at_least(0));
@@ -219,6 +221,7 @@ void fields(Io& io, GenerationConfig& c) {
 template <class Io>
 void fields(Io& io, OutputConfig& c) {
   io("dir", c.dir);
+  io("started_in", c.started_in);
 }
 
 template <class Io>

@@ -1,6 +1,7 @@
 // Text format and --set into the protobuf message, with a place for every field that was given. Internal to the config.
 //
 //     ParsedConfig parsed = parse_text(text, "run.textproto");
+//     merge(parsed, parse_text(more, "more.textproto"));
 //     apply_sets(parsed, {"train.steps=100"});
 //     parsed.place_of("train.steps");       // "--set train.steps=100"; for others "run.textproto:7:3"
 #pragma once
@@ -15,8 +16,9 @@ namespace limbeck::launch {
 
 struct ParsedConfig {
   config::Config message;
-  std::string name;                           // of the file
-  std::map<std::string, std::string> places;  // by field path, of fields that were given
+  std::string name;  // of the file, or of several
+  std::map<std::string, std::string>
+      places;  // by field path, of fields that were given; entry i of a list is "list[i]"
 
   /// Where the field, or else the nearest section around it, was given.
   std::string place_of(const std::string& path) const;
@@ -25,7 +27,24 @@ struct ParsedConfig {
 /// Throws a UsageError "name:line:column: ..." at the first mistake.
 ParsedConfig parse_text(const std::string& text, const std::string& name);
 
-/// Throws a UsageError "--set a.b=v: ..." that names the nearest fields where the path is unknown.
+/// Lays `more` over `base` by protobuf's rules (MergeFrom): its scalars replace, its sections are merged field by
+/// field, its lists are appended; of alternatives (train.steps, tokens, epochs) its own is left.
+void merge(ParsedConfig& base, const ParsedConfig& more);
+
+/// Applies "a.b=v" in order. Of a list, "list=v" replaces it at first and appends after that, "list+=v" always appends,
+/// "list[i]=v" replaces entry i and "list[i].field=v" sets a field of it; v is one entry or [v, w]. Nothing for v
+/// clears a list or takes a section away. Throws a UsageError "--set a.b=v: ..." that names the nearest fields where
+/// the path is unknown.
 void apply_sets(ParsedConfig& parsed, const std::vector<std::string>& sets);
+
+/// Every field of the schema below `type`, in paths that begin with `prefix`.
+void collect_paths(const google::protobuf::Descriptor& type, const std::string& prefix,
+                   std::vector<std::string>& paths);
+
+/// What a field takes, for messages.
+std::string expected_of(const google::protobuf::FieldDescriptor& field);
+
+/// "did you mean a or b?" from the nearest of `names`.
+std::string suggestion(const std::string& given, std::vector<std::string> names);
 
 }  // namespace limbeck::launch

@@ -67,7 +67,8 @@ std::string one_line(std::string_view message) {
 
 LauncherRank launcher_rank() {
   const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1);
-  return {first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, 0), local < 1 ? 1 : local};
+  const int rank = first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, -1);
+  return {rank < 0 ? 0 : rank, local < 1 ? 1 : local, rank >= 0};
 }
 
 bool is_left_to_first_rank(std::string_view command) {

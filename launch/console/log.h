@@ -30,10 +30,11 @@ Log make_log(int rank, Verbosity verbosity = Verbosity::Normal);
 std::string one_line(std::string_view message);
 
 /// This process among those that mpirun or srun started, and how many of them share this machine; known before MPI is
-/// up. {0, 1} where there is no launcher.
+/// up. {0, 1, false} where there is no launcher.
 struct LauncherRank {
   int rank = 0;
   int ranks_on_machine = 1;
+  bool is_launched = false;
 };
 LauncherRank launcher_rank();
 

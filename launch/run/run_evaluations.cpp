@@ -44,7 +44,7 @@ std::string line_of(const std::string& name, const Evaluation& e, bool is_held_o
 RunEvaluations::RunEvaluations(Session& session, const Log& log) : session_(session), held_out_(session.held_out()) {
   const RunConfig& config = session.config;
   const std::int64_t length = config.data.sequence_length;
-  for (const EvaluationSetConfig& set : config.evaluation.set) {
+  for (const EvaluationSetConfig& set : session.found.evaluation.set) {
     std::vector<data::Document> documents;
     while_others_hear(session.rank, [&] {
       data::of_file("evaluation set " + set.name, [&] { documents = documents_of(set, session, log); });

@@ -11,6 +11,7 @@
 #include "data/tokenizers/vocabulary.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/model_fingerprint.h"
+#include "launch/run/run_config.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/token_cache.h"
@@ -20,13 +21,17 @@ namespace limbeck::launch {
 using core::fail_usage;
 
 Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
-    : rank(rank_of_session), config(std::move(run_config)) {
+    : rank(rank_of_session), config(std::move(run_config)), found(with_paths_found(config)) {
+  if (config.output.started_in.empty()) config.output.started_in = std::filesystem::current_path().string();
   if (config.teacher) {
-    teacher_source_ = open_model_together(rank, config.teacher->source, log);
-    config.teacher->source = teacher_source_.path.string();
+    const std::filesystem::path source = found.teacher->source;
+    teacher_source_ = open_model_together(rank, source, log);
+    if (teacher_source_.path != source)  // a run's newest checkpoint
+      config.teacher->source =
+          (std::filesystem::path(config.teacher->source) / teacher_source_.path.lexically_relative(source)).string();
   }
   if (config.model && !config.model->source.empty())
-    student_source_ = open_model_together(rank, config.model->source, log);
+    student_source_ = open_model_together(rank, found.model->source, log);
   for (const ModelSource* source : {&teacher_source_, &student_source_}) say_notices(*source, log);
   choose_tokenizer(log);
   check_same_ids(teacher_source_, "the teacher's", log);
@@ -45,6 +50,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   check_fits(config.generation, *tokenizer, architecture, "the student");
   if (config.teacher) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
+  resolve_length(log);
   if (config.teacher) load_teacher(architecture.vocabulary);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
@@ -72,16 +78,18 @@ void Session::check_teacher(const Evaluation& evaluation) const {
 }
 
 void Session::choose_tokenizer(const Log& log) {
-  if (config.data.tokenizer == "teacher") {
-    const ModelSource& source = config.teacher ? teacher_source_ : student_source_;
+  const std::string& name = config.data.tokenizer;
+  if (name == "teacher" || name == "model") {
+    const ModelSource& source = name == "teacher" && config.teacher ? teacher_source_ : student_source_;
     if (!source.reader)
-      fail_usage("data.tokenizer is \"teacher\", but the config names no teacher and no model.source");
+      fail_usage("data.tokenizer is \"{}\", but the config names no {}", name,
+                 name == "model" ? "model.source" : "teacher and no model.source");
     source.require_tokenizer();
     tokenizer = source.tokenizer;
   } else {
-    if (config.data.tokenizer.empty())
-      fail_usage("data.tokenizer is empty, expected bytes, teacher, or a file or folder with a tokenizer");
-    tokenizer = open_tokenizer(config.data.tokenizer, log);
+    if (name.empty())
+      fail_usage("data.tokenizer is empty, expected bytes, teacher, model, or a file or folder with a tokenizer");
+    tokenizer = open_tokenizer(found.data.tokenizer, log);
   }
   if (config.teacher && tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
     fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
@@ -113,8 +121,8 @@ void Session::check_same_ids(const data::TokenFile& file, const Log& log) const 
 
 void Session::open_text(const Log& log) {
   std::vector<data::MixtureSource> sources;
-  for (const DataSourceConfig& source : sources_of(config.data)) {
-    const std::string prefix = token_prefix(rank, source, config.data.cache_dir, *tokenizer, log);
+  for (const DataSourceConfig& source : sources_of(found.data)) {
+    const std::string prefix = token_prefix(rank, source, found.data.cache_dir, *tokenizer, log);
     sources.push_back({std::make_shared<data::TokenFile>(prefix), source.weight});
     if (!source.tokens.empty()) check_same_ids(*sources.back().file, log);
   }
@@ -131,6 +139,17 @@ void Session::open_text(const Log& log) {
       log->warn("source {}: its {} held-out documents do not fill one sequence of {} tokens: it is not evaluated", i,
                 loader.held_out_documents().size(), config.data.sequence_length);
   }
+}
+
+void Session::resolve_length(const Log& log) {
+  const TrainConfig given = config.train;
+  const std::int64_t sequences = text->tokens_per_epoch() / config.data.sequence_length;
+  resolve_steps(config, sequences);
+  if (!given.tokens && !given.epochs) return;
+  const std::string budget =
+      given.tokens ? fmt::format("train.tokens {}", *given.tokens) : fmt::format("train.epochs {}", *given.epochs);
+  log->info("{}: {} steps of {} sequences of {} tokens; an epoch is {} sequences", budget, config.train.steps,
+            config.batch.sequences_per_step, config.data.sequence_length, sequences);
 }
 
 nn::ModelConfig Session::student_architecture() const {

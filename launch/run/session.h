@@ -47,7 +47,10 @@ class Session {
   StepText step_text(std::int64_t next_sample) const;
 
   Rank& rank;
-  RunConfig config;  // as given, but that teacher.source is the checkpoint itself where it was a run directory
+  /// As given, but that teacher.source is the checkpoint itself where it was a run directory, train.steps are there
+  /// where tokens or epochs were given, and output.started_in is there.
+  RunConfig config;
+  RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
   std::unique_ptr<nn::Transformer> teacher;  // null without distillation
@@ -63,6 +66,7 @@ class Session {
   void choose_tokenizer(const Log& log);
   void check_same_ids(const ModelSource& source, const char* whose, const Log& log) const;
   void open_text(const Log& log);
+  void resolve_length(const Log& log);
   nn::ModelConfig student_architecture() const;
 
   ModelSource teacher_source_;

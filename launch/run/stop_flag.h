@@ -6,7 +6,15 @@
 //     while (step < last && !stop_requested()) ...
 #pragma once
 
+#include <stdexcept>
+
 namespace limbeck::launch {
+
+/// Leaves work that keeps what it has done: the command ends with 3, and the same one goes on.
+class Stopped : public std::runtime_error {
+ public:
+  Stopped() : std::runtime_error("stopped by a signal") {}
+};
 
 /// From here on these signals only raise the flag, but for a second SIGINT: that ends the process. One that was
 /// ignored (nohup, a job in the background) stays so.

@@ -7,6 +7,7 @@
 #include "core/random.h"
 #include "data/text/token_hash.h"
 #include "launch/console/progress.h"
+#include "launch/run/stop_flag.h"
 #include "launch/run/threads.h"
 
 namespace limbeck::launch {
@@ -33,6 +34,7 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
               data::TokenizeOptions options, const Log& log) {
   std::optional<Progress> progress;
   options.progress = [&](const data::TokenizeCounts& so_far, std::int64_t done, std::int64_t total) {
+    if (stop_requested()) throw Stopped();
     const bool is_large = total >= std::int64_t{1} << 26U;
     const int shift = is_large ? 20 : 10;
     const auto rounded_up = [&](std::int64_t bytes) { return (bytes + (std::int64_t{1} << shift) - 1) >> shift; };

@@ -17,7 +17,8 @@
 
 namespace limbeck::launch {
 
-/// data::tokenize_files, telling the log how far it is, what it gave, and what was dropped or repaired.
+/// data::tokenize_files, telling the log how far it is, what it gave, and what was dropped or repaired. Throws Stopped
+/// (stop_flag.h) at a signal, with what was done kept.
 void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& tokenizer, const std::string& prefix,
               data::TokenizeOptions options, const Log& log);
 

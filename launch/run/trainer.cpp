@@ -72,6 +72,22 @@ std::vector<optim::Group> groups_of(const OptimizerConfig& config) {
   return groups;
 }
 
+/// What each group does to how much of the model.
+void say_groups(const core::ParameterList& parameters, const OptimizerConfig& config, const Log& log) {
+  const std::vector<optim::GroupCount> counts = optim::count_groups(parameters, groups_of(config));
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const OptimizerGroupConfig& group = config.groups[i];
+    std::vector<std::string> what;
+    if (group.frozen) what.emplace_back("frozen");
+    if (!group.frozen && group.rate_factor != 1) what.push_back(fmt::format("rate times {}", group.rate_factor));
+    if (!group.frozen && group.weight_decay) what.push_back(fmt::format("weight decay {}", *group.weight_decay));
+    if (!group.frozen && group.adamw) what.emplace_back("by AdamW");
+    log->info("group {}: {} tensor{}, {} parameters: {}", group.pattern, counts[i].num_tensors,
+              counts[i].num_tensors == 1 ? "" : "s", counts[i].num_elements,
+              what.empty() ? "as all" : fmt::format("{}", fmt::join(what, ", ")));
+  }
+}
+
 std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }
 
 nn::RouterTraining router_training(const RunConfig& config, std::int64_t step) {
@@ -138,6 +154,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
   *peak.mutable_data<double>() = measure_peak_flops(threads_of_rank(session.config.train.threads));
   session.rank.world().all_reduce(peak, core::Reduce::Sum);
   peak_flops_ = core::host_value(peak);
+  say_groups(session.student->parameters(), session.config.optimizer, log_);
   log_->debug("gradients are reduced in {} buckets of about {} MiB", sync_.statistics().num_buckets,
               session.config.parallel.bucket_mib);
   log_->debug("measured peak of all ranks: {:.1f} GFLOP/s; a token costs {:.2f} MFLOP", peak_flops_ / 1e9,

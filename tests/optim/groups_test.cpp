@@ -102,6 +102,21 @@ TEST(Groups, TheFirstThatMatchesCounts) {
   EXPECT_FALSE(trained[2].group.weight_decay.has_value());
 }
 
+TEST(Groups, WhatBelongsToEachIsCounted) {
+  Parameters parameters;
+  parameters.add(make_parameter<float>(Memory::cpu(1), "a.x", {3}, {1, 2, 3}));
+  parameters.add(make_parameter<float>(Memory::cpu(1), "a.y", {2}, {1, 2}));
+  parameters.add(make_parameter<float>(Memory::cpu(1), "b", {4}, {1, 2, 3, 4}));
+  parameters.list[2]->global_shape = Shape{8};  // this rank has half of it
+  const auto counts = count_groups(parameters.list, {{.pattern = "a.y"}, {.pattern = "a.*"}, {.pattern = "b"}});
+  ASSERT_EQ(counts.size(), 3U);
+  EXPECT_EQ(counts[0].num_tensors, 1);
+  EXPECT_EQ(counts[0].num_elements, 2);
+  EXPECT_EQ(counts[1].num_tensors, 1);  // the other is the first group's
+  EXPECT_EQ(counts[1].num_elements, 3);
+  EXPECT_EQ(counts[2].num_elements, 8);
+}
+
 TEST(Groups, WithoutGroupsEverythingIsTrainedAsItIs) {
   Parameters p = named({"a", "b"});
   EXPECT_THAT(names_of(parameters_of(apply_groups(p.list, {}))), ElementsAre("a", "b"));

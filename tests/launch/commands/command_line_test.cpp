@@ -74,22 +74,31 @@ std::string error_of(const std::vector<const char*>& arguments) {
 
 TEST(CommandLine, TrainTakesItsOptions) {
   const auto r = parse({"train", "c.textproto", "--set", "a.b=1", "--set", "c=[x, y]", "--out", "runs/x", "--resume",
-                        "--steps", "5", "--dump-gradients", "g.h5"});
+                        "--steps", "5", "--threads", "3", "--dump-gradients", "g.h5"});
   EXPECT_EQ(r.ran, "train");
-  EXPECT_EQ(r.train.config, "c.textproto");
+  EXPECT_EQ(r.train.configs, std::vector<std::filesystem::path>{"c.textproto"});
   EXPECT_EQ(r.train.sets, (std::vector<std::string>{"a.b=1", "c=[x, y]"}));
   EXPECT_EQ(r.train.out, "runs/x");
   EXPECT_TRUE(r.train.resume);
   EXPECT_EQ(r.train.steps, 5);
+  EXPECT_EQ(r.train.threads, 3);
   EXPECT_EQ(r.train.dump_gradients, "g.h5");
 }
 
 TEST(CommandLine, SetsMayStandBeforeTheConfig) {
   const auto r = parse({"distill", "--set", "a.b=1", "c.textproto"});
-  EXPECT_EQ(r.distill.config, "c.textproto");
+  EXPECT_EQ(r.distill.configs, std::vector<std::filesystem::path>{"c.textproto"});
   EXPECT_EQ(r.distill.sets, (std::vector<std::string>{"a.b=1"}));
   EXPECT_FALSE(r.distill.resume);
   EXPECT_FALSE(r.distill.steps.has_value());
+}
+
+TEST(CommandLine, SeveralConfigsStandInTheirOrder) {
+  using Paths = std::vector<std::filesystem::path>;
+  EXPECT_EQ(parse({"train", "a", "--set", "x.y=1", "b", "--resume", "c"}).train.configs, (Paths{"a", "b", "c"}));
+  const auto eval = parse({"eval", "a", "--set", "x.y=1", "b", "c"}).eval;
+  EXPECT_EQ(eval.model, "a");
+  EXPECT_EQ(eval.more, (Paths{"b", "c"}));
 }
 
 TEST(CommandLine, AnEmptyValueMayStandBehindAnEqualsSign) {
@@ -167,10 +176,24 @@ TEST(CommandLine, HelpHasAnExampleAndTheDefaults) {
   for (const char* command : {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "report"}) {
     const auto r = parse({command, "--help"});
     EXPECT_THAT(r.text, AllOf(HasSubstr("Example"), HasSubstr(std::string("limbeck ") + command)));
-    EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));  // steps differ from run to run
+    EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));                  // steps differ from run to run
+    EXPECT_LE(std::count(r.text.begin(), r.text.end(), '\n'), 40) << command;  // a screen
     EXPECT_EQ(r.ran, "");
   }
-  EXPECT_THAT(parse({"train", "--help"}).text, HasSubstr("sequence_length: 256"));
+}
+
+TEST(CommandLine, HelpFieldsListsTheConfig) {
+  for (const char* command : {"train", "distill", "eval"}) {
+    EXPECT_THAT(parse({command, "--help"}).text, HasSubstr("--help-fields"));
+    const auto r = parse({command, "--help-fields"});
+    EXPECT_THAT(r.text, AllOf(HasSubstr("\ntrain.steps "), HasSubstr("docs/config.md")));
+    EXPECT_EQ(r.ran, "");
+  }
+}
+
+TEST(CommandLine, HelpOfTrainingSaysWhatASignalDoes) {
+  for (const char* command : {"train", "distill"})
+    EXPECT_THAT(parse({command, "--help"}).text, AllOf(HasSubstr("Exit code 3"), HasSubstr("docs/runs.md")));
 }
 
 TEST(CommandLine, VersionNamesTheLibraries) {
@@ -185,7 +208,6 @@ TEST(CommandLine, MistakesAreUsageErrorsOfOneLine) {
   EXPECT_THAT(error_of({"train", "c", "--stepz", "3"}), HasSubstr("--stepz"));
   EXPECT_THAT(error_of({"train", "c", "--steps", "0"}), HasSubstr("--steps"));
   EXPECT_THAT(error_of({"train", "c", "--steps", "many"}), HasSubstr("many"));
-  EXPECT_THAT(error_of({"train", "c", "d"}), HasSubstr("d"));
   EXPECT_THAT(error_of({"eval", "m", "--tokens", "t"}), HasSubstr("--logits"));
   EXPECT_THAT(error_of({"generate", "m"}), HasSubstr("--prompt"));
   EXPECT_THAT(error_of({"generate", "m", "--prompt", "x", "--prompts", "y"}), HasSubstr("--prompts"));
@@ -227,6 +249,7 @@ TEST(CommandLine, NumbersAreFiniteWithinTheirRangeAndShortInMessages) {
   EXPECT_EQ(parse({"generate", "m", "--prompt", "x", "--top-p", "1"}).generate.top_p, 1);
   EXPECT_EQ(parse({"generate", "m", "--prompt", "x", "--seed", "010"}).generate.seed, 10U);
   EXPECT_EQ(parse({"train", "c", "--steps", "08"}).train.steps, 8);
+  EXPECT_EQ(parse({"train", "c", "--steps", "1.5e3"}).train.steps, 1500);
   EXPECT_EQ(error_of({"train", "c", "--steps", "0"}),
             "--steps: '0' is given, expected a whole number, 1 or more (see limbeck train --help)");
   EXPECT_THAT(error_of({"tokenize", "a", "--tokenizer", "bytes", "--out", "p", "--threads", "5000"}),

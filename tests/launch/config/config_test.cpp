@@ -1,7 +1,6 @@
 #include "launch/config/config.h"
 
 #include <gmock/gmock.h>
-#include <google/protobuf/text_format.h>
 
 #include <filesystem>
 #include <string>
@@ -90,13 +89,14 @@ TEST(Config, PrintsAsTextThatLoadsToTheSame) {
 }
 
 // A field of the schema that config_fields.h does not bind would be read by nobody.
-void expect_every_field_is_set(const google::protobuf::Message& message, const std::string& path) {
-  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
-    const auto* field = message.GetDescriptor()->field(i);
-    if (field->is_repeated()) continue;
-    EXPECT_TRUE(message.GetReflection()->HasField(message, field)) << path << field->name() << " is not bound";
+void expect_every_field_is_listed(const google::protobuf::Descriptor& type, const std::string& path) {
+  for (int i = 0; i < type.field_count(); ++i) {
+    const auto* field = type.field(i);
+    const std::string name = path + field->name();
     if (field->message_type() != nullptr)
-      expect_every_field_is_set(message.GetReflection()->GetMessage(message, field), path + field->name() + ".");
+      expect_every_field_is_listed(*field->message_type(), name + (field->is_repeated() ? "[]." : "."));
+    else
+      EXPECT_THAT(fields_as_text(), HasSubstr("\n" + name + "  ")) << "is not bound";
   }
 }
 
@@ -174,10 +174,16 @@ TEST(ConfigErrors, TheBestIsByAFigureThatIsMeasured) {
   EXPECT_THAT(error_of("train { stop_after_evaluations_without_gain: 2 }"), HasSubstr("expected train.keep_best too"));
 }
 
-TEST(Config, EveryFieldOfTheSchemaIsBound) {
-  config::Config message;
-  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(defaults_as_textproto(), &message));
-  expect_every_field_is_set(message, "");
+TEST(Config, EveryFieldOfTheSchemaIsBound) { expect_every_field_is_listed(*config::Config::descriptor(), ""); }
+
+TEST(Config, TheListOfFieldsHasDefaultsAndNothingThatFollowsFromThem) {
+  const std::string text = fields_as_text();
+  EXPECT_THAT(text, HasSubstr("docs/config.md"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\ndata\\.sequence_length +256 +a whole number, 1 or more\n"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\nmodel\\.head_width +0 +a whole number, 0 or more; 0: follows"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\nschedule\\.kind +COSINE +one of COSINE, CONSTANT, LINEAR"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\noptimizer\\.groups\\[\\]\\.weight_decay +none +a number, 0 or more"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\ntrain\\.epochs +none +a number, above 0 to 1000000000\n"));
 }
 
 TEST(ConfigErrors, NameFileLineColumnAndField) {
@@ -265,6 +271,15 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
        "run.textproto:3:2: ", "data.sources[1].weight is 0, expected above 0 to 1000000000000"},
       {"data { sources { text: \"a\" wieght: 1 } }", "run.textproto:1:28: ", "no field wieght, did you mean weight"},
       {"data { format: CSV }", "run.textproto:1:20: ", "CSV"},
+      {"train { steps: 1.5e0 }", "run.textproto:1:16: ", "1.5e0"},
+      {"train { steps: 1e99 }", "run.textproto:1:16: ", "1e99"},
+      {"train { steps: 3 tokens: 4 }", "run.textproto:1:", "\"tokens\" is specified along with field \"steps\""},
+      {"train { tokens: 4\n epochs: 2 }", "run.textproto:2:", "\"epochs\" is specified along with field \"tokens\""},
+      {"train { epochs: 0 }", "run.textproto:1:9: ", "train.epochs is 0, expected above 0 to 1000000000"},
+      {"train { tokens: 0 }", "run.textproto:1:9: ", "train.tokens is 0, expected 1 or more"},
+      // What was spelt another way takes nothing of the place.
+      {"train { steps: 1e3 seed: 2e0 stepz: 3 }", "run.textproto:1:30: ", "no field stepz"},
+      {"\n# cosine 1e3\ntrain { steps: 1e3 log_every_steps: 0 }", "run.textproto:3:20: ", "log_every_steps is 0"},
   };
   for (const Case& c : cases)
     EXPECT_THAT(error_of(c.text), AllOf(::testing::StartsWith(c.place), HasSubstr(c.expected))) << c.text;
@@ -322,6 +337,64 @@ TEST(ConfigSets, TakeWholeGroups) {
   EXPECT_THAT(error_of(file, {"optimizer.groups.pattern=a"}),
               HasSubstr("optimizer.groups is a list of sections, expected "
                         "--set 'optimizer.groups={ field: value ... }'"));
+}
+
+TEST(ConfigSets, ListsAreSetAppendedToAndCleared) {
+  const std::string file = "data { text: 'a' text: 'b' } student_init { choice: LIST layers: [0, 2] }";
+  const auto text = [&](const std::vector<std::string>& sets) { return parse_config(file, "x", sets).data.text; };
+  using Strings = std::vector<std::string>;
+  EXPECT_EQ(text({"data.text+=c"}), (Strings{"a", "b", "c"}));
+  EXPECT_EQ(text({"data.text+=[c, \"d, e\"]", "data.text+=f"}), (Strings{"a", "b", "c", "d, e", "f"}));
+  EXPECT_EQ(text({"data.text+=c", "data.text=d"}), (Strings{"d"}));
+  EXPECT_EQ(text({"data.text=c", "data.text+=d", "data.text=e"}), (Strings{"c", "d", "e"}));
+  EXPECT_EQ(text({"data.text[1]=c"}), (Strings{"a", "c"}));
+  EXPECT_EQ(text({"data.text=[x, y, z]", "data.text[0]=c", "data.text[2]=\"d\""}), (Strings{"c", "y", "d"}));
+  EXPECT_EQ(text({"data.text=c", "data.text="}), Strings{});
+  EXPECT_EQ(text({"data.text=", "data.text+=c"}), Strings{"c"});
+  EXPECT_EQ(parse_config(file, "x", {"student_init.layers[0]=1e0", "student_init.layers+=5"}).student_init->layers,
+            (std::vector<std::int64_t>{1, 2, 5}));
+  EXPECT_THAT(error_of(file, {"data.text[2]=c"}), HasSubstr("data.text has 2 entries, expected one of 0 to 1"));
+  EXPECT_THAT(error_of(file, {"data.text[-1]=c"}), HasSubstr("expected one of 0 to 1"));
+  EXPECT_THAT(error_of("", {"data.text[0]=c"}), HasSubstr("data.text has 0 entries, expected data.text+=value"));
+  EXPECT_THAT(error_of(file, {"train.steps[0]=3"}), HasSubstr("train.steps is no list, expected train.steps=value"));
+  EXPECT_THAT(error_of(file, {"train.steps+=3"}), HasSubstr("train.steps is no list, expected train.steps=value"));
+}
+
+TEST(ConfigSets, FieldsOfOneEntryOfAListAreSet) {
+  const std::string file = "optimizer { groups { pattern: 'a' rate_factor: 2 } groups { pattern: 'b' frozen: true } }";
+  const RunConfig c = parse_config(file, "x",
+                                   {"optimizer.groups[1].frozen=false", "optimizer.groups[1].weight_decay=0",
+                                    "optimizer.groups[0]={ pattern: 'c' }", "optimizer.groups+={ pattern: 'd' }"});
+  ASSERT_EQ(c.optimizer.groups.size(), 3U);
+  EXPECT_EQ(c.optimizer.groups[0].pattern, "c");
+  EXPECT_EQ(c.optimizer.groups[0].rate_factor, 1);  // the whole entry is another
+  EXPECT_EQ(c.optimizer.groups[1].pattern, "b");
+  EXPECT_FALSE(c.optimizer.groups[1].frozen);
+  EXPECT_EQ(c.optimizer.groups[1].weight_decay, 0.0);
+  EXPECT_EQ(c.optimizer.groups[2].pattern, "d");
+  EXPECT_THAT(error_of(file, {"optimizer.groups[1].rate_factor=-1"}),
+              HasSubstr("--set optimizer.groups[1].rate_factor=-1: optimizer.groups[1].rate_factor is -1"));
+  EXPECT_THAT(error_of(file, {"optimizer.groups[7].frozen=true"}), HasSubstr("has 2 entries, expected one of 0 to 1"));
+}
+
+TEST(ConfigSets, AnEmptyValueTakesASectionAway) {
+  EXPECT_FALSE(parse_config("model { width: 64 }", "x", {"model="}).model.has_value());
+  EXPECT_EQ(parse_config("train { seed: 9 }", "x", {"train="}).train, TrainConfig{});
+  EXPECT_FALSE(
+      parse_config("student_init { upcycle { slices: 2 } }", "x", {"student_init.upcycle="}).student_init->upcycle);
+}
+
+TEST(ConfigSets, ChoicesStandInAnyCaseAndWholeNumbersMayHaveAnExponent) {
+  const RunConfig c = parse_config("", "x",
+                                   {"schedule.kind=linear", "schedule.decay=Cosine_Decay", "train.steps=2e3",
+                                    "train.seed=1.0", "optimizer.groups={ pattern: 'a' rate_factor: 1e3 }"});
+  EXPECT_EQ(c.schedule.kind, ScheduleKind::Linear);
+  EXPECT_EQ(c.schedule.decay, ScheduleDecay::Cosine);
+  EXPECT_EQ(c.train.steps, 2000);
+  EXPECT_EQ(c.train.seed, 1U);
+  EXPECT_EQ(c.optimizer.groups[0].rate_factor, 1000);
+  EXPECT_THAT(error_of("", {"train.steps=1.5e0"}), HasSubstr("the value is '1.5e0', expected a whole number"));
+  EXPECT_THAT(error_of("", {"train.steps=1e19"}), HasSubstr("the value is '1e19', expected a whole number"));
 }
 
 TEST(ConfigSets, MistakesAreNamed) {

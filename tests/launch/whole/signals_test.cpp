@@ -51,7 +51,11 @@ TEST(Signals, EachThatAsksToStopSavesAndEndsWithThree) {
     // The last line of the metrics is of the step that was saved: nothing is lost.
     const auto last = folder.metrics("run").back()["step"].get<std::int64_t>();
     EXPECT_TRUE(fs::exists(folder.path() / fmt::format("run/checkpoints/step_{}/manifest.json", last)));
-    const Outcome on = folder.limbeck(fmt::format("{} --resume --steps {}", endless, last + 1));
+    // And the command that it says goes on.
+    const auto said = stopped.lines_with(" train run --resume");
+    ASSERT_EQ(said.size(), 1U) << stopped.output;
+    const Outcome on = run_shell(fmt::format("cd {} && {} --steps {}", folder.path().string(),
+                                             said[0].substr(said[0].find("goes on with: ") + 14), last + 1));
     EXPECT_EQ(on.code, 0) << on.output;
   }
 }
@@ -112,6 +116,31 @@ TEST(Signals, ATermOfOneRankStopsAll) {
   EXPECT_EQ(stopped.code, 3) << stopped.output;
   EXPECT_THAT(stopped.output, AllOf(HasSubstr("stopped at step"), Not(HasSubstr("limbeck: error"))));
   EXPECT_TRUE(has_checkpoint(folder));
+}
+
+TEST(Signals, TokenizingSavesAndTheSameCommandGoesOn) {
+  const RunFolder folder("tokenize");
+  std::string lines;
+  for (int i = 0; i < 200'000; ++i) lines += fmt::format("{{\"text\": \"the still drips {} into a glass\"}}\n", i);
+  folder.write("big.jsonl", lines);
+  ASSERT_EQ(folder.limbeck("tokenize text --train --vocab 300 --out mine").code, 0);
+  const std::string tokenize = "tokenize big.jsonl --tokenizer mine --threads 1 --out ";
+  ASSERT_EQ(folder.limbeck(tokenize + "whole").code, 0);
+  for (const char* signal : {"INT", "TERM", "USR1"}) {
+    const std::string command = folder.command(tokenize + signal);
+    const std::size_t at = command.find("&& ");
+    const Outcome stopped = run_shell(
+        fmt::format("bash -c 'set -m; {}; {} & p=$!; for i in $(seq 5000); do [ -s {}.bin.partial ] && break; "
+                    "sleep 0.001; done; kill -{} $p; wait $p'",
+                    command.substr(0, at), command.substr(at + 3), signal, signal));
+    EXPECT_EQ(stopped.code, 3) << stopped.output;
+    EXPECT_EQ(stopped.lines_with("the same command goes on").size(), 1U) << stopped.output;
+    EXPECT_FALSE(fs::exists(folder.path() / (std::string(signal) + ".idx")));
+    const Outcome on = folder.limbeck(tokenize + signal);
+    EXPECT_EQ(on.code, 0) << on.output;
+    EXPECT_EQ(on.lines_with("of an interrupted tokenizing").size(), 1U) << on.output;
+    EXPECT_EQ(folder.read(std::string(signal) + ".bin"), folder.read("whole.bin"));
+  }
 }
 
 TEST(Signals, TheReaderOfTheLogMayGoFirst) {
