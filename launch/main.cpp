@@ -69,6 +69,7 @@ int run(int argc, char** argv) {
   line.inspect(limbeck::launch::run_inspect);
   line.tokenize(limbeck::launch::run_tokenize);
   line.report(limbeck::launch::run_report);
+  line.compare(limbeck::launch::run_compare);
   const Invocation invocation = line.parse(argc, argv);
   if (invocation.run) return invocation.run();
   if (limbeck::launch::launcher_rank().rank == 0) limbeck::launch::write_result(invocation.text);

@@ -25,6 +25,12 @@ inline bool has_zero_byte(std::string_view text) { return text.find('\0') != std
 /// Throws "where: ..." for what is nested more than 64 deep, has a key twice in one object, or a zero byte.
 void check_structure(std::string_view json, const std::string& where);
 
+/// As a file or a command shows it: indented. What is no UTF-8, as a text that was cut amid a character, becomes U+FFFD.
+template <class Json>
+std::string indented(const Json& json) {
+  return json.dump(1, ' ', false, Json::error_handler_t::replace) + '\n';
+}
+
 /// Throws "where: ..." for what is no JSON, and as check_structure.
 template <class Json>
 Json parse_json(std::string_view text, const std::string& where) {

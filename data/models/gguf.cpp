@@ -44,9 +44,15 @@ bool is_of_part(const std::string& key) { return key == "split.no" || key == "ge
 
 }  // namespace
 
-GgufFile::GgufFile(const std::string& path) : path_(path) {
+GgufFile::GgufFile(const std::string& path, Formats formats) : path_(path) {
+  const auto read_head = [formats](const MappedFile& part) {
+    GgufHead head = read_gguf_head(part);
+    check(formats == Formats::Any || head.unreadable.empty(), "{}",
+          head.unreadable.empty() ? "" : head.unreadable.begin()->second.why);
+    return head;
+  };
   auto file = std::make_unique<MappedFile>(path);
-  GgufHead head = read_gguf_head(*file);
+  GgufHead head = read_head(*file);
   const Split split = split_of(head.metadata, path);
   if (split.count <= 1) {
     add_part(std::move(file), std::move(head));
@@ -65,16 +71,17 @@ GgufFile::GgufFile(const std::string& path) : path_(path) {
     const std::string name = path.substr(0, path.size() - own.size()) + ending(number);
     check(fs::exists(name), "{}: is part {} of {}, but there is no {}", path, split.number + 1, split.count, name);
     auto other = std::make_unique<MappedFile>(name);
-    GgufHead other_head = read_gguf_head(*other);
+    GgufHead other_head = read_head(*other);
     const Split said = split_of(other_head.metadata, name);
     check(said.count == split.count, "{}: split.count is {}, expected {} as in {}", name, said.count, split.count,
           path);
     check(said.number == number, "{}: split.no is {}, expected {}", name, said.number, number);
     add_part(std::move(other), std::move(other_head));
   }
-  check(static_cast<std::int64_t>(tensors_.size()) == split.num_tensors,
+  const std::size_t num_tensors = tensors_.size() + unreadable_.size();
+  check(static_cast<std::int64_t>(num_tensors) == split.num_tensors,
         "{}: split.tensors.count is {}, but the {} parts hold {} tensors", path, split.num_tensors, split.count,
-        tensors_.size());
+        num_tensors);
 }
 
 void GgufFile::add_part(std::unique_ptr<MappedFile> file, GgufHead head) {
@@ -87,6 +94,9 @@ void GgufFile::add_part(std::unique_ptr<MappedFile> file, GgufHead head) {
     tensor.part = files_.size();
     check(tensors_.emplace(name, tensor).second, "{}: tensor {} is in an earlier part too", file->path(), name);
   }
+  for (auto& [name, tensor] : head.unreadable)
+    check(!tensors_.contains(name) && unreadable_.emplace(name, std::move(tensor)).second,
+          "{}: tensor {} is in an earlier part too", file->path(), name);
   files_.push_back(std::move(file));
 }
 

@@ -33,20 +33,31 @@ struct GgufTensor {
 using GgufValue = std::variant<bool, std::int64_t, double, std::string, std::vector<bool>, std::vector<std::int64_t>,
                                std::vector<double>, std::vector<std::string>>;
 
+/// A tensor of a format that is not read.
+struct GgufUnreadable {
+  core::Shape shape;
+  std::string format;  // "IQ1_S"; "type 99" where GGUF defines no such
+  std::string why;     // as an error says it
+};
+
 struct GgufHead;
 
 class GgufFile {
  public:
-  /// Throws unless the file is a whole GGUF file whose tensors are all of formats that dequantize() takes and lie
-  /// inside it without overlapping; messages name the file and the byte, key or tensor. If it is a part of a model, the
-  /// other parts lie beside it and agree.
-  explicit GgufFile(const std::string& path);
+  enum class Formats : std::uint8_t { Read, Any };
+
+  /// Throws unless the file is a whole GGUF file whose tensors lie inside it without overlapping, and are, unless
+  /// `formats` is Any, all of formats that dequantize() takes; messages name the file and the byte, key or tensor. If
+  /// it is a part of a model, the other parts lie beside it and agree.
+  explicit GgufFile(const std::string& path, Formats formats = Formats::Read);
 
   const std::string& path() const { return path_; }
   std::size_t num_parts() const { return files_.size(); }
   std::vector<std::string> paths() const;  // of the parts
   const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
   const std::map<std::string, GgufTensor>& tensors() const { return tensors_; }
+  /// Those that are none of `tensors`.
+  const std::map<std::string, GgufUnreadable>& unreadable() const { return unreadable_; }
 
   bool has(const std::string& key) const { return metadata_.contains(key); }
   // Each throws, naming file and key, where the key is missing or of another type. number() takes integers too.
@@ -76,6 +87,7 @@ class GgufFile {
   std::vector<std::unique_ptr<MappedFile>> files_;
   std::map<std::string, GgufValue> metadata_;
   std::map<std::string, GgufTensor> tensors_;
+  std::map<std::string, GgufUnreadable> unreadable_;
 };
 
 }  // namespace limbeck::data

@@ -13,7 +13,6 @@
 namespace limbeck::data {
 
 using core::check;
-using core::DType;
 using core::fail;
 using core::Shape;
 
@@ -140,16 +139,19 @@ GgufValue read_value(Cursor& cursor, const std::string& path) {
   });
 }
 
-DType read_dtype(Cursor& cursor, const std::string& path, const std::string& name) {
-  const auto id = cursor.number<std::uint32_t>("a tensor's type");
+GgufUnreadable unreadable(const core::Shape& shape, std::uint32_t id, const std::string& path,
+                          const std::string& name) {
   const GgufFormat* format = gguf_format(id);
-  check(format != nullptr, "{}: tensor {} has type {}, which GGUF does not define", path, name, id);
-  check(format->dtype.has_value(), "{}: tensor {} has type {}, expected one of {}", path, name, format->name,
-        readable_gguf_formats());
-  return *format->dtype;
+  if (format == nullptr)
+    return {shape, fmt::format("type {}", id),
+            fmt::format("{}: tensor {} has type {}, which GGUF does not define", path, name, id)};
+  return {
+      shape, std::string(format->name),
+      fmt::format("{}: tensor {} has type {}, expected one of {}", path, name, format->name, readable_gguf_formats())};
 }
 
-GgufTensor read_tensor(Cursor& cursor, const std::string& path, const std::string& name) {
+/// Puts the next tensor into `head`; false where it has one of this name.
+bool read_tensor(Cursor& cursor, const std::string& path, const std::string& name, GgufHead& head) {
   const auto rank = cursor.number<std::uint32_t>("a tensor's number of dimensions");
   check(rank >= 1 && rank <= 4, "{}: tensor {} has {} dimensions, expected 1 to 4", path, name, rank);
   std::vector<std::int64_t> extents(rank);
@@ -166,7 +168,14 @@ GgufTensor read_tensor(Cursor& cursor, const std::string& path, const std::strin
   }
   GgufTensor tensor;
   tensor.shape = Shape(extents);
-  tensor.dtype = read_dtype(cursor, path, name);
+  const auto id = cursor.number<std::uint32_t>("a tensor's type");
+  const GgufFormat* known = gguf_format(id);
+  if (known == nullptr || !known->dtype) {
+    cursor.number<std::uint64_t>("a tensor's offset");
+    return !head.tensors.contains(name) &&
+           head.unreadable.emplace(name, unreadable(tensor.shape, id, path, name)).second;
+  }
+  tensor.dtype = *known->dtype;
   const auto& format = core::info(tensor.dtype);
   check(extents.back() % format.block_elements == 0,
         "{}: tensor {} {} has rows of {} values, expected whole {} blocks of {}", path, name, tensor.shape,
@@ -176,7 +185,7 @@ GgufTensor read_tensor(Cursor& cursor, const std::string& path, const std::strin
   check(offset <= std::numeric_limits<std::int64_t>::max() / 2,
         "{}: tensor {} is at offset {}, which is outside the file", path, name, offset);
   tensor.offset = static_cast<std::int64_t>(offset);  // from the start of the data; moved when that is known
-  return tensor;
+  return !head.unreadable.contains(name) && head.tensors.emplace(name, std::move(tensor)).second;
 }
 
 /// Moves the tensors' offsets to count from the start of the file and checks that they lie inside and apart.
@@ -233,8 +242,7 @@ GgufHead read_gguf_head(const MappedFile& file) {
   for (std::size_t i = 0; i < num_tensors; ++i) {
     const std::size_t start = cursor.position();
     std::string name = cursor.text("a tensor's name", max_name);
-    const auto [_, is_new] = head.tensors.emplace(name, read_tensor(cursor, path, name));
-    check(is_new, "{}: byte {}: tensor {} appears twice", path, start, name);
+    check(read_tensor(cursor, path, name, head), "{}: byte {}: tensor {} appears twice", path, start, name);
   }
 
   const std::int64_t alignment = head.metadata.contains("general.alignment")

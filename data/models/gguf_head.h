@@ -16,10 +16,11 @@ namespace limbeck::data {
 struct GgufHead {
   std::map<std::string, GgufValue> metadata;
   std::map<std::string, GgufTensor> tensors;
+  std::map<std::string, GgufUnreadable> unreadable;  // how many bytes these take is not known
 };
 
 /// Throws, naming the file and the byte, key or tensor, unless the file is a whole GGUF file (versions 2 and 3,
-/// little-endian) whose tensors are of formats that are read and lie inside it without overlapping.
+/// little-endian) whose tensors lie inside it without overlapping.
 GgufHead read_gguf_head(const MappedFile& file);
 
 /// What a value is, for messages: "an integer".

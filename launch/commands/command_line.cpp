@@ -14,6 +14,7 @@
 #include "launch/commands/version.h"
 #include "launch/config/config_fields.h"
 #include "launch/config/config_spelling.h"
+#include "launch/console/shell_quoted.h"
 
 namespace limbeck::launch {
 
@@ -114,6 +115,7 @@ std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(cons
   auto options = std::make_shared<Options>();
   app.callback([this, options, run = std::move(run)] {
     if constexpr (requires { options->program; }) options->program = program_;
+    if constexpr (requires { options->command_line; }) options->command_line = command_line_;
     chosen_ = [options, run] { return run(*options); };
   });
   CLI::Option* quiet = app.add_flag_callback(
@@ -262,13 +264,16 @@ void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
 }
 
 void CommandLine::inspect(std::function<int(const InspectOptions&)> run) {
-  CLI::App& app = command("inspect", "Show what a file holds: kind, architecture, tensors; statistics of a token file",
-                          "limbeck inspect downloads/SmolLM2-135M-Instruct.Q4_1.gguf\n"
-                          "  limbeck inspect tokens/mine --tokenizer bytes");
+  CLI::App& app = command(
+      "inspect", "Show what a file or folder holds: a model and whether it can be read, a run, tokens, a tokenizer",
+      "limbeck inspect downloads/SmolLM2-135M-Instruct.Q4_1.gguf\n"
+      "  limbeck inspect runs/distill_smollm2 --json\n"
+      "  limbeck inspect tokens/mine --tokenizer bytes");
   const auto options = bind<InspectOptions>(app, std::move(run));
-  app.add_option("FILE", options->file, std::string(models) + ", token file or .h5 file")->required();
+  app.add_option("FILE", options->file, std::string(models) + ", token file, tokenizer or .h5 file")->required();
   app.add_option("--tokenizer", options->tokenizer, "Of a token file: spells its frequent tokens")
       ->type_name("MODEL|bytes");
+  app.add_flag("--json", options->json, "Print one JSON object");
 }
 
 void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
@@ -315,14 +320,24 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
 }
 
 void CommandLine::report(std::function<int(const ReportOptions&)> run) {
-  CLI::App& app = command("report", "Write a run's curves and figures as one web page that needs no network",
+  CLI::App& app = command("report", "Write the curves and figures of runs as one web page that needs no network",
                           "limbeck report runs/distill_smollm2\n"
-                          "  limbeck report runs/distill_smollm2 --out distilled.html");
+                          "  limbeck report runs/small_rate runs/large_rate --out rates.html");
   const auto options = bind<ReportOptions>(app, std::move(run));
-  app.add_option("RUN_DIR", options->run, "Run directory; the run may still be going on")->required();
-  app.add_option("--out", options->out, "The page, instead of report.html in the run directory")
+  app.add_option("RUN_DIR", options->runs, "Run directories, all in one page; the runs may still be going on")
+      ->required();
+  app.add_option("--out", options->out, "The page, instead of RUN_DIR/report.html, or comparison.html of several runs")
       ->type_name("FILE.html");
   app.add_flag("--force", options->force, "Replace FILE.html where it is no such page");
+}
+
+void CommandLine::compare(std::function<int(const CompareOptions&)> run) {
+  CLI::App& app = command("compare", "Set runs side by side: how far, how well, how fast, and by which config",
+                          "limbeck compare runs/small_rate runs/large_rate\n"
+                          "  limbeck compare runs/* --json");
+  const auto options = bind<CompareOptions>(app, std::move(run));
+  app.add_option("RUN", options->runs, "Run directories; they may still be going on")->required();
+  app.add_flag("--json", options->json, "Print one JSON object");
 }
 
 Invocation CommandLine::parse(int argc, const char* const* argv) {
@@ -332,6 +347,7 @@ Invocation CommandLine::parse(int argc, const char* const* argv) {
   if (argc > 1 && argv[1][0] != '-' && std::find(names.begin(), names.end(), argv[1]) == names.end())
     fail_usage("there is no command '{}', expected one of {}", argv[1], fmt::join(names, ", "));
   if (argc > 0) program_ = argv[0];
+  for (int i = 0; i < argc; ++i) command_line_ += (i > 0 ? " " : "") + shell_quoted(argv[i]);
   std::vector<std::string> arguments = with_empty_values_apart(argc, argv);
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
   try {

@@ -39,6 +39,7 @@ struct TrainOptions : CommonOptions {
   std::optional<std::int64_t> threads;                  // instead of train.threads
   std::optional<std::filesystem::path> dump_gradients;  // HDF5 file for the last step's gradients
   std::string program = "limbeck";                      // as it was started, for the commands that the run recommends
+  std::string command_line = {};                        // all of it, as a shell takes it
 };
 
 struct EvalOptions : CommonOptions {
@@ -85,6 +86,7 @@ struct ConvertOptions : CommonOptions {
 struct InspectOptions : CommonOptions {
   std::filesystem::path file;
   std::string tokenizer;  // of a token file, to spell its tokens; as TokenizeOptions has it; empty: none
+  bool json = false;      // one object instead of lines
 };
 
 struct TokenizeOptions : CommonOptions {
@@ -103,9 +105,14 @@ struct TokenizeOptions : CommonOptions {
 };
 
 struct ReportOptions : CommonOptions {
-  std::filesystem::path run;
-  std::optional<std::filesystem::path> out;  // instead of report.html in the run directory
+  std::vector<std::filesystem::path> runs;
+  std::optional<std::filesystem::path> out;  // instead of report.html in the run's directory, or comparison.html here
   bool force = false;                        // replace it where it is no page of Limbeck's
+};
+
+struct CompareOptions : CommonOptions {
+  std::vector<std::filesystem::path> runs;
+  bool json = false;  // one object instead of the table
 };
 
 /// What the arguments ask for: a command to run, or a text to print (then `run` is empty and the exit code 0).
@@ -129,6 +136,7 @@ class CommandLine {
   void inspect(std::function<int(const InspectOptions&)> run);
   void tokenize(std::function<int(const TokenizeOptions&)> run);
   void report(std::function<int(const ReportOptions&)> run);
+  void compare(std::function<int(const CompareOptions&)> run);
 
   /// Throws a UsageError, one line that names command and option. Call once.
   Invocation parse(int argc, const char* const* argv);
@@ -143,6 +151,7 @@ class CommandLine {
   std::unique_ptr<CLI::App> app_;
   std::function<int()> chosen_;
   std::string program_ = "limbeck";
+  std::string command_line_;
 };
 
 }  // namespace limbeck::launch

@@ -14,5 +14,6 @@ int run_convert(const ConvertOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_tokenize(const TokenizeOptions& options);
 int run_report(const ReportOptions& options);
+int run_compare(const CompareOptions& options);
 
 }  // namespace limbeck::launch

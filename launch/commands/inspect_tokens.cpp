@@ -1,5 +1,4 @@
-#include "launch/commands/inspect_tokens.h"
-
+// Token files.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,16 +6,17 @@
 
 #include "data/text/token_meta.h"
 #include "data/text/token_statistics.h"
+#include "launch/commands/inspect_parts.h"
 
 namespace limbeck::launch {
+
+using Json = nlohmann::ordered_json;
 
 namespace {
 
 double percent(std::int64_t part, std::int64_t whole) {
   return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0;
 }
-
-std::string field(std::string_view name, std::string_view value) { return fmt::format("{:<12}{}\n", name, value); }
 
 /// A token's text in quotes, fit for a line; nothing where it cannot be told.
 std::string spelt(std::int32_t id, const data::Tokenizer* tokenizer) {
@@ -48,42 +48,69 @@ std::string histogram_text(const std::vector<std::int64_t>& histogram) {
   return text;
 }
 
+/// Which ids there are, and how often.
+void add_ids(Inspection& found, const data::TokenStatistics& s, std::int64_t num_tokens,
+             const data::Tokenizer* tokenizer) {
+  const auto spelling = spelt(s.last.first, tokenizer);
+  found.add("ends", {{"id", s.last.first}, {"documents", s.last.second}, {"in_all", s.last_in_all}},
+            fmt::format("{} documents end with token {}{}, which is {:.3f} % of all tokens", s.last.second,
+                        s.last.first, spelling.empty() ? "" : " " + spelling, percent(s.last_in_all, num_tokens)));
+  std::string used = fmt::format("{} ids used, {} to {}", s.ids_used, s.least_id, s.greatest_id);
+  if (tokenizer != nullptr)
+    used += s.greatest_id < tokenizer->vocabulary_size()
+                ? fmt::format(", {:.1f} % of the tokenizer's {}", percent(s.ids_used, tokenizer->vocabulary_size()),
+                              tokenizer->vocabulary_size())
+                : fmt::format(": not of this tokenizer, which has {}", tokenizer->vocabulary_size());
+  found.add("vocabulary", {{"ids_used", s.ids_used}, {"least_id", s.least_id}, {"greatest_id", s.greatest_id}}, used);
+  Json most_frequent = Json::array();
+  std::string lines = "most frequent tokens\n";
+  for (const auto& [id, count] : s.most_frequent) {
+    most_frequent.push_back({{"id", id}, {"count", count}});
+    if (tokenizer != nullptr && id < tokenizer->vocabulary_size())
+      most_frequent.back()["text"] = tokenizer->decode(std::vector{id});
+    lines +=
+        fmt::format("  {:>22} {:>12}  {:>6.2f} %  {}\n", id, count, percent(count, num_tokens), spelt(id, tokenizer));
+  }
+  found.add_member("most_frequent", std::move(most_frequent));
+  found.add_lines(lines);
+}
+
 }  // namespace
 
-std::string token_file_text(const data::TokenFile& file, const data::Tokenizer* tokenizer) {
+Inspection inspect_tokens(const data::TokenFile& file, const data::Tokenizer* tokenizer) {
   const data::TokenStatistics s = data::token_statistics(file);
-  std::string text = field("kind", fmt::format("token file of {}", file.token_type()));
-  text += field("documents", file.num_sequences() == file.num_documents()
-                                 ? fmt::format("{}", file.num_documents())
-                                 : fmt::format("{} of {} sequences", file.num_documents(), file.num_sequences()));
-  text += field("tokens", fmt::format("{}", file.num_tokens()));
-  if (const auto meta = data::read_token_meta(file))
-    text += field("made by", fmt::format("a tokenizer of {} tokens{}{}", meta->vocabulary,
-                                         meta->parse_special ? ", names of special tokens taken as such" : "",
-                                         tokenizer == nullptr                  ? ""
-                                         : data::is_made_by(*meta, *tokenizer) ? ": that given"
-                                                                               : ": another than that given"));
-  if (file.num_documents() == 0) return text;
-  text += field("length", fmt::format("mean {:.1f}, shortest {}, median {}, 90 % {}, 99 % {}, longest {}", s.mean,
-                                      s.shortest, s.median, s.p90, s.p99, s.longest));
-  if (s.ids_used > 0) {
-    const auto spelling = spelt(s.last.first, tokenizer);
-    text += field("ends", fmt::format("{} documents end with token {}{}, which is {:.3f} % of all tokens",
-                                      s.last.second, s.last.first, spelling.empty() ? "" : " " + spelling,
-                                      percent(s.last_in_all, file.num_tokens())));
-    std::string used = fmt::format("{} ids used, {} to {}", s.ids_used, s.least_id, s.greatest_id);
-    if (tokenizer != nullptr)
-      used += s.greatest_id < tokenizer->vocabulary_size()
-                  ? fmt::format(", {:.1f} % of the tokenizer's {}", percent(s.ids_used, tokenizer->vocabulary_size()),
-                                tokenizer->vocabulary_size())
-                  : fmt::format(": not of this tokenizer, which has {}", tokenizer->vocabulary_size());
-    text += field("vocabulary", used);
-    text += "most frequent tokens\n";
-    for (const auto& [id, count] : s.most_frequent)
-      text += fmt::format("  {:>22} {:>12}  {:>6.2f} %  {}\n", id, count, percent(count, file.num_tokens()),
-                          spelt(id, tokenizer));
+  Inspection found("token file", file.prefix());
+  found.add("type", file.token_type());
+  found.add("documents", file.num_documents(),
+            file.num_sequences() == file.num_documents()
+                ? fmt::format("{}", file.num_documents())
+                : fmt::format("{} of {} sequences", file.num_documents(), file.num_sequences()));
+  found.add_member("sequences", file.num_sequences());
+  found.add("tokens", file.num_tokens());
+  if (const auto meta = data::read_token_meta(file)) {
+    Json made_by = {{"vocabulary", meta->vocabulary}, {"parse_special", meta->parse_special}};
+    if (tokenizer != nullptr) made_by["is_given_tokenizer"] = data::is_made_by(*meta, *tokenizer);
+    found.add("made by", made_by,
+              fmt::format("a tokenizer of {} tokens{}{}", meta->vocabulary,
+                          meta->parse_special ? ", names of special tokens taken as such" : "",
+                          tokenizer == nullptr                  ? ""
+                          : data::is_made_by(*meta, *tokenizer) ? ": that given"
+                                                                : ": another than that given"));
   }
-  return text + histogram_text(s.length_histogram);
+  if (file.num_documents() == 0) return found;
+  found.add("length",
+            {{"mean", s.mean},
+             {"shortest", s.shortest},
+             {"median", s.median},
+             {"p90", s.p90},
+             {"p99", s.p99},
+             {"longest", s.longest}},
+            fmt::format("mean {:.1f}, shortest {}, median {}, 90 % {}, 99 % {}, longest {}", s.mean, s.shortest,
+                        s.median, s.p90, s.p99, s.longest));
+  if (s.ids_used > 0) add_ids(found, s, file.num_tokens(), tokenizer);
+  found.add_member("length_histogram", s.length_histogram);
+  found.add_lines(histogram_text(s.length_histogram));
+  return found;
 }
 
 }  // namespace limbeck::launch

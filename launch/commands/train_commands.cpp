@@ -2,22 +2,29 @@
 
 #include <fmt/ranges.h>
 
+#include <unistd.h>
+
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 
 #include "core/nn/generation.h"
 #include "data/models/llama_shape.h"
+#include "kernels/build_info.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/may_write.h"
+#include "launch/commands/version.h"
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 #include "launch/console/streams.h"
 #include "launch/report/distill_report.h"
+#include "launch/report/event_file.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/run_config.h"
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
+#include "launch/run/run_facts.h"
 #include "launch/run/session.h"
 #include "launch/run/stop_flag.h"
 #include "launch/run/text_generation.h"
@@ -145,6 +152,39 @@ void start_student(Session& session, const Log& log) {
         session.config.student_init->upcycle->slices, session.config.student_init->upcycle->experts_per_token);
 }
 
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+}
+
+/// What start.json says of the run and of its starts, of which this is one. Of the first rank alone.
+RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirectory& directory,
+                  const TrainOptions& options) {
+  RunFacts facts;
+  if (trainer.steps_done() > 0)
+    facts.starts =
+        run_facts_from_json(read_start_file(directory.path()), (directory.path() / "start.json").string()).starts;
+  const nn::ParameterCount model = nn::count_parameters(session.student->config());
+  facts.model = {.total = model.total, .active = model.active, .trainable = trainer.num_trained()};
+  if (session.teacher) {
+    const nn::ParameterCount teacher = nn::count_parameters(session.teacher->config());
+    facts.teacher = {.total = teacher.total, .active = teacher.active, .trainable = 0};
+  }
+  const std::int64_t ranks = session.rank.world().size();
+  const std::string& layout = session.config.parallel.layout;
+  facts.starts.push_back({.step = trainer.steps_done(),
+                          .time = wall_time(),
+                          .command = options.command_line,
+                          .ranks = ranks,
+                          .layout = layout.empty() ? fmt::format("dp{}", ranks) : layout,
+                          .threads = threads_of_rank(session.config.train.threads),
+                          .host = host_name(),
+                          .processor = processor(),
+                          .kernels = kernels::cpu_level(),
+                          .version = LIMBECK_VERSION});
+  return facts;
+}
+
 /// Throws where what has to be measured is not.
 void check_measured(const Session& session, RunEvaluations& evaluations, const Log& log) {
   const RunConfig& config = session.config;
@@ -185,7 +225,12 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   if (!resumed) start_student(session, log);
   std::optional<DistillStart> start;
   if (resumed) start = read_start_together(session, directory);  // or it is refused, and nothing is written
-  on_first_rank(rank, [&] { directory.write_config(config); });
+  nlohmann::ordered_json facts;
+  on_first_rank(rank, [&] {
+    facts = to_json(facts_of(session, trainer, directory, options));
+    directory.write_config(config);
+    add_to_start_file(directory.path(), facts);
+  });
   tell_training_text(session, directory, evaluations, log);
   if (!resumed) start = measure_start(session, evaluations, directory, log);
 
@@ -194,6 +239,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   on_first_rank(rank, [&] {  // the folder may be a new one
     if (start) write_start(directory.path(), *start);
     keep_training_documents(directory.path(), *session.text, *session.tokenizer);
+    add_to_start_file(directory.path(), facts);
   });
   if (!is_done) {
     log->info("stopped at step {} and saved; it goes on with: {} {} {} --resume", trainer.steps_done(),

@@ -14,13 +14,6 @@ namespace limbeck::launch {
 
 namespace {
 
-std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
-  return "unknown";
-}
-
 /// The first of MPI's lines, up to a comma: "Open MPI v4.1.4".
 std::string mpi_version() {
   std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
@@ -31,6 +24,13 @@ std::string mpi_version() {
 }
 
 }  // namespace
+
+std::string processor() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  return "unknown";
+}
 
 std::string version_text() {
   std::string text = fmt::format("limbeck {}\n", LIMBECK_VERSION);

@@ -7,4 +7,7 @@ namespace limbeck::launch {
 
 std::string version_text();
 
+/// The processor's name, as the system says it.
+std::string processor();
+
 }  // namespace limbeck::launch

@@ -8,6 +8,7 @@
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 #include "launch/report/text_report.h"
+#include "launch/run/run_facts.h"
 
 namespace limbeck::launch {
 
@@ -90,13 +91,6 @@ void to_json(Json& json, const RunEnd& end) {
   if (end.best) json["best"] = to_json(*end.best);
 }
 
-void from_json(const Json& json, RunEnd& end) {
-  end.step = json.at("step").get<std::int64_t>();
-  read_measurement(json, end.student, end.sets);
-  end.student_text = json.value("student_text", "");
-  if (json.contains("best")) end.best = best_from_json(nlohmann::json(json.at("best")), "end.json: best");
-}
-
 namespace {
 
 std::filesystem::path start_file(const std::filesystem::path& run) { return run / "start.json"; }
@@ -158,9 +152,7 @@ DistillStart start_from_text(const std::string& text, const std::string& where) 
   return parse_as<DistillStart>(text, where, "start");
 }
 
-void write_start(const std::filesystem::path& run, const DistillStart& start) {
-  data::write_file_atomically(start_file(run), to_text(start));
-}
+void write_start(const std::filesystem::path& run, const DistillStart& start) { add_to_start_file(run, Json(start)); }
 
 DistillStart read_start(const std::filesystem::path& run) {
   const std::string file = start_file(run).string();
@@ -169,12 +161,6 @@ DistillStart read_start(const std::filesystem::path& run) {
 
 void write_end(const std::filesystem::path& run, const RunEnd& end) {
   data::write_file_atomically(end_file(run), dump(end));
-}
-
-std::optional<RunEnd> read_end(const std::filesystem::path& run) {
-  const std::string file = end_file(run).string();
-  if (!std::filesystem::exists(file)) return std::nullopt;
-  return parse_as<RunEnd>(data::read_text_file(file, most_bytes), file, "end");
 }
 
 std::string to_text(const DistillReport& r) {

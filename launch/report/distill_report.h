@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,6 +52,7 @@ struct DistillReport {
   std::string program = "limbeck";  // as it was started
 };
 
+/// Into start.json, beside what else that holds (run_facts.h).
 void write_start(const std::filesystem::path& run, const DistillStart& start);
 /// Throws, naming the file, where the run directory has none or it is damaged.
 DistillStart read_start(const std::filesystem::path& run);
@@ -60,9 +60,8 @@ DistillStart read_start(const std::filesystem::path& run);
 std::string to_text(const DistillStart& start);
 DistillStart start_from_text(const std::string& text, const std::string& where);
 
-/// As end.json. `read_end` gives nothing where there is none, and throws, naming the file, where it is damaged.
+/// As end.json.
 void write_end(const std::filesystem::path& run, const RunEnd& end);
-std::optional<RunEnd> read_end(const std::filesystem::path& run);
 
 /// The table, the figures of the run, the continuations, where the student lies and what to try next.
 std::string to_text(const DistillReport& report);

@@ -96,7 +96,7 @@ int load_colour(double ratio) {
   return static_cast<int>(std::clamp(std::round(2 * std::log2(std::max(ratio, 1e-9))), -4.0, 4.0)) + 4;
 }
 
-std::string load_map(const std::map<std::int64_t, LayerLoad>& loads) {
+std::string load_map(const std::map<std::int64_t, LayerLoad>& loads, const std::string& of) {
   std::vector<std::int64_t> layers;
   std::int64_t step = 0;
   std::size_t num_experts = 0;
@@ -130,9 +130,9 @@ std::string load_map(const std::map<std::int64_t, LayerLoad>& loads) {
   if (num_experts > most_columns) unit += fmt::format("; a cell is the mean of {} experts", num_experts / most_columns);
   if (stride > 1) unit += fmt::format("; one layer in {}", stride);
   return fmt::format(
-      "<figure>\n<figcaption><b>Expert load by layer</b> <span class=\"unit\">{}</span></figcaption>\n<svg "
+      "<figure>\n<figcaption><b>Expert load by layer{}</b> <span class=\"unit\">{}</span></figcaption>\n<svg "
       "viewBox=\"0 0 {} {:.0f}\" role=\"img\" aria-label=\"Expert load by layer\">\n{}</svg>\n</figure>\n",
-      unit, area::full_width, bottom + 48, svg);
+      of.empty() ? "" : fmt::format(", {}", escape(of)), unit, area::full_width, bottom + 48, svg);
 }
 
 }  // namespace limbeck::launch

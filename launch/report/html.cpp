@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "data/tokenizers/unicode.h"
 
 namespace limbeck::launch {
@@ -31,6 +33,17 @@ std::string escape(std::string_view text) {
       }
     }
   }
+  return out;
+}
+
+std::string script_string(std::string_view text) {
+  std::string out;
+  for (const char c :
+       nlohmann::json(text).dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace))
+    if (c == '<' || c == '>' || c == '&' || c == 0x7f)
+      out += fmt::format("\\u{:04x}", static_cast<int>(c));
+    else
+      out += c;
   return out;
 }
 

@@ -14,6 +14,9 @@ namespace limbeck::launch {
 /// XML 1.0 has no place for (its section 2.2), becomes U+FFFD.
 std::string escape(std::string_view text);
 
+/// A text as a JSON string that may stand in a <script> of HTML and of XML: ASCII, and none of the marks of markup.
+std::string script_string(std::string_view text);
+
 /// With a comma at each thousand.
 std::string grouped(std::int64_t value);
 

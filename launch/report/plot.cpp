@@ -19,6 +19,11 @@ struct Point {
   double x, y;
 };
 
+/// Scaled; so that differences stay finite, and ranges above 0.
+double bounded(double value, double scale) {
+  return std::abs(value * scale) < 1e-290 ? 0 : std::clamp(value * scale, -1e290, 1e290);
+}
+
 /// Values to places in the drawing.
 class Axes {
  public:
@@ -34,8 +39,8 @@ class Axes {
     const auto widen = [&](const Series* series) {
       if (series == nullptr) return;
       for (const double value : series->values) {
-        low = std::min(low, bounded(value));
-        high = std::max(high, bounded(value));
+        low = std::min(low, bounded(value, scale_));
+        high = std::max(high, bounded(value, scale_));
       }
     };
     for (const Curve& curve : plot.curves) widen(curve.series);
@@ -70,8 +75,6 @@ class Axes {
   const std::vector<double>& ticks() const { return ticks_; }
   double x0() const { return x0_; }
   double x1() const { return x1_; }
-  double y0() const { return y0_; }
-  double y1() const { return y1_; }
   double x(double step) const { return area::left + (step - x0_) / (x1_ - x0_) * area::width; }
   /// Of a value as shown.
   double y_of_shown(double value) const {
@@ -79,14 +82,9 @@ class Axes {
     return area::top + (y1_ - at) / (y1_ - y0_) * area::height;
   }
   /// Of a value as recorded.
-  double y_of(double value) const { return y_of_shown(bounded(value)); }
+  double y_of(double value) const { return y_of_shown(bounded(value, scale_)); }
 
  private:
-  /// Scaled; so that differences stay finite, and ranges above 0.
-  double bounded(double value) const {
-    return std::abs(value * scale_) < 1e-290 ? 0 : std::clamp(value * scale_, -1e290, 1e290);
-  }
-
   double scale_;
   bool is_empty_ = false;
   bool is_log_ = false;
@@ -100,35 +98,20 @@ std::string points_text(const std::vector<Point>& points) {
   return text;
 }
 
-/// The places of a curve; where there are more than two a column, the highest and the lowest of each.
-std::vector<Point> envelope(const Series& series, const Axes& axes) {
-  const std::vector<double>& values = series.values;
+/// The curve's points, at `values`.
+std::vector<Point> places(const Thinned& curve, const std::vector<double>& values, const Axes& axes) {
   std::vector<Point> points;
-  const auto column = [&](std::size_t i) { return std::floor(axes.x(series.steps[i])); };
-  const bool is_thinned = values.size() > 2 * static_cast<std::size_t>(area::width);
-  for (std::size_t i = 0; i < values.size();) {
-    std::size_t end = i + 1, low = i, high = i;
-    for (; is_thinned && end < values.size() && column(end) == column(i); ++end) {
-      if (values[end] < values[low]) low = end;
-      if (values[end] > values[high]) high = end;
-    }
-    points.push_back({axes.x(series.steps[std::min(low, high)]), axes.y_of(values[std::min(low, high)])});
-    if (low != high)
-      points.push_back({axes.x(series.steps[std::max(low, high)]), axes.y_of(values[std::max(low, high)])});
-    i = end;
-  }
+  for (std::size_t i = 0; i < values.size(); ++i) points.push_back({axes.x(curve.steps[i]), axes.y_of(values[i])});
   return points;
 }
 
-/// The moving average, one point a column at most.
-std::vector<Point> averaged(const Series& series, std::size_t window, const Axes& axes) {
-  std::vector<Point> points;
-  for (std::size_t i = 0; i < series.values.size(); ++i) {
-    const double x = axes.x(series.steps[i]);
-    if (points.empty() || i + 1 == series.values.size() || x - points.back().x >= 1)
-      points.push_back({x, axes.y_of(average_around(series.values, i, window))});
-  }
-  return points;
+std::string draw_area(const std::string& kind, std::vector<Point> there, const std::vector<Point>& back) {
+  there.insert(there.end(), back.rbegin(), back.rend());
+  return fmt::format("<polygon class=\"{}\" points=\"{}\" />\n", kind, points_text(there));
+}
+
+std::string draw_line(const std::string& kind, const std::vector<Point>& points) {
+  return fmt::format("<polyline class=\"{}\" points=\"{}\" />\n", kind, points_text(points));
 }
 
 std::string draw_marks(const Curve& curve, const std::string& colour, const Plot& plot, const Axes& axes) {
@@ -143,26 +126,53 @@ std::string draw_marks(const Curve& curve, const std::string& colour, const Plot
   return svg;
 }
 
-std::string draw_curve(const Curve& curve, const std::string& colour, const Plot& plot, const Axes& axes) {
-  const Series& series = *curve.series;
-  const auto line = [&](const char* kind, const std::vector<Point>& points) {
-    return fmt::format("<polyline class=\"{} {}\" points=\"{}\" />\n", kind, colour, points_text(points));
-  };
-  if (series.values.size() == 1)
+/// The average, and faint behind it what was recorded: of a thinned curve the area that its values take.
+std::string draw_curve(const Thinned& curve, const std::string& colour, double weight, const Axes& axes) {
+  if (curve.mean.size() == 1)
     return fmt::format("<circle class=\"dot {}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" />\n", colour,
-                       axes.x(series.steps[0]), axes.y_of(series.values[0]));
-  const std::size_t window = plot.is_exact ? 1 : smoothing_window(series.values.size());
-  if (window == 1) return line("line", envelope(series, axes));
-  return line("raw", envelope(series, axes)) + line("line", averaged(series, window, axes));
+                       axes.x(curve.steps[0]), axes.y_of(curve.mean[0]));
+  std::string behind;
+  if (!curve.is_exact)
+    behind = draw_area("raw " + colour, places(curve, curve.low, axes), places(curve, curve.high, axes));
+  else if (weight > 0)
+    behind = draw_line("raw " + colour, places(curve, curve.mean, axes));
+  return behind + draw_line("line " + colour, places(curve, smoothed(curve.mean, weight), axes));
 }
 
-std::string draw_band(const Plot& plot, const Axes& axes) {
+std::string draw_band(const Plot& plot, double weight, const Axes& axes) {
   if (plot.band_low == nullptr || plot.band_high == nullptr) return "";
-  const std::size_t window = smoothing_window(plot.band_low->values.size());
-  std::vector<Point> points = averaged(*plot.band_low, window, axes);
-  const std::vector<Point> back = averaged(*plot.band_high, window, axes);
-  points.insert(points.end(), back.rbegin(), back.rend());
-  return fmt::format("<polygon class=\"band c0\" points=\"{}\" />\n", points_text(points));
+  const Thinned low = thinned(*plot.band_low, plot.most_points), high = thinned(*plot.band_high, plot.most_points);
+  return draw_area("band c0", places(low, smoothed(low.mean, weight), axes),
+                   places(high, smoothed(high.mean, weight), axes));
+}
+
+// --- values for the script
+
+std::string numbers(const std::vector<double>& values, double scale) {
+  std::string text;
+  for (const double value : values) text += fmt::format("{}{:.5g}", text.empty() ? "" : ",", bounded(value, scale));
+  return "[" + text + "]";
+}
+std::string steps_text(const std::vector<double>& steps) {
+  std::string text;
+  for (const double step : steps) text += fmt::format("{}{:.10g}", text.empty() ? "" : ",", step);
+  return "[" + text + "]";
+}
+
+std::string data_of(const Curve& curve, const Thinned& points, std::size_t colour, const Plot& plot) {
+  std::string text =
+      fmt::format(R"({{"label":{},"run":{},"colour":{},"marks":{},"x":{},"y":{})", script_string(curve.label),
+                  curve.run, colour, curve.is_marks, steps_text(points.steps), numbers(points.mean, plot.scale));
+  if (!points.is_exact)
+    text += fmt::format(R"(,"low":{},"high":{})", numbers(points.low, plot.scale), numbers(points.high, plot.scale));
+  return text + "}";
+}
+
+std::string band_data(const Plot& plot) {
+  if (plot.band_low == nullptr || plot.band_high == nullptr) return "";
+  const Thinned low = thinned(*plot.band_low, plot.most_points), high = thinned(*plot.band_high, plot.most_points);
+  return fmt::format(R"(,"band":{{"x":{},"low":{},"high":{}}})", steps_text(low.steps), numbers(low.mean, plot.scale),
+                     numbers(high.mean, plot.scale));
 }
 
 std::vector<std::string> tick_texts(const std::vector<double>& ticks, bool is_log) {
@@ -200,35 +210,86 @@ std::string draw_axes(const Axes& axes) {
 
 }  // namespace
 
+Thinned thinned(const Series& series, std::size_t most_points) {
+  const std::size_t n = series.values.size();
+  const std::size_t count = std::min(n, most_points);
+  Thinned result;
+  result.is_exact = count == n;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto begin = static_cast<std::ptrdiff_t>(i * n / count),
+               end = static_cast<std::ptrdiff_t>((i + 1) * n / count);
+    const auto mean = [&](const std::vector<double>& values) {
+      double sum = 0;  // of parts, so that it stays finite
+      for (auto k = begin; k < end; ++k) sum += values[static_cast<std::size_t>(k)] / static_cast<double>(end - begin);
+      return sum;
+    };
+    const auto [low, high] = std::minmax_element(series.values.begin() + begin, series.values.begin() + end);
+    result.steps.push_back(mean(series.steps));
+    result.mean.push_back(mean(series.values));
+    result.low.push_back(*low);
+    result.high.push_back(*high);
+  }
+  return result;
+}
+
+std::vector<double> smoothed(const std::vector<double>& values, double weight) {
+  std::vector<double> result;
+  double average = 0, correction = 1;
+  for (const double value : values) {
+    average = weight * average + (1 - weight) * value;
+    correction *= weight;
+    result.push_back(average / (1 - correction));
+  }
+  return result;
+}
+
+double first_weight(std::size_t num_points) {
+  constexpr std::size_t short_curve = 30;  // points
+  if (num_points < short_curve) return 0;
+  return std::min(0.8, std::round(100 - 2000 / static_cast<double>(num_points)) / 100);  // over a twentieth of them
+}
+
 std::string to_figure(const Plot& plot, std::int64_t first_step, std::int64_t last_step) {
   const Axes axes(plot, first_step, last_step);
   if (axes.is_empty()) return "";
-  std::string drawn = draw_band(plot, axes), marks, keys;
-  const bool only_marks =
-      std::all_of(plot.curves.begin(), plot.curves.end(), [](const Curve& curve) { return curve.is_marks; });
-  int number = 0;
+  std::size_t longest = 0;
+  bool only_marks = true;
+  for (const Curve& curve : plot.curves) {
+    if (curve.series == nullptr || curve.is_marks) continue;
+    longest = std::max(longest, curve.series->values.size());
+    only_marks = false;
+  }
+  const double weight = plot.is_exact ? 0 : first_weight(longest);
+  std::string drawn = draw_band(plot, weight, axes), marks, keys, data;
+  std::size_t number = 0;
   for (const Curve& curve : plot.curves) {
     if (curve.series == nullptr || curve.series->values.empty()) continue;
-    const std::string colour = fmt::format("c{}", number++ % 4);
+    const std::size_t place = (plot.is_by_run ? curve.run : number) % num_colours;
+    ++number;
+    const std::string colour = fmt::format("c{}", place);
+    const Thinned points = thinned(*curve.series, plot.most_points);
     if (curve.is_marks) {
-      if (only_marks && curve.series->values.size() > 1)
-        drawn += fmt::format("<polyline class=\"raw {}\" points=\"{}\" />\n", colour,
-                             points_text(envelope(*curve.series, axes)));
+      if (only_marks && points.mean.size() > 1) drawn += draw_line("raw " + colour, places(points, points.mean, axes));
       marks += draw_marks(curve, colour, plot, axes);
-    } else
-      drawn += draw_curve(curve, colour, plot, axes);
+    } else {
+      drawn += draw_curve(points, colour, weight, axes);
+    }
+    data += fmt::format("{}{}", data.empty() ? "" : ",", data_of(curve, points, place, plot));
     keys += fmt::format("<span class=\"key {} {}\">{}</span>", curve.is_marks ? "marks" : "curve", colour,
                         escape(curve.label));
   }
   if (plot.band_low != nullptr) keys += "<span class=\"key shade c0\">least to greatest of the layers</span>";
   std::string caption = fmt::format("<b>{}</b> <span class=\"unit\">{}{}</span>", escape(plot.title), escape(plot.unit),
                                     axes.is_log() ? ", logarithmic" : "");
-  if (number > 1 || plot.band_low != nullptr) caption += fmt::format("<span class=\"keys\">{}</span>", keys);
+  if (number > 1 || plot.band_low != nullptr || plot.is_by_run)
+    caption += fmt::format("<span class=\"keys\">{}</span>", keys);
   return fmt::format(
-      "<figure>\n<figcaption>{}</figcaption>\n<svg class=\"plot\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\" "
-      "data-x=\"{:.17g} {:.17g}\" data-y=\"{:.17g} {:.17g}\" data-log=\"{}\">\n{}{}{}</svg>\n</figure>\n",
-      caption, area::full_width, area::full_height, escape(plot.title), axes.x0(), axes.x1(), axes.y0(), axes.y1(),
-      axes.is_log() ? 1 : 0, draw_axes(axes), drawn, marks);
+      "<figure class=\"plot\">\n<figcaption>{}</figcaption>\n<svg class=\"plot\" viewBox=\"0 0 {} {}\" role=\"img\" "
+      "aria-label=\"{}\">\n{}{}{}</svg>\n"
+      "<script "
+      "type=\"application/json\">{{\"log\":{},\"zero\":{},\"exact\":{}{},\"curves\":[{}]}}</script>\n</figure>\n",
+      caption, area::full_width, area::full_height, escape(plot.title), draw_axes(axes), drawn, marks, axes.is_log(),
+      plot.from_zero, plot.is_exact, band_data(plot), data);
 }
 
 }  // namespace limbeck::launch

@@ -1,4 +1,4 @@
-// Where axes have their ticks, and curves their averages.
+// Where axes have their ticks.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -58,19 +58,6 @@ std::string tick_text(double value, double step, double largest) {
   if (largest >= 1e6) return in(1e6, "M");
   if (largest >= 1e4) return in(1e3, "k");
   return in(1, "");
-}
-
-double average_around(const std::vector<double>& values, std::size_t i, std::size_t window) {
-  const std::size_t half = window / 2;
-  const std::size_t begin = i - std::min(i, half), end = std::min(values.size(), i + half + 1);
-  double sum = 0;
-  for (std::size_t k = begin; k < end; ++k) sum += values[k];
-  return sum / static_cast<double>(end - begin);
-}
-
-std::size_t smoothing_window(std::size_t num_points) {
-  constexpr std::size_t short_curve = 30;  // points: each is seen by itself
-  return num_points < short_curve ? 1 : 1 + 2 * ((num_points + 50) / 100);
 }
 
 }  // namespace limbeck::launch

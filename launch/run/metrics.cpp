@@ -1,5 +1,6 @@
 #include "launch/run/metrics.h"
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 
@@ -31,15 +32,30 @@ bool read_metrics(const std::filesystem::path& file, const std::function<void(co
   return true;
 }
 
+double TrainingSeconds::add(const nlohmann::json& line) {
+  const auto number = [&](const char* name, double otherwise) {
+    const auto found = line.find(name);
+    return found != line.end() && found->is_number() ? found->get<double>() : otherwise;
+  };
+  const double tokens = number("tokens", tokens_);
+  const double speed = number("tokens_per_s", 0);
+  const double of_step = speed > 0 && tokens > tokens_ ? (tokens - tokens_) / speed : 0;
+  tokens_ = tokens;
+  seconds_ = std::max(seconds_, number("seconds", seconds_ + of_step));
+  return seconds_;
+}
+
 Metrics::Metrics(const std::filesystem::path& file, std::int64_t last_step) {
   if (std::filesystem::exists(file)) {
     std::string kept;
     bool is_cut = false;
     const bool is_whole = read_metrics(file, [&](const MetricsLine& line) {
-      if (line.step <= last_step)
-        kept += line.text + '\n';
-      else
+      if (line.step > last_step) {
         is_cut = true;
+        return;
+      }
+      kept += line.text + '\n';
+      before_.add(line.values);
     });
     if (is_cut || !is_whole) data::write_file_atomically(file, kept);
   }

@@ -28,6 +28,19 @@ struct MetricsLine {
 /// line that is not an object with a whole number "step".
 bool read_metrics(const std::filesystem::path& file, const std::function<void(const MetricsLine&)>& each);
 
+/// The seconds that a run had trained after each of its lines: "seconds", or where an older run's lines have none, the
+/// sum of what their tokens took at their speed.
+class TrainingSeconds {
+ public:
+  /// After the next line.
+  double add(const nlohmann::json& line);
+  double value() const { return seconds_; }
+
+ private:
+  double seconds_ = 0;
+  double tokens_ = 0;
+};
+
 class Metrics {
  public:
   /// Appends to the file. Lines whose "step" is above `last_step` are removed first, as is a last line that was half
@@ -37,8 +50,11 @@ class Metrics {
 
   /// One line. `values` has a "step". Throws if the disk does not take it.
   void write(const nlohmann::ordered_json& values);
+  /// Of training, in the lines that were there.
+  double seconds_before() const { return before_.value(); }
 
  private:
+  TrainingSeconds before_;
   std::optional<data::OutputFile> out_;
 };
 

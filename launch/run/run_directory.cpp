@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <system_error>
+#include <thread>
 
 #include "core/error.h"
 #include "core/system_error.h"
@@ -53,8 +55,15 @@ class RunDirectory::Lock {
   ~Lock() { ::close(file_); }
   Lock(const Lock&) = delete;
   Lock& operator=(const Lock&) = delete;
-  /// False where another has it. File systems without locks refuse nobody.
-  bool take() const { return ::flock(file_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK; }
+  /// False where another has it. File systems without locks refuse nobody. One who only looks has it for an instant:
+  /// that is waited for.
+  bool take() const {
+    for (int attempt = 0; attempt < 20; ++attempt) {
+      if (::flock(file_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return false;
+  }
   /// Whether the file still has its name.
   bool is_there() const {
     struct stat mine {
@@ -101,6 +110,14 @@ bool RunDirectory::make_whole(const RunConfig& config) {
 void RunDirectory::write_config(const RunConfig& config) const {
   data::make_folder(checkpoints());
   data::write_file_atomically(this->config(), to_textproto(config));
+}
+
+bool RunDirectory::is_in_use() const {
+  const int file = ::open((path_ / lock_name).c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return false;
+  const bool is_free = ::flock(file, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+  ::close(file);
+  return !is_free;
 }
 
 bool RunDirectory::is_run(const fs::path& path) {

@@ -36,6 +36,8 @@ class RunDirectory {
 
   /// True if there is a config and a folder of checkpoints.
   static bool is_run(const std::filesystem::path& path);
+  /// True while a process has it open for a run, as far as the file system's locks tell.
+  bool is_in_use() const;
 
  private:
   class Lock;

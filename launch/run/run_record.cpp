@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
+#include "launch/run/expert_load.h"
 #include "launch/run/metrics.h"
 
 namespace limbeck::launch {
@@ -26,13 +28,17 @@ class Reader {
     if (line.number == 1) record_.first_step = line.step;
     record_.last_step = line.step;
     for (const auto& [name, value] : line.values.items()) {
-      if (name == "step" || value.is_null()) continue;
+      if (name == "step" || name == "seconds" || value.is_null()) continue;
       if (name == "expert_load") {
         read_loads(value);
+      } else if (name == "eval_sets") {
+        read_sets(value);
       } else if (!value.is_structured()) {
         add(record_.series[name], name, value);
       }
     }
+    if (const double seconds = seconds_.add(line.values); seconds > 0)
+      record_.series["seconds"].add(static_cast<double>(line.step), seconds);
   }
 
  private:
@@ -40,6 +46,14 @@ class Reader {
     if (value.is_null()) return;
     check(value.is_number(), "{}: {} is {}, expected a number", place_, name, value.type_name());
     series.add(static_cast<double>(record_.last_step), value.get<double>());
+  }
+
+  void read_sets(const json& sets) {
+    check(sets.is_object(), "{}: eval_sets is {}, expected an object", place_, sets.type_name());
+    for (const auto& [name, figures] : sets.items()) {
+      check(figures.is_object(), "{}: eval_sets.{} is {}, expected an object", place_, name, figures.type_name());
+      for (const auto& [figure, value] : figures.items()) add(record_.sets[name][figure], "eval_sets", value);
+    }
   }
 
   void read_loads(const json& list) {
@@ -63,11 +77,19 @@ class Reader {
           "{}: expert_load.assignments are {}, expected a list of whole numbers from 0", place_, list.type_name());
     load.assignments = list.get<std::vector<std::int64_t>>();
     load.assignments_step = record_.last_step;
+    const double total = std::accumulate(load.assignments.begin(), load.assignments.end(), 0.0);
+    const auto num_experts = static_cast<double>(load.assignments.size());
+    if (total <= 0) return;
+    const auto starved = std::count_if(load.assignments.begin(), load.assignments.end(), [&](std::int64_t n) {
+      return static_cast<double>(n) < starved_below * total / num_experts;
+    });
+    load.starved.add(static_cast<double>(record_.last_step), static_cast<double>(starved) / num_experts);
   }
 
   std::string file_;
   std::string place_;
   RunRecord& record_;
+  TrainingSeconds seconds_;
 };
 
 }  // namespace
@@ -86,12 +108,7 @@ double RunRecord::last(const std::string& field, double otherwise) const {
 RunRecord read_run_record(const std::filesystem::path& metrics) {
   RunRecord record;
   Reader reader(metrics.string(), record);
-  bool is_empty = true;
-  record.is_whole = read_metrics(metrics, [&](const MetricsLine& line) {
-    reader.read(line);
-    is_empty = false;
-  });
-  check(!is_empty, "{}: has no line yet, expected one for each step done", metrics.string());
+  record.is_whole = read_metrics(metrics, [&](const MetricsLine& line) { reader.read(line); });
   return record;
 }
 

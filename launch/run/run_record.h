@@ -22,6 +22,7 @@ struct Series {
 
 struct LayerLoad {
   Series min, max, entropy, drops;        // expert_load.h
+  Series starved;                         // share of the experts that starve (expert_load.h)
   std::int64_t assignments_step = 0;      // of the last counts there are; 0: there are none
   std::vector<std::int64_t> assignments;  // [E]
 };
@@ -29,16 +30,18 @@ struct LayerLoad {
 struct RunRecord {
   std::int64_t first_step = 0;
   std::int64_t last_step = 0;
-  std::map<std::string, Series> series;     // of the fields that are numbers, but for "step"
-  std::map<std::int64_t, LayerLoad> loads;  // by layer
-  bool is_whole = true;                     // false: the last line was half written, and is not here
+  std::map<std::string, Series> series;  // of the fields that are numbers, but for "step"; "seconds" in any case
+  std::map<std::string, std::map<std::string, Series>> sets;  // eval_sets, by set and figure
+  std::map<std::int64_t, LayerLoad> loads;                    // by layer
+  bool is_whole = true;                                       // false: the last line was half written, and is not here
 
+  bool is_empty() const { return last_step == 0 && series.empty(); }
   /// The last value of a field, or `otherwise`.
   double last(const std::string& field, double otherwise = 0) const;
 };
 
 /// Reads metrics.jsonl; a value that is null is left out. Throws "FILE:LINE: ..." at a line that no run writes: no
-/// object, steps that go back, a field that is text, a load without its layer. Throws where there is no step at all.
+/// object, steps that go back, a field that is text, a load without its layer. Empty where there is no line yet.
 RunRecord read_run_record(const std::filesystem::path& metrics);
 
 }  // namespace limbeck::launch

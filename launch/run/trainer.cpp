@@ -229,6 +229,12 @@ bool Trainer::resume() {
   return true;
 }
 
+std::int64_t Trainer::num_trained() const {
+  std::int64_t values = 0;
+  for (const core::Parameter* p : parameters_) values += p->global_shape.numel();
+  return values;
+}
+
 bool Trainer::stop_is_agreed() {
   core::Tensor flag = core::Tensor::zeros(session_.rank.memory(), core::DType::I64, {1});
   *flag.mutable_data<std::int64_t>() = stop_requested() ? 1 : 0;
@@ -291,6 +297,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   const StepResult& r = report.result;
   nlohmann::ordered_json line = {{"step", report.step},
                                  {"time", wall_time()},
+                                 {"seconds", seconds_before_ + timed_seconds_},
                                  {"tokens", report.tokens_seen},
                                  {"loss", r.loss()},
                                  {"lr", report.rate},
@@ -384,7 +391,10 @@ bool Trainer::run(std::int64_t last_step) {
     events.emplace(directory_.path(), step);
     events->write_text("config", to_textproto(session_.config));
   };
-  if (session_.rank.is_first()) open_records(steps_done_);
+  if (session_.rank.is_first()) {
+    open_records(steps_done_);
+    seconds_before_ = metrics->seconds_before();
+  }
   Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
   point_to_best();
   bool stopped = false;

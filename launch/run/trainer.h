@@ -64,6 +64,8 @@ class Trainer {
   void dump_gradients_to(std::filesystem::path file) { dump_ = std::move(file); }
 
   std::int64_t steps_done() const { return steps_done_; }
+  /// Values of the parameters that are trained, of all ranks.
+  std::int64_t num_trained() const;
   Throughput throughput() const;
   std::filesystem::path save();
   /// The best evaluation by train.keep_best, if there was one.
@@ -106,6 +108,7 @@ class Trainer {
   std::int64_t steps_done_ = 0;
   std::int64_t tokens_seen_ = 0;
   bool has_warned_ = false;        // of experts that starve: once while it trains
+  double seconds_before_ = 0;      // of training, before this process: known to the first rank
   std::int64_t timed_tokens_ = 0;  // of this process
   double timed_seconds_ = 0;
 };

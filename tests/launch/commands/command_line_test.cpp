@@ -31,6 +31,7 @@ struct Recorded {
   InspectOptions inspect;
   TokenizeOptions tokenize;
   ReportOptions report;
+  CompareOptions compare;
   std::string ran;
   std::string text;
 };
@@ -53,6 +54,7 @@ Recorded parse(std::vector<const char*> arguments) {
   line.inspect(keep(recorded.inspect, "inspect"));
   line.tokenize(keep(recorded.tokenize, "tokenize"));
   line.report(keep(recorded.report, "report"));
+  line.compare(keep(recorded.compare, "compare"));
   arguments.insert(arguments.begin(), "limbeck");
   const Invocation invocation = line.parse(static_cast<int>(arguments.size()), arguments.data());
   if (invocation.run) {
@@ -131,6 +133,14 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(parse({"convert", "a", "b.gguf", "--dtype", "q8_0"}).convert.dtype, "Q8_0");
   EXPECT_EQ(parse({"convert", "a", "b"}).convert.dtype, "float32");
   EXPECT_EQ(parse({"inspect", "f"}).inspect.file, "f");
+  EXPECT_FALSE(parse({"inspect", "f"}).inspect.json);
+  EXPECT_TRUE(parse({"inspect", "f", "--json"}).inspect.json);
+  const Recorded compared = parse({"compare", "a", "b", "--json"});
+  EXPECT_THAT(compared.compare.runs, ::testing::ElementsAre("a", "b"));
+  EXPECT_TRUE(compared.compare.json);
+  EXPECT_THAT(parse({"report", "a", "b", "c"}).report.runs, ::testing::ElementsAre("a", "b", "c"));
+  EXPECT_EQ(parse({"train", "c d.textproto", "--set", "a.b=it's"}).train.command_line,
+            R"(limbeck train 'c d.textproto' --set 'a.b=it'\''s')");
   EXPECT_EQ(parse({"inspect", "f", "--tokenizer", "bytes"}).inspect.tokenizer, "bytes");
   const auto tokenize = parse({"tokenize", "a", "b", "--tokenizer", "bytes", "--out", "p"}).tokenize;
   EXPECT_EQ(tokenize.paths.size(), 2U);
@@ -155,7 +165,7 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(train.pretokenizer, "gpt-2");
   EXPECT_EQ(parse({"tokenize", "a", "--train", "--vocab", "512", "--out", "p"}).tokenize.special,
             std::vector<std::string>{"<|endoftext|>"});
-  EXPECT_EQ(parse({"report", "runs/a"}).report.run, "runs/a");
+  EXPECT_THAT(parse({"report", "runs/a"}).report.runs, ::testing::ElementsAre("runs/a"));
   EXPECT_FALSE(parse({"report", "runs/a"}).report.out.has_value());
   EXPECT_EQ(parse({"report", "runs/a", "--out", "x.html"}).report.out, "x.html");
 }
@@ -173,7 +183,8 @@ TEST(CommandLine, EveryCommandTakesQuietAndVerbose) {
 
 TEST(CommandLine, HelpHasAnExampleAndTheDefaults) {
   EXPECT_THAT(parse({"--help"}).text, AllOf(HasSubstr("distill"), HasSubstr("tokenize"), HasSubstr("Exit code")));
-  for (const char* command : {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "report"}) {
+  for (const char* command :
+       {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "report", "compare"}) {
     const auto r = parse({command, "--help"});
     EXPECT_THAT(r.text, AllOf(HasSubstr("Example"), HasSubstr(std::string("limbeck ") + command)));
     EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));                  // steps differ from run to run
@@ -295,7 +306,8 @@ TEST(Program, ExitsWith0DoneWith1FailedWith2WrongUse) {
   const testing::TemporaryFolder folder;
   EXPECT_EQ(run_limbeck("--version"), std::pair(0, std::string()));
   EXPECT_EQ(run_limbeck("inspect --help").first, 0);
-  for (const char* wrong : {"", "trian x", "inspect", "inspect a b", "inspect /no/such/file", "--frobnicate"}) {
+  for (const char* wrong :
+       {"", "trian x", "inspect", "inspect a b", "compare", "report", "inspect /no/such/file", "--frobnicate"}) {
     const auto [code, error] = run_limbeck(wrong);
     EXPECT_EQ(code, 2) << wrong;
     EXPECT_THAT(error, AllOf(::testing::StartsWith("limbeck: error: "), ::testing::EndsWith("\n")));

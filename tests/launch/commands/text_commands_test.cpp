@@ -25,13 +25,20 @@ TEST(TextCommands, JsonLinesBecomeTokensAndAreTrainedOn) {
 
   outcome = folder.limbeck("inspect tokens/a --tokenizer bytes");
   EXPECT_EQ(outcome.code, 0) << outcome.output;
-  EXPECT_THAT(outcome.output, HasSubstr("kind        token file of uint16\n"));
+  EXPECT_THAT(outcome.output, HasSubstr("kind        token file\ntype        uint16\n"));
   EXPECT_THAT(outcome.output, HasSubstr("documents   200\n"));
   EXPECT_THAT(outcome.output, HasSubstr("tokens      13090\n"));
   EXPECT_THAT(outcome.output, HasSubstr("shortest 64, median 65, 90 % 66, 99 % 66, longest 66\n"));
   EXPECT_THAT(outcome.output, HasSubstr("200 documents end with token 256 \"<|endoftext|>\", which is 1.528 % of all"));
   EXPECT_THAT(outcome.output, HasSubstr("33 ids used, 32 to 256, "));
   EXPECT_THAT(outcome.output, HasSubstr("64 to 127          200  ####"));
+
+  const auto json = nlohmann::json::parse(folder.limbeck("inspect tokens/a --tokenizer bytes --json").output);
+  EXPECT_EQ(json["documents"], 200);
+  EXPECT_EQ(json["tokens"], 13090);
+  EXPECT_EQ(json["length"]["longest"], 66);
+  EXPECT_EQ(json["made_by"]["is_given_tokenizer"], true);
+  EXPECT_EQ(json["ends"]["documents"], 200);
 
   const auto train = [&](const std::string& run, const std::string& text) {
     const Outcome trained = folder.limbeck("train tiny.textproto --steps 2 --out runs/" + run + " " + text);

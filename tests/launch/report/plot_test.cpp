@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <numeric>
 #include <sstream>
 
@@ -31,10 +32,10 @@ struct Place {
   double x, y;
 };
 
-/// The points of the first polyline of a class.
-std::vector<Place> places(const testing::XmlNode& figure, const std::string& kind) {
+/// The points of the first polyline, or other element, of a class.
+std::vector<Place> places(const testing::XmlNode& figure, const std::string& kind, const char* element = "polyline") {
   std::vector<Place> found;
-  for (const testing::XmlNode* line : figure.all("polyline")) {
+  for (const testing::XmlNode* line : figure.all(element)) {
     if (line->attributes.at("class") != kind) continue;
     std::istringstream in(line->attributes.at("points"));
     char comma = 0;
@@ -71,16 +72,27 @@ TEST(Ticks, AreWrittenShort) {
   EXPECT_EQ(tick_text(20, 0, 20), "20");
 }
 
-TEST(Plot, AverageIsOverTheNeighboursThatThereAre) {
-  const std::vector<double> values{1, 2, 6, 3, 8};
-  EXPECT_DOUBLE_EQ(average_around(values, 0, 3), 1.5);
-  EXPECT_DOUBLE_EQ(average_around(values, 2, 3), 11.0 / 3);
-  EXPECT_DOUBLE_EQ(average_around(values, 4, 3), 5.5);
-  EXPECT_DOUBLE_EQ(average_around(values, 2, 1), 6);
-  EXPECT_DOUBLE_EQ(average_around(values, 2, 99), 4);
-  EXPECT_EQ(smoothing_window(1), 1U);
-  EXPECT_EQ(smoothing_window(29), 1U);
-  EXPECT_EQ(smoothing_window(10000) % 2, 1U);
+TEST(Plot, TheAverageIsExponentialAndWithoutBias) {
+  // By hand: weights 1; 0.75, 1; 0.5625, 0.75, 1.
+  EXPECT_THAT(smoothed({8, 1, 4}, 0.75),
+              Pointwise(DoubleNear(1e-12), {8., (0.75 * 8 + 1) / 1.75, (0.5625 * 8 + 0.75 * 1 + 4) / 2.3125}));
+  EXPECT_THAT(smoothed({8, 1, 4}, 0), ElementsAre(8, 1, 4));
+  EXPECT_THAT(smoothed({3, 3, 3, 3}, 0.99), Pointwise(DoubleNear(1e-12), {3., 3., 3., 3.}));
+  EXPECT_EQ(first_weight(1), 0);
+  EXPECT_EQ(first_weight(29), 0);
+  EXPECT_GT(first_weight(10000), 0.5);
+}
+
+TEST(Plot, PointsStandForEquallyManyThatFollowOneAnother) {
+  const Thinned all = thinned(series({5, 1, 3}), 3);
+  EXPECT_TRUE(all.is_exact);
+  EXPECT_THAT(all.mean, ElementsAre(5, 1, 3));
+  const Thinned two = thinned(series({5, 1, 3, 7, 2, 6}), 2);
+  EXPECT_FALSE(two.is_exact);
+  EXPECT_THAT(two.steps, ElementsAre(2, 5));
+  EXPECT_THAT(two.mean, ElementsAre(3, 5));
+  EXPECT_THAT(two.low, ElementsAre(1, 2));
+  EXPECT_THAT(two.high, ElementsAre(5, 7));
 }
 
 TEST(Plot, PlacesFollowTheScale) {
@@ -94,10 +106,40 @@ TEST(Plot, PlacesFollowTheScale) {
   EXPECT_NEAR(line[0].y + line[2].y, 2 * line[1].y, 0.11);  // a straight line, upwards
   EXPECT_GT(line[0].y, line[2].y);
   EXPECT_THAT(places(figure, "raw c0"), IsEmpty());  // too short to be smoothed
-  // What the drawing says of its axes leads back to the values.
-  double low = 0, high = 0;
-  std::istringstream(figure.all("svg")[0]->attributes.at("data-y")) >> low >> high;
-  EXPECT_NEAR(high - (line[2].y - 8) / 190 * (high - low), 3, 0.01);
+  // Its lowest value and its highest lie a twenty-seventh of the height from the edges: 0.04 of what they span.
+  EXPECT_NEAR(line[0].y, 8 + 190 - 190 * 0.04 / 1.08, 0.1);
+  EXPECT_NEAR(line[2].y, 8 + 190 * 0.04 / 1.08, 0.1);
+}
+
+/// What the figure tells the page's script.
+nlohmann::json data_of(const testing::XmlNode& figure) {
+  return nlohmann::json::parse(figure.all("script").at(0)->text());
+}
+
+TEST(Plot, TheFigureHoldsItsValues) {
+  const Series a = series({1.25, 2, 3}), low = series({1, 1, 1}), high = series({3, 4, 5});
+  Plot plot{.title = "T",
+            .curves = {{"</script><b>&", &a, false, 2}},
+            .band_low = &low,
+            .band_high = &high,
+            .is_exact = true,
+            .scale = 2,
+            .from_zero = true};
+  const std::string text = to_figure(plot, 1, 3);
+  EXPECT_THAT(text, ::testing::Not(HasSubstr("</script><b>")));
+  const nlohmann::json data = data_of(parse_xml(text));
+  EXPECT_EQ(data["curves"][0]["label"], "</script><b>&");
+  EXPECT_EQ(data["curves"][0]["run"], 2);
+  EXPECT_EQ(data["curves"][0]["colour"], 0);
+  EXPECT_EQ(data["curves"][0]["x"], nlohmann::json({1, 2, 3}));
+  EXPECT_EQ(data["curves"][0]["y"], nlohmann::json({2.5, 4, 6}));
+  EXPECT_FALSE(data["curves"][0].contains("low"));
+  EXPECT_EQ(data["band"]["high"], nlohmann::json({6, 8, 10}));
+  EXPECT_EQ(data["exact"], true);
+  EXPECT_EQ(data["zero"], true);
+  EXPECT_EQ(data["log"], false);
+  plot.is_by_run = true;
+  EXPECT_EQ(data_of(parse_xml(to_figure(plot, 1, 3)))["curves"][0]["colour"], 2);
 }
 
 TEST(Plot, ALongCurveKeepsItsExtremesAndIsSmall) {
@@ -107,11 +149,15 @@ TEST(Plot, ALongCurveKeepsItsExtremesAndIsSmall) {
   values[150000] = -30;
   const Series s = series(values);
   const std::string text = to_figure({.title = "T", .curves = {{"a", &s}}}, 1, 200000);
-  EXPECT_LT(text.size(), 20000U);
-  const auto raw = places(parse_xml(text), "raw c0");
+  EXPECT_LT(text.size(), 35000U);
+  const auto figure = parse_xml(text);
+  const auto raw = places(figure, "raw c0", "polygon");
   const auto [high, low] = std::minmax_element(raw.begin(), raw.end(), [](auto a, auto b) { return a.y < b.y; });
-  EXPECT_NEAR(high->x, 46 + 344 * 77777. / 199999, 0.1);
-  EXPECT_NEAR(low->x, 46 + 344 * 150000. / 199999, 0.1);
+  EXPECT_NEAR(high->x, 46 + 344 * 77777. / 199999, 0.6);  // half of a point's steps
+  EXPECT_NEAR(low->x, 46 + 344 * 150000. / 199999, 0.6);
+  const nlohmann::json curve = data_of(figure)["curves"][0];
+  EXPECT_EQ(curve["high"].get<std::vector<double>>()[155], 40);
+  EXPECT_EQ(curve["low"].get<std::vector<double>>()[300], -30);
 }
 
 TEST(Plot, LongCurvesAreSmoothedUnlessTheyAreExact) {
@@ -123,7 +169,9 @@ TEST(Plot, LongCurvesAreSmoothedUnlessTheyAreExact) {
     return low->y - high->y;
   };
   const auto smooth = parse_xml(to_figure({.title = "T", .curves = {{"a", &s}}}, 1, 100));
-  EXPECT_LT(height(places(smooth, "line c0")), 0.4 * height(places(smooth, "raw c0")));
+  auto settled = places(smooth, "line c0");
+  settled.erase(settled.begin(), settled.begin() + 20);
+  EXPECT_LT(height(settled), 0.4 * height(places(smooth, "raw c0")));
   const auto exact = parse_xml(to_figure({.title = "T", .curves = {{"a", &s}}, .is_exact = true}, 1, 100));
   EXPECT_EQ(height(places(exact, "line c0")), height(places(smooth, "raw c0")));
   EXPECT_THAT(places(exact, "raw c0"), IsEmpty());
@@ -152,12 +200,11 @@ TEST(Plot, OnePointNoPointAndOddValues) {
 TEST(Plot, WideRangesAreLogarithmicWhereAllowed) {
   const Series s = series({0.01, 1, 100, 10000});
   const auto figure = parse_xml(to_figure({.title = "T", .curves = {{"a", &s}}, .may_be_log = true}, 1, 4));
-  EXPECT_EQ(figure.all("svg")[0]->attributes.at("data-log"), "1");
+  EXPECT_EQ(data_of(figure)["log"], true);
   EXPECT_THAT(figure.all("figcaption")[0]->text(), HasSubstr("logarithmic"));
   const auto line = places(figure, "line c0");
   EXPECT_NEAR(line[0].y - line[1].y, line[2].y - line[3].y, 0.11);  // two decades each
-  EXPECT_EQ(parse_xml(to_figure({.title = "T", .curves = {{"a", &s}}}, 1, 4)).all("svg")[0]->attributes.at("data-log"),
-            "0");
+  EXPECT_EQ(data_of(parse_xml(to_figure({.title = "T", .curves = {{"a", &s}}}, 1, 4)))["log"], false);
 }
 
 TEST(Plot, MarksAreFewAndTheLastIsAmongThem) {
@@ -169,6 +216,17 @@ TEST(Plot, MarksAreFewAndTheLastIsAmongThem) {
   EXPECT_LE(marks.size(), 100U);
   EXPECT_GE(marks.size(), 50U);
   EXPECT_EQ(marks.back()->all("title")[0]->text(), "step 1,234: 1233");
+}
+
+TEST(Html, ATextInAScriptCannotEndIt) {
+  for (const std::string& text :
+       {std::string("</script><!--"), std::string("]]>&amp;"), std::string("\"\\\n\x01 é 😀\u2028")}) {
+    const std::string json = script_string(text);
+    EXPECT_EQ(json.find_first_of("<>&\n"), std::string::npos) << json;
+    EXPECT_TRUE(std::all_of(json.begin(), json.end(), [](char c) { return c >= 0x20 && c < 0x7f; })) << json;
+    EXPECT_EQ(nlohmann::json::parse(json).get<std::string>(), text);
+  }
+  EXPECT_EQ(script_string("\xff"), "\"\\ufffd\"");
 }
 
 TEST(Html, WhatMeansSomethingInMarkupIsEscaped) {
@@ -216,6 +274,33 @@ TEST(HeatMap, ManyExpertsAndLayersStaySmall) {
   }
   const std::string text = load_map(loads);
   EXPECT_LT(text.size(), 400000U);
+  EXPECT_THAT(parse_xml(text).text(), HasSubstr("one layer in 5"));
+}
+
+TEST(HeatMap, EntropyIsShadedByLayerAndStep) {
+  std::map<std::int64_t, LayerLoad> loads;
+  loads[0].entropy = series({0.5, 0.5, 0.97, 0.97});
+  loads[3].entropy = series({0.97, 0.97, 0.97, 0.97});
+  loads[10].entropy = series({0.71, 0.97, 0.97, 0.97});
+  const auto figure = parse_xml(entropy_map(loads, "a<b"));
+  std::vector<std::string> cells;
+  for (const auto* path : figure.all("path"))
+    cells.push_back(path->attributes.at("class") + " " + path->attributes.at("d"));
+  EXPECT_THAT(cells, ElementsAre("e0 M0 0h2v1h-2z", "e8 M2 0h2v1h-2z", "e8 M0 0h4v1h-4z", "e3 M0 0h1v1h-1z",
+                                 "e8 M1 0h3v1h-3z"));
+  EXPECT_THAT(figure.text(), HasSubstr("Expert load over time, a<b"));
+  EXPECT_THAT(figure.text(), HasSubstr("layer 0"));
+  EXPECT_EQ(entropy_map({}), "");
+  EXPECT_EQ(entropy_map({{0, LayerLoad{}}}), "");
+}
+
+TEST(HeatMap, EntropyOfManyLayersAndStepsStaysSmall) {
+  std::map<std::int64_t, LayerLoad> loads;
+  for (std::int64_t layer = 0; layer < 300; ++layer)
+    for (int step = 1; step <= 2000; ++step)
+      loads[layer].entropy.add(step, 0.6 + 0.4 * static_cast<double>((step * 7919 + layer * 104729) % 97) / 97);
+  const std::string text = entropy_map(loads);
+  EXPECT_LT(text.size(), 150000U);
   EXPECT_THAT(parse_xml(text).text(), HasSubstr("one layer in 5"));
 }
 

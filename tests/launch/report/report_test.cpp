@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "launch/report/distill_report.h"
+#include "launch/run/run_facts.h"
 #include "launch/run/run_record.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/xml.h"
@@ -32,7 +33,7 @@ class ReportTest : public ::testing::Test {
     fs::create_directories(run_);
     config("model { width: 32 } data { text: \"text\" } train { steps: 400 }");
   }
-  std::string page() const { return report_page(RunDirectory(run_)); }
+  std::string page() const { return report_page({read_run(RunDirectory(run_))}); }
   std::string error() const {
     return error_of([this] { page(); });
   }
@@ -97,6 +98,7 @@ TEST_F(ReportTest, DistillationWithExpertsHasEveryPlot) {
                             "Expert load by layer", "Expert load: entropy", "Expert load: shares", "Acceptance"})
     EXPECT_THAT(titles(page), Contains(title));
   EXPECT_EQ(page.all("svg").size() + 3, page.all("figure").size());  // three continuations
+  EXPECT_THAT(titles(page), AllOf(Contains("Expert load over time"), Contains("Expert load: starved")));
   EXPECT_EQ(page.all("h1").at(0)->text(), "a run");
   const std::string all = page.text();
   for (const char* shown :
@@ -105,7 +107,8 @@ TEST_F(ReportTest, DistillationWithExpertsHasEveryPlot) {
     EXPECT_THAT(all, HasSubstr(shown));
   // Nothing is fetched from anywhere.
   EXPECT_TRUE(page.all("link").empty() && page.all("img").empty());
-  EXPECT_TRUE(page.all("script").at(0)->attributes.empty());
+  for (const XmlNode* script : page.all("script"))
+    for (const auto& [name, value] : script->attributes) EXPECT_THAT(name + value, Not(HasSubstr("src")));
 }
 
 /// The points of the figure of this title that are drawn as marks, as the page says them.
@@ -196,7 +199,7 @@ TEST_F(ReportTest, WhatComesFromFilesIsEscaped) {
                      .influence = {}});
   const XmlNode page = parse_xml(this->page());
   EXPECT_EQ(page.all("h1").at(0)->text(), "<b> & 'c'");
-  EXPECT_EQ(page.all("script").size(), 1U);
+  for (const XmlNode* script : page.all("script")) EXPECT_NE(script->text(), "x");
   EXPECT_TRUE(page.all("i").empty() && page.all("u").empty() && page.all("p").size() >= 1);
   EXPECT_THAT(titles(page), Contains("<u>\""));
   EXPECT_THAT(page.text(), AllOf(HasSubstr("]]> <i>&amp;"), HasSubstr("</html>"), HasSubstr("<script>x</script>")));
@@ -227,7 +230,10 @@ TEST_F(ReportTest, DamageIsNamedByFileAndLine) {
            {"{\"step\":2,\"expert_load\":{}}", "expert_load is object"},
            {"{\"step\":2,\"expert_load\":[3]}", "whole number \"layer\""},
            {"{\"step\":2,\"expert_load\":[{\"layer\":0,\"min\":\"x\"}]}", "expert_load.min is string"},
-           {"{\"step\":2,\"expert_load\":[{\"layer\":0,\"assignments\":[-1]}]}", "expert_load.assignments"}}) {
+           {"{\"step\":2,\"expert_load\":[{\"layer\":0,\"assignments\":[-1]}]}", "expert_load.assignments"},
+           {"{\"step\":2,\"loss\":NaN}", "expected a JSON object"},
+           {"{\"step\":2,\"eval_sets\":3}", "eval_sets is number"},
+           {"{\"step\":2,\"eval_sets\":{\"a\":[]}}", "eval_sets.a is array"}}) {
     metrics(line(1, "") + c.second_line + "\n" + line(3, ""));
     EXPECT_THAT(error(), AllOf(HasSubstr("metrics.jsonl:2: "), HasSubstr(c.what), Not(HasSubstr("\n"))))
         << c.second_line;
@@ -248,7 +254,7 @@ TEST_F(ReportTest, AFolderThatIsNoRunIsWrongUse) {
   fs::remove(run_ / "config.textproto");
   EXPECT_THAT(error(), AllOf(HasSubstr("a run: is no run directory"), HasSubstr("metrics.jsonl")));
   EXPECT_THROW(page(), core::UsageError);
-  EXPECT_THROW(report_page(RunDirectory("/no/such/run")), core::UsageError);
+  EXPECT_THROW(read_run(RunDirectory("/no/such/run")), core::UsageError);
 }
 
 TEST_F(ReportTest, NullsAreLeftOutOfTheColumns) {
@@ -261,6 +267,131 @@ TEST_F(ReportTest, NullsAreLeftOutOfTheColumns) {
   EXPECT_EQ(record.last("loss"), 4);
   EXPECT_EQ(record.last("kl", -1), -1);
   EXPECT_TRUE(record.is_whole);
+}
+
+// --- several runs
+
+class ReportOfSeveral : public ReportTest {
+ protected:
+  /// A run of that many steps, whose loss begins at `loss`.
+  RunResults run(const std::string& name, int steps, double loss, const std::string& more = "") const {
+    const fs::path path = folder_ / name;
+    fs::create_directories(path);
+    write_file(
+        path / "config.textproto",
+        fmt::format("model {{ width: 32 }} data {{ text: \"text\" }} train {{ steps: 400 }} optimizer {{ rate: {} }} "
+                    "generation {{ prompt: \"Once\" }}",
+                    loss / 1000));
+    std::string text;
+    for (int step = 1; step <= steps; ++step)
+      text += fmt::format(R"({{"step":{},"time":{},"tokens":{},"loss":{},"tokens_per_s":100{}}}{})", step, 1000 + step,
+                          200 * step, loss / step, more, "\n");
+    write_file(path / "metrics.jsonl", text);
+    return read_run(RunDirectory(path));
+  }
+  /// The data of the figure of this title.
+  static nlohmann::json data_of(const XmlNode& page, const std::string& title) {
+    for (const XmlNode* figure : page.all("figure"))
+      if (figure->all("figcaption").at(0)->all("b").at(0)->text() == title)
+        return nlohmann::json::parse(figure->all("script").at(0)->text());
+    return nullptr;
+  }
+};
+
+TEST_F(ReportOfSeveral, EachFigureHasALineARun) {
+  const std::vector<RunResults> runs = {run("a", 4, 8, load_fields(1)), run("<b>&\"c", 2, 6, load_fields(1)),
+                                        run("c", 3, 7, R"(,"eval_ce":2.5,"eval_tokens":64)")};
+  const std::string text = report_page(runs);
+  const XmlNode page = parse_xml(text);
+  EXPECT_EQ(page.all("h1").at(0)->text(), "3 runs");
+  const nlohmann::json loss = data_of(page, "Loss");
+  ASSERT_EQ(loss["curves"].size(), 3U);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(loss["curves"][i]["label"], runs[i].name);
+    EXPECT_EQ(loss["curves"][i]["run"], i);
+    EXPECT_EQ(loss["curves"][i]["colour"], i);
+  }
+  EXPECT_EQ(loss["curves"][1]["y"], nlohmann::json({6, 3}));
+  EXPECT_EQ(data_of(page, "Cross-entropy, held out")["curves"][0]["run"], 2);
+  EXPECT_EQ(data_of(page, "Expert load: entropy, worst layer")["curves"].size(), 2U);
+  EXPECT_THAT(titles(page), AllOf(Contains("Expert load over time, a"), Contains("Expert load over time, <b>&\"c")));
+  // Without a script too, the lines lie there: 4 steps over the width of the axis.
+  const std::string drawn = text.substr(text.find("<b>Loss</b>"), text.find("</svg>") - text.find("<b>Loss</b>"));
+  for (const char* colour : {"line c0", "line c1", "line c2"}) EXPECT_THAT(drawn, HasSubstr(colour));
+  EXPECT_THAT(drawn, HasSubstr("class=\"key curve c1\">&lt;b&gt;&amp;&quot;c</span>"));
+}
+
+TEST_F(ReportOfSeveral, TheScriptKnowsTokensAndTimesOfEachRun) {
+  const XmlNode page = parse_xml(report_page({run("a", 3, 8), run("b", 2, 6, R"(,"seconds":7)")}));
+  nlohmann::json data;
+  for (const XmlNode* script : page.all("script"))
+    if (script->attributes.contains("id")) data = nlohmann::json::parse(script->text());
+  EXPECT_EQ(data["runs"][0]["name"], "a");
+  EXPECT_EQ(data["runs"][0]["step"], nlohmann::json({0, 1, 2, 3, 3}));
+  EXPECT_EQ(data["runs"][0]["tokens"], nlohmann::json({0, 200, 400, 600, 600}));
+  EXPECT_EQ(data["runs"][0]["seconds"], nlohmann::json({0, 2, 4, 6, 6}));  // 200 tokens at 100 a second
+  EXPECT_EQ(data["runs"][1]["seconds"], nlohmann::json({0, 7, 7, 7}));
+  EXPECT_EQ(data["first"], 1);
+}
+
+TEST_F(ReportOfSeveral, TheTableHasTheirDifferences) {
+  const XmlNode page = parse_xml(report_page({run("a", 4, 8), run("b", 4, 6)}));
+  const XmlNode* table = page.all("table").at(0);
+  std::vector<std::string> rows;
+  for (const XmlNode* row : table->all("tr")) {
+    std::string text;
+    for (const XmlNode& cell : row->children)
+      if (!cell.name.empty()) text += (text.empty() ? "" : "|") + cell.text();
+    rows.push_back(text);
+  }
+  EXPECT_THAT(rows, AllOf(Contains("state|stopped|stopped"), Contains("steps|4 of 400|4 of 400"),
+                          Contains("loss, last step|2.0000|1.5000"), Contains("optimizer.rate|0.008|0.006")));
+  ASSERT_EQ(table->all("td").size() % 2, 0U);
+  std::vector<std::string> best;
+  for (const XmlNode* cell : table->all("td"))
+    if (cell->attributes.contains("class") && cell->attributes.at("class") == "best") best.push_back(cell->text());
+  EXPECT_THAT(best, ::testing::ElementsAre("1.5000"));
+}
+
+TEST_F(ReportOfSeveral, SixLongRunsStayUnderTwoMegabytes) {
+  std::vector<RunResults> runs;
+  for (const char* name : {"a", "b", "c", "d", "e", "f"})
+    runs.push_back(run(name, 3000, 8, load_fields(10) + teacher_fields(50)));
+  const std::string page = report_page(runs);
+  EXPECT_LT(page.size(), 2000000U);
+  parse_xml(page);
+}
+
+TEST_F(ReportTest, ATrainingShowsItsContinuationAndHowItWasStarted) {
+  config("model { width: 32 } data { text: \"text\" } train { steps: 1 } generation { prompt: \"Once\" }");
+  metrics(line(1, ""));
+  write_file(run_ / "end.json", R"({"step":1,"student_text":" upon <a> time"})");
+  add_to_start_file(run_, to_json(RunFacts{.model = ParameterFigures{1'234'567, 234'567, 1'200'000},
+                                           .teacher = {},
+                                           .starts = {{.step = 0,
+                                                       .time = 1.7e9,
+                                                       .command = "limbeck train x.textproto --out '<r>'",
+                                                       .ranks = 2,
+                                                       .layout = "ep2",
+                                                       .threads = 3,
+                                                       .host = "node7"}}}));
+  const XmlNode page = parse_xml(this->page());
+  for (const char* shown : {"“Once” goes on", " upon <a> time", "by the model after step 1", "1.2M", "234.6k active",
+                            "limbeck train x.textproto --out '<r>'", "2 ranks, layout ep2, 3 threads each", "node7"})
+    EXPECT_THAT(page.text(), HasSubstr(shown));
+}
+
+TEST_F(ReportTest, SetsAreDrawnAndTold) {
+  metrics(line(1, R"(,"eval_ce":3,"eval_tokens":9,"eval_sets":{"wiki":{"tokens":8,"ce":2.5,"bits_per_byte":1.25}})") +
+          line(2, R"(,"eval_ce":3,"eval_tokens":9,"eval_sets":{"wiki":{"tokens":8,"ce":2.25,"bits_per_byte":1.125}})"));
+  write_file(run_ / "start.json",
+             R"({"student":{"tokens":9,"cross_entropy":4},"sets":{"wiki":{"tokens":8,"ce":5.5,"bits_per_byte":3}}})");
+  const XmlNode page = parse_xml(this->page());
+  EXPECT_THAT(marks_of(page, "Cross-entropy by set"),
+              ::testing::ElementsAre("step 0: 5.5", "step 1: 2.5", "step 2: 2.25"));
+  EXPECT_THAT(marks_of(page, "Bits a byte by set"),
+              ::testing::ElementsAre("step 0: 3", "step 1: 1.25", "step 2: 1.125"));
+  EXPECT_THAT(page.text(), AllOf(HasSubstr("wiki: bits a byte"), HasSubstr("5.5000"), HasSubstr("1.1250")));
 }
 
 }  // namespace

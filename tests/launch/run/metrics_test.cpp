@@ -49,6 +49,19 @@ TEST_F(MetricsTest, ResumeCutsBackToTheStep) {
             "{\"step\":0}\n{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"eval_kl\":1}\n{\"step\":3,\"again\":true}\n");
 }
 
+TEST_F(MetricsTest, SecondsGoOnFromTheLinesThatStay) {
+  put("{\"step\":1,\"seconds\":0.5}\n{\"step\":2,\"seconds\":1.25}\n{\"step\":3,\"seconds\":2}\n");
+  EXPECT_EQ(Metrics(file_, 2).seconds_before(), 1.25);
+  EXPECT_EQ(Metrics(file_, 0).seconds_before(), 0);
+  // An older run's are what its tokens took: 300 at 100 a second, 100 at 50; then some that say theirs.
+  put("{\"step\":1,\"tokens\":300,\"tokens_per_s\":100}\n{\"step\":2,\"tokens\":400,\"tokens_per_s\":50}\n");
+  EXPECT_EQ(Metrics(file_, 2).seconds_before(), 5);
+  TrainingSeconds seconds;
+  for (const char* odd : {R"({"step":1,"tokens":"many","tokens_per_s":-1,"seconds":null})", R"({"step":2})",
+                          R"({"step":3,"tokens":5,"tokens_per_s":0,"seconds":-7})"})
+    EXPECT_EQ(seconds.add(nlohmann::json::parse(odd)), 0);
+}
+
 TEST_F(MetricsTest, NothingToCutLeavesTheFile) {
   put("{\"step\":1}\n{\"step\":2}\n");
   Metrics(file_, 2);

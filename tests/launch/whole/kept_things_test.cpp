@@ -172,7 +172,7 @@ TEST(Commands, OneRanksWorkIsLeftToTheFirstAloud) {
   const RunFolder folder("one_rank");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run").code, 0);
   for (const char* command :
-       {"inspect run", "report run", "convert run hf", "tokenize text --tokenizer bytes --out t"}) {
+       {"inspect run", "report run", "compare run", "convert run hf", "tokenize text --tokenizer bytes --out t"}) {
     const Outcome left = run_shell("export PMIX_RANK=1; " + folder.command(command));
     EXPECT_EQ(left.code, 0) << left.output;
     EXPECT_EQ(left.lines_with("to rank 0").size(), 1U) << left.output;

@@ -1,0 +1,258 @@
+#include "launch/report/report_sections.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <set>
+
+#include "launch/console/progress.h"
+#include "launch/report/comparison.h"
+#include "launch/report/html.h"
+#include "launch/report/plot.h"
+
+namespace limbeck::launch {
+
+namespace {
+
+constexpr double gib = 1024.0 * 1024 * 1024;
+
+const Series* series_of(const RunRecord& record, const char* field) {
+  const auto found = record.series.find(field);
+  return found == record.series.end() || found->second.values.empty() ? nullptr : &found->second;
+}
+
+std::string date_text(double seconds) {
+  return fmt::format("{:%Y-%m-%d %H:%M} UTC", fmt::gmtime(static_cast<std::time_t>(std::clamp(seconds, 0.0, 4e9))));
+}
+
+std::string card(const std::string& name, const std::string& value, const std::string& more) {
+  return fmt::format("<div class=\"card\"><dt>{}</dt><dd>{}</dd><dd class=\"more\">{}</dd></div>\n", escape(name),
+                     escape(value), escape(more));
+}
+
+/// A held-out figure and what it was before; nothing without one after.
+std::string evaluation_card(const RunResults& run, const char* name, const char* figure, int digits) {
+  const auto after = run.after ? run.after->figure(figure) : std::nullopt;
+  if (!after) return "";
+  const auto before = run.before ? run.before->figure(figure) : std::nullopt;
+  return card(name, fixed(*after, digits),
+              before ? fmt::format("held out; {} before", fixed(*before, digits)) : "held out");
+}
+
+std::string model_cards(const RunResults& run) {
+  std::string html;
+  if (run.facts.model) {
+    const ParameterFigures& p = *run.facts.model;
+    std::string more = fmt::format("{} active", short_count(static_cast<double>(p.active)));
+    more += p.trainable == p.total ? ", all trained"
+                                   : fmt::format(", {} trained", short_count(static_cast<double>(p.trainable)));
+    if (run.facts.teacher)
+      more += fmt::format("; teacher {}", short_count(static_cast<double>(run.facts.teacher->total)));
+    html += card("Parameters", short_count(static_cast<double>(p.total)), more);
+  }
+  if (!run.facts.starts.empty()) {
+    const RunStarted& s = run.facts.starts.back();
+    html += card("Ranks", grouped(s.ranks),
+                 fmt::format("layout {}; {} thread{} each", s.layout, s.threads, s.threads == 1 ? "" : "s"));
+  }
+  return html;
+}
+
+std::string speed_cards(const RunResults& run) {
+  std::string html;
+  if (const auto speed = run.tokens_per_s()) {
+    const Series* use = series_of(run.record, "mfu");
+    html += card("Tokens/s", grouped(std::llround(*speed)),
+                 use == nullptr ? "median" : fmt::format("median; {:.0f} % of the peak", 100 * median(use->values)));
+  }
+  if (const auto bytes = run.peak_bytes())
+    html += card("Memory", fmt::format("{:.2f} GiB", *bytes / gib), "at the peak, first rank");
+  if (const auto wall = run.wall_seconds()) {
+    std::string more = fmt::format("from {}", date_text(series_of(run.record, "time")->values.front()));
+    if (const auto training = run.training_seconds()) more += fmt::format("; {} in steps", duration_text(*training));
+    html += card("Time", duration_text(*wall), more);
+  }
+  return html;
+}
+
+/// The value of a cell, "-" where it was not measured.
+std::string cell(const std::optional<double>& value) { return value ? fixed(*value, 4) : "-"; }
+
+struct Column {
+  std::string name;
+  const Figures* figures;  // null: not measured
+};
+
+/// Rows of figures, by their names; those that no column has are left out.
+std::string figure_rows(const std::vector<Column>& columns, const std::string& of) {
+  constexpr std::array<std::pair<const char*, const char*>, 12> rows = {
+      {{"ce", "cross-entropy"},
+       {"perplexity", "perplexity"},
+       {"bits_per_byte", "bits a byte"},
+       {"teacher_ce", "teacher's cross-entropy"},
+       {"kl", "KL to the teacher, mean"},
+       {"kl_median", "KL, median"},
+       {"kl_p99", "KL, 99 %"},
+       {"top1_agreement", "top-1 agreement"},
+       {"sum_min", "sum min(p,q), acceptance"},
+       {"load_entropy", "expert load: entropy, mean of the layers"},
+       {"load_worst_entropy", "entropy of the worst layer"},
+       {"starved_experts", "starved experts"}}};
+  std::string html;
+  for (const auto& [figure, label] : rows) {
+    std::string line;
+    bool is_known = false;
+    for (const Column& column : columns) {
+      const auto value = column.figures == nullptr ? std::nullopt : figure_of(*column.figures, figure);
+      is_known = is_known || value;
+      line += fmt::format("<td>{}</td>", cell(value));
+    }
+    if (is_known) html += fmt::format("<tr><th>{}{}</th>{}</tr>\n", of, label, line);
+  }
+  return html;
+}
+
+const Figures* of_set(const std::optional<Measured>& measured, const std::string& set) {
+  return measured && measured->sets.contains(set) ? &measured->sets.at(set) : nullptr;
+}
+
+std::string start_text(const RunStarted& s) {
+  std::string text =
+      fmt::format("From step {}, {}: {} rank{}, layout {}, {} thread{} each", grouped(s.step), date_text(s.time),
+                  s.ranks, s.ranks == 1 ? "" : "s", escape(s.layout), s.threads, s.threads == 1 ? "" : "s");
+  if (!s.host.empty()) text += fmt::format("; {}", escape(s.host));
+  if (!s.processor.empty()) text += fmt::format(", {}", escape(s.processor));
+  if (!s.kernels.empty()) text += fmt::format(", kernels for {}", escape(s.kernels));
+  if (!s.version.empty()) text += fmt::format("; limbeck {}", escape(s.version));
+  return fmt::format("<p class=\"note\">{}</p>\n<pre class=\"command\">{}</pre>\n", text, escape(s.command));
+}
+
+}  // namespace
+
+std::string cards(const RunResults& run) {
+  const RunRecord& record = run.record;
+  std::string html = card("Steps", grouped(record.last_step),
+                          fmt::format("of {}, {}", grouped(run.config.train.steps),
+                                      run.is_finished()                ? "ended"
+                                      : run.state == RunState::Running ? "running"
+                                                                       : "not ended"));
+  if (series_of(record, "tokens") != nullptr)
+    html += card(
+        "Tokens",
+        record.last("tokens") < 1e7 ? grouped(std::llround(record.last("tokens"))) : short_count(record.last("tokens")),
+        "trained on, with repeats");
+  html += model_cards(run);
+  if (const Series* loss = series_of(record, "loss"))
+    html += card(
+        "Loss", fmt::format("{:.4f}", loss->values.back()),
+        fmt::format("last step; {:.4f} at step {}", loss->values.front(), grouped(std::llround(loss->steps.front()))));
+  html += evaluation_card(run, "KL", "kl", 4) + evaluation_card(run, "Agreement", "top1_agreement", 3) +
+          evaluation_card(run, "Cross-entropy", "ce", 4);
+  html += speed_cards(run);
+  return "<dl class=\"cards\">\n" + html + "</dl>\n";
+}
+
+std::string comparison(const std::vector<RunResults>& runs) {
+  const Comparison both = compare_runs(runs);
+  std::string head;
+  for (std::size_t i = 0; i < runs.size(); ++i)
+    head += fmt::format("<th><span class=\"key c{}\">{}</span></th>", i % num_colours, escape(runs[i].name));
+  const auto rows = [](const std::vector<ComparisonRow>& list, const char* kind) {
+    std::string html;
+    for (const ComparisonRow& row : list) {
+      html += fmt::format("<tr><th>{}</th>", escape(row.label));
+      for (std::size_t i = 0; i < row.cells.size(); ++i)
+        html += fmt::format("<td{}>{}</td>", row.is_best[i] ? " class=\"best\"" : kind, escape(row.cells[i]));
+      html += "</tr>\n";
+    }
+    return html;
+  };
+  std::string html = rows(both.figures, "");
+  if (!both.fields.empty())
+    html += fmt::format("<tr class=\"part\"><th colspan=\"{}\">In which their configs differ</th></tr>\n{}",
+                        runs.size() + 1, rows(both.fields, " class=\"text\""));
+  return fmt::format(
+      "<h2>Side by side</h2>\n{}<div class=\"scroll\"><table class=\"runs\">\n<thead><tr><th></th>{}</tr></thead>\n"
+      "<tbody>\n{}</tbody></table></div>\n",
+      both.is_of_one_sample
+          ? ""
+          : "<p class=\"note\">The held-out figures are not all of the same sample: the configs’ data "
+            "differ.</p>\n",
+      head, html);
+}
+
+std::string held_out(const RunResults& run) {
+  std::vector<Column> columns;
+  std::set<std::string> sets;
+  const auto add = [&](const std::string& name, const std::optional<Measured>& measured) {
+    if (!measured) return;
+    columns.push_back({name, &measured->figures});
+    for (const auto& [set, _] : measured->sets) sets.insert(set);
+  };
+  add("before", run.before);
+  add(fmt::format("step {}", grouped(run.after_step)), run.after);
+  add("unigram", run.unigram);
+  if (columns.empty()) return "";
+  std::string head = "<th></th>";
+  for (const Column& column : columns) head += fmt::format("<th>{}</th>", column.name);
+  std::string html = figure_rows(columns, "");
+  for (const std::string& set : sets) {
+    std::vector<Column> of = columns;
+    std::size_t i = 0;
+    for (const auto* measured : {&run.before, &run.after, &run.unigram})
+      if (*measured) of[i++].figures = of_set(*measured, set);
+    html += figure_rows(of, escape(set) + ": ");
+  }
+  const auto tokens = (run.after ? run.after : run.before)->figure("tokens");
+  return fmt::format(
+      "<h2>Held-out sample</h2>\n<p class=\"note\">{}Never trained on.</p>\n<div "
+      "class=\"scroll\"><table>\n<thead><tr>{}"
+      "</tr></thead>\n<tbody>\n{}</tbody></table></div>\n",
+      tokens ? grouped(std::llround(*tokens)) + " tokens. " : "", head, html);
+}
+
+std::string continuations(const std::vector<RunResults>& runs) {
+  std::vector<std::pair<std::string, std::string>> prompts;  // and how they go on
+  for (const RunResults& run : runs) {
+    const std::string& prompt = run.config.generation.prompt;
+    if (prompt.empty()) continue;
+    const std::string of = runs.size() > 1 ? escape(run.name) + ", " : "";
+    const char* model = run.config.teacher ? "student" : "model";
+    std::string quotes;
+    const auto quote = [&](const std::string& who, const std::string& text) {
+      if (text.empty()) return;
+      quotes += fmt::format("<figure><figcaption><b>{}by the {}</b></figcaption><blockquote>{}</blockquote></figure>\n",
+                            of, who, escape(text));
+    };
+    quote("teacher", run.teacher_text);
+    quote(fmt::format("{} before", model), run.text_before);
+    quote(fmt::format("{} after step {}", model, grouped(run.after_step)), run.text_after);
+    if (quotes.empty()) continue;
+    auto there = std::find_if(prompts.begin(), prompts.end(), [&](const auto& pair) { return pair.first == prompt; });
+    if (there == prompts.end()) there = prompts.insert(there, {prompt, ""});
+    there->second += quotes;
+  }
+  std::string html;
+  for (const auto& [prompt, quotes] : prompts)
+    html += fmt::format("<h2>“{}” goes on</h2>\n<div class=\"grid\">\n{}</div>\n", escape(prompt), quotes);
+  return html;
+}
+
+std::string details(const std::vector<RunResults>& runs) {
+  std::string html;
+  for (const RunResults& run : runs) {
+    const std::string of = runs.size() > 1 ? fmt::format(": {}", escape(run.name)) : "";
+    std::string starts;
+    for (const RunStarted& start : run.facts.starts) starts += start_text(start);
+    if (!starts.empty())
+      html += fmt::format("<details><summary>How it was started{}</summary>{}</details>\n", of, starts);
+    html += fmt::format("<details><summary>Configuration, as resolved{}</summary><pre>{}</pre></details>\n", of,
+                        escape(run.config_text));
+  }
+  return html;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,214 @@
+#include "launch/report/run_results.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "core/error.h"
+#include "data/files/atomic_file.h"
+#include "data/files/json_at.h"
+#include "data/files/json_text.h"
+
+namespace limbeck::launch {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+using data::JsonAt;
+
+constexpr std::uintmax_t most_bytes = std::uintmax_t{1} << 24U;
+
+/// The figures of the records, by the names that metrics.jsonl has for them.
+constexpr std::array<std::pair<const char*, const char*>, 3> other_names = {
+    {{"cross_entropy", "ce"}, {"teacher_cross_entropy", "teacher_ce"}, {"agreement", "top1_agreement"}}};
+constexpr std::array<std::pair<const char*, const char*>, 3> of_load = {
+    {{"mean_entropy", "load_entropy"}, {"worst_entropy", "load_worst_entropy"}, {"num_starved", "starved_experts"}}};
+constexpr std::array<const char*, 6> of_teacher = {"teacher_ce",     "kl",     "kl_median", "kl_p99",
+                                                   "top1_agreement", "sum_min"};
+
+/// What follows from other figures; and a model without a teacher has none of the figures against one, though older
+/// records say 0.
+void complete(Figures& figures) {
+  if (const auto teacher = figures.find("teacher_ce"); teacher != figures.end() && teacher->second <= 0)
+    for (const char* name : of_teacher) figures.erase(name);
+  const auto ce = figures.find("ce");
+  if (ce != figures.end() && std::isfinite(std::exp(ce->second)))
+    figures.try_emplace("perplexity", std::exp(ce->second));
+}
+
+Figures figures_from_json(const JsonAt& in) {
+  Figures figures;
+  for (const auto& [name, value] : in.object().json().items()) {
+    if (value.is_structured() || value.is_null()) continue;
+    if (!value.is_number()) in.at(name).refuse("a number");
+    const auto* other = std::find_if(other_names.begin(), other_names.end(),
+                                     [&name = name](const auto& pair) { return name == pair.first; });
+    if (const auto number = value.get<double>(); std::isfinite(number))
+      figures[other == other_names.end() ? name : other->second] = number;
+  }
+  if (const JsonAt load = in.get("load"); !load.is_null())
+    for (const auto& [member, name] : of_load)
+      if (const JsonAt value = load.get(member); !value.is_null()) {
+        if (!value.json().is_number()) value.refuse("a number");
+        figures[name] = value.json().get<double>();
+      }
+  complete(figures);
+  return figures;
+}
+
+/// Of the record's member `name`; with its "sets" where `has_sets`. Nothing where it has neither, or only none of no
+/// tokens.
+std::optional<Measured> measured(const JsonAt& record, const char* name, bool has_sets) {
+  Measured result;
+  if (const JsonAt in = record.get(name); !in.is_null()) result.figures = figures_from_json(in);
+  if (result.figure("tokens").value_or(0) <= 0) result.figures.clear();
+  if (const JsonAt sets = record.get("sets"); has_sets && !sets.is_null())
+    for (const auto& [set, _] : sets.object().json().items()) result.sets[set] = figures_from_json(sets.at(set));
+  if (result.figures.empty() && result.sets.empty()) return std::nullopt;
+  return result;
+}
+
+std::optional<BestStep> best_of(const JsonAt& end) {
+  const JsonAt best = end.get("best");
+  if (best.is_null()) return std::nullopt;
+  const JsonAt value = best.at("value");
+  if (!value.json().is_number()) value.refuse("a number");
+  return BestStep{best.at("figure").text(), value.json().get<double>(), best.at("step").whole()};
+}
+
+std::string text_of(const JsonAt& record, const char* name) {
+  return record.get(name).is_null() ? "" : record.at(name).text();
+}
+
+/// The last evaluation of the metrics.
+std::optional<Measured> last_evaluation(const RunRecord& record) {
+  Measured result;
+  for (const auto& [name, series] : record.series)
+    if (name.starts_with("eval_") && !series.values.empty()) result.figures[name.substr(5)] = series.values.back();
+  for (const auto& [set, figures] : record.sets) {
+    for (const auto& [name, series] : figures)
+      if (!series.values.empty()) result.sets[set][name] = series.values.back();
+    complete(result.sets[set]);
+  }
+  if (result.figures.empty() && result.sets.empty()) return std::nullopt;
+  complete(result.figures);
+  return result;
+}
+
+std::int64_t last_evaluation_step(const RunRecord& record) {
+  double step = 0;
+  for (const auto& [name, series] : record.series)
+    if (name.starts_with("eval_") && !series.steps.empty()) step = std::max(step, series.steps.back());
+  for (const auto& [set, figures] : record.sets)
+    for (const auto& [name, series] : figures)
+      if (!series.steps.empty()) step = std::max(step, series.steps.back());
+  return std::llround(step);
+}
+
+void read_start(RunResults& run) {
+  const std::string where = (run.path / "start.json").string() + ": not the start of a run";
+  const nlohmann::json json = read_start_file(run.path);
+  const JsonAt start(json, where);
+  run.facts = run_facts_from_json(json, where);
+  run.before = measured(start, "student", true);
+  run.unigram = measured(start, "unigram", false);
+  run.teacher_text = text_of(start, "teacher_text");
+  run.text_before = text_of(start, "student_text");
+}
+
+/// end.json, where there is one of the last step; else what the metrics say.
+void read_end(RunResults& run, bool is_in_use) {
+  run.state = is_in_use ? RunState::Running : RunState::Stopped;
+  const fs::path file = run.path / "end.json";
+  if (fs::exists(file)) {
+    const std::string where = file.string() + ": not the end of a run";
+    const auto json = data::parse_json<nlohmann::json>(data::read_text_file(file, most_bytes), where);
+    const JsonAt end(json, where);
+    const std::int64_t step = end.object().at("step").whole();
+    const auto after = measured(end, "student", true);
+    const std::string text = text_of(end, "student_text");
+    if (step >= run.record.last_step && step > 0) {
+      run.state = RunState::Finished;
+      run.after = after;
+      run.best = best_of(end);
+      run.after_step = step;
+      run.text_after = text;
+      return;
+    }
+  }
+  run.after = last_evaluation(run.record);
+  run.after_step = last_evaluation_step(run.record);
+}
+
+const Series* series_of(const RunRecord& record, const char* field) {
+  const auto found = record.series.find(field);
+  return found == record.series.end() || found->second.values.empty() ? nullptr : &found->second;
+}
+
+}  // namespace
+
+std::optional<double> figure_of(const Figures& figures, const std::string& name) {
+  const auto found = figures.find(name);
+  return found == figures.end() ? std::nullopt : std::make_optional(found->second);
+}
+
+const char* name_of(RunState state) {
+  constexpr std::array names = {"finished", "stopped", "running"};
+  return names.at(static_cast<std::size_t>(state));
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+std::optional<double> RunResults::tokens_per_s() const {
+  const Series* speed = series_of(record, "tokens_per_s");
+  return speed == nullptr ? std::nullopt : std::make_optional(median(speed->values));
+}
+
+std::optional<double> RunResults::training_seconds() const {
+  const Series* seconds = series_of(record, "seconds");
+  return seconds == nullptr ? std::nullopt : std::make_optional(seconds->values.back());
+}
+
+std::optional<double> RunResults::wall_seconds() const {
+  const Series* times = series_of(record, "time");
+  if (times == nullptr) return std::nullopt;
+  double seconds = 0;
+  double last = times->values.front();
+  std::size_t next = 0;
+  for (const double time : times->values) {
+    for (; next < facts.starts.size() && facts.starts[next].time <= time; ++next) last = facts.starts[next].time;
+    seconds += std::max(0.0, time - last);
+    last = time;
+  }
+  return seconds;
+}
+
+std::optional<double> RunResults::peak_bytes() const {
+  const Series* bytes = series_of(record, "rss_bytes");
+  return bytes == nullptr ? std::nullopt
+                          : std::make_optional(*std::max_element(bytes->values.begin(), bytes->values.end()));
+}
+
+RunResults read_run(const RunDirectory& directory) {
+  if (!fs::is_regular_file(directory.config()) ||
+      (!fs::is_regular_file(directory.metrics()) && !RunDirectory::is_run(directory.path())))
+    core::fail_usage("{}: is no run directory, expected {} and {} there", directory.path().string(),
+                     directory.config().filename().string(), directory.metrics().filename().string());
+  RunResults run;
+  run.path = directory.path();
+  run.name = fs::canonical(directory.path()).filename().string();
+  run.config_text = data::read_text_file(directory.config(), most_bytes);
+  run.config = parse_config(run.config_text, directory.config().string());
+  if (fs::exists(directory.metrics())) run.record = read_run_record(directory.metrics());
+  read_start(run);
+  read_end(run, directory.is_in_use());
+  return run;
+}
+
+}  // namespace limbeck::launch
