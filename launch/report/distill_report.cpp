@@ -230,10 +230,11 @@ std::string to_text(const NamedEvaluations& columns) {
 std::string sets_text(const NamedEvaluations& before, const NamedEvaluations& after) {
   if (after.empty()) return "";
   NamedEvaluations rows;
-  for (const auto& [name, evaluation] : after) {
-    const auto first = std::find_if(before.begin(), before.end(), [&](const auto& set) { return set.first == name; });
-    if (first != before.end()) rows.emplace_back(name + ", before", first->second);
-    rows.emplace_back(first != before.end() ? name + ", after" : name, evaluation);
+  for (const auto& set : after) {
+    const auto first =
+        std::find_if(before.begin(), before.end(), [&](const auto& other) { return other.first == set.first; });
+    if (first != before.end()) rows.emplace_back(set.first + ", before", first->second);
+    rows.emplace_back(first != before.end() ? set.first + ", after" : set.first, set.second);
   }
   return "\nEvaluation sets:\n\n" + figures_table(rows);
 }

@@ -114,6 +114,21 @@ TEST(CommandLine, AnEmptyValueMayStandBehindAnEqualsSign) {
 
 TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(parse({"eval", "m", "--tokens", "t", "--logits", "l"}).eval.logits, "l");
+  const EvalOptions text =
+      parse({"eval",        "m",        "--text", "a",         "b",   "--teacher", "t",     "--window",
+             "64",          "--stride", "16",     "--field",   "x.y", "--format",  "jsonl", "--parse-special",
+             "--tokenizer", "bytes",    "--json", "--threads", "3"})
+          .eval;
+  EXPECT_EQ(text.model, "m");
+  EXPECT_EQ(text.text, (std::vector<std::filesystem::path>{"a", "b"}));
+  EXPECT_EQ(text.teacher, "t");
+  EXPECT_EQ(text.window, 64);
+  EXPECT_EQ(text.stride, 16);
+  EXPECT_EQ(text.field, "x.y");
+  EXPECT_EQ(text.format, "jsonl");
+  EXPECT_TRUE(text.parse_special && text.json);
+  EXPECT_EQ(text.tokenizer, "bytes");
+  EXPECT_EQ(text.threads, 3);
   const auto generate =
       parse({"generate", "m", "--prompt", "Say: --hello", "--temperature", "0", "--top-p", "0.5"}).generate;
   EXPECT_EQ(generate.prompt, "Say: --hello");
@@ -219,7 +234,9 @@ TEST(CommandLine, MistakesAreUsageErrorsOfOneLine) {
   EXPECT_THAT(error_of({"train", "c", "--stepz", "3"}), HasSubstr("--stepz"));
   EXPECT_THAT(error_of({"train", "c", "--steps", "0"}), HasSubstr("--steps"));
   EXPECT_THAT(error_of({"train", "c", "--steps", "many"}), HasSubstr("many"));
-  EXPECT_THAT(error_of({"eval", "m", "--tokens", "t"}), HasSubstr("--logits"));
+  EXPECT_THAT(error_of({"eval", "m", "--logits", "l"}), HasSubstr("--tokens"));
+  EXPECT_THAT(error_of({"eval", "m", "--text", "a", "--stride", "0"}), HasSubstr("expected a whole number, 1 or more"));
+  EXPECT_THAT(error_of({"eval", "m", "--parse-special"}), HasSubstr("--text"));
   EXPECT_THAT(error_of({"generate", "m"}), HasSubstr("--prompt"));
   EXPECT_THAT(error_of({"generate", "m", "--prompt", "x", "--prompts", "y"}), HasSubstr("--prompts"));
   EXPECT_THAT(error_of({"generate", "m", "--prompt", "x", "--field", "y"}), HasSubstr("--prompts"));

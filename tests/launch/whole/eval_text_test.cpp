@@ -179,7 +179,7 @@ TEST(EvalText, WhatIsWrongIsOneLine) {
   EXPECT_THAT(error("run --text text --window 129", 2), HasSubstr("--window is 129, expected at most 128"));
   EXPECT_THAT(error("run --text text --window 8 --stride 9", 2), HasSubstr("--stride is 9, expected at most"));
   EXPECT_THAT(error("run --window 8", 2), HasSubstr("--window goes with --text"));
-  EXPECT_THAT(error("run --text text --set data.seed=1", 2), HasSubstr("--set is of a run's config"));
+  EXPECT_THAT(error("run --text text --set data.seed=1", 2), HasSubstr("--set and MORE are of a run's config"));
   EXPECT_THAT(error("run --logits x.h5", 2), HasSubstr("--tokens"));
   folder.write("ids.txt", "104");
   EXPECT_THAT(error("run --tokens ids.txt", 1), HasSubstr("ids.txt: has one token"));

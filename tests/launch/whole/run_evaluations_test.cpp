@@ -120,6 +120,27 @@ TEST(RunEvaluations, AreTheSameOnEveryLayout) {
     }
 }
 
+TEST(RunEvaluations, OfADistillationAreAgainstItsTeacher) {
+  const RunFolder folder("eval_distilled");
+  write_job(folder);
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --set model.moe.num_experts=0 --steps 6 --out teacher").code, 0);
+  const Outcome distilled = folder.limbeck(
+      "distill job.textproto --set teacher.source=teacher --set model.num_layers=1 --set train.eval_every_steps=2 "
+      "--set "
+      "train.keep_best=web.kl --steps 2 --out student");
+  ASSERT_EQ(distilled.code, 0) << distilled.output;
+  const json end = json::parse(folder.read("student/end.json"));
+  const json& set = end["sets"]["web"];
+  EXPECT_EQ(folder.metrics("student").back()["eval_sets"]["web"], set);
+  EXPECT_EQ(end["best"]["value"], set["kl"]);
+  EXPECT_EQ(distilled.lines_with("web, after").size(), 1U) << distilled.output;
+  const Outcome eval =
+      folder.limbeck("eval student --text web.txt --teacher teacher/checkpoints/step_6 --json --quiet");
+  ASSERT_EQ(eval.code, 0) << eval.output;
+  for (const char* figure : {"ce", "teacher_ce", "kl", "top1_agreement", "sum_min", "bits_per_byte"})
+    EXPECT_NEAR(json::parse(eval.output)["all"][figure].get<double>(), set[figure].get<double>(), 1e-6) << figure;
+}
+
 TEST(RunEvaluations, AMixtureIsMeasuredSourceBySource) {
   const RunFolder folder("eval_sources");
   folder.write("job.textproto", R"(
