@@ -110,7 +110,11 @@ void generate(Rank& rank, const GenerateOptions& options) {
     how.on_token = [&](std::size_t prompt, std::int32_t token) { answers.add(prompt, token); };
     how.on_end = [&](std::size_t prompt, const nn::Continuation& continuation) { answers.end(prompt, continuation); };
   }
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    if (!options.max_tokens && std::ssize(ids[i]) == source.config.max_positions)
+      log->warn("prompt {} fills the model's {} positions: nothing is added", i + 1, source.config.max_positions);
   const nn::Generated generated = nn::generate_texts(model, ids, how);
+  if (generated.prefill.tokens == 0) return;
   std::string pace = pace_text("prefill", generated.prefill);
   if (generated.decode.tokens > 0) pace += ", " + pace_text("decode", generated.decode);
   log->info("{}", pace);

@@ -219,6 +219,8 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   log->debug("the held-out sample is prepared after {:.2f} s", seconds());
   Trainer trainer(session, directory, log, evaluations);
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
+  if (options.steps.value_or(0) > config.train.steps)
+    log->warn("--steps is {}, but the run ends at train.steps = {}", *options.steps, config.train.steps);
   const bool resumed = options.resume && trainer.resume();
   if (options.dump_gradients && trainer.steps_done() >= last_step(options, config))
     core::fail_usage("--dump-gradients is of the last step, but the run has done all {}", trainer.steps_done());
@@ -242,8 +244,10 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
     add_to_start_file(directory.path(), facts);
   });
   if (!is_done) {
-    log->info("stopped at step {} and saved; it goes on with: {} {} {} --resume", trainer.steps_done(),
-              shell_path(options.program), distils ? "distill" : "train", shell_path(directory.path().string()));
+    const int ranks = rank.world().size();
+    log->info("stopped at step {} and saved; it goes on with: {}{} {} {} --resume", trainer.steps_done(),
+              ranks > 1 ? fmt::format("mpirun --bind-to none -n {} ", ranks) : "", shell_path(options.program),
+              distils ? "distill" : "train", shell_path(directory.path().string()));
     return false;
   }
   restore_stop_signals();

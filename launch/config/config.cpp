@@ -246,7 +246,8 @@ void check_model(ModelSection& model, const ParsedConfig& parsed) {
   try {
     nn::validate(complete, "model");
   } catch (const core::UsageError& error) {
-    fail_usage("{}: {}", parsed.place_of("model"), error.what());
+    const std::string what = error.what();  // begins with the field
+    fail_usage("{}: {}", parsed.place_of(what.substr(0, what.find_first_of(" :"))), what);
   }
 }
 

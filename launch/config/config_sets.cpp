@@ -46,7 +46,9 @@ void set_value(Message& message, const FieldDescriptor& field, const std::string
 }
 
 /// "[a, b]"; nothing at all is the empty list too, and everything else a list of one.
-std::vector<std::string> list_items(const std::string& list) {
+std::vector<std::string> list_items(const std::string& list, const std::string& set) {
+  if (list.starts_with('[') && !list.ends_with(']'))
+    fail_usage("--set {}: the list ends without ], expected [a, b], or quotes around a value that begins so", set);
   if (!list.empty() && (list.size() < 2 || list.front() != '[' || list.back() != ']')) return {list};
   std::vector<std::string> items;
   const std::string inner = list.empty() ? "" : list.substr(1, list.size() - 2);
@@ -172,7 +174,7 @@ class Setting {
   void apply_to_list(std::set<std::string>& replaced) {
     const auto* reflection = message_->GetReflection();
     parsed_.places[path_] = "--set " + set_;
-    const std::vector<std::string> items = list_items(value_);
+    const std::vector<std::string> items = list_items(value_, set_);
     if (!appends_ && (replaced.insert(path_).second || items.empty())) {
       reflection->ClearField(message_, field_);
       forget(path_ + "[");

@@ -66,9 +66,13 @@ std::string one_line(std::string_view message) {
 }
 
 LauncherRank launcher_rank() {
-  const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1);
-  const int rank = first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, -1);
-  return {rank < 0 ? 0 : rank, local < 1 ? 1 : local, rank >= 0};
+  // As it was at the first call, in main: MPI of a process alone sets the same variables for itself.
+  static const LauncherRank at_start = [] {
+    const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1);
+    const int rank = first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, -1);
+    return LauncherRank{rank < 0 ? 0 : rank, local < 1 ? 1 : local, rank >= 0};
+  }();
+  return at_start;
 }
 
 bool is_left_to_first_rank(std::string_view command) {

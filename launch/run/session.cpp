@@ -133,8 +133,8 @@ void Session::open_text(const Log& log) {
   if (sources.size() == 1) return;
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const data::Loader& loader = text->sources()[i];
-    log->info("source {}: {}, {:.4f} of the samples, {} tokens an epoch", i, sources[i].file->prefix(),
-              text->schedule().share(i), loader.tokens_per_epoch());
+    log->info("source {}: {}, {:.4f} of the samples, {} tokens an epoch", name_of_source(config.data, i),
+              sources[i].file->prefix(), text->schedule().share(i), loader.tokens_per_epoch());
     if (loader.num_held_out_sequences() == 0 && config.data.held_out_fraction > 0)
       log->warn("source {}: its {} held-out documents do not fill one sequence of {} tokens: it is not evaluated", i,
                 loader.held_out_documents().size(), config.data.sequence_length);

@@ -53,8 +53,8 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
     log->info("{} special tokens are in the text by their names", counts.encode.special_names);
   else if (counts.encode.special_names > 0)
     log->warn(
-        "{} names of special tokens are in the text and were taken as ordinary text; --parse-special, or "
-        "data.parse_special, makes them those tokens",
+        "{} names of special tokens are in the text and were taken as ordinary text; "
+        "parse_special in the config (--parse-special of tokenize) makes them those tokens",
         counts.encode.special_names);
   if (counts.encode.repaired_sequences > 0)
     log->warn("{} ill-formed UTF-8 sequences became U+FFFD", counts.encode.repaired_sequences);

@@ -245,8 +245,8 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
       {"parallel { bucket_mib: 65537 }", "run.textproto:1:12: ", "bucket_mib is 65537, expected above 0 to 65536"},
       {"parallel { bucket_mib: nan }", "run.textproto:1:12: ", "parallel.bucket_mib is nan"},
       {"model { width: 9223372036854775807 }", "run.textproto:1:9: ", "expected 1 to 16777216"},
-      {"model { mlp_width: 4611686018427387904 }", "run.textproto:1:1: ", "expected at most 16777216"},
-      {"model { num_heads: 3 num_kv_heads: 2 }", "run.textproto:1:1: ", "model.num_kv_heads is 2, expected a divisor"},
+      {"model { mlp_width: 4611686018427387904 }", "run.textproto:1:9: ", "expected at most 16777216"},
+      {"model { num_heads: 3 num_kv_heads: 2 }", "run.textproto:1:22: ", "model.num_kv_heads is 2, expected a divisor"},
       {"model { num_layers: 0 }", "run.textproto:1:9: ", "model.num_layers is 0, expected 1 to 10000"},
       {"model { num_heads: 0 }", "run.textproto:1:9: ", "model.num_heads is 0, expected 1 to 65536"},
       {"student_init { layers: 3 }", "run.textproto:1:16: ", "expected only with choice: LIST"},
@@ -356,6 +356,9 @@ TEST(ConfigSets, ListsAreSetAppendedToAndCleared) {
   EXPECT_THAT(error_of(file, {"data.text[2]=c"}), HasSubstr("data.text has 2 entries, expected one of 0 to 1"));
   EXPECT_THAT(error_of(file, {"data.text[-1]=c"}), HasSubstr("expected one of 0 to 1"));
   EXPECT_THAT(error_of("", {"data.text[0]=c"}), HasSubstr("data.text has 0 entries, expected data.text+=value"));
+  EXPECT_THAT(error_of(file, {"data.text=[a, b"}), HasSubstr("--set data.text=[a, b: the list ends without ]"));
+  EXPECT_THAT(error_of(file, {"model.moe.num_experts=2", "model.moe.dense_layers=[1, 0]"}),
+              HasSubstr("--set model.moe.dense_layers=[1, 0]: model.moe.dense_layers has 0 after 1"));
   EXPECT_THAT(error_of(file, {"train.steps[0]=3"}), HasSubstr("train.steps is no list, expected train.steps=value"));
   EXPECT_THAT(error_of(file, {"train.steps+=3"}), HasSubstr("train.steps is no list, expected train.steps=value"));
 }

@@ -164,6 +164,15 @@ TEST(Ranks, OneLineSaysThreadsCoresAndBinding) {
   EXPECT_THAT(lines, ElementsAre(HasSubstr(" for the 2 ranks of this machine; binding: none"))) << run.output;
 }
 
+TEST(Ranks, AProgramAloneIsBoundByNoMpirun) {
+  const RunFolder folder("alone");
+  const Outcome run = run_shell(fmt::format("cd {} && taskset -c 0 {} train tiny.textproto --steps 1 --out run",
+                                            folder.path().string(), testing::program().string()));
+  ASSERT_EQ(run.code, 0) << run.output;
+  EXPECT_EQ(run.lines_with("binding: none").size(), 1U) << run.output;
+  EXPECT_THAT(run.lines_with("mpirun"), ElementsAre()) << run.output;
+}
+
 TEST(Ranks, TooNarrowABindingIsWarnedOfWithTheRemedy) {
   if (run_shell("env -u OMP_NUM_THREADS nproc").output == "1\n") GTEST_SKIP() << "one core";
   const RunFolder folder("bound");

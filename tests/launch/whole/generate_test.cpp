@@ -54,6 +54,12 @@ TEST_F(GenerateCommand, PromptsOfAFileGoOnAsEachDoesAlone) {
   EXPECT_EQ(run(how_ + "--prompts -", 2, " <prompts.txt"), expected) << "standard input is the first rank's";
 }
 
+TEST_F(GenerateCommand, APromptThatFillsThePositionsIsSaid) {
+  const std::string full(128, 'a');  // a token a byte, and the model has 128 positions
+  EXPECT_THAT(run("generate run --prompt " + full),
+              AllOf(HasSubstr("prompt 1 fills the model's 128 positions"), Not(HasSubstr("tokens/s"))));
+}
+
 TEST_F(GenerateCommand, JsonHasAnObjectForEachPrompt) {
   folder_.write("prompts.txt", "the still\na\n");
   const std::vector<json> said = objects(run(how_ + "--prompts prompts.txt --json"));
