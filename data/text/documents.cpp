@@ -11,6 +11,7 @@
 #include "core/random.h"
 #include "data/files/ordered_work.h"
 #include "data/text/text_jobs.h"
+#include "data/tokenizers/unicode.h"
 
 namespace limbeck::data {
 
@@ -23,9 +24,13 @@ std::vector<Document> documents_of(const TextJob& job, const JsonField& field, c
   std::vector<Document> documents;
   for_each_document(job, field, [&](const std::string& text, std::int64_t line) {
     if (text.empty()) return;
+    EncodeCounts counts;
+    std::vector<std::int32_t> ids = document_ids(tokenizer, text, options.parse_special, &counts);
+    const std::size_t bytes = counts.repaired_sequences == 0 ? text.size() : repair_utf8(text).utf8.size();
     documents.push_back({.name = line == 0 ? job.file : fmt::format("{}:{}", job.file, line),
-                         .ids = document_ids(tokenizer, text, options.parse_special),
-                         .bytes = static_cast<std::int64_t>(text.size())});
+                         .ids = std::move(ids),
+                         .bytes = static_cast<std::int64_t>(bytes),
+                         .repaired_sequences = counts.repaired_sequences});
   });
   return documents;
 }

@@ -25,7 +25,8 @@ std::vector<std::int32_t> document_ids(const Tokenizer& tokenizer, std::string_v
 struct Document {
   std::string name;                                  // FILE, FILE:LINE, or PREFIX:NUMBER in a token file, from 0
   std::vector<std::int32_t> ids;                     // as document_ids gives them, or as the token file has them
-  std::optional<std::int64_t> bytes = std::nullopt;  // of its text in UTF-8; nothing where that is not known
+  std::optional<std::int64_t> bytes = std::nullopt;  // of its text in UTF-8, repaired; nothing where that is not known
+  std::int64_t repaired_sequences = 0;               // ill-formed UTF-8 that became U+FFFD
 };
 
 struct DocumentOptions {

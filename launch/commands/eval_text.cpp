@@ -149,6 +149,7 @@ void evaluate_text(Rank& rank, const EvalOptions& options) {
   const WindowOptions windows = windows_of(options, model.source, teacher ? &teacher->source : nullptr);
   std::vector<data::Document> documents;
   while_others_hear(rank, [&] { documents = read_text(options, model.source, tokenizer.get()); });
+  say_repaired(documents, "the text", log);
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {:016x}\n", data::fingerprint(documents)));
 
   std::int64_t vocabulary = model.source.config.vocabulary;

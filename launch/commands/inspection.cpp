@@ -65,7 +65,7 @@ void Inspection::add(const std::string& name, Json value, const std::string& sho
   std::string member = name;
   std::replace(member.begin(), member.end(), ' ', '_');
   json_[member] = std::move(value);
-  lines_ += fmt::format("{:<12}{}\n", name, one_line(shown));
+  lines_ += fmt::format("{:<11} {}\n", name, one_line(shown));
 }
 
 void Inspection::add(const std::string& name, const Json& value) {

@@ -14,7 +14,10 @@ namespace limbeck::launch {
 
 namespace {
 
-bool is_multiple(std::int64_t step, std::int64_t every) { return every > 0 && step % every == 0; }
+/// The end of a run that keeps its best is an evaluation like the others, whatever the period.
+bool is_due_by(std::int64_t step, std::int64_t every, const TrainConfig& train) {
+  return (every > 0 && step % every == 0) || (!train.keep_best.empty() && step == train.steps);
+}
 
 std::vector<data::Document> documents_of(const EvaluationSetConfig& set, const Session& session, const Log& log) {
   if (!set.tokens.empty()) {
@@ -49,6 +52,7 @@ RunEvaluations::RunEvaluations(Session& session, const Log& log) : session_(sess
     while_others_hear(session.rank, [&] {
       data::of_file("evaluation set " + set.name, [&] { documents = documents_of(set, session, log); });
     });
+    say_repaired(documents, "evaluation set " + set.name, log);
     check_same_everywhere(session.rank.world(), fmt::format("fingerprint of evaluation set {}: {:016x}\n", set.name,
                                                             data::fingerprint(documents)));
     sets_.push_back({.name = set.name,
@@ -86,19 +90,20 @@ bool RunEvaluations::has_set_of(const std::string& figure) const {
 }
 
 bool RunEvaluations::is_held_out_due(std::int64_t step) const {
-  return held_out_ && is_multiple(step, session_.config.train.eval_every_steps);
+  return held_out_ && is_due_by(step, session_.config.train.eval_every_steps, session_.config.train);
 }
 
 bool RunEvaluations::is_due(std::int64_t step) const {
-  return is_held_out_due(step) ||
-         std::any_of(sets_.begin(), sets_.end(), [&](const Set& set) { return is_multiple(step, set.every_steps); });
+  return is_held_out_due(step) || std::any_of(sets_.begin(), sets_.end(), [&](const Set& set) {
+           return is_due_by(step, set.every_steps, session_.config.train);
+         });
 }
 
 Measurement RunEvaluations::measure(const nn::Transformer& model, std::optional<std::int64_t> step) {
   Measurement result;
   if (step ? is_held_out_due(*step) : held_out_.has_value()) result = held_out_->evaluate(model);
   for (const Set& set : sets_)
-    if (!step || is_multiple(*step, set.every_steps))
+    if (!step || is_due_by(*step, set.every_steps, session_.config.train))
       result.sets.emplace_back(set.name, set.text.measure(model, session_.teacher.get()).all);
   return result;
 }

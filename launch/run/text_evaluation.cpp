@@ -42,6 +42,12 @@ std::vector<Window> windows_of(std::span<const std::int64_t> lengths, const Wind
   return windows;
 }
 
+void say_repaired(const std::vector<data::Document>& documents, const std::string& what, const Log& log) {
+  std::int64_t sequences = 0;
+  for (const data::Document& document : documents) sequences += document.repaired_sequences;
+  if (sequences > 0) log->warn("{}: {} ill-formed UTF-8 sequences became U+FFFD", what, sequences);
+}
+
 TextEvaluation::TextEvaluation(Rank& rank, std::vector<data::Document> documents, const WindowOptions& options,
                                std::int64_t valid_vocabulary)
     : rank_(rank),

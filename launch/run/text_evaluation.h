@@ -12,6 +12,7 @@
 
 #include "core/nn/transformer.h"
 #include "data/text/documents.h"
+#include "launch/console/log.h"
 #include "launch/run/evaluation.h"
 #include "launch/run/rank.h"
 
@@ -40,6 +41,9 @@ struct TextFigures {
   Evaluation all;
   std::vector<Evaluation> documents;  // of no tokens where a document has one token alone
 };
+
+/// Warns where documents have ill-formed UTF-8; `what` names the text.
+void say_repaired(const std::vector<data::Document>& documents, const std::string& what, const Log& log);
 
 class TextEvaluation {
  public:

@@ -54,6 +54,16 @@ TEST(Documents, AreReadFromEveryKindOfTextInOrder) {
   EXPECT_EQ(special[1].bytes, 13);
 }
 
+TEST(Documents, IllFormedTextHasTheBytesOfWhatItBecomes) {
+  const TemporaryFolder folder;
+  write_file(folder / "bad.txt", "a\xff\xff\xc3\xa9");  // two U+FFFD, of three bytes each
+  const std::vector<Document> documents = read_documents({(folder / "bad.txt").string()}, *byte_tokenizer(), {});
+  ASSERT_EQ(documents.size(), 1U);
+  EXPECT_EQ(documents[0].ids, bytes_and_end("a\xef\xbf\xbd\xef\xbf\xbd\xc3\xa9"));
+  EXPECT_EQ(documents[0].bytes, 9);
+  EXPECT_EQ(documents[0].repaired_sequences, 2);
+}
+
 TEST(Documents, WhatCannotBeReadIsNamed) {
   const TemporaryFolder folder;
   const auto error = [&](const std::string& path) {

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
+
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::launch {
@@ -53,6 +55,17 @@ TEST(Windows, ScoreEveryTokenOnceWithTheirLeastContext) {
 TEST(Windows, ImpossibleOnesAreRefused) {
   for (const WindowOptions options : {WindowOptions{0, 0}, WindowOptions{4, 0}, WindowOptions{4, 5}})
     EXPECT_THAT(error_of([&] { windows_of(std::vector<std::int64_t>{9}, options); }), HasSubstr("expected a stride"));
+}
+
+TEST(Evaluation, BitsAreOfTheTextsBytes) {
+  Evaluation e;
+  e.tokens = 3;
+  e.cross_entropy = 2 * std::log(2.0);  // a token has two bits
+  EXPECT_EQ(e.bits_per_byte(), std::nullopt);
+  e.bytes = 10;
+  ASSERT_TRUE(e.bits_per_byte());
+  EXPECT_DOUBLE_EQ(*e.bits_per_byte(), 0.6);
+  EXPECT_DOUBLE_EQ(e.perplexity(), 4);
 }
 
 }  // namespace

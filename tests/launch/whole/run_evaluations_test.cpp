@@ -216,6 +216,18 @@ TEST(RunEvaluations, TheBestCheckpointOutlivesNewerOnes) {
   EXPECT_EQ(json::parse(folder.read("run/end.json"))["best"]["figure"], "ce");
 }
 
+TEST(RunEvaluations, TheLastStepMayBeTheBest) {
+  const RunFolder folder("last_is_best");
+  const Outcome run = folder.limbeck(
+      "train tiny.textproto --set train.steps=10 --set train.eval_every_steps=4 --set train.keep_best=ce --out run");
+  ASSERT_EQ(run.code, 0) << run.output;
+  EXPECT_EQ(link_of(folder, "run"), "step_10");
+  const json end = json::parse(folder.read("run/end.json"));
+  EXPECT_EQ(end["best"]["step"], 10);
+  EXPECT_EQ(end["best"]["value"], end["student"]["cross_entropy"]);
+  EXPECT_LT(end["best"]["value"], folder.metrics("run")[7]["eval_ce"]);
+}
+
 TEST(RunEvaluations, ARunEndsForWantOfGainAndAResumedOneAtTheSameStep) {
   const RunFolder folder("early_stop");
   const std::string train =
