@@ -157,6 +157,13 @@ void expect_evaluation(const json& line, const Figures& figures, bool has_teache
 void expect_figures(const json& evaluation, const Figures& figures) {
   EXPECT_EQ(evaluation["tokens"], figures.tokens);
   expect_near(evaluation["cross_entropy"], figures.ce, "cross_entropy");
+  const Load load = load_of(figures);
+  ASSERT_EQ(evaluation.contains("load"), !load.entropies.empty());
+  if (!load.entropies.empty()) {
+    const json& theirs = evaluation["load"];
+    expect_load(theirs["mean_entropy"], theirs["worst_entropy"], theirs["num_starved"], load);
+    EXPECT_EQ(theirs["num_experts"], figures.load.size() * figures.load[0].size());
+  }
   if (figures.teacher_ce == 0) {  // there is no teacher: what was not measured is not there
     for (const char* name : {"teacher_cross_entropy", "kl", "kl_median", "kl_p99", "agreement", "sum_min"})
       EXPECT_FALSE(evaluation.contains(name)) << evaluation;
@@ -168,12 +175,6 @@ void expect_figures(const json& evaluation, const Figures& figures) {
   expect_near(evaluation["kl_p99"], figures.kl_p99, "kl_p99");
   expect_near(evaluation["agreement"], figures.agreement, "agreement");
   expect_near(evaluation["sum_min"], figures.sum_min, "sum_min");
-  const Load load = load_of(figures);
-  ASSERT_EQ(evaluation.contains("load"), !load.entropies.empty());
-  if (load.entropies.empty()) return;
-  const json& theirs = evaluation["load"];
-  expect_load(theirs["mean_entropy"], theirs["worst_entropy"], theirs["num_starved"], load);
-  EXPECT_EQ(theirs["num_experts"], figures.load.size() * figures.load[0].size());
 }
 
 void expect_step(const json& line, const Step& step, double rate, std::int64_t tokens, std::int64_t assignments,
