@@ -80,6 +80,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   limbeck::launch::open_standard_streams();
+  limbeck::launch::remember_launcher();
   limbeck::launch::prepare_error_line();
   limbeck::launch::report_fatal_signals();
   std::set_terminate(end_with_this_error);  // what a thread of a library's throws

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <initializer_list>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -65,15 +66,18 @@ std::string one_line(std::string_view message) {
   return line;
 }
 
+namespace {
+std::optional<LauncherRank> remembered_launcher;
+}  // namespace
+
 LauncherRank launcher_rank() {
-  // As it was at the first call, in main: MPI of a process alone sets the same variables for itself.
-  static const LauncherRank at_start = [] {
-    const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1);
-    const int rank = first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, -1);
-    return LauncherRank{rank < 0 ? 0 : rank, local < 1 ? 1 : local, rank >= 0};
-  }();
-  return at_start;
+  if (remembered_launcher) return *remembered_launcher;
+  const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1);
+  const int rank = first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, -1);
+  return {rank < 0 ? 0 : rank, local < 1 ? 1 : local, rank >= 0};
 }
+
+void remember_launcher() { remembered_launcher = launcher_rank(); }
 
 bool is_left_to_first_rank(std::string_view command) {
   const int rank = launcher_rank().rank;

@@ -37,6 +37,8 @@ struct LauncherRank {
   bool is_launched = false;
 };
 LauncherRank launcher_rank();
+/// To be called before MPI is up, which in a process alone sets the same variables for itself.
+void remember_launcher();
 
 /// Whether this is another than the first rank of a launcher's: it leaves a command that one rank does to that one, and
 /// says so.

@@ -139,7 +139,7 @@ TEST_F(InspectTest, AHuggingFaceFolderIsReadOrToldWhyNot) {
   EXPECT_THAT(std::string(found.to_json()["why_not"]), HasSubstr("architectures is Qwen3MoeForCausalLM, expected"));
   EXPECT_EQ(found.to_json()["model_type"], "qwen3_moe");
   EXPECT_GT(found.to_json()["tensors"].size(), 5U);
-  EXPECT_THAT(found.to_text(), HasSubstr("quantization_config{\"bits\":4}"));
+  EXPECT_THAT(found.to_text(), HasSubstr("quantization_config {\"bits\":4}"));
   write_file(other / "config.json", "{");
   EXPECT_EQ(inspect_hugging_face(other).to_json()["readable"], false);
 }
