@@ -1,8 +1,8 @@
 // What a model keeps of texts while it generates.
 //
 //     KvCache cache = model.make_cache(num_slots, capacity);
-//     auto out = model.forward(tape, model.pass(batch, cache, {0, 2}));   // the batch's two sequences go on in slots 0
-//     and 2 cache.clear(2);                                                     // another text may have it
+//     auto out = model.forward(tape, model.pass(batch, cache, {0, 2}));   // two sequences go on in slots 0 and 2
+//     cache.clear(2);                                                     // another text may have it
 #pragma once
 
 #include <cstdint>

@@ -2,14 +2,18 @@
 
 namespace limbeck::core {
 
-void LossStatistics::add(const LossStatistics& other) {
+void LossSums::add(const LossSums& other) {
   tokens += other.tokens;
-  loss += other.loss;
   ce += other.ce;
   teacher_ce += other.teacher_ce;
   kl += other.kl;
   agreement += other.agreement;
   sum_min += other.sum_min;
+}
+
+void LossStatistics::add(const LossStatistics& other) {
+  LossSums::add(other);
+  loss += other.loss;
   each.insert(each.end(), other.each.begin(), other.each.end());
 }
 

@@ -23,15 +23,21 @@ struct TokenLoss {
   double sum_min = 0;
 };
 
-/// Sums over the tokens that have a target, in nats. Without a teacher the last five stay 0.
-struct LossStatistics {
+/// Sums over the tokens that have a target, in nats. Without a teacher the last four stay 0.
+struct LossSums {
   double tokens = 0;      // that have a target
-  double loss = 0;        // the objective: weighted, so it adds up to the loss of the step
   double ce = 0;          // -log q(target) of the student
   double teacher_ce = 0;  // -log p(target) of the teacher
   double kl = 0;          // KL(p || q) at temperature 1
   double agreement = 0;   // tokens whose most likely next token is the same; ties go to the lower index
   double sum_min = 0;     // sum over v of min(p, q): the expected speculative acceptance
+
+  void add(const LossSums& other);
+};
+
+/// What a training objective leaves behind.
+struct LossStatistics : LossSums {
+  double loss = 0;  // the objective: weighted, so it adds up to the loss of the step
   bool keeps_each = false;
   std::vector<TokenLoss> each;  // of the tokens with a target, in order, if kept
 

@@ -124,6 +124,8 @@ void check_text_options(const EvalOptions& options) {
         std::pair("--window", options.window.has_value()), std::pair("--stride", options.stride.has_value())})
     if (is_given && (!has_text || options.logits))
       fail_usage("eval: {} goes with --text, or --tokens without --logits", name);
+  if (options.json && options.logits)
+    fail_usage("eval: --json is of figures, and --logits writes a file, expected one");
   if (has_text && (!options.sets.empty() || !options.more.empty()))
     fail_usage("eval: --set and MORE are of a run's config, which is not read where a text or tokens are given");
 }

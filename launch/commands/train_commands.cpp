@@ -251,7 +251,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
     return false;
   }
   restore_stop_signals();
-  const Measurement after = evaluations.measure(*session.student);
+  const Measurement after = trainer.measure_all();
   if (const auto warning = starved_warning(after.held_out.load)) log->warn("{}", *warning);
   if (trainer.is_without_gain())
     log->info("ended at step {}: {} has not got better in {} evaluations", trainer.steps_done(), config.train.keep_best,

@@ -1,7 +1,6 @@
 #include "launch/config/config.h"
 
 #include <fcntl.h>
-#include <fmt/ranges.h>
 #include <google/protobuf/text_format.h>
 #include <poll.h>
 #include <unistd.h>
@@ -9,15 +8,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <set>
 #include <type_traits>
 #include <utility>
 
 #include "core/error.h"
 #include "data/files/file_kind.h"
+#include "launch/config/config_checks.h"
 #include "launch/config/config_fields.h"
 #include "launch/config/config_text.h"
-#include "launch/config/figure.h"
 
 namespace limbeck::launch {
 
@@ -233,180 +231,6 @@ class Writer {
 
   Message& message_;
 };
-
-void check_model(ModelSection& model, const ParsedConfig& parsed) {
-  nn::ModelConfig& architecture = model.architecture;
-  if (architecture.moe.num_experts == 0)
-    architecture.moe = {};
-  else if (architecture.moe.expert_width == 0)
-    architecture.moe.expert_width = architecture.mlp_width;
-  if (!model.source.empty()) return;
-  nn::ModelConfig complete = architecture;
-  complete.vocabulary = std::max<std::int64_t>(complete.vocabulary, 1);  // 0 stands for the tokenizer's
-  try {
-    nn::validate(complete, "model");
-  } catch (const core::UsageError& error) {
-    const std::string what = error.what();  // begins with the field
-    fail_usage("{}: {}", parsed.place_of(what.substr(0, what.find_first_of(" :"))), what);
-  }
-}
-
-void check_student_init(const StudentInitConfig& c, const ParsedConfig& parsed) {
-  const auto place = [&](const char* field) { return parsed.place_of(std::string("student_init.") + field); };
-  if (c.choice != LayerChoice::List && !c.layers.empty())
-    fail_usage("{}: student_init.layers is given, expected only with choice: LIST", place("layers"));
-  if (c.choice == LayerChoice::List) {
-    if (c.layers.empty())
-      fail_usage("{}: student_init.layers is empty, expected the layers to keep (choice is LIST)", place("choice"));
-    for (std::size_t i = 0; i < c.layers.size(); ++i)
-      if (c.layers[i] < (i == 0 ? 0 : c.layers[i - 1] + 1))
-        fail_usage("{}: student_init.layers has {} at position {}, expected layers from 0 in ascending order",
-                   place("layers"), c.layers[i], i);
-    if (c.num_layers != 0 && c.num_layers != static_cast<std::int64_t>(c.layers.size()))
-      fail_usage("{}: student_init.num_layers is {}, expected {}, the length of student_init.layers, or 0",
-                 place("num_layers"), c.num_layers, c.layers.size());
-  }
-  if (!c.upcycle) return;
-  const UpcycleConfig& upcycle = *c.upcycle;
-  if (upcycle.experts % upcycle.slices != 0)
-    fail_usage("{}: student_init.upcycle.experts is {}, expected a multiple of slices = {}", place("upcycle.experts"),
-               upcycle.experts, upcycle.slices);
-  if (upcycle.experts_per_token > upcycle.experts)
-    fail_usage("{}: student_init.upcycle.experts_per_token is {}, expected 1 to experts = {}",
-               place("upcycle.experts_per_token"), upcycle.experts_per_token, upcycle.experts);
-}
-
-void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
-  const auto expect = [&](const char* field, DType value, bool is_valid, std::string_view expected) {
-    if (is_valid) return;
-    const std::string path = std::string("precision.") + field;
-    fail_usage("{}: {} is {}, expected {}", parsed.place_of(path), path, value, expected);
-  };
-  expect("compute", c.compute, c.compute != DType::BF16, "FLOAT32 or FLOAT64");
-  const auto same = fmt::format("{}, as precision.compute", c.compute);
-  expect("master", c.master, c.master == c.compute, same);
-  expect("gradient", c.gradient, c.gradient == c.compute, same);
-  expect("reduction", c.reduction, c.reduction == c.compute, same);
-  const bool may_narrow = c.compute == DType::F32;  // a product widens bfloat16 to float32 only
-  expect("frozen_storage", c.frozen_storage,
-         c.frozen_storage == c.compute || (may_narrow && c.frozen_storage == DType::BF16),
-         fmt::format("{}{}", same, may_narrow ? ", or bfloat16" : ""));
-  if (c.bfloat16_weights && !may_narrow)
-    fail_usage("{}: precision.bfloat16_weights is true, expected false with precision.compute {}",
-               parsed.place_of("precision.bfloat16_weights"), c.compute);
-}
-
-void check_optimizer(const OptimizerConfig& c, DType compute, const ParsedConfig& parsed) {
-  if (c.eight_bit_state && compute != DType::F32)
-    fail_usage("{}: optimizer.eight_bit_state is true, expected false with precision.compute {}",
-               parsed.place_of("optimizer.eight_bit_state"), compute);
-  for (std::size_t i = 0; i < c.groups.size(); ++i) {
-    const std::string path = fmt::format("optimizer.groups[{}]", i);
-    if (c.groups[i].pattern.empty())
-      fail_usage("{}: {}.pattern is not given, expected one of module paths, such as layers.*.moe.router.weight",
-                 parsed.place_of(path), path);
-  }
-}
-
-void check_data_sources(const DataConfig& c, const ParsedConfig& parsed) {
-  if (!c.tokens.empty() && !c.text.empty())
-    fail_usage("{}: data.tokens and data.text are both given, expected one of them (--set data.text= clears that)",
-               parsed.place_of("data.tokens"));
-  if (!c.sources.empty() && (!c.tokens.empty() || !c.text.empty()))
-    fail_usage("{}: data.sources and data.{} are both given, expected one of them", parsed.place_of("data.sources"),
-               c.tokens.empty() ? "text" : "tokens");
-  for (std::size_t i = 0; i < c.sources.size(); ++i)
-    if (c.sources[i].tokens.empty() == c.sources[i].text.empty()) {
-      const std::string path = fmt::format("data.sources[{}]", i);
-      fail_usage("{}: {} has {} of tokens and text, expected one of them", parsed.place_of(path), path,
-                 c.sources[i].tokens.empty() ? "none" : "both");
-    }
-}
-
-/// Names of figures and tags: fit for "NAME.ce" and for TensorBoard.
-void check_set_name(const std::string& name, const std::string& field, const ParsedConfig& parsed) {
-  const auto fits = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
-           c == '.';
-  };
-  if (!std::all_of(name.begin(), name.end(), fits))
-    fail_usage("{}: {} is \"{}\", expected letters, digits, _, - and .", parsed.place_of(field), field, name);
-}
-
-void check_source_names(const DataConfig& data, const ParsedConfig& parsed) {
-  std::set<std::string> names;
-  for (std::size_t i = 0; i < data.sources.size(); ++i) {
-    const std::string field = fmt::format("data.sources[{}].name", i);
-    check_set_name(data.sources[i].name, field, parsed);
-    if (!names.insert(name_of_source(data, i)).second)
-      fail_usage("{}: data.sources[{}] is called \"{}\", as one before it, expected another name",
-                 parsed.place_of(field), i, name_of_source(data, i));
-  }
-}
-
-void check_evaluation(const EvaluationConfig& evaluation, const ParsedConfig& parsed) {
-  std::set<std::string> names;
-  for (std::size_t i = 0; i < evaluation.set.size(); ++i) {
-    const EvaluationSetConfig& set = evaluation.set[i];
-    const std::string path = fmt::format("evaluation.set[{}]", i);
-    if (set.name.empty())
-      fail_usage("{}: {}.name is not given, expected a name for its figures", parsed.place_of(path), path);
-    check_set_name(set.name, path + ".name", parsed);
-    if (!names.insert(set.name).second)
-      fail_usage("{}: {}.name is \"{}\", as that of a set before it, expected another name",
-                 parsed.place_of(path + ".name"), path, set.name);
-    if (set.tokens.empty() == set.text.empty())
-      fail_usage("{}: {} (\"{}\") has {} of tokens and text, expected one of them", parsed.place_of(path), path,
-                 set.name, set.tokens.empty() ? "none" : "both");
-  }
-}
-
-/// How often a figure is measured, in steps: 0: only before and after. Nothing: there is no such set.
-std::optional<std::int64_t> steps_between(const FigureName& name, const RunConfig& config) {
-  const std::int64_t held_out = config.train.eval_every_steps;
-  if (name.set.empty()) return held_out;
-  for (std::size_t i = 0; i < config.data.sources.size(); ++i)
-    if (config.data.sources.size() > 1 && name.set == "held_out/" + name_of_source(config.data, i)) return held_out;
-  for (const EvaluationSetConfig& set : config.evaluation.set)
-    if (set.name == name.set) return set.every_steps > 0 ? set.every_steps : held_out;
-  return std::nullopt;
-}
-
-void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
-  const TrainConfig& train = config.train;
-  if (train.keep_best.empty()) {
-    if (train.stop_after_evaluations_without_gain > 0)
-      fail_usage("{}: train.stop_after_evaluations_without_gain is {}, expected train.keep_best too: the figure",
-                 parsed.place_of("train.stop_after_evaluations_without_gain"),
-                 train.stop_after_evaluations_without_gain);
-    return;
-  }
-  const FigureName name = figure_name(train.keep_best);
-  const auto refuse = [&](const std::string& expected) {
-    fail_usage("{}: train.keep_best is \"{}\", expected {}", parsed.place_of("train.keep_best"), train.keep_best,
-               expected);
-  };
-  if (!is_figure(name))
-    refuse(fmt::format("one of {}, of an evaluation set as NAME.FIGURE", fmt::join(figure_names, ", ")));
-  const auto steps = steps_between(name, config);
-  if (!steps) refuse("a set of evaluation.set before the last dot; or \"held_out/\" and the name of a source");
-  if (*steps == 0) refuse("its figure to be measured while training: train.eval_every_steps above 0");
-  if (needs_teacher(name) && !config.teacher) refuse("a figure without a teacher: there is none");
-}
-
-void check_whole(RunConfig& config, const ParsedConfig& parsed) {
-  if (config.model) check_model(*config.model, parsed);
-  if (config.student_init) check_student_init(*config.student_init, parsed);
-  check_optimizer(config.optimizer, config.precision.compute, parsed);
-  check_precision(config.precision, parsed);
-  check_data_sources(config.data, parsed);
-  check_source_names(config.data, parsed);
-  check_evaluation(config.evaluation, parsed);
-  check_keep_best(config, parsed);
-  if (config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch && config.batch.micro_batches > 1)
-    fail_usage("{}: moe_loss.balance_scope is GLOBAL_BATCH with batch.micro_batches {}, expected one micro-batch",
-               parsed.place_of("moe_loss.balance_scope"), config.batch.micro_batches);
-}
 
 std::string print(RunConfig config) {
   config::Config message;

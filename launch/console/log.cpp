@@ -16,6 +16,8 @@ namespace limbeck::launch {
 
 namespace {
 
+std::optional<LauncherRank> remembered_launcher;
+
 int first_number(std::initializer_list<const char*> variables, int otherwise) {
   for (const char* variable : variables) {
     const char* text = std::getenv(variable);
@@ -65,10 +67,6 @@ std::string one_line(std::string_view message) {
   }
   return line;
 }
-
-namespace {
-std::optional<LauncherRank> remembered_launcher;
-}  // namespace
 
 LauncherRank launcher_rank() {
   if (remembered_launcher) return *remembered_launcher;

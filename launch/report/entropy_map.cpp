@@ -4,10 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "launch/report/heat_map.h"
-#include "launch/report/html.h"
+#include "launch/report/layer_rows.h"
 #include "launch/report/plot.h"
 #include "launch/report/plot_area.h"
 
@@ -16,7 +17,6 @@ namespace limbeck::launch {
 namespace {
 
 constexpr std::size_t most_columns = 86;  // of 4 units each
-constexpr std::size_t most_rows = 64;
 constexpr int num_shades = 9;
 
 int shade(double entropy) {
@@ -97,28 +97,16 @@ std::string entropy_map(const std::map<std::int64_t, LayerLoad>& loads, const st
     layers.push_back(layer);
   }
   if (most_steps < 2) return "";
-  const std::size_t stride = (layers.size() + most_rows - 1) / most_rows;
-  const std::size_t num_rows = (layers.size() + stride - 1) / stride;
-  const double height = std::clamp(area::height / static_cast<double>(num_rows), 5.0, 24.0);
-  const auto label_every = static_cast<std::size_t>(std::ceil(12 / height));
+  const LayerRows rows(std::move(layers));
   std::string svg;
-  for (std::size_t r = 0; r < num_rows; ++r) {
-    const std::int64_t layer = layers[r * stride];
-    const double y = area::top + static_cast<double>(r) * height;
-    if (r % label_every == 0)
-      svg += fmt::format("<text class=\"y\" x=\"{}\" y=\"{:.1f}\">{}</text>\n", area::left - 6, y + height / 2 + 3.5,
-                         r == 0 ? fmt::format("layer {}", layer) : fmt::format("{}", layer));
-    svg += draw_row(means(loads.at(layer).entropy, first, last, std::min(most_columns, most_steps)), y,
-                    height - (height > 8 ? 1 : 0));
+  for (std::size_t r = 0; r < rows.count(); ++r) {
+    svg += rows.label(r);
+    svg += draw_row(means(loads.at(rows.layer(r)).entropy, first, last, std::min(most_columns, most_steps)), rows.y(r),
+                    rows.height() - (rows.height() > 8 ? 1 : 0));
   }
-  const double bottom = area::top + static_cast<double>(num_rows) * height;
-  svg += draw_steps(first, last, bottom) + draw_key(bottom + 40);
-  return fmt::format(
-      "<figure>\n<figcaption><b>Expert load over time{}</b> <span class=\"unit\">entropy by layer; 1: all experts "
-      "alike{}</span></figcaption>\n<svg viewBox=\"0 0 {} {:.0f}\" role=\"img\" aria-label=\"Expert load over "
-      "time\">\n{}</svg>\n</figure>\n",
-      of.empty() ? "" : fmt::format(", {}", escape(of)), stride > 1 ? fmt::format("; one layer in {}", stride) : "",
-      area::full_width, bottom + 64, svg);
+  svg += draw_steps(first, last, rows.bottom()) + draw_key(rows.bottom() + 40);
+  return rows.figure({.title = "Expert load over time", .of = of, .unit = "entropy by layer; 1: all experts alike"},
+                     svg, rows.bottom() + 64);
 }
 
 }  // namespace limbeck::launch

@@ -6,9 +6,11 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "launch/report/html.h"
+#include "launch/report/layer_rows.h"
 #include "launch/report/plot_area.h"
 
 namespace limbeck::launch {
@@ -16,7 +18,6 @@ namespace limbeck::launch {
 namespace {
 
 constexpr std::size_t most_columns = 256;
-constexpr std::size_t most_rows = 64;
 constexpr std::size_t most_described = 1024;  // cells that have a title of their own
 constexpr const char* unused = "unused";
 
@@ -107,32 +108,20 @@ std::string load_map(const std::map<std::int64_t, LayerLoad>& loads, const std::
     num_experts = std::max(num_experts, load.assignments.size());
   }
   if (layers.empty()) return "";
-  const std::size_t stride = (layers.size() + most_rows - 1) / most_rows;
-  const std::size_t num_rows = (layers.size() + stride - 1) / stride;
-  const double height = std::clamp(area::height / static_cast<double>(num_rows), 5.0, 24.0);
-  const bool is_described = num_experts <= most_columns && num_experts * num_rows <= most_described;
-  const std::size_t label_every = static_cast<std::size_t>(std::ceil(12 / height));
+  const LayerRows rows(std::move(layers));
+  const bool is_described = num_experts <= most_columns && num_experts * rows.count() <= most_described;
   std::string svg;
-  for (std::size_t r = 0; r < num_rows; ++r) {
-    const std::int64_t layer = layers[r * stride];
-    const double y = area::top + static_cast<double>(r) * height;
-    if (r % label_every == 0)
-      svg += fmt::format("<text class=\"y\" x=\"{}\" y=\"{:.1f}\">{}</text>\n", area::left - 6, y + height / 2 + 3.5,
-                         r == 0 ? fmt::format("layer {}", layer) : fmt::format("{}", layer));
-    const Row row = make_row(layer, loads.at(layer).assignments);
-    svg += is_described ? draw_cells(row, y, height) : draw_small_cells(row, y, height);
+  for (std::size_t r = 0; r < rows.count(); ++r) {
+    const Row row = make_row(rows.layer(r), loads.at(rows.layer(r)).assignments);
+    svg += rows.label(r);
+    svg += is_described ? draw_cells(row, rows.y(r), rows.height()) : draw_small_cells(row, rows.y(r), rows.height());
   }
-  const double bottom = area::top + static_cast<double>(num_rows) * height;
   svg += fmt::format("<text class=\"x name\" x=\"{}\" y=\"{:.1f}\">experts 0 to {}</text>\n",
-                     area::left + area::width / 2, bottom + 14, num_experts - 1);
-  svg += draw_key(bottom + 24);
+                     area::left + area::width / 2, rows.bottom() + 14, num_experts - 1);
+  svg += draw_key(rows.bottom() + 24);
   std::string unit = fmt::format("share of the assignments over an even share, step {}", grouped(step));
   if (num_experts > most_columns) unit += fmt::format("; a cell is the mean of {} experts", num_experts / most_columns);
-  if (stride > 1) unit += fmt::format("; one layer in {}", stride);
-  return fmt::format(
-      "<figure>\n<figcaption><b>Expert load by layer{}</b> <span class=\"unit\">{}</span></figcaption>\n<svg "
-      "viewBox=\"0 0 {} {:.0f}\" role=\"img\" aria-label=\"Expert load by layer\">\n{}</svg>\n</figure>\n",
-      of.empty() ? "" : fmt::format(", {}", escape(of)), unit, area::full_width, bottom + 48, svg);
+  return rows.figure({.title = "Expert load by layer", .of = of, .unit = unit}, svg, rows.bottom() + 48);
 }
 
 }  // namespace limbeck::launch

@@ -1,7 +1,7 @@
-// How long a thread that waits for others keeps its core: half a millisecond, then it sleeps. libgomp's own threads
-// spin for some ten milliseconds, which costs a machine that has nothing else to do nothing; on one whose cores have
-// other work too, a thread that spins takes the time of the one that it waits for, and a run falls to a twentieth of
-// its speed.
+// How long a thread that waits for others keeps its core: 10,000 rounds of the processor's pause, then it sleeps.
+// libgomp's own threads spin for thirty times that, which costs a machine that has nothing else to do nothing; on one
+// whose cores have other work too, a thread that spins takes the time of the one that it waits for, and a run falls to
+// a twentieth of its speed.
 //
 //     [[gnu::section(".preinit_array"), gnu::used]] void (*const earliest)(int, char**, char**) = wait_briefly;
 #pragma once

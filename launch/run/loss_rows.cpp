@@ -21,15 +21,6 @@ std::array<double, columns> values_of(const LossSums& row) {
 
 }  // namespace
 
-void LossSums::add(const LossSums& other) {
-  tokens += other.tokens;
-  ce += other.ce;
-  teacher_ce += other.teacher_ce;
-  kl += other.kl;
-  agreement += other.agreement;
-  sum_min += other.sum_min;
-}
-
 LossRows::LossRows(Rank& rank, std::int64_t rows) : rank_(rank), rows_(static_cast<std::size_t>(rows)) {}
 
 void LossRows::add(std::int64_t row, const core::TokenLoss& token) {

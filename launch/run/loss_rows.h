@@ -16,17 +16,7 @@
 
 namespace limbeck::launch {
 
-/// Sums over tokens, in nats; what needs a teacher is 0 without one.
-struct LossSums {
-  double tokens = 0;
-  double ce = 0;
-  double teacher_ce = 0;
-  double kl = 0;
-  double agreement = 0;
-  double sum_min = 0;
-
-  void add(const LossSums& other);
-};
+using core::LossSums;
 
 class LossRows {
  public:

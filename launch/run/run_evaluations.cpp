@@ -99,6 +99,12 @@ bool RunEvaluations::is_due(std::int64_t step) const {
          });
 }
 
+bool RunEvaluations::is_all_due(std::int64_t step) const {
+  return (!held_out_ || is_held_out_due(step)) && std::all_of(sets_.begin(), sets_.end(), [&](const Set& set) {
+           return is_due_by(step, set.every_steps, session_.config.train);
+         });
+}
+
 Measurement RunEvaluations::measure(const nn::Transformer& model, std::optional<std::int64_t> step) {
   Measurement result;
   if (step ? is_held_out_due(*step) : held_out_.has_value()) result = held_out_->evaluate(model);

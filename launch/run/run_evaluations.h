@@ -36,6 +36,8 @@ class RunEvaluations {
   /// Whether a figure's set (figure.h) is among what is measured.
   bool has_set_of(const std::string& figure) const;
   bool is_due(std::int64_t step) const;
+  /// Whether everything is due, so that measure(model, step) is measure(model).
+  bool is_all_due(std::int64_t step) const;
   /// Collective: everything; or what is due after a step.
   Measurement measure(const nn::Transformer& model, std::optional<std::int64_t> step = std::nullopt);
 

@@ -136,8 +136,8 @@ void Session::open_text(const Log& log) {
     log->info("source {}: {}, {:.4f} of the samples, {} tokens an epoch", name_of_source(config.data, i),
               sources[i].file->prefix(), text->schedule().share(i), loader.tokens_per_epoch());
     if (loader.num_held_out_sequences() == 0 && config.data.held_out_fraction > 0)
-      log->warn("source {}: its {} held-out documents do not fill one sequence of {} tokens: it is not evaluated", i,
-                loader.held_out_documents().size(), config.data.sequence_length);
+      log->warn("source {}: its {} held-out documents do not fill one sequence of {} tokens: it is not evaluated",
+                name_of_source(config.data, i), loader.held_out_documents().size(), config.data.sequence_length);
   }
 }
 

@@ -362,8 +362,10 @@ bool Trainer::is_without_gain() const {
 }
 
 bool Trainer::evaluate(nlohmann::ordered_json& line) {
+  measured_.reset();
   if (!evaluations_.is_due(steps_done_)) return false;
   const Measurement measured = evaluations_.measure(*session_.student, steps_done_);
+  if (evaluations_.is_all_due(steps_done_)) measured_ = measured;
   line.update(launch::to_json(measured));
   log_->info("step {}: {}", steps_done_, to_line(measured));
   if (const auto warning = starved_warning(measured.held_out.load); warning && !std::exchange(has_warned_, true))
@@ -371,6 +373,8 @@ bool Trainer::evaluate(nlohmann::ordered_json& line) {
   const std::string& figure = session_.config.train.keep_best;
   return !figure.empty() && offer(best_, figure, steps_done_, measured);
 }
+
+Measurement Trainer::measure_all() const { return measured_ ? *measured_ : evaluations_.measure(*session_.student); }
 
 /// A kill may have come between a checkpoint and the link to it.
 void Trainer::point_to_best() {

@@ -68,6 +68,9 @@ class Trainer {
   std::int64_t num_trained() const;
   Throughput throughput() const;
   std::filesystem::path save();
+  /// Collective: everything that is evaluated, of the student as it is now; what was measured after the last step is
+  /// not measured again.
+  Measurement measure_all() const;
   /// The best evaluation by train.keep_best, if there was one.
   const std::optional<BestEvaluation>& best() const { return best_; }
   /// Whether the run is over because that has not got better for so long.
@@ -103,7 +106,8 @@ class Trainer {
   std::filesystem::path last_checkpoint_;
   std::vector<std::filesystem::path> damaged_;  // found on resuming; the next save removes them
   double flops_per_token_ = 0;
-  double peak_flops_ = 0;  // of all ranks
+  double peak_flops_ = 0;                // of all ranks
+  std::optional<Measurement> measured_;  // after this step, if all was due
   std::optional<BestEvaluation> best_;
   std::int64_t steps_done_ = 0;
   std::int64_t tokens_seen_ = 0;

@@ -182,6 +182,7 @@ TEST(EvalText, WhatIsWrongIsOneLine) {
   EXPECT_THAT(error("run --text text --set data.seed=1", 2), HasSubstr("--set and MORE are of a run's config"));
   EXPECT_THAT(error("run --logits x.h5", 2), HasSubstr("--tokens"));
   folder.write("ids.txt", "104");
+  EXPECT_THAT(error("run --tokens ids.txt --logits x.h5 --json", 2), HasSubstr("--json is of figures"));
   EXPECT_THAT(error("run --tokens ids.txt", 1), HasSubstr("ids.txt: has one token"));
 }
 

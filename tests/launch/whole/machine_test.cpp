@@ -175,6 +175,7 @@ TEST(Machine, MemoryThatEndsIsOneLine) {
     const Outcome limited = run_shell(fmt::format("ulimit -v {}; {}m{}", mib * 1024, train, mib));
     if (limited.code == 0 || limited.code == 127) continue;  // enough, or too little to load the program
     EXPECT_EQ(limited.code, 1) << mib << limited.output;
+    EXPECT_EQ(limited.lines_with("limbeck: error: ").size(), 1U) << mib << limited.output;
     EXPECT_THAT(limited.output, Not(HasSubstr("Signal:"))) << mib << limited.output;
   }
 }
