@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "data/tokenizers/pretokenizer.h"
+#include "launch/commands/help_text.h"
 #include "launch/commands/version.h"
 #include "launch/config/config_fields.h"
 #include "launch/config/config_spelling.h"
@@ -97,7 +98,7 @@ CommandLine::CommandLine()
   app_->set_version_flag("--version", version_text, "Print version, build, devices and libraries, and exit");
   app_->require_subcommand(1);
   app_->footer(
-      "Each command runs alone or under mpirun -n N. `limbeck COMMAND --help` shows its options and an example.\n"
+      "A command runs alone or under mpirun --bind-to none -n N. `limbeck COMMAND --help` has an example.\n"
       "Every command takes --quiet (errors and results only) and --verbose: limbeck train CONFIG --quiet\n"
       "Exit code: 0 done, 1 failed, 2 wrong use, 3 stopped by a signal and saved.\n");
 }
@@ -170,9 +171,9 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
   CLI::App& app =
       command("eval", "Measure a model on its run's held-out text or on any other, or write its logits",
               "limbeck eval runs/distill_smollm2\n"
-              "  mpirun -n 2 limbeck eval student.gguf --text book.txt articles/ --teacher teacher.gguf --json\n"
+              "  mpirun --bind-to none -n 2 limbeck eval student.gguf --text book.txt --teacher teacher.gguf\n"
               "  limbeck eval downloads/SmolLM2-135M-Instruct.Q4_1.gguf --tokens tokens.txt --logits logits.h5\n"
-              "With --text each document is measured whole: cross-entropy (nats a token), perplexity, bits a byte.");
+              "With --text each document is measured whole: cross-entropy (nats a token), perplexity, bits/byte.");
   const auto options = bind<EvalOptions>(app, std::move(run));
   app.add_option("MODEL", options->model, std::string("Config, or ") + models)->required();
   app.add_option("MORE", options->more, "Where MODEL is a config: more of them, each laid over those before it")
@@ -193,7 +194,9 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
       ->transform(number<std::int64_t>(at_least(1)))
       ->type_name("N");
   add_text_format(app, *options, text);
-  app.add_option("--tokenizer", options->tokenizer, "Instead of the model's own")->type_name("TOKENIZER|MODEL|bytes");
+  app.add_option("--tokenizer", options->tokenizer,
+                 "Instead of the model's own: bytes, a tokenizer's file or folder, or a model")
+      ->type_name("MODEL|bytes");
   app.add_flag("--json", options->json, "Print one JSON object, with all documents");
   app.add_option("--threads", options->threads, "0: the cores this process may use")
       ->transform(number<int>(between(0, 4096)))
@@ -288,7 +291,7 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
       app.add_option("--tokenizer", options->tokenizer,
                      "\"bytes\", a tokenizer.json or its folder, a SentencePiece NAME.model, or a model with a "
                      "tokenizer")
-          ->type_name("TOKENIZER|MODEL|bytes");
+          ->type_name("MODEL|bytes");
   app.add_option("--out", options->out,
                  "PREFIX of the PREFIX.bin and PREFIX.idx to write; with --train the folder of tokenizer.json")
       ->required()
@@ -356,7 +359,9 @@ Invocation CommandLine::parse(int argc, const char* const* argv) {
     return {{}, fields_as_text()};
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app_->get_subcommands();
-    return {{}, chosen.empty() ? app_->help() : chosen.front()->help("limbeck")};
+    return {{},
+            chosen.empty() ? help_text(*app_, "limbeck")
+                           : help_text(*chosen.front(), "limbeck " + chosen.front()->get_name())};
   } catch (const CLI::CallForVersion& version) {
     return {{}, std::string(version.what()) + "\n"};
   } catch (const CLI::ParseError& error) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +20,8 @@ namespace limbeck::launch {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -202,10 +205,48 @@ TEST(CommandLine, HelpHasAnExampleAndTheDefaults) {
        {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "report", "compare"}) {
     const auto r = parse({command, "--help"});
     EXPECT_THAT(r.text, AllOf(HasSubstr("Example"), HasSubstr(std::string("limbeck ") + command)));
-    EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));                  // steps differ from run to run
-    EXPECT_LE(std::count(r.text.begin(), r.text.end(), '\n'), 40) << command;  // a screen
+    EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));  // steps differ from run to run
     EXPECT_EQ(r.ran, "");
   }
+}
+
+TEST(CommandLine, HelpFitsAScreen) {
+  const std::string all = parse({"--help"}).text;
+  std::vector<std::string> commands;
+  std::istringstream lines(all.substr(all.find("\nCommands:\n") + 11));
+  for (std::string line; std::getline(lines, line) && !line.empty();)
+    if (line[2] != ' ') commands.push_back(line.substr(2, line.find(' ', 2) - 2));
+  ASSERT_THAT(commands, ElementsAre("train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "report",
+                                    "compare"));
+  commands.emplace_back();  // the program's own
+  for (const std::string& command : commands) {
+    const std::string help = command.empty() ? all : parse({command.c_str(), "--help"}).text;
+    EXPECT_LE(std::count(help.begin(), help.end(), '\n'), 40) << help;
+    std::istringstream in(help);
+    for (std::string line; std::getline(in, line);) EXPECT_LE(line.size(), 100U) << line;
+    EXPECT_THAT(help, AllOf(Not(HasSubstr("\n\n\n")), Not(HasSubstr(" \n")), Not(EndsWith("\n\n"))));
+    EXPECT_THAT(help, Not(HasSubstr("mpirun -n")));  // without --bind-to none two ranks share a core
+  }
+}
+
+/// The words of a command's help, without its line breaks.
+std::string words_of_help(const char* command) {
+  std::istringstream in(parse({command, "--help"}).text);
+  std::string text;
+  for (std::string word; in >> word;) text += word + " ";
+  return text;
+}
+
+TEST(CommandLine, HelpOfAnOptionSaysWhatItTakesAndNeeds) {
+  EXPECT_THAT(parse({"eval", "--help"}).text,
+              HasSubstr("\n  --logits OUT.h5           Write /tokens [T] and /logits [T,V] (needs --tokens)\n"));
+  EXPECT_THAT(words_of_help("eval"),
+              AllOf(HasSubstr(" --format TEXT text: a file"), HasSubstr("(auto, text, jsonl; default auto) ")));
+  EXPECT_THAT(words_of_help("generate"),
+              AllOf(HasSubstr("Usage: limbeck generate [OPTIONS] CHECKPOINT "), HasSubstr("(not with --prompts)"),
+                    HasSubstr("--top-k N Sample"), HasSubstr("(default 40)")));
+  EXPECT_THAT(words_of_help("tokenize"),
+              AllOf(HasSubstr("Usage: limbeck tokenize [OPTIONS] PATH... "), HasSubstr("(required)")));
 }
 
 TEST(CommandLine, HelpFieldsListsTheConfig) {
