@@ -31,6 +31,7 @@ resolved to; the run directory keeps that, one file, in `config.textproto`.
 | `data.text=` | clears the list |
 | `'optimizer.groups={ pattern: "embed.*" frozen: true }'` | a list of sections: an entry is `{ ... }` with the fields of the section; `+=`, `[0]=` and `=` likewise |
 | `optimizer.groups[0].rate_factor=0.1` | sets a field of an entry |
+| `'model { width: 64 moe { num_experts: 8 } }'`, or `'model={ width: 64 }'` | a section in braces is laid over the config, as a file that says it would be |
 | `student_init=` | takes a section away, as if no file had it |
 EOF
 awk '

@@ -285,10 +285,12 @@ RunConfig load_config(const std::vector<ConfigPart>& parts, const std::vector<st
     apply_sets(part, sets_of_part);
     if (whole) stems += '+';
     stems += path.stem().string();
-    if (whole)
+    if (whole) {
       merge(*whole, part);
-    else
+      whole->name += ", " + part.name;
+    } else {
       whole = std::move(part);
+    }
   }
   return complete(whole.value(), sets, stems);
 }

@@ -38,11 +38,12 @@ void set_value(Message& message, const FieldDescriptor& field, const std::string
     fail_usage("--set {}: the value is '{}', expected {}, without zeros in front", set, value, expected_of(field));
   const std::string name = field.name() + ": ";
   const std::string spelt = respelled(name + value, *field.containing_type()).text.substr(name.size());
-  NoErrors errors;
+  FirstError error;
   TextFormat::Parser parser;
-  parser.RecordErrorsTo(&errors);
-  if (!parser.ParseFieldValueFromString(spelt, &field, &message))
-    fail_usage("--set {}: the value is '{}', expected {}", set, value, expected_of(field));
+  parser.RecordErrorsTo(&error);
+  if (parser.ParseFieldValueFromString(spelt, &field, &message)) return;
+  if (field.message_type() != nullptr && value.starts_with('{')) fail_usage("--set {}: {}", set, in_our_words(error));
+  fail_usage("--set {}: the value is '{}', expected {}", set, value, expected_of(field));
 }
 
 /// "[a, b]"; nothing at all is the empty list too, and everything else a list of one.
@@ -65,6 +66,18 @@ std::vector<std::string> list_items(const std::string& list, const std::string& 
     start = end + 1;
   }
   return items;
+}
+
+/// "model { width: 64 }", or "model={ width: 64 }" as "model:{ width: 64 }": what a file could say, column by column.
+/// Nothing where the set is a path and a value, or adds to a list.
+std::optional<std::string> as_file(std::string set) {
+  const std::size_t equals = set.find('='), brace = set.find('{');
+  if (brace == std::string::npos || brace < equals) return brace < equals ? std::optional(set) : std::nullopt;
+  const FieldDescriptor* field = config::Config::descriptor()->FindFieldByName(set.substr(0, equals));
+  if (field == nullptr || field->message_type() == nullptr || set.find_first_not_of(' ', equals + 1) != brace)
+    return std::nullopt;
+  set[equals] = ':';
+  return set;
 }
 
 /// The i of "name[i]", which becomes "name"; nothing where there is none. No number is -1, which no list has.
@@ -127,13 +140,22 @@ class Setting {
       index_ = take_index(name);
       field_ = message_ != nullptr ? message_->GetDescriptor()->FindFieldByName(name) : nullptr;
       if (field_ == nullptr) {
-        std::vector<std::string> paths;
-        collect_paths(*parsed_.message.GetDescriptor(), "", paths);
-        fail_usage("--set {}: there is no field {}, {}", set_, path_, suggestion(path_, paths));
+        fail_usage("--set {}: there is no field {}, {}", set_, path_, suggestion(path_, paths_like(start)));
       }
       if (index_) check_index(path_.substr(0, start) + name);
       start = end + 1;
     }
+  }
+
+  /// Every path of the schema, and what the section that the path has come to has at `start`: entries of lists too.
+  std::vector<std::string> paths_like(std::size_t start) const {
+    std::vector<std::string> paths;
+    collect_paths(*parsed_.message.GetDescriptor(), "", paths);
+    for (int i = 0; message_ != nullptr && i < message_->GetDescriptor()->field_count(); ++i) {
+      const std::string path = path_.substr(0, start) + message_->GetDescriptor()->field(i)->name();
+      if (std::find(paths.begin(), paths.end(), path) == paths.end()) paths.push_back(path);
+    }
+    return paths;
   }
 
   /// Goes on into the section that was found.
@@ -203,7 +225,12 @@ class Setting {
 
 void apply_sets(ParsedConfig& parsed, const std::vector<std::string>& sets) {
   std::set<std::string> replaced;
-  for (const std::string& set : sets) Setting(parsed, set).apply(replaced);
+  for (const std::string& set : sets) {
+    if (const auto text = as_file(set))
+      merge(parsed, parse_text(*text, "--set " + set));
+    else
+      Setting(parsed, set).apply(replaced);
+  }
 }
 
 }  // namespace limbeck::launch

@@ -1,10 +1,10 @@
 #include "launch/config/config_text.h"
 
-#include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -20,19 +20,6 @@ using google::protobuf::Message;
 using google::protobuf::TextFormat;
 
 namespace {
-
-class FirstError : public google::protobuf::io::ErrorCollector {
- public:
-  void AddError(int line, google::protobuf::io::ColumnNumber column, const std::string& message) override {
-    if (!message_.empty()) return;
-    line_ = line;
-    column_ = column;
-    message_ = message;
-  }
-  int line_ = 0;
-  int column_ = 0;
-  std::string message_;
-};
 
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::size_t> row(b.size() + 1);
@@ -65,32 +52,36 @@ std::vector<std::string> split_at_quotes(const std::string& text) {
 /// A name as a message shows it.
 std::string shortened(const std::string& name) { return name.size() <= 80 ? name : name.substr(0, 80) + "..."; }
 
-/// The mistake at `error` in our words. Protobuf stands behind the name of an unknown field: we point at it.
+/// A name that protobuf found no field for, in its words: Message type "limbeck.config.Data" has no field named "txt".
+struct UnknownField {
+  std::string name;
+  const Descriptor* type;  // that has no such field
+};
+
+std::optional<UnknownField> unknown_field(const std::string& message) {
+  const std::vector<std::string> parts = split_at_quotes(message);
+  if (parts.size() != 5 || parts[0] != "Message type " || parts[2] != " has no field named ") return std::nullopt;
+  const Descriptor* type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(parts[1]);
+  return type == nullptr ? std::nullopt : std::optional(UnknownField{parts[3], type});
+}
+
+/// The mistake at `error`, with its place. Protobuf stands behind the name of an unknown field: we point at it.
 std::string explain(const Respelled& respelled, const std::string& name, const FirstError& error) {
   const std::string& text = respelled.text;
   std::size_t line_start = 0;
-  for (int line = 0; line < error.line_ && line_start < text.size(); ++line)
+  for (int line = 0; line < error.line && line_start < text.size(); ++line)
     line_start = text.find('\n', line_start) + 1;
-  std::string what = error.message_;
-  int line = error.line_;
-  int column = error.column_;
-  // Protobuf's words: Message type "limbeck.config.Data" has no field named "txt".
-  const std::vector<std::string> parts = split_at_quotes(error.message_);
-  if (parts.size() == 5 && parts[0] == "Message type " && parts[2] == " has no field named ") {
-    const std::string& field = parts[3];
-    const std::size_t at = text.rfind(field, line_start + static_cast<std::size_t>(std::max(column, 0)));
+  int line = error.line;
+  int column = error.column;
+  if (const auto unknown = unknown_field(error.message)) {
+    const std::size_t at = text.rfind(unknown->name, line_start + static_cast<std::size_t>(std::max(column, 0)));
     if (at != std::string::npos) {
       line = static_cast<int>(std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
       const std::size_t before = at == 0 ? std::string::npos : text.rfind('\n', at - 1);
       column = static_cast<int>(before == std::string::npos ? at : at - before - 1);
     }
-    std::vector<std::string> names;
-    if (const Descriptor* type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(parts[1]))
-      for (int i = 0; i < type->field_count(); ++i) names.push_back(type->field(i)->name());
-    what = fmt::format("there is no field {}, {}", shortened(field), suggestion(shortened(field), names));
   }
-  while (!what.empty() && what.back() == '.') what.pop_back();
-  return fmt::format("{}:{}:{}: {}", name, line + 1, respelled.column_before(line, column) + 1, what);
+  return fmt::format("{}:{}:{}: {}", name, line + 1, respelled.column_before(line, column) + 1, in_our_words(error));
 }
 
 /// Remembers where each field of the message stands in the text.
@@ -137,6 +128,18 @@ int size_of_list(const Message& config, const std::string& path) {
 }
 
 }  // namespace
+
+std::string in_our_words(const FirstError& error) {
+  if (const auto unknown = unknown_field(error.message)) {
+    std::vector<std::string> names;
+    for (int i = 0; i < unknown->type->field_count(); ++i) names.push_back(unknown->type->field(i)->name());
+    return fmt::format("there is no field {}, {}", shortened(unknown->name),
+                       suggestion(shortened(unknown->name), names));
+  }
+  std::string what = error.message;
+  while (what.ends_with('.')) what.pop_back();
+  return what;
+}
 
 std::string suggestion(const std::string& given, std::vector<std::string> names) {
   const auto last_part = [](const std::string& path) { return path.substr(path.rfind('.') + 1); };
@@ -217,7 +220,6 @@ void merge(ParsedConfig& base, const ParsedConfig& more) {
     base.places[fmt::format("{}[{}{}", list, index, path.substr(path.find(']')))] = place;
   }
   base.message.MergeFrom(more.message);
-  base.name += ", " + more.name;
 }
 
 }  // namespace limbeck::launch

@@ -1,5 +1,6 @@
 #include "launch/config/config.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <filesystem>
@@ -420,6 +421,33 @@ TEST(ConfigSets, MistakesAreNamed) {
   EXPECT_THAT(error_of("", {"train..steps=1"}), HasSubstr("no field train..steps"));
   EXPECT_THAT(error_of("", {"data.sequence_length=0"}),
               AllOf(HasSubstr("--set data.sequence_length=0"), HasSubstr("expected 1 or more")));
+}
+
+TEST(ConfigSets, ASectionInBracesIsLaidOverTheConfig) {
+  const std::string file = "model { width: 96 moe { num_experts: 4 } } train { seed: 5 }";
+  const RunConfig c =
+      parse_config(file, "x", {"model { width: 64 moe { experts_per_token: 1 } }", "train={ steps: 1e1 }"});
+  EXPECT_EQ(c.model->architecture.width, 64);
+  EXPECT_EQ(c.model->architecture.moe.num_experts, 4);
+  EXPECT_EQ(c.model->architecture.moe.experts_per_token, 1);
+  EXPECT_EQ(c.train.steps, 10);
+  EXPECT_EQ(c.train.seed, 5U);
+  EXPECT_EQ(parse_config("", "x", {"generation.prompt={a}"}).generation.prompt, "{a}");  // a text is no section
+  EXPECT_THAT(error_of(file, {"model { width: 0 }"}), HasSubstr("--set model { width: 0 }:1:9: model.width is 0"));
+}
+
+TEST(ConfigSets, WhereverAFieldIsMisspeltTheNearestIsNamed) {
+  for (const char* set : {"model { num_layer: 3 }", "model={ num_layer: 3 }"})
+    EXPECT_EQ(error_of("", {set}),
+              fmt::format("--set {}:1:9: there is no field num_layer, did you mean num_layers?", set));
+  EXPECT_THAT(error_of("", {"model.num_layer=3"}),
+              HasSubstr("no field model.num_layer, did you mean model.num_layers"));
+  EXPECT_THAT(error_of("", {"modl=3"}), HasSubstr("no field modl, did you mean model?"));
+  EXPECT_EQ(error_of("", {"evaluation.set={ nme: 'x' }"}),
+            "--set evaluation.set={ nme: 'x' }: there is no field nme, did you mean name?");
+  EXPECT_EQ(error_of("", {"evaluation.set={ name: x }"}), "--set evaluation.set={ name: x }: Expected string, got: x");
+  EXPECT_THAT(error_of("optimizer { groups { pattern: 'a' } }", {"optimizer.groups[0].patern=b"}),
+              HasSubstr("did you mean optimizer.groups[0].pattern?"));
 }
 
 TEST(ConfigChecks, CommandsNeedTheirSections) {
