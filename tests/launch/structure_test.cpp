@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <regex>
 #include <set>
@@ -118,6 +119,18 @@ TEST(Structure, VectorLoopsTakeNoReferences) {
   const auto seen = vector_loops(sample);
   ASSERT_EQ(seen.size(), 3U);
   EXPECT_TRUE(takes_references(seen[1].text));
+}
+
+TEST(Structure, ReadmeNamesEveryPageOfTheDocs) {
+  const fs::path root = limbeck::testing::source_folder();
+  std::ifstream in(root / "README.md");
+  const std::string readme((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  const std::string table = readme.substr(readme.find("\n## Docs\n"));
+  for (const auto& entry : fs::directory_iterator(root / "docs")) {
+    if (entry.path().extension() != ".md") continue;
+    const std::string name = "`docs/" + entry.path().filename().string() + "`";
+    EXPECT_NE(table.find(name), std::string::npos) << name;
+  }
 }
 
 TEST(Structure, FaultsWouldBeSeen) {
