@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/counted.h"
 #include "core/error.h"
 #include "core/random.h"
 #include "data/files/atomic_file.h"
@@ -185,8 +186,9 @@ TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Token
   }
   const TokenizeState begin = journal.resume(identity_of(tokenizer, options), files, tokenizer.vocabulary_size());
   if (options.notice && begin.counts.documents > 0)
-    options.notice(fmt::format("going on after {} documents of an interrupted tokenizing, {} tokens",
-                               begin.counts.documents, begin.counts.tokens));
+    options.notice(fmt::format("going on after {} of an interrupted tokenizing, {}",
+                               core::counted(begin.counts.documents, "document"),
+                               core::counted(begin.counts.tokens, "token")));
   TokenFileWriter writer(name, tokenizer.vocabulary_size(), {begin.counts.documents, begin.counts.tokens});
   Output output(journal, writer, files, begin, options.save_every);
   JobReader reader(inputs, begin, options.max_document_bytes);

@@ -5,6 +5,7 @@
 #include <set>
 #include <variant>
 
+#include "core/counted.h"
 #include "core/error.h"
 #include "core/nn/model_config.h"
 #include "data/checkpoints/checkpoint.h"
@@ -40,7 +41,7 @@ std::string why_not(F&& open) {
 void add_tokenizer(Inspection& found, const ModelSource& model) {
   if (model.tokenizer)
     found.add("tokenizer", tokenizer_json(*model.tokenizer),
-              fmt::format("{} tokens, answers end with {}", model.tokenizer->vocabulary_size(),
+              fmt::format("{}, answers end with {}", core::counted(model.tokenizer->vocabulary_size(), "token"),
                           fmt::join(model.tokenizer->stop_ids(), " or ")));
   else if (!model.why_no_tokenizer.empty())
     found.add("tokenizer", Json::object({{"why_not", model.why_no_tokenizer}}),
@@ -109,8 +110,8 @@ std::string unreadable_formats(const data::GgufFile& file) {
   }
   std::vector<std::string> texts;
   for (const auto& [format, tensors] : formats)
-    texts.push_back(fmt::format("{} ({} tensor{}, the first {})", format, tensors.first, tensors.first == 1 ? "" : "s",
-                                tensors.second));
+    texts.push_back(fmt::format("{} ({}, the first {})", format,
+                                core::counted(static_cast<std::int64_t>(tensors.first), "tensor"), tensors.second));
   return fmt::format("{}", fmt::join(texts, ", "));
 }
 

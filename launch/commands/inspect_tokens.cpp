@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "core/counted.h"
 #include "data/text/token_meta.h"
 #include "data/text/token_statistics.h"
 #include "launch/commands/inspect_parts.h"
@@ -53,9 +54,9 @@ void add_ids(Inspection& found, const data::TokenStatistics& s, std::int64_t num
              const data::Tokenizer* tokenizer) {
   const auto spelling = spelt(s.last.first, tokenizer);
   found.add("ends", {{"id", s.last.first}, {"documents", s.last.second}, {"in_all", s.last_in_all}},
-            fmt::format("{} documents end with token {}{}, which is {:.3f} % of all tokens", s.last.second,
+            fmt::format("{} by token {}{}, which is {:.3f} % of all tokens", core::counted(s.last.second, "document"),
                         s.last.first, spelling.empty() ? "" : " " + spelling, percent(s.last_in_all, num_tokens)));
-  std::string used = fmt::format("{} ids used, {} to {}", s.ids_used, s.least_id, s.greatest_id);
+  std::string used = fmt::format("{} used, {} to {}", core::counted(s.ids_used, "id"), s.least_id, s.greatest_id);
   if (tokenizer != nullptr)
     used += s.greatest_id < tokenizer->vocabulary_size()
                 ? fmt::format(", {:.1f} % of the tokenizer's {}", percent(s.ids_used, tokenizer->vocabulary_size()),
@@ -84,7 +85,7 @@ Inspection inspect_tokens(const data::TokenFile& file, const data::Tokenizer* to
   found.add("documents", file.num_documents(),
             file.num_sequences() == file.num_documents()
                 ? fmt::format("{}", file.num_documents())
-                : fmt::format("{} of {} sequences", file.num_documents(), file.num_sequences()));
+                : fmt::format("{} of {}", file.num_documents(), core::counted(file.num_sequences(), "sequence")));
   found.add_member("sequences", file.num_sequences());
   found.add("tokens", file.num_tokens());
   if (const auto meta = data::read_token_meta(file)) {

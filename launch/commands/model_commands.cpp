@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "core/counted.h"
 #include "core/ops/linear.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/files/atomic_file.h"
@@ -81,7 +82,7 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
   if (!file) return;
   file->close();
   temporary->keep();
-  print_result("{}: logits of {} tokens\n", out.string(), n);
+  print_result("{}: logits of {}\n", out.string(), core::counted(n, "token"));
 }
 
 /// The weights of a checkpoint, where it is of the model and of the tokenizer that the config describes; says where its

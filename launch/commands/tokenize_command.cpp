@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "core/counted.h"
 #include "data/files/atomic_file.h"
 #include "data/text/bpe_training.h"
 #include "data/text/text_source.h"
@@ -38,7 +39,7 @@ void train_tokenizer(const TokenizeOptions& options, const std::vector<std::stri
                                                     .field = options.field,
                                                     .progress = [&](std::int64_t done) { reading.update(done, {}); }});
   reading.finish();
-  log->info("{} different words", words.size());
+  log->info("{}", core::counted(std::ssize(words), "different word"));
 
   Progress merging(log, "token", 0, options.vocabulary, 1);
   training.progress = [&](std::int64_t made) { merging.update(made, {}); };
@@ -46,13 +47,13 @@ void train_tokenizer(const TokenizeOptions& options, const std::vector<std::stri
   merging.finish();
   const auto made = static_cast<std::int64_t>(trained.tokens.size());
   if (made < options.vocabulary)
-    log->warn("the text gives {} tokens, fewer than --vocab {}: no pair is left that comes twice", made,
-              options.vocabulary);
+    log->warn("the text gives {}, fewer than --vocab {}: no pair is left that comes twice",
+              core::counted(made, "token"), options.vocabulary);
 
   const data::HuggingFaceTokenizer out = data::write_tokenizer_json(trained, trained.eos);
   data::write_file_atomically(options.out / "tokenizer_config.json", out.tokenizer_config_json);
   data::write_file_atomically(options.out / "tokenizer.json", out.tokenizer_json);
-  log->info("{} is written: {} tokens", (options.out / "tokenizer.json").string(), made);
+  log->info("{} is written: {}", (options.out / "tokenizer.json").string(), core::counted(made, "token"));
 }
 
 }  // namespace

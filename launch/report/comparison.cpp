@@ -12,6 +12,7 @@
 #include "data/tokenizers/unicode.h"
 #include "launch/config/config_differences.h"
 #include "launch/console/log.h"
+#include "launch/console/numbers.h"
 #include "launch/console/progress.h"
 #include "launch/report/html.h"
 
@@ -76,7 +77,7 @@ void add_sets(std::vector<Row>& rows, const std::vector<RunResults>& runs) {
   for (const std::string& name : names)
     for (const auto& [label, key, better] :
          {std::tuple{"cross-entropy", "ce", Better::Lower}, std::tuple{"perplexity", "perplexity", Better::Lower},
-          std::tuple{"bits a byte", "bits_per_byte", Better::Lower}, std::tuple{"KL", "kl", Better::Lower},
+          std::tuple{"bits/byte", "bits_per_byte", Better::Lower}, std::tuple{"KL", "kl", Better::Lower},
           std::tuple{"top-1 agreement", "top1_agreement", Better::Higher}}) {
       const auto value = [name, key = key](const RunResults& run) -> Value {
         if (!run.after || !run.after->sets.contains(name)) return std::nullopt;
@@ -233,13 +234,6 @@ bool has_another_sample(const ConfigDifference& d) {
 }
 
 }  // namespace
-
-std::string short_count(double value) {
-  if (value < 1e5) return grouped(std::llround(value));
-  if (value < 1e6) return fmt::format("{:.1f}k", value / 1e3);
-  if (value < 1e9) return fmt::format("{:.1f}M", value / 1e6);
-  return fmt::format("{:.2f}G", value / 1e9);
-}
 
 Comparison compare_runs(const std::vector<RunResults>& runs) {
   const std::vector<ConfigDifference> differing = differences(runs);

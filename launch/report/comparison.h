@@ -38,7 +38,4 @@ nlohmann::ordered_json results_json(const RunResults& run);
 /// The same for people: a line a figure, with what it was before the first step.
 std::string results_text(const RunResults& run);
 
-/// "1,234", "12.3k", "134.5M".
-std::string short_count(double value);
-
 }  // namespace limbeck::launch

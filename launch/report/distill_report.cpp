@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "core/counted.h"
 #include "data/files/atomic_file.h"
 #include "data/files/json_text.h"
 #include "launch/console/progress.h"
@@ -166,7 +167,7 @@ void write_end(const std::filesystem::path& run, const RunEnd& end) {
 std::string to_text(const DistillReport& r) {
   const Evaluation& before = r.start.student;
   const Evaluation& after = r.student;
-  std::string text = fmt::format("\nHeld-out sample: {} tokens\n\n", after.tokens);
+  std::string text = fmt::format("\nHeld-out sample: {}\n\n", core::counted(after.tokens, "token"));
   text += row("", {"teacher", "before", "after", "unigram"});
   text += row("cross-entropy", {number(after.teacher_cross_entropy), number(before.cross_entropy),
                                 number(after.cross_entropy), number(r.start.unigram.cross_entropy)});
@@ -179,10 +180,9 @@ std::string to_text(const DistillReport& r) {
               {"", number(before.sum_min), number(after.sum_min), number(r.start.unigram.sum_min)});
   text += load_rows({std::nullopt, before.load, after.load});
   text += fmt::format(
-      "\n{:.0f} tokens/s in training, {:.0f} % of the machine's measured peak; peak memory {:.2f} GiB a rank, {} "
-      "rank{}\n",
+      "\n{:.0f} tokens/s in training, {:.0f} % of the machine's measured peak; peak memory {:.2f} GiB a rank, {}\n",
       r.throughput.tokens_per_s, 100 * r.throughput.mfu,
-      static_cast<double>(r.peak_bytes_a_rank) / (1024.0 * 1024 * 1024), r.num_ranks, r.num_ranks == 1 ? "" : "s");
+      static_cast<double>(r.peak_bytes_a_rank) / (1024.0 * 1024 * 1024), core::counted(r.num_ranks, "rank"));
   text += sets_text(r.start.sets, r.sets);
   if (!r.prompt.empty()) {
     text +=

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "launch/console/numbers.h"
 #include "launch/report/html.h"
 #include "launch/report/layer_rows.h"
 #include "launch/report/plot_area.h"

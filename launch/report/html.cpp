@@ -47,15 +47,4 @@ std::string script_string(std::string_view text) {
   return out;
 }
 
-std::string grouped(std::int64_t value) {
-  const std::string digits = fmt::format("{}", value);
-  const std::size_t first = value < 0 ? 1 : 0;
-  std::string out;
-  for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i > first && (digits.size() - i) % 3 == 0) out += ',';
-    out += digits[i];
-  }
-  return out;
-}
-
 }  // namespace limbeck::launch

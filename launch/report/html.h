@@ -1,10 +1,8 @@
-// Text and numbers as a web page shows them.
+// Text as a web page shows it.
 //
 //     page += fmt::format("<h1>{}</h1>", escape(name));     // whatever the name holds
-//     grouped(48128);                                       // "48,128"
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -16,8 +14,5 @@ std::string escape(std::string_view text);
 
 /// A text as a JSON string that may stand in a <script> of HTML and of XML: ASCII, and none of the marks of markup.
 std::string script_string(std::string_view text);
-
-/// With a comma at each thousand.
-std::string grouped(std::int64_t value);
 
 }  // namespace limbeck::launch

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "launch/console/numbers.h"
 #include "launch/report/html.h"
 #include "launch/report/plot_area.h"
 

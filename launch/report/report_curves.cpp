@@ -144,7 +144,7 @@ std::vector<Fields> of_sets(const std::vector<Columns>& runs) {
   if (sets.empty()) return {};
   std::vector<Fields> plots = {
       {{.title = "Cross-entropy by set", .unit = "held out, nats a token"}, {{"ce", ""}}},
-      {{.title = "Bits a byte by set", .unit = "held out"}, {{"bits_per_byte", ""}}},
+      {{.title = "Bits/byte by set", .unit = "held out"}, {{"bits_per_byte", ""}}},
       {{.title = "KL to the teacher by set", .unit = "held out, nats a token"}, {{"kl", ""}}},
       {{.title = "Top-1 agreement by set", .unit = "held out, share of places"}, {{"top1_agreement", ""}}},
       {{.title = "Acceptance by set", .unit = "held out, sum min(p,q)"}, {{"sum_min", ""}}}};

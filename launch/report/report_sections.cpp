@@ -8,6 +8,8 @@
 #include <cmath>
 #include <set>
 
+#include "core/counted.h"
+#include "launch/console/numbers.h"
 #include "launch/console/progress.h"
 #include "launch/report/comparison.h"
 #include "launch/report/html.h"
@@ -56,7 +58,7 @@ std::string model_cards(const RunResults& run) {
   if (!run.facts.starts.empty()) {
     const RunStarted& s = run.facts.starts.back();
     html += card("Ranks", grouped(s.ranks),
-                 fmt::format("layout {}; {} thread{} each", s.layout, s.threads, s.threads == 1 ? "" : "s"));
+                 fmt::format("layout {}; {} each", s.layout, core::counted(s.threads, "thread")));
   }
   return html;
 }
@@ -91,7 +93,7 @@ std::string figure_rows(const std::vector<Column>& columns, const std::string& o
   constexpr std::array<std::pair<const char*, const char*>, 12> rows = {
       {{"ce", "cross-entropy"},
        {"perplexity", "perplexity"},
-       {"bits_per_byte", "bits a byte"},
+       {"bits_per_byte", "bits/byte"},
        {"teacher_ce", "teacher's cross-entropy"},
        {"kl", "KL to the teacher, mean"},
        {"kl_median", "KL, median"},
@@ -120,9 +122,8 @@ const Figures* of_set(const std::optional<Measured>& measured, const std::string
 }
 
 std::string start_text(const RunStarted& s) {
-  std::string text =
-      fmt::format("From step {}, {}: {} rank{}, layout {}, {} thread{} each", grouped(s.step), date_text(s.time),
-                  s.ranks, s.ranks == 1 ? "" : "s", escape(s.layout), s.threads, s.threads == 1 ? "" : "s");
+  std::string text = fmt::format("From step {}, {}: {}, layout {}, {} each", grouped(s.step), date_text(s.time),
+                                 core::counted(s.ranks, "rank"), escape(s.layout), core::counted(s.threads, "thread"));
   if (!s.host.empty()) text += fmt::format("; {}", escape(s.host));
   if (!s.processor.empty()) text += fmt::format(", {}", escape(s.processor));
   if (!s.kernels.empty()) text += fmt::format(", kernels for {}", escape(s.kernels));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/counted.h"
 #include "launch/console/progress.h"
 
 namespace limbeck::launch {
@@ -52,8 +53,8 @@ std::string to_text(const TextReport& r) {
   NamedEvaluations rows;
   for (std::size_t d = 0; d < std::min(count, most_rows); ++d) rows.emplace_back(r.names[d], r.figures.documents[d]);
   if (count > 1) rows.emplace_back("in all", r.figures.all);
-  std::string text = fmt::format("{} document{}, windows of {} tokens, stride {}\n\n", count, count == 1 ? "" : "s",
-                                 r.windows.length, r.windows.stride);
+  std::string text = fmt::format("{}, windows of {}, stride {}\n\n", core::counted(std::ssize(r.names), "document"),
+                                 core::counted(r.windows.length, "token"), r.windows.stride);
   text += figures_table(rows);
   if (count > most_rows) text += fmt::format("(of {} documents the first {}; --json has all)\n", count, most_rows);
   return text;

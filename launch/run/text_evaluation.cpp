@@ -5,6 +5,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/counted.h"
 #include "core/error.h"
 
 namespace limbeck::launch {
@@ -45,7 +46,7 @@ std::vector<Window> windows_of(std::span<const std::int64_t> lengths, const Wind
 void say_repaired(const std::vector<data::Document>& documents, const std::string& what, const Log& log) {
   std::int64_t sequences = 0;
   for (const data::Document& document : documents) sequences += document.repaired_sequences;
-  if (sequences > 0) log->warn("{}: {} ill-formed UTF-8 sequences became U+FFFD", what, sequences);
+  if (sequences > 0) log->warn("{}: {} became U+FFFD", what, core::counted(sequences, "ill-formed UTF-8 sequence"));
 }
 
 TextEvaluation::TextEvaluation(Rank& rank, std::vector<data::Document> documents, const WindowOptions& options,

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/counted.h"
+
 namespace limbeck::launch {
 namespace {
 
@@ -109,16 +111,17 @@ void say_ranks(Rank& rank, const RunConfig& config, const Log& log) {
   };
   const bool binds = std::find(is_bound.begin(), is_bound.end(), 1) != is_bound.end();
   const std::string& layout = config.parallel.layout;
-  log->info("ranks: {}, layout {}; threads a rank: {}; cores: {}{} for the {} of this machine; binding: {}",
-            rank.world().size(), layout.empty() ? "dp" : layout, range(threads), cores.machine,
+  log->info("ranks: {}, layout {}; threads a rank: {}; cores of this machine: {}{}{}; binding: {}", rank.world().size(),
+            layout.empty() ? "dp" : layout, range(threads), cores.machine,
             cores.quota != 0 ? " (a container's quota)" : "",
-            cores.ranks == 1 ? "rank" : fmt::format("{} ranks", cores.ranks), binds ? range(mine) + " a rank" : "none");
+            cores.ranks == 1 ? "" : ", shared by " + core::counted(cores.ranks, "rank"),
+            binds ? range(mine) + " a rank" : "none");
   for (std::size_t r = 0; r < mine.size(); ++r)
     if (is_bound[r] != 0 && mine[r] < share[r]) {
       log->warn(
-          "rank {} is bound to {} core{}, its share of the machine is {}: start with mpirun --bind-to none, or with "
+          "rank {} is bound to {}, its share of the machine is {}: start with mpirun --bind-to none, or with "
           "--map-by slot:PE={}",
-          r, mine[r], mine[r] == 1 ? "" : "s", share[r], share[r]);
+          r, core::counted(mine[r], "core"), share[r], share[r]);
       return;
     }
 }

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "core/counted.h"
 #include "core/random.h"
 #include "data/text/token_hash.h"
 #include "launch/console/progress.h"
@@ -46,18 +47,20 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
   const data::TokenizeCounts counts = data::tokenize_files(paths, tokenizer, prefix, options);
   if (progress) progress->finish();
   if (counts.documents == 0) return;
-  log->info("{} documents, {} bytes, {} tokens", counts.documents, counts.bytes, counts.tokens);
+  log->info("{}, {}, {}", core::counted(counts.documents, "document"), core::counted(counts.bytes, "byte"),
+            core::counted(counts.tokens, "token"));
   if (counts.encode.dropped_bytes > 0)
-    log->warn("{} bytes were dropped: the tokenizer has no token for them", counts.encode.dropped_bytes);
+    log->warn("dropped: {}, for which the tokenizer has no token", core::counted(counts.encode.dropped_bytes, "byte"));
   if (options.parse_special)
-    log->info("{} special tokens are in the text by their names", counts.encode.special_names);
+    log->info("taken by its name in the text: {}", core::counted(counts.encode.special_names, "special token"));
   else if (counts.encode.special_names > 0)
     log->warn(
-        "{} names of special tokens are in the text and were taken as ordinary text; "
-        "parse_special in the config (--parse-special of tokenize) makes them those tokens",
-        counts.encode.special_names);
+        "taken as ordinary text: {} of a special token; parse_special in the config (--parse-special of tokenize) "
+        "makes "
+        "them those tokens",
+        core::counted(counts.encode.special_names, "name"));
   if (counts.encode.repaired_sequences > 0)
-    log->warn("{} ill-formed UTF-8 sequences became U+FFFD", counts.encode.repaired_sequences);
+    log->warn("{} became U+FFFD", core::counted(counts.encode.repaired_sequences, "ill-formed UTF-8 sequence"));
 }
 
 std::string token_prefix(Rank& rank, const DataSourceConfig& source, const fs::path& cache_dir,
@@ -72,7 +75,7 @@ std::string token_prefix(Rank& rank, const DataSourceConfig& source, const fs::p
       if (!damage) return;
       log->error("{}: the tokens are made again", *damage);
     }
-    log->info("tokenizing {} files to {}", files.size(), prefix);
+    log->info("tokenizing {} to {}", core::counted(std::ssize(files), "file"), prefix);
     data::TokenizeOptions options;
     options.threads = threads_of_rank(0);
     options.format = source.format;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/counted.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/run/run_directory.h"
 
@@ -60,8 +61,9 @@ std::string trained_on_text(const std::vector<data::Document>& documents, const 
   std::vector<std::string> names;
   for (std::size_t i = 0; i < std::min(which.size(), most_names); ++i) names.push_back(documents[which[i]].name);
   if (which.size() > most_names) names.push_back(fmt::format("and {} more", which.size() - most_names));
-  return fmt::format("{} of {} documents {} in the training text: {}", which.size(), documents.size(),
-                     which.size() == 1 ? "is" : "are", fmt::join(names, ", "));
+  return fmt::format("{} of {} {} in the training text: {}", which.size(),
+                     core::counted(std::ssize(documents), "document"), which.size() == 1 ? "is" : "are",
+                     fmt::join(names, ", "));
 }
 
 }  // namespace limbeck::launch

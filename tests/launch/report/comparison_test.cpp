@@ -209,14 +209,6 @@ TEST_F(ComparisonTest, TheLastEvaluationStandsInForTheEnd) {
   EXPECT_EQ(r.after_step, 5);
 }
 
-TEST_F(ComparisonTest, CountsAreShort) {
-  EXPECT_EQ(short_count(0), "0");
-  EXPECT_EQ(short_count(99999), "99,999");
-  EXPECT_EQ(short_count(123456), "123.5k");
-  EXPECT_EQ(short_count(134515008), "134.5M");
-  EXPECT_EQ(short_count(7.25e9), "7.25G");
-}
-
 TEST_F(ComparisonTest, OneRunsResultsHaveWhatWasBefore) {
   const RunResults r = run({.name = "r",
                             .start = R"({"student":{"tokens":9,"cross_entropy":5.5}})",

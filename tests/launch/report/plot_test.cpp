@@ -235,10 +235,6 @@ TEST(Html, WhatMeansSomethingInMarkupIsEscaped) {
   EXPECT_EQ(escape(std::string("\0\x1b\r", 3)), "\uFFFD\uFFFD\uFFFD");
   EXPECT_EQ(escape("\xff\xc3"), "\uFFFD\uFFFD");
   EXPECT_EQ(escape("\uFFFE"), "\uFFFD");
-  EXPECT_EQ(grouped(0), "0");
-  EXPECT_EQ(grouped(999), "999");
-  EXPECT_EQ(grouped(1000), "1,000");
-  EXPECT_EQ(grouped(-1234567), "-1,234,567");
 }
 
 LayerLoad counts(std::vector<std::int64_t> assignments) {

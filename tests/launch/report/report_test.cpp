@@ -376,7 +376,7 @@ TEST_F(ReportTest, ATrainingShowsItsContinuationAndHowItWasStarted) {
                                                        .threads = 3,
                                                        .host = "node7"}}}));
   const XmlNode page = parse_xml(this->page());
-  for (const char* shown : {"“Once” goes on", " upon <a> time", "by the model after step 1", "1.2M", "234.6k active",
+  for (const char* shown : {"“Once” goes on", " upon <a> time", "by the model after step 1", "1.23M", "234.6k active",
                             "limbeck train x.textproto --out '<r>'", "2 ranks, layout ep2, 3 threads each", "node7"})
     EXPECT_THAT(page.text(), HasSubstr(shown));
 }
@@ -389,9 +389,8 @@ TEST_F(ReportTest, SetsAreDrawnAndTold) {
   const XmlNode page = parse_xml(this->page());
   EXPECT_THAT(marks_of(page, "Cross-entropy by set"),
               ::testing::ElementsAre("step 0: 5.5", "step 1: 2.5", "step 2: 2.25"));
-  EXPECT_THAT(marks_of(page, "Bits a byte by set"),
-              ::testing::ElementsAre("step 0: 3", "step 1: 1.25", "step 2: 1.125"));
-  EXPECT_THAT(page.text(), AllOf(HasSubstr("wiki: bits a byte"), HasSubstr("5.5000"), HasSubstr("1.1250")));
+  EXPECT_THAT(marks_of(page, "Bits/byte by set"), ::testing::ElementsAre("step 0: 3", "step 1: 1.25", "step 2: 1.125"));
+  EXPECT_THAT(page.text(), AllOf(HasSubstr("wiki: bits/byte"), HasSubstr("5.5000"), HasSubstr("1.1250")));
 }
 
 }  // namespace

@@ -160,8 +160,8 @@ TEST(Ranks, OneLineSaysThreadsCoresAndBinding) {
   const Outcome run =
       folder.limbeck("train tiny.textproto --steps 1 --out run --threads 2 --set parallel.layout=ep2", 2);
   ASSERT_EQ(run.code, 0) << run.output;
-  const auto lines = run.lines_with("ranks: 2, layout ep2; threads a rank: 2; cores: ");
-  EXPECT_THAT(lines, ElementsAre(HasSubstr(" for the 2 ranks of this machine; binding: none"))) << run.output;
+  const auto lines = run.lines_with("ranks: 2, layout ep2; threads a rank: 2; cores of this machine: ");
+  EXPECT_THAT(lines, ElementsAre(HasSubstr(", shared by 2 ranks; binding: none"))) << run.output;
 }
 
 TEST(Ranks, AProgramAloneIsBoundByNoMpirun) {

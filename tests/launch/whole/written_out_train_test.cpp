@@ -128,8 +128,11 @@ TEST(EndToEnd, SixStepsAreThoseOfTheLoopWrittenOut) {
                   .size(),
               1U)
         << outcome.output;
-    EXPECT_EQ(outcome.lines_with(fmt::format("ranks: {}, layout {}; threads a rank: 1; cores: ", ranks, layout)).size(),
-              1U)
+    EXPECT_EQ(
+        outcome
+            .lines_with(fmt::format("ranks: {}, layout {}; threads a rank: 1; cores of this machine: ", ranks, layout))
+            .size(),
+        1U)
         << outcome.output;
     for (const std::size_t i : {0U, 5U})  // a log has no line of each
       EXPECT_EQ(outcome
