@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/counted.h"
 #include "core/nn/generation.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/prompts.h"
@@ -23,11 +24,21 @@ std::string line_of(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";  // half a character at the end of a text
 }
 
-/// Collective: the prompts that the first rank reads; standard input is there alone.
-std::vector<std::string> prompts_of_first_rank(Rank& rank, const GenerateOptions& options) {
+/// Collective: the prompts that the first rank reads; standard input is there alone. Throws, naming the prompt's place,
+/// where it has no token.
+std::vector<std::string> prompts_of_first_rank(Rank& rank, const GenerateOptions& options,
+                                               const data::Tokenizer& tokenizer) {
   std::string packed;
   on_first_rank(rank, [&] {
-    const auto bytes = Json::to_msgpack(read_prompts(options));
+    std::vector<std::string> texts;
+    for (Prompt& prompt : read_prompts(options)) {
+      core::check(!prompt_ids(tokenizer, prompt.text).empty(),
+                  "{}: an empty prompt, expected some text: the model's tokenizer has no start of a text, which could "
+                  "stand alone",
+                  prompt.place);
+      texts.push_back(std::move(prompt.text));
+    }
+    const auto bytes = Json::to_msgpack(texts);
     packed.assign(bytes.begin(), bytes.end());
   });
   return Json::from_msgpack(gather_strings(rank, packed).front()).get<std::vector<std::string>>();
@@ -81,7 +92,7 @@ class Answers {
 };
 
 std::string pace_text(const char* what, const nn::Pace& pace) {
-  return fmt::format("{} {} tokens at {:.1f} tokens/s", what, pace.tokens,
+  return fmt::format("{} {} at {:.1f} tokens/s", what, core::counted(pace.tokens, "token"),
                      static_cast<double>(pace.tokens) / std::max(pace.seconds, 1e-9));
 }
 
@@ -91,7 +102,7 @@ void generate(Rank& rank, const GenerateOptions& options) {
   const ModelSource source = open_model_together(rank, options.model, log);
   say_notices(source, log);
   const data::Tokenizer& tokenizer = source.require_tokenizer();
-  const std::vector<std::string> prompts = prompts_of_first_rank(rank, options);
+  const std::vector<std::string> prompts = prompts_of_first_rank(rank, options, tokenizer);
   std::vector<std::vector<std::int32_t>> ids;
   for (const std::string& prompt : prompts) ids.push_back(prompt_ids(tokenizer, prompt));
   nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
@@ -112,7 +123,8 @@ void generate(Rank& rank, const GenerateOptions& options) {
   }
   for (std::size_t i = 0; i < ids.size(); ++i)
     if (!options.max_tokens && std::ssize(ids[i]) == source.config.max_positions)
-      log->warn("prompt {} fills the model's {} positions: nothing is added", i + 1, source.config.max_positions);
+      log->warn("prompt {} fills the model's {}: nothing is added", i + 1,
+                core::counted(source.config.max_positions, "position"));
   const nn::Generated generated = nn::generate_texts(model, ids, how);
   if (generated.prefill.tokens == 0) return;
   std::string pace = pace_text("prefill", generated.prefill);

@@ -23,41 +23,46 @@ std::string text_of(const std::string& path, const std::string& name) {
   return text;
 }
 
-/// One prompt a line, as editors on any system end it.
-std::vector<std::string> lines_of(std::string_view text) {
-  std::vector<std::string> lines;
+/// One prompt a line, as editors on any system end it; blank lines have none.
+std::vector<Prompt> lines_of(std::string_view text, const std::string& name) {
+  std::vector<Prompt> prompts;
+  std::int64_t number = 0;
   for (std::size_t start = 0; start < text.size();) {
+    ++number;
     const std::size_t end = std::min(text.find('\n', start), text.size());
     std::string_view line = text.substr(start, end - start);
     if (line.ends_with('\r')) line.remove_suffix(1);
-    if (line.find_first_not_of(" \t") != std::string_view::npos) lines.emplace_back(line);
+    if (line.find_first_not_of(" \t") != std::string_view::npos)
+      prompts.push_back({std::string(line), fmt::format("{}:{}", name, number)});
     start = end + 1;
   }
-  return lines;
+  return prompts;
 }
 
 }  // namespace
 
-std::vector<std::string> read_prompts(const GenerateOptions& options) {
+std::vector<Prompt> read_prompts(const GenerateOptions& options) {
   if (!options.prompts) {
-    if (options.prompt != standard_input) return {options.prompt};
+    if (options.prompt != standard_input) return {{options.prompt, "--prompt"}};
     std::string prompt = text_of(options.prompt, "standard input");
     if (prompt.ends_with('\n')) prompt.pop_back();
     if (prompt.ends_with('\r')) prompt.pop_back();
     core::check(!prompt.empty(), "standard input: is empty, expected a prompt");
-    return {std::move(prompt)};
+    return {{std::move(prompt), "standard input"}};
   }
   const std::string path = options.prompts->string();
   const bool is_standard_input = path == standard_input;
   const std::string name = is_standard_input ? "standard input" : path;
   const bool is_json = options.field || (!is_standard_input && data::is_json_lines(path, data::TextFormat::Auto));
   const data::LineBlock all{.text = text_of(path, name)};
-  std::vector<std::string> prompts;
+  std::vector<Prompt> prompts;
   if (is_json)
     data::for_each_text(all, data::JsonField(options.field.value_or("prompt")), name,
-                        [&](std::string&& text, std::int64_t /*line*/) { prompts.push_back(std::move(text)); });
+                        [&](std::string&& text, std::int64_t line) {
+                          prompts.push_back({std::move(text), fmt::format("{}:{}", name, line)});
+                        });
   else
-    prompts = lines_of(all.text);
+    prompts = lines_of(all.text, name);
   core::check(!prompts.empty(), "{}: holds no prompts, expected {}", name,
               is_json ? "a JSON object a line" : "one a line");
   return prompts;

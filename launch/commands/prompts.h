@@ -1,6 +1,6 @@
 // The prompts that `limbeck generate` is given, and what it says of them.
 //
-//     const std::vector<std::string> prompts = read_prompts(options);
+//     const std::vector<Prompt> prompts = read_prompts(options);      // {"The still", "prompts.txt:1"}
 //     InOrder out(prompts.size(), write);
 //     out.add(1, "second");  out.end(1);             // waits for the first
 //     out.add(0, "first");   out.end(0);             // both are written
@@ -15,9 +15,14 @@
 
 namespace limbeck::launch {
 
+struct Prompt {
+  std::string text;
+  std::string place;  // where it was given, for messages: "prompts.txt:3", "--prompt"
+};
+
 /// --prompt itself, or standard input without the line end that it ends in; of --prompts each line that is not blank,
 /// or its field. A file may be packed (gzip, zstd). Throws, naming file and line; also where there is no prompt.
-std::vector<std::string> read_prompts(const GenerateOptions& options);
+std::vector<Prompt> read_prompts(const GenerateOptions& options);
 
 /// Texts that grow together, written one after the other: the first that has not ended as it grows, those behind it
 /// when it has.

@@ -10,6 +10,7 @@ namespace limbeck::launch {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::FieldsAre;
 using ::testing::HasSubstr;
 using testing::TemporaryFolder;
 using testing::write_file;
@@ -23,13 +24,18 @@ TEST(Prompts, AreLinesOrFieldsOfLines) {
     options.field = std::move(field);
     return read_prompts(options);
   };
-  EXPECT_THAT(read("p.txt", "one\n\n  two \r\n\t\nthree"), ElementsAre("one", "  two ", "three"));
-  EXPECT_THAT(read("p.jsonl", R"({"prompt": "a\nb", "id": 1})"
-                              "\n\n"
-                              R"({"id": 2, "prompt": "c"})"),
+  const auto texts = [&](const char* name, const std::string& contents, std::optional<std::string> field = {}) {
+    std::vector<std::string> result;
+    for (const Prompt& prompt : read(name, contents, std::move(field))) result.push_back(prompt.text);
+    return result;
+  };
+  EXPECT_THAT(texts("p.txt", "one\n\n  two \r\n\t\nthree"), ElementsAre("one", "  two ", "three"));
+  EXPECT_THAT(texts("p.jsonl", R"({"prompt": "a\nb", "id": 1})"
+                               "\n\n"
+                               R"({"id": 2, "prompt": "c"})"),
               ElementsAre("a\nb", "c"));
-  EXPECT_THAT(read("p.ndjson", R"({"chat": {"q": "x"}})", "chat.q"), ElementsAre("x"));
-  EXPECT_THAT(read("p.txt", R"({"q": "of any name"})", "q"), ElementsAre("of any name"));
+  EXPECT_THAT(texts("p.ndjson", R"({"chat": {"q": "x"}})", "chat.q"), ElementsAre("x"));
+  EXPECT_THAT(texts("p.txt", R"({"q": "of any name"})", "q"), ElementsAre("of any name"));
   const auto error = [&](const char* name, const std::string& contents) {
     return testing::error_of([&] { read(name, contents); });
   };
@@ -42,7 +48,12 @@ TEST(Prompts, AreLinesOrFieldsOfLines) {
   EXPECT_THAT(testing::error_of([&] { read_prompts(nowhere); }), HasSubstr("nowhere.txt: cannot be opened"));
   GenerateOptions one;
   one.prompt = "as it is\n";
-  EXPECT_THAT(read_prompts(one), ElementsAre("as it is\n"));
+  EXPECT_THAT(read_prompts(one), ElementsAre(FieldsAre("as it is\n", "--prompt")));
+  const std::string file = (folder / "p").string();
+  EXPECT_THAT(read("p.txt", "\none\r\n\ntwo"),
+              ElementsAre(FieldsAre("one", file + ".txt:2"), FieldsAre("two", file + ".txt:4")));
+  EXPECT_THAT(read("p.jsonl", "{\"prompt\": \"a\"}\n\n{\"prompt\": \"\"}"),
+              ElementsAre(FieldsAre("a", file + ".jsonl:1"), FieldsAre("", file + ".jsonl:3")));
 }
 
 TEST(InOrder, WritesTheFirstAsItGrowsAndThoseBehindItWhole) {

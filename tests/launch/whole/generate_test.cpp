@@ -60,6 +60,16 @@ TEST_F(GenerateCommand, APromptThatFillsThePositionsIsSaid) {
               AllOf(HasSubstr("prompt 1 fills the model's 128 positions"), Not(HasSubstr("tokens/s"))));
 }
 
+TEST_F(GenerateCommand, AnEmptyPromptIsNamedByItsPlace) {  // the byte tokenizer has no start of a text
+  folder_.write("prompts.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": \"\"}\n");
+  for (const int ranks : {1, 2}) {
+    const Outcome file = run_shell(folder_.command(how_ + "--prompts prompts.jsonl", ranks));
+    EXPECT_EQ(file.code, 1);
+    EXPECT_EQ(file.lines_with("prompts.jsonl:2: an empty prompt").size(), 1U) << file.output;
+  }
+  EXPECT_THAT(run_shell(folder_.command(how_ + "--prompt ''")).output, HasSubstr("--prompt: an empty prompt"));
+}
+
 TEST_F(GenerateCommand, JsonHasAnObjectForEachPrompt) {
   folder_.write("prompts.txt", "the still\na\n");
   const std::vector<json> said = objects(run(how_ + "--prompts prompts.txt --json"));
