@@ -9,12 +9,14 @@
 #include <cmath>
 #include <filesystem>
 
+#include "core/counted.h"
 #include "core/nn/generation.h"
 #include "data/models/llama_shape.h"
 #include "kernels/build_info.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/may_write.h"
 #include "launch/commands/version.h"
+#include "launch/console/numbers.h"
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 #include "launch/console/streams.h"
@@ -47,15 +49,15 @@ std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
 }
 
 void say_what_runs(const Log& log, const Session& session) {
-  const auto million = [](std::int64_t n) { return static_cast<double>(n) / 1e6; };
+  const auto in_short = [](std::int64_t n) { return short_count(static_cast<double>(n)); };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
   if (session.teacher)
-    log->info("teacher: {:.1f}M parameters, {} layers", million(nn::count_parameters(session.teacher->config()).total),
-              session.teacher->config().num_layers);
-  log->info("student: {:.1f}M parameters, {:.1f}M active, {} layers", million(student.total), million(student.active),
-            session.student->config().num_layers);
-  log->info("text: {} training tokens in {} documents", session.text->tokens_per_epoch(),
-            session.text->num_train_documents());
+    log->info("teacher: {} parameters, {}", in_short(nn::count_parameters(session.teacher->config()).total),
+              core::counted(session.teacher->config().num_layers, "layer"));
+  log->info("student: {} parameters, {} active, {}", in_short(student.total), in_short(student.active),
+            core::counted(session.student->config().num_layers, "layer"));
+  log->info("text: {} in {}", core::counted(session.text->tokens_per_epoch(), "training token"),
+            core::counted(session.text->num_train_documents(), "document"));
   if (const auto beyond = data::not_as_llama_or_mixtral(session.student->config()))
     log->warn("no export format holds this model: convert will refuse it as a Hugging Face directory and as GGUF: {}",
               *beyond);
@@ -119,7 +121,8 @@ void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, c
 DistillStart measure_start(Session& session, RunEvaluations& evaluations, const RunDirectory& directory,
                            const Log& log) {
   DistillStart start;
-  if (!evaluations.is_empty()) log->info("measuring the student before, on {} tokens", evaluations.num_tokens());
+  if (!evaluations.is_empty())
+    log->info("measuring the student before, on {}", core::counted(evaluations.num_tokens(), "token"));
   Measurement said = evaluations.measure(*session.student);
   start.student = said.held_out;
   start.sets = said.sets;
@@ -189,8 +192,9 @@ RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirec
 void check_measured(const Session& session, RunEvaluations& evaluations, const Log& log) {
   const RunConfig& config = session.config;
   const std::string too_short =
-      fmt::format("the {} held-out documents do not fill one sequence of {} tokens (data.held_out_fraction is {})",
-                  session.text->num_held_out_documents(), config.data.sequence_length, config.data.held_out_fraction);
+      fmt::format("the held-out text, {}, does not fill one sequence of {} (data.held_out_fraction is {})",
+                  core::counted(session.text->num_held_out_documents(), "document"),
+                  core::counted(config.data.sequence_length, "token"), config.data.held_out_fraction);
   if (!evaluations.held_out() && session.teacher) core::fail_usage("{}", too_short);
   if (!evaluations.held_out()) log->warn("{}: nothing of it is evaluated", too_short);
   if (!config.train.keep_best.empty() && !evaluations.has_set_of(config.train.keep_best))
@@ -200,8 +204,10 @@ void check_measured(const Session& session, RunEvaluations& evaluations, const L
         config.train.keep_best);
 }
 
-/// False: a signal asked to stop, and the state is saved.
+/// False: a signal asked to stop, and the state is saved. Throws Stopped on every rank where there was no state yet:
+/// the run directory holds nothing new then.
 bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool distils) {
+  catch_stop_signals();
   const Log log = make_log(rank.world().rank(), options.verbosity);
   RunDirectory directory(given.output.dir);
   on_first_rank(rank, [&] { directory = RunDirectory::open(given, options.resume); });
@@ -211,12 +217,13 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   Session session(rank, given, log);
   const RunConfig& config = session.config;
-  catch_stop_signals();  // until now there is nothing to save, and tokenizing goes on where it was
+  stop_if_asked(rank);
   log->debug("models, tokenizer and text are open after {:.2f} s", seconds());
   say_what_runs(log, session);
   RunEvaluations evaluations(session, log);
   check_measured(session, evaluations, log);
   log->debug("the held-out sample is prepared after {:.2f} s", seconds());
+  stop_if_asked(rank);  // from the trainer's first step on there is something to save
   Trainer trainer(session, directory, log, evaluations);
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
   if (options.steps.value_or(0) > config.train.steps)
@@ -254,8 +261,8 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   const Measurement after = trainer.measure_all();
   if (const auto warning = starved_warning(after.held_out.load)) log->warn("{}", *warning);
   if (trainer.is_without_gain())
-    log->info("ended at step {}: {} has not got better in {} evaluations", trainer.steps_done(), config.train.keep_best,
-              trainer.best()->without_gain);
+    log->info("ended at step {}: {} has not got better in {}", trainer.steps_done(), config.train.keep_best,
+              core::counted(trainer.best()->without_gain, "evaluation"));
   const std::string text = continuation(session, *session.student, /*is_cut=*/true);
   on_first_rank(rank, [&] {
     write_end(directory.path(), {.step = trainer.steps_done(),
@@ -308,7 +315,16 @@ int run_training(const TrainOptions& options, bool distils) {
       fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\n", distils ? "distill" : "train",
                   options.steps.value_or(0), options.resume, options.dump_gradients.has_value());
   bool is_done = false;
-  in_world(config, command, [&](Rank& rank) { is_done = train(rank, config, options, distils); });
+  in_world(config, command, [&](Rank& rank) {
+    try {
+      is_done = train(rank, config, options, distils);
+    } catch (const Stopped&) {
+      make_log(rank.world().rank(), options.verbosity)
+          ->info(
+              "stopped by a signal before training began: nothing was trained yet; the same command begins again and "
+              "takes up what was tokenized");
+    }
+  });
   return is_done ? 0 : 3;
 }
 

@@ -114,7 +114,7 @@ std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& c
   on_first_rank(rank, [&] { folder = data::begin_checkpoint(checkpoints, step).string(); });
   folder = gather_strings(rank, folder).front();
   data::RankFileInfo mine;
-  while_others_hear(rank, [&] { mine = data::write_rank_file(folder, rank.world().rank(), step, state); });
+  on_every_rank(rank, [&] { mine = data::write_rank_file(folder, rank.world().rank(), step, state); });
   const std::vector<std::string> texts = gather_strings(rank, data::to_text(mine));
   std::string final_folder;
   on_first_rank(rank, [&] {

@@ -4,11 +4,13 @@
 #include <cmath>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include "core/start_thread.h"
 #include "launch/console/log.h"
 #include "launch/run/same_everywhere.h"
+#include "launch/run/stop_flag.h"
 #include "launch/run/threads.h"
 #include "parallel/axes/communicators.h"
 #include "parallel/mpi/mpi_world.h"
@@ -81,15 +83,29 @@ namespace {
 
 constexpr auto alive_every = std::chrono::milliseconds(100);
 
-/// Collective: whether any rank says that it is at work.
+/// Collective: whether any rank says that it is at work. A stop that any was asked for is that of all from here on.
 bool anybody_is_at_work(Rank& rank, bool says_so) {
+  Tensor flags = Tensor::zeros(rank.memory(), DType::I64, {2});
+  flags.mutable_data<std::int64_t>()[0] = says_so ? 1 : 0;
+  flags.mutable_data<std::int64_t>()[1] = stop_requested() ? 1 : 0;
+  rank.world().all_reduce(flags, core::Reduce::Max);
+  const std::vector<std::int64_t> of_any = core::host_values<std::int64_t>(flags);
+  if (of_any[1] != 0) request_stop();
+  return of_any[0] != 0;
+}
+
+}  // namespace
+
+bool stop_is_agreed(Rank& rank) {
   Tensor flag = Tensor::zeros(rank.memory(), DType::I64, {1});
-  *flag.mutable_data<std::int64_t>() = says_so ? 1 : 0;
+  *flag.mutable_data<std::int64_t>() = stop_requested() ? 1 : 0;
   rank.world().all_reduce(flag, core::Reduce::Max);
   return core::host_values<std::int64_t>(flag)[0] != 0;
 }
 
-}  // namespace
+void stop_if_asked(Rank& rank) {
+  if (stop_is_agreed(rank)) throw Stopped();
+}
 
 void while_others_hear(Rank& rank, const std::function<void()>& work) {
   {
@@ -110,21 +126,33 @@ void while_others_hear(Rank& rank, const std::function<void()>& work) {
   }
 }
 
-void on_first_rank(Rank& rank, const std::function<void()>& work) {
-  // One character says how it ended: done, failed, wrong use.
+void on_every_rank(Rank& rank, const std::function<void()>& work) {
+  // One character says how it ended: done, failed, wrong use, stopped.
   std::string outcome = "d";
   while_others_hear(rank, [&] {
     try {
-      if (rank.is_first()) work();
+      work();
+    } catch (const std::bad_alloc&) {
+      throw;  // whose words main() knows
+    } catch (const Stopped&) {
+      outcome[0] = 's';
     } catch (const core::UsageError& e) {
       outcome = std::string("u") + e.what();
     } catch (const std::exception& e) {
       outcome = std::string("f") + e.what();
     }
   });
-  outcome = gather_strings(rank, outcome).front();
-  if (outcome[0] == 'u') throw core::UsageError(outcome.substr(1));
-  if (outcome[0] == 'f') throw core::Error(outcome.substr(1));
+  for (const std::string& end : gather_strings(rank, outcome)) {
+    if (end[0] == 's') throw Stopped();
+    if (end[0] == 'u') throw core::UsageError(end.substr(1));
+    if (end[0] == 'f') throw core::Error(end.substr(1));
+  }
+}
+
+void on_first_rank(Rank& rank, const std::function<void()>& work) {
+  on_every_rank(rank, [&] {
+    if (rank.is_first()) work();
+  });
 }
 
 }  // namespace limbeck::launch

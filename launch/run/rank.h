@@ -55,12 +55,20 @@ void in_world(const RunConfig& config, const std::string& command, const std::fu
 /// Collective: a string of every rank, in rank order, on every rank.
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);
 
+/// Collective: whether any rank was asked to stop (stop_flag.h); stop_if_asked throws Stopped then, on every rank.
+bool stop_is_agreed(Rank& rank);
+void stop_if_asked(Rank& rank);
+
 /// Collective: every rank does `work`, some perhaps much longer than others, which hear meanwhile that somebody is at
 /// it: parallel.deadline_s does not count, unless a rank stops altogether. It may not use the world. What it throws on
 /// one rank is that rank's own, as anywhere.
 void while_others_hear(Rank& rank, const std::function<void()>& work);
 
-/// Collective: the first rank does `work` while the others hear from it. What it throws, every rank throws.
+/// The same, but what it throws on the first rank that fails, every rank throws: all are where they were before it.
+void on_every_rank(Rank& rank, const std::function<void()>& work);
+
+/// Collective: the first rank does `work` while the others hear from it. What it throws, every rank throws. A signal
+/// that asks any of them to stop (stop_flag.h) is one to the first rank meanwhile.
 void on_first_rank(Rank& rank, const std::function<void()>& work);
 
 }  // namespace limbeck::launch

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/counted.h"
 #include "core/nn/student/influence.h"
 #include "core/nn/student/router_inputs.h"
 #include "core/nn/student/student_init.h"
@@ -50,6 +51,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   check_fits(config.generation, *tokenizer, architecture, "the student");
   if (config.teacher) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
+  stop_if_asked(rank);
   resolve_length(log);
   if (config.teacher) load_teacher(architecture.vocabulary);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
@@ -133,11 +135,12 @@ void Session::open_text(const Log& log) {
   if (sources.size() == 1) return;
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const data::Loader& loader = text->sources()[i];
-    log->info("source {}: {}, {:.4f} of the samples, {} tokens an epoch", name_of_source(config.data, i),
-              sources[i].file->prefix(), text->schedule().share(i), loader.tokens_per_epoch());
+    log->info("source {}: {}, {:.4f} of the samples, {} an epoch", name_of_source(config.data, i),
+              sources[i].file->prefix(), text->schedule().share(i), core::counted(loader.tokens_per_epoch(), "token"));
     if (loader.num_held_out_sequences() == 0 && config.data.held_out_fraction > 0)
-      log->warn("source {}: its {} held-out documents do not fill one sequence of {} tokens: it is not evaluated",
-                name_of_source(config.data, i), loader.held_out_documents().size(), config.data.sequence_length);
+      log->warn("source {}: its held-out text, {}, does not fill one sequence of {}: it is not evaluated",
+                name_of_source(config.data, i), core::counted(std::ssize(loader.held_out_documents()), "document"),
+                core::counted(config.data.sequence_length, "token"));
   }
 }
 
@@ -148,8 +151,9 @@ void Session::resolve_length(const Log& log) {
   if (!given.tokens && !given.epochs) return;
   const std::string budget =
       given.tokens ? fmt::format("train.tokens {}", *given.tokens) : fmt::format("train.epochs {}", *given.epochs);
-  log->info("{}: {} steps of {} sequences of {} tokens; an epoch is {} sequences", budget, config.train.steps,
-            config.batch.sequences_per_step, config.data.sequence_length, sequences);
+  log->info("{}: {} of {} of {}; an epoch is {}", budget, core::counted(config.train.steps, "step"),
+            core::counted(config.batch.sequences_per_step, "sequence"),
+            core::counted(config.data.sequence_length, "token"), core::counted(sequences, "sequence"));
 }
 
 nn::ModelConfig Session::student_architecture() const {

@@ -47,5 +47,6 @@ void handle_by(void (*handler)(int)) {
 void catch_stop_signals() { handle_by(raise_stop); }
 void restore_stop_signals() { handle_by(SIG_DFL); }
 bool stop_requested() { return stop; }
+void request_stop() { stop = true; }
 
 }  // namespace limbeck::launch

@@ -10,7 +10,8 @@
 
 namespace limbeck::launch {
 
-/// Leaves work that keeps what it has done: the command ends with 3, and the same one goes on.
+/// Leaves what can be taken up again, before there is anything trained: the command ends with 3, and the same one goes
+/// on.
 class Stopped : public std::runtime_error {
  public:
   Stopped() : std::runtime_error("stopped by a signal") {}
@@ -21,7 +22,9 @@ class Stopped : public std::runtime_error {
 void catch_stop_signals();
 /// From here on they end the process again.
 void restore_stop_signals();
-/// Of this rank; ranks agree on it by a reduction.
+/// Of this rank; ranks agree on it by a reduction (stop_is_agreed of rank.h).
 bool stop_requested();
+/// As such a signal does: another rank got one.
+void request_stop();
 
 }  // namespace limbeck::launch

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <utility>
 
+#include "core/counted.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/report/event_file.h"
@@ -14,7 +15,6 @@
 #include "launch/run/gradient_dump.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
-#include "launch/run/stop_flag.h"
 #include "launch/run/threads.h"
 #include "optim/clip.h"
 #include "optim/objectives.h"
@@ -82,8 +82,8 @@ void say_groups(const core::ParameterList& parameters, const OptimizerConfig& co
     if (!group.frozen && group.rate_factor != 1) what.push_back(fmt::format("rate times {}", group.rate_factor));
     if (!group.frozen && group.weight_decay) what.push_back(fmt::format("weight decay {}", *group.weight_decay));
     if (!group.frozen && group.adamw) what.emplace_back("by AdamW");
-    log->info("group {}: {} tensor{}, {} parameters: {}", group.pattern, counts[i].num_tensors,
-              counts[i].num_tensors == 1 ? "" : "s", counts[i].num_elements,
+    log->info("group {}: {}, {}: {}", group.pattern, core::counted(counts[i].num_tensors, "tensor"),
+              core::counted(counts[i].num_elements, "parameter"),
               what.empty() ? "as all" : fmt::format("{}", fmt::join(what, ", ")));
   }
 }
@@ -155,7 +155,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
   session.rank.world().all_reduce(peak, core::Reduce::Sum);
   peak_flops_ = core::host_value(peak);
   say_groups(session.student->parameters(), session.config.optimizer, log_);
-  log_->debug("gradients are reduced in {} buckets of about {} MiB", sync_.statistics().num_buckets,
+  log_->debug("gradients are reduced in {} of about {} MiB", core::counted(sync_.statistics().num_buckets, "bucket"),
               session.config.parallel.bucket_mib);
   log_->debug("measured peak of all ranks: {:.1f} GFLOP/s; a token costs {:.2f} MFLOP", peak_flops_ / 1e9,
               flops_per_token_ / 1e6);
@@ -167,7 +167,7 @@ core::StateDict Trainer::state() {
   return state;
 }
 
-std::filesystem::path Trainer::save() {
+void Trainer::save(const std::function<bool()>& make_whole) {
   // What no load takes is not saved over what one does.
   for (const core::Parameter* p : session_.student->parameters())
     core::check(core::first_not_finite(p->value) == p->value.numel(),
@@ -183,12 +183,21 @@ std::filesystem::path Trainer::save() {
   Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints), .damaged = std::move(damaged_)};
   if (best_) keep.best_step = best_->step;
   auto since = Clock::now();
-  last_checkpoint_ =
-      save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(),
-                      checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)), keep);
+  const std::string extra = checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where));
+  for (bool is_saved = false; !is_saved;) {
+    try {
+      last_checkpoint_ = save_checkpoint(session_.rank, directory_.checkpoints(), steps_done_, state(), extra, keep);
+      is_saved = true;
+    } catch (const parallel::PeerError&) {
+      throw;
+    } catch (const core::Error&) {  // on every rank
+      std::string is_lost;
+      on_first_rank(session_.rank, [&] { is_lost = make_whole() ? "yes" : ""; });
+      if (gather_strings(session_.rank, is_lost).front().empty()) throw;
+    }
+  }
   damaged_.clear();
   log_->debug("{} written in {:.2f} s", last_checkpoint_.string(), lap(since));
-  return last_checkpoint_;
 }
 
 bool Trainer::resume() {
@@ -233,13 +242,6 @@ std::int64_t Trainer::num_trained() const {
   std::int64_t values = 0;
   for (const core::Parameter* p : parameters_) values += p->global_shape.numel();
   return values;
-}
-
-bool Trainer::stop_is_agreed() {
-  core::Tensor flag = core::Tensor::zeros(session_.rank.memory(), core::DType::I64, {1});
-  *flag.mutable_data<std::int64_t>() = stop_requested() ? 1 : 0;
-  session_.rank.world().all_reduce(flag, core::Reduce::Max);
-  return core::host_values<std::int64_t>(flag)[0] != 0;
 }
 
 Throughput Trainer::throughput() const {
@@ -351,8 +353,9 @@ void Trainer::log_details(const StepReport& report) const {
   log_->debug("step {}: {:.1f} ms: text {:.1f}, passes and reductions {:.1f}, gradient norm {:.1f}, optimizer {:.1f}",
               report.step, 1e3 * report.seconds, 1e3 * t.text, 1e3 * t.passes, 1e3 * t.norm, 1e3 * t.optimizer);
   const core::MemoryStatistics memory = session_.rank.memory()->statistics();
-  log_->debug("step {}: {:.1f} MiB in tensors, {:.1f} at the peak, {:.1f} from the system in {} pieces", report.step,
-              mib(memory.used_bytes), mib(memory.peak_bytes), mib(memory.system_bytes), memory.system_allocations);
+  log_->debug("step {}: {:.1f} MiB in tensors, {:.1f} at the peak, {:.1f} from the system in {}", report.step,
+              mib(memory.used_bytes), mib(memory.peak_bytes), mib(memory.system_bytes),
+              core::counted(memory.system_allocations, "piece"));
 }
 
 bool Trainer::is_without_gain() const {
@@ -399,6 +402,17 @@ bool Trainer::run(std::int64_t last_step) {
     open_records(steps_done_);
     seconds_before_ = metrics->seconds_before();
   }
+  const auto record = [&](const nlohmann::ordered_json& line) {
+    if (metrics) metrics->write(line);
+    if (events) events->write(line);
+  };
+  const auto make_whole = [&] {  // whether something was missing
+    if (!metrics || !directory_.make_whole(session_.config)) return false;
+    log_->warn("{}: was renamed or removed while the run went on, wholly or in part, and is made again",
+               directory_.path().string());
+    open_records(steps_done_ - 1);
+    return true;
+  };
   Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
   point_to_best();
   bool stopped = false;
@@ -406,19 +420,19 @@ bool Trainer::run(std::int64_t last_step) {
     const StepReport report = step(dump_ && steps_done_ + 1 == last_step);
     nlohmann::ordered_json line = to_json(report);
     const bool is_best = evaluate(line);
-    stopped = stop_is_agreed();
+    stopped = stop_is_agreed(session_.rank);
     const bool due = train.checkpoint_every_steps > 0 && steps_done_ % train.checkpoint_every_steps == 0;
     const bool saves = due || stopped || is_best || is_without_gain() || steps_done_ == last_step;
-    if (saves && metrics && directory_.make_whole(session_.config)) {
-      log_->warn("{}: was removed while the run went on, wholly or in part, and is made again",
-                 directory_.path().string());
-      open_records(steps_done_ - 1);
-    }
-    if (metrics) metrics->write(line);
-    if (events) events->write(line);
+    if (saves) make_whole();
+    record(line);
     progress.update(steps_done_, to_figures(report));
     if (is_detailed(report.step)) log_details(report);
-    if (saves) save();
+    if (saves)
+      save([&] {
+        const bool is_new = make_whole();
+        if (is_new) record(line);
+        return is_new;
+      });
   }
   progress.finish();
   return !stopped;

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -67,7 +68,6 @@ class Trainer {
   /// Values of the parameters that are trained, of all ranks.
   std::int64_t num_trained() const;
   Throughput throughput() const;
-  std::filesystem::path save();
   /// Collective: everything that is evaluated, of the student as it is now; what was measured after the last step is
   /// not measured again.
   Measurement measure_all() const;
@@ -86,10 +86,12 @@ class Trainer {
   bool is_detailed(std::int64_t step) const;
   /// For --verbose.
   void log_details(const StepReport& report) const;
-  bool stop_is_agreed();
   /// Collective: the evaluation that is due after this step goes into the line; true where it is the best until now.
   bool evaluate(nlohmann::ordered_json& line);
   void point_to_best();
+  /// Collective. Where it fails because the run directory was renamed or removed meanwhile, it saves in the one that
+  /// `make_whole` makes on the first rank; false: nothing was missing.
+  void save(const std::function<bool()>& make_whole);
   core::StateDict state();
 
   Session& session_;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <thread>
 
+#include "core/error.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -66,6 +67,17 @@ TEST(OnFirstRank, EveryRankThrowsWhatItThrows) {
     Rank rank(world.comm, "dp2", 1);
     EXPECT_THROW(on_first_rank(rank, [] { core::fail_usage("wrong use"); }), core::UsageError);
     EXPECT_EQ(error_of([&] { on_first_rank(rank, [] { core::fail("no such luck"); }); }), "no such luck");
+  });
+}
+
+TEST(OnEveryRank, AllThrowWhatOneThrowsAndGoOnTogether) {
+  testing::run_ranks(3, [&](RankWorld& world) {
+    Rank rank(world.comm, "dp3", 1);
+    const auto work = [&] {
+      if (world.rank == 2) core::fail("rank_00002.h5: no space left");
+    };
+    EXPECT_EQ(error_of([&] { on_every_rank(rank, work); }), "rank_00002.h5: no space left");
+    EXPECT_EQ(gather_strings(rank, "here"), std::vector<std::string>(3, "here"));
   });
 }
 

@@ -3,8 +3,14 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <sys/inotify.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
@@ -73,12 +79,45 @@ TEST(RunDirectory, OneThatIsRemovedWhileItsRunGoesOnIsMadeAgain) {
                   "rm -rf " +
                   removed + "; wait $p; }'");
     EXPECT_EQ(run.code, 0) << run.output;
-    EXPECT_EQ(run.lines_with("was removed while the run went on").size(), 1U) << run.output;
+    EXPECT_EQ(run.lines_with("was renamed or removed while the run went on").size(), 1U) << run.output;
     for (const char* next : {"generate run --prompt x --max-tokens 2", "report run", "eval run",
                              "train tiny.textproto --set train.steps=600 --out run --resume"}) {
       const Outcome outcome = folder.limbeck(next);
       EXPECT_EQ(outcome.code, 0) << removed << ": " << next << outcome.output;
     }
+  }
+}
+
+/// Waits until a checkpoint begins in `run` and gives the run directory another name at that instant.
+void rename_at_the_next_checkpoint(const fs::path& run, const fs::path& to) {
+  while (!fs::exists(run / "checkpoints")) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const int watch = ::inotify_init();
+  ASSERT_GE(::inotify_add_watch(watch, (run / "checkpoints").c_str(), IN_CREATE), 0);
+  std::array<char, 4096> event{};
+  ASSERT_GT(::read(watch, event.data(), event.size()), 0);
+  fs::rename(run, to);
+  ::close(watch);
+}
+
+TEST(RunDirectory, OneThatIsRenamedWhileACheckpointIsWrittenIsMadeAgain) {
+  for (const int ranks : {1, 2}) {
+    const RunFolder folder("renamed");
+    Outcome run;
+    {
+      const std::jthread trains([&] {
+        run = folder.limbeck("train tiny.textproto --set train.checkpoint_every_steps=2 --set train.steps=40 --out run",
+                             ranks);
+      });
+      rename_at_the_next_checkpoint(folder.path() / "run", folder.path() / "renamed");
+      rename_at_the_next_checkpoint(folder.path() / "run", folder.path() / "renamed_again");
+    }
+    EXPECT_EQ(run.code, 0) << run.output;
+    EXPECT_EQ(run.lines_with("was renamed or removed while the run went on").size(), 2U) << run.output;
+    EXPECT_EQ(run.lines_with("limbeck: error").size(), 0U) << run.output;
+    EXPECT_TRUE(fs::exists(folder.path() / "run/checkpoints/step_40/manifest.json")) << run.output;
+    EXPECT_EQ(folder.metrics("run").back()["step"], 40);
+    const Outcome resumed = folder.limbeck("train run --resume --steps 41 --set train.steps=41", ranks);
+    EXPECT_EQ(resumed.code, 0) << resumed.output;
   }
 }
 

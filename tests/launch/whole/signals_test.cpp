@@ -143,6 +143,35 @@ TEST(Signals, TokenizingSavesAndTheSameCommandGoesOn) {
   }
 }
 
+TEST(Signals, WhileTrainingTokenizesNothingIsLeftButWhatGoesOn) {
+  struct Case {
+    int ranks;
+    const char* kill;
+  };
+  for (const Case& c : {Case{1, "kill -INT $p"}, Case{1, "kill -TERM $p"}, Case{2, "kill -USR1 $p"},
+                        Case{2, "kill -TERM $(pgrep -P $p | tail -1)"}}) {  // a rank that only waits
+    const RunFolder folder("tokenizes");
+    std::string lines;
+    for (int i = 0; i < 200'000; ++i) lines += fmt::format("{{\"text\": \"the still drips {} into a glass\"}}\n", i);
+    folder.write("big.jsonl", lines);
+    ASSERT_EQ(folder.limbeck("tokenize text --train --vocab 300 --out mine").code, 0);
+    const std::string train =
+        "train tiny.textproto --set data.text=big.jsonl --set data.tokenizer=mine --set data.cache_dir=cache "
+        "--steps 1 --out run";
+    const std::string begun = "for i in $(seq 5000); do [ -s cache/*.bin.partial ] && break; sleep 0.001; done; ";
+    const Outcome stopped = run_and(folder, train, begun + c.kill, c.ranks, 0);
+    EXPECT_EQ(stopped.code, 3) << c.kill << stopped.output;
+    EXPECT_EQ(stopped.lines_with("before training began: nothing was trained yet").size(), 1U) << stopped.output;
+    EXPECT_EQ(stopped.lines_with("limbeck: error").size(), 0U) << stopped.output;
+    EXPECT_FALSE(fs::exists(folder.path() / "run/config.textproto"));
+    for (const auto& entry : fs::directory_iterator(folder.path() / "cache"))
+      EXPECT_NE(entry.path().extension(), ".idx") << "a cache that is not whole";
+    const Outcome on = folder.limbeck(train, c.ranks);
+    EXPECT_EQ(on.code, 0) << on.output;
+    EXPECT_EQ(on.lines_with("of an interrupted tokenizing").size(), 1U) << on.output;
+  }
+}
+
 TEST(Signals, TheReaderOfTheLogMayGoFirst) {
   // As Ctrl-C on `limbeck ... 2>&1 | tee log` does: tee is gone before the run has saved.
   const RunFolder folder("tee");
