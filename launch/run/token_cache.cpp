@@ -52,7 +52,7 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
   if (counts.encode.dropped_bytes > 0)
     log->warn("dropped: {}, for which the tokenizer has no token", core::counted(counts.encode.dropped_bytes, "byte"));
   if (options.parse_special)
-    log->info("taken by its name in the text: {}", core::counted(counts.encode.special_names, "special token"));
+    log->info("taken by name from the text: {}", core::counted(counts.encode.special_names, "special token"));
   else if (counts.encode.special_names > 0)
     log->warn(
         "taken as ordinary text: {} of a special token; parse_special in the config (--parse-special of tokenize) "

@@ -29,7 +29,7 @@ TEST(TextCommands, JsonLinesBecomeTokensAndAreTrainedOn) {
   EXPECT_THAT(outcome.output, HasSubstr("documents   200\n"));
   EXPECT_THAT(outcome.output, HasSubstr("tokens      13090\n"));
   EXPECT_THAT(outcome.output, HasSubstr("shortest 64, median 65, 90 % 66, 99 % 66, longest 66\n"));
-  EXPECT_THAT(outcome.output, HasSubstr("200 documents end with token 256 \"<|endoftext|>\", which is 1.528 % of all"));
+  EXPECT_THAT(outcome.output, HasSubstr("200 documents by token 256 \"<|endoftext|>\", which is 1.528 % of all"));
   EXPECT_THAT(outcome.output, HasSubstr("33 ids used, 32 to 256, "));
   EXPECT_THAT(outcome.output, HasSubstr("64 to 127          200  ####"));
 

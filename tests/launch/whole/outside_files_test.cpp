@@ -297,10 +297,10 @@ TEST_F(OutsideFiles, TheReadableTokenizerOfSeveralIsTaken) {
 TEST_F(OutsideFiles, SpecialTokensInTextAreCountedOrParsed) {
   folder_.write("chat.jsonl", R"({"text": "<|endoftext|>hi<|endoftext|>"})");
   EXPECT_THAT(succeed("tokenize chat.jsonl --tokenizer bytes --out plain"),
-              AllOf(HasSubstr("2 names of special tokens are in the text"), HasSubstr("--parse-special")));
+              AllOf(HasSubstr("taken as ordinary text: 2 names of a special token"), HasSubstr("--parse-special")));
   EXPECT_EQ(data::TokenFile(at("plain").string()).num_tokens(), 2 * 13 + 2 + 1);
   EXPECT_THAT(succeed("tokenize chat.jsonl --tokenizer bytes --out parsed --parse-special"),
-              HasSubstr("2 special tokens are in the text"));
+              HasSubstr("taken by name from the text: 2 special tokens"));
   // The end of the document is there already.
   EXPECT_EQ(data::TokenFile(at("parsed").string()).read(0), (std::vector<std::int32_t>{256, 'h', 'i', 256}));
   EXPECT_THAT(folder_.read("parsed.meta.json"), HasSubstr("\"parse_special\": true"));
@@ -312,8 +312,8 @@ TEST_F(OutsideFiles, SpecialTokensInTextAreCountedOrParsed) {
   folder_.write("chat.jsonl", lines);
   const std::string train =
       "train tiny.textproto --steps 1 --set data.text=chat.jsonl --set data.cache_dir=cache --out ";
-  EXPECT_THAT(succeed(train + "r1"), HasSubstr("99 names of special tokens"));
-  EXPECT_THAT(succeed(train + "r2 --set data.parse_special=true"), HasSubstr("99 special tokens are in the text"));
+  EXPECT_THAT(succeed(train + "r1"), HasSubstr("taken as ordinary text: 99 names of a special token"));
+  EXPECT_THAT(succeed(train + "r2 --set data.parse_special=true"), HasSubstr("taken by name from the text: 99 special tokens"));
 }
 
 TEST_F(OutsideFiles, IdsOfAnotherTokenizerAreRefused) {
