@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <poll.h>
 #include <sys/inotify.h>
 #include <unistd.h>
 
@@ -88,12 +89,17 @@ TEST(RunDirectory, OneThatIsRemovedWhileItsRunGoesOnIsMadeAgain) {
   }
 }
 
-/// Waits until a checkpoint begins in `run` and gives the run directory another name at that instant.
+/// Waits (no longer than a minute) until a checkpoint begins in `run` and gives the run directory another name at that
+/// instant.
 void rename_at_the_next_checkpoint(const fs::path& run, const fs::path& to) {
-  while (!fs::exists(run / "checkpoints")) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  constexpr int most_ms = 60'000;
+  for (int i = 0; i < most_ms && !fs::exists(run / "checkpoints"); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   const int watch = ::inotify_init();
   ASSERT_GE(::inotify_add_watch(watch, (run / "checkpoints").c_str(), IN_CREATE), 0);
   std::array<char, 4096> event{};
+  pollfd created{.fd = watch, .events = POLLIN, .revents = 0};
+  ASSERT_EQ(::poll(&created, 1, most_ms), 1);
   ASSERT_GT(::read(watch, event.data(), event.size()), 0);
   fs::rename(run, to);
   ::close(watch);
