@@ -201,8 +201,9 @@ void Trainer::save(const std::function<bool()>& make_whole) {
 }
 
 bool Trainer::resume() {
-  auto [folder, damaged] = agree_on_checkpoint(session_.rank, directory_.checkpoints(), log_);
-  damaged_ = std::move(damaged);
+  FoundCheckpoint found = agree_on_checkpoint(session_.rank, directory_.checkpoints(), log_);
+  damaged_ = std::move(found.damaged);
+  const auto& folder = found.folder;
   if (!folder) {
     log_->info("{} has no checkpoint yet: beginning at step 0", directory_.path().string());
     return false;
