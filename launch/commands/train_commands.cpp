@@ -46,14 +46,17 @@ std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
   return std::min(options.steps.value_or(config.train.steps), config.train.steps);
 }
 
+/// What the model that is trained is called: only where a teacher is there, it is a student.
+const char* trained_name(const Session& session) { return session.teacher ? "student" : "model"; }
+
 void say_what_runs(const Log& log, const Session& session) {
   const auto million = [](std::int64_t n) { return static_cast<double>(n) / 1e6; };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
   if (session.teacher)
     log->info("teacher: {:.1f}M parameters, {} layers", million(nn::count_parameters(session.teacher->config()).total),
               session.teacher->config().num_layers);
-  log->info("student: {:.1f}M parameters, {:.1f}M active, {} layers", million(student.total), million(student.active),
-            session.student->config().num_layers);
+  log->info("{}: {:.1f}M parameters, {:.1f}M active, {} layers", trained_name(session), million(student.total),
+            million(student.active), session.student->config().num_layers);
   log->info("text: {} training tokens in {} documents", session.text->tokens_per_epoch(),
             session.text->num_train_documents());
   if (const auto beyond = data::not_as_llama_or_mixtral(session.student->config()))
@@ -119,7 +122,8 @@ void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, c
 DistillStart measure_start(Session& session, RunEvaluations& evaluations, const RunDirectory& directory,
                            const Log& log) {
   DistillStart start;
-  if (!evaluations.is_empty()) log->info("measuring the student before, on {} tokens", evaluations.num_tokens());
+  if (!evaluations.is_empty())
+    log->info("measuring the {} before, on {} tokens", trained_name(session), evaluations.num_tokens());
   Measurement said = evaluations.measure(*session.student);
   start.student = said.held_out;
   start.sets = said.sets;
@@ -200,6 +204,11 @@ void check_measured(const Session& session, RunEvaluations& evaluations, const L
         config.train.keep_best);
 }
 
+EndedBy ended_by(const Trainer& trainer, const RunConfig& config) {
+  if (trainer.steps_done() >= config.train.steps) return EndedBy::AllSteps;
+  return trainer.is_without_gain() ? EndedBy::NoGain : EndedBy::StepsOfStart;
+}
+
 /// False: a signal asked to stop, and the state is saved.
 bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool distils) {
   const Log log = make_log(rank.world().rank(), options.verbosity);
@@ -259,6 +268,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   const std::string text = continuation(session, *session.student, /*is_cut=*/true);
   on_first_rank(rank, [&] {
     write_end(directory.path(), {.step = trainer.steps_done(),
+                                 .ended_by = ended_by(trainer, config),
                                  .student = after.held_out,
                                  .student_text = text,
                                  .sets = after.sets,
