@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "data/files/atomic_file.h"
 #include "data/files/json_text.h"
@@ -181,44 +182,78 @@ bool is_of_a_model(const std::string& file) {
          file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json");
 }
 
-/// Whether the folder is new.
-bool make_folder_for_model(const fs::path& folder, const std::map<std::string, std::string>& files) {
-  std::error_code error;
-  const bool is_new = fs::create_directories(folder, error);
-  if (error) core::fail_usage("{}: this folder cannot be made: {}", folder.string(), error.message());
+/// In the metadata of the weights: the names of the files beside them that were written with them, joined by blanks.
+constexpr const char* written_with = "limbeck_files";
+
+/// The files of a folder that an earlier export wrote: weights that say so, and what they name.
+std::set<std::string> files_of_export(const fs::path& folder) {
+  std::set<std::string> files;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (is_of_a_model(name) || files.contains(name))
-      core::fail_usage("{}: there is {} already, expected a folder without a model", folder.string(), name);
+    if (entry.path().extension() != ".safetensors") continue;
+    std::istringstream names(SafetensorsFile(entry.path()).metadata(written_with));
+    for (std::string name; names >> name;) files.insert(name);
+    if (!names.str().empty()) files.insert(entry.path().filename().string());
   }
-  return is_new;
+  return files;
 }
 
-/// Takes a model that could not be finished away again, from a folder that had none.
+/// Where a model is written until it is whole: the folder itself, or, where it takes the place of an earlier export, a
+/// folder within it. What is not finished is taken away again.
 class Unfinished {
  public:
-  Unfinished(const fs::path& folder, const std::map<std::string, std::string>& more)
-      : folder_(folder), more_(more), is_new_(make_folder_for_model(folder, more)) {}
+  Unfinished(const fs::path& folder, const HuggingFaceExport& options)
+      : folder_(folder), place_(folder), more_(options.files) {
+    std::error_code error;
+    is_new_ = fs::create_directories(folder, error);
+    if (error) core::fail_usage("{}: this folder cannot be made: {}", folder.string(), error.message());
+    const std::set<std::string> written = options.replace ? files_of_export(folder) : std::set<std::string>();
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      const std::string name = entry.path().filename().string();
+      if (written.contains(name))
+        replaced_.push_back(entry.path());
+      else if (is_of_a_model(name) || more_.contains(name))
+        core::fail_usage("{}: there is {} already, expected a folder without a model{}", folder.string(), name,
+                         options.replace ? " or with one that convert wrote" : "");
+    }
+    if (replaced_.empty()) return;
+    place_ = folder / ".unfinished";
+    fs::remove_all(place_);  // of an export that was killed
+    fs::create_directory(place_);
+  }
   ~Unfinished() {
-    if (is_finished) return;
+    if (is_finished_) return;
     std::error_code ignored;
     std::vector<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(folder_, ignored)) {
+    for (const auto& entry : fs::directory_iterator(place_, ignored)) {
       const std::string name = entry.path().filename().string();
       if (is_of_a_model(name) || name.ends_with(".safetensors.tmp") || more_.contains(name))
         files.push_back(entry.path());
     }
     for (const fs::path& file : files) fs::remove(file, ignored);
-    if (is_new_) fs::remove(folder_, ignored);  // not where there is something else in it by now
+    // Not where there is something else in it by now.
+    if (is_new_ || place_ != folder_) fs::remove(place_, ignored);
   }
   Unfinished(const Unfinished&) = delete;
   Unfinished& operator=(const Unfinished&) = delete;
-  bool is_finished = false;
+
+  const fs::path& place() const { return place_; }
+  void finish() {
+    is_finished_ = true;
+    if (place_ == folder_) return;
+    for (const fs::path& file : replaced_) fs::remove(file);
+    std::vector<fs::path> files;
+    for (const auto& entry : fs::directory_iterator(place_)) files.push_back(entry.path());
+    for (const fs::path& file : files) fs::rename(file, folder_ / file.filename());
+    fs::remove(place_);
+  }
 
  private:
   const fs::path& folder_;
+  fs::path place_;
   const std::map<std::string, std::string>& more_;
-  bool is_new_;
+  std::vector<fs::path> replaced_;
+  bool is_new_ = false;
+  bool is_finished_ = false;
 };
 
 }  // namespace
@@ -241,9 +276,12 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
       origins[name.stored[i]] = {&name, static_cast<std::int64_t>(i)};
     }
   }
-  Unfinished unfinished(folder, options.files);
+  Unfinished unfinished(folder, options);
+  std::string written = "config.json model.safetensors.index.json";
+  for (const auto& [name, _] : options.files) written += " " + name;
   const auto memory = core::Memory::cpu(1);
-  write_safetensors(folder, plan, options.max_shard_bytes, [&](const SafetensorsPlan& tensor) {
+  const std::map<std::string, std::string> metadata = {{"format", "pt"}, {written_with, written}};
+  write_safetensors(unfinished.place(), plan, options.max_shard_bytes, metadata, [&](const SafetensorsPlan& tensor) {
     const auto& [name, index] = origins.at(tensor.name);
     Shape box = name->shape;
     std::vector<std::int64_t> offset(box.extents().size(), 0);
@@ -255,9 +293,9 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
     model.read(name->name, entry);
     return entry.tensor.reshape(tensor.shape);
   });
-  for (const auto& [name, contents] : options.files) write_file_atomically(folder / name, contents);
-  write_file_atomically(folder / "config.json", config_text);
-  unfinished.is_finished = true;
+  for (const auto& [name, contents] : options.files) write_file_atomically(unfinished.place() / name, contents);
+  write_file_atomically(unfinished.place() / "config.json", config_text);
+  unfinished.finish();
 }
 
 }  // namespace limbeck::data

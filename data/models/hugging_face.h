@@ -59,13 +59,16 @@ struct HuggingFaceExport {
   std::optional<std::int64_t> bos_token = {};     // for config.json
   std::vector<std::int64_t> eos_tokens = {};      // each ends an answer
   std::int64_t max_shard_bytes = std::int64_t{5} << 30U;
+  bool replace = false;  // a model that an earlier export wrote there
 };
 
 /// Writes `folder` (made if need be) so that `transformers` loads it: Llama if every layer is dense, Mixtral if every
 /// layer has experts with renormalised weights. Throws for a mixture of both, or a scale of the experts' outputs, which
 /// neither architecture has; and a UsageError where the folder cannot be made, holds (part of) a model, whose files
-/// would be mixed with these, or a file that would be written over. config.json is written last; nothing is left where
-/// the model cannot be finished. Holds one tensor at a time.
+/// would be mixed with these, or a file that would be written over. With `replace` a model
+/// there goes, where an earlier export wrote it (its weights say so, and name what was written with them), and no file
+/// else, once the new one is whole. config.json is written last; nothing is left where the model cannot be finished.
+/// Holds one tensor at a time.
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config,
                          const std::filesystem::path& folder, const HuggingFaceExport& options);
 

@@ -120,7 +120,11 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path.string()) {
     std::vector<Range> ranges;
     const auto data = bytes.subspan(8 + header_bytes);
     for (const auto& [name, json] : header.items()) {
-      if (name == "__metadata__") continue;
+      if (name == "__metadata__") {
+        for (const auto& [key, value] : json.items())
+          if (value.is_string()) metadata_[key] = value.get<std::string>();
+        continue;
+      }
       place = "tensor " + name;
       tensors_[name] = entry_from(json, data, name, ranges);
     }
@@ -164,6 +168,11 @@ void SafetensorsFile::read(const SafetensorsEntry& tensor, std::int64_t first, s
   });
 }
 
+std::string SafetensorsFile::metadata(const std::string& name) const {
+  const auto found = metadata_.find(name);
+  return found == metadata_.end() ? "" : found->second;
+}
+
 SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<SafetensorsPlan> plan,
                                      const std::map<std::string, std::string>& metadata)
     : path_(path), temporary_(path), file_(temporary_.name()), plan_(std::move(plan)) {
@@ -200,6 +209,7 @@ void SafetensorsWriter::finish() {
 }
 
 void write_safetensors(const fs::path& folder, const std::vector<SafetensorsPlan>& plan, std::int64_t max_shard_bytes,
+                       const std::map<std::string, std::string>& metadata,
                        const std::function<core::Tensor(const SafetensorsPlan&)>& value) {
   std::vector<std::vector<SafetensorsPlan>> shards(1);
   std::int64_t total = 0;
@@ -217,7 +227,7 @@ void write_safetensors(const fs::path& folder, const std::vector<SafetensorsPlan
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const std::string name = shards.size() == 1 ? std::string("model.safetensors")
                                                 : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    SafetensorsWriter writer(folder / name, shards[i], {{"format", "pt"}});
+    SafetensorsWriter writer(folder / name, shards[i], metadata);
     for (const auto& tensor : shards[i]) {
       writer.write(value(tensor));
       places[tensor.name] = name;

@@ -39,6 +39,8 @@ class SafetensorsFile {
 
   const std::string& path() const { return file_.path(); }
   const std::map<std::string, SafetensorsEntry>& tensors() const { return tensors_; }
+  /// A text of the header's "__metadata__"; empty where it has none of this name.
+  std::string metadata(const std::string& name) const;
 
   /// Writes elements [first, first + count) to `out`, converted among the floating types; `to` is float32, float64 or
   /// bfloat16 (int64 for an int64 tensor).
@@ -48,6 +50,7 @@ class SafetensorsFile {
  private:
   MappedFile file_;
   std::map<std::string, SafetensorsEntry> tensors_;
+  std::map<std::string, std::string> metadata_;
 };
 
 struct SafetensorsPlan {
@@ -77,8 +80,9 @@ class SafetensorsWriter {
 
 /// Writes the tensors, in order, to `folder`: model.safetensors if they fit into max_shard_bytes, else
 /// model-00001-of-0000N.safetensors and model.safetensors.index.json. `value` is called once a tensor, so that only one
-/// is held at a time.
+/// is held at a time. Each file has `metadata` in its header.
 void write_safetensors(const std::filesystem::path& folder, const std::vector<SafetensorsPlan>& plan,
-                       std::int64_t max_shard_bytes, const std::function<core::Tensor(const SafetensorsPlan&)>& value);
+                       std::int64_t max_shard_bytes, const std::map<std::string, std::string>& metadata,
+                       const std::function<core::Tensor(const SafetensorsPlan&)>& value);
 
 }  // namespace limbeck::data

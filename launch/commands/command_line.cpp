@@ -263,7 +263,7 @@ void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
   app.add_option("--dtype", options->dtype, "Of the written weights; float16 and Q8_0 in a GGUF file only")
       ->transform(CLI::IsMember(std::vector<std::string>{"float32", "float16", "bfloat16", "Q8_0"}, CLI::ignore_case))
       ->capture_default_str();
-  app.add_flag("--force", options->force, "Replace DST where it is a file");
+  app.add_flag("--force", options->force, "Replace DST where it is a file, or a model that convert wrote in a folder");
 }
 
 void CommandLine::inspect(std::function<int(const InspectOptions&)> run) {

@@ -16,6 +16,7 @@
 #include "data/models/gguf_model.h"
 #include "data/models/safetensors.h"
 #include "launch/commands/inspect_parts.h"
+#include "launch/console/columns.h"
 #include "launch/report/comparison.h"
 #include "launch/report/run_results.h"
 #include "launch/run/model_source.h"
@@ -56,7 +57,7 @@ void add_model(Inspection& found, const ModelSource& model) {
             fmt::format("{} ({} active a token)", count.total, count.active));
   add_tokenizer(found, model);
   if (!model.notices.empty()) found.add_member("notes", model.notices);
-  for (const std::string& notice : model.notices) found.add_lines(fmt::format("{:<12}{}\n", "note", notice));
+  for (const std::string& notice : model.notices) found.add_line("note", notice);
 }
 
 void add_tensors(Inspection& found, const ModelSource& model) {
@@ -135,15 +136,17 @@ Inspection inspect_gguf(const fs::path& path) {
   found.add_readable(reason);
   if (reason.empty()) add_model(found, open_model(path));
   Json metadata = Json::object();
-  found.add_lines(fmt::format("{:<12}{}\n", "keys", file->metadata().size()));
+  found.add_line("keys", fmt::format("{}", file->metadata().size()));
+  std::vector<std::vector<std::string>> rows;
   std::vector<std::string> keys;
   for (const auto& [key, _] : file->metadata()) keys.push_back(key);
   std::sort(keys.begin(), keys.end(), natural_less);
   for (const std::string& key : keys) {
     const data::GgufValue& value = file->metadata().at(key);
     metadata[key] = value_json(value);
-    found.add_lines(fmt::format("  {:<52} {}\n", shown_text(key), value_text(value)));
+    rows.push_back({shown_text(key), value_text(value)});
   }
+  found.add_lines(aligned(rows, 2));
   found.add_member("metadata", std::move(metadata));
   for (const auto& [name, tensor] : file->tensors())
     found.add_tensor(name, core::name_of(tensor.dtype), tensor.shape, tensor.bytes);
@@ -179,7 +182,7 @@ Inspection inspect_hugging_face(const fs::path& folder) {
         found.add_tensor(name, core::name_of(tensor.dtype), tensor.shape,
                          core::bytes_of(tensor.dtype, tensor.shape.numel()));
     });
-    if (!damage.empty() && damage != reason) found.add_lines(fmt::format("{:<12}{}\n", "note", damage));
+    if (!damage.empty() && damage != reason) found.add_line("note", damage);
   }
   return found;
 }

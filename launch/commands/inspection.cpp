@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "launch/console/columns.h"
 #include "launch/console/log.h"
 
 namespace limbeck::launch {
@@ -65,7 +66,11 @@ void Inspection::add(const std::string& name, Json value, const std::string& sho
   std::string member = name;
   std::replace(member.begin(), member.end(), ' ', '_');
   json_[member] = std::move(value);
-  lines_ += fmt::format("{:<11} {}\n", name, one_line(shown));
+  add_line(name, shown);
+}
+
+void Inspection::add_line(const std::string& name, const std::string& shown) {
+  lines_.push_back({.name = name, .shown = one_line(shown)});
 }
 
 void Inspection::add(const std::string& name, const Json& value) {
@@ -93,17 +98,24 @@ std::vector<Inspection::Tensor> Inspection::in_order() const {
 }
 
 std::string Inspection::to_text() const {
-  if (tensors_.empty()) return lines_;
-  std::string rows;
+  std::size_t width = 11;
+  for (const Line& line : lines_) width = std::max(width, line.name.size());
+  std::string text;
+  for (const Line& line : lines_)
+    text += line.name.empty() ? line.shown : fmt::format("{:<{}} {}\n", line.name, width, line.shown);
+  if (tensors_.empty()) return text;
+  std::vector<std::vector<std::string>> rows;
   double bytes = 0, elements = 0;
   for (const Tensor& t : in_order()) {
-    rows += fmt::format("  {:<52} {:<9} {:<20} {:>12}\n", one_line(t.name), t.type, fmt::format("{}", t.shape),
-                        t.bytes ? size_text(static_cast<double>(*t.bytes)) : "");
+    rows.push_back({one_line(t.name), t.type, fmt::format("{}", t.shape),
+                    t.bytes ? size_text(static_cast<double>(*t.bytes)) : ""});
     bytes += static_cast<double>(t.bytes.value_or(0));
     elements += static_cast<double>(t.shape.numel());
   }
-  return lines_ +
-         fmt::format("{:<12}{}, {:.0f} elements, {}\n", "tensors", tensors_.size(), elements, size_text(bytes)) + rows;
+  return text +
+         fmt::format("{:<{}} {}, {:.0f} elements, {}\n", "tensors", width, tensors_.size(), elements,
+                     size_text(bytes)) +
+         aligned(rows, 2);
 }
 
 Json Inspection::to_json() const {

@@ -32,9 +32,10 @@ class Inspection {
   /// A member, and a line of it: as `shown`, or as the value itself; a blank of the name is "_" in JSON.
   void add(const std::string& name, nlohmann::ordered_json value, const std::string& shown);
   void add(const std::string& name, const nlohmann::ordered_json& value);
-  /// A member without a line, and lines without a member.
+  /// A member without a line, a line without a member, and lines that are no rows.
   void add_member(const std::string& name, nlohmann::ordered_json value);
-  void add_lines(const std::string& lines) { lines_ += lines; }
+  void add_line(const std::string& name, const std::string& shown);
+  void add_lines(const std::string& lines) { lines_.push_back({.name = "", .shown = lines}); }
   /// Bytes that are not known are not told. Tensors come last, in the natural order of their names.
   void add_tensor(const std::string& name, std::string_view type, const core::Shape& shape,
                   std::optional<std::int64_t> bytes);
@@ -45,6 +46,10 @@ class Inspection {
   nlohmann::ordered_json to_json() const;
 
  private:
+  struct Line {
+    std::string name;  // empty: `shown` is whole lines
+    std::string shown;
+  };
   struct Tensor {
     std::string name;
     std::string type;
@@ -54,7 +59,7 @@ class Inspection {
   std::vector<Tensor> in_order() const;
 
   nlohmann::ordered_json json_;
-  std::string lines_;
+  std::vector<Line> lines_;
   std::vector<Tensor> tensors_;
 };
 

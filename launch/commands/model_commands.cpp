@@ -243,6 +243,11 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
   std::string what = "a Hugging Face directory, " + options.dtype;
   data::HuggingFaceExport out;
   out.dtype = dtype;
+  out.replace = options.force;
+  std::error_code error;  // of a folder that is not there
+  if (options.force && fs::equivalent(source.path, options.destination, error))
+    core::fail_usage("{}: is what is read ({}), expected another folder to write", options.destination.string(),
+                     options.source.string());
   if (source.tokenizer != nullptr) {
     const data::HuggingFaceTokenizer tokenizer = source.tokenizer->to_hugging_face();
     out.files = {{"tokenizer.json", tokenizer.tokenizer_json},

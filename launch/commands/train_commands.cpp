@@ -48,14 +48,17 @@ std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
   return std::min(options.steps.value_or(config.train.steps), config.train.steps);
 }
 
+/// What the model that is trained is called: only where a teacher is there, it is a student.
+const char* trained_name(const Session& session) { return session.teacher ? "student" : "model"; }
+
 void say_what_runs(const Log& log, const Session& session) {
   const auto in_short = [](std::int64_t n) { return short_count(static_cast<double>(n)); };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
   if (session.teacher)
     log->info("teacher: {} parameters, {}", in_short(nn::count_parameters(session.teacher->config()).total),
               core::counted(session.teacher->config().num_layers, "layer"));
-  log->info("student: {} parameters, {} active, {}", in_short(student.total), in_short(student.active),
-            core::counted(session.student->config().num_layers, "layer"));
+  log->info("{}: {} parameters, {} active, {}", trained_name(session), in_short(student.total),
+            in_short(student.active), core::counted(session.student->config().num_layers, "layer"));
   log->info("text: {} in {}", core::counted(session.text->tokens_per_epoch(), "training token"),
             core::counted(session.text->num_train_documents(), "document"));
   if (const auto beyond = data::not_as_llama_or_mixtral(session.student->config()))
@@ -122,7 +125,8 @@ DistillStart measure_start(Session& session, RunEvaluations& evaluations, const 
                            const Log& log) {
   DistillStart start;
   if (!evaluations.is_empty())
-    log->info("measuring the student before, on {}", core::counted(evaluations.num_tokens(), "token"));
+    log->info("measuring the {} before, on {}", trained_name(session),
+              core::counted(evaluations.num_tokens(), "token"));
   Measurement said = evaluations.measure(*session.student);
   start.student = said.held_out;
   start.sets = said.sets;
@@ -204,6 +208,11 @@ void check_measured(const Session& session, RunEvaluations& evaluations, const L
         config.train.keep_best);
 }
 
+EndedBy ended_by(const Trainer& trainer, const RunConfig& config) {
+  if (trainer.steps_done() >= config.train.steps) return EndedBy::AllSteps;
+  return trainer.is_without_gain() ? EndedBy::NoGain : EndedBy::StepsOfStart;
+}
+
 /// False: a signal asked to stop, and the state is saved. Throws Stopped on every rank where there was no state yet:
 /// the run directory holds nothing new then.
 bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool distils) {
@@ -266,6 +275,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   const std::string text = continuation(session, *session.student, /*is_cut=*/true);
   on_first_rank(rank, [&] {
     write_end(directory.path(), {.step = trainer.steps_done(),
+                                 .ended_by = ended_by(trainer, config),
                                  .student = after.held_out,
                                  .student_text = text,
                                  .sets = after.sets,

@@ -3,14 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <functional>
 #include <optional>
 #include <set>
 
-#include "data/tokenizers/unicode.h"
 #include "launch/config/config_differences.h"
+#include "launch/console/columns.h"
 #include "launch/console/log.h"
 #include "launch/console/numbers.h"
 #include "launch/console/progress.h"
@@ -24,7 +23,8 @@ using Json = nlohmann::ordered_json;
 using Value = std::optional<double>;
 
 constexpr std::size_t columns = 100;
-constexpr std::size_t label_width = 26;
+constexpr std::size_t least_label_width = 26;
+constexpr std::size_t most_label_width = 44;  // a longer label has a line of its own
 constexpr std::size_t gap = 2;
 
 enum class Better : std::uint8_t { Lower, Higher, Neither };
@@ -36,6 +36,7 @@ struct Row {
   std::function<Value(const RunResults&)> value;
   std::function<std::string(double)> show;
   Better better = Better::Neither;
+  std::function<Value(const RunResults&)> before = {};  // the first step; empty: it has no such value
 };
 
 std::string bytes_text(double bytes) {
@@ -47,8 +48,8 @@ std::string four(double value) { return fixed(value, 4); }
 std::string whole(double value) { return grouped(std::llround(value)); }
 
 Row held_out(const char* label, const char* key, Better better, const std::function<std::string(double)>& show = four) {
-  return {label, key, [key](const RunResults& run) { return run.after ? run.after->figure(key) : std::nullopt; }, show,
-          better};
+  return {label, key,    [key](const RunResults& run) { return run.after ? run.after->figure(key) : std::nullopt; },
+          show,  better, [key](const RunResults& run) { return run.before ? run.before->figure(key) : std::nullopt; }};
 }
 
 Row parameters(const char* label, const char* key, std::int64_t ParameterFigures::*field) {
@@ -68,25 +69,28 @@ Value last(const RunResults& run, const char* field) {
 
 std::string perplexity_text(double value) { return value < 1e5 ? fixed(value, 2) : fmt::format("{:.3g}", value); }
 
-/// A row for each figure of each set that a run was evaluated on.
+Value of_set(const std::optional<Measured>& measured, const std::string& set, const char* figure) {
+  if (!measured || !measured->sets.contains(set)) return std::nullopt;
+  return figure_of(measured->sets.at(set), figure);
+}
+
+/// A row for each figure of each set that a run was evaluated on, in the order of their configs.
 void add_sets(std::vector<Row>& rows, const std::vector<RunResults>& runs) {
-  std::set<std::string> names;
+  std::vector<std::string> names;
   for (const RunResults& run : runs)
-    if (run.after)
-      for (const auto& [name, _] : run.after->sets) names.insert(name);
+    for (const std::string& name : run.set_names())
+      if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   for (const std::string& name : names)
     for (const auto& [label, key, better] :
          {std::tuple{"cross-entropy", "ce", Better::Lower}, std::tuple{"perplexity", "perplexity", Better::Lower},
           std::tuple{"bits/byte", "bits_per_byte", Better::Lower}, std::tuple{"KL", "kl", Better::Lower},
           std::tuple{"top-1 agreement", "top1_agreement", Better::Higher}}) {
-      const auto value = [name, key = key](const RunResults& run) -> Value {
-        if (!run.after || !run.after->sets.contains(name)) return std::nullopt;
-        return figure_of(run.after->sets.at(name), key);
-      };
+      const auto value = [name, key = key](const RunResults& run) { return of_set(run.after, name, key); };
+      const auto before = [name, key = key](const RunResults& run) { return of_set(run.before, name, key); };
       if (std::none_of(runs.begin(), runs.end(), [&](const RunResults& run) { return value(run).has_value(); }))
         continue;
       rows.push_back({fmt::format("{}: {}", name, label), fmt::format("sets.{}.{}", name, key), value,
-                      std::string_view(key) == "perplexity" ? perplexity_text : four, better});
+                      std::string_view(key) == "perplexity" ? perplexity_text : four, better, before});
     }
 }
 
@@ -142,8 +146,6 @@ std::vector<bool> best_of(const Row& row, const std::vector<RunResults>& runs) {
   return best;
 }
 
-/// Columns that a text takes on a terminal, each character one.
-std::size_t width_of(const std::string& text) { return data::code_points(data::repair_utf8(text).utf8).size(); }
 std::string left(const std::string& text, std::size_t width) {
   return text + std::string(width - std::min(width, width_of(text)), ' ');
 }
@@ -153,16 +155,36 @@ std::string right(const std::string& text, std::size_t width) {
 
 std::string value_text(const Json& value) {
   if (value.is_null()) return "-";
+  if (value.is_array()) {
+    std::string list;
+    for (const Json& entry : value) list += (list.empty() ? "" : ", ") + value_text(entry);
+    return list.empty() ? "none" : list;
+  }
+  if (value == Json("")) return "none";
   return one_line(value.is_string() ? value.get<std::string>()
                                     : value.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 using Cells = std::vector<std::string>;
 
-std::string draw(const std::vector<ComparisonRow>& rows, std::size_t first, std::size_t last, std::size_t width) {
+/// Of the first column, for labels of up to `most` with the gap.
+std::size_t label_width(const std::vector<std::string>& labels, std::size_t most) {
+  std::size_t width = least_label_width;
+  for (const std::string& label : labels)
+    if (const std::size_t needed = width_of(label) + gap; needed <= most) width = std::max(width, needed);
+  return width;
+}
+
+/// A label in the first column; one that is too long for it above.
+std::string label_cell(const std::string& label, std::size_t width) {
+  return width_of(label) + gap <= width ? left(label, width) : label + '\n' + std::string(width, ' ');
+}
+
+std::string draw(const std::vector<ComparisonRow>& rows, std::size_t first, std::size_t last, std::size_t labels,
+                 std::size_t width) {
   std::string text;
   for (const ComparisonRow& row : rows) {
-    text += left(row.label, label_width);
+    text += label_cell(row.label, labels);
     for (std::size_t i = first; i < last; ++i)
       text += right(fmt::format("{}{}", row.is_best[i] ? "*" : "", row.cells[i]), width);
     while (text.ends_with(' ')) text.pop_back();
@@ -172,14 +194,13 @@ std::string draw(const std::vector<ComparisonRow>& rows, std::size_t first, std:
 }
 
 /// Names, or where they are too long for a column the runs' numbers, which a list before the table explains.
-Cells headings(const std::vector<RunResults>& runs, std::string& key) {
+Cells headings(const std::vector<RunResults>& runs, std::size_t labels, std::string& key) {
   constexpr std::size_t narrow = 12;  // what figures need
   Cells names;
   std::set<std::string> distinct;
   for (const RunResults& run : runs) names.push_back(one_line(run.name));
   const bool fit = std::all_of(names.begin(), names.end(), [&](const std::string& name) {
-    return width_of(name) + gap <= std::max(narrow, (columns - label_width) / runs.size()) &&
-           distinct.insert(name).second;
+    return width_of(name) + gap <= std::max(narrow, (columns - labels) / runs.size()) && distinct.insert(name).second;
   });
   if (fit) return names;
   for (std::size_t i = 0; i < runs.size(); ++i) {
@@ -227,10 +248,26 @@ std::vector<ConfigDifference> differences(const std::vector<RunResults>& runs) {
 
 /// Figures of held-out samples that are not the same sample do not compare.
 bool has_another_sample(const ConfigDifference& d) {
-  constexpr std::array<std::string_view, 8> fields = {
-      "data.tokens", "data.text",    "data.tokenizer",   "data.sequence_length", "data.held_out_fraction",
-      "data.seed",   "data.sources", "train.eval_tokens"};
-  return std::find(fields.begin(), fields.end(), d.field) != fields.end();
+  return (d.lies_in("data") && !d.lies_in("data.cache_dir")) || d.lies_in("train.eval_tokens");
+}
+
+/// Counts are whole numbers.
+Json number_json(double value) {
+  return value == std::floor(value) && std::abs(value) < 1e15 ? Json(static_cast<std::int64_t>(value)) : Json(value);
+}
+
+Json figures_json(const Figures& figures) {
+  Json json = Json::object();
+  for (const auto& [name, value] : figures) json[name] = number_json(value);
+  return json;
+}
+
+/// By set, in the order of the config.
+Json sets_json(const RunResults& run, const Measured& measured) {
+  Json json = Json::object();
+  for (const std::string& name : run.set_names())
+    if (measured.sets.contains(name)) json[name] = figures_json(measured.sets.at(name));
+  return json;
 }
 
 }  // namespace
@@ -249,7 +286,11 @@ Comparison compare_runs(const std::vector<RunResults>& runs) {
 std::string comparison_table(const std::vector<RunResults>& runs) {
   const Comparison comparison = compare_runs(runs);
   std::string text;
-  const Cells names = headings(runs, text);
+  Cells labels;
+  for (const auto* list : {&comparison.figures, &comparison.fields})
+    for (const ComparisonRow& row : *list) labels.push_back((list == &comparison.fields ? "  " : "") + row.label);
+  const std::size_t first_column = label_width(labels, most_label_width);
+  const Cells names = headings(runs, first_column, text);
   std::vector<ComparisonRow> rows = {row_of("", names)};
   rows.insert(rows.end(), comparison.figures.begin(), comparison.figures.end());
   std::size_t width = 0;
@@ -259,7 +300,7 @@ std::string comparison_table(const std::vector<RunResults>& runs) {
   std::string long_ones;
   if (!comparison.fields.empty()) rows.push_back(row_of("config", Cells(runs.size())));
   for (const ComparisonRow& field : comparison.fields) {
-    const bool fits = width_of(field.label) + gap < label_width &&
+    const bool fits = width_of(field.label) + 2 + gap <= first_column &&
                       std::all_of(field.cells.begin(), field.cells.end(),
                                   [&](const std::string& cell) { return width_of(cell) + gap <= width; });
     if (fits) {
@@ -269,10 +310,10 @@ std::string comparison_table(const std::vector<RunResults>& runs) {
     long_ones += fmt::format("  {}\n", field.label);
     for (std::size_t i = 0; i < runs.size(); ++i) long_ones += fmt::format("    {}: {}\n", names[i], field.cells[i]);
   }
-  const std::size_t at_once = std::max<std::size_t>(1, (columns - label_width) / width);
+  const std::size_t at_once = std::max<std::size_t>(1, (columns - first_column) / width);
   for (std::size_t first = 0; first < runs.size(); first += at_once)
-    text +=
-        fmt::format("{}{}", text.empty() ? "" : "\n", draw(rows, first, std::min(first + at_once, runs.size()), width));
+    text += fmt::format("{}{}", text.empty() ? "" : "\n",
+                        draw(rows, first, std::min(first + at_once, runs.size()), first_column, width));
   text += long_ones;
   const auto has_best = [](const ComparisonRow& row) {
     return std::find(row.is_best.begin(), row.is_best.end(), true) != row.is_best.end();
@@ -284,20 +325,24 @@ std::string comparison_table(const std::vector<RunResults>& runs) {
 }
 
 std::string results_text(const RunResults& run) {
-  std::string text = fmt::format("{} {}\n", left("state", label_width), name_of(run.state));
-  text += fmt::format("{} {} of {}\n", left("steps", label_width), grouped(run.record.last_step),
-                      grouped(run.config.train.steps));
+  std::vector<std::pair<std::string, std::string>> lines = {
+      {"state", state_text(run)},
+      {"steps", fmt::format("{} of {}", grouped(run.record.last_step), grouped(run.config.train.steps))}};
   for (const Row& row : rows_of({run})) {
     const Value value = row.value(run);
     if (!value) continue;
-    text += fmt::format("{} {}", left(one_line(row.label), label_width), row.show(*value));
-    const bool is_held_out = run.after && run.after->figures.contains(row.key);
-    const Value before = is_held_out && run.before ? run.before->figure(row.key) : std::nullopt;
-    text += before ? fmt::format("  ({} before)\n", row.show(*before)) : "\n";
+    const Value before = row.before ? row.before(run) : std::nullopt;
+    lines.emplace_back(one_line(row.label),
+                       row.show(*value) + (before ? fmt::format("  ({} before)", row.show(*before)) : ""));
   }
   if (run.best)
-    text += fmt::format("{} step {}, by {}: {}\n", left("best checkpoint", label_width), grouped(run.best->step),
-                        one_line(run.best->figure), four(run.best->value));
+    lines.emplace_back("best checkpoint", fmt::format("step {}, by {}: {}", grouped(run.best->step),
+                                                      one_line(run.best->figure), four(run.best->value)));
+  Cells labels;
+  for (const auto& [label, _] : lines) labels.push_back(label);
+  std::string text;
+  const std::size_t width = label_width(labels, columns - 30);  // one column of values
+  for (const auto& [label, value] : lines) text += label_cell(label, width) + value + '\n';
   return text;
 }
 
@@ -310,15 +355,16 @@ Json results_json(const RunResults& run) {
                {"steps", run.config.train.steps}};
   for (const Row& row : rows_of({}))
     if (const Value value = row.value(run)) {
-      const Json number = *value == std::floor(*value) && std::abs(*value) < 1e15
-                              ? Json(static_cast<std::int64_t>(*value))
-                              : Json(*value);
+      const Json number = number_json(*value);
       const std::size_t dot = row.key.find('.');
       (dot == std::string::npos ? json[row.key] : json[row.key.substr(0, dot)][row.key.substr(dot + 1)]) = number;
     }
-  if (run.after && !run.after->sets.empty()) json["sets"] = run.after->sets;
+  if (run.after && !run.after->sets.empty()) json["sets"] = sets_json(run, *run.after);
   if (run.after) json["held_out_step"] = run.after_step;
-  if (run.before && !run.before->figures.empty()) json["before"] = run.before->figures;
+  if (run.before) {
+    json["before"] = figures_json(run.before->figures);
+    if (!run.before->sets.empty()) json["before"]["sets"] = sets_json(run, *run.before);
+  }
   if (run.best) json["best"] = {{"figure", run.best->figure}, {"value", run.best->value}, {"step", run.best->step}};
   if (!run.facts.starts.empty()) {
     const RunStarted& start = run.facts.starts.back();

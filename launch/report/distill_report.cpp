@@ -1,6 +1,7 @@
 #include "launch/report/distill_report.h"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "core/counted.h"
@@ -85,8 +86,23 @@ void from_json(const Json& json, DistillStart& start) {
   start.teacher = json.value("teacher", "");
 }
 
+namespace {
+
+constexpr std::array<const char*, 3> names_of_ends = {"train.steps", "train.stop_after_evaluations_without_gain",
+                                                      "--steps"};
+
+}  // namespace
+
+const char* name_of(EndedBy why) { return names_of_ends.at(static_cast<std::size_t>(why)); }
+
+std::optional<EndedBy> ended_by_from(std::string_view name) {
+  const auto* found = std::find(names_of_ends.begin(), names_of_ends.end(), name);
+  if (found == names_of_ends.end()) return std::nullopt;
+  return static_cast<EndedBy>(found - names_of_ends.begin());
+}
+
 void to_json(Json& json, const RunEnd& end) {
-  json = {{"step", end.step}};
+  json = {{"step", end.step}, {"ended_by", name_of(end.ended_by)}};
   add_measurement(json, end.student, end.sets);
   add_text(json, "student_text", end.student_text);
   if (end.best) json["best"] = to_json(*end.best);

@@ -6,7 +6,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "launch/run/best_evaluation.h"
@@ -29,8 +31,16 @@ struct DistillStart {
 };
 
 /// What was found after the last step; kept in the run directory too. What was not measured is not in the file.
+/// Why a run has ended: it has done train.steps, train.stop_after_evaluations_without_gain, or --steps of this start.
+enum class EndedBy : std::uint8_t { AllSteps, NoGain, StepsOfStart };
+
+/// As end.json has it: "train.steps", "train.stop_after_evaluations_without_gain", "--steps".
+const char* name_of(EndedBy why);
+std::optional<EndedBy> ended_by_from(std::string_view name);
+
 struct RunEnd {
   std::int64_t step = 0;
+  EndedBy ended_by = EndedBy::AllSteps;
   Evaluation student;  // of no tokens where nothing was held out
   std::string student_text;
   NamedEvaluations sets = {};

@@ -40,7 +40,7 @@ std::string subtitle_of(const std::vector<RunResults>& runs) {
     std::string names;
     for (const RunResults& run : runs)
       names +=
-          fmt::format("{}{} ({}, {})", names.empty() ? "" : " · ", escape(run.name), kind_of(run), name_of(run.state));
+          fmt::format("{}{} ({}, {})", names.empty() ? "" : " · ", escape(run.name), kind_of(run), state_text(run));
     return names;
   }
   const RunConfig& config = runs[0].config;

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <set>
 
 #include "core/counted.h"
 #include "launch/console/numbers.h"
@@ -136,10 +135,7 @@ std::string start_text(const RunStarted& s) {
 std::string cards(const RunResults& run) {
   const RunRecord& record = run.record;
   std::string html = card("Steps", grouped(record.last_step),
-                          fmt::format("of {}, {}", grouped(run.config.train.steps),
-                                      run.is_finished()                ? "ended"
-                                      : run.state == RunState::Running ? "running"
-                                                                       : "not ended"));
+                          fmt::format("of {}, {}", grouped(run.config.train.steps), name_of(run.state)));
   if (series_of(record, "tokens") != nullptr)
     html += card(
         "Tokens",
@@ -187,11 +183,9 @@ std::string comparison(const std::vector<RunResults>& runs) {
 
 std::string held_out(const RunResults& run) {
   std::vector<Column> columns;
-  std::set<std::string> sets;
   const auto add = [&](const std::string& name, const std::optional<Measured>& measured) {
     if (!measured) return;
     columns.push_back({name, &measured->figures});
-    for (const auto& [set, _] : measured->sets) sets.insert(set);
   };
   add("before", run.before);
   add(fmt::format("step {}", grouped(run.after_step)), run.after);
@@ -200,7 +194,7 @@ std::string held_out(const RunResults& run) {
   std::string head = "<th></th>";
   for (const Column& column : columns) head += fmt::format("<th>{}</th>", column.name);
   std::string html = figure_rows(columns, "");
-  for (const std::string& set : sets) {
+  for (const std::string& set : run.set_names()) {
     std::vector<Column> of = columns;
     std::size_t i = 0;
     for (const auto* measured : {&run.before, &run.after, &run.unigram})

@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
+#include "launch/report/distill_report.h"
+#include "launch/report/html.h"
 
 namespace limbeck::launch {
 
@@ -118,6 +121,18 @@ void read_start(RunResults& run) {
   run.text_before = text_of(start, "student_text");
 }
 
+/// Of a run with an end; where the config now has more steps than the run that ended by them, it is not finished.
+RunState state_of(const RunResults& run, const JsonAt& end, std::int64_t step, bool is_in_use) {
+  if (step >= run.config.train.steps) return RunState::Finished;
+  if (is_in_use) return RunState::Running;
+  const JsonAt member = end.get("ended_by");  // older runs do not say it
+  if (member.is_null()) return RunState::Stopped;
+  const auto why = ended_by_from(member.text());
+  if (!why) member.refuse("the reason of an end");
+  if (*why == EndedBy::AllSteps) return RunState::Stopped;
+  return *why == EndedBy::NoGain ? RunState::StoppedEarly : RunState::Paused;
+}
+
 /// end.json, where there is one of the last step; else what the metrics say.
 void read_end(RunResults& run, bool is_in_use) {
   run.state = is_in_use ? RunState::Running : RunState::Stopped;
@@ -130,7 +145,7 @@ void read_end(RunResults& run, bool is_in_use) {
     const auto after = measured(end, "student", true);
     const std::string text = text_of(end, "student_text");
     if (step >= run.record.last_step && step > 0) {
-      run.state = RunState::Finished;
+      run.state = state_of(run, end, step, is_in_use);
       run.after = after;
       run.best = best_of(end);
       run.after_step = step;
@@ -155,8 +170,31 @@ std::optional<double> figure_of(const Figures& figures, const std::string& name)
 }
 
 const char* name_of(RunState state) {
-  constexpr std::array names = {"finished", "stopped", "running"};
+  constexpr std::array names = {"finished", "stopped early", "paused", "stopped", "running"};
   return names.at(static_cast<std::size_t>(state));
+}
+
+std::string state_text(const RunResults& run) {
+  const std::string step = grouped(run.record.last_step);
+  if (run.state == RunState::Finished) return name_of(run.state);
+  if (run.state == RunState::StoppedEarly) return fmt::format("{} at step {} (patience)", name_of(run.state), step);
+  return fmt::format("{} of {} steps, {}", step, grouped(run.config.train.steps), name_of(run.state)) +
+         (run.state == RunState::Paused ? " by --steps" : "");
+}
+
+std::vector<std::string> RunResults::set_names() const {
+  std::set<std::string> measured;
+  for (const auto* each : {&before, &after})
+    if (*each)
+      for (const auto& [set, _] : (*each)->sets) measured.insert(set);
+  std::vector<std::string> names;
+  const auto take = [&](const std::string& set) {
+    if (measured.erase(set) > 0) names.push_back(set);
+  };
+  for (std::size_t i = 0; i < config.data.sources.size(); ++i) take("held_out/" + name_of_source(config.data, i));
+  for (const auto& set : config.evaluation.set) take(set.name);
+  names.insert(names.end(), measured.begin(), measured.end());  // of a config that was another
+  return names;
 }
 
 double median(std::vector<double> values) {

@@ -12,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "launch/config/config.h"
 #include "launch/run/run_directory.h"
@@ -38,7 +39,9 @@ struct BestStep {
   std::int64_t step = 0;
 };
 
-enum class RunState : std::uint8_t { Finished, Stopped, Running };
+/// Finished: all steps are done; StoppedEarly: train.stop_after_evaluations_without_gain ended it; Paused:
+/// --steps did; Stopped: it was cut off, or nobody knows why it ended.
+enum class RunState : std::uint8_t { Finished, StoppedEarly, Paused, Stopped, Running };
 
 struct RunResults {
   std::string name;  // of the folder
@@ -55,9 +58,10 @@ struct RunResults {
   RunState state = RunState::Stopped;
   std::string teacher_text;  // continuations of the config's prompt
   std::string text_before;
-  std::string text_after;  // of a finished run
+  std::string text_after;  // of a run that has an end
 
-  bool is_finished() const { return state == RunState::Finished; }
+  /// Of the evaluation sets, in the order in which they are measured: a mixture's sources, then those of the config.
+  std::vector<std::string> set_names() const;
   /// Median; nothing without a step.
   std::optional<double> tokens_per_s() const;
   /// Seconds in steps.
@@ -72,8 +76,10 @@ struct RunResults {
 /// run's. A run without a step yet has an empty record.
 RunResults read_run(const RunDirectory& directory);
 
-/// "finished", "stopped" or "running".
+/// "finished", "stopped early", "paused", "stopped" or "running".
 const char* name_of(RunState state);
+/// "finished", "stopped early at step 60 (patience)", "60 of 200 steps, paused by --steps".
+std::string state_text(const RunResults& run);
 double median(std::vector<double> values);
 
 }  // namespace limbeck::launch

@@ -38,17 +38,18 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   check_same_ids(teacher_source_, "the teacher's", log);
   check_same_ids(student_source_, "model.source's", log);
   const nn::ModelConfig architecture = student_architecture();
+  const char* trained = config.teacher ? "the student" : "the model";
   const auto s = config.data.sequence_length;
   if (s > architecture.max_positions)
-    fail_usage("data.sequence_length is {}, expected at most the student's {} positions", s,
+    fail_usage("data.sequence_length is {}, expected at most {}'s {} positions", s, trained,
                architecture.max_positions);
   if (config.teacher && s > teacher_source_.config.max_positions)
     fail_usage("data.sequence_length is {}, expected at most the teacher's {} positions", s,
                teacher_source_.config.max_positions);
   if (tokenizer->vocabulary_size() > architecture.vocabulary)
-    fail_usage("the tokenizer has {} tokens, expected at most the student's vocabulary of {}",
-               tokenizer->vocabulary_size(), architecture.vocabulary);
-  check_fits(config.generation, *tokenizer, architecture, "the student");
+    fail_usage("the tokenizer has {} tokens, expected at most {}'s vocabulary of {}", tokenizer->vocabulary_size(),
+               trained, architecture.vocabulary);
+  check_fits(config.generation, *tokenizer, architecture, trained);
   if (config.teacher) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
   stop_if_asked(rank);

@@ -83,7 +83,7 @@ TEST(Safetensors, ShardsByBytes) {
   const auto memory = Memory::cpu(1);
   const std::vector<SafetensorsPlan> plan = {
       {"a", DType::F32, {4}}, {"b", DType::F32, {4}}, {"big", DType::F32, {100}}, {"c", DType::F32, {1}}};
-  write_safetensors(folder.path(), plan, 32,
+  write_safetensors(folder.path(), plan, 32, {{"format", "pt"}},
                     [&](const SafetensorsPlan& p) { return Tensor::zeros(memory, p.dtype, p.shape); });
   EXPECT_EQ(SafetensorsFile(folder.path() / "model-00001-of-00003.safetensors").tensors().size(), 2U);
   EXPECT_EQ(SafetensorsFile(folder.path() / "model-00002-of-00003.safetensors").tensors().count("big"), 1U);

@@ -120,6 +120,7 @@ TEST_F(ComparisonTest, JsonHasWhatWasMeasuredAndNoMore) {
   EXPECT_EQ(distilled["top1_agreement"], 0.5);
   EXPECT_EQ(distilled["sum_min"], 0.625);
   EXPECT_EQ(distilled["sets"]["wiki"]["perplexity"], 4.5);
+  EXPECT_TRUE(distilled["sets"]["wiki"]["tokens"].is_number_integer());
   for (const char* absent : {"parameters", "ranks", "command"}) EXPECT_FALSE(distilled.contains(absent)) << absent;
   EXPECT_EQ(trained["kind"], "training");
   EXPECT_EQ(trained["state"], "finished");
@@ -207,6 +208,72 @@ TEST_F(ComparisonTest, TheLastEvaluationStandsInForTheEnd) {
   EXPECT_EQ(r.after->figure("ce"), 3.5);
   EXPECT_FALSE(r.after->figure("kl"));
   EXPECT_EQ(r.after_step, 5);
+}
+
+/// Two sets of the config, in an order that is not the alphabet's, and a source of a mixture.
+constexpr const char* sets_end =
+    R"({"step":20,"ended_by":"train.steps","sets":{"a":{"tokens":5,"ce":1.5},"z":{"tokens":6,"ce":2.5},)"
+    R"("held_out/a_rather_long_name":{"tokens":7,"ce":3.5}}})";
+constexpr const char* sets_config = R"(evaluation { set { name: "z" text: "z" } set { name: "a" text: "a" } })";
+
+TEST_F(ComparisonTest, SetsStandInTheConfigsOrderWithWhatWasBefore) {
+  const RunResults r = run({.name = "r",
+                            .start = R"({"sets":{"a":{"tokens":5,"ce":4.5},"z":{"tokens":6,"ce":5.5}}})",
+                            .end = sets_end,
+                            .config = sets_config});
+  EXPECT_THAT(r.set_names(), ElementsAre("z", "a", "held_out/a_rather_long_name"));
+  const std::string text = results_text(r);
+  EXPECT_EQ(line_of(text, "z: cross"), "z: cross-entropy 2.5000 (5.5000 before)");
+  EXPECT_EQ(line_of(text, "a: cross"), "a: cross-entropy 1.5000 (4.5000 before)");
+  EXPECT_LT(text.find("z: cross"), text.find("a: cross"));
+  EXPECT_EQ(results_json(r)["before"]["sets"]["z"]["ce"], 5.5);
+  EXPECT_EQ(results_json(r)["sets"].begin().key(), "z");
+}
+
+TEST_F(ComparisonTest, ColumnsLineUpWhateverTheLabels) {
+  const RunResults r = run({.name = "r", .end = sets_end, .config = sets_config});
+  for (const std::string& text : {results_text(r), comparison_table({r})}) {
+    const auto column = [&](const std::string& label, const std::string& value) {
+      const std::size_t line = text.find(label);
+      return text.find(value, line) - line + value.size();
+    };
+    EXPECT_EQ(column("z: cross-entropy", "2.5000"), column("held_out/a_rather_long_name: cross", "3.5000")) << text;
+    EXPECT_THAT(text, HasSubstr("cross-entropy  "));
+  }
+  // One that is too long for its column stands above its row.
+  const std::string name(60, 'n');
+  const std::string table =
+      comparison_table({run({.name = "l", .end = R"({"step":20,"sets":{")" + name + R"(":{"tokens":5,"ce":1.5}}})"})});
+  EXPECT_THAT(table, HasSubstr(name + ": cross-entropy\n    "));
+}
+
+TEST_F(ComparisonTest, WhyARunHasEndedIsSaid) {
+  const auto ended = [&](const std::string& name, int steps, const std::string& why) {
+    return run({.name = name,
+                .steps = steps,
+                .end = fmt::format(R"({{"step":{}{}}})", steps, why.empty() ? "" : R"(,"ended_by":")" + why + '"')});
+  };
+  EXPECT_EQ(state_text(ended("a", 20, "train.steps")), "finished");
+  EXPECT_EQ(state_text(ended("b", 8, "train.stop_after_evaluations_without_gain")),
+            "stopped early at step 8 (patience)");
+  EXPECT_EQ(state_text(ended("c", 7, "--steps")), "7 of 20 steps, paused by --steps");
+  EXPECT_EQ(state_text(ended("d", 6, "")), "6 of 20 steps, stopped");             // of an older version
+  EXPECT_EQ(state_text(ended("e", 5, "train.steps")), "5 of 20 steps, stopped");  // which were fewer then
+  EXPECT_EQ(state_text(ended("f", 20, "")), "finished");
+  EXPECT_THAT(error_of([&] { ended("g", 4, "boredom"); }), HasSubstr("end.json: not the end of a run: ended_by"));
+}
+
+TEST_F(ComparisonTest, AMixtureIsComparedSourceBySource) {
+  const RunResults a = run({.name = "a"});
+  RunResults b = a, c = a;
+  b.config.data.text = c.config.data.text = {};
+  b.config.data.sources = {{.text = {"w"}, .name = "web"}, {.text = {"c"}, .name = "code"}};
+  c.config.data.sources = b.config.data.sources;
+  c.config.data.sources[1].weight = 3;
+  const std::string table = comparison_table({b, c});
+  EXPECT_EQ(line_of(table, "  data.sources[code].weight"), "data.sources[code].weight 1 3");
+  EXPECT_THAT(table, HasSubstr("not all of the same sample"));
+  EXPECT_THAT(comparison_table({a, b}), Not(HasSubstr("text: \"")));  // no textproto
 }
 
 TEST_F(ComparisonTest, OneRunsResultsHaveWhatWasBefore) {

@@ -102,8 +102,8 @@ TEST_F(ReportTest, DistillationWithExpertsHasEveryPlot) {
   EXPECT_EQ(page.all("h1").at(0)->text(), "a run");
   const std::string all = page.text();
   for (const char* shown :
-       {"4.2500", "1.1250", "6.5000", "upon a time", "once once", "there was", "big.gguf", "204,800", "of 400, ended",
-        "from 2023-11-14 22:13 UTC", "6 min 39 s", "901", "0.25 GiB", "steps: 400"})
+       {"4.2500", "1.1250", "6.5000", "upon a time", "once once", "there was", "big.gguf", "204,800",
+        "of 400, finished", "from 2023-11-14 22:13 UTC", "6 min 39 s", "901", "0.25 GiB", "steps: 400"})
     EXPECT_THAT(all, HasSubstr(shown));
   // Nothing is fetched from anywhere.
   EXPECT_TRUE(page.all("link").empty() && page.all("img").empty());
@@ -164,7 +164,7 @@ TEST_F(ReportTest, TrainingOfADenseModelHasNoMoreThanItKnows) {
   const XmlNode page = parse_xml(this->page());
   EXPECT_THAT(titles(page), AllOf(Contains("Loss"), Contains("Cross-entropy"), Contains("new_field"),
                                   Not(Contains("KL to the teacher")), Not(Contains("Expert load by layer"))));
-  EXPECT_THAT(page.text(), AllOf(HasSubstr("of 400, not ended"), HasSubstr("3.2500"), Not(HasSubstr("unigram"))));
+  EXPECT_THAT(page.text(), AllOf(HasSubstr("of 400, stopped"), HasSubstr("3.2500"), Not(HasSubstr("unigram"))));
   EXPECT_EQ(page.all("table").size(), 1U);
 }
 
@@ -176,12 +176,12 @@ TEST_F(ReportTest, OneStepIsEnough) {
 TEST_F(ReportTest, AnEndOfAnEarlierStepIsNotTheEnd) {
   metrics(line(1, "") + line(2, ""));
   write_end(run_, {.step = 1, .student = evaluation(1), .student_text = ""});
-  EXPECT_THAT(parse_xml(page()).text(), HasSubstr("not ended"));
+  EXPECT_THAT(parse_xml(page()).text(), HasSubstr("of 400, stopped"));
 }
 
 TEST_F(ReportTest, AKilledRunsHalfLineIsLeftOut) {
   metrics(line(1, "") + line(2, "").substr(0, 40));
-  EXPECT_THAT(parse_xml(page()).text(), AllOf(HasSubstr("half written"), HasSubstr("of 400, not ended")));
+  EXPECT_THAT(parse_xml(page()).text(), AllOf(HasSubstr("half written"), HasSubstr("of 400, stopped")));
 }
 
 TEST_F(ReportTest, WhatComesFromFilesIsEscaped) {

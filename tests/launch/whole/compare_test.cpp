@@ -11,6 +11,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 nlohmann::json json_of(const RunFolder& folder, const std::string& command) {
   const Outcome outcome = folder.limbeck(command);
@@ -27,7 +28,10 @@ TEST(Compare, RunsAreReportedComparedAndInspected) {
                          2)
                 .code,
             0);
-  ASSERT_EQ(folder.limbeck("train tiny.textproto --set train.steps=6 --steps 3 --out slow2 --quiet").code, 0);
+  const Outcome part = folder.limbeck("train tiny.textproto --set train.steps=6 --steps 3 --out slow2");
+  ASSERT_EQ(part.code, 0) << part.output;
+  EXPECT_EQ(part.lines_with(" model: 0.0M parameters").size(), 1U) << part.output;
+  EXPECT_THAT(part.output, Not(HasSubstr("student")));  // there is no teacher
 
   const Outcome page = folder.limbeck("report slow 'f<a>st' slow2");
   EXPECT_EQ(page.code, 0) << page.output;
@@ -55,6 +59,9 @@ TEST(Compare, RunsAreReportedComparedAndInspected) {
   EXPECT_THAT(slow["command"].get<std::string>(), HasSubstr(" train tiny.textproto --set train.steps=6 --out slow"));
   EXPECT_FALSE(slow.contains("kl"));
   EXPECT_EQ(json["runs"][2]["step"], 3);
+  EXPECT_EQ(json["runs"][2]["state"], "paused");
+  EXPECT_EQ(nlohmann::json::parse(folder.read("slow/end.json"))["ended_by"], "train.steps");
+  EXPECT_EQ(folder.limbeck("inspect slow2").lines_with("3 of 6 steps, paused by --steps").size(), 1U);
 
   // The continuation is in the report of a training too, and what the run knows of itself is inspected.
   ASSERT_EQ(folder.limbeck("report slow").code, 0);

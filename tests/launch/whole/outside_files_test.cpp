@@ -110,6 +110,21 @@ TEST_F(OutsideFiles, NothingIsWrittenOverUnasked) {
   succeed("convert hf hf/m.gguf --force");
   fs::remove(at("hf/m.gguf"));
   folder_.write("page.html", "<html>mine</html>");
+  // A folder that convert wrote is written anew, and nothing else in it.
+  succeed("convert run mine");
+  folder_.write("mine/README.md", "my own");
+  EXPECT_THAT(fail_with(2, "convert run mine"), HasSubstr("mine: there is "));
+  succeed("convert run mine --dtype float32 --force");
+  EXPECT_EQ(folder_.read("mine/README.md"), "my own");
+  EXPECT_FALSE(std::filesystem::exists(folder_.path() / "mine/.unfinished"));
+  EXPECT_THAT(succeed("inspect mine"), HasSubstr("float32"));
+  EXPECT_THAT(fail_with(2, "convert mine mine --force"), HasSubstr("mine: is what is read"));
+  folder_.write("mine/adapter.safetensors", std::string("\x02\0\0\0\0\0\0\0{}", 10));
+  EXPECT_THAT(
+      fail_with(2, "convert run mine --force"),
+      HasSubstr("mine: there is adapter.safetensors already, expected a folder without a model or with one that "
+                "convert wrote"));
+  EXPECT_THAT(fail_with(2, "convert hf run --force"), HasSubstr("run: there is config.textproto already"));
   EXPECT_THAT(fail_with(2, "report run --out page.html"), HasSubstr("page.html: is there already"));
   succeed("report run --out page.html --force");
   succeed("report run --out page.html");

@@ -241,6 +241,8 @@ TEST(RunEvaluations, ARunEndsForWantOfGainAndAResumedOneAtTheSameStep) {
   const std::string end = folder.read("whole/end.json");
   EXPECT_EQ(json::parse(end)["best"]["step"], 2);
   EXPECT_EQ(json::parse(end)["step"], 8);
+  EXPECT_EQ(json::parse(end)["ended_by"], "train.stop_after_evaluations_without_gain");
+  EXPECT_EQ(folder.limbeck("inspect whole").lines_with("stopped early at step 8 (patience)").size(), 1U);
 
   for (const int ranks : {1, 2}) {
     const std::string run = fmt::format("parts{}", ranks);
