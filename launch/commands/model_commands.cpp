@@ -117,6 +117,12 @@ std::string as_json(const Measurement& result, const ModelSource& source) {
   return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
+/// What only training does by a config is not looked at: keeping the best by a figure, of a set that may be gone.
+std::vector<std::string> sets_of_evaluation(std::vector<std::string> sets) {
+  sets.insert(sets.end(), {"train.keep_best=", "train.stop_after_evaluations_without_gain=0"});
+  return sets;
+}
+
 }  // namespace
 
 int run_eval(const EvalOptions& options) {
@@ -147,12 +153,11 @@ int run_eval(const EvalOptions& options) {
   RunConfig config;
   TrainerState where;  // the model's run stood, if there is a checkpoint
   const bool is_of_config = is_config(options.model);
-  if (!options.more.empty() && !is_of_config)
-    core::fail_usage("eval: {} is laid over {}, which is no config", options.more[0].string(), options.model.string());
+  const std::vector<std::string> sets = sets_of_evaluation(options.sets);
   if (is_of_config) {
     std::vector<fs::path> given = {options.model};
     given.insert(given.end(), options.more.begin(), options.more.end());
-    config = load_given_config(given, options.sets);
+    config = load_given_config(given, sets);
   }
   if (!is_of_config || !data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty()) {
     source = open_model(is_of_config ? fs::path(config.output.dir) : options.model);
@@ -162,9 +167,9 @@ int run_eval(const EvalOptions& options) {
     where = trainer_state_from_json(source.trainer, source.path.string());
   }
   if (!is_of_config) {
-    config = parse_config(where.run_config, options.model.string(), options.sets);
-    be_of_run(config, parse_config(where.run_config, options.model.string()),
-              fs::absolute(source.path).parent_path().parent_path());  // RUN/checkpoints/step_N
+    config = load_run_config({.path = options.model, .text = where.run_config},
+                             fs::absolute(source.path).parent_path().parent_path(),  // RUN/checkpoints/step_N
+                             options.more, sets);
   }
   const bool sets_layout = std::any_of(options.sets.begin(), options.sets.end(),
                                        [](const std::string& set) { return set.starts_with("parallel.layout="); });
