@@ -24,6 +24,7 @@
 #include "launch/console/streams.h"
 #include "launch/report/distill_report.h"
 #include "launch/run/checkpointing.h"
+#include "launch/run/evaluation_json.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
 #include "launch/run/run_config.h"
@@ -112,7 +113,7 @@ std::string as_text(const Measurement& result, const ModelSource& source) {
 std::string as_json(const Measurement& result, const ModelSource& source) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   if (source.reader != nullptr) json = {{"model", source.path.string()}, {"step", source.step}};
-  if (result.held_out.tokens > 0) json["held_out"] = set_to_json(result.held_out);
+  if (result.held_out.tokens > 0) json["held_out"] = evaluation_to_json(result.held_out);
   if (!result.sets.empty()) json["sets"] = sets_to_json(result.sets);
   return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
