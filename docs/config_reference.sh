@@ -18,7 +18,7 @@ an error). A list is `field: [a, b]`, or the field again for every entry.
 
 **Several files** make one config: `limbeck train BASE.textproto MORE.textproto`. Each is laid over those before it by protobuf's rules (`MergeFrom`): a value replaces the one before, a section is merged field by field, and **a list is
 appended** to. Of `train.steps`, `tokens` and `epochs` the last one counts. A run that names no `output.dir` goes to `runs/BASE+MORE`. An error names the file and line that it comes from. In place of a file a run directory stands for the config that its run was
-resolved to; the run directory keeps that, one file, in `config.textproto`.
+resolved to; the run directory keeps that, one file, in `config.textproto`. `limbeck eval` takes the same, and of a run directory (or a checkpoint) the config of the checkpoint that it measures.
 
 **`--set`** changes a field after all files, in the order of the command line. Strings need no quotes; `"..."` may hold `\n` and `\t`.
 

@@ -44,7 +44,7 @@ struct TrainOptions : CommonOptions {
 
 struct EvalOptions : CommonOptions {
   std::filesystem::path model;  // a config (its run's newest checkpoint), or a checkpoint, HF directory or GGUF file
-  std::vector<std::filesystem::path> more;       // configs to lay over it
+  std::vector<std::filesystem::path> more;       // configs to lay over it, or over its run's
   std::vector<std::string> sets;                 // over the config, or over that of the checkpoint's run
   std::vector<std::filesystem::path> text;       // files and folders, measured whole
   std::optional<std::filesystem::path> tokens;   // token file or text of integers, instead

@@ -25,6 +25,7 @@
 #include "launch/console/streams.h"
 #include "launch/report/distill_report.h"
 #include "launch/run/checkpointing.h"
+#include "launch/run/evaluation_json.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
 #include "launch/run/run_config.h"
@@ -113,9 +114,15 @@ std::string as_text(const Measurement& result, const ModelSource& source) {
 std::string as_json(const Measurement& result, const ModelSource& source) {
   nlohmann::ordered_json json = nlohmann::ordered_json::object();
   if (source.reader != nullptr) json = {{"model", source.path.string()}, {"step", source.step}};
-  if (result.held_out.tokens > 0) json["held_out"] = set_to_json(result.held_out);
+  if (result.held_out.tokens > 0) json["held_out"] = evaluation_to_json(result.held_out);
   if (!result.sets.empty()) json["sets"] = sets_to_json(result.sets);
   return json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+/// What only training does by a config is not looked at: keeping the best by a figure, of a set that may be gone.
+std::vector<std::string> sets_of_evaluation(std::vector<std::string> sets) {
+  sets.insert(sets.end(), {"train.keep_best=", "train.stop_after_evaluations_without_gain=0"});
+  return sets;
 }
 
 }  // namespace
@@ -148,12 +155,11 @@ int run_eval(const EvalOptions& options) {
   RunConfig config;
   TrainerState where;  // the model's run stood, if there is a checkpoint
   const bool is_of_config = is_config(options.model);
-  if (!options.more.empty() && !is_of_config)
-    core::fail_usage("eval: {} is laid over {}, which is no config", options.more[0].string(), options.model.string());
+  const std::vector<std::string> sets = sets_of_evaluation(options.sets);
   if (is_of_config) {
     std::vector<fs::path> given = {options.model};
     given.insert(given.end(), options.more.begin(), options.more.end());
-    config = load_given_config(given, options.sets);
+    config = load_given_config(given, sets);
   }
   if (!is_of_config || !data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty()) {
     source = open_model(is_of_config ? fs::path(config.output.dir) : options.model);
@@ -163,9 +169,9 @@ int run_eval(const EvalOptions& options) {
     where = trainer_state_from_json(source.trainer, source.path.string());
   }
   if (!is_of_config) {
-    config = parse_config(where.run_config, options.model.string(), options.sets);
-    be_of_run(config, parse_config(where.run_config, options.model.string()),
-              fs::absolute(source.path).parent_path().parent_path());  // RUN/checkpoints/step_N
+    config = load_run_config({.path = options.model, .text = where.run_config},
+                             fs::absolute(source.path).parent_path().parent_path(),  // RUN/checkpoints/step_N
+                             options.more, sets);
   }
   const bool sets_layout = std::any_of(options.sets.begin(), options.sets.end(),
                                        [](const std::string& set) { return set.starts_with("parallel.layout="); });

@@ -131,7 +131,7 @@ DistillStart measure_start(Session& session, RunEvaluations& evaluations, const 
   start.student = said.held_out;
   start.sets = said.sets;
   if (session.teacher) said.held_out = Evaluation();  // measure_teacher says more of it
-  if (!said.is_empty()) log->info("before: {}", to_line(said));
+  for (const std::string& line : to_lines(said)) log->info("before: {}", line);
   if (session.teacher) measure_teacher(session, *evaluations.held_out(), start, log);
   on_first_rank(session.rank, [&] { write_start(directory.path(), start); });
   return start;

@@ -274,14 +274,14 @@ std::string name_of_source(const DataConfig& data, std::size_t place) {
 }
 
 RunConfig parse_config(const std::string& text, const std::string& name, const std::vector<std::string>& sets) {
-  return complete(parse_text(text, name), sets, std::filesystem::path(name).stem().string());
+  return load_config({ConfigPart{.path = name, .text = text}}, sets);
 }
 
 RunConfig load_config(const std::vector<ConfigPart>& parts, const std::vector<std::string>& sets) {
   std::optional<ParsedConfig> whole;
   std::string stems;
-  for (const auto& [path, sets_of_part] : parts) {
-    ParsedConfig part = parse_text(read_config(path), path.string());
+  for (const auto& [path, sets_of_part, text] : parts) {
+    ParsedConfig part = parse_text(text ? *text : read_config(path), path.string());
     apply_sets(part, sets_of_part);
     if (whole) stems += '+';
     stems += path.stem().string();

@@ -196,7 +196,7 @@ struct GenerationConfig {
 };
 
 struct OutputConfig {
-  std::string dir;  // load_config fills in runs/<name of the config file>, or names joined by +
+  std::string dir;         // load_config fills in runs/<name of the config file>, or names joined by +
   std::string started_in;  // the working directory of the run that wrote the config
   friend bool operator==(const OutputConfig&, const OutputConfig&) = default;
 };
@@ -241,6 +241,7 @@ struct RunConfig {
 struct ConfigPart {
   std::filesystem::path path;
   std::vector<std::string> sets = {};
+  std::optional<std::string> text = std::nullopt;  // in place of the file, which stands in messages alone
 };
 
 /// Reads textproto files, lays each over those before (its scalars replace, sections are merged, lists appended), then

@@ -103,6 +103,7 @@ std::vector<Row> rows_of(const std::vector<RunResults>& runs) {
       {"loss, last step", "loss", [](const RunResults& run) { return last(run, "loss"); }, four, Better::Lower},
       held_out("cross-entropy, held out", "ce", Better::Lower),
       held_out("  perplexity", "perplexity", Better::Lower, perplexity_text),
+      held_out("  bits/byte", "bits_per_byte", Better::Lower),
       held_out("  teacher's", "teacher_ce", Better::Neither),
       held_out("KL to the teacher", "kl", Better::Lower),
       held_out("top-1 agreement", "top1_agreement", Better::Higher),

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/counted.h"
 #include "data/files/atomic_file.h"
@@ -10,52 +11,23 @@
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 #include "launch/report/text_report.h"
+#include "launch/run/evaluation_json.h"
 #include "launch/run/run_facts.h"
 
 namespace limbeck::launch {
-
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ModelLoad, mean_entropy, worst_entropy, worst_layer, num_experts, num_starved,
-                                   starved_layers, even_share)
 
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-Json figures_to_json(const Evaluation& e) {
-  Json json = {{"tokens", e.tokens}, {"cross_entropy", e.cross_entropy}};
-  if (e.load) json["load"] = nlohmann::json(*e.load);
-  if (!e.has_teacher()) return json;
-  json["teacher_cross_entropy"] = e.teacher_cross_entropy;
-  json["kl"] = e.kl;
-  json["kl_median"] = e.kl_median;
-  json["kl_p99"] = e.kl_p99;
-  json["agreement"] = e.agreement;
-  json["sum_min"] = e.sum_min;
-  return json;
-}
-
-Evaluation figures_from_json(const Json& json) {
-  Evaluation e;
-  e.tokens = json.at("tokens").get<std::int64_t>();
-  e.cross_entropy = json.at("cross_entropy").get<double>();
-  e.teacher_cross_entropy = json.value("teacher_cross_entropy", 0.0);
-  e.kl = json.value("kl", 0.0);
-  e.kl_median = json.value("kl_median", 0.0);
-  e.kl_p99 = json.value("kl_p99", 0.0);
-  e.agreement = json.value("agreement", 0.0);
-  e.sum_min = json.value("sum_min", 0.0);
-  if (json.contains("load")) e.load = nlohmann::json(json.at("load")).get<ModelLoad>();
-  return e;
-}
-
 /// What there is of "student" and "sets".
 void add_measurement(Json& json, const Evaluation& student, const NamedEvaluations& sets) {
-  if (student.tokens > 0) json["student"] = figures_to_json(student);
+  if (student.tokens > 0) json["student"] = evaluation_to_json(student);
   if (!sets.empty()) json["sets"] = sets_to_json(sets);
 }
 
 void read_measurement(const Json& json, Evaluation& student, NamedEvaluations& sets) {
-  if (json.contains("student")) student = figures_from_json(json.at("student"));
+  if (json.contains("student")) student = evaluation_from_json(json.at("student"));
   if (json.contains("sets")) sets = sets_from_json(json.at("sets"));
 }
 
@@ -68,7 +40,7 @@ void add_text(Json& json, const char* name, const std::string& text) {
 void to_json(Json& json, const DistillStart& start) {
   json = Json::object();
   add_measurement(json, start.student, start.sets);
-  if (start.unigram.tokens > 0) json["unigram"] = figures_to_json(start.unigram);
+  if (start.unigram.tokens > 0) json["unigram"] = evaluation_to_json(start.unigram);
   add_text(json, "teacher_text", start.teacher_text);
   add_text(json, "student_text", start.student_text);
   if (!start.layers.empty()) json["layers"] = start.layers;
@@ -78,7 +50,7 @@ void to_json(Json& json, const DistillStart& start) {
 
 void from_json(const Json& json, DistillStart& start) {
   read_measurement(json, start.student, start.sets);
-  if (json.contains("unigram")) start.unigram = figures_from_json(json.at("unigram"));
+  if (json.contains("unigram")) start.unigram = evaluation_from_json(json.at("unigram"));
   start.teacher_text = json.value("teacher_text", "");
   start.student_text = json.value("student_text", "");
   start.layers = json.value("layers", start.layers);
@@ -121,8 +93,8 @@ std::string dump(const Json& json) { return json.dump(1, ' ', false, nlohmann::j
 template <class T>
 T parse_as(const std::string& text, const std::string& where, const char* what) {
   try {
-    const auto json = data::parse_json<Json>(text, fmt::format("{}: not the {} of a run", where, what));
-    return json.get<T>();
+    auto json = data::parse_json<Json>(text, fmt::format("{}: not the {} of a run", where, what));
+    return with_present_names(std::move(json)).get<T>();
   } catch (const nlohmann::json::exception& e) {
     core::fail("{}: not the {} of a run: {}", where, what, data::json_reason(e));
   }
@@ -135,6 +107,8 @@ std::string row(const std::string& what, const std::vector<std::string>& cells) 
 }
 
 std::string number(double value) { return fixed(value, 4); }
+std::string number(const std::optional<double>& value) { return value ? number(*value) : ""; }
+std::string perplexity(const Evaluation& e) { return fmt::format("{:.5g}", e.perplexity()); }
 
 /// The rows of the experts' load; nothing where no column has one.
 std::string load_rows(const std::vector<std::optional<ModelLoad>>& columns) {
@@ -187,6 +161,10 @@ std::string to_text(const DistillReport& r) {
   text += row("", {"teacher", "before", "after", "unigram"});
   text += row("cross-entropy", {number(after.teacher_cross_entropy), number(before.cross_entropy),
                                 number(after.cross_entropy), number(r.start.unigram.cross_entropy)});
+  const Evaluation teacher{.tokens = after.tokens, .cross_entropy = after.teacher_cross_entropy, .bytes = after.bytes};
+  text += row("perplexity", {perplexity(teacher), perplexity(before), perplexity(after), perplexity(r.start.unigram)});
+  text += row("bits/byte", {number(teacher.bits_per_byte()), number(before.bits_per_byte()),
+                              number(after.bits_per_byte()), number(r.start.unigram.bits_per_byte())});
   text += row("KL to the teacher, mean", {"", number(before.kl), number(after.kl), number(r.start.unigram.kl)});
   text += row("  median", {"", number(before.kl_median), number(after.kl_median), number(r.start.unigram.kl_median)});
   text += row("  99 %", {"", number(before.kl_p99), number(after.kl_p99), number(r.start.unigram.kl_p99)});
@@ -225,12 +203,14 @@ std::string to_text(const NamedEvaluations& columns) {
     for (const auto& [name, evaluation] : columns) cells.push_back(cell(name, evaluation));
     return row(what, cells);
   };
-  const auto figure = [&](const char* what, double Evaluation::*value) {
+  const auto figure = [&](const char* what, auto Evaluation::*value) {
     return line(what, [&](const std::string&, const Evaluation& e) { return number(e.*value); });
   };
   std::string text = line("", [](const std::string& name, const Evaluation&) { return name; });
   text += line("tokens", [](const std::string&, const Evaluation& e) { return fmt::format("{}", e.tokens); });
   text += figure("cross-entropy", &Evaluation::cross_entropy);
+  text += line("perplexity", [](const std::string&, const Evaluation& e) { return perplexity(e); });
+  text += line("bits/byte", [](const std::string&, const Evaluation& e) { return number(e.bits_per_byte()); });
   std::vector<std::optional<ModelLoad>> loads;
   for (const auto& [name, evaluation] : columns) loads.push_back(evaluation.load);
   if (columns.empty() || !columns.front().second.has_teacher()) return text + load_rows(loads);

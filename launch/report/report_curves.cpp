@@ -93,6 +93,8 @@ std::vector<Fields> of_training() {
            {{"kl", "training text"}, {"eval_kl", "held out"}, {"eval_kl_median", "held out, median"}}},
           {{.title = "Cross-entropy", .unit = nats},
            {{"ce", "training text"}, {"eval_ce", "held out"}, {"teacher_ce", "teacher, training text"}}},
+          {{.title = "Perplexity", .unit = "held out", .may_be_log = true}, {{"eval_perplexity", "perplexity"}}},
+          {{.title = "Bits/byte", .unit = "held out"}, {{"eval_bits_per_byte", "bits"}}},
           {{.title = "Top-1 agreement", .unit = "share of places"},
            {{"top1_agreement", "training text"}, {"eval_top1_agreement", "held out"}}},
           {{.title = "KL to the teacher, 99 %", .unit = "held out, nats a token"}, {{"eval_kl_p99", "99 %"}}},
@@ -258,7 +260,8 @@ std::string values_at(const RunRecord& record, const char* field, const std::vec
 
 std::string draw_curves(const std::vector<RunResults>& runs) {
   Drawer drawer(runs);
-  drawer.leave_out({"time", "seconds", "tokens", "eval_tokens", "eval_teacher_ce", "eval_perplexity"});
+  drawer.leave_out({"time", "seconds", "tokens", "eval_tokens", "eval_bytes", "eval_teacher_ce", "eval_experts",
+                    "eval_load_worst_layer"});
   std::string html = drawer.draw(of_training());
   html += drawer.draw(of_sets(drawer.columns())) + drawer.draw(of_machine());
   const std::string experts = drawer.draw_maps() + drawer.draw(of_experts());

@@ -11,7 +11,7 @@
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
 #include "launch/report/distill_report.h"
-#include "launch/report/html.h"
+#include "launch/run/evaluation_json.h"
 
 namespace limbeck::launch {
 
@@ -23,11 +23,6 @@ using data::JsonAt;
 
 constexpr std::uintmax_t most_bytes = std::uintmax_t{1} << 24U;
 
-/// The figures of the records, by the names that metrics.jsonl has for them.
-constexpr std::array<std::pair<const char*, const char*>, 3> other_names = {
-    {{"cross_entropy", "ce"}, {"teacher_cross_entropy", "teacher_ce"}, {"agreement", "top1_agreement"}}};
-constexpr std::array<std::pair<const char*, const char*>, 3> of_load = {
-    {{"mean_entropy", "load_entropy"}, {"worst_entropy", "load_worst_entropy"}, {"num_starved", "starved_experts"}}};
 constexpr std::array<const char*, 6> of_teacher = {"teacher_ce",     "kl",     "kl_median", "kl_p99",
                                                    "top1_agreement", "sum_min"};
 
@@ -46,17 +41,8 @@ Figures figures_from_json(const JsonAt& in) {
   for (const auto& [name, value] : in.object().json().items()) {
     if (value.is_structured() || value.is_null()) continue;
     if (!value.is_number()) in.at(name).refuse("a number");
-    const auto* other = std::find_if(other_names.begin(), other_names.end(),
-                                     [&name = name](const auto& pair) { return name == pair.first; });
-    if (const auto number = value.get<double>(); std::isfinite(number))
-      figures[other == other_names.end() ? name : other->second] = number;
+    if (const auto number = value.get<double>(); std::isfinite(number)) figures[name] = number;
   }
-  if (const JsonAt load = in.get("load"); !load.is_null())
-    for (const auto& [member, name] : of_load)
-      if (const JsonAt value = load.get(member); !value.is_null()) {
-        if (!value.json().is_number()) value.refuse("a number");
-        figures[name] = value.json().get<double>();
-      }
   complete(figures);
   return figures;
 }
@@ -112,7 +98,7 @@ std::int64_t last_evaluation_step(const RunRecord& record) {
 
 void read_start(RunResults& run) {
   const std::string where = (run.path / "start.json").string() + ": not the start of a run";
-  const nlohmann::json json = read_start_file(run.path);
+  const nlohmann::json json = with_present_names(read_start_file(run.path));
   const JsonAt start(json, where);
   run.facts = run_facts_from_json(json, where);
   run.before = measured(start, "student", true);
@@ -139,7 +125,8 @@ void read_end(RunResults& run, bool is_in_use) {
   const fs::path file = run.path / "end.json";
   if (fs::exists(file)) {
     const std::string where = file.string() + ": not the end of a run";
-    const auto json = data::parse_json<nlohmann::json>(data::read_text_file(file, most_bytes), where);
+    const nlohmann::json json =
+        with_present_names(data::parse_json<nlohmann::ordered_json>(data::read_text_file(file, most_bytes), where));
     const JsonAt end(json, where);
     const std::int64_t step = end.object().at("step").whole();
     const auto after = measured(end, "student", true);

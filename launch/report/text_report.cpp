@@ -6,6 +6,7 @@
 
 #include "core/counted.h"
 #include "launch/console/progress.h"
+#include "launch/run/evaluation_json.h"
 
 namespace limbeck::launch {
 
@@ -66,12 +67,12 @@ nlohmann::ordered_json to_json(const TextReport& r) {
   if (!r.teacher.empty()) json["teacher"] = r.teacher;
   json["window"] = r.windows.length;
   json["stride"] = r.windows.stride;
-  json["all"] = set_to_json(r.figures.all);
+  json["all"] = evaluation_to_json(r.figures.all);
   if (r.trained_on) json["in_training_text"] = r.trained_on->size();
   json["documents"] = nlohmann::ordered_json::array();
   for (std::size_t d = 0; d < r.names.size(); ++d) {
     nlohmann::ordered_json document = {{"name", r.names[d]}};
-    document.update(set_to_json(r.figures.documents[d]));
+    document.update(evaluation_to_json(r.figures.documents[d]));
     if (r.trained_on) document["in_training_text"] = std::binary_search(r.trained_on->begin(), r.trained_on->end(), d);
     json["documents"].push_back(std::move(document));
   }

@@ -47,14 +47,14 @@ std::optional<double> figure_of(const Measurement& measurement, const std::strin
 }
 
 bool offer(std::optional<BestEvaluation>& best, const std::string& figure, std::int64_t step,
-           const Measurement& measurement) {
+           const Measurement& measurement, bool regular) {
   const std::optional<double> value = figure_of(measurement, figure);
   if (!value) return false;
   if (!best || best->figure != figure || (rises(figure_name(figure)) ? *value > best->value : *value < best->value)) {
     best = BestEvaluation{.figure = figure, .step = step, .value = *value, .without_gain = 0};
     return true;
   }
-  ++best->without_gain;
+  if (regular) ++best->without_gain;
   return false;
 }
 

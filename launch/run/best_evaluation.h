@@ -31,8 +31,9 @@ BestEvaluation best_from_json(const nlohmann::json& json, const std::string& whe
 std::optional<double> figure_of(const Measurement& measurement, const std::string& figure);
 
 /// Takes an evaluation of `figure` after a step into account: true where it is the best. One in which the figure was
-/// not measured counts for nothing.
+/// not measured counts for nothing; nor does one without gain unless it is `regular`, every so many steps: a run that
+/// goes on after its end counts as if it had not ended there.
 bool offer(std::optional<BestEvaluation>& best, const std::string& figure, std::int64_t step,
-           const Measurement& measurement);
+           const Measurement& measurement, bool regular = true);
 
 }  // namespace limbeck::launch

@@ -75,13 +75,15 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
   if (teacher) teacher_head_ = teacher->head().value;
 }
 
+std::int64_t HeldOut::num_tokens() const { return text_.samples.num_targets(); }
+
 bool HeldOut::has_source(const std::string& name) const {
   return std::any_of(text_.source_of.begin(), text_.source_of.end(),
                      [&](std::size_t source) { return text_.sources[source] == name; });
 }
 
 Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, std::int64_t vocabulary_offset) {
-  LossRows rows(rank_, num_tokens());
+  LossRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()));
   for (const Part& part : parts_) {
     const std::vector<core::TokenLoss> losses = token_losses(rank_, part.batch.targets,
                                                              {.hidden = hidden_of(part),
@@ -166,67 +168,6 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
              },
              head, mine.first)
       .held_out;
-}
-
-nlohmann::ordered_json to_json(const Measurement& measurement) {
-  nlohmann::ordered_json line = nlohmann::ordered_json::object();
-  const Evaluation& e = measurement.held_out;
-  if (e.tokens > 0) {
-    line["eval_ce"] = e.cross_entropy;
-    line["eval_tokens"] = e.tokens;
-  }
-  if (e.has_teacher()) {
-    line["eval_teacher_ce"] = e.teacher_cross_entropy;
-    line["eval_kl"] = e.kl;
-    line["eval_kl_median"] = e.kl_median;
-    line["eval_kl_p99"] = e.kl_p99;
-    line["eval_top1_agreement"] = e.agreement;
-    line["eval_sum_min"] = e.sum_min;
-  }
-  if (!measurement.sets.empty()) line["eval_sets"] = sets_to_json(measurement.sets);
-  if (e.load) {
-    line["eval_load_entropy"] = e.load->mean_entropy;
-    line["eval_load_worst_entropy"] = e.load->worst_entropy;
-    line["eval_starved_experts"] = e.load->num_starved;
-  }
-  return line;
-}
-
-nlohmann::ordered_json set_to_json(const Evaluation& e) {
-  nlohmann::ordered_json json = {{"tokens", e.tokens}};
-  if (e.bytes) json["bytes"] = *e.bytes;
-  if (e.tokens == 0) return json;
-  json["ce"] = e.cross_entropy;
-  if (std::isfinite(e.perplexity())) json["perplexity"] = e.perplexity();
-  if (const auto bits = e.bits_per_byte()) json["bits_per_byte"] = *bits;
-  if (!e.has_teacher()) return json;
-  json["teacher_ce"] = e.teacher_cross_entropy;
-  json["kl"] = e.kl;
-  json["top1_agreement"] = e.agreement;
-  json["sum_min"] = e.sum_min;
-  return json;
-}
-
-nlohmann::ordered_json sets_to_json(const NamedEvaluations& sets) {
-  nlohmann::ordered_json json = nlohmann::ordered_json::object();
-  for (const auto& [name, evaluation] : sets) json[name] = set_to_json(evaluation);
-  return json;
-}
-
-NamedEvaluations sets_from_json(const nlohmann::ordered_json& json) {
-  NamedEvaluations sets;
-  for (const auto& [name, set] : json.items()) {
-    Evaluation e;
-    e.tokens = set.at("tokens").get<std::int64_t>();
-    e.cross_entropy = set.value("ce", 0.0);
-    e.teacher_cross_entropy = set.value("teacher_ce", 0.0);
-    e.kl = set.value("kl", 0.0);
-    e.agreement = set.value("top1_agreement", 0.0);
-    e.sum_min = set.value("sum_min", 0.0);
-    if (set.contains("bytes")) e.bytes = set.at("bytes").get<std::int64_t>();
-    sets.emplace_back(name, e);
-  }
-  return sets;
 }
 
 }  // namespace limbeck::launch

@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <utility>
@@ -29,9 +28,9 @@ struct Evaluation {
   double cross_entropy = 0;
   // With a teacher only:
   double teacher_cross_entropy = 0;
-  double kl = 0;  // teacher to model, forward
-  double kl_median = 0;
-  double kl_p99 = 0;
+  double kl = 0;                                   // teacher to model, forward
+  std::optional<double> kl_median = std::nullopt;  // of a held-out sample
+  std::optional<double> kl_p99 = std::nullopt;
   double agreement = 0;                              // share of positions whose most likely token is the teacher's
   double sum_min = 0;                                // sum of min(p, q): expected acceptance in speculative decoding
   std::optional<std::int64_t> bytes = std::nullopt;  // of UTF-8 that were predicted; nothing where that is not known
@@ -55,17 +54,6 @@ struct Measurement {
   bool is_empty() const { return held_out.tokens == 0 && sets.empty(); }
 };
 
-/// The fields of metrics.jsonl at an evaluation: eval_ce, and with a teacher eval_kl, eval_top1_agreement,
-/// eval_sum_min, ...; with experts eval_load_entropy, eval_load_worst_entropy and eval_starved_experts; eval_sets, an
-/// object by name. Only what was measured.
-nlohmann::ordered_json to_json(const Measurement& measurement);
-/// {"tokens", "ce", "perplexity"}, "bytes" and "bits_per_byte" where they are known, and with a teacher "teacher_ce",
-/// "kl", "top1_agreement", "sum_min".
-nlohmann::ordered_json set_to_json(const Evaluation& evaluation);
-/// By name, as set_to_json; and back.
-nlohmann::ordered_json sets_to_json(const NamedEvaluations& sets);
-NamedEvaluations sets_from_json(const nlohmann::ordered_json& json);
-
 /// What is held out of a run's text.
 struct HeldOutText {
   data::TokenBatch samples;                 // the same on every rank
@@ -85,7 +73,7 @@ class HeldOut {
   Measurement evaluate(const nn::Transformer& model);
   /// Collective. A model that gives every token its share of `counts` plus one, whatever came before.
   Evaluation evaluate_unigram(const std::vector<std::int64_t>& counts);
-  std::int64_t num_tokens() const { return static_cast<std::int64_t>(text_.samples.tokens.size()); }
+  std::int64_t num_tokens() const;  // that are predicted
   /// Whether a sequence of the sample is of the source of this name.
   bool has_source(const std::string& name) const;
 

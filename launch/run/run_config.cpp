@@ -41,8 +41,7 @@ std::optional<RunDirectory> run_of(const fs::path& given) {
   return std::nullopt;
 }
 
-}  // namespace
-
+/// Makes `config`, a run's `own` with what was laid and set over it, a config of the run in the folder `run`.
 void be_of_run(RunConfig& config, const RunConfig& own, const fs::path& run) {
   if (config.output.dir == own.output.dir) config.output.dir = run.string();
   if (fs::current_path() == own.output.started_in) return;
@@ -55,6 +54,22 @@ void be_of_run(RunConfig& config, const RunConfig& own, const fs::path& run) {
   for_each_path(copy, [&](const std::string&, std::string& path, const char*) { paths_of_run.push_back(path); });
   for_each_path(config, [&](const std::string&, std::string& path, const char*) { make_absolute(path); });
   make_absolute(config.data.cache_dir);
+}
+
+ConfigPart part_of(const fs::path& given) {
+  const auto run = run_of(given);
+  return {run ? run->config() : given};
+}
+
+}  // namespace
+
+RunConfig load_run_config(const ConfigPart& own, const fs::path& run, const std::vector<fs::path>& more,
+                          const std::vector<std::string>& sets) {
+  std::vector<ConfigPart> parts = {own};
+  for (const fs::path& path : more) parts.push_back(part_of(path));
+  RunConfig config = load_config(parts, sets);
+  be_of_run(config, load_config({own}), run);
+  return config;
 }
 
 RunConfig with_paths_found(RunConfig config) {
@@ -81,9 +96,8 @@ RunConfig load_given_config(const std::vector<fs::path>& given, const std::vecto
   std::vector<ConfigPart> parts;
   std::optional<RunDirectory> run;
   for (const fs::path& path : given) {
-    const auto found = run_of(path);
-    if (found) run = found;
-    parts.push_back({found ? found->config() : path});
+    if (const auto found = run_of(path)) run = found;
+    parts.push_back(part_of(path));
   }
   RunConfig config = load_config(parts, sets);
   if (run)

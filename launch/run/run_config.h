@@ -13,14 +13,15 @@
 
 namespace limbeck::launch {
 
-/// As load_config; a run directory, or the config.textproto in one, stands for the config of that run (be_of_run). Of
-/// others output.started_in is empty: their paths are from the working directory.
+/// As load_config; a run directory, or the config.textproto in one, stands for the config of that run
+/// (load_run_config). Of others output.started_in is empty: their paths are from the working directory.
 RunConfig load_given_config(const std::vector<std::filesystem::path>& given, const std::vector<std::string>& sets);
 
-/// Makes `config`, a run's `own` with what was laid and set over it, a config of the run in the folder `run`:
-/// output.dir is that folder unless another was set, and a relative path that is not the run's own, and so from the
-/// working directory, becomes absolute.
-void be_of_run(RunConfig& config, const RunConfig& own, const std::filesystem::path& run);
+/// The config that the run in the folder `run` wrote, as a file there or elsewhere, with files laid over it and `sets`
+/// applied: output.dir is that folder unless they name another, and relative paths of theirs, which are from the
+/// working directory, become absolute.
+RunConfig load_run_config(const ConfigPart& own, const std::filesystem::path& run,
+                          const std::vector<std::filesystem::path>& more, const std::vector<std::string>& sets);
 
 /// The config with every path of output.started_in as one from the working directory: that of what is there, seen from
 /// output.started_in, else from output.dir, else from the working directory. Throws a UsageError with the field and all

@@ -14,9 +14,11 @@ namespace limbeck::launch {
 
 namespace {
 
+bool is_multiple(std::int64_t step, std::int64_t every) { return every > 0 && step % every == 0; }
+
 /// The end of a run that keeps its best is an evaluation like the others, whatever the period.
 bool is_due_by(std::int64_t step, std::int64_t every, const TrainConfig& train) {
-  return (every > 0 && step % every == 0) || (!train.keep_best.empty() && step == train.steps);
+  return is_multiple(step, every) || (!train.keep_best.empty() && step == train.steps);
 }
 
 std::vector<data::Document> documents_of(const EvaluationSetConfig& set, const Session& session, const Log& log) {
@@ -32,13 +34,11 @@ std::vector<data::Document> documents_of(const EvaluationSetConfig& set, const S
                                .parse_special = set.parse_special});
 }
 
-std::string line_of(const std::string& name, const Evaluation& e, bool is_held_out) {
-  std::string line = fmt::format("{}: ce {}", name, fixed(e.cross_entropy, 4));
-  if (!is_held_out) {
-    line += fmt::format(", perplexity {:.5g}", e.perplexity());
-    if (const auto bits = e.bits_per_byte()) line += fmt::format(", bits/byte {}", fixed(*bits, 4));
-  }
-  if (e.has_teacher()) line += fmt::format(", kl {}, top-1 {:.3f}", fixed(e.kl, 4), e.agreement);
+std::string line_of(const std::string& name, const Evaluation& e) {
+  std::string line = name + ": ";
+  if (e.has_teacher()) line += fmt::format("kl {}, top-1 {:.3f}, ", fixed(e.kl, 4), e.agreement);
+  line += fmt::format("ce {}, perplexity {:.5g}", fixed(e.cross_entropy, 4), e.perplexity());
+  if (const auto bits = e.bits_per_byte()) line += fmt::format(", bits/byte {}", fixed(*bits, 4));
   return line;
 }
 
@@ -60,8 +60,9 @@ RunEvaluations::RunEvaluations(Session& session, const Log& log) : session_(sess
                      .text = TextEvaluation(session.rank, std::move(documents),
                                             {.length = length, .stride = std::max<std::int64_t>(1, length / 2)},
                                             session.tokenizer->vocabulary_size())});
-    log->info("evaluation set {}: {} documents, {} tokens", set.name, sets_.back().text.documents().size(),
-              sets_.back().text.num_tokens());
+    const TextEvaluation& text = sets_.back().text;
+    log->info("evaluation set {}: {} document{}, {} tokens", set.name, text.documents().size(),
+              text.documents().size() == 1 ? "" : "s", text.num_tokens());
   }
 }
 
@@ -89,6 +90,12 @@ bool RunEvaluations::has_set_of(const std::string& figure) const {
   return std::any_of(sets_.begin(), sets_.end(), [&](const Set& other) { return other.name == set; });
 }
 
+bool RunEvaluations::is_regular(const std::string& figure, std::int64_t step) const {
+  const std::string name = figure_name(figure).set;
+  const auto set = std::find_if(sets_.begin(), sets_.end(), [&](const Set& other) { return other.name == name; });
+  return is_multiple(step, set == sets_.end() ? session_.config.train.eval_every_steps : set->every_steps);
+}
+
 bool RunEvaluations::is_held_out_due(std::int64_t step) const {
   return held_out_ && is_due_by(step, session_.config.train.eval_every_steps, session_.config.train);
 }
@@ -114,12 +121,11 @@ Measurement RunEvaluations::measure(const nn::Transformer& model, std::optional<
   return result;
 }
 
-std::string to_line(const Measurement& measurement) {
-  std::string line;
-  if (measurement.held_out.tokens > 0) line = line_of("held out", measurement.held_out, true);
-  for (const auto& [name, evaluation] : measurement.sets)
-    line += (line.empty() ? "" : "; ") + line_of(name, evaluation, false);
-  return line;
+std::vector<std::string> to_lines(const Measurement& measurement) {
+  std::vector<std::string> lines;
+  if (measurement.held_out.tokens > 0) lines.push_back(line_of("held out", measurement.held_out));
+  for (const auto& [name, evaluation] : measurement.sets) lines.push_back(line_of(name, evaluation));
+  return lines;
 }
 
 }  // namespace limbeck::launch

@@ -28,13 +28,15 @@ class RunEvaluations {
   /// Null where the held-out documents do not fill a sequence.
   HeldOut* held_out() { return held_out_ ? &*held_out_ : nullptr; }
   bool is_empty() const { return !held_out_ && sets_.empty(); }
-  /// Tokens that are read in measure().
+  /// Tokens that are predicted in measure().
   std::int64_t num_tokens() const;
   /// The documents of the sets that the run learns from, a line for each set that has some.
   std::vector<std::string> found_in_training_text(const data::DocumentHashes& known) const;
 
   /// Whether a figure's set (figure.h) is among what is measured.
   bool has_set_of(const std::string& figure) const;
+  /// Whether a figure is measured after a step also where the run does not end there.
+  bool is_regular(const std::string& figure, std::int64_t step) const;
   bool is_due(std::int64_t step) const;
   /// Whether everything is due, so that measure(model, step) is measure(model).
   bool is_all_due(std::int64_t step) const;
@@ -54,7 +56,8 @@ class RunEvaluations {
   std::vector<Set> sets_;
 };
 
-/// For a line of a log: "held out: ce 2.1034, kl 0.3021; web: ce 2.0151, perplexity 7.5015, bits/byte 1.2011".
-std::string to_line(const Measurement& measurement);
+/// For a log, a line for the held-out sample and for each set:
+/// "web: kl 0.3021, top-1 0.712, ce 2.0151, perplexity 7.5015, bits/byte 1.2011".
+std::vector<std::string> to_lines(const Measurement& measurement);
 
 }  // namespace limbeck::launch

@@ -73,8 +73,8 @@ TextEvaluation::TextEvaluation(Rank& rank, std::vector<data::Document> documents
 }
 
 std::int64_t TextEvaluation::num_tokens() const {
-  const std::vector<std::int64_t> lengths = lengths_of(documents_);
-  return std::accumulate(lengths.begin(), lengths.end(), std::int64_t{0});
+  return std::accumulate(windows_.begin(), windows_.end(), std::int64_t{0},
+                         [](std::int64_t sum, const Window& w) { return sum + w.num_scored; });
 }
 
 nn::Batch TextEvaluation::batch_of(const Job& job) const {

@@ -58,7 +58,7 @@ class TextEvaluation {
   TextFigures measure(const nn::Transformer& model, const nn::Transformer* teacher) const;
 
   const std::vector<data::Document>& documents() const { return documents_; }
-  std::int64_t num_tokens() const;  // of all documents
+  std::int64_t num_tokens() const;  // of all documents, that are predicted
 
  private:
   struct Job {  // windows that are read at once

@@ -11,6 +11,7 @@
 #include "data/checkpoints/checkpoint.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/report/event_file.h"
+#include "launch/run/evaluation_json.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/gradient_dump.h"
 #include "launch/run/machine_peak.h"
@@ -371,11 +372,11 @@ bool Trainer::evaluate(nlohmann::ordered_json& line) {
   const Measurement measured = evaluations_.measure(*session_.student, steps_done_);
   if (evaluations_.is_all_due(steps_done_)) measured_ = measured;
   line.update(launch::to_json(measured));
-  log_->info("step {}: {}", steps_done_, to_line(measured));
+  for (const std::string& said : to_lines(measured)) log_->info("step {}: {}", steps_done_, said);
   if (const auto warning = starved_warning(measured.held_out.load); warning && !std::exchange(has_warned_, true))
     log_->warn("step {}: {}", steps_done_, *warning);
   const std::string& figure = session_.config.train.keep_best;
-  return !figure.empty() && offer(best_, figure, steps_done_, measured);
+  return !figure.empty() && offer(best_, figure, steps_done_, measured, evaluations_.is_regular(figure, steps_done_));
 }
 
 Measurement Trainer::measure_all() const { return measured_ ? *measured_ : evaluations_.measure(*session_.student); }

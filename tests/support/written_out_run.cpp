@@ -145,6 +145,7 @@ void expect_evaluation(const json& line, const Figures& figures, bool has_teache
   if (const Load load = load_of(figures); !load.entropies.empty())
     expect_load(line["eval_load_entropy"], line["eval_load_worst_entropy"], line["eval_starved_experts"], load);
   expect_near(line["eval_ce"], figures.ce, "eval_ce");
+  expect_near(line["eval_perplexity"], std::exp(figures.ce), "eval_perplexity");
   if (!has_teacher) return;
   expect_near(line["eval_teacher_ce"], figures.teacher_ce, "eval_teacher_ce");
   expect_near(line["eval_kl"], figures.kl, "eval_kl");
@@ -156,24 +157,24 @@ void expect_evaluation(const json& line, const Figures& figures, bool has_teache
 
 void expect_figures(const json& evaluation, const Figures& figures) {
   EXPECT_EQ(evaluation["tokens"], figures.tokens);
-  expect_near(evaluation["cross_entropy"], figures.ce, "cross_entropy");
+  expect_near(evaluation["ce"], figures.ce, "ce");
+  expect_near(evaluation["perplexity"], std::exp(figures.ce), "perplexity");
   const Load load = load_of(figures);
-  ASSERT_EQ(evaluation.contains("load"), !load.entropies.empty());
+  ASSERT_EQ(evaluation.contains("load_entropy"), !load.entropies.empty());
   if (!load.entropies.empty()) {
-    const json& theirs = evaluation["load"];
-    expect_load(theirs["mean_entropy"], theirs["worst_entropy"], theirs["num_starved"], load);
-    EXPECT_EQ(theirs["num_experts"], figures.load.size() * figures.load[0].size());
+    expect_load(evaluation["load_entropy"], evaluation["load_worst_entropy"], evaluation["starved_experts"], load);
+    EXPECT_EQ(evaluation["experts"], figures.load.size() * figures.load[0].size());
   }
   if (figures.teacher_ce == 0) {  // there is no teacher: what was not measured is not there
-    for (const char* name : {"teacher_cross_entropy", "kl", "kl_median", "kl_p99", "agreement", "sum_min"})
+    for (const char* name : {"teacher_ce", "kl", "kl_median", "kl_p99", "top1_agreement", "sum_min"})
       EXPECT_FALSE(evaluation.contains(name)) << evaluation;
     return;
   }
-  expect_near(evaluation["teacher_cross_entropy"], figures.teacher_ce, "teacher_cross_entropy");
+  expect_near(evaluation["teacher_ce"], figures.teacher_ce, "teacher_ce");
   expect_near(evaluation["kl"], figures.kl, "kl");
   expect_near(evaluation["kl_median"], figures.kl_median, "kl_median");
   expect_near(evaluation["kl_p99"], figures.kl_p99, "kl_p99");
-  expect_near(evaluation["agreement"], figures.agreement, "agreement");
+  expect_near(evaluation["top1_agreement"], figures.agreement, "top1_agreement");
   expect_near(evaluation["sum_min"], figures.sum_min, "sum_min");
 }
 

@@ -208,13 +208,16 @@ TEST(RunFiles, ExpertsThatStarveAreWarnedOf) {
   EXPECT_THAT(warnings[0], HasSubstr("step 2: "));
   EXPECT_THAT(warnings[1], AllOf(Not(HasSubstr("step ")), HasSubstr("optimizer.groups")));
 
-  const auto end = nlohmann::json::parse(folder.read("run/end.json"))["student"]["load"];
-  EXPECT_GT(end["num_starved"], 0);
-  EXPECT_EQ(end["even_share"], 1920 / 32);  // the tokens of the held-out sample
-  EXPECT_EQ(folder.metrics("run")[3]["eval_starved_experts"], end["num_starved"]);
+  const auto end = nlohmann::json::parse(folder.read("run/end.json"))["student"];
+  EXPECT_GT(end["starved_experts"], 0);
+  EXPECT_EQ(end["experts"], 64);
+  EXPECT_FALSE(end["starved_layers"].empty());
+  for (const auto& layer : end["starved_layers"])
+    EXPECT_THAT(warnings[1], ::testing::ContainsRegex(fmt::format("in layers? [01, ]*{}", layer.get<int>())));
+  EXPECT_EQ(folder.metrics("run")[3]["eval_starved_experts"], end["starved_experts"]);
   const std::vector<std::string> rows = run.lines_with("starved experts, of 64");
   ASSERT_EQ(rows.size(), 1U) << run.output;
-  EXPECT_TRUE(rows[0].ends_with(" " + end["num_starved"].dump())) << rows[0];
+  EXPECT_TRUE(rows[0].ends_with(" " + end["starved_experts"].dump())) << rows[0];
   for (const char* row : {"expert load: entropy, mean", "of the worst layer", "starved experts"}) {
     const std::vector<std::string> said = run.lines_with(row), again = folder.limbeck("eval run").lines_with(row);
     ASSERT_EQ(said.size(), 1U) << row;

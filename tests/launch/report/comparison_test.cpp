@@ -55,8 +55,8 @@ class ComparisonTest : public ::testing::Test {
   RunResults run(const Made& made) const { return read_run(RunDirectory(make(made))); }
 
   static constexpr const char* teacher_end =
-      R"({"step":20,"student":{"tokens":9,"cross_entropy":2.5,"teacher_cross_entropy":2,"kl":0.75,"kl_median":0.5,)"
-      R"("kl_p99":3,"agreement":0.5,"sum_min":0.625},"sets":{"wiki":{"tokens":5,"ce":1.5,"perplexity":4.5}}})";
+      R"({"step":20,"student":{"tokens":9,"bytes":36,"ce":2.5,"perplexity":12.18,"bits_per_byte":0.9017,"teacher_ce":2,)"
+      R"("kl":0.75,"kl_median":0.5,"kl_p99":3,"top1_agreement":0.5,"sum_min":0.625},"sets":{"wiki":{"tokens":5,"ce":1.5,"perplexity":4.5}}})";
   /// What trainings wrote before what is not measured was left out.
   static constexpr const char* old_end =
       R"({"step":20,"student":{"tokens":9,"cross_entropy":2.25,"teacher_cross_entropy":0.0,"kl":0.0,"kl_median":0.0,)"
@@ -91,6 +91,7 @@ TEST_F(ComparisonTest, RunsOfAllKindsStandSideBySide) {
   EXPECT_EQ(line_of(table, "loss"), "loss, last step 3.9800 *3.9600 3.9930 -");
   EXPECT_EQ(line_of(table, "cross-entropy"), "cross-entropy, held out 2.5000 *2.2500 - -");
   EXPECT_EQ(line_of(table, "  perplexity"), "perplexity 12.18 *9.49 - -");
+  EXPECT_EQ(line_of(table, "  bits a byte"), "bits a byte 0.9017 - - -");
   EXPECT_EQ(line_of(table, "KL"), "KL to the teacher 0.7500 - - -");
   EXPECT_EQ(line_of(table, "top-1"), "top-1 agreement 0.5000 - - -");
   EXPECT_EQ(line_of(table, "wiki: cross-entropy"), "wiki: cross-entropy 1.5000 - - -");
@@ -119,6 +120,7 @@ TEST_F(ComparisonTest, JsonHasWhatWasMeasuredAndNoMore) {
   EXPECT_EQ(distilled["kl"], 0.75);
   EXPECT_EQ(distilled["top1_agreement"], 0.5);
   EXPECT_EQ(distilled["sum_min"], 0.625);
+  EXPECT_EQ(distilled["bits_per_byte"], 0.9017);
   EXPECT_EQ(distilled["sets"]["wiki"]["perplexity"], 4.5);
   EXPECT_TRUE(distilled["sets"]["wiki"]["tokens"].is_number_integer());
   for (const char* absent : {"parameters", "ranks", "command"}) EXPECT_FALSE(distilled.contains(absent)) << absent;
@@ -286,11 +288,17 @@ TEST_F(ComparisonTest, OneRunsResultsHaveWhatWasBefore) {
   EXPECT_EQ(line_of(text, "best checkpoint"), "best checkpoint step 10, by ce: 2.1250");
   EXPECT_EQ(line_of(text, "state"), "state finished");
   const RunResults moe = run({.name = "moe",
-                              .end = R"({"step":20,"student":{"tokens":9,"cross_entropy":2,"load":{"mean_entropy":0.9,)"
-                                     R"("worst_entropy":0.75,"num_starved":3,"starved_layers":[1,2]}}})"});
-  EXPECT_EQ(line_of(results_text(moe), "expert load"), "expert load: entropy 0.9000");
-  EXPECT_EQ(line_of(results_text(moe), "  of the worst"), "of the worst layer 0.7500");
-  EXPECT_EQ(line_of(results_text(moe), "  starved"), "starved experts 3");
+                              .end = R"({"step":20,"student":{"tokens":9,"ce":2,"load_entropy":0.9,"experts":8,)"
+                                     R"("load_worst_entropy":0.75,"starved_experts":3,"starved_layers":[1,2]}})"});
+  const RunResults old_moe =
+      run({.name = "old_moe",
+           .end = R"({"step":20,"student":{"tokens":9,"cross_entropy":2,"load":{"mean_entropy":0.9,)"
+                  R"("worst_entropy":0.75,"num_starved":3,"starved_layers":[1,2]}}})"});
+  for (const RunResults& either : {moe, old_moe}) {
+    EXPECT_EQ(line_of(results_text(either), "expert load"), "expert load: entropy 0.9000");
+    EXPECT_EQ(line_of(results_text(either), "  of the worst"), "of the worst layer 0.7500");
+    EXPECT_EQ(line_of(results_text(either), "  starved"), "starved experts 3");
+  }
   EXPECT_EQ(results_json(r)["before"]["ce"], 5.5);
 }
 

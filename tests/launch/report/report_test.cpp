@@ -382,14 +382,21 @@ TEST_F(ReportTest, ATrainingShowsItsContinuationAndHowItWasStarted) {
 }
 
 TEST_F(ReportTest, SetsAreDrawnAndTold) {
-  metrics(line(1, R"(,"eval_ce":3,"eval_tokens":9,"eval_sets":{"wiki":{"tokens":8,"ce":2.5,"bits_per_byte":1.25}})") +
-          line(2, R"(,"eval_ce":3,"eval_tokens":9,"eval_sets":{"wiki":{"tokens":8,"ce":2.25,"bits_per_byte":1.125}})"));
+  metrics(line(1, R"(,"eval_ce":3,"eval_tokens":9,"eval_bytes":30,"eval_perplexity":20.5,"eval_bits_per_byte":1.3,)"
+                  R"("eval_sets":{"wiki":{"tokens":8,"ce":2.5,"bits_per_byte":1.25}})") +
+          line(2, R"(,"eval_ce":3,"eval_tokens":9,"eval_bytes":30,"eval_perplexity":18.25,"eval_bits_per_byte":1.25,)"
+                  R"("eval_sets":{"wiki":{"tokens":8,"ce":2.25,"bits_per_byte":1.125}})"));
   write_file(run_ / "start.json",
-             R"({"student":{"tokens":9,"cross_entropy":4},"sets":{"wiki":{"tokens":8,"ce":5.5,"bits_per_byte":3}}})");
+             R"({"student":{"tokens":9,"bytes":30,"ce":4,"perplexity":54.5,"bits_per_byte":1.75,"experts":4,)"
+             R"("load_worst_layer":1},"sets":{"wiki":{"tokens":8,"ce":5.5,"bits_per_byte":3}}})");
   const XmlNode page = parse_xml(this->page());
   EXPECT_THAT(marks_of(page, "Cross-entropy by set"),
               ::testing::ElementsAre("step 0: 5.5", "step 1: 2.5", "step 2: 2.25"));
   EXPECT_THAT(marks_of(page, "Bits/byte by set"), ::testing::ElementsAre("step 0: 3", "step 1: 1.25", "step 2: 1.125"));
+  EXPECT_THAT(marks_of(page, "Bits/byte"), ::testing::ElementsAre("step 0: 1.75", "step 1: 1.3", "step 2: 1.25"));
+  EXPECT_THAT(marks_of(page, "Perplexity"), ::testing::ElementsAre("step 0: 54.5", "step 1: 20.5", "step 2: 18.25"));
+  for (const char* alone : {"eval_bytes", "eval_experts", "eval_load_worst_layer"})
+    EXPECT_THAT(titles(page), Not(Contains(alone)));
   EXPECT_THAT(page.text(), AllOf(HasSubstr("wiki: bits/byte"), HasSubstr("5.5000"), HasSubstr("1.1250")));
 }
 

@@ -38,10 +38,12 @@ TEST(BestEvaluation, FallsOrRisesAndCountsWhatIsNoBetter) {
   EXPECT_FALSE(offer(best, "ce", 20, measured(3)));
   EXPECT_FALSE(offer(best, "ce", 30, measured(4)));
   EXPECT_EQ(best, (BestEvaluation{"ce", 10, 3, 2}));
-  EXPECT_FALSE(offer(best, "ce", 35, Measurement{}));  // counts for nothing
+  EXPECT_FALSE(offer(best, "ce", 35, Measurement{}));                   // counts for nothing
+  EXPECT_FALSE(offer(best, "ce", 36, measured(4), /*regular=*/false));  // nor does this
   EXPECT_EQ(best->without_gain, 2);
   EXPECT_TRUE(offer(best, "ce", 40, measured(2.5)));
   EXPECT_EQ(best, (BestEvaluation{"ce", 40, 2.5, 0}));
+  EXPECT_TRUE(offer(best, "ce", 45, measured(2), /*regular=*/false));
 
   best.reset();
   EXPECT_TRUE(offer(best, "top1_agreement", 1, measured(3, 0.25)));

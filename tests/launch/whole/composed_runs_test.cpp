@@ -49,9 +49,36 @@ TEST(SeveralConfigs, MakeOneRunWhoseConfigIsOneFile) {
   const Outcome wrong = folder.limbeck("train tiny.textproto wrong.textproto");
   EXPECT_EQ(wrong.code, 2);
   EXPECT_THAT(wrong.lines_with("limbeck: error"), ElementsAre(HasSubstr("wrong.textproto:2:9: there is no field")));
-  const Outcome no_config = folder.limbeck("eval one more.textproto");
-  EXPECT_EQ(no_config.code, 2);
-  EXPECT_THAT(no_config.output, HasSubstr("more.textproto is laid over one, which is no config"));
+}
+
+TEST(SeveralConfigs, EvalLaysThemOverARunAndOverACheckpoint) {
+  const RunFolder folder("eval_composed");
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 4 --set output.dir=run").code, 0);
+  folder.write("more.textproto", "evaluation { set { name: 'first' text: 'text/0.txt' } } output { dir: 'no_run' }");
+  folder.write("last.textproto", "evaluation { set { name: 'second' text: 'text/1.txt' } } train { eval_tokens: 96 }");
+  const std::string of_last = " more.textproto last.textproto --set train.eval_tokens=48 --json --quiet";
+  const Outcome plain = folder.limbeck("eval run --set train.eval_tokens=48 --json --quiet");
+  const Outcome run = folder.limbeck("eval run" + of_last);
+  ASSERT_EQ(run.code, 0) << run.output;
+  const auto json = nlohmann::json::parse(run.output);
+  EXPECT_EQ(json["held_out"], nlohmann::json::parse(plain.output)["held_out"]) << run.output;  // the run's model
+  EXPECT_EQ(json["step"], 4);
+  ASSERT_EQ(json["sets"].size(), 2U) << run.output;
+  const Outcome alone = folder.limbeck("eval run --text text/1.txt --json --quiet");
+  EXPECT_EQ(json["sets"]["second"], nlohmann::json::parse(alone.output)["all"]);
+  const Outcome longer = folder.limbeck("eval run/checkpoints/step_4 last.textproto --json --quiet");
+  ASSERT_EQ(longer.code, 0) << longer.output;
+  EXPECT_GT(nlohmann::json::parse(longer.output)["held_out"]["tokens"], json["held_out"]["tokens"]);
+  // From another folder, where the files are that its own folder does not know.
+  fs::create_directory(folder.path() / "away");
+  folder.write("away/more.textproto", "evaluation { set { name: 'own' text: 'own.txt' } }");
+  folder.write("away/own.txt", folder.read("text/1.txt"));
+  const Outcome away = from(folder, "away", "eval ../run more.textproto --json --quiet");
+  ASSERT_EQ(away.code, 0) << away.output;
+  EXPECT_EQ(nlohmann::json::parse(away.output)["sets"]["own"], json["sets"]["second"]);
+  const Outcome wrong = folder.limbeck("eval run gone.textproto");
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_THAT(wrong.lines_with("limbeck: error"), ElementsAre(HasSubstr("gone.textproto: cannot be read")));
 }
 
 TEST(RunLength, TokensAndEpochsAreStepsThatTheScheduleFollows) {

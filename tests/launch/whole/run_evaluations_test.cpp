@@ -15,6 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -29,6 +30,14 @@ std::vector<std::string> checkpoints(const RunFolder& folder, const std::string&
     names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
+}
+
+/// What end.json says of the held-out sample is what the line of metrics.jsonl says, by the same names.
+void expect_named_alike(const json& student, const json& line) {
+  for (const auto& [name, value] : student.items())
+    if (name != "experts" && name != "load_worst_layer" && name != "starved_layers") {
+      EXPECT_EQ(line.value("eval_" + name, json()), value) << name;
+    }
 }
 
 constexpr const char* web_text = "the still keeps what was large and becomes small.";
@@ -67,7 +76,19 @@ evaluation {
   EXPECT_TRUE(lines[1].contains("eval_ce"));
   EXPECT_FALSE(lines[2].contains("eval_ce"));
   EXPECT_EQ(train.lines_with("step 2: held out: ce ").size(), 1U) << train.output;
-  EXPECT_EQ(train.lines_with("; web: ce ").size(), 3U) << train.output;  // before, and at steps 2 and 4
+  EXPECT_EQ(train.lines_with(": web: ce ").size(), 3U) << train.output;  // before, and at steps 2 and 4
+  EXPECT_EQ(train.lines_with("evaluation set web: 1 document, 49 tokens").size(), 1U) << train.output;
+  EXPECT_EQ(train.lines_with(fmt::format("before, on {} tokens", 384 + 49 + folder.read("text/1.txt").size())).size(),
+            1U)
+      << train.output;
+
+  // The sample is a piece of one document, whose every token is a byte.
+  for (const std::size_t step : {2U, 4U}) {
+    const json& line = lines[step - 1];
+    EXPECT_EQ(line["eval_bytes"], line["eval_tokens"]);
+    EXPECT_NEAR(line["eval_bits_per_byte"].get<double>(), line["eval_ce"].get<double>() / std::log(2), 1e-12);
+    EXPECT_NEAR(line["eval_perplexity"].get<double>(), std::exp(line["eval_ce"].get<double>()), 1e-9);
+  }
 
   const json start = json::parse(folder.read("run/start.json")), end = json::parse(folder.read("run/end.json"));
   for (const json& record : {start, end}) {
@@ -76,7 +97,7 @@ evaluation {
     EXPECT_EQ(record["sets"]["web"]["tokens"], 49);  // the end of text, and all but the first
     EXPECT_FALSE(record["sets"]["web"].contains("kl"));
     EXPECT_FALSE(record["student"].contains("kl"));
-    EXPECT_FALSE(record["student"].contains("teacher_cross_entropy"));
+    EXPECT_FALSE(record["student"].contains("teacher_ce"));
     EXPECT_FALSE(record.contains("unigram"));
   }
   EXPECT_EQ(end["sets"]["web"], lines[3]["eval_sets"]["web"]);
@@ -89,12 +110,75 @@ evaluation {
   ASSERT_EQ(eval.code, 0) << eval.output;
   const json again = json::parse(eval.output);
   EXPECT_EQ(again["sets"], end["sets"]);
-  EXPECT_EQ(again["held_out"]["ce"], end["student"]["cross_entropy"]);
+  EXPECT_EQ(again["held_out"], end["student"]);
+  expect_named_alike(end["student"], lines[3]);
+  for (const char* figure : {"bits_per_byte", "perplexity", "load_entropy", "starved_layers"})
+    EXPECT_TRUE(start["student"].contains(figure) && end["student"].contains(figure)) << figure;
   const Outcome text = folder.limbeck("eval run --text web.txt --json --quiet");
   EXPECT_EQ(json::parse(text.output)["all"], end["sets"]["web"]) << text.output;
 
   const Outcome events = run_shell(fmt::format("strings -n 4 {}/run/events.out.tfevents.*", folder.path().string()));
-  EXPECT_THAT(events.output, HasSubstr("eval/sets/web/bits_per_byte"));
+  EXPECT_THAT(events.output, AllOf(HasSubstr("eval/sets/web/bits_per_byte"), HasSubstr("eval/bits_per_byte"),
+                                   HasSubstr("eval/perplexity")));
+  for (const char* row : {"perplexity ", "bits a byte "}) {
+    const auto rows = train.lines_with(row);
+    ASSERT_GE(rows.size(), 1U) << train.output;
+    EXPECT_THAT(folder.limbeck("eval run").output, HasSubstr(rows.back().substr(rows.back().rfind(' ')))) << row;
+  }
+}
+
+TEST(RunEvaluations, ASetIsMeasuredByItsOwnStepsAndAtAnEndThatMayBeTheBest) {
+  const RunFolder folder("own_steps");
+  folder.write("web.txt", web_text);
+  folder.write("broken.txt", std::string(web_text) + "\xff and \xc3");
+  folder.write("job.textproto", folder.read("tiny.textproto") + R"(
+evaluation {
+  set { name: "web" text: "web.txt" every_steps: 2 }
+  set { name: "broken" text: "broken.txt" every_steps: 3 }
+})");
+  const std::string train = "train job.textproto --set train.steps=4 ";
+  const Outcome plain = folder.limbeck(train + "--out plain");
+  ASSERT_EQ(plain.code, 0) << plain.output;
+  const auto sets_of = [&](const std::string& run, std::size_t step) {
+    const json line = folder.metrics(run).at(step - 1);
+    return line.contains("eval_sets") ? line["eval_sets"].size() : 0;
+  };
+  EXPECT_EQ(folder.metrics("plain")[3]["eval_sets"].begin().key(), "web");
+  EXPECT_EQ(sets_of("plain", 4), 1U);  // the other is not due
+  EXPECT_FALSE(folder.metrics("plain")[3].contains("eval_ce"));
+  EXPECT_EQ(json::parse(folder.read("plain/end.json"))["sets"].size(), 2U);
+  EXPECT_EQ(plain.lines_with("evaluation set broken: 2 ill-formed UTF-8 sequences became U+FFFD").size(), 1U)
+      << plain.output;
+  EXPECT_EQ(plain.lines_with("ill-formed").size(), 1U) << plain.output;
+
+  const Outcome best = folder.limbeck(train + "--set train.keep_best=web.ce --out best");
+  ASSERT_EQ(best.code, 0) << best.output;
+  EXPECT_EQ(sets_of("best", 3), 1U);
+  EXPECT_EQ(sets_of("best", 4), 2U);
+  EXPECT_EQ(json::parse(folder.read("best/end.json"))["sets"], folder.metrics("best")[3]["eval_sets"]);
+
+  const Outcome text = folder.limbeck("eval plain --text broken.txt");
+  EXPECT_EQ(text.lines_with("the text: 2 ill-formed UTF-8 sequences became U+FFFD").size(), 1U) << text.output;
+}
+
+TEST(RunEvaluations, EvalNeedsNoSetThatTheBestWasKeptBy) {
+  const RunFolder folder("eval_without_sets");
+  write_job(folder);
+  ASSERT_EQ(folder
+                .limbeck("train job.textproto --steps 2 --set train.eval_every_steps=2 --set train.keep_best=web.ce "
+                         "--set train.stop_after_evaluations_without_gain=2 --out run")
+                .code,
+            0);
+  const Outcome eval = folder.limbeck("eval run --set evaluation.set= --json --quiet");
+  ASSERT_EQ(eval.code, 0) << eval.output;
+  EXPECT_FALSE(json::parse(eval.output).contains("sets"));
+  EXPECT_EQ(json::parse(eval.output)["held_out"], json::parse(folder.read("run/end.json"))["student"]);
+  const Outcome by_config = folder.limbeck(
+      "eval job.textproto --set output.dir=run --set train.keep_best=web.ce --set evaluation.set= --json --quiet");
+  EXPECT_EQ(by_config.output, eval.output);
+  const Outcome train = folder.limbeck("train run --resume --set evaluation.set=");
+  EXPECT_EQ(train.code, 2) << train.output;
+  EXPECT_THAT(train.output, HasSubstr("train.keep_best is \"web.ce\", expected a set"));
 }
 
 TEST(RunEvaluations, AreTheSameOnEveryLayout) {
@@ -134,6 +218,16 @@ TEST(RunEvaluations, OfADistillationAreAgainstItsTeacher) {
   EXPECT_EQ(folder.metrics("student").back()["eval_sets"]["web"], set);
   EXPECT_EQ(end["best"]["value"], set["kl"]);
   EXPECT_EQ(distilled.lines_with("web, after").size(), 1U) << distilled.output;
+  EXPECT_EQ(distilled.lines_with("step 2: held out: kl ").size(), 1U) << distilled.output;
+  EXPECT_EQ(distilled.lines_with("step 2: web: kl ").size(), 1U) << distilled.output;
+  for (const std::string& line : distilled.lines_with("step 2: ")) EXPECT_LE(line.size(), 120U) << line;
+  expect_named_alike(end["student"], folder.metrics("student").back());
+  EXPECT_FALSE(set.contains("kl_median"));
+  const Outcome again = folder.limbeck("eval student --json --quiet");
+  EXPECT_EQ(json::parse(again.output)["held_out"], end["student"]);
+  for (const char* figure : {"kl_median", "kl_p99", "load_entropy", "top1_agreement"})
+    EXPECT_TRUE(end["student"].contains(figure)) << end["student"];
+  ASSERT_EQ(distilled.lines_with("bits a byte ").size(), 1U) << distilled.output;
   const Outcome eval =
       folder.limbeck("eval student --text web.txt --teacher teacher/checkpoints/step_6 --json --quiet");
   ASSERT_EQ(eval.code, 0) << eval.output;
@@ -224,7 +318,7 @@ TEST(RunEvaluations, TheLastStepMayBeTheBest) {
   EXPECT_EQ(link_of(folder, "run"), "step_10");
   const json end = json::parse(folder.read("run/end.json"));
   EXPECT_EQ(end["best"]["step"], 10);
-  EXPECT_EQ(end["best"]["value"], end["student"]["cross_entropy"]);
+  EXPECT_EQ(end["best"]["value"], end["student"]["ce"]);
   EXPECT_LT(end["best"]["value"], folder.metrics("run")[7]["eval_ce"]);
 }
 
@@ -259,6 +353,12 @@ TEST(RunEvaluations, ARunEndsForWantOfGainAndAResumedOneAtTheSameStep) {
     }
     EXPECT_EQ(link_of(folder, run), "step_2");
   }
+  // An end between two evaluations counts for nothing where the run goes on after all.
+  ASSERT_EQ(folder.limbeck(train + " --set train.steps=5 --out longer").code, 0);
+  EXPECT_TRUE(folder.metrics("longer")[4].contains("eval_ce"));
+  EXPECT_EQ(json::parse(folder.read("longer/end.json"))["best"]["without_gain"], 1);
+  ASSERT_EQ(folder.limbeck(train + " --resume --out longer").code, 0);
+  EXPECT_EQ(json::parse(folder.read("longer/end.json"))["best"], json::parse(end)["best"]);
   // It stays at its end, and goes on where more is allowed.
   EXPECT_EQ(folder.limbeck(train + " --resume --out whole").code, 0);
   EXPECT_EQ(folder.metrics("whole").size(), 8U);

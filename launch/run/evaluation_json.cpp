@@ -1,0 +1,124 @@
+#include "launch/run/evaluation_json.h"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+namespace limbeck::launch {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+using Names = std::pair<const char*, const char*>;  // before, now
+
+constexpr std::array<Names, 3> older_figures = {
+    {{"cross_entropy", "ce"}, {"teacher_cross_entropy", "teacher_ce"}, {"agreement", "top1_agreement"}}};
+constexpr std::array<Names, 6> older_load = {{{"mean_entropy", "load_entropy"},
+                                              {"worst_entropy", "load_worst_entropy"},
+                                              {"num_starved", "starved_experts"},
+                                              {"num_experts", "experts"},
+                                              {"worst_layer", "load_worst_layer"},
+                                              {"starved_layers", "starved_layers"}}};
+
+Json numbers_to_json(const Evaluation& e) {
+  Json json = {{"tokens", e.tokens}};
+  if (e.bytes) json["bytes"] = *e.bytes;
+  if (e.tokens == 0) return json;
+  json["ce"] = e.cross_entropy;
+  if (std::isfinite(e.perplexity())) json["perplexity"] = e.perplexity();
+  if (const auto bits = e.bits_per_byte()) json["bits_per_byte"] = *bits;
+  if (e.has_teacher()) {
+    json["teacher_ce"] = e.teacher_cross_entropy;
+    json["kl"] = e.kl;
+    if (e.kl_median) json["kl_median"] = *e.kl_median;
+    if (e.kl_p99) json["kl_p99"] = *e.kl_p99;
+    json["top1_agreement"] = e.agreement;
+    json["sum_min"] = e.sum_min;
+  }
+  if (e.load) {
+    json["load_entropy"] = e.load->mean_entropy;
+    json["load_worst_entropy"] = e.load->worst_entropy;
+    json["starved_experts"] = e.load->num_starved;
+  }
+  return json;
+}
+
+/// Puts the members of `from` that have an older name into `to` under their present one.
+template <std::size_t n>
+void rename(const Json& from, Json& to, const std::array<Names, n>& names) {
+  for (const auto& [before, now] : names)
+    if (from.contains(before)) to[now] = from[before];
+}
+
+}  // namespace
+
+Json to_json(const Measurement& measurement) {
+  Json line = Json::object();
+  if (measurement.held_out.tokens > 0) {
+    const Json numbers = numbers_to_json(measurement.held_out);
+    for (const auto& [name, value] : numbers.items()) line["eval_" + name] = value;
+  }
+  if (!measurement.sets.empty()) line["eval_sets"] = sets_to_json(measurement.sets);
+  return line;
+}
+
+Json evaluation_to_json(const Evaluation& e) {
+  Json json = numbers_to_json(e);
+  if (!e.load) return json;
+  json["experts"] = e.load->num_experts;
+  json["load_worst_layer"] = e.load->worst_layer;
+  json["starved_layers"] = e.load->starved_layers;
+  return json;
+}
+
+Evaluation evaluation_from_json(const Json& json) {
+  Evaluation e;
+  e.tokens = json.at("tokens").get<std::int64_t>();
+  if (json.contains("bytes")) e.bytes = json.at("bytes").get<std::int64_t>();
+  if (e.tokens == 0) return e;
+  e.cross_entropy = json.at("ce").get<double>();
+  e.teacher_cross_entropy = json.value("teacher_ce", 0.0);
+  if (e.has_teacher()) {
+    e.kl = json.value("kl", 0.0);
+    if (json.contains("kl_median")) e.kl_median = json.at("kl_median").get<double>();
+    if (json.contains("kl_p99")) e.kl_p99 = json.at("kl_p99").get<double>();
+    e.agreement = json.value("top1_agreement", 0.0);
+    e.sum_min = json.value("sum_min", 0.0);
+  }
+  if (json.contains("load_entropy"))
+    e.load = ModelLoad{.mean_entropy = json.at("load_entropy").get<double>(),
+                       .worst_entropy = json.at("load_worst_entropy").get<double>(),
+                       .worst_layer = json.at("load_worst_layer").get<std::int64_t>(),
+                       .num_experts = json.at("experts").get<std::int64_t>(),
+                       .num_starved = json.at("starved_experts").get<std::int64_t>(),
+                       .starved_layers = json.at("starved_layers").get<std::vector<std::int64_t>>()};
+  return e;
+}
+
+Json sets_to_json(const NamedEvaluations& sets) {
+  Json json = Json::object();
+  for (const auto& [name, evaluation] : sets) json[name] = evaluation_to_json(evaluation);
+  return json;
+}
+
+NamedEvaluations sets_from_json(const Json& json) {
+  NamedEvaluations sets;
+  for (const auto& [name, set] : json.items()) sets.emplace_back(name, evaluation_from_json(set));
+  return sets;
+}
+
+Json with_present_names(Json record) {
+  for (const char* member : {"student", "unigram"}) {
+    if (!record.is_object() || !record.contains(member) || !record[member].is_object()) continue;
+    Json& figures = record[member];
+    const Json before = figures;
+    rename(before, figures, older_figures);
+    for (const auto& [older, _] : older_figures) figures.erase(older);
+    if (!before.contains("load") || !before["load"].is_object()) continue;
+    rename(before["load"], figures, older_load);
+    figures.erase("load");
+  }
+  return record;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,35 @@
+// The figures of evaluations as JSON, by the same names in metrics.jsonl (there behind "eval_"), start.json, end.json
+// and `limbeck eval --json`. Only what was measured is there.
+//
+//     line.update(to_json(measurement));                          // of metrics.jsonl
+//     json["student"] = evaluation_to_json(measurement.held_out);
+//     const Json start = with_present_names(parsed);              // what any Limbeck wrote
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "launch/run/evaluation.h"
+
+namespace limbeck::launch {
+
+/// The fields of metrics.jsonl at an evaluation: eval_NAME for each number of evaluation_to_json but the places of the
+/// load; eval_sets, an object by name.
+nlohmann::ordered_json to_json(const Measurement& measurement);
+
+/// "tokens"; "bytes" where they are known; "ce", "perplexity", "bits_per_byte"; with a teacher "teacher_ce", "kl",
+/// "kl_median", "kl_p99" (of a held-out sample), "top1_agreement", "sum_min"; with experts "load_entropy",
+/// "load_worst_entropy", "starved_experts", and of which they are: "experts" (how many), "load_worst_layer",
+/// "starved_layers".
+nlohmann::ordered_json evaluation_to_json(const Evaluation& evaluation);
+/// And back. Throws nlohmann's exceptions where it is something else.
+Evaluation evaluation_from_json(const nlohmann::ordered_json& json);
+
+/// By name, as evaluation_to_json; and back.
+nlohmann::ordered_json sets_to_json(const NamedEvaluations& sets);
+NamedEvaluations sets_from_json(const nlohmann::ordered_json& json);
+
+/// A start.json or end.json whose evaluations, "student" and "unigram", have the names above. Runs of the first
+/// versions wrote "cross_entropy", "teacher_cross_entropy", "agreement" and an object "load" for them.
+nlohmann::ordered_json with_present_names(nlohmann::ordered_json record);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,101 @@
+#include "launch/run/evaluation_json.h"
+
+#include <gmock/gmock.h>
+
+#include "launch/report/distill_report.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::ElementsAre;
+using Json = nlohmann::ordered_json;
+
+Evaluation whole() {
+  return {.tokens = 8,
+          .cross_entropy = 1.5,
+          .teacher_cross_entropy = 1.25,
+          .kl = 0.5,
+          .kl_median = 0.25,
+          .kl_p99 = 3,
+          .agreement = 0.75,
+          .sum_min = 0.625,
+          .bytes = 12,
+          .load = ModelLoad{.mean_entropy = 0.9,
+                            .worst_entropy = 0.8,
+                            .worst_layer = 3,
+                            .num_experts = 16,
+                            .num_starved = 2,
+                            .starved_layers = {1, 3}}};
+}
+
+std::vector<std::string> names_of(const Json& json) {
+  std::vector<std::string> names;
+  for (const auto& [name, _] : json.items()) names.push_back(name);
+  return names;
+}
+
+TEST(EvaluationJson, HasEveryFigureAndComesBack) {
+  const Json json = evaluation_to_json(whole());
+  EXPECT_THAT(names_of(json),
+              ElementsAre("tokens", "bytes", "ce", "perplexity", "bits_per_byte", "teacher_ce", "kl", "kl_median",
+                          "kl_p99", "top1_agreement", "sum_min", "load_entropy", "load_worst_entropy",
+                          "starved_experts", "experts", "load_worst_layer", "starved_layers"));
+  EXPECT_NEAR(json["perplexity"].get<double>(), 4.4816890703380645, 1e-15);     // e^1.5
+  EXPECT_NEAR(json["bits_per_byte"].get<double>(), 1.4426950408889634, 1e-15);  // 12 nats of 12 bytes
+  EXPECT_EQ(json["starved_layers"], Json({1, 3}));
+  EXPECT_EQ(evaluation_to_json(evaluation_from_json(Json::parse(json.dump()))), json);
+}
+
+TEST(EvaluationJson, WhatWasNotMeasuredIsAbsent) {
+  EXPECT_THAT(names_of(evaluation_to_json({.tokens = 8, .cross_entropy = 1.5})),
+              ElementsAre("tokens", "ce", "perplexity"));
+  EXPECT_THAT(names_of(evaluation_to_json({.tokens = 8, .cross_entropy = 1000})), ElementsAre("tokens", "ce"));
+  EXPECT_THAT(names_of(evaluation_to_json({.bytes = 3})), ElementsAre("tokens", "bytes"));
+  Evaluation of_a_set = whole();
+  of_a_set.kl_median = of_a_set.kl_p99 = std::nullopt;
+  of_a_set.load.reset();
+  const Json json = sets_to_json({{"web", of_a_set}});
+  EXPECT_THAT(names_of(json["web"]), ElementsAre("tokens", "bytes", "ce", "perplexity", "bits_per_byte", "teacher_ce",
+                                                 "kl", "top1_agreement", "sum_min"));
+  EXPECT_EQ(sets_to_json(sets_from_json(json)), json);
+  EXPECT_TRUE(to_json(Measurement{}).empty());
+}
+
+TEST(EvaluationJson, LinesOfMetricsHaveTheSameNames) {
+  const Json line = to_json({.held_out = whole(), .sets = {{"web", whole()}}});
+  const Json json = evaluation_to_json(whole());
+  for (const char* name :
+       {"tokens", "bytes", "ce", "perplexity", "bits_per_byte", "teacher_ce", "kl", "kl_median", "kl_p99",
+        "top1_agreement", "sum_min", "load_entropy", "load_worst_entropy", "starved_experts"})
+    EXPECT_EQ(line.value(std::string("eval_") + name, Json()), json[name]) << name;
+  EXPECT_EQ(line["eval_sets"]["web"], json);
+  EXPECT_EQ(line.size(), 15U);
+}
+
+constexpr const char* older =
+    R"({"step": 20, "student": {"tokens": 9, "cross_entropy": 2.5, "load": {"mean_entropy": 0.9,
+  "worst_entropy": 0.75, "worst_layer": 2, "num_experts": 8, "num_starved": 3, "starved_layers": [1, 2],
+  "even_share": 4.5}, "teacher_cross_entropy": 2, "kl": 0.75, "kl_median": 0.5, "kl_p99": 3, "agreement": 0.5,
+  "sum_min": 0.625}, "unigram": {"tokens": 9, "cross_entropy": 7}, "sets": {"wiki": {"tokens": 5, "ce": 1.5}}})";
+
+TEST(EvaluationJson, RecordsOfTheFirstVersionsAreRead) {
+  const Json now = Json::parse(R"({"step": 20, "student": {"tokens": 9, "ce": 2.5, "teacher_ce": 2, "kl": 0.75,
+    "kl_median": 0.5, "kl_p99": 3, "top1_agreement": 0.5, "sum_min": 0.625, "load_entropy": 0.9,
+    "load_worst_entropy": 0.75, "load_worst_layer": 2, "experts": 8, "starved_experts": 3, "starved_layers": [1, 2]},
+    "unigram": {"tokens": 9, "ce": 7}, "sets": {"wiki": {"tokens": 5, "ce": 1.5}}})");
+  const auto in_any_order = [](const Json& json) { return nlohmann::json(json); };
+  EXPECT_EQ(in_any_order(with_present_names(Json::parse(older))), in_any_order(now));
+  EXPECT_EQ(with_present_names(now), now);
+  for (const char* other : {"[]", "3", R"({"student": 4})", R"({"student": {"load": 4}})"})
+    EXPECT_EQ(with_present_names(Json::parse(other)), Json::parse(other));
+
+  const DistillStart start = start_from_text(older, "here");  // as a run that goes on reads it
+  EXPECT_EQ(start.student.cross_entropy, 2.5);
+  EXPECT_EQ(start.student.agreement, 0.5);
+  EXPECT_EQ(start.student.load.value().num_starved, 3);
+  EXPECT_EQ(start.unigram.cross_entropy, 7);
+  EXPECT_EQ(start.sets.at(0).second.cross_entropy, 1.5);
+}
+
+}  // namespace
+}  // namespace limbeck::launch
