@@ -176,7 +176,7 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
               "With --text each document is measured whole: cross-entropy (nats a token), perplexity, bits/byte.");
   const auto options = bind<EvalOptions>(app, std::move(run));
   app.add_option("MODEL", options->model, std::string("Config, or ") + models)->required();
-  app.add_option("MORE", options->more, "Configs, each laid over MODEL or the config of its run, and those before it")
+  app.add_option("MORE", options->more, "Configs, each laid over that of MODEL and those before it")
       ->type_name("");
   add_config_options(app, options->sets);
   CLI::Option* text =

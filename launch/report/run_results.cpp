@@ -10,6 +10,7 @@
 #include "data/files/atomic_file.h"
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
+#include "launch/console/numbers.h"
 #include "launch/report/distill_report.h"
 #include "launch/run/evaluation_json.h"
 

@@ -262,7 +262,7 @@ TEST(RunFiles, AReportIsWrittenBesideTheRun) {
   ASSERT_EQ(report.code, 0) << report.output;
   EXPECT_THAT(report.output, HasSubstr("run/report.html"));
   const auto page = testing::parse_xml(folder.read("run/report.html"));
-  EXPECT_THAT(page.text(), AllOf(HasSubstr("Expert load by layer"), HasSubstr("of 24, ended"), HasSubstr("Held-out")));
+  EXPECT_THAT(page.text(), AllOf(HasSubstr("Expert load by layer"), HasSubstr("of 24, paused"), HasSubstr("Held-out")));
   EXPECT_EQ(folder.limbeck("report run --out other.html").code, 0);
   EXPECT_TRUE(fs::exists(folder.path() / "other.html"));
   EXPECT_EQ(folder.limbeck("report text").code, 2);

@@ -91,7 +91,7 @@ TEST_F(ComparisonTest, RunsOfAllKindsStandSideBySide) {
   EXPECT_EQ(line_of(table, "loss"), "loss, last step 3.9800 *3.9600 3.9930 -");
   EXPECT_EQ(line_of(table, "cross-entropy"), "cross-entropy, held out 2.5000 *2.2500 - -");
   EXPECT_EQ(line_of(table, "  perplexity"), "perplexity 12.18 *9.49 - -");
-  EXPECT_EQ(line_of(table, "  bits a byte"), "bits a byte 0.9017 - - -");
+  EXPECT_EQ(line_of(table, "  bits/byte"), "bits/byte 0.9017 - - -");
   EXPECT_EQ(line_of(table, "KL"), "KL to the teacher 0.7500 - - -");
   EXPECT_EQ(line_of(table, "top-1"), "top-1 agreement 0.5000 - - -");
   EXPECT_EQ(line_of(table, "wiki: cross-entropy"), "wiki: cross-entropy 1.5000 - - -");

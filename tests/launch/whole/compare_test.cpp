@@ -30,7 +30,7 @@ TEST(Compare, RunsAreReportedComparedAndInspected) {
             0);
   const Outcome part = folder.limbeck("train tiny.textproto --set train.steps=6 --steps 3 --out slow2");
   ASSERT_EQ(part.code, 0) << part.output;
-  EXPECT_EQ(part.lines_with(" model: 0.0M parameters").size(), 1U) << part.output;
+  EXPECT_EQ(part.lines_with(" model: 41,440 parameters").size(), 1U) << part.output;
   EXPECT_THAT(part.output, Not(HasSubstr("student")));  // there is no teacher
 
   const Outcome page = folder.limbeck("report slow 'f<a>st' slow2");
