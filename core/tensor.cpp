@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "kernels/convert.h"
+
 namespace limbeck::core {
 
 Storage::Storage(MemoryPtr memory, std::int64_t bytes) : memory_(std::move(memory)), bytes_(bytes) {
@@ -77,17 +79,6 @@ void Tensor::fill_zero() {
 Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) return clone();
   Tensor result = empty(memory(), dtype, shape_);
-  const std::int64_t n = numel();
-  const auto convert = [&]<class From, class To>(const From* from, To* to) {
-    for (std::int64_t i = 0; i < n; ++i) {
-      if constexpr (std::is_same_v<From, bf16>)
-        to[i] = static_cast<To>(static_cast<float>(from[i]));
-      else if constexpr (std::is_same_v<To, bf16>)
-        to[i] = bf16(static_cast<float>(from[i]));
-      else
-        to[i] = static_cast<To>(from[i]);
-    }
-  };
   const auto with_float = [](DType d, auto f) {
     if (d == DType::F32)
       f.template operator()<float>();
@@ -100,7 +91,9 @@ Tensor Tensor::to(DType dtype) const {
   };
   with_float(dtype_, [&]<class From>() {
     with_float(dtype, [&]<class To>() {
-      if constexpr (!std::is_same_v<From, To>) convert(data<From>(), result.mutable_data<To>());
+      on_device(*this, [&](const auto& device) {
+        kernels::convert(device, data<From>(), result.mutable_data<To>(), numel());
+      });
     });
   });
   return result;

@@ -1,8 +1,13 @@
-// bfloat16 storage: the upper half of a float32, rounded to nearest even. Arithmetic is done in float32.
+// bfloat16: the upper half of a float32, rounded to nearest even. A type of storage alone: a kernel over values of type
+// T computes in Acc<T>, float32 for bfloat16.
+//
+//     const auto g = as<Acc<T>>(x[i]);      // exact
+//     y[i] = as<T>(g * g);                  // the one rounding
 #pragma once
 
 #include <bit>
 #include <cstdint>
+#include <type_traits>
 
 namespace limbeck::kernels {
 
@@ -10,14 +15,31 @@ struct bf16 {
   std::uint16_t bits = 0;
 
   bf16() = default;
+  /// Overflows to infinity; a NaN stays one. Without a branch, so that loops over it are vectorised.
   explicit bf16(float value) {
     const auto u = std::bit_cast<std::uint32_t>(value);
-    const bool is_nan = (u & 0x7fffffffU) > 0x7f800000U;
-    bits = is_nan ? static_cast<std::uint16_t>((u >> 16U) | 0x40U)
-                  : static_cast<std::uint16_t>((u + 0x7fffU + ((u >> 16U) & 1U)) >> 16U);
+    const std::uint32_t rounded = (u + 0x7fffU + ((u >> 16U) & 1U)) >> 16U;
+    const std::uint32_t quiet = (u >> 16U) | 0x40U;
+    const bool is_nan = static_cast<std::int32_t>(u & 0x7fffffffU) > 0x7f800000;
+    bits = static_cast<std::uint16_t>(is_nan ? quiet : rounded);
   }
   explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }
+  explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
 };
 static_assert(sizeof(bf16) == 2);
+
+/// What a kernel computes and accumulates in where its values are of type T.
+template <class T>
+using Acc = std::conditional_t<std::is_same_v<T, bf16>, float, T>;
+
+/// x as a To, rounded to nearest even where To is narrower; a double becomes a bfloat16 by way of float32. Loops
+/// convert by this: GCC does not vectorise one that makes a bf16 itself.
+template <class To, class From>
+To as(From x) {
+  if constexpr (std::is_same_v<To, From>)
+    return x;
+  else
+    return static_cast<To>(static_cast<Acc<To>>(x));
+}
 
 }  // namespace limbeck::kernels

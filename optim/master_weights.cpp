@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "kernels/elementwise.h"
+#include "kernels/convert.h"
 
 namespace limbeck::optim {
 
@@ -23,8 +23,8 @@ void MasterWeights::end_step() {
   if (!is_narrow_) return;
   Tensor& value = parameter().value;
   core::on_device(value, [&](const auto& device) {
-    kernels::round_to_bf16(device, master_.data<float>(), value.mutable_data<core::bf16>() + fragment_.offset,
-                           fragment_.length);
+    kernels::convert(device, master_.data<float>(), value.mutable_data<core::bf16>() + fragment_.offset,
+                     fragment_.length);
   });
 }
 

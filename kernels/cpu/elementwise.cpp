@@ -9,57 +9,56 @@ namespace {
 constexpr std::int64_t grain = 1 << 15;
 }
 
-template <class T>
-void add_to(const Cpu& cpu, const T* x, T* y, std::int64_t n) {
-  add(cpu, x, y, y, n);
+template <class B, class A>
+void add_to(const Cpu& cpu, const B* x, A* y, std::int64_t n) {
+  add(cpu, y, x, y, n);
 }
 
-template <class T>
-void add(const Cpu& cpu, const T* a, const T* b, T* y, std::int64_t n) {
+template <class A, class B>
+void add(const Cpu& cpu, const A* a, const B* b, A* y, std::int64_t n) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) y[i] = a[i] + b[i];
+    for (std::int64_t i = begin; i < end; ++i) y[i] = as<A>(as<Acc<A>>(a[i]) + as<Acc<A>>(b[i]));
   });
 }
 
 template <class T>
-void scale(const Cpu& cpu, const T* x, T factor, T* y, std::int64_t n) {
+void scale(const Cpu& cpu, const T* x, Acc<T> factor, T* y, std::int64_t n) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) y[i] = factor * x[i];
+    for (std::int64_t i = begin; i < end; ++i) y[i] = as<T>(factor * as<Acc<T>>(x[i]));
   });
 }
 
 template <class T>
 void fill(const Cpu& cpu, const T* value, double weight, T* y, std::int64_t n) {
-  const T all = static_cast<T>(weight * static_cast<double>(*value));
+  const T all = as<T>(weight * as<double>(*value));
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) { std::fill(y + begin, y + end, all); });
 }
 
 template <class T>
 void scaled_difference(const Cpu& cpu, const T* a, const T* b, const T* factor, double weight, T* y, std::int64_t n) {
-  const T scale = static_cast<T>(weight * static_cast<double>(*factor));
+  const auto scale = as<Acc<T>>(weight * as<double>(*factor));
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) y[i] = scale * (a[i] - b[i]);
+    for (std::int64_t i = begin; i < end; ++i) y[i] = as<T>(scale * (as<Acc<T>>(a[i]) - as<Acc<T>>(b[i])));
   });
 }
 
-void round_to_bf16(const Cpu& cpu, const float* x, bf16* y, std::int64_t n) {
-  parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) y[i] = bf16(x[i]);
-  });
-}
+#define LIMBECK_INSTANTIATE(A, B)                               \
+  template void add_to(const Cpu&, const B*, A*, std::int64_t); \
+  template void add(const Cpu&, const A*, const B*, A*, std::int64_t);
+LIMBECK_INSTANTIATE(float, float)
+LIMBECK_INSTANTIATE(double, double)
+LIMBECK_INSTANTIATE(bf16, bf16)
+LIMBECK_INSTANTIATE(float, bf16)
 
-template void add_to(const Cpu&, const float*, float*, std::int64_t);
-template void add_to(const Cpu&, const double*, double*, std::int64_t);
-template void add(const Cpu&, const float*, const float*, float*, std::int64_t);
-template void add(const Cpu&, const double*, const double*, double*, std::int64_t);
-template void scale(const Cpu&, const float*, float, float*, std::int64_t);
-template void scale(const Cpu&, const double*, double, double*, std::int64_t);
-template void fill(const Cpu&, const float*, double, float*, std::int64_t);
-template void fill(const Cpu&, const double*, double, double*, std::int64_t);
-template void scaled_difference(const Cpu&, const float*, const float*, const float*, double, float*, std::int64_t);
-template void scaled_difference(const Cpu&, const double*, const double*, const double*, double, double*, std::int64_t);
+#define LIMBECK_INSTANTIATE_ALIKE(T)                                   \
+  template void scale(const Cpu&, const T*, Acc<T>, T*, std::int64_t); \
+  template void fill(const Cpu&, const T*, double, T*, std::int64_t);  \
+  template void scaled_difference(const Cpu&, const T*, const T*, const T*, double, T*, std::int64_t);
+LIMBECK_INSTANTIATE_ALIKE(float)
+LIMBECK_INSTANTIATE_ALIKE(double)
+LIMBECK_INSTANTIATE_ALIKE(bf16)
 
 }  // namespace limbeck::kernels
