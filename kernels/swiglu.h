@@ -3,11 +3,14 @@
 //
 //     swiglu(cpu, gate, up, y, n);
 //     swiglu_gradient(cpu, gate, up, dy, dgate, dup, n);
+//
+// T is float, double or bf16; arithmetic is in Acc<T>, each result rounded once.
 #pragma once
 
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 

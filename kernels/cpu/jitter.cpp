@@ -11,14 +11,16 @@ void jitter(const Cpu& cpu, const T* x, const std::int64_t* global_index, T* y, 
     for (std::int64_t t = begin; t < end; ++t)
       for (std::int64_t c = 0; c < width; ++c) {
         const double u = stream.uniform(static_cast<std::uint64_t>(global_index[t] * width + c));
-        y[t * width + c] = x[t * width + c] * static_cast<T>(1 + epsilon * (2 * u - 1));
+        y[t * width + c] = as<T>(as<Acc<T>>(x[t * width + c]) * static_cast<Acc<T>>(1 + epsilon * (2 * u - 1)));
       }
   });
 }
 
-template void jitter(const Cpu&, const float*, const std::int64_t*, float*, std::int64_t, std::int64_t, double,
-                     const PhiloxStream&);
-template void jitter(const Cpu&, const double*, const std::int64_t*, double*, std::int64_t, std::int64_t, double,
-                     const PhiloxStream&);
+#define LIMBECK_INSTANTIATE(T)                                                                            \
+  template void jitter(const Cpu&, const T*, const std::int64_t*, T*, std::int64_t, std::int64_t, double, \
+                       const PhiloxStream&);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+LIMBECK_INSTANTIATE(bf16)
 
 }  // namespace limbeck::kernels

@@ -19,7 +19,10 @@ template <class T>
 void swiglu(const Cpu& cpu, const T* gate, const T* up, T* y, std::int64_t n) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) y[i] = gate[i] * sigmoid(gate[i]) * up[i];
+    for (std::int64_t i = begin; i < end; ++i) {
+      const auto g = as<Acc<T>>(gate[i]);
+      y[i] = as<T>(g * sigmoid(g) * as<Acc<T>>(up[i]));
+    }
   });
 }
 
@@ -28,17 +31,20 @@ void swiglu_gradient(const Cpu& cpu, const T* gate, const T* up, const T* dy, T*
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i) {
-      const T s = sigmoid(gate[i]);
-      const T ds = dy[i] * s;
-      dup[i] = ds * gate[i];
-      dgate[i] = ds * up[i] * (1 + gate[i] * (1 - s));
+      const auto g = as<Acc<T>>(gate[i]);
+      const auto s = sigmoid(g);
+      const auto ds = as<Acc<T>>(dy[i]) * s;
+      dup[i] = as<T>(ds * g);
+      dgate[i] = as<T>(ds * as<Acc<T>>(up[i]) * (1 + g * (1 - s)));
     }
   });
 }
 
-template void swiglu(const Cpu&, const float*, const float*, float*, std::int64_t);
-template void swiglu(const Cpu&, const double*, const double*, double*, std::int64_t);
-template void swiglu_gradient(const Cpu&, const float*, const float*, const float*, float*, float*, std::int64_t);
-template void swiglu_gradient(const Cpu&, const double*, const double*, const double*, double*, double*, std::int64_t);
+#define LIMBECK_INSTANTIATE(T)                                            \
+  template void swiglu(const Cpu&, const T*, const T*, T*, std::int64_t); \
+  template void swiglu_gradient(const Cpu&, const T*, const T*, const T*, T*, T*, std::int64_t);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+LIMBECK_INSTANTIATE(bf16)
 
 }  // namespace limbeck::kernels
