@@ -6,10 +6,12 @@
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
-/// distance[t] = 1 - x[t]·y[t] / (|x[t]| |y[t]|), summed in double; 1 where a row is zero. T is float or double.
+/// distance[t] = 1 - x[t]·y[t] / (|x[t]| |y[t]|), summed in double; 1 where a row is zero. T is float, double or
+/// bf16.
 template <class T>
 void cosine_distance(const Cpu& cpu, const T* x, const T* y, double* distance, std::int64_t rows, std::int64_t width);
 

@@ -5,12 +5,14 @@
 //     std::isfinite(squares);                         // false: some value is not finite
 //
 // *sum is on the device, and bit-equal for any number of threads. It is infinite or NaN exactly if some value is
-// (float64 values whose sum or square overflows aside). T is float or double.
+// (float64 values whose sum or square overflows aside). T is float,
+// double or bf16.
 #pragma once
 
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 

@@ -13,7 +13,7 @@ void cosine_distance(const Cpu& cpu, const T* x, const T* y, double* distance, s
       double xy = 0, xx = 0, yy = 0;
 #pragma omp simd reduction(+ : xy, xx, yy)
       for (std::int64_t i = t * width; i < (t + 1) * width; ++i) {
-        const double a = x[i], b = y[i];
+        const auto a = as<double>(x[i]), b = as<double>(y[i]);
         xy += a * b;
         xx += a * a;
         yy += b * b;
@@ -25,5 +25,6 @@ void cosine_distance(const Cpu& cpu, const T* x, const T* y, double* distance, s
 
 template void cosine_distance(const Cpu&, const float*, const float*, double*, std::int64_t, std::int64_t);
 template void cosine_distance(const Cpu&, const double*, const double*, double*, std::int64_t, std::int64_t);
+template void cosine_distance(const Cpu&, const bf16*, const bf16*, double*, std::int64_t, std::int64_t);
 
 }  // namespace limbeck::kernels

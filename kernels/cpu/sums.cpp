@@ -42,13 +42,13 @@ double ordered_sum(const Cpu& cpu, std::int64_t n, F&& term) {
 
 template <class T>
 void sum(const Cpu& cpu, const T* x, std::int64_t n, double* sum) {
-  *sum = ordered_sum(cpu, n, [x](std::int64_t i) { return static_cast<double>(x[i]); });
+  *sum = ordered_sum(cpu, n, [x](std::int64_t i) { return as<double>(x[i]); });
 }
 
 template <class T>
 void sum_of_squares(const Cpu& cpu, const T* x, std::int64_t n, double* sum) {
   *sum = ordered_sum(cpu, n, [x](std::int64_t i) {
-    const auto value = static_cast<double>(x[i]);
+    const auto value = as<double>(x[i]);
     return value * value;
   });
 }
@@ -56,16 +56,17 @@ void sum_of_squares(const Cpu& cpu, const T* x, std::int64_t n, double* sum) {
 template <class T>
 void sum_of_squared_differences(const Cpu& cpu, const T* x, const T* y, std::int64_t n, double* sum) {
   *sum = ordered_sum(cpu, n, [x, y](std::int64_t i) {
-    const double difference = static_cast<double>(x[i]) - static_cast<double>(y[i]);
+    const double difference = as<double>(x[i]) - as<double>(y[i]);
     return difference * difference;
   });
 }
 
-template void sum(const Cpu&, const float*, std::int64_t, double*);
-template void sum(const Cpu&, const double*, std::int64_t, double*);
-template void sum_of_squares(const Cpu&, const float*, std::int64_t, double*);
-template void sum_of_squares(const Cpu&, const double*, std::int64_t, double*);
-template void sum_of_squared_differences(const Cpu&, const float*, const float*, std::int64_t, double*);
-template void sum_of_squared_differences(const Cpu&, const double*, const double*, std::int64_t, double*);
+#define LIMBECK_INSTANTIATE(T)                                               \
+  template void sum(const Cpu&, const T*, std::int64_t, double*);            \
+  template void sum_of_squares(const Cpu&, const T*, std::int64_t, double*); \
+  template void sum_of_squared_differences(const Cpu&, const T*, const T*, std::int64_t, double*);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+LIMBECK_INSTANTIATE(bf16)
 
 }  // namespace limbeck::kernels

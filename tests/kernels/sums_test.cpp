@@ -7,6 +7,8 @@
 #include <limits>
 #include <vector>
 
+#include "tests/support/bf16_values.h"
+
 namespace limbeck::kernels {
 namespace {
 
@@ -18,8 +20,8 @@ double sum_of(const std::vector<T>& x, int threads = 1) {
 }
 
 template <class T>
-class SumOfSquares : public testing::Test {};
-using Types = testing::Types<float, double>;
+class SumOfSquares : public ::testing::Test {};
+using Types = ::testing::Types<float, double>;
 TYPED_TEST_SUITE(SumOfSquares, Types);
 
 // 1 + 4 + ... + n^2 = n (n + 1) (2n + 1) / 6, exact in float64 for these n.
@@ -74,6 +76,23 @@ TYPED_TEST(SumOfSquares, TheOtherSumsGoTheSameWay) {
       EXPECT_EQ(differences, m * m * m) << n;
     }
   }
+}
+
+// bfloat16 values are exact in float64, and summed in the same order: so are their sums.
+TEST(SumOfSquaresOfBfloat16, IsThatOfItsValues) {
+  for (const std::int64_t n : {0, 1, 33, 100'003}) {
+    const auto x = limbeck::testing::random_bf16(n, 1), y = limbeck::testing::random_bf16(n, 2);
+    const auto x64 = limbeck::testing::all_as<double>(x), y64 = limbeck::testing::all_as<double>(y);
+    double of_bf16 = -1, of_double = -2;
+    sum(make_cpu(2), x.data(), n, &of_bf16);
+    sum(make_cpu(1), x64.data(), n, &of_double);
+    EXPECT_EQ(of_bf16, of_double) << n;
+    EXPECT_EQ(sum_of(x), sum_of(x64)) << n;
+    sum_of_squared_differences(make_cpu(1), x.data(), y.data(), n, &of_bf16);
+    sum_of_squared_differences(make_cpu(1), x64.data(), y64.data(), n, &of_double);
+    EXPECT_EQ(of_bf16, of_double) << n;
+  }
+  EXPECT_FALSE(std::isfinite(sum_of(std::vector<bf16>(40, bf16(INFINITY)))));
 }
 
 }  // namespace
