@@ -8,16 +8,18 @@
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
-/// cos, sin [positions, D/2] of position * base^(-2i/D), computed in double.
+/// cos, sin [positions, D/2] of position * base^(-2i/D), computed in double. T is float or double.
 template <class T>
 void rope_table(const Cpu& cpu, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base);
 
-/// x, y [tokens, heads * head_width]; y may be x. Each position is a row of the table.
+/// x, y [tokens, heads * head_width]; y may be x. Each position is a row of the table. T is float, double or bf16;
+/// a pair turns in Acc<T> and is rounded once.
 template <class T>
-void rope(const Cpu& cpu, const T* x, const std::int32_t* position, const T* cos, const T* sin, int direction, T* y,
-          std::int64_t tokens, std::int64_t heads, std::int64_t head_width);
+void rope(const Cpu& cpu, const T* x, const std::int32_t* position, const Acc<T>* cos, const Acc<T>* sin, int direction,
+          T* y, std::int64_t tokens, std::int64_t heads, std::int64_t head_width);
 
 }  // namespace limbeck::kernels
