@@ -4,29 +4,31 @@
 //     rms_norm_input_gradient(cpu, x, weight, inverse_rms, dy, /*add=*/false, dx, T, C);
 //     rms_norm_weight_gradient(cpu, x, inverse_rms, dy, /*add=*/true, dweight, T, C);
 //
-// T is float or double. Derivation: docs/gradients.md.
+// (X,Y): (float,float), (double,double), (bf16,bf16), (float,bf16). Statistics, sums and arithmetic are in Acc<X>, each
+// result rounded once. Derivation: docs/gradients.md.
 #pragma once
 
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
 /// r[t] = 1 / sqrt(mean_c x[t,c]² + eps); y[t,c] = x[t,c] r[t] weight[c]. y may be x.
-template <class T>
-void rms_norm(const Cpu& cpu, const T* x, const T* weight, T* y, T* inverse_rms, std::int64_t rows, std::int64_t width,
-              double eps);
+template <class X, class Y>
+void rms_norm(const Cpu& cpu, const X* x, const Acc<X>* weight, Y* y, Acc<X>* inverse_rms, std::int64_t rows,
+              std::int64_t width, double eps);
 
 /// dx[t,c] = r[t] (weight[c] dy[t,c] - x[t,c] r[t]² mean_j(weight[j] dy[t,j] x[t,j])); `add` adds to dx.
-template <class T>
-void rms_norm_input_gradient(const Cpu& cpu, const T* x, const T* weight, const T* inverse_rms, const T* dy, bool add,
-                             T* dx, std::int64_t rows, std::int64_t width);
+template <class X, class Y>
+void rms_norm_input_gradient(const Cpu& cpu, const X* x, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
+                             bool add, X* dx, std::int64_t rows, std::int64_t width);
 
 /// dweight[c] = Σ_t dy[t,c] x[t,c] r[t], in the order of the rows whatever the number of threads; `add` adds to
 /// dweight.
-template <class T>
-void rms_norm_weight_gradient(const Cpu& cpu, const T* x, const T* inverse_rms, const T* dy, bool add, T* dweight,
-                              std::int64_t rows, std::int64_t width);
+template <class X, class Y>
+void rms_norm_weight_gradient(const Cpu& cpu, const X* x, const Acc<X>* inverse_rms, const Y* dy, bool add,
+                              Acc<X>* dweight, std::int64_t rows, std::int64_t width);
 
 }  // namespace limbeck::kernels
