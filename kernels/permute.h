@@ -5,12 +5,13 @@
 //     permute_rows(cpu, x, source, /*weights=*/nullptr, rows, N, K, C);
 //     unpermute_rows(cpu, rows, row_of, weights, y, T, K, C);
 //
-// T is float or double.
+// T is float, double or bf16; products and sums are in Acc<T>, and a row of T is rounded once.
 #pragma once
 
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
@@ -21,17 +22,17 @@ void sort_by_expert(const Cpu& cpu, const std::int32_t* selection, std::int64_t 
 
 /// y[r] = weights[source[r]] x[source[r] / K]; weights null: 1.
 template <class T>
-void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const T* weights, T* y, std::int64_t rows,
-                  std::int64_t selected, std::int64_t width);
+void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const Acc<T>* weights, T* y,
+                  std::int64_t rows, std::int64_t selected, std::int64_t width);
 
 /// y[t] = Σ_k weights[t,k] rows[row_of[t,k]] over the k that were not dropped, in their order; weights null: 1.
 template <class T>
-void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* weights, T* y,
+void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y,
                     std::int64_t tokens, std::int64_t selected, std::int64_t width);
 
 /// products[t,k] = rows[row_of[t,k]] · y[t], 0 where dropped.
 template <class T>
-void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* y, T* products,
+void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* y, Acc<T>* products,
                   std::int64_t tokens, std::int64_t selected, std::int64_t width);
 
 }  // namespace limbeck::kernels

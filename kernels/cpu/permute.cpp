@@ -32,39 +32,45 @@ void sort_by_expert(const Cpu&, const std::int32_t* selection, std::int64_t toke
 }
 
 template <class T>
-void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const T* weights, T* y, std::int64_t rows,
-                  std::int64_t selected, std::int64_t width) {
+void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const Acc<T>* weights, T* y,
+                  std::int64_t rows, std::int64_t selected, std::int64_t width) {
   parallel_for(cpu, rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
       const T* from = x + source[r] / selected * width;
       T* to = y + r * width;
-      const T w = weights ? weights[source[r]] : 1;
+      const Acc<T> w = weights ? weights[source[r]] : 1;
 #pragma omp simd
-      for (std::int64_t c = 0; c < width; ++c) to[c] = w * from[c];
+      for (std::int64_t c = 0; c < width; ++c) to[c] = as<T>(w * as<Acc<T>>(from[c]));
     }
   });
 }
 
 template <class T>
-void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* weights, T* y,
+void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y,
                     std::int64_t tokens, std::int64_t selected, std::int64_t width) {
+  constexpr std::int64_t columns = 512;  // their sums stay in the first-level cache
   parallel_for(cpu, tokens, row_grain(width * selected), [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      T* to = y + t * width;
-      std::fill_n(to, width, T{0});
-      for (std::int64_t a = t * selected; a < (t + 1) * selected; ++a) {
-        if (row_of[a] < 0) continue;
-        const T* from = rows + row_of[a] * width;
-        const T w = weights ? weights[a] : 1;
+    alignas(64) Acc<T> sum[columns];
+    for (std::int64_t t = begin; t < end; ++t)
+      for (std::int64_t first = 0; first < width; first += columns) {
+        const std::int64_t n = std::min(columns, width - first);
+        std::fill_n(sum, n, Acc<T>{0});
+        for (std::int64_t a = t * selected; a < (t + 1) * selected; ++a) {
+          if (row_of[a] < 0) continue;
+          const T* from = rows + row_of[a] * width + first;
+          const Acc<T> w = weights ? weights[a] : 1;
 #pragma omp simd
-        for (std::int64_t c = 0; c < width; ++c) to[c] += w * from[c];
+          for (std::int64_t c = 0; c < n; ++c) sum[c] += w * as<Acc<T>>(from[c]);
+        }
+        T* to = y + t * width + first;
+#pragma omp simd
+        for (std::int64_t c = 0; c < n; ++c) to[c] = as<T>(sum[c]);
       }
-    }
   });
 }
 
 template <class T>
-void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* y, T* products,
+void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* y, Acc<T>* products,
                   std::int64_t tokens, std::int64_t selected, std::int64_t width) {
   parallel_for(cpu, tokens * selected, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t a = begin; a < end; ++a) {
@@ -74,22 +80,23 @@ void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, con
       }
       const T* row = rows + row_of[a] * width;
       const T* with = y + a / selected * width;
-      T sum = 0;
+      Acc<T> sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (std::int64_t c = 0; c < width; ++c) sum += row[c] * with[c];
+      for (std::int64_t c = 0; c < width; ++c) sum += as<Acc<T>>(row[c]) * as<Acc<T>>(with[c]);
       products[a] = sum;
     }
   });
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                                      \
-  template void permute_rows(const Cpu&, const T*, const std::int32_t*, const T*, T*, std::int64_t, std::int64_t,   \
-                             std::int64_t);                                                                         \
-  template void unpermute_rows(const Cpu&, const T*, const std::int32_t*, const T*, T*, std::int64_t, std::int64_t, \
-                               std::int64_t);                                                                       \
-  template void row_products(const Cpu&, const T*, const std::int32_t*, const T*, T*, std::int64_t, std::int64_t,   \
+#define LIMBECK_INSTANTIATE(T)                                                                                         \
+  template void permute_rows(const Cpu&, const T*, const std::int32_t*, const Acc<T>*, T*, std::int64_t, std::int64_t, \
+                             std::int64_t);                                                                            \
+  template void unpermute_rows(const Cpu&, const T*, const std::int32_t*, const Acc<T>*, T*, std::int64_t,             \
+                               std::int64_t, std::int64_t);                                                            \
+  template void row_products(const Cpu&, const T*, const std::int32_t*, const T*, Acc<T>*, std::int64_t, std::int64_t, \
                              std::int64_t);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
+LIMBECK_INSTANTIATE(bf16)
 
 }  // namespace limbeck::kernels
