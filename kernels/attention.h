@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
@@ -30,14 +31,15 @@ struct AttentionProblem {
 };
 
 /// q [Tq,H*D], k [Tk,G*D], v [Tk,G*Dv] -> out [Tq,H*Dv], logsumexp [Tq,H] of the scaled scores. A query that sees no
-/// key gives 0 and -infinity. T is float or double.
+/// key gives 0 and -infinity. T is float, double or bf16; scores, probabilities and sums are of Acc<T>, and `out` is
+/// rounded once.
 template <class T>
 void attention_forward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
-                       T* logsumexp);
+                       Acc<T>* logsumexp);
 
-/// Adds the gradients to dq [Tq,H*D], dk [Tk,G*D], dv [Tk,G*Dv].
+/// Adds the gradients to dq [Tq,H*D], dk [Tk,G*D], dv [Tk,G*Dv], which are sums over many tiles and so of Acc<T>.
 template <class T>
 void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v,
-                        const T* out, const T* logsumexp, const T* dout, T* dq, T* dk, T* dv);
+                        const T* out, const Acc<T>* logsumexp, const T* dout, Acc<T>* dq, Acc<T>* dk, Acc<T>* dv);
 
 }  // namespace limbeck::kernels

@@ -109,9 +109,52 @@ T scale_and_mask(T* row, std::int64_t n, T scale, bool is_full, std::int32_t pos
   return largest;
 }
 
+/// Rows of a matrix, `step` elements from one to the next.
+template <class T>
+struct Rows {
+  T* at;
+  std::int64_t step;
+};
+
+/// A thread's room for a tile of T as one of Acc<T>; where they are the same, the tile stays where it is.
+template <class T>
+class Room {
+ public:
+  /// These rows to read. A copy lasts until the next.
+  Rows<const Acc<T>> of(const T* from, std::int64_t step, std::int64_t count, std::int64_t width) {
+    if constexpr (std::is_same_v<T, Acc<T>>) {
+      return {from, step};
+    } else {
+      const Rows<Acc<T>> to = target(nullptr, step, count, width);
+      for (std::int64_t i = 0; i < count; ++i)
+#pragma omp simd
+        for (std::int64_t j = 0; j < width; ++j) to.at[i * width + j] = as<Acc<T>>(from[i * step + j]);
+      return {to.at, to.step};
+    }
+  }
+  /// Where to compute these rows.
+  Rows<Acc<T>> target(T* to, std::int64_t step, std::int64_t count, std::int64_t width) {
+    if constexpr (std::is_same_v<T, Acc<T>>) {
+      return {to, step};
+    } else {
+      if (std::ssize(values_) < count * width) values_.resize(count * width);
+      return {values_.data(), width};
+    }
+  }
+
+ private:
+  std::vector<Acc<T>> values_;
+};
+
+template <class T>
+struct Scratch {
+  Room<T> q, k, v, out;
+};
+
 template <class T>
 void forward_tile(const AttentionProblem& p, const QueryTile& at, std::int64_t head, const T* q, const T* k, const T* v,
-                  T* out, T* logsumexp) {
+                  T* out, Acc<T>* logsumexp, Scratch<T>& scratch) {
+  using A = Acc<T>;
   const Tile& queries = at.tile;
   const Cpu one{1, nullptr};
   const std::int64_t kv_head = head / (p.num_heads / p.num_kv_heads);
@@ -119,45 +162,50 @@ void forward_tile(const AttentionProblem& p, const QueryTile& at, std::int64_t h
   const std::int64_t k_step = p.num_kv_heads * p.width;
   const std::int64_t v_step = p.num_kv_heads * p.value_width;
   const std::int64_t o_step = p.num_heads * p.value_width;
-  const T* q_tile = q + queries.begin * q_step + head * p.width;
-  T* o_tile = out + queries.begin * o_step + head * p.value_width;
-  alignas(64) T scores[tile_queries * tile_keys];
-  T largest[tile_queries];
-  T sum[tile_queries] = {};
-  std::fill_n(largest, tile_queries, -std::numeric_limits<T>::infinity());
+  const auto q_tile = scratch.q.of(q + queries.begin * q_step + head * p.width, q_step, queries.count, p.width);
+  T* rounded = out + queries.begin * o_step + head * p.value_width;
+  const auto o_tile = scratch.out.target(rounded, o_step, queries.count, p.value_width);
+  alignas(64) A scores[tile_queries * tile_keys];
+  A largest[tile_queries];
+  A sum[tile_queries] = {};
+  std::fill_n(largest, tile_queries, -std::numeric_limits<A>::infinity());
   bool is_first = true;
   for_each_key_tile(p, at.segment, queries, [&](const Tile& keys, bool is_full) {
-    gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.width, q_tile, q_step,
-         k + keys.begin * k_step + kv_head * p.width, k_step, T(0), scores, tile_keys);
+    const auto k_tile = scratch.k.of(k + keys.begin * k_step + kv_head * p.width, k_step, keys.count, p.width);
+    gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.width, q_tile.at, q_tile.step, k_tile.at,
+         k_tile.step, A(0), scores, tile_keys);
     for (std::int64_t i = 0; i < queries.count; ++i) {
-      T* row = scores + i * tile_keys;
-      const T tile_largest =
-          scale_and_mask(row, keys.count, static_cast<T>(p.scale), is_full, p.query_position[queries.begin + i],
+      A* row = scores + i * tile_keys;
+      const A tile_largest =
+          scale_and_mask(row, keys.count, static_cast<A>(p.scale), is_full, p.query_position[queries.begin + i],
                          p.query_document[queries.begin + i], p.key_position + keys.begin, p.key_document + keys.begin);
-      const T new_largest = std::max(largest[i], tile_largest);
+      const A new_largest = std::max(largest[i], tile_largest);
       // Nothing seen yet: any finite reference makes every exponential 0.
-      const T reference = new_largest == -std::numeric_limits<T>::infinity() ? T(0) : new_largest;
-      T row_sum = 0;
+      const A reference = new_largest == -std::numeric_limits<A>::infinity() ? A(0) : new_largest;
+      A row_sum = 0;
 #pragma omp simd reduction(+ : row_sum)
       for (std::int64_t j = 0; j < keys.count; ++j) {
         row[j] = exponential(row[j] - reference);
         row_sum += row[j];
       }
-      const T correction = exponential(largest[i] - reference);
+      const A correction = exponential(largest[i] - reference);
       sum[i] = sum[i] * correction + row_sum;
       largest[i] = new_largest;
       if (!is_first)
-        for (std::int64_t d = 0; d < p.value_width; ++d) o_tile[i * o_step + d] *= correction;
+        for (std::int64_t d = 0; d < p.value_width; ++d) o_tile.at[i * o_tile.step + d] *= correction;
     }
-    gemm(one, Transpose::No, Transpose::No, queries.count, p.value_width, keys.count, scores, tile_keys,
-         v + keys.begin * v_step + kv_head * p.value_width, v_step, is_first ? T(0) : T(1), o_tile, o_step);
+    const auto v_tile =
+        scratch.v.of(v + keys.begin * v_step + kv_head * p.value_width, v_step, keys.count, p.value_width);
+    gemm(one, Transpose::No, Transpose::No, queries.count, p.value_width, keys.count, scores, tile_keys, v_tile.at,
+         v_tile.step, is_first ? A(0) : A(1), o_tile.at, o_tile.step);
     is_first = false;
   });
   for (std::int64_t i = 0; i < queries.count; ++i) {
-    const bool sees_none = sum[i] == 0 && largest[i] == -std::numeric_limits<T>::infinity();
-    const T factor = sees_none ? T(0) : T(1) / sum[i];
+    const bool sees_none = sum[i] == 0 && largest[i] == -std::numeric_limits<A>::infinity();
+    const A factor = sees_none ? A(0) : A(1) / sum[i];
+#pragma omp simd
     for (std::int64_t d = 0; d < p.value_width; ++d)
-      o_tile[i * o_step + d] = sees_none ? T(0) : o_tile[i * o_step + d] * factor;
+      rounded[i * o_step + d] = as<T>(sees_none ? A(0) : o_tile.at[i * o_tile.step + d] * factor);
     logsumexp[(queries.begin + i) * p.num_heads + head] = sees_none ? largest[i] : largest[i] + std::log(sum[i]);
   }
 }
@@ -165,32 +213,36 @@ void forward_tile(const AttentionProblem& p, const QueryTile& at, std::int64_t h
 template <class T>
 struct Backward {
   const AttentionProblem& problem;
-  const T *q, *k, *v, *out, *logsumexp, *dout;
-  T *dq, *dk, *dv;
+  const T *q, *k, *v, *out;
+  const Acc<T>* logsumexp;
+  const T* dout;
+  Acc<T>*dq, *dk, *dv;
 
   /// delta[i]: the sum of dout * out of a query.
-  void find_delta(std::int64_t head, const Tile& queries, T* delta) const;
+  void find_delta(std::int64_t head, const Tile& queries, Acc<T>* delta) const;
   /// What the scores of these queries and keys add to dq, dk and dv.
-  void run_tile(std::int64_t head, const Tile& queries, const Tile& keys, bool is_full, const T* delta) const;
+  void run_tile(std::int64_t head, const Tile& queries, const Tile& keys, bool is_full, const Acc<T>* delta,
+                Scratch<T>& scratch) const;
 };
 
 template <class T>
-void Backward<T>::find_delta(std::int64_t head, const Tile& queries, T* delta) const {
+void Backward<T>::find_delta(std::int64_t head, const Tile& queries, Acc<T>* delta) const {
   const std::int64_t step = problem.num_heads * problem.value_width;
   const std::int64_t begin = queries.begin * step + head * problem.value_width;
   for (std::int64_t i = 0; i < queries.count; ++i) {
-    T sum = 0;
+    Acc<T> sum = 0;
     const T* o = out + begin + i * step;
     const T* d = dout + begin + i * step;
 #pragma omp simd reduction(+ : sum)
-    for (std::int64_t j = 0; j < problem.value_width; ++j) sum += o[j] * d[j];
+    for (std::int64_t j = 0; j < problem.value_width; ++j) sum += as<Acc<T>>(o[j]) * as<Acc<T>>(d[j]);
     delta[i] = sum;
   }
 }
 
 template <class T>
-void Backward<T>::run_tile(std::int64_t head, const Tile& queries, const Tile& keys, bool is_full,
-                           const T* delta) const {
+void Backward<T>::run_tile(std::int64_t head, const Tile& queries, const Tile& keys, bool is_full, const Acc<T>* delta,
+                           Scratch<T>& scratch) const {
+  using A = Acc<T>;
   const AttentionProblem& p = problem;
   const Cpu one{1, nullptr};
   const std::int64_t kv_head = head / (p.num_heads / p.num_kv_heads);
@@ -202,21 +254,25 @@ void Backward<T>::run_tile(std::int64_t head, const Tile& queries, const Tile& k
   const std::int64_t o_at = queries.begin * o_step + head * p.value_width;
   const std::int64_t k_at = keys.begin * k_step + kv_head * p.width;
   const std::int64_t v_at = keys.begin * v_step + kv_head * p.value_width;
-  const auto scale = static_cast<T>(p.scale);
-  alignas(64) T probabilities[tile_queries * tile_keys];
-  alignas(64) T dscores[tile_queries * tile_keys];
-  gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.width, q + q_at, q_step, k + k_at, k_step, T(0),
-       probabilities, tile_keys);
-  gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.value_width, dout + o_at, o_step, v + v_at,
-       v_step, T(0), dscores, tile_keys);
+  const auto scale = static_cast<A>(p.scale);
+  const auto q_tile = scratch.q.of(q + q_at, q_step, queries.count, p.width);
+  const auto k_tile = scratch.k.of(k + k_at, k_step, keys.count, p.width);
+  const auto v_tile = scratch.v.of(v + v_at, v_step, keys.count, p.value_width);
+  const auto do_tile = scratch.out.of(dout + o_at, o_step, queries.count, p.value_width);
+  alignas(64) A probabilities[tile_queries * tile_keys];
+  alignas(64) A dscores[tile_queries * tile_keys];
+  gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.width, q_tile.at, q_tile.step, k_tile.at,
+       k_tile.step, A(0), probabilities, tile_keys);
+  gemm(one, Transpose::No, Transpose::Yes, queries.count, keys.count, p.value_width, do_tile.at, do_tile.step,
+       v_tile.at, v_tile.step, A(0), dscores, tile_keys);
   for (std::int64_t i = 0; i < queries.count; ++i) {
-    T* row = probabilities + i * tile_keys;
-    T* drow = dscores + i * tile_keys;
+    A* row = probabilities + i * tile_keys;
+    A* drow = dscores + i * tile_keys;
     scale_and_mask(row, keys.count, scale, is_full, p.query_position[queries.begin + i],
                    p.query_document[queries.begin + i], p.key_position + keys.begin, p.key_document + keys.begin);
-    const T lse = logsumexp[(queries.begin + i) * p.num_heads + head];
-    const T reference = lse == -std::numeric_limits<T>::infinity() ? T(0) : lse;
-    const T of_query = delta[i];
+    const A lse = logsumexp[(queries.begin + i) * p.num_heads + head];
+    const A reference = lse == -std::numeric_limits<A>::infinity() ? A(0) : lse;
+    const A of_query = delta[i];
 #pragma omp simd
     for (std::int64_t j = 0; j < keys.count; ++j) {
       row[j] = exponential(row[j] - reference);
@@ -224,11 +280,11 @@ void Backward<T>::run_tile(std::int64_t head, const Tile& queries, const Tile& k
     }
   }
   gemm(one, Transpose::Yes, Transpose::No, keys.count, p.value_width, queries.count, probabilities, tile_keys,
-       dout + o_at, o_step, T(1), dv + v_at, v_step);
-  gemm(one, Transpose::Yes, Transpose::No, keys.count, p.width, queries.count, dscores, tile_keys, q + q_at, q_step,
-       T(1), dk + k_at, k_step);
-  gemm(one, Transpose::No, Transpose::No, queries.count, p.width, keys.count, dscores, tile_keys, k + k_at, k_step,
-       T(1), dq + q_at, q_step);
+       do_tile.at, do_tile.step, A(1), dv + v_at, v_step);
+  gemm(one, Transpose::Yes, Transpose::No, keys.count, p.width, queries.count, dscores, tile_keys, q_tile.at,
+       q_tile.step, A(1), dk + k_at, k_step);
+  gemm(one, Transpose::No, Transpose::No, queries.count, p.width, keys.count, dscores, tile_keys, k_tile.at,
+       k_tile.step, A(1), dq + q_at, q_step);
 }
 
 /// How far each of several tasks is: it has done all keys below a number, and so have those it follows.
@@ -253,12 +309,14 @@ class Progress {
 
 template <class T>
 void attention_forward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
-                       T* logsumexp) {
+                       Acc<T>* logsumexp) {
   const std::vector<QueryTile> tiles = query_tiles(problem);
   const std::int64_t num_tasks = std::ssize(tiles) * problem.num_heads;
-  for_each_task(cpu, num_tasks, [&](std::int64_t i) {
+  const auto make_scratch = [] { return Scratch<T>(); };
+  for_each_task(cpu, num_tasks, make_scratch, [&](std::int64_t i, Scratch<T>& scratch) {
     const std::int64_t from_last = num_tasks - 1 - i;  // late queries see most keys: long tasks first
-    forward_tile(problem, tiles[from_last / problem.num_heads], from_last % problem.num_heads, q, k, v, out, logsumexp);
+    forward_tile(problem, tiles[from_last / problem.num_heads], from_last % problem.num_heads, q, k, v, out, logsumexp,
+                 scratch);
   });
 }
 
@@ -267,7 +325,7 @@ void attention_forward(const Cpu& cpu, const AttentionProblem& problem, const T*
 // follows the task of the tile before its own from one tile of keys to the next.
 template <class T>
 void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v,
-                        const T* out, const T* logsumexp, const T* dout, T* dq, T* dk, T* dv) {
+                        const T* out, const Acc<T>* logsumexp, const T* dout, Acc<T>* dq, Acc<T>* dk, Acc<T>* dv) {
   const std::int64_t kv_heads = problem.num_kv_heads;
   if (kv_heads == 0) return;  // a rank may hold none
   const std::int64_t group = problem.num_heads / kv_heads;
@@ -277,7 +335,8 @@ void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return tiles[a].index < tiles[b].index; });
   Progress progress(std::ssize(tiles) * kv_heads);
-  for_each_task(cpu, std::ssize(tiles) * kv_heads, [&](std::int64_t i) {
+  const auto make_scratch = [] { return Scratch<T>(); };
+  for_each_task(cpu, std::ssize(tiles) * kv_heads, make_scratch, [&](std::int64_t i, Scratch<T>& scratch) {
     const std::int64_t kv_head = i % kv_heads;
     const std::int64_t task = order[i / kv_heads] * kv_heads + kv_head;
     const QueryTile& at = tiles[task / kv_heads];
@@ -286,13 +345,13 @@ void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T
     };
     ThreadErrors errors;  // those that follow go on, whatever happens here
     errors.run([&] {
-      std::vector<T> delta(group * tile_queries);
+      std::vector<Acc<T>> delta(group * tile_queries);
       for (std::int64_t h = 0; h < group; ++h)
         backward.find_delta(kv_head * group + h, at.tile, delta.data() + h * tile_queries);
       for_each_key_tile(problem, at.segment, at.tile, [&](const Tile& keys, bool is_full) {
         follow(keys.begin + keys.count);
         for (std::int64_t h = 0; h < group; ++h)
-          backward.run_tile(kv_head * group + h, at.tile, keys, is_full, delta.data() + h * tile_queries);
+          backward.run_tile(kv_head * group + h, at.tile, keys, is_full, delta.data() + h * tile_queries, scratch);
         progress.set(task, keys.begin + keys.count);
       });
       follow(Progress::finished);
@@ -302,13 +361,12 @@ void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T
   });
 }
 
-template void attention_forward(const Cpu&, const AttentionProblem&, const float*, const float*, const float*, float*,
-                                float*);
-template void attention_forward(const Cpu&, const AttentionProblem&, const double*, const double*, const double*,
-                                double*, double*);
-template void attention_backward(const Cpu&, const AttentionProblem&, const float*, const float*, const float*,
-                                 const float*, const float*, const float*, float*, float*, float*);
-template void attention_backward(const Cpu&, const AttentionProblem&, const double*, const double*, const double*,
-                                 const double*, const double*, const double*, double*, double*, double*);
+#define LIMBECK_INSTANTIATE(T)                                                                                     \
+  template void attention_forward(const Cpu&, const AttentionProblem&, const T*, const T*, const T*, T*, Acc<T>*); \
+  template void attention_backward(const Cpu&, const AttentionProblem&, const T*, const T*, const T*, const T*,    \
+                                   const Acc<T>*, const T*, Acc<T>*, Acc<T>*, Acc<T>*);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+LIMBECK_INSTANTIATE(bf16)
 
 }  // namespace limbeck::kernels

@@ -51,20 +51,32 @@ void parallel_for(const Cpu& cpu, std::int64_t n, std::int64_t grain, F&& f) {
   errors.rethrow();
 }
 
-/// f(i) for i in [0, n), begun in this order, each as soon as a thread is free; so what f writes must not depend on
-/// which thread it runs on. A task may wait for one before it.
-template <class F>
-void for_each_task(const Cpu& cpu, std::int64_t n, F&& f) {
+/// f(i, scratch) for i in [0, n), begun in this order, each as soon as a thread is free; so what f writes must not
+/// depend on which thread it runs on. A task may wait for one before it. `scratch` is the thread's own, made by
+/// make_scratch().
+template <class Make, class F>
+void for_each_task(const Cpu& cpu, std::int64_t n, Make&& make_scratch, F&& f) {
   const std::int64_t threads = std::min<std::int64_t>(n, cpu.threads);
   if (threads <= 1) {
-    for (std::int64_t i = 0; i < n; ++i) f(i);
+    auto scratch = make_scratch();
+    for (std::int64_t i = 0; i < n; ++i) f(i, scratch);
     return;
   }
   ThreadErrors errors;
   std::atomic<std::int64_t> next = 0;
 #pragma omp parallel num_threads(static_cast <int>(threads))
-  for (std::int64_t i = next++; i < n; i = next++) errors.run([&] { f(i); });
+  errors.run([&] {
+    auto scratch = make_scratch();
+    for (std::int64_t i = next++; i < n; i = next++) errors.run([&] { f(i, scratch); });
+  });
   errors.rethrow();
+}
+
+/// The same of f(i).
+template <class F>
+void for_each_task(const Cpu& cpu, std::int64_t n, F&& f) {
+  for_each_task(
+      cpu, n, [] { return 0; }, [&](std::int64_t i, int) { f(i); });
 }
 
 }  // namespace limbeck::kernels
