@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
@@ -49,9 +50,10 @@ void logits_sums(const Cpu& cpu, const LogitsRows<T>& rows, const double* studen
                  double* sums);
 
 /// dlogits [n,columns] = weight (alpha (q - target) + (1 - alpha) T (q_T - p_T)), 0 in padding and skipped rows;
-/// dlogits may be rows.student, or null. sum_min [n] = sum of min(p, q), 0 without a teacher.
-template <class T>
+/// dlogits may be null, or rows.student where G is T. sum_min [n] = sum of min(p, q), 0 without a teacher. G is T, or
+/// bf16 with T float: each gradient is then computed in float and rounded once.
+template <class T, class G>
 void logits_gradient(const Cpu& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
-                     const double* sums, double alpha, double weight, T* dlogits, double* sum_min);
+                     const double* sums, double alpha, double weight, G* dlogits, double* sum_min);
 
 }  // namespace limbeck::kernels

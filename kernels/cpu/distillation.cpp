@@ -45,6 +45,68 @@ Sums sum_row(const T* student, const T* teacher, std::int64_t n, T student_max, 
   return sums;
 }
 
+/// What the gradient of a row takes besides its logits: z less the maxima, and factors of their exponentials.
+template <class T>
+struct GradientRow {
+  const T* student;
+  const T* teacher;  // or null
+  T student_max, teacher_max;
+  T inverse;  // of the temperature
+  T q, p;     // 1 / the sums of exponentials
+  T q_tempered, p_tempered;
+  T ce, kl;  // weights of the two parts
+};
+
+template <class T>
+GradientRow<T> gradient_row(const LogitsRows<T>& rows, std::int64_t i, double student_max, double teacher_max,
+                            const double* sum, double alpha, double weight) {
+  return {.student = rows.student + i * rows.columns,
+          .teacher = rows.teacher == nullptr ? nullptr : rows.teacher + i * rows.columns,
+          .student_max = static_cast<T>(student_max),
+          .teacher_max = static_cast<T>(teacher_max),
+          .inverse = static_cast<T>(1 / rows.temperature),
+          .q = static_cast<T>(1 / sum[StudentSum]),
+          .p = static_cast<T>(1 / sum[TeacherSum]),
+          .q_tempered = static_cast<T>(1 / sum[StudentSumTempered]),
+          .p_tempered = static_cast<T>(1 / sum[TeacherSumTempered]),
+          .ce = static_cast<T>(alpha * weight),
+          .kl = static_cast<T>((1 - alpha) * rows.temperature * weight)};
+}
+
+/// d [last-first], or null: the gradient of these columns, but for the target's. Returns their sum of min(p, q).
+template <class T>
+T gradient_block(GradientRow<T> r, std::int64_t first, std::int64_t last, T* d) {
+  T least = 0;
+  if (r.teacher == nullptr) {
+#pragma omp simd
+    for (std::int64_t j = first; j < last; ++j) d[j - first] = r.ce * (r.q * exponential(r.student[j] - r.student_max));
+  } else if (d == nullptr) {
+#pragma omp simd reduction(+ : least)
+    for (std::int64_t j = first; j < last; ++j)
+      least +=
+          smaller(r.q * exponential(r.student[j] - r.student_max), r.p * exponential(r.teacher[j] - r.teacher_max));
+  } else if (r.inverse == 1) {
+#pragma omp simd reduction(+ : least)
+    for (std::int64_t j = first; j < last; ++j) {
+      const T q = r.q * exponential(r.student[j] - r.student_max);
+      const T p = r.p * exponential(r.teacher[j] - r.teacher_max);
+      least += smaller(q, p);
+      d[j - first] = r.ce * q + r.kl * (q - p);
+    }
+  } else {
+#pragma omp simd reduction(+ : least)
+    for (std::int64_t j = first; j < last; ++j) {
+      const T zs = r.student[j] - r.student_max;
+      const T zt = r.teacher[j] - r.teacher_max;
+      const T q = r.q * exponential(zs);
+      least += smaller(q, r.p * exponential(zt));
+      d[j - first] =
+          r.ce * q + r.kl * (r.q_tempered * exponential(zs * r.inverse) - r.p_tempered * exponential(zt * r.inverse));
+    }
+  }
+  return least;
+}
+
 }  // namespace
 
 template <class T>
@@ -92,79 +154,46 @@ void logits_sums(const Cpu& cpu, const LogitsRows<T>& rows, const double* studen
   });
 }
 
-template <class T>
+template <class T, class G>
 void logits_gradient(const Cpu& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
-                     const double* sums, double alpha, double weight, T* dlogits, double* sum_min) {
+                     const double* sums, double alpha, double weight, G* dlogits, double* sum_min) {
   const std::int64_t n = rows.num_valid;
   parallel_for(cpu, rows.n, 1, [&](std::int64_t begin, std::int64_t end) {
+    alignas(64) T values[block];
     for (std::int64_t i = begin; i < end; ++i) {
-      const T* student = rows.student + i * rows.columns;
-      const T* teacher = rows.teacher == nullptr ? nullptr : rows.teacher + i * rows.columns;
-      T* d = dlogits == nullptr ? nullptr : dlogits + i * rows.columns;
+      G* d = dlogits == nullptr ? nullptr : dlogits + i * rows.columns;
       sum_min[i] = 0;
-      if (d != nullptr) std::fill(d + n, d + rows.columns, T(0));
+      if (d != nullptr) std::fill(d + n, d + rows.columns, G{});
       if (rows.targets[i] < 0) {
-        if (d != nullptr) std::fill_n(d, n, T(0));
+        if (d != nullptr) std::fill_n(d, n, G{});
         continue;
       }
-      const double* sum = sums + i * num_logits_sums;
-      const T ms = static_cast<T>(student_max[i]);
-      const T mt = static_cast<T>(teacher_max[i]);
-      const T q_factor = static_cast<T>(1 / sum[StudentSum]);
-      const T ce_factor = static_cast<T>(alpha * weight);
-      if (teacher == nullptr) {
-        if (d == nullptr) continue;
-#pragma omp simd
-        for (std::int64_t j = 0; j < n; ++j) d[j] = ce_factor * (q_factor * exponential(student[j] - ms));
-      } else {
-        const T p_factor = static_cast<T>(1 / sum[TeacherSum]);
-        const bool is_tempered = rows.temperature != 1;
-        const T kl_factor = static_cast<T>((1 - alpha) * rows.temperature * weight);
-        const T inverse = static_cast<T>(1 / rows.temperature);
-        const T q_tempered = static_cast<T>(1 / sum[StudentSumTempered]);
-        const T p_tempered = static_cast<T>(1 / sum[TeacherSumTempered]);
-        for (std::int64_t first = 0; first < n; first += block) {
-          const std::int64_t last = std::min(first + block, n);
-          T least = 0;
-          if (d == nullptr) {
-#pragma omp simd reduction(+ : least)
-            for (std::int64_t j = first; j < last; ++j)
-              least += smaller(q_factor * exponential(student[j] - ms), p_factor * exponential(teacher[j] - mt));
-          } else if (!is_tempered) {
-#pragma omp simd reduction(+ : least)
-            for (std::int64_t j = first; j < last; ++j) {
-              const T q = q_factor * exponential(student[j] - ms);
-              const T p = p_factor * exponential(teacher[j] - mt);
-              least += smaller(q, p);
-              d[j] = ce_factor * q + kl_factor * (q - p);
-            }
-          } else {
-#pragma omp simd reduction(+ : least)
-            for (std::int64_t j = first; j < last; ++j) {
-              const T zs = student[j] - ms;
-              const T zt = teacher[j] - mt;
-              const T q = q_factor * exponential(zs);
-              least += smaller(q, p_factor * exponential(zt));
-              d[j] = ce_factor * q +
-                     kl_factor * (q_tempered * exponential(zs * inverse) - p_tempered * exponential(zt * inverse));
-            }
-          }
-          sum_min[i] += least;
-        }
-      }
+      if (d == nullptr && rows.teacher == nullptr) continue;
+      const auto row = gradient_row(rows, i, student_max[i], teacher_max[i], sums + i * num_logits_sums, alpha, weight);
       const std::int64_t target = rows.targets[i] - rows.offset;
-      if (d != nullptr && target >= 0 && target < n) d[target] -= ce_factor;
+      for (std::int64_t first = 0; first < n; first += block) {
+        const std::int64_t last = std::min(first + block, n);
+        sum_min[i] += gradient_block(row, first, last, d == nullptr ? nullptr : values);
+        if (d == nullptr) continue;
+        if (target >= first && target < last) values[target - first] -= row.ce;
+#pragma omp simd
+        for (std::int64_t j = first; j < last; ++j) d[j] = as<G>(values[j - first]);
+      }
     }
   });
 }
 
-template void logits_maxima(const Cpu&, const LogitsRows<float>&, const float*, double*, double*);
-template void logits_maxima(const Cpu&, const LogitsRows<double>&, const double*, double*, double*);
-template void logits_sums(const Cpu&, const LogitsRows<float>&, const double*, const double*, double*);
-template void logits_sums(const Cpu&, const LogitsRows<double>&, const double*, const double*, double*);
-template void logits_gradient(const Cpu&, const LogitsRows<float>&, const double*, const double*, const double*, double,
-                              double, float*, double*);
-template void logits_gradient(const Cpu&, const LogitsRows<double>&, const double*, const double*, const double*,
-                              double, double, double*, double*);
+#define LIMBECK_INSTANTIATE(T)                                                               \
+  template void logits_maxima(const Cpu&, const LogitsRows<T>&, const T*, double*, double*); \
+  template void logits_sums(const Cpu&, const LogitsRows<T>&, const double*, const double*, double*);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+
+#define LIMBECK_INSTANTIATE_GRADIENT(T, G)                                                                             \
+  template void logits_gradient(const Cpu&, const LogitsRows<T>&, const double*, const double*, const double*, double, \
+                                double, G*, double*);
+LIMBECK_INSTANTIATE_GRADIENT(float, float)
+LIMBECK_INSTANTIATE_GRADIENT(double, double)
+LIMBECK_INSTANTIATE_GRADIENT(float, bf16)
 
 }  // namespace limbeck::kernels
