@@ -18,10 +18,9 @@ struct bf16 {
   /// Overflows to infinity; a NaN stays one. Without a branch, so that loops over it are vectorised.
   explicit bf16(float value) {
     const auto u = std::bit_cast<std::uint32_t>(value);
-    const std::uint32_t rounded = (u + 0x7fffU + ((u >> 16U) & 1U)) >> 16U;
-    const std::uint32_t quiet = (u >> 16U) | 0x40U;
     const bool is_nan = static_cast<std::int32_t>(u & 0x7fffffffU) > 0x7f800000;
-    bits = static_cast<std::uint16_t>(is_nan ? quiet : rounded);
+    const std::uint32_t upper = is_nan ? u | 0x400000U : u + 0x7fffU + ((u >> 16U) & 1U);
+    bits = static_cast<std::uint16_t>(upper >> 16U);
   }
   explicit operator float() const { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16U); }
   explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
