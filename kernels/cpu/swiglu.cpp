@@ -31,11 +31,10 @@ void swiglu_gradient(const Cpu& cpu, const T* gate, const T* up, const T* dy, T*
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i) {
-      const auto g = as<Acc<T>>(gate[i]);
-      const auto s = sigmoid(g);
+      const auto s = sigmoid(as<Acc<T>>(gate[i]));
       const auto ds = as<Acc<T>>(dy[i]) * s;
-      dup[i] = as<T>(ds * g);
-      dgate[i] = as<T>(ds * as<Acc<T>>(up[i]) * (1 + g * (1 - s)));
+      dup[i] = as<T>(ds * as<Acc<T>>(gate[i]));
+      dgate[i] = as<T>(ds * as<Acc<T>>(up[i]) * (1 + as<Acc<T>>(gate[i]) * (1 - s)));
     }
   });
 }
