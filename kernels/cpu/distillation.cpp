@@ -73,38 +73,51 @@ GradientRow<T> gradient_row(const LogitsRows<T>& rows, std::int64_t i, double st
           .kl = static_cast<T>((1 - alpha) * rows.temperature * weight)};
 }
 
-/// d [last-first], or null: the gradient of these columns, but for the target's. Returns their sum of min(p, q).
+/// d [n], or null: the gradient of the next n columns, but for the target's. Returns their sum of min(p, q).
 template <class T>
-T gradient_block(GradientRow<T> r, std::int64_t first, std::int64_t last, T* d) {
+T gradient_block(const GradientRow<T>& row, std::int64_t first, std::int64_t n, T* d) {
+  const GradientRow<T> r = row;  // that no store to d could change
+  const T* student = r.student + first;
   T least = 0;
   if (r.teacher == nullptr) {
 #pragma omp simd
-    for (std::int64_t j = first; j < last; ++j) d[j - first] = r.ce * (r.q * exponential(r.student[j] - r.student_max));
-  } else if (d == nullptr) {
+    for (std::int64_t j = 0; j < n; ++j) d[j] = r.ce * (r.q * exponential(student[j] - r.student_max));
+    return least;
+  }
+  const T* teacher = r.teacher + first;
+  if (d == nullptr) {
 #pragma omp simd reduction(+ : least)
-    for (std::int64_t j = first; j < last; ++j)
-      least +=
-          smaller(r.q * exponential(r.student[j] - r.student_max), r.p * exponential(r.teacher[j] - r.teacher_max));
+    for (std::int64_t j = 0; j < n; ++j)
+      least += smaller(r.q * exponential(student[j] - r.student_max), r.p * exponential(teacher[j] - r.teacher_max));
   } else if (r.inverse == 1) {
 #pragma omp simd reduction(+ : least)
-    for (std::int64_t j = first; j < last; ++j) {
-      const T q = r.q * exponential(r.student[j] - r.student_max);
-      const T p = r.p * exponential(r.teacher[j] - r.teacher_max);
+    for (std::int64_t j = 0; j < n; ++j) {
+      const T q = r.q * exponential(student[j] - r.student_max);
+      const T p = r.p * exponential(teacher[j] - r.teacher_max);
       least += smaller(q, p);
-      d[j - first] = r.ce * q + r.kl * (q - p);
+      d[j] = r.ce * q + r.kl * (q - p);
     }
   } else {
 #pragma omp simd reduction(+ : least)
-    for (std::int64_t j = first; j < last; ++j) {
-      const T zs = r.student[j] - r.student_max;
-      const T zt = r.teacher[j] - r.teacher_max;
+    for (std::int64_t j = 0; j < n; ++j) {
+      const T zs = student[j] - r.student_max;
+      const T zt = teacher[j] - r.teacher_max;
       const T q = r.q * exponential(zs);
       least += smaller(q, r.p * exponential(zt));
-      d[j - first] =
+      d[j] =
           r.ce * q + r.kl * (r.q_tempered * exponential(zs * r.inverse) - r.p_tempered * exponential(zt * r.inverse));
     }
   }
   return least;
+}
+
+/// Where values of T are computed that are wanted in `place`: there if it takes them, else in `values`.
+template <class T, class G>
+T* in_place_or(T* values, G* place) {
+  if constexpr (std::is_same_v<G, T>)
+    return place;
+  else
+    return values;
 }
 
 }  // namespace
@@ -172,12 +185,15 @@ void logits_gradient(const Cpu& cpu, const LogitsRows<T>& rows, const double* st
       const auto row = gradient_row(rows, i, student_max[i], teacher_max[i], sums + i * num_logits_sums, alpha, weight);
       const std::int64_t target = rows.targets[i] - rows.offset;
       for (std::int64_t first = 0; first < n; first += block) {
-        const std::int64_t last = std::min(first + block, n);
-        sum_min[i] += gradient_block(row, first, last, d == nullptr ? nullptr : values);
+        const std::int64_t count = std::min(block, n - first);
+        T* to = d == nullptr ? nullptr : in_place_or(values, d + first);
+        sum_min[i] += gradient_block(row, first, count, to);
         if (d == nullptr) continue;
-        if (target >= first && target < last) values[target - first] -= row.ce;
+        if (target >= first && target < first + count) to[target - first] -= row.ce;
+        if constexpr (!std::is_same_v<G, T>) {
 #pragma omp simd
-        for (std::int64_t j = first; j < last; ++j) d[j] = as<G>(values[j - first]);
+          for (std::int64_t j = 0; j < count; ++j) d[first + j] = as<G>(values[j]);
+        }
       }
     }
   });
