@@ -38,6 +38,10 @@ template <class T>
 void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                            const std::int64_t* offsets, const T* dy, const T* rows, T beta, T* dweight);
 
+/// The same of bfloat16 rows, with sums in float32.
+void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+                           const std::int64_t* offsets, const bf16* dy, const bf16* rows, float beta, float* dweight);
+
 /// Clears the rows of y [num_rows,width] that belong to no group.
 template <class T>
 void clear_ungrouped_rows(const Cpu& cpu, std::int64_t experts, const std::int64_t* offsets, std::int64_t num_rows,

@@ -26,4 +26,10 @@ template <class T>
 void matmul(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
             std::int64_t k, const T* a, const bf16* b, T beta, T* c);
 
+/// The same of bfloat16 matrices with float32 sums, as kernels/packed.h. C is bf16 (rounded once, behind the sum) or
+/// float.
+template <class C>
+void matmul(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
+            std::int64_t k, const bf16* a, const bf16* b, float beta, C* c);
+
 }  // namespace limbeck::kernels

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "kernels/cpu.h"
 
@@ -34,9 +35,16 @@ class Scratch {
   std::size_t bytes_ = 0;
 };
 
+/// Of one of the threads that make a product of bfloat16 matrices.
+struct TaskScratch {
+  Scratch rows, sums;
+};
+
 struct CpuCache {
   std::shared_ptr<void> products;  // of the file that defines the float product
-  Scratch matmul;                  // widened tiles of a weight
+  Scratch matmul;                  // widened tiles of a weight; a packed factor
+  std::vector<TaskScratch> tasks;  // one a thread
+  std::size_t tile_product = 0;    // of tile_products()
 };
 
 }  // namespace limbeck::kernels

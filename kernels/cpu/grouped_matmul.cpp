@@ -86,6 +86,7 @@ template void grouped_matmul_input(const Cpu&, std::int64_t, std::int64_t, std::
                                    const double*, const bf16*, double, double*);
 template void clear_ungrouped_rows(const Cpu&, std::int64_t, const std::int64_t*, std::int64_t, std::int64_t, float*);
 template void clear_ungrouped_rows(const Cpu&, std::int64_t, const std::int64_t*, std::int64_t, std::int64_t, double*);
+template void clear_ungrouped_rows(const Cpu&, std::int64_t, const std::int64_t*, std::int64_t, std::int64_t, bf16*);
 template void grouped_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*, const float*,
                              const float*, float, float*);
 template void grouped_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*, const double*,
