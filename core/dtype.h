@@ -1,7 +1,8 @@
 // Element types. A dtype is bytes and elements a block, so that quantised weights are tensors too.
 //
 //     size_t bytes = bytes_of(DType::Q4_1, 4096);            // blocks of 32 values in 20 bytes
-//     dispatch_float(x.dtype(), [&]<class T>() { ... });     // T is float or double
+//     dispatch_float(x.dtype(), [&]<class T>() { ... });        // T is float or double
+//     dispatch_activation(x.dtype(), [&]<class T>() { ... });   // T is float, double or bf16
 #pragma once
 
 #include <cstdint>
@@ -69,12 +70,24 @@ constexpr DType dtype_of() {
   }
 }
 
+/// The dtype that values of a dtype are summed in: float32 of bfloat16, else their own.
+constexpr DType sum_dtype(DType dtype) { return dtype == DType::BF16 ? DType::F32 : dtype; }
+
 /// Calls f.template operator()<T>() with T = float or double; any other dtype throws, naming `op`.
 template <class F>
 decltype(auto) dispatch_float(std::string_view op, DType dtype, F&& f) {
   if (dtype == DType::F32) return f.template operator()<float>();
   if (dtype == DType::F64) return f.template operator()<double>();
   fail("{}: dtype is {}, expected float32 or float64", op, name_of(dtype));
+}
+
+/// The same with T = float, double or bf16: the types of activations.
+template <class F>
+decltype(auto) dispatch_activation(std::string_view op, DType dtype, F&& f) {
+  if (dtype == DType::BF16) return f.template operator()<bf16>();
+  if (dtype == DType::F32) return f.template operator()<float>();
+  if (dtype == DType::F64) return f.template operator()<double>();
+  fail("{}: dtype is {}, expected float32, float64 or bfloat16", op, name_of(dtype));
 }
 
 }  // namespace limbeck::core

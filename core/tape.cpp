@@ -8,7 +8,7 @@ namespace {
 void add_into(Tensor& into, const Tensor& g) {
   check(into.shape().numel() == g.numel() && into.dtype() == g.dtype(), "accumulate: gradient {} {} into {} {}",
         g.dtype(), g.shape(), into.dtype(), into.shape());
-  dispatch_float("accumulate", g.dtype(), [&]<class T>() {
+  dispatch_activation("accumulate", g.dtype(), [&]<class T>() {
     on_device(g, [&](const auto& device) { kernels::add_to(device, g.data<T>(), into.mutable_data<T>(), g.numel()); });
   });
 }

@@ -30,6 +30,7 @@ void Storage::release() {
   if (data_ != nullptr && owner_ == nullptr) memory_->deallocate(data_);
   owner_.reset();
   data_ = nullptr;
+  made_.clear();
 }
 
 void* Storage::refill() {

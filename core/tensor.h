@@ -23,6 +23,15 @@ namespace limbeck::core {
 /// written afterwards is an error and a cache made from it knows that it is stale.
 class Storage {
  public:
+  /// Something that was made of contents of the storage and serves until they are written: which, by number and place.
+  struct Made {
+    int kind = 0;
+    std::int64_t byte_offset = 0;
+    Shape shape;
+    std::uint64_t version = 0;  // of the contents that it was made of
+    std::shared_ptr<Storage> storage;
+  };
+
   Storage(MemoryPtr memory, std::int64_t bytes);
   /// Memory of another owner, e.g. a mapped file; `owner` keeps it alive.
   Storage(MemoryPtr memory, std::int64_t bytes, void* data, std::shared_ptr<const void> owner);
@@ -35,6 +44,8 @@ class Storage {
   std::int64_t bytes() const { return bytes_; }
   std::uint64_t version() const { return version_; }
   const MemoryPtr& memory() const { return memory_; }
+  /// For whoever makes and keeps it (core/ops/packed_weight.h).
+  std::vector<Made>& made() { return made_; }
 
   bool is_empty() const { return data_ == nullptr && bytes_ > 0; }
   /// Gives the memory back. Reads fail until refill().
@@ -48,6 +59,7 @@ class Storage {
   void* data_ = nullptr;
   std::shared_ptr<const void> owner_;
   std::uint64_t version_ = 0;
+  std::vector<Made> made_;
 };
 
 class Tensor {

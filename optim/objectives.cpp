@@ -32,7 +32,7 @@ void reduce_indices(nn::TensorComm& comm, const std::vector<double>& own, const 
   for (std::int64_t i = 0; i < indices.numel(); ++i) index[i] = -index[i];
 }
 
-/// alpha CE + (1 - alpha) T^2 KL_T: the logits become their gradient.
+/// alpha CE + (1 - alpha) T^2 KL_T, and its gradient.
 Rows reduce_rows(LogitsChunk& chunk, double alpha, double temperature) {
   const std::int64_t n = chunk.student.shape()[0];
   const auto& memory = chunk.student.memory();
@@ -58,9 +58,16 @@ Rows reduce_rows(LogitsChunk& chunk, double alpha, double temperature) {
       reduce_indices(chunk.vocabulary, own, rows.maxima, rows.indices);
       kernels::logits_sums(device, logits, maxima, maxima + n, rows.sums.mutable_data<double>());
       chunk.vocabulary.sum(rows.sums);
-      kernels::logits_gradient(device, logits, maxima, maxima + n, rows.sums.data<double>(), alpha, chunk.weight,
-                               chunk.wants_gradient ? chunk.student.mutable_data<T>() : nullptr,
-                               rows.sum_min.mutable_data<double>());
+      const auto write_gradient = [&](auto* gradient) {
+        kernels::logits_gradient(device, logits, maxima, maxima + n, rows.sums.data<double>(), alpha, chunk.weight,
+                                 gradient, rows.sum_min.mutable_data<double>());
+      };
+      if (!chunk.gradient.defined())
+        write_gradient(static_cast<T*>(nullptr));
+      else if (chunk.gradient.dtype() == chunk.student.dtype())
+        write_gradient(chunk.gradient.mutable_data<T>());
+      else if constexpr (std::is_same_v<T, float>)
+        write_gradient(chunk.gradient.mutable_data<core::bf16>());
       chunk.vocabulary.sum(rows.sum_min);
     });
   });

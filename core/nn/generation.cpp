@@ -10,7 +10,7 @@
 #include <string>
 #include <utility>
 
-#include "core/ops/linear.h"
+#include "core/ops/head_loss.h"
 #include "core/random.h"
 
 namespace limbeck::nn {
@@ -18,8 +18,7 @@ namespace {
 
 /// Of hidden states [N,C]: [N,V], row by row.
 std::vector<double> logits_of(const Transformer& model, const Tensor& hidden) {
-  Tape tape(Tape::Mode::Off);
-  const Tensor mine = core::linear(tape, core::constant(hidden), model.head()).value;
+  const Tensor mine = core::logits_of(hidden, model.head().value);
   const Tensor logits = model.comms().tensor->gather(mine, 1, model.config().vocabulary);
   std::vector<double> result;
   core::dispatch_float("generate", logits.dtype(), [&]<class T>() {

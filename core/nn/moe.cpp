@@ -4,6 +4,7 @@
 #include "core/ops/add.h"
 #include "core/ops/aux_losses.h"
 #include "core/ops/capacity.h"
+#include "core/ops/cast.h"
 #include "core/ops/grouped_linear.h"
 #include "core/ops/jitter.h"
 #include "core/ops/linear.h"
@@ -41,7 +42,8 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
   const Var seen = training.jitter > 0 ? core::jitter(tape, x, rows_of_stream(pass, batch.global_index),
                                                       training.jitter, {training.seed, training.step, name + ".jitter"})
                                        : x;
-  const Var logits = whole_sequences(tape, pass, core::linear(tape, seen, as_var(*router)));
+  const Var exact = core::cast(tape, seen, core::sum_dtype(seen.value.dtype()));
+  const Var logits = whole_sequences(tape, pass, core::linear(tape, exact, as_var(*router)));
   const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, batch.global_index) : std::nullopt;
   core::Routing routing = core::route(tape, logits, config.experts_per_token, config.renormalise, config.weight_scale,
                                       replay ? &*replay : nullptr);

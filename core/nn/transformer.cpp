@@ -48,6 +48,7 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     Layer layer;
     layer.index = options_.first_layer + n;
     layer.norm_eps = c.norm_eps;
+    layer.compute = compute_dtype();
     const std::string prefix = fmt::format("layers.{}.", layer.index);
     const std::int64_t query_width = c.num_heads * c.head_width;
     const std::int64_t key_width = c.num_kv_heads * c.head_width;
@@ -82,7 +83,7 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   }
 }
 
-core::DType Transformer::compute_dtype() const { return options_.dtype == DType::BF16 ? DType::F32 : options_.dtype; }
+core::DType Transformer::compute_dtype() const { return options_.compute.value_or(core::sum_dtype(options_.dtype)); }
 
 core::VocabularyPart Transformer::vocabulary_part() const {
   const Parameter* p = head_ ? head_ : embedding_;
@@ -131,7 +132,7 @@ core::StateDict Transformer::state_dict() {
 const core::RopeTable& Transformer::rope_table(std::int64_t num_positions) const {
   const std::int64_t there = rope_.cos.defined() ? rope_.cos.shape()[0] : 0;
   if (num_positions > there)
-    rope_ = core::make_rope_table(options_.memory, compute_dtype(),
+    rope_ = core::make_rope_table(options_.memory, core::sum_dtype(compute_dtype()),
                                   std::max(num_positions, std::min(2 * there, config_.max_positions)),
                                   config_.head_width, config_.rope_base);
   return rope_;
@@ -198,7 +199,8 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
                          : "a model without an embedding needs hidden states");
   Var x = input ? *input
                 : exit_stream(tape, pass,
-                              core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_), vocabulary_part()));
+                              core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_), vocabulary_part(),
+                                              residual_dtype()));
   AuxiliaryLosses losses;
   for (std::size_t n = 0; n < layers_.size(); ++n) {
     const Layer& layer = layers_[n];
@@ -221,7 +223,8 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
     if (pass.tap) pass.tap(layer.index, before, x.value);
   }
   if (pass.cache) pass.cache->advance(pass.cached);
-  if (norm_) x = whole_sequences(tape, pass, core::rms_norm(tape, x, core::as_var(*norm_), config_.norm_eps));
+  if (norm_)
+    x = whole_sequences(tape, pass, core::rms_norm(tape, x, core::as_var(*norm_), config_.norm_eps, compute_dtype()));
   return {x, losses};
 }
 

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,7 +27,11 @@ namespace limbeck::nn {
 
 struct ModelOptions {
   MemoryPtr memory;
-  core::DType dtype = core::DType::F32;  // of the values; BF16 (matrices alone): products widen them to F32
+  core::DType dtype = core::DType::F32;  // of the values; BF16: of matrices alone
+  /// Of activations; none: F32 for BF16 values, which products then widen, else as the values. BF16:
+  /// docs/architecture.md has what stays F32 beside it.
+  std::optional<core::DType> compute = {};
+  std::optional<core::DType> residual = {};  // of the stream between the layers; none: as compute
   bool frozen = false;
   Communicators comms = single_communicators();
   core::PlacementRule place = {};  // none: this rank holds everything
@@ -80,6 +85,7 @@ class Transformer {
 
  private:
   core::DType compute_dtype() const;
+  core::DType residual_dtype() const { return options_.residual.value_or(compute_dtype()); }
   const core::RopeTable& rope_table(std::int64_t num_positions) const;
 
   ModelConfig config_;

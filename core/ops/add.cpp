@@ -7,9 +7,9 @@ namespace {
 
 Tensor scaled(const Tensor& x, double factor) {
   Tensor y = empty_like(x);
-  dispatch_float("scale", x.dtype(), [&]<class T>() {
+  dispatch_activation("scale", x.dtype(), [&]<class T>() {
     on_device(x, [&](const auto& device) {
-      kernels::scale(device, x.data<T>(), static_cast<T>(factor), y.mutable_data<T>(), x.numel());
+      kernels::scale(device, x.data<T>(), static_cast<kernels::Acc<T>>(factor), y.mutable_data<T>(), x.numel());
     });
   });
   return y;
@@ -19,11 +19,19 @@ Tensor scaled(const Tensor& x, double factor) {
 
 Var add(Tape& tape, const Var& a, const Var& b) {
   check(a.shape() == b.shape(), "add: b has shape {}, expected {} as a", b.shape(), a.shape());
-  check(a.value.dtype() == b.value.dtype(), "add: b is {}, expected {} as a", b.value.dtype(), a.value.dtype());
+  const DType own = a.value.dtype(), other = b.value.dtype();
+  check(own == other || (own == DType::F32 && other == DType::BF16), "add: b is {}, expected {} as a{}", other, own,
+        own == DType::F32 ? ", or bfloat16" : "");
   Tensor y = empty_like(a.value);
-  dispatch_float("add", y.dtype(), [&]<class T>() {
+  dispatch_activation("add", own, [&]<class T>() {
     on_device(y, [&](const auto& device) {
-      kernels::add(device, a.value.data<T>(), b.value.data<T>(), y.mutable_data<T>(), y.numel());
+      const auto run = [&](const auto* values) {
+        kernels::add(device, a.value.data<T>(), values, y.mutable_data<T>(), y.numel());
+      };
+      if (own == other)
+        run(b.value.data<T>());
+      else if constexpr (std::is_same_v<T, float>)
+        run(b.value.data<bf16>());
     });
   });
   Var out = tape.output(std::move(y), {&a, &b});
@@ -31,7 +39,7 @@ Var add(Tape& tape, const Var& a, const Var& b) {
     tape.push({"add", {a.slot, b.slot}, [=, da = a.slot, db = b.slot, slot = out.slot, like = outline(out.value)] {
                  const Tensor dy = gradient(slot, like);
                  accumulate(da, dy);
-                 accumulate(db, dy);
+                 if (db) accumulate(db, own == other ? dy : dy.to(other));
                }});
   return out;
 }

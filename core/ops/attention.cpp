@@ -43,12 +43,19 @@ kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionL
           .key_document = l.key_document.data<std::int32_t>()};
 }
 
-/// The slot's gradient to add to, cleared if it holds nothing yet; scratch where there is no slot.
+/// Where the kernel adds a gradient up: in the slot, cleared if it holds nothing yet, or apart from it, where there is
+/// none or where sums are of another dtype.
 Tensor open_sum(const SlotPtr& slot, const Tensor& like) {
-  if (!slot) return zeros_like(like);
+  const DType sums = sum_dtype(like.dtype());
+  if (!slot || sums != like.dtype()) return Tensor::zeros(like.memory(), sums, like.shape());
   GradientTarget target = open_gradient(slot, like);
   if (target.beta == 0) target.tensor.fill_zero();
   return target.tensor;
+}
+
+/// The sum is complete.
+void close_sum(const SlotPtr& slot, const Tensor& sum, const Tensor& like) {
+  if (slot && sum.dtype() != like.dtype()) accumulate(slot, sum.to(like.dtype()));
 }
 
 }  // namespace
@@ -59,11 +66,11 @@ Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const Attent
   const std::int64_t queries = q.shape()[0];
   const MemoryPtr& memory = q.value.memory();
   Tensor out = Tensor::empty(memory, q.value.dtype(), {queries, shape.num_heads * shape.value_width});
-  Tensor logsumexp = Tensor::empty(memory, q.value.dtype(), {queries, shape.num_heads});
-  dispatch_float("attention", out.dtype(), [&]<class T>() {
+  Tensor logsumexp = Tensor::empty(memory, sum_dtype(q.value.dtype()), {queries, shape.num_heads});
+  dispatch_activation("attention", out.dtype(), [&]<class T>() {
     on_device(out, [&](const auto& device) {
       kernels::attention_forward(device, make_problem(shape, layout), q.value.data<T>(), k.value.data<T>(),
-                                 v.value.data<T>(), out.mutable_data<T>(), logsumexp.mutable_data<T>());
+                                 v.value.data<T>(), out.mutable_data<T>(), logsumexp.mutable_data<kernels::Acc<T>>());
     });
   });
   Var y = tape.output(out, {&q, &k, &v});
@@ -76,14 +83,18 @@ Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const Attent
                Tensor dk = open_sum(k_slot, ks.get());
                Tensor dv = open_sum(v_slot, vs.get());
                const Tensor dout = gradient(out_slot, os.get());
-               dispatch_float("attention", dout.dtype(), [&]<class T>() {
+               dispatch_activation("attention", dout.dtype(), [&]<class T>() {
+                 using Sum = kernels::Acc<T>;
                  on_device(dout, [&](const auto& device) {
                    kernels::attention_backward(
                        device, make_problem(shape, layout), qs.get().template data<T>(), ks.get().template data<T>(),
-                       vs.get().template data<T>(), os.get().template data<T>(), lse.get().template data<T>(),
-                       dout.data<T>(), dq.mutable_data<T>(), dk.mutable_data<T>(), dv.mutable_data<T>());
+                       vs.get().template data<T>(), os.get().template data<T>(), lse.get().template data<Sum>(),
+                       dout.data<T>(), dq.mutable_data<Sum>(), dk.mutable_data<Sum>(), dv.mutable_data<Sum>());
                  });
                });
+               close_sum(q_slot, dq, qs.get());
+               close_sum(k_slot, dk, ks.get());
+               close_sum(v_slot, dv, vs.get());
              }});
   return y;
 }

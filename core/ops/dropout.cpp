@@ -7,7 +7,7 @@ namespace {
 
 Tensor dropped(const Tensor& x, const Tensor& global_index, double probability, const RandomStream& noise) {
   Tensor y = empty_like(x);
-  dispatch_float("dropout", x.dtype(), [&]<class T>() {
+  dispatch_activation("dropout", x.dtype(), [&]<class T>() {
     on_device(x, [&](const auto& device) {
       kernels::dropout(device, x.data<T>(), global_index.data<std::int64_t>(), y.mutable_data<T>(), x.shape()[0],
                        x.shape().row_size(), probability, noise.stream());

@@ -5,7 +5,8 @@
 
 namespace limbeck::core {
 
-Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const VocabularyPart& part) {
+Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const VocabularyPart& part,
+              std::optional<DType> dtype) {
   check(tokens.shape().rank() == 1, "embedding: tokens have shape {}, expected [T]", tokens.shape());
   check(weight.shape().rank() == 2, "embedding: weight has shape {}, expected [V,C]", weight.shape());
   const std::int64_t count = tokens.shape()[0], rows = weight.shape()[0], width = weight.shape()[1];
@@ -19,14 +20,20 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const Vocabul
           vocabulary);
   });
 
-  Tensor y = Tensor::empty(weight.value.memory(), stored == DType::BF16 ? DType::F32 : stored, {count, width});
-  dispatch_float("embedding", y.dtype(), [&]<class T>() {
+  const DType sums = sum_dtype(stored);
+  Tensor y = Tensor::empty(weight.value.memory(), dtype.value_or(sums), {count, width});
+  check(sum_dtype(y.dtype()) == sums, "embedding: result is {}, expected {}{}", y.dtype(), sums,
+        sums == DType::F32 ? " or bfloat16" : "");
+  dispatch_activation("embedding", y.dtype(), [&]<class T>() {
+    using Wide = kernels::Acc<T>;
     on_device(y, [&](const auto& device) {
-      const auto* id = tokens.data<std::int32_t>();
-      if (stored == y.dtype())
-        kernels::embedding(device, id, weight.value.data<T>(), y.mutable_data<T>(), count, width, offset, rows);
-      else
-        kernels::embedding(device, id, weight.value.data<bf16>(), y.mutable_data<float>(), count, width, offset, rows);
+      const auto run = [&](const auto* table) {
+        kernels::embedding(device, tokens.data<std::int32_t>(), table, y.mutable_data<T>(), count, width, offset, rows);
+      };
+      if (stored != DType::BF16)
+        run(weight.value.data<Wide>());
+      else if constexpr (std::is_same_v<Wide, float>)
+        run(weight.value.data<bf16>());
     });
   });
   Var out = tape.output(std::move(y), {&weight});
@@ -34,14 +41,14 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const Vocabul
 
   Tape::Step step{"embedding", {}, {}, {weight.slot}};
   step.weight_part = [=, slot = out.slot, like = outline(out.value), to = weight.slot, id = Saved(tokens),
-                      table = outline(weight.value, out.value.dtype())] {
+                      table = outline(weight.value, sums)] {
     const Tensor dy = gradient(slot, like);
     GradientTarget dweight = open_gradient(to, table);
     if (dweight.beta == 0) dweight.tensor.fill_zero();
-    dispatch_float("embedding", dy.dtype(), [&]<class T>() {
+    dispatch_activation("embedding", dy.dtype(), [&]<class T>() {
       on_device(dy, [&](const auto& device) {
         kernels::embedding_gradient(device, id.get().data<std::int32_t>(), dy.data<T>(),
-                                    dweight.tensor.mutable_data<T>(), count, width, offset, rows);
+                                    dweight.tensor.mutable_data<kernels::Acc<T>>(), count, width, offset, rows);
       });
     });
   };

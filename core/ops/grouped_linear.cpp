@@ -1,16 +1,69 @@
 #include "core/ops/grouped_linear.h"
 
+#include "core/ops/packed_weight.h"
 #include "core/ops/product.h"
 #include "kernels/grouped_matmul.h"
+#include "kernels/packed.h"
 
 namespace limbeck::core {
+namespace {
+
+constexpr std::string_view op = "grouped_linear";
+
+/// Rows that belong to no expert become 0.
+void clear_ungrouped(Tensor y, const Tensor& offsets) {
+  dispatch_activation(op, y.dtype(), [&]<class T>() {
+    on_device(y, [&](const auto& device) {
+      kernels::clear_ungrouped_rows(device, offsets.numel() - 1, offsets.data<std::int64_t>(), y.shape()[0],
+                                    y.shape()[1], y.mutable_data<T>());
+    });
+  });
+}
+
+/// y = rows op(W) + beta y by groups, of bfloat16.
+void packed_product(const Tensor& rows, Transpose transpose, const Tensor& weight, const Tensor& offsets, double beta,
+                    Tensor y) {
+  const Tensor packed = packed_weight(weight, transpose);
+  on_device(y, [&](const auto& device) {
+    kernels::packed_grouped_matmul(device, weight.shape()[0], y.shape()[1], rows.shape()[1],
+                                   offsets.data<std::int64_t>(), rows.data<bf16>(), packed.data<bf16>(),
+                                   static_cast<float>(beta), y.mutable_data<bf16>());
+  });
+}
+
+void forward_product(const Tensor& rows, const Tensor& weight, const Tensor& offsets, Tensor y) {
+  if (rows.dtype() == DType::BF16) return packed_product(rows, Transpose::Yes, weight, offsets, 0, y);
+  dispatch_float(op, rows.dtype(), [&]<class T>() {
+    on_device(y, [&](const auto& device) {
+      with_weight<T>(weight, [&](const auto* w) {
+        kernels::grouped_matmul(device, weight.shape()[0], weight.shape()[2], weight.shape()[1],
+                                offsets.data<std::int64_t>(), rows.data<T>(), w, T(0), y.mutable_data<T>());
+      });
+    });
+  });
+}
+
+void input_product(const Tensor& dy, const Tensor& weight, const Tensor& offsets, double beta, Tensor dx) {
+  if (dy.dtype() == DType::BF16) return packed_product(dy, Transpose::No, weight, offsets, beta, dx);
+  dispatch_float(op, dy.dtype(), [&]<class T>() {
+    on_device(dy, [&](const auto& device) {
+      with_weight<T>(weight, [&](const auto* w) {
+        kernels::grouped_matmul_input(device, weight.shape()[0], weight.shape()[2], weight.shape()[1],
+                                      offsets.data<std::int64_t>(), dy.data<T>(), w, static_cast<T>(beta),
+                                      dx.mutable_data<T>());
+      });
+    });
+  });
+}
+
+}  // namespace
 
 // R is an upper bound: rows that belong to no expert are cleared first, for kernels leave them as they are.
 Var grouped_linear(Tape& tape, const Var& rows, const Var& weight, const Tensor& offsets) {
   check(rows.shape().rank() == 2 && weight.shape().rank() == 3 && rows.shape()[1] == weight.shape()[2],
         "grouped_linear: weight has shape {}, expected [E,out,{}] (rows are {})", weight.shape(),
         rows.shape().rank() == 2 ? rows.shape()[1] : -1, rows.shape());
-  check_weight_dtype("grouped_linear", weight.value, rows.value.dtype());
+  check_weight_dtype(op, weight.value, rows.value.dtype());
   const std::int64_t experts = weight.shape()[0];
   const std::int64_t out = weight.shape()[1];
   const std::int64_t in = weight.shape()[2];
@@ -18,48 +71,32 @@ Var grouped_linear(Tape& tape, const Var& rows, const Var& weight, const Tensor&
         "grouped_linear: offsets are {} {}, expected int64 [{}]", offsets.dtype(), offsets.shape(), experts + 1);
   const std::int64_t num_rows = rows.shape()[0];
   Tensor value = Tensor::empty(rows.value.memory(), rows.value.dtype(), {num_rows, out});
-  dispatch_float("grouped_linear", value.dtype(), [&]<class T>() {
-    on_device(value, [&](const auto& device) {
-      kernels::clear_ungrouped_rows(device, experts, offsets.data<std::int64_t>(), num_rows, out,
-                                    value.mutable_data<T>());
-      with_weight<T>(weight.value, [&](const auto* w) {
-        kernels::grouped_matmul(device, experts, in, out, offsets.data<std::int64_t>(), rows.value.data<T>(), w, T(0),
-                                value.mutable_data<T>());
-      });
-    });
-  });
+  clear_ungrouped(value, offsets);
+  forward_product(rows.value, weight.value, offsets, value);
   Var y = tape.output(value, {&rows, &weight});
   if (!y.slot) return y;
 
-  Tape::Step step{"grouped_linear", {rows.slot}, {}};
+  Tape::Step step{op, {rows.slot}, {}};
   if (rows.slot)
     step.input_part = [=, in_slot = rows.slot, out_slot = y.slot, like = outline(rows.value), y_like = outline(value),
                        w = Saved(weight.value), o = Saved(offsets)] {
       GradientTarget dx = open_gradient(in_slot, like);
-      const Tensor dy = gradient(out_slot, y_like);
-      dispatch_float("grouped_linear", dy.dtype(), [&]<class T>() {
-        on_device(dy, [&](const auto& device) {
-          if (dx.beta == 0)
-            kernels::clear_ungrouped_rows(device, experts, o.get().template data<std::int64_t>(), num_rows, in,
-                                          dx.tensor.mutable_data<T>());
-          with_weight<T>(w.get(), [&](const auto* values) {
-            kernels::grouped_matmul_input(device, experts, in, out, o.get().template data<std::int64_t>(), dy.data<T>(),
-                                          values, static_cast<T>(dx.beta), dx.tensor.mutable_data<T>());
-          });
-        });
-      });
+      if (dx.beta == 0) clear_ungrouped(dx.tensor, o.get());
+      input_product(gradient(out_slot, y_like), w.get(), o.get(), dx.beta, dx.tensor);
     };
   if (weight.slot) {
     step.weight_slots = {weight.slot};
-    step.weight_part = [=, slot = weight.slot, out_slot = y.slot, like = outline(weight.value, value.dtype()),
-                        y_like = outline(value), input = Saved(rows.value), o = Saved(offsets)] {
+    step.weight_part = [=, slot = weight.slot, out_slot = y.slot,
+                        like = outline(weight.value, sum_dtype(value.dtype())), y_like = outline(value),
+                        input = Saved(rows.value), o = Saved(offsets)] {
       GradientTarget dw = open_gradient(slot, like);
       const Tensor dy = gradient(out_slot, y_like);
-      dispatch_float("grouped_linear", dy.dtype(), [&]<class T>() {
+      dispatch_activation(op, dy.dtype(), [&]<class T>() {
+        using Sum = kernels::Acc<T>;
         on_device(dy, [&](const auto& device) {
           kernels::grouped_matmul_weight(device, experts, in, out, o.get().template data<std::int64_t>(), dy.data<T>(),
-                                         input.get().template data<T>(), static_cast<T>(dw.beta),
-                                         dw.tensor.mutable_data<T>());
+                                         input.get().template data<T>(), static_cast<Sum>(dw.beta),
+                                         dw.tensor.mutable_data<Sum>());
         });
       });
     };

@@ -16,6 +16,13 @@ void check_head(std::string_view what, const Tensor& hidden, const Tensor& weigh
 
 }  // namespace
 
+Tensor logits_of(const Tensor& hidden, const Tensor& head) {
+  check_head("head", hidden, head);
+  Tensor logits = Tensor::empty(hidden.memory(), sum_dtype(hidden.dtype()), {hidden.shape()[0], head.shape()[0]});
+  product("head", hidden, Transpose::Yes, head, 0, logits);
+  return logits;
+}
+
 OnlineTeacher::OnlineTeacher(Tensor hidden, Tensor head) : hidden_(std::move(hidden)), head_(std::move(head)) {
   check_head("teacher's head", hidden_, head_);
 }
@@ -23,9 +30,9 @@ OnlineTeacher::OnlineTeacher(Tensor hidden, Tensor head) : hidden_(std::move(hid
 Tensor OnlineTeacher::logits(std::int64_t first, std::int64_t count) {
   const std::int64_t vocabulary = head_.shape()[0];
   if (!buffer_.defined() || buffer_.shape()[0] < count)
-    buffer_ = Tensor::empty(hidden_.memory(), hidden_.dtype(), {count, vocabulary});
+    buffer_ = Tensor::empty(hidden_.memory(), sum_dtype(hidden_.dtype()), {count, vocabulary});
   Tensor chunk = buffer_.rows(0, count);
-  product("head", Transpose::No, Transpose::Yes, hidden_.rows(first, count), head_, 0, chunk);
+  product("head", hidden_.rows(first, count), Transpose::Yes, head_, 0, chunk);
   return chunk;
 }
 
@@ -41,10 +48,13 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
   check(teacher != nullptr || !objective.needs_teacher(), "head_loss: the objective needs a teacher, none was given");
 
   const MemoryPtr& memory = hidden.value.memory();
-  const DType dtype = hidden.value.dtype();
+  const DType dtype = sum_dtype(hidden.value.dtype());  // of logits and losses
   const bool trains = tape.mode() == Tape::Mode::Record && (hidden.slot || weight.slot);
   const std::int64_t chunk_size = std::min(options.chunk, std::max<std::int64_t>(num_tokens, 1));
   Tensor logits = Tensor::empty(memory, dtype, {chunk_size, columns});
+  Tensor dlogits;
+  if (trains)
+    dlogits = hidden.value.dtype() == dtype ? logits : Tensor::empty(memory, hidden.value.dtype(), logits.shape());
   Tensor dhidden = trains && hidden.slot ? empty_like(hidden.value) : Tensor();
   LossStatistics sums;
   sums.keeps_each = statistics.keeps_each;
@@ -54,6 +64,7 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
     const Tensor x = hidden.value.rows(first, count);
     LogitsChunk chunk{
         .student = logits.rows(0, count),
+        .gradient = trains ? dlogits.rows(0, count) : Tensor(),
         .teacher = teacher ? teacher->logits(first, count) : Tensor(),
         .targets = targets.rows(first, count),
         .vocabulary_offset = options.vocabulary_offset,
@@ -61,18 +72,16 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
                          ? columns
                          : std::clamp<std::int64_t>(options.valid_vocabulary - options.vocabulary_offset, 0, columns),
         .weight = options.weight,
-        .wants_gradient = trains,
         .vocabulary = vocabulary};
     check(!teacher || (chunk.teacher.shape() == Shape{count, columns} && chunk.teacher.dtype() == dtype),
           "head_loss: the teacher's logits are {} {}, expected {} [{},{}]", chunk.teacher.dtype(),
           chunk.teacher.shape(), dtype, count, columns);
-    product("head", Transpose::No, Transpose::Yes, x, weight.value, 0, chunk.student);
+    product("head", x, Transpose::Yes, weight.value, 0, chunk.student);
     objective.run(chunk, sums);
-    if (dhidden.defined())
-      product("head", Transpose::No, Transpose::No, chunk.student, weight.value, 0, dhidden.rows(first, count));
+    if (dhidden.defined()) product("head", chunk.gradient, Transpose::No, weight.value, 0, dhidden.rows(first, count));
     if (trains && weight.slot) {
       const GradientTarget dw = open_gradient(weight.slot, outline(weight.value, dtype));
-      product("head", Transpose::Yes, Transpose::No, chunk.student, x, dw.beta, dw.tensor);
+      weight_gradient("head", chunk.gradient, x, dw.beta, dw.tensor);
     }
     first += count;
   } while (first < num_tokens);

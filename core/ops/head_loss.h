@@ -12,6 +12,9 @@
 
 namespace limbeck::core {
 
+/// Logits [T,V_local] of hidden states [T,C] and a head [V_local,C], float32 beside bfloat16.
+Tensor logits_of(const Tensor& hidden, const Tensor& head);
+
 /// Where a teacher's logits come from.
 class TargetSource {
  public:

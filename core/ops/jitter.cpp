@@ -7,7 +7,7 @@ namespace {
 
 Tensor jittered(const Tensor& x, const Tensor& global_index, double epsilon, const RandomStream& noise) {
   Tensor y = empty_like(x);
-  dispatch_float("jitter", x.dtype(), [&]<class T>() {
+  dispatch_activation("jitter", x.dtype(), [&]<class T>() {
     on_device(x, [&](const auto& device) {
       kernels::jitter(device, x.data<T>(), global_index.data<std::int64_t>(), y.mutable_data<T>(), x.shape()[0],
                       x.shape()[1], epsilon, noise.stream());

@@ -10,7 +10,7 @@ Var linear(Tape& tape, const Var& x, const Var& weight) {
         x.shape().rank() == 2 ? x.shape()[1] : -1, x.shape());
   check_weight_dtype("linear", weight.value, x.value.dtype());
   Tensor value = Tensor::empty(x.value.memory(), x.value.dtype(), {x.shape()[0], weight.shape()[0]});
-  product("linear", Transpose::No, Transpose::Yes, x.value, weight.value, 0, value);
+  product("linear", x.value, Transpose::Yes, weight.value, 0, value);
   Var y = tape.output(value, {&x, &weight});
   if (!y.slot) return y;
 
@@ -19,14 +19,14 @@ Var linear(Tape& tape, const Var& x, const Var& weight) {
     step.input_part = [=, in_slot = x.slot, out_slot = y.slot, x_like = outline(x.value), y_like = outline(value),
                        w = Saved(weight.value)] {
       GradientTarget dx = open_gradient(in_slot, x_like);
-      product("linear", Transpose::No, Transpose::No, gradient(out_slot, y_like), w.get(), dx.beta, dx.tensor);
+      product("linear", gradient(out_slot, y_like), Transpose::No, w.get(), dx.beta, dx.tensor);
     };
   if (weight.slot) {
     step.weight_slots = {weight.slot};
     step.weight_part = [=, slot = weight.slot, out_slot = y.slot, input = Saved(x.value), y_like = outline(value),
-                        w_like = outline(weight.value, x.value.dtype())] {
+                        w_like = outline(weight.value, sum_dtype(x.value.dtype()))] {
       GradientTarget dw = open_gradient(slot, w_like);
-      product("linear", Transpose::Yes, Transpose::No, gradient(out_slot, y_like), input.get(), dw.beta, dw.tensor);
+      weight_gradient("linear", gradient(out_slot, y_like), input.get(), dw.beta, dw.tensor);
     };
   }
   tape.push(std::move(step));

@@ -7,8 +7,9 @@
 
 namespace limbeck::core {
 
-/// y = x W^T. x is float32 or float64; the weight has the same dtype, or bfloat16. Its gradient, of x's dtype, is the
-/// step's weight part. Throws where shapes or dtypes do not fit.
+/// y = x W^T, of x's dtype: float32, float64 or bfloat16 (core/ops/product.h). The weight has the same dtype, or
+/// bfloat16; or float32 beside bfloat16. Its gradient is the step's weight part, float32 beside bfloat16, else of x's
+/// dtype. Throws where shapes or dtypes do not fit.
 Var linear(Tape& tape, const Var& x /*[T,in]*/, const Var& weight /*[out,in]*/);
 
 }  // namespace limbeck::core

@@ -47,13 +47,14 @@ struct LossStatistics : LossSums {
 
 /// Logits of n tokens over this rank's part of the vocabulary.
 struct LogitsChunk {
-  Tensor student;                      // [n,V_local]; the objective overwrites it with d(loss)/d(logits)
+  Tensor student;                      // [n,V_local], float32 or float64
+  Tensor gradient;                     // [n,V_local]: the objective writes d(loss)/d(logits); may be `student`, or
+                                       // bfloat16 beside float32 logits; undefined: not wanted
   Tensor teacher;                      // [n,V_local], or undefined
   Tensor targets;                      // [n] int32, global indices; -1: none
   std::int64_t vocabulary_offset = 0;  // global index of column 0
   std::int64_t num_valid = 0;          // columns from here on are padding: probability 0 on both sides
   double weight = 0;                   // of one token: 1 / global number of tokens with a target
-  bool wants_gradient = true;          // else `student` may be left as it is
   nn::TensorComm& vocabulary;          // over which the vocabulary is cut
 };
 

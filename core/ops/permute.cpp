@@ -13,10 +13,11 @@ namespace {
 Tensor permuted(const Tensor& x, const Tensor* weights, const Tensor& source, const Permutation& order) {
   const std::int64_t num_rows = order.num_rows, selected = order.experts_per_token, width = x.shape()[1];
   Tensor rows = Tensor::empty(x.memory(), x.dtype(), {num_rows, width});
-  dispatch_float("permute", x.dtype(), [&]<class T>() {
+  dispatch_activation("permute", x.dtype(), [&]<class T>() {
     on_device(x, [&](const auto& device) {
-      kernels::permute_rows(device, x.data<T>(), source.data<std::int32_t>(), weights ? weights->data<T>() : nullptr,
-                            rows.mutable_data<T>(), num_rows, selected, width);
+      kernels::permute_rows(device, x.data<T>(), source.data<std::int32_t>(),
+                            weights ? weights->data<kernels::Acc<T>>() : nullptr, rows.mutable_data<T>(), num_rows,
+                            selected, width);
     });
   });
   return rows;
@@ -25,10 +26,11 @@ Tensor permuted(const Tensor& x, const Tensor* weights, const Tensor& source, co
 Tensor unpermuted(const Tensor& rows, const Tensor* weights, const Tensor& row_of, const Permutation& order) {
   const std::int64_t tokens = order.num_tokens, selected = order.experts_per_token, width = rows.shape()[1];
   Tensor y = Tensor::empty(rows.memory(), rows.dtype(), {tokens, width});
-  dispatch_float("unpermute", rows.dtype(), [&]<class T>() {
+  dispatch_activation("unpermute", rows.dtype(), [&]<class T>() {
     on_device(rows, [&](const auto& device) {
       kernels::unpermute_rows(device, rows.data<T>(), row_of.data<std::int32_t>(),
-                              weights ? weights->data<T>() : nullptr, y.mutable_data<T>(), tokens, selected, width);
+                              weights ? weights->data<kernels::Acc<T>>() : nullptr, y.mutable_data<T>(), tokens,
+                              selected, width);
     });
   });
   return y;
@@ -36,11 +38,11 @@ Tensor unpermuted(const Tensor& rows, const Tensor* weights, const Tensor& row_o
 
 Tensor products(const Tensor& rows, const Tensor& y, const Tensor& row_of, const Permutation& order) {
   const std::int64_t tokens = order.num_tokens, selected = order.experts_per_token, width = rows.shape()[1];
-  Tensor result = Tensor::empty(rows.memory(), rows.dtype(), {tokens, selected});
-  dispatch_float("unpermute", rows.dtype(), [&]<class T>() {
+  Tensor result = Tensor::empty(rows.memory(), sum_dtype(rows.dtype()), {tokens, selected});
+  dispatch_activation("unpermute", rows.dtype(), [&]<class T>() {
     on_device(rows, [&](const auto& device) {
-      kernels::row_products(device, rows.data<T>(), row_of.data<std::int32_t>(), y.data<T>(), result.mutable_data<T>(),
-                            tokens, selected, width);
+      kernels::row_products(device, rows.data<T>(), row_of.data<std::int32_t>(), y.data<T>(),
+                            result.mutable_data<kernels::Acc<T>>(), tokens, selected, width);
     });
   });
   return result;
@@ -96,8 +98,9 @@ Var unpermute(Tape& tape, const Var& rows, const Var& weights, const Permutation
         rows.shape(), order.num_rows);
   check(weights.shape() == expected, "unpermute: weights have shape {}, expected {} (rows are {})", weights.shape(),
         expected, rows.shape());
-  check(weights.value.dtype() == rows.value.dtype(), "unpermute: weights are {}, expected {} as rows",
-        weights.value.dtype(), rows.value.dtype());
+  const DType sums = sum_dtype(rows.value.dtype());
+  check(weights.value.dtype() == sums, "unpermute: weights are {}, expected {} beside rows of {}",
+        weights.value.dtype(), sums, rows.value.dtype());
   Var out = tape.output(unpermuted(rows.value, &weights.value, order.row_of, order), {&rows, &weights});
   if (!out.slot) return out;
   tape.push({"unpermute",

@@ -1,21 +1,45 @@
 #include "core/ops/product.h"
 
+#include "core/ops/packed_weight.h"
+#include "kernels/packed.h"
+
 namespace limbeck::core {
 
 void check_weight_dtype(std::string_view op, const Tensor& weight, DType dtype) {
-  check(weight.dtype() == dtype || weight.dtype() == DType::BF16, "{}: weight is {}, expected {} or bfloat16", op,
-        weight.dtype(), dtype);
+  const DType wide = sum_dtype(dtype);
+  check(weight.dtype() == wide || weight.dtype() == DType::BF16, "{}: weight is {}, expected {} or bfloat16", op,
+        weight.dtype(), wide);
 }
 
-void product(std::string_view op, Transpose transpose_a, Transpose transpose_b, const Tensor& a, const Tensor& b,
-             double beta, Tensor c) {
-  const std::int64_t k = a.shape()[transpose_a == Transpose::Yes ? 0 : 1];
+void product(std::string_view op, const Tensor& a, Transpose transpose, const Tensor& weight, double beta, Tensor c) {
+  const std::int64_t m = c.shape()[0], n = c.shape()[1], k = a.shape()[1];
+  if (a.dtype() == DType::BF16) {
+    const Tensor packed = packed_weight(weight, transpose);
+    dispatch_activation(op, c.dtype(), [&]<class C>() {
+      if constexpr (!std::is_same_v<C, double>)
+        on_device(a, [&](const auto& device) {
+          kernels::packed_matmul(device, m, n, k, a.data<bf16>(), packed.data<bf16>(), static_cast<float>(beta),
+                                 c.mutable_data<C>());
+        });
+    });
+    return;
+  }
   dispatch_float(op, a.dtype(), [&]<class T>() {
     on_device(a, [&](const auto& device) {
-      with_weight<T>(b, [&](const auto* b_data) {
-        kernels::matmul(device, transpose_a, transpose_b, c.shape()[0], c.shape()[1], k, a.data<T>(), b_data,
-                        static_cast<T>(beta), c.mutable_data<T>());
+      with_weight<T>(weight, [&](const auto* values) {
+        kernels::matmul(device, Transpose::No, transpose, m, n, k, a.data<T>(), values, static_cast<T>(beta),
+                        c.mutable_data<T>());
       });
+    });
+  });
+}
+
+void weight_gradient(std::string_view op, const Tensor& dy, const Tensor& x, double beta, Tensor dw) {
+  dispatch_activation(op, dy.dtype(), [&]<class T>() {
+    using Sum = kernels::Acc<T>;
+    on_device(dy, [&](const auto& device) {
+      kernels::matmul(device, Transpose::Yes, Transpose::No, dw.shape()[0], dw.shape()[1], dy.shape()[0], dy.data<T>(),
+                      x.data<T>(), static_cast<Sum>(beta), dw.mutable_data<Sum>());
     });
   });
 }

@@ -1,7 +1,12 @@
-// Products with weights that may be stored as bfloat16, beside which the other factor is float32 or float64.
+// Products of activations with weights, and those that give the weights' gradients.
 //
 //     check_weight_dtype("linear", weight, x.dtype());
-//     product("linear", Transpose::No, Transpose::Yes, x, weight, /*beta=*/0, y);      // y = x W^T
+//     product("linear", x, Transpose::Yes, weight, /*beta=*/0, y);      // y = x W^T
+//     product("linear", dy, Transpose::No, weight, /*beta=*/0, dx);     // dx = dy W
+//     weight_gradient("linear", dy, x, /*beta=*/1, dweight);                           // dW += dy^T x
+//
+// Float32 and float64 activations are multiplied in their own type, and a bfloat16 weight beside them is widened.
+// Bfloat16 activations are multiplied in bfloat16 with sums in float32, and a float32 weight beside them is rounded.
 #pragma once
 
 #include <string_view>
@@ -13,7 +18,7 @@ namespace limbeck::core {
 
 using kernels::Transpose;
 
-/// Throws, naming `op`, unless the weight has the dtype of what it multiplies or bfloat16.
+/// Throws, naming `op`, unless the weight has the dtype of what it multiplies or bfloat16, or float32 beside bfloat16.
 void check_weight_dtype(std::string_view op, const Tensor& weight, DType dtype);
 
 /// f(the values): T's, or bfloat16.
@@ -25,8 +30,10 @@ void with_weight(const Tensor& weight, F&& f) {
     f(weight.data<T>());
 }
 
-/// c [m,n] = op(a) op(b) + beta c, of matrices; b may be bfloat16.
-void product(std::string_view op, Transpose transpose_a, Transpose transpose_b, const Tensor& a, const Tensor& b,
-             double beta, Tensor c);
+/// c [m,n] = a [m,k] op(weight) + beta c. Of bfloat16 activations c is bfloat16 or float32.
+void product(std::string_view op, const Tensor& a, Transpose transpose, const Tensor& weight, double beta, Tensor c);
+
+/// dw [out,in] = dy [T,out]^T x [T,in] + beta dw, of sum_dtype(dy's).
+void weight_gradient(std::string_view op, const Tensor& dy, const Tensor& x, double beta, Tensor dw);
 
 }  // namespace limbeck::core

@@ -4,20 +4,39 @@
 
 namespace limbeck::core {
 
-Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps) {
+namespace {
+
+/// f<X,Y>() with the element types of x and y.
+template <class F>
+void dispatch(DType x, DType y, F&& f) {
+  dispatch_activation("rms_norm", x, [&]<class X>() {
+    if (x == y)
+      f.template operator()<X, X>();
+    else if constexpr (std::is_same_v<X, float>)
+      f.template operator()<float, bf16>();
+  });
+}
+
+}  // namespace
+
+Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, std::optional<DType> dtype) {
   check(x.shape().rank() == 2, "rms_norm: x has shape {}, expected [T,C]", x.shape());
   const std::int64_t rows = x.shape()[0], width = x.shape()[1];
   check(weight.shape() == Shape{width}, "rms_norm: weight has shape {}, expected [{}] (x is {})", weight.shape(), width,
         x.shape());
-  check(weight.value.dtype() == x.value.dtype(), "rms_norm: weight is {}, expected {} as x", weight.value.dtype(),
-        x.value.dtype());
+  const DType own = x.value.dtype(), sums = sum_dtype(own), result = dtype.value_or(own);
+  check(weight.value.dtype() == sums, "rms_norm: weight is {}, expected {} beside x of {}", weight.value.dtype(), sums,
+        own);
+  check(result == own || (own == DType::F32 && result == DType::BF16), "rms_norm: result is {}, expected {} as x{}",
+        result, own, own == DType::F32 ? ", or bfloat16" : "");
 
-  Tensor y = empty_like(x.value);
-  Tensor inverse_rms = Tensor::empty(y.memory(), y.dtype(), {rows});
-  dispatch_float("rms_norm", y.dtype(), [&]<class T>() {
+  Tensor y = Tensor::empty(x.value.memory(), result, x.shape());
+  Tensor inverse_rms = Tensor::empty(y.memory(), sums, {rows});
+  dispatch(own, result, [&]<class X, class Y>() {
+    using Sum = kernels::Acc<X>;
     on_device(y, [&](const auto& device) {
-      kernels::rms_norm(device, x.value.data<T>(), weight.value.data<T>(), y.mutable_data<T>(),
-                        inverse_rms.mutable_data<T>(), rows, width, eps);
+      kernels::rms_norm(device, x.value.data<X>(), weight.value.data<Sum>(), y.mutable_data<Y>(),
+                        inverse_rms.mutable_data<Sum>(), rows, width, eps);
     });
   });
   Var out = tape.output(std::move(y), {&x, &weight});
@@ -28,21 +47,23 @@ Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps) {
     if (!to) return;
     const Tensor dy = gradient(slot, like);
     GradientTarget dx = open_gradient(to, saved_x.get());
-    dispatch_float("rms_norm", dy.dtype(), [&]<class T>() {
+    dispatch(own, result, [&]<class X, class Y>() {
+      using Sum = kernels::Acc<X>;
       on_device(dy, [&](const auto& device) {
-        kernels::rms_norm_input_gradient(device, saved_x.get().data<T>(), saved_weight.get().data<T>(),
-                                         saved_r.get().data<T>(), dy.data<T>(), dx.beta != 0,
-                                         dx.tensor.mutable_data<T>(), rows, width);
+        kernels::rms_norm_input_gradient(device, saved_x.get().data<X>(), saved_weight.get().data<Sum>(),
+                                         saved_r.get().data<Sum>(), dy.data<Y>(), dx.beta != 0,
+                                         dx.tensor.mutable_data<X>(), rows, width);
       });
     });
   };
   const auto weight_part = [=, slot = out.slot, like = outline(out.value), to = weight.slot] {
     const Tensor dy = gradient(slot, like);
     GradientTarget dweight = open_gradient(to, saved_weight.get());
-    dispatch_float("rms_norm", dy.dtype(), [&]<class T>() {
+    dispatch(own, result, [&]<class X, class Y>() {
+      using Sum = kernels::Acc<X>;
       on_device(dy, [&](const auto& device) {
-        kernels::rms_norm_weight_gradient(device, saved_x.get().data<T>(), saved_r.get().data<T>(), dy.data<T>(),
-                                          dweight.beta != 0, dweight.tensor.mutable_data<T>(), rows, width);
+        kernels::rms_norm_weight_gradient(device, saved_x.get().data<X>(), saved_r.get().data<Sum>(), dy.data<Y>(),
+                                          dweight.beta != 0, dweight.tensor.mutable_data<Sum>(), rows, width);
       });
     });
   };

@@ -9,9 +9,10 @@ namespace {
 Tensor rotated(const Tensor& x, const Tensor& position, const RopeTable& table, int direction) {
   const std::int64_t tokens = x.shape()[0], head_width = 2 * table.cos.shape()[1];
   Tensor y = empty_like(x);
-  dispatch_float("rope", x.dtype(), [&]<class T>() {
+  dispatch_activation("rope", x.dtype(), [&]<class T>() {
+    using Wide = kernels::Acc<T>;
     on_device(x, [&](const auto& device) {
-      kernels::rope(device, x.data<T>(), position.data<std::int32_t>(), table.cos.data<T>(), table.sin.data<T>(),
+      kernels::rope(device, x.data<T>(), position.data<std::int32_t>(), table.cos.data<Wide>(), table.sin.data<Wide>(),
                     direction, y.mutable_data<T>(), tokens, x.shape()[1] / head_width, head_width);
     });
   });
@@ -41,8 +42,8 @@ Var rope(Tape& tape, const Var& x, const Tensor& position, const RopeTable& tabl
         head_width);
   check(position.shape() == Shape{x.shape()[0]}, "rope: position has shape {}, expected [{}] (x is {})",
         position.shape(), x.shape()[0], x.shape());
-  check(x.value.dtype() == table.cos.dtype(), "rope: x is {}, expected {} as the table", x.value.dtype(),
-        table.cos.dtype());
+  check(sum_dtype(x.value.dtype()) == table.cos.dtype(), "rope: x is {}, expected {} as the table{}", x.value.dtype(),
+        table.cos.dtype(), table.cos.dtype() == DType::F32 ? ", or bfloat16" : "");
   on_device(position, [&](const auto& device) {
     const auto* p = position.data<std::int32_t>();
     const std::int64_t bad = kernels::first_outside(device, p, position.numel(), num_positions);

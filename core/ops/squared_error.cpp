@@ -12,7 +12,7 @@ constexpr std::string_view op = "mean_squared_error";
 /// weight * factor[0] * (a - b).
 Tensor scaled_difference(const Tensor& a, const Tensor& b, const Tensor& factor, double weight) {
   Tensor y = empty_like(a);
-  dispatch_float(op, y.dtype(), [&]<class T>() {
+  dispatch_activation(op, y.dtype(), [&]<class T>() {
     on_device(y, [&](const auto& device) {
       kernels::scaled_difference(device, a.data<T>(), b.data<T>(), factor.data<T>(), weight, y.mutable_data<T>(),
                                  y.numel());
@@ -28,7 +28,7 @@ Var mean_squared_error(Tape& tape, const Var& a, const Var& b, std::int64_t glob
   check(a.value.dtype() == b.value.dtype(), "{}: b is {}, expected {} as a", op, b.value.dtype(), a.value.dtype());
   const double weight = mean_weight(op, a.value.numel(), global_count);
   Tensor total = Tensor::empty(a.value.memory(), DType::F64, {1});
-  dispatch_float(op, a.value.dtype(), [&]<class T>() {
+  dispatch_activation(op, a.value.dtype(), [&]<class T>() {
     on_device(total, [&](const auto& device) {
       kernels::sum_of_squared_differences(device, a.value.data<T>(), b.value.data<T>(), a.value.numel(),
                                           total.mutable_data<double>());

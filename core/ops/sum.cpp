@@ -9,7 +9,7 @@ namespace {
 
 Var weighted_sum(Tape& tape, std::string_view op, const Var& x, double weight) {
   Tensor total = Tensor::empty(x.value.memory(), DType::F64, {1});
-  dispatch_float(op, x.value.dtype(), [&]<class T>() {
+  dispatch_activation(op, x.value.dtype(), [&]<class T>() {
     on_device(total, [&](const auto& device) {
       kernels::sum(device, x.value.data<T>(), x.value.numel(), total.mutable_data<double>());
     });
@@ -19,7 +19,7 @@ Var weighted_sum(Tape& tape, std::string_view op, const Var& x, double weight) {
     tape.push({op, {x.slot}, [=, to = x.slot, slot = out.slot, like = outline(out.value), x_like = outline(x.value)] {
                  const Tensor dy = gradient(slot, like);
                  Tensor dx = empty_like(x_like);
-                 dispatch_float(op, dx.dtype(), [&]<class T>() {
+                 dispatch_activation(op, dx.dtype(), [&]<class T>() {
                    on_device(dx, [&](const auto& device) {
                      kernels::fill(device, dy.data<T>(), weight, dx.mutable_data<T>(), dx.numel());
                    });

@@ -9,7 +9,7 @@ Var swiglu(Tape& tape, const Var& gate, const Var& up) {
   check(gate.value.dtype() == up.value.dtype(), "swiglu: up is {}, expected {} as gate", up.value.dtype(),
         gate.value.dtype());
   Tensor y = empty_like(gate.value);
-  dispatch_float("swiglu", y.dtype(), [&]<class T>() {
+  dispatch_activation("swiglu", y.dtype(), [&]<class T>() {
     on_device(y, [&](const auto& device) {
       kernels::swiglu(device, gate.value.data<T>(), up.value.data<T>(), y.mutable_data<T>(), y.numel());
     });
@@ -23,7 +23,7 @@ Var swiglu(Tape& tape, const Var& gate, const Var& up) {
              [=, slot = out.slot, like = outline(out.value), to_gate = gate.slot, to_up = up.slot] {
                const Tensor dy = gradient(slot, like);
                Tensor dgate = empty_like(dy), dup = empty_like(dy);
-               dispatch_float("swiglu", dy.dtype(), [&]<class T>() {
+               dispatch_activation("swiglu", dy.dtype(), [&]<class T>() {
                  on_device(dy, [&](const auto& device) {
                    kernels::swiglu_gradient(device, saved_gate.get().data<T>(), saved_up.get().data<T>(), dy.data<T>(),
                                             dgate.mutable_data<T>(), dup.mutable_data<T>(), dy.numel());

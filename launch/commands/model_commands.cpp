@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "core/counted.h"
-#include "core/ops/linear.h"
+#include "core/ops/head_loss.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/files/atomic_file.h"
 #include "data/files/hdf5_file.h"
@@ -72,7 +72,7 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
   }
   for (std::int64_t first = 0; first < n; first += rows_at_once) {
     const std::int64_t count = std::min(rows_at_once, n - first);
-    const core::Tensor mine = core::linear(off, core::constant(hidden.rows(first, count)), model.head()).value;
+    const core::Tensor mine = core::logits_of(hidden.rows(first, count), model.head().value);
     const core::Tensor logits = rank.comms().tensor->gather(mine, 1, source.config.vocabulary);
     core::check(core::first_not_finite(logits) == logits.numel(),
                 "{}: its logits are not finite from token {} on: its weights are not usable", source.path.string(),

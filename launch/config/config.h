@@ -174,6 +174,8 @@ struct PrecisionConfig {
   core::DType reduction = core::DType::F32;
   core::DType frozen_storage = core::DType::F32;
   bool bfloat16_weights = false;
+  bool bfloat16_residual = false;
+  bool bfloat16_teacher = false;
   friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
 };
 

@@ -66,22 +66,28 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
     const std::string path = std::string("precision.") + field;
     fail_usage("{}: {} is {}, expected {}", parsed.place_of(path), path, value, expected);
   };
-  expect("compute", c.compute, c.compute != DType::BF16, "FLOAT32 or FLOAT64");
-  const auto same = fmt::format("{}, as precision.compute", c.compute);
-  expect("master", c.master, c.master == c.compute, same);
-  expect("gradient", c.gradient, c.gradient == c.compute, same);
-  expect("reduction", c.reduction, c.reduction == c.compute, same);
-  const bool may_narrow = c.compute == DType::F32;  // a product widens bfloat16 to float32 only
+  const DType wide = core::sum_dtype(c.compute);
+  const auto same = c.compute == wide ? fmt::format("{}, as precision.compute", wide)
+                                      : fmt::format("{} with precision.compute {}", wide, c.compute);
+  expect("master", c.master, c.master == wide, same);
+  expect("gradient", c.gradient, c.gradient == wide, same);
+  expect("reduction", c.reduction, c.reduction == wide, same);
+  const bool may_narrow = wide == DType::F32;  // bfloat16 is widened to float32 only
   expect("frozen_storage", c.frozen_storage,
-         c.frozen_storage == c.compute || (may_narrow && c.frozen_storage == DType::BF16),
+         c.frozen_storage == wide || (may_narrow && c.frozen_storage == DType::BF16),
          fmt::format("{}{}", same, may_narrow ? ", or bfloat16" : ""));
-  if (c.bfloat16_weights && !may_narrow)
-    fail_usage("{}: precision.bfloat16_weights is true, expected false with precision.compute {}",
-               parsed.place_of("precision.bfloat16_weights"), c.compute);
+  const auto expect_off = [&](const char* field, bool value, bool may_be_on) {
+    const std::string path = std::string("precision.") + field;
+    if (value && !may_be_on)
+      fail_usage("{}: {} is true, expected false with precision.compute {}", parsed.place_of(path), path, c.compute);
+  };
+  expect_off("bfloat16_weights", c.bfloat16_weights, may_narrow);
+  expect_off("bfloat16_residual", c.bfloat16_residual, c.compute == DType::BF16);
+  expect_off("bfloat16_teacher", c.bfloat16_teacher, may_narrow);
 }
 
 void check_optimizer(const OptimizerConfig& c, DType compute, const ParsedConfig& parsed) {
-  if (c.eight_bit_state && compute != DType::F32)
+  if (c.eight_bit_state && core::sum_dtype(compute) != DType::F32)
     fail_usage("{}: optimizer.eight_bit_state is true, expected false with precision.compute {}",
                parsed.place_of("optimizer.eight_bit_state"), compute);
   for (std::size_t i = 0; i < c.groups.size(); ++i) {

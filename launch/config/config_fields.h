@@ -198,6 +198,8 @@ void fields(Io& io, PrecisionConfig& c) {
   io("reduction", c.reduction);
   io("frozen_storage", c.frozen_storage);
   io("bfloat16_weights", c.bfloat16_weights);
+  io("bfloat16_residual", c.bfloat16_residual);
+  io("bfloat16_teacher", c.bfloat16_teacher);
 }
 
 template <class Io>

@@ -58,8 +58,11 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
-  student = std::make_unique<nn::Transformer>(
-      architecture, rank.sharded(config.precision.bfloat16_weights ? core::DType::BF16 : config.precision.master));
+  const PrecisionConfig& precision = config.precision;
+  nn::ModelOptions options = rank.sharded(precision.bfloat16_weights ? core::DType::BF16 : precision.master);
+  options.compute = precision.compute;
+  options.residual = precision.bfloat16_residual ? core::DType::BF16 : precision.master;
+  student = std::make_unique<nn::Transformer>(architecture, options);
 }
 
 /// With as many rows of the vocabulary as the student has, so that logits stand beside logits; those behind the
@@ -67,7 +70,10 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
 void Session::load_teacher(std::int64_t vocabulary) {
   nn::ModelConfig architecture = teacher_source_.config;
   architecture.vocabulary = vocabulary;
-  teacher = std::make_unique<nn::Transformer>(architecture, rank.frozen_copy(config.precision.frozen_storage));
+  nn::ModelOptions options = rank.frozen_copy(config.precision.frozen_storage);
+  options.compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
+  options.residual = core::sum_dtype(*options.compute);
+  teacher = std::make_unique<nn::Transformer>(architecture, options);
   while_others_hear(rank, [&] {
     teacher->load(nn::VocabularyRows(*teacher_source_.reader, vocabulary));
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);

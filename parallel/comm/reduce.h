@@ -11,8 +11,8 @@
 
 namespace limbeck::parallel {
 
-/// Writes the reduction of `count` elements of every source to every destination. float32, float64, int64; a NaN is the
-/// maximum of anything. A destination is one of the sources or apart from all of them.
+/// Writes the reduction of `count` elements of every source to every destination. float32, float64, int64, or bfloat16,
+/// which is added up in float32 and rounded once; a NaN is the maximum of anything. A destination is one of the sources or apart from all of them.
 void reduce(core::DType dtype, core::Reduce reduction, std::span<const std::byte* const> sources,
             std::span<std::byte* const> destinations, std::int64_t count);
 

@@ -136,12 +136,12 @@ void bench_head(const core::MemoryPtr& memory, double peak, std::int64_t chunk) 
   const double objective = seconds([&] {
     core::LossStatistics statistics;
     core::LogitsChunk rows{.student = student,
+                           .gradient = student,
                            .teacher = teacher,
                            .targets = targets.rows(0, chunk),
                            .vocabulary_offset = 0,
                            .num_valid = vocabulary,
                            .weight = 1,
-                           .wants_gradient = true,
                            .vocabulary = *comms.tensor};
     optim::Distillation({.ce_weight = 0.1}).run(rows, statistics);
   });

@@ -9,8 +9,9 @@ std::vector<std::vector<double>> mean_router_inputs(const Transformer& model, co
   Pass pass = model.pass(batch);
   pass.sequence_parallel = false;  // every rank of a tensor group then sees all of its tokens
   pass.routed = [&](std::int64_t layer, const Tensor& x) {
-    core::dispatch_float("mean_router_inputs", x.dtype(), [&]<class T>() {
-      const std::vector<T> values = core::host_values<T>(x);
+    const Tensor exact = x.to(core::sum_dtype(x.dtype()));
+    core::dispatch_float("mean_router_inputs", exact.dtype(), [&]<class T>() {
+      const std::vector<T> values = core::host_values<T>(exact);
       double* sum = sums.data() + layer * width;
       for (std::size_t i = 0; i < values.size(); ++i) sum[i % static_cast<std::size_t>(width)] += values[i];
     });
