@@ -9,5 +9,7 @@ namespace limbeck::kernels {
 std::string cpu_level();
 /// What computes matrix products: "oneDNN 2.6.0", or "plain loop".
 std::string matrix_product();
+/// What computes those of bfloat16: "AMX", "AVX-512 BF16" or "float32".
+std::string bf16_product();
 
 }  // namespace limbeck::kernels

@@ -1,4 +1,4 @@
-// The processor's float32 fused multiply-add rate: the ceiling that a run's speed is measured against.
+// The rates that a run's speed is measured against: of float32 fused multiply-adds, and of bfloat16 products.
 //
 //     double seconds = time(fma_loop(cpu, n));           // on the calling thread alone
 //     double flops = fma_loop_flops(n) / seconds;
@@ -16,5 +16,12 @@ float fma_loop(const Cpu& cpu, std::int64_t iterations);
 
 /// Floating-point operations in that: two a multiply-add.
 double fma_loop_flops(std::int64_t iterations);
+
+/// Runs `iterations` products of bfloat16 matrices that lie in the first cache, by the fastest tile product
+/// (build_info.h names it). Returns an element of the last.
+float bf16_loop(const Cpu& cpu, std::int64_t iterations);
+
+/// Floating-point operations in that.
+double bf16_loop_flops(std::int64_t iterations);
 
 }  // namespace limbeck::kernels

@@ -3,6 +3,8 @@
 #include <array>
 #include <experimental/simd>
 
+#include "kernels/cpu/tile_products.h"
+
 namespace limbeck::kernels {
 
 namespace {
@@ -28,6 +30,26 @@ float fma_loop(const Cpu&, std::int64_t iterations) {
 
 double fma_loop_flops(std::int64_t iterations) {
   return 2.0 * static_cast<double>(num_chains) * static_cast<double>(Vector::size()) * static_cast<double>(iterations);
+}
+
+namespace {
+constexpr std::int64_t tile_blocks = 8;  // both factors take a third of a first cache of 48 KiB
+constexpr std::int64_t factor_values = tile_rows * block_depth * tile_blocks;
+}  // namespace
+
+float bf16_loop(const Cpu&, std::int64_t iterations) {
+  alignas(64) static constexpr std::array<bf16, factor_values> zeros{};
+  alignas(64) float tile[tile_rows * tile_columns] = {};
+  const TileProduct& product = tile_products().front();
+  product.begin();
+  for (std::int64_t i = 0; i < iterations; ++i)
+    product.run(zeros.data(), block_depth * tile_blocks, tile_rows, zeros.data(), tile_blocks, true, tile);
+  product.end();
+  return tile[0];
+}
+
+double bf16_loop_flops(std::int64_t iterations) {
+  return 2.0 * static_cast<double>(tile_columns) * static_cast<double>(factor_values) * static_cast<double>(iterations);
 }
 
 }  // namespace limbeck::kernels

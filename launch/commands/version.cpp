@@ -41,7 +41,7 @@ std::string version_text() {
   line("compiler", LIMBECK_COMPILER);
   line("devices", "cpu");
   line("processor", fmt::format("{}, kernels for {}", processor(), kernels::cpu_level()));
-  line("products", kernels::matrix_product());
+  line("products", fmt::format("{}; of bfloat16 by {}", kernels::matrix_product(), kernels::bf16_product()));
   line("MPI", mpi_version());
   line("HDF5", data::hdf5_version());
   line("protobuf", google::protobuf::internal::VersionString(GOOGLE_PROTOBUF_VERSION));

@@ -152,7 +152,8 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
   if (session.teacher) flops_per_token_ += nn::forward_flops_per_token(session.teacher->config(), s);
   core::Tensor peak = core::Tensor::zeros(session.rank.memory(), core::DType::F64, {1});
-  *peak.mutable_data<double>() = measure_peak_flops(threads_of_rank(session.config.train.threads));
+  *peak.mutable_data<double>() =
+      measure_peak_flops(threads_of_rank(session.config.train.threads), session.config.precision.compute);
   session.rank.world().all_reduce(peak, core::Reduce::Sum);
   peak_flops_ = core::host_value(peak);
   say_groups(session.student->parameters(), session.config.optimizer, log_);

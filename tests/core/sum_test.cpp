@@ -66,7 +66,7 @@ TEST(Sum, BadInput) {
       },
       ThrowsMessage<Error>("mean: the mean is over 0 elements, expected one or more"));
   EXPECT_THAT([&] { sum(tape, constant(Tensor::zeros(memory, DType::I32, {2}))); },
-              ThrowsMessage<Error>("sum: dtype is int32, expected float32 or float64"));
+              ThrowsMessage<Error>("sum: dtype is int32, expected float32, float64 or bfloat16"));
 }
 
 }  // namespace

@@ -43,13 +43,22 @@ double rate_of_processor_time() {
 }
 
 TEST(MachinePeak, IsTheRateOfTheLoop) {
-  const double one = measure_peak_flops(1);
+  const double one = measure_peak_flops(1, core::DType::F32);
   const double rate = rate_of_processor_time();
   EXPECT_LT(one, 2 * rate);    // clocks differ in their frequency steps
   EXPECT_GT(one, rate / 100);  // others may be at work
-  const double four = measure_peak_flops(4);
+  const double four = measure_peak_flops(4, core::DType::F32);
   EXPECT_LT(four, 8 * rate);
   EXPECT_GT(four, rate / 100);
+}
+
+TEST(MachinePeak, OfBfloat16IsTheRateOfItsProducts) {
+  const auto cpu = kernels::make_cpu(1);
+  EXPECT_EQ(kernels::bf16_loop_flops(1), 2.0 * 32 * 32 * 256);
+  EXPECT_EQ(kernels::bf16_loop(cpu, 3), 0);
+  const double peak = measure_peak_flops(1, core::DType::BF16);
+  EXPECT_GT(peak, 0);
+  EXPECT_LT(measure_peak_flops(4, core::DType::BF16), 16 * peak);
 }
 
 std::int64_t resident_bytes() {

@@ -358,12 +358,18 @@ generation { prompt: "the still " max_tokens: 8 }
     EXPECT_EQ(rest.lines_with(row), distilled.lines_with(row));
   }
 
-  const Outcome narrow =
-      folder.limbeck("distill distill.textproto --steps 1 --set precision.frozen_storage=BFLOAT16 --out narrow");
-  ASSERT_EQ(narrow.code, 0) << narrow.output;
-  const double rounded = folder.metrics("narrow")[0]["teacher_ce"], exact = metrics[0]["teacher_ce"];
-  EXPECT_NEAR(rounded, exact, 0.02);
-  EXPECT_GT(std::abs(rounded - exact), 1e-5);  // more than another layout makes
+  const double exact = metrics[0]["teacher_ce"];
+  for (const char* narrow : {"frozen_storage=BFLOAT16", "bfloat16_teacher=true", "compute=BFLOAT16"}) {
+    const Outcome outcome = folder.limbeck(
+        fmt::format("distill distill.textproto --steps 1 --set precision.{0} --out 'narrow {0}'", narrow));
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    const nlohmann::json step = folder.metrics(fmt::format("narrow {}", narrow))[0];
+    const double rounded = step["teacher_ce"], own = step["ce"], own_exact = metrics[0]["ce"];
+    EXPECT_NEAR(rounded, exact, 0.02) << narrow;
+    EXPECT_GT(std::abs(rounded - exact), 1e-5) << narrow;  // more than another layout makes
+    EXPECT_NEAR(own, own_exact, 0.02) << narrow;
+    EXPECT_EQ(std::abs(own - own_exact) > 1e-5, std::string(narrow) == "compute=BFLOAT16") << narrow;
+  }
 }
 
 TEST(EndToEnd, DistillingBringsARandomStudentNearerToItsTeacher) {

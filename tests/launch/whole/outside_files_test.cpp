@@ -328,7 +328,8 @@ TEST_F(OutsideFiles, SpecialTokensInTextAreCountedOrParsed) {
   const std::string train =
       "train tiny.textproto --steps 1 --set data.text=chat.jsonl --set data.cache_dir=cache --out ";
   EXPECT_THAT(succeed(train + "r1"), HasSubstr("taken as ordinary text: 99 names of a special token"));
-  EXPECT_THAT(succeed(train + "r2 --set data.parse_special=true"), HasSubstr("taken by name from the text: 99 special tokens"));
+  EXPECT_THAT(succeed(train + "r2 --set data.parse_special=true"),
+              HasSubstr("taken by name from the text: 99 special tokens"));
 }
 
 TEST_F(OutsideFiles, IdsOfAnotherTokenizerAreRefused) {
