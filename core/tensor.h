@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -28,7 +29,7 @@ class Storage {
     int kind = 0;
     std::int64_t byte_offset = 0;
     Shape shape;
-    std::uint64_t version = 0;  // of the contents that it was made of
+    std::optional<std::uint64_t> version;  // of the contents that it was made of
     std::shared_ptr<Storage> storage;
   };
 

@@ -25,7 +25,7 @@ Tensor packed_weight(const Tensor& weight, Transpose transpose) {
   });
   if (it == made.end()) {
     const Tensor fresh = Tensor::empty(weight.memory(), DType::BF16, packed_shape);
-    it = made.insert(it, {kind, weight.byte_offset(), shape, weight.version() - 1, fresh.storage()});
+    it = made.insert(it, {kind, weight.byte_offset(), shape, std::nullopt, fresh.storage()});
   }
   Tensor packed(it->storage, 0, DType::BF16, packed_shape);
   if (it->version == weight.version()) return packed;

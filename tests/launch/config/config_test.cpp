@@ -234,7 +234,7 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
        "run.textproto:1:13: ", "precision.bfloat16_residual is true, expected false with precision.compute float32"},
       {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 "
        "bfloat16_teacher: true }",
-       "run.textproto:1:13: ", "precision.bfloat16_teacher is true, expected false with precision.compute float64"},
+       "run.textproto:1:", "precision.bfloat16_teacher is true, expected false with precision.compute float64"},
       {"precision { master: FLOAT64 }", "run.textproto:1:13: ", "precision.master is float64, expected float32"},
       {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: BFLOAT16 }",
        "run.textproto:1:", "precision.frozen_storage is bfloat16, expected float64"},

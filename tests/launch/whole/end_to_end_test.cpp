@@ -370,6 +370,11 @@ generation { prompt: "the still " max_tokens: 8 }
     EXPECT_NEAR(own, own_exact, 0.02) << narrow;
     EXPECT_EQ(std::abs(own - own_exact) > 1e-5, std::string(narrow) == "compute=BFLOAT16") << narrow;
   }
+  const Outcome stream = folder.limbeck(
+      "distill distill.textproto --steps 1 --set precision.compute=BFLOAT16 --set precision.bfloat16_residual=true "
+      "--out stream");
+  ASSERT_EQ(stream.code, 0) << stream.output;
+  EXPECT_NE(folder.metrics("stream")[0]["ce"], folder.metrics("narrow compute=BFLOAT16")[0]["ce"]);
 }
 
 TEST(EndToEnd, DistillingBringsARandomStudentNearerToItsTeacher) {

@@ -90,6 +90,18 @@ inline void reduces_in_rank_order(WorldComm& world) {
     }
 }
 
+/// Rank 0's 256 and a 1 of every other: in bfloat16, 256 + 1 would be 256 again and again.
+inline void adds_bfloat16_in_float32(WorldComm& world) {
+  const auto memory = Memory::cpu(1);
+  const core::bf16 sum(255.F + static_cast<float>(world.size()));
+  for (const std::int64_t n : {3, 200000}) {
+    const std::vector<core::bf16> mine(static_cast<std::size_t>(n), core::bf16(world.rank() == 0 ? 256.F : 1.F));
+    Tensor x = Tensor::from<core::bf16>(memory, {n}, mine);
+    world.all_reduce(x, Reduce::Sum);
+    for (std::int64_t i = 0; i < n; ++i) ASSERT_EQ(x.data<core::bf16>()[i].bits, sum.bits) << i;
+  }
+}
+
 template <class T>
 void all_gather_case(WorldComm& world) {
   const auto memory = Memory::cpu(1);
@@ -260,6 +272,7 @@ inline std::vector<CommCase> comm_cases() {
           {"all_reduce_int64", all_reduce_case<std::int64_t>},
           {"refuses_other_dtypes", refuses_other_dtypes},
           {"reduces_in_rank_order", reduces_in_rank_order},
+          {"adds_bfloat16_in_float32", adds_bfloat16_in_float32},
           {"all_gather_float32", all_gather_case<float>},
           {"all_gather_int32", all_gather_case<std::int32_t>},
           {"reduce_scatter_float32", reduce_scatter_case<float>},
