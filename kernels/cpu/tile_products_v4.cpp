@@ -20,11 +20,14 @@ Leaf features(unsigned part) {
   return leaf;
 }
 
-bool has_avx512_bf16() { return (features(1).eax & bit_AVX512BF16) != 0; }
+// Intel's manual, volume 2, CPUID, leaf 7.
+constexpr unsigned avx512_bf16_in_eax = 1U << 5U, amx_bf16_in_edx = 1U << 22U, amx_tile_in_edx = 1U << 24U;
+
+bool has_avx512_bf16() { return (features(1).eax & avx512_bf16_in_eax) != 0; }
 
 /// Whether the processor has it and the system gives this process the registers' room (Linux, arch_prctl(2)).
 bool has_amx_bf16() {
-  constexpr unsigned needed = bit_AMX_TILE | bit_AMX_BF16;
+  constexpr unsigned needed = amx_tile_in_edx | amx_bf16_in_edx;
   constexpr long request_permission = 0x1023, tile_data = 18;
   return (features(0).edx & needed) == needed && ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
