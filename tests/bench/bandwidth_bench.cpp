@@ -1,6 +1,7 @@
 // The memory bandwidth that passes over more than the caches hold are measured against.
 //
 //     build/release/bin/bench_bandwidth [threads]
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/tensor.h"
 #include "tests/bench/timing.h"
 
 namespace {
@@ -31,19 +33,28 @@ void report(const char* what, int arrays, double time) {
 int main(int argc, char** argv) {
   using limbeck::bench::seconds;
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
-  std::vector<float> a(n, 1), b(n, 2), c(n, 3);
+  // In huge pages, as all tensors are.
+  const auto memory = limbeck::core::Memory::cpu(threads);
+  const auto array = [&](float value) {
+    auto tensor = limbeck::core::Tensor::empty(memory, limbeck::core::DType::F32, {n});
+    std::fill_n(tensor.mutable_data<float>(), n, value);
+    return tensor;
+  };
+  limbeck::core::Tensor a = array(1), b = array(2), c = array(3);
   std::printf("%d threads, 512 MiB an array; that a write reads what it replaces is not counted\n", threads);
   const auto run = [&](const char* what, int arrays, auto f) {
     report(what, arrays, seconds([&] { on_threads(threads, f); }));
   };
   volatile std::uint64_t keep = 0;
-  run("read", 1, [&, x = reinterpret_cast<const std::uint64_t*>(a.data())](std::int64_t begin, std::int64_t end) {
-    keep = std::accumulate(x + begin / 2, x + end / 2, std::uint64_t{0});
-  });
-  run("triad: a = b + 3 c", 3, [x = a.data(), y = b.data(), z = c.data()](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) x[i] = y[i] + 3 * z[i];
-  });
-  run("update: a += 3 b", 3, [x = a.data(), y = b.data()](std::int64_t begin, std::int64_t end) {
+  run("read", 1,
+      [&, x = reinterpret_cast<const std::uint64_t*>(a.data<float>())](std::int64_t begin, std::int64_t end) {
+        keep = std::accumulate(x + begin / 2, x + end / 2, std::uint64_t{0});
+      });
+  run("triad: a = b + 3 c", 3,
+      [x = a.mutable_data<float>(), y = b.data<float>(), z = c.data<float>()](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i) x[i] = y[i] + 3 * z[i];
+      });
+  run("update: a += 3 b", 3, [x = a.mutable_data<float>(), y = b.data<float>()](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) x[i] += 3 * y[i];
   });
 }
