@@ -76,10 +76,8 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
   return sum;
 }
 
-/// Of every parameter: the same direction, a cosine of 0.999 or more, and the same length to 2 %. These models are 16
-/// to 48 channels wide and see some dozens of tokens, so that few roundings cancel; and where an expert is idle, or of
-/// a share of a parameter, what remains of sums that cancel is small beside what was rounded.
-void expect_alike(const Values& gradients, const Values& expected) {
+/// Of every parameter: the same direction, a cosine of 0.999 or more, and the same length to a relative bound.
+void expect_alike(const Values& gradients, const Values& expected, double bound) {
   for (const auto& [name, g] : gradients) {
     const std::vector<double>& e = expected.at(name);
     const double length = std::sqrt(dot(g, g)), wanted = std::sqrt(dot(e, e));
@@ -88,13 +86,15 @@ void expect_alike(const Values& gradients, const Values& expected) {
       continue;
     }
     EXPECT_GE(dot(g, e) / (length * wanted), 0.999) << name;
-    EXPECT_NEAR(length / wanted, 1, 0.02) << name;
+    EXPECT_NEAR(length / wanted, 1, bound) << name;
   }
 }
 
 constexpr const char* models[] = {"dense.h5",           "dense_uneven.h5", "moe.h5",
                                   "moe_idle_expert.h5", "moe_options.h5",  "moe_global_balance.h5"};
 
+// Lengths agree to 1 %; to 2 % where an expert is idle or the stream is bfloat16. These models are 18 to 24 channels
+// wide and see 48 tokens: few roundings cancel, and what remains of sums that do is small beside what was rounded.
 TEST(Bfloat16, GradientsAreThoseOfFloat64) {
   for (const char* file : models) {
     const Step reference = alone(file, exact);
@@ -102,13 +102,14 @@ TEST(Bfloat16, GradientsAreThoseOfFloat64) {
       SCOPED_TRACE(fmt::format("{}, weights {}, stream {}", file, types.weights, types.residual));
       const Step step = alone(file, types);
       EXPECT_NEAR(step.loss, reference.loss, 2e-3 * reference.loss);
-      expect_alike(step.gradients, reference.gradients);
+      const bool is_hard = types.residual == DType::BF16 || file == std::string("moe_idle_expert.h5");
+      expect_alike(step.gradients, reference.gradients, is_hard ? 0.02 : 0.01);
     }
   }
 }
 
 // Over ranks the same numbers are added in another order, and parts of sums are rounded to bfloat16 before they are
-// added: as far from one rank's as one rank's is from float64.
+// added; a share of a parameter is compared alone, and its length may be off by 2 %.
 TEST(Bfloat16, LayoutsAgree) {
   struct Layout {
     const char* name;
@@ -125,7 +126,7 @@ TEST(Bfloat16, LayoutsAgree) {
         launch::Rank rank(world.comm, layout, 1, is_divided);
         const Step step = step_of(rank, file, {}, {}, &reference.gradients);
         EXPECT_NEAR(step.loss, reference.loss, 2e-3 * reference.loss);
-        expect_alike(step.gradients, step.expected);
+        expect_alike(step.gradients, step.expected, 0.02);
       });
     }
 }
