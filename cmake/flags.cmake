@@ -13,3 +13,13 @@ if(LIMBECK_SANITIZE)
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(limbeck_flags INTERFACE -fsanitize=${LIMBECK_SANITIZE})
 endif()
+
+# What most sources read first, read once a target: a third of the time to compile. Without under ccache, which keeps
+# nothing of what was compiled so.
+if(CMAKE_CXX_COMPILER_LAUNCHER MATCHES "ccache")
+  set(CMAKE_DISABLE_PRECOMPILE_HEADERS ON)
+endif()
+add_library(limbeck_precompiled INTERFACE)
+target_precompile_headers(limbeck_precompiled INTERFACE
+  <algorithm> <array> <cmath> <cstdint> <cstring> <filesystem> <functional> <map> <memory> <numeric> <optional> <span> <string>
+  <string_view> <utility> <vector> <fmt/format.h>)

@@ -8,7 +8,6 @@
 #include <fmt/format.h>
 
 #include <stdexcept>
-#include <string>
 #include <utility>
 
 namespace limbeck::core {
@@ -25,21 +24,18 @@ class UsageError : public Error {
   using Error::Error;
 };
 
-/// What is said may hold text from outside: a zero byte would end the message there.
-inline std::string without_zero_bytes(std::string text) {
-  for (std::size_t at = text.find('\0'); at != std::string::npos; at = text.find('\0', at))
-    text.replace(at, 1, "\\x00");
-  return text;
-}
+/// The message, made in one place: every check would else bring the formatting with it.
+[[noreturn]] void fail_with(fmt::string_view format, fmt::format_args args);
+[[noreturn]] void fail_usage_with(fmt::string_view format, fmt::format_args args);
 
 template <class... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
-  throw Error(without_zero_bytes(fmt::format(format, std::forward<Args>(args)...)));
+  fail_with(format, fmt::make_format_args(args...));
 }
 
 template <class... Args>
 [[noreturn]] void fail_usage(fmt::format_string<Args...> format, Args&&... args) {
-  throw UsageError(without_zero_bytes(fmt::format(format, std::forward<Args>(args)...)));
+  fail_usage_with(format, fmt::make_format_args(args...));
 }
 
 template <class... Args>

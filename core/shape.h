@@ -2,7 +2,6 @@
 #pragma once
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <array>
 #include <cstdint>
@@ -42,12 +41,7 @@ class Shape {
   }
 
  private:
-  std::int64_t product(int first) const {
-    std::int64_t n = 1;
-    for (int i = first; i < rank_; ++i)
-      check(!__builtin_mul_overflow(n, extents_[i], &n), "shape: {} has too many elements", extents());
-    return n;
-  }
+  std::int64_t product(int first) const;
 
   std::array<std::int64_t, max_rank> extents_{};
   int rank_ = 0;
@@ -58,7 +52,5 @@ class Shape {
 template <>
 struct fmt::formatter<limbeck::core::Shape> {
   constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
-  auto format(const limbeck::core::Shape& shape, fmt::format_context& context) const {
-    return fmt::format_to(context.out(), "[{}]", fmt::join(shape.extents(), ","));
-  }
+  fmt::format_context::iterator format(const limbeck::core::Shape& shape, fmt::format_context& context) const;
 };
