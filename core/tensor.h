@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
@@ -29,8 +28,9 @@ class Storage {
     int kind = 0;
     std::int64_t byte_offset = 0;
     Shape shape;
-    std::optional<std::uint64_t> version;  // of the contents that it was made of
-    std::shared_ptr<Storage> storage;
+    std::uint64_t version = 0;         // of the contents that it is made of
+    std::int64_t wanted = 0;           // so many times of that version
+    std::shared_ptr<Storage> storage;  // none yet: it was not worth it
   };
 
   Storage(MemoryPtr memory, std::int64_t bytes);

@@ -6,6 +6,9 @@
 //     packed_matmul(cpu, rows, out, in, x, forward, 0.F, y);            // y  = x W^T
 //     packed_matmul(cpu, rows, in, out, dy, backward, 0.F, dx);         // dx = dy W
 //
+// A factor that serves once need not be packed before: {Transpose::Yes, weight} in the place of `forward` gives the
+// same bits. Then each task packs the columns that it multiplies with, in its caches.
+//
 // Equal arguments on equal processors give equal bits, whatever the number of threads. The terms of a sum are added in
 // float32, in an order and roundings of the processor's own (kernels/cpu/tile_products.h).
 #pragma once
@@ -31,16 +34,28 @@ template <class W>
 void pack(const Cpu& cpu, std::int64_t count, Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b,
           bf16* packed);
 
+/// One or several op(B) [k,n], one behind the other: packed, or as `pack` takes them.
+struct RightFactor {
+  RightFactor(const bf16* p) : packed(p) {}  // NOLINT(google-explicit-constructor)
+  RightFactor(Transpose t, const float* b) : transpose(t), wide(b) {}
+  RightFactor(Transpose t, const bf16* b) : transpose(t), narrow(b) {}
+
+  const bf16* packed = nullptr;
+  Transpose transpose = Transpose::No;
+  const float* wide = nullptr;
+  const bf16* narrow = nullptr;
+};
+
 /// C [m,n] = A [m,k] B + beta C. C is bf16 (rounded once, behind the sum) or float. With beta = 0 its contents are
 /// never read.
 template <class C>
-void packed_matmul(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const bf16* a, const bf16* packed,
+void packed_matmul(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const bf16* a, const RightFactor& b,
                    float beta, C* c);
 
-/// Groups of rows [offsets[e],offsets[e+1]) as in kernels/grouped_matmul.h, with one of `groups` packed [k,n] each:
+/// Groups of rows [offsets[e],offsets[e+1]) as in kernels/grouped_matmul.h, with one of `groups` B_e [k,n] each:
 /// y_e = rows_e B_e + beta y_e. rows [R,k], y [R,n].
 template <class C>
 void packed_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t n, std::int64_t k,
-                           const std::int64_t* offsets, const bf16* rows, const bf16* packed, float beta, C* y);
+                           const std::int64_t* offsets, const bf16* rows, const RightFactor& b, float beta, C* y);
 
 }  // namespace limbeck::kernels

@@ -3,7 +3,6 @@
 #include "core/ops/packed_weight.h"
 #include "core/ops/product.h"
 #include "kernels/grouped_matmul.h"
-#include "kernels/packed.h"
 
 namespace limbeck::core {
 namespace {
@@ -23,10 +22,10 @@ void clear_ungrouped(Tensor y, const Tensor& offsets) {
 /// y = rows op(W) + beta y by groups, of bfloat16.
 void packed_product(const Tensor& rows, Transpose transpose, const Tensor& weight, const Tensor& offsets, double beta,
                     Tensor y) {
-  const Tensor packed = packed_weight(weight, transpose);
+  const Factor packed = packed_weight(weight, transpose);
   on_device(y, [&](const auto& device) {
     kernels::packed_grouped_matmul(device, weight.shape()[0], y.shape()[1], rows.shape()[1],
-                                   offsets.data<std::int64_t>(), rows.data<bf16>(), packed.data<bf16>(),
+                                   offsets.data<std::int64_t>(), rows.data<bf16>(), packed.factor,
                                    static_cast<float>(beta), y.mutable_data<bf16>());
   });
 }

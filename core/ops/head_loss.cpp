@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/ops/packed_weight.h"
 #include "core/ops/product.h"
 
 namespace limbeck::core {
@@ -58,6 +59,8 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
   Tensor dhidden = trains && hidden.slot ? empty_like(hidden.value) : Tensor();
   LossStatistics sums;
   sums.keeps_each = statistics.keeps_each;
+  if (num_tokens > chunk_size && logits.dtype() != hidden.value.dtype())
+    for (const Transpose transpose : {Transpose::Yes, Transpose::No}) expect_uses(weight.value, transpose);
   std::int64_t first = 0;
   do {  // once at least: without tokens the gradients are 0, not missing
     const std::int64_t count = std::min(chunk_size, num_tokens - first);

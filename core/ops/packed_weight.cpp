@@ -2,44 +2,66 @@
 
 #include <algorithm>
 
-#include "kernels/packed.h"
-
 namespace limbeck::core {
 
 using kernels::Transpose;
 
-Tensor packed_weight(const Tensor& weight, Transpose transpose) {
+namespace {
+
+constexpr std::int64_t uses_worth_packing = 3;
+
+/// What is known of that transposition of the weight's present values.
+Storage::Made& made_of(const Tensor& weight, Transpose transpose) {
+  std::vector<Storage::Made>& made = weight.storage()->made();
+  const int kind = static_cast<int>(transpose);
+  auto it = std::ranges::find_if(made, [&](const Storage::Made& m) {
+    return m.kind == kind && m.byte_offset == weight.byte_offset() && m.shape == weight.shape();
+  });
+  if (it == made.end())
+    it = made.insert(it,
+                     {.kind = kind, .byte_offset = weight.byte_offset(), .shape = weight.shape(), .storage = nullptr});
+  if (it->version != weight.version()) {
+    it->storage = nullptr;
+    it->wanted = 0;
+    it->version = weight.version();
+  }
+  return *it;
+}
+
+}  // namespace
+
+Factor packed_weight(const Tensor& weight, Transpose transpose) {
   const Shape& shape = weight.shape();
   check(shape.rank() == 2 || shape.rank() == 3, "pack: weight has shape {}, expected [out,in] or [E,out,in]", shape);
   check(weight.dtype() == DType::F32 || weight.dtype() == DType::BF16,
         "pack: weight is {}, expected float32 or bfloat16 beside bfloat16 activations", weight.dtype());
+  const auto with_values = [&](auto&& f) {
+    return weight.dtype() == DType::BF16 ? f(weight.data<bf16>()) : f(weight.data<float>());
+  };
+  Storage::Made& made = made_of(weight, transpose);
+  if (++made.wanted < uses_worth_packing)
+    return with_values([&](const auto* values) { return Factor{{transpose, values}, {}}; });
+
   const std::int64_t count = shape.rank() == 3 ? shape[0] : 1;
   const std::int64_t out = shape[shape.rank() - 2], in = shape[shape.rank() - 1];
   const std::int64_t k = transpose == Transpose::Yes ? in : out, n = transpose == Transpose::Yes ? out : in;
   const Shape packed_shape{count * kernels::packed_elements(k, n)};
-
-  std::vector<Storage::Made>& made = weight.storage()->made();
-  const int kind = static_cast<int>(transpose);
-  auto it = std::ranges::find_if(made, [&](const Storage::Made& m) {
-    return m.kind == kind && m.byte_offset == weight.byte_offset() && m.shape == shape;
-  });
-  if (it == made.end()) {
-    const Tensor fresh = Tensor::empty(weight.memory(), DType::BF16, packed_shape);
-    it = made.insert(it, {kind, weight.byte_offset(), shape, std::nullopt, fresh.storage()});
+  if (made.storage == nullptr) {
+    Tensor packed = Tensor::empty(weight.memory(), DType::BF16, packed_shape);
+    with_values([&](const auto* values) {
+      on_device(weight, [&](const auto& device) {
+        kernels::pack(device, count, transpose, k, n, values, packed.mutable_data<bf16>());
+      });
+    });
+    made.storage = packed.storage();
   }
-  Tensor packed(it->storage, 0, DType::BF16, packed_shape);
-  if (it->version == weight.version()) return packed;
-  on_device(weight, [&](const auto& device) {
-    const auto pack = [&](const auto* values) {
-      kernels::pack(device, count, transpose, k, n, values, packed.mutable_data<bf16>());
-    };
-    if (weight.dtype() == DType::BF16)
-      pack(weight.data<bf16>());
-    else
-      pack(weight.data<float>());
-  });
-  it->version = weight.version();
-  return packed;
+  const Tensor packed(made.storage, 0, DType::BF16, packed_shape);
+  return {packed.data<bf16>(), packed};
+}
+
+void expect_uses(const Tensor& weight, Transpose transpose) {
+  Storage::Made& made = made_of(weight, transpose);
+  made.wanted = std::max(made.wanted, uses_worth_packing - 1);
 }
 
 }  // namespace limbeck::core

@@ -1,17 +1,28 @@
-// Weights as products of bfloat16 activations read them: rounded, packed (kernels/packed.h), and kept.
+// Weights as products of bfloat16 activations read them: rounded and packed (kernels/packed.h).
 //
-//     const Tensor forward = packed_weight(weight, Transpose::Yes);      // of y = x W^T
-//     const Tensor backward = packed_weight(weight, Transpose::No);      // of dx = dy W
+//     const Factor w = packed_weight(weight, Transpose::Yes);      // of y = x W^T
+//     kernels::packed_matmul(device, rows, out, in, x, w.factor, 0.F, y);
+//
+// A weight that is written after every use, as a trained one is, is packed by the tasks that multiply with it: that is
+// faster than to pack it before, and takes no memory. One that stays, as a frozen one does, is packed once and kept.
 #pragma once
 
 #include "core/tensor.h"
-#include "kernels/matmul.h"
+#include "kernels/packed.h"
 
 namespace limbeck::core {
 
-/// The packed op(W) of a weight [out,in], or of each matrix of [E,out,in]: W^T [in,out] if transposed, else W. The
-/// weight is float32 or bfloat16. It is packed at the first call and when it has been written since, and kept with the
-/// weight's storage until that is freed: 2 bytes an element for each transposition that is asked for.
-Tensor packed_weight(const Tensor& weight, kernels::Transpose transpose);
+struct Factor {
+  kernels::RightFactor factor;
+  Tensor packed;  // or none; what `factor` reads lies in it or in the weight
+};
+
+/// op(W) of a weight [out,in], or of each matrix of [E,out,in]: W^T [in,out] if transposed, else W. The weight is
+/// float32 or bfloat16. When it is asked for the third time since it was written, it is packed, and kept with the
+/// weight's storage until that is written or freed: 2 bytes an element for each transposition that is asked for.
+Factor packed_weight(const Tensor& weight, kernels::Transpose transpose);
+
+/// The weight will be asked for often before it is written: it is packed when it is asked for next.
+void expect_uses(const Tensor& weight, kernels::Transpose transpose);
 
 }  // namespace limbeck::core

@@ -1,7 +1,6 @@
 #include "core/ops/product.h"
 
 #include "core/ops/packed_weight.h"
-#include "kernels/packed.h"
 
 namespace limbeck::core {
 
@@ -14,11 +13,11 @@ void check_weight_dtype(std::string_view op, const Tensor& weight, DType dtype) 
 void product(std::string_view op, const Tensor& a, Transpose transpose, const Tensor& weight, double beta, Tensor c) {
   const std::int64_t m = c.shape()[0], n = c.shape()[1], k = a.shape()[1];
   if (a.dtype() == DType::BF16) {
-    const Tensor packed = packed_weight(weight, transpose);
+    const Factor packed = packed_weight(weight, transpose);
     dispatch_activation(op, c.dtype(), [&]<class C>() {
       if constexpr (!std::is_same_v<C, double>)
         on_device(a, [&](const auto& device) {
-          kernels::packed_matmul(device, m, n, k, a.data<bf16>(), packed.data<bf16>(), static_cast<float>(beta),
+          kernels::packed_matmul(device, m, n, k, a.data<bf16>(), packed.factor, static_cast<float>(beta),
                                  c.mutable_data<C>());
         });
     });

@@ -37,12 +37,12 @@ class Scratch {
 
 /// Of one of the threads that make a product of bfloat16 matrices.
 struct TaskScratch {
-  Scratch rows, sums;
+  Scratch rows, panels, sums;
 };
 
 struct CpuCache {
   std::shared_ptr<void> products;  // of the file that defines the float product
-  Scratch matmul;                  // widened tiles of a weight; a packed factor
+  Scratch matmul;                  // widened tiles of a weight
   std::vector<TaskScratch> tasks;  // one a thread
   std::size_t tile_product = 0;    // of tile_products()
 };

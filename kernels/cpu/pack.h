@@ -14,6 +14,14 @@ using Pairs = std::uint32_t __attribute__((vector_size(64), may_alias));
 
 namespace pack_detail {
 
+using Halves = std::uint16_t __attribute__((vector_size(64), may_alias));
+
+template <int first, int... lane>
+void interleave(const Halves& above, const Halves& below, Pairs& pairs, std::integer_sequence<int, lane...>) {
+  const Halves both = __builtin_shufflevector(above, below, (first + lane / 2 + (lane % 2 == 0 ? 0 : 32))...);
+  std::memcpy(&pairs, &both, sizeof pairs);
+}
+
 /// Exchanges the blocks of `size` lanes off the diagonal.
 template <int size, int... lane>
 void exchange(Pairs (&rows)[16], std::integer_sequence<int, lane...>) {
@@ -28,25 +36,14 @@ void exchange(Pairs (&rows)[16], std::integer_sequence<int, lane...>) {
 
 }  // namespace pack_detail
 
-inline std::uint32_t bits_of(bf16 x) { return x.bits; }
-inline std::uint32_t bits_of(float x) { return as<bf16>(x).bits; }
-
-/// The pairs of 32 values of a row.
-template <class W>
-void pairs_of_row(const W* from, Pairs& pairs) {
-  alignas(64) std::uint16_t values[32];
-#pragma omp simd
-  for (int i = 0; i < 32; ++i) values[i] = static_cast<std::uint16_t>(bits_of(from[i]));
-  std::memcpy(&pairs, values, sizeof pairs);
-}
-
-/// The pairs that 16 values make with those below them.
-template <class W>
-void pairs_of_rows(const W* from, const W* below, Pairs& pairs) {
-  alignas(64) std::uint32_t both[16];
-#pragma omp simd
-  for (int i = 0; i < 16; ++i) both[i] = bits_of(from[i]) | bits_of(below[i]) << 16U;
-  std::memcpy(&pairs, both, sizeof pairs);
+/// The pairs that 32 values make with those below them: of the first 16, and of the others.
+inline void pairs_of_rows(const bf16* from, const bf16* below, Pairs& left, Pairs& right) {
+  pack_detail::Halves upper, lower;
+  std::memcpy(&upper, from, sizeof upper);
+  std::memcpy(&lower, below, sizeof lower);
+  constexpr auto lanes = std::make_integer_sequence<int, 32>();
+  pack_detail::interleave<0>(upper, lower, left, lanes);
+  pack_detail::interleave<16>(upper, lower, right, lanes);
 }
 
 /// Rows of 16 pairs become columns.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstdint>
 #include <vector>
 
 #include "kernels/cpu/cpu_cache.h"
@@ -14,51 +16,66 @@ namespace {
 
 constexpr std::int64_t half = tile_columns / 2;                   // columns that a block of a panel has together
 constexpr std::int64_t panel_block = tile_columns * block_depth;  // values of a panel's block
-constexpr std::int64_t blocks_at_once = 64;                       // a panel of so many lies in a second-level cache
-constexpr std::int64_t most_rows = 256, most_rows_of_deep = 128;  // of a task: those of A do too
-constexpr std::int64_t most_panels_of_deep = 16;                  // of a task that keeps sums between its passes
+constexpr std::int64_t blocks_at_once = 64;                       // of a sum, so that A's rows and panels fit a cache
+constexpr std::int64_t blocks_of_group = 256;     // of the panels that rows are multiplied with in turn: 512 KiB
+constexpr std::int64_t rows_at_once = 256;        // that are multiplied with a group of panels
+constexpr std::int64_t most_tiles_of_deep = 64;   // of a task that keeps sums between its passes
+constexpr std::int64_t streamed_bytes = 1 << 21;  // from which on a result is not worth a place in a cache
 
 std::int64_t whole_blocks(std::int64_t k) { return (k + block_depth - 1) / block_depth; }
 std::int64_t whole_panels(std::int64_t n) { return (n + tile_columns - 1) / tile_columns; }
 
-/// The pairs of values [0,32) of a row of which `count` exist; the others are 0.
-template <class W>
-void pairs_along(const W* row, std::int64_t count, Pairs& pairs) {
-  if (count >= block_depth) return pairs_of_row(row, pairs);
-  W values[block_depth] = {};
-  if (count > 0) std::copy_n(row, count, values);
-  pairs_of_row(values, pairs);
+/// `to` [rows,32]: what exists, `rows` rows of `columns` values `step` apart, and 0 to the end.
+template <int rows_of_block>
+void read_block(const TileProduct&, const bf16* from, std::int64_t step, std::int64_t rows, std::int64_t columns,
+                bf16 (&to)[rows_of_block][32]) {
+  const auto count = static_cast<std::size_t>(std::clamp<std::int64_t>(columns, 0, 32)) * sizeof(bf16);
+  if (rows < rows_of_block || columns < 32) std::memset(static_cast<void*>(to), 0, sizeof to);
+  for (std::int64_t i = 0; i < std::min<std::int64_t>(rows, rows_of_block); ++i)
+    std::memcpy(static_cast<void*>(to[i]), from + i * step, columns >= 32 ? 32 * sizeof(bf16) : count);
+}
+template <int rows_of_block>
+void read_block(const TileProduct& tiles, const float* from, std::int64_t step, std::int64_t rows, std::int64_t columns,
+                bf16 (&to)[rows_of_block][32]) {
+  if (rows >= rows_of_block && columns >= 32) return tiles.round(from, step, rows_of_block, to[0], 32);
+  float values[rows_of_block][32] = {};
+  for (std::int64_t i = 0; columns > 0 && i < std::min<std::int64_t>(rows, rows_of_block); ++i)
+    std::copy_n(from + i * step, std::min<std::int64_t>(columns, 32), values[i]);
+  tiles.round(values[0], 32, rows_of_block, to[0], 32);
 }
 
-/// The pairs that 16 values of a row make with those of the next, `step` on. Of `rows` and `columns` that exist.
-template <class W>
-void pairs_across(const W* row, std::int64_t step, std::int64_t rows, std::int64_t columns, Pairs& pairs) {
-  if (rows >= 2 && columns >= half) return pairs_of_rows(row, row + step, pairs);
-  W above[half] = {}, below[half] = {};
-  const std::int64_t n = std::clamp<std::int64_t>(columns, 0, half);
-  if (rows >= 1) std::copy_n(row, n, above);
-  if (rows >= 2) std::copy_n(row + step, n, below);
-  pairs_of_rows(above, below, pairs);
-}
+/// 16 rows of a block, as pairs.
+void pairs_of_block(const bf16 (*rows)[32], Pairs (&pairs)[half]) { std::memcpy(&pairs, rows, sizeof pairs); }
 
-/// Panel number `panel` of op(B) [k,n].
+/// Blocks [first, first + count) of panels [panel, panel + panels) of op(B) [k,n], panel by panel.
 template <class W>
-void pack_panel(Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b, std::int64_t panel, bf16* to) {
-  for (std::int64_t first = 0; first < k; first += block_depth)
-    for (std::int64_t column = panel * tile_columns; column < (panel + 1) * tile_columns; column += half) {
-      Pairs pairs[half];
-      for (std::int64_t i = 0; i < half; ++i) {
-        if (transpose_b == Transpose::Yes) {
-          const bool exists = column + i < n;
-          pairs_along(exists ? b + (column + i) * k + first : b, exists ? k - first : 0, pairs[i]);
-        } else {
-          const std::int64_t row = first + 2 * i;
-          pairs_across(row < k ? b + row * n + std::min(column, n) : b, n, k - row, n - column, pairs[i]);
+void pack_panels(const TileProduct& tiles, Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b,
+                 std::int64_t panel, std::int64_t panels, std::int64_t first, std::int64_t count, bf16* to) {
+  alignas(64) bf16 values[tile_columns][block_depth];
+  if (transpose_b == Transpose::Yes) {
+    for (std::int64_t column = panel * tile_columns; column < (panel + panels) * tile_columns; column += tile_columns)
+      for (std::int64_t block = first; block < first + count; ++block) {
+        read_block(tiles, b + column * k + block * block_depth, k, n - column, k - block * block_depth, values);
+        for (std::int64_t part = 0; part < tile_columns; part += half, to += half * block_depth) {
+          Pairs pairs[half];
+          pairs_of_block(values + part, pairs);
+          transpose(pairs);
+          std::memcpy(static_cast<void*>(to), pairs, sizeof pairs);
         }
       }
-      if (transpose_b == Transpose::Yes) transpose(pairs);
-      std::memcpy(static_cast<void*>(to), pairs, sizeof pairs);
-      to += half * block_depth;
+    return;
+  }
+  for (std::int64_t block = first; block < first + count; ++block)
+    for (std::int64_t p = 0; p < panels; ++p) {
+      const std::int64_t row = block * block_depth, column = (panel + p) * tile_columns;
+      read_block(tiles, b + row * n + column, n, k - row, n - column, values);
+      bf16* at = to + (p * count + block - first) * panel_block;
+      for (std::int64_t i = 0; i < half; ++i, at += 2 * half) {
+        Pairs left, right;
+        pairs_of_rows(values[2 * i], values[2 * i + 1], left, right);
+        std::memcpy(static_cast<void*>(at), &left, sizeof left);
+        std::memcpy(static_cast<void*>(at + half * block_depth), &right, sizeof right);
+      }
     }
 }
 
@@ -69,7 +86,7 @@ struct Product {
   std::int64_t m = 0, n = 0, k = 0;
   const bf16* a = nullptr;  // [m,k], or [k,m] if transposed, with
   std::int64_t a_step = 0;  // from row to row
-  const bf16* packed = nullptr;
+  RightFactor b;            // one
   float beta = 0;
   C* c = nullptr;  // [m,n]
 };
@@ -77,8 +94,19 @@ struct Product {
 /// Rows and panels of a product that one thread makes.
 struct Task {
   std::size_t product = 0;
-  std::int64_t first_row = 0, num_rows = 0;
+  std::int64_t first_row = 0, end_row = 0;
   std::int64_t first_panel = 0, end_panel = 0;
+};
+
+/// A range of a product's blocks of terms.
+struct Blocks {
+  std::int64_t first = 0, count = 0;
+};
+
+/// Packed panels, `step` values apart.
+struct Panels {
+  const bf16* first = nullptr;
+  std::int64_t step = 0;
 };
 
 /// Rows of the left factor, whole blocks long: where they lie, or copies.
@@ -87,7 +115,7 @@ struct Rows {
   std::int64_t step = 0;
 };
 
-/// Columns of a tile's row -> C. Whole rows are the rule.
+/// Columns of a tile's row -> C.
 template <class C>
 void store_row(const float* __restrict sums, std::int64_t columns, float beta, C* __restrict c) {
   const auto store = [&](std::int64_t n) {
@@ -105,79 +133,114 @@ void store_row(const float* __restrict sums, std::int64_t columns, float beta, C
     store(columns);
 }
 
+/// Terms by terms, so many that rows and panels stay in the caches; of these, group of panels by group; of these, some
+/// rows at a time. A tile's row of panels is stored from left to right.
 template <class C>
 class TaskRun {
  public:
   TaskRun(const TileProduct& tiles, const Product<C>& product, const Task& task, TaskScratch& scratch)
-      : tiles_(tiles), p_(product), task_(task), scratch_(scratch), blocks_(whole_blocks(product.k)) {}
+      : tiles_(tiles), p_(product), task_(task), scratch_(scratch), blocks_(whole_blocks(product.k)) {
+    const bool is_large = p_.m * p_.n * static_cast<std::int64_t>(sizeof(C)) >= streamed_bytes;
+    streams_ = is_large && p_.beta == 0 && p_.n % half == 0 && reinterpret_cast<std::uintptr_t>(p_.c) % 64 == 0;
+  }
 
   void run() {
-    const bool is_deep = blocks_ > blocks_at_once;
-    const std::int64_t tiles_down = (task_.num_rows + tile_rows - 1) / tile_rows;
-    const std::int64_t tiles_across = task_.end_panel - task_.first_panel;
-    copy_rows();
-    alignas(64) float tile[tile_rows * tile_columns];
-    float* sums = is_deep ? scratch_.sums.get<float>(tiles_down * tiles_across * tile_rows * tile_columns) : nullptr;
+    const std::int64_t depth = std::min(blocks_, blocks_at_once), panels = task_.end_panel - task_.first_panel;
+    if (blocks_ > depth)
+      sums_ = scratch_.sums.get<float>((task_.end_row - task_.first_row + tile_rows - 1) / tile_rows * panels *
+                                       tile_rows * tile_columns);
+    const std::int64_t group = std::clamp<std::int64_t>(blocks_of_group / depth, 1, panels);
     tiles_.begin();
-    for (std::int64_t block = 0; block < blocks_; block += blocks_at_once) {
-      const std::int64_t count = std::min(blocks_at_once, blocks_ - block);
-      for (std::int64_t panel = task_.first_panel; panel < task_.end_panel; ++panel)
-        for (std::int64_t i = 0; i < tiles_down; ++i) {
-          const std::int64_t rows = std::min(tile_rows, task_.num_rows - i * tile_rows);
-          const Rows a = rows_from(i * tile_rows);
-          float* to = is_deep ? sums + ((panel - task_.first_panel) * tiles_down + i) * tile_rows * tile_columns : tile;
-          tiles_.run(a.first + block * block_depth, a.step, rows > tile_rows / 2 ? tile_rows : tile_rows / 2,
-                     p_.packed + (panel * blocks_ + block) * panel_block, count, block > 0, to);
-          if (block + count == blocks_) store(to, task_.first_row + i * tile_rows, rows, panel * tile_columns);
-        }
-    }
+    for (std::int64_t block = 0; block < blocks_; block += depth)
+      for (std::int64_t panel = task_.first_panel; panel < task_.end_panel; panel += group)
+        run({block, std::min(depth, blocks_ - block)}, panel, std::min(group, task_.end_panel - panel));
     tiles_.end();
   }
 
  private:
-  /// Copies what cannot be read where it lies: columns, rows that are no whole blocks, and the last ones of no whole
-  /// tile.
-  void copy_rows() {
-    const bool all = p_.transpose_a == Transpose::Yes || p_.k % block_depth != 0;
-    const std::int64_t beyond = task_.num_rows % tile_rows;
-    first_copied_ = all ? 0 : beyond == tile_rows / 2 ? task_.num_rows : task_.num_rows - beyond;
-    if (first_copied_ == task_.num_rows) return;
-    // Not a power of two: rows of one tile would share a few lines of the cache.
-    copy_step_ = blocks_ * block_depth + block_depth;
-    const std::int64_t count = (task_.num_rows - first_copied_ + tile_rows - 1) / tile_rows * tile_rows;
-    copies_ = scratch_.rows.get<bf16>(count * copy_step_);
-    for (std::int64_t i = 0; i < count; i += half) {
-      const std::int64_t row = first_copied_ + i;
-      for (std::int64_t block = 0; block < blocks_; ++block) {
-        Pairs pairs[half];
-        for (std::int64_t j = 0; j < half; ++j) read_pairs(row, j, block * block_depth, pairs[j]);
-        if (p_.transpose_a == Transpose::Yes) transpose(pairs);
-        for (std::int64_t j = 0; j < half; ++j)
-          std::memcpy(static_cast<void*>(copies_ + (i + j) * copy_step_ + block * block_depth), &pairs[j],
-                      sizeof(Pairs));
+  void run(const Blocks& blocks, std::int64_t first_panel, std::int64_t panels) {
+    alignas(64) float tile[tile_rows * tile_columns];
+    const Panels b = packed(blocks, first_panel, panels);
+    for (std::int64_t first = task_.first_row; first < task_.end_row; first += rows_at_once) {
+      const std::int64_t end = std::min(first + rows_at_once, task_.end_row);
+      copy_rows(blocks, first, end);
+      for (std::int64_t row = first; row < end; row += tile_rows) {
+        const std::int64_t rows = std::min(tile_rows, end - row);
+        const Rows a = rows_from(blocks, row, rows);
+        for (std::int64_t i = 0; i < panels; ++i) {
+          float* to = sums_ == nullptr ? tile : sums_of(row, first_panel + i);
+          tiles_.run(a.first, a.step, rows > tile_rows / 2 ? tile_rows : tile_rows / 2, b.first + i * b.step,
+                     blocks.count, blocks.first > 0, to);
+          if (blocks.first + blocks.count == blocks_) store(to, row, rows, (first_panel + i) * tile_columns);
+        }
       }
     }
   }
-  /// Of the task's rows [row, row + 16): number j's pairs of a block; or, of a transposed factor, pair j of each row.
-  void read_pairs(std::int64_t row, std::int64_t j, std::int64_t depth, Pairs& pairs) const {
-    const std::int64_t left = task_.num_rows - row, at = task_.first_row + row;
-    if (p_.transpose_a == Transpose::No) {
-      const bool exists = j < left;
-      pairs_along(exists ? p_.a + (at + j) * p_.a_step + depth : p_.a, exists ? p_.k - depth : 0, pairs);
-    } else {
-      const std::int64_t rows = p_.k - depth - 2 * j;
-      pairs_across(rows > 0 && left > 0 ? p_.a + (depth + 2 * j) * p_.a_step + at : p_.a, p_.a_step, rows, left, pairs);
-    }
+
+  Panels packed(const Blocks& blocks, std::int64_t first, std::int64_t panels) {
+    if (p_.b.packed != nullptr)
+      return {p_.b.packed + (first * blocks_ + blocks.first) * panel_block, blocks_ * panel_block};
+    bf16* to = scratch_.panels.get<bf16>(panels * blocks.count * panel_block);
+    if (p_.b.wide != nullptr)
+      pack_panels(tiles_, p_.b.transpose, p_.k, p_.n, p_.b.wide, first, panels, blocks.first, blocks.count, to);
+    else
+      pack_panels(tiles_, p_.b.transpose, p_.k, p_.n, p_.b.narrow, first, panels, blocks.first, blocks.count, to);
+    return {to, blocks.count * panel_block};
   }
-  Rows rows_from(std::int64_t row) const {
-    if (row + std::min(tile_rows, task_.num_rows - row) <= first_copied_)
-      return {p_.a + (task_.first_row + row) * p_.a_step, p_.a_step};
+
+  /// Copies of rows [first, end) what cannot be read where it lies: columns, rows that are no whole blocks, and the
+  /// last ones of no whole tile.
+  void copy_rows(const Blocks& blocks, std::int64_t first, std::int64_t end) {
+    const bool all = p_.transpose_a == Transpose::Yes || (blocks.first + blocks.count) * block_depth > p_.k;
+    const std::int64_t beyond = (end - first) % tile_rows;
+    first_copied_ = all ? first : beyond == tile_rows / 2 ? end : end - beyond;
+    if (first_copied_ == end) return;
+    // Not a power of two: rows of one tile would share a few lines of the cache.
+    copy_step_ = (blocks.count + 1) * block_depth;
+    copies_ = scratch_.rows.get<bf16>((end - first_copied_ + tile_rows - 1) / tile_rows * tile_rows * copy_step_);
+    for (std::int64_t row = first_copied_; row < end; row += tile_rows)
+      for (std::int64_t block = 0; block < blocks.count; ++block) {
+        bf16* to = copies_ + (row - first_copied_) * copy_step_ + block * block_depth;
+        const std::int64_t depth = (blocks.first + block) * block_depth;
+        alignas(64) bf16 values[tile_rows][block_depth];
+        Pairs upper[half], lower[half];
+        if (p_.transpose_a == Transpose::Yes) {
+          read_block(tiles_, p_.a + depth * p_.a_step + row, p_.a_step, p_.k - depth, end - row, values);
+          for (std::int64_t i = 0; i < half; ++i) pairs_of_rows(values[2 * i], values[2 * i + 1], upper[i], lower[i]);
+          transpose(upper);
+          transpose(lower);
+        } else {
+          read_block(tiles_, p_.a + row * p_.a_step + depth, p_.a_step, end - row, p_.k - depth, values);
+          pairs_of_block(values, upper);
+          pairs_of_block(values + half, lower);
+        }
+        for (std::int64_t i = 0; i < half; ++i) {
+          std::memcpy(static_cast<void*>(to + i * copy_step_), &upper[i], sizeof(Pairs));
+          std::memcpy(static_cast<void*>(to + (half + i) * copy_step_), &lower[i], sizeof(Pairs));
+        }
+      }
+  }
+  Rows rows_from(const Blocks& blocks, std::int64_t row, std::int64_t rows) const {
+    if (row + rows <= first_copied_) return {p_.a + row * p_.a_step + blocks.first * block_depth, p_.a_step};
     return {copies_ + (row - first_copied_) * copy_step_, copy_step_};
   }
+  float* sums_of(std::int64_t row, std::int64_t panel) const {
+    return sums_ +
+           ((row - task_.first_row) / tile_rows * (task_.end_panel - task_.first_panel) + panel - task_.first_panel) *
+               tile_rows * tile_columns;
+  }
+
   void store(const float* tile, std::int64_t row, std::int64_t rows, std::int64_t column) const {
+    C* c = p_.c + row * p_.n + column;
     const std::int64_t columns = std::min(tile_columns, p_.n - column);
-    for (std::int64_t i = 0; i < rows; ++i)
-      store_row(tile + i * tile_columns, columns, p_.beta, p_.c + (row + i) * p_.n + column);
+    if (columns == tile_columns) {
+      if constexpr (std::is_same_v<C, bf16>) {
+        if (p_.beta == 0) return tiles_.round(tile, tile_columns, rows, c, p_.n);
+      } else {
+        if (streams_) return tiles_.stream(tile, rows, c, p_.n);
+      }
+    }
+    for (std::int64_t i = 0; i < rows; ++i) store_row(tile + i * tile_columns, columns, p_.beta, c + i * p_.n);
   }
 
   const TileProduct& tiles_;
@@ -185,30 +248,49 @@ class TaskRun {
   const Task& task_;
   TaskScratch& scratch_;
   std::int64_t blocks_;
-  std::int64_t first_copied_ = 0;  // of the task's rows
+  bool streams_ = false;
+  float* sums_ = nullptr;  // of all of the task's tiles, where they are kept between blocks
+  std::int64_t first_copied_ = 0;
   std::int64_t copy_step_ = 0;
   bf16* copies_ = nullptr;
 };
 
-/// Cuts products into enough tasks to keep all threads busy to the end.
+/// Cuts products into enough tasks to keep all threads busy to the end. Where the tasks pack panels, or copy columns,
+/// none is cut so that many do it again.
 template <class C>
 std::vector<Task> cut(const Cpu& cpu, const std::vector<Product<C>>& products) {
-  const auto rows_of_task = [](const Product<C>& p) {
-    return whole_blocks(p.k) > blocks_at_once ? most_rows_of_deep : most_rows;
+  double all = 0;
+  const auto work = [](const Product<C>& p) {
+    return static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
   };
-  std::int64_t row_blocks = 0;
-  for (const auto& p : products) row_blocks += (p.m + rows_of_task(p) - 1) / rows_of_task(p);
+  for (const auto& p : products) all += work(p);
   std::vector<Task> tasks;
   for (std::size_t i = 0; i < products.size(); ++i) {
     const Product<C>& p = products[i];
-    const std::int64_t panels = whole_panels(p.n), rows = rows_of_task(p);
-    // A copied left factor is copied again for each part of the panels.
-    const std::int64_t wanted = cpu.threads == 1 ? 1 : (p.transpose_a == Transpose::Yes ? 2 : 4) * cpu.threads;
-    std::int64_t parts = std::clamp<std::int64_t>(wanted / std::max<std::int64_t>(row_blocks, 1), 1, (panels + 3) / 4);
-    if (rows == most_rows_of_deep) parts = std::max(parts, (panels + most_panels_of_deep - 1) / most_panels_of_deep);
-    for (std::int64_t row = 0; row < p.m; row += rows)
-      for (std::int64_t part = 0; part < parts; ++part)
-        tasks.push_back({i, row, std::min(rows, p.m - row), panels * part / parts, panels * (part + 1) / parts});
+    const std::int64_t panels = whole_panels(p.n), tiles = (p.m + tile_rows - 1) / tile_rows;
+    const auto wanted =
+        cpu.threads == 1 ? 1
+                         : static_cast<std::int64_t>(std::ceil(work(p) / all * static_cast<double>(6 * cpu.threads)));
+    const std::int64_t most_rows = std::max<std::int64_t>(tiles / 4, 1),
+                       most_panels = std::max<std::int64_t>(panels / 4, 1);
+    const bool packs = p.b.packed == nullptr && p.transpose_a == Transpose::No;
+    std::int64_t down = 1, across = 1;
+    if (packs) {
+      across = std::min(wanted, most_panels);
+      down = std::min((wanted + across - 1) / across, most_rows);
+    } else {
+      down = std::min(wanted, most_rows);
+      across = std::min((wanted + down - 1) / down, most_panels);
+    }
+    if (whole_blocks(p.k) > blocks_at_once) {
+      across = std::max(across, (panels + 15) / 16);
+      const std::int64_t of_task = std::max<std::int64_t>(most_tiles_of_deep / ((panels + across - 1) / across), 1);
+      down = std::max(down, (tiles + of_task - 1) / of_task);
+    }
+    for (std::int64_t row = 0; row < down; ++row)
+      for (std::int64_t part = 0; part < across; ++part)
+        tasks.push_back({i, tiles * row / down * tile_rows, std::min(tiles * (row + 1) / down * tile_rows, p.m),
+                         panels * part / across, panels * (part + 1) / across});
   }
   return tasks;
 }
@@ -242,27 +324,48 @@ void run_nonempty(const Cpu& cpu, std::vector<Product<C>> products) {
   run(cpu, products);
 }
 
+/// Number e of factors [k,n].
+RightFactor factor(const RightFactor& b, std::int64_t e, std::int64_t k, std::int64_t n) {
+  if (b.packed != nullptr) return {b.packed + e * packed_elements(k, n)};
+  if (b.wide != nullptr) return {b.transpose, b.wide + e * k * n};
+  return {b.transpose, b.narrow + e * k * n};
+}
+
 }  // namespace
+
+void round_rows(const float* from, std::int64_t from_step, std::int64_t rows, bf16* to, std::int64_t to_step) {
+  for (std::int64_t i = 0; i < rows; ++i) store_row(from + i * from_step, tile_columns, 0, to + i * to_step);
+}
+
+void copy_tile(const float* tile, std::int64_t rows, float* c, std::int64_t step) {
+  for (std::int64_t i = 0; i < rows; ++i) store_row(tile + i * tile_columns, tile_columns, 0, c + i * step);
+}
 
 template <class W>
 void pack(const Cpu& cpu, std::int64_t count, Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b,
           bf16* packed) {
-  const std::int64_t panels = whole_panels(n), panel_elements = whole_blocks(k) * panel_block;
-  parallel_for(cpu, count * panels, 1 + (1 << 14) / (panel_elements + 1), [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i)
-      pack_panel(transpose_b, k, n, b + i / panels * k * n, i % panels, packed + i * panel_elements);
-  });
+  constexpr std::int64_t at_once = 4;  // neighbours in memory
+  const std::int64_t panels = whole_panels(n), groups = (panels + at_once - 1) / at_once, blocks = whole_blocks(k);
+  const TileProduct& tiles = tile_products()[cpu.cache->tile_product];
+  parallel_for(cpu, count * groups, 1 + (1 << 12) / (blocks * panel_block + 1),
+               [=, &tiles](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t i = begin; i < end; ++i) {
+                   const std::int64_t e = i / groups, panel = i % groups * at_once;
+                   pack_panels(tiles, transpose_b, k, n, b + e * k * n, panel, std::min(at_once, panels - panel), 0,
+                               blocks, packed + (e * panels + panel) * blocks * panel_block);
+                 }
+               });
 }
 
 template <class C>
-void packed_matmul(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const bf16* a, const bf16* packed,
+void packed_matmul(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const bf16* a, const RightFactor& b,
                    float beta, C* c) {
-  run_nonempty<C>(cpu, {{.m = m, .n = n, .k = k, .a = a, .a_step = k, .packed = packed, .beta = beta, .c = c}});
+  run_nonempty<C>(cpu, {{.m = m, .n = n, .k = k, .a = a, .a_step = k, .b = b, .beta = beta, .c = c}});
 }
 
 template <class C>
 void packed_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t n, std::int64_t k,
-                           const std::int64_t* offsets, const bf16* rows, const bf16* packed, float beta, C* y) {
+                           const std::int64_t* offsets, const bf16* rows, const RightFactor& b, float beta, C* y) {
   std::vector<Product<C>> products;
   for (std::int64_t e = 0; e < groups; ++e)
     products.push_back({.m = offsets[e + 1] - offsets[e],
@@ -270,7 +373,7 @@ void packed_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t n, 
                         .k = k,
                         .a = rows + offsets[e] * k,
                         .a_step = k,
-                        .packed = packed + e * packed_elements(k, n),
+                        .b = factor(b, e, k, n),
                         .beta = beta,
                         .c = y + offsets[e] * n});
   run_nonempty<C>(cpu, std::move(products));
@@ -279,30 +382,19 @@ void packed_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t n, 
 template <class C>
 void matmul(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
             std::int64_t k, const bf16* a, const bf16* b, float beta, C* c) {
-  bf16* packed = cpu.cache->matmul.get<bf16>(packed_elements(k, n));
-  pack(cpu, 1, transpose_b, k, n, b, packed);
   run_nonempty<C>(cpu, {{.transpose_a = transpose_a,
                          .m = m,
                          .n = n,
                          .k = k,
                          .a = a,
                          .a_step = transpose_a == Transpose::Yes ? m : k,
-                         .packed = packed,
+                         .b = {transpose_b, b},
                          .beta = beta,
                          .c = c}});
 }
 
 void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                            const std::int64_t* offsets, const bf16* dy, const bf16* rows, float beta, float* dweight) {
-  std::vector<std::int64_t> begin(static_cast<std::size_t>(experts) + 1);
-  for (std::int64_t e = 0; e < experts; ++e) begin[e + 1] = begin[e] + packed_elements(offsets[e + 1] - offsets[e], in);
-  bf16* packed = cpu.cache->matmul.get<bf16>(begin[experts]);
-  const std::int64_t panels = whole_panels(in);
-  for_each_task(cpu, experts * panels, [&](std::int64_t i) {
-    const std::int64_t e = i / panels, panel = i % panels, k = offsets[e + 1] - offsets[e];
-    pack_panel(Transpose::No, k, in, rows + offsets[e] * in, panel,
-               packed + begin[e] + panel * whole_blocks(k) * panel_block);
-  });
   std::vector<Product<float>> products;
   for (std::int64_t e = 0; e < experts; ++e)
     products.push_back({.transpose_a = Transpose::Yes,
@@ -311,17 +403,17 @@ void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in
                         .k = offsets[e + 1] - offsets[e],
                         .a = dy + offsets[e] * out,
                         .a_step = out,
-                        .packed = packed + begin[e],
+                        .b = {Transpose::No, rows + offsets[e] * in},
                         .beta = beta,
                         .c = dweight + e * out * in});
   run_nonempty<float>(cpu, std::move(products));
 }
 
 #define LIMBECK_INSTANTIATE(C)                                                                                       \
-  template void packed_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const bf16*, const bf16*, float, \
-                              C*);                                                                                   \
+  template void packed_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const bf16*, const RightFactor&, \
+                              float, C*);                                                                            \
   template void packed_grouped_matmul(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*,     \
-                                      const bf16*, const bf16*, float, C*);                                          \
+                                      const bf16*, const RightFactor&, float, C*);                                   \
   template void matmul(const Cpu&, Transpose, Transpose, std::int64_t, std::int64_t, std::int64_t, const bf16*,      \
                        const bf16*, float, C*);
 LIMBECK_INSTANTIATE(float)

@@ -76,6 +76,9 @@ void run_amx_tile(const bf16* a, std::int64_t step, std::int64_t rows, const bf1
 }
 
 void begin_amx_tiles() { _tile_loadconfig(&all_registers); }
-void end_amx_tiles() { _tile_release(); }
+void end_amx_tiles() {
+  _tile_release();
+  end_streams();
+}
 
 }  // namespace limbeck::kernels

@@ -34,8 +34,11 @@ bool has_amx_bf16() {
 
 std::vector<TileProduct> find_products() {
   std::vector<TileProduct> found;
-  if (has_avx512_bf16() && has_amx_bf16()) found.push_back({"AMX", run_amx_tile, begin_amx_tiles, end_amx_tiles});
-  if (has_avx512_bf16()) found.push_back({"AVX-512 BF16", run_avx512_bf16_tile});
+  if (has_avx512_bf16() && has_amx_bf16())
+    found.push_back({"AMX", run_amx_tile, begin_amx_tiles, end_amx_tiles, round_rows_avx512_bf16, stream_tile_avx512});
+  if (has_avx512_bf16())
+    found.push_back(
+        {"AVX-512 BF16", run_avx512_bf16_tile, [] {}, end_streams, round_rows_avx512_bf16, stream_tile_avx512});
   found.push_back({"float32", run_portable_tile<12>});
   return found;
 }

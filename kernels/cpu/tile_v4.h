@@ -18,4 +18,11 @@ void end_amx_tiles();
 void run_avx512_bf16_tile(const bf16* a, std::int64_t step, std::int64_t rows, const bf16* panel, std::int64_t blocks,
                           bool add, float* tile);
 
+/// TileProduct::round by VCVTNE2PS2BF16, which takes denormals for 0, and TileProduct::stream by non-temporal stores,
+/// which end_streams makes seen before what is stored next.
+void round_rows_avx512_bf16(const float* from, std::int64_t from_step, std::int64_t rows, bf16* to,
+                            std::int64_t to_step);
+void stream_tile_avx512(const float* tile, std::int64_t rows, float* c, std::int64_t step);
+void end_streams();
+
 }  // namespace limbeck::kernels

@@ -6,6 +6,8 @@
 
 #include <bit>
 #include <cmath>
+#include <cstdlib>
+#include <memory>
 #include <new>
 #include <random>
 #include <string>
@@ -110,6 +112,10 @@ void compare(const Cpu& cpu, const Extents& e, Transpose tb, float beta) {
   pack(cpu, 1, tb, e.k, e.n, b.data(), packed.data());
   packed_matmul(cpu, e.m, e.n, e.k, a.data(), packed.data(), beta, c.data());
   expect_product(e, Transpose::No, a.data(), tb, b.data(), beta, before, c.data(), "packed");
+  const std::vector<C> of_packed(c.data(), c.data() + e.m * e.n);
+  std::copy(before.begin(), before.end(), c.data());
+  packed_matmul(cpu, e.m, e.n, e.k, a.data(), RightFactor(tb, b.data()), beta, c.data());
+  for (std::int64_t i = 0; i < e.m * e.n; ++i) ASSERT_EQ(value(c.data()[i]), value(of_packed[i])) << "packed by tasks";
 }
 
 TEST_P(Packed, ProductEqualsTheNaiveOne) {
@@ -154,6 +160,23 @@ TEST_P(Packed, BitsDependOnNoNumberOfThreads) {
   }
 }
 
+// Results that are written around the caches, where the processor can: whole lines, of rows of whole tiles or half
+// ones.
+TEST_P(Packed, LargeResultsAreAsSmallOnes) {
+  for (const std::int64_t n : {1024, 1040}) {
+    const Extents e{600, n, 40};
+    std::vector<bf16> a(static_cast<std::size_t>(e.m * e.k)), b(static_cast<std::size_t>(e.n * e.k));
+    fill(a.data(), e.m * e.k, 9);
+    fill(b.data(), e.n * e.k, 10);
+    const auto free_it = [](float* p) { std::free(p); };
+    const std::unique_ptr<float, decltype(free_it)> c(
+        static_cast<float*>(std::aligned_alloc(64, static_cast<std::size_t>(e.m * e.n) * sizeof(float))), free_it);
+    std::fill_n(c.get(), e.m * e.n, NAN);
+    matmul(cpu(2), Transpose::Yes, Transpose::No, e.m, e.n, e.k, a.data(), b.data(), 0.F, c.get());
+    expect_product(e, Transpose::Yes, a.data(), Transpose::No, b.data(), 0.F, {}, c.get(), "large");
+  }
+}
+
 // Five groups, of which the first and the fourth get no row; rows 0 and 12..14 belong to none.
 TEST_P(Packed, GroupsAreOneProductEach) {
   constexpr std::int64_t groups = 5, in = 37, out = 70, rows = 15;
@@ -169,6 +192,10 @@ TEST_P(Packed, GroupsAreOneProductEach) {
       const std::vector<bf16> y_before = y;
       pack(cpu(threads), groups, Transpose::Yes, in, out, w.data(), packed.data());
       packed_grouped_matmul(cpu(threads), groups, out, in, offsets.data(), x.data(), packed.data(), beta, y.data());
+      std::vector<bf16> again = y_before;
+      packed_grouped_matmul(cpu(threads), groups, out, in, offsets.data(), x.data(),
+                            RightFactor(Transpose::Yes, w.data()), beta, again.data());
+      for (std::size_t i = 0; i < y.size(); ++i) ASSERT_EQ(value(again[i]), value(y[i])) << "packed by tasks";
       std::vector<float> dw(groups * out * in, 100);
       const std::vector<float> dw_before = dw;
       grouped_matmul_weight(cpu(threads), groups, in, out, offsets.data(), dy.data(), x.data(), beta, dw.data());
