@@ -27,6 +27,40 @@ const DTypeInfo& info(DType dtype) {
   return table.at(static_cast<std::size_t>(dtype));
 }
 
+std::optional<kernels::BlockFormat> block_format(DType dtype) {
+  using kernels::BlockFormat;
+  switch (dtype) {
+    case DType::F16:
+      return BlockFormat::F16;
+    case DType::Q4_0:
+      return BlockFormat::Q4_0;
+    case DType::Q4_1:
+      return BlockFormat::Q4_1;
+    case DType::Q5_0:
+      return BlockFormat::Q5_0;
+    case DType::Q5_1:
+      return BlockFormat::Q5_1;
+    case DType::Q8_0:
+      return BlockFormat::Q8_0;
+    case DType::Q2_K:
+      return BlockFormat::Q2_K;
+    case DType::Q3_K:
+      return BlockFormat::Q3_K;
+    case DType::Q4_K:
+      return BlockFormat::Q4_K;
+    case DType::Q5_K:
+      return BlockFormat::Q5_K;
+    case DType::Q6_K:
+      return BlockFormat::Q6_K;
+    case DType::IQ4_NL:
+      return BlockFormat::IQ4_NL;
+    case DType::IQ4_XS:
+      return BlockFormat::IQ4_XS;
+    default:
+      return std::nullopt;
+  }
+}
+
 std::int64_t bytes_of(DType dtype, std::int64_t elements) {
   const DTypeInfo& i = info(dtype);
   check(elements >= 0 && elements % i.block_elements == 0, "{}: {} elements do not fill whole blocks of {}", i.name,

@@ -6,17 +6,19 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <type_traits>
 
 #include "core/error.h"
 #include "kernels/bf16.h"
+#include "kernels/blocks.h"
 
 namespace limbeck::core {
 
 using kernels::bf16;
 
-// From Q4_1 on ggml's block formats, which data/models/gguf_blocks.h expands.
+// From Q4_1 on ggml's block formats, which kernels/blocks.h expands.
 enum class DType : std::uint8_t {
   F32,
   F64,
@@ -47,6 +49,9 @@ struct DTypeInfo {
 
 const DTypeInfo& info(DType dtype);
 inline std::string_view name_of(DType dtype) { return info(dtype).name; }
+
+/// The format of values that are expanded where they are used; none of numbers that are used as they are.
+std::optional<kernels::BlockFormat> block_format(DType dtype);
 
 /// Bytes of `elements` values; throws unless they fill whole blocks, and where the bytes do not fit.
 std::int64_t bytes_of(DType dtype, std::int64_t elements);

@@ -18,7 +18,10 @@ Parameter& ParameterSet::add(const std::string& name, const Shape& global_shape,
     if (axis.role == AxisRole::Sharded) local[axis.dimension] = axis.length;
   // Vectors are small, and no product widens them.
   const DType dtype = options_.dtype == DType::BF16 && global_shape.rank() == 1 ? DType::F32 : options_.dtype;
-  p.value = Tensor::empty(options_.memory, dtype, local);
+  p.value = options_.matrices_are_lent && global_shape.rank() > 1
+                ? Tensor(std::make_shared<Storage>(options_.memory, bytes_of(dtype, local.numel()), nullptr, nullptr),
+                         0, dtype, local)
+                : Tensor::empty(options_.memory, dtype, local);
   if (!options_.frozen) {
     p.slot = std::make_shared<Slot>();
     p.slot->parameter = &p;

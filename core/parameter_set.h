@@ -21,9 +21,10 @@ using PlacementRule = std::function<void(Parameter&, const Cut&)>;
 
 struct ParameterOptions {
   MemoryPtr memory;
-  DType dtype = DType::F32;  // BF16: of matrices alone; vectors such as norms are then float32
-  bool frozen = false;       // without slots
-  PlacementRule place = {};  // none: this rank holds everything
+  DType dtype = DType::F32;        // BF16: of matrices alone; vectors such as norms are then float32
+  bool frozen = false;             // without slots
+  PlacementRule place = {};        // none: this rank holds everything
+  bool matrices_are_lent = false;  // and have no memory of their own (StateReader::lend)
 };
 
 class ParameterSet {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/blocks.h"
+
 namespace limbeck::core {
 
 namespace {
@@ -40,10 +42,27 @@ std::int64_t first_not_finite(const void* values, Bits mask, std::int64_t count)
   return count;
 }
 
+/// Throws, naming the place of the first value that is infinite or NaN.
+void check_finite(const StateReader& reader, const std::string& name, std::vector<std::int64_t> place,
+                  const Tensor& tensor) {
+  std::int64_t index = first_not_finite(tensor);
+  if (index == tensor.numel()) return;
+  for (int i = tensor.shape().rank() - 1; i >= 0; --i) {
+    place[i] += index % tensor.shape()[i];
+    index /= tensor.shape()[i];
+  }
+  fail("{}: {} holds NaN or an infinity at [{}], expected finite numbers", reader.source(), name,
+       fmt::join(place, ","));
+}
+
 }  // namespace
 
 std::int64_t first_not_finite(const Tensor& tensor) {
   const std::int64_t count = tensor.numel();
+  if (const auto format = block_format(tensor.dtype())) {
+    const std::int64_t elements = kernels::size_of(*format).elements;
+    return elements * kernels::first_not_finite({*format, tensor.raw()}, count / elements);
+  }
   switch (tensor.dtype()) {
     case DType::F32:
       return first_not_finite<std::uint32_t>(tensor.raw(), 0x7f800000U, count);
@@ -60,14 +79,16 @@ void StateReader::read(const std::string& name, StateEntry& entry) const {
   const StateInfo& info = checked_info(*this, name, entry);
   if (entry.tensor.numel() == 0) return;
   fill(name, info, entry);
-  std::int64_t index = first_not_finite(entry.tensor);
-  if (index == entry.tensor.numel()) return;
-  std::vector<std::int64_t> place = entry.offset;
-  for (int i = entry.tensor.shape().rank() - 1; i >= 0; --i) {
-    place[i] += index % entry.tensor.shape()[i];
-    index /= entry.tensor.shape()[i];
-  }
-  fail("{}: {} holds NaN or an infinity at [{}], expected finite numbers", source(), name, fmt::join(place, ","));
+  check_finite(*this, name, entry.offset, entry.tensor);
+}
+
+std::optional<Tensor> StateReader::lend(const std::string& name, const StateEntry& entry,
+                                        const MemoryPtr& memory) const {
+  const StateInfo& info = checked_info(*this, name, entry);
+  if (entry.tensor.numel() == 0) return std::nullopt;
+  std::optional<Tensor> lent = lend_box(name, info, entry, memory);
+  if (lent) check_finite(*this, name, entry.offset, *lent);
+  return lent;
 }
 
 }  // namespace limbeck::core

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,8 +55,17 @@ class StateReader {
   /// Fills entry.tensor (float32, float64 or bfloat16: converted) with its box. Throws, naming source and tensor, where
   /// the name is missing, the global shape is another, or a value is not finite.
   void read(const std::string& name, StateEntry& entry) const;
+  /// The box of entry.tensor, of which only the shape counts, in the dtype in which the source keeps it: in memory of
+  /// the source where it lies there in this order, else a copy in `memory`. Nothing where the source does not keep it
+  /// as a tensor could be (a box that cuts blocks, parts of different dtypes). Throws as read() does.
+  std::optional<Tensor> lend(const std::string& name, const StateEntry& entry, const MemoryPtr& memory) const;
 
  private:
+  /// lend() of a box of one element or more that lies in the tensor `info`.
+  virtual std::optional<Tensor> lend_box(const std::string&, const StateInfo&, const StateEntry&,
+                                         const MemoryPtr&) const {
+    return std::nullopt;
+  }
   /// read() of a box of one element or more that lies in the tensor `info`.
   virtual void fill(const std::string& name, const StateInfo& info, StateEntry& entry) const = 0;
 };

@@ -17,6 +17,7 @@
 
 #include "device_set.h"
 #include "kernels/bf16.h"
+#include "kernels/blocks.h"
 #include "kernels/matmul.h"
 
 namespace limbeck::kernels {
@@ -34,16 +35,18 @@ template <class W>
 void pack(const Cpu& cpu, std::int64_t count, Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b,
           bf16* packed);
 
-/// One or several op(B) [k,n], one behind the other: packed, or as `pack` takes them.
+/// One or several op(B) [k,n], one behind the other: packed, or as `pack` takes them, or [n,k] in blocks.
 struct RightFactor {
   RightFactor(const bf16* p) : packed(p) {}  // NOLINT(google-explicit-constructor)
   RightFactor(Transpose t, const float* b) : transpose(t), wide(b) {}
   RightFactor(Transpose t, const bf16* b) : transpose(t), narrow(b) {}
+  RightFactor(const Blocks& b) : transpose(Transpose::Yes), blocks(b) {}  // NOLINT(google-explicit-constructor)
 
   const bf16* packed = nullptr;
   Transpose transpose = Transpose::No;
   const float* wide = nullptr;
   const bf16* narrow = nullptr;
+  Blocks blocks = {};
 };
 
 /// C [m,n] = A [m,k] B + beta C. C is bf16 (rounded once, behind the sum) or float. With beta = 0 its contents are

@@ -25,8 +25,10 @@ constexpr core::Cut by_columns{.dimension = 1};
 Transformer::Transformer(ModelConfig config, ModelOptions options)
     : config_(std::move(config)),
       options_(std::move(options)),
-      parameters_({options_.memory, options_.dtype, options_.frozen, options_.place}) {
+      parameters_({options_.memory, options_.dtype, options_.frozen, options_.place, options_.as_kept}) {
   validate(config_, "model");
+  core::check(!options_.as_kept || (options_.frozen && options_.dtype != DType::F64),
+              "transformer: weights are kept as they are of a frozen model in float32 or bfloat16 alone");
   const ModelConfig& c = config_;
   if (options_.num_layers < 0) options_.num_layers = c.num_layers - options_.first_layer;
   core::check(options_.first_layer >= 0 && options_.first_layer + options_.num_layers <= c.num_layers,
@@ -114,6 +116,13 @@ void Transformer::init_random(std::uint64_t seed) {
 void Transformer::load(const core::StateReader& reader, std::string_view end_of_name) {
   for (Parameter* p : parameters()) {
     if (!p->name.ends_with(end_of_name)) continue;
+    if (options_.as_kept && p->global_shape.rank() > 1) {
+      if (auto lent = reader.lend(p->name, p->entry(p->value), options_.memory)) {
+        p->value = *lent;
+        continue;
+      }
+      p->value = Tensor::empty(options_.memory, options_.dtype, p->value.shape());
+    }
     // What cuts and scales the weights of a teacher (student_init.h) does so in float32.
     const bool is_widened = p->value.dtype() == DType::BF16 && !options_.frozen;
     core::StateEntry entry =

@@ -33,6 +33,9 @@ struct ModelOptions {
   std::optional<core::DType> compute = {};
   std::optional<core::DType> residual = {};  // of the stream between the layers; none: as compute
   bool frozen = false;
+  /// Frozen matrices stay as their source keeps them, in blocks of a mapped file for one, where it lends them; the
+  /// others are of `dtype`. Not with float64.
+  bool as_kept = false;
   Communicators comms = single_communicators();
   core::PlacementRule place = {};  // none: this rank holds everything
   bool sequence_parallel =

@@ -1,5 +1,6 @@
 #include "core/ops/embedding.h"
 
+#include "core/ops/product.h"
 #include "kernels/embedding.h"
 #include "kernels/index_check.h"
 
@@ -20,7 +21,8 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const Vocabul
           vocabulary);
   });
 
-  const DType sums = sum_dtype(stored);
+  const auto blocks = blocks_of(weight.value);
+  const DType sums = blocks ? DType::F32 : sum_dtype(stored);
   Tensor y = Tensor::empty(weight.value.memory(), dtype.value_or(sums), {count, width});
   check(sum_dtype(y.dtype()) == sums, "embedding: result is {}, expected {}{}", y.dtype(), sums,
         sums == DType::F32 ? " or bfloat16" : "");
@@ -30,7 +32,11 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const Vocabul
       const auto run = [&](const auto* table) {
         kernels::embedding(device, tokens.data<std::int32_t>(), table, y.mutable_data<T>(), count, width, offset, rows);
       };
-      if (stored != DType::BF16)
+      if (blocks) {
+        if constexpr (std::is_same_v<Wide, float>)
+          kernels::blocks_embedding(device, tokens.data<std::int32_t>(), *blocks, y.mutable_data<T>(), count, width,
+                                    offset, rows);
+      } else if (stored != DType::BF16)
         run(weight.value.data<Wide>());
       else if constexpr (std::is_same_v<Wide, float>)
         run(weight.value.data<bf16>());

@@ -31,6 +31,19 @@ void packed_product(const Tensor& rows, Transpose transpose, const Tensor& weigh
 }
 
 void forward_product(const Tensor& rows, const Tensor& weight, const Tensor& offsets, Tensor y) {
+  if (const auto blocks = blocks_of(weight)) {
+    on_device(y, [&](const auto& device) {
+      const auto run = [&]<class T>(const T* x, T* to) {
+        kernels::blocks_grouped_matmul(device, weight.shape()[0], weight.shape()[1], weight.shape()[2],
+                                       offsets.data<std::int64_t>(), x, *blocks, 0.F, to);
+      };
+      if (y.dtype() == DType::BF16)
+        run(rows.data<bf16>(), y.mutable_data<bf16>());
+      else
+        run(rows.data<float>(), y.mutable_data<float>());
+    });
+    return;
+  }
   if (rows.dtype() == DType::BF16) return packed_product(rows, Transpose::Yes, weight, offsets, 0, y);
   dispatch_float(op, rows.dtype(), [&]<class T>() {
     on_device(y, [&](const auto& device) {
@@ -43,6 +56,7 @@ void forward_product(const Tensor& rows, const Tensor& weight, const Tensor& off
 }
 
 void input_product(const Tensor& dy, const Tensor& weight, const Tensor& offsets, double beta, Tensor dx) {
+  if (blocks_of(weight)) return input_product(dy, expanded(weight), offsets, beta, dx);
   if (dy.dtype() == DType::BF16) return packed_product(dy, Transpose::No, weight, offsets, beta, dx);
   dispatch_float(op, dy.dtype(), [&]<class T>() {
     on_device(dy, [&](const auto& device) {

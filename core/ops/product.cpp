@@ -6,12 +6,40 @@ namespace limbeck::core {
 
 void check_weight_dtype(std::string_view op, const Tensor& weight, DType dtype) {
   const DType wide = sum_dtype(dtype);
-  check(weight.dtype() == wide || weight.dtype() == DType::BF16, "{}: weight is {}, expected {} or bfloat16", op,
-        weight.dtype(), wide);
+  check(weight.dtype() == wide || weight.dtype() == DType::BF16 || (wide == DType::F32 && block_format(weight.dtype())),
+        "{}: weight is {}, expected {} or bfloat16", op, weight.dtype(), wide);
+}
+
+std::optional<kernels::Blocks> blocks_of(const Tensor& weight) {
+  const auto format = block_format(weight.dtype());
+  if (!format) return std::nullopt;
+  return kernels::Blocks{*format, weight.raw()};
+}
+
+Tensor expanded(const Tensor& weight) {
+  const kernels::Blocks blocks = *blocks_of(weight);
+  Tensor values = Tensor::empty(weight.memory(), DType::F32, weight.shape());
+  kernels::expand(blocks, weight.numel() / kernels::size_of(blocks.format).elements, values.mutable_data<float>());
+  return values;
 }
 
 void product(std::string_view op, const Tensor& a, Transpose transpose, const Tensor& weight, double beta, Tensor c) {
   const std::int64_t m = c.shape()[0], n = c.shape()[1], k = a.shape()[1];
+  if (const auto blocks = blocks_of(weight)) {
+    if (transpose == Transpose::No) return product(op, a, transpose, expanded(weight), beta, c);
+    on_device(a, [&](const auto& device) {
+      const auto run = [&]<class T, class C>(const T* x, C* y) {
+        kernels::blocks_matmul(device, m, n, k, x, *blocks, static_cast<float>(beta), y);
+      };
+      if (a.dtype() == DType::F32)
+        run(a.data<float>(), c.mutable_data<float>());
+      else if (c.dtype() == DType::F32)
+        run(a.data<bf16>(), c.mutable_data<float>());
+      else
+        run(a.data<bf16>(), c.mutable_data<bf16>());
+    });
+    return;
+  }
   if (a.dtype() == DType::BF16) {
     const Factor packed = packed_weight(weight, transpose);
     dispatch_activation(op, c.dtype(), [&]<class C>() {

@@ -7,8 +7,10 @@
 //
 // Float32 and float64 activations are multiplied in their own type, and a bfloat16 weight beside them is widened.
 // Bfloat16 activations are multiplied in bfloat16 with sums in float32, and a float32 weight beside them is rounded.
+// A frozen weight may be in blocks (kernels/blocks.h), beside activations of both.
 #pragma once
 
+#include <optional>
 #include <string_view>
 
 #include "core/tensor.h"
@@ -18,7 +20,8 @@ namespace limbeck::core {
 
 using kernels::Transpose;
 
-/// Throws, naming `op`, unless the weight has the dtype of what it multiplies or bfloat16, or float32 beside bfloat16.
+/// Throws, naming `op`, unless the weight has the dtype of what it multiplies or bfloat16, or float32 beside bfloat16,
+/// or is in blocks beside float32 or bfloat16.
 void check_weight_dtype(std::string_view op, const Tensor& weight, DType dtype);
 
 /// f(the values): T's, or bfloat16.
@@ -29,6 +32,11 @@ void with_weight(const Tensor& weight, F&& f) {
   else
     f(weight.data<T>());
 }
+
+/// The blocks of a weight that is in blocks.
+std::optional<kernels::Blocks> blocks_of(const Tensor& weight);
+/// A weight in blocks as float32.
+Tensor expanded(const Tensor& weight);
 
 /// c [m,n] = a [m,k] op(weight) + beta c. Of bfloat16 activations c is bfloat16 or float32.
 void product(std::string_view op, const Tensor& a, Transpose transpose, const Tensor& weight, double beta, Tensor c);

@@ -133,7 +133,7 @@ const T& GgufFile::value(const std::string& key, const char* expected) const {
 void GgufFile::read(const GgufTensor& tensor, std::int64_t first, std::int64_t count, float* out) const {
   check(first >= 0 && count >= 0 && first <= tensor.shape.numel() - count,
         "{}: elements {} to {} of a tensor {} were asked for", path_, first, first + count, tensor.shape);
-  dequantize(tensor.dtype, files_.at(tensor.part)->bytes().data() + tensor.offset, first, count, out);
+  dequantize(tensor.dtype, data(tensor), first, count, out);
 }
 
 }  // namespace limbeck::data

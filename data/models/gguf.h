@@ -76,6 +76,10 @@ class GgufFile {
   /// Elements [first, first + count) of the tensor, counted row by row, as float32. Throws where the range leaves the
   /// tensor.
   void read(const GgufTensor& tensor, std::int64_t first, std::int64_t count, float* out) const;
+  /// Its bytes in the mapped file, which lives as long as this.
+  const std::byte* data(const GgufTensor& tensor) const {
+    return files_.at(tensor.part)->bytes().data() + tensor.offset;
+  }
 
  private:
   template <class T>

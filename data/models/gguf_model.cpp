@@ -1,6 +1,8 @@
 #include "data/models/gguf_model.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <set>
 #include <vector>
 
@@ -121,19 +123,30 @@ GgufModel::Origin GgufModel::find(const GgufName& name) const {
 
 void GgufModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
   const Shape& global = info.shape;
-  const auto& [tensors, is_permuted] = origins_.at(name);
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
   const DType dtype = entry.tensor.dtype();
   check(dtype == DType::F32 || dtype == DType::F64 || dtype == DType::BF16,
         "{}: {}: cannot be read as {}, expected float32, float64 or bfloat16", source(), name, dtype);
 
-  const std::int64_t columns = box[rank - 1];
-  const std::int64_t rows_a_tensor = global.numel() / global[rank - 1] / static_cast<std::int64_t>(tensors.size());
-  const std::int64_t row_bytes = core::bytes_of(dtype, columns);
+  const std::int64_t columns = box[rank - 1], row_bytes = core::bytes_of(dtype, columns);
   std::vector<float> row(dtype == DType::F32 ? 0 : static_cast<std::size_t>(columns));
   std::byte* out = entry.tensor.mutable_raw();
-  for (std::int64_t i = 0; i < box.numel() / columns; ++i, out += row_bytes) {
+  for_each_row(origins_.at(name), global, entry, [&](std::int64_t i, const GgufTensor& tensor, std::int64_t first) {
+    std::byte* to = out + i * row_bytes;
+    file_->read(tensor, first, columns, dtype == DType::F32 ? reinterpret_cast<float*>(to) : row.data());
+    if (dtype != DType::F32) store(row, dtype, to);
+  });
+}
+
+template <class F>
+void GgufModel::for_each_row(const Origin& origin, const Shape& global, const core::StateEntry& entry, F&& f) const {
+  const Shape& box = entry.tensor.shape();
+  const int rank = global.rank();
+  const std::int64_t columns = box[rank - 1];
+  const std::int64_t rows_a_tensor =
+      global.numel() / global[rank - 1] / static_cast<std::int64_t>(origin.tensors.size());
+  for (std::int64_t i = 0; i < box.numel() / columns; ++i) {
     std::int64_t file_row = 0;  // the row's index in the stack, from the box's row i, innermost leading dimension first
     std::int64_t stride = 1;
     std::int64_t rest = i;
@@ -142,12 +155,44 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
       rest /= box[d];
       stride *= global[d];
     }
-    if (is_permuted) file_row = interleaved_row(file_row, config_.head_width);
-    const GgufTensor& tensor = *tensors[static_cast<std::size_t>(file_row / rows_a_tensor)];
-    const std::int64_t first = file_row % rows_a_tensor * global[rank - 1] + entry.offset[rank - 1];
-    file_->read(tensor, first, columns, dtype == DType::F32 ? reinterpret_cast<float*>(out) : row.data());
-    if (dtype != DType::F32) store(row, dtype, out);
+    if (origin.is_permuted) file_row = interleaved_row(file_row, config_.head_width);
+    f(i, *origin.tensors[static_cast<std::size_t>(file_row / rows_a_tensor)],
+      file_row % rows_a_tensor * global[rank - 1] + entry.offset[rank - 1]);
   }
+}
+
+std::optional<core::Tensor> GgufModel::lend_box(const std::string& name, const core::StateInfo& info,
+                                                const core::StateEntry& entry, const core::MemoryPtr& memory) const {
+  const Origin& origin = origins_.at(name);
+  const Shape& global = info.shape;
+  const Shape& box = entry.tensor.shape();
+  const int last = global.rank() - 1;
+  const DType dtype = origin.tensors.front()->dtype;
+  if (std::ranges::any_of(origin.tensors, [&](const GgufTensor* t) { return t->dtype != dtype; })) return std::nullopt;
+  const std::int64_t elements = core::info(dtype).block_elements;
+  if (box[last] % elements != 0 || entry.offset[last] % elements != 0 || global[last] % elements != 0)
+    return std::nullopt;
+
+  bool lies_there = origin.tensors.size() == 1 && !origin.is_permuted;
+  for (int d = 1; d <= last; ++d) lies_there = lies_there && box[d] == global[d];
+  const auto at = [&](const GgufTensor& tensor, std::int64_t first) {
+    return file_->data(tensor) + core::bytes_of(dtype, first);
+  };
+  if (lies_there) {
+    const std::byte* first = at(*origin.tensors.front(), entry.offset[0] * (global.numel() / global[0]));
+    const bool is_aligned = reinterpret_cast<std::uintptr_t>(first) % alignof(float) == 0;
+    if (is_aligned || core::block_format(dtype))
+      return core::Tensor(std::make_shared<core::Storage>(memory, core::bytes_of(dtype, box.numel()),
+                                                          const_cast<std::byte*>(first), file_),
+                          0, dtype, box);
+  }
+  core::Tensor copy = core::Tensor::empty(memory, dtype, box);
+  const std::int64_t row_bytes = core::bytes_of(dtype, box[last]);
+  std::byte* out = copy.mutable_raw();
+  for_each_row(origin, global, entry, [&](std::int64_t i, const GgufTensor& tensor, std::int64_t first) {
+    std::memcpy(out + i * row_bytes, at(tensor, first), static_cast<std::size_t>(row_bytes));
+  });
+  return copy;
 }
 
 }  // namespace limbeck::data

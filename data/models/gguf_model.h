@@ -35,11 +35,19 @@ class GgufModel : public core::StateReader {
   /// Dequantises only the box that the entry asks for. May be called from several threads at once.
   void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
 
+  /// Blocks, bfloat16 or float32 of the mapped file; copied where rows have another order here than there, or experts
+  /// are tensors of their own.
+  std::optional<core::Tensor> lend_box(const std::string& name, const core::StateInfo& info,
+                                       const core::StateEntry& entry, const core::MemoryPtr& memory) const override;
+
   struct Origin {
     std::vector<const GgufTensor*> tensors;  // one; or an expert each of a stack
     bool is_permuted = false;                // rows of q and k
   };
   Origin find(const GgufName& name) const;
+  /// f(i, tensor, first) for each row of the entry's box: it is the elements from `first` on of that tensor.
+  template <class F>
+  void for_each_row(const Origin& origin, const core::Shape& global, const core::StateEntry& entry, F&& f) const;
 
   std::shared_ptr<const GgufFile> file_;
   nn::ModelConfig config_;

@@ -6,8 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "data/files/file_kind.h"
-#include "data/files/half.h"
 #include "data/files/json_text.h"
+#include "kernels/half.h"
 
 namespace limbeck::data {
 
@@ -84,7 +84,7 @@ void with_stored(DType dtype, F&& f) {
   else if (dtype == DType::BF16)
     f([](core::bf16 x) { return static_cast<float>(x); });
   else if (dtype == DType::F16)
-    f([](std::uint16_t x) { return float_from_half(x); });
+    f([](std::uint16_t x) { return kernels::float_from_half(x); });
   else
     fail("safetensors: {} is no floating type", dtype);
 }

@@ -37,7 +37,7 @@ class Scratch {
 
 /// Of one of the threads that make a product of bfloat16 matrices.
 struct TaskScratch {
-  Scratch rows, panels, sums;
+  Scratch rows, panels, sums, values;
 };
 
 struct CpuCache {

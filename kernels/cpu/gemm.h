@@ -73,15 +73,13 @@ inline std::int64_t widened_tile(std::int64_t n, std::int64_t k) {
   return std::max({tile_elements, n, k});
 }
 
-/// C [m,n] = op(A) op(B) + beta C, all contiguous, with B widened from bfloat16 in parts of `tile`.
-template <class T>
+/// C [m,n] = op(A) op(B) + beta C, all contiguous. widen(first, count, tile) gives elements [first, first + count) of B
+/// as it is stored, whole rows.
+template <class T, class Widen>
 void gemm_widened(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
-                  std::int64_t k, const T* a, const bf16* b, T beta, T* c, T* tile) {
-  const auto widen = [&](const bf16* from, std::int64_t count) {
-    parallel_for(cpu, count, 1 << 14, [=](std::int64_t begin, std::int64_t end) {
-#pragma omp simd
-      for (std::int64_t i = begin; i < end; ++i) tile[i] = static_cast<T>(static_cast<float>(from[i]));
-    });
+                  std::int64_t k, const T* a, Widen&& widen, T beta, T* c, T* tile) {
+  const auto widened = [&](std::int64_t first, std::int64_t count) {
+    widen(first, count, tile);
     return tile;
   };
   const std::int64_t lda = transpose_a == Transpose::Yes ? m : k;
@@ -89,7 +87,7 @@ void gemm_widened(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, 
     const std::int64_t step = std::max<std::int64_t>(widened_tile(n, k) / std::max<std::int64_t>(k, 1), 1);
     for (std::int64_t j = 0; j < n; j += step) {
       const std::int64_t columns = std::min(step, n - j);
-      gemm(cpu, transpose_a, transpose_b, m, columns, k, a, lda, widen(b + j * k, columns * k), k, beta, c + j, n);
+      gemm(cpu, transpose_a, transpose_b, m, columns, k, a, lda, widened(j * k, columns * k), k, beta, c + j, n);
     }
     return;
   }
@@ -97,8 +95,21 @@ void gemm_widened(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, 
   for (std::int64_t p = 0; p < std::max<std::int64_t>(k, 1); p += step) {  // once at least: beta applies with k = 0
     const std::int64_t depth = std::min(step, k - p);
     gemm(cpu, transpose_a, transpose_b, m, n, depth, a + p * (transpose_a == Transpose::Yes ? m : 1), lda,
-         widen(b + p * n, depth * n), n, p == 0 ? beta : T(1), c, n);
+         widened(p * n, depth * n), n, p == 0 ? beta : T(1), c, n);
   }
+}
+
+/// The same of a B in bfloat16.
+template <class T>
+void gemm_widened(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
+                  std::int64_t k, const T* a, const bf16* b, T beta, T* c, T* tile) {
+  const auto widen = [&](std::int64_t first, std::int64_t count, T* out) {
+    parallel_for(cpu, count, 1 << 14, [=, from = b + first](std::int64_t begin, std::int64_t end) {
+#pragma omp simd
+      for (std::int64_t i = begin; i < end; ++i) out[i] = static_cast<T>(static_cast<float>(from[i]));
+    });
+  };
+  gemm_widened(cpu, transpose_a, transpose_b, m, n, k, a, widen, beta, c, tile);
 }
 
 }  // namespace limbeck::kernels

@@ -99,7 +99,7 @@ struct Task {
 };
 
 /// A range of a product's blocks of terms.
-struct Blocks {
+struct Terms {
   std::int64_t first = 0, count = 0;
 };
 
@@ -158,7 +158,7 @@ class TaskRun {
   }
 
  private:
-  void run(const Blocks& blocks, std::int64_t first_panel, std::int64_t panels) {
+  void run(const Terms& blocks, std::int64_t first_panel, std::int64_t panels) {
     alignas(64) float tile[tile_rows * tile_columns];
     const Panels b = packed(blocks, first_panel, panels);
     for (std::int64_t first = task_.first_row; first < task_.end_row; first += rows_at_once) {
@@ -177,20 +177,35 @@ class TaskRun {
     }
   }
 
-  Panels packed(const Blocks& blocks, std::int64_t first, std::int64_t panels) {
+  Panels packed(const Terms& blocks, std::int64_t first, std::int64_t panels) {
     if (p_.b.packed != nullptr)
       return {p_.b.packed + (first * blocks_ + blocks.first) * panel_block, blocks_ * panel_block};
     bf16* to = scratch_.panels.get<bf16>(panels * blocks.count * panel_block);
-    if (p_.b.wide != nullptr)
+    if (p_.b.blocks.data != nullptr)
+      expand_panels(blocks, first, panels, to);
+    else if (p_.b.wide != nullptr)
       pack_panels(tiles_, p_.b.transpose, p_.k, p_.n, p_.b.wide, first, panels, blocks.first, blocks.count, to);
     else
       pack_panels(tiles_, p_.b.transpose, p_.k, p_.n, p_.b.narrow, first, panels, blocks.first, blocks.count, to);
     return {to, blocks.count * panel_block};
   }
 
+  /// Of a factor in blocks: panel by panel, its columns are rows there.
+  void expand_panels(const Terms& blocks, std::int64_t first, std::int64_t panels, bf16* to) {
+    const std::int64_t depth = blocks.first * block_depth, count = std::min(blocks.count * block_depth, p_.k - depth);
+    const std::int64_t elements = size_of(p_.b.blocks.format).elements;
+    float* values = scratch_.values.get<float>(tile_columns * count);
+    for (std::int64_t panel = first; panel < first + panels; ++panel, to += blocks.count * panel_block) {
+      const std::int64_t column = panel * tile_columns, columns = std::min(tile_columns, p_.n - column);
+      for (std::int64_t j = 0; j < columns; ++j)
+        expand(p_.b.blocks.from((column + j) * p_.k + depth), count / elements, values + j * count);
+      pack_panels(tiles_, Transpose::Yes, count, columns, values, 0, 1, 0, blocks.count, to);
+    }
+  }
+
   /// Copies of rows [first, end) what cannot be read where it lies: columns, rows that are no whole blocks, and the
   /// last ones of no whole tile.
-  void copy_rows(const Blocks& blocks, std::int64_t first, std::int64_t end) {
+  void copy_rows(const Terms& blocks, std::int64_t first, std::int64_t end) {
     const bool all = p_.transpose_a == Transpose::Yes || (blocks.first + blocks.count) * block_depth > p_.k;
     const std::int64_t beyond = (end - first) % tile_rows;
     first_copied_ = all ? first : beyond == tile_rows / 2 ? end : end - beyond;
@@ -220,7 +235,7 @@ class TaskRun {
         }
       }
   }
-  Rows rows_from(const Blocks& blocks, std::int64_t row, std::int64_t rows) const {
+  Rows rows_from(const Terms& blocks, std::int64_t row, std::int64_t rows) const {
     if (row + rows <= first_copied_) return {p_.a + row * p_.a_step + blocks.first * block_depth, p_.a_step};
     return {copies_ + (row - first_copied_) * copy_step_, copy_step_};
   }
@@ -327,6 +342,7 @@ void run_nonempty(const Cpu& cpu, std::vector<Product<C>> products) {
 /// Number e of factors [k,n].
 RightFactor factor(const RightFactor& b, std::int64_t e, std::int64_t k, std::int64_t n) {
   if (b.packed != nullptr) return {b.packed + e * packed_elements(k, n)};
+  if (b.blocks.data != nullptr) return {b.blocks.from(e * k * n)};
   if (b.wide != nullptr) return {b.transpose, b.wide + e * k * n};
   return {b.transpose, b.narrow + e * k * n};
 }

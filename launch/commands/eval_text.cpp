@@ -43,7 +43,7 @@ Loaded load(Rank& rank, const std::filesystem::path& path, std::optional<std::in
   for (const auto& notice : loaded.source.notices) log->warn("{}", notice);
   nn::ModelConfig config = loaded.source.config;
   config.vocabulary = vocabulary.value_or(config.vocabulary);
-  loaded.model = std::make_unique<nn::Transformer>(config, rank.frozen_copy(core::DType::F32));
+  loaded.model = std::make_unique<nn::Transformer>(config, rank.frozen_as_kept());
   while_others_hear(rank, [&] { loaded.model->load(nn::VocabularyRows(*loaded.source.reader, config.vocabulary)); });
   return loaded;
 }

@@ -105,7 +105,7 @@ void generate(Rank& rank, const GenerateOptions& options) {
   const std::vector<std::string> prompts = prompts_of_first_rank(rank, options, tokenizer);
   std::vector<std::vector<std::int32_t>> ids;
   for (const std::string& prompt : prompts) ids.push_back(prompt_ids(tokenizer, prompt));
-  nn::Transformer model(source.config, rank.frozen_copy(core::DType::F32));
+  nn::Transformer model(source.config, rank.frozen_as_kept());
   model.load(*source.reader);
   Answers answers(prompts, ids, tokenizer, options.json);
   nn::GenerateOptions how{.max_tokens = options.max_tokens.value_or(64),

@@ -176,6 +176,7 @@ struct PrecisionConfig {
   bool bfloat16_weights = false;
   bool bfloat16_residual = false;
   bool bfloat16_teacher = false;
+  bool mapped_teacher = false;
   friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
 };
 

@@ -200,6 +200,7 @@ void fields(Io& io, PrecisionConfig& c) {
   io("bfloat16_weights", c.bfloat16_weights);
   io("bfloat16_residual", c.bfloat16_residual);
   io("bfloat16_teacher", c.bfloat16_teacher);
+  io("mapped_teacher", c.mapped_teacher);
 }
 
 template <class Io>

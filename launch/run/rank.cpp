@@ -57,6 +57,12 @@ nn::ModelOptions Rank::frozen_copy(core::DType dtype) const {
           }};
 }
 
+nn::ModelOptions Rank::frozen_as_kept() const {
+  nn::ModelOptions options = frozen_copy(core::DType::F32);
+  options.as_kept = true;
+  return options;
+}
+
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const char* axis) {
   parallel::MpiWorld world({.deadline = std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)),

@@ -71,6 +71,7 @@ void Session::load_teacher(std::int64_t vocabulary) {
   nn::ModelConfig architecture = teacher_source_.config;
   architecture.vocabulary = vocabulary;
   nn::ModelOptions options = rank.frozen_copy(config.precision.frozen_storage);
+  options.as_kept = config.precision.mapped_teacher;
   options.compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
   options.residual = core::sum_dtype(*options.compute);
   teacher = std::make_unique<nn::Transformer>(architecture, options);

@@ -28,4 +28,11 @@ void VocabularyRows::fill(const std::string& name, const core::StateInfo&, core:
   if (there < rows) entry.tensor.rows(there, rows - there).fill_zero();
 }
 
+std::optional<core::Tensor> VocabularyRows::lend_box(const std::string& name, const core::StateInfo&,
+                                                     const core::StateEntry& entry,
+                                                     const core::MemoryPtr& memory) const {
+  if (source_.tensors().at(name).shape != entry.global_shape) return std::nullopt;
+  return source_.lend(name, entry, memory);
+}
+
 }  // namespace limbeck::nn

@@ -24,6 +24,9 @@ class VocabularyRows final : public core::StateReader {
  private:
   void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
 
+  std::optional<core::Tensor> lend_box(const std::string& name, const core::StateInfo& info,
+                                       const core::StateEntry& entry, const core::MemoryPtr& memory) const override;
+
   const core::StateReader& source_;
   std::map<std::string, core::StateInfo> tensors_;
 };

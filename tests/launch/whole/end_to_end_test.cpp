@@ -377,6 +377,36 @@ generation { prompt: "the still " max_tokens: 8 }
   EXPECT_NE(folder.metrics("stream")[0]["ce"], folder.metrics("narrow compute=BFLOAT16")[0]["ce"]);
 }
 
+// A teacher in the blocks of its file, whole or cut over two ranks, is the teacher that was read from it.
+TEST(EndToEnd, ATeacherMayStayInTheBlocksOfItsFile) {
+  const RunFolder folder("blocks");
+  ASSERT_EQ(folder
+                .limbeck("train tiny.textproto --steps 4 --out trained --set model.width=64 --set "
+                         "model.moe.expert_width=64")
+                .code,
+            0);
+  ASSERT_EQ(folder.limbeck("convert trained teacher.gguf --dtype Q8_0").code, 0);
+  folder.write("distill.textproto", R"(
+teacher { source: "teacher.gguf" }
+model { width: 32 num_layers: 1 num_heads: 2 num_kv_heads: 1 mlp_width: 32 max_positions: 64 }
+data { text: "text" tokenizer: "bytes" sequence_length: 48 held_out_fraction: 0.2 }
+batch { sequences_per_step: 2 }
+train { steps: 2 eval_tokens: 192 threads: 1 }
+)");
+  ASSERT_EQ(folder.limbeck("distill distill.textproto --out read").code, 0);
+  const nlohmann::json read = folder.metrics("read")[1];
+  for (const int ranks : {1, 2}) {
+    const std::string run = fmt::format("mapped{}", ranks);
+    const Outcome outcome =
+        folder.limbeck("distill distill.textproto --set precision.mapped_teacher=true --set parallel.layout=tp" +
+                           std::to_string(ranks) + " --out " + run,
+                       ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    for (const char* field : {"teacher_ce", "kl", "loss"})
+      EXPECT_NEAR(folder.metrics(run)[1][field].get<double>(), read[field].get<double>(), 1e-4) << field << ranks;
+  }
+}
+
 TEST(EndToEnd, DistillingBringsARandomStudentNearerToItsTeacher) {
   const RunFolder folder("nearer");
   const Outcome trained = folder.limbeck(

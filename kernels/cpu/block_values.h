@@ -1,5 +1,5 @@
-// One block of each of ggml's quantised formats as float32 values, for gguf_blocks.cpp. The arithmetic is that of
-// ggml's dequantize_row_* (ggml-quants.c), product by product, so that the results are the same bits.
+// One block of each of ggml's quantised formats as float32 values, for kernels/cpu/blocks.cpp. The arithmetic is that
+// of ggml's dequantize_row_* (ggml-quants.c), product by product, so that the results are the same bits.
 //
 // A block of 32 has a half scale d (and a half minimum m or none) for all; one of 256 ("K") has 4 to 8 bit scales of
 // groups of 16 or 32 values beside its half d (and dmin). Value i of a K block lies in half i / 128.
@@ -9,9 +9,9 @@
 #include <cstdint>
 #include <cstring>
 
-#include "data/files/half.h"
+#include "kernels/half.h"
 
-namespace limbeck::data::expand {
+namespace limbeck::kernels::block_values {
 
 using Byte = std::uint8_t;
 
@@ -27,53 +27,63 @@ inline std::uint32_t bits_at(const Byte* at) {
   return bits;
 }
 
-/// 16 bytes of two values each: the low nibbles are values 0 to 15.
-template <class Value>
-void nibbles(const Byte* pairs, float* out, Value value) {
-  for (int i = 0; i < 16; ++i) {
-    out[i] = value(pairs[i] & 15);
-    out[i + 16] = value(pairs[i] >> 4);
-  }
+/// The integers q of a block of 32 values d * q or d * q + m, of which d (and m) are the first halves of the block.
+using Quants = std::int8_t[32];
+
+/// 16 bytes of two values each: the low nibbles are values 0 to 15; `offset` is taken off.
+inline void nibbles(const Byte* __restrict pairs, int offset, Quants& __restrict q) {
+#pragma omp simd
+  for (int i = 0; i < 16; ++i) q[i] = static_cast<std::int8_t>((pairs[i] & 15) - offset);
+#pragma omp simd
+  for (int i = 0; i < 16; ++i) q[16 + i] = static_cast<std::int8_t>((pairs[i] >> 4) - offset);
 }
 
 /// The same with a fifth bit a value, bit i of `high` for value i.
-template <class Value>
-void nibbles_and_bit(std::uint32_t high, const Byte* pairs, float* out, Value value) {
+inline void nibbles_and_bit(std::uint32_t high, const Byte* pairs, int offset, Quants& q) {
+  nibbles(pairs, offset, q);
+#pragma omp simd
+  for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(q[i] + static_cast<int>((high >> i & 1U) << 4U));
+}
+
+inline void q4_0(const Byte* b, Quants& q) { nibbles(b + 2, 8, q); }
+inline void q4_1(const Byte* b, Quants& q) { nibbles(b + 4, 0, q); }
+inline void q5_0(const Byte* b, Quants& q) { nibbles_and_bit(bits_at(b + 2), b + 6, 16, q); }
+inline void q5_1(const Byte* b, Quants& q) { nibbles_and_bit(bits_at(b + 4), b + 8, 0, q); }
+inline void q8_0(const Byte* b, Quants& q) { std::memcpy(q, b + 2, sizeof q); }
+
+/// kvalues_iq4nl of ggml-common.h.
+inline constexpr std::array<std::int8_t, 16> iq4_values = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                                           1,    13,   25,  38,  53,  69,  89,  113};
+
+inline void table_nibbles(const Byte* pairs, Quants& q) {
   for (int i = 0; i < 16; ++i) {
-    out[i] = value((pairs[i] & 15) | static_cast<int>((high >> i & 1U) << 4U));
-    out[i + 16] = value((pairs[i] >> 4) | static_cast<int>((high >> (i + 16) & 1U) << 4U));
+    q[i] = iq4_values[pairs[i] & 15];
+    q[16 + i] = iq4_values[pairs[i] >> 4];
   }
 }
 
-inline void q4_0(const Byte* b, float* out) {
-  const float d = half_at(b);
-  nibbles(b + 2, out, [=](int q) { return d * static_cast<float>(q - 8); });
-}
+inline void iq4_nl(const Byte* b, Quants& q) { table_nibbles(b + 2, q); }
 
-inline void q4_1(const Byte* b, float* out) {
-  const float d = half_at(b);
-  const float m = half_at(b + 2);
-  nibbles(b + 4, out, [=](int q) { return d * static_cast<float>(q) + m; });
-}
+constexpr std::int64_t blocks_at_once = 16;
 
-inline void q5_0(const Byte* b, float* out) {
-  const float d = half_at(b);
-  nibbles_and_bit(bits_at(b + 2), b + 6, out, [=](int q) { return d * static_cast<float>(q - 16); });
-}
-
-inline void q5_1(const Byte* b, float* out) {
-  const float d = half_at(b);
-  const float m = half_at(b + 2);
-  nibbles_and_bit(bits_at(b + 4), b + 8, out, [=](int q) { return d * static_cast<float>(q) + m; });
-}
-
-inline void q8_0(const Byte* b, float* out) {
-  const float d = half_at(b);
-  for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(static_cast<std::int8_t>(b[2 + i]));
+/// The scales and minima (0 where they have none) of up to 16 blocks of 32 values.
+template <std::int64_t bytes, bool has_minimum>
+void read_scales(const Byte* blocks, std::int64_t count, float (&scales)[blocks_at_once],
+                 float (&minima)[blocks_at_once]) {
+  std::uint16_t stored[2][blocks_at_once] = {};
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::memcpy(&stored[0][i], blocks + i * bytes, sizeof(std::uint16_t));  // blocks are not aligned
+    if (has_minimum) std::memcpy(&stored[1][i], blocks + i * bytes + 2, sizeof(std::uint16_t));
+  }
+#pragma omp simd
+  for (std::int64_t i = 0; i < blocks_at_once; ++i) scales[i] = float_from_half(stored[0][i]);
+  if (!has_minimum) return;
+#pragma omp simd
+  for (std::int64_t i = 0; i < blocks_at_once; ++i) minima[i] = float_from_half(stored[1][i]);
 }
 
 /// 16 bytes of a scale and a minimum in 4 bits each, 64 bytes of four 2-bit values, d, dmin.
-inline void q2_k(const Byte* b, float* out) {
+inline void q2_k(const Byte* __restrict b, float* __restrict out) {
   const Byte* scales = b;
   const Byte* values = b + 16;
   const float d = half_at(b + 80);
@@ -83,13 +93,14 @@ inline void q2_k(const Byte* b, float* out) {
     const float minimum = dmin * static_cast<float>(scales[group] >> 4);
     const Byte* quads = values + group / 8 * 32 + group % 2 * 16;
     const int shift = group % 8 / 2 * 2;
+#pragma omp simd
     for (int i = 0; i < 16; ++i) out[group * 16 + i] = scale * static_cast<float>(quads[i] >> shift & 3) - minimum;
   }
 }
 
 /// 32 bytes of third bits (set: nothing is taken off), 64 bytes of four 2-bit values, 16 scales of 6 bits in 12 bytes
 /// (8 of two low nibbles, 4 of four high pairs), d.
-inline void q3_k(const Byte* b, float* out) {
+inline void q3_k(const Byte* __restrict b, float* __restrict out) {
   const Byte* thirds = b;
   const Byte* values = b + 32;
   const Byte* scales = b + 96;
@@ -102,6 +113,7 @@ inline void q3_k(const Byte* b, float* out) {
     const Byte* third = thirds + group % 2 * 16;
     const int shift = group % 8 / 2 * 2;
     const int bit = group / 2;
+#pragma omp simd
     for (int i = 0; i < 16; ++i) {
       const int q = (quads[i] >> shift & 3) + (third[i] >> bit & 1) * 4 - 4;
       out[group * 16 + i] = scale * static_cast<float>(q);
@@ -130,19 +142,20 @@ inline ScaleAndMinimum scale_and_minimum(const Byte* packed, int group, float d,
 
 /// d, dmin, 12 bytes of scales and minima, 128 bytes of two values: the low nibbles are a group of 32, the high the
 /// next.
-inline void q4_k(const Byte* b, float* out) {
+inline void q4_k(const Byte* __restrict b, float* __restrict out) {
   const float d = half_at(b);
   const float dmin = half_at(b + 2);
   for (int group = 0; group < 8; ++group) {
     const auto [scale, minimum] = scale_and_minimum(b + 4, group, d, dmin);
     const Byte* pairs = b + 16 + group / 2 * 32;
     const int shift = group % 2 * 4;
+#pragma omp simd
     for (int i = 0; i < 32; ++i) out[group * 32 + i] = scale * static_cast<float>(pairs[i] >> shift & 15) - minimum;
   }
 }
 
 /// As Q4_K, with 32 bytes of fifth bits before the pairs: bit g of byte i is of value i of group g.
-inline void q5_k(const Byte* b, float* out) {
+inline void q5_k(const Byte* __restrict b, float* __restrict out) {
   const float d = half_at(b);
   const float dmin = half_at(b + 2);
   const Byte* fifths = b + 16;
@@ -150,6 +163,7 @@ inline void q5_k(const Byte* b, float* out) {
     const auto [scale, minimum] = scale_and_minimum(b + 4, group, d, dmin);
     const Byte* pairs = b + 48 + group / 2 * 32;
     const int shift = group % 2 * 4;
+#pragma omp simd
     for (int i = 0; i < 32; ++i) {
       const int q = (pairs[i] >> shift & 15) | (fifths[i] >> group & 1) << 4;
       out[group * 32 + i] = scale * static_cast<float>(q) - minimum;
@@ -158,7 +172,7 @@ inline void q5_k(const Byte* b, float* out) {
 }
 
 /// 128 bytes of two low nibbles, 64 bytes of four upper pairs of bits, 16 int8 scales, d.
-inline void q6_k(const Byte* b, float* out) {
+inline void q6_k(const Byte* __restrict b, float* __restrict out) {
   const auto* scales = b + 192;
   const float d = half_at(b + 208);
   for (int group = 0; group < 16; ++group) {
@@ -169,6 +183,7 @@ inline void q6_k(const Byte* b, float* out) {
     const Byte* upper = b + 128 + half * 32 + group % 2 * 16;
     const int pair_shift = quarter / 2 * 4;
     const int upper_shift = quarter * 2;
+#pragma omp simd
     for (int i = 0; i < 16; ++i) {
       const int q = (pairs[i] >> pair_shift & 15) | (upper[i] >> upper_shift & 3) << 4;
       out[group * 16 + i] = scale * static_cast<float>(q - 32);
@@ -176,24 +191,17 @@ inline void q6_k(const Byte* b, float* out) {
   }
 }
 
-/// kvalues_iq4nl of ggml-common.h.
-inline constexpr std::array<float, 16> iq4_values = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                                     1,    13,   25,  38,  53,  69,  89,  113};
-
-inline void iq4_nl(const Byte* b, float* out) {
-  const float d = half_at(b);
-  nibbles(b + 2, out, [=](int q) { return d * iq4_values[q]; });
-}
-
 /// d, the upper two bits of eight 6-bit scales, their low nibbles, then eight groups as in IQ4_NL.
-inline void iq4_xs(const Byte* b, float* out) {
+inline void iq4_xs(const Byte* __restrict b, float* __restrict out) {
   const float d = half_at(b);
   const int upper = b[2] | b[3] << 8;
   for (int group = 0; group < 8; ++group) {
     const int low = b[4 + group / 2] >> (group % 2 * 4) & 15;
     const float scale = d * static_cast<float>((low | (upper >> (2 * group) & 3) << 4) - 32);
-    nibbles(b + 8 + group * 16, out + group * 32, [=](int q) { return scale * iq4_values[q]; });
+    Quants q;
+    table_nibbles(b + 8 + group * 16, q);
+    for (int i = 0; i < 32; ++i) out[group * 32 + i] = scale * static_cast<float>(q[i]);
   }
 }
 
-}  // namespace limbeck::data::expand
+}  // namespace limbeck::kernels::block_values

@@ -7,7 +7,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace limbeck::data {
+namespace limbeck::kernels {
 
 /// Exact (subnormals, infinities and NaN included).
 inline float float_from_half(std::uint16_t bits) {
@@ -37,4 +37,4 @@ inline std::uint16_t half_from_float(float value) {
   return static_cast<std::uint16_t>(sign | half);
 }
 
-}  // namespace limbeck::data
+}  // namespace limbeck::kernels

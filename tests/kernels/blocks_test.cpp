@@ -1,0 +1,171 @@
+// Products with weights in blocks against float64 sums of the expanded values. That those are ggml's:
+// tests/data/models/gguf_blocks_test.cpp.
+#include "kernels/blocks.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/cpu/cpu_cache.h"
+#include "kernels/half.h"
+
+namespace limbeck::kernels {
+namespace {
+
+constexpr BlockFormat formats[] = {BlockFormat::F16,   BlockFormat::Q4_0, BlockFormat::Q4_1, BlockFormat::Q5_0,
+                                   BlockFormat::Q5_1,  BlockFormat::Q8_0, BlockFormat::Q2_K, BlockFormat::Q3_K,
+                                   BlockFormat::Q4_K,  BlockFormat::Q5_K, BlockFormat::Q6_K, BlockFormat::IQ4_NL,
+                                   BlockFormat::IQ4_XS};
+
+/// Where the halves of a block are, from llama.cpp's ggml-common.h.
+std::vector<std::size_t> halves(BlockFormat format) {
+  switch (format) {
+    case BlockFormat::Q4_1:
+    case BlockFormat::Q5_1:
+    case BlockFormat::Q4_K:
+    case BlockFormat::Q5_K:
+      return {0, 2};
+    case BlockFormat::Q2_K:
+      return {80, 82};
+    case BlockFormat::Q3_K:
+      return {108};
+    case BlockFormat::Q6_K:
+      return {208};
+    default:
+      return {0};
+  }
+}
+
+void put_half(std::vector<std::byte>& bytes, std::size_t at, std::uint16_t half) {
+  std::memcpy(&bytes[at], &half, sizeof half);
+}
+
+/// Random blocks that begin on no boundary, and their values.
+struct Matrix {
+  std::vector<std::byte> bytes;
+  Blocks blocks;
+  std::vector<float> values;
+};
+Matrix random_matrix(BlockFormat format, std::int64_t elements, unsigned seed) {
+  const BlockSize size = size_of(format);
+  const std::int64_t count = elements / size.elements;
+  std::mt19937 engine(seed);
+  Matrix m;
+  m.bytes.resize(static_cast<std::size_t>(count * size.bytes + 1));
+  for (std::byte& b : m.bytes) b = static_cast<std::byte>(engine());
+  for (std::int64_t i = 0; i < count; ++i)
+    for (const std::size_t at : halves(format)) {
+      const float x = 0.01F + static_cast<float>(engine() % 1000) / 1000;
+      put_half(m.bytes, 1 + static_cast<std::size_t>(i * size.bytes) + at, half_from_float(x));
+    }
+  m.blocks = {format, m.bytes.data() + 1};
+  m.values.resize(static_cast<std::size_t>(elements));
+  expand(m.blocks, count, m.values.data());
+  return m;
+}
+
+template <class T>
+std::vector<T> random_values(std::int64_t n, unsigned seed) {
+  std::mt19937 engine(seed);
+  std::vector<T> values(static_cast<std::size_t>(n));
+  for (T& x : values) x = as<T>(static_cast<float>(engine()) / 0x1p31F - 1);
+  return values;
+}
+
+/// c = a b^T + beta before, wrong by sums in float32 and, of bfloat16, one rounding of each factor and of the result.
+template <class T, class C>
+void expect_product(std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const float* b, float beta,
+                    const C* before, const C* c) {
+  for (std::int64_t i = 0; i < m; ++i)
+    for (std::int64_t j = 0; j < n; ++j) {
+      double sum = beta == 0 ? 0 : beta * as<double>(before[i * n + j]), magnitude = std::abs(sum);
+      for (std::int64_t p = 0; p < k; ++p) {
+        const float weight = std::is_same_v<T, bf16> ? static_cast<float>(bf16(b[j * k + p])) : b[j * k + p];
+        sum += as<double>(a[i * k + p]) * weight;
+        magnitude += std::abs(as<double>(a[i * k + p]) * weight);
+      }
+      const double rounding = std::is_same_v<C, bf16> ? std::abs(sum) * 0x1p-8 : 0;
+      ASSERT_NEAR(as<double>(c[i * n + j]), sum, rounding + magnitude * 2e-6) << i << "," << j << " of " << m;
+    }
+}
+
+class BlocksOf : public ::testing::TestWithParam<BlockFormat> {};
+
+TEST_P(BlocksOf, ProductsAreThoseOfTheValues) {
+  const auto check = [](const Matrix& b, std::int64_t m, std::int64_t n, std::int64_t k, float beta, auto t, auto out) {
+    using T = decltype(t);
+    using C = decltype(out);
+    const std::vector<T> a = random_values<T>(m * k, 2);
+    std::vector<C> c =
+        beta == 0 ? std::vector<C>(static_cast<std::size_t>(m * n), as<C>(NAN)) : random_values<C>(m * n, 3);
+    const std::vector<C> before = c;
+    blocks_matmul(make_cpu(2), m, n, k, a.data(), b.blocks, beta, c.data());
+    expect_product(m, n, k, a.data(), b.values.data(), beta, before.data(), c.data());
+  };
+  for (const auto& [n, k] : {std::pair<std::int64_t, std::int64_t>{37, 256}, {3, 2304}}) {
+    const Matrix b = random_matrix(GetParam(), n * k, 1);
+    for (const std::int64_t m : {1, 4, 7, 40})
+      for (const float beta : {0.F, 0.5F}) {
+        check(b, m, n, k, beta, float(), float());
+        check(b, m, n, k, beta, bf16(), float());
+        check(b, m, n, k, beta, bf16(), bf16());
+      }
+  }
+}
+
+TEST_P(BlocksOf, GroupsHaveOneEach) {
+  constexpr std::int64_t groups = 3, n = 5, k = 256;
+  const std::int64_t offsets[] = {1, 3, 3, 15};
+  const Matrix b = random_matrix(GetParam(), groups * n * k, 4);
+  const auto check = [&](auto t) {
+    using T = decltype(t);
+    const std::vector<T> rows = random_values<T>(16 * k, 5);
+    std::vector<T> y(16 * n, as<T>(7.F));
+    blocks_grouped_matmul(make_cpu(2), groups, n, k, offsets, rows.data(), b.blocks, 0, y.data());
+    for (std::int64_t e = 0; e < groups; ++e)
+      expect_product<T, T>(offsets[e + 1] - offsets[e], n, k, rows.data() + offsets[e] * k, b.values.data() + e * n * k,
+                           0, nullptr, y.data() + offsets[e] * n);
+    for (const std::int64_t row : {0, 15})
+      for (std::int64_t j = 0; j < n; ++j) EXPECT_EQ(as<float>(y[static_cast<std::size_t>(row * n + j)]), 7) << row;
+  };
+  check(float());
+  check(bf16());
+}
+
+TEST_P(BlocksOf, RowsOfATableAreItsValues) {
+  constexpr std::int64_t rows = 4, width = 2304;
+  const Matrix table = random_matrix(GetParam(), rows * width, 6);
+  const std::vector<std::int32_t> tokens = {12, 10, 9, 13, 14};  // the table is of 10 to 13
+  std::vector<float> y(tokens.size() * width, 1);
+  std::vector<bf16> rounded(y.size());
+  blocks_embedding(make_cpu(2), tokens.data(), table.blocks, y.data(), std::ssize(tokens), width, 10, rows);
+  blocks_embedding(make_cpu(2), tokens.data(), table.blocks, rounded.data(), std::ssize(tokens), width, 10, rows);
+  for (std::size_t t = 0; t < tokens.size(); ++t)
+    for (std::size_t i = 0; i < width; ++i) {
+      const std::int32_t row = tokens[t] - 10;
+      const float expected = row < 0 || row >= rows ? 0 : table.values[static_cast<std::size_t>(row) * width + i];
+      ASSERT_EQ(y[t * width + i], expected) << t;
+      ASSERT_EQ(rounded[t * width + i].bits, bf16(expected).bits) << t;
+    }
+}
+
+TEST_P(BlocksOf, AScaleThatIsNoNumberIsFound) {
+  const BlockSize size = size_of(GetParam());
+  const std::int64_t count = 1024 / size.elements;
+  for (const std::uint16_t half : std::initializer_list<std::uint16_t>{0x7c00, 0xfc00, 0x7e01})
+    for (const std::size_t at : halves(GetParam())) {
+      Matrix m = random_matrix(GetParam(), 1024, 8);
+      EXPECT_EQ(first_not_finite(m.blocks, count), count);
+      put_half(m.bytes, 1 + static_cast<std::size_t>((count - 1) * size.bytes) + at, half);
+      EXPECT_EQ(first_not_finite(m.blocks, count), count - 1) << at;
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, BlocksOf, ::testing::ValuesIn(formats),
+                         [](const auto& test) { return std::to_string(static_cast<int>(test.param)); });
+
+}  // namespace
+}  // namespace limbeck::kernels
