@@ -45,26 +45,26 @@ void adamw_block8(const Cpu& cpu, const AdamWFactors<float>& factors, const floa
                   Block8 mean_square, std::int64_t n, bf16* rounded) {
   const Block8Table& signs = block8_table(Block8Map::Signed);
   const Block8Table& squares = block8_table(Block8Map::Unsigned);
-  parallel_for(
-      cpu, block8_count(n), block_grain, [=, &signs, &squares, f = factors](std::int64_t begin, std::int64_t end) {
-        std::array<float, block8_size> m, v;
-        for (std::int64_t b = begin; b < end; ++b) {
-          const std::int64_t first = b * block8_size;
-          const std::int64_t count = std::min(block8_size, n - first);
-          decode_block(signs, mean.codes + first, mean.scales[b], count, m.data());
-          decode_block(squares, mean_square.codes + first, mean_square.scales[b], count, v.data());
-          if (dx != nullptr)
-            update(
-                f, [=](std::int64_t i) { return f.grad_scale * dx[first + i]; }, x + first, m.data(), v.data(), 0,
-                count);
-          else
-            update(
-                f, [](std::int64_t) { return 0.F; }, x + first, m.data(), v.data(), 0, count);
-          write_rounded(x, rounded, first, first + count);
-          encode_block(signs, m.data(), count, mean.codes + first, mean.scales[b]);
-          encode_block(squares, v.data(), count, mean_square.codes + first, mean_square.scales[b]);
-        }
-      });
+  parallel_for(cpu, block8_count(n), block_grain,
+               [=, &signs, &squares, f = factors](std::int64_t begin, std::int64_t end) {
+                 std::array<float, block8_size> m, v;
+                 for (std::int64_t b = begin; b < end; ++b) {
+                   const std::int64_t first = b * block8_size;
+                   const std::int64_t count = std::min(block8_size, n - first);
+                   decode_block(signs, mean.codes + first, mean.scales[b], count, m.data());
+                   decode_block(squares, mean_square.codes + first, mean_square.scales[b], count, v.data());
+                   if (dx != nullptr)
+                     update(
+                         f, [=](std::int64_t i) { return f.grad_scale * dx[first + i]; }, x + first, m.data(), v.data(),
+                         0, count);
+                   else
+                     update(
+                         f, [](std::int64_t) { return 0.F; }, x + first, m.data(), v.data(), 0, count);
+                   write_rounded(x, rounded, first, first + count);
+                   encode_block(signs, m.data(), count, mean.codes + first, mean.scales[b]);
+                   encode_block(squares, v.data(), count, mean_square.codes + first, mean_square.scales[b]);
+                 }
+               });
 }
 
 template void adamw(const Cpu&, const AdamWFactors<float>&, const float*, float*, float*, float*, std::int64_t, bf16*);
