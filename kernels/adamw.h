@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
@@ -28,8 +29,10 @@ struct AdamWFactors {
 ///     mean[i]        += one_minus_beta1 * (g - mean[i])
 ///     mean_square[i] = beta2 * mean_square[i] + one_minus_beta2 * g^2
 ///     x[i]           = decay * x[i] - step_size * mean[i] / (sqrt(mean_square[i]) * inverse_root_correction2 + eps)
+///     rounded[i]      = x[i], unless rounded is null
 /// An element's result does not depend on n, on its place or on the number of threads.
 template <class T>
-void adamw(const Cpu& cpu, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n);
+void adamw(const Cpu& cpu, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n,
+           bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

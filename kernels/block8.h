@@ -41,6 +41,6 @@ void block8_decode(const Cpu& cpu, Block8Map map, Block8 blocks, std::int64_t n,
 /// kernels/adamw.h's step with moments that are decoded before and encoded after it, block by block: the mean as
 /// Signed, the mean of squares as Unsigned. The weight sees the moments before they are encoded.
 void adamw_block8(const Cpu& cpu, const AdamWFactors<float>& factors, const float* dx, float* x, Block8 mean,
-                  Block8 mean_square, std::int64_t n);
+                  Block8 mean_square, std::int64_t n, bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

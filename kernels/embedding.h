@@ -1,7 +1,7 @@
 // Rows of a table by index, and the sum of gradients back into the table.
 //
 //     embedding(cpu, tokens, weight, y, T, C, 0, V);
-//     embedding_gradient(cpu, tokens, dy, dweight, T, C, 0, V);
+//     embedding_gradient(cpu, tokens, dy, /*add=*/false, dweight, T, C, 0, V);
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,10 @@ template <class W, class T>
 void embedding(const Cpu& cpu, const std::int32_t* token, const W* table, T* y, std::int64_t tokens, std::int64_t width,
                std::int64_t first, std::int64_t rows);
 
-/// dtable[token[t] - first] += dy[t] for tokens in the table, in their order whatever the number of threads.
-/// T is float, double or bf16; the sum is one of Acc<T>.
+/// dtable[token[t] - first] += dy[t] for tokens in the table, in their order whatever the number of threads; without
+/// `add` from zero. T is float, double or bf16; the sum is one of Acc<T>.
 template <class T>
-void embedding_gradient(const Cpu& cpu, const std::int32_t* token, const T* dy, Acc<T>* dtable, std::int64_t tokens,
-                        std::int64_t width, std::int64_t first, std::int64_t rows);
+void embedding_gradient(const Cpu& cpu, const std::int32_t* token, const T* dy, bool add, Acc<T>* dtable,
+                        std::int64_t tokens, std::int64_t width, std::int64_t first, std::int64_t rows);
 
 }  // namespace limbeck::kernels

@@ -10,29 +10,47 @@
 
 namespace limbeck::kernels {
 
+/// e^x = fraction * 2^power, with the fraction in [0.7, 1.5]: Cody-Waite reduction to |r| <= ln(2)/2 and a polynomial
+/// of degree 6 (coefficients of Cephes expf, S. Moshier). |x| of a thousand at most.
+struct Exponential {
+  float fraction;
+  std::int32_t power;
+
+  explicit Exponential(float x) {
+    constexpr float shift = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
+    const float shifted = x * 1.44269504088896341F + shift;
+    const float n = shifted - shift;
+    float r = x - n * 0.693359375F;
+    r = r + n * 2.12194440e-4F;
+    float p = 1.9875691500e-4F;
+    p = p * r + 1.3981999507e-3F;
+    p = p * r + 8.3334519073e-3F;
+    p = p * r + 4.1665795894e-2F;
+    p = p * r + 1.6666665459e-1F;
+    p = p * r + 5.0000001201e-1F;
+    fraction = p * (r * r) + r + 1.0F;
+    power = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(shift));
+  }
+};
+
+/// 2^power for a power from -127, which gives 0, to 127.
+inline float power_of_two(std::int32_t power) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(power + 127) << 23U);
+}
+
 /// e^x within 2 units in the last place, also where the result is subnormal; 0 below, infinity above, NaN for NaN.
-/// Cody-Waite reduction to |r| <= ln(2)/2 and a polynomial of degree 6 (coefficients of Cephes expf, S. Moshier).
 inline float exponential(float x) {
   x = x < -105.0F ? -105.0F : x;
   x = x > 89.0F ? 89.0F : x;
-  constexpr float shift = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
-  const float shifted = x * 1.44269504088896341F + shift;
-  const float n = shifted - shift;
-  float r = x - n * 0.693359375F;
-  r = r + n * 2.12194440e-4F;
-  float p = 1.9875691500e-4F;
-  p = p * r + 1.3981999507e-3F;
-  p = p * r + 8.3334519073e-3F;
-  p = p * r + 4.1665795894e-2F;
-  p = p * r + 1.6666665459e-1F;
-  p = p * r + 5.0000001201e-1F;
-  p = p * (r * r) + r + 1.0F;
-  // 2^n in two factors, for n from -151 to 128.
-  const auto power =
-      static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(shift));
-  const std::int32_t half = power >> 1;
-  const auto exponent = [](std::int32_t e) { return std::bit_cast<float>(static_cast<std::uint32_t>(e + 127) << 23U); };
-  return p * exponent(half) * exponent(power - half);
+  const Exponential e(x);
+  const std::int32_t half = e.power >> 1;  // in two factors, for powers from -151 to 128
+  return e.fraction * power_of_two(half) * power_of_two(e.power - half);
+}
+
+/// The same for x from -88 to 87, in fewer operations; 0 where e^x is below 1.2e-38.
+inline float exponential_in_range(float x) {
+  const Exponential e(x);
+  return e.fraction * power_of_two(e.power);
 }
 
 inline double exponential(double x) { return std::exp(x); }

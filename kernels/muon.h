@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "device_set.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::kernels {
 
@@ -18,8 +19,8 @@ namespace limbeck::kernels {
 template <class T>
 void nesterov(const Cpu& cpu, T momentum, T grad_scale, const T* dx, T* buffer, T* update, std::int64_t n);
 
-/// x[i] = decay * x[i] - step_size * update[i]
+/// x[i] = decay * x[i] - step_size * update[i], and rounded[i] = x[i], unless rounded is null
 template <class T>
-void decayed_step(const Cpu& cpu, T decay, T step_size, const T* update, T* x, std::int64_t n);
+void decayed_step(const Cpu& cpu, T decay, T step_size, const T* update, T* x, std::int64_t n, bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

@@ -2,8 +2,9 @@
 // k-th choice of token t; of N rows there are T*K, less where assignments were dropped (expert -1).
 //
 //     sort_by_expert(cpu, selection, T, K, E, counts, row_of, source);
-//     permute_rows(cpu, x, source, /*weights=*/nullptr, rows, N, K, C);
+//     permute_rows(cpu, x, source, rows, N, K, C);
 //     unpermute_rows(cpu, rows, row_of, weights, y, T, K, C);
+//     unpermute_gradient(cpu, rows, source, weights, dy, drows, dweights, N, T, K, C);
 //
 // T is float, double or bf16; products and sums are in Acc<T>, and a row of T is rounded once.
 #pragma once
@@ -20,19 +21,21 @@ namespace limbeck::kernels {
 void sort_by_expert(const Cpu& cpu, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
                     std::int64_t experts, std::int64_t* counts, std::int32_t* row_of, std::int32_t* source);
 
-/// y[r] = weights[source[r]] x[source[r] / K]; weights null: 1.
+/// y[r] = x[source[r] / K].
 template <class T>
-void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const Acc<T>* weights, T* y,
-                  std::int64_t rows, std::int64_t selected, std::int64_t width);
+void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, T* y, std::int64_t rows,
+                  std::int64_t selected, std::int64_t width);
 
 /// y[t] = Σ_k weights[t,k] rows[row_of[t,k]] over the k that were not dropped, in their order; weights null: 1.
 template <class T>
 void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y,
                     std::int64_t tokens, std::int64_t selected, std::int64_t width);
 
-/// products[t,k] = rows[row_of[t,k]] · y[t], 0 where dropped.
+/// drows[r] = weights[source[r]] dy[source[r] / K]; dweights[t,k] = rows[row_of[t,k]] · dy[t], 0 where dropped. drows
+/// may be null, and so may dweights, with rows or without: what is null is left out.
 template <class T>
-void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* y, Acc<T>* products,
-                  std::int64_t tokens, std::int64_t selected, std::int64_t width);
+void unpermute_gradient(const Cpu& cpu, const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy,
+                        T* drows, Acc<T>* dweights, std::int64_t num_rows, std::int64_t tokens, std::int64_t selected,
+                        std::int64_t width);
 
 }  // namespace limbeck::kernels

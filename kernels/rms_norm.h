@@ -25,8 +25,8 @@ template <class X, class Y>
 void rms_norm_input_gradient(const Cpu& cpu, const X* x, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
                              bool add, X* dx, std::int64_t rows, std::int64_t width);
 
-/// dweight[c] = Σ_t dy[t,c] x[t,c] r[t], in the order of the rows whatever the number of threads; `add` adds to
-/// dweight.
+/// dweight[c] = Σ_t dy[t,c] x[t,c] r[t], in one order whatever the number of threads: over blocks of 32 rows, then over
+/// the blocks. `add` adds to dweight.
 template <class X, class Y>
 void rms_norm_weight_gradient(const Cpu& cpu, const X* x, const Acc<X>* inverse_rms, const Y* dy, bool add,
                               Acc<X>* dweight, std::int64_t rows, std::int64_t width);

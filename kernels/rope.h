@@ -2,7 +2,7 @@
 // (x[i], x[i + D/2]) of a head turns by position * base^(-2i/D).
 //
 //     rope_table(cpu, cos, sin, P, D, 10000.0);
-//     rope(cpu, x, position, cos, sin, /*direction=*/1, y, T, H, D);      // the gradient is the same with -1
+//     rope(cpu, RopeHeads{q, H}, RopeHeads{k, G}, position, cos, sin, /*direction=*/1, T, D);   // the gradient: -1
 #pragma once
 
 #include <cstdint>
@@ -16,10 +16,17 @@ namespace limbeck::kernels {
 template <class T>
 void rope_table(const Cpu& cpu, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base);
 
-/// x, y [tokens, heads * head_width]; y may be x. Each position is a row of the table. T is float, double or bf16;
-/// a pair turns in Acc<T> and is rounded once.
+/// x [tokens, heads * head_width].
 template <class T>
-void rope(const Cpu& cpu, const T* x, const std::int32_t* position, const Acc<T>* cos, const Acc<T>* sin, int direction,
-          T* y, std::int64_t tokens, std::int64_t heads, std::int64_t head_width);
+struct RopeHeads {
+  T* x = nullptr;
+  std::int64_t heads = 0;
+};
+
+/// Turns queries and keys where they lie. Each position is a row of the table. T is float, double or bf16; a pair turns
+/// in Acc<T> and is rounded once.
+template <class T>
+void rope(const Cpu& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
+          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width);
 
 }  // namespace limbeck::kernels

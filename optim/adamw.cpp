@@ -53,23 +53,24 @@ void AdamW::step(double rate, double grad_scale) {
       };
       const T* grad = parameter.slot->has_grad ? parameter.slot->grad.data<T>() + fragment.offset : nullptr;
       core::on_device(parameter.value, [&](const auto& device) {
-        T* weights = state.weights.begin_step<T>();
+        T* weights = state.weights.to_step<T>();
+        core::bf16* rounded = state.weights.rounded();
         if constexpr (std::is_same_v<T, float>) {
           if (state.mean.form() == Moment::Form::Block8) {
             const std::vector<Moment::Part> means = state.mean.parts(), squares = state.mean_square.parts();
             for (std::size_t i = 0; i < means.size(); ++i) {
               const std::int64_t offset = means[i].offset;
               kernels::adamw_block8(device, factors, grad != nullptr ? grad + offset : nullptr, weights + offset,
-                                    means[i].blocks, squares[i].blocks, means[i].length);
+                                    means[i].blocks, squares[i].blocks, means[i].length,
+                                    rounded != nullptr ? rounded + offset : nullptr);
             }
             return;
           }
         }
         kernels::adamw(device, factors, grad, weights, state.mean.data<T>(), state.mean_square.data<T>(),
-                       fragment.length);
+                       fragment.length, rounded);
       });
     });
-    state.weights.end_step();
   }
 }
 

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "kernels/convert.h"
-
 namespace limbeck::optim {
 
 using core::DType;
@@ -19,13 +17,8 @@ void MasterWeights::fill() {
   master_ = flat.rows(fragment_.offset, fragment_.length).to(DType::F32).reshape(shape);
 }
 
-void MasterWeights::end_step() {
-  if (!is_narrow_) return;
-  Tensor& value = parameter().value;
-  core::on_device(value, [&](const auto& device) {
-    kernels::convert(device, master_.data<float>(), value.mutable_data<core::bf16>() + fragment_.offset,
-                     fragment_.length);
-  });
+core::bf16* MasterWeights::rounded() {
+  return is_narrow_ ? parameter().value.mutable_data<core::bf16>() + fragment_.offset : nullptr;
 }
 
 void MasterWeights::add_to(core::StateDict& state) const {

@@ -1,9 +1,9 @@
 // The weights that an optimizer steps on: a fragment's own values, or, where those are bfloat16, float32 master weights
-// that are rounded into them after every step.
+// that every step rounds into them.
 //
 //     MasterWeights weights(fragment);
-//     kernels::adamw(device, factors, grad, weights.begin_step<float>(), mean, mean_square, fragment.length);
-//     weights.end_step();
+//     kernels::adamw(device, factors, grad, weights.to_step<float>(), mean, mean_square, fragment.length,
+//                    weights.rounded());
 #pragma once
 
 #include "core/state_dict.h"
@@ -21,14 +21,15 @@ class MasterWeights {
   /// Of the weights stepped on: float32 or float64.
   core::DType dtype() const { return is_narrow_ ? core::DType::F32 : parameter().value.dtype(); }
 
-  /// The fragment's weights [length], to be changed until end_step().
+  /// The fragment's weights [length], to be changed.
   template <class T>
-  T* begin_step() {
+  T* to_step() {
     if (!is_narrow_) return parameter().value.mutable_data<T>() + fragment_.offset;
     fill();
     return master_.mutable_data<T>();
   }
-  void end_step();
+  /// Where a step writes them [length] rounded; null where they are the values themselves.
+  core::bf16* rounded();
 
   /// Adds "optimizer/<name>/master" if there is one; the fragment must be whole.
   void add_to(core::StateDict& state) const;

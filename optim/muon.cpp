@@ -100,10 +100,9 @@ void Muon::step(double rate, double grad_scale) {
           orthogonalise_whole(state, update);
         kernels::decayed_step(device, static_cast<T>(1 - own_rate * weight_decay),
                               static_cast<T>(own_rate * 0.2 * std::sqrt(longer_side)), update.data<T>(),
-                              state.weights.begin_step<T>(), update.numel());
+                              state.weights.to_step<T>(), update.numel(), state.weights.rounded());
       });
     });
-    state.weights.end_step();
   }
 }
 

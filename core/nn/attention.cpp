@@ -1,5 +1,7 @@
 #include "core/nn/attention.h"
 
+#include <tuple>
+
 #include "core/nn/stream.h"
 #include "core/ops/linear.h"
 #include "core/ops/rope.h"
@@ -13,8 +15,9 @@ using core::as_var;
 
 Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
   const Var entered = enter_stream(tape, pass, x);
-  const Var queries = core::rope(tape, core::linear(tape, entered, as_var(*q)), pass.batch.position, pass.rope);
-  Var keys = core::rope(tape, core::linear(tape, entered, as_var(*k)), pass.batch.position, pass.rope);
+  Var queries = core::linear(tape, entered, as_var(*q));
+  Var keys = core::linear(tape, entered, as_var(*k));
+  std::tie(queries, keys) = core::rope(tape, std::move(queries), std::move(keys), pass.batch.position, pass.rope);
   Var values = core::linear(tape, entered, as_var(*v));
   end_of_reads(tape, pass, entered, x);
   if (pass.cache) {

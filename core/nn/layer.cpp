@@ -1,23 +1,16 @@
 #include "core/nn/layer.h"
 
-#include "core/ops/add.h"
-#include "core/ops/rms_norm.h"
-
 namespace limbeck::nn {
-namespace {
 
 using core::as_var;
 
-}  // namespace
-
-Var Layer::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t local, AuxiliaryLosses& losses) const {
-  const Var normed = core::rms_norm(tape, x, as_var(*attention_norm), norm_eps, compute);
-  const Var attended = core::add(tape, x, attention.forward(tape, pass, normed, local));
-  const Var normed_again = core::rms_norm(tape, attended, as_var(*mlp_norm), norm_eps, compute);
-  const Var fed = std::holds_alternative<Mlp>(feed_forward)
-                      ? std::get<Mlp>(feed_forward).forward(tape, pass, normed_again)
-                      : std::get<Moe>(feed_forward).forward(tape, pass, normed_again, losses);
-  return core::add(tape, attended, fed);
+void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local,
+                    AuxiliaryLosses& losses) const {
+  stream.add(attention.forward(tape, pass, stream.normed(tape, as_var(*attention_norm), norm_eps, compute), local));
+  const Var normed = stream.normed(tape, as_var(*mlp_norm), norm_eps, compute);
+  stream.add(std::holds_alternative<Mlp>(feed_forward)
+                 ? std::get<Mlp>(feed_forward).forward(tape, pass, normed)
+                 : std::get<Moe>(feed_forward).forward(tape, pass, normed, losses));
 }
 
 }  // namespace limbeck::nn

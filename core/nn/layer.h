@@ -7,6 +7,7 @@
 #include "core/nn/attention.h"
 #include "core/nn/mlp.h"
 #include "core/nn/moe.h"
+#include "core/nn/residual_stream.h"
 
 namespace limbeck::nn {
 
@@ -18,8 +19,8 @@ struct Layer {
   Attention attention;
   std::variant<Mlp, Moe> feed_forward;
 
-  /// x [T,C] -> [T,C], of the stream's dtype; `local` counts from 0 within this model.
-  Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t local, AuxiliaryLosses& losses) const;
+  /// Adds to the stream what attention and feed-forward read of it; `local` counts from 0 within this model.
+  void forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local, AuxiliaryLosses& losses) const;
 };
 
 }  // namespace limbeck::nn

@@ -7,7 +7,6 @@
 
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
-#include "core/ops/rms_norm.h"
 #include "core/recompute.h"
 
 namespace limbeck::nn {
@@ -206,35 +205,39 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
   core::check((input != nullptr) != (embedding_ != nullptr), "transformer: {}",
               embedding_ ? "hidden states were given to a model with an embedding"
                          : "a model without an embedding needs hidden states");
-  Var x = input ? *input
-                : exit_stream(tape, pass,
-                              core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_), vocabulary_part(),
-                                              residual_dtype()));
+  ResidualStream stream(input ? *input
+                              : exit_stream(tape, pass,
+                                            core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_),
+                                                            vocabulary_part(), residual_dtype())));
   AuxiliaryLosses losses;
   for (std::size_t n = 0; n < layers_.size(); ++n) {
     const Layer& layer = layers_[n];
-    const Tensor before = x.value;
+    const auto local = static_cast<std::int64_t>(n);
+    const Tensor before = pass.tap ? stream.sum(tape).value : Tensor();
     if (pass.recompute) {
       const auto add_term = [&](Var& sum, const Var& term) {
         if (term.value.defined()) sum = sum.value.defined() ? core::add(tape, sum, term) : term;
       };
-      const std::vector<Var> out = core::recompute(tape, {x}, [&layer, &pass, n](Tape& inner, std::span<const Var> in) {
+      // One tensor is kept of a layer, so the stream is whole where it begins and ends.
+      const auto block = [&layer, &pass, local](Tape& inner, std::span<const Var> in) {
+        ResidualStream own_stream(in[0]);
         AuxiliaryLosses own;
-        Var y = layer.forward(inner, pass, in[0], static_cast<std::int64_t>(n), own);
-        return std::vector<Var>{y, own.balance, own.z};
-      });
-      x = out[0];
+        layer.forward(inner, pass, own_stream, local, own);
+        return std::vector<Var>{own_stream.sum(inner), own.balance, own.z};
+      };
+      const std::vector<Var> out = core::recompute(tape, {stream.sum(tape)}, block);
+      stream = ResidualStream(out[0]);
       add_term(losses.balance, out[1]);
       add_term(losses.z, out[2]);
     } else {
-      x = layer.forward(tape, pass, x, static_cast<std::int64_t>(n), losses);
+      layer.forward(tape, pass, stream, local, losses);
     }
-    if (pass.tap) pass.tap(layer.index, before, x.value);
+    if (pass.tap) pass.tap(layer.index, before, stream.sum(tape).value);
   }
   if (pass.cache) pass.cache->advance(pass.cached);
-  if (norm_)
-    x = whole_sequences(tape, pass, core::rms_norm(tape, x, core::as_var(*norm_), config_.norm_eps, compute_dtype()));
-  return {x, losses};
+  if (!norm_) return {stream.sum(tape), losses};
+  const Var normed = stream.normed(tape, core::as_var(*norm_), config_.norm_eps, compute_dtype());
+  return {whole_sequences(tape, pass, normed), losses};
 }
 
 }  // namespace limbeck::nn

@@ -1,5 +1,6 @@
 #include "core/ops/add.h"
 
+#include "core/ops/stream_types.h"
 #include "kernels/elementwise.h"
 
 namespace limbeck::core {
@@ -20,18 +21,12 @@ Tensor scaled(const Tensor& x, double factor) {
 Var add(Tape& tape, const Var& a, const Var& b) {
   check(a.shape() == b.shape(), "add: b has shape {}, expected {} as a", b.shape(), a.shape());
   const DType own = a.value.dtype(), other = b.value.dtype();
-  check(own == other || (own == DType::F32 && other == DType::BF16), "add: b is {}, expected {} as a{}", other, own,
+  check(is_beside(other, own), "add: b is {}, expected {} as a{}", other, own,
         own == DType::F32 ? ", or bfloat16" : "");
   Tensor y = empty_like(a.value);
-  dispatch_activation("add", own, [&]<class T>() {
+  dispatch_stream("add", own, other, [&]<class A, class B>() {
     on_device(y, [&](const auto& device) {
-      const auto run = [&](const auto* values) {
-        kernels::add(device, a.value.data<T>(), values, y.mutable_data<T>(), y.numel());
-      };
-      if (own == other)
-        run(b.value.data<T>());
-      else if constexpr (std::is_same_v<T, float>)
-        run(b.value.data<bf16>());
+      kernels::add(device, a.value.data<A>(), b.value.data<B>(), y.mutable_data<A>(), y.numel());
     });
   });
   Var out = tape.output(std::move(y), {&a, &b});

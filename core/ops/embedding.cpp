@@ -50,10 +50,9 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const Vocabul
                       table = outline(weight.value, sums)] {
     const Tensor dy = gradient(slot, like);
     GradientTarget dweight = open_gradient(to, table);
-    if (dweight.beta == 0) dweight.tensor.fill_zero();
     dispatch_activation("embedding", dy.dtype(), [&]<class T>() {
       on_device(dy, [&](const auto& device) {
-        kernels::embedding_gradient(device, id.get().data<std::int32_t>(), dy.data<T>(),
+        kernels::embedding_gradient(device, id.get().data<std::int32_t>(), dy.data<T>(), dweight.beta != 0,
                                     dweight.tensor.mutable_data<kernels::Acc<T>>(), count, width, offset, rows);
       });
     });

@@ -10,13 +10,12 @@
 namespace limbeck::core {
 namespace {
 
-Tensor permuted(const Tensor& x, const Tensor* weights, const Tensor& source, const Permutation& order) {
+Tensor permuted(const Tensor& x, const Permutation& order) {
   const std::int64_t num_rows = order.num_rows, selected = order.experts_per_token, width = x.shape()[1];
   Tensor rows = Tensor::empty(x.memory(), x.dtype(), {num_rows, width});
   dispatch_activation("permute", x.dtype(), [&]<class T>() {
     on_device(x, [&](const auto& device) {
-      kernels::permute_rows(device, x.data<T>(), source.data<std::int32_t>(),
-                            weights ? weights->data<kernels::Acc<T>>() : nullptr, rows.mutable_data<T>(), num_rows,
+      kernels::permute_rows(device, x.data<T>(), order.source.data<std::int32_t>(), rows.mutable_data<T>(), num_rows,
                             selected, width);
     });
   });
@@ -36,13 +35,24 @@ Tensor unpermuted(const Tensor& rows, const Tensor* weights, const Tensor& row_o
   return y;
 }
 
-Tensor products(const Tensor& rows, const Tensor& y, const Tensor& row_of, const Permutation& order) {
-  const std::int64_t tokens = order.num_tokens, selected = order.experts_per_token, width = rows.shape()[1];
-  Tensor result = Tensor::empty(rows.memory(), sum_dtype(rows.dtype()), {tokens, selected});
-  dispatch_activation("unpermute", rows.dtype(), [&]<class T>() {
-    on_device(rows, [&](const auto& device) {
-      kernels::row_products(device, rows.data<T>(), row_of.data<std::int32_t>(), y.data<T>(),
-                            result.mutable_data<kernels::Acc<T>>(), tokens, selected, width);
+struct UnpermuteGradients {
+  Tensor rows, weights;
+};
+
+/// Of rows and weights, as far as they are wanted; `rows` is read for that of the weights alone.
+UnpermuteGradients unpermute_gradients(const Tensor& rows, const Tensor& weights, const Tensor& source,
+                                       const Tensor& dy, const Permutation& order, bool of_rows, bool of_weights) {
+  const std::int64_t tokens = order.num_tokens, selected = order.experts_per_token, width = dy.shape()[1];
+  UnpermuteGradients result;
+  if (of_rows) result.rows = Tensor::empty(dy.memory(), dy.dtype(), {order.num_rows, width});
+  if (of_weights) result.weights = empty_like(weights);
+  dispatch_activation("unpermute", dy.dtype(), [&]<class T>() {
+    using Wide = kernels::Acc<T>;
+    on_device(dy, [&](const auto& device) {
+      kernels::unpermute_gradient(device, of_weights ? rows.data<T>() : nullptr, source.data<std::int32_t>(),
+                                  weights.data<Wide>(), dy.data<T>(), of_rows ? result.rows.mutable_data<T>() : nullptr,
+                                  of_weights ? result.weights.mutable_data<Wide>() : nullptr, order.num_rows, tokens,
+                                  selected, width);
     });
   });
   return result;
@@ -82,7 +92,7 @@ Permutation make_permutation(const Tensor& selection, std::int64_t num_experts, 
 Var permute(Tape& tape, const Var& x, const Permutation& order) {
   check(x.shape().rank() == 2 && x.shape()[0] == order.num_tokens, "permute: x has shape {}, expected [{},C]",
         x.shape(), order.num_tokens);
-  Var out = tape.output(permuted(x.value, nullptr, order.source, order), {&x});
+  Var out = tape.output(permuted(x.value, order), {&x});
   if (out.slot)
     tape.push({"permute",
                {x.slot},
@@ -107,10 +117,12 @@ Var unpermute(Tape& tape, const Var& rows, const Var& weights, const Permutation
              {rows.slot, weights.slot},
              [=, slot = out.slot, like = outline(out.value), to_rows = rows.slot, to_weights = weights.slot,
               saved_rows = Saved(weights.slot ? rows.value : Tensor()), saved_weights = Saved(weights.value),
-              row_of = Saved(order.row_of), source = Saved(order.source)] {
-               const Tensor dy = gradient(slot, like);
-               if (to_rows) accumulate(to_rows, permuted(dy, &saved_weights.get(), source.get(), order));
-               if (to_weights) accumulate(to_weights, products(saved_rows.get(), dy, row_of.get(), order));
+              source = Saved(order.source)] {
+               const auto [drows, dweights] =
+                   unpermute_gradients(saved_rows.get(), saved_weights.get(), source.get(), gradient(slot, like), order,
+                                       to_rows != nullptr, to_weights != nullptr);
+               accumulate(to_rows, drows);
+               accumulate(to_weights, dweights);
              }});
   return out;
 }

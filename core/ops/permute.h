@@ -27,10 +27,11 @@ enum class Drops : std::uint8_t { None, Some };
 Permutation make_permutation(const Tensor& selection /*[T,K] int32*/, std::int64_t num_experts,
                              Drops drops = Drops::None);
 
-/// rows[r] = x[source[r] / K]. float32 or float64.
+/// rows[r] = x[source[r] / K]. float32, float64 or bfloat16.
 Var permute(Tape& tape, const Var& x /*[T,C]*/, const Permutation& order);
 
-/// y[t] = Σ_k weights[t,k] rows[row_of[t,k]], in the order of k; a dropped one adds nothing. float32 or float64.
+/// y[t] = Σ_k weights[t,k] rows[row_of[t,k]], in the order of k; a dropped one adds nothing. The weights are of the
+/// rows' sum type.
 Var unpermute(Tape& tape, const Var& rows /*[N,C]*/, const Var& weights /*[T,K]*/, const Permutation& order);
 
 }  // namespace limbeck::core

@@ -1,23 +1,9 @@
 #include "core/ops/rms_norm.h"
 
+#include "core/ops/stream_types.h"
 #include "kernels/rms_norm.h"
 
 namespace limbeck::core {
-
-namespace {
-
-/// f<X,Y>() with the element types of x and y.
-template <class F>
-void dispatch(DType x, DType y, F&& f) {
-  dispatch_activation("rms_norm", x, [&]<class X>() {
-    if (x == y)
-      f.template operator()<X, X>();
-    else if constexpr (std::is_same_v<X, float>)
-      f.template operator()<float, bf16>();
-  });
-}
-
-}  // namespace
 
 Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, std::optional<DType> dtype) {
   check(x.shape().rank() == 2, "rms_norm: x has shape {}, expected [T,C]", x.shape());
@@ -27,12 +13,12 @@ Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, std::optio
   const DType own = x.value.dtype(), sums = sum_dtype(own), result = dtype.value_or(own);
   check(weight.value.dtype() == sums, "rms_norm: weight is {}, expected {} beside x of {}", weight.value.dtype(), sums,
         own);
-  check(result == own || (own == DType::F32 && result == DType::BF16), "rms_norm: result is {}, expected {} as x{}",
-        result, own, own == DType::F32 ? ", or bfloat16" : "");
+  check(is_beside(result, own), "rms_norm: result is {}, expected {} as x{}", result, own,
+        own == DType::F32 ? ", or bfloat16" : "");
 
   Tensor y = Tensor::empty(x.value.memory(), result, x.shape());
   Tensor inverse_rms = Tensor::empty(y.memory(), sums, {rows});
-  dispatch(own, result, [&]<class X, class Y>() {
+  dispatch_stream("rms_norm", own, result, [&]<class X, class Y>() {
     using Sum = kernels::Acc<X>;
     on_device(y, [&](const auto& device) {
       kernels::rms_norm(device, x.value.data<X>(), weight.value.data<Sum>(), y.mutable_data<Y>(),
@@ -47,7 +33,7 @@ Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, std::optio
     if (!to) return;
     const Tensor dy = gradient(slot, like);
     GradientTarget dx = open_gradient(to, saved_x.get());
-    dispatch(own, result, [&]<class X, class Y>() {
+    dispatch_stream("rms_norm", own, result, [&]<class X, class Y>() {
       using Sum = kernels::Acc<X>;
       on_device(dy, [&](const auto& device) {
         kernels::rms_norm_input_gradient(device, saved_x.get().data<X>(), saved_weight.get().data<Sum>(),
@@ -59,7 +45,7 @@ Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, std::optio
   const auto weight_part = [=, slot = out.slot, like = outline(out.value), to = weight.slot] {
     const Tensor dy = gradient(slot, like);
     GradientTarget dweight = open_gradient(to, saved_weight.get());
-    dispatch(own, result, [&]<class X, class Y>() {
+    dispatch_stream("rms_norm", own, result, [&]<class X, class Y>() {
       using Sum = kernels::Acc<X>;
       on_device(dy, [&](const auto& device) {
         kernels::rms_norm_weight_gradient(device, saved_x.get().data<X>(), saved_r.get().data<Sum>(), dy.data<Y>(),

@@ -6,17 +6,42 @@
 namespace limbeck::core {
 namespace {
 
-Tensor rotated(const Tensor& x, const Tensor& position, const RopeTable& table, int direction) {
-  const std::int64_t tokens = x.shape()[0], head_width = 2 * table.cos.shape()[1];
-  Tensor y = empty_like(x);
-  dispatch_activation("rope", x.dtype(), [&]<class T>() {
+/// Turned in place where the caller gave the only reference; undefined ones stay so.
+std::pair<Tensor, Tensor> rotated(Tensor queries, Tensor keys, const Tensor& position, const RopeTable& table,
+                                  int direction) {
+  const std::int64_t head_width = 2 * table.cos.shape()[1];
+  for (Tensor* x : {&queries, &keys})
+    if (x->defined() && !x->is_sole_owner()) *x = x->clone();
+  const Tensor& any = queries.defined() ? queries : keys;
+  dispatch_activation("rope", any.dtype(), [&]<class T>() {
     using Wide = kernels::Acc<T>;
-    on_device(x, [&](const auto& device) {
-      kernels::rope(device, x.data<T>(), position.data<std::int32_t>(), table.cos.data<Wide>(), table.sin.data<Wide>(),
-                    direction, y.mutable_data<T>(), tokens, x.shape()[1] / head_width, head_width);
+    const auto heads = [&](Tensor& x) {
+      return x.defined() ? kernels::RopeHeads<T>{x.mutable_data<T>(), x.shape()[1] / head_width}
+                         : kernels::RopeHeads<T>{};
+    };
+    on_device(any, [&](const auto& device) {
+      kernels::rope(device, heads(queries), heads(keys), position.data<std::int32_t>(), table.cos.data<Wide>(),
+                    table.sin.data<Wide>(), direction, position.numel(), head_width);
     });
   });
-  return y;
+  return {std::move(queries), std::move(keys)};
+}
+
+void check_inputs(std::string_view name, const Var& x, const Tensor& position, const RopeTable& table) {
+  const std::int64_t head_width = 2 * table.cos.shape()[1];
+  check(x.shape().rank() == 2 && x.shape()[1] % head_width == 0, "rope: {} have shape {}, expected [T,H*{}]", name,
+        x.shape(), head_width);
+  check(position.shape() == Shape{x.shape()[0]}, "rope: position has shape {}, expected [{}] ({} are {})",
+        position.shape(), x.shape()[0], name, x.shape());
+  check(sum_dtype(x.value.dtype()) == table.cos.dtype(), "rope: {} are {}, expected {} as the table{}", name,
+        x.value.dtype(), table.cos.dtype(), table.cos.dtype() == DType::F32 ? ", or bfloat16" : "");
+}
+
+/// The gradient that arrived, which leaves the slot; undefined without one.
+Tensor taken_gradient(const SlotPtr& slot, const Tensor& like) {
+  if (!slot) return {};
+  gradient(slot, like);
+  return std::move(slot->grad);
 }
 
 }  // namespace
@@ -36,27 +61,33 @@ RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num
   return table;
 }
 
-Var rope(Tape& tape, const Var& x, const Tensor& position, const RopeTable& table) {
-  const std::int64_t num_positions = table.cos.shape()[0], head_width = 2 * table.cos.shape()[1];
-  check(x.shape().rank() == 2 && x.shape()[1] % head_width == 0, "rope: x has shape {}, expected [T,H*{}]", x.shape(),
-        head_width);
-  check(position.shape() == Shape{x.shape()[0]}, "rope: position has shape {}, expected [{}] (x is {})",
-        position.shape(), x.shape()[0], x.shape());
-  check(sum_dtype(x.value.dtype()) == table.cos.dtype(), "rope: x is {}, expected {} as the table{}", x.value.dtype(),
-        table.cos.dtype(), table.cos.dtype() == DType::F32 ? ", or bfloat16" : "");
+std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& position, const RopeTable& table) {
+  check_inputs("queries", queries, position, table);
+  check_inputs("keys", keys, position, table);
+  check(queries.value.dtype() == keys.value.dtype(), "rope: keys are {}, expected {} as queries", keys.value.dtype(),
+        queries.value.dtype());
   on_device(position, [&](const auto& device) {
     const auto* p = position.data<std::int32_t>();
+    const std::int64_t num_positions = table.cos.shape()[0];
     const std::int64_t bad = kernels::first_outside(device, p, position.numel(), num_positions);
     check(bad < 0, "rope: position {} of token {} is not in the table of {} positions", bad < 0 ? 0 : p[bad], bad,
           num_positions);
   });
-  Var out = tape.output(rotated(x.value, position, table, 1), {&x});
-  if (out.slot)
+  auto [turned_queries, turned_keys] =
+      rotated(std::move(queries.value), std::move(keys.value), position, table, /*direction=*/1);
+  std::pair<Var, Var> out{tape.output(std::move(turned_queries), {&queries}),
+                          tape.output(std::move(turned_keys), {&keys})};
+  if (out.first.slot || out.second.slot)
     tape.push({"rope",
-               {x.slot},
-               [=, slot = out.slot, like = outline(out.value), to = x.slot, at = Saved(position),
+               {queries.slot, keys.slot},
+               [=, slots = std::pair(out.first.slot, out.second.slot), to_queries = queries.slot, to_keys = keys.slot,
+                like_queries = outline(out.first.value), like_keys = outline(out.second.value), at = Saved(position),
                 cos = Saved(table.cos), sin = Saved(table.sin)] {
-                 accumulate(to, rotated(gradient(slot, like), at.get(), {cos.get(), sin.get()}, -1));
+                 const auto [dqueries, dkeys] =
+                     rotated(taken_gradient(slots.first, like_queries), taken_gradient(slots.second, like_keys),
+                             at.get(), {cos.get(), sin.get()}, /*direction=*/-1);
+                 accumulate(to_queries, dqueries);
+                 accumulate(to_keys, dkeys);
                }});
   return out;
 }

@@ -2,8 +2,10 @@
 // every layer, so their table is made once.
 //
 //     RopeTable table = make_rope_table(memory, DType::F32, config.max_positions, config.head_width, config.rope_base);
-//     Var q = rope(tape, linear(tape, x, wq), batch.position, table);
+//     auto [q, k] = rope(tape, linear(tape, x, wq), linear(tape, x, wk), batch.position, table);
 #pragma once
+
+#include <utility>
 
 #include "core/tape.h"
 
@@ -18,8 +20,10 @@ struct RopeTable {
 RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t head_width,
                           double base);
 
-/// Turns each pair (x[i], x[i+D/2]) of each head of row t by the angle of position[t]. The table gives D and the dtype;
-/// throws at a position that is not in it.
-Var rope(Tape& tape, const Var& x /*[T,H*D]*/, const Tensor& position /*[T] int32*/, const RopeTable& table);
+/// Queries and keys, of which each pair (x[i], x[i+D/2]) of each head of row t turns by the angle of position[t]. The
+/// table gives D and the dtype; throws at a position that is not in it. Both turn where they lie if nobody else refers
+/// to that memory: std::move them here.
+std::pair<Var, Var> rope(Tape& tape, Var queries /*[T,H*D]*/, Var keys /*[T,G*D]*/,
+                         const Tensor& position /*[T] int32*/, const RopeTable& table);
 
 }  // namespace limbeck::core

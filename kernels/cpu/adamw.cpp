@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/block8.h"
 #include "kernels/cpu/parallel_for.h"
+#include "kernels/cpu/rounded.h"
 
 namespace limbeck::kernels {
 namespace {
@@ -26,19 +27,22 @@ void update(const AdamWFactors<T>& f, const Gradient& gradient, T* x, T* mean, T
 }  // namespace
 
 template <class T>
-void adamw(const Cpu& cpu, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n) {
+void adamw(const Cpu& cpu, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n,
+           bf16* rounded) {
   parallel_for(cpu, n, grain, [=, f = factors](std::int64_t begin, std::int64_t end) {
-    if (dx != nullptr)
-      update(
-          f, [=](std::int64_t i) { return f.grad_scale * dx[i]; }, x, mean, mean_square, begin, end);
-    else
-      update(
-          f, [](std::int64_t) { return T{0}; }, x, mean, mean_square, begin, end);
+    for_each_stretch(x, rounded, begin, end, [=](std::int64_t first, std::int64_t last) {
+      if (dx != nullptr)
+        update(
+            f, [=](std::int64_t i) { return f.grad_scale * dx[i]; }, x, mean, mean_square, first, last);
+      else
+        update(
+            f, [](std::int64_t) { return T{0}; }, x, mean, mean_square, first, last);
+    });
   });
 }
 
 void adamw_block8(const Cpu& cpu, const AdamWFactors<float>& factors, const float* dx, float* x, Block8 mean,
-                  Block8 mean_square, std::int64_t n) {
+                  Block8 mean_square, std::int64_t n, bf16* rounded) {
   const Block8Table& signs = block8_table(Block8Map::Signed);
   const Block8Table& squares = block8_table(Block8Map::Unsigned);
   parallel_for(cpu, block8_count(n), block_grain,
@@ -56,13 +60,15 @@ void adamw_block8(const Cpu& cpu, const AdamWFactors<float>& factors, const floa
                    else
                      update(
                          f, [](std::int64_t) { return 0.F; }, x + first, m.data(), v.data(), 0, count);
+                   write_rounded(x, rounded, first, first + count);
                    encode_block(signs, m.data(), count, mean.codes + first, mean.scales[b]);
                    encode_block(squares, v.data(), count, mean_square.codes + first, mean_square.scales[b]);
                  }
                });
 }
 
-template void adamw(const Cpu&, const AdamWFactors<float>&, const float*, float*, float*, float*, std::int64_t);
-template void adamw(const Cpu&, const AdamWFactors<double>&, const double*, double*, double*, double*, std::int64_t);
+template void adamw(const Cpu&, const AdamWFactors<float>&, const float*, float*, float*, float*, std::int64_t, bf16*);
+template void adamw(const Cpu&, const AdamWFactors<double>&, const double*, double*, double*, double*, std::int64_t,
+                    bf16*);
 
 }  // namespace limbeck::kernels

@@ -1,5 +1,7 @@
 #include "kernels/embedding.h"
 
+#include <algorithm>
+
 #include "kernels/cpu/parallel_for.h"
 
 namespace limbeck::kernels {
@@ -22,8 +24,11 @@ void embedding(const Cpu& cpu, const std::int32_t* token, const W* table, T* y, 
 }
 
 template <class T>
-void embedding_gradient(const Cpu& cpu, const std::int32_t* token, const T* dy, Acc<T>* dtable, std::int64_t tokens,
-                        std::int64_t width, std::int64_t first, std::int64_t rows) {
+void embedding_gradient(const Cpu& cpu, const std::int32_t* token, const T* dy, bool add, Acc<T>* dtable,
+                        std::int64_t tokens, std::int64_t width, std::int64_t first, std::int64_t rows) {
+  if (!add)
+    parallel_for(cpu, rows * width, 1 << 16,
+                 [=](std::int64_t begin, std::int64_t end) { std::fill(dtable + begin, dtable + end, Acc<T>{0}); });
   // A thread owns columns, not tokens: no two write to one place, and each place adds in the order of the tokens.
   parallel_for(cpu, width, 32 + (1 << 14) / (tokens + 1), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = 0; t < tokens; ++t) {
@@ -46,9 +51,9 @@ LIMBECK_INSTANTIATE(bf16, float)
 LIMBECK_INSTANTIATE(bf16, bf16)
 LIMBECK_INSTANTIATE(double, double)
 
-#define LIMBECK_INSTANTIATE_GRADIENT(T)                                                                            \
-  template void embedding_gradient(const Cpu&, const std::int32_t*, const T*, Acc<T>*, std::int64_t, std::int64_t, \
-                                   std::int64_t, std::int64_t);
+#define LIMBECK_INSTANTIATE_GRADIENT(T)                                                                    \
+  template void embedding_gradient(const Cpu&, const std::int32_t*, const T*, bool, Acc<T>*, std::int64_t, \
+                                   std::int64_t, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE_GRADIENT(float)
 LIMBECK_INSTANTIATE_GRADIENT(double)
 LIMBECK_INSTANTIATE_GRADIENT(bf16)

@@ -1,6 +1,7 @@
 #include "kernels/muon.h"
 
 #include "kernels/cpu/parallel_for.h"
+#include "kernels/cpu/rounded.h"
 
 namespace limbeck::kernels {
 namespace {
@@ -26,16 +27,18 @@ void nesterov(const Cpu& cpu, T momentum, T grad_scale, const T* dx, T* buffer, 
 }
 
 template <class T>
-void decayed_step(const Cpu& cpu, T decay, T step_size, const T* update, T* x, std::int64_t n) {
+void decayed_step(const Cpu& cpu, T decay, T step_size, const T* update, T* x, std::int64_t n, bf16* rounded) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
+    for_each_stretch(x, rounded, begin, end, [=](std::int64_t first, std::int64_t last) {
 #pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) x[i] = decay * x[i] - step_size * update[i];
+      for (std::int64_t i = first; i < last; ++i) x[i] = decay * x[i] - step_size * update[i];
+    });
   });
 }
 
 template void nesterov(const Cpu&, float, float, const float*, float*, float*, std::int64_t);
 template void nesterov(const Cpu&, double, double, const double*, double*, double*, std::int64_t);
-template void decayed_step(const Cpu&, float, float, const float*, float*, std::int64_t);
-template void decayed_step(const Cpu&, double, double, const double*, double*, std::int64_t);
+template void decayed_step(const Cpu&, float, float, const float*, float*, std::int64_t, bf16*);
+template void decayed_step(const Cpu&, double, double, const double*, double*, std::int64_t, bf16*);
 
 }  // namespace limbeck::kernels

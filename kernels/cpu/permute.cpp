@@ -32,16 +32,10 @@ void sort_by_expert(const Cpu&, const std::int32_t* selection, std::int64_t toke
 }
 
 template <class T>
-void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, const Acc<T>* weights, T* y,
-                  std::int64_t rows, std::int64_t selected, std::int64_t width) {
+void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, T* y, std::int64_t rows,
+                  std::int64_t selected, std::int64_t width) {
   parallel_for(cpu, rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) {
-      const T* from = x + source[r] / selected * width;
-      T* to = y + r * width;
-      const Acc<T> w = weights ? weights[source[r]] : 1;
-#pragma omp simd
-      for (std::int64_t c = 0; c < width; ++c) to[c] = as<T>(w * as<Acc<T>>(from[c]));
-    }
+    for (std::int64_t r = begin; r < end; ++r) std::copy_n(x + source[r] / selected * width, width, y + r * width);
   });
 }
 
@@ -70,31 +64,36 @@ void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, c
 }
 
 template <class T>
-void row_products(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const T* y, Acc<T>* products,
-                  std::int64_t tokens, std::int64_t selected, std::int64_t width) {
-  parallel_for(cpu, tokens * selected, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t a = begin; a < end; ++a) {
-      if (row_of[a] < 0) {
-        products[a] = 0;
-        continue;
+void unpermute_gradient(const Cpu& cpu, const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy,
+                        T* drows, Acc<T>* dweights, std::int64_t num_rows, std::int64_t tokens, std::int64_t selected,
+                        std::int64_t width) {
+  if (dweights != nullptr && num_rows < tokens * selected) std::fill_n(dweights, tokens * selected, Acc<T>{0});
+  parallel_for(cpu, num_rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t r = begin; r < end; ++r) {
+      const T* from = dy + source[r] / selected * width;
+      if (drows != nullptr) {
+        T* to = drows + r * width;
+        const Acc<T> w = weights[source[r]];
+#pragma omp simd
+        for (std::int64_t c = 0; c < width; ++c) to[c] = as<T>(w * as<Acc<T>>(from[c]));
       }
-      const T* row = rows + row_of[a] * width;
-      const T* with = y + a / selected * width;
-      Acc<T> sum = 0;
+      if (dweights != nullptr) {
+        const T* row = rows + r * width;
+        Acc<T> sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (std::int64_t c = 0; c < width; ++c) sum += as<Acc<T>>(row[c]) * as<Acc<T>>(with[c]);
-      products[a] = sum;
+        for (std::int64_t c = 0; c < width; ++c) sum += as<Acc<T>>(row[c]) * as<Acc<T>>(from[c]);
+        dweights[source[r]] = sum;
+      }
     }
   });
 }
 
 #define LIMBECK_INSTANTIATE(T)                                                                                         \
-  template void permute_rows(const Cpu&, const T*, const std::int32_t*, const Acc<T>*, T*, std::int64_t, std::int64_t, \
-                             std::int64_t);                                                                            \
+  template void permute_rows(const Cpu&, const T*, const std::int32_t*, T*, std::int64_t, std::int64_t, std::int64_t); \
   template void unpermute_rows(const Cpu&, const T*, const std::int32_t*, const Acc<T>*, T*, std::int64_t,             \
                                std::int64_t, std::int64_t);                                                            \
-  template void row_products(const Cpu&, const T*, const std::int32_t*, const T*, Acc<T>*, std::int64_t, std::int64_t, \
-                             std::int64_t);
+  template void unpermute_gradient(const Cpu&, const T*, const std::int32_t*, const Acc<T>*, const T*, T*, Acc<T>*,    \
+                                   std::int64_t, std::int64_t, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

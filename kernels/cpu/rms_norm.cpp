@@ -1,31 +1,19 @@
 #include "kernels/rms_norm.h"
 
-#include <cmath>
+#include <algorithm>
 
 #include "kernels/cpu/parallel_for.h"
+#include "kernels/cpu/rms_norm_row.h"
 
 namespace limbeck::kernels {
-namespace {
-
-std::int64_t row_grain(std::int64_t width) { return 1 + (1 << 14) / (width + 1); }
-
-}  // namespace
 
 template <class X, class Y>
 void rms_norm(const Cpu& cpu, const X* x, const Acc<X>* weight, Y* y, Acc<X>* inverse_rms, std::int64_t rows,
               std::int64_t width, double eps) {
-  using A = Acc<X>;
-  parallel_for(cpu, rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
+  parallel_for(cpu, rows, rms_norm_grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
-      const X* xt = x + t * width;
-      Y* yt = y + t * width;
-      A squares = 0;
-#pragma omp simd reduction(+ : squares)
-      for (std::int64_t c = 0; c < width; ++c) squares += as<A>(xt[c]) * as<A>(xt[c]);
-      const A r = 1 / std::sqrt(squares / static_cast<A>(width) + static_cast<A>(eps));
-      inverse_rms[t] = r;
-#pragma omp simd
-      for (std::int64_t c = 0; c < width; ++c) yt[c] = as<Y>(as<A>(xt[c]) * r * weight[c]);
+      inverse_rms[t] = inverse_rms_of_row(x + t * width, width, eps);
+      normalise_row(x + t * width, inverse_rms[t], weight, y + t * width, width);
     }
   });
 }
@@ -33,26 +21,9 @@ void rms_norm(const Cpu& cpu, const X* x, const Acc<X>* weight, Y* y, Acc<X>* in
 template <class X, class Y>
 void rms_norm_input_gradient(const Cpu& cpu, const X* x, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
                              bool add, X* dx, std::int64_t rows, std::int64_t width) {
-  using A = Acc<X>;
-  parallel_for(cpu, rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t t = begin; t < end; ++t) {
-      const X* xt = x + t * width;
-      const Y* dyt = dy + t * width;
-      X* dxt = dx + t * width;
-      A dot = 0;
-#pragma omp simd reduction(+ : dot)
-      for (std::int64_t c = 0; c < width; ++c) dot += weight[c] * as<A>(dyt[c]) * as<A>(xt[c]);
-      const A r = inverse_rms[t];
-      const A along = dot * r * r * r / static_cast<A>(width);
-      if (add) {
-#pragma omp simd
-        for (std::int64_t c = 0; c < width; ++c)
-          dxt[c] = as<X>(as<A>(dxt[c]) + (r * weight[c] * as<A>(dyt[c]) - along * as<A>(xt[c])));
-      } else {
-#pragma omp simd
-        for (std::int64_t c = 0; c < width; ++c) dxt[c] = as<X>(r * weight[c] * as<A>(dyt[c]) - along * as<A>(xt[c]));
-      }
-    }
+  parallel_for(cpu, rows, rms_norm_grain(width), [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t)
+      rms_norm_row_gradient(x + t * width, weight, inverse_rms[t], dy + t * width, add, dx + t * width, width);
   });
 }
 
@@ -67,12 +38,13 @@ void rms_norm_weight_gradient(const Cpu& cpu, const X* x, const Acc<X>* inverse_
       const std::int64_t first = strip * columns;
       const std::int64_t n = std::min(columns, width - first);
       A sum[columns] = {};
-      for (std::int64_t t = 0; t < rows; ++t) {
-        const X* xt = x + t * width + first;
-        const Y* dyt = dy + t * width + first;
-        const A r = inverse_rms[t];
-#pragma omp simd
-        for (std::int64_t c = 0; c < n; ++c) sum[c] += as<A>(dyt[c]) * as<A>(xt[c]) * r;
+      for (std::int64_t block = 0; block < rows; block += rms_norm_block) {
+        A part[columns] = {};
+        for (std::int64_t t = block; t < std::min(rows, block + rms_norm_block); ++t) {
+          const std::int64_t at = t * width + first;
+          add_row_to_weight_gradient(x + at, inverse_rms[t], dy + at, part, n);
+        }
+        for (std::int64_t c = 0; c < n; ++c) sum[c] += part[c];
       }
       for (std::int64_t c = 0; c < n; ++c) dweight[first + c] = add ? dweight[first + c] + sum[c] : sum[c];
     }

@@ -24,26 +24,26 @@ void rope_table(const Cpu& cpu, T* cos, T* sin, std::int64_t positions, std::int
 }
 
 template <class T>
-void rope(const Cpu& cpu, const T* x, const std::int32_t* position, const Acc<T>* cos, const Acc<T>* sin, int direction,
-          T* y, std::int64_t tokens, std::int64_t heads, std::int64_t head_width) {
+void rope(const Cpu& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
+          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width) {
   const std::int64_t half = head_width / 2;
-  const std::int64_t width = heads * head_width;
+  const std::int64_t width = (queries.heads + keys.heads) * head_width;
   const auto sign = static_cast<Acc<T>>(direction);
   parallel_for(cpu, tokens, 1 + (1 << 14) / (width + 1), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
       const Acc<T>* c = cos + position[t] * half;
       const Acc<T>* s = sin + position[t] * half;
-      for (std::int64_t h = 0; h < heads; ++h) {
-        const T* from = x + t * width + h * head_width;
-        T* to = y + t * width + h * head_width;
+      for (const RopeHeads<T>& all : {queries, keys})
+        for (std::int64_t h = 0; h < all.heads; ++h) {
+          T* x = all.x + (t * all.heads + h) * head_width;
 #pragma omp simd
-        for (std::int64_t i = 0; i < half; ++i) {
-          const auto low = as<Acc<T>>(from[i]);
-          const auto high = as<Acc<T>>(from[i + half]);
-          to[i] = as<T>(low * c[i] - sign * high * s[i]);
-          to[i + half] = as<T>(high * c[i] + sign * low * s[i]);
+          for (std::int64_t i = 0; i < half; ++i) {
+            const auto low = as<Acc<T>>(x[i]);
+            const auto high = as<Acc<T>>(x[i + half]);
+            x[i] = as<T>(low * c[i] - sign * high * s[i]);
+            x[i + half] = as<T>(high * c[i] + sign * low * s[i]);
+          }
         }
-      }
     }
   });
 }
@@ -52,7 +52,7 @@ template void rope_table(const Cpu&, float*, float*, std::int64_t, std::int64_t,
 template void rope_table(const Cpu&, double*, double*, std::int64_t, std::int64_t, double);
 
 #define LIMBECK_INSTANTIATE(T)                                                                                       \
-  template void rope(const Cpu&, const T*, const std::int32_t*, const Acc<T>*, const Acc<T>*, int, T*, std::int64_t, \
+  template void rope(const Cpu&, RopeHeads<T>, RopeHeads<T>, const std::int32_t*, const Acc<T>*, const Acc<T>*, int, \
                      std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)

@@ -1,17 +1,12 @@
 #include "kernels/swiglu.h"
 
 #include "kernels/cpu/parallel_for.h"
-#include "kernels/exp.h"
+#include "kernels/sigmoid.h"
 
 namespace limbeck::kernels {
 namespace {
 
 constexpr std::int64_t grain = 1 << 12;
-
-template <class T>
-T sigmoid(T x) {
-  return 1 / (1 + exponential(-x));
-}
 
 }  // namespace
 

@@ -1,9 +1,11 @@
 #include "parallel/axes/expert_comm.h"
 
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <vector>
 
+#include "kernels/permute.h"
 #include "parallel/comm/reduce.h"
 
 namespace limbeck::parallel {
@@ -23,19 +25,28 @@ class RankExchange final : public Exchange {
   std::int64_t num_local = 0;                         // experts here
   std::int64_t num_sent = 0, num_received = 0;
 
-  /// Calls f(row in [source][expert] order, row in [expert][source] order, rows) for every block.
-  template <class F>
-  void for_each_block(F&& f) const {
+  /// [num_received] int32: for each row by [expert][source] its row by [source][expert], and the other way round.
+  /// Undefined where both orders are the same.
+  Tensor to_experts, to_sources;
+
+  void make_orders(const core::MemoryPtr& memory) {
     const auto num_sources = static_cast<std::int64_t>(receive_rows.size());
-    std::vector<std::int64_t> by_source(received.size() + 1, 0);
-    for (std::size_t i = 0; i < received.size(); ++i) by_source[i + 1] = by_source[i] + received[i];
-    std::int64_t at = 0;
+    if (num_local == 1 || num_sources == 1) return;
+    check(num_received <= std::numeric_limits<std::int32_t>::max(), "expert exchange: {} rows, expected below 2^31",
+          num_received);
+    std::vector<std::int64_t> first(received.size() + 1, 0);  // by [source][expert]
+    std::partial_sum(received.begin(), received.end(), first.begin() + 1);
+    to_experts = Tensor::empty(memory, DType::I32, {num_received});
+    to_sources = Tensor::empty(memory, DType::I32, {num_received});
+    auto* by_expert = to_experts.mutable_data<std::int32_t>();
+    auto* by_source = to_sources.mutable_data<std::int32_t>();
+    std::int32_t at = 0;
     for (std::int64_t e = 0; e < num_local; ++e)
-      for (std::int64_t s = 0; s < num_sources; ++s) {
-        const auto block = static_cast<std::size_t>(s * num_local + e);
-        f(by_source[block], at, received[block]);
-        at += received[block];
-      }
+      for (std::int64_t s = 0; s < num_sources; ++s)
+        for (std::int64_t row = first[s * num_local + e]; row < first[s * num_local + e + 1]; ++row) {
+          by_expert[at] = static_cast<std::int32_t>(row);
+          by_source[row] = at++;
+        }
   }
 };
 
@@ -82,6 +93,7 @@ class GroupExpertComm final : public nn::ExpertComm {
       o[e + 1] = o[e];
       for (std::int64_t s = 0; s < num_ranks; ++s) o[e + 1] += received[s * exchange->num_local + e];
     }
+    exchange->make_orders(counts.memory());
     return exchange;
   }
 
@@ -92,16 +104,14 @@ class GroupExpertComm final : public nn::ExpertComm {
     Tensor received = with_rows(rows, exchange.num_received);
     group_->all_to_all_v(for_each_sharer(rows, exchange.part_rows), exchange.send_rows, received,
                          exchange.receive_rows);
-    if (exchange.num_local == 1 || group_->size() == 1) return received;  // both orders are the same
-    return reorder(exchange, received, /*to_experts=*/true);
+    return in_order(received, exchange.to_experts, exchange.num_received);
   }
 
   Tensor combine_rows(const Exchange& opaque, const Tensor& rows) override {
     const auto& exchange = dynamic_cast<const RankExchange&>(opaque);
     check(rows.shape().rank() > 0 && rows.shape()[0] >= exchange.num_received,
           "expert combine: rows are {}, expected {} of them", rows.shape(), exchange.num_received);
-    const bool same = exchange.num_local == 1 || group_->size() == 1;
-    const Tensor by_source = same ? rows : reorder(exchange, rows, /*to_experts=*/false);
+    const Tensor by_source = in_order(rows, exchange.to_sources, exchange.num_received);
     Tensor result = with_rows(rows, exchange.num_sent * sharers_);
     group_->all_to_all_v(by_source, exchange.receive_rows, result, exchange.send_rows);
     return sum_of_sharers(result, exchange.part_rows);
@@ -150,16 +160,15 @@ class GroupExpertComm final : public nn::ExpertComm {
     }
   }
 
-  static Tensor reorder(const RankExchange& exchange, const Tensor& rows, bool to_experts) {
-    Tensor result = with_rows(rows, exchange.num_received);
-    const std::int64_t row = core::bytes_of(rows.dtype(), rows.shape().row_size());
-    if (exchange.num_received * row == 0) return result;
-    const std::byte* from = rows.raw();
-    std::byte* to = result.mutable_raw();
-    exchange.for_each_block([&](std::int64_t by_source, std::int64_t by_expert, std::int64_t n) {
-      const std::int64_t source = to_experts ? by_source : by_expert;
-      const std::int64_t target = to_experts ? by_expert : by_source;
-      std::memcpy(to + target * row, from + source * row, static_cast<std::size_t>(n * row));
+  /// The first num_rows rows in another order, or where that is undefined all as they are.
+  static Tensor in_order(const Tensor& rows, const Tensor& order, std::int64_t num_rows) {
+    if (!order.defined()) return rows;
+    Tensor result = with_rows(rows, num_rows);
+    core::dispatch_activation("expert exchange", rows.dtype(), [&]<class T>() {
+      core::on_device(rows, [&](const auto& device) {
+        kernels::permute_rows(device, rows.data<T>(), order.data<std::int32_t>(), result.mutable_data<T>(), num_rows,
+                              /*selected=*/1, rows.shape().row_size());
+      });
     });
     return result;
   }

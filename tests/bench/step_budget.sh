@@ -58,7 +58,7 @@ perf script --no-inline --input "$work/perf" --fields ip,sym 2>/dev/null |
       ++frames
       if (op != "") next
       if (match($0, /limbeck::kernels::[a-z_0-9]+/)) kernel = substr($0, RSTART + 18, RLENGTH - 18)
-      if (match($0, /limbeck::core::(add|attention|balance_loss|cast|combine|dispatch|embedding|grouped_linear|head_loss|linear|make_permutation|permute|rms_norm|rope|route|swiglu|unpermute|z_loss)([^a-z_:]|$)/)) {
+      if (match($0, /limbeck::core::(add|add_rms_norm|attention|balance_loss|cast|combine|dispatch|embedding|grouped_linear|head_loss|linear|make_permutation|permute|rms_norm|rope|route|swiglu|unpermute|z_loss)([^a-z_:]|$)/)) {
         op = substr($0, RSTART + 15, RLENGTH - 15)
         op = sub(/\($/, "", op) ? op ", backward" : op ", forward"
       } else if (match($0, /limbeck::(optim|parallel)::[A-Za-z0-9_]+/))

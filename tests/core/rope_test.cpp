@@ -20,33 +20,38 @@ const auto memory = Memory::cpu(2);
 
 // Against complex multiplication: (x[i] + j x[i+D/2]) e^(j angle).
 TEST(Rope, Values) {
-  constexpr std::int64_t T = 3, H = 2, D = 6;
+  constexpr std::int64_t T = 3, D = 6;
   const std::vector<std::int32_t> position{0, 9, 4};
-  const Tensor x = random_tensor(memory, {T, H * D}, 1);
+  const Tensor q = random_tensor(memory, {T, 2 * D}, 1), k = random_tensor(memory, {T, D}, 2);
   Tape tape;
-  const Tensor y = rope(tape, constant(x), tensor<std::int32_t>(memory, {T}, position),
-                        make_rope_table(memory, DType::F64, 10, D, 1000.0))
-                       .value;
-  for (std::int64_t t = 0; t < T; ++t)
-    for (std::int64_t h = 0; h < H; ++h)
-      for (std::int64_t i = 0; i < D / 2; ++i) {
-        const auto* from = x.data<double>() + t * H * D + h * D + i;
-        const auto* to = y.data<double>() + t * H * D + h * D + i;
-        const double angle = position[t] / std::pow(1000.0, 2.0 * static_cast<double>(i) / D);
-        EXPECT_NEAR(to[0], from[0] * std::cos(angle) - from[3] * std::sin(angle), 1e-13);
-        EXPECT_NEAR(to[3], from[3] * std::cos(angle) + from[0] * std::sin(angle), 1e-13);
-      }
+  const auto turned = rope(tape, constant(q), constant(k), tensor<std::int32_t>(memory, {T}, position),
+                           make_rope_table(memory, DType::F64, 10, D, 1000.0));
+  const auto expect_turned = [&](const Tensor& x, const Tensor& y) {
+    const std::int64_t heads = x.shape()[1] / D;
+    for (std::int64_t t = 0; t < T; ++t)
+      for (std::int64_t h = 0; h < heads; ++h)
+        for (std::int64_t i = 0; i < D / 2; ++i) {
+          const auto* from = x.data<double>() + (t * heads + h) * D + i;
+          const auto* to = y.data<double>() + (t * heads + h) * D + i;
+          const double angle = position[t] / std::pow(1000.0, 2.0 * static_cast<double>(i) / D);
+          EXPECT_NEAR(to[0], from[0] * std::cos(angle) - from[3] * std::sin(angle), 1e-13);
+          EXPECT_NEAR(to[3], from[3] * std::cos(angle) + from[0] * std::sin(angle), 1e-13);
+        }
+  };
+  expect_turned(q, turned.first.value);
+  expect_turned(k, turned.second.value);
 }
 
 // What attention relies on: the product of two turned vectors depends on the distance alone.
 TEST(Rope, ProductsDependOnTheDistance) {
   const RopeTable table = make_rope_table(memory, DType::F64, 64, 8, 10000.0);
   const auto product = [&](std::int32_t p, std::int32_t q) {
-    Tape tape;
-    const Tensor a =
-        rope(tape, constant(random_tensor(memory, {1, 8}, 1)), tensor<std::int32_t>(memory, {1}, {p}), table).value;
-    const Tensor b =
-        rope(tape, constant(random_tensor(memory, {1, 8}, 2)), tensor<std::int32_t>(memory, {1}, {q}), table).value;
+    const auto turned = [&](std::uint64_t seed, std::int32_t at) {
+      Tape tape;
+      const Var x = constant(random_tensor(memory, {1, 8}, seed));
+      return rope(tape, x, x, tensor<std::int32_t>(memory, {1}, {at}), table).first.value;
+    };
+    const Tensor a = turned(1, p), b = turned(2, q);
     double sum = 0;
     for (int i = 0; i < 8; ++i) sum += a.data<double>()[i] * b.data<double>()[i];
     return sum;
@@ -61,36 +66,61 @@ TEST(Rope, Gradients) {
     const std::vector<std::int32_t> all{31, 0, 7, 7, 2};
     const Tensor position = tensor<std::int32_t>(memory, {tokens}, {all.begin(), all.begin() + tokens});
     for (const std::int64_t heads : {1, 3})
-      check_gradients([&](Tape& tape, std::span<const Var> in) { return rope(tape, in[0], position, table); },
-                      {random_tensor(memory, {tokens, heads * 6}, 1)});
+      check_gradients(
+          [&](Tape& tape, std::span<const Var> in) {
+            auto [q, k] = rope(tape, in[0], in[1], position, table);
+            return std::vector<Var>{q, k};
+          },
+          {random_tensor(memory, {tokens, heads * 6}, 1), random_tensor(memory, {tokens, 6}, 2)});
   }
+}
+
+TEST(Rope, TurnsInPlaceWhatIsNobodysElse) {
+  const RopeTable table = make_rope_table(memory, DType::F64, 4, 6, 10000.0);
+  const Tensor position = tensor<std::int32_t>(memory, {2}, {1, 3}), value = random_tensor(memory, {2, 12}, 1);
+  Tape tape;
+  Var q = leaf(value.clone());
+  const SlotPtr slot = q.slot;
+  const std::byte* place = q.value.raw();
+  const Var k = leaf(value.clone());
+  const auto turned = rope(tape, std::move(q), k, position, table);
+  EXPECT_EQ(turned.first.value.raw(), place);
+  EXPECT_TRUE(testing::bit_identical(k.value, value));
+  EXPECT_TRUE(testing::bit_identical(turned.first.value, turned.second.value));
+
+  const Tensor kept = random_tensor(memory, {2, 12}, 2), before = kept.clone();
+  accumulate(turned.first.slot, kept.clone());
+  accumulate(turned.second.slot, kept);
+  place = turned.first.slot->grad.raw();
+  tape.run();
+  EXPECT_EQ(slot->grad.raw(), place);
+  EXPECT_TRUE(testing::bit_identical(kept, before));
+  EXPECT_TRUE(testing::bit_identical(slot->grad, k.slot->grad));
 }
 
 TEST(Rope, BadInput) {
   Tape tape;
   const RopeTable table = make_rope_table(memory, DType::F32, 4, 6, 10000.0);
-  const Var x = constant(Tensor::zeros(memory, DType::F32, {2, 12}));
-  EXPECT_THAT(
-      [&] {
-        rope(tape, x, tensor<std::int32_t>(memory, {2}, {0, 4}), table);
-      },
-      ThrowsMessage<Error>("rope: position 4 of token 1 is not in the table of 4 positions"));
-  EXPECT_THAT(
-      [&] {
-        rope(tape, x, tensor<std::int32_t>(memory, {2}, {-1, 0}), table);
-      },
-      ThrowsMessage<Error>(HasSubstr("position -1 of token 0")));
-  EXPECT_THAT(
-      [&] {
-        rope(tape, x, tensor<std::int32_t>(memory, {3}, {0, 0, 0}), table);
-      },
-      ThrowsMessage<Error>(HasSubstr("position has shape [3], expected [2] (x is [2,12])")));
-  EXPECT_THAT(
-      [&] {
-        rope(tape, constant(Tensor::zeros(memory, DType::F32, {2, 10})), tensor<std::int32_t>(memory, {2}, {0, 0}),
-             table);
-      },
-      ThrowsMessage<Error>(HasSubstr("rope: x has shape [2,10], expected [T,H*6]")));
+  const auto zeros = [](DType dtype, const Shape& shape) { return constant(Tensor::zeros(memory, dtype, shape)); };
+  const auto error_of = [&](const Var& q, const Var& k, const std::vector<std::int32_t>& position) {
+    return [&tape, &table, q, k, position] {
+      rope(tape, q, k, tensor<std::int32_t>(memory, {static_cast<std::int64_t>(position.size())}, position), table);
+    };
+  };
+  const Var x = zeros(DType::F32, {2, 12});
+  EXPECT_THAT(error_of(x, x, {0, 4}),
+              ThrowsMessage<Error>("rope: position 4 of token 1 is not in the table of 4 positions"));
+  EXPECT_THAT(error_of(x, x, {-1, 0}), ThrowsMessage<Error>(HasSubstr("position -1 of token 0")));
+  EXPECT_THAT(error_of(x, x, {0, 0, 0}),
+              ThrowsMessage<Error>(HasSubstr("position has shape [3], expected [2] (queries are [2,12])")));
+  EXPECT_THAT(error_of(x, zeros(DType::F32, {3, 12}), {0, 0}),
+              ThrowsMessage<Error>(HasSubstr("position has shape [2], expected [3] (keys are [3,12])")));
+  EXPECT_THAT(error_of(zeros(DType::F32, {2, 10}), x, {0, 0}),
+              ThrowsMessage<Error>(HasSubstr("rope: queries have shape [2,10], expected [T,H*6]")));
+  EXPECT_THAT(error_of(x, zeros(DType::F64, {2, 12}), {0, 0}),
+              ThrowsMessage<Error>(HasSubstr("rope: keys are float64, expected float32 as the table")));
+  EXPECT_THAT(error_of(x, zeros(DType::BF16, {2, 12}), {0, 0}),
+              ThrowsMessage<Error>("rope: keys are bfloat16, expected float32 as queries"));
   EXPECT_THAT([&] { make_rope_table(memory, DType::F32, 4, 5, 10000.0); },
               ThrowsMessage<Error>(HasSubstr("head width is 5, expected an even number")));
 }

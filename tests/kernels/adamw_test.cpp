@@ -92,6 +92,19 @@ TYPED_TEST(AdamWKernel, ElementsDoNotDependOnPlaceOrThreads) {
   EXPECT_EQ(whole.mean_square, parts.mean_square);
 }
 
+TYPED_TEST(AdamWKernel, WritesTheResultRoundedToo) {
+  using T = TypeParam;
+  for (const std::int64_t n : {1, 1023, 70'001}) {
+    Run<T> run = random_run<T>(n), plain = run;
+    std::vector<bf16> rounded(n);
+    adamw(make_cpu(2), factors<T>, run.dx.data(), run.x.data(), run.mean.data(), run.mean_square.data(), n,
+          rounded.data());
+    adamw(make_cpu(2), factors<T>, plain.dx.data(), plain.x.data(), plain.mean.data(), plain.mean_square.data(), n);
+    EXPECT_EQ(run.x, plain.x);
+    for (std::int64_t i = 0; i < n; ++i) ASSERT_EQ(rounded[i].bits, as<bf16>(plain.x[i]).bits) << i << " of " << n;
+  }
+}
+
 TYPED_TEST(AdamWKernel, Empty) {
   adamw<TypeParam>(make_cpu(2), factors<TypeParam>, nullptr, nullptr, nullptr, nullptr, 0);
 }

@@ -42,12 +42,15 @@ TEST(EmbeddingKernel, TheGradientOfBfloat16IsSummedInFloat) {
   same[10] = 4;
   same[20] = 9;
   const auto dy = random_bf16(many * width, 2);
-  std::vector<float> dtable(num_rows * width, 1);
-  std::vector<double> expected(num_rows * width, 1);
-  embedding_gradient(make_cpu(2), same.data(), dy.data(), dtable.data(), many, width, first, num_rows);
-  embedding_gradient(make_cpu(1), same.data(), all_as<double>(dy).data(), expected.data(), many, width, first,
-                     num_rows);
-  expect_rounded(dtable, expected, many * 200 * 0x1p-24);  // no partial sum is beyond 200
+  for (const bool add : {false, true}) {
+    std::vector<float> dtable(num_rows * width, 1);
+    std::vector<double> expected(num_rows * width, 1);
+    embedding_gradient(make_cpu(2), same.data(), dy.data(), add, dtable.data(), many, width, first, num_rows);
+    embedding_gradient(make_cpu(1), same.data(), all_as<double>(dy).data(), add, expected.data(), many, width, first,
+                       num_rows);
+    EXPECT_EQ(expected[0], add ? 1 : 0);                     // no token is of this row
+    expect_rounded(dtable, expected, many * 200 * 0x1p-24);  // no partial sum is beyond 200
+  }
 }
 
 }  // namespace

@@ -27,16 +27,13 @@ class PermuteKernel : public ::testing::TestWithParam<std::int64_t> {
                             weights64 = all_as<double>(weights);
 };
 
-TEST_P(PermuteKernel, RowsOfBfloat16AreWeightedAndRoundedOnce) {
-  for (const bool weighted : {false, true}) {
-    std::vector<bf16> y(sorted.size());
-    std::vector<double> expected(sorted.size());
-    permute_rows(make_cpu(1), x.data(), source.data(), weighted ? weights.data() : nullptr, y.data(), rows, selected,
-                 width);
-    permute_rows(make_cpu(1), x64.data(), source.data(), weighted ? weights64.data() : nullptr, expected.data(), rows,
-                 selected, width);
-    expect_rounded(y, expected, weighted ? 1e-6 : 0);
-  }
+TEST_P(PermuteKernel, RowsAreCopies) {
+  std::vector<bf16> y(sorted.size());
+  permute_rows(make_cpu(2), x.data(), source.data(), y.data(), rows, selected, width);
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t c = 0; c < width; ++c)
+      ASSERT_EQ(y[static_cast<std::size_t>(r * width + c)].bits,
+                x[static_cast<std::size_t>(source[static_cast<std::size_t>(r)] / selected * width + c)].bits);
 }
 
 TEST_P(PermuteKernel, TheSumOfBfloat16RowsIsRoundedOnce) {
@@ -66,12 +63,44 @@ TEST_P(PermuteKernel, TheSumIsThatOfAPlainLoop) {
     }
 }
 
-TEST_P(PermuteKernel, ProductsOfBfloat16RowsAreFloat) {
-  std::vector<float> products(weights.size());
-  std::vector<double> expected(weights.size());
-  row_products(make_cpu(1), sorted.data(), row_of.data(), x.data(), products.data(), tokens, selected, width);
-  row_products(make_cpu(1), sorted64.data(), row_of.data(), x64.data(), expected.data(), tokens, selected, width);
-  expect_rounded(products, expected, 1e-6 * static_cast<double>(width));
+TEST_P(PermuteKernel, GradientsOfBfloat16RowsAreThoseOfDoubleRoundedOnce) {
+  std::vector<bf16> drows(sorted.size());
+  std::vector<float> dweights(weights.size(), -1);
+  std::vector<double> drows64(sorted.size()), dweights64(weights.size(), -1);
+  unpermute_gradient(make_cpu(2), sorted.data(), source.data(), weights.data(), x.data(), drows.data(), dweights.data(),
+                     rows, tokens, selected, width);
+  unpermute_gradient(make_cpu(1), sorted64.data(), source.data(), weights64.data(), x64.data(), drows64.data(),
+                     dweights64.data(), rows, tokens, selected, width);
+  expect_rounded(drows, drows64, 1e-6);
+  expect_rounded(dweights, dweights64, 1e-6 * static_cast<double>(width));
+  for (std::size_t a = 0; a < dweights.size(); ++a) EXPECT_TRUE(row_of[a] >= 0 || dweights[a] == 0);
+
+  std::vector<bf16> rows_alone(sorted.size());
+  std::vector<float> weights_alone(weights.size());
+  unpermute_gradient<bf16>(make_cpu(1), nullptr, source.data(), weights.data(), x.data(), rows_alone.data(), nullptr,
+                           rows, tokens, selected, width);
+  unpermute_gradient<bf16>(make_cpu(1), sorted.data(), source.data(), weights.data(), x.data(), nullptr,
+                           weights_alone.data(), rows, tokens, selected, width);
+  EXPECT_EQ(all_as<float>(rows_alone), all_as<float>(drows));
+  EXPECT_EQ(weights_alone, dweights);
+}
+
+// As for the sum: by a plain loop in float64.
+TEST_P(PermuteKernel, GradientsAreThoseOfAPlainLoop) {
+  std::vector<double> drows(sorted.size()), dweights(weights.size());
+  unpermute_gradient(make_cpu(1), sorted64.data(), source.data(), weights64.data(), x64.data(), drows.data(),
+                     dweights.data(), rows, tokens, selected, width);
+  for (std::size_t a = 0; a < dweights.size(); ++a) {
+    if (row_of[a] < 0) continue;
+    double sum = 0;
+    for (std::int64_t c = 0; c < width; ++c) {
+      const auto row = static_cast<std::size_t>(row_of[a] * width + c);
+      const double dy = x64[a / selected * static_cast<std::size_t>(width) + static_cast<std::size_t>(c)];
+      ASSERT_DOUBLE_EQ(drows[row], weights64[a] * dy);
+      sum += sorted64[row] * dy;
+    }
+    ASSERT_NEAR(dweights[a], sum, 1e-12);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Widths, PermuteKernel, ::testing::Values(1, 7, 513, 1100));

@@ -18,12 +18,14 @@ TEST(RopeKernel, OfBfloat16TurnsByAFloatTableAndRoundsOnce) {
     rope_table(make_cpu(1), cos64.data(), sin64.data(), positions, width, 10000.);
     const auto x = random_bf16(tokens * heads * width, 1);
     for (const int direction : {1, -1}) {
-      std::vector<bf16> y(x.size());
-      std::vector<double> expected(x.size());
-      rope(make_cpu(1), x.data(), position.data(), cos.data(), sin.data(), direction, y.data(), tokens, heads, width);
-      rope(make_cpu(1), all_as<double>(x).data(), position.data(), cos64.data(), sin64.data(), direction,
-           expected.data(), tokens, heads, width);
-      expect_rounded(y, expected, 2e-6);
+      std::vector<bf16> q = x, k(x.rbegin(), x.rend());
+      std::vector<double> q64 = all_as<double>(q), k64 = all_as<double>(k);
+      rope(make_cpu(2), RopeHeads<bf16>{q.data(), heads}, RopeHeads<bf16>{k.data(), heads}, position.data(), cos.data(),
+           sin.data(), direction, tokens, width);
+      rope(make_cpu(1), RopeHeads<double>{q64.data(), heads}, RopeHeads<double>{k64.data(), heads}, position.data(),
+           cos64.data(), sin64.data(), direction, tokens, width);
+      expect_rounded(q, q64, 2e-6);
+      expect_rounded(k, k64, 2e-6);
     }
   }
 }

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "kernels/muon.h"
 #include "optim/optimizer.h"
 #include "tests/optim/parameters.h"
 
@@ -118,11 +119,12 @@ TEST(MasterWeights, OfAFragmentLeaveTheRestAlone) {
   auto p = narrow(Memory::cpu(1));
   const std::vector<float> before = widened(p->value);
   MasterWeights weights({p.get(), 3, 2});
-  float* w = weights.begin_step<float>();
+  float* w = weights.to_step<float>();
   EXPECT_EQ(w[0], before[3]);
   w[0] = 1.00390625F;  // between 1 and 1.0078125: a tie, to even
   w[1] = 1.01171875F;  // between 1.0078125 and 1.015625: a tie, to even
-  weights.end_step();
+  const std::vector<float> no_update(2);
+  kernels::decayed_step(kernels::make_cpu(1), 1.F, 0.F, no_update.data(), w, 2, weights.rounded());
   std::vector<float> expected = before;
   expected[3] = 1;
   expected[4] = 1.015625F;

@@ -210,12 +210,11 @@ WrittenOut::Pass WrittenOut::run(Tape& tape, const data::TokenBatch& samples, co
     const std::string layer = fmt::format("layers.{}.", i);
     const auto weight = [&](const char* name) { return weights_.at(layer + name); };
     const Var normed = core::rms_norm(tape, x, weight("attention_norm.weight"), c.norm_eps);
-    const auto turned = [&](const char* name) {
-      return core::rope(tape, core::linear(tape, normed, weight(name)), batch.position, table);
-    };
+    const auto projected = [&](const char* name) { return core::linear(tape, normed, weight(name)); };
+    const auto [queries, keys] =
+        core::rope(tape, projected("attention.q.weight"), projected("attention.k.weight"), batch.position, table);
     const Var attended =
-        core::attention(tape, turned("attention.q.weight"), turned("attention.k.weight"),
-                        core::linear(tape, normed, weight("attention.v.weight")), shape, batch.attention_layout());
+        core::attention(tape, queries, keys, projected("attention.v.weight"), shape, batch.attention_layout());
     x = core::add(tape, x, core::linear(tape, attended, weight("attention.o.weight")));
     const Var fed = core::rms_norm(tape, x, weight("mlp_norm.weight"), c.norm_eps);
     x = core::add(tape, x,
