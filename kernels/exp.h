@@ -55,4 +55,22 @@ inline float exponential_in_range(float x) {
 
 inline double exponential(double x) { return std::exp(x); }
 
+/// 2^x for x below 127, within 2e-7 of it; 0 where it is below the normal numbers, NaN for NaN. Half the work of
+/// `exponential`: no reduction by ln(2), no subnormals. A minimax polynomial of degree 5 over half an octave each way.
+inline float power_of_2(float x) {
+  constexpr float shift = 12582912.0F + 127;  // adding it rounds to an integer, which is an exponent in the low bits
+  const float shifted = x + shift;
+  const float r = x - (shifted - shift);
+  float p = 1.3264724e-3F;
+  p = p * r + 9.671513e-3F;
+  p = p * r + 5.5507336e-2F;
+  p = p * r + 2.4022242e-1F;
+  p = p * r + 6.93147e-1F;
+  p = p * r + 1.0F;
+  const float y = p * std::bit_cast<float>(std::bit_cast<std::uint32_t>(shifted) << 23U);
+  return x < -126.0F ? 0.0F : y;
+}
+
+inline double power_of_2(double x) { return std::exp2(x); }
+
 }  // namespace limbeck::kernels

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "kernels/denormals.h"
 #include "launch/commands/command_line.h"
 #include "launch/commands/commands.h"
 #include "launch/console/error_line.h"
@@ -79,6 +80,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const limbeck::kernels::NoDenormals no_denormals;  // in all threads of this process
   limbeck::launch::open_standard_streams();
   limbeck::launch::remember_launcher();
   limbeck::launch::prepare_error_line();

@@ -29,8 +29,8 @@ struct AttentionLayout {
 
 /// softmax(scale q k^T) v for each head; query head h reads key/value head h / (H/G). A query that sees no key gives 0.
 /// Saves its inputs, the output and [Tq,H] numbers: memory is linear in the length. Float32, float64 or bfloat16
-/// (scores and sums in float32). The same bits on every run with equal threads. Formulas: docs/gradients.md; Dao,
-/// "FlashAttention-2" (2023).
+/// (scores, softmax and sums in float32). The same bits on every run with equal threads. Formulas: docs/gradients.md;
+/// Dao, "FlashAttention-2" (2023).
 Var attention(Tape& tape, const Var& q /*[Tq,H*D]*/, const Var& k /*[Tk,G*D]*/, const Var& v /*[Tk,G*Dv]*/,
               const AttentionShape& shape, const AttentionLayout& layout);
 

@@ -41,10 +41,11 @@ struct TaskScratch {
 };
 
 struct CpuCache {
-  std::shared_ptr<void> products;  // of the file that defines the float product
-  Scratch matmul;                  // widened tiles of a weight
-  std::vector<TaskScratch> tasks;  // one a thread
-  std::size_t tile_product = 0;    // of tile_products()
+  std::shared_ptr<void> products;   // of the file that defines the float product
+  Scratch matmul;                   // widened tiles of a weight
+  std::vector<TaskScratch> tasks;   // one a thread
+  std::size_t tile_product = 0;     // of tile_products()
+  std::shared_ptr<void> attention;  // of the files that define it
 };
 
 }  // namespace limbeck::kernels

@@ -1,4 +1,4 @@
-// Matrix products, attention and the fused head at the shapes of examples/distill_smollm2.textproto, as a share of the
+// Matrix products and the fused head at the shapes of examples/distill_smollm2.textproto, as a share of the
 // processor's FMA peak that a small loop measures in the same run.
 //
 //     build/release/bin/bench_matmul [threads]
@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <vector>
 
-#include "core/ops/attention.h"
 #include "core/ops/head_loss.h"
 #include "kernels/grouped_matmul.h"
 #include "kernels/matmul.h"
@@ -86,36 +85,6 @@ void bench_experts(const core::MemoryPtr& memory, const kernels::Cpu& cpu, doubl
          peak);
 }
 
-void bench_attention(const core::MemoryPtr& memory, double peak) {
-  constexpr std::int64_t length = 256, segments = 4, tokens = length * segments;
-  const core::AttentionShape shape{.num_heads = 9, .num_kv_heads = 3, .width = 64, .value_width = 64, .scale = 0.125};
-  std::vector<std::int64_t> offsets;
-  for (std::int64_t i = 0; i <= segments; ++i) offsets.push_back(i * length);
-  std::vector<std::int32_t> position, document;
-  for (std::int32_t i = 0; i < tokens; ++i) {
-    position.push_back(i % length);
-    document.push_back(i / length);
-  }
-  const Tensor o = Tensor::from<std::int64_t>(memory, {segments + 1}, offsets);
-  const Tensor p = Tensor::from<std::int32_t>(memory, {tokens}, position);
-  const Tensor d = Tensor::from<std::int32_t>(memory, {tokens}, document);
-  const core::AttentionLayout layout{o, o, p, p, d, d};
-  const Tensor q = filled(memory, {tokens, 576}), k = filled(memory, {tokens, 192}), v = filled(memory, {tokens, 192});
-  const double pairs = static_cast<double>(segments * length * (length + 1) / 2 * 9);
-  const double forward = seconds([&] {
-    core::Tape tape(core::Tape::Mode::Off);
-    core::attention(tape, core::constant(q), core::constant(k), core::constant(v), shape, layout);
-  });
-  const double both = seconds([&] {
-    core::Tape tape;
-    const core::Var y = core::attention(tape, core::leaf(q), core::leaf(k), core::leaf(v), shape, layout);
-    core::accumulate(y.slot, q);
-    tape.run();
-  });
-  report("attention 4x256, 9/3 heads of 64: forward", pairs * 4 * 64, forward, peak);
-  report("attention 4x256, 9/3 heads of 64: backward", pairs * 10 * 64, both - forward, peak);
-}
-
 void bench_head(const core::MemoryPtr& memory, double peak, std::int64_t chunk) {
   constexpr std::int64_t tokens = 256, vocabulary = 49152, width = 576;
   const Tensor x = filled(memory, {tokens, width}), w = filled(memory, {vocabulary, width});
@@ -162,6 +131,5 @@ int main(int argc, char** argv) {
   const double peak = one * threads;
   bench_products(memory, cpu, peak);
   bench_experts(memory, cpu, peak);
-  bench_attention(memory, peak);
   for (const std::int64_t chunk : {64, 128, 256}) bench_head(memory, peak, chunk);
 }

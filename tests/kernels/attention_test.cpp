@@ -5,30 +5,35 @@
 namespace limbeck::kernels {
 namespace {
 
-using limbeck::testing::all_as, limbeck::testing::expect_rounded, limbeck::testing::random_bf16;
+using limbeck::testing::all_as, limbeck::testing::random_bf16;
 
-/// Two segments of odd lengths, of more than one tile of queries and of keys; the second holds two documents, and its
-/// first query is of a third that has no key.
+/// Segments of odd lengths, of more than one tile of queries and of keys: one of five tokens; one that holds two
+/// documents, whose first query is of a third that has no key; and one in which queries that see no key lie between
+/// others, block by block.
 struct Example {
-  std::vector<std::int64_t> offsets{0, 5, 205};
+  std::vector<std::int64_t> offsets{0, 5, 305, 433};
   std::vector<std::int32_t> position, document, key_document;
   AttentionProblem problem;
-  std::int64_t tokens = 205;
+  std::int64_t tokens = offsets.back();
 
-  Example() {
-    for (std::int32_t i = 0; i < tokens; ++i) {
-      const std::int32_t of_segment = i < 5 ? i : i - 5;
-      position.push_back(of_segment < 150 ? of_segment : of_segment - 150);
-      document.push_back(of_segment < 150 ? 0 : 1);
-    }
+  Example(std::int64_t width, std::int64_t value_width) {
+    const auto token = [&](std::int64_t at, std::int32_t in) {
+      position.push_back(static_cast<std::int32_t>(at));
+      document.push_back(in);
+    };
+    for (std::int64_t i = 0; i < 5; ++i) token(i, 0);
+    for (std::int64_t i = 0; i < 200; ++i) token(i, 0);
+    for (std::int64_t i = 0; i < 100; ++i) token(i, 1);
+    for (std::int64_t i = 0; i < 128; ++i) token(i, 0);
     key_document = document;
     document[5] = 7;
+    for (std::int64_t i = 305 + 32; i < 305 + 64; ++i) document[i] = 8;
     problem = {.num_heads = 4,
                .num_kv_heads = 2,
-               .width = 7,
-               .value_width = 5,
+               .width = width,
+               .value_width = value_width,
                .scale = 0.4,
-               .num_segments = 2,
+               .num_segments = 3,
                .query_offsets = offsets.data(),
                .key_offsets = offsets.data(),
                .query_position = position.data(),
@@ -39,47 +44,143 @@ struct Example {
   Example(const Example&) = delete;
 };
 
-class AttentionKernel : public ::testing::TestWithParam<int> {};
-
-TEST_P(AttentionKernel, OfBfloat16IsThatOfDoubleRoundedOnce) {
-  const Example example;
-  const AttentionProblem& p = example.problem;
-  const std::int64_t tokens = example.tokens;
-  const Cpu cpu = make_cpu(GetParam()), one = make_cpu(1);
-  const auto q = random_bf16(tokens * p.num_heads * p.width, 1);
-  const auto k = random_bf16(tokens * p.num_kv_heads * p.width, 2);
-  const auto v = random_bf16(tokens * p.num_kv_heads * p.value_width, 3);
-  const auto dout = random_bf16(tokens * p.num_heads * p.value_width, 4);
-  const auto q64 = all_as<double>(q), k64 = all_as<double>(k), v64 = all_as<double>(v), dout64 = all_as<double>(dout);
-
-  std::vector<bf16> out(dout.size());
-  std::vector<float> logsumexp(static_cast<std::size_t>(tokens * p.num_heads));
-  std::vector<double> out64(dout.size()), logsumexp64(logsumexp.size());
-  attention_forward(cpu, p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
-  attention_forward(one, p, q64.data(), k64.data(), v64.data(), out64.data(), logsumexp64.data());
-  constexpr double slack = 1e-5;  // float32: products of 7 and sums of 150 values about 1
-  expect_rounded(out, out64, slack);
-  for (std::int64_t h = 0; h < p.num_heads; ++h) {
-    const auto unseeing = static_cast<std::size_t>(5 * p.num_heads + h);
-    EXPECT_EQ(logsumexp[unseeing], -INFINITY);
-    logsumexp64[unseeing] = logsumexp[unseeing] = 0;  // the rest is compared; no score of this query is seen
+/// A sum, and that of its terms' absolute values.
+struct Sum {
+  double value = 0, size = 0;
+  void add(double term) {
+    value += term;
+    size += std::abs(term);
   }
-  expect_rounded(logsumexp, logsumexp64, slack);
+};
 
-  // What the backward reads is the rounded result.
-  const auto rounded = all_as<double>(out);
-  std::vector<float> dq(q.size(), 1), dk(k.size(), 1), dv(v.size(), 1);
-  std::vector<double> dq64(q.size(), 1), dk64(k.size(), 1), dv64(v.size(), 1);
-  attention_backward(cpu, p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(), dout.data(), dq.data(),
-                     dk.data(), dv.data());
-  attention_backward(one, p, q64.data(), k64.data(), v64.data(), rounded.data(), logsumexp64.data(), dout64.data(),
-                     dq64.data(), dk64.data(), dv64.data());
-  expect_rounded(dq, dq64, 10 * slack);
-  expect_rounded(dk, dk64, 10 * slack);
-  expect_rounded(dv, dv64, 10 * slack);
+/// By the definition, one score after the other. The backward's out is given: what the forward found.
+struct Definition {
+  std::vector<Sum> out, dq, dk, dv;
+  std::vector<double> logsumexp;
+
+  Definition(const AttentionProblem& p, std::int64_t tokens, const std::vector<double>& q, const std::vector<double>& k,
+             const std::vector<double>& v, const std::vector<double>& given_out, const std::vector<double>& dout)
+      : out(dout.size()), dq(q.size()), dk(k.size()), dv(v.size()), logsumexp(tokens * p.num_heads, -INFINITY) {
+    for (std::int64_t n = 0; n < p.num_segments; ++n)
+      for (std::int64_t i = p.query_offsets[n]; i < p.query_offsets[n + 1]; ++i)
+        for (std::int64_t h = 0; h < p.num_heads; ++h) {
+          const std::int64_t g = h * p.num_kv_heads / p.num_heads, d = p.width, e = p.value_width;
+          const std::int64_t at = i * p.num_heads + h;
+          std::vector<std::int64_t> keys;
+          std::vector<double> weights;
+          double total = 0;
+          for (std::int64_t j = p.key_offsets[n]; j < p.key_offsets[n + 1]; ++j) {
+            if (p.key_document[j] != p.query_document[i] || p.key_position[j] > p.query_position[i]) continue;
+            double score = 0;
+            for (std::int64_t c = 0; c < d; ++c) score += q[at * d + c] * k[(j * p.num_kv_heads + g) * d + c];
+            keys.push_back(j * p.num_kv_heads + g);
+            weights.push_back(std::exp(p.scale * score));
+            total += weights.back();
+          }
+          if (keys.empty()) continue;
+          logsumexp[at] = std::log(total);
+          double delta = 0;
+          for (std::int64_t c = 0; c < e; ++c) delta += given_out[at * e + c] * dout[at * e + c];
+          for (std::size_t m = 0; m < keys.size(); ++m) {
+            const double weight = weights[m] / total;
+            double dweight = -delta;
+            for (std::int64_t c = 0; c < e; ++c) {
+              out[at * e + c].add(weight * v[keys[m] * e + c]);
+              dv[keys[m] * e + c].add(weight * dout[at * e + c]);
+              dweight += dout[at * e + c] * v[keys[m] * e + c];
+            }
+            const double dscore = p.scale * weight * dweight;
+            for (std::int64_t c = 0; c < d; ++c) {
+              dq[at * d + c].add(dscore * k[keys[m] * d + c]);
+              dk[keys[m] * d + c].add(dscore * q[at * d + c]);
+            }
+          }
+        }
+  }
+};
+
+struct Case {
+  int threads;
+  std::int64_t width, value_width;
+};
+class AttentionKernel : public ::testing::TestWithParam<Case> {
+ protected:
+  template <class T>
+  void check() const;
+};
+
+/// Each sum is right when its terms are: to `of_terms` of what they are, and to float32.
+template <class T>
+void expect_sums(const std::vector<T>& found, const std::vector<Sum>& expected, double of_terms, double before = 0) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const double rounded = std::is_same_v<T, bf16> ? 0x1p-8 * std::abs(expected[i].value) : 0;
+    ASSERT_NEAR(as<double>(found[i]), expected[i].value + before,
+                rounded * 1.01 + of_terms * expected[i].size + 1e-5 * (1 + expected[i].size))
+        << "element " << i;
+  }
 }
 
-INSTANTIATE_TEST_SUITE_P(Threads, AttentionKernel, ::testing::Values(1, 3));
+template <class T>
+void AttentionKernel::check() const {
+  const auto [threads, width, value_width] = GetParam();
+  const Example example(width, value_width);
+  const AttentionProblem& p = example.problem;
+  const std::int64_t tokens = example.tokens;
+  const Cpu cpu = make_cpu(threads);
+  const auto values = [](std::int64_t n, unsigned seed) { return all_as<T>(random_bf16(n, seed, 0.5F)); };
+  const auto q = values(tokens * p.num_heads * p.width, 1), k = values(tokens * p.num_kv_heads * p.width, 2);
+  const auto v = values(tokens * p.num_kv_heads * p.value_width, 3);
+  const auto dout = values(tokens * p.num_heads * p.value_width, 4);
+  std::vector<T> out(dout.size());
+  std::vector<float> logsumexp(static_cast<std::size_t>(tokens * p.num_heads));
+  attention_forward(cpu, p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
+  // The gradients are added to what there is.
+  std::vector<float> dq(q.size(), 1), dk(k.size(), 1), dv(v.size(), 1);
+  attention_backward(cpu, p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(), dout.data(), dq.data(),
+                     dk.data(), dv.data());
+
+  const Definition expected(p, tokens, all_as<double>(q), all_as<double>(k), all_as<double>(v), all_as<double>(out),
+                            all_as<double>(dout));
+  for (std::size_t i = 0; i < logsumexp.size(); ++i)
+    if (std::isinf(expected.logsumexp[i]))
+      EXPECT_EQ(logsumexp[i], -INFINITY);
+    else
+      ASSERT_NEAR(logsumexp[i], expected.logsumexp[i], 1e-5);
+  // In bfloat16, probabilities and the gradients of scores are rounded, as factors, and the output.
+  const double of_terms = std::is_same_v<T, bf16> ? 0x1p-8 : 0;
+  expect_sums(out, expected.out, of_terms);
+  expect_sums(dq, expected.dq, of_terms, 1);
+  expect_sums(dk, expected.dk, of_terms, 1);
+  expect_sums(dv, expected.dv, of_terms, 1);
+}
+
+TEST_P(AttentionKernel, OfFloat32IsTheDefinition) { check<float>(); }
+TEST_P(AttentionKernel, OfBfloat16IsTheDefinitionWithRoundedFactors) { check<bf16>(); }
+
+INSTANTIATE_TEST_SUITE_P(ThreadsAndWidths, AttentionKernel,
+                         ::testing::Values(Case{1, 7, 5}, Case{3, 7, 5}, Case{1, 64, 96}, Case{3, 40, 33}));
+
+/// The bits of the gradients depend on no number of threads: more of them than cores, and than there are tasks.
+TEST(Attention, BitsDependOnNoNumberOfThreads) {
+  const Example example(16, 16);
+  const AttentionProblem& p = example.problem;
+  const auto q = random_bf16(example.tokens * p.num_heads * 16, 1), k = random_bf16(example.tokens * 2 * 16, 2);
+  const auto run = [&](int threads) {
+    const Cpu cpu = make_cpu(threads);
+    std::vector<bf16> out(q.size());
+    std::vector<float> logsumexp(static_cast<std::size_t>(example.tokens * p.num_heads));
+    std::vector<float> dq(q.size()), dk(k.size()), dv(k.size());
+    attention_forward(cpu, p, q.data(), k.data(), k.data(), out.data(), logsumexp.data());
+    attention_backward(cpu, p, q.data(), k.data(), k.data(), out.data(), logsumexp.data(), q.data(), dq.data(),
+                       dk.data(), dv.data());
+    dq.insert(dq.end(), dk.begin(), dk.end());
+    dq.insert(dq.end(), dv.begin(), dv.end());
+    return dq;
+  };
+  const auto alone = run(1);
+  for (const int threads : {2, 16}) EXPECT_EQ(run(threads), alone);
+}
 
 }  // namespace
 }  // namespace limbeck::kernels

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
+#include <span>
 
 #include "optim/adamw.h"
 #include "tests/support/layouts.h"
@@ -33,41 +35,87 @@ nn::ModelOptions options_of(const launch::Rank& rank, const Types& types) {
 
 using Values = std::map<std::string, std::vector<double>>;
 
-/// The golden batch's loss and gradients on this rank's parts, with the choices of experts that PyTorch's weights lead
-/// to; `whole`, of one rank: those of the same parts.
+/// A model's weights and what it learns from.
+struct Example {
+  nn::ModelConfig config;
+  nn::RouterTraining router;
+  data::TokenBatch samples;
+  std::function<void(nn::Transformer&)> load;
+};
+
+Example golden_example(const std::string& file) {
+  const GoldenModel golden(file);
+  return {golden.config(), golden.router(), golden.samples(),
+          [file](nn::Transformer& model) { model.load(GoldenModel(file).parameters()); }};
+}
+
+/// A model of 64 channels with weights about 1/sqrt(64), and 512 tokens: enough for roundings to cancel.
+Example wider_example() {
+  constexpr std::int64_t sequences = 8, length = 64, tokens = sequences * length;
+  Example example;
+  example.config = GoldenModel("moe.h5").config();
+  example.config.width = 64;
+  example.config.head_width = 16;
+  example.config.moe.expert_width = 64;
+  example.config.max_positions = length;
+  example.router = GoldenModel("moe.h5").router();
+  example.samples.num_sequences = sequences;
+  example.samples.sequence_length = length;
+  for (std::int32_t i = 0; i < tokens; ++i) {
+    example.samples.tokens.push_back(i * i % 97);
+    example.samples.targets.push_back((i + 1) * (i + 1) % 97);
+    example.samples.positions.push_back(i % length);
+    example.samples.documents.push_back(0);
+  }
+  example.load = [](nn::Transformer& model) {
+    model.init_random(1);  // of deviation 0.02: times 8, in any type
+    for (core::Parameter* p : model.parameters()) {
+      if (p->value.shape().rank() == 1) continue;
+      core::dispatch_activation("init", p->value.dtype(), [&]<class T>() {
+        for (T& x : std::span(p->value.mutable_data<T>(), p->value.numel()))
+          x = kernels::as<T>(8 * kernels::as<double>(x));
+      });
+    }
+  };
+  return example;
+}
+
+/// An example's loss and gradients on this rank's parts.
 struct Step {
   double loss = 0;
   Values gradients = {};
-  Values expected = {};
+  Values expected = {};  // of the same parts
+  nn::RoutingLog routing = {};
 };
 
-Step step_of(launch::Rank& rank, const std::string& file, const Types& types, launch::StepOptions options = {},
-             const Values* whole = nullptr) {
-  const GoldenModel golden(file);
-  nn::Transformer model(golden.config(), options_of(rank, types));
-  model.load(golden.parameters());
+/// With the choices of experts of `reference`, a step of one rank; none: with its own.
+Step step_of(launch::Rank& rank, const Example& example, const Types& types, const Step* reference = nullptr,
+             launch::StepOptions options = {}) {
+  nn::Transformer model(example.config, options_of(rank, types));
+  example.load(model);
   parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), core::sum_dtype(types.compute), 4096);
   const optim::LanguageModelling objective;
-  nn::RoutingLog routing = testing::reference_routing(golden);
-  options.routing = &routing;
-  options.router = golden.router();
   Step step;
-  step.loss = launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(), options, sync).loss();
+  if (reference != nullptr) step.routing = reference->routing;
+  options.routing = &step.routing;
+  options.router = example.router;
+  step.loss = launch::forward_backward(rank, {model, nullptr, objective}, example.samples, options, sync).loss();
   for (const core::Parameter* p : model.parameters()) {
     step.gradients[p->name] = testing::values_of(p->slot->grad);
-    if (whole == nullptr) continue;
+    if (reference == nullptr) continue;
     std::vector<double>& expected = step.expected[p->name];
     expected.resize(step.gradients[p->name].size());
     core::for_each_element(*p, [&](std::int64_t i, std::int64_t global) {
-      expected[static_cast<std::size_t>(i)] = whole->at(p->name)[static_cast<std::size_t>(global)];
+      expected[static_cast<std::size_t>(i)] = reference->gradients.at(p->name)[static_cast<std::size_t>(global)];
     });
   }
   return step;
 }
 
-Step alone(const std::string& file, const Types& types, const launch::StepOptions& options = {}) {
+Step alone(const Example& example, const Types& types, const Step* reference = nullptr,
+           const launch::StepOptions& options = {}) {
   launch::Rank rank(parallel::ThreadWorld(1).comm(0), "dp1", 1);
-  return step_of(rank, file, types, options);
+  return step_of(rank, example, types, reference, options);
 }
 
 double dot(const std::vector<double>& a, const std::vector<double>& b) {
@@ -93,49 +141,73 @@ void expect_alike(const Values& gradients, const Values& expected, double bound)
 constexpr const char* models[] = {"dense.h5",           "dense_uneven.h5", "moe.h5",
                                   "moe_idle_expert.h5", "moe_options.h5",  "moe_global_balance.h5"};
 
-// Lengths agree to 1 %; to 2 % where an expert is idle or the stream is bfloat16. These models are 18 to 24 channels
-// wide and see 48 tokens: few roundings cancel, and what remains of sums that do is small beside what was rounded.
+// Lengths agree to 1 %. Of models of 18 to 24 channels that see 48 tokens, to 2 % where an expert is idle or the stream
+// is bfloat16: few roundings cancel there. No one of them is to blame, and PyTorch's gradients under autocast are off
+// by as much (tests/golden/bfloat16_errors.py).
 TEST(Bfloat16, GradientsAreThoseOfFloat64) {
+  const auto check = [](const Example& example, const Types& types, const Step& reference, double bound) {
+    const Step step = alone(example, types, &reference);
+    EXPECT_NEAR(step.loss, reference.loss, 2e-3 * reference.loss);
+    expect_alike(step.gradients, reference.gradients, bound);
+  };
   for (const char* file : models) {
-    const Step reference = alone(file, exact);
+    const Example example = golden_example(file);
+    const Step reference = alone(example, exact);
     for (const Types& types : {Types{}, narrow, stored}) {
       SCOPED_TRACE(fmt::format("{}, weights {}, stream {}", file, types.weights, types.residual));
-      const Step step = alone(file, types);
-      EXPECT_NEAR(step.loss, reference.loss, 2e-3 * reference.loss);
       const bool is_hard = types.residual == DType::BF16 || file == std::string("moe_idle_expert.h5");
-      expect_alike(step.gradients, reference.gradients, is_hard ? 0.02 : 0.01);
+      check(example, types, reference, is_hard ? 0.02 : 0.01);
     }
+  }
+  const Example wider = wider_example();
+  const Step reference = alone(wider, exact);
+  for (const Types& types : {Types{}, narrow, stored}) {
+    SCOPED_TRACE(fmt::format("wider, weights {}, stream {}", types.weights, types.residual));
+    check(wider, types, reference, 0.01);
   }
 }
 
 // Over ranks the same numbers are added in another order, and parts of sums are rounded to bfloat16 before they are
-// added; a share of a parameter is compared alone, and its length may be off by 2 %.
+// added; a share of a parameter is compared alone, and of the smallest models its length may be off by 2 %.
 TEST(Bfloat16, LayoutsAgree) {
   struct Layout {
     const char* name;
     int ranks;
     bool sequence_parallel;
   };
-  for (const auto& [name, ranks, sequence_parallel] :
+  struct Case {
+    const char* name;
+    Example example;
+    double bound;
+    Step reference = alone(example, exact);
+  };
+  const Case cases[] = {{"dense.h5", golden_example("dense.h5"), 0.02},
+                        {"moe.h5", golden_example("moe.h5"), 0.02},
+                        {"moe_options.h5", golden_example("moe_options.h5"), 0.02},
+                        {"wider", wider_example(), 0.01}};
+  for (const auto& [layout, ranks, is_divided] :
        {Layout{"dp2", 2, false}, Layout{"ep2", 2, false}, Layout{"tp2", 2, false}, Layout{"tp2", 2, true},
         Layout{"tp2ep2", 4, false}, Layout{"tp2etp2", 4, true}})
-    for (const char* file : {"dense.h5", "moe.h5", "moe_options.h5"}) {
-      SCOPED_TRACE(fmt::format("{} {} {}", file, name, sequence_parallel));
-      const Step reference = alone(file, exact);
-      testing::run_ranks(ranks, [&, layout = name, is_divided = sequence_parallel](testing::RankWorld& world) {
-        launch::Rank rank(world.comm, layout, 1, is_divided);
-        const Step step = step_of(rank, file, {}, {}, &reference.gradients);
-        EXPECT_NEAR(step.loss, reference.loss, 2e-3 * reference.loss);
-        expect_alike(step.gradients, step.expected, 0.02);
+    for (const Case& c : cases) {
+      SCOPED_TRACE(fmt::format("{} {} {}", c.name, layout, is_divided));
+      testing::run_ranks(ranks, [&, name = layout, divided = is_divided](testing::RankWorld& world) {
+        launch::Rank rank(world.comm, name, 1, divided);
+        const Step step = step_of(rank, c.example, {}, &c.reference);
+        EXPECT_NEAR(step.loss, c.reference.loss, 2e-3 * c.reference.loss);
+        expect_alike(step.gradients, step.expected, c.bound);
       });
     }
 }
 
 TEST(Bfloat16, TheSameBitsAgainRecomputedAndDelayed) {
-  const Values once = alone("moe.h5", {}).gradients;
-  EXPECT_EQ(once, alone("moe.h5", {}).gradients);
-  EXPECT_EQ(once, alone("moe.h5", {}, {.recompute = true}).gradients);
-  EXPECT_EQ(once, alone("moe.h5", {}, {.recompute = true, .delay_weight_parts = true}).gradients);
+  const Example example = golden_example("moe.h5");
+  const auto gradients = [&](const launch::StepOptions& options) {
+    return alone(example, {}, nullptr, options).gradients;
+  };
+  const Values once = gradients({});
+  EXPECT_EQ(once, gradients({}));
+  EXPECT_EQ(once, gradients({.recompute = true}));
+  EXPECT_EQ(once, gradients({.recompute = true, .delay_weight_parts = true}));
 }
 
 // Ten steps of AdamW follow PyTorch's in float64. The bound: a step's loss is off by its rounding, about 1e-3, and by
