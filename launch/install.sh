@@ -2,7 +2,7 @@
 # Installs what Limbeck is built from and runs with, on Debian 12 or 13; only what is missing. Quiet unless it fails.
 #
 #     launch/install.sh            # build and run
-#     launch/install.sh --tests    # and the tests
+#     launch/install.sh --tests    # and the tests and benchmarks
 #     launch/install.sh --fuzz     # and tests/fuzz.sh
 set -euo pipefail
 
@@ -16,7 +16,7 @@ packages=(
   libdnnl-dev
   anarchism # the text of the examples
 )
-test_packages=(libgtest-dev libgmock-dev procps patch)
+test_packages=(libgtest-dev libgmock-dev libbenchmark-dev procps patch)
 fuzz_packages=(clang libclang-rt-dev)
 
 case "${1-}" in

@@ -1,55 +1,44 @@
-// The memory bandwidth that passes over more than the caches hold are measured against.
+// The memory bandwidth that passes over more than the caches hold are measured against; reads are the ceiling of all.
 //
-//     build/release/bin/bench_bandwidth [threads]
+//     build/release/bin/bench_bandwidth [threads] [--benchmark_filter=REGEX]
 #include <algorithm>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <numeric>
-#include <thread>
-#include <vector>
 
 #include "core/tensor.h"
-#include "tests/bench/timing.h"
+#include "tests/bench/kernel_benchmark.h"
 
 namespace {
 
+using namespace limbeck;
+using core::Tensor;
+
 constexpr std::int64_t n = std::int64_t{1} << 27;  // 512 MiB an array of float
 
-/// f(begin, end) on each thread's part of [0, n).
-template <class F>
-void on_threads(int threads, F f) {
-  std::vector<std::jthread> others;
-  for (std::int64_t i = 1; i < threads; ++i) others.emplace_back(f, n * i / threads, n * (i + 1) / threads);
-  f(std::int64_t{0}, n / threads);
-}
-
-void report(const char* what, int arrays, double time) {
-  std::printf("%-20s %6.1f GB/s\n", what, 4.0 * arrays * static_cast<double>(n) / time / 1e9);
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  using limbeck::bench::seconds;
-  const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
+void add_all(int threads) {
   // In huge pages, as all tensors are.
-  const auto memory = limbeck::core::Memory::cpu(threads);
+  const auto memory = core::Memory::cpu(threads);
   const auto array = [&](float value) {
-    auto tensor = limbeck::core::Tensor::empty(memory, limbeck::core::DType::F32, {n});
+    auto tensor = Tensor::empty(memory, core::DType::F32, {n});
     std::fill_n(tensor.mutable_data<float>(), n, value);
     return tensor;
   };
-  limbeck::core::Tensor a = array(1), b = array(2), c = array(3);
-  std::printf("%d threads, 512 MiB an array; that a write reads what it replaces is not counted\n", threads);
-  const auto run = [&](const char* what, int arrays, auto f) {
-    report(what, arrays, seconds([&] { on_threads(threads, f); }));
+  Tensor a = array(1), b = array(2), c = array(3);
+  const auto read = [words = reinterpret_cast<const std::uint64_t*>(a.data<float>())](std::int64_t begin,
+                                                                                      std::int64_t end) {
+    benchmark::DoNotOptimize(std::accumulate(words + begin / 2, words + end / 2, std::uint64_t{0}));
   };
-  volatile std::uint64_t keep = 0;
-  run("read", 1,
-      [&, x = reinterpret_cast<const std::uint64_t*>(a.data<float>())](std::int64_t begin, std::int64_t end) {
-        keep = std::accumulate(x + begin / 2, x + end / 2, std::uint64_t{0});
-      });
+  const bench::Ceiling ceiling{"GB", 4.0 * n / bench::seconds([&] { bench::on_threads(threads, n, read); })};
+  std::printf(
+      "ceiling: read, %.1f GB/s\n%d threads, 512 MiB an array; that a write reads what it replaces is not counted\n",
+      ceiling.rate / 1e9, threads);
+  // `arrays` are read or written; beside it, the same loop on one thread.
+  const auto run = [&](const char* what, int arrays, auto f) {
+    const double bytes = 4.0 * arrays * static_cast<double>(n);
+    bench::add(what, ceiling, bytes,
+               [=, hold = Tensor(a), and_hold = Tensor(b), too = Tensor(c)] { bench::on_threads(threads, n, f); },
+               {.work = bytes, .f = [=] { f(0, n); }});
+  };
+  run("read", 1, read);
   run("triad: a = b + 3 c", 3,
       [x = a.mutable_data<float>(), y = b.data<float>(), z = c.data<float>()](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) x[i] = y[i] + 3 * z[i];
@@ -58,3 +47,7 @@ int main(int argc, char** argv) {
     for (std::int64_t i = begin; i < end; ++i) x[i] += 3 * y[i];
   });
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return bench::run(argc, argv, add_all); }

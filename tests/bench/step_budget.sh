@@ -2,8 +2,9 @@
 # Where the time of a training step goes: milliseconds a step by op and kernel, of the thread that runs the steps (all others help
 # it and wait for it, so that its time is the step's).
 #
-#     tests/bench/step_budget.sh CONFIG... [OPTIONS]       # those of `limbeck train`; the config sets a text
+#     tests/bench/step_budget.sh [distill] CONFIG... [OPTIONS]       # those of `limbeck train`, or distill; the config sets a text
 #     tests/bench/step_budget.sh examples/tiny_moe.textproto --threads 2 --set precision.compute=BFLOAT16
+#     tests/bench/step_budget.sh distill examples/distill_smollm2.textproto --threads 2 --set parallel.layout= --set train.eval_tokens=512
 #
 # Needs the release build and perf (Debian: linux-perf). Sampled are 10 steps after 3 that are not.
 set -euo pipefail
@@ -13,6 +14,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
   sed -n '2,/^set/p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p'
   exit $((2 * ($# == 0)))
 }
+command=train
+[[ $1 != distill ]] || { command=distill && shift; }
 command -v perf >/dev/null || { echo "step_budget.sh: error: perf is not installed (Debian: linux-perf)" >&2; exit 1; }
 
 warm_up=3 steps=10 rate=200
@@ -21,7 +24,7 @@ trap 'rm -rf "$work"' EXIT
 metrics=$work/run/metrics.jsonl
 lines() { [[ -f $metrics ]] && wc -l <"$metrics" || echo 0; }
 
-"$root/build/release/bin/limbeck" train "$@" --set train.steps=$((warm_up + steps + 1)) --out "$work/run" >"$work/log" 2>&1 </dev/null &
+"$root/build/release/bin/limbeck" "$command" "$@" --set train.steps=$((warm_up + steps + 1)) --out "$work/run" >"$work/log" 2>&1 </dev/null &
 run=$!
 wait_for() {
   while [[ $(lines) -lt $1 ]]; do

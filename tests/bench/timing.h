@@ -8,13 +8,14 @@
 
 namespace limbeck::bench {
 
-/// The least of the times that f took, of 5 and, up to 1000, as many as come in a second; after one that is not timed.
+/// The least of the times that f took, of `least` and, up to 1000, as many as come in `span` seconds; after one that is
+/// not timed.
 template <class F>
-double seconds(F&& f) {
+double seconds(F&& f, int least = 5, double span = 1) {
   using Clock = std::chrono::steady_clock;
   f();
   double best = 1e9, total = 0;
-  for (int i = 0; i < 5 || (total < 1 && i < 1000); ++i) {
+  for (int i = 0; i < least || (total < span && i < 1000); ++i) {
     const auto start = Clock::now();
     f();
     const double t = std::chrono::duration<double>(Clock::now() - start).count();

@@ -125,12 +125,38 @@ class Model(nn.Module):
         self.register_buffer("cos", angles.cos())
         self.register_buffer("sin", angles.sin())
 
-    def forward(self, tokens, targets):
+    def hidden(self, tokens):
         x = F.embedding(tokens, self.embedding)
         for layer in self.layers:
             x = layer(x, self.cos, self.sin)
-        x = F.rms_norm(x, x.shape[-1:], self.norm, 1e-5)
-        return F.cross_entropy(F.linear(x, self.head).flatten(0, 1), targets.flatten())
+        return F.rms_norm(x, x.shape[-1:], self.norm, 1e-5)
+
+    def logits(self, tokens):
+        return F.linear(self.hidden(tokens), self.head)
+
+    def forward(self, tokens, targets):
+        return F.cross_entropy(self.logits(tokens).flatten(0, 1), targets.flatten())
+
+
+def train(model, casts, tokens_of_step, loss_of, options):
+    """Seconds of each step, and the last loss."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+    times = []
+    for _ in range(options.warm_up + options.steps):
+        start = time.perf_counter()
+        text = tokens_of_step()
+        with casts:
+            loss = loss_of(text[:, :-1], text[:, 1:])
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        times.append(time.perf_counter() - start)
+    return times, loss.item()
+
+
+def casts_of(precision):
+    return torch.autocast("cpu", torch.bfloat16) if precision == "autocast" else contextlib.nullcontext()
 
 
 def peak_bytes():
@@ -155,23 +181,12 @@ def main():
     parameters = sum(p.numel() for p in model.parameters())
     if options.precision == "bfloat16":
         model = model.to(torch.bfloat16)
-    casts = torch.autocast("cpu", torch.bfloat16) if options.precision == "autocast" else contextlib.nullcontext()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     shape = (config("sequences_per_step"), config("sequence_length") + 1)
-    times = []
-    for _ in range(options.warm_up + options.steps):
-        start = time.perf_counter()
-        text = torch.randint(config("vocabulary"), shape)
-        with casts:
-            loss = model(text[:, :-1], text[:, 1:])
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        times.append(time.perf_counter() - start)
+    times, loss = train(model, casts_of(options.precision), lambda: torch.randint(config("vocabulary"), shape), model, options)
     tokens = config("sequences_per_step") * config("sequence_length")
     print(json.dumps({"tokens_per_s": tokens / statistics.median(times[options.warm_up:]), "peak_bytes": peak_bytes(),
-                      "parameters": parameters, "loss": loss.item(), "version": torch.__version__}))
+                      "parameters": parameters, "loss": loss, "version": torch.__version__}))
 
 
-main()
+if __name__ == "__main__":
+    main()
