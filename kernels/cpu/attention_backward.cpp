@@ -252,8 +252,9 @@ void Task<T>::add_to_keys(std::int64_t i) const {
         A* at = to + ((rows.begin + row) * p_.num_kv_heads + kv_head_) * width;
         for (std::int64_t column = 0; column < width; column += block) {
           const A* from = sums + column / block * tile_keys * block + (k * block + row) * block;
+          const std::int64_t columns = std::min(block, width - column);
 #pragma omp simd
-          for (std::int64_t j = 0; j < std::min(block, width - column); ++j) at[column + j] += factor * from[j];
+          for (std::int64_t j = 0; j < columns; ++j) at[column + j] += factor * from[j];
         }
       }
     }

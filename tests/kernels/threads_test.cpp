@@ -5,7 +5,6 @@
 #include <stdexcept>
 #include <vector>
 
-#include "kernels/attention.h"
 #include "kernels/build_info.h"
 #include "kernels/cpu.h"
 #include "kernels/grouped_matmul.h"
@@ -20,26 +19,9 @@ TEST(Threads, WhatOneThrowsReachesTheCaller) {
   const std::vector<float> values(64);
   std::vector<float> out(64);
   const std::vector<std::int64_t> offsets{0, 1, 2, 3, 4};
-  const std::vector<std::int32_t> position{0, 1, 2, 3}, document(4, 0);
   for (const int threads : {1, 4}) {
     const Cpu cpu = make_cpu(threads);
     EXPECT_THROW(grouped_matmul(cpu, 4, -1, 2, offsets.data(), values.data(), values.data(), 0.F, out.data()),
-                 std::runtime_error);
-    const AttentionProblem problem{.num_heads = 2,
-                                   .num_kv_heads = 2,
-                                   .width = -1,
-                                   .value_width = 1,
-                                   .num_segments = 4,
-                                   .query_offsets = offsets.data(),
-                                   .key_offsets = offsets.data(),
-                                   .query_position = position.data(),
-                                   .key_position = position.data(),
-                                   .query_document = document.data(),
-                                   .key_document = document.data()};
-    EXPECT_THROW(attention_forward(cpu, problem, values.data(), values.data(), values.data(), out.data(), out.data()),
-                 std::runtime_error);
-    EXPECT_THROW(attention_backward(cpu, problem, values.data(), values.data(), values.data(), values.data(),
-                                    values.data(), values.data(), out.data(), out.data(), out.data()),
                  std::runtime_error);
   }
 }
