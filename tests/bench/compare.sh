@@ -16,7 +16,7 @@ cd "$root"
 usage() {
   cat <<END
 Usage: tests/bench/compare.sh [--rows A,B,C,D,F,G,H,I,J] [--rounds 5] [--steps 4] [--python PYTHON] [--llm-c DIR]
-                              [--llama PYTHON] [--teacher FILE.gguf] [--kept OPTIONS]
+                              [--llama PYTHON] [--teacher FILE.gguf]
 
   --rows LIST      A: mixture of experts of 140M parameters, and its memory; B: dense, 124M, and its memory; C: a teacher's
                    forward pass; D: the main job on two ranks, and its memory; F: 64 experts of width 128, top 16, against 8
@@ -29,8 +29,6 @@ Usage: tests/bench/compare.sh [--rows A,B,C,D,F,G,H,I,J] [--rounds 5] [--steps 4
   --llm-c DIR      A checkout of github.com/karpathy/llm.c, for row B; without it that line is left out
   --llama PYTHON   One that has llama-cpp-python, for row J; without it its figures stay empty
   --teacher FILE   SmolLM2-135M. Default: downloads/SmolLM2-135M-Instruct.Q4_1.gguf (launch/fetch_teacher.sh)
-  --kept OPTIONS   Of 'limbeck generate', with which weights stay quantised in memory, for row J; without it that line has
-                   llama.cpp's figures alone
   --help           Print this and exit
 END
 }
@@ -44,13 +42,13 @@ cannot() {
   exit 1
 }
 
-rows=A,B,C,D,F,G,H,I,J rounds=5 steps=4 warm_up=2 threads=2 python=python3 llm_c="" llama="" kept=""
+rows=A,B,C,D,F,G,H,I,J rounds=5 steps=4 warm_up=2 threads=2 python=python3 llm_c="" llama=""
 teacher=downloads/SmolLM2-135M-Instruct.Q4_1.gguf
 command_line="tests/bench/compare.sh $*"
 while [[ $# -gt 0 ]]; do
   case $1 in
     --help | -h) usage; exit ;;
-    --rows | --rounds | --steps | --python | --llm-c | --llama | --teacher | --kept)
+    --rows | --rounds | --steps | --python | --llm-c | --llama | --teacher)
       [[ $# -gt 1 ]] || wrong_use "$1 needs a value (--help)" ;;&
     --rows) rows=$2 ;;
     --rounds) rounds=$2 ;;
@@ -59,7 +57,6 @@ while [[ $# -gt 0 ]]; do
     --llm-c) llm_c=$2 ;;
     --llama) llama=$2 ;;
     --teacher) teacher=$2 ;;
-    --kept) kept=$2 ;;
     *) wrong_use "unknown argument '$1' (--help)" ;;
   esac
   shift 2

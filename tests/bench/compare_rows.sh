@@ -214,6 +214,7 @@ row_J() {
   local bandwidth
   bandwidth=$("$bin/bench_bandwidth" "$threads" --benchmark_filter=none 2>/dev/null | sed -n 's/^ceiling: read, \([.0-9]*\) GB.*/\1/p')
   printf 'freedom%.0s ' {1..512} >"$work/prompt" # a token a word
+  "$limbeck" convert "$teacher" "$work/float32" >"$work/log" 2>&1 || fails "convert of row J" "$work/log"
   in_rounds J 5 generated_in_turns
   local f q l
   f=$(figure "J float32 decode") q=$(figure "J kept decode") l=$(figure "J llama decode")
@@ -222,26 +223,23 @@ row_J() {
   of_f=$(share_of_read "$f" 538060032) of_q=$(share_of_read "$q" "$(stat -L -c %s "$teacher")")
   plain "J. decode, float32, tokens/s (share of the $bandwidth GB/s that are read)" "$(scaled "$f" 1 %.1f) ($of_f)" "" \
     < <(goal share "$of_f" '>=' 0.8)
-  plain "J. decode, Q4_1 kept, tokens/s (share); llama.cpp ${l:+$(scaled "$l" 1 %.1f)}" "${q:+$(scaled "$q" 1 %.1f) ($of_q)}" "" \
+  plain "J. decode, Q4_1 kept, tokens/s (share); llama.cpp ${l:+$(scaled "$l" 1 %.1f)}" "$(scaled "$q" 1 %.1f) ($of_q)" "" \
     < <(goal "/ own float32" "$(ratio "$q" "$f")" '>=' 2; goal "/ llama.cpp" "$(ratio "$q" "$l")" '>=' 1)
   f=$(figure "J float32 prefill") q=$(figure "J kept prefill") l=$(figure "J llama prefill")
-  plain "J. prefill of 512 tokens, float32${q:+ and Q4_1 kept}, tokens/s; llama.cpp ${l:+$(scaled "$l" 1 %.0f)}" \
-    "$(scaled "$f" 1 %.0f)${q:+, $(scaled "$q" 1 %.0f)}" "" < <(goal "/ llama.cpp" "$(ratio "$(most "$f" "$q")" "$l")" '>=' 1)
+  plain "J. prefill of 512 tokens, float32 and Q4_1 kept, tokens/s; llama.cpp ${l:+$(scaled "$l" 1 %.0f)}" \
+    "$(scaled "$f" 1 %.0f), $(scaled "$q" 1 %.0f)" "" < <(goal "/ llama.cpp" "$(ratio "$(most "$f" "$q")" "$l")" '>=' 1)
 }
 share_of_read() { # TOKENS_PER_S BYTES_A_TOKEN
   [[ -z $1 ]] || awk -v rate="$1" -v bytes="$2" -v read="$bandwidth" 'BEGIN { printf "%.2f", rate * bytes / read / 1e9 }'
 }
 generated_in_turns() {
-  generated "J float32"
-  # Several options.
-  # shellcheck disable=SC2086
-  [[ -z $kept ]] || generated "J kept" $kept
+  generated "J float32" "$work/float32"
+  generated "J kept" "$teacher"
   [[ -z $llama ]] || fields "J llama" env "OMP_NUM_THREADS=$threads" "$llama" tests/bench/llama_speed.py "$teacher" --threads "$threads"
 }
-generated() { # KEY OPTION...
+generated() { # KEY MODEL
   local key=$1 what
-  shift
-  "$limbeck" generate "$teacher" --prompt - --max-tokens 64 --temperature 0 --threads "$threads" "$@" <"$work/prompt" \
+  "$limbeck" generate "$2" --prompt - --max-tokens 64 --temperature 0 --threads "$threads" <"$work/prompt" \
     >"$work/log" 2>&1 || fails "limbeck generate" "$work/log"
   for what in prefill decode; do
     note "$key $what" "$(grep -aoE "$what [0-9,]+ tokens? at [.0-9]+" "$work/log" | tail -n 1 | sed 's/.* at //')"
