@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/gemm.h"
 
 namespace limbeck::kernels {
@@ -19,9 +20,12 @@ template <class T>
 void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                     const std::int64_t* offsets, const T* rows, const T* weight, T beta, T* y) {
   for_each_expert(cpu, experts, [=](const Cpu& one, std::int64_t e) {
-    const std::int64_t begin = offsets[e];
-    gemm(one, Transpose::No, Transpose::Yes, offsets[e + 1] - begin, out, in, rows + begin * in, in,
-         weight + e * out * in, in, beta, y + begin * out, out);
+    const std::int64_t begin = offsets[e], count = offsets[e + 1] - begin;
+    if constexpr (std::is_same_v<T, float>)
+      if (count <= most_few_rows<T>)
+        return few_rows_product(one, count, out, in, rows + begin * in, weight + e * out * in, beta, y + begin * out);
+    gemm(one, Transpose::No, Transpose::Yes, count, out, in, rows + begin * in, in, weight + e * out * in, in, beta,
+         y + begin * out, out);
   });
 }
 

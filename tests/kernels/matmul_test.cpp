@@ -61,8 +61,8 @@ void compare(const Cpu& cpu, Extents e, Transpose ta, Transpose tb, T beta, doub
         << e.m << "x" << e.n << "x" << e.k << " element " << i << " threads " << cpu.threads;
 }
 
-constexpr Extents extents[] = {{0, 5, 3},    {5, 0, 3},    {4, 5, 0},      {1, 1, 1},    {3, 5, 7},
-                               {17, 33, 65}, {64, 96, 80}, {128, 70, 300}, {1, 100, 64}, {2, 700, 513}};
+constexpr Extents extents[] = {{0, 5, 3},    {5, 0, 3},      {4, 5, 0},    {1, 1, 1},     {3, 5, 7},    {17, 33, 65},
+                               {64, 96, 80}, {128, 70, 300}, {1, 100, 64}, {2, 700, 513}, {7, 301, 90}, {8, 64, 577}};
 
 TEST(Matmul, EqualsTheNaiveProductForEveryTransposition) {
   for (const int threads : {1, 2}) {
@@ -87,6 +87,24 @@ TEST(Matmul, WidensABfloat16WeightInTiles) {
       }
   compare<float, bf16>(cpu, {3, 600, 500}, Transpose::No, Transpose::Yes, 0, 1e-6);  // several tiles
   compare<float, bf16>(cpu, {3, 600, 500}, Transpose::No, Transpose::No, 1, 1e-6);
+}
+
+TEST(Matmul, OfFewRowsOneDoesNotDependOnTheOthers) {
+  constexpr std::int64_t n = 1203, k = 77, most = 8;
+  const auto a = random_values<float>(most * k, 4);
+  const auto b = random_values<float>(n * k, 5);
+  const auto run = [&](int threads, std::int64_t first, std::int64_t m) {
+    std::vector<float> c(static_cast<std::size_t>(m * n));
+    matmul(make_cpu(threads), Transpose::No, Transpose::Yes, m, n, k, a.data() + first * k, b.data(), 0.F, c.data());
+    return c;
+  };
+  std::vector<float> alone;
+  for (std::int64_t i = 0; i < most; ++i) {
+    const auto row = run(1, i, 1);
+    alone.insert(alone.end(), row.begin(), row.end());
+  }
+  for (std::int64_t m = 1; m <= most; ++m)
+    EXPECT_EQ(run(1 + static_cast<int>(m % 2), 0, m), std::vector<float>(alone.begin(), alone.begin() + m * n)) << m;
 }
 
 TEST(Matmul, GivesTheSameBitsWhateverWasComputedBefore) {
