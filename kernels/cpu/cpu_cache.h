@@ -44,6 +44,7 @@ struct CpuCache {
   std::shared_ptr<void> products;   // of the file that defines the float product
   Scratch matmul;                   // widened tiles of a weight
   std::vector<TaskScratch> tasks;   // one a thread
+  Scratch pieces;                   // of long sums, which several tasks make
   std::size_t tile_product = 0;     // of tile_products()
   std::shared_ptr<void> attention;  // of the files that define it
 };

@@ -16,14 +16,20 @@ namespace {
 
 constexpr std::int64_t half = tile_columns / 2;                   // columns that a block of a panel has together
 constexpr std::int64_t panel_block = tile_columns * block_depth;  // values of a panel's block
-constexpr std::int64_t blocks_at_once = 64;                       // of a sum, so that A's rows and panels fit a cache
-constexpr std::int64_t blocks_of_group = 256;     // of the panels that rows are multiplied with in turn: 512 KiB
-constexpr std::int64_t rows_at_once = 256;        // that are multiplied with a group of panels
-constexpr std::int64_t most_tiles_of_deep = 64;   // of a task that keeps sums between its passes
-constexpr std::int64_t streamed_bytes = 1 << 21;  // from which on a result is not worth a place in a cache
+constexpr std::int64_t tile_values = tile_rows * tile_columns;
+constexpr std::int64_t blocks_at_once = 64;          // of a sum, so that A's rows and panels fit a cache;
+constexpr std::int64_t blocks_of_deep = 16;          // of one of more
+constexpr std::int64_t blocks_of_group = 256;        // of the panels that rows are multiplied with in turn: 512 KiB
+constexpr std::int64_t rows_at_once = 256;           // that are multiplied with a group of panels
+constexpr std::int64_t blocks_ahead = 4;             // of what is packed, that are on their way from memory
+constexpr std::int64_t most_tiles_of_deep = 128;     // of a task that keeps sums between its passes: 512 KiB
+constexpr std::int64_t most_pieces = 8;              // of sums, and
+constexpr std::int64_t most_tiles_of_pieces = 2048;  // of all of them: 8 MiB
+constexpr std::int64_t streamed_bytes = 1 << 21;     // from which on a result is not worth a place in a cache
 
 std::int64_t whole_blocks(std::int64_t k) { return (k + block_depth - 1) / block_depth; }
 std::int64_t whole_panels(std::int64_t n) { return (n + tile_columns - 1) / tile_columns; }
+std::int64_t whole_tiles(std::int64_t m) { return (m + tile_rows - 1) / tile_rows; }
 
 /// `to` [rows,32]: what exists, `rows` rows of `columns` values `step` apart, and 0 to the end.
 template <int rows_of_block>
@@ -47,36 +53,60 @@ void read_block(const TileProduct& tiles, const float* from, std::int64_t step, 
 /// 16 rows of a block, as pairs.
 void pairs_of_block(const bf16 (*rows)[32], Pairs (&pairs)[half]) { std::memcpy(&pairs, rows, sizeof pairs); }
 
+/// Has a block of [rows,32] on its way to the first cache: the processor foresees no so many short rows.
+template <class W>
+void fetch_block(const W* from, std::int64_t step, std::int64_t rows) {
+  constexpr std::int64_t line = 64 / sizeof(W);
+  for (std::int64_t i = 0; i < std::min<std::int64_t>(rows, 32); ++i)
+    for (std::int64_t j = 0; j < 32; j += line) __builtin_prefetch(from + i * step + j);
+}
+
+/// A block of a panel of B^T, given rows of B.
+void pack_turned(const bf16 (&values)[tile_columns][block_depth], bf16* to) {
+  for (std::int64_t part = 0; part < tile_columns; part += half, to += half * block_depth) {
+    Pairs pairs[half];
+    pairs_of_block(values + part, pairs);
+    transpose(pairs);
+    std::memcpy(static_cast<void*>(to), pairs, sizeof pairs);
+  }
+}
+
+/// A block of a panel of B, given its rows.
+void pack_straight(const bf16 (&values)[block_depth][tile_columns], bf16* to) {
+  for (std::int64_t i = 0; i < half; ++i, to += 2 * half) {
+    Pairs left, right;
+    pairs_of_rows(values[2 * i], values[2 * i + 1], left, right);
+    std::memcpy(static_cast<void*>(to), &left, sizeof left);
+    std::memcpy(static_cast<void*>(to + half * block_depth), &right, sizeof right);
+  }
+}
+
 /// Blocks [first, first + count) of panels [panel, panel + panels) of op(B) [k,n], panel by panel.
 template <class W>
 void pack_panels(const TileProduct& tiles, Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b,
                  std::int64_t panel, std::int64_t panels, std::int64_t first, std::int64_t count, bf16* to) {
+  const bool turned = transpose_b == Transpose::Yes;
+  const std::int64_t step = turned ? k : n, total = panels * count;
+  struct Place {
+    std::int64_t panel, block, row, column;  // the latter of B as it is stored
+  };
+  // In the order of B's memory.
+  const auto place = [&](std::int64_t i) -> Place {
+    const std::int64_t p = turned ? i / count : i % panels, block = turned ? i % count : i / panels;
+    const std::int64_t across = (panel + p) * tile_columns, down = (first + block) * block_depth;
+    return {p, block, turned ? across : down, turned ? down : across};
+  };
   alignas(64) bf16 values[tile_columns][block_depth];
-  if (transpose_b == Transpose::Yes) {
-    for (std::int64_t column = panel * tile_columns; column < (panel + panels) * tile_columns; column += tile_columns)
-      for (std::int64_t block = first; block < first + count; ++block) {
-        read_block(tiles, b + column * k + block * block_depth, k, n - column, k - block * block_depth, values);
-        for (std::int64_t part = 0; part < tile_columns; part += half, to += half * block_depth) {
-          Pairs pairs[half];
-          pairs_of_block(values + part, pairs);
-          transpose(pairs);
-          std::memcpy(static_cast<void*>(to), pairs, sizeof pairs);
-        }
-      }
-    return;
-  }
-  for (std::int64_t block = first; block < first + count; ++block)
-    for (std::int64_t p = 0; p < panels; ++p) {
-      const std::int64_t row = block * block_depth, column = (panel + p) * tile_columns;
-      read_block(tiles, b + row * n + column, n, k - row, n - column, values);
-      bf16* at = to + (p * count + block - first) * panel_block;
-      for (std::int64_t i = 0; i < half; ++i, at += 2 * half) {
-        Pairs left, right;
-        pairs_of_rows(values[2 * i], values[2 * i + 1], left, right);
-        std::memcpy(static_cast<void*>(at), &left, sizeof left);
-        std::memcpy(static_cast<void*>(at + half * block_depth), &right, sizeof right);
-      }
+  for (std::int64_t i = 0; i < total; ++i) {
+    if (i + blocks_ahead < total) {
+      const Place ahead = place(i + blocks_ahead);
+      fetch_block(b + ahead.row * step + ahead.column, step, (turned ? n : k) - ahead.row);
     }
+    const Place here = place(i);
+    read_block(tiles, b + here.row * step + here.column, step, (turned ? n : k) - here.row, step - here.column, values);
+    bf16* at = to + (here.panel * count + here.block) * panel_block;
+    turned ? pack_turned(values, at) : pack_straight(values, at);
+  }
 }
 
 /// C (+)= A B, of parts of matrices.
@@ -89,13 +119,27 @@ struct Product {
   RightFactor b;            // one
   float beta = 0;
   C* c = nullptr;  // [m,n]
+
+  // Long sums of few results are made in pieces, by several tasks: so many,
+  std::int64_t pieces = 1;
+  float* sums = nullptr;  // of all tiles each, row of tiles by row
+
+  std::int64_t tiles() const { return whole_tiles(m) * whole_panels(n); }
 };
+
+/// By the extents alone: bits depend on it.
+template <class C>
+std::int64_t pieces_of(const Product<C>& p) {
+  return std::clamp<std::int64_t>(std::min(whole_blocks(p.k) / blocks_at_once, most_tiles_of_pieces / p.tiles()), 1,
+                                  most_pieces);
+}
 
 /// Rows and panels of a product that one thread makes.
 struct Task {
   std::size_t product = 0;
   std::int64_t first_row = 0, end_row = 0;
   std::int64_t first_panel = 0, end_panel = 0;
+  std::int64_t piece = 0;  // of the sums
 };
 
 /// A range of a product's blocks of terms.
@@ -142,24 +186,57 @@ class TaskRun {
       : tiles_(tiles), p_(product), task_(task), scratch_(scratch), blocks_(whole_blocks(product.k)) {
     const bool is_large = p_.m * p_.n * static_cast<std::int64_t>(sizeof(C)) >= streamed_bytes;
     streams_ = is_large && p_.beta == 0 && p_.n % half == 0 && reinterpret_cast<std::uintptr_t>(p_.c) % 64 == 0;
+    if (p_.pieces == 1) return;
+    sums_step_ = whole_panels(p_.n);
+    sums_ = p_.sums +
+            (task.piece * whole_tiles(p_.m) * sums_step_ + task.first_row / tile_rows * sums_step_ + task.first_panel) *
+                tile_values;
   }
 
   void run() {
-    const std::int64_t depth = std::min(blocks_, blocks_at_once), panels = task_.end_panel - task_.first_panel;
-    if (blocks_ > depth)
-      sums_ = scratch_.sums.get<float>((task_.end_row - task_.first_row + tile_rows - 1) / tile_rows * panels *
-                                       tile_rows * tile_columns);
+    const std::int64_t panels = task_.end_panel - task_.first_panel;
+    const std::int64_t depth = blocks_ > blocks_at_once ? blocks_of_deep : blocks_;
+    if (blocks_ > depth && p_.pieces == 1) {
+      sums_step_ = panels;
+      sums_ = scratch_.sums.get<float>(whole_tiles(task_.end_row - task_.first_row) * panels * tile_values);
+    }
     const std::int64_t group = std::clamp<std::int64_t>(blocks_of_group / depth, 1, panels);
+    first_block_ = first_of(task_.piece);
+    end_block_ = first_of(task_.piece + 1);
     tiles_.begin();
-    for (std::int64_t block = 0; block < blocks_; block += depth)
+    for (std::int64_t block = first_block_; block < end_block_; block += depth)
       for (std::int64_t panel = task_.first_panel; panel < task_.end_panel; panel += group)
-        run({block, std::min(depth, blocks_ - block)}, panel, std::min(group, task_.end_panel - panel));
+        run({block, std::min(depth, end_block_ - block)}, panel, std::min(group, task_.end_panel - panel));
+    tiles_.end();
+  }
+
+  /// C, of the sums' pieces.
+  void add_pieces() {
+    tiles_.begin();
+    alignas(64) float tile[tile_values];
+    for (std::int64_t row = task_.first_row; row < task_.end_row; row += tile_rows)
+      for (std::int64_t panel = task_.first_panel; panel < task_.end_panel; ++panel) {
+        const float* piece = sums_of(row, panel);
+        std::copy_n(piece, tile_values, tile);
+        for (std::int64_t i = 1; i < p_.pieces; ++i) {
+          piece += p_.tiles() * tile_values;
+#pragma omp simd
+          for (std::int64_t j = 0; j < tile_values; ++j) tile[j] += piece[j];
+        }
+        store(tile, row, std::min(tile_rows, task_.end_row - row), panel * tile_columns);
+      }
     tiles_.end();
   }
 
  private:
+  /// Whole steps of a deep product, and so whole blocks of any weight in blocks.
+  std::int64_t first_of(std::int64_t piece) const {
+    const std::int64_t steps = (blocks_ + blocks_of_deep - 1) / blocks_of_deep;
+    return std::min(steps * piece / p_.pieces * blocks_of_deep, blocks_);
+  }
+
   void run(const Terms& blocks, std::int64_t first_panel, std::int64_t panels) {
-    alignas(64) float tile[tile_rows * tile_columns];
+    alignas(64) float tile[tile_values];
     const Panels b = packed(blocks, first_panel, panels);
     for (std::int64_t first = task_.first_row; first < task_.end_row; first += rows_at_once) {
       const std::int64_t end = std::min(first + rows_at_once, task_.end_row);
@@ -170,8 +247,9 @@ class TaskRun {
         for (std::int64_t i = 0; i < panels; ++i) {
           float* to = sums_ == nullptr ? tile : sums_of(row, first_panel + i);
           tiles_.run(a.first, a.step, rows > tile_rows / 2 ? tile_rows : tile_rows / 2, b.first + i * b.step,
-                     blocks.count, blocks.first > 0, to);
-          if (blocks.first + blocks.count == blocks_) store(to, row, rows, (first_panel + i) * tile_columns);
+                     blocks.count, blocks.first > first_block_, to);
+          if (p_.pieces == 1 && blocks.first + blocks.count == blocks_)
+            store(to, row, rows, (first_panel + i) * tile_columns);
         }
       }
     }
@@ -204,9 +282,12 @@ class TaskRun {
   }
 
   /// Copies of rows [first, end) what cannot be read where it lies: columns, rows that are no whole blocks, and the
-  /// last ones of no whole tile.
+  /// last ones of no whole tile. And what is better not: rows that begin within lines, where they are read often.
   void copy_rows(const Terms& blocks, std::int64_t first, std::int64_t end) {
-    const bool all = p_.transpose_a == Transpose::Yes || (blocks.first + blocks.count) * block_depth > p_.k;
+    const bool straddles = (reinterpret_cast<std::uintptr_t>(p_.a) % 64 != 0 || p_.a_step % block_depth != 0) &&
+                           task_.end_panel - task_.first_panel > 4;
+    const bool all =
+        p_.transpose_a == Transpose::Yes || (blocks.first + blocks.count) * block_depth > p_.k || straddles;
     const std::int64_t beyond = (end - first) % tile_rows;
     first_copied_ = all ? first : beyond == tile_rows / 2 ? end : end - beyond;
     if (first_copied_ == end) return;
@@ -240,9 +321,7 @@ class TaskRun {
     return {copies_ + (row - first_copied_) * copy_step_, copy_step_};
   }
   float* sums_of(std::int64_t row, std::int64_t panel) const {
-    return sums_ +
-           ((row - task_.first_row) / tile_rows * (task_.end_panel - task_.first_panel) + panel - task_.first_panel) *
-               tile_rows * tile_columns;
+    return sums_ + ((row - task_.first_row) / tile_rows * sums_step_ + panel - task_.first_panel) * tile_values;
   }
 
   void store(const float* tile, std::int64_t row, std::int64_t rows, std::int64_t column) const {
@@ -264,7 +343,9 @@ class TaskRun {
   TaskScratch& scratch_;
   std::int64_t blocks_;
   bool streams_ = false;
-  float* sums_ = nullptr;  // of all of the task's tiles, where they are kept between blocks
+  std::int64_t first_block_ = 0, end_block_ = 0;
+  float* sums_ = nullptr;  // of the task's tiles, where they are kept between blocks
+  std::int64_t sums_step_ = 0;
   std::int64_t first_copied_ = 0;
   std::int64_t copy_step_ = 0;
   bf16* copies_ = nullptr;
@@ -282,10 +363,10 @@ std::vector<Task> cut(const Cpu& cpu, const std::vector<Product<C>>& products) {
   std::vector<Task> tasks;
   for (std::size_t i = 0; i < products.size(); ++i) {
     const Product<C>& p = products[i];
-    const std::int64_t panels = whole_panels(p.n), tiles = (p.m + tile_rows - 1) / tile_rows;
+    const std::int64_t panels = whole_panels(p.n), tiles = whole_tiles(p.m);
+    const double share = work(p) / all / static_cast<double>(p.pieces);
     const auto wanted =
-        cpu.threads == 1 ? 1
-                         : static_cast<std::int64_t>(std::ceil(work(p) / all * static_cast<double>(6 * cpu.threads)));
+        cpu.threads == 1 ? 1 : static_cast<std::int64_t>(std::ceil(share * static_cast<double>(6 * cpu.threads)));
     const std::int64_t most_rows = std::max<std::int64_t>(tiles / 4, 1),
                        most_panels = std::max<std::int64_t>(panels / 4, 1);
     const bool packs = p.b.packed == nullptr && p.transpose_a == Transpose::No;
@@ -302,16 +383,35 @@ std::vector<Task> cut(const Cpu& cpu, const std::vector<Product<C>>& products) {
       const std::int64_t of_task = std::max<std::int64_t>(most_tiles_of_deep / ((panels + across - 1) / across), 1);
       down = std::max(down, (tiles + of_task - 1) / of_task);
     }
-    for (std::int64_t row = 0; row < down; ++row)
-      for (std::int64_t part = 0; part < across; ++part)
-        tasks.push_back({i, tiles * row / down * tile_rows, std::min(tiles * (row + 1) / down * tile_rows, p.m),
-                         panels * part / across, panels * (part + 1) / across});
+    for (std::int64_t piece = 0; piece < p.pieces; ++piece)
+      for (std::int64_t row = 0; row < down; ++row)
+        for (std::int64_t part = 0; part < across; ++part)
+          tasks.push_back({i, tiles * row / down * tile_rows, std::min(tiles * (row + 1) / down * tile_rows, p.m),
+                           panels * part / across, panels * (part + 1) / across, piece});
   }
   return tasks;
 }
 
+/// Says in how many pieces sums are made, and gives those of several room.
 template <class C>
-void run(const Cpu& cpu, const std::vector<Product<C>>& products) {
+void place_pieces(Scratch& scratch, std::vector<Product<C>>& products) {
+  std::int64_t tiles = 0;
+  for (auto& p : products) {
+    p.pieces = pieces_of(p);
+    if (p.pieces > 1) tiles += p.pieces * p.tiles();
+  }
+  if (tiles == 0) return;
+  auto* sums = scratch.get<float>(tiles * tile_values);
+  for (auto& p : products) {
+    if (p.pieces == 1) continue;
+    p.sums = sums;
+    sums += p.pieces * p.tiles() * tile_values;
+  }
+}
+
+template <class C>
+void run(const Cpu& cpu, std::vector<Product<C>> products) {
+  place_pieces(cpu.cache->pieces, products);
   const std::vector<Task> tasks = cut(cpu, products);
   const TileProduct& tiles = tile_products()[cpu.cache->tile_product];
   cpu.cache->tasks.resize(static_cast<std::size_t>(cpu.threads));
@@ -320,6 +420,13 @@ void run(const Cpu& cpu, const std::vector<Product<C>>& products) {
       cpu, std::ssize(tasks), [&] { return &cpu.cache->tasks[next++]; },
       [&](std::int64_t i, TaskScratch* scratch) {
         TaskRun<C>(tiles, products[tasks[i].product], tasks[i], *scratch).run();
+      });
+  for (const auto& p : products)
+    if (p.pieces > 1)
+      parallel_for(cpu, whole_tiles(p.m), 1, [&](std::int64_t begin, std::int64_t end) {
+        const Task rows{
+            .first_row = begin * tile_rows, .end_row = std::min(end * tile_rows, p.m), .end_panel = whole_panels(p.n)};
+        TaskRun<C>(tiles, p, rows, cpu.cache->tasks[0]).add_pieces();
       });
 }
 
@@ -336,7 +443,7 @@ bool is_empty(const Product<C>& p) {
 template <class C>
 void run_nonempty(const Cpu& cpu, std::vector<Product<C>> products) {
   std::erase_if(products, is_empty<C>);
-  run(cpu, products);
+  run(cpu, std::move(products));
 }
 
 /// Number e of factors [k,n].

@@ -81,10 +81,10 @@ void expect_product(const Extents& e, Transpose ta, const bf16* a, Transpose tb,
     }
 }
 
-constexpr Extents extents[] = {{0, 5, 3},      {5, 0, 3},      {4, 5, 0},      {1, 1, 1},      {3, 5, 7},
-                               {16, 32, 32},   {17, 33, 65},   {32, 64, 64},   {48, 96, 80},   {63, 31, 31},
-                               {128, 70, 300}, {1, 100, 64},   {2, 700, 513},  {300, 40, 160}, {49, 64, 64},
-                               {31, 40, 2100}, {2, 600, 2080}, {130, 33, 2080}};
+constexpr Extents extents[] = {{0, 5, 3},      {5, 0, 3},      {4, 5, 0},       {1, 1, 1},      {3, 5, 7},
+                               {16, 32, 32},   {17, 33, 65},   {32, 64, 64},    {48, 96, 80},   {63, 31, 31},
+                               {128, 70, 300}, {1, 100, 64},   {2, 700, 513},   {300, 40, 160}, {49, 64, 64},
+                               {31, 40, 2100}, {2, 600, 2080}, {130, 33, 2080}, {17, 33, 4100}};
 
 class Packed : public ::testing::TestWithParam<std::size_t> {
  protected:
@@ -145,18 +145,20 @@ TEST_P(Packed, UnpackedMatricesMultiplyInEveryTransposition) {
 }
 
 TEST_P(Packed, BitsDependOnNoNumberOfThreads) {
-  const Extents e{333, 500, 2200};
-  std::vector<bf16> a(static_cast<std::size_t>(e.m * e.k)), b(static_cast<std::size_t>(e.n * e.k));
-  fill(a.data(), e.m * e.k, 7);
-  fill(b.data(), e.n * e.k, 8);
-  const auto run = [&](int threads, Transpose ta) {
-    std::vector<float> c(static_cast<std::size_t>(e.m * e.n));
-    matmul(cpu(threads), ta, Transpose::No, e.m, e.n, e.k, a.data(), b.data(), 0.F, c.data());
-    return c;
-  };
-  for (const auto ta : {Transpose::No, Transpose::Yes}) {
-    EXPECT_EQ(run(1, ta), run(2, ta));
-    EXPECT_EQ(run(1, ta), run(5, ta));
+  // Sums that are kept between blocks, and sums in pieces.
+  for (const Extents& e : {Extents{333, 500, 2200}, Extents{40, 70, 6500}}) {
+    std::vector<bf16> a(static_cast<std::size_t>(e.m * e.k)), b(static_cast<std::size_t>(e.n * e.k));
+    fill(a.data(), e.m * e.k, 7);
+    fill(b.data(), e.n * e.k, 8);
+    const auto run = [&](int threads, Transpose ta) {
+      std::vector<float> c(static_cast<std::size_t>(e.m * e.n));
+      matmul(cpu(threads), ta, Transpose::No, e.m, e.n, e.k, a.data(), b.data(), 0.F, c.data());
+      return c;
+    };
+    for (const auto ta : {Transpose::No, Transpose::Yes}) {
+      EXPECT_EQ(run(1, ta), run(2, ta));
+      EXPECT_EQ(run(1, ta), run(5, ta));
+    }
   }
 }
 
