@@ -105,7 +105,7 @@ TEST_P(BlocksOf, ProductsAreThoseOfTheValues) {
     blocks_matmul(make_cpu(2), m, n, k, a.data(), b.blocks, beta, c.data());
     expect_product(m, n, k, a.data(), b.values.data(), beta, before.data(), c.data());
   };
-  for (const auto& [n, k] : {std::pair<std::int64_t, std::int64_t>{37, 256}, {3, 2304}}) {
+  for (const auto& [n, k] : {std::pair<std::int64_t, std::int64_t>{37, 256}, {3, 2304}, {3, 4352}}) {
     const Matrix b = random_matrix(GetParam(), n * k, 1);
     for (const std::int64_t m : {1, 4, 7, 40})
       for (const float beta : {0.F, 0.5F}) {
