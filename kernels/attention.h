@@ -12,6 +12,9 @@
 
 namespace limbeck::kernels {
 
+/// Keys of a page.
+inline constexpr std::int64_t attention_page = 64;
+
 /// Segment n holds queries [query_offsets[n], query_offsets[n+1]) and keys [key_offsets[n], key_offsets[n+1]). A query
 /// sees a key of its segment if their documents are equal and the key's position is not above its own. Query head h
 /// reads key/value head h / (num_heads / num_kv_heads). All pointers are on the device.
@@ -28,6 +31,14 @@ struct AttentionProblem {
   const std::int32_t* key_position = nullptr;    // [Tk]
   const std::int32_t* query_document = nullptr;  // [Tq]
   const std::int32_t* key_document = nullptr;    // [Tk]
+  /// Forward alone: the rows of k and v are pages of keys, and key i lies in page key_pages[i / attention_page]; a
+  /// segment that has queries begins with a page. None: key i is row i.
+  const std::int64_t* key_pages = nullptr;  // [ceil(Tk / attention_page)]
+
+  /// Of k and v.
+  std::int64_t row_of_key(std::int64_t i) const {
+    return key_pages == nullptr ? i : key_pages[i / attention_page] * attention_page + i % attention_page;
+  }
 };
 
 /// q [Tq,H*D], k [Tk,G*D], v [Tk,G*Dv] -> out [Tq,H*Dv], logsumexp [Tq,H] of the scaled scores. A query that sees no

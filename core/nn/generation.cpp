@@ -52,35 +52,70 @@ std::vector<std::int64_t> from_first_rank(const Transformer& model, bool is_firs
 
 }  // namespace
 
-std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, std::uint64_t index) {
-  check_maximum(have_maximum(logits), index);
-  const auto more_likely = [&](std::int32_t a, std::int32_t b) {
-    const double x = logits[static_cast<std::size_t>(a)];
-    const double y = logits[static_cast<std::size_t>(b)];
-    return x != y ? x > y : a < b;
-  };
-  std::vector<std::int32_t> order(logits.size());
-  std::iota(order.begin(), order.end(), 0);
-  if (options.temperature <= 0) return *std::min_element(order.begin(), order.end(), more_likely);
-  if (options.top_k > 0 && options.top_k < std::ssize(order)) {
-    std::partial_sort(order.begin(), order.begin() + options.top_k, order.end(), more_likely);
-    order.resize(static_cast<std::size_t>(options.top_k));
-  } else {
-    std::sort(order.begin(), order.end(), more_likely);
+namespace {
+
+/// Tokens, likeliest first and of equal ones by index, sorted as far as they are asked for: most draws end early, and
+/// a vocabulary takes longer to sort than a model to run.
+class ByLikelihood {
+ public:
+  explicit ByLikelihood(std::span<const double> logits) : logits_(logits), order_(logits.size()) {
+    std::iota(order_.begin(), order_.end(), 0);
+  }
+  std::int32_t operator[](std::size_t i) {
+    while (i >= sorted_) sort_more();
+    return order_[i];
   }
 
-  std::vector<double> p(order.size());
-  const double highest = logits[static_cast<std::size_t>(order[0])];
-  for (std::size_t i = 0; i < p.size(); ++i)
-    p[i] = std::exp((logits[static_cast<std::size_t>(order[i])] - highest) / options.temperature);
-  const double all = std::accumulate(p.begin(), p.end(), 0.0);
+ private:
+  void sort_more() {
+    const auto begin = order_.begin() + static_cast<std::ptrdiff_t>(sorted_);
+    sorted_ = std::min(order_.size(), std::max<std::size_t>(64, 8 * sorted_));
+    std::partial_sort(begin, order_.begin() + static_cast<std::ptrdiff_t>(sorted_), order_.end(),
+                      [this](std::int32_t a, std::int32_t b) {
+                        const double x = logits_[static_cast<std::size_t>(a)];
+                        const double y = logits_[static_cast<std::size_t>(b)];
+                        return x != y ? x > y : a < b;
+                      });
+  }
+
+  std::span<const double> logits_;
+  std::vector<std::int32_t> order_;
+  std::size_t sorted_ = 0;
+};
+
+}  // namespace
+
+std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, std::uint64_t index) {
+  check_maximum(have_maximum(logits), index);
+  const auto likeliest = std::max_element(logits.begin(), logits.end());
+  if (options.temperature <= 0) return static_cast<std::int32_t>(likeliest - logits.begin());
+  ByLikelihood order(logits);
+  const auto weight = [&](double logit) { return std::exp((logit - *likeliest) / options.temperature); };
+  const auto weight_at = [&](std::size_t i) { return weight(logits[static_cast<std::size_t>(order[i])]); };
+  const bool has_most = options.top_k > 0 && options.top_k < std::ssize(logits);
+  const std::size_t most = has_most ? static_cast<std::size_t>(options.top_k) : logits.size();
+  double all = 0;
+  if (has_most)
+    for (std::size_t i = 0; i < most; ++i) all += weight_at(i);
+  else
+    for (const double logit : logits) all += weight(logit);
   double kept = 0;
   std::size_t n = 0;
-  while (n < p.size() && (n == 0 || kept < options.top_p * all)) kept += p[n++];
+  if (options.top_p >= 1) {
+    kept = all;
+    n = most;
+  }
+  while (n < most && (n == 0 || kept < options.top_p * all)) kept += weight_at(n++);
 
   double left = core::RandomStream(options.seed, options.text, "generate").uniform(index) * kept;
   std::size_t chosen = 0;
-  while (chosen + 1 < n && left >= p[chosen]) left -= p[chosen++];
+  for (std::size_t i = 0; i < n; ++i) {
+    const double p = weight_at(i);
+    if (p == 0) break;  // rounding has left something of the sum
+    chosen = i;
+    if (left < p) break;
+    left -= p;
+  }
   return order[chosen];
 }
 
@@ -105,22 +140,36 @@ class Generation {
   struct Text {
     std::int64_t prompt_size = 0;
     std::int64_t max_tokens = 0;
+    std::int64_t done = 0;                  // tokens that the model has run
     std::vector<std::int32_t> tokens = {};  // with the prompt; on the first rank alone
     std::uint64_t key = 0;
     Clock::time_point begin = {};
   };
-  static constexpr std::int64_t max_prefill = 4096;  // tokens of a pass: what its activations need stays bounded
+  /// Tokens of a text that a pass runs, from the first that has not been.
+  struct Piece {
+    std::int64_t slot = 0;
+    std::int64_t end = 0;
+  };
 
-  /// Slots that are free get the next prompts; returns the slots of a pass, at most max_prefill tokens or one prompt.
-  std::vector<std::int64_t> begin_texts();
-  std::vector<std::int64_t> slots_in_use() const;
-  /// One pass over the tokens that the cache does not hold yet: each of these texts gets a token or ends.
-  void advance(const std::vector<std::int64_t>& slots, Pace& pace);
-  Tensor hidden_of(const std::vector<std::int64_t>& slots, Pace& pace);
+  /// Slots that are free get the next prompts.
+  void begin_texts();
+  /// Of prompts that have not been run whole, as much as a pass takes.
+  std::vector<Piece> pieces_of_prompts();
+  /// The last token of each text.
+  std::vector<Piece> last_tokens() const;
+  /// One pass: each of these texts whose tokens have all been run gets another or ends.
+  void advance(const std::vector<Piece>& pieces, Pace& pace);
+  /// The hidden states of the last token of those, [N,C]; on other ranks than the first none.
+  Tensor hidden_of(const std::vector<Piece>& pieces, Pace& pace);
+  bool is_whole(const Piece& piece) const {
+    const auto text = *text_of_slot_[static_cast<std::size_t>(piece.slot)];
+    return piece.end == texts_[text].prompt_size + std::ssize(result_.texts[text].tokens);
+  }
   std::int64_t next_token(std::span<const double> logits, const Text& text) const;
   void add(std::int64_t slot, std::int32_t token);
   void leave(std::int64_t slot, bool is_stopped);
   void end(std::size_t text);
+  const Text& text_in(std::int64_t slot) const { return texts_[*text_of_slot_[static_cast<std::size_t>(slot)]]; }
   Text& text_in(std::int64_t slot) { return texts_[*text_of_slot_[static_cast<std::size_t>(slot)]]; }
 
   const Transformer& model_;
@@ -143,7 +192,6 @@ Generation::Generation(const Transformer& model, std::span<const std::vector<std
   const std::int64_t max_tokens = sizes.back();
   const std::int64_t positions = model.config().max_positions;
   core::check(max_tokens >= 0, "generate: max_tokens is {}, expected 0 or more", max_tokens);
-  std::int64_t longest = 0;
   for (std::size_t i = 0; i < texts_.size(); ++i) {
     const std::string which = texts_.size() > 1 ? fmt::format("prompt {}", i + 1) : "the prompt";
     core::check(sizes[i] > 0, "generate: {} has no tokens, expected at least one", which);
@@ -152,22 +200,22 @@ Generation::Generation(const Transformer& model, std::span<const std::vector<std
                 "generate: {} of {} tokens and {} new ones exceed the model's {} positions", which, sizes[i],
                 options.fewer_where_full ? 0 : max_tokens, positions);
     texts_[i] = {.prompt_size = sizes[i], .max_tokens = std::min(max_tokens, left)};
-    longest = std::max(longest, sizes[i] + texts_[i].max_tokens);
     if (!options.is_first_rank) continue;
     texts_[i].tokens = prompts[i];
     texts_[i].key = key_of_text(prompts[i]);
   }
   const auto num_slots = std::clamp<std::int64_t>(options.at_once, 1, std::max<std::int64_t>(1, std::ssize(texts_)));
   text_of_slot_.resize(static_cast<std::size_t>(num_slots));
-  if (options.use_cache) cache_ = model.make_cache(num_slots, options.is_first_rank ? longest : 0);
+  if (options.use_cache) cache_ = model.make_cache(num_slots);
   result_.texts.resize(texts_.size());
 }
 
 Generated Generation::run() {
   while (true) {
-    if (const auto fresh = begin_texts(); !fresh.empty()) {
-      advance(fresh, result_.prefill);
-    } else if (const auto going_on = slots_in_use(); !going_on.empty()) {
+    begin_texts();
+    if (const auto pieces = pieces_of_prompts(); !pieces.empty()) {
+      advance(pieces, result_.prefill);
+    } else if (const auto going_on = last_tokens(); !going_on.empty()) {
       advance(going_on, result_.decode);
     } else {
       return std::move(result_);
@@ -175,35 +223,50 @@ Generated Generation::run() {
   }
 }
 
-std::vector<std::int64_t> Generation::begin_texts() {
-  std::vector<std::int64_t> fresh;
-  std::int64_t tokens = 0;
-  for (std::size_t slot = 0; slot < text_of_slot_.size(); ++slot) {
-    if (text_of_slot_[slot]) continue;
+void Generation::begin_texts() {
+  for (auto& text : text_of_slot_) {
+    if (text) continue;
     while (num_begun_ < texts_.size() && texts_[num_begun_].max_tokens == 0) end(num_begun_++);
     if (num_begun_ == texts_.size()) break;
-    tokens += texts_[num_begun_].prompt_size;
-    if (!fresh.empty() && tokens > max_prefill) break;
-    texts_[num_begun_].begin = Clock::now();
-    text_of_slot_[slot] = num_begun_++;
-    fresh.push_back(static_cast<std::int64_t>(slot));
+    text = num_begun_++;
   }
-  return fresh;
 }
 
-std::vector<std::int64_t> Generation::slots_in_use() const {
-  std::vector<std::int64_t> slots;
-  for (std::size_t slot = 0; slot < text_of_slot_.size(); ++slot)
-    if (text_of_slot_[slot]) slots.push_back(static_cast<std::int64_t>(slot));
-  return slots;
+std::vector<Generation::Piece> Generation::pieces_of_prompts() {
+  std::vector<Piece> pieces;
+  std::int64_t left = std::max<std::int64_t>(options_.most_of_prompts, 1);
+  for (std::size_t i = 0; i < text_of_slot_.size() && left > 0; ++i) {
+    const auto slot = static_cast<std::int64_t>(i);
+    if (!text_of_slot_[i] || text_in(slot).done >= text_in(slot).prompt_size) continue;
+    Text& text = text_in(slot);
+    if (text.done == 0) text.begin = Clock::now();
+    const std::int64_t count = cache_ ? std::min(left, text.prompt_size - text.done) : text.prompt_size;
+    pieces.push_back({slot, text.done + count});
+    left -= count;
+  }
+  return pieces;
 }
 
-/// The hidden states of each text's last token, [N,C]; on other ranks than the first none.
-Tensor Generation::hidden_of(const std::vector<std::int64_t>& slots, Pace& pace) {
+std::vector<Generation::Piece> Generation::last_tokens() const {
+  std::vector<Piece> pieces;
+  for (std::size_t i = 0; i < text_of_slot_.size(); ++i)
+    if (text_of_slot_[i])
+      pieces.push_back({static_cast<std::int64_t>(i), text_in(static_cast<std::int64_t>(i)).done + 1});
+  return pieces;
+}
+
+Tensor Generation::hidden_of(const std::vector<Piece>& pieces, Pace& pace) {
   std::vector<TextPart> parts;
-  for (const std::int64_t slot : slots) {
-    const std::int64_t done = cache_ && options_.is_first_rank ? cache_->length(slot) : 0;
-    parts.push_back({std::span(text_in(slot).tokens).subspan(static_cast<std::size_t>(done)), done});
+  std::vector<std::int64_t> slots;
+  for (const auto& [slot, end] : pieces) {
+    Text& text = text_in(slot);
+    const std::int64_t first = cache_ && options_.is_first_rank ? text.done : 0;
+    parts.push_back({std::span(text.tokens)
+                         .subspan(static_cast<std::size_t>(first),
+                                  static_cast<std::size_t>(options_.is_first_rank ? end - first : 0)),
+                     first});
+    slots.push_back(slot);
+    text.done = end;
   }
   const Batch batch = sequences_of(model_.memory(), parts);
   Tape tape(Tape::Mode::Off);
@@ -211,11 +274,12 @@ Tensor Generation::hidden_of(const std::vector<std::int64_t>& slots, Pace& pace)
   const Tensor hidden = model_.forward(tape, pass).hidden.value;
   pace.tokens += batch.num_tokens();
   if (!options_.is_first_rank) return hidden;
-  Tensor last = Tensor::empty(model_.memory(), hidden.dtype(), {std::ssize(slots), hidden.shape()[1]});
-  std::int64_t end = 0;
+  const std::int64_t whole = std::count_if(pieces.begin(), pieces.end(), [&](const auto& p) { return is_whole(p); });
+  Tensor last = Tensor::empty(model_.memory(), hidden.dtype(), {whole, hidden.shape()[1]});
+  std::int64_t end = 0, row = 0;
   for (std::size_t n = 0; n < parts.size(); ++n) {
     end += std::ssize(parts[n].tokens);
-    last.rows(static_cast<std::int64_t>(n), 1).copy_from(hidden.rows(end - 1, 1));
+    if (is_whole(pieces[n])) last.rows(row++, 1).copy_from(hidden.rows(end - 1, 1));
   }
   return last;
 }
@@ -229,17 +293,20 @@ std::int64_t Generation::next_token(std::span<const double> logits, const Text& 
   return sample(logits, sampling, text.tokens.size());
 }
 
-void Generation::advance(const std::vector<std::int64_t>& slots, Pace& pace) {
+void Generation::advance(const std::vector<Piece>& pieces, Pace& pace) {
   const auto begin = Clock::now();
-  const Tensor hidden = hidden_of(slots, pace);
+  const Tensor hidden = hidden_of(pieces, pace);
+  std::vector<std::int64_t> slots;
+  for (const Piece& piece : pieces)
+    if (is_whole(piece)) slots.push_back(piece.slot);
   std::vector<std::int64_t> next(slots.size(), 0);
-  if (options_.is_first_rank) {
+  if (options_.is_first_rank && !slots.empty()) {
     const std::vector<double> logits = logits_of(model_, hidden);
     const std::size_t width = logits.size() / slots.size();
     for (std::size_t n = 0; n < slots.size(); ++n)
       next[n] = next_token(std::span(logits).subspan(n * width, width), text_in(slots[n]));
   }
-  next = from_first_rank(model_, options_.is_first_rank, std::move(next));
+  if (!slots.empty()) next = from_first_rank(model_, options_.is_first_rank, std::move(next));
   pace.seconds += seconds_since(begin);
   for (std::size_t n = 0; n < slots.size(); ++n) add(slots[n], static_cast<std::int32_t>(next[n]));
 }

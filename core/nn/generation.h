@@ -48,6 +48,9 @@ struct GenerateOptions {
   std::int64_t valid_vocabulary = -1;   // tokens from here on are padding, never chosen; -1: none is
   std::vector<std::int32_t> stop = {};  // a token that ends the text; it is not returned
   std::int64_t at_once = 1;             // most texts that advance together; another takes the place of one that ends
+  /// Most tokens of prompts in a pass, so that the memory of its activations is bounded: several prompts share one, a
+  /// longer prompt takes several. Without a cache a prompt is one piece.
+  std::int64_t most_of_prompts = 2048;
   bool use_cache = true;
   bool is_first_rank = true;  // of the batch group
   std::function<void(std::size_t prompt, std::int32_t token)> on_token = {};

@@ -1,29 +1,64 @@
 #include "core/nn/kv_cache.h"
 
+#include <algorithm>
+
 namespace limbeck::nn {
 
 KvCache::KvCache(const MemoryPtr& memory, core::DType dtype, std::int64_t num_layers, std::int64_t num_slots,
-                 std::int64_t capacity, std::int64_t key_width, std::int64_t value_width)
-    : lengths_(static_cast<std::size_t>(num_slots), 0), capacity_(capacity) {
+                 std::int64_t key_width, std::int64_t value_width)
+    : slots_(static_cast<std::size_t>(num_slots)) {
   for (std::int64_t i = 0; i < num_layers; ++i) {
-    keys_.push_back(Tensor::empty(memory, dtype, {num_slots * capacity, key_width}));
-    values_.push_back(Tensor::empty(memory, dtype, {num_slots * capacity, value_width}));
+    keys_.push_back(Tensor::empty(memory, dtype, {0, key_width}));
+    values_.push_back(Tensor::empty(memory, dtype, {0, value_width}));
+  }
+}
+
+void KvCache::grow(std::int64_t pages) {
+  const std::int64_t rows = num_pages_ * page_tokens;
+  for (std::vector<Tensor>* const layers : {&keys_, &values_})
+    for (Tensor& layer : *layers) {
+      Tensor larger =
+          Tensor::empty(layer.memory(), layer.dtype(), {rows + pages * page_tokens, layer.shape().row_size()});
+      larger.rows(0, rows).copy_from(layer);
+      layer = std::move(larger);
+    }
+  for (std::int64_t i = pages; i > 0; --i) free_.push_back(num_pages_ + i - 1);
+  num_pages_ += pages;
+}
+
+void KvCache::make_room(std::int64_t slot, std::int64_t tokens) {
+  std::vector<std::int64_t>& pages = at(slot).pages;
+  const std::int64_t missing = (tokens + page_tokens - 1) / page_tokens - std::ssize(pages);
+  if (missing > num_free_pages()) grow(std::max(missing - num_free_pages(), num_pages_ / 2));
+  for (std::int64_t i = 0; i < missing; ++i) {
+    pages.push_back(free_.back());
+    free_.pop_back();
   }
 }
 
 std::pair<Tensor, Tensor> KvCache::append(std::int64_t layer, std::span<const CacheRun> runs, const Tensor& keys,
                                           const Tensor& values) {
   const auto i = static_cast<std::size_t>(layer);
-  for (const auto& [slot, first, count] : runs) {
-    const std::int64_t row = slot * capacity_ + length(slot);
-    keys_.at(i).rows(row, count).copy_from(keys.rows(first, count));
-    values_.at(i).rows(row, count).copy_from(values.rows(first, count));
-  }
+  for (const auto& [slot, first, count] : runs)
+    for (std::int64_t done = 0; done < count;) {  // page by page
+      const std::int64_t token = length(slot) + done;
+      const std::int64_t part = std::min(count - done, page_tokens - token % page_tokens);
+      const std::int64_t row =
+          pages(slot)[static_cast<std::size_t>(token / page_tokens)] * page_tokens + token % page_tokens;
+      keys_.at(i).rows(row, part).copy_from(keys.rows(first + done, part));
+      values_.at(i).rows(row, part).copy_from(values.rows(first + done, part));
+      done += part;
+    }
   return {keys_.at(i), values_.at(i)};
 }
 
 void KvCache::advance(std::span<const CacheRun> runs) {
-  for (const auto& run : runs) lengths_.at(static_cast<std::size_t>(run.slot)) += run.count;
+  for (const auto& run : runs) at(run.slot).length += run.count;
+}
+
+void KvCache::clear(std::int64_t slot) {
+  free_.insert(free_.end(), at(slot).pages.rbegin(), at(slot).pages.rend());
+  at(slot) = {};
 }
 
 }  // namespace limbeck::nn

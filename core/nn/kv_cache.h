@@ -1,8 +1,9 @@
-// What a model keeps of texts while it generates.
+// What a model keeps of texts while it generates: keys and values in pages of 64 tokens, from a pool that grows with
+// what the texts need together. A text that ends gives its pages back.
 //
-//     KvCache cache = model.make_cache(num_slots, capacity);
+//     KvCache cache = model.make_cache(num_slots);
 //     auto out = model.forward(tape, model.pass(batch, cache, {0, 2}));   // two sequences go on in slots 0 and 2
-//     cache.clear(2);                                                     // another text may have it
+//     cache.clear(2);                                                     // another text may have it, and its pages
 #pragma once
 
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "kernels/attention.h"
 
 namespace limbeck::nn {
 
@@ -24,31 +26,45 @@ struct CacheRun {
   std::int64_t count = 0;
 };
 
-/// Keys and values of the tokens seen so far, a text in each slot; a model fills it as it generates. Rows [slot *
-/// capacity, slot * capacity + length(slot)) of a layer are those of a slot. Memory that no token has filled yet is
-/// only reserved.
+/// Keys and values of the tokens seen so far, a text in each slot; a model fills it as it generates.
 class KvCache {
  public:
-  /// Room for `capacity` tokens a slot in each of `num_layers` layers; key_width = G*D, value_width = G*Dv, G of this
-  /// rank.
+  static constexpr std::int64_t page_tokens = kernels::attention_page;
+
+  /// Without pages yet. key_width = G*D, value_width = G*Dv, G of this rank.
   KvCache(const MemoryPtr& memory, core::DType dtype, std::int64_t num_layers, std::int64_t num_slots,
-          std::int64_t capacity, std::int64_t key_width, std::int64_t value_width);
-  std::int64_t num_slots() const { return static_cast<std::int64_t>(lengths_.size()); }
-  std::int64_t capacity() const { return capacity_; }
-  std::int64_t length(std::int64_t slot) const { return lengths_.at(static_cast<std::size_t>(slot)); }
-  /// Writes the rows of new tokens behind those of this layer and returns those of all slots, [num_slots * capacity,
-  /// ...]. That there is room for them, Transformer::pass has checked.
+          std::int64_t key_width, std::int64_t value_width);
+  std::int64_t num_slots() const { return static_cast<std::int64_t>(slots_.size()); }
+  std::int64_t length(std::int64_t slot) const { return at(slot).length; }
+  /// Of a slot, in the order of its tokens: token i is row pages[i / 64] * 64 + i % 64 of a layer.
+  std::span<const std::int64_t> pages(std::int64_t slot) const { return at(slot).pages; }
+  std::int64_t num_pages() const { return num_pages_; }  // of the pool
+  std::int64_t num_free_pages() const { return static_cast<std::int64_t>(free_.size()); }
+
+  /// Pages for as many tokens in all; where none is free, the pool grows by half.
+  void make_room(std::int64_t slot, std::int64_t tokens);
+  /// Writes the rows of new tokens behind those of this layer and returns those of the pool, [num_pages * 64, ...].
+  /// There has to be room for them.
   std::pair<Tensor, Tensor> append(std::int64_t layer, std::span<const CacheRun> runs, const Tensor& keys,
                                    const Tensor& values);
   /// The new tokens are in every layer.
   void advance(std::span<const CacheRun> runs);
   /// The slot holds nothing.
-  void clear(std::int64_t slot) { lengths_.at(static_cast<std::size_t>(slot)) = 0; }
+  void clear(std::int64_t slot);
 
  private:
+  struct Slot {
+    std::int64_t length = 0;
+    std::vector<std::int64_t> pages = {};
+  };
+  const Slot& at(std::int64_t slot) const { return slots_.at(static_cast<std::size_t>(slot)); }
+  Slot& at(std::int64_t slot) { return slots_.at(static_cast<std::size_t>(slot)); }
+  void grow(std::int64_t pages);
+
   std::vector<Tensor> keys_, values_;  // one a layer
-  std::vector<std::int64_t> lengths_;  // one a slot
-  std::int64_t capacity_;
+  std::vector<Slot> slots_;
+  std::vector<std::int64_t> free_;  // pages; the last is taken next
+  std::int64_t num_pages_ = 0;
 };
 
 }  // namespace limbeck::nn

@@ -154,8 +154,8 @@ Pass Transformer::pass(const Batch& batch) const {
           .sequence_parallel = options_.sequence_parallel};
 }
 
-// The cache's rows are a segment for each slot, of what it holds with the new tokens, and one for the room behind it,
-// which has no queries: nobody looks at it, nor at a slot that the batch has no sequence of.
+// Keys are numbered page by page of the batch's slots: a segment for what a slot holds with the new tokens, and one for
+// the room behind it in its last page, which has no queries, so that nobody looks at it.
 Pass Transformer::pass(const Batch& batch, KvCache& cache, std::span<const std::int64_t> slots) const {
   core::check(batch.num_sequences() == std::ssize(slots), "transformer: the batch has {} sequences, {} slots are named",
               batch.num_sequences(), slots.size());
@@ -163,42 +163,38 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache, std::span<const std::
   result.cache = &cache;
   result.sequence_parallel = false;  // of few tokens, and nothing is kept for a backward
   const std::vector<std::int64_t> offsets = core::host_values<std::int64_t>(batch.sequence_offsets);
+  std::vector<std::int64_t> query_offsets = {0}, key_offsets = {0}, key_pages;
+  std::vector<std::int32_t> key_position;
   for (std::size_t n = 0; n < slots.size(); ++n) {
-    core::check(n == 0 || slots[n] > slots[n - 1], "transformer: slot {} follows {}, expected ascending ones", slots[n],
+    const std::int64_t slot = slots[n], queries = offsets[n + 1] - offsets[n];
+    core::check(n == 0 || slot > slots[n - 1], "transformer: slot {} follows {}, expected ascending ones", slot,
                 n == 0 ? 0 : slots[n - 1]);
-    result.cached.push_back({slots[n], offsets[n], offsets[n + 1] - offsets[n]});
+    core::check(slot >= 0 && slot < cache.num_slots(), "transformer: the cache has {} slots, a sequence is in slot {}",
+                cache.num_slots(), slot);
+    result.cached.push_back({slot, offsets[n], queries});
+    const std::int64_t length = cache.length(slot) + queries;
+    cache.make_room(slot, length);
+    key_pages.insert(key_pages.end(), cache.pages(slot).begin(), cache.pages(slot).end());
+    const std::int64_t first = std::ssize(key_position);
+    key_position.resize(key_pages.size() * KvCache::page_tokens);
+    std::iota(key_position.begin() + first, key_position.end(), 0);
+    query_offsets.insert(query_offsets.end(), {offsets[n + 1], offsets[n + 1]});
+    key_offsets.insert(key_offsets.end(), {first + length, std::ssize(key_position)});
   }
-
-  std::vector<std::int64_t> query_offsets = {0}, key_offsets = {0};
-  std::vector<std::int32_t> key_position(static_cast<std::size_t>(cache.num_slots() * cache.capacity()));
-  auto run = result.cached.begin();
-  for (std::int64_t slot = 0; slot < cache.num_slots(); ++slot) {
-    const bool is_in_batch = run != result.cached.end() && run->slot == slot;
-    const std::int64_t first = slot * cache.capacity();
-    const std::int64_t length = cache.length(slot) + (is_in_batch ? run->count : 0);
-    core::check(length <= cache.capacity(), "cache: {} tokens in slot {} exceed its capacity of {}", length, slot,
-                cache.capacity());
-    const std::int64_t queries = query_offsets.back() + (is_in_batch ? run->count : 0);
-    query_offsets.insert(query_offsets.end(), {queries, queries});
-    key_offsets.insert(key_offsets.end(), {first + length, first + cache.capacity()});
-    std::iota(key_position.begin() + first, key_position.begin() + first + length, 0);
-    if (is_in_batch) ++run;
-  }
-  core::check(run == result.cached.end(), "transformer: the cache has {} slots, a sequence is in another",
-              cache.num_slots());
-  const auto offsets_tensor = [&](const std::vector<std::int64_t>& values) {
+  const auto column = [&](const std::vector<std::int64_t>& values) {
     return Tensor::from<std::int64_t>(options_.memory, {std::ssize(values)}, values);
   };
-  result.attention.query_offsets = offsets_tensor(query_offsets);
-  result.attention.key_offsets = offsets_tensor(key_offsets);
+  result.attention.query_offsets = column(query_offsets);
+  result.attention.key_offsets = column(key_offsets);
+  result.attention.key_pages = column(key_pages);
   result.attention.key_position = Tensor::from<std::int32_t>(options_.memory, {std::ssize(key_position)}, key_position);
   result.attention.key_document = Tensor::zeros(options_.memory, DType::I32, {std::ssize(key_position)});
   return result;
 }
 
-KvCache Transformer::make_cache(std::int64_t num_slots, std::int64_t capacity) const {
+KvCache Transformer::make_cache(std::int64_t num_slots) const {
   const std::int64_t width = layers_.empty() ? 0 : layers_[0].attention.k->value.shape()[0];
-  return {options_.memory, compute_dtype(), options_.num_layers, num_slots, capacity, width, width};
+  return {options_.memory, compute_dtype(), options_.num_layers, num_slots, width, width};
 }
 
 Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var* input) const {

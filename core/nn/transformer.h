@@ -72,11 +72,11 @@ class Transformer {
 
   /// A pass over `batch` with attention within its sequences.
   Pass pass(const Batch& batch) const;
-  /// A pass of new tokens behind those in `cache`: sequence n of the batch goes on in slots[n] (ascending), its
-  /// positions count on.
+  /// A pass of new tokens behind those in `cache`, which gets room for them: sequence n of the batch goes on in
+  /// slots[n] (ascending), its positions count on.
   Pass pass(const Batch& batch, KvCache& cache, std::span<const std::int64_t> slots) const;
-  /// For `num_slots` texts of at most `capacity` tokens.
-  KvCache make_cache(std::int64_t num_slots, std::int64_t capacity) const;
+  /// For `num_slots` texts at once.
+  KvCache make_cache(std::int64_t num_slots) const;
 
   struct Output {
     Var hidden;  // [T,C]

@@ -14,11 +14,12 @@ void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionSh
           t.dtype(), t.shape(), dtype, shape);
   };
   const std::int64_t queries = q.shape().rank() == 2 ? q.shape()[0] : 0;
-  const std::int64_t keys = k.shape().rank() == 2 ? k.shape()[0] : 0;
+  const std::int64_t rows = k.shape().rank() == 2 ? k.shape()[0] : 0;
+  const std::int64_t keys = l.key_pages.defined() ? l.key_pages.numel() * kernels::attention_page : rows;
   const DType dtype = q.value.dtype();
   expect("q", q.value, dtype, {queries, s.num_heads * s.width});
-  expect("k", k.value, dtype, {keys, s.num_kv_heads * s.width});
-  expect("v", v.value, dtype, {keys, s.num_kv_heads * s.value_width});
+  expect("k", k.value, dtype, {rows, s.num_kv_heads * s.width});
+  expect("v", v.value, dtype, {rows, s.num_kv_heads * s.value_width});
   check(l.query_offsets.defined() && l.query_offsets.numel() > 0, "attention: query_offsets is empty, expected [N+1]");
   expect("query_offsets", l.query_offsets, DType::I64, {l.query_offsets.numel()});
   expect("key_offsets", l.key_offsets, DType::I64, l.query_offsets.shape());
@@ -26,6 +27,12 @@ void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionSh
   expect("query_document", l.query_document, DType::I32, {queries});
   expect("key_position", l.key_position, DType::I32, {keys});
   expect("key_document", l.key_document, DType::I32, {keys});
+  if (!l.key_pages.defined()) return;
+  expect("key_pages", l.key_pages, DType::I64, {l.key_pages.numel()});
+  for (const std::int64_t page : host_values<std::int64_t>(l.key_pages))
+    check(page >= 0 && (page + 1) * kernels::attention_page <= rows,
+          "attention: page {} of keys, expected one of the {} rows in pages of {}", page, rows,
+          kernels::attention_page);
 }
 
 kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionLayout& l) {
@@ -40,7 +47,8 @@ kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionL
           .query_position = l.query_position.data<std::int32_t>(),
           .key_position = l.key_position.data<std::int32_t>(),
           .query_document = l.query_document.data<std::int32_t>(),
-          .key_document = l.key_document.data<std::int32_t>()};
+          .key_document = l.key_document.data<std::int32_t>(),
+          .key_pages = l.key_pages.defined() ? l.key_pages.data<std::int64_t>() : nullptr};
 }
 
 /// Where the kernel adds a gradient up: in the slot, cleared if it holds nothing yet, or apart from it, where there is
@@ -75,6 +83,7 @@ Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const Attent
   });
   Var y = tape.output(out, {&q, &k, &v});
   if (!y.slot) return y;
+  check(!layout.key_pages.defined(), "attention: keys in pages take no gradient");
   tape.push({"attention",
              {q.slot, k.slot, v.slot},
              [=, q_slot = q.slot, k_slot = k.slot, v_slot = v.slot, out_slot = y.slot, qs = Saved(q.value),

@@ -25,6 +25,9 @@ struct AttentionLayout {
   Tensor key_position;    // [Tk] int32
   Tensor query_document;  // [Tq] int32
   Tensor key_document;    // [Tk] int32
+  /// None, or [Tk/64] int64, for values that take no gradient: k and v [P*64,...] are pages of 64 keys, of which keys
+  /// [64 i, 64 (i+1)) are page key_pages[i]. A segment that has queries begins with a page.
+  Tensor key_pages = {};
 };
 
 /// softmax(scale q k^T) v for each head; query head h reads key/value head h / (H/G). A query that sees no key gives 0.

@@ -16,6 +16,7 @@ namespace limbeck::kernels::attention {
 // Keys, values and scores of 32 queries lie in a first-level cache.
 inline constexpr std::int64_t query_blocks = 4, key_blocks = 2;  // of a tile
 inline constexpr std::int64_t tile_queries = query_blocks * block, tile_keys = key_blocks * block;
+static_assert(attention_page % tile_keys == 0, "a tile of keys lies in one page");
 
 /// Scores are exponents of 2: scale log2(e) q k.
 template <class A>
@@ -164,9 +165,9 @@ class Keys {
         const Block& from = tiles_[i].blocks[b];
         T* to = rows_at(i, head, b);
         T* values_to = value_rows_at(i, head, b);
-        copy_rows(k + (from.begin * heads_ + head) * p.width, heads_ * p.width, from.count, p.width, to);
-        copy_rows(v + (from.begin * heads_ + head) * p.value_width, heads_ * p.value_width, from.count, p.value_width,
-                  values_to);
+        const std::int64_t row = p.row_of_key(from.begin) * heads_ + head;
+        copy_rows(k + row * p.width, heads_ * p.width, from.count, p.width, to);
+        copy_rows(v + row * p.value_width, heads_ * p.value_width, from.count, p.value_width, values_to);
         Tiles<T>::to_columns(of_keys ? to : values_to, of_keys ? p.width : p.value_width, columns_at(i, head, b),
                              padded(tiles_[i].count));
       }

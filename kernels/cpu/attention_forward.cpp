@@ -153,10 +153,11 @@ void run_query(const Forward<T>& f, std::int64_t segment, std::int64_t query, st
   A largest = nothing<A>, sum = 0;
   for (std::int64_t first = p.key_offsets[segment]; first < p.key_offsets[segment + 1]; first += tile_keys) {
     const std::int64_t count = std::min(tile_keys, p.key_offsets[segment + 1] - first);
+    const std::int64_t first_row = p.row_of_key(first);
     A scores[tile_keys];
     A reference = largest;
     for (std::int64_t j = 0; j < count; ++j) {
-      const T* key = f.k + ((first + j) * p.num_kv_heads + kv_head) * p.width;
+      const T* key = f.k + ((first_row + j) * p.num_kv_heads + kv_head) * p.width;
       A score = 0;
 #pragma omp simd reduction(+ : score)
       for (std::int64_t d = 0; d < p.width; ++d) score += as<A>(row[d]) * as<A>(key[d]);
@@ -177,7 +178,7 @@ void run_query(const Forward<T>& f, std::int64_t segment, std::int64_t query, st
 #pragma omp simd
     for (std::int64_t d = 0; d < p.value_width; ++d) sums[d] *= correction;
     for (std::int64_t j = 0; j < count; ++j) {
-      const T* value = f.v + ((first + j) * p.num_kv_heads + kv_head) * p.value_width;
+      const T* value = f.v + ((first_row + j) * p.num_kv_heads + kv_head) * p.value_width;
 #pragma omp simd
       for (std::int64_t d = 0; d < p.value_width; ++d) sums[d] += scores[j] * as<A>(value[d]);
     }

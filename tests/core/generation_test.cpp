@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "core/random.h"
 
 namespace limbeck::nn {
 namespace {
@@ -222,6 +224,46 @@ TEST_F(GenerateTexts, EachGoesOnAsItDoesAlone) {
       EXPECT_EQ(seen, alone);
       EXPECT_THAT(ended, ::testing::UnorderedElementsAre(0, 1, 2, 3, 4, 5));
     }
+}
+
+TEST_F(GenerateTexts, LongPromptsAreRunInPieces) {
+  GenerateOptions options = warm();
+  options.at_once = 4;
+  const Generated whole = generate_texts(model_, prompts_, options);
+  for (const std::int64_t most : {1, 2, 5}) {
+    options.most_of_prompts = most;
+    const Generated in_pieces = generate_texts(model_, prompts_, options);
+    for (std::size_t i = 0; i < prompts_.size(); ++i) EXPECT_EQ(in_pieces.texts[i].tokens, whole.texts[i].tokens) << i;
+    EXPECT_EQ(in_pieces.prefill.tokens, whole.prefill.tokens);
+    EXPECT_EQ(in_pieces.decode.tokens, whole.decode.tokens);
+  }
+}
+
+TEST_F(Generate, OtherRanksFollowPieces) {
+  // Sizes; then, of three pieces, the last gives a token; then one a pass.
+  const auto sums = std::vector<std::vector<std::int64_t>>{{5, 2}, {6}, {0}};
+  Transformer model(config_, options(std::make_shared<AsFollower>(sums)));
+  model.init_random(1);
+  EXPECT_EQ(generate(model, {}, {.max_tokens = 64, .most_of_prompts = 2, .is_first_rank = false}),
+            (std::vector<std::int32_t>{6, 0}));
+}
+
+TEST(Sample, IsWhatSortingAllGives) {
+  // By the definition, in a vocabulary that is sorted in several steps: drawn where the sum of the likeliest passes u.
+  std::vector<double> logits;
+  for (int i = 0; i < 1500; ++i) logits.push_back(std::sin(i * 0.7) + i % 7);
+  std::vector<std::int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logits[a] > logits[b]; });
+  double all = 0;
+  for (const double x : logits) all += std::exp(x / 3);
+  for (std::uint64_t index = 0; index < 200; ++index) {
+    const double u = core::RandomStream(5, 0, "generate").uniform(index) * all;
+    double sum = 0;
+    std::size_t n = 0;
+    while ((sum += std::exp(logits[order[n]] / 3)) <= u) ++n;
+    ASSERT_EQ(sample(logits, {.temperature = 3, .seed = 5}, index), order[n]) << index;
+  }
 }
 
 TEST_F(GenerateTexts, TextsHaveRandomNumbersOfTheirOwn) {

@@ -182,5 +182,53 @@ TEST(Attention, BitsDependOnNoNumberOfThreads) {
   for (const int threads : {2, 16}) EXPECT_EQ(run(threads), alone);
 }
 
+/// Texts of which a cache holds keys in pages: one with many queries, one with a single one, whose keys fill no page.
+TEST(Attention, ReadsKeysFromTheirPages) {
+  constexpr std::int64_t width = 24, keys = 5 * attention_page, of_first = 150, of_second = 70;
+  const std::vector<std::int64_t> pages = {6, 1, 4, 3, 0};
+  // Behind each text, the room in its last page.
+  const std::vector<std::int64_t> key_offsets = {0, of_first, 3 * attention_page, 3 * attention_page + of_second, keys};
+  const std::vector<std::int64_t> query_offsets = {0, 40, 40, 41, 41};
+  std::vector<std::int32_t> query_position, key_position(keys), documents(keys, 0);
+  for (std::int64_t i = 0; i < keys; ++i)
+    key_position[i] = static_cast<std::int32_t>(i < key_offsets[2] ? i : i - key_offsets[2]);
+  for (std::int64_t i = 0; i < 40; ++i) query_position.push_back(static_cast<std::int32_t>(of_first - 40 + i));
+  query_position.push_back(of_second - 1);
+  AttentionProblem problem{.num_heads = 4,
+                           .num_kv_heads = 2,
+                           .width = width,
+                           .value_width = width,
+                           .scale = 0.4,
+                           .num_segments = 4,
+                           .query_offsets = query_offsets.data(),
+                           .key_offsets = key_offsets.data(),
+                           .query_position = query_position.data(),
+                           .key_position = key_position.data(),
+                           .query_document = documents.data(),
+                           .key_document = documents.data()};
+  const auto check = [&]<class T>(T) {
+    const auto q = all_as<T>(random_bf16(41 * 4 * width, 1)), k = all_as<T>(random_bf16(keys * 2 * width, 2));
+    const auto v = all_as<T>(random_bf16(keys * 2 * width, 3));
+    const auto in_pages = [&](const std::vector<T>& rows) {
+      constexpr std::int64_t of_page = attention_page * 2 * width;
+      std::vector<T> result(7 * of_page, as<T>(NAN));
+      for (std::size_t i = 0; i < pages.size(); ++i)
+        std::copy_n(rows.data() + static_cast<std::int64_t>(i) * of_page, of_page, result.data() + pages[i] * of_page);
+      return result;
+    };
+    const auto run = [&](const std::int64_t* key_pages, const std::vector<T>& all_k, const std::vector<T>& all_v) {
+      problem.key_pages = key_pages;
+      std::vector<T> out(q.size());
+      std::vector<Acc<T>> logsumexp(41 * 4);
+      attention_forward(make_cpu(2), problem, q.data(), all_k.data(), all_v.data(), out.data(), logsumexp.data());
+      return all_as<double>(out);
+    };
+    EXPECT_EQ(run(pages.data(), in_pages(k), in_pages(v)), run(nullptr, k, v));
+  };
+  check(0.F);
+  check(0.0);
+  check(bf16());
+}
+
 }  // namespace
 }  // namespace limbeck::kernels
