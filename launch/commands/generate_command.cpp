@@ -1,6 +1,7 @@
 // `limbeck generate`: prompts and a model into text.
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "core/nn/generation.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/prompts.h"
+#include "launch/console/progress.h"
 #include "launch/console/streams.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/model_source.h"
@@ -92,8 +94,8 @@ class Answers {
 };
 
 std::string pace_text(const char* what, const nn::Pace& pace) {
-  return fmt::format("{} {} at {:.1f} tokens/s", what, core::counted(pace.tokens, "token"),
-                     static_cast<double>(pace.tokens) / std::max(pace.seconds, 1e-9));
+  return fmt::format("{} {} at {:.1f} tokens/s ({:.2f} s)", what, core::counted(pace.tokens, "token"),
+                     static_cast<double>(pace.tokens) / std::max(pace.seconds, 1e-9), pace.seconds);
 }
 
 /// Collective.
@@ -117,15 +119,22 @@ void generate(Rank& rank, const GenerateOptions& options) {
                           .valid_vocabulary = std::min(tokenizer.vocabulary_size(), source.config.vocabulary),
                           .stop = tokenizer.stop_ids(),
                           .at_once = options.batch};
+  std::optional<Progress> progress;  // text that grows is its own
+  if (options.json && prompts.size() > 1) progress.emplace(log, "prompt", 0, std::ssize(prompts), 1);
   if (rank.is_first()) {
     how.on_token = [&](std::size_t prompt, std::int32_t token) { answers.add(prompt, token); };
-    how.on_end = [&](std::size_t prompt, const nn::Continuation& continuation) { answers.end(prompt, continuation); };
+    how.on_end = [&, ended = 0](std::size_t prompt, const nn::Continuation& continuation) mutable {
+      if (progress) progress->finish();
+      answers.end(prompt, continuation);
+      if (progress) progress->update(++ended, {});
+    };
   }
   for (std::size_t i = 0; i < ids.size(); ++i)
     if (!options.max_tokens && std::ssize(ids[i]) == source.config.max_positions)
       log->warn("prompt {} fills the model's {}: nothing is added", i + 1,
                 core::counted(source.config.max_positions, "position"));
   const nn::Generated generated = nn::generate_texts(model, ids, how);
+  progress.reset();
   if (generated.prefill.tokens == 0) return;
   std::string pace = pace_text("prefill", generated.prefill);
   if (generated.decode.tokens > 0) pace += ", " + pace_text("decode", generated.decode);
