@@ -18,7 +18,7 @@ TEST(Threads, WhatOneThrowsReachesTheCaller) {
   if (matrix_product() == "plain loop") GTEST_SKIP() << "the plain product refuses nothing";
   const std::vector<float> values(64);
   std::vector<float> out(64);
-  const std::vector<std::int64_t> offsets{0, 1, 2, 3, 4};
+  const std::vector<std::int64_t> offsets{0, 20, 40, 60, 80};  // too many for products of few rows
   for (const int threads : {1, 4}) {
     const Cpu cpu = make_cpu(threads);
     EXPECT_THROW(grouped_matmul(cpu, 4, -1, 2, offsets.data(), values.data(), values.data(), 0.F, out.data()),
