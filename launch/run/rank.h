@@ -36,7 +36,7 @@ class Rank {
   /// Options of a frozen model that every tensor group holds whole, cut over its ranks, and that exchanges nothing
   /// else.
   nn::ModelOptions frozen_copy(core::DType dtype) const;
-  /// The same in float32, but for what its source keeps in another form: for what is run a few times.
+  /// The same in float32, but for matrices that its source lends as it keeps them (StateReader::lend).
   nn::ModelOptions frozen_as_kept() const;
 
  private:
