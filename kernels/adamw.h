@@ -31,8 +31,8 @@ struct AdamWFactors {
 ///     x[i]           = decay * x[i] - step_size * mean[i] / (sqrt(mean_square[i]) * inverse_root_correction2 + eps)
 ///     rounded[i]      = x[i], unless rounded is null
 /// An element's result does not depend on n, on its place or on the number of threads.
-template <class T>
-void adamw(const Cpu& cpu, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n,
+template <class D, class T>
+void adamw(const D& device, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n,
            bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

@@ -20,24 +20,25 @@ namespace limbeck::kernels {
 
 /// sum[t,c] = x[t,c] + delta[t,c]; r[t] = 1 / sqrt(mean_c sum[t,c]² + eps); y[t,c] = sum[t,c] r[t] weight[c].
 /// sum may be x, or delta where it has its type.
-template <class X, class Y>
-void add_rms_norm(const Cpu& cpu, const X* x, const Y* delta, const Acc<X>* weight, X* sum, Y* y, Acc<X>* inverse_rms,
+template <class D, class X, class Y>
+void add_rms_norm(const D& device, const X* x, const Y* delta, const Acc<X>* weight, X* sum, Y* y, Acc<X>* inverse_rms,
                   std::int64_t rows, std::int64_t width, double eps);
 
 /// Rows of the parts that the weight's gradient is added up from.
-std::int64_t add_rms_norm_parts(const Cpu& cpu, std::int64_t rows);
+template <class D>
+std::int64_t add_rms_norm_parts(const D& device, std::int64_t rows);
 
 /// d = r[t] (weight[c] dy[t,c] - sum[t,c] r[t]² mean_j(weight[j] dy[t,j] sum[t,j])), and with `add` dsum[t,c], the
 /// gradient that the sum got elsewhere, too: dsum[t,c] = d, the gradient of x. ddelta gets the same as a Y, unless it
 /// is null. parts [add_rms_norm_parts(rows), width] gets the sums of dy[t,c] sum[t,c] r[t] over some rows each, unless
 /// null.
-template <class X, class Y>
-void add_rms_norm_gradient(const Cpu& cpu, const X* sum, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
+template <class D, class X, class Y>
+void add_rms_norm_gradient(const D& device, const X* sum, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
                            bool add, X* dsum, Y* ddelta, Acc<X>* parts, std::int64_t rows, std::int64_t width);
 
 /// dweight[c] = Σ parts[.,c] in their order, whatever the number of threads; `add` adds to dweight. T: float, double.
-template <class T>
-void add_rms_norm_weight_gradient(const Cpu& cpu, const T* parts, bool add, T* dweight, std::int64_t rows,
+template <class D, class T>
+void add_rms_norm_weight_gradient(const D& device, const T* parts, bool add, T* dweight, std::int64_t rows,
                                   std::int64_t width);
 
 }  // namespace limbeck::kernels

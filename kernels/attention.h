@@ -45,14 +45,14 @@ struct AttentionProblem {
 /// key gives 0 and -infinity. T is float, double or bf16; scores, probabilities and sums are of Acc<T>. In bf16 a
 /// probability is rounded to be a factor of v, and `out` once, behind its sum; what the probabilities are divided by is
 /// the sum of those that were not rounded.
-template <class T>
-void attention_forward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
+template <class D, class T>
+void attention_forward(const D& device, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
                        Acc<T>* logsumexp);
 
 /// Adds the gradients to dq [Tq,H*D], dk [Tk,G*D], dv [Tk,G*Dv], which are sums over many tiles and so of Acc<T>. In
 /// bf16 probabilities and the gradients of scores are rounded to be factors.
-template <class T>
-void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v,
+template <class D, class T>
+void attention_backward(const D& device, const AttentionProblem& problem, const T* q, const T* k, const T* v,
                         const T* out, const Acc<T>* logsumexp, const T* dout, Acc<T>* dq, Acc<T>* dk, Acc<T>* dv);
 
 }  // namespace limbeck::kernels

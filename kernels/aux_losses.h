@@ -17,37 +17,37 @@ struct BalanceShape {
 /// loss[0] = weight Σ_s E Σ_e f[s,e] P[s,e], with a sequence s a run of equal numbers in `sequence`, f the share of its
 /// assignments that went to e, P the mean of its probabilities (Fedus et al. 2021, "Switch transformers", per sequence
 /// as in DeepSeek-V2).
-template <class T>
-void balance_loss(const Cpu& cpu, const T* probabilities, const std::int32_t* selection, const std::int32_t* sequence,
+template <class D, class T>
+void balance_loss(const D& device, const T* probabilities, const std::int32_t* selection, const std::int32_t* sequence,
                   T* loss, const BalanceShape& shape, double weight);
 
 /// dp[t,e] = dloss[0] weight E f[s,e] / T_s; f is a constant. Overwrites.
-template <class T>
-void balance_loss_gradient(const Cpu& cpu, const std::int32_t* selection, const std::int32_t* sequence, const T* dloss,
+template <class D, class T>
+void balance_loss_gradient(const D& device, const std::int32_t* selection, const std::int32_t* sequence, const T* dloss,
                            T* dprobabilities, const BalanceShape& shape, double weight);
 
 /// counts[e] = assignments of expert e: [experts].
-template <class T>
-void count_assignments(const Cpu& cpu, const std::int32_t* selection, T* counts, const BalanceShape& shape);
+template <class D, class T>
+void count_assignments(const D& device, const std::int32_t* selection, T* counts, const BalanceShape& shape);
 
 /// The balance loss over more sequences than are here: loss[0] = weight E Σ_e f[e] Σ_t p[t,e], f = counts / Σ counts of
 /// all of them.
-template <class T>
-void shared_balance_loss(const Cpu& cpu, const T* probabilities, const T* counts, T* loss, const BalanceShape& shape,
+template <class D, class T>
+void shared_balance_loss(const D& device, const T* probabilities, const T* counts, T* loss, const BalanceShape& shape,
                          double weight);
 
 /// dp[t,e] = dloss[0] weight E f[e]; f is a constant. Overwrites.
-template <class T>
-void shared_balance_loss_gradient(const Cpu& cpu, const T* counts, const T* dloss, T* dprobabilities,
+template <class D, class T>
+void shared_balance_loss_gradient(const D& device, const T* counts, const T* dloss, T* dprobabilities,
                                   const BalanceShape& shape, double weight);
 
 /// loss[0] = weight Σ_t logsumexp(z[t])² (Zoph et al. 2022, "ST-MoE"); keeps the logsumexp [rows]. width > 0.
-template <class T>
-void z_loss(const Cpu& cpu, const T* z, T* logsumexp, T* loss, std::int64_t rows, std::int64_t width, double weight);
+template <class D, class T>
+void z_loss(const D& device, const T* z, T* logsumexp, T* loss, std::int64_t rows, std::int64_t width, double weight);
 
 /// dz[t,e] = 2 dloss[0] weight logsumexp[t] softmax(z[t])[e]. Overwrites.
-template <class T>
-void z_loss_gradient(const Cpu& cpu, const T* z, const T* logsumexp, const T* dloss, T* dz, std::int64_t rows,
+template <class D, class T>
+void z_loss_gradient(const D& device, const T* z, const T* logsumexp, const T* dloss, T* dz, std::int64_t rows,
                      std::int64_t width, double weight);
 
 }  // namespace limbeck::kernels

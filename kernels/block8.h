@@ -34,13 +34,16 @@ struct Block8 {
 };
 
 /// Nearest codes, the lower one of a tie. A block without a magnitude above 2^-100 becomes zeros.
-void block8_encode(const Cpu& cpu, Block8Map map, const float* x, std::int64_t n, Block8 blocks);
+template <class D>
+void block8_encode(const D& device, Block8Map map, const float* x, std::int64_t n, Block8 blocks);
 
-void block8_decode(const Cpu& cpu, Block8Map map, Block8 blocks, std::int64_t n, float* x);
+template <class D>
+void block8_decode(const D& device, Block8Map map, Block8 blocks, std::int64_t n, float* x);
 
 /// kernels/adamw.h's step with moments that are decoded before and encoded after it, block by block: the mean as
 /// Signed, the mean of squares as Unsigned. The weight sees the moments before they are encoded.
-void adamw_block8(const Cpu& cpu, const AdamWFactors<float>& factors, const float* dx, float* x, Block8 mean,
+template <class D>
+void adamw_block8(const D& device, const AdamWFactors<float>& factors, const float* dx, float* x, Block8 mean,
                   Block8 mean_square, std::int64_t n, bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

@@ -59,18 +59,18 @@ std::int64_t first_not_finite(const Blocks& blocks, std::int64_t count);
 
 /// C [m,n] = A [m,k] B^T + beta C, B [n,k]. (T,C): (float,float), (bf16,bf16) and (bf16,float), as kernels/matmul.h and
 /// kernels/packed.h have them.
-template <class T, class C>
-void blocks_matmul(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const Blocks& b,
+template <class D, class T, class C>
+void blocks_matmul(const D& device, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const Blocks& b,
                    float beta, C* c);
 
 /// As kernels/grouped_matmul.h: y_e = rows_e W_e^T + beta y_e. T is float or bf16.
-template <class T>
-void blocks_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t out, std::int64_t in,
+template <class D, class T>
+void blocks_grouped_matmul(const D& device, std::int64_t groups, std::int64_t out, std::int64_t in,
                            const std::int64_t* offsets, const T* rows, const Blocks& weight, float beta, T* y);
 
 /// As kernels/embedding.h, of a table [rows,width]. T is float or bf16.
-template <class T>
-void blocks_embedding(const Cpu& cpu, const std::int32_t* token, const Blocks& table, T* y, std::int64_t tokens,
+template <class D, class T>
+void blocks_embedding(const D& device, const std::int32_t* token, const Blocks& table, T* y, std::int64_t tokens,
                       std::int64_t width, std::int64_t first, std::int64_t rows);
 
 }  // namespace limbeck::kernels

@@ -16,7 +16,8 @@ struct CapacityShape {
 /// kept [tokens, selected]: the selection, with -1 for what is dropped. Of a sequence of S tokens, a run of equal
 /// numbers in `sequence`, each expert keeps its first ceil(factor S K / E) assignments in the order of the tokens.
 /// `kept` may be `selection`.
-void limit_capacity(const Cpu& cpu, const std::int32_t* selection, const std::int32_t* sequence, std::int32_t* kept,
+template <class D>
+void limit_capacity(const D& device, const std::int32_t* selection, const std::int32_t* sequence, std::int32_t* kept,
                     const CapacityShape& shape, double factor);
 
 }  // namespace limbeck::kernels

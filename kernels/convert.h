@@ -12,7 +12,7 @@ namespace limbeck::kernels {
 
 /// y[i] = x[i], rounded to nearest, ties to even, where To is narrower; beyond its range infinity. A double becomes a
 /// bfloat16 by way of float32. From and To are any of float, double and bf16; x and y do not overlap.
-template <class From, class To>
-void convert(const Cpu& cpu, const From* x, To* y, std::int64_t n);
+template <class D, class From, class To>
+void convert(const D& device, const From* x, To* y, std::int64_t n);
 
 }  // namespace limbeck::kernels

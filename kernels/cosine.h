@@ -12,7 +12,7 @@ namespace limbeck::kernels {
 
 /// distance[t] = 1 - x[t]·y[t] / (|x[t]| |y[t]|), summed in double; 1 where a row is zero. T is float, double or
 /// bf16.
-template <class T>
-void cosine_distance(const Cpu& cpu, const T* x, const T* y, double* distance, std::int64_t rows, std::int64_t width);
+template <class D, class T>
+void cosine_distance(const D& device, const T* x, const T* y, double* distance, std::int64_t rows, std::int64_t width);
 
 }  // namespace limbeck::kernels

@@ -41,19 +41,19 @@ enum LogitsSum : std::int64_t {
 
 /// maximum [n] and the lowest column (plus offset) that has it [n] of logits [n,columns]; -infinity and the offset for
 /// no columns.
-template <class T>
-void logits_maxima(const Cpu& cpu, const LogitsRows<T>& rows, const T* logits, double* maximum, double* index);
+template <class D, class T>
+void logits_maxima(const D& device, const LogitsRows<T>& rows, const T* logits, double* maximum, double* index);
 
 /// sums [n,num_logits_sums]; maxima are of whole rows. What needs a teacher is 0 without one.
-template <class T>
-void logits_sums(const Cpu& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
+template <class D, class T>
+void logits_sums(const D& device, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
                  double* sums);
 
 /// dlogits [n,columns] = weight (alpha (q - target) + (1 - alpha) T (q_T - p_T)), 0 in padding and skipped rows;
 /// dlogits may be null, or rows.student where G is T. sum_min [n] = sum of min(p, q), 0 without a teacher. G is T, or
 /// bf16 with T float: each gradient is then computed in float and rounded once.
-template <class T, class G>
-void logits_gradient(const Cpu& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
+template <class D, class T, class G>
+void logits_gradient(const D& device, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
                      const double* sums, double alpha, double weight, G* dlogits, double* sum_min);
 
 }  // namespace limbeck::kernels

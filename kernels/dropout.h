@@ -14,8 +14,8 @@ namespace limbeck::kernels {
 /// y[t,c] = x[t,c] / (1 - probability) where stream.uniform(global_index[t] * width + c) >= probability, else 0,
 /// whatever x is there. 0 <= probability < 1. y may be x. T is float, double or bf16; the product is taken in
 /// Acc<T> and rounded once.
-template <class T>
-void dropout(const Cpu& cpu, const T* x, const std::int64_t* global_index, T* y, std::int64_t rows, std::int64_t width,
+template <class D, class T>
+void dropout(const D& device, const T* x, const std::int64_t* global_index, T* y, std::int64_t rows, std::int64_t width,
              double probability, const PhiloxStream& stream);
 
 }  // namespace limbeck::kernels

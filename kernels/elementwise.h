@@ -9,23 +9,23 @@
 namespace limbeck::kernels {
 
 /// y[i] += x[i]. (A,B): (float,float), (double,double), (bf16,bf16), (float,bf16).
-template <class B, class A>
-void add_to(const Cpu& cpu, const B* x, A* y, std::int64_t n);
+template <class D, class B, class A>
+void add_to(const D& device, const B* x, A* y, std::int64_t n);
 
 /// y[i] = a[i] + b[i]; y may be a or b. (A,B) as for add_to.
-template <class A, class B>
-void add(const Cpu& cpu, const A* a, const B* b, A* y, std::int64_t n);
+template <class D, class A, class B>
+void add(const D& device, const A* a, const B* b, A* y, std::int64_t n);
 
 /// y[i] = factor * x[i]; y may be x.
-template <class T>
-void scale(const Cpu& cpu, const T* x, Acc<T> factor, T* y, std::int64_t n);
+template <class D, class T>
+void scale(const D& device, const T* x, Acc<T> factor, T* y, std::int64_t n);
 
 /// y[i] = weight * value[0]
-template <class T>
-void fill(const Cpu& cpu, const T* value, double weight, T* y, std::int64_t n);
+template <class D, class T>
+void fill(const D& device, const T* value, double weight, T* y, std::int64_t n);
 
 /// y[i] = weight * factor[0] * (a[i] - b[i])
-template <class T>
-void scaled_difference(const Cpu& cpu, const T* a, const T* b, const T* factor, double weight, T* y, std::int64_t n);
+template <class D, class T>
+void scaled_difference(const D& device, const T* a, const T* b, const T* factor, double weight, T* y, std::int64_t n);
 
 }  // namespace limbeck::kernels

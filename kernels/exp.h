@@ -16,7 +16,7 @@ struct Exponential {
   float fraction;
   std::int32_t power;
 
-  explicit Exponential(float x) {
+  constexpr explicit Exponential(float x) {
     constexpr float shift = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer, in the low bits
     const float shifted = x * 1.44269504088896341F + shift;
     const float n = shifted - shift;
@@ -34,12 +34,12 @@ struct Exponential {
 };
 
 /// 2^power for a power from -127, which gives 0, to 127.
-inline float power_of_two(std::int32_t power) {
+constexpr float power_of_two(std::int32_t power) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(power + 127) << 23U);
 }
 
 /// e^x within 2 units in the last place, also where the result is subnormal; 0 below, infinity above, NaN for NaN.
-inline float exponential(float x) {
+constexpr float exponential(float x) {
   x = x < -105.0F ? -105.0F : x;
   x = x > 89.0F ? 89.0F : x;
   const Exponential e(x);
@@ -48,7 +48,7 @@ inline float exponential(float x) {
 }
 
 /// The same for x from -88 to 87, in fewer operations; 0 where e^x is below 1.2e-38.
-inline float exponential_in_range(float x) {
+constexpr float exponential_in_range(float x) {
   const Exponential e(x);
   return e.fraction * power_of_two(e.power);
 }
@@ -57,7 +57,7 @@ inline double exponential(double x) { return std::exp(x); }
 
 /// 2^x for x below 127, within 2e-7 of it; 0 where it is below the normal numbers, NaN for NaN. Half the work of
 /// `exponential`: no reduction by ln(2), no subnormals. A minimax polynomial of degree 5 over half an octave each way.
-inline float power_of_2(float x) {
+constexpr float power_of_2(float x) {
   constexpr float shift = 12582912.0F + 127;  // adding it rounds to an integer, which is an exponent in the low bits
   const float shifted = x + shift;
   const float r = x - (shifted - shift);

@@ -17,34 +17,35 @@
 namespace limbeck::kernels {
 
 /// rows [R,in], weight [experts,out,in], y [R,out] = rows W^T + beta y. T is float or double.
-template <class T>
-void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D, class T>
+void grouped_matmul(const D& device, std::int64_t experts, std::int64_t in, std::int64_t out,
                     const std::int64_t* offsets, const T* rows, const T* weight, T beta, T* y);
 /// The same with a weight in bfloat16 storage, which is widened to T by tiles.
-template <class T>
-void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D, class T>
+void grouped_matmul(const D& device, std::int64_t experts, std::int64_t in, std::int64_t out,
                     const std::int64_t* offsets, const T* rows, const bf16* weight, T beta, T* y);
 
 /// dy [R,out], weight [experts,out,in], drows [R,in] = dy W + beta drows.
-template <class T>
-void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D, class T>
+void grouped_matmul_input(const D& device, std::int64_t experts, std::int64_t in, std::int64_t out,
                           const std::int64_t* offsets, const T* dy, const T* weight, T beta, T* drows);
-template <class T>
-void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D, class T>
+void grouped_matmul_input(const D& device, std::int64_t experts, std::int64_t in, std::int64_t out,
                           const std::int64_t* offsets, const T* dy, const bf16* weight, T beta, T* drows);
 
 /// dy [R,out], rows [R,in], dweight [experts,out,in] = dy^T rows + beta dweight.
-template <class T>
-void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D, class T>
+void grouped_matmul_weight(const D& device, std::int64_t experts, std::int64_t in, std::int64_t out,
                            const std::int64_t* offsets, const T* dy, const T* rows, T beta, T* dweight);
 
 /// The same of bfloat16 rows, with sums in float32.
-void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D>
+void grouped_matmul_weight(const D& device, std::int64_t experts, std::int64_t in, std::int64_t out,
                            const std::int64_t* offsets, const bf16* dy, const bf16* rows, float beta, float* dweight);
 
 /// Clears the rows of y [num_rows,width] that belong to no group.
-template <class T>
-void clear_ungrouped_rows(const Cpu& cpu, std::int64_t experts, const std::int64_t* offsets, std::int64_t num_rows,
+template <class D, class T>
+void clear_ungrouped_rows(const D& device, std::int64_t experts, const std::int64_t* offsets, std::int64_t num_rows,
                           std::int64_t width, T* y);
 
 }  // namespace limbeck::kernels

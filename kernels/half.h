@@ -10,7 +10,7 @@
 namespace limbeck::kernels {
 
 /// Exact (subnormals, infinities and NaN included).
-inline float float_from_half(std::uint16_t bits) {
+constexpr float float_from_half(std::uint16_t bits) {
   // The exponent is rebased by a product, which makes subnormals right as well; infinities and NaN lack the float's
   // upper bits of the exponent.
   const std::uint32_t magnitude = (bits & 0x7fffU) << 13U;
@@ -20,7 +20,7 @@ inline float float_from_half(std::uint16_t bits) {
 }
 
 /// Rounded to nearest, ties to even; beyond the range infinity.
-inline std::uint16_t half_from_float(float value) {
+constexpr std::uint16_t half_from_float(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t sign = bits >> 16U & 0x8000U;
   const std::uint32_t magnitude = bits & 0x7fffffffU;

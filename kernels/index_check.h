@@ -11,7 +11,8 @@
 namespace limbeck::kernels {
 
 /// Position of the first index that is not in [first, limit), or -1.
-std::int64_t first_outside(const Cpu& cpu, const std::int32_t* index, std::int64_t n, std::int64_t limit,
+template <class D>
+std::int64_t first_outside(const D& device, const std::int32_t* index, std::int64_t n, std::int64_t limit,
                            std::int64_t first = 0);
 
 }  // namespace limbeck::kernels

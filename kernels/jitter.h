@@ -13,8 +13,8 @@ namespace limbeck::kernels {
 
 /// y[t,c] = x[t,c] (1 + epsilon (2 u - 1)), u = stream.uniform(global_index[t] * width + c) in [0, 1). y may be x. T is
 /// float, double or bf16; the product is taken in Acc<T> and rounded once.
-template <class T>
-void jitter(const Cpu& cpu, const T* x, const std::int64_t* global_index, T* y, std::int64_t tokens, std::int64_t width,
-            double epsilon, const PhiloxStream& stream);
+template <class D, class T>
+void jitter(const D& device, const T* x, const std::int64_t* global_index, T* y, std::int64_t tokens,
+            std::int64_t width, double epsilon, const PhiloxStream& stream);
 
 }  // namespace limbeck::kernels

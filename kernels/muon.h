@@ -16,11 +16,12 @@ namespace limbeck::kernels {
 /// With g = grad_scale * dx[i] (zero if dx is null), for i < n, as torch.optim.Muon:
 ///     buffer[i] += (1 - momentum) * (g - buffer[i])
 ///     update[i]  = g + momentum * (buffer[i] - g)
-template <class T>
-void nesterov(const Cpu& cpu, T momentum, T grad_scale, const T* dx, T* buffer, T* update, std::int64_t n);
+template <class D, class T>
+void nesterov(const D& device, T momentum, T grad_scale, const T* dx, T* buffer, T* update, std::int64_t n);
 
 /// x[i] = decay * x[i] - step_size * update[i], and rounded[i] = x[i], unless rounded is null
-template <class T>
-void decayed_step(const Cpu& cpu, T decay, T step_size, const T* update, T* x, std::int64_t n, bf16* rounded = nullptr);
+template <class D, class T>
+void decayed_step(const D& device, T decay, T step_size, const T* update, T* x, std::int64_t n,
+                  bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

@@ -11,8 +11,8 @@
 namespace limbeck::kernels {
 
 /// y[r,c] = deviation * stream.normal(row_index[r] + c). T is float or double.
-template <class T>
-void normal_rows(const Cpu& cpu, const PhiloxStream& stream, double deviation, const std::int64_t* row_index, T* y,
+template <class D, class T>
+void normal_rows(const D& device, const PhiloxStream& stream, double deviation, const std::int64_t* row_index, T* y,
                  std::int64_t rows, std::int64_t width);
 
 }  // namespace limbeck::kernels

@@ -31,8 +31,8 @@ constexpr std::int64_t packed_elements(std::int64_t k, std::int64_t n) {
 
 /// `count` matrices op(B) [k,n], one behind the other, each stored as [k,n], or as [n,k] if transposed. W is float
 /// (rounded to nearest even) or bf16. packed: count * packed_elements(k, n), on a boundary of 64 bytes.
-template <class W>
-void pack(const Cpu& cpu, std::int64_t count, Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b,
+template <class D, class W>
+void pack(const D& device, std::int64_t count, Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b,
           bf16* packed);
 
 /// One or several op(B) [k,n], one behind the other: packed, or as `pack` takes them, or [n,k] in blocks.
@@ -51,14 +51,14 @@ struct RightFactor {
 
 /// C [m,n] = A [m,k] B + beta C. C is bf16 (rounded once, behind the sum) or float. With beta = 0 its contents are
 /// never read.
-template <class C>
-void packed_matmul(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const bf16* a, const RightFactor& b,
+template <class D, class C>
+void packed_matmul(const D& device, std::int64_t m, std::int64_t n, std::int64_t k, const bf16* a, const RightFactor& b,
                    float beta, C* c);
 
 /// Groups of rows [offsets[e],offsets[e+1]) as in kernels/grouped_matmul.h, with one of `groups` B_e [k,n] each:
 /// y_e = rows_e B_e + beta y_e. rows [R,k], y [R,n].
-template <class C>
-void packed_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t n, std::int64_t k,
+template <class D, class C>
+void packed_grouped_matmul(const D& device, std::int64_t groups, std::int64_t n, std::int64_t k,
                            const std::int64_t* offsets, const bf16* rows, const RightFactor& b, float beta, C* y);
 
 }  // namespace limbeck::kernels

@@ -18,23 +18,24 @@ namespace limbeck::kernels {
 
 /// A stable counting sort of the assignments. counts [experts]; row_of [tokens*K]: the sorted place of an assignment,
 /// -1 for a dropped one; source [N]: the assignment at a sorted place.
-void sort_by_expert(const Cpu& cpu, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
+template <class D>
+void sort_by_expert(const D& device, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
                     std::int64_t experts, std::int64_t* counts, std::int32_t* row_of, std::int32_t* source);
 
 /// y[r] = x[source[r] / K].
-template <class T>
-void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, T* y, std::int64_t rows,
+template <class D, class T>
+void permute_rows(const D& device, const T* x, const std::int32_t* source, T* y, std::int64_t rows,
                   std::int64_t selected, std::int64_t width);
 
 /// y[t] = Σ_k weights[t,k] rows[row_of[t,k]] over the k that were not dropped, in their order; weights null: 1.
-template <class T>
-void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y,
+template <class D, class T>
+void unpermute_rows(const D& device, const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y,
                     std::int64_t tokens, std::int64_t selected, std::int64_t width);
 
 /// drows[r] = weights[source[r]] dy[source[r] / K]; dweights[t,k] = rows[row_of[t,k]] · dy[t], 0 where dropped. drows
 /// may be null, and so may dweights, with rows or without: what is null is left out.
-template <class T>
-void unpermute_gradient(const Cpu& cpu, const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy,
+template <class D, class T>
+void unpermute_gradient(const D& device, const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy,
                         T* drows, Acc<T>* dweights, std::int64_t num_rows, std::int64_t tokens, std::int64_t selected,
                         std::int64_t width);
 

@@ -13,8 +13,8 @@
 namespace limbeck::kernels {
 
 /// cos, sin [positions, D/2] of position * base^(-2i/D), computed in double. T is float or double.
-template <class T>
-void rope_table(const Cpu& cpu, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base);
+template <class D, class T>
+void rope_table(const D& device, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base);
 
 /// x [tokens, heads * head_width].
 template <class T>
@@ -25,8 +25,8 @@ struct RopeHeads {
 
 /// Turns queries and keys where they lie. Each position is a row of the table. T is float, double or bf16; a pair turns
 /// in Acc<T> and is rounded once.
-template <class T>
-void rope(const Cpu& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
+template <class D, class T>
+void rope(const D& device, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
           const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width);
 
 }  // namespace limbeck::kernels

@@ -20,13 +20,13 @@ struct RoutingShape {
 };
 
 /// weights [tokens, selected] = scale * p[selection] (divided by their sum where renormalised).
-template <class T>
-void routing_weights(const Cpu& cpu, const T* probabilities, const std::int32_t* selection, T* weights,
+template <class D, class T>
+void routing_weights(const D& device, const T* probabilities, const std::int32_t* selection, T* weights,
                      const RoutingShape& shape);
 
 /// dlogits [tokens, experts] from the gradients of the weights and of the probabilities. Overwrites.
-template <class T>
-void routing_gradient(const Cpu& cpu, const T* probabilities, const std::int32_t* selection, const T* dweights,
+template <class D, class T>
+void routing_gradient(const D& device, const T* probabilities, const std::int32_t* selection, const T* dweights,
                       const T* dprobabilities, T* dlogits, const RoutingShape& shape);
 
 }  // namespace limbeck::kernels

@@ -17,15 +17,15 @@
 namespace limbeck::kernels {
 
 /// *sum = sum of x[i] for i < n.
-template <class T>
-void sum(const Cpu& cpu, const T* x, std::int64_t n, double* sum);
+template <class D, class T>
+void sum(const D& device, const T* x, std::int64_t n, double* sum);
 
 /// *sum = sum of x[i]^2, each square taken in float64.
-template <class T>
-void sum_of_squares(const Cpu& cpu, const T* x, std::int64_t n, double* sum);
+template <class D, class T>
+void sum_of_squares(const D& device, const T* x, std::int64_t n, double* sum);
 
 /// *sum = sum of (x[i] - y[i])^2, each difference and square taken in float64.
-template <class T>
-void sum_of_squared_differences(const Cpu& cpu, const T* x, const T* y, std::int64_t n, double* sum);
+template <class D, class T>
+void sum_of_squared_differences(const D& device, const T* x, const T* y, std::int64_t n, double* sum);
 
 }  // namespace limbeck::kernels

@@ -15,11 +15,11 @@
 namespace limbeck::kernels {
 
 /// y[i] = silu(gate[i]) up[i]; y may be gate or up.
-template <class T>
-void swiglu(const Cpu& cpu, const T* gate, const T* up, T* y, std::int64_t n);
+template <class D, class T>
+void swiglu(const D& device, const T* gate, const T* up, T* y, std::int64_t n);
 
 /// With s = sigmoid(gate): dgate = dy up s (1 + gate (1 - s)), dup = dy gate s. Overwrites both.
-template <class T>
-void swiglu_gradient(const Cpu& cpu, const T* gate, const T* up, const T* dy, T* dgate, T* dup, std::int64_t n);
+template <class D, class T>
+void swiglu_gradient(const D& device, const T* gate, const T* up, const T* dy, T* dgate, T* dup, std::int64_t n);
 
 }  // namespace limbeck::kernels

@@ -11,8 +11,8 @@ namespace limbeck::kernels {
 
 /// selection [rows, count]: indices of the `count` largest of each row's `width` scores, by falling score, ties to the
 /// lower index; NaN counts as the smallest. 1 <= count <= width.
-template <class T>
-void topk(const Cpu& cpu, const T* scores, std::int32_t* selection, std::int64_t rows, std::int64_t width,
+template <class D, class T>
+void topk(const D& device, const T* scores, std::int32_t* selection, std::int64_t rows, std::int64_t width,
           std::int64_t count);
 
 }  // namespace limbeck::kernels

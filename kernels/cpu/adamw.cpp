@@ -26,8 +26,8 @@ void update(const AdamWFactors<T>& f, const Gradient& gradient, T* x, T* mean, T
 }
 }  // namespace
 
-template <class T>
-void adamw(const Cpu& cpu, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n,
+template <class D, class T>
+void adamw(const D& cpu, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n,
            bf16* rounded) {
   parallel_for(cpu, n, grain, [=, f = factors](std::int64_t begin, std::int64_t end) {
     for_each_stretch(x, rounded, begin, end, [=](std::int64_t first, std::int64_t last) {
@@ -41,7 +41,8 @@ void adamw(const Cpu& cpu, const AdamWFactors<T>& factors, const T* dx, T* x, T*
   });
 }
 
-void adamw_block8(const Cpu& cpu, const AdamWFactors<float>& factors, const float* dx, float* x, Block8 mean,
+template <class D>
+void adamw_block8(const D& cpu, const AdamWFactors<float>& factors, const float* dx, float* x, Block8 mean,
                   Block8 mean_square, std::int64_t n, bf16* rounded) {
   const Block8Table& signs = block8_table(Block8Map::Signed);
   const Block8Table& squares = block8_table(Block8Map::Unsigned);

@@ -7,8 +7,8 @@
 
 namespace limbeck::kernels {
 
-template <class X, class Y>
-void add_rms_norm(const Cpu& cpu, const X* x, const Y* delta, const Acc<X>* weight, X* sum, Y* y, Acc<X>* inverse_rms,
+template <class D, class X, class Y>
+void add_rms_norm(const D& cpu, const X* x, const Y* delta, const Acc<X>* weight, X* sum, Y* y, Acc<X>* inverse_rms,
                   std::int64_t rows, std::int64_t width, double eps) {
   using A = Acc<X>;
   parallel_for(cpu, rows, rms_norm_grain(width), [=](std::int64_t begin, std::int64_t end) {
@@ -22,11 +22,14 @@ void add_rms_norm(const Cpu& cpu, const X* x, const Y* delta, const Acc<X>* weig
   });
 }
 
-std::int64_t add_rms_norm_parts(const Cpu&, std::int64_t rows) { return (rows + rms_norm_block - 1) / rms_norm_block; }
+template <class D>
+std::int64_t add_rms_norm_parts(const D&, std::int64_t rows) {
+  return (rows + rms_norm_block - 1) / rms_norm_block;
+}
 
 // Rows are in the first-level cache after the first look at them, so that each of their loops is short and plain.
-template <class X, class Y>
-void add_rms_norm_gradient(const Cpu& cpu, const X* sum, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
+template <class D, class X, class Y>
+void add_rms_norm_gradient(const D& cpu, const X* sum, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
                            bool add, X* dsum, Y* ddelta, Acc<X>* parts, std::int64_t rows, std::int64_t width) {
   const std::int64_t grain = 1 + rms_norm_grain(width) / rms_norm_block;
   parallel_for(cpu, add_rms_norm_parts(cpu, rows), grain, [=](std::int64_t begin, std::int64_t end) {
@@ -45,8 +48,8 @@ void add_rms_norm_gradient(const Cpu& cpu, const X* sum, const Acc<X>* weight, c
   });
 }
 
-template <class T>
-void add_rms_norm_weight_gradient(const Cpu& cpu, const T* parts, bool add, T* dweight, std::int64_t rows,
+template <class D, class T>
+void add_rms_norm_weight_gradient(const D& cpu, const T* parts, bool add, T* dweight, std::int64_t rows,
                                   std::int64_t width) {
   constexpr std::int64_t columns = 128;
   const std::int64_t num_parts = add_rms_norm_parts(cpu, rows);
@@ -77,5 +80,6 @@ LIMBECK_INSTANTIATE(bf16, bf16)
 LIMBECK_INSTANTIATE(float, bf16)
 template void add_rms_norm_weight_gradient(const Cpu&, const float*, bool, float*, std::int64_t, std::int64_t);
 template void add_rms_norm_weight_gradient(const Cpu&, const double*, bool, double*, std::int64_t, std::int64_t);
+template std::int64_t add_rms_norm_parts(const Cpu&, std::int64_t);
 
 }  // namespace limbeck::kernels

@@ -285,9 +285,9 @@ void Task<T>::add_to_queries() const {
 // A task is a tile of queries and a key/value head, and alone adds to dq there. To dk and dv of a key the tasks of its
 // segment add one after the other, in the order of the queries, so that the bits depend on no number of threads: each
 // follows the task of the tile before its own from one tile of keys to the next.
-template <class T>
-void attention_backward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v,
-                        const T* out, const Acc<T>* logsumexp, const T* dout, Acc<T>* dq, Acc<T>* dk, Acc<T>* dv) {
+template <class D, class T>
+void attention_backward(const D& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, const T* out,
+                        const Acc<T>* logsumexp, const T* dout, Acc<T>* dq, Acc<T>* dk, Acc<T>* dv) {
   using namespace attention;
   const std::int64_t kv_heads = problem.num_kv_heads;
   if (kv_heads == 0) return;  // a rank may hold none

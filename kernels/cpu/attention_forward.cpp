@@ -194,8 +194,8 @@ void run_query(const Forward<T>& f, std::int64_t segment, std::int64_t query, st
 }  // namespace
 }  // namespace attention
 
-template <class T>
-void attention_forward(const Cpu& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
+template <class D, class T>
+void attention_forward(const D& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
                        Acc<T>* logsumexp) {
   using namespace attention;
   const Forward<T> forward{problem, q, k, v, out, logsumexp};

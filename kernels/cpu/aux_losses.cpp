@@ -34,8 +34,8 @@ std::vector<double> weighted_shares(const T* counts, const BalanceShape& shape, 
 
 }  // namespace
 
-template <class T>
-void balance_loss(const Cpu&, const T* probabilities, const std::int32_t* selection, const std::int32_t* sequence,
+template <class D, class T>
+void balance_loss(const D&, const T* probabilities, const std::int32_t* selection, const std::int32_t* sequence,
                   T* loss, const BalanceShape& shape, double weight) {
   double sum = 0;
   for_each_sequence(selection, sequence, shape, [&](std::int64_t begin, std::int64_t end, const auto& share) {
@@ -47,8 +47,8 @@ void balance_loss(const Cpu&, const T* probabilities, const std::int32_t* select
   loss[0] = static_cast<T>(weight * static_cast<double>(shape.experts) * sum);
 }
 
-template <class T>
-void balance_loss_gradient(const Cpu&, const std::int32_t* selection, const std::int32_t* sequence, const T* dloss,
+template <class D, class T>
+void balance_loss_gradient(const D&, const std::int32_t* selection, const std::int32_t* sequence, const T* dloss,
                            T* dprobabilities, const BalanceShape& shape, double weight) {
   const double factor = dloss[0] * weight * static_cast<double>(shape.experts);
   for_each_sequence(selection, sequence, shape, [&](std::int64_t begin, std::int64_t end, const auto& share) {
@@ -58,14 +58,14 @@ void balance_loss_gradient(const Cpu&, const std::int32_t* selection, const std:
   });
 }
 
-template <class T>
-void count_assignments(const Cpu&, const std::int32_t* selection, T* counts, const BalanceShape& shape) {
+template <class D, class T>
+void count_assignments(const D&, const std::int32_t* selection, T* counts, const BalanceShape& shape) {
   std::fill_n(counts, shape.experts, T{0});
   for (std::int64_t a = 0; a < shape.tokens * shape.selected; ++a) counts[selection[a]] += 1;
 }
 
-template <class T>
-void shared_balance_loss(const Cpu&, const T* probabilities, const T* counts, T* loss, const BalanceShape& shape,
+template <class D, class T>
+void shared_balance_loss(const D&, const T* probabilities, const T* counts, T* loss, const BalanceShape& shape,
                          double weight) {
   const std::vector<double> share = weighted_shares(counts, shape, weight);
   double sum = 0;
@@ -74,8 +74,8 @@ void shared_balance_loss(const Cpu&, const T* probabilities, const T* counts, T*
   loss[0] = static_cast<T>(sum);
 }
 
-template <class T>
-void shared_balance_loss_gradient(const Cpu&, const T* counts, const T* dloss, T* dprobabilities,
+template <class D, class T>
+void shared_balance_loss_gradient(const D&, const T* counts, const T* dloss, T* dprobabilities,
                                   const BalanceShape& shape, double weight) {
   const std::vector<double> share = weighted_shares(counts, shape, weight);
   for (std::int64_t t = 0; t < shape.tokens; ++t)
@@ -83,8 +83,8 @@ void shared_balance_loss_gradient(const Cpu&, const T* counts, const T* dloss, T
       dprobabilities[t * shape.experts + e] = static_cast<T>(dloss[0] * share[e]);
 }
 
-template <class T>
-void z_loss(const Cpu&, const T* z, T* logsumexp, T* loss, std::int64_t rows, std::int64_t width, double weight) {
+template <class D, class T>
+void z_loss(const D&, const T* z, T* logsumexp, T* loss, std::int64_t rows, std::int64_t width, double weight) {
   double squares = 0;
   for (std::int64_t t = 0; t < rows; ++t) {
     const T* zt = z + t * width;
@@ -97,8 +97,8 @@ void z_loss(const Cpu&, const T* z, T* logsumexp, T* loss, std::int64_t rows, st
   loss[0] = static_cast<T>(weight * squares);
 }
 
-template <class T>
-void z_loss_gradient(const Cpu& cpu, const T* z, const T* logsumexp, const T* dloss, T* dz, std::int64_t rows,
+template <class D, class T>
+void z_loss_gradient(const D& cpu, const T* z, const T* logsumexp, const T* dloss, T* dz, std::int64_t rows,
                      std::int64_t width, double weight) {
   const T factor = 2 * dloss[0] * static_cast<T>(weight);
   parallel_for(cpu, rows, 128, [=](std::int64_t begin, std::int64_t end) {

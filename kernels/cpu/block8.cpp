@@ -52,18 +52,25 @@ const Block8Table& block8_table(Block8Map map) { return map == Block8Map::Signed
 
 const std::array<float, 256>& block8_fractions(Block8Map map) { return block8_table(map).fractions; }
 
-void block8_encode(const Cpu& cpu, Block8Map map, const float* x, std::int64_t n, Block8 blocks) {
+template <class D>
+void block8_encode(const D& cpu, Block8Map map, const float* x, std::int64_t n, Block8 blocks) {
   const Block8Table& table = block8_table(map);
   for_each_block(cpu, n, [&](std::int64_t b, std::int64_t first, std::int64_t count) {
     encode_block(table, x + first, count, blocks.codes + first, blocks.scales[b]);
   });
 }
 
-void block8_decode(const Cpu& cpu, Block8Map map, Block8 blocks, std::int64_t n, float* x) {
+template <class D>
+void block8_decode(const D& cpu, Block8Map map, Block8 blocks, std::int64_t n, float* x) {
   const Block8Table& table = block8_table(map);
   for_each_block(cpu, n, [&](std::int64_t b, std::int64_t first, std::int64_t count) {
     decode_block(table, blocks.codes + first, blocks.scales[b], count, x + first);
   });
 }
+
+template void block8_encode(const Cpu&, Block8Map, const float*, std::int64_t, Block8);
+template void block8_decode(const Cpu&, Block8Map, Block8, std::int64_t, float*);
+template void adamw_block8(const Cpu&, const AdamWFactors<float>&, const float*, float*, Block8, Block8, std::int64_t,
+                           bf16*);
 
 }  // namespace limbeck::kernels

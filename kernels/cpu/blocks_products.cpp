@@ -75,8 +75,8 @@ void multiply(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, co
 
 }  // namespace
 
-template <class T, class C>
-void blocks_matmul(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const Blocks& b,
+template <class D, class T, class C>
+void blocks_matmul(const D& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const Blocks& b,
                    float beta, C* c) {
   if constexpr (std::is_same_v<T, bf16>)
     packed_matmul(cpu, m, n, k, a, b, beta, c);
@@ -86,8 +86,8 @@ void blocks_matmul(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t 
     multiply(cpu, m, n, k, a, b, beta, c, cpu.cache->matmul.get<float>(widened_tile(n, k)));
 }
 
-template <class T>
-void blocks_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t out, std::int64_t in,
+template <class D, class T>
+void blocks_grouped_matmul(const D& cpu, std::int64_t groups, std::int64_t out, std::int64_t in,
                            const std::int64_t* offsets, const T* rows, const Blocks& weight, float beta, T* y) {
   if constexpr (std::is_same_v<T, bf16>) {
     packed_grouped_matmul(cpu, groups, out, in, offsets, rows, weight, beta, y);
@@ -104,8 +104,8 @@ void blocks_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t out
   }
 }
 
-template <class T>
-void blocks_embedding(const Cpu& cpu, const std::int32_t* token, const Blocks& table, T* y, std::int64_t tokens,
+template <class D, class T>
+void blocks_embedding(const D& cpu, const std::int32_t* token, const Blocks& table, T* y, std::int64_t tokens,
                       std::int64_t width, std::int64_t first, std::int64_t rows) {
   const std::int64_t elements = size_of(table.format).elements;
   parallel_for(cpu, tokens, 1 + (1 << 14) / (width + 1), [=](std::int64_t begin, std::int64_t end) {

@@ -5,7 +5,8 @@
 
 namespace limbeck::kernels {
 
-void limit_capacity(const Cpu&, const std::int32_t* selection, const std::int32_t* sequence, std::int32_t* kept,
+template <class D>
+void limit_capacity(const D&, const std::int32_t* selection, const std::int32_t* sequence, std::int32_t* kept,
                     const CapacityShape& shape, double factor) {
   const auto [tokens, experts, selected] = shape;
   for (std::int64_t begin = 0, end = 0; begin < tokens; begin = end) {
@@ -17,5 +18,8 @@ void limit_capacity(const Cpu&, const std::int32_t* selection, const std::int32_
       kept[a] = taken[static_cast<std::size_t>(selection[a])]++ < room ? selection[a] : -1;
   }
 }
+
+template void limit_capacity(const Cpu&, const std::int32_t*, const std::int32_t*, std::int32_t*, const CapacityShape&,
+                             double);
 
 }  // namespace limbeck::kernels

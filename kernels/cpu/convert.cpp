@@ -4,8 +4,8 @@
 
 namespace limbeck::kernels {
 
-template <class From, class To>
-void convert(const Cpu& cpu, const From* x, To* y, std::int64_t n) {
+template <class D, class From, class To>
+void convert(const D& cpu, const From* x, To* y, std::int64_t n) {
   parallel_for(cpu, n, 1 << 15, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i) y[i] = as<To>(x[i]);

@@ -6,8 +6,8 @@
 
 namespace limbeck::kernels {
 
-template <class T>
-void cosine_distance(const Cpu& cpu, const T* x, const T* y, double* distance, std::int64_t rows, std::int64_t width) {
+template <class D, class T>
+void cosine_distance(const D& cpu, const T* x, const T* y, double* distance, std::int64_t rows, std::int64_t width) {
   parallel_for(cpu, rows, 1 + (1 << 13) / (width + 1), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
       double xy = 0, xx = 0, yy = 0;

@@ -122,8 +122,8 @@ T* in_place_or(T* values, G* place) {
 
 }  // namespace
 
-template <class T>
-void logits_maxima(const Cpu& cpu, const LogitsRows<T>& rows, const T* logits, double* maximum, double* index) {
+template <class D, class T>
+void logits_maxima(const D& cpu, const LogitsRows<T>& rows, const T* logits, double* maximum, double* index) {
   parallel_for(cpu, rows.n, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       const T* row = logits + i * rows.columns;
@@ -137,8 +137,8 @@ void logits_maxima(const Cpu& cpu, const LogitsRows<T>& rows, const T* logits, d
   });
 }
 
-template <class T>
-void logits_sums(const Cpu& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
+template <class D, class T>
+void logits_sums(const D& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
                  double* sums) {
   parallel_for(cpu, rows.n, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
@@ -167,8 +167,8 @@ void logits_sums(const Cpu& cpu, const LogitsRows<T>& rows, const double* studen
   });
 }
 
-template <class T, class G>
-void logits_gradient(const Cpu& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
+template <class D, class T, class G>
+void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
                      const double* sums, double alpha, double weight, G* dlogits, double* sum_min) {
   const std::int64_t n = rows.num_valid;
   parallel_for(cpu, rows.n, 1, [&](std::int64_t begin, std::int64_t end) {

@@ -4,8 +4,8 @@
 
 namespace limbeck::kernels {
 
-template <class T>
-void dropout(const Cpu& cpu, const T* x, const std::int64_t* global_index, T* y, std::int64_t rows, std::int64_t width,
+template <class D, class T>
+void dropout(const D& cpu, const T* x, const std::int64_t* global_index, T* y, std::int64_t rows, std::int64_t width,
              double probability, const PhiloxStream& stream) {
   const auto scale = static_cast<Acc<T>>(1 / (1 - probability));
   parallel_for(cpu, rows, 1 + 2048 / (width + 1), [=](std::int64_t begin, std::int64_t end) {

@@ -9,35 +9,35 @@ namespace {
 constexpr std::int64_t grain = 1 << 15;
 }
 
-template <class B, class A>
-void add_to(const Cpu& cpu, const B* x, A* y, std::int64_t n) {
+template <class D, class B, class A>
+void add_to(const D& cpu, const B* x, A* y, std::int64_t n) {
   add(cpu, y, x, y, n);
 }
 
-template <class A, class B>
-void add(const Cpu& cpu, const A* a, const B* b, A* y, std::int64_t n) {
+template <class D, class A, class B>
+void add(const D& cpu, const A* a, const B* b, A* y, std::int64_t n) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i) y[i] = as<A>(as<Acc<A>>(a[i]) + as<Acc<A>>(b[i]));
   });
 }
 
-template <class T>
-void scale(const Cpu& cpu, const T* x, Acc<T> factor, T* y, std::int64_t n) {
+template <class D, class T>
+void scale(const D& cpu, const T* x, Acc<T> factor, T* y, std::int64_t n) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i) y[i] = as<T>(factor * as<Acc<T>>(x[i]));
   });
 }
 
-template <class T>
-void fill(const Cpu& cpu, const T* value, double weight, T* y, std::int64_t n) {
+template <class D, class T>
+void fill(const D& cpu, const T* value, double weight, T* y, std::int64_t n) {
   const T all = as<T>(weight * as<double>(*value));
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) { std::fill(y + begin, y + end, all); });
 }
 
-template <class T>
-void scaled_difference(const Cpu& cpu, const T* a, const T* b, const T* factor, double weight, T* y, std::int64_t n) {
+template <class D, class T>
+void scaled_difference(const D& cpu, const T* a, const T* b, const T* factor, double weight, T* y, std::int64_t n) {
   const auto scale = as<Acc<T>>(weight * as<double>(*factor));
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd

@@ -6,8 +6,8 @@
 
 namespace limbeck::kernels {
 
-template <class W, class T>
-void embedding(const Cpu& cpu, const std::int32_t* token, const W* table, T* y, std::int64_t tokens, std::int64_t width,
+template <class D, class W, class T>
+void embedding(const D& cpu, const std::int32_t* token, const W* table, T* y, std::int64_t tokens, std::int64_t width,
                std::int64_t first, std::int64_t rows) {
   parallel_for(cpu, tokens, 1 + (1 << 14) / (width + 1), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
@@ -23,8 +23,8 @@ void embedding(const Cpu& cpu, const std::int32_t* token, const W* table, T* y, 
   });
 }
 
-template <class T>
-void embedding_gradient(const Cpu& cpu, const std::int32_t* token, const T* dy, bool add, Acc<T>* dtable,
+template <class D, class T>
+void embedding_gradient(const D& cpu, const std::int32_t* token, const T* dy, bool add, Acc<T>* dtable,
                         std::int64_t tokens, std::int64_t width, std::int64_t first, std::int64_t rows) {
   if (!add)
     parallel_for(cpu, rows * width, 1 << 16,

@@ -16,9 +16,9 @@ void for_each_expert(const Cpu& cpu, std::int64_t experts, F&& f) {
 
 }  // namespace
 
-template <class T>
-void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
-                    const std::int64_t* offsets, const T* rows, const T* weight, T beta, T* y) {
+template <class D, class T>
+void grouped_matmul(const D& cpu, std::int64_t experts, std::int64_t in, std::int64_t out, const std::int64_t* offsets,
+                    const T* rows, const T* weight, T beta, T* y) {
   for_each_expert(cpu, experts, [=](const Cpu& one, std::int64_t e) {
     const std::int64_t begin = offsets[e], count = offsets[e + 1] - begin;
     if constexpr (std::is_same_v<T, float>)
@@ -29,9 +29,9 @@ void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::
   });
 }
 
-template <class T>
-void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
-                    const std::int64_t* offsets, const T* rows, const bf16* weight, T beta, T* y) {
+template <class D, class T>
+void grouped_matmul(const D& cpu, std::int64_t experts, std::int64_t in, std::int64_t out, const std::int64_t* offsets,
+                    const T* rows, const bf16* weight, T beta, T* y) {
   for_each_expert(cpu, experts, [=](const Cpu& one, std::int64_t e) {
     const std::int64_t begin = offsets[e], count = offsets[e + 1] - begin;
     if (count == 0) return;
@@ -41,8 +41,8 @@ void grouped_matmul(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::
   });
 }
 
-template <class T>
-void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D, class T>
+void grouped_matmul_input(const D& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                           const std::int64_t* offsets, const T* dy, const bf16* weight, T beta, T* drows) {
   for_each_expert(cpu, experts, [=](const Cpu& one, std::int64_t e) {
     const std::int64_t begin = offsets[e], count = offsets[e + 1] - begin;
@@ -53,8 +53,8 @@ void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in,
   });
 }
 
-template <class T>
-void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D, class T>
+void grouped_matmul_input(const D& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                           const std::int64_t* offsets, const T* dy, const T* weight, T beta, T* drows) {
   for_each_expert(cpu, experts, [=](const Cpu& one, std::int64_t e) {
     const std::int64_t begin = offsets[e];
@@ -63,8 +63,8 @@ void grouped_matmul_input(const Cpu& cpu, std::int64_t experts, std::int64_t in,
   });
 }
 
-template <class T>
-void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D, class T>
+void grouped_matmul_weight(const D& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                            const std::int64_t* offsets, const T* dy, const T* rows, T beta, T* dweight) {
   for_each_expert(cpu, experts, [=](const Cpu& one, std::int64_t e) {
     const std::int64_t begin = offsets[e];
@@ -73,8 +73,8 @@ void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in
   });
 }
 
-template <class T>
-void clear_ungrouped_rows(const Cpu&, std::int64_t experts, const std::int64_t* offsets, std::int64_t num_rows,
+template <class D, class T>
+void clear_ungrouped_rows(const D&, std::int64_t experts, const std::int64_t* offsets, std::int64_t num_rows,
                           std::int64_t width, T* y) {
   std::fill_n(y, offsets[0] * width, T(0));
   std::fill(y + offsets[experts] * width, y + num_rows * width, T(0));
@@ -103,5 +103,7 @@ template void grouped_matmul_weight(const Cpu&, std::int64_t, std::int64_t, std:
                                     const float*, const float*, float, float*);
 template void grouped_matmul_weight(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*,
                                     const double*, const double*, double, double*);
+template void grouped_matmul_weight(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*,
+                                    const bf16*, const bf16*, float, float*);
 
 }  // namespace limbeck::kernels

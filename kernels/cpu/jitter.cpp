@@ -4,8 +4,8 @@
 
 namespace limbeck::kernels {
 
-template <class T>
-void jitter(const Cpu& cpu, const T* x, const std::int64_t* global_index, T* y, std::int64_t tokens, std::int64_t width,
+template <class D, class T>
+void jitter(const D& cpu, const T* x, const std::int64_t* global_index, T* y, std::int64_t tokens, std::int64_t width,
             double epsilon, const PhiloxStream& stream) {
   parallel_for(cpu, tokens, 1 + 2048 / (width + 1), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t)

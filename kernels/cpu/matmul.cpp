@@ -14,9 +14,9 @@ bool is_of_few_rows(Transpose transpose_a, Transpose transpose_b, std::int64_t m
 
 }  // namespace
 
-template <class T>
-void matmul(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
-            std::int64_t k, const T* a, const T* b, T beta, T* c) {
+template <class D, class T>
+void matmul(const D& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+            const T* a, const T* b, T beta, T* c) {
   if constexpr (std::is_same_v<T, float>) {
     if (is_of_few_rows<T>(transpose_a, transpose_b, m)) return few_rows_product(cpu, m, n, k, a, b, beta, c);
     if (transpose_a == Transpose::No && transpose_b == Transpose::Yes && prepared_product(cpu, m, n, k, a, b, beta, c))
@@ -27,9 +27,9 @@ void matmul(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::i
   gemm(cpu, transpose_a, transpose_b, m, n, k, a, lda, b, ldb, beta, c, n);
 }
 
-template <class T>
-void matmul(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
-            std::int64_t k, const T* a, const bf16* b, T beta, T* c) {
+template <class D, class T>
+void matmul(const D& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+            const T* a, const bf16* b, T beta, T* c) {
   if constexpr (std::is_same_v<T, float>)
     if (is_of_few_rows<bf16>(transpose_a, transpose_b, m)) return few_rows_product(cpu, m, n, k, a, b, beta, c);
   gemm_widened(cpu, transpose_a, transpose_b, m, n, k, a, b, beta, c, cpu.cache->matmul.get<T>(widened_tile(n, k)));

@@ -8,8 +8,8 @@ namespace {
 constexpr std::int64_t grain = 1 << 15;
 }
 
-template <class T>
-void nesterov(const Cpu& cpu, T momentum, T grad_scale, const T* dx, T* buffer, T* update, std::int64_t n) {
+template <class D, class T>
+void nesterov(const D& cpu, T momentum, T grad_scale, const T* dx, T* buffer, T* update, std::int64_t n) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
     const auto run = [=](const auto& gradient) {
 #pragma omp simd
@@ -26,8 +26,8 @@ void nesterov(const Cpu& cpu, T momentum, T grad_scale, const T* dx, T* buffer, 
   });
 }
 
-template <class T>
-void decayed_step(const Cpu& cpu, T decay, T step_size, const T* update, T* x, std::int64_t n, bf16* rounded) {
+template <class D, class T>
+void decayed_step(const D& cpu, T decay, T step_size, const T* update, T* x, std::int64_t n, bf16* rounded) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
     for_each_stretch(x, rounded, begin, end, [=](std::int64_t first, std::int64_t last) {
 #pragma omp simd

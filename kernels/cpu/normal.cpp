@@ -4,8 +4,8 @@
 
 namespace limbeck::kernels {
 
-template <class T>
-void normal_rows(const Cpu& cpu, const PhiloxStream& stream, double deviation, const std::int64_t* row_index, T* y,
+template <class D, class T>
+void normal_rows(const D& cpu, const PhiloxStream& stream, double deviation, const std::int64_t* row_index, T* y,
                  std::int64_t rows, std::int64_t width) {
   parallel_for(cpu, rows, 1 + 512 / (width + 1), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r)

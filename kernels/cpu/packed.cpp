@@ -383,8 +383,8 @@ void copy_tile(const float* tile, std::int64_t rows, float* c, std::int64_t step
   for (std::int64_t i = 0; i < rows; ++i) store_row(tile + i * tile_columns, tile_columns, 0, c + i * step);
 }
 
-template <class W>
-void pack(const Cpu& cpu, std::int64_t count, Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b,
+template <class D, class W>
+void pack(const D& cpu, std::int64_t count, Transpose transpose_b, std::int64_t k, std::int64_t n, const W* b,
           bf16* packed) {
   constexpr std::int64_t at_once = 4;  // neighbours in memory
   const std::int64_t panels = whole_panels(n), groups = (panels + at_once - 1) / at_once, blocks = whole_blocks(k);
@@ -399,14 +399,14 @@ void pack(const Cpu& cpu, std::int64_t count, Transpose transpose_b, std::int64_
                });
 }
 
-template <class C>
-void packed_matmul(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const bf16* a, const RightFactor& b,
+template <class D, class C>
+void packed_matmul(const D& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const bf16* a, const RightFactor& b,
                    float beta, C* c) {
   run_nonempty<C>(cpu, {{.m = m, .n = n, .k = k, .a = a, .a_step = k, .b = b, .beta = beta, .c = c}});
 }
 
-template <class C>
-void packed_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t n, std::int64_t k,
+template <class D, class C>
+void packed_grouped_matmul(const D& cpu, std::int64_t groups, std::int64_t n, std::int64_t k,
                            const std::int64_t* offsets, const bf16* rows, const RightFactor& b, float beta, C* y) {
   std::vector<Product<C>> products;
   for (std::int64_t e = 0; e < groups; ++e)
@@ -421,9 +421,9 @@ void packed_grouped_matmul(const Cpu& cpu, std::int64_t groups, std::int64_t n, 
   run_nonempty<C>(cpu, std::move(products));
 }
 
-template <class C>
-void matmul(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n,
-            std::int64_t k, const bf16* a, const bf16* b, float beta, C* c) {
+template <class D, class C>
+void matmul(const D& cpu, Transpose transpose_a, Transpose transpose_b, std::int64_t m, std::int64_t n, std::int64_t k,
+            const bf16* a, const bf16* b, float beta, C* c) {
   run_nonempty<C>(cpu, {{.transpose_a = transpose_a,
                          .m = m,
                          .n = n,
@@ -435,7 +435,8 @@ void matmul(const Cpu& cpu, Transpose transpose_a, Transpose transpose_b, std::i
                          .c = c}});
 }
 
-void grouped_matmul_weight(const Cpu& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
+template <class D>
+void grouped_matmul_weight(const D& cpu, std::int64_t experts, std::int64_t in, std::int64_t out,
                            const std::int64_t* offsets, const bf16* dy, const bf16* rows, float beta, float* dweight) {
   std::vector<Product<float>> products;
   for (std::int64_t e = 0; e < experts; ++e)

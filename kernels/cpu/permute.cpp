@@ -12,7 +12,8 @@ std::int64_t row_grain(std::int64_t width) { return 1 + (1 << 14) / (width + 1);
 
 }  // namespace
 
-void sort_by_expert(const Cpu&, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
+template <class D>
+void sort_by_expert(const D&, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
                     std::int64_t experts, std::int64_t* counts, std::int32_t* row_of, std::int32_t* source) {
   const std::int64_t n = tokens * selected;
   std::fill_n(counts, experts, 0);
@@ -31,16 +32,16 @@ void sort_by_expert(const Cpu&, const std::int32_t* selection, std::int64_t toke
   }
 }
 
-template <class T>
-void permute_rows(const Cpu& cpu, const T* x, const std::int32_t* source, T* y, std::int64_t rows,
-                  std::int64_t selected, std::int64_t width) {
+template <class D, class T>
+void permute_rows(const D& cpu, const T* x, const std::int32_t* source, T* y, std::int64_t rows, std::int64_t selected,
+                  std::int64_t width) {
   parallel_for(cpu, rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) std::copy_n(x + source[r] / selected * width, width, y + r * width);
   });
 }
 
-template <class T>
-void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y,
+template <class D, class T>
+void unpermute_rows(const D& cpu, const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y,
                     std::int64_t tokens, std::int64_t selected, std::int64_t width) {
   constexpr std::int64_t columns = 512;  // their sums stay in the first-level cache
   parallel_for(cpu, tokens, row_grain(width * selected), [=](std::int64_t begin, std::int64_t end) {
@@ -63,8 +64,8 @@ void unpermute_rows(const Cpu& cpu, const T* rows, const std::int32_t* row_of, c
   });
 }
 
-template <class T>
-void unpermute_gradient(const Cpu& cpu, const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy,
+template <class D, class T>
+void unpermute_gradient(const D& cpu, const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy,
                         T* drows, Acc<T>* dweights, std::int64_t num_rows, std::int64_t tokens, std::int64_t selected,
                         std::int64_t width) {
   if (dweights != nullptr && num_rows < tokens * selected) std::fill_n(dweights, tokens * selected, Acc<T>{0});
@@ -97,5 +98,7 @@ void unpermute_gradient(const Cpu& cpu, const T* rows, const std::int32_t* sourc
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)
+template void sort_by_expert(const Cpu&, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t*,
+                             std::int32_t*, std::int32_t*);
 
 }  // namespace limbeck::kernels

@@ -7,8 +7,8 @@
 
 namespace limbeck::kernels {
 
-template <class X, class Y>
-void rms_norm(const Cpu& cpu, const X* x, const Acc<X>* weight, Y* y, Acc<X>* inverse_rms, std::int64_t rows,
+template <class D, class X, class Y>
+void rms_norm(const D& cpu, const X* x, const Acc<X>* weight, Y* y, Acc<X>* inverse_rms, std::int64_t rows,
               std::int64_t width, double eps) {
   parallel_for(cpu, rows, rms_norm_grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
@@ -18,8 +18,8 @@ void rms_norm(const Cpu& cpu, const X* x, const Acc<X>* weight, Y* y, Acc<X>* in
   });
 }
 
-template <class X, class Y>
-void rms_norm_input_gradient(const Cpu& cpu, const X* x, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
+template <class D, class X, class Y>
+void rms_norm_input_gradient(const D& cpu, const X* x, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
                              bool add, X* dx, std::int64_t rows, std::int64_t width) {
   parallel_for(cpu, rows, rms_norm_grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t)
@@ -27,8 +27,8 @@ void rms_norm_input_gradient(const Cpu& cpu, const X* x, const Acc<X>* weight, c
   });
 }
 
-template <class X, class Y>
-void rms_norm_weight_gradient(const Cpu& cpu, const X* x, const Acc<X>* inverse_rms, const Y* dy, bool add,
+template <class D, class X, class Y>
+void rms_norm_weight_gradient(const D& cpu, const X* x, const Acc<X>* inverse_rms, const Y* dy, bool add,
                               Acc<X>* dweight, std::int64_t rows, std::int64_t width) {
   using A = Acc<X>;
   constexpr std::int64_t columns = 128;  // one thread sums these over all rows: the order is always the same

@@ -7,8 +7,8 @@
 
 namespace limbeck::kernels {
 
-template <class T>
-void rope_table(const Cpu& cpu, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base) {
+template <class D, class T>
+void rope_table(const D& cpu, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base) {
   const std::int64_t half = head_width / 2;
   std::vector<double> frequency(half);
   for (std::int64_t i = 0; i < half; ++i)
@@ -23,8 +23,8 @@ void rope_table(const Cpu& cpu, T* cos, T* sin, std::int64_t positions, std::int
   });
 }
 
-template <class T>
-void rope(const Cpu& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
+template <class D, class T>
+void rope(const D& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
           const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width) {
   const std::int64_t half = head_width / 2;
   const std::int64_t width = (queries.heads + keys.heads) * head_width;

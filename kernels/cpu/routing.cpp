@@ -11,8 +11,8 @@ constexpr std::int64_t grain = 128;
 
 }  // namespace
 
-template <class T>
-void routing_weights(const Cpu& cpu, const T* probabilities, const std::int32_t* selection, T* weights,
+template <class D, class T>
+void routing_weights(const D& cpu, const T* probabilities, const std::int32_t* selection, T* weights,
                      const RoutingShape& shape) {
   parallel_for(cpu, shape.tokens, grain, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
@@ -26,8 +26,8 @@ void routing_weights(const Cpu& cpu, const T* probabilities, const std::int32_t*
   });
 }
 
-template <class T>
-void routing_gradient(const Cpu& cpu, const T* probabilities, const std::int32_t* selection, const T* dweights,
+template <class D, class T>
+void routing_gradient(const D& cpu, const T* probabilities, const std::int32_t* selection, const T* dweights,
                       const T* dprobabilities, T* dlogits, const RoutingShape& shape) {
   parallel_for(cpu, shape.tokens, grain, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {

@@ -13,8 +13,8 @@ std::int64_t grain(std::int64_t width) { return 1 + (1 << 13) / (width + 1); }
 
 }  // namespace
 
-template <class T>
-void softmax(const Cpu& cpu, const T* x, T* y, std::int64_t rows, std::int64_t width) {
+template <class D, class T>
+void softmax(const D& cpu, const T* x, T* y, std::int64_t rows, std::int64_t width) {
   if (width == 0) return;
   parallel_for(cpu, rows, grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
@@ -28,8 +28,8 @@ void softmax(const Cpu& cpu, const T* x, T* y, std::int64_t rows, std::int64_t w
   });
 }
 
-template <class T>
-void softmax_gradient(const Cpu& cpu, const T* y, const T* dy, T* dx, std::int64_t rows, std::int64_t width) {
+template <class D, class T>
+void softmax_gradient(const D& cpu, const T* y, const T* dy, T* dx, std::int64_t rows, std::int64_t width) {
   parallel_for(cpu, rows, grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
       const T* p = y + t * width;

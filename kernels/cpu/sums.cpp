@@ -40,21 +40,21 @@ double ordered_sum(const Cpu& cpu, std::int64_t n, F&& term) {
 }
 }  // namespace
 
-template <class T>
-void sum(const Cpu& cpu, const T* x, std::int64_t n, double* sum) {
+template <class D, class T>
+void sum(const D& cpu, const T* x, std::int64_t n, double* sum) {
   *sum = ordered_sum(cpu, n, [x](std::int64_t i) { return as<double>(x[i]); });
 }
 
-template <class T>
-void sum_of_squares(const Cpu& cpu, const T* x, std::int64_t n, double* sum) {
+template <class D, class T>
+void sum_of_squares(const D& cpu, const T* x, std::int64_t n, double* sum) {
   *sum = ordered_sum(cpu, n, [x](std::int64_t i) {
     const auto value = as<double>(x[i]);
     return value * value;
   });
 }
 
-template <class T>
-void sum_of_squared_differences(const Cpu& cpu, const T* x, const T* y, std::int64_t n, double* sum) {
+template <class D, class T>
+void sum_of_squared_differences(const D& cpu, const T* x, const T* y, std::int64_t n, double* sum) {
   *sum = ordered_sum(cpu, n, [x, y](std::int64_t i) {
     const double difference = as<double>(x[i]) - as<double>(y[i]);
     return difference * difference;

@@ -10,8 +10,8 @@ constexpr std::int64_t grain = 1 << 12;
 
 }  // namespace
 
-template <class T>
-void swiglu(const Cpu& cpu, const T* gate, const T* up, T* y, std::int64_t n) {
+template <class D, class T>
+void swiglu(const D& cpu, const T* gate, const T* up, T* y, std::int64_t n) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i) {
@@ -21,8 +21,8 @@ void swiglu(const Cpu& cpu, const T* gate, const T* up, T* y, std::int64_t n) {
   });
 }
 
-template <class T>
-void swiglu_gradient(const Cpu& cpu, const T* gate, const T* up, const T* dy, T* dgate, T* dup, std::int64_t n) {
+template <class D, class T>
+void swiglu_gradient(const D& cpu, const T* gate, const T* up, const T* dy, T* dgate, T* dup, std::int64_t n) {
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i) {

@@ -7,8 +7,8 @@
 
 namespace limbeck::kernels {
 
-template <class T>
-void topk(const Cpu& cpu, const T* scores, std::int32_t* selection, std::int64_t rows, std::int64_t width,
+template <class D, class T>
+void topk(const D& cpu, const T* scores, std::int32_t* selection, std::int64_t rows, std::int64_t width,
           std::int64_t count) {
   parallel_for(cpu, rows, 1 + (1 << 13) / (width * count + 1), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
