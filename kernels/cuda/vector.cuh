@@ -60,17 +60,34 @@ __device__ void store(T* p, const Values<A, N>& x) {
 /// (the others are 0) and written one by one.
 template <int N, bool Whole, class T>
 __device__ Values<Acc<T>, N> load(const T* p, int count) {
-  if constexpr (Whole) return load<N>(p);
-  Values<Acc<T>, N> x;
-  for (int i = 0; i < N; ++i) x[i] = i < count ? as<Acc<T>>(p[i]) : Acc<T>{0};
-  return x;
+  if constexpr (Whole) {
+    return load<N>(p);
+  } else {
+    Values<Acc<T>, N> x;
+    for (int i = 0; i < N; ++i) x[i] = i < count ? as<Acc<T>>(p[i]) : Acc<T>{0};
+    return x;
+  }
 }
 
 template <bool Whole, int N, class T, class A>
 __device__ void store(T* p, const Values<A, N>& x, int count) {
-  if constexpr (Whole) return store(p, x);
-  for (int i = 0; i < N; ++i)
-    if (i < count) p[i] = rounded<T>(x[i]);
+  if constexpr (Whole) {
+    store(p, x);
+  } else {
+    for (int i = 0; i < N; ++i)
+      if (i < count) p[i] = rounded<T>(x[i]);
+  }
+}
+
+/// N values, or the first `count` of them, bit by bit.
+template <int N, bool Whole, class T>
+__device__ void copy(const T* from, T* to, int count) {
+  if constexpr (Whole) {
+    *reinterpret_cast<Values<T, N>*>(to) = *reinterpret_cast<const Values<T, N>*>(from);
+  } else {
+    for (int i = 0; i < N; ++i)
+      if (i < count) to[i] = from[i];
+  }
 }
 
 /// Whether vectors of N values may be read from each of the pointers. None are read from a null one.
