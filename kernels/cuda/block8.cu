@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/adamw_update.cuh"
+#include "kernels/cuda/grad_scale.cuh"
 #include "kernels/cuda/grid.h"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/vector.cuh"
@@ -27,8 +28,9 @@ struct Table {
     const int magnitude = upper & 0x7fff;
     return (magnitude < lowest ? 0 : magnitude - lowest) + (upper >> 15) * keys;
   }
-  /// The number of midpoints below the fraction, which is in [-1, 1].
+  /// The number of midpoints below the fraction, which is in [-1, 1]; 0 for a NaN.
   __device__ int code(float fraction) const {
+    if (fraction != fraction) return 0;
     const int code = least_code[key(fraction)];
     return code + (midpoints[code] < fraction ? 1 : 0);
   }
@@ -160,6 +162,7 @@ __global__ void decode_kernel(const __grid_constant__ Fractions fractions, Block
 
 struct Step {
   AdamWFactors<float> factors;
+  const double* grad_scale;
   const float* dx;
   float* x;
   Block8 mean, mean_square;
@@ -170,6 +173,8 @@ struct Step {
 
 __global__ void adamw_kernel(const __grid_constant__ Fractions of_means, const __grid_constant__ Fractions of_squares,
                              Step s) {
+  if (!is_scale_finite(s.grad_scale)) return;
+  const auto scale = read_scale<float>(s.grad_scale);
   __shared__ Table signs, squares;
   signs.make(of_means);
   squares.make(of_squares);
@@ -181,7 +186,7 @@ __global__ void adamw_kernel(const __grid_constant__ Fractions of_means, const _
     Lane m = decoded(signs, s.mean.codes + first, s.mean.scales[b], count, whole);
     Lane v = decoded(squares, s.mean_square.codes + first, s.mean_square.scales[b], count, whole);
     for_each_value(count, [&](int group, int j, int) {
-      adamw_update(s.factors, s.factors.grad_scale * g.v[group][j], x.v[group][j], m.v[group][j], v.v[group][j]);
+      adamw_update(s.factors, scale * g.v[group][j], x.v[group][j], m.v[group][j], v.v[group][j]);
     });
     write(s.x + first, x, count, whole);
     if (s.rounded != nullptr) write(s.rounded + first, x, count, whole);
@@ -212,17 +217,18 @@ void block8_decode(const D& cuda, Block8Map map, Block8 blocks, std::int64_t n, 
 }
 
 template <class D>
-void adamw_block8(const D& cuda, const AdamWFactors<float>& factors, const float* dx, float* x, Block8 mean,
-                  Block8 mean_square, std::int64_t n, bf16* rounded) {
+void adamw_block8(const D& cuda, const AdamWFactors<float>& factors, const double* grad_scale, const float* dx,
+                  float* x, Block8 mean, Block8 mean_square, std::int64_t n, bf16* rounded) {
   if (n == 0) return;
   const bool aligned = are_aligned<in_group>(dx, x, mean.codes, mean_square.codes, rounded);
   gpu::launch(cuda, adamw_kernel, blocks_of(cuda, n), dim3(usual_threads), 0, block8_fractions(Block8Map::Signed),
-              block8_fractions(Block8Map::Unsigned), Step{factors, dx, x, mean, mean_square, n, rounded, aligned});
+              block8_fractions(Block8Map::Unsigned),
+              Step{factors, grad_scale, dx, x, mean, mean_square, n, rounded, aligned});
 }
 
 template void block8_encode(const Cuda&, Block8Map, const float*, std::int64_t, Block8);
 template void block8_decode(const Cuda&, Block8Map, Block8, std::int64_t, float*);
-template void adamw_block8(const Cuda&, const AdamWFactors<float>&, const float*, float*, Block8, Block8, std::int64_t,
-                           bf16*);
+template void adamw_block8(const Cuda&, const AdamWFactors<float>&, const double*, const float*, float*, Block8, Block8,
+                           std::int64_t, bf16*);
 
 }  // namespace limbeck::kernels

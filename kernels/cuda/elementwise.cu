@@ -62,6 +62,22 @@ struct ScaledDifference {
   }
 };
 
+template <class T>
+struct SumOfParts {
+  const T* parts;
+  std::int64_t count, n;
+  T* y;
+  template <int N>
+  __device__ void run(std::int64_t i) const {
+    auto sum = load<N>(parts + i);
+    for (std::int64_t p = 1; p < count; ++p) {
+      const auto v = load<N>(parts + p * n + i);
+      for (int j = 0; j < N; ++j) sum[j] += v[j];
+    }
+    store(y + i, sum);
+  }
+};
+
 }  // namespace
 
 template <class D, class B, class A>
@@ -89,6 +105,16 @@ void scaled_difference(const D& cuda, const T* a, const T* b, const T* factor, d
   for_each_vector<vector_length<T>>(cuda, n, ScaledDifference<T>{a, b, factor, weight, y}, a, b, y);
 }
 
+template <class D, class T>
+void sum_of_parts(const D& cuda, const T* parts, std::int64_t count, T* y, std::int64_t n) {
+  constexpr int N = vector_length<T>;
+  const SumOfParts<T> sum{parts, count, n, y};
+  if (n % N == 0)
+    for_each_vector<N>(cuda, n, sum, parts, y);
+  else
+    for_each_vector<1>(cuda, n, sum, parts, y);
+}
+
 #define LIMBECK_INSTANTIATE(A, B)                                \
   template void add_to(const Cuda&, const B*, A*, std::int64_t); \
   template void add(const Cuda&, const A*, const B*, A*, std::int64_t);
@@ -97,10 +123,11 @@ LIMBECK_INSTANTIATE(double, double)
 LIMBECK_INSTANTIATE(bf16, bf16)
 LIMBECK_INSTANTIATE(float, bf16)
 
-#define LIMBECK_INSTANTIATE_ALIKE(T)                                    \
-  template void scale(const Cuda&, const T*, Acc<T>, T*, std::int64_t); \
-  template void fill(const Cuda&, const T*, double, T*, std::int64_t);  \
-  template void scaled_difference(const Cuda&, const T*, const T*, const T*, double, T*, std::int64_t);
+#define LIMBECK_INSTANTIATE_ALIKE(T)                                                                    \
+  template void scale(const Cuda&, const T*, Acc<T>, T*, std::int64_t);                                 \
+  template void fill(const Cuda&, const T*, double, T*, std::int64_t);                                  \
+  template void scaled_difference(const Cuda&, const T*, const T*, const T*, double, T*, std::int64_t); \
+  template void sum_of_parts(const Cuda&, const T*, std::int64_t, T*, std::int64_t);
 LIMBECK_INSTANTIATE_ALIKE(float)
 LIMBECK_INSTANTIATE_ALIKE(double)
 LIMBECK_INSTANTIATE_ALIKE(bf16)

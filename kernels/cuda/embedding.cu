@@ -76,7 +76,7 @@ __global__ void sum_by_row_kernel(const std::int32_t* token, const std::int32_t*
 /// The tokens whose rows are in the table, by their rows and then in their order; -1 behind them.
 const std::int32_t* order_by_row(const Cuda& cuda, const std::int32_t* token, std::int64_t tokens, std::int64_t first,
                                  std::int64_t rows) {
-  const int bits = std::bit_width(static_cast<std::uint64_t>(rows - 1));
+  const int bits = static_cast<int>(std::bit_width(static_cast<std::uint64_t>(rows - 1)));
   const int passes = std::max(1, static_cast<int>(ceil_div(bits, 10)));
   const int digit = std::max(1, static_cast<int>(ceil_div(bits, passes)));
   Scratch scratch(cuda);

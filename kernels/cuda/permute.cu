@@ -34,9 +34,13 @@ __global__ void permute_kernel(const T* x, const std::int32_t* source, T* y, std
                                int width) {
   constexpr int N = vector_length<T>;
   for (std::int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
+    const bool is_somebodys = source[r] >= 0;
     const T* from = x + std::int64_t{source[r] / selected} * width;
     for (int c = static_cast<int>(threadIdx.x) * N; c < width; c += static_cast<int>(blockDim.x) * N)
-      copy<N, Whole>(from + c, y + r * width + c, width - c);
+      if (is_somebodys)
+        copy<N, Whole>(from + c, y + r * width + c, width - c);
+      else
+        store<Whole>(y + r * width + c, Values<Acc<T>, N>{}, width - c);
   }
 }
 
@@ -64,6 +68,12 @@ __global__ void unpermute_gradient_kernel(const T* rows, const std::int32_t* sou
   constexpr int N = vector_length<T>;
   for (std::int64_t r = blockIdx.x; r < num_rows; r += gridDim.x) {
     const std::int32_t a = source[r];
+    if (a < 0) {
+      if (drows == nullptr) continue;
+      for (int c = static_cast<int>(threadIdx.x) * N; c < width; c += static_cast<int>(blockDim.x) * N)
+        store<Whole>(drows + r * width + c, Values<Acc<T>, N>{}, width - c);
+      continue;
+    }
     const T* from = dy + std::int64_t{a / selected} * width;
     const Acc<T> w = drows != nullptr ? weights[a] : Acc<T>{0};
     Acc<T> dot = 0;
@@ -89,9 +99,15 @@ template <class D>
 void sort_by_expert(const D& cuda, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
                     std::int64_t experts, std::int64_t* counts, std::int32_t* row_of, std::int32_t* source) {
   const std::int64_t n = tokens * selected;
+  check_cuda(cudaMemsetAsync(source, 0xff, static_cast<std::size_t>(n) * sizeof(std::int32_t), cuda.state->stream));
   Scratch scratch(cuda);
   const std::int32_t* starts = stable_sort(cuda, scratch, n, experts, ByExpert{selection, row_of, source});
   for_each_vector<1>(cuda, experts, Counts{starts, sort_tiles(n), counts}, counts);
+}
+
+template <class D>
+void offsets_of_counts(const D& cuda, const std::int64_t* counts, std::int64_t n, std::int64_t* offsets) {
+  exclusive_sums(cuda, counts, n, offsets);
 }
 
 template <class D, class T>
@@ -121,7 +137,7 @@ void unpermute_gradient(const D& cuda, const T* rows, const std::int32_t* source
                         T* drows, Acc<T>* dweights, std::int64_t num_rows, std::int64_t tokens, std::int64_t selected,
                         std::int64_t width) {
   constexpr int N = vector_length<T>;
-  if (dweights != nullptr && num_rows < tokens * selected)
+  if (dweights != nullptr)
     check_cuda(
         cudaMemsetAsync(dweights, 0, static_cast<std::size_t>(tokens * selected) * sizeof(Acc<T>), cuda.state->stream));
   if (num_rows == 0) return;
@@ -141,6 +157,7 @@ void unpermute_gradient(const D& cuda, const T* rows, const std::int32_t* source
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)
+template void offsets_of_counts(const Cuda&, const std::int64_t*, std::int64_t, std::int64_t*);
 template void sort_by_expert(const Cuda&, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t*,
                              std::int32_t*, std::int32_t*);
 

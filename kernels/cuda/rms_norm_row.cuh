@@ -71,17 +71,17 @@ void launch_rms_norm(const Cuda& cuda, const X* x, const Y* delta, const Acc<X>*
 /// What the kernel of the gradient reads and writes; ddelta and parts may be null.
 template <class X, class Y>
 struct RmsNormGradient {
-  const X* x;
-  const Acc<X>* weight;
-  const Acc<X>* inverse_rms;
-  const Y* dy;
-  bool add;
-  X* dx;
-  Y* ddelta;
-  Acc<X>* parts;
-  std::int64_t rows, rows_a_part;
-  int width;
-  bool in_shared;
+  const X* x = nullptr;
+  const Acc<X>* weight = nullptr;
+  const Acc<X>* inverse_rms = nullptr;
+  const Y* dy = nullptr;
+  bool add = false;
+  X* dx = nullptr;
+  Y* ddelta = nullptr;
+  Acc<X>* parts = nullptr;
+  std::int64_t rows = 0, rows_a_part = 1;
+  int width = 0;
+  bool in_shared = false;
 };
 
 /// A part's rows in turn. The sums of its part of the weight's gradient lie in shared memory, in front of the row.

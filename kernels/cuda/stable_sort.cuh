@@ -36,15 +36,16 @@ __global__ void sort_histogram_kernel(F items, std::int64_t n, int bins, std::in
     counts[std::int64_t{b} * gridDim.x + blockIdx.x] = of_tile[b];
 }
 
-/// x[i] becomes the sum of those before it, for i <= n: one block, each of its threads with a stretch.
+/// sums[i] = the sum of the counts [n] before i, for i <= n; they may be the counts. One block, each of its threads
+/// with a stretch.
 template <class T>
-__global__ void exclusive_sums_kernel(T* x, std::int64_t n) {
+__global__ void exclusive_sums_kernel(const T* counts, std::int64_t n, T* sums) {
   __shared__ T of_warp[32];
   const std::int64_t stretch = (n + blockDim.x - 1) / blockDim.x;
   const std::int64_t begin = threadIdx.x * stretch < n ? threadIdx.x * stretch : n;
   const std::int64_t end = begin + stretch < n ? begin + stretch : n;
   T sum = 0;
-  for (std::int64_t i = begin; i < end; ++i) sum += x[i];
+  for (std::int64_t i = begin; i < end; ++i) sum += counts[i];
   const unsigned lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
   T up_to = sum;  // of the warp's threads up to this one
   for (unsigned distance = 1; distance < warp_size; distance *= 2) {
@@ -56,11 +57,16 @@ __global__ void exclusive_sums_kernel(T* x, std::int64_t n) {
   T next = up_to - sum;
   for (unsigned w = 0; w < warp; ++w) next += of_warp[w];
   for (std::int64_t i = begin; i < end; ++i) {
-    const T count = x[i];
-    x[i] = next;
+    const T count = counts[i];
+    sums[i] = next;
     next += count;
   }
-  if (threadIdx.x == blockDim.x - 1) x[n] = next;
+  if (threadIdx.x == blockDim.x - 1) sums[n] = next;
+}
+
+template <class T>
+void exclusive_sums(const Cuda& cuda, const T* counts, std::int64_t n, T* sums) {
+  gpu::launch(cuda, exclusive_sums_kernel<T>, dim3(1), dim3(1024), 0, counts, n, sums);
 }
 
 /// The lanes with this lane's number, which has that many bits.
@@ -128,7 +134,7 @@ const std::int32_t* stable_sort(const Cuda& cuda, Scratch& scratch, std::int64_t
   const std::size_t shared = static_cast<std::size_t>(bins) * sizeof(std::int32_t);
   const int num_bins = static_cast<int>(bins);
   if (n > 0) gpu::launch(cuda, sort_histogram_kernel<F>, grid, block, shared, items, n, num_bins, starts);
-  gpu::launch(cuda, exclusive_sums_kernel<std::int32_t>, dim3(1), dim3(1024), 0, starts, bins * tiles);
+  exclusive_sums(cuda, starts, bins * tiles, starts);
   const int bits = std::bit_width(static_cast<unsigned>(bins));  // one number more, for what is left out
   if (n > 0)
     gpu::launch(cuda, sort_place_kernel<F>, grid, block, sort_warps * shared, items, n, num_bins, bits,

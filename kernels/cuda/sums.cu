@@ -1,5 +1,9 @@
 #include "kernels/sums.h"
 
+#include <cmath>
+#include <limits>
+
+#include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/ordered_sum.cuh"
 
 namespace limbeck::kernels {
@@ -45,6 +49,25 @@ struct SquaredDifferences {
   }
 };
 
+struct StoreClipFactor {
+  double clip;
+  double* factor;
+  __device__ void operator()(double squares) const {
+    const double norm = std::sqrt(squares);
+    const bool is_finite = norm - norm == 0;
+    *factor = !is_finite ? std::numeric_limits<double>::quiet_NaN() : clip > 0 && norm > clip ? clip / norm : 1;
+  }
+};
+
+struct AddCounts {
+  const std::int64_t* counts;
+  double* sums;
+  template <int N>
+  __device__ void run(std::int64_t i) const {
+    sums[i] += static_cast<double>(counts[i]);
+  }
+};
+
 }  // namespace
 
 template <class D, class T>
@@ -65,6 +88,17 @@ void sum_of_squared_differences(const D& cuda, const T* x, const T* y, std::int6
   ordered_sum<vector_length<T>>(cuda, scratch, n, SquaredDifferences<T>{x, y}, StoreTotal{sum}, x, y);
 }
 
+template <class D>
+void clip_factor(const D& cuda, const double* squares, std::int64_t n, double clip, double* factor) {
+  gpu::launch(cuda, total_kernel<StoreClipFactor>, dim3(1), dim3(usual_threads), 0, squares, n,
+              StoreClipFactor{clip, factor});
+}
+
+template <class D>
+void add_counts(const D& cuda, const std::int64_t* counts, double* sums, std::int64_t n) {
+  for_each_vector<1>(cuda, n, AddCounts{counts, sums}, counts, sums);
+}
+
 #define LIMBECK_INSTANTIATE(T)                                                \
   template void sum(const Cuda&, const T*, std::int64_t, double*);            \
   template void sum_of_squares(const Cuda&, const T*, std::int64_t, double*); \
@@ -72,5 +106,7 @@ void sum_of_squared_differences(const D& cuda, const T* x, const T* y, std::int6
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)
+template void clip_factor(const Cuda&, const double*, std::int64_t, double, double*);
+template void add_counts(const Cuda&, const std::int64_t*, double*, std::int64_t);
 
 }  // namespace limbeck::kernels
