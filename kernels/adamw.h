@@ -2,7 +2,7 @@
 // pass over the memory of a fragment, 28 bytes an element in float32.
 //
 //     AdamWFactors<float> factors{.decay = 1 - rate * weight_decay, .one_minus_beta1 = ...};
-//     adamw(cpu, factors, gradient, value, mean, mean_square, n);
+//     adamw(device, factors, clip_factor, gradient, value, mean, mean_square, n);
 #pragma once
 
 #include <cstdint>
@@ -22,17 +22,17 @@ struct AdamWFactors {
   T step_size;                 // rate / (1 - beta1^step)
   T inverse_root_correction2;  // 1 / sqrt(1 - beta2^step)
   T eps;                       // added to the root of the corrected mean of squares
-  T grad_scale;                // of the gradient, e.g. the clipping factor
 };
 
-/// With g = grad_scale * dx[i] (zero if dx is null), for i < n:
+/// With g = *grad_scale * dx[i] (zero if dx is null), for i < n:
 ///     mean[i]        += one_minus_beta1 * (g - mean[i])
 ///     mean_square[i] = beta2 * mean_square[i] + one_minus_beta2 * g^2
 ///     x[i]           = decay * x[i] - step_size * mean[i] / (sqrt(mean_square[i]) * inverse_root_correction2 + eps)
 ///     rounded[i]      = x[i], unless rounded is null
-/// An element's result does not depend on n, on its place or on the number of threads.
+/// *grad_scale, a factor of clipping, is on the device, and null is 1; where it is not finite, nothing is changed. An
+/// element's result does not depend on n, on its place or on the number of threads.
 template <class D, class T>
-void adamw(const D& device, const AdamWFactors<T>& factors, const T* dx, T* x, T* mean, T* mean_square, std::int64_t n,
-           bf16* rounded = nullptr);
+void adamw(const D& device, const AdamWFactors<T>& factors, const double* grad_scale, const T* dx, T* x, T* mean,
+           T* mean_square, std::int64_t n, bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

@@ -53,6 +53,10 @@ struct Blocks {
 /// The values of `count` blocks. By the host's processor.
 void expand(const Blocks& blocks, std::int64_t count, float* out);
 
+/// The same on the device.
+template <class D>
+void expand_blocks(const D& device, const Blocks& blocks, std::int64_t count, float* out);
+
 /// The first block of `count` with a scale that is infinite or NaN; count where there is none. All values of the others
 /// are finite.
 std::int64_t first_not_finite(const Blocks& blocks, std::int64_t count);

@@ -56,4 +56,30 @@ template <class D, class T, class G>
 void logits_gradient(const D& device, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
                      const double* sums, double alpha, double weight, G* dlogits, double* sum_min);
 
+/// Where a maximum over the parts of a vocabulary is this part's own, indices[i] becomes -indices[i], else -infinity:
+/// the maximum of those over the parts is the lowest index, negated. [n] each.
+template <class D>
+void negate_where_maximal(const D& device, const double* own, const double* of_all, double* indices, std::int64_t n);
+
+/// What is known of a token that has a target; without a teacher the last four are 0.
+enum LossColumn : std::int64_t {
+  LossTokens,     // 1
+  LossCe,         // -log q(target)
+  LossTeacherCe,  // -log p(target)
+  LossKl,         // KL(p || q) at temperature 1
+  LossAgreement,  // 1 where both have the same maximum
+  LossSumMin,     // the sum of min(p, q)
+  num_loss_columns,
+  LossObjective = num_loss_columns,  // of totals alone: weight (alpha CE + (1 - alpha) T^2 KL_T)
+  num_loss_totals,
+};
+
+/// Adds to totals [num_loss_totals], row by row in their order, what the rows with a target lose, from row results that
+/// are of whole rows: indices [2,n] (student, teacher), sums [n,num_logits_sums], sum_min [n]. each
+/// [n,num_loss_columns], zeros in rows without a target; may be null. Of `rows` n, targets, whether there is a teacher,
+/// and the temperature count.
+template <class D, class T>
+void add_losses(const D& device, const LogitsRows<T>& rows, const double* indices, const double* sums,
+                const double* sum_min, double alpha, double weight, double* totals, double* each);
+
 }  // namespace limbeck::kernels

@@ -28,4 +28,9 @@ void fill(const D& device, const T* value, double weight, T* y, std::int64_t n);
 template <class D, class T>
 void scaled_difference(const D& device, const T* a, const T* b, const T* factor, double weight, T* y, std::int64_t n);
 
+/// y[i] = the sum of parts[p * n + i] over p < count in their order, in Acc<T>, rounded once. T is float, double or
+/// bf16.
+template <class D, class T>
+void sum_of_parts(const D& device, const T* parts, std::int64_t count, T* y, std::int64_t n);
+
 }  // namespace limbeck::kernels

@@ -1,5 +1,6 @@
 // Copies of tokens' rows, sorted by the expert that gets them, and the weighted sum back. Assignment a = t*K + k is the
-// k-th choice of token t; of N rows there are T*K, less where assignments were dropped (expert -1).
+// k-th choice of token t. There are N = T*K rows, of which the last belong to nobody where assignments were dropped
+// (expert -1).
 //
 //     sort_by_expert(cpu, selection, T, K, E, counts, row_of, source);
 //     permute_rows(cpu, x, source, rows, N, K, C);
@@ -17,12 +18,16 @@
 namespace limbeck::kernels {
 
 /// A stable counting sort of the assignments. counts [experts]; row_of [tokens*K]: the sorted place of an assignment,
-/// -1 for a dropped one; source [N]: the assignment at a sorted place.
+/// -1 for a dropped one; source [tokens*K]: the assignment at a sorted place, -1 at places of nobody.
 template <class D>
 void sort_by_expert(const D& device, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
                     std::int64_t experts, std::int64_t* counts, std::int32_t* row_of, std::int32_t* source);
 
-/// y[r] = x[source[r] / K].
+/// offsets [n+1]: the sums of the counts [n] before each.
+template <class D>
+void offsets_of_counts(const D& device, const std::int64_t* counts, std::int64_t n, std::int64_t* offsets);
+
+/// y[r] = x[source[r] / K]; zeros where source[r] is -1.
 template <class D, class T>
 void permute_rows(const D& device, const T* x, const std::int32_t* source, T* y, std::int64_t rows,
                   std::int64_t selected, std::int64_t width);
@@ -32,8 +37,8 @@ template <class D, class T>
 void unpermute_rows(const D& device, const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y,
                     std::int64_t tokens, std::int64_t selected, std::int64_t width);
 
-/// drows[r] = weights[source[r]] dy[source[r] / K]; dweights[t,k] = rows[row_of[t,k]] · dy[t], 0 where dropped. drows
-/// may be null, and so may dweights, with rows or without: what is null is left out.
+/// drows[r] = weights[source[r]] dy[source[r] / K], zeros where source[r] is -1; dweights[t,k] = rows[row_of[t,k]] ·
+/// dy[t], 0 where dropped. drows may be null, and so may dweights, with rows or without: what is null is left out.
 template <class D, class T>
 void unpermute_gradient(const D& device, const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy,
                         T* drows, Acc<T>* dweights, std::int64_t num_rows, std::int64_t tokens, std::int64_t selected,

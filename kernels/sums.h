@@ -28,4 +28,13 @@ void sum_of_squares(const D& device, const T* x, std::int64_t n, double* sum);
 template <class D, class T>
 void sum_of_squared_differences(const D& device, const T* x, const T* y, std::int64_t n, double* sum);
 
+/// *factor = min(1, clip / norm) with norm the root of squares[0] + ... in their order (clip 0: 1); NaN where that is
+/// not finite. All on the device.
+template <class D>
+void clip_factor(const D& device, const double* squares, std::int64_t n, double clip, double* factor);
+
+/// sums[i] += counts[i].
+template <class D>
+void add_counts(const D& device, const std::int64_t* counts, double* sums, std::int64_t n);
+
 }  // namespace limbeck::kernels

@@ -70,7 +70,5 @@ void block8_decode(const D& cpu, Block8Map map, Block8 blocks, std::int64_t n, f
 
 template void block8_encode(const Cpu&, Block8Map, const float*, std::int64_t, Block8);
 template void block8_decode(const Cpu&, Block8Map, Block8, std::int64_t, float*);
-template void adamw_block8(const Cpu&, const AdamWFactors<float>&, const float*, float*, Block8, Block8, std::int64_t,
-                           bf16*);
 
 }  // namespace limbeck::kernels

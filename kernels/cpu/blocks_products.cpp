@@ -75,6 +75,15 @@ void multiply(const Cpu& cpu, std::int64_t m, std::int64_t n, std::int64_t k, co
 
 }  // namespace
 
+template <class D>
+void expand_blocks(const D& cpu, const Blocks& blocks, std::int64_t count, float* out) {
+  constexpr std::int64_t grain = 256;
+  const std::int64_t elements = size_of(blocks.format).elements;
+  parallel_for(cpu, count, grain, [=](std::int64_t begin, std::int64_t end) {
+    expand(blocks.from(begin * elements), end - begin, out + begin * elements);
+  });
+}
+
 template <class D, class T, class C>
 void blocks_matmul(const D& cpu, std::int64_t m, std::int64_t n, std::int64_t k, const T* a, const Blocks& b,
                    float beta, C* c) {
@@ -83,7 +92,7 @@ void blocks_matmul(const D& cpu, std::int64_t m, std::int64_t n, std::int64_t k,
   else if (m <= most_few_rows)
     multiply_few(cpu, m, n, k, a, b, beta, c);
   else
-    multiply(cpu, m, n, k, a, b, beta, c, cpu.cache->matmul.get<float>(widened_tile(n, k)));
+    multiply(cpu, m, n, k, a, b, beta, c, cpu.cache->matmul.template get<float>(widened_tile(n, k)));
 }
 
 template <class D, class T>
@@ -134,5 +143,6 @@ template void blocks_embedding(const Cpu&, const std::int32_t*, const Blocks&, f
                                std::int64_t, std::int64_t);
 template void blocks_embedding(const Cpu&, const std::int32_t*, const Blocks&, bf16*, std::int64_t, std::int64_t,
                                std::int64_t, std::int64_t);
+template void expand_blocks(const Cpu&, const Blocks&, std::int64_t, float*);
 
 }  // namespace limbeck::kernels

@@ -6,6 +6,7 @@
 #include "kernels/cpu/larger.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/exp.h"
+#include "kernels/loss_row.h"
 
 namespace limbeck::kernels {
 namespace {
@@ -199,6 +200,29 @@ void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const double* stud
   });
 }
 
+template <class D>
+void negate_where_maximal(const D&, const double* own, const double* of_all, double* indices, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i)
+    indices[i] = own[i] == of_all[i] ? -indices[i] : -std::numeric_limits<double>::infinity();
+}
+
+template <class D, class T>
+void add_losses(const D&, const LogitsRows<T>& rows, const double* indices, const double* sums, const double* sum_min,
+                double alpha, double weight, double* totals, double* each) {
+  const bool has_teacher = rows.teacher != nullptr;
+  for (std::int64_t i = 0; i < rows.n; ++i) {
+    const LossRow row = loss_row(sums + i * num_logits_sums, has_teacher, alpha, rows.temperature,
+                                 indices[i] == indices[rows.n + i], sum_min[i]);
+    const bool counts = rows.targets[i] >= 0;
+    if (counts) {
+      for (std::int64_t c = 0; c < num_loss_columns; ++c) totals[c] += row.columns[c];
+      totals[LossObjective] += weight * row.objective;
+    }
+    if (each != nullptr)
+      for (std::int64_t c = 0; c < num_loss_columns; ++c) each[i * num_loss_columns + c] = counts ? row.columns[c] : 0;
+  }
+}
+
 #define LIMBECK_INSTANTIATE(T)                                                               \
   template void logits_maxima(const Cpu&, const LogitsRows<T>&, const T*, double*, double*); \
   template void logits_sums(const Cpu&, const LogitsRows<T>&, const double*, const double*, double*);
@@ -211,5 +235,11 @@ LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE_GRADIENT(float, float)
 LIMBECK_INSTANTIATE_GRADIENT(double, double)
 LIMBECK_INSTANTIATE_GRADIENT(float, bf16)
+
+template void negate_where_maximal(const Cpu&, const double*, const double*, double*, std::int64_t);
+template void add_losses(const Cpu&, const LogitsRows<float>&, const double*, const double*, const double*, double,
+                         double, double*, double*);
+template void add_losses(const Cpu&, const LogitsRows<double>&, const double*, const double*, const double*, double,
+                         double, double*, double*);
 
 }  // namespace limbeck::kernels

@@ -45,6 +45,17 @@ void scaled_difference(const D& cpu, const T* a, const T* b, const T* factor, do
   });
 }
 
+template <class D, class T>
+void sum_of_parts(const D& cpu, const T* parts, std::int64_t count, T* y, std::int64_t n) {
+  parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      auto sum = as<Acc<T>>(parts[i]);
+      for (std::int64_t p = 1; p < count; ++p) sum += as<Acc<T>>(parts[p * n + i]);
+      y[i] = as<T>(sum);
+    }
+  });
+}
+
 #define LIMBECK_INSTANTIATE(A, B)                               \
   template void add_to(const Cpu&, const B*, A*, std::int64_t); \
   template void add(const Cpu&, const A*, const B*, A*, std::int64_t);
@@ -53,10 +64,11 @@ LIMBECK_INSTANTIATE(double, double)
 LIMBECK_INSTANTIATE(bf16, bf16)
 LIMBECK_INSTANTIATE(float, bf16)
 
-#define LIMBECK_INSTANTIATE_ALIKE(T)                                   \
-  template void scale(const Cpu&, const T*, Acc<T>, T*, std::int64_t); \
-  template void fill(const Cpu&, const T*, double, T*, std::int64_t);  \
-  template void scaled_difference(const Cpu&, const T*, const T*, const T*, double, T*, std::int64_t);
+#define LIMBECK_INSTANTIATE_ALIKE(T)                                                                   \
+  template void scale(const Cpu&, const T*, Acc<T>, T*, std::int64_t);                                 \
+  template void fill(const Cpu&, const T*, double, T*, std::int64_t);                                  \
+  template void scaled_difference(const Cpu&, const T*, const T*, const T*, double, T*, std::int64_t); \
+  template void sum_of_parts(const Cpu&, const T*, std::int64_t, T*, std::int64_t);
 LIMBECK_INSTANTIATE_ALIKE(float)
 LIMBECK_INSTANTIATE_ALIKE(double)
 LIMBECK_INSTANTIATE_ALIKE(bf16)

@@ -103,7 +103,5 @@ template void grouped_matmul_weight(const Cpu&, std::int64_t, std::int64_t, std:
                                     const float*, const float*, float, float*);
 template void grouped_matmul_weight(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*,
                                     const double*, const double*, double, double*);
-template void grouped_matmul_weight(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*,
-                                    const bf16*, const bf16*, float, float*);
 
 }  // namespace limbeck::kernels

@@ -2,14 +2,16 @@
 
 namespace limbeck::kernels {
 
-template <class D>
-std::int64_t first_outside(const D&, const std::int32_t* index, std::int64_t n, std::int64_t limit,
-                           std::int64_t first) {
-  for (std::int64_t i = 0; i < n; ++i)
-    if (index[i] < first || index[i] >= limit) return i;
-  return -1;
+template <class D, class I>
+void note_outside(const D&, const I* index, std::int64_t n, std::int64_t first, std::int64_t limit, std::int64_t check,
+                  NotedIndex* noted) {
+  const std::int64_t bad = first_outside(index, n, first, limit);
+  if (bad >= 0 && noted->check < 0) *noted = {check, bad, index[bad]};
 }
 
-template std::int64_t first_outside(const Cpu&, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t);
+template void note_outside(const Cpu&, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                           NotedIndex*);
+template void note_outside(const Cpu&, const std::int64_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
+                           NotedIndex*);
 
 }  // namespace limbeck::kernels

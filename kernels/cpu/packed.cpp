@@ -463,5 +463,7 @@ LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(bf16)
 template void pack(const Cpu&, std::int64_t, Transpose, std::int64_t, std::int64_t, const float*, bf16*);
 template void pack(const Cpu&, std::int64_t, Transpose, std::int64_t, std::int64_t, const bf16*, bf16*);
+template void grouped_matmul_weight(const Cpu&, std::int64_t, std::int64_t, std::int64_t, const std::int64_t*,
+                                    const bf16*, const bf16*, float, float*);
 
 }  // namespace limbeck::kernels

@@ -1,6 +1,7 @@
 #include "kernels/permute.h"
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cpu/parallel_for.h"
@@ -30,13 +31,24 @@ void sort_by_expert(const D&, const std::int32_t* selection, std::int64_t tokens
     row_of[a] = static_cast<std::int32_t>(row);
     source[row] = static_cast<std::int32_t>(a);
   }
+  std::fill(source + std::accumulate(counts, counts + experts, std::int64_t{0}), source + n, -1);
+}
+
+template <class D>
+void offsets_of_counts(const D&, const std::int64_t* counts, std::int64_t n, std::int64_t* offsets) {
+  offsets[0] = 0;
+  std::partial_sum(counts, counts + n, offsets + 1);
 }
 
 template <class D, class T>
 void permute_rows(const D& cpu, const T* x, const std::int32_t* source, T* y, std::int64_t rows, std::int64_t selected,
                   std::int64_t width) {
   parallel_for(cpu, rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t r = begin; r < end; ++r) std::copy_n(x + source[r] / selected * width, width, y + r * width);
+    for (std::int64_t r = begin; r < end; ++r)
+      if (source[r] < 0)
+        std::fill_n(y + r * width, width, T{});
+      else
+        std::copy_n(x + source[r] / selected * width, width, y + r * width);
   });
 }
 
@@ -68,9 +80,13 @@ template <class D, class T>
 void unpermute_gradient(const D& cpu, const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy,
                         T* drows, Acc<T>* dweights, std::int64_t num_rows, std::int64_t tokens, std::int64_t selected,
                         std::int64_t width) {
-  if (dweights != nullptr && num_rows < tokens * selected) std::fill_n(dweights, tokens * selected, Acc<T>{0});
+  if (dweights != nullptr) std::fill_n(dweights, tokens * selected, Acc<T>{0});
   parallel_for(cpu, num_rows, row_grain(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t r = begin; r < end; ++r) {
+      if (source[r] < 0) {
+        if (drows != nullptr) std::fill_n(drows + r * width, width, T{});
+        continue;
+      }
       const T* from = dy + source[r] / selected * width;
       if (drows != nullptr) {
         T* to = drows + r * width;
@@ -98,6 +114,7 @@ void unpermute_gradient(const D& cpu, const T* rows, const std::int32_t* source,
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)
+template void offsets_of_counts(const Cpu&, const std::int64_t*, std::int64_t, std::int64_t*);
 template void sort_by_expert(const Cpu&, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t*,
                              std::int32_t*, std::int32_t*);
 

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
+#include <numeric>
 
 #include "kernels/cpu/parallel_for.h"
 
@@ -61,6 +64,17 @@ void sum_of_squared_differences(const D& cpu, const T* x, const T* y, std::int64
   });
 }
 
+template <class D>
+void clip_factor(const D&, const double* squares, std::int64_t n, double clip, double* factor) {
+  const double norm = std::sqrt(std::accumulate(squares, squares + n, 0.0));
+  *factor = !std::isfinite(norm) ? std::numeric_limits<double>::quiet_NaN() : clip > 0 && norm > clip ? clip / norm : 1;
+}
+
+template <class D>
+void add_counts(const D&, const std::int64_t* counts, double* sums, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) sums[i] += static_cast<double>(counts[i]);
+}
+
 #define LIMBECK_INSTANTIATE(T)                                               \
   template void sum(const Cpu&, const T*, std::int64_t, double*);            \
   template void sum_of_squares(const Cpu&, const T*, std::int64_t, double*); \
@@ -68,5 +82,7 @@ void sum_of_squared_differences(const D& cpu, const T* x, const T* y, std::int64
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)
+template void clip_factor(const Cpu&, const double*, std::int64_t, double, double*);
+template void add_counts(const Cpu&, const std::int64_t*, double*, std::int64_t);
 
 }  // namespace limbeck::kernels
