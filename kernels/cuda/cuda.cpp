@@ -1,0 +1,72 @@
+#include "kernels/cuda/cuda.h"
+
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "kernels/cuda/cuda_state.h"
+
+namespace limbeck::kernels {
+namespace {
+
+/// "kernels/cuda/x.cu:12", however the compiler was given the file.
+std::string place(const std::source_location& where) {
+  const std::string_view file = where.file_name();
+  const std::size_t at = file.rfind("/kernels/");
+  return std::string(at == std::string_view::npos ? file : file.substr(at + 1)) + ":" + std::to_string(where.line());
+}
+
+cudaStream_t new_stream() {
+  cudaStream_t stream = nullptr;
+  check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return stream;
+}
+
+}  // namespace
+
+void check_cuda(cudaError_t error, std::source_location where) {
+  if (error == cudaSuccess) return;
+  throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) +
+                           "), at " + place(where));
+}
+
+void check_blas(cublasStatus_t status, std::source_location where) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw std::runtime_error(std::string("cuBLASLt: ") + cublasLtGetStatusString(status) + " (" +
+                           cublasLtGetStatusName(status) + "), at " + place(where));
+}
+
+CudaState::CudaState() : stream(new_stream()), staging(stream) {
+  int ordinal = 0;
+  check_cuda(cudaGetDevice(&ordinal));
+  check_cuda(cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, ordinal));
+  check_cuda(cudaMalloc(&workspace, workspace_bytes));
+  check_blas(cublasLtCreate(&blas));
+}
+
+CudaState::~CudaState() {
+  // What fails here has failed before, where somebody could be told.
+  if (blas != nullptr) cublasLtDestroy(blas);
+  cudaStreamSynchronize(stream);
+  cudaFree(workspace);
+  cudaFree(pieces_);
+  cudaStreamDestroy(stream);
+}
+
+void* CudaState::pieces() {
+  if (pieces_ == nullptr) check_cuda(cudaMalloc(&pieces_, pieces_bytes));
+  return pieces_;
+}
+
+Cuda make_cuda(int ordinal) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) throw std::runtime_error(std::string("no GPU can be used: ") + cudaGetErrorString(error));
+  if (ordinal < 0 || ordinal >= count)
+    throw std::runtime_error("there is no GPU " + std::to_string(ordinal) + ", expected one below " +
+                             std::to_string(count) + ", the number that this process sees");
+  check_cuda(cudaSetDevice(ordinal));
+  return {ordinal, std::make_shared<CudaState>()};
+}
+
+}  // namespace limbeck::kernels

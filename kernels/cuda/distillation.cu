@@ -1,0 +1,301 @@
+#include "kernels/distillation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kernels/cuda/grid.h"
+#include "kernels/cuda/reduce.cuh"
+#include "kernels/cuda/vector.cuh"
+
+namespace limbeck::kernels {
+namespace {
+
+// A block to a row. A thread has two vectors under way at a time; sums are T over these and double beyond.
+constexpr int batch = 2;
+
+/// f(c, count) for the thread's vectors of a row of n columns, `batch` of them at a time: the first of each is at c,
+/// the next at c + next, and so on.
+template <int N, class F>
+__device__ void for_each_batch(int n, F f) {
+  const int next = static_cast<int>(blockDim.x) * N;
+  for (int c = static_cast<int>(threadIdx.x) * N; c < n; c += batch * next) f(c, next);
+}
+
+template <class T>
+using Batch = Values<T, vector_length<T>>[batch];
+
+template <bool Whole, class T>
+__device__ void load_batch(const T* row, int c, int next, int n, Batch<T>& x) {
+  constexpr int N = vector_length<T>;
+#pragma unroll
+  for (int b = 0; b < batch; ++b)
+    x[b] = c + b * next < n ? load<N, Whole>(row + c + b * next, n - c - b * next) : Values<T, N>{};
+}
+
+/// f(b, j) for the elements of the batch that the row has.
+template <bool Whole, int N, class F>
+__device__ void for_each_element(int c, int next, int n, F f) {
+#pragma unroll
+  for (int b = 0; b < batch; ++b)
+#pragma unroll
+    for (int j = 0; j < N; ++j)
+      if (c + b * next + (Whole ? 0 : j) < n) f(b, j);
+}
+
+/// The greatest value and the lowest column that has it.
+template <class T>
+struct Maximum {
+  T value;
+  int column;
+  __device__ void take(T other, int at) {
+    if (other > value || (other == value && at < column)) {
+      value = other;
+      column = at;
+    }
+  }
+};
+
+template <class T, bool Whole>
+__global__ void maxima_kernel(LogitsRows<T> rows, const T* logits, double* maximum, double* index) {
+  constexpr int N = vector_length<T>;
+  __shared__ T values[32];
+  __shared__ int columns[32];
+  const int n = static_cast<int>(rows.num_valid);
+  const unsigned lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size;
+  for (std::int64_t i = blockIdx.x; i < rows.n; i += gridDim.x) {
+    const T* row = logits + i * rows.columns;
+    Maximum<T> of_thread{-std::numeric_limits<T>::infinity(), n};
+    for_each_batch<N>(n, [&](int c, int next) {
+      Batch<T> x;
+      load_batch<Whole>(row, c, next, n, x);
+      for_each_element<false, N>(c, next, n, [&](int b, int j) { of_thread.take(x[b][j], c + b * next + j); });
+    });
+    const auto of_lanes = [](Maximum<T> m) {
+      for (int distance = 16; distance > 0; distance /= 2) {
+        const T value = __shfl_xor_sync(full_warp, m.value, distance);
+        m.take(value, __shfl_xor_sync(full_warp, m.column, distance));
+      }
+      return m;
+    };
+    Maximum<T> all = of_lanes(of_thread);
+    __syncthreads();
+    if (lane == 0) values[warp] = all.value;
+    if (lane == 0) columns[warp] = all.column;
+    __syncthreads();
+    const bool is_there = lane < blockDim.x / warp_size;
+    all = of_lanes({is_there ? values[lane] : -std::numeric_limits<T>::infinity(), is_there ? columns[lane] : n});
+    if (threadIdx.x > 0) continue;
+    maximum[i] = static_cast<double>(all.value);
+    index[i] = static_cast<double>(rows.offset + all.column);
+  }
+}
+
+/// Sums of exponentials of z = (logit - maximum) * inverse temperature.
+template <class T>
+struct Sums {
+  T student = 0, teacher = 0, difference = 0;
+  __device__ void add(T zs, T zt, bool has_teacher) {
+    student += std::exp(zs);
+    if (!has_teacher) return;
+    const T e = std::exp(zt);
+    teacher += e;
+    difference += e * (zt - zs);
+  }
+};
+
+struct RowSums {
+  double student = 0, teacher = 0, difference = 0;
+  template <class T>
+  __device__ void add(const Sums<T>& part) {
+    student += static_cast<double>(part.student);
+    teacher += static_cast<double>(part.teacher);
+    difference += static_cast<double>(part.difference);
+  }
+  __device__ void over_block() {
+    student = block_sum(student);
+    teacher = block_sum(teacher);
+    difference = block_sum(difference);
+  }
+};
+
+template <class T, bool Whole, bool Tempered>
+__global__ void sums_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max, double* sums) {
+  constexpr int N = vector_length<T>;
+  const int n = static_cast<int>(rows.num_valid);
+  const T inverse = static_cast<T>(1 / rows.temperature);
+  const bool has_teacher = rows.teacher != nullptr;
+  for (std::int64_t i = blockIdx.x; i < rows.n; i += gridDim.x) {
+    double* out = sums + i * num_logits_sums;
+    const std::int64_t target = rows.targets[i] - rows.offset;
+    if (rows.targets[i] < 0) {
+      if (threadIdx.x < num_logits_sums) out[threadIdx.x] = 0;
+      continue;
+    }
+    const T* student = rows.student + i * rows.columns;
+    const T* teacher = has_teacher ? rows.teacher + i * rows.columns : student;
+    const T smax = static_cast<T>(student_max[i]), tmax = static_cast<T>(teacher_max[i]);
+    RowSums plain, tempered;
+    for_each_batch<N>(n, [&](int c, int next) {
+      Batch<T> s, t;
+      load_batch<Whole>(student, c, next, n, s);
+      load_batch<Whole>(teacher, c, next, n, t);
+      Sums<T> of_plain, of_tempered;
+      for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
+        const T zs = s[b][j] - smax, zt = t[b][j] - tmax;
+        of_plain.add(zs, zt, has_teacher);
+        if constexpr (Tempered) of_tempered.add(zs * inverse, zt * inverse, has_teacher);
+      });
+      plain.add(of_plain);
+      if constexpr (Tempered) tempered.add(of_tempered);
+    });
+    plain.over_block();
+    if constexpr (Tempered)
+      tempered.over_block();
+    else
+      tempered = plain;
+    if (threadIdx.x > 0) continue;
+    const bool is_here = target >= 0 && target < n;
+    out[StudentSum] = plain.student;
+    out[TeacherSum] = plain.teacher;
+    out[Difference] = plain.difference;
+    out[StudentSumTempered] = tempered.student;
+    out[TeacherSumTempered] = tempered.teacher;
+    out[DifferenceTempered] = tempered.difference;
+    out[StudentTarget] = is_here ? static_cast<double>(student[target]) - student_max[i] : 0;
+    out[TeacherTarget] = is_here && has_teacher ? static_cast<double>(teacher[target]) - teacher_max[i] : 0;
+  }
+}
+
+/// What the gradient of a row takes besides its logits: factors of their exponentials, and weights of the two parts.
+template <class T>
+struct GradientRow {
+  T student_max, teacher_max, inverse;
+  T q, p, q_tempered, p_tempered;  // 1 / the sums of exponentials
+  T ce, kl;
+  __device__ GradientRow(const LogitsRows<T>& rows, double smax, double tmax, const double* sum, double alpha,
+                         double weight)
+      : student_max(static_cast<T>(smax)),
+        teacher_max(static_cast<T>(tmax)),
+        inverse(static_cast<T>(1 / rows.temperature)),
+        q(static_cast<T>(1 / sum[StudentSum])),
+        p(static_cast<T>(1 / sum[TeacherSum])),
+        q_tempered(static_cast<T>(1 / sum[StudentSumTempered])),
+        p_tempered(static_cast<T>(1 / sum[TeacherSumTempered])),
+        ce(static_cast<T>(alpha * weight)),
+        kl(static_cast<T>((1 - alpha) * rows.temperature * weight)) {}
+
+  /// The gradient of a logit that is not the target's. Adds min(p, q).
+  template <bool Tempered>
+  __device__ T gradient(T student, T teacher, bool has_teacher, T& least) const {
+    const T zs = student - student_max;
+    const T of_student = q * std::exp(zs);
+    if (!has_teacher) return ce * of_student;
+    const T zt = teacher - teacher_max;
+    const T of_teacher = p * std::exp(zt);
+    least += of_teacher < of_student ? of_teacher : of_student;
+    if constexpr (Tempered) {
+      const T apart = std::fma(q_tempered, std::exp(zs * inverse), -(p_tempered * std::exp(zt * inverse)));
+      return std::fma(ce, of_student, kl * apart);
+    } else {
+      return std::fma(ce, of_student, kl * (of_student - of_teacher));
+    }
+  }
+};
+
+template <class T, class G, bool Whole, bool Tempered>
+__global__ void gradient_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max,
+                                const double* sums, double alpha, double weight, G* dlogits, double* sum_min) {
+  constexpr int N = vector_length<T>;
+  const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
+  const bool has_teacher = rows.teacher != nullptr;
+  for (std::int64_t i = blockIdx.x; i < rows.n; i += gridDim.x) {
+    G* d = dlogits != nullptr ? dlogits + i * rows.columns : nullptr;
+    const bool is_skipped = rows.targets[i] < 0;
+    if (d != nullptr)
+      for (int c = (is_skipped ? 0 : n) + static_cast<int>(threadIdx.x); c < columns; c += static_cast<int>(blockDim.x))
+        d[c] = G{};
+    if (is_skipped || (d == nullptr && !has_teacher)) {
+      if (threadIdx.x == 0) sum_min[i] = 0;
+      continue;
+    }
+    const T* student = rows.student + i * rows.columns;
+    const T* teacher = has_teacher ? rows.teacher + i * rows.columns : student;
+    const std::int64_t target = rows.targets[i] - rows.offset;
+    const GradientRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums, alpha, weight);
+    double all_least = 0;
+    for_each_batch<N>(n, [&](int c, int next) {
+      Batch<T> s, t;
+      load_batch<Whole>(student, c, next, n, s);
+      load_batch<Whole>(teacher, c, next, n, t);
+      T least = 0;
+      for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
+        s[b][j] = row.template gradient<Tempered>(s[b][j], t[b][j], has_teacher, least);
+        if (c + b * next + j == target) s[b][j] -= row.ce;
+      });
+      all_least += static_cast<double>(least);
+      if (d == nullptr) return;
+#pragma unroll
+      for (int b = 0; b < batch; ++b)
+        if (c + b * next < n) store<Whole>(d + c + b * next, s[b], n - c - b * next);
+    });
+    all_least = block_sum(all_least);
+    if (threadIdx.x == 0) sum_min[i] = all_least;
+  }
+}
+
+template <class T>
+dim3 threads_for(const LogitsRows<T>& rows) {
+  return threads_for_row(ceil_div(rows.num_valid, vector_length<T>));
+}
+
+template <class T, class... P>
+bool are_whole(const LogitsRows<T>& rows, const P*... p) {
+  constexpr int N = vector_length<T>;
+  return rows.num_valid % N == 0 && are_rows_aligned<N>(rows.columns, p...);
+}
+
+}  // namespace
+
+template <class D, class T>
+void logits_maxima(const D& cuda, const LogitsRows<T>& rows, const T* logits, double* maximum, double* index) {
+  if (rows.n == 0) return;
+  gpu::launch(cuda, are_whole(rows, logits) ? maxima_kernel<T, true> : maxima_kernel<T, false>,
+              blocks_for(cuda, rows.n), threads_for(rows), 0, rows, logits, maximum, index);
+}
+
+template <class D, class T>
+void logits_sums(const D& cuda, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
+                 double* sums) {
+  if (rows.n == 0) return;
+  const bool whole = are_whole(rows, rows.student, rows.teacher), tempered = rows.temperature != 1;
+  const auto kernel = whole ? (tempered ? sums_kernel<T, true, true> : sums_kernel<T, true, false>)
+                            : (tempered ? sums_kernel<T, false, true> : sums_kernel<T, false, false>);
+  gpu::launch(cuda, kernel, blocks_for(cuda, rows.n), threads_for(rows), 0, rows, student_max, teacher_max, sums);
+}
+
+template <class D, class T, class G>
+void logits_gradient(const D& cuda, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
+                     const double* sums, double alpha, double weight, G* dlogits, double* sum_min) {
+  if (rows.n == 0) return;
+  const bool whole = are_whole(rows, rows.student, rows.teacher, dlogits), tempered = rows.temperature != 1;
+  const auto kernel = whole ? (tempered ? gradient_kernel<T, G, true, true> : gradient_kernel<T, G, true, false>)
+                            : (tempered ? gradient_kernel<T, G, false, true> : gradient_kernel<T, G, false, false>);
+  gpu::launch(cuda, kernel, blocks_for(cuda, rows.n), threads_for(rows), 0, rows, student_max, teacher_max, sums, alpha,
+              weight, dlogits, sum_min);
+}
+
+#define LIMBECK_INSTANTIATE(T)                                                                \
+  template void logits_maxima(const Cuda&, const LogitsRows<T>&, const T*, double*, double*); \
+  template void logits_sums(const Cuda&, const LogitsRows<T>&, const double*, const double*, double*);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+
+#define LIMBECK_INSTANTIATE_GRADIENT(T, G)                                                                      \
+  template void logits_gradient(const Cuda&, const LogitsRows<T>&, const double*, const double*, const double*, \
+                                double, double, G*, double*);
+LIMBECK_INSTANTIATE_GRADIENT(float, float)
+LIMBECK_INSTANTIATE_GRADIENT(double, double)
+LIMBECK_INSTANTIATE_GRADIENT(float, bf16)
+
+}  // namespace limbeck::kernels

@@ -1,0 +1,82 @@
+#include "kernels/rope.h"
+
+#include <cmath>
+
+#include "kernels/cuda/elementwise.cuh"
+
+namespace limbeck::kernels {
+namespace {
+
+template <class T>
+struct Table {
+  T* cos;
+  T* sin;
+  std::int64_t half;
+  double base, head_width;
+  template <int N>
+  __device__ void run(std::int64_t i) const {
+    const double frequency = std::pow(base, -2.0 * static_cast<double>(i % half) / head_width);
+    const double angle = static_cast<double>(i / half) * frequency;
+    cos[i] = static_cast<T>(std::cos(angle));
+    sin[i] = static_cast<T>(std::sin(angle));
+  }
+};
+
+/// A block turns tokens in turn, a thread N pairs of a head at a time: of the queries first, then of the keys.
+template <int N, class T>
+__global__ void rope_kernel(RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
+                            const Acc<T>* sin, Acc<T> sign, std::int64_t tokens, int half) {
+  const int vectors = half / N;  // of a head
+  const int of_queries = static_cast<int>(queries.heads) * vectors;
+  const int all = of_queries + static_cast<int>(keys.heads) * vectors;
+  for (std::int64_t t = blockIdx.x; t < tokens; t += gridDim.x) {
+    const std::int64_t row = std::int64_t{position[t]} * half;
+    for (int i = static_cast<int>(threadIdx.x); i < all; i += static_cast<int>(blockDim.x)) {
+      const RopeHeads<T>& heads = i < of_queries ? queries : keys;
+      const int at = i < of_queries ? i : i - of_queries;
+      const int pair = at % vectors * N;
+      T* x = heads.x + (t * heads.heads + at / vectors) * 2 * half + pair;
+      const auto c = load<N>(cos + row + pair), s = load<N>(sin + row + pair);
+      const auto low = load<N>(x), high = load<N>(x + half);
+      Values<Acc<T>, N> turned_low, turned_high;
+      for (int j = 0; j < N; ++j) {
+        turned_low[j] = std::fma(low[j], c[j], -(sign * high[j] * s[j]));
+        turned_high[j] = std::fma(high[j], c[j], sign * low[j] * s[j]);
+      }
+      store(x, turned_low);
+      store(x + half, turned_high);
+    }
+  }
+}
+
+}  // namespace
+
+template <class D, class T>
+void rope_table(const D& cuda, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base) {
+  const std::int64_t half = head_width / 2;
+  for_each_vector<1>(cuda, positions * half, Table<T>{cos, sin, half, base, static_cast<double>(head_width)}, cos, sin);
+}
+
+template <class D, class T>
+void rope(const D& cuda, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
+          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width) {
+  constexpr int N = vector_length<T>;
+  const std::int64_t half = head_width / 2, pairs = (queries.heads + keys.heads) * half;
+  if (tokens == 0 || pairs == 0) return;
+  const bool aligned = are_rows_aligned<N>(half, queries.x, keys.x, cos, sin);
+  gpu::launch(cuda, aligned ? rope_kernel<N, T> : rope_kernel<1, T>, blocks_for(cuda, tokens),
+              threads_for_row(aligned ? pairs / N : pairs), 0, queries, keys, position, cos, sin,
+              static_cast<Acc<T>>(direction), tokens, static_cast<int>(half));
+}
+
+template void rope_table(const Cuda&, float*, float*, std::int64_t, std::int64_t, double);
+template void rope_table(const Cuda&, double*, double*, std::int64_t, std::int64_t, double);
+
+#define LIMBECK_INSTANTIATE(T)                                                                                        \
+  template void rope(const Cuda&, RopeHeads<T>, RopeHeads<T>, const std::int32_t*, const Acc<T>*, const Acc<T>*, int, \
+                     std::int64_t, std::int64_t);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+LIMBECK_INSTANTIATE(bf16)
+
+}  // namespace limbeck::kernels

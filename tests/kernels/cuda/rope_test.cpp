@@ -1,0 +1,61 @@
+#include "kernels/rope.h"
+
+#include "tests/kernels/cuda/on_gpu.h"
+
+namespace limbeck::kernels {
+namespace {
+
+using namespace limbeck::testing;
+
+template <class T>
+class CudaRope : public ::testing::Test {};
+using Types = ::testing::Types<float, double, bf16>;
+TYPED_TEST_SUITE(CudaRope, Types);
+
+TYPED_TEST(CudaRope, TurnsAsTheCpuDoes) {
+  using T = TypeParam;
+  struct Shape {
+    std::int64_t tokens, queries, keys, head_width;
+  };
+  for (const auto [tokens, queries, keys, head_width] :
+       {Shape{0, 2, 1, 8}, Shape{1, 1, 1, 2}, Shape{5, 3, 1, 16}, Shape{3, 9, 3, 64}, Shape{40, 4, 0, 10}})
+    for (const int direction : {1, -1})
+      for (const std::size_t misplaced : {0, 1}) {
+        const std::int64_t half = head_width / 2, positions = 50;
+        const auto cos = random_values<Acc<T>>(positions * half, 1), sin = random_values<Acc<T>>(positions * half, 2);
+        const auto position = random_indices(tokens, 3, 0, positions);
+        auto q = random_values<T>(tokens * queries * head_width, 4),
+             k = random_values<T>(tokens * keys * head_width, 5);
+        OnGpu<Acc<T>> cos_there(cos), sin_there(sin);
+        OnGpu<std::int32_t> position_there(position);
+        OnGpu<T> q_there(q), k_there(k, misplaced);
+        rope(gpu(), RopeHeads<T>{q_there.data(), queries}, RopeHeads<T>{k_there.data(), keys}, position_there.data(),
+             cos_there.data(), sin_there.data(), direction, tokens, head_width);
+        rope(cpu(), RopeHeads<T>{q.data(), queries}, RopeHeads<T>{k.data(), keys}, position.data(), cos.data(),
+             sin.data(), direction, tokens, head_width);
+        expect_close(q_there.values(), q, 5);
+        expect_close(k_there.values(), k, 5);
+      }
+}
+
+template <class T>
+class CudaRopeTable : public ::testing::Test {};
+using TableTypes = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(CudaRopeTable, TableTypes);
+
+TYPED_TEST(CudaRopeTable, IsThatOfTheCpu) {
+  using T = TypeParam;
+  for (const std::int64_t positions : {0, 1, 300})
+    for (const std::int64_t head_width : {2, 64}) {
+      const std::int64_t n = positions * head_width / 2;
+      std::vector<T> cos(static_cast<std::size_t>(n)), sin(cos.size());
+      rope_table(cpu(), cos.data(), sin.data(), positions, head_width, 10000.0);
+      OnGpu<T> cos_there(n), sin_there(n);
+      rope_table(gpu(), cos_there.data(), sin_there.data(), positions, head_width, 10000.0);
+      expect_close(cos_there.values(), cos);
+      expect_close(sin_there.values(), sin);
+    }
+}
+
+}  // namespace
+}  // namespace limbeck::kernels
