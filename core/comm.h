@@ -6,7 +6,7 @@
 //     ...                                                    // compute meanwhile
 //     h.wait();                                              // throws if a rank aborted or the deadline passed
 //
-// Tensors are host-visible, contiguous, of equal dtype on every rank. A reduction adds in an order that depends on the
+// Tensors are contiguous, of equal dtype on every rank. A reduction adds in an order that depends on the
 // group's size alone, so that a run repeats bit by bit.
 #pragma once
 

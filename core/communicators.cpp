@@ -1,5 +1,7 @@
 #include "core/communicators.h"
 
+#include "kernels/permute.h"
+
 namespace limbeck::nn {
 namespace {
 
@@ -15,12 +17,12 @@ class SingleExpertComm final : public ExpertComm {
  public:
   std::int64_t size() const override { return 1; }
   std::int64_t rank() const override { return 0; }
-  ExchangePtr prepare(const Tensor& counts, Tensor& offsets) override {
-    const auto* c = counts.data<std::int64_t>();
-    auto* o = offsets.mutable_data<std::int64_t>();
-    o[0] = 0;
-    for (std::int64_t e = 0; e < counts.numel(); ++e) o[e + 1] = o[e] + c[e];
-    return std::make_shared<SingleExchange>(o[counts.numel()]);
+  ExchangePtr prepare(const Tensor& counts, std::int64_t num_rows, Tensor& offsets) override {
+    core::on_device(counts, [&](const auto& device) {
+      kernels::offsets_of_counts(device, counts.data<std::int64_t>(), counts.numel(),
+                                 offsets.mutable_data<std::int64_t>());
+    });
+    return std::make_shared<SingleExchange>(num_rows);
   }
   Tensor dispatch_rows(const Exchange& exchange, const Tensor& rows) override { return checked(exchange, rows); }
   Tensor combine_rows(const Exchange& exchange, const Tensor& rows) override { return checked(exchange, rows); }

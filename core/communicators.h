@@ -35,13 +35,13 @@ class ExpertComm {
   virtual ~ExpertComm() = default;
   virtual std::int64_t size() const = 0;  // parts into which the experts are dealt
   virtual std::int64_t rank() const = 0;  // the part that lies here
-  /// Agrees on the counts. `counts` [E] int64: rows this rank sends to each global expert; expert e lies in part
-  /// e / (E / size). Fills `offsets` as in Dispatched.
-  virtual ExchangePtr prepare(const Tensor& counts, Tensor& offsets) = 0;
-  /// rows [N,C], sorted by global expert -> rows of the local experts [R,C].
+  /// Agrees on the counts. `counts` [E] int64: rows this rank sends to each global expert, of `num_rows` that there
+  /// are; expert e lies in part e / (E / size). Fills `offsets` as in Dispatched.
+  virtual ExchangePtr prepare(const Tensor& counts, std::int64_t num_rows, Tensor& offsets) = 0;
+  /// rows [num_rows,C], sorted by global expert -> rows of the local experts [R,C].
   virtual Tensor dispatch_rows(const Exchange& exchange, const Tensor& rows) = 0;
-  /// The exact reverse: rows of the local experts [R,C] -> [N,C] in the order of the sender, summed in rank order over
-  /// the ranks that share an expert.
+  /// The exact reverse: rows of the local experts [R,C] -> [num_rows,C] in the order of the sender, summed in rank
+  /// order over the ranks that share an expert.
   virtual Tensor combine_rows(const Exchange& exchange, const Tensor& rows) = 0;
 };
 

@@ -43,7 +43,9 @@ void ParameterSet::forget_gradients() {
 void init_normal(Parameter& p, double deviation, std::uint64_t seed) {
   const RandomStream random(seed, 0, p.name);
   const bool is_narrow = p.value.dtype() == DType::BF16;
-  Tensor values = is_narrow ? Tensor::empty(p.value.memory(), DType::F32, p.value.shape()) : p.value;
+  const MemoryPtr host = p.value.memory()->host();
+  const bool is_apart = is_narrow || host != p.value.memory();
+  Tensor values = is_apart ? Tensor::empty(host, is_narrow ? DType::F32 : p.value.dtype(), p.value.shape()) : p.value;
   const std::vector<std::int64_t> rows = global_rows(p);
   dispatch_float("init_normal", values.dtype(), [&]<class T>() {
     on_device(values, [&](const auto& device) {
@@ -51,7 +53,7 @@ void init_normal(Parameter& p, double deviation, std::uint64_t seed) {
                            values.shape()[values.shape().rank() - 1]);
     });
   });
-  if (is_narrow) p.value.copy_from(values.to(DType::BF16));
+  if (is_apart) p.value.copy_from(is_narrow ? values.to(DType::BF16) : values);
 }
 
 }  // namespace limbeck::core

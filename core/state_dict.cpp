@@ -61,15 +61,15 @@ std::int64_t first_not_finite(const Tensor& tensor) {
   const std::int64_t count = tensor.numel();
   if (const auto format = block_format(tensor.dtype())) {
     const std::int64_t elements = kernels::size_of(*format).elements;
-    return elements * kernels::first_not_finite({*format, tensor.raw()}, count / elements);
+    return elements * kernels::first_not_finite({*format, tensor.host_raw()}, count / elements);
   }
   switch (tensor.dtype()) {
     case DType::F32:
-      return first_not_finite<std::uint32_t>(tensor.raw(), 0x7f800000U, count);
+      return first_not_finite<std::uint32_t>(tensor.host_raw(), 0x7f800000U, count);
     case DType::F64:
-      return first_not_finite<std::uint64_t>(tensor.raw(), 0x7ff0000000000000U, count);
+      return first_not_finite<std::uint64_t>(tensor.host_raw(), 0x7ff0000000000000U, count);
     case DType::BF16:
-      return first_not_finite<std::uint16_t>(tensor.raw(), 0x7f80U, count);
+      return first_not_finite<std::uint16_t>(tensor.host_raw(), 0x7f80U, count);
     default:
       return count;
   }
@@ -78,17 +78,22 @@ std::int64_t first_not_finite(const Tensor& tensor) {
 void StateReader::read(const std::string& name, StateEntry& entry) const {
   const StateInfo& info = checked_info(*this, name, entry);
   if (entry.tensor.numel() == 0) return;
-  fill(name, info, entry);
-  check_finite(*this, name, entry.offset, entry.tensor);
+  const MemoryPtr host = entry.tensor.memory()->host();
+  StateEntry there = entry;
+  if (host != entry.tensor.memory()) there.tensor = Tensor::empty(host, entry.tensor.dtype(), entry.tensor.shape());
+  fill(name, info, there);
+  check_finite(*this, name, there.offset, there.tensor);
+  if (host != entry.tensor.memory()) entry.tensor.copy_from(there.tensor);
 }
 
 std::optional<Tensor> StateReader::lend(const std::string& name, const StateEntry& entry,
                                         const MemoryPtr& memory) const {
   const StateInfo& info = checked_info(*this, name, entry);
   if (entry.tensor.numel() == 0) return std::nullopt;
-  std::optional<Tensor> lent = lend_box(name, info, entry, memory);
-  if (lent) check_finite(*this, name, entry.offset, *lent);
-  return lent;
+  const std::optional<Tensor> lent = lend_box(name, info, entry, memory->host());
+  if (!lent) return std::nullopt;
+  check_finite(*this, name, entry.offset, *lent);
+  return lent->in(memory);
 }
 
 }  // namespace limbeck::core

@@ -25,7 +25,11 @@ struct StateEntry {
   bool write = true;  // exactly one rank of those that hold the same box writes it
   std::function<Tensor()> make = {};
 
-  Tensor value() const { return make ? make() : tensor; }
+  /// On the host.
+  Tensor value() const {
+    const Tensor t = make ? make() : tensor;
+    return t.in(t.memory()->host());
+  }
 
   /// An entry that is the whole tensor.
   static StateEntry whole(Tensor tensor) {
@@ -42,18 +46,18 @@ struct StateInfo {
   DType dtype = DType::F32;
 };
 
-/// Named tensors somewhere: a checkpoint, a Hugging Face directory, a GGUF file. Names are Limbeck's module paths.
-/// The first of the values that is infinite or NaN; numel() where none is.
+/// The first of the values that is infinite or NaN; numel() where none is. Of a tensor on the host.
 std::int64_t first_not_finite(const Tensor& tensor);
 
+/// Named tensors somewhere: a checkpoint, a Hugging Face directory, a GGUF file. Names are Limbeck's module paths.
 class StateReader {
  public:
   virtual ~StateReader() = default;
   /// Where the tensors come from, for messages.
   virtual std::string source() const = 0;
   virtual const std::map<std::string, StateInfo>& tensors() const = 0;
-  /// Fills entry.tensor (float32, float64 or bfloat16: converted) with its box. Throws, naming source and tensor, where
-  /// the name is missing, the global shape is another, or a value is not finite.
+  /// Fills entry.tensor (float32, float64 or bfloat16: converted), wherever it lies, with its box. Throws, naming
+  /// source and tensor, where the name is missing, the global shape is another, or a value is not finite.
   void read(const std::string& name, StateEntry& entry) const;
   /// The box of entry.tensor, of which only the shape counts, in the dtype in which the source keeps it: in memory of
   /// the source where it lies there in this order, else a copy in `memory`. Nothing where the source does not keep it
@@ -61,12 +65,12 @@ class StateReader {
   std::optional<Tensor> lend(const std::string& name, const StateEntry& entry, const MemoryPtr& memory) const;
 
  private:
-  /// lend() of a box of one element or more that lies in the tensor `info`.
+  /// lend() of a box of one element or more that lies in the tensor `info`, to memory of the host.
   virtual std::optional<Tensor> lend_box(const std::string&, const StateInfo&, const StateEntry&,
                                          const MemoryPtr&) const {
     return std::nullopt;
   }
-  /// read() of a box of one element or more that lies in the tensor `info`.
+  /// read() of a box of one element or more that lies in the tensor `info`, into a tensor on the host.
   virtual void fill(const std::string& name, const StateInfo& info, StateEntry& entry) const = 0;
 };
 

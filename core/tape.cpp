@@ -93,9 +93,10 @@ void Tape::finish(const std::vector<SlotPtr>& slots) {
 void Tape::backward(const Var& loss) {
   check(loss.value.numel() == 1, "backward: the loss has shape {}, expected one element", loss.shape());
   check(loss.slot != nullptr, "backward: nothing to differentiate: no gradient flows into the loss");
-  Tensor one = empty_like(loss.value);
-  dispatch_float("backward", one.dtype(), [&]<class T>() { *one.mutable_data<T>() = 1; });
-  accumulate(loss.slot, one);
+  dispatch_float("backward", loss.value.dtype(), [&]<class T>() {
+    const T one = 1;
+    accumulate(loss.slot, Tensor::from<T>(loss.value.memory(), loss.shape(), {&one, 1}));
+  });
   run();
 }
 

@@ -1,6 +1,6 @@
 #include "core/tensor.h"
 
-#include <cstring>
+#include <exception>
 
 #include "kernels/convert.h"
 
@@ -70,11 +70,32 @@ Tensor Tensor::clone() const {
 void Tensor::copy_from(const Tensor& source) {
   check(source.dtype_ == dtype_ && source.numel() == numel(), "copy: from {} {} to {} {}", source.dtype_, source.shape_,
         dtype_, shape_);
-  if (numel() > 0) std::memcpy(mutable_raw(), source.raw(), static_cast<std::size_t>(bytes()));
+  if (numel() == 0) return;
+  if (memory()->is_host() == source.memory()->is_host()) {
+    on_device(*this, [&](const auto& device) { kernels::copy_bytes(device, source.raw(), mutable_raw(), bytes()); });
+  } else if (source.memory()->is_host()) {
+    upload(source.raw());
+  } else {
+    ++source.memory()->host_reads;
+    on_device(source, [&](const auto& device) {
+      if (const auto done = kernels::download(device, source.raw(), mutable_raw(), bytes())) done->wait();
+    });
+  }
+}
+
+void Tensor::upload(const void* host) {
+  if (numel() > 0) on_device(*this, [&](const auto& device) { kernels::upload(device, host, mutable_raw(), bytes()); });
 }
 
 void Tensor::fill_zero() {
-  if (numel() > 0) std::memset(mutable_raw(), 0, static_cast<std::size_t>(bytes()));
+  if (numel() > 0) on_device(*this, [&](const auto& device) { kernels::clear_bytes(device, mutable_raw(), bytes()); });
+}
+
+Tensor Tensor::in(const MemoryPtr& memory) const {
+  if (memory == this->memory()) return *this;
+  Tensor copy = empty(memory, dtype_, shape_);
+  copy.copy_from(*this);
+  return copy;
 }
 
 Tensor Tensor::to(DType dtype) const {
@@ -110,6 +131,45 @@ void* Tensor::checked_mutable_data(DType expected) {
   check(defined() && dtype_ == expected, "tensor: {} {} was written as {}", defined() ? name_of(dtype_) : "undefined",
         shape_, expected);
   return mutable_raw();
+}
+
+void Tensor::check_host() const {
+  check(memory()->is_host(), "tensor: {} {} lies where the host cannot read it", dtype_, shape_);
+}
+
+struct HostCopy::Transfer {
+  MemoryPtr from;
+  Tensor copy;
+  kernels::EventPtr arrives = nullptr;
+  bool is_there = false;
+
+  /// The copy's memory is not another's before the device has written to it.
+  ~Transfer() {
+    try {
+      if (arrives && !is_there) arrives->wait();
+    } catch (const std::exception&) {
+      // The device has failed, which its next use tells.
+    }
+  }
+};
+
+HostCopy::HostCopy(const Tensor& t)
+    : transfer_(
+          std::make_shared<Transfer>(Transfer{t.memory(), Tensor::empty(t.memory()->host(), t.dtype(), t.shape())})) {
+  if (t.numel() > 0)
+    on_device(t, [&](const auto& device) {
+      transfer_->arrives = kernels::download(device, t.raw(), transfer_->copy.mutable_host_raw(), t.bytes());
+    });
+}
+
+const Tensor& HostCopy::arrived() {
+  Transfer& transfer = *transfer_;
+  if (!transfer.is_there) {
+    if (transfer.arrives) transfer.arrives->wait();
+    ++transfer.from->host_reads;
+    transfer.is_there = true;
+  }
+  return transfer.copy;
 }
 
 double host_value(const Tensor& t) {

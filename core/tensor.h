@@ -2,8 +2,10 @@
 // leading rows or another shape of the same elements. Kernels that need another order copy, and say so.
 //
 //     Tensor x = Tensor::zeros(memory, DType::F32, {4, 768});
-//     float* p = x.mutable_data<float>();      // raises the storage's version
+//     float* p = x.mutable_data<float>();      // raises the storage's version; for kernels alone
 //     Tensor row = x.rows(2, 1);               // [1,768], the same storage
+//     HostCopy copy(x);                        // on its way to the host
+//     copy.get<float>()[0];                    // waits for it
 #pragma once
 
 #include <cstdint>
@@ -15,6 +17,7 @@
 #include "core/device/memory.h"
 #include "core/dtype.h"
 #include "core/shape.h"
+#include "kernels/copy.h"
 
 namespace limbeck::core {
 
@@ -98,17 +101,41 @@ class Tensor {
   }
   const std::byte* raw() const { return static_cast<const std::byte*>(storage_->data()) + byte_offset_; }
   std::byte* mutable_raw() { return static_cast<std::byte*>(storage_->mutable_data()) + byte_offset_; }
+  /// The same for the host to read and write: they throw where it cannot.
+  template <class T>
+  const T* host() const {
+    check_host();
+    return data<T>();
+  }
+  template <class T>
+  T* mutable_host() {
+    check_host();
+    return mutable_data<T>();
+  }
+  const std::byte* host_raw() const {
+    check_host();
+    return raw();
+  }
+  std::byte* mutable_host_raw() {
+    check_host();
+    return mutable_raw();
+  }
 
   /// The same elements under another shape.
   Tensor reshape(const Shape& shape) const;
   /// Rows [first, first+count) of the first dimension.
   Tensor rows(std::int64_t first, std::int64_t count) const;
   Tensor clone() const;
-  void copy_from(const Tensor& source);  // same dtype and number of elements
+  /// Of the same dtype and number of elements, in the same memory, in its host memory, or the other way round.
+  void copy_from(const Tensor& source);
   void fill_zero();
   Tensor to(DType dtype) const;  // a copy, converted among float32, float64, bfloat16
+  /// This tensor where it lies in that memory, else a copy there.
+  Tensor in(const MemoryPtr& memory) const;
 
  private:
+  void upload(const void* host);  // as many bytes as it has
+  void check_host() const;
   const void* checked_data(DType expected) const;
   void* checked_mutable_data(DType expected);
 
@@ -133,12 +160,30 @@ decltype(auto) on_device(const Tensor& t, F&& f) {
   return std::visit(std::forward<F>(f), t.device());
 }
 
-/// A tensor's values on the host. On a device with a queue this waits for it: the reads are counted.
+/// A tensor's values on their way to the host.
+class HostCopy {
+ public:
+  explicit HostCopy(const Tensor& t);
+  /// Waits for them. The first time is counted in Memory::host_reads: a device's queue runs empty meanwhile.
+  template <class T>
+  std::span<const T> get() {
+    const Tensor& values = arrived();
+    return {values.host<T>(), static_cast<std::size_t>(values.numel())};
+  }
+
+ private:
+  struct Transfer;
+  const Tensor& arrived();
+
+  std::shared_ptr<Transfer> transfer_;
+};
+
+/// A tensor's values on the host, at once.
 template <class T>
 std::vector<T> host_values(const Tensor& t) {
-  ++t.memory()->host_reads;
-  const T* p = t.data<T>();
-  return std::vector<T>(p, p + t.numel());
+  HostCopy copy(t);
+  const std::span<const T> values = copy.get<T>();
+  return {values.begin(), values.end()};
 }
 /// The value of a tensor of one element on the host, as host_values.
 double host_value(const Tensor& t);
@@ -165,7 +210,7 @@ Tensor Tensor::from(const MemoryPtr& memory, const Shape& shape, std::span<const
   check(shape.numel() == static_cast<std::int64_t>(values.size()), "tensor: {} values, expected {} for shape {}",
         values.size(), shape.numel(), shape);
   Tensor t = empty(memory, dtype_of<T>(), shape);
-  std::copy(values.begin(), values.end(), t.mutable_data<T>());
+  t.upload(values.data());
   return t;
 }
 

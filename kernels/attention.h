@@ -36,7 +36,7 @@ struct AttentionProblem {
   const std::int64_t* key_pages = nullptr;  // [ceil(Tk / attention_page)]
 
   /// Of k and v.
-  std::int64_t row_of_key(std::int64_t i) const {
+  constexpr std::int64_t row_of_key(std::int64_t i) const {
     return key_pages == nullptr ? i : key_pages[i / attention_page] * attention_page + i % attention_page;
   }
 };

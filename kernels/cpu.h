@@ -12,6 +12,10 @@ namespace limbeck::kernels {
 struct CpuCache;  // kernels/cpu/cpu_cache.h
 
 struct Cpu {
+  /// Whether products of bfloat16 read a right factor as fast where it lies in its own order, so that none is packed
+  /// (kernels/packed.h): a float32 one is rounded once for each of its versions.
+  static constexpr bool reads_factors_as_they_lie = false;
+
   int threads = 1;
   std::shared_ptr<CpuCache> cache;
 };

@@ -29,8 +29,9 @@ AdamW::AdamW(const std::vector<Fragment>& fragments, const AdamWSettings& settin
   }
 }
 
-void AdamW::step(double rate, double grad_scale) {
+void AdamW::step(double rate, const core::Tensor& grad_scale) {
   for (const State& state : states_) check_trainable("adamw", state.weights.parameter());
+  const double* const scale = grad_scale.defined() ? grad_scale.data<double>() : nullptr;
   ++num_steps_;
   const auto step = static_cast<double>(num_steps_);
   const double correction1 = 1 - std::pow(settings_.beta1, step);
@@ -49,7 +50,6 @@ void AdamW::step(double rate, double grad_scale) {
           .step_size = static_cast<T>(own_rate / correction1),
           .inverse_root_correction2 = static_cast<T>(1 / std::sqrt(correction2)),
           .eps = static_cast<T>(settings_.eps),
-          .grad_scale = static_cast<T>(grad_scale),
       };
       const T* grad = parameter.slot->has_grad ? parameter.slot->grad.data<T>() + fragment.offset : nullptr;
       core::on_device(parameter.value, [&](const auto& device) {
@@ -60,14 +60,14 @@ void AdamW::step(double rate, double grad_scale) {
             const std::vector<Moment::Part> means = state.mean.parts(), squares = state.mean_square.parts();
             for (std::size_t i = 0; i < means.size(); ++i) {
               const std::int64_t offset = means[i].offset;
-              kernels::adamw_block8(device, factors, grad != nullptr ? grad + offset : nullptr, weights + offset,
+              kernels::adamw_block8(device, factors, scale, grad != nullptr ? grad + offset : nullptr, weights + offset,
                                     means[i].blocks, squares[i].blocks, means[i].length,
                                     rounded != nullptr ? rounded + offset : nullptr);
             }
             return;
           }
         }
-        kernels::adamw(device, factors, grad, weights, state.mean.data<T>(), state.mean_square.data<T>(),
+        kernels::adamw(device, factors, scale, grad, weights, state.mean.data<T>(), state.mean_square.data<T>(),
                        fragment.length, rounded);
       });
     });

@@ -3,7 +3,7 @@
 //
 //     AdamW adamw(whole_fragments(parameters), {.beta2 = 0.95});
 //     GradientNorm norm = gradient_norm(parameters, world, /*clip=*/1.0);
-//     adamw.step(schedule.rate(adamw.num_steps() + 1), norm.factor);
+//     adamw.step(schedule.rate(adamw.num_steps() + 1), norm.factor());
 //     for (auto& [name, entry] : adamw.state_dict()) writer.write(name, entry);   // and num_steps() beside it
 #pragma once
 
@@ -36,7 +36,7 @@ class AdamW {
 
   /// One step with learning rate `rate` (times each fragment's factor), from grad_scale * gradient. A parameter without
   /// a gradient has a zero one. Gradients are left as they are.
-  void step(double rate, double grad_scale = 1);
+  void step(double rate, const core::Tensor& grad_scale = {});
 
   /// Steps taken so far: the bias correction depends on it, so it belongs to a checkpoint.
   std::int64_t num_steps() const { return num_steps_; }

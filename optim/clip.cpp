@@ -1,6 +1,5 @@
 #include "optim/clip.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "kernels/sums.h"
@@ -8,18 +7,20 @@
 
 namespace limbeck::optim {
 
+using core::DType;
 using core::Tensor;
 
-GradientNorm gradient_norm(const core::ParameterList& parameters, core::Comm& world, double clip) {
+GradientNorm::GradientNorm(const core::ParameterList& parameters, core::Comm& world, double clip) {
   core::check(clip >= 0, "gradient_norm: clip is {}, expected 0 or more", clip);
   for (const core::Parameter* p : parameters) check_trainable("gradient_norm", *p);
-  GradientNorm result;
-  if (parameters.empty()) return result;
+  if (parameters.empty()) return;
 
   const auto num_parameters = static_cast<std::int64_t>(parameters.size());
-  Tensor squares = Tensor::zeros(parameters.front()->value.memory(), core::DType::F64, {num_parameters});
+  const core::MemoryPtr& memory = parameters.front()->value.memory();
+  Tensor squares = Tensor::zeros(memory, DType::F64, {num_parameters});
   double* sums = squares.mutable_data<double>();
   for (const core::Parameter* p : parameters) {
+    names_.push_back(p->name);
     double* sum = sums++;
     if (!p->first_replica || !p->slot->has_grad) continue;
     const Tensor& grad = p->slot->grad;
@@ -29,17 +30,24 @@ GradientNorm gradient_norm(const core::ParameterList& parameters, core::Comm& wo
     });
   }
   world.all_reduce(squares, core::Reduce::Sum);
+  factor_ = Tensor::empty(memory, DType::F64, {1});
+  core::on_device(squares, [&](const auto& device) {
+    kernels::clip_factor(device, squares.data<double>(), num_parameters, clip, factor_.mutable_data<double>());
+  });
+  squares_.emplace(squares);
+}
 
+GradientNorm::Values GradientNorm::values() {
+  Values result;
+  if (!squares_) return result;
   double total = 0;
-  const std::vector<double> by_parameter = core::host_values<double>(squares);
+  const std::span<const double> by_parameter = squares_->get<double>();
   for (std::size_t i = 0; i < by_parameter.size(); ++i) {
     total += by_parameter[i];
-    const std::string& name = parameters[i]->name;
-    if (!std::isfinite(by_parameter[i]) && (result.not_finite.empty() || name < result.not_finite))
-      result.not_finite = name;
+    if (!std::isfinite(by_parameter[i]) && (result.not_finite.empty() || names_[i] < result.not_finite))
+      result.not_finite = names_[i];
   }
   result.norm = std::sqrt(total);
-  if (clip > 0 && result.norm > clip && std::isfinite(result.norm)) result.factor = clip / result.norm;
   return result;
 }
 

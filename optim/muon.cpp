@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "kernels/muon.h"
 #include "optim/newton_schulz.h"
@@ -36,15 +35,16 @@ void copy_box(Direction direction, Tensor& part, Tensor& whole, std::int64_t row
   const std::int64_t element = core::bytes_of(part.dtype(), 1);
   const std::int64_t count = rank == 3 ? part.shape()[0] : 1;
   if (part.numel() == 0) return;
-  std::byte* of_part = part.mutable_raw();
-  std::byte* of_whole = whole.mutable_raw();
-  for (std::int64_t e = 0; e < count; ++e)
-    for (std::int64_t r = 0; r < rows; ++r) {
-      std::byte* p = of_part + (e * rows + r) * columns * element;
-      std::byte* w = of_whole + ((e * all_rows + row + r) * all_columns + column) * element;
-      const auto bytes = static_cast<std::size_t>(columns * element);
-      direction == Direction::IntoWhole ? std::memcpy(w, p, bytes) : std::memcpy(p, w, bytes);
+  core::on_device(part, [&](const auto& device) {
+    for (std::int64_t e = 0; e < count; ++e) {
+      std::byte* p = part.mutable_raw() + e * rows * columns * element;
+      std::byte* w = whole.mutable_raw() + ((e * all_rows + row) * all_columns + column) * element;
+      if (direction == Direction::IntoWhole)
+        kernels::copy_rows(device, p, columns * element, w, all_columns * element, columns * element, rows);
+      else
+        kernels::copy_rows(device, w, all_columns * element, p, columns * element, columns * element, rows);
     }
+  });
 }
 
 }  // namespace
@@ -79,7 +79,8 @@ Muon::Muon(const std::vector<Fragment>& fragments, const MuonSettings& settings,
   }
 }
 
-void Muon::step(double rate, double grad_scale) {
+void Muon::step(double rate, const core::Tensor& grad_scale) {
+  const double* const scale = grad_scale.defined() ? grad_scale.data<double>() : nullptr;
   for (const State& state : states_) check_trainable("muon", state.weights.parameter());
   for (State& state : states_) {
     const Fragment& fragment = state.weights.fragment();
@@ -92,14 +93,14 @@ void Muon::step(double rate, double grad_scale) {
     core::dispatch_float("muon", update.dtype(), [&]<class T>() {
       core::on_device(p.value, [&](const auto& device) {
         const T* grad = p.slot->has_grad ? p.slot->grad.data<T>() : nullptr;
-        kernels::nesterov(device, static_cast<T>(settings_.momentum), static_cast<T>(grad_scale), grad,
-                          state.momentum.data<T>(), update.mutable_data<T>(), update.numel());
+        kernels::nesterov(device, static_cast<T>(settings_.momentum), scale, grad, state.momentum.data<T>(),
+                          update.mutable_data<T>(), update.numel());
         if (state.cut_over.empty())
           orthogonalise_each(update);
         else
           orthogonalise_whole(state, update);
         kernels::decayed_step(device, static_cast<T>(1 - own_rate * weight_decay),
-                              static_cast<T>(own_rate * 0.2 * std::sqrt(longer_side)), update.data<T>(),
+                              static_cast<T>(own_rate * 0.2 * std::sqrt(longer_side)), scale, update.data<T>(),
                               state.weights.to_step<T>(), update.numel(), state.weights.rounded());
       });
     });

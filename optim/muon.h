@@ -2,7 +2,7 @@
 // Moonlight): Nesterov momentum, made orthogonal, steps of the size that AdamW's have.
 //
 //     Muon muon(fragments_of(hidden), {}, [&](const std::string& axis) -> core::Comm& { return mesh.group(axis); });
-//     muon.step(rate, norm.factor);       // and AdamW for what is no hidden matrix
+//     muon.step(rate, norm.factor());       // and AdamW for what is no hidden matrix
 //
 // A stack of matrices [E,rows,cols] is stepped matrix by matrix. Matrices that are cut over ranks are made whole before
 // they are made orthogonal; every rank of the axis then does the same products.
@@ -43,7 +43,7 @@ class Muon {
   /// kernels/muon.h made orthogonal:
   ///     value = (1 - r * weight_decay) * value - r * 0.2 * sqrt(max(rows, cols)) * update
   /// rows and cols are those of the whole matrix. A parameter without a gradient has a zero one.
-  void step(double rate, double grad_scale = 1);
+  void step(double rate, const core::Tensor& grad_scale = {});
 
   /// "optimizer/<name>/momentum_buffer", and of bfloat16 weights the master weights, "optimizer/<name>/master", placed
   /// as the parameter is; valid while the optimizer is.

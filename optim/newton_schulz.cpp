@@ -1,10 +1,10 @@
 #include "optim/newton_schulz.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
+#include "kernels/muon.h"
 #include "kernels/sums.h"
 
 namespace limbeck::optim {
@@ -55,8 +55,7 @@ void orthogonalise(Tensor& x) {
     core::on_device(x, [&](const auto& device) {
       Tensor squares = Tensor::zeros(x.memory(), core::DType::F64, {1});
       kernels::sum_of_squares(device, x.data<T>(), x.numel(), squares.mutable_data<double>());
-      const double norm = std::max(std::sqrt(core::host_value(squares)), 1e-7);
-      kernels::scale(device, x.data<T>(), static_cast<T>(1 / norm), x.mutable_data<T>(), x.numel());
+      kernels::normalise(device, squares.data<double>(), 1e-7, x.mutable_data<T>(), x.numel());
       iterate<T>(device, x);
     });
   });

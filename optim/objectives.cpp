@@ -1,44 +1,36 @@
 #include "optim/objectives.h"
 
 #include <cmath>
-#include <limits>
 
 #include "kernels/distillation.h"
+#include "kernels/elementwise.h"
 
 namespace limbeck::optim {
 namespace {
 
 using core::DType;
 using core::LogitsChunk;
-using core::LossStatistics;
+using core::LossAccumulator;
 using core::Tensor;
 
-/// Row results, reduced over the parts of the vocabulary.
-struct Rows {
-  Tensor maxima;   // [2,n] float64: student, teacher
-  Tensor indices;  // [2,n] float64: the lowest column with the maximum
-  Tensor sums;     // [n,num_logits_sums] float64
-  Tensor sum_min;  // [n] float64
-};
-
 /// The lowest index over the parts whose maximum is the maximum of all, by a maximum of negated indices.
-void reduce_indices(nn::TensorComm& comm, const std::vector<double>& own, const Tensor& maxima, Tensor& indices) {
-  if (comm.size() == 1) return;
-  auto* index = indices.mutable_data<double>();
-  for (std::int64_t i = 0; i < indices.numel(); ++i)
-    index[i] = own[static_cast<std::size_t>(i)] == maxima.data<double>()[i] ? -index[i]
-                                                                            : -std::numeric_limits<double>::infinity();
+template <class D>
+void reduce_indices(const D& device, nn::TensorComm& comm, const Tensor& own, const Tensor& maxima, Tensor& indices) {
+  const std::int64_t n = indices.numel();
+  kernels::negate_where_maximal(device, own.data<double>(), maxima.data<double>(), indices.mutable_data<double>(), n);
   comm.max(indices);
-  for (std::int64_t i = 0; i < indices.numel(); ++i) index[i] = -index[i];
+  kernels::scale(device, indices.data<double>(), -1.0, indices.mutable_data<double>(), n);
 }
 
-/// alpha CE + (1 - alpha) T^2 KL_T, and its gradient.
-Rows reduce_rows(LogitsChunk& chunk, double alpha, double temperature) {
+/// alpha CE + (1 - alpha) T^2 KL_T, and its gradient. Row results are reduced over the parts of the vocabulary.
+void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossAccumulator& losses) {
   const std::int64_t n = chunk.student.shape()[0];
   const auto& memory = chunk.student.memory();
   const bool has_teacher = chunk.teacher.defined();
-  Rows rows{Tensor::zeros(memory, DType::F64, {2, n}), Tensor::zeros(memory, DType::F64, {2, n}),
-            Tensor::empty(memory, DType::F64, {n, kernels::num_logits_sums}), Tensor::empty(memory, DType::F64, {n})};
+  Tensor both_maxima = Tensor::zeros(memory, DType::F64, {2, n});   // student, teacher
+  Tensor both_indices = Tensor::zeros(memory, DType::F64, {2, n});  // the lowest column with the maximum
+  Tensor sums = Tensor::empty(memory, DType::F64, {n, kernels::num_logits_sums});
+  Tensor sum_min = Tensor::empty(memory, DType::F64, {n});
   core::dispatch_float("objective", chunk.student.dtype(), [&]<class T>() {
     core::on_device(chunk.student, [&](const auto& device) {
       const kernels::LogitsRows<T> logits{.n = n,
@@ -49,18 +41,20 @@ Rows reduce_rows(LogitsChunk& chunk, double alpha, double temperature) {
                                           .targets = chunk.targets.data<std::int32_t>(),
                                           .offset = chunk.vocabulary_offset,
                                           .temperature = temperature};
-      auto* maxima = rows.maxima.mutable_data<double>();
-      auto* indices = rows.indices.mutable_data<double>();
+      auto* maxima = both_maxima.mutable_data<double>();
+      auto* indices = both_indices.mutable_data<double>();
       kernels::logits_maxima(device, logits, logits.student, maxima, indices);
       if (has_teacher) kernels::logits_maxima(device, logits, logits.teacher, maxima + n, indices + n);
-      const std::vector<double> own(maxima, maxima + 2 * n);
-      chunk.vocabulary.max(rows.maxima);
-      reduce_indices(chunk.vocabulary, own, rows.maxima, rows.indices);
-      kernels::logits_sums(device, logits, maxima, maxima + n, rows.sums.mutable_data<double>());
-      chunk.vocabulary.sum(rows.sums);
+      if (chunk.vocabulary.size() > 1) {
+        const Tensor own = both_maxima.clone();
+        chunk.vocabulary.max(both_maxima);
+        reduce_indices(device, chunk.vocabulary, own, both_maxima, both_indices);
+      }
+      kernels::logits_sums(device, logits, maxima, maxima + n, sums.mutable_data<double>());
+      chunk.vocabulary.sum(sums);
       const auto write_gradient = [&](auto* gradient) {
-        kernels::logits_gradient(device, logits, maxima, maxima + n, rows.sums.data<double>(), alpha, chunk.weight,
-                                 gradient, rows.sum_min.mutable_data<double>());
+        kernels::logits_gradient(device, logits, maxima, maxima + n, sums.data<double>(), alpha, chunk.weight, gradient,
+                                 sum_min.mutable_data<double>());
       };
       if (!chunk.gradient.defined())
         write_gradient(static_cast<T*>(nullptr));
@@ -68,54 +62,17 @@ Rows reduce_rows(LogitsChunk& chunk, double alpha, double temperature) {
         write_gradient(chunk.gradient.mutable_data<T>());
       else if constexpr (std::is_same_v<T, float>)
         write_gradient(chunk.gradient.mutable_data<core::bf16>());
-      chunk.vocabulary.sum(rows.sum_min);
+      chunk.vocabulary.sum(sum_min);
+      kernels::add_losses(device, logits, indices, sums.data<double>(), sum_min.data<double>(), alpha, chunk.weight,
+                          losses.totals().mutable_data<double>(),
+                          losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr);
     });
   });
-  return rows;
-}
-
-void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossStatistics& statistics) {
-  const Rows rows = reduce_rows(chunk, alpha, temperature);
-  const auto targets = core::host_values<std::int32_t>(chunk.targets);
-  const auto n = static_cast<std::int64_t>(targets.size());
-  const bool has_teacher = chunk.teacher.defined();
-  const auto* index = rows.indices.data<double>();
-  for (std::int64_t i = 0; i < n; ++i) {
-    if (targets[static_cast<std::size_t>(i)] < 0) continue;
-    const double* sum = rows.sums.data<double>() + i * kernels::num_logits_sums;
-    const double ce = std::log(sum[kernels::StudentSum]) - sum[kernels::StudentTarget];
-    double loss = alpha * ce;
-    core::TokenLoss token{.ce = ce};
-    if (has_teacher) {
-      // sum p (log p - log q), with logits less their maxima: no large numbers cancel.
-      const auto divergence = [&](double student, double teacher, double difference) {
-        return difference / teacher - std::log(teacher) + std::log(student);
-      };
-      const double kl = divergence(sum[kernels::StudentSum], sum[kernels::TeacherSum], sum[kernels::Difference]);
-      const double kl_tempered = divergence(sum[kernels::StudentSumTempered], sum[kernels::TeacherSumTempered],
-                                            sum[kernels::DifferenceTempered]);
-      if (alpha != 1) loss += (1 - alpha) * temperature * temperature * kl_tempered;
-      token.teacher_ce = std::log(sum[kernels::TeacherSum]) - sum[kernels::TeacherTarget];
-      token.kl = kl;
-      token.agreement = index[i] == index[n + i] ? 1 : 0;
-      token.sum_min = rows.sum_min.data<double>()[i];
-    }
-    statistics.tokens += 1;
-    statistics.ce += token.ce;
-    statistics.teacher_ce += token.teacher_ce;
-    statistics.kl += token.kl;
-    statistics.agreement += token.agreement;
-    statistics.sum_min += token.sum_min;
-    if (statistics.keeps_each) statistics.each.push_back(token);
-    statistics.loss += chunk.weight * loss;
-  }
 }
 
 }  // namespace
 
-void LanguageModelling::run(LogitsChunk& chunk, LossStatistics& statistics) const {
-  run_chunk(chunk, 1, 1, statistics);
-}
+void LanguageModelling::run(LogitsChunk& chunk, LossAccumulator& losses) const { run_chunk(chunk, 1, 1, losses); }
 
 Distillation::Distillation(const DistillationOptions& options) : options_(options) {
   core::check(options.ce_weight >= 0 && options.ce_weight <= 1,
@@ -124,9 +81,9 @@ Distillation::Distillation(const DistillationOptions& options) : options_(option
               "distillation: temperature is {}, expected a positive number", options.temperature);
 }
 
-void Distillation::run(LogitsChunk& chunk, LossStatistics& statistics) const {
+void Distillation::run(LogitsChunk& chunk, LossAccumulator& losses) const {
   core::check(chunk.teacher.defined(), "distillation: the chunk has no teacher's logits");
-  run_chunk(chunk, options_.ce_weight, options_.temperature, statistics);
+  run_chunk(chunk, options_.ce_weight, options_.temperature, losses);
 }
 
 }  // namespace limbeck::optim

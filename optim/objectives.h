@@ -1,7 +1,7 @@
 // Training objectives over a chunk of logits. q is the student's, p the teacher's distribution.
 //
 //     Distillation objective({.ce_weight = 0.1, .temperature = 1});     // 0.1 CE + 0.9 KL(p || q)
-//     Var loss = head_loss(tape, hidden, head, targets, objective, &teacher, comm, options, statistics);
+//     Var loss = head_loss(tape, hidden, head, targets, objective, &teacher, comm, options, losses);
 #pragma once
 
 #include "core/ops/objective.h"
@@ -12,8 +12,8 @@ namespace limbeck::optim {
 class LanguageModelling final : public core::Objective {
  public:
   bool needs_teacher() const override { return false; }
-  /// With a teacher in the chunk its statistics are made too.
-  void run(core::LogitsChunk& chunk, core::LossStatistics& statistics) const override;
+  /// With a teacher in the chunk what it loses is added too.
+  void run(core::LogitsChunk& chunk, core::LossAccumulator& losses) const override;
 };
 
 struct DistillationOptions {
@@ -27,7 +27,7 @@ class Distillation final : public core::Objective {
   /// Throws unless 0 <= alpha <= 1 and T > 0.
   explicit Distillation(const DistillationOptions& options);
   bool needs_teacher() const override { return true; }
-  void run(core::LogitsChunk& chunk, core::LossStatistics& statistics) const override;
+  void run(core::LogitsChunk& chunk, core::LossAccumulator& losses) const override;
 
  private:
   DistillationOptions options_;

@@ -20,7 +20,7 @@ Optimizer::Optimizer(const std::vector<Trained>& trained, const OptimizerSetting
     : muon_(choose(trained, settings, /*for_muon=*/true), settings.muon, axis_comm),
       adamw_(choose(trained, settings, /*for_muon=*/false), settings.adamw) {}
 
-void Optimizer::step(double rate, double grad_scale) {
+void Optimizer::step(double rate, const core::Tensor& grad_scale) {
   muon_.step(rate, grad_scale);
   adamw_.step(rate, grad_scale);
 }

@@ -1,7 +1,7 @@
 // The optimizer of a run: AdamW for everything, or Muon for the hidden matrices and AdamW for the rest.
 //
 //     Optimizer optimizer(apply_groups(model.parameters(), groups), {.uses_muon = true}, axis_comm);
-//     optimizer.step(schedule.rate(optimizer.num_steps() + 1), norm.factor);
+//     optimizer.step(schedule.rate(optimizer.num_steps() + 1), norm.factor());
 //     for (auto& [name, entry] : optimizer.state_dict()) writer.write(name, entry);   // and num_steps() beside it
 #pragma once
 
@@ -24,7 +24,7 @@ class Optimizer {
   Optimizer(const std::vector<Trained>& trained, const OptimizerSettings& settings, const AxisComm& axis_comm = {});
 
   /// Collective over the axes that cut Muon's matrices.
-  void step(double rate, double grad_scale = 1);
+  void step(double rate, const core::Tensor& grad_scale = {});
 
   std::int64_t num_steps() const { return adamw_.num_steps(); }
   void set_num_steps(std::int64_t num_steps) { adamw_.set_num_steps(num_steps); }

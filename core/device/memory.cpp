@@ -1,10 +1,10 @@
 #include "core/device/memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
+#include <variant>
 
 #include "core/error.h"
+#include "kernels/copy.h"
 
 namespace limbeck::core {
 namespace {
@@ -18,10 +18,44 @@ std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / t
 
 }  // namespace
 
-std::shared_ptr<Memory> Memory::cpu(int threads) { return std::make_shared<Memory>(kernels::make_cpu(threads)); }
+Memory::Memory(Device device, int threads)
+    : device_(std::move(device)), threads_(threads), is_host_(std::holds_alternative<kernels::Cpu>(device_)) {}
+
+std::shared_ptr<Memory> Memory::cpu(int threads) {
+  return std::make_shared<Memory>(kernels::make_cpu(threads), threads);
+}
+
+std::shared_ptr<Memory> Memory::hidden_cpu(int threads) {
+  auto memory = cpu(threads);
+  memory->is_host_ = false;
+  return memory;
+}
 
 Memory::~Memory() {
-  for (const auto& [at, bytes] : segments_) ::munmap(at, static_cast<std::size_t>(bytes));
+  for (const auto& [at, bytes] : segments_) free_segment(at, bytes);
+}
+
+std::shared_ptr<Memory> Memory::host() {
+  if (is_host_) return shared_from_this();
+  const std::scoped_lock lock(mutex_);
+  if (!host_) {
+    host_ = cpu(threads_);
+    host_->pinned_for_ = device_;
+  }
+  return host_;
+}
+
+void* Memory::allocate_segment(std::int64_t bytes) const {
+  if (pinned_for_)
+    return std::visit([&](const auto& device) { return kernels::allocate_host_segment(device, bytes); }, *pinned_for_);
+  return std::visit([&](const auto& device) { return kernels::allocate_segment(device, bytes); }, device_);
+}
+
+void Memory::free_segment(void* segment, std::int64_t bytes) const {
+  if (pinned_for_)
+    std::visit([&](const auto& device) { kernels::free_host_segment(device, segment, bytes); }, *pinned_for_);
+  else
+    std::visit([&](const auto& device) { kernels::free_segment(device, segment, bytes); }, device_);
 }
 
 void* Memory::allocate(std::int64_t bytes) {
@@ -31,11 +65,9 @@ void* Memory::allocate(std::int64_t bytes) {
   if (best == free_.end()) {
     // An eighth of what is held comes on top, so that shapes that vary with the data stop asking soon.
     const std::int64_t segment = round_up(std::max({need, smallest_segment, statistics_.system_bytes / 8}), huge_page);
-    void* at =
-        ::mmap(nullptr, static_cast<std::size_t>(segment), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    check(at != MAP_FAILED, "memory: the system refused {} MiB ({} MiB are held)", segment >> 20,
+    void* at = allocate_segment(segment);
+    check(at != nullptr, "memory: the system refused {} MiB ({} MiB are held)", segment >> 20,
           statistics_.system_bytes >> 20);
-    ::madvise(at, static_cast<std::size_t>(segment), MADV_HUGEPAGE);
     ++statistics_.system_allocations;
     statistics_.system_bytes += segment;
     segments_.emplace_back(static_cast<char*>(at), segment);

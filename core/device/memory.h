@@ -1,6 +1,8 @@
 // A rank's memory on one device: a caching allocator. Blocks that are given back are kept, split and merged; after the
 // first steps of a training run the system is asked for nothing.
 //
+// What lies in a GPU's memory the host cannot read: tensors are brought to memory->host() and back (tensor.h).
+//
 //     auto memory = Memory::cpu(/*threads=*/2);
 //     Tensor x = Tensor::empty(memory, DType::F32, {4, 768});
 //     memory->statistics().system_allocations;
@@ -12,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -22,6 +25,8 @@ namespace limbeck::core {
 
 using kernels::Device;
 
+struct IndexNotes;
+
 struct MemoryStatistics {
   std::int64_t system_allocations = 0;  // times the system was asked for memory
   std::int64_t system_bytes = 0;        // held from the system
@@ -29,22 +34,32 @@ struct MemoryStatistics {
   std::int64_t peak_bytes = 0;          // most ever in tensors
 };
 
-class Memory {
+class Memory : public std::enable_shared_from_this<Memory> {
  public:
-  explicit Memory(Device device) : device_(std::move(device)) {}
+  /// The device's own; `threads` are those of host().
+  explicit Memory(Device device, int threads = 1);
   ~Memory();
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
   static std::shared_ptr<Memory> cpu(int threads);
+  /// The CPU's, but not for the host to read, as if it were a GPU's: for tests.
+  static std::shared_ptr<Memory> hidden_cpu(int threads);
 
   const Device& device() const { return device_; }
+  /// Whether the host may read and write what lies in it.
+  bool is_host() const { return is_host_; }
+  /// Where the host reads and writes what goes to this memory or comes from it: this one, if it can.
+  std::shared_ptr<Memory> host();
   void* allocate(std::int64_t bytes);
   void deallocate(void* block) noexcept;
   MemoryStatistics statistics() const;
   void reset_peak();
 
-  /// Reads by host_value and host_values (tensor.h), each of which would stall a device's queue; from any thread.
+  /// For whoever keeps it (index_check.h).
+  std::shared_ptr<IndexNotes>& index_notes() { return index_notes_; }
+
+  /// Times that the host has waited for values of this memory (HostCopy, tensor.h); from any thread.
   std::atomic<std::int64_t> host_reads = 0;
 
  private:
@@ -55,8 +70,16 @@ class Memory {
   };
   void insert_free(char* at, std::int64_t bytes) { free_.insert({bytes, at}); }
 
+  void* allocate_segment(std::int64_t bytes) const;
+  void free_segment(void* segment, std::int64_t bytes) const;
+
   Device device_;
-  mutable std::mutex mutex_;  // the communication thread frees tensors too
+  std::optional<Device> pinned_for_;  // of host memory: the device that copies from it
+  int threads_;
+  bool is_host_;
+  std::shared_ptr<IndexNotes> index_notes_;
+  std::shared_ptr<Memory> host_;  // where this one is none; made when it is first asked for
+  mutable std::mutex mutex_;      // the communication thread frees tensors too
   std::map<char*, Block> blocks_;
   std::set<std::pair<std::int64_t, char*>> free_;
   std::vector<std::pair<char*, std::int64_t>> segments_;

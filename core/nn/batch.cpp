@@ -32,6 +32,7 @@ Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
   batch.global_index = column("global indices", c.global_index);
   batch.sequence_offsets =
       Tensor::from<std::int64_t>(memory, {static_cast<std::int64_t>(c.sequence_offsets.size())}, c.sequence_offsets);
+  batch.offsets_on_host.assign(c.sequence_offsets.begin(), c.sequence_offsets.end());
   for (const auto p : c.position) batch.max_position = std::max<std::int64_t>(batch.max_position, p);
   batch.global_targets =
       static_cast<double>(std::count_if(c.targets.begin(), c.targets.end(), [](auto t) { return t >= 0; }));

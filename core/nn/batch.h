@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "core/ops/attention.h"
 #include "core/ops/rope.h"
@@ -17,14 +18,15 @@ using core::Tensor;
 
 /// T tokens in whole sequences, one behind the other. A rank may have none.
 struct Batch {
-  Tensor tokens;                  // [T] int32
-  Tensor targets;                 // [T] int32, -1: no target
-  Tensor position;                // [T] int32, from 0 at the start of each document
-  Tensor document;                // [T] int32, within the sequence
-  Tensor sequence;                // [T] int32, index of the local sequence, not decreasing
-  Tensor global_index;            // [T] int64, over all ranks and micro-batches of the step
-  Tensor sequence_offsets;        // [N+1] int64: tokens [offsets[n], offsets[n+1]) are sequence n
-  std::int64_t max_position = 0;  // highest in `position`
+  Tensor tokens;                              // [T] int32
+  Tensor targets;                             // [T] int32, -1: no target
+  Tensor position;                            // [T] int32, from 0 at the start of each document
+  Tensor document;                            // [T] int32, within the sequence
+  Tensor sequence;                            // [T] int32, index of the local sequence, not decreasing
+  Tensor global_index;                        // [T] int64, over all ranks and micro-batches of the step
+  Tensor sequence_offsets;                    // [N+1] int64: tokens [offsets[n], offsets[n+1]) are sequence n
+  std::vector<std::int64_t> offsets_on_host;  // the same
+  std::int64_t max_position = 0;              // highest in `position`
 
   // Over all ranks and micro-batches of the optimizer step: what losses are divided by.
   double global_targets = 0;

@@ -45,7 +45,7 @@ void check_maximum(bool is_there, std::uint64_t index) {
 /// The first rank's values, on every rank: the others contribute nothing to the sum.
 std::vector<std::int64_t> from_first_rank(const Transformer& model, bool is_first, std::vector<std::int64_t> values) {
   if (!is_first) std::fill(values.begin(), values.end(), 0);
-  Tensor sum = Tensor::from<std::int64_t>(model.memory(), {static_cast<std::int64_t>(values.size())}, values);
+  Tensor sum = Tensor::from<std::int64_t>(model.memory()->host(), {static_cast<std::int64_t>(values.size())}, values);
   model.comms().batch->sum(sum);
   return core::host_values<std::int64_t>(sum);
 }

@@ -4,11 +4,13 @@
 //
 //     RoutingLog log;
 //     log.record("layers.3.moe", batch.global_index, selection);
-//     std::optional<Tensor> again = log.find("layers.3.moe", batch.global_index, memory);
+//     std::optional<Tensor> again = log.find("layers.3.moe", batch.global_index);
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,21 +23,32 @@ using core::Tensor;
 
 class RoutingLog {
  public:
-  /// `selection` [T,K] int32 of the tokens `global_index` [T] int64.
+  /// `selection` [T,K] int32 of the tokens `global_index` [T] int64. Both are kept, and must not be written again.
   void record(const std::string& layer, const Tensor& global_index, const Tensor& selection);
   /// The recorded choice [T,K] of these tokens; nothing if the layer has none for them. Throws where only some are
-  /// there.
+  /// there. Of the very tensor that was recorded nothing is read on the host.
   std::optional<Tensor> find(const std::string& layer, const Tensor& global_index) const;
   /// Takes over every choice of `other`.
   void merge(const RoutingLog& other);
   void clear() { layers_.clear(); }
 
  private:
-  struct Layer {
-    std::int64_t experts_per_token = 0;
-    std::map<std::int64_t, std::vector<std::int32_t>> choice;  // by global token index
+  struct Recorded {
+    Tensor global_index, selection;
   };
+  /// By global token index, from `recorded` as far as it has been read.
+  struct Choices {
+    std::size_t num_read = 0;
+    std::map<std::int64_t, std::vector<std::int32_t>> of_token = {};
+  };
+  struct Layer {
+    std::vector<Recorded> recorded;
+    mutable Choices choices = {};
+  };
+  static const Choices& choices_of(const Layer& layer);
+
   std::map<std::string, Layer> layers_;
+  std::shared_ptr<std::mutex> reading_ = std::make_shared<std::mutex>();  // ranks that are threads may share a log
 };
 
 }  // namespace limbeck::nn

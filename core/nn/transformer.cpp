@@ -107,8 +107,10 @@ void Transformer::init_random(std::uint64_t seed) {
     if (p->global_shape.rank() > 1)
       core::init_normal(*p, deviation, seed);
     else
-      core::dispatch_float("init_random", p->value.dtype(),
-                           [&]<class T>() { std::fill_n(p->value.mutable_data<T>(), p->value.numel(), T{1}); });
+      core::dispatch_float("init_random", p->value.dtype(), [&]<class T>() {
+        const std::vector<T> ones(static_cast<std::size_t>(p->value.numel()), T{1});
+        p->value.copy_from(Tensor::from<T>(options_.memory->host(), p->value.shape(), ones));
+      });
   }
 }
 
@@ -162,7 +164,7 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache, std::span<const std::
   Pass result = pass(batch);
   result.cache = &cache;
   result.sequence_parallel = false;  // of few tokens, and nothing is kept for a backward
-  const std::vector<std::int64_t> offsets = core::host_values<std::int64_t>(batch.sequence_offsets);
+  const std::vector<std::int64_t>& offsets = batch.offsets_on_host;
   std::vector<std::int64_t> query_offsets = {0}, key_offsets = {0}, key_pages;
   std::vector<std::int32_t> key_position;
   for (std::size_t n = 0; n < slots.size(); ++n) {

@@ -1,5 +1,6 @@
 #include "core/ops/attention.h"
 
+#include "core/device/index_check.h"
 #include "kernels/attention.h"
 
 namespace limbeck::core {
@@ -29,10 +30,10 @@ void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionSh
   expect("key_document", l.key_document, DType::I32, {keys});
   if (!l.key_pages.defined()) return;
   expect("key_pages", l.key_pages, DType::I64, {l.key_pages.numel()});
-  for (const std::int64_t page : host_values<std::int64_t>(l.key_pages))
-    check(page >= 0 && (page + 1) * kernels::attention_page <= rows,
-          "attention: page {} of keys, expected one of the {} rows in pages of {}", page, rows,
-          kernels::attention_page);
+  check_indices(l.key_pages, 0, rows / kernels::attention_page, [=](std::int64_t, std::int64_t page) {
+    return fmt::format("attention: page {} of keys, expected one of the {} rows in pages of {}", page, rows,
+                       kernels::attention_page);
+  });
 }
 
 kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionLayout& l) {

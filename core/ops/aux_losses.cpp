@@ -1,7 +1,7 @@
 #include "core/ops/aux_losses.h"
 
+#include "core/device/index_check.h"
 #include "kernels/aux_losses.h"
-#include "kernels/index_check.h"
 
 namespace limbeck::core {
 namespace {
@@ -12,9 +12,8 @@ kernels::BalanceShape balance_shape(const Tensor& p, const Tensor& selection) {
   check(selection.shape().rank() == 2 && selection.shape()[0] == tokens,
         "balance_loss: selection has shape {}, expected [{},K] (probabilities are {})", selection.shape(), tokens,
         p.shape());
-  on_device(p, [&](const auto& device) {
-    const std::int64_t bad = kernels::first_outside(device, selection.data<std::int32_t>(), selection.numel(), experts);
-    check(bad < 0, "balance_loss: assignment {} is to an expert that is not in [0,{})", bad, experts);
+  check_indices(selection, 0, experts, [=](std::int64_t at, std::int64_t expert) {
+    return fmt::format("balance_loss: assignment {} is to expert {}, expected one in [0,{})", at, expert, experts);
   });
   return {tokens, experts, selection.shape()[1]};
 }

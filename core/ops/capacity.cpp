@@ -1,7 +1,7 @@
 #include "core/ops/capacity.h"
 
+#include "core/device/index_check.h"
 #include "kernels/capacity.h"
-#include "kernels/index_check.h"
 
 namespace limbeck::core {
 
@@ -11,11 +11,12 @@ Tensor limit_capacity(const Tensor& selection, const Tensor& sequence, std::int6
         sequence.shape());
   check(factor > 0, "capacity: the factor is {}, expected a positive number", factor);
   Tensor kept = Tensor::empty(selection.memory(), DType::I32, selection.shape());
+  check_indices(selection, 0, num_experts, [=](std::int64_t at, std::int64_t expert) {
+    return fmt::format("capacity: assignment {} is to expert {}, expected one in [0,{})", at, expert, num_experts);
+  });
   on_device(selection, [&](const auto& device) {
-    const auto* expert = selection.data<std::int32_t>();
-    const std::int64_t bad = kernels::first_outside(device, expert, selection.numel(), num_experts);
-    check(bad < 0, "capacity: assignment {} is to an expert that is not in [0,{})", bad, num_experts);
-    kernels::limit_capacity(device, expert, sequence.data<std::int32_t>(), kept.mutable_data<std::int32_t>(),
+    kernels::limit_capacity(device, selection.data<std::int32_t>(), sequence.data<std::int32_t>(),
+                            kept.mutable_data<std::int32_t>(),
                             {selection.shape()[0], num_experts, selection.shape()[1]}, factor);
   });
   return kept;

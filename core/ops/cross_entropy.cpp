@@ -2,9 +2,9 @@
 
 #include <cmath>
 
+#include "core/device/index_check.h"
 #include "core/ops/loss_value.h"
 #include "kernels/distillation.h"
-#include "kernels/index_check.h"
 
 namespace limbeck::core {
 namespace {
@@ -27,10 +27,8 @@ void check_input(const Tensor& logits, const Tensor& targets) {
   check(targets.dtype() == DType::I32 && targets.shape() == Shape{rows},
         "{}: targets are {} {}, expected int32 [{}] (logits are {})", op, targets.dtype(), targets.shape(), rows,
         logits.shape());
-  on_device(targets, [&](const auto& device) {
-    const auto* target = targets.data<std::int32_t>();
-    const std::int64_t bad = kernels::first_outside(device, target, rows, columns, -1);
-    check(bad < 0, "{}: target {} is {}, expected -1 or one in [0,{})", op, bad, bad < 0 ? 0 : target[bad], columns);
+  check_indices(targets, -1, columns, [=](std::int64_t at, std::int64_t target) {
+    return fmt::format("{}: target {} is {}, expected -1 or one in [0,{})", op, at, target, columns);
   });
 }
 
@@ -51,11 +49,12 @@ Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets, std::int
     });
   });
   const std::vector<std::int32_t> target = host_values<std::int32_t>(targets);
+  const std::vector<double> row_sums = host_values<double>(sums);
   std::int64_t count = 0;
   double total = 0;
   for (std::int64_t t = 0; t < n; ++t) {
     if (target[static_cast<std::size_t>(t)] < 0) continue;
-    const double* row = sums.data<double>() + t * kernels::num_logits_sums;
+    const double* row = row_sums.data() + t * kernels::num_logits_sums;
     total += std::log(row[kernels::StudentSum]) - row[kernels::StudentTarget];
     ++count;
   }

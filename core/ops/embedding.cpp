@@ -1,8 +1,8 @@
 #include "core/ops/embedding.h"
 
+#include "core/device/index_check.h"
 #include "core/ops/product.h"
 #include "kernels/embedding.h"
-#include "kernels/index_check.h"
 
 namespace limbeck::core {
 
@@ -14,11 +14,8 @@ Var embedding(Tape& tape, const Tensor& tokens, const Var& weight, const Vocabul
   const std::int64_t vocabulary = part.total < 0 ? rows : part.total;
   const std::int64_t offset = part.first;
   const DType stored = weight.value.dtype();
-  on_device(tokens, [&](const auto& device) {
-    const auto* id = tokens.data<std::int32_t>();
-    const std::int64_t bad = kernels::first_outside(device, id, count, vocabulary);
-    check(bad < 0, "embedding: token {} at position {} is not in the vocabulary of {}", bad < 0 ? 0 : id[bad], bad,
-          vocabulary);
+  check_indices(tokens, 0, vocabulary, [=](std::int64_t at, std::int64_t id) {
+    return fmt::format("embedding: token {} at position {} is not in the vocabulary of {}", id, at, vocabulary);
   });
 
   const auto blocks = blocks_of(weight.value);

@@ -4,6 +4,7 @@
 
 #include "core/ops/packed_weight.h"
 #include "core/ops/product.h"
+#include "kernels/distillation.h"
 
 namespace limbeck::core {
 namespace {
@@ -38,8 +39,7 @@ Tensor OnlineTeacher::logits(std::int64_t first, std::int64_t count) {
 }
 
 Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& targets, const Objective& objective,
-              TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options,
-              LossStatistics& statistics) {
+              TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options, LossAccumulator& losses) {
   check_head("head_loss", hidden.value, weight.value);
   const std::int64_t num_tokens = hidden.shape()[0];
   const std::int64_t columns = weight.shape()[0];
@@ -57,8 +57,7 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
   if (trains)
     dlogits = hidden.value.dtype() == dtype ? logits : Tensor::empty(memory, hidden.value.dtype(), logits.shape());
   Tensor dhidden = trains && hidden.slot ? empty_like(hidden.value) : Tensor();
-  LossStatistics sums;
-  sums.keeps_each = statistics.keeps_each;
+  LossAccumulator sums(memory, losses.keeps_each());
   if (num_tokens > chunk_size && logits.dtype() != hidden.value.dtype())
     for (const Transpose transpose : {Transpose::Yes, Transpose::No}) expect_uses(weight.value, transpose);
   std::int64_t first = 0;
@@ -89,16 +88,17 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
     first += count;
   } while (first < num_tokens);
   if (dhidden.defined()) vocabulary.sum(dhidden);
-  if (!tape.is_replay()) statistics.add(sums);
+  if (!tape.is_replay()) losses.add(sums);
 
-  Tensor value = Tensor::empty(memory, dtype, {1});
-  dispatch_float("head_loss", dtype, [&]<class T>() { *value.mutable_data<T>() = static_cast<T>(sums.loss); });
+  const Tensor value = sums.totals().rows(kernels::LossObjective, 1).to(dtype);
   Var loss = tape.output(value, {&hidden, &weight});
   if (!loss.slot) return loss;
   tape.push({"head_loss", {hidden.slot, weight.slot}, [=, slot = hidden.slot, out = loss.slot] {
-               const double upstream = host_value(gradient(out, value));
-               check(upstream == 1, "head_loss: the loss's gradient is {}, expected 1 (scale by options.weight)",
-                     upstream);
+               if (value.memory()->is_host()) {
+                 const double upstream = host_value(gradient(out, value));
+                 check(upstream == 1, "head_loss: the loss's gradient is {}, expected 1 (scale by options.weight)",
+                       upstream);
+               }
                if (slot) accumulate(slot, dhidden);
              }});
   return loss;

@@ -3,7 +3,7 @@
 //
 //     OnlineTeacher teacher(teacher_hidden, teacher_head);                     // [T,Ct], [V,Ct]
 //     Var loss = head_loss(tape, hidden, as_var(head), targets, objective, &teacher, *comms.tensor,
-//                          {.weight = 1.0 / num_targets}, statistics);
+//                          {.weight = 1.0 / num_targets}, losses);
 //     tape.backward(loss);
 #pragma once
 
@@ -46,10 +46,10 @@ struct HeadOptions {
 /// every rank of `vocabulary`, as are the loss and the gradient of the hidden states, which is summed over them. The
 /// head's
 /// gradient is added to its slot and the hidden states' is formed here, in the forward pass, for the loss's own
-/// gradient 1: backward throws if another one arrives. Without slots on both (evaluation) only statistics are made.
-/// `statistics` are added to, once (not again in a replay). Memory: chunk * V_local for student and teacher, and [T,C].
+/// gradient 1: backward throws if another one arrives and the host can see it. Without slots on both (evaluation) only
+/// losses are made. `losses` are added to, once (not again in a replay). Memory: chunk * V_local for student and
+/// teacher, and [T,C].
 Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& targets, const Objective& objective,
-              TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options,
-              LossStatistics& statistics);
+              TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options, LossAccumulator& losses);
 
 }  // namespace limbeck::core

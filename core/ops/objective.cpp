@@ -1,5 +1,8 @@
 #include "core/ops/objective.h"
 
+#include "kernels/distillation.h"
+#include "kernels/elementwise.h"
+
 namespace limbeck::core {
 
 void LossSums::add(const LossSums& other) {
@@ -11,10 +14,44 @@ void LossSums::add(const LossSums& other) {
   sum_min += other.sum_min;
 }
 
-void LossStatistics::add(const LossStatistics& other) {
-  LossSums::add(other);
-  loss += other.loss;
-  each.insert(each.end(), other.each.begin(), other.each.end());
+LossStatistics::LossStatistics(std::span<const double> totals)
+    : LossSums{.tokens = totals[kernels::LossTokens],
+               .ce = totals[kernels::LossCe],
+               .teacher_ce = totals[kernels::LossTeacherCe],
+               .kl = totals[kernels::LossKl],
+               .agreement = totals[kernels::LossAgreement],
+               .sum_min = totals[kernels::LossSumMin]},
+      loss(totals[kernels::LossObjective]) {}
+
+LossAccumulator::LossAccumulator(const MemoryPtr& memory, bool keeps_each)
+    : keeps_each_(keeps_each), totals_(Tensor::zeros(memory, DType::F64, {kernels::num_loss_totals})) {}
+
+Tensor& LossAccumulator::next(std::int64_t n) {
+  each_.push_back(Tensor::empty(totals_.memory(), DType::F64, {n, kernels::num_loss_columns}));
+  return each_.back();
+}
+
+void LossAccumulator::add(const LossAccumulator& other) {
+  on_device(totals_, [&](const auto& device) {
+    kernels::add_to(device, other.totals_.data<double>(), totals_.mutable_data<double>(), totals_.numel());
+  });
+  each_.insert(each_.end(), other.each_.begin(), other.each_.end());
+}
+
+LossStatistics LossAccumulator::read() const {
+  HostCopy totals(totals_);
+  std::vector<HostCopy> each(each_.begin(), each_.end());
+  LossStatistics statistics(totals.get<double>());
+  for (HostCopy& chunk : each) {
+    const std::span<const double> values = chunk.get<double>();
+    for (std::size_t at = 0; at < values.size(); at += kernels::num_loss_columns) {
+      const auto row = values.subspan(at, kernels::num_loss_columns);
+      if (row[kernels::LossTokens] != 0)
+        statistics.each.push_back({row[kernels::LossCe], row[kernels::LossTeacherCe], row[kernels::LossKl],
+                                   row[kernels::LossAgreement], row[kernels::LossSumMin]});
+    }
+  }
+  return statistics;
 }
 
 }  // namespace limbeck::core

@@ -2,11 +2,13 @@
 // logits of the same tokens. The head (core/ops/head_loss.h) hands it one chunk after the other; optim/objectives.h
 // implements language modelling and distillation.
 //
-//     LossStatistics statistics;
-//     Var loss = head_loss(tape, hidden, head, targets, objective, &teacher, *tensor_comm, options, statistics);
+//     LossAccumulator losses(memory);
+//     Var loss = head_loss(tape, hidden, head, targets, objective, &teacher, *tensor_comm, options, losses);
+//     const LossStatistics statistics = losses.read();
 //     statistics.kl / statistics.tokens;          // nats a token
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "core/communicators.h"
@@ -37,12 +39,33 @@ struct LossSums {
 
 /// What a training objective leaves behind.
 struct LossStatistics : LossSums {
-  double loss = 0;  // the objective: weighted, so it adds up to the loss of the step
-  bool keeps_each = false;
+  double loss = 0;              // the objective: weighted, so it adds up to the loss of the step
   std::vector<TokenLoss> each;  // of the tokens with a target, in order, if kept
 
-  /// Adds the sums of another part of the same batch.
-  void add(const LossStatistics& other);
+  LossStatistics() = default;
+  /// Of totals [num_loss_totals] (kernels/distillation.h).
+  explicit LossStatistics(std::span<const double> totals);
+};
+
+/// The same where the logits are, to which objectives add without the host.
+class LossAccumulator {
+ public:
+  explicit LossAccumulator(const MemoryPtr& memory, bool keeps_each = false);
+
+  bool keeps_each() const { return keeps_each_; }
+  Tensor& totals() { return totals_; }  // [num_loss_totals] float64
+  const Tensor& totals() const { return totals_; }
+  /// Room [n,num_loss_columns] float64 for the next n tokens, if each is kept.
+  Tensor& next(std::int64_t n);
+  /// Adds another part of the same batch.
+  void add(const LossAccumulator& other);
+  /// On the host: waits.
+  LossStatistics read() const;
+
+ private:
+  bool keeps_each_;
+  Tensor totals_;
+  std::vector<Tensor> each_;
 };
 
 /// Logits of n tokens over this rank's part of the vocabulary.
@@ -62,8 +85,8 @@ class Objective {
  public:
   virtual ~Objective() = default;
   virtual bool needs_teacher() const = 0;
-  /// Adds to the statistics; padding columns and tokens without a target get gradient 0.
-  virtual void run(LogitsChunk& chunk, LossStatistics& statistics) const = 0;
+  /// Adds to the losses; padding columns and tokens without a target get gradient 0.
+  virtual void run(LogitsChunk& chunk, LossAccumulator& losses) const = 0;
 };
 
 }  // namespace limbeck::core

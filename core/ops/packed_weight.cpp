@@ -9,11 +9,11 @@ using kernels::Transpose;
 namespace {
 
 constexpr std::int64_t uses_worth_packing = 3;
+constexpr int rounded = 2;
 
-/// What is known of that transposition of the weight's present values.
-Storage::Made& made_of(const Tensor& weight, Transpose transpose) {
+/// What is known of a form of the weight's present values: a transposition, or `rounded`.
+Storage::Made& made_of(const Tensor& weight, int kind) {
   std::vector<Storage::Made>& made = weight.storage()->made();
-  const int kind = static_cast<int>(transpose);
   auto it = std::ranges::find_if(made, [&](const Storage::Made& m) {
     return m.kind == kind && m.byte_offset == weight.byte_offset() && m.shape == weight.shape();
   });
@@ -30,6 +30,17 @@ Storage::Made& made_of(const Tensor& weight, Transpose transpose) {
 
 }  // namespace
 
+namespace {
+
+/// The weight's present values rounded, in their own order.
+Tensor rounded_weight(const Tensor& weight) {
+  Storage::Made& made = made_of(weight, rounded);
+  if (made.storage == nullptr) made.storage = weight.to(DType::BF16).storage();
+  return {made.storage, 0, DType::BF16, weight.shape()};
+}
+
+}  // namespace
+
 Factor packed_weight(const Tensor& weight, Transpose transpose) {
   const Shape& shape = weight.shape();
   check(shape.rank() == 2 || shape.rank() == 3, "pack: weight has shape {}, expected [out,in] or [E,out,in]", shape);
@@ -38,29 +49,34 @@ Factor packed_weight(const Tensor& weight, Transpose transpose) {
   const auto with_values = [&](auto&& f) {
     return weight.dtype() == DType::BF16 ? f(weight.data<bf16>()) : f(weight.data<float>());
   };
-  Storage::Made& made = made_of(weight, transpose);
-  if (++made.wanted < uses_worth_packing)
-    return with_values([&](const auto* values) { return Factor{{transpose, values}, {}}; });
+  return on_device(weight, [&](const auto& device) -> Factor {
+    if constexpr (std::decay_t<decltype(device)>::reads_factors_as_they_lie) {
+      const Tensor narrow = weight.dtype() == DType::BF16 ? weight : rounded_weight(weight);
+      return {{transpose, narrow.data<bf16>()}, narrow};
+    } else {
+      Storage::Made& made = made_of(weight, static_cast<int>(transpose));
+      if (++made.wanted < uses_worth_packing)
+        return with_values([&](const auto* values) { return Factor{{transpose, values}, {}}; });
 
-  const std::int64_t count = shape.rank() == 3 ? shape[0] : 1;
-  const std::int64_t out = shape[shape.rank() - 2], in = shape[shape.rank() - 1];
-  const std::int64_t k = transpose == Transpose::Yes ? in : out, n = transpose == Transpose::Yes ? out : in;
-  const Shape packed_shape{count * kernels::packed_elements(k, n)};
-  if (made.storage == nullptr) {
-    Tensor packed = Tensor::empty(weight.memory(), DType::BF16, packed_shape);
-    with_values([&](const auto* values) {
-      on_device(weight, [&](const auto& device) {
-        kernels::pack(device, count, transpose, k, n, values, packed.mutable_data<bf16>());
-      });
-    });
-    made.storage = packed.storage();
-  }
-  const Tensor packed(made.storage, 0, DType::BF16, packed_shape);
-  return {packed.data<bf16>(), packed};
+      const std::int64_t count = shape.rank() == 3 ? shape[0] : 1;
+      const std::int64_t out = shape[shape.rank() - 2], in = shape[shape.rank() - 1];
+      const std::int64_t k = transpose == Transpose::Yes ? in : out, n = transpose == Transpose::Yes ? out : in;
+      const Shape packed_shape{count * kernels::packed_elements(k, n)};
+      if (made.storage == nullptr) {
+        Tensor packed = Tensor::empty(weight.memory(), DType::BF16, packed_shape);
+        with_values([&](const auto* values) {
+          kernels::pack(device, count, transpose, k, n, values, packed.mutable_data<bf16>());
+        });
+        made.storage = packed.storage();
+      }
+      const Tensor packed(made.storage, 0, DType::BF16, packed_shape);
+      return {packed.data<bf16>(), packed};
+    }
+  });
 }
 
 void expect_uses(const Tensor& weight, Transpose transpose) {
-  Storage::Made& made = made_of(weight, transpose);
+  Storage::Made& made = made_of(weight, static_cast<int>(transpose));
   made.wanted = std::max(made.wanted, uses_worth_packing - 1);
 }
 

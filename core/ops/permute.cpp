@@ -1,10 +1,8 @@
 #include "core/ops/permute.h"
 
 #include <limits>
-#include <numeric>
-#include <vector>
 
-#include "kernels/index_check.h"
+#include "core/device/index_check.h"
 #include "kernels/permute.h"
 
 namespace limbeck::core {
@@ -66,7 +64,10 @@ Permutation make_permutation(const Tensor& selection, std::int64_t num_experts, 
   const std::int64_t n = selection.numel();
   check(n <= std::numeric_limits<std::int32_t>::max(), "permute: {} assignments, expected below 2^31", n);
   const MemoryPtr& memory = selection.memory();
-  const std::int64_t first = drops == Drops::Some ? -1 : 0;
+  check_indices(selection, drops == Drops::Some ? -1 : 0, num_experts, [=](std::int64_t at, std::int64_t expert) {
+    return fmt::format("permute: token {} goes to expert {}, expected one in [0,{})", at / selected, expert,
+                       num_experts);
+  });
   Permutation order{tokens,
                     selected,
                     n,
@@ -74,18 +75,10 @@ Permutation make_permutation(const Tensor& selection, std::int64_t num_experts, 
                     Tensor::empty(memory, DType::I32, {n}),
                     Tensor::empty(memory, DType::I32, {n})};
   on_device(selection, [&](const auto& device) {
-    const auto* expert = selection.data<std::int32_t>();
-    const std::int64_t bad = kernels::first_outside(device, expert, n, num_experts, first);
-    check(bad < 0, "permute: token {} goes to expert {}, expected one in [0,{})", bad < 0 ? 0 : bad / selected,
-          bad < 0 ? 0 : expert[bad], num_experts);
-    kernels::sort_by_expert(device, expert, tokens, selected, num_experts, order.counts.mutable_data<std::int64_t>(),
-                            order.row_of.mutable_data<std::int32_t>(), order.source.mutable_data<std::int32_t>());
+    kernels::sort_by_expert(device, selection.data<std::int32_t>(), tokens, selected, num_experts,
+                            order.counts.mutable_data<std::int64_t>(), order.row_of.mutable_data<std::int32_t>(),
+                            order.source.mutable_data<std::int32_t>());
   });
-  if (drops == Drops::Some) {
-    const std::vector<std::int64_t> counts = host_values<std::int64_t>(order.counts);
-    order.num_rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
-    order.source = order.source.rows(0, order.num_rows);
-  }
   return order;
 }
 

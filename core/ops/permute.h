@@ -1,5 +1,5 @@
 // Copies of tokens sorted by expert, and the weighted sum back. Every assignment has its row, except where the
-// selection says that it was dropped (core/ops/capacity.h).
+// selection says that it was dropped (core/ops/capacity.h): so many rows at the end are zeros and nobody's.
 //
 //     Permutation order = make_permutation(routing.selection, num_experts);
 //     Var rows = permute(tape, x /*[T,C]*/, order);                              // [N,C], N = T*K
@@ -14,16 +14,16 @@ namespace limbeck::core {
 struct Permutation {
   std::int64_t num_tokens = 0;         // T
   std::int64_t experts_per_token = 0;  // K
-  std::int64_t num_rows = 0;           // N
+  std::int64_t num_rows = 0;           // N = T*K
   Tensor counts;                       // [E] int64: rows of each expert
   Tensor row_of;                       // [T*K] int32: the row of an assignment, -1: dropped
-  Tensor source;                       // [N] int32: the assignment of a row
+  Tensor source;                       // [N] int32: the assignment of a row, -1: nobody's
 };
 
 /// Whether a selection may have dropped assignments: those of expert -1.
 enum class Drops : std::uint8_t { None, Some };
 
-/// With drops the number of rows is read on the host. Throws at an expert that is not in [0, num_experts).
+/// Throws at an expert that is not in [0, num_experts).
 Permutation make_permutation(const Tensor& selection /*[T,K] int32*/, std::int64_t num_experts,
                              Drops drops = Drops::None);
 

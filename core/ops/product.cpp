@@ -19,7 +19,10 @@ std::optional<kernels::Blocks> blocks_of(const Tensor& weight) {
 Tensor expanded(const Tensor& weight) {
   const kernels::Blocks blocks = *blocks_of(weight);
   Tensor values = Tensor::empty(weight.memory(), DType::F32, weight.shape());
-  kernels::expand(blocks, weight.numel() / kernels::size_of(blocks.format).elements, values.mutable_data<float>());
+  on_device(values, [&](const auto& device) {
+    kernels::expand_blocks(device, blocks, weight.numel() / kernels::size_of(blocks.format).elements,
+                           values.mutable_data<float>());
+  });
   return values;
 }
 

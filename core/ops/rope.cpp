@@ -1,6 +1,6 @@
 #include "core/ops/rope.h"
 
-#include "kernels/index_check.h"
+#include "core/device/index_check.h"
 #include "kernels/rope.h"
 
 namespace limbeck::core {
@@ -66,12 +66,9 @@ std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& positi
   check_inputs("keys", keys, position, table);
   check(queries.value.dtype() == keys.value.dtype(), "rope: keys are {}, expected {} as queries", keys.value.dtype(),
         queries.value.dtype());
-  on_device(position, [&](const auto& device) {
-    const auto* p = position.data<std::int32_t>();
-    const std::int64_t num_positions = table.cos.shape()[0];
-    const std::int64_t bad = kernels::first_outside(device, p, position.numel(), num_positions);
-    check(bad < 0, "rope: position {} of token {} is not in the table of {} positions", bad < 0 ? 0 : p[bad], bad,
-          num_positions);
+  const std::int64_t num_positions = table.cos.shape()[0];
+  check_indices(position, 0, num_positions, [=](std::int64_t at, std::int64_t p) {
+    return fmt::format("rope: position {} of token {} is not in the table of {} positions", p, at, num_positions);
   });
   auto [turned_queries, turned_keys] =
       rotated(std::move(queries.value), std::move(keys.value), position, table, /*direction=*/1);

@@ -1,6 +1,6 @@
 #include "core/ops/router.h"
 
-#include "kernels/index_check.h"
+#include "core/device/index_check.h"
 #include "kernels/routing.h"
 #include "kernels/softmax.h"
 #include "kernels/topk.h"
@@ -11,11 +11,9 @@ namespace {
 void check_replay(const Tensor& replay, const Shape& shape, std::int64_t experts) {
   check(replay.shape() == shape && replay.dtype() == DType::I32, "route: replay is {} {}, expected int32 {}",
         replay.dtype(), replay.shape(), shape);
-  on_device(replay, [&](const auto& device) {
-    const auto* e = replay.data<std::int32_t>();
-    const std::int64_t bad = kernels::first_outside(device, e, replay.numel(), experts);
-    check(bad < 0, "route: replay sends token {} to expert {}, expected one in [0,{})", bad < 0 ? 0 : bad / shape[1],
-          bad < 0 ? 0 : e[bad], experts);
+  check_indices(replay, 0, experts, [=, selected = shape[1]](std::int64_t at, std::int64_t expert) {
+    return fmt::format("route: replay sends token {} to expert {}, expected one in [0,{})", at / selected, expert,
+                       experts);
   });
 }
 

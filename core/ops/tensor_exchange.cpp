@@ -1,7 +1,5 @@
 #include "core/ops/tensor_exchange.h"
 
-#include <cstring>
-
 #include "core/slice.h"
 
 namespace limbeck::core {
@@ -83,7 +81,8 @@ void gather_again(Tape& tape, const Var& entered, const Var& rows, nn::TensorCom
                const Tensor& to = whole.get();
                const Tensor again = comm.gather(part.get(), 0, to.shape()[0]);
                void* bytes = to.storage()->refill();
-               if (again.numel() > 0) std::memcpy(bytes, again.raw(), static_cast<std::size_t>(again.bytes()));
+               on_device(again,
+                         [&](const auto& device) { kernels::copy_bytes(device, again.raw(), bytes, again.bytes()); });
              }});
 }
 

@@ -101,7 +101,7 @@ void Checkpoint::fill(const std::string& name, const core::StateInfo& info, core
                             : core::Tensor::empty(entry.tensor.memory(), info.dtype, entry.tensor.shape());
   const TensorBox box{name, info.dtype, stored_shape(info.shape), stored_offset(entry.offset),
                       stored_shape(stored.shape())};
-  std::byte* const out = stored.mutable_raw();
+  std::byte* const out = stored.mutable_host_raw();
   for (const StoredBox& part : boxes_.at(name)) {
     std::optional<RandomAccessFile> file;  // one at a time, and none where nothing of it is needed
     for_each_shared_run(part.box, box, [&](std::int64_t from, std::int64_t to, std::int64_t count) {

@@ -197,7 +197,7 @@ void Hdf5File::write(const std::string& path, DType dtype, const void* values, s
 void Hdf5File::write_dataset(const std::string& path, const core::Tensor& tensor) {
   create_dataset(path, tensor.dtype(), tensor.shape());
   const std::vector<std::int64_t> start(tensor.shape().extents().size(), 0);
-  if (tensor.numel() > 0) write(path, tensor.dtype(), tensor.raw(), start, tensor.shape());
+  if (tensor.numel() > 0) write(path, tensor.dtype(), tensor.host_raw(), start, tensor.shape());
 }
 
 void Hdf5File::read(const std::string& path, DType dtype, void* values, std::span<const std::int64_t> offset,
@@ -208,7 +208,7 @@ void Hdf5File::read(const std::string& path, DType dtype, void* values, std::spa
 core::Tensor Hdf5File::read_dataset(const std::string& path, const core::MemoryPtr& memory, DType dtype) const {
   core::Tensor tensor = core::Tensor::empty(memory, dtype, dataset_info(path).shape);
   const std::vector<std::int64_t> start(tensor.shape().extents().size(), 0);
-  if (tensor.numel() > 0) read(path, dtype, tensor.mutable_raw(), start, tensor.shape());
+  if (tensor.numel() > 0) read(path, dtype, tensor.mutable_host_raw(), start, tensor.shape());
   return tensor;
 }
 

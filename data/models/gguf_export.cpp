@@ -101,7 +101,7 @@ void write_tensor(const core::StateReader& model, const GgufName& name, std::int
       }
       core::StateEntry entry{shape, offset, core::Tensor::empty(memory, DType::F32, box), true};
       model.read(name.name, entry);
-      const auto* values = entry.tensor.data<float>();
+      const auto* values = entry.tensor.host<float>();
       if (name.is_permuted) {
         permuted.resize(static_cast<std::size_t>(box.numel()));
         for (std::int64_t row = 0; row < count; ++row)

@@ -131,7 +131,7 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
 
   const std::int64_t columns = box[rank - 1], row_bytes = core::bytes_of(dtype, columns);
   std::vector<float> row(dtype == DType::F32 ? 0 : static_cast<std::size_t>(columns));
-  std::byte* out = entry.tensor.mutable_raw();
+  std::byte* out = entry.tensor.mutable_host_raw();
   for_each_row(origins_.at(name), global, entry, [&](std::int64_t i, const GgufTensor& tensor, std::int64_t first) {
     std::byte* to = out + i * row_bytes;
     file_->read(tensor, first, columns, dtype == DType::F32 ? reinterpret_cast<float*>(to) : row.data());
@@ -188,7 +188,7 @@ std::optional<core::Tensor> GgufModel::lend_box(const std::string& name, const c
   }
   core::Tensor copy = core::Tensor::empty(memory, dtype, box);
   const std::int64_t row_bytes = core::bytes_of(dtype, box[last]);
-  std::byte* out = copy.mutable_raw();
+  std::byte* out = copy.mutable_host_raw();
   for_each_row(origin, global, entry, [&](std::int64_t i, const GgufTensor& tensor, std::int64_t first) {
     std::memcpy(out + i * row_bytes, at(tensor, first), static_cast<std::size_t>(row_bytes));
   });

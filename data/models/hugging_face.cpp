@@ -163,7 +163,7 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
   const std::int64_t columns = box[rank - 1];
   const std::int64_t rows = rank == 1 ? 1 : box[rank - 2];
   const std::int64_t first_row = rank == 1 ? 0 : entry.offset[rank - 2];
-  std::byte* out = entry.tensor.mutable_raw();
+  std::byte* out = entry.tensor.mutable_host_raw();
   for (std::int64_t matrix = 0; matrix < (is_stack ? box[0] : 1); ++matrix) {
     const SafetensorsEntry& origin = *origins[is_stack ? entry.offset[0] + matrix : 0];
     // Whole rows lie one behind the other.

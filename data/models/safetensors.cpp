@@ -199,7 +199,7 @@ void SafetensorsWriter::write(const core::Tensor& tensor) {
   const SafetensorsPlan& planned = plan_[next_++];
   check(tensor.dtype() == planned.dtype && tensor.shape() == planned.shape, "{}: tensor {} is {} {}, planned was {} {}",
         path_.string(), planned.name, tensor.dtype(), tensor.shape(), planned.dtype, planned.shape);
-  file_.write(tensor.raw(), static_cast<std::size_t>(tensor.bytes()));
+  file_.write(tensor.host_raw(), static_cast<std::size_t>(tensor.bytes()));
 }
 
 void SafetensorsWriter::finish() {

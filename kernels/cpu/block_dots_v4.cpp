@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "kernels/cpu/block_values.h"
+#include "kernels/block_values.h"
 
 namespace limbeck::kernels {
 namespace {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cpu/block_values.h"
+#include "kernels/block_values.h"
 
 namespace limbeck::kernels {
 namespace {
@@ -13,7 +13,11 @@ using block_values::Byte;
 
 void expand_halves(const Byte* __restrict from, std::int64_t count, float* __restrict out) {
 #pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) out[i] = block_values::half_at(from + 2 * i);
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, from + 2 * i, sizeof bits);  // one load, of which vectors are made
+    out[i] = float_from_half(bits);
+  }
 }
 
 /// Blocks whose values stand behind their halves.

@@ -32,7 +32,8 @@ void matmul(const D& cpu, Transpose transpose_a, Transpose transpose_b, std::int
             const T* a, const bf16* b, T beta, T* c) {
   if constexpr (std::is_same_v<T, float>)
     if (is_of_few_rows<bf16>(transpose_a, transpose_b, m)) return few_rows_product(cpu, m, n, k, a, b, beta, c);
-  gemm_widened(cpu, transpose_a, transpose_b, m, n, k, a, b, beta, c, cpu.cache->matmul.template get<T>(widened_tile(n, k)));
+  gemm_widened(cpu, transpose_a, transpose_b, m, n, k, a, b, beta, c,
+               cpu.cache->matmul.template get<T>(widened_tile(n, k)));
 }
 
 template void matmul(const Cpu&, Transpose, Transpose, std::int64_t, std::int64_t, std::int64_t, const float*,

@@ -16,6 +16,12 @@ std::string place(const std::source_location& where) {
   return std::string(at == std::string_view::npos ? file : file.substr(at + 1)) + ":" + std::to_string(where.line());
 }
 
+cudaStream_t new_stream() {
+  cudaStream_t stream = nullptr;
+  check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return stream;
+}
+
 }  // namespace
 
 void check_cuda(cudaError_t error, std::source_location where) {
@@ -30,12 +36,26 @@ void check_blas(cublasStatus_t status, std::source_location where) {
                            cublasLtGetStatusName(status) + "), at " + place(where));
 }
 
+CudaState::CudaState() : stream(new_stream()), staging(stream) {
+  int ordinal = 0;
+  check_cuda(cudaGetDevice(&ordinal));
+  check_cuda(cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, ordinal));
+  check_cuda(cudaMalloc(&workspace, workspace_bytes));
+  check_blas(cublasLtCreate(&blas));
+}
+
 CudaState::~CudaState() {
   // What fails here has failed before, where somebody could be told.
   if (blas != nullptr) cublasLtDestroy(blas);
-  if (stream != nullptr) cudaStreamSynchronize(stream);
+  cudaStreamSynchronize(stream);
   cudaFree(workspace);
-  if (stream != nullptr) cudaStreamDestroy(stream);
+  cudaFree(pieces_);
+  cudaStreamDestroy(stream);
+}
+
+void* CudaState::pieces() {
+  if (pieces_ == nullptr) check_cuda(cudaMalloc(&pieces_, pieces_bytes));
+  return pieces_;
 }
 
 Cuda make_cuda(int ordinal) {
@@ -46,12 +66,7 @@ Cuda make_cuda(int ordinal) {
     throw std::runtime_error("there is no GPU " + std::to_string(ordinal) + ", expected one below " +
                              std::to_string(count) + ", the number that this process sees");
   check_cuda(cudaSetDevice(ordinal));
-  auto state = std::make_shared<CudaState>();
-  check_cuda(cudaDeviceGetAttribute(&state->num_multiprocessors, cudaDevAttrMultiProcessorCount, ordinal));
-  check_cuda(cudaStreamCreateWithFlags(&state->stream, cudaStreamNonBlocking));
-  check_cuda(cudaMalloc(&state->workspace, CudaState::workspace_bytes));
-  check_blas(cublasLtCreate(&state->blas));
-  return {ordinal, state};
+  return {ordinal, std::make_shared<CudaState>()};
 }
 
 }  // namespace limbeck::kernels

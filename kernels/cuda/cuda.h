@@ -13,6 +13,8 @@ namespace limbeck::kernels {
 struct CudaState;  // kernels/cuda/cuda_state.h
 
 struct Cuda {
+  static constexpr bool reads_factors_as_they_lie = true;
+
   int ordinal = 0;  // among those that the process sees
   std::shared_ptr<CudaState> state;
 };

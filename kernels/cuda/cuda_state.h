@@ -7,22 +7,34 @@
 #include <cstddef>
 #include <source_location>
 
+#include "kernels/cuda/blas_plans.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/staging.h"
 
 namespace limbeck::kernels {
 
 struct CudaState {
   static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what NVIDIA advises for Hopper
+  static constexpr std::size_t pieces_bytes = std::size_t{256} << 20;
 
-  cudaStream_t stream = nullptr;  // the rank's kernels run here, in order
-  cublasLtHandle_t blas = nullptr;
-  void* workspace = nullptr;  // [workspace_bytes] on the GPU, of the products
-  int num_multiprocessors = 1;
-
-  CudaState() = default;
+  /// Makes a stream, the library's handle and the workspace on the GPU that is the thread's current one.
+  CudaState();
   ~CudaState();
   CudaState(const CudaState&) = delete;
   CudaState& operator=(const CudaState&) = delete;
+
+  /// [pieces_bytes] on the GPU for factors that are expanded for a product; taken when they are first asked for.
+  void* pieces();
+
+  cudaStream_t stream = nullptr;  // the rank's kernels run here, in order
+  cublasLtHandle_t blas = nullptr;
+  void* workspace = nullptr;  // [workspace_bytes] on the GPU: of a product, or of the kernels of one call
+  int num_multiprocessors = 1;
+  BlasPlans plans;
+  Staging staging;
+
+ private:
+  void* pieces_ = nullptr;
 };
 
 /// Throws std::runtime_error with CUDA's words and the place unless all went well.

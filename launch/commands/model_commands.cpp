@@ -67,18 +67,18 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
   std::optional<data::Hdf5File> file;
   if (rank.is_first()) {
     file.emplace(data::Hdf5File::create(temporary.emplace(out).name()));
-    file->write_dataset("/tokens", batch.tokens);
+    file->write_dataset("/tokens", core::Tensor::from<std::int32_t>(rank.host_memory(), {n}, ids));
     file->create_dataset("/logits", core::DType::F32, {n, source.config.vocabulary});
   }
   for (std::int64_t first = 0; first < n; first += rows_at_once) {
     const std::int64_t count = std::min(rows_at_once, n - first);
     const core::Tensor mine = core::logits_of(hidden.rows(first, count), model.head().value);
-    const core::Tensor logits = rank.comms().tensor->gather(mine, 1, source.config.vocabulary);
+    const core::Tensor logits = rank.comms().tensor->gather(mine, 1, source.config.vocabulary).in(rank.host_memory());
     core::check(core::first_not_finite(logits) == logits.numel(),
                 "{}: its logits are not finite from token {} on: its weights are not usable", source.path.string(),
                 first);
     const std::vector<std::int64_t> offset = {first, 0};
-    if (file) file->write("/logits", core::DType::F32, logits.data<float>(), offset, logits.shape());
+    if (file) file->write("/logits", core::DType::F32, logits.host<float>(), offset, logits.shape());
   }
   if (!file) return;
   file->close();

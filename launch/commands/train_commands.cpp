@@ -67,8 +67,8 @@ void say_what_runs(const Log& log, const Session& session) {
 }
 
 std::int64_t greatest_peak_memory(Rank& rank) {
-  core::Tensor bytes = core::Tensor::zeros(rank.memory(), core::DType::I64, {1});
-  *bytes.mutable_data<std::int64_t>() = peak_resident_bytes();
+  const std::int64_t mine = peak_resident_bytes();
+  core::Tensor bytes = core::Tensor::from<std::int64_t>(rank.host_memory(), {1}, {&mine, 1});
   rank.world().all_reduce(bytes, core::Reduce::Max);
   return core::host_values<std::int64_t>(bytes)[0];
 }
@@ -76,10 +76,10 @@ std::int64_t greatest_peak_memory(Rank& rank) {
 /// Collective: of the teacher's vocabulary, which may be larger than the tokenizer's. The first rank reads the text.
 std::vector<std::int64_t> unigram_counts(const Session& session) {
   core::Tensor counts =
-      core::Tensor::zeros(session.rank.memory(), core::DType::I64, {session.teacher->config().vocabulary});
+      core::Tensor::zeros(session.rank.host_memory(), core::DType::I64, {session.teacher->config().vocabulary});
   on_first_rank(session.rank, [&] {
     const std::vector<std::int64_t> counted = session.text->unigram_counts();
-    std::copy(counted.begin(), counted.end(), counts.mutable_data<std::int64_t>());
+    std::copy(counted.begin(), counted.end(), counts.mutable_host<std::int64_t>());
   });
   session.rank.world().all_reduce(counts, core::Reduce::Sum);
   return core::host_values<std::int64_t>(counts);

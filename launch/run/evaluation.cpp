@@ -152,21 +152,17 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
   const nn::TensorComm& vocabulary = *rank_.comms().tensor;
   const core::Slice mine =
       core::slice_of(static_cast<std::int64_t>(counts.size()), vocabulary.rank(), vocabulary.size());
-  Tensor head = Tensor::empty(rank_.memory(), dtype, {mine.count, 1});
-  core::dispatch_float("unigram", dtype, [&]<class T>() {
-    T* p = head.mutable_data<T>();
-    for (std::int64_t v = 0; v < mine.count; ++v)
-      p[v] =
-          static_cast<T>(std::log((static_cast<double>(counts[static_cast<std::size_t>(mine.first + v)]) + 1) / total));
-  });
+  std::vector<double> logits;
+  for (std::int64_t v = mine.first; v < mine.first + mine.count; ++v)
+    logits.push_back(std::log((static_cast<double>(counts[static_cast<std::size_t>(v)]) + 1) / total));
+  const auto as_column = [&](const std::vector<double>& values) {
+    return Tensor::from<double>(rank_.memory(), {std::ssize(values), 1}, values).to(dtype);
+  };
   return measure(
              [&](const Part& part) {
-               Tensor ones = Tensor::empty(rank_.memory(), dtype, {part.batch.num_tokens(), 1});
-               core::dispatch_float("unigram", dtype,
-                                    [&]<class T>() { std::fill_n(ones.mutable_data<T>(), ones.numel(), T{1}); });
-               return ones;
+               return as_column(std::vector<double>(static_cast<std::size_t>(part.batch.num_tokens()), 1.0));
              },
-             head, mine.first)
+             as_column(logits), mine.first)
       .held_out;
 }
 

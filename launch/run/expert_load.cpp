@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "kernels/sums.h"
+
 namespace limbeck::launch {
 
 ExpertLoad expert_load(std::span<const double> assignments, double chosen) {
@@ -20,28 +22,44 @@ ExpertLoad expert_load(std::span<const double> assignments, double chosen) {
 }
 
 LoadCounter::LoadCounter(const nn::ModelConfig& model) : num_experts_(model.moe.num_experts) {
-  std::int64_t rows = 0;
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
-    row_of_layer_.push_back(model.is_moe_layer(layer) ? rows++ : -1);
-  counts_.resize(static_cast<std::size_t>(rows * num_experts_));
+    row_of_layer_.push_back(model.is_moe_layer(layer) ? num_rows_++ : -1);
+}
+
+Tensor& LoadCounter::counts_in(const core::MemoryPtr& memory) {
+  if (!counts_.defined()) counts_ = Tensor::zeros(memory, core::DType::F64, {num_rows_ * num_experts_});
+  return counts_;
 }
 
 void LoadCounter::watch(nn::Pass& pass) {
-  pass.load = [this](std::int64_t layer, const core::Tensor& counts) {
-    auto to = counts_.begin() + row_of_layer_[static_cast<std::size_t>(layer)] * num_experts_;
-    for (const std::int64_t n : core::host_values<std::int64_t>(counts)) *to++ += static_cast<double>(n);
+  pass.load = [this](std::int64_t layer, const Tensor& counts) {
+    Tensor row =
+        counts_in(counts.memory()).rows(row_of_layer_[static_cast<std::size_t>(layer)] * num_experts_, num_experts_);
+    core::on_device(counts, [&](const auto& device) {
+      kernels::add_counts(device, counts.data<std::int64_t>(), row.mutable_data<double>(), num_experts_);
+    });
   };
 }
 
-std::vector<std::vector<double>> LoadCounter::sum_over(Rank& rank) const {
-  if (counts_.empty()) return {};
-  core::Tensor all = core::Tensor::from<double>(rank.memory(), {static_cast<std::int64_t>(counts_.size())}, counts_);
+LoadCounter::Sums LoadCounter::start_sum_over(Rank& rank) {
+  Sums sums;
+  if (num_rows_ == 0) return sums;
+  Tensor all = counts_in(rank.memory()).clone();
   rank.world().all_reduce(all, core::Reduce::Sum);  // a tensor group divides its tokens among its ranks
-  const std::vector<double> sums = core::host_values<double>(all);
+  sums.num_experts_ = num_experts_;
+  sums.sums_.emplace(all);
+  return sums;
+}
+
+std::vector<std::vector<double>> LoadCounter::Sums::read() {
   std::vector<std::vector<double>> layers;
+  if (!sums_) return layers;
+  const std::span<const double> sums = sums_->get<double>();
   for (auto at = sums.begin(); at != sums.end(); at += num_experts_) layers.emplace_back(at, at + num_experts_);
   return layers;
 }
+
+std::vector<std::vector<double>> LoadCounter::sum_over(Rank& rank) { return start_sum_over(rank).read(); }
 
 std::optional<ModelLoad> model_load(const nn::ModelConfig& model, const std::vector<std::vector<double>>& assignments) {
   if (assignments.empty()) return std::nullopt;

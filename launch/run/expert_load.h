@@ -19,6 +19,8 @@
 
 namespace limbeck::launch {
 
+using core::Tensor;
+
 struct ExpertLoad {
   double min = 0;      // least share of the assignments that an expert got
   double max = 0;      // greatest
@@ -36,12 +38,27 @@ class LoadCounter {
   /// The counter has to outlive the pass.
   void watch(nn::Pass& pass);
   /// Collective: the assignments of all ranks by MoE layer and expert; none of a dense model.
-  std::vector<std::vector<double>> sum_over(Rank& rank) const;
+  std::vector<std::vector<double>> sum_over(Rank& rank);
+
+  /// The same on their way to the host.
+  class Sums {
+   public:
+    std::vector<std::vector<double>> read();
+
+   private:
+    friend class LoadCounter;
+    std::int64_t num_experts_ = 0;
+    std::optional<core::HostCopy> sums_;
+  };
+  Sums start_sum_over(Rank& rank);
 
  private:
+  Tensor& counts_in(const core::MemoryPtr& memory);
+
   std::vector<std::int64_t> row_of_layer_;  // -1: dense
+  std::int64_t num_rows_ = 0;
   std::int64_t num_experts_;
-  std::vector<double> counts_;  // [MoE layer * expert]
+  Tensor counts_;  // [MoE layer * expert] float64
 };
 
 /// An expert starves if it takes less than this of what each would take of an even load.

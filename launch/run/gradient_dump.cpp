@@ -36,7 +36,7 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     file_.emplace(data::Hdf5File::create(temporary_.emplace(file).name()));
     const core::Shape shape = {samples.num_sequences, samples.sequence_length};
     const auto column = [&](const char* path, const std::vector<std::int32_t>& values) {
-      file_->write_dataset(path, Tensor::from<std::int32_t>(rank.memory(), shape, values));
+      file_->write_dataset(path, Tensor::from<std::int32_t>(rank.host_memory(), shape, values));
     };
     column("/tokens", samples.tokens);
     column("/targets", samples.targets);
@@ -64,11 +64,12 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
 }
 
 void GradientDump::write_whole(const std::string& group, const core::Parameter& parameter, const Tensor& part) {
-  Tensor whole = Tensor::zeros(rank_.memory(), part.dtype(), parameter.global_shape);
+  Tensor whole = Tensor::zeros(rank_.host_memory(), part.dtype(), parameter.global_shape);
   if (parameter.first_replica)
     core::dispatch_float("dump", part.dtype(), [&]<class T>() {
-      const T* from = part.data<T>();
-      T* to = whole.mutable_data<T>();
+      const Tensor here = part.in(rank_.host_memory());
+      const T* from = here.host<T>();
+      T* to = whole.mutable_host<T>();
       core::for_each_element(parameter, [&](std::int64_t i, std::int64_t global) { to[global] = from[i]; });
     });
   rank_.world().all_reduce(whole, core::Reduce::Sum);
@@ -79,7 +80,7 @@ void GradientDump::write(const StepResult& result, const core::ParameterList& pa
   for (const core::Parameter* p : parameters) write_whole("/gradients", *p, p->slot->grad);
   if (!file_) return;
   const auto loss = [&](const char* path, double value) {
-    file_->write_dataset(path, Tensor::from<double>(rank_.memory(), {}, std::span<const double>(&value, 1)));
+    file_->write_dataset(path, Tensor::from<double>(rank_.host_memory(), {}, std::span<const double>(&value, 1)));
   };
   const double n = result.head.tokens;
   loss("/loss/total", result.loss());

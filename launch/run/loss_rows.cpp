@@ -29,9 +29,9 @@ void LossRows::add(std::int64_t row, const core::TokenLoss& token) {
 }
 
 std::vector<LossSums> LossRows::gather() const {
-  Tensor all = Tensor::empty(rank_.memory(), core::DType::F64,
+  Tensor all = Tensor::empty(rank_.host_memory(), core::DType::F64,
                              {static_cast<std::int64_t>(rows_.size()), static_cast<std::int64_t>(columns)});
-  auto* out = all.mutable_data<double>();
+  auto* out = all.mutable_host<double>();
   for (const LossSums& row : rows_)
     for (const double value : values_of(row)) *out++ = value;
   rank_.comms().batch->sum(all);
@@ -46,13 +46,12 @@ std::vector<core::TokenLoss> token_losses(Rank& rank, const Tensor& targets, con
   core::Tape off(core::Tape::Mode::Off);
   std::optional<core::OnlineTeacher> teacher;
   if (p.teacher_hidden.defined()) teacher.emplace(p.teacher_hidden, p.teacher_head);
-  core::LossStatistics statistics;
-  statistics.keeps_each = true;
+  core::LossAccumulator losses(rank.memory(), /*keeps_each=*/true);
   const optim::LanguageModelling objective;  // the statistics do not depend on it
   core::head_loss(off, core::constant(p.hidden), core::constant(p.head), targets, objective,
                   teacher ? &*teacher : nullptr, *rank.comms().tensor,
-                  {.vocabulary_offset = p.vocabulary_offset, .valid_vocabulary = valid_vocabulary}, statistics);
-  return std::move(statistics.each);
+                  {.vocabulary_offset = p.vocabulary_offset, .valid_vocabulary = valid_vocabulary}, losses);
+  return losses.read().each;
 }
 
 }  // namespace limbeck::launch

@@ -36,7 +36,7 @@ std::string model_fingerprint(const core::StateReader& reader, const nn::ModelCo
   std::uint64_t h = core::hash_name(to_json(config).dump(), core::hash_seed);
   const auto add = [&](const std::string& name, core::StateEntry entry) {
     reader.read(name, entry);
-    h = XXH3_64bits_withSeed(entry.tensor.raw(), static_cast<std::size_t>(entry.tensor.bytes()), h);
+    h = XXH3_64bits_withSeed(entry.tensor.host_raw(), static_cast<std::size_t>(entry.tensor.bytes()), h);
   };
   for (const auto& [name, info] : reader.tensors()) {
     if (name.starts_with("optimizer/")) continue;

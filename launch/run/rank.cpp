@@ -30,10 +30,11 @@ std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldC
 
 }  // namespace
 
-Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads, bool sequence_parallel)
+Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads, bool sequence_parallel,
+           core::MemoryPtr memory)
     : world_(std::move(world)),
       mesh_(make_mesh(world_, layout)),
-      memory_(core::Memory::cpu(threads)),
+      memory_(memory ? std::move(memory) : core::Memory::cpu(threads)),
       comms_(parallel::make_communicators(*mesh_)),
       sequence_parallel_(sequence_parallel) {}
 
@@ -91,9 +92,8 @@ constexpr auto alive_every = std::chrono::milliseconds(100);
 
 /// Collective: whether any rank says that it is at work. A stop that any was asked for is that of all from here on.
 bool anybody_is_at_work(Rank& rank, bool says_so) {
-  Tensor flags = Tensor::zeros(rank.memory(), DType::I64, {2});
-  flags.mutable_data<std::int64_t>()[0] = says_so ? 1 : 0;
-  flags.mutable_data<std::int64_t>()[1] = stop_requested() ? 1 : 0;
+  const std::int64_t mine[] = {says_so ? 1 : 0, stop_requested() ? 1 : 0};
+  Tensor flags = Tensor::from<std::int64_t>(rank.host_memory(), {2}, mine);
   rank.world().all_reduce(flags, core::Reduce::Max);
   const std::vector<std::int64_t> of_any = core::host_values<std::int64_t>(flags);
   if (of_any[1] != 0) request_stop();
@@ -103,8 +103,8 @@ bool anybody_is_at_work(Rank& rank, bool says_so) {
 }  // namespace
 
 bool stop_is_agreed(Rank& rank) {
-  Tensor flag = Tensor::zeros(rank.memory(), DType::I64, {1});
-  *flag.mutable_data<std::int64_t>() = stop_requested() ? 1 : 0;
+  const std::int64_t mine = stop_requested() ? 1 : 0;
+  Tensor flag = Tensor::from<std::int64_t>(rank.host_memory(), {1}, {&mine, 1});
   rank.world().all_reduce(flag, core::Reduce::Max);
   return core::host_values<std::int64_t>(flag)[0] != 0;
 }

@@ -19,14 +19,17 @@ namespace limbeck::launch {
 class Rank {
  public:
   /// Collective over `world`: cuts it as `layout` says ("ep2"). With `sequence_parallel`, the ranks of a tensor group
-  /// divide the tokens of sharded models among them.
+  /// divide the tokens of sharded models among them. `memory`: where its models lie, if not in a CPU's of so many
+  /// threads.
   Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads,
-       bool sequence_parallel = false);
+       bool sequence_parallel = false, core::MemoryPtr memory = nullptr);
 
   core::Comm& world() const { return *world_; }
   const parallel::Mesh& mesh() const { return *mesh_; }
   const nn::Communicators& comms() const { return comms_; }
   const core::MemoryPtr& memory() const { return memory_; }
+  /// For what the host alone reads and writes.
+  core::MemoryPtr host_memory() const { return memory_->host(); }
   bool is_first() const { return world_->rank() == 0; }
   /// Among the ranks whose data come first: the tensor group of the first rank.
   bool has_first_data() const { return mesh_->dp().rank() == 0; }

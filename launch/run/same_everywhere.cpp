@@ -39,17 +39,17 @@ std::vector<std::string> gather_strings(core::Comm& world, const std::string& mi
   const auto memory = core::Memory::cpu(1);
   const auto size = static_cast<std::int64_t>(world.size());
   Tensor lengths = Tensor::zeros(memory, DType::I64, {size});
-  lengths.mutable_data<std::int64_t>()[world.rank()] = static_cast<std::int64_t>(mine.size());
+  lengths.mutable_host<std::int64_t>()[world.rank()] = static_cast<std::int64_t>(mine.size());
   world.all_reduce(lengths, core::Reduce::Sum);
   const std::vector<std::int64_t> n = core::host_values<std::int64_t>(lengths);
   const std::int64_t longest = std::max<std::int64_t>(1, *std::max_element(n.begin(), n.end()));
 
   Tensor padded = Tensor::zeros(memory, DType::U8, {longest});
-  std::copy(mine.begin(), mine.end(), padded.mutable_data<std::uint8_t>());
+  std::copy(mine.begin(), mine.end(), padded.mutable_host<std::uint8_t>());
   Tensor all = Tensor::zeros(memory, DType::U8, {longest * size});
   world.all_gather(padded, all);
   std::vector<std::string> result;
-  const auto* bytes = reinterpret_cast<const char*>(all.data<std::uint8_t>());
+  const auto* bytes = reinterpret_cast<const char*>(all.host<std::uint8_t>());
   for (std::int64_t r = 0; r < size; ++r)
     result.emplace_back(bytes + r * longest, static_cast<std::size_t>(n[static_cast<std::size_t>(r)]));
   return result;

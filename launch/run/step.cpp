@@ -1,13 +1,13 @@
 #include "launch/run/step.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <optional>
 
 #include "core/ops/add.h"
 #include "core/slice.h"
-#include "launch/run/expert_load.h"
+#include "kernels/distillation.h"
+#include "kernels/elementwise.h"
 
 namespace limbeck::launch {
 namespace {
@@ -16,26 +16,30 @@ using core::DType;
 using core::Tensor;
 using core::Var;
 
-/// The sum over the ranks of a group of values that each computed in double.
-void sum_over(core::Comm& group, Rank& rank, std::span<double> values) {
-  Tensor t = Tensor::from<double>(rank.memory(), {static_cast<std::int64_t>(values.size())}, values);
-  group.all_reduce(t, core::Reduce::Sum);
-  const std::vector<double> sums = core::host_values<double>(t);
-  std::copy(sums.begin(), sums.end(), values.begin());
+/// sums[index] += value [1], if there is one.
+void add_scalar(const Var& value, Tensor& sums, std::int64_t index) {
+  if (!value.value.defined()) return;
+  const Tensor wide = value.value.to(DType::F64);
+  core::on_device(wide, [&](const auto& device) {
+    kernels::add_to(device, wide.data<double>(), sums.mutable_data<double>() + index, 1);
+  });
 }
 
-double scalar(const Var& v) { return v.value.defined() ? core::host_value(v.value) : 0; }
+// Of a step's sums, behind those of its losses.
+constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, num_sums = z_sum + 1;
 
 }  // namespace
 
-StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
-                            parallel::GradientSync& sync) {
+StepUnderWay start_step(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
+                        parallel::GradientSync& sync) {
   const std::int64_t ranks = rank.mesh().dp().size();
   const std::int64_t parts = ranks * options.micro_batches;
   core::check(samples.num_targets > 0,
               "step: none of the {} tokens has a target, expected documents of two tokens or more", samples.num_tokens);
 
-  StepResult result;
+  core::LossAccumulator losses(rank.memory());
+  Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {num_sums});
+  double text_seconds = 0;
   LoadCounter load(models.student.config());
   sync.begin_step();
   core::GradientLedger ledger(options.micro_batches, [&](core::Parameter& p) { sync.parameter_final(p); });
@@ -43,7 +47,7 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const StepText
     const auto [first, count] = core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), parts);
     const auto begin = std::chrono::steady_clock::now();
     nn::Batch batch = make_batch(rank.memory(), samples.fetch(first, count), 0, count, first);
-    result.text_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    text_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     batch.global_targets = static_cast<double>(samples.num_targets);
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);
@@ -70,27 +74,37 @@ StepResult forward_backward(Rank& rank, const StepModels& models, const StepText
                                           {.weight = 1 / batch.global_targets,
                                            .vocabulary_offset = models.student.vocabulary_part().first,
                                            .valid_vocabulary = options.valid_vocabulary},
-                                          result.head);
+                                          losses);
     Var total = objective;
     for (const Var& term : {out.losses.balance, out.losses.z})
       if (term.value.defined()) total = core::add(tape, total, term);
-    result.balance += scalar(out.losses.balance);
-    result.z += scalar(out.losses.z);
+    add_scalar(out.losses.balance, sums, balance_sum);
+    add_scalar(out.losses.z, sums, z_sum);
     tape.backward(total);
     tape.run_weight_parts();
   }
   sync.finish();
 
-  core::LossStatistics& head = result.head;
-  const std::array<double*, 9> scalars = {&head.tokens,    &head.loss,    &head.ce,        &head.teacher_ce, &head.kl,
-                                          &head.agreement, &head.sum_min, &result.balance, &result.z};
-  std::vector<double> sums;
-  for (const double* value : scalars) sums.push_back(*value);
-  sum_over(rank.mesh().dp(), rank, sums);
-  for (std::size_t i = 0; i < scalars.size(); ++i) *scalars[i] = sums[i];
-  result.objective = head.loss;
-  result.expert_load = load.sum_over(rank);
+  sums.rows(0, kernels::num_loss_totals).copy_from(losses.totals());
+  rank.mesh().dp().all_reduce(sums, core::Reduce::Sum);
+  return {sums, load.start_sum_over(rank), text_seconds};
+}
+
+StepResult StepUnderWay::read() {
+  const std::span<const double> sums = sums_.get<double>();
+  StepResult result;
+  result.head = core::LossStatistics(sums);
+  result.objective = result.head.loss;
+  result.balance = sums[balance_sum];
+  result.z = sums[z_sum];
+  result.expert_load = load_.read();
+  result.text_seconds = text_seconds_;
   return result;
+}
+
+StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
+                            parallel::GradientSync& sync) {
+  return start_step(rank, models, samples, options, sync).read();
 }
 
 }  // namespace limbeck::launch

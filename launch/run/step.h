@@ -6,11 +6,13 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "core/nn/transformer.h"
 #include "core/ops/head_loss.h"
 #include "launch/run/batch.h"
+#include "launch/run/expert_load.h"
 #include "launch/run/rank.h"
 #include "parallel/axes/gradient_sync.h"
 
@@ -42,8 +44,27 @@ struct StepResult {
   double loss() const { return objective + balance + z; }
 };
 
+/// A step whose passes are queued, with its figures on their way to the host.
+class StepUnderWay {
+ public:
+  StepResult read();  // waits
+
+ private:
+  friend StepUnderWay start_step(Rank&, const StepModels&, const StepText&, const StepOptions&,
+                                 parallel::GradientSync&);
+  StepUnderWay(const core::Tensor& sums, LoadCounter::Sums load, double text_seconds)
+      : sums_(sums), load_(std::move(load)), text_seconds_(text_seconds) {}
+
+  core::HostCopy sums_;
+  LoadCounter::Sums load_;
+  double text_seconds_;
+};
+
 /// Collective. `samples` are the step's, the same on every rank; rank and micro-batch fetch theirs by index, some may
 /// have none. Throws where the step has no valid target.
+StepUnderWay start_step(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
+                        parallel::GradientSync& sync);
+/// The same, waited for.
 StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
                             parallel::GradientSync& sync);
 

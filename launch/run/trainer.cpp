@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/counted.h"
+#include "core/device/index_check.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/report/event_file.h"
@@ -151,9 +152,9 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
   if (session.teacher) flops_per_token_ += nn::forward_flops_per_token(session.teacher->config(), s);
-  core::Tensor peak = core::Tensor::zeros(session.rank.memory(), core::DType::F64, {1});
-  *peak.mutable_data<double>() =
+  const double own_peak =
       measure_peak_flops(threads_of_rank(session.config.train.threads), session.config.precision.compute);
+  core::Tensor peak = core::Tensor::from<double>(session.rank.host_memory(), {1}, {&own_peak, 1});
   session.rank.world().all_reduce(peak, core::Reduce::Sum);
   peak_flops_ = core::host_value(peak);
   say_groups(session.student->parameters(), session.config.optimizer, log_);
@@ -172,7 +173,7 @@ core::StateDict Trainer::state() {
 void Trainer::save(const std::function<bool()>& make_whole) {
   // What no load takes is not saved over what one does.
   for (const core::Parameter* p : session_.student->parameters())
-    core::check(core::first_not_finite(p->value) == p->value.numel(),
+    core::check(core::first_not_finite(p->value.in(session_.rank.host_memory())) == p->value.numel(),
                 "step {}: {} holds NaN or an infinity after the optimizer's step: nothing is saved", steps_done_,
                 p->name);
   const TrainerState where{.step = steps_done_,
@@ -264,26 +265,32 @@ StepReport Trainer::step(bool dump) {
   if (dump)
     gradients.emplace(session_.rank, *dump_, session_.student->config(), config, session_.tokenizer->vocabulary_size(),
                       samples.fetch(0, samples.num_sequences), session_.student->parameters());
-  report.result = forward_backward(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
+  StepUnderWay passes = start_step(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
                                    {.micro_batches = config.batch.micro_batches,
                                     .router = router_training(config, steps_done_),
                                     .recompute = config.train.recompute,
                                     .valid_vocabulary = session_.tokenizer->vocabulary_size()},
                                    sync_);
-  report.times.text = report.result.text_seconds;
-  report.times.passes = lap(since) - report.times.text;
+  const double passes_seconds = lap(since);
   report.step = steps_done_ + 1;
+  optim::GradientNorm gradient_norm(parameters_, session_.rank.world(), config.optimizer.clip_norm);
+  report.times.norm = lap(since);
+  if (gradients) gradients->write(passes.read(), parameters_);
+  report.rate = schedule_.rate(report.step);
+  optimizer_.step(report.rate, gradient_norm.factor());  // changes nothing where the norm is not finite
+  // All that the host asks of a step, once all of it is queued.
+  core::NotesCopy notes(session_.rank.memory());
+  report.result = passes.read();
+  const optim::GradientNorm::Values norm = gradient_norm.values();
+  notes.check();
+  report.times.text = report.result.text_seconds;
+  report.times.passes = passes_seconds - report.times.text;
   const double loss = report.result.loss();
-  const optim::GradientNorm norm = optim::gradient_norm(parameters_, session_.rank.world(), config.optimizer.clip_norm);
   check(std::isfinite(loss), "loss is not finite at step {}: objective {}, balance {}, z {}{}", report.step,
         report.result.objective, report.result.balance, report.result.z,
         norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
   check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, report.step);
-  report.times.norm = lap(since);
-  if (gradients) gradients->write(report.result, parameters_);
-  report.rate = schedule_.rate(report.step);
   report.gradient_norm = norm.norm;
-  optimizer_.step(report.rate, norm.factor);
 
   ++steps_done_;
   report.num_tokens = samples.num_tokens;

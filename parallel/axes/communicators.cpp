@@ -1,7 +1,5 @@
 #include "parallel/axes/communicators.h"
 
-#include <cstring>
-
 #include "core/slice.h"
 #include "parallel/axes/expert_comm.h"
 
@@ -39,15 +37,15 @@ class GroupTensorComm final : public nn::TensorComm {
     }
     const std::int64_t longest = outer * ((total + size() - 1) / size()) * row;  // equal on every rank
     Tensor sent = Tensor::zeros(part.memory(), core::DType::U8, {longest});
-    std::memcpy(sent.mutable_raw(), part.raw(), static_cast<std::size_t>(part.bytes()));
+    sent.rows(0, part.bytes()).copy_from(part_bytes(part));
     Tensor all = Tensor::empty(part.memory(), core::DType::U8, {size() * longest});
     group_->all_gather(sent, all);
-    std::byte* to = whole.mutable_raw();
     for (std::int64_t r = 0; r < size(); ++r) {
       const core::Slice theirs = core::slice_of(total, r, size());
-      for (std::int64_t o = 0; o < outer; ++o)
-        std::memcpy(to + (o * total + theirs.first) * row, all.raw() + r * longest + o * theirs.count * row,
-                    static_cast<std::size_t>(theirs.count * row));
+      core::on_device(whole, [&](const auto& device) {
+        kernels::copy_rows(device, all.raw() + r * longest, theirs.count * row,
+                           whole.mutable_raw() + theirs.first * row, total * row, theirs.count * row, outer);
+      });
     }
     return whole;
   }
@@ -78,6 +76,10 @@ class GroupTensorComm final : public nn::TensorComm {
   }
 
  private:
+  static Tensor part_bytes(const Tensor& part) {
+    return {part.storage(), part.byte_offset(), core::DType::U8, {part.bytes()}};
+  }
+
   std::shared_ptr<core::Comm> group_;
 };
 

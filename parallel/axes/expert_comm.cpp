@@ -1,12 +1,11 @@
 #include "parallel/axes/expert_comm.h"
 
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <vector>
 
+#include "kernels/elementwise.h"
 #include "kernels/permute.h"
-#include "parallel/comm/reduce.h"
 
 namespace limbeck::parallel {
 namespace {
@@ -23,6 +22,7 @@ class RankExchange final : public Exchange {
   std::vector<std::int64_t> received;                 // [source][local expert]
   std::vector<std::int64_t> part_rows;                // this rank's, one a part of the experts
   std::int64_t num_local = 0;                         // experts here
+  std::int64_t num_rows = 0;                          // of what is dispatched; those behind num_sent are nobody's
   std::int64_t num_sent = 0, num_received = 0;
 
   /// [num_received] int32: for each row by [expert][source] its row by [source][expert], and the other way round.
@@ -36,10 +36,7 @@ class RankExchange final : public Exchange {
           num_received);
     std::vector<std::int64_t> first(received.size() + 1, 0);  // by [source][expert]
     std::partial_sum(received.begin(), received.end(), first.begin() + 1);
-    to_experts = Tensor::empty(memory, DType::I32, {num_received});
-    to_sources = Tensor::empty(memory, DType::I32, {num_received});
-    auto* by_expert = to_experts.mutable_data<std::int32_t>();
-    auto* by_source = to_sources.mutable_data<std::int32_t>();
+    std::vector<std::int32_t> by_expert(static_cast<std::size_t>(num_received)), by_source(by_expert.size());
     std::int32_t at = 0;
     for (std::int64_t e = 0; e < num_local; ++e)
       for (std::int64_t s = 0; s < num_sources; ++s)
@@ -47,6 +44,8 @@ class RankExchange final : public Exchange {
           by_expert[at] = static_cast<std::int32_t>(row);
           by_source[row] = at++;
         }
+    to_experts = Tensor::from<std::int32_t>(memory, {num_received}, by_expert);
+    to_sources = Tensor::from<std::int32_t>(memory, {num_received}, by_source);
   }
 };
 
@@ -61,24 +60,26 @@ class GroupExpertComm final : public nn::ExpertComm {
   std::int64_t size() const override { return group_->size() / sharers_; }
   std::int64_t rank() const override { return group_->rank() / sharers_; }
 
-  ExchangePtr prepare(const Tensor& counts, Tensor& offsets) override {
+  ExchangePtr prepare(const Tensor& counts, std::int64_t num_rows, Tensor& offsets) override {
     const std::int64_t num_experts = counts.numel();
     check_experts(num_experts, size());
     auto exchange = std::make_shared<RankExchange>();
     exchange->num_local = num_experts / size();
+    exchange->num_rows = num_rows;
     check(offsets.numel() == exchange->num_local + 1, "expert exchange: offsets are {}, expected [{}]", offsets.shape(),
           exchange->num_local + 1);
 
     const std::int64_t num_ranks = group_->size();
     const std::vector<std::int64_t> parts(static_cast<std::size_t>(size()), exchange->num_local);
     const std::vector<std::int64_t> one_each(static_cast<std::size_t>(num_ranks), exchange->num_local);
-    const Tensor to_all = for_each_sharer(counts.reshape({num_experts}), parts);
-    Tensor from_all = Tensor::empty(counts.memory(), DType::I64, {num_ranks * exchange->num_local});
-    group_->all_to_all_v(to_all, one_each, from_all, one_each);
-
-    const auto* received = from_all.data<std::int64_t>();
-    const auto* sent = to_all.data<std::int64_t>();
-    exchange->received.assign(received, received + from_all.numel());
+    const std::int64_t num_counts = num_ranks * exchange->num_local;
+    Tensor both = Tensor::empty(counts.memory(), DType::I64, {2 * num_counts});  // sent, received: one copy to the host
+    both.rows(0, num_counts).copy_from(for_each_sharer(counts.reshape({num_experts}), parts));
+    group_->all_to_all_v(both.rows(0, num_counts), one_each, both.rows(num_counts, num_counts), one_each);
+    const std::vector<std::int64_t> on_host = core::host_values<std::int64_t>(both);
+    const auto* sent = on_host.data();
+    const auto* received = sent + num_counts;
+    exchange->received.assign(received, received + num_counts);
     for (std::int64_t r = 0; r < num_ranks; ++r) {
       const std::int64_t first = r * exchange->num_local, last = first + exchange->num_local;
       exchange->send_rows.push_back(std::accumulate(sent + first, sent + last, std::int64_t{0}));
@@ -87,20 +88,21 @@ class GroupExpertComm final : public nn::ExpertComm {
       exchange->num_received += exchange->receive_rows.back();
     }
     exchange->num_sent = std::accumulate(exchange->part_rows.begin(), exchange->part_rows.end(), std::int64_t{0});
-    auto* o = offsets.mutable_data<std::int64_t>();
-    o[0] = 0;
+    std::vector<std::int64_t> o(static_cast<std::size_t>(offsets.numel()), 0);
     for (std::int64_t e = 0; e < exchange->num_local; ++e) {
       o[e + 1] = o[e];
       for (std::int64_t s = 0; s < num_ranks; ++s) o[e + 1] += received[s * exchange->num_local + e];
     }
+    offsets.copy_from(Tensor::from<std::int64_t>(counts.memory()->host(), offsets.shape(), o));
     exchange->make_orders(counts.memory());
     return exchange;
   }
 
   Tensor dispatch_rows(const Exchange& opaque, const Tensor& rows) override {
     const auto& exchange = dynamic_cast<const RankExchange&>(opaque);
-    check(rows.shape().rank() > 0 && rows.shape()[0] == exchange.num_sent,
-          "expert dispatch: rows are {}, expected {} of them", rows.shape(), exchange.num_sent);
+    check(rows.shape().rank() > 0 && rows.shape()[0] == exchange.num_rows && exchange.num_sent <= exchange.num_rows,
+          "expert dispatch: rows are {}, expected {} of them, of which {} are sent", rows.shape(), exchange.num_rows,
+          exchange.num_sent);
     Tensor received = with_rows(rows, exchange.num_received);
     group_->all_to_all_v(for_each_sharer(rows, exchange.part_rows), exchange.send_rows, received,
                          exchange.receive_rows);
@@ -112,9 +114,12 @@ class GroupExpertComm final : public nn::ExpertComm {
     check(rows.shape().rank() > 0 && rows.shape()[0] >= exchange.num_received,
           "expert combine: rows are {}, expected {} of them", rows.shape(), exchange.num_received);
     const Tensor by_source = in_order(rows, exchange.to_sources, exchange.num_received);
-    Tensor result = with_rows(rows, exchange.num_sent * sharers_);
-    group_->all_to_all_v(by_source, exchange.receive_rows, result, exchange.send_rows);
-    return sum_of_sharers(result, exchange.part_rows);
+    Tensor result = with_rows(rows, exchange.num_rows);
+    result.rows(exchange.num_sent, exchange.num_rows - exchange.num_sent).fill_zero();
+    Tensor copies = sharers_ == 1 ? result : with_rows(rows, exchange.num_sent * sharers_);
+    group_->all_to_all_v(by_source, exchange.receive_rows, copies, exchange.send_rows);
+    if (sharers_ > 1) sum_sharers(copies, exchange.part_rows, result);
+    return result;
   }
 
  private:
@@ -128,35 +133,33 @@ class GroupExpertComm final : public nn::ExpertComm {
   Tensor for_each_sharer(const Tensor& rows, const std::vector<std::int64_t>& part_rows) const {
     if (sharers_ == 1) return rows;
     Tensor copies = with_rows(rows, rows.shape()[0] * sharers_);
-    for_each_part(rows, part_rows, [&, to = copies.mutable_raw()](std::int64_t first, std::int64_t bytes) {
+    for_each_part(part_rows, [&](std::int64_t first, std::int64_t count) {
       for (std::int64_t s = 0; s < sharers_; ++s)
-        std::memcpy(to + first * sharers_ + s * bytes, rows.raw() + first, static_cast<std::size_t>(bytes));
+        copies.rows(first * sharers_ + s * count, count).copy_from(rows.rows(first, count));
     });
     return copies;
   }
 
   /// The transpose: the sum of each part's copies, in rank order.
-  Tensor sum_of_sharers(const Tensor& copies, const std::vector<std::int64_t>& part_rows) const {
-    if (sharers_ == 1) return copies;
-    Tensor sum = with_rows(copies, copies.shape()[0] / sharers_);
-    const std::int64_t element = core::bytes_of(sum.dtype(), 1);
-    for_each_part(sum, part_rows, [&, to = sum.mutable_raw()](std::int64_t first, std::int64_t bytes) {
-      std::vector<const std::byte*> from;
-      for (std::int64_t s = 0; s < sharers_; ++s) from.push_back(copies.raw() + first * sharers_ + s * bytes);
-      std::byte* const there = to + first;
-      reduce(sum.dtype(), core::Reduce::Sum, from, std::span(&there, 1), bytes / element);
+  void sum_sharers(const Tensor& copies, const std::vector<std::int64_t>& part_rows, Tensor& sum) const {
+    core::dispatch_activation("expert exchange", sum.dtype(), [&]<class T>() {
+      for_each_part(part_rows, [&](std::int64_t first, std::int64_t count) {
+        const Tensor from = copies.rows(first * sharers_, count * sharers_);
+        Tensor to = sum.rows(first, count);
+        core::on_device(sum, [&](const auto& device) {
+          kernels::sum_of_parts(device, from.data<T>(), sharers_, to.mutable_data<T>(), to.numel());
+        });
+      });
     });
-    return sum;
   }
 
-  /// f(first byte, bytes) for the rows of each part.
+  /// f(first row, rows) for the rows of each part.
   template <class F>
-  static void for_each_part(const Tensor& rows, const std::vector<std::int64_t>& part_rows, F&& f) {
-    const std::int64_t row = core::bytes_of(rows.dtype(), rows.shape().row_size());
+  static void for_each_part(const std::vector<std::int64_t>& part_rows, F&& f) {
     std::int64_t first = 0;
     for (const std::int64_t n : part_rows) {
-      if (n > 0) f(first, n * row);
-      first += n * row;
+      if (n > 0) f(first, n);
+      first += n;
     }
   }
 

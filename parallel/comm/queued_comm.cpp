@@ -32,6 +32,28 @@ void check_parts(const char* op, const Tensor& x, const Tensor& all, int size) {
         all.shape(), size, x.dtype(), x.shape());
 }
 
+/// A collective over copies on the host: its result goes back to the device when it is waited for.
+class Staged final : public CommHandle::Pending {
+ public:
+  Staged(CommHandle handle, Tensor host, Tensor device)
+      : handle_(std::move(handle)), host_(std::move(host)), device_(std::move(device)) {}
+  void wait() override {
+    handle_.wait();
+    device_.copy_from(host_);
+  }
+
+ private:
+  CommHandle handle_;
+  Tensor host_, device_;
+};
+
+bool is_on_host(const Tensor& x) { return x.memory()->is_host(); }
+Tensor copied_to_host(const Tensor& x) { return x.in(x.memory()->host()); }
+Tensor room_on_host(const Tensor& x) { return Tensor::empty(x.memory()->host(), x.dtype(), x.shape()); }
+CommHandle staged(CommHandle handle, Tensor host, Tensor device) {
+  return CommHandle(std::make_shared<Staged>(std::move(handle), std::move(host), std::move(device)));
+}
+
 }  // namespace
 
 QueuedComm::QueuedComm(int group_id, std::string name, int rank, int size)
@@ -50,7 +72,7 @@ QueuedComm::Split QueuedComm::agree_on_split(int color, int key, std::int64_t no
   const Tensor mine = Tensor::from<std::int64_t>(memory, {3}, std::vector<std::int64_t>{color, key, note});
   const Tensor all = Tensor::empty(memory, core::DType::I64, {size_, 3});
   all_gather(mine, all);
-  const auto* said = all.data<std::int64_t>();
+  const auto* said = all.host<std::int64_t>();
   Split split;
   for (int r = 0; r < size_; ++r) {
     if (said[3 * r] == color) split.ranks.push_back(r);
@@ -65,6 +87,10 @@ QueuedComm::Split QueuedComm::agree_on_split(int color, int key, std::int64_t no
 CommHandle QueuedComm::all_reduce_async(Tensor x, core::Reduce reduce) {
   check_reducible("all_reduce", x.dtype());
   if (size_ == 1) return {};
+  if (!is_on_host(x)) {
+    const Tensor copy = copied_to_host(x);
+    return staged(all_reduce_async(copy, reduce), copy, x);
+  }
   Call call{.signature = {CallKind::AllReduce, reduce, x.dtype(), x.numel()}};
   call.out = x.mutable_raw();
   call.in = call.out;
@@ -78,6 +104,10 @@ CommHandle QueuedComm::all_gather_async(Tensor x, Tensor all) {
     all.copy_from(x);
     return {};
   }
+  if (!is_on_host(x)) {
+    const Tensor result = room_on_host(all);
+    return staged(all_gather_async(copied_to_host(x), result), result, all);
+  }
   Call call{.signature = {CallKind::AllGather, {}, x.dtype(), x.numel()}, .in = x.raw(), .out = all.mutable_raw()};
   call.tensors = {std::move(x), std::move(all)};
   return start(std::move(call));
@@ -89,6 +119,10 @@ CommHandle QueuedComm::reduce_scatter_async(Tensor all, Tensor x) {
   if (size_ == 1) {
     x.copy_from(all);
     return {};
+  }
+  if (!is_on_host(x)) {
+    const Tensor result = room_on_host(x);
+    return staged(reduce_scatter_async(copied_to_host(all), result), result, x);
   }
   Call call{.signature = {CallKind::ReduceScatter, {}, x.dtype(), x.numel()}, .in = all.raw(), .out = x.mutable_raw()};
   call.tensors = {std::move(all), std::move(x)};
@@ -109,6 +143,10 @@ CommHandle QueuedComm::all_to_all_v_async(Tensor send, std::span<const std::int6
     receive.rows(0, receive_rows[0]).copy_from(send.rows(0, send_rows[0]));
     return {};
   }
+  if (!is_on_host(send)) {
+    const Tensor result = room_on_host(receive);
+    return staged(all_to_all_v_async(copied_to_host(send), send_rows, result, receive_rows), result, receive);
+  }
   call.in = send.raw();
   call.out = receive.mutable_raw();
   call.tensors = {std::move(send), std::move(receive)};
@@ -122,6 +160,7 @@ void QueuedComm::check_peer(const char* op, int peer) const {
 
 CommHandle QueuedComm::send_async(Tensor x, int to) {
   check_peer("send", to);
+  if (!is_on_host(x)) return send_async(copied_to_host(x), to);
   Call call{.signature = {CallKind::Send, {}, x.dtype(), x.numel()}, .peer = to, .in = x.raw()};
   call.tensors = {std::move(x)};
   return start(std::move(call));
@@ -129,6 +168,10 @@ CommHandle QueuedComm::send_async(Tensor x, int to) {
 
 CommHandle QueuedComm::receive_async(Tensor x, int from) {
   check_peer("receive", from);
+  if (!is_on_host(x)) {
+    const Tensor copy = room_on_host(x);
+    return staged(receive_async(copy, from), copy, x);
+  }
   Call call{.signature = {CallKind::Receive, {}, x.dtype(), x.numel()}, .peer = from, .out = x.mutable_raw()};
   call.tensors = {std::move(x)};
   return start(std::move(call));

@@ -1,5 +1,6 @@
 // What the communicators of all worlds share: arguments are checked and written down as a Call, numbered, and handed to
-// the rank's communication thread. A group of one does its work at once.
+// the rank's communication thread. A group of one does its work at once. What lies where the host cannot read goes by
+// way of the host's memory.
 #pragma once
 
 #include <map>

@@ -117,16 +117,16 @@ void bench_head(const core::MemoryPtr& memory, const Ceiling& peak, const Ceilin
       [=] {
         core::Tape tape;
         core::OnlineTeacher teacher(tx, tw);
-        core::LossStatistics statistics;
+        core::LossAccumulator losses(memory);
         core::head_loss(tape, hidden, head, targets, optim::Distillation({.ce_weight = 0.1}), &teacher, *comms->tensor,
-                        {.chunk = chunk}, statistics);
+                        {.chunk = chunk}, losses);
       },
       plain_product(x, w, width, vocabulary));
   const Tensor student = filled(memory, {chunk, vocabulary}), teacher = filled(memory, {chunk, vocabulary});
   // Student and teacher are read and the gradient is written; what is above one pass over each is the objective's own.
   bench::add(fmt::format("  of which the objective, chunk {}", chunk), bytes,
              3 * 4.0 * static_cast<double>(chunk * vocabulary), [=] {
-               core::LossStatistics statistics;
+               core::LossAccumulator losses(memory);
                core::LogitsChunk rows{.student = student,
                                       .gradient = student,
                                       .teacher = teacher,
@@ -135,7 +135,7 @@ void bench_head(const core::MemoryPtr& memory, const Ceiling& peak, const Ceilin
                                       .num_valid = vocabulary,
                                       .weight = 1,
                                       .vocabulary = *comms->tensor};
-               optim::Distillation({.ce_weight = 0.1}).run(rows, statistics);
+               optim::Distillation({.ce_weight = 0.1}).run(rows, losses);
              });
 }
 

@@ -82,7 +82,7 @@ TEST(BalanceLoss, BadInput) {
       [&] {
         balance_loss(tape, p, tensor<std::int32_t>(memory, {3, 1}, {0, 2, 0}), zeros({3}), 1);
       },
-      ThrowsMessage<Error>(HasSubstr("assignment 1 is to an expert that is not in [0,2)")));
+      ThrowsMessage<Error>(HasSubstr("assignment 1 is to expert ")));
 }
 
 TEST(ZLoss, Values) {

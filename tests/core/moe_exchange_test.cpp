@@ -19,7 +19,7 @@ class ReversingComm final : public nn::ExpertComm {
  public:
   std::int64_t size() const override { return 1; }
   std::int64_t rank() const override { return 0; }
-  nn::ExchangePtr prepare(const Tensor&, Tensor&) override { return std::make_shared<nn::Exchange>(); }
+  nn::ExchangePtr prepare(const Tensor&, std::int64_t, Tensor&) override { return std::make_shared<nn::Exchange>(); }
   Tensor dispatch_rows(const nn::Exchange&, const Tensor& rows) override { return reversed(rows, dispatches); }
   Tensor combine_rows(const nn::Exchange&, const Tensor& rows) override { return reversed(rows, combines); }
   int dispatches = 0, combines = 0;
@@ -41,7 +41,7 @@ TEST(MoeExchange, Gradients) {
     const Tensor counts = tensor<std::int64_t>(memory, {2}, {rows, 0});
     Tensor offsets = Tensor::zeros(memory, DType::I64, {3});
     for (nn::ExpertComm* comm : {static_cast<nn::ExpertComm*>(&reversing), single.get()}) {
-      const auto exchange = comm->prepare(counts, offsets);
+      const auto exchange = comm->prepare(counts, rows, offsets);
       check_gradients([&](Tape& tape, std::span<const Var> in) { return dispatch(tape, in[0], *comm, exchange); },
                       {random_tensor(memory, {rows, 3}, 1)});
       check_gradients([&](Tape& tape, std::span<const Var> in) { return combine(tape, in[0], *comm, exchange); },
@@ -55,7 +55,7 @@ TEST(MoeExchange, CallsMatchAlsoWithoutRowsAndGradient) {
   for (const std::int64_t rows : {0, 4}) {
     ReversingComm comm;
     Tensor offsets;
-    const auto exchange = comm.prepare({}, offsets);
+    const auto exchange = comm.prepare({}, rows, offsets);
     Tape tape;
     const Var x = leaf(Tensor::zeros(memory, DType::F32, {rows, 3}));
     combine(tape, dispatch(tape, x, comm, exchange), comm, exchange);

@@ -77,10 +77,10 @@ TEST_P(PermuteKernel, GradientsOfBfloat16RowsAreThoseOfDoubleRoundedOnce) {
 
   std::vector<bf16> rows_alone(sorted.size());
   std::vector<float> weights_alone(weights.size());
-  unpermute_gradient<bf16>(make_cpu(1), nullptr, source.data(), weights.data(), x.data(), rows_alone.data(), nullptr,
-                           rows, tokens, selected, width);
-  unpermute_gradient<bf16>(make_cpu(1), sorted.data(), source.data(), weights.data(), x.data(), nullptr,
-                           weights_alone.data(), rows, tokens, selected, width);
+  unpermute_gradient<Cpu, bf16>(make_cpu(1), nullptr, source.data(), weights.data(), x.data(), rows_alone.data(),
+                                nullptr, rows, tokens, selected, width);
+  unpermute_gradient<Cpu, bf16>(make_cpu(1), sorted.data(), source.data(), weights.data(), x.data(), nullptr,
+                                weights_alone.data(), rows, tokens, selected, width);
   EXPECT_EQ(all_as<float>(rows_alone), all_as<float>(drows));
   EXPECT_EQ(weights_alone, dweights);
 }

@@ -54,11 +54,12 @@ TEST_P(MasterWeightsOf, AreThoseOfAFloat32RunAndTheWeightsTheirRounding) {
   auto full = make_parameter<float>(memory, "layers.0.w", {rows, columns}, widened(half->value));
   Optimizer of_half(apply_groups({half.get()}, {}), settings), of_full(apply_groups({full.get()}, {}), settings);
   const std::vector<float> before = widened(half->value);
+  const core::Tensor scale = core::Tensor::from<double>(memory, {1}, {{0.5}});
   for (int step = 1; step <= 40; ++step) {
     set_gradient(*half, 1);
     set_gradient(*full, 1);
-    of_half.step(1e-4, 0.5);
-    of_full.step(1e-4, 0.5);
+    of_half.step(1e-4, scale);
+    of_full.step(1e-4, scale);
     const core::Tensor master = of_half.state_dict().at("optimizer/layers.0.w/master").value();
     EXPECT_EQ(core::host_values<float>(master), core::host_values<float>(full->value));
     EXPECT_EQ(widened(half->value), widened(full->value.to(DType::BF16)));
@@ -124,7 +125,7 @@ TEST(MasterWeights, OfAFragmentLeaveTheRestAlone) {
   w[0] = 1.00390625F;  // between 1 and 1.0078125: a tie, to even
   w[1] = 1.01171875F;  // between 1.0078125 and 1.015625: a tie, to even
   const std::vector<float> no_update(2);
-  kernels::decayed_step(kernels::make_cpu(1), 1.F, 0.F, no_update.data(), w, 2, weights.rounded());
+  kernels::decayed_step(kernels::make_cpu(1), 1.F, 0.F, nullptr, no_update.data(), w, 2, weights.rounded());
   std::vector<float> expected = before;
   expected[3] = 1;
   expected[4] = 1.015625F;

@@ -112,7 +112,7 @@ TYPED_TEST(MuonOptimizer, TenStepsAreTheReferences) {
       for (T& g : gradient) g *= 4;
       set_gradient(*parameters[i], gradient);
     }
-    muon.step(s["rate"], 0.25);  // the clipping factor applies
+    muon.step(s["rate"], core::Tensor::from<double>(this->memory, {1}, {{0.25}}));  // the clipping factor applies
   }
   core::StateDict state = muon.state_dict();
   for (std::size_t i = 0; i < parameters.size(); ++i) {

@@ -115,10 +115,13 @@ void expect_equal(const LossStatistics& a, const LossStatistics& b, double toler
 }
 
 Var run(Tape& tape, const Case& c, const Var& hidden, const Var& weight, const core::Objective& objective,
-        const HeadOptions& options, LossStatistics& statistics) {
+        const HeadOptions& options, LossStatistics& statistics, bool keeps_each = false) {
   OnlineTeacher teacher(c.teacher_hidden, c.teacher_weight);
-  return core::head_loss(tape, hidden, weight, targets_of(c), objective, &teacher, *nn::single_communicators().tensor,
-                         options, statistics);
+  core::LossAccumulator losses(c.hidden.memory(), keeps_each);
+  Var loss = core::head_loss(tape, hidden, weight, targets_of(c), objective, &teacher,
+                             *nn::single_communicators().tensor, options, losses);
+  statistics = losses.read();
+  return loss;
 }
 
 TEST(HeadLoss, StatisticsEqualTheirDefinitions) {
@@ -130,10 +133,9 @@ TEST(HeadLoss, StatisticsEqualTheirDefinitions) {
           const Case c = make_case(memory, targets);
           Tape tape(Tape::Mode::Off);
           LossStatistics statistics;
-          statistics.keeps_each = true;
           const Distillation objective({.ce_weight = alpha, .temperature = temperature});
-          const Var loss =
-              run(tape, c, constant(c.hidden), constant(c.weight), objective, {.weight = 0.2, .chunk = 3}, statistics);
+          const Var loss = run(tape, c, constant(c.hidden), constant(c.weight), objective, {.weight = 0.2, .chunk = 3},
+                               statistics, true);
           expect_equal(statistics, by_definition(c, alpha, temperature, 0.2));
           EXPECT_EQ(core::host_value(loss.value), statistics.loss);
         }
@@ -146,10 +148,9 @@ TEST(HeadLoss, PaddedVocabularyIsMaskedOnBothSides) {
   c.valid = 5;
   Tape tape;
   LossStatistics statistics;
-  statistics.keeps_each = true;
   const Var weight = leaf(c.weight);
   const Var loss = run(tape, c, leaf(c.hidden), weight, Distillation({.ce_weight = 0.5, .temperature = 2}),
-                       {.weight = 0.5, .chunk = 2, .valid_vocabulary = 5}, statistics);
+                       {.weight = 0.5, .chunk = 2, .valid_vocabulary = 5}, statistics, true);
   expect_equal(statistics, by_definition(c, 0.5, 2, 0.5));
   EXPECT_EQ(core::host_values<double>(weight.slot->grad.rows(5, 2)), std::vector<double>(6, 0.0));
   tape.backward(loss);
@@ -290,14 +291,15 @@ TEST(HeadLoss, RefusesWhatItCannotDo) {
   LossStatistics s;
   Tape tape;
   const auto comm = nn::single_communicators().tensor;
+  core::LossAccumulator losses(memory);
   const Var loss = run(tape, c, leaf(c.hidden), leaf(c.weight), LanguageModelling(), {}, s);
   core::accumulate(loss.slot, Tensor::from<double>(memory, {}, std::vector<double>{0.5}));
   EXPECT_THROW(tape.run(), core::Error);
-  EXPECT_THROW(
-      core::head_loss(tape, leaf(c.hidden), leaf(c.weight), targets_of(c), Distillation({}), nullptr, *comm, {}, s),
-      core::Error);
+  EXPECT_THROW(core::head_loss(tape, leaf(c.hidden), leaf(c.weight), targets_of(c), Distillation({}), nullptr, *comm,
+                               {}, losses),
+               core::Error);
   EXPECT_THROW(core::head_loss(tape, leaf(c.hidden), leaf(c.weight), targets_of(c).rows(0, 1), LanguageModelling(),
-                               nullptr, *comm, {}, s),
+                               nullptr, *comm, {}, losses),
                core::Error);
   EXPECT_THROW(Distillation({.ce_weight = 1.5}), core::Error);
   EXPECT_THROW(Distillation({.temperature = 0}), core::Error);

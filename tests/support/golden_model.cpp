@@ -122,7 +122,10 @@ double worst_gradient_error(const core::ParameterList& parameters,
 
 std::vector<double> values_of(const core::Tensor& t) {
   std::vector<double> result;
-  core::dispatch_float("values_of", t.dtype(), [&]<class T>() { result.assign(t.data<T>(), t.data<T>() + t.numel()); });
+  core::dispatch_float("values_of", t.dtype(), [&]<class T>() {
+    const std::vector<T> values = core::host_values<T>(t);
+    result.assign(values.begin(), values.end());
+  });
   return result;
 }
 

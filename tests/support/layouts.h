@@ -58,7 +58,8 @@ inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file,
   EXPECT_NEAR(result.loss(), expected, (is_double ? 1e-11 : 1e-5) * std::abs(expected));
   EXPECT_LE(golden.worst_gradient_error(model.parameters()), is_double ? 1e-7 : 1e-5);
   const double norm = golden.values("/steps/grad_norm").at(0);
-  EXPECT_NEAR(optim::gradient_norm(model.parameters(), rank.world(), 0).norm, norm, (is_double ? 1e-11 : 1e-5) * norm);
+  EXPECT_NEAR(optim::GradientNorm(model.parameters(), rank.world(), 0).values().norm, norm,
+              (is_double ? 1e-11 : 1e-5) * norm);
   std::size_t num_moe_layers = 0;
   for (std::int64_t layer = 0; layer < golden.config().num_layers; ++layer)
     num_moe_layers += golden.config().is_moe_layer(layer) ? 1 : 0;

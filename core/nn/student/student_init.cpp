@@ -17,7 +17,7 @@ std::string layer_prefix(std::int64_t layer) { return fmt::format("layers.{}.", 
 
 void multiply(core::Tensor& tensor, double factor) {
   core::dispatch_float("upcycle", tensor.dtype(), [&]<class T>() {
-    T* values = tensor.mutable_data<T>();
+    T* values = tensor.mutable_host<T>();
     for (std::int64_t i = 0; i < tensor.numel(); ++i) values[i] = static_cast<T>(values[i] * factor);
   });
 }
@@ -172,7 +172,7 @@ void Upcycled::read_router(const std::string& name, StateEntry& entry) const {
   const std::int64_t copies = shape_.experts / shape_.slices;
   const Shape& box = entry.tensor.shape();
   core::dispatch_float("upcycle", entry.tensor.dtype(), [&]<class T>() {
-    T* values = entry.tensor.mutable_data<T>();
+    T* values = entry.tensor.mutable_host<T>();
     for (std::int64_t i = 0; i < box[0]; ++i) {
       const std::vector<double> row = router_row(name, (entry.offset[0] + i) % copies);
       for (std::int64_t j = 0; j < box[1]; ++j)

@@ -232,7 +232,7 @@ TEST(Bfloat16, TenStepsFollowThoseOfPyTorch) {
                                                                  {.router = golden.router()}, sync);
       EXPECT_NEAR(result.loss(), losses[step], bound * losses[step]) << file << " step " << step;
       adamw.step(golden.number("learning_rate"),
-                 optim::gradient_norm(model.parameters(), rank.world(), golden.number("clip_norm")).factor);
+                 optim::GradientNorm(model.parameters(), rank.world(), golden.number("clip_norm")).factor());
       if (step == 2) after_three = rank.memory()->statistics();
     }
     EXPECT_EQ(rank.memory()->statistics().system_allocations, after_three.system_allocations);

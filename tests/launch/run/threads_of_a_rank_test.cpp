@@ -94,7 +94,7 @@ std::vector<Run> run_steps(const std::string& layout, int ranks, int threads, bo
       if (step == 0)
         for (const core::Parameter* p : student.parameters())
           run.gradients.push_back(testing::values_of(p->slot->grad));
-      adamw.step(1e-3, optim::gradient_norm(student.parameters(), rank.world(), 1).factor);
+      adamw.step(1e-3, optim::GradientNorm(student.parameters(), rank.world(), 1).factor());
     }
     for (const core::Parameter* p : student.parameters()) run.weights.push_back(testing::values_of(p->value));
   });

@@ -105,7 +105,7 @@ void expert_exchange_case(WorldComm& world, int sharers) {
         row[0] = static_cast<T>(me), row[1] = static_cast<T>(e), row[2] = static_cast<T>(i + 1);
       }
     Tensor offsets = Tensor::zeros(memory, DType::I64, {local + 1});
-    const auto exchange = expert->prepare(counts, offsets);
+    const auto exchange = expert->prepare(counts, N, offsets);
     const Tensor there = expert->dispatch_rows(*exchange, x);
     std::int64_t r = 0;
     for (std::int64_t e = 0; e < local; ++e) {
@@ -142,7 +142,7 @@ void expert_exchange_case(WorldComm& world, int sharers) {
   }
   if (world.size() > sharers) {
     Tensor uneven = Tensor::zeros(memory, DType::I64, {world.size() + 1});
-    EXPECT_THROW(expert->prepare(uneven, uneven), core::UsageError);
+    EXPECT_THROW(expert->prepare(uneven, 0, uneven), core::UsageError);
   }
 }
 

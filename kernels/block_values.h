@@ -1,13 +1,11 @@
-// One block of each of ggml's quantised formats as float32 values, for kernels/cpu/blocks.cpp. The arithmetic is that
+// One block of each of ggml's quantised formats as float32 values, for every device's expansion. The arithmetic is that
 // of ggml's dequantize_row_* (ggml-quants.c), product by product, so that the results are the same bits.
 //
 // A block of 32 has a half scale d (and a half minimum m or none) for all; one of 256 ("K") has 4 to 8 bit scales of
 // groups of 16 or 32 values beside its half d (and dmin). Value i of a K block lies in half i / 128.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <cstring>
 
 #include "kernels/half.h"
 
@@ -15,23 +13,19 @@ namespace limbeck::kernels::block_values {
 
 using Byte = std::uint8_t;
 
-inline float half_at(const Byte* at) {
-  std::uint16_t bits = 0;
-  std::memcpy(&bits, at, sizeof bits);  // blocks are not aligned
-  return float_from_half(bits);
-}
+/// Blocks are not aligned.
+constexpr std::uint16_t half_bits_at(const Byte* at) { return static_cast<std::uint16_t>(at[0] | at[1] << 8); }
+constexpr float half_at(const Byte* at) { return float_from_half(half_bits_at(at)); }
 
-inline std::uint32_t bits_at(const Byte* at) {
-  std::uint32_t bits = 0;
-  std::memcpy(&bits, at, sizeof bits);
-  return bits;
+constexpr std::uint32_t bits_at(const Byte* at) {
+  return half_bits_at(at) | static_cast<std::uint32_t>(half_bits_at(at + 2)) << 16U;
 }
 
 /// The integers q of a block of 32 values d * q or d * q + m, of which d (and m) are the first halves of the block.
 using Quants = std::int8_t[32];
 
 /// 16 bytes of two values each: the low nibbles are values 0 to 15; `offset` is taken off.
-inline void nibbles(const Byte* __restrict pairs, int offset, Quants& __restrict q) {
+constexpr void nibbles(const Byte* __restrict pairs, int offset, Quants& __restrict q) {
 #pragma omp simd
   for (int i = 0; i < 16; ++i) q[i] = static_cast<std::int8_t>((pairs[i] & 15) - offset);
 #pragma omp simd
@@ -39,30 +33,30 @@ inline void nibbles(const Byte* __restrict pairs, int offset, Quants& __restrict
 }
 
 /// The same with a fifth bit a value, bit i of `high` for value i.
-inline void nibbles_and_bit(std::uint32_t high, const Byte* pairs, int offset, Quants& q) {
+constexpr void nibbles_and_bit(std::uint32_t high, const Byte* pairs, int offset, Quants& q) {
   nibbles(pairs, offset, q);
 #pragma omp simd
   for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(q[i] + static_cast<int>((high >> i & 1U) << 4U));
 }
 
-inline void q4_0(const Byte* b, Quants& q) { nibbles(b + 2, 8, q); }
-inline void q4_1(const Byte* b, Quants& q) { nibbles(b + 4, 0, q); }
-inline void q5_0(const Byte* b, Quants& q) { nibbles_and_bit(bits_at(b + 2), b + 6, 16, q); }
-inline void q5_1(const Byte* b, Quants& q) { nibbles_and_bit(bits_at(b + 4), b + 8, 0, q); }
-inline void q8_0(const Byte* b, Quants& q) { std::memcpy(q, b + 2, sizeof q); }
+constexpr void q4_0(const Byte* b, Quants& q) { nibbles(b + 2, 8, q); }
+constexpr void q4_1(const Byte* b, Quants& q) { nibbles(b + 4, 0, q); }
+constexpr void q5_0(const Byte* b, Quants& q) { nibbles_and_bit(bits_at(b + 2), b + 6, 16, q); }
+constexpr void q5_1(const Byte* b, Quants& q) { nibbles_and_bit(bits_at(b + 4), b + 8, 0, q); }
+constexpr void q8_0(const Byte* b, Quants& q) {
+  for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(b[2 + i]);
+}
 
-/// kvalues_iq4nl of ggml-common.h.
-inline constexpr std::array<std::int8_t, 16> iq4_values = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                                           1,    13,   25,  38,  53,  69,  89,  113};
-
-inline void table_nibbles(const Byte* pairs, Quants& q) {
+constexpr void table_nibbles(const Byte* pairs, Quants& q) {
+  // kvalues_iq4nl of ggml-common.h.
+  constexpr std::int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
   for (int i = 0; i < 16; ++i) {
     q[i] = iq4_values[pairs[i] & 15];
     q[16 + i] = iq4_values[pairs[i] >> 4];
   }
 }
 
-inline void iq4_nl(const Byte* b, Quants& q) { table_nibbles(b + 2, q); }
+constexpr void iq4_nl(const Byte* b, Quants& q) { table_nibbles(b + 2, q); }
 
 constexpr std::int64_t blocks_at_once = 16;
 
@@ -72,8 +66,8 @@ void read_scales(const Byte* blocks, std::int64_t count, float (&scales)[blocks_
                  float (&minima)[blocks_at_once]) {
   std::uint16_t stored[2][blocks_at_once] = {};
   for (std::int64_t i = 0; i < count; ++i) {
-    std::memcpy(&stored[0][i], blocks + i * bytes, sizeof(std::uint16_t));  // blocks are not aligned
-    if (has_minimum) std::memcpy(&stored[1][i], blocks + i * bytes + 2, sizeof(std::uint16_t));
+    stored[0][i] = half_bits_at(blocks + i * bytes);
+    if (has_minimum) stored[1][i] = half_bits_at(blocks + i * bytes + 2);
   }
 #pragma omp simd
   for (std::int64_t i = 0; i < blocks_at_once; ++i) scales[i] = float_from_half(stored[0][i]);
@@ -83,7 +77,7 @@ void read_scales(const Byte* blocks, std::int64_t count, float (&scales)[blocks_
 }
 
 /// 16 bytes of a scale and a minimum in 4 bits each, 64 bytes of four 2-bit values, d, dmin.
-inline void q2_k(const Byte* __restrict b, float* __restrict out) {
+constexpr void q2_k(const Byte* __restrict b, float* __restrict out) {
   const Byte* scales = b;
   const Byte* values = b + 16;
   const float d = half_at(b + 80);
@@ -100,7 +94,7 @@ inline void q2_k(const Byte* __restrict b, float* __restrict out) {
 
 /// 32 bytes of third bits (set: nothing is taken off), 64 bytes of four 2-bit values, 16 scales of 6 bits in 12 bytes
 /// (8 of two low nibbles, 4 of four high pairs), d.
-inline void q3_k(const Byte* __restrict b, float* __restrict out) {
+constexpr void q3_k(const Byte* __restrict b, float* __restrict out) {
   const Byte* thirds = b;
   const Byte* values = b + 32;
   const Byte* scales = b + 96;
@@ -127,7 +121,7 @@ struct ScaleAndMinimum {
   float scale;
   float minimum;
 };
-inline ScaleAndMinimum scale_and_minimum(const Byte* packed, int group, float d, float dmin) {
+constexpr ScaleAndMinimum scale_and_minimum(const Byte* packed, int group, float d, float dmin) {
   int scale = packed[group % 4];
   int minimum = packed[group % 4 + 4];
   if (group < 4) {
@@ -142,7 +136,7 @@ inline ScaleAndMinimum scale_and_minimum(const Byte* packed, int group, float d,
 
 /// d, dmin, 12 bytes of scales and minima, 128 bytes of two values: the low nibbles are a group of 32, the high the
 /// next.
-inline void q4_k(const Byte* __restrict b, float* __restrict out) {
+constexpr void q4_k(const Byte* __restrict b, float* __restrict out) {
   const float d = half_at(b);
   const float dmin = half_at(b + 2);
   for (int group = 0; group < 8; ++group) {
@@ -155,7 +149,7 @@ inline void q4_k(const Byte* __restrict b, float* __restrict out) {
 }
 
 /// As Q4_K, with 32 bytes of fifth bits before the pairs: bit g of byte i is of value i of group g.
-inline void q5_k(const Byte* __restrict b, float* __restrict out) {
+constexpr void q5_k(const Byte* __restrict b, float* __restrict out) {
   const float d = half_at(b);
   const float dmin = half_at(b + 2);
   const Byte* fifths = b + 16;
@@ -172,7 +166,7 @@ inline void q5_k(const Byte* __restrict b, float* __restrict out) {
 }
 
 /// 128 bytes of two low nibbles, 64 bytes of four upper pairs of bits, 16 int8 scales, d.
-inline void q6_k(const Byte* __restrict b, float* __restrict out) {
+constexpr void q6_k(const Byte* __restrict b, float* __restrict out) {
   const auto* scales = b + 192;
   const float d = half_at(b + 208);
   for (int group = 0; group < 16; ++group) {
@@ -192,7 +186,7 @@ inline void q6_k(const Byte* __restrict b, float* __restrict out) {
 }
 
 /// d, the upper two bits of eight 6-bit scales, their low nibbles, then eight groups as in IQ4_NL.
-inline void iq4_xs(const Byte* __restrict b, float* __restrict out) {
+constexpr void iq4_xs(const Byte* __restrict b, float* __restrict out) {
   const float d = half_at(b);
   const int upper = b[2] | b[3] << 8;
   for (int group = 0; group < 8; ++group) {

@@ -1,0 +1,145 @@
+// Whole steps in memory that the host cannot read, as a GPU's is: the same bits, and few reads.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "core/device/index_check.h"
+#include "core/nn/generation.h"
+#include "launch/run/step.h"
+#include "optim/clip.h"
+#include "optim/objectives.h"
+#include "optim/optimizer.h"
+#include "tests/support/golden_model.h"
+#include "tests/support/thread_ranks.h"
+
+namespace limbeck {
+namespace {
+
+using core::DType;
+using core::Memory;
+using testing::GoldenModel;
+
+constexpr std::int64_t micro_batches = 2;
+
+struct Settings {
+  std::string layout = "dp1";
+  int ranks = 1;
+  bool recompute = false;
+  bool uses_muon = false;
+  double capacity_factor = 0;
+  DType compute = DType::F32;
+};
+
+/// What a rank sees.
+struct Seen {
+  std::vector<double> losses, norms;
+  std::vector<std::vector<double>> expert_load;
+  std::vector<std::vector<double>> weights;  // after the last step
+  std::vector<std::int64_t> reads;           // by the host, of each step
+};
+
+/// Each rank's two steps of distilling the golden model from itself.
+std::vector<Seen> run_steps(const Settings& s, bool is_hidden) {
+  std::vector<Seen> runs(static_cast<std::size_t>(s.ranks));
+  testing::run_ranks(s.ranks, [&](testing::RankWorld& world) {
+    Seen& run = runs[static_cast<std::size_t>(world.rank)];
+    const GoldenModel golden("moe.h5");
+    launch::Rank rank(world.comm, s.layout, 1, false, is_hidden ? Memory::hidden_cpu(1) : Memory::cpu(1));
+    nn::ModelOptions options = rank.sharded(DType::F32);
+    options.compute = s.compute;
+    nn::Transformer student(golden.config(), options), teacher(golden.config(), rank.frozen_copy(DType::F32));
+    student.init_random(1);
+    teacher.load(golden.parameters());
+    parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory());
+    optim::Optimizer optimizer(optim::apply_groups(student.parameters(), {}), {.uses_muon = s.uses_muon},
+                               [&](const std::string& axis) -> core::Comm& { return rank.mesh().along(axis); });
+    const optim::Distillation objective({.ce_weight = 0.3, .temperature = 2});
+    for (int step = 0; step < 2; ++step) {
+      const std::int64_t before = rank.memory()->host_reads;
+      launch::StepUnderWay passes =
+          launch::start_step(rank, {student, &teacher, objective}, golden.samples(),
+                             {.micro_batches = micro_batches,
+                              .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = s.capacity_factor},
+                              .recompute = s.recompute},
+                             sync);
+      optim::GradientNorm norm(student.parameters(), rank.world(), 1);
+      optimizer.step(1e-2, norm.factor());
+      core::NotesCopy notes(rank.memory());
+      const launch::StepResult result = passes.read();
+      run.losses.push_back(result.loss());
+      run.norms.push_back(norm.values().norm);
+      notes.check();
+      run.expert_load = result.expert_load;
+      run.reads.push_back(rank.memory()->host_reads - before);
+    }
+    for (const core::Parameter* p : student.parameters())
+      run.weights.push_back(testing::values_of(p->entry(p->value).value()));
+  });
+  return runs;
+}
+
+class HiddenMemory : public ::testing::TestWithParam<Settings> {};
+
+TEST_P(HiddenMemory, GivesTheSameBits) {
+  const std::vector<Seen> hidden = run_steps(GetParam(), true), open = run_steps(GetParam(), false);
+  for (std::size_t r = 0; r < open.size(); ++r) {
+    EXPECT_EQ(hidden[r].losses, open[r].losses);
+    EXPECT_EQ(hidden[r].norms, open[r].norms);
+    EXPECT_EQ(hidden[r].expert_load, open[r].expert_load);
+    EXPECT_EQ(hidden[r].weights, open[r].weights);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, HiddenMemory,
+                         ::testing::Values(Settings{}, Settings{.recompute = true},
+                                           Settings{.uses_muon = true, .capacity_factor = 0.7},
+                                           Settings{.compute = DType::BF16}, Settings{"tp2", 2, true, true},
+                                           Settings{"ep2", 2, true, false, 0.7}, Settings{"ep2etp2", 4}),
+                         [](const auto& test) { return fmt::format("{}", test.index); });
+
+// Its sums, the experts' load, the gradient's norm, and what was noted of indices: once a step, at its end.
+TEST(HiddenMemorySteps, AreReadFourTimes) {
+  for (const bool recompute : {false, true})
+    EXPECT_THAT(run_steps({.recompute = recompute}, true).front().reads, ::testing::Each(4));
+}
+
+TEST(HiddenMemorySteps, NameTheFirstWrongIndex) {
+  const GoldenModel golden("moe.h5");
+  const auto memory = Memory::hidden_cpu(1);
+  nn::Transformer model(golden.config(), {.memory = memory, .dtype = DType::F32, .frozen = true});
+  model.load(golden.parameters());
+  const auto notes_of = [&](const std::vector<std::int32_t>& tokens) {
+    core::Tape off(core::Tape::Mode::Off);
+    core::check_indices(core::Tensor::from<std::int32_t>(memory, {std::ssize(tokens)}, tokens), 0, 97,
+                        [](std::int64_t at, std::int64_t id) { return fmt::format("token {} is {}", at, id); });
+    core::check_indices(core::Tensor::from<std::int64_t>(memory, {1}, {{5}}), 0, 5,
+                        [](std::int64_t, std::int64_t) { return std::string("a later one"); });
+    core::NotesCopy(memory).check();
+  };
+  const auto says = [](const char* words) { return ::testing::ThrowsMessage<core::Error>(words); };
+  EXPECT_THAT([&] { notes_of({3, 97, -1}); }, says("token 1 is 97"));
+  EXPECT_THAT([&] { notes_of({3, 4}); }, says("a later one")) << "what was noted is forgotten once it is told";
+  EXPECT_NO_THROW(core::NotesCopy(memory).check());
+}
+
+TEST(HiddenMemorySteps, GenerateTheSameText) {
+  const auto text = [](const core::MemoryPtr& memory) {
+    const GoldenModel golden("moe.h5");
+    nn::Transformer model(golden.config(), {.memory = memory, .dtype = DType::F32, .frozen = true});
+    model.load(golden.parameters());
+    const std::vector<std::int32_t> prompt = {3, 1, 4};
+    return nn::generate(model, prompt, {.max_tokens = 8});
+  };
+  EXPECT_EQ(text(Memory::hidden_cpu(1)), text(Memory::cpu(1)));
+}
+
+TEST(HiddenMemorySteps, RefuseTheHostsHand) {
+  const core::Tensor x = core::Tensor::zeros(Memory::hidden_cpu(1), DType::F32, {2});
+  EXPECT_THAT([&] { x.host<float>(); },
+              ::testing::ThrowsMessage<core::Error>("tensor: float32 [2] lies where the host cannot read it"));
+}
+
+}  // namespace
+}  // namespace limbeck
