@@ -6,8 +6,8 @@ namespace {
 
 /// A block clears whole rows of those that lie outside [offsets[0], offsets[experts]).
 template <class T, bool Whole>
-__global__ void clear_kernel(std::int64_t experts, const std::int64_t* offsets, std::int64_t num_rows, int width,
-                             T* y) {
+__global__ void __launch_bounds__(most_row_threads)
+    clear_kernel(std::int64_t experts, const std::int64_t* offsets, std::int64_t num_rows, int width, T* y) {
   constexpr int N = vector_length<T>;
   const std::int64_t begin = offsets[0], grouped = offsets[experts] - begin;
   for (std::int64_t r = blockIdx.x; r < num_rows - grouped; r += gridDim.x) {

@@ -57,7 +57,8 @@ struct Maximum {
 };
 
 template <class T, bool Whole>
-__global__ void maxima_kernel(LogitsRows<T> rows, const T* logits, double* maximum, double* index) {
+__global__ void __launch_bounds__(most_row_threads)
+    maxima_kernel(LogitsRows<T> rows, const T* logits, double* maximum, double* index) {
   constexpr int N = vector_length<T>;
   __shared__ T values[32];
   __shared__ int columns[32];
@@ -120,7 +121,8 @@ struct RowSums {
 };
 
 template <class T, bool Whole, bool Tempered>
-__global__ void sums_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max, double* sums) {
+__global__ void __launch_bounds__(most_row_threads)
+    sums_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max, double* sums) {
   constexpr int N = vector_length<T>;
   const int n = static_cast<int>(rows.num_valid);
   const T inverse = static_cast<T>(1 / rows.temperature);
@@ -204,8 +206,9 @@ struct GradientRow {
 };
 
 template <class T, class G, bool Whole, bool Tempered>
-__global__ void gradient_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max,
-                                const double* sums, double alpha, double weight, G* dlogits, double* sum_min) {
+__global__ void __launch_bounds__(most_row_threads)
+    gradient_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max, const double* sums,
+                    double alpha, double weight, G* dlogits, double* sum_min) {
   constexpr int N = vector_length<T>;
   const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
   const bool has_teacher = rows.teacher != nullptr;

@@ -10,8 +10,9 @@ namespace limbeck::kernels {
 namespace {
 
 template <class W, class T, bool Whole>
-__global__ void embedding_kernel(const std::int32_t* token, const W* table, T* y, std::int64_t tokens, int width,
-                                 std::int64_t first, std::int64_t rows) {
+__global__ void __launch_bounds__(most_row_threads)
+    embedding_kernel(const std::int32_t* token, const W* table, T* y, std::int64_t tokens, int width,
+                     std::int64_t first, std::int64_t rows) {
   constexpr int N = vector_length<W, T>;
   for (std::int64_t t = blockIdx.x; t < tokens; t += gridDim.x) {
     const std::int64_t index = token[t] - first;

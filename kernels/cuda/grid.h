@@ -13,6 +13,8 @@ constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b 
 inline constexpr unsigned warp_size = 32;
 inline constexpr unsigned usual_threads = 256;  // of a block: eight of them fill a multiprocessor
 
+inline constexpr unsigned most_row_threads = 512;  // of threads_for_row, for __launch_bounds__
+
 /// Blocks for `n` pieces of work that each block takes in turn, from its own number on by the number of blocks: enough
 /// to fill the GPU a few times over.
 inline dim3 blocks_for(const Cuda& cuda, std::int64_t n) {
@@ -21,7 +23,8 @@ inline dim3 blocks_for(const Cuda& cuda, std::int64_t n) {
 
 /// Threads of a block that has a row of `n` vectors at a time: about four vectors a thread, in whole warps.
 inline dim3 threads_for_row(std::int64_t n) {
-  const std::int64_t warps = std::clamp<std::int64_t>(ceil_div(n, std::int64_t{4} * warp_size), 1, 16);
+  const std::int64_t warps =
+      std::clamp<std::int64_t>(ceil_div(n, std::int64_t{4} * warp_size), 1, most_row_threads / warp_size);
   return dim3(static_cast<unsigned>(warps) * warp_size);
 }
 

@@ -30,8 +30,8 @@ struct Counts {
 // Each block takes rows in turn; a thread has the same columns of each.
 
 template <class T, bool Whole>
-__global__ void permute_kernel(const T* x, const std::int32_t* source, T* y, std::int64_t rows, int selected,
-                               int width) {
+__global__ void __launch_bounds__(most_row_threads)
+    permute_kernel(const T* x, const std::int32_t* source, T* y, std::int64_t rows, int selected, int width) {
   constexpr int N = vector_length<T>;
   for (std::int64_t r = blockIdx.x; r < rows; r += gridDim.x) {
     const bool is_somebodys = source[r] >= 0;
@@ -45,8 +45,9 @@ __global__ void permute_kernel(const T* x, const std::int32_t* source, T* y, std
 }
 
 template <class T, bool Whole>
-__global__ void unpermute_kernel(const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y,
-                                 std::int64_t tokens, int selected, int width) {
+__global__ void __launch_bounds__(most_row_threads)
+    unpermute_kernel(const T* rows, const std::int32_t* row_of, const Acc<T>* weights, T* y, std::int64_t tokens,
+                     int selected, int width) {
   constexpr int N = vector_length<T>;
   for (std::int64_t t = blockIdx.x; t < tokens; t += gridDim.x)
     for (int c = static_cast<int>(threadIdx.x) * N; c < width; c += static_cast<int>(blockDim.x) * N) {
@@ -63,8 +64,9 @@ __global__ void unpermute_kernel(const T* rows, const std::int32_t* row_of, cons
 }
 
 template <class T, bool Whole>
-__global__ void unpermute_gradient_kernel(const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy,
-                                          T* drows, Acc<T>* dweights, std::int64_t num_rows, int selected, int width) {
+__global__ void __launch_bounds__(most_row_threads)
+    unpermute_gradient_kernel(const T* rows, const std::int32_t* source, const Acc<T>* weights, const T* dy, T* drows,
+                              Acc<T>* dweights, std::int64_t num_rows, int selected, int width) {
   constexpr int N = vector_length<T>;
   for (std::int64_t r = blockIdx.x; r < num_rows; r += gridDim.x) {
     const std::int32_t a = source[r];

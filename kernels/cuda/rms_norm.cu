@@ -60,11 +60,12 @@ void rms_norm_weight_gradient(const D& cuda, const X* x, const Acc<X>* inverse_r
     const std::int64_t columns = std::min(strip, width - first);
     if (rows > 0) {
       const bool whole = are_rows_aligned<N>(width, x, dy) && columns % N == 0;
-      const dim3 grid(static_cast<unsigned>(ceil_div(columns, N * std::int64_t{usual_threads})),
-                      static_cast<unsigned>(num_parts));
-      gpu::launch(cuda, whole ? weight_gradient_kernel<X, Y, true> : weight_gradient_kernel<X, Y, false>, grid,
-                  dim3(usual_threads), 0, x + first, inverse_rms, dy + first, parts, rows, rms_norm_rows_a_part(rows),
-                  width, static_cast<int>(columns));
+      const std::int64_t warps = std::min<std::int64_t>(ceil_div(columns, N * warp_size), usual_threads / warp_size);
+      const dim3 block(static_cast<unsigned>(warps) * warp_size);
+      const dim3 grid(static_cast<unsigned>(ceil_div(columns, N * block.x)), static_cast<unsigned>(num_parts));
+      gpu::launch(cuda, whole ? weight_gradient_kernel<X, Y, true> : weight_gradient_kernel<X, Y, false>, grid, block,
+                  0, x + first, inverse_rms, dy + first, parts, rows, rms_norm_rows_a_part(rows), width,
+                  static_cast<int>(columns));
     }
     sum_parts(cuda, parts, num_parts, columns, add, dweight + first, columns);
   }

@@ -1,6 +1,6 @@
 // Rows of a root-mean-square norm, a block to a row: the norm alone and that of a sum (kernels/add_rms_norm.h) are the
-// same kernels, so that both give the same bits. A row is kept in shared memory between the two looks at it, each
-// thread its own places; one that is too wide is read twice.
+// same kernels, so that both give the same bits. A row is kept in registers between the two looks at it, all of its
+// reads under way at once; what is beyond the first vectors of each thread is read twice.
 #pragma once
 
 #include <algorithm>
@@ -18,40 +18,66 @@ namespace limbeck::kernels {
 inline std::int64_t rms_norm_rows_a_part(std::int64_t rows) { return std::max<std::int64_t>(4, ceil_div(rows, 1024)); }
 inline std::int64_t rms_norm_parts(std::int64_t rows) { return ceil_div(rows, rms_norm_rows_a_part(rows)); }
 
-/// Bytes of shared memory for `bytes` a column, 0 where that would leave a multiprocessor with one block.
-inline std::size_t rms_norm_shared(std::int64_t width, int vector, std::size_t bytes) {
-  const std::size_t all = static_cast<std::size_t>(ceil_div(width, vector) * vector) * bytes;
-  return all <= std::size_t{96} << 10 ? all : 0;
-}
+/// Vectors of a row that a thread keeps: of up to 2048 all (threads_for_row).
+inline constexpr int kept_vectors = 4;
+
+/// The places of a row that a thread has: c, c + step, ... below width.
+template <int N>
+struct Columns {
+  int width, begin, step;
+  __device__ explicit Columns(int of_row)
+      : width(of_row), begin(static_cast<int>(threadIdx.x) * N), step(static_cast<int>(blockDim.x) * N) {}
+  /// f(k, c) for the vectors that are kept.
+  template <class F>
+  __device__ void kept(F f) const {
+#pragma unroll
+    for (int k = 0; k < kept_vectors; ++k)
+      if (begin + k * step < width) f(k, begin + k * step);
+  }
+  /// f(c) for those beyond.
+  template <class F>
+  __device__ void others(F f) const {
+    for (int c = begin + kept_vectors * step; c < width; c += step) f(c);
+  }
+};
 
 /// sum = x + delta where there is a delta, else x; its inverse root mean square; y = sum r weight.
 template <class X, class Y, bool Whole>
-__global__ void rms_norm_kernel(const X* x, const Y* delta, const Acc<X>* weight, X* sum, Y* y, Acc<X>* inverse_rms,
-                                std::int64_t rows, int width, Acc<X> eps, bool in_shared) {
+__global__ void __launch_bounds__(most_row_threads)
+    rms_norm_kernel(const X* x, const Y* delta, const Acc<X>* weight, X* sum, Y* y, Acc<X>* inverse_rms,
+                    std::int64_t rows, int width, Acc<X> eps) {
+  using A = Acc<X>;
   constexpr int N = vector_length<X, Y>;
-  const int begin = static_cast<int>(threadIdx.x) * N, step = static_cast<int>(blockDim.x) * N;
+  const Columns<N> columns(width);
   for (std::int64_t t = blockIdx.x; t < rows; t += gridDim.x) {
     const std::int64_t first = t * width;
-    X* kept = in_shared ? gpu::dynamic_shared<X>() : sum + first;
-    Acc<X> squares = 0;
-    for (int c = begin; c < width; c += step) {
-      auto v = load<N, Whole>(x + first + c, width - c);
-      if (delta != nullptr) {
-        const auto d = load<N, Whole>(delta + first + c, width - c);
-        for (int j = 0; j < N; ++j) v[j] = as<Acc<X>>(rounded<X>(v[j] + d[j]));
-        store<Whole>(sum + first + c, v, width - c);
-      }
-      if (in_shared) store(kept + c, v);
+    Values<X, N> row[kept_vectors];
+    A squares = 0;
+    const auto summed = [&](int c) {
+      auto v = read<N, Whole>(x + first + c, width - c);
+      if (delta == nullptr) return v;
+      const auto d = load<N, Whole>(delta + first + c, width - c);
+      for (int j = 0; j < N; ++j) v[j] = rounded<X>(as<A>(v[j]) + d[j]);
+      return v;
+    };
+    const auto add_squares = [&](const Values<X, N>& raw, int c) {
+      const auto v = widened(raw);
       for (int j = 0; j < N; ++j) squares += v[j] * v[j];
-    }
-    const Acc<X> r = 1 / std::sqrt(block_sum(squares) / static_cast<Acc<X>>(width) + eps);
+      if (delta != nullptr) store<Whole>(sum + first + c, v, width - c);
+    };
+    columns.kept([&](int k, int c) { row[k] = summed(c); });
+    columns.kept([&](int k, int c) { add_squares(row[k], c); });
+    columns.others([&](int c) { add_squares(summed(c), c); });
+    const A r = 1 / std::sqrt(block_sum(squares) / static_cast<A>(width) + eps);
     if (threadIdx.x == 0) inverse_rms[t] = r;
-    for (int c = begin; c < width; c += step) {
-      auto v = in_shared ? load<N>(kept + c) : load<N, Whole>(kept + c, width - c);
+    const auto normalise = [&](const Values<X, N>& raw, int c) {
+      auto v = widened(raw);
       const auto w = load<N, Whole>(weight + c, width - c);
       for (int j = 0; j < N; ++j) v[j] = v[j] * r * w[j];
       store<Whole>(y + first + c, v, width - c);
-    }
+    };
+    columns.kept([&](int k, int c) { normalise(row[k], c); });
+    columns.others([&](int c) { normalise(read<N, Whole>(sum + first + c, width - c), c); });
   }
 }
 
@@ -61,11 +87,10 @@ void launch_rms_norm(const Cuda& cuda, const X* x, const Y* delta, const Acc<X>*
                      Acc<X>* inverse_rms, std::int64_t rows, std::int64_t width, double eps) {
   constexpr int N = vector_length<X, Y>;
   if (rows == 0) return;
-  const std::size_t shared = rms_norm_shared(width, N, sizeof(X));
   const bool whole = are_rows_aligned<N>(width, x, delta, weight, sum, y);
   gpu::launch(cuda, whole ? rms_norm_kernel<X, Y, true> : rms_norm_kernel<X, Y, false>, blocks_for(cuda, rows),
-              threads_for_row(ceil_div(width, N)), shared, x, delta, weight, sum, y, inverse_rms, rows,
-              static_cast<int>(width), static_cast<Acc<X>>(eps), shared > 0);
+              threads_for_row(ceil_div(width, N)), 0, x, delta, weight, sum, y, inverse_rms, rows,
+              static_cast<int>(width), static_cast<Acc<X>>(eps));
 }
 
 /// What the kernel of the gradient reads and writes; ddelta and parts may be null.
@@ -81,71 +106,75 @@ struct RmsNormGradient {
   Acc<X>* parts = nullptr;
   std::int64_t rows = 0, rows_a_part = 1;
   int width = 0;
-  bool in_shared = false;
 };
 
-/// A part's rows in turn. The sums of its part of the weight's gradient lie in shared memory, in front of the row.
+/// A part's rows in turn. Its part of the weight's gradient is added up in registers too, beyond the kept vectors in
+/// its place.
 template <class X, class Y, bool Whole>
-__global__ void rms_norm_gradient_kernel(RmsNormGradient<X, Y> g) {
+__global__ void __launch_bounds__(most_row_threads) rms_norm_gradient_kernel(RmsNormGradient<X, Y> g) {
   using A = Acc<X>;
   constexpr int N = vector_length<X, Y>;
-  const int width = g.width, padded = (width + N - 1) / N * N;
-  const int begin = static_cast<int>(threadIdx.x) * N, step = static_cast<int>(blockDim.x) * N;
-  A* shared_part = gpu::dynamic_shared<A>();
-  X* shared_x = reinterpret_cast<X*>(shared_part + (g.parts != nullptr ? padded : 0));
-  Y* shared_dy = reinterpret_cast<Y*>(shared_x + padded);
+  const int width = g.width;
+  const Columns<N> columns(width);
   for (std::int64_t p = blockIdx.x; p * g.rows_a_part < g.rows; p += gridDim.x) {
-    A* part = g.in_shared ? shared_part : g.parts + p * width;
+    A* part = g.parts + p * width;
+    Values<A, N> sums[kept_vectors] = {};
     const std::int64_t end = g.rows < (p + 1) * g.rows_a_part ? g.rows : (p + 1) * g.rows_a_part;
     for (std::int64_t t = p * g.rows_a_part; t < end; ++t) {
-      const std::int64_t first = t * width;
+      const X* x_row = g.x + t * width;
+      const Y* dy_row = g.dy + t * width;
       const A r = g.inverse_rms[t];
+      Values<X, N> x[kept_vectors];
+      Values<Y, N> dy[kept_vectors];
       A dot = 0;
-      for (int c = begin; c < width; c += step) {
-        const auto x = load<N, Whole>(g.x + first + c, width - c);
-        const auto dy = load<N, Whole>(g.dy + first + c, width - c);
+      const auto add_dot = [&](const Values<X, N>& raw_x, const Values<Y, N>& raw_dy, int c) {
+        const auto vx = widened(raw_x);
+        const auto vdy = widened(raw_dy);
         const auto w = load<N, Whole>(g.weight + c, width - c);
-        for (int j = 0; j < N; ++j) dot += w[j] * dy[j] * x[j];
-        if (!g.in_shared) continue;
-        store(shared_x + c, x);
-        store(shared_dy + c, dy);
-      }
+        for (int j = 0; j < N; ++j) dot += w[j] * vdy[j] * vx[j];
+      };
+      columns.kept([&](int k, int c) {
+        x[k] = read<N, Whole>(x_row + c, width - c);
+        dy[k] = read<N, Whole>(dy_row + c, width - c);
+      });
+      columns.kept([&](int k, int c) { add_dot(x[k], dy[k], c); });
+      columns.others(
+          [&](int c) { add_dot(read<N, Whole>(x_row + c, width - c), read<N, Whole>(dy_row + c, width - c), c); });
       const A along = block_sum(dot) * r * r * r / static_cast<A>(width);
-      for (int c = begin; c < width; c += step) {
-        const auto x = g.in_shared ? load<N>(shared_x + c) : load<N, Whole>(g.x + first + c, width - c);
-        const auto dy = g.in_shared ? load<N>(shared_dy + c) : load<N, Whole>(g.dy + first + c, width - c);
+      const auto write = [&](const Values<X, N>& raw_x, const Values<Y, N>& raw_dy, int c, Values<A, N>& sum) {
+        const auto vx = widened(raw_x);
+        const auto vdy = widened(raw_dy);
         const auto w = load<N, Whole>(g.weight + c, width - c);
+        X* to = g.dx + t * width + c;
+        const auto before = g.add ? load<N, Whole>(to, width - c) : Values<A, N>{};
         Values<A, N> dx;
-        for (int j = 0; j < N; ++j) dx[j] = std::fma(r * w[j], dy[j], -(along * x[j]));
-        if (g.parts != nullptr) {
-          auto of_rows = t == p * g.rows_a_part ? Values<A, N>{} : load<N, Whole>(part + c, width - c);
-          for (int j = 0; j < N; ++j) of_rows[j] += dy[j] * x[j] * r;
-          store<Whole>(part + c, of_rows, width - c);
-          if (g.in_shared && t + 1 == end) store<Whole>(g.parts + p * width + c, of_rows, width - c);
+        for (int j = 0; j < N; ++j) {
+          const A d = std::fma(r * w[j], vdy[j], -(along * vx[j]));
+          dx[j] = as<A>(rounded<X>(g.add ? before[j] + d : d));
+          sum[j] += vdy[j] * vx[j] * r;
         }
-        if (g.add) {
-          const auto before = load<N, Whole>(g.dx + first + c, width - c);
-          for (int j = 0; j < N; ++j) dx[j] = as<A>(rounded<X>(before[j] + dx[j]));
-        } else if constexpr (sizeof(X) < sizeof(A)) {
-          for (int j = 0; j < N; ++j) dx[j] = as<A>(rounded<X>(dx[j]));
-        }
-        store<Whole>(g.dx + first + c, dx, width - c);
-        if (g.ddelta != nullptr) store<Whole>(g.ddelta + first + c, dx, width - c);
-      }
+        store<Whole>(to, dx, width - c);
+        if (g.ddelta != nullptr) store<Whole>(g.ddelta + t * width + c, dx, width - c);
+      };
+      columns.kept([&](int k, int c) { write(x[k], dy[k], c, sums[k]); });
+      columns.others([&](int c) {
+        const bool goes_on = g.parts != nullptr && t > p * g.rows_a_part;
+        auto sum = goes_on ? load<N, Whole>(part + c, width - c) : Values<A, N>{};
+        write(read<N, Whole>(x_row + c, width - c), read<N, Whole>(dy_row + c, width - c), c, sum);
+        if (g.parts != nullptr) store<Whole>(part + c, sum, width - c);
+      });
     }
+    if (g.parts != nullptr) columns.kept([&](int k, int c) { store<Whole>(part + c, sums[k], width - c); });
   }
 }
 
 template <class X, class Y>
-void rms_norm_gradient(const Cuda& cuda, RmsNormGradient<X, Y> g) {
+void rms_norm_gradient(const Cuda& cuda, const RmsNormGradient<X, Y>& g) {
   constexpr int N = vector_length<X, Y>;
   if (g.rows == 0 || g.width == 0) return;
-  const std::size_t bytes = sizeof(X) + sizeof(Y) + (g.parts != nullptr ? sizeof(Acc<X>) : 0);
-  const std::size_t shared = rms_norm_shared(g.width, N, bytes);
-  g.in_shared = shared > 0;
   const bool whole = are_rows_aligned<N>(g.width, g.x, g.weight, g.dy, g.dx, g.ddelta, g.parts);
   gpu::launch(cuda, whole ? rms_norm_gradient_kernel<X, Y, true> : rms_norm_gradient_kernel<X, Y, false>,
-              blocks_for(cuda, ceil_div(g.rows, g.rows_a_part)), threads_for_row(ceil_div(g.width, N)), shared, g);
+              blocks_for(cuda, ceil_div(g.rows, g.rows_a_part)), threads_for_row(ceil_div(g.width, N)), 0, g);
 }
 
 /// total[c] = Σ parts[.,c], `add` adds it to what is there: a warp's lanes have neighbouring columns, the block's warps

@@ -24,8 +24,9 @@ struct Table {
 
 /// A block turns tokens in turn, a thread N pairs of a head at a time: of the queries first, then of the keys.
 template <int N, class T>
-__global__ void rope_kernel(RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
-                            const Acc<T>* sin, Acc<T> sign, std::int64_t tokens, int half) {
+__global__ void __launch_bounds__(most_row_threads)
+    rope_kernel(RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
+                const Acc<T>* sin, Acc<T> sign, std::int64_t tokens, int half) {
   const int vectors = half / N;  // of a head
   const int of_queries = static_cast<int>(queries.heads) * vectors;
   const int all = of_queries + static_cast<int>(keys.heads) * vectors;

@@ -40,13 +40,17 @@ __device__ T rounded(A x) {
     return as<T>(x);
 }
 
-/// N values from p on, which is a multiple of N of them.
 template <int N, class T>
-__device__ Values<Acc<T>, N> load(const T* p) {
-  const auto raw = *reinterpret_cast<const Values<T, N>*>(p);
+__device__ Values<Acc<T>, N> widened(const Values<T, N>& raw) {
   Values<Acc<T>, N> x;
   for (int i = 0; i < N; ++i) x[i] = as<Acc<T>>(raw[i]);
   return x;
+}
+
+/// N values from p on, which is a multiple of N of them.
+template <int N, class T>
+__device__ Values<Acc<T>, N> load(const T* p) {
+  return widened(*reinterpret_cast<const Values<T, N>*>(p));
 }
 
 template <int N, class T, class A>
@@ -57,16 +61,22 @@ __device__ void store(T* p, const Values<A, N>& x) {
 }
 
 /// The same for rows of any width that begin anywhere: of values that are no `Whole` vectors the first `count` are read
-/// (the others are 0) and written one by one.
+/// (the others are 0) and written one by one. `read` leaves them as they are stored.
 template <int N, bool Whole, class T>
-__device__ Values<Acc<T>, N> load(const T* p, int count) {
+__device__ Values<T, N> read(const T* p, int count) {
   if constexpr (Whole) {
-    return load<N>(p);
+    return *reinterpret_cast<const Values<T, N>*>(p);
   } else {
-    Values<Acc<T>, N> x;
-    for (int i = 0; i < N; ++i) x[i] = i < count ? as<Acc<T>>(p[i]) : Acc<T>{0};
+    Values<T, N> x{};
+    for (int i = 0; i < N; ++i)
+      if (i < count) x[i] = p[i];
     return x;
   }
+}
+
+template <int N, bool Whole, class T>
+__device__ Values<Acc<T>, N> load(const T* p, int count) {
+  return widened(read<N, Whole>(p, count));
 }
 
 template <bool Whole, int N, class T, class A>

@@ -19,7 +19,7 @@ TYPED_TEST_SUITE(CudaRouting, Types);
 struct Shape {
   std::int64_t tokens, experts, selected;
 };
-const std::vector<Shape> shapes = {{0, 4, 2}, {1, 1, 1}, {3, 5, 5}, {70, 33, 4}, {9, 128, 8}};
+const std::vector<Shape> shapes = {{0, 4, 2}, {1, 1, 1}, {3, 5, 5}, {800, 9, 2}, {20, 33, 4}, {9, 128, 8}};
 
 TYPED_TEST(CudaRouting, SoftmaxIsThatOfTheCpu) {
   using T = TypeParam;

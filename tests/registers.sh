@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# What CUDA's assembler says of a GPU's kernels, as their build kept it beside each object (cmake/keep_words.sh), against
+# kernels/cuda/registers.txt: none spills, none has a stack but those that may, and registers leave room for as many threads
+# of a multiprocessor as are stated.
+#
+#     tests/registers.sh build/cuda
+set -euo pipefail
+
+build=${1:?a build folder of preset cuda}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+budgets=kernels/cuda/registers.txt
+logs=$(find "$build" -name '*.cu.o.words')
+[[ -n $logs ]] || { echo "tests/registers.sh: error: no *.cu.o.words below $build, expected a build of preset cuda" >&2; exit 1; }
+
+# One line a kernel and architecture: architecture, registers, bytes of stack, bytes spilled, name.
+# shellcheck disable=SC2086 # file names of CMake's, without spaces
+awk '
+  /Compiling entry function/ {split($0, part, "\047"); name = part[2]; architecture = part[4]}
+  /bytes stack frame/ {stack = $1; spilled = $5 + $9}
+  /: Used [0-9]+ registers/ {
+    for (i = 1; i < NF; ++i) if ($i == "Used") registers = $(i + 1)
+    print architecture, registers, stack, spilled, name
+  }' $logs | c++filt -p | sed -E 's/limbeck::kernels:://g; s/\(anonymous namespace\):://g; s/ void / /' | sort -u >"$build/registers"
+
+awk '
+  NR == FNR {
+    if ($0 ~ /^#/ || NF == 0) next
+    threads[$1] = $2; may_have_stack[$1] = $3 == "stack"; next
+  }
+  {
+    kernel = $5; for (i = 6; i <= NF; ++i) kernel = kernel " " $i
+    base = kernel; sub(/<.*/, "", base)
+    # The nearest entry: with the place of work, then without.
+    work = kernel; gsub(/[<>, ]+/, " ", work); n = split(work, word, " "); entry = base
+    for (i = 2; i <= n; ++i) if ((base ":" word[i]) in threads) entry = base ":" word[i]
+    ++checked; used[entry] = 1
+    if (!(entry in threads)) {print kernel " (" $1 ") has no line in kernels/cuda/registers.txt"; bad = 1; next}
+    most = int(65536 / threads[entry] / 8) * 8
+    if ($2 > most) {print kernel " (" $1 ") has " $2 " registers, expected at most " most " for " threads[entry] " threads"; bad = 1}
+    if ($4 > 0) {print kernel " (" $1 ") spills " $4 " bytes, expected 0"; bad = 1}
+    if ($3 > 0 && !may_have_stack[entry]) {print kernel " (" $1 ") has a stack of " $3 " bytes, expected 0"; bad = 1}
+  }
+  END {
+    for (entry in threads) if (!(entry in used)) {print "kernels/cuda/registers.txt: there is no kernel " entry; bad = 1}
+    print checked + 0 " kernels"
+    exit bad || checked == 0
+  }' "$budgets" "$build/registers"
