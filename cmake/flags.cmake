@@ -1,8 +1,9 @@
-# Flags that Limbeck's own sources share. No target hands them on: who links to Limbeck compiles as he likes.
+# Flags that Limbeck's own sources share. No target hands them on: who links to Limbeck compiles as he likes. CUDA's compiler
+# has flags of its own (kernels/cuda).
 add_library(limbeck_flags INTERFACE)
-target_compile_options(limbeck_flags INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror
-  -ffp-contract=fast -fno-math-errno)
+foreach(flag -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror -ffp-contract=fast -fno-math-errno)
+  target_compile_options(limbeck_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:${flag}>)
+endforeach()
 if(CMAKE_BUILD_TYPE STREQUAL "Debug" OR LIMBECK_SANITIZE)
   target_compile_definitions(limbeck_flags INTERFACE _GLIBCXX_ASSERTIONS)
 endif()

@@ -15,8 +15,16 @@ foreach(level IN LISTS LIMBECK_CPU_LEVELS)
 endforeach()
 install(TARGETS limbeck_kernels EXPORT limbeck_core LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
   COMPONENT kernels NAMELINK_COMPONENT core)
+if(TARGET limbeck_kernels_cuda)
+  install(TARGETS limbeck_kernels_cuda EXPORT limbeck_core LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    COMPONENT kernels NAMELINK_COMPONENT core)
+  install(FILES kernels/cuda/cuda.h DESTINATION ${limbeck_headers}/kernels/cuda COMPONENT core)
+  set(other_device_set cpu_only)
+else()
+  set(other_device_set with_cuda)
+endif()
 target_include_directories(limbeck_kernels INTERFACE
-  $<INSTALL_INTERFACE:${limbeck_headers}> $<INSTALL_INTERFACE:${limbeck_headers}/kernels/cpu_only>)
+  $<INSTALL_INTERFACE:${limbeck_headers}> $<INSTALL_INTERFACE:${limbeck_headers}/kernels/${limbeck_device_set}>)
 
 # limbeck_install_headers(COMPONENT FOLDER [EXCLUDED]...): the names of files or folders
 function(limbeck_install_headers component folder)
@@ -27,7 +35,7 @@ function(limbeck_install_headers component folder)
   install(DIRECTORY ${folder}/ DESTINATION ${limbeck_headers}/${folder} COMPONENT ${component}
     FILES_MATCHING PATTERN "*.h" ${excluded})
 endfunction()
-limbeck_install_headers(core kernels cpu)
+limbeck_install_headers(core kernels cpu cuda ${other_device_set})
 foreach(component IN LISTS limbeck_libraries)
   if(component STREQUAL "kernels")
     continue()

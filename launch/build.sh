@@ -5,7 +5,7 @@
 #     launch/build.sh release limbeck    # only this target
 set -euo pipefail
 
-preset=${1:?a preset: release, debug, asan or tsan}
+preset=${1:?a preset: release, debug, asan, tsan or cuda}
 shift
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"

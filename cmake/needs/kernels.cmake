@@ -1,7 +1,16 @@
-# Of the build alone: the kernels are a shared library, whose users need none of it.
+# Of the build alone: the kernels are shared libraries, whose users need none of it.
 if(LIMBECK_OPENMP)
   find_package(OpenMP QUIET COMPONENTS CXX)
   limbeck_require(OpenMP_CXX_FOUND "OpenMP" g++)
   # Not find_package(dnnl): Debian's package file also asks for OpenCL, which the CPU engine does not use.
   limbeck_find_library(dnnl "oneDNN" libdnnl-dev oneapi/dnnl/dnnl.hpp dnnl)
+endif()
+if(LIMBECK_CUDA STREQUAL "ON")
+  find_package(CUDAToolkit QUIET)
+  limbeck_require(CUDAToolkit_FOUND "CUDA" "nvidia-cuda-toolkit, or NVIDIA's own packages")
+  set(CMAKE_CUDA_ARCHITECTURES ${LIMBECK_CUDA_ARCHITECTURES})
+  if(CUDAToolkit_FOUND AND NOT CMAKE_CUDA_COMPILER)
+    set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
+  endif()
+  enable_language(CUDA)
 endif()
