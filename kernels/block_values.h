@@ -26,16 +26,13 @@ using Quants = std::int8_t[32];
 
 /// 16 bytes of two values each: the low nibbles are values 0 to 15; `offset` is taken off.
 constexpr void nibbles(const Byte* __restrict pairs, int offset, Quants& __restrict q) {
-#pragma omp simd
   for (int i = 0; i < 16; ++i) q[i] = static_cast<std::int8_t>((pairs[i] & 15) - offset);
-#pragma omp simd
   for (int i = 0; i < 16; ++i) q[16 + i] = static_cast<std::int8_t>((pairs[i] >> 4) - offset);
 }
 
 /// The same with a fifth bit a value, bit i of `high` for value i.
 constexpr void nibbles_and_bit(std::uint32_t high, const Byte* pairs, int offset, Quants& q) {
   nibbles(pairs, offset, q);
-#pragma omp simd
   for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(q[i] + static_cast<int>((high >> i & 1U) << 4U));
 }
 
@@ -69,10 +66,8 @@ void read_scales(const Byte* blocks, std::int64_t count, float (&scales)[blocks_
     stored[0][i] = half_bits_at(blocks + i * bytes);
     if (has_minimum) stored[1][i] = half_bits_at(blocks + i * bytes + 2);
   }
-#pragma omp simd
   for (std::int64_t i = 0; i < blocks_at_once; ++i) scales[i] = float_from_half(stored[0][i]);
   if (!has_minimum) return;
-#pragma omp simd
   for (std::int64_t i = 0; i < blocks_at_once; ++i) minima[i] = float_from_half(stored[1][i]);
 }
 
@@ -87,7 +82,6 @@ constexpr void q2_k(const Byte* __restrict b, float* __restrict out) {
     const float minimum = dmin * static_cast<float>(scales[group] >> 4);
     const Byte* quads = values + group / 8 * 32 + group % 2 * 16;
     const int shift = group % 8 / 2 * 2;
-#pragma omp simd
     for (int i = 0; i < 16; ++i) out[group * 16 + i] = scale * static_cast<float>(quads[i] >> shift & 3) - minimum;
   }
 }
@@ -107,7 +101,6 @@ constexpr void q3_k(const Byte* __restrict b, float* __restrict out) {
     const Byte* third = thirds + group % 2 * 16;
     const int shift = group % 8 / 2 * 2;
     const int bit = group / 2;
-#pragma omp simd
     for (int i = 0; i < 16; ++i) {
       const int q = (quads[i] >> shift & 3) + (third[i] >> bit & 1) * 4 - 4;
       out[group * 16 + i] = scale * static_cast<float>(q);
@@ -143,7 +136,6 @@ constexpr void q4_k(const Byte* __restrict b, float* __restrict out) {
     const auto [scale, minimum] = scale_and_minimum(b + 4, group, d, dmin);
     const Byte* pairs = b + 16 + group / 2 * 32;
     const int shift = group % 2 * 4;
-#pragma omp simd
     for (int i = 0; i < 32; ++i) out[group * 32 + i] = scale * static_cast<float>(pairs[i] >> shift & 15) - minimum;
   }
 }
@@ -157,7 +149,6 @@ constexpr void q5_k(const Byte* __restrict b, float* __restrict out) {
     const auto [scale, minimum] = scale_and_minimum(b + 4, group, d, dmin);
     const Byte* pairs = b + 48 + group / 2 * 32;
     const int shift = group % 2 * 4;
-#pragma omp simd
     for (int i = 0; i < 32; ++i) {
       const int q = (pairs[i] >> shift & 15) | (fifths[i] >> group & 1) << 4;
       out[group * 32 + i] = scale * static_cast<float>(q) - minimum;
@@ -177,7 +168,6 @@ constexpr void q6_k(const Byte* __restrict b, float* __restrict out) {
     const Byte* upper = b + 128 + half * 32 + group % 2 * 16;
     const int pair_shift = quarter / 2 * 4;
     const int upper_shift = quarter * 2;
-#pragma omp simd
     for (int i = 0; i < 16; ++i) {
       const int q = (pairs[i] >> pair_shift & 15) | (upper[i] >> upper_shift & 3) << 4;
       out[group * 16 + i] = scale * static_cast<float>(q - 32);

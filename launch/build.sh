@@ -5,7 +5,7 @@
 #     launch/build.sh release limbeck    # only this target
 set -euo pipefail
 
-preset=${1:?a preset: release, debug, asan, tsan or cuda}
+preset=${1:?a preset: release, debug, cuda, emulation, asan, tsan or fuzz}
 shift
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -16,7 +16,7 @@ jobs=$((memory_kib / (1536 * 1024)))
 jobs=$((jobs < 1 ? 1 : jobs > cores ? cores : jobs))
 
 options=()
-command -v ccache >/dev/null && options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+command -v ccache >/dev/null && options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
 
 mkdir -p "build/$preset"
 log=build/$preset/build.log

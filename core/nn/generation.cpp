@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "core/device/index_check.h"
 #include "core/ops/head_loss.h"
 #include "core/random.h"
 
@@ -306,6 +307,7 @@ void Generation::advance(const std::vector<Piece>& pieces, Pace& pace) {
     for (std::size_t n = 0; n < slots.size(); ++n)
       next[n] = next_token(std::span(logits).subspan(n * width, width), text_in(slots[n]));
   }
+  core::NotesCopy(model_.memory()).check();
   if (!slots.empty()) next = from_first_rank(model_, options_.is_first_rank, std::move(next));
   pace.seconds += seconds_since(begin);
   for (std::size_t n = 0; n < slots.size(); ++n) add(slots[n], static_cast<std::int32_t>(next[n]));

@@ -1,6 +1,7 @@
 // Two kernels, so that every sum is one block's: dq by tiles of queries, dk and dv by tiles of keys, which both form
 // the probabilities and the gradients of the scores again. Dao, "FlashAttention-2" (2023), algorithm 2.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/attention.h"
 #include "kernels/cuda/attention_rows.cuh"
@@ -34,7 +35,7 @@ struct ScoreGradient {
 template <class A>
 __device__ ScoreGradient<A> score_gradient(const A* query, const A* key, int width, A scale, A logsumexp, const A* dout,
                                            const A* value, int value_width, A mean) {
-  const A probability = exp(dot(query, key, width) * scale - logsumexp);
+  const A probability = std::exp(dot(query, key, width) * scale - logsumexp);
   return {probability, probability * (dot(dout, value, value_width) - mean)};
 }
 

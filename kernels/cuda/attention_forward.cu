@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/attention.h"
 #include "kernels/cuda/attention_rows.cuh"
@@ -51,12 +52,12 @@ __global__ void __launch_bounds__(attention_threads)
             is_seen ? dot(queries.row(r), keys.row(lane_index()), width) * static_cast<A>(p.scale) : -infinity<A>;
         const A greatest = warp_reduce(score, Larger{});
         if (greatest > maximum[i]) {  // alike in the warp
-          const A factor = exp(maximum[i] - greatest);
+          const A factor = std::exp(maximum[i] - greatest);
           sum[i] *= factor;
           result[i].scale(factor);
           maximum[i] = greatest;
         }
-        const A probability = is_seen ? exp(score - maximum[i]) : A{0};
+        const A probability = is_seen ? std::exp(score - maximum[i]) : A{0};
         sum[i] += warp_sum(probability);
         result[i].add_weighted(as_factor<T>(probability), values);
       }
@@ -69,7 +70,7 @@ __global__ void __launch_bounds__(attention_threads)
       T* const to = out + (query * p.num_heads + head) * value_width;
       result[i].for_each(value_width, [&](int column, A x) { to[column] = as<T>(x * share); });
       if (lane_index() == 0)
-        logsumexp[query * p.num_heads + head] = sum[i] > 0 ? maximum[i] + log(sum[i]) : -infinity<A>;
+        logsumexp[query * p.num_heads + head] = sum[i] > 0 ? maximum[i] + std::log(sum[i]) : -infinity<A>;
     }
   }
 }

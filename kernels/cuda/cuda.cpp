@@ -58,6 +58,16 @@ void* CudaState::pieces() {
   return pieces_;
 }
 
+int num_cuda_devices() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+std::string why_no_cuda_device() {
+  int count = 0;
+  return cudaGetErrorString(cudaGetDeviceCount(&count));
+}
+
 Cuda make_cuda(int ordinal) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);

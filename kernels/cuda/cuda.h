@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 namespace limbeck::kernels {
 
@@ -18,6 +19,11 @@ struct Cuda {
   int ordinal = 0;  // among those that the process sees
   std::shared_ptr<CudaState> state;
 };
+
+/// That this process sees; 0 also where there is no driver.
+int num_cuda_devices();
+/// What CUDA says where there are none.
+std::string why_no_cuda_device();
 
 /// Throws std::runtime_error where there is no such GPU, or no driver.
 Cuda make_cuda(int ordinal);

@@ -9,6 +9,7 @@
 
 #include "data/files/hdf5_version.h"
 #include "kernels/build_info.h"
+#include "launch/run/devices.h"
 
 namespace limbeck::launch {
 
@@ -39,7 +40,7 @@ std::string version_text() {
   };
   line("build", LIMBECK_BUILD_TYPE);
   line("compiler", LIMBECK_COMPILER);
-  line("devices", "cpu");
+  line("devices", device_names());
   line("processor", fmt::format("{}, kernels for {}", processor(), kernels::cpu_level()));
   line("products", fmt::format("{}; of bfloat16 by {}", kernels::matrix_product(), kernels::bf16_product()));
   line("MPI", mpi_version());

@@ -73,6 +73,8 @@ static_assert(static_cast<int>(ScheduleKind::WarmupStableDecay) == config::Sched
 static_assert(static_cast<int>(ScheduleDecay::Linear) == config::Schedule::LINEAR_DECAY);
 static_assert(static_cast<int>(ScheduleDecay::Cosine) == config::Schedule::COSINE_DECAY);
 static_assert(static_cast<int>(ScheduleDecay::OneMinusSqrt) == config::Schedule::ONE_MINUS_SQRT);
+static_assert(static_cast<int>(DeviceKind::Cpu) == config::Train::CPU);
+static_assert(static_cast<int>(DeviceKind::Cuda) == config::Train::CUDA);
 static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);
 static_assert(static_cast<int>(nn::BalanceScope::GlobalBatch) == config::MoeLoss::GLOBAL_BATCH);
 static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);

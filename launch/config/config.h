@@ -150,6 +150,8 @@ struct BatchConfig {
   friend bool operator==(const BatchConfig&, const BatchConfig&) = default;
 };
 
+enum class DeviceKind : std::uint8_t { Auto, Cpu, Cuda };
+
 struct TrainConfig {
   std::int64_t steps = 1000;           // of no meaning while one of the next two is there
   std::optional<std::int64_t> tokens;  // resolve_steps makes steps of them
@@ -162,6 +164,7 @@ struct TrainConfig {
   std::int64_t eval_tokens = 8192;
   std::int64_t log_every_steps = 10;
   std::int64_t threads = 0;                              // of a rank; 0: see launch/run/threads.h
+  DeviceKind device = DeviceKind::Auto;
   std::string keep_best;                                 // a figure (figure.h); empty: none
   std::int64_t stop_after_evaluations_without_gain = 0;  // 0: never
   friend bool operator==(const TrainConfig&, const TrainConfig&) = default;

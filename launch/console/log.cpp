@@ -72,7 +72,8 @@ LauncherRank launcher_rank() {
   if (remembered_launcher) return *remembered_launcher;
   const int local = first_number({"OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"}, 1);
   const int rank = first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}, -1);
-  return {rank < 0 ? 0 : rank, local < 1 ? 1 : local, rank >= 0};
+  const int on_machine = first_number({"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"}, 0);
+  return {rank < 0 ? 0 : rank, local < 1 ? 1 : local, rank >= 0, on_machine < 0 ? 0 : on_machine};
 }
 
 void remember_launcher() { remembered_launcher = launcher_rank(); }

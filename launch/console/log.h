@@ -30,11 +30,12 @@ Log make_log(int rank, Verbosity verbosity = Verbosity::Normal);
 std::string one_line(std::string_view message);
 
 /// This process among those that mpirun or srun started, and how many of them share this machine; known before MPI is
-/// up. {0, 1, false} where there is no launcher.
+/// up. {0, 1, false, 0} where there is no launcher.
 struct LauncherRank {
   int rank = 0;
   int ranks_on_machine = 1;
   bool is_launched = false;
+  int rank_on_machine = 0;
 };
 LauncherRank launcher_rank();
 /// To be called before MPI is up, which in a process alone sets the same variables for itself.

@@ -8,7 +8,9 @@
 #include <thread>
 
 #include "core/start_thread.h"
+#include "device_groups.h"
 #include "launch/console/log.h"
+#include "launch/run/devices.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/stop_flag.h"
 #include "launch/run/threads.h"
@@ -32,9 +34,9 @@ std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldC
 
 Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads, bool sequence_parallel,
            core::MemoryPtr memory)
-    : world_(std::move(world)),
+    : memory_(memory ? std::move(memory) : core::Memory::cpu(threads)),
+      world_(parallel::device_groups(std::move(world), memory_)),
       mesh_(make_mesh(world_, layout)),
-      memory_(memory ? std::move(memory) : core::Memory::cpu(threads)),
       comms_(parallel::make_communicators(*mesh_)),
       sequence_parallel_(sequence_parallel) {}
 
@@ -72,7 +74,9 @@ void in_world(const RunConfig& config, const std::string& command, const std::fu
     if (world.size() > 1) check_same_everywhere(*world.comm(), run_identity(config, command));
     const std::string& named = config.parallel.layout;
     const std::string layout = named.empty() ? fmt::format("{}{}", axis, world.comm()->size()) : named;
-    Rank rank(world.comm(), layout, threads_of_rank(config.train.threads), config.parallel.sequence_parallel);
+    const int threads = threads_of_rank(config.train.threads);
+    Rank rank(world.comm(), layout, threads, config.parallel.sequence_parallel,
+              memory_of_rank(config.train.device, threads));
     f(rank);
   } catch (const parallel::PeerError&) {
     throw;  // everybody has heard it

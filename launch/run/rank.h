@@ -43,9 +43,9 @@ class Rank {
   nn::ModelOptions frozen_as_kept() const;
 
  private:
+  core::MemoryPtr memory_;
   std::shared_ptr<parallel::WorldComm> world_;
   std::unique_ptr<parallel::Mesh> mesh_;
-  core::MemoryPtr memory_;
   nn::Communicators comms_;
   bool sequence_parallel_;
 };

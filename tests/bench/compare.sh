@@ -107,8 +107,13 @@ before=$(load)
 awk -v load="$before" 'BEGIN { exit load >= 0.5 }' ||
   echo "compare.sh: the machine is not idle (load $before): the figures will be off" >&2
 
+exec 3>&2  # for notes of what is run with its output apart
 heading >"$work/table"
-for row in "${chosen[@]}"; do "row_$row" >>"$work/table"; done
+for row in "${chosen[@]}"; do
+  "row_$row" >"$work/row"
+  cat "$work/row" >>"$work/table"
+  cat "$work/row" >&2  # what comes later may fail
+done
 after=$(load)
 warning=
 awk -v before="$before" -v after="$after" -v threads="$threads" 'BEGIN { exit before >= 0.5 || after >= threads + 0.7 }' ||

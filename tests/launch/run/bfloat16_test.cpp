@@ -64,7 +64,7 @@ Example wider_example() {
   for (std::int32_t i = 0; i < tokens; ++i) {
     example.samples.tokens.push_back(i * i % 97);
     example.samples.targets.push_back((i + 1) * (i + 1) % 97);
-    example.samples.positions.push_back(i % length);
+    example.samples.positions.push_back(i % static_cast<std::int32_t>(length));
     example.samples.documents.push_back(0);
   }
   example.load = [](nn::Transformer& model) {

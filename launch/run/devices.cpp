@@ -1,0 +1,29 @@
+#include "launch/run/devices.h"
+
+#include <fmt/format.h>
+
+#include "core/counted.h"
+#include "core/error.h"
+#include "launch/console/log.h"
+
+namespace limbeck::launch {
+
+std::string device_names() {
+  if (!kernels::knows_gpus) return "cpu";
+  return fmt::format("cpu, {} (CUDA)", core::counted(kernels::num_gpus(), "GPU"));
+}
+
+core::MemoryPtr memory_of_rank(DeviceKind kind, int threads) {
+  if (kind == DeviceKind::Cpu) return core::Memory::cpu(threads);
+  if (kind == DeviceKind::Cuda && !kernels::knows_gpus)
+    core::fail_usage("train.device is CUDA, but this limbeck was built without it: its only device is the CPU");
+  const int gpus = kernels::num_gpus();
+  if (gpus == 0) {
+    core::check(kind != DeviceKind::Cuda, "train.device is CUDA, but no GPU can be used here: {}",
+                kernels::why_no_gpu());
+    return core::Memory::cpu(threads);
+  }
+  return std::make_shared<core::Memory>(kernels::make_gpu(launcher_rank().rank_on_machine % gpus), threads);
+}
+
+}  // namespace limbeck::launch

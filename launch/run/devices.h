@@ -1,0 +1,21 @@
+// Which device a rank's models are on.
+//
+//     Rank rank(world, layout, threads, sequence_parallel, memory_of_rank(config.train.device, threads));
+#pragma once
+
+#include <string>
+
+#include "core/device/memory.h"
+#include "launch/config/config.h"
+
+namespace limbeck::launch {
+
+/// For --version: "cpu", or "cpu, 2 GPUs (CUDA)".
+std::string device_names();
+
+/// Memory on the device that a config asks for; ranks take a machine's GPUs by their numbers on it, in turns where
+/// there are fewer. Throws a UsageError where CUDA is asked of a limbeck that was built without it, an Error where
+/// there is no GPU to be used.
+core::MemoryPtr memory_of_rank(DeviceKind kind, int threads);
+
+}  // namespace limbeck::launch

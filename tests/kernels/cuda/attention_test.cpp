@@ -1,0 +1,165 @@
+#include "kernels/attention.h"
+
+#include <numeric>
+
+#include "tests/kernels/cuda/on_gpu.h"
+
+namespace limbeck::kernels {
+namespace {
+
+using namespace limbeck::testing;
+
+/// Segments of a few documents each; keys are the queries' own, or a cache's in front of them.
+struct Layout {
+  std::vector<std::int64_t> query_offsets = {0}, key_offsets = {0};
+  std::vector<std::int32_t> query_position, key_position, query_document, key_document;
+
+  void add_segment(std::int64_t cached, const std::vector<std::int64_t>& documents) {
+    std::int32_t document = 0;
+    for (std::int64_t i = 0; i < cached; ++i) {
+      key_position.push_back(static_cast<std::int32_t>(i));
+      key_document.push_back(0);
+    }
+    for (const std::int64_t length : documents) {
+      const std::int64_t first = document == 0 ? cached : 0;
+      for (std::int64_t i = 0; i < length; ++i) {
+        for (auto* position : {&query_position, &key_position})
+          position->push_back(static_cast<std::int32_t>(first + i));
+        for (auto* of : {&query_document, &key_document}) of->push_back(document);
+      }
+      ++document;
+    }
+    query_offsets.push_back(std::ssize(query_position));
+    key_offsets.push_back(std::ssize(key_position));
+  }
+  AttentionProblem problem() const {
+    return {.num_segments = std::ssize(query_offsets) - 1,
+            .query_offsets = query_offsets.data(),
+            .key_offsets = key_offsets.data(),
+            .query_position = query_position.data(),
+            .key_position = key_position.data(),
+            .query_document = query_document.data(),
+            .key_document = key_document.data()};
+  }
+};
+
+/// The same on the GPU.
+class LayoutThere {
+ public:
+  explicit LayoutThere(const Layout& l)
+      : query_offsets_(l.query_offsets),
+        key_offsets_(l.key_offsets),
+        query_position_(l.query_position),
+        key_position_(l.key_position),
+        query_document_(l.query_document),
+        key_document_(l.key_document) {}
+  AttentionProblem problem(AttentionProblem p) {
+    p.query_offsets = query_offsets_.data();
+    p.key_offsets = key_offsets_.data();
+    p.query_position = query_position_.data();
+    p.key_position = key_position_.data();
+    p.query_document = query_document_.data();
+    p.key_document = key_document_.data();
+    return p;
+  }
+
+ private:
+  OnGpu<std::int64_t> query_offsets_, key_offsets_;
+  OnGpu<std::int32_t> query_position_, key_position_, query_document_, key_document_;
+};
+
+std::vector<Layout> layouts() {
+  std::vector<Layout> all(4);
+  all[0].add_segment(0, {1});
+  all[1].add_segment(0, {33, 5});
+  all[1].add_segment(0, {});
+  all[1].add_segment(0, {70});
+  all[2].add_segment(40, {3});  // a text that goes on behind what a cache holds
+  all[2].add_segment(0, {64, 1, 2});
+  return all;  // and none at all
+}
+
+struct Heads {
+  std::int64_t heads, kv_heads, width, value_width;
+};
+
+template <class T>
+class CudaAttention : public ::testing::Test {};
+using Types = ::testing::Types<float, double, bf16>;
+TYPED_TEST_SUITE(CudaAttention, Types);
+
+// Probabilities are rounded to bfloat16 on both, at other places of their sums.
+template <class T>
+constexpr double scale = std::is_same_v<T, bf16> ? 4e3 : 20;
+
+TYPED_TEST(CudaAttention, IsThatOfTheCpu) {
+  using T = TypeParam;
+  using A = Acc<T>;
+  for (const Layout& layout : layouts())
+    for (const Heads h : {Heads{1, 1, 8, 8}, Heads{6, 2, 16, 24}, Heads{2, 1, 72, 40}}) {
+      const auto queries = std::ssize(layout.query_position), keys = std::ssize(layout.key_position);
+      SCOPED_TRACE(::testing::Message() << queries << " queries, " << keys << " keys, " << h.heads << " heads of "
+                                        << h.width);
+      AttentionProblem p = layout.problem();
+      p.num_heads = h.heads;
+      p.num_kv_heads = h.kv_heads;
+      p.width = h.width;
+      p.value_width = h.value_width;
+      p.scale = 1 / std::sqrt(static_cast<double>(h.width));
+      const auto q = random_values<T>(queries * h.heads * h.width, 1);
+      const auto k = random_values<T>(keys * h.kv_heads * h.width, 2);
+      const auto v = random_values<T>(keys * h.kv_heads * h.value_width, 3);
+      const auto dout = random_values<T>(queries * h.heads * h.value_width, 4);
+      std::vector<T> out(dout.size());
+      std::vector<A> logsumexp(static_cast<std::size_t>(queries * h.heads));
+      attention_forward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
+      const auto dq = random_values<A>(std::ssize(q), 5), dk = random_values<A>(std::ssize(k), 6),
+                 dv = random_values<A>(std::ssize(v), 7);  // they are added to
+      auto dq_right = dq, dk_right = dk, dv_right = dv;
+      attention_backward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(), dout.data(),
+                         dq_right.data(), dk_right.data(), dv_right.data());
+
+      LayoutThere there(layout);
+      p = there.problem(p);
+      OnGpu<T> q_there(q), k_there(k), v_there(v), dout_there(dout), out_there(std::ssize(out)), out_right(out);
+      OnGpu<A> lse_there(std::ssize(logsumexp)), lse_right(logsumexp), dq_there(dq), dk_there(dk), dv_there(dv);
+      attention_forward(gpu(), p, q_there.data(), k_there.data(), v_there.data(), out_there.data(), lse_there.data());
+      attention_backward(gpu(), p, q_there.data(), k_there.data(), v_there.data(), out_right.data(), lse_right.data(),
+                         dout_there.data(), dq_there.data(), dk_there.data(), dv_there.data());
+      expect_close(lse_there.values(), logsumexp, 20);
+      expect_close(out_there.values(), out, scale<T>);
+      expect_close(dq_there.values(), dq_right, scale<T>);
+      expect_close(dk_there.values(), dk_right, scale<T>);
+      expect_close(dv_there.values(), dv_right, scale<T>);
+    }
+}
+
+TYPED_TEST(CudaAttention, FindsKeysThroughPages) {
+  using T = TypeParam;
+  using A = Acc<T>;
+  constexpr std::int64_t width = 8, num_keys = 100, page = attention_page;
+  Layout layout;
+  layout.add_segment(num_keys - 1, {1});
+  AttentionProblem p = layout.problem();
+  p.num_heads = p.num_kv_heads = 1;
+  p.width = p.value_width = width;
+  const std::vector<std::int64_t> pages = {3, 1};
+  const auto q = random_values<T>(width, 1);
+  const auto k = random_values<T>(5 * page * width, 2), v = random_values<T>(5 * page * width, 3);
+  p.key_pages = pages.data();
+  std::vector<T> out(width);
+  std::vector<A> logsumexp(1);
+  attention_forward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
+  LayoutThere there(layout);
+  OnGpu<std::int64_t> pages_there(pages);
+  p = there.problem(p);
+  p.key_pages = pages_there.data();
+  OnGpu<T> q_there(q), k_there(k), v_there(v), out_there(width);
+  OnGpu<A> lse_there(std::int64_t{1});
+  attention_forward(gpu(), p, q_there.data(), k_there.data(), v_there.data(), out_there.data(), lse_there.data());
+  expect_close(out_there.values(), out, scale<T>);
+  expect_close(lse_there.values(), logsumexp, 20);
+}
+
+}  // namespace
+}  // namespace limbeck::kernels
