@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "tests/cuda_emulation/fibers/block.h"
+#include "tests/cuda_emulation/runtime/machine.h"
 
 namespace limbeck::emulation {
 
@@ -34,7 +35,7 @@ std::pair<std::string, std::string> look_up(const void* code) {
   for (std::string& text : lines)
     if (std::fgets(line.data(), line.size(), answer) != nullptr) text = line.data();
   ::pclose(answer);
-  for (std::string& text : lines) text.resize(std::min(text.find('\n'), text.size()));
+  for (std::string& text : lines) text.resize(std::min({text.find('\n'), text.find(" (discriminator"), text.size()}));
   return {lines[0].empty() ? "??" : lines[0], lines[1].empty() ? "??" : lines[1]};
 }
 
@@ -53,7 +54,8 @@ std::string code_name(const void* code) { return without_namespaces(look_up(code
 
 std::string code_place(const void* code) {
   const auto [function, line] = look_up(code);
-  return fmt::format("{} ({})", without_namespaces(function), line);
+  return line.starts_with('?') ? without_namespaces(function)
+                               : fmt::format("{} ({})", without_namespaces(function), line);
 }
 
 std::string text_of(const std::source_location& where) {
@@ -67,6 +69,8 @@ void fail_with(const std::string& what) {
     line += fmt::format("{}, block {}, ", code_name(block->kernel()), text_of(blockIdx));
     if (block->current() != nullptr) line += fmt::format("thread {}: ", text_of(block->current()->index));
   }
+  if (Block::running() == nullptr)
+    if (const std::string operation = running_operation(); !operation.empty()) line += operation + ": ";
   line += what + "\n";
   std::fputs(line.c_str(), stderr);
   std::abort();

@@ -7,9 +7,11 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <string>
 
 #include "tests/cuda_emulation/fibers/block.h"
 #include "tests/cuda_emulation/report.h"
+#include "tests/cuda_emulation/runtime/machine.h"
 
 namespace limbeck::emulation {
 
@@ -27,8 +29,20 @@ void hand_on(const struct sigaction& previous, int signal) {
   ::raise(signal);
 }
 
+// Where the lock cannot be had, for this thread may hold it, memory that changes meanwhile may be told wrongly.
+std::string describe(int device, const void* address) {
+  const Lock lock(machine().mutex, std::try_to_lock);
+  return fmt::format("memory of GPU {}, {}", device, machine().device(device).memory.describe(address));
+}
+
 void on_segmentation_fault(int signal, siginfo_t* info, void* context) {
   const Block* block = Block::running();
+  if (const int device = machine().device_of(info->si_addr); device >= 0) {
+    const std::string memory = describe(device, info->si_addr);
+    if (block == nullptr && running_operation().empty())
+      fail("host access to {}, in {}", memory, code_place(code_of(context)));
+    fail("an access to {}, in {}", memory, code_place(code_of(context)));
+  }
   if (block == nullptr) return hand_on(previous_segmentation_fault, signal);
   if (block->fibers().holds(info->si_addr)) fail("its stack of {} bytes has ended", FiberPool::stack_bytes);
   if (info->si_addr == nullptr) fail("an access to no memory, or misaligned, in {}", code_place(code_of(context)));

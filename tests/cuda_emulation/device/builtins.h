@@ -8,6 +8,10 @@
 #include "tests/cuda_emulation/device/intrinsics.h"
 #include "tests/cuda_emulation/device/warp_functions.h"
 
+// A promise to nvcc, of which the host's compiler knows nothing.
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+
 // A block's own: its threads run on one thread of the machine, whose blocks follow each other.
 #undef __shared__
 #define __shared__ static thread_local

@@ -14,7 +14,7 @@ class AsyncCopies {
 
   /// `global` null: zeros. Fails unless both are multiples of 16 bytes and `shared` is the block's shared memory.
   void add(void* shared, const void* global, const std::source_location& where);
-  void commit() { ++group_; }
+  void commit();
   /// Until at most `groups` of those that were committed are under way.
   void wait(unsigned groups);
   /// What was never waited for never comes.
@@ -25,6 +25,7 @@ class AsyncCopies {
     void* to;
     const void* from;
     unsigned group;
+    const void* code;
   };
   std::vector<Copy> copies_;
   unsigned group_ = 0;  // that is open

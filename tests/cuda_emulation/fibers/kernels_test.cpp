@@ -7,7 +7,8 @@
 #include <random>
 #include <vector>
 
-#include "tests/cuda_emulation/fibers/launch.h"
+#include "tests/cuda_emulation/emulation.h"
+#include "tests/cuda_emulation/on_device.h"
 #include "tests/cuda_emulation/samples/samples.h"
 
 namespace limbeck::emulation {
@@ -26,10 +27,17 @@ std::vector<float> numbers(std::size_t n) {
 TEST(EmulatedKernel, ThreadsOfAllBlocksRun) {
   for (const std::int64_t n : {1, 255, 256, 257, 5000}) {
     const auto x = numbers(n);
-    std::vector<float> y(n, -1);
-    samples::affine({}, x.data(), y.data(), n);
+    const OnDevice<float> on_device(x), result(n);
+    samples::affine(on_stream(nullptr), on_device.data(), result.data(), n);
+    const auto y = result.read();
     for (std::int64_t i = 0; i < n; ++i) ASSERT_EQ(y[i], 2 * x[i] + 1) << i;
   }
+}
+
+std::vector<float> row_sums(const std::vector<float>& x, int rows, int width, bool with_barriers) {
+  const OnDevice<float> on_device(x), sums(rows);
+  samples::row_sums(on_stream(nullptr), on_device.data(), sums.data(), rows, width, with_barriers);
+  return sums.read();
 }
 
 std::vector<float> expected_row_sums(const std::vector<float>& x, int rows, int width, int from) {
@@ -43,9 +51,7 @@ TEST(EmulatedKernel, BarriersOrderABlock) {
   const auto x = numbers(7 * 1000);
   for (std::uint64_t s = 1; s <= 20; ++s) {
     set_seed(s);
-    std::vector<float> sums(7);
-    samples::row_sums({}, x.data(), sums.data(), 7, 1000);
-    EXPECT_EQ(sums, expected_row_sums(x, 7, 1000, 0));
+    EXPECT_EQ(row_sums(x, 7, 1000, true), expected_row_sums(x, 7, 1000, 0));
   }
 }
 
@@ -54,32 +60,32 @@ TEST(EmulatedKernel, AMissingBarrierIsSeenInSomeOrder) {
   int wrong = 0;
   for (std::uint64_t s = 1; s <= 20; ++s) {
     set_seed(s);
-    std::vector<float> sums(7);
-    samples::row_sums({}, x.data(), sums.data(), 7, 1000, /*with_barriers=*/false);
-    wrong += sums != expected_row_sums(x, 7, 1000, 0) ? 1 : 0;
+    wrong += row_sums(x, 7, 1000, false) != expected_row_sums(x, 7, 1000, 0) ? 1 : 0;
   }
   EXPECT_GE(wrong, 10);
 }
 
 TEST(EmulatedKernel, AsynchronousCopiesComeWhenAwaited) {
   const auto x = numbers(5 * 516);
-  std::vector<float> sums(5);
-  samples::copied_row_sums({}, x.data(), sums.data(), 5, 516);
-  EXPECT_EQ(sums, expected_row_sums(x, 5, 516, 4));  // the first four are zeros
-  samples::copied_row_sums({}, x.data(), sums.data(), 5, 516, /*wait=*/false);
-  for (const float sum : sums) EXPECT_TRUE(std::isnan(sum));
+  const OnDevice<float> on_device(x), sums(5);
+  samples::copied_row_sums(on_stream(nullptr), on_device.data(), sums.data(), 5, 516);
+  EXPECT_EQ(sums.read(), expected_row_sums(x, 5, 516, 4));  // the first four are zeros
+  samples::copied_row_sums(on_stream(nullptr), on_device.data(), sums.data(), 5, 516, /*wait=*/false);
+  for (const float sum : sums.read()) EXPECT_TRUE(std::isnan(sum));
 }
 
 TEST(EmulatedKernel, AtomicsCount) {
-  std::vector<int> x(3001), counts(5), expected(5);
+  std::vector<int> x(3001), expected(5);
   for (int i = 0; i < 3001; ++i) ++expected[x[i] = i * i % 5];
-  samples::histogram({}, x.data(), counts.data(), 3001);
-  EXPECT_EQ(counts, expected);
+  const OnDevice<int> on_device(x), counts(std::vector<int>(5));
+  samples::histogram(on_stream(nullptr), on_device.data(), counts.data(), 3001);
+  EXPECT_EQ(counts.read(), expected);
 }
 
 TEST(EmulatedKernel, WarpFunctions) {
-  std::vector<int> r(32 * 14);
-  samples::warp_functions({}, r.data());
+  const OnDevice<int> results(32 * 14);
+  samples::warp_functions(on_stream(nullptr), results.data());
+  const auto r = results.read();
   for (int lane = 0; lane < 32; ++lane) {
     const int* of = r.data() + lane * 14;
     EXPECT_EQ(of[0], 5);
@@ -117,25 +123,27 @@ TEST(EmulatedKernel, TensorCoreProduct) {
     for (int i = 0; i < 16; ++i)
       for (int j = 0; j < 8; ++j)
         for (int k = 0; k < 16; ++k) expected[i * 8 + j] += a[i * 16 + k] * b[k * 8 + j];
-    samples::tile_product({}, a_bits.data(), b_bits.data(), c.data(), transposed);
-    EXPECT_EQ(c, expected);
+    const OnDevice<std::uint16_t> a_on_device(a_bits), b_on_device(b_bits);
+    const OnDevice<float> c_on_device(c);
+    samples::tile_product(on_stream(nullptr), a_on_device.data(), b_on_device.data(), c_on_device.data(), transposed);
+    EXPECT_EQ(c_on_device.read(), expected);
   }
 }
 
 TEST(EmulatedKernel, LaunchesThatCudaRefusesNameTheKernel) {
   const auto message = [](unsigned blocks, unsigned threads, std::size_t shared_bytes) -> std::string {
     try {
-      samples::launch_nothing({}, blocks, threads, shared_bytes);
+      samples::launch_nothing(on_stream(nullptr), blocks, threads, shared_bytes);
     } catch (const std::runtime_error& error) {
       return error.what();
     }
     return "";
   };
-  EXPECT_EQ(message(3, 1024, 227 << 10), "");
+  EXPECT_EQ(message(3, 1024, 163 << 10), "");
   EXPECT_EQ(message(0, 32, 0), "launch of nothing_kernel: grid [0,1,1], expected 1 to [2147483647,65535,65535]");
   EXPECT_EQ(message(1, 1056, 0),
             "launch of nothing_kernel: block [1056,1,1], expected 1 to [1024,1024,64] and at most 1024 threads");
-  EXPECT_EQ(message(1, 32, 300000), "launch of nothing_kernel: 300000 bytes of shared memory, expected at most 232448");
+  EXPECT_EQ(message(1, 32, 300000), "launch of nothing_kernel: 300000 bytes of shared memory, expected at most 166912");
 }
 
 struct FaultCase {
@@ -147,8 +155,12 @@ class BrokenRule : public ::testing::TestWithParam<FaultCase> {};
 
 TEST_P(BrokenRule, EndsWithALineThatNamesIt) {
   GTEST_FLAG_SET(death_test_style, "fast");
-  alignas(16) static float memory[1024];
-  EXPECT_DEATH(samples::break_a_rule({}, GetParam().fault, memory), GetParam().message);
+  const OnDevice<float> memory(1024);
+  const auto fall = [&] {
+    samples::break_a_rule(on_stream(nullptr), GetParam().fault, memory.data());
+    cudaDeviceSynchronize();
+  };
+  EXPECT_DEATH(fall(), GetParam().message);
 }
 
 INSTANTIATE_TEST_SUITE_P(

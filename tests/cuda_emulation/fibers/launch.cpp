@@ -6,7 +6,9 @@
 #include <optional>
 #include <stdexcept>
 
+#include "tests/cuda_emulation/emulation.h"
 #include "tests/cuda_emulation/fibers/shared_memory.h"
+#include "tests/cuda_emulation/races/shadow.h"
 #include "tests/cuda_emulation/report.h"
 #include "tests/cuda_emulation/signals.h"
 
@@ -59,6 +61,7 @@ void check_launch(const Launch& launch) {
 
 void run_launch(const Launch& launch) {
   report_signals();
+  forget_accesses();
   Block& block = block_of_thread();
   block.prepare(launch);
   blockDim = launch.block;

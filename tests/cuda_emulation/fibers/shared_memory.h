@@ -6,8 +6,8 @@
 
 namespace limbeck::emulation {
 
-/// Of a block, on Hopper.
-inline constexpr std::size_t max_shared_bytes = std::size_t{227} << 10;
+/// Of a block, as compute capability 8.0 has it.
+inline constexpr std::size_t max_shared_bytes = std::size_t{163} << 10;
 
 /// Makes `bytes` of dynamic shared memory anew, all of them 0xff, for the block that runs next on this thread.
 void renew_dynamic_shared(std::size_t bytes);

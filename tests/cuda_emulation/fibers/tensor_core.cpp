@@ -6,6 +6,7 @@
 
 #include "tests/cuda_emulation/fibers/block.h"
 #include "tests/cuda_emulation/fibers/shared_memory.h"
+#include "tests/cuda_emulation/races/shadow.h"
 #include "tests/cuda_emulation/report.h"
 
 namespace limbeck::emulation {
@@ -86,6 +87,7 @@ void combine_multiply(const Lanes& lanes) {
 void load_matrices(std::uint32_t (&m)[4], const void* row, bool transposed, const std::source_location& where) {
   if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0 || !is_shared(row))
     fail("ldmatrix at {}: a row at {}, expected a multiple of 16 in shared memory", text_of(where), row);
+  note_access(row, 16, Touch::read, __builtin_return_address(0));
   LoadLane lane{m, row, transposed};
   Block::running()->collective("ldmatrix", where, ~0U, &lane, combine_load);
 }

@@ -10,20 +10,23 @@
 #include "kernels/cuda/cuda_state.h"
 #include "tests/cuda_emulation/device/builtins.h"
 #include "tests/cuda_emulation/fibers/block.h"
-#include "tests/cuda_emulation/fibers/launch.h"
 #include "tests/cuda_emulation/fibers/shared_memory.h"
 #include "tests/cuda_emulation/fibers/tensor_core.h"
+#include "tests/cuda_emulation/runtime/kernels.h"
 
 namespace limbeck::kernels::gpu {
 
 template <class... P, class... A>
 void launch(const Cuda& cuda, void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes, A... args) {
-  static_cast<void>(cuda);
-  emulation::Launch launched{
+  const emulation::Launch launched{
       reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
       [kernel, values = std::tuple<P...>(static_cast<P>(args)...)] { std::apply(kernel, values); }};
   emulation::check_launch(launched);
-  emulation::run_launch(launched);
+  if (shared_bytes > (std::size_t{48} << 10))
+    check_cuda(cudaFuncSetAttribute(launched.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                    static_cast<int>(shared_bytes)));
+  emulation::launch_kernel(launched, cuda.state->stream);
+  check_cuda(cudaGetLastError());
 }
 
 template <class T>

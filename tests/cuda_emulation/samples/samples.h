@@ -2,6 +2,7 @@
 // emulation is to find.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cuda/cuda.h"
@@ -44,6 +45,25 @@ enum class Fault {
   endless_recursion,
 };
 void break_a_rule(const Cuda& cuda, Fault fault, float* memory);
+
+/// Threads that touch the same memory: those named after what orders them do no harm.
+enum class Sharing {
+  by_barrier,
+  by_warp_barrier,
+  by_shuffle,
+  by_atomics,
+  own_bytes,  // next to each other
+  warps_without_barrier,
+  lanes_without_barrier,
+  blocks_of_a_launch,
+  atomics_and_others,
+  read_then_written,
+};
+/// Of two blocks of 64 threads; memory [256].
+void share(const Cuda& cuda, Sharing sharing, int* memory);
+
+/// y[i] = x[i + 1], also for the last, where x ends.
+void shifted(const Cuda& cuda, const float* x, float* y, int n);
 
 /// Only launched: a block of `threads`, `blocks` of them, with so many bytes of shared memory.
 void launch_nothing(const Cuda& cuda, unsigned blocks, unsigned threads, std::size_t shared_bytes);
