@@ -15,7 +15,3 @@
 // A block's own: its threads run on one thread of the machine, whose blocks follow each other.
 #undef __shared__
 #define __shared__ static thread_local
-
-// Registers are the host compiler's matter.
-#undef __launch_bounds__
-#define __launch_bounds__(...)
