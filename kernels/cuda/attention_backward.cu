@@ -65,6 +65,7 @@ __global__ void __launch_bounds__(attention_threads) query_kernel(const Attentio
     douts.read(t.dout, p.num_heads * value_width, head * value_width, num_queries, query_of);
     A mean[rows_of_warp], logsumexp[rows_of_warp];
     RowSums<A, Chunks> dq[rows_of_warp];
+#pragma unroll
     for (int i = 0; i < rows_of_warp; ++i) {
       const int r = warp_index() * rows_of_warp + i;
       const std::int64_t row = (first_query + (r < num_queries ? r : 0)) * p.num_heads + head;
@@ -79,6 +80,7 @@ __global__ void __launch_bounds__(attention_threads) query_kernel(const Attentio
       keys.read(t.k, p.num_kv_heads * width, kv_head * width, num_keys, key_of);
       values.read(t.v, p.num_kv_heads * value_width, kv_head * value_width, num_keys, key_of);
       __syncthreads();
+#pragma unroll
       for (int i = 0; i < rows_of_warp; ++i) {
         const int r = warp_index() * rows_of_warp + i, lane = lane_index();
         ScoreGradient<A> g;
@@ -88,6 +90,7 @@ __global__ void __launch_bounds__(attention_threads) query_kernel(const Attentio
         dq[i].add_weighted(as_factor<T>(g.score), keys);
       }
     }
+#pragma unroll
     for (int i = 0; i < rows_of_warp; ++i) {
       const int r = warp_index() * rows_of_warp + i;
       if (r >= num_queries) continue;
@@ -133,6 +136,7 @@ __global__ void __launch_bounds__(attention_threads) key_kernel(const AttentionP
         __syncthreads();  // the last head's rows were read
         queries.read(t.q, p.num_heads * width, head * width, num_queries, query_of);
         douts.read(t.dout, p.num_heads * value_width, head * value_width, num_queries, query_of);
+#pragma unroll
         for (int i = 0; i < rows_of_warp; ++i) {
           const int r = warp_index() * rows_of_warp + i;
           const std::int64_t row = (first_query + (r < num_queries ? r : 0)) * p.num_heads + head;
@@ -143,6 +147,7 @@ __global__ void __launch_bounds__(attention_threads) key_kernel(const AttentionP
           }
         }
         __syncthreads();
+#pragma unroll
         for (int i = 0; i < rows_of_warp; ++i) {
           const int r = warp_index() * rows_of_warp + i, lane = lane_index();
           ScoreGradient<A> g;
@@ -154,6 +159,7 @@ __global__ void __launch_bounds__(attention_threads) key_kernel(const AttentionP
         }
       }
     }
+#pragma unroll
     for (int i = 0; i < rows_of_warp; ++i) {
       const int r = warp_index() * rows_of_warp + i;
       if (r >= num_keys) continue;

@@ -32,6 +32,7 @@ __global__ void __launch_bounds__(attention_threads)
 
     A maximum[rows_of_warp], sum[rows_of_warp];
     RowSums<A, Chunks> result[rows_of_warp];
+#pragma unroll
     for (int i = 0; i < rows_of_warp; ++i) {
       maximum[i] = -infinity<A>;
       sum[i] = 0;
@@ -44,6 +45,7 @@ __global__ void __launch_bounds__(attention_threads)
       keys.read(k, p.num_kv_heads * width, kv_head * width, num_keys, row_of);
       values.read(v, p.num_kv_heads * value_width, kv_head * value_width, num_keys, row_of);
       __syncthreads();
+#pragma unroll
       for (int i = 0; i < rows_of_warp; ++i) {
         const int r = warp_index() * rows_of_warp + i;
         const bool is_seen =
@@ -62,6 +64,7 @@ __global__ void __launch_bounds__(attention_threads)
         result[i].add_weighted(as_factor<T>(probability), values);
       }
     }
+#pragma unroll
     for (int i = 0; i < rows_of_warp; ++i) {
       const int r = warp_index() * rows_of_warp + i;
       if (r >= num_queries) continue;

@@ -53,21 +53,24 @@ template <class A, int Chunks>
 struct RowSums {
   A of_lane[Chunks] = {};
 
-  __device__ void scale(A factor) {
+  __device__ __forceinline__ void scale(A factor) {
+#pragma unroll
     for (int c = 0; c < Chunks; ++c) of_lane[c] *= factor;
   }
   /// += sum over the lanes' rows r of weight_r rows[r]; `weight` is the lane's own.
-  __device__ void add_weighted(A weight, const RowsTile<A>& rows) {
+  __device__ __forceinline__ void add_weighted(A weight, const RowsTile<A>& rows) {
     for (int r = 0; r < attention_tile; ++r) {
       const A w = __shfl_sync(full_warp, weight, r);
       const A* const row = rows.row(r);
+#pragma unroll
       for (int c = 0; c < Chunks; ++c)
         if (const int column = lane_index() + 32 * c; column < rows.width) of_lane[c] += w * row[column];
     }
   }
   /// f(column, sum) for the lane's columns.
   template <class F>
-  __device__ void for_each(int width, F&& f) const {
+  __device__ __forceinline__ void for_each(int width, F&& f) const {
+#pragma unroll
     for (int c = 0; c < Chunks; ++c)
       if (const int column = lane_index() + 32 * c; column < width) f(column, of_lane[c]);
   }

@@ -28,8 +28,8 @@ struct Factors {
       : a{reinterpret_cast<bf16*>(memory)}, b{reinterpret_cast<bf16*>(memory + A::bytes)} {}
 
   template <bool Aligned>
-  __device__ void fetch(const GlobalMatrix& from_a, const GlobalMatrix& from_b, std::int64_t m, std::int64_t n,
-                        std::int64_t k) const {
+  __device__ __forceinline__ void fetch(const GlobalMatrix& from_a, const GlobalMatrix& from_b, std::int64_t m,
+                                        std::int64_t n, std::int64_t k) const {
     const std::int64_t row_a = Terms ? k : m, column_a = Terms ? m : k;
     const std::int64_t row_b = TransposedB ? n : k, column_b = TransposedB ? k : n;
     if constexpr (Aligned) {
@@ -42,7 +42,7 @@ struct Factors {
   }
 
   /// The warp's part from (m, n) on: sums += a b.
-  __device__ void multiply(int m, int n, float (&sums)[4][4][4]) const {
+  __device__ __forceinline__ void multiply(int m, int n, float (&sums)[4][4][4]) const {
 #pragma unroll
     for (int k = 0; k < tile_k; k += 16) {
       std::uint32_t left[4][4], right[2][4];
@@ -71,7 +71,7 @@ struct Factors {
 };
 
 template <class C>
-__device__ void put(C* to, float sum, float beta) {
+__device__ __forceinline__ void put(C* to, float sum, float beta) {
   *to = as<C>(beta == 0 ? sum : sum + beta * as<float>(*to));
 }
 
