@@ -19,7 +19,7 @@ class PermuteKernel : public ::testing::TestWithParam<std::int64_t> {
                    source.data());
   }
   std::vector<std::int32_t> row_of = std::vector<std::int32_t>(tokens * selected);
-  std::vector<std::int32_t> source = std::vector<std::int32_t>(rows);
+  std::vector<std::int32_t> source = std::vector<std::int32_t>(tokens * selected);
   const std::int64_t width = GetParam();
   const std::vector<bf16> x = random_bf16(tokens * width, 1), sorted = random_bf16(rows * width, 2);
   const std::vector<float> weights = all_as<float>(random_bf16(tokens * selected, 3));
