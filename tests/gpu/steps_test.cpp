@@ -44,8 +44,8 @@ struct Seen {
 };
 
 struct Checkpoints {
-  std::optional<std::filesystem::path> from;  // to go on from
-  std::optional<std::filesystem::path> to;    // written behind the last step
+  std::optional<std::filesystem::path> from = {};  // to go on from
+  std::optional<std::filesystem::path> to = {};    // written behind the last step
 };
 
 /// Steps of distilling the golden model from itself, from one kind of start under every layout.
