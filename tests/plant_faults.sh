@@ -59,9 +59,26 @@ take_out() {
   : >"$planted"
 }
 
+# Whole steps on GPUs take the emulation of one.
+preset_of() { [[ $1 == test_gpu ]] && echo emulation || echo release; }
+
+# What a test runs: itself, and the program.
+targets_of() { [[ $1 == test_gpu ]] && echo test_gpu || echo "limbeck $1"; }
+
+# build PROGRAM...: each in its preset; everything of the release where none is named.
+build() {
+  local program emulated=() others=()
+  for program in "$@"; do
+    [[ $(preset_of "$program") == emulation ]] && emulated+=("$program") || others+=("$program")
+  done
+  [[ ${#emulated[@]} -eq 0 ]] || "$tree/launch/build.sh" emulation "${emulated[@]}" || return 1
+  [[ ${#emulated[@]} -gt 0 && ${#others[@]} -eq 0 ]] || "$tree/launch/build.sh" release ${others[@]+"${others[@]}"}
+}
+
 # passes PROGRAM FILTER LOG: the tests, in the copy.
 passes() {
-  local program=$tree/build/release/bin/$1
+  local program
+  program=$tree/build/$(preset_of "$1")/bin/$1
   timeout 900 "$program" --gtest_filter="$2" --gtest_brief=1 >"$3" 2>&1 </dev/null || return 1
   ! grep -qE '^\[==========\] (Running )?0 tests|^\[  PASSED  \] 0 tests' "$3" || fail "$1 has no test named $2"
 }
@@ -94,17 +111,17 @@ mkdir -p "$logs"
 : >>"$planted"
 trap take_out EXIT
 take_out
-programs=(limbeck)
-if [[ $mode == whole ]]; then
-  programs=()  # every target
-else
+programs=()
+if [[ $mode != whole ]]; then  # else every target
   for patch in "${patches[@]}"; do
     program=$(tests_of "$patch")
-    [[ " ${programs[*]} " == *" ${program%% *} "* ]] || programs+=("${program%% *}")
+    for target in $(targets_of "${program%% *}"); do
+      [[ " ${programs[*]-} " == *" $target "* ]] || programs+=("$target")
+    done
   done
 fi
 echo "== ${#patches[@]} faults; building without any"
-"$tree/launch/build.sh" release ${programs[@]+"${programs[@]}"}
+build ${programs[@]+"${programs[@]}"}
 rm -f "$stale"
 echo "== the tests without a fault"
 if [[ $mode == whole ]]; then
@@ -124,9 +141,9 @@ for patch in "${patches[@]}"; do
   sed -n 's/^+++ b\///p' "$patch" | tee -a "$stale" >"$planted"
   apply "$patch" "$tree"
   read -r program filter < <(tests_of "$patch")
-  targets=(limbeck "$program")
-  [[ $mode == named ]] || targets=()
-  "$tree/launch/build.sh" release ${targets[@]+"${targets[@]}"} || fail "$name does not build"
+  targets=()
+  [[ $mode != named ]] || read -r -a targets <<<"$(targets_of "$program")"
+  build ${targets[@]+"${targets[@]}"} || fail "$name does not build"
   if [[ $mode == whole ]]; then whole_passes "$logs/$name.log"; else passes "$program" "$filter" "$logs/$name.log"; fi &&
     verdict="NOT CAUGHT" || verdict=caught
   [[ $verdict == caught ]] && caught=$((caught + 1)) || missed+=("$name")
