@@ -57,7 +57,7 @@ struct Maximum {
 };
 
 template <class T, bool Whole>
-__global__ void __launch_bounds__(most_row_threads)
+__global__ void __launch_bounds__(most_row_threads, 1)
     maxima_kernel(LogitsRows<T> rows, const T* logits, double* maximum, double* index) {
   constexpr int N = vector_length<T>;
   __shared__ T values[32];
@@ -121,7 +121,7 @@ struct RowSums {
 };
 
 template <class T, bool Whole, bool Tempered>
-__global__ void __launch_bounds__(most_row_threads)
+__global__ void __launch_bounds__(most_row_threads, 1)
     sums_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max, double* sums) {
   constexpr int N = vector_length<T>;
   const int n = static_cast<int>(rows.num_valid);
@@ -206,7 +206,7 @@ struct GradientRow {
 };
 
 template <class T, class G, bool Whole, bool Tempered>
-__global__ void __launch_bounds__(most_row_threads)
+__global__ void __launch_bounds__(most_row_threads, 1)
     gradient_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max, const double* sums,
                     double alpha, double weight, G* dlogits, double* sum_min) {
   constexpr int N = vector_length<T>;

@@ -22,9 +22,8 @@ inline dim3 blocks_for(const Cuda& cuda, std::int64_t n) {
 }
 
 /// Threads of a block that has a row of `n` vectors at a time: about four vectors a thread, in whole warps.
-inline dim3 threads_for_row(std::int64_t n) {
-  const std::int64_t warps =
-      std::clamp<std::int64_t>(ceil_div(n, std::int64_t{4} * warp_size), 1, most_row_threads / warp_size);
+inline dim3 threads_for_row(std::int64_t n, unsigned most = most_row_threads) {
+  const std::int64_t warps = std::clamp<std::int64_t>(ceil_div(n, std::int64_t{4} * warp_size), 1, most / warp_size);
   return dim3(static_cast<unsigned>(warps) * warp_size);
 }
 

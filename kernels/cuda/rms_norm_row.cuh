@@ -18,7 +18,9 @@ namespace limbeck::kernels {
 inline std::int64_t rms_norm_rows_a_part(std::int64_t rows) { return std::max<std::int64_t>(4, ceil_div(rows, 1024)); }
 inline std::int64_t rms_norm_parts(std::int64_t rows) { return ceil_div(rows, rms_norm_rows_a_part(rows)); }
 
-/// Vectors of a row that a thread keeps: of up to 2048 all (threads_for_row).
+inline constexpr unsigned norm_threads = 256;  // of a block at most, for the registers of what each keeps
+
+/// Vectors of a row that a thread keeps: of up to 1024 all (threads_for_row).
 inline constexpr int kept_vectors = 4;
 
 /// The places of a row that a thread has: c, c + step, ... below width.
@@ -43,7 +45,7 @@ struct Columns {
 
 /// sum = x + delta where there is a delta, else x; its inverse root mean square; y = sum r weight.
 template <class X, class Y, bool Whole>
-__global__ void __launch_bounds__(most_row_threads)
+__global__ void __launch_bounds__(norm_threads)
     rms_norm_kernel(const X* x, const Y* delta, const Acc<X>* weight, X* sum, Y* y, Acc<X>* inverse_rms,
                     std::int64_t rows, int width, Acc<X> eps) {
   using A = Acc<X>;
@@ -89,7 +91,7 @@ void launch_rms_norm(const Cuda& cuda, const X* x, const Y* delta, const Acc<X>*
   if (rows == 0) return;
   const bool whole = are_rows_aligned<N>(width, x, delta, weight, sum, y);
   gpu::launch(cuda, whole ? rms_norm_kernel<X, Y, true> : rms_norm_kernel<X, Y, false>, blocks_for(cuda, rows),
-              threads_for_row(ceil_div(width, N)), 0, x, delta, weight, sum, y, inverse_rms, rows,
+              threads_for_row(ceil_div(width, N), norm_threads), 0, x, delta, weight, sum, y, inverse_rms, rows,
               static_cast<int>(width), static_cast<Acc<X>>(eps));
 }
 
@@ -111,7 +113,7 @@ struct RmsNormGradient {
 /// A part's rows in turn. Its part of the weight's gradient is added up in registers too, beyond the kept vectors in
 /// its place.
 template <class X, class Y, bool Whole>
-__global__ void __launch_bounds__(most_row_threads) rms_norm_gradient_kernel(RmsNormGradient<X, Y> g) {
+__global__ void __launch_bounds__(norm_threads) rms_norm_gradient_kernel(RmsNormGradient<X, Y> g) {
   using A = Acc<X>;
   constexpr int N = vector_length<X, Y>;
   const int width = g.width;
@@ -174,7 +176,8 @@ void rms_norm_gradient(const Cuda& cuda, const RmsNormGradient<X, Y>& g) {
   if (g.rows == 0 || g.width == 0) return;
   const bool whole = are_rows_aligned<N>(g.width, g.x, g.weight, g.dy, g.dx, g.ddelta, g.parts);
   gpu::launch(cuda, whole ? rms_norm_gradient_kernel<X, Y, true> : rms_norm_gradient_kernel<X, Y, false>,
-              blocks_for(cuda, ceil_div(g.rows, g.rows_a_part)), threads_for_row(ceil_div(g.width, N)), 0, g);
+              blocks_for(cuda, ceil_div(g.rows, g.rows_a_part)), threads_for_row(ceil_div(g.width, N), norm_threads), 0,
+              g);
 }
 
 /// total[c] = Σ parts[.,c], `add` adds it to what is there: a warp's lanes have neighbouring columns, the block's warps
