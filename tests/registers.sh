@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What CUDA's assembler says of a GPU's kernels, as their build kept it beside each object (cmake/keep_words.sh), against
-# kernels/cuda/registers.txt: none spills, none has a stack but those that may, and registers leave room for as many threads
-# of a multiprocessor as are stated.
+# kernels/cuda/registers.txt: none spills or has a stack but those that may, and registers leave room for as many threads of a
+# multiprocessor as are stated.
 #
 #     tests/registers.sh build/cuda
 set -euo pipefail
@@ -25,19 +25,19 @@ awk '
 awk '
   NR == FNR {
     if ($0 ~ /^#/ || NF == 0) next
-    threads[$1] = $2; may_have_stack[$1] = $3 == "stack"; next
+    threads[$1] = $2; may_have_stack[$1] = $3 ~ /stack|spills/; may_spill[$1] = $3 == "spills"; next
   }
   {
     kernel = $5; for (i = 6; i <= NF; ++i) kernel = kernel " " $i
-    base = kernel; sub(/<.*/, "", base)
-    # The nearest entry: with the place of work, then without.
+    base = kernel; sub(/[<(].*/, "", base)
+    # What elementwise_kernel and its like run has a line of its own, or that of all of them.
     work = kernel; gsub(/[<>, ]+/, " ", work); n = split(work, word, " "); entry = base
     for (i = 2; i <= n; ++i) if ((base ":" word[i]) in threads) entry = base ":" word[i]
     ++checked; used[entry] = 1
     if (!(entry in threads)) {print kernel " (" $1 ") has no line in kernels/cuda/registers.txt"; bad = 1; next}
     most = int(65536 / threads[entry] / 8) * 8
     if ($2 > most) {print kernel " (" $1 ") has " $2 " registers, expected at most " most " for " threads[entry] " threads"; bad = 1}
-    if ($4 > 0) {print kernel " (" $1 ") spills " $4 " bytes, expected 0"; bad = 1}
+    if ($4 > 0 && !may_spill[entry]) {print kernel " (" $1 ") spills " $4 " bytes, expected 0"; bad = 1}
     if ($3 > 0 && !may_have_stack[entry]) {print kernel " (" $1 ") has a stack of " $3 " bytes, expected 0"; bad = 1}
   }
   END {
