@@ -32,8 +32,8 @@ Storage::Made& made_of(const Tensor& weight, int kind) {
 
 namespace {
 
-/// The weight's present values rounded, in their own order.
-Tensor rounded_weight(const Tensor& weight) {
+/// The weight's present values rounded, in their own order; for devices that a build may not have.
+[[maybe_unused]] Tensor rounded_weight(const Tensor& weight) {
   Storage::Made& made = made_of(weight, rounded);
   if (made.storage == nullptr) made.storage = weight.to(DType::BF16).storage();
   return {made.storage, 0, DType::BF16, weight.shape()};
