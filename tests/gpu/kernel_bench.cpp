@@ -120,7 +120,7 @@ std::vector<Case> cases() {
   std::vector<std::int32_t> spread(tokens * selected);
   for (std::size_t i = 0; i < spread.size(); ++i) spread[i] = static_cast<std::int32_t>(i * 7 % experts);
   auto* chosen = values(spread);
-  auto *counts = values<std::int64_t>(experts), *starts = values<std::int64_t>(experts + 1);
+  auto* counts = values<std::int64_t>(experts);
   auto *row_of = values<std::int32_t>(tokens * selected), *source = values<std::int32_t>(tokens * selected);
   memory("sort_by_expert", 12.0 * tokens * selected,
          [=] { sort_by_expert(gpu(), chosen, tokens, selected, experts, counts, row_of, source); });
@@ -185,9 +185,11 @@ std::vector<Case> cases() {
     auto *dq = values<float>(all_tokens * heads * head_width), *dk = values<float>(all_tokens * kv_heads * head_width),
          *dv = values<float>(all_tokens * kv_heads * head_width);
     const double pairs = static_cast<double>(sequences * heads) * length * length / 2;
-    product(fmt::format("attention forward, 2 x 2048, 16 heads of {}", head_width), 4 * pairs * head_width,
+    product(fmt::format("attention forward, 2 x 2048, 16 heads of {}", head_width),
+            4 * pairs * static_cast<double>(head_width),
             [=] { attention_forward(gpu(), problem, q, k, vv, out, lse); });
-    product(fmt::format("attention backward, 2 x 2048, 16 heads of {}", head_width), 10 * pairs * head_width,
+    product(fmt::format("attention backward, 2 x 2048, 16 heads of {}", head_width),
+            10 * pairs * static_cast<double>(head_width),
             [=] { attention_backward(gpu(), problem, q, k, vv, out, lse, out, dq, dk, dv); });
   }
   return all;
