@@ -76,7 +76,7 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   if (pass.load && !tape.is_replay()) pass.load(layer, permutation.counts);
   ExpertComm& experts = *pass.comms.expert;
   Tensor offsets = Tensor::empty(x.value.memory(), core::DType::I64, {num_experts / experts.size() + 1});
-  const ExchangePtr exchange = experts.prepare(permutation.counts, permutation.num_rows, offsets);
+  const ExchangePtr exchange = experts.prepare(permutation.counts, permutation.num_rows(), offsets);
   const Var rows = core::dispatch(tape, core::permute(tape, mine, permutation), experts, exchange);
   const Var hidden = core::swiglu(tape, core::grouped_linear(tape, rows, as_var(*gate), offsets),
                                   core::grouped_linear(tape, rows, as_var(*up), offsets));

@@ -14,10 +14,11 @@ namespace limbeck::core {
 struct Permutation {
   std::int64_t num_tokens = 0;         // T
   std::int64_t experts_per_token = 0;  // K
-  std::int64_t num_rows = 0;           // N = T*K
   Tensor counts;                       // [E] int64: rows of each expert
   Tensor row_of;                       // [T*K] int32: the row of an assignment, -1: dropped
   Tensor source;                       // [N] int32: the assignment of a row, -1: nobody's
+
+  std::int64_t num_rows() const { return num_tokens * experts_per_token; }  // N
 };
 
 /// Whether a selection may have dropped assignments: those of expert -1.

@@ -44,15 +44,11 @@ __global__ void __launch_bounds__(attention_threads) query_kernel(const Attentio
   using A = Acc<T>;
   __shared__ int flag;
   const int width = static_cast<int>(p.width), value_width = static_cast<int>(p.value_width);
-  A* memory = gpu::dynamic_shared<A>();
-  const auto take = [&](int columns) {
-    const RowsTile<A> rows{memory, columns};
-    memory += RowsTile<A>::elements(columns);
-    return rows;
-  };
-  const RowsTile<A> queries = take(width), keys = take(width), values = take(value_width), douts = take(value_width);
+  TileMemory<A> memory{gpu::dynamic_shared<A>()};
+  const RowsTile<A> queries = memory.take(width), keys = memory.take(width), values = memory.take(value_width),
+                    douts = memory.take(value_width);
   const GroupedProblem tiles{.groups = p.num_segments, .n = p.num_heads, .offsets = p.query_offsets};
-  TileTurns turns(tiles, reinterpret_cast<std::int64_t*>(memory), attention_tile, 1);
+  TileTurns turns(tiles, reinterpret_cast<std::int64_t*>(memory.next), attention_tile, 1);
   const A scale = static_cast<A>(p.scale);
 
   for (Tile tile; turns.next(tile);) {
@@ -106,15 +102,11 @@ __global__ void __launch_bounds__(attention_threads) key_kernel(const AttentionP
   __shared__ int flag;
   __shared__ A means[attention_tile], logsumexps[attention_tile];
   const int width = static_cast<int>(p.width), value_width = static_cast<int>(p.value_width);
-  A* memory = gpu::dynamic_shared<A>();
-  const auto take = [&](int columns) {
-    const RowsTile<A> rows{memory, columns};
-    memory += RowsTile<A>::elements(columns);
-    return rows;
-  };
-  const RowsTile<A> queries = take(width), keys = take(width), values = take(value_width), douts = take(value_width);
+  TileMemory<A> memory{gpu::dynamic_shared<A>()};
+  const RowsTile<A> queries = memory.take(width), keys = memory.take(width), values = memory.take(value_width),
+                    douts = memory.take(value_width);
   const GroupedProblem tiles{.groups = p.num_segments, .n = p.num_kv_heads, .offsets = p.key_offsets};
-  TileTurns turns(tiles, reinterpret_cast<std::int64_t*>(memory), attention_tile, 1);
+  TileTurns turns(tiles, reinterpret_cast<std::int64_t*>(memory.next), attention_tile, 1);
   const A scale = static_cast<A>(p.scale);
   const std::int64_t heads_of_key = p.num_heads / p.num_kv_heads;
 

@@ -16,12 +16,10 @@ __global__ void __launch_bounds__(attention_threads)
   using A = Acc<T>;
   __shared__ int flag;
   const int width = static_cast<int>(p.width), value_width = static_cast<int>(p.value_width);
-  A* const memory = gpu::dynamic_shared<A>();
-  const RowsTile<A> queries{memory, width}, keys{memory + RowsTile<A>::elements(width), width};
-  const RowsTile<A> values{keys.values + RowsTile<A>::elements(width), value_width};
-  auto* const ends = reinterpret_cast<std::int64_t*>(values.values + RowsTile<A>::elements(value_width));
+  TileMemory<A> memory{gpu::dynamic_shared<A>()};
+  const RowsTile<A> queries = memory.take(width), keys = memory.take(width), values = memory.take(value_width);
   const GroupedProblem tiles{.groups = p.num_segments, .n = p.num_heads, .offsets = p.query_offsets};
-  TileTurns turns(tiles, ends, attention_tile, 1);
+  TileTurns turns(tiles, reinterpret_cast<std::int64_t*>(memory.next), attention_tile, 1);
 
   for (Tile tile; turns.next(tile);) {
     const std::int64_t head = tile.column, kv_head = head / (p.num_heads / p.num_kv_heads);

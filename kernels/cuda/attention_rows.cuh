@@ -41,6 +41,17 @@ struct RowsTile {
   }
 };
 
+/// Tiles one behind the other in shared memory.
+template <class A>
+struct TileMemory {
+  A* next;
+  __device__ RowsTile<A> take(int width) {
+    const RowsTile<A> rows{next, width};
+    next += RowsTile<A>::elements(width);
+    return rows;
+  }
+};
+
 template <class A>
 __device__ A dot(const A* a, const A* b, int n) {
   A sum = 0;

@@ -149,18 +149,6 @@ struct LogSumExp {
 };
 
 template <class T>
-struct Squares {
-  const T* x;
-  template <int N, bool Whole>
-  __device__ double run(std::int64_t i, int count) const {
-    const auto v = load<N, Whole>(x + i, count);
-    double sum = 0;
-    for (int j = 0; j < N; ++j) sum += static_cast<double>(v[j]) * static_cast<double>(v[j]);
-    return sum;
-  }
-};
-
-template <class T>
 struct StoreScaled {
   double factor;
   T* to;

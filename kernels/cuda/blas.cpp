@@ -94,7 +94,7 @@ void blas_product(const Cuda& cuda, const ProductShape& shape, const T* a, const
     describe(layout_b, type_of<T>(), n, k, k);
   describe(layout_c, type_of<C>(), m, n, row);
 
-  const BlasPlan::Key key{
+  const BlasShape key{
       type_of<T>(), type_of<C>(), of_a, of_b, m, n, k, row_a, row, {alignment_of(a), alignment_of(b), alignment_of(c)}};
   auto plan = state.plans.find(key);
   if (plan == state.plans.end()) {

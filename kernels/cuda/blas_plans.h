@@ -9,16 +9,14 @@
 
 namespace limbeck::kernels {
 
-struct BlasPlan {
-  /// Types are cudaDataType; transposes and alignments (in bytes, of A, B and C) as the library sees them.
-  struct Key {
-    int type = 0, result = 0, transpose_a = 0, transpose_b = 0;
-    std::int64_t m = 0, n = 0, k = 0, row_a = 0, row = 0;
-    std::uint32_t alignment[3] = {};
-    friend auto operator<=>(const Key&, const Key&) = default;
-  };
+/// Types are cudaDataType; transposes and alignments (in bytes, of A, B and C) as the caller has them.
+struct BlasShape {
+  int type = 0, result = 0, transpose_a = 0, transpose_b = 0;
+  std::int64_t m = 0, n = 0, k = 0, row_a = 0, row = 0;
+  std::uint32_t alignment[3] = {};
+  friend auto operator<=>(const BlasShape&, const BlasShape&) = default;
 };
 
-using BlasPlans = std::map<BlasPlan::Key, cublasLtMatmulAlgo_t>;
+using BlasPlans = std::map<BlasShape, cublasLtMatmulAlgo_t>;
 
 }  // namespace limbeck::kernels

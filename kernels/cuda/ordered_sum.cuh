@@ -63,4 +63,17 @@ void ordered_sum(const Cuda& cuda, Scratch& scratch, std::int64_t n, const F& te
               finish);
 }
 
+/// The terms of a sum of squares, each taken in float64.
+template <class T>
+struct Squares {
+  const T* x;
+  template <int N, bool Whole>
+  __device__ double run(std::int64_t i, int count) const {
+    const auto v = load<N, Whole>(x + i, count);
+    double sum = 0;
+    for (int j = 0; j < N; ++j) sum += static_cast<double>(v[j]) * static_cast<double>(v[j]);
+    return sum;
+  }
+};
+
 }  // namespace limbeck::kernels

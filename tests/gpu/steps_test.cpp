@@ -7,16 +7,11 @@
 #include <string>
 #include <vector>
 
-#include "core/device/index_check.h"
 #include "core/nn/generation.h"
 #include "data/checkpoints/checkpoint.h"
 #include "launch/run/checkpointing.h"
-#include "launch/run/step.h"
-#include "optim/clip.h"
-#include "optim/objectives.h"
-#include "optim/optimizer.h"
 #include "tests/gpu/gpus.h"
-#include "tests/support/golden_model.h"
+#include "tests/support/golden_steps.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -28,14 +23,7 @@ using testing::GoldenModel;
 
 enum class On : bool { Cpu, Gpu };
 
-struct Settings {
-  std::string layout = "dp1";
-  int ranks = 1;
-  bool recompute = false;
-  bool uses_muon = false;
-  double capacity_factor = 0;
-  DType compute = DType::F32;
-};
+using Settings = testing::StepSettings;
 
 /// What a rank sees.
 struct Seen {
@@ -53,45 +41,26 @@ std::vector<Seen> run_steps(const Settings& s, On on, int steps, const Checkpoin
   std::vector<Seen> seen(static_cast<std::size_t>(s.ranks));
   testing::run_ranks(s.ranks, [&](testing::RankWorld& world) {
     Seen& mine = seen[static_cast<std::size_t>(world.rank)];
-    const GoldenModel golden("moe.h5");
-    launch::Rank rank(world.comm, s.layout, 1, false,
-                      on == On::Gpu ? testing::gpu_memory(world.rank) : core::Memory::cpu(1));
-    nn::ModelOptions options = rank.sharded(DType::F32);
-    options.compute = s.compute;
-    nn::Transformer student(golden.config(), options), teacher(golden.config(), rank.frozen_copy(DType::F32));
-    student.init_random(1);
-    teacher.load(golden.parameters());
-    parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory());
-    optim::Optimizer optimizer(optim::apply_groups(student.parameters(), {}), {.uses_muon = s.uses_muon},
-                               [&](const std::string& axis) -> core::Comm& { return rank.mesh().along(axis); });
+    testing::GoldenSteps golden(world.comm, s, on == On::Gpu ? testing::gpu_memory(world.rank) : core::Memory::cpu(1));
     if (checkpoints.from) {
       const data::Checkpoint checkpoint(*checkpoints.from);
-      student.load(checkpoint);
-      optimizer.load(checkpoint);
-      optimizer.set_num_steps(checkpoint.step());
+      golden.student().load(checkpoint);
+      golden.optimizer().load(checkpoint);
+      golden.optimizer().set_num_steps(checkpoint.step());
     }
-    const optim::Distillation objective({.ce_weight = 0.3, .temperature = 2});
     for (int step = 0; step < steps; ++step) {
-      launch::StepUnderWay passes =
-          launch::start_step(rank, {student, &teacher, objective}, golden.samples(),
-                             {.micro_batches = 2,
-                              .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = s.capacity_factor},
-                              .recompute = s.recompute},
-                             sync);
-      optim::GradientNorm norm(student.parameters(), rank.world(), 1);
-      if (step == 0)
-        for (const core::Parameter* p : student.parameters())
-          mine.gradients.push_back(testing::values_of(p->slot->grad));
-      optimizer.step(1e-3, norm.factor());
-      core::NotesCopy notes(rank.memory());
-      mine.losses.push_back(passes.read().loss());
-      mine.norms.push_back(norm.values().norm);
-      notes.check();
+      const testing::GoldenSteps::Step done = golden.run();
+      mine.losses.push_back(done.result.loss());
+      mine.norms.push_back(done.norm);
+      if (step > 0) continue;
+      for (const core::Parameter* p : golden.student().parameters())
+        mine.gradients.push_back(testing::values_of(p->slot->grad));
     }
     if (checkpoints.to) {
-      core::StateDict state = student.state_dict();
-      state.merge(optimizer.state_dict());
-      launch::save_checkpoint(rank, *checkpoints.to, optimizer.num_steps(), state, "{}", {.newest = 1});
+      core::StateDict state = golden.student().state_dict();
+      state.merge(golden.optimizer().state_dict());
+      launch::save_checkpoint(golden.rank(), *checkpoints.to, golden.optimizer().num_steps(), state, "{}",
+                              {.newest = 1});
     }
   });
   return seen;

@@ -7,11 +7,7 @@
 
 #include "core/device/index_check.h"
 #include "core/nn/generation.h"
-#include "launch/run/step.h"
-#include "optim/clip.h"
-#include "optim/objectives.h"
-#include "optim/optimizer.h"
-#include "tests/support/golden_model.h"
+#include "tests/support/golden_steps.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck {
@@ -21,16 +17,7 @@ using core::DType;
 using core::Memory;
 using testing::GoldenModel;
 
-constexpr std::int64_t micro_batches = 2;
-
-struct Settings {
-  std::string layout = "dp1";
-  int ranks = 1;
-  bool recompute = false;
-  bool uses_muon = false;
-  double capacity_factor = 0;
-  DType compute = DType::F32;
-};
+using Settings = testing::StepSettings;
 
 /// What a rank sees.
 struct Seen {
@@ -45,36 +32,17 @@ std::vector<Seen> run_steps(const Settings& s, bool is_hidden) {
   std::vector<Seen> runs(static_cast<std::size_t>(s.ranks));
   testing::run_ranks(s.ranks, [&](testing::RankWorld& world) {
     Seen& run = runs[static_cast<std::size_t>(world.rank)];
-    const GoldenModel golden("moe.h5");
-    launch::Rank rank(world.comm, s.layout, 1, false, is_hidden ? Memory::hidden_cpu(1) : Memory::cpu(1));
-    nn::ModelOptions options = rank.sharded(DType::F32);
-    options.compute = s.compute;
-    nn::Transformer student(golden.config(), options), teacher(golden.config(), rank.frozen_copy(DType::F32));
-    student.init_random(1);
-    teacher.load(golden.parameters());
-    parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory());
-    optim::Optimizer optimizer(optim::apply_groups(student.parameters(), {}), {.uses_muon = s.uses_muon},
-                               [&](const std::string& axis) -> core::Comm& { return rank.mesh().along(axis); });
-    const optim::Distillation objective({.ce_weight = 0.3, .temperature = 2});
+    testing::GoldenSteps steps(world.comm, s, is_hidden ? Memory::hidden_cpu(1) : Memory::cpu(1));
+    const core::MemoryPtr& memory = steps.rank().memory();
     for (int step = 0; step < 2; ++step) {
-      const std::int64_t before = rank.memory()->host_reads;
-      launch::StepUnderWay passes =
-          launch::start_step(rank, {student, &teacher, objective}, golden.samples(),
-                             {.micro_batches = micro_batches,
-                              .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = s.capacity_factor},
-                              .recompute = s.recompute},
-                             sync);
-      optim::GradientNorm norm(student.parameters(), rank.world(), 1);
-      optimizer.step(1e-2, norm.factor());
-      core::NotesCopy notes(rank.memory());
-      const launch::StepResult result = passes.read();
-      run.losses.push_back(result.loss());
-      run.norms.push_back(norm.values().norm);
-      notes.check();
-      run.expert_load = result.expert_load;
-      run.reads.push_back(rank.memory()->host_reads - before);
+      const std::int64_t before = memory->host_reads;
+      const testing::GoldenSteps::Step seen = steps.run();
+      run.losses.push_back(seen.result.loss());
+      run.norms.push_back(seen.norm);
+      run.expert_load = seen.result.expert_load;
+      run.reads.push_back(memory->host_reads - before);
     }
-    for (const core::Parameter* p : student.parameters())
+    for (const core::Parameter* p : steps.student().parameters())
       run.weights.push_back(testing::values_of(p->entry(p->value).value()));
   });
   return runs;

@@ -1,0 +1,84 @@
+// Steps of distilling the golden mixture from itself, on any device and layout.
+//
+//     GoldenSteps steps(world.comm, {.layout = "ep2", .ranks = 2}, memory);
+//     const GoldenSteps::Step step = steps.run();          // forward, backward, norm, optimizer
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/device/index_check.h"
+#include "launch/run/step.h"
+#include "optim/clip.h"
+#include "optim/objectives.h"
+#include "optim/optimizer.h"
+#include "tests/support/golden_model.h"
+
+namespace limbeck::testing {
+
+struct StepSettings {
+  std::string layout = "dp1";
+  int ranks = 1;
+  bool recompute = false;
+  bool uses_muon = false;
+  double capacity_factor = 0;
+  core::DType compute = core::DType::F32;
+  double rate = 1e-3;
+};
+
+class GoldenSteps {
+ public:
+  /// Collective. A student of random weights whose teacher is the golden model.
+  GoldenSteps(std::shared_ptr<parallel::WorldComm> world, const StepSettings& settings, core::MemoryPtr memory)
+      : settings_(settings),
+        rank_(std::move(world), settings.layout, 1, false, std::move(memory)),
+        student_(golden_.config(), options()),
+        teacher_(golden_.config(), rank_.frozen_copy(core::DType::F32)),
+        sync_(student_.parameters(), rank_.mesh(), rank_.memory()),
+        optimizer_(optim::apply_groups(student_.parameters(), {}), {.uses_muon = settings.uses_muon},
+                   [this](const std::string& axis) -> core::Comm& { return rank_.mesh().along(axis); }) {
+    student_.init_random(1);
+    teacher_.load(golden_.parameters());
+  }
+
+  struct Step {
+    launch::StepResult result;
+    double norm = 0;
+  };
+  /// All of it is queued before anything is read; the gradients stay until the next.
+  Step run() {
+    launch::StepUnderWay passes =
+        launch::start_step(rank_, {student_, &teacher_, objective_}, golden_.samples(),
+                           {.micro_batches = 2,
+                            .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
+                            .recompute = settings_.recompute},
+                           sync_);
+    optim::GradientNorm norm(student_.parameters(), rank_.world(), 1);
+    optimizer_.step(settings_.rate, norm.factor());
+    core::NotesCopy notes(rank_.memory());
+    Step step{passes.read(), norm.values().norm};
+    notes.check();
+    return step;
+  }
+
+  launch::Rank& rank() { return rank_; }
+  nn::Transformer& student() { return student_; }
+  optim::Optimizer& optimizer() { return optimizer_; }
+
+ private:
+  nn::ModelOptions options() const {
+    nn::ModelOptions options = rank_.sharded(core::DType::F32);
+    options.compute = settings_.compute;
+    return options;
+  }
+
+  StepSettings settings_;
+  GoldenModel golden_{"moe.h5"};
+  launch::Rank rank_;
+  nn::Transformer student_, teacher_;
+  parallel::GradientSync sync_;
+  optim::Optimizer optimizer_;
+  optim::Distillation objective_{{.ce_weight = 0.3, .temperature = 2}};
+};
+
+}  // namespace limbeck::testing
