@@ -59,19 +59,19 @@ take_out() {
   : >"$planted"
 }
 
-# Whole steps on GPUs take the emulation of one.
-preset_of() { [[ $1 == test_gpu ]] && echo emulation || echo release; }
+# Whole steps on the emulation of a GPU are of the preset that knows GPUs.
+preset_of() { [[ $1 == test_gpu_emulated ]] && echo cuda || echo release; }
 
 # What a test runs: itself, and the program.
-targets_of() { [[ $1 == test_gpu ]] && echo test_gpu || echo "limbeck $1"; }
+targets_of() { [[ $1 == test_gpu_emulated ]] && echo "$1" || echo "limbeck $1"; }
 
 # build PROGRAM...: each in its preset; everything of the release where none is named.
 build() {
   local program emulated=() others=()
   for program in "$@"; do
-    [[ $(preset_of "$program") == emulation ]] && emulated+=("$program") || others+=("$program")
+    [[ $(preset_of "$program") == cuda ]] && emulated+=("$program") || others+=("$program")
   done
-  [[ ${#emulated[@]} -eq 0 ]] || "$tree/launch/build.sh" emulation "${emulated[@]}" || return 1
+  [[ ${#emulated[@]} -eq 0 ]] || "$tree/launch/build.sh" cuda "${emulated[@]}" || return 1
   [[ ${#emulated[@]} -gt 0 && ${#others[@]} -eq 0 ]] || "$tree/launch/build.sh" release ${others[@]+"${others[@]}"}
 }
 

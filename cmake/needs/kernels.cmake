@@ -5,7 +5,7 @@ if(LIMBECK_OPENMP)
   # Not find_package(dnnl): Debian's package file also asks for OpenCL, which the CPU engine does not use.
   limbeck_find_library(dnnl "oneDNN" libdnnl-dev oneapi/dnnl/dnnl.hpp dnnl)
 endif()
-if(LIMBECK_CUDA STREQUAL "ON")
+if(LIMBECK_CUDA)
   find_package(CUDAToolkit QUIET)
   limbeck_require(CUDAToolkit_FOUND "CUDA" "nvidia-cuda-toolkit, or NVIDIA's own packages")
   set(CMAKE_CUDA_ARCHITECTURES ${LIMBECK_CUDA_ARCHITECTURES})

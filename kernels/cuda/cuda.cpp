@@ -39,7 +39,11 @@ void check_blas(cublasStatus_t status, std::source_location where) {
 CudaState::CudaState() : stream(new_stream()), staging(stream) {
   int ordinal = 0;
   check_cuda(cudaGetDevice(&ordinal));
+  int major = 0, minor = 0;
   check_cuda(cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, ordinal));
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, ordinal));
+  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, ordinal));
+  architecture = 10 * major + minor;
   check_cuda(cudaMalloc(&workspace, workspace_bytes));
   check_blas(cublasLtCreate(&blas));
 }

@@ -30,6 +30,7 @@ struct CudaState {
   cublasLtHandle_t blas = nullptr;
   void* workspace = nullptr;  // [workspace_bytes] on the GPU: of a product, or of the kernels of one call
   int num_multiprocessors = 1;
+  int architecture = 0;  // 80 is an A100, 90 an H100
   BlasPlans plans;
   Staging staging;
 

@@ -1,8 +1,10 @@
+// Where Limbeck was built with CUTLASS, a Hopper has those of hopper_products.h for bfloat16 in whole vectors.
 #include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
 
+#include "hopper_products.h"
 #include "kernels/cuda/grouped_product.h"
 #include "kernels/cuda/grouped_tiles.cuh"
 #include "kernels/cuda/shared_tile.cuh"
@@ -220,6 +222,11 @@ void run(const Cuda& cuda, const GroupedProblem& problem, Transpose transpose_b,
     if constexpr (Terms && is_transposed) {
       return;  // terms are never stored so
     } else if constexpr (std::is_same_v<T, bf16>) {
+      if constexpr (Terms) {
+        if (hopper_grouped_product_of_terms(cuda, problem, a, b, static_cast<float>(beta), c)) return;
+      } else if constexpr (std::is_same_v<C, bf16>) {
+        if (hopper_grouped_product(cuda, problem, transpose_b, a, b, static_cast<float>(beta), c)) return;
+      }
       const bool is_whole =
           problem.k % 8 == 0 && problem.n % 8 == 0 && problem.m % 8 == 0 && is_aligned(a) && is_aligned(b);
       with(is_whole, [&](auto aligned) {
