@@ -34,6 +34,12 @@ struct AttentionProblem {
   /// Forward alone: the rows of k and v are pages of keys, and key i lies in page key_pages[i / attention_page]; a
   /// segment that has queries begins with a page. None: key i is row i.
   const std::int64_t* key_pages = nullptr;  // [ceil(Tk / attention_page)]
+  /// Where it is known: queries are keys, and query i of run [run_offsets[r], run_offsets[r+1]) sees those of its run
+  /// up to itself, which says no more than the above.
+  std::int64_t num_runs = 0;                  // R
+  std::int64_t longest_run = 0;               // no run is longer
+  std::int64_t num_run_tokens = 0;            // of all runs
+  const std::int64_t* run_offsets = nullptr;  // [R+1]
 
   /// Of k and v.
   constexpr std::int64_t row_of_key(std::int64_t i) const {

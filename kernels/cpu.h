@@ -5,6 +5,7 @@
 //     rms_norm(cpu, x, weight, y, inverse_rms, rows, width, eps);
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 namespace limbeck::kernels {
@@ -15,6 +16,7 @@ struct Cpu {
   /// Whether products of bfloat16 read a right factor as fast where it lies in its own order, so that none is packed
   /// (kernels/packed.h): a float32 one is rounded once for each of its versions.
   static constexpr bool reads_factors_as_they_lie = false;
+  static constexpr std::int64_t logits_bytes = 0;  // that a chunk of tokens may have at once, however few tokens it has
 
   int threads = 1;
   std::shared_ptr<CpuCache> cache;

@@ -12,8 +12,27 @@ core::AttentionLayout Batch::attention_layout() const {
   layout.query_offsets = layout.key_offsets = sequence_offsets;
   layout.query_position = layout.key_position = position;
   layout.query_document = layout.key_document = document;
+  layout.run_offsets = run_offsets;
+  layout.longest_run = longest_run;
   return layout;
 }
+
+namespace {
+
+/// Where documents begin, in all sequences; nothing where one is not its tokens in their order.
+std::vector<std::int64_t> find_runs(const BatchColumns& c) {
+  std::vector<std::int64_t> runs;
+  for (std::size_t i = 0; i < c.tokens.size(); ++i) {
+    if (i == 0 || c.sequence[i] != c.sequence[i - 1] || c.document[i] > c.document[i - 1])
+      runs.push_back(static_cast<std::int64_t>(i));
+    else if (c.document[i] < c.document[i - 1] || c.position[i] != c.position[i - 1] + 1)
+      return {};
+  }
+  runs.push_back(std::ssize(c.tokens));
+  return runs;
+}
+
+}  // namespace
 
 Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
   const auto n = static_cast<std::int64_t>(c.tokens.size());
@@ -33,6 +52,9 @@ Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
   batch.sequence_offsets =
       Tensor::from<std::int64_t>(memory, {static_cast<std::int64_t>(c.sequence_offsets.size())}, c.sequence_offsets);
   batch.offsets_on_host.assign(c.sequence_offsets.begin(), c.sequence_offsets.end());
+  const std::vector<std::int64_t> runs = find_runs(c);
+  if (!runs.empty()) batch.run_offsets = Tensor::from<std::int64_t>(memory, {std::ssize(runs)}, runs);
+  for (std::size_t r = 1; r < runs.size(); ++r) batch.longest_run = std::max(batch.longest_run, runs[r] - runs[r - 1]);
   for (const auto p : c.position) batch.max_position = std::max<std::int64_t>(batch.max_position, p);
   batch.global_targets =
       static_cast<double>(std::count_if(c.targets.begin(), c.targets.end(), [](auto t) { return t >= 0; }));

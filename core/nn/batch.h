@@ -26,7 +26,9 @@ struct Batch {
   Tensor global_index;                        // [T] int64, over all ranks and micro-batches of the step
   Tensor sequence_offsets;                    // [N+1] int64: tokens [offsets[n], offsets[n+1]) are sequence n
   std::vector<std::int64_t> offsets_on_host;  // the same
-  std::int64_t max_position = 0;              // highest in `position`
+  Tensor run_offsets;                         // [R+1] int64: the documents, where their positions count up by one
+  std::int64_t longest_run = 0;
+  std::int64_t max_position = 0;  // highest in `position`
 
   // Over all ranks and micro-batches of the optimizer step: what losses are divided by.
   double global_targets = 0;

@@ -49,7 +49,11 @@ kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionL
           .key_position = l.key_position.data<std::int32_t>(),
           .query_document = l.query_document.data<std::int32_t>(),
           .key_document = l.key_document.data<std::int32_t>(),
-          .key_pages = l.key_pages.defined() ? l.key_pages.data<std::int64_t>() : nullptr};
+          .key_pages = l.key_pages.defined() ? l.key_pages.data<std::int64_t>() : nullptr,
+          .num_runs = l.run_offsets.defined() ? l.run_offsets.numel() - 1 : 0,
+          .longest_run = l.longest_run,
+          .num_run_tokens = l.run_offsets.defined() ? l.query_position.numel() : 0,
+          .run_offsets = l.run_offsets.defined() ? l.run_offsets.data<std::int64_t>() : nullptr};
 }
 
 /// Where the kernel adds a gradient up: in the slot, cleared if it holds nothing yet, or apart from it, where there is

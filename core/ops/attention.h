@@ -28,6 +28,10 @@ struct AttentionLayout {
   /// None, or [Tk/64] int64, for values that take no gradient: k and v [P*64,...] are pages of 64 keys, of which keys
   /// [64 i, 64 (i+1)) are page key_pages[i]. A segment that has queries begins with a page.
   Tensor key_pages = {};
+  /// None, or [R+1] int64 where queries are keys and query i of run [run_offsets[r], run_offsets[r+1]) sees those of
+  /// its run up to itself, which then is known on the host too: libraries know attention in this form.
+  Tensor run_offsets = {};
+  std::int64_t longest_run = 0;
 };
 
 /// softmax(scale q k^T) v for each head; query head h reads key/value head h / (H/G). A query that sees no key gives 0.

@@ -16,6 +16,16 @@ void check_head(std::string_view what, const Tensor& hidden, const Tensor& weigh
   check_weight_dtype(what, weight, hidden.dtype());
 }
 
+/// Tokens of a chunk whose logits are of so many columns: on a GPU as many as fit the bytes that it gives them.
+std::int64_t usual_chunk(const Tensor& hidden, std::int64_t columns, DType dtype) {
+  constexpr std::int64_t least = 256;
+  return on_device(hidden, [&](const auto& device) {
+    const std::int64_t fitting =
+        std::decay_t<decltype(device)>::logits_bytes / bytes_of(dtype, std::max<std::int64_t>(columns, 1));
+    return std::max(least, fitting / least * least);
+  });
+}
+
 }  // namespace
 
 Tensor logits_of(const Tensor& hidden, const Tensor& head) {
@@ -45,13 +55,15 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
   const std::int64_t columns = weight.shape()[0];
   check(targets.dtype() == DType::I32 && targets.shape() == Shape{num_tokens},
         "head_loss: targets are {} {}, expected int32 [{}]", targets.dtype(), targets.shape(), num_tokens);
-  check(options.chunk > 0, "head_loss: chunk is {}, expected at least 1", options.chunk);
+  check(options.chunk >= 0, "head_loss: chunk is {}, expected at least 0", options.chunk);
   check(teacher != nullptr || !objective.needs_teacher(), "head_loss: the objective needs a teacher, none was given");
 
   const MemoryPtr& memory = hidden.value.memory();
   const DType dtype = sum_dtype(hidden.value.dtype());  // of logits and losses
   const bool trains = tape.mode() == Tape::Mode::Record && (hidden.slot || weight.slot);
-  const std::int64_t chunk_size = std::min(options.chunk, std::max<std::int64_t>(num_tokens, 1));
+  const std::int64_t chunk_size =
+      std::min(options.chunk > 0 ? options.chunk : usual_chunk(hidden.value, columns, dtype),
+               std::max<std::int64_t>(num_tokens, 1));
   Tensor logits = Tensor::empty(memory, dtype, {chunk_size, columns});
   Tensor dlogits;
   if (trains)

@@ -3,6 +3,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/cuda/attention_rows.cuh"
+#include "kernels/cuda/packed_attention.h"
 
 namespace limbeck::kernels {
 namespace {
@@ -84,6 +85,8 @@ void attention_forward(const D& cuda, const AttentionProblem& problem, const T* 
   using A = Acc<T>;
   check_segments(problem);
   if (problem.num_segments == 0 || problem.num_heads == 0) return;
+  if constexpr (std::is_same_v<T, bf16>)
+    if (packed_attention_forward(cuda, problem, q, k, v, out, logsumexp)) return;
   const std::size_t shared =
       static_cast<std::size_t>(2 * RowsTile<A>::elements(problem.width) + RowsTile<A>::elements(problem.value_width)) *
           sizeof(A) +

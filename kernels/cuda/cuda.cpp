@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "kernels/cuda/cuda_state.h"
 
@@ -50,16 +51,28 @@ CudaState::CudaState() : stream(new_stream()), staging(stream) {
 
 CudaState::~CudaState() {
   // What fails here has failed before, where somebody could be told.
+  attention.reset();
   if (blas != nullptr) cublasLtDestroy(blas);
   cudaStreamSynchronize(stream);
   cudaFree(workspace);
   cudaFree(pieces_);
+  cudaFree(room_);
   cudaStreamDestroy(stream);
 }
 
 void* CudaState::pieces() {
   if (pieces_ == nullptr) check_cuda(cudaMalloc(&pieces_, pieces_bytes));
   return pieces_;
+}
+
+void* CudaState::room(std::size_t bytes) {
+  if (bytes > room_bytes_) {
+    check_cuda(cudaFree(std::exchange(room_, nullptr)));  // which waits for what uses it
+    room_bytes_ = 0;
+    check_cuda(cudaMalloc(&room_, bytes));
+    room_bytes_ = bytes;
+  }
+  return room_;
 }
 
 int num_cuda_devices() {

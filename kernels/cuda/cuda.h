@@ -6,6 +6,7 @@
 //     rms_norm(cuda, x, weight, y, inverse_rms, rows, width, eps);
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -15,6 +16,8 @@ struct CudaState;  // kernels/cuda/cuda_state.h
 
 struct Cuda {
   static constexpr bool reads_factors_as_they_lie = true;
+  // For each chunk the gradient of the whole head is read and written: what a few chunks take would be most of a step.
+  static constexpr std::int64_t logits_bytes = std::int64_t{512} << 20;
 
   int ordinal = 0;  // among those that the process sees
   std::shared_ptr<CudaState> state;

@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <memory>
 #include <source_location>
 
 #include "kernels/cuda/blas_plans.h"
@@ -12,6 +13,8 @@
 #include "kernels/cuda/staging.h"
 
 namespace limbeck::kernels {
+
+class AttentionPlans;  // of cuDNN's, in builds with it
 
 struct CudaState {
   static constexpr std::size_t workspace_bytes = std::size_t{32} << 20;  // what NVIDIA advises for Hopper
@@ -25,6 +28,8 @@ struct CudaState {
 
   /// [pieces_bytes] on the GPU for factors that are expanded for a product; taken when they are first asked for.
   void* pieces();
+  /// So many bytes on the GPU, for what a call of a library asks for: the next call has the same ones.
+  void* room(std::size_t bytes);
 
   cudaStream_t stream = nullptr;  // the rank's kernels run here, in order
   cublasLtHandle_t blas = nullptr;
@@ -32,10 +37,13 @@ struct CudaState {
   int num_multiprocessors = 1;
   int architecture = 0;  // 80 is an A100, 90 an H100
   BlasPlans plans;
+  std::shared_ptr<AttentionPlans> attention;
   Staging staging;
 
  private:
   void* pieces_ = nullptr;
+  void* room_ = nullptr;
+  std::size_t room_bytes_ = 0;
 };
 
 /// Throws std::runtime_error with CUDA's words and the place unless all went well.

@@ -11,29 +11,45 @@ namespace {
 
 using block_values::Byte;
 
+/// Values that the block's threads left in shared memory, a row each one place apart from being a multiple of the
+/// banks, to neighbouring places in memory. `count` rows.
+template <int width, class T>
+__device__ void write_rows(const float* rows, std::int64_t count, T* to) {
+  __syncthreads();
+  const auto values = static_cast<int>(count < blockDim.x ? count : blockDim.x) * width;
+  for (int i = static_cast<int>(threadIdx.x); i < values; i += static_cast<int>(blockDim.x))
+    to[i] = rounded<T>(rows[i / width * (width + 1) + i % width]);
+}
+
+constexpr unsigned threads_256 = 32;  // of which each fills 1 KiB
+constexpr unsigned threads_32 = 128;
+
 /// A block of 256 values by a thread.
 template <void (*block)(const Byte*, float*), int bytes, class T>
 __global__ void expand_256_kernel(const Byte* from, std::int64_t count, T* to) {
-  const std::int64_t b = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (b >= count) return;
-  float values[256];
-  block(from + b * bytes, values);
-  for (int i = 0; i < 256; ++i) to[b * 256 + i] = rounded<T>(values[i]);
+  __shared__ float rows[threads_256 * 257];
+  const std::int64_t first = std::int64_t{blockIdx.x} * threads_256, b = first + threadIdx.x;
+  if (b < count) block(from + b * bytes, rows + threadIdx.x * 257);
+  write_rows<256>(rows, count - first, to + first * 256);
 }
 
 /// A block of 32 values by a thread.
 template <void (*block)(const Byte*, block_values::Quants&), int bytes, bool has_minimum, class T>
 __global__ void expand_32_kernel(const Byte* from, std::int64_t count, T* to) {
-  const std::int64_t b = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (b >= count) return;
-  block_values::Quants q;
-  block(from + b * bytes, q);
-  const float scale = block_values::half_at(from + b * bytes);
-  const float minimum = has_minimum ? block_values::half_at(from + b * bytes + 2) : 0;
-  for (int i = 0; i < 32; ++i) {
-    const float value = scale * static_cast<float>(q[i]);
-    to[b * 32 + i] = rounded<T>(has_minimum ? value + minimum : value);
+  __shared__ float rows[threads_32 * 33];
+  const std::int64_t first = std::int64_t{blockIdx.x} * threads_32, b = first + threadIdx.x;
+  if (b < count) {
+    block_values::Quants q;
+    block(from + b * bytes, q);
+    const float scale = block_values::half_at(from + b * bytes);
+    const float minimum = has_minimum ? block_values::half_at(from + b * bytes + 2) : 0;
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      const float value = scale * static_cast<float>(q[i]);
+      rows[threadIdx.x * 33 + i] = has_minimum ? value + minimum : value;
+    }
   }
+  write_rows<32>(rows, count - first, to + first * 32);
 }
 
 template <class T>
@@ -51,8 +67,10 @@ void expand(const Cuda& cuda, const Blocks& blocks, std::int64_t first, std::int
   const BlockSize size = size_of(blocks.format);
   const auto* from = reinterpret_cast<const Byte*>(blocks.from(first).data);
   const std::int64_t number = count / size.elements;
+  const unsigned threads = size.elements == 256 ? threads_256 : threads_32;
   const auto run = [&](auto* kernel) {
-    gpu::launch(cuda, kernel, dim3(static_cast<unsigned>(ceil_div(number, 128))), dim3(128), 0, from, number, to);
+    gpu::launch(cuda, kernel, dim3(static_cast<unsigned>(ceil_div(number, threads))), dim3(threads), 0, from, number,
+                to);
   };
   switch (blocks.format) {
     case BlockFormat::F16:

@@ -8,6 +8,7 @@
 #include "kernels/cuda/grouped_product.h"
 #include "kernels/cuda/grouped_tiles.cuh"
 #include "kernels/cuda/shared_tile.cuh"
+#include "kernels/cuda/vector.cuh"
 
 namespace limbeck::kernels {
 namespace {
@@ -72,9 +73,23 @@ struct Factors {
   }
 };
 
-template <class C>
-__device__ __forceinline__ void put(C* to, float sum, float beta) {
-  *to = as<C>(beta == 0 ? sum : sum + beta * as<float>(*to));
+/// Of a row's columns from `first` on every eighth pair, below n: what a lane has of it, from `part` on.
+template <bool Aligned, class C>
+__device__ __forceinline__ void put_row(C* row, std::int64_t first, std::int64_t n, const float (&sums)[4][4], int part,
+                                        float beta) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const std::int64_t column = first + 8 * j;
+    if (column >= n) continue;
+    const int count = n - column > 1 ? 2 : 1;
+    Values<float, 2> pair{sums[j][part], sums[j][part + 1]};
+    if (beta != 0) {
+      const Values<float, 2> there = load<2, Aligned>(row + column, count);
+      pair[0] += beta * there[0];
+      pair[1] += beta * there[1];
+    }
+    store<Aligned>(row + column, pair, count);
+  }
 }
 
 template <bool Terms, bool TransposedB, bool Aligned, class C>
@@ -97,7 +112,10 @@ __global__ void __launch_bounds__(mma_threads, 2)
     const auto stage = [&](std::int64_t step) { return Stage(memory + step % stages * Stage::stage_bytes); };
     const std::int64_t steps = (terms + tile_k - 1) / tile_k;
 
-    float sums[4][4][4] = {};
+    // Set one by one: what a loop of the compiler's sets lies in memory from then on.
+    float sums[4][4][4];
+#pragma unroll
+    for (int i = 0; i < 4 * 4 * 4; ++i) sums[i / 16][i / 4 % 4][i % 4] = 0;
     if constexpr (Aligned) {
       for (std::int64_t step = 0; step < stages - 1; ++step) {
         if (step < steps) stage(step).template fetch<true>(from_a, from_b, tile.row, tile.column, step * tile_k);
@@ -124,15 +142,12 @@ __global__ void __launch_bounds__(mma_threads, 2)
 
     C* const to = c + (Terms ? tile.group * problem.m * problem.n : tile.first * problem.n);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-#pragma unroll
-      for (int j = 0; j < 4; ++j)
-#pragma unroll
-        for (int part = 0; part < 4; ++part) {
-          const std::int64_t row = tile.row + warp_m + 16 * i + lane / 4 + part / 2 * 8;
-          const std::int64_t column = tile.column + warp_n + 8 * j + lane % 4 * 2 + part % 2;
-          if (row < height && column < problem.n) put(to + row * problem.n + column, sums[i][j][part], beta);
-        }
+    for (int half = 0; half < 8; ++half) {  // rows of eight of a warp's part
+      const std::int64_t row = tile.row + warp_m + 8 * half + lane / 4;
+      if (row < height)
+        put_row<Aligned>(to + row * problem.n, tile.column + warp_n + lane % 4 * 2, problem.n, sums[half / 2],
+                         half % 2 * 2, beta);
+    }
   }
 }
 
@@ -227,8 +242,8 @@ void run(const Cuda& cuda, const GroupedProblem& problem, Transpose transpose_b,
       } else if constexpr (std::is_same_v<C, bf16>) {
         if (hopper_grouped_product(cuda, problem, transpose_b, a, b, static_cast<float>(beta), c)) return;
       }
-      const bool is_whole =
-          problem.k % 8 == 0 && problem.n % 8 == 0 && problem.m % 8 == 0 && is_aligned(a) && is_aligned(b);
+      const bool is_whole = problem.k % 8 == 0 && problem.n % 8 == 0 && problem.m % 8 == 0 && is_aligned(a) &&
+                            is_aligned(b) && is_aligned(c);
       with(is_whole, [&](auto aligned) {
         constexpr bool are_aligned = decltype(aligned)::value;
         gpu::launch(cuda, product_kernel<Terms, is_transposed, are_aligned, C>, blocks, dim3(mma_threads),

@@ -152,8 +152,8 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
   if (session.teacher) flops_per_token_ += nn::forward_flops_per_token(session.teacher->config(), s);
-  const double own_peak =
-      measure_peak_flops(threads_of_rank(session.config.train.threads), session.config.precision.compute);
+  const double own_peak = measure_peak_flops(session.rank.memory(), threads_of_rank(session.config.train.threads),
+                                             session.config.precision.compute);
   core::Tensor peak = core::Tensor::from<double>(session.rank.host_memory(), {1}, {&own_peak, 1});
   session.rank.world().all_reduce(peak, core::Reduce::Sum);
   peak_flops_ = core::host_value(peak);
