@@ -25,6 +25,8 @@ struct AttentionProblem {
   std::int64_t value_width = 0;   // Dv
   double scale = 1;
   std::int64_t num_segments = 0;                 // N
+  std::int64_t num_queries = -1;                 // Tq and Tk, which a host cannot read off a device's offsets; a CPU
+  std::int64_t num_keys = -1;                    // does without
   const std::int64_t* query_offsets = nullptr;   // [N+1]
   const std::int64_t* key_offsets = nullptr;     // [N+1]
   const std::int32_t* query_position = nullptr;  // [Tq]

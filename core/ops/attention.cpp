@@ -43,6 +43,8 @@ kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionL
           .value_width = s.value_width,
           .scale = s.scale,
           .num_segments = l.query_offsets.numel() - 1,
+          .num_queries = l.query_position.numel(),
+          .num_keys = l.key_position.numel(),
           .query_offsets = l.query_offsets.data<std::int64_t>(),
           .key_offsets = l.key_offsets.data<std::int64_t>(),
           .query_position = l.query_position.data<std::int32_t>(),
