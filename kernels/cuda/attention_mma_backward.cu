@@ -1,11 +1,13 @@
 // One kernel for both sides: a block has a tile of rows, which are queries of a head or keys of a key/value head, and
 // goes over tiles of columns, which are the others; it forms the probabilities and the gradients of the scores again
 // and sums what its rows get. So every sum is one block's, at the price of seven products of tiles where five would do
-// with additions to shared results in no order. Dao, "FlashAttention-2" (2023), algorithm 2.
+// with additions to shared results in no order. Keys and values of heads wider than 64 are apart, with eight products:
+// then a warp's sums of 32 rows fit into its registers, and what it reads of shared memory, which is what limits it,
+// serves twice. Dao, "FlashAttention-2" (2023), algorithm 2.
 //
-// Of 2 x 2048 tokens, 16 heads, causal, without the halves of tiles that are masked: 60 GFLOP for heads of 64, 120 for
-// 128; q, k, v, dout twice and dq, dk, dv in float32 are 134 and 268 MB (4 kv heads: 84 and 168), so arithmetic is what
-// takes the time.
+// Of 2 x 2048 tokens, 16 heads, causal, without the halves of tiles that are masked: 60 GFLOP for heads of 64, 137 for
+// 128; 185 MB for heads of 64, of which 101 are dq, dk and dv in float32, read and written, and about 420 for 128 (4 kv
+// heads: 109 and 240).
 #include <algorithm>
 
 #include "kernels/cuda/attention_mma.h"
@@ -17,15 +19,23 @@
 namespace limbeck::kernels {
 namespace {
 
+constexpr int columns_of_tile = 32;
 constexpr float log2_of_e = 1.4426950408889634F;
 constexpr float infinity = __builtin_huge_valf();
 
 /// What a query and head needs of the forward, by heads [first_head, ...) and places of the queries: a segment's begin
 /// at a multiple of 64, and what is behind its last query has the terms of one whose probabilities are 0.
 struct RowTerms {
-  static constexpr int queries = 64;
+  using Tiles = SegmentTiles<64>;
   float *logsumexp, *mean;  // [heads,places]: log2(e) logsumexp; sum of dout * out over the columns
   std::int64_t places;
+
+  static std::int64_t num_places(const AttentionProblem& p) {
+    return Tiles::numbers(p.num_queries, p.num_segments) * 64;
+  }
+  __device__ static std::int64_t first_place(const AttentionProblem& p, std::int64_t segment) {
+    return Tiles{p.query_offsets, p.num_segments}.first_number(segment) * 64;
+  }
 };
 
 struct BackwardTensors {
@@ -36,32 +46,32 @@ struct BackwardTensors {
   std::int64_t first_head = 0;  // of the launch's rows
 };
 
-/// The terms of a head and place, a warp each.
+/// The terms of four places of a head, a warp each, of which eight lanes have one.
 struct TermsOfRows {
   RowTerms terms;
-  SegmentTiles tiles;  // of 64 queries
+  RowTerms::Tiles tiles;
   const bf16 *out, *dout;
   const float* logsumexp;
   std::int64_t heads, first_head, value_width;
 
   __device__ void run(std::int64_t i, int lane) const {
-    const std::int64_t place = i % terms.places, head = first_head + i / terms.places;
+    const std::int64_t of_head = terms.places / 4, place = i % of_head * 4 + lane / 8;
     SegmentTile tile;
-    const bool is_tile = tiles.find(place / RowTerms::queries, tile);
-    const int r = static_cast<int>(place % RowTerms::queries);
+    const bool is_tile = tiles.find(place / 64, tile);
+    const int r = static_cast<int>(place % 64);
     float sum = 0, log = infinity;
     if (is_tile && r < tile.count) {
-      const std::int64_t row = (tile.begin + tile.first + r) * heads + head;
-      for (std::int64_t c = lane; c < value_width / 8; c += 32) {
-        const auto x = load<8>(out + row * value_width + c * 8), dx = load<8>(dout + row * value_width + c * 8);
+      const std::int64_t row = (tile.begin + tile.first + r) * heads + first_head + i / of_head;
+      for (std::int64_t c = lane % 8 * 8; c < value_width; c += 64) {
+        const auto x = load<8>(out + row * value_width + c), dx = load<8>(dout + row * value_width + c);
         for (int j = 0; j < 8; ++j) sum += x[j] * dx[j];
       }
       log = logsumexp[row] * log2_of_e;
     }
-    sum = warp_sum(sum);
-    if (lane == 0) {
-      terms.logsumexp[i] = log;
-      terms.mean[i] = sum;
+    for (int distance = 4; distance > 0; distance /= 2) sum += __shfl_xor_sync(full_warp, sum, distance);
+    if (lane % 8 == 0) {
+      terms.logsumexp[i / of_head * terms.places + place] = log;
+      terms.mean[i / of_head * terms.places + place] = sum;
     }
   }
 };
@@ -82,7 +92,7 @@ struct BackwardShape {
   static constexpr int rows = width <= 192 ? 128 : 64;  // 256 wide: what fits into shared memory
   static constexpr int threads = rows / (16 * pieces) * 32;
   static constexpr int blocks = threads == 128 ? 2 : 1;  // of a multiprocessor, by their registers
-  static constexpr int columns = 32;
+  static constexpr int columns = columns_of_tile;
   using Rows = PaddedTile<rows, width>;
   using RowValues = PaddedTile<rows, value_width>;  // of v or dout
   using Columns = PaddedTile<columns, width>;
@@ -124,10 +134,8 @@ struct BlockRows {
       count = tile.count;
       first_column = offsets[tile.segment];
       num_columns = static_cast<int>(offsets[tile.segment + 1] - first_column);
-      bounds = all_bounds + SegmentTiles{offsets, p.num_segments, Shape::columns}.first_number(tile.segment);
-      first_terms = SegmentTiles{p.query_offsets, p.num_segments, RowTerms::queries}.first_number(tile.segment) *
-                        RowTerms::queries +
-                    (Shape::rows_are_keys ? 0 : tile.first);
+      bounds = all_bounds + SegmentTiles<Shape::columns>{offsets, p.num_segments}.first_number(tile.segment);
+      first_terms = RowTerms::first_place(p, tile.segment) + (Shape::rows_are_keys ? 0 : tile.first);
     }
     const std::int32_t* const position = Shape::rows_are_keys ? p.key_position : p.query_position;
     const std::int32_t* const document = Shape::rows_are_keys ? p.key_document : p.query_document;
@@ -194,7 +202,7 @@ __global__ void __launch_bounds__(BackwardShape<Widths, of>::threads, BackwardSh
   const auto stage = [&](int i) { return Stage<Shape>(memory + Shape::rows_bytes + i * Shape::stage_bytes); };
 
   SegmentTile tile;
-  const SegmentTiles row_tiles{Shape::rows_are_keys ? p.key_offsets : p.query_offsets, p.num_segments, Shape::rows};
+  const SegmentTiles<Shape::rows> row_tiles{Shape::rows_are_keys ? p.key_offsets : p.query_offsets, p.num_segments};
   if (!row_tiles.find(Shape::rows_are_keys ? blockIdx.x : gridDim.x - 1 - blockIdx.x, tile)) return;
   rows.fill(p, tile, t.bounds);
   if (rows.places.end <= rows.places.first) return;
@@ -319,7 +327,7 @@ template <class Widths, Of of>
 void launch_gradient(const Cuda& cuda, const AttentionProblem& p, const BackwardTensors& t, std::int64_t heads) {
   using Shape = BackwardShape<Widths, of>;
   const std::int64_t tiles =
-      SegmentTiles::numbers(Shape::rows_are_keys ? p.num_keys : p.num_queries, p.num_segments, Shape::rows);
+      SegmentTiles<Shape::rows>::numbers(Shape::rows_are_keys ? p.num_keys : p.num_queries, p.num_segments);
   gpu::launch(cuda, mma_gradient_kernel<Widths, of>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(heads)),
               dim3(Shape::threads), Shape::shared_bytes, p, t);
 }
@@ -330,22 +338,21 @@ void attention_backward_mma(const Cuda& cuda, const AttentionProblem& p, const b
                             const bf16* out, const float* logsumexp, const bf16* dout, float* dq, float* dk,
                             float* dv) {
   if (p.num_queries == 0 || p.num_keys == 0) return;
-  constexpr int columns = 32;
   Scratch scratch(cuda);
   const auto bounds = [&](const std::int64_t* offsets, std::int64_t rows, const std::int32_t* position,
                           const std::int32_t* document) {
-    const std::int64_t tiles = SegmentTiles::numbers(rows, p.num_segments, columns);
+    using Tiles = SegmentTiles<columns_of_tile>;
+    const std::int64_t tiles = Tiles::numbers(rows, p.num_segments);
     auto* of_tiles = scratch.take<Bounds>(tiles);
-    for_each_row(cuda, tiles, BoundsOfTiles{{offsets, p.num_segments, columns}, position, document, of_tiles});
+    for_each_row(cuda, tiles,
+                 BoundsOfTiles<columns_of_tile>{Tiles{offsets, p.num_segments}, position, document, of_tiles});
     return of_tiles;
   };
   const Bounds* const of_queries = bounds(p.query_offsets, p.num_queries, p.query_position, p.query_document);
   const Bounds* const of_keys = bounds(p.key_offsets, p.num_keys, p.key_position, p.key_document);
 
   // As many key/value heads at once as there is room for the terms of their queries.
-  const SegmentTiles tiles{p.query_offsets, p.num_segments, RowTerms::queries};
-  const std::int64_t places =
-      SegmentTiles::numbers(p.num_queries, p.num_segments, RowTerms::queries) * RowTerms::queries;
+  const std::int64_t places = RowTerms::num_places(p);
   const std::int64_t members = p.num_heads / p.num_kv_heads, room = static_cast<std::int64_t>(scratch.left()) - 1024;
   const std::int64_t at_once =
       std::clamp<std::int64_t>(room / (2 * places * members * std::int64_t{sizeof(float)}), 1, p.num_kv_heads);
@@ -353,16 +360,23 @@ void attention_backward_mma(const Cuda& cuda, const AttentionProblem& p, const b
   const RowTerms terms{of_logsumexp, scratch.take<float>(at_once * members * places), places};
   for (std::int64_t first = 0; first < p.num_kv_heads; first += at_once) {
     const std::int64_t count = std::min(at_once, p.num_kv_heads - first);
-    for_each_row(cuda, count * members * places,
-                 TermsOfRows{terms, tiles, out, dout, logsumexp, p.num_heads, first * members, p.value_width});
+    for_each_row(cuda, count * members * places / 4,
+                 TermsOfRows{terms,
+                             {p.query_offsets, p.num_segments},
+                             out,
+                             dout,
+                             logsumexp,
+                             p.num_heads,
+                             first * members,
+                             p.value_width});
     with_widths(p, [&]<class Widths>(Widths) {
       BackwardTensors t{q, k, v, dout, dq, dk, dv, terms, of_keys, first * members};
       launch_gradient<Widths, Of::queries>(cuda, p, t, count * members);
       t.bounds = of_queries;
       t.first_head = first;
-      if constexpr (Widths::width + Widths::value_width <= 320) {
+      if constexpr (Widths::width + Widths::value_width <= 128) {
         launch_gradient<Widths, Of::keys_and_values>(cuda, p, t, count);
-      } else {  // both sums do not fit into the registers
+      } else {  // both sums of 32 rows a warp do not fit into the registers
         launch_gradient<Widths, Of::keys>(cuda, p, t, count);
         launch_gradient<Widths, Of::values>(cuda, p, t, count);
       }

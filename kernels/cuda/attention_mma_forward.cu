@@ -15,6 +15,8 @@ namespace limbeck::kernels {
 namespace {
 
 constexpr int rows_of_block = 128, keys_of_tile = 64;
+using RowTiles = SegmentTiles<rows_of_block>;
+using KeyTiles = SegmentTiles<keys_of_tile>;
 static_assert(attention_page % keys_of_tile == 0, "a tile of keys lies in one page");
 
 constexpr float log2_of_e = 1.4426950408889634F, log_of_2 = 0.6931471805599453F;
@@ -136,7 +138,7 @@ struct BlockRows {
     const std::int64_t first_head = std::int64_t{blockIdx.y} * members;
     for (int r = static_cast<int>(threadIdx.x); r < rows_of_block; r += static_cast<int>(blockDim.x)) numbers[r] = -1;
     if (threadIdx.x == 0) {
-      const SegmentTiles key_tiles{p.key_offsets, p.num_segments, keys_of_tile};
+      const KeyTiles key_tiles{p.key_offsets, p.num_segments};
       first_key = p.key_offsets[tile.segment];
       num_keys = static_cast<int>(p.key_offsets[tile.segment + 1] - first_key);
       bounds = t.bounds + key_tiles.first_number(tile.segment);
@@ -233,7 +235,7 @@ __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Wi
 
   SegmentTile tile;
   const int members = static_cast<int>(p.num_heads / p.num_kv_heads);
-  const SegmentTiles row_tiles{p.query_offsets, p.num_segments, rows_of_block, members};
+  const RowTiles row_tiles{p.query_offsets, p.num_segments, members};
   if (!row_tiles.find(gridDim.x - 1 - blockIdx.x, tile)) return;
   rows.fill(p, t, tile, members);
   softmax.clear();
@@ -316,12 +318,12 @@ struct AddParts {
 };
 
 /// In how many parts the keys are summed: more than one where blocks are too few for the multiprocessors, of at least
-/// eight tiles in the mean, and no more than there is scratch memory for.
+/// four tiles in the mean, and no more than there is scratch memory for.
 std::int64_t num_parts(const Cuda& cuda, const AttentionProblem& p, std::int64_t blocks) {
   const std::int64_t part_bytes = p.num_queries * p.num_heads * (p.value_width + 2) * std::int64_t{sizeof(float)};
   const std::int64_t room = static_cast<std::int64_t>(CudaState::workspace_bytes) / 2;
   return std::max<std::int64_t>(1, std::min({2 * cuda.state->num_multiprocessors / blocks,
-                                             p.num_keys / (8 * keys_of_tile * p.num_segments), room / part_bytes}));
+                                             p.num_keys / (4 * keys_of_tile * p.num_segments), room / part_bytes}));
 }
 
 }  // namespace
@@ -338,11 +340,11 @@ void attention_forward_mma(const Cuda& cuda, const AttentionProblem& p, const bf
   const std::int64_t rows = p.num_queries * p.num_heads;
   if (rows == 0) return;
   Scratch scratch(cuda);
-  const SegmentTiles key_tiles{p.key_offsets, p.num_segments, keys_of_tile};
-  const std::int64_t num_key_tiles = SegmentTiles::numbers(p.num_keys, p.num_segments, keys_of_tile);
+  const KeyTiles key_tiles{p.key_offsets, p.num_segments};
+  const std::int64_t num_key_tiles = KeyTiles::numbers(p.num_keys, p.num_segments);
   auto* bounds = scratch.take<Bounds>(num_key_tiles);
-  for_each_row(cuda, num_key_tiles, BoundsOfTiles{key_tiles, p.key_position, p.key_document, bounds});
-  const std::int64_t tiles = SegmentTiles::numbers(rows / p.num_kv_heads, p.num_segments, rows_of_block);
+  for_each_row(cuda, num_key_tiles, BoundsOfTiles<keys_of_tile>{key_tiles, p.key_position, p.key_document, bounds});
+  const std::int64_t tiles = RowTiles::numbers(rows / p.num_kv_heads, p.num_segments);
   const std::int64_t parts = num_parts(cuda, p, tiles * p.num_kv_heads);
   ForwardTensors t{q, k, v, out, logsumexp, bounds, {}};
   if (parts > 1)

@@ -171,19 +171,17 @@ struct SegmentTile {
   int count = 0;
 };
 
-/// Segments cut into tiles of `rows` rows, of which each of [offsets[n], offsets[n+1]) has `members`. Tile i of segment
-/// n has the number offsets[n] members / rows + n + i: some numbers are of no tile.
+/// Segments cut into tiles of so many rows, of which each of [offsets[n], offsets[n+1]) has `members`. Tile i of
+/// segment n has the number offsets[n] members / Rows + n + i: some numbers are of no tile.
+template <int Rows>
 struct SegmentTiles {
   const std::int64_t* offsets;
   std::int64_t segments;
-  int rows;
   int members = 1;
 
   /// No number is as large, where the segments have `total` rows.
-  static constexpr std::int64_t numbers(std::int64_t total, std::int64_t segments, int rows) {
-    return total / rows + segments;
-  }
-  __device__ std::int64_t first_number(std::int64_t n) const { return offsets[n] * members / rows + n; }
+  static constexpr std::int64_t numbers(std::int64_t total, std::int64_t segments) { return total / Rows + segments; }
+  __device__ std::int64_t first_number(std::int64_t n) const { return offsets[n] * members / Rows + n; }
 
   /// The tile of a number, found by the whole warp; false where there is none.
   __device__ bool find(std::int64_t number, SegmentTile& tile) const {
@@ -197,9 +195,9 @@ struct SegmentTiles {
     }
     tile.segment = low;
     tile.begin = offsets[low];
-    tile.first = (number - first_number(low)) * rows;
+    tile.first = (number - first_number(low)) * Rows;
     const std::int64_t left = (offsets[low + 1] - tile.begin) * members - tile.first;
-    tile.count = static_cast<int>(left < rows ? left : rows);
+    tile.count = static_cast<int>(left < Rows ? left : Rows);
     return tile.first >= 0 && tile.count > 0;
   }
 };
@@ -244,8 +242,9 @@ __device__ inline bool see_all(const Bounds& queries, const Bounds& keys) {
 }
 
 /// The bounds of each tile, by its number, a warp a tile.
+template <int Rows>
 struct BoundsOfTiles {
-  SegmentTiles tiles;
+  SegmentTiles<Rows> tiles;
   const std::int32_t *position, *document;
   Bounds* bounds;
   __device__ void run(std::int64_t number, int lane) const {
@@ -331,7 +330,7 @@ struct SeenColumns {
         row[i][half] = rows[16 * i + 8 * half + lane / 4];
         bits[i][half] = 0;
       }
-#pragma unroll 2
+#pragma unroll 4
     for (int bit = 0; bit < Columns / 4; ++bit) {
       const int c = bit / 2 * 8 + lane % 4 * 2 + bit % 2;
       if (c >= count) break;
