@@ -25,6 +25,8 @@ struct AttentionProblem {
   std::int64_t value_width = 0;   // Dv
   double scale = 1;
   std::int64_t num_segments = 0;                 // N
+  std::int64_t num_queries = -1;                 // Tq and Tk, which a host cannot read off a device's offsets; a CPU
+  std::int64_t num_keys = -1;                    // does without
   const std::int64_t* query_offsets = nullptr;   // [N+1]
   const std::int64_t* key_offsets = nullptr;     // [N+1]
   const std::int32_t* query_position = nullptr;  // [Tq]
@@ -38,7 +40,6 @@ struct AttentionProblem {
   /// up to itself, which says no more than the above.
   std::int64_t num_runs = 0;                  // R
   std::int64_t longest_run = 0;               // no run is longer
-  std::int64_t num_run_tokens = 0;            // of all runs
   const std::int64_t* run_offsets = nullptr;  // [R+1]
 
   /// Of k and v.

@@ -43,6 +43,8 @@ kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionL
           .value_width = s.value_width,
           .scale = s.scale,
           .num_segments = l.query_offsets.numel() - 1,
+          .num_queries = l.query_position.numel(),
+          .num_keys = l.key_position.numel(),
           .query_offsets = l.query_offsets.data<std::int64_t>(),
           .key_offsets = l.key_offsets.data<std::int64_t>(),
           .query_position = l.query_position.data<std::int32_t>(),
@@ -52,7 +54,6 @@ kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionL
           .key_pages = l.key_pages.defined() ? l.key_pages.data<std::int64_t>() : nullptr,
           .num_runs = l.run_offsets.defined() ? l.run_offsets.numel() - 1 : 0,
           .longest_run = l.longest_run,
-          .num_run_tokens = l.run_offsets.defined() ? l.query_position.numel() : 0,
           .run_offsets = l.run_offsets.defined() ? l.run_offsets.data<std::int64_t>() : nullptr};
 }
 

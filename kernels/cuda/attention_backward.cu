@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels/attention.h"
+#include "kernels/cuda/attention_mma.h"
 #include "kernels/cuda/attention_rows.cuh"
 #include "kernels/cuda/packed_attention.h"
 
@@ -41,7 +42,7 @@ __device__ ScoreGradient<A> score_gradient(const A* query, const A* key, int wid
 }
 
 template <class T, int Chunks>
-__global__ void __launch_bounds__(attention_threads) query_kernel(const AttentionProblem p, const Tensors<T> t) {
+__global__ void __launch_bounds__(attention_threads, 1) query_kernel(const AttentionProblem p, const Tensors<T> t) {
   using A = Acc<T>;
   __shared__ int flag;
   const int width = static_cast<int>(p.width), value_width = static_cast<int>(p.value_width);
@@ -98,7 +99,7 @@ __global__ void __launch_bounds__(attention_threads) query_kernel(const Attentio
 }
 
 template <class T, int Chunks>
-__global__ void __launch_bounds__(attention_threads) key_kernel(const AttentionProblem p, const Tensors<T> t) {
+__global__ void __launch_bounds__(attention_threads, 1) key_kernel(const AttentionProblem p, const Tensors<T> t) {
   using A = Acc<T>;
   __shared__ int flag;
   __shared__ A means[attention_tile], logsumexps[attention_tile];
@@ -163,26 +164,34 @@ __global__ void __launch_bounds__(attention_threads) key_kernel(const AttentionP
   }
 }
 
-}  // namespace
-
-template <class D, class T>
-void attention_backward(const D& cuda, const AttentionProblem& problem, const T* q, const T* k, const T* v,
-                        const T* out, const Acc<T>* logsumexp, const T* dout, Acc<T>* dq, Acc<T>* dk, Acc<T>* dv) {
+template <class T>
+void run_plain(const Cuda& cuda, const AttentionProblem& problem, const Tensors<T>& tensors) {
   using A = Acc<T>;
   check_segments(problem);
-  if (problem.num_segments == 0 || problem.num_heads == 0) return;
-  if constexpr (std::is_same_v<T, bf16>)
-    if (packed_attention_backward(cuda, problem, q, k, v, out, logsumexp, dout, dq, dk, dv)) return;
   const std::size_t shared = static_cast<std::size_t>(2 * RowsTile<A>::elements(problem.width) +
                                                       2 * RowsTile<A>::elements(problem.value_width)) *
                                  sizeof(A) +
                              static_cast<std::size_t>(problem.num_segments) * sizeof(std::int64_t);
-  const Tensors<T> tensors{q, k, v, out, logsumexp, dout, dq, dk, dv};
   const dim3 blocks(static_cast<unsigned>(4 * cuda.state->num_multiprocessors)), threads(attention_threads);
   with_chunks(std::max(problem.width, problem.value_width), [&](auto chunks) {
     gpu::launch(cuda, query_kernel<T, decltype(chunks)::value>, blocks, threads, shared, problem, tensors);
     gpu::launch(cuda, key_kernel<T, decltype(chunks)::value>, blocks, threads, shared, problem, tensors);
   });
+}
+
+}  // namespace
+
+template <class D, class T>
+void attention_backward(const D& cuda, const AttentionProblem& problem, const T* q, const T* k, const T* v,
+                        const T* out, const Acc<T>* logsumexp, const T* dout, Acc<T>* dq, Acc<T>* dk, Acc<T>* dv) {
+  check_extents(problem);
+  if (problem.num_segments == 0 || problem.num_heads == 0) return;
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (packed_attention_backward(cuda, problem, q, k, v, out, logsumexp, dout, dq, dk, dv)) return;
+    if (tensor_cores_take(problem, {q, k, v, out, dout, dq, dk, dv}))
+      return attention_backward_mma(cuda, problem, q, k, v, out, logsumexp, dout, dq, dk, dv);
+  }
+  run_plain(cuda, problem, Tensors<T>{q, k, v, out, logsumexp, dout, dq, dk, dv});
 }
 
 #define LIMBECK_INSTANTIATE(T)                                                                                   \

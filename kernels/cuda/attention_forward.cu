@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/attention.h"
+#include "kernels/cuda/attention_mma.h"
 #include "kernels/cuda/attention_rows.cuh"
 #include "kernels/cuda/packed_attention.h"
 
@@ -12,7 +13,7 @@ template <class A>
 constexpr A infinity = static_cast<A>(HUGE_VAL);
 
 template <class T, int Chunks>
-__global__ void __launch_bounds__(attention_threads)
+__global__ void __launch_bounds__(attention_threads, 1)
     forward_kernel(const AttentionProblem p, const T* q, const T* k, const T* v, T* out, Acc<T>* logsumexp) {
   using A = Acc<T>;
   __shared__ int flag;
@@ -77,16 +78,11 @@ __global__ void __launch_bounds__(attention_threads)
   }
 }
 
-}  // namespace
-
-template <class D, class T>
-void attention_forward(const D& cuda, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
-                       Acc<T>* logsumexp) {
+template <class T>
+void run_plain(const Cuda& cuda, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
+               Acc<T>* logsumexp) {
   using A = Acc<T>;
   check_segments(problem);
-  if (problem.num_segments == 0 || problem.num_heads == 0) return;
-  if constexpr (std::is_same_v<T, bf16>)
-    if (packed_attention_forward(cuda, problem, q, k, v, out, logsumexp)) return;
   const std::size_t shared =
       static_cast<std::size_t>(2 * RowsTile<A>::elements(problem.width) + RowsTile<A>::elements(problem.value_width)) *
           sizeof(A) +
@@ -96,6 +92,21 @@ void attention_forward(const D& cuda, const AttentionProblem& problem, const T* 
                 dim3(static_cast<unsigned>(4 * cuda.state->num_multiprocessors)), dim3(attention_threads), shared,
                 problem, q, k, v, out, logsumexp);
   });
+}
+
+}  // namespace
+
+template <class D, class T>
+void attention_forward(const D& cuda, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
+                       Acc<T>* logsumexp) {
+  check_extents(problem);
+  if (problem.num_segments == 0 || problem.num_heads == 0) return;
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (packed_attention_forward(cuda, problem, q, k, v, out, logsumexp)) return;
+    if (tensor_cores_take(problem, {q, k, v, out}))
+      return attention_forward_mma(cuda, problem, q, k, v, out, logsumexp);
+  }
+  run_plain(cuda, problem, q, k, v, out, logsumexp);
 }
 
 template void attention_forward(const Cuda&, const AttentionProblem&, const float*, const float*, const float*, float*,

@@ -131,6 +131,13 @@ void with_chunks(std::int64_t width, F&& f) {
     throw std::runtime_error("attention: heads on a GPU are at most 256 wide, not " + std::to_string(width));
 }
 
+/// Throws where the host does not say how many rows there are.
+inline void check_extents(const AttentionProblem& p) {
+  if (p.num_queries < 0 || p.num_keys < 0)
+    throw std::runtime_error("attention: " + std::to_string(p.num_queries) + " queries and " +
+                             std::to_string(p.num_keys) + " keys, expected their numbers");
+}
+
 inline void check_segments(const AttentionProblem& p) {
   if (p.num_segments > most_groups)
     throw std::runtime_error("attention: " + std::to_string(p.num_segments) + " sequences on a GPU, at most " +

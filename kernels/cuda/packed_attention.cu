@@ -51,13 +51,13 @@ PackedShape shape_of(const AttentionProblem& p) {
           .scale = p.scale,
           .sequences = rounded(p.num_runs),
           .longest = rounded(p.longest_run),
-          .tokens = rounded(p.num_run_tokens)};
+          .tokens = rounded(p.num_queries)};
 }
 
 /// Rows of whole vectors of 16 bytes: what libraries copy.
 bool is_packed(const AttentionProblem& p) {
-  return p.run_offsets != nullptr && p.key_pages == nullptr && p.num_runs > 0 && p.num_heads > 0 && p.width % 8 == 0 &&
-         p.value_width % 8 == 0;
+  return p.run_offsets != nullptr && p.key_pages == nullptr && p.num_runs > 0 && p.num_queries >= 0 &&
+         p.num_heads > 0 && p.width % 8 == 0 && p.value_width % 8 == 0;
 }
 
 }  // namespace
@@ -80,9 +80,9 @@ bool packed_attention_backward(const Cuda& cuda, const AttentionProblem& p, cons
   const PackedShape shape = shape_of(p);
   const auto workspace = backward_workspace(cuda, shape);
   if (!workspace) return false;
-  const std::int64_t of_q = p.num_run_tokens * p.num_heads * p.width;
-  const std::int64_t of_k = p.num_run_tokens * p.num_kv_heads * p.width;
-  const std::int64_t of_v = p.num_run_tokens * p.num_kv_heads * p.value_width;
+  const std::int64_t of_q = p.num_queries * p.num_heads * p.width;
+  const std::int64_t of_k = p.num_queries * p.num_kv_heads * p.width;
+  const std::int64_t of_v = p.num_queries * p.num_kv_heads * p.value_width;
   const std::int64_t behind = ceil_div(*workspace, 256) * 256;
   auto* const room = static_cast<std::byte*>(cuda.state->room(
       static_cast<std::size_t>(behind + (of_q + of_k + of_v) * static_cast<std::int64_t>(sizeof(bf16)))));

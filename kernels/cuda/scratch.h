@@ -31,6 +31,9 @@ class Scratch {
     return reinterpret_cast<T*>(memory_ + begin);
   }
 
+  /// Bytes that there is room for yet.
+  std::size_t left() const { return CudaState::workspace_bytes - used_; }
+
  private:
   std::byte* memory_;
   std::size_t used_ = 0;

@@ -177,8 +177,8 @@ std::vector<Case> cases() {
     for (std::int64_t i = 0; i < all_tokens; ++i) positions.push_back(static_cast<std::int32_t>(i % length));
     auto *p = values(positions), *of = values(documents);
     auto* offsets = values(std::vector<std::int64_t>{0, length, 2 * length});
-    const AttentionProblem problem{heads,   kv_heads, head_width, head_width, 0.1, sequences,
-                                   offsets, offsets,  p,          p,          of,  of};
+    const AttentionProblem problem{heads,      kv_heads, head_width, head_width, 0.1, sequences, all_tokens,
+                                   all_tokens, offsets,  offsets,    p,          p,   of,        of};
     auto *q = values<bf16>(all_tokens * heads * head_width), *k = values<bf16>(all_tokens * kv_heads * head_width),
          *vv = values<bf16>(all_tokens * kv_heads * head_width), *out = values<bf16>(all_tokens * heads * head_width);
     auto* lse = values<float>(all_tokens * heads);

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <vector>
@@ -32,6 +34,17 @@ TEST(EmulatedKernel, ThreadsOfAllBlocksRun) {
     const auto y = result.read();
     for (std::int64_t i = 0; i < n; ++i) ASSERT_EQ(y[i], 2 * x[i] + 1) << i;
   }
+}
+
+TEST(EmulatedKernel, PowersOfTwo) {
+  constexpr float infinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> x = {0, 1, -1, 10, -126, -127, -200, 128, -infinity, infinity, 0.5F};
+  const OnDevice<float> on_device(x), result(x.size());
+  samples::powers_of_2(on_stream(nullptr), on_device.data(), result.data(), static_cast<int>(x.size()));
+  auto y = result.read();
+  EXPECT_NEAR(y.back(), std::sqrt(2.0), 3e-7);
+  y.pop_back();
+  EXPECT_THAT(y, ::testing::ElementsAre(1, 2, 0.5F, 1024, 0x1p-126F, 0, 0, infinity, 0, infinity));
 }
 
 std::vector<float> row_sums(const std::vector<float>& x, int rows, int width, bool with_barriers) {

@@ -1,8 +1,10 @@
 // kernels/cuda/gpu/gpu.h for the host's compiler: the same names and contracts, on the emulation.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <source_location>
 #include <tuple>
 #include <utility>
@@ -58,6 +60,12 @@ inline void load_matrices_transposed(std::uint32_t (&m)[4], const void* row,
 inline void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
                          std::source_location where = std::source_location::current()) {
   emulation::multiply_add(d, a, b, where);
+}
+
+// As exact as the host's.
+inline float power_of_2(float x) {
+  const float y = std::exp2(x);
+  return y < std::numeric_limits<float>::min() ? 0 : y;
 }
 
 }  // namespace limbeck::kernels::gpu

@@ -14,6 +14,9 @@ using kernels::Cuda;
 /// y[i] = 2 x[i] + 1.
 void affine(const Cuda& cuda, const float* x, float* y, std::int64_t n);
 
+/// y[i] = 2^x[i], by the processor's approximation.
+void powers_of_2(const Cuda& cuda, const float* x, float* y, int n);
+
 /// sums[row] of x [rows, width], a block a row. Without the barriers some warp reads what another has not written yet.
 void row_sums(const Cuda& cuda, const float* x, float* sums, int rows, int width, bool with_barriers = true);
 

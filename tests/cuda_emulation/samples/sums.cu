@@ -11,6 +11,10 @@ __global__ void affine_kernel(const float* x, float* y, std::int64_t n) {
   if (i < n) y[i] = 2 * x[i] + 1;
 }
 
+__global__ void powers_of_2_kernel(const float* x, float* y, int n) {
+  for (int i = static_cast<int>(threadIdx.x); i < n; i += 32) y[i] = gpu::power_of_2(x[i]);
+}
+
 __device__ float warp_sum(float value) {
   for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffU, value, distance);
   return value;
@@ -56,6 +60,10 @@ __global__ void nothing_kernel() {}
 
 void affine(const Cuda& cuda, const float* x, float* y, std::int64_t n) {
   gpu::launch(cuda, affine_kernel, dim3(static_cast<unsigned>((n + 255) / 256)), dim3(256), 0, x, y, n);
+}
+
+void powers_of_2(const Cuda& cuda, const float* x, float* y, int n) {
+  gpu::launch(cuda, powers_of_2_kernel, dim3(1), dim3(32), 0, x, y, n);
 }
 
 void row_sums(const Cuda& cuda, const float* x, float* sums, int rows, int width, bool with_barriers) {

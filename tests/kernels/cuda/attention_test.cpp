@@ -1,72 +1,11 @@
 #include "kernels/attention.h"
 
-#include <numeric>
-
-#include "tests/kernels/cuda/on_gpu.h"
+#include "tests/kernels/cuda/attention_layout.h"
 
 namespace limbeck::kernels {
 namespace {
 
 using namespace limbeck::testing;
-
-/// Segments of a few documents each; keys are the queries' own, or a cache's in front of them.
-struct Layout {
-  std::vector<std::int64_t> query_offsets = {0}, key_offsets = {0};
-  std::vector<std::int32_t> query_position, key_position, query_document, key_document;
-
-  void add_segment(std::int64_t cached, const std::vector<std::int64_t>& documents) {
-    std::int32_t document = 0;
-    for (std::int64_t i = 0; i < cached; ++i) {
-      key_position.push_back(static_cast<std::int32_t>(i));
-      key_document.push_back(0);
-    }
-    for (const std::int64_t length : documents) {
-      const std::int64_t first = document == 0 ? cached : 0;
-      for (std::int64_t i = 0; i < length; ++i) {
-        for (auto* position : {&query_position, &key_position})
-          position->push_back(static_cast<std::int32_t>(first + i));
-        for (auto* of : {&query_document, &key_document}) of->push_back(document);
-      }
-      ++document;
-    }
-    query_offsets.push_back(std::ssize(query_position));
-    key_offsets.push_back(std::ssize(key_position));
-  }
-  AttentionProblem problem() const {
-    return {.num_segments = std::ssize(query_offsets) - 1,
-            .query_offsets = query_offsets.data(),
-            .key_offsets = key_offsets.data(),
-            .query_position = query_position.data(),
-            .key_position = key_position.data(),
-            .query_document = query_document.data(),
-            .key_document = key_document.data()};
-  }
-};
-
-/// The same on the GPU.
-class LayoutThere {
- public:
-  explicit LayoutThere(const Layout& l)
-      : query_offsets_(l.query_offsets),
-        key_offsets_(l.key_offsets),
-        query_position_(l.query_position),
-        key_position_(l.key_position),
-        query_document_(l.query_document),
-        key_document_(l.key_document) {}
-  AttentionProblem problem(AttentionProblem p) {
-    p.query_offsets = query_offsets_.data();
-    p.key_offsets = key_offsets_.data();
-    p.query_position = query_position_.data();
-    p.key_position = key_position_.data();
-    p.query_document = query_document_.data();
-    p.key_document = key_document_.data();
-    return p;
-  }
-
- private:
-  OnGpu<std::int64_t> query_offsets_, key_offsets_;
-  OnGpu<std::int32_t> query_position_, key_position_, query_document_, key_document_;
-};
 
 std::vector<Layout> layouts() {
   std::vector<Layout> all(4);
@@ -78,10 +17,6 @@ std::vector<Layout> layouts() {
   all[2].add_segment(0, {64, 1, 2});
   return all;  // and none at all
 }
-
-struct Heads {
-  std::int64_t heads, kv_heads, width, value_width;
-};
 
 template <class T>
 class CudaAttention : public ::testing::Test {};
@@ -97,15 +32,10 @@ TYPED_TEST(CudaAttention, IsThatOfTheCpu) {
   using A = Acc<T>;
   for (const Layout& layout : layouts())
     for (const Heads h : {Heads{1, 1, 8, 8}, Heads{6, 2, 16, 24}, Heads{2, 1, 72, 40}}) {
-      const auto queries = std::ssize(layout.query_position), keys = std::ssize(layout.key_position);
+      const std::int64_t queries = layout.queries(), keys = layout.keys();
       SCOPED_TRACE(::testing::Message() << queries << " queries, " << keys << " keys, " << h.heads << " heads of "
                                         << h.width);
-      AttentionProblem p = layout.problem();
-      p.num_heads = h.heads;
-      p.num_kv_heads = h.kv_heads;
-      p.width = h.width;
-      p.value_width = h.value_width;
-      p.scale = 1 / std::sqrt(static_cast<double>(h.width));
+      AttentionProblem p = layout.problem(h);
       const auto q = random_values<T>(queries * h.heads * h.width, 1);
       const auto k = random_values<T>(keys * h.kv_heads * h.width, 2);
       const auto v = random_values<T>(keys * h.kv_heads * h.value_width, 3);
@@ -140,9 +70,7 @@ TYPED_TEST(CudaAttention, FindsKeysThroughPages) {
   constexpr std::int64_t width = 8, num_keys = 100, page = attention_page;
   Layout layout;
   layout.add_segment(num_keys - 1, {1});
-  AttentionProblem p = layout.problem();
-  p.num_heads = p.num_kv_heads = 1;
-  p.width = p.value_width = width;
+  AttentionProblem p = layout.problem({1, 1, width, width});
   const std::vector<std::int64_t> pages = {3, 1};
   const auto q = random_values<T>(width, 1);
   const auto k = random_values<T>(5 * page * width, 2), v = random_values<T>(5 * page * width, 3);

@@ -63,7 +63,7 @@ TEST(CudaPackedAttention, IsThatOfTheCpu) {
     AttentionProblem there = problem_of(segment.data(), position.data(), document.data());
     there.num_runs = std::ssize(lengths);
     there.longest_run = *std::max_element(lengths.begin(), lengths.end());
-    there.num_run_tokens = tokens;
+    there.num_queries = there.num_keys = tokens;
     there.run_offsets = runs.data();
     OnGpu<bf16> q_there(q), k_there(k), v_there(v), dout_there(dout), out_there(std::ssize(out)), out_right(out);
     OnGpu<float> lse_there(std::ssize(logsumexp)), lse_right(logsumexp), dq_there(dq), dk_there(dk), dv_there(dv);
