@@ -1,0 +1,130 @@
+"""PyTorch beside Limbeck on the same GPU: the shapes are those of `bench_gpu --floors` and `bench_gpu_step NAME --floors`.
+
+    bench_gpu --floors >cases.jsonl; bench_gpu_step mixture --floors >>cases.jsonl
+    python3 tests/gpu/torch_bench.py cases.jsonl [--kinds memory,product] [--modes default] [--seconds 120] [--json FILE]
+
+A line of JSON a case: the seconds of the fastest way and which that was; of the head also the bytes that it works with. A case
+that PyTorch has nothing for is left out, one that fails or that there is no time for has an `error`. Times are taken as bench_gpu
+takes them: medians of runs queued behind each other, the second cache overwritten before each.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import torch
+
+from torch_cases import Makers, ways_of
+from torch_models import time_steps
+
+
+class Stopwatch:
+    def __init__(self, device):
+        self.on_gpu = device == "cuda"
+        self.flushed = torch.zeros(1 << 28 if self.on_gpu else 64, dtype=torch.uint8, device=device)
+
+    def milliseconds(self, run, count):
+        if not self.on_gpu:
+            times = []
+            for _ in range(count):
+                start = time.perf_counter()
+                run()
+                times.append(1e3 * (time.perf_counter() - start))
+            return statistics.median(times)
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+        for begin, end in events:
+            self.flushed.zero_()
+            begin.record()
+            run()
+            end.record()
+        torch.cuda.synchronize()
+        return statistics.median(begin.elapsed_time(end) for begin, end in events)
+
+    def seconds(self, run):
+        self.milliseconds(run, 1)  # libraries choose their kernels, compilers compile
+        about = self.milliseconds(run, 1)
+        return self.milliseconds(run, int(min(100, max(5, 100 / max(about, 1e-3)))) if self.on_gpu else 2) / 1e3
+
+    def working_bytes(self, run):
+        """Most bytes that were allocated in a run beyond those that are there behind it."""
+        if not self.on_gpu:
+            return 0
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+
+
+def short(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def kernel_line(case, options, stopwatch):
+    """None where PyTorch has nothing for it."""
+    ways = ways_of(case, Makers(options.device), options.modes)
+    best, errors = None, {}
+    for label, run in ways.items():
+        try:
+            seconds = stopwatch.seconds(run)
+        except Exception as error:  # a backend that refuses the shape, a kernel that is not there
+            errors[label] = short(error)
+            continue
+        if best is None or seconds < best["seconds"]:
+            best = {"seconds": seconds, "way": label, "working_bytes": stopwatch.working_bytes(run)}
+    if not ways:
+        return None
+    return best or {"error": "; ".join(f"{label}: {text}" for label, text in errors.items())}
+
+
+def step_line(case, options):
+    best = None
+    for mode in options.modes:
+        if best and time.monotonic() > options.end - options.seconds / 3:
+            break  # another compilation may not come to an end
+        if options.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        seconds, peak, loss = time_steps(case, options.device, mode, steps=options.steps)
+        if best is None or seconds < best["seconds"]:
+            tokens = case["of"]["N"] * case["of"]["S"]
+            best = {"seconds": seconds, "tokens_per_s": tokens / seconds, "peak_bytes": peak, "loss": loss, "way": f"compiled, {mode}"}
+        torch._dynamo.reset()
+    return best
+
+
+def main():
+    parser = argparse.ArgumentParser(description="PyTorch's times of the cases of bench_gpu.")
+    parser.add_argument("cases")
+    parser.add_argument("--kinds", default="memory,product,grouped,attention,head,step", type=lambda text: text.split(","))
+    parser.add_argument("--names", default=None, type=lambda text: text.split(","))
+    parser.add_argument("--modes", default="default", type=lambda text: text.split(","))
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    options.end = time.monotonic() + options.seconds
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch_bench.py: error: PyTorch sees no GPU (--device cpu)")
+    torch.manual_seed(1)
+    stopwatch = Stopwatch(options.device)
+    out = open(options.json, "a") if options.json else sys.stdout
+    with open(options.cases) as file:
+        cases = [json.loads(line) for line in file]
+    for case in cases:
+        if case["kind"] not in options.kinds or (options.names and case["name"] not in options.names):
+            continue
+        line = {"kind": case["kind"], "name": case["name"], "of": case["of"], "side": "torch", "version": torch.__version__}
+        try:
+            if time.monotonic() > options.end:
+                raise TimeoutError("there was no time left for it")
+            found = step_line(case, options) if case["kind"] == "step" else kernel_line(case, options, stopwatch)
+        except Exception as error:
+            found = {"error": short(error)}
+        if found:
+            print(json.dumps(line | found), file=out, flush=True)
+
+
+main()
