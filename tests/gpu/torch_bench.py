@@ -1,7 +1,7 @@
 """PyTorch beside Limbeck on the same GPU: the shapes are those of `bench_gpu --floors` and `bench_gpu_step NAME --floors`.
 
     bench_gpu --floors >cases.jsonl; bench_gpu_step mixture --floors >>cases.jsonl
-    python3 tests/gpu/torch_bench.py cases.jsonl [--kinds memory,product] [--modes default] [--seconds 120] [--json FILE]
+    python3 tests/gpu/torch_bench.py cases.jsonl [--kinds memory,small] [--modes default] [--seconds 120] [--json FILE]
 
 A line of JSON a case: the seconds of the fastest way and which that was; of the head also the bytes that it works with. A case
 that PyTorch has nothing for is left out, one that fails or that there is no time for has an `error`. Times are taken as bench_gpu
@@ -96,7 +96,7 @@ def step_line(case, options):
 def main():
     parser = argparse.ArgumentParser(description="PyTorch's times of the cases of bench_gpu.")
     parser.add_argument("cases")
-    parser.add_argument("--kinds", default="memory,product,grouped,attention,head,step", type=lambda text: text.split(","))
+    parser.add_argument("--kinds", default="memory,small,product,grouped,attention,head,step", type=lambda text: text.split(","))
     parser.add_argument("--names", default=None, type=lambda text: text.split(","))
     parser.add_argument("--modes", default="default", type=lambda text: text.split(","))
     parser.add_argument("--seconds", type=float, default=1e9)

@@ -134,7 +134,7 @@ def head_ways(name, s, make, modes):
 def ways_of(case, make, modes):
     """By label; empty where PyTorch has nothing to set against it."""
     kind, name, of = case["kind"], case["name"], case["of"]
-    if kind == "memory":
+    if kind in ("memory", "small"):
         return memory_ways(name, of, make)
     if kind == "product":
         return product_ways(name, of, make)

@@ -52,7 +52,7 @@ std::vector<Case> attention_cases(Sizes sizes) {
   for (const std::int64_t width : {64, 128})
     for (const auto& [sequences, length] : {std::pair{2, 2048}, std::pair{1, 8192}})
       shapes.push_back({sequences, length, 16, 4, width});
-  if (sizes == Sizes::Tiny) shapes = {{2, 40, 4, 2, 64}, {1, 70, 4, 2, 128}};
+  if (sizes == Sizes::Tiny) shapes = {{2, 20, 4, 2, 64}, {1, 40, 4, 2, 128}};
   std::vector<Case> all;
   for (const Heads& h : shapes) {
     const auto add = [&](const char* name, const char* bytes, const char* flops, core::Tape::Mode mode) {

@@ -64,7 +64,7 @@ class Buffers {
 };
 
 struct Case {
-  std::string kind;  // what it is held against: memory, product, grouped, attention, head
+  std::string kind;  // what it is held against: memory, product, grouped, attention, head; small: nothing
   std::string name;
   Letters of;
   std::string bytes, flops;  // formulas: each input read once, each result written once

@@ -76,28 +76,36 @@ Work unpermute_gradient(Buffers b, const Routing& r) {
 }  // namespace
 
 std::vector<Case> routing_cases(Sizes sizes) {
-  const Routing r = sizes == Sizes::Tiny ? Routing{20, 8, 2, 64} : Routing{16384, 128, 8, 2048};
-  const Letters router = {{"T", r.tokens}, {"E", r.experts}},
-                chosen = {{"T", r.tokens}, {"E", r.experts}, {"K", r.selected}};
+  const bool tiny = sizes == Sizes::Tiny;
+  const Routing r = tiny ? Routing{20, 8, 2, 64} : Routing{16384, 128, 8, 2048};
+  const Routing many = tiny ? r : Routing{131072, 128, 8, 0};  // that launches do not count
+  const Letters router = {{"T", many.tokens}, {"E", r.experts}};
+  const Letters chosen = {{"T", many.tokens}, {"E", r.experts}, {"K", r.selected}};
+  const Letters sorted = {{"T", r.tokens}, {"E", r.experts}, {"K", r.selected}};
   const Letters moved = {{"T", r.tokens}, {"K", r.selected}, {"C", r.width}};
   struct Row {
-    const char* name;
+    const char *kind, *name;
     const Letters& of;
     const char* bytes;
+    const Routing& routing;
     Work (*prepare)(Buffers, const Routing&);
   };
   std::vector<Case> all;
-  for (const Row& row : {Row{"router's softmax", router, "8 T E", softmax}, Row{"top K", chosen, "4 T E + 4 T K", topk},
-                         Row{"sort by expert", chosen, "12 T K", sort_by_expert},
-                         Row{"permute, bfloat16", moved, "2 T C + 2 T K C", permute},
-                         Row{"unpermute, bfloat16", moved, "2 T C + 2 T K C", unpermute},
-                         Row{"unpermute gradient, bfloat16", moved, "2 T C + 4 T K C", unpermute_gradient}})
-    all.push_back({.kind = "memory",
+  for (const Row& row :
+       {Row{"memory", "router's softmax", router, "8 T E", many, softmax},
+        Row{"memory", "top K", chosen, "4 T E + 4 T K", many, topk},
+        Row{"small", "sort by expert", sorted, "12 T K", r, sort_by_expert},
+        Row{"memory", "permute, bfloat16", moved, "2 T C + 2 T K C", r, permute},
+        Row{"memory", "unpermute, bfloat16", moved, "2 T C + 2 T K C", r, unpermute},
+        Row{"memory", "unpermute gradient, bfloat16", moved, "2 T C + 4 T K C", r, unpermute_gradient}})
+    all.push_back({.kind = row.kind,
                    .name = row.name,
                    .of = row.of,
                    .bytes = row.bytes,
                    .flops = "",
-                   .prepare = [r, prepare = row.prepare](Buffers b) { return prepare(std::move(b), r); }});
+                   .prepare = [routing = row.routing, prepare = row.prepare](Buffers b) {
+                     return prepare(std::move(b), routing);
+                   }});
   return all;
 }
 
