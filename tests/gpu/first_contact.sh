@@ -5,7 +5,7 @@
 #
 #     tests/gpu/first_contact.sh --bundle build/gpu/limbeck-gpu.tar.xz --out DIR     # what tests/gpu/pack.sh made elsewhere
 #     tests/gpu/first_contact.sh --build build/cuda --out DIR                         # what was built here
-#     tests/gpu/first_contact.sh --rehearse --out DIR     # no GPU: everything small, on the emulation (preset emulation) and the CPU
+#     tests/gpu/first_contact.sh --rehearse --out DIR     # no GPU: everything small, on the CPU and the emulation (targets NAME_emulated)
 #
 #     --python PYTHON     one that has PyTorch; without it those columns stay empty       (python3)
 #     --teacher FILE      SmolLM2-135M; without it a small teacher is trained first        (beside the bundle in pieces, or downloads/)
@@ -42,7 +42,7 @@ while [[ $# -gt 0 ]]; do
   esac
   shift 2
 done
-$rehearse && build=${build:-$root/build/emulation}
+$rehearse && build=${build:-$root/build/cuda}
 [[ -n $bundle || -n $build ]] || wrong_use "expected --bundle FILE, --build FOLDER or --rehearse (--help)"
 [[ -z $bundle || -f $bundle ]] || wrong_use "--bundle is $bundle, which is not there"
 [[ -z $build || -d $build/bin ]] || wrong_use "--build is $build, which has no folder bin"
@@ -75,13 +75,13 @@ begin_job_of_the_cpu
 begin_compiling
 
 # (a) Kernels against the CPU's.
-step "kernels against the CPU's" 45 "${ours[@]}" "$bin/test_kernels_cuda" --gtest_brief=1
+step "kernels against the CPU's" 45 "${ours[@]}" "$bin/$test_kernels" --gtest_brief=1
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 # By its tool and the kernels: memory of all, races and barriers of those that share memory.
 for tool in 'memcheck *' 'racecheck *Attention*:*Grouped*:*Distillation*:*RmsNorm*:*Sums*' 'synccheck *Attention*:*Grouped*:*Permute*'; do
   read -r name filter <<<"$tool"
   if [[ -n $sanitizer ]]; then
-    step "kernels under $name" 30 "${ours[@]}" "$sanitizer" --tool "$name" --error-exitcode 9 "$bin/test_kernels_cuda" \
+    step "kernels under $name" 30 "${ours[@]}" "$sanitizer" --tool "$name" --error-exitcode 9 "$bin/$test_kernels" \
       --gtest_brief=1 "--gtest_filter=$filter"
   else
     note_check "kernels under $name" "not run: there is no compute-sanitizer here" 0
@@ -89,18 +89,18 @@ for tool in 'memcheck *' 'racecheck *Attention*:*Grouped*:*Distillation*:*RmsNor
 done
 
 # (b) Models against the CPU's.
-step "models against the CPU's" 60 "${ours[@]}" "$bin/test_gpu" --gtest_brief=1
+step "models against the CPU's" 60 "${ours[@]}" "$bin/test_gpu$emulated" --gtest_brief=1
 
 # (c) Times of kernels.
 end_compiling
-step "times of kernels" 50 "${ours[@]}" "$bin/bench_gpu" "${tiny[@]}" --json "$work/kernels.jsonl"
+step "times of kernels" 50 "${ours[@]}" "$bin/bench_gpu$emulated" "${tiny[@]}" --json "$work/kernels.jsonl"
 keep "$work/kernels.jsonl"
 torch_step "PyTorch's times of kernels" 50 --kinds memory,small,product,grouped,attention
 torch_step "PyTorch's time of the head" 40 --kinds head --modes default,max-autotune-no-cudagraphs
 
 # (d) Whole steps.
 for model in mixture dense; do
-  step "steps: $model" 25 "${ours[@]}" "$bin/bench_gpu_step" "$model" --device CUDA "${tiny[@]}" --json "$work/$model.jsonl"
+  step "steps: $model" 25 "${ours[@]}" "$bin/bench_gpu_step$emulated" "$model" --device CUDA "${tiny[@]}" --json "$work/$model.jsonl"
   keep "$work/$model.jsonl"
   torch_step "PyTorch's steps: $model" 55 --kinds step --names "$model"
 done

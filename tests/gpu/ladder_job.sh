@@ -34,9 +34,9 @@ options() { # DEVICE THREADS
 distill() {
   mapfile -t given < <(options "$1" "$2")
   if [[ -n $teacher ]]; then
-    job=("${ours[@]}" "$bin/limbeck" distill examples/distill_smollm2.textproto --set "teacher.source=$teacher")
+    job=("${ours[@]}" "$bin/limbeck$emulated" distill examples/distill_smollm2.textproto --set "teacher.source=$teacher")
   else
-    job=("${ours[@]}" "$bin/limbeck" distill examples/distill_offline_teacher.textproto --set "teacher.source=$work/teacher")
+    job=("${ours[@]}" "$bin/limbeck$emulated" distill examples/distill_offline_teacher.textproto --set "teacher.source=$work/teacher")
     ! $rehearse || job+=(--set train.steps=4)
   fi
   job+=("${given[@]}" --out "$work/$1")
@@ -50,7 +50,7 @@ begin_job_of_the_cpu() {
   if [[ -z $teacher ]]; then
     job_name="small job, without SmolLM2"
     mapfile -t given < <(options CPU "$threads")
-    train=("${ours[@]}" "$bin/limbeck" train examples/offline_teacher.textproto "${given[@]}" --out "$work/teacher")
+    train=("${ours[@]}" "$bin/limbeck$emulated" train examples/offline_teacher.textproto "${given[@]}" --out "$work/teacher")
     ! $rehearse || train+=(--set model.width=64 --set model.mlp_width=96 --set train.steps=20)
   fi
   distill CPU "$threads"

@@ -31,11 +31,12 @@ import pathlib, sysconfig
 for folder in sorted(pathlib.Path(sysconfig.get_paths()["purelib"]).glob("nvidia/**/lib")): print(folder)' 2>/dev/null
 }
 
-# Sets bin, what starts Limbeck's programs (ours), and what they were made of (commit).
+# Sets bin, what the programs are called in a rehearsal (emulated, test_kernels), what starts Limbeck's programs (ours), and what they were made of (commit).
 find_programs() {
   ours=(env "LIMBECK_TEST_SOURCE_DIR=$root" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1)
   commit=$(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)
-  bin=$build/bin
+  bin=$build/bin emulated="" test_kernels=test_kernels_cuda
+  ! $rehearse || emulated=_emulated test_kernels=test_kernels_emulated
   if [[ -n $bundle ]]; then
     unpack "$work/bundle" || { echo "first_contact.sh: error: $bundle cannot be unpacked" >&2 && exit 1; }
     local here=$work/bundle/limbeck-gpu
@@ -48,7 +49,7 @@ find_programs() {
       OMPI_MCA_plm_rsh_agent=/bin/true OMPI_MCA_btl=^tcp,openib)
     ours+=("LD_LIBRARY_PATH=$folders:$(cuda_folders | paste -sd:)")
   fi
-  "${ours[@]}" "$bin/limbeck" --version >>"$log" 2>&1 ||
+  "${ours[@]}" "$bin/limbeck$emulated" --version >>"$log" 2>&1 ||
     note_check "limbeck --version" "**failed**: $(tail -n 1 "$log")" 0
 }
 
@@ -115,9 +116,9 @@ torch_files() { export TORCHINDUCTOR_CACHE_DIR=$work/inductor TRITON_CACHE_DIR=$
 torch_options() { if $rehearse; then echo --device cpu --steps 2; fi; }
 write_cases() {
   local model
-  "${ours[@]}" "$bin/bench_gpu" --floors "${tiny[@]}"
+  "${ours[@]}" "$bin/bench_gpu$emulated" --floors "${tiny[@]}"
   for model in mixture dense; do
-    "${ours[@]}" "$bin/bench_gpu_step" "$model" --floors "${tiny[@]}"
+    "${ours[@]}" "$bin/bench_gpu_step$emulated" "$model" --floors "${tiny[@]}"
   done
 }
 begin_compiling() {
