@@ -1,7 +1,10 @@
 // The benchmark of a GPU's kernels: its floors, and that each case runs.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <iterator>
 #include <numeric>
 #include <set>
 #include <tuple>
@@ -10,6 +13,7 @@
 #include "tests/gpu/bench/cases.h"
 #include "tests/gpu/bench/measured.h"
 #include "tests/gpu/gpus.h"
+#include "tests/support/places.h"
 
 namespace limbeck::bench {
 namespace {
@@ -31,6 +35,17 @@ TEST(GpuBench, EveryCaseHasAFloorAndANameOfItsOwn) {
       EXPECT_GE(value_of(one.flops, one.of), 0) << one.name;
       EXPECT_TRUE(seen.insert({one.kind, one.name, one.of}).second) << one.name;
     }
+  }
+}
+
+TEST(GpuBench, DocsHaveTheFloors) {
+  std::ifstream file(testing::source_folder() / "docs" / "gpu.md");
+  const std::string docs((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  for (const Case& one : all_cases(Sizes::Whole)) {
+    std::string shape;
+    for (const auto& [letter, value] : one.of) shape += fmt::format("{}{} {}", shape.empty() ? "" : " ", letter, value);
+    EXPECT_NE(docs.find(fmt::format("\n| {} | {} | {} = ", one.name, shape, one.bytes)), std::string::npos)
+        << one.name << ", " << shape;
   }
 }
 

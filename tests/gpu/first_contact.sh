@@ -74,22 +74,18 @@ describe_ladder
 begin_job_of_the_cpu
 begin_compiling
 
-# (a) Kernels against the CPU's.
+# (a) Kernels against the CPU's; once more under each tool of the sanitizer, all at once and beside (b): memory of all, races and
+# barriers of those that share memory.
 step "kernels against the CPU's" 45 "${ours[@]}" "$bin/$test_kernels" --gtest_brief=1
-sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
-# By its tool and the kernels: memory of all, races and barriers of those that share memory.
-for tool in 'memcheck *' 'racecheck *Attention*:*Grouped*:*Distillation*:*RmsNorm*:*Sums*' 'synccheck *Attention*:*Grouped*:*Permute*'; do
-  read -r name filter <<<"$tool"
-  if [[ -n $sanitizer ]]; then
-    step "kernels under $name" 30 "${ours[@]}" "$sanitizer" --tool "$name" --error-exitcode 9 "$bin/$test_kernels" \
-      --gtest_brief=1 "--gtest_filter=$filter"
-  else
-    note_check "kernels under $name" "not run: there is no compute-sanitizer here" 0
-  fi
-done
+begin_sanitizer memcheck '*'
+begin_sanitizer racecheck '*Attention*:*Grouped*:*Distillation*:*RmsNorm*:*Sums*'
+begin_sanitizer synccheck '*Attention*:*Grouped*:*Permute*'
 
 # (b) Models against the CPU's.
 step "models against the CPU's" 60 "${ours[@]}" "$bin/test_gpu$emulated" --gtest_brief=1
+for tool in memcheck racecheck synccheck; do
+  end_sanitizer "$tool"
+done
 
 # (c) Times of kernels.
 end_compiling

@@ -53,9 +53,10 @@ find_programs() {
     note_check "limbeck --version" "**failed**: $(tail -n 1 "$log")" 0
 }
 
-has_torch=false
 describe_ladder() {
+  has_torch=false
   ! "$python" -c 'import torch' 2>/dev/null || has_torch=true
+  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
   line kind '"ladder"' rehearsal "$rehearse" date "\"$(date +%F)\"" commit "$(quoted "$commit")" \
     processors "$(nproc)" torch "$has_torch"
 }
@@ -95,20 +96,38 @@ step() {
 keep() { [[ ! -f $1 ]] || cat "$1" >>"$results"; }
 
 # aside NAME SECONDS COMMAND... : begins it beside what follows; await ends it.
+declare -A pid_of bound_of
 aside() {
-  local bound=$2
+  local name=$1 bound=$2
+  shift 2
   ! $rehearse || bound=$((10 * bound))
-  setsid timeout --kill-after=3 "$bound" "${@:3}" >"$work/$1.log" 2>&1 </dev/null &
+  # shellcheck disable=SC2016 # of the other shell
+  setsid bash -c 'timeout --kill-after=3 "${@:2}"; echo $? >"$1"' - "$work/$name.status" "$bound" "$@" >"$work/$name.log" 2>&1 </dev/null &
   asides+=($!)
-  pid_of[$1]=$!
+  pid_of[$name]=$!
+  bound_of[$name]=$bound
 }
-declare -A pid_of
-# await NAME SECONDS: until it has ended, or else it is ended. Its output goes to the log.
+# await NAME SECONDS: until it has ended, or else it is ended. Its output is the last step's, and goes to the log.
 await() {
   local end=$((SECONDS + $2))
   while kill -0 "${pid_of[$1]}" 2>/dev/null && ((SECONDS < end)); do sleep 0.2; done
   kill -- "-${pid_of[$1]}" 2>/dev/null
-  { echo "=== aside: $1" && cat "$work/$1.log"; } >>"$log"
+  cp "$work/$1.log" "$work/step"
+  { echo "=== aside: $1" && cat "$work/step"; } >>"$log"
+}
+
+begin_sanitizer() { # TOOL FILTER
+  [[ -n $sanitizer ]] || return 0
+  aside "$1" 110 "${ours[@]}" "$sanitizer" --tool "$1" --error-exitcode 9 "$bin/$test_kernels" --gtest_brief=1 "--gtest_filter=$2"
+}
+end_sanitizer() { # TOOL
+  local since=$SECONDS
+  if [[ -z $sanitizer ]]; then
+    note_check "kernels under $1" "not run: there is no compute-sanitizer here" 0
+    return
+  fi
+  await "$1" 50
+  note_check "kernels under $1" "$(verdict "$(cat "$work/$1.status" 2>/dev/null || echo 124)" "${bound_of[$1]}")" $((SECONDS - since))
 }
 
 # What PyTorch compiles is kept, so that little of it is left where time is taken.
