@@ -98,7 +98,7 @@ torch_step "PyTorch's time of the head" 40 --kinds head --modes default,max-auto
 for model in mixture dense; do
   step "steps: $model" 25 "${ours[@]}" "$bin/bench_gpu_step$emulated" "$model" --device CUDA "${tiny[@]}" --json "$work/$model.jsonl"
   keep "$work/$model.jsonl"
-  torch_step "PyTorch's steps: $model" 55 --kinds step --names "$model"
+  torch_step "PyTorch's steps: $model" 55 --kinds step --names "$model" --modes default,max-autotune-no-cudagraphs
 done
 
 # (e) The main job.

@@ -144,7 +144,7 @@ begin_compiling() {
   torch_files
   write_cases >"$work/cases.jsonl" 2>>"$log"
   if $has_torch && ! $rehearse; then
-    aside compiling 150 "$python" tests/gpu/torch_bench.py "$work/cases.jsonl" --kinds step --steps 1
+    aside compiling 150 "$python" tests/gpu/torch_bench.py "$work/cases.jsonl" --kinds head,step --steps 1
   fi
 }
 end_compiling() { [[ -z ${pid_of[compiling]-} ]] || await compiling 45; }
@@ -157,9 +157,12 @@ torch_step() {
     note_check "$name" "not run: $python has no PyTorch" 0
     return
   fi
+  local left=$(($(seconds_left) - 3))
+  $rehearse || left=$((left < bound ? left : bound))
+  left=$((left > 1 ? left : 1))
   rm -f "$work/torch.jsonl"
   # shellcheck disable=SC2046 # words
-  step "$name" "$bound" "$python" tests/gpu/torch_bench.py "$work/cases.jsonl" --json "$work/torch.jsonl" --seconds "$bound" \
+  step "$name" $((bound + 3)) "$python" tests/gpu/torch_bench.py "$work/cases.jsonl" --json "$work/torch.jsonl" --seconds "$left" \
     "$@" $(torch_options)
   keep "$work/torch.jsonl"
 }

@@ -3,13 +3,14 @@
     bench_gpu --floors >cases.jsonl; bench_gpu_step mixture --floors >>cases.jsonl
     python3 tests/gpu/torch_bench.py cases.jsonl [--kinds memory,small] [--modes default] [--seconds 120] [--json FILE]
 
-A line of JSON a case: the seconds of the fastest way and which that was; of the head also the bytes that it works with. A case
-that PyTorch has nothing for is left out, one that fails or that there is no time for has an `error`. Times are taken as bench_gpu
+A line of JSON for the fastest way of a case and which that was, another wherever a later way was faster; with the bytes that it works
+in. A case that PyTorch has nothing for is left out, one that fails or that there is no time for has an `error`. Times are taken as bench_gpu
 takes them: medians of runs queued behind each other, the second cache overwritten before each.
 """
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import time
@@ -61,36 +62,43 @@ def short(error):
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def kernel_line(case, options, stopwatch):
-    """None where PyTorch has nothing for it."""
+def kernel_figures(case, options, stopwatch):
+    """The fastest way so far, each time that one is faster; where none runs, why."""
     ways = ways_of(case, Makers(options.device), options.modes)
     best, errors = None, {}
     for label, run in ways.items():
         try:
             seconds = stopwatch.seconds(run)
-        except Exception as error:  # a backend that refuses the shape, a kernel that is not there
+            if best is None or seconds < best:
+                best = seconds
+                yield {"seconds": seconds, "way": label, "working_bytes": stopwatch.working_bytes(run)}
+        except Exception as error:  # a backend that refuses the shape, a kernel that is not there, the time
             errors[label] = short(error)
-            continue
-        if best is None or seconds < best["seconds"]:
-            best = {"seconds": seconds, "way": label, "working_bytes": stopwatch.working_bytes(run)}
-    if not ways:
-        return None
-    return best or {"error": "; ".join(f"{label}: {text}" for label, text in errors.items())}
+    if ways and best is None:
+        yield {"error": "; ".join(f"{label}: {text}" for label, text in errors.items())}
 
 
-def step_line(case, options):
-    best = None
+def step_figures(case, options):
+    """The same of whole steps."""
+    best, errors = None, {}
     for mode in options.modes:
-        if best and time.monotonic() > options.end - options.seconds / 3:
-            break  # another compilation may not come to an end
         if options.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        seconds, peak, loss = time_steps(case, options.device, mode, steps=options.steps)
-        if best is None or seconds < best["seconds"]:
-            tokens = case["of"]["N"] * case["of"]["S"]
-            best = {"seconds": seconds, "tokens_per_s": tokens / seconds, "peak_bytes": peak, "loss": loss, "way": f"compiled, {mode}"}
+        try:
+            seconds, peak, loss = time_steps(case, options.device, mode, steps=options.steps)
+            if best is None or seconds < best:
+                best = seconds
+                tokens = case["of"]["N"] * case["of"]["S"]
+                yield {"seconds": seconds, "tokens_per_s": tokens / seconds, "peak_bytes": peak, "loss": loss, "way": f"compiled, {mode}"}
+        except Exception as error:
+            errors[mode] = short(error)
         torch._dynamo.reset()
-    return best
+    if best is None:
+        yield {"error": "; ".join(f"{mode}: {text}" for mode, text in errors.items())}
+
+
+def time_is_up(*_):
+    raise TimeoutError("there was no time left for it")
 
 
 def main():
@@ -104,7 +112,10 @@ def main():
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--json")
     options = parser.parse_args()
-    options.end = time.monotonic() + options.seconds
+    end = time.monotonic() + options.seconds
+    signal.signal(signal.SIGALRM, time_is_up)
+    if options.seconds < 1e6:
+        signal.setitimer(signal.ITIMER_REAL, options.seconds)
 
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch_bench.py: error: PyTorch sees no GPU (--device cpu)")
@@ -118,13 +129,12 @@ def main():
             continue
         line = {"kind": case["kind"], "name": case["name"], "of": case["of"], "side": "torch", "version": torch.__version__}
         try:
-            if time.monotonic() > options.end:
-                raise TimeoutError("there was no time left for it")
-            found = step_line(case, options) if case["kind"] == "step" else kernel_line(case, options, stopwatch)
+            if time.monotonic() > end:
+                time_is_up()
+            for found in step_figures(case, options) if case["kind"] == "step" else kernel_figures(case, options, stopwatch):
+                print(json.dumps(line | found), file=out, flush=True)
         except Exception as error:
-            found = {"error": short(error)}
-        if found:
-            print(json.dumps(line | found), file=out, flush=True)
+            print(json.dumps(line | {"error": short(error)}), file=out, flush=True)
 
 
 main()
