@@ -58,17 +58,27 @@ begin_job_of_the_cpu() {
   aside job 240 bash -c 'n=$1; shift; "${@:1:n}" && "${@:n+1}"' - "${#train[@]}" "${train[@]}" "${job[@]}"
 }
 
+# With the large teacher the GPU's job waits for nothing; the small one is trained first, by the CPU.
 run_job() {
   local job given
-  await job "$($rehearse && echo 600 || echo 60)"
-  keep_job CPU
+  [[ -n $teacher ]] || end_job_of_the_cpu
   distill CUDA 4
   step "$job_name" 90 "${job[@]}"
   keep_job CUDA
+  [[ -z $teacher ]] || end_job_of_the_cpu
+}
+
+end_job_of_the_cpu() {
+  local left=$(($(seconds_left) - 5))
+  [[ -n $teacher ]] || left=$((left - 60))
+  await job "$left"
+  note_check "$job_name, on the CPU" "$(verdict "$(cat "$work/job.status" 2>/dev/null || echo 124)" "$SECONDS")" "$SECONDS"
+  keep_job CPU
 }
 
 keep_job() { # DEVICE
-  "$python" - "$work/$1" "$job_name" "$1" >>"$results" 2>>"$log" <<'END' || echo "first_contact.sh: the job on the $1 came to no end" | tee -a "$log"
+  [[ -f $work/$1/end.json ]] || return 0
+  "$python" - "$work/$1" "$job_name" "$1" >>"$results" 2>>"$log" <<'END'
 import json, pathlib, sys
 run, name, device = pathlib.Path(sys.argv[1]), *sys.argv[2:]
 start, end = (json.loads((run / file).read_text()) for file in ("start.json", "end.json"))
