@@ -19,7 +19,7 @@ wrong_use() {
   echo "first_contact.sh: error: $1" >&2
   exit 2
 }
-bundle="" build="" out=gpu_results rehearse=false python=python3 teacher="" seconds=""
+bundle="" build="" out=build/gpu_results rehearse=false python=python3 teacher="" seconds=""
 while [[ $# -gt 0 ]]; do
   case $1 in
     --help | -h)
