@@ -51,9 +51,8 @@ $rehearse && deadline=${seconds:-3000} || deadline=${seconds:-470}
 
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 work=$(mktemp -d)
-asides=()
 finish() {
-  for pid in "${asides[@]}"; do kill -- "-$pid" 2>/dev/null; done
+  for pid in $(jobs -rp); do kill -- "-$pid" 2>/dev/null; done # the asides, each a group of its own
   rm -rf "$work"
 }
 trap finish EXIT

@@ -103,15 +103,15 @@ aside() {
   ! $rehearse || bound=$((10 * bound))
   # shellcheck disable=SC2016 # of the other shell
   setsid bash -c 'timeout --kill-after=3 "${@:2}"; echo $? >"$1"' - "$work/$name.status" "$bound" "$@" >"$work/$name.log" 2>&1 </dev/null &
-  asides+=($!)
   pid_of[$name]=$!
   bound_of[$name]=$bound
 }
+is_running() { grep -qx "${pid_of[$1]}" <<<"$(jobs -rp)"; }
 # await NAME SECONDS: until it has ended, or else it is ended. Its output is the last step's, and goes to the log.
 await() {
   local end=$((SECONDS + $2))
-  while kill -0 "${pid_of[$1]}" 2>/dev/null && ((SECONDS < end)); do sleep 0.2; done
-  kill -- "-${pid_of[$1]}" 2>/dev/null
+  while is_running "$1" && ((SECONDS < end)); do sleep 0.2; done
+  ! is_running "$1" || kill -- "-${pid_of[$1]}"
   cp "$work/$1.log" "$work/step"
   { echo "=== aside: $1" && cat "$work/step"; } >>"$log"
 }

@@ -23,19 +23,27 @@ done
 
 # Steps: what they say, and that their lines are JSON.
 (
-  results=$work/results log=$work/log rehearse=false deadline=$((SECONDS + 100))
+  results=$work/results work=$work log=$work/log rehearse=false deadline=$((SECONDS + 100))
   : >"$results"
   # shellcheck source=/dev/null
   source ./ladder_run.sh
   step "one that passes" 10 echo '[==========] 3 tests from 2 test suites ran. (4 ms total)'
   ! step 'one that "fails"' 10 bash -c 'echo "[  FAILED  ] CudaSums.AreRight, where x = 1 (3 ms)"; exit 1'
   ! step "one that does not end" 1 sleep 60
+  aside one 10 echo aside
+  await one 10
+  aside other 10 sleep 60
+  await other 0
+  sleep 0.1
+  ! is_running one && ! is_running other && ! kill -0 -- "-${pid_of[other]}" 2>/dev/null || fail "asides go on"
   deadline=$SECONDS
   ! step "one too late" 10 true
 ) >"$work/said"
 has "$work/said" "== one that passes: passed, 3 tests"
 has "$work/said" '== one that "fails": **failed** (exit code 1): CudaSums.AreRight'
 has "$work/said" "== one that does not end: **not done after 1 s**"
+grep -qx aside "$work/log" || fail "the output of an aside is lost"
+[[ $(cat "$work/one.status") -eq 0 && ! -e $work/other.status ]] || fail "how asides ended"
 has "$work/said" "== one too late: not run: the time was up"
 python3 table.py "$work/results" >"$work/table"
 has "$work/table" '| one that "fails" | **failed** (exit code 1): CudaSums.AreRight |'
