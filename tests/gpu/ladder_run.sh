@@ -65,12 +65,14 @@ seconds_left() { echo $((deadline - SECONDS)); }
 
 verdict() { # STATUS BOUND
   local tests failed
-  tests=$(sed -n 's/^\[==========\] \([0-9]*\) tests\{0,1\} from .* ran.*/, \1 tests/p' "$work/step" | tail -n 1)
+  tests=$(sed -n 's/^\[==========\] \([0-9]*\) tests\{0,1\} from .* ran.*/\1/p' "$work/step" | awk '{ sum += $1 } END { if (NR) print ", " sum " tests" }')
   case $1 in
     0) echo "passed$tests" ;;
     124 | 137) echo "**not done after $2 s**" ;;
     *)
-      failed=$(grep -E '^\[  FAILED  \] [A-Za-z]' "$work/step" | sed 's/^\[  FAILED  \] //; s/[, ].*//' | sort -u | head -n 3 | paste -sd' ')
+      failed=$(grep -E '^\[  FAILED  \] [A-Za-z]' "$work/step" | sed 's/^\[  FAILED  \] //; s/[, ].*//' | awk '!seen[$0]++')
+      [[ $(wc -l <<<"$failed") -lt 4 ]] || failed=$(sed -n 1,3p <<<"$failed" && echo "and $(($(wc -l <<<"$failed") - 3)) more")
+      failed=$(paste -sd' ' <<<"$failed")
       echo "**failed** (exit code $1): ${failed:-$(grep -v '^ *$' "$work/step" | tail -n 1)}"
       ;;
   esac
@@ -118,7 +120,7 @@ await() {
 
 begin_sanitizer() { # TOOL FILTER
   [[ -n $sanitizer ]] || return 0
-  aside "$1" 110 "${ours[@]}" "$sanitizer" --tool "$1" --error-exitcode 9 "$bin/$test_kernels" --gtest_brief=1 "--gtest_filter=$2"
+  aside "$1" 110 "${ours[@]}" SUITE_SECONDS=100 tests/gpu/by_suite.sh "$2" "$bin/$test_kernels" "$sanitizer" --tool "$1" --error-exitcode 9
 }
 end_sanitizer() { # TOOL
   local since=$SECONDS

@@ -27,7 +27,7 @@ done
   : >"$results"
   # shellcheck source=/dev/null
   source ./ladder_run.sh
-  step "one that passes" 10 echo '[==========] 3 tests from 2 test suites ran. (4 ms total)'
+  step "one that passes" 10 printf '[==========] %s from 2 test suites ran. (4 ms total)\n' "3 tests" "1 test"
   ! step 'one that "fails"' 10 bash -c 'echo "[  FAILED  ] CudaSums.AreRight, where x = 1 (3 ms)"; exit 1'
   ! step "one that does not end" 1 sleep 60
   aside one 10 echo aside
@@ -39,7 +39,7 @@ done
   deadline=$SECONDS
   ! step "one too late" 10 true
 ) >"$work/said"
-has "$work/said" "== one that passes: passed, 3 tests"
+has "$work/said" "== one that passes: passed, 4 tests"
 has "$work/said" '== one that "fails": **failed** (exit code 1): CudaSums.AreRight'
 has "$work/said" "== one that does not end: **not done after 1 s**"
 grep -qx aside "$work/log" || fail "the output of an aside is lost"
@@ -47,6 +47,22 @@ grep -qx aside "$work/log" || fail "the output of an aside is lost"
 has "$work/said" "== one too late: not run: the time was up"
 python3 table.py "$work/results" >"$work/table"
 has "$work/table" '| one that "fails" | **failed** (exit code 1): CudaSums.AreRight |'
+
+# Tests by suites: this program has three, of which one fails and one crashes.
+cat >"$work/program" <<'END'
+#!/usr/bin/env bash
+case $* in
+  *list_tests*) printf 'Running main() from ./main.cc\nGood.\n  One\nBad/0.  # TypeParam = int\n  Two\nWorse.\n  Three\n' ;;
+  *"=Good.*") echo '[==========] 1 test from 1 test suite ran. (0 ms total)' ;;
+  *"=Bad/0.*") echo '[  FAILED  ] Bad/0.Two, where it stands (0 ms)' && exit 1 ;;
+  *"=Worse.*") kill -SEGV $$ ;;
+esac
+END
+chmod +x "$work/program"
+! ./by_suite.sh '*' "$work/program" >"$work/said" 2>/dev/null || fail "by_suite.sh passes where suites fail"
+has "$work/said" '1 test from 1 test suite ran'
+has "$work/said" '[  FAILED  ] Bad/0.Two'
+has "$work/said" '[  FAILED  ] Worse.ended, exit code 139'
 
 # The table: 6e9 bytes in 2.5 ms are 2.4 TB/s, 80 % of the copies' 3; 2.8e9 in 2 ms are 1.4; floors are those of 3.35 TB/s and
 # 989 TFLOP/s; 0.0038 s are 0.95 of 0.004 s.
