@@ -97,14 +97,14 @@ class Experts(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, experts):
         super().__init__()
         width, heads = config("width"), config("num_heads")
         self.attention_norm = nn.Parameter(torch.ones(width))
         self.attention = Attention(width, heads, config("num_kv_heads", heads))
         self.mlp_norm = nn.Parameter(torch.ones(width))
         if config("num_experts"):
-            self.mlp = Experts(width, config("num_experts"), config("experts_per_token"), config("expert_width"))
+            self.mlp = experts(width, config("num_experts"), config("experts_per_token"), config("expert_width"))
         else:
             self.mlp = Dense(width, config("mlp_width"))
 
@@ -114,10 +114,10 @@ class Layer(nn.Module):
 
 
 class Model(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, experts=Experts):
         super().__init__()
         self.embedding = weight(config("vocabulary"), config("width"))
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config("num_layers")))
+        self.layers = nn.ModuleList(Layer(config, experts) for _ in range(config("num_layers")))
         self.norm = nn.Parameter(torch.ones(config("width")))
         self.head = self.embedding if config("tied_head") else weight(config("vocabulary"), config("width"))
         half = config("width") // config("num_heads") // 2

@@ -1,4 +1,5 @@
-// Where the tests find the source tree and the built program: fixed when they are built.
+// Where the tests find the source tree and the built program: fixed when they are built. The environment's
+// LIMBECK_TEST_SOURCE_DIR names a tree that lies elsewhere.
 #pragma once
 
 #include <filesystem>
