@@ -39,8 +39,9 @@ AttentionProblem problem_of(const std::int64_t* segment, const std::int32_t* pos
           .key_document = document};
 }
 
-// The library rounds once more than the twin, gradients before they are added.
 constexpr double tolerance = 4e3;
+// The library rounds once more than the twin, gradients before they are added: by 1 of 512.
+constexpr double of_gradients = 1e4;
 
 TEST(CudaPackedAttention, IsThatOfTheCpu) {
   for (const std::vector<std::int64_t>& lengths : {std::vector<std::int64_t>{9}, {3, 17, 1, 8, 1}}) {
@@ -76,9 +77,9 @@ TEST(CudaPackedAttention, IsThatOfTheCpu) {
                                    lse_right.data(), dout_there.data(), dq_there.data(), dk_there.data(),
                                    dv_there.data()))
       GTEST_SKIP() << "no library takes this attention's backward here";
-    expect_close(dq_there.values(), dq_right, tolerance);
-    expect_close(dk_there.values(), dk_right, tolerance);
-    expect_close(dv_there.values(), dv_right, tolerance);
+    expect_close(dq_there.values(), dq_right, of_gradients);
+    expect_close(dk_there.values(), dk_right, of_gradients);
+    expect_close(dv_there.values(), dv_right, of_gradients);
   }
 }
 
