@@ -98,7 +98,7 @@ step() {
 keep() { [[ ! -f $1 ]] || cat "$1" >>"$results"; }
 
 # aside NAME SECONDS COMMAND... : begins it beside what follows; await ends it.
-declare -A pid_of bound_of
+declare -A pid_of begun_at
 aside() {
   local name=$1 bound=$2
   shift 2
@@ -106,7 +106,7 @@ aside() {
   # shellcheck disable=SC2016 # of the other shell
   setsid bash -c 'timeout --kill-after=3 "${@:2}"; echo $? $SECONDS >"$1"' - "$work/$name.status" "$bound" "$@" >"$work/$name.log" 2>&1 </dev/null &
   pid_of[$name]=$!
-  bound_of[$name]=$bound
+  begun_at[$name]=$SECONDS
 }
 is_running() { grep -qx "${pid_of[$1]}" <<<"$(jobs -rp)"; }
 # await NAME SECONDS: until it has ended, or else it is ended. Its output is the last step's, and goes to the log.
@@ -119,7 +119,7 @@ await() {
 }
 # How what was awaited has ended, under a name of the table.
 note_aside() { # NAME LABEL
-  local status=124 took=${bound_of[$1]}
+  local status=124 took=$((SECONDS - begun_at[$1]))
   [[ ! -f $work/$1.status ]] || read -r status took <"$work/$1.status"
   note_check "$2" "$(verdict "$status" "$took")" "$took"
 }
