@@ -72,7 +72,7 @@ end_job_of_the_cpu() {
   local left=$(($(seconds_left) - 5))
   [[ -n $teacher ]] || left=$((left - 60))
   await job "$left"
-  note_check "$job_name, on the CPU" "$(verdict "$(cat "$work/job.status" 2>/dev/null || echo 124)" "$SECONDS")" "$SECONDS"
+  note_aside job "$job_name, on the CPU"
   keep_job CPU
 }
 

@@ -98,15 +98,15 @@ step() {
 keep() { [[ ! -f $1 ]] || cat "$1" >>"$results"; }
 
 # aside NAME SECONDS COMMAND... : begins it beside what follows; await ends it.
-declare -A pid_of bound_of
+declare -A pid_of begun_at
 aside() {
   local name=$1 bound=$2
   shift 2
   ! $rehearse || bound=$((10 * bound))
   # shellcheck disable=SC2016 # of the other shell
-  setsid bash -c 'timeout --kill-after=3 "${@:2}"; echo $? >"$1"' - "$work/$name.status" "$bound" "$@" >"$work/$name.log" 2>&1 </dev/null &
+  setsid bash -c 'timeout --kill-after=3 "${@:2}"; echo $? $SECONDS >"$1"' - "$work/$name.status" "$bound" "$@" >"$work/$name.log" 2>&1 </dev/null &
   pid_of[$name]=$!
-  bound_of[$name]=$bound
+  begun_at[$name]=$SECONDS
 }
 is_running() { grep -qx "${pid_of[$1]}" <<<"$(jobs -rp)"; }
 # await NAME SECONDS: until it has ended, or else it is ended. Its output is the last step's, and goes to the log.
@@ -117,19 +117,24 @@ await() {
   cp "$work/$1.log" "$work/step"
   { echo "=== aside: $1" && cat "$work/step"; } >>"$log"
 }
+# How what was awaited has ended, under a name of the table.
+note_aside() { # NAME LABEL
+  local status=124 took=$((SECONDS - begun_at[$1]))
+  [[ ! -f $work/$1.status ]] || read -r status took <"$work/$1.status"
+  note_check "$2" "$(verdict "$status" "$took")" "$took"
+}
 
 begin_sanitizer() { # TOOL FILTER
   [[ -n $sanitizer ]] || return 0
   aside "$1" 110 "${ours[@]}" SUITE_SECONDS=100 tests/gpu/by_suite.sh "$2" "$bin/$test_kernels" "$sanitizer" --tool "$1" --error-exitcode 9
 }
 end_sanitizer() { # TOOL
-  local since=$SECONDS
   if [[ -z $sanitizer ]]; then
     note_check "kernels under $1" "not run: there is no compute-sanitizer here" 0
     return
   fi
   await "$1" 50
-  note_check "kernels under $1" "$(verdict "$(cat "$work/$1.status" 2>/dev/null || echo 124)" "${bound_of[$1]}")" $((SECONDS - since))
+  note_aside "$1" "kernels under $1"
 }
 
 # What PyTorch compiles is kept, so that little of it is left where time is taken.

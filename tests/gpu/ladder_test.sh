@@ -32,8 +32,10 @@ done
   ! step "one that does not end" 1 sleep 60
   aside one 10 echo aside
   await one 10
+  note_aside one "one beside it"
   aside other 10 sleep 60
   await other 0
+  note_aside other "one that is ended"
   sleep 0.1
   ! is_running one && ! is_running other && ! kill -0 -- "-${pid_of[other]}" 2>/dev/null || fail "asides go on"
   deadline=$SECONDS
@@ -43,7 +45,9 @@ has "$work/said" "== one that passes: passed, 4 tests"
 has "$work/said" '== one that "fails": **failed** (exit code 1): CudaSums.AreRight'
 has "$work/said" "== one that does not end: **not done after 1 s**"
 grep -qx aside "$work/log" || fail "the output of an aside is lost"
-[[ $(cat "$work/one.status") -eq 0 && ! -e $work/other.status ]] || fail "how asides ended"
+[[ $(cat "$work/one.status") == "0 0" && ! -e $work/other.status ]] || fail "how asides ended"
+has "$work/said" "== one beside it: passed (0 s)"
+has "$work/said" "== one that is ended: **not done after"
 has "$work/said" "== one too late: not run: the time was up"
 python3 table.py "$work/results" >"$work/table"
 has "$work/table" '| one that "fails" | **failed** (exit code 1): CudaSums.AreRight |'
