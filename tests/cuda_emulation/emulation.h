@@ -60,6 +60,12 @@ std::string failed_call();
 /// otherwise.
 std::vector<std::string> unreported_failures(const std::function<void()>& run);
 
+/// Of NCCL: while they are held or broken no operation comes to its end; of broken ones communicators report an error.
+enum class Links : std::uint8_t { Good, Held, Broken };
+void set_links(Links links);
+/// Operations of NCCL that do not go together wait for ever, as NCCL's own do, instead of ending the program.
+void set_mismatches_hang(bool hang);
+
 /// Queues what never comes to an end.
 void wait_for_ever(cudaStream_t stream);
 
