@@ -101,14 +101,15 @@ int num_cuda_devices() {
 }
 
 std::string why_no_cuda_device() {
-  int count = 0;
+  int count = 0, driver = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) return "this machine has no driver for them";
   return cudaGetErrorString(cudaGetDeviceCount(&count));
 }
 
 Cuda make_cuda(int ordinal) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess) throw std::runtime_error(std::string("no GPU can be used: ") + cudaGetErrorString(error));
+  if (error != cudaSuccess) throw std::runtime_error("no GPU can be used: " + why_no_cuda_device());
   if (ordinal < 0 || ordinal >= count)
     throw std::runtime_error("there is no GPU " + std::to_string(ordinal) + ", expected one below " +
                              std::to_string(count) + ", the number that this process sees");

@@ -41,7 +41,7 @@ namespace limbeck::emulation {
 std::uint64_t seed();
 void set_seed(std::uint64_t seed);
 
-/// How many GPUs the process sees, 1 to 8; of the environment's EMULATION_DEVICES at first, 8 without it.
+/// How many GPUs the process sees, 0 to 8; of the environment's EMULATION_DEVICES at first, 8 without it.
 int num_devices();
 void set_num_devices(int count);
 
