@@ -24,14 +24,18 @@ class SingleExpertComm final : public ExpertComm {
     });
     return std::make_shared<SingleExchange>(num_rows);
   }
-  Tensor dispatch_rows(const Exchange& exchange, const Tensor& rows) override { return checked(exchange, rows); }
-  Tensor combine_rows(const Exchange& exchange, const Tensor& rows) override { return checked(exchange, rows); }
+  RowsUnderWay start_dispatch(const ExchangePtr& exchange, const Tensor& rows) override {
+    return checked(*exchange, rows);
+  }
+  RowsUnderWay start_combine(const ExchangePtr& exchange, const Tensor& rows) override {
+    return checked(*exchange, rows);
+  }
 
  private:
-  static Tensor checked(const Exchange& exchange, const Tensor& rows) {
+  static RowsUnderWay checked(const Exchange& exchange, const Tensor& rows) {
     const auto expected = dynamic_cast<const SingleExchange&>(exchange).num_rows;
     check(rows.shape()[0] == expected, "expert exchange: {} rows, expected {}", rows.shape()[0], expected);
-    return rows;
+    return [rows] { return rows; };
   }
 };
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "core/comm.h"
@@ -26,6 +27,10 @@ class Exchange {
 };
 using ExchangePtr = std::shared_ptr<const Exchange>;
 
+/// Rows on their way: called once, it waits for them. Meanwhile this rank has other work; on a GPU kernels that are
+/// queued before it is called run beside the exchange.
+using RowsUnderWay = std::function<Tensor()>;
+
 /// Moves rows between tokens' ranks and experts' ranks. Tensor-level (no tape): core/ops/moe_exchange.h makes
 /// differentiable ops of it, in which the backward of dispatch is combine_rows, and the backward of combine is
 /// dispatch_rows. Where each expert is cut over several ranks, all of them get its rows, and what they give back is
@@ -39,10 +44,13 @@ class ExpertComm {
   /// are; expert e lies in part e / (E / size). Fills `offsets` as in Dispatched.
   virtual ExchangePtr prepare(const Tensor& counts, std::int64_t num_rows, Tensor& offsets) = 0;
   /// rows [num_rows,C], sorted by global expert -> rows of the local experts [R,C].
-  virtual Tensor dispatch_rows(const Exchange& exchange, const Tensor& rows) = 0;
+  virtual RowsUnderWay start_dispatch(const ExchangePtr& exchange, const Tensor& rows) = 0;
   /// The exact reverse: rows of the local experts [R,C] -> [num_rows,C] in the order of the sender, summed in rank
   /// order over the ranks that share an expert.
-  virtual Tensor combine_rows(const Exchange& exchange, const Tensor& rows) = 0;
+  virtual RowsUnderWay start_combine(const ExchangePtr& exchange, const Tensor& rows) = 0;
+
+  Tensor dispatch_rows(const ExchangePtr& exchange, const Tensor& rows) { return start_dispatch(exchange, rows)(); }
+  Tensor combine_rows(const ExchangePtr& exchange, const Tensor& rows) { return start_combine(exchange, rows)(); }
 };
 
 /// Sums over the ranks that share a batch.

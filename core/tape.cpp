@@ -1,5 +1,7 @@
 #include "core/tape.h"
 
+#include <utility>
+
 #include "kernels/elementwise.h"
 
 namespace limbeck::core {
@@ -120,12 +122,11 @@ void Tape::run() {
 }
 
 void Tape::run_weight_parts() {
-  for (Step& step : delayed_) {
+  for (Step& step : std::exchange(root().delayed_, {})) {
     step.weight_part();
     step.weight_part = nullptr;
     finish(step.weight_slots);
   }
-  delayed_.clear();
 }
 
 }  // namespace limbeck::core

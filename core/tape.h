@@ -93,7 +93,8 @@ class Tape {
   /// Runs every step; the seeds are in the slots already.
   void run();
 
-  /// Weight parts are queued by backward() and run by run_weight_parts().
+  /// Weight parts are queued by backward() and run by run_weight_parts(), which a step may call too: while it waits for
+  /// other ranks. A recomputed block's are its parent's.
   void delay_weight_parts(bool delay) { delay_ = delay; }
   void run_weight_parts();
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "core/ops/packed_weight.h"
+
 namespace limbeck::optim {
 
 using core::DType;
@@ -18,7 +20,8 @@ void MasterWeights::fill() {
 }
 
 core::bf16* MasterWeights::rounded() {
-  return is_narrow_ ? parameter().value.mutable_data<core::bf16>() + fragment_.offset : nullptr;
+  Tensor rounded = is_narrow_ ? parameter().value : core::rounded_to_write(parameter().value);
+  return rounded.defined() ? rounded.mutable_data<core::bf16>() + fragment_.offset : nullptr;
 }
 
 void MasterWeights::add_to(core::StateDict& state) const {

@@ -28,7 +28,8 @@ class MasterWeights {
     fill();
     return master_.mutable_data<T>();
   }
-  /// Where a step writes them [length] rounded; null where they are the values themselves.
+  /// Where a step writes them [length] rounded too, asked behind to_step; null: nowhere. That is where they are master
+  /// weights, and on a device that keeps rounded copies of float32 weights (core/ops/packed_weight.h).
   core::bf16* rounded();
 
   /// Adds "optimizer/<name>/master" if there is one; the fragment must be whole.

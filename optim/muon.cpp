@@ -99,9 +99,10 @@ void Muon::step(double rate, const core::Tensor& grad_scale) {
           orthogonalise_each(update);
         else
           orthogonalise_whole(state, update);
+        T* weights = state.weights.to_step<T>();
         kernels::decayed_step(device, static_cast<T>(1 - own_rate * weight_decay),
-                              static_cast<T>(own_rate * 0.2 * std::sqrt(longer_side)), scale, update.data<T>(),
-                              state.weights.to_step<T>(), update.numel(), state.weights.rounded());
+                              static_cast<T>(own_rate * 0.2 * std::sqrt(longer_side)), scale, update.data<T>(), weights,
+                              update.numel(), state.weights.rounded());
       });
     });
   }

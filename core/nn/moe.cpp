@@ -77,12 +77,14 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   ExpertComm& experts = *pass.comms.expert;
   Tensor offsets = Tensor::empty(x.value.memory(), core::DType::I64, {num_experts / experts.size() + 1});
   const ExchangePtr exchange = experts.prepare(permutation.counts, permutation.num_rows(), offsets);
-  const Var rows = core::dispatch(tape, core::permute(tape, mine, permutation), experts, exchange);
+  core::DispatchUnderWay there(tape, core::permute(tape, mine, permutation), experts, exchange);
+  const Var beside = shared ? shared->forward(tape, pass, x) : Var();
+  const Var rows = there.finish();
   const Var hidden = core::swiglu(tape, core::grouped_linear(tape, rows, as_var(*gate), offsets),
                                   core::grouped_linear(tape, rows, as_var(*up), offsets));
   const Var out = core::combine(tape, core::grouped_linear(tape, hidden, as_var(*down), offsets), experts, exchange);
   const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
-  return shared ? core::add(tape, routed, shared->forward(tape, pass, x)) : routed;
+  return shared ? core::add(tape, routed, beside) : routed;
 }
 
 }  // namespace limbeck::nn

@@ -11,12 +11,16 @@ namespace {
 constexpr std::int64_t uses_worth_packing = 3;
 constexpr int rounded = 2;
 
+auto find_made(const Tensor& weight, int kind) {
+  return std::ranges::find_if(weight.storage()->made(), [&](const Storage::Made& m) {
+    return m.kind == kind && m.byte_offset == weight.byte_offset() && m.shape == weight.shape();
+  });
+}
+
 /// What is known of a form of the weight's present values: a transposition, or `rounded`.
 Storage::Made& made_of(const Tensor& weight, int kind) {
   std::vector<Storage::Made>& made = weight.storage()->made();
-  auto it = std::ranges::find_if(made, [&](const Storage::Made& m) {
-    return m.kind == kind && m.byte_offset == weight.byte_offset() && m.shape == weight.shape();
-  });
+  auto it = find_made(weight, kind);
   if (it == made.end())
     it = made.insert(it,
                      {.kind = kind, .byte_offset = weight.byte_offset(), .shape = weight.shape(), .storage = nullptr});
@@ -73,6 +77,13 @@ Factor packed_weight(const Tensor& weight, Transpose transpose) {
       return {packed.data<bf16>(), packed};
     }
   });
+}
+
+Tensor rounded_to_write(const Tensor& weight) {
+  const auto it = find_made(weight, rounded);
+  if (it == weight.storage()->made().end() || it->storage == nullptr || it->version + 1 != weight.version()) return {};
+  it->version = weight.version();
+  return {it->storage, 0, DType::BF16, weight.shape()};
 }
 
 void expect_uses(const Tensor& weight, Transpose transpose) {

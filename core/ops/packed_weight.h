@@ -22,6 +22,10 @@ struct Factor {
 /// weight's storage until that is written or freed: 2 bytes an element for each transposition that is asked for.
 Factor packed_weight(const Tensor& weight, kernels::Transpose transpose);
 
+/// The rounded values that a device without packing keeps of a weight, which was written once since: whoever wrote it
+/// writes these too, and they count as made of what it has now. Undefined where there are none.
+Tensor rounded_to_write(const Tensor& weight);
+
 /// The weight will be asked for often before it is written: it is packed when it is asked for next.
 void expect_uses(const Tensor& weight, kernels::Transpose transpose);
 

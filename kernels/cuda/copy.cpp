@@ -1,5 +1,7 @@
 #include "kernels/copy.h"
 
+#include <utility>
+
 #include "kernels/cuda/cuda_state.h"
 
 namespace limbeck::kernels {
@@ -7,16 +9,17 @@ namespace {
 
 class CudaEvent final : public Event {
  public:
-  explicit CudaEvent(cudaStream_t stream) {
+  explicit CudaEvent(std::shared_ptr<const CudaState> state) : state_(std::move(state)) {
     check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
-    check_cuda(cudaEventRecord(event_, stream));
+    check_cuda(cudaEventRecord(event_, state_->stream));
   }
   ~CudaEvent() override { cudaEventDestroy(event_); }
   CudaEvent(const CudaEvent&) = delete;
   CudaEvent& operator=(const CudaEvent&) = delete;
-  void wait() override { check_cuda(cudaEventSynchronize(event_)); }
+  void wait() override { state_->wait_for(event_); }
 
  private:
+  std::shared_ptr<const CudaState> state_;
   cudaEvent_t event_ = nullptr;
 };
 
@@ -53,7 +56,7 @@ EventPtr download(const D& cuda, const void* from, void* host, std::int64_t byte
   if (bytes > 0)
     check_cuda(
         cudaMemcpyAsync(host, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, cuda.state->stream));
-  return std::make_shared<CudaEvent>(cuda.state->stream);
+  return std::make_shared<CudaEvent>(cuda.state);
 }
 
 template <class D>
@@ -69,8 +72,8 @@ void* allocate_segment(const D&, std::int64_t bytes) {
 }
 
 template <class D>
-void free_segment(const D&, void* segment, std::int64_t) {
-  cudaFree(segment);
+void free_segment(const D& cuda, void* segment, std::int64_t) {
+  if (!cuda.state->is_given_up) cudaFree(segment);
 }
 
 template <class D>
@@ -86,8 +89,8 @@ void* allocate_host_segment(const D&, std::int64_t bytes) {
 }
 
 template <class D>
-void free_host_segment(const D&, void* segment, std::int64_t) {
-  cudaFreeHost(segment);
+void free_host_segment(const D& cuda, void* segment, std::int64_t) {
+  if (!cuda.state->is_given_up) cudaFreeHost(segment);
 }
 
 template void copy_bytes(const Cuda&, const void*, void*, std::int64_t);

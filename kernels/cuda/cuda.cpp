@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/cuda/cuda_state.h"
+#include "kernels/cuda/polling.h"
 
 namespace limbeck::kernels {
 namespace {
@@ -37,7 +38,7 @@ void check_blas(cublasStatus_t status, std::source_location where) {
                            cublasLtGetStatusName(status) + "), at " + place(where));
 }
 
-CudaState::CudaState() : stream(new_stream()), staging(stream) {
+CudaState::CudaState() : stream(new_stream()), staging(*this) {
   int ordinal = 0;
   check_cuda(cudaGetDevice(&ordinal));
   int major = 0, minor = 0;
@@ -50,6 +51,10 @@ CudaState::CudaState() : stream(new_stream()), staging(stream) {
 }
 
 CudaState::~CudaState() {
+  if (is_given_up) {
+    new std::shared_ptr(std::move(attention));  // left as it is
+    return;
+  }
   // What fails here has failed before, where somebody could be told.
   attention.reset();
   if (blas != nullptr) cublasLtDestroy(blas);
@@ -58,6 +63,21 @@ CudaState::~CudaState() {
   cudaFree(pieces_);
   cudaFree(room_);
   cudaStreamDestroy(stream);
+}
+
+bool is_done(cudaEvent_t event) {
+  const cudaError_t answer = cudaEventQuery(event);
+  if (answer == cudaErrorNotReady)
+    cudaGetLastError();  // which would be found behind the next launch
+  else
+    check_cuda(answer);
+  return answer == cudaSuccess;
+}
+
+void CudaState::wait_for(cudaEvent_t event) const {
+  if (!while_waiting) return check_cuda(cudaEventSynchronize(event));
+  for (Polling polling; !is_done(event); polling.pause()) while_waiting();
+  while_waiting();
 }
 
 void* CudaState::pieces() {
@@ -81,14 +101,15 @@ int num_cuda_devices() {
 }
 
 std::string why_no_cuda_device() {
-  int count = 0;
+  int count = 0, driver = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) return "this machine has no driver for them";
   return cudaGetErrorString(cudaGetDeviceCount(&count));
 }
 
 Cuda make_cuda(int ordinal) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess) throw std::runtime_error(std::string("no GPU can be used: ") + cudaGetErrorString(error));
+  if (error != cudaSuccess) throw std::runtime_error("no GPU can be used: " + why_no_cuda_device());
   if (ordinal < 0 || ordinal >= count)
     throw std::runtime_error("there is no GPU " + std::to_string(ordinal) + ", expected one below " +
                              std::to_string(count) + ", the number that this process sees");

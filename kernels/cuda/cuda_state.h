@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <source_location>
 
@@ -26,6 +27,9 @@ struct CudaState {
   CudaState(const CudaState&) = delete;
   CudaState& operator=(const CudaState&) = delete;
 
+  /// The host waits until the GPU has come so far.
+  void wait_for(cudaEvent_t event) const;
+
   /// [pieces_bytes] on the GPU for factors that are expanded for a product; taken when they are first asked for.
   void* pieces();
   /// So many bytes on the GPU, for what a call of a library asks for: the next call has the same ones.
@@ -38,6 +42,13 @@ struct CudaState {
   int architecture = 0;  // 80 is an A100, 90 an H100
   BlasPlans plans;
   std::shared_ptr<AttentionPlans> attention;
+
+  /// Called while the host waits, again and again, and once behind: what it throws ends the wait, and says that what
+  /// was waited for is worth nothing. Null: nobody wants to know.
+  std::function<void()> while_waiting;
+  /// What is queued may never come to an end: nothing is waited for any more, nor freed, which would wait too.
+  bool is_given_up = false;
+
   Staging staging;
 
  private:
@@ -45,6 +56,9 @@ struct CudaState {
   void* room_ = nullptr;
   std::size_t room_bytes_ = 0;
 };
+
+/// Whether the GPU has come so far; throws as check_cuda.
+bool is_done(cudaEvent_t event);
 
 /// Throws std::runtime_error with CUDA's words and the place unless all went well.
 void check_cuda(cudaError_t error, std::source_location where = std::source_location::current());

@@ -8,6 +8,7 @@
 namespace limbeck::kernels {
 
 Staging::~Staging() {
+  if (owner_.is_given_up) return;
   for (const Piece& piece : pieces_) {
     if (piece.is_free != nullptr) cudaEventDestroy(piece.is_free);
     if (piece.memory != nullptr) cudaFreeHost(piece.memory);
@@ -20,7 +21,7 @@ Staging::Piece& Staging::next() {
     check_cuda(cudaHostAlloc(&piece.memory, piece_bytes, cudaHostAllocDefault));
     check_cuda(cudaEventCreateWithFlags(&piece.is_free, cudaEventDisableTiming));
   } else {
-    check_cuda(cudaEventSynchronize(piece.is_free));
+    owner_.wait_for(piece.is_free);
   }
   return piece;
 }
@@ -30,9 +31,9 @@ void Staging::upload(const void* host, void* to, std::size_t bytes) {
     const std::size_t count = std::min(bytes - done, piece_bytes);
     Piece& piece = next();
     std::memcpy(piece.memory, static_cast<const std::byte*>(host) + done, count);
-    check_cuda(
-        cudaMemcpyAsync(static_cast<std::byte*>(to) + done, piece.memory, count, cudaMemcpyHostToDevice, stream_));
-    check_cuda(cudaEventRecord(piece.is_free, stream_));
+    check_cuda(cudaMemcpyAsync(static_cast<std::byte*>(to) + done, piece.memory, count, cudaMemcpyHostToDevice,
+                               owner_.stream));
+    check_cuda(cudaEventRecord(piece.is_free, owner_.stream));
   }
 }
 

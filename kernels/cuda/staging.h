@@ -9,11 +9,14 @@
 
 namespace limbeck::kernels {
 
+struct CudaState;
+
 class Staging {
  public:
   static constexpr std::size_t piece_bytes = std::size_t{4} << 20;
 
-  explicit Staging(cudaStream_t stream) : stream_(stream) {}
+  /// Of the stream of `owner`, whose member it is.
+  explicit Staging(const CudaState& owner) : owner_(owner) {}
   ~Staging();
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
@@ -28,7 +31,7 @@ class Staging {
   };
   Piece& next();
 
-  cudaStream_t stream_;
+  const CudaState& owner_;
   std::array<Piece, 4> pieces_ = {};
   std::size_t turn_ = 0;
 };

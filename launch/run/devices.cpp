@@ -10,6 +10,7 @@ namespace limbeck::launch {
 
 std::string device_names() {
   if (!kernels::knows_gpus) return "cpu";
+  if (kernels::num_gpus() == 0) return fmt::format("cpu; CUDA, but no GPU: {}", kernels::why_no_gpu());
   return fmt::format("cpu, {} (CUDA)", core::counted(kernels::num_gpus(), "GPU"));
 }
 

@@ -10,7 +10,7 @@
 
 namespace limbeck::launch {
 
-/// For --version: "cpu", or "cpu, 2 GPUs (CUDA)".
+/// For --version: "cpu", "cpu, 2 GPUs (CUDA)", or why a limbeck that knows GPUs has none.
 std::string device_names();
 
 /// Memory on the device that a config asks for; ranks take a machine's GPUs by their numbers on it, in turns where

@@ -15,6 +15,7 @@
 #include "launch/run/stop_flag.h"
 #include "launch/run/threads.h"
 #include "parallel/axes/communicators.h"
+#include "parallel/axes/warm_up.h"
 #include "parallel/mpi/mpi_world.h"
 
 namespace limbeck::launch {
@@ -38,7 +39,9 @@ Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout
       world_(parallel::device_groups(std::move(world), memory_)),
       mesh_(make_mesh(world_, layout)),
       comms_(parallel::make_communicators(*mesh_)),
-      sequence_parallel_(sequence_parallel) {}
+      sequence_parallel_(sequence_parallel) {
+  if (!memory_->is_host()) parallel::warm_up(*mesh_, memory_);
+}
 
 nn::ModelOptions Rank::sharded(core::DType dtype) const {
   return {.memory = memory_,

@@ -20,7 +20,7 @@ class Rank {
  public:
   /// Collective over `world`: cuts it as `layout` says ("ep2"). With `sequence_parallel`, the ranks of a tensor group
   /// divide the tokens of sharded models among them. `memory`: where its models lie, if not in a CPU's of so many
-  /// threads.
+  /// threads; on a GPU the groups make their first collectives here (warm_up.h).
   Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads,
        bool sequence_parallel = false, core::MemoryPtr memory = nullptr);
 

@@ -25,6 +25,11 @@ void add_scalar(const Var& value, Tensor& sums, std::int64_t index) {
   });
 }
 
+/// Whether weights' gradients are best left until rows are under way between GPUs. A CPU has nothing beside them.
+bool has_exchanges_to_fill(const Rank& rank) {
+  return !rank.memory()->is_host() && rank.mesh().experts_group()->size() > 1;
+}
+
 // Of a step's sums, behind those of its losses.
 constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, num_sums = z_sum + 1;
 
@@ -54,7 +59,7 @@ StepUnderWay start_step(Rank& rank, const StepModels& models, const StepText& sa
 
     core::Tape tape;
     ledger.watch(tape);
-    tape.delay_weight_parts(options.delay_weight_parts);
+    tape.delay_weight_parts(options.delay_weight_parts || has_exchanges_to_fill(rank));
     nn::RoutingLog own;  // a recomputed layer replays its own choices
     nn::Pass pass = models.student.pass(batch);
     pass.router = options.router;

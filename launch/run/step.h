@@ -28,7 +28,7 @@ struct StepOptions {
   std::int64_t micro_batches = 1;
   nn::RouterTraining router = {};
   bool recompute = false;
-  bool delay_weight_parts = false;
+  bool delay_weight_parts = false;  // as they are between GPUs that exchange rows of experts
   std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
   nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
 };

@@ -2,7 +2,7 @@
 //
 //     nn::Communicators comms = make_communicators(mesh);
 //     auto exchange = comms.expert->prepare(counts, offsets);
-//     Tensor rows = comms.expert->dispatch_rows(*exchange, x);
+//     Tensor rows = comms.expert->dispatch_rows(exchange, x);
 #pragma once
 
 #include "core/communicators.h"

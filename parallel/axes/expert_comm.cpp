@@ -98,28 +98,34 @@ class GroupExpertComm final : public nn::ExpertComm {
     return exchange;
   }
 
-  Tensor dispatch_rows(const Exchange& opaque, const Tensor& rows) override {
-    const auto& exchange = dynamic_cast<const RankExchange&>(opaque);
+  nn::RowsUnderWay start_dispatch(const ExchangePtr& opaque, const Tensor& rows) override {
+    const auto& exchange = dynamic_cast<const RankExchange&>(*opaque);
     check(rows.shape().rank() > 0 && rows.shape()[0] == exchange.num_rows && exchange.num_sent <= exchange.num_rows,
           "expert dispatch: rows are {}, expected {} of them, of which {} are sent", rows.shape(), exchange.num_rows,
           exchange.num_sent);
     Tensor received = with_rows(rows, exchange.num_received);
-    group_->all_to_all_v(for_each_sharer(rows, exchange.part_rows), exchange.send_rows, received,
-                         exchange.receive_rows);
-    return in_order(received, exchange.to_experts, exchange.num_received);
+    core::CommHandle handle = group_->all_to_all_v_async(for_each_sharer(rows, exchange.part_rows), exchange.send_rows,
+                                                         received, exchange.receive_rows);
+    return [handle, received, opaque, &exchange]() mutable {
+      handle.wait();
+      return in_order(received, exchange.to_experts, exchange.num_received);
+    };
   }
 
-  Tensor combine_rows(const Exchange& opaque, const Tensor& rows) override {
-    const auto& exchange = dynamic_cast<const RankExchange&>(opaque);
+  nn::RowsUnderWay start_combine(const ExchangePtr& opaque, const Tensor& rows) override {
+    const auto& exchange = dynamic_cast<const RankExchange&>(*opaque);
     check(rows.shape().rank() > 0 && rows.shape()[0] >= exchange.num_received,
           "expert combine: rows are {}, expected {} of them", rows.shape(), exchange.num_received);
     const Tensor by_source = in_order(rows, exchange.to_sources, exchange.num_received);
     Tensor result = with_rows(rows, exchange.num_rows);
     result.rows(exchange.num_sent, exchange.num_rows - exchange.num_sent).fill_zero();
-    Tensor copies = sharers_ == 1 ? result : with_rows(rows, exchange.num_sent * sharers_);
-    group_->all_to_all_v(by_source, exchange.receive_rows, copies, exchange.send_rows);
-    if (sharers_ > 1) sum_sharers(copies, exchange.part_rows, result);
-    return result;
+    const Tensor copies = sharers_ == 1 ? result : with_rows(rows, exchange.num_sent * sharers_);
+    core::CommHandle handle = group_->all_to_all_v_async(by_source, exchange.receive_rows, copies, exchange.send_rows);
+    return [this, handle, copies, result, opaque, &exchange]() mutable {
+      handle.wait();
+      if (sharers_ > 1) sum_sharers(copies, exchange.part_rows, result);
+      return result;
+    };
   }
 
  private:

@@ -2,7 +2,7 @@
 //
 //     auto comm = make_expert_comm(mesh.experts_group(), /*ranks_an_expert=*/2);
 //     auto exchange = comm->prepare(counts, offsets);
-//     Tensor rows = comm->dispatch_rows(*exchange, x);
+//     Tensor rows = comm->dispatch_rows(exchange, x);
 #pragma once
 
 #include "core/communicators.h"

@@ -1,5 +1,6 @@
 #include "parallel/comm/engine.h"
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -39,12 +40,25 @@ struct Engine::State {
   std::map<QueueKey, std::deque<std::shared_ptr<Ticket>>> queues;
   std::vector<std::shared_ptr<Operation>> unfinished;  // after stop()
   std::optional<Failure> failure;
+  std::atomic<bool> has_failed = false;  // beside `failure`, for those who ask often
+  std::function<std::optional<Whereabouts>()> elsewhere;
   bool notified = false;
   bool stopping = false;
   Sign last;                          // operation submitted, and the step now
   std::vector<const Ticket*> waited;  // those that somebody waits for
 
   bool is_woken() const { return stopping || failure || notified; }
+  void set_failure(int origin, const std::string& message) {
+    if (!failure) failure = Failure{origin, message};
+    has_failed = true;
+  }
+  void miss(const std::string& what, const std::vector<Missing>& missing) {
+    std::unique_lock lock(mutex);
+    const std::string when = fmt::format("{} at step {}: no end after {} s (parallel.deadline_s)", what, last.step,
+                                         static_cast<double>(deadline.count()) / 1000);
+    lock.unlock();
+    world.stop(when + (missing.empty() ? std::string() : world.who_is_missing(missing)));
+  }
   [[noreturn]] void throw_failure() const {
     if (failure->origin == rank) throw core::Error(failure->message);
     throw PeerError(failure->message);
@@ -77,10 +91,8 @@ class Engine::Ticket final : public core::CommHandle::Pending {
   /// Stops the world, which fails this rank's engine.
   void miss(std::unique_lock<std::mutex>& lock) {
     const std::shared_ptr<Operation> late = operation;
-    const std::string when = fmt::format("{} at step {}: no end after {} s (parallel.deadline_s)", what,
-                                         state_->last.step, static_cast<double>(state_->deadline.count()) / 1000);
     lock.unlock();
-    state_->world.stop(when + (late ? state_->world.who_is_missing(late->waits_for()) : std::string()));
+    state_->miss(what, late ? late->waits_for() : std::vector<Missing>());
     lock.lock();
   }
 
@@ -133,11 +145,28 @@ std::int64_t Engine::step() const {
   return state_->last.step;
 }
 
+void Engine::note(std::string what) {
+  const std::scoped_lock lock(state_->mutex);
+  ++state_->last.number;
+  state_->last.operation = std::move(what);
+}
+
+void Engine::set_elsewhere(std::function<std::optional<Whereabouts>()> elsewhere) {
+  const std::scoped_lock lock(state_->mutex);
+  state_->elsewhere = std::move(elsewhere);
+}
+
+Deadline Engine::deadline() const { return state_->deadline; }
+
+void Engine::miss(const std::string& what, const std::vector<Missing>& missing) { state_->miss(what, missing); }
+
 Whereabouts Engine::whereabouts() const {
   Whereabouts here;
   std::shared_ptr<Operation> operation;
+  std::function<std::optional<Whereabouts>()> elsewhere;
   {
     const std::scoped_lock lock(state_->mutex);
+    elsewhere = state_->elsewhere;
     here.at = state_->last;
     if (!state_->waited.empty()) {
       const Ticket& ticket = *state_->waited.back();
@@ -148,19 +177,28 @@ Whereabouts Engine::whereabouts() const {
     }
   }
   if (operation) here.waits_for = operation->waits_for();
+  if (!here.is_waiting && elsewhere) {
+    if (std::optional<Whereabouts> there = elsewhere()) {
+      there->at.step = here.at.step;
+      return *there;
+    }
+  }
   return here;
 }
 
 void Engine::fail(int origin, const std::string& message) {
   const std::scoped_lock lock(state_->mutex);
-  if (!state_->failure) state_->failure = Failure{origin, message};
+  state_->set_failure(origin, message);
   state_->work.notify_one();
   state_->done.notify_all();
 }
 
-bool Engine::has_failed() const {
+bool Engine::has_failed() const { return state_->has_failed; }
+
+void Engine::check() const {
+  if (!state_->has_failed) return;
   const std::scoped_lock lock(state_->mutex);
-  return state_->failure.has_value();
+  state_->throw_failure();
 }
 
 bool Engine::stop() {
@@ -172,7 +210,7 @@ bool Engine::stop() {
   if (thread_.joinable()) thread_.join();
   std::map<QueueKey, std::deque<std::shared_ptr<Ticket>>> dropped;
   const std::scoped_lock lock(state_->mutex);
-  if (!state_->failure) state_->failure = Failure{state_->rank, "the communication thread has ended"};
+  state_->set_failure(state_->rank, "the communication thread has ended");
   dropped.swap(state_->queues);
   for (const auto& [key, queue] : dropped)
     for (const auto& ticket : queue) state_->unfinished.push_back(ticket->operation);

@@ -9,6 +9,7 @@
 #include <compare>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -66,6 +67,19 @@ class Engine {
   std::int64_t step() const;
   /// From any thread.
   Whereabouts whereabouts() const;
+
+  // For operations that go elsewhere than by the communication thread, such as those of a device. From any thread.
+  /// Such an operation begins, for the messages of others.
+  void note(std::string what);
+  /// Where the rank waits while it waits for no operation of the engine's, if it does; asked from other threads. Null:
+  /// nowhere.
+  void set_elsewhere(std::function<std::optional<Whereabouts>()> elsewhere);
+  /// Throws where the world has failed, as a wait does.
+  void check() const;
+  Deadline deadline() const;
+  /// The deadline has passed for `what`, which waits for these: stops the world with a message that says so.
+  void miss(const std::string& what, const std::vector<Missing>& missing);
+
   /// Every wait, now and later, throws: Error if this rank is the `origin`, else PeerError. The first call counts.
   void fail(int origin, const std::string& message);
   bool has_failed() const;

@@ -43,7 +43,6 @@ class QueuedComm : public WorldComm {
   Split agree_on_split(int color, int key, std::int64_t note);
   /// An operation for the call, which is the `sequence`-th of its queue.
   virtual std::shared_ptr<Operation> make_operation(Call call, std::int64_t sequence) = 0;
-  virtual Engine& engine() = 0;
 
  private:
   core::CommHandle start(Call call);

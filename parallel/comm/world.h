@@ -26,11 +26,17 @@ class PeerError : public core::Error {
 using Deadline = std::chrono::milliseconds;
 inline constexpr Deadline default_deadline = std::chrono::minutes(10);
 
+class Engine;
+
 class WorldComm : public core::Comm {
  public:
   /// Ranks of equal `color` become a group, ordered by `key`, then by rank here. Every rank of this group calls it, in
   /// the same order as its other collectives.
   virtual std::shared_ptr<WorldComm> split(int color, int key, const std::string& name) = 0;
+  /// This rank's, of all groups of the world (engine.h): for operations that go elsewhere than by it.
+  virtual Engine& engine() = 0;
+  /// The number in the world of one of the group's ranks.
+  virtual int in_world(int rank) const = 0;
 };
 
 }  // namespace limbeck::parallel

@@ -205,12 +205,13 @@ class MpiWorld::Member final : public QueuedComm {
   }
 
   void abort(const std::string& why) override { state_->stop(why); }
+  Engine& engine() override { return *state_->engine; }
+  int in_world(int rank) const override { return group_->in_world(rank); }
 
  private:
   std::shared_ptr<Operation> make_operation(Call call, std::int64_t sequence) override {
     return std::make_shared<MpiTransfer>(state_->wire, group_, std::move(call), sequence);
   }
-  Engine& engine() override { return *state_->engine; }
 
   std::shared_ptr<State> state_;
   std::shared_ptr<MpiGroup> group_;

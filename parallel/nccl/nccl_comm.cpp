@@ -1,7 +1,6 @@
-#include <cuda_runtime.h>
-#include <nccl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <set>
 #include <string>
@@ -9,8 +8,9 @@
 #include <variant>
 #include <vector>
 
-#include "kernels/cuda/cuda_state.h"
+#include "parallel/comm/call.h"
 #include "parallel/nccl/device_groups.h"
+#include "parallel/nccl/nccl_rank.h"
 
 namespace limbeck::parallel {
 namespace {
@@ -20,10 +20,6 @@ using core::DType;
 using core::Tensor;
 using kernels::check_cuda;
 using kernels::Cuda;
-
-void check_nccl(ncclResult_t result, const std::string& what) {
-  core::check(result == ncclSuccess, "{}: NCCL says {}", what, ncclGetErrorString(result));
-}
 
 ncclDataType_t type_of(const char* op, DType dtype) {
   switch (dtype) {
@@ -52,72 +48,34 @@ std::vector<std::byte> gathered(WorldComm& group, const void* mine, std::int64_t
   return {all.host_raw(), all.host_raw() + all.bytes()};
 }
 
-/// The stream of a group, and its place among the kernels.
-class CommStream {
- public:
-  explicit CommStream(Cuda cuda) : cuda_(std::move(cuda)) {
-    check_cuda(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
-    check_cuda(cudaEventCreateWithFlags(&kernels_, cudaEventDisableTiming));
-  }
-  ~CommStream() {
-    cudaStreamSynchronize(stream_);
-    cudaEventDestroy(kernels_);
-    cudaStreamDestroy(stream_);
-  }
-  CommStream(const CommStream&) = delete;
-  CommStream& operator=(const CommStream&) = delete;
-
-  cudaStream_t stream() const { return stream_; }
-  /// What is queued here from now on begins behind the kernels that are queued by now.
-  void begin() {
-    check_cuda(cudaEventRecord(kernels_, cuda_.state->stream));
-    check_cuda(cudaStreamWaitEvent(stream_, kernels_, 0));
-  }
-  cudaStream_t kernels() const { return cuda_.state->stream; }
-
- private:
-  Cuda cuda_;
-  cudaStream_t stream_ = nullptr;
-  cudaEvent_t kernels_ = nullptr;
-};
-
-/// An operation on a group's stream. It keeps its tensors until kernels wait for it: their memory is then another's
-/// only behind it.
+/// Keeps an operation's tensors until kernels wait for it: their memory is then another's only behind it.
 class Queued final : public CommHandle::Pending {
  public:
-  Queued(std::shared_ptr<CommStream> stream, std::array<Tensor, 2> tensors)
-      : stream_(std::move(stream)), tensors_(std::move(tensors)) {
-    check_cuda(cudaEventCreateWithFlags(&done_, cudaEventDisableTiming));
-    check_cuda(cudaEventRecord(done_, stream_->stream()));
-  }
+  Queued(std::shared_ptr<NcclOperation> operation, std::array<Tensor, 2> tensors)
+      : operation_(std::move(operation)), tensors_(std::move(tensors)) {}
   ~Queued() override {
-    cudaStreamWaitEvent(stream_->kernels(), done_, 0);
-    cudaEventDestroy(done_);
+    try {
+      wait();
+    } catch (const std::exception&) {
+      // The device has failed, which its next use tells.
+    }
   }
   Queued(const Queued&) = delete;
   Queued& operator=(const Queued&) = delete;
-  void wait() override { check_cuda(cudaStreamWaitEvent(stream_->kernels(), done_, 0)); }
+  void wait() override {
+    if (const auto operation = std::exchange(operation_, nullptr)) operation->hold_kernels();
+  }
 
  private:
-  std::shared_ptr<CommStream> stream_;
+  std::shared_ptr<NcclOperation> operation_;
   std::array<Tensor, 2> tensors_;
-  cudaEvent_t done_ = nullptr;
 };
 
 class NcclGroup final : public WorldComm {
  public:
   /// Collective over `host`.
-  NcclGroup(std::shared_ptr<WorldComm> host, const Cuda& cuda)
-      : host_(std::move(host)), cuda_(cuda), stream_(std::make_shared<CommStream>(cuda)) {
-    ncclUniqueId id{};
-    if (host_->rank() == 0) check_nccl(ncclGetUniqueId(&id), "group " + name());
-    const std::vector<std::byte> all = gathered(*host_, &id, sizeof id);
-    std::copy_n(all.data(), sizeof id, reinterpret_cast<std::byte*>(&id));
-    check_nccl(ncclCommInitRank(&comm_, size(), id, rank()), "group " + name());
-  }
-  ~NcclGroup() override { ncclCommDestroy(comm_); }
-  NcclGroup(const NcclGroup&) = delete;
-  NcclGroup& operator=(const NcclGroup&) = delete;
+  NcclGroup(std::shared_ptr<WorldComm> host, std::shared_ptr<NcclRank> nccl)
+      : host_(std::move(host)), nccl_(std::move(nccl)), channel_(nccl_->open(*host_)) {}
 
   int rank() const override { return host_->rank(); }
   int size() const override { return host_->size(); }
@@ -126,18 +84,17 @@ class NcclGroup final : public WorldComm {
   CommHandle all_reduce_async(Tensor x, core::Reduce reduce) override {
     if (is_hosts(x)) return host_->all_reduce_async(std::move(x), reduce);
     const ncclDataType_t type = type_of("all_reduce", x.dtype());
-    return queue("all_reduce", {x}, [&] {
+    return queue({CallKind::AllReduce, reduce, x.dtype(), x.numel()}, {x}, [&](ncclComm_t comm, cudaStream_t stream) {
       return ncclAllReduce(x.raw(), x.mutable_raw(), count_of(x), type, reduce == core::Reduce::Sum ? ncclSum : ncclMax,
-                           comm_, stream_->stream());
+                           comm, stream);
     });
   }
 
   CommHandle all_gather_async(Tensor x, Tensor all) override {
     if (is_hosts(x)) return host_->all_gather_async(std::move(x), std::move(all));
     check_parts("all_gather", x, all);
-    return queue("all_gather", {x, all}, [&] {
-      return ncclAllGather(x.raw(), all.mutable_raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, comm_,
-                           stream_->stream());
+    return queue({CallKind::AllGather, {}, x.dtype(), x.numel()}, {x, all}, [&](ncclComm_t comm, cudaStream_t stream) {
+      return ncclAllGather(x.raw(), all.mutable_raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, comm, stream);
     });
   }
 
@@ -145,9 +102,10 @@ class NcclGroup final : public WorldComm {
     if (is_hosts(x)) return host_->reduce_scatter_async(std::move(all), std::move(x));
     check_parts("reduce_scatter", x, all);
     const ncclDataType_t type = type_of("reduce_scatter", x.dtype());
-    return queue("reduce_scatter", {all, x}, [&] {
-      return ncclReduceScatter(all.raw(), x.mutable_raw(), count_of(x), type, ncclSum, comm_, stream_->stream());
-    });
+    return queue({CallKind::ReduceScatter, {}, x.dtype(), x.numel()}, {all, x},
+                 [&](ncclComm_t comm, cudaStream_t stream) {
+                   return ncclReduceScatter(all.raw(), x.mutable_raw(), count_of(x), type, ncclSum, comm, stream);
+                 });
   }
 
   CommHandle all_to_all_v_async(Tensor send, std::span<const std::int64_t> send_rows, Tensor receive,
@@ -155,18 +113,15 @@ class NcclGroup final : public WorldComm {
     if (is_hosts(send)) return host_->all_to_all_v_async(std::move(send), send_rows, std::move(receive), receive_rows);
     const std::vector<std::size_t> sent = bytes_of_rows("send", send, send_rows);
     const std::vector<std::size_t> received = bytes_of_rows("receive", receive, receive_rows);
-    return queue("all_to_all_v", {send, receive}, [&] {
+    const CallSignature signature{CallKind::AllToAllV, {}, send.dtype(), send.shape().row_size()};
+    return queue(signature, {send, receive}, [&](ncclComm_t comm, cudaStream_t stream) {
       const std::byte* from = send.raw();
       std::byte* to = receive.mutable_raw();
-      check_nccl(ncclGroupStart(), "all_to_all_v in group " + name());
+      check_nccl(ncclGroupStart(), name());
       for (int r = 0; r < size(); ++r) {
         const auto at = static_cast<std::size_t>(r);
-        if (sent[at] > 0)
-          check_nccl(ncclSend(from, sent[at], ncclUint8, r, comm_, stream_->stream()),
-                     "all_to_all_v in group " + name());
-        if (received[at] > 0)
-          check_nccl(ncclRecv(to, received[at], ncclUint8, r, comm_, stream_->stream()),
-                     "all_to_all_v in group " + name());
+        if (sent[at] > 0) check_nccl(ncclSend(from, sent[at], ncclUint8, r, comm, stream), name());
+        if (received[at] > 0) check_nccl(ncclRecv(to, received[at], ncclUint8, r, comm, stream), name());
         from += sent[at];
         to += received[at];
       }
@@ -176,24 +131,28 @@ class NcclGroup final : public WorldComm {
 
   CommHandle send_async(Tensor x, int to) override {
     if (is_hosts(x)) return host_->send_async(std::move(x), to);
-    return queue("send", {x}, [&] {
-      return ncclSend(x.raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, to, comm_, stream_->stream());
+    return queue({CallKind::Send, {}, x.dtype(), x.numel()}, {x}, [&](ncclComm_t comm, cudaStream_t stream) {
+      return ncclSend(x.raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, to, comm, stream);
     });
   }
 
   CommHandle receive_async(Tensor x, int from) override {
     if (is_hosts(x)) return host_->receive_async(std::move(x), from);
-    return queue("receive", {x}, [&] {
-      return ncclRecv(x.mutable_raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, from, comm_, stream_->stream());
+    return queue({CallKind::Receive, {}, x.dtype(), x.numel()}, {x}, [&](ncclComm_t comm, cudaStream_t stream) {
+      return ncclRecv(x.mutable_raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, from, comm, stream);
     });
   }
 
   CommHandle barrier_async() override { return host_->barrier_async(); }
   void note_step(std::int64_t step) override { host_->note_step(step); }
   void abort(const std::string& why) override { host_->abort(why); }
+  Engine& engine() override { return host_->engine(); }
+  int in_world(int rank) const override { return host_->in_world(rank); }
 
   std::shared_ptr<WorldComm> split(int color, int key, const std::string& name) override {
-    return std::make_shared<NcclGroup>(host_->split(color, key, name), cuda_);
+    auto group = host_->split(color, key, name);
+    if (group->size() == 1) return group;
+    return std::make_shared<NcclGroup>(std::move(group), nccl_);
   }
 
  private:
@@ -220,17 +179,14 @@ class NcclGroup final : public WorldComm {
     return bytes;
   }
 
-  template <class F>
-  CommHandle queue(const char* op, std::array<Tensor, 2> tensors, F&& start) {
-    stream_->begin();
-    check_nccl(start(), std::string(op) + " in group " + name());
-    return CommHandle(std::make_shared<Queued>(stream_, std::move(tensors)));
+  CommHandle queue(const CallSignature& signature, std::array<Tensor, 2> tensors, const NcclChannel::Start& start) {
+    auto operation = channel_.queue(fmt::format("{} in group {}", describe(signature), name()), start);
+    return CommHandle(std::make_shared<Queued>(std::move(operation), std::move(tensors)));
   }
 
   std::shared_ptr<WorldComm> host_;
-  Cuda cuda_;
-  std::shared_ptr<CommStream> stream_;
-  ncclComm_t comm_ = nullptr;
+  std::shared_ptr<NcclRank> nccl_;
+  NcclChannel& channel_;
 };
 
 /// Which GPU of which machine a rank has.
@@ -255,7 +211,8 @@ bool have_gpus_of_their_own(WorldComm& world, const Cuda& cuda) {
 std::shared_ptr<WorldComm> device_groups(std::shared_ptr<WorldComm> world, const core::MemoryPtr& memory) {
   const auto* cuda = std::get_if<Cuda>(&memory->device());
   if (cuda == nullptr || world->size() == 1 || !have_gpus_of_their_own(*world, *cuda)) return world;
-  return std::make_shared<NcclGroup>(std::move(world), *cuda);
+  auto nccl = std::make_shared<NcclRank>(world, *cuda);
+  return std::make_shared<NcclGroup>(std::move(world), std::move(nccl));
 }
 
 }  // namespace limbeck::parallel

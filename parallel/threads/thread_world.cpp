@@ -223,13 +223,14 @@ class ThreadWorld::Member final : public QueuedComm {
   }
 
   void abort(const std::string& why) override { state_->stop(world_rank(), why); }
+  Engine& engine() override { return *state_->engines[static_cast<std::size_t>(world_rank())]; }
+  int in_world(int rank) const override { return group_->members[static_cast<std::size_t>(rank)]; }
 
  private:
-  int world_rank() const { return group_->members[static_cast<std::size_t>(rank())]; }
+  int world_rank() const { return in_world(rank()); }
   std::shared_ptr<Operation> make_operation(Call call, std::int64_t sequence) override {
     return std::make_shared<Meeting>(*state_, group_, rank(), std::move(call), sequence);
   }
-  Engine& engine() override { return *state_->engines[static_cast<std::size_t>(world_rank())]; }
 
   std::shared_ptr<State> state_;
   std::shared_ptr<Group> group_;

@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 
+#include <string>
+#include <vector>
+
 #include "tests/support/gradient_check.h"
 #include "tests/support/tensors.h"
 
@@ -20,8 +23,12 @@ class ReversingComm final : public nn::ExpertComm {
   std::int64_t size() const override { return 1; }
   std::int64_t rank() const override { return 0; }
   nn::ExchangePtr prepare(const Tensor&, std::int64_t, Tensor&) override { return std::make_shared<nn::Exchange>(); }
-  Tensor dispatch_rows(const nn::Exchange&, const Tensor& rows) override { return reversed(rows, dispatches); }
-  Tensor combine_rows(const nn::Exchange&, const Tensor& rows) override { return reversed(rows, combines); }
+  nn::RowsUnderWay start_dispatch(const nn::ExchangePtr&, const Tensor& rows) override {
+    return [result = reversed(rows, dispatches)] { return result; };
+  }
+  nn::RowsUnderWay start_combine(const nn::ExchangePtr&, const Tensor& rows) override {
+    return [result = reversed(rows, combines)] { return result; };
+  }
   int dispatches = 0, combines = 0;
 
  private:
@@ -59,11 +66,66 @@ TEST(MoeExchange, CallsMatchAlsoWithoutRowsAndGradient) {
     Tape tape;
     const Var x = leaf(Tensor::zeros(memory, DType::F32, {rows, 3}));
     combine(tape, dispatch(tape, x, comm, exchange), comm, exchange);
-    EXPECT_EQ(tape.num_steps(), 2U);
+    EXPECT_EQ(tape.num_steps(), 3U);
     tape.run();
     EXPECT_EQ(comm.dispatches, 2);
     EXPECT_EQ(comm.combines, 2);
   }
+}
+
+/// Says what happens in which order.
+class TellingComm final : public nn::ExpertComm {
+ public:
+  explicit TellingComm(std::vector<std::string>& told) : told_(told) {}
+  std::int64_t size() const override { return 1; }
+  std::int64_t rank() const override { return 0; }
+  nn::ExchangePtr prepare(const Tensor&, std::int64_t, Tensor&) override { return std::make_shared<nn::Exchange>(); }
+  nn::RowsUnderWay start_dispatch(const nn::ExchangePtr&, const Tensor& rows) override {
+    return under_way("dispatch", rows);
+  }
+  nn::RowsUnderWay start_combine(const nn::ExchangePtr&, const Tensor& rows) override {
+    return under_way("combine", rows);
+  }
+
+ private:
+  nn::RowsUnderWay under_way(const std::string& what, const Tensor& rows) {
+    told_.push_back(what + " starts");
+    return [this, what, rows] {
+      told_.push_back(what + " ends");
+      return rows;
+    };
+  }
+  std::vector<std::string>& told_;
+};
+
+TEST(MoeExchange, OtherWorkGoesOnWhileRowsAreUnderWay) {
+  std::vector<std::string> told;
+  TellingComm comm(told);
+  Tensor offsets;
+  const auto exchange = comm.prepare({}, 2, offsets);
+  Tape tape;
+  tape.delay_weight_parts(true);
+  const auto work = [&](const std::string& name) {
+    told.push_back(name);
+    tape.push({"work",
+               {},
+               [&, name] { told.push_back(name + " back"); },
+               {},
+               [&, name] { told.push_back(name + " weight"); }});
+  };
+  DispatchUnderWay there(tape, leaf(Tensor::zeros(memory, DType::F32, {2, 3})), comm, exchange);
+  work("beside");
+  const Var rows = there.finish();
+  work("experts");
+  combine(tape, rows, comm, exchange);
+  work("last");
+  tape.run();
+  tape.run_weight_parts();
+  EXPECT_THAT(told, ::testing::ElementsAre("dispatch starts", "beside", "dispatch ends", "experts", "combine starts",
+                                           "combine ends", "last", "last back", "dispatch starts", "last weight",
+                                           "dispatch ends",  // of the combine's gradient
+                                           "experts back", "combine starts", "experts weight", "beside back",
+                                           "combine ends", "beside weight"));
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ namespace limbeck::emulation {
 std::uint64_t seed();
 void set_seed(std::uint64_t seed);
 
-/// How many GPUs the process sees, 1 to 8; of the environment's EMULATION_DEVICES at first, 8 without it.
+/// How many GPUs the process sees, 0 to 8; of the environment's EMULATION_DEVICES at first, 8 without it.
 int num_devices();
 void set_num_devices(int count);
 
@@ -59,6 +59,12 @@ std::string failed_call();
 /// What gives back (cudaFree, ...Destroy) may fail unsaid. `run` must do the same each time and throw nothing
 /// otherwise.
 std::vector<std::string> unreported_failures(const std::function<void()>& run);
+
+/// Of NCCL: while they are held or broken no operation comes to its end; of broken ones communicators report an error.
+enum class Links : std::uint8_t { Good, Held, Broken };
+void set_links(Links links);
+/// Operations of NCCL that do not go together wait for ever, as NCCL's own do, instead of ending the program.
+void set_mismatches_hang(bool hang);
 
 /// Queues what never comes to an end.
 void wait_for_ever(cudaStream_t stream);

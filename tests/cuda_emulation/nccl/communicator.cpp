@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tests/cuda_emulation/nccl/links.h"
 #include "tests/cuda_emulation/report.h"
 
 namespace limbeck::emulation {
@@ -42,6 +43,11 @@ Communicator::Part Communicator::next(Sequence& sequence, const TransferKind& ki
   part.participant() = participants[place];
   part.participant().joined = true;
   auto& all = part.transfer->participants;
+  if (part.transfer->kind != kind && mismatches_hang()) {
+    const auto alone = std::make_shared<Transfer>(Transfer{kind, participants, {}});  // nobody else comes to it
+    alone->participants[place].joined = true;
+    return {alone, place};
+  }
   if (part.transfer->kind != kind) {
     const auto other =
         std::find_if(all.begin(), all.end(), [&](const auto& p) { return p.joined && &p != &part.participant(); });

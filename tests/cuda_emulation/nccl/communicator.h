@@ -30,6 +30,8 @@ class Communicator {
   ncclResult_t join(int rank, int device);
   bool is_complete() const;
   bool has_failed() const { return has_failed_; }
+  void finalize() { ++num_finalized_; }
+  bool all_finalized() const { return num_finalized_ >= size(); }
   std::string missing() const;
 
   /// What takes part in a transfer, and as which of its participants.
@@ -54,6 +56,7 @@ class Communicator {
 
   std::vector<int> devices_;  // -1: has not come
   bool has_failed_ = false;
+  int num_finalized_ = 0;
   Sequence collectives_;
   std::map<std::pair<int, int>, Sequence> messages_;
 };

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
+
+#include "tests/cuda_emulation/nccl/links.h"
 
 namespace limbeck::emulation {
 
@@ -10,6 +13,7 @@ namespace {
 struct Group {
   int depth = 0;
   std::vector<GroupedPart> parts;
+  std::vector<int> to_wait_for;  // GPUs
 };
 
 Group& group_of_thread() {
@@ -25,6 +29,7 @@ class Together {
   /// Tells the others that this stream has come so far. True once all is done, or this stream is to do the rest.
   bool is_ready() {
     if (is_aborted()) return true;
+    if (links() != Links::Good) return false;
     bool all_arrived = true;
     bool others_run = false;
     for (const GroupedPart& p : parts_) {
@@ -51,6 +56,7 @@ class Together {
 
   void finish() {
     for (const auto& transfer : mine_) transfer->state = Transfer::State::done;
+    for (const GroupedPart& p : parts_) --p.self->num_unfinished;
   }
 
   std::string text() const {
@@ -85,7 +91,7 @@ class Together {
   std::vector<std::shared_ptr<Transfer>> mine_;
 };
 
-void queue(std::vector<GroupedPart> parts) {
+void queue_now(std::vector<GroupedPart> parts) {
   const auto stream = parts.front().stream;
   const auto together = std::make_shared<Together>(std::move(parts));
   Operation operation;
@@ -99,31 +105,73 @@ void queue(std::vector<GroupedPart> parts) {
   machine().enqueue(stream, std::move(operation));
 }
 
+ncclResult_t queue(std::vector<GroupedPart> parts) {
+  RankOfCommunicator& self = *parts.front().self;
+  for (const GroupedPart& p : parts) ++p.self->num_unfinished;
+  if (self.blocks) {
+    queue_now(std::move(parts));
+    return ncclSuccess;
+  }
+  self.to_be_queued.push_back(std::move(parts));
+  return ncclInProgress;
+}
+
+// As CUDA's own freeing does.
+void wait_for_gpu(Lock& lock, int device) {
+  const auto streams = machine().device(device).streams;
+  std::vector<std::uint64_t> queued;
+  for (const auto& stream : streams) queued.push_back(stream->num_queued);
+  for (std::size_t i = 0; i < streams.size(); ++i) machine().wait_for(lock, *streams[i], queued[i]);
+}
+
 }  // namespace
+
+ncclResult_t state_of(RankOfCommunicator& self) {
+  if (links() == Links::Broken) return ncclRemoteError;
+  if (self.communicator->has_failed()) return ncclInvalidUsage;
+  if (!self.communicator->is_complete()) return ncclInProgress;
+  if (!self.to_be_queued.empty() && ++self.times_asked % 2 == 0)
+    for (auto& parts : std::exchange(self.to_be_queued, {})) queue_now(std::move(parts));
+  if (!self.to_be_queued.empty()) return ncclInProgress;
+  if (self.finalized && (self.num_unfinished > 0 || !self.communicator->all_finalized())) return ncclInProgress;
+  return ncclSuccess;
+}
 
 bool in_group() { return group_of_thread().depth > 0; }
 
 void start_group() { ++group_of_thread().depth; }
 
-ncclResult_t end_group() {
+ncclResult_t end_group(Lock& lock) {
   Group& group = group_of_thread();
   if (group.depth == 0) return ncclInvalidUsage;
   if (--group.depth > 0) return ncclSuccess;
+  for (const int device : std::exchange(group.to_wait_for, {})) wait_for_gpu(lock, device);
+  ncclResult_t result = ncclSuccess;
   while (!group.parts.empty()) {
     const auto stream = group.parts.front().stream;
     const auto others = std::stable_partition(group.parts.begin(), group.parts.end(),
                                               [&](const auto& p) { return p.stream == stream; });
-    queue({group.parts.begin(), others});
+    if (queue({group.parts.begin(), others}) == ncclInProgress) result = ncclInProgress;
     group.parts.erase(group.parts.begin(), others);
   }
+  return result;
+}
+
+ncclResult_t add_to_group(GroupedPart part) {
+  if (!in_group()) return queue({std::move(part)});
+  group_of_thread().parts.push_back(std::move(part));
   return ncclSuccess;
 }
 
-void add_to_group(GroupedPart part) {
+void abort_in_group(Lock& lock, RankOfCommunicator& self) {
+  self.aborted = true;
+  self.to_be_queued.clear();
+  machine().notify();
+  const int device = self.communicator->device(self.rank);
   if (in_group())
-    group_of_thread().parts.push_back(std::move(part));
+    group_of_thread().to_wait_for.push_back(device);
   else
-    queue({std::move(part)});
+    wait_for_gpu(lock, device);
 }
 
 }  // namespace limbeck::emulation

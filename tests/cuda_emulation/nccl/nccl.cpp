@@ -7,6 +7,7 @@
 #include <string>
 
 #include "tests/cuda_emulation/nccl/group.h"
+#include "tests/cuda_emulation/nccl/links.h"
 #include "tests/cuda_emulation/runtime/calls.h"
 
 using namespace limbeck::emulation;
@@ -26,18 +27,31 @@ ncclResult_t nccl_call(const char* name, F&& f) {
   return f(lock);
 }
 
-ncclResult_t join(Lock& lock, ncclComm_t* comm, int num_ranks, const ncclUniqueId& id, int rank) {
+std::atomic<Links> links_now{Links::Good};
+std::atomic<bool> hanging_mismatches{false};
+
+ncclResult_t join(Lock& lock, ncclComm_t* comm, int num_ranks, const ncclUniqueId& id, int rank, bool blocks) {
   if (comm == nullptr || num_ranks < 1 || rank < 0 || rank >= num_ranks) return ncclInvalidArgument;
   const auto communicator = Communicator::of(id, num_ranks);
   const ncclResult_t joined = communicator->join(rank, current_device());
   machine().notify();
   if (joined != ncclSuccess) return joined;
+  if (!blocks) {
+    *comm = new ncclComm{std::make_shared<RankOfCommunicator>(RankOfCommunicator{communicator, rank, blocks})};
+    return ncclInProgress;
+  }
   machine().run_until(
       lock, current_device(), [&] { return communicator->is_complete() || communicator->has_failed(); },
       [&] { return "ncclCommInitRank of rank " + std::to_string(rank) + ": " + communicator->missing(); });
   if (communicator->has_failed()) return ncclInvalidUsage;
   *comm = new ncclComm{std::make_shared<RankOfCommunicator>(RankOfCommunicator{communicator, rank})};
   return ncclSuccess;
+}
+
+/// Whether what was called before is done, of which whoever does not block has to make sure.
+ncclResult_t ready(const RankOfCommunicator& self) {
+  return self.communicator->is_complete() && self.to_be_queued.empty() && !self.finalized ? ncclSuccess
+                                                                                          : ncclInvalidArgument;
 }
 
 /// Checks what every operation has to have, and adds the part that f makes.
@@ -47,8 +61,8 @@ ncclResult_t add(ncclComm_t comm, cudaStream_t stream_handle, const TransferKind
   const auto stream = stream_of(stream_handle);
   const auto& self = comm->self;
   if (stream == nullptr || stream->device != self->communicator->device(self->rank)) return ncclInvalidUsage;
-  add_to_group({self, stream, f(*self->communicator, self->rank)});
-  return ncclSuccess;
+  if (const ncclResult_t state = ready(*self); state != ncclSuccess) return state;
+  return add_to_group({self, stream, f(*self->communicator, self->rank)});
 }
 
 ncclResult_t collective(ncclComm_t comm, cudaStream_t stream, const TransferKind& kind, const void* from, void* to) {
@@ -58,11 +72,30 @@ ncclResult_t collective(ncclComm_t comm, cudaStream_t stream, const TransferKind
              [&](Communicator& all, int rank) { return all.collective(rank, kind, from, to); });
 }
 
+void wait_for_end(Lock& lock, const RankOfCommunicator& self) {
+  machine().run_until(
+      lock, self.communicator->device(self.rank), [&] { return self.num_unfinished == 0; },
+      [&] { return "the end of the communicator of rank " + std::to_string(self.rank); });
+}
+
 bool is_peer(ncclComm_t comm, int rank) {
   return comm != nullptr && rank >= 0 && rank < comm->self->communicator->size();
 }
 
 }  // namespace
+
+namespace limbeck::emulation {
+
+Links links() { return links_now; }
+void set_links(Links links) {
+  links_now = links;
+  const Lock lock(machine().mutex);
+  machine().notify();
+}
+bool mismatches_hang() { return hanging_mismatches; }
+void set_mismatches_hang(bool hang) { hanging_mismatches = hang; }
+
+}  // namespace limbeck::emulation
 
 extern "C" {
 
@@ -85,29 +118,43 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
 }
 
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int num_ranks, ncclUniqueId id, int rank) {
-  return nccl_call("ncclCommInitRank", [&](Lock& lock) { return join(lock, comm, num_ranks, id, rank); });
+  return nccl_call("ncclCommInitRank",
+                   [&](Lock& lock) { return join(lock, comm, num_ranks, id, rank, /*blocks=*/true); });
 }
 
-ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int num_ranks, ncclUniqueId id, int rank, ncclConfig_t*) {
-  return nccl_call("ncclCommInitRankConfig", [&](Lock& lock) { return join(lock, comm, num_ranks, id, rank); });
+ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int num_ranks, ncclUniqueId id, int rank, ncclConfig_t* config) {
+  return nccl_call("ncclCommInitRankConfig", [&](Lock& lock) {
+    return join(lock, comm, num_ranks, id, rank, config == nullptr || config->blocking != 0);
+  });
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
-  return nccl_call("ncclCommFinalize", [&](Lock&) { return comm == nullptr ? ncclInvalidArgument : ncclSuccess; });
+  return nccl_call("ncclCommFinalize", [&](Lock& lock) {
+    if (comm == nullptr) return ncclInvalidArgument;
+    RankOfCommunicator& self = *comm->self;
+    if (const ncclResult_t state = ready(self); state != ncclSuccess) return state;
+    self.finalized = true;
+    self.communicator->finalize();
+    machine().notify();
+    if (self.blocks) wait_for_end(lock, self);
+    return state_of(self);
+  });
 }
 
+// What has work that nobody comes to waits for ever.
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
-  return nccl_call("ncclCommDestroy", [&](Lock&) {
-    delete comm;  // what is queued keeps what it needs
+  return nccl_call("ncclCommDestroy", [&](Lock& lock) {
+    if (comm == nullptr) return ncclSuccess;
+    wait_for_end(lock, *comm->self);
+    delete comm;
     return ncclSuccess;
   });
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
-  return nccl_call("ncclCommAbort", [&](Lock&) {
+  return nccl_call("ncclCommAbort", [&](Lock& lock) {
     if (comm == nullptr) return ncclSuccess;
-    comm->self->aborted = true;
-    machine().notify();
+    abort_in_group(lock, *comm->self);
     delete comm;
     return ncclSuccess;
   });
@@ -116,7 +163,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   return nccl_call("ncclCommGetAsyncError", [&](Lock&) {
     if (comm == nullptr || error == nullptr) return ncclInvalidArgument;
-    *error = ncclSuccess;
+    *error = state_of(*comm->self);
     return ncclSuccess;
   });
 }
@@ -153,7 +200,7 @@ ncclResult_t ncclGroupStart() {
 }
 
 ncclResult_t ncclGroupEnd() {
-  return nccl_call("ncclGroupEnd", [](Lock&) { return end_group(); });
+  return nccl_call("ncclGroupEnd", [](Lock& lock) { return end_group(lock); });
 }
 
 ncclResult_t ncclAllReduce(const void* from, void* to, std::size_t count, ncclDataType_t type, ncclRedOp_t reduce,

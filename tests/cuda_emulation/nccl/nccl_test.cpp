@@ -169,6 +169,109 @@ TEST(EmulatedNccl, AHostThatIsElsewhereHoldsNobodyUp) {
   check_nccl(ncclCommDestroy(self.comm));
 }
 
+/// Asks until what was called is done.
+ncclResult_t settled(ncclComm_t comm) {
+  ncclResult_t state = ncclInProgress;
+  while (state == ncclInProgress) check_nccl(ncclCommGetAsyncError(comm, &state));
+  return state;
+}
+
+/// A communicator whose calls do not block.
+ncclComm_t joined(int size, const ncclUniqueId& id, int rank) {
+  ncclComm_t comm = nullptr;
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  EXPECT_EQ(ncclCommInitRankConfig(&comm, size, id, rank, &config), ncclInProgress);
+  return comm;
+}
+
+TEST(EmulatedNccl, CallsThatDoNotBlockAreAskedAfter) {
+  const ncclUniqueId id = new_id();
+  std::vector<std::thread> threads;
+  for (int r = 0; r < 2; ++r)
+    threads.emplace_back([&, r] {
+      check(cudaSetDevice(r));
+      ncclComm_t comm = joined(2, id, r);
+      EXPECT_EQ(settled(comm), ncclSuccess);
+      const OnDevice<float> x(std::vector<float>{1.0F + static_cast<float>(r)});
+      EXPECT_EQ(ncclAllReduce(x.data(), x.data(), 1, ncclFloat32, ncclSum, comm, nullptr), ncclInProgress);
+      EXPECT_EQ(ncclAllReduce(x.data(), x.data(), 1, ncclFloat32, ncclSum, comm, nullptr), ncclInvalidArgument);
+      EXPECT_THAT(x.read(), testing::ElementsAre(1.0F + static_cast<float>(r)));  // nothing is queued yet
+      EXPECT_EQ(settled(comm), ncclSuccess);
+      EXPECT_THAT(x.read(), testing::ElementsAre(3.0F));
+      ncclCommFinalize(comm);
+      EXPECT_EQ(settled(comm), ncclSuccess);  // once all have come to it
+      check_nccl(ncclCommDestroy(comm));
+    });
+  for (std::thread& thread : threads) thread.join();
+}
+
+/// Two communicators of a rank whose peer goes, with an operation of each under way.
+struct Stuck {
+  ncclComm_t a = nullptr, b = nullptr;
+  cudaStream_t of_a = nullptr, of_b = nullptr;
+  OnDevice<float> x{std::vector<float>{1}}, y{std::vector<float>{1}};
+  Stuck() {
+    const ncclUniqueId ids[] = {new_id(), new_id()};
+    std::thread peer([&] {
+      check(cudaSetDevice(1));
+      for (const ncclUniqueId& id : ids) EXPECT_EQ(settled(joined(2, id, 1)), ncclSuccess);
+    });
+    a = joined(2, ids[0], 0);
+    EXPECT_EQ(settled(a), ncclSuccess);
+    b = joined(2, ids[1], 0);
+    EXPECT_EQ(settled(b), ncclSuccess);
+    peer.join();
+    queue(a, of_a, x.data());
+    queue(b, of_b, y.data());
+  }
+  static void queue(ncclComm_t comm, cudaStream_t& stream, float* values) {
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    ncclAllReduce(values, values, 1, ncclFloat32, ncclSum, comm, stream);
+    EXPECT_EQ(settled(comm), ncclSuccess);
+  }
+};
+
+TEST(EmulatedNccl, WhatIsAbortedInAGroupEnds) {
+  const Stuck stuck;
+  EXPECT_EQ(cudaStreamQuery(stuck.of_b), cudaErrorNotReady);
+  cudaGetLastError();
+  check_nccl(ncclGroupStart());
+  check_nccl(ncclCommAbort(stuck.a));
+  check_nccl(ncclCommAbort(stuck.b));
+  check_nccl(ncclGroupEnd());
+  check(cudaStreamSynchronize(stuck.of_a));
+  check(cudaStreamSynchronize(stuck.of_b));
+}
+
+TEST(EmulatedNcclDeathTest, WhatIsStuckIsNotEndedOneByOne) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto end = [](ncclResult_t (*function)(ncclComm_t)) {
+    const Stuck stuck;
+    set_deadline(std::chrono::milliseconds(200));
+    function(stuck.a);
+  };
+  EXPECT_DEATH(end(ncclCommAbort),
+               "nothing has gone on for 0.2 s: stream [0-9]+ of GPU 0 at ncclAllReduce of 1 float32 .sum. by rank 0: "
+               "rank 1 has not come");
+  EXPECT_DEATH(end(ncclCommDestroy), "nothing has gone on for 0.2 s: the end of the communicator of rank 0");
+}
+
+TEST(EmulatedNccl, BrokenLinksAreToldAndHoldUp) {
+  on_ranks(2, [](const Rank& self) {
+    const OnDevice<float> x(std::vector<float>{1});
+    ncclResult_t state = ncclSuccess;
+    if (self.rank == 0) {
+      set_links(Links::Broken);
+      check_nccl(ncclCommGetAsyncError(self.comm, &state));
+      EXPECT_EQ(state, ncclRemoteError);
+      set_links(Links::Good);
+    }
+    check_nccl(ncclAllReduce(x.data(), x.data(), 1, ncclFloat32, ncclSum, self.comm, self.stream));
+    EXPECT_THAT(x.read(), testing::ElementsAre(2.0F));
+  });
+}
+
 TEST(EmulatedNccl, RanksThatShareAGpuAreRefused) {
   const ncclUniqueId id = new_id();
   std::vector<ncclResult_t> results(2);

@@ -28,7 +28,7 @@ int current_device() { return device_of_thread; }
 void set_current_device(int ordinal) { device_of_thread = ordinal; }
 
 cudaError_t keep_error(cudaError_t error) {
-  if (error != cudaSuccess && error != cudaErrorNotReady) error_of_thread = error;
+  if (error != cudaSuccess) error_of_thread = error;
   return error;
 }
 cudaError_t last_error() { return error_of_thread; }

@@ -116,6 +116,8 @@ Text text_of(cudaError_t error) {
       return {"cudaErrorInvalidDevice", "invalid device ordinal"};
     case cudaErrorInvalidResourceHandle:
       return {"cudaErrorInvalidResourceHandle", "invalid resource handle"};
+    case cudaErrorNoDevice:
+      return {"cudaErrorNoDevice", "no CUDA-capable device is detected"};
     case cudaErrorNotReady:
       return {"cudaErrorNotReady", "device not ready"};
     case cudaErrorNotSupported:
@@ -145,7 +147,7 @@ extern "C" {
 cudaError_t cudaGetDeviceCount(int* count) {
   return call("cudaGetDeviceCount", [&](Lock&) {
     *count = num_devices();
-    return cudaSuccess;
+    return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
   });
 }
 

@@ -1,9 +1,11 @@
 #include "tests/cuda_emulation/runtime/machine.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <utility>
 
 #include "tests/cuda_emulation/emulation.h"
 #include "tests/cuda_emulation/races/shadow.h"
@@ -21,6 +23,17 @@ std::atomic<double>& deadline_seconds() {
 }
 
 thread_local const Operation* running = nullptr;
+
+/// A thread of the host, to a GPU.
+struct HostThread {
+  bool queues = false;  // work, now and then
+  Clock seen;           // to be done, before it queued any
+};
+
+HostThread& thread_of_host(int device) {
+  thread_local std::array<HostThread, Machine::max_devices> threads;
+  return threads[static_cast<std::size_t>(device)];
+}
 
 }  // namespace
 
@@ -71,6 +84,9 @@ std::shared_ptr<Stream> Machine::make_stream(int ordinal, bool blocking) {
 // The default stream waits for what the blocking ones had before, and they for what it had.
 void Machine::enqueue(const std::shared_ptr<Stream>& stream, Operation operation) {
   Device& own = device(stream->device);
+  HostThread& thread = thread_of_host(stream->device);
+  thread.queues = true;
+  merge(own.known_to_host, std::exchange(thread.seen, {}));
   operation.known = own.known_to_host;
   const auto comes_after = [&](const std::shared_ptr<Stream>& other) {
     if (other->is_done())
@@ -86,6 +102,7 @@ void Machine::enqueue(const std::shared_ptr<Stream>& stream, Operation operation
   }
   stream->queue.push_back(std::move(operation));
   ++stream->num_queued;
+  went_on_at_ = std::chrono::steady_clock::now();
   changed_.notify_all();
 }
 
@@ -98,6 +115,7 @@ void Machine::run_front(Lock& lock, std::shared_ptr<Stream> stream) {
   stream->queue.pop_front();
   ++stream->num_done;
   stream->running = false;
+  went_on_at_ = std::chrono::steady_clock::now();
   changed_.notify_all();
 }
 
@@ -171,11 +189,8 @@ void Machine::run_until(Lock& lock, int ordinal, const std::function<bool()>& do
   memory.open();  // once for all
   while (!done()) {
     if (step_any(lock, ordinal)) continue;
-    const bool others_work = std::any_of(devices_.begin(), devices_.end(), [](const auto& d) {
-      return d != nullptr &&
-             std::any_of(d->streams.begin(), d->streams.end(), [](const auto& s) { return s->running; });
-    });
-    if (changed_.wait_for(lock, deadline()) == std::cv_status::timeout && !others_work && !done()) fail_waiting(what);
+    const bool work = others_work();
+    if (changed_.wait_for(lock, deadline()) == std::cv_status::timeout && !work && !done()) fail_waiting(what);
   }
   memory.close();
 }
@@ -185,8 +200,11 @@ void Machine::wait_for(Lock& lock, const Stream& stream, std::uint64_t count) {
   host_knows(stream.device, stream.clock);
 }
 
+// What a thread sees that only looks on orders nothing of what others queue.
 void Machine::host_knows(int ordinal, const Clock& clock) {
   Device& own = device(ordinal);
+  HostThread& thread = thread_of_host(ordinal);
+  if (!thread.queues) return merge(thread.seen, clock);
   merge(own.known_to_host, clock);
   Clock known = own.known_to_host;  // to all that is still to run, too
   for (const auto& stream : own.streams)
@@ -203,7 +221,16 @@ void Machine::run_some(Lock& lock, int ordinal) {
 }
 
 void Machine::run_one(Lock& lock, int ordinal) {
-  if (random().below(2) == 0) step_any(lock, ordinal);
+  if (random().below(2) == 0 && step_any(lock, ordinal)) return;
+  const auto& streams = device(ordinal).streams;
+  const bool waits = std::any_of(streams.begin(), streams.end(), [](const auto& s) { return !s->queue.empty(); });
+  if (waits && !others_work() && std::chrono::steady_clock::now() - went_on_at_ > deadline()) fail_waiting(nullptr);
+}
+
+bool Machine::others_work() const {
+  return std::any_of(devices_.begin(), devices_.end(), [](const auto& d) {
+    return d != nullptr && std::any_of(d->streams.begin(), d->streams.end(), [](const auto& s) { return s->running; });
+  });
 }
 
 void Machine::fail_waiting(const std::function<std::string()>& what) const {

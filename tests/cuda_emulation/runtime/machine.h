@@ -10,6 +10,7 @@
 
 #include <cuda_runtime.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -59,7 +60,7 @@ struct Device {
   DeviceMemory memory;
   std::shared_ptr<Stream> default_stream;
   std::vector<std::shared_ptr<Stream>> streams;  // those that were not destroyed, or are not done
-  Clock known_to_host;
+  Clock known_to_host;  // to threads that queue work here
   StreamOrder order;
 };
 
@@ -88,10 +89,11 @@ class Machine {
   void notify() { changed_.notify_all(); }
   /// What runs at a call that waits for nothing.
   void run_some(Lock& lock, int device);
-  /// What runs at one that asks how far work is, so that who asks again and again comes to an end.
+  /// What runs at one that asks how far work is, so that who asks again and again comes to an end; fails as run_until.
   void run_one(Lock& lock, int device);
 
  private:
+  bool others_work() const;
   bool step(Lock& lock, int device);
   bool step_any(Lock& lock, int device);
   void run_front(Lock& lock, std::shared_ptr<Stream> stream);
@@ -105,6 +107,7 @@ class Machine {
   std::uint64_t num_streams_ = 0;
   std::uint64_t random_seed_ = 0;
   Random random_{0};
+  std::chrono::steady_clock::time_point went_on_at_ = std::chrono::steady_clock::now();
 };
 
 Machine& machine();

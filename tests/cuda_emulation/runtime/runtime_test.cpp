@@ -105,7 +105,18 @@ TEST(EmulatedRuntime, AsksAgainAndAgainComeToAnEnd) {
   cudaError_t answer = cudaErrorNotReady;
   while (answer == cudaErrorNotReady) answer = cudaEventQuery(streams.event);
   EXPECT_EQ(answer, cudaSuccess);
+  cudaGetLastError();
   EXPECT_EQ(cudaStreamQuery(streams.a), cudaSuccess);
+}
+
+TEST(EmulatedRuntime, WhatIsNotReadyIsKeptAsAnError) {
+  set_seed(3);
+  const OnDevice<float> x(n);
+  const TwoStreams streams;
+  for (int i = 0; i < 100; ++i) check(cudaMemsetAsync(x.data(), 0, n * sizeof(float), streams.a));
+  EXPECT_EQ(cudaStreamQuery(streams.a), cudaErrorNotReady);
+  EXPECT_EQ(cudaGetLastError(), cudaErrorNotReady);
+  set_seed(1);
 }
 
 TEST(EmulatedRuntime, TheDefaultStreamIsInOrderWithBlockingOnes) {
@@ -233,7 +244,7 @@ TEST(EmulatedRuntimeDeathTest, BeyondTheEnd) {
 }
 
 TEST(EmulatedRuntimeDeathTest, WhatNeverComesIsNamed) {
-  const auto wait = [] {
+  const auto wait = [](bool asks) {
     set_deadline(std::chrono::milliseconds(50));
     check(cudaSetDevice(1));
     cudaStream_t stream = nullptr;
@@ -242,9 +253,11 @@ TEST(EmulatedRuntimeDeathTest, WhatNeverComesIsNamed) {
     check(cudaEventCreate(&event));
     wait_for_ever(stream);
     check(cudaEventRecord(event, stream));
+    while (asks) cudaEventQuery(event);
     check(cudaEventSynchronize(event));
   };
-  EXPECT_DEATH(wait(), "nothing has gone on for 0.05 s: stream [0-9]+ of GPU 1 at what never comes");
+  for (const bool asks : {false, true})
+    EXPECT_DEATH(wait(asks), "nothing has gone on for 0.05 s: stream [0-9]+ of GPU 1 at what never comes");
 }
 
 // The copies are known to the emulation in every build; kernels tell of their accesses in races_test.cpp.
@@ -279,6 +292,7 @@ TEST(EmulatedRuntime, AHostThatWaitedOrdersStreams) {
     check(cudaEventRecord(streams.event, streams.b));
     while (cudaEventQuery(streams.event) == cudaErrorNotReady) {
     }
+    cudaGetLastError();
     check(cudaMemcpyAsync(x.data(), y.data(), n * sizeof(float), cudaMemcpyDeviceToDevice, streams.a));
   }
   set_seed(1);

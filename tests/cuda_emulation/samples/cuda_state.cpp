@@ -10,7 +10,7 @@ namespace limbeck::kernels {
 
 Staging::~Staging() = default;
 
-CudaState::CudaState() : staging(nullptr) {}
+CudaState::CudaState() : staging(*this) {}
 CudaState::~CudaState() = default;
 
 void check_cuda(cudaError_t error, std::source_location where) {

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "parallel/comm/engine.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -15,6 +16,18 @@ namespace {
 using namespace std::chrono_literals;
 using testing::error_of;
 using testing::RankWorld;
+
+// On a GPU; here in a memory that the host cannot read either.
+TEST(Rank, MakesItsGroupsFirstCollectivesAtTheStart) {
+  testing::run_ranks(2, [](RankWorld& world) {
+    const auto calls_of = [&](const core::MemoryPtr& memory) {
+      const std::int64_t before = world.comm->engine().whereabouts().at.number;
+      const Rank rank(world.comm, "tp2", 1, false, memory);
+      return world.comm->engine().whereabouts().at.number - before;
+    };
+    EXPECT_GT(calls_of(core::Memory::hidden_cpu(1)), calls_of(core::Memory::cpu(1)));
+  });
+}
 
 TEST(OnFirstRank, MayTakeLongerThanTheDeadline) {
   std::atomic<int> worked = 0;

@@ -7,6 +7,8 @@
 
 #include "parallel/axes/expert_comm.h"
 #include "parallel/axes/gradient_sync.h"
+#include "parallel/axes/warm_up.h"
+#include "parallel/comm/engine.h"
 #include "tests/parallel/axes/tensor_cases.h"
 #include "tests/parallel/comm/comm_cases.h"
 
@@ -106,7 +108,7 @@ void expert_exchange_case(WorldComm& world, int sharers) {
       }
     Tensor offsets = Tensor::zeros(memory, DType::I64, {local + 1});
     const auto exchange = expert->prepare(counts, N, offsets);
-    const Tensor there = expert->dispatch_rows(*exchange, x);
+    const Tensor there = expert->dispatch_rows(exchange, x);
     std::int64_t r = 0;
     for (std::int64_t e = 0; e < local; ++e) {
       EXPECT_EQ(offsets.data<std::int64_t>()[e], r);
@@ -122,14 +124,14 @@ void expert_exchange_case(WorldComm& world, int sharers) {
     EXPECT_EQ(offsets.data<std::int64_t>()[local], r);
     EXPECT_EQ(there.shape(), (Shape{r, C}));
 
-    const Tensor back = expert->combine_rows(*exchange, there);  // combine(dispatch(x)) = x from each that has the rows
+    const Tensor back = expert->combine_rows(exchange, there);  // combine(dispatch(x)) = x from each that has the rows
     EXPECT_EQ(back.shape(), x.shape());
     for (std::int64_t i = 0; i < N * C; ++i)
       EXPECT_EQ(back.data<T>()[i], static_cast<T>(sharers) * x.data<T>()[i]) << i;
 
     // <dispatch x, y> = <x, combine y>, summed over the ranks: the one is the other's transpose. Integers: exactly.
     const Tensor y = filled<T>(memory, {r, C}, me + 1);
-    const Tensor y_back = expert->combine_rows(*exchange, y);
+    const Tensor y_back = expert->combine_rows(exchange, y);
     double products[2] = {0, 0};
     for (std::int64_t i = 0; i < r * C; ++i)
       products[0] += static_cast<double>(there.data<T>()[i]) * static_cast<double>(y.data<T>()[i]);
@@ -138,7 +140,7 @@ void expert_exchange_case(WorldComm& world, int sharers) {
     const Tensor sums = Tensor::from<double>(memory, {2}, products);
     world.all_reduce(sums, Reduce::Sum);
     EXPECT_EQ(sums.data<double>()[0], sums.data<double>()[1]);
-    EXPECT_THROW(expert->dispatch_rows(*exchange, Tensor::zeros(memory, DType::F32, {N + 1, C})), core::Error);
+    EXPECT_THROW(expert->dispatch_rows(exchange, Tensor::zeros(memory, DType::F32, {N + 1, C})), core::Error);
   }
   if (world.size() > sharers) {
     Tensor uneven = Tensor::zeros(memory, DType::I64, {world.size() + 1});
@@ -253,6 +255,31 @@ inline void bucket_order_case(WorldComm& world) {
   EXPECT_EQ(parameters.list[5]->slot->grad.data<float>()[39], static_cast<float>(expected));
 }
 
+/// Every group makes each kind of collective that steps use of it, and gradient buckets theirs, where the host cannot
+/// read: of a memory that it can, there is nothing to set up.
+inline void warm_up_case(WorldComm& world) {
+  const auto memory = Memory::hidden_cpu(1);
+  const auto calls = [&] { return world.engine().whereabouts().at.number; };
+  const auto calls_of = [&](const auto& work) {
+    const std::int64_t before = calls();
+    work();
+    return calls() - before;
+  };
+  const bool is_alone = world.size() == 1;
+  const std::string size = std::to_string(world.size());
+  const Mesh tensors(borrow(world), parse_layout("tp" + size)), experts(borrow(world), parse_layout("ep" + size));
+  EXPECT_EQ(calls_of([&] { parallel::warm_up(tensors, memory); }),
+            is_alone ? 0 : 2 + 4);  // the world's; sums and parts of tp
+  EXPECT_EQ(calls_of([&] { parallel::warm_up(experts, memory); }),
+            is_alone ? 0 : 2 + 2 + 1);  // the world's, dp's; rows
+  const Mesh data(borrow(world), parse_layout("dp" + size));
+  const auto calls_of_buckets = [&](const MemoryPtr& where) {
+    TestParameters parameters(data, where);
+    return calls_of([&] { parallel::GradientSync(parameters.list, data, where, DType::F32, /*bucket_bytes=*/1); });
+  };
+  EXPECT_EQ(calls_of_buckets(memory) - calls_of_buckets(Memory::cpu(1)), is_alone ? 0 : 7);
+}
+
 /// Every element of every parameter is written by exactly one rank, however it is cut, and units stay whole.
 inline void placement_case(WorldComm& world) {
   const auto memory = Memory::cpu(1);
@@ -302,6 +329,7 @@ inline std::vector<CommCase> mesh_cases() {
           {"sum_share", sum_share_case},
           {"gradient_buckets", gradient_buckets_case},
           {"bucket_order", bucket_order_case},
+          {"warm_up", warm_up_case},
           {"placement", placement_case}};
 }
 

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <thread>
 
+#include "parallel/comm/engine.h"
 #include "parallel/threads/thread_world.h"
 #include "tests/parallel/comm/comm_cases.h"
 #include "tests/support/thread_ranks.h"
@@ -112,6 +113,29 @@ TEST(ThreadWorld, MissedDeadlineNamesWhoHoldsUpTheOthers) {
   for (const int r : {0, 1})
     EXPECT_THAT(messages[static_cast<std::size_t>(r)],
                 AllOf(HasSubstr("rank 3 has not come"), ::testing::Not(HasSubstr("rank 1 has not come"))));
+}
+
+/// Operations that go elsewhere than by the world: rank 0 waits in one for rank 1, which waits for rank 2.
+TEST(ThreadWorld, WhatGoesElsewhereIsWaitedForLikewise) {
+  const auto messages = messages_of(3, 100ms, [](RankWorld& world) {
+    parallel::Engine& engine = world.comm->engine();
+    EXPECT_NO_THROW(engine.check());
+    world.comm->note_step(7);
+    engine.note("a sum by rank " + std::to_string(world.rank));
+    if (world.rank < 2)
+      engine.set_elsewhere([next = world.rank + 1] {
+        return parallel::Whereabouts{
+            .at = {.step = 0, .number = 1, .operation = "a sum"}, .is_waiting = true, .waits_for = {{next, {}}}};
+      });
+    world.comm->barrier();
+    if (world.rank == 0) engine.miss("a sum", {{1, {}}});
+    for (int i = 0; i < 500; ++i) {
+      std::this_thread::sleep_for(5ms);
+      engine.check();
+    }
+  });
+  EXPECT_THAT(messages, ::testing::Each("a sum at step 7: no end after 0.1 s (parallel.deadline_s); rank 2 has not "
+                                        "come: it is at step 7, its last operation was barrier in group world"));
 }
 
 TEST(ThreadWorld, MismatchNamesBothRanks) {

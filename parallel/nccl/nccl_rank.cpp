@@ -1,0 +1,305 @@
+#include "parallel/nccl/nccl_rank.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <utility>
+
+#include "core/start_thread.h"
+#include "kernels/cuda/polling.h"
+
+namespace limbeck::parallel {
+
+using kernels::check_cuda;
+using kernels::is_done;
+using Clock = std::chrono::steady_clock;
+using namespace std::chrono_literals;
+
+namespace {
+
+constexpr auto glance = 20ms;    // how soon the watch sees that the world has failed
+constexpr auto longest = 100ms;  // between its looks at what is under way
+constexpr auto grace = 2s;
+
+/// NCCL's own order of several communicators' operations is that of the host's calls, which is one on all ranks;
+/// without it kernels of two communicators may wait for each other's. Whoever sets the variable is left alone.
+void ask_for_one_order() {
+  static std::once_flag once;
+  std::call_once(once, [] { ::setenv("NCCL_LAUNCH_ORDER_IMPLICIT", "1", /*overwrite=*/0); });
+}
+
+ncclUniqueId agree_on_id(WorldComm& group) {
+  ncclUniqueId id{};
+  if (group.rank() == 0) check_nccl(ncclGetUniqueId(&id), "group " + group.name());
+  const auto memory = core::Memory::cpu(1);
+  const core::Tensor mine = core::Tensor::empty(memory, core::DType::U8, {sizeof id}),
+                     all = core::Tensor::empty(memory, core::DType::U8, {group.size(), sizeof id});
+  core::Tensor bytes = mine;
+  std::copy_n(reinterpret_cast<const std::byte*>(&id), sizeof id, bytes.mutable_host_raw());
+  group.all_gather(mine, all);
+  std::copy_n(all.host_raw(), sizeof id, reinterpret_cast<std::byte*>(&id));
+  return id;
+}
+
+cudaEvent_t new_event() {
+  cudaEvent_t event = nullptr;
+  check_cuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  return event;
+}
+
+/// Before compute in the GPU's queue of blocks: what others wait for.
+cudaStream_t new_stream() {
+  int least = 0, greatest = 0;
+  check_cuda(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  cudaStream_t stream = nullptr;
+  check_cuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest));
+  return stream;
+}
+
+}  // namespace
+
+void check_nccl(ncclResult_t result, const std::string& what) {
+  core::check(result == ncclSuccess, "{}: NCCL says {}", what, ncclGetErrorString(result));
+}
+
+/// What the rank and its watch share.
+struct NcclState {
+  NcclState(std::shared_ptr<WorldComm> all, kernels::Cuda device)
+      : world(std::move(all)), engine(world->engine()), cuda(std::move(device)) {}
+
+  std::shared_ptr<WorldComm> world;
+  Engine& engine;
+  kernels::Cuda cuda;
+
+  std::mutex mutex;  // of NCCL's calls, and of all that follows
+  std::condition_variable changed;
+  std::vector<std::unique_ptr<NcclChannel>> channels;
+  bool is_aborted = false;  // the communicators are nobody's any more
+  bool is_over = false;     // the watch may go
+  bool aborts = false;      // but aborts before
+  bool has_gone = false;
+
+  struct Late {
+    std::string what;
+    std::vector<Missing> missing;
+  };
+
+  NcclChannel& open(WorldComm& group);
+  void close();
+  void watch();
+  std::optional<Late> look();
+  void abort_all();
+  std::optional<Whereabouts> whereabouts();
+
+  /// Waits, with the lock, until what was asked of NCCL is done; throws where it fails, misses the deadline, or the
+  /// world has failed.
+  void settle(std::unique_lock<std::mutex>& lock, const NcclChannel& channel, ncclResult_t result,
+              const std::string& what);
+  /// Those that have not come to their end, the first of them first.
+  static void forget_done(NcclChannel& channel);
+  static std::vector<Missing> missing_in(const NcclChannel& channel);
+};
+
+std::vector<Missing> NcclState::missing_in(const NcclChannel& channel) {
+  std::vector<Missing> missing;
+  for (const int rank : channel.others_) missing.push_back({.rank = rank, .heard = {}});
+  return missing;
+}
+
+void NcclState::settle(std::unique_lock<std::mutex>& lock, const NcclChannel& channel, ncclResult_t result,
+                       const std::string& what) {
+  const auto until = Clock::now() + engine.deadline();
+  for (kernels::Polling polling; result == ncclInProgress;) {
+    lock.unlock();
+    if (Clock::now() > until) engine.miss(what, missing_in(channel));
+    engine.check();
+    polling.pause();
+    lock.lock();
+    if (is_aborted) continue;  // the world has failed
+    check_nccl(ncclCommGetAsyncError(channel.comm_, &result), what);
+  }
+  check_nccl(result, what);
+}
+
+// Operations of a stream end in their order.
+void NcclState::forget_done(NcclChannel& channel) {
+  auto& all = channel.under_way_;
+  all.erase(all.begin(), std::partition_point(all.begin(), all.end(), [](const auto& o) { return is_done(o->done_); }));
+}
+
+std::optional<NcclState::Late> NcclState::look() {
+  const auto now = Clock::now();
+  for (const auto& channel : channels) {
+    if (channel->comm_ == nullptr) continue;
+    ncclResult_t result = ncclSuccess;
+    check_nccl(ncclCommGetAsyncError(channel->comm_, &result), "group " + channel->name_);
+    if (result != ncclInProgress) check_nccl(result, "group " + channel->name_);
+    forget_done(*channel);
+    if (channel->under_way_.empty()) continue;
+    NcclOperation& first = *channel->under_way_.front();
+    if (!first.seen_to_begin_ && is_done(first.begins_)) first.seen_to_begin_ = now;
+    if (first.seen_to_begin_ && now - *first.seen_to_begin_ > engine.deadline())
+      return Late{first.what_, missing_in(*channel)};
+  }
+  return {};
+}
+
+void NcclState::watch() {
+  const auto between = std::clamp<Deadline>(engine.deadline() / 10, 1ms, longest);
+  auto next = Clock::now();
+  std::unique_lock lock(mutex);
+  try {
+    check_cuda(cudaSetDevice(cuda.ordinal));
+    while (!is_over && !engine.has_failed()) {
+      changed.wait_for(lock, std::min<Deadline>(between, glance), [&] { return is_over; });
+      if (is_over || Clock::now() < next) continue;
+      const std::optional<Late> late = look();
+      next = Clock::now() + between;
+      if (!late) continue;
+      lock.unlock();
+      engine.miss(late->what, late->missing);
+      lock.lock();
+    }
+  } catch (const std::exception& error) {
+    if (lock) lock.unlock();
+    world->abort(error.what());
+    lock.lock();
+  }
+  is_aborted = aborts || engine.has_failed();
+  lock.unlock();
+  if (is_aborted) abort_all();
+  lock.lock();
+  has_gone = true;
+  changed.notify_all();
+}
+
+// In a group: one alone may wait for the GPU, which waits for another's.
+void NcclState::abort_all() {
+  ncclGroupStart();
+  for (const auto& channel : channels)
+    if (ncclComm_t comm = std::exchange(channel->comm_, nullptr)) ncclCommAbort(comm);
+  ncclGroupEnd();
+}
+
+std::optional<Whereabouts> NcclState::whereabouts() {
+  const std::scoped_lock lock(mutex);
+  for (const auto& channel : channels) {
+    forget_done(*channel);
+    if (channel->under_way_.empty() || !is_done(channel->under_way_.front()->begins_)) continue;
+    Whereabouts here;
+    here.at = {.step = 0, .number = 1, .operation = channel->under_way_.front()->what_};
+    here.is_waiting = true;
+    here.waits_for = missing_in(*channel);
+    return here;
+  }
+  return {};
+}
+
+NcclOperation::NcclOperation(std::string what, cudaStream_t kernels)
+    : what_(std::move(what)), kernels_(kernels), begins_(new_event()), done_(new_event()) {}
+
+NcclOperation::~NcclOperation() {
+  cudaEventDestroy(begins_);
+  cudaEventDestroy(done_);
+}
+
+void NcclOperation::hold_kernels() const { check_cuda(cudaStreamWaitEvent(kernels_, done_, 0)); }
+
+NcclChannel::NcclChannel(NcclState& state, WorldComm& group)
+    : state_(state), name_(group.name()), stream_(new_stream()) {
+  for (int r = 0; r < group.size(); ++r)
+    if (r != group.rank()) others_.push_back(group.in_world(r));
+}
+
+NcclChannel::~NcclChannel() { cudaStreamDestroy(stream_); }
+
+std::shared_ptr<NcclOperation> NcclChannel::queue(const std::string& what, const Start& start) {
+  state_.engine.check();
+  state_.engine.note(what);
+  auto operation = std::make_shared<NcclOperation>(what, state_.cuda.state->stream);
+  std::unique_lock lock(state_.mutex);
+  if (state_.is_aborted) state_.engine.check();
+  check_cuda(cudaEventRecord(operation->begins_, operation->kernels_));
+  check_cuda(cudaStreamWaitEvent(stream_, operation->begins_, 0));
+  check_cuda(cudaEventRecord(operation->begins_, stream_));
+  state_.settle(lock, *this, start(comm_, stream_), what);
+  check_cuda(cudaEventRecord(operation->done_, stream_));
+  under_way_.push_back(operation);
+  return operation;
+}
+
+NcclChannel& NcclState::open(WorldComm& group) {
+  const std::string what = "the start of NCCL in group " + group.name();
+  const ncclUniqueId id = agree_on_id(group);
+  ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+  config.blocking = 0;
+  std::unique_lock lock(mutex);
+  if (is_aborted) engine.check();
+  auto channel = std::make_unique<NcclChannel>(*this, group);
+  const ncclResult_t result = ncclCommInitRankConfig(&channel->comm_, group.size(), id, group.rank(), &config);
+  NcclChannel& opened = *channels.emplace_back(std::move(channel));
+  settle(lock, opened, result, what);
+  return opened;
+}
+
+// A communicator is not destroyed while it has work.
+void NcclState::close() {
+  std::unique_lock lock(mutex);
+  for (const auto& channel : channels) {
+    if (channel->under_way_.empty()) continue;
+    const std::shared_ptr<NcclOperation> last = channel->under_way_.back();
+    lock.unlock();
+    cuda.state->wait_for(last->done_);
+    lock.lock();
+  }
+  if (is_aborted) engine.check();
+  for (const auto& channel : channels)
+    settle(lock, *channel, ncclCommFinalize(channel->comm_), "the end of NCCL in group " + channel->name_);
+  for (const auto& channel : channels) ncclCommDestroy(std::exchange(channel->comm_, nullptr));
+  channels.clear();
+}
+
+NcclRank::NcclRank(std::shared_ptr<WorldComm> world, const kernels::Cuda& cuda)
+    : state_(std::make_shared<NcclState>(std::move(world), cuda)), exceptions_at_start_(std::uncaught_exceptions()) {
+  ask_for_one_order();
+  cuda.state->while_waiting = [&engine = state_->engine] { engine.check(); };
+  state_->engine.set_elsewhere([state = std::weak_ptr(state_)]() -> std::optional<Whereabouts> {
+    const auto here = state.lock();
+    return here ? here->whereabouts() : std::nullopt;
+  });
+  watch_ = core::start_thread("the watch over NCCL", [state = state_] { state->watch(); });
+}
+
+NcclChannel& NcclRank::open(WorldComm& group) { return state_->open(group); }
+
+NcclRank::~NcclRank() {
+  NcclState& s = *state_;
+  bool is_good = std::uncaught_exceptions() == exceptions_at_start_ && !s.engine.has_failed();
+  try {
+    if (is_good) s.close();
+  } catch (const std::exception&) {
+    is_good = false;  // the world has failed, which those say that it failed for
+  }
+  const auto until = Clock::now() + grace;
+  bool has_gone = false;
+  {
+    std::unique_lock lock(s.mutex);
+    s.is_over = true;
+    s.aborts = !is_good;
+    s.changed.notify_all();
+    has_gone = s.changed.wait_until(lock, until, [&] { return s.has_gone; });
+  }
+  s.engine.set_elsewhere(nullptr);
+  s.cuda.state->while_waiting = nullptr;
+  if (has_gone && is_good) return;
+  for (kernels::Polling polling; has_gone && cudaStreamQuery(s.cuda.state->stream) == cudaErrorNotReady;
+       polling.pause())
+    has_gone = Clock::now() < until;
+  if (has_gone) return;
+  s.cuda.state->is_given_up = true;
+  watch_.detach();
+}
+
+}  // namespace limbeck::parallel

@@ -1,0 +1,122 @@
+// What goes on while collectives are held up: had it to wait for one, it would never come.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "core/ops/linear.h"
+#include "core/ops/moe_exchange.h"
+#include "parallel/axes/expert_comm.h"
+#include "parallel/axes/gradient_sync.h"
+#include "tests/cuda_emulation/emulation.h"
+#include "tests/gpu/peers.h"
+
+namespace limbeck {
+namespace {
+
+using core::DType;
+using core::Tensor;
+using core::Var;
+using ::testing::Each;
+using testing::GpuGroup;
+
+/// No collective that is queued from here on comes to its end before this goes.
+class Held {
+ public:
+  explicit Held(const GpuGroup& group) : group_(*group.comm) {
+    core::host_values<float>(group.numbers(1));  // what was queued before has ended
+    group_.barrier();
+    emulation::set_links(emulation::Links::Held);
+    group_.barrier();
+  }
+  ~Held() {
+    group_.barrier();
+    emulation::set_links(emulation::Links::Good);
+    group_.barrier();
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+ private:
+  parallel::WorldComm& group_;
+};
+
+Tensor filled(const core::MemoryPtr& memory, const core::Shape& shape, float value) {
+  return Tensor::from<float>(memory, shape, std::vector<float>(static_cast<std::size_t>(shape.numel()), value));
+}
+
+core::Parameter make_parameter(const std::string& name, const Tensor& value, const char* axis) {
+  core::Parameter p;
+  p.name = name;
+  p.global_shape = value.shape();
+  p.placement = {{.axis = axis, .role = core::AxisRole::PartialGradient}};
+  p.value = value;
+  p.slot = std::make_shared<core::Slot>();
+  return p;
+}
+
+TEST(GpuOverlap, BackwardGoesOnBesideTheBucketsOfWhatIsFinal) {
+  testing::run_ranks(2, [](testing::RankWorld& world) {
+    const GpuGroup group(world);
+    const parallel::Mesh mesh(group.comm, parallel::parse_layout("dp2"));
+    core::Parameter first = make_parameter("first", group.numbers(300), "dp"),
+                    second = make_parameter("second", group.numbers(300), "dp");
+    parallel::GradientSync sync({&first, &second}, mesh, group.memory, DType::F32, /*bucket_bytes=*/1);
+    sync.begin_step();
+    {
+      const Held held(group);
+      for (core::Parameter* p : {&second, &first}) {
+        p->slot->grad.copy_from(filled(group.memory, {300}, 2));
+        p->slot->has_grad = true;
+        sync.parameter_final(*p);
+        EXPECT_THAT(core::host_values<float>(filled(group.memory, {300}, 3).clone()), Each(3));  // kernels behind it
+      }
+      EXPECT_EQ(sync.statistics().start_order.size(), 2U);
+    }
+    sync.finish();
+    for (const core::Parameter* p : {&first, &second}) EXPECT_THAT(core::host_values<float>(p->slot->grad), Each(4));
+  });
+}
+
+// The gradient of a weight behind a dispatch is made while the rows' is on its way back, and that of one before it
+// while the rows of the combine are.
+TEST(GpuOverlap, WeightPartsAndWhatIsBetweenRunBesideAnExchange) {
+  testing::run_ranks(2, [](testing::RankWorld& world) {
+    const GpuGroup group(world);
+    const auto comm = parallel::make_expert_comm(group.comm);
+    const Tensor counts = Tensor::from<std::int64_t>(group.memory, {2}, std::vector<std::int64_t>{3, 2});
+    Tensor offsets = Tensor::empty(group.memory, DType::I64, {2});
+    const nn::ExchangePtr exchange = comm->prepare(counts, 5, offsets);
+
+    core::Parameter weight = make_parameter("weight", filled(group.memory, {4, 4}, 1), "dp");
+    weight.slot->parameter = &weight;
+    weight.slot->grad = filled(group.memory, {4, 4}, 0);
+    core::Tape tape;
+    tape.delay_weight_parts(true);
+    std::vector<core::HostCopy> made;
+    tape.on_parameter_done([&](core::Parameter& p) { made.emplace_back(p.slot->grad); });
+    const Var x = core::leaf(filled(group.memory, {5, 4}, 1));
+    Var out;
+    {
+      const Held held(group);
+      core::DispatchUnderWay there(tape, x, *comm, exchange);
+      EXPECT_THAT(core::host_values<float>(x.value.clone()), Each(1));  // what is between
+      group.comm->barrier();
+      emulation::set_links(emulation::Links::Good);
+      out = core::linear(tape, there.finish(), core::as_var(weight));
+      core::host_values<float>(out.value);
+    }
+    core::accumulate(out.slot, filled(group.memory, out.shape(), 1));
+    {
+      const Held held(group);
+      tape.run();
+      ASSERT_EQ(made.size(), 1U);
+      const float rows = world.rank == 0 ? 6 : 4;  // of both ranks
+      EXPECT_THAT(made[0].get<float>(), Each(rows));
+    }
+    EXPECT_THAT(core::host_values<float>(x.slot->grad), Each(4));
+  });
+}
+
+}  // namespace
+}  // namespace limbeck
