@@ -42,8 +42,8 @@ struct BackwardTensors {
   const bf16 *q, *k, *v, *dout;
   float *dq, *dk, *dv;
   RowTerms terms;
-  const Bounds* bounds;         // of tiles of columns
-  std::int64_t first_head = 0;  // of the launch's rows
+  const Bounds* bounds;                    // of tiles of columns
+  unsigned first_head = 0, num_heads = 0;  // of the launch's rows
 };
 
 /// The terms of four places of a head, a warp each, of which eight lanes have one.
@@ -190,7 +190,7 @@ __device__ __forceinline__ void add_to(float* to, std::int64_t pitch, int count,
     }
 }
 
-/// Block (x, y): a tile of rows, those with most columns first; a head of them.
+/// Block x: of the tiles of rows, those with most columns first, and of each for all of the launch's heads, the x-th.
 template <class Widths, Of of>
 __global__ void __launch_bounds__(BackwardShape<Widths, of>::threads, BackwardShape<Widths, of>::blocks)
     mma_gradient_kernel(const AttentionProblem p, const BackwardTensors t) {
@@ -203,13 +203,14 @@ __global__ void __launch_bounds__(BackwardShape<Widths, of>::threads, BackwardSh
 
   SegmentTile tile;
   const SegmentTiles<Shape::rows> row_tiles{Shape::rows_are_keys ? p.key_offsets : p.query_offsets, p.num_segments};
-  if (!row_tiles.find(Shape::rows_are_keys ? blockIdx.x : gridDim.x - 1 - blockIdx.x, tile)) return;
+  const unsigned head_of_launch = blockIdx.x % t.num_heads;
+  if (!row_tiles.find((Shape::rows_are_keys ? blockIdx.x : gridDim.x - 1 - blockIdx.x) / t.num_heads, tile)) return;
   rows.fill(p, tile, t.bounds);
   if (rows.places.end <= rows.places.first) return;
 
   const int width = static_cast<int>(p.width), value_width = static_cast<int>(p.value_width);
   const int members = static_cast<int>(p.num_heads / p.num_kv_heads);
-  const int head_of_rows = static_cast<int>(t.first_head + blockIdx.y);
+  const int head_of_rows = static_cast<int>(t.first_head + head_of_launch);
   // Rows of a head of q, k, v or dout, from one of the batch on.
   const auto fetch = [&](const auto& to, const bf16* from, std::int64_t row, int count, bool of_keys, int head,
                          int elements) {
@@ -253,7 +254,7 @@ __global__ void __launch_bounds__(BackwardShape<Widths, of>::threads, BackwardSh
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int r = first_row + 16 * i + 8 * half + lane / 4;
-        const std::int64_t from = blockIdx.y * t.terms.places + rows.first_terms + r;
+        const std::int64_t from = head_of_launch * t.terms.places + rows.first_terms + r;
         row_logsumexp[i][half] = r < rows.count ? t.terms.logsumexp[from] : infinity;
         row_mean[i][half] = r < rows.count ? t.terms.mean[from] : 0.F;
       }
@@ -324,11 +325,14 @@ __global__ void __launch_bounds__(BackwardShape<Widths, of>::threads, BackwardSh
 }
 
 template <class Widths, Of of>
-void launch_gradient(const Cuda& cuda, const AttentionProblem& p, const BackwardTensors& t, std::int64_t heads) {
+void launch_gradient(const Cuda& cuda, const AttentionProblem& p, BackwardTensors t, std::int64_t first_head,
+                     std::int64_t num_heads) {
   using Shape = BackwardShape<Widths, of>;
   const std::int64_t tiles =
       SegmentTiles<Shape::rows>::numbers(Shape::rows_are_keys ? p.num_keys : p.num_queries, p.num_segments);
-  gpu::launch(cuda, mma_gradient_kernel<Widths, of>, dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(heads)),
+  t.first_head = static_cast<unsigned>(first_head);
+  t.num_heads = static_cast<unsigned>(num_heads);
+  gpu::launch(cuda, mma_gradient_kernel<Widths, of>, dim3(static_cast<unsigned>(tiles * num_heads)),
               dim3(Shape::threads), Shape::shared_bytes, p, t);
 }
 
@@ -370,15 +374,14 @@ void attention_backward_mma(const Cuda& cuda, const AttentionProblem& p, const b
                              first * members,
                              p.value_width});
     with_widths(p, [&]<class Widths>(Widths) {
-      BackwardTensors t{q, k, v, dout, dq, dk, dv, terms, of_keys, first * members};
-      launch_gradient<Widths, Of::queries>(cuda, p, t, count * members);
+      BackwardTensors t{q, k, v, dout, dq, dk, dv, terms, of_keys};
+      launch_gradient<Widths, Of::queries>(cuda, p, t, first * members, count * members);
       t.bounds = of_queries;
-      t.first_head = first;
       if constexpr (Widths::width + Widths::value_width <= 128) {
-        launch_gradient<Widths, Of::keys_and_values>(cuda, p, t, count);
+        launch_gradient<Widths, Of::keys_and_values>(cuda, p, t, first, count);
       } else {  // both sums of 32 rows a warp do not fit into the registers
-        launch_gradient<Widths, Of::keys>(cuda, p, t, count);
-        launch_gradient<Widths, Of::values>(cuda, p, t, count);
+        launch_gradient<Widths, Of::keys>(cuda, p, t, first, count);
+        launch_gradient<Widths, Of::values>(cuda, p, t, first, count);
       }
     });
   }

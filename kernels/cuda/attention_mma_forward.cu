@@ -131,26 +131,36 @@ struct BlockRows {
   HeadRows k, v;
 
   /// The whole block calls this, which waits for all.
-  __device__ void fill(const AttentionProblem& p, const ForwardTensors& t, const SegmentTile& tile, int members) {
+  __device__ void fill(const AttentionProblem& p, const ForwardTensors& t, const SegmentTile& tile, unsigned kv_head,
+                       int members) {
     // The tile's first `ahead` rows are of a query that began in the tile before.
     const std::int64_t first_query = tile.begin + tile.first / members;
     const int ahead = static_cast<int>(tile.first % members);
-    const std::int64_t first_head = std::int64_t{blockIdx.y} * members;
+    const std::int64_t first_head = std::int64_t{kv_head} * members;
     for (int r = static_cast<int>(threadIdx.x); r < rows_of_block; r += static_cast<int>(blockDim.x)) numbers[r] = -1;
     if (threadIdx.x == 0) {
       const KeyTiles key_tiles{p.key_offsets, p.num_segments};
       first_key = p.key_offsets[tile.segment];
       num_keys = static_cast<int>(p.key_offsets[tile.segment + 1] - first_key);
       bounds = t.bounds + key_tiles.first_number(tile.segment);
-      k.set(t.k, p.num_kv_heads, blockIdx.y, p.width);
-      v.set(t.v, p.num_kv_heads, blockIdx.y, p.value_width);
+      k.set(t.k, p.num_kv_heads, kv_head, p.width);
+      v.set(t.v, p.num_kv_heads, kv_head, p.value_width);
     }
     places.fill(tile.count, [&](int r) {
       const std::int64_t query = first_query + (ahead + r) / members;
       numbers[r] = query * p.num_heads + first_head + (ahead + r) % members;
       return Place{p.query_position[query], p.query_document[query]};
     });
+  }
+  /// Then a part of the tiles of keys that may be of use. Likewise.
+  struct Range {
+    int first, end;
+  };
+  __device__ Range find_range(unsigned part, unsigned num_parts) {
     places.find_range((num_keys + keys_of_tile - 1) / keys_of_tile, [&](int i) { return may_see(i); });
+    const std::int64_t tiles = places.end > places.first ? places.end - places.first : 0;
+    return {places.first + static_cast<int>(tiles * part / num_parts),
+            places.first + static_cast<int>(tiles * (part + 1) / num_parts)};
   }
   __device__ bool may_see(int i) const { return kernels::may_see(places.bounds, bounds[i]); }
   /// All rows see a tile of keys, which is whole.
@@ -196,7 +206,7 @@ __device__ __forceinline__ void write_results(const AttentionProblem& p, const F
   }
 }
 
-/// The same before they are divided, for add_parts.
+/// The same before they are divided, for AddParts.
 template <class Shape>
 __device__ __forceinline__ void write_part(const AttentionProblem& p, const Parts& parts, const std::int64_t* numbers,
                                            typename Shape::SoftmaxOfRows& softmax,
@@ -210,7 +220,7 @@ __device__ __forceinline__ void write_part(const AttentionProblem& p, const Part
       const int r = first + 16 * i + 8 * half + lane / 4;
       const float sum = softmax.total(i, half);
       if (numbers[r] < 0) continue;
-      const std::int64_t row = blockIdx.z * parts.rows + numbers[r];
+      const std::int64_t row = blockIdx.y * parts.rows + numbers[r];
       if (lane % 4 == 0) parts.weights[row] = make_float2(softmax.reference(i, half), sum);
 #pragma unroll
       for (int n = 0; n < Shape::value_width / 8; ++n)
@@ -220,8 +230,8 @@ __device__ __forceinline__ void write_part(const AttentionProblem& p, const Part
     }
 }
 
-/// Block (x, y, z): the x-th tile of rows from the last on, for late queries see most keys; a key/value head; a part of
-/// the keys.
+/// Block (x, y): of the tiles of rows, which begin with the last, for late queries see most keys, and of each for all
+/// key/value heads, the x-th; the y-th part of the keys.
 template <class Widths>
 __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Widths>::blocks)
     mma_forward_kernel(const AttentionProblem p, const ForwardTensors t) {
@@ -236,14 +246,14 @@ __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Wi
   SegmentTile tile;
   const int members = static_cast<int>(p.num_heads / p.num_kv_heads);
   const RowTiles row_tiles{p.query_offsets, p.num_segments, members};
-  if (!row_tiles.find(gridDim.x - 1 - blockIdx.x, tile)) return;
-  rows.fill(p, t, tile, members);
+  const auto kv_heads = static_cast<unsigned>(p.num_kv_heads);
+  if (!row_tiles.find((gridDim.x - 1 - blockIdx.x) / kv_heads, tile)) return;
+  rows.fill(p, t, tile, blockIdx.x % kv_heads, members);
   softmax.clear();
   queries.template copy<Shape::threads>(t.q, tile.count, rows.k.width,
                                         [&](int r) { return t.q + rows.numbers[r] * p.width; });
-  const std::int64_t range = rows.places.end > rows.places.first ? rows.places.end - rows.places.first : 0;
-  const int end = rows.places.first + static_cast<int>(range * (blockIdx.z + 1) / gridDim.z);
-  const auto next_seen = [&](int i) {
+  const auto [begin, end] = rows.find_range(blockIdx.y, gridDim.y);
+  const auto next_seen = [&rows = rows, end = end](int i) {
     while (i < end && !rows.may_see(i)) ++i;
     return i;
   };
@@ -251,7 +261,7 @@ __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Wi
     from.copy<Shape::threads>(to, p.row_of_key(rows.first_key + i * keys_of_tile), rows.num_keys - i * keys_of_tile);
   };
 
-  int at = next_seen(rows.places.first + static_cast<int>(range * blockIdx.z / gridDim.z));
+  int at = next_seen(begin);
   if (at < end) fetch(keys, rows.k, at);
   gpu::commit_copies();
   gpu::wait_copies<0>();
@@ -283,7 +293,7 @@ __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Wi
     gpu::wait_copies<0>();
     __syncthreads();  // the next keys are there, the values were read
   }
-  if (gridDim.z == 1)
+  if (gridDim.y == 1)
     write_results<Shape>(p, t, rows.numbers, memory, softmax, result);
   else
     write_part<Shape>(p, t.parts, rows.numbers, softmax, result);
@@ -349,7 +359,7 @@ void attention_forward_mma(const Cuda& cuda, const AttentionProblem& p, const bf
   ForwardTensors t{q, k, v, out, logsumexp, bounds, {}};
   if (parts > 1)
     t.parts = {scratch.take<float>(parts * rows * p.value_width), scratch.take<float2>(parts * rows), rows};
-  const dim3 blocks(static_cast<unsigned>(tiles), static_cast<unsigned>(p.num_kv_heads), static_cast<unsigned>(parts));
+  const dim3 blocks(static_cast<unsigned>(tiles * p.num_kv_heads), static_cast<unsigned>(parts));
   with_widths(p, [&]<class Widths>(Widths) {
     using Shape = ForwardShape<Widths>;
     gpu::launch(cuda, mma_forward_kernel<Widths>, blocks, dim3(Shape::threads), Shape::shared_bytes, p, t);
