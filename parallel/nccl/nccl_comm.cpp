@@ -38,16 +38,6 @@ ncclDataType_t type_of(const char* op, DType dtype) {
 
 std::size_t count_of(const Tensor& x) { return static_cast<std::size_t>(x.numel()); }
 
-/// Bytes that every rank of a group gives, in rank order.
-std::vector<std::byte> gathered(WorldComm& group, const void* mine, std::int64_t bytes) {
-  const auto memory = core::Memory::cpu(1);
-  Tensor part = Tensor::empty(memory, DType::U8, {bytes}),
-         all = Tensor::empty(memory, DType::U8, {group.size() * bytes});
-  std::copy_n(static_cast<const std::byte*>(mine), bytes, part.mutable_host_raw());
-  group.all_gather(part, all);
-  return {all.host_raw(), all.host_raw() + all.bytes()};
-}
-
 /// Keeps an operation's tensors until kernels wait for it: their memory is then another's only behind it.
 class Queued final : public CommHandle::Pending {
  public:

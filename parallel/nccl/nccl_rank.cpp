@@ -33,13 +33,8 @@ void ask_for_one_order() {
 ncclUniqueId agree_on_id(WorldComm& group) {
   ncclUniqueId id{};
   if (group.rank() == 0) check_nccl(ncclGetUniqueId(&id), "group " + group.name());
-  const auto memory = core::Memory::cpu(1);
-  const core::Tensor mine = core::Tensor::empty(memory, core::DType::U8, {sizeof id}),
-                     all = core::Tensor::empty(memory, core::DType::U8, {group.size(), sizeof id});
-  core::Tensor bytes = mine;
-  std::copy_n(reinterpret_cast<const std::byte*>(&id), sizeof id, bytes.mutable_host_raw());
-  group.all_gather(mine, all);
-  std::copy_n(all.host_raw(), sizeof id, reinterpret_cast<std::byte*>(&id));
+  const std::vector<std::byte> all = gathered(group, &id, sizeof id);
+  std::copy_n(all.data(), sizeof id, reinterpret_cast<std::byte*>(&id));
   return id;
 }
 
@@ -59,6 +54,15 @@ cudaStream_t new_stream() {
 }
 
 }  // namespace
+
+std::vector<std::byte> gathered(WorldComm& group, const void* mine, std::int64_t bytes) {
+  const auto memory = core::Memory::cpu(1);
+  core::Tensor part = core::Tensor::empty(memory, core::DType::U8, {bytes}),
+               all = core::Tensor::empty(memory, core::DType::U8, {group.size() * bytes});
+  std::copy_n(static_cast<const std::byte*>(mine), bytes, part.mutable_host_raw());
+  group.all_gather(part, all);
+  return {all.host_raw(), all.host_raw() + all.bytes()};
+}
 
 void check_nccl(ncclResult_t result, const std::string& what) {
   core::check(result == ncclSuccess, "{}: NCCL says {}", what, ncclGetErrorString(result));

@@ -18,6 +18,8 @@
 #include <nccl.h>
 
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -31,6 +33,9 @@
 #include "parallel/comm/world.h"
 
 namespace limbeck::parallel {
+
+/// Bytes that every rank of a group gives, in rank order. Collective, between hosts.
+std::vector<std::byte> gathered(WorldComm& group, const void* mine, std::int64_t bytes);
 
 /// Throws an Error with NCCL's words unless all went well.
 void check_nccl(ncclResult_t result, const std::string& what);
