@@ -13,10 +13,10 @@ using core::as_var;
 
 Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
   const Var entered = enter_stream(tape, pass, x);
-  const Var hidden =
-      core::swiglu(tape, core::linear(tape, entered, as_var(*gate)), core::linear(tape, entered, as_var(*up)));
+  const Var hidden = core::swiglu(tape, core::linear(tape, entered, as_var(*gate), pass.products),
+                                  core::linear(tape, entered, as_var(*up), pass.products));
   end_of_reads(tape, pass, entered, x);
-  return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down)));
+  return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down), pass.products));
 }
 
 }  // namespace limbeck::nn

@@ -11,6 +11,7 @@
 #include "core/nn/kv_cache.h"
 #include "core/nn/model_config.h"
 #include "core/nn/routing_log.h"
+#include "core/ops/linear.h"
 #include "core/tape.h"
 
 namespace limbeck::nn {
@@ -36,7 +37,8 @@ struct Pass {
   core::RopeTable rope;
   core::AttentionLayout attention;
   RouterTraining router = {};
-  bool recompute = false;          // keep only each layer's input
+  bool recompute = false;                                   // keep only each layer's input
+  core::Products products = core::Products::AsActivations;  // of attention's and dense feed-forwards' weights
   bool sequence_parallel = false;  // between the layers each rank of a tensor group has a share of the tokens
   RoutingLog* routing = nullptr;   // recorded into, or replayed where it holds these tokens
   KvCache* cache = nullptr;

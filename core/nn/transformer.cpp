@@ -28,6 +28,8 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   validate(config_, "model");
   core::check(!options_.as_kept || (options_.frozen && options_.dtype != DType::F64),
               "transformer: weights are kept as they are of a frozen model in float32 or bfloat16 alone");
+  core::check(!options_.fp8_products || (compute_dtype() == DType::BF16 && !options_.as_kept),
+              "transformer: products in FP8 are of bfloat16 activations, and of weights that are not kept as they are");
   const ModelConfig& c = config_;
   if (options_.num_layers < 0) options_.num_layers = c.num_layers - options_.first_layer;
   core::check(options_.first_layer >= 0 && options_.first_layer + options_.num_layers <= c.num_layers,
@@ -153,6 +155,7 @@ Pass Transformer::pass(const Batch& batch) const {
           .comms = options_.comms,
           .rope = rope_table(batch.max_position + 1),
           .attention = batch.attention_layout(),
+          .products = options_.fp8_products ? core::Products::Fp8 : core::Products::AsActivations,
           .sequence_parallel = options_.sequence_parallel};
 }
 

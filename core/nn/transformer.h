@@ -32,6 +32,9 @@ struct ModelOptions {
   /// docs/architecture.md has what stays F32 beside it.
   std::optional<core::DType> compute = {};
   std::optional<core::DType> residual = {};  // of the stream between the layers; none: as compute
+  /// Products of attention's q, k, v and o and of dense and shared feed-forwards, and their inputs' gradients, are of
+  /// FP8 (core/ops/fp8_product.h). With BF16 activations, and not as_kept.
+  bool fp8_products = false;
   bool frozen = false;
   /// Frozen matrices stay as their source keeps them, in blocks of a mapped file for one, where it lends them; the
   /// others are of `dtype`. Not with float64.

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/ops/made_form.h"
+
 namespace limbeck::core {
 
 using kernels::Transpose;
@@ -9,36 +11,12 @@ using kernels::Transpose;
 namespace {
 
 constexpr std::int64_t uses_worth_packing = 3;
-constexpr int rounded = 2;
 
-auto find_made(const Tensor& weight, int kind) {
-  return std::ranges::find_if(weight.storage()->made(), [&](const Storage::Made& m) {
-    return m.kind == kind && m.byte_offset == weight.byte_offset() && m.shape == weight.shape();
-  });
-}
-
-/// What is known of a form of the weight's present values: a transposition, or `rounded`.
-Storage::Made& made_of(const Tensor& weight, int kind) {
-  std::vector<Storage::Made>& made = weight.storage()->made();
-  auto it = find_made(weight, kind);
-  if (it == made.end())
-    it = made.insert(it,
-                     {.kind = kind, .byte_offset = weight.byte_offset(), .shape = weight.shape(), .storage = nullptr});
-  if (it->version != weight.version()) {
-    it->storage = nullptr;
-    it->wanted = 0;
-    it->version = weight.version();
-  }
-  return *it;
-}
-
-}  // namespace
-
-namespace {
+Form packed_form(Transpose transpose) { return transpose == Transpose::Yes ? Form::PackedTransposed : Form::Packed; }
 
 /// The weight's present values rounded, in their own order; for devices that a build may not have.
 [[maybe_unused]] Tensor rounded_weight(const Tensor& weight) {
-  Storage::Made& made = made_of(weight, rounded);
+  Storage::Made& made = made_of(weight, Form::Rounded);
   if (made.storage == nullptr) made.storage = weight.to(DType::BF16).storage();
   return {made.storage, 0, DType::BF16, weight.shape()};
 }
@@ -58,7 +36,7 @@ Factor packed_weight(const Tensor& weight, Transpose transpose) {
       const Tensor narrow = weight.dtype() == DType::BF16 ? weight : rounded_weight(weight);
       return {{transpose, narrow.data<bf16>()}, narrow};
     } else {
-      Storage::Made& made = made_of(weight, static_cast<int>(transpose));
+      Storage::Made& made = made_of(weight, packed_form(transpose));
       if (++made.wanted < uses_worth_packing)
         return with_values([&](const auto* values) { return Factor{{transpose, values}, {}}; });
 
@@ -80,14 +58,14 @@ Factor packed_weight(const Tensor& weight, Transpose transpose) {
 }
 
 Tensor rounded_to_write(const Tensor& weight) {
-  const auto it = find_made(weight, rounded);
-  if (it == weight.storage()->made().end() || it->storage == nullptr || it->version + 1 != weight.version()) return {};
-  it->version = weight.version();
-  return {it->storage, 0, DType::BF16, weight.shape()};
+  Storage::Made* made = find_made(weight, Form::Rounded);
+  if (made == nullptr || made->storage == nullptr || made->version + 1 != weight.version()) return {};
+  made->version = weight.version();
+  return {made->storage, 0, DType::BF16, weight.shape()};
 }
 
 void expect_uses(const Tensor& weight, Transpose transpose) {
-  Storage::Made& made = made_of(weight, static_cast<int>(transpose));
+  Storage::Made& made = made_of(weight, packed_form(transpose));
   made.wanted = std::max(made.wanted, uses_worth_packing - 1);
 }
 

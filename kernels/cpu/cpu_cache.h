@@ -45,6 +45,7 @@ struct CpuCache {
   Scratch matmul;                   // widened tiles of a weight
   std::vector<TaskScratch> tasks;   // one a thread
   Scratch pieces;                   // of long sums, which several tasks make
+  Scratch fp8;                      // factors of such a product, widened, and its sums
   std::size_t tile_product = 0;     // of tile_products()
   std::shared_ptr<void> attention;  // of the files that define it
 };

@@ -1,62 +1,10 @@
 #include "kernels/cuda/blas.h"
 
-#include <algorithm>
-#include <stdexcept>
-#include <string>
-
 #include "kernels/copy.h"
+#include "kernels/cuda/blas_call.h"
 #include "kernels/elementwise.h"
 
 namespace limbeck::kernels {
-namespace {
-
-template <class T>
-constexpr cudaDataType type_of() {
-  if constexpr (std::is_same_v<T, float>)
-    return CUDA_R_32F;
-  else if constexpr (std::is_same_v<T, double>)
-    return CUDA_R_64F;
-  else
-    return CUDA_R_16BF;
-}
-
-/// A handle of the library's that is given back.
-template <class Handle, cublasStatus_t (*destroy)(Handle)>
-class Owned {
- public:
-  Owned() = default;
-  ~Owned() {
-    if (handle_ != nullptr) destroy(handle_);
-  }
-  Owned(const Owned&) = delete;
-  Owned& operator=(const Owned&) = delete;
-  Handle* address() { return &handle_; }
-  operator Handle() const { return handle_; }  // NOLINT(google-explicit-constructor)
-
- private:
-  Handle handle_ = nullptr;
-};
-using Description = Owned<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
-using Layout = Owned<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
-using Preference = Owned<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
-
-/// The greatest power of two, up to 256, that divides an address.
-std::uint32_t alignment_of(const void* p) {
-  const auto address = reinterpret_cast<std::uintptr_t>(p) | 256U;
-  return static_cast<std::uint32_t>(address & (~address + 1));
-}
-
-/// A matrix that lies [rows,columns] in rows of `row` values, or transposed, as the library's columns.
-void describe(Layout& layout, cudaDataType type, std::int64_t rows, std::int64_t columns, std::int64_t row) {
-  check_blas(cublasLtMatrixLayoutCreate(layout.address(), type, static_cast<std::uint64_t>(columns),
-                                        static_cast<std::uint64_t>(rows), row));
-}
-
-void set_alignment(Preference& preference, cublasLtMatmulPreferenceAttributes_t attribute, std::uint32_t bytes) {
-  check_blas(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &bytes, sizeof bytes));
-}
-
-}  // namespace
 
 template <class T, class C>
 void blas_product(const Cuda& cuda, const ProductShape& shape, const T* a, const T* b, double beta, C* c,
@@ -72,56 +20,22 @@ void blas_product(const Cuda& cuda, const ProductShape& shape, const T* a, const
     }
     return;
   }
-  CudaState& state = *cuda.state;
   const cublasOperation_t of_a = transpose_a == Transpose::Yes ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasOperation_t of_b = transpose_b == Transpose::Yes ? CUBLAS_OP_T : CUBLAS_OP_N;
   const bool is_double = std::is_same_v<T, double>;
-  const cudaDataType scale_type = is_double ? CUDA_R_64F : CUDA_R_32F;
-
-  Description description;
-  check_blas(
-      cublasLtMatmulDescCreate(description.address(), is_double ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, scale_type));
-  check_blas(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSA, &of_b, sizeof of_b));
-  check_blas(cublasLtMatmulDescSetAttribute(description, CUBLASLT_MATMUL_DESC_TRANSB, &of_a, sizeof of_a));
-  Layout layout_a, layout_b, layout_c;
-  if (transpose_a == Transpose::No)
-    describe(layout_a, type_of<T>(), m, k, row_a > 0 ? row_a : k);
-  else
-    describe(layout_a, type_of<T>(), k, m, row_a > 0 ? row_a : m);
+  BlasCall call(is_double ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F, is_double ? CUDA_R_64F : CUDA_R_32F);
+  call.set(CUBLASLT_MATMUL_DESC_TRANSA, of_b);
+  call.set(CUBLASLT_MATMUL_DESC_TRANSB, of_a);
   if (transpose_b == Transpose::No)
-    describe(layout_b, type_of<T>(), k, n, n);
+    describe(call.first, blas_type<T>(), k, n, n);
   else
-    describe(layout_b, type_of<T>(), n, k, k);
-  describe(layout_c, type_of<C>(), m, n, row);
-
-  const BlasShape key{
-      type_of<T>(), type_of<C>(), of_a, of_b, m, n, k, row_a, row, {alignment_of(a), alignment_of(b), alignment_of(c)}};
-  auto plan = state.plans.find(key);
-  if (plan == state.plans.end()) {
-    Preference preference;
-    check_blas(cublasLtMatmulPreferenceCreate(preference.address()));
-    const std::size_t workspace = CudaState::workspace_bytes;
-    check_blas(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
-                                                    sizeof workspace));
-    set_alignment(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignment[1]);
-    set_alignment(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.alignment[0]);
-    set_alignment(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, key.alignment[2]);
-    set_alignment(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, key.alignment[2]);
-    cublasLtMatmulHeuristicResult_t advice{};
-    int found = 0;
-    check_blas(cublasLtMatmulAlgoGetHeuristic(state.blas, description, layout_b, layout_a, layout_c, layout_c,
-                                              preference, 1, &advice, &found));
-    if (found == 0)
-      throw std::runtime_error("matmul: cuBLASLt has no product of " + std::to_string(m) + "x" + std::to_string(n) +
-                               "x" + std::to_string(k));
-    plan = state.plans.emplace(key, advice.algo).first;
-  }
-  const float alpha_float = 1, beta_float = static_cast<float>(beta);
-  const double alpha_double = 1;
-  const void* alpha = is_double ? static_cast<const void*>(&alpha_double) : &alpha_float;
-  const void* scaled_by = is_double ? static_cast<const void*>(&beta) : &beta_float;
-  check_blas(cublasLtMatmul(state.blas, description, alpha, b, layout_b, a, layout_a, scaled_by, c, layout_c, c,
-                            layout_c, &plan->second, state.workspace, CudaState::workspace_bytes, state.stream));
+    describe(call.first, blas_type<T>(), n, k, k);
+  if (transpose_a == Transpose::No)
+    describe(call.second, blas_type<T>(), m, k, row_a > 0 ? row_a : k);
+  else
+    describe(call.second, blas_type<T>(), k, m, row_a > 0 ? row_a : m);
+  describe(call.result, blas_type<C>(), m, n, row);
+  run(cuda, call, {blas_type<T>(), blas_type<C>(), of_a, of_b, m, n, k, row_a, row}, b, a, beta, c);
 }
 
 template void blas_product(const Cuda&, const ProductShape&, const float*, const float*, double, float*, std::int64_t);

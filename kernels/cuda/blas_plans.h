@@ -9,7 +9,7 @@
 
 namespace limbeck::kernels {
 
-/// Types are cudaDataType; transposes and alignments (in bytes, of A, B and C) as the caller has them.
+/// Types are cudaDataType; transposes as the caller has them, alignments in bytes, of the library's A, B and D.
 struct BlasShape {
   int type = 0, result = 0, transpose_a = 0, transpose_b = 0;
   std::int64_t m = 0, n = 0, k = 0, row_a = 0, row = 0;

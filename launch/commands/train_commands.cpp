@@ -13,6 +13,7 @@
 #include "core/nn/generation.h"
 #include "data/models/llama_shape.h"
 #include "kernels/build_info.h"
+#include "kernels/fp8.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/may_write.h"
 #include "launch/commands/version.h"
@@ -51,6 +52,14 @@ std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
 /// What the model that is trained is called: only where a teacher is there, it is a student.
 const char* trained_name(const Session& session) { return session.teacher ? "student" : "model"; }
 
+std::string how_fp8_is_multiplied(const core::Device& device) {
+  const bool is_faster = std::visit([](const auto& d) { return kernels::has_fp8_products(d); }, device);
+  return is_faster
+             ? "precision.fp8_products: by the GPU's tensor cores"
+             : "precision.fp8_products: FP8's rounding with float32 arithmetic, slower than bfloat16: only GPUs of "
+               "compute capability 9.0 (H100, H200) multiply such FP8";
+}
+
 void say_what_runs(const Log& log, const Session& session) {
   const auto in_short = [](std::int64_t n) { return short_count(static_cast<double>(n)); };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
@@ -59,6 +68,7 @@ void say_what_runs(const Log& log, const Session& session) {
               core::counted(session.teacher->config().num_layers, "layer"));
   log->info("{}: {} parameters, {} active, {}", trained_name(session), in_short(student.total),
             in_short(student.active), core::counted(session.student->config().num_layers, "layer"));
+  if (session.config.precision.fp8_products) log->info("{}", how_fp8_is_multiplied(session.rank.memory()->device()));
   log->info("text: {} in {}", core::counted(session.text->tokens_per_epoch(), "training token"),
             core::counted(session.text->num_train_documents(), "document"));
   if (const auto beyond = data::not_as_llama_or_mixtral(session.student->config()))

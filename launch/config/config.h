@@ -163,7 +163,7 @@ struct TrainConfig {
   std::int64_t eval_every_steps = 0;  // 0: only before and after
   std::int64_t eval_tokens = 8192;
   std::int64_t log_every_steps = 10;
-  std::int64_t threads = 0;                              // of a rank; 0: see launch/run/threads.h
+  std::int64_t threads = 0;  // of a rank; 0: see launch/run/threads.h
   DeviceKind device = DeviceKind::Auto;
   std::string keep_best;                                 // a figure (figure.h); empty: none
   std::int64_t stop_after_evaluations_without_gain = 0;  // 0: never
@@ -180,6 +180,7 @@ struct PrecisionConfig {
   bool bfloat16_residual = false;
   bool bfloat16_teacher = false;
   bool mapped_teacher = false;
+  bool fp8_products = false;
   friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
 };
 

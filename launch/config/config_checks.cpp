@@ -85,6 +85,7 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
   expect_off("bfloat16_residual", c.bfloat16_residual, c.compute == DType::BF16);
   expect_off("bfloat16_teacher", c.bfloat16_teacher, may_narrow);
   expect_off("mapped_teacher", c.mapped_teacher, may_narrow);
+  expect_off("fp8_products", c.fp8_products, c.compute == DType::BF16);
 }
 
 void check_optimizer(const OptimizerConfig& c, DType compute, const ParsedConfig& parsed) {

@@ -202,6 +202,7 @@ void fields(Io& io, PrecisionConfig& c) {
   io("bfloat16_residual", c.bfloat16_residual);
   io("bfloat16_teacher", c.bfloat16_teacher);
   io("mapped_teacher", c.mapped_teacher);
+  io("fp8_products", c.fp8_products);
 }
 
 template <class Io>

@@ -62,6 +62,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   nn::ModelOptions options = rank.sharded(precision.bfloat16_weights ? core::DType::BF16 : precision.master);
   options.compute = precision.compute;
   options.residual = precision.bfloat16_residual ? core::DType::BF16 : precision.master;
+  options.fp8_products = precision.fp8_products;
   student = std::make_unique<nn::Transformer>(architecture, options);
 }
 

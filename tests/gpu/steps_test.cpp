@@ -74,10 +74,11 @@ double largest(const std::vector<double>& values) {
 
 class GpuSteps : public ::testing::TestWithParam<Settings> {};
 
-// float32: 1e-5 of each parameter's greatest gradient, or of a hundredth of the greatest of all.
+// float32: 1e-5 of each parameter's greatest gradient, or of a hundredth of the greatest of all. In FP8 a value that is
+// near the middle of two codes is off by an eighth where its last bit of bfloat16 is another.
 TEST_P(GpuSteps, AreThoseOfTheCpu) {
   const std::vector<Seen> gpu = run_steps(GetParam(), On::Gpu, 2), cpu = run_steps(GetParam(), On::Cpu, 2);
-  const double tolerance = GetParam().compute == DType::BF16 ? 2e-2 : 1e-5;
+  const double tolerance = GetParam().fp8_products ? 5e-2 : GetParam().compute == DType::BF16 ? 2e-2 : 1e-5;
   for (std::size_t r = 0; r < cpu.size(); ++r) {
     for (std::size_t step = 0; step < cpu[r].losses.size(); ++step) {
       EXPECT_NEAR(gpu[r].losses[step], cpu[r].losses[step], tolerance * cpu[r].losses[step]) << "step " << step;
@@ -105,7 +106,8 @@ TEST_P(GpuSteps, RepeatBitForBit) {
 INSTANTIATE_TEST_SUITE_P(Layouts, GpuSteps,
                          ::testing::Values(Settings{}, Settings{.recompute = true, .capacity_factor = 0.7},
                                            Settings{.uses_muon = true}, Settings{.compute = DType::BF16},
-                                           Settings{"tp2", 2}, Settings{"ep2", 2, true}, Settings{"dp2ep2", 4}),
+                                           Settings{.compute = DType::BF16, .fp8_products = true}, Settings{"tp2", 2},
+                                           Settings{"ep2", 2, true}, Settings{"dp2ep2", 4}),
                          [](const auto& test) { return fmt::format("{}", test.index); });
 
 TEST(GpuRuns, TwentyLossesAreThoseOfTheCpu) {

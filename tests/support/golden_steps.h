@@ -23,6 +23,7 @@ struct StepSettings {
   bool uses_muon = false;
   double capacity_factor = 0;
   core::DType compute = core::DType::F32;
+  bool fp8_products = false;
   double rate = 1e-3;
 };
 
@@ -69,6 +70,7 @@ class GoldenSteps {
   nn::ModelOptions options() const {
     nn::ModelOptions options = rank_.sharded(core::DType::F32);
     options.compute = settings_.compute;
+    options.fp8_products = settings_.fp8_products;
     return options;
   }
 

@@ -61,6 +61,14 @@ cublasStatus_t with_field(BlasDescription& description, cublasLtMatmulDescAttrib
       return f(description.transpose_c);
     case CUBLASLT_MATMUL_DESC_EPILOGUE:
       return f(description.epilogue);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_MODE:
+      return f(description.a_scale_mode);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_MODE:
+      return f(description.b_scale_mode);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER:
+      return f(description.a_scales);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER:
+      return f(description.b_scales);
     default:
       return CUBLAS_STATUS_NOT_SUPPORTED;
   }

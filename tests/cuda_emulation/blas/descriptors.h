@@ -3,6 +3,7 @@
 
 #include <cublasLt.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -17,9 +18,21 @@ struct BlasLayout {
   std::int64_t batch_stride;
 };
 
+inline std::size_t size_of(std::int32_t type) {
+  return type == CUDA_R_64F ? 8 : type == CUDA_R_32F ? 4 : type == CUDA_R_8F_E4M3 ? 1 : 2;
+}
+
+/// Where an element lies, counted in elements.
+inline std::size_t place(const BlasLayout& x, std::uint64_t row, std::uint64_t column) {
+  const auto leading = static_cast<std::uint64_t>(x.leading);
+  return x.order == CUBLASLT_ORDER_COL ? column * leading + row : row * leading + column;
+}
+
 struct BlasDescription {
   std::int32_t compute_type, scale_type, pointer_mode, transpose_a, transpose_b, transpose_c;
   std::uint32_t epilogue;
+  std::int32_t a_scale_mode = CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F, b_scale_mode = a_scale_mode;
+  const void *a_scales = nullptr, *b_scales = nullptr;
 };
 
 struct BlasPreference {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "tests/cuda_emulation/blas/blas_call.h"
+#include "tests/cuda_emulation/blas/fp8.h"
 #include "tests/cuda_emulation/blas/product.h"
 
 using namespace limbeck::emulation;
@@ -78,8 +79,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     if (const cublasStatus_t status = check_problem(problem); status != CUBLAS_STATUS_SUCCESS) return status;
     const auto wishes = read_opaque<BlasPreference>(*preference);
     BlasAlgorithm algorithm{hash_of(problem), std::min(wanted_workspace, wishes.max_workspace_bytes), {}};
-    // Accesses of 16 bytes where the operands allow it.
+    // Accesses of 16 bytes where the operands allow it; FP8 has no others.
     for (int i = 0; i < 4; ++i) algorithm.alignment[i] = std::clamp(wishes.alignment[i], 1U, 16U);
+    if (is_fp8(problem) && std::ranges::any_of(algorithm.alignment, [](std::uint32_t bytes) { return bytes < 16; }))
+      return CUBLAS_STATUS_NOT_SUPPORTED;
     cublasLtMatmulHeuristicResult_t result{};
     write_opaque(algorithm, result.algo);
     result.workspaceSize = algorithm.workspace_bytes;
@@ -107,7 +110,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     const BlasProblem problem = problem_of(description, a_layout, b_layout, c_layout, d_layout);
     if (const cublasStatus_t status = check_problem(problem); status != CUBLAS_STATUS_SUCCESS) return status;
     const BlasOperands operands{alpha, a, b, beta, c, d};
-    BlasAlgorithm chosen{hash_of(problem), 0, {1, 1, 1, 1}};
+    const std::uint32_t least = is_fp8(problem) ? 16 : 1;
+    BlasAlgorithm chosen{hash_of(problem), 0, {least, least, least, least}};
     if (algorithm != nullptr) chosen = read_opaque<BlasAlgorithm>(*algorithm);
     if (!fits(chosen, problem, operands, workspace, workspace_bytes)) return CUBLAS_STATUS_INVALID_VALUE;
     machine().run_some(lock, current_device());
@@ -117,6 +121,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     operation.reads = ranges_of(a, problem.a);
     for (const MemoryRange& range : ranges_of(b, problem.b)) operation.reads.push_back(range);
     for (const MemoryRange& range : ranges_of(c, problem.c)) operation.reads.push_back(range);
+    for (const MemoryRange& range : ranges_of_scales(problem)) operation.reads.push_back(range);
     operation.writes = ranges_of(d, problem.d);
     operation.writes.push_back({workspace, chosen.workspace_bytes});
     machine().enqueue(stream, std::move(operation));

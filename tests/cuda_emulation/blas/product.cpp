@@ -5,6 +5,7 @@
 #include <array>
 #include <vector>
 
+#include "tests/cuda_emulation/blas/fp8.h"
 #include "tests/cuda_emulation/report.h"
 #include "tests/cuda_emulation/runtime/machine.h"
 
@@ -13,8 +14,6 @@ namespace limbeck::emulation {
 namespace {
 
 bool is_transposed(std::int32_t operation) { return operation != CUBLAS_OP_N; }
-
-std::size_t size_of(std::int32_t type) { return type == CUDA_R_64F ? 8 : type == CUDA_R_32F ? 4 : 2; }
 
 bool types_are_supported(const BlasProblem& p) {
   const auto all = [&](std::int32_t type) { return p.a.type == type && p.b.type == type; };
@@ -27,27 +26,32 @@ bool types_are_supported(const BlasProblem& p) {
   return (all(CUDA_R_32F) && result(CUDA_R_32F)) || (all(CUDA_R_16BF) && (result(CUDA_R_16BF) || result(CUDA_R_32F)));
 }
 
+/// Of matrices that have no scales.
+cublasStatus_t check_types(const BlasProblem& p) {
+  const auto& d = p.description;
+  if (d.a_scales != nullptr || d.b_scales != nullptr) return CUBLAS_STATUS_INVALID_VALUE;
+  const bool is_plain = d.a_scale_mode == CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F && d.b_scale_mode == d.a_scale_mode;
+  return is_plain && types_are_supported(p) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
 bool is_well_formed(const BlasLayout& x) {
   const bool by_columns = x.order == CUBLASLT_ORDER_COL;
   return (by_columns || x.order == CUBLASLT_ORDER_ROW) && x.rows > 0 && x.columns > 0 &&
          x.leading >= static_cast<std::int64_t>(by_columns ? x.rows : x.columns) && x.batches > 0;
 }
 
-/// Where an element lies, counted in elements.
-std::size_t place(const BlasLayout& x, std::uint64_t row, std::uint64_t column) {
-  const auto leading = static_cast<std::uint64_t>(x.leading);
-  return x.order == CUBLASLT_ORDER_COL ? column * leading + row : row * leading + column;
-}
-
-void check_memory(const char* name, const void* begin, const BlasLayout& x) {
-  const std::size_t last = place(x, x.rows - 1, x.columns - 1) +
-                           static_cast<std::size_t>(x.batches - 1) * static_cast<std::size_t>(x.batch_stride);
-  const std::size_t bytes = (last + 1) * size_of(x.type);
+void check_memory(const char* name, const void* begin, std::size_t bytes) {
   const Lock lock(machine().mutex);
   const int device = machine().device_of(begin);
   if (device < 0) fail("{} at {} is not memory of a GPU", name, begin);
   if (!machine().device(device).memory.is_allocated(begin, bytes))
     fail("{} of {} bytes begins at {}", name, bytes, machine().device(device).memory.describe(begin));
+}
+
+void check_memory(const char* name, const void* begin, const BlasLayout& x) {
+  const std::size_t last = place(x, x.rows - 1, x.columns - 1) +
+                           static_cast<std::size_t>(x.batches - 1) * static_cast<std::size_t>(x.batch_stride);
+  check_memory(name, begin, (last + 1) * size_of(x.type));
 }
 
 /// op(X) of one batch as numbers, its columns one after another.
@@ -107,8 +111,10 @@ cublasStatus_t check_problem(const BlasProblem& p) {
   for (const BlasLayout* x : {&p.c, &p.d})
     if (x->rows != m || x->columns != n || x->batches != p.a.batches || p.a.batches != p.b.batches)
       return CUBLAS_STATUS_INVALID_VALUE;
-  if (!types_are_supported(p) || p.description.epilogue != CUBLASLT_EPILOGUE_DEFAULT ||
-      is_transposed(p.description.transpose_c) || p.description.pointer_mode > CUBLASLT_POINTER_MODE_DEVICE)
+  if (const cublasStatus_t status = is_fp8(p) ? check_fp8(p) : check_types(p); status != CUBLAS_STATUS_SUCCESS)
+    return status;
+  if (p.description.epilogue != CUBLASLT_EPILOGUE_DEFAULT || is_transposed(p.description.transpose_c) ||
+      p.description.pointer_mode > CUBLASLT_POINTER_MODE_DEVICE)
     return CUBLAS_STATUS_NOT_SUPPORTED;
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -118,7 +124,8 @@ std::uint64_t hash_of(const BlasProblem& p) {
   const auto add = [&](auto... values) {
     for (const std::uint64_t value : {static_cast<std::uint64_t>(values)...}) hash = (hash ^ value) * 1099511628211U;
   };
-  add(p.description.compute_type, p.description.transpose_a, p.description.transpose_b);
+  add(p.description.compute_type, p.description.transpose_a, p.description.transpose_b, p.description.a_scale_mode,
+      p.description.b_scale_mode);
   for (const BlasLayout* x : {&p.a, &p.b, &p.c, &p.d})
     add(x->type, x->order, x->rows, x->columns, x->leading, x->batches, x->batch_stride);
   return hash;
@@ -143,6 +150,8 @@ void compute_product(const BlasProblem& p, const BlasOperands& operands) {
   check_memory("B", operands.b, p.b);
   check_memory("D", operands.d, p.d);
   if (operands.c != operands.d) check_memory("C", operands.c, p.c);
+  for (const MemoryRange& range : ranges_of_scales(p)) check_memory("scales", range.begin, range.bytes);
+  if (is_fp8(p)) return compute_fp8(p, operands);
   if (p.a.type == CUDA_R_64F)
     compute<double, double, double>(p, operands);
   else if (p.a.type == CUDA_R_32F)

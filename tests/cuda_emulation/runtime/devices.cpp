@@ -1,5 +1,5 @@
-// What GPUs there are, and CUDA's errors. An emulated one is of compute capability 8.0, with few multiprocessors, so
-// that kernels whose blocks take several pieces of work do so.
+// What GPUs there are, and CUDA's errors. An emulated one is of compute capability 9.0, with the shared memory of
+// an 8.0, and with few multiprocessors, so that kernels whose blocks take several pieces of work do so.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -46,7 +46,7 @@ cudaDeviceProp properties() {
   p.maxGridSize[1] = p.maxGridSize[2] = 65535;
   p.maxThreadsPerMultiProcessor = 2048;
   p.maxBlocksPerMultiProcessor = 32;
-  p.major = 8;
+  p.major = 9;
   p.minor = 0;
   p.multiProcessorCount = num_multiprocessors;
   p.l2CacheSize = 40 << 20;

@@ -232,6 +232,8 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
        "run.textproto:1:", "precision.master is bfloat16, expected float32 with precision.compute bfloat16"},
       {"precision { bfloat16_residual: true }",
        "run.textproto:1:13: ", "precision.bfloat16_residual is true, expected false with precision.compute float32"},
+      {"precision { fp8_products: true }",
+       "run.textproto:1:13: ", "precision.fp8_products is true, expected false with precision.compute float32"},
       {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 "
        "bfloat16_teacher: true }",
        "run.textproto:1:", "precision.bfloat16_teacher is true, expected false with precision.compute float64"},

@@ -4,8 +4,10 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
 #include <span>
 
+#include "core/ops/made_form.h"
 #include "optim/adamw.h"
 #include "tests/support/layouts.h"
 #include "tests/support/thread_ranks.h"
@@ -21,15 +23,18 @@ struct Types {
   DType weights = DType::F32;
   DType compute = DType::BF16;
   DType residual = DType::F32;
+  bool fp8 = false;
 };
 constexpr Types exact{DType::F64, DType::F64, DType::F64};
 constexpr Types narrow{DType::F32, DType::BF16, DType::BF16};  // the stream too
 constexpr Types stored{DType::BF16, DType::BF16, DType::F32};  // the weights too
+constexpr Types fp8{DType::F32, DType::BF16, DType::F32, true};
 
 nn::ModelOptions options_of(const launch::Rank& rank, const Types& types) {
   nn::ModelOptions options = rank.sharded(types.weights);
   options.compute = types.compute;
   options.residual = types.residual;
+  options.fp8_products = types.fp8;
   return options;
 }
 
@@ -124,8 +129,8 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
   return sum;
 }
 
-/// Of every parameter: the same direction, a cosine of 0.999 or more, and the same length to a relative bound.
-void expect_alike(const Values& gradients, const Values& expected, double bound) {
+/// Of every parameter: the same direction, by its cosine, and the same length to a relative bound.
+void expect_alike(const Values& gradients, const Values& expected, double bound, double cosine = 0.999) {
   for (const auto& [name, g] : gradients) {
     const std::vector<double>& e = expected.at(name);
     const double length = std::sqrt(dot(g, g)), wanted = std::sqrt(dot(e, e));
@@ -133,7 +138,7 @@ void expect_alike(const Values& gradients, const Values& expected, double bound)
       EXPECT_EQ(length, 0) << name;
       continue;
     }
-    EXPECT_GE(dot(g, e) / (length * wanted), 0.999) << name;
+    EXPECT_GE(dot(g, e) / (length * wanted), cosine) << name;
     EXPECT_NEAR(length / wanted, 1, bound) << name;
   }
 }
@@ -197,6 +202,72 @@ TEST(Bfloat16, LayoutsAgree) {
         expect_alike(step.gradients, step.expected, c.bound);
       });
     }
+}
+
+// A factor in FP8 is off by a 32nd of its value at most, by 2 % in the mean, and so are two of each product.
+constexpr double fp8_loss = 1e-2, fp8_length = 0.05, fp8_cosine = 0.99;
+
+TEST(Fp8Steps, GradientsAreNearThoseOfFloat64) {
+  for (const char* file : {"dense.h5", "dense_uneven.h5", "moe_options.h5", "wider"}) {
+    SCOPED_TRACE(file);
+    const Example example = file == std::string("wider") ? wider_example() : golden_example(file);
+    const Step reference = alone(example, exact), step = alone(example, fp8, &reference);
+    EXPECT_NEAR(step.loss, reference.loss, fp8_loss * reference.loss);
+    expect_alike(step.gradients, reference.gradients, fp8_length, fp8_cosine);
+    EXPECT_NE(step.loss, alone(example, {}, &reference).loss);
+  }
+}
+
+TEST(Fp8Steps, LayoutsAgree) {
+  const Example example = wider_example();
+  const Step reference = alone(example, exact);
+  for (const auto& [layout, ranks] : {std::pair{"tp2", 2}, std::pair{"ep2", 2}}) {
+    SCOPED_TRACE(layout);
+    testing::run_ranks(ranks, [&, name = layout](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, name, 1);
+      const Step step = step_of(rank, example, fp8, &reference);
+      EXPECT_NEAR(step.loss, reference.loss, fp8_loss * reference.loss);
+      expect_alike(step.gradients, step.expected, fp8_length, fp8_cosine);
+    });
+  }
+}
+
+TEST(Fp8Steps, TheSameBitsAgainAndRecomputed) {
+  const Example example = golden_example("moe.h5");
+  const auto gradients = [&](const launch::StepOptions& options) {
+    return alone(example, fp8, nullptr, options).gradients;
+  };
+  const Values once = gradients({});
+  EXPECT_EQ(once, gradients({}));
+  EXPECT_EQ(once, gradients({.recompute = true, .delay_weight_parts = true}));
+}
+
+// By the forms that a forward pass has made of the weights.
+TEST(Fp8Steps, AreOfAttentionAndDenseFeedForwards) {
+  const Example example = golden_example("moe_options.h5");
+  const auto products_of = [&](const Types& types) {
+    launch::Rank rank(parallel::ThreadWorld(1).comm(0), "dp1", 1);
+    nn::Transformer model(example.config, options_of(rank, types));
+    example.load(model);
+    std::map<std::string, bool> made;
+    core::Tape off(core::Tape::Mode::Off);
+    const nn::Batch batch = launch::make_batch(rank.memory(), example.samples, 0, example.samples.num_sequences);
+    model.forward(off, model.pass(batch));
+    for (const core::Parameter* p : model.parameters())
+      for (const core::Storage::Made& m : p->value.storage()->made())
+        made[p->name] |= m.kind == static_cast<int>(core::Form::Fp8);
+    return made;
+  };
+  int dense = 0, others = 0;
+  for (const auto& [name, is_fp8] : products_of(fp8)) {
+    const bool is_dense = name.find(".attention.") != std::string::npos || name.find(".mlp.") != std::string::npos ||
+                          name.find(".shared.") != std::string::npos;
+    EXPECT_EQ(is_fp8, is_dense) << name;
+    ++(is_dense ? dense : others);
+  }
+  EXPECT_GE(dense, 8);
+  EXPECT_GE(others, 3) << "the experts' products are of bfloat16";
+  for (const auto& [name, is_fp8] : products_of({})) EXPECT_FALSE(is_fp8) << name;
 }
 
 TEST(Bfloat16, TheSameBitsAgainRecomputedAndDelayed) {

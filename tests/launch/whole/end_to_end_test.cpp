@@ -375,6 +375,15 @@ generation { prompt: "the still " max_tokens: 8 }
       "--out stream");
   ASSERT_EQ(stream.code, 0) << stream.output;
   EXPECT_NE(folder.metrics("stream")[0]["ce"], folder.metrics("narrow compute=BFLOAT16")[0]["ce"]);
+  const Outcome fp8 = folder.limbeck(
+      "distill distill.textproto --steps 1 --set precision.compute=BFLOAT16 --set precision.fp8_products=true --out "
+      "fp8");
+  ASSERT_EQ(fp8.code, 0) << fp8.output;
+  EXPECT_EQ(fp8.lines_with("precision.fp8_products: FP8's rounding with float32 arithmetic").size(), 1U) << fp8.output;
+  const double eighth = folder.metrics("fp8")[0]["ce"], half = folder.metrics("narrow compute=BFLOAT16")[0]["ce"];
+  EXPECT_NEAR(eighth, half, 0.05);
+  EXPECT_NE(eighth, half);
+  EXPECT_EQ(folder.metrics("fp8")[0]["teacher_ce"], folder.metrics("narrow compute=BFLOAT16")[0]["teacher_ce"]);
 }
 
 // A teacher in the blocks of its file, whole or cut over two ranks, is the teacher that was read from it.

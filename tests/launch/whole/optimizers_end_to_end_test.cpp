@@ -59,6 +59,8 @@ INSTANTIATE_TEST_SUITE_P(
         Choice{"bfloat16", "--set precision.bfloat16_weights=true", "optimizer/embed.weight/master"},
         Choice{"compute_bfloat16", "--set precision.compute=BFLOAT16 --set precision.bfloat16_residual=true",
                "optimizer/embed.weight/exp_avg"},
+        Choice{"fp8", "--set precision.compute=BFLOAT16 --set precision.fp8_products=true",
+               "optimizer/embed.weight/exp_avg"},
         Choice{"all_of_it",
                "--set optimizer.kind=MUON --set optimizer.eight_bit_state=true --set precision.bfloat16_weights=true "
                "--set schedule.kind=WARMUP_STABLE_DECAY --set 'optimizer.groups={pattern:\"*.router.*\" adamw: true}' "
