@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/attention.h"
+#include "kernels/cuda/cuda.h"
 
 namespace limbeck::kernels {
 
