@@ -18,6 +18,12 @@ std::string place(const std::source_location& where) {
   return std::string(at == std::string_view::npos ? file : file.substr(at + 1)) + ":" + std::to_string(where.line());
 }
 
+cudaError_t count_devices(int& count) {
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) cudaGetLastError();  // which would be found behind the next launch
+  return error;
+}
+
 cudaStream_t new_stream() {
   cudaStream_t stream = nullptr;
   check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -97,19 +103,18 @@ void* CudaState::room(std::size_t bytes) {
 
 int num_cuda_devices() {
   int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+  return count_devices(count) == cudaSuccess ? count : 0;
 }
 
 std::string why_no_cuda_device() {
   int count = 0, driver = 0;
   if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) return "this machine has no driver for them";
-  return cudaGetErrorString(cudaGetDeviceCount(&count));
+  return cudaGetErrorString(count_devices(count));
 }
 
 Cuda make_cuda(int ordinal) {
   int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess) throw std::runtime_error("no GPU can be used: " + why_no_cuda_device());
+  if (count_devices(count) != cudaSuccess) throw std::runtime_error("no GPU can be used: " + why_no_cuda_device());
   if (ordinal < 0 || ordinal >= count)
     throw std::runtime_error("there is no GPU " + std::to_string(ordinal) + ", expected one below " +
                              std::to_string(count) + ", the number that this process sees");
