@@ -27,9 +27,11 @@ cublasLtMatmulAlgo_t advised(const Cuda& cuda, const BlasCall& call, const BlasS
   set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, shape.alignment[2]);
   cublasLtMatmulHeuristicResult_t advice{};
   int found = 0;
-  check_blas(cublasLtMatmulAlgoGetHeuristic(cuda.state->blas, call.description, call.first, call.second, call.result,
-                                            call.result, preference, 1, &advice, &found));
-  if (found == 0)
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(cuda.state->blas, call.description, call.first, call.second, call.result,
+                                     call.result, preference, 1, &advice, &found);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED) check_blas(status);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || found == 0)
     throw std::runtime_error("matmul: cuBLASLt has no product of " + std::to_string(shape.m) + "x" +
                              std::to_string(shape.n) + "x" + std::to_string(shape.k));
   return advice.algo;

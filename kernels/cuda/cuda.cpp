@@ -67,7 +67,6 @@ CudaState::~CudaState() {
   cudaStreamSynchronize(stream);
   cudaFree(workspace);
   cudaFree(pieces_);
-  cudaFree(room_);
   cudaStreamDestroy(stream);
 }
 
@@ -89,16 +88,6 @@ void CudaState::wait_for(cudaEvent_t event) const {
 void* CudaState::pieces() {
   if (pieces_ == nullptr) check_cuda(cudaMalloc(&pieces_, pieces_bytes));
   return pieces_;
-}
-
-void* CudaState::room(std::size_t bytes) {
-  if (bytes > room_bytes_) {
-    check_cuda(cudaFree(std::exchange(room_, nullptr)));  // which waits for what uses it
-    room_bytes_ = 0;
-    check_cuda(cudaMalloc(&room_, bytes));
-    room_bytes_ = bytes;
-  }
-  return room_;
 }
 
 int num_cuda_devices() {

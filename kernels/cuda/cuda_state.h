@@ -30,10 +30,9 @@ struct CudaState {
   /// The host waits until the GPU has come so far.
   void wait_for(cudaEvent_t event) const;
 
-  /// [pieces_bytes] on the GPU for factors that are expanded for a product; taken when they are first asked for.
+  /// [pieces_bytes] on the GPU for factors that are expanded for a product, or what a library works in; taken when they
+  /// are first asked for.
   void* pieces();
-  /// So many bytes on the GPU, for what a call of a library asks for: the next call has the same ones.
-  void* room(std::size_t bytes);
 
   cudaStream_t stream = nullptr;  // the rank's kernels run here, in order
   cublasLtHandle_t blas = nullptr;
@@ -53,8 +52,6 @@ struct CudaState {
 
  private:
   void* pieces_ = nullptr;
-  void* room_ = nullptr;
-  std::size_t room_bytes_ = 0;
 };
 
 /// Whether the GPU has come so far; throws as check_cuda.

@@ -10,7 +10,8 @@ bool has_fp8_products(const D& cuda) {
 }
 
 bool is_for_library(const Cuda& cuda, std::int64_t m, std::int64_t n, std::int64_t k) {
-  return has_fp8_products(cuda) && m > 0 && n > 0 && k > 0 && m % 16 == 0 && n % 16 == 0 && k % 16 == 0;
+  // Blocks of what is summed are whole: nobody is known to ask for others.
+  return has_fp8_products(cuda) && m > 0 && n > 0 && k > 0 && m % 16 == 0 && n % 16 == 0 && k % fp8_block == 0;
 }
 
 // In the library's columns C^T = B A^T: the weight is its A, transposed, the rows its B, so that both lie along what is

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <initializer_list>
+#include <optional>
 
 #include "attention_library.h"
 #include "gpu.h"
@@ -54,38 +56,45 @@ PackedShape shape_of(const AttentionProblem& p) {
           .tokens = rounded(p.num_queries)};
 }
 
-/// Rows of whole vectors of 16 bytes: what libraries copy.
-bool is_packed(const AttentionProblem& p) {
+/// Rows of whole vectors of 16 bytes, from places that are multiples of them: what libraries copy. Runs of no tokens,
+/// which fill up their number, are not taken by every library.
+bool is_packed(const AttentionProblem& p, std::initializer_list<const void*> memory) {
   return p.run_offsets != nullptr && p.key_pages == nullptr && p.num_runs > 0 && p.num_queries >= 0 &&
-         p.num_heads > 0 && p.width % 8 == 0 && p.value_width % 8 == 0;
+         p.num_heads > 0 && p.width % 16 == 0 && p.value_width % 16 == 0 &&
+         (takes_empty_sequences() || rounded(p.num_runs) == p.num_runs) &&
+         std::all_of(memory.begin(), memory.end(),
+                     [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 == 0; });
+}
+
+/// What a library works in fits what is kept for it: the choice depends on the shape alone.
+bool fits(std::optional<std::int64_t> bytes) {
+  return bytes && *bytes <= static_cast<std::int64_t>(CudaState::pieces_bytes);
 }
 
 }  // namespace
 
 bool packed_attention_forward(const Cuda& cuda, const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v,
                               bf16* out, float* logsumexp) {
-  if (!is_packed(p)) return false;
+  if (!is_packed(p, {q, k, v, out})) return false;
   const PackedShape shape = shape_of(p);
-  const auto workspace = forward_workspace(cuda, shape);
-  if (!workspace) return false;
-  void* const room = cuda.state->room(static_cast<std::size_t>(*workspace));
-  run_forward(cuda, shape, find_places(cuda, p, shape), {q, k, v, out, logsumexp}, room);
+  if (!fits(forward_workspace(cuda, shape))) return false;
+  run_forward(cuda, shape, find_places(cuda, p, shape), {q, k, v, out, logsumexp}, cuda.state->pieces());
   return true;
 }
 
 bool packed_attention_backward(const Cuda& cuda, const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v,
                                const bf16* out, const float* logsumexp, const bf16* dout, float* dq, float* dk,
                                float* dv) {
-  if (!is_packed(p)) return false;
+  if (!is_packed(p, {q, k, v, out, dout})) return false;
   const PackedShape shape = shape_of(p);
-  const auto workspace = backward_workspace(cuda, shape);
-  if (!workspace) return false;
   const std::int64_t of_q = p.num_queries * p.num_heads * p.width;
   const std::int64_t of_k = p.num_queries * p.num_kv_heads * p.width;
   const std::int64_t of_v = p.num_queries * p.num_kv_heads * p.value_width;
+  const auto workspace = backward_workspace(cuda, shape);
+  if (!workspace) return false;
   const std::int64_t behind = ceil_div(*workspace, 256) * 256;
-  auto* const room = static_cast<std::byte*>(cuda.state->room(
-      static_cast<std::size_t>(behind + (of_q + of_k + of_v) * static_cast<std::int64_t>(sizeof(bf16)))));
+  if (!fits(behind + (of_q + of_k + of_v) * static_cast<std::int64_t>(sizeof(bf16)))) return false;
+  auto* const room = static_cast<std::byte*>(cuda.state->pieces());
   auto* const rounded_dq = reinterpret_cast<bf16*>(room + behind);
   bf16 *const rounded_dk = rounded_dq + of_q, *const rounded_dv = rounded_dk + of_k;
   run_backward(cuda, shape, find_places(cuda, p, shape),

@@ -12,11 +12,11 @@
 
 namespace limbeck::kernels::gpu {
 
-/// Queues kernel(args...) on the device's stream; throws where CUDA refuses. More than 48 KiB of shared memory are
-/// asked for on the way.
+/// Queues kernel(args...) on the device's stream; throws where CUDA refuses. Much dynamic shared memory is asked
+/// for on the way: with the static one more than 48 KiB.
 template <class... P, class... A>
 void launch(const Cuda& cuda, void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes, A... args) {
-  if (shared_bytes > (std::size_t{48} << 10))
+  if (shared_bytes > (std::size_t{16} << 10))
     check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(shared_bytes)));
   kernel<<<grid, block, shared_bytes, cuda.state->stream>>>(static_cast<P>(args)...);

@@ -7,6 +7,7 @@
 
 namespace limbeck::kernels {
 
+inline bool takes_empty_sequences() { return false; }
 inline std::optional<std::int64_t> forward_workspace(const Cuda&, const PackedShape&) { return std::nullopt; }
 inline std::optional<std::int64_t> backward_workspace(const Cuda&, const PackedShape&) { return std::nullopt; }
 inline void run_forward(const Cuda&, const PackedShape&, const PackedPlaces&, const PackedForward&, void*) {}

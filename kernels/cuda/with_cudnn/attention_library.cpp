@@ -211,14 +211,21 @@ std::unordered_map<std::int64_t, void*> tensors_of(const PackedPlaces& p, const 
           tensors...};
 }
 
+std::optional<std::int64_t> workspace_of(const Cuda& cuda, const PackedShape& shape, bool backward) {
+  if (cuda.state->architecture < 90 || cudnnGetVersion() < 91801) return std::nullopt;
+  return plans_of(cuda).workspace(shape, backward);
+}
+
 }  // namespace
 
+bool takes_empty_sequences() { return cudnnGetVersion() >= 92500; }
+
 std::optional<std::int64_t> forward_workspace(const Cuda& cuda, const PackedShape& shape) {
-  return plans_of(cuda).workspace(shape, false);
+  return workspace_of(cuda, shape, false);
 }
 
 std::optional<std::int64_t> backward_workspace(const Cuda& cuda, const PackedShape& shape) {
-  return plans_of(cuda).workspace(shape, true);
+  return workspace_of(cuda, shape, true);
 }
 
 void run_forward(const Cuda& cuda, const PackedShape& shape, const PackedPlaces& places, const PackedForward& t,

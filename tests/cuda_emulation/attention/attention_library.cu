@@ -125,6 +125,8 @@ void use(const Cuda& cuda, void* workspace) {
 
 }  // namespace
 
+bool takes_empty_sequences() { return true; }
+
 std::optional<std::int64_t> forward_workspace(const Cuda&, const PackedShape& shape) {
   return takes(shape) ? std::optional(workspace_bytes) : std::nullopt;
 }

@@ -9,6 +9,8 @@
 
 namespace limbeck::kernels {
 
+bool takes_empty_sequences();
+
 /// None for heads wider than 128: some shapes are refused.
 std::optional<std::int64_t> forward_workspace(const Cuda& cuda, const PackedShape& shape);
 std::optional<std::int64_t> backward_workspace(const Cuda& cuda, const PackedShape& shape);

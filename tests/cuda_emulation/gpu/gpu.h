@@ -24,7 +24,7 @@ void launch(const Cuda& cuda, void (*kernel)(P...), dim3 grid, dim3 block, std::
       reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
       [kernel, values = std::tuple<P...>(static_cast<P>(args)...)] { std::apply(kernel, values); }};
   emulation::check_launch(launched);
-  if (shared_bytes > (std::size_t{48} << 10))
+  if (shared_bytes > (std::size_t{16} << 10))
     check_cuda(cudaFuncSetAttribute(launched.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                     static_cast<int>(shared_bytes)));
   emulation::launch_kernel(launched, cuda.state->stream);

@@ -125,22 +125,22 @@ TEST(CudaFp8, ProductsAreThoseOfTheCpu) {
                                   {5, 7, 3},
                                   {66, 130, 40},
                                   {70, 9, 300},
-                                  {16, 32, 16},
-                                  {48, 144, 528}}) {
+                                  {16, 32, 128},
+                                  {48, 144, 512}}) {
       check_product<float>(m, n, k, beta, By::TheSizes);
       check_product<bf16>(m, n, k, beta, By::TheSizes);
     }
     check_product<bf16>(32, 144, 272, beta, By::PlainKernel);
   }
-  check_product<bf16>(16, 32, 144, 0, By::TheSizes, true);
+  check_product<bf16>(16, 32, 256, 0, By::TheSizes, true);
   check_product<bf16>(16, 32, 144, 0, By::PlainKernel, true);
 }
 
-TEST(CudaFp8, AHopperMultipliesMultiplesOf16ByTheLibrary) {
+TEST(CudaFp8, AHopperMultipliesWholeBlocksByTheLibrary) {
   const bool is_hopper = gpu().state->architecture == 90;
   EXPECT_EQ(has_fp8_products(gpu()), is_hopper);
   EXPECT_EQ(is_for_library(gpu(), 48, 272, 640), is_hopper);
-  for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{8, 16, 16}, {16, 8, 16}, {16, 16, 8}, {0, 16, 16}})
+  for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{8, 16, 128}, {16, 8, 128}, {16, 16, 144}, {0, 16, 128}})
     EXPECT_FALSE(is_for_library(gpu(), m, n, k));
 }
 
