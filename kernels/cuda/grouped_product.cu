@@ -212,8 +212,6 @@ __global__ void __launch_bounds__(plain_threads* plain_threads)
   }
 }
 
-bool is_aligned(const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; }
-
 /// f(std::bool_constant) for a condition that is known when the program runs.
 template <class F>
 void with(bool condition, F&& f) {
@@ -242,8 +240,8 @@ void run(const Cuda& cuda, const GroupedProblem& problem, Transpose transpose_b,
       } else if constexpr (std::is_same_v<C, bf16>) {
         if (hopper_grouped_product(cuda, problem, transpose_b, a, b, static_cast<float>(beta), c)) return;
       }
-      const bool is_whole = problem.k % 8 == 0 && problem.n % 8 == 0 && problem.m % 8 == 0 && is_aligned(a) &&
-                            is_aligned(b) && is_aligned(c);
+      const bool is_whole = problem.k % 8 == 0 && problem.n % 8 == 0 && problem.m % 8 == 0 && are_aligned<8>(a, b) &&
+                            are_aligned<16 / sizeof(C)>(c);
       with(is_whole, [&](auto aligned) {
         constexpr bool are_aligned = decltype(aligned)::value;
         gpu::launch(cuda, product_kernel<Terms, is_transposed, are_aligned, C>, blocks, dim3(mma_threads),

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <bit>
-#include <initializer_list>
 #include <optional>
 
 #include "attention_library.h"
 #include "gpu.h"
 #include "kernels/cuda/grid.h"
 #include "kernels/cuda/scratch.h"
+#include "kernels/cuda/vector.cuh"
 #include "kernels/elementwise.h"
 
 namespace limbeck::kernels {
@@ -58,12 +58,11 @@ PackedShape shape_of(const AttentionProblem& p) {
 
 /// Rows of whole vectors of 16 bytes, from places that are multiples of them: what libraries copy. Runs of no tokens,
 /// which fill up their number, are not taken by every library.
-bool is_packed(const AttentionProblem& p, std::initializer_list<const void*> memory) {
+template <class... T>
+bool is_packed(const AttentionProblem& p, const T*... memory) {
   return p.run_offsets != nullptr && p.key_pages == nullptr && p.num_runs > 0 && p.num_queries >= 0 &&
          p.num_heads > 0 && p.width % 16 == 0 && p.value_width % 16 == 0 &&
-         (takes_empty_sequences() || rounded(p.num_runs) == p.num_runs) &&
-         std::all_of(memory.begin(), memory.end(),
-                     [](const void* at) { return reinterpret_cast<std::uintptr_t>(at) % 16 == 0; });
+         (takes_empty_sequences() || rounded(p.num_runs) == p.num_runs) && are_aligned<8>(memory...);
 }
 
 /// What a library works in fits what is kept for it: the choice depends on the shape alone.
@@ -75,7 +74,7 @@ bool fits(std::optional<std::int64_t> bytes) {
 
 bool packed_attention_forward(const Cuda& cuda, const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v,
                               bf16* out, float* logsumexp) {
-  if (!is_packed(p, {q, k, v, out})) return false;
+  if (!is_packed(p, q, k, v, out)) return false;
   const PackedShape shape = shape_of(p);
   if (!fits(forward_workspace(cuda, shape))) return false;
   run_forward(cuda, shape, find_places(cuda, p, shape), {q, k, v, out, logsumexp}, cuda.state->pieces());
@@ -85,7 +84,7 @@ bool packed_attention_forward(const Cuda& cuda, const AttentionProblem& p, const
 bool packed_attention_backward(const Cuda& cuda, const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v,
                                const bf16* out, const float* logsumexp, const bf16* dout, float* dq, float* dk,
                                float* dv) {
-  if (!is_packed(p, {q, k, v, out, dout})) return false;
+  if (!is_packed(p, q, k, v, out, dout)) return false;
   const PackedShape shape = shape_of(p);
   const std::int64_t of_q = p.num_queries * p.num_heads * p.width;
   const std::int64_t of_k = p.num_queries * p.num_kv_heads * p.width;
