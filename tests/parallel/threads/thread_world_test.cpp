@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 
+#include <barrier>
 #include <chrono>
 #include <thread>
 
@@ -117,7 +118,8 @@ TEST(ThreadWorld, MissedDeadlineNamesWhoHoldsUpTheOthers) {
 
 /// Operations that go elsewhere than by the world: rank 0 waits in one for rank 1, which waits for rank 2.
 TEST(ThreadWorld, WhatGoesElsewhereIsWaitedForLikewise) {
-  const auto messages = messages_of(3, 100ms, [](RankWorld& world) {
+  std::barrier all_have_left(3);  // the world's barrier, in which a rank is until it wakes
+  const auto messages = messages_of(3, 100ms, [&](RankWorld& world) {
     parallel::Engine& engine = world.comm->engine();
     EXPECT_NO_THROW(engine.check());
     world.comm->note_step(7);
@@ -128,6 +130,7 @@ TEST(ThreadWorld, WhatGoesElsewhereIsWaitedForLikewise) {
             .at = {.step = 0, .number = 1, .operation = "a sum"}, .is_waiting = true, .waits_for = {{next, {}}}};
       });
     world.comm->barrier();
+    all_have_left.arrive_and_wait();
     if (world.rank == 0) engine.miss("a sum", {{1, {}}});
     for (int i = 0; i < 500; ++i) {
       std::this_thread::sleep_for(5ms);
