@@ -96,8 +96,11 @@ void Tape::backward(const Var& loss) {
   check(loss.value.numel() == 1, "backward: the loss has shape {}, expected one element", loss.shape());
   check(loss.slot != nullptr, "backward: nothing to differentiate: no gradient flows into the loss");
   dispatch_float("backward", loss.value.dtype(), [&]<class T>() {
-    const T one = 1;
-    accumulate(loss.slot, Tensor::from<T>(loss.value.memory(), loss.shape(), {&one, 1}));
+    Tensor one = empty_like(loss.value);
+    on_device(one, [&](const auto& device) {
+      kernels::fill(device, static_cast<const T*>(nullptr), 1.0, one.mutable_data<T>(), 1);
+    });
+    accumulate(loss.slot, one);
   });
   run();
 }

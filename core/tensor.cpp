@@ -17,12 +17,14 @@ Storage::~Storage() { release(); }
 
 const void* Storage::data() const {
   check(!is_empty(), "storage: {} bytes were read while emptied", bytes_);
+  if (memory_->notes_uses()) memory_->note_use(data_);
   return data_;
 }
 
 void* Storage::mutable_data() {
   check(!is_empty(), "storage: {} bytes were written while emptied", bytes_);
   ++version_;
+  if (memory_->notes_uses()) memory_->note_use(data_);
   return data_;
 }
 

@@ -1,8 +1,8 @@
 // AdamW with decoupled weight decay (Loshchilov and Hutter, 2019, algorithm 2), as torch.optim.AdamW computes it: one
 // pass over the memory of a fragment, 28 bytes an element in float32.
 //
-//     AdamWFactors<float> factors{.decay = 1 - rate * weight_decay, .one_minus_beta1 = ...};
-//     adamw(device, factors, clip_factor, gradient, value, mean, mean_square, n);
+//     const AdamWFactors<float> factors{.decay = 1 - rate * weight_decay, .one_minus_beta1 = ...};
+//     adamw(device, &factors, clip_factor, gradient, value, mean, mean_square, n);       // where the device is a CPU
 #pragma once
 
 #include <cstdint>
@@ -29,10 +29,11 @@ struct AdamWFactors {
 ///     mean_square[i] = beta2 * mean_square[i] + one_minus_beta2 * g^2
 ///     x[i]           = decay * x[i] - step_size * mean[i] / (sqrt(mean_square[i]) * inverse_root_correction2 + eps)
 ///     rounded[i]      = x[i], unless rounded is null
-/// *grad_scale, a factor of clipping, is on the device, and null is 1; where it is not finite, nothing is changed. An
-/// element's result does not depend on n, on its place or on the number of threads.
+/// *factors, which are new in each step, and *grad_scale, a factor of clipping, are on the device; a null grad_scale is
+/// 1, and where it is not finite, nothing is changed. An element's result does not depend on n, on its place or on the
+/// number of threads.
 template <class D, class T>
-void adamw(const D& device, const AdamWFactors<T>& factors, const double* grad_scale, const T* dx, T* x, T* mean,
+void adamw(const D& device, const AdamWFactors<T>* factors, const double* grad_scale, const T* dx, T* x, T* mean,
            T* mean_square, std::int64_t n, bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

@@ -43,7 +43,7 @@ void block8_decode(const D& device, Block8Map map, Block8 blocks, std::int64_t n
 /// kernels/adamw.h's step with moments that are decoded before and encoded after it, block by block: the mean as
 /// Signed, the mean of squares as Unsigned. The weight sees the moments before they are encoded.
 template <class D>
-void adamw_block8(const D& device, const AdamWFactors<float>& factors, const double* grad_scale, const float* dx,
+void adamw_block8(const D& device, const AdamWFactors<float>* factors, const double* grad_scale, const float* dx,
                   float* x, Block8 mean, Block8 mean_square, std::int64_t n, bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

@@ -39,6 +39,15 @@ enum LogitsSum : std::int64_t {
   num_logits_sums,
 };
 
+/// What a token's loss is weighted by: `value`, times *scale, which is on the device, unless that is null.
+struct TokenWeight {
+  double value = 1;
+  const double* scale = nullptr;
+  constexpr TokenWeight(double factor, const double* on_device = nullptr)  // NOLINT(google-explicit-constructor)
+      : value(factor), scale(on_device) {}
+  constexpr double get() const { return scale == nullptr ? value : value * *scale; }
+};
+
 /// maximum [n] and the lowest column (plus offset) that has it [n] of logits [n,columns]; -infinity and the offset for
 /// no columns.
 template <class D, class T>
@@ -54,7 +63,7 @@ void logits_sums(const D& device, const LogitsRows<T>& rows, const double* stude
 /// bf16 with T float: each gradient is then computed in float and rounded once.
 template <class D, class T, class G>
 void logits_gradient(const D& device, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
-                     const double* sums, double alpha, double weight, G* dlogits, double* sum_min);
+                     const double* sums, double alpha, TokenWeight weight, G* dlogits, double* sum_min);
 
 /// Where a maximum over the parts of a vocabulary is this part's own, indices[i] becomes -indices[i], else -infinity:
 /// the maximum of those over the parts is the lowest index, negated. [n] each.
@@ -80,6 +89,6 @@ enum LossColumn : std::int64_t {
 /// and the temperature count.
 template <class D, class T>
 void add_losses(const D& device, const LogitsRows<T>& rows, const double* indices, const double* sums,
-                const double* sum_min, double alpha, double weight, double* totals, double* each);
+                const double* sum_min, double alpha, TokenWeight weight, double* totals, double* each);
 
 }  // namespace limbeck::kernels

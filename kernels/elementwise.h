@@ -20,7 +20,7 @@ void add(const D& device, const A* a, const B* b, A* y, std::int64_t n);
 template <class D, class T>
 void scale(const D& device, const T* x, Acc<T> factor, T* y, std::int64_t n);
 
-/// y[i] = weight * value[0]
+/// y[i] = weight * value[0]; a null value is 1.
 template <class D, class T>
 void fill(const D& device, const T* value, double weight, T* y, std::int64_t n);
 

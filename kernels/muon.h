@@ -3,7 +3,8 @@
 //
 //     nesterov(device, momentum, clip_factor, gradient, buffer, update, n);
 //     normalise(device, squares, 1e-7, update, n);                          // and the update is made orthogonal
-//     decayed_step(device, 1 - rate * weight_decay, step_size, clip_factor, update, value, n);
+//     const DecayedStep<float> step{1 - rate * weight_decay, step_size};
+//     decayed_step(device, &step, clip_factor, update, value, n);                // where the device is a CPU
 //
 // *grad_scale is on the device, and null is 1; where it is not finite, nothing is changed.
 #pragma once
@@ -25,9 +26,15 @@ void nesterov(const D& device, T momentum, const double* grad_scale, const T* dx
 template <class D, class T>
 void normalise(const D& device, const double* squares, double least, T* x, std::int64_t n);
 
-/// x[i] = decay * x[i] - step_size * update[i], and rounded[i] = x[i], unless rounded is null
+template <class T>
+struct DecayedStep {
+  T decay;
+  T step_size;
+};
+
+/// x[i] = decay * x[i] - step_size * update[i], and rounded[i] = x[i], unless rounded is null; *step is on the device.
 template <class D, class T>
-void decayed_step(const D& device, T decay, T step_size, const double* grad_scale, const T* update, T* x,
+void decayed_step(const D& device, const DecayedStep<T>* step, const double* grad_scale, const T* update, T* x,
                   std::int64_t n, bf16* rounded = nullptr);
 
 }  // namespace limbeck::kernels

@@ -15,6 +15,7 @@ AdamW::AdamW(const std::vector<Fragment>& fragments, const AdamWSettings& settin
   check(settings.eps >= 0, "adamw: eps is {}, expected 0 or more", settings.eps);
   check(settings.weight_decay >= 0, "adamw: weight_decay is {}, expected 0 or more", settings.weight_decay);
   check_fragments("adamw", fragments);
+  numbers_ = StepNumbers(fragments);
   states_.reserve(fragments.size());
   for (const Fragment& f : fragments) {
     const core::Parameter& p = *f.parameter;
@@ -29,28 +30,39 @@ AdamW::AdamW(const std::vector<Fragment>& fragments, const AdamWSettings& settin
   }
 }
 
-void AdamW::step(double rate, const core::Tensor& grad_scale) {
+void AdamW::begin_step(double rate) {
   for (const State& state : states_) check_trainable("adamw", state.weights.parameter());
-  const double* const scale = grad_scale.defined() ? grad_scale.data<double>() : nullptr;
   ++num_steps_;
   const auto step = static_cast<double>(num_steps_);
   const double correction1 = 1 - std::pow(settings_.beta1, step);
   const double correction2 = 1 - std::pow(settings_.beta2, step);
-  for (State& state : states_) {
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    const Fragment& fragment = states_[i].weights.fragment();
+    const double own_rate = rate * fragment.rate_factor;
+    const double weight_decay = fragment.parameter->decays ? fragment.weight_decay.value_or(settings_.weight_decay) : 0;
+    core::dispatch_float("adamw", states_[i].weights.dtype(), [&]<class T>() {
+      numbers_.set(i, kernels::AdamWFactors<T>{
+                          .decay = static_cast<T>(1 - own_rate * weight_decay),
+                          .one_minus_beta1 = static_cast<T>(1 - settings_.beta1),
+                          .beta2 = static_cast<T>(settings_.beta2),
+                          .one_minus_beta2 = static_cast<T>(1 - settings_.beta2),
+                          .step_size = static_cast<T>(own_rate / correction1),
+                          .inverse_root_correction2 = static_cast<T>(1 / std::sqrt(correction2)),
+                          .eps = static_cast<T>(settings_.eps),
+                      });
+    });
+  }
+  numbers_.bring();
+}
+
+void AdamW::queue_step(const core::Tensor& grad_scale) {
+  const double* const scale = grad_scale.defined() ? grad_scale.data<double>() : nullptr;
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    State& state = states_[i];
     const Fragment& fragment = state.weights.fragment();
     core::Parameter& parameter = *fragment.parameter;
-    const double own_rate = rate * fragment.rate_factor;
-    const double weight_decay = parameter.decays ? fragment.weight_decay.value_or(settings_.weight_decay) : 0;
     core::dispatch_float("adamw", state.weights.dtype(), [&]<class T>() {
-      const kernels::AdamWFactors<T> factors{
-          .decay = static_cast<T>(1 - own_rate * weight_decay),
-          .one_minus_beta1 = static_cast<T>(1 - settings_.beta1),
-          .beta2 = static_cast<T>(settings_.beta2),
-          .one_minus_beta2 = static_cast<T>(1 - settings_.beta2),
-          .step_size = static_cast<T>(own_rate / correction1),
-          .inverse_root_correction2 = static_cast<T>(1 / std::sqrt(correction2)),
-          .eps = static_cast<T>(settings_.eps),
-      };
+      const auto* factors = numbers_.at<kernels::AdamWFactors<T>>(i);
       const T* grad = parameter.slot->has_grad ? parameter.slot->grad.data<T>() + fragment.offset : nullptr;
       core::on_device(parameter.value, [&](const auto& device) {
         T* weights = state.weights.to_step<T>();
@@ -58,10 +70,10 @@ void AdamW::step(double rate, const core::Tensor& grad_scale) {
         if constexpr (std::is_same_v<T, float>) {
           if (state.mean.form() == Moment::Form::Block8) {
             const std::vector<Moment::Part> means = state.mean.parts(), squares = state.mean_square.parts();
-            for (std::size_t i = 0; i < means.size(); ++i) {
-              const std::int64_t offset = means[i].offset;
+            for (std::size_t part = 0; part < means.size(); ++part) {
+              const std::int64_t offset = means[part].offset;
               kernels::adamw_block8(device, factors, scale, grad != nullptr ? grad + offset : nullptr, weights + offset,
-                                    means[i].blocks, squares[i].blocks, means[i].length,
+                                    means[part].blocks, squares[part].blocks, means[part].length,
                                     rounded != nullptr ? rounded + offset : nullptr);
             }
             return;
@@ -72,6 +84,10 @@ void AdamW::step(double rate, const core::Tensor& grad_scale) {
       });
     });
   }
+}
+
+void AdamW::note_step() {
+  for (State& state : states_) state.weights.note_step();
 }
 
 void AdamW::set_num_steps(std::int64_t num_steps) {

@@ -14,6 +14,7 @@
 #include "optim/fragment.h"
 #include "optim/master_weights.h"
 #include "optim/moment.h"
+#include "optim/step_numbers.h"
 
 namespace limbeck::optim {
 
@@ -36,7 +37,15 @@ class AdamW {
 
   /// One step with learning rate `rate` (times each fragment's factor), from grad_scale * gradient. A parameter without
   /// a gradient has a zero one. Gradients are left as they are.
-  void step(double rate, const core::Tensor& grad_scale = {});
+  void step(double rate, const core::Tensor& grad_scale = {}) {
+    begin_step(rate);
+    queue_step(grad_scale);
+  }
+  /// The same in two: the step's numbers, which go to the device, and the kernels, which read them there.
+  void begin_step(double rate);
+  void queue_step(const core::Tensor& grad_scale = {});
+  /// What queue_step does beside its kernels, where those run again without being queued again.
+  void note_step();
 
   /// Steps taken so far: the bias correction depends on it, so it belongs to a checkpoint.
   std::int64_t num_steps() const { return num_steps_; }
@@ -58,6 +67,7 @@ class AdamW {
 
   AdamWSettings settings_;
   std::vector<State> states_;
+  StepNumbers numbers_;  // kernels::AdamWFactors of each
   std::int64_t num_steps_ = 0;
 };
 

@@ -17,8 +17,8 @@ GradientNorm::GradientNorm(const core::ParameterList& parameters, core::Comm& wo
 
   const auto num_parameters = static_cast<std::int64_t>(parameters.size());
   const core::MemoryPtr& memory = parameters.front()->value.memory();
-  Tensor squares = Tensor::zeros(memory, DType::F64, {num_parameters});
-  double* sums = squares.mutable_data<double>();
+  squares_ = Tensor::zeros(memory, DType::F64, {num_parameters});
+  double* sums = squares_.mutable_data<double>();
   for (const core::Parameter* p : parameters) {
     names_.push_back(p->name);
     double* sum = sums++;
@@ -29,19 +29,23 @@ GradientNorm::GradientNorm(const core::ParameterList& parameters, core::Comm& wo
                       [&](const auto& device) { kernels::sum_of_squares(device, grad.data<T>(), grad.numel(), sum); });
     });
   }
-  world.all_reduce(squares, core::Reduce::Sum);
+  world.all_reduce(squares_, core::Reduce::Sum);
   factor_ = Tensor::empty(memory, DType::F64, {1});
-  core::on_device(squares, [&](const auto& device) {
-    kernels::clip_factor(device, squares.data<double>(), num_parameters, clip, factor_.mutable_data<double>());
+  core::on_device(squares_, [&](const auto& device) {
+    kernels::clip_factor(device, squares_.data<double>(), num_parameters, clip, factor_.mutable_data<double>());
   });
-  squares_.emplace(squares);
+}
+
+void GradientNorm::start_reading() {
+  if (squares_.defined()) copy_.emplace(squares_);
 }
 
 GradientNorm::Values GradientNorm::values() {
   Values result;
-  if (!squares_) return result;
+  if (!copy_) start_reading();
+  if (!copy_) return result;
   double total = 0;
-  const std::span<const double> by_parameter = squares_->get<double>();
+  const std::span<const double> by_parameter = copy_->get<double>();
   for (std::size_t i = 0; i < by_parameter.size(); ++i) {
     total += by_parameter[i];
     if (!std::isfinite(by_parameter[i]) && (result.not_finite.empty() || names_[i] < result.not_finite))

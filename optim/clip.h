@@ -3,6 +3,7 @@
 //
 //     GradientNorm norm(parameters, world, /*clip=*/1.0);
 //     adamw.step(rate, norm.factor());
+//     norm.start_reading();
 //     const GradientNorm::Values& values = norm.values();     // waits for them
 //     check(values.not_finite.empty(), "gradient of {} is not finite at step {}", values.not_finite, step);
 #pragma once
@@ -32,11 +33,14 @@ class GradientNorm {
     double norm = 0;
     std::string not_finite;  // the first parameter, by name, whose gradient is not finite on some rank; empty: none is
   };
-  Values values();
+  /// What is there when this is queued goes on its way to the host; may be asked again.
+  void start_reading();
+  Values values();  // of what was on its way last; starts it where nothing is
 
  private:
   std::vector<std::string> names_;
-  std::optional<core::HostCopy> squares_;  // by parameter
+  core::Tensor squares_;  // by parameter
+  std::optional<core::HostCopy> copy_;
   core::Tensor factor_;
 };
 

@@ -24,6 +24,11 @@ core::bf16* MasterWeights::rounded() {
   return rounded.defined() ? rounded.mutable_data<core::bf16>() + fragment_.offset : nullptr;
 }
 
+void MasterWeights::note_step() {
+  core::dispatch_float("step", dtype(), [&]<class T>() { to_step<T>(); });
+  rounded();
+}
+
 void MasterWeights::add_to(core::StateDict& state) const {
   if (!is_narrow_) return;
   const core::Parameter& p = parameter();

@@ -31,6 +31,8 @@ class MasterWeights {
   /// Where a step writes them [length] rounded too, asked behind to_step; null: nowhere. That is where they are master
   /// weights, and on a device that keeps rounded copies of float32 weights (core/ops/packed_weight.h).
   core::bf16* rounded();
+  /// That to_step and rounded have been asked, for values that are written now without it.
+  void note_step();
 
   /// Adds "optimizer/<name>/master" if there is one; the fragment must be whole.
   void add_to(core::StateDict& state) const;

@@ -59,6 +59,7 @@ Muon::Muon(const std::vector<Fragment>& fragments, const MuonSettings& settings,
         settings.momentum);
   check(settings.weight_decay >= 0, "muon: weight_decay is {}, expected 0 or more", settings.weight_decay);
   check_fragments("muon", fragments);
+  numbers_ = StepNumbers(fragments);
   for (const Fragment& f : fragments) {
     const core::Parameter& p = *f.parameter;
     const int rank = p.global_shape.rank();
@@ -79,16 +80,28 @@ Muon::Muon(const std::vector<Fragment>& fragments, const MuonSettings& settings,
   }
 }
 
-void Muon::step(double rate, const core::Tensor& grad_scale) {
-  const double* const scale = grad_scale.defined() ? grad_scale.data<double>() : nullptr;
+void Muon::begin_step(double rate) {
   for (const State& state : states_) check_trainable("muon", state.weights.parameter());
-  for (State& state : states_) {
-    const Fragment& fragment = state.weights.fragment();
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    const Fragment& fragment = states_[i].weights.fragment();
     const core::Parameter& p = *fragment.parameter;
     const int rank = p.global_shape.rank();
     const double own_rate = rate * fragment.rate_factor;
     const double weight_decay = p.decays ? fragment.weight_decay.value_or(settings_.weight_decay) : 0;
     const auto longer_side = static_cast<double>(std::max(p.global_shape[rank - 2], p.global_shape[rank - 1]));
+    core::dispatch_float("muon", states_[i].weights.dtype(), [&]<class T>() {
+      numbers_.set(i, kernels::DecayedStep<T>{static_cast<T>(1 - own_rate * weight_decay),
+                                              static_cast<T>(own_rate * 0.2 * std::sqrt(longer_side))});
+    });
+  }
+  numbers_.bring();
+}
+
+void Muon::queue_step(const core::Tensor& grad_scale) {
+  const double* const scale = grad_scale.defined() ? grad_scale.data<double>() : nullptr;
+  for (std::size_t i = 0; i < states_.size(); ++i) {
+    State& state = states_[i];
+    const core::Parameter& p = state.weights.parameter();
     Tensor update = Tensor::empty(p.value.memory(), state.weights.dtype(), p.value.shape());
     core::dispatch_float("muon", update.dtype(), [&]<class T>() {
       core::on_device(p.value, [&](const auto& device) {
@@ -100,12 +113,15 @@ void Muon::step(double rate, const core::Tensor& grad_scale) {
         else
           orthogonalise_whole(state, update);
         T* weights = state.weights.to_step<T>();
-        kernels::decayed_step(device, static_cast<T>(1 - own_rate * weight_decay),
-                              static_cast<T>(own_rate * 0.2 * std::sqrt(longer_side)), scale, update.data<T>(), weights,
+        kernels::decayed_step(device, numbers_.at<kernels::DecayedStep<T>>(i), scale, update.data<T>(), weights,
                               update.numel(), state.weights.rounded());
       });
     });
   }
+}
+
+void Muon::note_step() {
+  for (State& state : states_) state.weights.note_step();
 }
 
 // Each rank writes its box into zeros and the sum over the axis is the whole: any cut, even or not, and exact.

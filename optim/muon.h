@@ -17,6 +17,7 @@
 #include "optim/fragment.h"
 #include "optim/master_weights.h"
 #include "optim/moment.h"
+#include "optim/step_numbers.h"
 
 namespace limbeck::optim {
 
@@ -43,7 +44,14 @@ class Muon {
   /// kernels/muon.h made orthogonal:
   ///     value = (1 - r * weight_decay) * value - r * 0.2 * sqrt(max(rows, cols)) * update
   /// rows and cols are those of the whole matrix. A parameter without a gradient has a zero one.
-  void step(double rate, const core::Tensor& grad_scale = {});
+  void step(double rate, const core::Tensor& grad_scale = {}) {
+    begin_step(rate);
+    queue_step(grad_scale);
+  }
+  /// As AdamW's.
+  void begin_step(double rate);
+  void queue_step(const core::Tensor& grad_scale = {});
+  void note_step();
 
   /// "optimizer/<name>/momentum_buffer", and of bfloat16 weights the master weights, "optimizer/<name>/master", placed
   /// as the parameter is; valid while the optimizer is.
@@ -60,6 +68,7 @@ class Muon {
 
   MuonSettings settings_;
   std::vector<State> states_;
+  StepNumbers numbers_;  // kernels::DecayedStep of each
 };
 
 }  // namespace limbeck::optim

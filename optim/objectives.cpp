@@ -31,6 +31,7 @@ void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossAccumul
   Tensor both_indices = Tensor::zeros(memory, DType::F64, {2, n});  // the lowest column with the maximum
   Tensor sums = Tensor::empty(memory, DType::F64, {n, kernels::num_logits_sums});
   Tensor sum_min = Tensor::empty(memory, DType::F64, {n});
+  const kernels::TokenWeight weight(chunk.weight, chunk.scale.defined() ? chunk.scale.data<double>() : nullptr);
   core::dispatch_float("objective", chunk.student.dtype(), [&]<class T>() {
     core::on_device(chunk.student, [&](const auto& device) {
       const kernels::LogitsRows<T> logits{.n = n,
@@ -53,7 +54,7 @@ void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossAccumul
       kernels::logits_sums(device, logits, maxima, maxima + n, sums.mutable_data<double>());
       chunk.vocabulary.sum(sums);
       const auto write_gradient = [&](auto* gradient) {
-        kernels::logits_gradient(device, logits, maxima, maxima + n, sums.data<double>(), alpha, chunk.weight, gradient,
+        kernels::logits_gradient(device, logits, maxima, maxima + n, sums.data<double>(), alpha, weight, gradient,
                                  sum_min.mutable_data<double>());
       };
       if (!chunk.gradient.defined())
@@ -63,7 +64,7 @@ void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossAccumul
       else if constexpr (std::is_same_v<T, float>)
         write_gradient(chunk.gradient.mutable_data<core::bf16>());
       chunk.vocabulary.sum(sum_min);
-      kernels::add_losses(device, logits, indices, sums.data<double>(), sum_min.data<double>(), alpha, chunk.weight,
+      kernels::add_losses(device, logits, indices, sums.data<double>(), sum_min.data<double>(), alpha, weight,
                           losses.totals().mutable_data<double>(),
                           losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr);
     });

@@ -20,9 +20,19 @@ Optimizer::Optimizer(const std::vector<Trained>& trained, const OptimizerSetting
     : muon_(choose(trained, settings, /*for_muon=*/true), settings.muon, axis_comm),
       adamw_(choose(trained, settings, /*for_muon=*/false), settings.adamw) {}
 
-void Optimizer::step(double rate, const core::Tensor& grad_scale) {
-  muon_.step(rate, grad_scale);
-  adamw_.step(rate, grad_scale);
+void Optimizer::begin_step(double rate) {
+  muon_.begin_step(rate);
+  adamw_.begin_step(rate);
+}
+
+void Optimizer::queue_step(const core::Tensor& grad_scale) {
+  muon_.queue_step(grad_scale);
+  adamw_.queue_step(grad_scale);
+}
+
+void Optimizer::note_step() {
+  muon_.note_step();
+  adamw_.note_step();
 }
 
 core::StateDict Optimizer::state_dict() const {

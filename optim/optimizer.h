@@ -24,7 +24,14 @@ class Optimizer {
   Optimizer(const std::vector<Trained>& trained, const OptimizerSettings& settings, const AxisComm& axis_comm = {});
 
   /// Collective over the axes that cut Muon's matrices.
-  void step(double rate, const core::Tensor& grad_scale = {});
+  void step(double rate, const core::Tensor& grad_scale = {}) {
+    begin_step(rate);
+    queue_step(grad_scale);
+  }
+  /// As AdamW's.
+  void begin_step(double rate);
+  void queue_step(const core::Tensor& grad_scale = {});
+  void note_step();
 
   std::int64_t num_steps() const { return adamw_.num_steps(); }
   void set_num_steps(std::int64_t num_steps) { adamw_.set_num_steps(num_steps); }

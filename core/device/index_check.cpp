@@ -71,6 +71,14 @@ void check_indices(const Tensor& index, std::int64_t first, std::int64_t limit, 
   notes.messages.push_back(std::move(message));
 }
 
+std::vector<IndexMessage> unread_checks(const MemoryPtr& memory) {
+  return memory->is_host() ? std::vector<IndexMessage>() : notes_of(memory).messages;
+}
+
+void set_unread_checks(const MemoryPtr& memory, std::vector<IndexMessage> messages) {
+  if (!memory->is_host()) notes_of(memory).messages = std::move(messages);
+}
+
 NotesCopy::NotesCopy(const MemoryPtr& memory) : memory_(memory) {
   if (memory->is_host()) return;
   IndexNotes& notes = notes_of(memory);

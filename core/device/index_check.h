@@ -25,6 +25,11 @@ using IndexMessage = std::function<std::string(std::int64_t position, std::int64
 /// Throws, or notes, unless all of `index` (int32 or int64) are in [first, limit).
 void check_indices(const Tensor& index, std::int64_t first, std::int64_t limit, IndexMessage message);
 
+/// What the checks say that a memory's device does and nobody has read yet, in their order: of work that is done again
+/// without being queued again they are set to what they were behind it.
+std::vector<IndexMessage> unread_checks(const MemoryPtr& memory);
+void set_unread_checks(const MemoryPtr& memory, std::vector<IndexMessage> messages);
+
 /// What a memory's device has noted since it was last read.
 class NotesCopy {
  public:

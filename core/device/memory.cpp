@@ -1,6 +1,7 @@
 #include "core/device/memory.h"
 
 #include <algorithm>
+#include <utility>
 #include <variant>
 
 #include "core/error.h"
@@ -61,8 +62,9 @@ void Memory::free_segment(void* segment, std::int64_t bytes) const {
 void* Memory::allocate(std::int64_t bytes) {
   const std::scoped_lock lock(mutex_);
   const std::int64_t need = std::max(round_up(bytes, alignment), alignment);
-  auto best = free_.lower_bound({need, nullptr});
-  if (best == free_.end()) {
+  auto& free = free_of(part_);
+  auto best = free.lower_bound({need, nullptr});
+  if (best == free.end()) {
     // An eighth of what is held comes on top, so that shapes that vary with the data stop asking soon.
     const std::int64_t segment = round_up(std::max({need, smallest_segment, statistics_.system_bytes / 8}), huge_page);
     void* at = allocate_segment(segment);
@@ -71,17 +73,18 @@ void* Memory::allocate(std::int64_t bytes) {
     ++statistics_.system_allocations;
     statistics_.system_bytes += segment;
     segments_.emplace_back(static_cast<char*>(at), segment);
-    blocks_[static_cast<char*>(at)] = {segment, false, static_cast<std::int64_t>(segments_.size())};
-    best = free_.insert({segment, static_cast<char*>(at)}).first;
+    blocks_[static_cast<char*>(at)] = {
+        .bytes = segment, .segment = static_cast<std::int64_t>(segments_.size()), .part = part_};
+    best = free.insert({segment, static_cast<char*>(at)}).first;
   }
   char* at = best->second;
-  free_.erase(best);
+  free.erase(best);
   Block& block = blocks_[at];
   if (block.bytes - need >= smallest_rest) {
-    char* rest = at + need;
-    blocks_[rest] = {block.bytes - need, false, block.segment};
-    insert_free(rest, block.bytes - need);
+    Block rest = block;
+    rest.bytes -= need;
     block.bytes = need;
+    insert_free(blocks_.insert_or_assign(at + need, rest).first);
   }
   block.used = true;
   statistics_.used_bytes += block.bytes;
@@ -91,28 +94,80 @@ void* Memory::allocate(std::int64_t bytes) {
 
 void Memory::deallocate(void* pointer) noexcept {
   const std::scoped_lock lock(mutex_);
-  auto it = blocks_.find(static_cast<char*>(pointer));
-  it->second.used = false;
-  statistics_.used_bytes -= it->second.bytes;
-  const auto absorb = [&](auto into, auto gone) {
-    into->second.bytes += gone->second.bytes;
-    blocks_.erase(gone);
-  };
+  const auto it = blocks_.find(static_cast<char*>(pointer));
+  Block& block = it->second;
+  if (std::exchange(block.is_noted, false)) keeps_what_is_used_ = false;
+  block.used = false;
+  statistics_.used_bytes -= block.bytes;
+  free_and_merge(it);
+}
+
+/// With free neighbours of its segment and part; it is in no set of free ones yet.
+void Memory::free_and_merge(Blocks::iterator it) {
   const auto mergeable = [](auto a, auto b) {
-    return !a->second.used && !b->second.used && a->second.segment == b->second.segment;
+    return !a->second.used && !b->second.used && a->second.segment == b->second.segment &&
+           a->second.part == b->second.part;
   };
   if (auto next = std::next(it); next != blocks_.end() && mergeable(it, next)) {
-    free_.erase({next->second.bytes, next->first});
-    absorb(it, next);
+    erase_free(next);
+    it->second.bytes += next->second.bytes;
+    blocks_.erase(next);
   }
   if (it != blocks_.begin()) {
     if (auto previous = std::prev(it); mergeable(previous, it)) {
-      free_.erase({previous->second.bytes, previous->first});
-      absorb(previous, it);
+      erase_free(previous);
+      previous->second.bytes += it->second.bytes;
+      blocks_.erase(it);
       it = previous;
     }
   }
-  insert_free(it->first, it->second.bytes);
+  insert_free(it);
+}
+
+void Memory::move_free(Part from, Part to) {
+  for (const auto& [bytes, at] : std::exchange(free_of(from), {})) {
+    const auto it = blocks_.find(at);
+    it->second.part = to;
+    free_and_merge(it);
+  }
+}
+
+void Memory::begin_setting_apart() {
+  const std::scoped_lock lock(mutex_);
+  check(!is_set_apart_, "memory: some is set apart already");
+  is_set_apart_ = true;
+  keeps_what_is_used_ = true;
+  move_free(Part::Common, Part::Apart);
+  part_ = Part::Apart;
+}
+
+void Memory::end_setting_apart() {
+  const std::scoped_lock lock(mutex_);
+  part_ = Part::Common;
+}
+
+// What is in use of it yet becomes common when it is freed.
+void Memory::give_back_apart() {
+  const std::scoped_lock lock(mutex_);
+  part_ = Part::Common;
+  is_set_apart_ = false;
+  move_free(Part::Apart, Part::Common);
+  for (auto& [at, block] : blocks_) {
+    block.part = Part::Common;
+    block.is_noted = false;
+  }
+}
+
+void Memory::note_use(const void* block) {
+  const std::scoped_lock lock(mutex_);
+  // Memory of another owner, and what is no block, is nobody's to free here.
+  const auto at = blocks_.find(static_cast<char*>(const_cast<void*>(block)));
+  if (at != blocks_.end() && at->second.part == Part::Common) at->second.is_noted = true;
+}
+
+bool Memory::keeps_what_is_used() const {
+  const std::scoped_lock lock(mutex_);
+  return keeps_what_is_used_;
 }
 
 MemoryStatistics Memory::statistics() const {

@@ -8,6 +8,7 @@
 //     memory->statistics().system_allocations;
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -56,6 +57,18 @@ class Memory : public std::enable_shared_from_this<Memory> {
   MemoryStatistics statistics() const;
   void reset_peak();
 
+  /// Sets memory apart for work that is done again at the same addresses (recorded_work.h): what is free now, and what
+  /// is allocated until end_setting_apart(), is given to nobody else from then on until give_back_apart(). One at a
+  /// time.
+  void begin_setting_apart();
+  void end_setting_apart();
+  void give_back_apart();
+  /// Until end_setting_apart(), of memory that is not set apart: the work uses it.
+  bool notes_uses() const { return part_ == Part::Apart; }
+  void note_use(const void* block);
+  /// Whether nothing has been freed whose use was noted.
+  bool keeps_what_is_used() const;
+
   /// For whoever keeps it (index_check.h).
   std::shared_ptr<IndexNotes>& index_notes() { return index_notes_; }
 
@@ -63,12 +76,20 @@ class Memory : public std::enable_shared_from_this<Memory> {
   std::atomic<std::int64_t> host_reads = 0;
 
  private:
+  enum class Part : std::uint8_t { Common, Apart };
   struct Block {
     std::int64_t bytes = 0;
     bool used = false;
     std::int64_t segment = 0;
+    Part part = Part::Common;
+    bool is_noted = false;  // of the common part, used by what memory is set apart for
   };
-  void insert_free(char* at, std::int64_t bytes) { free_.insert({bytes, at}); }
+  using Blocks = std::map<char*, Block>;
+  std::set<std::pair<std::int64_t, char*>>& free_of(Part part) { return free_[static_cast<std::size_t>(part)]; }
+  void insert_free(Blocks::iterator at) { free_of(at->second.part).insert({at->second.bytes, at->first}); }
+  void erase_free(Blocks::iterator at) { free_of(at->second.part).erase({at->second.bytes, at->first}); }
+  void free_and_merge(Blocks::iterator at);
+  void move_free(Part from, Part to);
 
   void* allocate_segment(std::int64_t bytes) const;
   void free_segment(void* segment, std::int64_t bytes) const;
@@ -80,8 +101,11 @@ class Memory : public std::enable_shared_from_this<Memory> {
   std::shared_ptr<IndexNotes> index_notes_;
   std::shared_ptr<Memory> host_;  // where this one is none; made when it is first asked for
   mutable std::mutex mutex_;      // the communication thread frees tensors too
-  std::map<char*, Block> blocks_;
-  std::set<std::pair<std::int64_t, char*>> free_;
+  Blocks blocks_;
+  std::array<std::set<std::pair<std::int64_t, char*>>, 2> free_;  // by Part
+  Part part_ = Part::Common;                                      // that is allocated from
+  bool is_set_apart_ = false;
+  bool keeps_what_is_used_ = true;
   std::vector<std::pair<char*, std::int64_t>> segments_;
   MemoryStatistics statistics_;
 };

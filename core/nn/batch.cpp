@@ -1,6 +1,7 @@
 #include "core/nn/batch.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <numeric>
 #include <vector>
@@ -15,6 +16,24 @@ core::AttentionLayout Batch::attention_layout() const {
   layout.run_offsets = run_offsets;
   layout.longest_run = longest_run;
   return layout;
+}
+
+void Batch::copy_values(const Batch& other) {
+  const auto columns = [](auto& batch) {
+    return std::array{&batch.tokens,   &batch.targets,      &batch.position,        &batch.document,
+                      &batch.sequence, &batch.global_index, &batch.sequence_offsets};
+  };
+  const auto to = columns(*this);
+  const auto from = columns(other);
+  for (std::size_t i = 0; i < to.size(); ++i) to[i]->copy_from(*from[i]);
+}
+
+void Batch::forget_values() {
+  run_offsets = {};
+  longest_run = 0;
+  max_position = 0;
+  for (std::size_t n = 1; n < offsets_on_host.size(); ++n)
+    max_position = std::max(max_position, offsets_on_host[n] - offsets_on_host[n - 1] - 1);
 }
 
 namespace {
@@ -56,8 +75,6 @@ Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
   if (!runs.empty()) batch.run_offsets = Tensor::from<std::int64_t>(memory, {std::ssize(runs)}, runs);
   for (std::size_t r = 1; r < runs.size(); ++r) batch.longest_run = std::max(batch.longest_run, runs[r] - runs[r - 1]);
   for (const auto p : c.position) batch.max_position = std::max<std::int64_t>(batch.max_position, p);
-  batch.global_targets =
-      static_cast<double>(std::count_if(c.targets.begin(), c.targets.end(), [](auto t) { return t >= 0; }));
   batch.global_sequences = static_cast<double>(c.sequence_offsets.size() - 1);
   batch.global_tokens = static_cast<double>(n);
   return batch;

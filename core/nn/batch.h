@@ -30,8 +30,7 @@ struct Batch {
   std::int64_t longest_run = 0;
   std::int64_t max_position = 0;  // highest in `position`
 
-  // Over all ranks and micro-batches of the optimizer step: what losses are divided by.
-  double global_targets = 0;
+  // Over all ranks and micro-batches of the optimizer step: what router losses are divided by.
   double global_sequences = 0;
   double global_tokens = 0;
 
@@ -39,6 +38,12 @@ struct Batch {
   std::int64_t num_sequences() const { return sequence_offsets.numel() - 1; }
   /// Self-attention over the batch's own tokens.
   core::AttentionLayout attention_layout() const;
+
+  /// Values of another batch of the same shapes, of any memory; what the host knows of them stays.
+  void copy_values(const Batch& other);
+  /// The host knows only what any values of these shapes have: documents are whatever the device finds, and positions
+  /// go to the end of the longest sequence.
+  void forget_values();
 };
 
 /// Columns of a batch on the host; every vector has T entries, the offsets N+1.

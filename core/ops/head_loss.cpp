@@ -86,6 +86,7 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
                          ? columns
                          : std::clamp<std::int64_t>(options.valid_vocabulary - options.vocabulary_offset, 0, columns),
         .weight = options.weight,
+        .scale = options.scale,
         .vocabulary = vocabulary};
     check(!teacher || (chunk.teacher.shape() == Shape{count, columns} && chunk.teacher.dtype() == dtype),
           "head_loss: the teacher's logits are {} {}, expected {} [{},{}]", chunk.teacher.dtype(),

@@ -25,4 +25,10 @@ Storage::Made& made_of(const Tensor& weight, Form form) {
   return *made;
 }
 
+void forget_made(const Tensor& weight) {
+  std::erase_if(weight.storage()->made(), [&](const Storage::Made& made) {
+    return made.kind != static_cast<int>(Form::Rounded) || made.version != weight.version();
+  });
+}
+
 }  // namespace limbeck::core

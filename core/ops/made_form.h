@@ -22,4 +22,8 @@ Storage::Made* find_made(const Tensor& weight, Form form);
 /// What is known of a form of the weight's present values: without storage and with wanted = 0 where they are new.
 Storage::Made& made_of(const Tensor& weight, Form form);
 
+/// Forgets the forms that are not written with the weight (rounded_to_write, packed_weight.h): they are made anew when
+/// they are next asked for.
+void forget_made(const Tensor& weight);
+
 }  // namespace limbeck::core

@@ -78,6 +78,7 @@ struct LogitsChunk {
   std::int64_t vocabulary_offset = 0;  // global index of column 0
   std::int64_t num_valid = 0;          // columns from here on are padding: probability 0 on both sides
   double weight = 0;                   // of one token: 1 / global number of tokens with a target
+  Tensor scale = {};                   // [1] float64, which the weight is times; undefined: 1
   nn::TensorComm& vocabulary;          // over which the vocabulary is cut
 };
 

@@ -28,11 +28,11 @@ void update(const AdamWFactors<T>& f, const Gradient& gradient, T* x, T* mean, T
 }  // namespace
 
 template <class D, class T>
-void adamw(const D& cpu, const AdamWFactors<T>& factors, const double* grad_scale, const T* dx, T* x, T* mean,
+void adamw(const D& cpu, const AdamWFactors<T>* factors, const double* grad_scale, const T* dx, T* x, T* mean,
            T* mean_square, std::int64_t n, bf16* rounded) {
   if (!is_finite(grad_scale)) return;
   const T scale = scale_of<T>(grad_scale);
-  parallel_for(cpu, n, grain, [=, f = factors](std::int64_t begin, std::int64_t end) {
+  parallel_for(cpu, n, grain, [=, f = *factors](std::int64_t begin, std::int64_t end) {
     for_each_stretch(x, rounded, begin, end, [=](std::int64_t first, std::int64_t last) {
       if (dx != nullptr)
         update(
@@ -45,14 +45,14 @@ void adamw(const D& cpu, const AdamWFactors<T>& factors, const double* grad_scal
 }
 
 template <class D>
-void adamw_block8(const D& cpu, const AdamWFactors<float>& factors, const double* grad_scale, const float* dx, float* x,
+void adamw_block8(const D& cpu, const AdamWFactors<float>* factors, const double* grad_scale, const float* dx, float* x,
                   Block8 mean, Block8 mean_square, std::int64_t n, bf16* rounded) {
   if (!is_finite(grad_scale)) return;
   const auto scale = scale_of<float>(grad_scale);
   const Block8Table& signs = block8_table(Block8Map::Signed);
   const Block8Table& squares = block8_table(Block8Map::Unsigned);
   parallel_for(
-      cpu, block8_count(n), block_grain, [=, &signs, &squares, f = factors](std::int64_t begin, std::int64_t end) {
+      cpu, block8_count(n), block_grain, [=, &signs, &squares, f = *factors](std::int64_t begin, std::int64_t end) {
         std::array<float, block8_size> m, v;
         for (std::int64_t b = begin; b < end; ++b) {
           const std::int64_t first = b * block8_size;
@@ -72,11 +72,11 @@ void adamw_block8(const D& cpu, const AdamWFactors<float>& factors, const double
       });
 }
 
-template void adamw(const Cpu&, const AdamWFactors<float>&, const double*, const float*, float*, float*, float*,
+template void adamw(const Cpu&, const AdamWFactors<float>*, const double*, const float*, float*, float*, float*,
                     std::int64_t, bf16*);
-template void adamw(const Cpu&, const AdamWFactors<double>&, const double*, const double*, double*, double*, double*,
+template void adamw(const Cpu&, const AdamWFactors<double>*, const double*, const double*, double*, double*, double*,
                     std::int64_t, bf16*);
-template void adamw_block8(const Cpu&, const AdamWFactors<float>&, const double*, const float*, float*, Block8, Block8,
+template void adamw_block8(const Cpu&, const AdamWFactors<float>*, const double*, const float*, float*, Block8, Block8,
                            std::int64_t, bf16*);
 
 }  // namespace limbeck::kernels

@@ -170,8 +170,9 @@ void logits_sums(const D& cpu, const LogitsRows<T>& rows, const double* student_
 
 template <class D, class T, class G>
 void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
-                     const double* sums, double alpha, double weight, G* dlogits, double* sum_min) {
+                     const double* sums, double alpha, TokenWeight token_weight, G* dlogits, double* sum_min) {
   const std::int64_t n = rows.num_valid;
+  const double weight = token_weight.get();
   parallel_for(cpu, rows.n, 1, [&](std::int64_t begin, std::int64_t end) {
     alignas(64) T values[block];
     for (std::int64_t i = begin; i < end; ++i) {
@@ -208,7 +209,8 @@ void negate_where_maximal(const D&, const double* own, const double* of_all, dou
 
 template <class D, class T>
 void add_losses(const D&, const LogitsRows<T>& rows, const double* indices, const double* sums, const double* sum_min,
-                double alpha, double weight, double* totals, double* each) {
+                double alpha, TokenWeight token_weight, double* totals, double* each) {
+  const double weight = token_weight.get();
   const bool has_teacher = rows.teacher != nullptr;
   for (std::int64_t i = 0; i < rows.n; ++i) {
     const LossRow row = loss_row(sums + i * num_logits_sums, has_teacher, alpha, rows.temperature,
@@ -231,15 +233,15 @@ LIMBECK_INSTANTIATE(double)
 
 #define LIMBECK_INSTANTIATE_GRADIENT(T, G)                                                                             \
   template void logits_gradient(const Cpu&, const LogitsRows<T>&, const double*, const double*, const double*, double, \
-                                double, G*, double*);
+                                TokenWeight, G*, double*);
 LIMBECK_INSTANTIATE_GRADIENT(float, float)
 LIMBECK_INSTANTIATE_GRADIENT(double, double)
 LIMBECK_INSTANTIATE_GRADIENT(float, bf16)
 
 template void negate_where_maximal(const Cpu&, const double*, const double*, double*, std::int64_t);
 template void add_losses(const Cpu&, const LogitsRows<float>&, const double*, const double*, const double*, double,
-                         double, double*, double*);
+                         TokenWeight, double*, double*);
 template void add_losses(const Cpu&, const LogitsRows<double>&, const double*, const double*, const double*, double,
-                         double, double*, double*);
+                         TokenWeight, double*, double*);
 
 }  // namespace limbeck::kernels

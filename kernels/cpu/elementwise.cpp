@@ -32,7 +32,7 @@ void scale(const D& cpu, const T* x, Acc<T> factor, T* y, std::int64_t n) {
 
 template <class D, class T>
 void fill(const D& cpu, const T* value, double weight, T* y, std::int64_t n) {
-  const T all = as<T>(weight * as<double>(*value));
+  const T all = as<T>(value == nullptr ? weight : weight * as<double>(*value));
   parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) { std::fill(y + begin, y + end, all); });
 }
 

@@ -39,22 +39,25 @@ void normalise(const D& cpu, const double* squares, double least, T* x, std::int
 }
 
 template <class D, class T>
-void decayed_step(const D& cpu, T decay, T step_size, const double* grad_scale, const T* update, T* x, std::int64_t n,
-                  bf16* rounded) {
+void decayed_step(const D& cpu, const DecayedStep<T>* step, const double* grad_scale, const T* update, T* x,
+                  std::int64_t n, bf16* rounded) {
   if (!is_finite(grad_scale)) return;
-  parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
-    for_each_stretch(x, rounded, begin, end, [=](std::int64_t first, std::int64_t last) {
+  parallel_for(cpu, n, grain,
+               [=, decay = step->decay, step_size = step->step_size](std::int64_t begin, std::int64_t end) {
+                 for_each_stretch(x, rounded, begin, end, [=](std::int64_t first, std::int64_t last) {
 #pragma omp simd
-      for (std::int64_t i = first; i < last; ++i) x[i] = decay * x[i] - step_size * update[i];
-    });
-  });
+                   for (std::int64_t i = first; i < last; ++i) x[i] = decay * x[i] - step_size * update[i];
+                 });
+               });
 }
 
 template void nesterov(const Cpu&, float, const double*, const float*, float*, float*, std::int64_t);
 template void nesterov(const Cpu&, double, const double*, const double*, double*, double*, std::int64_t);
 template void normalise(const Cpu&, const double*, double, float*, std::int64_t);
 template void normalise(const Cpu&, const double*, double, double*, std::int64_t);
-template void decayed_step(const Cpu&, float, float, const double*, const float*, float*, std::int64_t, bf16*);
-template void decayed_step(const Cpu&, double, double, const double*, const double*, double*, std::int64_t, bf16*);
+template void decayed_step(const Cpu&, const DecayedStep<float>*, const double*, const float*, float*, std::int64_t,
+                           bf16*);
+template void decayed_step(const Cpu&, const DecayedStep<double>*, const double*, const double*, double*, std::int64_t,
+                           bf16*);
 
 }  // namespace limbeck::kernels

@@ -161,7 +161,7 @@ __global__ void decode_kernel(const __grid_constant__ Fractions fractions, Block
 }
 
 struct Step {
-  AdamWFactors<float> factors;
+  const AdamWFactors<float>* factors;
   const double* grad_scale;
   const float* dx;
   float* x;
@@ -175,6 +175,7 @@ __global__ void adamw_kernel(const __grid_constant__ Fractions of_means, const _
                              Step s) {
   if (!is_scale_finite(s.grad_scale)) return;
   const auto scale = read_scale<float>(s.grad_scale);
+  const AdamWFactors<float> factors = *s.factors;
   __shared__ Table signs, squares;
   signs.make(of_means);
   squares.make(of_squares);
@@ -186,7 +187,7 @@ __global__ void adamw_kernel(const __grid_constant__ Fractions of_means, const _
     Lane m = decoded(signs, s.mean.codes + first, s.mean.scales[b], count, whole);
     Lane v = decoded(squares, s.mean_square.codes + first, s.mean_square.scales[b], count, whole);
     for_each_value(count, [&](int group, int j, int) {
-      adamw_update(s.factors, scale * g.v[group][j], x.v[group][j], m.v[group][j], v.v[group][j]);
+      adamw_update(factors, scale * g.v[group][j], x.v[group][j], m.v[group][j], v.v[group][j]);
     });
     write(s.x + first, x, count, whole);
     if (s.rounded != nullptr) write(s.rounded + first, x, count, whole);
@@ -217,7 +218,7 @@ void block8_decode(const D& cuda, Block8Map map, Block8 blocks, std::int64_t n, 
 }
 
 template <class D>
-void adamw_block8(const D& cuda, const AdamWFactors<float>& factors, const double* grad_scale, const float* dx,
+void adamw_block8(const D& cuda, const AdamWFactors<float>* factors, const double* grad_scale, const float* dx,
                   float* x, Block8 mean, Block8 mean_square, std::int64_t n, bf16* rounded) {
   if (n == 0) return;
   const bool aligned = are_aligned<in_group>(dx, x, mean.codes, mean_square.codes, rounded);
@@ -228,7 +229,7 @@ void adamw_block8(const D& cuda, const AdamWFactors<float>& factors, const doubl
 
 template void block8_encode(const Cuda&, Block8Map, const float*, std::int64_t, Block8);
 template void block8_decode(const Cuda&, Block8Map, Block8, std::int64_t, float*);
-template void adamw_block8(const Cuda&, const AdamWFactors<float>&, const double*, const float*, float*, Block8, Block8,
+template void adamw_block8(const Cuda&, const AdamWFactors<float>*, const double*, const float*, float*, Block8, Block8,
                            std::int64_t, bf16*);
 
 }  // namespace limbeck::kernels

@@ -48,11 +48,13 @@ void clear_bytes(const D& cuda, void* to, std::int64_t bytes) {
 
 template <class D>
 void upload(const D& cuda, const void* host, void* to, std::int64_t bytes) {
+  cuda.state->check_runs("values of the host are uploaded");
   if (bytes > 0) cuda.state->staging.upload(host, to, static_cast<std::size_t>(bytes));
 }
 
 template <class D>
 EventPtr download(const D& cuda, const void* from, void* host, std::int64_t bytes) {
+  cuda.state->check_runs("the host wants values");
   if (bytes > 0)
     check_cuda(
         cudaMemcpyAsync(host, from, static_cast<std::size_t>(bytes), cudaMemcpyDeviceToHost, cuda.state->stream));

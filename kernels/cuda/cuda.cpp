@@ -79,6 +79,10 @@ bool is_done(cudaEvent_t event) {
   return answer == cudaSuccess;
 }
 
+void CudaState::check_runs(const char* what) const {
+  if (is_recording) throw std::runtime_error(std::string(what) + " while a GPU's work is recorded");
+}
+
 void CudaState::wait_for(cudaEvent_t event) const {
   if (!while_waiting) return check_cuda(cudaEventSynchronize(event));
   for (Polling polling; !is_done(event); polling.pause()) while_waiting();

@@ -30,6 +30,9 @@ struct CudaState {
   /// The host waits until the GPU has come so far.
   void wait_for(cudaEvent_t event) const;
 
+  /// Throws, naming what the host would do, while the stream's work is recorded (kernels/recording.h).
+  void check_runs(const char* what) const;
+
   /// [pieces_bytes] on the GPU for factors that are expanded for a product, or what a library works in; taken when they
   /// are first asked for.
   void* pieces();
@@ -45,6 +48,7 @@ struct CudaState {
   /// Called while the host waits, again and again, and once behind: what it throws ends the wait, and says that what
   /// was waited for is worth nothing. Null: nobody wants to know.
   std::function<void()> while_waiting;
+  bool is_recording = false;
   /// What is queued may never come to an end: nothing is waited for any more, nor freed, which would wait too.
   bool is_given_up = false;
 

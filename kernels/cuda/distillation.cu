@@ -208,8 +208,9 @@ struct GradientRow {
 template <class T, class G, bool Whole, bool Tempered>
 __global__ void __launch_bounds__(most_row_threads, 1)
     gradient_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max, const double* sums,
-                    double alpha, double weight, G* dlogits, double* sum_min) {
+                    double alpha, TokenWeight token_weight, G* dlogits, double* sum_min) {
   constexpr int N = vector_length<T>;
+  const double weight = token_weight.get();
   const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
   const bool has_teacher = rows.teacher != nullptr;
   for (std::int64_t i = blockIdx.x; i < rows.n; i += gridDim.x) {
@@ -279,7 +280,7 @@ void logits_sums(const D& cuda, const LogitsRows<T>& rows, const double* student
 
 template <class D, class T, class G>
 void logits_gradient(const D& cuda, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
-                     const double* sums, double alpha, double weight, G* dlogits, double* sum_min) {
+                     const double* sums, double alpha, TokenWeight weight, G* dlogits, double* sum_min) {
   if (rows.n == 0) return;
   const bool whole = are_whole(rows, rows.student, rows.teacher, dlogits), tempered = rows.temperature != 1;
   const auto kernel = whole ? (tempered ? gradient_kernel<T, G, true, true> : gradient_kernel<T, G, true, false>)
@@ -296,7 +297,7 @@ LIMBECK_INSTANTIATE(double)
 
 #define LIMBECK_INSTANTIATE_GRADIENT(T, G)                                                                      \
   template void logits_gradient(const Cuda&, const LogitsRows<T>&, const double*, const double*, const double*, \
-                                double, double, G*, double*);
+                                double, TokenWeight, G*, double*);
 LIMBECK_INSTANTIATE_GRADIENT(float, float)
 LIMBECK_INSTANTIATE_GRADIENT(double, double)
 LIMBECK_INSTANTIATE_GRADIENT(float, bf16)

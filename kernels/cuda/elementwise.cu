@@ -40,7 +40,8 @@ struct Fill {
   template <int N>
   __device__ void run(std::int64_t i) const {
     Values<T, N> all;
-    for (int j = 0; j < N; ++j) all[j] = rounded<T>(weight * as<double>(*value));
+    const double one = value == nullptr ? weight : weight * as<double>(*value);
+    for (int j = 0; j < N; ++j) all[j] = rounded<T>(one);
     store(y + i, all);
   }
 };

@@ -22,7 +22,8 @@ struct NegateWhereMaximal {
 /// One block, whose threads take rows in turn.
 template <class T>
 __global__ void add_losses_kernel(LogitsRows<T> rows, const double* indices, const double* sums, const double* sum_min,
-                                  double alpha, double weight, double* totals, double* each) {
+                                  double alpha, TokenWeight token_weight, double* totals, double* each) {
+  const double weight = token_weight.get();
   double of_thread[num_loss_totals] = {};
   for (std::int64_t i = threadIdx.x; i < rows.n; i += blockDim.x) {
     LossRow row{};
@@ -52,7 +53,7 @@ void negate_where_maximal(const D& cuda, const double* own, const double* of_all
 
 template <class D, class T>
 void add_losses(const D& cuda, const LogitsRows<T>& rows, const double* indices, const double* sums,
-                const double* sum_min, double alpha, double weight, double* totals, double* each) {
+                const double* sum_min, double alpha, TokenWeight weight, double* totals, double* each) {
   if (rows.n > 0)
     gpu::launch(cuda, add_losses_kernel<T>, dim3(1), dim3(usual_threads), 0, rows, indices, sums, sum_min, alpha,
                 weight, totals, each);
@@ -60,8 +61,8 @@ void add_losses(const D& cuda, const LogitsRows<T>& rows, const double* indices,
 
 template void negate_where_maximal(const Cuda&, const double*, const double*, double*, std::int64_t);
 template void add_losses(const Cuda&, const LogitsRows<float>&, const double*, const double*, const double*, double,
-                         double, double*, double*);
+                         TokenWeight, double*, double*);
 template void add_losses(const Cuda&, const LogitsRows<double>&, const double*, const double*, const double*, double,
-                         double, double*, double*);
+                         TokenWeight, double*, double*);
 
 }  // namespace limbeck::kernels

@@ -47,8 +47,8 @@ struct Normalise {
 };
 
 template <class T>
-struct DecayedStep {
-  T decay, step_size;
+struct StepOfWeights {
+  const DecayedStep<T>* step;
   const double* grad_scale;
   const T* update;
   T* x;
@@ -56,6 +56,7 @@ struct DecayedStep {
   template <int N>
   __device__ void run(std::int64_t i) const {
     if (!is_scale_finite(grad_scale)) return;
+    const auto [decay, step_size] = *step;
     auto value = load<N>(x + i);
     const auto u = load<N>(update + i);
     for (int j = 0; j < N; ++j) value[j] = std::fma(decay, value[j], -(step_size * u[j]));
@@ -77,17 +78,19 @@ void normalise(const D& cuda, const double* squares, double least, T* x, std::in
 }
 
 template <class D, class T>
-void decayed_step(const D& cuda, T decay, T step_size, const double* grad_scale, const T* update, T* x, std::int64_t n,
-                  bf16* rounded) {
-  for_each_vector<vector_length<T>>(cuda, n, DecayedStep<T>{decay, step_size, grad_scale, update, x, rounded}, update,
-                                    x, rounded);
+void decayed_step(const D& cuda, const DecayedStep<T>* step, const double* grad_scale, const T* update, T* x,
+                  std::int64_t n, bf16* rounded) {
+  for_each_vector<vector_length<T>>(cuda, n, StepOfWeights<T>{step, grad_scale, update, x, rounded}, update, x,
+                                    rounded);
 }
 
 template void nesterov(const Cuda&, float, const double*, const float*, float*, float*, std::int64_t);
 template void nesterov(const Cuda&, double, const double*, const double*, double*, double*, std::int64_t);
 template void normalise(const Cuda&, const double*, double, float*, std::int64_t);
 template void normalise(const Cuda&, const double*, double, double*, std::int64_t);
-template void decayed_step(const Cuda&, float, float, const double*, const float*, float*, std::int64_t, bf16*);
-template void decayed_step(const Cuda&, double, double, const double*, const double*, double*, std::int64_t, bf16*);
+template void decayed_step(const Cuda&, const DecayedStep<float>*, const double*, const float*, float*, std::int64_t,
+                           bf16*);
+template void decayed_step(const Cuda&, const DecayedStep<double>*, const double*, const double*, double*, std::int64_t,
+                           bf16*);
 
 }  // namespace limbeck::kernels

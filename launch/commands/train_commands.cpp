@@ -69,6 +69,10 @@ void say_what_runs(const Log& log, const Session& session) {
   log->info("{}: {} parameters, {} active, {}", trained_name(session), in_short(student.total),
             in_short(student.active), core::counted(session.student->config().num_layers, "layer"));
   if (session.config.precision.fp8_products) log->info("{}", how_fp8_is_multiplied(session.rank.memory()->device()));
+  if (session.config.train.cuda_graph)
+    log->info("train.cuda_graph: {}", records_steps(session.config, session.rank)
+                                          ? "the third step is recorded, and later ones are queued by one call each"
+                                          : "a CPU has no queue of work to record: it changes nothing");
   log->info("text: {} in {}", core::counted(session.text->tokens_per_epoch(), "training token"),
             core::counted(session.text->num_train_documents(), "document"));
   if (const auto beyond = data::not_as_llama_or_mixtral(session.student->config()))
@@ -228,6 +232,7 @@ EndedBy ended_by(const Trainer& trainer, const RunConfig& config) {
 bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool distils) {
   catch_stop_signals();
   const Log log = make_log(rank.world().rank(), options.verbosity);
+  records_steps(given, rank);  // or it throws before anything is written
   RunDirectory directory(given.output.dir);
   on_first_rank(rank, [&] { directory = RunDirectory::open(given, options.resume); });
 

@@ -165,6 +165,7 @@ struct TrainConfig {
   std::int64_t log_every_steps = 10;
   std::int64_t threads = 0;  // of a rank; 0: see launch/run/threads.h
   DeviceKind device = DeviceKind::Auto;
+  bool cuda_graph = false;
   std::string keep_best;                                 // a figure (figure.h); empty: none
   std::int64_t stop_after_evaluations_without_gain = 0;  // 0: never
   friend bool operator==(const TrainConfig&, const TrainConfig&) = default;

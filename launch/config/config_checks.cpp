@@ -195,6 +195,9 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.student_init) check_student_init(*config.student_init, parsed);
   check_optimizer(config.optimizer, config.precision.compute, parsed);
   check_precision(config.precision, parsed);
+  if (config.train.cuda_graph && config.routing.jitter > 0)
+    fail_usage("{}: train.cuda_graph is true, expected false with routing.jitter, which is drawn anew in each step",
+               parsed.place_of("train.cuda_graph"));
   check_data_sources(config.data, parsed);
   check_source_names(config.data, parsed);
   check_evaluation(config.evaluation, parsed);

@@ -187,6 +187,7 @@ void fields(Io& io, TrainConfig& c) {
   io("log_every_steps", c.log_every_steps, at_least(1));
   io("threads", c.threads, between(0, 4096));
   io("device", c.device);
+  io("cuda_graph", c.cuda_graph);
   io("keep_best", c.keep_best);
   io("stop_after_evaluations_without_gain", c.stop_after_evaluations_without_gain, at_least(0));
 }

@@ -44,17 +44,21 @@ void LoadCounter::watch(nn::Pass& pass) {
 LoadCounter::Sums LoadCounter::start_sum_over(Rank& rank) {
   Sums sums;
   if (num_rows_ == 0) return sums;
-  Tensor all = counts_in(rank.memory()).clone();
-  rank.world().all_reduce(all, core::Reduce::Sum);  // a tensor group divides its tokens among its ranks
+  sums.sums_ = counts_in(rank.memory()).clone();
+  rank.world().all_reduce(sums.sums_, core::Reduce::Sum);  // a tensor group divides its tokens among its ranks
   sums.num_experts_ = num_experts_;
-  sums.sums_.emplace(all);
   return sums;
+}
+
+void LoadCounter::Sums::start_reading() {
+  if (sums_.defined()) copy_.emplace(sums_);
 }
 
 std::vector<std::vector<double>> LoadCounter::Sums::read() {
   std::vector<std::vector<double>> layers;
-  if (!sums_) return layers;
-  const std::span<const double> sums = sums_->get<double>();
+  if (!copy_) start_reading();
+  if (!copy_) return layers;
+  const std::span<const double> sums = copy_->get<double>();
   for (auto at = sums.begin(); at != sums.end(); at += num_experts_) layers.emplace_back(at, at + num_experts_);
   return layers;
 }

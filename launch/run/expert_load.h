@@ -40,15 +40,18 @@ class LoadCounter {
   /// Collective: the assignments of all ranks by MoE layer and expert; none of a dense model.
   std::vector<std::vector<double>> sum_over(Rank& rank);
 
-  /// The same on their way to the host.
+  /// The same, where the models are.
   class Sums {
    public:
-    std::vector<std::vector<double>> read();
+    /// What is there when this is queued goes on its way to the host; may be asked again.
+    void start_reading();
+    std::vector<std::vector<double>> read();  // what was on its way last
 
    private:
     friend class LoadCounter;
     std::int64_t num_experts_ = 0;
-    std::optional<core::HostCopy> sums_;
+    Tensor sums_;
+    std::optional<core::HostCopy> copy_;
   };
   Sums start_sum_over(Rank& rank);
 

@@ -35,28 +35,34 @@ constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_s
 
 }  // namespace
 
-StepUnderWay start_step(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
-                        parallel::GradientSync& sync) {
-  const std::int64_t ranks = rank.mesh().dp().size();
-  const std::int64_t parts = ranks * options.micro_batches;
+StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
+                     std::int64_t micro_batches) {
   core::check(samples.num_targets > 0,
               "step: none of the {} tokens has a target, expected documents of two tokens or more", samples.num_tokens);
-
-  core::LossAccumulator losses(rank.memory());
-  Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {num_sums});
-  double text_seconds = 0;
-  LoadCounter load(models.student.config());
-  sync.begin_step();
-  core::GradientLedger ledger(options.micro_batches, [&](core::Parameter& p) { sync.parameter_final(p); });
-  for (std::int64_t micro = 0; micro < options.micro_batches; ++micro) {
-    const auto [first, count] = core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), parts);
-    const auto begin = std::chrono::steady_clock::now();
-    nn::Batch batch = make_batch(rank.memory(), samples.fetch(first, count), 0, count, first);
-    text_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    batch.global_targets = static_cast<double>(samples.num_targets);
+  const auto begin = std::chrono::steady_clock::now();
+  const std::int64_t ranks = rank.mesh().dp().size();
+  StepInput input;
+  const double per_target = 1 / static_cast<double>(samples.num_targets);
+  input.per_target = Tensor::from<double>(memory, {1}, {&per_target, 1});
+  for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
+    const auto [first, count] =
+        core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), ranks * micro_batches);
+    nn::Batch& batch = input.batches.emplace_back(make_batch(memory, samples.fetch(first, count), 0, count, first));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);
+  }
+  input.text_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return input;
+}
 
+QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput& input, const StepOptions& options,
+                          parallel::GradientSync& sync) {
+  core::LossAccumulator losses(rank.memory());
+  Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {num_sums});
+  LoadCounter load(models.student.config());
+  sync.begin_step();
+  core::GradientLedger ledger(std::ssize(input.batches), [&](core::Parameter& p) { sync.parameter_final(p); });
+  for (const nn::Batch& batch : input.batches) {
     core::Tape tape;
     ledger.watch(tape);
     tape.delay_weight_parts(options.delay_weight_parts || has_exchanges_to_fill(rank));
@@ -76,7 +82,8 @@ StepUnderWay start_step(Rank& rank, const StepModels& models, const StepText& sa
     }
     const Var objective = core::head_loss(tape, out.hidden, models.student.head(), batch.targets, models.objective,
                                           teacher ? &*teacher : nullptr, *rank.comms().tensor,
-                                          {.weight = 1 / batch.global_targets,
+                                          {.weight = 1,
+                                           .scale = input.per_target,
                                            .vocabulary_offset = models.student.vocabulary_part().first,
                                            .valid_vocabulary = options.valid_vocabulary},
                                           losses);
@@ -92,24 +99,30 @@ StepUnderWay start_step(Rank& rank, const StepModels& models, const StepText& sa
 
   sums.rows(0, kernels::num_loss_totals).copy_from(losses.totals());
   rank.mesh().dp().all_reduce(sums, core::Reduce::Sum);
-  return {sums, load.start_sum_over(rank), text_seconds};
+  return {sums, load.start_sum_over(rank)};
 }
 
-StepResult StepUnderWay::read() {
-  const std::span<const double> sums = sums_.get<double>();
+void QueuedPasses::start_reading() {
+  copy_.emplace(sums_);
+  load_.start_reading();
+}
+
+StepResult QueuedPasses::read() {
+  if (!copy_) start_reading();
+  const std::span<const double> sums = copy_->get<double>();
   StepResult result;
   result.head = core::LossStatistics(sums);
   result.objective = result.head.loss;
   result.balance = sums[balance_sum];
   result.z = sums[z_sum];
   result.expert_load = load_.read();
-  result.text_seconds = text_seconds_;
   return result;
 }
 
 StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
                             parallel::GradientSync& sync) {
-  return start_step(rank, models, samples, options, sync).read();
+  const StepInput input = read_input(rank.memory(), rank, samples, options.micro_batches);
+  return queue_passes(rank, models, input, options, sync).read();
 }
 
 }  // namespace limbeck::launch

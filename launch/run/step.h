@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -28,7 +29,7 @@ struct StepOptions {
   std::int64_t micro_batches = 1;
   nn::RouterTraining router = {};
   bool recompute = false;
-  bool delay_weight_parts = false;  // as they are between GPUs that exchange rows of experts
+  bool delay_weight_parts = false;     // as they are between GPUs that exchange rows of experts
   std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
   nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
 };
@@ -40,31 +41,42 @@ struct StepResult {
   double balance = 0;         // router losses, weighted
   double z = 0;
   std::vector<std::vector<double>> expert_load;  // [MoE layer][expert]: assignments, without the dropped ones
-  double text_seconds = 0;                       // that this rank read its samples
   double loss() const { return objective + balance + z; }
 };
 
-/// A step whose passes are queued, with its figures on their way to the host.
-class StepUnderWay {
- public:
-  StepResult read();  // waits
-
- private:
-  friend StepUnderWay start_step(Rank&, const StepModels&, const StepText&, const StepOptions&,
-                                 parallel::GradientSync&);
-  StepUnderWay(const core::Tensor& sums, LoadCounter::Sums load, double text_seconds)
-      : sums_(sums), load_(std::move(load)), text_seconds_(text_seconds) {}
-
-  core::HostCopy sums_;
-  LoadCounter::Sums load_;
-  double text_seconds_;
+/// What the passes of a step read that is new in each.
+struct StepInput {
+  std::vector<nn::Batch> batches;  // of this rank, by micro-batch
+  core::Tensor per_target;         // [1] float64: 1 / the step's targets
+  double text_seconds = 0;         // that the samples took to read
 };
 
-/// Collective. `samples` are the step's, the same on every rank; rank and micro-batch fetch theirs by index, some may
-/// have none. Throws where the step has no valid target.
-StepUnderWay start_step(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
-                        parallel::GradientSync& sync);
-/// The same, waited for.
+/// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws
+/// where the step has no valid target.
+StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
+                     std::int64_t micro_batches);
+
+/// Passes that are queued, and their figures.
+class QueuedPasses {
+ public:
+  /// What is there when this is queued goes on its way to the host; may be asked again.
+  void start_reading();
+  StepResult read();  // waits for what was on its way last; of text_seconds it knows nothing
+
+ private:
+  friend QueuedPasses queue_passes(Rank&, const StepModels&, const StepInput&, const StepOptions&,
+                                   parallel::GradientSync&);
+  QueuedPasses(core::Tensor sums, LoadCounter::Sums load) : sums_(std::move(sums)), load_(std::move(load)) {}
+
+  core::Tensor sums_;
+  std::optional<core::HostCopy> copy_;
+  LoadCounter::Sums load_;
+};
+
+/// Collective. The input is in the rank's memory.
+QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput& input, const StepOptions& options,
+                          parallel::GradientSync& sync);
+/// The same of samples, waited for.
 StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
                             parallel::GradientSync& sync);
 

@@ -148,7 +148,9 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
             bucket_bytes(session.config.parallel)),
       optimizer_(trained_, optimizer_settings(session.config.optimizer),
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
-      schedule_(make_schedule(session.config)) {
+      schedule_(make_schedule(session.config)),
+      training_step_(session.rank, {*session.student, session.teacher.get(), *objective_}, sync_, optimizer_,
+                     parameters_, {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
   if (session.teacher) flops_per_token_ += nn::forward_flops_per_token(session.teacher->config(), s);
@@ -255,7 +257,6 @@ Throughput Trainer::throughput() const {
 }
 
 StepReport Trainer::step(bool dump) {
-  auto since = Clock::now();
   StepReport report;
   const RunConfig& config = session_.config;
   const std::int64_t position = steps_done_ * config.batch.sequences_per_step;
@@ -265,38 +266,24 @@ StepReport Trainer::step(bool dump) {
   if (dump)
     gradients.emplace(session_.rank, *dump_, session_.student->config(), config, session_.tokenizer->vocabulary_size(),
                       samples.fetch(0, samples.num_sequences), session_.student->parameters());
-  StepUnderWay passes = start_step(session_.rank, {*session_.student, session_.teacher.get(), *objective_}, samples,
-                                   {.micro_batches = config.batch.micro_batches,
-                                    .router = router_training(config, steps_done_),
-                                    .recompute = config.train.recompute,
-                                    .valid_vocabulary = session_.tokenizer->vocabulary_size()},
-                                   sync_);
-  const double passes_seconds = lap(since);
   report.step = steps_done_ + 1;
-  optim::GradientNorm gradient_norm(parameters_, session_.rank.world(), config.optimizer.clip_norm);
-  report.times.norm = lap(since);
-  if (gradients) gradients->write(passes.read(), parameters_);
   report.rate = schedule_.rate(report.step);
-  optimizer_.step(report.rate, gradient_norm.factor());  // changes nothing where the norm is not finite
-  // All that the host asks of a step, once all of it is queued.
-  core::NotesCopy notes(session_.rank.memory());
-  report.result = passes.read();
-  const optim::GradientNorm::Values norm = gradient_norm.values();
-  notes.check();
-  report.times.text = report.result.text_seconds;
-  report.times.passes = passes_seconds - report.times.text;
-  const double loss = report.result.loss();
-  check(std::isfinite(loss), "loss is not finite at step {}: objective {}, balance {}, z {}{}", report.step,
-        report.result.objective, report.result.balance, report.result.z,
-        norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
-  check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, report.step);
-  report.gradient_norm = norm.norm;
+  const TrainingStep::Done done = training_step_.run(samples,
+                                                     {.micro_batches = config.batch.micro_batches,
+                                                      .router = router_training(config, steps_done_),
+                                                      .recompute = config.train.recompute,
+                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size()},
+                                                     report.rate);
+  if (gradients) gradients->write(done.result, parameters_);
+  done.check(report.step);
+  report.result = done.result;
+  report.times = done.times;
+  report.gradient_norm = done.norm.norm;
 
   ++steps_done_;
   report.num_tokens = samples.num_tokens;
   tokens_seen_ += report.num_tokens;
   report.tokens_seen = tokens_seen_;
-  report.times.optimizer = lap(since);
   report.seconds = report.times.text + report.times.passes + report.times.norm + report.times.optimizer;
   timed_seconds_ += report.seconds;
   timed_tokens_ += report.num_tokens;
@@ -445,6 +432,7 @@ bool Trainer::run(std::int64_t last_step) {
       });
   }
   progress.finish();
+  training_step_.forget_recording();
   return !stopped;
 }
 

@@ -21,22 +21,14 @@
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
 #include "launch/run/session.h"
-#include "launch/run/step.h"
 #include "launch/run/throughput.h"
+#include "launch/run/training_step.h"
 #include "optim/groups.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "parallel/axes/gradient_sync.h"
 
 namespace limbeck::launch {
-
-/// Where a step's seconds went.
-struct StepTimes {
-  double text = 0;       // reading the samples
-  double passes = 0;     // forward, backward, and the gradients' reductions
-  double norm = 0;       // the global gradient norm
-  double optimizer = 0;  // the update
-};
 
 struct StepReport {
   StepResult result;
@@ -104,6 +96,7 @@ class Trainer {
   parallel::GradientSync sync_;
   optim::Optimizer optimizer_;
   optim::Schedule schedule_;
+  TrainingStep training_step_;
   std::optional<std::filesystem::path> dump_;
   std::filesystem::path last_checkpoint_;
   std::vector<std::filesystem::path> damaged_;  // found on resuming; the next save removes them

@@ -78,8 +78,8 @@ has "$work/table" "| 2 T C F = 1.978 T | 2,000.0 | 4,000.0 | 62 % | 3,800.0 (lin
 has "$work/table" "| CUDA: an illegal address / at x |  | there was no time left for it |  | ≥ 1.0x PyTorch |"
 has "$work/table" "1.25x | ≥ 1.0x PyTorch: met |"
 has "$work/table" "| 800 MiB |  | 4,000 MiB | 0.200 | ≤ 0.1 of PyTorch's: **missed** |"
-has "$work/table" "| 40.0 | 409,600 | 30.0 | 50.0 | 327,680 | 40.0 | 1.25x | ≥ 1.2x PyTorch: met |"
-has "$work/table" "| 120.0 | 136,533 | 30.0 |  |  |  |  | ≥ 150,000 tokens/s: **missed** |"
+has "$work/table" "| 40.0 | 409,600 | 30.0 | 36.0 | 50.0 | 327,680 | 40.0 | 1.25x | ≥ 1.2x PyTorch: met |"
+has "$work/table" "| 120.0 | 136,533 | 30.0 |  |  |  |  |  | ≥ 150,000 tokens/s: **missed** |"
 has "$work/table" "| main job | CUDA | 3.0000 | 0.9900 | 0.530 | 53248 | 9.5 | the CPU's KL ± 0.03: **missed**; ≤ 60 s: met |"
 
 # A rehearsal's figures meet and miss nothing.

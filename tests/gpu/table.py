@@ -109,8 +109,8 @@ def memory_row(results, line):
 
 
 def step_rows(results):
-    rows = heading("step of", "shape", "FLOPs", "floor, ms", "measured, ms", "tokens/s", "peak, GiB", "PyTorch, ms", "tokens/s",
-                   "peak, GiB", "ratio", "target")
+    rows = heading("step of", "shape", "FLOPs", "floor, ms", "measured, ms", "tokens/s", "peak, GiB", "recorded, ms", "PyTorch, ms",
+                   "tokens/s", "peak, GiB", "ratio", "target")
 
     def figures(line):
         if "seconds" not in line:
@@ -125,8 +125,9 @@ def step_rows(results):
         else:
             target = results.judged(f"≥ {LEAST_DENSE:,} tokens/s", rate, lambda value: value >= LEAST_DENSE)
         seconds = line["flops"] / FLOPS_PER_S + line["bytes"] / BYTES_PER_S  # products, then the optimizer
-        rows.append(cells(f"{line['name']}, {line['parameters'] / 1e6:.0f}M parameters", shape(line),
-                          f"{line['flops'] / 1e12:.4g} T", f"{1e3 * seconds:.1f}", *figures(line), *figures(peer), times(ratio), target))
+        recorded = f"{1e3 * line['recorded_seconds']:.1f}" if "recorded_seconds" in line else ""
+        rows.append(cells(f"{line['name']}, {line['parameters'] / 1e6:.0f}M parameters", shape(line), f"{line['flops'] / 1e12:.4g} T",
+                          f"{1e3 * seconds:.1f}", *figures(line), recorded, *figures(peer), times(ratio), target))
     return rows if len(rows) > 2 else []
 
 

@@ -51,7 +51,7 @@ TYPED_TEST(AdamWKernel, IsTheFormula) {
   std::vector<T> dx{4}, x{10}, mean{1}, mean_square{4};
   AdamWFactors<T> f = factors<T>;
   f.eps = T(0.3);
-  adamw(make_cpu(1), f, &half, dx.data(), x.data(), mean.data(), mean_square.data(), 1);
+  adamw(make_cpu(1), &f, &half, dx.data(), x.data(), mean.data(), mean_square.data(), 1);
   const double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-13;
   EXPECT_NEAR(mean[0], 1.1, tolerance);
   EXPECT_NEAR(mean_square[0], 4.0, tolerance);
@@ -64,9 +64,9 @@ TYPED_TEST(AdamWKernel, WithoutGradientIsWithZeroGradient) {
   Run<T> a = random_run<T>(37);
   Run<T> b = a;
   const std::vector<T> zeros(37, T(0));
-  adamw(make_cpu(1), factors<T>, &half, zeros.data(), a.x.data(), a.mean.data(), a.mean_square.data(), 37);
-  adamw(make_cpu(1), factors<T>, &half, static_cast<const T*>(nullptr), b.x.data(), b.mean.data(), b.mean_square.data(),
-        37);
+  adamw(make_cpu(1), &factors<T>, &half, zeros.data(), a.x.data(), a.mean.data(), a.mean_square.data(), 37);
+  adamw(make_cpu(1), &factors<T>, &half, static_cast<const T*>(nullptr), b.x.data(), b.mean.data(),
+        b.mean_square.data(), 37);
   EXPECT_EQ(a.x, b.x);
   EXPECT_EQ(a.mean, b.mean);
   EXPECT_EQ(a.mean_square, b.mean_square);
@@ -79,13 +79,13 @@ TYPED_TEST(AdamWKernel, ElementsDoNotDependOnPlaceOrThreads) {
   Run<T> whole = random_run<T>(n);
   Run<T> threaded = whole;
   Run<T> parts = whole;
-  adamw(make_cpu(1), factors<T>, &half, whole.dx.data(), whole.x.data(), whole.mean.data(), whole.mean_square.data(),
+  adamw(make_cpu(1), &factors<T>, &half, whole.dx.data(), whole.x.data(), whole.mean.data(), whole.mean_square.data(),
         n);
-  adamw(make_cpu(3), factors<T>, &half, threaded.dx.data(), threaded.x.data(), threaded.mean.data(),
+  adamw(make_cpu(3), &factors<T>, &half, threaded.dx.data(), threaded.x.data(), threaded.mean.data(),
         threaded.mean_square.data(), n);
   for (std::int64_t at = 0, length = 1; at < n; at += length, length = 2 * length + 1) {
     length = std::min(length, n - at);
-    adamw(make_cpu(1), factors<T>, &half, parts.dx.data() + at, parts.x.data() + at, parts.mean.data() + at,
+    adamw(make_cpu(1), &factors<T>, &half, parts.dx.data() + at, parts.x.data() + at, parts.mean.data() + at,
           parts.mean_square.data() + at, length);
   }
   EXPECT_EQ(whole.x, threaded.x);
@@ -100,7 +100,7 @@ TYPED_TEST(AdamWKernel, ANotFiniteScaleChangesNothing) {
   Run<T> run = random_run<T>(37);
   const Run<T> before = run;
   const double scale = std::numeric_limits<double>::quiet_NaN();
-  adamw(make_cpu(1), factors<T>, &scale, run.dx.data(), run.x.data(), run.mean.data(), run.mean_square.data(), 37);
+  adamw(make_cpu(1), &factors<T>, &scale, run.dx.data(), run.x.data(), run.mean.data(), run.mean_square.data(), 37);
   EXPECT_EQ(run.x, before.x);
   EXPECT_EQ(run.mean, before.mean);
   EXPECT_EQ(run.mean_square, before.mean_square);
@@ -111,9 +111,9 @@ TYPED_TEST(AdamWKernel, WritesTheResultRoundedToo) {
   for (const std::int64_t n : {1, 1023, 70'001}) {
     Run<T> run = random_run<T>(n), plain = run;
     std::vector<bf16> rounded(n);
-    adamw(make_cpu(2), factors<T>, &half, run.dx.data(), run.x.data(), run.mean.data(), run.mean_square.data(), n,
+    adamw(make_cpu(2), &factors<T>, &half, run.dx.data(), run.x.data(), run.mean.data(), run.mean_square.data(), n,
           rounded.data());
-    adamw(make_cpu(2), factors<T>, &half, plain.dx.data(), plain.x.data(), plain.mean.data(), plain.mean_square.data(),
+    adamw(make_cpu(2), &factors<T>, &half, plain.dx.data(), plain.x.data(), plain.mean.data(), plain.mean_square.data(),
           n);
     EXPECT_EQ(run.x, plain.x);
     for (std::int64_t i = 0; i < n; ++i) ASSERT_EQ(rounded[i].bits, as<bf16>(plain.x[i]).bits) << i << " of " << n;
@@ -122,7 +122,8 @@ TYPED_TEST(AdamWKernel, WritesTheResultRoundedToo) {
 
 TYPED_TEST(AdamWKernel, Empty) {
   TypeParam* const nothing = nullptr;
-  adamw(make_cpu(2), factors<TypeParam>, nullptr, static_cast<const TypeParam*>(nothing), nothing, nothing, nothing, 0);
+  adamw(make_cpu(2), &factors<TypeParam>, nullptr, static_cast<const TypeParam*>(nothing), nothing, nothing, nothing,
+        0);
 }
 
 }  // namespace

@@ -48,6 +48,8 @@ TEST(Elementwise, FactorsOfBfloat16ValuesAreFloat) {
     expect_rounded(y, differences, slack);
     fill(make_cpu(1), factor.data(), 1. / 3, y.data(), n);
     expect_rounded(y, std::vector<double>(a.size(), third), slack);
+    fill(make_cpu(1), static_cast<const bf16*>(nullptr), 0.5, y.data(), n);
+    expect_rounded(y, std::vector<double>(a.size(), 0.5), 0);
   }
 }
 

@@ -125,7 +125,8 @@ TEST(MasterWeights, OfAFragmentLeaveTheRestAlone) {
   w[0] = 1.00390625F;  // between 1 and 1.0078125: a tie, to even
   w[1] = 1.01171875F;  // between 1.0078125 and 1.015625: a tie, to even
   const std::vector<float> no_update(2);
-  kernels::decayed_step(kernels::make_cpu(1), 1.F, 0.F, nullptr, no_update.data(), w, 2, weights.rounded());
+  const kernels::DecayedStep<float> none{1, 0};
+  kernels::decayed_step(kernels::make_cpu(1), &none, nullptr, no_update.data(), w, 2, weights.rounded());
   std::vector<float> expected = before;
   expected[3] = 1;
   expected[4] = 1.015625F;

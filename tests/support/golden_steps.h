@@ -7,11 +7,8 @@
 #include <memory>
 #include <string>
 
-#include "core/device/index_check.h"
-#include "launch/run/step.h"
-#include "optim/clip.h"
+#include "launch/run/training_step.h"
 #include "optim/objectives.h"
-#include "optim/optimizer.h"
 #include "tests/support/golden_model.h"
 
 namespace limbeck::testing {
@@ -25,6 +22,8 @@ struct StepSettings {
   core::DType compute = core::DType::F32;
   bool fp8_products = false;
   double rate = 1e-3;
+  bool eight_bit = false;  // moments
+  bool records = false;
 };
 
 class GoldenSteps {
@@ -36,7 +35,8 @@ class GoldenSteps {
         student_(golden_.config(), options()),
         teacher_(golden_.config(), rank_.frozen_copy(core::DType::F32)),
         sync_(student_.parameters(), rank_.mesh(), rank_.memory()),
-        optimizer_(optim::apply_groups(student_.parameters(), {}), {.uses_muon = settings.uses_muon},
+        optimizer_(optim::apply_groups(student_.parameters(), {}),
+                   {.uses_muon = settings.uses_muon, .adamw = {.eight_bit_from = settings.eight_bit ? 1 : 0}},
                    [this](const std::string& axis) -> core::Comm& { return rank_.mesh().along(axis); }) {
     student_.init_random(1);
     teacher_.load(golden_.parameters());
@@ -46,21 +46,19 @@ class GoldenSteps {
     launch::StepResult result;
     double norm = 0;
   };
-  /// All of it is queued before anything is read; the gradients stay until the next.
-  Step run() {
-    launch::StepUnderWay passes =
-        launch::start_step(rank_, {student_, &teacher_, objective_}, golden_.samples(),
-                           {.micro_batches = 2,
-                            .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
-                            .recompute = settings_.recompute},
-                           sync_);
-    optim::GradientNorm norm(student_.parameters(), rank_.world(), 1);
-    optimizer_.step(settings_.rate, norm.factor());
-    core::NotesCopy notes(rank_.memory());
-    Step step{passes.read(), norm.values().norm};
-    notes.check();
-    return step;
+  /// The gradients stay until the next.
+  Step run() { return run(golden_.samples(), settings_.rate); }
+  Step run(const data::TokenBatch& samples, double rate) {
+    const launch::TrainingStep::Done done =
+        step_.run(samples,
+                  {.micro_batches = 2,
+                   .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
+                   .recompute = settings_.recompute},
+                  rate);
+    return {done.result, done.norm.norm};
   }
+  data::TokenBatch samples() const { return golden_.samples(); }
+  launch::TrainingStep& training_step() { return step_; }
 
   launch::Rank& rank() { return rank_; }
   nn::Transformer& student() { return student_; }
@@ -81,6 +79,8 @@ class GoldenSteps {
   parallel::GradientSync sync_;
   optim::Optimizer optimizer_;
   optim::Distillation objective_{{.ce_weight = 0.3, .temperature = 2}};
+  launch::TrainingStep step_{
+      rank_, {student_, &teacher_, objective_}, sync_, optimizer_, student_.parameters(), {1, settings_.records}};
 };
 
 }  // namespace limbeck::testing

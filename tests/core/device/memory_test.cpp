@@ -7,7 +7,10 @@
 #include <cstring>
 #include <map>
 #include <random>
+#include <set>
 #include <vector>
+
+#include "core/error.h"
 
 namespace limbeck::core {
 namespace {
@@ -76,6 +79,66 @@ TEST(Memory, Statistics) {
   memory->reset_peak();
   EXPECT_EQ(memory->statistics().peak_bytes, 64);
   memory->deallocate(a);
+}
+
+std::set<char*> taken_until_the_system_is_asked(Memory& memory, std::int64_t bytes) {
+  std::set<char*> taken;
+  const auto asked = memory.statistics().system_allocations;
+  while (memory.statistics().system_allocations == asked) taken.insert(static_cast<char*>(memory.allocate(bytes)));
+  return taken;
+}
+
+TEST(Memory, WhatIsSetApartIsNobodyElses) {
+  constexpr std::int64_t bytes = 1 << 20;
+  const auto memory = Memory::cpu(1);
+  void* const before = memory->allocate(bytes);
+  void* const gap = memory->allocate(bytes);
+  void* const behind = memory->allocate(bytes);
+  memory->deallocate(gap);
+
+  memory->begin_setting_apart();
+  void* const first = memory->allocate(bytes);  // of what was free
+  EXPECT_EQ(first, gap);
+  std::set<char*> apart = taken_until_the_system_is_asked(*memory, bytes);
+  void* const kept = memory->allocate(bytes);
+  for (char* at : apart) memory->deallocate(at);
+  memory->note_use(first);
+  memory->deallocate(first);
+  memory->note_use(before);
+  memory->end_setting_apart();
+  EXPECT_TRUE(memory->keeps_what_is_used());
+  EXPECT_THROW(memory->begin_setting_apart(), Error) << "one at a time";
+
+  apart.insert(static_cast<char*>(first));
+  const std::set<char*> common = taken_until_the_system_is_asked(*memory, bytes);
+  for (char* at : common)
+    for (char* mine : apart) EXPECT_TRUE(at + bytes <= mine || mine + bytes <= at);
+  memory->deallocate(kept);  // stays apart
+  memory->deallocate(behind);
+  EXPECT_TRUE(memory->keeps_what_is_used());
+  memory->deallocate(before);
+  EXPECT_FALSE(memory->keeps_what_is_used());
+
+  memory->give_back_apart();
+  for (char* at : common) memory->deallocate(at);
+  EXPECT_EQ(memory->statistics().used_bytes, 0);
+  // All of it is whole segments again.
+  const auto asked = memory->statistics().system_allocations;
+  std::vector<void*> whole;
+  for (std::int64_t i = 0; i < asked; ++i) whole.push_back(memory->allocate(16 << 20));
+  EXPECT_EQ(memory->statistics().system_allocations, asked);
+  for (void* at : whole) memory->deallocate(at);
+}
+
+TEST(Memory, WhatWasApartAndIsInUseBecomesCommonWhenItIsFreed) {
+  const auto memory = Memory::cpu(1);
+  memory->begin_setting_apart();
+  void* const kept = memory->allocate(12 << 20);
+  memory->end_setting_apart();
+  memory->give_back_apart();
+  memory->deallocate(kept);
+  EXPECT_EQ(memory->allocate(16 << 20), kept);
+  EXPECT_EQ(memory->statistics().system_allocations, 1);
 }
 
 }  // namespace

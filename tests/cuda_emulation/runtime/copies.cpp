@@ -36,6 +36,11 @@ bool is_valid(const Rows& rows, bool expected_on_device, bool any) {
   return device < 0 || machine().device(device).memory.is_allocated(rows.begin, rows.extent());
 }
 
+/// Memory of the host that CUDA stages.
+bool is_pageable(const Rows& rows) {
+  return machine().device_of(rows.begin) < 0 && !is_pinned(rows.begin, rows.extent());
+}
+
 std::vector<MemoryRange> ranges_of(const Rows& rows) {
   if (rows.pitch == rows.width) return {{rows.begin, rows.extent()}};
   std::vector<MemoryRange> ranges;
@@ -48,6 +53,8 @@ cudaError_t copy(Lock& lock, const Rows& to, Rows from, cudaMemcpyKind kind, cud
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   if (to.pitch < to.width || from.pitch < from.width) return cudaErrorInvalidPitchValue;
   if (to.extent() == 0) return cudaSuccess;
+  if ((wait || is_pageable(from) || is_pageable(to)) && spoils_capture(*stream))
+    return cudaErrorStreamCaptureUnsupported;
   const bool any = kind == cudaMemcpyDefault;
   if (!is_valid(to, kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice, any) ||
       !is_valid(from, kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice, any))
@@ -57,7 +64,7 @@ cudaError_t copy(Lock& lock, const Rows& to, Rows from, cudaMemcpyKind kind, cud
   for (const Rows& side : {to, from})
     if (const int device = machine().device_of(side.begin); device >= 0) operation.devices.push_back(device);
   std::shared_ptr<std::vector<std::byte>> staged;
-  if (machine().device_of(from.begin) < 0 && !is_pinned(from.begin, from.extent())) {
+  if (is_pageable(from)) {
     staged = std::make_shared<std::vector<std::byte>>(from.begin, from.begin + from.extent());
     from.begin = staged->data();
   }
@@ -65,8 +72,7 @@ cudaError_t copy(Lock& lock, const Rows& to, Rows from, cudaMemcpyKind kind, cud
   if (staged == nullptr) operation.reads = ranges_of(from);
   operation.writes = ranges_of(to);
   machine().enqueue(stream, std::move(operation));
-  const bool to_pageable = machine().device_of(to.begin) < 0 && !is_pinned(to.begin, to.extent());
-  if (wait || to_pageable) machine().wait_for(lock, *stream, stream->num_queued);
+  if (wait || is_pageable(to)) machine().wait_for(lock, *stream, stream->num_queued);
   return cudaSuccess;
 }
 
@@ -75,6 +81,7 @@ cudaError_t fill(Lock& lock, const Rows& to, int value, cudaStream_t handle, boo
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   if (to.pitch < to.width) return cudaErrorInvalidPitchValue;
   if (to.extent() == 0) return cudaSuccess;
+  if (wait && spoils_capture(*stream)) return cudaErrorStreamCaptureUnsupported;
   if (!is_valid(to, /*expected_on_device=*/true, is_pinned(to.begin, to.extent()))) return cudaErrorInvalidValue;
   Operation operation;
   operation.what = [] { return std::string("a fill"); };

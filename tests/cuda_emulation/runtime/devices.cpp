@@ -122,6 +122,12 @@ Text text_of(cudaError_t error) {
       return {"cudaErrorNotReady", "device not ready"};
     case cudaErrorNotSupported:
       return {"cudaErrorNotSupported", "operation not supported"};
+    case cudaErrorIllegalState:
+      return {"cudaErrorIllegalState", "the operation cannot be performed in the present state"};
+    case cudaErrorStreamCaptureUnsupported:
+      return {"cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"};
+    case cudaErrorStreamCaptureInvalidated:
+      return {"cudaErrorStreamCaptureInvalidated", "operation failed due to a previous error during capture"};
     case cudaErrorPeerAccessAlreadyEnabled:
       return {"cudaErrorPeerAccessAlreadyEnabled", "peer access is already enabled"};
     case cudaErrorHostMemoryAlreadyRegistered:

@@ -44,6 +44,18 @@ Machine& machine() {
   return *the_machine;
 }
 
+bool spoils_capture(Stream& stream) {
+  if (stream.capture == nullptr) return false;
+  stream.capture->is_valid = false;
+  return true;
+}
+
+bool spoils_captures(int device) {
+  bool any = false;
+  for (const auto& stream : machine().device(device).streams) any = spoils_capture(*stream) || any;
+  return any;
+}
+
 std::chrono::duration<double> deadline() { return std::chrono::duration<double>(deadline_seconds()); }
 void set_deadline(std::chrono::duration<double> seconds) { deadline_seconds() = seconds.count(); }
 
@@ -83,6 +95,10 @@ std::shared_ptr<Stream> Machine::make_stream(int ordinal, bool blocking) {
 
 // The default stream waits for what the blocking ones had before, and they for what it had.
 void Machine::enqueue(const std::shared_ptr<Stream>& stream, Operation operation) {
+  if (stream->capture != nullptr) {
+    stream->capture->operations.push_back(std::move(operation));
+    return;
+  }
   Device& own = device(stream->device);
   HostThread& thread = thread_of_host(stream->device);
   thread.queues = true;

@@ -43,6 +43,12 @@ struct Operation {
   Clock known = {};                                                            // to the host when it was queued
 };
 
+/// What is queued on a stream instead of being run.
+struct Capture {
+  std::vector<Operation> operations;
+  bool is_valid = true;  // nothing was asked meanwhile that cannot be
+};
+
 struct Stream {
   int device = 0;
   std::uint64_t number = 0;  // in the order of their making
@@ -51,7 +57,8 @@ struct Stream {
   std::uint64_t rank = 0;  // a lower one goes on first
   std::deque<Operation> queue;
   std::uint64_t num_queued = 0, num_done = 0;
-  Clock clock;  // what its last operation came after
+  std::shared_ptr<Capture> capture;  // null: it runs
+  Clock clock;                       // what its last operation came after
   bool is_done() const { return num_done == num_queued; }
 };
 
@@ -60,7 +67,7 @@ struct Device {
   DeviceMemory memory;
   std::shared_ptr<Stream> default_stream;
   std::vector<std::shared_ptr<Stream>> streams;  // those that were not destroyed, or are not done
-  Clock known_to_host;  // to threads that queue work here
+  Clock known_to_host;                           // to threads that queue work here
   StreamOrder order;
 };
 
@@ -75,6 +82,7 @@ class Machine {
   int device_of(const void* address) const;
 
   std::shared_ptr<Stream> make_stream(int device, bool blocking);
+  /// Or captured.
   void enqueue(const std::shared_ptr<Stream>& stream, Operation operation);
 
   /// Runs work, of `device` first, until `done`. Fails where nothing has gone on for deadline(), naming what is queued
@@ -111,6 +119,11 @@ class Machine {
 };
 
 Machine& machine();
+
+/// Where the stream is captured, the capture is spoiled: what is asked of it cannot be part of one.
+bool spoils_capture(Stream& stream);
+/// The same of any stream of a GPU, all of which are to be waited for.
+bool spoils_captures(int device);
 
 /// What this thread of the host runs for a GPU, or "".
 std::string running_operation();

@@ -48,6 +48,7 @@ cudaError_t cudaFree(void* address) {
     if (address == nullptr) return cudaSuccess;
     const int device = machine().device_of(address);
     if (device < 0) return cudaErrorInvalidValue;
+    if (spoils_captures(device)) return cudaErrorStreamCaptureUnsupported;
     wait_for_all(lock, device);
     return machine().device(device).memory.release(address) ? cudaSuccess : cudaErrorInvalidValue;
   });
@@ -94,6 +95,7 @@ cudaError_t cudaHostAlloc(void** address, std::size_t bytes, unsigned) {
 cudaError_t cudaFreeHost(void* address) {
   return call("cudaFreeHost", [&](Lock& lock) {
     if (address == nullptr) return cudaSuccess;
+    if (spoils_captures(current_device())) return cudaErrorStreamCaptureUnsupported;
     wait_for_all(lock, current_device());
     if (!unpin(address)) return cudaErrorInvalidValue;
     std::free(address);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -296,6 +297,57 @@ TEST(EmulatedRuntime, AHostThatWaitedOrdersStreams) {
     check(cudaMemcpyAsync(x.data(), y.data(), n * sizeof(float), cudaMemcpyDeviceToDevice, streams.a));
   }
   set_seed(1);
+}
+
+TEST(EmulatedRuntime, AGraphRunsWhenItIsLaunchedAndReadsWhatIsThereThen) {
+  for (const std::uint64_t s : {1, 2, 3}) {
+    set_seed(s);
+    const TwoStreams streams;
+    const OnDevice<float> x(std::vector<float>(n, 1)), y(std::vector<float>(n, 5));
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    check(cudaStreamBeginCapture(streams.a, cudaStreamCaptureModeRelaxed));
+    samples::affine(on_stream(streams.a), x.data(), y.data(), n);
+    check(cudaMemcpyAsync(x.data(), y.data(), n * sizeof(float), cudaMemcpyDeviceToDevice, streams.a));
+    check(cudaStreamEndCapture(streams.a, &graph));
+    check(cudaGraphInstantiate(&executable, graph, 0));
+    check(cudaGraphDestroy(graph));
+    check(cudaDeviceSynchronize());
+    EXPECT_THAT(y.read(), Each(5.0F)) << "nothing ran";
+    check(cudaGraphLaunch(executable, streams.a));
+    check(cudaGraphLaunch(executable, streams.a));
+    check(cudaDeviceSynchronize());
+    EXPECT_THAT(x.read(), Each(7.0F));
+    check(cudaMemset(x.data(), 0, n * sizeof(float)));
+    check(cudaGraphLaunch(executable, streams.b));
+    check(cudaGraphExecDestroy(executable));
+    check(cudaDeviceSynchronize());
+    EXPECT_THAT(y.read(), Each(1.0F));
+  }
+  set_seed(1);
+}
+
+TEST(EmulatedRuntime, WhatWaitsSpoilsACapture) {
+  const TwoStreams streams;
+  const OnDevice<float> x(std::vector<float>(n, 1));
+  std::vector<float> host(n);
+  const std::vector<std::function<cudaError_t()>> waits{
+      [&] { return cudaStreamSynchronize(streams.a); },
+      [&] { return cudaStreamQuery(streams.a); },
+      [&] { return cudaDeviceSynchronize(); },
+      [&] { return cudaEventRecord(streams.event, streams.a); },
+      [&] { return cudaStreamWaitEvent(streams.a, streams.event, 0); },
+      [&] { return cudaMemcpyAsync(host.data(), x.data(), 4, cudaMemcpyDeviceToHost, streams.a); },
+      [&] { return cudaMemcpyAsync(x.data(), host.data(), 4, cudaMemcpyHostToDevice, streams.a); }};
+  for (const auto& wait : waits) {
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamBeginCapture(streams.a, cudaStreamCaptureModeRelaxed));
+    EXPECT_EQ(wait(), cudaErrorStreamCaptureUnsupported);
+    EXPECT_EQ(cudaStreamEndCapture(streams.a, &graph), cudaErrorStreamCaptureInvalidated);
+    EXPECT_EQ(graph, nullptr);
+  }
+  EXPECT_EQ(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeRelaxed), cudaErrorIllegalState);
+  cudaGetLastError();
 }
 
 }  // namespace

@@ -61,6 +61,7 @@ cudaError_t record(cudaEvent_t event, cudaStream_t stream_handle) {
   const auto state = event_of(event);
   const auto stream = stream_of(stream_handle);
   if (state == nullptr || stream == nullptr || state->device != stream->device) return cudaErrorInvalidResourceHandle;
+  if (spoils_capture(*stream)) return cudaErrorStreamCaptureUnsupported;
   const std::uint64_t number = ++state->num_recorded;
   machine().enqueue(stream, {[] { return std::string("the record of an event"); },
                              nullptr,
@@ -111,6 +112,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   return call("cudaStreamSynchronize", [&](Lock& lock) {
     const auto stream = stream_of(handle);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+    if (spoils_capture(*stream)) return cudaErrorStreamCaptureUnsupported;
     machine().wait_for(lock, *stream, stream->num_queued);
     return cudaSuccess;
   });
@@ -120,6 +122,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
   return call("cudaStreamQuery", [&](Lock& lock) {
     const auto stream = stream_of(handle);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+    if (spoils_capture(*stream)) return cudaErrorStreamCaptureUnsupported;
     machine().run_one(lock, stream->device);
     if (!stream->is_done()) return cudaErrorNotReady;
     machine().host_knows(stream->device, stream->clock);
@@ -129,6 +132,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
 
 cudaError_t cudaDeviceSynchronize() {
   return call("cudaDeviceSynchronize", [&](Lock& lock) {
+    if (spoils_captures(current_device())) return cudaErrorStreamCaptureUnsupported;
     const auto streams = machine().device(current_device()).streams;
     std::vector<std::uint64_t> queued;
     for (const auto& stream : streams) queued.push_back(stream->num_queued);
@@ -142,6 +146,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream_handle, cudaEvent_t event, u
     const auto state = event_of(event);
     const auto stream = stream_of(stream_handle);
     if (state == nullptr || stream == nullptr) return cudaErrorInvalidResourceHandle;
+    if (spoils_capture(*stream)) return cudaErrorStreamCaptureUnsupported;
     machine().enqueue(stream,
                       {[device = state->device] { return "the wait for an event of GPU " + std::to_string(device); },
                        [state, number = state->num_recorded] { return state->num_done >= number; },

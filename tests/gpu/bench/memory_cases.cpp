@@ -1,4 +1,7 @@
 // Passes over activations and parameters, which memory bounds: of T tokens of width C or F, or P parameters.
+#include <array>
+#include <iterator>
+
 #include "kernels/adamw.h"
 #include "kernels/add_rms_norm.h"
 #include "kernels/block8.h"
@@ -115,13 +118,13 @@ void add_tables(List& all, std::int64_t tokens, std::int64_t width, std::int64_t
   });
 }
 
-constexpr kernels::AdamWFactors<float> factors{.decay = 1,
-                                               .one_minus_beta1 = 0.1F,
-                                               .beta2 = 0.95F,
-                                               .one_minus_beta2 = 0.05F,
-                                               .step_size = 1e-3F,
-                                               .inverse_root_correction2 = 1,
-                                               .eps = 1e-8F};
+/// Those of a step, as AdamWFactors has them.
+const kernels::AdamWFactors<float>* factors(Buffers& b) {
+  constexpr std::array values{1.F, 0.1F, 0.95F, 0.05F, 1e-3F, 1.F, 1e-8F};
+  static_assert(sizeof values == sizeof(kernels::AdamWFactors<float>));
+  return reinterpret_cast<const kernels::AdamWFactors<float>*>(
+      b.counted<float>(std::ssize(values), [&](std::int64_t i) { return values[static_cast<std::size_t>(i)]; }));
+}
 
 kernels::Block8 block8(Buffers& b, std::int64_t n) {
   return {b.zeros<std::uint8_t>(n), b.zeros<float>(kernels::block8_count(n))};
@@ -136,13 +139,15 @@ void add_optimizers(List& all, std::int64_t n) {
   });
   add(all, "AdamW", of, "28 P", [=](Buffers b) -> Work {
     auto *dx = b.numbers<float>(n), *x = b.numbers<float>(n), *mean = b.zeros<float>(n), *square = b.zeros<float>(n);
-    return [=] { kernels::adamw(b.cuda(), factors, static_cast<const double*>(nullptr), dx, x, mean, square, n); };
+    const auto* of_step = factors(b);
+    return [=] { kernels::adamw(b.cuda(), of_step, static_cast<const double*>(nullptr), dx, x, mean, square, n); };
   });
   add(all, "AdamW, moments in 8 bits", of, "16 P", [=](Buffers b) -> Work {
     auto *dx = b.numbers<float>(n), *x = b.numbers<float>(n);
     const kernels::Block8 mean = block8(b, n), square = block8(b, n);
+    const auto* of_step = factors(b);
     return
-        [=] { kernels::adamw_block8(b.cuda(), factors, static_cast<const double*>(nullptr), dx, x, mean, square, n); };
+        [=] { kernels::adamw_block8(b.cuda(), of_step, static_cast<const double*>(nullptr), dx, x, mean, square, n); };
   });
   add(all, "Muon, momentum", of, "16 P", [=](Buffers b) -> Work {
     auto *dx = b.numbers<float>(n), *buffer = b.zeros<float>(n), *update = b.zeros<float>(n);

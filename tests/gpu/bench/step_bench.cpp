@@ -1,5 +1,6 @@
 // Whole training steps as `limbeck train` queues them, of random tokens: bfloat16 compute, float32 weights, gradients,
-// moments and residual stream. A line of JSON; tests/gpu/torch_bench.py has PyTorch's step of the same models.
+// moments and residual stream; on a GPU recorded ones too (train.cuda_graph). A line of JSON; tests/gpu/torch_bench.py
+// has PyTorch's step of the same models.
 //
 //     bench_gpu_step mixture|dense [--device CPU|CUDA] [--tiny] [--steps 10] [--threads 1] [--json FILE]
 //     bench_gpu_step mixture|dense --floors                        # runs nothing: what there is to be computed
@@ -12,13 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "core/device/index_check.h"
 #include "launch/run/devices.h"
 #include "launch/run/rank.h"
-#include "launch/run/step.h"
-#include "optim/clip.h"
+#include "launch/run/training_step.h"
 #include "optim/objectives.h"
-#include "optim/optimizer.h"
 #include "parallel/threads/run_ranks.h"
 
 namespace limbeck::bench {
@@ -154,23 +152,26 @@ void measure(const Options& options, const Shape& s, const std::shared_ptr<paral
   const optim::LanguageModelling objective;
   model.init_random(1);
   const data::TokenBatch samples = random_tokens(s);
+  const auto median_seconds = [&](bool records) {
+    launch::TrainingStep training_step(rank, {model, nullptr, objective}, sync, optimizer, model.parameters(),
+                                       {.clip_norm = 1, .records = records});
+    std::vector<double> times;
+    for (int step = 1; step <= warm_up + options.steps; ++step) {
+      const auto begin = std::chrono::steady_clock::now();
+      const launch::TrainingStep::Done done = training_step.run(samples, {}, 1e-4);
+      done.check(step);
+      line["loss"] = done.result.loss();
+      if (step > warm_up)
+        times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+    return median(times);
+  };
 
-  std::vector<double> times;
-  for (int step = 0; step < warm_up + options.steps; ++step) {
-    const auto begin = std::chrono::steady_clock::now();
-    launch::StepUnderWay passes = launch::start_step(rank, {model, nullptr, objective}, samples, {}, sync);
-    optim::GradientNorm norm(model.parameters(), rank.world(), 1);
-    optimizer.step(1e-4, norm.factor());
-    core::NotesCopy notes(rank.memory());
-    line["loss"] = passes.read().loss();
-    core::check(norm.values().not_finite.empty(), "the gradient of {} is not finite", norm.values().not_finite);
-    notes.check();
-    if (step >= warm_up)
-      times.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-  }
-  line["seconds"] = median(times);
-  line["tokens_per_s"] = static_cast<double>(s.sequences * s.length) / median(times);
+  const double seconds = median_seconds(/*records=*/false);
+  line["seconds"] = seconds;
+  line["tokens_per_s"] = static_cast<double>(s.sequences * s.length) / seconds;
   line["peak_bytes"] = rank.memory()->statistics().peak_bytes;
+  if (!rank.memory()->is_host()) line["recorded_seconds"] = median_seconds(/*records=*/true);
 }
 
 void run(const Options& options) {

@@ -29,9 +29,9 @@ struct Factor {
 const std::vector<std::optional<double>> factors = {std::nullopt, 0.25, infinity};
 
 template <class T>
-AdamWFactors<T> adamw_factors() {
-  return {T(0.99), T(0.1), T(0.95), T(0.05), T(0.01), T(3), T(1e-8)};
-}
+const std::vector<AdamWFactors<T>> adamw_factors{{T(0.99), T(0.1), T(0.95), T(0.05), T(0.01), T(3), T(1e-8)}};
+template <class T>
+const std::vector<DecayedStep<T>> decayed{{T(0.99), T(0.02)}};
 
 template <class T>
 class CudaOptimizers : public ::testing::Test {};
@@ -50,9 +50,10 @@ TYPED_TEST(CudaOptimizers, AdamWStepsAsOnTheCpu) {
         std::vector<bf16> rounded(x.size());
         OnGpu<T> dx_there(dx), x_there(x, n == 256 ? 1 : 0), mean_there(mean), square_there(square);
         OnGpu<bf16> rounded_there(rounded);
-        adamw(cpu(), adamw_factors<T>(), factor.on_cpu(), with_gradient ? dx.data() : nullptr, x.data(), mean.data(),
-              square.data(), n, rounded.data());
-        adamw(gpu(), adamw_factors<T>(), factor.on_gpu(), with_gradient ? dx_there.data() : nullptr, x_there.data(),
+        OnGpu<AdamWFactors<T>> factors_there(adamw_factors<T>);
+        adamw(cpu(), adamw_factors<T>.data(), factor.on_cpu(), with_gradient ? dx.data() : nullptr, x.data(),
+              mean.data(), square.data(), n, rounded.data());
+        adamw(gpu(), factors_there.data(), factor.on_gpu(), with_gradient ? dx_there.data() : nullptr, x_there.data(),
               mean_there.data(), square_there.data(), n, rounded_there.data());
         expect_close(x_there.values(), x);
         expect_close(mean_there.values(), mean);
@@ -74,13 +75,14 @@ TYPED_TEST(CudaOptimizers, MuonStepsAsOnTheCpu) {
         OnGpu<T> dx_there(dx), buffer_there(buffer), update_there(update), x_there(x);
         OnGpu<bf16> rounded_there(rounded);
         OnGpu<double> squares_there(squares);
+        OnGpu<DecayedStep<T>> decayed_there(decayed<T>);
         nesterov(cpu(), T(0.95), factor.on_cpu(), with_gradient ? dx.data() : nullptr, buffer.data(), update.data(), n);
         normalise(cpu(), squares.data(), 1e-7, update.data(), n);
-        decayed_step(cpu(), T(0.99), T(0.02), factor.on_cpu(), update.data(), x.data(), n, rounded.data());
+        decayed_step(cpu(), decayed<T>.data(), factor.on_cpu(), update.data(), x.data(), n, rounded.data());
         nesterov(gpu(), T(0.95), factor.on_gpu(), with_gradient ? dx_there.data() : nullptr, buffer_there.data(),
                  update_there.data(), n);
         normalise(gpu(), squares_there.data(), 1e-7, update_there.data(), n);
-        decayed_step(gpu(), T(0.99), T(0.02), factor.on_gpu(), update_there.data(), x_there.data(), n,
+        decayed_step(gpu(), decayed_there.data(), factor.on_gpu(), update_there.data(), x_there.data(), n,
                      rounded_there.data());
         expect_close(buffer_there.values(), buffer);
         expect_close(update_there.values(), update);

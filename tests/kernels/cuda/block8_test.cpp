@@ -65,7 +65,8 @@ TEST(CudaBlock8, CodesAndValuesAreThoseOfTheCpu) {
 }
 
 TEST(CudaBlock8, AdamWStepsAsOnTheCpu) {
-  const AdamWFactors<float> factors{0.99F, 0.1F, 0.95F, 0.05F, 0.01F, 3, 1e-3F};
+  const std::vector<AdamWFactors<float>> factors{{0.99F, 0.1F, 0.95F, 0.05F, 0.01F, 3, 1e-3F}};
+  OnGpu<AdamWFactors<float>> factors_there(factors);
   for (const std::int64_t n : sizes)
     for (const bool with_gradient : {true, false}) {
       const auto dx = random_values<float>(n, 1);
@@ -81,10 +82,10 @@ TEST(CudaBlock8, AdamWStepsAsOnTheCpu) {
       OnGpu<double> factor_there(factor);
       OnGpu<float> dx_there(dx), x_there(x);
       OnGpu<bf16> rounded_there(n);
-      adamw_block8(cpu(), factors, factor.data(), with_gradient ? dx.data() : nullptr, x.data(), mean.blocks(),
+      adamw_block8(cpu(), factors.data(), factor.data(), with_gradient ? dx.data() : nullptr, x.data(), mean.blocks(),
                    square.blocks(), n, rounded.data());
-      adamw_block8(gpu(), factors, factor_there.data(), with_gradient ? dx_there.data() : nullptr, x_there.data(),
-                   mean_there.blocks(), square_there.blocks(), n, rounded_there.data());
+      adamw_block8(gpu(), factors_there.data(), factor_there.data(), with_gradient ? dx_there.data() : nullptr,
+                   x_there.data(), mean_there.blocks(), square_there.blocks(), n, rounded_there.data());
       expect_close(x_there.values(), x);
       expect_close(rounded_there.values(), rounded);
       expect_close(mean_there.scales.values(), mean.scales);
@@ -110,7 +111,8 @@ TEST(CudaBlock8, AStepOfAnInfiniteFactorChangesNothing) {
   EncodedThere mean(moments), square(moments);
   OnGpu<float> there(x), dx(x);
   OnGpu<double> factor(std::vector<double>{std::numeric_limits<double>::quiet_NaN()});
-  adamw_block8(gpu(), AdamWFactors<float>{}, factor.data(), dx.data(), there.data(), mean.blocks(), square.blocks(), n);
+  OnGpu<AdamWFactors<float>> factors(1);
+  adamw_block8(gpu(), factors.data(), factor.data(), dx.data(), there.data(), mean.blocks(), square.blocks(), n);
   expect_same(there.values(), x);
   expect_same(mean.codes.values(), moments.codes);
 }

@@ -62,6 +62,9 @@ TYPED_TEST(CudaElementwise, FactorsAreReadOnTheGpu) {
     scaled_difference(gpu(), a_there.data(), b_there.data(), factor_there.data(), 0.7, z.data(), n);
     expect_same(y.values(), filled);
     expect_same(z.values(), difference);
+    fill(cpu(), static_cast<const T*>(nullptr), 0.7, filled.data(), n);
+    fill(gpu(), static_cast<const T*>(nullptr), 0.7, y.data(), n);
+    expect_same(y.values(), filled);
   }
 }
 

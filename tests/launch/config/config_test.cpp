@@ -234,6 +234,8 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
        "run.textproto:1:13: ", "precision.bfloat16_residual is true, expected false with precision.compute float32"},
       {"precision { fp8_products: true }",
        "run.textproto:1:13: ", "precision.fp8_products is true, expected false with precision.compute float32"},
+      {"train { cuda_graph: true } routing { jitter: 0.1 }",
+       "run.textproto:1:9: ", "train.cuda_graph is true, expected false with routing.jitter"},
       {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 "
        "bfloat16_teacher: true }",
        "run.textproto:1:", "precision.bfloat16_teacher is true, expected false with precision.compute float64"},

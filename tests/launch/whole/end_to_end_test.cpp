@@ -491,6 +491,23 @@ TEST(EndToEnd, RanksWithOtherConfigsAreRefused) {
   }
 }
 
+TEST(EndToEnd, StepsAreRecordedOfOneRankOnAGpuAlone) {
+  const RunFolder folder("recorded");
+  const Outcome two = folder.limbeck("train tiny.textproto --steps 2 --out run --set train.cuda_graph=true", 2);
+  EXPECT_EQ(two.code, 2) << two.output;
+  const auto errors = two.lines_with("limbeck: error");
+  ASSERT_EQ(errors.size(), 1U) << two.output;
+  EXPECT_THAT(errors[0], HasSubstr("train.cuda_graph is true, expected one rank for it: 2 are running"));
+  EXPECT_FALSE(fs::exists(folder.path() / "run"));
+  const Outcome one = folder.limbeck(
+      "train tiny.textproto --steps 4 --out one --set train.cuda_graph=true "
+      "--set train.device=CPU");
+  ASSERT_EQ(one.code, 0) << one.output;
+  EXPECT_EQ(one.lines_with("train.cuda_graph: a CPU has no queue of work to record").size(), 1U) << one.output;
+  ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 4 --out other").code, 0);
+  EXPECT_EQ(folder.metrics("one")[3]["loss"], folder.metrics("other")[3]["loss"]);
+}
+
 TEST(EndToEnd, AnErrorOfOneRankIsOneLineAndEndsAll) {
   const RunFolder folder("one_rank");
   // The first rank alone cannot write this file; the others wait for it meanwhile.

@@ -1,0 +1,107 @@
+#include "launch/run/training_step.h"
+
+#include <chrono>
+#include <cmath>
+#include <utility>
+
+#include "core/ops/made_form.h"
+
+namespace limbeck::launch {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What is made once, libraries' plans and the forms of weights that are written with them, is there behind two steps.
+constexpr std::int64_t steps_before_recording = 2;
+
+/// Seconds from `since` to now, and `since` becomes now.
+double lap(Clock::time_point& since) {
+  const auto now = Clock::now();
+  return std::chrono::duration<double>(now - std::exchange(since, now)).count();
+}
+
+}  // namespace
+
+bool records_steps(const RunConfig& config, const Rank& rank) {
+  if (!config.train.cuda_graph) return false;
+  if (rank.world().size() > 1)
+    core::fail_usage("train.cuda_graph is true, expected one rank for it: {} are running", rank.world().size());
+  return !rank.memory()->is_host();
+}
+
+TrainingStep::TrainingStep(Rank& rank, const StepModels& models, parallel::GradientSync& sync,
+                           optim::Optimizer& optimizer, core::ParameterList parameters, const Options& options)
+    : rank_(rank),
+      models_(models),
+      sync_(sync),
+      optimizer_(optimizer),
+      parameters_(std::move(parameters)),
+      options_(options) {
+  core::check(!options.records || (rank.world().size() == 1 && !rank.memory()->is_host()),
+              "step: {} ranks on {} are to record it, expected one on a GPU", rank.world().size(),
+              rank.memory()->is_host() ? "CPUs" : "GPUs");
+}
+
+void TrainingStep::queue(const StepInput& input, const StepOptions& options) {
+  auto since = Clock::now();
+  passes_.emplace(queue_passes(rank_, models_, input, options, sync_));
+  times_.passes = lap(since);
+  norm_.emplace(parameters_, rank_.world(), options_.clip_norm);
+  times_.norm = lap(since);
+  optimizer_.queue_step(norm_->factor());  // changes nothing where the norm is not finite
+  times_.optimizer = lap(since);
+}
+
+void TrainingStep::run_recorded(StepInput input, const StepOptions& options) {
+  if (recorded_) {
+    for (std::size_t i = 0; i < input.batches.size(); ++i) recorded_input_.batches[i].copy_values(input.batches[i]);
+    optimizer_.note_step();
+    recorded_input_.per_target.copy_from(input.per_target);
+  } else {
+    passes_.reset();
+    norm_.reset();
+    recorded_input_ = std::move(input);
+    // A form of a weight that is valid now would not be made by what is recorded, and never again.
+    for (const core::Parameter* p : parameters_) core::forget_made(p->value);
+    recorded_.emplace(rank_.memory(), [&] { queue(recorded_input_, options); });
+  }
+  recorded_->run();
+}
+
+TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions& options, double rate) {
+  auto since = Clock::now();
+  times_ = {};
+  StepInput input = read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches);
+  const double text_seconds = input.text_seconds;
+  if (options_.records)
+    for (nn::Batch& batch : input.batches) batch.forget_values();
+  optimizer_.begin_step(rate);
+  if (options_.records && num_queued_ >= steps_before_recording) {
+    run_recorded(std::move(input), options);
+    times_ = {.passes = lap(since) - text_seconds};
+  } else {
+    queue(input, options);
+    ++num_queued_;
+  }
+  times_.text = text_seconds;
+  // All that the host asks of a step, once all of it is queued.
+  since = Clock::now();
+  passes_->start_reading();
+  norm_->start_reading();
+  core::NotesCopy notes(rank_.memory());
+  Done done{passes_->read(), norm_->values(), {}};
+  notes.check();
+  times_.optimizer += lap(since);
+  done.times = times_;
+  return done;
+}
+
+void TrainingStep::Done::check(std::int64_t step) const {
+  const double loss = result.loss();
+  core::check(std::isfinite(loss), "loss is not finite at step {}: objective {}, balance {}, z {}{}", step,
+              result.objective, result.balance, result.z,
+              norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
+  core::check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, step);
+}
+
+}  // namespace limbeck::launch
