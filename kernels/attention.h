@@ -15,15 +15,42 @@ namespace limbeck::kernels {
 /// Keys of a page.
 inline constexpr std::int64_t attention_page = 64;
 
+/// By positions alone: a query sees keys at its own position and at so many before it.
+struct AttentionReach {
+  static constexpr std::uint32_t all = 0xffffffffU;
+  std::uint32_t before;
+
+  constexpr bool holds(std::int32_t query, std::int32_t key) const {
+    return key <= query && distance(query, key) <= before;
+  }
+  /// Of what has bounds min_position and max_position: some query may see some key.
+  template <class Bounds>
+  constexpr bool may_hold(const Bounds& queries, const Bounds& keys) const {
+    return keys.min_position <= queries.max_position &&
+           (keys.max_position >= queries.min_position || distance(queries.min_position, keys.max_position) <= before);
+  }
+  /// Every query sees every key.
+  template <class Bounds>
+  constexpr bool holds_all(const Bounds& queries, const Bounds& keys) const {
+    return keys.max_position <= queries.min_position && distance(queries.max_position, keys.min_position) <= before;
+  }
+  /// Of a key that is not behind the query.
+  static constexpr std::uint32_t distance(std::int32_t query, std::int32_t key) {
+    return static_cast<std::uint32_t>(query) - static_cast<std::uint32_t>(key);
+  }
+};
+
 /// Segment n holds queries [query_offsets[n], query_offsets[n+1]) and keys [key_offsets[n], key_offsets[n+1]). A query
-/// sees a key of its segment if their documents are equal and the key's position is not above its own. Query head h
-/// reads key/value head h / (num_heads / num_kv_heads). All pointers are on the device.
+/// at position p sees a key of its segment if their documents are equal and the key's position is in (p - window, p],
+/// or not above p where there is no window. Query head h reads key/value head h / (num_heads / num_kv_heads). All
+/// pointers are on the device.
 struct AttentionProblem {
   std::int64_t num_heads = 0;     // H
   std::int64_t num_kv_heads = 0;  // G, divides H
   std::int64_t width = 0;         // D
   std::int64_t value_width = 0;   // Dv
   double scale = 1;
+  std::int64_t window = 0;                       // positions, of which the query's own is one; 0: none
   std::int64_t num_segments = 0;                 // N
   std::int64_t num_queries = -1;                 // Tq and Tk, which a host cannot read off a device's offsets; a CPU
   std::int64_t num_keys = -1;                    // does without
@@ -37,11 +64,14 @@ struct AttentionProblem {
   /// segment that has queries begins with a page. None: key i is row i.
   const std::int64_t* key_pages = nullptr;  // [ceil(Tk / attention_page)]
   /// Where it is known: queries are keys, and query i of run [run_offsets[r], run_offsets[r+1]) sees those of its run
-  /// up to itself, which says no more than the above.
+  /// up to itself, or of the window's positions, which says no more than the above.
   std::int64_t num_runs = 0;                  // R
   std::int64_t longest_run = 0;               // no run is longer
   const std::int64_t* run_offsets = nullptr;  // [R+1]
 
+  constexpr AttentionReach reach() const {
+    return {window > 0 && window <= AttentionReach::all ? static_cast<std::uint32_t>(window - 1) : AttentionReach::all};
+  }
   /// Of k and v.
   constexpr std::int64_t row_of_key(std::int64_t i) const {
     return key_pages == nullptr ? i : key_pages[i / attention_page] * attention_page + i % attention_page;

@@ -10,6 +10,7 @@ void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionSh
   check(s.num_kv_heads > 0 ? s.num_heads > 0 && s.num_heads % s.num_kv_heads == 0
                            : s.num_kv_heads == 0 && s.num_heads == 0,
         "attention: {} key/value heads do not divide {} heads", s.num_kv_heads, s.num_heads);
+  check(s.window >= 0, "attention: a window of {} positions, expected 0 for none or more", s.window);
   const auto expect = [](std::string_view name, const Tensor& t, DType dtype, const Shape& shape) {
     check(t.defined() && t.dtype() == dtype && t.shape() == shape, "attention: {} is {} {}, expected {} {}", name,
           t.dtype(), t.shape(), dtype, shape);
@@ -42,6 +43,7 @@ kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionL
           .width = s.width,
           .value_width = s.value_width,
           .scale = s.scale,
+          .window = s.window,
           .num_segments = l.query_offsets.numel() - 1,
           .num_queries = l.query_position.numel(),
           .num_keys = l.key_position.numel(),

@@ -14,10 +14,12 @@ struct AttentionShape {
   std::int64_t width = 0;         // D, of a query and a key head
   std::int64_t value_width = 0;   // Dv, of a value head
   double scale = 1;               // of the scores, usually 1/sqrt(D)
+  std::int64_t window = 0;        // a query sees so many positions, of which its own is the last; 0: no window
 };
 
 /// Segment n is queries [query_offsets[n], query_offsets[n+1]) and keys [key_offsets[n], key_offsets[n+1]). A query
-/// sees a key of its own segment iff their documents are equal and the key's position is not above the query's.
+/// sees a key of its own segment iff their documents are equal and the key's position is not above the query's and
+/// within its window.
 struct AttentionLayout {
   Tensor query_offsets;   // [N+1] int64
   Tensor key_offsets;     // [N+1] int64
@@ -29,7 +31,8 @@ struct AttentionLayout {
   /// [64 i, 64 (i+1)) are page key_pages[i]. A segment that has queries begins with a page.
   Tensor key_pages = {};
   /// None, or [R+1] int64 where queries are keys and query i of run [run_offsets[r], run_offsets[r+1]) sees those of
-  /// its run up to itself, which then is known on the host too: libraries know attention in this form.
+  /// its run up to itself (and within its window), which then is known on the host too: libraries know attention in
+  /// this form.
   Tensor run_offsets = {};
   std::int64_t longest_run = 0;
 };

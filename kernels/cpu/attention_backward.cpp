@@ -183,7 +183,7 @@ void Task<T>::make_scores(std::int64_t i, std::int64_t member, std::int64_t b) {
     A* dat = dscores + (k - range.first) * block * block;
     differentiate(static_cast<A>(p_.scale) * log2_of_e<A>, of.logsumexp, of.delta, at, dat);
     const Block& rows = tile.blocks[k];
-    if (see_all(sights_[b].queries(), rows)) continue;
+    if (sights_[b].see_all(rows)) continue;
     sights_[b].mask(rows, at, A(0));
     sights_[b].mask(rows, dat, A(0));
   }
@@ -225,7 +225,7 @@ template <class T>
 bool Task<T>::run(std::int64_t i) {
   bool any = false;
   for (std::int64_t b = 0; b < num_; ++b) {
-    seen_[b] = seen_blocks(queries_.blocks[b], keys_.tile(i));
+    seen_[b] = sights_[b].seen_blocks(keys_.tile(i));
     any |= !seen_[b].empty();
   }
   if (!any) return false;

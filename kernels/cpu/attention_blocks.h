@@ -33,15 +33,14 @@ struct Block {
 };
 
 /// Some query may see some key.
-inline bool may_see(const Block& queries, const Block& keys) {
-  return keys.min_position <= queries.max_position && keys.max_document >= queries.min_document &&
+inline bool may_see(const AttentionReach& reach, const Block& queries, const Block& keys) {
+  return reach.may_hold(queries, keys) && keys.max_document >= queries.min_document &&
          keys.min_document <= queries.max_document;
 }
 /// Every query sees all 32 keys.
-inline bool see_all(const Block& queries, const Block& keys) {
-  return keys.count == block && keys.max_position <= queries.min_position &&
-         keys.min_document == queries.min_document && keys.max_document == queries.max_document &&
-         keys.min_document == keys.max_document;
+inline bool see_all(const AttentionReach& reach, const Block& queries, const Block& keys) {
+  return keys.count == block && reach.holds_all(queries, keys) && keys.min_document == queries.min_document &&
+         keys.max_document == queries.max_document && keys.min_document == keys.max_document;
 }
 
 /// Consecutive blocks of a segment.
@@ -81,47 +80,53 @@ inline std::vector<Tile> key_tiles(const AttentionProblem& p) {
   return make_tiles(p.num_segments, p.key_offsets, tile_keys, p.key_position, p.key_document);
 }
 
-/// The blocks [first,end) of a tile of keys that some of the queries may see lie within.
+/// Blocks [first,end) of a tile.
 struct Range {
   std::int64_t first = 0, end = 0;
   bool empty() const { return first >= end; }
   bool holds(std::int64_t i) const { return first <= i && i < end; }
   std::int64_t rows() const { return (end - first) * block; }
 };
-inline Range seen_blocks(const Block& queries, const Tile& keys) {
-  Range range{0, static_cast<std::int64_t>(keys.blocks.size())};
-  while (!range.empty() && !may_see(queries, keys.blocks[range.first])) ++range.first;
-  while (!range.empty() && !may_see(queries, keys.blocks[range.end - 1])) --range.end;
-  return range;
-}
 
 /// For each column of a block of queries whether it sees a key. Columns beyond the queries see none.
 class Sight {
  public:
-  Sight(const AttentionProblem& p, const Block& queries) : problem_(p), queries_(queries) {
+  Sight(const AttentionProblem& p, const Block& queries) : problem_(p), reach_(p.reach()), queries_(queries) {
     std::fill_n(position_, block, std::numeric_limits<std::int32_t>::min());
     std::fill_n(document_, block, 0);
     std::copy_n(p.query_position + queries.begin, queries.count, position_);
     std::copy_n(p.query_document + queries.begin, queries.count, document_);
   }
-  const Block& queries() const { return queries_; }
+  /// Those that some of the queries may see lie within.
+  Range seen_blocks(const Tile& keys) const {
+    Range range{0, static_cast<std::int64_t>(keys.blocks.size())};
+    while (!range.empty() && !may_see(reach_, queries_, keys.blocks[range.first])) ++range.first;
+    while (!range.empty() && !may_see(reach_, queries_, keys.blocks[range.end - 1])) --range.end;
+    return range;
+  }
+  bool see_all(const Block& keys) const { return attention::see_all(reach_, queries_, keys); }
 
   /// Rows [32,32] of a block of keys, those beyond them included: where a key is not seen, the value becomes
   /// `otherwise`.
   template <class A>
   void mask(const Block& keys, A* rows, A otherwise) const {
+    const AttentionReach reach = reach_;
     for (std::int64_t i = 0; i < keys.count; ++i) {
       const std::int32_t at = problem_.key_position[keys.begin + i], in = problem_.key_document[keys.begin + i];
       A* row = rows + i * block;
 #pragma omp simd
       for (std::int64_t j = 0; j < block; ++j)
-        row[j] = ((at <= position_[j]) & (in == document_[j])) ? row[j] : otherwise;
+        row[j] =
+            ((at <= position_[j]) & (AttentionReach::distance(position_[j], at) <= reach.before) & (in == document_[j]))
+                ? row[j]
+                : otherwise;
     }
     std::fill_n(rows + keys.count * block, (block - keys.count) * block, otherwise);
   }
 
  private:
   const AttentionProblem& problem_;
+  AttentionReach reach_;
   const Block& queries_;
   std::int32_t position_[block];
   std::int32_t document_[block];

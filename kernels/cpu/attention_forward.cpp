@@ -47,7 +47,7 @@ void Softmax<A>::add(const AttentionProblem& p, const Sight& sight, const Tile& 
     A* at = scores + (b - range.first) * block * block;
 #pragma omp simd
     for (std::int64_t i = 0; i < block * block; ++i) at[i] *= scale;
-    if (!see_all(sight.queries(), keys.blocks[b])) sight.mask(keys.blocks[b], at, nothing<A>);
+    if (!sight.see_all(keys.blocks[b])) sight.mask(keys.blocks[b], at, nothing<A>);
     for (std::int64_t i = 0; i < block; ++i)
 #pragma omp simd
       for (std::int64_t j = 0; j < block; ++j) reference[j] = larger(reference[j], at[i * block + j]);
@@ -119,7 +119,7 @@ void run_tile(const Forward<T>& f, const Tiles<T>& tiles, const Keys<T>& keys, c
     tiles.begin();
     const auto [first, end] = keys.of_segment(queries.segment);
     for (std::int64_t i = first; i < end; ++i) {
-      const Range range = seen_blocks(some, keys.tile(i));
+      const Range range = sight.seen_blocks(keys.tile(i));
       if (range.empty()) continue;
       tiles.multiply(keys.keys(i, kv_head, range.first), range.rows(), panel, Tiles<T>::whole(p.width), false, scores);
       softmax.add(p, sight, keys.tile(i), range, scores);
@@ -148,11 +148,17 @@ void run_query(const Forward<T>& f, std::int64_t segment, std::int64_t query, st
   const std::int64_t at = query * p.num_heads + head;
   const T* row = f.q + at * p.width;
   const auto scale = static_cast<A>(p.scale);
+  const AttentionReach reach = p.reach();
   A* sums = room.out.get<A>(p.value_width);
   std::fill_n(sums, p.value_width, A(0));
   A largest = nothing<A>, sum = 0;
   for (std::int64_t first = p.key_offsets[segment]; first < p.key_offsets[segment + 1]; first += tile_keys) {
     const std::int64_t count = std::min(tile_keys, p.key_offsets[segment + 1] - first);
+    bool is_seen[tile_keys];
+    for (std::int64_t j = 0; j < count; ++j)
+      is_seen[j] = reach.holds(p.query_position[query], p.key_position[first + j]) &&
+                   p.key_document[first + j] == p.query_document[query];
+    if (std::none_of(is_seen, is_seen + count, [](bool seen) { return seen; })) continue;
     const std::int64_t first_row = p.row_of_key(first);
     A scores[tile_keys];
     A reference = largest;
@@ -161,9 +167,7 @@ void run_query(const Forward<T>& f, std::int64_t segment, std::int64_t query, st
       A score = 0;
 #pragma omp simd reduction(+ : score)
       for (std::int64_t d = 0; d < p.width; ++d) score += as<A>(row[d]) * as<A>(key[d]);
-      const bool visible =
-          p.key_position[first + j] <= p.query_position[query] && p.key_document[first + j] == p.query_document[query];
-      scores[j] = visible ? score * scale : nothing<A>;
+      scores[j] = is_seen[j] ? score * scale : nothing<A>;
       reference = larger(reference, scores[j]);
     }
     const A correction = exponential(largest - (reference == nothing<A> ? A(0) : reference));

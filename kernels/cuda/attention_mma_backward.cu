@@ -42,7 +42,8 @@ struct BackwardTensors {
   const bf16 *q, *k, *v, *dout;
   float *dq, *dk, *dv;
   RowTerms terms;
-  const Bounds* bounds;                    // of tiles of columns
+  const Bounds* bounds;  // of tiles of columns
+  AttentionReach reach;
   unsigned first_head = 0, num_heads = 0;  // of the launch's rows
 };
 
@@ -123,18 +124,20 @@ struct BlockRows {
   std::int64_t first_row;     // of the batch
   std::int64_t first_column;  // of the segment, in the batch
   int count, num_columns;
-  const Bounds* bounds;      // of tiles of those columns
+  const Bounds* bounds;  // of tiles of those columns
+  AttentionReach reach;
   std::int64_t first_terms;  // of the segment's queries
 
   /// The whole block calls this, which waits for all.
-  __device__ void fill(const AttentionProblem& p, const SegmentTile& tile, const Bounds* all_bounds) {
+  __device__ void fill(const AttentionProblem& p, const BackwardTensors& t, const SegmentTile& tile) {
     const std::int64_t* const offsets = Shape::rows_are_keys ? p.query_offsets : p.key_offsets;
     if (threadIdx.x == 0) {
       first_row = tile.begin + tile.first;
       count = tile.count;
       first_column = offsets[tile.segment];
       num_columns = static_cast<int>(offsets[tile.segment + 1] - first_column);
-      bounds = all_bounds + SegmentTiles<Shape::columns>{offsets, p.num_segments}.first_number(tile.segment);
+      bounds = t.bounds + SegmentTiles<Shape::columns>{offsets, p.num_segments}.first_number(tile.segment);
+      reach = t.reach;
       first_terms = RowTerms::first_place(p, tile.segment) + (Shape::rows_are_keys ? 0 : tile.first);
     }
     const std::int32_t* const position = Shape::rows_are_keys ? p.key_position : p.query_position;
@@ -147,13 +150,14 @@ struct BlockRows {
   }
   __device__ int columns_left(int i) const { return num_columns - i * Shape::columns; }
   __device__ bool may_see(int i) const {
-    return Shape::rows_are_keys ? kernels::may_see(bounds[i], places.bounds)
-                                : kernels::may_see(places.bounds, bounds[i]);
+    return Shape::rows_are_keys ? kernels::may_see(reach, bounds[i], places.bounds)
+                                : kernels::may_see(reach, places.bounds, bounds[i]);
   }
   /// All rows and columns of a tile, which is whole, see each other.
   __device__ bool see_all(int i) const {
-    return columns_left(i) >= Shape::columns && (Shape::rows_are_keys ? kernels::see_all(bounds[i], places.bounds)
-                                                                      : kernels::see_all(places.bounds, bounds[i]));
+    return columns_left(i) >= Shape::columns &&
+           (Shape::rows_are_keys ? kernels::see_all(reach, bounds[i], places.bounds)
+                                 : kernels::see_all(reach, places.bounds, bounds[i]));
   }
 };
 
@@ -205,7 +209,7 @@ __global__ void __launch_bounds__(BackwardShape<Widths, of>::threads, BackwardSh
   const SegmentTiles<Shape::rows> row_tiles{Shape::rows_are_keys ? p.key_offsets : p.query_offsets, p.num_segments};
   const unsigned head_of_launch = blockIdx.x % t.num_heads;
   if (!row_tiles.find((Shape::rows_are_keys ? blockIdx.x : gridDim.x - 1 - blockIdx.x) / t.num_heads, tile)) return;
-  rows.fill(p, tile, t.bounds);
+  rows.fill(p, t, tile);
   if (rows.places.end <= rows.places.first) return;
 
   const int width = static_cast<int>(p.width), value_width = static_cast<int>(p.value_width);
@@ -294,7 +298,7 @@ __global__ void __launch_bounds__(BackwardShape<Widths, of>::threads, BackwardSh
       const std::int64_t first = rows.first_column + now * Shape::columns;
       SeenColumns<Shape::pieces> seen;
       seen.template find<Shape::rows_are_keys, Shape::columns>(
-          rows.places.places + first_row, (Shape::rows_are_keys ? p.query_position : p.key_position) + first,
+          t.reach, rows.places.places + first_row, (Shape::rows_are_keys ? p.query_position : p.key_position) + first,
           (Shape::rows_are_keys ? p.query_document : p.key_document) + first, rows.columns_left(now));
       seen.template mask<Shape::columns>(0.F, scores);
     }
@@ -374,7 +378,7 @@ void attention_backward_mma(const Cuda& cuda, const AttentionProblem& p, const b
                              first * members,
                              p.value_width});
     with_widths(p, [&]<class Widths>(Widths) {
-      BackwardTensors t{q, k, v, dout, dq, dk, dv, terms, of_keys};
+      BackwardTensors t{q, k, v, dout, dq, dk, dv, terms, of_keys, p.reach()};
       launch_gradient<Widths, Of::queries>(cuda, p, t, first * members, count * members);
       t.bounds = of_queries;
       if constexpr (Widths::width + Widths::value_width <= 128) {

@@ -34,6 +34,7 @@ struct ForwardTensors {
   bf16* out;
   float* logsumexp;
   const Bounds* bounds;  // of tiles of keys
+  AttentionReach reach;
   Parts parts;
 };
 
@@ -128,6 +129,7 @@ struct BlockRows {
   std::int64_t first_key;
   int num_keys;
   const Bounds* bounds;  // of tiles of those keys
+  AttentionReach reach;
   HeadRows k, v;
 
   /// The whole block calls this, which waits for all.
@@ -143,6 +145,7 @@ struct BlockRows {
       first_key = p.key_offsets[tile.segment];
       num_keys = static_cast<int>(p.key_offsets[tile.segment + 1] - first_key);
       bounds = t.bounds + key_tiles.first_number(tile.segment);
+      reach = t.reach;
       k.set(t.k, p.num_kv_heads, kv_head, p.width);
       v.set(t.v, p.num_kv_heads, kv_head, p.value_width);
     }
@@ -162,10 +165,10 @@ struct BlockRows {
     return {places.first + static_cast<int>(tiles * part / num_parts),
             places.first + static_cast<int>(tiles * (part + 1) / num_parts)};
   }
-  __device__ bool may_see(int i) const { return kernels::may_see(places.bounds, bounds[i]); }
+  __device__ bool may_see(int i) const { return kernels::may_see(reach, places.bounds, bounds[i]); }
   /// All rows see a tile of keys, which is whole.
   __device__ bool see_all(int i) const {
-    return num_keys - i * keys_of_tile >= keys_of_tile && kernels::see_all(places.bounds, bounds[i]);
+    return num_keys - i * keys_of_tile >= keys_of_tile && kernels::see_all(reach, places.bounds, bounds[i]);
   }
 };
 
@@ -284,7 +287,7 @@ __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Wi
     if (!rows.see_all(now)) {
       const std::int64_t first = rows.first_key + now * keys_of_tile;
       SeenColumns<Shape::pieces> seen;
-      seen.template find<false, keys_of_tile>(rows.places.places + first_row, p.key_position + first,
+      seen.template find<false, keys_of_tile>(t.reach, rows.places.places + first_row, p.key_position + first,
                                               p.key_document + first, rows.num_keys - now * keys_of_tile);
       seen.template mask<keys_of_tile>(-infinity, scores);
     }
@@ -328,12 +331,14 @@ struct AddParts {
 };
 
 /// In how many parts the keys are summed: more than one where blocks are too few for the multiprocessors, of at least
-/// four tiles in the mean, and no more than there is scratch memory for.
+/// four tiles in the mean, and no more than there is scratch memory for. Of a window's keys alone, where there is one.
 std::int64_t num_parts(const Cuda& cuda, const AttentionProblem& p, std::int64_t blocks) {
   const std::int64_t part_bytes = p.num_queries * p.num_heads * (p.value_width + 2) * std::int64_t{sizeof(float)};
   const std::int64_t room = static_cast<std::int64_t>(CudaState::workspace_bytes) / 2;
-  return std::max<std::int64_t>(1, std::min({2 * cuda.state->num_multiprocessors / blocks,
-                                             p.num_keys / (4 * keys_of_tile * p.num_segments), room / part_bytes}));
+  const std::int64_t in_mean = p.num_keys / p.num_segments;
+  const std::int64_t seen = p.window > 0 ? std::min(p.window, in_mean) : in_mean;
+  return std::max<std::int64_t>(
+      1, std::min({2 * cuda.state->num_multiprocessors / blocks, seen / (4 * keys_of_tile), room / part_bytes}));
 }
 
 }  // namespace
@@ -356,7 +361,7 @@ void attention_forward_mma(const Cuda& cuda, const AttentionProblem& p, const bf
   for_each_row(cuda, num_key_tiles, BoundsOfTiles<keys_of_tile>{key_tiles, p.key_position, p.key_document, bounds});
   const std::int64_t tiles = RowTiles::numbers(rows / p.num_kv_heads, p.num_segments);
   const std::int64_t parts = num_parts(cuda, p, tiles * p.num_kv_heads);
-  ForwardTensors t{q, k, v, out, logsumexp, bounds, {}};
+  ForwardTensors t{q, k, v, out, logsumexp, bounds, p.reach(), {}};
   if (parts > 1)
     t.parts = {scratch.take<float>(parts * rows * p.value_width), scratch.take<float2>(parts * rows), rows};
   const dim3 blocks(static_cast<unsigned>(tiles * p.num_kv_heads), static_cast<unsigned>(parts));

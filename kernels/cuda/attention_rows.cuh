@@ -88,7 +88,8 @@ struct RowSums {
 };
 
 __device__ inline bool sees(const AttentionProblem& p, std::int64_t query, std::int64_t key) {
-  return p.query_document[query] == p.key_document[key] && p.key_position[key] <= p.query_position[query];
+  return p.query_document[query] == p.key_document[key] &&
+         p.reach().holds(p.query_position[query], p.key_position[key]);
 }
 
 /// Whether any of the queries [query, query + queries) sees any of the keys [key, key + keys): alike for the block,

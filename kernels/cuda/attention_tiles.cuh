@@ -208,8 +208,8 @@ struct Place {
   std::int32_t position, document;
 };
 
-__device__ inline bool sees(const Place& query, const Place& key) {
-  return key.document == query.document && key.position <= query.position;
+__device__ inline bool sees(const AttentionReach& reach, const Place& query, const Place& key) {
+  return key.document == query.document && reach.holds(query.position, key.position);
 }
 
 /// Of the places of some rows.
@@ -231,13 +231,13 @@ struct alignas(16) Bounds {
 };
 
 /// Some query may see some key.
-__device__ inline bool may_see(const Bounds& queries, const Bounds& keys) {
-  return keys.min_position <= queries.max_position && keys.max_document >= queries.min_document &&
+__device__ inline bool may_see(const AttentionReach& reach, const Bounds& queries, const Bounds& keys) {
+  return reach.may_hold(queries, keys) && keys.max_document >= queries.min_document &&
          keys.min_document <= queries.max_document;
 }
 /// Every query sees every key.
-__device__ inline bool see_all(const Bounds& queries, const Bounds& keys) {
-  return keys.max_position <= queries.min_position && keys.min_document == queries.min_document &&
+__device__ inline bool see_all(const AttentionReach& reach, const Bounds& queries, const Bounds& keys) {
+  return reach.holds_all(queries, keys) && keys.min_document == queries.min_document &&
          keys.max_document == queries.max_document && keys.min_document == keys.max_document;
 }
 
@@ -319,8 +319,8 @@ struct SeenColumns {
   /// `rows` are those of the warp; `position` and `document` begin with the first column. None sees a column from
   /// `count` on.
   template <bool RowsAreKeys, int Columns>
-  __device__ __forceinline__ void find(const Place* rows, const std::int32_t* position, const std::int32_t* document,
-                                       int count) {
+  __device__ __forceinline__ void find(const AttentionReach& reach, const Place* rows, const std::int32_t* position,
+                                       const std::int32_t* document, int count) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     Place row[Pieces][2];
 #pragma unroll
@@ -339,7 +339,7 @@ struct SeenColumns {
       for (int i = 0; i < Pieces; ++i)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const bool is_seen = RowsAreKeys ? sees(column, row[i][half]) : sees(row[i][half], column);
+          const bool is_seen = RowsAreKeys ? sees(reach, column, row[i][half]) : sees(reach, row[i][half], column);
           bits[i][half] |= static_cast<std::uint32_t>(is_seen) << bit;
         }
     }

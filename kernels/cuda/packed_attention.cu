@@ -60,7 +60,7 @@ PackedShape shape_of(const AttentionProblem& p) {
 /// which fill up their number, are not taken by every library.
 template <class... T>
 bool is_packed(const AttentionProblem& p, const T*... memory) {
-  return p.run_offsets != nullptr && p.key_pages == nullptr && p.num_runs > 0 && p.num_queries >= 0 &&
+  return p.run_offsets != nullptr && p.key_pages == nullptr && p.window == 0 && p.num_runs > 0 && p.num_queries >= 0 &&
          p.num_heads > 0 && p.width % 16 == 0 && p.value_width % 16 == 0 &&
          (takes_empty_sequences() || rounded(p.num_runs) == p.num_runs) && are_aligned<8>(memory...);
 }

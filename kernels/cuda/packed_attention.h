@@ -40,8 +40,8 @@ struct PackedBackward {
   bf16 *dq, *dk, *dv;  // written, not added to
 };
 
-/// As attention_forward, for problems whose runs are known (AttentionProblem::run_offsets). False, and nothing is done,
-/// where the library does not take the problem on this GPU.
+/// As attention_forward, for problems without a window whose runs are known (AttentionProblem::run_offsets). False, and
+/// nothing is done, where the library does not take the problem on this GPU.
 bool packed_attention_forward(const Cuda& cuda, const AttentionProblem& problem, const bf16* q, const bf16* k,
                               const bf16* v, bf16* out, float* logsumexp);
 

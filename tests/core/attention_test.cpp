@@ -59,6 +59,7 @@ Tensor naive(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionS
         std::vector<double> y(static_cast<std::size_t>(s.value_width), 0.0);
         for (std::int64_t j = keys.offsets[n]; j < keys.offsets[n + 1]; ++j) {
           if (keys.document[j] != queries.document[i] || keys.position[j] > queries.position[i]) continue;
+          if (s.window > 0 && keys.position[j] <= queries.position[i] - s.window) continue;
           double score = 0;
           for (std::int64_t d = 0; d < s.width; ++d)
             score += q.data<double>()[(i * s.num_heads + h) * s.width + d] *
@@ -89,6 +90,10 @@ Tensor run(const Inputs& in, const AttentionShape& s, const AttentionLayout& lay
 }
 
 constexpr AttentionShape small{.num_heads = 4, .num_kv_heads = 2, .width = 3, .value_width = 5, .scale = 0.7};
+AttentionShape with_window(AttentionShape shape, std::int64_t window) {
+  shape.window = window;
+  return shape;
+}
 
 TEST(Attention, EqualsTheDefinition) {
   for (const int threads : {1, 2}) {
@@ -97,8 +102,10 @@ TEST(Attention, EqualsTheDefinition) {
              {{1}}, {{7}, {1, 3}, {}}, {{300}}, {{65, 130, 1}, {64}, {129}}}) {
       const Tokens t = packed(segments);
       const Inputs in = make_inputs(memory, small, t.count(), t.count());
-      EXPECT_LE(relative_difference(run(in, small, make_layout(memory, t, t)), naive(in.q, in.k, in.v, small, t, t)),
-                1e-13);
+      for (const std::int64_t window : {0, 1, 2, 50, 64, 111, 500}) {
+        const AttentionShape s = with_window(small, window);
+        EXPECT_LE(relative_difference(run(in, s, make_layout(memory, t, t)), naive(in.q, in.k, in.v, s, t, t)), 1e-13);
+      }
     }
   }
 }
@@ -109,9 +116,12 @@ TEST(Attention, TakesMoreKeysThanQueries) {
   // One query, the next two of a short cache, and queries in descending order of position.
   const Tokens queries{{0, 1, 3, 6}, {199, 3, 4, 139, 77, 2}, {0, 1, 1, 3, 3, 2}};
   const Inputs in = make_inputs(memory, small, queries.count(), keys.count());
-  EXPECT_LE(relative_difference(run(in, small, make_layout(memory, queries, keys)),
-                                naive(in.q, in.k, in.v, small, queries, keys)),
-            1e-13);
+  for (const std::int64_t window : {0, 1, 3, 70, 150}) {
+    const AttentionShape s = with_window(small, window);
+    EXPECT_LE(
+        relative_difference(run(in, s, make_layout(memory, queries, keys)), naive(in.q, in.k, in.v, s, queries, keys)),
+        1e-13);
+  }
 }
 
 TEST(Attention, GivesZeroToAQueryThatSeesNothing) {
@@ -154,9 +164,12 @@ TEST(Attention, GradientsEqualDifferences) {
       const Tokens t = packed(segments);
       const AttentionLayout layout = make_layout(memory, t, t);
       const Inputs in = make_inputs(memory, small, t.count(), t.count());
-      check_gradients(
-          [&](Tape& tape, std::span<const Var> x) { return attention(tape, x[0], x[1], x[2], small, layout); },
-          {in.q, in.k, in.v});
+      for (const std::int64_t window : {0, 2})
+        check_gradients(
+            [&](Tape& tape, std::span<const Var> x) {
+              return attention(tape, x[0], x[1], x[2], with_window(small, window), layout);
+            },
+            {in.q, in.k, in.v});
     }
   }
 }
@@ -167,9 +180,12 @@ TEST(Attention, GradientsEqualDifferencesAcrossTiles) {
   const Tokens t = packed({{131, 9}});
   const AttentionLayout layout = make_layout(memory, t, t);
   const Inputs in = make_inputs(memory, one_head, t.count(), t.count());
-  check_gradients(
-      [&](Tape& tape, std::span<const Var> x) { return attention(tape, x[0], x[1], x[2], one_head, layout); },
-      {in.q, in.k, in.v});
+  for (const std::int64_t window : {0, 45})
+    check_gradients(
+        [&](Tape& tape, std::span<const Var> x) {
+          return attention(tape, x[0], x[1], x[2], with_window(one_head, window), layout);
+        },
+        {in.q, in.k, in.v});
 }
 
 /// Output and gradients of a run with random outputs' gradients.
@@ -193,7 +209,7 @@ TEST(Attention, AnyNumberOfThreadsGivesTheSameBits) {
   constexpr AttentionShape one_kv_head{.num_heads = 8, .num_kv_heads = 1, .width = 16, .value_width = 8, .scale = 0.25};
   constexpr AttentionShape three_kv_heads{
       .num_heads = 9, .num_kv_heads = 3, .width = 8, .value_width = 8, .scale = 0.5};
-  for (const AttentionShape& s : {one_kv_head, three_kv_heads})
+  for (const AttentionShape& s : {one_kv_head, three_kv_heads, with_window(three_kv_heads, 90)})
     for (const auto& segments : std::vector<std::vector<std::vector<std::int32_t>>>{
              {{500}}, {{130}, {65, 130, 1, 200}, {}, {3}}, {{40, 40, 40, 40, 40, 40}}}) {
       const Tokens t = packed(segments);
@@ -261,6 +277,7 @@ TEST(Attention, NamesWhatDoesNotFit) {
   bad = small;
   bad.width = 2;
   EXPECT_EQ(message(bad), "attention: q is float64 [4,12], expected float64 [4,8]");
+  EXPECT_EQ(message(with_window(small, -1)), "attention: a window of -1 positions, expected 0 for none or more");
 }
 
 }  // namespace

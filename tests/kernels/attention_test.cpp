@@ -1,5 +1,7 @@
 #include "kernels/attention.h"
 
+#include <numeric>
+
 #include "tests/support/bf16_values.h"
 
 namespace limbeck::kernels {
@@ -16,7 +18,7 @@ struct Example {
   AttentionProblem problem;
   std::int64_t tokens = offsets.back();
 
-  Example(std::int64_t width, std::int64_t value_width) {
+  Example(std::int64_t width, std::int64_t value_width, std::int64_t window = 0) {
     const auto token = [&](std::int64_t at, std::int32_t in) {
       position.push_back(static_cast<std::int32_t>(at));
       document.push_back(in);
@@ -33,6 +35,7 @@ struct Example {
                .width = width,
                .value_width = value_width,
                .scale = 0.4,
+               .window = window,
                .num_segments = 3,
                .query_offsets = offsets.data(),
                .key_offsets = offsets.data(),
@@ -71,6 +74,7 @@ struct Definition {
           double total = 0;
           for (std::int64_t j = p.key_offsets[n]; j < p.key_offsets[n + 1]; ++j) {
             if (p.key_document[j] != p.query_document[i] || p.key_position[j] > p.query_position[i]) continue;
+            if (p.window > 0 && p.key_position[j] <= p.query_position[i] - p.window) continue;
             double score = 0;
             for (std::int64_t c = 0; c < d; ++c) score += q[at * d + c] * k[(j * p.num_kv_heads + g) * d + c];
             keys.push_back(j * p.num_kv_heads + g);
@@ -102,6 +106,7 @@ struct Definition {
 struct Case {
   int threads;
   std::int64_t width, value_width;
+  std::int64_t window = 0;
 };
 class AttentionKernel : public ::testing::TestWithParam<Case> {
  protected:
@@ -123,8 +128,8 @@ void expect_sums(const std::vector<T>& found, const std::vector<Sum>& expected, 
 
 template <class T>
 void AttentionKernel::check() const {
-  const auto [threads, width, value_width] = GetParam();
-  const Example example(width, value_width);
+  const auto [threads, width, value_width, window] = GetParam();
+  const Example example(width, value_width, window);
   const AttentionProblem& p = example.problem;
   const std::int64_t tokens = example.tokens;
   const Cpu cpu = make_cpu(threads);
@@ -160,10 +165,76 @@ TEST_P(AttentionKernel, OfBfloat16IsTheDefinitionWithRoundedFactors) { check<bf1
 
 INSTANTIATE_TEST_SUITE_P(ThreadsAndWidths, AttentionKernel,
                          ::testing::Values(Case{1, 7, 5}, Case{3, 7, 5}, Case{1, 64, 96}, Case{3, 40, 33}));
+// Windows beside the blocks of 32 and the tiles of 64 keys and 128 queries, and one that holds all.
+INSTANTIATE_TEST_SUITE_P(Windows, AttentionKernel,
+                         ::testing::Values(Case{1, 7, 5, 1}, Case{3, 7, 5, 2}, Case{1, 7, 5, 31}, Case{3, 7, 5, 32},
+                                           Case{1, 7, 5, 33}, Case{1, 64, 96, 65}, Case{3, 40, 33, 77},
+                                           Case{1, 7, 5, 129}, Case{1, 7, 5, 190}, Case{1, 7, 5, 1LL << 40}));
+
+// What lies wholly before a window does not matter, not even behind a factor of 0: nothing is computed of it.
+TEST(Attention, KeysBeforeAWindowAreLeftOut) {
+  constexpr std::int64_t tokens = 300, width = 32, window = 40;
+  const std::vector<std::int64_t> offsets = {0, tokens};
+  std::vector<std::int32_t> position(tokens), document(tokens, 0);
+  std::iota(position.begin(), position.end(), 0);
+  const AttentionProblem p{.num_heads = 1,
+                           .num_kv_heads = 1,
+                           .width = width,
+                           .value_width = width,
+                           .scale = 0.4,
+                           .window = window,
+                           .num_segments = 1,
+                           .query_offsets = offsets.data(),
+                           .key_offsets = offsets.data(),
+                           .query_position = position.data(),
+                           .key_position = position.data(),
+                           .query_document = document.data(),
+                           .key_document = document.data()};
+  const auto check = [&]<class T>(T) {
+    using Rows = std::pair<std::int64_t, std::int64_t>;  // [first,end)
+    const auto values = [](unsigned seed, const Rows& of_nan) {
+      auto x = all_as<T>(random_bf16(tokens * width, seed, 0.5F));
+      std::fill(x.begin() + of_nan.first * width, x.begin() + of_nan.second * width, as<T>(NAN));
+      return x;
+    };
+    const auto nans = [](const std::vector<double>& x, std::int64_t first, std::int64_t end) {
+      return std::count_if(x.begin() + first * width, x.begin() + end * width,
+                           [](double value) { return std::isnan(value); });
+    };
+    const auto run = [&](const Rows& keys, const Rows& queries, auto&& see) {
+      const auto q = values(1, queries), k = values(2, keys), v = values(3, keys), dout = values(4, queries);
+      std::vector<T> out(q.size());
+      std::vector<Acc<T>> logsumexp(tokens), dq(q.size()), dk(q.size()), dv(q.size());
+      attention_forward(make_cpu(2), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
+      attention_backward(make_cpu(2), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(), dout.data(),
+                         dq.data(), dk.data(), dv.data());
+      see(out, dq, dk, dv);
+    };
+    // Blocks of 32 queries and of 32 keys.
+    run({64, 128}, {0, 0}, [&](const auto& out, const auto& dq, const auto&, const auto&) {
+      for (const auto& x : {all_as<double>(out), all_as<double>(dq)}) {
+        EXPECT_EQ(nans(x, 0, 64), 0);
+        EXPECT_EQ(nans(x, 64, 128 + window - 1), (64 + window - 1) * width);
+        EXPECT_EQ(nans(x, 192, tokens), 0);
+      }
+    });
+    run({0, 0}, {192, 256}, [&](const auto&, const auto&, const auto& dk, const auto& dv) {
+      for (const auto& x : {all_as<double>(dk), all_as<double>(dv)}) {
+        EXPECT_EQ(nans(x, 0, 128), 0);
+        EXPECT_EQ(nans(x, 192 - window + 1, 256), (64 + window - 1) * width);
+        EXPECT_EQ(nans(x, 256, tokens), 0);
+      }
+    });
+  };
+  check(0.F);
+  check(0.0);
+  check(bf16());
+}
 
 /// The bits of the gradients depend on no number of threads: more of them than cores, and than there are tasks.
-TEST(Attention, BitsDependOnNoNumberOfThreads) {
-  const Example example(16, 16);
+class AttentionThreads : public ::testing::TestWithParam<std::int64_t> {};
+TEST_P(AttentionThreads, BitsDependOnNoNumberOfThem) {
+  const Example example(16, 16, GetParam());
   const AttentionProblem& p = example.problem;
   const auto q = random_bf16(example.tokens * p.num_heads * 16, 1), k = random_bf16(example.tokens * 2 * 16, 2);
   const auto run = [&](int threads) {
@@ -181,6 +252,7 @@ TEST(Attention, BitsDependOnNoNumberOfThreads) {
   const auto alone = run(1);
   for (const int threads : {2, 16}) EXPECT_EQ(run(threads), alone);
 }
+INSTANTIATE_TEST_SUITE_P(Windows, AttentionThreads, ::testing::Values(0, 3, 50, 150));
 
 /// Texts of which a cache holds keys in pages: one with many queries, one with a single one, whose keys fill no page.
 TEST(Attention, ReadsKeysFromTheirPages) {
@@ -223,7 +295,14 @@ TEST(Attention, ReadsKeysFromTheirPages) {
       attention_forward(make_cpu(2), problem, q.data(), all_k.data(), all_v.data(), out.data(), logsumexp.data());
       return all_as<double>(out);
     };
-    EXPECT_EQ(run(pages.data(), in_pages(k), in_pages(v)), run(nullptr, k, v));
+    for (const std::int64_t window : {0, 1, 30, 65, 1000}) {
+      problem.window = window;
+      const std::vector<double> found = run(pages.data(), in_pages(k), in_pages(v));
+      EXPECT_EQ(found, run(nullptr, k, v));
+      const std::vector<double> zeros(q.size());
+      const Definition right(problem, 41, all_as<double>(q), all_as<double>(k), all_as<double>(v), zeros, zeros);
+      expect_sums(found, right.out, std::is_same_v<T, bf16> ? 0x1p-7 : 0);
+    }
   };
   check(0.F);
   check(0.0);

@@ -21,6 +21,7 @@ struct Heads {
 struct Layout {
   std::vector<std::int64_t> query_offsets = {0}, key_offsets = {0};
   std::vector<std::int32_t> query_position, key_position, query_document, key_document;
+  std::int64_t window = 0;
 
   void add_segment(std::int64_t cached, const std::vector<std::int64_t>& documents) {
     std::int32_t document = 0;
@@ -49,6 +50,7 @@ struct Layout {
             .width = h.width,
             .value_width = h.value_width,
             .scale = 1 / std::sqrt(static_cast<double>(h.width)),
+            .window = window,
             .num_segments = std::ssize(query_offsets) - 1,
             .num_queries = queries(),
             .num_keys = keys(),

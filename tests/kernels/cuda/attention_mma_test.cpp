@@ -90,8 +90,9 @@ void expect_rounded(const char* name, const std::vector<double>& found, const st
 }
 
 void expect_right(const Layout& layout, const Heads& h, std::size_t misplaced = 0) {
-  SCOPED_TRACE(::testing::Message() << layout.queries() << " queries, " << layout.keys() << " keys, " << h.heads
-                                    << " heads of " << h.width << " and " << h.value_width);
+  SCOPED_TRACE(::testing::Message() << layout.queries() << " queries, " << layout.keys() << " keys, window "
+                                    << layout.window << ", " << h.heads << " heads of " << h.width << " and "
+                                    << h.value_width);
   const Inputs in(layout, h);
   const Results found = on_gpu(layout, h, in, misplaced);
   for (const Results& right : {on_cpu<bf16>(layout, h, in), on_cpu<double>(layout, h, in)}) {
@@ -195,6 +196,43 @@ TEST(CudaAttentionMma, LaterKeysAreLeftOut) {
   EXPECT_FALSE(any_nan(found.dq, 0, 128 * 64));
 }
 
+Layout with_window(Layout layout, std::int64_t window) {
+  layout.window = window;
+  return layout;
+}
+
+// Beside tiles of 128 rows, 64 keys and 32 columns, and of all.
+TEST(CudaAttentionMma, Windows) {
+  const Layout layout = of_segments({{300}, {70, 140, 3}});
+  for (const std::int64_t window : {1, 2, 31, 64, 77, 129, 1000})
+    expect_right(with_window(layout, window), {2, 1, 64, 64});
+  expect_right(with_window(layout, 100), {2, 1, 96, 128});  // keys and values apart
+  Layout behind_a_cache;
+  behind_a_cache.add_segment(250, {20});
+  behind_a_cache.add_segment(64, {1});
+  expect_right(with_window(behind_a_cache, 100), {8, 1, 64, 64});
+}
+
+// Queries from 128 on see no key of the first 64, nor do those see of the last 64.
+TEST(CudaAttentionMma, WhatIsBeforeAWindowIsLeftOut) {
+  const Layout layout = with_window(of_segments({{256}}), 65);
+  const Heads h{1, 1, 64, 64};
+  Inputs in(layout, h);
+  for (auto* x : {&in.k, &in.v}) fill_nan(*x, 0, 64 * 64);
+  Results found = on_gpu(layout, h, in);
+  for (const auto& x : {found.out, found.dq}) {
+    EXPECT_TRUE(any_nan(x, 127 * 64, 128 * 64));
+    EXPECT_FALSE(any_nan(x, 128 * 64, 256 * 64));
+  }
+  in = Inputs(layout, h);
+  for (auto* x : {&in.q, &in.dout}) fill_nan(*x, 192 * 64, 256 * 64);
+  found = on_gpu(layout, h, in);
+  for (const auto& x : {found.dk, found.dv}) {
+    EXPECT_FALSE(any_nan(x, 0, 128 * 64));
+    EXPECT_TRUE(any_nan(x, 128 * 64, 129 * 64));
+  }
+}
+
 TEST(CudaAttentionMma, SegmentsOfManyLengths) {
   std::vector<std::vector<std::int64_t>> segments;
   for (std::int64_t i = 0; i < 70; ++i) segments.push_back({i * 5 % 13});  // of none, too
@@ -254,6 +292,7 @@ TEST(CudaAttentionMma, PartsOfTheKeys) {
   Layout layout;
   layout.add_segment(1600, {2});
   expect_right(layout, {4, 2, 16, 24});
+  for (const std::int64_t window : {1, 100, 1500}) expect_right(with_window(layout, window), {4, 2, 16, 24});
   layout.query_document[0] = 3;  // sees nothing
   expect_right(layout, {4, 2, 16, 24});
 }
@@ -271,20 +310,24 @@ TEST(CudaAttentionMma, FindsKeysThroughPages) {
   const auto q = random_values<bf16>(2 * h.heads * h.width, 1);
   const auto k = random_values<bf16>(5 * attention_page * h.kv_heads * h.width, 2);
   const auto v = random_values<bf16>(5 * attention_page * h.kv_heads * h.value_width, 3);
-  AttentionProblem p = layout.problem(h);
-  p.key_pages = pages.data();
-  std::vector<bf16> out(static_cast<std::size_t>(2 * h.heads * h.value_width));
-  std::vector<float> logsumexp(static_cast<std::size_t>(2 * h.heads));
-  attention_forward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
-  LayoutThere there(layout);
-  OnGpu<std::int64_t> pages_there(pages);
-  p = there.problem(p);
-  p.key_pages = pages_there.data();
-  OnGpu<bf16> q_there(q), k_there(k), v_there(v), out_there(std::ssize(out));
-  OnGpu<float> logsumexp_there(std::ssize(logsumexp));
-  attention_forward(gpu(), p, q_there.data(), k_there.data(), v_there.data(), out_there.data(), logsumexp_there.data());
-  expect_rounded("out", all_as<double>(out_there.values()), all_as<double>(out));
-  expect_close(logsumexp_there.values(), logsumexp, 20);
+  for (const std::int64_t window : {0, 50}) {
+    layout.window = window;
+    AttentionProblem p = layout.problem(h);
+    p.key_pages = pages.data();
+    std::vector<bf16> out(static_cast<std::size_t>(2 * h.heads * h.value_width));
+    std::vector<float> logsumexp(static_cast<std::size_t>(2 * h.heads));
+    attention_forward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
+    LayoutThere there(layout);
+    OnGpu<std::int64_t> pages_there(pages);
+    p = there.problem(p);
+    p.key_pages = pages_there.data();
+    OnGpu<bf16> q_there(q), k_there(k), v_there(v), out_there(std::ssize(out));
+    OnGpu<float> logsumexp_there(std::ssize(logsumexp));
+    attention_forward(gpu(), p, q_there.data(), k_there.data(), v_there.data(), out_there.data(),
+                      logsumexp_there.data());
+    expect_rounded("out", all_as<double>(out_there.values()), all_as<double>(out));
+    expect_close(logsumexp_there.values(), logsumexp, 20);
+  }
 }
 
 TEST(CudaAttentionMma, RunsRepeatBitForBit) {

@@ -15,6 +15,11 @@ std::vector<Layout> layouts() {
   all[1].add_segment(0, {70});
   all[2].add_segment(40, {3});  // a text that goes on behind what a cache holds
   all[2].add_segment(0, {64, 1, 2});
+  for (const std::int64_t window : {1, 5, 33}) {
+    all.push_back(all[1]);
+    all.push_back(all[2]);
+    for (std::size_t i = 0; i < 2; ++i) all[all.size() - 1 - i].window = window;
+  }
   return all;  // and none at all
 }
 
@@ -69,6 +74,7 @@ TYPED_TEST(CudaAttention, FindsKeysThroughPages) {
   using A = Acc<T>;
   constexpr std::int64_t width = 8, num_keys = 100, page = attention_page;
   Layout layout;
+  layout.window = 40;
   layout.add_segment(num_keys - 1, {1});
   AttentionProblem p = layout.problem({1, 1, width, width});
   const std::vector<std::int64_t> pages = {3, 1};

@@ -88,6 +88,13 @@ TEST(CudaPackedAttention, IsThatOfTheCpu) {
     expect_close(dq_there.values(), dq_right, of_gradients);
     expect_close(dk_there.values(), dk_right, of_gradients);
     expect_close(dv_there.values(), dv_right, of_gradients);
+
+    there.window = 2;  // which no graph is asked for
+    EXPECT_FALSE(packed_attention_forward(gpu(), there, q_there.data(), k_there.data(), v_there.data(),
+                                          out_there.data(), lse_there.data()));
+    EXPECT_FALSE(packed_attention_backward(gpu(), there, q_there.data(), k_there.data(), v_there.data(),
+                                           out_right.data(), lse_right.data(), dout_there.data(), dq_there.data(),
+                                           dk_there.data(), dv_there.data()));
   }
   if (taken == 0) GTEST_SKIP() << "no library takes this attention here";
 }
