@@ -1,5 +1,6 @@
 #include "core/ops/linear.h"
 
+#include "core/ops/add_bias.h"
 #include "core/ops/fp8_product.h"
 #include "core/ops/product.h"
 
@@ -16,9 +17,7 @@ void multiply(Products products, const Tensor& a, Transpose transpose, const Ten
     product(op, a, transpose, weight, beta, c);
 }
 
-}  // namespace
-
-Var linear(Tape& tape, const Var& x, const Var& weight, Products products) {
+Var times_weight(Tape& tape, const Var& x, const Var& weight, Products products) {
   check(x.shape().rank() == 2 && weight.shape().rank() == 2 && x.shape()[1] == weight.shape()[1],
         "linear: weight has shape {}, expected [out,{}] (x is {})", weight.shape(),
         x.shape().rank() == 2 ? x.shape()[1] : -1, x.shape());
@@ -45,6 +44,13 @@ Var linear(Tape& tape, const Var& x, const Var& weight, Products products) {
   }
   tape.push(std::move(step));
   return y;
+}
+
+}  // namespace
+
+Var linear(Tape& tape, const Var& x, const Var& weight, Products products, const std::optional<Var>& bias) {
+  const Var y = times_weight(tape, x, weight, products);
+  return bias ? add_bias(tape, y, *bias) : y;
 }
 
 }  // namespace limbeck::core

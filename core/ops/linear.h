@@ -1,9 +1,11 @@
-// A linear layer without bias.
+// A linear layer.
 //
-//     Var y = linear(tape, x, as_var(weight));   // x [T,in], weight [out,in] -> y [T,out]
+//     Var y = linear(tape, x, as_var(weight));                                   // x [T,in], weight [out,in] -> y
+//     [T,out] Var z = linear(tape, x, as_var(weight), Products::AsActivations, as_var(bias));   // bias [out]
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "core/tape.h"
 
@@ -12,11 +14,11 @@ namespace limbeck::core {
 /// What the factors are in y = x W^T and in the gradient of x; that of the weight has those of x's dtype.
 enum class Products : std::uint8_t { AsActivations, Fp8 };
 
-/// y = x W^T, of x's dtype: float32, float64 or bfloat16 (core/ops/product.h). The weight has the same dtype, or
-/// bfloat16; or float32 beside bfloat16. Its gradient is the step's weight part, float32 beside bfloat16, else of x's
-/// dtype. With Products::Fp8 (core/ops/fp8_product.h) x is bfloat16, and the weight not in blocks. Throws where shapes
-/// or dtypes do not fit.
+/// y = x W^T, and a bias is added to each row (add_bias), of x's dtype: float32, float64 or bfloat16
+/// (core/ops/product.h). The weight has the same dtype, or bfloat16; or float32 beside bfloat16. Its gradient is the
+/// step's weight part, float32 beside bfloat16, else of x's dtype. With Products::Fp8 (core/ops/fp8_product.h) x is
+/// bfloat16, and the weight not in blocks. Throws where shapes or dtypes do not fit.
 Var linear(Tape& tape, const Var& x /*[T,in]*/, const Var& weight /*[out,in]*/,
-           Products products = Products::AsActivations);
+           Products products = Products::AsActivations, const std::optional<Var>& bias /*[out]*/ = {});
 
 }  // namespace limbeck::core

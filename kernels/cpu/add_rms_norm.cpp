@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/cpu/rms_norm_row.h"
 
@@ -24,19 +25,19 @@ void add_rms_norm(const D& cpu, const X* x, const Y* delta, const Acc<X>* weight
 
 template <class D>
 std::int64_t add_rms_norm_parts(const D&, std::int64_t rows) {
-  return (rows + rms_norm_block - 1) / rms_norm_block;
+  return (rows + summed_rows - 1) / summed_rows;
 }
 
 // Rows are in the first-level cache after the first look at them, so that each of their loops is short and plain.
 template <class D, class X, class Y>
 void add_rms_norm_gradient(const D& cpu, const X* sum, const Acc<X>* weight, const Acc<X>* inverse_rms, const Y* dy,
                            bool add, X* dsum, Y* ddelta, Acc<X>* parts, std::int64_t rows, std::int64_t width) {
-  const std::int64_t grain = 1 + rms_norm_grain(width) / rms_norm_block;
+  const std::int64_t grain = 1 + rms_norm_grain(width) / summed_rows;
   parallel_for(cpu, add_rms_norm_parts(cpu, rows), grain, [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = begin; block < end; ++block) {
       Acc<X>* part = parts != nullptr ? parts + block * width : nullptr;
       if (part != nullptr) std::fill_n(part, width, Acc<X>{0});
-      for (std::int64_t t = block * rms_norm_block; t < std::min(rows, (block + 1) * rms_norm_block); ++t) {
+      for (std::int64_t t = block * summed_rows; t < std::min(rows, (block + 1) * summed_rows); ++t) {
         const std::int64_t first = t * width;
         rms_norm_row_gradient(sum + first, weight, inverse_rms[t], dy + first, add, dsum + first, width);
         if (part != nullptr) add_row_to_weight_gradient(sum + first, inverse_rms[t], dy + first, part, width);

@@ -1,7 +1,6 @@
 #include "kernels/rms_norm.h"
 
-#include <algorithm>
-
+#include "kernels/cpu/column_sums.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/cpu/rms_norm_row.h"
 
@@ -30,24 +29,9 @@ void rms_norm_input_gradient(const D& cpu, const X* x, const Acc<X>* weight, con
 template <class D, class X, class Y>
 void rms_norm_weight_gradient(const D& cpu, const X* x, const Acc<X>* inverse_rms, const Y* dy, bool add,
                               Acc<X>* dweight, std::int64_t rows, std::int64_t width) {
-  using A = Acc<X>;
-  constexpr std::int64_t columns = 128;  // one thread sums these over all rows: the order is always the same
-  const std::int64_t num_strips = (width + columns - 1) / columns;
-  parallel_for(cpu, num_strips, 1 + (1 << 14) / (columns * (rows + 1)), [=](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t strip = begin; strip < end; ++strip) {
-      const std::int64_t first = strip * columns;
-      const std::int64_t n = std::min(columns, width - first);
-      A sum[columns] = {};
-      for (std::int64_t block = 0; block < rows; block += rms_norm_block) {
-        A part[columns] = {};
-        for (std::int64_t t = block; t < std::min(rows, block + rms_norm_block); ++t) {
-          const std::int64_t at = t * width + first;
-          add_row_to_weight_gradient(x + at, inverse_rms[t], dy + at, part, n);
-        }
-        for (std::int64_t c = 0; c < n; ++c) sum[c] += part[c];
-      }
-      for (std::int64_t c = 0; c < n; ++c) dweight[first + c] = add ? dweight[first + c] + sum[c] : sum[c];
-    }
+  sum_columns(cpu, rows, width, add, dweight, [=](std::int64_t t, std::int64_t first, std::int64_t n, Acc<X>* part) {
+    const std::int64_t at = t * width + first;
+    add_row_to_weight_gradient(x + at, inverse_rms[t], dy + at, part, n);
   });
 }
 

@@ -9,9 +9,6 @@
 
 namespace limbeck::kernels {
 
-/// Rows whose parts of the weight's gradient are added up before they are added to those of the rows before.
-constexpr std::int64_t rms_norm_block = 32;
-
 /// Rows that are worth a thread.
 inline std::int64_t rms_norm_grain(std::int64_t width) { return 1 + (1 << 14) / (width + 1); }
 

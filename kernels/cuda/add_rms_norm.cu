@@ -12,7 +12,7 @@ void add_rms_norm(const D& cuda, const X* x, const Y* delta, const Acc<X>* weigh
 
 template <class D>
 std::int64_t add_rms_norm_parts(const D&, std::int64_t rows) {
-  return rms_norm_parts(rows);
+  return parts_of_rows(rows);
 }
 
 template <class D, class X, class Y>
@@ -27,14 +27,14 @@ void add_rms_norm_gradient(const D& cuda, const X* sum, const Acc<X>* weight, co
                                  .ddelta = ddelta,
                                  .parts = parts,
                                  .rows = rows,
-                                 .rows_a_part = rms_norm_rows_a_part(rows),
+                                 .rows_a_part = rows_of_part(rows),
                                  .width = static_cast<int>(width)});
 }
 
 template <class D, class T>
 void add_rms_norm_weight_gradient(const D& cuda, const T* parts, bool add, T* dweight, std::int64_t rows,
                                   std::int64_t width) {
-  sum_parts(cuda, parts, rms_norm_parts(rows), width, add, dweight, width);
+  sum_parts(cuda, parts, parts_of_rows(rows), width, add, dweight, width);
 }
 
 #define LIMBECK_INSTANTIATE(X, Y)                                                                                  \

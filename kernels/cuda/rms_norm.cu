@@ -1,30 +1,26 @@
 #include "kernels/rms_norm.h"
 
+#include "kernels/cuda/column_sums.cuh"
 #include "kernels/cuda/rms_norm_row.cuh"
-#include "kernels/cuda/scratch.h"
 
 namespace limbeck::kernels {
 namespace {
 
-/// parts [., columns]: the sums over some rows each, in the order of the rows. A thread has N columns.
-template <class X, class Y, bool Whole>
-__global__ void weight_gradient_kernel(const X* x, const Acc<X>* inverse_rms, const Y* dy, Acc<X>* parts,
-                                       std::int64_t rows, std::int64_t rows_a_part, std::int64_t width, int columns) {
-  constexpr int N = vector_length<X, Y>;
-  const int c = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * N;
-  if (c >= columns) return;
-  for (std::int64_t p = blockIdx.y; p * rows_a_part < rows; p += gridDim.y) {
-    const std::int64_t end = rows < (p + 1) * rows_a_part ? rows : (p + 1) * rows_a_part;
-    Values<Acc<X>, N> sum{};
-    for (std::int64_t t = p * rows_a_part; t < end; ++t) {
-      const auto v = load<N, Whole>(x + t * width + c, columns - c);
-      const auto d = load<N, Whole>(dy + t * width + c, columns - c);
-      const Acc<X> r = inverse_rms[t];
-      for (int j = 0; j < N; ++j) sum[j] += d[j] * v[j] * r;
-    }
-    store<Whole>(parts + p * columns + c, sum, columns - c);
+/// The terms of the weight's gradient.
+template <class X, class Y>
+struct WeightTerms {
+  const X* x;
+  const Acc<X>* inverse_rms;
+  const Y* dy;
+  std::int64_t width;
+  template <int N, bool Whole>
+  __device__ void add(std::int64_t t, std::int64_t c, int count, Values<Acc<X>, N>& sum) const {
+    const auto v = load<N, Whole>(x + t * width + c, count);
+    const auto d = load<N, Whole>(dy + t * width + c, count);
+    const Acc<X> r = inverse_rms[t];
+    for (int j = 0; j < N; ++j) sum[j] += d[j] * v[j] * r;
   }
-}
+};
 
 }  // namespace
 
@@ -51,24 +47,8 @@ void rms_norm_input_gradient(const D& cuda, const X* x, const Acc<X>* weight, co
 template <class D, class X, class Y>
 void rms_norm_weight_gradient(const D& cuda, const X* x, const Acc<X>* inverse_rms, const Y* dy, bool add,
                               Acc<X>* dweight, std::int64_t rows, std::int64_t width) {
-  constexpr int N = vector_length<X, Y>;
-  const std::int64_t num_parts = rms_norm_parts(rows);
-  // As many columns at a time as there is scratch memory for.
-  constexpr std::int64_t strip = std::int64_t{CudaState::workspace_bytes / sizeof(Acc<X>)} / 1024;
-  Acc<X>* parts = Scratch(cuda).take<Acc<X>>(num_parts * std::min(strip, width));
-  for (std::int64_t first = 0; first < width; first += strip) {
-    const std::int64_t columns = std::min(strip, width - first);
-    if (rows > 0) {
-      const bool whole = are_rows_aligned<N>(width, x, dy) && columns % N == 0;
-      const std::int64_t warps = std::min<std::int64_t>(ceil_div(columns, N * warp_size), usual_threads / warp_size);
-      const dim3 block(static_cast<unsigned>(warps) * warp_size);
-      const dim3 grid(static_cast<unsigned>(ceil_div(columns, N * block.x)), static_cast<unsigned>(num_parts));
-      gpu::launch(cuda, whole ? weight_gradient_kernel<X, Y, true> : weight_gradient_kernel<X, Y, false>, grid, block,
-                  0, x + first, inverse_rms, dy + first, parts, rows, rms_norm_rows_a_part(rows), width,
-                  static_cast<int>(columns));
-    }
-    sum_parts(cuda, parts, num_parts, columns, add, dweight + first, columns);
-  }
+  sum_columns<vector_length<X, Y>>(cuda, rows, width, add, WeightTerms<X, Y>{x, inverse_rms, dy, width}, dweight, x,
+                                   dy);
 }
 
 #define LIMBECK_INSTANTIATE(X, Y)                                                                                     \

@@ -3,20 +3,15 @@
 // reads under way at once; what is beyond the first vectors of each thread is read twice.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/cuda/column_sums.cuh"
 #include "kernels/cuda/grid.h"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace limbeck::kernels {
-
-/// Rows whose parts of the weight's gradient are added up in turn before they are added to those of other rows: few
-/// enough that a GPU has a block for each of about a thousand parts.
-inline std::int64_t rms_norm_rows_a_part(std::int64_t rows) { return std::max<std::int64_t>(4, ceil_div(rows, 1024)); }
-inline std::int64_t rms_norm_parts(std::int64_t rows) { return ceil_div(rows, rms_norm_rows_a_part(rows)); }
 
 inline constexpr unsigned norm_threads = 256;  // of a block at most, for the registers of what each keeps
 
@@ -178,33 +173,6 @@ void rms_norm_gradient(const Cuda& cuda, const RmsNormGradient<X, Y>& g) {
   gpu::launch(cuda, whole ? rms_norm_gradient_kernel<X, Y, true> : rms_norm_gradient_kernel<X, Y, false>,
               blocks_for(cuda, ceil_div(g.rows, g.rows_a_part)), threads_for_row(ceil_div(g.width, N), norm_threads), 0,
               g);
-}
-
-/// total[c] = Σ parts[.,c], `add` adds it to what is there: a warp's lanes have neighbouring columns, the block's warps
-/// the parts by turns.
-template <class T>
-__global__ void sum_parts_kernel(const T* parts, std::int64_t num_parts, std::int64_t width, bool add, T* total,
-                                 std::int64_t columns) {
-  constexpr unsigned warps = 16;
-  __shared__ T of_warp[warps][warp_size];
-  const std::int64_t c = std::int64_t{blockIdx.x} * warp_size + threadIdx.x;
-  T sum = 0;
-  if (c < columns)
-    for (std::int64_t p = threadIdx.y; p < num_parts; p += warps) sum += parts[p * width + c];
-  of_warp[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y > 0 || c >= columns) return;
-  for (unsigned w = 1; w < warps; ++w) sum += of_warp[w][threadIdx.x];
-  total[c] = add ? total[c] + sum : sum;
-}
-
-/// parts [num_parts, width], of which the first `columns` are added up.
-template <class T>
-void sum_parts(const Cuda& cuda, const T* parts, std::int64_t num_parts, std::int64_t width, bool add, T* total,
-               std::int64_t columns) {
-  if (columns == 0) return;
-  gpu::launch(cuda, sum_parts_kernel<T>, dim3(static_cast<unsigned>(ceil_div(columns, warp_size))), dim3(warp_size, 16),
-              0, parts, num_parts, width, add, total, columns);
 }
 
 }  // namespace limbeck::kernels

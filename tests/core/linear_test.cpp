@@ -13,6 +13,9 @@ using testing::random_tensor;
 using testing::relative_difference;
 
 Var apply(Tape& tape, std::span<const Var> in) { return linear(tape, in[0], in[1]); }
+Var apply_with_bias(Tape& tape, std::span<const Var> in) {
+  return linear(tape, in[0], in[1], Products::AsActivations, in[2]);
+}
 
 TEST(Linear, IsXTimesTheTransposedWeight) {
   const auto memory = Memory::cpu(1);
@@ -21,6 +24,28 @@ TEST(Linear, IsXTimesTheTransposedWeight) {
   Tape tape;
   EXPECT_EQ(host_values<double>(linear(tape, constant(x), constant(w)).value), (std::vector<double>{-2, 4, -2, 13}));
   EXPECT_EQ(tape.num_steps(), 0);
+}
+
+TEST(Linear, AddsABias) {
+  const auto memory = Memory::cpu(1);
+  const Tensor x = Tensor::from<double>(memory, {2, 3}, std::vector<double>{1, 2, 3, 4, 5, 6});
+  const Tensor w = Tensor::from<double>(memory, {2, 3}, std::vector<double>{1, 0, -1, 2, 1, 0});
+  const Tensor b = Tensor::from<double>(memory, {2}, std::vector<double>{10, -1});
+  Tape tape;
+  EXPECT_EQ(host_values<double>(apply_with_bias(tape, std::vector{constant(x), constant(w), constant(b)}).value),
+            (std::vector<double>{8, 3, 8, 12}));
+  EXPECT_EQ(tape.num_steps(), 0);
+}
+
+TEST(Linear, GradientsOfABiasEqualDifferences) {
+  const auto memory = Memory::cpu(1);
+  for (const auto& [rows, in, out] : {std::array<std::int64_t, 3>{0, 3, 2}, {1, 1, 1}, {5, 3, 7}, {70, 2, 3}})
+    check_gradients(apply_with_bias, {random_tensor(memory, {rows, in}, 1), random_tensor(memory, {out, in}, 2),
+                                      random_tensor(memory, {out}, 3)});
+  // A frozen weight, and a bias that is trained.
+  check_gradients(apply_with_bias,
+                  {random_tensor(memory, {4, 3}, 1), random_tensor(memory, {2, 3}, 2), random_tensor(memory, {2}, 3)},
+                  {.differentiate = {false, false, true}});
 }
 
 TEST(Linear, GradientsEqualDifferences) {
