@@ -4,14 +4,14 @@
 
 namespace limbeck::core {
 
-Var swiglu(Tape& tape, const Var& gate, const Var& up) {
+Var swiglu(Tape& tape, const Var& gate, const Var& up, Activation activation) {
   check(gate.shape() == up.shape(), "swiglu: up has shape {}, expected {} as gate", up.shape(), gate.shape());
   check(gate.value.dtype() == up.value.dtype(), "swiglu: up is {}, expected {} as gate", up.value.dtype(),
         gate.value.dtype());
   Tensor y = empty_like(gate.value);
   dispatch_activation("swiglu", y.dtype(), [&]<class T>() {
     on_device(y, [&](const auto& device) {
-      kernels::swiglu(device, gate.value.data<T>(), up.value.data<T>(), y.mutable_data<T>(), y.numel());
+      kernels::swiglu(device, gate.value.data<T>(), up.value.data<T>(), y.mutable_data<T>(), y.numel(), activation);
     });
   });
   Var out = tape.output(std::move(y), {&gate, &up});
@@ -26,7 +26,7 @@ Var swiglu(Tape& tape, const Var& gate, const Var& up) {
                dispatch_activation("swiglu", dy.dtype(), [&]<class T>() {
                  on_device(dy, [&](const auto& device) {
                    kernels::swiglu_gradient(device, saved_gate.get().data<T>(), saved_up.get().data<T>(), dy.data<T>(),
-                                            dgate.mutable_data<T>(), dup.mutable_data<T>(), dy.numel());
+                                            dgate.mutable_data<T>(), dup.mutable_data<T>(), dy.numel(), activation);
                  });
                });
                accumulate(to_gate, dgate);

@@ -1,7 +1,7 @@
 #include "kernels/swiglu.h"
 
+#include "kernels/cpu/activations.h"
 #include "kernels/cpu/parallel_for.h"
-#include "kernels/sigmoid.h"
 
 namespace limbeck::kernels {
 namespace {
@@ -11,32 +11,36 @@ constexpr std::int64_t grain = 1 << 12;
 }  // namespace
 
 template <class D, class T>
-void swiglu(const D& cpu, const T* gate, const T* up, T* y, std::int64_t n) {
-  parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
+void swiglu(const D& cpu, const T* gate, const T* up, T* y, std::int64_t n, Activation activation) {
+  with_activation(activation, [&]<class Of>(Of) {
+    parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) {
-      const auto g = as<Acc<T>>(gate[i]);
-      y[i] = as<T>(g * sigmoid(g) * as<Acc<T>>(up[i]));
-    }
+      for (std::int64_t i = begin; i < end; ++i) {
+        const auto g = as<Acc<T>>(gate[i]);
+        y[i] = as<T>(g * Of::share(g) * as<Acc<T>>(up[i]));
+      }
+    });
   });
 }
 
 template <class D, class T>
-void swiglu_gradient(const D& cpu, const T* gate, const T* up, const T* dy, T* dgate, T* dup, std::int64_t n) {
-  parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
+void swiglu_gradient(const D& cpu, const T* gate, const T* up, const T* dy, T* dgate, T* dup, std::int64_t n,
+                     Activation activation) {
+  with_activation(activation, [&]<class Of>(Of) {
+    parallel_for(cpu, n, grain, [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-    for (std::int64_t i = begin; i < end; ++i) {
-      const auto s = sigmoid(as<Acc<T>>(gate[i]));
-      const auto ds = as<Acc<T>>(dy[i]) * s;
-      dup[i] = as<T>(ds * as<Acc<T>>(gate[i]));
-      dgate[i] = as<T>(ds * as<Acc<T>>(up[i]) * (1 + as<Acc<T>>(gate[i]) * (1 - s)));
-    }
+      for (std::int64_t i = begin; i < end; ++i) {
+        const auto d = Of::gradient(as<Acc<T>>(gate[i]), as<Acc<T>>(up[i]), as<Acc<T>>(dy[i]));
+        dup[i] = as<T>(d.of_u);
+        dgate[i] = as<T>(d.of_x);
+      }
+    });
   });
 }
 
-#define LIMBECK_INSTANTIATE(T)                                            \
-  template void swiglu(const Cpu&, const T*, const T*, T*, std::int64_t); \
-  template void swiglu_gradient(const Cpu&, const T*, const T*, const T*, T*, T*, std::int64_t);
+#define LIMBECK_INSTANTIATE(T)                                                        \
+  template void swiglu(const Cpu&, const T*, const T*, T*, std::int64_t, Activation); \
+  template void swiglu_gradient(const Cpu&, const T*, const T*, const T*, T*, T*, std::int64_t, Activation);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

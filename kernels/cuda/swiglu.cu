@@ -1,19 +1,12 @@
 #include "kernels/swiglu.h"
 
-#include <cmath>
-
+#include "kernels/cuda/activations.cuh"
 #include "kernels/cuda/elementwise.cuh"
 
 namespace limbeck::kernels {
 namespace {
 
-/// 0 and 1 at the infinities.
-template <class A>
-__device__ A logistic(A x) {
-  return A{1} / (A{1} + std::exp(-x));
-}
-
-template <class T>
+template <class T, class Of>
 struct Swiglu {
   const T* gate;
   const T* up;
@@ -22,12 +15,12 @@ struct Swiglu {
   __device__ void run(std::int64_t i) const {
     auto g = load<N>(gate + i);
     const auto u = load<N>(up + i);
-    for (int j = 0; j < N; ++j) g[j] = g[j] * logistic(g[j]) * u[j];
+    for (int j = 0; j < N; ++j) g[j] = g[j] * Of::share(g[j]) * u[j];
     store(y + i, g);
   }
 };
 
-template <class T>
+template <class T, class Of>
 struct SwigluGradient {
   const T* gate;
   const T* up;
@@ -39,10 +32,9 @@ struct SwigluGradient {
     auto g = load<N>(gate + i), u = load<N>(up + i);
     const auto d = load<N>(dy + i);
     for (int j = 0; j < N; ++j) {
-      const auto s = logistic(g[j]), ds = d[j] * s;
-      const auto of_gate = ds * u[j] * (1 + g[j] * (1 - s));
-      u[j] = ds * g[j];
-      g[j] = of_gate;
+      const auto both = Of::gradient(g[j], u[j], d[j]);
+      u[j] = both.of_u;
+      g[j] = both.of_x;
     }
     store(dup + i, u);
     store(dgate + i, g);
@@ -52,18 +44,24 @@ struct SwigluGradient {
 }  // namespace
 
 template <class D, class T>
-void swiglu(const D& cuda, const T* gate, const T* up, T* y, std::int64_t n) {
-  for_each_vector<vector_length<T>>(cuda, n, Swiglu<T>{gate, up, y}, gate, up, y);
+void swiglu(const D& cuda, const T* gate, const T* up, T* y, std::int64_t n, Activation activation) {
+  with_activation(activation, [&]<class Of>(Of) {
+    for_each_vector<vector_length<T>>(cuda, n, Swiglu<T, Of>{gate, up, y}, gate, up, y);
+  });
 }
 
 template <class D, class T>
-void swiglu_gradient(const D& cuda, const T* gate, const T* up, const T* dy, T* dgate, T* dup, std::int64_t n) {
-  for_each_vector<vector_length<T>>(cuda, n, SwigluGradient<T>{gate, up, dy, dgate, dup}, gate, up, dy, dgate, dup);
+void swiglu_gradient(const D& cuda, const T* gate, const T* up, const T* dy, T* dgate, T* dup, std::int64_t n,
+                     Activation activation) {
+  with_activation(activation, [&]<class Of>(Of) {
+    for_each_vector<vector_length<T>>(cuda, n, SwigluGradient<T, Of>{gate, up, dy, dgate, dup}, gate, up, dy, dgate,
+                                      dup);
+  });
 }
 
-#define LIMBECK_INSTANTIATE(T)                                             \
-  template void swiglu(const Cuda&, const T*, const T*, T*, std::int64_t); \
-  template void swiglu_gradient(const Cuda&, const T*, const T*, const T*, T*, T*, std::int64_t);
+#define LIMBECK_INSTANTIATE(T)                                                         \
+  template void swiglu(const Cuda&, const T*, const T*, T*, std::int64_t, Activation); \
+  template void swiglu_gradient(const Cuda&, const T*, const T*, const T*, T*, T*, std::int64_t, Activation);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

@@ -1,11 +1,11 @@
-"""Golden values of tests/core/{sum,squared_error,softmax,cross_entropy}_test.cpp: the definitions, in decimal numbers of 50 digits.
+"""Golden values of tests/core/{sum,squared_error,softmax,cross_entropy,swiglu,gelu}_test.cpp: the definitions, in decimal numbers of 50 digits.
 
     python3 make_ops.py        # writes ops.json beside this file
 """
 import json
 import os
 import platform
-from decimal import Decimal, getcontext
+from decimal import Decimal, getcontext, localcontext
 
 getcontext().prec = 50
 D = Decimal
@@ -34,6 +34,53 @@ def log_sum_exp(row):
     return largest + sum((v - largest).exp() for v in row).ln()
 
 
+PI = D("3.14159265358979323846264338327950288419716939937511")
+
+
+def erf(z):
+    """By its series in numbers of 200 digits, of which large terms cost some; beyond 12 it is 1 to 60 digits."""
+    if abs(z) > 12:
+        return D(1).copy_sign(z)
+    with localcontext() as context:
+        context.prec = 200
+        term, total, n = z, z, 0
+        while abs(term) > D(10) ** -100:
+            n += 1
+            term *= -z * z / n
+            total += term / (2 * n + 1)
+        return +(2 * total / PI.sqrt())
+
+
+def tanh(a):
+    e = (-2 * abs(a)).exp()
+    return ((1 - e) / (1 + e)).copy_sign(a)
+
+
+# Each with its derivative.
+ACTIVATIONS = {
+    "silu": (lambda x: x / (1 + (-x).exp()), lambda x: 1 / (1 + (-x).exp()) + x * (-x).exp() / (1 + (-x).exp()) ** 2),
+    "gelu": (lambda x: x * (1 + erf(x / D(2).sqrt())) / 2, lambda x: (1 + erf(x / D(2).sqrt())) / 2 + x * (-x * x / 2).exp() / (2 * PI).sqrt()),
+    "gelu_tanh": (lambda x: x / 2 * (1 + tanh((2 / PI).sqrt() * (x + D("0.044715") * x ** 3))),
+                  lambda x: (1 + tanh((2 / PI).sqrt() * (x + D("0.044715") * x ** 3))) / 2 + x / 2 * (1 - tanh((2 / PI).sqrt() * (x + D("0.044715") * x ** 3)) ** 2)
+                  * (2 / PI).sqrt() * (1 + 3 * D("0.044715") * x * x)),
+}
+
+
+def of_rows(f, *matrices):
+    return flat([[f(*values) for values in zip(*rows)] for rows in zip(*matrices)])
+
+
+def activations():
+    golden = {}
+    for name, (f, slope) in ACTIVATIONS.items():
+        golden[name] = of_rows(f, X)
+        golden[name + "_dx"] = of_rows(lambda x, u, slope=slope: u * slope(x), X, UPSTREAM)
+        golden[name + "_times_y"] = of_rows(lambda x, y, f=f: f(x) * y, X, Y)
+        golden[name + "_times_y_dx"] = of_rows(lambda x, y, u, slope=slope: u * y * slope(x), X, Y, UPSTREAM)
+        golden[name + "_times_y_dy"] = of_rows(lambda x, u, f=f: u * f(x), X, UPSTREAM)
+    return golden
+
+
 def flat(rows):
     return [float(v) for row in rows for v in row]
 
@@ -52,6 +99,7 @@ golden = {
     "cross_entropy": float(sum(log_sum_exp(X[t]) - X[t][TARGETS[t]] for t in with_target) / len(with_target)),
     "cross_entropy_dx": flat([[(p - (1 if v == TARGETS[t] else 0)) / len(with_target) if t in with_target else D(0)
                                for v, p in enumerate(softmax(X[t]))] for t in range(T)]),
+    **activations(),
 }
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "ops.json"), "w") as f:
     json.dump(golden, f)
