@@ -1,7 +1,7 @@
 // Rotary position embedding in the half-split form of Hugging Face's rotate_half (Su et al. 2021, "RoFormer"): the pair
-// (x[i], x[i + D/2]) of a head turns by position * base^(-2i/D).
+// (x[i], x[i + D/2]) of a head turns by position * frequency[i], as a rule base^(-2i/D).
 //
-//     rope_table(cpu, cos, sin, P, D, 10000.0);
+//     rope_table(cpu, cos, sin, P, D / 2, frequencies, /*factor=*/1);
 //     rope(cpu, RopeHeads{q, H}, RopeHeads{k, G}, position, cos, sin, /*direction=*/1, T, D);   // the gradient: -1
 #pragma once
 
@@ -12,9 +12,10 @@
 
 namespace limbeck::kernels {
 
-/// cos, sin [positions, D/2] of position * base^(-2i/D), computed in double. T is float or double.
+/// cos, sin [positions, half] of position * frequencies[i], times factor, computed in double. T is float or double.
 template <class D, class T>
-void rope_table(const D& device, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base);
+void rope_table(const D& device, T* cos, T* sin, std::int64_t positions, std::int64_t half, const double* frequencies,
+                double factor);
 
 /// x [tokens, heads * head_width].
 template <class T>

@@ -7,18 +7,21 @@
 #include "core/ops/rope.h"
 
 namespace limbeck::nn {
-namespace {
 
 using core::as_var;
 
-}  // namespace
-
 Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
   const Var entered = enter_stream(tape, pass, x);
-  Var queries = core::linear(tape, entered, as_var(*q), pass.products);
-  Var keys = core::linear(tape, entered, as_var(*k), pass.products);
-  std::tie(queries, keys) = core::rope(tape, std::move(queries), std::move(keys), pass.batch.position, pass.rope);
-  Var values = core::linear(tape, entered, as_var(*v), pass.products);
+  const auto projected = [&](const Parameter& weight, const Parameter* bias, const Parameter* norm) {
+    const Var heads = core::linear(tape, entered, as_var(weight), pass.products,
+                                   bias != nullptr ? std::optional(as_var(*bias)) : std::nullopt);
+    return norm != nullptr ? norms.normed(tape, heads, *norm) : heads;
+  };
+  Var queries = projected(*q, q_bias, q_norm);
+  Var keys = projected(*k, k_bias, k_norm);
+  std::tie(queries, keys) =
+      core::rope(tape, std::move(queries), std::move(keys), pass.batch.position, pass.ropes[rope]);
+  Var values = projected(*v, v_bias, nullptr);
   end_of_reads(tape, pass, entered, x);
   if (pass.cache) {
     auto [all_keys, all_values] = pass.cache->append(layer, pass.cached, keys.value, values.value);

@@ -1,16 +1,28 @@
 #include "core/nn/layer.h"
 
+#include <utility>
+
+#include "core/ops/cast.h"
+
 namespace limbeck::nn {
 
-using core::as_var;
+Var Layer::read(Tape& tape, ResidualStream& stream, const Parameter* norm) const {
+  if (norm != nullptr) return stream.normed(tape, norms.weight(tape, *norm), norms.eps, compute);
+  return core::cast(tape, stream.sum(tape), compute);
+}
+
+void Layer::give(Tape& tape, ResidualStream& stream, Var update, const Parameter* norm) const {
+  stream.add(norm != nullptr ? norms.normed(tape, update, *norm) : std::move(update));
+}
 
 void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local,
                     AuxiliaryLosses& losses) const {
-  stream.add(attention.forward(tape, pass, stream.normed(tape, as_var(*attention_norm), norm_eps, compute), local));
-  const Var normed = stream.normed(tape, as_var(*mlp_norm), norm_eps, compute);
-  stream.add(std::holds_alternative<Mlp>(feed_forward)
-                 ? std::get<Mlp>(feed_forward).forward(tape, pass, normed)
-                 : std::get<Moe>(feed_forward).forward(tape, pass, normed, losses));
+  give(tape, stream, attention.forward(tape, pass, read(tape, stream, attention_norm), local), attention_post_norm);
+  const Var seen = read(tape, stream, mlp_norm);
+  give(tape, stream,
+       std::holds_alternative<Mlp>(feed_forward) ? std::get<Mlp>(feed_forward).forward(tape, pass, seen)
+                                                 : std::get<Moe>(feed_forward).forward(tape, pass, seen, losses),
+       mlp_post_norm);
 }
 
 }  // namespace limbeck::nn

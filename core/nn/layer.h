@@ -1,4 +1,5 @@
-// A transformer layer: attention and a feed-forward, each behind a norm and added to the stream.
+// A transformer layer: attention and a feed-forward, each with norms before it, after it or around it, and added to the
+// stream.
 #pragma once
 
 #include <cstdint>
@@ -7,20 +8,27 @@
 #include "core/nn/attention.h"
 #include "core/nn/mlp.h"
 #include "core/nn/moe.h"
+#include "core/nn/norms.h"
 #include "core/nn/residual_stream.h"
 
 namespace limbeck::nn {
 
 struct Layer {
   std::int64_t index = 0;  // in the whole model
-  double norm_eps = 1e-5;
+  Norms norms;
   core::DType compute = core::DType::F32;  // of activations
-  Parameter *attention_norm, *mlp_norm;    // [C]
+  // [C], null where there is none: of what a block reads, and of what it gives.
+  Parameter *attention_norm = nullptr, *mlp_norm = nullptr;
+  Parameter *attention_post_norm = nullptr, *mlp_post_norm = nullptr;
   Attention attention;
   std::variant<Mlp, Moe> feed_forward;
 
   /// Adds to the stream what attention and feed-forward read of it; `local` counts from 0 within this model.
   void forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local, AuxiliaryLosses& losses) const;
+
+ private:
+  Var read(Tape& tape, ResidualStream& stream, const Parameter* norm) const;
+  void give(Tape& tape, ResidualStream& stream, Var update, const Parameter* norm) const;
 };
 
 }  // namespace limbeck::nn

@@ -5,8 +5,9 @@
 
 namespace limbeck::nn {
 
-/// Dense feed-forward: down(silu(gate x) * up x).
+/// Dense feed-forward: down(activation(gate x) * up x).
 struct Mlp {
+  Activation activation = Activation::Silu;
   Parameter *gate, *up, *down;  // [F_local,C] [F_local,C] [C,F_local]
 
   Var forward(Tape& tape, const Pass& pass, const Var& x) const;

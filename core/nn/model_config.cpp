@@ -16,6 +16,16 @@ bool ModelConfig::is_moe_layer(std::int64_t layer) const {
          std::find(moe.dense_layers.begin(), moe.dense_layers.end(), layer) == moe.dense_layers.end();
 }
 
+LayerConfig ModelConfig::layer(std::int64_t index) const {
+  const bool has_window = window > 0 && std::find(full_layers.begin(), full_layers.end(), index) == full_layers.end();
+  LayerConfig layer{.window = has_window ? window : 0,
+                    .rope_base = rope_base,
+                    .rope_scaling = rope_scaling,
+                    .is_moe = is_moe_layer(index)};
+  if (has_window && window_rope_base > 0) layer.rope_base = window_rope_base, layer.rope_scaling = {};
+  return layer;
+}
+
 namespace {
 
 /// As count_parameters, in any type of number: in double it cannot overflow.
@@ -25,12 +35,17 @@ std::pair<Number, Number> total_and_active(const ModelConfig& c) {
   const auto num_dense = n(c.moe.num_experts > 0 ? static_cast<std::int64_t>(c.moe.dense_layers.size()) : c.num_layers);
   const Number num_moe = n(c.num_layers) - num_dense;
   const Number table = n(c.vocabulary) * n(c.width);
-  const Number attention = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads);
+  const Number biases = c.attention_bias ? n(c.head_width) * n(c.num_heads + 2 * c.num_kv_heads) : n(0);
+  const Number head_norms = c.head_norm == HeadNorm::EachHead   ? 2 * n(c.head_width)
+                            : c.head_norm == HeadNorm::AllHeads ? n(c.head_width) * n(c.num_heads + c.num_kv_heads)
+                                                                : n(0);
+  const Number attention = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads) + biases + head_norms;
+  const Number norms = (c.norm_placement == NormPlacement::Around ? 4 : 2) * n(c.width);
   const Number expert = 3 * n(c.width) * n(c.moe.expert_width);
-  const Number shared = 3 * n(c.width) * n(c.moe.shared_width);
+  const Number shared = 3 * n(c.width) * n(c.moe.shared_width) + n(c.moe.shared_gate ? c.width : 0);
   const Number router = n(c.moe.num_experts) * n(c.width);
   const Number common =
-      n(c.width) + n(c.num_layers) * (attention + 2 * n(c.width)) + num_dense * 3 * n(c.width) * n(c.mlp_width);
+      n(c.width) + n(c.num_layers) * (attention + norms) + num_dense * 3 * n(c.width) * n(c.mlp_width);
   return {common + table * n(c.tied_head ? 1 : 2) + num_moe * (n(c.moe.num_experts) * expert + shared + router),
           common + table + num_moe * (n(c.moe.experts_per_token) * expert + shared + router)};
 }
@@ -46,6 +61,41 @@ void validate(const ModelConfig& config, const std::string& where) {
     if (!(value > 0)) fail_usage("{}.{} is {}, expected a positive number", where, field, value);
     if (value < std::numeric_limits<float>::min() || value > limit)
       fail_usage("{}.{} is {}, expected {} to {}", where, field, value, std::numeric_limits<float>::min(), limit);
+  };
+  const auto ascending_layers = [&](const char* field, const std::vector<std::int64_t>& layers) {
+    std::int64_t last = -1;
+    for (const auto layer : layers) {
+      if (layer < 0 || layer >= config.num_layers)
+        fail_usage("{}.{} names layer {}, expected 0 to {}", where, field, layer, config.num_layers - 1);
+      if (layer <= last) fail_usage("{}.{} has {} after {}, expected ascending layers", where, field, layer, last);
+      last = layer;
+    }
+  };
+  const auto validate_variants = [&] {
+    if (config.window < 0) fail_usage("{}.window is {}, expected 0 or more", where, config.window);
+    ascending_layers("full_layers", config.full_layers);
+    if (config.attention_scale != 0) positive_real("attention_scale", config.attention_scale, 1e6);
+    if (config.window_rope_base != 0) positive_real("window_rope_base", config.window_rope_base, 1e15);
+    positive_real("embedding_scale", config.embedding_scale, 1e6);
+    if (config.norm_offset != 0 && config.norm_offset != 1)
+      fail_usage("{}.norm_offset is {}, expected 0 or 1", where, config.norm_offset);
+    const RopeScaling& scaling = config.rope_scaling;
+    if (config.head_norm > HeadNorm::AllHeads || config.norm_placement > NormPlacement::Around ||
+        config.activation > Activation::Gelu || scaling.kind > RopeScaling::Kind::Yarn)
+      fail_usage("{}: a kind of norms, activations or scaling that is not known", where);
+    if (scaling.kind == RopeScaling::Kind::None) return;
+    positive_real("rope_scaling.factor", scaling.factor, 1e6);
+    if (scaling.kind == RopeScaling::Kind::Linear) return;
+    positive("rope_scaling.original_positions", scaling.original_positions, ModelLimits::max_positions);
+    for (const auto& [field, value] :
+         {std::pair("low_frequency_factor", scaling.low_frequency_factor),
+          std::pair("high_frequency_factor", scaling.high_frequency_factor), std::pair("beta_fast", scaling.beta_fast),
+          std::pair("beta_slow", scaling.beta_slow)})
+      positive_real(fmt::format("rope_scaling.{}", field).c_str(), value, 1e6);
+    if (scaling.high_frequency_factor <= scaling.low_frequency_factor)
+      fail_usage("{}.rope_scaling.high_frequency_factor is {}, expected more than low_frequency_factor = {}", where,
+                 scaling.high_frequency_factor, scaling.low_frequency_factor);
+    if (scaling.attention_factor != 0) positive_real("rope_scaling.attention_factor", scaling.attention_factor, 1e6);
   };
   using Limits = ModelLimits;
   positive("vocabulary", config.vocabulary, Limits::vocabulary);
@@ -73,15 +123,11 @@ void validate(const ModelConfig& config, const std::string& where) {
     if (moe.experts_per_token < 1 || moe.experts_per_token > moe.num_experts)
       fail_usage("{}.moe.experts_per_token is {}, expected 1 to num_experts = {}", where, moe.experts_per_token,
                  moe.num_experts);
-    std::int64_t last = -1;
-    for (const auto layer : moe.dense_layers) {
-      if (layer < 0 || layer >= config.num_layers)
-        fail_usage("{}.moe.dense_layers names layer {}, expected 0 to {}", where, layer, config.num_layers - 1);
-      if (layer <= last)
-        fail_usage("{}.moe.dense_layers has {} after {}, expected ascending layers", where, layer, last);
-      last = layer;
-    }
+    ascending_layers("moe.dense_layers", moe.dense_layers);
+    if (moe.shared_gate && moe.shared_width == 0)
+      fail_usage("{}.moe.shared_gate is true, expected false without shared experts (moe.shared_width)", where);
   }
+  validate_variants();
   if (moe.num_experts == 0 || !moe.dense_layers.empty()) positive("mlp_width", config.mlp_width, Limits::width);
   if (config.mlp_width < 0 || config.mlp_width > Limits::width)  // without meaning, but counted with
     fail_usage("{}.mlp_width is {}, expected 0 to {}", where, config.mlp_width, Limits::width);

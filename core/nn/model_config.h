@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "kernels/activation.h"
+
 namespace limbeck::nn {
 
 struct MoeConfig {
@@ -16,11 +18,51 @@ struct MoeConfig {
   double weight_scale = 1.0;               // routed_scaling_factor; the experts' outputs times this
   std::int64_t shared_width = 0;           // F of the experts that every token sees, together; 0: none (DeepSeek)
   std::vector<std::int64_t> dense_layers;  // these stay dense (ascending layer indices)
+  bool shared_gate = false;                // the shared experts' output times sigmoid(w x) (Qwen2-MoE)
   friend bool operator==(const MoeConfig&, const MoeConfig&) = default;
 };
 
 /// Over what the balance loss counts the assignments.
 enum class BalanceScope : std::uint8_t { Sequence, GlobalBatch };
+
+/// Which queries and keys are normed before they turn.
+enum class HeadNorm : std::uint8_t {
+  None,
+  EachHead,  // by one weight [D] for all heads (Qwen3, Gemma 3)
+  AllHeads,  // side by side, as one row (OLMoE, OLMo 2)
+};
+
+/// Where a block's norms stand.
+enum class NormPlacement : std::uint8_t {
+  Before,  // of what it reads
+  After,   // of what it gives (OLMo 2)
+  Around,  // of both (Gemma 3)
+};
+
+using kernels::Activation;  // of the gate of a feed-forward
+
+/// How rotary frequencies reach positions beyond those that a model was trained on (core/nn/rope_scaling.h).
+struct RopeScaling {
+  enum class Kind : std::uint8_t { None, Linear, Llama3, Yarn };
+  Kind kind = Kind::None;
+  double factor = 1;
+  std::int64_t original_positions = 0;  // context length before (Llama3, Yarn)
+  double low_frequency_factor = 1;      // Llama3: waves longer than original / low are stretched,
+  double high_frequency_factor = 4;     // those shorter than original / high are left
+  double beta_fast = 32;                // Yarn: turns within the original context from which nothing is stretched,
+  double beta_slow = 1;                 // and up to which all is
+  bool truncates = true;                // Yarn: the borders between are whole dimensions
+  double attention_factor = 0;          // Yarn: of cos and sin; 0: 0.1 ln(factor) + 1
+  friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
+};
+
+/// What one layer is, where layers differ.
+struct LayerConfig {
+  std::int64_t window = 0;  // keys that a query sees at most, its own among them; 0: all before it
+  double rope_base = 10000.0;
+  RopeScaling rope_scaling = {};
+  bool is_moe = false;
+};
 
 struct ModelConfig {
   std::int64_t vocabulary = 0;     // V
@@ -36,6 +78,19 @@ struct ModelConfig {
   bool tied_head = false;  // head.weight is embed.weight
   MoeConfig moe;
 
+  HeadNorm head_norm = HeadNorm::None;
+  bool attention_bias = false;  // q, k and v have biases
+  double attention_scale = 0;   // of scores; 0: 1 / sqrt(D)
+  RopeScaling rope_scaling = {};
+  std::int64_t window = 0;                     // LayerConfig's, of all layers but
+  std::vector<std::int64_t> full_layers = {};  // these (ascending); without meaning where there is no window
+  double window_rope_base = 0;  // of layers with a window, whose frequencies are not scaled; 0: as the others
+  NormPlacement norm_placement = NormPlacement::Before;
+  double norm_offset = 0;      // added to the weights of norms (Gemma: 1)
+  double embedding_scale = 1;  // of embedded tokens (Gemma: sqrt(C))
+  Activation activation = Activation::Silu;
+
+  LayerConfig layer(std::int64_t index) const;
   bool is_moe_layer(std::int64_t layer) const;
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };

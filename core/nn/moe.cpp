@@ -5,6 +5,7 @@
 #include "core/ops/aux_losses.h"
 #include "core/ops/capacity.h"
 #include "core/ops/cast.h"
+#include "core/ops/gate_rows.h"
 #include "core/ops/grouped_linear.h"
 #include "core/ops/jitter.h"
 #include "core/ops/linear.h"
@@ -78,10 +79,11 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   Tensor offsets = Tensor::empty(x.value.memory(), core::DType::I64, {num_experts / experts.size() + 1});
   const ExchangePtr exchange = experts.prepare(permutation.counts, permutation.num_rows(), offsets);
   core::DispatchUnderWay there(tape, core::permute(tape, mine, permutation), experts, exchange);
-  const Var beside = shared ? shared->forward(tape, pass, x) : Var();
+  Var beside = shared ? shared->forward(tape, pass, x) : Var();
+  if (shared_gate != nullptr) beside = core::gate_rows(tape, core::linear(tape, x, as_var(*shared_gate)), beside);
   const Var rows = there.finish();
   const Var hidden = core::swiglu(tape, core::grouped_linear(tape, rows, as_var(*gate), offsets),
-                                  core::grouped_linear(tape, rows, as_var(*up), offsets));
+                                  core::grouped_linear(tape, rows, as_var(*up), offsets), activation);
   const Var out = core::combine(tape, core::grouped_linear(tape, hidden, as_var(*down), offsets), experts, exchange);
   const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
   return shared ? core::add(tape, routed, beside) : routed;

@@ -31,7 +31,9 @@ struct Moe {
   MoeConfig config;
   Parameter* router;            // [E,C]
   Parameter *gate, *up, *down;  // this rank's experts: [E_local,F_local,C] [E_local,F_local,C] [E_local,C,F_local]
+  Activation activation = Activation::Silu;
   std::optional<Mlp> shared;
+  Parameter* shared_gate = nullptr;  // [1,C], or none: the shared experts' output is times the sigmoid of its product
 
   Var forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
 

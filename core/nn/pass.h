@@ -34,7 +34,7 @@ struct RouterTraining {
 struct Pass {
   const Batch& batch;
   const Communicators& comms;
-  core::RopeTable rope;
+  std::vector<core::RopeTable> ropes;  // by Attention::rope
   core::AttentionLayout attention;
   RouterTraining router = {};
   bool recompute = false;                                   // keep only each layer's input

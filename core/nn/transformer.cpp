@@ -5,6 +5,7 @@
 #include <iterator>
 #include <numeric>
 
+#include "core/nn/rope_scaling.h"
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/recompute.h"
@@ -43,40 +44,38 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     return &parameters_.add(name, global_shape, cut, decays);
   };
   const auto mlp = [&](const std::string& prefix, std::int64_t f) {
-    return Mlp{add(prefix + "gate.weight", {f, c.width}, by_rows), add(prefix + "up.weight", {f, c.width}, by_rows),
-               add(prefix + "down.weight", {c.width, f}, by_columns)};
+    return Mlp{c.activation, add(prefix + "gate.weight", {f, c.width}, by_rows),
+               add(prefix + "up.weight", {f, c.width}, by_rows), add(prefix + "down.weight", {c.width, f}, by_columns)};
   };
   if (options_.with_embedding) embedding_ = add("embed.weight", {c.vocabulary, c.width}, by_rows);
+  const Norms norms{c.norm_eps, c.norm_offset};
   for (std::int64_t n = 0; n < options_.num_layers; ++n) {
     Layer layer;
     layer.index = options_.first_layer + n;
-    layer.norm_eps = c.norm_eps;
+    layer.norms = norms;
     layer.compute = compute_dtype();
+    const LayerConfig own = c.layer(layer.index);
     const std::string prefix = fmt::format("layers.{}.", layer.index);
-    const std::int64_t query_width = c.num_heads * c.head_width;
-    const std::int64_t key_width = c.num_kv_heads * c.head_width;
-    // A key/value head and the queries that read it stay together.
-    const core::Cut by_groups{.dimension = 0, .unit = query_width / c.num_kv_heads};
-    const core::Cut by_key_heads{.dimension = 0, .unit = c.head_width};
-    const core::Cut by_group_columns{.dimension = 1, .unit = by_groups.unit};
-    layer.attention_norm = add(prefix + "attention_norm.weight", {c.width}, whole, false);
-    layer.attention.q = add(prefix + "attention.q.weight", {query_width, c.width}, by_groups);
-    layer.attention.k = add(prefix + "attention.k.weight", {key_width, c.width}, by_key_heads);
-    layer.attention.v = add(prefix + "attention.v.weight", {key_width, c.width}, by_key_heads);
-    layer.attention.o = add(prefix + "attention.o.weight", {c.width, query_width}, by_group_columns);
-    layer.attention.shape = {layer.attention.q->value.shape()[0] / c.head_width,
-                             layer.attention.k->value.shape()[0] / c.head_width, c.head_width, c.head_width,
-                             1 / std::sqrt(static_cast<double>(c.head_width))};
-    layer.mlp_norm = add(prefix + "mlp_norm.weight", {c.width}, whole, false);
-    if (c.is_moe_layer(layer.index)) {
+    const auto norm = [&](const char* name, bool is_there, std::int64_t width, const core::Cut& cut) {
+      return is_there ? add(prefix + name, {width}, cut, false) : nullptr;
+    };
+    const bool before = c.norm_placement != NormPlacement::After, after = c.norm_placement != NormPlacement::Before;
+    layer.attention_norm = norm("attention_norm.weight", before, c.width, whole);
+    layer.attention = add_attention(prefix + "attention.", own);
+    layer.attention_post_norm = norm("attention_post_norm.weight", after, c.width, whole);
+    layer.mlp_norm = norm("mlp_norm.weight", before, c.width, whole);
+    if (own.is_moe) {
       Moe moe = make_moe(parameters_, prefix + "moe", c.width, c.moe, whole);
       moe.layer = layer.index;
       moe.num_moe_layers = num_moe_layers;
+      moe.activation = c.activation;
       if (c.moe.shared_width > 0) moe.shared = mlp(prefix + "moe.shared.", c.moe.shared_width);
+      if (c.moe.shared_gate) moe.shared_gate = add(prefix + "moe.shared_gate.weight", {1, c.width}, whole);
       layer.feed_forward = moe;
     } else {
       layer.feed_forward = mlp(prefix + "mlp.", c.mlp_width);
     }
+    layer.mlp_post_norm = norm("mlp_post_norm.weight", after, c.width, whole);
     layers_.push_back(std::move(layer));
   }
   if (options_.with_head) {
@@ -84,6 +83,50 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     core::check(!c.tied_head || embedding_, "transformer: a tied head needs the embedding on the same rank");
     head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width}, by_rows);
   }
+}
+
+Attention Transformer::add_attention(const std::string& prefix, const LayerConfig& layer) {
+  const ModelConfig& c = config_;
+  const std::int64_t query_width = c.num_heads * c.head_width, key_width = c.num_kv_heads * c.head_width;
+  // A key/value head and the queries that read it stay together.
+  const core::Cut by_groups{.dimension = 0, .unit = query_width / c.num_kv_heads};
+  const core::Cut by_key_heads{.dimension = 0, .unit = c.head_width};
+  const core::Cut by_group_columns{.dimension = 1, .unit = by_groups.unit};
+  const auto add = [&](const char* name, const Shape& shape, const core::Cut& cut, bool decays = true) {
+    return &parameters_.add(prefix + name, shape, cut, decays);
+  };
+  Attention attention;
+  attention.q = add("q.weight", {query_width, c.width}, by_groups);
+  attention.k = add("k.weight", {key_width, c.width}, by_key_heads);
+  attention.v = add("v.weight", {key_width, c.width}, by_key_heads);
+  if (c.attention_bias) {
+    attention.q_bias = add("q.bias", {query_width}, by_groups, false);
+    attention.k_bias = add("k.bias", {key_width}, by_key_heads, false);
+    attention.v_bias = add("v.bias", {key_width}, by_key_heads, false);
+  }
+  attention.norms = {c.norm_eps, c.norm_offset};
+  if (c.head_norm == HeadNorm::EachHead) {
+    const core::Cut by_share_of_heads{.sees_share = true};
+    attention.q_norm = add("q_norm.weight", {c.head_width}, by_share_of_heads, false);
+    attention.k_norm = add("k_norm.weight", {c.head_width}, by_share_of_heads, false);
+  } else if (c.head_norm == HeadNorm::AllHeads) {
+    attention.q_norm = add("q_norm.weight", {query_width}, by_groups, false);
+    attention.k_norm = add("k_norm.weight", {key_width}, by_key_heads, false);
+    core::check(attention.k->value.shape()[0] == key_width,
+                "transformer: norms over all heads (head_norm) are of whole layers, expected no tensor parallelism");
+  }
+  attention.o = add("o.weight", {c.width, query_width}, by_group_columns);
+  attention.shape = {attention.q->value.shape()[0] / c.head_width,
+                     attention.k->value.shape()[0] / c.head_width,
+                     c.head_width,
+                     c.head_width,
+                     c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(static_cast<double>(c.head_width)),
+                     layer.window};
+  const auto known = std::ranges::find_if(
+      rotary_, [&](const Rotary& r) { return r.base == layer.rope_base && r.scaling == layer.rope_scaling; });
+  attention.rope = static_cast<std::size_t>(known - rotary_.begin());
+  if (known == rotary_.end()) rotary_.push_back({layer.rope_base, layer.rope_scaling, {}});
+  return attention;
 }
 
 core::DType Transformer::compute_dtype() const { return options_.compute.value_or(core::sum_dtype(options_.dtype)); }
@@ -110,8 +153,9 @@ void Transformer::init_random(std::uint64_t seed) {
       core::init_normal(*p, deviation, seed);
     else
       core::dispatch_float("init_random", p->value.dtype(), [&]<class T>() {
-        const std::vector<T> ones(static_cast<std::size_t>(p->value.numel()), T{1});
-        p->value.copy_from(Tensor::from<T>(options_.memory->host(), p->value.shape(), ones));
+        const double start = p->name.ends_with(".bias") ? 0 : 1 - config_.norm_offset;
+        const std::vector<T> all(static_cast<std::size_t>(p->value.numel()), static_cast<T>(start));
+        p->value.copy_from(Tensor::from<T>(options_.memory->host(), p->value.shape(), all));
       });
   }
 }
@@ -141,19 +185,26 @@ core::StateDict Transformer::state_dict() {
   return state;
 }
 
-const core::RopeTable& Transformer::rope_table(std::int64_t num_positions) const {
-  const std::int64_t there = rope_.cos.defined() ? rope_.cos.shape()[0] : 0;
-  if (num_positions > there)
-    rope_ = core::make_rope_table(options_.memory, core::sum_dtype(compute_dtype()),
-                                  std::max(num_positions, std::min(2 * there, config_.max_positions)),
-                                  config_.head_width, config_.rope_base);
-  return rope_;
+std::vector<core::RopeTable> Transformer::rope_tables(std::int64_t num_positions) const {
+  std::vector<core::RopeTable> tables;
+  for (Rotary& rotary : rotary_) {
+    core::RopeTable& table = rotary.table;
+    const std::int64_t there = table.cos.defined() ? table.cos.shape()[0] : 0;
+    if (num_positions > there) {
+      const RopeAngles angles = rope_angles(config_.head_width, rotary.base, rotary.scaling);
+      table = core::make_rope_table(options_.memory, core::sum_dtype(compute_dtype()),
+                                    std::max(num_positions, std::min(2 * there, config_.max_positions)),
+                                    angles.frequencies, angles.factor);
+    }
+    tables.push_back(table);
+  }
+  return tables;
 }
 
 Pass Transformer::pass(const Batch& batch) const {
   return {.batch = batch,
           .comms = options_.comms,
-          .rope = rope_table(batch.max_position + 1),
+          .ropes = rope_tables(batch.max_position + 1),
           .attention = batch.attention_layout(),
           .products = options_.fp8_products ? core::Products::Fp8 : core::Products::AsActivations,
           .sequence_parallel = options_.sequence_parallel};
@@ -202,14 +253,18 @@ KvCache Transformer::make_cache(std::int64_t num_slots) const {
   return {options_.memory, compute_dtype(), options_.num_layers, num_slots, width, width};
 }
 
+Var Transformer::embedded(Tape& tape, const Pass& pass) const {
+  const Var x = exit_stream(
+      tape, pass,
+      core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_), vocabulary_part(), residual_dtype()));
+  return config_.embedding_scale == 1 ? x : core::scale(tape, x, config_.embedding_scale);
+}
+
 Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var* input) const {
   core::check((input != nullptr) != (embedding_ != nullptr), "transformer: {}",
               embedding_ ? "hidden states were given to a model with an embedding"
                          : "a model without an embedding needs hidden states");
-  ResidualStream stream(input ? *input
-                              : exit_stream(tape, pass,
-                                            core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_),
-                                                            vocabulary_part(), residual_dtype())));
+  ResidualStream stream(input ? *input : embedded(tape, pass));
   AuxiliaryLosses losses;
   for (std::size_t n = 0; n < layers_.size(); ++n) {
     const Layer& layer = layers_[n];
@@ -237,7 +292,8 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
   }
   if (pass.cache) pass.cache->advance(pass.cached);
   if (!norm_) return {stream.sum(tape), losses};
-  const Var normed = stream.normed(tape, core::as_var(*norm_), config_.norm_eps, compute_dtype());
+  const Norms norms{config_.norm_eps, config_.norm_offset};
+  const Var normed = stream.normed(tape, norms.weight(tape, *norm_), norms.eps, compute_dtype());
   return {whole_sequences(tape, pass, normed), losses};
 }
 

@@ -66,8 +66,8 @@ class Transformer {
   /// The part of the vocabulary that this rank's head and embedding hold.
   core::VocabularyPart vocabulary_part() const;
 
-  /// Matrices normal with deviation 0.02 (those that write to the residual stream over sqrt(2 L)), norms one; a
-  /// function of seed, name and global index alone.
+  /// Matrices normal with deviation 0.02 (those that write to the residual stream over sqrt(2 L)), norms one, biases
+  /// zero; a function of seed, name and global index alone.
   void init_random(std::uint64_t seed);
   /// Fills every parameter, or those whose names end so; throws where the source lacks one or has another shape.
   void load(const core::StateReader& reader, std::string_view end_of_name = "");
@@ -92,7 +92,16 @@ class Transformer {
  private:
   core::DType compute_dtype() const;
   core::DType residual_dtype() const { return options_.residual.value_or(compute_dtype()); }
-  const core::RopeTable& rope_table(std::int64_t num_positions) const;
+  Attention add_attention(const std::string& prefix, const LayerConfig& layer);
+  std::vector<core::RopeTable> rope_tables(std::int64_t num_positions) const;
+  Var embedded(Tape& tape, const Pass& pass) const;
+
+  /// What turns queries and keys of some of the layers.
+  struct Rotary {
+    double base;
+    RopeScaling scaling;
+    core::RopeTable table;  // of as many positions as a pass has asked for yet
+  };
 
   ModelConfig config_;
   ModelOptions options_;
@@ -101,7 +110,7 @@ class Transformer {
   Parameter* embedding_ = nullptr;
   Parameter* norm_ = nullptr;
   Parameter* head_ = nullptr;
-  mutable core::RopeTable rope_;  // of as many positions as a pass has asked for yet
+  mutable std::vector<Rotary> rotary_;  // by Attention::rope
 };
 
 }  // namespace limbeck::nn

@@ -7,9 +7,10 @@ namespace limbeck::core {
 
 Var rms_norm(Tape& tape, const Var& x, const Var& weight, double eps, std::optional<DType> dtype) {
   check(x.shape().rank() == 2, "rms_norm: x has shape {}, expected [T,C]", x.shape());
-  const std::int64_t rows = x.shape()[0], width = x.shape()[1];
-  check(weight.shape() == Shape{width}, "rms_norm: weight has shape {}, expected [{}] (x is {})", weight.shape(), width,
-        x.shape());
+  const std::int64_t width = weight.shape().rank() == 1 ? weight.shape()[0] : -1;
+  check(width == x.shape()[1] || (width > 0 && x.shape()[1] % width == 0),
+        "rms_norm: weight has shape {}, expected [{}] (x is {})", weight.shape(), x.shape()[1], x.shape());
+  const std::int64_t rows = width > 0 ? x.value.numel() / width : x.shape()[0];
   const DType own = x.value.dtype(), sums = sum_dtype(own), result = dtype.value_or(own);
   check(weight.value.dtype() == sums, "rms_norm: weight is {}, expected {} beside x of {}", weight.value.dtype(), sums,
         own);

@@ -1,5 +1,7 @@
 #include "core/ops/rope.h"
 
+#include <cmath>
+
 #include "core/device/index_check.h"
 #include "kernels/rope.h"
 
@@ -46,19 +48,34 @@ Tensor taken_gradient(const SlotPtr& slot, const Tensor& like) {
 
 }  // namespace
 
-RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t head_width,
-                          double base) {
+std::vector<double> rope_frequencies(std::int64_t head_width, double base) {
   check(head_width > 0 && head_width % 2 == 0, "rope: head width is {}, expected an even number", head_width);
   check(base > 0, "rope: base is {}, expected a positive number", base);
-  const Shape shape{num_positions, head_width / 2};
+  std::vector<double> frequencies;
+  for (std::int64_t i = 0; i < head_width / 2; ++i)
+    frequencies.push_back(std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_width)));
+  return frequencies;
+}
+
+RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions,
+                          std::span<const double> frequencies, double factor) {
+  const auto half = static_cast<std::int64_t>(frequencies.size());
+  check(half > 0, "rope: there are no frequencies, expected one or more");
+  const Shape shape{num_positions, half};
   RopeTable table{Tensor::empty(memory, dtype, shape), Tensor::empty(memory, dtype, shape)};
+  const Tensor there = Tensor::from<double>(memory, {half}, frequencies);
   dispatch_float("rope", dtype, [&]<class T>() {
     on_device(table.cos, [&](const auto& device) {
-      kernels::rope_table(device, table.cos.mutable_data<T>(), table.sin.mutable_data<T>(), num_positions, head_width,
-                          base);
+      kernels::rope_table(device, table.cos.mutable_data<T>(), table.sin.mutable_data<T>(), num_positions, half,
+                          there.data<double>(), factor);
     });
   });
   return table;
+}
+
+RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t head_width,
+                          double base) {
+  return make_rope_table(memory, dtype, num_positions, rope_frequencies(head_width, base));
 }
 
 std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& position, const RopeTable& table) {

@@ -5,18 +5,27 @@
 //     auto [q, k] = rope(tape, linear(tape, x, wq), linear(tape, x, wk), batch.position, table);
 #pragma once
 
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "core/tape.h"
 
 namespace limbeck::core {
 
 struct RopeTable {
-  Tensor cos;  // [P,D/2] of position * base^(-2i/D), computed in double
+  Tensor cos;  // [P,D/2] of position * frequency[i], computed in double
   Tensor sin;  // [P,D/2]
 };
 
-/// For positions 0 to num_positions - 1. `head_width` is even; dtype float32 or float64.
+/// base^(-2i/D) for i < D/2; D, the head width, is even.
+std::vector<double> rope_frequencies(std::int64_t head_width, double base);
+
+/// For positions 0 to num_positions - 1, of one frequency or more; cos and sin are times `factor`. dtype float32 or
+/// float64.
+RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions,
+                          std::span<const double> frequencies, double factor = 1);
+/// Of rope_frequencies.
 RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t head_width,
                           double base);
 

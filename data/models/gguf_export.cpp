@@ -5,9 +5,11 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/nn/rope_scaling.h"
+#include "core/ops/rope.h"
+#include "data/models/families/family.h"
 #include "data/models/gguf_names.h"
 #include "data/models/gguf_write.h"
-#include "data/models/llama_shape.h"
 
 namespace limbeck::data {
 
@@ -34,17 +36,18 @@ std::uint32_t file_type(DType dtype) {
   }
 }
 
-GgufKeys keys_of(const nn::ModelConfig& config, const fs::path& path, const GgufExport& options) {
-  const bool has_experts = has_experts_as_mixtral(config, "GGUF export");
-  GgufKeys keys = {{"general.architecture", std::string("llama")},
+GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::path& path, const GgufExport& options) {
+  const bool has_experts = config.moe.num_experts > 0;
+  const std::string prefix = std::string(family.gguf) + ".";
+  GgufKeys keys = {{"general.architecture", std::string(family.gguf)},
                    {"general.name", path.stem().string()},
                    {"general.file_type", file_type(options.dtype)},
                    {"general.quantization_version", 2U}};
   const auto integer = [&](const char* name, std::int64_t value) {
-    keys.emplace_back(std::string("llama.") + name, static_cast<std::uint32_t>(value));  // validate() bounds them
+    keys.emplace_back(prefix + name, static_cast<std::uint32_t>(value));  // validate() bounds them
   };
   const auto number = [&](const char* name, double value) {
-    keys.emplace_back(std::string("llama.") + name, static_cast<float>(value));
+    keys.emplace_back(prefix + name, static_cast<float>(value));
   };
   integer("vocab_size", config.vocabulary);
   integer("context_length", config.max_positions);
@@ -61,6 +64,20 @@ GgufKeys keys_of(const nn::ModelConfig& config, const fs::path& path, const Gguf
   if (has_experts) {
     integer("expert_count", config.moe.num_experts);
     integer("expert_used_count", config.moe.experts_per_token);
+    if (family.gguf != std::string("llama")) integer("expert_feed_forward_length", config.moe.expert_width);
+    if (config.moe.shared_width > 0) integer("expert_shared_feed_forward_length", config.moe.shared_width);
+  }
+  if (config.window > 0) integer("attention.sliding_window", config.window);
+  const nn::RopeScaling& scaling = config.rope_scaling;
+  if (scaling.kind == nn::RopeScaling::Kind::Linear || scaling.kind == nn::RopeScaling::Kind::Yarn) {
+    const bool is_yarn = scaling.kind == nn::RopeScaling::Kind::Yarn;
+    keys.emplace_back(prefix + "rope.scaling.type", std::string(is_yarn ? "yarn" : "linear"));
+    number("rope.scaling.factor", scaling.factor);
+    if (is_yarn) {
+      integer("rope.scaling.original_context_length", scaling.original_positions);
+      number("rope.scaling.yarn_beta_fast", scaling.beta_fast);
+      number("rope.scaling.yarn_beta_slow", scaling.beta_slow);
+    }
   }
   GgufKeys tokenizer = {{"tokenizer.ggml.model", std::string("none")}};
   if (options.tokenizer != nullptr) tokenizer = options.tokenizer->to_gguf(config.vocabulary);
@@ -68,8 +85,19 @@ GgufKeys keys_of(const nn::ModelConfig& config, const fs::path& path, const Gguf
   return keys;
 }
 
+/// What frequencies are divided by where they are scaled as in Llama 3; else nothing.
+std::vector<float> rope_factors(const nn::ModelConfig& config) {
+  std::vector<float> factors;
+  if (config.rope_scaling.kind != nn::RopeScaling::Kind::Llama3) return factors;
+  const std::vector<double> plain = core::rope_frequencies(config.head_width, config.rope_base);
+  const nn::RopeAngles scaled = nn::rope_angles(config.head_width, config.rope_base, config.rope_scaling);
+  for (std::size_t i = 0; i < plain.size(); ++i)
+    factors.push_back(static_cast<float>(plain[i] / scaled.frequencies[i]));
+  return factors;
+}
+
 DType stored_dtype(const GgufName& name, DType wanted) {
-  if (name.shape.rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight")) return DType::F32;
+  if (name.stored_shape().rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight")) return DType::F32;
   const bool fills_blocks = name.shape[name.shape.rank() - 1] % core::info(wanted).block_elements == 0;
   return fills_blocks ? wanted : DType::F16;
 }
@@ -101,6 +129,9 @@ void write_tensor(const core::StateReader& model, const GgufName& name, std::int
       }
       core::StateEntry entry{shape, offset, core::Tensor::empty(memory, DType::F32, box), true};
       model.read(name.name, entry);
+      if (name.offset != 0)
+        for (std::int64_t i = 0; i < box.numel(); ++i)
+          entry.tensor.mutable_host<float>()[i] += static_cast<float>(name.offset);
       const auto* values = entry.tensor.host<float>();
       if (name.is_permuted) {
         permuted.resize(static_cast<std::size_t>(box.numel()));
@@ -116,16 +147,20 @@ void write_tensor(const core::StateReader& model, const GgufName& name, std::int
 
 std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& path,
                          const GgufExport& options) {
-  const GgufKeys keys = keys_of(config, path, options);
-  const auto names = gguf_names(config);
+  const Family& family = family_for(config, "GGUF export", beyond_gguf);
+  const GgufKeys keys = keys_of(config, family, path, options);
+  const auto names = gguf_names(config, family.gguf_interleaves);
   std::vector<GgufPlan> plan;
   std::int64_t num_otherwise = 0;
   for (const auto& name : names) {
-    plan.push_back({name.stored, stored_dtype(name, options.dtype), name.shape});
+    plan.push_back({name.stored, stored_dtype(name, options.dtype), name.stored_shape()});
     if (plan.back().dtype == DType::F16 && options.dtype == DType::Q8_0) ++num_otherwise;
   }
+  const std::vector<float> factors = rope_factors(config);
+  if (!factors.empty()) plan.push_back({"rope_freqs.weight", DType::F32, {static_cast<std::int64_t>(factors.size())}});
   GgufWriter writer(path, keys, std::move(plan));
   for (const auto& name : names) write_tensor(model, name, config.head_width, options.values_at_once, writer);
+  if (!factors.empty()) writer.write(factors);
   writer.finish();
   return num_otherwise;
 }

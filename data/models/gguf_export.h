@@ -1,4 +1,4 @@
-// A model as a GGUF file of the `llama` architecture, which llama.cpp runs and GgufModel reads back.
+// A model as a GGUF file of the first family that holds it, which llama.cpp runs and GgufModel reads back.
 //
 //     export_gguf(checkpoint, config, "student.gguf", {.dtype = DType::Q8_0, .tokenizer = tokenizer.get()});
 #pragma once
@@ -19,7 +19,7 @@ struct GgufExport {
 };
 
 /// Writes `path` whole or not at all, in place of an older file, a few rows of one tensor in memory at a time. Throws,
-/// saying what and why, for what llama.cpp's `llama` cannot compute (has_experts_as_mixtral), a value that the dtype
+/// saying what and why, for what no architecture of GGUF can say (beyond_gguf), a value that the dtype
 /// cannot hold, and a tokenizer it does not know. Returns how many matrices are F16 because their rows are not whole
 /// Q8_0 blocks of 32, as llama.cpp does it.
 std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& config,

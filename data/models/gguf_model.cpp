@@ -1,12 +1,18 @@
 #include "data/models/gguf_model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <set>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "core/nn/rope_scaling.h"
+#include "core/ops/rope.h"
+#include "data/models/families/family.h"
 #include "data/models/gguf_names.h"
 
 namespace limbeck::data {
@@ -19,67 +25,143 @@ namespace {
 
 constexpr const char* rope_factors = "rope_freqs.weight";
 
-/// Throws unless the rotary frequencies are as they would be without scaling.
-void check_rope_scaling(const GgufFile& file) {
+/// Metadata of the file's architecture: "attention.head_count" is "llama.attention.head_count".
+class ArchitectureKeys {
+ public:
+  ArchitectureKeys(const GgufFile& file, const std::string& architecture) : file_(file), prefix_(architecture + ".") {}
+
+  std::string name(const char* key) const { return prefix_ + key; }
+  bool has(const char* key) const { return file_.has(name(key)); }
+  std::int64_t integer(const char* key) const { return file_.integer(name(key)); }
+  std::int64_t integer_or(const char* key, std::int64_t otherwise) const {
+    return file_.integer_or(name(key), otherwise);
+  }
+  double number(const char* key) const { return file_.number(name(key)); }
+  double number_or(const char* key, double otherwise) const { return has(key) ? number(key) : otherwise; }
+  std::string text_or(const char* key, const char* otherwise) const {
+    return has(key) ? file_.text(name(key)) : otherwise;
+  }
+
+ private:
+  const GgufFile& file_;
+  std::string prefix_;
+};
+
+/// Factors that frequencies are divided by, of which the file does not say where they are from: those of Llama 3.1 to
+/// 3.3, by their values.
+nn::RopeScaling scaling_of_factors(const GgufFile& file, const GgufTensor& tensor, const nn::ModelConfig& config) {
   const std::string& where = file.path();
-  const std::string scaling =
-      file.has("llama.rope.scaling.type") ? file.text("llama.rope.scaling.type") : std::string("none");
-  check(scaling == "none" || scaling == "linear",
-        "{}: llama.rope.scaling.type is {}, expected none: RoPE scaling is not supported", where, scaling);
-  for (const char* key : {"llama.rope.scaling.factor", "llama.rope.scale_linear"})
-    check(!file.has(key) || file.number(key) == 1.0, "{}: {} is {}, expected 1: RoPE scaling is not supported", where,
-          key, file.has(key) ? file.number(key) : 1.0);
-  const auto factors = file.tensors().find(rope_factors);
-  if (factors == file.tensors().end()) return;
-  std::vector<float> values(static_cast<std::size_t>(factors->second.shape.numel()));
-  file.read(factors->second, 0, factors->second.shape.numel(), values.data());
-  const auto other = std::find_if(values.begin(), values.end(), [](float x) { return x != 1.0F; });
-  check(other == values.end(), "{}: value {} of {} is {}, expected 1: RoPE scaling is not supported", where,
-        other - values.begin(), rope_factors, other == values.end() ? 1.0F : *other);
+  check(tensor.shape == Shape{config.head_width / 2}, "{}: tensor {} has shape {}, expected [{}]", where, rope_factors,
+        tensor.shape, config.head_width / 2);
+  std::vector<float> factors(static_cast<std::size_t>(tensor.shape.numel()));
+  file.read(tensor, 0, tensor.shape.numel(), factors.data());
+  const auto other = std::find_if(factors.begin(), factors.end(), [](float x) { return x != 1.0F; });
+  if (other == factors.end()) return {};
+  const std::vector<double> plain = core::rope_frequencies(config.head_width, config.rope_base);
+  for (const double factor : {8.0, 32.0}) {
+    const nn::RopeScaling scaling{.kind = nn::RopeScaling::Kind::Llama3, .factor = factor, .original_positions = 8192};
+    const std::vector<double> scaled = nn::rope_angles(config.head_width, config.rope_base, scaling).frequencies;
+    bool is_same = true;
+    for (std::size_t i = 0; i < factors.size(); ++i)
+      is_same = is_same && std::abs(plain[i] / scaled[i] - factors[i]) <= 1e-5 * factors[i];
+    if (is_same) return scaling;
+  }
+  core::fail("{}: value {} of {} is {}, expected 1, or the factors of Llama 3.1 to 3.3", where, other - factors.begin(),
+             rope_factors, *other);
 }
 
-/// The config that the metadata describes. `where` is the file.
-nn::ModelConfig read_config(const GgufFile& file) {
+nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys, const nn::ModelConfig& config) {
+  const std::string kind = keys.text_or("rope.scaling.type", "none");
+  check(kind == "none" || kind == "linear" || kind == "yarn",
+        "{}: {} is {}, which is not supported: expected none, linear or yarn", file.path(),
+        keys.name("rope.scaling.type"), kind);
+  const auto factors = file.tensors().find(rope_factors);
+  if (factors != file.tensors().end()) return scaling_of_factors(file, factors->second, config);
+  const double factor =
+      keys.has("rope.scaling.factor") ? keys.number("rope.scaling.factor") : keys.number_or("rope.scale_linear", 1);
+  if (kind == "none" || factor == 1) return {};
+  nn::RopeScaling scaling{.kind = kind == "linear" ? nn::RopeScaling::Kind::Linear : nn::RopeScaling::Kind::Yarn,
+                          .factor = factor};
+  if (kind == "yarn") {
+    scaling.original_positions = keys.integer_or("rope.scaling.original_context_length", config.max_positions);
+    scaling.beta_fast = keys.number_or("rope.scaling.yarn_beta_fast", 32);
+    scaling.beta_slow = keys.number_or("rope.scaling.yarn_beta_slow", 1);
+  }
+  return scaling;
+}
+
+void read_experts(const ArchitectureKeys& keys, const Family& family, std::int64_t feed_forward, nn::MoeConfig& moe) {
+  moe.experts_per_token = keys.integer("expert_used_count");
+  moe.expert_width = keys.integer_or("expert_feed_forward_length", feed_forward);
+  moe.renormalise = family.gguf_renormalises.value_or(true);
+  if (!family.traits.has_shared_experts) return;
+  moe.shared_width = keys.integer("expert_shared_feed_forward_length");
+  moe.shared_gate = true;
+}
+
+void read_windows(const ArchitectureKeys& keys, const Family& family, nn::ModelConfig& config) {
+  if (!family.gguf_says_window) return;
+  config.window = keys.integer_or("attention.sliding_window", 0);
+  if (config.window == 0) return;
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer)
+    if (family.gguf_is_full != nullptr && family.gguf_is_full(layer)) config.full_layers.push_back(layer);
+  config.window_rope_base = keys.number_or("rope.freq_base_swa", family.gguf_window_rope_base);
+}
+
+/// The family and the config that the metadata describes.
+std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   const std::string& where = file.path();
   const std::string& architecture = file.text("general.architecture");
-  check(architecture == "llama", "{}: general.architecture is {}, expected llama", where, architecture);
-  check_rope_scaling(file);
-
+  const ArchitectureKeys keys(file, architecture);
   nn::ModelConfig config;
+  config.moe.num_experts = keys.integer_or("expert_count", 0);
+  const Family& family = family_of_gguf(architecture, config.moe.num_experts > 0, where);
+  const FamilyTraits& traits = family.traits;
+
   const auto table = file.tensors().find("token_embd.weight");
   check(table != file.tensors().end(), "{}: has no tensor token_embd.weight", where);
   config.vocabulary = table->second.shape[0];
-  check(file.integer_or("llama.vocab_size", config.vocabulary) == config.vocabulary,
-        "{}: llama.vocab_size is {}, but token_embd.weight is {}", where, file.integer_or("llama.vocab_size", 0),
+  check(keys.integer_or("vocab_size", config.vocabulary) == config.vocabulary,
+        "{}: {} is {}, but token_embd.weight is {}", where, keys.name("vocab_size"), keys.integer_or("vocab_size", 0),
         table->second.shape);
-  config.width = file.integer("llama.embedding_length");
-  config.num_layers = file.integer("llama.block_count");
-  config.num_heads = file.integer("llama.attention.head_count");
-  config.num_kv_heads = file.integer_or("llama.attention.head_count_kv", config.num_heads);
-  config.max_positions = file.integer("llama.context_length");
-  config.norm_eps = file.number("llama.attention.layer_norm_rms_epsilon");
-  config.rope_base = file.has("llama.rope.freq_base") ? file.number("llama.rope.freq_base") : 10000.0;
+  config.width = keys.integer("embedding_length");
+  config.num_layers = keys.integer("block_count");
+  check(config.num_layers > 0 && config.num_layers <= nn::ModelLimits::num_layers, "{}: {} is {}, expected 1 to {}",
+        where, keys.name("block_count"), config.num_layers, nn::ModelLimits::num_layers);
+  config.num_heads = keys.integer("attention.head_count");
+  config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
+  config.max_positions = keys.integer("context_length");
+  config.norm_eps = keys.number("attention.layer_norm_rms_epsilon");
+  config.rope_base = keys.number_or("rope.freq_base", 10000.0);
   config.tied_head = !file.tensors().contains("output.weight");
   check(config.num_heads > 0 && config.width > 0 &&
-            (file.has("llama.attention.key_length") || config.width % config.num_heads == 0),
-        "{}: llama.embedding_length is {}, expected a multiple of llama.attention.head_count = {} (there is no "
-        "llama.attention.key_length)",
-        where, config.width, config.num_heads);
-  config.head_width = file.integer_or("llama.attention.key_length", config.width / config.num_heads);
-  for (const char* key : {"llama.attention.value_length", "llama.rope.dimension_count"})
-    check(file.integer_or(key, config.head_width) == config.head_width, "{}: {} is {}, expected the head width {}",
-          where, key, file.integer_or(key, 0), config.head_width);
+            (keys.has("attention.key_length") || config.width % config.num_heads == 0),
+        "{}: {} is {}, expected a multiple of {} = {} (there is no {})", where, keys.name("embedding_length"),
+        config.width, keys.name("attention.head_count"), config.num_heads, keys.name("attention.key_length"));
+  config.head_width = keys.integer_or("attention.key_length", config.width / config.num_heads);
+  for (const char* key : {"attention.value_length", "rope.dimension_count"})
+    check(keys.integer_or(key, config.head_width) == config.head_width, "{}: {} is {}, expected the head width {}",
+          where, keys.name(key), keys.integer_or(key, 0), config.head_width);
+  check(config.head_width > 0 && config.head_width <= nn::ModelLimits::head_width && config.head_width % 2 == 0,
+        "{}: the head width is {}, expected an even number up to {}", where, config.head_width,
+        nn::ModelLimits::head_width);
 
-  const std::int64_t feed_forward = file.integer("llama.feed_forward_length");
-  config.moe.num_experts = file.integer_or("llama.expert_count", 0);
-  if (config.moe.num_experts > 0) {
-    config.moe.experts_per_token = file.integer("llama.expert_used_count");
-    config.moe.expert_width = file.integer_or("llama.expert_feed_forward_length", feed_forward);
-  } else {
+  config.attention_bias = traits.attention_bias;
+  config.head_norm = traits.head_norm;
+  config.norm_placement = traits.norm_placement;
+  config.norm_offset = traits.norm_offset;
+  config.activation = traits.activation;
+  if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
+  if (family.gguf_attention_scale != nullptr) config.attention_scale = family.gguf_attention_scale(config);
+  config.rope_scaling = read_scaling(file, keys, config);
+  const std::int64_t feed_forward = keys.integer_or("feed_forward_length", 0);
+  if (config.moe.num_experts > 0)
+    read_experts(keys, family, feed_forward, config.moe);
+  else
     config.mlp_width = feed_forward;
-  }
+  read_windows(keys, family, config);
   nn::validate(config, where);
-  return config;
+  return {&family, config};
 }
 
 void store(const std::vector<float>& row, DType dtype, std::byte* at) {
@@ -91,17 +173,19 @@ void store(const std::vector<float>& row, DType dtype, std::byte* at) {
 
 }  // namespace
 
-GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(file)), config_(read_config(*file_)) {
+GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(file)) {
+  const Family* family = nullptr;
+  std::tie(family, config_) = read_config(*file_);
   std::set<const GgufTensor*> used;
-  for (const GgufName& name : gguf_names(config_)) {
+  for (const GgufName& name : gguf_names(config_, family->gguf_interleaves)) {
     Origin origin = find(name);
     used.insert(origin.tensors.begin(), origin.tensors.end());
     tensors_[name.name] = {name.shape, origin.tensors.front()->dtype};
     origins_[name.name] = std::move(origin);
   }
   for (const auto& [name, tensor] : file_->tensors())
-    check(name == rope_factors || used.contains(&tensor), "{}: tensor {} {} has no place in a llama model of {} layers",
-          source(), name, tensor.shape, config_.num_layers);
+    check(name == rope_factors || used.contains(&tensor), "{}: tensor {} {} has no place in a {} model of {} layers",
+          source(), name, tensor.shape, family->gguf, config_.num_layers);
 }
 
 GgufModel::Origin GgufModel::find(const GgufName& name) const {
@@ -112,12 +196,12 @@ GgufModel::Origin GgufModel::find(const GgufName& name) const {
           found->second.shape, shape);
     return &found->second;
   };
-  Origin origin{.tensors = {}, .is_permuted = name.is_permuted};
+  Origin origin{.tensors = {}, .is_permuted = name.is_permuted, .offset = static_cast<float>(name.offset)};
   if (name.shape.rank() == 3 && file_->tensors().contains(gguf_expert_name(name.stored, 0)))
     for (std::int64_t e = 0; e < name.shape[0]; ++e)
       origin.tensors.push_back(tensor(gguf_expert_name(name.stored, e), Shape(name.shape.extents().subspan(1))));
   else
-    origin.tensors.push_back(tensor(name.stored, name.shape));
+    origin.tensors.push_back(tensor(name.stored, name.stored_shape()));
   return origin;
 }
 
@@ -132,9 +216,13 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
   const std::int64_t columns = box[rank - 1], row_bytes = core::bytes_of(dtype, columns);
   std::vector<float> row(dtype == DType::F32 ? 0 : static_cast<std::size_t>(columns));
   std::byte* out = entry.tensor.mutable_host_raw();
-  for_each_row(origins_.at(name), global, entry, [&](std::int64_t i, const GgufTensor& tensor, std::int64_t first) {
+  const Origin& origin = origins_.at(name);
+  for_each_row(origin, global, entry, [&](std::int64_t i, const GgufTensor& tensor, std::int64_t first) {
     std::byte* to = out + i * row_bytes;
-    file_->read(tensor, first, columns, dtype == DType::F32 ? reinterpret_cast<float*>(to) : row.data());
+    float* const values = dtype == DType::F32 ? reinterpret_cast<float*>(to) : row.data();
+    file_->read(tensor, first, columns, values);
+    if (origin.offset != 0)
+      for (std::int64_t c = 0; c < columns; ++c) values[c] -= origin.offset;
     if (dtype != DType::F32) store(row, dtype, to);
   });
 }
@@ -168,6 +256,7 @@ std::optional<core::Tensor> GgufModel::lend_box(const std::string& name, const c
   const Shape& box = entry.tensor.shape();
   const int last = global.rank() - 1;
   const DType dtype = origin.tensors.front()->dtype;
+  if (origin.offset != 0) return std::nullopt;
   if (std::ranges::any_of(origin.tensors, [&](const GgufTensor* t) { return t->dtype != dtype; })) return std::nullopt;
   const std::int64_t elements = core::info(dtype).block_elements;
   if (box[last] % elements != 0 || entry.offset[last] % elements != 0 || global[last] % elements != 0)

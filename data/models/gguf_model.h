@@ -1,5 +1,6 @@
-// A llama-architecture GGUF file as named tensors: what a teacher is read from. Names and layout are Limbeck's; q and k
-// rows are put back into the half-split RoPE order that the file's converter permuted.
+// A GGUF file of one of the families (families/family.h) as named tensors: what a teacher is read from. Names and
+// layout are Limbeck's; of the llama architecture q and k rows are put back into the half-split RoPE order that the
+// file's converter permuted.
 //
 //     GgufModel teacher(std::make_shared<GgufFile>("SmolLM2-135M-Instruct.Q4_1.gguf"));
 //     nn::ModelConfig config = teacher.model_config();
@@ -21,8 +22,9 @@ struct GgufName;
 
 class GgufModel : public core::StateReader {
  public:
-  /// Throws, naming the file and the key or tensor, unless the architecture is llama without RoPE scaling and the
-  /// tensors are exactly those of its metadata (dense or with experts in every layer; no output.weight: a tied head).
+  /// Throws, naming the file and the key or tensor, unless the architecture is a family's, its numbers are such as
+  /// Limbeck computes, and the tensors are exactly those of its metadata (dense or with experts in every layer; no
+  /// output.weight: a tied head).
   explicit GgufModel(std::shared_ptr<const GgufFile> file);
 
   const GgufFile& file() const { return *file_; }
@@ -43,6 +45,7 @@ class GgufModel : public core::StateReader {
   struct Origin {
     std::vector<const GgufTensor*> tensors;  // one; or an expert each of a stack
     bool is_permuted = false;                // rows of q and k
+    float offset = 0;                        // that values here are less by
   };
   Origin find(const GgufName& name) const;
   /// f(i, tensor, first) for each row of the entry's box: it is the elements from `first` on of that tensor.

@@ -1,9 +1,9 @@
-// Which GGUF tensor a Limbeck tensor is in a file of the `llama` architecture, dense or with experts in every layer;
-// for the reader and the exporter.
+// Which GGUF tensor a Limbeck tensor is, dense or with experts in every layer; for the reader and the exporter.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/nn/model_config.h"
@@ -16,41 +16,71 @@ struct GgufName {
   std::string stored;  // theirs
   core::Shape shape;
   bool is_permuted = false;  // rows of q and k
+  double offset = 0;         // that the file's values are greater by
+  bool is_row = false;       // [C] in the file, [1,C] here
+
+  core::Shape stored_shape() const { return is_row ? core::Shape{shape[1]} : shape; }
 };
 
 /// Every tensor of the model in the order of the files that llama.cpp's converter writes.
-inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c) {
+inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, bool interleaves) {
   std::vector<GgufName> names;
   const auto add = [&](const std::string& name, const std::string& stored, const core::Shape& shape,
-                       bool is_permuted = false) {
-    names.push_back({name, stored + ".weight", shape, is_permuted});
+                       bool is_permuted = false, const char* kind = ".weight") {
+    names.push_back({name + kind, stored + kind, shape, is_permuted});
+  };
+  const auto norm = [&](bool is_there, const std::string& name, const std::string& stored, std::int64_t width) {
+    if (!is_there) return;
+    add(name, stored, {width});
+    names.back().offset = c.norm_offset;
+  };
+  const auto mlp = [&](const std::string& ours, const std::string& theirs, const char* end, std::int64_t width) {
+    add(ours + "gate", theirs + "ffn_gate" + end, {width, c.width});
+    add(ours + "up", theirs + "ffn_up" + end, {width, c.width});
+    add(ours + "down", theirs + "ffn_down" + end, {c.width, width});
   };
   const std::int64_t q_rows = c.num_heads * c.head_width;
   const std::int64_t kv_rows = c.num_kv_heads * c.head_width;
-  add("embed.weight", "token_embd", {c.vocabulary, c.width});
+  const bool before = c.norm_placement != nn::NormPlacement::After;
+  const bool after = c.norm_placement != nn::NormPlacement::Before;
+  const bool each = c.head_norm == nn::HeadNorm::EachHead, has_norms = c.head_norm != nn::HeadNorm::None;
+  add("embed", "token_embd", {c.vocabulary, c.width});
   for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
     const std::string ours = fmt::format("layers.{}.", layer);
     const std::string theirs = fmt::format("blk.{}.", layer);
-    add(ours + "attention_norm.weight", theirs + "attn_norm", {c.width});
-    add(ours + "attention.q.weight", theirs + "attn_q", {q_rows, c.width}, true);
-    add(ours + "attention.k.weight", theirs + "attn_k", {kv_rows, c.width}, true);
-    add(ours + "attention.v.weight", theirs + "attn_v", {kv_rows, c.width});
-    add(ours + "attention.o.weight", theirs + "attn_output", {c.width, q_rows});
-    add(ours + "mlp_norm.weight", theirs + "ffn_norm", {c.width});
+    norm(before, ours + "attention_norm", theirs + "attn_norm", c.width);
+    for (const auto& [which, rows] : {std::pair("q", q_rows), std::pair("k", kv_rows), std::pair("v", kv_rows)}) {
+      const bool is_permuted = interleaves && *which != 'v';
+      add(ours + "attention." + which, theirs + "attn_" + which, {rows, c.width}, is_permuted);
+      if (c.attention_bias) add(ours + "attention." + which, theirs + "attn_" + which, {rows}, is_permuted, ".bias");
+    }
+    add(ours + "attention.o", theirs + "attn_output", {c.width, q_rows});
+    norm(has_norms, ours + "attention.q_norm", theirs + "attn_q_norm", each ? c.head_width : q_rows);
+    norm(has_norms, ours + "attention.k_norm", theirs + "attn_k_norm", each ? c.head_width : kv_rows);
+    norm(after, ours + "attention_post_norm", theirs + "post_attention_norm", c.width);
+    norm(before, ours + "mlp_norm", theirs + "ffn_norm", c.width);
     if (c.is_moe_layer(layer)) {
       const auto& moe = c.moe;
-      add(ours + "moe.router.weight", theirs + "ffn_gate_inp", {moe.num_experts, c.width});
-      add(ours + "moe.experts.gate", theirs + "ffn_gate_exps", {moe.num_experts, moe.expert_width, c.width});
-      add(ours + "moe.experts.up", theirs + "ffn_up_exps", {moe.num_experts, moe.expert_width, c.width});
-      add(ours + "moe.experts.down", theirs + "ffn_down_exps", {moe.num_experts, c.width, moe.expert_width});
+      add(ours + "moe.router", theirs + "ffn_gate_inp", {moe.num_experts, c.width});
+      const auto stack = [&](const char* name, const char* stored, const core::Shape& shape) {
+        add(ours + "moe.experts." + name, theirs + stored, shape);
+        names.back().name = ours + "moe.experts." + name;
+      };
+      stack("gate", "ffn_gate_exps", {moe.num_experts, moe.expert_width, c.width});
+      stack("up", "ffn_up_exps", {moe.num_experts, moe.expert_width, c.width});
+      stack("down", "ffn_down_exps", {moe.num_experts, c.width, moe.expert_width});
+      if (moe.shared_width > 0) mlp(ours + "moe.shared.", theirs, "_shexp", moe.shared_width);
+      if (moe.shared_gate) {
+        add(ours + "moe.shared_gate", theirs + "ffn_gate_inp_shexp", {1, c.width});
+        names.back().is_row = true;
+      }
     } else {
-      add(ours + "mlp.gate.weight", theirs + "ffn_gate", {c.mlp_width, c.width});
-      add(ours + "mlp.up.weight", theirs + "ffn_up", {c.mlp_width, c.width});
-      add(ours + "mlp.down.weight", theirs + "ffn_down", {c.width, c.mlp_width});
+      mlp(ours + "mlp.", theirs, "", c.mlp_width);
     }
+    norm(after, ours + "mlp_post_norm", theirs + "post_ffw_norm", c.width);
   }
-  add("norm.weight", "output_norm", {c.width});
-  if (!c.tied_head) add("head.weight", "output", {c.vocabulary, c.width});
+  norm(true, "norm", "output_norm", c.width);
+  if (!c.tied_head) add("head", "output", {c.vocabulary, c.width});
   return names;
 }
 

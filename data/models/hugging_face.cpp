@@ -55,8 +55,10 @@ bool are_equal(const SafetensorsEntry& a, const SafetensorsEntry& b) {
 
 }  // namespace
 
-HuggingFaceModel::HuggingFaceModel(fs::path folder)
-    : folder_(std::move(folder)), config_(read_hugging_face_config(folder_)) {
+HuggingFaceModel::HuggingFaceModel(fs::path folder) : folder_(std::move(folder)) {
+  const HuggingFaceConfig read = read_hugging_face_config(folder_);
+  family_ = read.family;
+  config_ = read.model;
   open_files();
   resolve_head();
   map_tensors();
@@ -130,7 +132,7 @@ void HuggingFaceModel::resolve_head() {
 
 void HuggingFaceModel::map_tensors() {
   std::set<std::string> used;
-  for_each_hugging_face_name(config_, [&](const HuggingFaceName& tensor) {
+  for_each_hugging_face_name(config_, family_->names, [&](const HuggingFaceName& tensor) {
     const auto& [name, shape, stored, is_stack] = tensor;
     const Shape expected = is_stack ? Shape(shape.extents().subspan(1)) : shape;
     auto& origins = origins_[name];
@@ -266,7 +268,8 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
     std::int64_t index;
   };
   std::vector<HuggingFaceName> names;
-  for_each_hugging_face_name(config, [&](const HuggingFaceName& name) { names.push_back(name); });
+  const Family& family = family_for(config, "Hugging Face export");
+  for_each_hugging_face_name(config, family.names, [&](const HuggingFaceName& name) { names.push_back(name); });
   std::vector<SafetensorsPlan> plan;
   std::map<std::string, Origin> origins;
   for (const auto& name : names) {

@@ -1,4 +1,4 @@
-// Hugging Face model directories, in and out: config.json and safetensors with the names of Llama or Mixtral.
+// Hugging Face model directories, in and out: config.json and safetensors with the names of a family.
 //
 //     HuggingFaceModel model("SmolLM2-135M");
 //     nn::ModelConfig config = model.model_config();
@@ -21,11 +21,13 @@
 
 namespace limbeck::data {
 
+struct Family;
+
 class HuggingFaceModel : public core::StateReader {
  public:
-  /// LlamaForCausalLM, MixtralForCausalLM and MistralForCausalLM, in one file or sharded. Throws, naming file and field
-  /// or tensor, for what Limbeck would not compute as meant (rope_scaling, sliding_window, attention_bias, mlp_bias,
-  /// another hidden_act), for missing tensors, other shapes, and tensors that have no place. A folder that contradicts
+  /// A model of one of the families (families/family.h), in one file or sharded. Throws, naming file and field or
+  /// tensor, for what Limbeck would not compute as meant, for missing tensors, other shapes, and tensors that have no
+  /// place. A folder that contradicts
   /// itself is read as transformers does (model.safetensors before an index; a head that differs from the embedding it
   /// is said to be tied to is a head of its own), which notices() says.
   explicit HuggingFaceModel(std::filesystem::path folder);
@@ -45,6 +47,7 @@ class HuggingFaceModel : public core::StateReader {
   void map_tensors();
 
   std::filesystem::path folder_;
+  const Family* family_ = nullptr;
   nn::ModelConfig config_;
   std::vector<std::string> notices_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
@@ -62,9 +65,8 @@ struct HuggingFaceExport {
   bool replace = false;  // a model that an earlier export wrote there
 };
 
-/// Writes `folder` (made if need be) so that `transformers` loads it: Llama if every layer is dense, Mixtral if every
-/// layer has experts with renormalised weights. Throws for a mixture of both, or a scale of the experts' outputs, which
-/// neither architecture has; and a UsageError where the folder cannot be made, holds (part of) a model, whose files
+/// Writes `folder` (made if need be) so that `transformers` loads it, as a model of the first family that holds it.
+/// Throws where none does; and a UsageError where the folder cannot be made, holds (part of) a model, whose files
 /// would be mixed with these, or a file that would be written over. With `replace` a model
 /// there goes, where an earlier export wrote it (its weights say so, and name what was written with them), and no file
 /// else, once the new one is whole. config.json is written last; nothing is left where the model cannot be finished.

@@ -7,17 +7,23 @@
 #include <string>
 
 #include "core/nn/model_config.h"
+#include "data/models/families/family.h"
 #include "data/models/hugging_face.h"
 
 namespace limbeck::data {
 
-/// The architecture that folder/config.json describes; throws as HuggingFaceModel says.
-nn::ModelConfig read_hugging_face_config(const std::filesystem::path& folder);
+struct HuggingFaceConfig {
+  const Family* family;
+  nn::ModelConfig model;
+};
+
+/// What folder/config.json describes; throws as HuggingFaceModel says.
+HuggingFaceConfig read_hugging_face_config(const std::filesystem::path& folder);
 
 /// Its bos_token_id, where it has one of a vocabulary of this size.
 std::optional<std::int64_t> read_bos_token(const std::filesystem::path& folder, std::int64_t vocabulary);
 
-/// The text of a config.json for LlamaForCausalLM or MixtralForCausalLM; throws as export_hugging_face says.
+/// The text of a config.json of the first family that holds the model; throws as export_hugging_face says.
 std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFaceExport& options);
 
 }  // namespace limbeck::data

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/nn/model_config.h"
 #include "core/shape.h"
+#include "data/models/families/family.h"
 
 namespace limbeck::data {
 
@@ -19,9 +21,18 @@ struct HuggingFaceName {
 /// Calls visit(HuggingFaceName) for every tensor of the model in the order of computation. One at a time: a config may
 /// promise more tensors than there is memory for their names.
 template <class F>
-void for_each_hugging_face_name(const nn::ModelConfig& c, F&& visit) {
-  const auto one = [&](const std::string& name, const core::Shape& shape, const std::string& stored) {
-    visit(HuggingFaceName{name, shape, {stored + ".weight"}, false});
+void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& names, F&& visit) {
+  const auto one = [&](const std::string& name, const core::Shape& shape, const std::string& stored,
+                       const char* kind = ".weight") {
+    visit(HuggingFaceName{name + kind, shape, {stored + kind}, false});
+  };
+  const auto norm = [&](bool is_there, const std::string& name, std::int64_t width, const std::string& stored) {
+    if (is_there) one(name, {width}, stored);
+  };
+  const auto mlp = [&](const std::string& ours, const std::string& theirs, std::int64_t width) {
+    one(ours + "gate", {width, c.width}, theirs + "gate_proj");
+    one(ours + "up", {width, c.width}, theirs + "up_proj");
+    one(ours + "down", {c.width, width}, theirs + "down_proj");
   };
   const auto stack = [&](const std::string& name, const core::Shape& shape, const std::string& experts,
                          const std::string& matrix) {
@@ -32,31 +43,40 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, F&& visit) {
   };
   const std::int64_t q_rows = c.num_heads * c.head_width;
   const std::int64_t kv_rows = c.num_kv_heads * c.head_width;
-  one("embed.weight", {c.vocabulary, c.width}, "model.embed_tokens");
+  const bool before = c.norm_placement != nn::NormPlacement::After;
+  const bool after = c.norm_placement != nn::NormPlacement::Before;
+  one("embed", {c.vocabulary, c.width}, "model.embed_tokens");
   for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
     const std::string ours = fmt::format("layers.{}.", layer);
     const std::string theirs = fmt::format("model.layers.{}.", layer);
-    one(ours + "attention_norm.weight", {c.width}, theirs + "input_layernorm");
-    one(ours + "attention.q.weight", {q_rows, c.width}, theirs + "self_attn.q_proj");
-    one(ours + "attention.k.weight", {kv_rows, c.width}, theirs + "self_attn.k_proj");
-    one(ours + "attention.v.weight", {kv_rows, c.width}, theirs + "self_attn.v_proj");
-    one(ours + "attention.o.weight", {c.width, q_rows}, theirs + "self_attn.o_proj");
-    one(ours + "mlp_norm.weight", {c.width}, theirs + "post_attention_layernorm");
+    const std::string attention = theirs + "self_attn.";
+    norm(before, ours + "attention_norm", c.width, theirs + names.attention_norm);
+    for (const auto& [name, rows] : {std::pair("q", q_rows), std::pair("k", kv_rows), std::pair("v", kv_rows)}) {
+      one(ours + "attention." + name, {rows, c.width}, attention + name + "_proj");
+      if (c.attention_bias) one(ours + "attention." + name, {rows}, attention + name + "_proj", ".bias");
+    }
+    const bool each = c.head_norm == nn::HeadNorm::EachHead, has_norms = c.head_norm != nn::HeadNorm::None;
+    norm(has_norms, ours + "attention.q_norm", each ? c.head_width : q_rows, attention + "q_norm");
+    norm(has_norms, ours + "attention.k_norm", each ? c.head_width : kv_rows, attention + "k_norm");
+    one(ours + "attention.o", {c.width, q_rows}, attention + "o_proj");
+    norm(after, ours + "attention_post_norm", c.width, theirs + names.attention_post_norm);
+    norm(before, ours + "mlp_norm", c.width, theirs + names.mlp_norm);
     if (c.is_moe_layer(layer)) {
       const std::int64_t experts = c.moe.num_experts;
-      const std::string moe = theirs + "block_sparse_moe.";
-      one(ours + "moe.router.weight", {experts, c.width}, moe + "gate");
-      stack(ours + "moe.experts.gate", {experts, c.moe.expert_width, c.width}, moe + "experts", "w1");
-      stack(ours + "moe.experts.up", {experts, c.moe.expert_width, c.width}, moe + "experts", "w3");
-      stack(ours + "moe.experts.down", {experts, c.width, c.moe.expert_width}, moe + "experts", "w2");
+      const std::string moe = theirs + names.experts + ".";
+      one(ours + "moe.router", {experts, c.width}, moe + "gate");
+      stack(ours + "moe.experts.gate", {experts, c.moe.expert_width, c.width}, moe + "experts", names.gate);
+      stack(ours + "moe.experts.up", {experts, c.moe.expert_width, c.width}, moe + "experts", names.up);
+      stack(ours + "moe.experts.down", {experts, c.width, c.moe.expert_width}, moe + "experts", names.down);
+      if (c.moe.shared_width > 0) mlp(ours + "moe.shared.", moe + "shared_expert.", c.moe.shared_width);
+      if (c.moe.shared_gate) one(ours + "moe.shared_gate", {1, c.width}, moe + "shared_expert_gate");
     } else {
-      one(ours + "mlp.gate.weight", {c.mlp_width, c.width}, theirs + "mlp.gate_proj");
-      one(ours + "mlp.up.weight", {c.mlp_width, c.width}, theirs + "mlp.up_proj");
-      one(ours + "mlp.down.weight", {c.width, c.mlp_width}, theirs + "mlp.down_proj");
+      mlp(ours + "mlp.", theirs + "mlp.", c.mlp_width);
     }
+    norm(after, ours + "mlp_post_norm", c.width, theirs + names.mlp_post_norm);
   }
-  one("norm.weight", {c.width}, "model.norm");
-  if (!c.tied_head) one("head.weight", {c.vocabulary, c.width}, "lm_head");
+  one("norm", {c.width}, "model.norm");
+  if (!c.tied_head) one("head", {c.vocabulary, c.width}, "lm_head");
 }
 
 }  // namespace limbeck::data

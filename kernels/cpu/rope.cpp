@@ -1,24 +1,20 @@
 #include "kernels/rope.h"
 
 #include <cmath>
-#include <vector>
 
 #include "kernels/cpu/parallel_for.h"
 
 namespace limbeck::kernels {
 
 template <class D, class T>
-void rope_table(const D& cpu, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base) {
-  const std::int64_t half = head_width / 2;
-  std::vector<double> frequency(half);
-  for (std::int64_t i = 0; i < half; ++i)
-    frequency[i] = std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_width));
+void rope_table(const D& cpu, T* cos, T* sin, std::int64_t positions, std::int64_t half, const double* frequencies,
+                double factor) {
   parallel_for(cpu, positions, 16, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t p = begin; p < end; ++p)
       for (std::int64_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(p) * frequency[i];
-        cos[p * half + i] = static_cast<T>(std::cos(angle));
-        sin[p * half + i] = static_cast<T>(std::sin(angle));
+        const double angle = static_cast<double>(p) * frequencies[i];
+        cos[p * half + i] = static_cast<T>(factor * std::cos(angle));
+        sin[p * half + i] = static_cast<T>(factor * std::sin(angle));
       }
   });
 }
@@ -48,8 +44,8 @@ void rope(const D& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int3
   });
 }
 
-template void rope_table(const Cpu&, float*, float*, std::int64_t, std::int64_t, double);
-template void rope_table(const Cpu&, double*, double*, std::int64_t, std::int64_t, double);
+template void rope_table(const Cpu&, float*, float*, std::int64_t, std::int64_t, const double*, double);
+template void rope_table(const Cpu&, double*, double*, std::int64_t, std::int64_t, const double*, double);
 
 #define LIMBECK_INSTANTIATE(T)                                                                                       \
   template void rope(const Cpu&, RopeHeads<T>, RopeHeads<T>, const std::int32_t*, const Acc<T>*, const Acc<T>*, int, \

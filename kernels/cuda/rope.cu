@@ -12,13 +12,13 @@ struct Table {
   T* cos;
   T* sin;
   std::int64_t half;
-  double base, head_width;
+  const double* frequencies;
+  double factor;
   template <int N>
   __device__ void run(std::int64_t i) const {
-    const double frequency = std::pow(base, -2.0 * static_cast<double>(i % half) / head_width);
-    const double angle = static_cast<double>(i / half) * frequency;
-    cos[i] = static_cast<T>(std::cos(angle));
-    sin[i] = static_cast<T>(std::sin(angle));
+    const double angle = static_cast<double>(i / half) * frequencies[i % half];
+    cos[i] = static_cast<T>(factor * std::cos(angle));
+    sin[i] = static_cast<T>(factor * std::sin(angle));
   }
 };
 
@@ -53,9 +53,9 @@ __global__ void __launch_bounds__(most_row_threads)
 }  // namespace
 
 template <class D, class T>
-void rope_table(const D& cuda, T* cos, T* sin, std::int64_t positions, std::int64_t head_width, double base) {
-  const std::int64_t half = head_width / 2;
-  for_each_vector<1>(cuda, positions * half, Table<T>{cos, sin, half, base, static_cast<double>(head_width)}, cos, sin);
+void rope_table(const D& cuda, T* cos, T* sin, std::int64_t positions, std::int64_t half, const double* frequencies,
+                double factor) {
+  for_each_vector<1>(cuda, positions * half, Table<T>{cos, sin, half, frequencies, factor}, cos, sin);
 }
 
 template <class D, class T>
@@ -70,8 +70,8 @@ void rope(const D& cuda, RopeHeads<T> queries, RopeHeads<T> keys, const std::int
               static_cast<Acc<T>>(direction), tokens, static_cast<int>(half));
 }
 
-template void rope_table(const Cuda&, float*, float*, std::int64_t, std::int64_t, double);
-template void rope_table(const Cuda&, double*, double*, std::int64_t, std::int64_t, double);
+template void rope_table(const Cuda&, float*, float*, std::int64_t, std::int64_t, const double*, double);
+template void rope_table(const Cuda&, double*, double*, std::int64_t, std::int64_t, const double*, double);
 
 #define LIMBECK_INSTANTIATE(T)                                                                                        \
   template void rope(const Cuda&, RopeHeads<T>, RopeHeads<T>, const std::int32_t*, const Acc<T>*, const Acc<T>*, int, \

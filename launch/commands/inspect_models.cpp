@@ -1,6 +1,7 @@
 // Models and runs.
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <variant>
@@ -12,6 +13,7 @@
 #include "data/files/atomic_file.h"
 #include "data/files/hdf5_file.h"
 #include "data/files/json_text.h"
+#include "data/models/families/family.h"
 #include "data/models/gguf.h"
 #include "data/models/gguf_model.h"
 #include "data/models/safetensors.h"
@@ -120,9 +122,12 @@ std::string unreadable_formats(const data::GgufFile& file) {
 std::string why_not_read(const std::shared_ptr<const data::GgufFile>& file) {
   if (file->unreadable().empty()) return why_not([&] { data::GgufModel model(file); });
   std::string text = fmt::format("formats that are not read: {}", unreadable_formats(*file));
-  if (file->has("general.architecture"))
-    if (const std::string& architecture = file->text("general.architecture"); architecture != "llama")
-      text = fmt::format("general.architecture is {}, expected llama; {}", architecture, text);
+  if (file->has("general.architecture")) {
+    const std::string& architecture = file->text("general.architecture");
+    const bool is_known =
+        std::ranges::any_of(data::families(), [&](const data::Family* f) { return architecture == f->gguf; });
+    if (!is_known) text = fmt::format("general.architecture is {}, which is not read; {}", architecture, text);
+  }
   return text;
 }
 

@@ -11,7 +11,7 @@
 
 #include "core/counted.h"
 #include "core/nn/generation.h"
-#include "data/models/llama_shape.h"
+#include "data/models/families/family.h"
 #include "kernels/build_info.h"
 #include "kernels/fp8.h"
 #include "launch/commands/commands.h"
@@ -75,9 +75,13 @@ void say_what_runs(const Log& log, const Session& session) {
                                           : "a CPU has no queue of work to record: it changes nothing");
   log->info("text: {} in {}", core::counted(session.text->tokens_per_epoch(), "training token"),
             core::counted(session.text->num_train_documents(), "document"));
-  if (const auto beyond = data::not_as_llama_or_mixtral(session.student->config()))
+  const nn::ModelConfig& model = session.student->config();
+  if (const auto beyond = data::beyond_all_families(model))
     log->warn("no export format holds this model: convert will refuse it as a Hugging Face directory and as GGUF: {}",
               *beyond);
+  else if (const auto more = data::beyond_all_families(model, data::beyond_gguf))
+    log->warn("convert writes this model as a Hugging Face directory alone: of GGUF it is beyond what is written: {}",
+              *more);
 }
 
 std::int64_t greatest_peak_memory(Rank& rank) {

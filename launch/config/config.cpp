@@ -75,6 +75,14 @@ static_assert(static_cast<int>(ScheduleDecay::Cosine) == config::Schedule::COSIN
 static_assert(static_cast<int>(ScheduleDecay::OneMinusSqrt) == config::Schedule::ONE_MINUS_SQRT);
 static_assert(static_cast<int>(DeviceKind::Cpu) == config::Train::CPU);
 static_assert(static_cast<int>(DeviceKind::Cuda) == config::Train::CUDA);
+static_assert(static_cast<int>(nn::HeadNorm::EachHead) == config::Model::EACH_HEAD);
+static_assert(static_cast<int>(nn::HeadNorm::AllHeads) == config::Model::ALL_HEADS);
+static_assert(static_cast<int>(nn::NormPlacement::After) == config::Model::AFTER);
+static_assert(static_cast<int>(nn::NormPlacement::Around) == config::Model::AROUND);
+static_assert(static_cast<int>(nn::Activation::GeluTanh) == config::Model::GELU_TANH);
+static_assert(static_cast<int>(nn::RopeScaling::Kind::Linear) == config::RopeScaling::LINEAR);
+static_assert(static_cast<int>(nn::RopeScaling::Kind::Llama3) == config::RopeScaling::LLAMA3);
+static_assert(static_cast<int>(nn::RopeScaling::Kind::Yarn) == config::RopeScaling::YARN);
 static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);
 static_assert(static_cast<int>(nn::BalanceScope::GlobalBatch) == config::MoeLoss::GLOBAL_BATCH);
 static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);

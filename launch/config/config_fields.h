@@ -47,6 +47,20 @@ void fields(Io& io, nn::MoeConfig& c) {
   io("weight_scale", c.weight_scale, above(0));
   io("dense_layers", c.dense_layers);
   io("shared_width", c.shared_width, between(0, nn::ModelLimits::width));
+  io("shared_gate", c.shared_gate);
+}
+
+template <class Io>
+void fields(Io& io, nn::RopeScaling& c) {
+  io("kind", c.kind);
+  io("factor", c.factor, above(0));
+  io("original_positions", c.original_positions, at_least(0));
+  io("low_frequency_factor", c.low_frequency_factor, above(0));
+  io("high_frequency_factor", c.high_frequency_factor, above(0));
+  io("beta_fast", c.beta_fast, above(0));
+  io("beta_slow", c.beta_slow, above(0));
+  io("truncates", c.truncates);
+  io("attention_factor", c.attention_factor, at_least(0));
 }
 
 template <class Io>
@@ -65,6 +79,17 @@ void fields(Io& io, ModelSection& section) {
   io("rope_base", c.rope_base, above(0));
   io("tied_head", c.tied_head);
   io("moe", c.moe);
+  io("head_norm", c.head_norm);
+  io("attention_bias", c.attention_bias);
+  io("attention_scale", c.attention_scale, at_least(0));
+  io("window", c.window, at_least(0));
+  io("full_layers", c.full_layers);
+  io("window_rope_base", c.window_rope_base, at_least(0));
+  io("rope_scaling", c.rope_scaling);
+  io("norm_placement", c.norm_placement);
+  io("norm_offset", c.norm_offset, between(0, 1));
+  io("embedding_scale", c.embedding_scale, above(0));
+  io("activation", c.activation);
 }
 
 template <class Io>

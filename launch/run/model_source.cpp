@@ -29,12 +29,18 @@ using nlohmann::json;
 
 namespace {
 
+/// What config_fields.h has fields of, neither text nor a list.
+template <class T>
+constexpr bool is_section = std::is_class_v<T> && !requires(T t) {
+  t.size();
+};
+
 /// Visitors for config_fields.h.
 class JsonWriter {
  public:
   template <class T, class... Range>
   void operator()(const char* name, T& value, const Range&...) {
-    if constexpr (std::is_same_v<T, nn::MoeConfig>) {
+    if constexpr (is_section<T>) {
       JsonWriter nested;
       fields(nested, value);
       out[name] = std::move(nested.out);
@@ -46,19 +52,21 @@ class JsonWriter {
   nlohmann::ordered_json out;
 };
 
+/// What is absent, of an older checkpoint for one, stays as it is.
 class JsonReader {
  public:
-  explicit JsonReader(data::JsonAt in) : in_(std::move(in)) {}
+  explicit JsonReader(data::JsonAt in) : in_(std::move(in)) { in_.object(); }
   template <class T, class... Range>
   void operator()(const char* name, T& value, const Range&...) {
-    if constexpr (std::is_same_v<T, nn::MoeConfig>) {
+    if (!in_.json().contains(name)) return;
+    if constexpr (is_section<T>) {
       JsonReader nested(in_.at(name));
       fields(nested, value);
     } else {
       get(in_.at(name), value);
     }
   }
-  void derived(const char* name, std::int64_t& value, std::int64_t) { get(in_.at(name), value); }
+  void derived(const char* name, std::int64_t& value, std::int64_t) { (*this)(name, value); }
 
  private:
   static void get(const data::JsonAt& in, std::int64_t& value) { value = in.whole(); }
@@ -251,6 +259,7 @@ nlohmann::ordered_json to_json(const nn::ModelConfig& config) {
 
 nn::ModelConfig model_config_from_json(const json& model, const std::string& where) {
   ModelSection section;
+  section.architecture = {};  // whose sizes no model has
   json with_source = model;
   try {
     with_source["source"] = "";

@@ -93,5 +93,16 @@ TEST(RmsNorm, BadInput) {
       ThrowsMessage<Error>(HasSubstr("rms_norm: dtype is int32")));
 }
 
+// Heads side by side are as rows below one another.
+TEST(RmsNorm, OfPartsOfARow) {
+  const Tensor x = random_tensor(memory, {5, 3 * 8}, 1), weight = random_tensor(memory, {8}, 2);
+  Tape tape;
+  const Tensor parts = rms_norm(tape, constant(x), constant(weight), 1e-5).value;
+  const Tensor rows = rms_norm(tape, constant(x.reshape({15, 8})), constant(weight), 1e-5).value;
+  EXPECT_EQ(parts.shape(), x.shape());
+  EXPECT_EQ(host_values<double>(parts), host_values<double>(rows));
+  check_gradients([](Tape& t, std::span<const Var> in) { return rms_norm(t, in[0], in[1], 1e-5); }, {x, weight});
+}
+
 }  // namespace
 }  // namespace limbeck::core

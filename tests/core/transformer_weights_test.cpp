@@ -44,7 +44,7 @@ TEST(Transformer, PassesShareARotaryTableThatGrows) {
   const Transformer model(config(), {.memory = memory});
   const auto table_of = [&](std::size_t length) {
     const std::vector<std::int32_t> tokens(length, 1);
-    return model.pass(one_sequence(memory, tokens, 0)).rope;
+    return model.pass(one_sequence(memory, tokens, 0)).ropes.at(0);
   };
   const auto expect_right = [&](const core::RopeTable& table, std::int64_t positions) {
     const core::RopeTable right = core::make_rope_table(memory, core::DType::F32, positions, 12, 10000.0);

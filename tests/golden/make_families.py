@@ -75,18 +75,18 @@ FAMILIES = {
     "llama": ("Llama", dict(**heads(16, 4, 2, 6), intermediate_size=14, rope_parameters=llama3(20.0))),
     "llama_tied": ("Llama", dict(**heads(12, 6, 2, 8), intermediate_size=16, rope_parameters=llama3(30.0), tie_word_embeddings=True)),
     "mistral": ("Mistral", dict(**heads(12, 6, 2, 4), intermediate_size=20, sliding_window=WINDOW, rope_parameters=rope(50.0))),
-    "mixtral": ("Mixtral", dict(**heads(12, 6, 2, 4), intermediate_size=7, num_local_experts=5, num_experts_per_tok=3,
+    "mixtral": ("Mixtral", dict(**heads(12, 6, 2, 4), intermediate_size=7, num_local_experts=6, num_experts_per_tok=3,
                                 rope_parameters=rope(50.0))),
     "qwen2": ("Qwen2", dict(**heads(24, 6, 2), intermediate_size=10, rope_parameters=rope(50.0), tie_word_embeddings=True)),
     "qwen2_moe": ("Qwen2Moe", dict(
-        **heads(12, 2, 1), intermediate_size=14, moe_intermediate_size=8, shared_expert_intermediate_size=10, num_experts=5,
+        **heads(12, 2, 1), intermediate_size=14, moe_intermediate_size=8, shared_expert_intermediate_size=10, num_experts=6,
         num_experts_per_tok=3, num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[3], norm_topk_prob=False,
         rope_parameters=rope(50.0))),  # experts in layer 1 alone
     "qwen3": ("Qwen3", dict(**heads(12, 6, 2, 8), intermediate_size=18, tie_word_embeddings=True,
                             rope_parameters=yarn(50.0, factor=4.0, beta_fast=0.5, beta_slow=0.1))),
-    "qwen3_moe": ("Qwen3Moe", dict(**heads(10, 4, 2, 6), intermediate_size=14, moe_intermediate_size=7, num_experts=5,
+    "qwen3_moe": ("Qwen3Moe", dict(**heads(10, 4, 2, 6), intermediate_size=14, moe_intermediate_size=7, num_experts=6,
                                    num_experts_per_tok=3, norm_topk_prob=True, rope_parameters=rope(50.0))),
-    "olmoe": ("Olmoe", dict(**heads(12, 2, 2), intermediate_size=7, num_experts=5, num_experts_per_tok=3, pad_token_id=0,
+    "olmoe": ("Olmoe", dict(**heads(12, 2, 2), intermediate_size=7, num_experts=6, num_experts_per_tok=3, pad_token_id=0,
                             rope_parameters=rope(50.0))),
     "olmo2": ("Olmo2", dict(**heads(16, 4, 2), intermediate_size=22, pad_token_id=0, rope_parameters=rope(50.0))),
     "gemma3": ("Gemma3", dict(

@@ -1,5 +1,8 @@
 #include "kernels/rope.h"
 
+#include <cmath>
+#include <vector>
+
 #include "tests/support/bf16_values.h"
 
 namespace limbeck::kernels {
@@ -14,8 +17,10 @@ TEST(RopeKernel, OfBfloat16TurnsByAFloatTableAndRoundsOnce) {
     const std::int64_t half = width / 2;
     std::vector<float> cos(positions * half), sin = cos;
     std::vector<double> cos64(positions * half), sin64 = cos64;
-    rope_table(make_cpu(1), cos.data(), sin.data(), positions, width, 10000.);
-    rope_table(make_cpu(1), cos64.data(), sin64.data(), positions, width, 10000.);
+    std::vector<double> frequencies;
+    for (std::int64_t i = 0; i < half; ++i) frequencies.push_back(std::pow(0.9, i));
+    rope_table(make_cpu(1), cos.data(), sin.data(), positions, half, frequencies.data(), 1.);
+    rope_table(make_cpu(1), cos64.data(), sin64.data(), positions, half, frequencies.data(), 1.);
     const auto x = random_bf16(tokens * heads * width, 1);
     for (const int direction : {1, -1}) {
       std::vector<bf16> q = x, k(x.rbegin(), x.rend());
@@ -27,6 +32,18 @@ TEST(RopeKernel, OfBfloat16TurnsByAFloatTableAndRoundsOnce) {
       expect_rounded(q, q64, 2e-6);
       expect_rounded(k, k64, 2e-6);
     }
+  }
+}
+
+TEST(RopeKernel, ATableIsOfAnglesAndAFactor) {
+  const std::vector<double> frequencies{0.5, 0.01, 3};
+  std::vector<double> cos(6), sin(6);
+  rope_table(make_cpu(2), cos.data(), sin.data(), 2, 3, frequencies.data(), 1.25);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(cos[i], 1.25);
+    EXPECT_EQ(sin[i], 0);
+    EXPECT_DOUBLE_EQ(cos[3 + i], 1.25 * std::cos(frequencies[i]));
+    EXPECT_DOUBLE_EQ(sin[3 + i], 1.25 * std::sin(frequencies[i]));
   }
 }
 

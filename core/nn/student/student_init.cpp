@@ -57,6 +57,10 @@ ModelConfig skip_layers(const ModelConfig& config, const std::vector<std::int64_
   ModelConfig kept = config;
   kept.num_layers = static_cast<std::int64_t>(layers.size());
   kept.moe.dense_layers.clear();
+  kept.full_layers.clear();
+  for (std::int64_t i = 0; i < kept.num_layers; ++i)
+    if (std::ranges::binary_search(config.full_layers, layers[static_cast<std::size_t>(i)]))
+      kept.full_layers.push_back(i);
   if (config.moe.num_experts == 0) return kept;
   for (std::int64_t i = 0; i < kept.num_layers; ++i)
     if (!config.is_moe_layer(layers[static_cast<std::size_t>(i)])) kept.moe.dense_layers.push_back(i);

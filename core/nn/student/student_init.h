@@ -24,7 +24,8 @@ std::vector<std::int64_t> layers_of_greatest_influence(std::span<const double> i
 /// `round(i * (num_layers - 1) / (keep - 1))` for i in [0, keep); the first layer where keep is 1.
 std::vector<std::int64_t> evenly_spaced_layers(std::int64_t num_layers, std::int64_t keep);
 
-/// The architecture of `layers` of a model: those of `moe.dense_layers` among them stay dense under their new numbers.
+/// The architecture of `layers` of a model, which stay what they are under their new numbers (`moe.dense_layers`,
+/// `full_layers`).
 /// Throws a UsageError unless `layers` ascend and exist.
 ModelConfig skip_layers(const ModelConfig& config, const std::vector<std::int64_t>& layers);
 

@@ -51,7 +51,7 @@ class MadeModel : public core::StateReader {
  public:
   explicit MadeModel(const nn::ModelConfig& config) {
     int number = 0;
-    for (const auto& name : gguf_names(config)) {
+    for (const auto& name : gguf_names(config, /*interleaves=*/true)) {
       tensors_[name.name] = {name.shape, DType::F32};
       auto& values = values_[name.name];
       ++number;
@@ -202,13 +202,13 @@ TEST_F(GgufExportTest, WhatLlamaCannotSayIsRefusedInOneLine) {
   auto config = config_of(true);
   config.mlp_width = 40;
   config.moe.dense_layers = {0};
-  EXPECT_THAT(refusal(config), HasSubstr("1 of 2 layers have experts, expected none (Llama) or all (Mixtral)"));
+  EXPECT_THAT(refusal(config), HasSubstr("1 of 2 layers have experts, expected all (Mixtral)"));
   config = config_of(true);
   config.moe.renormalise = false;
   EXPECT_THAT(refusal(config), HasSubstr("moe.renormalise is false"));
   config = config_of(true);
   config.moe.weight_scale = 2.5;
-  EXPECT_THAT(refusal(config), HasSubstr("moe.weight_scale 2.5, expected true and 1"));
+  EXPECT_THAT(refusal(config), HasSubstr("moe.weight_scale is 2.5, expected 1"));
   config = config_of(true);
   config.moe.shared_width = 8;
   EXPECT_THAT(refusal(config), HasSubstr("moe.shared_width is 8, expected 0"));

@@ -283,7 +283,8 @@ TEST_F(Gguf, OtherArchitecturesAndScalingAreRefusedByName) {
     write_file(path, bytes);
     return testing::error_of([&] { GgufModel model(std::make_shared<GgufFile>(path)); });
   };
-  EXPECT_NE(refused(read_file(golden_path("gguf/blocks.gguf"))).find("general.architecture is test, expected llama"),
+  EXPECT_NE(refused(read_file(golden_path("gguf/blocks.gguf")))
+                .find("general.architecture is test, expected one of llama, qwen2"),
             std::string::npos);
   std::string bytes = read_file(golden_path("gguf/llama_dense.gguf"));
   std::string changed = bytes;
@@ -294,8 +295,8 @@ TEST_F(Gguf, OtherArchitecturesAndScalingAreRefusedByName) {
   changed.replace(changed.find("output_norm.weight"), 18, "rope_freqs_.weight");
   EXPECT_NE(refused(changed).find("has no tensor output_norm.weight"), std::string::npos);
   auto scaled = Bytes::head(0, 2).text("general.architecture").put<std::uint32_t>(8).text("llama");
-  scaled.text("llama.rope.scaling.type").put<std::uint32_t>(8).text("yarn");
-  EXPECT_NE(refused(scaled.data).find("llama.rope.scaling.type is yarn, expected none"), std::string::npos);
+  scaled.text("llama.rope.scaling.type").put<std::uint32_t>(8).text("longrope");
+  EXPECT_NE(refused(scaled.data).find("has no tensor token_embd.weight"), std::string::npos);
 }
 
 /// A model with two experts of width 32; the value of an element of expert matrix m is (its index + m) mod 128, which
@@ -384,15 +385,25 @@ TEST_F(Gguf, ExpertsAsTensorsOfTheirOwnAreAStack) {
             std::string::npos);
 }
 
-TEST_F(Gguf, RopeScalingByOneIsNone) {
+TEST_F(Gguf, RopeScalingIsReadAsItIs) {
   const auto error = [&](const GgufKeys& keys, const std::vector<float>& rope) {
     const std::string path = SmallMoe(DType::F32).write(folder_.path() / "rope.gguf", true, keys, rope);
     return testing::error_of([&] { GgufModel(std::make_shared<GgufFile>(path)); });
   };
   const std::vector<float> ones(16, 1.0F);
   EXPECT_EQ(error({{"llama.rope.scaling.type", std::string("linear")}, {"llama.rope.scaling.factor", 1.0F}}, ones), "");
-  EXPECT_NE(error({{"llama.rope.scaling.type", std::string("linear")}, {"llama.rope.scaling.factor", 2.0F}}, ones)
-                .find("llama.rope.scaling.factor is 2, expected 1"),
+  const auto scaling = [&](const GgufKeys& keys, const std::vector<float>& rope) {
+    const std::string path = SmallMoe(DType::F32).write(folder_.path() / "rope.gguf", true, keys, rope);
+    return GgufModel(std::make_shared<GgufFile>(path)).model_config().rope_scaling;
+  };
+  EXPECT_EQ(scaling({{"llama.rope.scaling.type", std::string("linear")}, {"llama.rope.scaling.factor", 1.0F}}, ones),
+            nn::RopeScaling{});
+  const nn::RopeScaling linear =
+      scaling({{"llama.rope.scaling.type", std::string("linear")}, {"llama.rope.scaling.factor", 2.0F}}, {});
+  EXPECT_EQ(linear.kind, nn::RopeScaling::Kind::Linear);
+  EXPECT_EQ(linear.factor, 2);
+  EXPECT_NE(error({{"llama.rope.scaling.type", std::string("longrope")}, {"llama.rope.scaling.factor", 2.0F}}, {})
+                .find("llama.rope.scaling.type is longrope, which is not supported"),
             std::string::npos);
   std::vector<float> factors = ones;
   factors[3] = 8;

@@ -1,5 +1,6 @@
 // Passes over activations and parameters, which memory bounds: of T tokens of width C or F, or P parameters.
 #include <array>
+#include <cmath>
 #include <iterator>
 
 #include "kernels/adamw.h"
@@ -96,7 +97,8 @@ void add_tables(List& all, std::int64_t tokens, std::int64_t width, std::int64_t
       [=](Buffers b) -> Work {
         auto *q = b.numbers<bf16>(tokens * heads * head_width), *k = b.numbers<bf16>(tokens * kv_heads * head_width);
         auto *cos = b.zeros<float>(positions * head_width / 2), *sin = b.zeros<float>(positions * head_width / 2);
-        kernels::rope_table(b.cuda(), cos, sin, positions, head_width, 10000.0);
+        const auto* frequencies = b.counted<double>(head_width / 2, [](std::int64_t i) { return std::pow(0.9, i); });
+        kernels::rope_table(b.cuda(), cos, sin, positions, head_width / 2, frequencies, 1.0);
         auto* position = b.counted<std::int32_t>(tokens, [](std::int64_t i) { return i % positions; });
         return [=] {
           kernels::rope(b.cuda(), kernels::RopeHeads<bf16>{q, heads}, kernels::RopeHeads<bf16>{k, kv_heads}, position,

@@ -49,9 +49,11 @@ TYPED_TEST(CudaRopeTable, IsThatOfTheCpu) {
     for (const std::int64_t head_width : {2, 64}) {
       const std::int64_t n = positions * head_width / 2;
       std::vector<T> cos(static_cast<std::size_t>(n)), sin(cos.size());
-      rope_table(cpu(), cos.data(), sin.data(), positions, head_width, 10000.0);
+      const auto frequencies = random_values<double>(head_width / 2, 1);
+      rope_table(cpu(), cos.data(), sin.data(), positions, head_width / 2, frequencies.data(), 1.25);
       OnGpu<T> cos_there(n), sin_there(n);
-      rope_table(gpu(), cos_there.data(), sin_there.data(), positions, head_width, 10000.0);
+      OnGpu<double> frequencies_there(frequencies);
+      rope_table(gpu(), cos_there.data(), sin_there.data(), positions, head_width / 2, frequencies_there.data(), 1.25);
       expect_close(cos_there.values(), cos);
       expect_close(sin_there.values(), sin);
     }

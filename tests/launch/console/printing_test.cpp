@@ -242,7 +242,7 @@ TEST(Printing, AShapeThatNoExportFormatHoldsIsSaidWhenTrainingStarts) {
   const auto shared = notes("--set model.moe.shared_width=8");
   ASSERT_EQ(shared.size(), 1U);
   // What convert says when it is too late.
-  const std::string why = "moe.shared_width is 8, expected 0: Mixtral has no shared experts";
+  const std::string why = "moe.shared_width is 8, expected 0: there are no shared experts (Mixtral)";
   EXPECT_THAT(shared[0], AllOf(HasSubstr("Hugging Face"), HasSubstr("GGUF"), HasSubstr(why)));
   for (const char* to : {"student", "student.gguf"}) {
     const Outcome convert = folder.limbeck(std::string("convert run ") + to);

@@ -1,0 +1,66 @@
+#include "core/nn/rope_scaling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "core/ops/rope.h"
+
+namespace limbeck::nn {
+namespace {
+
+constexpr double full_turn = 2 * std::numbers::pi;
+
+/// A part of `stretched`, the rest of `plain`.
+double mixed(double plain, double stretched, double part) { return (1 - part) * plain + part * stretched; }
+
+void stretch_as_llama3(std::vector<double>& frequencies, const RopeScaling& s) {
+  const auto original = static_cast<double>(s.original_positions);
+  for (double& f : frequencies) {
+    const double turns = original * f / full_turn;  // within the original context
+    const double plain = (turns - s.low_frequency_factor) / (s.high_frequency_factor - s.low_frequency_factor);
+    f = mixed(f, f / s.factor, 1 - std::clamp(plain, 0.0, 1.0));
+  }
+}
+
+void stretch_as_yarn(std::vector<double>& frequencies, double base, const RopeScaling& s) {
+  const auto half = static_cast<double>(frequencies.size());
+  // The dimension that turns so often within the original context.
+  const auto dimension_of = [&](double turns) {
+    return half * std::log(static_cast<double>(s.original_positions) / (turns * full_turn)) / std::log(base);
+  };
+  double low = dimension_of(s.beta_fast), high = dimension_of(s.beta_slow);
+  if (s.truncates) low = std::floor(low), high = std::ceil(high);
+  low = std::max(low, 0.0);
+  high = std::min(high, 2 * half - 1);
+  if (low == high) high += 0.001;
+  for (std::size_t i = 0; i < frequencies.size(); ++i) {
+    double& f = frequencies[i];
+    f = mixed(f, f / s.factor, std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0));
+  }
+}
+
+}  // namespace
+
+RopeAngles rope_angles(std::int64_t head_width, double base, const RopeScaling& scaling) {
+  RopeAngles angles{core::rope_frequencies(head_width, base)};
+  switch (scaling.kind) {
+    case RopeScaling::Kind::None:
+      break;
+    case RopeScaling::Kind::Linear:
+      for (double& f : angles.frequencies) f /= scaling.factor;
+      break;
+    case RopeScaling::Kind::Llama3:
+      stretch_as_llama3(angles.frequencies, scaling);
+      break;
+    case RopeScaling::Kind::Yarn:
+      stretch_as_yarn(angles.frequencies, base, scaling);
+      angles.factor = scaling.attention_factor > 0 ? scaling.attention_factor
+                      : scaling.factor > 1         ? 0.1 * std::log(scaling.factor) + 1
+                                                   : 1;
+      break;
+  }
+  return angles;
+}
+
+}  // namespace limbeck::nn

@@ -1,0 +1,19 @@
+// All families. A new one is a file beside this, a line here, and one in families() of family.cpp.
+#pragma once
+
+#include "data/models/families/family.h"
+
+namespace limbeck::data {
+
+const Family& llama_family();
+const Family& mistral_family();
+const Family& mixtral_family();
+const Family& qwen2_family();
+const Family& qwen2_moe_family();
+const Family& qwen3_family();
+const Family& qwen3_moe_family();
+const Family& olmo2_family();
+const Family& olmoe_family();
+const Family& gemma3_family();
+
+}  // namespace limbeck::data

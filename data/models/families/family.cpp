@@ -1,0 +1,344 @@
+#include "data/models/families/family.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "data/models/families/families.h"
+
+namespace limbeck::data {
+
+using core::check;
+using Json = ConfigFields::Json;
+using Scaling = nn::RopeScaling;
+
+namespace {
+
+std::int64_t num_moe_layers(const nn::ModelConfig& config) {
+  std::int64_t count = 0;
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) count += config.is_moe_layer(layer) ? 1 : 0;
+  return count;
+}
+
+const char* name_of(nn::HeadNorm norm) {
+  constexpr std::array names{"none", "of each head", "of all heads"};
+  return names.at(static_cast<std::size_t>(norm));
+}
+const char* name_of(nn::NormPlacement placement) {
+  constexpr std::array names{"before the blocks", "behind them", "around them"};
+  return names.at(static_cast<std::size_t>(placement));
+}
+const char* name_of(nn::Activation activation) {
+  constexpr std::array names{"silu", "gelu_pytorch_tanh", "gelu"};
+  return names.at(static_cast<std::size_t>(activation));
+}
+
+/// All that a model is beyond a family, in the order of weight.
+class Beyond {
+ public:
+  Beyond(const Family& family, const nn::ModelConfig& config) : traits_(family.traits), config_(config) {
+    layers();
+    experts();
+    attention();
+    if (config.activation != traits_.activation)
+      add("activation is {}, expected {}", name_of(config.activation), name_of(traits_.activation));
+    const double scale = traits_.scales_embedding ? std::sqrt(static_cast<double>(config.width)) : 1;
+    if (std::abs(config.embedding_scale - scale) > 1e-9 * scale)
+      add("embedding_scale is {}, expected {}", config.embedding_scale, scale);
+  }
+  const std::vector<std::string>& all() const { return all_; }
+
+ private:
+  template <class... Args>
+  void add(fmt::format_string<Args...> format, Args&&... args) {
+    all_.push_back(fmt::format(format, std::forward<Args>(args)...));
+  }
+  void layers() {
+    if (config_.norm_placement != traits_.norm_placement)
+      add("norms stand {}, expected {}", name_of(config_.norm_placement), name_of(traits_.norm_placement));
+    if (config_.norm_offset != traits_.norm_offset)
+      add("norm_offset is {}, expected {}", config_.norm_offset, traits_.norm_offset);
+  }
+  void experts() {
+    using Experts = FamilyTraits::Experts;
+    const std::int64_t count = num_moe_layers(config_);
+    const nn::MoeConfig& moe = config_.moe;
+    if (traits_.experts == Experts::None && count > 0)
+      add("{} of {} layers have experts, expected none", count, config_.num_layers);
+    if (traits_.experts == Experts::All && count < config_.num_layers)
+      add("moe.dense_layers: {} of {} layers have experts, expected all", count, config_.num_layers);
+    if (traits_.experts == Experts::Some && count == 0) add("no layer has experts, expected some");
+    if (count == 0 || traits_.experts == Experts::None) return;
+    if (!(moe.renormalise ? traits_.may_renormalise : traits_.may_not_renormalise))
+      add("moe.renormalise is {}, expected {}", moe.renormalise, !moe.renormalise);
+    if (moe.weight_scale != 1) add("moe.weight_scale is {}, expected 1", moe.weight_scale);
+    if (moe.shared_width > 0 && !traits_.has_shared_experts)
+      add("moe.shared_width is {}, expected 0: there are no shared experts", moe.shared_width);
+    if (traits_.has_shared_experts && moe.shared_width == 0) add("moe.shared_width is 0, expected shared experts");
+    if (traits_.has_shared_experts && moe.shared_width > 0 && !moe.shared_gate)
+      add("moe.shared_gate is false, expected true");
+  }
+  void attention() {
+    using Windows = FamilyTraits::Windows;
+    if (config_.head_norm != traits_.head_norm)
+      add("norms of queries and keys are {}, expected {}", name_of(config_.head_norm), name_of(traits_.head_norm));
+    if (config_.attention_bias != traits_.attention_bias)
+      add("attention_bias is {}, expected {}", config_.attention_bias, traits_.attention_bias);
+    const double usual = 1 / std::sqrt(static_cast<double>(config_.head_width));
+    if (!traits_.has_attention_scale && config_.attention_scale != 0 &&
+        std::abs(config_.attention_scale - usual) > 1e-9 * usual)
+      add("attention_scale is {}, expected that of the head width, {}", config_.attention_scale, usual);
+    const std::size_t full = config_.window > 0 ? config_.full_layers.size() : 0;
+    if (config_.window > 0 && traits_.windows == Windows::None) add("window is {}, expected 0", config_.window);
+    if (full > 0 && traits_.windows != Windows::Some) add("full_layers has {} layers, expected none", full);
+    if (config_.window > 0 && config_.window_rope_base != 0 && !traits_.has_window_rope)
+      add("window_rope_base is {}, expected 0", config_.window_rope_base);
+    if (config_.rope_scaling.kind != Scaling::Kind::None && !traits_.scales_rope)
+      add("rope_scaling is given, expected none");
+  }
+
+  const FamilyTraits& traits_;
+  const nn::ModelConfig& config_;
+  std::vector<std::string> all_;
+};
+
+Scaling::Kind kind_of(const ConfigFields& rope) {
+  const char* const name = rope.has("rope_type") ? "rope_type" : "type";
+  const std::string kind = rope.has(name) ? rope.json()[name].dump() : "\"default\"";
+  if (kind == "\"default\"") return Scaling::Kind::None;
+  if (kind == "\"linear\"") return Scaling::Kind::Linear;
+  if (kind == "\"llama3\"") return Scaling::Kind::Llama3;
+  if (kind == "\"yarn\"") return Scaling::Kind::Yarn;
+  core::fail("{}: {} is {}, which is not supported: expected default, linear, llama3 or yarn", rope.where(), name,
+             kind);
+}
+
+}  // namespace
+
+std::span<const Family* const> families() {
+  static const std::array all{&llama_family(),     &mistral_family(), &mixtral_family(),   &qwen2_family(),
+                              &qwen2_moe_family(), &qwen3_family(),   &qwen3_moe_family(), &olmo2_family(),
+                              &olmoe_family(),     &gemma3_family()};
+  return all;
+}
+
+const Family& family_of(const std::string& architecture, const std::string& where) {
+  std::vector<std::string> names;
+  for (const Family* family : families()) {
+    if (architecture == family->architecture) return *family;
+    names.emplace_back(family->architecture);
+  }
+  core::fail("{}: architectures is {}, expected one of {}", where, architecture, fmt::join(names, ", "));
+}
+
+const Family& family_of_gguf(const std::string& architecture, bool is_mixture, const std::string& where) {
+  std::vector<std::string> names;
+  for (const Family* family : families()) {
+    const bool has_experts = family->traits.experts != FamilyTraits::Experts::None;
+    if (architecture == family->gguf && has_experts == is_mixture) return *family;
+    if (std::ranges::find(names, family->gguf) == names.end()) names.emplace_back(family->gguf);
+  }
+  core::fail("{}: general.architecture is {}{}, expected one of {}", where, architecture,
+             is_mixture ? " with experts" : "", fmt::join(names, ", "));
+}
+
+std::optional<std::string> beyond(const Family& family, const nn::ModelConfig& config) {
+  const Beyond found(family, config);
+  if (found.all().empty()) return std::nullopt;
+  return found.all().front();
+}
+
+std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConfig& config) {
+  if (const auto more = beyond(family, config)) return more;
+  const std::int64_t num_moe = num_moe_layers(config);
+  if (num_moe > 0 && num_moe < config.num_layers)
+    return fmt::format("moe.dense_layers: {} of {} layers have experts, expected all", num_moe, config.num_layers);
+  if (num_moe > 0 && family.gguf_renormalises && config.moe.renormalise != *family.gguf_renormalises)
+    return fmt::format("moe.renormalise is {}, expected {}", config.moe.renormalise, *family.gguf_renormalises);
+  if (config.window > 0 && !family.gguf_says_window) return fmt::format("window is {}, expected 0", config.window);
+  for (std::int64_t layer = 0; config.window > 0 && layer < config.num_layers; ++layer)
+    if (const bool full = config.layer(layer).window == 0; full != (family.gguf_is_full && family.gguf_is_full(layer)))
+      return fmt::format("layer {} {} window, expected {}", layer, full ? "has no" : "has a", full ? "one" : "none");
+  if (config.window > 0 && config.window_rope_base != family.gguf_window_rope_base)
+    return fmt::format("window_rope_base is {}, expected {}", config.window_rope_base, family.gguf_window_rope_base);
+  const double usual = 1 / std::sqrt(static_cast<double>(config.head_width));
+  const double scale = config.attention_scale > 0 ? config.attention_scale : usual;
+  const double taken = family.gguf_attention_scale != nullptr ? family.gguf_attention_scale(config) : usual;
+  if (std::abs(scale - taken) > 1e-9 * taken) return fmt::format("attention_scale is {}, expected {}", scale, taken);
+  if (const Scaling& scaling = config.rope_scaling; scaling.kind == Scaling::Kind::Yarn) {
+    if (!scaling.truncates) return "rope_scaling.truncates is false, expected true";
+    if (scaling.attention_factor > 0)
+      return fmt::format("rope_scaling.attention_factor is {}, expected 0", scaling.attention_factor);
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> beyond_all_families(const nn::ModelConfig& config, BeyondFormat format) {
+  const Family* nearest = nullptr;
+  std::size_t fewest = 0;
+  for (const Family* family : families()) {
+    if (!format(*family, config)) return std::nullopt;
+    std::size_t count = Beyond(*family, config).all().size();
+    const bool is_mixture = family->traits.experts != FamilyTraits::Experts::None;
+    if (is_mixture != (config.moe.num_experts > 0)) count += 100;  // far from it
+    if (nearest == nullptr || count < fewest) nearest = family, fewest = count;
+  }
+  return fmt::format("{} ({})", *format(*nearest, config), nearest->name);
+}
+
+const Family& family_for(const nn::ModelConfig& config, std::string_view what, BeyondFormat format) {
+  for (const Family* family : families())
+    if (!format(*family, config)) return *family;
+  core::fail("{}: {}", what, *beyond_all_families(config, format));
+}
+
+nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
+  const std::string& where = fields.where();
+  const FamilyTraits& traits = family.traits;
+  fields.expect(family.activation_field, name_of(traits.activation));
+  fields.expect("partial_rotary_factor", 1.0);
+  fields.expect("quantization_config", nullptr);
+
+  nn::ModelConfig config;
+  config.vocabulary = fields.integer("vocab_size");
+  config.width = fields.integer("hidden_size");
+  config.num_layers = fields.integer("num_hidden_layers");
+  config.num_heads = fields.integer("num_attention_heads");
+  // What is absent is what transformers takes then; null is one for each head everywhere.
+  const bool has_own = family.num_kv_heads && !fields.is_null("num_key_value_heads");
+  config.num_kv_heads = fields.integer_or("num_key_value_heads", has_own ? *family.num_kv_heads : config.num_heads);
+  config.max_positions = fields.integer("max_position_embeddings");
+  check(config.num_layers > 0 && config.num_layers <= nn::ModelLimits::num_layers,
+        "{}: num_hidden_layers is {}, expected 1 to {}", where, config.num_layers, nn::ModelLimits::num_layers);
+  check(config.num_heads > 0, "{}: num_attention_heads is {}, expected a positive number", where, config.num_heads);
+  const bool has_width = fields.has("head_dim") || (family.head_width && !fields.is_null("head_dim"));
+  check(has_width || config.width % config.num_heads == 0,
+        "{}: hidden_size is {}, expected a multiple of num_attention_heads = {} (there is no head_dim)", where,
+        config.width, config.num_heads);
+  config.head_width =
+      fields.integer_or("head_dim", has_width ? family.head_width.value_or(0) : config.width / config.num_heads);
+  config.norm_eps = fields.number_or("rms_norm_eps", family.norm_eps);
+  config.tied_head = fields.flag("tie_word_embeddings", family.tied_head);
+
+  // The base at the top and its scaling in rope_scaling (transformers 4), or both in rope_parameters (5).
+  config.rope_base = fields.number_or("rope_theta", family.rope_base);
+  for (const char* name : {"rope_scaling", "rope_parameters"})
+    if (fields.has(name) && !(traits.has_window_rope && fields.json()[name].contains("full_attention")))
+      read_rope(fields.section(name), config.rope_base, config.rope_scaling, config.max_positions);
+
+  config.attention_bias = traits.attention_bias;
+  config.head_norm = traits.head_norm;
+  config.norm_placement = traits.norm_placement;
+  config.norm_offset = traits.norm_offset;
+  config.activation = traits.activation;
+  if (traits.experts != FamilyTraits::Experts::None) {
+    config.moe.num_experts =
+        fields.integer(fields.has(family.num_experts_field) ? family.num_experts_field : "num_local_experts");
+    config.moe.experts_per_token = fields.integer("num_experts_per_tok");
+    config.moe.expert_width = fields.integer(family.expert_width_field);
+    check(config.moe.num_experts > 0, "{}: {} is {}, expected a positive number", where, family.num_experts_field,
+          config.moe.num_experts);
+  } else {
+    config.mlp_width = fields.integer("intermediate_size");
+  }
+  family.read(fields, config);
+  nn::validate(config, where);
+  return config;
+}
+
+Json write_config(const Family& family, const nn::ModelConfig& config) {
+  Json json = {{"architectures", {family.architecture}},
+               {"model_type", family.model_type},
+               {"vocab_size", config.vocabulary},
+               {"hidden_size", config.width},
+               {"intermediate_size", config.mlp_width > 0 ? config.mlp_width : config.moe.expert_width},
+               {"num_hidden_layers", config.num_layers},
+               {"num_attention_heads", config.num_heads},
+               {"num_key_value_heads", config.num_kv_heads},
+               {"head_dim", config.head_width},
+               {family.activation_field, name_of(config.activation)},
+               {"max_position_embeddings", config.max_positions},
+               {"rms_norm_eps", config.norm_eps},
+               {"rope_theta", config.rope_base},
+               {"rope_scaling", nullptr},
+               {"tie_word_embeddings", config.tied_head}};
+  if (config.rope_scaling.kind != Scaling::Kind::None) {
+    json["rope_scaling"] = rope_parameters(config.rope_base, config.rope_scaling);
+    json["rope_scaling"].erase("rope_theta");
+  }
+  if (family.traits.experts != FamilyTraits::Experts::None) {
+    json[family.num_experts_field] = config.moe.num_experts;
+    json["num_experts_per_tok"] = config.moe.experts_per_token;
+    json[family.expert_width_field] = config.moe.expert_width;
+  }
+  family.write(config, json);
+  return json;
+}
+
+Json layer_types(const nn::ModelConfig& config) {
+  Json types = Json::array();
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer)
+    types.push_back(config.layer(layer).window > 0 ? "sliding_attention" : "full_attention");
+  return types;
+}
+
+void read_dense_layers(const ConfigFields& fields, nn::ModelConfig& config) {
+  const std::int64_t step = fields.integer_or("decoder_sparse_step", 1);
+  check(step > 0, "{}: decoder_sparse_step is {}, expected a positive number", fields.where(), step);
+  const Json named = fields.has("mlp_only_layers") ? fields.json()["mlp_only_layers"] : Json::array();
+  check(named.is_array(), "{}: mlp_only_layers is {}, expected a list of layers", fields.where(), named.dump());
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer)
+    if ((layer + 1) % step != 0 || std::ranges::find(named, Json(layer)) != named.end())
+      config.moe.dense_layers.push_back(layer);
+  config.mlp_width = fields.integer("intermediate_size");
+  if (static_cast<std::int64_t>(config.moe.dense_layers.size()) == config.num_layers)
+    core::fail("{}: no layer has experts, expected one or more", fields.where());
+}
+
+void read_rope(const ConfigFields& rope, double& base, Scaling& scaling, std::int64_t max_positions) {
+  base = rope.number_or("rope_theta", base);
+  rope.expect("partial_rotary_factor", 1.0);
+  Scaling read{.kind = kind_of(rope)};
+  if (read.kind == Scaling::Kind::None) return rope.expect("factor", 1.0);
+  read.factor = rope.number("factor");
+  if (read.kind == Scaling::Kind::Linear && read.factor == 1) return;
+  if (read.kind != Scaling::Kind::Linear)
+    read.original_positions = rope.integer_or("original_max_position_embeddings", max_positions);
+  if (read.kind == Scaling::Kind::Llama3) {
+    read.low_frequency_factor = rope.number("low_freq_factor");
+    read.high_frequency_factor = rope.number("high_freq_factor");
+  }
+  if (read.kind == Scaling::Kind::Yarn) {
+    read.beta_fast = rope.number_or("beta_fast", 32);
+    read.beta_slow = rope.number_or("beta_slow", 1);
+    read.truncates = rope.flag("truncate", true);
+    read.attention_factor = rope.number_or("attention_factor", 0);
+    for (const char* name : {"mscale", "mscale_all_dim"}) rope.expect(name, nullptr);
+  }
+  scaling = read;
+}
+
+Json rope_parameters(double base, const Scaling& scaling) {
+  constexpr std::array kinds{"default", "linear", "llama3", "yarn"};
+  Json json = {{"rope_type", kinds.at(static_cast<std::size_t>(scaling.kind))}, {"rope_theta", base}};
+  if (scaling.kind == Scaling::Kind::None) return json;
+  json["factor"] = scaling.factor;
+  if (scaling.kind != Scaling::Kind::Linear) json["original_max_position_embeddings"] = scaling.original_positions;
+  if (scaling.kind == Scaling::Kind::Llama3) {
+    json["low_freq_factor"] = scaling.low_frequency_factor;
+    json["high_freq_factor"] = scaling.high_frequency_factor;
+  }
+  if (scaling.kind == Scaling::Kind::Yarn) {
+    json["beta_fast"] = scaling.beta_fast;
+    json["beta_slow"] = scaling.beta_slow;
+    json["truncate"] = scaling.truncates;
+    if (scaling.attention_factor > 0) json["attention_factor"] = scaling.attention_factor;
+  }
+  return json;
+}
+
+}  // namespace limbeck::data

@@ -1,0 +1,88 @@
+// docs/models.md has the families' own table.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "data/models/families/family.h"
+#include "tests/support/places.h"
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::data {
+namespace {
+
+std::string row_of(const Family& family) {
+  const FamilyTraits& t = family.traits;
+  std::vector<std::string> has;
+  const auto add = [&](bool is_so, const char* what) {
+    if (is_so) has.emplace_back(what);
+  };
+  add(t.attention_bias, "biases of q, k and v");
+  add(t.head_norm == nn::HeadNorm::EachHead, "norms of q and k, of each head");
+  add(t.head_norm == nn::HeadNorm::AllHeads, "norms of q and k, of all heads");
+  add(t.norm_placement == nn::NormPlacement::After, "norms behind the blocks");
+  add(t.norm_placement == nn::NormPlacement::Around, "norms around the blocks");
+  add(t.norm_offset != 0, "norms' weights stored less 1");
+  add(t.activation == nn::Activation::GeluTanh, "GELU");
+  add(t.scales_embedding, "scaled embedding");
+  add(t.has_attention_scale, "a scale of scores");
+  add(t.experts == FamilyTraits::Experts::All, "experts in every layer");
+  add(t.experts == FamilyTraits::Experts::Some, "experts in some layers or all");
+  add(t.has_shared_experts, "a gated shared expert");
+  add(t.windows == FamilyTraits::Windows::All, "a window");
+  add(t.windows == FamilyTraits::Windows::Some, "a window in some layers");
+  add(t.has_window_rope, "a rotary base of theirs");
+  std::string list;
+  for (const std::string& one : has) list += (list.empty() ? "" : ", ") + one;
+  const std::string weights = t.experts == FamilyTraits::Experts::None ? ""
+                              : t.may_not_renormalise                  ? "sum to 1 or not"
+                                                                       : "sum to 1";
+  return fmt::format("| {} | `{}` | `{}` | {} | {} |\n", family.name, family.architecture, family.gguf, list, weights);
+}
+
+TEST(Families, AreAsTheDocumentationSays) {
+  std::string table =
+      "| family | `architectures` | GGUF | beyond a Llama | weights of the chosen experts |\n"
+      "|---|---|---|---|---|\n";
+  for (const Family* family : families()) table += row_of(*family);
+  const std::string document = testing::read_file(testing::source_folder() / "docs/models.md");
+  EXPECT_NE(document.find(table), std::string::npos) << "docs/models.md lacks this table:\n" << table;
+}
+
+TEST(Families, OfGgufAreToldApartByTheirExperts) {
+  EXPECT_STREQ(family_of_gguf("llama", false, "x").name, "Llama");
+  EXPECT_STREQ(family_of_gguf("llama", true, "x").name, "Mixtral");
+  EXPECT_THROW(family_of_gguf("qwen3", true, "x"), core::Error);
+}
+
+// What one family cannot hold another may; what none can is told of the nearest.
+TEST(Families, AreChosenByWhatAModelIs) {
+  nn::ModelConfig c{.vocabulary = 7,
+                    .width = 8,
+                    .num_layers = 3,
+                    .num_heads = 2,
+                    .num_kv_heads = 1,
+                    .head_width = 4,
+                    .mlp_width = 5,
+                    .max_positions = 16,
+                    .moe = {}};
+  const auto name = [&] { return std::string(family_for(c, "x").name); };
+  EXPECT_EQ(name(), "Llama");
+  c.window = 4;
+  EXPECT_EQ(name(), "Mistral");
+  c.attention_bias = true;
+  EXPECT_EQ(name(), "Qwen2");
+  c.full_layers = {1};
+  EXPECT_EQ(name(), "Qwen2");
+  c.attention_bias = false;
+  EXPECT_EQ(*beyond_all_families(c), "full_layers has 1 layers, expected none (Mistral)");
+  c.head_norm = nn::HeadNorm::EachHead;
+  EXPECT_EQ(name(), "Qwen3");
+  c.window = 0;
+  c.moe = {.num_experts = 4, .experts_per_token = 2, .expert_width = 6, .dense_layers = {0}};
+  EXPECT_EQ(name(), "Qwen3-MoE");
+  c.moe.weight_scale = 2;
+  EXPECT_EQ(*beyond_all_families(c), "moe.weight_scale is 2, expected 1 (Qwen3-MoE)");
+}
+
+}  // namespace
+}  // namespace limbeck::data

@@ -1,0 +1,227 @@
+// Models of families that people have, as transformers saved them, against what transformers computes in float64
+// (tests/golden/make_families.py).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/nn/generation.h"
+#include "core/ops/head_loss.h"
+#include "data/files/hdf5_file.h"
+#include "data/models/families/family.h"
+#include "data/models/gguf_export.h"
+#include "data/models/gguf_model.h"
+#include "data/models/hugging_face.h"
+#include "launch/run/step.h"
+#include "optim/objectives.h"
+#include "tests/support/golden_model.h"
+#include "tests/support/places.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/thread_ranks.h"
+
+namespace limbeck {
+namespace {
+
+namespace fs = std::filesystem;
+using core::DType;
+using core::Tensor;
+using data::HuggingFaceModel;
+
+class Reference {
+ public:
+  explicit Reference(const std::string& family)
+      : folder_(testing::golden_folder() / "families" / family),
+        file_(data::Hdf5File::open((folder_ / "reference.h5").string())) {}
+
+  const fs::path& folder() const { return folder_; }
+  std::vector<double> values(const std::string& path) const {
+    const core::Shape shape = file_.dataset_info(path).shape;
+    std::vector<double> result(static_cast<std::size_t>(shape.numel()));
+    file_.read(path, DType::F64, result.data(), std::vector<std::int64_t>(static_cast<std::size_t>(shape.rank()), 0),
+               shape);
+    return result;
+  }
+  data::TokenBatch samples() const {
+    const auto column = [&](const char* path) {
+      const std::vector<double> v = values(path);
+      return std::vector<std::int32_t>(v.begin(), v.end());
+    };
+    const core::Shape shape = file_.dataset_info("/tokens").shape;
+    return {shape[0], shape[1], column("/tokens"), column("/targets"), column("/positions"), column("/documents")};
+  }
+  /// By our names: the file has them in the order of the weights.
+  std::map<std::string, std::vector<double>> gradients() const {
+    const testing::TemporaryFolder folder;
+    fs::copy_file(folder_ / "config.json", folder / "config.json");
+    const std::string weights = testing::read_file(folder_ / "model.safetensors");
+    std::uint64_t header = 0;
+    std::memcpy(&header, weights.data(), sizeof header);
+    const std::vector<double> values = this->values("/gradients");
+    const std::vector<float> narrow(values.begin(), values.end());
+    testing::write_file(
+        folder / "model.safetensors",
+        weights.substr(0, 8 + header) + std::string(reinterpret_cast<const char*>(narrow.data()), 4 * narrow.size()));
+    const HuggingFaceModel model(folder.path());
+    std::map<std::string, std::vector<double>> all;
+    for (const auto& [name, info] : model.tensors()) {
+      core::StateEntry entry = core::StateEntry::whole(Tensor::zeros(core::Memory::cpu(1), DType::F64, info.shape));
+      model.read(name, entry);
+      all[name] = testing::values_of(entry.tensor);
+    }
+    return all;
+  }
+
+ private:
+  fs::path folder_;
+  data::Hdf5File file_;
+};
+
+double largest(const std::vector<double>& values) {
+  double result = 0;
+  for (const double x : values) result = std::max(result, std::abs(x));
+  return result;
+}
+
+void expect_near(const std::vector<double>& values, const std::vector<double>& expected, double tolerance) {
+  ASSERT_EQ(values.size(), expected.size());
+  const double allowed = tolerance * largest(expected);
+  for (std::size_t i = 0; i < values.size(); ++i) ASSERT_NEAR(values[i], expected[i], allowed) << i;
+}
+
+/// Of all tokens of the samples, packed as they are.
+std::vector<double> logits_of(const core::StateReader& source, const nn::ModelConfig& config,
+                              const data::TokenBatch& samples, DType dtype) {
+  const auto memory = core::Memory::cpu(2);
+  nn::Transformer model(config, {.memory = memory, .dtype = dtype, .frozen = true});
+  model.load(source);
+  core::Tape off(core::Tape::Mode::Off);
+  const nn::Batch batch = launch::make_batch(memory, samples, 0, samples.num_sequences);
+  const Tensor hidden = model.forward(off, model.pass(batch)).hidden.value;
+  return testing::values_of(core::logits_of(hidden, model.head().value));
+}
+
+class Families : public ::testing::TestWithParam<const char*> {
+ protected:
+  const Reference reference{GetParam()};
+};
+
+TEST_P(Families, LogitsAreThoseOfTransformers) {
+  const HuggingFaceModel model(reference.folder());
+  const std::vector<double> expected = reference.values("/logits");
+  const data::TokenBatch samples = reference.samples();
+  expect_near(logits_of(model, model.model_config(), samples, DType::F32), expected, 1e-5);
+  expect_near(logits_of(model, model.model_config(), samples, DType::F64), expected, 2e-7);  // stored in float32
+}
+
+// The same model, as transformers 4 writes its config.
+TEST_P(Families, ConfigsOfVersion4AreTheSame) {
+  const testing::TemporaryFolder folder;
+  fs::copy_file(reference.folder() / "config_v4.json", folder / "config.json");
+  fs::copy_file(reference.folder() / "model.safetensors", folder / "model.safetensors");
+  EXPECT_EQ(HuggingFaceModel(folder.path()).model_config(), HuggingFaceModel(reference.folder()).model_config());
+}
+
+TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
+  const HuggingFaceModel source(reference.folder());
+  const nn::ModelConfig config = source.model_config();
+  const std::map<std::string, std::vector<double>> expected = reference.gradients();
+  const double loss = reference.values("/loss").at(0);
+  std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}};
+  if (config.head_norm != nn::HeadNorm::AllHeads) layouts.emplace_back("tp2", 2);
+  if (config.moe.num_experts > 0) layouts.emplace_back("ep2", 2);
+  if (config.moe.num_experts > 0 && config.head_norm != nn::HeadNorm::AllHeads) layouts.emplace_back("tp2ep2", 4);
+  for (const auto& [layout, ranks] : layouts)
+    for (const DType dtype : {DType::F32, DType::F64}) {
+      SCOPED_TRACE(fmt::format("{} {}", layout, core::name_of(dtype)));
+      testing::run_ranks(ranks, [&, layout = layout](testing::RankWorld& world) {
+        launch::Rank rank(world.comm, layout, 1, /*sequence_parallel=*/ranks == 2);
+        nn::Transformer model(config, rank.sharded(dtype));
+        model.load(source);
+        parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype);
+        const optim::LanguageModelling objective;
+        const launch::StepResult result =
+            launch::forward_backward(rank, {model, nullptr, objective}, reference.samples(), {}, sync);
+        EXPECT_NEAR(result.loss(), loss, (dtype == DType::F32 ? 1e-5 : 1e-12) * loss);
+        EXPECT_LE(testing::worst_gradient_error(model.parameters(), expected), dtype == DType::F32 ? 1e-4 : 1e-6);
+      });
+    }
+}
+
+// From the cache, a token at a time, the text goes on as by passes over all of it.
+TEST_P(Families, DecodeAsTheyRead) {
+  const HuggingFaceModel source(reference.folder());
+  const nn::ModelConfig config = source.model_config();
+  const auto memory = core::Memory::cpu(1);
+  nn::Transformer model(config, {.memory = memory, .dtype = DType::F32, .frozen = true});
+  model.load(source);
+  std::vector<std::int32_t> text = {5, 9, 31, 7};
+  const std::vector<std::int32_t> decoded = nn::generate(model, text, {.max_tokens = 20});
+  for (const std::int32_t token : decoded) {
+    data::TokenBatch samples{1, std::ssize(text), text, std::vector<std::int32_t>(text.size(), -1), {}, {}};
+    for (std::size_t i = 0; i < text.size(); ++i) samples.positions.push_back(static_cast<std::int32_t>(i));
+    samples.documents.resize(text.size());
+    const std::vector<double> logits = logits_of(source, config, samples, DType::F32);
+    const auto last = logits.end() - config.vocabulary;
+    EXPECT_EQ(token, std::max_element(last, logits.end()) - last);
+    text.push_back(token);
+  }
+  EXPECT_EQ(decoded.size(), 20U);
+}
+
+TEST_P(Families, ComeBackBitForBit) {
+  const HuggingFaceModel model(reference.folder());
+  const testing::TemporaryFolder folder;
+  data::export_hugging_face(model, model.model_config(), folder / "out", {.dtype = DType::F32});
+  const HuggingFaceModel again(folder / "out");
+  EXPECT_EQ(again.model_config(), model.model_config());
+  const data::SafetensorsFile before(reference.folder() / "model.safetensors"),
+      after(folder / "out" / "model.safetensors");
+  ASSERT_EQ(after.tensors().size(), before.tensors().size());
+  for (const auto& [name, entry] : before.tensors()) {
+    ASSERT_TRUE(after.tensors().contains(name)) << name;
+    const data::SafetensorsEntry& other = after.tensors().at(name);
+    ASSERT_EQ(other.shape, entry.shape) << name;
+    std::vector<float> a(static_cast<std::size_t>(entry.shape.numel())), b = a;
+    data::SafetensorsFile::read(entry, 0, entry.shape.numel(), DType::F32, reinterpret_cast<std::byte*>(a.data()));
+    data::SafetensorsFile::read(other, 0, entry.shape.numel(), DType::F32, reinterpret_cast<std::byte*>(b.data()));
+    EXPECT_EQ(a, b) << name;
+  }
+}
+
+// GGUF says less than config.json; what it can say it says whole. Of Llama 3's scaling a file has factors alone, which
+// are read where they are those of Llama 3.1.
+TEST_P(Families, ComeBackFromGguf) {
+  const HuggingFaceModel model(reference.folder());
+  nn::ModelConfig config = model.model_config();
+  std::vector<double> expected = reference.values("/logits");
+  if (config.rope_scaling.kind == nn::RopeScaling::Kind::Llama3) {
+    config.rope_base = 500000;
+    config.rope_scaling = {.kind = nn::RopeScaling::Kind::Llama3, .factor = 8, .original_positions = 8192};
+    expected = logits_of(model, config, reference.samples(), DType::F64);
+  }
+  const testing::TemporaryFolder folder;
+  const auto beyond = data::beyond_all_families(config, data::beyond_gguf);
+  const auto write = [&] { data::export_gguf(model, config, folder / "m.gguf", {.dtype = DType::F32}); };
+  if (beyond) {
+    EXPECT_THAT(write, ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr(*beyond)));
+    return;
+  }
+  write();
+  const data::GgufModel again(std::make_shared<data::GgufFile>((folder / "m.gguf").string()));
+  EXPECT_EQ(again.model_config().rope_scaling.kind, config.rope_scaling.kind);
+  EXPECT_EQ(again.model_config().rope_scaling.factor, config.rope_scaling.factor);
+  expect_near(logits_of(again, again.model_config(), reference.samples(), DType::F32), expected, 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(OfPeople, Families,
+                         ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
+                                           "qwen3_moe", "olmoe", "olmo2", "gemma3"),
+                         [](const auto& test) { return std::string(test.param); });
+
+}  // namespace
+}  // namespace limbeck
