@@ -1,4 +1,4 @@
-"""Golden values of tests/core/{sum,squared_error,softmax,cross_entropy,swiglu,gelu}_test.cpp: the definitions, in decimal numbers of 50 digits.
+"""Golden values of tests/core/{sum,squared_error,softmax,cross_entropy,swiglu,gelu,layer_norm}_test.cpp: the definitions, in decimal numbers of 50 digits.
 
     python3 make_ops.py        # writes ops.json beside this file
 """
@@ -81,6 +81,25 @@ def activations():
     return golden
 
 
+def layer_norm():
+    """With the weight Y[0] and the bias Y[1]; the gradient of x by the Jacobian of its definition."""
+    eps, weight, bias = D("1e-5"), Y[0], Y[1]
+    mean = [sum(row) / V for row in X]
+    deviation = [(sum((v - m) ** 2 for v in row) / V + eps).sqrt() for row, m in zip(X, mean)]
+    n = [[(v - m) / d for v in row] for row, m, d in zip(X, mean, deviation)]
+
+    def slope(t, i, j):  # of n[t][i] by x[t][j]
+        own = (1 if i == j else 0) - D(1) / V
+        return own / deviation[t] - n[t][i] * n[t][j] / V / deviation[t]
+
+    return {
+        "layer_norm": flat([[v * w + b for v, w, b in zip(row, weight, bias)] for row in n]),
+        "layer_norm_dx": flat([[sum(UPSTREAM[t][i] * weight[i] * slope(t, i, j) for i in range(V)) for j in range(V)] for t in range(T)]),
+        "layer_norm_dweight": [float(sum(UPSTREAM[t][i] * n[t][i] for t in range(T))) for i in range(V)],
+        "layer_norm_dbias": [float(sum(UPSTREAM[t][i] for t in range(T))) for i in range(V)],
+    }
+
+
 def flat(rows):
     return [float(v) for row in rows for v in row]
 
@@ -100,6 +119,7 @@ golden = {
     "cross_entropy_dx": flat([[(p - (1 if v == TARGETS[t] else 0)) / len(with_target) if t in with_target else D(0)
                                for v, p in enumerate(softmax(X[t]))] for t in range(T)]),
     **activations(),
+    **layer_norm(),
 }
 with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "ops.json"), "w") as f:
     json.dump(golden, f)
