@@ -84,6 +84,24 @@ void expect_slices(const Upcycled& upcycled, std::int64_t slices, std::int64_t e
   }
 }
 
+TEST(StudentInit, LayersKeepTheirWindows) {
+  ModelConfig c{.vocabulary = 5,
+                .width = 4,
+                .num_layers = 7,
+                .num_heads = 2,
+                .num_kv_heads = 1,
+                .head_width = 2,
+                .mlp_width = 3,
+                .max_positions = 8,
+                .moe = {}};
+  c.window = 4;
+  c.full_layers = {2, 5};
+  const ModelConfig kept = skip_layers(c, {0, 2, 3, 5, 6});
+  EXPECT_EQ(kept.full_layers, (std::vector<std::int64_t>{1, 3}));
+  EXPECT_EQ(kept.layer(0).window, 4);
+  EXPECT_EQ(kept.layer(3).window, 0);
+}
+
 TEST(Upcycled, AnExactExpertIsItsSliceWithDownTimesTheSlices) {
   const Teacher teacher;
   const Upcycled upcycled(teacher, dense(), {.slices = 4, .experts = 8, .experts_per_token = 4}, true, 1);
