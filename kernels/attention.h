@@ -3,6 +3,8 @@
 //
 //     attention_forward(cpu, problem, q, k, v, out, logsumexp);
 //     attention_backward(cpu, problem, q, k, v, out, logsumexp, dout, dq, dk, dv);
+//     attention_sink_gradient(cpu, problem, sinks, out, logsumexp, dout, /*add=*/true, dsinks);   // where there are
+//     sinks
 #pragma once
 
 #include <cstdint>
@@ -81,15 +83,24 @@ struct AttentionProblem {
 /// q [Tq,H*D], k [Tk,G*D], v [Tk,G*Dv] -> out [Tq,H*Dv], logsumexp [Tq,H] of the scaled scores. A query that sees no
 /// key gives 0 and -infinity. T is float, double or bf16; scores, probabilities and sums are of Acc<T>. In bf16 a
 /// probability is rounded to be a factor of v, and `out` once, behind its sum; what the probabilities are divided by is
-/// the sum of those that were not rounded.
+/// the sum of those that were not rounded. `sinks` [H], or none, are finite logits of keys that all queries of a head
+/// see and that have no value (gpt-oss; Xiao et al. 2023, "Efficient streaming language models with attention sinks"):
+/// they are part of logsumexp, which then is never infinite.
 template <class D, class T>
 void attention_forward(const D& device, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
-                       Acc<T>* logsumexp);
+                       Acc<T>* logsumexp, const Acc<T>* sinks = nullptr);
 
 /// Adds the gradients to dq [Tq,H*D], dk [Tk,G*D], dv [Tk,G*Dv], which are sums over many tiles and so of Acc<T>. In
-/// bf16 probabilities and the gradients of scores are rounded to be factors.
+/// bf16 probabilities and the gradients of scores are rounded to be factors. Sinks change nothing but `out` and
+/// logsumexp.
 template <class D, class T>
 void attention_backward(const D& device, const AttentionProblem& problem, const T* q, const T* k, const T* v,
                         const T* out, const Acc<T>* logsumexp, const T* dout, Acc<T>* dq, Acc<T>* dk, Acc<T>* dv);
+
+/// dsinks[h] = -Σ_i e^(sinks[h] - logsumexp[i,h]) Σ_c dout[i,h,c] out[i,h,c] over the queries, in one order whatever
+/// the number of threads: over blocks of queries, then over the blocks. `add` adds to dsinks.
+template <class D, class T>
+void attention_sink_gradient(const D& device, const AttentionProblem& problem, const Acc<T>* sinks, const T* out,
+                             const Acc<T>* logsumexp, const T* dout, bool add, Acc<T>* dsinks);
 
 }  // namespace limbeck::kernels

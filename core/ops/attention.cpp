@@ -77,42 +77,64 @@ void close_sum(const SlotPtr& slot, const Tensor& sum, const Tensor& like) {
 }  // namespace
 
 Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,
-              const AttentionLayout& layout) {
+              const AttentionLayout& layout, const std::optional<Var>& sinks) {
   check_arguments(q, k, v, shape, layout);
+  const DType sums = sum_dtype(q.value.dtype());
+  if (sinks)
+    check(sinks->shape() == Shape{shape.num_heads} && sinks->value.dtype() == sums,
+          "attention: sinks is {} {}, expected {} [{}]", sinks->value.dtype(), sinks->shape(), sums, shape.num_heads);
+  AttentionLayout own = layout;
+  if (sinks) own.run_offsets = {};  // libraries know none
   const std::int64_t queries = q.shape()[0];
   const MemoryPtr& memory = q.value.memory();
   Tensor out = Tensor::empty(memory, q.value.dtype(), {queries, shape.num_heads * shape.value_width});
-  Tensor logsumexp = Tensor::empty(memory, sum_dtype(q.value.dtype()), {queries, shape.num_heads});
+  Tensor logsumexp = Tensor::empty(memory, sums, {queries, shape.num_heads});
   dispatch_activation("attention", out.dtype(), [&]<class T>() {
     on_device(out, [&](const auto& device) {
-      kernels::attention_forward(device, make_problem(shape, layout), q.value.data<T>(), k.value.data<T>(),
-                                 v.value.data<T>(), out.mutable_data<T>(), logsumexp.mutable_data<kernels::Acc<T>>());
+      kernels::attention_forward(device, make_problem(shape, own), q.value.data<T>(), k.value.data<T>(),
+                                 v.value.data<T>(), out.mutable_data<T>(), logsumexp.mutable_data<kernels::Acc<T>>(),
+                                 sinks ? sinks->value.data<kernels::Acc<T>>() : nullptr);
     });
   });
-  Var y = tape.output(out, {&q, &k, &v});
+  const Var no_sinks;
+  Var y = tape.output(out, {&q, &k, &v, sinks ? &*sinks : &no_sinks});
   if (!y.slot) return y;
   check(!layout.key_pages.defined(), "attention: keys in pages take no gradient");
-  tape.push({"attention",
-             {q.slot, k.slot, v.slot},
-             [=, q_slot = q.slot, k_slot = k.slot, v_slot = v.slot, out_slot = y.slot, qs = Saved(q.value),
-              ks = Saved(k.value), vs = Saved(v.value), os = Saved(out), lse = Saved(logsumexp)] {
-               Tensor dq = open_sum(q_slot, qs.get());
-               Tensor dk = open_sum(k_slot, ks.get());
-               Tensor dv = open_sum(v_slot, vs.get());
-               const Tensor dout = gradient(out_slot, os.get());
-               dispatch_activation("attention", dout.dtype(), [&]<class T>() {
-                 using Sum = kernels::Acc<T>;
-                 on_device(dout, [&](const auto& device) {
-                   kernels::attention_backward(
-                       device, make_problem(shape, layout), qs.get().template data<T>(), ks.get().template data<T>(),
-                       vs.get().template data<T>(), os.get().template data<T>(), lse.get().template data<Sum>(),
-                       dout.data<T>(), dq.mutable_data<Sum>(), dk.mutable_data<Sum>(), dv.mutable_data<Sum>());
-                 });
-               });
-               close_sum(q_slot, dq, qs.get());
-               close_sum(k_slot, dk, ks.get());
-               close_sum(v_slot, dv, vs.get());
-             }});
+  const Saved qs(q.value), ks(k.value), vs(v.value), os(out), lse(logsumexp);
+  Tape::Step step{
+      "attention", {q.slot, k.slot, v.slot}, [=, q_slot = q.slot, k_slot = k.slot, v_slot = v.slot, out_slot = y.slot] {
+        Tensor dq = open_sum(q_slot, qs.get());
+        Tensor dk = open_sum(k_slot, ks.get());
+        Tensor dv = open_sum(v_slot, vs.get());
+        const Tensor dout = gradient(out_slot, os.get());
+        dispatch_activation("attention", dout.dtype(), [&]<class T>() {
+          using Sum = kernels::Acc<T>;
+          on_device(dout, [&](const auto& device) {
+            kernels::attention_backward(device, make_problem(shape, own), qs.get().data<T>(), ks.get().data<T>(),
+                                        vs.get().data<T>(), os.get().data<T>(), lse.get().data<Sum>(), dout.data<T>(),
+                                        dq.mutable_data<Sum>(), dk.mutable_data<Sum>(), dv.mutable_data<Sum>());
+          });
+        });
+        close_sum(q_slot, dq, qs.get());
+        close_sum(k_slot, dk, ks.get());
+        close_sum(v_slot, dv, vs.get());
+      }};
+  if (sinks && sinks->slot) {
+    step.weight_slots = {sinks->slot};
+    step.weight_part = [=, slot = sinks->slot, saved = Saved(sinks->value), out_slot = y.slot] {
+      const Tensor dout = gradient(out_slot, os.get());
+      GradientTarget dsinks = open_gradient(slot, saved.get());
+      dispatch_activation("attention", dout.dtype(), [&]<class T>() {
+        using Sum = kernels::Acc<T>;
+        on_device(dout, [&](const auto& device) {
+          kernels::attention_sink_gradient(device, make_problem(shape, own), saved.get().data<Sum>(),
+                                           os.get().data<T>(), lse.get().data<Sum>(), dout.data<T>(), dsinks.beta != 0,
+                                           dsinks.tensor.mutable_data<Sum>());
+        });
+      });
+    };
+  }
+  tape.push(std::move(step));
   return y;
 }
 

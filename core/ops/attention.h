@@ -4,6 +4,8 @@
 //     Var y = attention(tape, q, k, v, shape, layout);   // [Tq,9*64], [Tk,3*64], [Tk,3*64] -> [Tq,9*64]
 #pragma once
 
+#include <optional>
+
 #include "core/tape.h"
 
 namespace limbeck::core {
@@ -38,10 +40,12 @@ struct AttentionLayout {
 };
 
 /// softmax(scale q k^T) v for each head; query head h reads key/value head h / (H/G). A query that sees no key gives 0.
+/// A head's sink is the logit of one more key, which all queries see and which has no value (gpt-oss); sinks and their
+/// gradient are float32 beside bfloat16.
 /// Saves its inputs, the output and [Tq,H] numbers: memory is linear in the length. Float32, float64 or bfloat16
 /// (scores, softmax and sums in float32). The same bits on every run with equal threads. Formulas: docs/gradients.md;
 /// Dao, "FlashAttention-2" (2023).
 Var attention(Tape& tape, const Var& q /*[Tq,H*D]*/, const Var& k /*[Tk,G*D]*/, const Var& v /*[Tk,G*Dv]*/,
-              const AttentionShape& shape, const AttentionLayout& layout);
+              const AttentionShape& shape, const AttentionLayout& layout, const std::optional<Var>& sinks /*[H]*/ = {});
 
 }  // namespace limbeck::core

@@ -21,6 +21,7 @@ struct Forward {
   const T *q, *k, *v;
   T* out;
   Acc<T>* logsumexp;
+  const Acc<T>* sinks;  // or none
 };
 
 /// The softmax of 32 queries over the keys so far. Scores are taken to be exponents of 2: scale log2(e) q k.
@@ -36,6 +37,8 @@ struct Softmax {
   }
   /// Products q k [rows,32] of blocks of a tile of keys -> what e^(score) is to e^largest, 0 where a key is not seen.
   void add(const AttentionProblem& p, const Sight& sight, const Tile& keys, const Range& range, A* scores);
+  /// A key without a value, which all queries see.
+  void add_sink(A logit);
 };
 
 template <class A>
@@ -70,18 +73,29 @@ void Softmax<A>::add(const AttentionProblem& p, const Sight& sight, const Tile& 
   std::copy_n(total, block, sum);
 }
 
+template <class A>
+void Softmax<A>::add_sink(A logit) {
+  const A score = logit * log2_of_e<A>;
+  for (std::int64_t j = 0; j < block; ++j) {
+    const A before = largest[j];
+    largest[j] = larger(before, score);
+    correction[j] = power_of_2(before - largest[j]);
+    sum[j] = sum[j] * correction[j] + power_of_2(score - largest[j]);
+  }
+}
+
 /// The output of 32 queries, [padded(Dv),32] as it was added up -> rows.
 template <class T>
-void store(const Forward<T>& f, const Softmax<Acc<T>>& softmax, const Block& queries, std::int64_t head, bool has_keys,
+void store(const Forward<T>& f, Softmax<Acc<T>>& softmax, const Block& queries, std::int64_t head, bool has_keys,
            Acc<T>* sums, Room& room) {
   using A = Acc<T>;
   const std::int64_t heads = f.problem.num_heads, width = f.problem.value_width;
   bool sees_none[block];
   alignas(64) A factor[block];
-  for (std::int64_t j = 0; j < block; ++j) {
-    sees_none[j] = softmax.sum[j] == 0 && softmax.largest[j] == nothing<A>;
-    factor[j] = A(1) / softmax.sum[j];
-  }
+  for (std::int64_t j = 0; j < block; ++j) sees_none[j] = softmax.sum[j] == 0 && softmax.largest[j] == nothing<A>;
+  if (f.sinks != nullptr) softmax.add_sink(f.sinks[head]);
+  for (std::int64_t j = 0; j < block; ++j)
+    factor[j] = (f.sinks != nullptr ? softmax.correction[j] : A(1)) / softmax.sum[j];
   A* rows = room.numbers.get<A>(block * padded(width));
   if (has_keys) transpose(sums, block, width, block, rows, padded(width));
   for (std::int64_t j = 0; j < queries.count; ++j) {
@@ -93,7 +107,8 @@ void store(const Forward<T>& f, const Softmax<Acc<T>>& softmax, const Block& que
 #pragma omp simd
       for (std::int64_t d = 0; d < width; ++d) f.out[at * width + d] = as<T>(from[d] * factor[j]);
     }
-    f.logsumexp[at] = sees_none[j] ? nothing<A> : softmax.largest[j] / log2_of_e<A> + std::log(softmax.sum[j]);
+    f.logsumexp[at] =
+        sees_none[j] && f.sinks == nullptr ? nothing<A> : softmax.largest[j] / log2_of_e<A> + std::log(softmax.sum[j]);
   }
 }
 
@@ -188,11 +203,18 @@ void run_query(const Forward<T>& f, std::int64_t segment, std::int64_t query, st
     }
   }
   const bool sees_none = sum == 0 && largest == nothing<A>;
-  const A factor = sees_none ? A(0) : A(1) / sum;
+  A correction = 1;
+  if (f.sinks != nullptr) {
+    const A before = largest;
+    largest = larger(before, f.sinks[head]);
+    correction = exponential(before - largest);
+    sum = sum * correction + exponential(f.sinks[head] - largest);
+  }
+  const A factor = sees_none ? A(0) : correction / sum;
 #pragma omp simd
   for (std::int64_t d = 0; d < p.value_width; ++d)
     f.out[at * p.value_width + d] = as<T>(sees_none ? A(0) : sums[d] * factor);
-  f.logsumexp[at] = sees_none ? largest : largest + std::log(sum);
+  f.logsumexp[at] = sees_none && f.sinks == nullptr ? largest : largest + std::log(sum);
 }
 
 }  // namespace
@@ -200,9 +222,9 @@ void run_query(const Forward<T>& f, std::int64_t segment, std::int64_t query, st
 
 template <class D, class T>
 void attention_forward(const D& cpu, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
-                       Acc<T>* logsumexp) {
+                       Acc<T>* logsumexp, const Acc<T>* sinks) {
   using namespace attention;
-  const Forward<T> forward{problem, q, k, v, out, logsumexp};
+  const Forward<T> forward{problem, q, k, v, out, logsumexp, sinks};
   const auto is_short = [&](const Tile& tile) {
     return problem.query_offsets[tile.segment + 1] - problem.query_offsets[tile.segment] <= few_queries;
   };
@@ -227,8 +249,9 @@ void attention_forward(const D& cpu, const AttentionProblem& problem, const T* q
       });
 }
 
-#define LIMBECK_INSTANTIATE(T) \
-  template void attention_forward(const Cpu&, const AttentionProblem&, const T*, const T*, const T*, T*, Acc<T>*);
+#define LIMBECK_INSTANTIATE(T)                                                                                    \
+  template void attention_forward(const Cpu&, const AttentionProblem&, const T*, const T*, const T*, T*, Acc<T>*, \
+                                  const Acc<T>*);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

@@ -14,7 +14,8 @@ constexpr A infinity = static_cast<A>(HUGE_VAL);
 
 template <class T, int Chunks>
 __global__ void __launch_bounds__(attention_threads, 1)
-    forward_kernel(const AttentionProblem p, const T* q, const T* k, const T* v, T* out, Acc<T>* logsumexp) {
+    forward_kernel(const AttentionProblem p, const T* q, const T* k, const T* v, T* out, Acc<T>* logsumexp,
+                   const Acc<T>* sinks) {
   using A = Acc<T>;
   __shared__ int flag;
   const int width = static_cast<int>(p.width), value_width = static_cast<int>(p.value_width);
@@ -69,7 +70,14 @@ __global__ void __launch_bounds__(attention_threads, 1)
       const int r = warp_index() * rows_of_warp + i;
       if (r >= num_queries) continue;
       const std::int64_t query = first_query + r;
-      const A share = sum[i] > 0 ? 1 / sum[i] : A{0};
+      A share = sum[i] > 0 ? 1 / sum[i] : A{0};
+      if (sinks != nullptr) {
+        const A greatest = Larger{}(sinks[head], maximum[i]);
+        const A factor = std::exp(maximum[i] - greatest);
+        sum[i] = sum[i] * factor + std::exp(sinks[head] - greatest);
+        maximum[i] = greatest;
+        share = factor / sum[i];
+      }
       T* const to = out + (query * p.num_heads + head) * value_width;
       result[i].for_each(value_width, [&](int column, A x) { to[column] = as<T>(x * share); });
       if (lane_index() == 0)
@@ -80,7 +88,7 @@ __global__ void __launch_bounds__(attention_threads, 1)
 
 template <class T>
 void run_plain(const Cuda& cuda, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
-               Acc<T>* logsumexp) {
+               Acc<T>* logsumexp, const Acc<T>* sinks) {
   using A = Acc<T>;
   check_segments(problem);
   const std::size_t shared =
@@ -90,7 +98,7 @@ void run_plain(const Cuda& cuda, const AttentionProblem& problem, const T* q, co
   with_chunks(problem.value_width, [&](auto chunks) {
     gpu::launch(cuda, forward_kernel<T, decltype(chunks)::value>,
                 dim3(static_cast<unsigned>(4 * cuda.state->num_multiprocessors)), dim3(attention_threads), shared,
-                problem, q, k, v, out, logsumexp);
+                problem, q, k, v, out, logsumexp, sinks);
   });
 }
 
@@ -98,22 +106,22 @@ void run_plain(const Cuda& cuda, const AttentionProblem& problem, const T* q, co
 
 template <class D, class T>
 void attention_forward(const D& cuda, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
-                       Acc<T>* logsumexp) {
+                       Acc<T>* logsumexp, const Acc<T>* sinks) {
   check_extents(problem);
   if (problem.num_segments == 0 || problem.num_heads == 0) return;
   if constexpr (std::is_same_v<T, bf16>) {
-    if (packed_attention_forward(cuda, problem, q, k, v, out, logsumexp)) return;
+    if (sinks == nullptr && packed_attention_forward(cuda, problem, q, k, v, out, logsumexp)) return;
     if (tensor_cores_take(problem, {q, k, v, out}))
-      return attention_forward_mma(cuda, problem, q, k, v, out, logsumexp);
+      return attention_forward_mma(cuda, problem, q, k, v, out, logsumexp, sinks);
   }
-  run_plain(cuda, problem, q, k, v, out, logsumexp);
+  run_plain(cuda, problem, q, k, v, out, logsumexp, sinks);
 }
 
-template void attention_forward(const Cuda&, const AttentionProblem&, const float*, const float*, const float*, float*,
-                                float*);
-template void attention_forward(const Cuda&, const AttentionProblem&, const double*, const double*, const double*,
-                                double*, double*);
-template void attention_forward(const Cuda&, const AttentionProblem&, const bf16*, const bf16*, const bf16*, bf16*,
-                                float*);
+#define LIMBECK_INSTANTIATE(T)                                                                                     \
+  template void attention_forward(const Cuda&, const AttentionProblem&, const T*, const T*, const T*, T*, Acc<T>*, \
+                                  const Acc<T>*);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+LIMBECK_INSTANTIATE(bf16)
 
 }  // namespace limbeck::kernels

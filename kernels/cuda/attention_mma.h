@@ -21,7 +21,7 @@ namespace limbeck::kernels {
 bool tensor_cores_take(const AttentionProblem& problem, std::initializer_list<const void*> pointers);
 
 void attention_forward_mma(const Cuda& cuda, const AttentionProblem& problem, const bf16* q, const bf16* k,
-                           const bf16* v, bf16* out, float* logsumexp);
+                           const bf16* v, bf16* out, float* logsumexp, const float* sinks);
 
 void attention_backward_mma(const Cuda& cuda, const AttentionProblem& problem, const bf16* q, const bf16* k,
                             const bf16* v, const bf16* out, const float* logsumexp, const bf16* dout, float* dq,

@@ -35,6 +35,7 @@ struct ForwardTensors {
   float* logsumexp;
   const Bounds* bounds;  // of tiles of keys
   AttentionReach reach;
+  const float* sinks;  // or none
   Parts parts;
 };
 
@@ -172,10 +173,17 @@ struct BlockRows {
   }
 };
 
-/// What the result is multiplied by, and the logarithm: of a sum beside a reference. None seen: 0 and -infinity.
-__device__ inline float share_of(float sum) { return sum == 0 ? 0.F : 1 / sum; }
-__device__ inline float logsumexp_of(float reference, float sum) {
-  return sum == 0 ? -infinity : reference * log_of_2 + logf(sum);
+/// What the result is multiplied by, and the logarithm: of a sum beside a reference, and of a sink where there is one.
+/// None seen, and no sink: 0 and -infinity.
+struct Whole {
+  float share, logsumexp;
+};
+__device__ inline Whole whole_of(float reference, float sum, const float* sink) {
+  if (sink == nullptr) return {sum == 0 ? 0.F : 1 / sum, sum == 0 ? -infinity : reference * log_of_2 + logf(sum)};
+  const float score = *sink * log2_of_e, greatest = max(reference, score);
+  const float factor = gpu::power_of_2(reference - greatest);
+  const float all = fmaf(sum, factor, gpu::power_of_2(score - greatest));
+  return {factor / all, greatest * log_of_2 + logf(all)};
 }
 
 /// The warp's results by way of its own rows in shared memory, from which they go out in whole chunks.
@@ -192,12 +200,14 @@ __device__ __forceinline__ void write_results(const AttentionProblem& p, const F
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int r = first + 16 * i + 8 * half + lane / 4;
-      const float sum = softmax.total(i, half), share = share_of(sum);
+      const float sum = softmax.total(i, half);
+      const float* const sink = t.sinks == nullptr || numbers[r] < 0 ? nullptr : t.sinks + numbers[r] % p.num_heads;
+      const auto [share, logsumexp] = whole_of(softmax.reference(i, half), sum, sink);
 #pragma unroll
       for (int n = 0; n < Shape::value_width / 8; ++n)
         *reinterpret_cast<std::uint32_t*>(results.at(r, n) + lane % 4 * 2) =
             rounded_pair(result[i][n][2 * half] * share, result[i][n][2 * half + 1] * share);
-      if (lane % 4 == 0 && numbers[r] >= 0) t.logsumexp[numbers[r]] = logsumexp_of(softmax.reference(i, half), sum);
+      if (lane % 4 == 0 && numbers[r] >= 0) t.logsumexp[numbers[r]] = logsumexp;
     }
   __syncwarp();
   const int chunks = static_cast<int>(p.value_width) / 8;
@@ -306,9 +316,10 @@ __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Wi
 struct AddParts {
   Parts parts;
   int num_parts;
-  std::int64_t value_width;
+  std::int64_t value_width, heads;
   bf16* out;
   float* logsumexp;
+  const float* sinks;
 
   __device__ void run(std::int64_t row, int lane) const {
     float reference = -infinity;
@@ -319,14 +330,15 @@ struct AddParts {
       const float2 weight = parts.weights[s * parts.rows + row];
       sum += weight.y * gpu::power_of_2(weight.x - beside);
     }
+    const Whole whole = whole_of(reference, sum, sinks == nullptr ? nullptr : sinks + row % heads);
     for (std::int64_t c = lane; c < value_width; c += 32) {
       float x = 0;
       for (int s = 0; s < num_parts; ++s)
         x += parts.sums[(s * parts.rows + row) * value_width + c] *
              gpu::power_of_2(parts.weights[s * parts.rows + row].x - beside);
-      out[row * value_width + c] = as<bf16>(x * share_of(sum));
+      out[row * value_width + c] = as<bf16>(x * whole.share);
     }
-    if (lane == 0) logsumexp[row] = logsumexp_of(reference, sum);
+    if (lane == 0) logsumexp[row] = whole.logsumexp;
   }
 };
 
@@ -351,7 +363,7 @@ bool tensor_cores_take(const AttentionProblem& p, std::initializer_list<const vo
 }
 
 void attention_forward_mma(const Cuda& cuda, const AttentionProblem& p, const bf16* q, const bf16* k, const bf16* v,
-                           bf16* out, float* logsumexp) {
+                           bf16* out, float* logsumexp, const float* sinks) {
   const std::int64_t rows = p.num_queries * p.num_heads;
   if (rows == 0) return;
   Scratch scratch(cuda);
@@ -361,7 +373,7 @@ void attention_forward_mma(const Cuda& cuda, const AttentionProblem& p, const bf
   for_each_row(cuda, num_key_tiles, BoundsOfTiles<keys_of_tile>{key_tiles, p.key_position, p.key_document, bounds});
   const std::int64_t tiles = RowTiles::numbers(rows / p.num_kv_heads, p.num_segments);
   const std::int64_t parts = num_parts(cuda, p, tiles * p.num_kv_heads);
-  ForwardTensors t{q, k, v, out, logsumexp, bounds, p.reach(), {}};
+  ForwardTensors t{q, k, v, out, logsumexp, bounds, p.reach(), sinks, {}};
   if (parts > 1)
     t.parts = {scratch.take<float>(parts * rows * p.value_width), scratch.take<float2>(parts * rows), rows};
   const dim3 blocks(static_cast<unsigned>(tiles * p.num_kv_heads), static_cast<unsigned>(parts));
@@ -369,7 +381,9 @@ void attention_forward_mma(const Cuda& cuda, const AttentionProblem& p, const bf
     using Shape = ForwardShape<Widths>;
     gpu::launch(cuda, mma_forward_kernel<Widths>, blocks, dim3(Shape::threads), Shape::shared_bytes, p, t);
   });
-  if (parts > 1) for_each_row(cuda, rows, AddParts{t.parts, static_cast<int>(parts), p.value_width, out, logsumexp});
+  if (parts > 1)
+    for_each_row(cuda, rows,
+                 AddParts{t.parts, static_cast<int>(parts), p.value_width, p.num_heads, out, logsumexp, sinks});
 }
 
 }  // namespace limbeck::kernels

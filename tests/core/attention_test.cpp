@@ -1,5 +1,6 @@
 #include "core/ops/attention.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -49,13 +50,13 @@ AttentionLayout make_layout(const MemoryPtr& memory, const Tokens& queries, cons
 
 /// The definition, one score after the other, in float64.
 Tensor naive(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionShape& s, const Tokens& queries,
-             const Tokens& keys) {
+             const Tokens& keys, const std::vector<double>& sinks = {}) {
   Tensor out = Tensor::zeros(q.memory(), DType::F64, {q.shape()[0], s.num_heads * s.value_width});
   for (std::size_t n = 0; n + 1 < queries.offsets.size(); ++n)
     for (std::int64_t i = queries.offsets[n]; i < queries.offsets[n + 1]; ++i)
       for (std::int64_t h = 0; h < s.num_heads; ++h) {
         const std::int64_t g = h / (s.num_heads / s.num_kv_heads);
-        double sum = 0;
+        double sum = sinks.empty() ? 0 : std::exp(sinks[h]);
         std::vector<double> y(static_cast<std::size_t>(s.value_width), 0.0);
         for (std::int64_t j = keys.offsets[n]; j < keys.offsets[n + 1]; ++j) {
           if (keys.document[j] != queries.document[i] || keys.position[j] > queries.position[i]) continue;
@@ -136,6 +137,43 @@ TEST(Attention, GivesZeroToAQueryThatSeesNothing) {
   const AttentionLayout layout = make_layout(memory, queries, keys);
   check_gradients([&](Tape& tape, std::span<const Var> x) { return attention(tape, x[0], x[1], x[2], small, layout); },
                   {in.q, in.k, in.v});
+}
+
+TEST(Attention, ASinkIsAKeyWithoutAValue) {
+  const auto memory = Memory::cpu(2);
+  // Few queries and many, of which one sees nothing else.
+  const Tokens keys = packed({{200}, {3, 140}});
+  Tokens queries{{0, 1, 144}, {199}, {0}};
+  queries.position.insert(queries.position.end(), keys.position.begin() + 200, keys.position.end());
+  queries.document.insert(queries.document.end(), keys.document.begin() + 200, keys.document.end());
+  queries.document[100] = 9;
+  const Inputs in = make_inputs(memory, small, queries.count(), keys.count());
+  const std::vector<double> sinks = {0.5, -1, 3, 700};
+  for (const std::int64_t window : {0, 30}) {
+    const AttentionShape s = with_window(small, window);
+    Tape tape(Tape::Mode::Off);
+    const Tensor out = attention(tape, constant(in.q), constant(in.k), constant(in.v), s,
+                                 make_layout(memory, queries, keys), constant(Tensor::from<double>(memory, {4}, sinks)))
+                           .value;
+    EXPECT_LE(relative_difference(out, naive(in.q, in.k, in.v, s, queries, keys, sinks)), 1e-13);
+  }
+}
+
+TEST(Attention, GradientsOfSinksEqualDifferences) {
+  const auto memory = Memory::cpu(1);
+  for (const auto& segments : std::vector<std::vector<std::vector<std::int32_t>>>{{{}}, {{1}}, {{5}, {2, 3}}}) {
+    const Tokens t = packed(segments);
+    Tokens queries = t;
+    if (t.count() > 1) queries.document[1] = 9;
+    const AttentionLayout layout = make_layout(memory, queries, t);
+    const Inputs in = make_inputs(memory, small, t.count(), t.count());
+    const auto apply = [&](Tape& tape, std::span<const Var> x) {
+      return attention(tape, x[0], x[1], x[2], with_window(small, 3), layout, x[3]);
+    };
+    const std::vector<Tensor> inputs = {in.q, in.k, in.v, random_tensor(memory, {4}, 5)};
+    check_gradients(apply, inputs);
+    check_gradients(apply, inputs, {.differentiate = {false, false, false, true}});
+  }
 }
 
 TEST(Attention, WhatIsNotANumberStaysSo) {
@@ -277,6 +315,13 @@ TEST(Attention, NamesWhatDoesNotFit) {
   bad = small;
   bad.width = 2;
   EXPECT_EQ(message(bad), "attention: q is float64 [4,12], expected float64 [4,8]");
+  Tape tape;
+  EXPECT_THAT(
+      [&] {
+        attention(tape, constant(in.q), constant(in.k), constant(in.v), small, make_layout(memory, t, t),
+                  constant(Tensor::zeros(memory, DType::F32, {3})));
+      },
+      ::testing::ThrowsMessage<Error>("attention: sinks is float32 [3], expected float64 [4]"));
   EXPECT_EQ(message(with_window(small, -1)), "attention: a window of -1 positions, expected 0 for none or more");
 }
 

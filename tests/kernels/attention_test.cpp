@@ -58,12 +58,18 @@ struct Sum {
 
 /// By the definition, one score after the other. The backward's out is given: what the forward found.
 struct Definition {
-  std::vector<Sum> out, dq, dk, dv;
+  std::vector<Sum> out, dq, dk, dv, dsinks;
   std::vector<double> logsumexp;
 
   Definition(const AttentionProblem& p, std::int64_t tokens, const std::vector<double>& q, const std::vector<double>& k,
-             const std::vector<double>& v, const std::vector<double>& given_out, const std::vector<double>& dout)
-      : out(dout.size()), dq(q.size()), dk(k.size()), dv(v.size()), logsumexp(tokens * p.num_heads, -INFINITY) {
+             const std::vector<double>& v, const std::vector<double>& given_out, const std::vector<double>& dout,
+             const std::vector<double>& sinks = {})
+      : out(dout.size()),
+        dq(q.size()),
+        dk(k.size()),
+        dv(v.size()),
+        dsinks(sinks.size()),
+        logsumexp(tokens * p.num_heads, -INFINITY) {
     for (std::int64_t n = 0; n < p.num_segments; ++n)
       for (std::int64_t i = p.query_offsets[n]; i < p.query_offsets[n + 1]; ++i)
         for (std::int64_t h = 0; h < p.num_heads; ++h) {
@@ -71,7 +77,7 @@ struct Definition {
           const std::int64_t at = i * p.num_heads + h;
           std::vector<std::int64_t> keys;
           std::vector<double> weights;
-          double total = 0;
+          double total = sinks.empty() ? 0 : std::exp(sinks[h]);
           for (std::int64_t j = p.key_offsets[n]; j < p.key_offsets[n + 1]; ++j) {
             if (p.key_document[j] != p.query_document[i] || p.key_position[j] > p.query_position[i]) continue;
             if (p.window > 0 && p.key_position[j] <= p.query_position[i] - p.window) continue;
@@ -81,10 +87,11 @@ struct Definition {
             weights.push_back(std::exp(p.scale * score));
             total += weights.back();
           }
-          if (keys.empty()) continue;
+          if (total == 0) continue;
           logsumexp[at] = std::log(total);
           double delta = 0;
           for (std::int64_t c = 0; c < e; ++c) delta += given_out[at * e + c] * dout[at * e + c];
+          if (!sinks.empty()) dsinks[h].add(-std::exp(sinks[h]) / total * delta);
           for (std::size_t m = 0; m < keys.size(); ++m) {
             const double weight = weights[m] / total;
             double dweight = -delta;
@@ -107,6 +114,7 @@ struct Case {
   int threads;
   std::int64_t width, value_width;
   std::int64_t window = 0;
+  bool has_sinks = false;
 };
 class AttentionKernel : public ::testing::TestWithParam<Case> {
  protected:
@@ -128,7 +136,7 @@ void expect_sums(const std::vector<T>& found, const std::vector<Sum>& expected, 
 
 template <class T>
 void AttentionKernel::check() const {
-  const auto [threads, width, value_width, window] = GetParam();
+  const auto [threads, width, value_width, window, has_sinks] = GetParam();
   const Example example(width, value_width, window);
   const AttentionProblem& p = example.problem;
   const std::int64_t tokens = example.tokens;
@@ -139,14 +147,17 @@ void AttentionKernel::check() const {
   const auto dout = values(tokens * p.num_heads * p.value_width, 4);
   std::vector<T> out(dout.size());
   std::vector<float> logsumexp(static_cast<std::size_t>(tokens * p.num_heads));
-  attention_forward(cpu, p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
+  // One that takes most of the weight, one that takes hardly any.
+  const std::vector<float> sinks = has_sinks ? std::vector<float>{0, 1.5, 12, -20} : std::vector<float>();
+  const float* const sinks_or_none = has_sinks ? sinks.data() : nullptr;
+  attention_forward(cpu, p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(), sinks_or_none);
   // The gradients are added to what there is.
   std::vector<float> dq(q.size(), 1), dk(k.size(), 1), dv(v.size(), 1);
   attention_backward(cpu, p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(), dout.data(), dq.data(),
                      dk.data(), dv.data());
 
   const Definition expected(p, tokens, all_as<double>(q), all_as<double>(k), all_as<double>(v), all_as<double>(out),
-                            all_as<double>(dout));
+                            all_as<double>(dout), all_as<double>(sinks));
   for (std::size_t i = 0; i < logsumexp.size(); ++i)
     if (std::isinf(expected.logsumexp[i]))
       EXPECT_EQ(logsumexp[i], -INFINITY);
@@ -158,6 +169,12 @@ void AttentionKernel::check() const {
   expect_sums(dq, expected.dq, of_terms, 1);
   expect_sums(dk, expected.dk, of_terms, 1);
   expect_sums(dv, expected.dv, of_terms, 1);
+  if (!has_sinks) return;
+  for (const bool add : {false, true}) {
+    std::vector<float> dsinks(sinks.size(), 1);
+    attention_sink_gradient(cpu, p, sinks.data(), out.data(), logsumexp.data(), dout.data(), add, dsinks.data());
+    expect_sums(dsinks, expected.dsinks, 0, add ? 1 : 0);
+  }
 }
 
 TEST_P(AttentionKernel, OfFloat32IsTheDefinition) { check<float>(); }
@@ -170,6 +187,10 @@ INSTANTIATE_TEST_SUITE_P(Windows, AttentionKernel,
                          ::testing::Values(Case{1, 7, 5, 1}, Case{3, 7, 5, 2}, Case{1, 7, 5, 31}, Case{3, 7, 5, 32},
                                            Case{1, 7, 5, 33}, Case{1, 64, 96, 65}, Case{3, 40, 33, 77},
                                            Case{1, 7, 5, 129}, Case{1, 7, 5, 190}, Case{1, 7, 5, 1LL << 40}));
+
+INSTANTIATE_TEST_SUITE_P(Sinks, AttentionKernel,
+                         ::testing::Values(Case{1, 7, 5, 0, true}, Case{3, 64, 96, 0, true},
+                                           Case{2, 40, 33, 50, true}));
 
 // What lies wholly before a window does not matter, not even behind a factor of 0: nothing is computed of it.
 TEST(Attention, KeysBeforeAWindowAreLeftOut) {
@@ -242,9 +263,13 @@ TEST_P(AttentionThreads, BitsDependOnNoNumberOfThem) {
     std::vector<bf16> out(q.size());
     std::vector<float> logsumexp(static_cast<std::size_t>(example.tokens * p.num_heads));
     std::vector<float> dq(q.size()), dk(k.size()), dv(k.size());
-    attention_forward(cpu, p, q.data(), k.data(), k.data(), out.data(), logsumexp.data());
+    const std::vector<float> sinks = {0, 1, 2, 3};
+    attention_forward(cpu, p, q.data(), k.data(), k.data(), out.data(), logsumexp.data(), sinks.data());
     attention_backward(cpu, p, q.data(), k.data(), k.data(), out.data(), logsumexp.data(), q.data(), dq.data(),
                        dk.data(), dv.data());
+    std::vector<float> dsinks(sinks.size());
+    attention_sink_gradient(cpu, p, sinks.data(), out.data(), logsumexp.data(), q.data(), /*add=*/false, dsinks.data());
+    dq.insert(dq.end(), dsinks.begin(), dsinks.end());
     dq.insert(dq.end(), dk.begin(), dk.end());
     dq.insert(dq.end(), dv.begin(), dv.end());
     return dq;
@@ -288,20 +313,25 @@ TEST(Attention, ReadsKeysFromTheirPages) {
         std::copy_n(rows.data() + static_cast<std::int64_t>(i) * of_page, of_page, result.data() + pages[i] * of_page);
       return result;
     };
-    const auto run = [&](const std::int64_t* key_pages, const std::vector<T>& all_k, const std::vector<T>& all_v) {
+    const auto run = [&](const std::int64_t* key_pages, const std::vector<T>& all_k, const std::vector<T>& all_v,
+                         const std::vector<Acc<T>>& sinks) {
       problem.key_pages = key_pages;
       std::vector<T> out(q.size());
       std::vector<Acc<T>> logsumexp(41 * 4);
-      attention_forward(make_cpu(2), problem, q.data(), all_k.data(), all_v.data(), out.data(), logsumexp.data());
+      attention_forward(make_cpu(2), problem, q.data(), all_k.data(), all_v.data(), out.data(), logsumexp.data(),
+                        sinks.empty() ? nullptr : sinks.data());
       return all_as<double>(out);
     };
     for (const std::int64_t window : {0, 1, 30, 65, 1000}) {
-      problem.window = window;
-      const std::vector<double> found = run(pages.data(), in_pages(k), in_pages(v));
-      EXPECT_EQ(found, run(nullptr, k, v));
-      const std::vector<double> zeros(q.size());
-      const Definition right(problem, 41, all_as<double>(q), all_as<double>(k), all_as<double>(v), zeros, zeros);
-      expect_sums(found, right.out, std::is_same_v<T, bf16> ? 0x1p-7 : 0);
+      for (const std::vector<Acc<T>>& sinks : {std::vector<Acc<T>>(), std::vector<Acc<T>>{0, 1, 12, -20}}) {
+        problem.window = window;
+        const std::vector<double> found = run(pages.data(), in_pages(k), in_pages(v), sinks);
+        EXPECT_EQ(found, run(nullptr, k, v, sinks));
+        const std::vector<double> zeros(q.size());
+        const Definition right(problem, 41, all_as<double>(q), all_as<double>(k), all_as<double>(v), zeros, zeros,
+                               all_as<double>(sinks));
+        expect_sums(found, right.out, std::is_same_v<T, bf16> ? 0x1p-7 : 0);
+      }
     }
   };
   check(0.F);

@@ -25,9 +25,10 @@ struct Results {
 
 struct Inputs {
   std::vector<bf16> q, k, v, dout;
-  std::vector<float> dq, dk, dv;
+  std::vector<float> dq, dk, dv, sinks;  // or no sinks
 
-  Inputs(const Layout& layout, const Heads& h) {
+  Inputs(const Layout& layout, const Heads& h, bool has_sinks = false) {
+    if (has_sinks) sinks = random_values<float>(h.heads, 8, 4);
     const std::int64_t queries = layout.queries(), keys = layout.keys();
     q = random_values<bf16>(queries * h.heads * h.width, 1);
     k = random_values<bf16>(keys * h.kv_heads * h.width, 2);
@@ -48,7 +49,9 @@ Results on_cpu(const Layout& layout, const Heads& h, const Inputs& in) {
   auto dq = all_as<A>(in.dq), dk = all_as<A>(in.dk), dv = all_as<A>(in.dv);
   std::vector<T> out(dout.size());
   std::vector<A> logsumexp(static_cast<std::size_t>(layout.queries() * h.heads));
-  attention_forward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
+  const auto sinks = all_as<A>(in.sinks);
+  attention_forward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(),
+                    sinks.empty() ? nullptr : sinks.data());
   attention_backward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(), dout.data(), dq.data(),
                      dk.data(), dv.data());
   return {all_as<double>(out), all_as<double>(logsumexp), all_as<double>(dq), all_as<double>(dk), all_as<double>(dv)};
@@ -62,7 +65,9 @@ Results on_gpu(const Layout& layout, const Heads& h, const Inputs& in, std::size
       out(std::ssize(in.dout), misplaced);
   OnGpu<float> dq(in.dq, misplaced), dk(in.dk, misplaced), dv(in.dv, misplaced),
       logsumexp(layout.queries() * h.heads, misplaced);
-  attention_forward(gpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
+  OnGpu<float> sinks(in.sinks);
+  attention_forward(gpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(),
+                    in.sinks.empty() ? nullptr : sinks.data());
   attention_backward(gpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(), dout.data(), dq.data(),
                      dk.data(), dv.data());
   return {all_as<double>(out.values()), all_as<double>(logsumexp.values()), all_as<double>(dq.values()),
@@ -89,11 +94,11 @@ void expect_rounded(const char* name, const std::vector<double>& found, const st
   }
 }
 
-void expect_right(const Layout& layout, const Heads& h, std::size_t misplaced = 0) {
+void expect_right(const Layout& layout, const Heads& h, std::size_t misplaced = 0, bool has_sinks = false) {
   SCOPED_TRACE(::testing::Message() << layout.queries() << " queries, " << layout.keys() << " keys, window "
                                     << layout.window << ", " << h.heads << " heads of " << h.width << " and "
-                                    << h.value_width);
-  const Inputs in(layout, h);
+                                    << h.value_width << (has_sinks ? ", sinks" : ""));
+  const Inputs in(layout, h, has_sinks);
   const Results found = on_gpu(layout, h, in, misplaced);
   for (const Results& right : {on_cpu<bf16>(layout, h, in), on_cpu<double>(layout, h, in)}) {
     for (std::size_t i = 0; i < right.logsumexp.size(); ++i) {
@@ -211,6 +216,19 @@ TEST(CudaAttentionMma, Windows) {
   behind_a_cache.add_segment(250, {20});
   behind_a_cache.add_segment(64, {1});
   expect_right(with_window(behind_a_cache, 100), {8, 1, 64, 64});
+}
+
+// Of tiles, of parts of the keys, and of the plain kernels; some queries see nothing else.
+TEST(CudaAttentionMma, Sinks) {
+  Layout layout = of_segments({{150, 9}, {33}});
+  for (std::int64_t i = 0; i < 190; i += 7) layout.query_document[i] = 9;
+  expect_right(layout, {4, 2, 64, 64}, 0, true);
+  expect_right(with_window(layout, 40), {3, 1, 96, 128}, 0, true);
+  expect_right(layout, {4, 2, 20, 12}, 0, true);
+  Layout behind_a_cache;
+  behind_a_cache.add_segment(1600, {2});
+  behind_a_cache.query_document[0] = 3;
+  expect_right(behind_a_cache, {4, 2, 16, 24}, 0, true);
 }
 
 // Queries from 128 on see no key of the first 64, nor do those see of the last 64.

@@ -47,18 +47,30 @@ TYPED_TEST(CudaAttention, IsThatOfTheCpu) {
       const auto dout = random_values<T>(queries * h.heads * h.value_width, 4);
       std::vector<T> out(dout.size());
       std::vector<A> logsumexp(static_cast<std::size_t>(queries * h.heads));
-      attention_forward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data());
+      const auto sinks = random_values<A>(h.heads, 8, 3), dsinks = random_values<A>(h.heads, 9);
+      auto dsinks_right = dsinks;
+      const bool has_sinks = h.heads > 1;
+      attention_forward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(),
+                        has_sinks ? sinks.data() : nullptr);
       const auto dq = random_values<A>(std::ssize(q), 5), dk = random_values<A>(std::ssize(k), 6),
                  dv = random_values<A>(std::ssize(v), 7);  // they are added to
       auto dq_right = dq, dk_right = dk, dv_right = dv;
       attention_backward(cpu(), p, q.data(), k.data(), v.data(), out.data(), logsumexp.data(), dout.data(),
                          dq_right.data(), dk_right.data(), dv_right.data());
+      if (has_sinks)
+        attention_sink_gradient(cpu(), p, sinks.data(), out.data(), logsumexp.data(), dout.data(), /*add=*/true,
+                                dsinks_right.data());
 
       LayoutThere there(layout);
       p = there.problem(p);
       OnGpu<T> q_there(q), k_there(k), v_there(v), dout_there(dout), out_there(std::ssize(out)), out_right(out);
       OnGpu<A> lse_there(std::ssize(logsumexp)), lse_right(logsumexp), dq_there(dq), dk_there(dk), dv_there(dv);
-      attention_forward(gpu(), p, q_there.data(), k_there.data(), v_there.data(), out_there.data(), lse_there.data());
+      OnGpu<A> sinks_there(sinks), dsinks_there(dsinks);
+      attention_forward(gpu(), p, q_there.data(), k_there.data(), v_there.data(), out_there.data(), lse_there.data(),
+                        has_sinks ? sinks_there.data() : nullptr);
+      if (has_sinks)
+        attention_sink_gradient(gpu(), p, sinks_there.data(), out_right.data(), lse_right.data(), dout_there.data(),
+                                /*add=*/true, dsinks_there.data());
       attention_backward(gpu(), p, q_there.data(), k_there.data(), v_there.data(), out_right.data(), lse_right.data(),
                          dout_there.data(), dq_there.data(), dk_there.data(), dv_there.data());
       expect_close(lse_there.values(), logsumexp, 20);
@@ -66,6 +78,7 @@ TYPED_TEST(CudaAttention, IsThatOfTheCpu) {
       expect_close(dq_there.values(), dq_right, scale<T>);
       expect_close(dk_there.values(), dk_right, scale<T>);
       expect_close(dv_there.values(), dv_right, scale<T>);
+      expect_close(dsinks_there.values(), dsinks_right, 100);
     }
 }
 
