@@ -36,7 +36,9 @@ void read(const ConfigFields& fields, nn::ModelConfig& config) {
 void write(const nn::ModelConfig& config, Json& json) {
   const double own =
       config.attention_scale > 0 ? config.attention_scale : 1 / std::sqrt(static_cast<double>(config.head_width));
-  json["query_pre_attn_scalar"] = std::round(1e9 / (own * own)) / 1e9;
+  const double scalar = 1 / (own * own), whole = std::round(scalar);
+  const bool is_whole = std::abs(scalar - whole) < 1e-9 * scalar;  // as which transformers wants it
+  json["query_pre_attn_scalar"] = is_whole ? Json(static_cast<std::int64_t>(whole)) : Json(scalar);
   json["attention_bias"] = false;
   json["final_logit_softcapping"] = nullptr;
   json["attn_logit_softcapping"] = nullptr;
