@@ -18,9 +18,8 @@ struct RopeAngles {
 
 /// With f(i) = base^(-2i/D), n = original_positions and w(i) = 2 pi / f(i), the positions of a turn:
 ///   Linear  f / factor
-///   Llama3  f / factor where w > n / low_frequency_factor, f where w < n / high_frequency_factor, and between them
-///   both,
-///           in parts that are linear in n / w
+///   Llama3  f / factor where w > n / low_frequency_factor, f where w < n / high_frequency_factor, and between
+///           them both, in parts that are linear in n / w
 ///   Yarn    (Peng et al. 2023) f up to the dimension that turns beta_fast times within n, f / factor from that which
 ///           turns beta_slow times, and between them both, in parts that are linear in the dimension
 /// as transformers computes them.

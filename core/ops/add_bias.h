@@ -1,7 +1,6 @@
 // A row that is added to every row.
 //
-//     Var y = add_bias(tape, exit(tape, part, comm), as_var(bias));   // [T,C], [C]: once, behind the sum over the
-//     ranks
+//     Var y = add_bias(tape, exit(tape, part, comm), as_var(bias));   // [T,C], [C]: once, behind the ranks' sum
 #pragma once
 
 #include "core/tape.h"

@@ -1,7 +1,7 @@
 // A linear layer.
 //
-//     Var y = linear(tape, x, as_var(weight));                                   // x [T,in], weight [out,in] -> y
-//     [T,out] Var z = linear(tape, x, as_var(weight), Products::AsActivations, as_var(bias));   // bias [out]
+//     Var y = linear(tape, x, as_var(weight));                                          // [T,in], [out,in] -> [T,out]
+//     Var z = linear(tape, x, as_var(weight), Products::AsActivations, as_var(bias));   // bias [out]
 #pragma once
 
 #include <cstdint>

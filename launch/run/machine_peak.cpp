@@ -1,7 +1,6 @@
 #include "launch/run/machine_peak.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <future>
@@ -14,12 +13,11 @@
 #include "core/tensor.h"
 #include "kernels/matmul.h"
 #include "kernels/peak.h"
+#include "launch/run/clock.h"
 
 namespace limbeck::launch {
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 /// A loop of a number of iterations, and the floating-point operations in it.
 struct Loop {

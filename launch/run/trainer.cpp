@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <utility>
 
@@ -12,6 +11,7 @@
 #include "data/checkpoints/checkpoint.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/report/event_file.h"
+#include "launch/run/clock.h"
 #include "launch/run/evaluation_json.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/gradient_dump.h"
@@ -24,7 +24,6 @@
 namespace limbeck::launch {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 using core::check;
 
 std::unique_ptr<core::Objective> make_objective(const RunConfig& config, bool has_teacher) {
@@ -124,12 +123,6 @@ void load_optimizer(optim::Optimizer& optimizer, const core::StateReader& reader
     if (std::find(changed.begin(), changed.end(), "optimizer") == changed.end()) throw;
     core::fail("{}: its run had another optimizer, whose state this one cannot take: {}", where, error.what());
   }
-}
-
-/// Seconds from `since` to now, and `since` becomes now.
-double lap(Clock::time_point& since) {
-  const auto now = Clock::now();
-  return std::chrono::duration<double>(now - std::exchange(since, now)).count();
 }
 
 double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024); }

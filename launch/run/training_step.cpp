@@ -1,24 +1,16 @@
 #include "launch/run/training_step.h"
 
-#include <chrono>
 #include <cmath>
 #include <utility>
 
 #include "core/ops/made_form.h"
+#include "launch/run/clock.h"
 
 namespace limbeck::launch {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 // What is made once, libraries' plans and the forms of weights that are written with them, is there behind two steps.
 constexpr std::int64_t steps_before_recording = 2;
-
-/// Seconds from `since` to now, and `since` becomes now.
-double lap(Clock::time_point& since) {
-  const auto now = Clock::now();
-  return std::chrono::duration<double>(now - std::exchange(since, now)).count();
-}
 
 }  // namespace
 

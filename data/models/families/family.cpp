@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <functional>
 #include <vector>
 
 #include "data/models/families/families.h"
@@ -97,8 +96,9 @@ class Beyond {
     if (full > 0 && traits_.windows != Windows::Some) add("full_layers has {} layers, expected none", full);
     if (config_.window > 0 && config_.window_rope_base != 0 && !traits_.has_window_rope)
       add("window_rope_base is {}, expected 0", config_.window_rope_base);
-    if (config_.rope_scaling.kind != Scaling::Kind::None && !traits_.scales_rope)
-      add("rope_scaling is given, expected none");
+    if (config_.window > 0 && config_.window_rope_base == 0 && config_.rope_scaling.kind != Scaling::Kind::None &&
+        traits_.has_window_rope)
+      add("window_rope_base is 0 beside rope_scaling, expected above 0");
   }
 
   const FamilyTraits& traits_;

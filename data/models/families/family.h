@@ -34,7 +34,6 @@ struct FamilyTraits {
   enum class Windows { None, All, Some };  // which layers may have one, if there is one
   Windows windows = Windows::None;
   bool has_window_rope = false;  // a rotary base of the layers with a window
-  bool scales_rope = true;
 };
 
 /// The parts of tensors' names that differ.

@@ -1,6 +1,7 @@
 // docs/models.md has the families' own table.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 
 #include "data/models/families/family.h"
@@ -54,17 +55,21 @@ TEST(Families, OfGgufAreToldApartByTheirExperts) {
   EXPECT_THROW(family_of_gguf("qwen3", true, "x"), core::Error);
 }
 
+nn::ModelConfig small_model() {
+  return {.vocabulary = 7,
+          .width = 8,
+          .num_layers = 3,
+          .num_heads = 2,
+          .num_kv_heads = 1,
+          .head_width = 4,
+          .mlp_width = 5,
+          .max_positions = 16,
+          .moe = {}};
+}
+
 // What one family cannot hold another may; what none can is told of the nearest.
 TEST(Families, AreChosenByWhatAModelIs) {
-  nn::ModelConfig c{.vocabulary = 7,
-                    .width = 8,
-                    .num_layers = 3,
-                    .num_heads = 2,
-                    .num_kv_heads = 1,
-                    .head_width = 4,
-                    .mlp_width = 5,
-                    .max_positions = 16,
-                    .moe = {}};
+  nn::ModelConfig c = small_model();
   const auto name = [&] { return std::string(family_for(c, "x").name); };
   EXPECT_EQ(name(), "Llama");
   c.window = 4;
@@ -82,6 +87,23 @@ TEST(Families, AreChosenByWhatAModelIs) {
   EXPECT_EQ(name(), "Qwen3-MoE");
   c.moe.weight_scale = 2;
   EXPECT_EQ(*beyond_all_families(c), "moe.weight_scale is 2, expected 1 (Qwen3-MoE)");
+}
+
+/// Gemma 3 has no word for it: its layers with a window have frequencies of their own, which are not stretched.
+TEST(Families, StretchedFrequenciesOfWindowsAreNotGemmas) {
+  nn::ModelConfig c = small_model();
+  c.head_norm = nn::HeadNorm::EachHead;
+  c.norm_placement = nn::NormPlacement::Around;
+  c.norm_offset = 1;
+  c.activation = nn::Activation::GeluTanh;
+  c.embedding_scale = std::sqrt(8.0);
+  c.window = 4;
+  c.full_layers = {1};
+  EXPECT_EQ(std::string(family_for(c, "x").name), "Gemma 3");
+  c.rope_scaling = {.kind = nn::RopeScaling::Kind::Linear, .factor = 8};
+  EXPECT_EQ(*beyond_all_families(c), "window_rope_base is 0 beside rope_scaling, expected above 0 (Gemma 3)");
+  c.window_rope_base = 10000;
+  EXPECT_EQ(std::string(family_for(c, "x").name), "Gemma 3");
 }
 
 }  // namespace
