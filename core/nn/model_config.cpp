@@ -16,6 +16,12 @@ bool ModelConfig::is_moe_layer(std::int64_t layer) const {
          std::find(moe.dense_layers.begin(), moe.dense_layers.end(), layer) == moe.dense_layers.end();
 }
 
+std::int64_t ModelConfig::num_moe_layers() const {
+  std::int64_t count = 0;
+  for (std::int64_t layer = 0; layer < num_layers; ++layer) count += is_moe_layer(layer) ? 1 : 0;
+  return count;
+}
+
 LayerConfig ModelConfig::layer(std::int64_t index) const {
   const bool has_window = window > 0 && std::find(full_layers.begin(), full_layers.end(), index) == full_layers.end();
   LayerConfig layer{.window = has_window ? window : 0,

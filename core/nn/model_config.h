@@ -92,6 +92,7 @@ struct ModelConfig {
 
   LayerConfig layer(std::int64_t index) const;
   bool is_moe_layer(std::int64_t layer) const;
+  std::int64_t num_moe_layers() const;
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 

@@ -37,8 +37,6 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
               "transformer: layers {} to {} of {}", options_.first_layer, options_.first_layer + options_.num_layers,
               c.num_layers);
   const core::Cut whole{.sees_share = options_.sequence_parallel};
-  std::int64_t num_moe_layers = 0;
-  for (std::int64_t i = 0; i < c.num_layers; ++i) num_moe_layers += c.is_moe_layer(i) ? 1 : 0;
 
   const auto add = [&](const std::string& name, const Shape& global_shape, const core::Cut& cut, bool decays = true) {
     return &parameters_.add(name, global_shape, cut, decays);
@@ -67,7 +65,7 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     if (own.is_moe) {
       Moe moe = make_moe(parameters_, prefix + "moe", c.width, c.moe, whole);
       moe.layer = layer.index;
-      moe.num_moe_layers = num_moe_layers;
+      moe.num_moe_layers = c.num_moe_layers();
       moe.activation = c.activation;
       if (c.moe.shared_width > 0) moe.shared = mlp(prefix + "moe.shared.", c.moe.shared_width);
       if (c.moe.shared_gate) moe.shared_gate = add(prefix + "moe.shared_gate.weight", {1, c.width}, whole);

@@ -17,12 +17,6 @@ using Scaling = nn::RopeScaling;
 
 namespace {
 
-std::int64_t num_moe_layers(const nn::ModelConfig& config) {
-  std::int64_t count = 0;
-  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) count += config.is_moe_layer(layer) ? 1 : 0;
-  return count;
-}
-
 const char* name_of(nn::HeadNorm norm) {
   constexpr std::array names{"none", "of each head", "of all heads"};
   return names.at(static_cast<std::size_t>(norm));
@@ -64,7 +58,7 @@ class Beyond {
   }
   void experts() {
     using Experts = FamilyTraits::Experts;
-    const std::int64_t count = num_moe_layers(config_);
+    const std::int64_t count = config_.num_moe_layers();
     const nn::MoeConfig& moe = config_.moe;
     if (traits_.experts == Experts::None && count > 0)
       add("{} of {} layers have experts, expected none", count, config_.num_layers);
@@ -154,7 +148,7 @@ std::optional<std::string> beyond(const Family& family, const nn::ModelConfig& c
 
 std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConfig& config) {
   if (const auto more = beyond(family, config)) return more;
-  const std::int64_t num_moe = num_moe_layers(config);
+  const std::int64_t num_moe = config.num_moe_layers();
   if (num_moe > 0 && num_moe < config.num_layers)
     return fmt::format("moe.dense_layers: {} of {} layers have experts, expected all", num_moe, config.num_layers);
   if (num_moe > 0 && family.gguf_renormalises && config.moe.renormalise != *family.gguf_renormalises)
