@@ -28,7 +28,7 @@ class Together {
 
   /// Tells the others that this stream has come so far. True once all is done, or this stream is to do the rest.
   bool is_ready() {
-    if (is_aborted()) return true;
+    if (is_aborted()) return has_left();
     if (links() != Links::Good) return false;
     bool all_arrived = true;
     bool others_run = false;
@@ -85,6 +85,16 @@ class Together {
  private:
   bool is_aborted() const {
     return std::any_of(parts_.begin(), parts_.end(), [](const GroupedPart& p) { return p.self->aborted; });
+  }
+  /// What has not begun never does without this stream, whose memory may go; what others do has to end first.
+  bool has_left() {
+    bool others_run = false;
+    for (const GroupedPart& p : parts_) {
+      const Transfer::State state = p.part.transfer->state;
+      if (state == Transfer::State::waiting) p.part.participant().arrived = false;
+      others_run |= state == Transfer::State::running;
+    }
+    return !others_run;
   }
 
   std::vector<GroupedPart> parts_;

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -208,22 +209,24 @@ TEST(EmulatedNccl, CallsThatDoNotBlockAreAskedAfter) {
 
 /// Two communicators of a rank whose peer goes, with an operation of each under way.
 struct Stuck {
-  ncclComm_t a = nullptr, b = nullptr;
+  ncclComm_t a = nullptr, b = nullptr, peers_a = nullptr;
   cudaStream_t of_a = nullptr, of_b = nullptr;
-  OnDevice<float> x{std::vector<float>{1}}, y{std::vector<float>{1}};
+  std::optional<OnDevice<float>> x{std::vector<float>{1}}, y{std::vector<float>{1}};
   Stuck() {
     const ncclUniqueId ids[] = {new_id(), new_id()};
     std::thread peer([&] {
       check(cudaSetDevice(1));
-      for (const ncclUniqueId& id : ids) EXPECT_EQ(settled(joined(2, id, 1)), ncclSuccess);
+      peers_a = joined(2, ids[0], 1);
+      EXPECT_EQ(settled(peers_a), ncclSuccess);
+      EXPECT_EQ(settled(joined(2, ids[1], 1)), ncclSuccess);
     });
     a = joined(2, ids[0], 0);
     EXPECT_EQ(settled(a), ncclSuccess);
     b = joined(2, ids[1], 0);
     EXPECT_EQ(settled(b), ncclSuccess);
     peer.join();
-    queue(a, of_a, x.data());
-    queue(b, of_b, y.data());
+    queue(a, of_a, x->data());
+    queue(b, of_b, y->data());
   }
   static void queue(ncclComm_t comm, cudaStream_t& stream, float* values) {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -242,6 +245,27 @@ TEST(EmulatedNccl, WhatIsAbortedInAGroupEnds) {
   check_nccl(ncclGroupEnd());
   check(cudaStreamSynchronize(stuck.of_a));
   check(cudaStreamSynchronize(stuck.of_b));
+}
+
+TEST(EmulatedNccl, WhatIsAbortedIsNotDoneWhenTheOthersCome) {
+  Stuck stuck;
+  EXPECT_EQ(cudaStreamQuery(stuck.of_a), cudaErrorNotReady);  // it waits for its peer
+  cudaGetLastError();
+  check_nccl(ncclGroupStart());
+  check_nccl(ncclCommAbort(stuck.a));
+  check_nccl(ncclCommAbort(stuck.b));
+  check_nccl(ncclGroupEnd());
+  stuck.x.reset();
+  std::thread([&] {
+    check(cudaSetDevice(1));
+    const OnDevice<float> x(std::vector<float>{1});
+    cudaStream_t stream = nullptr;
+    Stuck::queue(stuck.peers_a, stream, x.data());
+    EXPECT_EQ(cudaStreamQuery(stream), cudaErrorNotReady);
+    cudaGetLastError();
+    check_nccl(ncclCommAbort(stuck.peers_a));
+    EXPECT_EQ(cudaStreamQuery(stream), cudaSuccess);
+  }).join();
 }
 
 TEST(EmulatedNcclDeathTest, WhatIsStuckIsNotEndedOneByOne) {
