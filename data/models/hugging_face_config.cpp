@@ -15,22 +15,28 @@ namespace fs = std::filesystem;
 
 namespace {
 
-ConfigFields fields_of(const fs::path& folder) {
-  const std::string where = (folder / "config.json").string();
-  return {parse_json<Json>(read_text_file(where, 1U << 24U), where), where};
+std::string path_in(const fs::path& folder) { return (folder / "config.json").string(); }
+std::string text_of(const fs::path& folder) { return read_text_file(path_in(folder), 1U << 24U); }
+
+ConfigFields fields_of(const std::string& text, const std::string& where) {
+  return {parse_json<Json>(text, where), where};
 }
 
 }  // namespace
 
 std::optional<std::int64_t> read_bos_token(const fs::path& folder, std::int64_t vocabulary) {
-  const ConfigFields fields = fields_of(folder);
+  const ConfigFields fields = fields_of(text_of(folder), path_in(folder));
   const Json bos = fields.json().value("bos_token_id", Json());
   if (!bos.is_number_integer() || bos < 0 || bos >= vocabulary) return std::nullopt;
   return bos.get<std::int64_t>();
 }
 
 HuggingFaceConfig read_hugging_face_config(const fs::path& folder) {
-  const ConfigFields fields = fields_of(folder);
+  return parse_hugging_face_config(text_of(folder), path_in(folder));
+}
+
+HuggingFaceConfig parse_hugging_face_config(const std::string& text, const std::string& where) {
+  const ConfigFields fields = fields_of(text, where);
   const Json architectures = fields.json().value("architectures", Json::array());
   const std::string architecture = architectures.is_array() && architectures.size() == 1 && architectures[0].is_string()
                                        ? architectures[0].get<std::string>()

@@ -19,6 +19,8 @@ struct HuggingFaceConfig {
 
 /// What folder/config.json describes; throws as HuggingFaceModel says.
 HuggingFaceConfig read_hugging_face_config(const std::filesystem::path& folder);
+/// What a config.json of this text does; `where` names it in errors.
+HuggingFaceConfig parse_hugging_face_config(const std::string& text, const std::string& where);
 
 /// Its bos_token_id, where it has one of a vocabulary of this size.
 std::optional<std::int64_t> read_bos_token(const std::filesystem::path& folder, std::int64_t vocabulary);

@@ -171,10 +171,13 @@ void start_student(Session& session, const Log& log) {
   session.start_student();
   if (!session.start.layers.empty())
     log->info("the student keeps the teacher's layers {}", fmt::join(session.start.layers, " "));
-  if (!session.start.is_exact)
+  if (!session.start.is_exact) {
+    const UpcycleConfig& upcycle = *session.config.student_init->upcycle;
     log->warn(
-        "the start is not exact: slices = {} do not divide experts_per_token = {}, so the weights are only scaled",
-        session.config.student_init->upcycle->slices, session.config.student_init->upcycle->experts_per_token);
+        "the start is not exact: slices{} = {} do not divide experts_per_token = {}, so the weights are only scaled",
+        upcycle.shared_slices > 0 ? " - shared_slices" : "", upcycle.slices - upcycle.shared_slices,
+        upcycle.experts_per_token);
+  }
 }
 
 std::string host_name() {

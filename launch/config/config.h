@@ -48,6 +48,8 @@ struct UpcycleConfig {
   std::int64_t experts = 8;
   std::int64_t experts_per_token = 2;
   double router_std = 0.02;
+  std::int64_t shared_slices = 0;
+  bool shared_gate = false;
   friend bool operator==(const UpcycleConfig&, const UpcycleConfig&) = default;
 };
 

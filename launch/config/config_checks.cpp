@@ -52,9 +52,15 @@ void check_student_init(const StudentInitConfig& c, const ParsedConfig& parsed) 
   }
   if (!c.upcycle) return;
   const UpcycleConfig& upcycle = *c.upcycle;
-  if (upcycle.experts % upcycle.slices != 0)
-    fail_usage("{}: student_init.upcycle.experts is {}, expected a multiple of slices = {}", place("upcycle.experts"),
-               upcycle.experts, upcycle.slices);
+  if (upcycle.shared_slices >= upcycle.slices)
+    fail_usage("{}: student_init.upcycle.shared_slices is {}, expected less than slices = {}",
+               place("upcycle.shared_slices"), upcycle.shared_slices, upcycle.slices);
+  if (upcycle.shared_gate && upcycle.shared_slices == 0)
+    fail_usage("{}: student_init.upcycle.shared_gate is true, expected false without shared_slices",
+               place("upcycle.shared_gate"));
+  if (const std::int64_t routed = upcycle.slices - upcycle.shared_slices; upcycle.experts % routed != 0)
+    fail_usage("{}: student_init.upcycle.experts is {}, expected a multiple of slices{} = {}", place("upcycle.experts"),
+               upcycle.experts, upcycle.shared_slices > 0 ? " - shared_slices" : "", routed);
   if (upcycle.experts_per_token > upcycle.experts)
     fail_usage("{}: student_init.upcycle.experts_per_token is {}, expected 1 to experts = {}",
                place("upcycle.experts_per_token"), upcycle.experts_per_token, upcycle.experts);

@@ -103,6 +103,8 @@ void fields(Io& io, UpcycleConfig& c) {
   io("experts", c.experts, between(1, nn::ModelLimits::num_experts));
   io("experts_per_token", c.experts_per_token, at_least(1));
   io("router_std", c.router_std, above(0));
+  io("shared_slices", c.shared_slices, at_least(0));
+  io("shared_gate", c.shared_gate);
 }
 
 template <class Io>

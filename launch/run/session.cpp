@@ -21,6 +21,19 @@ namespace limbeck::launch {
 
 using core::fail_usage;
 
+namespace {
+
+nn::UpcycleShape shape_of(const UpcycleConfig& c) {
+  return {.slices = c.slices,
+          .experts = c.experts,
+          .experts_per_token = c.experts_per_token,
+          .router_deviation = c.router_std,
+          .shared_slices = c.shared_slices,
+          .shared_gate = c.shared_gate};
+}
+
+}  // namespace
+
 Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     : rank(rank_of_session), config(std::move(run_config)), found(with_paths_found(config)) {
   if (config.output.started_in.empty()) config.output.started_in = std::filesystem::current_path().string();
@@ -195,10 +208,7 @@ nn::ModelConfig Session::student_architecture() const {
     if (u.slices < 1 || architecture.mlp_width % u.slices != 0)
       fail_usage("student_init.upcycle.slices is {}, expected a divisor of the teacher's feed-forward width {}",
                  u.slices, architecture.mlp_width);
-    architecture.moe.num_experts = u.experts;
-    architecture.moe.experts_per_token = u.experts_per_token;
-    architecture.moe.expert_width = architecture.mlp_width / u.slices;
-    architecture.moe.renormalise = true;
+    architecture = nn::upcycled_config(architecture, shape_of(u), /*renormalise=*/true);
   }
   return architecture;
 }
@@ -230,12 +240,7 @@ void Session::start_student() {
   nn::ModelConfig dense = teacher->config();
   dense.num_layers = keep;
   const UpcycleConfig& u = *init.upcycle;
-  nn::Upcycled upcycled(skipped, dense,
-                        {.slices = u.slices,
-                         .experts = u.experts,
-                         .experts_per_token = u.experts_per_token,
-                         .router_deviation = u.router_std},
-                        /*renormalise=*/true, config.train.seed);
+  nn::Upcycled upcycled(skipped, dense, shape_of(u), /*renormalise=*/true, config.train.seed);
   start.is_exact = upcycled.is_exact();
   load_student(upcycled);
   upcycled.centre_routers(nn::mean_router_inputs(*student, calibration_batch(), *rank.comms().batch));

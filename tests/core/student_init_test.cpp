@@ -2,6 +2,8 @@
 
 #include "core/nn/student/student_init.h"
 
+#include <fmt/format.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -107,6 +109,37 @@ TEST(Upcycled, AnExactExpertIsItsSliceWithDownTimesTheSlices) {
   const Upcycled upcycled(teacher, dense(), {.slices = 4, .experts = 8, .experts_per_token = 4}, true, 1);
   EXPECT_TRUE(upcycled.is_exact());
   expect_slices(upcycled, 4, 8, 1, 4);
+}
+
+// Of four slices the first is every token's, half of it behind a gate that starts at one half; three are routed.
+TEST(Upcycled, SharedSlicesComeFirstAndAreNoExperts) {
+  const Teacher teacher;
+  const Upcycled upcycled(teacher, dense(),
+                          {.slices = 4, .experts = 6, .experts_per_token = 3, .shared_slices = 1, .shared_gate = true},
+                          true, 1);
+  EXPECT_TRUE(upcycled.is_exact());
+  const std::int64_t f = mlp_width / 4;
+  EXPECT_EQ(upcycled.model_config().moe.shared_width, f);
+  for (const char* name : {"gate", "up", "down"}) {
+    const bool is_down = std::string(name) == "down";
+    const Tensor shared = read_whole(upcycled, fmt::format("layers.0.moe.shared.{}.weight", name));
+    const Tensor experts = read_whole(upcycled, fmt::format("layers.0.moe.experts.{}", name));
+    ASSERT_EQ(shared.shape(), (is_down ? Shape{width, f} : Shape{f, width}));
+    for (std::int64_t i = 0; i < shared.shape()[0]; ++i)
+      for (std::int64_t j = 0; j < shared.shape()[1]; ++j) {
+        const std::int64_t at = i * shared.shape()[1] + j;
+        EXPECT_EQ(shared.data<double>()[at], Teacher::value(name, i, j) * (is_down ? 2 : 1)) << name;
+        for (std::int64_t e = 0; e < 6; ++e) {
+          const std::int64_t first = (1 + e / 2) * f;
+          const double of_teacher = is_down ? Teacher::value(name, i, first + j) : Teacher::value(name, first + i, j);
+          EXPECT_EQ(experts.data<double>()[e * f * width + at], of_teacher * (is_down ? 3 : 1)) << name << e;
+        }
+      }
+  }
+  EXPECT_THAT(core::host_values<double>(read_whole(upcycled, "layers.0.moe.shared_gate.weight")), ::testing::Each(0.0));
+  EXPECT_THROW(
+      Upcycled(teacher, dense(), {.slices = 4, .experts = 8, .experts_per_token = 4, .shared_slices = 4}, true, 1),
+      core::UsageError);
 }
 
 TEST(Upcycled, AnInexactExpertIsItsSliceTimesTheCubeRootOfItsFactor) {

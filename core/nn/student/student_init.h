@@ -46,13 +46,19 @@ class LayerSkip final : public core::StateReader {
 };
 
 struct UpcycleShape {
-  std::int64_t slices = 1;             // G: parts a dense feed-forward is cut into
-  std::int64_t experts = 0;            // E = slices * copies
+  std::int64_t slices = 1;             // parts a dense feed-forward is cut into
+  std::int64_t experts = 0;            // E = routed slices * copies
   std::int64_t experts_per_token = 0;  // K
   double router_deviation = 0.02;
+  std::int64_t shared_slices = 0;  // the first, which every token sees; the others are routed, at least one
+  bool shared_gate = false;        // behind a gate (MoeConfig::shared_gate)
+  std::int64_t routed_slices() const { return slices - shared_slices; }
 };
 
-/// Dense feed-forwards as experts: expert = slice * copies + copy holds one slice, so that the ranks of an
+/// The architecture of a dense model with its feed-forwards cut so.
+ModelConfig upcycled_config(const ModelConfig& dense, const UpcycleShape& shape, bool renormalise);
+
+/// Dense feed-forwards as experts: expert = slice * copies + copy holds one of G routed slices, so that the ranks of an
 /// expert-parallel group start balanced. A router row is random and shared by the slices of a copy, so the top K are
 /// whole copies. Hidden states have a mean far from zero: of random rows one copy's logits would be greater for most
 /// tokens. So a row is made orthogonal to that mean, once it is known (centre_routers), and each copy's logits have
@@ -60,9 +66,11 @@ struct UpcycleShape {
 ///
 /// The start is exact when the selected weights are renormalised and G divides K: `down` is multiplied by G. Otherwise
 /// the three matrices are multiplied by A^(1/3), A = E G / K (softmax before the selection, not renormalised) or G.
+/// Shared slices stay as they are; a gate starts as zeros, which let half through, and `down` is doubled.
 class Upcycled final : public core::StateReader {
  public:
-  /// Throws a UsageError where the slices do not divide mlp_width, or experts.
+  /// Throws a UsageError where the slices do not divide mlp_width, none is routed, or those that are do not divide
+  /// experts.
   Upcycled(const core::StateReader& source, const ModelConfig& dense, UpcycleShape shape, bool renormalise,
            std::uint64_t seed);
   std::string source() const override { return source_.source(); }
@@ -74,13 +82,14 @@ class Upcycled final : public core::StateReader {
 
   bool is_exact() const { return exact_; }
   /// The architecture of the result.
-  ModelConfig model_config() const;
+  ModelConfig model_config() const { return upcycled_config(dense_, shape_, renormalise_); }
 
  private:
   void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
 
   enum class Matrix : std::uint8_t { Gate, Up, Down };
   void read_experts(const std::string& dense_name, Matrix matrix, core::StateEntry& entry) const;
+  void read_shared(const std::string& dense_name, Matrix matrix, core::StateEntry& entry) const;
   void read_router(const std::string& name, core::StateEntry& entry) const;
   /// [C]
   std::vector<double> router_row(const std::string& name, std::int64_t copy) const;

@@ -185,18 +185,16 @@ TEST(Promises, PackedDocumentsEqualEachAlone) {
   }
 }
 
-class ExactStart : public ::testing::TestWithParam<std::tuple<int, int, int>> {};
+class ExactStart : public ::testing::TestWithParam<nn::UpcycleShape> {};
 
 TEST_P(ExactStart, UpcycledLogitsAreThoseOfTheLayerSkippedDenseModel) {
-  const auto [slices, experts, experts_per_token] = GetParam();
   const GoldenModel golden("dense.h5");
   const auto memory = core::Memory::cpu(1);
   const auto source = golden.parameters();
   const nn::LayerSkip skipped(source, 2, {1});
   nn::ModelConfig dense = golden.config();
   dense.num_layers = 1;
-  const nn::Upcycled upcycled(skipped, dense,
-                              {.slices = slices, .experts = experts, .experts_per_token = experts_per_token}, true, 7);
+  const nn::Upcycled upcycled(skipped, dense, GetParam(), true, 7);
   ASSERT_TRUE(upcycled.is_exact());
   nn::Transformer before(dense, {.memory = memory, .frozen = true});
   before.load(skipped);
@@ -215,9 +213,15 @@ TEST_P(ExactStart, UpcycledLogitsAreThoseOfTheLayerSkippedDenseModel) {
   for (std::int64_t i = 0; i < a.numel(); ++i) ASSERT_NEAR(a.data<float>()[i], b.data<float>()[i], 1e-4 * scale);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, ExactStart,
-                         ::testing::Values(std::tuple{1, 4, 1}, std::tuple{4, 8, 4}, std::tuple{2, 8, 4},
-                                           std::tuple{4, 16, 8}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, ExactStart,
+    ::testing::Values(nn::UpcycleShape{.slices = 1, .experts = 4, .experts_per_token = 1},
+                      nn::UpcycleShape{.slices = 4, .experts = 8, .experts_per_token = 4},
+                      nn::UpcycleShape{.slices = 2, .experts = 8, .experts_per_token = 4},
+                      nn::UpcycleShape{.slices = 4, .experts = 16, .experts_per_token = 8},
+                      nn::UpcycleShape{.slices = 4, .experts = 6, .experts_per_token = 3, .shared_slices = 1},
+                      nn::UpcycleShape{
+                          .slices = 4, .experts = 4, .experts_per_token = 2, .shared_slices = 2, .shared_gate = true}));
 
 TEST(StudentInit, LayerChoices) {
   EXPECT_EQ(nn::evenly_spaced_layers(30, 4), (std::vector<std::int64_t>{0, 10, 19, 29}));

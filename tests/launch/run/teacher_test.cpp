@@ -1,5 +1,5 @@
-// The real teacher, SmolLM2-135M-Instruct from its GGUF, against float64 runs of an independent implementation
-// (tests/golden/teacher, influence, layer_skip). Skipped where the file cannot be had.
+// Real teachers, from their GGUFs, against float64 runs of independent implementations (tests/golden/teacher,
+// influence, layer_skip). Skipped where a file cannot be had.
 
 #include <gtest/gtest.h>
 
@@ -43,6 +43,21 @@ class TeacherTest : public ::testing::Test {
     const auto path = testing::teacher_file();
     if (!path) GTEST_SKIP() << testing::no_teacher;
     source_ = launch::open_model(*path);
+  }
+  void expect_logits_on_texts(const nn::Transformer& model, const Golden& golden) {
+    std::set<std::string> texts;
+    for (const std::string& path : golden.file.datasets())
+      if (path.starts_with("/texts/")) texts.insert(path.substr(0, path.find('/', 7) + 1));
+    ASSERT_EQ(texts.size(), 3U);
+    for (const std::string& group : texts) expect_logits(model, golden, group, "/columns");
+  }
+  static void expect_greedy(const nn::Transformer& model, const Golden& golden) {
+    for (const char* group : {"/greedy/0/", "/greedy/1/"})
+      for (const bool use_cache : {true, false})
+        EXPECT_EQ(
+            nn::generate(model, golden.ids(std::string(group) + "prompt"), {.max_tokens = 32, .use_cache = use_cache}),
+            golden.ids(std::string(group) + "generated"))
+            << group << (use_cache ? "with" : "without") << " the cache";
   }
   std::unique_ptr<nn::Transformer> load(const core::StateReader& reader, const nn::ModelConfig& config,
                                         bool as_kept = false) {
@@ -89,13 +104,7 @@ class TeacherTest : public ::testing::Test {
 };
 
 TEST_F(TeacherTest, LogitsOnThreeTexts) {
-  const auto model = load(*source_.reader, source_.config);
-  const Golden golden("teacher/smollm2_logits.h5");
-  std::set<std::string> texts;
-  for (const std::string& path : golden.file.datasets())
-    if (path.starts_with("/texts/")) texts.insert(path.substr(0, path.find('/', 7) + 1));
-  ASSERT_EQ(texts.size(), 3U);
-  for (const std::string& group : texts) expect_logits(*model, golden, group, "/columns");
+  expect_logits_on_texts(*load(*source_.reader, source_.config), Golden("teacher/smollm2_logits.h5"));
 }
 
 // Products widen the blocks of the mapped file: the same values, in a tenth of the memory.
@@ -128,14 +137,7 @@ TEST_F(TeacherTest, LendsPartsOfWholeBlocks) {
 }
 
 TEST_F(TeacherTest, GreedyGenerationWithAndWithoutCache) {
-  const auto model = load(*source_.reader, source_.config);
-  const Golden golden("teacher/smollm2_logits.h5");
-  for (const char* group : {"/greedy/0/", "/greedy/1/"})
-    for (const bool use_cache : {true, false})
-      EXPECT_EQ(
-          nn::generate(*model, golden.ids(std::string(group) + "prompt"), {.max_tokens = 32, .use_cache = use_cache}),
-          golden.ids(std::string(group) + "generated"))
-          << group << (use_cache ? "with" : "without") << " the cache";
+  expect_greedy(*load(*source_.reader, source_.config), Golden("teacher/smollm2_logits.h5"));
 }
 
 TEST_F(TeacherTest, BlockInfluenceOfEveryLayer) {
@@ -166,6 +168,43 @@ TEST_F(TeacherTest, StudentOfTheLayersOfGreatestInfluence) {
   ASSERT_TRUE(upcycled.is_exact());
   expect_logits(*load(upcycled, upcycled.model_config()), golden, "/", "/columns");
 }
+
+struct Fetched {
+  const char *name, *file, *golden;
+};
+
+/// Models of other families (launch/fetch_teacher.sh NAME).
+class FetchedTeacherTest : public TeacherTest, public ::testing::WithParamInterface<Fetched> {
+ protected:
+  void SetUp() override {
+    const auto path = testing::fetched_file(GetParam().file);
+    if (!path) GTEST_SKIP() << "SKIPPED: no downloads/" << GetParam().file << " (launch/fetch_teacher.sh)";
+    source_ = launch::open_model(*path);
+  }
+};
+
+TEST_P(FetchedTeacherTest, LogitsAndTokensOnThreeTexts) {
+  const Golden golden(GetParam().golden);
+  expect_logits_on_texts(*load(*source_.reader, source_.config), golden);
+  for (const char* text : {"prose", "code", "mixed"}) {
+    const std::string group = fmt::format("/texts/{}/", text);
+    std::string bytes;
+    for (const std::int32_t byte : golden.ids(group + "text")) bytes.push_back(static_cast<char>(byte));
+    std::vector<std::int32_t> ids = source_.tokenizer->encode(bytes);
+    if (const auto start = source_.tokenizer->start_of_text_id()) ids.insert(ids.begin(), *start);
+    EXPECT_EQ(ids, golden.ids(group + "tokens")) << text;
+  }
+}
+
+TEST_P(FetchedTeacherTest, GreedyGenerationWithAndWithoutCache) {
+  expect_greedy(*load(*source_.reader, source_.config), Golden(GetParam().golden));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, FetchedTeacherTest,
+                         ::testing::Values(Fetched{"Gemma3", "gemma-3-270m.Q4_K_M.gguf", "teacher/gemma3_logits.h5"},
+                                           Fetched{"QwenCoder", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf",
+                                                   "teacher/qwen_coder_logits.h5"}),
+                         [](const auto& of) { return std::string(of.param.name); });
 
 }  // namespace
 }  // namespace limbeck

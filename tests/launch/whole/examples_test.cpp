@@ -7,6 +7,7 @@
 
 #include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
+#include "tests/support/teacher_file.h"
 
 namespace limbeck {
 namespace {
@@ -37,6 +38,8 @@ TEST(EndToEnd, EveryExampleRuns) {
   run("train", "offline_teacher", "", 2);
   run("distill", "distill_offline_teacher", "", 2);
   run("distill", "distill_smollm2", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);
+  run("distill", "distill_gemma3", "--set teacher.source=runs/offline_teacher --set student_init.layers=[0,3]", 2);
+  run("distill", "distill_qwen_coder", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);
   run("train", "continue_training", "--set model.source=runs/offline_teacher", 1);
   const Outcome trained = folder.limbeck("tokenize text --train --vocab 300 --out my_tokenizer");
   EXPECT_EQ(trained.code, 0) << trained.output;
@@ -52,6 +55,48 @@ TEST(EndToEnd, EveryExampleRuns) {
   EXPECT_EQ(from_gguf.output, folder.limbeck("generate runs/own_text" + greedy).output);
   EXPECT_THAT(left, ::testing::IsEmpty()) << "examples that no line above runs";
 }
+
+/// An example with its own teacher, whose student goes on with a text.
+struct RealTeacher {
+  const char *example, *file;
+  bool has_format;  // the student is a model of a family
+};
+
+class RealTeachers : public ::testing::TestWithParam<RealTeacher> {};
+
+TEST_P(RealTeachers, TwentyStepsMakeAStudentThatGoesOn) {
+  const auto file = testing::fetched_file(GetParam().file);
+  if (!file) GTEST_SKIP() << "SKIPPED: no downloads/" << GetParam().file << " (launch/fetch_teacher.sh)";
+  const RunFolder folder(std::string(GetParam().example));
+  const auto succeed = [&](const std::string& arguments, int ranks = 1) {
+    const Outcome outcome = folder.limbeck(arguments, ranks);
+    EXPECT_EQ(outcome.code, 0) << outcome.output;
+    return outcome.output;
+  };
+  succeed(fmt::format("distill {}/examples/{}.textproto --out run --set teacher.source={} --set data.text=text "
+                      "--set data.sequence_length=64 --set data.held_out_fraction=0.4 --set train.eval_tokens=128 "
+                      "--set generation.max_tokens=4",
+                      testing::source_folder().string(), GetParam().example, *file),
+          2);
+  const auto metrics = folder.metrics("run");
+  ASSERT_FALSE(metrics.empty());
+  EXPECT_LT(metrics.back().at("kl").get<double>(), metrics.front().at("kl").get<double>());
+  const std::string greedy = " --prompt 'The still' --max-tokens 8 --temperature 0 --quiet";
+  const std::string text = succeed("generate run" + greedy);
+  EXPECT_THAT(text, HasSubstr("The still"));
+  const Outcome converted = folder.limbeck("convert run exported --dtype float32");
+  EXPECT_EQ(converted.code == 0, GetParam().has_format) << converted.output;
+  if (GetParam().has_format)
+    EXPECT_EQ(succeed("generate exported" + greedy), text);
+  else
+    EXPECT_THAT(converted.output, HasSubstr("Gemma 3"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, RealTeachers,
+                         ::testing::Values(RealTeacher{"distill_gemma3", "gemma-3-270m.Q4_K_M.gguf", false},
+                                           RealTeacher{"distill_qwen_coder", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf",
+                                                       true}),
+                         [](const auto& of) { return std::string(of.param.example); });
 
 }  // namespace
 }  // namespace limbeck
