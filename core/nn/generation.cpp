@@ -19,7 +19,7 @@ namespace {
 
 /// Of hidden states [N,C]: [N,V], row by row.
 std::vector<double> logits_of(const Transformer& model, const Tensor& hidden) {
-  const Tensor mine = core::logits_of(hidden, model.head().value);
+  const Tensor mine = core::logits_of(hidden, model.head().value, model.head_bias().value);
   const Tensor logits = model.comms().tensor->gather(mine, 1, model.config().vocabulary);
   std::vector<double> result;
   core::dispatch_float("generate", logits.dtype(), [&]<class T>() {

@@ -39,7 +39,19 @@ enum class NormPlacement : std::uint8_t {
   Around,  // of both (Gemma 3)
 };
 
-using kernels::Activation;  // of the gate of a feed-forward
+/// What norms are of.
+enum class NormKind : std::uint8_t {
+  Rms,
+  Layer,  // with a bias beside the weight (GPT-2)
+};
+
+/// How a token's place is told.
+enum class Positions : std::uint8_t {
+  Rotary,   // queries and keys turn
+  Learned,  // a row of a table of max_positions is added to the embedded token (GPT-2)
+};
+
+using kernels::Activation;  // of the gate of a feed-forward, or of one without a gate
 
 /// How rotary frequencies reach positions beyond those that a model was trained on (core/nn/rope_scaling.h).
 struct RopeScaling {
@@ -89,6 +101,13 @@ struct ModelConfig {
   double norm_offset = 0;      // added to the weights of norms (Gemma: 1)
   double embedding_scale = 1;  // of embedded tokens (Gemma: sqrt(C))
   Activation activation = Activation::Silu;
+
+  bool attention_output_bias = false;  // o has a bias
+  bool mlp_bias = false;               // the matrices of dense feed-forwards have biases
+  bool head_bias = false;              // logits have a bias
+  bool mlp_gate = true;  // dense feed-forwards are down(activation(gate x) * up x), or down(activation(up x))
+  NormKind norm_kind = NormKind::Rms;
+  Positions positions = Positions::Rotary;
 
   LayerConfig layer(std::int64_t index) const;
   bool is_moe_layer(std::int64_t layer) const;

@@ -63,6 +63,8 @@ class Transformer {
   Parameter& parameter(const std::string& name);
   /// The head's weight [V_local,C]; the embedding's where they are tied.
   Var head() const { return core::as_var(*head_); }
+  /// What is added to the logits, [V_local]; without a value where the model has none.
+  Var head_bias() const { return head_bias_ != nullptr ? core::as_var(*head_bias_) : Var(); }
   /// The part of the vocabulary that this rank's head and embedding hold.
   core::VocabularyPart vocabulary_part() const;
 
@@ -93,6 +95,10 @@ class Transformer {
   core::DType compute_dtype() const;
   core::DType residual_dtype() const { return options_.residual.value_or(compute_dtype()); }
   Attention add_attention(const std::string& prefix, const LayerConfig& layer);
+  Mlp add_mlp(const std::string& prefix, std::int64_t width, bool has_biases);
+  Norm add_norm(const std::string& name);
+  std::size_t add_rotary(const LayerConfig& layer);
+  core::Cut whole() const { return {.sees_share = options_.sequence_parallel}; }
   std::vector<core::RopeTable> rope_tables(std::int64_t num_positions) const;
   Var embedded(Tape& tape, const Pass& pass) const;
 
@@ -108,8 +114,10 @@ class Transformer {
   core::ParameterSet parameters_;
   std::vector<Layer> layers_;
   Parameter* embedding_ = nullptr;
-  Parameter* norm_ = nullptr;
+  Parameter* position_embedding_ = nullptr;  // of learned positions
+  Norm norm_;
   Parameter* head_ = nullptr;
+  Parameter* head_bias_ = nullptr;
   mutable std::vector<Rotary> rotary_;  // by Attention::rope
 };
 

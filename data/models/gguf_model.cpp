@@ -146,11 +146,7 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
         "{}: the head width is {}, expected an even number up to {}", where, config.head_width,
         nn::ModelLimits::head_width);
 
-  config.attention_bias = traits.attention_bias;
-  config.head_norm = traits.head_norm;
-  config.norm_placement = traits.norm_placement;
-  config.norm_offset = traits.norm_offset;
-  config.activation = traits.activation;
+  set_traits(traits, config);
   if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
   if (family.gguf_attention_scale != nullptr) config.attention_scale = family.gguf_attention_scale(config);
   config.rope_scaling = read_scaling(file, keys, config);

@@ -90,6 +90,12 @@ void fields(Io& io, ModelSection& section) {
   io("norm_offset", c.norm_offset, between(0, 1));
   io("embedding_scale", c.embedding_scale, above(0));
   io("activation", c.activation);
+  io("attention_output_bias", c.attention_output_bias);
+  io("mlp_bias", c.mlp_bias);
+  io("head_bias", c.head_bias);
+  io("mlp_gate", c.mlp_gate);
+  io("norm_kind", c.norm_kind);
+  io("positions", c.positions);
 }
 
 template <class Io>

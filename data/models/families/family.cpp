@@ -30,6 +30,9 @@ const char* name_of(nn::Activation activation) {
   return names.at(static_cast<std::size_t>(activation));
 }
 
+const char* name_of(nn::NormKind kind) { return kind == nn::NormKind::Layer ? "LayerNorm" : "RMSNorm"; }
+const char* name_of(nn::Positions positions) { return positions == nn::Positions::Learned ? "learned" : "rotary"; }
+
 /// All that a model is beyond a family, in the order of weight.
 class Beyond {
  public:
@@ -37,6 +40,7 @@ class Beyond {
     layers();
     experts();
     attention();
+    biases();
     if (config.activation != traits_.activation)
       add("activation is {}, expected {}", name_of(config.activation), name_of(traits_.activation));
     const double scale = traits_.scales_embedding ? std::sqrt(static_cast<double>(config.width)) : 1;
@@ -51,6 +55,12 @@ class Beyond {
     all_.push_back(fmt::format(format, std::forward<Args>(args)...));
   }
   void layers() {
+    if (config_.positions != traits_.positions)
+      add("positions are {}, expected {}", name_of(config_.positions), name_of(traits_.positions));
+    if (config_.norm_kind != traits_.norm_kind)
+      add("norms are {}, expected {}", name_of(config_.norm_kind), name_of(traits_.norm_kind));
+    if (config_.num_moe_layers() < config_.num_layers && config_.mlp_gate != traits_.mlp_gate)
+      add("mlp_gate is {}, expected {}", config_.mlp_gate, traits_.mlp_gate);
     if (config_.norm_placement != traits_.norm_placement)
       add("norms stand {}, expected {}", name_of(config_.norm_placement), name_of(traits_.norm_placement));
     if (config_.norm_offset != traits_.norm_offset)
@@ -93,6 +103,15 @@ class Beyond {
     if (config_.window > 0 && config_.window_rope_base == 0 && config_.rope_scaling.kind != Scaling::Kind::None &&
         traits_.has_window_rope)
       add("window_rope_base is 0 beside rope_scaling, expected above 0");
+  }
+
+  void biases() {
+    const auto compare = [&](const char* name, bool is_there, bool expected) {
+      if (is_there != expected) add("{} is {}, expected {}", name, is_there, expected);
+    };
+    compare("attention_output_bias", config_.attention_output_bias, traits_.attention_output_bias);
+    if (config_.num_moe_layers() < config_.num_layers) compare("mlp_bias", config_.mlp_bias, traits_.mlp_bias);
+    compare("head_bias", config_.head_bias, traits_.head_bias);
   }
 
   const FamilyTraits& traits_;
@@ -190,6 +209,20 @@ const Family& family_for(const nn::ModelConfig& config, std::string_view what, B
   core::fail("{}: {}", what, *beyond_all_families(config, format));
 }
 
+void set_traits(const FamilyTraits& traits, nn::ModelConfig& config) {
+  config.attention_bias = traits.attention_bias;
+  config.head_norm = traits.head_norm;
+  config.norm_placement = traits.norm_placement;
+  config.norm_offset = traits.norm_offset;
+  config.activation = traits.activation;
+  config.attention_output_bias = traits.attention_output_bias;
+  config.mlp_bias = traits.mlp_bias;
+  config.head_bias = traits.head_bias;
+  config.mlp_gate = traits.mlp_gate;
+  config.norm_kind = traits.norm_kind;
+  config.positions = traits.positions;
+}
+
 nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
   const std::string& where = fields.where();
   const FamilyTraits& traits = family.traits;
@@ -224,11 +257,7 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
     if (fields.has(name) && !(traits.has_window_rope && fields.json()[name].contains("full_attention")))
       read_rope(fields.section(name), config.rope_base, config.rope_scaling, config.max_positions);
 
-  config.attention_bias = traits.attention_bias;
-  config.head_norm = traits.head_norm;
-  config.norm_placement = traits.norm_placement;
-  config.norm_offset = traits.norm_offset;
-  config.activation = traits.activation;
+  set_traits(traits, config);
   if (traits.experts != FamilyTraits::Experts::None) {
     config.moe.num_experts =
         fields.integer(fields.has(family.num_experts_field) ? family.num_experts_field : "num_local_experts");

@@ -23,6 +23,10 @@ struct FamilyTraits {
   nn::NormPlacement norm_placement = nn::NormPlacement::Before;
   double norm_offset = 0;
   nn::Activation activation = nn::Activation::Silu;
+  bool attention_output_bias = false, mlp_bias = false, head_bias = false;
+  bool mlp_gate = true;
+  nn::NormKind norm_kind = nn::NormKind::Rms;
+  nn::Positions positions = nn::Positions::Rotary;
   bool scales_embedding = false;  // by the root of the width
   bool has_attention_scale = false;
 
@@ -94,6 +98,8 @@ std::optional<std::string> beyond_all_families(const nn::ModelConfig& config, Be
 /// The first that can hold the model. Throws, in one line that begins with `what`, where none can.
 const Family& family_for(const nn::ModelConfig& config, std::string_view what, BeyondFormat format = beyond);
 
+/// What all models of a family have alike.
+void set_traits(const FamilyTraits& traits, nn::ModelConfig& config);
 /// The architecture that config.json describes.
 nn::ModelConfig read_config(const Family& family, const ConfigFields& fields);
 /// Its fields of the architecture alone.

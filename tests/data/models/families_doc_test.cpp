@@ -24,6 +24,12 @@ std::string row_of(const Family& family) {
   add(t.norm_placement == nn::NormPlacement::Around, "norms around the blocks");
   add(t.norm_offset != 0, "norms' weights stored less 1");
   add(t.activation == nn::Activation::GeluTanh, "GELU");
+  add(t.attention_output_bias, "a bias of o");
+  add(t.mlp_bias, "biases of feed-forwards");
+  add(t.head_bias, "a bias of logits");
+  add(!t.mlp_gate, "no gate");
+  add(t.norm_kind == nn::NormKind::Layer, "LayerNorm");
+  add(t.positions == nn::Positions::Learned, "learned positions");
   add(t.scales_embedding, "scaled embedding");
   add(t.has_attention_scale, "a scale of scores");
   add(t.experts == FamilyTraits::Experts::All, "experts in every layer");
@@ -87,6 +93,24 @@ TEST(Families, AreChosenByWhatAModelIs) {
   EXPECT_EQ(name(), "Qwen3-MoE");
   c.moe.weight_scale = 2;
   EXPECT_EQ(*beyond_all_families(c), "moe.weight_scale is 2, expected 1 (Qwen3-MoE)");
+}
+
+// What is computed but no family has is refused by name, not written without it.
+TEST(Families, BiasesAndPositionsThatNoneHasAreNamed) {
+  const auto beyond_with = [](auto&& change) {
+    nn::ModelConfig c = small_model();
+    change(c);
+    return beyond_all_families(c).value_or("");
+  };
+  EXPECT_EQ(beyond_with([](auto& c) { c.attention_output_bias = true; }),
+            "attention_output_bias is true, expected false (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.mlp_bias = true; }), "mlp_bias is true, expected false (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.head_bias = true; }), "head_bias is true, expected false (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.mlp_gate = false; }), "mlp_gate is false, expected true (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.norm_kind = nn::NormKind::Layer; }),
+            "norms are LayerNorm, expected RMSNorm (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.positions = nn::Positions::Learned; }),
+            "positions are learned, expected rotary (Llama)");
 }
 
 /// Gemma 3 has no word for it: its layers with a window have frequencies of their own, which are not stretched.
