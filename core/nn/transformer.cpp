@@ -147,7 +147,7 @@ std::size_t Transformer::add_rotary(const LayerConfig& layer) {
   const auto known = std::ranges::find_if(
       rotary_, [&](const Rotary& r) { return r.base == layer.rope_base && r.scaling == layer.rope_scaling; });
   const auto place = static_cast<std::size_t>(known - rotary_.begin());
-  if (known == rotary_.end()) rotary_.push_back({layer.rope_base, layer.rope_scaling, {}});
+  if (known == rotary_.end()) rotary_.push_back({.base = layer.rope_base, .scaling = layer.rope_scaling, .table = {}});
   return place;
 }
 
@@ -210,29 +210,48 @@ core::StateDict Transformer::state_dict() {
 std::vector<core::RopeTable> Transformer::rope_tables(std::int64_t num_positions) const {
   std::vector<core::RopeTable> tables;
   for (Rotary& rotary : rotary_) {
-    core::RopeTable& table = rotary.table;
-    const std::int64_t there = table.cos.defined() ? table.cos.shape()[0] : 0;
+    const std::int64_t there = rotary.num_positions;
     if (num_positions > there) {
-      const RopeAngles angles = rope_angles(config_.head_width, rotary.base, rotary.scaling);
-      table = core::make_rope_table(options_.memory, core::sum_dtype(compute_dtype()),
-                                    std::max(num_positions, std::min(2 * there, config_.max_positions)),
-                                    angles.frequencies, angles.factor);
+      rotary.num_positions = std::max(num_positions, std::min(2 * there, config_.max_positions));
+      const auto made = [&](bool is_long) {
+        const RopeAngles angles = rope_angles(config_.turned_width(), rotary.base, rotary.scaling, is_long);
+        core::RopeTable table = core::make_rope_table(options_.memory, core::sum_dtype(compute_dtype()),
+                                                      rotary.num_positions, angles.frequencies, angles.factor);
+        table.head_width = config_.head_width;
+        return table;
+      };
+      rotary.table = has_long(rotary) ? core::joined(made(false), made(true)) : made(false);
     }
-    tables.push_back(table);
+    tables.push_back(rotary.table);
   }
   return tables;
+}
+
+bool Transformer::has_long(const Rotary& rotary) {
+  return rotary.scaling.kind == RopeScaling::Kind::LongRope && rotary.num_positions > rotary.scaling.original_positions;
+}
+
+std::vector<Tensor> Transformer::rope_rows(const Batch& batch) const {
+  std::vector<Tensor> rows;
+  for (const Rotary& rotary : rotary_)
+    rows.push_back(has_long(rotary) ? core::rope_rows(batch.position, batch.context, rotary.scaling.original_positions,
+                                                      rotary.num_positions)
+                                    : batch.position);
+  return rows;
 }
 
 Pass Transformer::pass(const Batch& batch) const {
   core::check(config_.positions != Positions::Learned || batch.max_position < config_.max_positions,
               "transformer: position {} is beyond the model's {} learned positions (position_embed.weight)",
               batch.max_position, config_.max_positions);
+  std::vector<core::RopeTable> tables = rope_tables(std::max(batch.max_position + 1, batch.longest_context));
   return {.batch = batch,
           .comms = options_.comms,
-          .ropes = rope_tables(batch.max_position + 1),
+          .ropes = std::move(tables),
           .attention = batch.attention_layout(),
           .products = options_.fp8_products ? core::Products::Fp8 : core::Products::AsActivations,
-          .sequence_parallel = options_.sequence_parallel};
+          .sequence_parallel = options_.sequence_parallel,
+          .rope_rows = rope_rows(batch)};
 }
 
 // Keys are numbered page by page of the batch's slots: a segment for what a slot holds with the new tokens, and one for

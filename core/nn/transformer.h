@@ -100,14 +100,17 @@ class Transformer {
   std::size_t add_rotary(const LayerConfig& layer);
   core::Cut whole() const { return {.sees_share = options_.sequence_parallel}; }
   std::vector<core::RopeTable> rope_tables(std::int64_t num_positions) const;
+  std::vector<Tensor> rope_rows(const Batch& batch) const;
   Var embedded(Tape& tape, const Pass& pass) const;
 
   /// What turns queries and keys of some of the layers.
   struct Rotary {
     double base;
     RopeScaling scaling;
-    core::RopeTable table;  // of as many positions as a pass has asked for yet
+    core::RopeTable table;           // of as many positions as a pass has asked for yet;
+    std::int64_t num_positions = 0;  // which are these, twice where long contexts have frequencies of their own
   };
+  static bool has_long(const Rotary& rotary);
 
   ModelConfig config_;
   ModelOptions options_;
