@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/nn/generation.h"
+#include "core/nn/student/student_init.h"
 #include "core/ops/head_loss.h"
 #include "data/files/hdf5_file.h"
 #include "data/models/families/family.h"
@@ -223,6 +224,51 @@ TEST_P(Families, ComeBackFromGguf) {
   EXPECT_EQ(again.model_config().rope_scaling.factor, config.rope_scaling.factor);
   expect_near(logits_of(again, again.model_config(), reference.samples(), DType::F32), expected, 1e-5);
 }
+
+/// Dense families, from whose teachers students are cut.
+class DenseFamilies : public Families {};
+
+// A student without a layer is its teacher with that layer giving nothing.
+TEST_P(DenseFamilies, ALayerLeftOutIsOneThatGivesNothing) {
+  const HuggingFaceModel teacher(reference.folder());
+  const nn::ModelConfig config = teacher.model_config();
+  const nn::LayerSkip skipped(teacher, config.num_layers, {0, 2});
+  const std::vector<double> student =
+      logits_of(skipped, nn::skip_layers(config, {0, 2}), reference.samples(), DType::F64);
+  const auto memory = core::Memory::cpu(1);
+  nn::Transformer model(config, {.memory = memory, .dtype = DType::F64, .frozen = true});
+  model.load(teacher);
+  for (core::Parameter* p : model.parameters())
+    for (const char* part : {"attention.o.", "mlp.down."})
+      if (p->name.starts_with("layers.1." + std::string(part))) p->value.fill_zero();
+  core::Tape off(core::Tape::Mode::Off);
+  const nn::Batch batch = launch::make_batch(memory, reference.samples(), 0, reference.samples().num_sequences);
+  const Tensor hidden = model.forward(off, model.pass(batch)).hidden.value;
+  const Tensor logits = core::logits_of(hidden, model.head().value, model.head_bias().value);
+  expect_near(student, testing::values_of(logits), 1e-12);
+}
+
+// Experts that are slices of the feed-forward give what it gave; where there is no gate there are none.
+TEST_P(DenseFamilies, UpcycledTheyAreWhatTheyWereOrAreRefused) {
+  const HuggingFaceModel teacher(reference.folder());
+  const nn::ModelConfig config = teacher.model_config();
+  const auto upcycled = [&] {
+    return nn::Upcycled(teacher, config, {.slices = 2, .experts = 4, .experts_per_token = 2}, true, 1);
+  };
+  if (!config.mlp_gate) {
+    EXPECT_THAT(upcycled, ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr("have no gate")));
+    return;
+  }
+  const nn::Upcycled student = upcycled();
+  ASSERT_TRUE(student.is_exact());
+  expect_near(logits_of(student, student.model_config(), reference.samples(), DType::F64), reference.values("/logits"),
+              2e-7);
+}
+
+INSTANTIATE_TEST_SUITE_P(OfPeople, DenseFamilies,
+                         ::testing::Values("llama", "llama_tied", "mistral", "qwen2", "qwen3", "olmo2", "gemma3",
+                                           "phi3", "phi4_mini", "gpt2"),
+                         [](const auto& test) { return std::string(test.param); });
 
 /// Families whose short documents have other frequencies than their long ones.
 class LongRope : public Families {};
