@@ -1,8 +1,9 @@
 // Rotary position embedding in the half-split form of Hugging Face's rotate_half (Su et al. 2021, "RoFormer"): the pair
-// (x[i], x[i + D/2]) of a head turns by position * frequency[i], as a rule base^(-2i/D).
+// (x[i], x[i + R/2]) of a head turns by position * frequency[i], as a rule base^(-2i/R); R is the head's width D, or
+// less: then the other channels stay.
 //
-//     rope_table(cpu, cos, sin, P, D / 2, frequencies, /*factor=*/1);
-//     rope(cpu, RopeHeads{q, H}, RopeHeads{k, G}, position, cos, sin, /*direction=*/1, T, D);   // the gradient: -1
+//     rope_table(cpu, cos, sin, P, R / 2, frequencies, /*factor=*/1);
+//     rope(cpu, RopeHeads{q, H}, RopeHeads{k, G}, row, cos, sin, /*direction=*/1, T, D, D);   // the gradient: -1
 #pragma once
 
 #include <cstdint>
@@ -24,10 +25,15 @@ struct RopeHeads {
   std::int64_t heads = 0;
 };
 
-/// Turns queries and keys where they lie. Each position is a row of the table. T is float, double or bf16; a pair turns
-/// in Acc<T> and is rounded once.
+/// Turns queries and keys where they lie, of each head the first `turned` channels: an even number. A token turns by
+/// row row[t] of the table [rows, turned/2]. T is float, double or bf16; a pair turns in Acc<T> and is rounded once.
 template <class D, class T>
-void rope(const D& device, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
-          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width);
+void rope(const D& device, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* row, const Acc<T>* cos,
+          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width, std::int64_t turned);
+
+/// row[t] = position[t], and `further` more where context[t] is above `limit`.
+template <class D>
+void rope_rows(const D& device, const std::int32_t* position, const std::int32_t* context, std::int64_t limit,
+               std::int64_t further, std::int32_t* row, std::int64_t tokens);
 
 }  // namespace limbeck::kernels

@@ -29,4 +29,22 @@ template <class D, class T>
 void routing_gradient(const D& device, const T* probabilities, const std::int32_t* selection, const T* dweights,
                       const T* dprobabilities, T* dlogits, const RoutingShape& shape);
 
+/// Of Phi-3.5-MoE's sparse mixer at evaluation (transformers' sparsemixer; Liu et al. 2024, arXiv:2409.12136): the
+/// first selected expert s is weighed by a softmax over the experts e that come near it, (z[s] - z[e]) / max(|z[e]|,
+/// z[s]) <= threshold; the second likewise, without the first.
+struct MixerShape {
+  std::int64_t tokens, experts;
+  double threshold, scale;  // scale: of the weights
+};
+
+/// weights [tokens, 2] from logits [tokens, experts] and selection [tokens, 2].
+template <class D, class T>
+void mixer_weights(const D& device, const T* logits, const std::int32_t* selection, T* weights,
+                   const MixerShape& shape);
+
+/// Adds to dlogits [tokens, experts] what comes of the gradient of the weights; who is near is taken as given.
+template <class D, class T>
+void mixer_gradient(const D& device, const T* logits, const std::int32_t* selection, const T* dweights, T* dlogits,
+                    const MixerShape& shape);
+
 }  // namespace limbeck::kernels

@@ -12,16 +12,17 @@ using core::as_var;
 
 Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
   const Var entered = enter_stream(tape, pass, x);
-  const auto projected = [&](const Parameter& weight, const Parameter* bias, const Parameter* norm) {
+  const auto projected = [&](const Parameter& weight, const Parameter* bias, const Norm& norm) {
     const Var heads = core::linear(tape, entered, as_var(weight), pass.products,
                                    bias != nullptr ? std::optional(as_var(*bias)) : std::nullopt);
-    return norm != nullptr ? norms.normed(tape, heads, *norm) : heads;
+    return norm ? norms.normed(tape, heads, norm) : heads;
   };
   Var queries = projected(*q, q_bias, q_norm);
   Var keys = projected(*k, k_bias, k_norm);
-  std::tie(queries, keys) =
-      core::rope(tape, std::move(queries), std::move(keys), pass.batch.position, pass.ropes[rope]);
-  Var values = projected(*v, v_bias, nullptr);
+  if (rope)
+    std::tie(queries, keys) =
+        core::rope(tape, std::move(queries), std::move(keys), pass.rope_rows[*rope], pass.ropes[*rope]);
+  Var values = projected(*v, v_bias, {});
   end_of_reads(tape, pass, entered, x);
   if (pass.cache) {
     auto [all_keys, all_values] = pass.cache->append(layer, pass.cached, keys.value, values.value);
@@ -29,7 +30,7 @@ Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t 
     values = core::constant(all_values);
   }
   const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention);
-  return exit_stream(tape, pass, core::linear(tape, attended, as_var(*o), pass.products));
+  return exit_stream(tape, pass, core::linear(tape, attended, as_var(*o), pass.products), o_bias);
 }
 
 }  // namespace limbeck::nn

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <map>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 namespace limbeck::nn {
@@ -20,8 +22,8 @@ core::AttentionLayout Batch::attention_layout() const {
 
 void Batch::copy_values(const Batch& other) {
   const auto columns = [](auto& batch) {
-    return std::array{&batch.tokens,   &batch.targets,      &batch.position,        &batch.document,
-                      &batch.sequence, &batch.global_index, &batch.sequence_offsets};
+    return std::array{&batch.tokens,   &batch.targets, &batch.position,     &batch.document,
+                      &batch.sequence, &batch.context, &batch.global_index, &batch.sequence_offsets};
   };
   const auto to = columns(*this);
   const auto from = columns(other);
@@ -34,6 +36,7 @@ void Batch::forget_values() {
   max_position = 0;
   for (std::size_t n = 1; n < offsets_on_host.size(); ++n)
     max_position = std::max(max_position, offsets_on_host[n] - offsets_on_host[n - 1] - 1);
+  longest_context = max_position + 1;
 }
 
 namespace {
@@ -49,6 +52,16 @@ std::vector<std::int64_t> find_runs(const BatchColumns& c) {
   }
   runs.push_back(std::ssize(c.tokens));
   return runs;
+}
+
+/// Of each token: one more than the highest position of its document.
+std::vector<std::int32_t> find_contexts(const BatchColumns& c) {
+  std::map<std::pair<std::int32_t, std::int32_t>, std::int32_t> of_document;
+  const auto of_token = [&](std::size_t i) -> std::int32_t& { return of_document[{c.sequence[i], c.document[i]}]; };
+  for (std::size_t i = 0; i < c.tokens.size(); ++i) of_token(i) = std::max(of_token(i), c.position[i] + 1);
+  std::vector<std::int32_t> contexts(c.tokens.size());
+  for (std::size_t i = 0; i < c.tokens.size(); ++i) contexts[i] = of_token(i);
+  return contexts;
 }
 
 }  // namespace
@@ -67,6 +80,10 @@ Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
   batch.position = column("positions", c.position);
   batch.document = column("documents", c.document);
   batch.sequence = column("sequences", c.sequence);
+  const std::vector<std::int32_t> found = c.context.empty() ? find_contexts(c) : std::vector<std::int32_t>();
+  const std::span<const std::int32_t> contexts = c.context.empty() ? found : c.context;
+  batch.context = column("contexts", contexts);
+  for (const std::int64_t context : contexts) batch.longest_context = std::max(batch.longest_context, context);
   batch.global_index = column("global indices", c.global_index);
   batch.sequence_offsets =
       Tensor::from<std::int64_t>(memory, {static_cast<std::int64_t>(c.sequence_offsets.size())}, c.sequence_offsets);
@@ -81,12 +98,13 @@ Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
 }
 
 Batch sequences_of(const MemoryPtr& memory, std::span<const TextPart> parts) {
-  std::vector<std::int32_t> tokens, position, sequence;
+  std::vector<std::int32_t> tokens, position, sequence, contexts;
   std::vector<std::int64_t> offsets = {0};
   for (std::size_t n = 0; n < parts.size(); ++n) {
-    const auto& [of_part, first] = parts[n];
+    const auto& [of_part, first, context] = parts[n];
     tokens.insert(tokens.end(), of_part.begin(), of_part.end());
     sequence.resize(tokens.size(), static_cast<std::int32_t>(n));
+    contexts.resize(tokens.size(), static_cast<std::int32_t>(context > 0 ? context : first + std::ssize(of_part)));
     position.resize(tokens.size());
     std::iota(position.end() - std::ssize(of_part), position.end(), static_cast<std::int32_t>(first));
     offsets.push_back(std::ssize(tokens));
@@ -101,7 +119,8 @@ Batch sequences_of(const MemoryPtr& memory, std::span<const TextPart> parts) {
                              .document = zeros,
                              .sequence = sequence,
                              .global_index = index,
-                             .sequence_offsets = offsets});
+                             .sequence_offsets = offsets,
+                             .context = contexts});
 }
 
 Batch one_sequence(const MemoryPtr& memory, std::span<const std::int32_t> tokens, std::int64_t first) {

@@ -23,12 +23,14 @@ struct Batch {
   Tensor position;                            // [T] int32, from 0 at the start of each document
   Tensor document;                            // [T] int32, within the sequence
   Tensor sequence;                            // [T] int32, index of the local sequence, not decreasing
+  Tensor context;                             // [T] int32, positions that the token's document is known to have
   Tensor global_index;                        // [T] int64, over all ranks and micro-batches of the step
   Tensor sequence_offsets;                    // [N+1] int64: tokens [offsets[n], offsets[n+1]) are sequence n
   std::vector<std::int64_t> offsets_on_host;  // the same
   Tensor run_offsets;                         // [R+1] int64: the documents, where their positions count up by one
   std::int64_t longest_run = 0;
-  std::int64_t max_position = 0;  // highest in `position`
+  std::int64_t max_position = 0;     // highest in `position`
+  std::int64_t longest_context = 0;  // highest in `context`
 
   // Over all ranks and micro-batches of the optimizer step: what router losses are divided by.
   double global_sequences = 0;
@@ -50,6 +52,7 @@ struct Batch {
 struct BatchColumns {
   std::span<const std::int32_t> tokens, targets, position, document, sequence;
   std::span<const std::int64_t> global_index, sequence_offsets;
+  std::span<const std::int32_t> context = {};  // none: to the last of the document's positions here
 };
 /// Checks the columns' lengths and copies them to the device. Global counts are those of this batch alone.
 Batch make_batch(const MemoryPtr& memory, const BatchColumns& columns);
@@ -58,6 +61,7 @@ Batch make_batch(const MemoryPtr& memory, const BatchColumns& columns);
 struct TextPart {
   std::span<const std::int32_t> tokens;
   std::int64_t first = 0;
+  std::int64_t context = 0;  // positions that the text is known to have; 0: those to the end of this part
 };
 /// A sequence without targets of each part.
 Batch sequences_of(const MemoryPtr& memory, std::span<const TextPart> parts);

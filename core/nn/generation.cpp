@@ -19,7 +19,7 @@ namespace {
 
 /// Of hidden states [N,C]: [N,V], row by row.
 std::vector<double> logits_of(const Transformer& model, const Tensor& hidden) {
-  const Tensor mine = core::logits_of(hidden, model.head().value);
+  const Tensor mine = core::logits_of(hidden, model.head().value, model.head_bias().value);
   const Tensor logits = model.comms().tensor->gather(mine, 1, model.config().vocabulary);
   std::vector<double> result;
   core::dispatch_float("generate", logits.dtype(), [&]<class T>() {
@@ -141,6 +141,7 @@ class Generation {
   struct Text {
     std::int64_t prompt_size = 0;
     std::int64_t max_tokens = 0;
+    std::int64_t to_read = 0;               // tokens that are run together: its prompt, or all, to be run again
     std::int64_t done = 0;                  // tokens that the model has run
     std::vector<std::int32_t> tokens = {};  // with the prompt; on the first rank alone
     std::uint64_t key = 0;
@@ -200,7 +201,7 @@ Generation::Generation(const Transformer& model, std::span<const std::vector<std
     core::check(left >= (options.fewer_where_full ? 0 : max_tokens),
                 "generate: {} of {} tokens and {} new ones exceed the model's {} positions", which, sizes[i],
                 options.fewer_where_full ? 0 : max_tokens, positions);
-    texts_[i] = {.prompt_size = sizes[i], .max_tokens = std::min(max_tokens, left)};
+    texts_[i] = {.prompt_size = sizes[i], .max_tokens = std::min(max_tokens, left), .to_read = sizes[i]};
     if (!options.is_first_rank) continue;
     texts_[i].tokens = prompts[i];
     texts_[i].key = key_of_text(prompts[i]);
@@ -238,10 +239,10 @@ std::vector<Generation::Piece> Generation::pieces_of_prompts() {
   std::int64_t left = std::max<std::int64_t>(options_.most_of_prompts, 1);
   for (std::size_t i = 0; i < text_of_slot_.size() && left > 0; ++i) {
     const auto slot = static_cast<std::int64_t>(i);
-    if (!text_of_slot_[i] || text_in(slot).done >= text_in(slot).prompt_size) continue;
+    if (!text_of_slot_[i] || text_in(slot).done >= text_in(slot).to_read) continue;
     Text& text = text_in(slot);
-    if (text.done == 0) text.begin = Clock::now();
-    const std::int64_t count = cache_ ? std::min(left, text.prompt_size - text.done) : text.prompt_size;
+    if (text.done == 0 && text.to_read == text.prompt_size) text.begin = Clock::now();
+    const std::int64_t count = cache_ ? std::min(left, text.to_read - text.done) : text.to_read;
     pieces.push_back({slot, text.done + count});
     left -= count;
   }
@@ -265,7 +266,7 @@ Tensor Generation::hidden_of(const std::vector<Piece>& pieces, Pace& pace) {
     parts.push_back({std::span(text.tokens)
                          .subspan(static_cast<std::size_t>(first),
                                   static_cast<std::size_t>(options_.is_first_rank ? end - first : 0)),
-                     first});
+                     first, std::max(end, text.to_read)});
     slots.push_back(slot);
     text.done = end;
   }
@@ -322,7 +323,13 @@ void Generation::add(std::int64_t slot, std::int32_t token) {
   added.push_back(token);
   if (options_.is_first_rank) text.tokens.push_back(token);
   if (options_.on_token) options_.on_token(index, token);
-  if (std::ssize(added) == text.max_tokens) leave(slot, false);
+  if (std::ssize(added) == text.max_tokens) return leave(slot, false);
+  const std::int64_t size = text.prompt_size + std::ssize(added), most = model_.config().long_context_from();
+  if (cache_ && most > 0 && size == most + 1) {
+    cache_->clear(slot);
+    text.done = 0;
+    text.to_read = size;
+  }
 }
 
 void Generation::leave(std::int64_t slot, bool is_stopped) {

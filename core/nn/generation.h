@@ -65,7 +65,7 @@ struct Pace {
 
 struct Generated {
   std::vector<Continuation> texts = {};  // one a prompt
-  Pace prefill = {};                     // tokens of prompts
+  Pace prefill = {};                     // tokens of prompts, and of texts that are run again
   Pace decode = {};                      // tokens that were added, but for the first of each text
 };
 
@@ -73,7 +73,8 @@ struct Generated {
 /// are only counted); the same on every rank. The first rank's prompts and max_tokens count. What is added to a prompt
 /// does not depend on the others, but for the rounding of products with other numbers of rows, which a near-tie may
 /// show. Every rank throws alike: where prompt and max_tokens exceed the model's positions, and where logits are not
-/// finite.
+/// finite. Where a text grows so long that other frequencies turn it (ModelConfig::long_context_from), it is run again
+/// from its beginning, so that what follows is what the whole text gives.
 Generated generate_texts(const Transformer& model, std::span<const std::vector<std::int32_t>> prompts,
                          const GenerateOptions& options);
 /// Of one prompt.

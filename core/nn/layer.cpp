@@ -6,13 +6,13 @@
 
 namespace limbeck::nn {
 
-Var Layer::read(Tape& tape, ResidualStream& stream, const Parameter* norm) const {
-  if (norm != nullptr) return stream.normed(tape, norms.weight(tape, *norm), norms.eps, compute);
+Var Layer::read(Tape& tape, ResidualStream& stream, const Norm& norm) const {
+  if (norm) return norms.normed(tape, stream, norm, compute);
   return core::cast(tape, stream.sum(tape), compute);
 }
 
-void Layer::give(Tape& tape, ResidualStream& stream, Var update, const Parameter* norm) const {
-  stream.add(norm != nullptr ? norms.normed(tape, update, *norm) : std::move(update));
+void Layer::give(Tape& tape, ResidualStream& stream, Var update, const Norm& norm) const {
+  stream.add(norm ? norms.normed(tape, update, norm) : std::move(update));
 }
 
 void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local,

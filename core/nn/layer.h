@@ -17,9 +17,9 @@ struct Layer {
   std::int64_t index = 0;  // in the whole model
   Norms norms;
   core::DType compute = core::DType::F32;  // of activations
-  // [C], null where there is none: of what a block reads, and of what it gives.
-  Parameter *attention_norm = nullptr, *mlp_norm = nullptr;
-  Parameter *attention_post_norm = nullptr, *mlp_post_norm = nullptr;
+  // Of what a block reads, and of what it gives.
+  Norm attention_norm, mlp_norm;
+  Norm attention_post_norm, mlp_post_norm;
   Attention attention;
   std::variant<Mlp, Moe> feed_forward;
 
@@ -27,8 +27,8 @@ struct Layer {
   void forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local, AuxiliaryLosses& losses) const;
 
  private:
-  Var read(Tape& tape, ResidualStream& stream, const Parameter* norm) const;
-  void give(Tape& tape, ResidualStream& stream, Var update, const Parameter* norm) const;
+  Var read(Tape& tape, ResidualStream& stream, const Norm& norm) const;
+  void give(Tape& tape, ResidualStream& stream, Var update, const Norm& norm) const;
 };
 
 }  // namespace limbeck::nn

@@ -1,22 +1,25 @@
 #include "core/nn/mlp.h"
 
 #include "core/nn/stream.h"
+#include "core/ops/gelu.h"
 #include "core/ops/linear.h"
 #include "core/ops/swiglu.h"
 
 namespace limbeck::nn {
-namespace {
 
 using core::as_var;
 
-}  // namespace
-
 Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
   const Var entered = enter_stream(tape, pass, x);
-  const Var hidden = core::swiglu(tape, core::linear(tape, entered, as_var(*gate), pass.products),
-                                  core::linear(tape, entered, as_var(*up), pass.products), activation);
+  const auto projected = [&](const Parameter& weight, const Parameter* bias) {
+    return core::linear(tape, entered, as_var(weight), pass.products,
+                        bias != nullptr ? std::optional(as_var(*bias)) : std::nullopt);
+  };
+  const Var risen = projected(*up, up_bias);
+  const Var hidden = gate != nullptr ? core::swiglu(tape, projected(*gate, gate_bias), risen, activation)
+                                     : core::gelu(tape, risen, activation);
   end_of_reads(tape, pass, entered, x);
-  return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down), pass.products));
+  return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down), pass.products), down_bias);
 }
 
 }  // namespace limbeck::nn

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -41,19 +42,26 @@ std::pair<Number, Number> total_and_active(const ModelConfig& c) {
   const auto num_dense = n(c.moe.num_experts > 0 ? static_cast<std::int64_t>(c.moe.dense_layers.size()) : c.num_layers);
   const Number num_moe = n(c.num_layers) - num_dense;
   const Number table = n(c.vocabulary) * n(c.width);
-  const Number biases = c.attention_bias ? n(c.head_width) * n(c.num_heads + 2 * c.num_kv_heads) : n(0);
+  const Number biases = (c.attention_bias ? n(c.head_width) * n(c.num_heads + 2 * c.num_kv_heads) : n(0)) +
+                        n(c.attention_output_bias ? c.width : 0);
   const Number head_norms = c.head_norm == HeadNorm::EachHead   ? 2 * n(c.head_width)
                             : c.head_norm == HeadNorm::AllHeads ? n(c.head_width) * n(c.num_heads + c.num_kv_heads)
                                                                 : n(0);
   const Number attention = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads) + biases + head_norms;
-  const Number norms = (c.norm_placement == NormPlacement::Around ? 4 : 2) * n(c.width);
+  const Number norm = (c.norm_kind == NormKind::Layer ? 2 : 1) * n(c.width);
+  const Number norms = (c.norm_placement == NormPlacement::Around ? 4 : 2) * norm;
+  const Number mlp_inner = c.mlp_gate ? 2 : 1;
+  const Number mlp =
+      (mlp_inner + 1) * n(c.width) * n(c.mlp_width) + (c.mlp_bias ? mlp_inner * n(c.mlp_width) + n(c.width) : n(0));
+  const Number positions = c.positions == Positions::Learned ? n(c.max_positions) * n(c.width) : n(0);
   const Number expert = 3 * n(c.width) * n(c.moe.expert_width);
   const Number shared = 3 * n(c.width) * n(c.moe.shared_width) + n(c.moe.shared_gate ? c.width : 0);
   const Number router = n(c.moe.num_experts) * n(c.width);
   const Number common =
-      n(c.width) + n(c.num_layers) * (attention + norms) + num_dense * 3 * n(c.width) * n(c.mlp_width);
-  return {common + table * n(c.tied_head ? 1 : 2) + num_moe * (n(c.moe.num_experts) * expert + shared + router),
-          common + table + num_moe * (n(c.moe.experts_per_token) * expert + shared + router)};
+      norm + n(c.head_bias ? c.vocabulary : 0) + n(c.num_layers) * (attention + norms) + num_dense * mlp;
+  return {
+      common + positions + table * n(c.tied_head ? 1 : 2) + num_moe * (n(c.moe.num_experts) * expert + shared + router),
+      common + table + num_moe * (n(c.moe.experts_per_token) * expert + shared + router)};
 }
 
 }  // namespace
@@ -87,8 +95,20 @@ void validate(const ModelConfig& config, const std::string& where) {
       fail_usage("{}.norm_offset is {}, expected 0 or 1", where, config.norm_offset);
     const RopeScaling& scaling = config.rope_scaling;
     if (config.head_norm > HeadNorm::AllHeads || config.norm_placement > NormPlacement::Around ||
-        config.activation > Activation::Gelu || scaling.kind > RopeScaling::Kind::Yarn)
-      fail_usage("{}: a kind of norms, activations or scaling that is not known", where);
+        config.activation > Activation::Gelu || scaling.kind > RopeScaling::Kind::LongRope ||
+        config.norm_kind > NormKind::Layer || config.positions > Positions::Learned)
+      fail_usage("{}: a kind of norms, activations, positions or scaling that is not known", where);
+    if (config.norm_kind == NormKind::Layer && config.head_norm != HeadNorm::None)
+      fail_usage("{}.head_norm: there are norms of queries and keys, expected none beside norm_kind LAYER", where);
+    if (config.norm_kind == NormKind::Layer && config.norm_offset != 0)
+      fail_usage("{}.norm_offset is {}, expected 0 beside norm_kind LAYER", where, config.norm_offset);
+    if (config.moe.num_experts > 0 && !config.mlp_gate)
+      fail_usage("{}.mlp_gate is false, expected true beside experts", where);
+    if (config.positions == Positions::Learned && scaling.kind != RopeScaling::Kind::None)
+      fail_usage("{}.rope_scaling: frequencies are scaled, expected none beside learned positions", where);
+    if (config.rotary_width < 0 || config.rotary_width > config.head_width || config.rotary_width % 2 != 0)
+      fail_usage("{}.rotary_width is {}, expected an even number up to head_width = {}", where, config.rotary_width,
+                 config.head_width);
     if (scaling.kind == RopeScaling::Kind::None) return;
     positive_real("rope_scaling.factor", scaling.factor, 1e6);
     if (scaling.kind == RopeScaling::Kind::Linear) return;
@@ -101,7 +121,18 @@ void validate(const ModelConfig& config, const std::string& where) {
     if (scaling.high_frequency_factor <= scaling.low_frequency_factor)
       fail_usage("{}.rope_scaling.high_frequency_factor is {}, expected more than low_frequency_factor = {}", where,
                  scaling.high_frequency_factor, scaling.low_frequency_factor);
-    if (scaling.attention_factor != 0) positive_real("rope_scaling.attention_factor", scaling.attention_factor, 1e6);
+    for (const auto& [field, value] :
+         {std::pair("attention_factor", scaling.attention_factor), std::pair("short_scale", scaling.short_scale),
+          std::pair("long_scale", scaling.long_scale)})
+      if (value != 0) positive_real(fmt::format("rope_scaling.{}", field).c_str(), value, 1e6);
+    if (scaling.kind != RopeScaling::Kind::LongRope) return;
+    for (const auto& [field, factors] :
+         {std::pair("short_factors", &scaling.short_factors), std::pair("long_factors", &scaling.long_factors)}) {
+      if (std::ssize(*factors) != config.turned_width() / 2)
+        fail_usage("{}.rope_scaling.{} are {}, expected half of the {} channels that turn", where, field,
+                   factors->size(), config.turned_width());
+      for (const double factor : *factors) positive_real(fmt::format("rope_scaling.{}", field).c_str(), factor, 1e6);
+    }
   };
   using Limits = ModelLimits;
   positive("vocabulary", config.vocabulary, Limits::vocabulary);
@@ -130,6 +161,13 @@ void validate(const ModelConfig& config, const std::string& where) {
       fail_usage("{}.moe.experts_per_token is {}, expected 1 to num_experts = {}", where, moe.experts_per_token,
                  moe.num_experts);
     ascending_layers("moe.dense_layers", moe.dense_layers);
+    if (moe.router > RouterKind::SparseMixer) fail_usage("{}.moe.router: a kind that is not known", where);
+    if (moe.router == RouterKind::SparseMixer) {
+      if (moe.experts_per_token != 2 || moe.renormalise)
+        fail_usage("{}.moe.router is SPARSE_MIXER with {} experts a token{}, expected 2 that are not renormalised",
+                   where, moe.experts_per_token, moe.renormalise ? ", renormalised" : "");
+      positive_real("moe.mixer_jitter", moe.mixer_jitter, 1);
+    }
     if (moe.shared_gate && moe.shared_width == 0)
       fail_usage("{}.moe.shared_gate is true, expected false without shared experts (moe.shared_width)", where);
   }

@@ -10,6 +10,12 @@
 
 namespace limbeck::nn {
 
+/// How experts are chosen and weighed.
+enum class RouterKind : std::uint8_t {
+  TopK,         // the K of the largest softmax
+  SparseMixer,  // two, one after the other, each weighed by a softmax over its near rivals (Phi-3.5-MoE)
+};
+
 struct MoeConfig {
   std::int64_t num_experts = 0;            // E; 0: every layer is dense
   std::int64_t experts_per_token = 0;      // K
@@ -19,6 +25,9 @@ struct MoeConfig {
   std::int64_t shared_width = 0;           // F of the experts that every token sees, together; 0: none (DeepSeek)
   std::vector<std::int64_t> dense_layers;  // these stay dense (ascending layer indices)
   bool shared_gate = false;                // the shared experts' output times sigmoid(w x) (Qwen2-MoE)
+  RouterKind router = RouterKind::TopK;
+  double mixer_jitter = 0.01;  // of RouterKind::SparseMixer: logits count that are below the greatest by less than
+                               // twice this, of their size
   friend bool operator==(const MoeConfig&, const MoeConfig&) = default;
 };
 
@@ -39,20 +48,35 @@ enum class NormPlacement : std::uint8_t {
   Around,  // of both (Gemma 3)
 };
 
-using kernels::Activation;  // of the gate of a feed-forward
+/// What norms are of.
+enum class NormKind : std::uint8_t {
+  Rms,
+  Layer,  // with a bias beside the weight (GPT-2)
+};
+
+/// How a token's place is told.
+enum class Positions : std::uint8_t {
+  Rotary,   // queries and keys turn
+  Learned,  // a row of a table of max_positions is added to the embedded token (GPT-2)
+};
+
+using kernels::Activation;  // of the gate of a feed-forward, or of one without a gate
 
 /// How rotary frequencies reach positions beyond those that a model was trained on (core/nn/rope_scaling.h).
 struct RopeScaling {
-  enum class Kind : std::uint8_t { None, Linear, Llama3, Yarn };
+  enum class Kind : std::uint8_t { None, Linear, Llama3, Yarn, LongRope };
   Kind kind = Kind::None;
   double factor = 1;
-  std::int64_t original_positions = 0;  // context length before (Llama3, Yarn)
+  std::int64_t original_positions = 0;  // context length before (Llama3, Yarn, LongRope)
   double low_frequency_factor = 1;      // Llama3: waves longer than original / low are stretched,
   double high_frequency_factor = 4;     // those shorter than original / high are left
   double beta_fast = 32;                // Yarn: turns within the original context from which nothing is stretched,
   double beta_slow = 1;                 // and up to which all is
   bool truncates = true;                // Yarn: the borders between are whole dimensions
-  double attention_factor = 0;          // Yarn: of cos and sin; 0: 0.1 ln(factor) + 1
+  double attention_factor = 0;          // of cos and sin; 0: Yarn 0.1 ln(factor) + 1, LongRope that of its paper
+  // LongRope: what each frequency is divided by in documents of at most original_positions, and in longer ones.
+  std::vector<double> short_factors = {}, long_factors = {};
+  double short_scale = 0, long_scale = 0;  // LongRope: of cos and sin in those; 0: attention_factor (Phi-3.5-MoE)
   friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
 };
 
@@ -90,6 +114,20 @@ struct ModelConfig {
   double embedding_scale = 1;  // of embedded tokens (Gemma: sqrt(C))
   Activation activation = Activation::Silu;
 
+  bool attention_output_bias = false;  // o has a bias
+  bool mlp_bias = false;               // the matrices of dense feed-forwards have biases
+  bool head_bias = false;              // logits have a bias
+  bool mlp_gate = true;  // dense feed-forwards are down(activation(gate x) * up x), or down(activation(up x))
+  NormKind norm_kind = NormKind::Rms;
+  Positions positions = Positions::Rotary;
+  std::int64_t rotary_width = 0;  // channels of a head that turn, its first ones; 0: all
+
+  /// Of a head: rotary_width, or all.
+  std::int64_t turned_width() const { return rotary_width > 0 ? rotary_width : head_width; }
+  /// Positions of a document above which other frequencies turn its tokens (LongRope), from the first on; 0: none.
+  std::int64_t long_context_from() const {
+    return rope_scaling.kind == RopeScaling::Kind::LongRope ? rope_scaling.original_positions : 0;
+  }
   LayerConfig layer(std::int64_t index) const;
   bool is_moe_layer(std::int64_t layer) const;
   std::int64_t num_moe_layers() const;

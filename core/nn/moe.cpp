@@ -46,8 +46,11 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
   const Var exact = core::cast(tape, seen, core::sum_dtype(seen.value.dtype()));
   const Var logits = whole_sequences(tape, pass, core::linear(tape, exact, as_var(*router)));
   const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, batch.global_index) : std::nullopt;
-  core::Routing routing = core::route(tape, logits, config.experts_per_token, config.renormalise, config.weight_scale,
-                                      replay ? &*replay : nullptr);
+  const Tensor* const chosen = replay ? &*replay : nullptr;
+  core::Routing routing =
+      config.router == RouterKind::SparseMixer
+          ? core::route_sparse_mixer(tape, logits, config.mixer_jitter, config.weight_scale, chosen)
+          : core::route(tape, logits, config.experts_per_token, config.renormalise, config.weight_scale, chosen);
   if (pass.routing && !replay) pass.routing->record(name, batch.global_index, routing.selection);
 
   const auto layers = static_cast<double>(num_moe_layers);

@@ -50,6 +50,7 @@ struct Pass {
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a
   /// replay): of this rank's share of the tokens, where a tensor group divides them.
   std::function<void(std::int64_t layer, const Tensor& counts)> load = {};
+  std::vector<Tensor> rope_rows = {};  // by Attention::rope: [T] int32, the row of its table that turns a token
 };
 
 }  // namespace limbeck::nn

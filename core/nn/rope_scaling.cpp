@@ -40,10 +40,16 @@ void stretch_as_yarn(std::vector<double>& frequencies, double base, const RopeSc
   }
 }
 
+/// What cos and sin are times by LongRoPE's rule.
+double usual_long_factor(const RopeScaling& s) {
+  if (s.factor <= 1) return 1;
+  return std::sqrt(1 + std::log(s.factor) / std::log(static_cast<double>(s.original_positions)));
+}
+
 }  // namespace
 
-RopeAngles rope_angles(std::int64_t head_width, double base, const RopeScaling& scaling) {
-  RopeAngles angles{core::rope_frequencies(head_width, base)};
+RopeAngles rope_angles(std::int64_t turned_width, double base, const RopeScaling& scaling, bool is_long) {
+  RopeAngles angles{core::rope_frequencies(turned_width, base)};
   switch (scaling.kind) {
     case RopeScaling::Kind::None:
       break;
@@ -59,6 +65,15 @@ RopeAngles rope_angles(std::int64_t head_width, double base, const RopeScaling& 
                       : scaling.factor > 1         ? 0.1 * std::log(scaling.factor) + 1
                                                    : 1;
       break;
+    case RopeScaling::Kind::LongRope: {
+      const std::vector<double>& factors = is_long ? scaling.long_factors : scaling.short_factors;
+      for (std::size_t i = 0; i < factors.size(); ++i) angles.frequencies.at(i) /= factors[i];
+      const double own = is_long ? scaling.long_scale : scaling.short_scale;
+      angles.factor = own > 0                        ? own
+                      : scaling.attention_factor > 0 ? scaling.attention_factor
+                                                     : usual_long_factor(scaling);
+      break;
+    }
   }
   return angles;
 }

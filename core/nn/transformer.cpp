@@ -36,16 +36,15 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   core::check(options_.first_layer >= 0 && options_.first_layer + options_.num_layers <= c.num_layers,
               "transformer: layers {} to {} of {}", options_.first_layer, options_.first_layer + options_.num_layers,
               c.num_layers);
-  const core::Cut whole{.sees_share = options_.sequence_parallel};
 
   const auto add = [&](const std::string& name, const Shape& global_shape, const core::Cut& cut, bool decays = true) {
     return &parameters_.add(name, global_shape, cut, decays);
   };
-  const auto mlp = [&](const std::string& prefix, std::int64_t f) {
-    return Mlp{c.activation, add(prefix + "gate.weight", {f, c.width}, by_rows),
-               add(prefix + "up.weight", {f, c.width}, by_rows), add(prefix + "down.weight", {c.width, f}, by_columns)};
-  };
-  if (options_.with_embedding) embedding_ = add("embed.weight", {c.vocabulary, c.width}, by_rows);
+  if (options_.with_embedding) {
+    embedding_ = add("embed.weight", {c.vocabulary, c.width}, by_rows);
+    if (c.positions == Positions::Learned)
+      position_embedding_ = add("position_embed.weight", {c.max_positions, c.width}, whole());
+  }
   const Norms norms{c.norm_eps, c.norm_offset};
   for (std::int64_t n = 0; n < options_.num_layers; ++n) {
     Layer layer;
@@ -54,33 +53,52 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     layer.compute = compute_dtype();
     const LayerConfig own = c.layer(layer.index);
     const std::string prefix = fmt::format("layers.{}.", layer.index);
-    const auto norm = [&](const char* name, bool is_there, std::int64_t width, const core::Cut& cut) {
-      return is_there ? add(prefix + name, {width}, cut, false) : nullptr;
-    };
+    const auto norm = [&](const char* name, bool is_there) { return is_there ? add_norm(prefix + name) : Norm{}; };
     const bool before = c.norm_placement != NormPlacement::After, after = c.norm_placement != NormPlacement::Before;
-    layer.attention_norm = norm("attention_norm.weight", before, c.width, whole);
+    layer.attention_norm = norm("attention_norm", before);
     layer.attention = add_attention(prefix + "attention.", own);
-    layer.attention_post_norm = norm("attention_post_norm.weight", after, c.width, whole);
-    layer.mlp_norm = norm("mlp_norm.weight", before, c.width, whole);
+    layer.attention_post_norm = norm("attention_post_norm", after);
+    layer.mlp_norm = norm("mlp_norm", before);
     if (own.is_moe) {
-      Moe moe = make_moe(parameters_, prefix + "moe", c.width, c.moe, whole);
+      Moe moe = make_moe(parameters_, prefix + "moe", c.width, c.moe, whole());
       moe.layer = layer.index;
       moe.num_moe_layers = c.num_moe_layers();
       moe.activation = c.activation;
-      if (c.moe.shared_width > 0) moe.shared = mlp(prefix + "moe.shared.", c.moe.shared_width);
-      if (c.moe.shared_gate) moe.shared_gate = add(prefix + "moe.shared_gate.weight", {1, c.width}, whole);
+      if (c.moe.shared_width > 0) moe.shared = add_mlp(prefix + "moe.shared.", c.moe.shared_width, false);
+      if (c.moe.shared_gate) moe.shared_gate = add(prefix + "moe.shared_gate.weight", {1, c.width}, whole());
       layer.feed_forward = moe;
     } else {
-      layer.feed_forward = mlp(prefix + "mlp.", c.mlp_width);
+      layer.feed_forward = add_mlp(prefix + "mlp.", c.mlp_width, c.mlp_bias);
     }
-    layer.mlp_post_norm = norm("mlp_post_norm.weight", after, c.width, whole);
+    layer.mlp_post_norm = norm("mlp_post_norm", after);
     layers_.push_back(std::move(layer));
   }
   if (options_.with_head) {
-    norm_ = add("norm.weight", {c.width}, whole, false);
+    norm_ = add_norm("norm");
     core::check(!c.tied_head || embedding_, "transformer: a tied head needs the embedding on the same rank");
     head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width}, by_rows);
+    if (c.head_bias) head_bias_ = add("head.bias", {c.vocabulary}, by_rows, false);
   }
+}
+
+Norm Transformer::add_norm(const std::string& name) {
+  Norm norm{&parameters_.add(name + ".weight", {config_.width}, whole(), false)};
+  if (config_.norm_kind == NormKind::Layer)
+    norm.bias = &parameters_.add(name + ".bias", {config_.width}, whole(), false);
+  return norm;
+}
+
+Mlp Transformer::add_mlp(const std::string& prefix, std::int64_t width, bool has_biases) {
+  const std::int64_t c = config_.width;
+  const auto add = [&](const std::string& name, const Shape& shape, const core::Cut& cut, bool is_there = true) {
+    return is_there ? &parameters_.add(prefix + name, shape, cut, shape.rank() > 1) : nullptr;
+  };
+  Mlp mlp{config_.activation, add("gate.weight", {width, c}, by_rows, config_.mlp_gate),
+          add("up.weight", {width, c}, by_rows), add("down.weight", {c, width}, by_columns)};
+  mlp.gate_bias = add("gate.bias", {width}, by_rows, has_biases && config_.mlp_gate);
+  mlp.up_bias = add("up.bias", {width}, by_rows, has_biases);
+  mlp.down_bias = add("down.bias", {c}, whole(), has_biases);
+  return mlp;
 }
 
 Attention Transformer::add_attention(const std::string& prefix, const LayerConfig& layer) {
@@ -105,26 +123,32 @@ Attention Transformer::add_attention(const std::string& prefix, const LayerConfi
   attention.norms = {c.norm_eps, c.norm_offset};
   if (c.head_norm == HeadNorm::EachHead) {
     const core::Cut by_share_of_heads{.sees_share = true};
-    attention.q_norm = add("q_norm.weight", {c.head_width}, by_share_of_heads, false);
-    attention.k_norm = add("k_norm.weight", {c.head_width}, by_share_of_heads, false);
+    attention.q_norm = {add("q_norm.weight", {c.head_width}, by_share_of_heads, false)};
+    attention.k_norm = {add("k_norm.weight", {c.head_width}, by_share_of_heads, false)};
   } else if (c.head_norm == HeadNorm::AllHeads) {
-    attention.q_norm = add("q_norm.weight", {query_width}, by_groups, false);
-    attention.k_norm = add("k_norm.weight", {key_width}, by_key_heads, false);
+    attention.q_norm = {add("q_norm.weight", {query_width}, by_groups, false)};
+    attention.k_norm = {add("k_norm.weight", {key_width}, by_key_heads, false)};
     core::check(attention.k->value.shape()[0] == key_width,
                 "transformer: norms over all heads (head_norm) are of whole layers, expected no tensor parallelism");
   }
   attention.o = add("o.weight", {c.width, query_width}, by_group_columns);
+  if (c.attention_output_bias) attention.o_bias = add("o.bias", {c.width}, whole(), false);
   attention.shape = {attention.q->value.shape()[0] / c.head_width,
                      attention.k->value.shape()[0] / c.head_width,
                      c.head_width,
                      c.head_width,
                      c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(static_cast<double>(c.head_width)),
                      layer.window};
+  if (c.positions == Positions::Rotary) attention.rope = add_rotary(layer);
+  return attention;
+}
+
+std::size_t Transformer::add_rotary(const LayerConfig& layer) {
   const auto known = std::ranges::find_if(
       rotary_, [&](const Rotary& r) { return r.base == layer.rope_base && r.scaling == layer.rope_scaling; });
-  attention.rope = static_cast<std::size_t>(known - rotary_.begin());
-  if (known == rotary_.end()) rotary_.push_back({layer.rope_base, layer.rope_scaling, {}});
-  return attention;
+  const auto place = static_cast<std::size_t>(known - rotary_.begin());
+  if (known == rotary_.end()) rotary_.push_back({.base = layer.rope_base, .scaling = layer.rope_scaling, .table = {}});
+  return place;
 }
 
 core::DType Transformer::compute_dtype() const { return options_.compute.value_or(core::sum_dtype(options_.dtype)); }
@@ -186,26 +210,48 @@ core::StateDict Transformer::state_dict() {
 std::vector<core::RopeTable> Transformer::rope_tables(std::int64_t num_positions) const {
   std::vector<core::RopeTable> tables;
   for (Rotary& rotary : rotary_) {
-    core::RopeTable& table = rotary.table;
-    const std::int64_t there = table.cos.defined() ? table.cos.shape()[0] : 0;
+    const std::int64_t there = rotary.num_positions;
     if (num_positions > there) {
-      const RopeAngles angles = rope_angles(config_.head_width, rotary.base, rotary.scaling);
-      table = core::make_rope_table(options_.memory, core::sum_dtype(compute_dtype()),
-                                    std::max(num_positions, std::min(2 * there, config_.max_positions)),
-                                    angles.frequencies, angles.factor);
+      rotary.num_positions = std::max(num_positions, std::min(2 * there, config_.max_positions));
+      const auto made = [&](bool is_long) {
+        const RopeAngles angles = rope_angles(config_.turned_width(), rotary.base, rotary.scaling, is_long);
+        core::RopeTable table = core::make_rope_table(options_.memory, core::sum_dtype(compute_dtype()),
+                                                      rotary.num_positions, angles.frequencies, angles.factor);
+        table.head_width = config_.head_width;
+        return table;
+      };
+      rotary.table = has_long(rotary) ? core::joined(made(false), made(true)) : made(false);
     }
-    tables.push_back(table);
+    tables.push_back(rotary.table);
   }
   return tables;
 }
 
+bool Transformer::has_long(const Rotary& rotary) {
+  return rotary.scaling.kind == RopeScaling::Kind::LongRope && rotary.num_positions > rotary.scaling.original_positions;
+}
+
+std::vector<Tensor> Transformer::rope_rows(const Batch& batch) const {
+  std::vector<Tensor> rows;
+  for (const Rotary& rotary : rotary_)
+    rows.push_back(has_long(rotary) ? core::rope_rows(batch.position, batch.context, rotary.scaling.original_positions,
+                                                      rotary.num_positions)
+                                    : batch.position);
+  return rows;
+}
+
 Pass Transformer::pass(const Batch& batch) const {
+  core::check(config_.positions != Positions::Learned || batch.max_position < config_.max_positions,
+              "transformer: position {} is beyond the model's {} learned positions (position_embed.weight)",
+              batch.max_position, config_.max_positions);
+  std::vector<core::RopeTable> tables = rope_tables(std::max(batch.max_position + 1, batch.longest_context));
   return {.batch = batch,
           .comms = options_.comms,
-          .ropes = rope_tables(batch.max_position + 1),
+          .ropes = std::move(tables),
           .attention = batch.attention_layout(),
           .products = options_.fp8_products ? core::Products::Fp8 : core::Products::AsActivations,
-          .sequence_parallel = options_.sequence_parallel};
+          .sequence_parallel = options_.sequence_parallel,
+          .rope_rows = rope_rows(batch)};
 }
 
 // Keys are numbered page by page of the batch's slots: a segment for what a slot holds with the new tokens, and one for
@@ -255,7 +301,11 @@ Var Transformer::embedded(Tape& tape, const Pass& pass) const {
   const Var x = exit_stream(
       tape, pass,
       core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_), vocabulary_part(), residual_dtype()));
-  return config_.embedding_scale == 1 ? x : core::scale(tape, x, config_.embedding_scale);
+  const Var scaled = config_.embedding_scale == 1 ? x : core::scale(tape, x, config_.embedding_scale);
+  if (position_embedding_ == nullptr) return scaled;
+  const Tensor positions = rows_of_stream(pass, pass.batch.position);
+  return core::add(tape, scaled,
+                   core::embedding(tape, positions, core::as_var(*position_embedding_), {}, residual_dtype()));
 }
 
 Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var* input) const {
@@ -291,7 +341,7 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
   if (pass.cache) pass.cache->advance(pass.cached);
   if (!norm_) return {stream.sum(tape), losses};
   const Norms norms{config_.norm_eps, config_.norm_offset};
-  const Var normed = stream.normed(tape, norms.weight(tape, *norm_), norms.eps, compute_dtype());
+  const Var normed = norms.normed(tape, stream, norm_, compute_dtype());
   return {whole_sequences(tape, pass, normed), losses};
 }
 

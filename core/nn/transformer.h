@@ -63,6 +63,8 @@ class Transformer {
   Parameter& parameter(const std::string& name);
   /// The head's weight [V_local,C]; the embedding's where they are tied.
   Var head() const { return core::as_var(*head_); }
+  /// What is added to the logits, [V_local]; without a value where the model has none.
+  Var head_bias() const { return head_bias_ != nullptr ? core::as_var(*head_bias_) : Var(); }
   /// The part of the vocabulary that this rank's head and embedding hold.
   core::VocabularyPart vocabulary_part() const;
 
@@ -93,23 +95,32 @@ class Transformer {
   core::DType compute_dtype() const;
   core::DType residual_dtype() const { return options_.residual.value_or(compute_dtype()); }
   Attention add_attention(const std::string& prefix, const LayerConfig& layer);
+  Mlp add_mlp(const std::string& prefix, std::int64_t width, bool has_biases);
+  Norm add_norm(const std::string& name);
+  std::size_t add_rotary(const LayerConfig& layer);
+  core::Cut whole() const { return {.sees_share = options_.sequence_parallel}; }
   std::vector<core::RopeTable> rope_tables(std::int64_t num_positions) const;
+  std::vector<Tensor> rope_rows(const Batch& batch) const;
   Var embedded(Tape& tape, const Pass& pass) const;
 
   /// What turns queries and keys of some of the layers.
   struct Rotary {
     double base;
     RopeScaling scaling;
-    core::RopeTable table;  // of as many positions as a pass has asked for yet
+    core::RopeTable table;           // of as many positions as a pass has asked for yet;
+    std::int64_t num_positions = 0;  // which are these, twice where long contexts have frequencies of their own
   };
+  static bool has_long(const Rotary& rotary);
 
   ModelConfig config_;
   ModelOptions options_;
   core::ParameterSet parameters_;
   std::vector<Layer> layers_;
   Parameter* embedding_ = nullptr;
-  Parameter* norm_ = nullptr;
+  Parameter* position_embedding_ = nullptr;  // of learned positions
+  Norm norm_;
   Parameter* head_ = nullptr;
+  Parameter* head_bias_ = nullptr;
   mutable std::vector<Rotary> rotary_;  // by Attention::rope
 };
 

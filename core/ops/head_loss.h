@@ -12,8 +12,9 @@
 
 namespace limbeck::core {
 
-/// Logits [T,V_local] of hidden states [T,C] and a head [V_local,C], float32 beside bfloat16.
-Tensor logits_of(const Tensor& hidden, const Tensor& head);
+/// Logits [T,V_local] of hidden states [T,C], a head [V_local,C] and its bias [V_local], if it has one; float32 beside
+/// bfloat16.
+Tensor logits_of(const Tensor& hidden, const Tensor& head, const Tensor& bias = {});
 
 /// Where a teacher's logits come from.
 class TargetSource {
@@ -26,12 +27,12 @@ class TargetSource {
 /// A teacher that ran on the same tokens: its final hidden states (normalised) and its head, float or frozen bfloat16.
 class OnlineTeacher final : public TargetSource {
  public:
-  OnlineTeacher(Tensor hidden /*[T,Ct]*/, Tensor head /*[V_local,Ct]*/);
+  OnlineTeacher(Tensor hidden /*[T,Ct]*/, Tensor head /*[V_local,Ct]*/, Tensor bias /*[V_local], or none*/ = {});
   Tensor logits(std::int64_t first, std::int64_t count) override;
 
  private:
   Tensor hidden_;
-  Tensor head_;
+  Tensor head_, bias_;
   Tensor buffer_;
 };
 
@@ -43,14 +44,14 @@ struct HeadOptions {
   std::int64_t valid_vocabulary = -1;  // global; rows of the weight from here on are padding. -1: none is
 };
 
-/// The loss (one element) over hidden [T,C], head weight [V_local,C] and targets [T] int32 (-1: no target), the same on
-/// every rank of `vocabulary`, as are the loss and the gradient of the hidden states, which is summed over them. The
-/// head's
-/// gradient is added to its slot and the hidden states' is formed here, in the forward pass, for the loss's own
-/// gradient 1: backward throws if another one arrives and the host can see it. Without slots on both (evaluation) only
-/// losses are made. `losses` are added to, once (not again in a replay). Memory: chunk * V_local for student and
-/// teacher, and [T,C].
+/// The loss (one element) over hidden [T,C], head weight [V_local,C] with its bias [V_local], if it has a value, and
+/// targets [T] int32 (-1: no target), the same on every rank of `vocabulary`, as are the loss and the gradient of the
+/// hidden states, which is summed over them. The head's gradients are added to their slots and the hidden states' is
+/// formed here, in the forward pass, for the loss's own gradient 1: backward throws if another one arrives and the host
+/// can see it. Without any slot (evaluation) only losses are made. `losses` are added to, once (not again in a replay).
+/// Memory: chunk * V_local for student and teacher, and [T,C].
 Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& targets, const Objective& objective,
-              TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options, LossAccumulator& losses);
+              TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options, LossAccumulator& losses,
+              const Var& bias = {});
 
 }  // namespace limbeck::core

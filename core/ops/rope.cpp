@@ -11,7 +11,7 @@ namespace {
 /// Turned in place where the caller gave the only reference; undefined ones stay so.
 std::pair<Tensor, Tensor> rotated(Tensor queries, Tensor keys, const Tensor& position, const RopeTable& table,
                                   int direction) {
-  const std::int64_t head_width = 2 * table.cos.shape()[1];
+  const std::int64_t head_width = table.width_of_heads();
   for (Tensor* x : {&queries, &keys})
     if (x->defined() && !x->is_sole_owner()) *x = x->clone();
   const Tensor& any = queries.defined() ? queries : keys;
@@ -23,14 +23,16 @@ std::pair<Tensor, Tensor> rotated(Tensor queries, Tensor keys, const Tensor& pos
     };
     on_device(any, [&](const auto& device) {
       kernels::rope(device, heads(queries), heads(keys), position.data<std::int32_t>(), table.cos.data<Wide>(),
-                    table.sin.data<Wide>(), direction, position.numel(), head_width);
+                    table.sin.data<Wide>(), direction, position.numel(), head_width, table.turned());
     });
   });
   return {std::move(queries), std::move(keys)};
 }
 
 void check_inputs(std::string_view name, const Var& x, const Tensor& position, const RopeTable& table) {
-  const std::int64_t head_width = 2 * table.cos.shape()[1];
+  const std::int64_t head_width = table.width_of_heads();
+  check(table.turned() <= head_width, "rope: {} channels turn, expected at most the {} of a head", table.turned(),
+        head_width);
   check(x.shape().rank() == 2 && x.shape()[1] % head_width == 0, "rope: {} have shape {}, expected [T,H*{}]", name,
         x.shape(), head_width);
   check(position.shape() == Shape{x.shape()[0]}, "rope: position has shape {}, expected [{}] ({} are {})",
@@ -78,6 +80,31 @@ RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num
   return make_rope_table(memory, dtype, num_positions, rope_frequencies(head_width, base));
 }
 
+RopeTable joined(const RopeTable& first, const RopeTable& second) {
+  check(first.cos.shape() == second.cos.shape() && first.head_width == second.head_width,
+        "rope: tables {} and {} of heads of {} and {}, expected alike", first.cos.shape(), second.cos.shape(),
+        first.head_width, second.head_width);
+  const auto one = [](const Tensor& a, const Tensor& b) {
+    const std::int64_t rows = a.shape()[0];
+    Tensor both = Tensor::empty(a.memory(), a.dtype(), {2 * rows, a.shape()[1]});
+    both.rows(0, rows).copy_from(a);
+    both.rows(rows, rows).copy_from(b);
+    return both;
+  };
+  return {one(first.cos, second.cos), one(first.sin, second.sin), first.head_width};
+}
+
+Tensor rope_rows(const Tensor& position, const Tensor& context, std::int64_t limit, std::int64_t num_positions) {
+  check(context.defined() && context.shape() == position.shape(), "rope: context is {}, expected {} as position",
+        context.defined() ? fmt::format("{}", context.shape()) : "undefined", position.shape());
+  Tensor rows = empty_like(position);
+  on_device(rows, [&](const auto& device) {
+    kernels::rope_rows(device, position.data<std::int32_t>(), context.data<std::int32_t>(), limit, num_positions,
+                       rows.mutable_data<std::int32_t>(), rows.numel());
+  });
+  return rows;
+}
+
 std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& position, const RopeTable& table) {
   check_inputs("queries", queries, position, table);
   check_inputs("keys", keys, position, table);
@@ -96,10 +123,10 @@ std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& positi
                {queries.slot, keys.slot},
                [=, slots = std::pair(out.first.slot, out.second.slot), to_queries = queries.slot, to_keys = keys.slot,
                 like_queries = outline(out.first.value), like_keys = outline(out.second.value), at = Saved(position),
-                cos = Saved(table.cos), sin = Saved(table.sin)] {
+                cos = Saved(table.cos), sin = Saved(table.sin), head_width = table.head_width] {
                  const auto [dqueries, dkeys] =
                      rotated(taken_gradient(slots.first, like_queries), taken_gradient(slots.second, like_keys),
-                             at.get(), {cos.get(), sin.get()}, /*direction=*/-1);
+                             at.get(), {cos.get(), sin.get(), head_width}, /*direction=*/-1);
                  accumulate(to_queries, dqueries);
                  accumulate(to_keys, dkeys);
                }});

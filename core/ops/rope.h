@@ -14,8 +14,12 @@
 namespace limbeck::core {
 
 struct RopeTable {
-  Tensor cos;  // [P,D/2] of position * frequency[i], computed in double
-  Tensor sin;  // [P,D/2]
+  Tensor cos;                   // [P,R/2] of position * frequency[i], computed in double
+  Tensor sin;                   // [P,R/2]
+  std::int64_t head_width = 0;  // D, of which the first R channels turn; 0: all
+
+  std::int64_t turned() const { return 2 * cos.shape()[1]; }
+  std::int64_t width_of_heads() const { return head_width > 0 ? head_width : turned(); }
 };
 
 /// base^(-2i/D) for i < D/2; D, the head width, is even.
@@ -29,9 +33,16 @@ RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num
 RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t head_width,
                           double base);
 
-/// Queries and keys, of which each pair (x[i], x[i+D/2]) of each head of row t turns by the angle of position[t]. The
-/// table gives D and the dtype; throws at a position that is not in it. Both turn where they lie if nobody else refers
-/// to that memory: std::move them here.
+/// Two tables of one form as one: the rows of `first`, and behind them those of `second`.
+RopeTable joined(const RopeTable& first, const RopeTable& second);
+/// Which row of a joined table, of P rows each, turns a token: that of its position in the second where its context
+/// [T] int32, the positions of its document, is above `limit`, else in the first.
+Tensor rope_rows(const Tensor& position /*[T] int32*/, const Tensor& context, std::int64_t limit,
+                 std::int64_t num_positions);
+
+/// Queries and keys, of which each pair (x[i], x[i+R/2]) of each head of row t turns by the angle of position[t]. The
+/// table gives R, D and the dtype; throws at a position that is not in it. Both turn where they lie if nobody else
+/// refers to that memory: std::move them here.
 std::pair<Var, Var> rope(Tape& tape, Var queries /*[T,H*D]*/, Var keys /*[T,G*D]*/,
                          const Tensor& position /*[T] int32*/, const RopeTable& table);
 

@@ -62,4 +62,47 @@ Routing route(Tape& tape, const Var& logits, std::int64_t experts_per_token, boo
   return result;
 }
 
+Routing route_sparse_mixer(Tape& tape, const Var& logits, double jitter, double weight_scale, const Tensor* replay) {
+  const Tensor& z = logits.value;
+  check(z.shape().rank() == 2 && z.shape()[1] >= 2,
+        "route: logits have shape {}, expected [T,E] of two experts or more", z.shape());
+  const std::int64_t tokens = z.shape()[0], experts = z.shape()[1];
+  const kernels::MixerShape shape{tokens, experts, 2 * jitter, weight_scale};
+  const Shape chosen{tokens, 2};
+  if (replay) check_replay(*replay, chosen, experts);
+
+  Tensor probabilities = empty_like(z);
+  Tensor selection = replay ? *replay : Tensor::empty(z.memory(), DType::I32, chosen);
+  Tensor weights = Tensor::empty(z.memory(), z.dtype(), chosen);
+  dispatch_float("route", z.dtype(), [&]<class T>() {
+    on_device(z, [&](const auto& device) {
+      kernels::softmax(device, z.data<T>(), probabilities.mutable_data<T>(), tokens, experts);
+      if (!replay) kernels::topk(device, z.data<T>(), selection.mutable_data<std::int32_t>(), tokens, experts, 2);
+      kernels::mixer_weights(device, z.data<T>(), selection.data<std::int32_t>(), weights.mutable_data<T>(), shape);
+    });
+  });
+
+  Routing result{selection, tape.output(weights, {&logits}), tape.output(probabilities, {&logits})};
+  if (!result.weights.slot) return result;
+  tape.push({"route",
+             {logits.slot},
+             [=, to = logits.slot, weights_slot = result.weights.slot, probabilities_slot = result.probabilities.slot,
+              weights_like = outline(weights), saved_z = Saved(z), saved_p = Saved(probabilities),
+              saved_selection = Saved(selection)] {
+               const Tensor& p = saved_p.get();
+               const Tensor dw = gradient(weights_slot, weights_like), dp = gradient(probabilities_slot, p);
+               Tensor dz = empty_like(p);
+               dispatch_float("route", p.dtype(), [&]<class T>() {
+                 on_device(p, [&](const auto& device) {
+                   T* d = dz.mutable_data<T>();
+                   kernels::softmax_gradient(device, p.data<T>(), dp.data<T>(), d, tokens, experts);
+                   kernels::mixer_gradient(device, saved_z.get().data<T>(), saved_selection.get().data<std::int32_t>(),
+                                           dw.data<T>(), d, shape);
+                 });
+               });
+               accumulate(to, dz);
+             }});
+  return result;
+}
+
 }  // namespace limbeck::core

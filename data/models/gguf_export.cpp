@@ -1,7 +1,9 @@
 #include "data/models/gguf_export.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -58,9 +60,12 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
   integer("attention.head_count_kv", config.num_kv_heads);
   integer("attention.key_length", config.head_width);
   integer("attention.value_length", config.head_width);
-  integer("rope.dimension_count", config.head_width);
-  number("rope.freq_base", config.rope_base);
-  number("attention.layer_norm_rms_epsilon", config.norm_eps);
+  if (config.positions == nn::Positions::Rotary) {
+    integer("rope.dimension_count", config.turned_width());
+    number("rope.freq_base", config.rope_base);
+  }
+  number(config.norm_kind == nn::NormKind::Rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
+         config.norm_eps);
   if (has_experts) {
     integer("expert_count", config.moe.num_experts);
     integer("expert_used_count", config.moe.experts_per_token);
@@ -68,6 +73,11 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
     if (config.moe.shared_width > 0) integer("expert_shared_feed_forward_length", config.moe.shared_width);
   }
   if (config.window > 0) integer("attention.sliding_window", config.window);
+  if (config.rope_scaling.kind == nn::RopeScaling::Kind::LongRope) {
+    integer("rope.scaling.original_context_length", config.rope_scaling.original_positions);
+    number("rope.scaling.attn_factor",
+           nn::rope_angles(config.turned_width(), config.rope_base, config.rope_scaling).factor);
+  }
   const nn::RopeScaling& scaling = config.rope_scaling;
   if (scaling.kind == nn::RopeScaling::Kind::Linear || scaling.kind == nn::RopeScaling::Kind::Yarn) {
     const bool is_yarn = scaling.kind == nn::RopeScaling::Kind::Yarn;
@@ -85,19 +95,25 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
   return keys;
 }
 
-/// What frequencies are divided by where they are scaled as in Llama 3; else nothing.
-std::vector<float> rope_factors(const nn::ModelConfig& config) {
+/// Tensors of what frequencies are divided by, of Llama 3's scaling and LongRoPE.
+std::vector<std::pair<std::string, std::vector<float>>> rope_factors(const nn::ModelConfig& config) {
+  const nn::RopeScaling& scaling = config.rope_scaling;
+  if (scaling.kind == nn::RopeScaling::Kind::LongRope)
+    return {{gguf_long_factors, {scaling.long_factors.begin(), scaling.long_factors.end()}},
+            {gguf_short_factors, {scaling.short_factors.begin(), scaling.short_factors.end()}}};
+  if (scaling.kind != nn::RopeScaling::Kind::Llama3) return {};
   std::vector<float> factors;
-  if (config.rope_scaling.kind != nn::RopeScaling::Kind::Llama3) return factors;
   const std::vector<double> plain = core::rope_frequencies(config.head_width, config.rope_base);
-  const nn::RopeAngles scaled = nn::rope_angles(config.head_width, config.rope_base, config.rope_scaling);
+  const nn::RopeAngles scaled = nn::rope_angles(config.head_width, config.rope_base, scaling);
   for (std::size_t i = 0; i < plain.size(); ++i)
     factors.push_back(static_cast<float>(plain[i] / scaled.frequencies[i]));
-  return factors;
+  return {{"rope_freqs.weight", factors}};
 }
 
 DType stored_dtype(const GgufName& name, DType wanted) {
-  if (name.stored_shape().rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight")) return DType::F32;
+  if (name.stored_shape().rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight") ||
+      name.stored == "position_embd.weight")
+    return DType::F32;
   const bool fills_blocks = name.shape[name.shape.rank() - 1] % core::info(wanted).block_elements == 0;
   return fills_blocks ? wanted : DType::F16;
 }
@@ -149,18 +165,19 @@ std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& 
                          const GgufExport& options) {
   const Family& family = family_for(config, "GGUF export", beyond_gguf);
   const GgufKeys keys = keys_of(config, family, path, options);
-  const auto names = gguf_names(config, family.gguf_interleaves);
+  const auto names = gguf_names(config, family.gguf_interleaves, family.gguf_fuses);
   std::vector<GgufPlan> plan;
   std::int64_t num_otherwise = 0;
   for (const auto& name : names) {
+    if (name.first_row > 0) continue;  // of the tensor before it
     plan.push_back({name.stored, stored_dtype(name, options.dtype), name.stored_shape()});
     if (plan.back().dtype == DType::F16 && options.dtype == DType::Q8_0) ++num_otherwise;
   }
-  const std::vector<float> factors = rope_factors(config);
-  if (!factors.empty()) plan.push_back({"rope_freqs.weight", DType::F32, {static_cast<std::int64_t>(factors.size())}});
+  const auto factors = rope_factors(config);
+  for (const auto& [name, values] : factors) plan.push_back({name, DType::F32, {std::ssize(values)}});
   GgufWriter writer(path, keys, std::move(plan));
   for (const auto& name : names) write_tensor(model, name, config.head_width, options.values_at_once, writer);
-  if (!factors.empty()) writer.write(factors);
+  for (const auto& [_, values] : factors) writer.write(values);
   writer.finish();
   return num_otherwise;
 }

@@ -70,6 +70,46 @@ nn::RopeScaling scaling_of_factors(const GgufFile& file, const GgufTensor& tenso
              rope_factors, *other);
 }
 
+/// The tensor's values.
+std::vector<double> factors_of(const GgufFile& file, const char* name, std::int64_t count) {
+  const auto found = file.tensors().find(name);
+  check(found != file.tensors().end(), "{}: has no tensor {}, expected one of shape [{}]", file.path(), name, count);
+  check(found->second.shape == Shape{count}, "{}: tensor {} has shape {}, expected [{}]", file.path(), name,
+        found->second.shape, count);
+  std::vector<float> values(static_cast<std::size_t>(count));
+  file.read(found->second, 0, count, values.data());
+  return {values.begin(), values.end()};
+}
+
+/// Of files that hold what LongRoPE divides frequencies by.
+nn::RopeScaling read_long_scaling(const GgufFile& file, const ArchitectureKeys& keys, const nn::ModelConfig& config) {
+  if (!file.tensors().contains(gguf_long_factors) && !file.tensors().contains(gguf_short_factors)) return {};
+  nn::RopeScaling scaling{.kind = nn::RopeScaling::Kind::LongRope};
+  scaling.original_positions = keys.integer_or("rope.scaling.original_context_length", config.max_positions);
+  check(scaling.original_positions > 0, "{}: {} is {}, expected a positive number", file.path(),
+        keys.name("rope.scaling.original_context_length"), scaling.original_positions);
+  scaling.factor = static_cast<double>(config.max_positions) / static_cast<double>(scaling.original_positions);
+  scaling.short_factors = factors_of(file, gguf_short_factors, config.turned_width() / 2);
+  scaling.long_factors = factors_of(file, gguf_long_factors, config.turned_width() / 2);
+  // The key is float32: where it is the usual one, that is meant.
+  const double factor = keys.number_or("rope.scaling.attn_factor", 1);
+  const double usual = nn::rope_angles(config.turned_width(), config.rope_base, scaling).factor;
+  if (std::abs(factor - usual) > 1e-6 * usual) scaling.attention_factor = factor;
+  return scaling;
+}
+
+/// Whether the head is the embedding: there is none, or the same once more.
+bool has_tied_head(const GgufFile& file) {
+  const auto head = file.tensors().find("output.weight");
+  if (head == file.tensors().end()) return true;
+  const GgufTensor& own = head->second;
+  const auto table = file.tensors().find("token_embd.weight");
+  if (table == file.tensors().end() || table->second.dtype != own.dtype || table->second.shape != own.shape)
+    return false;
+  const auto bytes = static_cast<std::size_t>(core::bytes_of(own.dtype, own.shape.numel()));
+  return std::memcmp(file.data(own), file.data(table->second), bytes) == 0;
+}
+
 nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys, const nn::ModelConfig& config) {
   const std::string kind = keys.text_or("rope.scaling.type", "none");
   check(kind == "none" || kind == "linear" || kind == "yarn",
@@ -131,29 +171,36 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   config.num_heads = keys.integer("attention.head_count");
   config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
   config.max_positions = keys.integer("context_length");
-  config.norm_eps = keys.number("attention.layer_norm_rms_epsilon");
+  const bool is_rms = traits.norm_kind == nn::NormKind::Rms;
+  config.norm_eps = keys.number(is_rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon");
   config.rope_base = keys.number_or("rope.freq_base", 10000.0);
-  config.tied_head = !file.tensors().contains("output.weight");
+  config.tied_head = has_tied_head(file);
   check(config.num_heads > 0 && config.width > 0 &&
             (keys.has("attention.key_length") || config.width % config.num_heads == 0),
         "{}: {} is {}, expected a multiple of {} = {} (there is no {})", where, keys.name("embedding_length"),
         config.width, keys.name("attention.head_count"), config.num_heads, keys.name("attention.key_length"));
   config.head_width = keys.integer_or("attention.key_length", config.width / config.num_heads);
-  for (const char* key : {"attention.value_length", "rope.dimension_count"})
+  for (const char* key : {"attention.value_length", "rope.dimension_count"}) {
+    if (traits.may_turn_partly && key == std::string("rope.dimension_count")) continue;
     check(keys.integer_or(key, config.head_width) == config.head_width, "{}: {} is {}, expected the head width {}",
           where, keys.name(key), keys.integer_or(key, 0), config.head_width);
+  }
   check(config.head_width > 0 && config.head_width <= nn::ModelLimits::head_width && config.head_width % 2 == 0,
         "{}: the head width is {}, expected an even number up to {}", where, config.head_width,
         nn::ModelLimits::head_width);
 
-  config.attention_bias = traits.attention_bias;
-  config.head_norm = traits.head_norm;
-  config.norm_placement = traits.norm_placement;
-  config.norm_offset = traits.norm_offset;
-  config.activation = traits.activation;
+  set_traits(traits, config);
   if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
   if (family.gguf_attention_scale != nullptr) config.attention_scale = family.gguf_attention_scale(config);
-  config.rope_scaling = read_scaling(file, keys, config);
+  if (traits.may_turn_partly)
+    if (const auto turned = keys.integer_or("rope.dimension_count", config.head_width); turned != config.head_width) {
+      check(turned > 0 && turned < config.head_width && turned % 2 == 0,
+            "{}: {} is {}, expected an even number up to the head width {}", where, keys.name("rope.dimension_count"),
+            turned, config.head_width);
+      config.rotary_width = turned;
+    }
+  config.rope_scaling = traits.ropes == FamilyTraits::Ropes::Long ? read_long_scaling(file, keys, config)
+                                                                  : read_scaling(file, keys, config);
   const std::int64_t feed_forward = keys.integer_or("feed_forward_length", 0);
   if (config.moe.num_experts > 0)
     read_experts(keys, family, feed_forward, config.moe);
@@ -162,6 +209,12 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   read_windows(keys, family, config);
   nn::validate(config, where);
   return {&family, config};
+}
+
+/// Factors of frequencies.
+bool is_read_otherwise(const Family& family, const std::string& name) {
+  if (family.traits.ropes == FamilyTraits::Ropes::Long) return name == gguf_long_factors || name == gguf_short_factors;
+  return name == rope_factors;
 }
 
 void store(const std::vector<float>& row, DType dtype, std::byte* at) {
@@ -177,15 +230,16 @@ GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(fil
   const Family* family = nullptr;
   std::tie(family, config_) = read_config(*file_);
   std::set<const GgufTensor*> used;
-  for (const GgufName& name : gguf_names(config_, family->gguf_interleaves)) {
+  for (const GgufName& name : gguf_names(config_, family->gguf_interleaves, family->gguf_fuses)) {
     Origin origin = find(name);
     used.insert(origin.tensors.begin(), origin.tensors.end());
     tensors_[name.name] = {name.shape, origin.tensors.front()->dtype};
     origins_[name.name] = std::move(origin);
   }
   for (const auto& [name, tensor] : file_->tensors())
-    check(name == rope_factors || used.contains(&tensor), "{}: tensor {} {} has no place in a {} model of {} layers",
-          source(), name, tensor.shape, family->gguf, config_.num_layers);
+    check(used.contains(&tensor) || is_read_otherwise(*family, name) || (config_.tied_head && name == "output.weight"),
+          "{}: tensor {} {} has no place in a {} model of {} layers", source(), name, tensor.shape, family->gguf,
+          config_.num_layers);
 }
 
 GgufModel::Origin GgufModel::find(const GgufName& name) const {
@@ -196,7 +250,10 @@ GgufModel::Origin GgufModel::find(const GgufName& name) const {
           found->second.shape, shape);
     return &found->second;
   };
-  Origin origin{.tensors = {}, .is_permuted = name.is_permuted, .offset = static_cast<float>(name.offset)};
+  Origin origin{.tensors = {},
+                .is_permuted = name.is_permuted,
+                .offset = static_cast<float>(name.offset),
+                .first_row = name.first_row};
   if (name.shape.rank() == 3 && file_->tensors().contains(gguf_expert_name(name.stored, 0)))
     for (std::int64_t e = 0; e < name.shape[0]; ++e)
       origin.tensors.push_back(tensor(gguf_expert_name(name.stored, e), Shape(name.shape.extents().subspan(1))));
@@ -232,6 +289,7 @@ void GgufModel::for_each_row(const Origin& origin, const Shape& global, const co
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
   const std::int64_t columns = box[rank - 1];
+  const std::int64_t before = origin.first_row * (rank == 1 ? 1 : global[rank - 1]);
   const std::int64_t rows_a_tensor =
       global.numel() / global[rank - 1] / static_cast<std::int64_t>(origin.tensors.size());
   for (std::int64_t i = 0; i < box.numel() / columns; ++i) {
@@ -245,7 +303,7 @@ void GgufModel::for_each_row(const Origin& origin, const Shape& global, const co
     }
     if (origin.is_permuted) file_row = interleaved_row(file_row, config_.head_width);
     f(i, *origin.tensors[static_cast<std::size_t>(file_row / rows_a_tensor)],
-      file_row % rows_a_tensor * global[rank - 1] + entry.offset[rank - 1]);
+      before + file_row % rows_a_tensor * global[rank - 1] + entry.offset[rank - 1]);
   }
 }
 
@@ -268,7 +326,8 @@ std::optional<core::Tensor> GgufModel::lend_box(const std::string& name, const c
     return file_->data(tensor) + core::bytes_of(dtype, first);
   };
   if (lies_there) {
-    const std::byte* first = at(*origin.tensors.front(), entry.offset[0] * (global.numel() / global[0]));
+    const std::byte* first =
+        at(*origin.tensors.front(), (origin.first_row + entry.offset[0]) * (global.numel() / global[0]));
     const bool is_aligned = reinterpret_cast<std::uintptr_t>(first) % alignof(float) == 0;
     if (is_aligned || core::block_format(dtype))
       return core::Tensor(std::make_shared<core::Storage>(memory, core::bytes_of(dtype, box.numel()),

@@ -46,6 +46,7 @@ class GgufModel : public core::StateReader {
     std::vector<const GgufTensor*> tensors;  // one; or an expert each of a stack
     bool is_permuted = false;                // rows of q and k
     float offset = 0;                        // that values here are less by
+    std::int64_t first_row = 0;              // of ours in the tensor (gguf_names.h)
   };
   Origin find(const GgufName& name) const;
   /// f(i, tensor, first) for each row of the entry's box: it is the elements from `first` on of that tensor.

@@ -21,7 +21,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* embedding = "model.embed_tokens.weight";
 constexpr const char* head = "lm_head.weight";
 
 /// What a folder without safetensors has instead; empty: nothing that is known.
@@ -60,6 +59,7 @@ HuggingFaceModel::HuggingFaceModel(fs::path folder) : folder_(std::move(folder))
   family_ = read.family;
   config_ = read.model;
   open_files();
+  resolve_root();
   resolve_head();
   map_tensors();
 }
@@ -113,9 +113,17 @@ void HuggingFaceModel::open_shards(const fs::path& index) {
     check(stored_.contains(tensor), "{}: tensor {} is not in {}", index.string(), tensor, name);
 }
 
+/// Some names may be without what they usually begin with: all of a model's, or none.
+void HuggingFaceModel::resolve_root() {
+  root_ = family_->names.root;
+  const bool has_root = std::ranges::any_of(stored_, [&](const auto& t) { return t.first.starts_with(root_); });
+  if (family_->may_lack_root && !has_root) root_ = "";
+}
+
 /// One of a tied pair is enough; two that differ are not tied, whatever the config says.
 void HuggingFaceModel::resolve_head() {
   if (!config_.tied_head) return;
+  const std::string embedding = root_ + family_->names.embed + ".weight";
   const auto table = stored_.find(embedding);
   const auto own = stored_.find(head);
   if (own == stored_.end()) return;
@@ -132,31 +140,51 @@ void HuggingFaceModel::resolve_head() {
 
 void HuggingFaceModel::map_tensors() {
   std::set<std::string> used;
-  for_each_hugging_face_name(config_, family_->names, [&](const HuggingFaceName& tensor) {
-    const auto& [name, shape, stored, is_stack] = tensor;
-    const Shape expected = is_stack ? Shape(shape.extents().subspan(1)) : shape;
-    auto& origins = origins_[name];
-    for (const auto& theirs : stored) {
+  FamilyNames names = family_->names;
+  names.root = root_;
+  for_each_hugging_face_name(config_, names, [&](const HuggingFaceName& tensor) {
+    const Shape expected = tensor.stored_shape();
+    Origin& origin = origins_[tensor.name];
+    origin.first_row = tensor.first_row;
+    origin.is_transposed = tensor.is_transposed;
+    for (const auto& theirs : tensor.stored) {
       const auto found = stored_.find(theirs);
       check(found != stored_.end(), "{}: has no tensor {}, expected one of shape {}", source(), theirs, expected);
       const SafetensorsEntry& entry = *found->second;
       check(entry.shape == expected, "{}: tensor {} has shape {}, expected {}", source(), theirs, entry.shape,
             expected);
       check(entry.dtype != DType::I64, "{}: tensor {} is {}, expected a floating type", source(), theirs, entry.dtype);
-      origins.push_back(&entry);
+      origin.entries.push_back(&entry);
       used.insert(theirs);
     }
-    tensors_[name] = {shape, origins.front()->dtype};
+    tensors_[tensor.name] = {tensor.shape, origin.entries.front()->dtype};
   });
   for (const auto& [name, entry] : stored_) {
-    const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == head);
+    const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == head) ||
+                            (family_->is_ignored != nullptr && family_->is_ignored(name));
     check(is_ignored || used.contains(name), "{}: tensor {} {} has no place in this architecture", source(), name,
           entry->shape);
   }
 }
 
+namespace {
+
+/// Reads rows [first, first + count) of columns [column, column + width) of a matrix that is stored as [in, out].
+void read_transposed(const SafetensorsEntry& origin, std::int64_t first, std::int64_t count, std::int64_t column,
+                     std::int64_t width, DType dtype, std::byte* out) {
+  const std::int64_t stored_width = origin.shape[1], bytes = core::bytes_of(dtype, 1);
+  std::vector<std::byte> values(static_cast<std::size_t>(count * bytes));
+  for (std::int64_t c = 0; c < width; ++c) {
+    SafetensorsFile::read(origin, (column + c) * stored_width + first, count, dtype, values.data());
+    for (std::int64_t r = 0; r < count; ++r)
+      std::copy_n(values.data() + r * bytes, bytes, out + (r * width + c) * bytes);
+  }
+}
+
+}  // namespace
+
 void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
-  const auto& origins = origins_.at(name);
+  const Origin& origin = origins_.at(name);
   const Shape& global = info.shape;
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
@@ -164,16 +192,21 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
   const DType dtype = entry.tensor.dtype();
   const std::int64_t columns = box[rank - 1];
   const std::int64_t rows = rank == 1 ? 1 : box[rank - 2];
-  const std::int64_t first_row = rank == 1 ? 0 : entry.offset[rank - 2];
+  const std::int64_t first_row = rank == 1 ? 0 : origin.first_row + entry.offset[rank - 2];
+  const std::int64_t first_column = entry.offset[rank - 1] + (rank == 1 ? origin.first_row : 0);
   std::byte* out = entry.tensor.mutable_host_raw();
   for (std::int64_t matrix = 0; matrix < (is_stack ? box[0] : 1); ++matrix) {
-    const SafetensorsEntry& origin = *origins[is_stack ? entry.offset[0] + matrix : 0];
+    const SafetensorsEntry& stored = *origin.entries[is_stack ? entry.offset[0] + matrix : 0];
+    if (origin.is_transposed) {
+      read_transposed(stored, first_row, rows, first_column, columns, dtype, out);
+      continue;
+    }
     // Whole rows lie one behind the other.
     const bool is_whole = columns == global[rank - 1];
     const std::int64_t runs = is_whole ? 1 : rows;
     const std::int64_t run = is_whole ? rows * columns : columns;
     for (std::int64_t i = 0; i < runs; ++i, out += core::bytes_of(dtype, run))
-      SafetensorsFile::read(origin, (first_row + i) * global[rank - 1] + entry.offset[rank - 1], run, dtype, out);
+      SafetensorsFile::read(stored, (first_row + i) * global[rank - 1] + first_column, run, dtype, out);
   }
 }
 
@@ -260,41 +293,67 @@ class Unfinished {
 
 }  // namespace
 
-void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& folder,
-                         const HuggingFaceExport& options) {
-  const std::string config_text = hugging_face_config(config, options);
-  struct Origin {
-    const HuggingFaceName* name;
-    std::int64_t index;
-  };
-  std::vector<HuggingFaceName> names;
-  const Family& family = family_for(config, "Hugging Face export");
-  for_each_hugging_face_name(config, family.names, [&](const HuggingFaceName& name) { names.push_back(name); });
-  std::vector<SafetensorsPlan> plan;
-  std::map<std::string, Origin> origins;
-  for (const auto& name : names) {
-    const Shape shape = name.is_stack ? Shape(name.shape.extents().subspan(1)) : name.shape;
-    for (std::size_t i = 0; i < name.stored.size(); ++i) {
-      plan.push_back({name.stored[i], options.dtype, shape});
-      origins[name.stored[i]] = {&name, static_cast<std::int64_t>(i)};
-    }
-  }
-  Unfinished unfinished(folder, options);
-  std::string written = "config.json model.safetensors.index.json";
-  for (const auto& [name, _] : options.files) written += " " + name;
-  const auto memory = core::Memory::cpu(1);
-  const std::map<std::string, std::string> metadata = {{"format", "pt"}, {written_with, written}};
-  write_safetensors(unfinished.place(), plan, options.max_shard_bytes, metadata, [&](const SafetensorsPlan& tensor) {
-    const auto& [name, index] = origins.at(tensor.name);
+namespace {
+
+/// What a stored tensor is made of: a tensor of ours, or matrix `index` of a stack.
+struct Part {
+  const HuggingFaceName* name;
+  std::int64_t index;
+};
+
+core::Tensor transposed(const core::Tensor& matrix, const core::MemoryPtr& memory) {
+  const std::int64_t rows = matrix.shape()[0], columns = matrix.shape()[1], bytes = core::bytes_of(matrix.dtype(), 1);
+  core::Tensor result = core::Tensor::empty(memory, matrix.dtype(), {columns, rows});
+  const std::byte* from = matrix.host_raw();
+  std::byte* to = result.mutable_host_raw();
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t c = 0; c < columns; ++c)
+      std::copy_n(from + (r * columns + c) * bytes, bytes, to + (c * rows + r) * bytes);
+  return result;
+}
+
+core::Tensor stored_tensor(const core::StateReader& model, const std::vector<Part>& parts, const SafetensorsPlan& plan,
+                           const core::MemoryPtr& memory) {
+  const bool is_transposed = parts.front().name->is_transposed;
+  const Shape lying = is_transposed ? Shape{plan.shape[1], plan.shape[0]} : plan.shape;
+  const core::Tensor whole = core::Tensor::empty(memory, plan.dtype, lying);
+  for (const auto& [name, index] : parts) {
     Shape box = name->shape;
     std::vector<std::int64_t> offset(box.extents().size(), 0);
     if (name->is_stack) {
       box[0] = 1;
       offset[0] = index;
     }
-    core::StateEntry entry{name->shape, offset, core::Tensor::empty(memory, tensor.dtype, box), true};
+    const std::int64_t rows = name->is_stack ? lying[0] : name->shape[0];
+    core::StateEntry entry{name->shape, offset, whole.rows(name->first_row, rows).reshape(box), true};
     model.read(name->name, entry);
-    return entry.tensor.reshape(tensor.shape);
+  }
+  return is_transposed ? transposed(whole, memory) : whole;
+}
+
+}  // namespace
+
+void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& folder,
+                         const HuggingFaceExport& options) {
+  const std::string config_text = hugging_face_config(config, options);
+  std::vector<HuggingFaceName> names;
+  const Family& family = family_for(config, "Hugging Face export");
+  for_each_hugging_face_name(config, family.names, [&](const HuggingFaceName& name) { names.push_back(name); });
+  std::vector<SafetensorsPlan> plan;
+  std::map<std::string, std::vector<Part>> origins;  // by theirs
+  for (const auto& name : names)
+    for (std::size_t i = 0; i < name.stored.size(); ++i) {
+      std::vector<Part>& parts = origins[name.stored[i]];
+      if (parts.empty()) plan.push_back({name.stored[i], options.dtype, name.stored_shape()});
+      parts.push_back({&name, static_cast<std::int64_t>(i)});
+    }
+  Unfinished unfinished(folder, options);
+  std::string written = "config.json model.safetensors.index.json";
+  for (const auto& [name, _] : options.files) written += " " + name;
+  const auto memory = core::Memory::cpu(1);
+  const std::map<std::string, std::string> metadata = {{"format", "pt"}, {written_with, written}};
+  write_safetensors(unfinished.place(), plan, options.max_shard_bytes, metadata, [&](const SafetensorsPlan& tensor) {
+    return stored_tensor(model, origins.at(tensor.name), tensor, memory);
   });
   for (const auto& [name, contents] : options.files) write_file_atomically(unfinished.place() / name, contents);
   write_file_atomically(unfinished.place() / "config.json", config_text);

@@ -43,16 +43,23 @@ class HuggingFaceModel : public core::StateReader {
   void open_files();
   void open_shards(const std::filesystem::path& index);
   void open_file(const std::string& name);
+  void resolve_root();
   void resolve_head();
   void map_tensors();
 
   std::filesystem::path folder_;
   const Family* family_ = nullptr;
+  std::string root_;  // of the tensors' names
   nn::ModelConfig config_;
   std::vector<std::string> notices_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  std::map<std::string, const SafetensorsEntry*> stored_;                // by Hugging Face name
-  std::map<std::string, std::vector<const SafetensorsEntry*>> origins_;  // by ours; one a matrix of a stack
+  std::map<std::string, const SafetensorsEntry*> stored_;  // by Hugging Face name
+  struct Origin {
+    std::vector<const SafetensorsEntry*> entries = {};  // one, or a matrix each of a stack
+    std::int64_t first_row = 0;                         // of ours in it (hugging_face_names.h)
+    bool is_transposed = false;
+  };
+  std::map<std::string, Origin> origins_;  // by ours
   std::map<std::string, core::StateInfo> tensors_;
 };
 

@@ -16,49 +16,103 @@ struct HuggingFaceName {
   core::Shape shape;                // ours
   std::vector<std::string> stored;  // theirs: one, or the matrices of a stack [E,...]
   bool is_stack = false;
+  // Of one that is stored as one with others, or the other way round:
+  std::int64_t first_row = 0;    // of ours, within that; of a bias, its first element
+  std::int64_t stored_rows = 0;  // of that, in all; 0: ours alone
+  bool is_transposed = false;    // there it is [in, out]
+
+  /// Of each of `stored`.
+  core::Shape stored_shape() const {
+    core::Shape one = is_stack ? core::Shape(shape.extents().subspan(1)) : shape;
+    if (stored_rows > 0) one[0] = stored_rows;
+    return is_transposed ? core::Shape{one[1], one[0]} : one;
+  }
 };
 
 /// Calls visit(HuggingFaceName) for every tensor of the model in the order of computation. One at a time: a config may
-/// promise more tensors than there is memory for their names.
+/// promise more tensors than there is memory for their names. Those that are stored as one follow each other.
 template <class F>
 void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& names, F&& visit) {
   const auto one = [&](const std::string& name, const core::Shape& shape, const std::string& stored,
                        const char* kind = ".weight") {
-    visit(HuggingFaceName{name + kind, shape, {stored + kind}, false});
+    visit(HuggingFaceName{name + kind, shape, {stored + kind}});
+  };
+  /// Of a layer: its rows lie from `first` on in a tensor of `rows` of them (0: of its own).
+  const auto matrix = [&](const std::string& name, const core::Shape& shape, const std::string& stored,
+                          std::int64_t first = 0, std::int64_t rows = 0) {
+    visit(HuggingFaceName{name + ".weight", shape, {stored + ".weight"}, false, first, rows, names.is_transposed});
+  };
+  const auto bias = [&](const std::string& name, std::int64_t width, const std::string& stored, std::int64_t first = 0,
+                        std::int64_t rows = 0) {
+    visit(HuggingFaceName{name + ".bias", {width}, {stored + ".bias"}, false, first, rows});
   };
   const auto norm = [&](bool is_there, const std::string& name, std::int64_t width, const std::string& stored) {
-    if (is_there) one(name, {width}, stored);
+    if (!is_there) return;
+    one(name, {width}, stored);
+    if (c.norm_kind == nn::NormKind::Layer) one(name, {width}, stored, ".bias");
   };
-  const auto mlp = [&](const std::string& ours, const std::string& theirs, std::int64_t width) {
-    one(ours + "gate", {width, c.width}, theirs + "gate_proj");
-    one(ours + "up", {width, c.width}, theirs + "up_proj");
-    one(ours + "down", {c.width, width}, theirs + "down_proj");
+  const auto attention_inputs = [&](const std::string& ours, const std::string& theirs) {
+    const std::int64_t q_rows = c.num_heads * c.head_width, kv_rows = c.num_kv_heads * c.head_width;
+    const std::vector<std::pair<std::string, std::int64_t>> parts = {{"q", q_rows}, {"k", kv_rows}, {"v", kv_rows}};
+    if (*names.qkv == '\0') {
+      for (const auto& [name, rows] : parts) {
+        matrix(ours + name, {rows, c.width}, theirs + name + "_proj");
+        if (c.attention_bias) bias(ours + name, rows, theirs + name + "_proj");
+      }
+      return;
+    }
+    const std::int64_t all = q_rows + 2 * kv_rows;
+    std::int64_t first = 0;
+    for (const auto& [name, rows] : parts) {
+      matrix(ours + name, {rows, c.width}, theirs + names.qkv, first, all);
+      first += rows;
+    }
+    if (!c.attention_bias) return;
+    first = 0;
+    for (const auto& [name, rows] : parts) {
+      bias(ours + name, rows, theirs + names.qkv, first, all);
+      first += rows;
+    }
+  };
+  const auto mlp = [&](const std::string& ours, const std::string& theirs, std::int64_t width, bool has_biases) {
+    const bool is_fused = *names.gate_up != '\0' && c.mlp_gate;
+    if (is_fused) {
+      matrix(ours + "gate", {width, c.width}, theirs + names.gate_up, 0, 2 * width);
+      matrix(ours + "up", {width, c.width}, theirs + names.gate_up, width, 2 * width);
+    } else {
+      if (c.mlp_gate) matrix(ours + "gate", {width, c.width}, theirs + "gate_proj");
+      if (c.mlp_gate && has_biases) bias(ours + "gate", width, theirs + "gate_proj");
+      matrix(ours + "up", {width, c.width}, theirs + names.mlp_up);
+      if (has_biases) bias(ours + "up", width, theirs + names.mlp_up);
+    }
+    matrix(ours + "down", {c.width, width}, theirs + names.mlp_down);
+    if (has_biases) bias(ours + "down", c.width, theirs + names.mlp_down);
   };
   const auto stack = [&](const std::string& name, const core::Shape& shape, const std::string& experts,
-                         const std::string& matrix) {
+                         const std::string& matrix_name) {
     HuggingFaceName stacked{name, shape, {}, true};
     for (std::int64_t e = 0; e < shape[0]; ++e)
-      stacked.stored.push_back(fmt::format("{}.{}.{}.weight", experts, e, matrix));
+      stacked.stored.push_back(fmt::format("{}.{}.{}.weight", experts, e, matrix_name));
     visit(stacked);
   };
   const std::int64_t q_rows = c.num_heads * c.head_width;
   const std::int64_t kv_rows = c.num_kv_heads * c.head_width;
   const bool before = c.norm_placement != nn::NormPlacement::After;
   const bool after = c.norm_placement != nn::NormPlacement::Before;
-  one("embed", {c.vocabulary, c.width}, "model.embed_tokens");
+  one("embed", {c.vocabulary, c.width}, names.root + names.embed);
+  if (c.positions == nn::Positions::Learned)
+    one("position_embed", {c.max_positions, c.width}, names.root + names.position_embed);
   for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
     const std::string ours = fmt::format("layers.{}.", layer);
-    const std::string theirs = fmt::format("model.layers.{}.", layer);
-    const std::string attention = theirs + "self_attn.";
+    const std::string theirs = fmt::format("{}{}.{}.", names.root, names.layers, layer);
+    const std::string attention = theirs + names.attention + ".";
     norm(before, ours + "attention_norm", c.width, theirs + names.attention_norm);
-    for (const auto& [name, rows] : {std::pair("q", q_rows), std::pair("k", kv_rows), std::pair("v", kv_rows)}) {
-      one(ours + "attention." + name, {rows, c.width}, attention + name + "_proj");
-      if (c.attention_bias) one(ours + "attention." + name, {rows}, attention + name + "_proj", ".bias");
-    }
+    attention_inputs(ours + "attention.", attention);
     const bool each = c.head_norm == nn::HeadNorm::EachHead, has_norms = c.head_norm != nn::HeadNorm::None;
     norm(has_norms, ours + "attention.q_norm", each ? c.head_width : q_rows, attention + "q_norm");
     norm(has_norms, ours + "attention.k_norm", each ? c.head_width : kv_rows, attention + "k_norm");
-    one(ours + "attention.o", {c.width, q_rows}, attention + "o_proj");
+    matrix(ours + "attention.o", {c.width, q_rows}, attention + names.o);
+    if (c.attention_output_bias) bias(ours + "attention.o", c.width, attention + names.o);
     norm(after, ours + "attention_post_norm", c.width, theirs + names.attention_post_norm);
     norm(before, ours + "mlp_norm", c.width, theirs + names.mlp_norm);
     if (c.is_moe_layer(layer)) {
@@ -68,15 +122,16 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
       stack(ours + "moe.experts.gate", {experts, c.moe.expert_width, c.width}, moe + "experts", names.gate);
       stack(ours + "moe.experts.up", {experts, c.moe.expert_width, c.width}, moe + "experts", names.up);
       stack(ours + "moe.experts.down", {experts, c.width, c.moe.expert_width}, moe + "experts", names.down);
-      if (c.moe.shared_width > 0) mlp(ours + "moe.shared.", moe + "shared_expert.", c.moe.shared_width);
+      if (c.moe.shared_width > 0) mlp(ours + "moe.shared.", moe + "shared_expert.", c.moe.shared_width, false);
       if (c.moe.shared_gate) one(ours + "moe.shared_gate", {1, c.width}, moe + "shared_expert_gate");
     } else {
-      mlp(ours + "mlp.", theirs + "mlp.", c.mlp_width);
+      mlp(ours + "mlp.", theirs + names.mlp + ".", c.mlp_width, c.mlp_bias);
     }
     norm(after, ours + "mlp_post_norm", c.width, theirs + names.mlp_post_norm);
   }
-  one("norm", {c.width}, "model.norm");
+  norm(true, "norm", c.width, names.root + names.norm);
   if (!c.tied_head) one("head", {c.vocabulary, c.width}, "lm_head");
+  if (c.head_bias) one("head", {c.vocabulary}, "lm_head", ".bias");
 }
 
 }  // namespace limbeck::data

@@ -20,15 +20,15 @@ void rope_table(const D& cpu, T* cos, T* sin, std::int64_t positions, std::int64
 }
 
 template <class D, class T>
-void rope(const D& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
-          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width) {
-  const std::int64_t half = head_width / 2;
+void rope(const D& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* row, const Acc<T>* cos,
+          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width, std::int64_t turned) {
+  const std::int64_t half = turned / 2;
   const std::int64_t width = (queries.heads + keys.heads) * head_width;
   const auto sign = static_cast<Acc<T>>(direction);
   parallel_for(cpu, tokens, 1 + (1 << 14) / (width + 1), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
-      const Acc<T>* c = cos + position[t] * half;
-      const Acc<T>* s = sin + position[t] * half;
+      const Acc<T>* c = cos + row[t] * half;
+      const Acc<T>* s = sin + row[t] * half;
       for (const RopeHeads<T>& all : {queries, keys})
         for (std::int64_t h = 0; h < all.heads; ++h) {
           T* x = all.x + (t * all.heads + h) * head_width;
@@ -44,12 +44,23 @@ void rope(const D& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int3
   });
 }
 
+template <class D>
+void rope_rows(const D& cpu, const std::int32_t* position, const std::int32_t* context, std::int64_t limit,
+               std::int64_t further, std::int32_t* row, std::int64_t tokens) {
+  parallel_for(cpu, tokens, 1 << 14, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t)
+      row[t] = static_cast<std::int32_t>(position[t] + (context[t] > limit ? further : 0));
+  });
+}
+
+template void rope_rows(const Cpu&, const std::int32_t*, const std::int32_t*, std::int64_t, std::int64_t, std::int32_t*,
+                        std::int64_t);
 template void rope_table(const Cpu&, float*, float*, std::int64_t, std::int64_t, const double*, double);
 template void rope_table(const Cpu&, double*, double*, std::int64_t, std::int64_t, const double*, double);
 
 #define LIMBECK_INSTANTIATE(T)                                                                                       \
   template void rope(const Cpu&, RopeHeads<T>, RopeHeads<T>, const std::int32_t*, const Acc<T>*, const Acc<T>*, int, \
-                     std::int64_t, std::int64_t);
+                     std::int64_t, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

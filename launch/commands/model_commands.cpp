@@ -72,7 +72,7 @@ void write_logits(Rank& rank, const ModelSource& source, const fs::path& token_f
   }
   for (std::int64_t first = 0; first < n; first += rows_at_once) {
     const std::int64_t count = std::min(rows_at_once, n - first);
-    const core::Tensor mine = core::logits_of(hidden.rows(first, count), model.head().value);
+    const core::Tensor mine = core::logits_of(hidden.rows(first, count), model.head().value, model.head_bias().value);
     const core::Tensor logits = rank.comms().tensor->gather(mine, 1, source.config.vocabulary).in(rank.host_memory());
     core::check(core::first_not_finite(logits) == logits.numel(),
                 "{}: its logits are not finite from token {} on: its weights are not usable", source.path.string(),

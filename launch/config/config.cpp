@@ -80,9 +80,13 @@ static_assert(static_cast<int>(nn::HeadNorm::AllHeads) == config::Model::ALL_HEA
 static_assert(static_cast<int>(nn::NormPlacement::After) == config::Model::AFTER);
 static_assert(static_cast<int>(nn::NormPlacement::Around) == config::Model::AROUND);
 static_assert(static_cast<int>(nn::Activation::GeluTanh) == config::Model::GELU_TANH);
+static_assert(static_cast<int>(nn::NormKind::Layer) == config::Model::LAYER);
+static_assert(static_cast<int>(nn::Positions::Learned) == config::Model::LEARNED);
 static_assert(static_cast<int>(nn::RopeScaling::Kind::Linear) == config::RopeScaling::LINEAR);
 static_assert(static_cast<int>(nn::RopeScaling::Kind::Llama3) == config::RopeScaling::LLAMA3);
 static_assert(static_cast<int>(nn::RopeScaling::Kind::Yarn) == config::RopeScaling::YARN);
+static_assert(static_cast<int>(nn::RopeScaling::Kind::LongRope) == config::RopeScaling::LONGROPE);
+static_assert(static_cast<int>(nn::RouterKind::SparseMixer) == config::Moe::SPARSE_MIXER);
 static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);
 static_assert(static_cast<int>(nn::BalanceScope::GlobalBatch) == config::MoeLoss::GLOBAL_BATCH);
 static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);
@@ -130,6 +134,11 @@ class Reader {
     values.clear();
     for (int i = 0; i < reflection().FieldSize(message_, field(name)); ++i)
       values.push_back(reflection().GetRepeatedInt64(message_, field(name), i));
+  }
+  void operator()(const char* name, std::vector<double>& values) {
+    values.clear();
+    for (int i = 0; i < reflection().FieldSize(message_, field(name)); ++i)
+      values.push_back(reflection().GetRepeatedDouble(message_, field(name), i));
   }
   template <class E>
   requires std::is_enum_v<E>
@@ -207,6 +216,9 @@ class Writer {
   }
   void operator()(const char* name, std::vector<std::int64_t>& values) {
     for (const auto value : values) reflection().AddInt64(&message_, field(name), value);
+  }
+  void operator()(const char* name, std::vector<double>& values) {
+    for (const double value : values) reflection().AddDouble(&message_, field(name), value);
   }
   template <class E>
   requires std::is_enum_v<E>

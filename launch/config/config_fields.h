@@ -48,6 +48,8 @@ void fields(Io& io, nn::MoeConfig& c) {
   io("dense_layers", c.dense_layers);
   io("shared_width", c.shared_width, between(0, nn::ModelLimits::width));
   io("shared_gate", c.shared_gate);
+  io("router", c.router);
+  io("mixer_jitter", c.mixer_jitter, above(0));
 }
 
 template <class Io>
@@ -61,6 +63,10 @@ void fields(Io& io, nn::RopeScaling& c) {
   io("beta_slow", c.beta_slow, above(0));
   io("truncates", c.truncates);
   io("attention_factor", c.attention_factor, at_least(0));
+  io("short_factors", c.short_factors);
+  io("long_factors", c.long_factors);
+  io("short_scale", c.short_scale, at_least(0));
+  io("long_scale", c.long_scale, at_least(0));
 }
 
 template <class Io>
@@ -90,6 +96,13 @@ void fields(Io& io, ModelSection& section) {
   io("norm_offset", c.norm_offset, between(0, 1));
   io("embedding_scale", c.embedding_scale, above(0));
   io("activation", c.activation);
+  io("attention_output_bias", c.attention_output_bias);
+  io("mlp_bias", c.mlp_bias);
+  io("head_bias", c.head_bias);
+  io("mlp_gate", c.mlp_gate);
+  io("norm_kind", c.norm_kind);
+  io("positions", c.positions);
+  io("rotary_width", c.rotary_width, at_least(0));
 }
 
 template <class Io>

@@ -72,7 +72,7 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
     }
     parts_.push_back(std::move(part));
   }
-  if (teacher) teacher_head_ = teacher->head().value;
+  if (teacher) teacher_head_ = teacher->head().value, teacher_head_bias_ = teacher->head_bias().value;
 }
 
 std::int64_t HeldOut::num_tokens() const { return text_.samples.num_targets(); }
@@ -82,15 +82,18 @@ bool HeldOut::has_source(const std::string& name) const {
                      [&](std::size_t source) { return text_.sources[source] == name; });
 }
 
-Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, std::int64_t vocabulary_offset) {
+Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const Tensor& bias,
+                             std::int64_t vocabulary_offset) {
   LossRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()));
   for (const Part& part : parts_) {
     const std::vector<core::TokenLoss> losses = token_losses(rank_, part.batch.targets,
                                                              {.hidden = hidden_of(part),
                                                               .head = head,
+                                                              .head_bias = bias,
                                                               .vocabulary_offset = vocabulary_offset,
                                                               .teacher_hidden = part.teacher_hidden,
-                                                              .teacher_head = teacher_head_},
+                                                              .teacher_head = teacher_head_,
+                                                              .teacher_head_bias = teacher_head_bias_},
                                                              valid_vocabulary_);
     auto loss = losses.begin();
     for (const std::int64_t token : core::host_values<std::int64_t>(part.batch.global_index))
@@ -138,7 +141,7 @@ Measurement HeldOut::evaluate(const nn::Transformer& model) {
         load.watch(pass);
         return model.forward(off, pass).hidden.value;
       },
-      model.head().value, model.vocabulary_part().first);
+      model.head().value, model.head_bias().value, model.vocabulary_part().first);
   result.held_out.load = model_load(model.config(), load.sum_over(rank_));
   return result;
 }
@@ -162,7 +165,7 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
              [&](const Part& part) {
                return as_column(std::vector<double>(static_cast<std::size_t>(part.batch.num_tokens()), 1.0));
              },
-             as_column(logits), mine.first)
+             as_column(logits), {}, mine.first)
       .held_out;
 }
 

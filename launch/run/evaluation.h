@@ -83,8 +83,9 @@ class HeldOut {
     core::Tensor teacher_hidden;  // undefined without a teacher
   };
   using Forward = std::function<core::Tensor(const Part&)>;
-  /// `head`: this rank's part of the vocabulary.
-  Measurement measure(const Forward& hidden_of, const core::Tensor& head, std::int64_t vocabulary_offset);
+  /// `head` and its bias, if it is defined: this rank's part of the vocabulary.
+  Measurement measure(const Forward& hidden_of, const core::Tensor& head, const core::Tensor& bias,
+                      std::int64_t vocabulary_offset);
   Measurement summary(const std::vector<LossSums>& tokens) const;
 
   Rank& rank_;
@@ -92,6 +93,7 @@ class HeldOut {
   std::vector<std::int64_t> sequence_bytes_;  // that are predicted; empty where they are not known
   std::vector<Part> parts_;                   // equally many on every rank; some may have no tokens
   core::Tensor teacher_head_;                 // cut like every head
+  core::Tensor teacher_head_bias_;            // undefined: there is none
   std::int64_t valid_vocabulary_;
 };
 

@@ -45,12 +45,13 @@ std::vector<core::TokenLoss> token_losses(Rank& rank, const Tensor& targets, con
                                           std::int64_t valid_vocabulary) {
   core::Tape off(core::Tape::Mode::Off);
   std::optional<core::OnlineTeacher> teacher;
-  if (p.teacher_hidden.defined()) teacher.emplace(p.teacher_hidden, p.teacher_head);
+  if (p.teacher_hidden.defined()) teacher.emplace(p.teacher_hidden, p.teacher_head, p.teacher_head_bias);
   core::LossAccumulator losses(rank.memory(), /*keeps_each=*/true);
   const optim::LanguageModelling objective;  // the statistics do not depend on it
   core::head_loss(off, core::constant(p.hidden), core::constant(p.head), targets, objective,
                   teacher ? &*teacher : nullptr, *rank.comms().tensor,
-                  {.vocabulary_offset = p.vocabulary_offset, .valid_vocabulary = valid_vocabulary}, losses);
+                  {.vocabulary_offset = p.vocabulary_offset, .valid_vocabulary = valid_vocabulary}, losses,
+                  core::constant(p.head_bias));
   return losses.read().each;
 }
 

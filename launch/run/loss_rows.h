@@ -35,9 +35,11 @@ class LossRows {
 struct Predictions {
   core::Tensor hidden;                 // [T,C]
   core::Tensor head;                   // [V_local,C]
+  core::Tensor head_bias = {};         // [V_local]; undefined: there is none
   std::int64_t vocabulary_offset = 0;  // global index of the head's first row
   core::Tensor teacher_hidden = {};    // [T,Ct]; undefined: there is no teacher
   core::Tensor teacher_head = {};      // [V_local,Ct]
+  core::Tensor teacher_head_bias = {};
 };
 
 /// The losses of the tokens of [T] `targets` that are not -1, in order. Collective over a tensor group, whose ranks get

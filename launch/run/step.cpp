@@ -78,7 +78,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     if (models.teacher) {
       core::Tape off(core::Tape::Mode::Off);
       const Tensor hidden = models.teacher->forward(off, models.teacher->pass(batch)).hidden.value;
-      teacher.emplace(hidden, models.teacher->head().value);
+      teacher.emplace(hidden, models.teacher->head().value, models.teacher->head_bias().value);
     }
     const Var objective = core::head_loss(tape, out.hidden, models.student.head(), batch.targets, models.objective,
                                           teacher ? &*teacher : nullptr, *rank.comms().tensor,
@@ -86,7 +86,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
                                            .scale = input.per_target,
                                            .vocabulary_offset = models.student.vocabulary_part().first,
                                            .valid_vocabulary = options.valid_vocabulary},
-                                          losses);
+                                          losses, models.student.head_bias());
     Var total = objective;
     for (const Var& term : {out.losses.balance, out.losses.z})
       if (term.value.defined()) total = core::add(tape, total, term);

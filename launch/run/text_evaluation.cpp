@@ -117,10 +117,12 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
     const nn::Batch batch = batch_of(job);
     Predictions predictions{.hidden = hidden_of(model, batch),
                             .head = model.head().value,
+                            .head_bias = model.head_bias().value,
                             .vocabulary_offset = model.vocabulary_part().first};
     if (teacher != nullptr) {
       predictions.teacher_hidden = hidden_of(*teacher, batch);
       predictions.teacher_head = teacher->head().value;
+      predictions.teacher_head_bias = teacher->head_bias().value;
     }
     const std::vector<core::TokenLoss> losses = token_losses(rank_, batch.targets, predictions, valid_vocabulary_);
     auto loss = losses.begin();

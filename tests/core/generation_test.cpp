@@ -5,13 +5,16 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "core/ops/head_loss.h"
 #include "core/random.h"
+#include "tests/support/gradient_check.h"
 
 namespace limbeck::nn {
 namespace {
@@ -173,6 +176,67 @@ TEST_F(Generate, OtherRanksFollowSeveralTexts) {
   EXPECT_EQ(all.texts[1].tokens, (std::vector<std::int32_t>{5}));
   EXPECT_TRUE(all.texts[1].is_stopped);
   EXPECT_EQ(all.prefill.tokens, 0);
+}
+
+ModelConfig with_long_rope(std::vector<double> long_factors) {
+  ModelConfig config{.vocabulary = 20,
+                     .width = 8,
+                     .num_layers = 2,
+                     .num_heads = 2,
+                     .num_kv_heads = 1,
+                     .head_width = 4,
+                     .mlp_width = 8,
+                     .max_positions = 30,
+                     .rope_base = 20,
+                     .moe = {}};
+  config.rope_scaling = {.kind = RopeScaling::Kind::LongRope,
+                         .factor = 3,
+                         .original_positions = 10,
+                         .short_factors = {1, 1.2},
+                         .long_factors = std::move(long_factors)};
+  return config;
+}
+
+// The frequencies of a text are those of its length, also of what the cache holds: prompts are cut into passes, grow
+// beyond the switch, or lie beyond it.
+TEST(GenerateLongTexts, EachTokenIsThatOfTheWholeText) {
+  const auto make_model = [](const ModelConfig& config) {
+    auto model = std::make_unique<Transformer>(
+        config, ModelOptions{.memory = core::Memory::cpu(1), .dtype = core::DType::F64, .frozen = true});
+    for (core::Parameter* p : model->parameters())
+      p->value.copy_from(testing::random_tensor(p->value.memory(), p->value.shape(), core::hash_name(p->name), 0.8));
+    return model;
+  };
+  const auto model = make_model(with_long_rope({1.7, 4}));
+  const auto by_whole_texts = [&](std::vector<std::int32_t> text, std::int64_t count) {
+    std::vector<std::int32_t> added;
+    while (std::ssize(added) < count) {
+      core::Tape off(core::Tape::Mode::Off);
+      const core::Tensor hidden = model->forward(off, model->pass(one_sequence(model->memory(), text, 0))).hidden.value;
+      const core::Tensor logits = core::logits_of(hidden.rows(std::ssize(text) - 1, 1), model->head().value);
+      const auto* z = logits.data<double>();
+      added.push_back(static_cast<std::int32_t>(std::max_element(z, z + 20) - z));
+      text.push_back(added.back());
+    }
+    return added;
+  };
+  std::vector<std::vector<std::int32_t>> prompts;
+  for (const int length : {3, 9, 10, 11, 22, 1}) {
+    prompts.emplace_back();
+    for (int i = 0; i < length; ++i) prompts.back().push_back((7 * i * i + 3 * length + i) % 20);
+  }
+  std::vector<std::vector<std::int32_t>> expected;
+  for (const auto& prompt : prompts) expected.push_back(by_whole_texts(prompt, 8));
+  for (const std::int64_t at_once : {1, 3, 6})
+    for (const std::int64_t most : {4, 7, 100})
+      for (const bool use_cache : {true, false}) {
+        const Generated all = generate_texts(
+            *model, prompts, {.max_tokens = 8, .at_once = at_once, .most_of_prompts = most, .use_cache = use_cache});
+        for (std::size_t i = 0; i < prompts.size(); ++i) EXPECT_EQ(all.texts[i].tokens, expected[i]) << i;
+      }
+  const auto other = make_model(with_long_rope({1, 1.2}));
+  EXPECT_NE(generate(*other, prompts[4], {.max_tokens = 8}), expected[4]) << "the long factors are of effect";
+  EXPECT_EQ(generate(*other, prompts[5], {.max_tokens = 8}), expected[5]) << "and of none in short texts";
 }
 
 /// In float64, where a row's products do not depend on the number of rows.

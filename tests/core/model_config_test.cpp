@@ -57,6 +57,43 @@ TEST(ModelConfig, CountsByHand) {
   EXPECT_EQ(count_parameters(tied).total, count_parameters(dense()).total - 80);
 }
 
+// As GPT-2: a bias beside each matrix and norm, two matrices a feed-forward, a table of positions.
+TEST(ModelConfig, CountsBiasesAndPositionsByHand) {
+  ModelConfig config = dense();
+  config.attention_bias = config.attention_output_bias = config.mlp_bias = config.head_bias = true;
+  config.mlp_gate = false;
+  config.norm_kind = NormKind::Layer;
+  config.positions = Positions::Learned;
+  const std::int64_t attention = 64 + 32 + 32 + 64 + (8 + 4 + 4 + 8), norms = 2 * (8 + 8);
+  const std::int64_t mlp = 2 * 6 * 8 + 6 + 8;
+  const std::int64_t active = 80 + 10 + 16 + 3 * (attention + norms + mlp);
+  EXPECT_EQ(count_parameters(config).active, active);
+  EXPECT_EQ(count_parameters(config).total, active + 80 + 16 * 8);
+  EXPECT_EQ(forward_flops_per_token(config, 7),
+            2.0 * static_cast<double>(active) + forward_flops_per_token(dense(), 7) - 2.0 * (80 + 8 + 3 * 352));
+  config.mlp_gate = true;
+  EXPECT_EQ(count_parameters(config).active, active + 3 * (6 * 8 + 6));
+}
+
+TEST(ModelConfig, WhatDoesNotGoTogetherIsRefused) {
+  ModelConfig config = dense();
+  config.norm_kind = NormKind::Layer;
+  EXPECT_EQ(refusal(config), "");
+  config.head_norm = HeadNorm::EachHead;
+  EXPECT_THAT(refusal(config), HasSubstr("x.head_norm"));
+  config.head_norm = HeadNorm::None;
+  config.norm_offset = 1;
+  EXPECT_THAT(refusal(config), HasSubstr("x.norm_offset is 1, expected 0 beside norm_kind LAYER"));
+  config = sparse();
+  config.mlp_gate = false;
+  EXPECT_THAT(refusal(config), HasSubstr("x.mlp_gate is false, expected true beside experts"));
+  config = dense();
+  config.positions = Positions::Learned;
+  EXPECT_EQ(refusal(config), "");
+  config.rope_scaling = {.kind = RopeScaling::Kind::Linear, .factor = 2};
+  EXPECT_THAT(refusal(config), HasSubstr("x.rope_scaling"));
+}
+
 TEST(ModelConfig, OperationsByHand) {
   // A product of queries and keys and one of probabilities and values: each of 3 layers 4 heads of width 2 on (7 + 1) /
   // 2 keys, times 2 for multiplying and adding.

@@ -42,6 +42,58 @@ TEST(Rope, Values) {
   expect_turned(k, turned.second.value);
 }
 
+// Of wider heads the first channels turn, and the others stay.
+TEST(Rope, MayTurnAPartOfAHead) {
+  RopeTable table = make_rope_table(memory, DType::F64, 9, 4, 100.0);
+  table.head_width = 6;
+  const Tensor position = tensor<std::int32_t>(memory, {3}, {8, 0, 5});
+  const Tensor q = random_tensor(memory, {3, 12}, 1), k = random_tensor(memory, {3, 6}, 2);
+  Tape tape;
+  const auto turned = rope(tape, constant(q), constant(k), position, table);
+  for (std::int64_t t = 0; t < 3; ++t)
+    for (std::int64_t h = 0; h < 2; ++h) {
+      const auto* from = q.data<double>() + (2 * t + h) * 6;
+      const auto* to = turned.first.value.data<double>() + (2 * t + h) * 6;
+      for (std::int64_t i = 0; i < 2; ++i) {
+        const double angle = position.data<std::int32_t>()[t] * (i == 0 ? 1 : 0.1);
+        EXPECT_NEAR(to[i], from[i] * std::cos(angle) - from[i + 2] * std::sin(angle), 1e-13);
+        EXPECT_NEAR(to[i + 2], from[i + 2] * std::cos(angle) + from[i] * std::sin(angle), 1e-13);
+      }
+      EXPECT_EQ(to[4], from[4]);
+      EXPECT_EQ(to[5], from[5]);
+    }
+  check_gradients(
+      [&](Tape& inner, std::span<const Var> in) {
+        auto [a, b] = rope(inner, in[0], in[1], position, table);
+        return std::vector<Var>{a, b};
+      },
+      {q, k});
+  EXPECT_THAT(
+      [&] {
+        rope(tape, constant(q), constant(k.reshape({3, 6})), position,
+             make_rope_table(memory, DType::F64, 9, 8, 100.0));
+      },
+      ThrowsMessage<Error>(HasSubstr("queries have shape [3,12], expected [T,H*8]")));
+}
+
+TEST(Rope, ATokenTurnsByTheTableOfItsContext) {
+  const std::vector<double> slow{0.1, 0.01}, fast{1, 0.5};
+  const RopeTable first = make_rope_table(memory, DType::F64, 6, slow),
+                  second = make_rope_table(memory, DType::F64, 6, fast);
+  const Tensor position = tensor<std::int32_t>(memory, {4}, {0, 3, 3, 5}),
+               context = tensor<std::int32_t>(memory, {4}, {4, 4, 6, 6});
+  const Var x = constant(random_tensor(memory, {4, 4}, 1));
+  Tape tape;
+  const Tensor rows = rope_rows(position, context, 4, 6);
+  const Tensor turned = rope(tape, x, x, rows, joined(first, second)).first.value;
+  const Tensor by_first = rope(tape, x, x, position, first).first.value,
+               by_second = rope(tape, x, x, position, second).first.value;
+  EXPECT_TRUE(testing::bit_identical(turned.rows(0, 2), by_first.rows(0, 2)));
+  EXPECT_TRUE(testing::bit_identical(turned.rows(2, 2), by_second.rows(2, 2)));
+  EXPECT_FALSE(testing::bit_identical(by_first.rows(2, 2), by_second.rows(2, 2)));
+  EXPECT_THROW(rope_rows(position, context.rows(0, 1), 4, 6), Error);
+}
+
 // What attention relies on: the product of two turned vectors depends on the distance alone.
 TEST(Rope, ProductsDependOnTheDistance) {
   const RopeTable table = make_rope_table(memory, DType::F64, 64, 8, 10000.0);

@@ -154,6 +154,19 @@ TEST(Upcycled, AnInexactExpertIsItsSliceTimesTheCubeRootOfItsFactor) {
   expect_slices(of_all, 2, 8, std::cbrt(8.0), std::cbrt(8.0));
 }
 
+TEST(Upcycled, FeedForwardsWithoutAGateOrWithBiasesAreRefused) {
+  const auto refusal = [](bool gate, bool bias) {
+    ModelConfig config = dense();
+    config.mlp_gate = gate;
+    config.mlp_bias = bias;
+    return [=] { Upcycled(Teacher(), config, {.slices = 4, .experts = 8, .experts_per_token = 4}, true, 1); };
+  };
+  using ::testing::HasSubstr;
+  using ::testing::ThrowsMessage;
+  EXPECT_THAT(refusal(false, true), ThrowsMessage<core::UsageError>(HasSubstr("of teacher have no gate, expected")));
+  EXPECT_THAT(refusal(true, true), ThrowsMessage<core::UsageError>(HasSubstr("of teacher have biases, expected")));
+}
+
 TEST(Upcycled, TheSlicesOfACopyShareARandomRouterRow) {
   const Teacher teacher;
   const auto router = [&](double deviation, std::uint64_t seed) {

@@ -154,6 +154,62 @@ TEST(Transformer, TextsInOneCacheDoNotSeeEachOther) {
   EXPECT_THAT([&] { refused(1, {4}); }, ThrowsMessage<core::Error>(HasSubstr("the cache has 4 slots")));
 }
 
+ModelConfig config_as_gpt2() {
+  ModelConfig config = config_with_experts();
+  config.moe = {};
+  config.attention_bias = config.attention_output_bias = config.mlp_bias = config.head_bias = true;
+  config.mlp_gate = false;
+  config.activation = Activation::GeluTanh;
+  config.norm_kind = NormKind::Layer;
+  config.positions = Positions::Learned;
+  return config;
+}
+
+TEST(Transformer, HasAsManyParametersAsAreCounted) {
+  for (ModelConfig config : {config_with_experts(), config_as_gpt2()})
+    for (const bool tied : {false, true}) {
+      config.tied_head = tied;
+      std::int64_t count = 0;
+      const auto model = make_model(config);
+      for (const core::Parameter* p : model->parameters()) count += p->value.numel();
+      EXPECT_EQ(count, count_parameters(config).total);
+    }
+}
+
+TEST(Transformer, BiasesBeginAtZeroAndNormsAtOne) {
+  Transformer model(config_as_gpt2(), {.memory = core::Memory::cpu(1)});
+  model.init_random(1);
+  for (const core::Parameter* p : model.parameters())
+    if (p->global_shape.rank() == 1) {
+      const std::vector<float> all(static_cast<std::size_t>(p->value.numel()), p->name.ends_with(".bias") ? 0.F : 1.F);
+      EXPECT_EQ(core::host_values<float>(p->value), all) << p->name;
+      EXPECT_FALSE(p->decays) << p->name;
+    }
+}
+
+TEST(Transformer, APositionBeyondTheTableIsRefused) {
+  const auto model = make_model(config_as_gpt2());
+  const std::vector<std::int32_t> text = some_text(41);
+  model->pass(one_sequence(model->memory(), std::span(text).first(40), 0));
+  EXPECT_THAT([&] { model->pass(one_sequence(model->memory(), text, 0)); },
+              ThrowsMessage<core::Error>(HasSubstr("position 40 is beyond the model's 40 learned positions")));
+}
+
+// Positions are told by the table alone: a token at another place differs as much as its row does, and by nothing else.
+TEST(Transformer, LearnedPositionsAreRowsOfTheTable) {
+  const auto model = make_model(config_as_gpt2());
+  const std::vector<std::int32_t> text = some_text(6);
+  const auto logits_from = [&](std::int64_t first) {
+    return logits_of(*model, model->pass(one_sequence(model->memory(), text, first)));
+  };
+  const Tensor begin = logits_from(0);
+  EXPECT_GT(testing::relative_difference(logits_from(3), begin), 1e-2);
+  Tensor& table = model->parameter("position_embed.weight").value;
+  const Tensor copy = table.rows(0, 6).clone();
+  table.rows(3, 6).copy_from(copy);
+  EXPECT_EQ(testing::relative_difference(logits_from(3), begin), 0);
+}
+
 TEST(Transformer, AWeightScaleIsThatOfTheExpertsOutputs) {
   ModelConfig config = config_with_experts();
   config.moe.weight_scale = 2;

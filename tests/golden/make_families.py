@@ -12,10 +12,13 @@ that is short), and reference.h5:
     logits [2,24,V], loss: the mean cross-entropy over valid targets
     gradients [N]: of the loss, value for value what lies behind the head of model.safetensors; 0 for what is no parameter.
         Written there in place of the weights, they make a model that any reader of the family takes apart by name.
-    short/tokens, short/logits (phi3, phi4_mini): a row within the original context, where LongRoPE takes its short factors
+    short/tokens, short/logits (phi3, phi4_mini, phimoe): a row within the original context, where LongRoPE takes its short
+        factors
 
 Computed in float64 throughout (the widening to float32 in norms, softmax and RoPE too), stored in float32. A document is run
-alone, at positions from 0: what a packed row must equal. Attributes hold the versions, the seed and the smallest distance
+alone, at positions from 0: what a packed row must equal. Of Phi-3.5-MoE transformers 5.24 always takes the short factors, as
+its rotary embedding asks for the frequencies without the length; transformers 4.57.1 asks with it, as Microsoft's own code
+does, and so it is asked here. Attributes hold the versions, the seed and the smallest distance
 of a router's scores from another choice. Each folder is loaded again in float32, and its logits are compared. transformers
 4.57.1 computes them too from config_v4.json, but for DeepSeek-V2, where it leaves mscale out of the softmax, and GPT-OSS,
 where it always clamps at 7.
@@ -110,6 +113,10 @@ FAMILIES = {
         swiglu_limit=1.5, layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         rope_parameters=yarn(40.0, factor=4.0, beta_fast=0.9, beta_slow=0.12, truncate=False))),
     "gpt2": ("GPT2", dict(vocab_size=89, n_embd=12, n_head=2, n_layer=3, n_positions=30, bos_token_id=1, eos_token_id=2)),
+    "phimoe": ("Phimoe", dict(
+        **heads(16, 4, 2), intermediate_size=7, num_local_experts=6, num_experts_per_tok=2, attention_bias=True, lm_head_bias=True,
+        router_jitter_noise=0.2, sliding_window=WINDOW, rope_parameters=dict(
+            longrope(50.0, [1.0, 1.3], [1.2, 2.9]), short_mscale=1.1, long_mscale=1.3, original_max_position_embeddings=ORIGINAL))),
     "phi4_mini": ("Phi3", dict(**PHI, partial_rotary_factor=0.75, tie_word_embeddings=True,
                                rope_parameters=longrope(50.0, [1.0, 1.3], [1.2, 2.9]))),  # 4 of a head's 6 channels turn
 }
@@ -125,7 +132,20 @@ def classes(kind):
 def build(architecture, config):
     config = copy.deepcopy(config)
     config._attn_implementation = config._experts_implementation = "eager"
-    return architecture(config).eval()
+    return with_long_factors(architecture(config).eval())
+
+
+def with_long_factors(model):
+    """Of Phi-3.5-MoE: with those that belong to a sequence's length."""
+    if model.config.model_type == "phimoe":
+        rotary = model.model.rotary_emb
+        usual = rotary.rope_init_fn
+
+        def see(module, args, kwargs):
+            module.rope_init_fn = lambda config: usual(config, seq_len=int(kwargs["position_ids"].max()) + 1)
+
+        rotary.register_forward_pre_hook(see, with_kwargs=True)
+    return model
 
 
 def scale_of(name, shape, transposed):
@@ -177,10 +197,19 @@ def distance(scores, count):
     return float("inf") if best is None else (best[:, -2] - best[:, -1]).min().item()
 
 
+def mixer_gap(router, logits):
+    """Of the first choice from another, and of who is near from who is not: of the latter nothing but rounding counts."""
+    first, second = logits.topk(2).values.split(1, dim=-1)
+    others = logits.masked_fill(logits == first, -torch.inf)
+    edges = [((best - rivals) / logits.abs().clamp(min=best) - 2 * router.router_jitter_noise).abs().min().item()
+             for best, rivals in ((first, logits), (second, others))]
+    return min([distance(logits, 1)] + [20 * edge for edge in edges])
+
+
 def routing_gap(router, logits):
     kind = type(router).__name__
     scores = logits.sigmoid() + router.e_score_correction_bias if kind == "DeepseekV3TopkRouter" else logits
-    gap = float("inf")
+    gap = mixer_gap(router, logits) if kind.startswith("Phimoe") else float("inf")
     if kind.startswith("Deepseek"):
         grouped = scores.unflatten(-1, (router.num_group, -1))
         of_groups = grouped.max(-1).values if kind == "DeepseekV2TopkRouter" else grouped.topk(2).values.sum(-1)
@@ -260,7 +289,7 @@ def version_4(config):
         config["num_experts"] = config.pop("num_local_experts")
     if kind == "qwen2":
         config.update(sliding_window=WINDOW, max_window_layers=2)  # use_sliding_window is false: they do not count
-    if kind in ("phi3", "deepseek_v2", "deepseek_v3"):
+    if kind in ("phi3", "phimoe", "deepseek_v2", "deepseek_v3"):
         rope["type"] = rope.pop("rope_type")
     if kind != "gpt_oss":
         config.pop("layer_types", None)
@@ -269,8 +298,8 @@ def version_4(config):
 
 
 def load_again(folder):
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        folder, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32).eval()
+    return with_long_factors(transformers.AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager", experts_implementation="eager", dtype=torch.float32).eval())
 
 
 def check_folder(name, folder, tokens, expected):
@@ -342,7 +371,7 @@ def write_family(name, seed):
     arrays["loss"] = loss.item(), "f8"
     arrays["logits"] = logits.numpy(), "f4"
     arrays["gradients"] = saved_gradients(architecture, config, precise, folder), "f4"
-    if kind == "Phi3":
+    if kind in ("Phi3", "Phimoe"):
         arrays["short/tokens"] = batch["tokens"][:1, :SHORT].numpy(), "i4"
         arrays["short/logits"] = short.numpy(), "f4"
     write_reference(folder / "reference.h5", dict(architecture=architecture.__name__, seed=seed, num_valid=int(valid.sum()),

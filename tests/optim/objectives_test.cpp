@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "core/ops/head_loss.h"
 #include "core/ops/linear.h"
@@ -122,6 +123,54 @@ Var run(Tape& tape, const Case& c, const Var& hidden, const Var& weight, const c
                              *nn::single_communicators().tensor, options, losses);
   statistics = losses.read();
   return loss;
+}
+
+// A head's bias is one more column of its weight, beside hidden states with a 1 more.
+TEST(HeadLoss, ABiasIsAColumnOfTheWeight) {
+  const auto memory = Memory::cpu(2);
+  const Case c = make_case(memory, {0, -1, 6, 2, 2, -1, 5});
+  const std::int64_t tokens = c.hidden.shape()[0], width = c.hidden.shape()[1], vocabulary = c.weight.shape()[0];
+  const Tensor bias = testing::random_tensor(memory, {vocabulary}, 71),
+               teacher_bias = testing::random_tensor(memory, {vocabulary}, 72);
+  const auto with_column = [&](const Tensor& matrix, const std::function<double(std::int64_t)>& last) {
+    const std::int64_t rows = matrix.shape()[0], columns = matrix.shape()[1];
+    std::vector<double> values;
+    for (std::int64_t i = 0; i < rows; ++i) {
+      for (std::int64_t j = 0; j < columns; ++j) values.push_back(matrix.data<double>()[i * columns + j]);
+      values.push_back(last(i));
+    }
+    return Tensor::from<double>(memory, {rows, columns + 1}, values);
+  };
+  const auto one = [](std::int64_t) { return 1.0; };
+  const auto of = [](const Tensor& values) { return [&](std::int64_t i) { return values.data<double>()[i]; }; };
+  const Distillation objective({.ce_weight = 0.4});
+  const auto comm = nn::single_communicators().tensor;
+  const HeadOptions options{.weight = 0.2, .chunk = 3};
+  core::LossAccumulator losses(memory), expected_losses(memory);
+  Tape tape;
+  OnlineTeacher teacher(c.teacher_hidden, c.teacher_weight, teacher_bias);
+  const Var hidden = leaf(c.hidden), weight = leaf(c.weight), own = leaf(bias);
+  tape.backward(core::head_loss(tape, hidden, weight, targets_of(c), objective, &teacher, *comm, options, losses, own));
+  OnlineTeacher wide_teacher(with_column(c.teacher_hidden, one), with_column(c.teacher_weight, of(teacher_bias)));
+  const Var wide_hidden = leaf(with_column(c.hidden, one)), wide = leaf(with_column(c.weight, of(bias)));
+  Tape other;
+  other.backward(core::head_loss(other, wide_hidden, wide, targets_of(c), objective, &wide_teacher, *comm, options,
+                                 expected_losses));
+  expect_equal(losses.read(), expected_losses.read(), 1e-13);
+  const auto expect_near = [](double found, double right) { EXPECT_NEAR(found, right, 1e-13); };
+  for (std::int64_t t = 0; t < tokens; ++t)
+    for (std::int64_t i = 0; i < width; ++i)
+      expect_near(hidden.slot->grad.data<double>()[t * width + i],
+                  wide_hidden.slot->grad.data<double>()[t * (width + 1) + i]);
+  for (std::int64_t v = 0; v < vocabulary; ++v) {
+    for (std::int64_t i = 0; i < width; ++i)
+      expect_near(weight.slot->grad.data<double>()[v * width + i], wide.slot->grad.data<double>()[v * (width + 1) + i]);
+    expect_near(own.slot->grad.data<double>()[v], wide.slot->grad.data<double>()[v * (width + 1) + width]);
+  }
+  const Tensor logits = core::logits_of(c.hidden, c.weight, bias);
+  EXPECT_LT(testing::relative_difference(logits, core::logits_of(wide_hidden.value, wide.value)), 1e-13);
+  EXPECT_THAT([&] { core::logits_of(c.hidden, c.weight, c.hidden); },
+              ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr("head: bias is float64")));
 }
 
 TEST(HeadLoss, StatisticsEqualTheirDefinitions) {

@@ -45,6 +45,9 @@ class LayerSkip final : public core::StateReader {
   std::map<std::string, std::string> origin_;  // our name -> the source's
 };
 
+/// Throws a UsageError, naming `where`, unless dense feed-forwards are such as experts are.
+void check_upcyclable(const ModelConfig& dense, const std::string& where);
+
 struct UpcycleShape {
   std::int64_t slices = 1;             // parts a dense feed-forward is cut into
   std::int64_t experts = 0;            // E = routed slices * copies

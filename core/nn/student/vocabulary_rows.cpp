@@ -6,7 +6,9 @@ namespace limbeck::nn {
 
 namespace {
 
-bool has_a_row_a_token(const std::string& name) { return name == "embed.weight" || name == "head.weight"; }
+bool has_a_row_a_token(const std::string& name) {
+  return name == "embed.weight" || name == "head.weight" || name == "head.bias";
+}
 
 }  // namespace
 

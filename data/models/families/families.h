@@ -15,5 +15,8 @@ const Family& qwen3_moe_family();
 const Family& olmo2_family();
 const Family& olmoe_family();
 const Family& gemma3_family();
+const Family& phi3_family();
+const Family& phimoe_family();
+const Family& gpt2_family();
 
 }  // namespace limbeck::data

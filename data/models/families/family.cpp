@@ -30,6 +30,12 @@ const char* name_of(nn::Activation activation) {
   return names.at(static_cast<std::size_t>(activation));
 }
 
+const char* name_of(nn::RouterKind router) {
+  return router == nn::RouterKind::SparseMixer ? "the sparse mixer" : "the top K";
+}
+const char* name_of(nn::NormKind kind) { return kind == nn::NormKind::Layer ? "LayerNorm" : "RMSNorm"; }
+const char* name_of(nn::Positions positions) { return positions == nn::Positions::Learned ? "learned" : "rotary"; }
+
 /// All that a model is beyond a family, in the order of weight.
 class Beyond {
  public:
@@ -37,6 +43,8 @@ class Beyond {
     layers();
     experts();
     attention();
+    biases();
+    rotary();
     if (config.activation != traits_.activation)
       add("activation is {}, expected {}", name_of(config.activation), name_of(traits_.activation));
     const double scale = traits_.scales_embedding ? std::sqrt(static_cast<double>(config.width)) : 1;
@@ -51,6 +59,12 @@ class Beyond {
     all_.push_back(fmt::format(format, std::forward<Args>(args)...));
   }
   void layers() {
+    if (config_.positions != traits_.positions)
+      add("positions are {}, expected {}", name_of(config_.positions), name_of(traits_.positions));
+    if (config_.norm_kind != traits_.norm_kind)
+      add("norms are {}, expected {}", name_of(config_.norm_kind), name_of(traits_.norm_kind));
+    if (config_.num_moe_layers() < config_.num_layers && config_.mlp_gate != traits_.mlp_gate)
+      add("mlp_gate is {}, expected {}", config_.mlp_gate, traits_.mlp_gate);
     if (config_.norm_placement != traits_.norm_placement)
       add("norms stand {}, expected {}", name_of(config_.norm_placement), name_of(traits_.norm_placement));
     if (config_.norm_offset != traits_.norm_offset)
@@ -66,6 +80,8 @@ class Beyond {
       add("moe.dense_layers: {} of {} layers have experts, expected all", count, config_.num_layers);
     if (traits_.experts == Experts::Some && count == 0) add("no layer has experts, expected some");
     if (count == 0 || traits_.experts == Experts::None) return;
+    if (moe.router != traits_.router)
+      add("moe.router is {}, expected {}", name_of(moe.router), name_of(traits_.router));
     if (!(moe.renormalise ? traits_.may_renormalise : traits_.may_not_renormalise))
       add("moe.renormalise is {}, expected {}", moe.renormalise, !moe.renormalise);
     if (moe.weight_scale != 1) add("moe.weight_scale is {}, expected 1", moe.weight_scale);
@@ -81,6 +97,10 @@ class Beyond {
       add("norms of queries and keys are {}, expected {}", name_of(config_.head_norm), name_of(traits_.head_norm));
     if (config_.attention_bias != traits_.attention_bias)
       add("attention_bias is {}, expected {}", config_.attention_bias, traits_.attention_bias);
+    if (traits_.has_usual_head_width && config_.head_width * config_.num_heads != config_.width)
+      add("head_width is {}, expected width / num_heads = {}", config_.head_width, config_.width / config_.num_heads);
+    if (!traits_.has_grouped_heads && config_.num_kv_heads != config_.num_heads)
+      add("num_kv_heads is {}, expected as num_heads = {}", config_.num_kv_heads, config_.num_heads);
     const double usual = 1 / std::sqrt(static_cast<double>(config_.head_width));
     if (!traits_.has_attention_scale && config_.attention_scale != 0 &&
         std::abs(config_.attention_scale - usual) > 1e-9 * usual)
@@ -93,6 +113,30 @@ class Beyond {
     if (config_.window > 0 && config_.window_rope_base == 0 && config_.rope_scaling.kind != Scaling::Kind::None &&
         traits_.has_window_rope)
       add("window_rope_base is 0 beside rope_scaling, expected above 0");
+  }
+
+  void rotary() {
+    using Ropes = FamilyTraits::Ropes;
+    const Scaling& scaling = config_.rope_scaling;
+    const bool is_long = scaling.kind == Scaling::Kind::LongRope;
+    if (is_long && traits_.ropes != Ropes::Long) add("rope_scaling is LongRoPE, expected another");
+    if (!is_long && scaling.kind != Scaling::Kind::None && traits_.ropes == Ropes::Long)
+      add("rope_scaling is another than LongRoPE, expected that");
+    if (is_long && (scaling.short_scale > 0 || scaling.long_scale > 0) && !traits_.has_long_scales)
+      add("rope_scaling.short_scale and long_scale are {} and {}, expected 0", scaling.short_scale, scaling.long_scale);
+    if (is_long && !(scaling.short_scale > 0 && scaling.long_scale > 0) && traits_.has_long_scales)
+      add("rope_scaling.short_scale and long_scale are {} and {}, expected above 0", scaling.short_scale,
+          scaling.long_scale);
+    if (config_.turned_width() != config_.head_width && !traits_.may_turn_partly)
+      add("rotary_width is {}, expected that of a head, {}", config_.rotary_width, config_.head_width);
+  }
+  void biases() {
+    const auto compare = [&](const char* name, bool is_there, bool expected) {
+      if (is_there != expected) add("{} is {}, expected {}", name, is_there, expected);
+    };
+    compare("attention_output_bias", config_.attention_output_bias, traits_.attention_output_bias);
+    if (config_.num_moe_layers() < config_.num_layers) compare("mlp_bias", config_.mlp_bias, traits_.mlp_bias);
+    compare("head_bias", config_.head_bias, traits_.head_bias);
   }
 
   const FamilyTraits& traits_;
@@ -116,7 +160,8 @@ Scaling::Kind kind_of(const ConfigFields& rope) {
 std::span<const Family* const> families() {
   static const std::array all{&llama_family(),     &mistral_family(), &mixtral_family(),   &qwen2_family(),
                               &qwen2_moe_family(), &qwen3_family(),   &qwen3_moe_family(), &olmo2_family(),
-                              &olmoe_family(),     &gemma3_family()};
+                              &olmoe_family(),     &gemma3_family(),  &phi3_family(),      &phimoe_family(),
+                              &gpt2_family()};
   return all;
 }
 
@@ -134,7 +179,8 @@ const Family& family_of_gguf(const std::string& architecture, bool is_mixture, c
   for (const Family* family : families()) {
     const bool has_experts = family->traits.experts != FamilyTraits::Experts::None;
     if (architecture == family->gguf && has_experts == is_mixture) return *family;
-    if (std::ranges::find(names, family->gguf) == names.end()) names.emplace_back(family->gguf);
+    if (*family->gguf != '\0' && std::ranges::find(names, family->gguf) == names.end())
+      names.emplace_back(family->gguf);
   }
   core::fail("{}: general.architecture is {}{}, expected one of {}", where, architecture,
              is_mixture ? " with experts" : "", fmt::join(names, ", "));
@@ -148,6 +194,7 @@ std::optional<std::string> beyond(const Family& family, const nn::ModelConfig& c
 
 std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConfig& config) {
   if (const auto more = beyond(family, config)) return more;
+  if (*family.gguf == '\0') return fmt::format("{} has no general.architecture", family.name);
   const std::int64_t num_moe = config.num_moe_layers();
   if (num_moe > 0 && num_moe < config.num_layers)
     return fmt::format("moe.dense_layers: {} of {} layers have experts, expected all", num_moe, config.num_layers);
@@ -190,45 +237,67 @@ const Family& family_for(const nn::ModelConfig& config, std::string_view what, B
   core::fail("{}: {}", what, *beyond_all_families(config, format));
 }
 
-nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
-  const std::string& where = fields.where();
-  const FamilyTraits& traits = family.traits;
-  fields.expect(family.activation_field, name_of(traits.activation));
-  fields.expect("partial_rotary_factor", 1.0);
-  fields.expect("quantization_config", nullptr);
+namespace {
 
-  nn::ModelConfig config;
-  config.vocabulary = fields.integer("vocab_size");
-  config.width = fields.integer("hidden_size");
-  config.num_layers = fields.integer("num_hidden_layers");
-  config.num_heads = fields.integer("num_attention_heads");
-  // What is absent is what transformers takes then; null is one for each head everywhere.
-  const bool has_own = family.num_kv_heads && !fields.is_null("num_key_value_heads");
-  config.num_kv_heads = fields.integer_or("num_key_value_heads", has_own ? *family.num_kv_heads : config.num_heads);
-  config.max_positions = fields.integer("max_position_embeddings");
-  check(config.num_layers > 0 && config.num_layers <= nn::ModelLimits::num_layers,
-        "{}: num_hidden_layers is {}, expected 1 to {}", where, config.num_layers, nn::ModelLimits::num_layers);
-  check(config.num_heads > 0, "{}: num_attention_heads is {}, expected a positive number", where, config.num_heads);
-  const bool has_width = fields.has("head_dim") || (family.head_width && !fields.is_null("head_dim"));
-  check(has_width || config.width % config.num_heads == 0,
-        "{}: hidden_size is {}, expected a multiple of num_attention_heads = {} (there is no head_dim)", where,
-        config.width, config.num_heads);
-  config.head_width =
-      fields.integer_or("head_dim", has_width ? family.head_width.value_or(0) : config.width / config.num_heads);
-  config.norm_eps = fields.number_or("rms_norm_eps", family.norm_eps);
-  config.tied_head = fields.flag("tie_word_embeddings", family.tied_head);
+const char* activation_of(const Family& family) {
+  return family.activation_name != nullptr ? family.activation_name : name_of(family.traits.activation);
+}
 
-  // The base at the top and its scaling in rope_scaling (transformers 4), or both in rope_parameters (5).
-  config.rope_base = fields.number_or("rope_theta", family.rope_base);
-  for (const char* name : {"rope_scaling", "rope_parameters"})
-    if (fields.has(name) && !(traits.has_window_rope && fields.json()[name].contains("full_attention")))
-      read_rope(fields.section(name), config.rope_base, config.rope_scaling, config.max_positions);
+}  // namespace
 
+void set_traits(const FamilyTraits& traits, nn::ModelConfig& config) {
   config.attention_bias = traits.attention_bias;
   config.head_norm = traits.head_norm;
   config.norm_placement = traits.norm_placement;
   config.norm_offset = traits.norm_offset;
   config.activation = traits.activation;
+  config.attention_output_bias = traits.attention_output_bias;
+  config.mlp_bias = traits.mlp_bias;
+  config.head_bias = traits.head_bias;
+  config.mlp_gate = traits.mlp_gate;
+  config.norm_kind = traits.norm_kind;
+  config.positions = traits.positions;
+  config.moe.router = traits.router;
+}
+
+nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
+  const std::string& where = fields.where();
+  const FamilyTraits& traits = family.traits;
+  const FamilyFields& names = family.fields;
+  const bool has_usual_rope = traits.ropes == FamilyTraits::Ropes::Usual;
+  fields.expect(family.activation_field, activation_of(family));
+  if (has_usual_rope) fields.expect("partial_rotary_factor", 1.0);
+  fields.expect("quantization_config", nullptr);
+
+  nn::ModelConfig config;
+  config.vocabulary = fields.integer("vocab_size");
+  config.width = fields.integer(names.width);
+  config.num_layers = fields.integer(names.num_layers);
+  config.num_heads = fields.integer(names.num_heads);
+  // What is absent is what transformers takes then; null is one for each head everywhere.
+  const bool has_own = family.num_kv_heads && !fields.is_null("num_key_value_heads");
+  config.num_kv_heads = fields.integer_or("num_key_value_heads", has_own ? *family.num_kv_heads : config.num_heads);
+  config.max_positions = fields.integer(names.max_positions);
+  check(config.num_layers > 0 && config.num_layers <= nn::ModelLimits::num_layers, "{}: {} is {}, expected 1 to {}",
+        where, names.num_layers, config.num_layers, nn::ModelLimits::num_layers);
+  check(config.num_heads > 0, "{}: {} is {}, expected a positive number", where, names.num_heads, config.num_heads);
+  const bool has_width = fields.has("head_dim") || (family.head_width && !fields.is_null("head_dim"));
+  check(has_width || config.width % config.num_heads == 0,
+        "{}: {} is {}, expected a multiple of {} = {} (there is no head_dim)", where, names.width, config.width,
+        names.num_heads, config.num_heads);
+  config.head_width =
+      fields.integer_or("head_dim", has_width ? family.head_width.value_or(0) : config.width / config.num_heads);
+  config.norm_eps = fields.number_or(names.norm_eps, family.norm_eps);
+  config.tied_head = fields.flag("tie_word_embeddings", family.tied_head);
+
+  // The base at the top and its scaling in rope_scaling (transformers 4), or both in rope_parameters (5).
+  config.rope_base = fields.number_or("rope_theta", family.rope_base);
+  if (has_usual_rope)
+    for (const char* name : {"rope_scaling", "rope_parameters"})
+      if (fields.has(name) && !(traits.has_window_rope && fields.json()[name].contains("full_attention")))
+        read_rope(fields.section(name), config.rope_base, config.rope_scaling, config.max_positions);
+
+  set_traits(traits, config);
   if (traits.experts != FamilyTraits::Experts::None) {
     config.moe.num_experts =
         fields.integer(fields.has(family.num_experts_field) ? family.num_experts_field : "num_local_experts");
@@ -237,7 +306,8 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
     check(config.moe.num_experts > 0, "{}: {} is {}, expected a positive number", where, family.num_experts_field,
           config.moe.num_experts);
   } else {
-    config.mlp_width = fields.integer("intermediate_size");
+    const bool is_said = family.mlp_widths == 0 || fields.has(names.mlp_width);
+    config.mlp_width = is_said ? fields.integer(names.mlp_width) : family.mlp_widths * config.width;
   }
   family.read(fields, config);
   nn::validate(config, where);
@@ -245,22 +315,23 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
 }
 
 Json write_config(const Family& family, const nn::ModelConfig& config) {
+  const FamilyFields& names = family.fields;
   Json json = {{"architectures", {family.architecture}},
                {"model_type", family.model_type},
                {"vocab_size", config.vocabulary},
-               {"hidden_size", config.width},
-               {"intermediate_size", config.mlp_width > 0 ? config.mlp_width : config.moe.expert_width},
-               {"num_hidden_layers", config.num_layers},
-               {"num_attention_heads", config.num_heads},
+               {names.width, config.width},
+               {names.mlp_width, config.mlp_width > 0 ? config.mlp_width : config.moe.expert_width},
+               {names.num_layers, config.num_layers},
+               {names.num_heads, config.num_heads},
                {"num_key_value_heads", config.num_kv_heads},
                {"head_dim", config.head_width},
-               {family.activation_field, name_of(config.activation)},
-               {"max_position_embeddings", config.max_positions},
-               {"rms_norm_eps", config.norm_eps},
+               {family.activation_field, activation_of(family)},
+               {names.max_positions, config.max_positions},
+               {names.norm_eps, config.norm_eps},
                {"rope_theta", config.rope_base},
                {"rope_scaling", nullptr},
                {"tie_word_embeddings", config.tied_head}};
-  if (config.rope_scaling.kind != Scaling::Kind::None) {
+  if (config.rope_scaling.kind != Scaling::Kind::None && family.traits.ropes == FamilyTraits::Ropes::Usual) {
     json["rope_scaling"] = rope_parameters(config.rope_base, config.rope_scaling);
     json["rope_scaling"].erase("rope_theta");
   }

@@ -23,6 +23,10 @@ struct FamilyTraits {
   nn::NormPlacement norm_placement = nn::NormPlacement::Before;
   double norm_offset = 0;
   nn::Activation activation = nn::Activation::Silu;
+  bool attention_output_bias = false, mlp_bias = false, head_bias = false;
+  bool mlp_gate = true;
+  nn::NormKind norm_kind = nn::NormKind::Rms;
+  nn::Positions positions = nn::Positions::Rotary;
   bool scales_embedding = false;  // by the root of the width
   bool has_attention_scale = false;
 
@@ -31,13 +35,29 @@ struct FamilyTraits {
   bool may_renormalise = true, may_not_renormalise = false;  // the selected weights
   bool has_shared_experts = false;                           // behind a gate
 
+  nn::RouterKind router = nn::RouterKind::TopK;
+
   enum class Windows { None, All, Some };  // which layers may have one, if there is one
   Windows windows = Windows::None;
   bool has_window_rope = false;  // a rotary base of the layers with a window
+
+  enum class Ropes { Usual, Long };  // frequencies that are scaled otherwise than by LongRoPE, or by it alone
+  Ropes ropes = Ropes::Usual;
+  bool has_long_scales = false;       // LongRoPE's cos and sin are times numbers of config.json
+  bool may_turn_partly = false;       // rotary_width
+  bool has_usual_head_width = false;  // that of the model over the heads
+  bool has_grouped_heads = true;      // or each head has keys and values of its own
 };
 
 /// The parts of tensors' names that differ.
 struct FamilyNames {
+  std::string root = "model.";  // of all but the head
+  const char *embed = "embed_tokens", *position_embed = "", *layers = "layers", *norm = "norm";
+  const char *attention = "self_attn", *o = "o_proj", *mlp = "mlp";
+  const char* qkv = "";      // q, k and v as one tensor; "": three
+  const char* gate_up = "";  // gate and up as one; "": two
+  const char *mlp_up = "up_proj", *mlp_down = "down_proj";
+  bool is_transposed = false;  // matrices of layers are [in, out]
   const char* attention_norm = "input_layernorm";
   const char* mlp_norm = "post_attention_layernorm";
   const char* attention_post_norm = "";
@@ -46,23 +66,35 @@ struct FamilyNames {
   const char *gate = "gate_proj", *up = "up_proj", *down = "down_proj";  // matrices of an expert
 };
 
+/// The names of config.json's fields that differ.
+struct FamilyFields {
+  const char *width = "hidden_size", *num_layers = "num_hidden_layers", *num_heads = "num_attention_heads";
+  const char *mlp_width = "intermediate_size", *max_positions = "max_position_embeddings", *norm_eps = "rms_norm_eps";
+};
+
 struct Family {
   const char* name;          // "Qwen3"
   const char* architecture;  // "Qwen3ForCausalLM"
   const char* model_type;    // "qwen3"
   FamilyTraits traits = {};
   FamilyNames names = {};
+  FamilyFields fields = {};
   // Where config.json says nothing:
   double norm_eps = 1e-6;
   double rope_base = 10000;
   std::optional<std::int64_t> num_kv_heads = {};  // none: one for each head
   std::optional<std::int64_t> head_width = {};    // none: width / heads
   bool tied_head = false;
+  std::int64_t mlp_widths = 0;            // width of a feed-forward over that of the model; 0: it is always said
+  const char* activation_name = nullptr;  // of traits.activation; null: the usual
+  bool may_lack_root = false;             // FamilyNames::root, of all tensors
+  bool (*is_ignored)(std::string_view tensor) = nullptr;  // those that say nothing; null: none but inv_freq
   const char* activation_field = "hidden_act";
   const char* num_experts_field = "num_experts";
   const char* expert_width_field = "moe_intermediate_size";
   // In GGUF:
-  const char* gguf = "";                       // general.architecture
+  const char* gguf = "";                       // general.architecture; "": there is none
+  bool gguf_fuses = false;                     // q, k and v are one tensor, and gate and up
   bool gguf_interleaves = false;               // rows of q and k (gguf_names.h)
   bool gguf_says_window = false;               // attention.sliding_window, of all layers that have one
   std::optional<bool> gguf_renormalises = {};  // of mixtures: what the architecture takes for granted
@@ -94,6 +126,8 @@ std::optional<std::string> beyond_all_families(const nn::ModelConfig& config, Be
 /// The first that can hold the model. Throws, in one line that begins with `what`, where none can.
 const Family& family_for(const nn::ModelConfig& config, std::string_view what, BeyondFormat format = beyond);
 
+/// What all models of a family have alike.
+void set_traits(const FamilyTraits& traits, nn::ModelConfig& config);
 /// The architecture that config.json describes.
 nn::ModelConfig read_config(const Family& family, const ConfigFields& fields);
 /// Its fields of the architecture alone.

@@ -24,6 +24,12 @@ std::string row_of(const Family& family) {
   add(t.norm_placement == nn::NormPlacement::Around, "norms around the blocks");
   add(t.norm_offset != 0, "norms' weights stored less 1");
   add(t.activation == nn::Activation::GeluTanh, "GELU");
+  add(t.attention_output_bias, "a bias of o");
+  add(t.mlp_bias, "biases of feed-forwards");
+  add(t.head_bias, "a bias of logits");
+  add(!t.mlp_gate, "no gate");
+  add(t.norm_kind == nn::NormKind::Layer, "LayerNorm");
+  add(t.positions == nn::Positions::Learned, "learned positions");
   add(t.scales_embedding, "scaled embedding");
   add(t.has_attention_scale, "a scale of scores");
   add(t.experts == FamilyTraits::Experts::All, "experts in every layer");
@@ -32,12 +38,17 @@ std::string row_of(const Family& family) {
   add(t.windows == FamilyTraits::Windows::All, "a window");
   add(t.windows == FamilyTraits::Windows::Some, "a window in some layers");
   add(t.has_window_rope, "a rotary base of theirs");
+  add(t.ropes == FamilyTraits::Ropes::Long, "LongRoPE");
+  add(t.has_long_scales, "scales of its own");
+  add(t.may_turn_partly, "a part of a head may turn");
   std::string list;
   for (const std::string& one : has) list += (list.empty() ? "" : ", ") + one;
-  const std::string weights = t.experts == FamilyTraits::Experts::None ? ""
-                              : t.may_not_renormalise                  ? "sum to 1 or not"
-                                                                       : "sum to 1";
-  return fmt::format("| {} | `{}` | `{}` | {} | {} |\n", family.name, family.architecture, family.gguf, list, weights);
+  const std::string weights = t.experts == FamilyTraits::Experts::None  ? ""
+                              : t.router == nn::RouterKind::SparseMixer ? "of the sparse mixer"
+                              : t.may_not_renormalise                   ? "sum to 1 or not"
+                                                                        : "sum to 1";
+  const std::string gguf = *family.gguf == '\0' ? "" : fmt::format("`{}`", family.gguf);
+  return fmt::format("| {} | `{}` | {} | {} | {} |\n", family.name, family.architecture, gguf, list, weights);
 }
 
 TEST(Families, AreAsTheDocumentationSays) {
@@ -47,6 +58,57 @@ TEST(Families, AreAsTheDocumentationSays) {
   for (const Family* family : families()) table += row_of(*family);
   const std::string document = testing::read_file(testing::source_folder() / "docs/models.md");
   EXPECT_NE(document.find(table), std::string::npos) << "docs/models.md lacks this table:\n" << table;
+}
+
+nn::ModelConfig model_as_gpt2() {
+  nn::ModelConfig c{.vocabulary = 7,
+                    .width = 8,
+                    .num_layers = 3,
+                    .num_heads = 2,
+                    .num_kv_heads = 2,
+                    .head_width = 4,
+                    .mlp_width = 5,
+                    .max_positions = 16,
+                    .moe = {}};
+  set_traits(family_of("GPT2LMHeadModel", "x").traits, c);
+  return c;
+}
+
+// Square matrices are told by nothing but their names; what GPT-2 cannot be is refused.
+TEST(Families, Gpt2IsWhatItSays) {
+  nn::ModelConfig c = model_as_gpt2();
+  EXPECT_STREQ(family_for(c, "x").name, "GPT-2");
+  c.num_kv_heads = 1;
+  EXPECT_EQ(*beyond_all_families(c), "num_kv_heads is 1, expected as num_heads = 2 (GPT-2)");
+  c = model_as_gpt2();
+  c.head_width = 6;
+  EXPECT_EQ(*beyond_all_families(c), "head_width is 6, expected width / num_heads = 4 (GPT-2)");
+  c = model_as_gpt2();
+  c.attention_output_bias = false;
+  EXPECT_EQ(*beyond_all_families(c), "attention_output_bias is false, expected true (GPT-2)");
+}
+
+TEST(Families, LongRopeIsOfPhi) {
+  nn::ModelConfig c = model_as_gpt2();
+  set_traits(family_of("Phi3ForCausalLM", "x").traits, c);
+  EXPECT_STREQ(family_for(c, "x").name, "Llama") << "without scaling it is no other";
+  c.rope_scaling = {.kind = nn::RopeScaling::Kind::LongRope,
+                    .factor = 2,
+                    .original_positions = 8,
+                    .short_factors = {1, 1},
+                    .long_factors = {1, 2}};
+  EXPECT_STREQ(family_for(c, "x").name, "Phi-3");
+  EXPECT_STREQ(family_for(c, "x", beyond_gguf).name, "Phi-3");
+  c.rope_scaling.short_scale = c.rope_scaling.long_scale = 1.5;
+  EXPECT_EQ(*beyond_all_families(c), "rope_scaling.short_scale and long_scale are 1.5 and 1.5, expected 0 (Phi-3)");
+  c.rope_scaling.short_scale = c.rope_scaling.long_scale = 0;
+  c.moe = {.num_experts = 4, .experts_per_token = 2, .expert_width = 6, .dense_layers = {}};
+  EXPECT_NE(beyond_all_families(c)->find("rope_scaling is LongRoPE"), std::string::npos) << "no mixture has it so";
+  set_traits(family_of("PhimoeForCausalLM", "x").traits, c);
+  c.moe.renormalise = false;
+  c.rope_scaling.short_scale = c.rope_scaling.long_scale = 1.5;
+  EXPECT_STREQ(family_for(c, "x").name, "Phi-3.5-MoE");
+  EXPECT_EQ(*beyond_gguf(family_of("PhimoeForCausalLM", "x"), c), "Phi-3.5-MoE has no general.architecture");
 }
 
 TEST(Families, OfGgufAreToldApartByTheirExperts) {
@@ -87,6 +149,29 @@ TEST(Families, AreChosenByWhatAModelIs) {
   EXPECT_EQ(name(), "Qwen3-MoE");
   c.moe.weight_scale = 2;
   EXPECT_EQ(*beyond_all_families(c), "moe.weight_scale is 2, expected 1 (Qwen3-MoE)");
+}
+
+// What is computed but no family has is refused by name, not written without it.
+TEST(Families, BiasesAndPositionsThatNoneHasAreNamed) {
+  const auto beyond_with = [](auto&& change) {
+    nn::ModelConfig c = small_model();
+    change(c);
+    return beyond_all_families(c).value_or("");
+  };
+  EXPECT_EQ(beyond_with([](auto& c) { c.rotary_width = 2; }), "");
+  EXPECT_EQ(beyond_with([](auto& c) {
+              c.rotary_width = 2, c.rope_scaling = {.kind = nn::RopeScaling::Kind::Linear, .factor = 2};
+            }),
+            "rotary_width is 2, expected that of a head, 4 (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.attention_output_bias = true; }),
+            "attention_output_bias is true, expected false (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.mlp_bias = true; }), "mlp_bias is true, expected false (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.head_bias = true; }), "head_bias is true, expected false (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.mlp_gate = false; }), "mlp_gate is false, expected true (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.norm_kind = nn::NormKind::Layer; }),
+            "norms are LayerNorm, expected RMSNorm (Llama)");
+  EXPECT_EQ(beyond_with([](auto& c) { c.positions = nn::Positions::Learned; }),
+            "positions are learned, expected rotary (Llama)");
 }
 
 /// Gemma 3 has no word for it: its layers with a window have frequencies of their own, which are not stretched.

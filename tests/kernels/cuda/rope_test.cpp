@@ -15,13 +15,14 @@ TYPED_TEST_SUITE(CudaRope, Types);
 TYPED_TEST(CudaRope, TurnsAsTheCpuDoes) {
   using T = TypeParam;
   struct Shape {
-    std::int64_t tokens, queries, keys, head_width;
+    std::int64_t tokens, queries, keys, head_width, turned;
   };
-  for (const auto [tokens, queries, keys, head_width] :
-       {Shape{0, 2, 1, 8}, Shape{1, 1, 1, 2}, Shape{5, 3, 1, 16}, Shape{3, 9, 3, 64}, Shape{130, 4, 0, 10}})
+  for (const auto [tokens, queries, keys, head_width, turned] :
+       {Shape{0, 2, 1, 8, 8}, Shape{1, 1, 1, 2, 2}, Shape{5, 3, 1, 16, 16}, Shape{3, 9, 3, 64, 64},
+        Shape{130, 4, 0, 10, 10}, Shape{7, 3, 2, 32, 16}, Shape{6, 2, 1, 18, 16}, Shape{9, 4, 2, 6, 4}})
     for (const int direction : {1, -1})
       for (const std::size_t misplaced : {0, 1}) {
-        const std::int64_t half = head_width / 2, positions = 50;
+        const std::int64_t half = turned / 2, positions = 50;
         const auto cos = random_values<Acc<T>>(positions * half, 1), sin = random_values<Acc<T>>(positions * half, 2);
         const auto position = random_indices(tokens, 3, 0, positions);
         auto q = random_values<T>(tokens * queries * head_width, 4),
@@ -30,12 +31,23 @@ TYPED_TEST(CudaRope, TurnsAsTheCpuDoes) {
         OnGpu<std::int32_t> position_there(position);
         OnGpu<T> q_there(q), k_there(k, misplaced);
         rope(gpu(), RopeHeads<T>{q_there.data(), queries}, RopeHeads<T>{k_there.data(), keys}, position_there.data(),
-             cos_there.data(), sin_there.data(), direction, tokens, head_width);
+             cos_there.data(), sin_there.data(), direction, tokens, head_width, turned);
         rope(cpu(), RopeHeads<T>{q.data(), queries}, RopeHeads<T>{k.data(), keys}, position.data(), cos.data(),
-             sin.data(), direction, tokens, head_width);
+             sin.data(), direction, tokens, head_width, turned);
         expect_close(q_there.values(), q, 5);
         expect_close(k_there.values(), k, 5);
       }
+}
+
+TEST(CudaRopeRows, AreThoseOfTheCpu) {
+  for (const std::int64_t tokens : {0, 1, 700}) {
+    const auto position = random_indices(tokens, 1, 0, 50), context = random_indices(tokens, 2, 1, 60);
+    std::vector<std::int32_t> row(static_cast<std::size_t>(tokens));
+    rope_rows(cpu(), position.data(), context.data(), 30, 50, row.data(), tokens);
+    OnGpu<std::int32_t> position_there(position), context_there(context), row_there(tokens);
+    rope_rows(gpu(), position_there.data(), context_there.data(), 30, 50, row_there.data(), tokens);
+    EXPECT_EQ(row_there.values(), row);
+  }
 }
 
 template <class T>

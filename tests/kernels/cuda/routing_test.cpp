@@ -78,5 +78,29 @@ TYPED_TEST(CudaRouting, WeightsAndTheirGradientAreThoseOfTheCpu) {
     }
 }
 
+TYPED_TEST(CudaRouting, TheMixersWeightsAndTheirGradientAreThoseOfTheCpu) {
+  using T = TypeParam;
+  for (const auto [tokens, experts, unused] : shapes) {
+    if (experts < 2) continue;
+    for (const double threshold : {0.02, 0.7}) {
+      const MixerShape shape{tokens, experts, threshold, 1.5};
+      const auto z = random_values<T>(tokens * experts, 1);
+      std::vector<std::int32_t> selection(static_cast<std::size_t>(2 * tokens));
+      topk(cpu(), z.data(), selection.data(), tokens, experts, 2);
+      const auto dweights = random_values<T>(tokens * 2, 2);
+      auto dlogits = random_values<T>(tokens * experts, 3);
+      std::vector<T> weights(selection.size());
+      OnGpu<T> z_there(z), dweights_there(dweights), weights_there(tokens * 2), dlogits_there(dlogits);
+      OnGpu<std::int32_t> selection_there(selection);
+      mixer_weights(cpu(), z.data(), selection.data(), weights.data(), shape);
+      mixer_gradient(cpu(), z.data(), selection.data(), dweights.data(), dlogits.data(), shape);
+      mixer_weights(gpu(), z_there.data(), selection_there.data(), weights_there.data(), shape);
+      mixer_gradient(gpu(), z_there.data(), selection_there.data(), dweights_there.data(), dlogits_there.data(), shape);
+      expect_close(weights_there.values(), weights);
+      expect_close(dlogits_there.values(), dlogits);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace limbeck::kernels
