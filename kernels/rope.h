@@ -3,6 +3,7 @@
 //
 //     rope_table(cpu, cos, sin, P, D / 2, frequencies, /*factor=*/1);
 //     rope(cpu, RopeHeads{q, H}, RopeHeads{k, G}, position, cos, sin, /*direction=*/1, T, D);   // the gradient: -1
+//     rope(cpu, RopeHeads{q, H, D, D - 64}, RopeHeads{k, 1}, position, cos, sin, 1, T, 64);     // a head's last 64
 #pragma once
 
 #include <cstdint>
@@ -17,17 +18,19 @@ template <class D, class T>
 void rope_table(const D& device, T* cos, T* sin, std::int64_t positions, std::int64_t half, const double* frequencies,
                 double factor);
 
-/// x [tokens, heads * head_width].
+/// x [tokens, heads * width], of which the channels of a head from `first` on turn.
 template <class T>
 struct RopeHeads {
   T* x = nullptr;
   std::int64_t heads = 0;
+  std::int64_t width = 0;  // 0: all of a head turns
+  std::int64_t first = 0;
 };
 
-/// Turns queries and keys where they lie. Each position is a row of the table. T is float, double or bf16; a pair turns
+/// Turns queries and keys where they lie, `turning` channels of each head: 2 times the pairs of the table. Each position is a row of the table. T is float, double or bf16; a pair turns
 /// in Acc<T> and is rounded once.
 template <class D, class T>
 void rope(const D& device, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
-          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width);
+          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t turning);
 
 }  // namespace limbeck::kernels

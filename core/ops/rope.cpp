@@ -8,35 +8,45 @@
 namespace limbeck::core {
 namespace {
 
+struct Parts {
+  TurningPart queries, keys;  // with their widths
+};
+
 /// Turned in place where the caller gave the only reference; undefined ones stay so.
 std::pair<Tensor, Tensor> rotated(Tensor queries, Tensor keys, const Tensor& position, const RopeTable& table,
-                                  int direction) {
-  const std::int64_t head_width = 2 * table.cos.shape()[1];
+                                  int direction, const Parts& parts) {
+  const std::int64_t turning = 2 * table.cos.shape()[1];
   for (Tensor* x : {&queries, &keys})
     if (x->defined() && !x->is_sole_owner()) *x = x->clone();
   const Tensor& any = queries.defined() ? queries : keys;
   dispatch_activation("rope", any.dtype(), [&]<class T>() {
     using Wide = kernels::Acc<T>;
-    const auto heads = [&](Tensor& x) {
-      return x.defined() ? kernels::RopeHeads<T>{x.mutable_data<T>(), x.shape()[1] / head_width}
+    const auto heads = [&](Tensor& x, const TurningPart& part) {
+      return x.defined() ? kernels::RopeHeads<T>{x.mutable_data<T>(), x.shape()[1] / part.width, part.width, part.first}
                          : kernels::RopeHeads<T>{};
     };
     on_device(any, [&](const auto& device) {
-      kernels::rope(device, heads(queries), heads(keys), position.data<std::int32_t>(), table.cos.data<Wide>(),
-                    table.sin.data<Wide>(), direction, position.numel(), head_width);
+      kernels::rope(device, heads(queries, parts.queries), heads(keys, parts.keys), position.data<std::int32_t>(),
+                    table.cos.data<Wide>(), table.sin.data<Wide>(), direction, position.numel(), turning);
     });
   });
   return {std::move(queries), std::move(keys)};
 }
 
-void check_inputs(std::string_view name, const Var& x, const Tensor& position, const RopeTable& table) {
-  const std::int64_t head_width = 2 * table.cos.shape()[1];
-  check(x.shape().rank() == 2 && x.shape()[1] % head_width == 0, "rope: {} have shape {}, expected [T,H*{}]", name,
-        x.shape(), head_width);
+/// -> the part with its width.
+TurningPart check_inputs(std::string_view name, const Var& x, const Tensor& position, const RopeTable& table,
+                         const TurningPart& given) {
+  const std::int64_t turning = 2 * table.cos.shape()[1];
+  const TurningPart part{given.width > 0 ? given.width : turning, given.first};
+  check(part.first >= 0 && part.first + turning <= part.width, "rope: channels {} to {} of heads of {} turn ({})",
+        part.first, part.first + turning, part.width, name);
+  check(x.shape().rank() == 2 && x.shape()[1] % part.width == 0, "rope: {} have shape {}, expected [T,H*{}]", name,
+        x.shape(), part.width);
   check(position.shape() == Shape{x.shape()[0]}, "rope: position has shape {}, expected [{}] ({} are {})",
         position.shape(), x.shape()[0], name, x.shape());
   check(sum_dtype(x.value.dtype()) == table.cos.dtype(), "rope: {} are {}, expected {} as the table{}", name,
         x.value.dtype(), table.cos.dtype(), table.cos.dtype() == DType::F32 ? ", or bfloat16" : "");
+  return part;
 }
 
 /// The gradient that arrived, which leaves the slot; undefined without one.
@@ -78,9 +88,10 @@ RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num
   return make_rope_table(memory, dtype, num_positions, rope_frequencies(head_width, base));
 }
 
-std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& position, const RopeTable& table) {
-  check_inputs("queries", queries, position, table);
-  check_inputs("keys", keys, position, table);
+std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& position, const RopeTable& table,
+                         const TurningPart& of_queries, const TurningPart& of_keys) {
+  const Parts parts{check_inputs("queries", queries, position, table, of_queries),
+                    check_inputs("keys", keys, position, table, of_keys)};
   check(queries.value.dtype() == keys.value.dtype(), "rope: keys are {}, expected {} as queries", keys.value.dtype(),
         queries.value.dtype());
   const std::int64_t num_positions = table.cos.shape()[0];
@@ -88,7 +99,7 @@ std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& positi
     return fmt::format("rope: position {} of token {} is not in the table of {} positions", p, at, num_positions);
   });
   auto [turned_queries, turned_keys] =
-      rotated(std::move(queries.value), std::move(keys.value), position, table, /*direction=*/1);
+      rotated(std::move(queries.value), std::move(keys.value), position, table, /*direction=*/1, parts);
   std::pair<Var, Var> out{tape.output(std::move(turned_queries), {&queries}),
                           tape.output(std::move(turned_keys), {&keys})};
   if (out.first.slot || out.second.slot)
@@ -99,7 +110,7 @@ std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& positi
                 cos = Saved(table.cos), sin = Saved(table.sin)] {
                  const auto [dqueries, dkeys] =
                      rotated(taken_gradient(slots.first, like_queries), taken_gradient(slots.second, like_keys),
-                             at.get(), {cos.get(), sin.get()}, /*direction=*/-1);
+                             at.get(), {cos.get(), sin.get()}, /*direction=*/-1, parts);
                  accumulate(to_queries, dqueries);
                  accumulate(to_keys, dkeys);
                }});

@@ -29,10 +29,17 @@ RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num
 RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t head_width,
                           double base);
 
-/// Queries and keys, of which each pair (x[i], x[i+D/2]) of each head of row t turns by the angle of position[t]. The
-/// table gives D and the dtype; throws at a position that is not in it. Both turn where they lie if nobody else refers
-/// to that memory: std::move them here.
+/// Heads of `width` channels, of which those from `first` on turn, as many as the table says. 0: all of them.
+struct TurningPart {
+  std::int64_t width = 0;
+  std::int64_t first = 0;
+};
+
+/// Queries and keys, of which each pair (x[i], x[i+D/2]) of each head's turning part of row t turns by the angle of
+/// position[t]. The table gives D, the part's width, and the dtype; throws at a position that is not in it. Both turn
+/// where they lie if nobody else refers to that memory: std::move them here.
 std::pair<Var, Var> rope(Tape& tape, Var queries /*[T,H*D]*/, Var keys /*[T,G*D]*/,
-                         const Tensor& position /*[T] int32*/, const RopeTable& table);
+                         const Tensor& position /*[T] int32*/, const RopeTable& table,
+                         const TurningPart& of_queries = {}, const TurningPart& of_keys = {});
 
 }  // namespace limbeck::core

@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(most_row_threads)
       const RopeHeads<T>& heads = i < of_queries ? queries : keys;
       const int at = i < of_queries ? i : i - of_queries;
       const int pair = at % vectors * N;
-      T* x = heads.x + (t * heads.heads + at / vectors) * 2 * half + pair;
+      T* x = heads.x + (t * heads.heads + at / vectors) * heads.width + heads.first + pair;
       const auto c = load<N>(cos + row + pair), s = load<N>(sin + row + pair);
       const auto low = load<N>(x), high = load<N>(x + half);
       Values<Acc<T>, N> turned_low, turned_high;
@@ -60,11 +60,15 @@ void rope_table(const D& cuda, T* cos, T* sin, std::int64_t positions, std::int6
 
 template <class D, class T>
 void rope(const D& cuda, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* position, const Acc<T>* cos,
-          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width) {
+          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t turning) {
   constexpr int N = vector_length<T>;
-  const std::int64_t half = head_width / 2, pairs = (queries.heads + keys.heads) * half;
+  const std::int64_t half = turning / 2, pairs = (queries.heads + keys.heads) * half;
   if (tokens == 0 || pairs == 0) return;
-  const bool aligned = are_rows_aligned<N>(half, queries.x, keys.x, cos, sin);
+  for (RopeHeads<T>* heads : {&queries, &keys})
+    if (heads->width == 0) heads->width = turning;
+  const bool aligned = are_rows_aligned<N>(half, queries.x, keys.x, cos, sin) &&
+                       are_rows_aligned<N>(queries.width, queries.x + queries.first) &&
+                       are_rows_aligned<N>(keys.width, keys.x + keys.first);
   gpu::launch(cuda, aligned ? rope_kernel<N, T> : rope_kernel<1, T>, blocks_for(cuda, tokens),
               threads_for_row(aligned ? pairs / N : pairs), 0, queries, keys, position, cos, sin,
               static_cast<Acc<T>>(direction), tokens, static_cast<int>(half));

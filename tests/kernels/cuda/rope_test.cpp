@@ -1,5 +1,7 @@
 #include "kernels/rope.h"
 
+#include <array>
+
 #include "tests/kernels/cuda/on_gpu.h"
 
 namespace limbeck::kernels {
@@ -36,6 +38,26 @@ TYPED_TEST(CudaRope, TurnsAsTheCpuDoes) {
         expect_close(q_there.values(), q, 5);
         expect_close(k_there.values(), k, 5);
       }
+}
+
+// The last channels of heads that are wider, and all of one.
+TYPED_TEST(CudaRope, TurnsPartsOfHeadsAsTheCpuDoes) {
+  using T = TypeParam;
+  for (const auto [width, first, turning] : {std::array<std::int64_t, 3>{192, 128, 64}, {10, 4, 6}, {24, 0, 16}}) {
+    const std::int64_t tokens = 7, heads = 3, half = turning / 2, positions = 50;
+    const auto cos = random_values<Acc<T>>(positions * half, 1), sin = random_values<Acc<T>>(positions * half, 2);
+    const auto position = random_indices(tokens, 3, 0, positions);
+    auto q = random_values<T>(tokens * heads * width, 4), k = random_values<T>(tokens * turning, 5);
+    OnGpu<Acc<T>> cos_there(cos), sin_there(sin);
+    OnGpu<std::int32_t> position_there(position);
+    OnGpu<T> q_there(q), k_there(k);
+    rope(gpu(), RopeHeads<T>{q_there.data(), heads, width, first}, RopeHeads<T>{k_there.data(), 1},
+         position_there.data(), cos_there.data(), sin_there.data(), 1, tokens, turning);
+    rope(cpu(), RopeHeads<T>{q.data(), heads, width, first}, RopeHeads<T>{k.data(), 1}, position.data(), cos.data(),
+         sin.data(), 1, tokens, turning);
+    expect_close(q_there.values(), q, 5);
+    expect_close(k_there.values(), k, 5);
+  }
 }
 
 template <class T>
