@@ -34,6 +34,16 @@ LayerConfig ModelConfig::layer(std::int64_t index) const {
 
 namespace {
 
+template <class Number>
+Number latent_attention(const ModelConfig& c) {
+  const auto n = [](std::int64_t value) { return static_cast<Number>(value); };
+  const LatentConfig& l = c.latent;
+  const Number queries = n(c.num_heads) * n(c.head_width), values = n(c.num_heads) * n(l.value_width);
+  const Number of_queries = l.query_rank > 0 ? n(l.query_rank) * (n(c.width) + 1 + queries) : n(c.width) * queries;
+  const Number keys = n(c.num_heads) * n(c.head_width - l.rope_width);
+  return of_queries + n(c.width) * n(l.rank + l.rope_width) + n(l.rank) * (1 + keys + values) + values * n(c.width);
+}
+
 /// As count_parameters, in any type of number: in double it cannot overflow.
 template <class Number>
 std::pair<Number, Number> total_and_active(const ModelConfig& c) {
@@ -45,11 +55,12 @@ std::pair<Number, Number> total_and_active(const ModelConfig& c) {
   const Number head_norms = c.head_norm == HeadNorm::EachHead   ? 2 * n(c.head_width)
                             : c.head_norm == HeadNorm::AllHeads ? n(c.head_width) * n(c.num_heads + c.num_kv_heads)
                                                                 : n(0);
-  const Number attention = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads) + biases + head_norms;
+  const Number usual = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads) + biases + head_norms;
+  const Number attention = c.is_latent() ? latent_attention<Number>(c) : usual;
   const Number norms = (c.norm_placement == NormPlacement::Around ? 4 : 2) * n(c.width);
   const Number expert = 3 * n(c.width) * n(c.moe.expert_width);
   const Number shared = 3 * n(c.width) * n(c.moe.shared_width) + n(c.moe.shared_gate ? c.width : 0);
-  const Number router = n(c.moe.num_experts) * n(c.width);
+  const Number router = n(c.moe.num_experts) * n(c.width) + n(c.moe.selection_bias ? c.moe.num_experts : 0);
   const Number common =
       n(c.width) + n(c.num_layers) * (attention + norms) + num_dense * 3 * n(c.width) * n(c.mlp_width);
   return {common + table * n(c.tied_head ? 1 : 2) + num_moe * (n(c.moe.num_experts) * expert + shared + router),
@@ -102,6 +113,49 @@ void validate(const ModelConfig& config, const std::string& where) {
       fail_usage("{}.rope_scaling.high_frequency_factor is {}, expected more than low_frequency_factor = {}", where,
                  scaling.high_frequency_factor, scaling.low_frequency_factor);
     if (scaling.attention_factor != 0) positive_real("rope_scaling.attention_factor", scaling.attention_factor, 1e6);
+    if (scaling.mscale != 0) positive_real("rope_scaling.mscale", scaling.mscale, 1e6);
+    if (scaling.mscale_all != 0) positive_real("rope_scaling.mscale_all", scaling.mscale_all, 1e6);
+  };
+  const auto validate_groups = [&] {
+    const MoeConfig& moe = config.moe;
+    if (moe.scores > RouterScores::Sigmoid || moe.group_score > GroupScore::BestTwo)
+      fail_usage("{}.moe: a kind of scores that is not known", where);
+    if (moe.num_groups < 1 || moe.num_experts % moe.num_groups != 0)
+      fail_usage("{}.moe.num_groups is {}, expected a divisor of num_experts = {}", where, moe.num_groups,
+                 moe.num_experts);
+    const std::int64_t size = moe.num_experts / moe.num_groups;
+    if (moe.num_groups > 1 && moe.group_score == GroupScore::BestTwo && size < 2)
+      fail_usage("{}.moe.num_groups is {}, expected groups of two experts or more", where, moe.num_groups);
+    if (moe.groups_per_token < 1 || moe.groups_per_token > moe.num_groups)
+      fail_usage("{}.moe.groups_per_token is {}, expected 1 to num_groups = {}", where, moe.groups_per_token,
+                 moe.num_groups);
+    if (moe.experts_per_token > moe.groups_per_token * size)
+      fail_usage("{}.moe.experts_per_token is {}, expected at most {}, the experts of groups_per_token = {} groups",
+                 where, moe.experts_per_token, moe.groups_per_token * size, moe.groups_per_token);
+  };
+  const auto validate_latents = [&] {
+    const LatentConfig& latent = config.latent;
+    const auto expect = [&](const char* field, bool is_so, const char* expected) {
+      if (!is_so) fail_usage("{}.{}, expected {} with latents (latent.rank)", where, field, expected);
+    };
+    if (latent.rank < 0 || latent.rank > ModelLimits::width)
+      fail_usage("{}.latent.rank is {}, expected 0 to {}", where, latent.rank, ModelLimits::width);
+    if (latent.rank == 0) {
+      if (latent != LatentConfig()) fail_usage("{}.latent.rank is 0, expected more beside its other fields", where);
+      return;
+    }
+    if (latent.query_rank < 0 || latent.query_rank > ModelLimits::width)
+      fail_usage("{}.latent.query_rank is {}, expected 0 to {}", where, latent.query_rank, ModelLimits::width);
+    positive_real("latent.norm_eps", latent.norm_eps, 1);
+    positive("latent.value_width", latent.value_width, ModelLimits::head_width);
+    if (latent.rope_width < 2 || latent.rope_width % 2 != 0 || latent.rope_width >= config.head_width)
+      fail_usage("{}.latent.rope_width is {}, expected an even number, 2 to below head_width = {}", where,
+                 latent.rope_width, config.head_width);
+    if (config.num_kv_heads != config.num_heads)
+      fail_usage("{}.num_kv_heads is {}, expected num_heads = {} with latents (latent.rank)", where,
+                 config.num_kv_heads, config.num_heads);
+    expect("attention_bias is true", !config.attention_bias, "false");
+    expect("head_norm is given", config.head_norm == HeadNorm::None, "none");
   };
   using Limits = ModelLimits;
   positive("vocabulary", config.vocabulary, Limits::vocabulary);
@@ -114,7 +168,9 @@ void validate(const ModelConfig& config, const std::string& where) {
   if (config.num_heads % config.num_kv_heads != 0)
     fail_usage("{}.num_kv_heads is {}, expected a divisor of num_heads = {}", where, config.num_kv_heads,
                config.num_heads);
-  if (config.head_width % 2 != 0) fail_usage("{}.head_width is {}, expected an even number", where, config.head_width);
+  validate_latents();
+  if (!config.is_latent() && config.head_width % 2 != 0)
+    fail_usage("{}.head_width is {}, expected an even number", where, config.head_width);
   positive_real("norm_eps", config.norm_eps, 1);
   positive_real("rope_base", config.rope_base, 1e15);
 
@@ -132,6 +188,7 @@ void validate(const ModelConfig& config, const std::string& where) {
     ascending_layers("moe.dense_layers", moe.dense_layers);
     if (moe.shared_gate && moe.shared_width == 0)
       fail_usage("{}.moe.shared_gate is true, expected false without shared experts (moe.shared_width)", where);
+    validate_groups();
   }
   validate_variants();
   if (moe.num_experts == 0 || !moe.dense_layers.empty()) positive("mlp_width", config.mlp_width, Limits::width);
@@ -148,7 +205,8 @@ ParameterCount count_parameters(const ModelConfig& config) {
 
 double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
   const double keys = static_cast<double>(sequence_length + 1) / 2;
-  const double attention = 4 * static_cast<double>(c.num_layers * c.num_heads * c.head_width) * keys;
+  const double attention =
+      2 * static_cast<double>(c.num_layers * c.num_heads * (c.head_width + c.value_width())) * keys;
   return 2 * static_cast<double>(count_parameters(c).active) + attention;
 }
 

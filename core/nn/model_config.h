@@ -10,6 +10,18 @@
 
 namespace limbeck::nn {
 
+/// What a router makes of its logits.
+enum class RouterScores : std::uint8_t {
+  Softmax,
+  Sigmoid,  // of each expert for itself (DeepSeek-V3)
+};
+
+/// By what groups of experts are chosen, of which a token's experts are.
+enum class GroupScore : std::uint8_t {
+  Best,     // the best of its experts' scores (DeepSeek-V2)
+  BestTwo,  // the sum of the best two (DeepSeek-V3)
+};
+
 struct MoeConfig {
   std::int64_t num_experts = 0;            // E; 0: every layer is dense
   std::int64_t experts_per_token = 0;      // K
@@ -19,6 +31,11 @@ struct MoeConfig {
   std::int64_t shared_width = 0;           // F of the experts that every token sees, together; 0: none (DeepSeek)
   std::vector<std::int64_t> dense_layers;  // these stay dense (ascending layer indices)
   bool shared_gate = false;                // the shared experts' output times sigmoid(w x) (Qwen2-MoE)
+  RouterScores scores = RouterScores::Softmax;
+  bool selection_bias = false;  // added to the scores that experts are chosen by, and to nothing else (DeepSeek-V3)
+  std::int64_t num_groups = 1;  // of as many experts each, in their order
+  std::int64_t groups_per_token = 1;  // a token's experts are of so many groups
+  GroupScore group_score = GroupScore::Best;
   friend bool operator==(const MoeConfig&, const MoeConfig&) = default;
 };
 
@@ -52,8 +69,22 @@ struct RopeScaling {
   double beta_fast = 32;                // Yarn: turns within the original context from which nothing is stretched,
   double beta_slow = 1;                 // and up to which all is
   bool truncates = true;                // Yarn: the borders between are whole dimensions
-  double attention_factor = 0;          // Yarn: of cos and sin; 0: 0.1 ln(factor) + 1
+  double attention_factor = 0;          // Yarn: of cos and sin; 0: by the following
+  double mscale = 0;                    // Yarn: with m(s) = 0.1 s ln(factor) + 1, m(mscale) / m(mscale_all) where both
+  double mscale_all = 0;                // are given, else m(1)
   friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
+};
+
+/// Attention whose keys and values, and maybe queries, are made of narrow latents (DeepSeek-AI 2024, "DeepSeek-V2",
+/// section 2.1). A head of queries and keys is head_width channels, of which the last rope_width turn; those of the
+/// keys are one for all heads.
+struct LatentConfig {
+  std::int64_t rank = 0;         // R, of the latent of keys and values; 0: attention is of the usual kind
+  std::int64_t query_rank = 0;   // of queries'; 0: they are made of the stream
+  std::int64_t rope_width = 0;   // even, less than head_width
+  std::int64_t value_width = 0;  // of a head of values
+  double norm_eps = 1e-6;        // of the latents' norms
+  friend bool operator==(const LatentConfig&, const LatentConfig&) = default;
 };
 
 /// What one layer is, where layers differ.
@@ -89,7 +120,13 @@ struct ModelConfig {
   double norm_offset = 0;      // added to the weights of norms (Gemma: 1)
   double embedding_scale = 1;  // of embedded tokens (Gemma: sqrt(C))
   Activation activation = Activation::Silu;
+  LatentConfig latent = {};
 
+  bool is_latent() const { return latent.rank > 0; }
+  /// Channels of a head of queries and keys that turn.
+  std::int64_t turning_width() const { return is_latent() ? latent.rope_width : head_width; }
+  /// Of a head of values.
+  std::int64_t value_width() const { return is_latent() ? latent.value_width : head_width; }
   LayerConfig layer(std::int64_t index) const;
   bool is_moe_layer(std::int64_t layer) const;
   std::int64_t num_moe_layers() const;
@@ -109,8 +146,8 @@ struct ModelLimits {
 };
 
 /// Throws a UsageError that names the field (prefixed with `where`) unless every number is positive, finite and within
-/// ModelLimits, G divides H, D is even, 1 <= K <= E, and the dense layers ascend and exist. Its time does not depend on
-/// the numbers.
+/// ModelLimits, G divides H, D is even, 1 <= K <= E, the dense layers ascend and exist, and latents and groups fit. Its
+/// time does not depend on the numbers.
 void validate(const ModelConfig& config, const std::string& where);
 
 /// Parameters in all, and those that one token uses (K of E experts, and the shared ones; the embedding table is not

@@ -42,6 +42,8 @@ void stretch_as_yarn(std::vector<double>& frequencies, double base, const RopeSc
 
 }  // namespace
 
+double yarn_mscale(double factor, double mscale) { return factor > 1 ? 0.1 * mscale * std::log(factor) + 1 : 1; }
+
 RopeAngles rope_angles(std::int64_t head_width, double base, const RopeScaling& scaling) {
   RopeAngles angles{core::rope_frequencies(head_width, base)};
   switch (scaling.kind) {
@@ -55,9 +57,12 @@ RopeAngles rope_angles(std::int64_t head_width, double base, const RopeScaling& 
       break;
     case RopeScaling::Kind::Yarn:
       stretch_as_yarn(angles.frequencies, base, scaling);
-      angles.factor = scaling.attention_factor > 0 ? scaling.attention_factor
-                      : scaling.factor > 1         ? 0.1 * std::log(scaling.factor) + 1
-                                                   : 1;
+      if (scaling.attention_factor > 0)
+        angles.factor = scaling.attention_factor;
+      else if (scaling.mscale > 0 && scaling.mscale_all > 0)
+        angles.factor = yarn_mscale(scaling.factor, scaling.mscale) / yarn_mscale(scaling.factor, scaling.mscale_all);
+      else
+        angles.factor = yarn_mscale(scaling.factor, 1);
       break;
   }
   return angles;

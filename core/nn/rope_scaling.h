@@ -25,4 +25,7 @@ struct RopeAngles {
 /// as transformers computes them.
 RopeAngles rope_angles(std::int64_t head_width, double base, const RopeScaling& scaling);
 
+/// m(mscale) of RopeScaling: what YaRN multiplies the root of attention's scores by, and DeepSeek's the scores.
+double yarn_mscale(double factor, double mscale);
+
 }  // namespace limbeck::nn

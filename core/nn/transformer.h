@@ -93,6 +93,8 @@ class Transformer {
   core::DType compute_dtype() const;
   core::DType residual_dtype() const { return options_.residual.value_or(compute_dtype()); }
   Attention add_attention(const std::string& prefix, const LayerConfig& layer);
+  LatentAttention add_latent_attention(const std::string& prefix, const LayerConfig& layer);
+  std::size_t rotary_of(const LayerConfig& layer);
   std::vector<core::RopeTable> rope_tables(std::int64_t num_positions) const;
   Var embedded(Tape& tape, const Pass& pass) const;
 

@@ -48,6 +48,20 @@ void fields(Io& io, nn::MoeConfig& c) {
   io("dense_layers", c.dense_layers);
   io("shared_width", c.shared_width, between(0, nn::ModelLimits::width));
   io("shared_gate", c.shared_gate);
+  io("scores", c.scores);
+  io("selection_bias", c.selection_bias);
+  io("num_groups", c.num_groups, between(1, nn::ModelLimits::num_experts));
+  io("groups_per_token", c.groups_per_token, between(1, nn::ModelLimits::num_experts));
+  io("group_score", c.group_score);
+}
+
+template <class Io>
+void fields(Io& io, nn::LatentConfig& c) {
+  io("rank", c.rank, between(0, nn::ModelLimits::width));
+  io("query_rank", c.query_rank, between(0, nn::ModelLimits::width));
+  io("rope_width", c.rope_width, between(0, nn::ModelLimits::head_width));
+  io("value_width", c.value_width, between(0, nn::ModelLimits::head_width));
+  io("norm_eps", c.norm_eps, above(0));
 }
 
 template <class Io>
@@ -61,6 +75,8 @@ void fields(Io& io, nn::RopeScaling& c) {
   io("beta_slow", c.beta_slow, above(0));
   io("truncates", c.truncates);
   io("attention_factor", c.attention_factor, at_least(0));
+  io("mscale", c.mscale, at_least(0));
+  io("mscale_all", c.mscale_all, at_least(0));
 }
 
 template <class Io>
@@ -90,6 +106,7 @@ void fields(Io& io, ModelSection& section) {
   io("norm_offset", c.norm_offset, between(0, 1));
   io("embedding_scale", c.embedding_scale, above(0));
   io("activation", c.activation);
+  io("latent", c.latent);
 }
 
 template <class Io>
