@@ -1,6 +1,7 @@
 #include "data/models/hugging_face.h"
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -36,6 +37,16 @@ std::string other_weights(const fs::path& folder) {
     if (name.ends_with(".gguf")) return name + ", to be named itself";
   }
   return "";
+}
+
+/// Whether a tensor is of layer `num_layers` or a later one: those that predict further tokens lie there.
+bool is_of_a_layer_behind(std::string_view name, std::int64_t num_layers) {
+  constexpr std::string_view prefix = "model.layers.";
+  if (!name.starts_with(prefix)) return false;
+  name.remove_prefix(prefix.size());
+  std::int64_t layer = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), layer);
+  return error == std::errc() && end != name.data() + name.size() && *end == '.' && layer >= num_layers;
 }
 
 /// Whether two tensors hold the same values.
@@ -133,9 +144,11 @@ void HuggingFaceModel::resolve_head() {
 void HuggingFaceModel::map_tensors() {
   std::set<std::string> used;
   for_each_hugging_face_name(config_, family_->names, [&](const HuggingFaceName& tensor) {
-    const auto& [name, shape, stored, is_stack] = tensor;
-    const Shape expected = is_stack ? Shape(shape.extents().subspan(1)) : shape;
-    auto& origins = origins_[name];
+    const auto& [name, shape, stored, is_stack, rows, is_wide] = tensor;
+    Shape expected = is_stack ? Shape(shape.extents().subspan(1)) : shape;
+    if (!rows.is_all()) expected[0] = rows.total;
+    origins_[name].rows = rows;
+    auto& origins = origins_[name].tensors;
     for (const auto& theirs : stored) {
       const auto found = stored_.find(theirs);
       check(found != stored_.end(), "{}: has no tensor {}, expected one of shape {}", source(), theirs, expected);
@@ -148,15 +161,23 @@ void HuggingFaceModel::map_tensors() {
     }
     tensors_[name] = {shape, origins.front()->dtype};
   });
+  std::int64_t num_skipped = 0;
   for (const auto& [name, entry] : stored_) {
+    if (is_of_a_layer_behind(name, config_.num_layers) && family_->traits.has_latents) {
+      ++num_skipped;
+      continue;
+    }
     const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == head);
     check(is_ignored || used.contains(name), "{}: tensor {} {} has no place in this architecture", source(), name,
           entry->shape);
   }
+  if (num_skipped > 0)
+    notices_.push_back(fmt::format("{}: {} tensors of layers from {} on, which predict further tokens, are not read",
+                                   source(), num_skipped, config_.num_layers));
 }
 
 void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
-  const auto& origins = origins_.at(name);
+  const auto& [origins, stored_rows] = origins_.at(name);
   const Shape& global = info.shape;
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
@@ -169,11 +190,12 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
   for (std::int64_t matrix = 0; matrix < (is_stack ? box[0] : 1); ++matrix) {
     const SafetensorsEntry& origin = *origins[is_stack ? entry.offset[0] + matrix : 0];
     // Whole rows lie one behind the other.
-    const bool is_whole = columns == global[rank - 1];
+    const bool is_whole = columns == global[rank - 1] && stored_rows.is_all();
     const std::int64_t runs = is_whole ? 1 : rows;
     const std::int64_t run = is_whole ? rows * columns : columns;
     for (std::int64_t i = 0; i < runs; ++i, out += core::bytes_of(dtype, run))
-      SafetensorsFile::read(origin, (first_row + i) * global[rank - 1] + entry.offset[rank - 1], run, dtype, out);
+      SafetensorsFile::read(origin, stored_rows.of(first_row + i) * global[rank - 1] + entry.offset[rank - 1], run,
+                            dtype, out);
   }
 }
 
@@ -264,8 +286,8 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
                          const HuggingFaceExport& options) {
   const std::string config_text = hugging_face_config(config, options);
   struct Origin {
-    const HuggingFaceName* name;
-    std::int64_t index;
+    std::vector<const HuggingFaceName*> names;  // several where the stored one is of all their rows
+    std::int64_t index = 0;                     // in a stack
   };
   std::vector<HuggingFaceName> names;
   const Family& family = family_for(config, "Hugging Face export");
@@ -273,10 +295,13 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
   std::vector<SafetensorsPlan> plan;
   std::map<std::string, Origin> origins;
   for (const auto& name : names) {
-    const Shape shape = name.is_stack ? Shape(name.shape.extents().subspan(1)) : name.shape;
+    Shape shape = name.is_stack ? Shape(name.shape.extents().subspan(1)) : name.shape;
+    if (!name.rows.is_all()) shape[0] = name.rows.total;
     for (std::size_t i = 0; i < name.stored.size(); ++i) {
-      plan.push_back({name.stored[i], options.dtype, shape});
-      origins[name.stored[i]] = {&name, static_cast<std::int64_t>(i)};
+      Origin& origin = origins[name.stored[i]];
+      if (origin.names.empty()) plan.push_back({name.stored[i], name.is_wide ? DType::F32 : options.dtype, shape});
+      origin.names.push_back(&name);
+      origin.index = static_cast<std::int64_t>(i);
     }
   }
   Unfinished unfinished(folder, options);
@@ -285,16 +310,23 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
   const auto memory = core::Memory::cpu(1);
   const std::map<std::string, std::string> metadata = {{"format", "pt"}, {written_with, written}};
   write_safetensors(unfinished.place(), plan, options.max_shard_bytes, metadata, [&](const SafetensorsPlan& tensor) {
-    const auto& [name, index] = origins.at(tensor.name);
-    Shape box = name->shape;
-    std::vector<std::int64_t> offset(box.extents().size(), 0);
-    if (name->is_stack) {
-      box[0] = 1;
-      offset[0] = index;
+    const auto& [parts, index] = origins.at(tensor.name);
+    core::Tensor whole;
+    for (const HuggingFaceName* name : parts) {
+      Shape box = name->shape;
+      std::vector<std::int64_t> offset(box.extents().size(), 0);
+      if (name->is_stack) {
+        box[0] = 1;
+        offset[0] = index;
+      }
+      core::StateEntry entry{name->shape, offset, core::Tensor::empty(memory, tensor.dtype, box), true};
+      model.read(name->name, entry);
+      if (name->rows.is_all()) return entry.tensor.reshape(tensor.shape);
+      if (!whole.defined()) whole = core::Tensor::empty(memory, tensor.dtype, tensor.shape);
+      for (std::int64_t row = 0; row < box[0]; ++row)
+        whole.rows(name->rows.of(row), 1).copy_from(entry.tensor.rows(row, 1));
     }
-    core::StateEntry entry{name->shape, offset, core::Tensor::empty(memory, tensor.dtype, box), true};
-    model.read(name->name, entry);
-    return entry.tensor.reshape(tensor.shape);
+    return whole;
   });
   for (const auto& [name, contents] : options.files) write_file_atomically(unfinished.place() / name, contents);
   write_file_atomically(unfinished.place() / "config.json", config_text);

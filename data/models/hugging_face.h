@@ -18,6 +18,7 @@
 #include "core/nn/model_config.h"
 #include "core/state_dict.h"
 #include "data/models/safetensors.h"
+#include "data/models/stored_rows.h"
 
 namespace limbeck::data {
 
@@ -51,8 +52,12 @@ class HuggingFaceModel : public core::StateReader {
   nn::ModelConfig config_;
   std::vector<std::string> notices_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  std::map<std::string, const SafetensorsEntry*> stored_;                // by Hugging Face name
-  std::map<std::string, std::vector<const SafetensorsEntry*>> origins_;  // by ours; one a matrix of a stack
+  std::map<std::string, const SafetensorsEntry*> stored_;  // by Hugging Face name
+  struct Origin {
+    std::vector<const SafetensorsEntry*> tensors;  // one a matrix of a stack
+    StoredRows rows = {};
+  };
+  std::map<std::string, Origin> origins_;  // by ours
   std::map<std::string, core::StateInfo> tensors_;
 };
 

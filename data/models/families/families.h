@@ -15,5 +15,7 @@ const Family& qwen3_moe_family();
 const Family& olmo2_family();
 const Family& olmoe_family();
 const Family& gemma3_family();
+const Family& deepseek_v2_family();
+const Family& deepseek_v3_family();
 
 }  // namespace limbeck::data
