@@ -24,6 +24,7 @@ namespace {
 
 constexpr const char* embedding = "model.embed_tokens.weight";
 constexpr const char* head = "lm_head.weight";
+constexpr const char* scales_behind = "_scale_inv";  // the name of a matrix of e4m3
 
 /// What a folder without safetensors has instead; empty: nothing that is known.
 std::string other_weights(const fs::path& folder) {
@@ -70,6 +71,7 @@ HuggingFaceModel::HuggingFaceModel(fs::path folder) : folder_(std::move(folder))
   const HuggingFaceConfig read = read_hugging_face_config(folder_);
   family_ = read.family;
   config_ = read.model;
+  block_rows_ = read.fp8.rows, block_columns_ = read.fp8.columns;
   open_files();
   resolve_head();
   map_tensors();
@@ -149,6 +151,7 @@ void HuggingFaceModel::map_tensors() {
     if (!rows.is_all()) expected[0] = rows.total;
     origins_[name].rows = rows;
     auto& origins = origins_[name].tensors;
+    auto& scales = origins_[name].scales;
     for (const auto& theirs : stored) {
       const auto found = stored_.find(theirs);
       check(found != stored_.end(), "{}: has no tensor {}, expected one of shape {}", source(), theirs, expected);
@@ -158,8 +161,10 @@ void HuggingFaceModel::map_tensors() {
       check(entry.dtype != DType::I64, "{}: tensor {} is {}, expected a floating type", source(), theirs, entry.dtype);
       origins.push_back(&entry);
       used.insert(theirs);
+      scales.push_back(scales_of(theirs, entry));
+      if (scales.back() != nullptr) used.insert(theirs + scales_behind);
     }
-    tensors_[name] = {shape, origins.front()->dtype};
+    tensors_[name] = {shape, origins.front()->is_e4m3 ? DType::F32 : origins.front()->dtype};
   });
   std::int64_t num_skipped = 0;
   for (const auto& [name, entry] : stored_) {
@@ -176,8 +181,54 @@ void HuggingFaceModel::map_tensors() {
                                    source(), num_skipped, config_.num_layers));
 }
 
+/// Those of a matrix of e4m3; null of others.
+const SafetensorsEntry* HuggingFaceModel::scales_of(const std::string& stored, const SafetensorsEntry& entry) const {
+  if (!entry.is_e4m3) return nullptr;
+  check(block_rows_ > 0, "{}: tensor {} is float8 (e4m3), expected a quantization_config that says how", source(),
+        stored);
+  const auto found = stored_.find(stored + scales_behind);
+  check(entry.shape.rank() == 2, "{}: tensor {} of float8 has shape {}, expected a matrix", source(), stored,
+        entry.shape);
+  const Shape expected = {(entry.shape[0] + block_rows_ - 1) / block_rows_,
+                          (entry.shape[1] + block_columns_ - 1) / block_columns_};
+  check(found != stored_.end(), "{}: has no tensor {}{}, expected one of shape {}", source(), stored, scales_behind,
+        expected);
+  check(found->second->shape == expected && found->second->dtype == DType::F32,
+        "{}: tensor {}{} has shape {} of {}, expected {} of float32", source(), stored, scales_behind,
+        found->second->shape, found->second->dtype, expected);
+  return found->second;
+}
+
+/// Elements [column, column + count) of a row, or more where they are whole rows.
+void HuggingFaceModel::read_run(const Origin& origin, std::size_t matrix, std::int64_t row, std::int64_t column,
+                                std::int64_t count, DType dtype, std::byte* out) const {
+  const SafetensorsEntry& entry = *origin.tensors[matrix];
+  const std::int64_t columns = entry.shape[entry.shape.rank() - 1], first = row * columns + column;
+  const SafetensorsEntry* const scales = origin.scales[matrix];
+  if (scales == nullptr) return SafetensorsFile::read(entry, first, count, dtype, out);
+  const std::int64_t blocks = scales->shape[1];
+  std::vector<float> values(static_cast<std::size_t>(count)), factors(static_cast<std::size_t>(blocks));
+  SafetensorsFile::read(entry, first, count, DType::F32, reinterpret_cast<std::byte*>(values.data()));
+  std::int64_t factors_row = -1;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t r = (first + i) / columns / block_rows_, c = (first + i) % columns / block_columns_;
+    if (r != factors_row) {
+      SafetensorsFile::read(*scales, r * blocks, blocks, DType::F32, reinterpret_cast<std::byte*>(factors.data()));
+      factors_row = r;
+    }
+    values[static_cast<std::size_t>(i)] *= factors[static_cast<std::size_t>(c)];
+  }
+  if (dtype == DType::F32)
+    std::copy(values.begin(), values.end(), reinterpret_cast<float*>(out));
+  else if (dtype == DType::F64)
+    std::copy(values.begin(), values.end(), reinterpret_cast<double*>(out));
+  else
+    std::transform(values.begin(), values.end(), reinterpret_cast<core::bf16*>(out),
+                   [](float x) { return core::bf16(x); });
+}
+
 void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
-  const auto& [origins, stored_rows] = origins_.at(name);
+  const Origin& origin = origins_.at(name);
   const Shape& global = info.shape;
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
@@ -188,14 +239,13 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
   const std::int64_t first_row = rank == 1 ? 0 : entry.offset[rank - 2];
   std::byte* out = entry.tensor.mutable_host_raw();
   for (std::int64_t matrix = 0; matrix < (is_stack ? box[0] : 1); ++matrix) {
-    const SafetensorsEntry& origin = *origins[is_stack ? entry.offset[0] + matrix : 0];
+    const auto which = static_cast<std::size_t>(is_stack ? entry.offset[0] + matrix : 0);
     // Whole rows lie one behind the other.
-    const bool is_whole = columns == global[rank - 1] && stored_rows.is_all();
+    const bool is_whole = columns == global[rank - 1] && origin.rows.is_all();
     const std::int64_t runs = is_whole ? 1 : rows;
     const std::int64_t run = is_whole ? rows * columns : columns;
     for (std::int64_t i = 0; i < runs; ++i, out += core::bytes_of(dtype, run))
-      SafetensorsFile::read(origin, stored_rows.of(first_row + i) * global[rank - 1] + entry.offset[rank - 1], run,
-                            dtype, out);
+      read_run(origin, which, origin.rows.of(first_row + i), entry.offset[rank - 1], run, dtype, out);
   }
 }
 

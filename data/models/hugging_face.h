@@ -40,24 +40,29 @@ class HuggingFaceModel : public core::StateReader {
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
 
  private:
+  struct Origin {
+    std::vector<const SafetensorsEntry*> tensors;  // one a matrix of a stack
+    StoredRows rows = {};
+    std::vector<const SafetensorsEntry*> scales = {};  // of the tensors' blocks; null: none
+  };
   void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
   void open_files();
   void open_shards(const std::filesystem::path& index);
   void open_file(const std::string& name);
   void resolve_head();
   void map_tensors();
+  const SafetensorsEntry* scales_of(const std::string& stored, const SafetensorsEntry& entry) const;
+  void read_run(const Origin& origin, std::size_t matrix, std::int64_t row, std::int64_t column, std::int64_t count,
+                core::DType dtype, std::byte* out) const;
 
   std::filesystem::path folder_;
   const Family* family_ = nullptr;
   nn::ModelConfig config_;
+  std::int64_t block_rows_ = 0, block_columns_ = 0;  // of e4m3
   std::vector<std::string> notices_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
   std::map<std::string, const SafetensorsEntry*> stored_;  // by Hugging Face name
-  struct Origin {
-    std::vector<const SafetensorsEntry*> tensors;  // one a matrix of a stack
-    StoredRows rows = {};
-  };
-  std::map<std::string, Origin> origins_;  // by ours
+  std::map<std::string, Origin> origins_;                  // by ours
   std::map<std::string, core::StateInfo> tensors_;
 };
 

@@ -236,7 +236,6 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
   const FamilyTraits& traits = family.traits;
   fields.expect(family.activation_field, name_of(traits.activation));
   fields.expect("partial_rotary_factor", 1.0);
-  fields.expect("quantization_config", nullptr);
 
   nn::ModelConfig config;
   config.vocabulary = fields.integer("vocab_size");
