@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* head = "lm_head.weight";
+constexpr const char* scales_behind = "_scale_inv";  // the name of a matrix of e4m3
 
 /// What a folder without safetensors has instead; empty: nothing that is known.
 std::string other_weights(const fs::path& folder) {
@@ -69,6 +70,7 @@ HuggingFaceModel::HuggingFaceModel(fs::path folder) : folder_(std::move(folder))
   const HuggingFaceConfig read = read_hugging_face_config(folder_);
   family_ = read.family;
   config_ = read.model;
+  block_rows_ = read.fp8.rows, block_columns_ = read.fp8.columns;
   open_files();
   resolve_root();
   resolve_head();
@@ -167,8 +169,11 @@ void HuggingFaceModel::map_tensors() {
       check(entry.dtype != DType::I64, "{}: tensor {} is {}, expected a floating type", source(), theirs, entry.dtype);
       origin.entries.push_back(&entry);
       used.insert(theirs);
+      origin.scales.push_back(scales_of(theirs, entry));
+      if (origin.scales.back() != nullptr) used.insert(theirs + scales_behind);
     }
-    tensors_[tensor.name] = {tensor.shape, origin.entries.front()->dtype};
+    tensors_[tensor.name] = {tensor.shape,
+                             origin.entries.front()->is_e4m3 ? DType::F32 : origin.entries.front()->dtype};
   });
   std::int64_t num_skipped = 0;
   for (const auto& [name, entry] : stored_) {
@@ -186,21 +191,63 @@ void HuggingFaceModel::map_tensors() {
                                    source(), num_skipped, config_.num_layers));
 }
 
-namespace {
+/// Those of a matrix of e4m3; null of others.
+const SafetensorsEntry* HuggingFaceModel::scales_of(const std::string& stored, const SafetensorsEntry& entry) const {
+  if (!entry.is_e4m3) return nullptr;
+  check(block_rows_ > 0, "{}: tensor {} is float8 (e4m3), expected a quantization_config that says how", source(),
+        stored);
+  const auto found = stored_.find(stored + scales_behind);
+  check(entry.shape.rank() == 2, "{}: tensor {} of float8 has shape {}, expected a matrix", source(), stored,
+        entry.shape);
+  const Shape expected = {(entry.shape[0] + block_rows_ - 1) / block_rows_,
+                          (entry.shape[1] + block_columns_ - 1) / block_columns_};
+  check(found != stored_.end(), "{}: has no tensor {}{}, expected one of shape {}", source(), stored, scales_behind,
+        expected);
+  check(found->second->shape == expected && found->second->dtype == DType::F32,
+        "{}: tensor {}{} has shape {} of {}, expected {} of float32", source(), stored, scales_behind,
+        found->second->shape, found->second->dtype, expected);
+  return found->second;
+}
 
-/// Reads rows [first, first + count) of columns [column, column + width) of a matrix that is stored as [in, out].
-void read_transposed(const SafetensorsEntry& origin, std::int64_t first, std::int64_t count, std::int64_t column,
-                     std::int64_t width, DType dtype, std::byte* out) {
-  const std::int64_t stored_width = origin.shape[1], bytes = core::bytes_of(dtype, 1);
+/// Elements [column, column + count) of a row, or more where they are whole rows.
+void HuggingFaceModel::read_run(const Origin& origin, std::size_t matrix, std::int64_t row, std::int64_t column,
+                                std::int64_t count, DType dtype, std::byte* out) const {
+  const SafetensorsEntry& entry = *origin.entries[matrix];
+  const std::int64_t columns = entry.shape[entry.shape.rank() - 1], first = row * columns + column;
+  const SafetensorsEntry* const scales = origin.scales[matrix];
+  if (scales == nullptr) return SafetensorsFile::read(entry, first, count, dtype, out);
+  const std::int64_t blocks = scales->shape[1];
+  std::vector<float> values(static_cast<std::size_t>(count)), factors(static_cast<std::size_t>(blocks));
+  SafetensorsFile::read(entry, first, count, DType::F32, reinterpret_cast<std::byte*>(values.data()));
+  std::int64_t factors_row = -1;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t r = (first + i) / columns / block_rows_, c = (first + i) % columns / block_columns_;
+    if (r != factors_row) {
+      SafetensorsFile::read(*scales, r * blocks, blocks, DType::F32, reinterpret_cast<std::byte*>(factors.data()));
+      factors_row = r;
+    }
+    values[static_cast<std::size_t>(i)] *= factors[static_cast<std::size_t>(c)];
+  }
+  if (dtype == DType::F32)
+    std::copy(values.begin(), values.end(), reinterpret_cast<float*>(out));
+  else if (dtype == DType::F64)
+    std::copy(values.begin(), values.end(), reinterpret_cast<double*>(out));
+  else
+    std::transform(values.begin(), values.end(), reinterpret_cast<core::bf16*>(out),
+                   [](float x) { return core::bf16(x); });
+}
+
+/// Rows [first, first + count) of columns [column, column + width) of a matrix that is stored as [in, out].
+void HuggingFaceModel::read_transposed(const Origin& origin, std::int64_t first, std::int64_t count,
+                                       std::int64_t column, std::int64_t width, DType dtype, std::byte* out) const {
+  const std::int64_t bytes = core::bytes_of(dtype, 1);
   std::vector<std::byte> values(static_cast<std::size_t>(count * bytes));
   for (std::int64_t c = 0; c < width; ++c) {
-    SafetensorsFile::read(origin, (column + c) * stored_width + first, count, dtype, values.data());
+    read_run(origin, 0, column + c, first, count, dtype, values.data());
     for (std::int64_t r = 0; r < count; ++r)
       std::copy_n(values.data() + r * bytes, bytes, out + (r * width + c) * bytes);
   }
 }
-
-}  // namespace
 
 void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
   const Origin& origin = origins_.at(name);
@@ -211,25 +258,19 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
   const DType dtype = entry.tensor.dtype();
   const std::int64_t columns = box[rank - 1];
   const std::int64_t rows = rank == 1 ? 1 : box[rank - 2];
-  const std::int64_t first_column = entry.offset[rank - 1];
-  /// Of row i of the box, its first.
-  const auto element = [&](std::int64_t i) {
-    if (rank == 1) return origin.rows.of(first_column);
-    return origin.rows.of(entry.offset[rank - 2] + i) * global[rank - 1] + first_column;
-  };
+  const std::int64_t first_column = rank == 1 ? origin.rows.of(entry.offset[0]) : entry.offset[rank - 1];
   std::byte* out = entry.tensor.mutable_host_raw();
+  if (origin.is_transposed)
+    return read_transposed(origin, origin.rows.of(entry.offset[0]), rows, first_column, columns, dtype, out);
   for (std::int64_t matrix = 0; matrix < (is_stack ? box[0] : 1); ++matrix) {
-    const SafetensorsEntry& stored = *origin.entries[is_stack ? entry.offset[0] + matrix : 0];
-    if (origin.is_transposed) {
-      read_transposed(stored, origin.rows.of(entry.offset[0]), rows, first_column, columns, dtype, out);
-      continue;
-    }
+    const auto which = static_cast<std::size_t>(is_stack ? entry.offset[0] + matrix : 0);
     // Whole rows lie one behind the other.
     const bool is_whole = columns == global[rank - 1] && origin.rows.is_run();
     const std::int64_t runs = is_whole ? 1 : rows;
     const std::int64_t run = is_whole ? rows * columns : columns;
     for (std::int64_t i = 0; i < runs; ++i, out += core::bytes_of(dtype, run))
-      SafetensorsFile::read(stored, element(i), run, dtype, out);
+      read_run(origin, which, rank == 1 ? 0 : origin.rows.of(entry.offset[rank - 2] + i), first_column, run, dtype,
+               out);
   }
 }
 

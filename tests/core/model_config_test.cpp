@@ -130,6 +130,10 @@ TEST(ModelConfig, LatentsAndGroupsFit) {
   EXPECT_THAT(with(latent(), [](auto& c) { c.num_kv_heads = 2; }), HasSubstr("num_kv_heads is 2"));
   EXPECT_THAT(with(latent(), [](auto& c) { c.attention_bias = true; }), HasSubstr("attention_bias is true"));
   EXPECT_THAT(with(latent(), [](auto& c) { c.head_norm = HeadNorm::EachHead; }), HasSubstr("head_norm is given"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.attention_output_bias = true; }), HasSubstr("attention_output_bias is"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.norm_kind = NormKind::Layer; }), HasSubstr("norm_kind is LAYER"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.positions = Positions::Learned; }), HasSubstr("positions is LEARNED"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.rotary_width = 2; }), HasSubstr("rotary_width is given"));
   EXPECT_THAT(with(sparse(), [](auto& c) { c.moe.num_groups = 3; }), HasSubstr("moe.num_groups is 3"));
   EXPECT_THAT(with(sparse(), [](auto& c) { c.moe.groups_per_token = 2; }), HasSubstr("moe.groups_per_token is 2"));
   EXPECT_THAT(with(sparse(), [](auto& c) { c.moe.num_groups = 4; }),
@@ -138,6 +142,29 @@ TEST(ModelConfig, LatentsAndGroupsFit) {
     c.moe.num_groups = c.moe.groups_per_token = 4, c.moe.group_score = GroupScore::BestTwo;
   };
   EXPECT_THAT(with(sparse(), by_two), HasSubstr("groups of two experts or more"));
+}
+
+TEST(ModelConfig, ASparseMixerHasNoOtherScores) {
+  ModelConfig mixer = sparse();
+  mixer.moe.router = RouterKind::SparseMixer;
+  mixer.moe.renormalise = false;
+  EXPECT_EQ(refusal(mixer), "");
+  for (const auto change : {+[](MoeConfig& m) { m.scores = RouterScores::Sigmoid; },
+                            +[](MoeConfig& m) { m.selection_bias = true; }, +[](MoeConfig& m) { m.num_groups = 2; }}) {
+    ModelConfig config = mixer;
+    change(config.moe);
+    EXPECT_THAT(refusal(config), HasSubstr("x.moe.router is SPARSE_MIXER, expected TOP_K"));
+  }
+}
+
+TEST(ModelConfig, SomeChannelsOfAHeadTurn) {
+  EXPECT_EQ(dense().turning_width(), dense().head_width);
+  EXPECT_EQ(latent().turning_width(), 2);
+  ModelConfig part = dense();
+  part.head_width = 6;
+  part.rotary_width = 4;
+  EXPECT_EQ(refusal(part), "");
+  EXPECT_EQ(part.turning_width(), 4);
 }
 
 TEST(ModelConfig, OperationsByHand) {

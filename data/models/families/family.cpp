@@ -307,7 +307,6 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
   const bool has_usual_rope = traits.ropes == FamilyTraits::Ropes::Usual;
   fields.expect(family.activation_field, activation_of(family));
   if (has_usual_rope) fields.expect("partial_rotary_factor", 1.0);
-  fields.expect("quantization_config", nullptr);
 
   nn::ModelConfig config;
   config.vocabulary = fields.integer("vocab_size");
