@@ -20,6 +20,7 @@
 #include "data/models/hugging_face.h"
 #include "launch/run/step.h"
 #include "optim/objectives.h"
+#include "tests/support/family_reference.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
@@ -32,55 +33,7 @@ namespace fs = std::filesystem;
 using core::DType;
 using core::Tensor;
 using data::HuggingFaceModel;
-
-class Reference {
- public:
-  explicit Reference(const std::string& family)
-      : folder_(testing::golden_folder() / "families" / family),
-        file_(data::Hdf5File::open((folder_ / "reference.h5").string())) {}
-
-  const fs::path& folder() const { return folder_; }
-  std::vector<double> values(const std::string& path) const {
-    const core::Shape shape = file_.dataset_info(path).shape;
-    std::vector<double> result(static_cast<std::size_t>(shape.numel()));
-    file_.read(path, DType::F64, result.data(), std::vector<std::int64_t>(static_cast<std::size_t>(shape.rank()), 0),
-               shape);
-    return result;
-  }
-  data::TokenBatch samples() const {
-    const auto column = [&](const char* path) {
-      const std::vector<double> v = values(path);
-      return std::vector<std::int32_t>(v.begin(), v.end());
-    };
-    const core::Shape shape = file_.dataset_info("/tokens").shape;
-    return {shape[0], shape[1], column("/tokens"), column("/targets"), column("/positions"), column("/documents")};
-  }
-  /// By our names: the file has them in the order of the weights.
-  std::map<std::string, std::vector<double>> gradients() const {
-    const testing::TemporaryFolder folder;
-    fs::copy_file(folder_ / "config.json", folder / "config.json");
-    const std::string weights = testing::read_file(folder_ / "model.safetensors");
-    std::uint64_t header = 0;
-    std::memcpy(&header, weights.data(), sizeof header);
-    const std::vector<double> values = this->values("/gradients");
-    const std::vector<float> narrow(values.begin(), values.end());
-    testing::write_file(
-        folder / "model.safetensors",
-        weights.substr(0, 8 + header) + std::string(reinterpret_cast<const char*>(narrow.data()), 4 * narrow.size()));
-    const HuggingFaceModel model(folder.path());
-    std::map<std::string, std::vector<double>> all;
-    for (const auto& [name, info] : model.tensors()) {
-      core::StateEntry entry = core::StateEntry::whole(Tensor::zeros(core::Memory::cpu(1), DType::F64, info.shape));
-      model.read(name, entry);
-      all[name] = testing::values_of(entry.tensor);
-    }
-    return all;
-  }
-
- private:
-  fs::path folder_;
-  data::Hdf5File file_;
-};
+using testing::FamilyReference;
 
 double largest(const std::vector<double>& values) {
   double result = 0;
@@ -116,7 +69,7 @@ data::TokenBatch document_of(const std::vector<std::int32_t>& tokens) {
 
 class Families : public ::testing::TestWithParam<const char*> {
  protected:
-  const Reference reference{GetParam()};
+  const FamilyReference reference{GetParam()};
 };
 
 TEST_P(Families, LogitsAreThoseOfTransformers) {
@@ -313,7 +266,7 @@ std::vector<float> stored_values(const data::SafetensorsFile& file, const std::s
 }
 
 void expect_gguf_holds(const std::string& family, const std::map<std::string, std::string>& names, bool transposed) {
-  const Reference reference(family);
+  const FamilyReference reference(family);
   const HuggingFaceModel model(reference.folder());
   const testing::TemporaryFolder folder;
   data::export_gguf(model, model.model_config(), folder / "m.gguf", {.dtype = DType::F32});
@@ -346,7 +299,7 @@ TEST(FamiliesInGguf, Phi3HasItsTensorsAsTheyAre) {
     names[ours + "ffn_up.weight"] = theirs + "mlp.gate_up_proj.weight";
     names[ours + "ffn_down.weight"] = theirs + "mlp.down_proj.weight";
   }
-  const Reference reference("phi3");
+  const FamilyReference reference("phi3");
   const HuggingFaceModel model(reference.folder());
   const testing::TemporaryFolder folder;
   data::export_gguf(model, model.model_config(), folder / "m.gguf", {.dtype = DType::F32});
@@ -386,7 +339,7 @@ TEST(FamiliesInGguf, Gpt2HasItsMatricesTurned) {
 
 /// The golden GPT-2 with tensors renamed, and with more of them.
 void write_gpt2(const fs::path& folder, const std::string& prefix, bool with_masks) {
-  const Reference reference("gpt2");
+  const FamilyReference reference("gpt2");
   const data::SafetensorsFile stored(reference.folder() / "model.safetensors");
   std::vector<data::SafetensorsPlan> plan;
   const std::size_t root = std::string("transformer.").size();
@@ -410,7 +363,7 @@ void write_gpt2(const fs::path& folder, const std::string& prefix, bool with_mas
 }
 
 TEST(Gpt2, IsReadWithoutItsRootAndWithItsMasks) {
-  const Reference reference("gpt2");
+  const FamilyReference reference("gpt2");
   for (const char* prefix : {"transformer.", ""})
     for (const bool with_masks : {false, true}) {
       const testing::TemporaryFolder folder;
