@@ -29,6 +29,12 @@ Parameter& ParameterSet::add(const std::string& name, const Shape& global_shape,
   return p;
 }
 
+Parameter& ParameterSet::add_frozen(const std::string& name, const Shape& global_shape, const Cut& cut) {
+  Parameter& p = add(name, global_shape, cut, false);
+  p.slot = nullptr;
+  return p;
+}
+
 ParameterList ParameterSet::list() {
   ParameterList list;
   for (Parameter& p : parameters_) list.push_back(&p);

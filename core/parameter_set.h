@@ -35,6 +35,8 @@ class ParameterSet {
 
   /// This rank's part, uninitialised.
   Parameter& add(const std::string& name, const Shape& global_shape, const Cut& cut = {}, bool decays = true);
+  /// The same of what no gradient flows into, in a model that is trained too.
+  Parameter& add_frozen(const std::string& name, const Shape& global_shape, const Cut& cut = {});
 
   /// In the order in which they were added.
   ParameterList list();

@@ -38,7 +38,7 @@ std::vector<Trained> apply_groups(const core::ParameterList& parameters, const s
     if (group != groups.end()) is_used[static_cast<std::size_t>(group - groups.begin())] = true;
     if (group != groups.end() && group->frozen)
       p->slot.reset();
-    else
+    else if (!p->is_frozen())
       trained.push_back({p, group == groups.end() ? Group{} : *group});
   }
   for (std::size_t i = 0; i < groups.size(); ++i) {

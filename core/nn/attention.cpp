@@ -20,8 +20,8 @@ Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t 
   Var queries = projected(*q, q_bias, q_norm);
   Var keys = projected(*k, k_bias, k_norm);
   if (rope)
-    std::tie(queries, keys) =
-        core::rope(tape, std::move(queries), std::move(keys), pass.rope_rows[*rope], pass.ropes[*rope]);
+    std::tie(queries, keys) = core::rope(tape, std::move(queries), std::move(keys), pass.rope_rows[*rope],
+                                         pass.ropes[*rope], {shape.width}, {shape.width});
   Var values = projected(*v, v_bias, {});
   end_of_reads(tape, pass, entered, x);
   if (pass.cache) {

@@ -17,12 +17,21 @@ void Layer::give(Tape& tape, ResidualStream& stream, Var update, const Norm& nor
 
 void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local,
                     AuxiliaryLosses& losses) const {
-  give(tape, stream, attention.forward(tape, pass, read(tape, stream, attention_norm), local), attention_post_norm);
+  const Var read_by_attention = read(tape, stream, attention_norm);
+  give(tape, stream,
+       std::visit([&](const auto& kind) { return kind.forward(tape, pass, read_by_attention, local); }, attention),
+       attention_post_norm);
   const Var seen = read(tape, stream, mlp_norm);
   give(tape, stream,
        std::holds_alternative<Mlp>(feed_forward) ? std::get<Mlp>(feed_forward).forward(tape, pass, seen)
                                                  : std::get<Moe>(feed_forward).forward(tape, pass, seen, losses),
        mlp_post_norm);
+}
+
+std::pair<std::int64_t, std::int64_t> Layer::cache_widths() const {
+  const core::AttentionShape& shape =
+      std::visit([](const auto& kind) -> const core::AttentionShape& { return kind.shape; }, attention);
+  return {shape.num_kv_heads * shape.width, shape.num_kv_heads * shape.value_width};
 }
 
 }  // namespace limbeck::nn

@@ -35,6 +35,16 @@ LayerConfig ModelConfig::layer(std::int64_t index) const {
 
 namespace {
 
+template <class Number>
+Number latent_attention(const ModelConfig& c) {
+  const auto n = [](std::int64_t value) { return static_cast<Number>(value); };
+  const LatentConfig& l = c.latent;
+  const Number queries = n(c.num_heads) * n(c.head_width), values = n(c.num_heads) * n(l.value_width);
+  const Number of_queries = l.query_rank > 0 ? n(l.query_rank) * (n(c.width) + 1 + queries) : n(c.width) * queries;
+  const Number keys = n(c.num_heads) * n(c.head_width - l.rope_width);
+  return of_queries + n(c.width) * n(l.rank + l.rope_width) + n(l.rank) * (1 + keys + values) + values * n(c.width);
+}
+
 /// As count_parameters, in any type of number: in double it cannot overflow.
 template <class Number>
 std::pair<Number, Number> total_and_active(const ModelConfig& c) {
@@ -47,7 +57,8 @@ std::pair<Number, Number> total_and_active(const ModelConfig& c) {
   const Number head_norms = c.head_norm == HeadNorm::EachHead   ? 2 * n(c.head_width)
                             : c.head_norm == HeadNorm::AllHeads ? n(c.head_width) * n(c.num_heads + c.num_kv_heads)
                                                                 : n(0);
-  const Number attention = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads) + biases + head_norms;
+  const Number usual = 2 * n(c.width) * n(c.head_width) * n(c.num_heads + c.num_kv_heads) + biases + head_norms;
+  const Number attention = c.is_latent() ? latent_attention<Number>(c) : usual;
   const Number norm = (c.norm_kind == NormKind::Layer ? 2 : 1) * n(c.width);
   const Number norms = (c.norm_placement == NormPlacement::Around ? 4 : 2) * norm;
   const Number mlp_inner = c.mlp_gate ? 2 : 1;
@@ -56,7 +67,7 @@ std::pair<Number, Number> total_and_active(const ModelConfig& c) {
   const Number positions = c.positions == Positions::Learned ? n(c.max_positions) * n(c.width) : n(0);
   const Number expert = 3 * n(c.width) * n(c.moe.expert_width);
   const Number shared = 3 * n(c.width) * n(c.moe.shared_width) + n(c.moe.shared_gate ? c.width : 0);
-  const Number router = n(c.moe.num_experts) * n(c.width);
+  const Number router = n(c.moe.num_experts) * n(c.width) + n(c.moe.selection_bias ? c.moe.num_experts : 0);
   const Number common =
       norm + n(c.head_bias ? c.vocabulary : 0) + n(c.num_layers) * (attention + norms) + num_dense * mlp;
   return {
@@ -122,17 +133,63 @@ void validate(const ModelConfig& config, const std::string& where) {
       fail_usage("{}.rope_scaling.high_frequency_factor is {}, expected more than low_frequency_factor = {}", where,
                  scaling.high_frequency_factor, scaling.low_frequency_factor);
     for (const auto& [field, value] :
-         {std::pair("attention_factor", scaling.attention_factor), std::pair("short_scale", scaling.short_scale),
+         {std::pair("attention_factor", scaling.attention_factor), std::pair("mscale", scaling.mscale),
+          std::pair("mscale_all", scaling.mscale_all), std::pair("short_scale", scaling.short_scale),
           std::pair("long_scale", scaling.long_scale)})
       if (value != 0) positive_real(fmt::format("rope_scaling.{}", field).c_str(), value, 1e6);
     if (scaling.kind != RopeScaling::Kind::LongRope) return;
     for (const auto& [field, factors] :
          {std::pair("short_factors", &scaling.short_factors), std::pair("long_factors", &scaling.long_factors)}) {
-      if (std::ssize(*factors) != config.turned_width() / 2)
+      if (std::ssize(*factors) != config.turning_width() / 2)
         fail_usage("{}.rope_scaling.{} are {}, expected half of the {} channels that turn", where, field,
-                   factors->size(), config.turned_width());
+                   factors->size(), config.turning_width());
       for (const double factor : *factors) positive_real(fmt::format("rope_scaling.{}", field).c_str(), factor, 1e6);
     }
+  };
+  const auto validate_groups = [&] {
+    const MoeConfig& moe = config.moe;
+    if (moe.scores > RouterScores::Sigmoid || moe.group_score > GroupScore::BestTwo)
+      fail_usage("{}.moe: a kind of scores that is not known", where);
+    if (moe.num_groups < 1 || moe.num_experts % moe.num_groups != 0)
+      fail_usage("{}.moe.num_groups is {}, expected a divisor of num_experts = {}", where, moe.num_groups,
+                 moe.num_experts);
+    const std::int64_t size = moe.num_experts / moe.num_groups;
+    if (moe.num_groups > 1 && moe.group_score == GroupScore::BestTwo && size < 2)
+      fail_usage("{}.moe.num_groups is {}, expected groups of two experts or more", where, moe.num_groups);
+    if (moe.groups_per_token < 1 || moe.groups_per_token > moe.num_groups)
+      fail_usage("{}.moe.groups_per_token is {}, expected 1 to num_groups = {}", where, moe.groups_per_token,
+                 moe.num_groups);
+    if (moe.experts_per_token > moe.groups_per_token * size)
+      fail_usage("{}.moe.experts_per_token is {}, expected at most {}, the experts of groups_per_token = {} groups",
+                 where, moe.experts_per_token, moe.groups_per_token * size, moe.groups_per_token);
+  };
+  const auto validate_latents = [&] {
+    const LatentConfig& latent = config.latent;
+    const auto expect = [&](const char* field, bool is_so, const char* expected) {
+      if (!is_so) fail_usage("{}.{}, expected {} with latents (latent.rank)", where, field, expected);
+    };
+    if (latent.rank < 0 || latent.rank > ModelLimits::width)
+      fail_usage("{}.latent.rank is {}, expected 0 to {}", where, latent.rank, ModelLimits::width);
+    if (latent.rank == 0) {
+      if (latent != LatentConfig()) fail_usage("{}.latent.rank is 0, expected more beside its other fields", where);
+      return;
+    }
+    if (latent.query_rank < 0 || latent.query_rank > ModelLimits::width)
+      fail_usage("{}.latent.query_rank is {}, expected 0 to {}", where, latent.query_rank, ModelLimits::width);
+    positive_real("latent.norm_eps", latent.norm_eps, 1);
+    positive("latent.value_width", latent.value_width, ModelLimits::head_width);
+    if (latent.rope_width < 2 || latent.rope_width % 2 != 0 || latent.rope_width >= config.head_width)
+      fail_usage("{}.latent.rope_width is {}, expected an even number, 2 to below head_width = {}", where,
+                 latent.rope_width, config.head_width);
+    if (config.num_kv_heads != config.num_heads)
+      fail_usage("{}.num_kv_heads is {}, expected num_heads = {} with latents (latent.rank)", where,
+                 config.num_kv_heads, config.num_heads);
+    expect("attention_bias is true", !config.attention_bias, "false");
+    expect("attention_output_bias is true", !config.attention_output_bias, "false");
+    expect("head_norm is given", config.head_norm == HeadNorm::None, "none");
+    expect("norm_kind is LAYER", config.norm_kind == NormKind::Rms, "RMS");
+    expect("positions is LEARNED", config.positions == Positions::Rotary, "ROTARY");
+    expect("rotary_width is given", config.rotary_width == 0, "latent.rope_width alone");
   };
   using Limits = ModelLimits;
   positive("vocabulary", config.vocabulary, Limits::vocabulary);
@@ -145,7 +202,9 @@ void validate(const ModelConfig& config, const std::string& where) {
   if (config.num_heads % config.num_kv_heads != 0)
     fail_usage("{}.num_kv_heads is {}, expected a divisor of num_heads = {}", where, config.num_kv_heads,
                config.num_heads);
-  if (config.head_width % 2 != 0) fail_usage("{}.head_width is {}, expected an even number", where, config.head_width);
+  validate_latents();
+  if (!config.is_latent() && config.head_width % 2 != 0)
+    fail_usage("{}.head_width is {}, expected an even number", where, config.head_width);
   positive_real("norm_eps", config.norm_eps, 1);
   positive_real("rope_base", config.rope_base, 1e15);
 
@@ -167,9 +226,12 @@ void validate(const ModelConfig& config, const std::string& where) {
         fail_usage("{}.moe.router is SPARSE_MIXER with {} experts a token{}, expected 2 that are not renormalised",
                    where, moe.experts_per_token, moe.renormalise ? ", renormalised" : "");
       positive_real("moe.mixer_jitter", moe.mixer_jitter, 1);
+      if (moe.scores != RouterScores::Softmax || moe.selection_bias || moe.groups_per_token < moe.num_groups)
+        fail_usage("{}.moe.router is SPARSE_MIXER, expected TOP_K beside scores, selection_bias or groups", where);
     }
     if (moe.shared_gate && moe.shared_width == 0)
       fail_usage("{}.moe.shared_gate is true, expected false without shared experts (moe.shared_width)", where);
+    validate_groups();
   }
   validate_variants();
   if (moe.num_experts == 0 || !moe.dense_layers.empty()) positive("mlp_width", config.mlp_width, Limits::width);
@@ -186,7 +248,8 @@ ParameterCount count_parameters(const ModelConfig& config) {
 
 double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
   const double keys = static_cast<double>(sequence_length + 1) / 2;
-  const double attention = 4 * static_cast<double>(c.num_layers * c.num_heads * c.head_width) * keys;
+  const double attention =
+      2 * static_cast<double>(c.num_layers * c.num_heads * (c.head_width + c.value_width())) * keys;
   return 2 * static_cast<double>(count_parameters(c).active) + attention;
 }
 

@@ -12,8 +12,20 @@ namespace limbeck::nn {
 
 /// How experts are chosen and weighed.
 enum class RouterKind : std::uint8_t {
-  TopK,         // the K of the largest softmax
+  TopK,         // the K of the best scores (RouterScores), by these
   SparseMixer,  // two, one after the other, each weighed by a softmax over its near rivals (Phi-3.5-MoE)
+};
+
+/// What a router of RouterKind::TopK makes of its logits.
+enum class RouterScores : std::uint8_t {
+  Softmax,
+  Sigmoid,  // of each expert for itself (DeepSeek-V3)
+};
+
+/// By what groups of experts are chosen, of which a token's experts are.
+enum class GroupScore : std::uint8_t {
+  Best,     // the best of its experts' scores (DeepSeek-V2)
+  BestTwo,  // the sum of the best two (DeepSeek-V3)
 };
 
 struct MoeConfig {
@@ -28,6 +40,11 @@ struct MoeConfig {
   RouterKind router = RouterKind::TopK;
   double mixer_jitter = 0.01;  // of RouterKind::SparseMixer: logits count that are below the greatest by less than
                                // twice this, of their size
+  RouterScores scores = RouterScores::Softmax;
+  bool selection_bias = false;  // added to the scores that experts are chosen by, and to nothing else (DeepSeek-V3)
+  std::int64_t num_groups = 1;  // of as many experts each, in their order
+  std::int64_t groups_per_token = 1;  // a token's experts are of so many groups
+  GroupScore group_score = GroupScore::Best;
   friend bool operator==(const MoeConfig&, const MoeConfig&) = default;
 };
 
@@ -73,11 +90,25 @@ struct RopeScaling {
   double beta_fast = 32;                // Yarn: turns within the original context from which nothing is stretched,
   double beta_slow = 1;                 // and up to which all is
   bool truncates = true;                // Yarn: the borders between are whole dimensions
-  double attention_factor = 0;          // of cos and sin; 0: Yarn 0.1 ln(factor) + 1, LongRope that of its paper
+  double attention_factor = 0;          // of cos and sin; 0: Yarn by the following, LongRope that of its paper
+  double mscale = 0;                    // Yarn: with m(s) = 0.1 s ln(factor) + 1, m(mscale) / m(mscale_all) where both
+  double mscale_all = 0;                // are given, else m(1)
   // LongRope: what each frequency is divided by in documents of at most original_positions, and in longer ones.
   std::vector<double> short_factors = {}, long_factors = {};
   double short_scale = 0, long_scale = 0;  // LongRope: of cos and sin in those; 0: attention_factor (Phi-3.5-MoE)
   friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
+};
+
+/// Attention whose keys and values, and maybe queries, are made of narrow latents (DeepSeek-AI 2024, "DeepSeek-V2",
+/// section 2.1). A head of queries and keys is head_width channels, of which the last rope_width turn; those of the
+/// keys are one for all heads.
+struct LatentConfig {
+  std::int64_t rank = 0;         // R, of the latent of keys and values; 0: attention is of the usual kind
+  std::int64_t query_rank = 0;   // of queries'; 0: they are made of the stream
+  std::int64_t rope_width = 0;   // even, less than head_width
+  std::int64_t value_width = 0;  // of a head of values
+  double norm_eps = 1e-6;        // of the latents' norms
+  friend bool operator==(const LatentConfig&, const LatentConfig&) = default;
 };
 
 /// What one layer is, where layers differ.
@@ -113,6 +144,7 @@ struct ModelConfig {
   double norm_offset = 0;      // added to the weights of norms (Gemma: 1)
   double embedding_scale = 1;  // of embedded tokens (Gemma: sqrt(C))
   Activation activation = Activation::Silu;
+  LatentConfig latent = {};
 
   bool attention_output_bias = false;  // o has a bias
   bool mlp_bias = false;               // the matrices of dense feed-forwards have biases
@@ -122,8 +154,14 @@ struct ModelConfig {
   Positions positions = Positions::Rotary;
   std::int64_t rotary_width = 0;  // channels of a head that turn, its first ones; 0: all
 
-  /// Of a head: rotary_width, or all.
-  std::int64_t turned_width() const { return rotary_width > 0 ? rotary_width : head_width; }
+  bool is_latent() const { return latent.rank > 0; }
+  /// Channels of a head of queries and keys that turn: the first, or of latent attention the last.
+  std::int64_t turning_width() const {
+    if (is_latent()) return latent.rope_width;
+    return rotary_width > 0 ? rotary_width : head_width;
+  }
+  /// Of a head of values.
+  std::int64_t value_width() const { return is_latent() ? latent.value_width : head_width; }
   /// Positions of a document above which other frequencies turn its tokens (LongRope), from the first on; 0: none.
   std::int64_t long_context_from() const {
     return rope_scaling.kind == RopeScaling::Kind::LongRope ? rope_scaling.original_positions : 0;
@@ -147,8 +185,8 @@ struct ModelLimits {
 };
 
 /// Throws a UsageError that names the field (prefixed with `where`) unless every number is positive, finite and within
-/// ModelLimits, G divides H, D is even, 1 <= K <= E, and the dense layers ascend and exist. Its time does not depend on
-/// the numbers.
+/// ModelLimits, G divides H, D is even, 1 <= K <= E, the dense layers ascend and exist, and latents and groups fit. Its
+/// time does not depend on the numbers.
 void validate(const ModelConfig& config, const std::string& where);
 
 /// Parameters in all, and those that one token uses (K of E experts, and the shared ones; the embedding table is not

@@ -30,6 +30,8 @@ Moe make_moe(core::ParameterSet& parameters, const std::string& name, std::int64
   moe.name = name;
   moe.config = config;
   moe.router = &parameters.add(name + ".router.weight", {e, width}, router);
+  if (config.selection_bias)
+    moe.selection_bias = &parameters.add_frozen(name + ".router.bias", {e}, {.sees_share = router.sees_share});
   moe.gate = &parameters.add(name + ".experts.gate", {e, f, width}, {.dimension = 1, .is_expert = true});
   moe.up = &parameters.add(name + ".experts.up", {e, f, width}, {.dimension = 1, .is_expert = true});
   moe.down = &parameters.add(name + ".experts.down", {e, width, f}, {.dimension = 2, .is_expert = true});
@@ -47,10 +49,14 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
   const Var logits = whole_sequences(tape, pass, core::linear(tape, exact, as_var(*router)));
   const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, batch.global_index) : std::nullopt;
   const Tensor* const chosen = replay ? &*replay : nullptr;
+  const core::RoutingRule rule{
+      .is_sigmoid = config.scores == RouterScores::Sigmoid,
+      .groups = {config.num_groups, config.groups_per_token, config.group_score == GroupScore::BestTwo},
+      .bias = selection_bias != nullptr ? selection_bias->value : Tensor()};
   core::Routing routing =
       config.router == RouterKind::SparseMixer
           ? core::route_sparse_mixer(tape, logits, config.mixer_jitter, config.weight_scale, chosen)
-          : core::route(tape, logits, config.experts_per_token, config.renormalise, config.weight_scale, chosen);
+          : core::route(tape, logits, config.experts_per_token, config.renormalise, config.weight_scale, chosen, rule);
   if (pass.routing && !replay) pass.routing->record(name, batch.global_index, routing.selection);
 
   const auto layers = static_cast<double>(num_moe_layers);

@@ -21,7 +21,7 @@ struct AuxiliaryLosses {
   Var z;
 };
 
-/// Mixture of experts: softmax router, top-k, nothing dropped unless Pass::router says so; and experts that every token
+/// Mixture of experts: a router, top-k, nothing dropped unless Pass::router says so; and experts that every token
 /// sees, whose output is added. Every rank of a tensor group routes all tokens, and sends its share of them to the
 /// experts; the shared ones are cut like a dense feed-forward.
 struct Moe {
@@ -29,7 +29,8 @@ struct Moe {
   std::int64_t layer = 0;           // for Pass::load
   std::int64_t num_moe_layers = 1;  // of the whole model: auxiliary losses are means over them
   MoeConfig config;
-  Parameter* router;            // [E,C]
+  Parameter* router;                    // [E,C]
+  Parameter* selection_bias = nullptr;  // [E], or none: frozen in every model, moved by the load of the experts
   Parameter *gate, *up, *down;  // this rank's experts: [E_local,F_local,C] [E_local,F_local,C] [E_local,C,F_local]
   Activation activation = Activation::Silu;
   std::optional<Mlp> shared;

@@ -48,8 +48,10 @@ double usual_long_factor(const RopeScaling& s) {
 
 }  // namespace
 
-RopeAngles rope_angles(std::int64_t turned_width, double base, const RopeScaling& scaling, bool is_long) {
-  RopeAngles angles{core::rope_frequencies(turned_width, base)};
+double yarn_mscale(double factor, double mscale) { return factor > 1 ? 0.1 * mscale * std::log(factor) + 1 : 1; }
+
+RopeAngles rope_angles(std::int64_t turning_width, double base, const RopeScaling& scaling, bool is_long) {
+  RopeAngles angles{core::rope_frequencies(turning_width, base)};
   switch (scaling.kind) {
     case RopeScaling::Kind::None:
       break;
@@ -61,9 +63,12 @@ RopeAngles rope_angles(std::int64_t turned_width, double base, const RopeScaling
       break;
     case RopeScaling::Kind::Yarn:
       stretch_as_yarn(angles.frequencies, base, scaling);
-      angles.factor = scaling.attention_factor > 0 ? scaling.attention_factor
-                      : scaling.factor > 1         ? 0.1 * std::log(scaling.factor) + 1
-                                                   : 1;
+      if (scaling.attention_factor > 0)
+        angles.factor = scaling.attention_factor;
+      else if (scaling.mscale > 0 && scaling.mscale_all > 0)
+        angles.factor = yarn_mscale(scaling.factor, scaling.mscale) / yarn_mscale(scaling.factor, scaling.mscale_all);
+      else
+        angles.factor = yarn_mscale(scaling.factor, 1);
       break;
     case RopeScaling::Kind::LongRope: {
       const std::vector<double>& factors = is_long ? scaling.long_factors : scaling.short_factors;

@@ -1,6 +1,6 @@
 // The frequencies of rotary positions, stretched for contexts longer than those of the training.
 //
-//     const RopeAngles angles = rope_angles(config.turned_width(), layer.rope_base, layer.rope_scaling);
+//     const RopeAngles angles = rope_angles(config.turning_width(), layer.rope_base, layer.rope_scaling);
 //     core::RopeTable table = core::make_rope_table(memory, DType::F32, positions, angles.frequencies, angles.factor);
 #pragma once
 
@@ -27,6 +27,9 @@ struct RopeAngles {
 ///   are
 ///           times sqrt(1 + ln(factor) / ln(n)), where factor is above 1 and nothing else is given
 /// as transformers computes them.
-RopeAngles rope_angles(std::int64_t turned_width, double base, const RopeScaling& scaling, bool is_long = false);
+RopeAngles rope_angles(std::int64_t turning_width, double base, const RopeScaling& scaling, bool is_long = false);
+
+/// m(mscale) of RopeScaling: what YaRN multiplies the root of attention's scores by, and DeepSeek's the scores.
+double yarn_mscale(double factor, double mscale);
 
 }  // namespace limbeck::nn

@@ -20,6 +20,11 @@ using core::Shape;
 constexpr core::Cut by_rows{.dimension = 0};
 constexpr core::Cut by_columns{.dimension = 1};
 
+/// Of attention's scores.
+double scale_of(const ModelConfig& c) {
+  return c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(static_cast<double>(c.head_width));
+}
+
 }  // namespace
 
 Transformer::Transformer(ModelConfig config, ModelOptions options)
@@ -56,7 +61,10 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     const auto norm = [&](const char* name, bool is_there) { return is_there ? add_norm(prefix + name) : Norm{}; };
     const bool before = c.norm_placement != NormPlacement::After, after = c.norm_placement != NormPlacement::Before;
     layer.attention_norm = norm("attention_norm", before);
-    layer.attention = add_attention(prefix + "attention.", own);
+    if (c.is_latent())
+      layer.attention = add_latent_attention(prefix + "attention.", own);
+    else
+      layer.attention = add_attention(prefix + "attention.", own);
     layer.attention_post_norm = norm("attention_post_norm", after);
     layer.mlp_norm = norm("mlp_norm", before);
     if (own.is_moe) {
@@ -137,9 +145,38 @@ Attention Transformer::add_attention(const std::string& prefix, const LayerConfi
                      attention.k->value.shape()[0] / c.head_width,
                      c.head_width,
                      c.head_width,
-                     c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(static_cast<double>(c.head_width)),
+                     scale_of(c),
                      layer.window};
   if (c.positions == Positions::Rotary) attention.rope = add_rotary(layer);
+  return attention;
+}
+
+LatentAttention Transformer::add_latent_attention(const std::string& prefix, const LayerConfig& layer) {
+  const ModelConfig& c = config_;
+  const LatentConfig& l = c.latent;
+  const std::int64_t own_width = c.head_width - l.rope_width;  // of a key, beside what turns
+  const auto add = [&](const char* name, const Shape& shape, const core::Cut& cut, bool decays = true) {
+    return &parameters_.add(prefix + name, shape, cut, decays);
+  };
+  const auto by_heads = [](std::int64_t width) { return core::Cut{.dimension = 0, .unit = width}; };
+  LatentAttention attention;
+  if (l.query_rank > 0) {
+    attention.q_a = add("q_a.weight", {l.query_rank, c.width}, whole());
+    attention.q_a_norm = {add("q_a_norm.weight", {l.query_rank}, whole(), false)};
+  }
+  attention.q = add(l.query_rank > 0 ? "q_b.weight" : "q.weight",
+                    {c.num_heads * c.head_width, l.query_rank > 0 ? l.query_rank : c.width}, by_heads(c.head_width));
+  attention.kv_a = add("kv_a.weight", {l.rank, c.width}, whole());
+  attention.kv_a_norm = {add("kv_a_norm.weight", {l.rank}, whole(), false)};
+  attention.k_rope = add("k_rope.weight", {l.rope_width, c.width}, whole());
+  attention.k_b = add("k_b.weight", {c.num_heads * own_width, l.rank}, by_heads(own_width));
+  attention.v_b = add("v_b.weight", {c.num_heads * l.value_width, l.rank}, by_heads(l.value_width));
+  attention.o =
+      add("o.weight", {c.width, c.num_heads * l.value_width}, core::Cut{.dimension = 1, .unit = l.value_width});
+  attention.norms = {l.norm_eps, c.norm_offset};
+  const std::int64_t heads = attention.q->value.shape()[0] / c.head_width;
+  attention.shape = {heads, heads, c.head_width, l.value_width, scale_of(c), layer.window};
+  attention.rope = add_rotary(layer);
   return attention;
 }
 
@@ -214,11 +251,9 @@ std::vector<core::RopeTable> Transformer::rope_tables(std::int64_t num_positions
     if (num_positions > there) {
       rotary.num_positions = std::max(num_positions, std::min(2 * there, config_.max_positions));
       const auto made = [&](bool is_long) {
-        const RopeAngles angles = rope_angles(config_.turned_width(), rotary.base, rotary.scaling, is_long);
-        core::RopeTable table = core::make_rope_table(options_.memory, core::sum_dtype(compute_dtype()),
-                                                      rotary.num_positions, angles.frequencies, angles.factor);
-        table.head_width = config_.head_width;
-        return table;
+        const RopeAngles angles = rope_angles(config_.turning_width(), rotary.base, rotary.scaling, is_long);
+        return core::make_rope_table(options_.memory, core::sum_dtype(compute_dtype()), rotary.num_positions,
+                                     angles.frequencies, angles.factor);
       };
       rotary.table = has_long(rotary) ? core::joined(made(false), made(true)) : made(false);
     }
@@ -293,8 +328,8 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache, std::span<const std::
 }
 
 KvCache Transformer::make_cache(std::int64_t num_slots) const {
-  const std::int64_t width = layers_.empty() ? 0 : layers_[0].attention.k->value.shape()[0];
-  return {options_.memory, compute_dtype(), options_.num_layers, num_slots, width, width};
+  const auto [keys, values] = layers_.empty() ? std::pair<std::int64_t, std::int64_t>() : layers_[0].cache_widths();
+  return {options_.memory, compute_dtype(), options_.num_layers, num_slots, keys, values};
 }
 
 Var Transformer::embedded(Tape& tape, const Pass& pass) const {

@@ -95,6 +95,7 @@ class Transformer {
   core::DType compute_dtype() const;
   core::DType residual_dtype() const { return options_.residual.value_or(compute_dtype()); }
   Attention add_attention(const std::string& prefix, const LayerConfig& layer);
+  LatentAttention add_latent_attention(const std::string& prefix, const LayerConfig& layer);
   Mlp add_mlp(const std::string& prefix, std::int64_t width, bool has_biases);
   Norm add_norm(const std::string& name);
   std::size_t add_rotary(const LayerConfig& layer);

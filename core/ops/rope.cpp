@@ -8,37 +8,44 @@
 namespace limbeck::core {
 namespace {
 
+struct Parts {
+  TurningPart queries, keys;  // with their widths
+};
+
 /// Turned in place where the caller gave the only reference; undefined ones stay so.
 std::pair<Tensor, Tensor> rotated(Tensor queries, Tensor keys, const Tensor& position, const RopeTable& table,
-                                  int direction) {
-  const std::int64_t head_width = table.width_of_heads();
+                                  int direction, const Parts& parts) {
   for (Tensor* x : {&queries, &keys})
     if (x->defined() && !x->is_sole_owner()) *x = x->clone();
   const Tensor& any = queries.defined() ? queries : keys;
   dispatch_activation("rope", any.dtype(), [&]<class T>() {
     using Wide = kernels::Acc<T>;
-    const auto heads = [&](Tensor& x) {
-      return x.defined() ? kernels::RopeHeads<T>{x.mutable_data<T>(), x.shape()[1] / head_width}
+    const auto heads = [&](Tensor& x, const TurningPart& part) {
+      return x.defined() ? kernels::RopeHeads<T>{x.mutable_data<T>(), x.shape()[1] / part.width, part.width, part.first}
                          : kernels::RopeHeads<T>{};
     };
     on_device(any, [&](const auto& device) {
-      kernels::rope(device, heads(queries), heads(keys), position.data<std::int32_t>(), table.cos.data<Wide>(),
-                    table.sin.data<Wide>(), direction, position.numel(), head_width, table.turned());
+      kernels::rope(device, heads(queries, parts.queries), heads(keys, parts.keys), position.data<std::int32_t>(),
+                    table.cos.data<Wide>(), table.sin.data<Wide>(), direction, position.numel(), table.turning());
     });
   });
   return {std::move(queries), std::move(keys)};
 }
 
-void check_inputs(std::string_view name, const Var& x, const Tensor& position, const RopeTable& table) {
-  const std::int64_t head_width = table.width_of_heads();
-  check(table.turned() <= head_width, "rope: {} channels turn, expected at most the {} of a head", table.turned(),
-        head_width);
-  check(x.shape().rank() == 2 && x.shape()[1] % head_width == 0, "rope: {} have shape {}, expected [T,H*{}]", name,
-        x.shape(), head_width);
+/// -> the part with its width.
+TurningPart check_inputs(std::string_view name, const Var& x, const Tensor& position, const RopeTable& table,
+                         const TurningPart& given) {
+  const std::int64_t turning = table.turning();
+  const TurningPart part{given.width > 0 ? given.width : turning, given.first};
+  check(part.first >= 0 && part.first + turning <= part.width, "rope: channels {} to {} of heads of {} turn ({})",
+        part.first, part.first + turning, part.width, name);
+  check(x.shape().rank() == 2 && x.shape()[1] % part.width == 0, "rope: {} have shape {}, expected [T,H*{}]", name,
+        x.shape(), part.width);
   check(position.shape() == Shape{x.shape()[0]}, "rope: position has shape {}, expected [{}] ({} are {})",
         position.shape(), x.shape()[0], name, x.shape());
   check(sum_dtype(x.value.dtype()) == table.cos.dtype(), "rope: {} are {}, expected {} as the table{}", name,
         x.value.dtype(), table.cos.dtype(), table.cos.dtype() == DType::F32 ? ", or bfloat16" : "");
+  return part;
 }
 
 /// The gradient that arrived, which leaves the slot; undefined without one.
@@ -50,12 +57,12 @@ Tensor taken_gradient(const SlotPtr& slot, const Tensor& like) {
 
 }  // namespace
 
-std::vector<double> rope_frequencies(std::int64_t head_width, double base) {
-  check(head_width > 0 && head_width % 2 == 0, "rope: head width is {}, expected an even number", head_width);
+std::vector<double> rope_frequencies(std::int64_t turning, double base) {
+  check(turning > 0 && turning % 2 == 0, "rope: {} channels turn, expected an even number", turning);
   check(base > 0, "rope: base is {}, expected a positive number", base);
   std::vector<double> frequencies;
-  for (std::int64_t i = 0; i < head_width / 2; ++i)
-    frequencies.push_back(std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(head_width)));
+  for (std::int64_t i = 0; i < turning / 2; ++i)
+    frequencies.push_back(std::pow(base, -2.0 * static_cast<double>(i) / static_cast<double>(turning)));
   return frequencies;
 }
 
@@ -75,15 +82,14 @@ RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num
   return table;
 }
 
-RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t head_width,
+RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t turning,
                           double base) {
-  return make_rope_table(memory, dtype, num_positions, rope_frequencies(head_width, base));
+  return make_rope_table(memory, dtype, num_positions, rope_frequencies(turning, base));
 }
 
 RopeTable joined(const RopeTable& first, const RopeTable& second) {
-  check(first.cos.shape() == second.cos.shape() && first.head_width == second.head_width,
-        "rope: tables {} and {} of heads of {} and {}, expected alike", first.cos.shape(), second.cos.shape(),
-        first.head_width, second.head_width);
+  check(first.cos.shape() == second.cos.shape(), "rope: tables {} and {}, expected alike", first.cos.shape(),
+        second.cos.shape());
   const auto one = [](const Tensor& a, const Tensor& b) {
     const std::int64_t rows = a.shape()[0];
     Tensor both = Tensor::empty(a.memory(), a.dtype(), {2 * rows, a.shape()[1]});
@@ -91,7 +97,7 @@ RopeTable joined(const RopeTable& first, const RopeTable& second) {
     both.rows(rows, rows).copy_from(b);
     return both;
   };
-  return {one(first.cos, second.cos), one(first.sin, second.sin), first.head_width};
+  return {one(first.cos, second.cos), one(first.sin, second.sin)};
 }
 
 Tensor rope_rows(const Tensor& position, const Tensor& context, std::int64_t limit, std::int64_t num_positions) {
@@ -105,9 +111,10 @@ Tensor rope_rows(const Tensor& position, const Tensor& context, std::int64_t lim
   return rows;
 }
 
-std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& position, const RopeTable& table) {
-  check_inputs("queries", queries, position, table);
-  check_inputs("keys", keys, position, table);
+std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& position, const RopeTable& table,
+                         const TurningPart& of_queries, const TurningPart& of_keys) {
+  const Parts parts{check_inputs("queries", queries, position, table, of_queries),
+                    check_inputs("keys", keys, position, table, of_keys)};
   check(queries.value.dtype() == keys.value.dtype(), "rope: keys are {}, expected {} as queries", keys.value.dtype(),
         queries.value.dtype());
   const std::int64_t num_positions = table.cos.shape()[0];
@@ -115,7 +122,7 @@ std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& positi
     return fmt::format("rope: position {} of token {} is not in the table of {} positions", p, at, num_positions);
   });
   auto [turned_queries, turned_keys] =
-      rotated(std::move(queries.value), std::move(keys.value), position, table, /*direction=*/1);
+      rotated(std::move(queries.value), std::move(keys.value), position, table, /*direction=*/1, parts);
   std::pair<Var, Var> out{tape.output(std::move(turned_queries), {&queries}),
                           tape.output(std::move(turned_keys), {&keys})};
   if (out.first.slot || out.second.slot)
@@ -123,10 +130,10 @@ std::pair<Var, Var> rope(Tape& tape, Var queries, Var keys, const Tensor& positi
                {queries.slot, keys.slot},
                [=, slots = std::pair(out.first.slot, out.second.slot), to_queries = queries.slot, to_keys = keys.slot,
                 like_queries = outline(out.first.value), like_keys = outline(out.second.value), at = Saved(position),
-                cos = Saved(table.cos), sin = Saved(table.sin), head_width = table.head_width] {
+                cos = Saved(table.cos), sin = Saved(table.sin)] {
                  const auto [dqueries, dkeys] =
                      rotated(taken_gradient(slots.first, like_queries), taken_gradient(slots.second, like_keys),
-                             at.get(), {cos.get(), sin.get(), head_width}, /*direction=*/-1);
+                             at.get(), {cos.get(), sin.get()}, /*direction=*/-1, parts);
                  accumulate(to_queries, dqueries);
                  accumulate(to_keys, dkeys);
                }});

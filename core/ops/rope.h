@@ -14,23 +14,21 @@
 namespace limbeck::core {
 
 struct RopeTable {
-  Tensor cos;                   // [P,R/2] of position * frequency[i], computed in double
-  Tensor sin;                   // [P,R/2]
-  std::int64_t head_width = 0;  // D, of which the first R channels turn; 0: all
+  Tensor cos;  // [P,R/2] of position * frequency[i], computed in double; R channels of a head turn
+  Tensor sin;  // [P,R/2]
 
-  std::int64_t turned() const { return 2 * cos.shape()[1]; }
-  std::int64_t width_of_heads() const { return head_width > 0 ? head_width : turned(); }
+  std::int64_t turning() const { return 2 * cos.shape()[1]; }
 };
 
-/// base^(-2i/D) for i < D/2; D, the head width, is even.
-std::vector<double> rope_frequencies(std::int64_t head_width, double base);
+/// base^(-2i/R) for i < R/2; R, the channels of a head that turn, is even.
+std::vector<double> rope_frequencies(std::int64_t turning, double base);
 
 /// For positions 0 to num_positions - 1, of one frequency or more; cos and sin are times `factor`. dtype float32 or
 /// float64.
 RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions,
                           std::span<const double> frequencies, double factor = 1);
 /// Of rope_frequencies.
-RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t head_width,
+RopeTable make_rope_table(const MemoryPtr& memory, DType dtype, std::int64_t num_positions, std::int64_t turning,
                           double base);
 
 /// Two tables of one form as one: the rows of `first`, and behind them those of `second`.
@@ -40,10 +38,17 @@ RopeTable joined(const RopeTable& first, const RopeTable& second);
 Tensor rope_rows(const Tensor& position /*[T] int32*/, const Tensor& context, std::int64_t limit,
                  std::int64_t num_positions);
 
-/// Queries and keys, of which each pair (x[i], x[i+R/2]) of each head of row t turns by the angle of position[t]. The
-/// table gives R, D and the dtype; throws at a position that is not in it. Both turn where they lie if nobody else
-/// refers to that memory: std::move them here.
+/// Heads of `width` channels, of which those from `first` on turn, as many as the table says. 0: all of them.
+struct TurningPart {
+  std::int64_t width = 0;
+  std::int64_t first = 0;
+};
+
+/// Queries and keys, of which each pair (x[i], x[i+R/2]) of each head's turning part of row t turns by the angle of
+/// position[t]. The table gives R, the part's width, and the dtype; throws at a position that is not in it. Both turn
+/// where they lie if nobody else refers to that memory: std::move them here.
 std::pair<Var, Var> rope(Tape& tape, Var queries /*[T,H*D]*/, Var keys /*[T,G*D]*/,
-                         const Tensor& position /*[T] int32*/, const RopeTable& table);
+                         const Tensor& position /*[T] int32*/, const RopeTable& table,
+                         const TurningPart& of_queries = {}, const TurningPart& of_keys = {});
 
 }  // namespace limbeck::core

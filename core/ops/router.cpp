@@ -1,7 +1,6 @@
 #include "core/ops/router.h"
 
 #include "core/device/index_check.h"
-#include "kernels/routing.h"
 #include "kernels/softmax.h"
 #include "kernels/topk.h"
 
@@ -17,28 +16,59 @@ void check_replay(const Tensor& replay, const Shape& shape, std::int64_t experts
   });
 }
 
+void check_rule(const RoutingRule& rule, const Tensor& logits, std::int64_t selected) {
+  const std::int64_t experts = logits.shape()[1];
+  const auto& [groups, taken, best_two] = rule.groups;
+  check(groups >= 1 && experts % groups == 0 && (groups == 1 || !best_two || experts / groups >= 2),
+        "route: {} groups of {} experts, expected a divisor{}", groups, experts,
+        best_two ? " that leaves two or more to each" : "");
+  check(taken >= 1 && taken <= groups && selected <= taken * (experts / groups),
+        "route: {} of {} groups for {} of {} experts", taken, groups, selected, experts);
+  check(!rule.bias.defined() || (rule.bias.shape() == Shape{experts} && rule.bias.dtype() == logits.dtype()),
+        "route: bias is {} {}, expected {} [{}]", rule.bias.defined() ? rule.bias.dtype() : DType::F32,
+        rule.bias.defined() ? rule.bias.shape() : Shape{}, logits.dtype(), experts);
+}
+
+/// The K best of each token, of the groups that the rule takes.
+template <class T, class Device>
+void choose(const Device& device, const RoutingRule& rule, const T* scores, Tensor selection, const Tensor& like) {
+  const std::int64_t tokens = like.shape()[0], experts = like.shape()[1];
+  auto* chosen = selection.mutable_data<std::int32_t>();
+  if (!rule.bias.defined() && rule.groups.taken == rule.groups.groups)
+    return kernels::topk(device, scores, chosen, tokens, experts, selection.shape()[1]);
+  Tensor choice = empty_like(like);
+  kernels::routing_choice(device, scores, rule.bias.defined() ? rule.bias.data<T>() : nullptr, rule.groups,
+                          choice.mutable_data<T>(), tokens, experts);
+  kernels::topk(device, choice.data<T>(), chosen, tokens, experts, selection.shape()[1]);
+}
+
 }  // namespace
 
 Routing route(Tape& tape, const Var& logits, std::int64_t experts_per_token, bool renormalise, double weight_scale,
-              const Tensor* replay) {
+              const Tensor* replay, const RoutingRule& rule) {
   const Tensor& z = logits.value;
   check(z.shape().rank() == 2, "route: logits have shape {}, expected [T,E]", z.shape());
   const std::int64_t tokens = z.shape()[0], experts = z.shape()[1];
   check(experts_per_token >= 1 && experts_per_token <= experts, "route: {} experts a token, expected 1 to {}",
         experts_per_token, experts);
-  const kernels::RoutingShape shape{tokens, experts, experts_per_token, renormalise, weight_scale};
+  const kernels::RoutingShape shape{tokens, experts, experts_per_token, renormalise, weight_scale, rule.is_sigmoid};
   const Shape chosen{tokens, experts_per_token};
   if (replay) check_replay(*replay, chosen, experts);
+  check_rule(rule, z, experts_per_token);
 
   Tensor probabilities = empty_like(z);
+  Tensor scores = rule.is_sigmoid ? empty_like(z) : probabilities;
   Tensor selection = replay ? *replay : Tensor::empty(z.memory(), DType::I32, chosen);
   Tensor weights = Tensor::empty(z.memory(), z.dtype(), chosen);
   dispatch_float("route", z.dtype(), [&]<class T>() {
     on_device(z, [&](const auto& device) {
-      T* p = probabilities.mutable_data<T>();
-      kernels::softmax(device, z.data<T>(), p, tokens, experts);
-      if (!replay) kernels::topk(device, p, selection.mutable_data<std::int32_t>(), tokens, experts, experts_per_token);
-      kernels::routing_weights(device, p, selection.data<std::int32_t>(), weights.mutable_data<T>(), shape);
+      T *p = probabilities.mutable_data<T>(), *s = scores.mutable_data<T>();
+      if (rule.is_sigmoid)
+        kernels::routing_sigmoid(device, z.data<T>(), s, p, tokens, experts);
+      else
+        kernels::softmax(device, z.data<T>(), p, tokens, experts);
+      if (!replay) choose(device, rule, s, selection, z);
+      kernels::routing_weights(device, s, selection.data<std::int32_t>(), weights.mutable_data<T>(), shape);
     });
   });
 
@@ -47,13 +77,13 @@ Routing route(Tape& tape, const Var& logits, std::int64_t experts_per_token, boo
   tape.push({"route",
              {logits.slot},
              [=, to = logits.slot, weights_slot = result.weights.slot, probabilities_slot = result.probabilities.slot,
-              weights_like = outline(weights), saved_p = Saved(probabilities), saved_selection = Saved(selection)] {
-               const Tensor& p = saved_p.get();
-               const Tensor dw = gradient(weights_slot, weights_like), dp = gradient(probabilities_slot, p);
-               Tensor dz = empty_like(p);
-               dispatch_float("route", p.dtype(), [&]<class T>() {
-                 on_device(p, [&](const auto& device) {
-                   kernels::routing_gradient(device, p.data<T>(), saved_selection.get().data<std::int32_t>(),
+              weights_like = outline(weights), saved_s = Saved(scores), saved_selection = Saved(selection)] {
+               const Tensor& s = saved_s.get();
+               const Tensor dw = gradient(weights_slot, weights_like), dp = gradient(probabilities_slot, s);
+               Tensor dz = empty_like(s);
+               dispatch_float("route", s.dtype(), [&]<class T>() {
+                 on_device(s, [&](const auto& device) {
+                   kernels::routing_gradient(device, s.data<T>(), saved_selection.get().data<std::int32_t>(),
                                              dw.data<T>(), dp.data<T>(), dz.mutable_data<T>(), shape);
                  });
                });

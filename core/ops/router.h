@@ -1,5 +1,6 @@
-// The softmax router of Mixtral, Qwen3-MoE and OLMoE: probabilities over the experts, the K largest, their weights; and
-// the sparse mixer of Phi-3.5-MoE.
+// A router: scores of the experts, the K best, their weights. Mixtral, Qwen3-MoE and OLMoE take a softmax's
+// probabilities; DeepSeek's take their experts of the best groups alone, and those of V3 sigmoids, and a bias that
+// experts are chosen by. Phi-3.5-MoE has a sparse mixer.
 //
 //     Var logits = linear(tape, x, router_weight);                                             // [T,E]
 //     Routing r = route(tape, logits, 4, /*renormalise=*/true, /*weight_scale=*/1.0, replay);
@@ -9,19 +10,27 @@
 #pragma once
 
 #include "core/tape.h"
+#include "kernels/routing.h"
 
 namespace limbeck::core {
 
 struct Routing {
-  Tensor selection;   // [T,K] int32, by falling probability, ties to the lower index
+  Tensor selection;   // [T,K] int32, by falling score (with its bias), ties to the lower index
   Var weights;        // [T,K]
-  Var probabilities;  // [T,E]
+  Var probabilities;  // [T,E]: of a softmax, or sigmoids over their sum
 };
 
-/// weights = weight_scale * probabilities[selection], divided by their sum where `renormalise`. float32 or float64.
+/// What scores are, and which are compared.
+struct RoutingRule {
+  bool is_sigmoid = false;             // scores are sigmoids of the logits; else probabilities
+  kernels::RoutingGroups groups = {};  // of which a token's experts are (kernels/routing.h)
+  Tensor bias = {};                    // [E] of the logits' dtype, or none: added to scores to choose, and no more
+};
+
+/// weights = weight_scale * scores[selection], divided by their sum where `renormalise`. float32 or float64.
 /// `replay` [T,K] int32 or null. Logits that are not finite give probabilities that are not, and a valid selection.
 Routing route(Tape& tape, const Var& logits /*[T,E]*/, std::int64_t experts_per_token, bool renormalise,
-              double weight_scale, const Tensor* replay = nullptr);
+              double weight_scale, const Tensor* replay = nullptr, const RoutingRule& rule = {});
 
 /// Phi-3.5-MoE's sparse mixer, as at evaluation: the two of the largest logits z, whose weights are weight_scale times
 /// softmaxes over near rivals alone; of the first s over the experts e with (z[s] - z[e]) / max(|z[e]|, z[s]) <=

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -55,13 +56,25 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
   integer("context_length", config.max_positions);
   integer("embedding_length", config.width);
   integer("block_count", config.num_layers);
-  integer("feed_forward_length", has_experts ? config.moe.expert_width : config.mlp_width);
+  const bool leads = family.traits.leads_with_dense;
+  integer("feed_forward_length", has_experts && !leads ? config.moe.expert_width : config.mlp_width);
   integer("attention.head_count", config.num_heads);
-  integer("attention.head_count_kv", config.num_kv_heads);
-  integer("attention.key_length", config.head_width);
-  integer("attention.value_length", config.head_width);
+  const nn::LatentConfig& latent = config.latent;
+  if (config.is_latent()) {  // of the latents, which are one head for all queries
+    integer("attention.head_count_kv", 1);
+    integer("attention.q_lora_rank", latent.query_rank);
+    integer("attention.kv_lora_rank", latent.rank);
+    integer("attention.key_length", latent.rank + latent.rope_width);
+    integer("attention.value_length", latent.rank);
+    integer("attention.key_length_mla", config.head_width);
+    integer("attention.value_length_mla", latent.value_width);
+  } else {
+    integer("attention.head_count_kv", config.num_kv_heads);
+    integer("attention.key_length", config.head_width);
+    integer("attention.value_length", config.head_width);
+  }
   if (config.positions == nn::Positions::Rotary) {
-    integer("rope.dimension_count", config.turned_width());
+    integer("rope.dimension_count", config.turning_width());
     number("rope.freq_base", config.rope_base);
   }
   number(config.norm_kind == nn::NormKind::Rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
@@ -70,13 +83,26 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
     integer("expert_count", config.moe.num_experts);
     integer("expert_used_count", config.moe.experts_per_token);
     if (family.gguf != std::string("llama")) integer("expert_feed_forward_length", config.moe.expert_width);
-    if (config.moe.shared_width > 0) integer("expert_shared_feed_forward_length", config.moe.shared_width);
+    if (config.is_latent()) {
+      const nn::MoeConfig& moe = config.moe;
+      integer("leading_dense_block_count", std::ssize(moe.dense_layers));
+      integer("expert_shared_count", moe.shared_width / moe.expert_width);
+      number("expert_weights_scale", moe.weight_scale);
+      keys.emplace_back(prefix + "expert_weights_norm", moe.renormalise);
+      integer("expert_gating_func", moe.scores == nn::RouterScores::Sigmoid ? 2 : 1);
+      if (moe.groups_per_token < moe.num_groups) {
+        integer("expert_group_count", moe.num_groups);
+        integer("expert_group_used_count", moe.groups_per_token);
+      }
+    } else if (config.moe.shared_width > 0) {
+      integer("expert_shared_feed_forward_length", config.moe.shared_width);
+    }
   }
   if (config.window > 0) integer("attention.sliding_window", config.window);
   if (config.rope_scaling.kind == nn::RopeScaling::Kind::LongRope) {
     integer("rope.scaling.original_context_length", config.rope_scaling.original_positions);
     number("rope.scaling.attn_factor",
-           nn::rope_angles(config.turned_width(), config.rope_base, config.rope_scaling).factor);
+           nn::rope_angles(config.turning_width(), config.rope_base, config.rope_scaling).factor);
   }
   const nn::RopeScaling& scaling = config.rope_scaling;
   if (scaling.kind == nn::RopeScaling::Kind::Linear || scaling.kind == nn::RopeScaling::Kind::Yarn) {
@@ -87,6 +113,7 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
       integer("rope.scaling.original_context_length", scaling.original_positions);
       number("rope.scaling.yarn_beta_fast", scaling.beta_fast);
       number("rope.scaling.yarn_beta_slow", scaling.beta_slow);
+      if (config.is_latent()) number("rope.scaling.yarn_log_multiplier", 0.1 * scaling.mscale_all);
     }
   }
   GgufKeys tokenizer = {{"tokenizer.ggml.model", std::string("none")}};
@@ -103,19 +130,51 @@ std::vector<std::pair<std::string, std::vector<float>>> rope_factors(const nn::M
             {gguf_short_factors, {scaling.short_factors.begin(), scaling.short_factors.end()}}};
   if (scaling.kind != nn::RopeScaling::Kind::Llama3) return {};
   std::vector<float> factors;
-  const std::vector<double> plain = core::rope_frequencies(config.head_width, config.rope_base);
-  const nn::RopeAngles scaled = nn::rope_angles(config.head_width, config.rope_base, scaling);
+  const std::vector<double> plain = core::rope_frequencies(config.turning_width(), config.rope_base);
+  const nn::RopeAngles scaled = nn::rope_angles(config.turning_width(), config.rope_base, scaling);
   for (std::size_t i = 0; i < plain.size(); ++i)
     factors.push_back(static_cast<float>(plain[i] / scaled.frequencies[i]));
   return {{"rope_freqs.weight", factors}};
 }
 
 DType stored_dtype(const GgufName& name, DType wanted) {
-  if (name.stored_shape().rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight") ||
-      name.stored == "position_embd.weight")
+  const Shape shape = name.stored_shape();
+  if (shape.rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight") || name.stored == "position_embd.weight")
     return DType::F32;
-  const bool fills_blocks = name.shape[name.shape.rank() - 1] % core::info(wanted).block_elements == 0;
+  const bool fills_blocks = shape[shape.rank() - 1] % core::info(wanted).block_elements == 0;
   return fills_blocks ? wanted : DType::F16;
+}
+
+/// The whole of a tensor of ours, as float32.
+std::vector<float> values_of(const core::StateReader& model, const GgufName& name) {
+  core::StateEntry entry = core::StateEntry::whole(core::Tensor::empty(core::Memory::cpu(1), DType::F32, name.shape));
+  model.read(name.name, entry);
+  const auto* values = entry.tensor.host<float>();
+  return {values, values + name.shape.numel()};
+}
+
+/// A tensor of the file that is made of rows of several of ours, in any order.
+void write_joined(const core::StateReader& model, const std::vector<const GgufName*>& parts, GgufWriter& writer) {
+  const Shape shape = parts.front()->stored_shape();
+  std::vector<float> all(static_cast<std::size_t>(shape.numel()));
+  for (const GgufName* part : parts) {
+    const std::vector<float> values = values_of(model, *part);
+    for (std::int64_t row = 0; row < part->shape[0]; ++row)
+      std::copy_n(values.begin() + row * shape[1], shape[1], all.begin() + part->rows.of(row) * shape[1]);
+  }
+  writer.write(all);
+}
+
+/// Heads [N,M] as [M,N].
+void write_transposed(const core::StateReader& model, const GgufName& name, GgufWriter& writer) {
+  const std::vector<float> values = values_of(model, name);
+  std::vector<float> turned(values.size());
+  const std::int64_t m = name.shape[1], n = name.shape[0] / name.num_heads;
+  for (std::int64_t h = 0; h < name.num_heads; ++h)
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t j = 0; j < m; ++j)
+        turned[static_cast<std::size_t>((h * m + j) * n + i)] = values[static_cast<std::size_t>((h * n + i) * m + j)];
+  writer.write(turned);
 }
 
 /// Hands the tensor's values over in the file's order, a box at a time.
@@ -165,18 +224,29 @@ std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& 
                          const GgufExport& options) {
   const Family& family = family_for(config, "GGUF export", beyond_gguf);
   const GgufKeys keys = keys_of(config, family, path, options);
-  const auto names = gguf_names(config, family.gguf_interleaves, family.gguf_fuses);
+  const auto names = gguf_names(config, {.interleaves = family.gguf_interleaves, .fuses = family.gguf_fuses});
   std::vector<GgufPlan> plan;
   std::int64_t num_otherwise = 0;
+  std::map<std::string, std::vector<const GgufName*>> parts;  // by the file's name
   for (const auto& name : names) {
-    if (name.first_row > 0) continue;  // of the tensor before it
+    parts[name.stored].push_back(&name);
+    if (parts.at(name.stored).size() > 1) continue;
     plan.push_back({name.stored, stored_dtype(name, options.dtype), name.stored_shape()});
     if (plan.back().dtype == DType::F16 && options.dtype == DType::Q8_0) ++num_otherwise;
   }
   const auto factors = rope_factors(config);
   for (const auto& [name, values] : factors) plan.push_back({name, DType::F32, {std::ssize(values)}});
   GgufWriter writer(path, keys, std::move(plan));
-  for (const auto& name : names) write_tensor(model, name, config.head_width, options.values_at_once, writer);
+  for (const auto& name : names) {
+    const std::vector<const GgufName*>& all = parts.at(name.stored);
+    if (all.front() != &name) continue;
+    if (name.is_transposed)
+      write_transposed(model, name, writer);
+    else if (std::ranges::all_of(all, [](const GgufName* part) { return part->rows.is_run(); }))
+      for (const GgufName* part : all) write_tensor(model, *part, config.head_width, options.values_at_once, writer);
+    else
+      write_joined(model, all, writer);
+  }
   for (const auto& [_, values] : factors) writer.write(values);
   writer.finish();
   return num_otherwise;

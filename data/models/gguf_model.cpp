@@ -31,11 +31,13 @@ class ArchitectureKeys {
   ArchitectureKeys(const GgufFile& file, const std::string& architecture) : file_(file), prefix_(architecture + ".") {}
 
   std::string name(const char* key) const { return prefix_ + key; }
+  const std::string& where() const { return file_.path(); }
   bool has(const char* key) const { return file_.has(name(key)); }
   std::int64_t integer(const char* key) const { return file_.integer(name(key)); }
   std::int64_t integer_or(const char* key, std::int64_t otherwise) const {
     return file_.integer_or(name(key), otherwise);
   }
+  bool flag_or(const char* key, bool otherwise) const { return has(key) ? file_.boolean(name(key)) : otherwise; }
   double number(const char* key) const { return file_.number(name(key)); }
   double number_or(const char* key, double otherwise) const { return has(key) ? number(key) : otherwise; }
   std::string text_or(const char* key, const char* otherwise) const {
@@ -51,16 +53,16 @@ class ArchitectureKeys {
 /// 3.3, by their values.
 nn::RopeScaling scaling_of_factors(const GgufFile& file, const GgufTensor& tensor, const nn::ModelConfig& config) {
   const std::string& where = file.path();
-  check(tensor.shape == Shape{config.head_width / 2}, "{}: tensor {} has shape {}, expected [{}]", where, rope_factors,
-        tensor.shape, config.head_width / 2);
+  check(tensor.shape == Shape{config.turning_width() / 2}, "{}: tensor {} has shape {}, expected [{}]", where,
+        rope_factors, tensor.shape, config.turning_width() / 2);
   std::vector<float> factors(static_cast<std::size_t>(tensor.shape.numel()));
   file.read(tensor, 0, tensor.shape.numel(), factors.data());
   const auto other = std::find_if(factors.begin(), factors.end(), [](float x) { return x != 1.0F; });
   if (other == factors.end()) return {};
-  const std::vector<double> plain = core::rope_frequencies(config.head_width, config.rope_base);
+  const std::vector<double> plain = core::rope_frequencies(config.turning_width(), config.rope_base);
   for (const double factor : {8.0, 32.0}) {
     const nn::RopeScaling scaling{.kind = nn::RopeScaling::Kind::Llama3, .factor = factor, .original_positions = 8192};
-    const std::vector<double> scaled = nn::rope_angles(config.head_width, config.rope_base, scaling).frequencies;
+    const std::vector<double> scaled = nn::rope_angles(config.turning_width(), config.rope_base, scaling).frequencies;
     bool is_same = true;
     for (std::size_t i = 0; i < factors.size(); ++i)
       is_same = is_same && std::abs(plain[i] / scaled[i] - factors[i]) <= 1e-5 * factors[i];
@@ -89,11 +91,11 @@ nn::RopeScaling read_long_scaling(const GgufFile& file, const ArchitectureKeys& 
   check(scaling.original_positions > 0, "{}: {} is {}, expected a positive number", file.path(),
         keys.name("rope.scaling.original_context_length"), scaling.original_positions);
   scaling.factor = static_cast<double>(config.max_positions) / static_cast<double>(scaling.original_positions);
-  scaling.short_factors = factors_of(file, gguf_short_factors, config.turned_width() / 2);
-  scaling.long_factors = factors_of(file, gguf_long_factors, config.turned_width() / 2);
+  scaling.short_factors = factors_of(file, gguf_short_factors, config.turning_width() / 2);
+  scaling.long_factors = factors_of(file, gguf_long_factors, config.turning_width() / 2);
   // The key is float32: where it is the usual one, that is meant.
   const double factor = keys.number_or("rope.scaling.attn_factor", 1);
-  const double usual = nn::rope_angles(config.turned_width(), config.rope_base, scaling).factor;
+  const double usual = nn::rope_angles(config.turning_width(), config.rope_base, scaling).factor;
   if (std::abs(factor - usual) > 1e-6 * usual) scaling.attention_factor = factor;
   return scaling;
 }
@@ -127,13 +129,59 @@ nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys,
     scaling.beta_fast = keys.number_or("rope.scaling.yarn_beta_fast", 32);
     scaling.beta_slow = keys.number_or("rope.scaling.yarn_beta_slow", 1);
   }
+  if (kind == "yarn" && config.is_latent()) {  // llama.cpp takes mscale to be mscale_all
+    const char* const key = "rope.scaling.yarn_log_multiplier";
+    check(keys.has(key) && keys.number(key) > 0, "{}: has no {} above 0, expected it beside {} = yarn", file.path(),
+          keys.name(key), keys.name("rope.scaling.type"));
+    scaling.mscale = scaling.mscale_all = keys.number(key) / 0.1;
+  }
   return scaling;
+}
+
+void read_latent_experts(const ArchitectureKeys& keys, const Family& family, nn::MoeConfig& moe) {
+  const std::int64_t shared = keys.integer("expert_shared_count");
+  check(shared > 0 && shared <= nn::ModelLimits::num_experts && moe.expert_width <= nn::ModelLimits::width,
+        "{}: {} is {}, expected 1 to {}", keys.where(), keys.name("expert_shared_count"), shared,
+        nn::ModelLimits::num_experts);
+  moe.shared_width = shared * moe.expert_width;
+  moe.weight_scale = keys.number_or("expert_weights_scale", 1);
+  moe.scores = family.traits.scores;
+  moe.selection_bias = family.traits.selection_bias;
+  const bool is_renormalised = keys.flag_or("expert_weights_norm", false);
+  check(!is_renormalised || family.traits.may_renormalise, "{}: {} is true, expected false", keys.where(),
+        keys.name("expert_weights_norm"));
+  moe.renormalise = is_renormalised;
+  moe.group_score = moe.scores == nn::RouterScores::Sigmoid ? nn::GroupScore::BestTwo : nn::GroupScore::Best;
+  moe.num_groups = keys.integer_or("expert_group_count", 1);
+  moe.groups_per_token = keys.integer_or("expert_group_used_count", moe.num_groups);
+}
+
+/// Widths of attention of latents: of files with attn_kv_b those of its heads, of others those of the latents, and
+/// beside them those of the heads.
+void read_latents(const ArchitectureKeys& keys, nn::ModelConfig& config) {
+  nn::LatentConfig& latent = config.latent;
+  latent.rank = keys.integer("attention.kv_lora_rank");
+  latent.query_rank = keys.integer_or("attention.q_lora_rank", 0);
+  latent.rope_width = keys.integer("rope.dimension_count");
+  latent.norm_eps = config.norm_eps;
+  const bool is_split = keys.has("attention.key_length_mla");
+  config.head_width = keys.integer(is_split ? "attention.key_length_mla" : "attention.key_length");
+  latent.value_width = keys.integer(is_split ? "attention.value_length_mla" : "attention.value_length");
+  config.num_kv_heads = config.num_heads;
+}
+
+void read_leading_dense_layers(const ArchitectureKeys& keys, nn::ModelConfig& config) {
+  const std::int64_t dense = keys.integer_or("leading_dense_block_count", 0);
+  check(dense >= 0 && dense < config.num_layers, "{}: {} is {}, expected 0 to below {} = {}", keys.where(),
+        keys.name("leading_dense_block_count"), dense, keys.name("block_count"), config.num_layers);
+  for (std::int64_t layer = 0; layer < dense; ++layer) config.moe.dense_layers.push_back(layer);
 }
 
 void read_experts(const ArchitectureKeys& keys, const Family& family, std::int64_t feed_forward, nn::MoeConfig& moe) {
   moe.experts_per_token = keys.integer("expert_used_count");
   moe.expert_width = keys.integer_or("expert_feed_forward_length", feed_forward);
   moe.renormalise = family.gguf_renormalises.value_or(true);
+  if (family.traits.has_latents) return read_latent_experts(keys, family, moe);
   if (!family.traits.has_shared_experts) return;
   moe.shared_width = keys.integer("expert_shared_feed_forward_length");
   moe.shared_gate = true;
@@ -148,6 +196,25 @@ void read_windows(const ArchitectureKeys& keys, const Family& family, nn::ModelC
   config.window_rope_base = keys.number_or("rope.freq_base_swa", family.gguf_window_rope_base);
 }
 
+void read_heads(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::ModelConfig& config) {
+  const std::string& where = keys.where();
+  config.head_width = keys.integer_or("attention.key_length", config.width / config.num_heads);
+  check(config.head_width > 0 && config.head_width <= nn::ModelLimits::head_width && config.head_width % 2 == 0,
+        "{}: the head width is {}, expected an even number up to {}", where, config.head_width,
+        nn::ModelLimits::head_width);
+  const std::int64_t values = keys.integer_or("attention.value_length", config.head_width);
+  check(values == config.head_width, "{}: {} is {}, expected the head width {}", where,
+        keys.name("attention.value_length"), values, config.head_width);
+  const std::int64_t turning = keys.integer_or("rope.dimension_count", config.head_width);
+  if (turning == config.head_width) return;
+  check(traits.may_turn_partly, "{}: {} is {}, expected the head width {}", where, keys.name("rope.dimension_count"),
+        turning, config.head_width);
+  check(turning > 0 && turning < config.head_width && turning % 2 == 0,
+        "{}: {} is {}, expected an even number up to the head width {}", where, keys.name("rope.dimension_count"),
+        turning, config.head_width);
+  config.rotary_width = turning;
+}
+
 /// The family and the config that the metadata describes.
 std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   const std::string& where = file.path();
@@ -155,7 +222,12 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   const ArchitectureKeys keys(file, architecture);
   nn::ModelConfig config;
   config.moe.num_experts = keys.integer_or("expert_count", 0);
-  const Family& family = family_of_gguf(architecture, config.moe.num_experts > 0, where);
+  constexpr std::int64_t softmax = 1, sigmoid = 2;  // llama_expert_gating_func_type
+  const std::int64_t scores = std::max(keys.integer_or("expert_gating_func", softmax), softmax);
+  check(scores == softmax || scores == sigmoid, "{}: {} is {}, expected {} or {}", where,
+        keys.name("expert_gating_func"), scores, softmax, sigmoid);
+  const Family& family = family_of_gguf(architecture, config.moe.num_experts > 0, where,
+                                        scores == sigmoid ? nn::RouterScores::Sigmoid : nn::RouterScores::Softmax);
   const FamilyTraits& traits = family.traits;
 
   const auto table = file.tensors().find("token_embd.weight");
@@ -179,33 +251,20 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
             (keys.has("attention.key_length") || config.width % config.num_heads == 0),
         "{}: {} is {}, expected a multiple of {} = {} (there is no {})", where, keys.name("embedding_length"),
         config.width, keys.name("attention.head_count"), config.num_heads, keys.name("attention.key_length"));
-  config.head_width = keys.integer_or("attention.key_length", config.width / config.num_heads);
-  for (const char* key : {"attention.value_length", "rope.dimension_count"}) {
-    if (traits.may_turn_partly && key == std::string("rope.dimension_count")) continue;
-    check(keys.integer_or(key, config.head_width) == config.head_width, "{}: {} is {}, expected the head width {}",
-          where, keys.name(key), keys.integer_or(key, 0), config.head_width);
-  }
-  check(config.head_width > 0 && config.head_width <= nn::ModelLimits::head_width && config.head_width % 2 == 0,
-        "{}: the head width is {}, expected an even number up to {}", where, config.head_width,
-        nn::ModelLimits::head_width);
+  if (traits.has_latents)
+    read_latents(keys, config);
+  else
+    read_heads(keys, traits, config);
 
   set_traits(traits, config);
   if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
-  if (family.gguf_attention_scale != nullptr) config.attention_scale = family.gguf_attention_scale(config);
-  if (traits.may_turn_partly)
-    if (const auto turned = keys.integer_or("rope.dimension_count", config.head_width); turned != config.head_width) {
-      check(turned > 0 && turned < config.head_width && turned % 2 == 0,
-            "{}: {} is {}, expected an even number up to the head width {}", where, keys.name("rope.dimension_count"),
-            turned, config.head_width);
-      config.rotary_width = turned;
-    }
   config.rope_scaling = traits.ropes == FamilyTraits::Ropes::Long ? read_long_scaling(file, keys, config)
                                                                   : read_scaling(file, keys, config);
+  if (family.gguf_attention_scale != nullptr) config.attention_scale = family.gguf_attention_scale(config);
   const std::int64_t feed_forward = keys.integer_or("feed_forward_length", 0);
-  if (config.moe.num_experts > 0)
-    read_experts(keys, family, feed_forward, config.moe);
-  else
-    config.mlp_width = feed_forward;
+  if (config.moe.num_experts > 0) read_experts(keys, family, feed_forward, config.moe);
+  if (config.moe.num_experts == 0 || traits.leads_with_dense) config.mlp_width = feed_forward;
+  if (traits.leads_with_dense) read_leading_dense_layers(keys, config);
   read_windows(keys, family, config);
   nn::validate(config, where);
   return {&family, config};
@@ -230,7 +289,9 @@ GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(fil
   const Family* family = nullptr;
   std::tie(family, config_) = read_config(*file_);
   std::set<const GgufTensor*> used;
-  for (const GgufName& name : gguf_names(config_, family->gguf_interleaves, family->gguf_fuses)) {
+  const GgufNaming naming{family->gguf_interleaves, family->gguf_fuses,
+                          file_->tensors().contains("blk.0.attn_kv_b.weight")};
+  for (const GgufName& name : gguf_names(config_, naming)) {
     Origin origin = find(name);
     used.insert(origin.tensors.begin(), origin.tensors.end());
     tensors_[name.name] = {name.shape, origin.tensors.front()->dtype};
@@ -253,7 +314,8 @@ GgufModel::Origin GgufModel::find(const GgufName& name) const {
   Origin origin{.tensors = {},
                 .is_permuted = name.is_permuted,
                 .offset = static_cast<float>(name.offset),
-                .first_row = name.first_row};
+                .rows = name.rows,
+                .transposed_heads = name.is_transposed ? name.num_heads : 0};
   if (name.shape.rank() == 3 && file_->tensors().contains(gguf_expert_name(name.stored, 0)))
     for (std::int64_t e = 0; e < name.shape[0]; ++e)
       origin.tensors.push_back(tensor(gguf_expert_name(name.stored, e), Shape(name.shape.extents().subspan(1))));
@@ -274,6 +336,7 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
   std::vector<float> row(dtype == DType::F32 ? 0 : static_cast<std::size_t>(columns));
   std::byte* out = entry.tensor.mutable_host_raw();
   const Origin& origin = origins_.at(name);
+  if (origin.transposed_heads > 0) return fill_transposed(origin, global, entry);
   for_each_row(origin, global, entry, [&](std::int64_t i, const GgufTensor& tensor, std::int64_t first) {
     std::byte* to = out + i * row_bytes;
     float* const values = dtype == DType::F32 ? reinterpret_cast<float*>(to) : row.data();
@@ -284,12 +347,33 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
   });
 }
 
+void GgufModel::fill_transposed(const Origin& origin, const Shape& global, core::StateEntry& entry) const {
+  const Shape& box = entry.tensor.shape();
+  const DType dtype = entry.tensor.dtype();
+  const std::int64_t columns = box[1], all_columns = global[1], height = global[0] / origin.transposed_heads;
+  std::vector<float> matrix(static_cast<std::size_t>(height * all_columns)), row(static_cast<std::size_t>(columns));
+  std::byte* out = entry.tensor.mutable_host_raw();
+  std::int64_t head = -1;
+  for (std::int64_t i = 0; i < box[0]; ++i, out += core::bytes_of(dtype, columns)) {
+    const std::int64_t at = entry.offset[0] + i;
+    if (at / height != head) {
+      head = at / height;
+      file_->read(*origin.tensors.front(), head * std::ssize(matrix), std::ssize(matrix), matrix.data());
+    }
+    for (std::int64_t c = 0; c < columns; ++c)
+      row[static_cast<std::size_t>(c)] = matrix[static_cast<std::size_t>((entry.offset[1] + c) * height + at % height)];
+    if (dtype == DType::F32)
+      std::copy(row.begin(), row.end(), reinterpret_cast<float*>(out));
+    else
+      store(row, dtype, out);
+  }
+}
+
 template <class F>
 void GgufModel::for_each_row(const Origin& origin, const Shape& global, const core::StateEntry& entry, F&& f) const {
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
   const std::int64_t columns = box[rank - 1];
-  const std::int64_t before = origin.first_row * (rank == 1 ? 1 : global[rank - 1]);
   const std::int64_t rows_a_tensor =
       global.numel() / global[rank - 1] / static_cast<std::int64_t>(origin.tensors.size());
   for (std::int64_t i = 0; i < box.numel() / columns; ++i) {
@@ -302,8 +386,10 @@ void GgufModel::for_each_row(const Origin& origin, const Shape& global, const co
       stride *= global[d];
     }
     if (origin.is_permuted) file_row = interleaved_row(file_row, config_.head_width);
-    f(i, *origin.tensors[static_cast<std::size_t>(file_row / rows_a_tensor)],
-      before + file_row % rows_a_tensor * global[rank - 1] + entry.offset[rank - 1]);
+    const std::int64_t first =
+        rank == 1 ? origin.rows.of(entry.offset[0])
+                  : origin.rows.of(file_row % rows_a_tensor) * global[rank - 1] + entry.offset[rank - 1];
+    f(i, *origin.tensors[static_cast<std::size_t>(file_row / rows_a_tensor)], first);
   }
 }
 
@@ -314,20 +400,20 @@ std::optional<core::Tensor> GgufModel::lend_box(const std::string& name, const c
   const Shape& box = entry.tensor.shape();
   const int last = global.rank() - 1;
   const DType dtype = origin.tensors.front()->dtype;
-  if (origin.offset != 0) return std::nullopt;
+  if (origin.offset != 0 || origin.transposed_heads > 0) return std::nullopt;
   if (std::ranges::any_of(origin.tensors, [&](const GgufTensor* t) { return t->dtype != dtype; })) return std::nullopt;
   const std::int64_t elements = core::info(dtype).block_elements;
   if (box[last] % elements != 0 || entry.offset[last] % elements != 0 || global[last] % elements != 0)
     return std::nullopt;
 
-  bool lies_there = origin.tensors.size() == 1 && !origin.is_permuted;
+  bool lies_there = origin.tensors.size() == 1 && !origin.is_permuted && origin.rows.is_run();
   for (int d = 1; d <= last; ++d) lies_there = lies_there && box[d] == global[d];
   const auto at = [&](const GgufTensor& tensor, std::int64_t first) {
     return file_->data(tensor) + core::bytes_of(dtype, first);
   };
   if (lies_there) {
     const std::byte* first =
-        at(*origin.tensors.front(), (origin.first_row + entry.offset[0]) * (global.numel() / global[0]));
+        at(*origin.tensors.front(), origin.rows.of(entry.offset[0]) * (global.numel() / global[0]));
     const bool is_aligned = reinterpret_cast<std::uintptr_t>(first) % alignof(float) == 0;
     if (is_aligned || core::block_format(dtype))
       return core::Tensor(std::make_shared<core::Storage>(memory, core::bytes_of(dtype, box.numel()),

@@ -15,6 +15,7 @@
 #include "core/nn/model_config.h"
 #include "core/state_dict.h"
 #include "data/models/gguf.h"
+#include "data/models/stored_rows.h"
 
 namespace limbeck::data {
 
@@ -46,12 +47,15 @@ class GgufModel : public core::StateReader {
     std::vector<const GgufTensor*> tensors;  // one; or an expert each of a stack
     bool is_permuted = false;                // rows of q and k
     float offset = 0;                        // that values here are less by
-    std::int64_t first_row = 0;              // of ours in the tensor (gguf_names.h)
+    StoredRows rows = {};                    // of the tensor
+    std::int64_t transposed_heads = 0;       // of as many matrices, each of which is transposed there
   };
   Origin find(const GgufName& name) const;
   /// f(i, tensor, first) for each row of the entry's box: it is the elements from `first` on of that tensor.
   template <class F>
   void for_each_row(const Origin& origin, const core::Shape& global, const core::StateEntry& entry, F&& f) const;
+
+  void fill_transposed(const Origin& origin, const core::Shape& global, core::StateEntry& entry) const;
 
   std::shared_ptr<const GgufFile> file_;
   nn::ModelConfig config_;

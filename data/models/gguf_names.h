@@ -8,6 +8,7 @@
 
 #include "core/nn/model_config.h"
 #include "core/shape.h"
+#include "data/models/stored_rows.h"
 
 namespace limbeck::data {
 
@@ -18,19 +19,33 @@ struct GgufName {
   bool is_permuted = false;  // rows of q and k
   double offset = 0;         // that the file's values are greater by
   bool is_row = false;       // [C] in the file, [1,C] here
-  // Of one that is stored as one with those beside it, from this row on (of a bias: element) of so many; 0: alone.
-  std::int64_t first_row = 0, stored_rows = 0;
+  StoredRows rows = {};      // of the file's matrix
+  // Of matrices [H*N,M] here and [H,N,M] there, or [H,M,N] where they are transposed:
+  std::int64_t num_heads = 0;  // H
+  bool is_transposed = false;
 
   core::Shape stored_shape() const {
     if (is_row) return {shape[1]};
-    core::Shape all = shape;
-    if (stored_rows > 0) all[0] = stored_rows;
-    return all;
+    if (!rows.is_all()) {
+      core::Shape all = shape;
+      all[0] = rows.total;
+      return all;
+    }
+    if (num_heads == 0) return shape;
+    const std::int64_t n = shape[0] / num_heads;
+    return is_transposed ? core::Shape{num_heads, shape[1], n} : core::Shape{num_heads, n, shape[1]};
   }
 };
 
+/// What differs among files of an architecture.
+struct GgufNaming {
+  bool interleaves = false;    // rows of q and k
+  bool fuses = false;          // q, k and v are one tensor, and gate and up
+  bool has_joined_kv = false;  // attn_kv_b, for attn_k_b and attn_v_b: files of before April 2025
+};
+
 /// Every tensor of the model in the order of the files that llama.cpp's converter writes.
-inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, bool interleaves, bool fuses = false) {
+inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const GgufNaming& naming) {
   std::vector<GgufName> names;
   const auto add = [&](const std::string& name, const std::string& stored, const core::Shape& shape,
                        bool is_permuted = false, const char* kind = ".weight") {
@@ -47,16 +62,16 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, bool interleav
   };
   /// The last `count` are one tensor.
   const auto fuse_last = [&](std::ptrdiff_t count) {
-    std::int64_t rows = 0;
+    std::int64_t total = 0, first = 0;
+    for (auto name = names.end() - count; name != names.end(); ++name) total += name->shape[0];
     for (auto name = names.end() - count; name != names.end(); ++name) {
-      name->first_row = rows;
-      rows += name->shape[0];
+      name->rows = StoredRows::run(first, name->shape[0], total);
+      first += name->shape[0];
     }
-    for (auto name = names.end() - count; name != names.end(); ++name) name->stored_rows = rows;
   };
   const auto mlp = [&](const std::string& ours, const std::string& theirs, const char* end, std::int64_t width,
                        bool has_biases) {
-    const bool is_fused = fuses && c.mlp_gate;
+    const bool is_fused = naming.fuses && c.mlp_gate;
     if (c.mlp_gate) add(ours + "gate", theirs + (is_fused ? "ffn_up" : "ffn_gate") + end, {width, c.width});
     bias(c.mlp_gate && has_biases, ours + "gate", theirs + "ffn_gate" + end, width);
     add(ours + "up", theirs + "ffn_up" + end, {width, c.width});
@@ -65,40 +80,78 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, bool interleav
     add(ours + "down", theirs + "ffn_down" + end, {c.width, width});
     bias(has_biases, ours + "down", theirs + "ffn_down" + end, c.width);
   };
-  const std::int64_t q_rows = c.num_heads * c.head_width;
-  const std::int64_t kv_rows = c.num_kv_heads * c.head_width;
   const bool before = c.norm_placement != nn::NormPlacement::After;
   const bool after = c.norm_placement != nn::NormPlacement::Before;
-  const bool each = c.head_norm == nn::HeadNorm::EachHead, has_norms = c.head_norm != nn::HeadNorm::None;
+  const auto latent_attention = [&](const std::string& ours, const std::string& theirs) {
+    const nn::LatentConfig& l = c.latent;
+    const std::int64_t h = c.num_heads, d = c.head_width, own = d - l.rope_width, both = own + l.value_width;
+    const std::int64_t down = l.rank + l.rope_width;
+    const bool is_low = l.query_rank > 0;
+    const auto rows = [&](const char* name, const char* stored, const core::Shape& shape, const StoredRows& of) {
+      add(ours + name, theirs + stored, shape);
+      names.back().rows = of;
+    };
+    if (is_low) {
+      add(ours + "q_a", theirs + "attn_q_a", {l.query_rank, c.width});
+      add(ours + "q_a_norm", theirs + "attn_q_a_norm", {l.query_rank});
+    }
+    rows(is_low ? "q_b" : "q", is_low ? "attn_q_b" : "attn_q", {h * d, is_low ? l.query_rank : c.width},
+         {.group = d, .stride = d, .total = h * d, .turning = l.rope_width});
+    rows("kv_a", "attn_kv_a_mqa", {l.rank, c.width}, StoredRows::run(0, l.rank, down));
+    rows("k_rope", "attn_kv_a_mqa", {l.rope_width, c.width},
+         {.group = l.rope_width, .stride = down, .first = l.rank, .total = down, .turning = l.rope_width});
+    add(ours + "kv_a_norm", theirs + "attn_kv_a_norm", {l.rank});
+    if (naming.has_joined_kv) {
+      rows("k_b", "attn_kv_b", {h * own, l.rank}, {.group = own, .stride = both, .total = h * both});
+      rows("v_b", "attn_kv_b", {h * l.value_width, l.rank},
+           {.group = l.value_width, .stride = both, .first = own, .total = h * both});
+    } else {
+      add(ours + "k_b", theirs + "attn_k_b", {h * own, l.rank});
+      names.back().num_heads = h;
+      names.back().is_transposed = true;
+      add(ours + "v_b", theirs + "attn_v_b", {h * l.value_width, l.rank});
+      names.back().num_heads = h;
+    }
+    add(ours + "o", theirs + "attn_output", {c.width, h * l.value_width});
+  };
+  const auto usual_attention = [&](const std::string& ours, const std::string& theirs) {
+    const std::int64_t q_rows = c.num_heads * c.head_width;
+    const std::int64_t kv_rows = c.num_kv_heads * c.head_width;
+    const bool each = c.head_norm == nn::HeadNorm::EachHead, has_norms = c.head_norm != nn::HeadNorm::None;
+    const std::vector<std::pair<const char*, std::int64_t>> inputs = {{"q", q_rows}, {"k", kv_rows}, {"v", kv_rows}};
+    if (naming.fuses) {
+      for (const auto& [which, rows] : inputs) add(ours + which, theirs + "attn_qkv", {rows, c.width});
+      fuse_last(3);
+      for (const auto& [which, rows] : inputs) bias(c.attention_bias, ours + which, theirs + "attn_qkv", rows);
+      if (c.attention_bias) fuse_last(3);
+    }
+    for (const auto& [which, rows] : inputs) {
+      if (naming.fuses) break;
+      const bool is_permuted = naming.interleaves && *which != 'v';
+      add(ours + which, theirs + "attn_" + which, {rows, c.width}, is_permuted);
+      if (c.attention_bias) add(ours + which, theirs + "attn_" + which, {rows}, is_permuted, ".bias");
+    }
+    add(ours + "o", theirs + "attn_output", {c.width, q_rows});
+    bias(c.attention_output_bias, ours + "o", theirs + "attn_output", c.width);
+    norm(has_norms, ours + "q_norm", theirs + "attn_q_norm", each ? c.head_width : q_rows);
+    norm(has_norms, ours + "k_norm", theirs + "attn_k_norm", each ? c.head_width : kv_rows);
+  };
   add("embed", "token_embd", {c.vocabulary, c.width});
   if (c.positions == nn::Positions::Learned) add("position_embed", "position_embd", {c.max_positions, c.width});
   for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
     const std::string ours = fmt::format("layers.{}.", layer);
     const std::string theirs = fmt::format("blk.{}.", layer);
     norm(before, ours + "attention_norm", theirs + "attn_norm", c.width);
-    const std::vector<std::pair<const char*, std::int64_t>> inputs = {{"q", q_rows}, {"k", kv_rows}, {"v", kv_rows}};
-    if (fuses) {
-      for (const auto& [which, rows] : inputs) add(ours + "attention." + which, theirs + "attn_qkv", {rows, c.width});
-      fuse_last(3);
-      for (const auto& [which, rows] : inputs)
-        bias(c.attention_bias, ours + "attention." + which, theirs + "attn_qkv", rows);
-      if (c.attention_bias) fuse_last(3);
-    }
-    for (const auto& [which, rows] : inputs) {
-      if (fuses) break;
-      const bool is_permuted = interleaves && *which != 'v';
-      add(ours + "attention." + which, theirs + "attn_" + which, {rows, c.width}, is_permuted);
-      if (c.attention_bias) add(ours + "attention." + which, theirs + "attn_" + which, {rows}, is_permuted, ".bias");
-    }
-    add(ours + "attention.o", theirs + "attn_output", {c.width, q_rows});
-    bias(c.attention_output_bias, ours + "attention.o", theirs + "attn_output", c.width);
-    norm(has_norms, ours + "attention.q_norm", theirs + "attn_q_norm", each ? c.head_width : q_rows);
-    norm(has_norms, ours + "attention.k_norm", theirs + "attn_k_norm", each ? c.head_width : kv_rows);
+    if (c.is_latent())
+      latent_attention(ours + "attention.", theirs);
+    else
+      usual_attention(ours + "attention.", theirs);
     norm(after, ours + "attention_post_norm", theirs + "post_attention_norm", c.width);
     norm(before, ours + "mlp_norm", theirs + "ffn_norm", c.width);
     if (c.is_moe_layer(layer)) {
       const auto& moe = c.moe;
       add(ours + "moe.router", theirs + "ffn_gate_inp", {moe.num_experts, c.width});
+      if (moe.selection_bias) add(ours + "moe.router", theirs + "exp_probs_b", {moe.num_experts}, false, ".bias");
       const auto stack = [&](const char* name, const char* stored, const core::Shape& shape) {
         add(ours + "moe.experts." + name, theirs + stored, shape);
         names.back().name = ours + "moe.experts." + name;

@@ -1,6 +1,7 @@
 #include "data/models/hugging_face.h"
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -35,6 +36,16 @@ std::string other_weights(const fs::path& folder) {
     if (name.ends_with(".gguf")) return name + ", to be named itself";
   }
   return "";
+}
+
+/// Whether a tensor is of layer `num_layers` or a later one: those that predict further tokens lie there.
+bool is_of_a_layer_behind(std::string_view name, std::int64_t num_layers) {
+  constexpr std::string_view prefix = "model.layers.";
+  if (!name.starts_with(prefix)) return false;
+  name.remove_prefix(prefix.size());
+  std::int64_t layer = 0;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), layer);
+  return error == std::errc() && end != name.data() + name.size() && *end == '.' && layer >= num_layers;
 }
 
 /// Whether two tensors hold the same values.
@@ -145,7 +156,7 @@ void HuggingFaceModel::map_tensors() {
   for_each_hugging_face_name(config_, names, [&](const HuggingFaceName& tensor) {
     const Shape expected = tensor.stored_shape();
     Origin& origin = origins_[tensor.name];
-    origin.first_row = tensor.first_row;
+    origin.rows = tensor.rows;
     origin.is_transposed = tensor.is_transposed;
     for (const auto& theirs : tensor.stored) {
       const auto found = stored_.find(theirs);
@@ -159,12 +170,20 @@ void HuggingFaceModel::map_tensors() {
     }
     tensors_[tensor.name] = {tensor.shape, origin.entries.front()->dtype};
   });
+  std::int64_t num_skipped = 0;
   for (const auto& [name, entry] : stored_) {
+    if (is_of_a_layer_behind(name, config_.num_layers) && family_->traits.has_latents) {
+      ++num_skipped;
+      continue;
+    }
     const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == head) ||
                             (family_->is_ignored != nullptr && family_->is_ignored(name));
     check(is_ignored || used.contains(name), "{}: tensor {} {} has no place in this architecture", source(), name,
           entry->shape);
   }
+  if (num_skipped > 0)
+    notices_.push_back(fmt::format("{}: {} tensors of layers from {} on, which predict further tokens, are not read",
+                                   source(), num_skipped, config_.num_layers));
 }
 
 namespace {
@@ -192,21 +211,25 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
   const DType dtype = entry.tensor.dtype();
   const std::int64_t columns = box[rank - 1];
   const std::int64_t rows = rank == 1 ? 1 : box[rank - 2];
-  const std::int64_t first_row = rank == 1 ? 0 : origin.first_row + entry.offset[rank - 2];
-  const std::int64_t first_column = entry.offset[rank - 1] + (rank == 1 ? origin.first_row : 0);
+  const std::int64_t first_column = entry.offset[rank - 1];
+  /// Of row i of the box, its first.
+  const auto element = [&](std::int64_t i) {
+    if (rank == 1) return origin.rows.of(first_column);
+    return origin.rows.of(entry.offset[rank - 2] + i) * global[rank - 1] + first_column;
+  };
   std::byte* out = entry.tensor.mutable_host_raw();
   for (std::int64_t matrix = 0; matrix < (is_stack ? box[0] : 1); ++matrix) {
     const SafetensorsEntry& stored = *origin.entries[is_stack ? entry.offset[0] + matrix : 0];
     if (origin.is_transposed) {
-      read_transposed(stored, first_row, rows, first_column, columns, dtype, out);
+      read_transposed(stored, origin.rows.of(entry.offset[0]), rows, first_column, columns, dtype, out);
       continue;
     }
     // Whole rows lie one behind the other.
-    const bool is_whole = columns == global[rank - 1];
+    const bool is_whole = columns == global[rank - 1] && origin.rows.is_run();
     const std::int64_t runs = is_whole ? 1 : rows;
     const std::int64_t run = is_whole ? rows * columns : columns;
     for (std::int64_t i = 0; i < runs; ++i, out += core::bytes_of(dtype, run))
-      SafetensorsFile::read(stored, (first_row + i) * global[rank - 1] + first_column, run, dtype, out);
+      SafetensorsFile::read(stored, element(i), run, dtype, out);
   }
 }
 
@@ -325,8 +348,13 @@ core::Tensor stored_tensor(const core::StateReader& model, const std::vector<Par
       offset[0] = index;
     }
     const std::int64_t rows = name->is_stack ? lying[0] : name->shape[0];
-    core::StateEntry entry{name->shape, offset, whole.rows(name->first_row, rows).reshape(box), true};
+    const bool is_run = name->rows.is_run();
+    const core::Tensor own =
+        is_run ? whole.rows(name->rows.of(0), rows).reshape(box) : core::Tensor::empty(memory, plan.dtype, box);
+    core::StateEntry entry{name->shape, offset, own, true};
     model.read(name->name, entry);
+    for (std::int64_t row = 0; !is_run && row < rows; ++row)
+      whole.rows(name->rows.of(row), 1).copy_from(own.rows(row, 1));
   }
   return is_transposed ? transposed(whole, memory) : whole;
 }
@@ -344,7 +372,8 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
   for (const auto& name : names)
     for (std::size_t i = 0; i < name.stored.size(); ++i) {
       std::vector<Part>& parts = origins[name.stored[i]];
-      if (parts.empty()) plan.push_back({name.stored[i], options.dtype, name.stored_shape()});
+      if (parts.empty())
+        plan.push_back({name.stored[i], name.is_wide ? DType::F32 : options.dtype, name.stored_shape()});
       parts.push_back({&name, static_cast<std::int64_t>(i)});
     }
   Unfinished unfinished(folder, options);

@@ -18,6 +18,7 @@
 #include "core/nn/model_config.h"
 #include "core/state_dict.h"
 #include "data/models/safetensors.h"
+#include "data/models/stored_rows.h"
 
 namespace limbeck::data {
 
@@ -56,7 +57,7 @@ class HuggingFaceModel : public core::StateReader {
   std::map<std::string, const SafetensorsEntry*> stored_;  // by Hugging Face name
   struct Origin {
     std::vector<const SafetensorsEntry*> entries = {};  // one, or a matrix each of a stack
-    std::int64_t first_row = 0;                         // of ours in it (hugging_face_names.h)
+    StoredRows rows = {};                               // of it
     bool is_transposed = false;
   };
   std::map<std::string, Origin> origins_;  // by ours

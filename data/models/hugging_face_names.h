@@ -8,6 +8,7 @@
 #include "core/nn/model_config.h"
 #include "core/shape.h"
 #include "data/models/families/family.h"
+#include "data/models/stored_rows.h"
 
 namespace limbeck::data {
 
@@ -16,15 +17,14 @@ struct HuggingFaceName {
   core::Shape shape;                // ours
   std::vector<std::string> stored;  // theirs: one, or the matrices of a stack [E,...]
   bool is_stack = false;
-  // Of one that is stored as one with others, or the other way round:
-  std::int64_t first_row = 0;    // of ours, within that; of a bias, its first element
-  std::int64_t stored_rows = 0;  // of that, in all; 0: ours alone
-  bool is_transposed = false;    // there it is [in, out]
+  StoredRows rows = {};        // of the one that is stored as one with others; of a bias, its elements
+  bool is_transposed = false;  // there it is [in, out]
+  bool is_wide = false;        // float32 in every file
 
   /// Of each of `stored`.
   core::Shape stored_shape() const {
     core::Shape one = is_stack ? core::Shape(shape.extents().subspan(1)) : shape;
-    if (stored_rows > 0) one[0] = stored_rows;
+    if (!rows.is_all()) one[0] = rows.total;
     return is_transposed ? core::Shape{one[1], one[0]} : one;
   }
 };
@@ -37,14 +37,14 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
                        const char* kind = ".weight") {
     visit(HuggingFaceName{name + kind, shape, {stored + kind}});
   };
-  /// Of a layer: its rows lie from `first` on in a tensor of `rows` of them (0: of its own).
+  /// Of a layer.
   const auto matrix = [&](const std::string& name, const core::Shape& shape, const std::string& stored,
-                          std::int64_t first = 0, std::int64_t rows = 0) {
-    visit(HuggingFaceName{name + ".weight", shape, {stored + ".weight"}, false, first, rows, names.is_transposed});
+                          const StoredRows& rows = {}) {
+    visit(HuggingFaceName{name + ".weight", shape, {stored + ".weight"}, false, rows, names.is_transposed});
   };
-  const auto bias = [&](const std::string& name, std::int64_t width, const std::string& stored, std::int64_t first = 0,
-                        std::int64_t rows = 0) {
-    visit(HuggingFaceName{name + ".bias", {width}, {stored + ".bias"}, false, first, rows});
+  const auto bias = [&](const std::string& name, std::int64_t width, const std::string& stored,
+                        const StoredRows& rows = {}) {
+    visit(HuggingFaceName{name + ".bias", {width}, {stored + ".bias"}, false, rows});
   };
   const auto norm = [&](bool is_there, const std::string& name, std::int64_t width, const std::string& stored) {
     if (!is_there) return;
@@ -64,21 +64,21 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
     const std::int64_t all = q_rows + 2 * kv_rows;
     std::int64_t first = 0;
     for (const auto& [name, rows] : parts) {
-      matrix(ours + name, {rows, c.width}, theirs + names.qkv, first, all);
+      matrix(ours + name, {rows, c.width}, theirs + names.qkv, StoredRows::run(first, rows, all));
       first += rows;
     }
     if (!c.attention_bias) return;
     first = 0;
     for (const auto& [name, rows] : parts) {
-      bias(ours + name, rows, theirs + names.qkv, first, all);
+      bias(ours + name, rows, theirs + names.qkv, StoredRows::run(first, rows, all));
       first += rows;
     }
   };
   const auto mlp = [&](const std::string& ours, const std::string& theirs, std::int64_t width, bool has_biases) {
     const bool is_fused = *names.gate_up != '\0' && c.mlp_gate;
     if (is_fused) {
-      matrix(ours + "gate", {width, c.width}, theirs + names.gate_up, 0, 2 * width);
-      matrix(ours + "up", {width, c.width}, theirs + names.gate_up, width, 2 * width);
+      matrix(ours + "gate", {width, c.width}, theirs + names.gate_up, StoredRows::run(0, width, 2 * width));
+      matrix(ours + "up", {width, c.width}, theirs + names.gate_up, StoredRows::run(width, width, 2 * width));
     } else {
       if (c.mlp_gate) matrix(ours + "gate", {width, c.width}, theirs + "gate_proj");
       if (c.mlp_gate && has_biases) bias(ours + "gate", width, theirs + "gate_proj");
@@ -95,8 +95,37 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
       stacked.stored.push_back(fmt::format("{}.{}.{}.weight", experts, e, matrix_name));
     visit(stacked);
   };
-  const std::int64_t q_rows = c.num_heads * c.head_width;
-  const std::int64_t kv_rows = c.num_kv_heads * c.head_width;
+  const auto latent_attention = [&](const std::string& ours, const std::string& theirs) {
+    const nn::LatentConfig& l = c.latent;
+    const std::int64_t h = c.num_heads, d = c.head_width, own = d - l.rope_width, both = own + l.value_width;
+    const std::int64_t down = l.rank + l.rope_width;
+    const bool is_low = l.query_rank > 0;
+    if (is_low) {
+      one(ours + "q_a", {l.query_rank, c.width}, theirs + "q_a_proj");
+      one(ours + "q_a_norm", {l.query_rank}, theirs + "q_a_layernorm");
+    }
+    matrix(ours + (is_low ? "q_b" : "q"), {h * d, is_low ? l.query_rank : c.width},
+           theirs + (is_low ? "q_b_proj" : "q_proj"),
+           {.group = d, .stride = d, .total = h * d, .turning = l.rope_width});
+    const std::string kv_a = theirs + "kv_a_proj_with_mqa", kv_b = theirs + "kv_b_proj";
+    matrix(ours + "kv_a", {l.rank, c.width}, kv_a, StoredRows::run(0, l.rank, down));
+    one(ours + "kv_a_norm", {l.rank}, theirs + "kv_a_layernorm");
+    matrix(ours + "k_rope", {l.rope_width, c.width}, kv_a,
+           {.group = l.rope_width, .stride = down, .first = l.rank, .total = down, .turning = l.rope_width});
+    matrix(ours + "k_b", {h * own, l.rank}, kv_b, {.group = own, .stride = both, .total = h * both});
+    matrix(ours + "v_b", {h * l.value_width, l.rank}, kv_b,
+           {.group = l.value_width, .stride = both, .first = own, .total = h * both});
+    one(ours + "o", {c.width, h * l.value_width}, theirs + "o_proj");
+  };
+  const auto usual_attention = [&](const std::string& ours, const std::string& theirs) {
+    attention_inputs(ours, theirs);
+    const std::int64_t q_rows = c.num_heads * c.head_width, kv_rows = c.num_kv_heads * c.head_width;
+    const bool each = c.head_norm == nn::HeadNorm::EachHead, has_norms = c.head_norm != nn::HeadNorm::None;
+    norm(has_norms, ours + "q_norm", each ? c.head_width : q_rows, theirs + "q_norm");
+    norm(has_norms, ours + "k_norm", each ? c.head_width : kv_rows, theirs + "k_norm");
+    matrix(ours + "o", {c.width, q_rows}, theirs + names.o);
+    if (c.attention_output_bias) bias(ours + "o", c.width, theirs + names.o);
+  };
   const bool before = c.norm_placement != nn::NormPlacement::After;
   const bool after = c.norm_placement != nn::NormPlacement::Before;
   one("embed", {c.vocabulary, c.width}, names.root + names.embed);
@@ -107,22 +136,25 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
     const std::string theirs = fmt::format("{}{}.{}.", names.root, names.layers, layer);
     const std::string attention = theirs + names.attention + ".";
     norm(before, ours + "attention_norm", c.width, theirs + names.attention_norm);
-    attention_inputs(ours + "attention.", attention);
-    const bool each = c.head_norm == nn::HeadNorm::EachHead, has_norms = c.head_norm != nn::HeadNorm::None;
-    norm(has_norms, ours + "attention.q_norm", each ? c.head_width : q_rows, attention + "q_norm");
-    norm(has_norms, ours + "attention.k_norm", each ? c.head_width : kv_rows, attention + "k_norm");
-    matrix(ours + "attention.o", {c.width, q_rows}, attention + names.o);
-    if (c.attention_output_bias) bias(ours + "attention.o", c.width, attention + names.o);
+    if (c.is_latent())
+      latent_attention(ours + "attention.", attention);
+    else
+      usual_attention(ours + "attention.", attention);
     norm(after, ours + "attention_post_norm", c.width, theirs + names.attention_post_norm);
     norm(before, ours + "mlp_norm", c.width, theirs + names.mlp_norm);
     if (c.is_moe_layer(layer)) {
       const std::int64_t experts = c.moe.num_experts;
       const std::string moe = theirs + names.experts + ".";
       one(ours + "moe.router", {experts, c.width}, moe + "gate");
+      if (c.moe.selection_bias) {
+        HuggingFaceName bias{ours + "moe.router.bias", {experts}, {moe + "gate.e_score_correction_bias"}};
+        bias.is_wide = true;
+        visit(bias);
+      }
       stack(ours + "moe.experts.gate", {experts, c.moe.expert_width, c.width}, moe + "experts", names.gate);
       stack(ours + "moe.experts.up", {experts, c.moe.expert_width, c.width}, moe + "experts", names.up);
       stack(ours + "moe.experts.down", {experts, c.width, c.moe.expert_width}, moe + "experts", names.down);
-      if (c.moe.shared_width > 0) mlp(ours + "moe.shared.", moe + "shared_expert.", c.moe.shared_width, false);
+      if (c.moe.shared_width > 0) mlp(ours + "moe.shared.", moe + names.shared + ".", c.moe.shared_width, false);
       if (c.moe.shared_gate) one(ours + "moe.shared_gate", {1, c.width}, moe + "shared_expert_gate");
     } else {
       mlp(ours + "mlp.", theirs + names.mlp + ".", c.mlp_width, c.mlp_bias);

@@ -21,9 +21,9 @@ void rope_table(const D& cpu, T* cos, T* sin, std::int64_t positions, std::int64
 
 template <class D, class T>
 void rope(const D& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* row, const Acc<T>* cos,
-          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width, std::int64_t turned) {
-  const std::int64_t half = turned / 2;
-  const std::int64_t width = (queries.heads + keys.heads) * head_width;
+          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t turning) {
+  const std::int64_t half = turning / 2;
+  const std::int64_t width = (queries.heads + keys.heads) * turning;
   const auto sign = static_cast<Acc<T>>(direction);
   parallel_for(cpu, tokens, 1 + (1 << 14) / (width + 1), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
@@ -31,7 +31,7 @@ void rope(const D& cpu, RopeHeads<T> queries, RopeHeads<T> keys, const std::int3
       const Acc<T>* s = sin + row[t] * half;
       for (const RopeHeads<T>& all : {queries, keys})
         for (std::int64_t h = 0; h < all.heads; ++h) {
-          T* x = all.x + (t * all.heads + h) * head_width;
+          T* x = all.x + (t * all.heads + h) * (all.width > 0 ? all.width : turning) + all.first;
 #pragma omp simd
           for (std::int64_t i = 0; i < half; ++i) {
             const auto low = as<Acc<T>>(x[i]);
@@ -60,7 +60,7 @@ template void rope_table(const Cpu&, double*, double*, std::int64_t, std::int64_
 
 #define LIMBECK_INSTANTIATE(T)                                                                                       \
   template void rope(const Cpu&, RopeHeads<T>, RopeHeads<T>, const std::int32_t*, const Acc<T>*, const Acc<T>*, int, \
-                     std::int64_t, std::int64_t, std::int64_t);
+                     std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

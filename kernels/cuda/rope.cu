@@ -37,7 +37,7 @@ struct Rows {
 template <int N, class T>
 __global__ void __launch_bounds__(most_row_threads)
     rope_kernel(RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* rows, const Acc<T>* cos, const Acc<T>* sin,
-                Acc<T> sign, std::int64_t tokens, int head_width, int half) {
+                Acc<T> sign, std::int64_t tokens, int half) {
   const int vectors = half / N;  // of a head
   const int of_queries = static_cast<int>(queries.heads) * vectors;
   const int all = of_queries + static_cast<int>(keys.heads) * vectors;
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(most_row_threads)
       const RopeHeads<T>& heads = i < of_queries ? queries : keys;
       const int at = i < of_queries ? i : i - of_queries;
       const int pair = at % vectors * N;
-      T* x = heads.x + (t * heads.heads + at / vectors) * head_width + pair;
+      T* x = heads.x + (t * heads.heads + at / vectors) * heads.width + heads.first + pair;
       const auto c = load<N>(cos + row + pair), s = load<N>(sin + row + pair);
       const auto low = load<N>(x), high = load<N>(x + half);
       Values<Acc<T>, N> turned_low, turned_high;
@@ -71,14 +71,18 @@ void rope_table(const D& cuda, T* cos, T* sin, std::int64_t positions, std::int6
 
 template <class D, class T>
 void rope(const D& cuda, RopeHeads<T> queries, RopeHeads<T> keys, const std::int32_t* row, const Acc<T>* cos,
-          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t head_width, std::int64_t turned) {
+          const Acc<T>* sin, int direction, std::int64_t tokens, std::int64_t turning) {
   constexpr int N = vector_length<T>;
-  const std::int64_t half = turned / 2, pairs = (queries.heads + keys.heads) * half;
+  const std::int64_t half = turning / 2, pairs = (queries.heads + keys.heads) * half;
   if (tokens == 0 || pairs == 0) return;
-  const bool aligned = are_rows_aligned<N>(half, queries.x, keys.x, cos, sin) && head_width % N == 0;
+  for (RopeHeads<T>* heads : {&queries, &keys})
+    if (heads->width == 0) heads->width = turning;
+  const bool aligned = are_rows_aligned<N>(half, queries.x, keys.x, cos, sin) &&
+                       are_rows_aligned<N>(queries.width, queries.x + queries.first) &&
+                       are_rows_aligned<N>(keys.width, keys.x + keys.first);
   gpu::launch(cuda, aligned ? rope_kernel<N, T> : rope_kernel<1, T>, blocks_for(cuda, tokens),
               threads_for_row(aligned ? pairs / N : pairs), 0, queries, keys, row, cos, sin,
-              static_cast<Acc<T>>(direction), tokens, static_cast<int>(head_width), static_cast<int>(half));
+              static_cast<Acc<T>>(direction), tokens, static_cast<int>(half));
 }
 
 template <class D>
@@ -94,7 +98,7 @@ template void rope_table(const Cuda&, double*, double*, std::int64_t, std::int64
 
 #define LIMBECK_INSTANTIATE(T)                                                                                        \
   template void rope(const Cuda&, RopeHeads<T>, RopeHeads<T>, const std::int32_t*, const Acc<T>*, const Acc<T>*, int, \
-                     std::int64_t, std::int64_t, std::int64_t);
+                     std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)

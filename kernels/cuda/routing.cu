@@ -1,63 +1,149 @@
 #include "kernels/routing.h"
 
+#include <limits>
+
 #include "kernels/cuda/warp_rows.cuh"
 
 namespace limbeck::kernels {
 namespace {
 
-/// The sum of a token's selected probabilities, in the order of the selection.
+/// The sum of a token's selected scores, in the order of the selection.
 template <class T>
-__device__ T selected_sum(const T* p, const std::int32_t* chosen, std::int64_t selected) {
+__device__ T selected_sum(const T* scores, const std::int32_t* chosen, std::int64_t selected) {
   T sum = 0;
-  for (std::int64_t k = 0; k < selected; ++k) sum += p[chosen[k]];
-  return sum;
+  for (std::int64_t k = 0; k < selected; ++k) sum += scores[chosen[k]];
+  return sum + T(1e-20);
 }
 
 template <class T>
+__device__ T lane_sum(const T* x, std::int64_t count, int lane) {
+  T sum = 0;
+  for (std::int64_t e = lane; e < count; e += warp_size) sum += x[e];
+  return warp_sum(sum);
+}
+
+template <class T>
+struct Sigmoid {
+  const T* logits;
+  T* scores;
+  T* probabilities;
+  std::int64_t experts;
+  __device__ void run(std::int64_t t, int lane) const {
+    T sum = 0;
+    for (std::int64_t e = lane; e < experts; e += warp_size) {
+      const T s = 1 / (1 + std::exp(-logits[t * experts + e]));
+      scores[t * experts + e] = s;
+      sum += s;
+    }
+    sum = warp_sum(sum) + T(1e-20);
+    for (std::int64_t e = lane; e < experts; e += warp_size)
+      probabilities[t * experts + e] = scores[t * experts + e] / sum;
+  }
+};
+
+/// A lane has the groups of its number, of that plus 32, and so on.
+template <class T>
+struct Choice {
+  const T* scores;
+  const T* bias;
+  RoutingGroups of;
+  T* choice;
+  std::int64_t experts;
+
+  __device__ T at(std::int64_t t, std::int64_t e) const {
+    const T x = scores[t * experts + e];
+    return bias != nullptr ? x + bias[e] : x;
+  }
+  __device__ T score_of_group(std::int64_t t, std::int64_t g) const {
+    constexpr T least = -std::numeric_limits<T>::infinity();
+    const std::int64_t size = experts / of.groups;
+    T best = least, second = least;
+    for (std::int64_t e = g * size; e < (g + 1) * size; ++e) {
+      const T given = at(t, e), x = given == given ? given : least;
+      if (x > best) {
+        second = best;
+        best = x;
+      } else if (x > second) {
+        second = x;
+      }
+    }
+    return of.best_two ? best + second : best;
+  }
+  __device__ bool is_taken(std::int64_t t, std::int64_t g) const {
+    const T own = score_of_group(t, g);
+    std::int64_t before = 0;
+    for (std::int64_t other = 0; other < of.groups; ++other) {
+      const T score = score_of_group(t, other);
+      before += score > own || (score == own && other < g) ? 1 : 0;
+    }
+    return before < of.taken;
+  }
+  __device__ void run(std::int64_t t, int lane) const {
+    const std::int64_t size = experts / of.groups;
+    for (std::int64_t g = lane; g < of.groups; g += warp_size) {
+      const bool taken = of.taken == of.groups || is_taken(t, g);
+      for (std::int64_t e = g * size; e < (g + 1) * size; ++e)
+        choice[t * experts + e] = taken ? at(t, e) : -std::numeric_limits<T>::infinity();
+    }
+  }
+};
+
+template <class T>
 struct Weights {
-  const T* probabilities;
+  const T* scores;
   const std::int32_t* selection;
   T* weights;
   RoutingShape shape;
   __device__ void run(std::int64_t t, int lane) const {
-    const T* p = probabilities + t * shape.experts;
+    const T* s = scores + t * shape.experts;
     const std::int32_t* chosen = selection + t * shape.selected;
-    const T sum = shape.renormalise ? selected_sum(p, chosen, shape.selected) : T{1};
+    const T sum = shape.renormalise ? selected_sum(s, chosen, shape.selected) : T{1};
     const T factor = static_cast<T>(shape.scale) / sum;
     for (std::int64_t k = lane; k < shape.selected; k += warp_size)
-      weights[t * shape.selected + k] = factor * p[chosen[k]];
+      weights[t * shape.selected + k] = factor * s[chosen[k]];
   }
 };
 
 template <class T>
 struct Gradient {
-  const T* probabilities;
+  const T* scores;
   const std::int32_t* selection;
   const T* dweights;
   const T* dprobabilities;
   T* dlogits;
   RoutingShape shape;
   __device__ void run(std::int64_t t, int lane) const {
-    const T* p = probabilities + t * shape.experts;
+    const std::int64_t experts = shape.experts;
+    const T* s = scores + t * experts;
+    const T* dp = dprobabilities + t * experts;
     const std::int32_t* chosen = selection + t * shape.selected;
     const T* dw = dweights + t * shape.selected;
     T sum = 1, mean = 0;
     if (shape.renormalise) {
-      sum = selected_sum(p, chosen, shape.selected);
-      for (std::int64_t k = 0; k < shape.selected; ++k) mean += dw[k] * p[chosen[k]] / sum;
+      sum = selected_sum(s, chosen, shape.selected);
+      for (std::int64_t k = 0; k < shape.selected; ++k) mean += dw[k] * s[chosen[k]] / sum;
     }
     const T factor = static_cast<T>(shape.scale) / sum;
-    const auto dp = [&](std::int64_t e) {
-      T d = dprobabilities[t * shape.experts + e];
+    // Of scores that probabilities are shares of.
+    T all = 1, share = 0;
+    if (shape.is_sigmoid) {
+      all = lane_sum(s, experts, lane) + T(1e-20);
+      for (std::int64_t e = lane; e < experts; e += warp_size) share += dp[e] * s[e] / all;
+      share = warp_sum(share);
+    }
+    const auto dscore = [&](std::int64_t e) {
+      T d = (dp[e] - share) / all;
       for (std::int64_t k = 0; k < shape.selected; ++k)
         if (chosen[k] == e) d += factor * (dw[k] - mean);
       return d;
     };
     T dot = 0;
-    for (std::int64_t e = lane; e < shape.experts; e += warp_size) dot += dp(e) * p[e];
-    dot = warp_sum(dot);
-    for (std::int64_t e = lane; e < shape.experts; e += warp_size)
-      dlogits[t * shape.experts + e] = p[e] * (dp(e) - dot);
+    if (!shape.is_sigmoid) {
+      for (std::int64_t e = lane; e < experts; e += warp_size) dot += dscore(e) * s[e];
+      dot = warp_sum(dot);
+    }
+    for (std::int64_t e = lane; e < experts; e += warp_size)
+      dlogits[t * experts + e] = s[e] * (shape.is_sigmoid ? dscore(e) * (1 - s[e]) : dscore(e) - dot);
   }
 };
 
@@ -135,22 +221,36 @@ void mixer_gradient(const D& cuda, const T* logits, const std::int32_t* selectio
 }
 
 template <class D, class T>
-void routing_weights(const D& cuda, const T* probabilities, const std::int32_t* selection, T* weights,
-                     const RoutingShape& shape) {
-  for_each_row(cuda, shape.tokens, Weights<T>{probabilities, selection, weights, shape});
+void routing_sigmoid(const D& cuda, const T* logits, T* scores, T* probabilities, std::int64_t tokens,
+                     std::int64_t experts) {
+  for_each_row(cuda, tokens, Sigmoid<T>{logits, scores, probabilities, experts});
 }
 
 template <class D, class T>
-void routing_gradient(const D& cuda, const T* probabilities, const std::int32_t* selection, const T* dweights,
-                      const T* dprobabilities, T* dlogits, const RoutingShape& shape) {
-  for_each_row(cuda, shape.tokens, Gradient<T>{probabilities, selection, dweights, dprobabilities, dlogits, shape});
+void routing_choice(const D& cuda, const T* scores, const T* bias, const RoutingGroups& groups, T* choice,
+                    std::int64_t tokens, std::int64_t experts) {
+  for_each_row(cuda, tokens, Choice<T>{scores, bias, groups, choice, experts});
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                               \
-  template void mixer_weights(const Cuda&, const T*, const std::int32_t*, T*, const MixerShape&);            \
-  template void mixer_gradient(const Cuda&, const T*, const std::int32_t*, const T*, T*, const MixerShape&); \
-  template void routing_weights(const Cuda&, const T*, const std::int32_t*, T*, const RoutingShape&);        \
-  template void routing_gradient(const Cuda&, const T*, const std::int32_t*, const T*, const T*, T*,         \
+template <class D, class T>
+void routing_weights(const D& cuda, const T* scores, const std::int32_t* selection, T* weights,
+                     const RoutingShape& shape) {
+  for_each_row(cuda, shape.tokens, Weights<T>{scores, selection, weights, shape});
+}
+
+template <class D, class T>
+void routing_gradient(const D& cuda, const T* scores, const std::int32_t* selection, const T* dweights,
+                      const T* dprobabilities, T* dlogits, const RoutingShape& shape) {
+  for_each_row(cuda, shape.tokens, Gradient<T>{scores, selection, dweights, dprobabilities, dlogits, shape});
+}
+
+#define LIMBECK_INSTANTIATE(T)                                                                                         \
+  template void mixer_weights(const Cuda&, const T*, const std::int32_t*, T*, const MixerShape&);                      \
+  template void mixer_gradient(const Cuda&, const T*, const std::int32_t*, const T*, T*, const MixerShape&);           \
+  template void routing_sigmoid(const Cuda&, const T*, T*, T*, std::int64_t, std::int64_t);                            \
+  template void routing_choice(const Cuda&, const T*, const T*, const RoutingGroups&, T*, std::int64_t, std::int64_t); \
+  template void routing_weights(const Cuda&, const T*, const std::int32_t*, T*, const RoutingShape&);                  \
+  template void routing_gradient(const Cuda&, const T*, const std::int32_t*, const T*, const T*, T*,                   \
                                  const RoutingShape&);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)

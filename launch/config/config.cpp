@@ -87,6 +87,8 @@ static_assert(static_cast<int>(nn::RopeScaling::Kind::Llama3) == config::RopeSca
 static_assert(static_cast<int>(nn::RopeScaling::Kind::Yarn) == config::RopeScaling::YARN);
 static_assert(static_cast<int>(nn::RopeScaling::Kind::LongRope) == config::RopeScaling::LONGROPE);
 static_assert(static_cast<int>(nn::RouterKind::SparseMixer) == config::Moe::SPARSE_MIXER);
+static_assert(static_cast<int>(nn::RouterScores::Sigmoid) == config::Moe::SIGMOID);
+static_assert(static_cast<int>(nn::GroupScore::BestTwo) == config::Moe::BEST_TWO);
 static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);
 static_assert(static_cast<int>(nn::BalanceScope::GlobalBatch) == config::MoeLoss::GLOBAL_BATCH);
 static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);

@@ -50,6 +50,20 @@ void fields(Io& io, nn::MoeConfig& c) {
   io("shared_gate", c.shared_gate);
   io("router", c.router);
   io("mixer_jitter", c.mixer_jitter, above(0));
+  io("scores", c.scores);
+  io("selection_bias", c.selection_bias);
+  io("num_groups", c.num_groups, between(1, nn::ModelLimits::num_experts));
+  io("groups_per_token", c.groups_per_token, between(1, nn::ModelLimits::num_experts));
+  io("group_score", c.group_score);
+}
+
+template <class Io>
+void fields(Io& io, nn::LatentConfig& c) {
+  io("rank", c.rank, between(0, nn::ModelLimits::width));
+  io("query_rank", c.query_rank, between(0, nn::ModelLimits::width));
+  io("rope_width", c.rope_width, between(0, nn::ModelLimits::head_width));
+  io("value_width", c.value_width, between(0, nn::ModelLimits::head_width));
+  io("norm_eps", c.norm_eps, above(0));
 }
 
 template <class Io>
@@ -67,6 +81,8 @@ void fields(Io& io, nn::RopeScaling& c) {
   io("long_factors", c.long_factors);
   io("short_scale", c.short_scale, at_least(0));
   io("long_scale", c.long_scale, at_least(0));
+  io("mscale", c.mscale, at_least(0));
+  io("mscale_all", c.mscale_all, at_least(0));
 }
 
 template <class Io>
@@ -103,6 +119,7 @@ void fields(Io& io, ModelSection& section) {
   io("norm_kind", c.norm_kind);
   io("positions", c.positions);
   io("rotary_width", c.rotary_width, at_least(0));
+  io("latent", c.latent);
 }
 
 template <class Io>

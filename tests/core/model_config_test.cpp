@@ -94,6 +94,52 @@ TEST(ModelConfig, WhatDoesNotGoTogetherIsRefused) {
   EXPECT_THAT(refusal(config), HasSubstr("x.rope_scaling"));
 }
 
+ModelConfig latent() {
+  ModelConfig config = dense();
+  config.num_kv_heads = 4;
+  config.head_width = 5;
+  config.latent = {.rank = 3, .query_rank = 7, .rope_width = 2, .value_width = 6};
+  return config;
+}
+
+TEST(ModelConfig, LatentsAreCountedByHand) {
+  // q_a 7x8 and its norm of 7, q_b 20x7; kv_a and k_rope 5x8 and a norm of 3, k_b 12x3 and v_b 24x3; o 8x24.
+  const std::int64_t layer = 56 + 7 + 140 + 40 + 3 + 36 + 72 + 192 + 16 + 144;
+  EXPECT_EQ(count_parameters(latent()).total, 2 * 80 + 8 + 3 * layer);
+  EXPECT_EQ(forward_flops_per_token(latent(), 7), 2.0 * (80 + 8 + 3 * layer) + 2.0 * 3 * 4 * (5 + 6) * 4);
+  ModelConfig without = latent();
+  without.latent.query_rank = 0;
+  EXPECT_EQ(count_parameters(without).total, 2 * 80 + 8 + 3 * (layer - 56 - 7 - 140 + 20 * 8));
+  ModelConfig biased = sparse();
+  biased.moe.selection_bias = true;
+  EXPECT_EQ(count_parameters(biased).total, count_parameters(sparse()).total + 2 * 4);
+}
+
+TEST(ModelConfig, LatentsAndGroupsFit) {
+  EXPECT_EQ(refusal(latent()), "");
+  const auto with = [](ModelConfig config, auto change) {
+    change(config);
+    return refusal(config);
+  };
+  EXPECT_THAT(with(latent(), [](auto& c) { c.latent.rope_width = 5; }), HasSubstr("latent.rope_width is 5"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.latent.rope_width = 6; }), HasSubstr("2 to below head_width = 5"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.latent.value_width = 0; }), HasSubstr("latent.value_width is 0"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.latent.rank = 0; }), HasSubstr("latent.rank is 0"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.latent.query_rank = -1; }), HasSubstr("latent.query_rank is -1"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.latent.norm_eps = 0; }), HasSubstr("latent.norm_eps is 0"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.num_kv_heads = 2; }), HasSubstr("num_kv_heads is 2"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.attention_bias = true; }), HasSubstr("attention_bias is true"));
+  EXPECT_THAT(with(latent(), [](auto& c) { c.head_norm = HeadNorm::EachHead; }), HasSubstr("head_norm is given"));
+  EXPECT_THAT(with(sparse(), [](auto& c) { c.moe.num_groups = 3; }), HasSubstr("moe.num_groups is 3"));
+  EXPECT_THAT(with(sparse(), [](auto& c) { c.moe.groups_per_token = 2; }), HasSubstr("moe.groups_per_token is 2"));
+  EXPECT_THAT(with(sparse(), [](auto& c) { c.moe.num_groups = 4; }),
+              HasSubstr("moe.experts_per_token is 2, expected at most 1"));
+  const auto by_two = [](auto& c) {
+    c.moe.num_groups = c.moe.groups_per_token = 4, c.moe.group_score = GroupScore::BestTwo;
+  };
+  EXPECT_THAT(with(sparse(), by_two), HasSubstr("groups of two experts or more"));
+}
+
 TEST(ModelConfig, OperationsByHand) {
   // A product of queries and keys and one of probabilities and values: each of 3 layers 4 heads of width 2 on (7 + 1) /
   // 2 keys, times 2 for multiplying and adding.

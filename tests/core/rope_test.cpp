@@ -44,12 +44,11 @@ TEST(Rope, Values) {
 
 // Of wider heads the first channels turn, and the others stay.
 TEST(Rope, MayTurnAPartOfAHead) {
-  RopeTable table = make_rope_table(memory, DType::F64, 9, 4, 100.0);
-  table.head_width = 6;
+  const RopeTable table = make_rope_table(memory, DType::F64, 9, 4, 100.0);
   const Tensor position = tensor<std::int32_t>(memory, {3}, {8, 0, 5});
   const Tensor q = random_tensor(memory, {3, 12}, 1), k = random_tensor(memory, {3, 6}, 2);
   Tape tape;
-  const auto turned = rope(tape, constant(q), constant(k), position, table);
+  const auto turned = rope(tape, constant(q), constant(k), position, table, {6}, {6});
   for (std::int64_t t = 0; t < 3; ++t)
     for (std::int64_t h = 0; h < 2; ++h) {
       const auto* from = q.data<double>() + (2 * t + h) * 6;
@@ -64,16 +63,15 @@ TEST(Rope, MayTurnAPartOfAHead) {
     }
   check_gradients(
       [&](Tape& inner, std::span<const Var> in) {
-        auto [a, b] = rope(inner, in[0], in[1], position, table);
+        auto [a, b] = rope(inner, in[0], in[1], position, table, {6}, {6});
         return std::vector<Var>{a, b};
       },
       {q, k});
   EXPECT_THAT(
       [&] {
-        rope(tape, constant(q), constant(k.reshape({3, 6})), position,
-             make_rope_table(memory, DType::F64, 9, 8, 100.0));
+        rope(tape, constant(q), constant(k), position, make_rope_table(memory, DType::F64, 9, 8, 100.0), {6}, {6});
       },
-      ThrowsMessage<Error>(HasSubstr("queries have shape [3,12], expected [T,H*8]")));
+      ThrowsMessage<Error>("rope: channels 0 to 8 of heads of 6 turn (queries)"));
 }
 
 TEST(Rope, ATokenTurnsByTheTableOfItsContext) {
@@ -127,6 +125,37 @@ TEST(Rope, Gradients) {
   }
 }
 
+// The last channels of queries' heads, and keys that are one head.
+TEST(Rope, PartsOfHeadsTurn) {
+  constexpr std::int64_t T = 3, D = 6, width = 10, first = 4;
+  const RopeTable table = make_rope_table(memory, DType::F64, 10, D, 1000.0);
+  const Tensor position = tensor<std::int32_t>(memory, {T}, {0, 9, 4});
+  const Tensor q = random_tensor(memory, {T, 2 * width}, 1), k = random_tensor(memory, {T, D}, 2);
+  Tape tape;
+  const auto turned = rope(tape, constant(q), constant(k), position, table, {width, first});
+  Tensor parts = Tensor::zeros(memory, DType::F64, {T, 2 * D});
+  for (std::int64_t row = 0; row < 2 * T; ++row)
+    for (std::int64_t i = 0; i < D; ++i)
+      parts.mutable_data<double>()[row * D + i] = q.data<double>()[row * width + first + i];
+  const auto alone = rope(tape, constant(parts), constant(k), position, table);
+  for (std::int64_t row = 0; row < 2 * T; ++row)
+    for (std::int64_t i = 0; i < width; ++i)
+      EXPECT_EQ(turned.first.value.data<double>()[row * width + i],
+                i < first ? q.data<double>()[row * width + i] : alone.first.value.data<double>()[row * D + i - first]);
+  EXPECT_TRUE(testing::bit_identical(turned.second.value, alone.second.value));
+  check_gradients(
+      [&](Tape& inner, std::span<const Var> in) {
+        auto [a, b] = rope(inner, in[0], in[1], position, table, {width, first});
+        return std::vector<Var>{a, b};
+      },
+      {q, k});
+  EXPECT_THAT(
+      [&] {
+        rope(tape, constant(q), constant(k), position, table, {width, 5});
+      },
+      ThrowsMessage<Error>("rope: channels 5 to 11 of heads of 10 turn (queries)"));
+}
+
 TEST(Rope, TurnsInPlaceWhatIsNobodysElse) {
   const RopeTable table = make_rope_table(memory, DType::F64, 4, 6, 10000.0);
   const Tensor position = tensor<std::int32_t>(memory, {2}, {1, 3}), value = random_tensor(memory, {2, 12}, 1);
@@ -174,7 +203,7 @@ TEST(Rope, BadInput) {
   EXPECT_THAT(error_of(x, zeros(DType::BF16, {2, 12}), {0, 0}),
               ThrowsMessage<Error>("rope: keys are bfloat16, expected float32 as queries"));
   EXPECT_THAT([&] { make_rope_table(memory, DType::F32, 4, 5, 10000.0); },
-              ThrowsMessage<Error>(HasSubstr("head width is 5, expected an even number")));
+              ThrowsMessage<Error>(HasSubstr("5 channels turn, expected an even number")));
 }
 
 }  // namespace

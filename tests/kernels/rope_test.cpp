@@ -26,9 +26,9 @@ TEST(RopeKernel, OfBfloat16TurnsByAFloatTableAndRoundsOnce) {
       std::vector<bf16> q = x, k(x.rbegin(), x.rend());
       std::vector<double> q64 = all_as<double>(q), k64 = all_as<double>(k);
       rope(make_cpu(2), RopeHeads<bf16>{q.data(), heads}, RopeHeads<bf16>{k.data(), heads}, position.data(), cos.data(),
-           sin.data(), direction, tokens, width, width);
+           sin.data(), direction, tokens, width);
       rope(make_cpu(1), RopeHeads<double>{q64.data(), heads}, RopeHeads<double>{k64.data(), heads}, position.data(),
-           cos64.data(), sin64.data(), direction, tokens, width, width);
+           cos64.data(), sin64.data(), direction, tokens, width);
       expect_rounded(q, q64, 2e-6);
       expect_rounded(k, k64, 2e-6);
     }
@@ -37,7 +37,7 @@ TEST(RopeKernel, OfBfloat16TurnsByAFloatTableAndRoundsOnce) {
 
 // What turns of a wider head is what a narrow one turns to; the other channels stay.
 TEST(RopeKernel, TheFirstChannelsOfAHeadMayTurnAlone) {
-  constexpr std::int64_t tokens = 3, heads = 2, width = 10, turned = 6;
+  constexpr std::int64_t tokens = 3, heads = 2, width = 10, turning = 6;
   const std::vector<std::int32_t> row{2, 0, 1};
   std::vector<double> cos(9), sin(9);
   const std::vector<double> frequencies{1, 0.3, 0.02};
@@ -45,15 +45,15 @@ TEST(RopeKernel, TheFirstChannelsOfAHeadMayTurnAlone) {
   std::vector<double> wide(tokens * heads * width), narrow;
   for (std::size_t i = 0; i < wide.size(); ++i) {
     wide[i] = std::sin(static_cast<double>(i));
-    if (i % width < turned) narrow.push_back(wide[i]);
+    if (i % width < turning) narrow.push_back(wide[i]);
   }
   const std::vector<double> before = wide;
-  rope(make_cpu(2), RopeHeads<double>{wide.data(), heads}, RopeHeads<double>{}, row.data(), cos.data(), sin.data(), 1,
-       tokens, width, turned);
+  rope(make_cpu(2), RopeHeads<double>{wide.data(), heads, width}, RopeHeads<double>{}, row.data(), cos.data(),
+       sin.data(), 1, tokens, turning);
   rope(make_cpu(1), RopeHeads<double>{narrow.data(), heads}, RopeHeads<double>{}, row.data(), cos.data(), sin.data(), 1,
-       tokens, turned, turned);
+       tokens, turning);
   for (std::size_t i = 0; i < wide.size(); ++i)
-    EXPECT_EQ(wide[i], i % width < turned ? narrow[i / width * turned + i % width] : before[i]);
+    EXPECT_EQ(wide[i], i % width < turning ? narrow[i / width * turning + i % width] : before[i]);
 }
 
 TEST(RopeKernel, RowsAreOfTheSecondTableInLongContexts) {

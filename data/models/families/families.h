@@ -18,5 +18,7 @@ const Family& gemma3_family();
 const Family& phi3_family();
 const Family& phimoe_family();
 const Family& gpt2_family();
+const Family& deepseek_v2_family();
+const Family& deepseek_v3_family();
 
 }  // namespace limbeck::data

@@ -29,7 +29,9 @@ const char* name_of(nn::Activation activation) {
   constexpr std::array names{"silu", "gelu_pytorch_tanh", "gelu"};
   return names.at(static_cast<std::size_t>(activation));
 }
-
+const char* name_of(nn::RouterScores scores) {
+  return scores == nn::RouterScores::Sigmoid ? "sigmoids" : "a softmax's";
+}
 const char* name_of(nn::RouterKind router) {
   return router == nn::RouterKind::SparseMixer ? "the sparse mixer" : "the top K";
 }
@@ -50,6 +52,8 @@ class Beyond {
     const double scale = traits_.scales_embedding ? std::sqrt(static_cast<double>(config.width)) : 1;
     if (std::abs(config.embedding_scale - scale) > 1e-9 * scale)
       add("embedding_scale is {}, expected {}", config.embedding_scale, scale);
+    if (family.beyond != nullptr)
+      if (auto more = family.beyond(config)) all_.push_back(std::move(*more));
   }
   const std::vector<std::string>& all() const { return all_; }
 
@@ -84,12 +88,23 @@ class Beyond {
       add("moe.router is {}, expected {}", name_of(moe.router), name_of(traits_.router));
     if (!(moe.renormalise ? traits_.may_renormalise : traits_.may_not_renormalise))
       add("moe.renormalise is {}, expected {}", moe.renormalise, !moe.renormalise);
-    if (moe.weight_scale != 1) add("moe.weight_scale is {}, expected 1", moe.weight_scale);
+    if (moe.weight_scale != 1 && !traits_.has_weight_scale) add("moe.weight_scale is {}, expected 1", moe.weight_scale);
     if (moe.shared_width > 0 && !traits_.has_shared_experts)
       add("moe.shared_width is {}, expected 0: there are no shared experts", moe.shared_width);
     if (traits_.has_shared_experts && moe.shared_width == 0) add("moe.shared_width is 0, expected shared experts");
-    if (traits_.has_shared_experts && moe.shared_width > 0 && !moe.shared_gate)
-      add("moe.shared_gate is false, expected true");
+    if (traits_.has_shared_experts && moe.shared_width > 0 && moe.shared_gate != traits_.shared_gate)
+      add("moe.shared_gate is {}, expected {}", moe.shared_gate, traits_.shared_gate);
+    if (moe.scores != traits_.scores)
+      add("moe.scores are {}, expected {}", name_of(moe.scores), name_of(traits_.scores));
+    if (moe.selection_bias != traits_.selection_bias)
+      add("moe.selection_bias is {}, expected {}", moe.selection_bias, traits_.selection_bias);
+    if (moe.groups_per_token < moe.num_groups && !traits_.has_groups)
+      add("moe.groups_per_token is {}, expected all of {} groups", moe.groups_per_token, moe.num_groups);
+    for (std::size_t i = 0; traits_.leads_with_dense && i < moe.dense_layers.size(); ++i)
+      if (moe.dense_layers[i] != static_cast<std::int64_t>(i)) {
+        add("moe.dense_layers has {}, expected the first layers", moe.dense_layers[i]);
+        break;
+      }
   }
   void attention() {
     using Windows = FamilyTraits::Windows;
@@ -101,6 +116,8 @@ class Beyond {
       add("head_width is {}, expected width / num_heads = {}", config_.head_width, config_.width / config_.num_heads);
     if (!traits_.has_grouped_heads && config_.num_kv_heads != config_.num_heads)
       add("num_kv_heads is {}, expected as num_heads = {}", config_.num_kv_heads, config_.num_heads);
+    if (config_.is_latent() != traits_.has_latents)
+      add("latent.rank is {}, expected {}", config_.latent.rank, traits_.has_latents ? "1 or more" : "0");
     const double usual = 1 / std::sqrt(static_cast<double>(config_.head_width));
     if (!traits_.has_attention_scale && config_.attention_scale != 0 &&
         std::abs(config_.attention_scale - usual) > 1e-9 * usual)
@@ -127,7 +144,7 @@ class Beyond {
     if (is_long && !(scaling.short_scale > 0 && scaling.long_scale > 0) && traits_.has_long_scales)
       add("rope_scaling.short_scale and long_scale are {} and {}, expected above 0", scaling.short_scale,
           scaling.long_scale);
-    if (config_.turned_width() != config_.head_width && !traits_.may_turn_partly)
+    if (!config_.is_latent() && config_.turning_width() != config_.head_width && !traits_.may_turn_partly)
       add("rotary_width is {}, expected that of a head, {}", config_.rotary_width, config_.head_width);
   }
   void biases() {
@@ -158,10 +175,10 @@ Scaling::Kind kind_of(const ConfigFields& rope) {
 }  // namespace
 
 std::span<const Family* const> families() {
-  static const std::array all{&llama_family(),     &mistral_family(), &mixtral_family(),   &qwen2_family(),
-                              &qwen2_moe_family(), &qwen3_family(),   &qwen3_moe_family(), &olmo2_family(),
-                              &olmoe_family(),     &gemma3_family(),  &phi3_family(),      &phimoe_family(),
-                              &gpt2_family()};
+  static const std::array all{&llama_family(),     &mistral_family(),     &mixtral_family(),    &qwen2_family(),
+                              &qwen2_moe_family(), &qwen3_family(),       &qwen3_moe_family(),  &olmo2_family(),
+                              &olmoe_family(),     &gemma3_family(),      &phi3_family(),       &phimoe_family(),
+                              &gpt2_family(),      &deepseek_v2_family(), &deepseek_v3_family()};
   return all;
 }
 
@@ -174,11 +191,12 @@ const Family& family_of(const std::string& architecture, const std::string& wher
   core::fail("{}: architectures is {}, expected one of {}", where, architecture, fmt::join(names, ", "));
 }
 
-const Family& family_of_gguf(const std::string& architecture, bool is_mixture, const std::string& where) {
+const Family& family_of_gguf(const std::string& architecture, bool is_mixture, const std::string& where,
+                             nn::RouterScores scores) {
   std::vector<std::string> names;
   for (const Family* family : families()) {
     const bool has_experts = family->traits.experts != FamilyTraits::Experts::None;
-    if (architecture == family->gguf && has_experts == is_mixture) return *family;
+    if (architecture == family->gguf && has_experts == is_mixture && scores == family->traits.scores) return *family;
     if (*family->gguf != '\0' && std::ranges::find(names, family->gguf) == names.end())
       names.emplace_back(family->gguf);
   }
@@ -192,11 +210,30 @@ std::optional<std::string> beyond(const Family& family, const nn::ModelConfig& c
   return found.all().front();
 }
 
+namespace {
+
+/// llama.cpp has one epsilon, takes the sum of the best two scores of a group whatever the scores are, and one mscale.
+std::optional<std::string> beyond_gguf_latents(const nn::ModelConfig& config) {
+  if (!config.is_latent()) return std::nullopt;
+  if (config.latent.norm_eps != config.norm_eps)
+    return fmt::format("latent.norm_eps is {}, expected norm_eps = {}", config.latent.norm_eps, config.norm_eps);
+  const nn::MoeConfig& moe = config.moe;
+  if (moe.groups_per_token < moe.num_groups && moe.group_score == nn::GroupScore::Best)
+    return "moe.group_score is the best of a group, expected the best two";
+  const Scaling& scaling = config.rope_scaling;
+  if (scaling.kind == Scaling::Kind::Yarn && (scaling.mscale_all == 0 || scaling.mscale != scaling.mscale_all))
+    return fmt::format("rope_scaling.mscale is {}, expected mscale_all = {}, above 0", scaling.mscale,
+                       scaling.mscale_all);
+  return std::nullopt;
+}
+
+}  // namespace
+
 std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConfig& config) {
   if (const auto more = beyond(family, config)) return more;
   if (*family.gguf == '\0') return fmt::format("{} has no general.architecture", family.name);
   const std::int64_t num_moe = config.num_moe_layers();
-  if (num_moe > 0 && num_moe < config.num_layers)
+  if (num_moe > 0 && num_moe < config.num_layers && !family.traits.leads_with_dense)
     return fmt::format("moe.dense_layers: {} of {} layers have experts, expected all", num_moe, config.num_layers);
   if (num_moe > 0 && family.gguf_renormalises && config.moe.renormalise != *family.gguf_renormalises)
     return fmt::format("moe.renormalise is {}, expected {}", config.moe.renormalise, *family.gguf_renormalises);
@@ -208,12 +245,15 @@ std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConf
     return fmt::format("window_rope_base is {}, expected {}", config.window_rope_base, family.gguf_window_rope_base);
   const double usual = 1 / std::sqrt(static_cast<double>(config.head_width));
   const double scale = config.attention_scale > 0 ? config.attention_scale : usual;
+  if (const auto more = beyond_gguf_latents(config)) return more;
   const double taken = family.gguf_attention_scale != nullptr ? family.gguf_attention_scale(config) : usual;
   if (std::abs(scale - taken) > 1e-9 * taken) return fmt::format("attention_scale is {}, expected {}", scale, taken);
   if (const Scaling& scaling = config.rope_scaling; scaling.kind == Scaling::Kind::Yarn) {
     if (!scaling.truncates) return "rope_scaling.truncates is false, expected true";
     if (scaling.attention_factor > 0)
       return fmt::format("rope_scaling.attention_factor is {}, expected 0", scaling.attention_factor);
+    if (!config.is_latent() && scaling.mscale > 0 && scaling.mscale_all > 0)
+      return fmt::format("rope_scaling.mscale is {}, expected 0", scaling.mscale);
   }
   return std::nullopt;
 }
@@ -281,7 +321,8 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
   check(config.num_layers > 0 && config.num_layers <= nn::ModelLimits::num_layers, "{}: {} is {}, expected 1 to {}",
         where, names.num_layers, config.num_layers, nn::ModelLimits::num_layers);
   check(config.num_heads > 0, "{}: {} is {}, expected a positive number", where, names.num_heads, config.num_heads);
-  const bool has_width = fields.has("head_dim") || (family.head_width && !fields.is_null("head_dim"));
+  const bool has_width =
+      traits.has_latents || fields.has("head_dim") || (family.head_width && !fields.is_null("head_dim"));
   check(has_width || config.width % config.num_heads == 0,
         "{}: {} is {}, expected a multiple of {} = {} (there is no head_dim)", where, names.width, config.width,
         names.num_heads, config.num_heads);
@@ -382,7 +423,8 @@ void read_rope(const ConfigFields& rope, double& base, Scaling& scaling, std::in
     read.beta_slow = rope.number_or("beta_slow", 1);
     read.truncates = rope.flag("truncate", true);
     read.attention_factor = rope.number_or("attention_factor", 0);
-    for (const char* name : {"mscale", "mscale_all_dim"}) rope.expect(name, nullptr);
+    read.mscale = rope.number_or("mscale", 0);
+    read.mscale_all = rope.number_or("mscale_all_dim", 0);
   }
   scaling = read;
 }
@@ -402,6 +444,8 @@ Json rope_parameters(double base, const Scaling& scaling) {
     json["beta_slow"] = scaling.beta_slow;
     json["truncate"] = scaling.truncates;
     if (scaling.attention_factor > 0) json["attention_factor"] = scaling.attention_factor;
+    if (scaling.mscale > 0) json["mscale"] = scaling.mscale;
+    if (scaling.mscale_all > 0) json["mscale_all_dim"] = scaling.mscale_all;
   }
   return json;
 }

@@ -29,13 +29,19 @@ struct FamilyTraits {
   nn::Positions positions = nn::Positions::Rotary;
   bool scales_embedding = false;  // by the root of the width
   bool has_attention_scale = false;
+  bool has_latents = false;  // of which queries, keys and values are made
 
   enum class Experts { None, All, Some };  // which layers have them
   Experts experts = Experts::None;
   bool may_renormalise = true, may_not_renormalise = false;  // the selected weights
-  bool has_shared_experts = false;                           // behind a gate
-
+  bool has_shared_experts = false;
+  bool shared_gate = true;        // they are behind a gate
+  bool has_weight_scale = false;  // of the experts' output
+  bool leads_with_dense = false;  // the layers without experts are the first ones
+  bool has_groups = false;        // of experts, of which a token takes some
   nn::RouterKind router = nn::RouterKind::TopK;
+  nn::RouterScores scores = nn::RouterScores::Softmax;
+  bool selection_bias = false;
 
   enum class Windows { None, All, Some };  // which layers may have one, if there is one
   Windows windows = Windows::None;
@@ -62,7 +68,8 @@ struct FamilyNames {
   const char* mlp_norm = "post_attention_layernorm";
   const char* attention_post_norm = "";
   const char* mlp_post_norm = "";
-  const char* experts = "mlp";                                           // module of router and experts
+  const char* experts = "mlp";  // module of router and experts
+  const char* shared = "shared_expert";
   const char *gate = "gate_proj", *up = "up_proj", *down = "down_proj";  // matrices of an expert
 };
 
@@ -106,14 +113,17 @@ struct Family {
   /// What is the family's own, behind the common fields. Throws for what Limbeck would not compute as meant.
   void (*read)(const ConfigFields& fields, nn::ModelConfig& config) = nullptr;
   void (*write)(const nn::ModelConfig& config, ConfigFields::Json& json) = nullptr;
+  /// What a model is beyond the family and its traits do not say, as beyond(). Null: nothing.
+  std::optional<std::string> (*beyond)(const nn::ModelConfig& config) = nullptr;
 };
 
 /// In the order in which one is looked for that can hold a model.
 std::span<const Family* const> families();
 /// Throws, naming them all, where there is none of that architecture.
 const Family& family_of(const std::string& architecture, const std::string& where);
-/// Likewise of GGUF's general.architecture, of dense models or mixtures.
-const Family& family_of_gguf(const std::string& architecture, bool is_mixture, const std::string& where);
+/// Likewise of GGUF's general.architecture, of dense models or mixtures, whose scores tell some apart.
+const Family& family_of_gguf(const std::string& architecture, bool is_mixture, const std::string& where,
+                             nn::RouterScores scores = nn::RouterScores::Softmax);
 /// The first thing of a model that the family does not have, as "FIELD is X, expected Y"; nothing where it has all.
 std::optional<std::string> beyond(const Family& family, const nn::ModelConfig& config);
 /// The same of the family in GGUF, which says less.

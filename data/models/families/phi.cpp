@@ -90,7 +90,7 @@ void write_phi3(const nn::ModelConfig& config, Json& json) {
   json["original_max_position_embeddings"] = config.rope_scaling.kind == Scaling::Kind::LongRope
                                                  ? config.rope_scaling.original_positions
                                                  : config.max_positions;
-  const auto turned = static_cast<double>(config.turned_width()), width = static_cast<double>(config.head_width);
+  const auto turned = static_cast<double>(config.turning_width()), width = static_cast<double>(config.head_width);
   double part = turned / width;
   while (std::floor(width * part) < turned) part = std::nextafter(part, 1.0);  // so is it cut again
   if (part < 1) json["partial_rotary_factor"] = part;

@@ -32,9 +32,16 @@ std::string row_of(const Family& family) {
   add(t.positions == nn::Positions::Learned, "learned positions");
   add(t.scales_embedding, "scaled embedding");
   add(t.has_attention_scale, "a scale of scores");
+  add(t.has_latents, "queries, keys and values of latents");
   add(t.experts == FamilyTraits::Experts::All, "experts in every layer");
   add(t.experts == FamilyTraits::Experts::Some, "experts in some layers or all");
-  add(t.has_shared_experts, "a gated shared expert");
+  add(t.leads_with_dense, "the first layers dense");
+  add(t.has_groups, "groups of experts");
+  add(t.scores == nn::RouterScores::Sigmoid, "scores that are sigmoids");
+  add(t.selection_bias, "a bias they are chosen by");
+  add(t.has_weight_scale, "a scale of their outputs");
+  add(t.has_shared_experts && t.shared_gate, "a gated shared expert");
+  add(t.has_shared_experts && !t.shared_gate, "shared experts");
   add(t.windows == FamilyTraits::Windows::All, "a window");
   add(t.windows == FamilyTraits::Windows::Some, "a window in some layers");
   add(t.has_window_rope, "a rotary base of theirs");
@@ -149,6 +156,21 @@ TEST(Families, AreChosenByWhatAModelIs) {
   EXPECT_EQ(name(), "Qwen3-MoE");
   c.moe.weight_scale = 2;
   EXPECT_EQ(*beyond_all_families(c), "moe.weight_scale is 2, expected 1 (Qwen3-MoE)");
+  c.head_norm = nn::HeadNorm::None;
+  c.num_kv_heads = 2;
+  c.moe.renormalise = false;
+  c.moe.shared_width = 12;
+  c.latent = {.rank = 3, .rope_width = 2, .value_width = 5};
+  EXPECT_EQ(name(), "DeepSeek-V2");
+  c.moe.num_groups = 2;
+  EXPECT_EQ(name(), "DeepSeek-V2");
+  c.moe.group_score = nn::GroupScore::BestTwo;
+  EXPECT_EQ(*beyond_all_families(c), "moe.group_score is the best two of a group, expected the best (DeepSeek-V2)");
+  c.moe.scores = nn::RouterScores::Sigmoid;
+  c.moe.selection_bias = true;
+  EXPECT_EQ(name(), "DeepSeek-V3");
+  c.moe.dense_layers = {1};
+  EXPECT_EQ(*beyond_all_families(c), "moe.dense_layers has 1, expected the first layers (DeepSeek-V3)");
 }
 
 // What is computed but no family has is refused by name, not written without it.

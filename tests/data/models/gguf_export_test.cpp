@@ -51,7 +51,7 @@ class MadeModel : public core::StateReader {
  public:
   explicit MadeModel(const nn::ModelConfig& config) {
     int number = 0;
-    for (const auto& name : gguf_names(config, /*interleaves=*/true)) {
+    for (const auto& name : gguf_names(config, {.interleaves = true})) {
       tensors_[name.name] = {name.shape, DType::F32};
       auto& values = values_[name.name];
       ++number;

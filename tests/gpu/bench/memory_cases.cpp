@@ -102,7 +102,7 @@ void add_tables(List& all, std::int64_t tokens, std::int64_t width, std::int64_t
         auto* position = b.counted<std::int32_t>(tokens, [](std::int64_t i) { return i % positions; });
         return [=] {
           kernels::rope(b.cuda(), kernels::RopeHeads<bf16>{q, heads}, kernels::RopeHeads<bf16>{k, kv_heads}, position,
-                        cos, sin, 1, tokens, head_width, head_width);
+                        cos, sin, 1, tokens, head_width);
         };
       });
   // Tokens that all differ: each row of the table is read, or added to, once.

@@ -1,5 +1,7 @@
 #include "kernels/rope.h"
 
+#include <array>
+
 #include "tests/kernels/cuda/on_gpu.h"
 
 namespace limbeck::kernels {
@@ -15,14 +17,14 @@ TYPED_TEST_SUITE(CudaRope, Types);
 TYPED_TEST(CudaRope, TurnsAsTheCpuDoes) {
   using T = TypeParam;
   struct Shape {
-    std::int64_t tokens, queries, keys, head_width, turned;
+    std::int64_t tokens, queries, keys, head_width, turning;
   };
-  for (const auto [tokens, queries, keys, head_width, turned] :
+  for (const auto [tokens, queries, keys, head_width, turning] :
        {Shape{0, 2, 1, 8, 8}, Shape{1, 1, 1, 2, 2}, Shape{5, 3, 1, 16, 16}, Shape{3, 9, 3, 64, 64},
         Shape{130, 4, 0, 10, 10}, Shape{7, 3, 2, 32, 16}, Shape{6, 2, 1, 18, 16}, Shape{9, 4, 2, 6, 4}})
     for (const int direction : {1, -1})
       for (const std::size_t misplaced : {0, 1}) {
-        const std::int64_t half = turned / 2, positions = 50;
+        const std::int64_t half = turning / 2, positions = 50;
         const auto cos = random_values<Acc<T>>(positions * half, 1), sin = random_values<Acc<T>>(positions * half, 2);
         const auto position = random_indices(tokens, 3, 0, positions);
         auto q = random_values<T>(tokens * queries * head_width, 4),
@@ -30,10 +32,10 @@ TYPED_TEST(CudaRope, TurnsAsTheCpuDoes) {
         OnGpu<Acc<T>> cos_there(cos), sin_there(sin);
         OnGpu<std::int32_t> position_there(position);
         OnGpu<T> q_there(q), k_there(k, misplaced);
-        rope(gpu(), RopeHeads<T>{q_there.data(), queries}, RopeHeads<T>{k_there.data(), keys}, position_there.data(),
-             cos_there.data(), sin_there.data(), direction, tokens, head_width, turned);
-        rope(cpu(), RopeHeads<T>{q.data(), queries}, RopeHeads<T>{k.data(), keys}, position.data(), cos.data(),
-             sin.data(), direction, tokens, head_width, turned);
+        rope(gpu(), RopeHeads<T>{q_there.data(), queries, head_width}, RopeHeads<T>{k_there.data(), keys, head_width},
+             position_there.data(), cos_there.data(), sin_there.data(), direction, tokens, turning);
+        rope(cpu(), RopeHeads<T>{q.data(), queries, head_width}, RopeHeads<T>{k.data(), keys, head_width},
+             position.data(), cos.data(), sin.data(), direction, tokens, turning);
         expect_close(q_there.values(), q, 5);
         expect_close(k_there.values(), k, 5);
       }
@@ -47,6 +49,26 @@ TEST(CudaRopeRows, AreThoseOfTheCpu) {
     OnGpu<std::int32_t> position_there(position), context_there(context), row_there(tokens);
     rope_rows(gpu(), position_there.data(), context_there.data(), 30, 50, row_there.data(), tokens);
     EXPECT_EQ(row_there.values(), row);
+  }
+}
+
+// The last channels of heads that are wider, and all of one.
+TYPED_TEST(CudaRope, TurnsPartsOfHeadsAsTheCpuDoes) {
+  using T = TypeParam;
+  for (const auto [width, first, turning] : {std::array<std::int64_t, 3>{192, 128, 64}, {10, 4, 6}, {24, 0, 16}}) {
+    const std::int64_t tokens = 7, heads = 3, half = turning / 2, positions = 50;
+    const auto cos = random_values<Acc<T>>(positions * half, 1), sin = random_values<Acc<T>>(positions * half, 2);
+    const auto position = random_indices(tokens, 3, 0, positions);
+    auto q = random_values<T>(tokens * heads * width, 4), k = random_values<T>(tokens * turning, 5);
+    OnGpu<Acc<T>> cos_there(cos), sin_there(sin);
+    OnGpu<std::int32_t> position_there(position);
+    OnGpu<T> q_there(q), k_there(k);
+    rope(gpu(), RopeHeads<T>{q_there.data(), heads, width, first}, RopeHeads<T>{k_there.data(), 1},
+         position_there.data(), cos_there.data(), sin_there.data(), 1, tokens, turning);
+    rope(cpu(), RopeHeads<T>{q.data(), heads, width, first}, RopeHeads<T>{k.data(), 1}, position.data(), cos.data(),
+         sin.data(), 1, tokens, turning);
+    expect_close(q_there.values(), q, 5);
+    expect_close(k_there.values(), k, 5);
   }
 }
 

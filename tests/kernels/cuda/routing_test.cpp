@@ -102,5 +102,62 @@ TYPED_TEST(CudaRouting, TheMixersWeightsAndTheirGradientAreThoseOfTheCpu) {
   }
 }
 
+TYPED_TEST(CudaRouting, SigmoidsAndTheirGradientAreThoseOfTheCpu) {
+  using T = TypeParam;
+  for (const auto [tokens, experts, selected] : shapes)
+    for (const bool renormalise : {false, true}) {
+      const RoutingShape shape{tokens, experts, selected, renormalise, 1.5, /*is_sigmoid=*/true};
+      const auto z = random_values<T>(tokens * experts, 1, 3);
+      std::vector<T> scores(z.size()), p(z.size());
+      routing_sigmoid(cpu(), z.data(), scores.data(), p.data(), tokens, experts);
+      std::vector<std::int32_t> selection(static_cast<std::size_t>(tokens * selected));
+      topk(cpu(), scores.data(), selection.data(), tokens, experts, selected);
+      const auto dweights = random_values<T>(tokens * selected, 2), dp = random_values<T>(tokens * experts, 3);
+      std::vector<T> weights(selection.size()), dlogits(z.size());
+      routing_weights(cpu(), scores.data(), selection.data(), weights.data(), shape);
+      routing_gradient(cpu(), scores.data(), selection.data(), dweights.data(), dp.data(), dlogits.data(), shape);
+      OnGpu<T> z_there(z), scores_there(tokens * experts), p_there(tokens * experts), dweights_there(dweights),
+          dp_there(dp), weights_there(tokens * selected), dlogits_there(tokens * experts);
+      OnGpu<std::int32_t> selection_there(selection);
+      routing_sigmoid(gpu(), z_there.data(), scores_there.data(), p_there.data(), tokens, experts);
+      routing_weights(gpu(), scores_there.data(), selection_there.data(), weights_there.data(), shape);
+      routing_gradient(gpu(), scores_there.data(), selection_there.data(), dweights_there.data(), dp_there.data(),
+                       dlogits_there.data(), shape);
+      expect_close(scores_there.values(), scores);
+      expect_close(p_there.values(), p);
+      expect_close(weights_there.values(), weights);
+      expect_close(dlogits_there.values(), dlogits);
+    }
+}
+
+// With ties between groups and within them, and scores that are no numbers.
+TYPED_TEST(CudaRouting, TheSameGroupsAreChosen) {
+  using T = TypeParam;
+  struct Groups {
+    std::int64_t experts, groups, taken;
+  };
+  for (const auto [experts, groups, taken] :
+       {Groups{9, 3, 2}, Groups{256, 8, 4}, Groups{80, 40, 3}, Groups{6, 1, 1}, Groups{8, 4, 4}})
+    for (const bool best_two : {false, true})
+      for (const bool has_bias : {false, true}) {
+        const std::int64_t tokens = 70;
+        auto scores = random_values<T>(tokens * experts, 1);
+        const auto bias = random_values<T>(experts, 2, 0.5);
+        for (std::size_t i = 0; i < scores.size(); ++i) {
+          if (i % 3 == 0) scores[i] = T(static_cast<int>(i) % 2);
+          if (i % 11 == 5) scores[i] = std::numeric_limits<T>::quiet_NaN();
+        }
+        const RoutingGroups of{groups, taken, best_two};
+        std::vector<T> choice(scores.size());
+        routing_choice(cpu(), scores.data(), has_bias ? bias.data() : nullptr, of, choice.data(), tokens, experts);
+        OnGpu<T> scores_there(scores), bias_there(bias), choice_there(tokens * experts);
+        routing_choice(gpu(), scores_there.data(), has_bias ? bias_there.data() : nullptr, of, choice_there.data(),
+                       tokens, experts);
+        const std::vector<T> there = choice_there.values();
+        for (std::size_t i = 0; i < choice.size(); ++i)
+          ASSERT_TRUE(there[i] == choice[i] || (std::isnan(there[i]) && std::isnan(choice[i]))) << i;
+      }
+}
+
 }  // namespace
 }  // namespace limbeck::kernels

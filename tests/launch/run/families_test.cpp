@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "data/models/gguf_export.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
+#include "data/models/hugging_face_config.h"
 #include "launch/run/step.h"
 #include "optim/objectives.h"
 #include "tests/support/family_reference.h"
@@ -96,8 +98,10 @@ TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
   const double loss = reference.values("/loss").at(0);
   std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}};
   if (config.head_norm != nn::HeadNorm::AllHeads) layouts.emplace_back("tp2", 2);
-  if (config.moe.num_experts > 0) layouts.emplace_back("ep2", 2);
-  if (config.moe.num_experts > 0 && config.head_norm != nn::HeadNorm::AllHeads) layouts.emplace_back("tp2ep2", 4);
+  const bool by_two = config.moe.num_experts % 2 == 0;
+  if (config.moe.num_experts > 0) layouts.emplace_back(by_two ? "ep2" : "ep3", by_two ? 2 : 3);
+  if (config.moe.num_experts > 0 && config.head_norm != nn::HeadNorm::AllHeads)
+    layouts.emplace_back(by_two ? "tp2ep2" : "tp2ep3", by_two ? 4 : 6);
   for (const auto& [layout, ranks] : layouts)
     for (const DType dtype : {DType::F32, DType::F64}) {
       SCOPED_TRACE(fmt::format("{} {}", layout, core::name_of(dtype)));
@@ -154,7 +158,7 @@ TEST_P(Families, ComeBackBitForBit) {
 }
 
 // GGUF says less than config.json; what it can say it says whole. Of Llama 3's scaling a file has factors alone, which
-// are read where they are those of Llama 3.1.
+// are read where they are those of Llama 3.1. It knows no groups of experts that are chosen by their best.
 TEST_P(Families, ComeBackFromGguf) {
   const HuggingFaceModel model(reference.folder());
   nn::ModelConfig config = model.model_config();
@@ -162,6 +166,11 @@ TEST_P(Families, ComeBackFromGguf) {
   if (config.rope_scaling.kind == nn::RopeScaling::Kind::Llama3) {
     config.rope_base = 500000;
     config.rope_scaling = {.kind = nn::RopeScaling::Kind::Llama3, .factor = 8, .original_positions = 8192};
+    expected = logits_of(model, config, reference.samples(), DType::F64);
+  }
+  if (config.is_latent() && config.moe.scores == nn::RouterScores::Softmax) {  // as V2-Lite: without groups, one mscale
+    config.moe.num_groups = config.moe.groups_per_token = 1;
+    config.rope_scaling.mscale = config.rope_scaling.mscale_all;
     expected = logits_of(model, config, reference.samples(), DType::F64);
   }
   const testing::TemporaryFolder folder;
@@ -175,6 +184,11 @@ TEST_P(Families, ComeBackFromGguf) {
   const data::GgufModel again(std::make_shared<data::GgufFile>((folder / "m.gguf").string()));
   EXPECT_EQ(again.model_config().rope_scaling.kind, config.rope_scaling.kind);
   EXPECT_EQ(again.model_config().rope_scaling.factor, config.rope_scaling.factor);
+  EXPECT_EQ(again.model_config().latent.rank, config.latent.rank);
+  if (!config.is_latent()) return;
+  export_hugging_face(again, again.model_config(), folder / "back", {.dtype = DType::F32});  // its numbers are float32
+  expect_near(logits_of(HuggingFaceModel(folder / "back"), again.model_config(), reference.samples(), DType::F32),
+              expected, 1e-5);
   expect_near(logits_of(again, again.model_config(), reference.samples(), DType::F32), expected, 1e-5);
 }
 
@@ -394,10 +408,59 @@ TEST_P(Families, BoxesAreThoseOfTheWhole) {
   }
 }
 
+// The files of llama.cpp's converter, of today and as it once joined the matrices that widen keys and values.
+TEST(DeepSeek, GgufIsReadInBothForms) {
+  const Reference reference("deepseek_v3");
+  for (const char* name : {"deepseek_v3.gguf", "deepseek_v3_joined.gguf"}) {
+    SCOPED_TRACE(name);
+    const data::GgufModel model(std::make_shared<data::GgufFile>((testing::golden_folder() / "gguf" / name).string()));
+    expect_near(logits_of(model, model.model_config(), reference.samples(), DType::F32), reference.values("/logits"),
+                1e-5);
+  }
+}
+
+// Layers that predict further tokens lie behind the others in a file.
+TEST(DeepSeek, LayersBehindTheLastAreNotRead) {
+  const Reference reference("deepseek_v3");
+  const testing::TemporaryFolder folder;
+  auto json = nlohmann::json::parse(testing::read_file(reference.folder() / "config.json"));
+  json["num_hidden_layers"] = 2;
+  testing::write_file(folder.path() / "config.json", json.dump());
+  fs::copy_file(reference.folder() / "model.safetensors", folder.path() / "model.safetensors");
+  const HuggingFaceModel model(folder.path());
+  EXPECT_EQ(model.tensors().count("layers.2.mlp_norm.weight"), 0U);
+  ASSERT_EQ(model.notices().size(), 1U);
+  EXPECT_THAT(model.notices()[0], ::testing::HasSubstr("tensors of layers from 2 on"));
+}
+
+TEST(DeepSeek, OtherModelsOfTheNameAreRefused) {
+  const Reference reference("deepseek_v3");
+  const testing::TemporaryFolder folder;
+  const auto original = nlohmann::json::parse(testing::read_file(reference.folder() / "config.json"));
+  const auto refusal = [&](const char* patch) {
+    auto json = original;
+    json.merge_patch(nlohmann::json::parse(patch));
+    testing::write_file(folder.path() / "config.json", json.dump());
+    return testing::error_of([&] { data::read_hugging_face_config(folder.path()); });
+  };
+  EXPECT_EQ(refusal("{}"), "");
+  for (const auto& [patch, what] : {std::pair(R"({"rope_interleave": false})", "rope_interleave is false"),
+                                    std::pair(R"({"scoring_func": "softmax"})", "scoring_func is \"softmax\""),
+                                    std::pair(R"({"attention_bias": true})", "attention_bias is true"),
+                                    std::pair(R"({"moe_layer_freq": 2})", "moe_layer_freq is 2"),
+                                    std::pair(R"({"first_k_dense_replace": 3})", "first_k_dense_replace is 3"),
+                                    std::pair(R"({"n_shared_experts": null})", "n_shared_experts"),
+                                    std::pair(R"({"n_group": 2})", "moe.num_groups is 2, expected a divisor"),
+                                    std::pair(R"({"topk_group": 1})", "moe.experts_per_token is 4, expected at most 3"),
+                                    std::pair(R"({"qk_rope_head_dim": 5})", "latent.rope_width is 5"),
+                                    std::pair(R"({"num_key_value_heads": 1})", "num_kv_heads is 1")})
+    EXPECT_THAT(refusal(patch), ::testing::HasSubstr(what));
+}
+
 INSTANTIATE_TEST_SUITE_P(OfPeople, Families,
                          ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
                                            "qwen3_moe", "olmoe", "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe",
-                                           "gpt2"),
+                                           "gpt2", "deepseek_v2", "deepseek_v3"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
