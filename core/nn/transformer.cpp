@@ -136,8 +136,6 @@ Attention Transformer::add_attention(const std::string& prefix, const LayerConfi
   } else if (c.head_norm == HeadNorm::AllHeads) {
     attention.q_norm = {add("q_norm.weight", {query_width}, by_groups, false)};
     attention.k_norm = {add("k_norm.weight", {key_width}, by_key_heads, false)};
-    core::check(attention.k->value.shape()[0] == key_width,
-                "transformer: norms over all heads (head_norm) are of whole layers, expected no tensor parallelism");
   }
   attention.o = add("o.weight", {c.width, query_width}, by_group_columns);
   if (c.attention_output_bias) attention.o_bias = add("o.bias", {c.width}, whole(), false);

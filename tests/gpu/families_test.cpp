@@ -16,13 +16,11 @@
 namespace limbeck {
 namespace {
 
-/// The layouts that a model has.
+/// That of one rank, and one of several.
 std::vector<std::pair<const char*, int>> layouts_of(const nn::ModelConfig& config) {
-  std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}};
-  const bool is_mixture = config.moe.num_experts > 0;
-  if (config.head_norm != nn::HeadNorm::AllHeads)
-    layouts.emplace_back(is_mixture ? "tp2ep2" : "tp2", is_mixture ? 4 : 2);
-  return layouts;
+  const std::int64_t experts = config.moe.num_experts;
+  if (experts == 0) return {{"dp1", 1}, {"tp2", 2}};
+  return {{"dp1", 1}, experts % 2 == 0 ? std::pair("tp2ep2", 4) : std::pair("tp2ep3", 6)};
 }
 
 TEST(GpuFamilies, LossAndGradientsAreThoseOfTransformers) {
