@@ -181,6 +181,7 @@ LatentAttention Transformer::add_latent_attention(const std::string& prefix, con
   const std::int64_t heads = attention.q->value.shape()[0] / c.head_width;
   attention.shape = {heads, heads, c.head_width, l.value_width, scale_of(c), layer.window};
   attention.rope = rotary_of(layer);
+  attention.absorbs = l.rank + l.rope_width <= core::widest_attention(options_.memory);
   return attention;
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/nn/generation.h"
+#include "core/nn/student/student_init.h"
 #include "core/ops/head_loss.h"
 #include "data/files/hdf5_file.h"
 #include "data/models/families/family.h"
@@ -306,6 +307,35 @@ TEST(DeepSeek, LayersBehindTheLastAreNotRead) {
   EXPECT_EQ(model.tensors().count("layers.2.mlp_norm.weight"), 0U);
   ASSERT_EQ(model.notices().size(), 1U);
   EXPECT_THAT(model.notices()[0], ::testing::HasSubstr("tensors of layers from 2 on"));
+}
+
+// A student of some layers keeps latents, groups, biases and experts, and is a model of the family.
+TEST(DeepSeek, LayersMayBeLeftOut) {
+  for (const char* family : {"deepseek_v2", "deepseek_v3"}) {
+    const Reference reference(family);
+    const HuggingFaceModel teacher(reference.folder());
+    const nn::ModelConfig config = nn::skip_layers(teacher.model_config(), {0, 2});
+    EXPECT_EQ(config.moe.dense_layers, (std::vector<std::int64_t>{0}));
+    const nn::LayerSkip skipped(teacher, 3, {0, 2});
+    // The same by names in a file.
+    const testing::TemporaryFolder folder;
+    data::export_hugging_face(skipped, config, folder / "out", {.dtype = DType::F32});
+    const data::SafetensorsFile of_student(folder / "out" / "model.safetensors"),
+        of_teacher(reference.folder() / "model.safetensors");
+    std::int64_t compared = 0;
+    for (const auto& [name, entry] : of_student.tensors()) {
+      std::string theirs = name;
+      if (name.starts_with("model.layers.1.")) theirs.replace(0, 15, "model.layers.2.");
+      const data::SafetensorsEntry& other = of_teacher.tensors().at(theirs);
+      ASSERT_EQ(entry.shape, other.shape) << name;
+      EXPECT_EQ(std::memcmp(entry.data, other.data, static_cast<std::size_t>(4 * entry.shape.numel())), 0) << name;
+      ++compared;
+    }
+    EXPECT_GT(compared, 30);
+    EXPECT_EQ(HuggingFaceModel(folder / "out").model_config(), config);
+    EXPECT_THAT([&] { nn::Upcycled(skipped, config, {.experts = 4, .experts_per_token = 2}, true, 1); },
+                ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr("has experts already")));
+  }
 }
 
 TEST(DeepSeek, OtherModelsOfTheNameAreRefused) {
