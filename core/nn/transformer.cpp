@@ -9,6 +9,7 @@
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/recompute.h"
+#include "kernels/elementwise.h"
 
 namespace limbeck::nn {
 namespace {
@@ -23,6 +24,27 @@ constexpr core::Cut by_columns{.dimension = 1};
 /// Of attention's scores.
 double scale_of(const ModelConfig& c) {
   return c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(static_cast<double>(c.head_width));
+}
+
+/// Counts are whole numbers, so that no rounding says which is the greater.
+std::vector<double> moves_of(std::span<const double> load, double rate) {
+  const double total = std::accumulate(load.begin(), load.end(), 0.0), experts = static_cast<double>(load.size());
+  std::vector<double> moves;
+  for (const double count : load) {
+    const double more = total - count * experts;
+    moves.push_back(more > 0 ? rate : more < 0 ? -rate : 0);
+  }
+  return moves;
+}
+
+/// to[i] += values[i], which are on their way there.
+void add_values(Tensor to, const std::vector<double>& values) {
+  core::dispatch_float("transformer", to.dtype(), [&]<class T>() {
+    const std::vector<T> rounded(values.begin(), values.end());
+    const Tensor there = Tensor::from<T>(to.memory(), to.shape(), rounded);
+    core::on_device(
+        to, [&](const auto& device) { kernels::add_to(device, there.data<T>(), to.mutable_data<T>(), to.numel()); });
+  });
 }
 
 }  // namespace
@@ -175,6 +197,7 @@ LatentAttention Transformer::add_latent_attention(const std::string& prefix, con
   const std::int64_t heads = attention.q->value.shape()[0] / c.head_width;
   attention.shape = {heads, heads, c.head_width, l.value_width, scale_of(c), layer.window};
   attention.rope = add_rotary(layer);
+  attention.absorbs = l.rank + l.rope_width <= core::widest_attention(options_.memory);
   return attention;
 }
 
@@ -240,6 +263,19 @@ core::StateDict Transformer::state_dict() {
   core::StateDict state;
   for (const Parameter* p : parameters()) state.emplace(p->name, p->entry(p->value));
   return state;
+}
+
+void Transformer::move_selection_biases(std::span<const std::vector<double>> loads, double rate) {
+  auto load = loads.begin();
+  for (Layer& layer : layers_) {
+    const Moe* const moe = std::get_if<Moe>(&layer.feed_forward);
+    if (moe == nullptr) continue;
+    core::check(load != loads.end() && std::ssize(*load) == config_.moe.num_experts,
+                "transformer: loads of {} layers, expected {} numbers of each with experts", loads.size(),
+                config_.moe.num_experts);
+    if (moe->selection_bias != nullptr) add_values(moe->selection_bias->value, moves_of(*load, rate));
+    ++load;
+  }
 }
 
 std::vector<core::RopeTable> Transformer::rope_tables(std::int64_t num_positions) const {

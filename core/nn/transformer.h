@@ -74,6 +74,10 @@ class Transformer {
   /// Fills every parameter, or those whose names end so; throws where the source lacks one or has another shape.
   void load(const core::StateReader& reader, std::string_view end_of_name = "");
   core::StateDict state_dict();
+  /// Moves the biases that experts are chosen by against their load, by `rate`: up those of experts that took fewer
+  /// assignments than the mean, down those that took more (Wang et al. 2024, "Auxiliary-loss-free load balancing").
+  /// `loads` [MoE layer of this model][E] are counts, the same on every rank.
+  void move_selection_biases(std::span<const std::vector<double>> loads, double rate);
 
   /// A pass over `batch` with attention within its sequences.
   Pass pass(const Batch& batch) const;

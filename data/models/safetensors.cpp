@@ -7,6 +7,7 @@
 
 #include "data/files/file_kind.h"
 #include "data/files/json_text.h"
+#include "kernels/e4m3.h"
 #include "kernels/half.h"
 
 namespace limbeck::data {
@@ -29,10 +30,13 @@ struct NamedDtype {
 constexpr std::array<NamedDtype, 5> dtypes = {
     {{"F32", DType::F32}, {"F64", DType::F64}, {"F16", DType::F16}, {"BF16", DType::BF16}, {"I64", DType::I64}}};
 
+constexpr std::string_view e4m3_name = "F8_E4M3";
+
 DType dtype_named(const std::string& name) {
   for (const auto& d : dtypes)
     if (d.name == name) return d.dtype;
-  fail("dtype is {}, expected F32, F64, F16, BF16 or I64", name);
+  if (name == e4m3_name) return DType::U8;
+  fail("dtype is {}, expected F32, F64, F16, BF16, F8_E4M3 or I64", name);
 }
 std::string_view safetensors_name(DType dtype) {
   for (const auto& d : dtypes)
@@ -55,7 +59,9 @@ SafetensorsEntry entry_from(const Json& json, std::span<const std::byte> data, c
                             std::vector<Range>& ranges) {
   check(json.is_object(), "is {}, expected an object", json.type_name());
   SafetensorsEntry entry;
-  entry.dtype = dtype_named(json.at("dtype").get<std::string>());
+  const auto dtype = json.at("dtype").get<std::string>();
+  entry.dtype = dtype_named(dtype);
+  entry.is_e4m3 = dtype == e4m3_name;
   check(json.at("shape").is_array() && json.at("data_offsets").is_array() && json.at("data_offsets").size() == 2,
         "expected a shape and two data_offsets");
   std::vector<std::int64_t> extents;
@@ -85,6 +91,8 @@ void with_stored(DType dtype, F&& f) {
     f([](core::bf16 x) { return static_cast<float>(x); });
   else if (dtype == DType::F16)
     f([](std::uint16_t x) { return kernels::float_from_half(x); });
+  else if (dtype == DType::U8)
+    f([](kernels::e4m3 x) { return static_cast<float>(x); });
   else
     fail("safetensors: {} is no floating type", dtype);
 }

@@ -8,7 +8,8 @@
 //     writer.write(tensor);                                            // in the order announced
 //     writer.finish();                                                 // on the disk under its name
 //
-// float32, float64, float16, bfloat16 and int64 are read (any other dtype is named), all but float16 written.
+// float32, float64, float16, bfloat16, e4m3 and int64 are read (any other dtype is named), all but float16 and e4m3
+// written.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +30,7 @@ struct SafetensorsEntry {
   core::DType dtype = core::DType::F32;
   core::Shape shape;
   const std::byte* data = nullptr;  // in the mapped file; not aligned
+  bool is_e4m3 = false;             // 8-bit floating point (kernels/e4m3.h); dtype is U8
 };
 
 class SafetensorsFile {

@@ -105,6 +105,7 @@ struct MoeLossConfig {
 struct RoutingConfig {
   double capacity_factor = 0;
   double jitter = 0;
+  double bias_rate = 0.001;
   friend bool operator==(const RoutingConfig&, const RoutingConfig&) = default;
 };
 

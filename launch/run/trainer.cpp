@@ -269,6 +269,8 @@ StepReport Trainer::step(bool dump) {
                                                      report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
+  if (session_.student->config().moe.selection_bias)
+    session_.student->move_selection_biases(done.result.expert_load, config.routing.bias_rate);
   report.result = done.result;
   report.times = done.times;
   report.gradient_norm = done.norm.norm;
