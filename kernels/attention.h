@@ -80,6 +80,10 @@ struct AttentionProblem {
   }
 };
 
+/// The widest heads that attention_forward takes.
+template <class D>
+std::int64_t attention_widest(const D& device);
+
 /// q [Tq,H*D], k [Tk,G*D], v [Tk,G*Dv] -> out [Tq,H*Dv], logsumexp [Tq,H] of the scaled scores. A query that sees no
 /// key gives 0 and -infinity. T is float, double or bf16; scores, probabilities and sums are of Acc<T>. In bf16 a
 /// probability is rounded to be a factor of v, and `out` once, behind its sum; what the probabilities are divided by is

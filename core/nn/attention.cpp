@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "core/nn/stream.h"
+#include "core/ops/cut_rms_norm.h"
 #include "core/ops/linear.h"
 #include "core/ops/rope.h"
 
@@ -10,12 +11,25 @@ namespace limbeck::nn {
 
 using core::as_var;
 
+namespace {
+
+/// Of each head, or of all heads, of which this rank may have some.
+Var head_normed(Tape& tape, const Pass& pass, const Var& heads, const Norm& norm, const Norms& norms) {
+  const std::int64_t all = norm.weight->global_shape[0];
+  if (norm.weight->value.shape()[0] == all) return norms.normed(tape, heads, norm);
+  const Var own = as_var(*norm.weight);
+  const Var weight = norms.offset == 0 ? own : core::offset(tape, own, norms.offset);
+  return core::cut_rms_norm(tape, heads, weight, all, norms.eps, *pass.comms.tensor);
+}
+
+}  // namespace
+
 Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
   const Var entered = enter_stream(tape, pass, x);
   const auto projected = [&](const Parameter& weight, const Parameter* bias, const Norm& norm) {
     const Var heads = core::linear(tape, entered, as_var(weight), pass.products,
                                    bias != nullptr ? std::optional(as_var(*bias)) : std::nullopt);
-    return norm ? norms.normed(tape, heads, norm) : heads;
+    return norm ? head_normed(tape, pass, heads, norm, norms) : heads;
   };
   Var queries = projected(*q, q_bias, q_norm);
   Var keys = projected(*k, k_bias, k_norm);

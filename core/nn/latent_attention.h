@@ -1,8 +1,10 @@
 // Self-attention whose queries, keys and values are made of narrow latents (DeepSeek-V2). The latents and their norms
-// are whole on every rank of a tensor group; what widens them is cut by heads.
+// are whole on every rank of a tensor group; what widens them is cut by heads. A cache holds the latents: what widens
+// them is absorbed then into queries and outputs.
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 #include "core/nn/norms.h"
 #include "core/nn/pass.h"
@@ -24,8 +26,20 @@ struct LatentAttention {
   Norm q_a_norm, kv_a_norm;    // [Rq] [R]: of the latents
   Norms norms;                 // of those two
 
+  bool absorbs = false;  // with a cache
+
   /// x [T,C] -> [T,C], T the tokens of the stream here; `layer` counts from 0 within this model, for the cache.
   Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const;
+
+  /// Of the keys and values that a cache has of a token: the latent and the turned part, and nothing beside them; or
+  /// those of all heads.
+  std::pair<std::int64_t, std::int64_t> cache_widths() const;
+
+ private:
+  Var absorbed(Tape& tape, const Pass& pass, const Var& queries, const Var& latent, const Var& turning,
+               std::int64_t layer) const;
+  Var widened(Tape& tape, const Pass& pass, const Var& queries, const Var& latent, const Var& turning,
+              std::int64_t layer) const;
 };
 
 }  // namespace limbeck::nn

@@ -29,9 +29,7 @@ void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::i
 }
 
 std::pair<std::int64_t, std::int64_t> Layer::cache_widths() const {
-  const core::AttentionShape& shape =
-      std::visit([](const auto& kind) -> const core::AttentionShape& { return kind.shape; }, attention);
-  return {shape.num_kv_heads * shape.width, shape.num_kv_heads * shape.value_width};
+  return std::visit([](const auto& kind) { return kind.cache_widths(); }, attention);
 }
 
 }  // namespace limbeck::nn

@@ -158,8 +158,6 @@ Attention Transformer::add_attention(const std::string& prefix, const LayerConfi
   } else if (c.head_norm == HeadNorm::AllHeads) {
     attention.q_norm = {add("q_norm.weight", {query_width}, by_groups, false)};
     attention.k_norm = {add("k_norm.weight", {key_width}, by_key_heads, false)};
-    core::check(attention.k->value.shape()[0] == key_width,
-                "transformer: norms over all heads (head_norm) are of whole layers, expected no tensor parallelism");
   }
   attention.o = add("o.weight", {c.width, query_width}, by_group_columns);
   if (c.attention_output_bias) attention.o_bias = add("o.bias", {c.width}, whole(), false);
@@ -199,6 +197,7 @@ LatentAttention Transformer::add_latent_attention(const std::string& prefix, con
   const std::int64_t heads = attention.q->value.shape()[0] / c.head_width;
   attention.shape = {heads, heads, c.head_width, l.value_width, scale_of(c), layer.window};
   attention.rope = add_rotary(layer);
+  attention.absorbs = l.rank + l.rope_width <= core::widest_attention(options_.memory);
   return attention;
 }
 

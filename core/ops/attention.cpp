@@ -76,6 +76,10 @@ void close_sum(const SlotPtr& slot, const Tensor& sum, const Tensor& like) {
 
 }  // namespace
 
+std::int64_t widest_attention(const MemoryPtr& memory) {
+  return std::visit([](const auto& device) { return kernels::attention_widest(device); }, memory->device());
+}
+
 Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,
               const AttentionLayout& layout, const std::optional<Var>& sinks) {
   check_arguments(q, k, v, shape, layout);

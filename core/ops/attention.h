@@ -39,6 +39,9 @@ struct AttentionLayout {
   std::int64_t longest_run = 0;
 };
 
+/// The widest heads, of queries that take no gradient, where a memory is.
+std::int64_t widest_attention(const MemoryPtr& memory);
+
 /// softmax(scale q k^T) v for each head; query head h reads key/value head h / (H/G). A query that sees no key gives 0.
 /// A head's sink is the logit of one more key, which all queries see and which has no value (gpt-oss); sinks and their
 /// gradient are float32 beside bfloat16.

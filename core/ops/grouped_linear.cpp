@@ -71,6 +71,18 @@ void input_product(const Tensor& dy, const Tensor& weight, const Tensor& offsets
 
 }  // namespace
 
+Tensor grouped_transposed(const Tensor& rows, const Tensor& weight, const Tensor& offsets) {
+  check(rows.shape().rank() == 2 && weight.shape().rank() == 3 && rows.shape()[1] == weight.shape()[1] &&
+            offsets.shape() == Shape{weight.shape()[0] + 1} && offsets.dtype() == DType::I64,
+        "grouped_transposed: rows {}, weight {} and offsets {} {} do not fit", rows.shape(), weight.shape(),
+        offsets.dtype(), offsets.shape());
+  check_weight_dtype("grouped_transposed", weight, rows.dtype());
+  Tensor out = Tensor::empty(rows.memory(), rows.dtype(), {rows.shape()[0], weight.shape()[2]});
+  clear_ungrouped(out, offsets);
+  input_product(rows, weight, offsets, 0, out);
+  return out;
+}
+
 // R is an upper bound: rows that belong to no expert are cleared first, for kernels leave them as they are.
 Var grouped_linear(Tape& tape, const Var& rows, const Var& weight, const Tensor& offsets) {
   check(rows.shape().rank() == 2 && weight.shape().rank() == 3 && rows.shape()[1] == weight.shape()[2],

@@ -14,4 +14,8 @@ namespace limbeck::core {
 Var grouped_linear(Tape& tape, const Var& rows /*[R,in]*/, const Var& weight /*[E,out,in]*/,
                    const Tensor& offsets /*[E+1] int64*/);
 
+/// W_e^T rows_r by the same groups: [R,in] of rows [R,out]. Not recorded.
+Tensor grouped_transposed(const Tensor& rows /*[R,out]*/, const Tensor& weight /*[E,out,in]*/,
+                          const Tensor& offsets /*[E+1] int64*/);
+
 }  // namespace limbeck::core

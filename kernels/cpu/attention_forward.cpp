@@ -249,6 +249,12 @@ void attention_forward(const D& cpu, const AttentionProblem& problem, const T* q
       });
 }
 
+template <class D>
+std::int64_t attention_widest(const D& /*cpu*/) {
+  return INT64_MAX;
+}
+template std::int64_t attention_widest(const Cpu&);
+
 #define LIMBECK_INSTANTIATE(T)                                                                                    \
   template void attention_forward(const Cpu&, const AttentionProblem&, const T*, const T*, const T*, T*, Acc<T>*, \
                                   const Acc<T>*);

@@ -117,6 +117,12 @@ void attention_forward(const D& cuda, const AttentionProblem& problem, const T* 
   run_plain(cuda, problem, q, k, v, out, logsumexp, sinks);
 }
 
+template <class D>
+std::int64_t attention_widest(const D& /*cuda*/) {
+  return widest_head;
+}
+template std::int64_t attention_widest(const Cuda&);
+
 #define LIMBECK_INSTANTIATE(T)                                                                                     \
   template void attention_forward(const Cuda&, const AttentionProblem&, const T*, const T*, const T*, T*, Acc<T>*, \
                                   const Acc<T>*);

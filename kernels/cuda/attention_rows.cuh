@@ -119,17 +119,20 @@ __device__ inline int rows_left(std::int64_t count, std::int64_t first) {
   return static_cast<int>(count - first < attention_tile ? count - first : attention_tile);
 }
 
-/// f(std::integral_constant) with the chunks of 32 columns that a width needs: 2, 4 or 8. Throws beyond 256.
+constexpr std::int64_t widest_head = 256;
+
+/// f(std::integral_constant) with the chunks of 32 columns that a width needs: 2, 4 or 8. Throws beyond widest_head.
 template <class F>
 void with_chunks(std::int64_t width, F&& f) {
   if (width <= 64)
     f(std::integral_constant<int, 2>());
   else if (width <= 128)
     f(std::integral_constant<int, 4>());
-  else if (width <= 256)
+  else if (width <= widest_head)
     f(std::integral_constant<int, 8>());
   else
-    throw std::runtime_error("attention: heads on a GPU are at most 256 wide, not " + std::to_string(width));
+    throw std::runtime_error("attention: heads on a GPU are at most " + std::to_string(widest_head) + " wide, not " +
+                             std::to_string(width));
 }
 
 /// Throws where the host does not say how many rows there are.

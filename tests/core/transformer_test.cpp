@@ -34,6 +34,16 @@ ModelConfig config_with_experts() {
   return config;
 }
 
+ModelConfig config_with_latents(std::int64_t query_rank) {
+  ModelConfig config = config_with_experts();
+  config.num_kv_heads = config.num_heads;
+  config.head_width = 7;
+  config.latent = {.rank = 5, .query_rank = query_rank, .rope_width = 4, .value_width = 3};
+  config.moe.selection_bias = true;
+  config.moe.scores = RouterScores::Sigmoid;
+  return config;
+}
+
 /// With weights far from zero, so that every part of the model is of effect.
 std::unique_ptr<Transformer> make_model(const ModelConfig& config) {
   auto model = std::make_unique<Transformer>(
@@ -56,8 +66,8 @@ Tensor logits_of(const Transformer& model, const Pass& pass) {
   return core::linear(off, core::constant(model.forward(off, pass).hidden.value), model.head()).value;
 }
 
-TEST(Transformer, WithACacheTheLogitsAreThoseOfTheWholeText) {
-  const auto model = make_model(config_with_experts());
+void expect_logits_of_the_whole_text(const ModelConfig& config) {
+  const auto model = make_model(config);
   const std::vector<std::int32_t> text = some_text(17);
   const Tensor whole = logits_of(*model, model->pass(one_sequence(model->memory(), text, 0)));
   double scale = 0;
@@ -76,6 +86,13 @@ TEST(Transformer, WithACacheTheLogitsAreThoseOfTheWholeText) {
     ASSERT_EQ(cache.length(0), done);
   }
   ASSERT_EQ(done, 17);
+}
+
+TEST(Transformer, WithACacheTheLogitsAreThoseOfTheWholeText) { expect_logits_of_the_whole_text(config_with_experts()); }
+
+// What widens keys and values is absorbed then.
+TEST(Transformer, WithACacheOfLatentsTheLogitsAreThoseOfTheWholeText) {
+  for (const std::int64_t query_rank : {0, 7}) expect_logits_of_the_whole_text(config_with_latents(query_rank));
 }
 
 TEST(Transformer, ACachesPagesAreGivenBackAndUsedAgain) {
@@ -112,8 +129,8 @@ TEST(Transformer, ACachesPagesAreGivenBackAndUsedAgain) {
   run(1, 65, 1);
 }
 
-TEST(Transformer, TextsInOneCacheDoNotSeeEachOther) {
-  const auto model = make_model(config_with_experts());
+void expect_texts_apart(const ModelConfig& config) {
+  const auto model = make_model(config);
   const std::vector<std::int32_t> text = some_text(24);
   KvCache cache = model->make_cache(4);
   // Runs part of the text into the slots, and holds the logits against those of each text alone.
@@ -208,6 +225,22 @@ TEST(Transformer, LearnedPositionsAreRowsOfTheTable) {
   const Tensor copy = table.rows(0, 6).clone();
   table.rows(3, 6).copy_from(copy);
   EXPECT_EQ(testing::relative_difference(logits_from(3), begin), 0);
+}
+
+TEST(Transformer, TextsInOneCacheDoNotSeeEachOther) { expect_texts_apart(config_with_experts()); }
+TEST(Transformer, TextsInOneCacheOfLatentsDoNotSeeEachOther) { expect_texts_apart(config_with_latents(7)); }
+
+// 5 + 4 numbers a token, whatever the heads.
+TEST(Transformer, ACacheOfLatentsHasNothingElse) {
+  const auto model = make_model(config_with_latents(7));
+  const nn::LatentConfig& l = model->config().latent;
+  KvCache cache = model->make_cache(1);
+  cache.make_room(0, 1);
+  const std::array<CacheRun, 1> one = {CacheRun{.slot = 0, .first = 0, .count = 1}};
+  const auto row = [&](std::int64_t width) { return Tensor::zeros(model->memory(), DType::F64, {1, width}); };
+  const auto [keys, values] = cache.append(0, one, row(l.rank + l.rope_width), row(0));
+  EXPECT_EQ(keys.shape(), (core::Shape{KvCache::page_tokens, 9}));
+  EXPECT_EQ(values.numel(), 0);
 }
 
 TEST(Transformer, AWeightScaleIsThatOfTheExpertsOutputs) {

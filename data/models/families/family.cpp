@@ -185,7 +185,8 @@ std::span<const Family* const> families() {
 const Family& family_of(const std::string& architecture, const std::string& where) {
   std::vector<std::string> names;
   for (const Family* family : families()) {
-    if (architecture == family->architecture) return *family;
+    if (architecture == family->architecture || (!architecture.empty() && architecture == family->other_architecture))
+      return *family;
     names.emplace_back(family->architecture);
   }
   core::fail("{}: architectures is {}, expected one of {}", where, architecture, fmt::join(names, ", "));

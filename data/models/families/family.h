@@ -94,6 +94,7 @@ struct Family {
   bool tied_head = false;
   std::int64_t mlp_widths = 0;            // width of a feed-forward over that of the model; 0: it is always said
   const char* activation_name = nullptr;  // of traits.activation; null: the usual
+  const char* other_architecture = "";    // that files have too, which their authors' own code reads
   bool may_lack_root = false;             // FamilyNames::root, of all tensors
   bool (*is_ignored)(std::string_view tensor) = nullptr;  // those that say nothing; null: none but inv_freq
   const char* activation_field = "hidden_act";

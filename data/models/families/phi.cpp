@@ -79,7 +79,7 @@ void write_window(const nn::ModelConfig& config, Json& json) {
 void read_phi3(const ConfigFields& fields, nn::ModelConfig& config) {
   // What early files call su, and such as call it yarn, transformers takes for longrope.
   read_long_rope(fields, config, /*original=*/4096, {"longrope", "su", "yarn"});
-  fields.expect("attention_bias", false);
+  for (const char* name : {"attention_bias", "mlp_bias", "lm_head_bias"}) fields.expect(name, false);
   if (fields.has("sliding_window")) config.window = fields.integer("sliding_window");
 }
 
@@ -108,7 +108,6 @@ void read_phimoe(const ConfigFields& fields, nn::ModelConfig& config) {
     core::check(fields.flag(name), "{}: {} is {}, which is not supported: expected true", fields.where(), name,
                 fields.text(name));
   fields.expect("num_experts_per_tok", 2);
-  fields.expect("input_jitter_noise", 0.0);
   if (fields.has("sliding_window")) config.window = fields.integer("sliding_window");
   config.moe.renormalise = false;
   config.moe.mixer_jitter = fields.number_or("router_jitter_noise", 0.01);
@@ -126,7 +125,6 @@ void write_phimoe(const nn::ModelConfig& config, Json& json) {
   json["attention_bias"] = true;
   json["lm_head_bias"] = true;
   json["router_jitter_noise"] = config.moe.mixer_jitter;
-  json["input_jitter_noise"] = 0.0;
 }
 
 }  // namespace
@@ -169,6 +167,7 @@ const Family& phimoe_family() {
                              .norm_eps = 1e-5,
                              .rope_base = 1e6,
                              .num_kv_heads = 8,
+                             .other_architecture = "PhiMoEForCausalLM",
                              .num_experts_field = "num_local_experts",
                              .expert_width_field = "intermediate_size",
                              .read = read_phimoe,

@@ -113,7 +113,7 @@ TEST(Safetensors, HostileHeadersAreRefusedByName) {
       {with_header("{\"w\": 3}"), "tensor w: is number"},
       {with_header("{\"w\":{\"dtype\":\"F32\"}}"), "tensor w"},
       {with_header(one("Q9", "[1]", "[0,4]"), 4), "tensor w: dtype is Q9"},
-      {with_header(one("F8_E4M3", "[4]", "[0,4]"), 4), "dtype is F8_E4M3"},
+      {with_header(one("F8_E5M2", "[4]", "[0,4]"), 4), "dtype is F8_E5M2"},
       {with_header(one("F32", "[2]", "[0,4]"), 4), "float32 [2] has 2 elements, but 4 bytes"},
       {with_header(one("F32", "[1]", "[4,8]"), 4), "data_offsets are [4,8], expected to lie in the 4 bytes"},
       {with_header(one("F32", "[1]", "[4,0]"), 4), "data_offsets are [4,0]"},

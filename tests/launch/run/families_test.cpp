@@ -22,6 +22,7 @@
 #include "data/models/hugging_face_config.h"
 #include "launch/run/step.h"
 #include "optim/objectives.h"
+#include "tests/support/family_reference.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
@@ -34,55 +35,7 @@ namespace fs = std::filesystem;
 using core::DType;
 using core::Tensor;
 using data::HuggingFaceModel;
-
-class Reference {
- public:
-  explicit Reference(const std::string& family)
-      : folder_(testing::golden_folder() / "families" / family),
-        file_(data::Hdf5File::open((folder_ / "reference.h5").string())) {}
-
-  const fs::path& folder() const { return folder_; }
-  std::vector<double> values(const std::string& path) const {
-    const core::Shape shape = file_.dataset_info(path).shape;
-    std::vector<double> result(static_cast<std::size_t>(shape.numel()));
-    file_.read(path, DType::F64, result.data(), std::vector<std::int64_t>(static_cast<std::size_t>(shape.rank()), 0),
-               shape);
-    return result;
-  }
-  data::TokenBatch samples() const {
-    const auto column = [&](const char* path) {
-      const std::vector<double> v = values(path);
-      return std::vector<std::int32_t>(v.begin(), v.end());
-    };
-    const core::Shape shape = file_.dataset_info("/tokens").shape;
-    return {shape[0], shape[1], column("/tokens"), column("/targets"), column("/positions"), column("/documents")};
-  }
-  /// By our names: the file has them in the order of the weights.
-  std::map<std::string, std::vector<double>> gradients() const {
-    const testing::TemporaryFolder folder;
-    fs::copy_file(folder_ / "config.json", folder / "config.json");
-    const std::string weights = testing::read_file(folder_ / "model.safetensors");
-    std::uint64_t header = 0;
-    std::memcpy(&header, weights.data(), sizeof header);
-    const std::vector<double> values = this->values("/gradients");
-    const std::vector<float> narrow(values.begin(), values.end());
-    testing::write_file(
-        folder / "model.safetensors",
-        weights.substr(0, 8 + header) + std::string(reinterpret_cast<const char*>(narrow.data()), 4 * narrow.size()));
-    const HuggingFaceModel model(folder.path());
-    std::map<std::string, std::vector<double>> all;
-    for (const auto& [name, info] : model.tensors()) {
-      core::StateEntry entry = core::StateEntry::whole(Tensor::zeros(core::Memory::cpu(1), DType::F64, info.shape));
-      model.read(name, entry);
-      all[name] = testing::values_of(entry.tensor);
-    }
-    return all;
-  }
-
- private:
-  fs::path folder_;
-  data::Hdf5File file_;
-};
+using testing::FamilyReference;
 
 double largest(const std::vector<double>& values) {
   double result = 0;
@@ -98,9 +51,9 @@ void expect_near(const std::vector<double>& values, const std::vector<double>& e
 
 /// Of all tokens of the samples, packed as they are.
 std::vector<double> logits_of(const core::StateReader& source, const nn::ModelConfig& config,
-                              const data::TokenBatch& samples, DType dtype) {
+                              const data::TokenBatch& samples, DType dtype, bool as_kept = false) {
   const auto memory = core::Memory::cpu(2);
-  nn::Transformer model(config, {.memory = memory, .dtype = dtype, .frozen = true});
+  nn::Transformer model(config, {.memory = memory, .dtype = dtype, .frozen = true, .as_kept = as_kept});
   model.load(source);
   core::Tape off(core::Tape::Mode::Off);
   const nn::Batch batch = launch::make_batch(memory, samples, 0, samples.num_sequences);
@@ -116,9 +69,22 @@ data::TokenBatch document_of(const std::vector<std::int32_t>& tokens) {
   return samples;
 }
 
+/// The values of a tensor of a safetensors file, row by row; transposed, column by column.
+std::vector<float> stored_values(const data::SafetensorsFile& file, const std::string& name, bool transposed) {
+  const data::SafetensorsEntry& entry = file.tensors().at(name);
+  std::vector<float> values(static_cast<std::size_t>(entry.shape.numel()));
+  data::SafetensorsFile::read(entry, 0, entry.shape.numel(), DType::F32, reinterpret_cast<std::byte*>(values.data()));
+  if (!transposed) return values;
+  std::vector<float> turned;
+  for (std::int64_t c = 0; c < entry.shape[1]; ++c)
+    for (std::int64_t r = 0; r < entry.shape[0]; ++r)
+      turned.push_back(values[static_cast<std::size_t>(r * entry.shape[1] + c)]);
+  return turned;
+}
+
 class Families : public ::testing::TestWithParam<const char*> {
  protected:
-  const Reference reference{GetParam()};
+  const FamilyReference reference{GetParam()};
 };
 
 TEST_P(Families, LogitsAreThoseOfTransformers) {
@@ -143,12 +109,11 @@ TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
   const nn::ModelConfig config = source.model_config();
   const std::map<std::string, std::vector<double>> expected = reference.gradients();
   const double loss = reference.values("/loss").at(0);
-  std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}};
-  if (config.head_norm != nn::HeadNorm::AllHeads) layouts.emplace_back("tp2", 2);
+  std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}, {"tp2", 2}};
   const bool by_two = config.moe.num_experts % 2 == 0;
-  if (config.moe.num_experts > 0) layouts.emplace_back(by_two ? "ep2" : "ep3", by_two ? 2 : 3);
-  if (config.moe.num_experts > 0 && config.head_norm != nn::HeadNorm::AllHeads)
-    layouts.emplace_back(by_two ? "tp2ep2" : "tp2ep3", by_two ? 4 : 6);
+  if (config.moe.num_experts > 0)
+    layouts.insert(layouts.end(),
+                   {{by_two ? "ep2" : "ep3", by_two ? 2 : 3}, {by_two ? "tp2ep2" : "tp2ep3", by_two ? 4 : 6}});
   for (const auto& [layout, ranks] : layouts)
     for (const DType dtype : {DType::F32, DType::F64}) {
       SCOPED_TRACE(fmt::format("{} {}", layout, core::name_of(dtype)));
@@ -184,23 +149,22 @@ TEST_P(Families, DecodeAsTheyRead) {
   EXPECT_EQ(decoded.size(), 20U);
 }
 
+// Their values are such that bfloat16 holds them.
 TEST_P(Families, ComeBackBitForBit) {
   const HuggingFaceModel model(reference.folder());
-  const testing::TemporaryFolder folder;
-  data::export_hugging_face(model, model.model_config(), folder / "out", {.dtype = DType::F32});
-  const HuggingFaceModel again(folder / "out");
-  EXPECT_EQ(again.model_config(), model.model_config());
-  const data::SafetensorsFile before(reference.folder() / "model.safetensors"),
-      after(folder / "out" / "model.safetensors");
-  ASSERT_EQ(after.tensors().size(), before.tensors().size());
-  for (const auto& [name, entry] : before.tensors()) {
-    ASSERT_TRUE(after.tensors().contains(name)) << name;
-    const data::SafetensorsEntry& other = after.tensors().at(name);
-    ASSERT_EQ(other.shape, entry.shape) << name;
-    std::vector<float> a(static_cast<std::size_t>(entry.shape.numel())), b = a;
-    data::SafetensorsFile::read(entry, 0, entry.shape.numel(), DType::F32, reinterpret_cast<std::byte*>(a.data()));
-    data::SafetensorsFile::read(other, 0, entry.shape.numel(), DType::F32, reinterpret_cast<std::byte*>(b.data()));
-    EXPECT_EQ(a, b) << name;
+  for (const DType dtype : {DType::F32, DType::BF16}) {
+    const testing::TemporaryFolder folder;
+    data::export_hugging_face(model, model.model_config(), folder / "out", {.dtype = dtype});
+    const HuggingFaceModel again(folder / "out");
+    EXPECT_EQ(again.model_config(), model.model_config());
+    const data::SafetensorsFile before(reference.folder() / "model.safetensors"),
+        after(folder / "out" / "model.safetensors");
+    ASSERT_EQ(after.tensors().size(), before.tensors().size());
+    for (const auto& [name, entry] : before.tensors()) {
+      ASSERT_TRUE(after.tensors().contains(name)) << name;
+      ASSERT_EQ(after.tensors().at(name).shape, entry.shape) << name;
+      EXPECT_EQ(stored_values(after, name, false), stored_values(before, name, false)) << name;
+    }
   }
 }
 
@@ -232,11 +196,14 @@ TEST_P(Families, ComeBackFromGguf) {
   EXPECT_EQ(again.model_config().rope_scaling.kind, config.rope_scaling.kind);
   EXPECT_EQ(again.model_config().rope_scaling.factor, config.rope_scaling.factor);
   EXPECT_EQ(again.model_config().latent.rank, config.latent.rank);
-  if (!config.is_latent()) return;
-  export_hugging_face(again, again.model_config(), folder / "back", {.dtype = DType::F32});  // its numbers are float32
-  expect_near(logits_of(HuggingFaceModel(folder / "back"), again.model_config(), reference.samples(), DType::F32),
-              expected, 1e-5);
-  expect_near(logits_of(again, again.model_config(), reference.samples(), DType::F32), expected, 1e-5);
+  if (config.is_latent()) {
+    // Its numbers are float32.
+    export_hugging_face(again, again.model_config(), folder / "back", {.dtype = DType::F32});
+    expect_near(logits_of(HuggingFaceModel(folder / "back"), again.model_config(), reference.samples(), DType::F32),
+                expected, 1e-5);
+  }
+  for (const bool as_kept : {false, true})
+    expect_near(logits_of(again, again.model_config(), reference.samples(), DType::F32, as_kept), expected, 1e-5);
 }
 
 /// Dense families, from whose teachers students are cut.
@@ -313,21 +280,8 @@ TEST_P(LongRope, AShortDocumentHasTheShortFactors) {
 INSTANTIATE_TEST_SUITE_P(OfPeople, LongRope, ::testing::Values("phi3", "phi4_mini", "phimoe"),
                          [](const auto& test) { return std::string(test.param); });
 
-/// The values of a tensor of a safetensors file, row by row; transposed, column by column.
-std::vector<float> stored_values(const data::SafetensorsFile& file, const std::string& name, bool transposed) {
-  const data::SafetensorsEntry& entry = file.tensors().at(name);
-  std::vector<float> values(static_cast<std::size_t>(entry.shape.numel()));
-  data::SafetensorsFile::read(entry, 0, entry.shape.numel(), DType::F32, reinterpret_cast<std::byte*>(values.data()));
-  if (!transposed) return values;
-  std::vector<float> turned;
-  for (std::int64_t c = 0; c < entry.shape[1]; ++c)
-    for (std::int64_t r = 0; r < entry.shape[0]; ++r)
-      turned.push_back(values[static_cast<std::size_t>(r * entry.shape[1] + c)]);
-  return turned;
-}
-
 void expect_gguf_holds(const std::string& family, const std::map<std::string, std::string>& names, bool transposed) {
-  const Reference reference(family);
+  const FamilyReference reference(family);
   const HuggingFaceModel model(reference.folder());
   const testing::TemporaryFolder folder;
   data::export_gguf(model, model.model_config(), folder / "m.gguf", {.dtype = DType::F32});
@@ -360,7 +314,7 @@ TEST(FamiliesInGguf, Phi3HasItsTensorsAsTheyAre) {
     names[ours + "ffn_up.weight"] = theirs + "mlp.gate_up_proj.weight";
     names[ours + "ffn_down.weight"] = theirs + "mlp.down_proj.weight";
   }
-  const Reference reference("phi3");
+  const FamilyReference reference("phi3");
   const HuggingFaceModel model(reference.folder());
   const testing::TemporaryFolder folder;
   data::export_gguf(model, model.model_config(), folder / "m.gguf", {.dtype = DType::F32});
@@ -398,9 +352,30 @@ TEST(FamiliesInGguf, Gpt2HasItsMatricesTurned) {
   expect_gguf_holds("gpt2", names, true);
 }
 
+// Its authors' own code has another name for the architecture, and adds noise in training.
+TEST(PhiMoe, IsReadAsItsAuthorsSaveIt) {
+  const FamilyReference reference("phimoe");
+  const testing::TemporaryFolder folder;
+  std::string config = testing::read_file(reference.folder() / "config_v4.json");
+  const auto replace = [&](const std::string& what, const std::string& by) {
+    const std::size_t at = config.find(what);
+    ASSERT_NE(at, std::string::npos) << what;
+    config.replace(at, what.size(), by);
+  };
+  replace("PhimoeForCausalLM", "PhiMoEForCausalLM");
+  replace("\"input_jitter_noise\": 0.0", "\"input_jitter_noise\": 0.01");
+  testing::write_file(folder / "config.json", config);
+  fs::copy_file(reference.folder() / "model.safetensors", folder / "model.safetensors");
+  EXPECT_EQ(HuggingFaceModel(folder.path()).model_config(), HuggingFaceModel(reference.folder()).model_config());
+  replace("\"lm_head_bias\": true", "\"lm_head_bias\": false");
+  testing::write_file(folder / "config.json", config);
+  EXPECT_THAT([&] { HuggingFaceModel{folder.path()}; },
+              ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr("lm_head_bias is false")));
+}
+
 /// The golden GPT-2 with tensors renamed, and with more of them.
 void write_gpt2(const fs::path& folder, const std::string& prefix, bool with_masks) {
-  const Reference reference("gpt2");
+  const FamilyReference reference("gpt2");
   const data::SafetensorsFile stored(reference.folder() / "model.safetensors");
   std::vector<data::SafetensorsPlan> plan;
   const std::size_t root = std::string("transformer.").size();
@@ -424,7 +399,7 @@ void write_gpt2(const fs::path& folder, const std::string& prefix, bool with_mas
 }
 
 TEST(Gpt2, IsReadWithoutItsRootAndWithItsMasks) {
-  const Reference reference("gpt2");
+  const FamilyReference reference("gpt2");
   for (const char* prefix : {"transformer.", ""})
     for (const bool with_masks : {false, true}) {
       const testing::TemporaryFolder folder;
@@ -508,7 +483,7 @@ TEST(DeepSeek, BiasesOfTheSelectionMoveByTheLoad) {
 
 // The files of llama.cpp's converter, of today and as it once joined the matrices that widen keys and values.
 TEST(DeepSeek, GgufIsReadInBothForms) {
-  const Reference reference("deepseek_v3");
+  const FamilyReference reference("deepseek_v3");
   for (const char* name : {"deepseek_v3.gguf", "deepseek_v3_joined.gguf"}) {
     SCOPED_TRACE(name);
     const data::GgufModel model(std::make_shared<data::GgufFile>((testing::golden_folder() / "gguf" / name).string()));
@@ -519,7 +494,7 @@ TEST(DeepSeek, GgufIsReadInBothForms) {
 
 // Layers that predict further tokens lie behind the others in a file.
 TEST(DeepSeek, LayersBehindTheLastAreNotRead) {
-  const Reference reference("deepseek_v3");
+  const FamilyReference reference("deepseek_v3");
   const testing::TemporaryFolder folder;
   auto json = nlohmann::json::parse(testing::read_file(reference.folder() / "config.json"));
   json["num_hidden_layers"] = 2;
@@ -531,8 +506,37 @@ TEST(DeepSeek, LayersBehindTheLastAreNotRead) {
   EXPECT_THAT(model.notices()[0], ::testing::HasSubstr("tensors of layers from 2 on"));
 }
 
+// A student of some layers keeps latents, groups, biases and experts, and is a model of the family.
+TEST(DeepSeek, LayersMayBeLeftOut) {
+  for (const char* family : {"deepseek_v2", "deepseek_v3"}) {
+    const Reference reference(family);
+    const HuggingFaceModel teacher(reference.folder());
+    const nn::ModelConfig config = nn::skip_layers(teacher.model_config(), {0, 2});
+    EXPECT_EQ(config.moe.dense_layers, (std::vector<std::int64_t>{0}));
+    const nn::LayerSkip skipped(teacher, 3, {0, 2});
+    // The same by names in a file.
+    const testing::TemporaryFolder folder;
+    data::export_hugging_face(skipped, config, folder / "out", {.dtype = DType::F32});
+    const data::SafetensorsFile of_student(folder / "out" / "model.safetensors"),
+        of_teacher(reference.folder() / "model.safetensors");
+    std::int64_t compared = 0;
+    for (const auto& [name, entry] : of_student.tensors()) {
+      std::string theirs = name;
+      if (name.starts_with("model.layers.1.")) theirs.replace(0, 15, "model.layers.2.");
+      const data::SafetensorsEntry& other = of_teacher.tensors().at(theirs);
+      ASSERT_EQ(entry.shape, other.shape) << name;
+      EXPECT_EQ(std::memcmp(entry.data, other.data, static_cast<std::size_t>(4 * entry.shape.numel())), 0) << name;
+      ++compared;
+    }
+    EXPECT_GT(compared, 30);
+    EXPECT_EQ(HuggingFaceModel(folder / "out").model_config(), config);
+    EXPECT_THAT([&] { nn::Upcycled(skipped, config, {.experts = 4, .experts_per_token = 2}, true, 1); },
+                ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr("has experts already")));
+  }
+}
+
 TEST(DeepSeek, OtherModelsOfTheNameAreRefused) {
-  const Reference reference("deepseek_v3");
+  const FamilyReference reference("deepseek_v3");
   const testing::TemporaryFolder folder;
   const auto original = nlohmann::json::parse(testing::read_file(reference.folder() / "config.json"));
   const auto refusal = [&](const char* patch) {

@@ -1,0 +1,74 @@
+// A tiny model of a family, as transformers saved it, and what transformers computes of it in float64
+// (tests/golden/make_families.py).
+//
+//     const FamilyReference reference("qwen3_moe");
+//     const data::HuggingFaceModel model(reference.folder());
+//     reference.values("/logits"); reference.gradients().at("layers.0.attention.q.weight");
+#pragma once
+
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "data/files/hdf5_file.h"
+#include "data/models/hugging_face.h"
+#include "data/text/loader.h"
+#include "tests/support/golden_model.h"
+#include "tests/support/places.h"
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::testing {
+
+class FamilyReference {
+ public:
+  explicit FamilyReference(const std::string& family)
+      : folder_(golden_folder() / "families" / family),
+        file_(data::Hdf5File::open((folder_ / "reference.h5").string())) {}
+
+  const std::filesystem::path& folder() const { return folder_; }
+  std::vector<double> values(const std::string& path) const {
+    const core::Shape shape = file_.dataset_info(path).shape;
+    std::vector<double> result(static_cast<std::size_t>(shape.numel()));
+    file_.read(path, core::DType::F64, result.data(),
+               std::vector<std::int64_t>(static_cast<std::size_t>(shape.rank()), 0), shape);
+    return result;
+  }
+  data::TokenBatch samples() const {
+    const auto column = [&](const char* path) {
+      const std::vector<double> v = values(path);
+      return std::vector<std::int32_t>(v.begin(), v.end());
+    };
+    const core::Shape shape = file_.dataset_info("/tokens").shape;
+    return {shape[0], shape[1], column("/tokens"), column("/targets"), column("/positions"), column("/documents")};
+  }
+  /// By our names: the file has them in the order of the weights.
+  std::map<std::string, std::vector<double>> gradients() const {
+    const TemporaryFolder folder;
+    std::filesystem::copy_file(folder_ / "config.json", folder / "config.json");
+    const std::string weights = read_file(folder_ / "model.safetensors");
+    std::uint64_t header = 0;
+    std::memcpy(&header, weights.data(), sizeof header);
+    const std::vector<double> values = this->values("/gradients");
+    const std::vector<float> narrow(values.begin(), values.end());
+    write_file(
+        folder / "model.safetensors",
+        weights.substr(0, 8 + header) + std::string(reinterpret_cast<const char*>(narrow.data()), 4 * narrow.size()));
+    const data::HuggingFaceModel model(folder.path());
+    std::map<std::string, std::vector<double>> all;
+    for (const auto& [name, info] : model.tensors()) {
+      core::StateEntry entry =
+          core::StateEntry::whole(core::Tensor::zeros(core::Memory::cpu(1), core::DType::F64, info.shape));
+      model.read(name, entry);
+      all[name] = values_of(entry.tensor);
+    }
+    return all;
+  }
+
+ private:
+  std::filesystem::path folder_;
+  data::Hdf5File file_;
+};
+
+}  // namespace limbeck::testing
