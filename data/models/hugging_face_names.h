@@ -147,9 +147,9 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
       const std::string moe = theirs + names.experts + ".";
       one(ours + "moe.router", {experts, c.width}, moe + "gate");
       if (c.moe.selection_bias) {
-        HuggingFaceName bias{ours + "moe.router.bias", {experts}, {moe + "gate.e_score_correction_bias"}};
-        bias.is_wide = true;
-        visit(bias);
+        HuggingFaceName correction{ours + "moe.router.bias", {experts}, {moe + "gate.e_score_correction_bias"}};
+        correction.is_wide = true;
+        visit(correction);
       }
       stack(ours + "moe.experts.gate", {experts, c.moe.expert_width, c.width}, moe + "experts", names.gate);
       stack(ours + "moe.experts.up", {experts, c.moe.expert_width, c.width}, moe + "experts", names.up);
