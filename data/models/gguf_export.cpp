@@ -97,7 +97,9 @@ std::vector<float> rope_factors(const nn::ModelConfig& config) {
 }
 
 DType stored_dtype(const GgufName& name, DType wanted) {
-  if (name.stored_shape().rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight")) return DType::F32;
+  if (name.stored_shape().rank() == 1 || name.stored.ends_with(".bias") ||
+      name.stored.ends_with(".ffn_gate_inp.weight"))
+    return DType::F32;
   const bool fills_blocks = name.shape[name.shape.rank() - 1] % core::info(wanted).block_elements == 0;
   return fills_blocks ? wanted : DType::F16;
 }
@@ -149,7 +151,7 @@ std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& 
                          const GgufExport& options) {
   const Family& family = family_for(config, "GGUF export", beyond_gguf);
   const GgufKeys keys = keys_of(config, family, path, options);
-  const auto names = gguf_names(config, family.gguf_interleaves);
+  const auto names = gguf_names(config, family);
   std::vector<GgufPlan> plan;
   std::int64_t num_otherwise = 0;
   for (const auto& name : names) {

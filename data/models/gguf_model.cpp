@@ -70,7 +70,8 @@ nn::RopeScaling scaling_of_factors(const GgufFile& file, const GgufTensor& tenso
              rope_factors, *other);
 }
 
-nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys, const nn::ModelConfig& config) {
+nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys, const Family& family,
+                             const nn::ModelConfig& config) {
   const std::string kind = keys.text_or("rope.scaling.type", "none");
   check(kind == "none" || kind == "linear" || kind == "yarn",
         "{}: {} is {}, which is not supported: expected none, linear or yarn", file.path(),
@@ -85,6 +86,7 @@ nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys,
   if (kind == "yarn") {
     scaling.original_positions = keys.integer_or("rope.scaling.original_context_length", config.max_positions);
     scaling.beta_fast = keys.number_or("rope.scaling.yarn_beta_fast", 32);
+    scaling.truncates = family.gguf_rope_truncates;
     scaling.beta_slow = keys.number_or("rope.scaling.yarn_beta_slow", 1);
   }
   return scaling;
@@ -94,6 +96,8 @@ void read_experts(const ArchitectureKeys& keys, const Family& family, std::int64
   moe.experts_per_token = keys.integer("expert_used_count");
   moe.expert_width = keys.integer_or("expert_feed_forward_length", feed_forward);
   moe.renormalise = family.gguf_renormalises.value_or(true);
+  moe.router_bias = family.traits.router_bias;
+  moe.expert_bias = family.traits.expert_bias;
   if (!family.traits.has_shared_experts) return;
   moe.shared_width = keys.integer("expert_shared_feed_forward_length");
   moe.shared_gate = true;
@@ -147,9 +151,10 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
         nn::ModelLimits::head_width);
 
   set_traits(traits, config);
+  config.activation_limit = family.gguf_activation_limit;
   if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
   if (family.gguf_attention_scale != nullptr) config.attention_scale = family.gguf_attention_scale(config);
-  config.rope_scaling = read_scaling(file, keys, config);
+  config.rope_scaling = read_scaling(file, keys, family, config);
   const std::int64_t feed_forward = keys.integer_or("feed_forward_length", 0);
   if (config.moe.num_experts > 0)
     read_experts(keys, family, feed_forward, config.moe);
@@ -173,7 +178,7 @@ GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(fil
   const Family* family = nullptr;
   std::tie(family, config_) = read_config(*file_);
   std::set<const GgufTensor*> used;
-  for (const GgufName& name : gguf_names(config_, family->gguf_interleaves)) {
+  for (const GgufName& name : gguf_names(config_, *family)) {
     Origin origin = find(name);
     used.insert(origin.tensors.begin(), origin.tensors.end());
     tensors_[name.name] = {name.shape, origin.tensors.front()->dtype};

@@ -8,6 +8,7 @@
 
 #include "core/nn/model_config.h"
 #include "core/shape.h"
+#include "data/models/families/family.h"
 
 namespace limbeck::data {
 
@@ -23,7 +24,7 @@ struct GgufName {
 };
 
 /// Every tensor of the model in the order of the files that llama.cpp's converter writes.
-inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, bool interleaves) {
+inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const Family& family) {
   std::vector<GgufName> names;
   const auto add = [&](const std::string& name, const std::string& stored, const core::Shape& shape,
                        bool is_permuted = false, const char* kind = ".weight") {
@@ -50,21 +51,30 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, bool interleav
     const std::string theirs = fmt::format("blk.{}.", layer);
     norm(before, ours + "attention_norm", theirs + "attn_norm", c.width);
     for (const auto& [which, rows] : {std::pair("q", q_rows), std::pair("k", kv_rows), std::pair("v", kv_rows)}) {
-      const bool is_permuted = interleaves && *which != 'v';
+      const bool is_permuted = family.gguf_interleaves && *which != 'v';
       add(ours + "attention." + which, theirs + "attn_" + which, {rows, c.width}, is_permuted);
       if (c.attention_bias) add(ours + "attention." + which, theirs + "attn_" + which, {rows}, is_permuted, ".bias");
     }
     add(ours + "attention.o", theirs + "attn_output", {c.width, q_rows});
+    if (c.attention_output_bias) add(ours + "attention.o", theirs + "attn_output", {c.width}, false, ".bias");
+    if (c.attention_sinks) {
+      add(ours + "attention.sinks", theirs + "attn_sinks", {c.num_heads});
+      names.back().name = ours + "attention.sinks";
+    }
     norm(has_norms, ours + "attention.q_norm", theirs + "attn_q_norm", each ? c.head_width : q_rows);
     norm(has_norms, ours + "attention.k_norm", theirs + "attn_k_norm", each ? c.head_width : kv_rows);
     norm(after, ours + "attention_post_norm", theirs + "post_attention_norm", c.width);
-    norm(before, ours + "mlp_norm", theirs + "ffn_norm", c.width);
+    norm(before, ours + "mlp_norm", theirs + family.gguf_mlp_norm, c.width);
     if (c.is_moe_layer(layer)) {
       const auto& moe = c.moe;
       add(ours + "moe.router", theirs + "ffn_gate_inp", {moe.num_experts, c.width});
+      if (moe.router_bias) add(ours + "moe.router", theirs + "ffn_gate_inp", {moe.num_experts}, false, ".bias");
       const auto stack = [&](const char* name, const char* stored, const core::Shape& shape) {
         add(ours + "moe.experts." + name, theirs + stored, shape);
         names.back().name = ours + "moe.experts." + name;
+        if (!moe.expert_bias) return;
+        add(ours, theirs + stored, {shape[0], shape[1]}, false, ".bias");
+        names.back().name = ours + "moe.experts." + name + "_bias";
       };
       stack("gate", "ffn_gate_exps", {moe.num_experts, moe.expert_width, c.width});
       stack("up", "ffn_up_exps", {moe.num_experts, moe.expert_width, c.width});

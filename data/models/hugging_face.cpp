@@ -1,6 +1,7 @@
 #include "data/models/hugging_face.h"
 
 #include <algorithm>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -9,6 +10,7 @@
 #include "data/files/json_text.h"
 #include "data/models/hugging_face_config.h"
 #include "data/models/hugging_face_names.h"
+#include "data/models/quantised/quantised.h"
 
 namespace limbeck::data {
 
@@ -38,16 +40,22 @@ std::string other_weights(const fs::path& folder) {
   return "";
 }
 
+/// Whether it is of numbers with a point, and not of what is stored beside weights.
+bool has_values(const ModelTensor& tensor) {
+  const DType dtype = tensor.dtype();
+  return dtype == DType::F32 || dtype == DType::F64 || dtype == DType::BF16 || core::block_format(dtype);
+}
+
 /// Whether two tensors hold the same values.
-bool are_equal(const SafetensorsEntry& a, const SafetensorsEntry& b) {
-  if (a.shape != b.shape || a.dtype == DType::I64 || b.dtype == DType::I64) return false;
+bool are_equal(const ModelTensor& a, const ModelTensor& b) {
+  if (a.shape() != b.shape() || !has_values(a) || !has_values(b)) return false;
   constexpr std::int64_t at_once = 1 << 16;
   std::vector<double> of_a(at_once);
   std::vector<double> of_b(at_once);
-  for (std::int64_t first = 0; first < a.shape.numel(); first += at_once) {
-    const std::int64_t count = std::min(at_once, a.shape.numel() - first);
-    SafetensorsFile::read(a, first, count, DType::F64, reinterpret_cast<std::byte*>(of_a.data()));
-    SafetensorsFile::read(b, first, count, DType::F64, reinterpret_cast<std::byte*>(of_b.data()));
+  for (std::int64_t first = 0; first < a.shape().numel(); first += at_once) {
+    const std::int64_t count = std::min(at_once, a.shape().numel() - first);
+    a.read(first, 1, count, DType::F64, reinterpret_cast<std::byte*>(of_a.data()));
+    b.read(first, 1, count, DType::F64, reinterpret_cast<std::byte*>(of_b.data()));
     if (!std::equal(of_a.begin(), of_a.begin() + count, of_b.begin())) return false;
   }
   return true;
@@ -59,36 +67,38 @@ HuggingFaceModel::HuggingFaceModel(fs::path folder) : folder_(std::move(folder))
   const HuggingFaceConfig read = read_hugging_face_config(folder_);
   family_ = read.family;
   config_ = read.model;
-  open_files();
+  stored_ = model_tensors(open_files(), read.quantization, source());
   resolve_head();
   map_tensors();
 }
 
-void HuggingFaceModel::open_file(const std::string& name) {
+void HuggingFaceModel::open_file(const std::string& name, SafetensorsEntries& entries) {
   files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
   for (const auto& [tensor, entry] : files_.back()->tensors())
-    check(stored_.emplace(tensor, &entry).second, "{}: tensor {} is in an earlier file too", files_.back()->path(),
+    check(entries.emplace(tensor, &entry).second, "{}: tensor {} is in an earlier file too", files_.back()->path(),
           tensor);
 }
 
-void HuggingFaceModel::open_files() {
+SafetensorsEntries HuggingFaceModel::open_files() {
+  SafetensorsEntries entries;
   constexpr const char* one = "model.safetensors";
   const fs::path index = folder_ / "model.safetensors.index.json";
   if (fs::exists(folder_ / one)) {
-    open_file(one);
+    open_file(one, entries);
     if (fs::exists(index))
       notices_.push_back(fmt::format("{}: has {} and {}: the former is read, as transformers does", source(), one,
                                      index.filename().string()));
   } else if (fs::exists(index)) {
-    open_shards(index);
+    open_shards(index, entries);
   } else {
     const std::string other = other_weights(folder_);
     fail("{}: has neither {} nor {}{}", source(), one, index.filename().string(),
          other.empty() ? "" : fmt::format(", but {}", other));
   }
+  return entries;
 }
 
-void HuggingFaceModel::open_shards(const fs::path& index) {
+void HuggingFaceModel::open_shards(const fs::path& index, SafetensorsEntries& entries) {
   std::map<std::string, std::string> file_of;  // by tensor
   try {
     const Json json = parse_json<Json>(read_text_file(index, 1U << 28U), index.string());
@@ -102,7 +112,7 @@ void HuggingFaceModel::open_shards(const fs::path& index) {
     check(name.ends_with(".safetensors") && name.find_first_of(std::string_view("/\0", 2)) == std::string::npos,
           "{}: names a file \"{}\", expected NAME.safetensors in the same folder", index.string(), name);
   for (const auto& name : names) {
-    open_file(name);
+    open_file(name, entries);
     for (const auto& [tensor, entry] : files_.back()->tensors()) {
       const auto said = file_of.find(tensor);
       check(said != file_of.end() && said->second == name, "{}: tensor {} is in {}, expected it in {}", index.string(),
@@ -110,7 +120,7 @@ void HuggingFaceModel::open_shards(const fs::path& index) {
     }
   }
   for (const auto& [tensor, name] : file_of)
-    check(stored_.contains(tensor), "{}: tensor {} is not in {}", index.string(), tensor, name);
+    check(entries.contains(tensor), "{}: tensor {} is not in {}", index.string(), tensor, name);
 }
 
 /// One of a tied pair is enough; two that differ are not tied, whatever the config says.
@@ -133,51 +143,96 @@ void HuggingFaceModel::resolve_head() {
 void HuggingFaceModel::map_tensors() {
   std::set<std::string> used;
   for_each_hugging_face_name(config_, family_->names, [&](const HuggingFaceName& tensor) {
-    const auto& [name, shape, stored, is_stack] = tensor;
-    const Shape expected = is_stack ? Shape(shape.extents().subspan(1)) : shape;
-    auto& origins = origins_[name];
-    for (const auto& theirs : stored) {
+    const Shape& expected = tensor.stored_shape;
+    Origin& origin = origins_[tensor.name];
+    origin = {{}, tensor.is_stack, tensor.first, tensor.strides};
+    for (const auto& theirs : tensor.stored) {
       const auto found = stored_.find(theirs);
       check(found != stored_.end(), "{}: has no tensor {}, expected one of shape {}", source(), theirs, expected);
-      const SafetensorsEntry& entry = *found->second;
-      check(entry.shape == expected, "{}: tensor {} has shape {}, expected {}", source(), theirs, entry.shape,
+      const ModelTensor& entry = *found->second;
+      check(entry.shape() == expected, "{}: tensor {} has shape {}, expected {}", source(), theirs, entry.shape(),
             expected);
-      check(entry.dtype != DType::I64, "{}: tensor {} is {}, expected a floating type", source(), theirs, entry.dtype);
-      origins.push_back(&entry);
+      check(has_values(entry), "{}: tensor {} is {}, expected a floating type", source(), theirs, entry.dtype());
+      origin.tensors.push_back(found->second);
       used.insert(theirs);
     }
-    tensors_[name] = {shape, origins.front()->dtype};
+    tensors_[tensor.name] = {tensor.shape, origin.tensors.front()->dtype()};
   });
   for (const auto& [name, entry] : stored_) {
     const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == head);
     check(is_ignored || used.contains(name), "{}: tensor {} {} has no place in this architecture", source(), name,
-          entry->shape);
+          entry->shape());
   }
+}
+
+template <class F>
+void HuggingFaceModel::for_each_run(const Origin& origin, const Shape& global, const core::StateEntry& entry,
+                                    F&& f) const {
+  const Shape& box = entry.tensor.shape();
+  // Of a stored tensor: planes of rows of columns.
+  const int begin = origin.is_stack ? 1 : 0, rank = global.rank() - begin;
+  const auto extent = [&](int back) { return back <= rank ? box[global.rank() - back] : 1; };
+  const auto offset = [&](int back) { return back <= rank ? entry.offset[global.rank() - back] : 0; };
+  const auto stride = [&](int back) { return back <= rank ? origin.strides[rank - back] : 0; };
+  const std::int64_t columns = extent(1);
+  // Whole rows may lie one behind the other.
+  const bool is_whole = columns == global[global.rank() - 1] && (extent(2) == 1 || stride(2) == columns * stride(1));
+  const std::int64_t rows = is_whole ? 1 : extent(2), run = is_whole ? extent(2) * columns : columns;
+  for (std::int64_t matrix = 0; matrix < (origin.is_stack ? box[0] : 1); ++matrix)
+    for (std::int64_t plane = 0; plane < extent(3); ++plane)
+      for (std::int64_t row = 0; row < rows; ++row)
+        f(*origin.tensors[origin.is_stack ? entry.offset[0] + matrix : 0],
+          origin.first + (offset(3) + plane) * stride(3) + (offset(2) + row) * stride(2) + offset(1) * stride(1),
+          stride(1), run);
 }
 
 void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
-  const auto& origins = origins_.at(name);
-  const Shape& global = info.shape;
-  const Shape& box = entry.tensor.shape();
-  const int rank = global.rank();
-  const bool is_stack = rank == 3;
   const DType dtype = entry.tensor.dtype();
-  const std::int64_t columns = box[rank - 1];
-  const std::int64_t rows = rank == 1 ? 1 : box[rank - 2];
-  const std::int64_t first_row = rank == 1 ? 0 : entry.offset[rank - 2];
   std::byte* out = entry.tensor.mutable_host_raw();
-  for (std::int64_t matrix = 0; matrix < (is_stack ? box[0] : 1); ++matrix) {
-    const SafetensorsEntry& origin = *origins[is_stack ? entry.offset[0] + matrix : 0];
-    // Whole rows lie one behind the other.
-    const bool is_whole = columns == global[rank - 1];
-    const std::int64_t runs = is_whole ? 1 : rows;
-    const std::int64_t run = is_whole ? rows * columns : columns;
-    for (std::int64_t i = 0; i < runs; ++i, out += core::bytes_of(dtype, run))
-      SafetensorsFile::read(origin, (first_row + i) * global[rank - 1] + entry.offset[rank - 1], run, dtype, out);
-  }
+  for_each_run(origins_.at(name), info.shape, entry,
+               [&](const ModelTensor& tensor, std::int64_t first, std::int64_t stride, std::int64_t count) {
+                 tensor.read(first, stride, count, dtype, out);
+                 out += core::bytes_of(dtype, count);
+               });
+}
+
+std::optional<core::Tensor> HuggingFaceModel::lend_box(const std::string& name, const core::StateInfo& info,
+                                                       const core::StateEntry& entry,
+                                                       const core::MemoryPtr& memory) const {
+  const Origin& origin = origins_.at(name);
+  const Shape& box = entry.tensor.shape();
+  const auto is_of_blocks = [&](const auto& tensor) { return tensor->dtype() == info.dtype; };
+  if (!core::block_format(info.dtype) || !std::ranges::all_of(origin.tensors, is_of_blocks) ||
+      box[box.rank() - 1] % core::info(info.dtype).block_elements != 0)
+    return std::nullopt;
+  core::Tensor copy = core::Tensor::empty(memory, info.dtype, box);
+  std::byte* out = copy.mutable_host_raw();
+  bool lies_there = true;
+  for_each_run(origin, info.shape, entry,
+               [&](const ModelTensor& tensor, std::int64_t first, std::int64_t stride, std::int64_t count) {
+                 lies_there = lies_there && tensor.read_blocks(first, stride, count, out);
+                 out += core::bytes_of(info.dtype, count);
+               });
+  if (!lies_there) return std::nullopt;
+  return copy;
 }
 
 namespace {
+
+/// To where they lie in the stored tensor.
+void place_values(const core::Tensor& values, const HuggingFaceName& name, core::Tensor& stored) {
+  const Shape& shape = values.shape();
+  const std::int64_t size = core::info(values.dtype()).block_bytes, columns = shape[shape.rank() - 1];
+  const std::byte* from = values.host_raw();
+  std::byte* to = stored.mutable_host_raw();
+  for (std::int64_t row = 0; row < shape.numel() / columns; ++row) {
+    std::int64_t at = name.first;
+    for (std::int64_t d = shape.rank() - 2, rest = row; d >= 0; rest /= shape[static_cast<int>(d--)])
+      at += rest % shape[static_cast<int>(d)] * name.strides[static_cast<std::size_t>(d)];
+    for (std::int64_t c = 0; c < columns; ++c, from += size, at += name.strides.back())
+      std::memcpy(to + at * size, from, static_cast<std::size_t>(size));
+  }
+}
 
 bool is_of_a_model(const std::string& file) {
   return file == "config.json" || file == "manifest.json" || file == "config.textproto" ||
@@ -263,38 +318,44 @@ class Unfinished {
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& folder,
                          const HuggingFaceExport& options) {
   const std::string config_text = hugging_face_config(config, options);
-  struct Origin {
-    const HuggingFaceName* name;
-    std::int64_t index;
+  /// What is stored as one tensor is all of one of ours, a matrix of it, or made of several.
+  struct Part {
+    HuggingFaceName name;
+    std::int64_t matrix;  // of a stack
   };
-  std::vector<HuggingFaceName> names;
   const Family& family = family_for(config, "Hugging Face export");
-  for_each_hugging_face_name(config, family.names, [&](const HuggingFaceName& name) { names.push_back(name); });
   std::vector<SafetensorsPlan> plan;
-  std::map<std::string, Origin> origins;
-  for (const auto& name : names) {
-    const Shape shape = name.is_stack ? Shape(name.shape.extents().subspan(1)) : name.shape;
+  std::map<std::string, std::vector<Part>> parts;
+  for_each_hugging_face_name(config, family.names, [&](const HuggingFaceName& name) {
     for (std::size_t i = 0; i < name.stored.size(); ++i) {
-      plan.push_back({name.stored[i], options.dtype, shape});
-      origins[name.stored[i]] = {&name, static_cast<std::int64_t>(i)};
+      std::vector<Part>& of_tensor = parts[name.stored[i]];
+      if (of_tensor.empty()) plan.push_back({name.stored[i], options.dtype, name.stored_shape});
+      of_tensor.push_back({name, static_cast<std::int64_t>(i)});
     }
-  }
+  });
   Unfinished unfinished(folder, options);
   std::string written = "config.json model.safetensors.index.json";
   for (const auto& [name, _] : options.files) written += " " + name;
   const auto memory = core::Memory::cpu(1);
   const std::map<std::string, std::string> metadata = {{"format", "pt"}, {written_with, written}};
   write_safetensors(unfinished.place(), plan, options.max_shard_bytes, metadata, [&](const SafetensorsPlan& tensor) {
-    const auto& [name, index] = origins.at(tensor.name);
-    Shape box = name->shape;
-    std::vector<std::int64_t> offset(box.extents().size(), 0);
-    if (name->is_stack) {
-      box[0] = 1;
-      offset[0] = index;
+    const std::vector<Part>& of_tensor = parts.at(tensor.name);
+    core::Tensor whole;
+    for (const auto& [name, matrix] : of_tensor) {
+      Shape box = name.shape;
+      std::vector<std::int64_t> offset(box.extents().size(), 0);
+      if (name.is_stack) {
+        box[0] = 1;
+        offset[0] = matrix;
+      }
+      core::StateEntry entry{name.shape, offset, core::Tensor::empty(memory, tensor.dtype, box), true};
+      model.read(name.name, entry);
+      const core::Tensor values = entry.tensor.reshape(name.matrix());
+      if (name.is_as_stored()) return values;
+      if (!whole.defined()) whole = core::Tensor::zeros(memory, tensor.dtype, tensor.shape);
+      place_values(values, name, whole);
     }
-    core::StateEntry entry{name->shape, offset, core::Tensor::empty(memory, tensor.dtype, box), true};
-    model.read(name->name, entry);
-    return entry.tensor.reshape(tensor.shape);
+    return whole;
   });
   for (const auto& [name, contents] : options.files) write_file_atomically(unfinished.place() / name, contents);
   write_file_atomically(unfinished.place() / "config.json", config_text);

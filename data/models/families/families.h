@@ -15,5 +15,6 @@ const Family& qwen3_moe_family();
 const Family& olmo2_family();
 const Family& olmoe_family();
 const Family& gemma3_family();
+const Family& gpt_oss_family();
 
 }  // namespace limbeck::data

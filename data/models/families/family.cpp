@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <tuple>
 #include <vector>
 
 #include "data/models/families/families.h"
@@ -26,12 +27,15 @@ const char* name_of(nn::NormPlacement placement) {
   return names.at(static_cast<std::size_t>(placement));
 }
 const char* name_of(nn::Activation activation) {
-  constexpr std::array names{"silu", "gelu_pytorch_tanh", "gelu"};
+  constexpr std::array names{"silu", "gelu_pytorch_tanh", "gelu", "clamped swish"};
   return names.at(static_cast<std::size_t>(activation));
 }
 
 const char* name_of(nn::NormKind kind) { return kind == nn::NormKind::Layer ? "LayerNorm" : "RMSNorm"; }
 const char* name_of(nn::Positions positions) { return positions == nn::Positions::Learned ? "learned" : "rotary"; }
+const char* activation_name(const Family& family) {
+  return family.activation_name != nullptr ? family.activation_name : name_of(family.traits.activation);
+}
 
 /// All that a model is beyond a family, in the order of weight.
 class Beyond {
@@ -84,6 +88,9 @@ class Beyond {
     if (traits_.has_shared_experts && moe.shared_width == 0) add("moe.shared_width is 0, expected shared experts");
     if (traits_.has_shared_experts && moe.shared_width > 0 && !moe.shared_gate)
       add("moe.shared_gate is false, expected true");
+    for (const auto& [name, has, expected] : {std::tuple("router_bias", moe.router_bias, traits_.router_bias),
+                                              {"expert_bias", moe.expert_bias, traits_.expert_bias}})
+      if (has != expected) add("moe.{} is {}, expected {}", name, has, expected);
   }
   void attention() {
     using Windows = FamilyTraits::Windows;
@@ -91,6 +98,8 @@ class Beyond {
       add("norms of queries and keys are {}, expected {}", name_of(config_.head_norm), name_of(traits_.head_norm));
     if (config_.attention_bias != traits_.attention_bias)
       add("attention_bias is {}, expected {}", config_.attention_bias, traits_.attention_bias);
+    if (config_.attention_sinks != traits_.attention_sinks)
+      add("attention_sinks is {}, expected {}", config_.attention_sinks, traits_.attention_sinks);
     const double usual = 1 / std::sqrt(static_cast<double>(config_.head_width));
     if (!traits_.has_attention_scale && config_.attention_scale != 0 &&
         std::abs(config_.attention_scale - usual) > 1e-9 * usual)
@@ -135,7 +144,7 @@ Scaling::Kind kind_of(const ConfigFields& rope) {
 std::span<const Family* const> families() {
   static const std::array all{&llama_family(),     &mistral_family(), &mixtral_family(),   &qwen2_family(),
                               &qwen2_moe_family(), &qwen3_family(),   &qwen3_moe_family(), &olmo2_family(),
-                              &olmoe_family(),     &gemma3_family()};
+                              &olmoe_family(),     &gemma3_family(),  &gpt_oss_family()};
   return all;
 }
 
@@ -172,6 +181,8 @@ std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConf
     return fmt::format("moe.dense_layers: {} of {} layers have experts, expected all", num_moe, config.num_layers);
   if (num_moe > 0 && family.gguf_renormalises && config.moe.renormalise != *family.gguf_renormalises)
     return fmt::format("moe.renormalise is {}, expected {}", config.moe.renormalise, *family.gguf_renormalises);
+  if (config.activation_limit != family.gguf_activation_limit)
+    return fmt::format("activation_limit is {}, expected {}", config.activation_limit, family.gguf_activation_limit);
   if (config.window > 0 && !family.gguf_says_window) return fmt::format("window is {}, expected 0", config.window);
   for (std::int64_t layer = 0; config.window > 0 && layer < config.num_layers; ++layer)
     if (const bool full = config.layer(layer).window == 0; full != (family.gguf_is_full && family.gguf_is_full(layer)))
@@ -183,7 +194,8 @@ std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConf
   const double taken = family.gguf_attention_scale != nullptr ? family.gguf_attention_scale(config) : usual;
   if (std::abs(scale - taken) > 1e-9 * taken) return fmt::format("attention_scale is {}, expected {}", scale, taken);
   if (const Scaling& scaling = config.rope_scaling; scaling.kind == Scaling::Kind::Yarn) {
-    if (!scaling.truncates) return "rope_scaling.truncates is false, expected true";
+    if (scaling.truncates != family.gguf_rope_truncates)
+      return fmt::format("rope_scaling.truncates is {}, expected {}", scaling.truncates, family.gguf_rope_truncates);
     if (scaling.attention_factor > 0)
       return fmt::format("rope_scaling.attention_factor is {}, expected 0", scaling.attention_factor);
   }
@@ -221,14 +233,16 @@ void set_traits(const FamilyTraits& traits, nn::ModelConfig& config) {
   config.mlp_gate = traits.mlp_gate;
   config.norm_kind = traits.norm_kind;
   config.positions = traits.positions;
+  config.attention_sinks = traits.attention_sinks;
+  config.moe.router_bias = traits.router_bias;
+  config.moe.expert_bias = traits.expert_bias;
 }
 
 nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
   const std::string& where = fields.where();
   const FamilyTraits& traits = family.traits;
-  fields.expect(family.activation_field, name_of(traits.activation));
+  fields.expect(family.activation_field, activation_name(family));
   fields.expect("partial_rotary_factor", 1.0);
-  fields.expect("quantization_config", nullptr);
 
   nn::ModelConfig config;
   config.vocabulary = fields.integer("vocab_size");
@@ -283,7 +297,7 @@ Json write_config(const Family& family, const nn::ModelConfig& config) {
                {"num_attention_heads", config.num_heads},
                {"num_key_value_heads", config.num_kv_heads},
                {"head_dim", config.head_width},
-               {family.activation_field, name_of(config.activation)},
+               {family.activation_field, activation_name(family)},
                {"max_position_embeddings", config.max_positions},
                {"rms_norm_eps", config.norm_eps},
                {"rope_theta", config.rope_base},

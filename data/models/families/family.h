@@ -19,6 +19,7 @@ namespace limbeck::data {
 /// What a model of a family may be. A model that says otherwise is none of the family.
 struct FamilyTraits {
   bool attention_bias = false;
+  bool attention_sinks = false;
   nn::HeadNorm head_norm = nn::HeadNorm::None;
   nn::NormPlacement norm_placement = nn::NormPlacement::Before;
   double norm_offset = 0;
@@ -34,6 +35,7 @@ struct FamilyTraits {
   Experts experts = Experts::None;
   bool may_renormalise = true, may_not_renormalise = false;  // the selected weights
   bool has_shared_experts = false;                           // behind a gate
+  bool router_bias = false, expert_bias = false;
 
   enum class Windows { None, All, Some };  // which layers may have one, if there is one
   Windows windows = Windows::None;
@@ -48,6 +50,10 @@ struct FamilyNames {
   const char* mlp_post_norm = "";
   const char* experts = "mlp";                                           // module of router and experts
   const char *gate = "gate_proj", *up = "up_proj", *down = "down_proj";  // matrices of an expert
+  const char* router = "gate";
+  /// Experts are one tensor a matrix, transposed, and gate and up are one whose columns take turns: gate_up_proj
+  /// [E,C,2F] and down_proj [E,F,C], with gate_up_proj_bias [E,2F] and down_proj_bias [E,C] (gpt-oss).
+  bool fused_experts = false;
 };
 
 struct Family {
@@ -63,6 +69,7 @@ struct Family {
   std::optional<std::int64_t> head_width = {};    // none: width / heads
   bool tied_head = false;
   const char* activation_field = "hidden_act";
+  const char* activation_name = nullptr;  // what config.json calls it, where not as others do
   const char* num_experts_field = "num_experts";
   const char* expert_width_field = "moe_intermediate_size";
   // In GGUF:
@@ -73,6 +80,9 @@ struct Family {
   /// Of layers with a window where not all have one: what the architecture takes for granted. Null: all.
   bool (*gguf_is_full)(std::int64_t layer) = nullptr;
   double gguf_window_rope_base = 0;
+  bool gguf_rope_truncates = true;  // YaRN's borders
+  double gguf_activation_limit = 0;
+  const char* gguf_mlp_norm = "ffn_norm";
   double (*gguf_attention_scale)(const nn::ModelConfig& config) = nullptr;  // null: that of the head width
 
   /// What is the family's own, behind the common fields. Throws for what Limbeck would not compute as meant.

@@ -24,6 +24,8 @@ std::string row_of(const Family& family) {
   add(t.norm_placement == nn::NormPlacement::Around, "norms around the blocks");
   add(t.norm_offset != 0, "norms' weights stored less 1");
   add(t.activation == nn::Activation::GeluTanh, "GELU");
+  add(t.activation == nn::Activation::ClampedSwish, "a clamped gate");
+  add(t.attention_sinks, "attention sinks");
   add(t.attention_output_bias, "a bias of o");
   add(t.mlp_bias, "biases of feed-forwards");
   add(t.head_bias, "a bias of logits");
@@ -34,6 +36,8 @@ std::string row_of(const Family& family) {
   add(t.has_attention_scale, "a scale of scores");
   add(t.experts == FamilyTraits::Experts::All, "experts in every layer");
   add(t.experts == FamilyTraits::Experts::Some, "experts in some layers or all");
+  add(t.router_bias, "a bias of the router");
+  add(t.expert_bias, "biases of experts");
   add(t.has_shared_experts, "a gated shared expert");
   add(t.windows == FamilyTraits::Windows::All, "a window");
   add(t.windows == FamilyTraits::Windows::Some, "a window in some layers");

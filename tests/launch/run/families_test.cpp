@@ -34,9 +34,8 @@ using data::HuggingFaceModel;
 
 class Reference {
  public:
-  explicit Reference(const std::string& family)
-      : folder_(testing::golden_folder() / "families" / family),
-        file_(data::Hdf5File::open((folder_ / "reference.h5").string())) {}
+  explicit Reference(const fs::path& folder)
+      : folder_(folder), file_(data::Hdf5File::open((folder_ / "reference.h5").string())) {}
 
   const fs::path& folder() const { return folder_; }
   std::vector<double> values(const std::string& path) const {
@@ -95,9 +94,9 @@ void expect_near(const std::vector<double>& values, const std::vector<double>& e
 
 /// Of all tokens of the samples, packed as they are.
 std::vector<double> logits_of(const core::StateReader& source, const nn::ModelConfig& config,
-                              const data::TokenBatch& samples, DType dtype) {
+                              const data::TokenBatch& samples, DType dtype, bool as_kept = false) {
   const auto memory = core::Memory::cpu(2);
-  nn::Transformer model(config, {.memory = memory, .dtype = dtype, .frozen = true});
+  nn::Transformer model(config, {.memory = memory, .dtype = dtype, .frozen = true, .as_kept = as_kept});
   model.load(source);
   core::Tape off(core::Tape::Mode::Off);
   const nn::Batch batch = launch::make_batch(memory, samples, 0, samples.num_sequences);
@@ -107,7 +106,7 @@ std::vector<double> logits_of(const core::StateReader& source, const nn::ModelCo
 
 class Families : public ::testing::TestWithParam<const char*> {
  protected:
-  const Reference reference{GetParam()};
+  const Reference reference{testing::golden_folder() / "families" / GetParam()};
 };
 
 TEST_P(Families, LogitsAreThoseOfTransformers) {
@@ -134,7 +133,9 @@ TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
   std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}};
   if (config.head_norm != nn::HeadNorm::AllHeads) layouts.emplace_back("tp2", 2);
   if (config.moe.num_experts > 0) layouts.emplace_back("ep2", 2);
+  if (config.moe.num_experts > 0) layouts.emplace_back("etp2", 2);
   if (config.moe.num_experts > 0 && config.head_norm != nn::HeadNorm::AllHeads) layouts.emplace_back("tp2ep2", 4);
+  if (config.moe.expert_bias) layouts.emplace_back("ep2etp2", 4);
   for (const auto& [layout, ranks] : layouts)
     for (const DType dtype : {DType::F32, DType::F64}) {
       SCOPED_TRACE(fmt::format("{} {}", layout, core::name_of(dtype)));
@@ -220,7 +221,77 @@ TEST_P(Families, ComeBackFromGguf) {
 
 INSTANTIATE_TEST_SUITE_P(OfPeople, Families,
                          ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
-                                           "qwen3_moe", "olmoe", "olmo2", "gemma3"),
+                                           "qwen3_moe", "olmoe", "olmo2", "gemma3", "gpt_oss"),
+                         [](const auto& test) { return std::string(test.param); });
+
+data::TokenBatch one_text(const Reference& reference) {
+  const std::vector<double> tokens = reference.values("/tokens");
+  data::TokenBatch batch{1, std::ssize(tokens), {tokens.begin(), tokens.end()}, {}, {}, {}};
+  for (std::size_t i = 0; i < tokens.size(); ++i) batch.positions.push_back(static_cast<std::int32_t>(i));
+  batch.targets.assign(tokens.size(), -1);
+  batch.documents.resize(tokens.size());
+  return batch;
+}
+
+/// A model whose experts are in MXFP4, as a directory and as GGUF (tests/golden/make_gpt_oss.py).
+class GptOssInMxfp4 : public ::testing::TestWithParam<const char*> {
+ protected:
+  const Reference reference{testing::golden_folder() / "gpt_oss_mxfp4" / GetParam()};
+  const HuggingFaceModel folder{reference.folder()};
+  const data::GgufModel gguf{std::make_shared<data::GgufFile>((reference.folder() / "model.gguf").string())};
+};
+
+TEST_P(GptOssInMxfp4, LogitsAreThoseOfTransformers) {
+  const std::vector<double> expected = reference.values("/logits");
+  nn::ModelConfig config = folder.model_config();
+  EXPECT_FALSE(config.rope_scaling.truncates);
+  for (const bool as_kept : {false, true}) {
+    expect_near(logits_of(folder, config, one_text(reference), DType::F32, as_kept), expected, 1e-5);
+    expect_near(logits_of(gguf, gguf.model_config(), one_text(reference), DType::F32, as_kept), expected, 1e-5);
+  }
+  expect_near(logits_of(folder, config, one_text(reference), DType::F64), expected, 2e-7);
+  // GGUF has its numbers in float32.
+  EXPECT_NEAR(gguf.model_config().norm_eps, config.norm_eps, 1e-12);
+  EXPECT_NEAR(gguf.model_config().rope_scaling.beta_fast, config.rope_scaling.beta_fast, 1e-6);
+  EXPECT_NEAR(gguf.model_config().rope_scaling.beta_slow, config.rope_scaling.beta_slow, 1e-6);
+  config.norm_eps = gguf.model_config().norm_eps;
+  config.rope_scaling.beta_fast = gguf.model_config().rope_scaling.beta_fast;
+  config.rope_scaling.beta_slow = gguf.model_config().rope_scaling.beta_slow;
+  EXPECT_EQ(gguf.model_config(), config);
+}
+
+// Experts stay in the blocks of the file, in both halves of an expert group too; the sum over the parts of each
+// expert's width is of blocks as well.
+TEST_P(GptOssInMxfp4, ExpertsStayQuantised) {
+  const nn::ModelConfig config = folder.model_config();
+  for (const core::StateReader* source : {static_cast<const core::StateReader*>(&folder), {&gguf}}) {
+    nn::Transformer model(config, {.memory = core::Memory::cpu(1), .frozen = true, .as_kept = true});
+    model.load(*source);
+    for (const char* matrix : {"gate", "up", "down"})
+      EXPECT_EQ(model.parameter(fmt::format("layers.1.moe.experts.{}", matrix)).value.dtype(), DType::MXFP4);
+    EXPECT_EQ(model.parameter("layers.1.moe.experts.down_bias").value.dtype(), DType::F32);
+  }
+  testing::run_ranks(2, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "ep2", 1);
+    nn::ModelOptions options = rank.sharded(DType::F32);
+    options.frozen = options.as_kept = true;
+    nn::Transformer model(config, options);
+    model.load(folder);
+    const core::Parameter& down = model.parameter("layers.1.moe.experts.down");
+    EXPECT_EQ(down.value.dtype(), DType::MXFP4);
+    EXPECT_EQ(down.value.shape()[0], 2);
+    const std::vector<double> all = reference.values("/down_proj");  // [E,F,C]
+    std::vector<float> values(static_cast<std::size_t>(down.value.numel()));
+    kernels::expand({kernels::BlockFormat::MXFP4, down.value.host_raw()}, std::ssize(values) / 32, values.data());
+    const std::int64_t width = config.width, own = config.moe.expert_width;
+    for (std::int64_t e = 0; e < 2; ++e)
+      for (std::int64_t c = 0; c < width; ++c)
+        for (std::int64_t f = 0; f < own; ++f)
+          ASSERT_EQ(values[(e * width + c) * own + f], all[((e + down.offset()[0]) * own + f) * width + c]);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Of, GptOssInMxfp4, ::testing::Values("gate", "down"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
