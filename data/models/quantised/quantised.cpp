@@ -13,7 +13,8 @@ struct Method {
   std::string_view name;  // quant_method
   void (*read)(QuantisedParts& parts);
 };
-constexpr std::array methods = {Method{"mxfp4", read_mxfp4}};
+constexpr std::array methods = {Method{"mxfp4", read_mxfp4}, Method{"bitsandbytes", read_bitsandbytes},
+                                Method{"gptq", read_gptq}, Method{"awq", read_awq}};
 
 }  // namespace
 

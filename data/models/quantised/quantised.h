@@ -56,5 +56,8 @@ class QuantisedParts {
 };
 
 void read_mxfp4(QuantisedParts& parts);
+void read_bitsandbytes(QuantisedParts& parts);
+void read_gptq(QuantisedParts& parts);
+void read_awq(QuantisedParts& parts);
 
 }  // namespace limbeck::data

@@ -233,6 +233,20 @@ data::TokenBatch one_text(const Reference& reference) {
   return batch;
 }
 
+/// Weights in other programs' formats (tests/golden/make_quantised.py).
+class QuantisedTeachers : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(QuantisedTeachers, LogitsAreThoseOfTheDequantisedModel) {
+  const Reference reference(testing::golden_folder() / "quantised" / GetParam());
+  const HuggingFaceModel model(reference.folder());
+  const std::vector<double> logits = logits_of(model, model.model_config(), one_text(reference), DType::F32);
+  expect_near(logits, reference.values("/logits"), 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(By, QuantisedTeachers,
+                         ::testing::Values("nf4", "nf4_double", "int8", "gptq", "gptq_order", "awq"),
+                         [](const auto& test) { return std::string(test.param); });
+
 /// A model whose experts are in MXFP4, as a directory and as GGUF (tests/golden/make_gpt_oss.py).
 class GptOssInMxfp4 : public ::testing::TestWithParam<const char*> {
  protected:
