@@ -42,7 +42,9 @@ HuggingFaceConfig parse_hugging_face_config(const std::string& text, const std::
                                        ? architectures[0].get<std::string>()
                                        : fields.text("architectures");
   const Family& family = family_of(architecture, fields.where());
-  return {&family, read_config(family, fields)};
+  constexpr const char* quantization = "quantization_config";
+  return {&family, read_config(family, fields),
+          fields.has(quantization) ? std::optional(fields.section(quantization)) : std::nullopt};
 }
 
 std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFaceExport& options) {

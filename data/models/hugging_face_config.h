@@ -15,6 +15,7 @@ namespace limbeck::data {
 struct HuggingFaceConfig {
   const Family* family;
   nn::ModelConfig model;
+  std::optional<ConfigFields> quantization = {};  // of weights (quantised/quantised.h)
 };
 
 /// What folder/config.json describes; throws as HuggingFaceModel says.
