@@ -5,25 +5,12 @@
 namespace limbeck::core {
 
 const DTypeInfo& info(DType dtype) {
-  static constexpr std::array<DTypeInfo, 19> table = {{{"float32", 4, 1},
-                                                       {"float64", 8, 1},
-                                                       {"bfloat16", 2, 1},
-                                                       {"float16", 2, 1},
-                                                       {"int32", 4, 1},
-                                                       {"int64", 8, 1},
-                                                       {"uint8", 1, 1},
-                                                       {"Q4_1", 20, 32},
-                                                       {"Q8_0", 34, 32},
-                                                       {"Q4_0", 18, 32},
-                                                       {"Q5_0", 22, 32},
-                                                       {"Q5_1", 24, 32},
-                                                       {"Q2_K", 84, 256},
-                                                       {"Q3_K", 110, 256},
-                                                       {"Q4_K", 144, 256},
-                                                       {"Q5_K", 176, 256},
-                                                       {"Q6_K", 210, 256},
-                                                       {"IQ4_NL", 18, 32},
-                                                       {"IQ4_XS", 136, 256}}};
+  static constexpr std::array<DTypeInfo, 21> table = {
+      {{"float32", 4, 1},  {"float64", 8, 1},  {"bfloat16", 2, 1}, {"float16", 2, 1},  {"int32", 4, 1},
+       {"int64", 8, 1},    {"uint8", 1, 1},    {"int8", 1, 1},     {"Q4_1", 20, 32},   {"Q8_0", 34, 32},
+       {"Q4_0", 18, 32},   {"Q5_0", 22, 32},   {"Q5_1", 24, 32},   {"Q2_K", 84, 256},  {"Q3_K", 110, 256},
+       {"Q4_K", 144, 256}, {"Q5_K", 176, 256}, {"Q6_K", 210, 256}, {"IQ4_NL", 18, 32}, {"IQ4_XS", 136, 256},
+       {"MXFP4", 17, 32}}};
   return table.at(static_cast<std::size_t>(dtype));
 }
 
@@ -56,6 +43,8 @@ std::optional<kernels::BlockFormat> block_format(DType dtype) {
       return BlockFormat::IQ4_NL;
     case DType::IQ4_XS:
       return BlockFormat::IQ4_XS;
+    case DType::MXFP4:
+      return BlockFormat::MXFP4;
     default:
       return std::nullopt;
   }

@@ -27,6 +27,7 @@ enum class DType : std::uint8_t {
   I32,
   I64,
   U8,
+  I8,
   Q4_1,
   Q8_0,
   Q4_0,
@@ -38,7 +39,8 @@ enum class DType : std::uint8_t {
   Q5_K,
   Q6_K,
   IQ4_NL,
-  IQ4_XS
+  IQ4_XS,
+  MXFP4
 };
 
 struct DTypeInfo {

@@ -56,9 +56,13 @@ struct Parameter {
   Tensor value;               // this rank's part
   SlotPtr slot;               // null when frozen
   bool decays = true;         // weight decay applies (not to norms, biases, routers' biases)
+  bool is_stack = false;      // of experts, [E,...]
   bool first_replica = true;  // of the ranks that hold this part, this one writes it and counts it
 
   bool is_frozen() const { return slot == nullptr; }
+  /// Whether products read it, or it is a stack of such: else a vector such as a norm's weight, or experts' biases
+  /// [E,F].
+  bool is_matrix() const { return global_shape.rank() > (is_stack ? 2 : 1); }
   /// Start of this rank's part in each dimension of the global shape.
   std::vector<std::int64_t> offset() const;
   /// Entry of the value (or of another tensor of the same part, such as a moment or the gradient).

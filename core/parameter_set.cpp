@@ -12,13 +12,14 @@ Parameter& ParameterSet::add(const std::string& name, const Shape& global_shape,
   p.name = name;
   p.global_shape = global_shape;
   p.decays = decays;
+  p.is_stack = cut.is_expert;
   if (options_.place) options_.place(p, cut);
   Shape local = global_shape;
   for (const AxisPlacement& axis : p.placement)
     if (axis.role == AxisRole::Sharded) local[axis.dimension] = axis.length;
   // Vectors are small, and no product widens them.
-  const DType dtype = options_.dtype == DType::BF16 && global_shape.rank() == 1 ? DType::F32 : options_.dtype;
-  p.value = options_.matrices_are_lent && global_shape.rank() > 1
+  const DType dtype = options_.dtype == DType::BF16 && !p.is_matrix() ? DType::F32 : options_.dtype;
+  p.value = options_.matrices_are_lent && p.is_matrix()
                 ? Tensor(std::make_shared<Storage>(options_.memory, bytes_of(dtype, local.numel()), nullptr, nullptr),
                          0, dtype, local)
                 : Tensor::empty(options_.memory, dtype, local);

@@ -36,6 +36,10 @@ struct Var {
 
 /// The parameter as a value that gradients flow into (unless it is frozen).
 inline Var as_var(const Parameter& parameter) { return {parameter.value, parameter.slot}; }
+/// None of null: a bias that a model does not have.
+inline std::optional<Var> as_optional_var(const Parameter* parameter) {
+  return parameter != nullptr ? std::optional(as_var(*parameter)) : std::nullopt;
+}
 /// A value to differentiate with respect to: it has a slot of its own.
 inline Var leaf(Tensor value) { return {std::move(value), std::make_shared<Slot>()}; }
 /// A value that no gradient flows into.

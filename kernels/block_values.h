@@ -1,10 +1,11 @@
 // One block of each of ggml's quantised formats as float32 values, for every device's expansion. The arithmetic is that
 // of ggml's dequantize_row_* (ggml-quants.c), product by product, so that the results are the same bits.
 //
-// A block of 32 has a half scale d (and a half minimum m or none) for all; one of 256 ("K") has 4 to 8 bit scales of
-// groups of 16 or 32 values beside its half d (and dmin). Value i of a K block lies in half i / 128.
+// A block of 32 has a half scale d (and a half minimum m or none) for all, MXFP4 a power of two; one of 256 ("K") has 4
+// to 8 bit scales of groups of 16 or 32 values beside its half d (and dmin). Value i of a K block lies in half i / 128.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "kernels/half.h"
@@ -44,16 +45,32 @@ constexpr void q8_0(const Byte* b, Quants& q) {
   for (int i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(b[2 + i]);
 }
 
-constexpr void table_nibbles(const Byte* pairs, Quants& q) {
-  // kvalues_iq4nl of ggml-common.h.
-  constexpr std::int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+constexpr void table_nibbles(const Byte* pairs, const std::int8_t (&table)[16], Quants& q) {
   for (int i = 0; i < 16; ++i) {
-    q[i] = iq4_values[pairs[i] & 15];
-    q[16 + i] = iq4_values[pairs[i] >> 4];
+    q[i] = table[pairs[i] & 15];
+    q[16 + i] = table[pairs[i] >> 4];
   }
 }
 
-constexpr void iq4_nl(const Byte* b, Quants& q) { table_nibbles(b + 2, q); }
+/// kvalues_iq4nl of ggml-common.h.
+constexpr void iq4_nibbles(const Byte* pairs, Quants& q) {
+  constexpr std::int8_t values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+  table_nibbles(pairs, values, q);
+}
+constexpr void iq4_nl(const Byte* b, Quants& q) { iq4_nibbles(b + 2, q); }
+
+/// Twice the values of E2M1 (OCP Microscaling Formats 1.0, 5.3.3), of which the scale is half of E8M0's.
+constexpr void mxfp4(const Byte* b, Quants& q) {
+  constexpr std::int8_t values[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+  table_nibbles(b + 1, values, q);
+}
+/// 2^(e - 128) of the byte e; ggml_e8m0_to_fp32_half.
+constexpr float e8m0_half_at(const Byte* at) {
+  const std::uint32_t e = at[0];
+  return std::bit_cast<float>(e < 2 ? 0x00200000U << e : (e - 1) << 23U);
+}
+/// 255 is NaN; with 253 and 254 the values 4 and 6 are infinite.
+inline constexpr Byte mxfp4_greatest_scale = 252;
 
 constexpr std::int64_t blocks_at_once = 16;
 
@@ -183,7 +200,7 @@ constexpr void iq4_xs(const Byte* __restrict b, float* __restrict out) {
     const int low = b[4 + group / 2] >> (group % 2 * 4) & 15;
     const float scale = d * static_cast<float>((low | (upper >> (2 * group) & 3) << 4) - 32);
     Quants q;
-    table_nibbles(b + 8 + group * 16, q);
+    iq4_nibbles(b + 8 + group * 16, q);
     for (int i = 0; i < 32; ++i) out[group * 32 + i] = scale * static_cast<float>(q[i]);
   }
 }

@@ -29,7 +29,8 @@ enum class BlockFormat : std::uint8_t {
   Q5_K,
   Q6_K,
   IQ4_NL,
-  IQ4_XS
+  IQ4_XS,
+  MXFP4
 };
 
 struct BlockSize {
@@ -57,7 +58,8 @@ void expand(const Blocks& blocks, std::int64_t count, float* out);
 template <class D>
 void expand_blocks(const D& device, const Blocks& blocks, std::int64_t count, float* out);
 
-/// The first block of `count` with a scale that is infinite or NaN; count where there is none. All values of the others
+/// The first block of `count` with a scale that is infinite, NaN or, of MXFP4, so large that a value might be infinite;
+/// count where there is none. All values of the others
 /// are finite.
 std::int64_t first_not_finite(const Blocks& blocks, std::int64_t count);
 

@@ -21,7 +21,7 @@ AdamW::AdamW(const std::vector<Fragment>& fragments, const AdamWSettings& settin
     const core::Parameter& p = *f.parameter;
     const MasterWeights weights(f);
     const bool is_large =
-        settings.eight_bit_from > 0 && p.global_shape.rank() > 1 && p.global_shape.numel() >= settings.eight_bit_from;
+        settings.eight_bit_from > 0 && p.is_matrix() && p.global_shape.numel() >= settings.eight_bit_from;
     check(!is_large || weights.dtype() == DType::F32, "adamw: moments in 8 bits for {} {}, expected float32 weights",
           weights.dtype(), p.name);
     const auto form = is_large ? Moment::Form::Block8 : Moment::Form::Plain;

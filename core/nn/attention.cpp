@@ -9,6 +9,7 @@
 
 namespace limbeck::nn {
 
+using core::as_optional_var;
 using core::as_var;
 
 namespace {
@@ -27,8 +28,7 @@ Var head_normed(Tape& tape, const Pass& pass, const Var& heads, const Norm& norm
 Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
   const Var entered = enter_stream(tape, pass, x);
   const auto projected = [&](const Parameter& weight, const Parameter* bias, const Norm& norm) {
-    const Var heads = core::linear(tape, entered, as_var(weight), pass.products,
-                                   bias != nullptr ? std::optional(as_var(*bias)) : std::nullopt);
+    const Var heads = core::linear(tape, entered, as_var(weight), pass.products, as_optional_var(bias));
     return norm ? head_normed(tape, pass, heads, norm, norms) : heads;
   };
   Var queries = projected(*q, q_bias, q_norm);
@@ -43,7 +43,7 @@ Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t 
     keys = core::constant(all_keys);
     values = core::constant(all_values);
   }
-  const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention);
+  const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention, as_optional_var(sinks));
   return exit_stream(tape, pass, core::linear(tape, attended, as_var(*o), pass.products), o_bias);
 }
 

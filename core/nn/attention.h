@@ -19,8 +19,9 @@ struct Attention {
   std::optional<std::size_t> rope = {};  // which of the pass's tables; none: nothing turns
   // Null where the model has none:
   Parameter *q_bias = nullptr, *k_bias = nullptr, *v_bias = nullptr, *o_bias = nullptr;  // [H*D] [G*D] [G*D] [C]
-  Norm q_norm, k_norm;  // [D], for each head; or as the biases, for all
-  Norms norms;          // of those two
+  Norm q_norm, k_norm;         // [D], for each head; or as the biases, for all
+  Parameter* sinks = nullptr;  // [H]
+  Norms norms;                 // of those two
 
   /// x [T,C] -> [T,C], T the tokens of the stream here; `layer` counts from 0 within this model, for the cache.
   Var forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const;

@@ -12,12 +12,12 @@ using core::as_var;
 Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
   const Var entered = enter_stream(tape, pass, x);
   const auto projected = [&](const Parameter& weight, const Parameter* bias) {
-    return core::linear(tape, entered, as_var(weight), pass.products,
-                        bias != nullptr ? std::optional(as_var(*bias)) : std::nullopt);
+    return core::linear(tape, entered, as_var(weight), pass.products, core::as_optional_var(bias));
   };
   const Var risen = projected(*up, up_bias);
-  const Var hidden = gate != nullptr ? core::swiglu(tape, projected(*gate, gate_bias), risen, activation)
-                                     : core::gelu(tape, risen, activation);
+  const Var hidden = gate != nullptr
+                         ? core::swiglu(tape, projected(*gate, gate_bias), risen, activation, activation_limit)
+                         : core::gelu(tape, risen, activation);
   end_of_reads(tape, pass, entered, x);
   return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down), pass.products), down_bias);
 }

@@ -9,6 +9,7 @@ namespace limbeck::nn {
 struct Mlp {
   Activation activation = Activation::Silu;
   Parameter *gate, *up, *down;  // [F_local,C], null where there is none; [F_local,C] [C,F_local]
+  double activation_limit = 0;
   Parameter *gate_bias = nullptr, *up_bias = nullptr, *down_bias = nullptr;  // [F_local] [F_local] [C], or null
 
   Var forward(Tape& tape, const Pass& pass, const Var& x) const;

@@ -53,7 +53,7 @@ std::pair<Number, Number> total_and_active(const ModelConfig& c) {
   const Number num_moe = n(c.num_layers) - num_dense;
   const Number table = n(c.vocabulary) * n(c.width);
   const Number biases = (c.attention_bias ? n(c.head_width) * n(c.num_heads + 2 * c.num_kv_heads) : n(0)) +
-                        n(c.attention_output_bias ? c.width : 0);
+                        n(c.attention_output_bias ? c.width : 0) + n(c.attention_sinks ? c.num_heads : 0);
   const Number head_norms = c.head_norm == HeadNorm::EachHead   ? 2 * n(c.head_width)
                             : c.head_norm == HeadNorm::AllHeads ? n(c.head_width) * n(c.num_heads + c.num_kv_heads)
                                                                 : n(0);
@@ -65,9 +65,11 @@ std::pair<Number, Number> total_and_active(const ModelConfig& c) {
   const Number mlp =
       (mlp_inner + 1) * n(c.width) * n(c.mlp_width) + (c.mlp_bias ? mlp_inner * n(c.mlp_width) + n(c.width) : n(0));
   const Number positions = c.positions == Positions::Learned ? n(c.max_positions) * n(c.width) : n(0);
-  const Number expert = 3 * n(c.width) * n(c.moe.expert_width);
+  const Number expert =
+      3 * n(c.width) * n(c.moe.expert_width) + (c.moe.expert_bias ? 2 * n(c.moe.expert_width) + n(c.width) : n(0));
   const Number shared = 3 * n(c.width) * n(c.moe.shared_width) + n(c.moe.shared_gate ? c.width : 0);
-  const Number router = n(c.moe.num_experts) * n(c.width) + n(c.moe.selection_bias ? c.moe.num_experts : 0);
+  const Number router =
+      n(c.moe.num_experts) * (n(c.width) + n(c.moe.selection_bias ? 1 : 0) + n(c.moe.router_bias ? 1 : 0));
   const Number common =
       norm + n(c.head_bias ? c.vocabulary : 0) + n(c.num_layers) * (attention + norms) + num_dense * mlp;
   return {
@@ -106,7 +108,7 @@ void validate(const ModelConfig& config, const std::string& where) {
       fail_usage("{}.norm_offset is {}, expected 0 or 1", where, config.norm_offset);
     const RopeScaling& scaling = config.rope_scaling;
     if (config.head_norm > HeadNorm::AllHeads || config.norm_placement > NormPlacement::Around ||
-        config.activation > Activation::Gelu || scaling.kind > RopeScaling::Kind::LongRope ||
+        config.activation > Activation::ClampedSwish || scaling.kind > RopeScaling::Kind::LongRope ||
         config.norm_kind > NormKind::Layer || config.positions > Positions::Learned)
       fail_usage("{}: a kind of norms, activations, positions or scaling that is not known", where);
     if (config.norm_kind == NormKind::Layer && config.head_norm != HeadNorm::None)
@@ -120,6 +122,11 @@ void validate(const ModelConfig& config, const std::string& where) {
     if (config.rotary_width < 0 || config.rotary_width > config.head_width || config.rotary_width % 2 != 0)
       fail_usage("{}.rotary_width is {}, expected an even number up to head_width = {}", where, config.rotary_width,
                  config.head_width);
+    if (config.activation == Activation::ClampedSwish)
+      positive_real("activation_limit", config.activation_limit, 1e6);
+    else if (config.activation_limit != 0)
+      fail_usage("{}.activation_limit is {}, expected 0 but for CLAMPED_SWISH (activation)", where,
+                 config.activation_limit);
     if (scaling.kind == RopeScaling::Kind::None) return;
     positive_real("rope_scaling.factor", scaling.factor, 1e6);
     if (scaling.kind == RopeScaling::Kind::Linear) return;

@@ -45,6 +45,8 @@ struct MoeConfig {
   std::int64_t num_groups = 1;  // of as many experts each, in their order
   std::int64_t groups_per_token = 1;  // a token's experts are of so many groups
   GroupScore group_score = GroupScore::Best;
+  bool router_bias = false;  // of the router's logits (gpt-oss)
+  bool expert_bias = false;  // of an expert's three matrices (gpt-oss)
   friend bool operator==(const MoeConfig&, const MoeConfig&) = default;
 };
 
@@ -134,8 +136,9 @@ struct ModelConfig {
   MoeConfig moe;
 
   HeadNorm head_norm = HeadNorm::None;
-  bool attention_bias = false;  // q, k and v have biases
-  double attention_scale = 0;   // of scores; 0: 1 / sqrt(D)
+  bool attention_bias = false;   // q, k and v have biases
+  double attention_scale = 0;    // of scores; 0: 1 / sqrt(D)
+  bool attention_sinks = false;  // a learned logit a head, which has no value (gpt-oss)
   RopeScaling rope_scaling = {};
   std::int64_t window = 0;                     // LayerConfig's, of all layers but
   std::vector<std::int64_t> full_layers = {};  // these (ascending); without meaning where there is no window
@@ -145,6 +148,7 @@ struct ModelConfig {
   double embedding_scale = 1;  // of embedded tokens (Gemma: sqrt(C))
   Activation activation = Activation::Silu;
   LatentConfig latent = {};
+  double activation_limit = 0;  // of ClampedSwish: gate at most this, up within it (gpt-oss: 7)
 
   bool attention_output_bias = false;  // o has a bias
   bool mlp_bias = false;               // the matrices of dense feed-forwards have biases

@@ -2,6 +2,7 @@
 
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
+#include "core/ops/add_grouped_bias.h"
 #include "core/ops/aux_losses.h"
 #include "core/ops/capacity.h"
 #include "core/ops/cast.h"
@@ -16,6 +17,7 @@
 namespace limbeck::nn {
 namespace {
 
+using core::as_optional_var;
 using core::as_var;
 
 /// Adds a term to a sum that may not have a value yet.
@@ -31,10 +33,20 @@ Moe make_moe(core::ParameterSet& parameters, const std::string& name, std::int64
   moe.config = config;
   moe.router = &parameters.add(name + ".router.weight", {e, width}, router);
   if (config.selection_bias)
-    moe.selection_bias = &parameters.add_frozen(name + ".router.bias", {e}, {.sees_share = router.sees_share});
+    moe.selection_bias =
+        &parameters.add_frozen(name + ".router.selection_bias", {e}, {.sees_share = router.sees_share});
   moe.gate = &parameters.add(name + ".experts.gate", {e, f, width}, {.dimension = 1, .is_expert = true});
   moe.up = &parameters.add(name + ".experts.up", {e, f, width}, {.dimension = 1, .is_expert = true});
   moe.down = &parameters.add(name + ".experts.down", {e, width, f}, {.dimension = 2, .is_expert = true});
+  if (config.router_bias) moe.router_bias = &parameters.add(name + ".router.bias", {e}, router, false);
+  if (!config.expert_bias) return moe;
+  const auto bias = [&](const char* matrix, std::int64_t rows) {
+    return &parameters.add(name + ".experts." + matrix + "_bias", {e, rows}, {.dimension = 1, .is_expert = true},
+                           false);
+  };
+  moe.gate_bias = bias("gate", f);
+  moe.up_bias = bias("up", f);
+  moe.down_bias = bias("down", width);
   return moe;
 }
 
@@ -46,7 +58,9 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
                                                       training.jitter, {training.seed, training.step, name + ".jitter"})
                                        : x;
   const Var exact = core::cast(tape, seen, core::sum_dtype(seen.value.dtype()));
-  const Var logits = whole_sequences(tape, pass, core::linear(tape, exact, as_var(*router)));
+  const Var logits = whole_sequences(
+      tape, pass,
+      core::linear(tape, exact, as_var(*router), core::Products::AsActivations, as_optional_var(router_bias)));
   const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, batch.global_index) : std::nullopt;
   const Tensor* const chosen = replay ? &*replay : nullptr;
   const core::RoutingRule rule{
@@ -74,6 +88,15 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
   return routing;
 }
 
+Var Moe::product(Tape& tape, const Var& rows, const Parameter& weight, const Parameter* bias,
+                 const Tensor& offsets) const {
+  const Var y = core::grouped_linear(tape, rows, as_var(weight), offsets);
+  if (bias == nullptr) return y;
+  // Of `gate` and `up` the rows here are all that the bias is of.
+  const std::int64_t first = bias == down_bias ? bias->offset()[1] : 0;
+  return core::add_grouped_bias(tape, y, as_var(*bias), offsets, first);
+}
+
 Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
   const std::int64_t num_experts = config.num_experts;
   const core::Routing routing = route(tape, pass, x, losses);
@@ -91,9 +114,9 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   Var beside = shared ? shared->forward(tape, pass, x) : Var();
   if (shared_gate != nullptr) beside = core::gate_rows(tape, core::linear(tape, x, as_var(*shared_gate)), beside);
   const Var rows = there.finish();
-  const Var hidden = core::swiglu(tape, core::grouped_linear(tape, rows, as_var(*gate), offsets),
-                                  core::grouped_linear(tape, rows, as_var(*up), offsets), activation);
-  const Var out = core::combine(tape, core::grouped_linear(tape, hidden, as_var(*down), offsets), experts, exchange);
+  const Var hidden = core::swiglu(tape, product(tape, rows, *gate, gate_bias, offsets),
+                                  product(tape, rows, *up, up_bias, offsets), activation, activation_limit);
+  const Var out = core::combine(tape, product(tape, hidden, *down, down_bias, offsets), experts, exchange);
   const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
   return shared ? core::add(tape, routed, beside) : routed;
 }

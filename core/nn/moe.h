@@ -31,14 +31,19 @@ struct Moe {
   MoeConfig config;
   Parameter* router;                    // [E,C]
   Parameter* selection_bias = nullptr;  // [E], or none: frozen in every model, moved by the load of the experts
+  Parameter* router_bias = nullptr;     // [E]
   Parameter *gate, *up, *down;  // this rank's experts: [E_local,F_local,C] [E_local,F_local,C] [E_local,C,F_local]
+  // [E_local,F_local], and of `down` its part of the columns [E_local,C_local]: with etp each rank adds its own.
+  Parameter *gate_bias = nullptr, *up_bias = nullptr, *down_bias = nullptr;
   Activation activation = Activation::Silu;
+  double activation_limit = 0;
   std::optional<Mlp> shared;
   Parameter* shared_gate = nullptr;  // [1,C], or none: the shared experts' output is times the sigmoid of its product
 
   Var forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
 
  private:
+  Var product(Tape& tape, const Var& rows, const Parameter& weight, const Parameter* bias, const Tensor& offsets) const;
   core::Routing route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
 };
 

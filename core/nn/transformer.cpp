@@ -94,6 +94,7 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
       moe.layer = layer.index;
       moe.num_moe_layers = c.num_moe_layers();
       moe.activation = c.activation;
+      moe.activation_limit = c.activation_limit;
       if (c.moe.shared_width > 0) moe.shared = add_mlp(prefix + "moe.shared.", c.moe.shared_width, false);
       if (c.moe.shared_gate) moe.shared_gate = add(prefix + "moe.shared_gate.weight", {1, c.width}, whole());
       layer.feed_forward = moe;
@@ -125,6 +126,7 @@ Mlp Transformer::add_mlp(const std::string& prefix, std::int64_t width, bool has
   };
   Mlp mlp{config_.activation, add("gate.weight", {width, c}, by_rows, config_.mlp_gate),
           add("up.weight", {width, c}, by_rows), add("down.weight", {c, width}, by_columns)};
+  mlp.activation_limit = config_.activation_limit;
   mlp.gate_bias = add("gate.bias", {width}, by_rows, has_biases && config_.mlp_gate);
   mlp.up_bias = add("up.bias", {width}, by_rows, has_biases);
   mlp.down_bias = add("down.bias", {c}, whole(), has_biases);
@@ -150,6 +152,8 @@ Attention Transformer::add_attention(const std::string& prefix, const LayerConfi
     attention.k_bias = add("k.bias", {key_width}, by_key_heads, false);
     attention.v_bias = add("v.bias", {key_width}, by_key_heads, false);
   }
+  if (c.attention_sinks)
+    attention.sinks = add("sinks", {c.num_heads}, {.dimension = 0, .unit = c.num_heads / c.num_kv_heads}, false);
   attention.norms = {c.norm_eps, c.norm_offset};
   if (c.head_norm == HeadNorm::EachHead) {
     const core::Cut by_share_of_heads{.sees_share = true};
@@ -229,11 +233,12 @@ void Transformer::init_random(std::uint64_t seed) {
     const bool to_residual =
         p->name.ends_with(".o.weight") || p->name.ends_with("down.weight") || p->name.ends_with(".down");
     const double deviation = to_residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : 0.02;
-    if (p->global_shape.rank() > 1)
+    if (p->is_matrix())
       core::init_normal(*p, deviation, seed);
     else
       core::dispatch_float("init_random", p->value.dtype(), [&]<class T>() {
-        const double start = p->name.ends_with(".bias") ? 0 : 1 - config_.norm_offset;
+        const bool is_bias = p->name.ends_with("bias") || p->name.ends_with(".sinks");
+        const double start = is_bias ? 0 : 1 - config_.norm_offset;
         const std::vector<T> all(static_cast<std::size_t>(p->value.numel()), static_cast<T>(start));
         p->value.copy_from(Tensor::from<T>(options_.memory->host(), p->value.shape(), all));
       });
@@ -243,7 +248,7 @@ void Transformer::init_random(std::uint64_t seed) {
 void Transformer::load(const core::StateReader& reader, std::string_view end_of_name) {
   for (Parameter* p : parameters()) {
     if (!p->name.ends_with(end_of_name)) continue;
-    if (options_.as_kept && p->global_shape.rank() > 1) {
+    if (options_.as_kept && p->is_matrix()) {
       if (auto lent = reader.lend(p->name, p->entry(p->value), options_.memory)) {
         p->value = *lent;
         continue;

@@ -3,6 +3,7 @@
 namespace limbeck::core {
 
 Var gelu(Tape& tape, const Var& x, Activation activation) {
+  check(activation != Activation::ClampedSwish, "gelu: ClampedSwish is of gated units alone");
   Tensor y = empty_like(x.value);
   dispatch_activation("gelu", y.dtype(), [&]<class T>() {
     on_device(y, [&](const auto& device) {

@@ -4,14 +4,17 @@
 
 namespace limbeck::core {
 
-Var swiglu(Tape& tape, const Var& gate, const Var& up, Activation activation) {
+Var swiglu(Tape& tape, const Var& gate, const Var& up, Activation activation, double limit) {
   check(gate.shape() == up.shape(), "swiglu: up has shape {}, expected {} as gate", up.shape(), gate.shape());
   check(gate.value.dtype() == up.value.dtype(), "swiglu: up is {}, expected {} as gate", up.value.dtype(),
         gate.value.dtype());
+  check((activation == Activation::ClampedSwish) == (limit > 0),
+        "swiglu: limit is {}, expected one above 0 of ClampedSwish alone", limit);
   Tensor y = empty_like(gate.value);
   dispatch_activation("swiglu", y.dtype(), [&]<class T>() {
     on_device(y, [&](const auto& device) {
-      kernels::swiglu(device, gate.value.data<T>(), up.value.data<T>(), y.mutable_data<T>(), y.numel(), activation);
+      kernels::swiglu(device, gate.value.data<T>(), up.value.data<T>(), y.mutable_data<T>(), y.numel(), activation,
+                      limit);
     });
   });
   Var out = tape.output(std::move(y), {&gate, &up});
@@ -26,7 +29,8 @@ Var swiglu(Tape& tape, const Var& gate, const Var& up, Activation activation) {
                dispatch_activation("swiglu", dy.dtype(), [&]<class T>() {
                  on_device(dy, [&](const auto& device) {
                    kernels::swiglu_gradient(device, saved_gate.get().data<T>(), saved_up.get().data<T>(), dy.data<T>(),
-                                            dgate.mutable_data<T>(), dup.mutable_data<T>(), dy.numel(), activation);
+                                            dgate.mutable_data<T>(), dup.mutable_data<T>(), dy.numel(), activation,
+                                            limit);
                  });
                });
                accumulate(to_gate, dgate);

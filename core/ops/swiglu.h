@@ -13,7 +13,7 @@ namespace limbeck::core {
 using kernels::Activation;
 
 /// gate / (1 + exp(-gate)) * up, or another activation of gate times up (kernels/activation.h), of one shape. Float32,
-/// float64 or bfloat16.
-Var swiglu(Tape& tape, const Var& gate, const Var& up, Activation activation = Activation::Silu);
+/// float64 or bfloat16. `limit` is ClampedSwish's (kernels/swiglu.h).
+Var swiglu(Tape& tape, const Var& gate, const Var& up, Activation activation = Activation::Silu, double limit = 0);
 
 }  // namespace limbeck::core

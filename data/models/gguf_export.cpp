@@ -139,7 +139,8 @@ std::vector<std::pair<std::string, std::vector<float>>> rope_factors(const nn::M
 
 DType stored_dtype(const GgufName& name, DType wanted) {
   const Shape shape = name.stored_shape();
-  if (shape.rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight") || name.stored == "position_embd.weight")
+  if (shape.rank() == 1 || name.stored.ends_with(".bias") || name.stored.ends_with(".ffn_gate_inp.weight") ||
+      name.stored == "position_embd.weight")
     return DType::F32;
   const bool fills_blocks = shape[shape.rank() - 1] % core::info(wanted).block_elements == 0;
   return fills_blocks ? wanted : DType::F16;
@@ -224,7 +225,7 @@ std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& 
                          const GgufExport& options) {
   const Family& family = family_for(config, "GGUF export", beyond_gguf);
   const GgufKeys keys = keys_of(config, family, path, options);
-  const auto names = gguf_names(config, {.interleaves = family.gguf_interleaves, .fuses = family.gguf_fuses});
+  const auto names = gguf_names(config, family);
   std::vector<GgufPlan> plan;
   std::int64_t num_otherwise = 0;
   std::map<std::string, std::vector<const GgufName*>> parts;  // by the file's name

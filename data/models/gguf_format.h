@@ -58,7 +58,7 @@ inline constexpr std::array gguf_formats = {GgufFormat{0, "F32", core::DType::F3
                                             GgufFormat{30, "BF16", core::DType::BF16},
                                             GgufFormat{34, "TQ1_0"},
                                             GgufFormat{35, "TQ2_0"},
-                                            GgufFormat{39, "MXFP4"}};
+                                            GgufFormat{39, "MXFP4", core::DType::MXFP4}};
 
 inline const GgufFormat* gguf_format(std::uint32_t id) {
   const auto* found = std::find_if(gguf_formats.begin(), gguf_formats.end(), [&](const auto& f) { return f.id == id; });

@@ -112,7 +112,8 @@ bool has_tied_head(const GgufFile& file) {
   return std::memcmp(file.data(own), file.data(table->second), bytes) == 0;
 }
 
-nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys, const nn::ModelConfig& config) {
+nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys, const Family& family,
+                             const nn::ModelConfig& config) {
   const std::string kind = keys.text_or("rope.scaling.type", "none");
   check(kind == "none" || kind == "linear" || kind == "yarn",
         "{}: {} is {}, which is not supported: expected none, linear or yarn", file.path(),
@@ -127,6 +128,7 @@ nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys,
   if (kind == "yarn") {
     scaling.original_positions = keys.integer_or("rope.scaling.original_context_length", config.max_positions);
     scaling.beta_fast = keys.number_or("rope.scaling.yarn_beta_fast", 32);
+    scaling.truncates = family.gguf_rope_truncates;
     scaling.beta_slow = keys.number_or("rope.scaling.yarn_beta_slow", 1);
   }
   if (kind == "yarn" && config.is_latent()) {  // llama.cpp takes mscale to be mscale_all
@@ -181,6 +183,8 @@ void read_experts(const ArchitectureKeys& keys, const Family& family, std::int64
   moe.experts_per_token = keys.integer("expert_used_count");
   moe.expert_width = keys.integer_or("expert_feed_forward_length", feed_forward);
   moe.renormalise = family.gguf_renormalises.value_or(true);
+  moe.router_bias = family.traits.router_bias;
+  moe.expert_bias = family.traits.expert_bias;
   if (family.traits.has_latents) return read_latent_experts(keys, family, moe);
   if (!family.traits.has_shared_experts) return;
   moe.shared_width = keys.integer("expert_shared_feed_forward_length");
@@ -257,9 +261,10 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
     read_heads(keys, traits, config);
 
   set_traits(traits, config);
+  config.activation_limit = family.gguf_activation_limit;
   if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
   config.rope_scaling = traits.ropes == FamilyTraits::Ropes::Long ? read_long_scaling(file, keys, config)
-                                                                  : read_scaling(file, keys, config);
+                                                                  : read_scaling(file, keys, *family, config);
   if (family.gguf_attention_scale != nullptr) config.attention_scale = family.gguf_attention_scale(config);
   const std::int64_t feed_forward = keys.integer_or("feed_forward_length", 0);
   if (config.moe.num_experts > 0) read_experts(keys, family, feed_forward, config.moe);
@@ -289,9 +294,8 @@ GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(fil
   const Family* family = nullptr;
   std::tie(family, config_) = read_config(*file_);
   std::set<const GgufTensor*> used;
-  const GgufNaming naming{family->gguf_interleaves, family->gguf_fuses,
-                          file_->tensors().contains("blk.0.attn_kv_b.weight")};
-  for (const GgufName& name : gguf_names(config_, naming)) {
+  const bool joined_kv = file_->tensors().contains("blk.0.attn_kv_b.weight");
+  for (const GgufName& name : gguf_names(config_, *family, joined_kv)) {
     Origin origin = find(name);
     used.insert(origin.tensors.begin(), origin.tensors.end());
     tensors_[name.name] = {name.shape, origin.tensors.front()->dtype};

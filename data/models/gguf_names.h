@@ -8,6 +8,7 @@
 
 #include "core/nn/model_config.h"
 #include "core/shape.h"
+#include "data/models/families/family.h"
 #include "data/models/stored_rows.h"
 
 namespace limbeck::data {
@@ -37,15 +38,9 @@ struct GgufName {
   }
 };
 
-/// What differs among files of an architecture.
-struct GgufNaming {
-  bool interleaves = false;    // rows of q and k
-  bool fuses = false;          // q, k and v are one tensor, and gate and up
-  bool has_joined_kv = false;  // attn_kv_b, for attn_k_b and attn_v_b: files of before April 2025
-};
-
-/// Every tensor of the model in the order of the files that llama.cpp's converter writes.
-inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const GgufNaming& naming) {
+/// Every tensor of the model in the order of the files that llama.cpp's converter writes. Files of before April 2025
+/// have joined_kv: attn_kv_b, for attn_k_b and attn_v_b.
+inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const Family& family, bool joined_kv = false) {
   std::vector<GgufName> names;
   const auto add = [&](const std::string& name, const std::string& stored, const core::Shape& shape,
                        bool is_permuted = false, const char* kind = ".weight") {
@@ -71,7 +66,7 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const GgufNami
   };
   const auto mlp = [&](const std::string& ours, const std::string& theirs, const char* end, std::int64_t width,
                        bool has_biases) {
-    const bool is_fused = naming.fuses && c.mlp_gate;
+    const bool is_fused = family.gguf_fuses && c.mlp_gate;
     if (c.mlp_gate) add(ours + "gate", theirs + (is_fused ? "ffn_up" : "ffn_gate") + end, {width, c.width});
     bias(c.mlp_gate && has_biases, ours + "gate", theirs + "ffn_gate" + end, width);
     add(ours + "up", theirs + "ffn_up" + end, {width, c.width});
@@ -101,7 +96,7 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const GgufNami
     rows("k_rope", "attn_kv_a_mqa", {l.rope_width, c.width},
          {.group = l.rope_width, .stride = down, .first = l.rank, .total = down, .turning = l.rope_width});
     add(ours + "kv_a_norm", theirs + "attn_kv_a_norm", {l.rank});
-    if (naming.has_joined_kv) {
+    if (joined_kv) {
       rows("k_b", "attn_kv_b", {h * own, l.rank}, {.group = own, .stride = both, .total = h * both});
       rows("v_b", "attn_kv_b", {h * l.value_width, l.rank},
            {.group = l.value_width, .stride = both, .first = own, .total = h * both});
@@ -119,20 +114,21 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const GgufNami
     const std::int64_t kv_rows = c.num_kv_heads * c.head_width;
     const bool each = c.head_norm == nn::HeadNorm::EachHead, has_norms = c.head_norm != nn::HeadNorm::None;
     const std::vector<std::pair<const char*, std::int64_t>> inputs = {{"q", q_rows}, {"k", kv_rows}, {"v", kv_rows}};
-    if (naming.fuses) {
+    if (family.gguf_fuses) {
       for (const auto& [which, rows] : inputs) add(ours + which, theirs + "attn_qkv", {rows, c.width});
       fuse_last(3);
       for (const auto& [which, rows] : inputs) bias(c.attention_bias, ours + which, theirs + "attn_qkv", rows);
       if (c.attention_bias) fuse_last(3);
     }
     for (const auto& [which, rows] : inputs) {
-      if (naming.fuses) break;
-      const bool is_permuted = naming.interleaves && *which != 'v';
+      if (family.gguf_fuses) break;
+      const bool is_permuted = family.gguf_interleaves && *which != 'v';
       add(ours + which, theirs + "attn_" + which, {rows, c.width}, is_permuted);
       if (c.attention_bias) add(ours + which, theirs + "attn_" + which, {rows}, is_permuted, ".bias");
     }
     add(ours + "o", theirs + "attn_output", {c.width, q_rows});
     bias(c.attention_output_bias, ours + "o", theirs + "attn_output", c.width);
+    if (c.attention_sinks) names.push_back({ours + "sinks", theirs + "attn_sinks.weight", {c.num_heads}});
     norm(has_norms, ours + "q_norm", theirs + "attn_q_norm", each ? c.head_width : q_rows);
     norm(has_norms, ours + "k_norm", theirs + "attn_k_norm", each ? c.head_width : kv_rows);
   };
@@ -147,14 +143,18 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const GgufNami
     else
       usual_attention(ours + "attention.", theirs);
     norm(after, ours + "attention_post_norm", theirs + "post_attention_norm", c.width);
-    norm(before, ours + "mlp_norm", theirs + "ffn_norm", c.width);
+    norm(before, ours + "mlp_norm", theirs + family.gguf_mlp_norm, c.width);
     if (c.is_moe_layer(layer)) {
       const auto& moe = c.moe;
       add(ours + "moe.router", theirs + "ffn_gate_inp", {moe.num_experts, c.width});
-      if (moe.selection_bias) add(ours + "moe.router", theirs + "exp_probs_b", {moe.num_experts}, false, ".bias");
+      if (moe.selection_bias)
+        names.push_back({ours + "moe.router.selection_bias", theirs + "exp_probs_b.bias", {moe.num_experts}});
+      if (moe.router_bias) add(ours + "moe.router", theirs + "ffn_gate_inp", {moe.num_experts}, false, ".bias");
       const auto stack = [&](const char* name, const char* stored, const core::Shape& shape) {
-        add(ours + "moe.experts." + name, theirs + stored, shape);
-        names.back().name = ours + "moe.experts." + name;
+        const std::string stacked = ours + "moe.experts." + name;
+        names.push_back({stacked, fmt::format("{}{}.weight", theirs, stored), shape});
+        if (!moe.expert_bias) return;
+        names.push_back({stacked + "_bias", fmt::format("{}{}.bias", theirs, stored), {shape[0], shape[1]}});
       };
       stack("gate", "ffn_gate_exps", {moe.num_experts, moe.expert_width, c.width});
       stack("up", "ffn_up_exps", {moe.num_experts, moe.expert_width, c.width});

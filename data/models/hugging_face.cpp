@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
@@ -10,6 +11,7 @@
 #include "data/files/json_text.h"
 #include "data/models/hugging_face_config.h"
 #include "data/models/hugging_face_names.h"
+#include "data/models/quantised/quantised.h"
 
 namespace limbeck::data {
 
@@ -23,7 +25,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char* head = "lm_head.weight";
-constexpr const char* scales_behind = "_scale_inv";  // the name of a matrix of e4m3
 
 /// What a folder without safetensors has instead; empty: nothing that is known.
 std::string other_weights(const fs::path& folder) {
@@ -49,16 +50,22 @@ bool is_of_a_layer_behind(std::string_view name, std::int64_t num_layers) {
   return error == std::errc() && end != name.data() + name.size() && *end == '.' && layer >= num_layers;
 }
 
+/// Whether it is of numbers with a point, and not of what is stored beside weights.
+bool has_values(const ModelTensor& tensor) {
+  const DType dtype = tensor.dtype();
+  return dtype == DType::F32 || dtype == DType::F64 || dtype == DType::BF16 || core::block_format(dtype);
+}
+
 /// Whether two tensors hold the same values.
-bool are_equal(const SafetensorsEntry& a, const SafetensorsEntry& b) {
-  if (a.shape != b.shape || a.dtype == DType::I64 || b.dtype == DType::I64) return false;
+bool are_equal(const ModelTensor& a, const ModelTensor& b) {
+  if (a.shape() != b.shape() || !has_values(a) || !has_values(b)) return false;
   constexpr std::int64_t at_once = 1 << 16;
   std::vector<double> of_a(at_once);
   std::vector<double> of_b(at_once);
-  for (std::int64_t first = 0; first < a.shape.numel(); first += at_once) {
-    const std::int64_t count = std::min(at_once, a.shape.numel() - first);
-    SafetensorsFile::read(a, first, count, DType::F64, reinterpret_cast<std::byte*>(of_a.data()));
-    SafetensorsFile::read(b, first, count, DType::F64, reinterpret_cast<std::byte*>(of_b.data()));
+  for (std::int64_t first = 0; first < a.shape().numel(); first += at_once) {
+    const std::int64_t count = std::min(at_once, a.shape().numel() - first);
+    a.read(first, 1, count, DType::F64, reinterpret_cast<std::byte*>(of_a.data()));
+    b.read(first, 1, count, DType::F64, reinterpret_cast<std::byte*>(of_b.data()));
     if (!std::equal(of_a.begin(), of_a.begin() + count, of_b.begin())) return false;
   }
   return true;
@@ -70,38 +77,39 @@ HuggingFaceModel::HuggingFaceModel(fs::path folder) : folder_(std::move(folder))
   const HuggingFaceConfig read = read_hugging_face_config(folder_);
   family_ = read.family;
   config_ = read.model;
-  block_rows_ = read.fp8.rows, block_columns_ = read.fp8.columns;
-  open_files();
+  stored_ = model_tensors(open_files(), read.quantization, source());
   resolve_root();
   resolve_head();
   map_tensors();
 }
 
-void HuggingFaceModel::open_file(const std::string& name) {
+void HuggingFaceModel::open_file(const std::string& name, SafetensorsEntries& entries) {
   files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
   for (const auto& [tensor, entry] : files_.back()->tensors())
-    check(stored_.emplace(tensor, &entry).second, "{}: tensor {} is in an earlier file too", files_.back()->path(),
+    check(entries.emplace(tensor, &entry).second, "{}: tensor {} is in an earlier file too", files_.back()->path(),
           tensor);
 }
 
-void HuggingFaceModel::open_files() {
+SafetensorsEntries HuggingFaceModel::open_files() {
+  SafetensorsEntries entries;
   constexpr const char* one = "model.safetensors";
   const fs::path index = folder_ / "model.safetensors.index.json";
   if (fs::exists(folder_ / one)) {
-    open_file(one);
+    open_file(one, entries);
     if (fs::exists(index))
       notices_.push_back(fmt::format("{}: has {} and {}: the former is read, as transformers does", source(), one,
                                      index.filename().string()));
   } else if (fs::exists(index)) {
-    open_shards(index);
+    open_shards(index, entries);
   } else {
     const std::string other = other_weights(folder_);
     fail("{}: has neither {} nor {}{}", source(), one, index.filename().string(),
          other.empty() ? "" : fmt::format(", but {}", other));
   }
+  return entries;
 }
 
-void HuggingFaceModel::open_shards(const fs::path& index) {
+void HuggingFaceModel::open_shards(const fs::path& index, SafetensorsEntries& entries) {
   std::map<std::string, std::string> file_of;  // by tensor
   try {
     const Json json = parse_json<Json>(read_text_file(index, 1U << 28U), index.string());
@@ -115,7 +123,7 @@ void HuggingFaceModel::open_shards(const fs::path& index) {
     check(name.ends_with(".safetensors") && name.find_first_of(std::string_view("/\0", 2)) == std::string::npos,
           "{}: names a file \"{}\", expected NAME.safetensors in the same folder", index.string(), name);
   for (const auto& name : names) {
-    open_file(name);
+    open_file(name, entries);
     for (const auto& [tensor, entry] : files_.back()->tensors()) {
       const auto said = file_of.find(tensor);
       check(said != file_of.end() && said->second == name, "{}: tensor {} is in {}, expected it in {}", index.string(),
@@ -123,7 +131,7 @@ void HuggingFaceModel::open_shards(const fs::path& index) {
     }
   }
   for (const auto& [tensor, name] : file_of)
-    check(stored_.contains(tensor), "{}: tensor {} is not in {}", index.string(), tensor, name);
+    check(entries.contains(tensor), "{}: tensor {} is not in {}", index.string(), tensor, name);
 }
 
 /// Some names may be without what they usually begin with: all of a model's, or none.
@@ -156,24 +164,20 @@ void HuggingFaceModel::map_tensors() {
   FamilyNames names = family_->names;
   names.root = root_;
   for_each_hugging_face_name(config_, names, [&](const HuggingFaceName& tensor) {
-    const Shape expected = tensor.stored_shape();
+    const Shape& expected = tensor.stored_shape;
     Origin& origin = origins_[tensor.name];
-    origin.rows = tensor.rows;
-    origin.is_transposed = tensor.is_transposed;
+    origin = {{}, tensor.is_stack, tensor.rows, tensor.first, tensor.strides};
     for (const auto& theirs : tensor.stored) {
       const auto found = stored_.find(theirs);
       check(found != stored_.end(), "{}: has no tensor {}, expected one of shape {}", source(), theirs, expected);
-      const SafetensorsEntry& entry = *found->second;
-      check(entry.shape == expected, "{}: tensor {} has shape {}, expected {}", source(), theirs, entry.shape,
+      const ModelTensor& entry = *found->second;
+      check(entry.shape() == expected, "{}: tensor {} has shape {}, expected {}", source(), theirs, entry.shape(),
             expected);
-      check(entry.dtype != DType::I64, "{}: tensor {} is {}, expected a floating type", source(), theirs, entry.dtype);
-      origin.entries.push_back(&entry);
+      check(has_values(entry), "{}: tensor {} is {}, expected a floating type", source(), theirs, entry.dtype());
+      origin.tensors.push_back(found->second);
       used.insert(theirs);
-      origin.scales.push_back(scales_of(theirs, entry));
-      if (origin.scales.back() != nullptr) used.insert(theirs + scales_behind);
     }
-    tensors_[tensor.name] = {tensor.shape,
-                             origin.entries.front()->is_e4m3 ? DType::F32 : origin.entries.front()->dtype};
+    tensors_[tensor.name] = {tensor.shape, origin.tensors.front()->dtype()};
   });
   std::int64_t num_skipped = 0;
   for (const auto& [name, entry] : stored_) {
@@ -184,97 +188,88 @@ void HuggingFaceModel::map_tensors() {
     const bool is_ignored = name.ends_with(".rotary_emb.inv_freq") || (config_.tied_head && name == head) ||
                             (family_->is_ignored != nullptr && family_->is_ignored(name));
     check(is_ignored || used.contains(name), "{}: tensor {} {} has no place in this architecture", source(), name,
-          entry->shape);
+          entry->shape());
   }
   if (num_skipped > 0)
     notices_.push_back(fmt::format("{}: {} tensors of layers from {} on, which predict further tokens, are not read",
                                    source(), num_skipped, config_.num_layers));
 }
 
-/// Those of a matrix of e4m3; null of others.
-const SafetensorsEntry* HuggingFaceModel::scales_of(const std::string& stored, const SafetensorsEntry& entry) const {
-  if (!entry.is_e4m3) return nullptr;
-  check(block_rows_ > 0, "{}: tensor {} is float8 (e4m3), expected a quantization_config that says how", source(),
-        stored);
-  const auto found = stored_.find(stored + scales_behind);
-  check(entry.shape.rank() == 2, "{}: tensor {} of float8 has shape {}, expected a matrix", source(), stored,
-        entry.shape);
-  const Shape expected = {(entry.shape[0] + block_rows_ - 1) / block_rows_,
-                          (entry.shape[1] + block_columns_ - 1) / block_columns_};
-  check(found != stored_.end(), "{}: has no tensor {}{}, expected one of shape {}", source(), stored, scales_behind,
-        expected);
-  check(found->second->shape == expected && found->second->dtype == DType::F32,
-        "{}: tensor {}{} has shape {} of {}, expected {} of float32", source(), stored, scales_behind,
-        found->second->shape, found->second->dtype, expected);
-  return found->second;
-}
-
-/// Elements [column, column + count) of a row, or more where they are whole rows.
-void HuggingFaceModel::read_run(const Origin& origin, std::size_t matrix, std::int64_t row, std::int64_t column,
-                                std::int64_t count, DType dtype, std::byte* out) const {
-  const SafetensorsEntry& entry = *origin.entries[matrix];
-  const std::int64_t columns = entry.shape[entry.shape.rank() - 1], first = row * columns + column;
-  const SafetensorsEntry* const scales = origin.scales[matrix];
-  if (scales == nullptr) return SafetensorsFile::read(entry, first, count, dtype, out);
-  const std::int64_t blocks = scales->shape[1];
-  std::vector<float> values(static_cast<std::size_t>(count)), factors(static_cast<std::size_t>(blocks));
-  SafetensorsFile::read(entry, first, count, DType::F32, reinterpret_cast<std::byte*>(values.data()));
-  std::int64_t factors_row = -1;
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t r = (first + i) / columns / block_rows_, c = (first + i) % columns / block_columns_;
-    if (r != factors_row) {
-      SafetensorsFile::read(*scales, r * blocks, blocks, DType::F32, reinterpret_cast<std::byte*>(factors.data()));
-      factors_row = r;
-    }
-    values[static_cast<std::size_t>(i)] *= factors[static_cast<std::size_t>(c)];
-  }
-  if (dtype == DType::F32)
-    std::copy(values.begin(), values.end(), reinterpret_cast<float*>(out));
-  else if (dtype == DType::F64)
-    std::copy(values.begin(), values.end(), reinterpret_cast<double*>(out));
-  else
-    std::transform(values.begin(), values.end(), reinterpret_cast<core::bf16*>(out),
-                   [](float x) { return core::bf16(x); });
-}
-
-/// Rows [first, first + count) of columns [column, column + width) of a matrix that is stored as [in, out].
-void HuggingFaceModel::read_transposed(const Origin& origin, std::int64_t first, std::int64_t count,
-                                       std::int64_t column, std::int64_t width, DType dtype, std::byte* out) const {
-  const std::int64_t bytes = core::bytes_of(dtype, 1);
-  std::vector<std::byte> values(static_cast<std::size_t>(count * bytes));
-  for (std::int64_t c = 0; c < width; ++c) {
-    read_run(origin, 0, column + c, first, count, dtype, values.data());
-    for (std::int64_t r = 0; r < count; ++r)
-      std::copy_n(values.data() + r * bytes, bytes, out + (r * width + c) * bytes);
-  }
+template <class F>
+void HuggingFaceModel::for_each_run(const Origin& origin, const Shape& global, const core::StateEntry& entry,
+                                    F&& f) const {
+  const Shape& box = entry.tensor.shape();
+  // Of a stored tensor: planes of rows of columns.
+  const int begin = origin.is_stack ? 1 : 0, rank = global.rank() - begin;
+  const auto extent = [&](int back) { return back <= rank ? box[global.rank() - back] : 1; };
+  const auto offset = [&](int back) { return back <= rank ? entry.offset[global.rank() - back] : 0; };
+  const auto stride = [&](int back) { return back <= rank ? origin.strides[rank - back] : 0; };
+  const std::int64_t columns = extent(1);
+  // Whole rows may lie one behind the other.
+  const bool is_whole = columns == global[global.rank() - 1] && origin.rows.is_run() &&
+                        (extent(2) == 1 || stride(2) == columns * stride(1));
+  // Of which the rows' order is the file's: of rows, or of the elements of a bias.
+  const auto place = [&](int back, std::int64_t i) {
+    return (back == rank ? origin.rows.of(offset(back) + i) : offset(back) + i) * stride(back);
+  };
+  const std::int64_t rows = is_whole ? 1 : extent(2), run = is_whole ? extent(2) * columns : columns;
+  for (std::int64_t matrix = 0; matrix < (origin.is_stack ? box[0] : 1); ++matrix)
+    for (std::int64_t plane = 0; plane < extent(3); ++plane)
+      for (std::int64_t row = 0; row < rows; ++row)
+        f(*origin.tensors[origin.is_stack ? entry.offset[0] + matrix : 0],
+          origin.first + place(3, plane) + place(2, row) + place(1, 0), stride(1), run);
 }
 
 void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
-  const Origin& origin = origins_.at(name);
-  const Shape& global = info.shape;
-  const Shape& box = entry.tensor.shape();
-  const int rank = global.rank();
-  const bool is_stack = rank == 3;
   const DType dtype = entry.tensor.dtype();
-  const std::int64_t columns = box[rank - 1];
-  const std::int64_t rows = rank == 1 ? 1 : box[rank - 2];
-  const std::int64_t first_column = rank == 1 ? origin.rows.of(entry.offset[0]) : entry.offset[rank - 1];
   std::byte* out = entry.tensor.mutable_host_raw();
-  if (origin.is_transposed)
-    return read_transposed(origin, origin.rows.of(entry.offset[0]), rows, first_column, columns, dtype, out);
-  for (std::int64_t matrix = 0; matrix < (is_stack ? box[0] : 1); ++matrix) {
-    const auto which = static_cast<std::size_t>(is_stack ? entry.offset[0] + matrix : 0);
-    // Whole rows lie one behind the other.
-    const bool is_whole = columns == global[rank - 1] && origin.rows.is_run();
-    const std::int64_t runs = is_whole ? 1 : rows;
-    const std::int64_t run = is_whole ? rows * columns : columns;
-    for (std::int64_t i = 0; i < runs; ++i, out += core::bytes_of(dtype, run))
-      read_run(origin, which, rank == 1 ? 0 : origin.rows.of(entry.offset[rank - 2] + i), first_column, run, dtype,
-               out);
-  }
+  for_each_run(origins_.at(name), info.shape, entry,
+               [&](const ModelTensor& tensor, std::int64_t first, std::int64_t stride, std::int64_t count) {
+                 tensor.read(first, stride, count, dtype, out);
+                 out += core::bytes_of(dtype, count);
+               });
+}
+
+std::optional<core::Tensor> HuggingFaceModel::lend_box(const std::string& name, const core::StateInfo& info,
+                                                       const core::StateEntry& entry,
+                                                       const core::MemoryPtr& memory) const {
+  const Origin& origin = origins_.at(name);
+  const Shape& box = entry.tensor.shape();
+  const auto is_of_blocks = [&](const auto& tensor) { return tensor->dtype() == info.dtype; };
+  if (!core::block_format(info.dtype) || !std::ranges::all_of(origin.tensors, is_of_blocks) ||
+      box[box.rank() - 1] % core::info(info.dtype).block_elements != 0)
+    return std::nullopt;
+  core::Tensor copy = core::Tensor::empty(memory, info.dtype, box);
+  std::byte* out = copy.mutable_host_raw();
+  bool lies_there = true;
+  for_each_run(origin, info.shape, entry,
+               [&](const ModelTensor& tensor, std::int64_t first, std::int64_t stride, std::int64_t count) {
+                 lies_there = lies_there && tensor.read_blocks(first, stride, count, out);
+                 out += core::bytes_of(info.dtype, count);
+               });
+  if (!lies_there) return std::nullopt;
+  return copy;
 }
 
 namespace {
+
+/// To where they lie in the stored tensor.
+void place_values(const core::Tensor& values, const HuggingFaceName& name, core::Tensor& stored) {
+  const Shape& shape = values.shape();
+  const int last = shape.rank() - 1;
+  const std::int64_t size = core::info(values.dtype()).block_bytes, columns = shape[last];
+  const std::byte* from = values.host_raw();
+  std::byte* to = stored.mutable_host_raw();
+  const auto place = [&](int d, std::int64_t i) {
+    return (d == 0 ? name.rows.of(i) : i) * name.strides[static_cast<std::size_t>(d)];
+  };
+  for (std::int64_t row = 0; row < shape.numel() / columns; ++row) {
+    std::int64_t of_row = name.first, rest = row;
+    for (int d = last - 1; d >= 0; rest /= shape[d--]) of_row += place(d, rest % shape[d]);
+    for (std::int64_t c = 0; c < columns; ++c, from += size)
+      std::memcpy(to + (of_row + place(last, c)) * size, from, static_cast<std::size_t>(size));
+  }
+}
 
 bool is_of_a_model(const std::string& file) {
   return file == "config.json" || file == "manifest.json" || file == "config.textproto" ||
@@ -357,65 +352,25 @@ class Unfinished {
 
 }  // namespace
 
-namespace {
-
-/// What a stored tensor is made of: a tensor of ours, or matrix `index` of a stack.
-struct Part {
-  const HuggingFaceName* name;
-  std::int64_t index;
-};
-
-core::Tensor transposed(const core::Tensor& matrix, const core::MemoryPtr& memory) {
-  const std::int64_t rows = matrix.shape()[0], columns = matrix.shape()[1], bytes = core::bytes_of(matrix.dtype(), 1);
-  core::Tensor result = core::Tensor::empty(memory, matrix.dtype(), {columns, rows});
-  const std::byte* from = matrix.host_raw();
-  std::byte* to = result.mutable_host_raw();
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t c = 0; c < columns; ++c)
-      std::copy_n(from + (r * columns + c) * bytes, bytes, to + (c * rows + r) * bytes);
-  return result;
-}
-
-core::Tensor stored_tensor(const core::StateReader& model, const std::vector<Part>& parts, const SafetensorsPlan& plan,
-                           const core::MemoryPtr& memory) {
-  const bool is_transposed = parts.front().name->is_transposed;
-  const Shape lying = is_transposed ? Shape{plan.shape[1], plan.shape[0]} : plan.shape;
-  const core::Tensor whole = core::Tensor::empty(memory, plan.dtype, lying);
-  for (const auto& [name, index] : parts) {
-    Shape box = name->shape;
-    std::vector<std::int64_t> offset(box.extents().size(), 0);
-    if (name->is_stack) {
-      box[0] = 1;
-      offset[0] = index;
-    }
-    const std::int64_t rows = name->is_stack ? lying[0] : name->shape[0];
-    const bool is_run = name->rows.is_run();
-    const core::Tensor own =
-        is_run ? whole.rows(name->rows.of(0), rows).reshape(box) : core::Tensor::empty(memory, plan.dtype, box);
-    core::StateEntry entry{name->shape, offset, own, true};
-    model.read(name->name, entry);
-    for (std::int64_t row = 0; !is_run && row < rows; ++row)
-      whole.rows(name->rows.of(row), 1).copy_from(own.rows(row, 1));
-  }
-  return is_transposed ? transposed(whole, memory) : whole;
-}
-
-}  // namespace
-
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& folder,
                          const HuggingFaceExport& options) {
   const std::string config_text = hugging_face_config(config, options);
+  /// What is stored as one tensor is all of one of ours, a matrix of it, or made of several.
+  struct Part {
+    const HuggingFaceName* name;
+    std::int64_t matrix;  // of a stack
+  };
   std::vector<HuggingFaceName> names;
   const Family& family = family_for(config, "Hugging Face export");
   for_each_hugging_face_name(config, family.names, [&](const HuggingFaceName& name) { names.push_back(name); });
   std::vector<SafetensorsPlan> plan;
-  std::map<std::string, std::vector<Part>> origins;  // by theirs
+  std::map<std::string, std::vector<Part>> parts;  // by theirs
   for (const auto& name : names)
     for (std::size_t i = 0; i < name.stored.size(); ++i) {
-      std::vector<Part>& parts = origins[name.stored[i]];
-      if (parts.empty())
-        plan.push_back({name.stored[i], name.is_wide ? DType::F32 : options.dtype, name.stored_shape()});
-      parts.push_back({&name, static_cast<std::int64_t>(i)});
+      std::vector<Part>& of_tensor = parts[name.stored[i]];
+      if (of_tensor.empty())
+        plan.push_back({name.stored[i], name.is_wide ? DType::F32 : options.dtype, name.stored_shape});
+      of_tensor.push_back({&name, static_cast<std::int64_t>(i)});
     }
   Unfinished unfinished(folder, options);
   std::string written = "config.json model.safetensors.index.json";
@@ -423,7 +378,22 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
   const auto memory = core::Memory::cpu(1);
   const std::map<std::string, std::string> metadata = {{"format", "pt"}, {written_with, written}};
   write_safetensors(unfinished.place(), plan, options.max_shard_bytes, metadata, [&](const SafetensorsPlan& tensor) {
-    return stored_tensor(model, origins.at(tensor.name), tensor, memory);
+    core::Tensor whole;
+    for (const auto& [name, matrix] : parts.at(tensor.name)) {
+      Shape box = name->shape;
+      std::vector<std::int64_t> offset(box.extents().size(), 0);
+      if (name->is_stack) {
+        box[0] = 1;
+        offset[0] = matrix;
+      }
+      core::StateEntry entry{name->shape, offset, core::Tensor::empty(memory, tensor.dtype, box), true};
+      model.read(name->name, entry);
+      const core::Tensor values = entry.tensor.reshape(name->matrix());
+      if (name->is_as_stored()) return values;
+      if (!whole.defined()) whole = core::Tensor::zeros(memory, tensor.dtype, tensor.shape);
+      place_values(values, *name, whole);
+    }
+    return whole;
   });
   for (const auto& [name, contents] : options.files) write_file_atomically(unfinished.place() / name, contents);
   write_file_atomically(unfinished.place() / "config.json", config_text);

@@ -17,6 +17,7 @@
 
 #include "core/nn/model_config.h"
 #include "core/state_dict.h"
+#include "data/models/model_tensor.h"
 #include "data/models/safetensors.h"
 #include "data/models/stored_rows.h"
 
@@ -40,34 +41,35 @@ class HuggingFaceModel : public core::StateReader {
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
 
  private:
-  struct Origin {
-    std::vector<const SafetensorsEntry*> entries = {};  // one, or a matrix each of a stack
-    StoredRows rows = {};                               // of it
-    bool is_transposed = false;                         // it is [in, out]
-    std::vector<const SafetensorsEntry*> scales = {};   // of the entries' blocks; null: none
-  };
   void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
-  void open_files();
-  void open_shards(const std::filesystem::path& index);
-  void open_file(const std::string& name);
+  /// Blocks alone, copied.
+  std::optional<core::Tensor> lend_box(const std::string& name, const core::StateInfo& info,
+                                       const core::StateEntry& entry, const core::MemoryPtr& memory) const override;
+  struct Origin {
+    std::vector<std::shared_ptr<const ModelTensor>> tensors;  // one, or one a matrix of a stack
+    bool is_stack = false;
+    StoredRows rows = {};
+    std::int64_t first = 0;
+    std::vector<std::int64_t> strides = {};  // of each: HuggingFaceName
+  };
+  /// f(tensor, first, stride, count) for the entry's box, in its order.
+  template <class F>
+  void for_each_run(const Origin& origin, const core::Shape& global, const core::StateEntry& entry, F&& f) const;
+  SafetensorsEntries open_files();
+  void open_shards(const std::filesystem::path& index, SafetensorsEntries& entries);
+  void open_file(const std::string& name, SafetensorsEntries& entries);
   void resolve_root();
   void resolve_head();
   void map_tensors();
-  const SafetensorsEntry* scales_of(const std::string& stored, const SafetensorsEntry& entry) const;
-  void read_run(const Origin& origin, std::size_t matrix, std::int64_t row, std::int64_t column, std::int64_t count,
-                core::DType dtype, std::byte* out) const;
-  void read_transposed(const Origin& origin, std::int64_t first, std::int64_t count, std::int64_t column,
-                       std::int64_t width, core::DType dtype, std::byte* out) const;
 
   std::filesystem::path folder_;
   const Family* family_ = nullptr;
   std::string root_;  // of the tensors' names
   nn::ModelConfig config_;
-  std::int64_t block_rows_ = 0, block_columns_ = 0;  // of e4m3
   std::vector<std::string> notices_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
-  std::map<std::string, const SafetensorsEntry*> stored_;  // by Hugging Face name
-  std::map<std::string, Origin> origins_;                  // by ours
+  ModelTensors stored_;                    // by Hugging Face name
+  std::map<std::string, Origin> origins_;  // by ours
   std::map<std::string, core::StateInfo> tensors_;
 };
 

@@ -22,22 +22,6 @@ ConfigFields fields_of(const std::string& text, const std::string& where) {
   return {parse_json<Json>(text, where), where};
 }
 
-/// DeepSeek-V3's own (quant_method "fp8").
-Fp8Blocks read_fp8(const ConfigFields& fields) {
-  if (!fields.has("quantization_config")) return {};
-  const ConfigFields how = fields.section("quantization_config");
-  check(how.has("quant_method"), "{}: quant_method is absent, expected \"fp8\"", how.where());
-  how.expect("quant_method", "fp8");
-  how.expect("fmt", "e4m3");
-  const Json size = how.has("weight_block_size") ? how.json()["weight_block_size"] : Json({128, 128});
-  const auto is_extent = [&](std::size_t i) {
-    return size[i].is_number_integer() && size[i] > 0 && size[i] <= nn::ModelLimits::width;
-  };
-  check(size.is_array() && size.size() == 2 && is_extent(0) && is_extent(1),
-        "{}: weight_block_size is {}, expected the rows and columns of a block", how.where(), size.dump());
-  return {size[0].get<std::int64_t>(), size[1].get<std::int64_t>()};
-}
-
 }  // namespace
 
 std::optional<std::int64_t> read_bos_token(const fs::path& folder, std::int64_t vocabulary) {
@@ -58,8 +42,9 @@ HuggingFaceConfig parse_hugging_face_config(const std::string& text, const std::
                                        ? architectures[0].get<std::string>()
                                        : fields.text("architectures");
   const Family& family = family_of(architecture, fields.where());
-  const Fp8Blocks fp8 = read_fp8(fields);
-  return {&family, read_config(family, fields), fp8};
+  constexpr const char* quantization = "quantization_config";
+  return {&family, read_config(family, fields),
+          fields.has(quantization) ? std::optional(fields.section(quantization)) : std::nullopt};
 }
 
 std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFaceExport& options) {

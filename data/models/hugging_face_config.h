@@ -12,16 +12,10 @@
 
 namespace limbeck::data {
 
-/// Matrices of e4m3, with a scale for each block of rows and columns: NAME.weight_scale_inv, which values are times.
-struct Fp8Blocks {
-  std::int64_t rows = 0;  // 0: there are none
-  std::int64_t columns = 0;
-};
-
 struct HuggingFaceConfig {
   const Family* family;
   nn::ModelConfig model;
-  Fp8Blocks fp8 = {};
+  std::optional<ConfigFields> quantization = {};  // of weights (quantised/quantised.h)
 };
 
 /// What folder/config.json describes; throws as HuggingFaceModel says.

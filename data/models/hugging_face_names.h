@@ -20,19 +20,42 @@ struct HuggingFaceName {
   StoredRows rows = {};        // of the one that is stored as one with others; of a bias, its elements
   bool is_transposed = false;  // there it is [in, out]
   bool is_wide = false;        // float32 in every file
+  // Of each of `stored`: its shape, and where element [i,j,...] of ours, or of a matrix of our stack, lies in it, at
+  // first + rows.of(i) strides[0] + j strides[1] + ... Empty: what follows from the above.
+  core::Shape stored_shape = {};
+  std::int64_t first = 0;
+  std::vector<std::int64_t> strides = {};
 
-  /// Of each of `stored`.
-  core::Shape stored_shape() const {
-    core::Shape one = is_stack ? core::Shape(shape.extents().subspan(1)) : shape;
-    if (!rows.is_all()) one[0] = rows.total;
-    return is_transposed ? core::Shape{one[1], one[0]} : one;
+  /// Of ours, or of a matrix of our stack.
+  core::Shape matrix() const { return is_stack ? core::Shape(shape.extents().subspan(1)) : shape; }
+  /// Whether the values of a tensor of theirs are those of one of ours, in the same order.
+  bool is_as_stored() const {
+    HuggingFaceName plain{name, shape, stored, is_stack};
+    plain.complete();
+    return rows.is_all() && first == 0 && stored_shape == plain.stored_shape && strides == plain.strides;
+  }
+  void complete() {
+    if (!strides.empty()) return;
+    stored_shape = matrix();
+    if (!rows.is_all()) stored_shape[0] = rows.total;
+    if (is_transposed) {
+      strides = {1, stored_shape[0]};
+      stored_shape = {stored_shape[1], stored_shape[0]};
+      return;
+    }
+    strides.assign(static_cast<std::size_t>(stored_shape.rank()), 1);
+    for (int d = stored_shape.rank() - 2; d >= 0; --d) strides[d] = strides[d + 1] * stored_shape[d + 1];
   }
 };
 
 /// Calls visit(HuggingFaceName) for every tensor of the model in the order of computation. One at a time: a config may
 /// promise more tensors than there is memory for their names. Those that are stored as one follow each other.
 template <class F>
-void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& names, F&& visit) {
+void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& names, F&& visit_complete) {
+  const auto visit = [&](HuggingFaceName name) {
+    name.complete();
+    visit_complete(std::as_const(name));
+  };
   const auto one = [&](const std::string& name, const core::Shape& shape, const std::string& stored,
                        const char* kind = ".weight") {
     visit(HuggingFaceName{name + kind, shape, {stored + kind}});
@@ -95,6 +118,23 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
       stacked.stored.push_back(fmt::format("{}.{}.{}.weight", experts, e, matrix_name));
     visit(stacked);
   };
+  const auto fused_experts = [&](const std::string& ours, const std::string& theirs) {
+    const std::int64_t e = c.moe.num_experts, f = c.moe.expert_width, w = c.width;
+    const auto part = [&](const std::string& name, const core::Shape& shape, const std::string& stored,
+                          const core::Shape& stored_shape, std::int64_t first, std::vector<std::int64_t> strides) {
+      HuggingFaceName fused{ours + name, shape, {theirs + stored}};
+      fused.stored_shape = stored_shape;
+      fused.first = first;
+      fused.strides = std::move(strides);
+      visit(fused);
+    };
+    for (const auto& [name, first] : {std::pair<std::string, std::int64_t>("gate", 0), {"up", 1}}) {
+      part(name, {e, f, w}, "gate_up_proj", {e, w, 2 * f}, first, {w * 2 * f, 2, 2 * f});
+      if (c.moe.expert_bias) part(name + "_bias", {e, f}, "gate_up_proj_bias", {e, 2 * f}, first, {2 * f, 2});
+    }
+    part("down", {e, w, f}, "down_proj", {e, f, w}, 0, {f * w, 1, w});
+    if (c.moe.expert_bias) part("down_bias", {e, w}, "down_proj_bias", {e, w}, 0, {w, 1});
+  };
   const auto latent_attention = [&](const std::string& ours, const std::string& theirs) {
     const nn::LatentConfig& l = c.latent;
     const std::int64_t h = c.num_heads, d = c.head_width, own = d - l.rope_width, both = own + l.value_width;
@@ -125,6 +165,7 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
     norm(has_norms, ours + "k_norm", each ? c.head_width : kv_rows, theirs + "k_norm");
     matrix(ours + "o", {c.width, q_rows}, theirs + names.o);
     if (c.attention_output_bias) bias(ours + "o", c.width, theirs + names.o);
+    if (c.attention_sinks) one(ours, {c.num_heads}, theirs, "sinks");
   };
   const bool before = c.norm_placement != nn::NormPlacement::After;
   const bool after = c.norm_placement != nn::NormPlacement::Before;
@@ -145,15 +186,21 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
     if (c.is_moe_layer(layer)) {
       const std::int64_t experts = c.moe.num_experts;
       const std::string moe = theirs + names.experts + ".";
-      one(ours + "moe.router", {experts, c.width}, moe + "gate");
+      one(ours + "moe.router", {experts, c.width}, moe + names.router);
+      if (c.moe.router_bias) one(ours + "moe.router", {experts}, moe + names.router, ".bias");
       if (c.moe.selection_bias) {
-        HuggingFaceName correction{ours + "moe.router.bias", {experts}, {moe + "gate.e_score_correction_bias"}};
-        correction.is_wide = true;
-        visit(correction);
+        HuggingFaceName chooses{
+            ours + "moe.router.selection_bias", {experts}, {moe + names.router + ".e_score_correction_bias"}};
+        chooses.is_wide = true;
+        visit(chooses);
       }
-      stack(ours + "moe.experts.gate", {experts, c.moe.expert_width, c.width}, moe + "experts", names.gate);
-      stack(ours + "moe.experts.up", {experts, c.moe.expert_width, c.width}, moe + "experts", names.up);
-      stack(ours + "moe.experts.down", {experts, c.width, c.moe.expert_width}, moe + "experts", names.down);
+      if (names.fused_experts) {
+        fused_experts(ours + "moe.experts.", moe + "experts.");
+      } else {
+        stack(ours + "moe.experts.gate", {experts, c.moe.expert_width, c.width}, moe + "experts", names.gate);
+        stack(ours + "moe.experts.up", {experts, c.moe.expert_width, c.width}, moe + "experts", names.up);
+        stack(ours + "moe.experts.down", {experts, c.width, c.moe.expert_width}, moe + "experts", names.down);
+      }
       if (c.moe.shared_width > 0) mlp(ours + "moe.shared.", moe + names.shared + ".", c.moe.shared_width, false);
       if (c.moe.shared_gate) one(ours + "moe.shared_gate", {1, c.width}, moe + "shared_expert_gate");
     } else {

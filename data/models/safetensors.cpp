@@ -7,7 +7,6 @@
 
 #include "data/files/file_kind.h"
 #include "data/files/json_text.h"
-#include "kernels/e4m3.h"
 #include "kernels/half.h"
 
 namespace limbeck::data {
@@ -27,8 +26,14 @@ struct NamedDtype {
   std::string_view name;
   DType dtype;
 };
-constexpr std::array<NamedDtype, 5> dtypes = {
-    {{"F32", DType::F32}, {"F64", DType::F64}, {"F16", DType::F16}, {"BF16", DType::BF16}, {"I64", DType::I64}}};
+constexpr std::array<NamedDtype, 8> dtypes = {{{"F32", DType::F32},
+                                               {"F64", DType::F64},
+                                               {"F16", DType::F16},
+                                               {"BF16", DType::BF16},
+                                               {"I64", DType::I64},
+                                               {"I32", DType::I32},
+                                               {"I8", DType::I8},
+                                               {"U8", DType::U8}}};
 
 constexpr std::string_view e4m3_name = "F8_E4M3";
 
@@ -36,7 +41,7 @@ DType dtype_named(const std::string& name) {
   for (const auto& d : dtypes)
     if (d.name == name) return d.dtype;
   if (name == e4m3_name) return DType::U8;
-  fail("dtype is {}, expected F32, F64, F16, BF16, F8_E4M3 or I64", name);
+  fail("dtype is {}, expected F32, F64, F16, BF16, F8_E4M3, I64, I32, I8 or U8", name);
 }
 std::string_view safetensors_name(DType dtype) {
   for (const auto& d : dtypes)
@@ -91,17 +96,15 @@ void with_stored(DType dtype, F&& f) {
     f([](core::bf16 x) { return static_cast<float>(x); });
   else if (dtype == DType::F16)
     f([](std::uint16_t x) { return kernels::float_from_half(x); });
-  else if (dtype == DType::U8)
-    f([](kernels::e4m3 x) { return static_cast<float>(x); });
   else
     fail("safetensors: {} is no floating type", dtype);
 }
 
 template <class Stored, class Value, class To>
-void convert(Value (*value)(Stored), const std::byte* from, std::int64_t count, To* to) {
+void convert(Value (*value)(Stored), const std::byte* from, std::int64_t stride, std::int64_t count, To* to) {
   for (std::int64_t i = 0; i < count; ++i) {
     Stored x;
-    std::memcpy(&x, from + i * static_cast<std::int64_t>(sizeof(Stored)), sizeof(Stored));  // not aligned
+    std::memcpy(&x, from + i * stride * static_cast<std::int64_t>(sizeof(Stored)), sizeof(Stored));  // not aligned
     if constexpr (std::is_same_v<To, core::bf16>)
       to[i] = core::bf16(static_cast<float>(value(x)));
     else
@@ -155,22 +158,23 @@ SafetensorsFile::SafetensorsFile(const fs::path& path) : file_(path.string()) {
 }
 
 void SafetensorsFile::read(const SafetensorsEntry& tensor, std::int64_t first, std::int64_t count, DType to,
-                           std::byte* out) {
-  check(first >= 0 && count >= 0 && count <= tensor.shape.numel() - first,
-        "safetensors: elements {} to {} of a tensor {}", first, first + count, tensor.shape);
+                           std::byte* out, std::int64_t stride) {
+  const std::int64_t end = first + (count > 0 ? (count - 1) * stride + 1 : 0);
+  check(first >= 0 && count >= 0 && stride > 0 && end <= tensor.shape.numel(),
+        "safetensors: elements {} to {} of a tensor {}", first, end, tensor.shape);
   const std::byte* from = tensor.data + core::bytes_of(tensor.dtype, first);
   if (count == 0) return;
-  if (to == tensor.dtype) {
+  if (to == tensor.dtype && stride == 1) {
     std::memcpy(out, from, static_cast<std::size_t>(core::bytes_of(to, count)));
     return;
   }
   with_stored(tensor.dtype, [&](auto value) {
     if (to == DType::F32)
-      convert(+value, from, count, reinterpret_cast<float*>(out));
+      convert(+value, from, stride, count, reinterpret_cast<float*>(out));
     else if (to == DType::F64)
-      convert(+value, from, count, reinterpret_cast<double*>(out));
+      convert(+value, from, stride, count, reinterpret_cast<double*>(out));
     else if (to == DType::BF16)
-      convert(+value, from, count, reinterpret_cast<core::bf16*>(out));
+      convert(+value, from, stride, count, reinterpret_cast<core::bf16*>(out));
     else
       fail("safetensors: {} cannot be read as {}, expected float32, float64 or bfloat16", tensor.dtype, to);
   });

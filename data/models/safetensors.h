@@ -8,8 +8,8 @@
 //     writer.write(tensor);                                            // in the order announced
 //     writer.finish();                                                 // on the disk under its name
 //
-// float32, float64, float16, bfloat16, e4m3 and int64 are read (any other dtype is named), all but float16 and e4m3
-// written.
+// float32, float64, float16, bfloat16, e4m3, int64, and what quantised weights are kept in (int32, int8, uint8) are
+// read (any other dtype is named); float32, float64, bfloat16 and int64 are written.
 #pragma once
 
 #include <cstdint>
@@ -44,10 +44,10 @@ class SafetensorsFile {
   /// A text of the header's "__metadata__"; empty where it has none of this name.
   std::string metadata(const std::string& name) const;
 
-  /// Writes elements [first, first + count) to `out`, converted among the floating types; `to` is float32, float64 or
-  /// bfloat16 (int64 for an int64 tensor).
+  /// Writes elements first, first + stride, ..., `count` of them, to `out`, converted among the floating types; `to` is
+  /// float32, float64 or bfloat16 (int64 for an int64 tensor).
   static void read(const SafetensorsEntry& tensor, std::int64_t first, std::int64_t count, core::DType to,
-                   std::byte* out);
+                   std::byte* out, std::int64_t stride = 1);
 
  private:
   MappedFile file_;

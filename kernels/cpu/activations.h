@@ -58,6 +58,36 @@ struct GeluActivation {
   }
 };
 
+/// f(gate) up, where f is one of those above.
+template <class Of>
+struct GatedBy {
+  template <class A>
+  A value(A x, A u) const {
+    return x * Of::share(x) * u;
+  }
+  template <class A>
+  GatedGradient<A> gradient(A x, A u, A dy) const {
+    return Of::gradient(x, u, dy);
+  }
+};
+
+template <class A>
+struct ClampedSwishGate {
+  A limit;
+
+  A value(A x, A u) const {
+    const A g = smaller(x, limit);
+    return g * sigmoid(clamped_swish_slope<A> * g) * (within(u) + 1);
+  }
+  GatedGradient<A> gradient(A x, A u, A dy) const {
+    const A g = smaller(x, limit), s = sigmoid(clamped_swish_slope<A> * g), ds = dy * s;
+    const A near = larger(g, A(-clamped_swish_range));
+    const A of_g = ds * (within(u) + 1) * (1 + clamped_swish_slope<A> * near * (1 - s));
+    return {x > limit ? A(0) : of_g, u > limit || u < -limit ? A(0) : ds * g};
+  }
+  A within(A u) const { return larger(smaller(u, limit), -limit); }
+};
+
 template <class F>
 void with_activation(Activation activation, F&& f) {
   if (activation == Activation::Silu)
@@ -66,6 +96,15 @@ void with_activation(Activation activation, F&& f) {
     f(GeluTanhActivation());
   else
     f(GeluActivation());
+}
+
+/// f(unit) with value() and gradient() of A.
+template <class A, class F>
+void with_gated_unit(Activation activation, double limit, F&& f) {
+  if (activation == Activation::ClampedSwish)
+    f(ClampedSwishGate<A>{static_cast<A>(limit)});
+  else
+    with_activation(activation, [&]<class Of>(Of) { f(GatedBy<Of>()); });
 }
 
 }  // namespace limbeck::kernels

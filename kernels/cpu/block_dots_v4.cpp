@@ -22,7 +22,8 @@ float half_at(const Byte* at) {
   return _cvtsh_ss(bits);
 }
 
-template <void (*block)(const Byte*, Quants&), std::int64_t bytes, bool has_minimum, int rows>
+template <void (*block)(const Byte*, Quants&), std::int64_t bytes, bool has_minimum, float (*scale_at)(const Byte*),
+          int rows>
 void dots(const std::byte* from, std::int64_t blocks, const float* a, std::int64_t step, const float* sums,
           float* results) {
   const auto* b = reinterpret_cast<const Byte*>(from);
@@ -32,7 +33,7 @@ void dots(const std::byte* from, std::int64_t blocks, const float* a, std::int64
   for (std::int64_t i = 0; i < blocks; ++i, b += bytes) {
     alignas(32) Quants q;
     block(b, q);
-    const __m512 left = floats(q), right = floats(q + 16), scale = _mm512_set1_ps(half_at(b));
+    const __m512 left = floats(q), right = floats(q + 16), scale = _mm512_set1_ps(scale_at(b));
     const float minimum = has_minimum ? half_at(b + 2) : 0;
 #pragma GCC unroll 4
     for (int row = 0; row < rows; ++row) {
@@ -45,9 +46,10 @@ void dots(const std::byte* from, std::int64_t blocks, const float* a, std::int64
   for (int row = 0; row < rows; ++row) results[row] = _mm512_reduce_add_ps(totals[row]) + of_minima[row];
 }
 
-template <void (*block)(const Byte*, Quants&), std::int64_t bytes, bool has_minimum>
+template <void (*block)(const Byte*, Quants&), std::int64_t bytes, bool has_minimum,
+          float (*scale_at)(const Byte*) = half_at>
 constexpr BlockDots dots_of() {
-  return {dots<block, bytes, has_minimum, 1>, dots<block, bytes, has_minimum, rows_of_dots>};
+  return {dots<block, bytes, has_minimum, scale_at, 1>, dots<block, bytes, has_minimum, scale_at, rows_of_dots>};
 }
 
 }  // namespace
@@ -66,6 +68,8 @@ std::optional<BlockDots> block_dots(BlockFormat format) {
       return dots_of<block_values::q8_0, 34, false>();
     case BlockFormat::IQ4_NL:
       return dots_of<block_values::iq4_nl, 18, false>();
+    case BlockFormat::MXFP4:
+      return dots_of<block_values::mxfp4, 17, false, block_values::e8m0_half_at>();
     default:
       return std::nullopt;
   }

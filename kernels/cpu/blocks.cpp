@@ -44,30 +44,48 @@ void expand_32(const Byte* from, std::int64_t count, float* __restrict out) {
   }
 }
 
+void expand_mxfp4(const Byte* from, std::int64_t count, float* __restrict out) {
+  for (std::int64_t i = 0; i < count; ++i, from += 17, out += 32) {
+    block_values::Quants q;
+    block_values::mxfp4(from, q);
+    const float scale = block_values::e8m0_half_at(from);
+#pragma omp simd
+    for (int j = 0; j < 32; ++j) out[j] = scale * static_cast<float>(q[j]);
+  }
+}
+
+/// Of blocks whose scales in half precision are at these places.
+template <int... halves>
+bool has_finite_halves(const Byte* block) {
+  return (... && ((block_values::half_bits_at(block + halves) & 0x7c00) != 0x7c00));
+}
+bool has_small_exponent(const Byte* block) { return block[0] <= block_values::mxfp4_greatest_scale; }
+
 struct Format {
   BlockSize size;
   void (*expand)(const Byte* from, std::int64_t count, float* out);
-  int halves[2];  // where its scales in half precision are; one may be there twice
+  bool (*is_finite)(const Byte* block);
 };
 
 template <void (*block)(const Byte*, block_values::Quants&), std::int64_t bytes, bool has_minimum>
 constexpr Format of_32() {
-  return {{bytes, 32}, expand_32<block, bytes, has_minimum>, {0, has_minimum ? 2 : 0}};
+  constexpr int minimum = has_minimum ? 2 : 0;
+  return {{bytes, 32}, expand_32<block, bytes, has_minimum>, has_finite_halves<0, minimum>};
 }
-template <void (*block)(const Byte*, float*), std::int64_t bytes>
-constexpr Format of_256(int scale, int minimum) {
-  return {{bytes, 256}, expand_all<block, bytes, 256>, {scale, minimum}};
+template <void (*block)(const Byte*, float*), std::int64_t bytes, int... halves>
+constexpr Format of_256() {
+  return {{bytes, 256}, expand_all<block, bytes, 256>, has_finite_halves<halves...>};
 }
 
 // In the order of BlockFormat.
 constexpr Format formats[] = {
-    {{2, 1}, expand_halves, {0, 0}},           of_32<block_values::q4_0, 18, false>(),
-    of_32<block_values::q4_1, 20, true>(),     of_32<block_values::q5_0, 22, false>(),
-    of_32<block_values::q5_1, 24, true>(),     of_32<block_values::q8_0, 34, false>(),
-    of_256<block_values::q2_k, 84>(80, 82),    of_256<block_values::q3_k, 110>(108, 108),
-    of_256<block_values::q4_k, 144>(0, 2),     of_256<block_values::q5_k, 176>(0, 2),
-    of_256<block_values::q6_k, 210>(208, 208), of_32<block_values::iq4_nl, 18, false>(),
-    of_256<block_values::iq4_xs, 136>(0, 0),
+    {{2, 1}, expand_halves, has_finite_halves<0>}, of_32<block_values::q4_0, 18, false>(),
+    of_32<block_values::q4_1, 20, true>(),         of_32<block_values::q5_0, 22, false>(),
+    of_32<block_values::q5_1, 24, true>(),         of_32<block_values::q8_0, 34, false>(),
+    of_256<block_values::q2_k, 84, 80, 82>(),      of_256<block_values::q3_k, 110, 108>(),
+    of_256<block_values::q4_k, 144, 0, 2>(),       of_256<block_values::q5_k, 176, 0, 2>(),
+    of_256<block_values::q6_k, 210, 208>(),        of_32<block_values::iq4_nl, 18, false>(),
+    of_256<block_values::iq4_xs, 136, 0>(),        {{17, 32}, expand_mxfp4, has_small_exponent},
 };
 
 const Format& info(BlockFormat format) { return formats[static_cast<std::size_t>(format)]; }
@@ -81,17 +99,10 @@ void expand(const Blocks& blocks, std::int64_t count, float* out) {
 }
 
 std::int64_t first_not_finite(const Blocks& blocks, std::int64_t count) {
-  constexpr std::uint16_t exponent = 0x7c00;
   const Format& format = info(blocks.format);
-  const auto is_finite = [](const std::byte* half) {
-    std::uint16_t bits = 0;
-    std::memcpy(&bits, half, sizeof bits);
-    return (bits & exponent) != exponent;
-  };
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::byte* block = blocks.data + i * format.size.bytes;
-    if (!is_finite(block + format.halves[0]) || !is_finite(block + format.halves[1])) return i;
-  }
+  const auto* block = reinterpret_cast<const Byte*>(blocks.data);
+  for (std::int64_t i = 0; i < count; ++i, block += format.size.bytes)
+    if (!format.is_finite(block)) return i;
   return count;
 }
 

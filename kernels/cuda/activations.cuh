@@ -59,6 +59,36 @@ struct GeluActivation {
   }
 };
 
+/// f(gate) up, where f is one of those above.
+template <class Of>
+struct GatedBy {
+  template <class A>
+  __device__ A value(A x, A u) const {
+    return x * Of::share(x) * u;
+  }
+  template <class A>
+  __device__ GatedGradient<A> gradient(A x, A u, A dy) const {
+    return Of::gradient(x, u, dy);
+  }
+};
+
+template <class A>
+struct ClampedSwishGate {
+  A limit;
+
+  __device__ A value(A x, A u) const {
+    const A g = x > limit ? limit : x;
+    return g * logistic(clamped_swish_slope<A> * g) * (within(u) + 1);
+  }
+  __device__ GatedGradient<A> gradient(A x, A u, A dy) const {
+    const A g = x > limit ? limit : x, s = logistic(clamped_swish_slope<A> * g), ds = dy * s;
+    const A near = g < -clamped_swish_range ? A(-clamped_swish_range) : g;
+    const A of_g = ds * (within(u) + 1) * (1 + clamped_swish_slope<A> * near * (1 - s));
+    return {x > limit ? A(0) : of_g, u > limit || u < -limit ? A(0) : ds * g};
+  }
+  __device__ A within(A u) const { return u > limit ? limit : u < -limit ? -limit : u; }
+};
+
 template <class F>
 void with_activation(Activation activation, F&& f) {
   if (activation == Activation::Silu)
@@ -67,6 +97,15 @@ void with_activation(Activation activation, F&& f) {
     f(GeluTanhActivation());
   else
     f(GeluActivation());
+}
+
+/// f(unit) with value() and gradient() of A.
+template <class A, class F>
+void with_gated_unit(Activation activation, double limit, F&& f) {
+  if (activation == Activation::ClampedSwish)
+    f(ClampedSwishGate<A>{static_cast<A>(limit)});
+  else
+    with_activation(activation, [&]<class Of>(Of) { f(GatedBy<Of>()); });
 }
 
 }  // namespace limbeck::kernels

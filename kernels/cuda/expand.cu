@@ -34,14 +34,15 @@ __global__ void expand_256_kernel(const Byte* from, std::int64_t count, T* to) {
 }
 
 /// A block of 32 values by a thread.
-template <void (*block)(const Byte*, block_values::Quants&), int bytes, bool has_minimum, class T>
+template <void (*block)(const Byte*, block_values::Quants&), int bytes, bool has_minimum, class T,
+          float (*scale_at)(const Byte*) = block_values::half_at>
 __global__ void expand_32_kernel(const Byte* from, std::int64_t count, T* to) {
   __shared__ float rows[threads_32 * 33];
   const std::int64_t first = std::int64_t{blockIdx.x} * threads_32, b = first + threadIdx.x;
   if (b < count) {
     block_values::Quants q;
     block(from + b * bytes, q);
-    const float scale = block_values::half_at(from + b * bytes);
+    const float scale = scale_at(from + b * bytes);
     const float minimum = has_minimum ? block_values::half_at(from + b * bytes + 2) : 0;
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
@@ -99,6 +100,8 @@ void expand(const Cuda& cuda, const Blocks& blocks, std::int64_t first, std::int
       return run(expand_32_kernel<v::iq4_nl, 18, false, T>);
     case BlockFormat::IQ4_XS:
       return run(expand_256_kernel<v::iq4_xs, 136, T>);
+    case BlockFormat::MXFP4:
+      return run(expand_32_kernel<v::mxfp4, 17, false, T, v::e8m0_half_at>);
   }
 }
 

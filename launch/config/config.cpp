@@ -80,6 +80,7 @@ static_assert(static_cast<int>(nn::HeadNorm::AllHeads) == config::Model::ALL_HEA
 static_assert(static_cast<int>(nn::NormPlacement::After) == config::Model::AFTER);
 static_assert(static_cast<int>(nn::NormPlacement::Around) == config::Model::AROUND);
 static_assert(static_cast<int>(nn::Activation::GeluTanh) == config::Model::GELU_TANH);
+static_assert(static_cast<int>(nn::Activation::ClampedSwish) == config::Model::CLAMPED_SWISH);
 static_assert(static_cast<int>(nn::NormKind::Layer) == config::Model::LAYER);
 static_assert(static_cast<int>(nn::Positions::Learned) == config::Model::LEARNED);
 static_assert(static_cast<int>(nn::RopeScaling::Kind::Linear) == config::RopeScaling::LINEAR);

@@ -55,6 +55,8 @@ void fields(Io& io, nn::MoeConfig& c) {
   io("num_groups", c.num_groups, between(1, nn::ModelLimits::num_experts));
   io("groups_per_token", c.groups_per_token, between(1, nn::ModelLimits::num_experts));
   io("group_score", c.group_score);
+  io("router_bias", c.router_bias);
+  io("expert_bias", c.expert_bias);
 }
 
 template <class Io>
@@ -104,6 +106,7 @@ void fields(Io& io, ModelSection& section) {
   io("head_norm", c.head_norm);
   io("attention_bias", c.attention_bias);
   io("attention_scale", c.attention_scale, at_least(0));
+  io("attention_sinks", c.attention_sinks);
   io("window", c.window, at_least(0));
   io("full_layers", c.full_layers);
   io("window_rope_base", c.window_rope_base, at_least(0));
@@ -112,6 +115,7 @@ void fields(Io& io, ModelSection& section) {
   io("norm_offset", c.norm_offset, between(0, 1));
   io("embedding_scale", c.embedding_scale, above(0));
   io("activation", c.activation);
+  io("activation_limit", c.activation_limit, at_least(0));
   io("attention_output_bias", c.attention_output_bias);
   io("mlp_bias", c.mlp_bias);
   io("head_bias", c.head_bias);

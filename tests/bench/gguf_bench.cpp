@@ -24,7 +24,7 @@ int main() {
   std::printf("%-10s %10s %12s %8s\n", "", "file MB/s", "values M/s", "of copy");
   for (const DType dtype :
        {DType::F32, DType::F16, DType::BF16, DType::Q8_0, DType::Q4_0, DType::Q4_1, DType::Q5_0, DType::Q5_1,
-        DType::Q2_K, DType::Q3_K, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS}) {
+        DType::Q2_K, DType::Q3_K, DType::Q4_K, DType::Q5_K, DType::Q6_K, DType::IQ4_NL, DType::IQ4_XS, DType::MXFP4}) {
     const auto bytes = static_cast<std::size_t>(limbeck::core::bytes_of(dtype, count));
     std::vector<std::byte> stored(bytes);
     for (std::size_t i = 0; i < bytes; ++i) stored[i] = static_cast<std::byte>(i * 7919 % 251 / 8);

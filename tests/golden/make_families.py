@@ -109,7 +109,7 @@ FAMILIES = {
         first_k_dense_replace=1, n_group=3, topk_group=2, routed_scaling_factor=1.7, norm_topk_prob=True,
         rope_parameters=yarn(30.0, factor=4.0, beta_fast=0.4, beta_slow=0.1, mscale=1.0, mscale_all_dim=1.0))),
     "gpt_oss": ("GptOss", dict(
-        **heads(10, 4, 2, 8), intermediate_size=6, num_local_experts=5, num_experts_per_tok=3, sliding_window=WINDOW,
+        **heads(10, 4, 2, 8), intermediate_size=6, num_local_experts=6, num_experts_per_tok=3, sliding_window=WINDOW,
         swiglu_limit=1.5, layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         rope_parameters=yarn(40.0, factor=4.0, beta_fast=0.9, beta_slow=0.12, truncate=False))),
     "gpt2": ("GPT2", dict(vocab_size=89, n_embd=12, n_head=2, n_layer=3, n_positions=30, bos_token_id=1, eos_token_id=2)),

@@ -15,10 +15,10 @@
 namespace limbeck::kernels {
 namespace {
 
-constexpr BlockFormat formats[] = {BlockFormat::F16,   BlockFormat::Q4_0, BlockFormat::Q4_1, BlockFormat::Q5_0,
-                                   BlockFormat::Q5_1,  BlockFormat::Q8_0, BlockFormat::Q2_K, BlockFormat::Q3_K,
-                                   BlockFormat::Q4_K,  BlockFormat::Q5_K, BlockFormat::Q6_K, BlockFormat::IQ4_NL,
-                                   BlockFormat::IQ4_XS};
+constexpr BlockFormat formats[] = {BlockFormat::F16,    BlockFormat::Q4_0, BlockFormat::Q4_1, BlockFormat::Q5_0,
+                                   BlockFormat::Q5_1,   BlockFormat::Q8_0, BlockFormat::Q2_K, BlockFormat::Q3_K,
+                                   BlockFormat::Q4_K,   BlockFormat::Q5_K, BlockFormat::Q6_K, BlockFormat::IQ4_NL,
+                                   BlockFormat::IQ4_XS, BlockFormat::MXFP4};
 
 /// Where the halves of a block are, from llama.cpp's ggml-common.h.
 std::vector<std::size_t> halves(BlockFormat format) {
@@ -58,6 +58,10 @@ Matrix random_matrix(BlockFormat format, std::int64_t elements, unsigned seed) {
   for (std::byte& b : m.bytes) b = static_cast<std::byte>(engine());
   for (std::int64_t i = 0; i < count; ++i)
     for (const std::size_t at : halves(format)) {
+      if (format == BlockFormat::MXFP4) {  // a power of two: 1/64 to 1
+        m.bytes[1 + static_cast<std::size_t>(i * size.bytes)] = static_cast<std::byte>(121 + engine() % 7);
+        continue;
+      }
       const float x = 0.01F + static_cast<float>(engine() % 1000) / 1000;
       put_half(m.bytes, 1 + static_cast<std::size_t>(i * size.bytes) + at, half_from_float(x));
     }
@@ -153,6 +157,7 @@ TEST_P(BlocksOf, RowsOfATableAreItsValues) {
 }
 
 TEST_P(BlocksOf, AScaleThatIsNoNumberIsFound) {
+  if (GetParam() == BlockFormat::MXFP4) return;
   const BlockSize size = size_of(GetParam());
   const std::int64_t count = 1024 / size.elements;
   for (const std::uint16_t half : std::initializer_list<std::uint16_t>{0x7c00, 0xfc00, 0x7e01})
@@ -162,6 +167,20 @@ TEST_P(BlocksOf, AScaleThatIsNoNumberIsFound) {
       put_half(m.bytes, 1 + static_cast<std::size_t>((count - 1) * size.bytes) + at, half);
       EXPECT_EQ(first_not_finite(m.blocks, count), count - 1) << at;
     }
+}
+
+// OCP Microscaling Formats 1.0: E8M0 255 is NaN. The largest value, 6, is times 2^(e - 127).
+TEST(Blocks, AScaleOfMxfp4WhoseValuesAreInfiniteIsFound) {
+  for (const auto& [scale, is_finite] : {std::pair{0, true}, {252, true}, {253, false}, {255, false}}) {
+    std::vector<std::byte> bytes(2 * 17, std::byte{0x77});
+    bytes[17] = static_cast<std::byte>(scale);
+    EXPECT_EQ(first_not_finite({BlockFormat::MXFP4, bytes.data()}, 2), is_finite ? 2 : 1) << scale;
+    float values[64];
+    expand({BlockFormat::MXFP4, bytes.data()}, 2, values);
+    if (is_finite) {
+      EXPECT_EQ(values[63], std::ldexp(6.0F, scale - 127));
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, BlocksOf, ::testing::ValuesIn(formats),

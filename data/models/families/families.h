@@ -20,5 +20,6 @@ const Family& phimoe_family();
 const Family& gpt2_family();
 const Family& deepseek_v2_family();
 const Family& deepseek_v3_family();
+const Family& gpt_oss_family();
 
 }  // namespace limbeck::data

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <tuple>
 #include <vector>
 
 #include "data/models/families/families.h"
@@ -26,7 +27,7 @@ const char* name_of(nn::NormPlacement placement) {
   return names.at(static_cast<std::size_t>(placement));
 }
 const char* name_of(nn::Activation activation) {
-  constexpr std::array names{"silu", "gelu_pytorch_tanh", "gelu"};
+  constexpr std::array names{"silu", "gelu_pytorch_tanh", "gelu", "clamped swish"};
   return names.at(static_cast<std::size_t>(activation));
 }
 const char* name_of(nn::RouterScores scores) {
@@ -105,6 +106,9 @@ class Beyond {
         add("moe.dense_layers has {}, expected the first layers", moe.dense_layers[i]);
         break;
       }
+    for (const auto& [name, has, expected] : {std::tuple("router_bias", moe.router_bias, traits_.router_bias),
+                                              {"expert_bias", moe.expert_bias, traits_.expert_bias}})
+      if (has != expected) add("moe.{} is {}, expected {}", name, has, expected);
   }
   void attention() {
     using Windows = FamilyTraits::Windows;
@@ -118,6 +122,8 @@ class Beyond {
       add("num_kv_heads is {}, expected as num_heads = {}", config_.num_kv_heads, config_.num_heads);
     if (config_.is_latent() != traits_.has_latents)
       add("latent.rank is {}, expected {}", config_.latent.rank, traits_.has_latents ? "1 or more" : "0");
+    if (config_.attention_sinks != traits_.attention_sinks)
+      add("attention_sinks is {}, expected {}", config_.attention_sinks, traits_.attention_sinks);
     const double usual = 1 / std::sqrt(static_cast<double>(config_.head_width));
     if (!traits_.has_attention_scale && config_.attention_scale != 0 &&
         std::abs(config_.attention_scale - usual) > 1e-9 * usual)
@@ -175,10 +181,10 @@ Scaling::Kind kind_of(const ConfigFields& rope) {
 }  // namespace
 
 std::span<const Family* const> families() {
-  static const std::array all{&llama_family(),     &mistral_family(),     &mixtral_family(),    &qwen2_family(),
-                              &qwen2_moe_family(), &qwen3_family(),       &qwen3_moe_family(),  &olmo2_family(),
-                              &olmoe_family(),     &gemma3_family(),      &phi3_family(),       &phimoe_family(),
-                              &gpt2_family(),      &deepseek_v2_family(), &deepseek_v3_family()};
+  static const std::array all{&llama_family(),     &mistral_family(),     &mixtral_family(),     &qwen2_family(),
+                              &qwen2_moe_family(), &qwen3_family(),       &qwen3_moe_family(),   &olmo2_family(),
+                              &olmoe_family(),     &gemma3_family(),      &phi3_family(),        &phimoe_family(),
+                              &gpt2_family(),      &deepseek_v2_family(), &deepseek_v3_family(), &gpt_oss_family()};
   return all;
 }
 
@@ -238,6 +244,8 @@ std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConf
     return fmt::format("moe.dense_layers: {} of {} layers have experts, expected all", num_moe, config.num_layers);
   if (num_moe > 0 && family.gguf_renormalises && config.moe.renormalise != *family.gguf_renormalises)
     return fmt::format("moe.renormalise is {}, expected {}", config.moe.renormalise, *family.gguf_renormalises);
+  if (config.activation_limit != family.gguf_activation_limit)
+    return fmt::format("activation_limit is {}, expected {}", config.activation_limit, family.gguf_activation_limit);
   if (config.window > 0 && !family.gguf_says_window) return fmt::format("window is {}, expected 0", config.window);
   for (std::int64_t layer = 0; config.window > 0 && layer < config.num_layers; ++layer)
     if (const bool full = config.layer(layer).window == 0; full != (family.gguf_is_full && family.gguf_is_full(layer)))
@@ -250,7 +258,8 @@ std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConf
   const double taken = family.gguf_attention_scale != nullptr ? family.gguf_attention_scale(config) : usual;
   if (std::abs(scale - taken) > 1e-9 * taken) return fmt::format("attention_scale is {}, expected {}", scale, taken);
   if (const Scaling& scaling = config.rope_scaling; scaling.kind == Scaling::Kind::Yarn) {
-    if (!scaling.truncates) return "rope_scaling.truncates is false, expected true";
+    if (scaling.truncates != family.gguf_rope_truncates)
+      return fmt::format("rope_scaling.truncates is {}, expected {}", scaling.truncates, family.gguf_rope_truncates);
     if (scaling.attention_factor > 0)
       return fmt::format("rope_scaling.attention_factor is {}, expected 0", scaling.attention_factor);
     if (!config.is_latent() && scaling.mscale > 0 && scaling.mscale_all > 0)
@@ -299,6 +308,9 @@ void set_traits(const FamilyTraits& traits, nn::ModelConfig& config) {
   config.norm_kind = traits.norm_kind;
   config.positions = traits.positions;
   config.moe.router = traits.router;
+  config.attention_sinks = traits.attention_sinks;
+  config.moe.router_bias = traits.router_bias;
+  config.moe.expert_bias = traits.expert_bias;
 }
 
 nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {

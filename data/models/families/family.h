@@ -19,6 +19,7 @@ namespace limbeck::data {
 /// What a model of a family may be. A model that says otherwise is none of the family.
 struct FamilyTraits {
   bool attention_bias = false;
+  bool attention_sinks = false;
   nn::HeadNorm head_norm = nn::HeadNorm::None;
   nn::NormPlacement norm_placement = nn::NormPlacement::Before;
   double norm_offset = 0;
@@ -42,6 +43,7 @@ struct FamilyTraits {
   nn::RouterKind router = nn::RouterKind::TopK;
   nn::RouterScores scores = nn::RouterScores::Softmax;
   bool selection_bias = false;
+  bool router_bias = false, expert_bias = false;
 
   enum class Windows { None, All, Some };  // which layers may have one, if there is one
   Windows windows = Windows::None;
@@ -71,6 +73,10 @@ struct FamilyNames {
   const char* experts = "mlp";  // module of router and experts
   const char* shared = "shared_expert";
   const char *gate = "gate_proj", *up = "up_proj", *down = "down_proj";  // matrices of an expert
+  const char* router = "gate";
+  /// Experts are one tensor a matrix, transposed, and gate and up are one whose columns take turns: gate_up_proj
+  /// [E,C,2F] and down_proj [E,F,C], with gate_up_proj_bias [E,2F] and down_proj_bias [E,C] (gpt-oss).
+  bool fused_experts = false;
 };
 
 /// The names of config.json's fields that differ.
@@ -109,6 +115,9 @@ struct Family {
   /// Of layers with a window where not all have one: what the architecture takes for granted. Null: all.
   bool (*gguf_is_full)(std::int64_t layer) = nullptr;
   double gguf_window_rope_base = 0;
+  bool gguf_rope_truncates = true;  // YaRN's borders
+  double gguf_activation_limit = 0;
+  const char* gguf_mlp_norm = "ffn_norm";
   double (*gguf_attention_scale)(const nn::ModelConfig& config) = nullptr;  // null: that of the head width
 
   /// What is the family's own, behind the common fields. Throws for what Limbeck would not compute as meant.

@@ -24,6 +24,8 @@ std::string row_of(const Family& family) {
   add(t.norm_placement == nn::NormPlacement::Around, "norms around the blocks");
   add(t.norm_offset != 0, "norms' weights stored less 1");
   add(t.activation == nn::Activation::GeluTanh, "GELU");
+  add(t.activation == nn::Activation::ClampedSwish, "a clamped gate");
+  add(t.attention_sinks, "attention sinks");
   add(t.attention_output_bias, "a bias of o");
   add(t.mlp_bias, "biases of feed-forwards");
   add(t.head_bias, "a bias of logits");
@@ -42,6 +44,8 @@ std::string row_of(const Family& family) {
   add(t.has_weight_scale, "a scale of their outputs");
   add(t.has_shared_experts && t.shared_gate, "a gated shared expert");
   add(t.has_shared_experts && !t.shared_gate, "shared experts");
+  add(t.router_bias, "a bias of the router");
+  add(t.expert_bias, "biases of experts");
   add(t.windows == FamilyTraits::Windows::All, "a window");
   add(t.windows == FamilyTraits::Windows::Some, "a window in some layers");
   add(t.has_window_rope, "a rotary base of theirs");

@@ -34,7 +34,7 @@ std::vector<float> values_of(const GgufFile& file, const std::string& name) {
 TEST(GgufBlocks, EveryFormatIsReadBitForBitFromAnyPlace) {
   const GgufFile file(golden_path("gguf/blocks.gguf"));
   for (const std::string format : {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K",
-                                   "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"}) {
+                                   "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"}) {
     const GgufTensor& tensor = file.tensors().at(format);
     const std::vector<float> expected = values_of(file, format + ".values");
     const auto size = static_cast<std::int64_t>(expected.size());

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 
+#include "data/models/families/families.h"
 #include "data/models/gguf_model.h"
 #include "data/models/gguf_names.h"
 #include "data/models/gguf_write.h"
@@ -51,7 +52,7 @@ class MadeModel : public core::StateReader {
  public:
   explicit MadeModel(const nn::ModelConfig& config) {
     int number = 0;
-    for (const auto& name : gguf_names(config, {.interleaves = true})) {
+    for (const auto& name : gguf_names(config, llama_family())) {
       tensors_[name.name] = {name.shape, DType::F32};
       auto& values = values_[name.name];
       ++number;

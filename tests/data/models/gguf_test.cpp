@@ -172,7 +172,7 @@ TEST_F(Gguf, HostileHeadsAreRefusedByName) {
   expect(
       B::head(1, 0).tensor("t", 256, 15, 0).values(999).data,
       "tensor t has type Q8_K, expected one of F32, F16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, "
-      "IQ4_NL, IQ4_XS, BF16");
+      "IQ4_NL, IQ4_XS, BF16, MXFP4");
   expect(B::head(1, 0).tensor("t", 256, 77, 0).values(999).data, "type 77");
   expect(B::head(1, 0).tensor("t", 33, 8, 0).values(999).data, "expected whole Q8_0 blocks of 32");
   expect(B::head(1, 0).tensor("t", 128, 12, 0).values(999).data, "expected whole Q4_K blocks of 256");

@@ -31,15 +31,24 @@ def some(count, length):
     return rng.integers(0, 256, (count, length), dtype=np.uint8)
 
 
-# The bytes of a block, in order: S a half that may be extreme, s a half, n random bytes.
+# The bytes of a block, in order: S a half that may be extreme, s a half, E an exponent, n random bytes.
 LAYOUTS = {Q.Q4_0: "S 16", Q.Q4_1: "S s 16", Q.Q5_0: "S 20", Q.Q5_1: "S s 20", Q.Q8_0: "S 32", Q.Q2_K: "80 S s", Q.Q3_K: "108 S",
-           Q.Q4_K: "S s 140", Q.Q5_K: "S s 172", Q.Q6_K: "208 S", Q.IQ4_NL: "S 16", Q.IQ4_XS: "S 134"}
+           Q.Q4_K: "S s 140", Q.Q5_K: "S s 172", Q.Q6_K: "208 S", Q.IQ4_NL: "S 16", Q.IQ4_XS: "S 134", Q.MXFP4: "E 16"}
+
+
+
+def exponents(count):
+    """Powers of two of MXFP4: near 1, and the ends; of 253 and 254 some values are infinite, 255 is NaN by the standard."""
+    values = rng.integers(110, 140, count).astype(np.uint8)
+    values[:5] = [0, 1, 2, 252, 254]
+    rng.shuffle(values)
+    return values.reshape(count, 1)
 
 
 def blocks(kind):
     if kind in LAYOUTS:
         n = 12 if gguf.GGML_QUANT_SIZES[kind][0] == 32 else 5
-        make = {"S": lambda: halves(n), "s": lambda: small_halves(n)}
+        make = {"S": lambda: halves(n), "s": lambda: small_halves(n), "E": lambda: exponents(n)}
         raw = np.concatenate([make[part]() if part in make else some(n, int(part)) for part in LAYOUTS[kind].split()], axis=1)
         return np.ascontiguousarray(raw.reshape(6 if n == 12 else 5, -1))
     if kind == Q.F16:
@@ -61,7 +70,7 @@ writer.add_array("a.strings", ["x", "", "yz"])
 writer.add_array("a.integers", [1, -2, 3])
 writer.add_array("a.numbers", [0.5, -1.5])
 with np.errstate(all="ignore"):
-    for kind in (Q.F32, Q.F16, Q.BF16, *LAYOUTS):
+    for kind in (Q.F32, Q.F16, Q.BF16, *(k for k in LAYOUTS if k != Q.MXFP4)):
         raw = blocks(kind)
         values = gguf.dequantize(raw, kind).astype(np.float32)
         if kind == Q.F32:
@@ -79,6 +88,10 @@ with np.errstate(all="ignore"):
     writer.add_tensor("input.F16", stored.astype(np.float16))
     for kind in (Q.BF16, Q.Q8_0):
         writer.add_tensor(f"input.{kind.name}", gguf.quantize(stored, kind), raw_dtype=kind)
+    # Last, so that the others stay what they were.
+    raw = blocks(Q.MXFP4)
+    writer.add_tensor("MXFP4", raw, raw_dtype=Q.MXFP4)
+    writer.add_tensor("MXFP4.values", gguf.dequantize(raw, Q.MXFP4).astype(np.float32))
 writer.write_header_to_file()
 writer.write_kv_data_to_file()
 writer.write_tensors_to_file()

@@ -9,10 +9,10 @@ namespace {
 
 using namespace limbeck::testing;
 
-constexpr BlockFormat formats[] = {BlockFormat::F16,   BlockFormat::Q4_0, BlockFormat::Q4_1, BlockFormat::Q5_0,
-                                   BlockFormat::Q5_1,  BlockFormat::Q8_0, BlockFormat::Q2_K, BlockFormat::Q3_K,
-                                   BlockFormat::Q4_K,  BlockFormat::Q5_K, BlockFormat::Q6_K, BlockFormat::IQ4_NL,
-                                   BlockFormat::IQ4_XS};
+constexpr BlockFormat formats[] = {BlockFormat::F16,    BlockFormat::Q4_0, BlockFormat::Q4_1, BlockFormat::Q5_0,
+                                   BlockFormat::Q5_1,   BlockFormat::Q8_0, BlockFormat::Q2_K, BlockFormat::Q3_K,
+                                   BlockFormat::Q4_K,   BlockFormat::Q5_K, BlockFormat::Q6_K, BlockFormat::IQ4_NL,
+                                   BlockFormat::IQ4_XS, BlockFormat::MXFP4};
 
 /// Any bytes with scales that are finite: no half has all bits of its exponent.
 std::vector<std::uint8_t> random_blocks(BlockFormat format, std::int64_t count) {
@@ -39,7 +39,7 @@ TEST(CudaBlocks, AreTheValuesOfTheHostBitByBit) {
 
 TEST(CudaBlocks, AreMultipliedAndLookedUp) {
   constexpr std::int64_t m = 9, n = 6, k = 512, experts = 3;
-  for (const BlockFormat format : {BlockFormat::Q8_0, BlockFormat::Q4_K}) {
+  for (const BlockFormat format : {BlockFormat::Q8_0, BlockFormat::Q4_K, BlockFormat::MXFP4}) {
     const auto bytes = random_blocks(format, experts * n * k / size_of(format).elements);
     const Blocks b{format, reinterpret_cast<const std::byte*>(bytes.data())};
     OnGpu<std::uint8_t> bytes_there(bytes);

@@ -112,8 +112,10 @@ TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
   std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}, {"tp2", 2}};
   const bool by_two = config.moe.num_experts % 2 == 0;
   if (config.moe.num_experts > 0)
-    layouts.insert(layouts.end(),
-                   {{by_two ? "ep2" : "ep3", by_two ? 2 : 3}, {by_two ? "tp2ep2" : "tp2ep3", by_two ? 4 : 6}});
+    layouts.insert(
+        layouts.end(),
+        {{by_two ? "ep2" : "ep3", by_two ? 2 : 3}, {"etp2", 2}, {by_two ? "tp2ep2" : "tp2ep3", by_two ? 4 : 6}});
+  if (config.moe.expert_bias) layouts.emplace_back("ep2etp2", 4);
   for (const auto& [layout, ranks] : layouts)
     for (const DType dtype : {DType::F32, DType::F64}) {
       SCOPED_TRACE(fmt::format("{} {}", layout, core::name_of(dtype)));
@@ -432,7 +434,7 @@ TEST_P(Families, BoxesAreThoseOfTheWhole) {
 
 // By how many tokens chose each expert, whatever the layout; the bias has no gradient.
 TEST(DeepSeek, BiasesOfTheSelectionMoveByTheLoad) {
-  const Reference reference("deepseek_v3");
+  const FamilyReference reference("deepseek_v3");
   const HuggingFaceModel source(reference.folder());
   const nn::ModelConfig config = source.model_config();
   std::map<std::string, std::vector<double>> expected;
@@ -449,14 +451,14 @@ TEST(DeepSeek, BiasesOfTheSelectionMoveByTheLoad) {
     model.forward(off, pass);
     for (const std::int64_t layer : {1, 2}) {
       const std::string moe = fmt::format("layers.{}.moe", layer);
-      std::vector<double> load(9), bias = testing::values_of(model.parameter(moe + ".router.bias").value);
+      std::vector<double> load(9), bias = testing::values_of(model.parameter(moe + ".router.selection_bias").value);
       const auto chosen = core::host_values<std::int32_t>(*log.find(moe, batch.global_index));
       for (const std::int32_t e : chosen) ++load[static_cast<std::size_t>(e)];
       for (std::size_t e = 0; e < 9; ++e) {
         const double mean = static_cast<double>(chosen.size()) / 9;  // 192 of 9: none has it
         bias[e] += load[e] < mean ? 0.25 : -0.25;
       }
-      expected[moe + ".router.bias"] = bias;
+      expected[moe + ".router.selection_bias"] = bias;
     }
   }
   for (const auto& [layout, ranks] :
@@ -509,7 +511,7 @@ TEST(DeepSeek, LayersBehindTheLastAreNotRead) {
 // A student of some layers keeps latents, groups, biases and experts, and is a model of the family.
 TEST(DeepSeek, LayersMayBeLeftOut) {
   for (const char* family : {"deepseek_v2", "deepseek_v3"}) {
-    const Reference reference(family);
+    const FamilyReference reference(family);
     const HuggingFaceModel teacher(reference.folder());
     const nn::ModelConfig config = nn::skip_layers(teacher.model_config(), {0, 2});
     EXPECT_EQ(config.moe.dense_layers, (std::vector<std::int64_t>{0}));
@@ -604,7 +606,7 @@ TEST(DeepSeek, Fp8ThatIsNotWhatItSaysIsRefused) {
   };
   EXPECT_EQ(refusal("{}"), "");
   for (const auto& [patch, what] :
-       {std::pair(R"({"quantization_config": {"quant_method": "gptq"}})", "quant_method is \"gptq\""),
+       {std::pair(R"({"quantization_config": {"quant_method": "quip"}})", "quant_method is \"quip\""),
         std::pair(R"({"quantization_config": {"fmt": "e5m2"}})", "fmt is \"e5m2\""),
         std::pair(R"({"quantization_config": {"weight_block_size": [5]}})", "weight_block_size is [5]"),
         std::pair(R"({"quantization_config": {"weight_block_size": [5, 0]}})", "weight_block_size is [5,0]"),
@@ -616,7 +618,91 @@ TEST(DeepSeek, Fp8ThatIsNotWhatItSaysIsRefused) {
 INSTANTIATE_TEST_SUITE_P(OfPeople, Families,
                          ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
                                            "qwen3_moe", "olmoe", "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe",
-                                           "gpt2", "deepseek_v2", "deepseek_v3"),
+                                           "gpt2", "deepseek_v2", "deepseek_v3", "gpt_oss"),
+                         [](const auto& test) { return std::string(test.param); });
+
+data::TokenBatch one_text(const FamilyReference& reference) {
+  const std::vector<double> tokens = reference.values("/tokens");
+  data::TokenBatch batch{1, std::ssize(tokens), {tokens.begin(), tokens.end()}, {}, {}, {}};
+  for (std::size_t i = 0; i < tokens.size(); ++i) batch.positions.push_back(static_cast<std::int32_t>(i));
+  batch.targets.assign(tokens.size(), -1);
+  batch.documents.resize(tokens.size());
+  return batch;
+}
+
+/// Weights in other programs' formats (tests/golden/make_quantised.py).
+class QuantisedTeachers : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(QuantisedTeachers, LogitsAreThoseOfTheDequantisedModel) {
+  const FamilyReference reference("../quantised/" + std::string(GetParam()));
+  const HuggingFaceModel model(reference.folder());
+  const std::vector<double> logits = logits_of(model, model.model_config(), one_text(reference), DType::F32);
+  expect_near(logits, reference.values("/logits"), 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(By, QuantisedTeachers,
+                         ::testing::Values("nf4", "nf4_double", "int8", "gptq", "gptq_order", "awq"),
+                         [](const auto& test) { return std::string(test.param); });
+
+/// A model whose experts are in MXFP4, as a directory and as GGUF (tests/golden/make_gpt_oss.py).
+class GptOssInMxfp4 : public ::testing::TestWithParam<const char*> {
+ protected:
+  const FamilyReference reference{"../gpt_oss_mxfp4/" + std::string(GetParam())};
+  const HuggingFaceModel folder{reference.folder()};
+  const data::GgufModel gguf{std::make_shared<data::GgufFile>((reference.folder() / "model.gguf").string())};
+};
+
+TEST_P(GptOssInMxfp4, LogitsAreThoseOfTransformers) {
+  const std::vector<double> expected = reference.values("/logits");
+  nn::ModelConfig config = folder.model_config();
+  EXPECT_FALSE(config.rope_scaling.truncates);
+  for (const bool as_kept : {false, true}) {
+    expect_near(logits_of(folder, config, one_text(reference), DType::F32, as_kept), expected, 1e-5);
+    expect_near(logits_of(gguf, gguf.model_config(), one_text(reference), DType::F32, as_kept), expected, 1e-5);
+  }
+  expect_near(logits_of(folder, config, one_text(reference), DType::F64), expected, 2e-7);
+  // GGUF has its numbers in float32.
+  EXPECT_NEAR(gguf.model_config().norm_eps, config.norm_eps, 1e-12);
+  EXPECT_NEAR(gguf.model_config().rope_scaling.beta_fast, config.rope_scaling.beta_fast, 1e-6);
+  EXPECT_NEAR(gguf.model_config().rope_scaling.beta_slow, config.rope_scaling.beta_slow, 1e-6);
+  config.norm_eps = gguf.model_config().norm_eps;
+  config.rope_scaling.beta_fast = gguf.model_config().rope_scaling.beta_fast;
+  config.rope_scaling.beta_slow = gguf.model_config().rope_scaling.beta_slow;
+  EXPECT_EQ(gguf.model_config(), config);
+}
+
+// Experts stay in the blocks of the file, in both halves of an expert group too; the sum over the parts of each
+// expert's width is of blocks as well.
+TEST_P(GptOssInMxfp4, ExpertsStayQuantised) {
+  const nn::ModelConfig config = folder.model_config();
+  for (const core::StateReader* source : {static_cast<const core::StateReader*>(&folder), {&gguf}}) {
+    nn::Transformer model(config, {.memory = core::Memory::cpu(1), .frozen = true, .as_kept = true});
+    model.load(*source);
+    for (const char* matrix : {"gate", "up", "down"})
+      EXPECT_EQ(model.parameter(fmt::format("layers.1.moe.experts.{}", matrix)).value.dtype(), DType::MXFP4);
+    EXPECT_EQ(model.parameter("layers.1.moe.experts.down_bias").value.dtype(), DType::F32);
+  }
+  testing::run_ranks(2, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "ep2", 1);
+    nn::ModelOptions options = rank.sharded(DType::F32);
+    options.frozen = options.as_kept = true;
+    nn::Transformer model(config, options);
+    model.load(folder);
+    const core::Parameter& down = model.parameter("layers.1.moe.experts.down");
+    EXPECT_EQ(down.value.dtype(), DType::MXFP4);
+    EXPECT_EQ(down.value.shape()[0], 2);
+    const std::vector<double> all = reference.values("/down_proj");  // [E,F,C]
+    std::vector<float> values(static_cast<std::size_t>(down.value.numel()));
+    kernels::expand({kernels::BlockFormat::MXFP4, down.value.host_raw()}, std::ssize(values) / 32, values.data());
+    const std::int64_t width = config.width, own = config.moe.expert_width;
+    for (std::int64_t e = 0; e < 2; ++e)
+      for (std::int64_t c = 0; c < width; ++c)
+        for (std::int64_t f = 0; f < own; ++f)
+          ASSERT_EQ(values[(e * width + c) * own + f], all[((e + down.offset()[0]) * own + f) * width + c]);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Of, GptOssInMxfp4, ::testing::Values("gate", "down"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
