@@ -116,6 +116,7 @@ std::map<std::string, Shape> shapes_of(const nn::ModelConfig& c) {
     }
     const std::int64_t e = c.moe.num_experts, f = c.moe.expert_width;
     shapes[layer + "moe.router.weight"] = {e, c.width};
+    if (c.moe.selection_bias) shapes[layer + "moe.router.bias"] = {e};
     shapes[layer + "moe.experts.gate"] = shapes[layer + "moe.experts.up"] = {e, f, c.width};
     shapes[layer + "moe.experts.down"] = {e, c.width, f};
     if (c.moe.shared_width > 0) mlp(layer + "moe.shared.", c.moe.shared_width);
@@ -131,8 +132,9 @@ Weights init_weights(const nn::ModelConfig& config, std::uint64_t seed) {
     const core::RandomStream random(seed, 0, name);
     Tensor value = Tensor::empty(memory(), DType::F64, shape);
     for (std::int64_t i = 0; i < value.numel(); ++i)
-      value.mutable_data<double>()[i] =
-          shape.rank() == 1 ? 1 : deviation * random.normal(static_cast<std::uint64_t>(i));
+      value.mutable_data<double>()[i] = name.ends_with(".bias") ? 0
+                                        : shape.rank() == 1     ? 1
+                                                            : deviation * random.normal(static_cast<std::uint64_t>(i));
     weights[name] = core::leaf(value);
   }
   return weights;
@@ -165,7 +167,10 @@ Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::
   if (router.jitter > 0)
     seen = core::jitter(tape, x, batch.global_index, router.jitter, {router.seed, router.step, prefix + ".jitter"});
   const Var logits = core::linear(tape, seen, weights_.at(prefix + ".router.weight"));
-  const core::Routing routing = core::route(tape, logits, moe.experts_per_token, moe.renormalise, /*weight_scale=*/1);
+  const core::RoutingRule rule{.is_sigmoid = moe.scores == nn::RouterScores::Sigmoid,
+                               .bias = moe.selection_bias ? weights_.at(prefix + ".router.bias").value : Tensor()};
+  const core::Routing routing =
+      core::route(tape, logits, moe.experts_per_token, moe.renormalise, /*weight_scale=*/1, nullptr, rule);
   const auto sequences = static_cast<double>(batch.num_sequences());
   if (router.balance > 0 && router.balance_scope == nn::BalanceScope::Sequence)
     pass.balance = sum(tape, pass.balance,

@@ -28,12 +28,12 @@ model {
   norm_eps: 1e-3 rope_base: 200 tied_head: true
   moe {
     num_experts: 4 experts_per_token: 2 expert_width: 12 renormalise: false weight_scale: 1.5 dense_layers: 0
-    shared_width: 10
+    shared_width: 10 scores: SIGMOID selection_bias: true
   }
 }
 data { text: "text" tokenizer: "bytes" sequence_length: 24 held_out_fraction: 0.35 seed: 5 }
 moe_loss { balance_weight: 0.2 z_weight: 0.05 }
-routing { capacity_factor: 1.1 jitter: 0.2 }
+routing { capacity_factor: 1.1 jitter: 0.2 bias_rate: 0.007 }
 optimizer {
   rate: 5e-3 beta1: 0.8 beta2: 0.9 eps: 1e-5 weight_decay: 0.3 clip_norm: 0.1
   groups { pattern: "layers.1.*" rate_factor: 0.5 weight_decay: 0.7 } groups { pattern: "norm.weight" frozen: true }
@@ -69,7 +69,9 @@ TEST(EndToEnd, SixStepsAreThoseOfTheLoopWrittenOut) {
                .renormalise = false,
                .weight_scale = 1.5,
                .shared_width = 10,
-               .dense_layers = {0}};
+               .dense_layers = {0},
+               .scores = nn::RouterScores::Sigmoid,
+               .selection_bias = true};
   data::Loader loader(byte_token_file(folder, 0, 5),
                       {.sequence_length = 24, .vocabulary = num_byte_tokens, .seed = 5, .held_out = 0.35});
   const data::TokenBatch held_out = loader.held_out_batch(3);
@@ -97,6 +99,13 @@ TEST(EndToEnd, SixStepsAreThoseOfTheLoopWrittenOut) {
           if (name.find("norm") != std::string::npos) return 0.0;
           return name.starts_with("layers.1.") ? 0.7 : 0.3;
         });
+    for (std::size_t layer = 0; layer < 2; ++layer) {  // those with experts
+      const std::vector<double>& load = step.load[layer];
+      double* bias =
+          student.weights().at(fmt::format("layers.{}.moe.router.bias", layer + 1)).value.mutable_data<double>();
+      const double mean = std::accumulate(load.begin(), load.end(), 0.0) / 4;
+      for (std::size_t e = 0; e < 4; ++e) bias[e] += load[e] < mean ? 0.007 : load[e] > mean ? -0.007 : 0;
+    }
     steps.push_back(std::move(step));
     if (i % 3 == 2) evaluations[i] = figures_on(student, nullptr, held_out);
   }
