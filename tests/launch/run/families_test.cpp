@@ -702,6 +702,26 @@ TEST_P(GptOssInMxfp4, ExpertsStayQuantised) {
   });
 }
 
+// Written as values, for what is read in blocks is written in --dtype.
+TEST_P(GptOssInMxfp4, ComesBackFromGgufAndHuggingFace) {
+  const testing::TemporaryFolder out;
+  data::export_gguf(folder, folder.model_config(), out / "m.gguf", {.dtype = DType::F32});
+  const data::GgufModel written(std::make_shared<data::GgufFile>((out / "m.gguf").string()));
+  EXPECT_EQ(written.model_config(), gguf.model_config());
+  data::export_hugging_face(gguf, folder.model_config(), out / "hf", {.dtype = DType::F32});
+  const HuggingFaceModel directory(out / "hf");
+  EXPECT_EQ(directory.model_config(), folder.model_config());
+  for (const auto& [name, info] : folder.tensors())
+    for (const core::StateReader* source : {static_cast<const core::StateReader*>(&written), {&directory}}) {
+      const auto values = [&](const core::StateReader& from) {
+        core::StateEntry entry = core::StateEntry::whole(Tensor::zeros(core::Memory::cpu(1), DType::F32, info.shape));
+        from.read(name, entry);
+        return testing::values_of(entry.tensor.to(DType::F64));
+      };
+      EXPECT_EQ(values(*source), values(folder)) << name;
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Of, GptOssInMxfp4, ::testing::Values("gate", "down"),
                          [](const auto& test) { return std::string(test.param); });
 
