@@ -116,7 +116,7 @@ std::map<std::string, Shape> shapes_of(const nn::ModelConfig& c) {
     }
     const std::int64_t e = c.moe.num_experts, f = c.moe.expert_width;
     shapes[layer + "moe.router.weight"] = {e, c.width};
-    if (c.moe.selection_bias) shapes[layer + "moe.router.bias"] = {e};
+    if (c.moe.selection_bias) shapes[layer + "moe.router.selection_bias"] = {e};
     shapes[layer + "moe.experts.gate"] = shapes[layer + "moe.experts.up"] = {e, f, c.width};
     shapes[layer + "moe.experts.down"] = {e, c.width, f};
     if (c.moe.shared_width > 0) mlp(layer + "moe.shared.", c.moe.shared_width);
@@ -168,7 +168,7 @@ Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::
     seen = core::jitter(tape, x, batch.global_index, router.jitter, {router.seed, router.step, prefix + ".jitter"});
   const Var logits = core::linear(tape, seen, weights_.at(prefix + ".router.weight"));
   const core::RoutingRule rule{.is_sigmoid = moe.scores == nn::RouterScores::Sigmoid,
-                               .bias = moe.selection_bias ? weights_.at(prefix + ".router.bias").value : Tensor()};
+                               .bias = moe.selection_bias ? weights_.at(prefix + ".router.selection_bias").value : Tensor()};
   const core::Routing routing =
       core::route(tape, logits, moe.experts_per_token, moe.renormalise, /*weight_scale=*/1, nullptr, rule);
   const auto sequences = static_cast<double>(batch.num_sequences());

@@ -69,7 +69,7 @@ Step step_of(WrittenOut& student, const WrittenOut* teacher, const data::TokenBa
   tape.run();
   double squares = 0;
   for (const auto& [name, weight] : student.weights()) {
-    if (name == frozen || name.ends_with(".router.bias")) continue;
+    if (name == frozen || name.ends_with(".router.selection_bias")) continue;
     std::vector<double>& g = step.gradients[name];
     g.assign(static_cast<std::size_t>(weight.value.numel()), 0);
     if (weight.slot->has_grad) g = values_of(weight.slot->grad);

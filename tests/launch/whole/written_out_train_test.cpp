@@ -102,7 +102,7 @@ TEST(EndToEnd, SixStepsAreThoseOfTheLoopWrittenOut) {
     for (std::size_t layer = 0; layer < 2; ++layer) {  // those with experts
       const std::vector<double>& load = step.load[layer];
       double* bias =
-          student.weights().at(fmt::format("layers.{}.moe.router.bias", layer + 1)).value.mutable_data<double>();
+          student.weights().at(fmt::format("layers.{}.moe.router.selection_bias", layer + 1)).value.mutable_data<double>();
       const double mean = std::accumulate(load.begin(), load.end(), 0.0) / 4;
       for (std::size_t e = 0; e < 4; ++e) bias[e] += load[e] < mean ? 0.007 : load[e] > mean ? -0.007 : 0;
     }
