@@ -264,7 +264,7 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   config.activation_limit = family.gguf_activation_limit;
   if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
   config.rope_scaling = traits.ropes == FamilyTraits::Ropes::Long ? read_long_scaling(file, keys, config)
-                                                                  : read_scaling(file, keys, *family, config);
+                                                                  : read_scaling(file, keys, family, config);
   if (family.gguf_attention_scale != nullptr) config.attention_scale = family.gguf_attention_scale(config);
   const std::int64_t feed_forward = keys.integer_or("feed_forward_length", 0);
   if (config.moe.num_experts > 0) read_experts(keys, family, feed_forward, config.moe);

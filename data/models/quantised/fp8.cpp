@@ -1,5 +1,6 @@
 // Block-scaled FP8 of DeepSeek-V3 (arXiv 2412.19437, 3.3.2): NAME is e4m3 [N,M], and NAME_scale_inv float32 the factor
 // of each block of weight_block_size rows and columns, of which the last of a matrix may be smaller.
+#include "core/nn/model_config.h"
 #include "data/models/quantised/bits.h"
 #include "data/models/quantised/quantised.h"
 #include "kernels/e4m3.h"
