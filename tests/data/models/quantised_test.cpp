@@ -134,6 +134,21 @@ class Damaged {
 
 const std::string q = "model.layers.0.self_attn.q_proj.";
 
+// A table is a table: only the name of the tensor that describes the weight differs.
+TEST(Fp4, IsReadAsNf4) {
+  const testing::TemporaryFolder copy;
+  std::string weights = testing::read_file(folder_of("nf4") / "model.safetensors");
+  for (std::size_t at = 0; (at = weights.find("bitsandbytes__nf4", at)) != std::string::npos;)
+    weights.replace(at, 17, "bitsandbytes__fp4");
+  testing::write_file(copy / "model.safetensors", weights);
+  fs::copy_file(folder_of("nf4") / "config.json", copy / "config.json");
+  const HuggingFaceModel nf4(folder_of("nf4")), fp4(copy.path());
+  for (const std::string name : {"layers.0.attention.q.weight", "layers.0.mlp.down.weight"}) {
+    const core::Shape shape = nf4.tensors().at(name).shape;
+    EXPECT_EQ(box_of(fp4, name, shape, {0, 0}), box_of(nf4, name, shape, {0, 0}));
+  }
+}
+
 TEST(QuantisedDirectories, SayWhatIsNotRead) {
   EXPECT_EQ(Damaged("gptq").error(), "");
   EXPECT_THAT(Damaged("gptq").config("\"gptq\"", "\"fbgemm\"").error(),
