@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "data/files/ordered_work.h"
+#include "data/text/chat_lines.h"
 #include "data/text/text_jobs.h"
 #include "data/tokenizers/unicode.h"
 
@@ -19,23 +20,62 @@ using core::check;
 
 namespace {
 
-std::vector<Document> documents_of(const TextJob& job, const JsonField& field, const Tokenizer& tokenizer,
-                                   const DocumentOptions& options) {
+std::vector<Document> documents_of(const TextJob& job, const DocumentEncoder& encoder) {
   std::vector<Document> documents;
-  for_each_document(job, field, [&](const std::string& text, std::int64_t line) {
-    if (text.empty()) return;
-    EncodeCounts counts;
-    std::vector<std::int32_t> ids = document_ids(tokenizer, text, options.parse_special, &counts);
-    const std::size_t bytes = counts.repaired_sequences == 0 ? text.size() : repair_utf8(text).utf8.size();
-    documents.push_back({.name = line == 0 ? job.file : fmt::format("{}:{}", job.file, line),
-                         .ids = std::move(ids),
-                         .bytes = static_cast<std::int64_t>(bytes),
-                         .repaired_sequences = counts.repaired_sequences});
-  });
+  const auto use = [&](EncodedDocument&& document) {
+    documents.push_back({.name = document.line == 0 ? job.file : fmt::format("{}:{}", job.file, document.line),
+                         .ids = std::move(document.ids),
+                         .is_target = std::move(document.is_target),
+                         .bytes = encoder.is_chat() ? std::nullopt : std::optional(document.utf8_bytes),
+                         .repaired_sequences = document.counts.repaired_sequences});
+  };
+  if (job.lines)
+    encoder.encode_lines(*job.lines, job.file, use);
+  else
+    encoder.encode_text(read_document(job.file, TextJobs::max_document_bytes), job.file, use);
   return documents;
 }
 
 }  // namespace
+
+DocumentEncoder::DocumentEncoder(const Tokenizer& tokenizer, TextFormat format, const std::string& field,
+                                 bool parse_special)
+    : tokenizer_(tokenizer), field_(field_of(format, field)), parse_special_(parse_special) {
+  if (format != TextFormat::Chat) return;
+  if (parse_special)
+    core::fail_usage("parse_special is given for conversations, in whose messages no name becomes a special token");
+  chat_.emplace(tokenizer);
+}
+
+void DocumentEncoder::encode_text(std::string_view text, std::int64_t line, const Use& use) const {
+  if (text.empty()) return;
+  EncodedDocument document{.line = line};
+  document.ids = document_ids(tokenizer_, text, parse_special_, &document.counts);
+  document.bytes = static_cast<std::int64_t>(text.size());
+  document.utf8_bytes =
+      static_cast<std::int64_t>(document.counts.repaired_sequences == 0 ? text.size() : repair_utf8(text).utf8.size());
+  use(std::move(document));
+}
+
+void DocumentEncoder::encode_text(std::string_view text, const std::string& file, const Use& use) const {
+  of_file(file, [&] { encode_text(text, 0, use); });
+}
+
+void DocumentEncoder::encode_lines(const LineBlock& block, const std::string& file, const Use& use) const {
+  if (!chat_)
+    return for_each_text(block, field_, file, [&](std::string&& text, std::int64_t line) {
+      of_file(file, [&] { encode_text(text, line, use); });
+    });
+  for_each_conversation(block, field_, file, [&](std::vector<ChatMessage>&& messages, std::int64_t line) {
+    EncodedDocument document{.line = line};
+    ChatTokens tokens =
+        of_file(fmt::format("{}:{}", file, line), [&] { return chat_->encode(messages, &document.counts); });
+    for (const ChatMessage& message : messages) document.bytes += static_cast<std::int64_t>(message.content.size());
+    document.ids = std::move(tokens.ids);
+    document.is_target = std::move(tokens.is_target);
+    use(std::move(document));
+  });
+}
 
 std::vector<std::int32_t> document_ids(const Tokenizer& tokenizer, std::string_view text, bool parse_special,
                                        EncodeCounts* counts) {
@@ -49,13 +89,13 @@ std::vector<std::int32_t> document_ids(const Tokenizer& tokenizer, std::string_v
 std::vector<Document> read_documents(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                                      const DocumentOptions& options) {
   check(options.threads >= 1, "documents: {} threads, expected at least 1", options.threads);
-  const JsonField field(options.field);
+  const DocumentEncoder encoder(tokenizer, options.format, options.field, options.parse_special);
   TextJobs jobs(list_text_files(paths), options.format);
   std::vector<Document> documents;
   OrderedWork<TextJob, std::vector<Document>> work;
   work.most_cost = 4 * static_cast<std::int64_t>(options.threads);
   work.read = [&] { return jobs.next(); };
-  work.work = [&](const TextJob& job) { return documents_of(job, field, tokenizer, options); };
+  work.work = [&](const TextJob& job) { return documents_of(job, encoder); };
   work.write = [&](std::vector<Document>&& found) {
     std::move(found.begin(), found.end(), std::back_inserter(documents));
   };
@@ -69,7 +109,9 @@ std::vector<Document> documents_of(const TokenFile& file, const Tokenizer* token
   for (std::int64_t i = 0; i < file.num_documents(); ++i) {
     Document document{.name = fmt::format("{}:{}", file.prefix(), i), .ids = file.read(i)};
     if (document.ids.empty()) continue;
-    if (tokenizer != nullptr)
+    if (file.has_mask())
+      document.is_target = file.read_mask(i);
+    else if (tokenizer != nullptr)
       of_file(document.name, [&] { document.bytes = bytes_between_ends(document, *tokenizer); });
     documents.push_back(std::move(document));
   }
@@ -82,6 +124,7 @@ std::uint64_t fingerprint(const std::vector<Document>& documents) {
   for (const Document& document : documents) {
     h = core::hash_name(document.name, h);
     h = XXH3_64bits_withSeed(document.ids.data(), document.ids.size() * sizeof(std::int32_t), h);
+    if (!document.is_target.empty()) h = XXH3_64bits_withSeed(document.is_target.data(), document.is_target.size(), h);
   }
   return h;
 }

@@ -5,14 +5,17 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "data/text/json_lines.h"
 #include "data/text/text_source.h"
 #include "data/text/token_file.h"
+#include "data/tokenizers/chat_template.h"
 #include "data/tokenizers/tokenizer.h"
 
 namespace limbeck::data {
@@ -22,17 +25,55 @@ namespace limbeck::data {
 std::vector<std::int32_t> document_ids(const Tokenizer& tokenizer, std::string_view text, bool parse_special,
                                        EncodeCounts* counts = nullptr);
 
+/// A document's tokens, and what they were made of.
+struct EncodedDocument {
+  std::vector<std::int32_t> ids = {};
+  std::vector<std::uint8_t> is_target = {};  // as ChatTokens::is_target; empty: all tokens but the first are
+  std::int64_t bytes = 0;                    // of its text as it was, or of the contents of its messages
+  std::int64_t utf8_bytes = 0;               // of its text, repaired
+  std::int64_t line = 0;                     // in its file, from 1; 0: it is the file
+  EncodeCounts counts = {};
+};
+
+/// Makes documents of text: of plain files and lines of JSON as document_ids does, of conversations by the tokenizer's
+/// chat template.
+class DocumentEncoder {
+ public:
+  /// Refers to the tokenizer. `field` as JsonField takes it. Throws where conversations are to be read and the
+  /// tokenizer has no chat template that is known, and a UsageError where names in them were to become tokens.
+  DocumentEncoder(const Tokenizer& tokenizer, TextFormat format, const std::string& field, bool parse_special);
+  bool is_chat() const { return chat_.has_value(); }
+  /// The name of the chat template; empty for other text.
+  std::string chat_name() const { return chat_ ? std::string(chat_->name()) : ""; }
+
+  using Use = std::function<void(EncodedDocument&&)>;
+  /// Those of JSON lines; empty ones are left out. What is thrown names file and line.
+  void encode_lines(const LineBlock& block, const std::string& file, const Use& use) const;
+  /// That of a plain file's text.
+  void encode_text(std::string_view text, const std::string& file, const Use& use) const;
+
+ private:
+  void encode_text(std::string_view text, std::int64_t line, const Use& use) const;
+
+  const Tokenizer& tokenizer_;
+  JsonField field_;
+  bool parse_special_;
+  std::optional<ChatTemplate> chat_;
+};
+
 struct Document {
-  std::string name;                                  // FILE, FILE:LINE, or PREFIX:NUMBER in a token file, from 0
-  std::vector<std::int32_t> ids;                     // as document_ids gives them, or as the token file has them
-  std::optional<std::int64_t> bytes = std::nullopt;  // of its text in UTF-8, repaired; nothing where that is not known
-  std::int64_t repaired_sequences = 0;               // ill-formed UTF-8 that became U+FFFD
+  std::string name;                          // FILE, FILE:LINE, or PREFIX:NUMBER in a token file, from 0
+  std::vector<std::int32_t> ids;             // as document_ids gives them, or as the token file has them
+  std::vector<std::uint8_t> is_target = {};  // as that of EncodedDocument
+  std::optional<std::int64_t> bytes =
+      std::nullopt;  // of its text in UTF-8, repaired; nothing where that is not known, nor of conversations
+  std::int64_t repaired_sequences = 0;  // ill-formed UTF-8 that became U+FFFD
 };
 
 struct DocumentOptions {
   int threads = 1;
   TextFormat format = TextFormat::Auto;
-  std::string field = "text";  // of JSON lines, as JsonField takes it
+  std::string field = "text";  // of JSON lines (field_of), as JsonField takes it
   bool parse_special = false;  // names of special tokens in the text become those tokens
 };
 

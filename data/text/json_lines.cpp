@@ -173,17 +173,22 @@ std::string JsonField::text_of(std::string_view line, const std::string& file, s
   return std::move(*finder.text_);
 }
 
-void for_each_text(const LineBlock& block, const JsonField& field, const std::string& file,
-                   const std::function<void(std::string&&, std::int64_t)>& use) {
+void for_each_line(const LineBlock& block, const std::function<void(std::string_view, std::int64_t)>& use) {
   const std::string_view text = block.text;
   std::int64_t number = block.begin.line;
   for (std::size_t start = 0; start < text.size();) {
     const std::size_t end = std::min(text.find('\n', start), text.size());
     const std::string_view line = text.substr(start, end - start);
     ++number;
-    if (line.find_first_not_of(" \t\r") != std::string_view::npos) use(field.text_of(line, file, number), number);
+    if (line.find_first_not_of(" \t\r") != std::string_view::npos) use(line, number);
     start = end + 1;
   }
+}
+
+void for_each_text(const LineBlock& block, const JsonField& field, const std::string& file,
+                   const std::function<void(std::string&&, std::int64_t)>& use) {
+  for_each_line(block,
+                [&](std::string_view line, std::int64_t number) { use(field.text_of(line, file, number), number); });
 }
 
 }  // namespace limbeck::data

@@ -61,10 +61,14 @@ class JsonField {
   /// The field's string in `line`. Throws, naming `file`, the line's number and what was found, where the line is no
   /// JSON object or has no such string. Where a name is there twice, the last counts.
   std::string text_of(std::string_view line, const std::string& file, std::int64_t line_number) const;
+  const std::vector<std::string>& names() const { return names_; }
 
  private:
   std::vector<std::string> names_;
 };
+
+/// A block's lines that are not blank, in order, with their numbers from 1.
+void for_each_line(const LineBlock& block, const std::function<void(std::string_view line, std::int64_t number)>& use);
 
 /// The texts of a block's lines in order, with the lines' numbers from 1; blank lines have none.
 void for_each_text(const LineBlock& block, const JsonField& field, const std::string& file,

@@ -92,6 +92,7 @@ TokenBatch Loader::fetch(std::int64_t first_sample, std::int64_t count) {
 
 std::int64_t Loader::num_targets(std::int64_t first_sample, std::int64_t count) {
   check(first_sample >= 0 && count >= 0, "loader: {} samples from {} were counted", count, first_sample);
+  if (file_->has_mask()) return num_masked_targets(first_sample, count);
   std::int64_t ends = 0;  // documents that end within a sequence: their last token has no target
   for (std::int64_t sample = first_sample; sample < first_sample + count; ++sample) {
     prepare_epoch(sample / sequences_per_epoch_);
@@ -103,6 +104,25 @@ std::int64_t Loader::num_targets(std::int64_t first_sample, std::int64_t count) 
       if (std::exchange(last_end, *end) != *end) ++ends;
   }
   return count * options_.sequence_length - ends;
+}
+
+/// Of a file with a mask, of which it is read.
+std::int64_t Loader::num_masked_targets(std::int64_t first_sample, std::int64_t count) {
+  std::int64_t targets = 0;
+  for (std::int64_t sample = first_sample; sample < first_sample + count; ++sample) {
+    prepare_epoch(sample / sequences_per_epoch_);
+    const std::vector<std::int64_t>& starts = epoch_order_.starts;
+    const std::int64_t first = epoch_sequences_[sample % sequences_per_epoch_] * options_.sequence_length;
+    const std::int64_t end = first + options_.sequence_length;
+    auto index = std::upper_bound(starts.begin(), starts.end(), first) - starts.begin() - 1;
+    for (std::int64_t at = first; at < end; at = starts[++index]) {
+      const std::int64_t stop = std::min(starts[index + 1], end + 1);  // behind the last target
+      if (stop <= at + 1) continue;
+      const auto is_target = file_->mask(epoch_order_.documents[index], at + 1 - starts[index], stop - at - 1);
+      targets += std::count(is_target.begin(), is_target.end(), 1);
+    }
+  }
+  return targets;
 }
 
 std::int64_t Loader::num_held_out_sequences() const {
@@ -140,6 +160,11 @@ void Loader::append_sequence(const Order& order, std::int64_t first_token, Token
     for (const auto id : ids) check_token(id, document);
     if (!has_next) ids.push_back(-1);
     batch.tokens.insert(batch.tokens.end(), ids.begin(), ids.end() - 1);
+    if (file_->has_mask()) {
+      const auto is_target = file_->mask(document, at - order.starts[index], count + (has_next ? 1 : 0));
+      for (std::size_t i = 0; i < is_target.size(); ++i)
+        if (is_target[i] == 0) ids[i] = -1;
+    }
     batch.targets.insert(batch.targets.end(), ids.begin() + 1, ids.end());
     for (std::int64_t i = 0; i < count; ++i) batch.positions.push_back(static_cast<std::int32_t>(i));
     batch.documents.insert(batch.documents.end(), static_cast<std::size_t>(count), part++);
@@ -153,13 +178,19 @@ void Loader::check_token(std::int32_t id, std::int64_t document) const {
         file_->prefix(), document, id, options_.vocabulary);
 }
 
+void Loader::count_ids(std::int64_t document, std::vector<std::int64_t>& counts) const {
+  const std::vector<std::int32_t> ids = file_->read(document);
+  const std::span<const std::uint8_t> is_target =
+      file_->has_mask() ? file_->mask(document, 0, std::ssize(ids)) : std::span<const std::uint8_t>();
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    check_token(ids[i], document);
+    if (is_target.empty() || is_target[i] != 0) ++counts[ids[i]];
+  }
+}
+
 std::vector<std::int64_t> Loader::unigram_counts() const {
   std::vector<std::int64_t> counts(static_cast<std::size_t>(options_.vocabulary));
-  for (const auto document : train_)
-    for (const auto id : file_->read(document)) {
-      check_token(id, document);
-      ++counts[id];
-    }
+  for (const auto document : train_) count_ids(document, counts);
   return counts;
 }
 

@@ -21,8 +21,8 @@ struct TokenBatch {
   std::int64_t num_sequences = 0;
   std::int64_t sequence_length = 0;
   std::vector<std::int32_t> tokens;
-  std::vector<std::int32_t>
-      targets;  // the next token; -1 after the last token of a document (its end of text is a target)
+  std::vector<std::int32_t> targets;    // the next token; -1 after the last token of a document (its end of text is a
+                                        // target), and where the token file's mask says that the next token is none
   std::vector<std::int32_t> positions;  // from 0 at the sequence's start and at the start of each document in it
   std::vector<std::int32_t> documents;  // 0, 1, 2.. within the sequence
 
@@ -56,7 +56,7 @@ class Loader {
   /// Samples [first_sample, first_sample + count), counted over all epochs. What is left at the end of an epoch's text
   /// after whole sequences is not used. Remembers the order of one epoch: one thread at a time.
   TokenBatch fetch(std::int64_t first_sample, std::int64_t count);
-  /// Targets of those samples that are not -1; no token is read.
+  /// Targets of those samples that are not -1; no token is read, but a mask is.
   std::int64_t num_targets(std::int64_t first_sample, std::int64_t count);
 
   /// Whole sequences in the held-out documents.
@@ -64,7 +64,7 @@ class Loader {
   /// The first `num_sequences` sequences of the held-out documents, always the same; throws where there are fewer.
   TokenBatch held_out_batch(std::int64_t num_sequences) const;
 
-  /// How often each token of the vocabulary occurs in the training documents: [V].
+  /// How often each token of the vocabulary occurs in the training documents, as a target where there is a mask: [V].
   std::vector<std::int64_t> unigram_counts() const;
 
  private:
@@ -75,6 +75,8 @@ class Loader {
   };
   Order in_order(std::span<const std::int64_t> documents) const;
   void append_sequence(const Order& order, std::int64_t first_token, TokenBatch& batch) const;
+  std::int64_t num_masked_targets(std::int64_t first_sample, std::int64_t count);
+  void count_ids(std::int64_t document, std::vector<std::int64_t>& counts) const;
   void check_token(std::int32_t id, std::int64_t document) const;
   void prepare_epoch(std::int64_t epoch);
 

@@ -81,7 +81,7 @@ std::vector<std::string> list_text_files(const std::vector<std::string>& paths) 
 }
 
 bool is_json_lines(const std::string& path, TextFormat format) {
-  if (format != TextFormat::Auto) return format == TextFormat::JsonLines;
+  if (format != TextFormat::Auto) return format != TextFormat::Plain;
   fs::path name = path;
   if (name.extension() == ".gz" || name.extension() == ".zst") name = name.stem();
   const std::string extension = name.extension().string();

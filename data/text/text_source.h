@@ -13,7 +13,13 @@
 
 namespace limbeck::data {
 
-enum class TextFormat : std::uint8_t { Auto, Plain, JsonLines };  // Auto: by the file's name
+/// Auto: by the file's name. Chat: JSON lines of which each is a conversation.
+enum class TextFormat : std::uint8_t { Auto, Plain, JsonLines, Chat };
+
+/// The field of JSON lines that is meant: "text", the default, is "messages" where they are conversations.
+inline std::string field_of(TextFormat format, const std::string& field) {
+  return format == TextFormat::Chat && field == "text" ? "messages" : field;
+}
 
 /// The files that `paths` name, those of folders found below them and sorted by path. Hidden files and folders below a
 /// named folder are left out. Throws, naming it, for a path that is not there, and where no file is found.

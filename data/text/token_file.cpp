@@ -2,8 +2,10 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 
 #include "core/error.h"
@@ -76,6 +78,11 @@ TokenFile::TokenFile(const std::string& prefix) : prefix_(token_file_prefix(pref
   const MappedFile index(prefix_ + ".idx");
   tokens_ = std::make_unique<MappedFile>(prefix_ + ".bin");
   read_index(index);
+  const std::string mask = prefix_ + ".mask";
+  if (!std::filesystem::exists(mask)) return;
+  mask_ = std::make_unique<MappedFile>(mask);
+  check(static_cast<std::int64_t>(mask_->bytes().size()) == num_tokens(),
+        "{}: has {} bytes, expected one for each of the {} tokens", mask, mask_->bytes().size(), num_tokens());
 }
 
 void TokenFile::read_index(const MappedFile& index) {
@@ -150,12 +157,35 @@ std::uint64_t TokenFile::fingerprint() const {
   constexpr std::size_t all_below = std::size_t{64} << 20U;
   constexpr std::size_t num_samples = 1024;
   constexpr std::size_t sample = all_below / num_samples;
-  const auto bytes = tokens_->bytes();
   std::uint64_t h = XXH3_64bits(document_starts_.data(), document_starts_.size() * sizeof(std::int64_t));
-  if (bytes.size() <= all_below) return XXH3_64bits_withSeed(bytes.data(), bytes.size(), h);
-  for (std::size_t i = 0; i < num_samples; ++i)
-    h = XXH3_64bits_withSeed(bytes.data() + (bytes.size() - sample) * i / (num_samples - 1), sample, h);
+  for (const auto* file : {tokens_.get(), mask_.get()}) {
+    if (file == nullptr) continue;
+    const auto bytes = file->bytes();
+    if (bytes.size() <= all_below) {
+      h = XXH3_64bits_withSeed(bytes.data(), bytes.size(), h);
+      continue;
+    }
+    for (std::size_t i = 0; i < num_samples; ++i)
+      h = XXH3_64bits_withSeed(bytes.data() + (bytes.size() - sample) * i / (num_samples - 1), sample, h);
+  }
   return h;
+}
+
+std::span<const std::uint8_t> TokenFile::mask(std::int64_t document, std::int64_t first, std::int64_t count) const {
+  check(mask_ != nullptr && document >= 0 && document < num_documents() && first >= 0 && count >= 0 &&
+            first <= document_length(document) - count,
+        "{}: the mask of tokens {} to {} of document {} was asked for, there are {} documents", prefix_, first,
+        first + count, document, num_documents());
+  const auto* from = reinterpret_cast<const std::uint8_t*>(mask_->bytes().data()) + document_starts_[document] + first;
+  const std::span<const std::uint8_t> part(from, static_cast<std::size_t>(count));
+  check(std::all_of(part.begin(), part.end(), [](std::uint8_t value) { return value <= 1; }),
+        "{}.mask: document {} has a byte that is neither 0 nor 1", prefix_, document);
+  return part;
+}
+
+std::vector<std::uint8_t> TokenFile::read_mask(std::int64_t document) const {
+  const auto part = mask(document, 0, document_length(document));
+  return {part.begin(), part.end()};
 }
 
 std::vector<std::int32_t> TokenFile::read(std::int64_t document) const {

@@ -63,9 +63,9 @@ class Hash {
   std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state_{XXH3_createState(), XXH3_freeState};
 };
 
-std::uint64_t digest_of(const Hash& tokens, const Hash& lengths) {
-  const std::array<std::uint64_t, 2> both = {tokens.value(), lengths.value()};
-  return XXH3_64bits(both.data(), sizeof both);
+std::uint64_t digest_of(const Hash& tokens, const Hash& lengths, const Hash* mask) {
+  const std::array<std::uint64_t, 3> all = {tokens.value(), lengths.value(), mask == nullptr ? 0 : mask->value()};
+  return XXH3_64bits(all.data(), (mask == nullptr ? 2 : 3) * sizeof all[0]);
 }
 
 }  // namespace
@@ -82,7 +82,8 @@ struct TokenFileWriter::Part {
   Hash hash;
 };
 
-TokenFileWriter::TokenFileWriter(const std::string& prefix, std::int64_t vocabulary_size, const TokenFileSize& from)
+TokenFileWriter::TokenFileWriter(const std::string& prefix, std::int64_t vocabulary_size, const TokenFileSize& from,
+                                 bool has_mask)
     : prefix_(token_file_prefix(prefix)), vocabulary_size_(vocabulary_size), size_(from) {
   check(vocabulary_size > 0 && vocabulary_size <= std::numeric_limits<std::int32_t>::max(),
         "{}: the vocabulary size is {}, expected 1 to 2^31 - 1", prefix, vocabulary_size);
@@ -91,39 +92,46 @@ TokenFileWriter::TokenFileWriter(const std::string& prefix, std::int64_t vocabul
   is_kept_ = from.documents > 0;
   tokens_ = std::make_unique<Part>(partial(prefix_, ".bin"), from.tokens * token_bytes(vocabulary_size));
   lengths_ = std::make_unique<Part>(partial(prefix_, ".idx"), from.documents * length_bytes);
+  if (has_mask) mask_ = std::make_unique<Part>(partial(prefix_, ".mask"), from.tokens);
 }
 
 TokenFileWriter::~TokenFileWriter() {
   if (is_kept_) return;
-  for (const auto& part : {tokens_.get(), lengths_.get()})
+  for (const auto& part : {tokens_.get(), lengths_.get(), mask_.get()})
     if (part != nullptr) std::remove(part->file.path().c_str());
 }
 
 bool TokenFileWriter::can_continue(const std::string& prefix, std::int64_t vocabulary_size, const TokenFileSize& from,
-                                   std::uint64_t digest) {
+                                   std::uint64_t digest, bool has_mask) {
   const std::string name = token_file_prefix(prefix);
   const std::string tokens = partial(name, ".bin"), lengths = partial(name, ".idx");
   const std::int64_t num_tokens = from.tokens * token_bytes(vocabulary_size);
   const std::int64_t num_lengths = from.documents * length_bytes;
+  const std::string mask = partial(name, ".mask");
   if (!has_bytes(tokens, num_tokens) || !has_bytes(lengths, num_lengths)) return false;
-  Hash hash_of_tokens, hash_of_lengths;
+  if (has_mask && !has_bytes(mask, from.tokens)) return false;
+  Hash hash_of_tokens, hash_of_lengths, hash_of_mask;
+  if (has_mask) hash_of_mask.add_file(mask, from.tokens);
   hash_of_tokens.add_file(tokens, num_tokens);
   hash_of_lengths.add_file(lengths, num_lengths);
-  return digest_of(hash_of_tokens, hash_of_lengths) == digest;
+  return digest_of(hash_of_tokens, hash_of_lengths, has_mask ? &hash_of_mask : nullptr) == digest;
 }
 
 std::uint64_t TokenFileWriter::digest() const {
   check(tokens_ != nullptr, "{}.bin: was asked for a digest after the end", prefix_);
-  return digest_of(tokens_->hash, lengths_->hash);
+  return digest_of(tokens_->hash, lengths_->hash, mask_ == nullptr ? nullptr : &mask_->hash);
 }
 
-void TokenFileWriter::add(std::span<const std::int32_t> document) {
+void TokenFileWriter::add(std::span<const std::int32_t> document, std::span<const std::uint8_t> is_target) {
   check(tokens_ != nullptr, "{}.bin: a document was added after the end", prefix_);
   check(document.size() <= std::numeric_limits<std::int32_t>::max(), "{}.bin: a document has {} tokens", prefix_,
         document.size());
   for (const auto id : document)
     check(id >= 0 && id < vocabulary_size_, "{}.bin: token {} is outside the vocabulary of {}", prefix_, id,
           vocabulary_size_);
+  check(is_target.size() == (mask_ == nullptr ? 0 : document.size()), "{}.mask: {} bytes for a document of {} tokens{}",
+        prefix_, is_target.size(), document.size(), mask_ == nullptr ? " of a file without a mask" : "");
+  if (mask_ != nullptr) mask_->write(is_target.data(), is_target.size());
   if (is_narrow(vocabulary_size_)) {
     const std::vector<std::uint16_t> narrow(document.begin(), document.end());
     tokens_->write(narrow.data(), narrow.size() * 2);
@@ -140,6 +148,7 @@ void TokenFileWriter::flush() {
   check(tokens_ != nullptr, "{}.bin: was flushed after the end", prefix_);
   tokens_->file.sync();
   lengths_->file.sync();
+  if (mask_ != nullptr) mask_->file.sync();
   is_kept_ = true;
 }
 
@@ -170,12 +179,15 @@ void TokenFileWriter::finish() {
   check(tokens_ != nullptr, "{}.bin: was finished twice", prefix_);
   tokens_->file.sync();
   lengths_->file.sync();
+  if (mask_ != nullptr) mask_->file.sync();
   const std::string index = prefix_ + ".idx.tmp";
   try {
     write_index(index);
     // An old index must never stand beside new tokens.
     std::remove((prefix_ + ".idx").c_str());
+    std::remove((prefix_ + ".mask").c_str());
     rename(tokens_->file.path(), prefix_ + ".bin");
+    if (mask_ != nullptr) rename(mask_->file.path(), prefix_ + ".mask");
     rename(index, prefix_ + ".idx");
   } catch (...) {
     std::remove(index.c_str());
@@ -184,6 +196,7 @@ void TokenFileWriter::finish() {
   std::remove(lengths_->file.path().c_str());
   tokens_.reset();
   lengths_.reset();
+  mask_.reset();
   const fs::path folder = fs::path(prefix_).parent_path();
   sync_path(folder.empty() ? "." : folder);
 }

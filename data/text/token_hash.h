@@ -10,10 +10,10 @@
 
 namespace limbeck::data {
 
-/// Of PREFIX.bin and PREFIX.idx as they are.
+/// Of PREFIX.bin, PREFIX.idx and, where there is one, PREFIX.mask as they are.
 void write_token_hash(const std::string& prefix);
 
-/// What is wrong with them, in one line that names the file; nothing where both are as they were. Reads both.
+/// What is wrong with them, in one line that names the file; nothing where all are as they were. Reads them.
 std::optional<std::string> find_token_damage(const std::string& prefix);
 
 }  // namespace limbeck::data

@@ -28,12 +28,13 @@ TokenMeta meta_of(const Tokenizer& tokenizer, bool parse_special, const TokenFil
 }
 
 void write_token_meta(const std::string& prefix, const TokenMeta& meta) {
-  const nlohmann::ordered_json document = {
+  nlohmann::ordered_json document = {
       {"format", format_name},
       {"documents", meta.size.documents},
       {"tokens", meta.size.tokens},
       {"parse_special", meta.parse_special},
       {"tokenizer", {{"vocabulary", meta.vocabulary}, {"fingerprint", fmt::format("{:016x}", meta.fingerprint)}}}};
+  if (!meta.chat_template.empty()) document["chat_template"] = meta.chat_template;
   write_file_atomically(meta_file(prefix), document.dump(2) + "\n");
 }
 
@@ -51,7 +52,10 @@ std::optional<TokenMeta> read_token_meta(const TokenFile& file) {
   const auto [end, error] = std::from_chars(hex.data(), hex.data() + hex.size(), meta.fingerprint, 16);
   if (error != std::errc{} || end != hex.data() + hex.size())
     tokenizer.at("fingerprint").refuse("a number in hexadecimal digits");
+  if (const JsonAt chat = document.get("chat_template"); !chat.is_null()) meta.chat_template = chat.text();
   const bool is_of_file = meta.size.documents == file.num_documents() && meta.size.tokens == file.num_tokens();
+  core::check(!is_of_file || meta.chat_template.empty() || file.has_mask(),
+              "{}.mask: is not there, expected which tokens of its conversations are targets", file.prefix());
   return is_of_file ? std::optional(meta) : std::nullopt;
 }
 

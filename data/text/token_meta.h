@@ -16,17 +16,18 @@
 namespace limbeck::data {
 
 struct TokenMeta {
-  std::int64_t vocabulary = 0;    // tokens with a name
-  std::uint64_t fingerprint = 0;  // vocabulary_fingerprint of them
-  bool parse_special = false;     // names of special tokens in the text became those tokens
-  TokenFileSize size = {};        // of the token file that is meant
+  std::int64_t vocabulary = 0;     // tokens with a name
+  std::uint64_t fingerprint = 0;   // vocabulary_fingerprint of them
+  bool parse_special = false;      // names of special tokens in the text became those tokens
+  TokenFileSize size = {};         // of the token file that is meant
+  std::string chat_template = {};  // the name of that by which conversations became tokens; empty for other text
 };
 
 TokenMeta meta_of(const Tokenizer& tokenizer, bool parse_special, const TokenFileSize& size);
 void write_token_meta(const std::string& prefix, const TokenMeta& meta);
 
 /// Nothing where there is none, or one of another token file that was there before. Throws, naming the file, where it
-/// is not what Limbeck writes.
+/// is not what Limbeck writes, and where it is of conversations, of which the file has no mask.
 std::optional<TokenMeta> read_token_meta(const TokenFile& file);
 
 /// Whether ids mean the same to the tokenizer, which may have more of them.

@@ -45,11 +45,21 @@ struct Job {
 
 struct Encoded {
   std::vector<std::int32_t> ids = {};
-  std::vector<std::int64_t> lengths = {};  // of the documents
+  std::vector<std::uint8_t> is_target = {};  // [ids], of conversations
+  std::vector<std::int64_t> lengths = {};    // of the documents
   TokenizeCounts counts = {};
   TokenizeState after = {};
   std::int64_t input_bytes = 0;
 };
+
+EncodeCounts operator+(const EncodeCounts& a, const EncodeCounts& b) {
+  return {a.dropped_bytes + b.dropped_bytes, a.repaired_sequences + b.repaired_sequences,
+          a.special_names + b.special_names};
+}
+
+TokenizeCounts operator+(const TokenizeCounts& a, const TokenizeCounts& b) {
+  return {a.documents + b.documents, a.bytes + b.bytes, a.tokens + b.tokens, a.encode + b.encode};
+}
 
 void check_unchanged(const InputFile& file) {
   check(describe_input(file.path) == file, "{}: was changed while it was read", file.path);
@@ -93,40 +103,31 @@ class JobReader {
   std::unique_ptr<LineReader> lines_;
 };
 
-Encoded encode(const Job& job, const Tokenizer& tokenizer, const JsonField& field, const TokenizeOptions& options) {
+Encoded encode(const Job& job, const DocumentEncoder& encoder, const TokenizeOptions& options) {
   Encoded result{.after = job.after, .input_bytes = job.input_bytes};
-  const auto add = [&](const std::string& text, std::int64_t /*line*/) {
-    if (text.empty()) return;
-    const std::vector<std::int32_t> ids = of_file(job.input->file.path, [&] {
-      return document_ids(tokenizer, text, options.parse_special, &result.counts.encode);
-    });
-    result.ids.insert(result.ids.end(), ids.begin(), ids.end());
-    result.lengths.push_back(static_cast<std::int64_t>(ids.size()));
-    result.counts.bytes += static_cast<std::int64_t>(text.size());
+  const auto add = [&](EncodedDocument&& document) {
+    result.ids.insert(result.ids.end(), document.ids.begin(), document.ids.end());
+    result.is_target.insert(result.is_target.end(), document.is_target.begin(), document.is_target.end());
+    result.lengths.push_back(static_cast<std::int64_t>(document.ids.size()));
+    result.counts.bytes += document.bytes;
+    result.counts.encode = result.counts.encode + document.counts;
   };
   const InputFile& file = job.input->file;
   if (job.input->is_json_lines)
-    for_each_text(job.block, field, file.path, add);
+    encoder.encode_lines(job.block, file.path, add);
   else
-    add(read_document(file.path, options.max_document_bytes), 0);
+    encoder.encode_text(read_document(file.path, options.max_document_bytes), file.path, add);
   if (!job.input->is_json_lines || job.block.is_last) check_unchanged(file);
   result.counts.documents = static_cast<std::int64_t>(result.lengths.size());
   result.counts.tokens = static_cast<std::int64_t>(result.ids.size());
   return result;
 }
 
-TokenizeCounts operator+(const TokenizeCounts& a, const TokenizeCounts& b) {
-  return {a.documents + b.documents,
-          a.bytes + b.bytes,
-          a.tokens + b.tokens,
-          {a.encode.dropped_bytes + b.encode.dropped_bytes, a.encode.repaired_sequences + b.encode.repaired_sequences,
-           a.encode.special_names + b.encode.special_names}};
-}
-
 /// What the result depends on besides the files.
 std::string identity_of(const Tokenizer& tokenizer, const TokenizeOptions& options) {
   return fmt::format("{:016x} {} {} {}{}", core::hash_name(tokenizer.to_json()), tokenizer.end_of_text_id(),
-                     static_cast<int>(options.format), options.field, options.parse_special ? " special" : "");
+                     static_cast<int>(options.format), field_of(options.format, options.field),
+                     options.parse_special ? " special" : "");
 }
 
 /// Writes what was encoded, and now and then down to where everything is on the disk.
@@ -138,9 +139,12 @@ class Output {
 
   void write(const Encoded& encoded) {
     std::span<const std::int32_t> ids = encoded.ids;
+    std::span<const std::uint8_t> is_target = encoded.is_target;
     for (const auto length : encoded.lengths) {
-      writer_.add(ids.first(static_cast<std::size_t>(length)));
-      ids = ids.subspan(static_cast<std::size_t>(length));
+      const auto here = static_cast<std::size_t>(length);
+      writer_.add(ids.first(here), is_target.first(std::min(here, is_target.size())));
+      ids = ids.subspan(here);
+      is_target = is_target.subspan(std::min(here, is_target.size()));
     }
     state_ = {encoded.after.files_done, encoded.after.place, state_.counts + encoded.counts};
     if (Clock::now() - saved_ >= save_every_) save();
@@ -168,7 +172,7 @@ class Output {
 TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Tokenizer& tokenizer,
                               const std::string& prefix, const TokenizeOptions& options) {
   check(options.threads >= 1, "tokenize: {} threads, expected at least 1", options.threads);
-  const JsonField field(options.field);
+  const DocumentEncoder encoder(tokenizer, options.format, options.field, options.parse_special);
   std::vector<Input> inputs;
   std::vector<InputFile> files;
   std::int64_t num_bytes = 0;
@@ -184,19 +188,21 @@ TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Token
     journal.remove();
     return {};
   }
-  const TokenizeState begin = journal.resume(identity_of(tokenizer, options), files, tokenizer.vocabulary_size());
+  const TokenizeState begin =
+      journal.resume(identity_of(tokenizer, options), files, tokenizer.vocabulary_size(), encoder.is_chat());
   if (options.notice && begin.counts.documents > 0)
     options.notice(fmt::format("going on after {} of an interrupted tokenizing, {}",
                                core::counted(begin.counts.documents, "document"),
                                core::counted(begin.counts.tokens, "token")));
-  TokenFileWriter writer(name, tokenizer.vocabulary_size(), {begin.counts.documents, begin.counts.tokens});
+  TokenFileWriter writer(name, tokenizer.vocabulary_size(), {begin.counts.documents, begin.counts.tokens},
+                         encoder.is_chat());
   Output output(journal, writer, files, begin, options.save_every);
   JobReader reader(inputs, begin, options.max_document_bytes);
   if (options.progress) options.progress(begin.counts, reader.bytes_before(), num_bytes);
 
   OrderedWork<Job, Encoded> work;
   work.read = [&] { return reader.next(); };
-  work.work = [&](const Job& job) { return encode(job, tokenizer, field, options); };
+  work.work = [&](const Job& job) { return encode(job, encoder, options); };
   work.write = [&](const Encoded& encoded) {
     output.write(encoded);
     if (options.progress) options.progress(output.counts(), encoded.input_bytes, num_bytes);
@@ -218,7 +224,9 @@ TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Token
     if (output.counts().documents == 0) journal.remove();
     throw;
   }
-  write_token_meta(name, meta_of(tokenizer, options.parse_special, writer.size()));
+  TokenMeta meta = meta_of(tokenizer, options.parse_special, writer.size());
+  meta.chat_template = encoder.chat_name();
+  write_token_meta(name, meta);
   writer.finish();
   if (options.is_kept) write_token_hash(name);
   journal.remove();

@@ -20,7 +20,7 @@ namespace limbeck::data {
 struct TokenizeOptions {
   int threads = 1;
   TextFormat format = TextFormat::Auto;
-  std::string field = "text";  // of JSON lines, as JsonField takes it
+  std::string field = "text";  // of JSON lines (field_of), as JsonField takes it
   bool parse_special = false;  // names of special tokens in the text become those tokens
   std::int64_t max_document_bytes = std::int64_t{1} << 30;
   bool is_kept = false;                        // with its hash (token_hash.h): a whole one that is there stays
@@ -32,7 +32,8 @@ struct TokenizeOptions {
 
 /// Tokenizes every document of `paths` into the token file `prefix`, the end-of-text token after each and the
 /// start-of-text token, if the tokenizer has one, before it, unless the document begins and ends with them itself;
-/// empty ones are left out. PREFIX.meta.json says which tokenizer it was. The result does not depend on the number of
+/// empty ones are left out. Conversations become tokens by the tokenizer's chat template, and PREFIX.mask says which of
+/// them are targets. PREFIX.meta.json says which tokenizer it was. The result does not depend on the number of
 /// threads, nor on interruptions: until it is finished, the work lies in PREFIX.bin.partial, PREFIX.idx.partial and
 /// PREFIX.journal, and a later call with the same prefix goes on there, or before the first input that has changed
 /// since. Memory: the documents in work, about 64 MiB of them or one. Counts of 0 documents: see is_kept.

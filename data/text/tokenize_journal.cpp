@@ -132,7 +132,7 @@ void TokenizeJournal::begin_anew(const std::string& identity) {
 }
 
 TokenizeState TokenizeJournal::resume(const std::string& identity, const std::vector<InputFile>& files,
-                                      std::int64_t vocabulary_size) {
+                                      std::int64_t vocabulary_size, bool has_mask) {
   const std::string text = read_text_file(path_, std::numeric_limits<std::uintmax_t>::max());
   const std::string head = head_line(identity);
   if (!text.starts_with(head)) {
@@ -171,7 +171,8 @@ TokenizeState TokenizeJournal::resume(const std::string& identity, const std::ve
   if (!changed.empty())
     say(fmt::format("{}: has changed since the tokenizing that was interrupted: {}", changed, going_on));
   if (last.counts.documents > 0 &&
-      !TokenFileWriter::can_continue(prefix_, vocabulary_size, {last.counts.documents, last.counts.tokens}, digest)) {
+      !TokenFileWriter::can_continue(prefix_, vocabulary_size, {last.counts.documents, last.counts.tokens}, digest,
+                                     has_mask)) {
     say(fmt::format("{}.bin.partial: is damaged, it is not what {} says: beginning anew", prefix_, path_));
     begin_anew(identity);
     return {};

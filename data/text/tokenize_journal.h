@@ -56,7 +56,8 @@ class TokenizeJournal {
   /// The last state that still holds: made under the same `identity`, with all files begun until then as they were, and
   /// with its tokens, undamaged, in the partial token file. What comes after it is dropped, and said with its reason: a
   /// file that has changed by its name. `identity` stands for what else the result depends on.
-  TokenizeState resume(const std::string& identity, const std::vector<InputFile>& files, std::int64_t vocabulary_size);
+  TokenizeState resume(const std::string& identity, const std::vector<InputFile>& files, std::int64_t vocabulary_size,
+                       bool has_mask = false);
 
   /// On the disk when it returns. `files` as before; `digest` is the writer's.
   void append(const TokenizeState& state, const std::vector<InputFile>& files, std::uint64_t digest);

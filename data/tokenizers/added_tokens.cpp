@@ -59,6 +59,22 @@ bool holds(std::string_view character, bool (*property)(char32_t)) {
 
 }  // namespace
 
+std::size_t space_in_front(std::string_view text) {
+  std::size_t bytes = 0;
+  while (holds(first_character(text.substr(bytes)), is_space)) bytes += first_character(text.substr(bytes)).size();
+  return bytes;
+}
+
+std::size_t space_at_end(std::string_view text) {
+  std::size_t bytes = 0;
+  while (bytes < text.size()) {
+    const std::string_view last = last_character(text.substr(0, text.size() - bytes));
+    if (!holds(last, is_space)) break;
+    bytes += last.size();
+  }
+  return bytes;
+}
+
 AddedTokens::AddedTokens(std::vector<Entry> entries) : entries_(std::move(entries)) {
   std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.text < b.text; });
   for (const Entry& entry : entries_) starts_[static_cast<unsigned char>(entry.text[0])] = true;
@@ -84,16 +100,8 @@ bool AddedTokens::adjust(const AddedToken& token, std::string_view text, std::si
   if (token.single_word && (holds(last_character(text.substr(0, range.begin)), is_word) ||
                             holds(first_character(text.substr(range.end)), is_word)))
     return false;
-  if (token.lstrip) {
-    while (range.begin > done) {
-      const std::string_view last = last_character(text.substr(done, range.begin - done));
-      if (!holds(last, is_space)) break;
-      range.begin -= last.size();
-    }
-  }
-  if (token.rstrip)
-    while (holds(first_character(text.substr(range.end)), is_space))
-      range.end += first_character(text.substr(range.end)).size();
+  if (token.lstrip && range.begin > done) range.begin -= space_at_end(text.substr(done, range.begin - done));
+  if (token.rstrip) range.end += space_in_front(text.substr(range.end));
   return true;
 }
 

@@ -2,7 +2,8 @@
 // and user-defined tokens of a GGUF.
 //
 //     AddedTokens tokens({{"<|im_end|>", {.id = 2, .special = true}}});
-//     tokens.split(text, /*parse_special=*/true, [](std::string_view ordinary) {...}, [](std::int32_t id) {...});
+//     tokens.split(text, NamesInText(/*parse_special=*/true), [](std::string_view ordinary) {...},
+//                  [](std::int32_t id, std::string_view name) {...});
 #pragma once
 
 #include <array>
@@ -10,6 +11,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "data/tokenizers/marked_text.h"
 
 namespace limbeck::data {
 
@@ -24,6 +27,10 @@ struct AddedToken {
   friend bool operator==(const AddedToken&, const AddedToken&) = default;
 };
 
+/// Bytes of white space (White_Space of Unicode) that valid UTF-8 begins with, and that it ends with.
+std::size_t space_in_front(std::string_view text);
+std::size_t space_at_end(std::string_view text);
+
 class AddedTokens {
  public:
   struct Entry {
@@ -36,10 +43,10 @@ class AddedTokens {
   bool empty() const { return entries_.empty(); }
 
   /// Cuts `text` at the leftmost, then longest tokens, as Hugging Face's AddedVocabulary: calls use(piece) for what
-  /// lies between, if not empty, and found(id) for each token, in order. Returns how many names of special tokens there
-  /// are, be they taken as tokens or, without parse_special, as text.
+  /// lies between, if not empty, and found(id, piece) for each token, in order. Returns how many names of special
+  /// tokens there are, be they taken as tokens or as text; of a marked text only those that are text.
   template <class Use, class Found>
-  std::int64_t split(std::string_view text, bool parse_special, Use&& use, Found&& found) const {
+  std::int64_t split(std::string_view text, const NamesInText& names, Use&& use, Found&& found) const {
     std::int64_t special_names = 0;
     std::size_t done = 0;
     for (std::size_t at = 0; !entries_.empty() && at < text.size();) {
@@ -50,11 +57,12 @@ class AddedTokens {
       }
       Range range{at, at + entry->text.size()};
       at = range.end;
-      if (entry->token.special) ++special_names;
-      if (entry->token.special && !parse_special) continue;
+      const bool is_taken = names.takes(entry->token.id, entry->token.special, range.begin, range.end);
+      if (entry->token.special && names.is_told(is_taken)) ++special_names;
+      if (!is_taken) continue;
       if (range.end <= done || !adjust(entry->token, text, done, range)) continue;  // the token before has taken it
       if (done < range.begin) use(text.substr(done, range.begin - done));
-      found(entry->token.id);
+      found(entry->token.id, text.substr(range.begin, range.end - range.begin));
       done = range.end;
     }
     if (done < text.size()) use(text.substr(done));

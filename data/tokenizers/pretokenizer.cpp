@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 
@@ -12,13 +13,20 @@ using core::fail;
 
 namespace {
 
-// The splits in the tokenizer.json of Meta-Llama-3, Qwen2, DeepSeek-V3 and deepseek-coder.
+// The splits in the tokenizer.json of Meta-Llama-3, Qwen2, DeepSeek-V3, DeepSeek-LLM and -V2, gpt-oss and Mistral-Nemo.
 constexpr const char* llama3_words =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr const char* qwen2_words =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr const char* deepseek3_words =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
+constexpr const char* deepseek_words =
+    R"(\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+)";
+constexpr const char* o200k_words =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr const char* tekken_words =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 const std::vector<PretokenizerRules>& table() {
   const auto digits = PretokenizerStage{.pattern = std::string(digit_pattern)};
@@ -33,9 +41,39 @@ const std::vector<PretokenizerRules>& table() {
       {.names = {"qwen2", "deepseek-r1-qwen"}, .stages = {{.pattern = qwen2_words}}, .is_nfc = true},
       {.names = {"deepseek-v3"},
        .stages = {{.pattern = R"(\p{N}{1,3})"}, {.pattern = "[一-龥\u3040-ゟ゠-ヿ]+"}, {.pattern = deepseek3_words}}},
+      {.names = {"deepseek-llm"},
+       .stages = {{.pattern = "[\r\n]"},
+                  {.pattern = deepseek_words},
+                  {.pattern = R"(\s?[!-/:-~！-／：-～‘-‟　-。]+)"},
+                  {.pattern = R"(\s+$)"},
+                  {.pattern = "[一-龥ࠀ-一가-\ud7ff]+"},
+                  digits}},
+      {.names = {"deepseek-coder"},
+       .stages = {{.pattern = "[\r\n]"},
+                  {.pattern = R"(\s?\p{L}+)"},
+                  {.pattern = R"(\s?\p{P}+)"},
+                  {.pattern = "[一-龥ࠀ-一가-\ud7ff]+"},
+                  digits}},
+      {.names = {"gpt-4o", "llama4"}, .stages = {{.pattern = o200k_words}}},
+      {.names = {"tekken"}, .stages = {{.pattern = tekken_words}}, .ignore_merges = true, .starts_texts = true},
+      {.names = {"dbrx", "smaug-bpe"}, .stages = {{.pattern = llama3_words}}},
+      {.names = {"olmo"}, .stages = {gpt2}, .is_nfc = true},
       {.names = {"bytes"}, .stages = {}},  // Limbeck's byte tokenizer: no words
   };
   return rules;
+}
+
+/// The same stage in one way of writing it: line ends as escapes, and where matches cover the text, nothing is left to
+/// be dropped.
+PretokenizerStage canonical(PretokenizerStage stage) {
+  for (const auto& [character, escape] : {std::pair{'\r', "\\r"}, std::pair{'\n', "\\n"}})
+    for (std::size_t at = stage.pattern.find(character); at != std::string::npos; at = stage.pattern.find(character))
+      stage.pattern.replace(at, 1, escape);
+  if (stage.behavior == SplitBehavior::Removed && stage.invert && stage.pattern.ends_with("|\\s+")) {
+    stage.behavior = SplitBehavior::Isolated;
+    stage.invert = false;
+  }
+  return stage;
 }
 
 /// A piece by the rules of a stage without a pattern.
@@ -66,9 +104,15 @@ const PretokenizerRules& pretokenizer_rules(std::string_view name, std::string_v
 
 std::optional<std::string> pretokenizer_name(std::span<const PretokenizerStage> stages, bool ignore_merges,
                                              bool is_nfc) {
+  const auto all_canonical = [](std::span<const PretokenizerStage> from) {
+    std::vector<PretokenizerStage> to;
+    for (const PretokenizerStage& stage : from) to.push_back(canonical(stage));
+    return to;
+  };
+  const std::vector<PretokenizerStage> given = all_canonical(stages);
   for (const auto& rules : table())
-    if (!stages.empty() && std::equal(stages.begin(), stages.end(), rules.stages.begin(), rules.stages.end()) &&
-        rules.ignore_merges == ignore_merges && rules.is_nfc == is_nfc)
+    if (!given.empty() && given == all_canonical(rules.stages) && rules.ignore_merges == ignore_merges &&
+        rules.is_nfc == is_nfc)
       return std::string(rules.names.front());
   return std::nullopt;
 }

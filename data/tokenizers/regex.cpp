@@ -99,8 +99,10 @@ class Translator {
         group();
       else if (rest_[0] == '{')
         interval();
-      else if (rest_[0] == '^' || rest_[0] == '$')
+      else if (rest_[0] == '^')
         refuse(rest_.substr(0, 1));
+      else if (take("$"))  // the end of any line
+        out_ += "(?=\\n|\\z)";
       else if (take("."))
         out_ += "[^\\n]";
       else if (rest_[0] == ']' || rest_[0] == '}')

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "data/models/gguf_keys.h"
+#include "data/tokenizers/marked_text.h"
 
 namespace limbeck::data {
 
@@ -43,6 +44,9 @@ class Tokenizer {
   /// parse_special, else ordinary text. Nothing is put in front or behind. May be called from several threads at once.
   virtual std::vector<std::int32_t> encode(std::string_view text, bool parse_special = false,
                                            EncodeCounts* counts = nullptr) const = 0;
+  /// The same of a text of which parts are somebody's words. `pieces`, if not null, gets what the ids are of.
+  virtual std::vector<std::int32_t> encode_marked(const MarkedText& text, std::vector<EncodedPiece>* pieces,
+                                                  EncodeCounts* counts = nullptr) const = 0;
   /// The bytes that the ids stand for, which need not be whole UTF-8 characters; throws for an id outside the
   /// vocabulary.
   virtual std::string decode(std::span<const std::int32_t> ids) const = 0;
@@ -58,6 +62,10 @@ class Tokenizer {
   virtual std::int32_t end_of_text_id() const = 0;  // is put after each document
   /// Is put before each document and prompt; nothing where the model was not trained so.
   virtual std::optional<std::int32_t> start_of_text_id() const { return std::nullopt; }
+  /// The token that begins sequences, whether it is put before texts or not.
+  virtual std::optional<std::int32_t> bos_id() const = 0;
+  /// How a conversation becomes a text, in Jinja as the model's files have it; empty where they say nothing.
+  virtual const std::string& chat_template() const = 0;
   /// Where generation stops: eos_id, other_ends and end_of_text_id, each once.
   std::vector<std::int32_t> stop_ids() const;
   /// The name of a token as the vocabulary has it; empty: no token has the id. Throws for an id outside of it.

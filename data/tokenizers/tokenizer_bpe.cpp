@@ -162,9 +162,11 @@ std::string BpeTokenizer::text_of(std::string_view token, const std::string& whe
 void BpeTokenizer::add_added_tokens(const std::string& where) {
   std::vector<AddedTokens::Entry> plain;
   std::vector<AddedTokens::Entry> normalized;
+  std::vector<AddedTokens::Entry> marked;
   for (const auto& token : description_.added) {
     const std::string& text = description_.tokens[token.id];
     if (text.empty()) continue;
+    if (!token.normalized || token.special) marked.push_back({text, token});
     if (!token.normalized) {
       plain.push_back({text, token});
       continue;
@@ -176,6 +178,7 @@ void BpeTokenizer::add_added_tokens(const std::string& where) {
   }
   plain_added_ = AddedTokens(std::move(plain));
   normalized_added_ = AddedTokens(std::move(normalized));
+  marked_added_ = AddedTokens(std::move(marked));
 }
 
 void BpeTokenizer::add_merges(const std::string& where) {
@@ -239,27 +242,49 @@ std::vector<std::int32_t> BpeTokenizer::encode(std::string_view text, bool parse
   if (valid_utf8_prefix(text) != text.size()) {
     repaired = repair_utf8(text);
     text = repaired.utf8;
+    if (counts != nullptr) counts->repaired_sequences += repaired.num_replaced;
   }
+  return encode_names(text, NamesInText(parse_special), plain_added_, nullptr, counts);
+}
+
+std::vector<std::int32_t> BpeTokenizer::encode_marked(const MarkedText& text, std::vector<EncodedPiece>* pieces,
+                                                      EncodeCounts* counts) const {
+  return encode_names(text.text, NamesInText(text), marked_added_, pieces, counts);
+}
+
+std::vector<std::int32_t> BpeTokenizer::encode_names(std::string_view text, const NamesInText& names,
+                                                     const AddedTokens& plain, std::vector<EncodedPiece>* pieces,
+                                                     EncodeCounts* counts) const {
   auto work = take_workspace();
   work->dropped_bytes = 0;
   std::vector<std::int32_t> ids;
   ids.reserve(text.size() / 3);
   std::int64_t special_names = 0;
-  const auto found = [&](std::int32_t id) { ids.push_back(id); };
+  const auto note = [&](std::string_view piece, bool is_name) {
+    if (pieces == nullptr) return;
+    const auto begin = static_cast<std::size_t>(piece.data() - text.data());
+    pieces->push_back({.begin = begin, .end = begin + piece.size(), .first_id = ids.size(), .is_name = is_name});
+  };
+  const auto found = [&](std::int32_t id, std::string_view name) {
+    note(name, /*is_name=*/true);
+    ids.push_back(id);
+  };
+  const auto found_in_normalized = [&](std::int32_t id, std::string_view /*name*/) { ids.push_back(id); };
+  const NamesInText names_in_normalized = names.of_pieces();
   const auto use = [&](std::string_view piece) {
+    note(piece, /*is_name=*/false);
     const std::string changed = normalizer_.empty() ? std::string() : normalizer_.apply(piece);
     const std::string_view ready = normalizer_.empty() ? piece : changed;
     const bool is_first = piece.data() == text.data();
     const auto use_ready = [&](std::string_view ordinary) {
       encode_ordinary(ordinary, is_first && ordinary.data() == ready.data(), *work, ids);
     };
-    special_names += normalized_added_.split(ready, parse_special, use_ready, found);
+    special_names += normalized_added_.split(ready, names_in_normalized, use_ready, found_in_normalized);
   };
-  special_names += plain_added_.split(text, parse_special, use, found);
+  special_names += plain.split(text, names, use, found);
   if (counts != nullptr) {
     counts->special_names += special_names;
     counts->dropped_bytes += work->dropped_bytes;
-    counts->repaired_sequences += repaired.num_replaced;
   }
   const std::lock_guard lock(mutex_);
   workspaces_.push_back(std::move(work));
@@ -332,6 +357,10 @@ void BpeTokenizer::merge_word(std::string_view word, Workspace& work, std::vecto
   if (description_.ignore_merges)
     if (const auto id = model_id_of(description_.byte_fallback ? std::string(word) : alphabet_of_bytes(word)))
       return ids.push_back(*id);
+  merge_symbols(word, work, ids);
+}
+
+void BpeTokenizer::merge_symbols(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const {
   check(word.size() < std::size_t{1} << 31U, "tokenizer: a word of {} bytes, expected fewer than 2^31", word.size());
   add_symbols(word, work);
   auto& symbols = work.symbols;
@@ -368,6 +397,21 @@ void BpeTokenizer::merge_word(std::string_view word, Workspace& work, std::vecto
   }
   for (const auto& symbol : symbols)
     if (!symbol.is_gone) ids.push_back(symbol.id);
+}
+
+bool BpeTokenizer::merges_make_all_tokens() const {
+  auto work = take_workspace();
+  std::vector<std::int32_t> ids;
+  bool makes_all = true;
+  for (std::int32_t id = 0; id < vocabulary_size() && makes_all; ++id) {
+    if (description_.tokens[id].empty() || added_[id] != nullptr) continue;
+    ids.clear();
+    merge_symbols(bytes_of_token_[id], *work, ids);
+    makes_all = ids == std::vector{id};
+  }
+  const std::lock_guard lock(mutex_);
+  workspaces_.push_back(std::move(work));
+  return makes_all;
 }
 
 void BpeTokenizer::check_in_vocabulary(std::int32_t id) const {

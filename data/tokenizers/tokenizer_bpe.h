@@ -46,7 +46,7 @@ struct BpeDescription {
   std::optional<std::int32_t> bos;
   std::optional<std::int32_t> start_of_text;  // is put before each text
   std::optional<std::int32_t> end_of_text;    // after each; else <|endoftext|> or <|end_of_text|>, else eos
-  std::string chat_template;                  // Jinja, for the export only
+  std::string chat_template;                  // Jinja
   friend bool operator==(const BpeDescription&, const BpeDescription&) = default;
 };
 
@@ -58,6 +58,8 @@ class BpeTokenizer : public Tokenizer {
   ~BpeTokenizer() override;
 
   std::vector<std::int32_t> encode(std::string_view text, bool parse_special, EncodeCounts* counts) const override;
+  std::vector<std::int32_t> encode_marked(const MarkedText& text, std::vector<EncodedPiece>* pieces,
+                                          EncodeCounts* counts) const override;
   std::string decode(std::span<const std::int32_t> ids) const override;
   std::string decode_inside(std::int32_t id) const override;
   std::int64_t vocabulary_size() const override { return static_cast<std::int64_t>(description_.tokens.size()); }
@@ -67,6 +69,10 @@ class BpeTokenizer : public Tokenizer {
   std::string_view name_of(std::int32_t id) const override;
   std::optional<std::int32_t> id_of(std::string_view token) const override;
   std::optional<std::int32_t> start_of_text_id() const override { return description_.start_of_text; }
+  std::optional<std::int32_t> bos_id() const override {
+    return description_.bos ? description_.bos : description_.start_of_text;
+  }
+  const std::string& chat_template() const override { return description_.chat_template; }
   std::string to_json() const override;
   HuggingFaceTokenizer to_hugging_face() const override;
   GgufKeys to_gguf(std::int64_t vocabulary) const override;
@@ -81,10 +87,15 @@ class BpeTokenizer : public Tokenizer {
   };
   struct Workspace;  // a thread's scratch memory and word cache
 
+  /// Of valid UTF-8.
+  std::vector<std::int32_t> encode_names(std::string_view text, const NamesInText& names, const AddedTokens& plain,
+                                         std::vector<EncodedPiece>* pieces, EncodeCounts* counts) const;
   void add_tokens(const std::string& where);
   void add_added_tokens(const std::string& where);
   void add_merges(const std::string& where);
   const Merge* find_merge(std::int32_t left, std::int32_t right) const;
+  /// Whether each token that stands for several bytes is what the merges make of them.
+  bool merges_make_all_tokens() const;
   /// The id of a token of the model itself, where an added token of that name need not be one.
   std::optional<std::int32_t> model_id_of(std::string_view token) const;
   std::string text_of(std::string_view token, const std::string& where) const;
@@ -93,6 +104,7 @@ class BpeTokenizer : public Tokenizer {
   void encode_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;
   void add_symbols(std::string_view word, Workspace& work) const;
   void merge_word(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;
+  void merge_symbols(std::string_view word, Workspace& work, std::vector<std::int32_t>& ids) const;
   std::unique_ptr<Workspace> take_workspace() const;
 
   BpeDescription description_;
@@ -108,6 +120,7 @@ class BpeTokenizer : public Tokenizer {
   std::vector<Merge> merges_;                   // open addressing, a power of two
   AddedTokens plain_added_;                     // found in the text as it is
   AddedTokens normalized_added_;                // found in what is left of it, normalised
+  AddedTokens marked_added_;                    // instead of plain_added_ in a marked text: with special tokens of both
 
   mutable std::mutex mutex_;  // of workspaces_
   mutable std::vector<std::unique_ptr<Workspace>> workspaces_;

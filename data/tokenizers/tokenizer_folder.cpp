@@ -62,9 +62,9 @@ Json read_config(const fs::path& folder, bool& is_changed) {
     is_changed = true;
   };
   const fs::path chat = folder / "chat_template.jinja";
-  if (fs::exists(chat) && !config.contains("chat_template"))
+  if (fs::exists(chat))  // goes before what the config says, as in transformers
     if (const std::string text = read_text_file(chat, max_file_bytes); valid_utf8_prefix(text) == text.size())
-      take("chat_template", text);
+      if (!config.contains("chat_template") || config["chat_template"] != text) take("chat_template", text);
   const Json map = read_object(folder / "special_tokens_map.json");
   for (const char* field : special_fields)
     if (has(map, field) && !has(config, field)) take(field, map[field]);

@@ -9,6 +9,7 @@
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
 #include "data/tokenizers/answer_ends.h"
+#include "data/tokenizers/chat_formats.h"
 #include "data/tokenizers/tokenizer_folder.h"
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/unicode.h"
@@ -362,7 +363,7 @@ BpeDescription read_tokenizer_json(const HuggingFaceTokenizer& files, const std:
     check_decoder(document.get("decoder"));
   read_template(document.get("post_processor"), d);
   read_ends(config, files.generation_config_json, where, d);
-  if (const JsonAt chat = config.get("chat_template"); chat.json().is_string()) d.chat_template = chat.text();
+  d.chat_template = chat_template_of(config.get("chat_template").json());
   return d;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "data/tokenizers/added_tokens.h"
 #include "data/tokenizers/unicode.h"
 
 namespace limbeck::data {
@@ -34,7 +35,6 @@ bool crosses_space(std::string_view piece) {
 }
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool is_white(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 }  // namespace
 
@@ -133,15 +133,15 @@ std::optional<std::int32_t> SentencePieceTokenizer::id_of(std::string_view token
   return found == id_of_token_.end() ? std::nullopt : std::optional(found->second);
 }
 
-/// The longest whole token that `text` starts with. `is_special_name`: it starts with a special one, taken or not.
-const CutToken* SentencePieceTokenizer::find_whole(std::string_view text, bool parse_special,
+/// The longest whole token that starts at `at`. `is_special_name`: a special one does, taken or not.
+const CutToken* SentencePieceTokenizer::find_whole(std::string_view text, std::size_t at, const NamesInText& names,
                                                    bool& is_special_name) const {
   is_special_name = false;
-  if (!starts_whole_[static_cast<unsigned char>(text[0])]) return nullptr;
+  if (!starts_whole_[static_cast<unsigned char>(text[at])]) return nullptr;
   for (const auto& whole : wholes_) {
-    if (!text.starts_with(whole.text)) continue;
+    if (!text.substr(at).starts_with(whole.text)) continue;
     is_special_name |= whole.is_special;
-    if (parse_special || !whole.is_special) return &whole;
+    if (names.takes(whole.id, whole.is_special, at, at + whole.text.size())) return &whole;
   }
   return nullptr;
 }
@@ -152,32 +152,48 @@ std::vector<std::int32_t> SentencePieceTokenizer::encode(std::string_view text, 
   if (valid_utf8_prefix(text) != text.size()) {
     repaired = repair_utf8(text);
     text = repaired.utf8;
+    if (counts != nullptr) counts->repaired_sequences += repaired.num_replaced;
   }
+  return encode_names(text, NamesInText(parse_special), nullptr, counts);
+}
+
+std::vector<std::int32_t> SentencePieceTokenizer::encode_marked(const MarkedText& text,
+                                                                std::vector<EncodedPiece>* pieces,
+                                                                EncodeCounts* counts) const {
+  return encode_names(text.text, NamesInText(text), pieces, counts);
+}
+
+/// Of valid UTF-8.
+std::vector<std::int32_t> SentencePieceTokenizer::encode_names(std::string_view text, const NamesInText& names,
+                                                               std::vector<EncodedPiece>* pieces,
+                                                               EncodeCounts* counts) const {
   std::int64_t special_names = 0;
   std::vector<std::int32_t> ids;
   ids.reserve(text.size() / 3);
   std::size_t start = 0;  // of the ordinary text before `at`
+  const auto encode_until = [&](std::size_t end) {
+    if (pieces != nullptr && start < end) pieces->push_back({.begin = start, .end = end, .first_id = ids.size()});
+    encode_ordinary(text.substr(start, end - start), ids);
+  };
   for (std::size_t at = 0; at < text.size();) {
     bool is_special_name = false;
-    const CutToken* whole = find_whole(text.substr(at), parse_special, is_special_name);
-    special_names += is_special_name ? 1 : 0;
+    const CutToken* whole = find_whole(text, at, names, is_special_name);
+    special_names += is_special_name && names.is_told(whole != nullptr) ? 1 : 0;
     if (whole == nullptr) {
       ++at;
       continue;
     }
     std::size_t end = at;
-    while (whole->strips_left && end > start && is_white(text[end - 1])) --end;
-    encode_ordinary(text.substr(start, end - start), ids);
-    ids.push_back(whole->id);
+    if (whole->strips_left) end -= space_at_end(text.substr(start, end - start));
+    encode_until(end);
     at += whole->text.size();
-    while (whole->strips_right && at < text.size() && is_white(text[at])) ++at;
+    if (whole->strips_right) at += space_in_front(text.substr(at));
+    if (pieces != nullptr) pieces->push_back({.begin = end, .end = at, .first_id = ids.size(), .is_name = true});
+    ids.push_back(whole->id);
     start = at;
   }
-  encode_ordinary(text.substr(start), ids);
-  if (counts != nullptr) {
-    counts->repaired_sequences += repaired.num_replaced;
-    counts->special_names += special_names;
-  }
+  encode_until(text.size());
+  if (counts != nullptr) counts->special_names += special_names;
   return ids;
 }
 

@@ -34,7 +34,7 @@ struct CutToken {
   std::int32_t id = 0;       // of a piece, or behind the pieces
   std::string text;          // as it stands in the text
   bool is_special = false;   // only with parse_special, decodes to nothing; a control piece always is
-  bool strips_left = false;  // takes the white space (ASCII) before or behind it along
+  bool strips_left = false;  // takes the white space before or behind it along
   bool strips_right = false;
   friend bool operator==(const CutToken&, const CutToken&) = default;
 };
@@ -47,7 +47,7 @@ struct SentencePieceDescription {
   std::vector<std::int32_t> other_ends = {};  // of an answer
   std::optional<std::int32_t> bos = {};
   bool adds_bos = true;                // before each document and prompt, if there is one
-  std::string chat_template = {};      // Jinja, for the export only
+  std::string chat_template = {};      // Jinja
   std::string generation_config = {};  // as it came in; empty: made from the ends
   friend bool operator==(const SentencePieceDescription&, const SentencePieceDescription&) = default;
 };
@@ -59,12 +59,16 @@ class SentencePieceTokenizer : public Tokenizer {
   ~SentencePieceTokenizer() override;
 
   std::vector<std::int32_t> encode(std::string_view text, bool parse_special, EncodeCounts* counts) const override;
+  std::vector<std::int32_t> encode_marked(const MarkedText& text, std::vector<EncodedPiece>* pieces,
+                                          EncodeCounts* counts) const override;
   std::string decode(std::span<const std::int32_t> ids) const override;
   std::string decode_inside(std::int32_t id) const override;
   std::int64_t vocabulary_size() const override { return static_cast<std::int64_t>(tokens_.size()); }
   std::int32_t eos_id() const override { return description_.eos; }
   std::int32_t end_of_text_id() const override { return end_of_text_; }
   std::optional<std::int32_t> start_of_text_id() const override;
+  std::optional<std::int32_t> bos_id() const override { return description_.bos; }
+  const std::string& chat_template() const override { return description_.chat_template; }
   const std::vector<std::int32_t>& other_ends() const override { return description_.other_ends; }
   std::string_view name_of(std::int32_t id) const override { return token(id).name; }
   std::optional<std::int32_t> id_of(std::string_view token) const override;
@@ -84,7 +88,10 @@ class SentencePieceTokenizer : public Tokenizer {
 
   void add_tokens(const std::string& where);
   void find_words();
-  const CutToken* find_whole(std::string_view text, bool parse_special, bool& is_special_name) const;
+  std::vector<std::int32_t> encode_names(std::string_view text, const NamesInText& names,
+                                         std::vector<EncodedPiece>* pieces, EncodeCounts* counts) const;
+  const CutToken* find_whole(std::string_view text, std::size_t at, const NamesInText& names,
+                             bool& is_special_name) const;
   void encode_ordinary(std::string_view text, std::vector<std::int32_t>& ids) const;
   const Token& token(std::int32_t id) const;
 

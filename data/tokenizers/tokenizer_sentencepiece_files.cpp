@@ -10,6 +10,7 @@
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
 #include "data/tokenizers/answer_ends.h"
+#include "data/tokenizers/chat_formats.h"
 #include "data/tokenizers/tokenizer_folder.h"
 #include "data/tokenizers/tokenizer_gguf.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
@@ -121,8 +122,7 @@ std::shared_ptr<const Tokenizer> sentencepiece_from_file(const fs::path& path) {
     d.adds_bos = JsonAt(config, where).flag("add_bos_token", true);
     if (const std::string text = token_text(config, "bos_token"); !text.empty()) bos = text;
     if (const std::string text = token_text(config, "eos_token"); !text.empty()) eos = text;
-    if (config.contains("chat_template") && config["chat_template"].is_string())
-      d.chat_template = config["chat_template"];
+    if (config.contains("chat_template")) d.chat_template = chat_template_of(config["chat_template"]);
   } catch (const json::exception& error) {
     fail("{}: {}", where, json_reason(error));
   }

@@ -1,10 +1,12 @@
 // Tokenizers as the tokenizer.ggml keys of a GGUF file: what llama.cpp calls gpt2 (byte-level BPE) and llama
 // (SentencePiece's BPE).
 #include <algorithm>
+#include <array>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "core/error.h"
@@ -51,7 +53,10 @@ std::optional<bool> adds_space_prefix(const BpeDescription& d) {
   const NormalizerStep prefix{.kind = Kind::Prepend, .content = space};
   const NormalizerStep spaces{.kind = Kind::Replace, .pattern = literal_pattern(" "), .content = space};
   if (d.pretokenizer.empty() && d.normalizer == std::vector{prefix, spaces}) return true;
-  if (d.pretokenizer.empty() && d.normalizer == std::vector{spaces}) return false;
+  // Gemma's cuts at spaces, of which the normalizer has left none.
+  const PretokenizerStage at_spaces{.pattern = literal_pattern(" "), .behavior = SplitBehavior::MergedWithPrevious};
+  if (d.normalizer == std::vector{spaces} && (d.pretokenizer.empty() || d.pretokenizer == std::vector{at_spaces}))
+    return false;
   if (!d.normalizer.empty() || d.pretokenizer.size() != 1) return std::nullopt;
   const PretokenizerStage& stage = d.pretokenizer.front();
   if (!stage.pattern.empty() || stage.space != space) return std::nullopt;
@@ -131,6 +136,18 @@ SentencePieceDescription as_sentencepiece(const BpeDescription& d) {
   return result;
 }
 
+/// Whether the tokens that take white space along are those of Phi-3, of which llama.cpp knows it by the model's name.
+bool strips_as_phi3(const SentencePieceDescription& d) {
+  constexpr std::array<std::string_view, 3> unstripped = {"<unk>", "<s>", "<|endoftext|>"};
+  bool has_turns = false;
+  for (const CutToken& token : d.added) {
+    const bool is_stripped = std::find(unstripped.begin(), unstripped.end(), token.text) == unstripped.end();
+    if (token.strips_right != is_stripped) return false;
+    has_turns |= token.text == "<|end|>";
+  }
+  return has_turns;
+}
+
 void add_id(GgufKeys& keys, const char* name, std::int32_t id) {
   keys.emplace_back(std::string("tokenizer.ggml.") + name, static_cast<std::uint32_t>(id));
 }
@@ -145,6 +162,8 @@ GgufKeys BpeTokenizer::to_gguf(std::int64_t vocabulary) const {
   check(d.normalizer.empty() || is_nfc,
         "GGUF export: the tokenizer's normalizer changes its text, which llama.cpp would not do");
   auto pre = pretokenizer_name(d.pretokenizer, d.ignore_merges, is_nfc);
+  // Where merges make every token, it is no matter whether a word that is one is merged.
+  if (!pre && merges_make_all_tokens()) pre = pretokenizer_name(d.pretokenizer, !d.ignore_merges, is_nfc);
   // llama.cpp knows no rules that leave the text whole. Where nothing is merged, any rules give the same bytes.
   if (d.pretokenizer.empty() && d.normalizer.empty() && d.merges.empty()) pre = "gpt-2";
   check(pre.has_value(), "GGUF export: the tokenizer's pre-tokenizer is not one that llama.cpp knows by name");
@@ -200,8 +219,9 @@ GgufKeys SentencePieceTokenizer::to_gguf(std::int64_t vocabulary) const {
   }
   pad(tokens, types, vocabulary);  // added tokens take their places among these
   scores.resize(tokens.size(), added_score);
+  const bool is_phi3 = strips_as_phi3(d);
   for (const auto& token : d.added) {
-    if (token.strips_left || token.strips_right)
+    if (token.strips_left || (token.strips_right && !is_phi3))
       fail("GGUF export: token {} takes the white space beside it along, which llama.cpp would not do", token.text);
     tokens[token.id] = token.text;
     if (token.id != unknown) types[token.id] = token.is_special ? control_token : user_token;

@@ -57,8 +57,9 @@ CLI::Validator in_a_folder() {
 /// How text is read. --parse-special is of no use without `of`.
 template <class Options>
 void add_text_format(CLI::App& app, Options& options, CLI::Option* of) {
-  app.add_option("--format", options.format, "text: a file a document; jsonl: a line; auto: by the file's name")
-      ->check(CLI::IsMember(std::vector<std::string>{"auto", "text", "jsonl"}))
+  app.add_option("--format", options.format,
+                 "text: a file a document; jsonl: a line; chat: a line of messages; auto: by the name")
+      ->check(CLI::IsMember(std::vector<std::string>{"auto", "text", "jsonl", "chat"}))
       ->capture_default_str();
   app.add_option("--field", options.field, "Where JSON lines have their text: a name, or names joined by dots")
       ->capture_default_str();
@@ -176,8 +177,7 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
               "With --text each document is measured whole: cross-entropy (nats a token), perplexity, bits/byte.");
   const auto options = bind<EvalOptions>(app, std::move(run));
   app.add_option("MODEL", options->model, std::string("Config, or ") + models)->required();
-  app.add_option("MORE", options->more, "Configs, each laid over that of MODEL and those before it")
-      ->type_name("");
+  app.add_option("MORE", options->more, "Configs, each laid over that of MODEL and those before it")->type_name("");
   add_config_options(app, options->sets);
   CLI::Option* text =
       app.add_option("--text", options->text, "Text and JSON-lines files and folders; gzip and zstd too")
@@ -212,7 +212,8 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
   CLI::App& app = command("generate", "Continue prompts",
                           "limbeck generate runs/distill_smollm2 --prompt \"The idea of freedom\"\n"
                           "  limbeck generate student.gguf --prompt - <letter.txt --quiet\n"
-                          "  limbeck generate student.gguf --prompts questions.jsonl --json --quiet >answers.jsonl");
+                          "  limbeck generate student.gguf --prompts questions.jsonl --json --quiet >answers.jsonl\n"
+                          "  limbeck generate student.gguf --chat --prompt \"What is a still?\"");
   const auto options = bind<GenerateOptions>(app, std::move(run));
   app.add_option("CHECKPOINT", options->model, models)->required();
   auto* prompt =
@@ -221,9 +222,14 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
       app.add_option("--prompts", options->prompts, "A prompt a line, or JSON lines (.jsonl); - is standard input")
           ->excludes(prompt)
           ->type_name("FILE");
-  app.add_option("--field", options->field, "Where JSON lines have their prompt; otherwise \"prompt\"")
+  app.add_option("--field", options->field,
+                 "Where JSON lines have their prompt; otherwise \"prompt\", with --chat \"messages\"")
       ->needs(prompts)
       ->type_name("NAME");
+  auto* chat = app.add_flag("--chat", options->chat, "Prompts are a user's words, or conversations; the model replies");
+  app.add_option("--system", options->system, "The system message of each conversation")
+      ->needs(chat)
+      ->type_name("TEXT");
   app.add_option("--batch", options->batch, "Most prompts that advance together")
       ->transform(number<std::int64_t>(between(1, 1024)))
       ->capture_default_str();

@@ -66,6 +66,8 @@ struct GenerateOptions : CommonOptions {
   std::string prompt;                            // "-": standard input, whole
   std::optional<std::filesystem::path> prompts;  // instead, a file of them or "-": one a line
   std::optional<std::string> field;              // of JSON lines
+  bool chat = false;                             // prompts are conversations, or a user's first words
+  std::optional<std::string> system;             // in front of each
   std::int64_t batch = 16;                       // most prompts that advance together
   int threads = 0;                               // 0: the cores this process may use
   bool json = false;                             // an object a prompt, in place of the text
@@ -93,7 +95,7 @@ struct TokenizeOptions : CommonOptions {
   std::vector<std::filesystem::path> paths;  // files and folders
   std::string tokenizer;                     // "bytes", or a file or directory with a tokenizer; empty with `train`
   std::filesystem::path out;                 // PREFIX of .bin and .idx; with `train` a folder
-  std::string format = "auto";               // of the text: "auto", "text" or "jsonl"
+  std::string format = "auto";               // of the text: "auto", "text", "jsonl" or "chat"
   std::string field = "text";                // of JSON lines
   bool parse_special = false;                // names of special tokens in the text become those tokens
   bool force = false;                        // replace what is at `out`

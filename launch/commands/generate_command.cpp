@@ -8,6 +8,8 @@
 
 #include "core/counted.h"
 #include "core/nn/generation.h"
+#include "data/text/text_source.h"
+#include "data/tokenizers/chat_template.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/prompts.h"
 #include "launch/console/progress.h"
@@ -26,50 +28,73 @@ std::string line_of(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";  // half a character at the end of a text
 }
 
+/// As the messages of a conversation stand in JSON lines.
+Json json_of(const std::vector<data::ChatMessage>& messages) {
+  Json list = Json::array();
+  for (const data::ChatMessage& message : messages)
+    list.push_back({{"role", data::chat_roles[static_cast<std::size_t>(message.role)]}, {"content", message.content}});
+  return list;
+}
+
+struct GivenPrompt {
+  Json given;  // its text, or its messages
+  std::vector<std::int32_t> ids;
+};
+
 /// Collective: the prompts that the first rank reads; standard input is there alone. Throws, naming the prompt's place,
-/// where it has no token.
-std::vector<std::string> prompts_of_first_rank(Rank& rank, const GenerateOptions& options,
-                                               const data::Tokenizer& tokenizer) {
+/// where it has no token. `chat` is null for plain text.
+std::vector<GivenPrompt> prompts_of_first_rank(Rank& rank, const GenerateOptions& options,
+                                               const data::Tokenizer& tokenizer, const data::ChatTemplate* chat) {
   std::string packed;
   on_first_rank(rank, [&] {
-    std::vector<std::string> texts;
-    for (Prompt& prompt : read_prompts(options)) {
-      core::check(!prompt_ids(tokenizer, prompt.text).empty(),
+    Json all = Json::array();
+    for (const Prompt& prompt : read_prompts(options)) {
+      std::vector<std::int32_t> ids;
+      if (chat != nullptr)
+        data::of_file(prompt.place, [&] { ids = chat->prompt(prompt.messages); });
+      else
+        ids = prompt_ids(tokenizer, prompt.text);
+      core::check(!ids.empty(),
                   "{}: an empty prompt, expected some text: the model's tokenizer has no start of a text, which could "
                   "stand alone",
                   prompt.place);
-      texts.push_back(std::move(prompt.text));
+      all.push_back({chat != nullptr ? json_of(prompt.messages) : Json(prompt.text), std::move(ids)});
     }
-    const auto bytes = Json::to_msgpack(texts);
+    const auto bytes = Json::to_msgpack(all);
     packed.assign(bytes.begin(), bytes.end());
   });
-  return Json::from_msgpack(gather_strings(rank, packed).front()).get<std::vector<std::string>>();
+  std::vector<GivenPrompt> prompts;
+  for (const Json& prompt : Json::from_msgpack(gather_strings(rank, packed).front()))
+    prompts.push_back({prompt[0], prompt[1].get<std::vector<std::int32_t>>()});
+  return prompts;
 }
 
 /// What is said of the prompts: as they grow, or with --json an object for each when it has ended.
 class Answers {
  public:
-  Answers(const std::vector<std::string>& prompts, const std::vector<std::vector<std::int32_t>>& ids,
-          const data::Tokenizer& tokenizer, bool in_json)
+  Answers(const std::vector<GivenPrompt>& prompts, const data::Tokenizer& tokenizer, bool in_json)
       : prompts_(prompts),
-        ids_(ids),
         decoders_(prompts.size(), data::StreamDecoder(tokenizer)),
         texts_(prompts.size()),
-        before_(prompts),
+        before_(prompts.size()),
         in_json_(in_json),
         out_(prompts.size(), [](const std::string& text) {
           write_result(text);
           flush_results();
         }) {
-    for (std::size_t i = 1; i < before_.size(); ++i) before_[i] = fmt::format("\n{}", prompts[i]);
+    for (std::size_t i = 0; i < before_.size(); ++i) {  // of a conversation the reply is said alone
+      if (i > 0) before_[i] = "\n";
+      if (prompts[i].given.is_string()) before_[i] += prompts[i].given.get<std::string>();
+    }
   }
 
   void add(std::size_t prompt, std::int32_t token) { add(prompt, decoders_[prompt].feed(token)); }
   void end(std::size_t prompt, const nn::Continuation& continuation) {
     add(prompt, decoders_[prompt].finish());
-    out_.add(prompt, in_json_ ? line_of({{"prompt", prompts_[prompt]},
+    const Json& given = prompts_[prompt].given;
+    out_.add(prompt, in_json_ ? line_of({{given.is_string() ? "prompt" : "messages", given},
                                          {"text", texts_[prompt]},
-                                         {"prompt_tokens", ids_[prompt].size()},
+                                         {"prompt_tokens", prompts_[prompt].ids.size()},
                                          {"tokens", continuation.tokens.size()},
                                          {"finish_reason", continuation.is_stopped ? "stop" : "length"},
                                          {"seconds", continuation.seconds}})
@@ -84,8 +109,7 @@ class Answers {
     if (!in_json_) out_.add(prompt, std::exchange(before_[prompt], "") + more);
   }
 
-  const std::vector<std::string>& prompts_;
-  const std::vector<std::vector<std::int32_t>>& ids_;
+  const std::vector<GivenPrompt>& prompts_;
   std::vector<data::StreamDecoder> decoders_;
   std::vector<std::string> texts_;
   std::vector<std::string> before_;  // the prompt, until it is said
@@ -104,12 +128,14 @@ void generate(Rank& rank, const GenerateOptions& options) {
   const ModelSource source = open_model_together(rank, options.model, log);
   say_notices(source, log);
   const data::Tokenizer& tokenizer = source.require_tokenizer();
-  const std::vector<std::string> prompts = prompts_of_first_rank(rank, options, tokenizer);
+  std::optional<data::ChatTemplate> chat;
+  if (options.chat) data::of_file(options.model.string(), [&] { chat.emplace(tokenizer); });
+  const std::vector<GivenPrompt> prompts = prompts_of_first_rank(rank, options, tokenizer, chat ? &*chat : nullptr);
   std::vector<std::vector<std::int32_t>> ids;
-  for (const std::string& prompt : prompts) ids.push_back(prompt_ids(tokenizer, prompt));
+  for (const GivenPrompt& prompt : prompts) ids.push_back(prompt.ids);
   nn::Transformer model(source.config, rank.frozen_as_kept());
   model.load(*source.reader);
-  Answers answers(prompts, ids, tokenizer, options.json);
+  Answers answers(prompts, tokenizer, options.json);
   nn::GenerateOptions how{.max_tokens = options.max_tokens.value_or(64),
                           .fewer_where_full = !options.max_tokens,
                           .sampling = {.temperature = options.temperature,
@@ -119,6 +145,9 @@ void generate(Rank& rank, const GenerateOptions& options) {
                           .valid_vocabulary = std::min(tokenizer.vocabulary_size(), source.config.vocabulary),
                           .stop = tokenizer.stop_ids(),
                           .at_once = options.batch};
+  if (chat)
+    if (const auto end = chat->end_of_reply(); end && std::ranges::find(how.stop, *end) == how.stop.end())
+      how.stop.push_back(*end);
   std::optional<Progress> progress;  // text that grows is its own
   if (options.json && prompts.size() > 1) progress.emplace(log, "prompt", 0, std::ssize(prompts), 1);
   if (rank.is_first()) {
@@ -150,6 +179,8 @@ int run_generate(const GenerateOptions& options) {
                          {"prompt", options.prompt},
                          {"prompts", options.prompts.value_or("").string()},
                          {"field", options.field.value_or("")},
+                         {"chat", options.chat},
+                         {"system", options.system.value_or("")},
                          {"batch", options.batch},
                          {"max_tokens", options.max_tokens.value_or(-1)},
                          {"temperature", options.temperature},

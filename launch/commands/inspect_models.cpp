@@ -58,6 +58,7 @@ void add_model(Inspection& found, const ModelSource& model) {
   found.add("parameters", {{"total", count.total}, {"active", count.active}},
             fmt::format("{} ({} active a token)", count.total, count.active));
   add_tokenizer(found, model);
+  add_summary(found, model);
   if (!model.notices.empty()) found.add_member("notes", model.notices);
   for (const std::string& notice : model.notices) found.add_line("note", notice);
 }

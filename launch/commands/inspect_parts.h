@@ -8,6 +8,7 @@
 #include "data/text/token_file.h"
 #include "data/tokenizers/tokenizer.h"
 #include "launch/commands/inspection.h"
+#include "launch/run/model_source.h"
 
 namespace limbeck::launch {
 
@@ -22,6 +23,14 @@ Inspection inspect_checkpoint(const std::filesystem::path& folder);
 Inspection inspect_run(const std::filesystem::path& folder);
 Inspection inspect_safetensors(const std::filesystem::path& path);
 Inspection inspect_hdf5(const std::filesystem::path& path);
+
+/// Layers by kind, experts, the chat template, and warnings of what may surprise: a tokenizer larger than the embedding
+/// or smaller, padding that is an end of text.
+void add_summary(Inspection& found, const ModelSource& model);
+/// The name of the tokenizer's chat template; "unknown" where it is none of those that are known, null where it has
+/// none.
+nlohmann::ordered_json chat_template_json(const data::Tokenizer& tokenizer);
+void add_chat_template(Inspection& found, const data::Tokenizer& tokenizer);
 
 /// Of a tokenizer in a file or folder of its own.
 Inspection inspect_tokenizer(const std::filesystem::path& path);

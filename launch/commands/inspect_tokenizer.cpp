@@ -65,6 +65,7 @@ Json tokenizer_json(const data::Tokenizer& tokenizer) {
   json["stop_ids"] = tokenizer.stop_ids();
   json["end_of_text_id"] = tokenizer.end_of_text_id();
   if (const auto start = tokenizer.start_of_text_id()) json["start_of_text_id"] = *start;
+  json["chat_template"] = chat_template_json(tokenizer);
   return json;
 }
 
@@ -87,6 +88,7 @@ Inspection inspect_tokenizer(const std::filesystem::path& path) {
   found.add("stop ids", json["stop_ids"], fmt::format("{}", fmt::join(stops, ", ")));
   found.add("end of text", json["end_of_text_id"], named(tokenizer->end_of_text_id()));
   if (const auto start = tokenizer->start_of_text_id()) found.add("begin", *start, named(*start));
+  add_chat_template(found, *tokenizer);
   return found;
 }
 

@@ -90,13 +90,23 @@ Inspection inspect_tokens(const data::TokenFile& file, const data::Tokenizer* to
   found.add("tokens", file.num_tokens());
   if (const auto meta = data::read_token_meta(file)) {
     Json made_by = {{"vocabulary", meta->vocabulary}, {"parse_special", meta->parse_special}};
+    if (!meta->chat_template.empty()) made_by["chat_template"] = meta->chat_template;
     if (tokenizer != nullptr) made_by["is_given_tokenizer"] = data::is_made_by(*meta, *tokenizer);
     found.add("made by", made_by,
               fmt::format("a tokenizer of {} tokens{}{}", meta->vocabulary,
-                          meta->parse_special ? ", names of special tokens taken as such" : "",
+                          meta->parse_special           ? ", names of special tokens taken as such"
+                          : meta->chat_template.empty() ? ""
+                                                        : ", of conversations by the template " + meta->chat_template,
                           tokenizer == nullptr                  ? ""
                           : data::is_made_by(*meta, *tokenizer) ? ": that given"
                                                                 : ": another than that given"));
+  }
+  if (file.has_mask()) {
+    std::int64_t targets = 0;
+    for (std::int64_t i = 0; i < file.num_documents(); ++i)
+      for (const std::uint8_t is_target : file.mask(i, 0, file.document_length(i))) targets += is_target;
+    found.add("targets", targets,
+              fmt::format("{}, {:.1f} % of the tokens", targets, percent(targets, file.num_tokens())));
   }
   if (file.num_documents() == 0) return found;
   found.add("length",

@@ -1,6 +1,6 @@
 #include "launch/commands/inspection.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cctype>
@@ -97,6 +97,17 @@ std::vector<Inspection::Tensor> Inspection::in_order() const {
   return tensors;
 }
 
+std::map<std::string, Inspection::Sum> Inspection::by_type() const {
+  std::map<std::string, Sum> sums;
+  for (const Tensor& t : tensors_) {
+    Sum& sum = sums[t.type];
+    ++sum.tensors;
+    sum.elements += t.shape.numel();
+    sum.bytes += t.bytes.value_or(0);
+  }
+  return sums;
+}
+
 std::string Inspection::to_text() const {
   std::size_t width = 11;
   for (const Line& line : lines_) width = std::max(width, line.name.size());
@@ -112,7 +123,10 @@ std::string Inspection::to_text() const {
     bytes += static_cast<double>(t.bytes.value_or(0));
     elements += static_cast<double>(t.shape.numel());
   }
-  return text +
+  std::vector<std::string> types;
+  for (const auto& [type, sum] : by_type())
+    types.push_back(fmt::format("{} {} ({})", sum.tensors, type, size_text(static_cast<double>(sum.bytes))));
+  return text + fmt::format("{:<{}} {}\n", "types", width, fmt::join(types, ", ")) +
          fmt::format("{:<{}} {}, {:.0f} elements, {}\n", "tensors", width, tensors_.size(), elements,
                      size_text(bytes)) +
          aligned(rows, 2);
@@ -121,6 +135,13 @@ std::string Inspection::to_text() const {
 Json Inspection::to_json() const {
   Json json = json_;
   if (tensors_.empty()) return json;
+  std::int64_t bytes = 0;
+  json["types"] = Json::object();
+  for (const auto& [type, sum] : by_type()) {
+    json["types"][type] = {{"tensors", sum.tensors}, {"elements", sum.elements}, {"bytes", sum.bytes}};
+    bytes += sum.bytes;
+  }
+  json["bytes"] = bytes;
   json["tensors"] = Json::array();
   for (const Tensor& t : in_order()) {
     Json tensor = {{"name", t.name}, {"type", t.type}, {"shape", Json::array()}};

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -56,7 +57,13 @@ class Inspection {
     core::Shape shape;
     std::optional<std::int64_t> bytes;
   };
+  struct Sum {
+    std::int64_t tensors = 0;
+    std::int64_t elements = 0;
+    std::int64_t bytes = 0;  // that are known
+  };
   std::vector<Tensor> in_order() const;
+  std::map<std::string, Sum> by_type() const;
 
   nlohmann::ordered_json json_;
   std::vector<Line> lines_;

@@ -4,8 +4,10 @@
 
 #include "core/error.h"
 #include "data/files/file_kind.h"
+#include "data/text/chat_lines.h"
 #include "data/text/json_lines.h"
 #include "data/text/text_source.h"
+#include "data/tokenizers/unicode.h"
 #include "launch/console/streams.h"
 
 namespace limbeck::launch {
@@ -39,9 +41,7 @@ std::vector<Prompt> lines_of(std::string_view text, const std::string& name) {
   return prompts;
 }
 
-}  // namespace
-
-std::vector<Prompt> read_prompts(const GenerateOptions& options) {
+std::vector<Prompt> read_texts(const GenerateOptions& options) {
   if (!options.prompts) {
     if (options.prompt != standard_input) return {{options.prompt, "--prompt"}};
     std::string prompt = text_of(options.prompt, "standard input");
@@ -56,7 +56,12 @@ std::vector<Prompt> read_prompts(const GenerateOptions& options) {
   const bool is_json = options.field || (!is_standard_input && data::is_json_lines(path, data::TextFormat::Auto));
   const data::LineBlock all{.text = text_of(path, name)};
   std::vector<Prompt> prompts;
-  if (is_json)
+  if (is_json && options.chat)
+    data::for_each_conversation(all, data::JsonField(options.field.value_or("messages")), name,
+                                [&](std::vector<data::ChatMessage>&& messages, std::int64_t line) {
+                                  prompts.push_back({"", fmt::format("{}:{}", name, line), std::move(messages)});
+                                });
+  else if (is_json)
     data::for_each_text(all, data::JsonField(options.field.value_or("prompt")), name,
                         [&](std::string&& text, std::int64_t line) {
                           prompts.push_back({std::move(text), fmt::format("{}:{}", name, line)});
@@ -65,6 +70,22 @@ std::vector<Prompt> read_prompts(const GenerateOptions& options) {
     prompts = lines_of(all.text, name);
   core::check(!prompts.empty(), "{}: holds no prompts, expected {}", name,
               is_json ? "a JSON object a line" : "one a line");
+  return prompts;
+}
+
+}  // namespace
+
+std::vector<Prompt> read_prompts(const GenerateOptions& options) {
+  std::vector<Prompt> prompts = read_texts(options);
+  if (!options.chat) return prompts;
+  for (Prompt& prompt : prompts) {
+    if (prompt.messages.empty())
+      prompt.messages = {{data::ChatRole::User, data::repair_utf8(std::exchange(prompt.text, "")).utf8}};
+    if (!options.system) continue;
+    core::check(prompt.messages[0].role != data::ChatRole::System,
+                "{}: has a system message, expected none beside --system", prompt.place);
+    prompt.messages.insert(prompt.messages.begin(), {data::ChatRole::System, data::repair_utf8(*options.system).utf8});
+  }
   return prompts;
 }
 

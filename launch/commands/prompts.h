@@ -11,17 +11,20 @@
 #include <string_view>
 #include <vector>
 
+#include "data/tokenizers/chat_template.h"
 #include "launch/commands/command_line.h"
 
 namespace limbeck::launch {
 
 struct Prompt {
   std::string text;
-  std::string place;  // where it was given, for messages: "prompts.txt:3", "--prompt"
+  std::string place;                             // where it was given, for messages: "prompts.txt:3", "--prompt"
+  std::vector<data::ChatMessage> messages = {};  // with --chat, instead of the text
 };
 
 /// --prompt itself, or standard input without the line end that it ends in; of --prompts each line that is not blank,
-/// or its field. A file may be packed (gzip, zstd). Throws, naming file and line; also where there is no prompt.
+/// or its field. A file may be packed (gzip, zstd). With --chat each is a conversation: that of the field, or the
+/// user's text, behind --system. Throws, naming file and line; also where there is no prompt.
 std::vector<Prompt> read_prompts(const GenerateOptions& options);
 
 /// Texts that grow together, written one after the other: the first that has not ended as it grows, those behind it

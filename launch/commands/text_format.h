@@ -9,9 +9,10 @@
 
 namespace limbeck::launch {
 
-/// Of "auto", "text" and "jsonl".
+/// Of "auto", "text", "jsonl" and "chat".
 inline data::TextFormat text_format(std::string_view name) {
   if (name == "text") return data::TextFormat::Plain;
+  if (name == "chat") return data::TextFormat::Chat;
   return name == "jsonl" ? data::TextFormat::JsonLines : data::TextFormat::Auto;
 }
 

@@ -23,6 +23,8 @@ namespace limbeck::launch {
 namespace {
 
 void train_tokenizer(const TokenizeOptions& options, const std::vector<std::string>& paths, const Log& log) {
+  if (text_format(options.format) == data::TextFormat::Chat)
+    core::fail_usage("--format chat is given with --train, expected text: a tokenizer is not trained on conversations");
   const auto& rules = data::pretokenizer_rules(options.pretokenizer, "--pretokenizer");
   data::BpeTraining training{.vocabulary = options.vocabulary, .special = options.special};
   data::check_training(training);  // before hours of work
@@ -70,7 +72,7 @@ int run_tokenize(const TokenizeOptions& options) {
   const std::string prefix = options.out.string();
   if (!options.out.has_filename()) core::fail_usage("--out is '{}', expected the prefix of files to write", prefix);
   const bool is_begun = std::filesystem::exists(prefix + ".journal");  // this very work, interrupted
-  for (const char* extension : {".bin", ".idx", ".meta.json"})
+  for (const char* extension : {".bin", ".idx", ".mask", ".meta.json"})
     check_may_write(prefix + extension, options.force || is_begun, options.paths);
   const auto tokenizer = open_tokenizer(options.tokenizer, log);
   data::TokenizeOptions how;

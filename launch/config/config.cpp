@@ -95,6 +95,7 @@ static_assert(static_cast<int>(nn::BalanceScope::GlobalBatch) == config::MoeLoss
 static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);
 static_assert(static_cast<int>(data::TextFormat::Plain) == config::Data::PLAIN);
 static_assert(static_cast<int>(data::TextFormat::JsonLines) == config::Data::JSON_LINES);
+static_assert(static_cast<int>(data::TextFormat::Chat) == config::Data::CHAT);
 static_assert(static_cast<int>(DType::F32) == config::FLOAT32);
 static_assert(static_cast<int>(DType::F64) == config::FLOAT64);
 static_assert(static_cast<int>(DType::BF16) == config::BFLOAT16);

@@ -37,8 +37,11 @@ constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_s
 
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
                      std::int64_t micro_batches) {
-  core::check(samples.num_targets > 0,
-              "step: none of the {} tokens has a target, expected documents of two tokens or more", samples.num_tokens);
+  core::check(
+      samples.num_targets > 0,
+      "step: none of the {} tokens has a target, expected documents of two tokens or more, of conversations more "
+      "sequences a step, so that each has part of a reply",
+      samples.num_tokens);
   const auto begin = std::chrono::steady_clock::now();
   const std::int64_t ranks = rank.mesh().dp().size();
   StepInput input;

@@ -74,7 +74,19 @@ TextEvaluation::TextEvaluation(Rank& rank, std::vector<data::Document> documents
 
 std::int64_t TextEvaluation::num_tokens() const {
   return std::accumulate(windows_.begin(), windows_.end(), std::int64_t{0},
-                         [](std::int64_t sum, const Window& w) { return sum + w.num_scored; });
+                         [&](std::int64_t sum, const Window& w) { return sum + num_scored(w); });
+}
+
+/// What comes after token `t` of a window counts.
+bool TextEvaluation::is_scored(const Window& w, std::int64_t t) const {
+  const std::vector<std::uint8_t>& is_target = documents_[w.document].is_target;
+  return t >= w.count - w.num_scored && (is_target.empty() || is_target[w.first + t + 1] != 0);
+}
+
+std::int64_t TextEvaluation::num_scored(const Window& w) const {
+  std::int64_t sum = 0;
+  for (std::int64_t t = w.count - w.num_scored; t < w.count; ++t) sum += is_scored(w, t) ? 1 : 0;
+  return sum;
 }
 
 nn::Batch TextEvaluation::batch_of(const Job& job) const {
@@ -85,7 +97,7 @@ nn::Batch TextEvaluation::batch_of(const Job& job) const {
     const std::vector<std::int32_t>& ids = documents_[w.document].ids;
     for (std::int64_t t = 0; t < w.count; ++t) {
       tokens.push_back(ids[w.first + t]);
-      targets.push_back(t < w.count - w.num_scored ? -1 : ids[w.first + t + 1]);
+      targets.push_back(is_scored(w, t) ? ids[w.first + t + 1] : -1);
       position.push_back(static_cast<std::int32_t>(t));
       sequence.push_back(static_cast<std::int32_t>(i));
     }
@@ -127,7 +139,7 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
     const std::vector<core::TokenLoss> losses = token_losses(rank_, batch.targets, predictions, valid_vocabulary_);
     auto loss = losses.begin();
     for (std::size_t w = job.first; w < job.first + job.count; ++w)
-      for (std::int64_t t = 0; t < windows_[w].num_scored; ++t) rows.add(static_cast<std::int64_t>(w), *loss++);
+      for (std::int64_t i = num_scored(windows_[w]); i > 0; --i) rows.add(static_cast<std::int64_t>(w), *loss++);
   }
   return summary(rows.gather());
 }

@@ -65,6 +65,8 @@ class TextEvaluation {
     std::size_t first = 0;
     std::size_t count = 0;
   };
+  bool is_scored(const Window& w, std::int64_t t) const;
+  std::int64_t num_scored(const Window& w) const;
   nn::Batch batch_of(const Job& job) const;
   TextFigures summary(const std::vector<LossSums>& windows) const;
 

@@ -23,8 +23,10 @@ std::string cache_name(const std::vector<std::string>& files, const DataSourceCo
   for (const std::string& file : files) {
     const auto time = fs::last_write_time(file).time_since_epoch().count();
     h = core::hash_name(fmt::format("{}\n{}\n{}\n", fs::absolute(file).string(), fs::file_size(file), time), h);
-    if (data::is_json_lines(file, source.format)) h = core::hash_name(source.field + "\n", h);
+    if (data::is_json_lines(file, source.format))
+      h = core::hash_name(data::field_of(source.format, source.field) + "\n", h);
   }
+  if (source.format == data::TextFormat::Chat) h = core::hash_name("conversations\n", h);
   if (source.parse_special) h = core::hash_name("special tokens\n", h);
   return fmt::format("{:016x}", h);
 }
@@ -53,6 +55,9 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
     log->warn("dropped: {}, for which the tokenizer has no token", core::counted(counts.encode.dropped_bytes, "byte"));
   if (options.parse_special)
     log->info("taken by name from the text: {}", core::counted(counts.encode.special_names, "special token"));
+  else if (options.format == data::TextFormat::Chat && counts.encode.special_names > 0)
+    log->info("taken as ordinary text in messages: {} of a special token",
+              core::counted(counts.encode.special_names, "name"));
   else if (counts.encode.special_names > 0)
     log->warn(
         "taken as ordinary text: {} of a special token; parse_special in the config (--parse-special of tokenize) "

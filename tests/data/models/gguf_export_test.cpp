@@ -328,8 +328,17 @@ TEST_F(GgufExportTest, ATokenizerThatLlamaCppDoesNotKnowIsRefused) {
   EXPECT_EQ(refusal([](BpeDescription&) {}), "");
   EXPECT_THAT(refusal([](auto& d) { d.pretokenizer[0].invert = true; }), HasSubstr("pre-tokenizer is not one"));
   EXPECT_THAT(refusal([](auto& d) { d.pretokenizer.clear(); }), HasSubstr("pre-tokenizer is not one"));
-  EXPECT_THAT(refusal([](auto& d) { d.ignore_merges = true; }), HasSubstr("pre-tokenizer is not one"));
-  EXPECT_THAT(refusal([](auto& d) { d.normalizer = {NormalizerStep{}}; }), HasSubstr("pre-tokenizer is not one"));
+  EXPECT_EQ(refusal([](auto& d) { d.ignore_merges = true; }), "");  // all tokens are what merges make
+  EXPECT_THAT(refusal([](auto& d) {
+                d.ignore_merges = true;
+                d.merges.clear();
+              }),
+              HasSubstr("pre-tokenizer is not one"));
+  EXPECT_THAT(refusal([](auto& d) {
+                d.normalizer = {NormalizerStep{}};
+                d.pretokenizer = pretokenizer_rules("tekken", "test").stages;
+              }),
+              HasSubstr("pre-tokenizer is not one"));
   EXPECT_THAT(refusal([](auto& d) { d.normalizer = {{.form = UnicodeForm::Nfkd}}; }), HasSubstr("normalizer"));
   EXPECT_THAT(refusal([](auto& d) { d.added[1].rstrip = true; }), HasSubstr("token <|user|> takes the white space"));
   EXPECT_THAT(refusal([](auto& d) { d.added[0].single_word = true; }), HasSubstr("token <|endoftext|>"));

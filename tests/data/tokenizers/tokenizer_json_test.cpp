@@ -47,7 +47,8 @@ void expect_ids_of_the_oracle(const std::string& file, std::size_t num_families)
   }
 }
 
-TEST(TokenizerJson, FamiliesAgreeWithTheOracle) { expect_ids_of_the_oracle("tokenizer_json/families.jsonl.gz", 10); }
+TEST(TokenizerJson, FamiliesAgreeWithTheOracle) { expect_ids_of_the_oracle("tokenizer_json/families.jsonl.gz", 14); }
+TEST(TokenizerJson, PiecesAgreeWithTheOracle) { expect_ids_of_the_oracle("tokenizer_json/pieces.jsonl.gz", 4); }
 TEST(TokenizerJson, ByteFallbackAgreesWithTheOracle) {
   expect_ids_of_the_oracle("tokenizer_json/byte_fallback.jsonl.gz", 7);
 }
@@ -288,9 +289,9 @@ TEST(TokenizerJson, FilesLieBesideEachOther) {
 
 TEST(RegexTest, RefusesWhatTheTwoSyntaxesReadDifferently) {
   for (const char* pattern :
-       {"\\w",   "\\b",    "\\h",    "\\1",    "^a",       "a$",      "(?i)a",   "(?m:a)",    "(?<n>a)", "a{2}+",
-        "a{2}?", "[a[b]]", "[a&&b]", "[^\\S]", "[\\P{L}]", "[\\s-x]", "[!-\\d]", "[a-c-\\s]", "\\xe9",   "\\p{Han}",
-        "\\p{",  "\\p",    "\\",     "[a",     "[]",       "\\u12",   "\\x{}",   "(*UTF)a"})
+       {"\\w",      "\\b",    "\\h",    "\\1",    "^a",       "(?i)a",   "(?m:a)",  "(?<n>a)",   "a{2}+",
+        "a{2}?",    "[a[b]]", "[a&&b]", "[^\\S]", "[\\P{L}]", "[\\s-x]", "[!-\\d]", "[a-c-\\s]", "\\xe9",
+        "\\p{Han}", "\\p{",   "\\p",    "\\",     "[a",       "[]",      "\\u12",   "\\x{}",     "(*UTF)a"})
     EXPECT_NE(error_of([&] { Regex(pattern, "here"); }).find("here: the regular expression "), std::string::npos)
         << pattern;
   EXPECT_EQ(pcre2_pattern("a.b{,3}{x}]", "x"), "a[^\\n]b{0,3}\\{x\\}\\]");
@@ -299,6 +300,8 @@ TEST(RegexTest, RefusesWhatTheTwoSyntaxesReadDifferently) {
     const auto found = regex.find(text, 0, regex.scratch());
     return found ? std::string(text.substr(found->begin, found->end - found->begin)) : "-";
   };
+  EXPECT_EQ(finds("[a-z]$", "ab\nc"), "b");  // before any line end
+  EXPECT_EQ(finds("[a-z]\\n?$", "1a\n"), "a\n");
   EXPECT_EQ(finds("\\p{^L}", "aé1"), "1");
   EXPECT_EQ(finds("\\P{L}", "a\xe1\xb2\x89"), "-");  // U+1C89, a letter of Unicode 16
   EXPECT_EQ(finds("\\v", "a\n\x0b"), "\x0b");        // one character there, a class in PCRE2

@@ -92,8 +92,8 @@ TEST(PretokenizerTest, CutsAsTheOracleDoes) {
 }
 
 TEST(PretokenizerTest, UnknownRulesAreRefusedByName) {
-  const std::string message = error_of([] { pretokenizer_rules("tekken", "model.gguf: tokenizer.ggml.pre"); });
-  EXPECT_NE(message.find("model.gguf: tokenizer.ggml.pre is tekken, expected one of smollm, starcoder"),
+  const std::string message = error_of([] { pretokenizer_rules("falcon", "model.gguf: tokenizer.ggml.pre"); });
+  EXPECT_NE(message.find("model.gguf: tokenizer.ggml.pre is falcon, expected one of smollm, starcoder"),
             std::string::npos)
       << message;
 }

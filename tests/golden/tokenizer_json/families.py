@@ -15,10 +15,18 @@ import make_tokenizer_golden as hard  # noqa: E402
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
 DEEPSEEK3 = (r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^""" + "\r\n" + r"""\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[""" + "\r\n"
              + r"""]*|\s*[""" + "\r\n" + r"""]+|\s+(?!\S)|\s+""")
+# The cased letters of DeepSeek-LLM, also written by llama.cpp.
+CASED = (r"""[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄ"""
+         r"""ῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]""")
 O200K = "|".join([
     r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
     r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
     r"""\p{N}{1,3}""", r""" ?[^\s\p{L}\p{N}]+[\r\n/]*""", r"""\s*[\r\n]+""", r"""\s+(?!\S)""", r"""\s+"""])
+
+
+TEKKEN = "|".join([r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+""",
+                   r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*""",
+                   r"""\p{N}""", r""" ?[^\s\p{L}\p{N}]+[\r\n/]*""", r"""\s*[\r\n]+""", r"""\s+(?!\S)""", r"""\s+"""])
 
 
 def split(*patterns, tail=BYTES):
@@ -44,6 +52,14 @@ FAMILIES = {
     "smollm": (None, pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
                special("<|endoftext|>", "<|im_start|>", "<|im_end|>")),
     "o200k": (None, split(O200K), special("<|endoftext|>", "<|return|>")),
+    "tekken": (None, split(TEKKEN), special("<unk>", "<s>", "</s>", "[INST]")),
+    "deepseek_llm": (normalizers.Sequence([]),
+                     pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(p), "isolated") for p in
+                                              ("[\r\n]", r"\s?" + CASED + "+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", "[一-龥ࠀ-一가-\ud7ff]+")]
+                                             + [pre_tokenizers.Digits(individual_digits=True), BYTES]),
+                     special("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>")),
+    "olmo": (normalizers.NFC(), pre_tokenizers.ByteLevel(add_prefix_space=False), special("<|endoftext|>")),
+    "olmo2": (None, split(hard.LLAMA3), special("<|endoftext|>")),
     # No family's: what the format has besides.
     "odd": (normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"\t+"), "  "), normalizers.Replace("...", "…")]),
             pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r"\p{Lu}\p{Ll}+"), "merged_with_previous"),
@@ -138,6 +154,46 @@ def trained_fallback(family, texts, vocabulary):
     tokenizer.add_special_tokens(special("<unk>", "<s>", "</s>", "<|im_end|>"))
     tokenizer.add_tokens([AddedToken("[left]", lstrip=True, normalized=False), AddedToken("[right]", rstrip=True, normalized=True),
                           AddedToken("▁▁", normalized=False), AddedToken("word", single_word=True, normalized=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return tokenizer
+
+
+# name -> normalizer, pre-tokenizer, whether a space is put in front, added tokens: Llama 2 and TinyLlama, Mistral 7B, Phi-3, Gemma
+PIECES = {
+    "llama2": (normalizers.Sequence([normalizers.Prepend("▁"), AS_SPACE]), None, []),
+    "mistral": (None, spaces("first", False), [AddedToken("[INST]", special=True, normalized=False)]),
+    "phi3": (normalizers.Sequence([normalizers.Prepend("▁"), AS_SPACE]), None,
+             [AddedToken("<|endoftext|>", special=True, normalized=False)]
+             + [AddedToken(n, special=True, normalized=False, rstrip=True) for n in ("<|assistant|>", "<|system|>", "<|end|>", "<|user|>")]),
+    "gemma": (AS_SPACE, pre_tokenizers.Split(" ", "merged_with_previous"),
+              special("<start_of_turn>", "<end_of_turn>") + [AddedToken("\n\n", normalized=False)]),
+}
+
+
+def trained_pieces(family, texts, vocabulary):
+    """BPE with byte fallback as transformers makes it of a SentencePiece model: any two pieces that make a third are merged, in the order
+    of the pieces that they make."""
+    normalizer, pretokenizer, added = PIECES[family]
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = AS_SPACE
+    if family != "gemma":
+        learner.normalizer = None
+        learner.pre_tokenizer = spaces("always", True)
+    learner.train_from_iterator([t[:20000] for t in texts], trainers.BpeTrainer(vocab_size=vocabulary - 259, limit_alphabet=90, show_progress=False))
+    learnt = json.loads(learner.to_str())["model"]["vocab"]
+    names = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)]
+    names += [t for t in sorted(learnt, key=learnt.get) if t not in names and t not in [a.content for a in added]]
+    merges = [(t[:i], t[i:]) for t in names[259:] for i in range(1, len(t)) if t[:i] in names[259:] and t[i:] in names[259:]]
+    model = models.BPE(vocab={t: i for i, t in enumerate(names)}, merges=merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>")
+    tokenizer = Tokenizer(model)
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    if pretokenizer is not None:
+        tokenizer.pre_tokenizer = pretokenizer
+    tokenizer.decoder = decoders.Sequence(TO_TEXT + ([] if family == "gemma" else STRIP))
+    tokenizer.add_special_tokens(special("<unk>", "<s>"))
+    tokenizer.add_special_tokens([AddedToken("</s>", special=True, normalized=False, rstrip=family == "phi3")])
+    tokenizer.add_tokens(added)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return tokenizer
 

@@ -6,6 +6,7 @@ Writes beside itself families.jsonl.gz. Its first line holds "texts" (hexadecima
 "tokenizer_json" (the file's text), "ids" of each text with special tokens taken as such, "plain" (by index, where other: ids with
 special tokens taken as text), "decoded" (by index, hexadecimal, where it is not the text), "start" (id put in front, if any).
 seeds.jsonl.gz: a tiny file of each family a line, for fuzzing to start from.
+pieces.jsonl.gz: the same of BPE that was made of SentencePiece models, for 200 strings.
 byte_fallback.jsonl.gz: the same as families.jsonl.gz of BPE with byte fallback, for 100 strings.
 And training.json.gz: "text", and for each pre-tokenizer the "tokens" and "merges" that BpeTrainer makes of it.
 Made with Python 3.11, tokenizers 0.23.3.
@@ -65,6 +66,10 @@ def main():
     fallback = [(f, families.trained_fallback(f, pieces, 440)) for f in families.FALLBACK]
     hard = [" leading", "  two", " <s>", "<s>a", "a <s> b", "<s> a", "▁", "▁a", "a▁ b", "<0x41>", "\u2581\u2581 x", "tab\there"]
     write("byte_fallback.jsonl.gz", with_ids(fallback, hard + families.strings(q, 88, ["<|im_end|>", "<s>", "</s>", "<unk>", "▁", "<0x0A>"])))
+
+    names = ["<s>", "</s>", "<|end|>", "<|user|>", "<end_of_turn>", "\n\n", "▁▁"]
+    pieces_texts = hard + families.strings(random.Random(13), 188, names, " ".join(families.hard.ENGLISH))
+    write("pieces.jsonl.gz", with_ids([(f, families.trained_pieces(f, pieces, 440)) for f in families.PIECES], pieces_texts))
 
     write("seeds.jsonl.gz", [json.loads(families.trained(f, pieces, 48, alphabet=24).to_str()) for f in families.FAMILIES])
 

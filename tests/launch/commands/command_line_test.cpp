@@ -135,6 +135,11 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   const auto generate =
       parse({"generate", "m", "--prompt", "Say: --hello", "--temperature", "0", "--top-p", "0.5"}).generate;
   EXPECT_EQ(generate.prompt, "Say: --hello");
+  EXPECT_FALSE(generate.chat);
+  const auto chat = parse({"generate", "m", "--chat", "--system", "Be brief.", "--prompt", "Hi"}).generate;
+  EXPECT_TRUE(chat.chat);
+  EXPECT_EQ(chat.system, "Be brief.");
+  EXPECT_THAT(error_of({"generate", "m", "--system", "a", "--prompt", "Hi"}), HasSubstr("--chat"));
   EXPECT_EQ(generate.temperature, 0);
   EXPECT_EQ(generate.top_p, 0.5);
   EXPECT_EQ(generate.top_k, 40);
@@ -241,7 +246,7 @@ TEST(CommandLine, HelpOfAnOptionSaysWhatItTakesAndNeeds) {
   EXPECT_THAT(parse({"eval", "--help"}).text,
               HasSubstr("\n  --logits OUT.h5           Write /tokens [T] and /logits [T,V] (needs --tokens)\n"));
   EXPECT_THAT(words_of_help("eval"),
-              AllOf(HasSubstr(" --format TEXT text: a file"), HasSubstr("(auto, text, jsonl; default auto) ")));
+              AllOf(HasSubstr(" --format TEXT text: a file"), HasSubstr("(auto, text, jsonl, chat; default auto) ")));
   EXPECT_THAT(words_of_help("generate"),
               AllOf(HasSubstr("Usage: limbeck generate [OPTIONS] CHECKPOINT "), HasSubstr("(not with --prompts)"),
                     HasSubstr("--top-k N Sample"), HasSubstr("(default 40)")));

@@ -1,10 +1,13 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "data/models/gguf.h"
 #include "launch/commands/inspect_parts.h"
+#include "tests/support/golden_lines.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
@@ -142,6 +145,85 @@ TEST_F(InspectTest, AHuggingFaceFolderIsReadOrToldWhyNot) {
   EXPECT_THAT(found.to_text(), HasSubstr("quantization_config {\"bits\":4}"));
   write_file(other / "config.json", "{");
   EXPECT_EQ(inspect_hugging_face(other).to_json()["readable"], false);
+}
+
+/// What config.json of the golden says, counted by hand.
+TEST_F(InspectTest, LayersAreToldByKind) {
+  const auto of = [](const char* family) {
+    return inspect_hugging_face(golden_folder() / "families" / family).to_json();
+  };
+  const auto gemma = of("gemma3");
+  EXPECT_EQ(gemma["layers"],
+            nlohmann::ordered_json::parse(
+                R"({"total": 3, "dense": 3, "experts": 0, "full": 1, "windows": [{"tokens": 7, "layers": 2}]})"));
+  EXPECT_FALSE(gemma.contains("experts"));
+  const auto qwen = of("qwen2_moe");
+  EXPECT_EQ(qwen["layers"],
+            nlohmann::ordered_json::parse(R"({"total": 4, "dense": 3, "experts": 1, "full": 4, "windows": []})"));
+  EXPECT_EQ(qwen["experts"],
+            nlohmann::ordered_json::parse(R"({"total": 6, "per_token": 3, "width": 8, "shared_width": 10})"));
+  EXPECT_EQ(gemma["types"].size(), 1U);
+  EXPECT_EQ(gemma["types"]["float32"]["tensors"], gemma["tensors"].size());
+  std::int64_t bytes = 0;
+  for (const auto& tensor : gemma["tensors"]) bytes += tensor["bytes"].get<std::int64_t>();
+  EXPECT_EQ(gemma["bytes"], bytes);
+}
+
+/// A model of the golden's with a tokenizer whose vocabulary has as many tokens as are asked for.
+TEST_F(InspectTest, WhatMaySurpriseIsAWarning) {
+  const fs::path model = folder_ / "model";
+  fs::copy(golden_folder() / "families/qwen2", model);
+  const std::int64_t rows = inspect_hugging_face(model).to_json()["model"]["vocabulary"];
+  const auto warnings = [&](std::int64_t tokens, const nlohmann::json& config) {
+    nlohmann::json vocabulary;
+    for (std::int64_t id = 0; id < tokens; ++id) vocabulary["t" + std::to_string(id)] = id;
+    write_file(
+        model / "tokenizer.json",
+        nlohmann::json{{"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", nlohmann::json::array()}}},
+                       {"added_tokens",
+                        {{{"id", 0}, {"content", "t0"}, {"special", true}, {"normalized", false}},
+                         {{"id", 1}, {"content", "t1"}, {"special", true}, {"normalized", false}}}},
+                       {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}}},
+                       {"decoder", {{"type", "ByteLevel"}}}}
+            .dump());
+    write_file(model / "tokenizer_config.json", config.dump());
+    const Inspection found = inspect_hugging_face(model);
+    const auto json = found.to_json();
+    EXPECT_TRUE(json["tokenizer"].contains("vocabulary")) << json["tokenizer"];
+    for (const auto& warning : json["warnings"])
+      EXPECT_THAT(found.to_text(), HasSubstr("warning     " + warning.get<std::string>()));
+    return json["warnings"].get<std::vector<std::string>>();
+  };
+  const nlohmann::json usual = {{"eos_token", "t0"}, {"pad_token", "t1"}};
+  EXPECT_THAT(warnings(rows, usual), ElementsAre());
+  EXPECT_THAT(
+      warnings(rows + 2, usual),
+      ElementsAre(fmt::format("the tokenizer has {} tokens, the embedding {} rows: those from {} on cannot be read",
+                              rows + 2, rows, rows)));
+  EXPECT_THAT(warnings(rows - 3, usual), ElementsAre(HasSubstr("so that the last 3 rows are no token")));
+  EXPECT_THAT(warnings(rows - 1, usual), ElementsAre(HasSubstr("so that the last row is no token")));
+  EXPECT_THAT(warnings(rows, {{"eos_token", "t0"}, {"pad_token", {{"content", "t0"}}}}),
+              ElementsAre(HasSubstr("padding is token 0, \"t0\", which also ends")));
+}
+
+TEST_F(InspectTest, AChatTemplateIsToldByName) {
+  const auto lines = testing::golden_lines("chat/chat.jsonl.gz");
+  const auto is_of = [](const char* key, const char* value) {
+    return [=](const nlohmann::json& line) { return line.value(key, "") == value; };
+  };
+  const auto tokenizer = std::ranges::find_if(lines, is_of("tokenizer", "qwen"));
+  const auto chat = std::ranges::find_if(lines, is_of("name", "Qwen2.5"));
+  write_file(folder_ / "tokenizer.json", (*tokenizer)["tokenizer_json"].get<std::string>());
+  const auto inspected = [&](const nlohmann::json& chat_template) {
+    nlohmann::json config = {{"eos_token", "<|im_end|>"}};
+    if (!chat_template.is_null()) config["chat_template"] = chat_template;
+    write_file(folder_ / "tokenizer_config.json", config.dump());
+    return inspect_tokenizer(folder_.path());
+  };
+  EXPECT_EQ(inspected((*chat)["template"]).to_json()["chat_template"], "Qwen2.5");
+  EXPECT_EQ(inspected("{{ messages }}").to_json()["chat_template"], "unknown");
+  EXPECT_THAT(inspected("{{ messages }}").to_text(), HasSubstr("none that is known: \"{{ messages }}\""));
+  EXPECT_EQ(inspected(nullptr).to_json()["chat_template"], nullptr);
 }
 
 TEST_F(InspectTest, Tokenizers) {

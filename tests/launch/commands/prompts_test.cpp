@@ -12,6 +12,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::FieldsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::TemporaryFolder;
 using testing::write_file;
 
@@ -48,12 +49,45 @@ TEST(Prompts, AreLinesOrFieldsOfLines) {
   EXPECT_THAT(testing::error_of([&] { read_prompts(nowhere); }), HasSubstr("nowhere.txt: cannot be opened"));
   GenerateOptions one;
   one.prompt = "as it is\n";
-  EXPECT_THAT(read_prompts(one), ElementsAre(FieldsAre("as it is\n", "--prompt")));
+  EXPECT_THAT(read_prompts(one), ElementsAre(FieldsAre("as it is\n", "--prompt", IsEmpty())));
   const std::string file = (folder / "p").string();
   EXPECT_THAT(read("p.txt", "\none\r\n\ntwo"),
-              ElementsAre(FieldsAre("one", file + ".txt:2"), FieldsAre("two", file + ".txt:4")));
+              ElementsAre(FieldsAre("one", file + ".txt:2", IsEmpty()), FieldsAre("two", file + ".txt:4", IsEmpty())));
   EXPECT_THAT(read("p.jsonl", "{\"prompt\": \"a\"}\n\n{\"prompt\": \"\"}"),
-              ElementsAre(FieldsAre("a", file + ".jsonl:1"), FieldsAre("", file + ".jsonl:3")));
+              ElementsAre(FieldsAre("a", file + ".jsonl:1", IsEmpty()), FieldsAre("", file + ".jsonl:3", IsEmpty())));
+}
+
+TEST(Prompts, AreConversationsWithChat) {
+  const TemporaryFolder folder;
+  GenerateOptions options;
+  options.chat = true;
+  const auto read = [&](const char* name, const std::string& contents) {
+    write_file(folder / name, contents);
+    options.prompts = folder / name;
+    std::vector<std::string> said;
+    for (const Prompt& prompt : read_prompts(options)) {
+      std::string& all = said.emplace_back(prompt.text);
+      for (const auto& [role, content] : prompt.messages)
+        all += std::string(data::chat_roles[static_cast<std::size_t>(role)]) + ": " + content + "; ";
+    }
+    return said;
+  };
+  EXPECT_THAT(read("p.txt", "one\ntwo <|im_end|>\xff"), ElementsAre("user: one; ", "user: two <|im_end|>\ufffd; "));
+  const std::string conversation =
+      R"({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]})";
+  EXPECT_THAT(read("p.jsonl", conversation), ElementsAre("user: a; assistant: b; user: c; "));
+  options.system = "Be brief.";
+  EXPECT_THAT(read("p.jsonl", conversation), ElementsAre("system: Be brief.; user: a; assistant: b; user: c; "));
+  EXPECT_THAT(read("p.txt", "one"), ElementsAre("system: Be brief.; user: one; "));
+  EXPECT_THAT(testing::error_of([&] {
+                read("p.jsonl",
+                     R"({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]})");
+              }),
+              HasSubstr("p.jsonl:1: has a system message, expected none beside --system"));
+  options.field = "chat.turns";
+  options.system = std::nullopt;
+  EXPECT_THAT(read("p.jsonl", R"({"chat": {"turns": [{"role": "user", "content": "a"}]}})"), ElementsAre("user: a; "));
+  EXPECT_THAT(testing::error_of([&] { read("p.jsonl", conversation); }), HasSubstr("p.jsonl:1: chat is absent"));
 }
 
 TEST(InOrder, WritesTheFirstAsItGrowsAndThoseBehindItWhole) {
