@@ -27,6 +27,7 @@ class Counting : public core::StateReader {
 
   std::map<std::string, core::StateInfo> tensors_ = {{"embed.weight", {{3, 2}, DType::F32}},
                                                      {"head.weight", {{3, 2}, DType::F32}},
+                                                     {"head.bias", {{3}, DType::F32}},
                                                      {"norm.weight", {{2}, DType::F32}}};
 };
 
@@ -54,6 +55,11 @@ TEST(VocabularyRows, RowsAreCutOrZero) {
   EXPECT_EQ(rows(more, "head.weight", 1, 2), (V{3, 4, 5, 6}));
   EXPECT_EQ(rows(more, "head.weight", 2, 2), (V{5, 6, 0, 0}));
   EXPECT_EQ(rows(more, "head.weight", 3, 2), (V{0, 0, 0, 0}));
+  // A head's bias has an element a token.
+  EXPECT_EQ(more.tensors().at("head.bias").shape, (Shape{5}));
+  StateEntry bias{{5}, {1}, Tensor::zeros(Memory::cpu(1), DType::F32, {4}), true};
+  more.read("head.bias", bias);
+  EXPECT_EQ(core::host_values<float>(bias.tensor), (V{2, 3, 0, 0}));
 }
 
 }  // namespace

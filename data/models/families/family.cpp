@@ -359,6 +359,8 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
     check(config.moe.num_experts > 0, "{}: {} is {}, expected a positive number", where, family.num_experts_field,
           config.moe.num_experts);
   } else {
+    check(family.mlp_widths == 0 || (config.width > 0 && config.width <= nn::ModelLimits::width),
+          "{}: {} is {}, expected 1 to {}", where, names.width, config.width, nn::ModelLimits::width);
     const bool is_said = family.mlp_widths == 0 || fields.has(names.mlp_width);
     config.mlp_width = is_said ? fields.integer(names.mlp_width) : family.mlp_widths * config.width;
   }

@@ -55,9 +55,11 @@ void read_long_rope(const ConfigFields& fields, nn::ModelConfig& config, std::in
     scaling.short_factors = factors_of(rope, "short_factor");
     scaling.long_factors = factors_of(rope, "long_factor");
   }
-  const auto turned =
-      static_cast<std::int64_t>(static_cast<double>(config.head_width) * part);  // as transformers cuts it
   core::check(part > 0 && part <= 1, "{}: partial_rotary_factor is {}, expected above 0 to 1", fields.where(), part);
+  const double turns = static_cast<double>(config.head_width) * part;
+  const auto turned = static_cast<std::int64_t>(turns);  // as transformers cuts it
+  core::check(turned > 0, "{}: partial_rotary_factor is {}, so nothing of a head of {} turns, expected some of it",
+              fields.where(), part, config.head_width);
   config.rotary_width = turned == config.head_width ? 0 : turned;
 }
 

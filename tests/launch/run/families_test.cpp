@@ -354,6 +354,65 @@ TEST(FamiliesInGguf, Gpt2HasItsMatricesTurned) {
   expect_gguf_holds("gpt2", names, true);
 }
 
+// What a config.json of Phi-3 may say wrongly is told by its field.
+TEST(Phi3, AConfigThatCannotBeMeantIsRefused) {
+  const Reference reference("phi4_mini");
+  const std::string config = testing::read_file(reference.folder() / "config_v4.json");
+  const testing::TemporaryFolder folder;
+  fs::copy_file(reference.folder() / "model.safetensors", folder / "model.safetensors");
+  const auto expect_refusal = [&](const std::string& what, const std::string& by, const char* message) {
+    std::string other = config;
+    const std::size_t at = other.find(what);
+    ASSERT_NE(at, std::string::npos) << what;
+    testing::write_file(folder / "config.json", other.replace(at, what.size(), by));
+    EXPECT_THAT([&] { HuggingFaceModel{folder.path()}; },
+                ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr(message)));
+  };
+  expect_refusal("0.75", "1.5", "partial_rotary_factor is 1.5, expected above 0 to 1");
+  expect_refusal("0.75", "0.1", "nothing of a head of 6 turns");
+  expect_refusal("0.75", "0.6", "rotary_width is 3, expected an even number");
+  expect_refusal("0.75", "1.0", "short_factors are 2, expected half of the 6 channels that turn");
+  expect_refusal("2.9", "-2.9", "long_factors is -2.9, expected a positive number");
+  expect_refusal("\"longrope\"", "\"dynamic\"", "type is \"dynamic\", which is not supported");
+  expect_refusal("\"long_factor\"", "\"factors\"", "long_factor is absent, expected a list of numbers");
+  expect_refusal("embeddings\": 10", "embeddings\": 0", "original_max_position_embeddings is 0");
+  expect_refusal("silu", "gelu", "hidden_act is \"gelu\"");
+}
+
+/// A source whose tied head is there once more.
+class WithHead final : public core::StateReader {
+ public:
+  explicit WithHead(const core::StateReader& source) : source_(source), tensors_(source.tensors()) {
+    tensors_["head.weight"] = tensors_.at("embed.weight");
+  }
+  std::string source() const override { return source_.source(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+
+ private:
+  void fill(const std::string& name, const core::StateInfo&, core::StateEntry& entry) const override {
+    source_.read(name == "head.weight" ? "embed.weight" : name, entry);
+  }
+  const core::StateReader& source_;
+  std::map<std::string, core::StateInfo> tensors_;
+};
+
+// As converters have written GPT-2: the head is the embedding, and in the file all the same.
+TEST(FamiliesInGguf, AHeadThatIsTheEmbeddingOnceMoreIsTied) {
+  const Reference reference("gpt2");
+  const HuggingFaceModel model(reference.folder());
+  nn::ModelConfig config = model.model_config();
+  config.tied_head = false;
+  const testing::TemporaryFolder folder;
+  data::export_gguf(WithHead(model), config, folder / "m.gguf", {.dtype = DType::F32});
+  const auto file = std::make_shared<data::GgufFile>((folder / "m.gguf").string());
+  ASSERT_TRUE(file->tensors().contains("output.weight"));
+  const data::GgufModel again(file);
+  EXPECT_TRUE(again.model_config().tied_head);
+  EXPECT_FALSE(again.tensors().contains("head.weight"));
+  expect_near(logits_of(again, again.model_config(), reference.samples(), DType::F32), reference.values("/logits"),
+              1e-5);
+}
+
 // Its authors' own code has another name for the architecture, and adds noise in training.
 TEST(PhiMoe, IsReadAsItsAuthorsSaveIt) {
   const FamilyReference reference("phimoe");
