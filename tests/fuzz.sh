@@ -27,6 +27,10 @@ seeds() {
   case $1 in
     config) cp examples/*.textproto "$2" ;;
     gguf) find "$golden/gguf" -name '*.gguf' -size -64k -exec cp {} "$2" \; ;;
+    chat_lines) gunzip -c "$golden"/chat/chat.jsonl.gz | head -n 1 | python3 -c '
+import json, sys
+for chat in json.load(sys.stdin)["conversations"]:
+    print(json.dumps({"messages": [{"role": role, "content": content} for role, content in chat]}))' | split -l 1 - "$2/" ;;
     safetensors) for file in "$golden"/families/*/model.safetensors; do head -c 60000 "$file" >"$2/$(basename "$(dirname "$file")")"; done ;;
     model_config) for file in "$golden"/families/*/config*.json; do cp "$file" "$2/$(basename "$(dirname "$file")")-$(basename "$file")"; done ;;
     hdf5_index) ;;  # makes its own, by the writer

@@ -1,4 +1,5 @@
-// A config.json of any text. The model of one that is accepted can be written as its family, and is read again as it was.
+// A config.json of any text. The model of one that is accepted can be written as its family, and is read again as it
+// was.
 #include <cstdlib>
 #include <string>
 
