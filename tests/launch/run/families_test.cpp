@@ -356,7 +356,7 @@ TEST(FamiliesInGguf, Gpt2HasItsMatricesTurned) {
 
 // What a config.json of Phi-3 may say wrongly is told by its field.
 TEST(Phi3, AConfigThatCannotBeMeantIsRefused) {
-  const Reference reference("phi4_mini");
+  const FamilyReference reference("phi4_mini");
   const std::string config = testing::read_file(reference.folder() / "config_v4.json");
   const testing::TemporaryFolder folder;
   fs::copy_file(reference.folder() / "model.safetensors", folder / "model.safetensors");
@@ -398,7 +398,7 @@ class WithHead final : public core::StateReader {
 
 // As converters have written GPT-2: the head is the embedding, and in the file all the same.
 TEST(FamiliesInGguf, AHeadThatIsTheEmbeddingOnceMoreIsTied) {
-  const Reference reference("gpt2");
+  const FamilyReference reference("gpt2");
   const HuggingFaceModel model(reference.folder());
   nn::ModelConfig config = model.model_config();
   config.tied_head = false;
