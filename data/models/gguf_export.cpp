@@ -1,13 +1,15 @@
 #include "data/models/gguf_export.h"
 
-#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
 #include "core/nn/rope_scaling.h"
 #include "core/ops/rope.h"
+#include "data/files/atomic_file.h"
 #include "data/models/families/family.h"
+#include "data/models/gguf_choice.h"
 #include "data/models/gguf_names.h"
 #include "data/models/gguf_write.h"
 
@@ -20,28 +22,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// general.file_type: llama_ftype of llama.h.
-std::uint32_t file_type(DType dtype) {
-  switch (dtype) {
-    case DType::F32:
-      return 0;
-    case DType::F16:
-      return 1;
-    case DType::Q8_0:
-      return 7;
-    case DType::BF16:
-      return 32;
-    default:
-      core::fail("GGUF export: dtype is {}, expected float32, float16, bfloat16 or Q8_0", dtype);
-  }
-}
-
 GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::path& path, const GgufExport& options) {
   const bool has_experts = config.moe.num_experts > 0;
   const std::string prefix = std::string(family.gguf) + ".";
   GgufKeys keys = {{"general.architecture", std::string(family.gguf)},
                    {"general.name", path.stem().string()},
-                   {"general.file_type", file_type(options.dtype)},
+                   {"general.file_type", gguf_file_type(options.dtype)},
                    {"general.quantization_version", 2U}};
   const auto integer = [&](const char* name, std::int64_t value) {
     keys.emplace_back(prefix + name, static_cast<std::uint32_t>(value));  // validate() bounds them
@@ -96,72 +82,49 @@ std::vector<float> rope_factors(const nn::ModelConfig& config) {
   return factors;
 }
 
-DType stored_dtype(const GgufName& name, DType wanted) {
-  if (name.stored_shape().rank() == 1 || name.stored.ends_with(".ffn_gate_inp.weight")) return DType::F32;
-  const bool fills_blocks = name.shape[name.shape.rank() - 1] % core::info(wanted).block_elements == 0;
-  return fills_blocks ? wanted : DType::F16;
-}
-
-/// Hands the tensor's values over in the file's order, a box at a time.
-void write_tensor(const core::StateReader& model, const GgufName& name, std::int64_t head_width,
-                  std::int64_t values_at_once, GgufWriter& writer) {
-  const auto memory = core::Memory::cpu(1);
-  const Shape& shape = name.shape;
-  const int rank = shape.rank();
-  const std::int64_t columns = shape[rank - 1];
-  const std::int64_t rows = rank == 1 ? 1 : shape[rank - 2];
-  std::int64_t rows_at_once = std::max<std::int64_t>(1, values_at_once / columns);
-  if (name.is_permuted)
-    rows_at_once = std::max<std::int64_t>(1, rows_at_once / head_width) * head_width;  // whole heads
-  std::vector<float> permuted;
-  for (std::int64_t matrix = 0; matrix < (rank == 3 ? shape[0] : 1); ++matrix)
-    for (std::int64_t first = 0; first < rows; first += rows_at_once) {
-      const std::int64_t count = std::min(rows_at_once, rows - first);
-      Shape box = shape;
-      std::vector<std::int64_t> offset(static_cast<std::size_t>(rank), 0);
-      if (rank > 1) {
-        box[rank - 2] = count;
-        offset[rank - 2] = first;
-      }
-      if (rank == 3) {
-        box[0] = 1;
-        offset[0] = matrix;
-      }
-      core::StateEntry entry{shape, offset, core::Tensor::empty(memory, DType::F32, box), true};
-      model.read(name.name, entry);
-      if (name.offset != 0)
-        for (std::int64_t i = 0; i < box.numel(); ++i)
-          entry.tensor.mutable_host<float>()[i] += static_cast<float>(name.offset);
-      const auto* values = entry.tensor.host<float>();
-      if (name.is_permuted) {
-        permuted.resize(static_cast<std::size_t>(box.numel()));
-        for (std::int64_t row = 0; row < count; ++row)
-          std::copy_n(values + row * columns, columns, permuted.data() + interleaved_row(row, head_width) * columns);
-        values = permuted.data();
-      }
-      writer.write({values, static_cast<std::size_t>(box.numel())});
-    }
-}
-
 }  // namespace
 
 std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& path,
                          const GgufExport& options) {
+  const std::string where = path.string();
+  if (const auto beyond_all = beyond_all_families(config, beyond_gguf))
+    core::fail("GGUF export: {}: {}", *beyond_all,
+               beyond_all_families(config) ? "no format of others holds this model, but a Limbeck checkpoint"
+                                           : "a Hugging Face directory holds this model");
   const Family& family = family_for(config, "GGUF export", beyond_gguf);
   const GgufKeys keys = keys_of(config, family, path, options);
-  const auto names = gguf_names(config, family.gguf_interleaves);
   std::vector<GgufPlan> plan;
+  std::vector<ExportTensor> tensors;
   std::int64_t num_otherwise = 0;
-  for (const auto& name : names) {
-    plan.push_back({name.stored, stored_dtype(name, options.dtype), name.stored_shape()});
-    if (plan.back().dtype == DType::F16 && options.dtype == DType::Q8_0) ++num_otherwise;
+  for (const auto& name : gguf_names(config, family.gguf_interleaves)) {
+    const GgufChoice chosen = gguf_choice(name, config, family, options.dtype);
+    plan.push_back({name.stored, chosen.dtype, name.stored_shape()});
+    num_otherwise += chosen.is_otherwise ? 1 : 0;
+    tensors.push_back({.stored = name.stored,
+                       .name = name.name,
+                       .shape = name.shape,
+                       .dtype = plan.back().dtype,
+                       .head_width = name.is_permuted ? config.head_width : 0,
+                       .offset = name.offset});
   }
-  const std::vector<float> factors = rope_factors(config);
-  if (!factors.empty()) plan.push_back({"rope_freqs.weight", DType::F32, {static_cast<std::int64_t>(factors.size())}});
-  GgufWriter writer(path, keys, std::move(plan));
-  for (const auto& name : names) write_tensor(model, name, config.head_width, options.values_at_once, writer);
-  if (!factors.empty()) writer.write(factors);
-  writer.finish();
+  if (const std::vector<float> factors = rope_factors(config); !factors.empty()) {
+    plan.push_back({"rope_freqs.weight", DType::F32, {std::ssize(factors)}});
+    tensors.push_back({.stored = plan.back().name, .shape = plan.back().shape, .values = factors});
+  }
+  check(!fs::is_directory(path), "{}: is a folder, expected a file to write", where);
+  TensorFiles::File file{where + ".tmp", gguf_head(keys, plan, where), {}};
+  for (const ExportTensor& tensor : tensors) file.tensors.push_back({tensor.bytes(), gguf_padding(tensor.bytes())});
+  TensorFiles files({file}, where + ".journal", options.work.identity, options.work.notice);
+  try {
+    export_tensors(model, tensors, files, options.work, options.values_at_once, where);
+    files.close();
+    if (options.work.verify) options.work.verify(file.path);
+    TemporaryFile(path).keep();
+  } catch (const core::Error&) {
+    files.discard();
+    throw;
+  }
+  files.forget();
   return num_otherwise;
 }
 
