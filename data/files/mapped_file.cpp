@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -58,14 +59,32 @@ void forget_mapping(const std::byte* data) {
   }
 }
 
+const Mapping* mapping_at(const void* address) {
+  for (const Mapping* at = mappings; at != nullptr; at = at->next) {
+    const std::byte* begin = at->begin;
+    if (begin != nullptr && address >= begin && address < begin + at->size) return at;
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 const char* mapped_file_at(const void* address) {
-  for (const Mapping* at = mappings; at != nullptr; at = at->next) {
-    const std::byte* begin = at->begin;
-    if (begin != nullptr && address >= begin && address < begin + at->size) return at->path.data();
-  }
-  return nullptr;
+  const Mapping* mapping = mapping_at(address);
+  return mapping == nullptr ? nullptr : mapping->path.data();
+}
+
+void release_mapped(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return;
+  const Mapping* mapping = mapping_at(bytes.data());
+  if (mapping == nullptr) return;
+  // With a page that is read the system maps others beside it, as many as it keeps together.
+  constexpr std::ptrdiff_t together = std::ptrdiff_t{1} << 21U;
+  const std::byte* begin = mapping->begin;
+  const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(mapping->size), at = bytes.data() - begin;
+  const std::ptrdiff_t first = std::max<std::ptrdiff_t>(at - together, 0) / together * together;
+  const std::ptrdiff_t end = std::min(at + std::ssize(bytes) + together, size);
+  ::madvise(const_cast<std::byte*>(begin + first), static_cast<std::size_t>(end - first), MADV_DONTNEED);
 }
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "data/models/k_quants.h"
 #include "kernels/blocks.h"
 #include "kernels/half.h"
 
@@ -15,7 +16,7 @@ using core::DType;
 namespace {
 
 constexpr int largest_block = 256;
-constexpr int q8_block = 32;
+constexpr int block = 32;  // of all formats that are written but K-quants
 
 kernels::Blocks blocks_of(DType dtype, const std::byte* data) {
   const auto format = core::block_format(dtype);
@@ -52,12 +53,12 @@ void store(std::span<const float> values, std::byte* out, Value value) {
 
 void store_q8_0(const float* values, std::byte* out) {
   float largest = 0;
-  for (int i = 0; i < q8_block; ++i) largest = std::max(largest, std::abs(values[i]));
+  for (int i = 0; i < block; ++i) largest = std::max(largest, std::abs(values[i]));
   const float d = largest / 127;
   const std::uint16_t scale = kernels::half_from_float(d);
   const float inverse = 1 / d;  // not of the rounded scale
   std::memcpy(out, &scale, sizeof scale);
-  for (int i = 0; i < q8_block; ++i) {
+  for (int i = 0; i < block; ++i) {
     const float x = std::isfinite(inverse) ? values[i] * inverse : 0.0F;  // else all are 0, or d is 0 as a half
     const auto whole = static_cast<int>(x);
     const float rest = x - static_cast<float>(whole);
@@ -65,11 +66,73 @@ void store_q8_0(const float* values, std::byte* out) {
   }
 }
 
+/// The largest integer of a block of 32 that is stored in `bits` bits.
+template <int Bits>
+constexpr int largest = (1 << Bits) - 1;
+
+/// Four bits of each of 32 integers, and of five the fifth in front.
+template <int Bits>
+void pack(const std::array<unsigned, 32>& q, std::byte* out) {
+  if constexpr (Bits == 5) {
+    std::uint32_t fifth = 0;
+    for (unsigned i = 0; i < 32; ++i) fifth |= (q[i] >> 4U) << i;
+    std::memcpy(out, &fifth, sizeof fifth);
+    out += sizeof fifth;
+  }
+  for (int i = 0; i < 16; ++i) out[i] = static_cast<std::byte>((q[i] & 15U) | (q[i + 16] & 15U) << 4U);
+}
+
+/// x = d (q - 2^(Bits-1)): the value of the largest magnitude is exact, but for the rounding of d.
+template <int Bits>
+void store_symmetric(const float* values, std::byte* out) {
+  const float extreme =
+      *std::max_element(values, values + 32, [](float a, float b) { return std::abs(a) < std::abs(b); });
+  constexpr int middle = 1 << (Bits - 1);
+  const float d = extreme / -middle;
+  const float inverse = d == 0 || !std::isfinite(1 / d) ? 0 : 1 / d;
+  const std::uint16_t scale = kernels::half_from_float(d);
+  std::memcpy(out, &scale, sizeof scale);
+  std::array<unsigned, 32> q{};
+  for (int i = 0; i < 32; ++i)
+    q[i] = static_cast<unsigned>(std::min(largest<Bits>, static_cast<int>(values[i] * inverse + (middle + 0.5F))));
+  pack<Bits>(q, out + 2);
+}
+
+/// x = d q + m.
+template <int Bits>
+void store_from_minimum(const float* values, std::byte* out) {
+  const auto [minimum, maximum] = std::minmax_element(values, values + 32);
+  const float d = (*maximum - *minimum) / largest<Bits>;
+  const float inverse = d == 0 || !std::isfinite(1 / d) ? 0 : 1 / d;
+  const std::uint16_t halves[2] = {kernels::half_from_float(d), kernels::half_from_float(*minimum)};
+  std::memcpy(out, halves, sizeof halves);
+  std::array<unsigned, 32> q{};
+  for (int i = 0; i < 32; ++i)
+    q[i] = static_cast<unsigned>(std::min(largest<Bits>, static_cast<int>((values[i] - *minimum) * inverse + 0.5F)));
+  pack<Bits>(q, out + 4);
+}
+
+/// How a block of 32 values is stored; null where the dtype has none.
+void (*store_of(DType dtype))(const float*, std::byte*) {
+  switch (dtype) {
+    case DType::Q8_0:
+      return store_q8_0;
+    case DType::Q4_0:
+      return store_symmetric<4>;
+    case DType::Q5_0:
+      return store_symmetric<5>;
+    case DType::Q5_1:
+      return store_from_minimum<5>;
+    default:
+      return nullptr;
+  }
+}
+
 /// Smaller magnitudes are finite when they are stored.
 float limit_of(DType dtype) {
-  if (dtype == DType::F16) return 65520;
-  if (dtype == DType::Q8_0) return 65520.0F * 127;
-  return dtype == DType::BF16 ? 0x1.ffp127F : HUGE_VALF;
+  if (dtype == DType::F32) return HUGE_VALF;
+  if (dtype == DType::BF16) return 0x1.ffp127F;
+  return dtype == DType::Q8_0 ? 65520.0F * 127 : 65520.0F;
 }
 
 }  // namespace
@@ -101,14 +164,20 @@ void quantize(DType dtype, std::span<const float> values, std::byte* out) {
       return store<std::uint16_t>(values, out, kernels::half_from_float);
     case DType::BF16:
       return store<core::bf16>(values, out, [](float x) { return core::bf16(x); });
-    case DType::Q8_0:
-      core::bytes_of(dtype, static_cast<std::int64_t>(values.size()));  // throws unless they are whole blocks
-      for (std::size_t i = 0; i < values.size(); i += q8_block, out += core::info(dtype).block_bytes)
-        store_q8_0(values.data() + i, out);
-      return;
+    case DType::Q4_K:
+    case DType::Q5_K:
+    case DType::Q6_K:
+      return quantize_k(dtype, values, out);
     default:
-      core::fail("quantize: dtype is {}, expected float32, float16, bfloat16 or Q8_0", dtype);
+      break;
   }
+  void (*const store_block)(const float*, std::byte*) = store_of(dtype);
+  if (store_block == nullptr)
+    core::fail("quantize: dtype is {}, expected float32, float16, bfloat16, Q8_0, Q5_1, Q5_0, Q4_0, Q6_K, Q5_K or Q4_K",
+               dtype);
+  core::bytes_of(dtype, std::ssize(values));  // throws unless they are whole blocks
+  for (std::size_t i = 0; i < values.size(); i += block, out += core::info(dtype).block_bytes)
+    store_block(values.data() + i, out);
 }
 
 }  // namespace limbeck::data

@@ -18,9 +18,10 @@ namespace limbeck::data {
 /// block. Throws for a dtype that is neither F32, F16, BF16 nor a block format.
 void dequantize(core::DType dtype, const std::byte* data, std::int64_t first, std::int64_t count, float* out);
 
-/// Stores `values` at `out` as F32, F16, BF16 (rounded to nearest, ties to even) or Q8_0 (whole blocks: d = max|x| /
-/// 127 rounded to half, q = x / d rounded to nearest, ties away from 0; quantize_row_q8_0_ref of ggml-quants.c). Throws
-/// for another dtype, and for a value that is not finite there.
+/// Stores `values` at `out` as F32, F16, BF16 (rounded to nearest, ties to even), or as whole blocks: of Q8_0 (d =
+/// max|x| / 127 rounded to half, q = x / d rounded to nearest, ties away from 0), Q4_0, Q5_0 and Q5_1 as the
+/// quantize_row_*_ref of ggml-quants.c, and of Q4_K, Q5_K and Q6_K (k_quants.h). Throws for another dtype, and for a
+/// value that is not finite there.
 void quantize(core::DType dtype, std::span<const float> values, std::byte* out);
 
 }  // namespace limbeck::data

@@ -1,7 +1,5 @@
 #include "data/models/gguf_export.h"
 
-#include <algorithm>
-#include <iterator>
 #include <map>
 #include <string>
 #include <utility>
@@ -10,7 +8,9 @@
 #include "core/error.h"
 #include "core/nn/rope_scaling.h"
 #include "core/ops/rope.h"
+#include "data/files/atomic_file.h"
 #include "data/models/families/family.h"
+#include "data/models/gguf_choice.h"
 #include "data/models/gguf_names.h"
 #include "data/models/gguf_write.h"
 
@@ -23,28 +23,12 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// general.file_type: llama_ftype of llama.h.
-std::uint32_t file_type(DType dtype) {
-  switch (dtype) {
-    case DType::F32:
-      return 0;
-    case DType::F16:
-      return 1;
-    case DType::Q8_0:
-      return 7;
-    case DType::BF16:
-      return 32;
-    default:
-      core::fail("GGUF export: dtype is {}, expected float32, float16, bfloat16 or Q8_0", dtype);
-  }
-}
-
 GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::path& path, const GgufExport& options) {
   const bool has_experts = config.moe.num_experts > 0;
   const std::string prefix = std::string(family.gguf) + ".";
   GgufKeys keys = {{"general.architecture", std::string(family.gguf)},
                    {"general.name", path.stem().string()},
-                   {"general.file_type", file_type(options.dtype)},
+                   {"general.file_type", gguf_file_type(options.dtype)},
                    {"general.quantization_version", 2U}};
   const auto integer = [&](const char* name, std::int64_t value) {
     keys.emplace_back(prefix + name, static_cast<std::uint32_t>(value));  // validate() bounds them
@@ -137,119 +121,92 @@ std::vector<std::pair<std::string, std::vector<float>>> rope_factors(const nn::M
   return {{"rope_freqs.weight", factors}};
 }
 
-DType stored_dtype(const GgufName& name, DType wanted) {
-  const Shape shape = name.stored_shape();
-  if (shape.rank() == 1 || name.stored.ends_with(".bias") || name.stored.ends_with(".ffn_gate_inp.weight") ||
-      name.stored == "position_embd.weight")
-    return DType::F32;
-  const bool fills_blocks = shape[shape.rank() - 1] % core::info(wanted).block_elements == 0;
-  return fills_blocks ? wanted : DType::F16;
-}
-
-/// The whole of a tensor of ours, as float32.
-std::vector<float> values_of(const core::StateReader& model, const GgufName& name) {
-  core::StateEntry entry = core::StateEntry::whole(core::Tensor::empty(core::Memory::cpu(1), DType::F32, name.shape));
-  model.read(name.name, entry);
-  const auto* values = entry.tensor.host<float>();
-  return {values, values + name.shape.numel()};
-}
-
-/// A tensor of the file that is made of rows of several of ours, in any order.
-void write_joined(const core::StateReader& model, const std::vector<const GgufName*>& parts, GgufWriter& writer) {
-  const Shape shape = parts.front()->stored_shape();
-  std::vector<float> all(static_cast<std::size_t>(shape.numel()));
-  for (const GgufName* part : parts) {
-    const std::vector<float> values = values_of(model, *part);
-    for (std::int64_t row = 0; row < part->shape[0]; ++row)
-      std::copy_n(values.begin() + row * shape[1], shape[1], all.begin() + part->rows.of(row) * shape[1]);
-  }
-  writer.write(all);
-}
-
-/// Heads [N,M] as [M,N].
-void write_transposed(const core::StateReader& model, const GgufName& name, GgufWriter& writer) {
-  const std::vector<float> values = values_of(model, name);
-  std::vector<float> turned(values.size());
-  const std::int64_t m = name.shape[1], n = name.shape[0] / name.num_heads;
-  for (std::int64_t h = 0; h < name.num_heads; ++h)
-    for (std::int64_t i = 0; i < n; ++i)
-      for (std::int64_t j = 0; j < m; ++j)
-        turned[static_cast<std::size_t>((h * m + j) * n + i)] = values[static_cast<std::size_t>((h * n + i) * m + j)];
-  writer.write(turned);
-}
-
-/// Hands the tensor's values over in the file's order, a box at a time.
-void write_tensor(const core::StateReader& model, const GgufName& name, std::int64_t head_width,
-                  std::int64_t values_at_once, GgufWriter& writer) {
+/// Of a tensor of the file that is made of rows of several of ours, in any order, or of heads that are transposed
+/// there.
+core::Tensor joined(const core::StateReader& model, const std::vector<const GgufName*>& parts, std::int64_t matrix) {
   const auto memory = core::Memory::cpu(1);
-  const Shape& shape = name.shape;
-  const int rank = shape.rank();
-  const std::int64_t columns = shape[rank - 1];
-  const std::int64_t rows = rank == 1 ? 1 : shape[rank - 2];
-  std::int64_t rows_at_once = std::max<std::int64_t>(1, values_at_once / columns);
-  if (name.is_permuted)
-    rows_at_once = std::max<std::int64_t>(1, rows_at_once / head_width) * head_width;  // whole heads
-  std::vector<float> permuted;
-  for (std::int64_t matrix = 0; matrix < (rank == 3 ? shape[0] : 1); ++matrix)
-    for (std::int64_t first = 0; first < rows; first += rows_at_once) {
-      const std::int64_t count = std::min(rows_at_once, rows - first);
-      Shape box = shape;
-      std::vector<std::int64_t> offset(static_cast<std::size_t>(rank), 0);
-      if (rank > 1) {
-        box[rank - 2] = count;
-        offset[rank - 2] = first;
-      }
-      if (rank == 3) {
-        box[0] = 1;
-        offset[0] = matrix;
-      }
-      core::StateEntry entry{shape, offset, core::Tensor::empty(memory, DType::F32, box), true};
-      model.read(name.name, entry);
-      if (name.offset != 0)
-        for (std::int64_t i = 0; i < box.numel(); ++i)
-          entry.tensor.mutable_host<float>()[i] += static_cast<float>(name.offset);
-      const auto* values = entry.tensor.host<float>();
-      if (name.is_permuted) {
-        permuted.resize(static_cast<std::size_t>(box.numel()));
-        for (std::int64_t row = 0; row < count; ++row)
-          std::copy_n(values + row * columns, columns, permuted.data() + interleaved_row(row, head_width) * columns);
-        values = permuted.data();
-      }
-      writer.write({values, static_cast<std::size_t>(box.numel())});
-    }
+  const auto read = [&](const GgufName& name, const Shape& box, std::int64_t first) {
+    std::vector<std::int64_t> offset(box.extents().size(), 0);
+    offset[0] = first;
+    core::StateEntry entry{name.shape, offset, core::Tensor::empty(memory, DType::F32, box), true};
+    model.read(name.name, entry);
+    return entry.tensor;
+  };
+  const GgufName& name = *parts.front();
+  if (name.is_transposed) {
+    const std::int64_t m = name.shape[1], n = name.shape[0] / name.num_heads;
+    const core::Tensor head = read(name, {n, m}, matrix * n);
+    core::Tensor turned = core::Tensor::empty(memory, DType::F32, {m, n});
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t j = 0; j < m; ++j) turned.mutable_host<float>()[j * n + i] = head.host<float>()[i * m + j];
+    return turned;
+  }
+  core::Tensor all = core::Tensor::empty(memory, DType::F32, name.stored_shape());
+  for (const GgufName* part : parts) {
+    const core::Tensor values = read(*part, part->shape, 0);
+    for (std::int64_t row = 0; row < part->shape[0]; ++row)
+      all.rows(part->rows.of(row), 1).copy_from(values.rows(row, 1));
+  }
+  return all;
 }
 
 }  // namespace
 
 std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& path,
                          const GgufExport& options) {
+  const std::string where = path.string();
+  if (const auto beyond_all = beyond_all_families(config, beyond_gguf))
+    core::fail("GGUF export: {}: {}", *beyond_all,
+               beyond_all_families(config) ? "no format of others holds this model, but a Limbeck checkpoint"
+                                           : "a Hugging Face directory holds this model");
   const Family& family = family_for(config, "GGUF export", beyond_gguf);
   const GgufKeys keys = keys_of(config, family, path, options);
-  const auto names = gguf_names(config, family);
   std::vector<GgufPlan> plan;
+  std::vector<ExportTensor> tensors;
   std::int64_t num_otherwise = 0;
-  std::map<std::string, std::vector<const GgufName*>> parts;  // by the file's name
-  for (const auto& name : names) {
-    parts[name.stored].push_back(&name);
-    if (parts.at(name.stored).size() > 1) continue;
-    plan.push_back({name.stored, stored_dtype(name, options.dtype), name.stored_shape()});
-    if (plan.back().dtype == DType::F16 && options.dtype == DType::Q8_0) ++num_otherwise;
-  }
-  const auto factors = rope_factors(config);
-  for (const auto& [name, values] : factors) plan.push_back({name, DType::F32, {std::ssize(values)}});
-  GgufWriter writer(path, keys, std::move(plan));
-  for (const auto& name : names) {
-    const std::vector<const GgufName*>& all = parts.at(name.stored);
-    if (all.front() != &name) continue;
-    if (name.is_transposed)
-      write_transposed(model, name, writer);
-    else if (std::ranges::all_of(all, [](const GgufName* part) { return part->rows.is_run(); }))
-      for (const GgufName* part : all) write_tensor(model, *part, config.head_width, options.values_at_once, writer);
+  const std::vector<GgufName> names = gguf_names(config, family);
+  std::map<std::string, std::vector<const GgufName*>> parts;  // of those that are not one of ours as it is
+  for (const GgufName& name : names)
+    if (name.is_transposed || !name.rows.is_all()) parts[name.stored].push_back(&name);
+  for (const GgufName& name : names) {
+    const auto found = parts.find(name.stored);
+    if (found != parts.end() && found->second.front() != &name) continue;
+    const GgufChoice chosen = gguf_choice(name, config, family, options.dtype);
+    plan.push_back({name.stored, chosen.dtype, name.stored_shape()});
+    num_otherwise += chosen.is_otherwise ? 1 : 0;
+    if (found != parts.end())
+      tensors.push_back({.stored = name.stored,
+                         .shape = name.stored_shape(),
+                         .dtype = chosen.dtype,
+                         .make = [all = &found->second](const core::StateReader& of, std::int64_t matrix) {
+                           return joined(of, *all, matrix);
+                         }});
     else
-      write_joined(model, all, writer);
+      tensors.push_back({.stored = name.stored,
+                         .name = name.name,
+                         .shape = name.shape,
+                         .dtype = chosen.dtype,
+                         .head_width = name.is_permuted ? config.head_width : 0,
+                         .offset = name.offset});
   }
-  for (const auto& [_, values] : factors) writer.write(values);
-  writer.finish();
+  for (const auto& [name, values] : rope_factors(config)) {
+    plan.push_back({name, DType::F32, {std::ssize(values)}});
+    tensors.push_back({.stored = name, .shape = plan.back().shape, .values = values});
+  }
+  check(!fs::is_directory(path), "{}: is a folder, expected a file to write", where);
+  TensorFiles::File file{where + ".tmp", gguf_head(keys, plan, where), {}};
+  for (const ExportTensor& tensor : tensors) file.tensors.push_back({tensor.bytes(), gguf_padding(tensor.bytes())});
+  TensorFiles files({file}, where + ".journal", options.work.identity, options.work.notice);
+  try {
+    export_tensors(model, tensors, files, options.work, options.values_at_once, where);
+    files.close();
+    if (options.work.verify) options.work.verify(file.path);
+    TemporaryFile(path).keep();
+  } catch (const core::Error&) {
+    files.discard();
+    throw;
+  }
+  files.forget();
   return num_otherwise;
 }
 

@@ -341,7 +341,13 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
   std::byte* out = entry.tensor.mutable_host_raw();
   const Origin& origin = origins_.at(name);
   if (origin.transposed_heads > 0) return fill_transposed(origin, global, entry);
+  const std::byte *begin = nullptr, *end = nullptr;  // of what is read
+  std::int64_t read = 0;
   for_each_row(origin, global, entry, [&](std::int64_t i, const GgufTensor& tensor, std::int64_t first) {
+    const auto [at, bytes] = blocks_of(tensor, first, columns);
+    read += bytes;
+    begin = begin == nullptr ? at : std::min(begin, at);
+    end = std::max(end, at + bytes);
     std::byte* to = out + i * row_bytes;
     float* const values = dtype == DType::F32 ? reinterpret_cast<float*>(to) : row.data();
     file_->read(tensor, first, columns, values);
@@ -349,6 +355,16 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
       for (std::int64_t c = 0; c < columns; ++c) values[c] -= origin.offset;
     if (dtype != DType::F32) store(row, dtype, to);
   });
+  bytes_read_ += read;
+  if (columns == global[rank - 1]) release_mapped({begin, end});
+}
+
+std::pair<const std::byte*, std::int64_t> GgufModel::blocks_of(const GgufTensor& tensor, std::int64_t first,
+                                                               std::int64_t count) const {
+  const std::int64_t elements = core::info(tensor.dtype).block_elements;
+  const std::int64_t skipped = first / elements * elements;
+  const std::int64_t end = (first + count + elements - 1) / elements * elements;
+  return {file_->data(tensor) + core::bytes_of(tensor.dtype, skipped), core::bytes_of(tensor.dtype, end - skipped)};
 }
 
 void GgufModel::fill_transposed(const Origin& origin, const Shape& global, core::StateEntry& entry) const {
@@ -410,6 +426,7 @@ std::optional<core::Tensor> GgufModel::lend_box(const std::string& name, const c
   if (box[last] % elements != 0 || entry.offset[last] % elements != 0 || global[last] % elements != 0)
     return std::nullopt;
 
+  bytes_read_ += core::bytes_of(dtype, box.numel());
   bool lies_there = origin.tensors.size() == 1 && !origin.is_permuted && origin.rows.is_run();
   for (int d = 1; d <= last; ++d) lies_there = lies_there && box[d] == global[d];
   const auto at = [&](const GgufTensor& tensor, std::int64_t first) {

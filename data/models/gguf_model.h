@@ -8,9 +8,12 @@
 //     teacher.read("layers.0.attention.q.weight", entry);
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/nn/model_config.h"
 #include "core/state_dict.h"
@@ -30,6 +33,9 @@ class GgufModel : public core::StateReader {
 
   const GgufFile& file() const { return *file_; }
   const nn::ModelConfig& model_config() const { return config_; }
+
+  /// Bytes of the file that tensors were made of so far, on all threads.
+  std::int64_t bytes_read() const { return bytes_read_; }
 
   std::string source() const override { return file_->path(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
@@ -51,6 +57,9 @@ class GgufModel : public core::StateReader {
     std::int64_t transposed_heads = 0;       // of as many matrices, each of which is transposed there
   };
   Origin find(const GgufName& name) const;
+  /// The blocks that hold `count` elements of a tensor from `first` on: where they begin, and their bytes.
+  std::pair<const std::byte*, std::int64_t> blocks_of(const GgufTensor& tensor, std::int64_t first,
+                                                      std::int64_t count) const;
   /// f(i, tensor, first) for each row of the entry's box: it is the elements from `first` on of that tensor.
   template <class F>
   void for_each_row(const Origin& origin, const core::Shape& global, const core::StateEntry& entry, F&& f) const;
@@ -61,6 +70,7 @@ class GgufModel : public core::StateReader {
   nn::ModelConfig config_;
   std::map<std::string, core::StateInfo> tensors_;
   std::map<std::string, Origin> origins_;
+  mutable std::atomic<std::int64_t> bytes_read_ = 0;
 };
 
 }  // namespace limbeck::data

@@ -57,16 +57,15 @@ class Head {
   std::string bytes_;
 };
 
-std::int64_t padded(std::int64_t bytes) { return (bytes + gguf_alignment - 1) / gguf_alignment * gguf_alignment; }
-
 }  // namespace
 
-GgufWriter::GgufWriter(fs::path path, const GgufKeys& keys, std::vector<GgufPlan> plan)
-    : path_(std::move(path)), temporary_(path_), plan_(std::move(plan)) {
+std::int64_t gguf_padding(std::int64_t bytes) { return (gguf_alignment - bytes % gguf_alignment) % gguf_alignment; }
+
+std::string gguf_head(const GgufKeys& keys, const std::vector<GgufPlan>& plan, const std::string& where) {
   Head head;
   for (const char c : std::string_view("GGUF")) head.number(c);
   head.number<std::uint32_t>(3);
-  head.number<std::uint64_t>(plan_.size());
+  head.number<std::uint64_t>(plan.size());
   head.number<std::uint64_t>(keys.size());
   for (const auto& [name, key] : keys) {
     head.text(name);
@@ -78,10 +77,10 @@ GgufWriter::GgufWriter(fs::path path, const GgufKeys& keys, std::vector<GgufPlan
         key);
   }
   std::int64_t offset = 0;
-  for (const auto& tensor : plan_) {
+  for (const auto& tensor : plan) {
     const auto extents = tensor.shape.extents();
-    check(!extents.empty() && tensor.shape.numel() > 0, "{}: tensor {} has shape {}, which GGUF cannot hold",
-          path_.string(), tensor.name, tensor.shape);
+    check(!extents.empty() && tensor.shape.numel() > 0, "{}: tensor {} has shape {}, which GGUF cannot hold", where,
+          tensor.name, tensor.shape);
     core::bytes_of(tensor.dtype, extents.back());  // throws unless rows are whole blocks
     head.text(tensor.name);
     head.number(static_cast<std::uint32_t>(extents.size()));
@@ -89,11 +88,18 @@ GgufWriter::GgufWriter(fs::path path, const GgufKeys& keys, std::vector<GgufPlan
       head.number(static_cast<std::uint64_t>(*extent));
     head.number(gguf_format(tensor.dtype).id);
     head.number(static_cast<std::uint64_t>(offset));
-    offset += padded(core::bytes_of(tensor.dtype, tensor.shape.numel()));
+    const std::int64_t bytes = core::bytes_of(tensor.dtype, tensor.shape.numel());
+    offset += bytes + gguf_padding(bytes);
   }
+  const auto padding = static_cast<std::size_t>(gguf_padding(std::ssize(head.bytes())));
+  return head.bytes() + std::string(padding, '\0');
+}
+
+GgufWriter::GgufWriter(fs::path path, const GgufKeys& keys, std::vector<GgufPlan> plan)
+    : path_(std::move(path)), temporary_(path_), plan_(std::move(plan)) {
+  const std::string head = gguf_head(keys, plan_, path_.string());
   file_.emplace(temporary_.name());
-  put(head.bytes().data(), head.bytes().size());
-  pad();
+  put(head.data(), head.size());
 }
 
 void GgufWriter::put(const void* data, std::size_t bytes) {
@@ -102,7 +108,7 @@ void GgufWriter::put(const void* data, std::size_t bytes) {
 }
 
 void GgufWriter::pad() {
-  const std::string zeros(static_cast<std::size_t>(padded(position_) - position_), '\0');
+  const std::string zeros(static_cast<std::size_t>(gguf_padding(position_)), '\0');
   put(zeros.data(), zeros.size());
 }
 

@@ -27,6 +27,12 @@ struct GgufPlan {
   core::Shape shape;                     // outermost first
 };
 
+/// What stands in front of the tensors of a file, padding included. Throws, with `where` in front, for a tensor that
+/// GGUF cannot hold.
+std::string gguf_head(const GgufKeys& keys, const std::vector<GgufPlan>& plan, const std::string& where);
+/// Bytes up to the next place where a tensor may begin.
+std::int64_t gguf_padding(std::int64_t bytes);
+
 class GgufWriter {
  public:
   /// Writes the head to `path`.tmp, which goes unless it is finished.

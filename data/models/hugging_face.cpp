@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <utility>
 
+#include "core/random.h"
 #include "data/files/atomic_file.h"
 #include "data/files/json_text.h"
 #include "data/models/hugging_face_config.h"
@@ -226,6 +229,7 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
   for_each_run(origins_.at(name), info.shape, entry,
                [&](const ModelTensor& tensor, std::int64_t first, std::int64_t stride, std::int64_t count) {
                  tensor.read(first, stride, count, dtype, out);
+                 bytes_read_ += core::bytes_of(tensor.dtype(), count);
                  out += core::bytes_of(dtype, count);
                });
 }
@@ -248,6 +252,7 @@ std::optional<core::Tensor> HuggingFaceModel::lend_box(const std::string& name, 
                  out += core::bytes_of(info.dtype, count);
                });
   if (!lies_there) return std::nullopt;
+  bytes_read_ += copy.bytes();
   return copy;
 }
 
@@ -271,6 +276,28 @@ void place_values(const core::Tensor& values, const HuggingFaceName& name, core:
   }
 }
 
+/// The tensor that is made of these, or of a stack of matrices that one.
+core::Tensor joined(const core::StateReader& model, const std::vector<const HuggingFaceName*>& parts,
+                    std::int64_t matrix) {
+  const auto memory = core::Memory::cpu(1);
+  Shape shape = parts.front()->stored_shape;
+  const bool is_stack = shape.rank() == 3;
+  if (is_stack) shape[0] = 1;
+  core::Tensor whole = core::Tensor::zeros(memory, DType::F32, shape);
+  for (const HuggingFaceName* part : parts) {
+    Shape box = part->shape;
+    std::vector<std::int64_t> offset(box.extents().size(), 0);
+    if (is_stack) {
+      box[0] = 1;
+      offset[0] = matrix;
+    }
+    core::StateEntry entry{part->shape, offset, core::Tensor::empty(memory, DType::F32, box), true};
+    model.read(part->name, entry);
+    place_values(entry.tensor, *part, whole);
+  }
+  return whole;
+}
+
 bool is_of_a_model(const std::string& file) {
   return file == "config.json" || file == "manifest.json" || file == "config.textproto" ||
          file.ends_with(".safetensors") || file.ends_with(".safetensors.index.json");
@@ -279,125 +306,170 @@ bool is_of_a_model(const std::string& file) {
 /// In the metadata of the weights: the names of the files beside them that were written with them, joined by blanks.
 constexpr const char* written_with = "limbeck_files";
 
+/// Names of files, joined by blanks.
+std::set<std::string> names_in(const std::string& text) {
+  std::istringstream in(text);
+  return {std::istream_iterator<std::string>(in), {}};
+}
+
 /// The files of a folder that an earlier export wrote: weights that say so, and what they name.
 std::set<std::string> files_of_export(const fs::path& folder) {
   std::set<std::string> files;
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.path().extension() != ".safetensors") continue;
-    std::istringstream names(SafetensorsFile(entry.path()).metadata(written_with));
-    for (std::string name; names >> name;) files.insert(name);
-    if (!names.str().empty()) files.insert(entry.path().filename().string());
+    const auto names = names_in(SafetensorsFile(entry.path()).metadata(written_with));
+    files.insert(names.begin(), names.end());
+    if (!names.empty()) files.insert(entry.path().filename().string());
   }
   return files;
 }
 
-/// Where a model is written until it is whole: the folder itself, or, where it takes the place of an earlier export, a
-/// folder within it. What is not finished is taken away again.
+/// Where a model is written until it is whole: a folder within that of the model, which is kept where the work is
+/// interrupted.
 class Unfinished {
  public:
-  Unfinished(const fs::path& folder, const HuggingFaceExport& options)
-      : folder_(folder), place_(folder), more_(options.files) {
+  /// `identity` is the model's and that of what it is made of.
+  Unfinished(const fs::path& folder, const HuggingFaceExport& options, std::string identity)
+      : folder_(folder), place_(folder / ".unfinished"), identity_(std::move(identity)) {
     std::error_code error;
     is_new_ = fs::create_directories(folder, error);
     if (error) core::fail_usage("{}: this folder cannot be made: {}", folder.string(), error.message());
+    if (read_moving()) return;
+    fs::remove(place_ / moving, error);
     const std::set<std::string> written = options.replace ? files_of_export(folder) : std::set<std::string>();
     for (const auto& entry : fs::directory_iterator(folder)) {
       const std::string name = entry.path().filename().string();
       if (written.contains(name))
-        replaced_.push_back(entry.path());
-      else if (is_of_a_model(name) || more_.contains(name))
+        replaced_.insert(name);
+      else if (is_of_a_model(name) || options.files.contains(name))
         core::fail_usage("{}: there is {} already, expected a folder without a model{}", folder.string(), name,
                          options.replace ? " or with one that convert wrote" : "");
     }
-    if (replaced_.empty()) return;
-    place_ = folder / ".unfinished";
-    fs::remove_all(place_);  // of an export that was killed
     fs::create_directory(place_);
   }
-  ~Unfinished() {
-    if (is_finished_) return;
-    std::error_code ignored;
-    std::vector<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(place_, ignored)) {
-      const std::string name = entry.path().filename().string();
-      if (is_of_a_model(name) || name.ends_with(".safetensors.tmp") || more_.contains(name))
-        files.push_back(entry.path());
-    }
-    for (const fs::path& file : files) fs::remove(file, ignored);
-    // Not where there is something else in it by now.
-    if (is_new_ || place_ != folder_) fs::remove(place_, ignored);
-  }
-  Unfinished(const Unfinished&) = delete;
-  Unfinished& operator=(const Unfinished&) = delete;
 
   const fs::path& place() const { return place_; }
-  void finish() {
-    is_finished_ = true;
-    if (place_ == folder_) return;
-    for (const fs::path& file : replaced_) fs::remove(file);
-    std::vector<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(place_)) files.push_back(entry.path());
-    for (const fs::path& file : files) fs::rename(file, folder_ / file.filename());
-    fs::remove(place_);
+  /// The model is whole, and was being moved to its folder when its writer was killed.
+  bool is_whole() const { return !moved_.empty(); }
+
+  void discard() {
+    std::error_code ignored;
+    fs::remove_all(place_, ignored);
+    if (is_new_) fs::remove(folder_, ignored);  // not where there is something else in it by now
   }
 
+  /// Moves the model, `files`, to its folder, in which it is none until its config.json is there.
+  void finish(const std::set<std::string>& files) {
+    if (!is_whole()) {
+      moved_ = files;
+      write_file_atomically(place_ / moving,
+                            fmt::format("{}\n{}\n{}\n", identity_, fmt::join(moved_, " "), fmt::join(replaced_, " ")));
+    }
+    if (replaced_.contains(config)) fs::remove(folder_ / config);
+    replaced_.erase(config);
+    for (const std::string& name : moved_)
+      if (name != config && fs::exists(place_ / name)) fs::rename(place_ / name, folder_ / name);
+    for (const std::string& name : replaced_)
+      if (!moved_.contains(name)) fs::remove(folder_ / name);
+    sync_path(folder_);
+    if (fs::exists(place_ / config)) fs::rename(place_ / config, folder_ / config);
+    sync_path(folder_);
+    fs::remove_all(place_);
+  }
+
+  static constexpr const char* journal = "journal";
+
  private:
-  const fs::path& folder_;
-  fs::path place_;
-  const std::map<std::string, std::string>& more_;
-  std::vector<fs::path> replaced_;
+  static constexpr const char* config = "config.json";
+  static constexpr const char* moving = "moving";  // identity, files, files that they take the place of
+
+  bool read_moving() {
+    if (!fs::exists(place_ / moving)) return false;
+    std::istringstream text(read_text_file(place_ / moving, 1U << 28U));
+    std::string identity, moved, replaced;
+    std::getline(text, identity);
+    std::getline(text, moved);
+    std::getline(text, replaced);
+    if (identity != identity_) return false;
+    moved_ = names_in(moved);
+    replaced_ = names_in(replaced);
+    if (!fs::exists(place_ / config)) replaced_.erase(config);  // it has been moved
+    return true;
+  }
+
+  fs::path folder_, place_;
+  std::string identity_;
+  std::set<std::string> moved_, replaced_;
   bool is_new_ = false;
-  bool is_finished_ = false;
 };
 
 }  // namespace
 
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& folder,
                          const HuggingFaceExport& options) {
-  const std::string config_text = hugging_face_config(config, options);
-  /// What is stored as one tensor is all of one of ours, a matrix of it, or made of several.
-  struct Part {
-    const HuggingFaceName* name;
-    std::int64_t matrix;  // of a stack
-  };
-  std::vector<HuggingFaceName> names;
-  const Family& family = family_for(config, "Hugging Face export");
-  for_each_hugging_face_name(config, family.names, [&](const HuggingFaceName& name) { names.push_back(name); });
-  std::vector<SafetensorsPlan> plan;
-  std::map<std::string, std::vector<Part>> parts;  // by theirs
-  for (const auto& name : names)
-    for (std::size_t i = 0; i < name.stored.size(); ++i) {
-      std::vector<Part>& of_tensor = parts[name.stored[i]];
-      if (of_tensor.empty())
-        plan.push_back({name.stored[i], name.is_wide ? DType::F32 : options.dtype, name.stored_shape});
-      of_tensor.push_back({&name, static_cast<std::int64_t>(i)});
-    }
-  Unfinished unfinished(folder, options);
+  std::map<std::string, std::string> texts = options.files;
   std::string written = "config.json model.safetensors.index.json";
   for (const auto& [name, _] : options.files) written += " " + name;
-  const auto memory = core::Memory::cpu(1);
-  const std::map<std::string, std::string> metadata = {{"format", "pt"}, {written_with, written}};
-  write_safetensors(unfinished.place(), plan, options.max_shard_bytes, metadata, [&](const SafetensorsPlan& tensor) {
-    core::Tensor whole;
-    for (const auto& [name, matrix] : parts.at(tensor.name)) {
-      Shape box = name->shape;
-      std::vector<std::int64_t> offset(box.extents().size(), 0);
-      if (name->is_stack) {
-        box[0] = 1;
-        offset[0] = matrix;
-      }
-      core::StateEntry entry{name->shape, offset, core::Tensor::empty(memory, tensor.dtype, box), true};
-      model.read(name->name, entry);
-      const core::Tensor values = entry.tensor.reshape(name->matrix());
-      if (name->is_as_stored()) return values;
-      if (!whole.defined()) whole = core::Tensor::zeros(memory, tensor.dtype, tensor.shape);
-      place_values(values, *name, whole);
+  texts["config.json"] = hugging_face_config(config, options);
+  const Family& family = family_for(config, "Hugging Face export");
+  std::vector<HuggingFaceName> names;
+  for_each_hugging_face_name(config, family.names, [&](const HuggingFaceName& name) { names.push_back(name); });
+  std::vector<SafetensorsPlan> plan;
+  std::vector<ExportTensor> tensors;
+  std::map<std::string, std::vector<const HuggingFaceName*>> parts;  // of those that are not one of ours as it is
+  for (const HuggingFaceName& name : names)
+    if (!name.is_as_stored()) parts[name.stored.front()].push_back(&name);
+  for (const HuggingFaceName& name : names) {
+    const DType dtype = name.is_wide ? DType::F32 : options.dtype;
+    if (const auto found = parts.find(name.stored.front()); found != parts.end()) {
+      if (found->second.front() != &name) continue;
+      plan.push_back({name.stored.front(), dtype, name.stored_shape});
+      tensors.push_back({.stored = name.stored.front(),
+                         .shape = name.stored_shape,
+                         .dtype = dtype,
+                         .make = [all = &found->second](const core::StateReader& of, std::int64_t matrix) {
+                           return joined(of, *all, matrix);
+                         }});
+      continue;
     }
-    return whole;
-  });
-  for (const auto& [name, contents] : options.files) write_file_atomically(unfinished.place() / name, contents);
-  write_file_atomically(unfinished.place() / "config.json", config_text);
-  unfinished.finish();
+    for (std::size_t i = 0; i < name.stored.size(); ++i) {
+      plan.push_back({name.stored[i], dtype, name.stored_shape});
+      tensors.push_back({.stored = name.stored[i],
+                         .name = name.name,
+                         .shape = name.shape,
+                         .matrix = name.is_stack ? static_cast<std::int64_t>(i) : -1,
+                         .dtype = dtype});
+    }
+  }
+  const SafetensorsShards shards = safetensors_shards(plan, options.max_shard_bytes);
+  if (!shards.index.empty()) texts["model.safetensors.index.json"] = shards.index;
+  std::string identity = options.work.identity;
+  for (const auto& [name, text] : texts) identity += fmt::format("\n{} {}\n{}", name, text.size(), text);
+  identity = fmt::format("{:016x}", core::hash_name(identity, core::hash_seed));
+
+  Unfinished unfinished(folder, options, identity);
+  std::set<std::string> all_files;
+  for (const auto& [name, _] : texts) all_files.insert(name);
+  for (const auto& shard : shards.files) all_files.insert(shard.name);
+  if (unfinished.is_whole()) return unfinished.finish(all_files);
+  std::vector<TensorFiles::File> files;
+  const std::map<std::string, std::string> metadata = {{"format", "pt"}, {written_with, written}};
+  for (const auto& shard : shards.files) {
+    const fs::path path = unfinished.place() / shard.name;
+    files.push_back({path, safetensors_head(shard.plan, metadata, path.string()), {}});
+    for (const SafetensorsPlan& tensor : shard.plan) files.back().tensors.push_back({tensor.bytes()});
+  }
+  TensorFiles out(std::move(files), unfinished.place() / Unfinished::journal, identity, options.work.notice);
+  try {
+    export_tensors(model, tensors, out, options.work, options.values_at_once, folder.string());
+    out.close();
+    for (const auto& [name, text] : texts) write_file_atomically(unfinished.place() / name, text);
+    if (options.work.verify) options.work.verify(unfinished.place());
+    unfinished.finish(all_files);
+  } catch (const core::Error&) {
+    unfinished.discard();
+    throw;
+  }
 }
 
 }  // namespace limbeck::data

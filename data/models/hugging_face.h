@@ -8,6 +8,7 @@
 // docs/parameter_names.md has the table of names. Expert matrices, one tensor each there, are stacked here.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -17,6 +18,7 @@
 
 #include "core/nn/model_config.h"
 #include "core/state_dict.h"
+#include "data/models/export_tensors.h"
 #include "data/models/model_tensor.h"
 #include "data/models/safetensors.h"
 #include "data/models/stored_rows.h"
@@ -37,6 +39,8 @@ class HuggingFaceModel : public core::StateReader {
   const nn::ModelConfig& model_config() const { return config_; }
   /// What people should know of the folder, a line each.
   const std::vector<std::string>& notices() const { return notices_; }
+  /// Bytes of the files that tensors were made of so far, on all threads.
+  std::int64_t bytes_read() const { return bytes_read_; }
   std::string source() const override { return folder_.string(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
 
@@ -71,23 +75,26 @@ class HuggingFaceModel : public core::StateReader {
   ModelTensors stored_;                    // by Hugging Face name
   std::map<std::string, Origin> origins_;  // by ours
   std::map<std::string, core::StateInfo> tensors_;
+  mutable std::atomic<std::int64_t> bytes_read_ = 0;
 };
 
 struct HuggingFaceExport {
-  core::DType dtype = core::DType::BF16;          // or float32
-  std::map<std::string, std::string> files = {};  // by name, beside the model: of its tokenizer
-  std::optional<std::int64_t> bos_token = {};     // for config.json
-  std::vector<std::int64_t> eos_tokens = {};      // each ends an answer
-  std::int64_t max_shard_bytes = std::int64_t{5} << 30U;
-  bool replace = false;  // a model that an earlier export wrote there
+  core::DType dtype = core::DType::BF16;                 // or float32
+  std::map<std::string, std::string> files = {};         // by name, beside the model: of its tokenizer
+  std::optional<std::int64_t> bos_token = {};            // for config.json
+  std::vector<std::int64_t> eos_tokens = {};             // each ends an answer
+  std::int64_t max_shard_bytes = 5'000'000'000;          // of tensors
+  bool replace = false;                                  // a model that an earlier export wrote there
+  std::int64_t values_at_once = std::int64_t{1} << 18U;  // of a tensor, read on a thread
+  ExportWork work = {};
 };
 
 /// Writes `folder` (made if need be) so that `transformers` loads it, as a model of the first family that holds it.
 /// Throws where none does; and a UsageError where the folder cannot be made, holds (part of) a model, whose files
-/// would be mixed with these, or a file that would be written over. With `replace` a model
-/// there goes, where an earlier export wrote it (its weights say so, and name what was written with them), and no file
-/// else, once the new one is whole. config.json is written last; nothing is left where the model cannot be finished.
-/// Holds one tensor at a time.
+/// would be mixed with these, or a file that would be written over. With `replace` a model there goes, where an earlier
+/// export wrote it (its weights say so, and name what was written with them), and no file else, once the new one is
+/// whole. Until then it lies in `folder`/.unfinished, where an interrupted export goes on (ExportWork). A few rows of
+/// one tensor are in memory at a time.
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config,
                          const std::filesystem::path& folder, const HuggingFaceExport& options);
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "data/files/file_kind.h"
 #include "data/files/json_text.h"
@@ -21,6 +22,8 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::int64_t max_header_bytes = 100'000'000;  // as the reference implementation
+
+constexpr std::size_t release_from = std::size_t{1} << 17U;
 
 struct NamedDtype {
   std::string_view name;
@@ -164,9 +167,15 @@ void SafetensorsFile::read(const SafetensorsEntry& tensor, std::int64_t first, s
         "safetensors: elements {} to {} of a tensor {}", first, end, tensor.shape);
   const std::byte* from = tensor.data + core::bytes_of(tensor.dtype, first);
   if (count == 0) return;
+  const std::span<const std::byte> bytes(
+      from, static_cast<std::size_t>(core::bytes_of(tensor.dtype, (count - 1) * stride + 1)));
+  // Of a range that is large enough for that to cost nothing, and that nothing else is read of.
+  const auto release = [&] {
+    if (bytes.size() >= release_from && stride == 1) release_mapped(bytes);
+  };
   if (to == tensor.dtype && stride == 1) {
-    std::memcpy(out, from, static_cast<std::size_t>(core::bytes_of(to, count)));
-    return;
+    std::memcpy(out, from, bytes.size());
+    return release();
   }
   with_stored(tensor.dtype, [&](auto value) {
     if (to == DType::F32)
@@ -178,6 +187,7 @@ void SafetensorsFile::read(const SafetensorsEntry& tensor, std::int64_t first, s
     else
       fail("safetensors: {} cannot be read as {}, expected float32, float64 or bfloat16", tensor.dtype, to);
   });
+  release();
 }
 
 std::string SafetensorsFile::metadata(const std::string& name) const {
@@ -185,25 +195,32 @@ std::string SafetensorsFile::metadata(const std::string& name) const {
   return found == metadata_.end() ? "" : found->second;
 }
 
-SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<SafetensorsPlan> plan,
-                                     const std::map<std::string, std::string>& metadata)
-    : path_(path), temporary_(path), file_(temporary_.name()), plan_(std::move(plan)) {
+std::string safetensors_head(const std::vector<SafetensorsPlan>& plan,
+                             const std::map<std::string, std::string>& metadata, const std::string& where) {
   auto header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
+  std::set<std::string> names;
   std::int64_t offset = 0;
-  for (const auto& tensor : plan_) {
-    check(!header.contains(tensor.name), "{}: tensor {} is planned twice", path_.string(), tensor.name);
+  for (const auto& tensor : plan) {
+    check(names.insert(tensor.name).second, "{}: tensor {} is planned twice", where, tensor.name);
     const auto extents = tensor.shape.extents();
-    header[tensor.name] = {{"dtype", safetensors_name(tensor.dtype)},
-                           {"shape", std::vector<std::int64_t>(extents.begin(), extents.end())},
-                           {"data_offsets", {offset, offset + tensor.bytes()}}};
+    // Looking for the name in an ordered object would take as long as the object is.
+    header.push_back({tensor.name,
+                      {{"dtype", safetensors_name(tensor.dtype)},
+                       {"shape", std::vector<std::int64_t>(extents.begin(), extents.end())},
+                       {"data_offsets", {offset, offset + tensor.bytes()}}}});
     offset += tensor.bytes();
   }
   std::string text = header.dump();
   text.append((64 - (8 + text.size()) % 64) % 64, ' ');
-  const std::uint64_t header_bytes = text.size();
-  file_.write(&header_bytes, 8);
-  file_.write(text);
+  const std::uint64_t bytes = text.size();
+  return std::string(reinterpret_cast<const char*>(&bytes), sizeof bytes) + text;
+}
+
+SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<SafetensorsPlan> plan,
+                                     const std::map<std::string, std::string>& metadata)
+    : path_(path), temporary_(path), file_(temporary_.name()), plan_(std::move(plan)) {
+  file_.write(safetensors_head(plan_, metadata, path_.string()));
 }
 
 void SafetensorsWriter::write(const core::Tensor& tensor) {
@@ -220,35 +237,29 @@ void SafetensorsWriter::finish() {
   temporary_.keep();
 }
 
-void write_safetensors(const fs::path& folder, const std::vector<SafetensorsPlan>& plan, std::int64_t max_shard_bytes,
-                       const std::map<std::string, std::string>& metadata,
-                       const std::function<core::Tensor(const SafetensorsPlan&)>& value) {
-  std::vector<std::vector<SafetensorsPlan>> shards(1);
-  std::int64_t total = 0;
-  std::int64_t filled = 0;
+SafetensorsShards safetensors_shards(const std::vector<SafetensorsPlan>& plan, std::int64_t max_shard_bytes) {
+  SafetensorsShards shards;
+  shards.files.resize(1);
+  std::int64_t total = 0, filled = 0;
   for (const auto& tensor : plan) {
-    if (!shards.back().empty() && filled + tensor.bytes() > max_shard_bytes) {
-      shards.emplace_back();
+    if (!shards.files.back().plan.empty() && filled + tensor.bytes() > max_shard_bytes) {
+      shards.files.emplace_back();
       filled = 0;
     }
-    shards.back().push_back(tensor);
+    shards.files.back().plan.push_back(tensor);
     filled += tensor.bytes();
     total += tensor.bytes();
   }
-  auto places = nlohmann::ordered_json::object();
-  for (std::size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = shards.size() == 1 ? std::string("model.safetensors")
-                                                : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
-    SafetensorsWriter writer(folder / name, shards[i], metadata);
-    for (const auto& tensor : shards[i]) {
-      writer.write(value(tensor));
-      places[tensor.name] = name;
-    }
-    writer.finish();
-  }
-  if (shards.size() == 1) return;
-  const nlohmann::ordered_json index = {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(places)}};
-  write_file_atomically(folder / "model.safetensors.index.json", index.dump(1) + "\n");
+  const std::size_t count = shards.files.size();
+  for (std::size_t i = 0; i < count; ++i)
+    shards.files[i].name =
+        count == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, count);
+  if (count == 1) return shards;
+  auto places = Json::object();
+  for (const auto& file : shards.files)
+    for (const auto& tensor : file.plan) places[tensor.name] = file.name;
+  shards.index = nlohmann::ordered_json{{"metadata", {{"total_size", total}}}, {"weight_map", places}}.dump(1) + "\n";
+  return shards;
 }
 
 }  // namespace limbeck::data

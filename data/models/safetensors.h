@@ -14,7 +14,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -80,11 +79,21 @@ class SafetensorsWriter {
   std::size_t next_ = 0;
 };
 
-/// Writes the tensors, in order, to `folder`: model.safetensors if they fit into max_shard_bytes, else
-/// model-00001-of-0000N.safetensors and model.safetensors.index.json. `value` is called once a tensor, so that only one
-/// is held at a time. Each file has `metadata` in its header.
-void write_safetensors(const std::filesystem::path& folder, const std::vector<SafetensorsPlan>& plan,
-                       std::int64_t max_shard_bytes, const std::map<std::string, std::string>& metadata,
-                       const std::function<core::Tensor(const SafetensorsPlan&)>& value);
+/// What stands in front of the tensors of a file, a multiple of 64 bytes. Throws, with `where` in front, for a name
+/// that comes twice and a dtype that is not written.
+std::string safetensors_head(const std::vector<SafetensorsPlan>& plan,
+                             const std::map<std::string, std::string>& metadata, const std::string& where);
+
+/// Tensors dealt to files, in order.
+struct SafetensorsShards {
+  struct Shard {
+    std::string name;
+    std::vector<SafetensorsPlan> plan;
+  };
+  std::vector<Shard> files;
+  std::string index;  // for model.safetensors.index.json; empty where there is one file
+};
+/// model.safetensors if the tensors fit into max_shard_bytes, else model-00001-of-0000N.safetensors.
+SafetensorsShards safetensors_shards(const std::vector<SafetensorsPlan>& plan, std::int64_t max_shard_bytes);
 
 }  // namespace limbeck::data

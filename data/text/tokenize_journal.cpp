@@ -1,21 +1,14 @@
 #include "data/text/tokenize_journal.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 
-#include <cerrno>
-#include <filesystem>
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "core/error.h"
 #include "core/system_error.h"
-#include "data/files/atomic_file.h"
 #include "data/text/token_file_format.h"
 
 namespace limbeck::data {
@@ -23,7 +16,6 @@ namespace limbeck::data {
 using core::check;
 using core::check_system;
 using nlohmann::json;
-namespace fs = std::filesystem;
 
 namespace {
 
@@ -92,51 +84,26 @@ InputFile describe_input(const std::string& path) {
 }
 
 TokenizeJournal::TokenizeJournal(const std::string& prefix, Notice notice)
-    : prefix_(token_file_prefix(prefix)), path_(prefix_ + ".journal"), notice_(std::move(notice)) {
-  while (true) {
-    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-    check_system(descriptor_ >= 0, "{}: cannot be opened", path_);
-    if (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-      say(fmt::format("waiting for another process that writes {}", prefix_));
-      while (::flock(descriptor_, LOCK_EX) != 0 && errno == EINTR) {
-      }
-    }  // else there are no locks on this file system
-    // The process before may have removed the file.
-    struct stat mine {
-    }, named{};
-    if (::fstat(descriptor_, &mine) == 0 && ::stat(path_.c_str(), &named) == 0 && mine.st_ino == named.st_ino) return;
-    ::close(descriptor_);
-  }
-}
-
-TokenizeJournal::~TokenizeJournal() { ::close(descriptor_); }
+    : prefix_(token_file_prefix(prefix)),
+      notice_(std::move(notice)),
+      file_(prefix_ + ".journal", [&] { say(fmt::format("waiting for another process that writes {}", prefix_)); }) {}
 
 void TokenizeJournal::say(const std::string& line) const {
   if (notice_) notice_(line);
 }
 
-void TokenizeJournal::write(const std::string& line) {
-  for (std::string_view rest = line; !rest.empty();) {
-    const ssize_t written = ::write(descriptor_, rest.data(), rest.size());
-    if (written < 0 && errno == EINTR) continue;
-    check_system(written > 0, "{}: cannot be written", path_);
-    rest.remove_prefix(static_cast<std::size_t>(written));
-  }
-  check_system(::fdatasync(descriptor_) == 0, "{}: cannot be written", path_);
-}
-
 void TokenizeJournal::begin_anew(const std::string& identity) {
   num_begun_ = 0;
-  check_system(::ftruncate(descriptor_, 0) == 0, "{}: cannot be written", path_);
-  write(head_line(identity));
+  file_.begin(head_line(identity));
 }
 
 TokenizeState TokenizeJournal::resume(const std::string& identity, const std::vector<InputFile>& files,
                                       std::int64_t vocabulary_size, bool has_mask) {
-  const std::string text = read_text_file(path_, std::numeric_limits<std::uintmax_t>::max());
+  const std::string text = file_.text();
+  const std::string& path = file_.path();
   const std::string head = head_line(identity);
   if (!text.starts_with(head)) {
-    if (!text.empty()) say(fmt::format("{}: is of another tokenizer, format, field or version: beginning anew", path_));
+    if (!text.empty()) say(fmt::format("{}: is of another tokenizer, format, field or version: beginning anew", path));
     begin_anew(identity);
     return {};
   }
@@ -167,17 +134,17 @@ TokenizeState TokenizeJournal::resume(const std::string& identity, const std::ve
   }
   const char* going_on = num_begun_ > 0 ? "going on before it" : "beginning anew";
   if (changed.empty() && text.find('\n', kept) != std::string::npos)
-    say(fmt::format("{}: is damaged after {} bytes: {}", path_, kept, going_on));
+    say(fmt::format("{}: is damaged after {} bytes: {}", path, kept, going_on));
   if (!changed.empty())
     say(fmt::format("{}: has changed since the tokenizing that was interrupted: {}", changed, going_on));
   if (last.counts.documents > 0 &&
       !TokenFileWriter::can_continue(prefix_, vocabulary_size, {last.counts.documents, last.counts.tokens}, digest,
                                      has_mask)) {
-    say(fmt::format("{}.bin.partial: is damaged, it is not what {} says: beginning anew", prefix_, path_));
+    say(fmt::format("{}.bin.partial: is damaged, it is not what {} says: beginning anew", prefix_, path));
     begin_anew(identity);
     return {};
   }
-  check_system(::ftruncate(descriptor_, static_cast<off_t>(kept)) == 0, "{}: cannot be written", path_);
+  file_.keep(kept);
   return last;
 }
 
@@ -190,9 +157,9 @@ void TokenizeJournal::append(const TokenizeState& state, const std::vector<Input
     line["begun"].push_back({file.path, file.bytes, file.time});
   }
   line["xxh3"] = hash_of(line);
-  write(dump(line) + "\n");
+  file_.append(dump(line) + "\n", JournalFile::Sync::Yes);
 }
 
-void TokenizeJournal::remove() { std::remove(path_.c_str()); }
+void TokenizeJournal::remove() { file_.remove(); }
 
 }  // namespace limbeck::data

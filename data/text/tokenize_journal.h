@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "data/files/journal_file.h"
 #include "data/text/json_lines.h"
 #include "data/text/token_file.h"
 #include "data/tokenizers/tokenizer.h"
@@ -49,9 +50,6 @@ class TokenizeJournal {
 
   /// Makes or opens PREFIX.journal and waits until no other process has it open. Throws where that cannot be.
   TokenizeJournal(const std::string& prefix, Notice notice);
-  ~TokenizeJournal();
-  TokenizeJournal(const TokenizeJournal&) = delete;
-  TokenizeJournal& operator=(const TokenizeJournal&) = delete;
 
   /// The last state that still holds: made under the same `identity`, with all files begun until then as they were, and
   /// with its tokens, undamaged, in the partial token file. What comes after it is dropped, and said with its reason: a
@@ -65,13 +63,11 @@ class TokenizeJournal {
 
  private:
   void begin_anew(const std::string& identity);
-  void write(const std::string& line);
   void say(const std::string& line) const;
 
   std::string prefix_;
-  std::string path_;
   Notice notice_;
-  int descriptor_ = -1;
+  JournalFile file_;
   std::int64_t num_begun_ = 0;  // files that the lines name
 };
 

@@ -260,16 +260,26 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
 void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
   CLI::App& app = command("convert", "Write a model in another format",
                           "limbeck convert runs/distill_smollm2 student_hf --dtype bfloat16\n"
-                          "  limbeck convert runs/distill_smollm2 student.gguf --dtype Q8_0");
+                          "  limbeck convert runs/distill_smollm2 student.gguf --dtype Q4_K_M\n"
+                          "A conversion that was interrupted goes on when the same command is given again.");
   const auto options = bind<ConvertOptions>(app, std::move(run));
   app.add_option("SRC", options->source, models)->required();
   app.add_option("DST", options->destination,
                  "GGUF file to write if it ends in .gguf, else Hugging Face directory, without a model yet")
       ->required();
-  app.add_option("--dtype", options->dtype, "Of the written weights; float16 and Q8_0 in a GGUF file only")
-      ->transform(CLI::IsMember(std::vector<std::string>{"float32", "float16", "bfloat16", "Q8_0"}, CLI::ignore_case))
+  app.add_option("--dtype", options->dtype, "Of the written weights; float32 or bfloat16 in a directory")
+      ->transform(CLI::IsMember(
+          std::vector<std::string>{"float32", "float16", "bfloat16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"},
+          CLI::ignore_case))
       ->capture_default_str();
   app.add_flag("--force", options->force, "Replace DST where it is a file, or a model that convert wrote in a folder");
+  app.add_flag(
+         "--verify,!--no-verify", options->verify,
+         "Read DST back before it gets its name, and hold its values and the logits of a few tokens against SRC's")
+      ->default_str("on");
+  app.add_option("--threads", options->threads, "0: the cores this process may use")
+      ->transform(number<int>(between(0, 4096)))
+      ->capture_default_str();
 }
 
 void CommandLine::inspect(std::function<int(const InspectOptions&)> run) {

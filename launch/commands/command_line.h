@@ -81,8 +81,10 @@ struct GenerateOptions : CommonOptions {
 struct ConvertOptions : CommonOptions {
   std::filesystem::path source;
   std::filesystem::path destination;  // a GGUF file if it ends in .gguf, else a Hugging Face directory
-  std::string dtype = "float32";      // of the written weights: float32, bfloat16; GGUF also float16, Q8_0
+  std::string dtype = "float32";      // of the written weights: float32, bfloat16; GGUF also float16, Q8_0 and others
   bool force = false;                 // replace a file
+  bool verify = true;                 // read back what was written, before it gets its name
+  int threads = 0;                    // 0: the cores this process may use
 };
 
 struct InspectOptions : CommonOptions {

@@ -1,5 +1,5 @@
-// What each command does. Every function returns the exit code, 0 or (train, distill and tokenize, where a signal
-// stopped them and they saved) 3, or throws: an Error ends with 1, a UsageError with 2.
+// What each command does. Every function returns the exit code, 0 or (train, distill, tokenize and convert, where a
+// signal stopped them and they saved) 3, or throws: an Error ends with 1, a UsageError with 2.
 #pragma once
 
 #include "launch/commands/command_line.h"

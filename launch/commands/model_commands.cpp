@@ -1,8 +1,6 @@
-// `limbeck eval` and `convert`: what is done with a finished model.
+// `limbeck eval`: what a finished model is measured by.
 
 #include <algorithm>
-#include <array>
-#include <cctype>
 #include <map>
 #include <utility>
 
@@ -11,12 +9,6 @@
 #include "data/checkpoints/checkpoint.h"
 #include "data/files/atomic_file.h"
 #include "data/files/hdf5_file.h"
-#include "data/models/gguf_export.h"
-#include "data/models/gguf_model.h"
-#include "data/models/hugging_face.h"
-#include "data/models/hugging_face_config.h"
-#include "data/tokenizers/answer_ends.h"
-#include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/eval_text.h"
@@ -195,118 +187,6 @@ int run_eval(const EvalOptions& options) {
     write_result(options.json ? as_json(result, source) : as_text(result, source));
     flush_results();
   });
-  return 0;
-}
-
-namespace {
-
-/// The files that are read while a GGUF file is converted; a folder cannot be the file that is written.
-std::vector<fs::path> files_of(const ModelSource& source) {
-  const auto model = std::dynamic_pointer_cast<const data::GgufModel>(source.reader);
-  if (model == nullptr) return {};
-  const std::vector<std::string> paths = model->file().paths();
-  return {paths.begin(), paths.end()};
-}
-
-std::string without_tokenizer(const ModelSource& source) {
-  return ", without a tokenizer" + (source.why_no_tokenizer.empty() ? "" : ": " + source.why_no_tokenizer);
-}
-
-/// A model that is read until a signal asks to stop: what is being written then goes as after any other error.
-class UntilStopped : public core::StateReader {
- public:
-  UntilStopped(const core::StateReader& model, const fs::path& destination)
-      : model_(model), destination_(destination) {}
-  std::string source() const override { return model_.source(); }
-  const std::map<std::string, core::StateInfo>& tensors() const override { return model_.tensors(); }
-
- private:
-  void fill(const std::string& name, const core::StateInfo& /*info*/, core::StateEntry& entry) const override {
-    core::check(!stop_requested(), "{}: is not written: a signal asked to stop", destination_.string());
-    model_.read(name, entry);
-  }
-
-  const core::StateReader& model_;
-  const fs::path& destination_;
-};
-
-/// Each converts and says what was written.
-std::string convert_to_gguf(const ModelSource& source, const ConvertOptions& options, core::DType dtype) {
-  const std::int64_t num_halves =
-      data::export_gguf(UntilStopped(*source.reader, options.destination), source.config, options.destination,
-                        {.dtype = dtype, .tokenizer = source.tokenizer.get()});
-  std::string what = "a GGUF file, " + options.dtype;
-  if (num_halves > 0)
-    what += fmt::format(", {} matrices in float16 because their rows are no multiple of 32", num_halves);
-  if (source.tokenizer == nullptr) return what + without_tokenizer(source);
-  const auto bpe = std::dynamic_pointer_cast<const data::BpeTokenizer>(source.tokenizer);
-  if (bpe != nullptr && bpe->description().byte_fallback)
-    what += ", its tokenizer (BPE with byte_fallback) in SentencePiece's form";
-  return what;
-}
-
-std::string convert_to_folder(const ModelSource& source, const ConvertOptions& options, core::DType dtype) {
-  std::string what = "a Hugging Face directory, " + options.dtype;
-  data::HuggingFaceExport out;
-  out.dtype = dtype;
-  out.replace = options.force;
-  std::error_code error;  // of a folder that is not there
-  if (options.force && fs::equivalent(source.path, options.destination, error))
-    core::fail_usage("{}: is what is read ({}), expected another folder to write", options.destination.string(),
-                     options.source.string());
-  if (source.tokenizer != nullptr) {
-    const data::HuggingFaceTokenizer tokenizer = source.tokenizer->to_hugging_face();
-    out.files = {{"tokenizer.json", tokenizer.tokenizer_json},
-                 {"tokenizer_config.json", tokenizer.tokenizer_config_json},
-                 {"tokenizer.model", tokenizer.tokenizer_model},
-                 {"generation_config.json", tokenizer.generation_config_json}};
-    std::erase_if(out.files, [](const auto& file) { return file.second.empty(); });
-    out.bos_token = source.tokenizer->start_of_text_id();
-    out.eos_tokens = {source.tokenizer->eos_id()};
-    const auto& others = source.tokenizer->other_ends();
-    out.eos_tokens.insert(out.eos_tokens.end(), others.begin(), others.end());
-  }
-  if (source.kind == ModelKind::HuggingFace) {  // what came in goes out, read or not
-    out.files = tokenizer_files(source.path);
-    if (const auto bos = data::read_bos_token(source.path, source.config.vocabulary)) out.bos_token = bos;
-    if (source.tokenizer == nullptr) {
-      const std::string config = data::read_generation_config(source.path);
-      const auto ends = data::answer_ends(config, source.path.string(), source.config.vocabulary);
-      out.eos_tokens.assign(ends.begin(), ends.end());
-      if (!source.why_no_tokenizer.empty()) what += ", its tokenizer's files copied unread: " + source.why_no_tokenizer;
-    }
-  } else if (source.tokenizer == nullptr) {
-    what += without_tokenizer(source);
-  }
-  data::export_hugging_face(UntilStopped(*source.reader, options.destination), source.config, options.destination, out);
-  return what;
-}
-
-}  // namespace
-
-int run_convert(const ConvertOptions& options) {
-  if (is_left_to_first_rank("convert")) return 0;
-  constexpr std::array written = {core::DType::F32, core::DType::F16, core::DType::BF16, core::DType::Q8_0};
-  const auto* dtype =
-      std::find_if(written.begin(), written.end(), [&](auto d) { return core::name_of(d) == options.dtype; });
-  if (dtype == written.end())
-    core::fail_usage("--dtype is {}, expected float32, float16, bfloat16 or Q8_0", options.dtype);
-  std::string name = options.destination.filename().string();
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  const bool is_gguf = name.ends_with(".gguf");
-  if (!is_gguf && *dtype != core::DType::F32 && *dtype != core::DType::BF16)
-    core::fail_usage("--dtype is {}, expected float32 or bfloat16 for a Hugging Face directory (or DST as FILE.gguf)",
-                     options.dtype);
-  if (is_gguf) check_may_write(options.destination, options.force, files_of_model(options.source));
-
-  const ModelSource source = open_model(options.source);
-  say_notices(source, make_log(launcher_rank().rank, options.verbosity));
-  if (is_gguf) check_may_write(options.destination, options.force, files_of(source));
-  catch_stop_signals();
-  const std::string what =
-      is_gguf ? convert_to_gguf(source, options, *dtype) : convert_to_folder(source, options, *dtype);
-  print_result("{} -> {}: {}\n", options.source.string(), options.destination.string(), what);
   return 0;
 }
 

@@ -79,16 +79,18 @@ TEST(Safetensors, WrittenComesBackAlignedAndWhole) {
 }
 
 TEST(Safetensors, ShardsByBytes) {
-  const TemporaryFolder folder;
-  const auto memory = Memory::cpu(1);
   const std::vector<SafetensorsPlan> plan = {
       {"a", DType::F32, {4}}, {"b", DType::F32, {4}}, {"big", DType::F32, {100}}, {"c", DType::F32, {1}}};
-  write_safetensors(folder.path(), plan, 32, {{"format", "pt"}},
-                    [&](const SafetensorsPlan& p) { return Tensor::zeros(memory, p.dtype, p.shape); });
-  EXPECT_EQ(SafetensorsFile(folder.path() / "model-00001-of-00003.safetensors").tensors().size(), 2U);
-  EXPECT_EQ(SafetensorsFile(folder.path() / "model-00002-of-00003.safetensors").tensors().count("big"), 1U);
-  const std::string index = read_file(folder.path() / "model.safetensors.index.json");
-  EXPECT_THAT(index, AllOf(HasSubstr("\"total_size\": 436"), HasSubstr("\"c\": \"model-00003-of-00003.safetensors\"")));
+  const SafetensorsShards shards = safetensors_shards(plan, 32);
+  ASSERT_EQ(shards.files.size(), 3U);
+  EXPECT_EQ(shards.files[0].name, "model-00001-of-00003.safetensors");
+  EXPECT_EQ(shards.files[0].plan.size(), 2U);
+  EXPECT_EQ(shards.files[1].plan[0].name, "big");
+  EXPECT_THAT(shards.index,
+              AllOf(HasSubstr("\"total_size\": 436"), HasSubstr("\"c\": \"model-00003-of-00003.safetensors\"")));
+  const SafetensorsShards one = safetensors_shards(plan, 1000);
+  EXPECT_EQ(one.files.at(0).name, "model.safetensors");
+  EXPECT_EQ(one.index, "");
 }
 
 struct Hostile {

@@ -101,7 +101,7 @@ void expect_told(const RunFolder& folder, const Unwritable& c, const std::string
 TEST(Machine, ALimitOfAFilesSizeIsTold) {
   const RunFolder folder("limit");
   ASSERT_EQ(folder.limbeck("train tiny.textproto --steps 1 --out run").code, 0);
-  for (const Unwritable& c : {Unwritable{"convert run hf", "hf/model.safetensors.tmp"},
+  for (const Unwritable& c : {Unwritable{"convert run hf", "hf"},
                               {"convert run x.gguf", "x.gguf.tmp"},
                               {"tokenize text --tokenizer bytes --out tokens", "tokens.bin"}})
     expect_told(folder, c, "ulimit -f 4; ", "cannot be written: File too large");
@@ -116,7 +116,7 @@ TEST(Machine, AFullDiskIsTold) {
   const std::string small = (folder.path() / "small").string();
   fs::create_directory(small);
   if (run_shell("mount -t tmpfs -o size=16k tmpfs " + small).code != 0) GTEST_SKIP() << "mounting needs root";
-  for (const Unwritable& c : {Unwritable{"convert run small/hf", "small/hf/model.safetensors.tmp"},
+  for (const Unwritable& c : {Unwritable{"convert run small/hf", "small/hf"},
                               {"convert run small/x.gguf", "small/x.gguf.tmp"},
                               {"tokenize text text text --tokenizer bytes --out small/tokens", "small/tokens.bin"},
                               {"eval run --tokens ids.txt --logits small/o.h5", "small/o.h5"},

@@ -276,9 +276,13 @@ TEST_F(OutsideFiles, AFileThatCannotBeFinishedLeavesTheOneBefore) {
         "kill -STOP $!; kill -{} $!; kill -CONT $!; wait $!; echo code $?",
         folder_.path().string(), program().string(), signal));
     EXPECT_THAT(stopped.output,
-                AllOf(HasSubstr("old.gguf: is not written: a signal asked to stop"), HasSubstr("code 1")));
-    expect_as_before();
+                AllOf(HasSubstr("stopped, and what is written is kept; the same command goes on"), HasSubstr("code 3")));
+    EXPECT_EQ(folder_.read("old.gguf"), "mine");
   }
+  EXPECT_THAT(succeed("convert large old.gguf --force"), HasSubstr("going on where it was interrupted: "));
+  EXPECT_FALSE(fs::exists(at("old.gguf.tmp")));
+  EXPECT_FALSE(fs::exists(at("old.gguf.journal")));
+  folder_.write("old.gguf", "mine");
   fs::create_symlink("nowhere", at("broken.gguf"));
   EXPECT_THAT(fail_with(2, "convert run broken.gguf"), HasSubstr("broken.gguf: is there already"));
   succeed("convert run broken.gguf --force");

@@ -1,0 +1,378 @@
+#include "launch/run/conversion_check.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "core/nn/batch.h"
+#include "core/nn/routing_log.h"
+#include "core/nn/transformer.h"
+#include "core/ops/head_loss.h"
+#include "data/files/ordered_work.h"
+#include "data/models/gguf_blocks.h"
+
+namespace limbeck::launch {
+namespace {
+
+using core::check;
+using core::DType;
+using core::Shape;
+using core::Tensor;
+
+/// All experts of a layer on one rank, though few of them are in memory at a time: the layer runs once for each part of
+/// them, its last run is right.
+class ExpertsInTurns : public nn::ExpertComm {
+ public:
+  explicit ExpertsInTurns(std::int64_t turns) : turns_(turns) {}
+  void take(std::int64_t turn) { turn_ = turn; }
+
+  std::int64_t size() const override { return turns_; }
+  std::int64_t rank() const override { return turn_; }
+  nn::ExchangePtr prepare(const Tensor& counts, std::int64_t num_rows, Tensor& offsets) override {
+    const auto of_expert = core::host_values<std::int64_t>(counts);
+    const std::int64_t local = std::ssize(of_expert) / turns_;
+    std::int64_t first = 0;
+    for (std::int64_t e = 0; e < turn_ * local; ++e) first += of_expert[static_cast<std::size_t>(e)];
+    std::vector<std::int64_t> ends = {0};
+    for (std::int64_t e = 0; e < local; ++e)
+      ends.push_back(ends.back() + of_expert[static_cast<std::size_t>(turn_ * local + e)]);
+    offsets.copy_from(Tensor::from<std::int64_t>(offsets.memory(), offsets.shape(), ends));
+    return std::make_shared<Rows>(first, ends.back(), num_rows);
+  }
+  nn::RowsUnderWay start_dispatch(const nn::ExchangePtr& exchange, const Tensor& rows) override {
+    const auto& mine = static_cast<const Rows&>(*exchange);
+    return [part = rows.rows(mine.first, mine.count)] { return part; };
+  }
+  nn::RowsUnderWay start_combine(const nn::ExchangePtr& exchange, const Tensor& rows) override {
+    const auto& mine = static_cast<const Rows&>(*exchange);
+    if (!all_.defined()) all_ = Tensor::zeros(rows.memory(), rows.dtype(), {mine.all, rows.shape()[1]});
+    if (mine.count > 0) all_.rows(mine.first, mine.count).copy_from(rows);
+    return [all = all_] { return all; };
+  }
+
+ private:
+  struct Rows : nn::Exchange {
+    Rows(std::int64_t first_row, std::int64_t num_mine, std::int64_t num_all)
+        : first(first_row), count(num_mine), all(num_all) {}
+    std::int64_t first, count, all;
+  };
+  std::int64_t turns_, turn_ = 0;
+  Tensor all_;  // that the experts gave in the turns before
+};
+
+/// A model of which one matrix has some of its rows alone, under a name of its own.
+class SomeRows : public core::StateReader {
+ public:
+  struct Run {
+    std::int64_t first, count;
+  };
+  SomeRows(const core::StateReader& source, std::string of, std::string name, std::vector<Run> runs)
+      : source_(source),
+        of_(std::move(of)),
+        name_(std::move(name)),
+        runs_(std::move(runs)),
+        tensors_(source.tensors()) {
+    const core::StateInfo whole = tensors_.at(of_);
+    std::int64_t rows = 0;
+    for (const Run& run : runs_) rows += run.count;
+    tensors_[name_] = {{rows, whole.shape[1]}, whole.dtype};
+  }
+  std::string source() const override { return source_.source(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+
+ private:
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override {
+    if (name != name_) return source_.read(name, entry);
+    check(entry.tensor.shape() == info.shape, "{}: {} is read whole alone", source(), name);
+    std::int64_t at = 0;
+    for (const Run& run : runs_) {
+      core::StateEntry part{source_.tensors().at(of_).shape, {run.first, 0}, entry.tensor.rows(at, run.count), true};
+      source_.read(of_, part);
+      at += run.count;
+    }
+  }
+
+  const core::StateReader& source_;
+  std::string of_, name_;
+  std::vector<Run> runs_;
+  std::map<std::string, core::StateInfo> tensors_;
+};
+
+/// Of a run of a tensor's values: as they are, and as the file's dtype stores them.
+struct Digest {
+  std::uint64_t as_they_are = 0, stored = 0;
+};
+constexpr std::int64_t values_a_digest = std::int64_t{1} << 20U;  // whole blocks of every format
+
+std::uint64_t hash_of(const std::vector<float>& values) {
+  return XXH3_64bits(values.data(), values.size() * sizeof(float));
+}
+
+/// `offset` is what a file's values may be greater by (norms of Gemma), which rounds them.
+std::vector<Digest> digests_of(const Tensor& values, DType stored, double offset, int threads) {
+  std::vector<Digest> digests;
+  std::int64_t first = 0;
+  data::OrderedWork<std::int64_t, Digest> runs;
+  runs.read = [&]() -> std::optional<std::int64_t> {
+    return first < values.numel() ? std::optional(std::exchange(first, first + values_a_digest)) : std::nullopt;
+  };
+  runs.work = [&](const std::int64_t begin) {
+    const std::int64_t count = std::min(values_a_digest, values.numel() - begin);
+    std::vector<float> run(static_cast<std::size_t>(count));
+    data::dequantize(values.dtype(), values.host_raw(), begin, count, run.data());
+    if (offset != 0)
+      for (float& x : run) x = x + static_cast<float>(offset) - static_cast<float>(offset);
+    Digest digest{hash_of(run), 0};
+    if (stored == DType::F32) return Digest{digest.as_they_are, digest.as_they_are};
+    std::vector<std::byte> bytes(static_cast<std::size_t>(core::bytes_of(stored, count)));
+    data::quantize(stored, run, bytes.data());
+    data::dequantize(stored, bytes.data(), 0, count, run.data());
+    digest.stored = hash_of(run);
+    return digest;
+  };
+  runs.write = [&](Digest&& digest) { digests.push_back(digest); };
+  runs.most_cost = 2 * threads;
+  runs.run(threads);
+  return digests;
+}
+
+/// How far logits may be apart, of the largest, where values are rounded to a dtype.
+double tolerance_of(DType dtype) {
+  switch (dtype) {
+    case DType::F32:
+      return 1e-4;
+    case DType::BF16:
+    case DType::F16:
+    case DType::Q8_0:
+      return 0.1;
+    default:
+      return 0.5;
+  }
+}
+
+/// Both models side by side, a part at a time.
+class Comparison {
+ public:
+  Comparison(const ModelSource& source, const ModelSource& written, const ConversionCheckOptions& options)
+      : models_{&source, &written}, options_(options), memory_(core::Memory::cpu(options.threads)) {
+    for (const auto& [name, info] : source.reader->tensors()) {
+      if (name.starts_with("optimizer/")) continue;
+      const auto found = written.reader->tensors().find(name);
+      check(found != written.reader->tensors().end() && found->second.shape == info.shape,
+            "{}: has no tensor {} {} of {}", written.path.string(), name, info.shape, source.path.string());
+    }
+    const nn::ModelConfig& config = source.config;
+    const std::int64_t tokens = std::min({options.num_tokens, config.max_positions, config.vocabulary});
+    for (std::int64_t i = 0; i < tokens; ++i) picked_.push_back({(2 * i + 1) * config.vocabulary / (2 * tokens), 1});
+    std::vector<std::int32_t> ids(picked_.size());
+    std::iota(ids.begin(), ids.end(), 0);  // of the rows that were picked
+    batch_ = nn::one_sequence(memory_, ids, 0);
+  }
+
+  ConversionCheck run() {
+    const nn::ModelConfig& config = models_[0]->config;
+    const std::int64_t steps = config.num_layers + 2;
+    const auto progress = [&](std::int64_t done) {
+      if (options_.progress) options_.progress(done, steps);
+    };
+    progress(0);
+    if (!config.tied_head) compare_rows("embed.weight");
+    on_both([&](int side) { embed(side); });
+    for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
+      progress(layer + 1);
+      on_both([&](int side) { run_layer(side, layer); });
+    }
+    progress(config.num_layers + 1);
+    finish();
+    progress(steps);
+    check(is_finite_, "{}: its logits are not finite", models_[1]->path.string());
+    const double difference = largest_ > 0 ? difference_ / largest_ : difference_;
+    const double allowed = is_exact_ ? tolerance_of(DType::F32) : tolerance_;
+    check(difference <= allowed,
+          "{}: its logits differ from those of {} by {:.2g} of the largest, expected at most {}: its numbers mean "
+          "something else",
+          models_[1]->path.string(), models_[0]->path.string(), difference, allowed);
+    return {std::ssize(picked_), difference, is_exact_};
+  }
+
+ private:
+  template <class F>
+  void on_both(F&& f) {
+    expected_.clear();
+    for (const int side : {0, 1}) f(side);
+  }
+
+  /// The first side's values are noted, those of the second held against them.
+  void compare(int side, const std::string& name, std::int64_t part, const Tensor& values) {
+    const DType dtype = models_[1]->reader->tensors().at(name).dtype;
+    const bool is_norm = values.shape().rank() == 1 && name.ends_with("norm.weight");
+    const double offset = is_norm ? models_[0]->config.norm_offset : 0;
+    if (side == 0) {
+      expected_[{name, part}] = digests_of(values, dtype, offset, options_.threads);
+      return;
+    }
+    const std::vector<Digest>& expected = expected_.at({name, part});
+    const std::vector<Digest> found = digests_of(values, DType::F32, offset, options_.threads);
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+      const bool is_same = found[i].as_they_are == expected[i].as_they_are;
+      check(is_same || found[i].as_they_are == expected[i].stored,
+            "{}: values of {} are not those of {}, neither as they are nor rounded to {} ({} to {} of part {})",
+            models_[1]->path.string(), name, models_[0]->path.string(), dtype,
+            static_cast<std::int64_t>(i) * values_a_digest,
+            std::min(values.numel(), (static_cast<std::int64_t>(i) + 1) * values_a_digest), part);
+      if (is_same) continue;
+      is_exact_ = false;
+      tolerance_ = std::max(tolerance_, tolerance_of(dtype));
+    }
+  }
+
+  /// A matrix that no part of the model is made of whole.
+  void compare_rows(const std::string& name) {
+    const Shape shape = models_[0]->reader->tensors().at(name).shape;
+    for (std::int64_t first = 0; first < shape[0]; first += rows_at_once(shape[1])) {
+      const std::int64_t count = std::min(rows_at_once(shape[1]), shape[0] - first);
+      on_both([&](int side) {
+        core::StateEntry rows{shape, {first, 0}, Tensor::empty(memory_, DType::F32, {count, shape[1]}), true};
+        models_[side]->reader->read(name, rows);
+        compare(side, name, first, rows.tensor);
+      });
+    }
+  }
+
+  /// Rows whose float32 values take a quarter of what may be in memory at once.
+  std::int64_t rows_at_once(std::int64_t columns) const {
+    return std::max<std::int64_t>(1, options_.bytes_at_once / 16 / columns);
+  }
+
+  nn::ModelOptions part_of_model() const { return {.memory = memory_, .frozen = true}; }
+
+  Tensor forward(const nn::Transformer& part, const Tensor* input) {
+    core::Tape off(core::Tape::Mode::Off);
+    nn::Pass pass = part.pass(batch_);
+    pass.routing = &routing_;  // the second side takes the experts that the first one took
+    if (input == nullptr) return part.forward(off, pass).hidden.value;
+    const core::Var in{*input, nullptr};
+    return part.forward(off, pass, &in).hidden.value;
+  }
+
+  void embed(int side) {
+    nn::ModelConfig config = models_[side]->config;
+    const SomeRows rows(*models_[side]->reader, "embed.weight", "embed.weight", picked_);
+    config.vocabulary = std::ssize(picked_);
+    nn::ModelOptions options = part_of_model();
+    options.num_layers = 0;
+    options.with_head = false;
+    nn::Transformer part(config, options);
+    part.load(rows);
+    stream_[side] = forward(part, nullptr);
+  }
+
+  void run_layer(int side, std::int64_t layer) {
+    const nn::ModelConfig& config = models_[side]->config;
+    const core::StateReader& reader = *models_[side]->reader;
+    nn::ModelOptions options = part_of_model();
+    options.first_layer = layer;
+    options.num_layers = 1;
+    options.with_embedding = options.with_head = false;
+    options.dtype = dtype_of(reader, fmt::format("layers.{}.", layer));
+    const std::int64_t turns = turns_of(config, layer, options.dtype);
+    const auto experts = std::make_shared<ExpertsInTurns>(turns);
+    options.comms = nn::single_communicators();
+    options.comms.expert = experts;
+    options.place = [&](core::Parameter& p, const core::Cut& cut) {
+      const std::int64_t count = p.global_shape[0] / turns;
+      if (cut.is_expert) p.placement.push_back({"turn", core::AxisRole::Sharded, 0, 0, count});
+    };
+    nn::Transformer part(config, options);
+    Tensor out;
+    for (std::int64_t turn = 0; turn < turns; ++turn) {
+      experts->take(turn);
+      for (core::Parameter* p : part.parameters()) {
+        if (turn > 0 && p->placement.empty()) continue;
+        if (!p->placement.empty()) p->placement[0].offset = turn * p->placement[0].length;
+        core::StateEntry entry = p->entry(p->value);
+        reader.read(p->name, entry);
+        compare(side, p->name, turn, p->value);
+      }
+      out = forward(part, &stream_[side]);
+    }
+    stream_[side] = out;
+  }
+
+  /// The last norm and the head, rows by rows.
+  void finish() {
+    const Shape table =
+        models_[0]->reader->tensors().at(models_[0]->config.tied_head ? "embed.weight" : "head.weight").shape;
+    for (std::int64_t first = 0; first < table[0]; first += rows_at_once(table[1])) {
+      const std::int64_t count = std::min(rows_at_once(table[1]), table[0] - first);
+      std::array<std::vector<float>, 2> logits;
+      on_both([&](int side) {
+        nn::ModelConfig config = models_[side]->config;
+        const std::string stored = config.tied_head ? "embed.weight" : "head.weight";
+        const SomeRows rows(*models_[side]->reader, stored, "head.weight", {{first, count}});
+        config.tied_head = false;
+        config.vocabulary = count;
+        nn::ModelOptions options = part_of_model();
+        options.first_layer = config.num_layers;
+        options.num_layers = 0;
+        options.with_embedding = false;
+        nn::Transformer part(config, options);
+        part.load(rows);
+        for (const core::Parameter* p : part.parameters())
+          compare(side, p->name == "head.weight" ? stored : p->name, first, p->value);
+        logits[side] = core::host_values<float>(core::logits_of(forward(part, &stream_[side]), part.head().value));
+      });
+      for (std::size_t i = 0; i < logits[0].size(); ++i) {
+        is_finite_ = is_finite_ && std::isfinite(logits[0][i]) && std::isfinite(logits[1][i]);
+        largest_ = std::max(largest_, std::abs(static_cast<double>(logits[0][i])));
+        difference_ = std::max(difference_, std::abs(static_cast<double>(logits[0][i]) - logits[1][i]));
+      }
+    }
+  }
+
+  /// bfloat16 where the source keeps all matrices of these names so, for half the memory.
+  static DType dtype_of(const core::StateReader& reader, const std::string& prefix) {
+    for (auto at = reader.tensors().lower_bound(prefix); at != reader.tensors().end() && at->first.starts_with(prefix);
+         ++at)
+      if (at->second.shape.rank() > 1 && at->second.dtype != DType::BF16) return DType::F32;
+    return DType::BF16;
+  }
+
+  std::int64_t turns_of(const nn::ModelConfig& config, std::int64_t layer, DType dtype) const {
+    if (!config.is_moe_layer(layer)) return 1;
+    const std::int64_t experts = config.moe.num_experts;
+    const std::int64_t expert_bytes = core::bytes_of(dtype, 3 * config.moe.expert_width * config.width);
+    const std::int64_t at_once = std::max<std::int64_t>(1, options_.bytes_at_once / expert_bytes);
+    std::int64_t turns = 1;
+    while (experts % turns != 0 || experts / turns > at_once) ++turns;
+    return turns;
+  }
+
+  std::array<const ModelSource*, 2> models_;
+  const ConversionCheckOptions& options_;
+  core::MemoryPtr memory_;
+  std::vector<SomeRows::Run> picked_;  // rows of the tokens
+  nn::Batch batch_;
+  nn::RoutingLog routing_;
+  std::array<Tensor, 2> stream_;
+  std::map<std::pair<std::string, std::int64_t>, std::vector<Digest>> expected_;
+  bool is_exact_ = true, is_finite_ = true;
+  double largest_ = 0, difference_ = 0, tolerance_ = 0;
+};
+
+}  // namespace
+
+ConversionCheck check_conversion(const ModelSource& source, const ModelSource& written,
+                                 const ConversionCheckOptions& options) {
+  return Comparison(source, written, options).run();
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,183 @@
+// What `convert` finds when it reads back what it wrote, on models that transformers saved.
+#include "launch/run/conversion_check.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "data/models/families/family.h"
+#include "data/models/gguf_export.h"
+#include "data/models/hugging_face.h"
+#include "tests/support/places.h"
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::launch {
+namespace {
+
+namespace fs = std::filesystem;
+using core::DType;
+using ::testing::AllOf;
+using testing::error_of;
+using ::testing::HasSubstr;
+using testing::read_file;
+using testing::TemporaryFolder;
+using testing::write_file;
+
+fs::path golden(const std::string& family) { return testing::golden_folder() / "families" / family; }
+
+/// A model times 4/3, for those that transformers saved have values that bfloat16 and float16 hold.
+class Thirds : public core::StateReader {
+ public:
+  explicit Thirds(std::shared_ptr<const core::StateReader> of) : of_(std::move(of)) {}
+  std::string source() const override { return of_->source(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return of_->tensors(); }
+
+ private:
+  void fill(const std::string& name, const core::StateInfo&, core::StateEntry& entry) const override {
+    of_->read(name, entry);
+    auto* values = entry.tensor.mutable_host<float>();
+    for (std::int64_t i = 0; i < entry.tensor.numel(); ++i) values[i] *= 4.0F / 3;
+  }
+  std::shared_ptr<const core::StateReader> of_;
+};
+
+ModelSource thirds(const std::string& family) {
+  ModelSource source = open_model(golden(family));
+  source.reader = std::make_shared<Thirds>(source.reader);
+  return source;
+}
+
+class ConvertedFamilies : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(ConvertedFamilies, AreTheSameInADirectory) {
+  const TemporaryFolder folder;
+  const ModelSource source = thirds(GetParam());
+  for (const DType dtype : {DType::F32, DType::BF16}) {
+    const fs::path out = folder / std::string(core::name_of(dtype));
+    data::export_hugging_face(*source.reader, source.config, out, {.dtype = dtype, .max_shard_bytes = 30000});
+    const ConversionCheck check = check_conversion(source, open_model(out), {.threads = 2});
+    EXPECT_EQ(check.is_exact, dtype == DType::F32);
+    if (check.is_exact) {
+      EXPECT_LT(check.difference, 1e-6);
+    }
+    // Expert by expert and a few rows at a time the sums are the same.
+    const ConversionCheck pieces = check_conversion(source, open_model(out), {.bytes_at_once = 1});
+    EXPECT_NEAR(pieces.difference, check.difference, 1e-6);
+    if (!check.is_exact) {
+      EXPECT_GT(check.difference, 1e-5);
+    }
+  }
+}
+
+TEST_P(ConvertedFamilies, AreTheSameInAFile) {
+  const TemporaryFolder folder;
+  const ModelSource source = thirds(GetParam());
+  if (data::beyond_all_families(source.config, data::beyond_gguf)) GTEST_SKIP() << "GGUF cannot say all of it";
+  if (source.config.rope_scaling.kind == nn::RopeScaling::Kind::Llama3)
+    GTEST_SKIP() << "other factors than those of Llama 3.1 to 3.3 are not read";
+  for (const DType dtype : {DType::F32, DType::F16, DType::Q8_0, DType::Q4_0}) {
+    const fs::path out = folder / (std::string(core::name_of(dtype)) + ".gguf");
+    data::export_gguf(*source.reader, source.config, out, {.dtype = dtype});
+    const ConversionCheck check = check_conversion(source, open_model(out), {.threads = 2});
+    EXPECT_EQ(check.is_exact, dtype == DType::F32) << core::name_of(dtype);
+    EXPECT_LT(check.difference, dtype == DType::F32 ? 1e-5 : dtype == DType::Q4_0 ? 0.5 : 0.02) << core::name_of(dtype);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(OfPeople, ConvertedFamilies,
+                         ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
+                                           "qwen3_moe", "olmoe", "olmo2", "gemma3"),
+                         [](const auto& test) { return std::string(test.param); });
+
+/// A Mixtral of transformers' in one file, and what is said of it when it is damaged.
+class DamagedConversion : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    data::export_hugging_face(*source_.reader, source_.config, out_, {.dtype = DType::F32});
+    bytes_ = read_file(out_ / "model.safetensors");
+  }
+  std::string found() {
+    return error_of([&] { check_conversion(source_, open_model(out_), {}); });
+  }
+  void write(const std::string& bytes) { write_file(out_ / "model.safetensors", bytes); }
+  /// First byte and bytes of a tensor in the file.
+  std::pair<std::size_t, std::size_t> place(const std::string& tensor) const {
+    std::uint64_t header = 0;
+    std::memcpy(&header, bytes_.data(), sizeof header);
+    const auto offsets = nlohmann::json::parse(bytes_.substr(8, header)).at(tensor).at("data_offsets");
+    const std::size_t first = offsets[0], end = offsets[1];
+    return {8 + header + first, end - first};
+  }
+
+  const ModelSource source_ = open_model(golden("mixtral"));
+  TemporaryFolder folder_;
+  const fs::path out_ = folder_ / "out";
+  std::string bytes_;
+};
+
+TEST_F(DamagedConversion, NothingIsFoundInWhatIsWhole) { EXPECT_EQ(found(), ""); }
+
+TEST_F(DamagedConversion, AFlippedBitIsFoundInAnyTensor) {
+  const data::SafetensorsFile file(out_ / "model.safetensors");
+  for (const auto& [name, entry] : file.tensors()) {
+    const auto [first, size] = place(name);
+    for (const std::size_t at : {first, first + size / 2 / 4 * 4, first + size - 4}) {  // lowest bits of values
+      std::string damaged = bytes_;
+      damaged[at] = static_cast<char>(damaged[at] ^ 1);
+      write(damaged);
+      EXPECT_THAT(found(), AllOf(HasSubstr("values of "), HasSubstr("are not those of"))) << name;
+    }
+  }
+}
+
+TEST_F(DamagedConversion, SwappedExpertsAreFound) {
+  for (const char* matrix : {"w1", "w2", "w3"}) {
+    std::string damaged = bytes_;
+    const auto [a, size] = place(fmt::format("model.layers.1.block_sparse_moe.experts.0.{}.weight", matrix));
+    const auto [b, same] = place(fmt::format("model.layers.1.block_sparse_moe.experts.1.{}.weight", matrix));
+    ASSERT_EQ(size, same);
+    damaged.replace(a, size, bytes_.substr(b, size));
+    damaged.replace(b, size, bytes_.substr(a, size));
+    write(damaged);
+    EXPECT_THAT(found(), HasSubstr("values of layers.1.moe.experts.")) << matrix;
+  }
+}
+
+TEST_F(DamagedConversion, ATransposedMatrixIsFound) {
+  const std::string name = "model.layers.0.self_attn.q_proj.weight";
+  const data::SafetensorsFile file(out_ / "model.safetensors");
+  const core::Shape shape = file.tensors().at(name).shape;
+  const std::int64_t side = std::min(shape[0], shape[1]);  // the square within it
+  std::string damaged = bytes_;
+  const std::size_t first = place(name).first;
+  for (std::int64_t r = 0; r < side; ++r)
+    for (std::int64_t c = 0; c < side; ++c)
+      damaged.replace(first + 4 * static_cast<std::size_t>(r * shape[1] + c), 4,
+                      bytes_.substr(first + 4 * static_cast<std::size_t>(c * shape[1] + r), 4));
+  write(damaged);
+  EXPECT_THAT(found(), HasSubstr("values of layers.0.attention.q.weight"));
+}
+
+TEST_F(DamagedConversion, OtherNumbersAreFoundByTheLogits) {
+  const auto config = nlohmann::json::parse(read_file(out_ / "config.json"));
+  for (const auto& [field, value] :
+       {std::pair("rope_theta", nlohmann::json(12.0)), {"rms_norm_eps", 0.5}, {"num_experts_per_tok", 1}}) {
+    nlohmann::json changed = config;
+    changed[field] = value;
+    write_file(out_ / "config.json", changed.dump());
+    EXPECT_THAT(found(), HasSubstr(field == std::string("num_experts_per_tok") ? "expected" : "its logits differ"))
+        << field;
+  }
+}
+
+TEST_F(DamagedConversion, AMissingTensorIsFound) {
+  nn::ModelConfig tied = source_.config;
+  tied.tied_head = true;
+  data::export_hugging_face(*source_.reader, tied, folder_ / "tied", {.dtype = DType::F32});
+  EXPECT_THAT(error_of([&] { check_conversion(source_, open_model(folder_ / "tied"), {}); }),
+              HasSubstr("has no tensor head.weight"));
+}
+
+}  // namespace
+}  // namespace limbeck::launch
