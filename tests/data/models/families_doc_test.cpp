@@ -56,6 +56,7 @@ std::string row_of(const Family& family) {
   for (const std::string& one : has) list += (list.empty() ? "" : ", ") + one;
   const std::string weights = t.experts == FamilyTraits::Experts::None  ? ""
                               : t.router == nn::RouterKind::SparseMixer ? "of the sparse mixer"
+                              : !t.may_renormalise                      ? "do not sum to 1"
                               : t.may_not_renormalise                   ? "sum to 1 or not"
                                                                         : "sum to 1";
   const std::string gguf = *family.gguf == '\0' ? "" : fmt::format("`{}`", family.gguf);
