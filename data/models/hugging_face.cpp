@@ -407,6 +407,8 @@ class Unfinished {
 
 void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& folder,
                          const HuggingFaceExport& options) {
+  if (const auto beyond_all = beyond_all_families(config))
+    fail("Hugging Face export: {}: no format of others holds this model, but a Limbeck checkpoint", *beyond_all);
   std::map<std::string, std::string> texts = options.files;
   std::string written = "config.json model.safetensors.index.json";
   for (const auto& [name, _] : options.files) written += " " + name;

@@ -131,7 +131,7 @@ std::vector<Digest> digests_of(const Tensor& values, DType stored, double offset
     if (offset != 0)
       for (float& x : run) x = x + static_cast<float>(offset) - static_cast<float>(offset);
     Digest digest{hash_of(run), 0};
-    if (stored == DType::F32) return Digest{digest.as_they_are, digest.as_they_are};
+    if (stored == DType::F32 || stored == values.dtype()) return Digest{digest.as_they_are, digest.as_they_are};
     std::vector<std::byte> bytes(static_cast<std::size_t>(core::bytes_of(stored, count)));
     data::quantize(stored, run, bytes.data());
     data::dequantize(stored, bytes.data(), 0, count, run.data());

@@ -241,7 +241,9 @@ TEST(HuggingFace, WhatNeitherArchitectureHasIsNotExported) {
     change(config);
     return error_of([&] { write_model(config, folder.path() / "out", options); });
   };
-  EXPECT_THAT(attempt([](auto& c) { c.moe.dense_layers = {0}; }), HasSubstr("1 of 2 layers have experts"));
+  EXPECT_THAT(
+      attempt([](auto& c) { c.moe.dense_layers = {0}; }),
+      AllOf(HasSubstr("1 of 2 layers have experts"), HasSubstr("no format of others holds this model, but a Limbeck")));
   EXPECT_THAT(attempt([](auto& c) { c.moe.renormalise = false; }), HasSubstr("moe.renormalise is false"));
   EXPECT_THAT(attempt([](auto& c) { c.moe.weight_scale = 2.5; }), HasSubstr("moe.weight_scale is 2.5"));
   EXPECT_THAT(attempt([](auto& c) { c.moe.shared_width = 3; }), HasSubstr("moe.shared_width is 3, expected 0"));
