@@ -91,7 +91,7 @@ void expect_chosen(const std::string& file, const nn::ModelConfig& config, const
   std::vector<std::string> layers;
   for (std::int64_t layer = 0; layer < config.num_layers; ++layer) layers.push_back(std::to_string(layer));
   if (in_text_order) std::sort(layers.begin(), layers.end());
-  const auto names = gguf_names(config, family.gguf_interleaves);
+  const auto names = gguf_names(config, family);
   ASSERT_EQ(names.size(), formats.size());
   for (const GgufName& name : names) {
     std::string theirs = name.stored;
@@ -150,7 +150,7 @@ TEST(GgufChoice, LargeModelsHaveTheirOwnRules) {
                          .moe = {.num_experts = 8, .experts_per_token = 2, .expert_width = 14336, .dense_layers = {}}};
   const auto chosen = [&](const char* family, DType wanted) {
     std::map<std::string, DType> dtypes;
-    for (const GgufName& name : gguf_names(config, true))
+    for (const GgufName& name : gguf_names(config, family_of(family, "")))
       dtypes[name.stored] = gguf_choice(name, config, family_of(family, ""), wanted).dtype;
     return dtypes;
   };
