@@ -448,14 +448,16 @@ void write_gpt2(const fs::path& folder, const std::string& prefix, bool with_mas
   if (with_masks)
     for (const char* name : {"h.0.attn.bias", "h.2.attn.masked_bias"})
       plan.push_back({prefix + name, DType::F32, {1, 1, 3, 3}});
-  data::write_safetensors(folder, plan, 1 << 20, {{"format", "pt"}}, [&](const data::SafetensorsPlan& tensor) {
+  data::SafetensorsWriter writer(folder / "model.safetensors", plan, {{"format", "pt"}});
+  for (const data::SafetensorsPlan& tensor : plan) {
     Tensor value = Tensor::zeros(core::Memory::cpu(1), DType::F32, tensor.shape);
     if (const auto from = origin.find(tensor.name); from != origin.end()) {
       const std::vector<float> values = stored_values(stored, from->second, false);
       std::copy(values.begin(), values.end(), value.mutable_data<float>());
     }
-    return value;
-  });
+    writer.write(value);
+  }
+  writer.finish();
   fs::copy_file(reference.folder() / "config.json", folder / "config.json");
 }
 
