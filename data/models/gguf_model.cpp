@@ -109,7 +109,16 @@ bool has_tied_head(const GgufFile& file) {
   if (table == file.tensors().end() || table->second.dtype != own.dtype || table->second.shape != own.shape)
     return false;
   const auto bytes = static_cast<std::size_t>(core::bytes_of(own.dtype, own.shape.numel()));
-  return std::memcmp(file.data(own), file.data(table->second), bytes) == 0;
+  constexpr std::size_t at_once = std::size_t{1} << 20U;
+  bool are_equal = true;
+  for (std::size_t first = 0; are_equal && first < bytes; first += at_once) {
+    const std::size_t count = std::min(at_once, bytes - first);
+    const std::byte *a = file.data(own) + first, *b = file.data(table->second) + first;
+    are_equal = std::memcmp(a, b, count) == 0;
+    release_mapped({a, count});
+    release_mapped({b, count});
+  }
+  return are_equal;
 }
 
 nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys, const Family& family,

@@ -74,34 +74,37 @@ class SomeRows : public core::StateReader {
   struct Run {
     std::int64_t first, count;
   };
-  SomeRows(const core::StateReader& source, std::string of, std::string name, std::vector<Run> runs)
-      : source_(source),
-        of_(std::move(of)),
-        name_(std::move(name)),
-        runs_(std::move(runs)),
-        tensors_(source.tensors()) {
-    const core::StateInfo whole = tensors_.at(of_);
+  /// `of`: the source's names by those here.
+  SomeRows(const core::StateReader& source, std::map<std::string, std::string> of, std::vector<Run> runs)
+      : source_(source), of_(std::move(of)), runs_(std::move(runs)), tensors_(source.tensors()) {
     std::int64_t rows = 0;
     for (const Run& run : runs_) rows += run.count;
-    tensors_[name_] = {{rows, whole.shape[1]}, whole.dtype};
+    for (const auto& [name, theirs] : of_) {
+      core::StateInfo info = source.tensors().at(theirs);
+      info.shape[0] = rows;
+      tensors_[name] = info;
+    }
   }
   std::string source() const override { return source_.source(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
 
  private:
   void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override {
-    if (name != name_) return source_.read(name, entry);
+    const auto of = of_.find(name);
+    if (of == of_.end()) return source_.read(name, entry);
     check(entry.tensor.shape() == info.shape, "{}: {} is read whole alone", source(), name);
+    std::vector<std::int64_t> offset(info.shape.extents().size(), 0);
     std::int64_t at = 0;
     for (const Run& run : runs_) {
-      core::StateEntry part{source_.tensors().at(of_).shape, {run.first, 0}, entry.tensor.rows(at, run.count), true};
-      source_.read(of_, part);
+      offset[0] = run.first;
+      core::StateEntry part{source_.tensors().at(of->second).shape, offset, entry.tensor.rows(at, run.count), true};
+      source_.read(of->second, part);
       at += run.count;
     }
   }
 
   const core::StateReader& source_;
-  std::string of_, name_;
+  std::map<std::string, std::string> of_;
   std::vector<Run> runs_;
   std::map<std::string, core::StateInfo> tensors_;
 };
@@ -164,7 +167,7 @@ class Comparison {
   Comparison(const ModelSource& source, const ModelSource& written, const ConversionCheckOptions& options)
       : models_{&source, &written}, options_(options), memory_(core::Memory::cpu(options.threads)) {
     for (const auto& [name, info] : source.reader->tensors()) {
-      if (name.starts_with("optimizer/")) continue;
+      if (name.starts_with("optimizer/") || (name == "head.weight" && written.config.tied_head)) continue;
       const auto found = written.reader->tensors().find(name);
       check(found != written.reader->tensors().end() && found->second.shape == info.shape,
             "{}: has no tensor {} {} of {}", written.path.string(), name, info.shape, source.path.string());
@@ -247,6 +250,9 @@ class Comparison {
     }
   }
 
+  /// A file may have a head that is the embedding once more as that alone.
+  std::string head_of(int side) const { return models_[side]->config.tied_head ? "embed.weight" : "head.weight"; }
+
   /// Rows whose float32 values take a quarter of what may be in memory at once.
   std::int64_t rows_at_once(std::int64_t columns) const {
     return std::max<std::int64_t>(1, options_.bytes_at_once / 16 / columns);
@@ -265,13 +271,15 @@ class Comparison {
 
   void embed(int side) {
     nn::ModelConfig config = models_[side]->config;
-    const SomeRows rows(*models_[side]->reader, "embed.weight", "embed.weight", picked_);
+    const SomeRows rows(*models_[side]->reader, {{"embed.weight", "embed.weight"}}, picked_);
     config.vocabulary = std::ssize(picked_);
     nn::ModelOptions options = part_of_model();
     options.num_layers = 0;
     options.with_head = false;
     nn::Transformer part(config, options);
     part.load(rows);
+    for (const core::Parameter* p : part.parameters())
+      if (p->name != "embed.weight") compare(side, p->name, 0, p->value);
     stream_[side] = forward(part, nullptr);
   }
 
@@ -309,15 +317,15 @@ class Comparison {
 
   /// The last norm and the head, rows by rows.
   void finish() {
-    const Shape table =
-        models_[0]->reader->tensors().at(models_[0]->config.tied_head ? "embed.weight" : "head.weight").shape;
+    const Shape table = models_[0]->reader->tensors().at(head_of(0)).shape;
     for (std::int64_t first = 0; first < table[0]; first += rows_at_once(table[1])) {
       const std::int64_t count = std::min(rows_at_once(table[1]), table[0] - first);
       std::array<std::vector<float>, 2> logits;
       on_both([&](int side) {
         nn::ModelConfig config = models_[side]->config;
-        const std::string stored = config.tied_head ? "embed.weight" : "head.weight";
-        const SomeRows rows(*models_[side]->reader, stored, "head.weight", {{first, count}});
+        std::map<std::string, std::string> of = {{"head.weight", head_of(side)}};
+        if (config.head_bias) of["head.bias"] = "head.bias";
+        const SomeRows rows(*models_[side]->reader, of, {{first, count}});
         config.tied_head = false;
         config.vocabulary = count;
         nn::ModelOptions options = part_of_model();
@@ -327,8 +335,9 @@ class Comparison {
         nn::Transformer part(config, options);
         part.load(rows);
         for (const core::Parameter* p : part.parameters())
-          compare(side, p->name == "head.weight" ? stored : p->name, first, p->value);
-        logits[side] = core::host_values<float>(core::logits_of(forward(part, &stream_[side]), part.head().value));
+          compare(side, p->name == "head.weight" ? head_of(1) : p->name, first, p->value);
+        logits[side] = core::host_values<float>(
+            core::logits_of(forward(part, &stream_[side]), part.head().value, part.head_bias().value));
       });
       for (std::size_t i = 0; i < logits[0].size(); ++i) {
         is_finite_ = is_finite_ && std::isfinite(logits[0][i]) && std::isfinite(logits[1][i]);

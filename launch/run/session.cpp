@@ -197,10 +197,12 @@ nn::ModelConfig Session::student_architecture() const {
     architecture = nn::skip_layers(architecture, nn::evenly_spaced_layers(depth, keep));
   } else {
     // Influence is measured later; until then all layers have to look alike.
-    if (keep < depth && architecture.moe.num_experts > 0 && !architecture.moe.dense_layers.empty())
+    const bool mixes_experts = architecture.moe.num_experts > 0 && !architecture.moe.dense_layers.empty();
+    const bool mixes_windows = architecture.window > 0 && !architecture.full_layers.empty();
+    if (keep < depth && (mixes_experts || mixes_windows))
       fail_usage(
-          "student_init.choice is BLOCK_INFLUENCE, but the teacher mixes dense and expert layers, expected LIST or "
-          "EVENLY_SPACED");
+          "student_init.choice is BLOCK_INFLUENCE, but the teacher mixes layers {}, expected LIST or EVENLY_SPACED",
+          mixes_experts ? "that are dense and with experts" : "with a window and without");
     architecture.num_layers = keep;
   }
   if (init.upcycle) {
@@ -240,8 +242,7 @@ void Session::start_student() {
   }
   const nn::LayerSkip skipped(*teacher_source_.reader, depth, start.layers);
   if (!init.upcycle) return load_student(skipped);
-  nn::ModelConfig dense = teacher->config();
-  dense.num_layers = keep;
+  const nn::ModelConfig dense = nn::skip_layers(teacher->config(), start.layers);
   const UpcycleConfig& u = *init.upcycle;
   nn::Upcycled upcycled(skipped, dense, shape_of(u), /*renormalise=*/true, config.train.seed);
   start.is_exact = upcycled.is_exact();

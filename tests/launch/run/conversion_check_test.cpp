@@ -81,13 +81,14 @@ TEST_P(ConvertedFamilies, AreTheSameInAFile) {
     data::export_gguf(*source.reader, source.config, out, {.dtype = dtype});
     const ConversionCheck check = check_conversion(source, open_model(out), {.threads = 2});
     EXPECT_EQ(check.is_exact, dtype == DType::F32) << core::name_of(dtype);
-    EXPECT_LT(check.difference, dtype == DType::F32 ? 1e-5 : dtype == DType::Q4_0 ? 0.5 : 0.02) << core::name_of(dtype);
+    EXPECT_LT(check.difference, dtype == DType::F32 ? 1e-5 : dtype == DType::Q4_0 ? 0.5 : 0.03) << core::name_of(dtype);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(OfPeople, ConvertedFamilies,
                          ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
-                                           "qwen3_moe", "olmoe", "olmo2", "gemma3"),
+                                           "qwen3_moe", "olmoe", "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe",
+                                           "gpt2", "deepseek_v2", "deepseek_v3", "gpt_oss"),
                          [](const auto& test) { return std::string(test.param); });
 
 /// A Mixtral of transformers' in one file, and what is said of it when it is damaged.
@@ -171,12 +172,12 @@ TEST_F(DamagedConversion, OtherNumbersAreFoundByTheLogits) {
   }
 }
 
-TEST_F(DamagedConversion, AMissingTensorIsFound) {
+TEST_F(DamagedConversion, AHeadThatIsLostIsFound) {
   nn::ModelConfig tied = source_.config;
   tied.tied_head = true;
   data::export_hugging_face(*source_.reader, tied, folder_ / "tied", {.dtype = DType::F32});
   EXPECT_THAT(error_of([&] { check_conversion(source_, open_model(folder_ / "tied"), {}); }),
-              HasSubstr("has no tensor head.weight"));
+              HasSubstr("values of embed.weight are not those of"));
 }
 
 }  // namespace
