@@ -229,7 +229,8 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
   for_each_run(origins_.at(name), info.shape, entry,
                [&](const ModelTensor& tensor, std::int64_t first, std::int64_t stride, std::int64_t count) {
                  tensor.read(first, stride, count, dtype, out);
-                 bytes_read_ += core::bytes_of(tensor.dtype(), count);
+                 const core::DTypeInfo& stored = core::info(tensor.dtype());
+                 bytes_read_ += (count + stored.block_elements - 1) / stored.block_elements * stored.block_bytes;
                  out += core::bytes_of(dtype, count);
                });
 }

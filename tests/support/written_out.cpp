@@ -132,8 +132,8 @@ Weights init_weights(const nn::ModelConfig& config, std::uint64_t seed) {
     const core::RandomStream random(seed, 0, name);
     Tensor value = Tensor::empty(memory(), DType::F64, shape);
     for (std::int64_t i = 0; i < value.numel(); ++i)
-      value.mutable_data<double>()[i] = name.ends_with(".bias") ? 0
-                                        : shape.rank() == 1     ? 1
+      value.mutable_data<double>()[i] = name.ends_with("bias") ? 0
+                                        : shape.rank() == 1    ? 1
                                                             : deviation * random.normal(static_cast<std::uint64_t>(i));
     weights[name] = core::leaf(value);
   }
@@ -167,8 +167,9 @@ Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::
   if (router.jitter > 0)
     seen = core::jitter(tape, x, batch.global_index, router.jitter, {router.seed, router.step, prefix + ".jitter"});
   const Var logits = core::linear(tape, seen, weights_.at(prefix + ".router.weight"));
-  const core::RoutingRule rule{.is_sigmoid = moe.scores == nn::RouterScores::Sigmoid,
-                               .bias = moe.selection_bias ? weights_.at(prefix + ".router.selection_bias").value : Tensor()};
+  const core::RoutingRule rule{
+      .is_sigmoid = moe.scores == nn::RouterScores::Sigmoid,
+      .bias = moe.selection_bias ? weights_.at(prefix + ".router.selection_bias").value : Tensor()};
   const core::Routing routing =
       core::route(tape, logits, moe.experts_per_token, moe.renormalise, /*weight_scale=*/1, nullptr, rule);
   const auto sequences = static_cast<double>(batch.num_sequences());

@@ -30,7 +30,7 @@ TEST(ConfigReference, IsWhatTheSchemaSays) {
 
 TEST(ConfigReference, NamesEveryFieldWithItsMeaning) {
   const std::string page = testing::read_file(testing::source_folder() / "docs" / "config.md");
-  EXPECT_NE(page.find("| `student_init.upcycle.experts` | int64 | 8 | E, a multiple of `slices`"), std::string::npos);
+  EXPECT_NE(page.find("| `student_init.upcycle.experts` | int64 | 8 | E, a multiple of the slices"), std::string::npos);
   EXPECT_NE(page.find("\n## `output`\n"), std::string::npos);
 }
 

@@ -11,6 +11,7 @@
 
 #include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
+#include "tests/support/zeros_model.h"
 
 namespace limbeck::testing {
 namespace {
@@ -18,45 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-/// A Llama of zeros, most of them an embedding and a head of 205 MB each, of which the disk holds nothing.
-void write_zeros(const fs::path& folder) {
-  constexpr std::int64_t vocabulary = 50000, width = 1024;
-  fs::create_directories(folder);
-  std::ofstream(folder / "config.json") << nlohmann::json({{"architectures", {"LlamaForCausalLM"}},
-                                                           {"vocab_size", vocabulary},
-                                                           {"hidden_size", width},
-                                                           {"intermediate_size", 32},
-                                                           {"num_hidden_layers", 1},
-                                                           {"num_attention_heads", 1},
-                                                           {"head_dim", 32},
-                                                           {"max_position_embeddings", 8},
-                                                           {"tie_word_embeddings", false}})
-                                               .dump();
-  nlohmann::json tensors;
-  std::int64_t bytes = 0;
-  const auto add = [&](const std::string& name, std::vector<std::int64_t> shape) {
-    std::int64_t size = 4;
-    for (const auto extent : shape) size *= extent;
-    tensors[name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {bytes, bytes + size}}};
-    bytes += size;
-  };
-  const std::string layer = "model.layers.0.";
-  add("model.embed_tokens.weight", {vocabulary, width});
-  add("lm_head.weight", {vocabulary, width});
-  for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) add(layer + norm + ".weight", {width});
-  for (const char* part : {"q", "k", "v"}) add(layer + "self_attn." + part + "_proj.weight", {32, width});
-  for (const char* part : {"gate", "up"}) add(layer + "mlp." + part + "_proj.weight", {32, width});
-  add(layer + "self_attn.o_proj.weight", {width, 32});
-  add(layer + "mlp.down_proj.weight", {width, 32});
-  add("model.norm.weight", {width});
-  const std::string head = tensors.dump();
-  const std::uint64_t size = head.size();
-  std::ofstream file(folder / "model.safetensors", std::ios::binary);
-  file.write(reinterpret_cast<const char*>(&size), sizeof size) << head;
-  file.close();
-  fs::resize_file(folder / "model.safetensors", sizeof size + head.size() + static_cast<std::uintmax_t>(bytes));
-}
 
 /// The most memory, mapped pages of files included, in MB, that the program took.
 double peak_of(std::vector<std::string> arguments) {
@@ -79,7 +41,7 @@ double peak_of(std::vector<std::string> arguments) {
 TEST(Convert, TakesLittleMemoryWhateverTheModelsSize) {
   const RunFolder folder("convert_memory");
   const std::string model = (folder.path() / "model").string();
-  write_zeros(model);
+  write_zeros_model(model, {.width = 1024, .inner = 32, .tied_head = false});
   for (const char* dtype : {"float32", "bfloat16", "Q8_0"}) {
     const std::string out = (folder.path() / (dtype[0] == 'Q' ? "out.gguf" : "out")).string();
     EXPECT_LT(peak_of({"convert", model, out, "--dtype", dtype, "--no-verify", "--threads", "2"}), 120) << dtype;

@@ -17,6 +17,7 @@
 #include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
 #include "tests/support/teacher_file.h"
+#include "tests/support/zeros_model.h"
 
 namespace limbeck::testing {
 namespace {
@@ -218,44 +219,6 @@ TEST_F(OutsideFiles, TheStartOfATextIsKeptWhereAConfigNamesIt) {
   }
 }
 
-/// A Hugging Face model of zeros, most of them an embedding of 100 MB of which the disk holds nothing.
-void write_large_model(const fs::path& folder) {
-  constexpr std::int64_t vocabulary = 50000, width = 512;
-  fs::create_directories(folder);
-  std::ofstream(folder / "config.json") << nlohmann::json({{"architectures", {"LlamaForCausalLM"}},
-                                                           {"vocab_size", vocabulary},
-                                                           {"hidden_size", width},
-                                                           {"intermediate_size", 2},
-                                                           {"num_hidden_layers", 1},
-                                                           {"num_attention_heads", 1},
-                                                           {"head_dim", 2},
-                                                           {"max_position_embeddings", 8},
-                                                           {"tie_word_embeddings", true}})
-                                               .dump();
-  nlohmann::json tensors;
-  std::int64_t bytes = 0;
-  const auto add = [&](const std::string& name, std::vector<std::int64_t> shape) {
-    std::int64_t size = 4;
-    for (const auto extent : shape) size *= extent;
-    tensors[name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {bytes, bytes + size}}};
-    bytes += size;
-  };
-  const std::string layer = "model.layers.0.";
-  add("model.embed_tokens.weight", {vocabulary, width});
-  for (const char* norm : {"input_layernorm", "post_attention_layernorm"}) add(layer + norm + ".weight", {width});
-  for (const char* part : {"q", "k", "v"}) add(layer + "self_attn." + part + "_proj.weight", {2, width});
-  for (const char* part : {"gate", "up"}) add(layer + "mlp." + part + "_proj.weight", {2, width});
-  add(layer + "self_attn.o_proj.weight", {width, 2});
-  add(layer + "mlp.down_proj.weight", {width, 2});
-  add("model.norm.weight", {width});
-  const std::string head = tensors.dump();
-  const std::uint64_t size = head.size();
-  std::ofstream file(folder / "model.safetensors", std::ios::binary);
-  file.write(reinterpret_cast<const char*>(&size), sizeof size) << head;
-  file.close();
-  fs::resize_file(folder / "model.safetensors", sizeof size + head.size() + static_cast<std::uintmax_t>(bytes));
-}
-
 TEST_F(OutsideFiles, AFileThatCannotBeFinishedLeavesTheOneBefore) {
   const auto expect_as_before = [&] {
     EXPECT_EQ(folder_.read("old.gguf"), "mine");
@@ -268,7 +231,7 @@ TEST_F(OutsideFiles, AFileThatCannotBeFinishedLeavesTheOneBefore) {
               ElementsAre(HasSubstr("old.gguf.tmp: cannot be written: File too large")));
   expect_as_before();
 
-  write_large_model(at("large"));
+  write_zeros_model(at("large"), {.width = 512, .inner = 2, .tied_head = true});
   for (const char* signal : {"TERM", "INT"}) {
     fs::remove(at("old.gguf.tmp"));  // whose coming says that signals are caught
     const Outcome stopped = run_shell(fmt::format(
