@@ -102,7 +102,7 @@ void write_v2(const nn::ModelConfig& config, Json& json) {
   write_common(config, json);
   json["mlp_bias"] = false;
   json["scoring_func"] = "softmax";
-  json["topk_method"] = config.moe.groups_per_token < config.moe.num_groups ? "group_limited_greedy" : "greedy";
+  json["topk_method"] = config.moe.num_groups > 1 ? "group_limited_greedy" : "greedy";
 }
 
 void write_v3(const nn::ModelConfig& config, Json& json) {
