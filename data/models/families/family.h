@@ -173,10 +173,13 @@ void read_windows(const ConfigFields& fields, nn::ModelConfig& config, F&& is_fu
     }
     if (full) config.full_layers.push_back(layer);
   }
-  if (static_cast<std::int64_t>(config.full_layers.size()) < config.num_layers)
-    config.window = fields.integer("sliding_window");
-  else
+  if (static_cast<std::int64_t>(config.full_layers.size()) == config.num_layers) {
     config.full_layers.clear();
+    return;
+  }
+  config.window = fields.integer("sliding_window");
+  core::check(config.window > 0, "{}: sliding_window is {}, expected 1 or more: some layers have a window",
+              fields.where(), config.window);
 }
 /// "full_attention" or "sliding_attention" of each layer.
 ConfigFields::Json layer_types(const nn::ModelConfig& config);

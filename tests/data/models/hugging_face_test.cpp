@@ -417,6 +417,9 @@ TEST(HuggingFace, FieldsThatAreNotHonouredAreRefusedByName) {
   EXPECT_THAT(attempt(R"({"rope_scaling": {"type": "dynamic", "factor": 2}})"), HasSubstr("rope_scaling"));
   EXPECT_THAT(attempt(R"({"rope_parameters": {"rope_type": "yarn"}})"), HasSubstr("rope_parameters"));
   EXPECT_THAT(attempt(R"({"sliding_window": 4096})"), HasSubstr("sliding_window is 4096"));
+  EXPECT_THAT(attempt(R"({"architectures": ["Qwen2ForCausalLM"], "use_sliding_window": true, "max_window_layers": 0,
+                          "sliding_window": 0})"),
+              HasSubstr("sliding_window is 0, expected 1 or more"));
   EXPECT_THAT(attempt(R"({"architectures": ["FalconForCausalLM"]})"),
               AllOf(HasSubstr("architectures is FalconForCausalLM"), HasSubstr("Qwen2ForCausalLM")));
   EXPECT_THAT(attempt(R"({"architectures": ["Qwen2ForCausalLM"]})"),

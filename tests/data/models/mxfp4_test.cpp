@@ -47,7 +47,7 @@ TEST_P(Mxfp4, ValuesAreThoseOfTheStandard) {
   const std::vector<double> gate_up = expected("/gate_up_proj"), down = expected("/down_proj");
   const nn::ModelConfig& c = directory.model_config();
   const std::int64_t e = c.moe.num_experts, f = c.moe.expert_width, w = c.width;
-  for (const core::StateReader* model : {static_cast<const core::StateReader*>(&directory), {&gguf}}) {
+  for (const core::StateReader* model : std::initializer_list<const core::StateReader*>{&directory, &gguf}) {
     const auto of = [&](const char* name, std::int64_t rows, std::int64_t columns) {
       return testing::values_of(
           box_of(*model, std::string("layers.1.moe.experts.") + name, {e, rows, columns}, {0, 0, 0}));
