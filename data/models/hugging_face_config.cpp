@@ -42,9 +42,10 @@ HuggingFaceConfig parse_hugging_face_config(const std::string& text, const std::
                                        ? architectures[0].get<std::string>()
                                        : fields.text("architectures");
   const Family& family = family_of(architecture, fields.where());
+  const nn::ModelConfig model = read_config(family, fields);
+  if (const auto reason = beyond(family, model)) core::fail("{}: {} ({})", where, *reason, family.name);
   constexpr const char* quantization = "quantization_config";
-  return {&family, read_config(family, fields),
-          fields.has(quantization) ? std::optional(fields.section(quantization)) : std::nullopt};
+  return {&family, model, fields.has(quantization) ? std::optional(fields.section(quantization)) : std::nullopt};
 }
 
 std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFaceExport& options) {
