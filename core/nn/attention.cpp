@@ -18,9 +18,7 @@ namespace {
 Var head_normed(Tape& tape, const Pass& pass, const Var& heads, const Norm& norm, const Norms& norms) {
   const std::int64_t all = norm.weight->global_shape[0];
   if (norm.weight->value.shape()[0] == all) return norms.normed(tape, heads, norm);
-  const Var own = as_var(*norm.weight);
-  const Var weight = norms.offset == 0 ? own : core::offset(tape, own, norms.offset);
-  return core::cut_rms_norm(tape, heads, weight, all, norms.eps, *pass.comms.tensor);
+  return core::cut_rms_norm(tape, heads, norms.weight(tape, norm), all, norms.eps, *pass.comms.tensor);
 }
 
 }  // namespace

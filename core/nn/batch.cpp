@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
-#include <map>
 #include <numeric>
-#include <utility>
 #include <vector>
 
 namespace limbeck::nn {
@@ -54,13 +52,18 @@ std::vector<std::int64_t> find_runs(const BatchColumns& c) {
   return runs;
 }
 
-/// Of each token: one more than the highest position of its document.
+/// Of each token: one more than the highest position of its document, whose tokens lie one behind the other.
 std::vector<std::int32_t> find_contexts(const BatchColumns& c) {
-  std::map<std::pair<std::int32_t, std::int32_t>, std::int32_t> of_document;
-  const auto of_token = [&](std::size_t i) -> std::int32_t& { return of_document[{c.sequence[i], c.document[i]}]; };
-  for (std::size_t i = 0; i < c.tokens.size(); ++i) of_token(i) = std::max(of_token(i), c.position[i] + 1);
   std::vector<std::int32_t> contexts(c.tokens.size());
-  for (std::size_t i = 0; i < c.tokens.size(); ++i) contexts[i] = of_token(i);
+  for (std::size_t begin = 0, end = 0; begin < contexts.size(); begin = end) {
+    std::int32_t most = 0;
+    for (end = begin; end < contexts.size() && c.sequence[end] == c.sequence[begin] &&
+                      c.document[end] == c.document[begin];
+         ++end)
+      most = std::max(most, c.position[end] + 1);
+    std::fill(contexts.begin() + static_cast<std::ptrdiff_t>(begin),
+              contexts.begin() + static_cast<std::ptrdiff_t>(end), most);
+  }
   return contexts;
 }
 

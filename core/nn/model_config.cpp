@@ -193,6 +193,7 @@ void validate(const ModelConfig& config, const std::string& where) {
                  config.num_kv_heads, config.num_heads);
     expect("attention_bias is true", !config.attention_bias, "false");
     expect("attention_output_bias is true", !config.attention_output_bias, "false");
+    expect("attention_sinks is true", !config.attention_sinks, "false");
     expect("head_norm is given", config.head_norm == HeadNorm::None, "none");
     expect("norm_kind is LAYER", config.norm_kind == NormKind::Rms, "RMS");
     expect("positions is LEARNED", config.positions == Positions::Rotary, "ROTARY");

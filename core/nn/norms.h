@@ -34,8 +34,6 @@ struct Norms {
       return core::layer_norm(tape, stream.sum(tape), core::as_var(*norm.weight), core::as_var(*norm.bias), eps, dtype);
     return stream.normed(tape, weight(tape, norm), eps, dtype);
   }
-
- private:
   /// The weight that RMSNorm multiplies by.
   core::Var weight(core::Tape& tape, const Norm& norm) const {
     const core::Var own = core::as_var(*norm.weight);

@@ -23,9 +23,8 @@ struct RopeAngles {
 ///           them both, in parts that are linear in n / w
 ///   Yarn    (Peng et al. 2023) f up to the dimension that turns beta_fast times within n, f / factor from that which
 ///           turns beta_slow times, and between them both, in parts that are linear in the dimension
-///   LongRope (Ding et al. 2024) f(i) / factor(i) of short_factors, or, with `is_long`, of long_factors; cos and sin
-///   are
-///           times sqrt(1 + ln(factor) / ln(n)), where factor is above 1 and nothing else is given
+///   LongRope (Ding et al. 2024) f(i) / factor(i) of short_factors, or, with `is_long`, of long_factors; where factor
+///           is above 1 and nothing else is given, cos and sin are times sqrt(1 + ln(factor) / ln(n))
 /// as transformers computes them.
 RopeAngles rope_angles(std::int64_t turning_width, double base, const RopeScaling& scaling, bool is_long = false);
 

@@ -388,6 +388,7 @@ void GgufModel::fill_transposed(const Origin& origin, const Shape& global, core:
     if (at / height != head) {
       head = at / height;
       file_->read(*origin.tensors.front(), head * std::ssize(matrix), std::ssize(matrix), matrix.data());
+      bytes_read_ += blocks_of(*origin.tensors.front(), head * std::ssize(matrix), std::ssize(matrix)).second;
     }
     for (std::int64_t c = 0; c < columns; ++c)
       row[static_cast<std::size_t>(c)] = matrix[static_cast<std::size_t>((entry.offset[1] + c) * height + at % height)];

@@ -30,7 +30,7 @@ struct HuggingFaceName {
   core::Shape matrix() const { return is_stack ? core::Shape(shape.extents().subspan(1)) : shape; }
   /// Whether the values of a tensor of theirs are those of one of ours, in the same order.
   bool is_as_stored() const {
-    HuggingFaceName plain{name, shape, stored, is_stack};
+    HuggingFaceName plain{name, shape, {}, is_stack};
     plain.complete();
     return rows.is_all() && first == 0 && stored_shape == plain.stored_shape && strides == plain.strides;
   }

@@ -68,7 +68,7 @@ class ExpertsInTurns : public nn::ExpertComm {
   Tensor all_;  // that the experts gave in the turns before
 };
 
-/// A model of which one matrix has some of its rows alone, under a name of its own.
+/// A model of which some tensors have some of their rows alone, and may have other names.
 class SomeRows : public core::StateReader {
  public:
   struct Run {

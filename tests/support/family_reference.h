@@ -4,6 +4,8 @@
 //     const FamilyReference reference("qwen3_moe");
 //     const data::HuggingFaceModel model(reference.folder());
 //     reference.values("/logits"); reference.gradients().at("layers.0.attention.q.weight");
+//     expect_near(logits_of(model, model.model_config(), reference.samples(), DType::F32), reference.values("/logits"),
+//     1e-5);
 #pragma once
 
 #include <cstring>
@@ -70,5 +72,18 @@ class FamilyReference {
   std::filesystem::path folder_;
   data::Hdf5File file_;
 };
+
+/// Each within `tolerance` of the largest that is expected.
+void expect_near(const std::vector<double>& values, const std::vector<double>& expected, double tolerance);
+
+/// Of all tokens of the samples, packed as they are.
+std::vector<double> logits_of(const core::StateReader& source, const nn::ModelConfig& config,
+                              const data::TokenBatch& samples, core::DType dtype, bool as_kept = false);
+
+/// The tokens of one document, as a batch of one row without targets.
+data::TokenBatch document_of(const std::vector<std::int32_t>& tokens);
+
+/// The values of a tensor of a safetensors file, row by row; transposed, column by column.
+std::vector<float> stored_values(const data::SafetensorsFile& file, const std::string& name, bool transposed);
 
 }  // namespace limbeck::testing

@@ -155,6 +155,14 @@ ConfigFields::Json write_config(const Family& family, const nn::ModelConfig& con
 
 // For families' own files.
 
+/// sliding_window of all layers, where there is one.
+inline void read_window(const ConfigFields& fields, nn::ModelConfig& config) {
+  if (fields.has("sliding_window")) config.window = fields.integer("sliding_window");
+}
+/// sliding_window: null where there is none.
+inline ConfigFields::Json window_of(const nn::ModelConfig& config) {
+  return config.window > 0 ? ConfigFields::Json(config.window) : ConfigFields::Json();
+}
 /// Layers with a window, by `layer_types` or else by is_full(layer): sliding_window is read.
 template <class F>
 void read_windows(const ConfigFields& fields, nn::ModelConfig& config, F&& is_full) {

@@ -21,7 +21,7 @@ void read_mistral(const ConfigFields& fields, nn::ModelConfig& config) {
 }
 
 void write_mistral(const nn::ModelConfig& config, ConfigFields::Json& json) {
-  json["sliding_window"] = config.window > 0 ? ConfigFields::Json(config.window) : ConfigFields::Json();
+  json["sliding_window"] = window_of(config);
 }
 
 }  // namespace

@@ -5,12 +5,12 @@ namespace limbeck::data {
 namespace {
 
 void read(const ConfigFields& fields, nn::ModelConfig& config) {
-  if (fields.has("sliding_window")) config.window = fields.integer("sliding_window");
+  read_window(fields, config);
   fields.expect("router_jitter_noise", 0.0);
 }
 
 void write(const nn::ModelConfig& config, ConfigFields::Json& json) {
-  json["sliding_window"] = config.window > 0 ? ConfigFields::Json(config.window) : ConfigFields::Json();
+  json["sliding_window"] = window_of(config);
 }
 
 }  // namespace

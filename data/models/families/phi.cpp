@@ -74,20 +74,16 @@ Json long_rope_of(const nn::ModelConfig& config) {
   return json;
 }
 
-void write_window(const nn::ModelConfig& config, Json& json) {
-  json["sliding_window"] = config.window > 0 ? Json(config.window) : Json();
-}
-
 void read_phi3(const ConfigFields& fields, nn::ModelConfig& config) {
   // What early files call su, and such as call it yarn, transformers takes for longrope.
   read_long_rope(fields, config, /*original=*/4096, {"longrope", "su", "yarn"});
   for (const char* name : {"attention_bias", "mlp_bias", "lm_head_bias"}) fields.expect(name, false);
-  if (fields.has("sliding_window")) config.window = fields.integer("sliding_window");
+  read_window(fields, config);
 }
 
 void write_phi3(const nn::ModelConfig& config, Json& json) {
   json.erase("head_dim");
-  write_window(config, json);
+  json["sliding_window"] = window_of(config);
   json["rope_scaling"] = long_rope_of(config);
   json["original_max_position_embeddings"] = config.rope_scaling.kind == Scaling::Kind::LongRope
                                                  ? config.rope_scaling.original_positions
@@ -110,14 +106,14 @@ void read_phimoe(const ConfigFields& fields, nn::ModelConfig& config) {
     core::check(fields.flag(name), "{}: {} is {}, which is not supported: expected true", fields.where(), name,
                 fields.text(name));
   fields.expect("num_experts_per_tok", 2);
-  if (fields.has("sliding_window")) config.window = fields.integer("sliding_window");
+  read_window(fields, config);
   config.moe.renormalise = false;
   config.moe.mixer_jitter = fields.number_or("router_jitter_noise", 0.01);
 }
 
 void write_phimoe(const nn::ModelConfig& config, Json& json) {
   json.erase("head_dim");
-  write_window(config, json);
+  json["sliding_window"] = window_of(config);
   json["rope_scaling"] = long_rope_of(config);
   if (const Scaling& scaling = config.rope_scaling; scaling.kind == Scaling::Kind::LongRope) {
     json["rope_scaling"]["short_mscale"] = scaling.short_scale;

@@ -15,7 +15,7 @@ void read_qwen_windows(const ConfigFields& fields, nn::ModelConfig& config) {
 
 void write_qwen_windows(const nn::ModelConfig& config, Json& json) {
   json["use_sliding_window"] = config.window > 0;
-  json["sliding_window"] = config.window > 0 ? Json(config.window) : Json();
+  json["sliding_window"] = window_of(config);
   json["layer_types"] = layer_types(config);
 }
 
@@ -63,7 +63,7 @@ void read_qwen3_moe(const ConfigFields& fields, nn::ModelConfig& config) {
 void write_qwen3_moe(const nn::ModelConfig& config, Json& json) {
   json["attention_bias"] = false;
   json["use_sliding_window"] = config.window > 0;
-  json["sliding_window"] = config.window > 0 ? Json(config.window) : Json();
+  json["sliding_window"] = window_of(config);
   write_mixture(config, json);
 }
 
