@@ -207,8 +207,6 @@ nn::ModelConfig Session::student_architecture() const {
   }
   if (init.upcycle) {
     const UpcycleConfig& u = *init.upcycle;
-    if (architecture.moe.num_experts > 0)
-      fail_usage("student_init.upcycle is given, but the teacher has experts already, expected a dense one");
     nn::check_upcyclable(architecture, teacher_source_.path.string());
     if (u.slices < 1 || architecture.mlp_width % u.slices != 0)
       fail_usage("student_init.upcycle.slices is {}, expected a divisor of the teacher's feed-forward width {}",

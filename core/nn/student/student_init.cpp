@@ -92,6 +92,7 @@ void LayerSkip::fill(const std::string& name, const core::StateInfo& /*info*/, S
 }
 
 void check_upcyclable(const ModelConfig& dense, const std::string& where) {
+  if (dense.moe.num_experts > 0) fail_usage("upcycle: {} has experts already, expected a dense model", where);
   if (!dense.mlp_gate || dense.mlp_bias)
     fail_usage("upcycle: the feed-forwards of {} {}, expected such as experts are, with a gate and without biases",
                where, dense.mlp_gate ? "have biases" : "have no gate");
@@ -100,7 +101,6 @@ void check_upcyclable(const ModelConfig& dense, const std::string& where) {
 Upcycled::Upcycled(const core::StateReader& source, const ModelConfig& dense, UpcycleShape shape, bool renormalise,
                    std::uint64_t seed)
     : source_(source), dense_(dense), shape_(shape), renormalise_(renormalise), seed_(seed) {
-  if (dense.moe.num_experts > 0) fail_usage("upcycle: {} has experts already, expected a dense model", source.source());
   check_upcyclable(dense, source.source());
   if (shape.slices < 1 || dense.mlp_width % shape.slices != 0)
     fail_usage("upcycle: {} slices, expected a divisor of the feed-forward width {}", shape.slices, dense.mlp_width);

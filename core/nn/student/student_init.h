@@ -45,7 +45,7 @@ class LayerSkip final : public core::StateReader {
   std::map<std::string, std::string> origin_;  // our name -> the source's
 };
 
-/// Throws a UsageError, naming `where`, unless dense feed-forwards are such as experts are.
+/// Throws a UsageError, naming `where`, unless a model is dense and its feed-forwards are such as experts are.
 void check_upcyclable(const ModelConfig& dense, const std::string& where);
 
 struct UpcycleShape {
