@@ -14,6 +14,12 @@ if(LIMBECK_SANITIZE)
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(limbeck_flags INTERFACE -fsanitize=${LIMBECK_SANITIZE})
 endif()
+# Of the readers of foreign files, whose ways fuzzing follows.
+add_library(limbeck_reader_flags INTERFACE)
+target_link_libraries(limbeck_reader_flags INTERFACE limbeck_flags)
+if(LIMBECK_FUZZ)
+  target_compile_options(limbeck_reader_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # What most sources read first, read once a target: a third of the time to compile. Without under ccache, which keeps
 # nothing of what was compiled so.

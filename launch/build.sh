@@ -5,7 +5,7 @@
 #     launch/build.sh release limbeck    # only this target
 set -euo pipefail
 
-preset=${1:?a preset: release, debug, cuda, asan, tsan or fuzz}
+preset=${1:?a preset: release, debug, cuda, asan or tsan}
 shift
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"

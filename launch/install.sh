@@ -3,7 +3,7 @@
 #
 #     launch/install.sh            # build and run
 #     launch/install.sh --tests    # and the tests and benchmarks
-#     launch/install.sh --fuzz     # and tests/fuzz.sh
+#     launch/install.sh --clang    # and what the preset asan and tests/fuzz.sh are compiled by
 set -euo pipefail
 
 packages=(
@@ -17,14 +17,14 @@ packages=(
   anarchism # the text of the examples
 )
 test_packages=(libgtest-dev libgmock-dev libbenchmark-dev libboost-context-dev procps patch)
-fuzz_packages=(clang libclang-rt-dev)
+clang_packages=(clang libclang-rt-dev)
 
 case "${1-}" in
   "") ;;
   --tests) packages+=("${test_packages[@]}") ;;
-  --fuzz) packages+=("${fuzz_packages[@]}") ;;
+  --clang) packages+=("${clang_packages[@]}") ;;
   *)
-    echo "launch/install.sh: error: unknown option '$1', expected --tests, --fuzz or nothing" >&2
+    echo "launch/install.sh: error: unknown option '$1', expected --tests, --clang or nothing" >&2
     exit 2
     ;;
 esac

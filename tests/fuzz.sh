@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Feeds the readers of foreign files with what libFuzzer makes of small good ones, under the address and undefined behaviour
-# sanitizers, as many readers at once as there are cores. An input that breaks one is kept in build/fuzz/crashes.
+# sanitizers, as many readers at once as there are cores. An input that breaks one is kept in build/asan/crashes.
 #
 #     tests/fuzz.sh 20               # seconds a reader
 #     tests/fuzz.sh 600 gguf         # one of tests/fuzz/*_fuzz.cpp
-#     build/fuzz/bin/gguf_fuzz build/fuzz/crashes/gguf-...      # once more, to see what happens
+#     build/asan/bin/gguf_fuzz build/asan/crashes/gguf-...      # once more, to see what happens
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -15,11 +15,11 @@ readers=("$@")
 if [[ ${#readers[@]} -eq 0 ]]; then
   for source in tests/fuzz/*_fuzz.cpp; do readers+=("$(basename "$source" _fuzz.cpp)"); done
 fi
-launch/install.sh --fuzz
-launch/build.sh fuzz "${readers[@]/%/_fuzz}"
+launch/install.sh --clang
+launch/build.sh asan "${readers[@]/%/_fuzz}"
 
 golden=tests/golden
-crashes=build/fuzz/crashes
+crashes=build/asan/crashes
 mkdir -p "$crashes"
 
 # seeds READER FOLDER: good inputs to start from.
@@ -47,10 +47,10 @@ for chat in json.load(sys.stdin)["conversations"]:
 }
 
 run() {
-  local reader=$1 folder=build/fuzz/corpus/$1 log=build/fuzz/$1.log
+  local reader=$1 folder=build/asan/corpus/$1 log=build/asan/$1.log
   mkdir -p "$folder"
   seeds "$reader" "$folder"
-  if "build/fuzz/bin/${reader}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+  if "build/asan/bin/${reader}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
     -artifact_prefix="$crashes/$reader-" "$folder" >"$log" 2>&1 </dev/null; then
     echo "$reader: $(grep -a '^Done' "$log")"
   else

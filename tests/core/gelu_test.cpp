@@ -68,8 +68,9 @@ TEST(Gelu, IsByTanhUnlessSaidOtherwise) {
 }
 
 TEST(Gelu, GradientsEqualDifferences) {
-  for (const auto& [name, activation] : all_activations)
+  for (const auto& named : all_activations)
     for (const Shape& shape : {Shape{0, 5}, Shape{1, 1}, Shape{5, 13}}) {
+      const Activation activation = named.activation;
       check_gradients([&](Tape& tape, std::span<const Var> in) { return gelu(tape, in[0], activation); },
                       {random_tensor(memory, shape, 1, 3.0)});
       check_gradients([&](Tape& tape, std::span<const Var> in) { return swiglu(tape, in[0], in[1], activation); },

@@ -87,7 +87,7 @@ TEST_F(TokenizerFolder, EveryEndOfEitherConfigStops) {
 
 TEST_F(TokenizerFolder, AnEndWithoutANameIsThatOfTheConfig) {
   json document = bytes_json();
-  document["added_tokens"] = {added(256, "<end>")};
+  document["added_tokens"] = json::array({added(256, "<end>")});
   write("tokenizer.json", document);
   EXPECT_THAT(error_of([&] { open(); }), HasSubstr("eos_token is absent"));
   write("config.json", {{"eos_token_id", 256}});

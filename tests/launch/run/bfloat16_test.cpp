@@ -284,10 +284,10 @@ TEST(Bfloat16, TheSameBitsAgainRecomputedAndDelayed) {
 }
 
 // Ten steps of AdamW follow PyTorch's in float64. The bound: a step's loss is off by its rounding, about 1e-3, and by
-// that of the steps before, which Adam makes of gradients that differ by 1e-2 of their length. With experts, choices
-// near a tie flip, and the losses fall from 5 to 0.5: 5 % of what is left.
+// that of the steps before, which Adam makes of gradients that differ by 1e-2 of their length: 0.3 % of the first loss.
+// With experts choices near a tie flip: 1 %.
 TEST(Bfloat16, TenStepsFollowThoseOfPyTorch) {
-  for (const auto& [file, bound] : {std::pair{"dense.h5", 0.01}, std::pair{"moe.h5", 0.05}}) {
+  for (const auto& [file, bound] : {std::pair{"dense.h5", 0.003}, std::pair{"moe.h5", 0.01}}) {
     const GoldenModel golden(file);
     const std::vector<double> losses = golden.values("/steps/total");
     launch::Rank rank(parallel::ThreadWorld(1).comm(0), "dp1", 1);
@@ -303,7 +303,7 @@ TEST(Bfloat16, TenStepsFollowThoseOfPyTorch) {
     for (std::size_t step = 0; step < losses.size(); ++step) {
       const launch::StepResult result = launch::forward_backward(rank, {model, nullptr, objective}, golden.samples(),
                                                                  {.router = golden.router()}, sync);
-      EXPECT_NEAR(result.loss(), losses[step], bound * losses[step]) << file << " step " << step;
+      EXPECT_NEAR(result.loss(), losses[step], bound * losses.front()) << file << " step " << step;
       adamw.step(golden.number("learning_rate"),
                  optim::GradientNorm(model.parameters(), rank.world(), golden.number("clip_norm")).factor());
       if (step == 2) after_three = rank.memory()->statistics();

@@ -64,7 +64,7 @@ TEST(DeepSeek, BiasesOfTheSelectionMoveByTheLoad) {
   }
   for (const auto& [layout, ranks] :
        {std::pair("dp1", 1), std::pair("dp2", 2), std::pair("tp2", 2), std::pair("tp2ep3", 6)})
-    testing::run_ranks(ranks, [&, layout = layout](testing::RankWorld& world) {
+    testing::run_ranks(ranks, [&, layout = layout, ranks = ranks](testing::RankWorld& world) {
       launch::Rank rank(world.comm, layout, 1, /*sequence_parallel=*/ranks == 2);
       nn::Transformer model(config, rank.sharded(DType::F32));
       model.load(source);
@@ -174,7 +174,7 @@ TEST(DeepSeek, BlockScaledFp8IsReadAsItsProducts) {
   ASSERT_EQ(model.tensors().size(), expected.tensors().size());
   for (const auto& [name, info] : expected.tensors())
     for (const DType dtype : {DType::F32, DType::F64, DType::BF16}) {
-      const auto read = [&](const HuggingFaceModel& from) {
+      const auto read = [&, &name = name, &info = info](const HuggingFaceModel& from) {
         core::StateEntry entry = core::StateEntry::whole(Tensor::zeros(core::Memory::cpu(1), dtype, info.shape));
         from.read(name, entry);
         return testing::values_of(dtype == DType::BF16 ? entry.tensor.to(DType::F32) : entry.tensor);

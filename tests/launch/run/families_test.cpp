@@ -73,7 +73,7 @@ TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
   for (const auto& [layout, ranks] : layouts)
     for (const DType dtype : {DType::F32, DType::F64}) {
       SCOPED_TRACE(fmt::format("{} {}", layout, core::name_of(dtype)));
-      testing::run_ranks(ranks, [&, layout = layout](testing::RankWorld& world) {
+      testing::run_ranks(ranks, [&, layout = layout, ranks = ranks](testing::RankWorld& world) {
         launch::Rank rank(world.comm, layout, 1, /*sequence_parallel=*/ranks == 2);
         nn::Transformer model(config, rank.sharded(dtype));
         model.load(source);

@@ -38,7 +38,7 @@ class Frozen : public ::testing::TestWithParam<const char*> {};
 TEST_P(Frozen, TheOthersHaveTheGradientsOfTheWholeModel) {
   const std::vector<optim::Group> groups{{.pattern = GetParam(), .frozen = true}};
   for (const auto& [layout, ranks] : {std::pair("dp1", 1), std::pair("ep2", 2)})
-    testing::run_ranks(ranks, [&](testing::RankWorld& world) {
+    testing::run_ranks(ranks, [&, layout = layout](testing::RankWorld& world) {
       launch::Rank rank(world.comm, layout, 1);
       Bytes expected = gradients_of(rank, {}, {});
       const auto num_all = expected.size();

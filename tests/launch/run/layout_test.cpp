@@ -72,7 +72,7 @@ TEST_P(TenSteps, LossesAreThoseOfPyTorch) {
   const std::vector<double> losses = golden.values("/steps/total");
   const std::vector<double> norms = golden.values("/steps/grad_norm");
   ASSERT_EQ(losses.size(), 10U);
-  testing::run_ranks(1, [&](testing::RankWorld& world) {
+  testing::run_ranks(1, [&, dtype = dtype, tolerance = tolerance](testing::RankWorld& world) {
     launch::Rank rank(world.comm, "dp1", 1);
     nn::Transformer model(golden.config(), rank.sharded(dtype));
     model.load(golden.parameters());

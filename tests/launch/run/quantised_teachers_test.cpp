@@ -79,7 +79,7 @@ TEST_P(GptOssInMxfp4, LogitsAreThoseOfTransformers) {
 // expert's width is of blocks as well.
 TEST_P(GptOssInMxfp4, ExpertsStayQuantised) {
   const nn::ModelConfig config = folder.model_config();
-  for (const core::StateReader* source : {static_cast<const core::StateReader*>(&folder), {&gguf}}) {
+  for (const core::StateReader* source : std::initializer_list<const core::StateReader*>{&folder, &gguf}) {
     nn::Transformer model(config, {.memory = core::Memory::cpu(1), .frozen = true, .as_kept = true});
     model.load(*source);
     for (const char* matrix : {"gate", "up", "down"})
@@ -116,8 +116,8 @@ TEST_P(GptOssInMxfp4, ComesBackFromGgufAndHuggingFace) {
   const HuggingFaceModel directory(out / "hf");
   EXPECT_EQ(directory.model_config(), folder.model_config());
   for (const auto& [name, info] : folder.tensors())
-    for (const core::StateReader* source : {static_cast<const core::StateReader*>(&written), {&directory}}) {
-      const auto values = [&](const core::StateReader& from) {
+    for (const core::StateReader* source : std::initializer_list<const core::StateReader*>{&written, &directory}) {
+      const auto values = [&, &name = name, &info = info](const core::StateReader& from) {
         core::StateEntry entry = core::StateEntry::whole(Tensor::zeros(core::Memory::cpu(1), DType::F32, info.shape));
         from.read(name, entry);
         return testing::values_of(entry.tensor.to(DType::F64));
