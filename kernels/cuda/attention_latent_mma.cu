@@ -15,7 +15,7 @@ template <class Widths, int Groups>
 struct LatentShape {
   static constexpr int rows = 16 * Groups, threads = 64 * Groups;
   static constexpr int width = Widths::width, own_columns = Widths::value_width / 2;
-  static constexpr int blocks = Groups == 4 ? 1 : 2;  // of a multiprocessor, by shared memory
+  static constexpr int blocks = Groups == 1 ? 2 : 1;  // of a multiprocessor, by shared memory
   using Queries = PaddedTile<rows, width>;
   using Keys = PaddedTile<keys_of_tile, width>;
   using Weights = PaddedTile<rows, keys_of_tile>;

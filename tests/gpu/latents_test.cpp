@@ -11,8 +11,10 @@
 #include "core/ops/linear.h"
 #include "core/random.h"
 #include "data/models/hugging_face.h"
+#include "launch/run/rank.h"
 #include "tests/gpu/gpus.h"
 #include "tests/support/places.h"
+#include "tests/support/thread_ranks.h"
 
 namespace limbeck {
 namespace {
@@ -54,6 +56,22 @@ TEST(GpuLatents, ModelsOfFamiliesGenerateTheSameText) {
     EXPECT_EQ(cached_widths(*gpu, 14, 0), (std::array<std::int64_t, 2>{14, 0}));
     for (const std::int64_t at_once : {1, 3}) EXPECT_EQ(continuations(*gpu, at_once), continuations(*cpu, at_once));
   }
+}
+
+// Three heads on two GPUs.
+TEST(GpuLatents, ATensorGroupGeneratesTheSameText) {
+  const data::HuggingFaceModel source(testing::golden_folder() / "families" / "deepseek_v3");
+  nn::Transformer alone(source.model_config(), {.memory = core::Memory::cpu(1), .dtype = DType::F32, .frozen = true});
+  alone.load(source);
+  const std::vector<std::vector<std::int32_t>> expected = continuations(alone, 2);
+  testing::run_ranks(2, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "tp2", 1, /*sequence_parallel=*/false, testing::gpu_memory(world.rank));
+    nn::ModelOptions options = rank.sharded(DType::F32);
+    options.frozen = true;
+    nn::Transformer model(source.model_config(), options);
+    model.load(source);
+    EXPECT_EQ(continuations(model, 2), expected);
+  });
 }
 
 /// Heads as wide as DeepSeek's, of a small model.
