@@ -52,6 +52,7 @@ struct AttentionProblem {
   std::int64_t width = 0;         // D
   std::int64_t value_width = 0;   // Dv
   double scale = 1;
+  bool values_in_keys = false;                   // forward alone: a value is the first Dv channels of its key, v is k
   std::int64_t window = 0;                       // positions, of which the query's own is one; 0: none
   std::int64_t num_segments = 0;                 // N
   std::int64_t num_queries = -1;                 // Tq and Tk, which a host cannot read off a device's offsets; a CPU
@@ -74,22 +75,24 @@ struct AttentionProblem {
   constexpr AttentionReach reach() const {
     return {window > 0 && window <= AttentionReach::all ? static_cast<std::uint32_t>(window - 1) : AttentionReach::all};
   }
+  /// Values from a head to the next in a row of v.
+  constexpr std::int64_t value_pitch() const { return values_in_keys ? width : value_width; }
   /// Of k and v.
   constexpr std::int64_t row_of_key(std::int64_t i) const {
     return key_pages == nullptr ? i : key_pages[i / attention_page] * attention_page + i % attention_page;
   }
 };
 
-/// The widest heads that attention_forward takes.
+/// The widest heads that attention_forward takes where values lie in the keys. Others may be 256 wide on a GPU.
 template <class D>
 std::int64_t attention_widest(const D& device);
 
-/// q [Tq,H*D], k [Tk,G*D], v [Tk,G*Dv] -> out [Tq,H*Dv], logsumexp [Tq,H] of the scaled scores. A query that sees no
-/// key gives 0 and -infinity. T is float, double or bf16; scores, probabilities and sums are of Acc<T>. In bf16 a
-/// probability is rounded to be a factor of v, and `out` once, behind its sum; what the probabilities are divided by is
-/// the sum of those that were not rounded. `sinks` [H], or none, are finite logits of keys that all queries of a head
-/// see and that have no value (gpt-oss; Xiao et al. 2023, "Efficient streaming language models with attention sinks"):
-/// they are part of logsumexp, which then is never infinite.
+/// q [Tq,H*D], k [Tk,G*D], v [Tk,G*Dv], or k again -> out [Tq,H*Dv], logsumexp [Tq,H] of the scaled scores. A query
+/// that sees no key gives 0 and -infinity. T is float, double or bf16; scores, probabilities and sums are of Acc<T>. In
+/// bf16 a probability is rounded to be a factor of v, and `out` once, behind its sum; what the probabilities are
+/// divided by is the sum of those that were not rounded. `sinks` [H], or none, are finite logits of keys that all
+/// queries of a head see and that have no value (gpt-oss; Xiao et al. 2023, "Efficient streaming language models with
+/// attention sinks"): they are part of logsumexp, which then is never infinite.
 template <class D, class T>
 void attention_forward(const D& device, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
                        Acc<T>* logsumexp, const Acc<T>* sinks = nullptr);

@@ -45,8 +45,7 @@ Var LatentAttention::widened(Tape& tape, const Pass& pass, const Var& queries, c
 }
 
 // A head's score k_b c . q is c . (k_b^T q), and its output v_b (sum of p c): latents are keys and values of one head
-// that all queries share. Their rows are both, so that an output has the turned part's channels too, which nobody
-// reads.
+// that all queries share.
 Var LatentAttention::absorbed(Tape& tape, const Pass& pass, const Var& queries, const Var& latent, const Var& turning,
                               std::int64_t layer) const {
   const std::int64_t tokens = latent.shape()[0], rank = latent.shape()[1], turned = turning.shape()[1];
@@ -64,7 +63,7 @@ Var LatentAttention::absorbed(Tape& tape, const Pass& pass, const Var& queries, 
                                            k_b->value.reshape({heads, own, rank}), offsets),
                   0, heads, asked);
   core::put_heads(core::heads_first(queries.value, own, turned, heads), rank, heads, asked);
-  const core::AttentionShape one{heads, 1, width, width, shape.scale, shape.window};
+  const core::AttentionShape one{heads, 1, width, rank, shape.scale, shape.window, /*values_in_keys=*/true};
   const Var found =
       core::attention(tape, core::constant(asked), core::constant(seen), core::constant(seen), one, pass.attention);
   const Var values =

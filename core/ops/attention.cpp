@@ -21,7 +21,11 @@ void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionSh
   const DType dtype = q.value.dtype();
   expect("q", q.value, dtype, {queries, s.num_heads * s.width});
   expect("k", k.value, dtype, {rows, s.num_kv_heads * s.width});
-  expect("v", v.value, dtype, {rows, s.num_kv_heads * s.value_width});
+  expect("v", v.value, dtype, {rows, s.num_kv_heads * (s.values_in_keys ? s.width : s.value_width)});
+  if (s.values_in_keys)
+    check(v.value.raw() == k.value.raw() && s.value_width <= s.width,
+          "attention: values of {} channels apart from the keys of {}, expected some of theirs", s.value_width,
+          s.width);
   check(l.query_offsets.defined() && l.query_offsets.numel() > 0, "attention: query_offsets is empty, expected [N+1]");
   expect("query_offsets", l.query_offsets, DType::I64, {l.query_offsets.numel()});
   expect("key_offsets", l.key_offsets, DType::I64, l.query_offsets.shape());
@@ -43,6 +47,7 @@ kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionL
           .width = s.width,
           .value_width = s.value_width,
           .scale = s.scale,
+          .values_in_keys = s.values_in_keys,
           .window = s.window,
           .num_segments = l.query_offsets.numel() - 1,
           .num_queries = l.query_position.numel(),
@@ -104,6 +109,7 @@ Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const Attent
   Var y = tape.output(out, {&q, &k, &v, sinks ? &*sinks : &no_sinks});
   if (!y.slot) return y;
   check(!layout.key_pages.defined(), "attention: keys in pages take no gradient");
+  check(!shape.values_in_keys, "attention: keys that hold the values take no gradient");
   const Saved qs(q.value), ks(k.value), vs(v.value), os(out), lse(logsumexp);
   Tape::Step step{
       "attention", {q.slot, k.slot, v.slot}, [=, q_slot = q.slot, k_slot = k.slot, v_slot = v.slot, out_slot = y.slot] {

@@ -17,6 +17,8 @@ struct AttentionShape {
   std::int64_t value_width = 0;   // Dv, of a value head
   double scale = 1;               // of the scores, usually 1/sqrt(D)
   std::int64_t window = 0;        // a query sees so many positions, of which its own is the last; 0: no window
+  /// v is k, which take no gradient then: a value is the first Dv channels of its key.
+  bool values_in_keys = false;
 };
 
 /// Segment n is queries [query_offsets[n], query_offsets[n+1]) and keys [key_offsets[n], key_offsets[n+1]). A query
@@ -39,7 +41,7 @@ struct AttentionLayout {
   std::int64_t longest_run = 0;
 };
 
-/// The widest heads, of queries that take no gradient, where a memory is.
+/// The widest heads where a memory is whose values lie in the keys.
 std::int64_t widest_attention(const MemoryPtr& memory);
 
 /// softmax(scale q k^T) v for each head; query head h reads key/value head h / (H/G). A query that sees no key gives 0.

@@ -172,7 +172,7 @@ class Keys {
         T* values_to = value_rows_at(i, head, b);
         const std::int64_t row = p.row_of_key(from.begin) * heads_ + head;
         copy_rows(k + row * p.width, heads_ * p.width, from.count, p.width, to);
-        copy_rows(v + row * p.value_width, heads_ * p.value_width, from.count, p.value_width, values_to);
+        copy_rows(v + row * p.value_pitch(), heads_ * p.value_pitch(), from.count, p.value_width, values_to);
         Tiles<T>::to_columns(of_keys ? to : values_to, of_keys ? p.width : p.value_width, columns_at(i, head, b),
                              padded(tiles_[i].count));
       }

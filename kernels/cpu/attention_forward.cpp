@@ -197,7 +197,7 @@ void run_query(const Forward<T>& f, std::int64_t segment, std::int64_t query, st
 #pragma omp simd
     for (std::int64_t d = 0; d < p.value_width; ++d) sums[d] *= correction;
     for (std::int64_t j = 0; j < count; ++j) {
-      const T* value = f.v + ((first_row + j) * p.num_kv_heads + kv_head) * p.value_width;
+      const T* value = f.v + ((first_row + j) * p.num_kv_heads + kv_head) * p.value_pitch();
 #pragma omp simd
       for (std::int64_t d = 0; d < p.value_width; ++d) sums[d] += scores[j] * as<A>(value[d]);
     }

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "kernels/attention.h"
+#include "kernels/cuda/attention_latent.h"
 #include "kernels/cuda/attention_mma.h"
 #include "kernels/cuda/attention_rows.cuh"
 #include "kernels/cuda/packed_attention.h"
@@ -110,16 +111,20 @@ void attention_forward(const D& cuda, const AttentionProblem& problem, const T* 
   check_extents(problem);
   if (problem.num_segments == 0 || problem.num_heads == 0) return;
   if constexpr (std::is_same_v<T, bf16>) {
-    if (sinks == nullptr && packed_attention_forward(cuda, problem, q, k, v, out, logsumexp)) return;
+    if (sinks == nullptr && !problem.values_in_keys && packed_attention_forward(cuda, problem, q, k, v, out, logsumexp))
+      return;
     if (tensor_cores_take(problem, {q, k, v, out}))
       return attention_forward_mma(cuda, problem, q, k, v, out, logsumexp, sinks);
+    if (latent_tensor_cores_take(problem, {q, k, out}))
+      return attention_latent_mma(cuda, problem, q, k, out, logsumexp, sinks);
   }
+  if (problem.values_in_keys) return attention_latent(cuda, problem, q, k, out, logsumexp, sinks);
   run_plain(cuda, problem, q, k, v, out, logsumexp, sinks);
 }
 
 template <class D>
 std::int64_t attention_widest(const D& /*cuda*/) {
-  return widest_head;
+  return widest_latent;
 }
 template std::int64_t attention_widest(const Cuda&);
 

@@ -8,26 +8,14 @@
 
 #include "kernels/cuda/attention_mma.h"
 #include "kernels/cuda/attention_mma_widths.h"
-#include "kernels/cuda/attention_tiles.cuh"
-#include "kernels/cuda/scratch.h"
+#include "kernels/cuda/attention_parts.cuh"
 
 namespace limbeck::kernels {
 namespace {
 
 constexpr int rows_of_block = 128, keys_of_tile = 64;
 using RowTiles = SegmentTiles<rows_of_block>;
-using KeyTiles = SegmentTiles<keys_of_tile>;
-static_assert(attention_page % keys_of_tile == 0, "a tile of keys lies in one page");
-
-constexpr float log2_of_e = 1.4426950408889634F, log_of_2 = 0.6931471805599453F;
-constexpr float infinity = __builtin_huge_valf();
-
-/// Sums over parts of the keys, which a second kernel adds up: of part s and row r, number s rows + r.
-struct Parts {
-  float* sums = nullptr;      // [parts, rows, Dv] of values weighted by 2^(score - reference)
-  float2* weights = nullptr;  // [parts, rows]: the reference, and the sum of weights
-  std::int64_t rows = 0;      // Tq H
-};
+constexpr float infinity = -lowest<float>;
 
 struct ForwardTensors {
   const bf16 *q, *k, *v;
@@ -36,7 +24,7 @@ struct ForwardTensors {
   const Bounds* bounds;  // of tiles of keys
   AttentionReach reach;
   const float* sinks;  // or none
-  Parts parts;
+  Parts<float> parts;
 };
 
 /// The softmax of a warp's rows over the keys so far: of lane / 4 + 8 half in each piece of 16. It lies in shared
@@ -123,68 +111,9 @@ struct ForwardShape {
   static constexpr std::size_t shared_bytes = Queries::bytes + Keys::bytes + Values::bytes;
 };
 
-/// A block's rows and the keys of their segment, in shared memory: products need the registers.
-struct BlockRows {
-  RowPlaces<rows_of_block> places;
-  std::int64_t numbers[rows_of_block];  // of q and out; below 0 behind the last
-  std::int64_t first_key;
-  int num_keys;
-  const Bounds* bounds;  // of tiles of those keys
-  AttentionReach reach;
+struct ForwardRows : BlockRows<rows_of_block, keys_of_tile> {
   HeadRows k, v;
-
-  /// The whole block calls this, which waits for all.
-  __device__ void fill(const AttentionProblem& p, const ForwardTensors& t, const SegmentTile& tile, unsigned kv_head,
-                       int members) {
-    // The tile's first `ahead` rows are of a query that began in the tile before.
-    const std::int64_t first_query = tile.begin + tile.first / members;
-    const int ahead = static_cast<int>(tile.first % members);
-    const std::int64_t first_head = std::int64_t{kv_head} * members;
-    for (int r = static_cast<int>(threadIdx.x); r < rows_of_block; r += static_cast<int>(blockDim.x)) numbers[r] = -1;
-    if (threadIdx.x == 0) {
-      const KeyTiles key_tiles{p.key_offsets, p.num_segments};
-      first_key = p.key_offsets[tile.segment];
-      num_keys = static_cast<int>(p.key_offsets[tile.segment + 1] - first_key);
-      bounds = t.bounds + key_tiles.first_number(tile.segment);
-      reach = t.reach;
-      k.set(t.k, p.num_kv_heads, kv_head, p.width);
-      v.set(t.v, p.num_kv_heads, kv_head, p.value_width);
-    }
-    places.fill(tile.count, [&](int r) {
-      const std::int64_t query = first_query + (ahead + r) / members;
-      numbers[r] = query * p.num_heads + first_head + (ahead + r) % members;
-      return Place{p.query_position[query], p.query_document[query]};
-    });
-  }
-  /// Then a part of the tiles of keys that may be of use. Likewise.
-  struct Range {
-    int first, end;
-  };
-  __device__ Range find_range(unsigned part, unsigned num_parts) {
-    places.find_range((num_keys + keys_of_tile - 1) / keys_of_tile, [&](int i) { return may_see(i); });
-    const std::int64_t tiles = places.end > places.first ? places.end - places.first : 0;
-    return {places.first + static_cast<int>(tiles * part / num_parts),
-            places.first + static_cast<int>(tiles * (part + 1) / num_parts)};
-  }
-  __device__ bool may_see(int i) const { return kernels::may_see(reach, places.bounds, bounds[i]); }
-  /// All rows see a tile of keys, which is whole.
-  __device__ bool see_all(int i) const {
-    return num_keys - i * keys_of_tile >= keys_of_tile && kernels::see_all(reach, places.bounds, bounds[i]);
-  }
 };
-
-/// What the result is multiplied by, and the logarithm: of a sum beside a reference, and of a sink where there is one.
-/// None seen, and no sink: 0 and -infinity.
-struct Whole {
-  float share, logsumexp;
-};
-__device__ inline Whole whole_of(float reference, float sum, const float* sink) {
-  if (sink == nullptr) return {sum == 0 ? 0.F : 1 / sum, sum == 0 ? -infinity : reference * log_of_2 + logf(sum)};
-  const float score = *sink * log2_of_e, greatest = max(reference, score);
-  const float factor = gpu::power_of_2(reference - greatest);
-  const float all = fmaf(sum, factor, gpu::power_of_2(score - greatest));
-  return {factor / all, greatest * log_of_2 + logf(all)};
-}
 
 /// The warp's results by way of its own rows in shared memory, from which they go out in whole chunks.
 template <class Shape>
@@ -221,8 +150,8 @@ __device__ __forceinline__ void write_results(const AttentionProblem& p, const F
 
 /// The same before they are divided, for AddParts.
 template <class Shape>
-__device__ __forceinline__ void write_part(const AttentionProblem& p, const Parts& parts, const std::int64_t* numbers,
-                                           typename Shape::SoftmaxOfRows& softmax,
+__device__ __forceinline__ void write_part(const AttentionProblem& p, const Parts<float>& parts,
+                                           const std::int64_t* numbers, typename Shape::SoftmaxOfRows& softmax,
                                            const Sums<Shape::pieces, Shape::value_width>& result) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int first = static_cast<int>(threadIdx.x) / 32 * 16 * Shape::pieces;
@@ -234,7 +163,7 @@ __device__ __forceinline__ void write_part(const AttentionProblem& p, const Part
       const float sum = softmax.total(i, half);
       if (numbers[r] < 0) continue;
       const std::int64_t row = blockIdx.y * parts.rows + numbers[r];
-      if (lane % 4 == 0) parts.weights[row] = make_float2(softmax.reference(i, half), sum);
+      if (lane % 4 == 0) parts.weights[row] = {softmax.reference(i, half), sum};
 #pragma unroll
       for (int n = 0; n < Shape::value_width / 8; ++n)
         if (8 * n < p.value_width)
@@ -249,7 +178,7 @@ template <class Widths>
 __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Widths>::blocks)
     mma_forward_kernel(const AttentionProblem p, const ForwardTensors t) {
   using Shape = ForwardShape<Widths>;
-  __shared__ BlockRows rows;
+  __shared__ ForwardRows rows;
   __shared__ typename Shape::SoftmaxOfRows softmax;
   bf16* const memory = gpu::dynamic_shared<bf16>();
   const typename Shape::Queries queries{memory};
@@ -261,7 +190,12 @@ __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Wi
   const RowTiles row_tiles{p.query_offsets, p.num_segments, members};
   const auto kv_heads = static_cast<unsigned>(p.num_kv_heads);
   if (!row_tiles.find((gridDim.x - 1 - blockIdx.x) / kv_heads, tile)) return;
-  rows.fill(p, t, tile, blockIdx.x % kv_heads, members);
+  const unsigned kv_head = blockIdx.x % kv_heads;
+  if (threadIdx.x == 0) {
+    rows.k.set(t.k, p.num_kv_heads, kv_head, p.width, p.width);
+    rows.v.set(t.v, p.num_kv_heads, kv_head, p.value_width, p.value_pitch());
+  }
+  rows.fill(p, t.reach, t.bounds, tile, kv_head, members);
   softmax.clear();
   queries.template copy<Shape::threads>(t.q, tile.count, rows.k.width,
                                         [&](int r) { return t.q + rows.numbers[r] * p.width; });
@@ -281,7 +215,7 @@ __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Wi
   __syncthreads();
   const int first_row = static_cast<int>(threadIdx.x) / 32 * 16 * Shape::pieces;
   const LeftRows<Shape::keeps_queries, Shape::pieces, rows_of_block, Shape::width> left(LyingRows{queries, first_row});
-  const float scale = static_cast<float>(p.scale) * log2_of_e;
+  const float scale = static_cast<float>(p.scale) * log2_of_e<float>;
   Sums<Shape::pieces, Shape::value_width> result = {};
   while (at < end) {
     fetch(values, rows.v, at);
@@ -312,45 +246,14 @@ __global__ void __launch_bounds__(ForwardShape<Widths>::threads, ForwardShape<Wi
     write_part<Shape>(p, t.parts, rows.numbers, softmax, result);
 }
 
-/// Of a query and head: what its parts come to, in their order.
-struct AddParts {
-  Parts parts;
-  int num_parts;
-  std::int64_t value_width, heads;
-  bf16* out;
-  float* logsumexp;
-  const float* sinks;
-
-  __device__ void run(std::int64_t row, int lane) const {
-    float reference = -infinity;
-    for (int s = 0; s < num_parts; ++s) reference = max(reference, parts.weights[s * parts.rows + row].x);
-    const float beside = reference == -infinity ? 0.F : reference;
-    float sum = 0;
-    for (int s = 0; s < num_parts; ++s) {
-      const float2 weight = parts.weights[s * parts.rows + row];
-      sum += weight.y * gpu::power_of_2(weight.x - beside);
-    }
-    const Whole whole = whole_of(reference, sum, sinks == nullptr ? nullptr : sinks + row % heads);
-    for (std::int64_t c = lane; c < value_width; c += 32) {
-      float x = 0;
-      for (int s = 0; s < num_parts; ++s)
-        x += parts.sums[(s * parts.rows + row) * value_width + c] *
-             gpu::power_of_2(parts.weights[s * parts.rows + row].x - beside);
-      out[row * value_width + c] = as<bf16>(x * whole.share);
-    }
-    if (lane == 0) logsumexp[row] = whole.logsumexp;
-  }
-};
-
 /// In how many parts the keys are summed: more than one where blocks are too few for the multiprocessors, of at least
 /// four tiles in the mean, and no more than there is scratch memory for. Of a window's keys alone, where there is one.
 std::int64_t num_parts(const Cuda& cuda, const AttentionProblem& p, std::int64_t blocks) {
-  const std::int64_t part_bytes = p.num_queries * p.num_heads * (p.value_width + 2) * std::int64_t{sizeof(float)};
   const std::int64_t room = static_cast<std::int64_t>(CudaState::workspace_bytes) / 2;
   const std::int64_t in_mean = p.num_keys / p.num_segments;
   const std::int64_t seen = p.window > 0 ? std::min(p.window, in_mean) : in_mean;
-  return std::max<std::int64_t>(
-      1, std::min({2 * cuda.state->num_multiprocessors / blocks, seen / (4 * keys_of_tile), room / part_bytes}));
+  return std::max<std::int64_t>(1, std::min({2 * cuda.state->num_multiprocessors / blocks, seen / (4 * keys_of_tile),
+                                             room / Parts<float>::bytes(p)}));
 }
 
 }  // namespace
@@ -367,23 +270,17 @@ void attention_forward_mma(const Cuda& cuda, const AttentionProblem& p, const bf
   const std::int64_t rows = p.num_queries * p.num_heads;
   if (rows == 0) return;
   Scratch scratch(cuda);
-  const KeyTiles key_tiles{p.key_offsets, p.num_segments};
-  const std::int64_t num_key_tiles = KeyTiles::numbers(p.num_keys, p.num_segments);
-  auto* bounds = scratch.take<Bounds>(num_key_tiles);
-  for_each_row(cuda, num_key_tiles, BoundsOfTiles<keys_of_tile>{key_tiles, p.key_position, p.key_document, bounds});
+  const Bounds* const bounds = bounds_of_keys<keys_of_tile>(cuda, scratch, p);
   const std::int64_t tiles = RowTiles::numbers(rows / p.num_kv_heads, p.num_segments);
   const std::int64_t parts = num_parts(cuda, p, tiles * p.num_kv_heads);
   ForwardTensors t{q, k, v, out, logsumexp, bounds, p.reach(), sinks, {}};
-  if (parts > 1)
-    t.parts = {scratch.take<float>(parts * rows * p.value_width), scratch.take<float2>(parts * rows), rows};
+  if (parts > 1) t.parts = Parts<float>::take(scratch, p, parts);
   const dim3 blocks(static_cast<unsigned>(tiles * p.num_kv_heads), static_cast<unsigned>(parts));
   with_widths(p, [&]<class Widths>(Widths) {
     using Shape = ForwardShape<Widths>;
     gpu::launch(cuda, mma_forward_kernel<Widths>, blocks, dim3(Shape::threads), Shape::shared_bytes, p, t);
   });
-  if (parts > 1)
-    for_each_row(cuda, rows,
-                 AddParts{t.parts, static_cast<int>(parts), p.value_width, p.num_heads, out, logsumexp, sinks});
+  if (parts > 1) add_parts(cuda, p, t.parts, parts, out, logsumexp, sinks);
 }
 
 }  // namespace limbeck::kernels

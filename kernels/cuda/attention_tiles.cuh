@@ -53,9 +53,11 @@ struct HeadRows {
   std::int64_t pitch;  // values from a row to the next
   int width;
 
-  __device__ void set(const bf16* matrix, std::int64_t heads, std::int64_t head, std::int64_t head_width) {
-    first = matrix + head * head_width;
-    pitch = heads * head_width;
+  /// Heads begin `head_pitch` values apart.
+  __device__ void set(const bf16* matrix, std::int64_t heads, std::int64_t head, std::int64_t head_width,
+                      std::int64_t head_pitch) {
+    first = matrix + head * head_pitch;
+    pitch = heads * head_pitch;
     width = static_cast<int>(head_width);
   }
   /// `count` rows from `row` on, asynchronously by a block of `Threads`.

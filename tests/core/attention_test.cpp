@@ -125,6 +125,31 @@ TEST(Attention, TakesMoreKeysThanQueries) {
   }
 }
 
+/// The first `width` channels of each of `heads` heads.
+Tensor first_channels(const Tensor& x, std::int64_t heads, std::int64_t width) {
+  Tensor y = Tensor::zeros(x.memory(), DType::F64, {x.shape()[0], heads * width});
+  const std::int64_t whole = x.shape()[1] / heads;
+  for (std::int64_t i = 0; i < y.numel(); ++i)
+    y.mutable_data<double>()[i] = x.data<double>()[i / width * whole + i % width];
+  return y;
+}
+
+// Of few queries, whose keys are read where they lie, and of many.
+TEST(Attention, ValuesMayBeTheFirstChannelsOfKeys) {
+  const auto memory = Memory::cpu(2);
+  const Tokens keys = packed({{140}, {5}, {3, 90}});
+  const Tokens queries{{0, 1, 3, 9}, {139, 3, 4, 89, 77, 2, 1, 30, 60}, {0, 1, 1, 3, 3, 2, 2, 3, 3}};
+  for (const std::int64_t kv_heads : {1, 2})
+    for (const std::int64_t value_width : {1, 5, 7}) {
+      AttentionShape s{.num_heads = 4, .num_kv_heads = kv_heads, .width = 7, .value_width = value_width, .scale = 0.4};
+      Inputs in = make_inputs(memory, s, queries.count(), keys.count());
+      const Tensor right = naive(in.q, in.k, first_channels(in.k, kv_heads, value_width), s, queries, keys);
+      in.v = in.k;
+      s.values_in_keys = true;
+      EXPECT_LE(relative_difference(run(in, s, make_layout(memory, queries, keys)), right), 1e-13);
+    }
+}
+
 TEST(Attention, GivesZeroToAQueryThatSeesNothing) {
   const auto memory = Memory::cpu(1);
   const Tokens keys = packed({{4}});
@@ -315,6 +340,25 @@ TEST(Attention, NamesWhatDoesNotFit) {
   bad = small;
   bad.width = 2;
   EXPECT_EQ(message(bad), "attention: q is float64 [4,12], expected float64 [4,8]");
+  bad = small;
+  bad.values_in_keys = true;
+  EXPECT_EQ(message(bad), "attention: v is float64 [4,10], expected float64 [4,6]");
+  const auto with_keys_as_values = [&](const Tensor& v, std::int64_t value_width, bool takes_gradient) {
+    AttentionShape shape = small;
+    shape.values_in_keys = true;
+    shape.value_width = value_width;
+    Tape recorded;
+    attention(recorded, takes_gradient ? leaf(in.q) : constant(in.q), constant(in.k), constant(v), shape,
+              make_layout(memory, t, t));
+  };
+  EXPECT_THAT([&] { with_keys_as_values(in.k.clone(), 2, false); },
+              ::testing::ThrowsMessage<Error>(
+                  "attention: values of 2 channels apart from the keys of 3, expected some of theirs"));
+  EXPECT_THAT([&] { with_keys_as_values(in.k, 4, false); },
+              ::testing::ThrowsMessage<Error>(
+                  "attention: values of 4 channels apart from the keys of 3, expected some of theirs"));
+  EXPECT_THAT([&] { with_keys_as_values(in.k, 2, true); },
+              ::testing::ThrowsMessage<Error>("attention: keys that hold the values take no gradient"));
   Tape tape;
   EXPECT_THAT(
       [&] {

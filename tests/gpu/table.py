@@ -59,7 +59,7 @@ class Results:
         """Of what the card gave in the same run: its copies, or its large product."""
         if not self.card or "seconds" not in line:
             return None
-        of_memory = line["kind"] in ("memory", "small")
+        of_memory = line["bytes"] / BYTES_PER_S > line["flops"] / FLOPS_PER_S
         rate = (line["bytes"] if of_memory else line["flops"]) / line["seconds"]
         return rate / self.card["copy_bytes_per_s" if of_memory else "product_flops_per_s"]
 

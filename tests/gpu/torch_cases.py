@@ -90,7 +90,24 @@ def grouped_ways(name, s, make, rows):
             "grouped_mm, [E,in,out]": lambda: grouped_mm(dy, other.transpose(1, 2), offs=offsets)}
 
 
+def latent_ways(s, make):
+    """A token of each text with the latents of its own, in the order of the text."""
+    q, latents = make.bf16(s["N"], s["H"], s["D"]), make.bf16(s["N"], s["S"], s["D"])
+    values, scale = latents[:, :, :s["R"]], s["D"] ** -0.5
+
+    def products():
+        return (q @ latents.transpose(1, 2) * scale).softmax(-1) @ values
+
+    def sdpa():
+        return F.scaled_dot_product_attention(q, latents, values, scale=scale)  # heads as queries of one head
+
+    return {"products": products, "sdpa": sdpa}
+
+
 def attention_ways(name, s, make):
+    if name == "attention of latents, a token more":
+        return latent_ways(s, make)
+
     def heads(count):
         return make.bf16(s["N"], s["S"], count, s["D"]).transpose(1, 2)
 

@@ -1,8 +1,10 @@
 // Causal attention as the op computes it, with all that it makes and converts: N sequences of S tokens, H heads of
-// width D, G of keys and values.
+// width D, G of keys and values. And a token more of each of N texts, with a cache of S latents that are R wide, in D
+// channels for all heads.
 #include <cmath>
 
 #include "core/ops/attention.h"
+#include "kernels/attention.h"
 #include "tests/gpu/bench/cases.h"
 
 namespace limbeck::bench {
@@ -48,6 +50,41 @@ Work attention(const Buffers& b, const Heads& h, core::Tape::Mode mode) {
   };
 }
 
+struct Latents {
+  std::int64_t texts, length, heads, width, rank;
+};
+
+/// Pages of the texts lie by turns in the cache, as those of texts that grow together.
+Work decoding(const Buffers& b, const Latents& l) {
+  const std::int64_t page = kernels::attention_page, pages = l.length / page;
+  const auto offsets = [&](std::int64_t step) {
+    return b.counted_of<std::int64_t>(l.texts + 1, [=](std::int64_t i) { return i * step; });
+  };
+  const auto places = [&](std::int64_t n, std::int64_t first, std::int64_t period) {
+    return b.counted_of<std::int32_t>(n, [=](std::int64_t i) { return first + i % period; });
+  };
+  const Tensor keys = b.numbers_of(DType::BF16, {l.texts * l.length, l.width});
+  const Tensor queries = b.numbers_of(DType::BF16, {l.texts, l.heads * l.width});
+  core::AttentionLayout layout{offsets(1),
+                               offsets(l.length),
+                               places(l.texts, l.length - 1, 1),
+                               places(l.texts * l.length, 0, l.length),
+                               places(l.texts, 0, 1),
+                               places(l.texts * l.length, 0, 1)};
+  layout.key_pages =
+      b.counted_of<std::int64_t>(l.texts * pages, [&](std::int64_t i) { return i % pages * l.texts + i / pages; });
+  const core::AttentionShape shape{.num_heads = l.heads,
+                                   .num_kv_heads = 1,
+                                   .width = l.width,
+                                   .value_width = l.rank,
+                                   .scale = 1 / std::sqrt(static_cast<double>(l.width)),
+                                   .values_in_keys = true};
+  return [=] {
+    core::Tape tape(core::Tape::Mode::Off);
+    core::attention(tape, core::constant(queries), core::constant(keys), core::constant(keys), shape, layout);
+  };
+}
+
 }  // namespace
 
 std::vector<Case> attention_cases(Sizes sizes) {
@@ -69,6 +106,15 @@ std::vector<Case> attention_cases(Sizes sizes) {
     add("attention, forward", "4 N S H D + 4 N S G D", "2 N H D S S", core::Tape::Mode::Off);
     add("attention, forward and backward", "12 N S H D + 12 N S G D", "7 N H D S S", core::Tape::Mode::Record);
   }
+  std::vector<Latents> cached = {{16, 8192, 16, 576, 512}, {16, 8192, 128, 576, 512}};
+  if (sizes == Sizes::Tiny) cached = {{2, 128, 16, 576, 512}};
+  for (const Latents& l : cached)
+    all.push_back({.kind = "attention",
+                   .name = "attention of latents, a token more",
+                   .of = {{"N", l.texts}, {"S", l.length}, {"H", l.heads}, {"D", l.width}, {"R", l.rank}},
+                   .bytes = "2 N S D + 2 N H D + 2 N H R",
+                   .flops = "2 N H S D + 2 N H S R",
+                   .prepare = [l](Buffers b) { return decoding(b, l); }});
   return all;
 }
 
