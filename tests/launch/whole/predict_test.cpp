@@ -54,6 +54,7 @@ TEST_F(PredictRuns, WeightAndLayersReachTheSteps) {
   EXPECT_NE(light[3]["ce"], lines[3]["ce"]) << "the gradients have another weight";
   EXPECT_EQ(folder_.metrics("without"), folder_.metrics("never"));
   EXPECT_EQ(inspected("run")["num_predict_layers"], 2);
+  EXPECT_THAT(run("inspect run"), ContainsRegex("predict layers +2 further tokens"));
   EXPECT_EQ(inspected("without")["num_predict_layers"], 0);
 }
 
@@ -78,10 +79,11 @@ TEST_F(PredictRuns, AResumedRunIsTheWholeOne) {
 TEST_F(PredictRuns, SpeculativeTextIsThePlainOne) {
   run(train_ + "--steps 30 --out run");
   folder_.write("prompts.txt", "the still\na\nwhat was large becomes\ndrips slowly\n");
-  for (const char* how : {"--temperature 0", "--temperature 0.8 --seed 3"})
+  for (const bool is_greedy : {true, false})
     for (const int ranks : {1, 2}) {
       const std::string command =
-          fmt::format("generate run --prompts prompts.txt --max-tokens 40 --batch 3 --json --quiet {}", how);
+          fmt::format("generate run --prompts prompts.txt --max-tokens 40 --batch 3 --json --quiet {}",
+                      is_greedy ? "--temperature 0" : "--temperature 0.8 --seed 3");
       const auto texts = [&](const std::string& output) {
         std::vector<std::pair<json, json>> result;
         std::istringstream lines(output);
@@ -101,10 +103,9 @@ TEST_F(PredictRuns, SpeculativeTextIsThePlainOne) {
         all += json::parse(line)["drafted"].get<std::int64_t>();
       }
       EXPECT_GT(accepted, 0);
-      EXPECT_LT(accepted, all);
+      EXPECT_TRUE(is_greedy || accepted < all) << accepted;
     }
-  EXPECT_THAT(run("generate run --speculative --prompt a --max-tokens 12"),
-              ContainsRegex("[0-9]+ of [0-9]+ drafts? accepted"));
+  EXPECT_THAT(run("generate run --speculative --prompt a --max-tokens 12"), HasSubstr(" accepted\n"));
   EXPECT_THAT(run("generate run --prompt a --max-tokens 12"), Not(HasSubstr("accepted")));
   run("train tiny.textproto --steps 1 --quiet --out plain");
   const Outcome refused = folder_.limbeck("generate plain --speculative --prompt a");
