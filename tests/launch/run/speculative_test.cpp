@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "core/nn/drafter.h"
 #include "core/nn/generation.h"
 #include "core/ops/head_loss.h"
 #include "core/random.h"
@@ -227,6 +230,71 @@ TEST(Speculative, DraftsAreThoseOfTheWholeText) {
       const Drafts expected = drafts_of_whole_texts(*model, prompts[i], drafted.texts[i].tokens);
       EXPECT_EQ(drafted.texts[i].num_drafted, expected.drafted) << i;
       EXPECT_EQ(drafted.texts[i].num_accepted, expected.accepted) << i;
+    }
+  }
+}
+
+// Of two texts at once, whose parts end anywhere, and of drafts that never stay.
+TEST(Speculative, WhatDraftsAreMadeOfIsThatOfTheWholeText) {
+  nn::ModelConfig config = dense_config();
+  config.num_predict_layers = 3;
+  const auto memory = core::Memory::cpu(1);
+  nn::Transformer model(config, {.memory = memory, .dtype = DType::F64, .frozen = true, .with_predict = true});
+  model.init_random(5);
+  for (core::Parameter* p : model.parameters())  // so that attention matters
+    for (std::int64_t i = 0; p->is_matrix() && i < p->value.numel(); ++i) p->value.mutable_data<double>()[i] *= 12;
+  const Texts all = {some_text(31, 90), some_text(32, 90)};
+  std::vector<core::Tensor> hidden;
+  core::Tape off(core::Tape::Mode::Off);
+  for (const auto& text : all)
+    hidden.push_back(model.forward(off, model.pass(nn::one_sequence(memory, text, 0))).hidden.value);
+  nn::Drafter drafter(model, 2);
+  std::array<std::int64_t, 2> done = {0, 0};
+  const std::vector<std::array<std::int64_t, 2>> parts_of = {{5, 70}, {1, 1}, {2, 4}, {0, 1}, {1, 1}, {3, 0}, {1, 2}};
+  for (const auto& counts : parts_of) {
+    std::vector<nn::DraftPart> parts;
+    std::vector<std::size_t> texts;
+    for (std::size_t t = 0; t < 2; ++t) {
+      if (counts[t] == 0) continue;
+      const std::int64_t first = std::exchange(done[t], done[t] + counts[t]);
+      texts.push_back(t);
+      parts.push_back({.slot = static_cast<std::int64_t>(t),
+                       .first = first,
+                       .end = done[t],
+                       .context = done[t],
+                       .tokens = std::span(all[t]).first(static_cast<std::size_t>(done[t] + 1)),
+                       .hidden = hidden[t].rows(first, counts[t]),
+                       .wanted = 3});
+    }
+    const auto guess = [&](std::size_t n, std::int64_t further) {  // never what follows
+      const auto at = static_cast<std::size_t>(done[texts[n]] + 1 + further);
+      return static_cast<std::int32_t>((all[texts[n]][at] + 1) % vocabulary);
+    };
+    std::vector<std::vector<std::vector<double>>> seen(parts.size());
+    const auto drafts =
+        drafter.draft(parts, [&](std::span<const std::size_t> of, const core::Tensor& last, std::int64_t further) {
+          std::vector<std::int32_t> tokens;
+          for (std::size_t i = 0; i < of.size(); ++i) {
+            seen[of[i]].push_back(testing::values_of(last.rows(static_cast<std::int64_t>(i), 1)));
+            tokens.push_back(guess(of[i], further));
+          }
+          return tokens;
+        });
+    for (std::size_t n = 0; n < parts.size(); ++n) {
+      std::vector<std::int32_t> known(parts[n].tokens.begin(), parts[n].tokens.end());
+      const nn::Batch batch = nn::one_sequence(memory, std::span(known).first(known.size() - 1), 0);
+      const nn::Pass pass = model.pass(batch);
+      core::Var stream = model.forward(off, pass).stream;
+      for (std::int64_t k = 0; k < 3; ++k) {
+        const auto ahead = std::span<const std::int32_t>(known).subspan(static_cast<std::size_t>(k) + 1);
+        const nn::Transformer::Output out =
+            model.predict(off, pass, k, stream, core::Tensor::from<std::int32_t>(memory, {std::ssize(ahead)}, ahead));
+        stream = out.stream;
+        testing::expect_near(seen[n].at(static_cast<std::size_t>(k)),
+                             testing::values_of(out.hidden.value.rows(batch.num_tokens() - 1, 1)), 1e-11);
+        known.push_back(guess(n, k));
+      }
+      EXPECT_EQ(drafts[n], (std::vector<std::int32_t>{guess(n, 0), guess(n, 1), guess(n, 2)}));
     }
   }
 }
