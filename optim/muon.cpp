@@ -50,7 +50,7 @@ void copy_box(Direction direction, Tensor& part, Tensor& whole, std::int64_t row
 }  // namespace
 
 bool is_hidden_matrix(const core::Parameter& parameter) {
-  return parameter.is_matrix() && parameter.name.starts_with("layers.");
+  return parameter.is_matrix() && (parameter.name.starts_with("layers.") || parameter.name.starts_with("predict."));
 }
 
 Muon::Muon(const std::vector<Fragment>& fragments, const MuonSettings& settings, const AxisComm& axis_comm)

@@ -26,6 +26,10 @@ void Batch::copy_values(const Batch& other) {
   const auto to = columns(*this);
   const auto from = columns(other);
   for (std::size_t i = 0; i < to.size(); ++i) to[i]->copy_from(*from[i]);
+  for (std::size_t k = 0; k < ahead.size(); ++k) {
+    ahead[k].tokens.copy_from(other.ahead[k].tokens);
+    ahead[k].targets.copy_from(other.ahead[k].targets);
+  }
 }
 
 void Batch::forget_values() {
@@ -67,6 +71,15 @@ std::vector<std::int32_t> find_contexts(const BatchColumns& c) {
   return contexts;
 }
 
+/// A column's values of the tokens that are so many further on in the same document.
+std::vector<std::int32_t> moved(const BatchColumns& c, std::span<const std::int32_t> column, std::size_t by,
+                                std::int32_t otherwise) {
+  std::vector<std::int32_t> values(column.size(), otherwise);
+  for (std::size_t i = 0, j = by; j < column.size(); ++i, ++j)
+    if (c.sequence[i] == c.sequence[j] && c.document[i] == c.document[j]) values[i] = column[j];
+  return values;
+}
+
 }  // namespace
 
 Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
@@ -95,6 +108,12 @@ Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
   if (!runs.empty()) batch.run_offsets = Tensor::from<std::int64_t>(memory, {std::ssize(runs)}, runs);
   for (std::size_t r = 1; r < runs.size(); ++r) batch.longest_run = std::max(batch.longest_run, runs[r] - runs[r - 1]);
   for (const auto p : c.position) batch.max_position = std::max<std::int64_t>(batch.max_position, p);
+  for (std::int64_t k = 0; k < c.num_ahead; ++k) {
+    const auto by = static_cast<std::size_t>(k + 1);
+    const std::vector<std::int32_t> tokens = moved(c, c.tokens, by, 0), targets = moved(c, c.targets, by, -1);
+    batch.ahead.push_back(
+        {Tensor::from<std::int32_t>(memory, {n}, tokens), Tensor::from<std::int32_t>(memory, {n}, targets)});
+  }
   batch.global_sequences = static_cast<double>(c.sequence_offsets.size() - 1);
   batch.global_tokens = static_cast<double>(n);
   return batch;

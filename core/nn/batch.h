@@ -32,6 +32,13 @@ struct Batch {
   std::int64_t max_position = 0;     // highest in `position`
   std::int64_t longest_context = 0;  // highest in `context`
 
+  /// What layers that predict further tokens read: of depth k the token k + 1 further on in the same document, 0 where
+  /// there is none, and that one's target.
+  struct Ahead {
+    Tensor tokens, targets;  // [T] int32
+  };
+  std::vector<Ahead> ahead;  // by depth
+
   // Over all ranks and micro-batches of the optimizer step: what router losses are divided by.
   double global_sequences = 0;
   double global_tokens = 0;
@@ -53,6 +60,7 @@ struct BatchColumns {
   std::span<const std::int32_t> tokens, targets, position, document, sequence;
   std::span<const std::int64_t> global_index, sequence_offsets;
   std::span<const std::int32_t> context = {};  // none: to the last of the document's positions here
+  std::int64_t num_ahead = 0;                  // depths of Batch::ahead
 };
 /// Checks the columns' lengths and copies them to the device. Global counts are those of this batch alone.
 Batch make_batch(const MemoryPtr& memory, const BatchColumns& columns);

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/device/index_check.h"
+#include "core/nn/drafter.h"
 #include "core/ops/head_loss.h"
 #include "core/random.h"
 
@@ -146,11 +147,13 @@ class Generation {
     std::vector<std::int32_t> tokens = {};  // with the prompt; on the first rank alone
     std::uint64_t key = 0;
     Clock::time_point begin = {};
+    std::vector<std::int32_t> drafts = {};  // of what follows its tokens; on other ranks than the first zeros
   };
   /// Tokens of a text that a pass runs, from the first that has not been.
   struct Piece {
     std::int64_t slot = 0;
-    std::int64_t end = 0;
+    std::int64_t first = 0, end = 0;
+    std::int64_t num_drafts = 0;  // the last
   };
 
   /// Slots that are free get the next prompts.
@@ -161,13 +164,27 @@ class Generation {
   std::vector<Piece> last_tokens() const;
   /// One pass: each of these texts whose tokens have all been run gets another or ends.
   void advance(const std::vector<Piece>& pieces, Pace& pace);
-  /// The hidden states of the last token of those, [N,C]; on other ranks than the first none.
-  Tensor hidden_of(const std::vector<Piece>& pieces, Pace& pace);
-  bool is_whole(const Piece& piece) const {
-    const auto text = *text_of_slot_[static_cast<std::size_t>(piece.slot)];
-    return piece.end == texts_[text].prompt_size + std::ssize(result_.texts[text].tokens);
+  /// The hidden states of all tokens of those, [T,C].
+  Tensor hidden_of(const std::vector<Piece>& pieces);
+  /// Rows of those that the next tokens follow from: of a piece to the end of its text the last, and one a draft.
+  Tensor rows_that_choose(const std::vector<Piece>& pieces, const Tensor& hidden) const;
+  /// What follows each piece that goes to the end of its text, on every rank: of its drafts those that stay, and a
+  /// token behind them, which is -1 where there is none.
+  std::vector<std::vector<std::int32_t>> choices(const std::vector<Piece>& pieces, const Tensor& hidden);
+  /// What follows a piece is added to its text, unless that ends before; how many tokens were.
+  std::int64_t take(const Piece& piece, const std::vector<std::int32_t>& chosen);
+  /// Drafts of what follows the texts of a pass, whose tokens' hidden states are given.
+  void draft(const std::vector<Piece>& pieces, const Tensor& hidden);
+  /// How many drafts a text may have in its next pass.
+  std::int64_t most_drafts(std::int64_t slot) const;
+  std::int64_t size_of(std::int64_t slot) const {
+    const auto text = *text_of_slot_[static_cast<std::size_t>(slot)];
+    return texts_[text].prompt_size + std::ssize(result_.texts[text].tokens);
   }
-  std::int64_t next_token(std::span<const double> logits, const Text& text) const;
+  bool is_whole(const Piece& piece) const { return piece.end == size_of(piece.slot) + piece.num_drafts; }
+  bool is_there(std::int64_t slot) const { return text_of_slot_[static_cast<std::size_t>(slot)].has_value(); }
+  /// `further` tokens behind those of the text.
+  std::int64_t next_token(std::span<const double> logits, const Text& text, std::int64_t further) const;
   void add(std::int64_t slot, std::int32_t token);
   void leave(std::int64_t slot, bool is_stopped);
   void end(std::size_t text);
@@ -180,6 +197,7 @@ class Generation {
   std::vector<std::optional<std::size_t>> text_of_slot_;  // none: it is free
   std::size_t num_begun_ = 0;
   std::optional<KvCache> cache_;
+  std::optional<Drafter> drafter_;  // of speculative generation
   Generated result_;
 };
 
@@ -209,6 +227,10 @@ Generation::Generation(const Transformer& model, std::span<const std::vector<std
   const auto num_slots = std::clamp<std::int64_t>(options.at_once, 1, std::max<std::int64_t>(1, std::ssize(texts_)));
   text_of_slot_.resize(static_cast<std::size_t>(num_slots));
   if (options.use_cache) cache_ = model.make_cache(num_slots);
+  core::check(!options.speculative || (options.use_cache && model.num_predictors() > 0),
+              "generate: speculative of {} layers that predict {} a cache, expected some, with one",
+              model.num_predictors(), options.use_cache ? "with" : "without");
+  if (options.speculative) drafter_.emplace(model, num_slots);
   result_.texts.resize(texts_.size());
 }
 
@@ -243,7 +265,7 @@ std::vector<Generation::Piece> Generation::pieces_of_prompts() {
     Text& text = text_in(slot);
     if (text.done == 0 && text.to_read == text.prompt_size) text.begin = Clock::now();
     const std::int64_t count = cache_ ? std::min(left, text.to_read - text.done) : text.to_read;
-    pieces.push_back({slot, text.done + count});
+    pieces.push_back({slot, text.done, text.done + count});
     left -= count;
   }
   return pieces;
@@ -251,67 +273,172 @@ std::vector<Generation::Piece> Generation::pieces_of_prompts() {
 
 std::vector<Generation::Piece> Generation::last_tokens() const {
   std::vector<Piece> pieces;
-  for (std::size_t i = 0; i < text_of_slot_.size(); ++i)
-    if (text_of_slot_[i])
-      pieces.push_back({static_cast<std::int64_t>(i), text_in(static_cast<std::int64_t>(i)).done + 1});
+  for (std::size_t i = 0; i < text_of_slot_.size(); ++i) {
+    if (!text_of_slot_[i]) continue;
+    const auto slot = static_cast<std::int64_t>(i);
+    const Text& text = text_in(slot);
+    const std::int64_t drafts = std::ssize(text.drafts);
+    pieces.push_back({slot, text.done, text.done + 1 + drafts, drafts});
+  }
   return pieces;
 }
 
-Tensor Generation::hidden_of(const std::vector<Piece>& pieces, Pace& pace) {
+Tensor Generation::hidden_of(const std::vector<Piece>& pieces) {
+  std::vector<std::vector<std::int32_t>> tokens;
   std::vector<TextPart> parts;
   std::vector<std::int64_t> slots;
-  for (const auto& [slot, end] : pieces) {
-    Text& text = text_in(slot);
-    const std::int64_t first = cache_ && options_.is_first_rank ? text.done : 0;
-    parts.push_back({std::span(text.tokens)
-                         .subspan(static_cast<std::size_t>(first),
-                                  static_cast<std::size_t>(options_.is_first_rank ? end - first : 0)),
-                     first, std::max(end, text.to_read)});
-    slots.push_back(slot);
-    text.done = end;
+  for (const Piece& piece : pieces) {
+    Text& text = text_in(piece.slot);
+    const std::int64_t first = cache_ && options_.is_first_rank ? piece.first : 0;
+    std::vector<std::int32_t>& own = tokens.emplace_back();
+    if (options_.is_first_rank) {
+      own.assign(text.tokens.begin() + first, text.tokens.begin() + (piece.end - piece.num_drafts));
+      own.insert(own.end(), text.drafts.begin(), text.drafts.begin() + piece.num_drafts);
+    }
+    parts.push_back({{}, first, std::max(piece.end, text.to_read)});
+    slots.push_back(piece.slot);
+    text.done = piece.end;
   }
+  for (std::size_t n = 0; n < parts.size(); ++n) parts[n].tokens = tokens[n];
   const Batch batch = sequences_of(model_.memory(), parts);
   Tape tape(Tape::Mode::Off);
   const Pass pass = cache_ ? model_.pass(batch, *cache_, slots) : model_.pass(batch);
-  const Tensor hidden = model_.forward(tape, pass).hidden.value;
-  pace.tokens += batch.num_tokens();
-  if (!options_.is_first_rank) return hidden;
-  const std::int64_t whole = std::count_if(pieces.begin(), pieces.end(), [&](const auto& p) { return is_whole(p); });
-  Tensor last = Tensor::empty(model_.memory(), hidden.dtype(), {whole, hidden.shape()[1]});
-  std::int64_t end = 0, row = 0;
-  for (std::size_t n = 0; n < parts.size(); ++n) {
-    end += std::ssize(parts[n].tokens);
-    if (is_whole(pieces[n])) last.rows(row++, 1).copy_from(hidden.rows(end - 1, 1));
-  }
-  return last;
+  return model_.forward(tape, pass).hidden.value;
 }
 
-std::int64_t Generation::next_token(std::span<const double> logits, const Text& text) const {
+Tensor Generation::rows_that_choose(const std::vector<Piece>& pieces, const Tensor& hidden) const {
+  std::int64_t count = 0, end = 0, row = 0;
+  for (const Piece& piece : pieces) count += is_whole(piece) ? 1 + piece.num_drafts : 0;
+  Tensor rows = Tensor::empty(model_.memory(), hidden.dtype(), {count, hidden.shape()[1]});
+  for (const Piece& piece : pieces) {
+    end += piece.end - (cache_ ? piece.first : 0);
+    if (!is_whole(piece)) continue;
+    const std::int64_t own = 1 + piece.num_drafts;
+    rows.rows(std::exchange(row, row + own), own).copy_from(hidden.rows(end - own, own));
+  }
+  return rows;
+}
+
+std::int64_t Generation::next_token(std::span<const double> logits, const Text& text, std::int64_t further) const {
   if (options_.valid_vocabulary >= 0 && options_.valid_vocabulary < std::ssize(logits))
     logits = logits.first(static_cast<std::size_t>(options_.valid_vocabulary));
   if (!have_maximum(logits)) return -1;
   SamplingOptions sampling = options_.sampling;
   sampling.text = text.key;
-  return sample(logits, sampling, text.tokens.size());
+  return sample(logits, sampling, text.tokens.size() + static_cast<std::size_t>(further));
+}
+
+std::vector<std::vector<std::int32_t>> Generation::choices(const std::vector<Piece>& pieces, const Tensor& hidden) {
+  constexpr std::int64_t nothing = -2;
+  std::vector<std::int64_t> packed;  // of each piece as many as it may have
+  std::vector<double> logits;
+  if (options_.is_first_rank && std::ranges::any_of(pieces, [&](const Piece& piece) { return is_whole(piece); }))
+    logits = logits_of(model_, rows_that_choose(pieces, hidden));
+  const auto width = static_cast<std::size_t>(model_.config().vocabulary);
+  std::size_t row = 0;
+  for (const Piece& piece : pieces) {
+    if (!is_whole(piece)) continue;
+    const std::size_t begin = packed.size();
+    packed.resize(begin + 1 + static_cast<std::size_t>(piece.num_drafts), nothing);
+    if (!options_.is_first_rank) continue;
+    const Text& text = text_in(piece.slot);
+    for (std::size_t i = begin; i < packed.size(); ++i) {
+      const std::size_t further = i - begin;
+      packed[i] = next_token(std::span(logits).subspan((row + further) * width, width), text,
+                             static_cast<std::int64_t>(further));
+      if (i + 1 < packed.size() && packed[i] != text.drafts[further]) break;
+    }
+    row += packed.size() - begin;
+  }
+  core::NotesCopy(model_.memory()).check();
+  if (!packed.empty()) packed = from_first_rank(model_, options_.is_first_rank, std::move(packed));
+  std::vector<std::vector<std::int32_t>> chosen;
+  auto at = packed.begin();
+  for (const Piece& piece : pieces) {
+    std::vector<std::int32_t>& own = chosen.emplace_back();
+    if (!is_whole(piece)) continue;
+    const auto end = at + 1 + piece.num_drafts;
+    own.assign(at, std::find(at, end, nothing));
+    at = end;
+  }
+  return chosen;
 }
 
 void Generation::advance(const std::vector<Piece>& pieces, Pace& pace) {
-  const auto begin = Clock::now();
-  const Tensor hidden = hidden_of(pieces, pace);
-  std::vector<std::int64_t> slots;
-  for (const Piece& piece : pieces)
-    if (is_whole(piece)) slots.push_back(piece.slot);
-  std::vector<std::int64_t> next(slots.size(), 0);
-  if (options_.is_first_rank && !slots.empty()) {
-    const std::vector<double> logits = logits_of(model_, hidden);
-    const std::size_t width = logits.size() / slots.size();
-    for (std::size_t n = 0; n < slots.size(); ++n)
-      next[n] = next_token(std::span(logits).subspan(n * width, width), text_in(slots[n]));
-  }
-  core::NotesCopy(model_.memory()).check();
-  if (!slots.empty()) next = from_first_rank(model_, options_.is_first_rank, std::move(next));
+  auto begin = Clock::now();
+  const Tensor hidden = hidden_of(pieces);
+  const std::vector<std::vector<std::int32_t>> chosen = choices(pieces, hidden);
   pace.seconds += seconds_since(begin);
-  for (std::size_t n = 0; n < slots.size(); ++n) add(slots[n], static_cast<std::int32_t>(next[n]));
+  for (std::size_t n = 0; n < pieces.size(); ++n) {
+    const Piece& piece = pieces[n];
+    const std::int64_t added = chosen[n].empty() ? 0 : take(piece, chosen[n]);
+    if (!options_.is_first_rank) continue;
+    pace.tokens += piece.num_drafts > 0 ? added : piece.end - (cache_ ? piece.first : 0);
+  }
+  begin = Clock::now();
+  if (drafter_) draft(pieces, hidden);
+  pace.seconds += seconds_since(begin);
+}
+
+std::int64_t Generation::take(const Piece& piece, const std::vector<std::int32_t>& chosen) {
+  const std::size_t index = *text_of_slot_[static_cast<std::size_t>(piece.slot)];
+  Text& text = texts_[index];
+  const std::int64_t kept = std::ssize(chosen) - 1;
+  text.done = piece.end - piece.num_drafts + kept;
+  text.drafts.clear();
+  if (kept < piece.num_drafts && options_.is_first_rank) cache_->truncate(piece.slot, text.done);
+  Continuation& result = result_.texts[index];
+  result.num_drafted += piece.num_drafts;
+  std::int64_t added = 0;
+  for (const std::int32_t token : chosen) {
+    if (!is_there(piece.slot)) break;
+    if (added++ < kept) ++result.num_accepted;
+    add(piece.slot, token);
+  }
+  return added;
+}
+
+std::int64_t Generation::most_drafts(std::int64_t slot) const {
+  const std::size_t index = *text_of_slot_[static_cast<std::size_t>(slot)];
+  const std::int64_t size = size_of(slot), most = model_.config().long_context_from();
+  if (texts_[index].done + 1 < size) return 0;  // a part of it is to be read first
+  // The pass adds a token behind them.
+  std::int64_t drafts =
+      std::min(model_.num_predictors(), texts_[index].max_tokens - std::ssize(result_.texts[index].tokens) - 1);
+  if (size <= most) drafts = std::min(drafts, most - size);  // all of it is turned as a short text
+  return std::max<std::int64_t>(drafts, 0);
+}
+
+void Generation::draft(const std::vector<Piece>& pieces, const Tensor& hidden) {
+  std::vector<DraftPart> parts;
+  std::int64_t row = 0;
+  for (const Piece& piece : pieces) {
+    const std::int64_t from = std::exchange(row, row + (options_.is_first_rank ? piece.end - piece.first : 0));
+    if (!is_there(piece.slot) || text_in(piece.slot).done == 0) continue;
+    const Text& text = text_in(piece.slot);
+    DraftPart part{.slot = piece.slot, .context = std::max(text.done, text.to_read), .wanted = most_drafts(piece.slot)};
+    if (options_.is_first_rank) {
+      part.first = piece.first;
+      part.end = text.done;
+      part.tokens = text.tokens;
+    }
+    part.hidden = hidden.rows(from, part.end - part.first);
+    parts.push_back(std::move(part));
+  }
+  const auto choose = [&](std::span<const std::size_t> of, const Tensor& last, std::int64_t further) {
+    std::vector<std::int32_t> tokens(of.size(), 0);
+    if (!options_.is_first_rank) return tokens;
+    const std::vector<double> logits = logits_of(model_, last);
+    const std::size_t width = logits.size() / of.size();
+    for (std::size_t n = 0; n < of.size(); ++n) {
+      const auto own = std::span(logits).subspan(n * width, width);
+      tokens[n] = std::max(static_cast<std::int32_t>(next_token(own, text_in(parts[of[n]].slot), further)), 0);
+    }
+    return tokens;
+  };
+  std::vector<std::vector<std::int32_t>> drafts = drafter_->draft(parts, choose);
+  for (std::size_t n = 0; n < parts.size(); ++n) text_in(parts[n].slot).drafts = std::move(drafts[n]);
+  core::NotesCopy(model_.memory()).check();
 }
 
 void Generation::add(std::int64_t slot, std::int32_t token) {
@@ -327,6 +454,7 @@ void Generation::add(std::int64_t slot, std::int32_t token) {
   const std::int64_t size = text.prompt_size + std::ssize(added), most = model_.config().long_context_from();
   if (cache_ && most > 0 && size == most + 1) {
     cache_->clear(slot);
+    if (drafter_) drafter_->clear(slot);
     text.done = 0;
     text.to_read = size;
   }
@@ -335,6 +463,7 @@ void Generation::add(std::int64_t slot, std::int32_t token) {
 void Generation::leave(std::int64_t slot, bool is_stopped) {
   const std::size_t text = *std::exchange(text_of_slot_[static_cast<std::size_t>(slot)], std::nullopt);
   if (cache_) cache_->clear(slot);
+  if (drafter_) drafter_->clear(slot);
   result_.texts[text].is_stopped = is_stopped;
   result_.texts[text].seconds = seconds_since(texts_[text].begin);
   end(text);

@@ -5,6 +5,10 @@
 //     std::vector<std::int32_t> ids = generate(model, prompt, {.max_tokens = 64, .sampling = options, .stop = {0}});
 //     Generated all = generate_texts(model, prompts, {.max_tokens = 64, .at_once = 8});     // all.texts[i].tokens
 //
+// Speculative generation gives the same tokens in fewer passes. Layers that predict further tokens draft what follows a
+// text; the model runs its last token and the drafts together, and each draft stays that is what the model chooses
+// there itself. What it chooses is a function of logits, seed and place, so this holds of samples too.
+//
 // Of a model that is cut, every rank calls them. The ranks of the first tensor group run the tokens together;
 // those with other data follow with none of their own, so that all take the same number of steps.
 #pragma once
@@ -37,8 +41,9 @@ std::uint64_t key_of_text(std::span<const std::int32_t> prompt);
 
 struct Continuation {
   std::vector<std::int32_t> tokens = {};
-  bool is_stopped = false;  // by a token of GenerateOptions::stop
-  double seconds = 0;       // from its first pass to its last, others' between them included
+  bool is_stopped = false;                         // by a token of GenerateOptions::stop
+  double seconds = 0;                              // from its first pass to its last, others' between them included
+  std::int64_t num_drafted = 0, num_accepted = 0;  // drafts that the model ran, and those that stayed
 };
 
 struct GenerateOptions {
@@ -52,6 +57,7 @@ struct GenerateOptions {
   /// longer prompt takes several. Without a cache a prompt is one piece.
   std::int64_t most_of_prompts = 2048;
   bool use_cache = true;
+  bool speculative = false;   // with a cache, of a model with predictors
   bool is_first_rank = true;  // of the batch group
   std::function<void(std::size_t prompt, std::int32_t token)> on_token = {};
   std::function<void(std::size_t prompt, const Continuation&)> on_end = {};
@@ -66,7 +72,7 @@ struct Pace {
 struct Generated {
   std::vector<Continuation> texts = {};  // one a prompt
   Pace prefill = {};                     // tokens of prompts, and of texts that are run again
-  Pace decode = {};                      // tokens that were added, but for the first of each text
+  Pace decode = {};                      // tokens that were added, but for the first of each text; drafting included
 };
 
 /// The continuations of `prompts` (of at least one token each; those of other ranks than the first of the batch group

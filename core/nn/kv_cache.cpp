@@ -1,6 +1,7 @@
 #include "core/nn/kv_cache.h"
 
 #include <algorithm>
+#include <iterator>
 
 namespace limbeck::nn {
 
@@ -56,9 +57,16 @@ void KvCache::advance(std::span<const CacheRun> runs) {
   for (const auto& run : runs) at(run.slot).length += run.count;
 }
 
-void KvCache::clear(std::int64_t slot) {
-  free_.insert(free_.end(), at(slot).pages.rbegin(), at(slot).pages.rend());
-  at(slot) = {};
+void KvCache::truncate(std::int64_t slot, std::int64_t length) {
+  Slot& kept = at(slot);
+  core::check(length >= 0 && length <= kept.length, "cache: {} tokens are to stay of {} in slot {}", length,
+              kept.length, slot);
+  kept.length = length;
+  const auto first = kept.pages.begin() + (length + page_tokens - 1) / page_tokens;
+  free_.insert(free_.end(), kept.pages.rbegin(), std::make_reverse_iterator(first));
+  kept.pages.erase(first, kept.pages.end());
 }
+
+void KvCache::clear(std::int64_t slot) { truncate(slot, 0); }
 
 }  // namespace limbeck::nn

@@ -49,6 +49,8 @@ class KvCache {
                                    const Tensor& values);
   /// The new tokens are in every layer.
   void advance(std::span<const CacheRun> runs);
+  /// The slot holds its first tokens alone; the pages of others go back.
+  void truncate(std::int64_t slot, std::int64_t length);
   /// The slot holds nothing.
   void clear(std::int64_t slot);
 

@@ -13,6 +13,7 @@ namespace limbeck::nn {
 using core::fail_usage;
 
 bool ModelConfig::is_moe_layer(std::int64_t layer) const {
+  layer = std::min(layer, num_layers - 1);
   return moe.num_experts > 0 &&
          std::find(moe.dense_layers.begin(), moe.dense_layers.end(), layer) == moe.dense_layers.end();
 }
@@ -24,6 +25,7 @@ std::int64_t ModelConfig::num_moe_layers() const {
 }
 
 LayerConfig ModelConfig::layer(std::int64_t index) const {
+  index = std::min(index, num_layers - 1);
   const bool has_window = window > 0 && std::find(full_layers.begin(), full_layers.end(), index) == full_layers.end();
   LayerConfig layer{.window = has_window ? window : 0,
                     .rope_base = rope_base,
@@ -47,7 +49,12 @@ Number latent_attention(const ModelConfig& c) {
 
 /// As count_parameters, in any type of number: in double it cannot overflow.
 template <class Number>
-std::pair<Number, Number> total_and_active(const ModelConfig& c) {
+struct Counts {
+  Number total, active;
+  Number predicts;  // active of a layer that predicts, without the head
+};
+template <class Number>
+Counts<Number> counts_of(const ModelConfig& c) {
   const auto n = [](std::int64_t value) { return static_cast<Number>(value); };
   const auto num_dense = n(c.moe.num_experts > 0 ? static_cast<std::int64_t>(c.moe.dense_layers.size()) : c.num_layers);
   const Number num_moe = n(c.num_layers) - num_dense;
@@ -72,9 +79,13 @@ std::pair<Number, Number> total_and_active(const ModelConfig& c) {
       n(c.moe.num_experts) * (n(c.width) + n(c.moe.selection_bias ? 1 : 0) + n(c.moe.router_bias ? 1 : 0));
   const Number common =
       norm + n(c.head_bias ? c.vocabulary : 0) + n(c.num_layers) * (attention + norms) + num_dense * mlp;
-  return {
-      common + positions + table * n(c.tied_head ? 1 : 2) + num_moe * (n(c.moe.num_experts) * expert + shared + router),
-      common + table + num_moe * (n(c.moe.experts_per_token) * expert + shared + router)};
+  const Number all_experts = n(c.moe.num_experts) * expert + shared + router;
+  const Number used_experts = n(c.moe.experts_per_token) * expert + shared + router;
+  const bool is_moe = c.is_moe_layer(c.num_layers);
+  const Number predicts = 3 * norm + 2 * n(c.width) * n(c.width) + attention + norms;
+  return {common + positions + table * n(c.tied_head ? 1 : 2) + num_moe * all_experts +
+              n(c.num_predict_layers) * (predicts + (is_moe ? all_experts : mlp)),
+          common + table + num_moe * used_experts, predicts + (is_moe ? used_experts : mlp)};
 }
 
 }  // namespace
@@ -242,27 +253,42 @@ void validate(const ModelConfig& config, const std::string& where) {
     validate_groups();
   }
   validate_variants();
+  if (config.num_predict_layers < 0 || config.num_predict_layers > Limits::num_predict_layers)
+    fail_usage("{}.num_predict_layers is {}, expected 0 to {}", where, config.num_predict_layers,
+               Limits::num_predict_layers);
   if (moe.num_experts == 0 || !moe.dense_layers.empty()) positive("mlp_width", config.mlp_width, Limits::width);
   if (config.mlp_width < 0 || config.mlp_width > Limits::width)  // without meaning, but counted with
     fail_usage("{}.mlp_width is {}, expected 0 to {}", where, config.mlp_width, Limits::width);
-  if (const double total = total_and_active<double>(config).first; total > Limits::parameters)
+  if (const double total = counts_of<double>(config).total; total > Limits::parameters)
     fail_usage("{}: {:.3g} parameters, expected at most {:.3g}", where, total, Limits::parameters);
 }
 
 ParameterCount count_parameters(const ModelConfig& config) {
-  const auto [total, active] = total_and_active<std::int64_t>(config);
-  return {total, active};
+  const auto counts = counts_of<std::int64_t>(config);
+  return {counts.total, counts.active};
 }
 
-double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
+namespace {
+
+/// Of scores and what they weigh, in one layer.
+double attention_flops(const ModelConfig& c, std::int64_t sequence_length) {
   const double keys = static_cast<double>(sequence_length + 1) / 2;
-  const double attention =
-      2 * static_cast<double>(c.num_layers * c.num_heads * (c.head_width + c.value_width())) * keys;
-  return 2 * static_cast<double>(count_parameters(c).active) + attention;
+  return 2 * static_cast<double>(c.num_heads * (c.head_width + c.value_width())) * keys;
+}
+
+}  // namespace
+
+double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_length) {
+  return 2 * static_cast<double>(count_parameters(c).active) +
+         static_cast<double>(c.num_layers) * attention_flops(c, sequence_length);
 }
 
 double training_flops_per_token(const ModelConfig& config, std::int64_t sequence_length) {
-  return 3 * forward_flops_per_token(config, sequence_length);
+  const double weights =
+      static_cast<double>(counts_of<std::int64_t>(config).predicts + config.vocabulary * config.width);
+  const double predicts = 2 * weights + attention_flops(config, sequence_length);
+  return 3 *
+         (forward_flops_per_token(config, sequence_length) + static_cast<double>(config.num_predict_layers) * predicts);
 }
 
 }  // namespace limbeck::nn

@@ -157,6 +157,8 @@ struct ModelConfig {
   NormKind norm_kind = NormKind::Rms;
   Positions positions = Positions::Rotary;
   std::int64_t rotary_width = 0;  // channels of a head that turn, its first ones; 0: all
+  /// Layers behind the last that predict further tokens, a token each (core/nn/predictor.h); each is as the last layer.
+  std::int64_t num_predict_layers = 0;
 
   bool is_latent() const { return latent.rank > 0; }
   /// Channels of a head of queries and keys that turn: the first, or of latent attention the last.
@@ -170,9 +172,11 @@ struct ModelConfig {
   std::int64_t long_context_from() const {
     return rope_scaling.kind == RopeScaling::Kind::LongRope ? rope_scaling.original_positions : 0;
   }
+  /// From num_layers on, of those that predict.
   LayerConfig layer(std::int64_t index) const;
   bool is_moe_layer(std::int64_t layer) const;
-  std::int64_t num_moe_layers() const;
+  std::int64_t num_moe_layers() const;  // without those that predict
+  std::int64_t num_moe_predict_layers() const { return is_moe_layer(num_layers) ? num_predict_layers : 0; }
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
@@ -181,6 +185,7 @@ struct ModelLimits {
   static constexpr std::int64_t vocabulary = std::int64_t{1} << 28U;
   static constexpr std::int64_t width = std::int64_t{1} << 24U;  // of the residual stream and of feed-forwards
   static constexpr std::int64_t num_layers = 10000;
+  static constexpr std::int64_t num_predict_layers = 64;
   static constexpr std::int64_t num_heads = std::int64_t{1} << 16U;
   static constexpr std::int64_t head_width = std::int64_t{1} << 16U;
   static constexpr std::int64_t num_experts = std::int64_t{1} << 16U;
@@ -194,7 +199,7 @@ struct ModelLimits {
 void validate(const ModelConfig& config, const std::string& where);
 
 /// Parameters in all, and those that one token uses (K of E experts, and the shared ones; the embedding table is not
-/// counted unless tied).
+/// counted unless tied, nor are layers that predict further tokens).
 struct ParameterCount {
   std::int64_t total = 0;
   std::int64_t active = 0;
@@ -204,7 +209,8 @@ ParameterCount count_parameters(const ModelConfig& config);
 /// Floating-point operations of one token's forward pass: 2 for each active weight, and attention over the visible
 /// keys, on average (S + 1) / 2 of a sequence of S. Norms, softmax and activations are not counted.
 double forward_flops_per_token(const ModelConfig& config, std::int64_t sequence_length);
-/// Forward and backward: three times the forward; recomputation is not counted.
+/// Forward and backward: three times the forward, with the layers that predict further tokens, each with the head;
+/// recomputation is not counted.
 double training_flops_per_token(const ModelConfig& config, std::int64_t sequence_length);
 
 }  // namespace limbeck::nn

@@ -72,37 +72,9 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     if (c.positions == Positions::Learned)
       position_embedding_ = add("position_embed.weight", {c.max_positions, c.width}, whole());
   }
-  const Norms norms{c.norm_eps, c.norm_offset};
   for (std::int64_t n = 0; n < options_.num_layers; ++n) {
-    Layer layer;
-    layer.index = options_.first_layer + n;
-    layer.norms = norms;
-    layer.compute = compute_dtype();
-    const LayerConfig own = c.layer(layer.index);
-    const std::string prefix = fmt::format("layers.{}.", layer.index);
-    const auto norm = [&](const char* name, bool is_there) { return is_there ? add_norm(prefix + name) : Norm{}; };
-    const bool before = c.norm_placement != NormPlacement::After, after = c.norm_placement != NormPlacement::Before;
-    layer.attention_norm = norm("attention_norm", before);
-    if (c.is_latent())
-      layer.attention = add_latent_attention(prefix + "attention.", own);
-    else
-      layer.attention = add_attention(prefix + "attention.", own);
-    layer.attention_post_norm = norm("attention_post_norm", after);
-    layer.mlp_norm = norm("mlp_norm", before);
-    if (own.is_moe) {
-      Moe moe = make_moe(parameters_, prefix + "moe", c.width, c.moe, whole());
-      moe.layer = layer.index;
-      moe.num_moe_layers = c.num_moe_layers();
-      moe.activation = c.activation;
-      moe.activation_limit = c.activation_limit;
-      if (c.moe.shared_width > 0) moe.shared = add_mlp(prefix + "moe.shared.", c.moe.shared_width, false);
-      if (c.moe.shared_gate) moe.shared_gate = add(prefix + "moe.shared_gate.weight", {1, c.width}, whole());
-      layer.feed_forward = moe;
-    } else {
-      layer.feed_forward = add_mlp(prefix + "mlp.", c.mlp_width, c.mlp_bias);
-    }
-    layer.mlp_post_norm = norm("mlp_post_norm", after);
-    layers_.push_back(std::move(layer));
+    const std::int64_t layer = options_.first_layer + n;
+    layers_.push_back(add_layer(layer, fmt::format("layers.{}.", layer)));
   }
   if (options_.with_head) {
     norm_ = add_norm("norm");
@@ -110,6 +82,53 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
     head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width}, by_rows);
     if (c.head_bias) head_bias_ = add("head.bias", {c.vocabulary}, by_rows, false);
   }
+  if (!options_.with_predict) return;
+  core::check(embedding_ && head_, "transformer: layers that predict need the embedding and the head on the same rank");
+  for (std::int64_t depth = 0; depth < c.num_predict_layers; ++depth) predictors_.push_back(add_predictor(depth));
+}
+
+Layer Transformer::add_layer(std::int64_t index, const std::string& prefix) {
+  const ModelConfig& c = config_;
+  Layer layer;
+  layer.index = index;
+  layer.norms = {c.norm_eps, c.norm_offset};
+  layer.compute = compute_dtype();
+  const LayerConfig own = c.layer(index);
+  const auto norm = [&](const char* name, bool is_there) { return is_there ? add_norm(prefix + name) : Norm{}; };
+  const bool before = c.norm_placement != NormPlacement::After, after = c.norm_placement != NormPlacement::Before;
+  layer.attention_norm = norm("attention_norm", before);
+  if (c.is_latent())
+    layer.attention = add_latent_attention(prefix + "attention.", own);
+  else
+    layer.attention = add_attention(prefix + "attention.", own);
+  layer.attention_post_norm = norm("attention_post_norm", after);
+  layer.mlp_norm = norm("mlp_norm", before);
+  if (own.is_moe) {
+    Moe moe = make_moe(parameters_, prefix + "moe", c.width, c.moe, whole());
+    moe.layer = index;
+    moe.num_moe_layers = c.num_moe_layers() + (options_.with_predict ? c.num_moe_predict_layers() : 0);
+    moe.activation = c.activation;
+    moe.activation_limit = c.activation_limit;
+    if (c.moe.shared_width > 0) moe.shared = add_mlp(prefix + "moe.shared.", c.moe.shared_width, false);
+    if (c.moe.shared_gate) moe.shared_gate = &parameters_.add(prefix + "moe.shared_gate.weight", {1, c.width}, whole());
+    layer.feed_forward = moe;
+  } else {
+    layer.feed_forward = add_mlp(prefix + "mlp.", c.mlp_width, c.mlp_bias);
+  }
+  layer.mlp_post_norm = norm("mlp_post_norm", after);
+  return layer;
+}
+
+Predictor Transformer::add_predictor(std::int64_t depth) {
+  const std::string prefix = fmt::format("predict.{}.", depth);
+  const std::int64_t width = config_.width;
+  Predictor predictor;
+  predictor.embed_norm = add_norm(prefix + "embed_norm");
+  predictor.hidden_norm = add_norm(prefix + "hidden_norm");
+  predictor.project = &parameters_.add(prefix + "project.weight", {width, 2 * width}, whole());
+  predictor.layer = add_layer(config_.num_layers + depth, prefix);
+  predictor.norm = add_norm(prefix + "norm");
+  return predictor;
 }
 
 Norm Transformer::add_norm(const std::string& name) {
@@ -272,15 +291,17 @@ core::StateDict Transformer::state_dict() {
 
 void Transformer::move_selection_biases(std::span<const std::vector<double>> loads, double rate) {
   auto load = loads.begin();
-  for (Layer& layer : layers_) {
+  const auto move = [&](const Layer& layer) {
     const Moe* const moe = std::get_if<Moe>(&layer.feed_forward);
-    if (moe == nullptr) continue;
+    if (moe == nullptr) return;
     core::check(load != loads.end() && std::ssize(*load) == config_.moe.num_experts,
                 "transformer: loads of {} layers, expected {} numbers of each with experts", loads.size(),
                 config_.moe.num_experts);
     if (moe->selection_bias != nullptr) add_values(moe->selection_bias->value, moves_of(*load, rate));
     ++load;
-  }
+  };
+  for (const Layer& layer : layers_) move(layer);
+  for (const Predictor& predictor : predictors_) move(predictor.layer);
 }
 
 std::vector<core::RopeTable> Transformer::rope_tables(std::int64_t num_positions) const {
@@ -371,15 +392,49 @@ KvCache Transformer::make_cache(std::int64_t num_slots) const {
   return {options_.memory, compute_dtype(), options_.num_layers, num_slots, keys, values};
 }
 
-Var Transformer::embedded(Tape& tape, const Pass& pass) const {
+KvCache Transformer::make_predict_cache(std::int64_t num_slots) const {
+  const auto [keys, values] =
+      predictors_.empty() ? std::pair<std::int64_t, std::int64_t>() : predictors_[0].layer.cache_widths();
+  return {options_.memory, compute_dtype(), num_predictors(), num_slots, keys, values};
+}
+
+Var Transformer::embedded(Tape& tape, const Pass& pass, const Tensor& tokens) const {
   const Var x = exit_stream(
-      tape, pass,
-      core::embedding(tape, pass.batch.tokens, core::as_var(*embedding_), vocabulary_part(), residual_dtype()));
-  const Var scaled = config_.embedding_scale == 1 ? x : core::scale(tape, x, config_.embedding_scale);
-  if (position_embedding_ == nullptr) return scaled;
+      tape, pass, core::embedding(tape, tokens, core::as_var(*embedding_), vocabulary_part(), residual_dtype()));
+  return config_.embedding_scale == 1 ? x : core::scale(tape, x, config_.embedding_scale);
+}
+
+Var Transformer::embedded(Tape& tape, const Pass& pass) const {
+  const Var x = embedded(tape, pass, pass.batch.tokens);
+  if (position_embedding_ == nullptr) return x;
   const Tensor positions = rows_of_stream(pass, pass.batch.position);
-  return core::add(tape, scaled,
-                   core::embedding(tape, positions, core::as_var(*position_embedding_), {}, residual_dtype()));
+  return core::add(tape, x, core::embedding(tape, positions, core::as_var(*position_embedding_), {}, residual_dtype()));
+}
+
+void Transformer::run(Tape& tape, const Pass& pass, const Layer& layer, std::int64_t local, ResidualStream& stream,
+                      AuxiliaryLosses& losses) const {
+  if (!pass.recompute) return layer.forward(tape, pass, stream, local, losses);
+  const auto add_term = [&](Var& sum, const Var& term) {
+    if (term.value.defined()) sum = sum.value.defined() ? core::add(tape, sum, term) : term;
+  };
+  // One tensor is kept of a layer, so the stream is whole where it begins and ends.
+  const auto block = [&layer, &pass, local](Tape& inner, std::span<const Var> in) {
+    ResidualStream own_stream(in[0]);
+    AuxiliaryLosses own;
+    layer.forward(inner, pass, own_stream, local, own);
+    return std::vector<Var>{own_stream.sum(inner), own.balance, own.z};
+  };
+  const std::vector<Var> out = core::recompute(tape, {stream.sum(tape)}, block);
+  stream = ResidualStream(out[0]);
+  add_term(losses.balance, out[1]);
+  add_term(losses.z, out[2]);
+}
+
+Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
+                                          const AuxiliaryLosses& losses) const {
+  const Norms norms{config_.norm_eps, config_.norm_offset};
+  const Var normed = norms.normed(tape, stream, norm, compute_dtype());
+  return {whole_sequences(tape, pass, normed), losses, normed};
 }
 
 Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var* input) const {
@@ -390,33 +445,25 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
   AuxiliaryLosses losses;
   for (std::size_t n = 0; n < layers_.size(); ++n) {
     const Layer& layer = layers_[n];
-    const auto local = static_cast<std::int64_t>(n);
     const Tensor before = pass.tap ? stream.sum(tape).value : Tensor();
-    if (pass.recompute) {
-      const auto add_term = [&](Var& sum, const Var& term) {
-        if (term.value.defined()) sum = sum.value.defined() ? core::add(tape, sum, term) : term;
-      };
-      // One tensor is kept of a layer, so the stream is whole where it begins and ends.
-      const auto block = [&layer, &pass, local](Tape& inner, std::span<const Var> in) {
-        ResidualStream own_stream(in[0]);
-        AuxiliaryLosses own;
-        layer.forward(inner, pass, own_stream, local, own);
-        return std::vector<Var>{own_stream.sum(inner), own.balance, own.z};
-      };
-      const std::vector<Var> out = core::recompute(tape, {stream.sum(tape)}, block);
-      stream = ResidualStream(out[0]);
-      add_term(losses.balance, out[1]);
-      add_term(losses.z, out[2]);
-    } else {
-      layer.forward(tape, pass, stream, local, losses);
-    }
+    run(tape, pass, layer, static_cast<std::int64_t>(n), stream, losses);
     if (pass.tap) pass.tap(layer.index, before, stream.sum(tape).value);
   }
   if (pass.cache) pass.cache->advance(pass.cached);
-  if (!norm_) return {stream.sum(tape), losses};
-  const Norms norms{config_.norm_eps, config_.norm_offset};
-  const Var normed = norms.normed(tape, stream, norm_, compute_dtype());
-  return {whole_sequences(tape, pass, normed), losses};
+  if (!norm_) return {stream.sum(tape), losses, stream.sum(tape)};
+  return finished(tape, pass, stream, norm_, losses);
+}
+
+Transformer::Output Transformer::predict(Tape& tape, const Pass& pass, std::int64_t depth, const Var& hidden,
+                                         const Tensor& tokens) const {
+  core::check(depth >= 0 && depth < num_predictors(), "transformer: depth {} of {} layers that predict", depth,
+              num_predictors());
+  const Predictor& predictor = predictors_[static_cast<std::size_t>(depth)];
+  ResidualStream stream(predictor.entry(tape, embedded(tape, pass, tokens), hidden));
+  AuxiliaryLosses losses;
+  run(tape, pass, predictor.layer, depth, stream, losses);
+  if (pass.cache && depth + 1 == num_predictors()) pass.cache->advance(pass.cached);
+  return finished(tape, pass, stream, predictor.norm, losses);
 }
 
 }  // namespace limbeck::nn

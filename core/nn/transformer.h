@@ -19,6 +19,7 @@
 #include "core/nn/layer.h"
 #include "core/nn/model_config.h"
 #include "core/nn/pass.h"
+#include "core/nn/predictor.h"
 #include "core/ops/embedding.h"
 #include "core/parameter_set.h"
 #include "core/state_dict.h"
@@ -46,7 +47,8 @@ struct ModelOptions {
   std::int64_t first_layer = 0;
   std::int64_t num_layers = -1;  // -1: to the last
   bool with_embedding = true;
-  bool with_head = true;  // the last norm and the head
+  bool with_head = true;      // the last norm and the head
+  bool with_predict = false;  // the layers that predict further tokens, if the model has some; beside both of those
 };
 
 class Transformer {
@@ -76,7 +78,7 @@ class Transformer {
   core::StateDict state_dict();
   /// Moves the biases that experts are chosen by against their load, by `rate`: up those of experts that took fewer
   /// assignments than the mean, down those that took more (Wang et al. 2024, "Auxiliary-loss-free load balancing").
-  /// `loads` [MoE layer of this model][E] are counts, the same on every rank.
+  /// `loads` [MoE layer of this model, those that predict last][E] are counts, the same on every rank.
   void move_selection_biases(std::span<const std::vector<double>> loads, double rate);
 
   /// A pass over `batch` with attention within its sequences.
@@ -86,14 +88,23 @@ class Transformer {
   Pass pass(const Batch& batch, KvCache& cache, std::span<const std::int64_t> slots) const;
   /// For `num_slots` texts at once.
   KvCache make_cache(std::int64_t num_slots) const;
+  /// Of the layers that predict, whose texts have lengths of their own.
+  KvCache make_predict_cache(std::int64_t num_slots) const;
 
   struct Output {
     Var hidden;  // [T,C]
     AuxiliaryLosses losses;
+    Var stream;  // hidden, with sequence parallelism this rank's share of it
   };
   /// `input` [T,C]: the hidden states from the layers before, for a model without an embedding. With sequence
   /// parallelism it is this rank's share of the tokens, and so is what a model without a head gives.
   Output forward(Tape& tape, const Pass& pass, const Var* input = nullptr) const;
+  /// How many layers that predict are here.
+  std::int64_t num_predictors() const { return static_cast<std::int64_t>(predictors_.size()); }
+  /// What the layer of a depth gives of `hidden`, the stream of the depth before (of depth 0, forward's), and of
+  /// `tokens` [T] int32, those that are depth + 1 further on. With a cache, which is the predictors' own, depths run in
+  /// their order, and the last one ends the pass.
+  Output predict(Tape& tape, const Pass& pass, std::int64_t depth, const Var& hidden, const Tensor& tokens) const;
 
  private:
   core::DType compute_dtype() const;
@@ -102,11 +113,19 @@ class Transformer {
   LatentAttention add_latent_attention(const std::string& prefix, const LayerConfig& layer);
   Mlp add_mlp(const std::string& prefix, std::int64_t width, bool has_biases);
   Norm add_norm(const std::string& name);
+  Layer add_layer(std::int64_t index, const std::string& prefix);
+  Predictor add_predictor(std::int64_t depth);
   std::size_t add_rotary(const LayerConfig& layer);
   core::Cut whole() const { return {.sees_share = options_.sequence_parallel}; }
   std::vector<core::RopeTable> rope_tables(std::int64_t num_positions) const;
   std::vector<Tensor> rope_rows(const Batch& batch) const;
   Var embedded(Tape& tape, const Pass& pass) const;
+  /// Without their positions.
+  Var embedded(Tape& tape, const Pass& pass, const Tensor& tokens) const;
+  void run(Tape& tape, const Pass& pass, const Layer& layer, std::int64_t local, ResidualStream& stream,
+           AuxiliaryLosses& losses) const;
+  Output finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
+                  const AuxiliaryLosses& losses) const;
 
   /// What turns queries and keys of some of the layers.
   struct Rotary {
@@ -121,6 +140,7 @@ class Transformer {
   ModelOptions options_;
   core::ParameterSet parameters_;
   std::vector<Layer> layers_;
+  std::vector<Predictor> predictors_;
   Parameter* embedding_ = nullptr;
   Parameter* position_embedding_ = nullptr;  // of learned positions
   Norm norm_;

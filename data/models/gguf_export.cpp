@@ -160,6 +160,10 @@ std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& 
                beyond_all_families(config) ? "no format of others holds this model, but a Limbeck checkpoint"
                                            : "a Hugging Face directory holds this model");
   const Family& family = family_for(config, "GGUF export", beyond_gguf);
+  if (config.num_predict_layers > 0 && options.work.notice)
+    options.work.notice(
+        fmt::format("{}: layers that predict further tokens ({}) are left out, as llama.cpp's converter does", where,
+                    config.num_predict_layers));
   const GgufKeys keys = keys_of(config, family, path, options);
   std::vector<GgufPlan> plan;
   std::vector<ExportTensor> tensors;

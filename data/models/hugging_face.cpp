@@ -83,6 +83,7 @@ HuggingFaceModel::HuggingFaceModel(fs::path folder) : folder_(std::move(folder))
   stored_ = model_tensors(open_files(), read.quantization, source());
   resolve_root();
   resolve_head();
+  resolve_predict();
   map_tensors();
 }
 
@@ -162,12 +163,28 @@ void HuggingFaceModel::resolve_head() {
   }
 }
 
+/// transformers says of its own folders that there are such layers, and leaves them out.
+void HuggingFaceModel::resolve_predict() {
+  const auto predicts = [&](const auto& tensor) { return is_of_a_layer_behind(tensor.first, config_.num_layers); };
+  if (std::ranges::none_of(stored_, predicts)) config_.num_predict_layers = 0;
+}
+
 void HuggingFaceModel::map_tensors() {
   std::set<std::string> used;
   FamilyNames names = family_->names;
   names.root = root_;
   for_each_hugging_face_name(config_, names, [&](const HuggingFaceName& tensor) {
     const Shape& expected = tensor.stored_shape;
+    if (tensor.is_copy) {
+      const std::string& theirs = tensor.stored.front();
+      const auto found = stored_.find(theirs);
+      if (found == stored_.end()) return;
+      used.insert(theirs);
+      if (!are_equal(*found->second, *origins_.at(tensor.name).tensors.front()))
+        notices_.push_back(
+            fmt::format("{}: {} differs from what it is a copy of, {}, which is taken", source(), theirs, tensor.name));
+      return;
+    }
     Origin& origin = origins_[tensor.name];
     origin = {{}, tensor.is_stack, tensor.rows, tensor.first, tensor.strides};
     for (const auto& theirs : tensor.stored) {
@@ -184,7 +201,8 @@ void HuggingFaceModel::map_tensors() {
   });
   std::int64_t num_skipped = 0;
   for (const auto& [name, entry] : stored_) {
-    if (is_of_a_layer_behind(name, config_.num_layers) && family_->traits.has_latents) {
+    if (!used.contains(name) && is_of_a_layer_behind(name, config_.num_layers + config_.num_predict_layers) &&
+        (family_->traits.has_latents || family_->traits.predicts)) {
       ++num_skipped;
       continue;
     }
@@ -195,7 +213,7 @@ void HuggingFaceModel::map_tensors() {
   }
   if (num_skipped > 0)
     notices_.push_back(fmt::format("{}: {} tensors of layers from {} on, which predict further tokens, are not read",
-                                   source(), num_skipped, config_.num_layers));
+                                   source(), num_skipped, config_.num_layers + config_.num_predict_layers));
 }
 
 template <class F>
@@ -415,8 +433,12 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
   for (const auto& [name, _] : options.files) written += " " + name;
   texts["config.json"] = hugging_face_config(config, options);
   const Family& family = family_for(config, "Hugging Face export");
+  const nn::ModelConfig held = in_family(family, config);
+  if (held.num_predict_layers < config.num_predict_layers && options.work.notice)
+    options.work.notice(fmt::format("{}: layers that predict further tokens ({}) are left out: {} has none",
+                                    folder.string(), config.num_predict_layers, family.name));
   std::vector<HuggingFaceName> names;
-  for_each_hugging_face_name(config, family.names, [&](const HuggingFaceName& name) { names.push_back(name); });
+  for_each_hugging_face_name(held, family.names, [&](const HuggingFaceName& name) { names.push_back(name); });
   std::vector<SafetensorsPlan> plan;
   std::vector<ExportTensor> tensors;
   std::map<std::string, std::vector<const HuggingFaceName*>> parts;  // of those that are not one of ours as it is

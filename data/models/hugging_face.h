@@ -64,6 +64,7 @@ class HuggingFaceModel : public core::StateReader {
   void open_file(const std::string& name, SafetensorsEntries& entries);
   void resolve_root();
   void resolve_head();
+  void resolve_predict();
   void map_tensors();
 
   std::filesystem::path folder_;
@@ -89,7 +90,8 @@ struct HuggingFaceExport {
   ExportWork work = {};
 };
 
-/// Writes `folder` (made if need be) so that `transformers` loads it, as a model of the first family that holds it.
+/// Writes `folder` (made if need be) so that `transformers` loads it, as a model of the first family that holds it,
+/// without layers that predict further tokens where the family has none (ExportWork::notice says so).
 /// Throws where none does; and a UsageError where the folder cannot be made, holds (part of) a model, whose files
 /// would be mixed with these, or a file that would be written over. With `replace` a model there goes, where an earlier
 /// export wrote it (its weights say so, and name what was written with them), and no file else, once the new one is

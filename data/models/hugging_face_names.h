@@ -20,6 +20,7 @@ struct HuggingFaceName {
   StoredRows rows = {};        // of the one that is stored as one with others; of a bias, its elements
   bool is_transposed = false;  // there it is [in, out]
   bool is_wide = false;        // float32 in every file
+  bool is_copy = false;        // of one that is stored elsewhere too; files may be without it
   // Of each of `stored`: its shape, and where element [i,j,...] of ours, or of a matrix of our stack, lies in it, at
   // first + rows.of(i) strides[0] + j strides[1] + ... Empty: what follows from the above.
   core::Shape stored_shape = {};
@@ -169,12 +170,7 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
   };
   const bool before = c.norm_placement != nn::NormPlacement::After;
   const bool after = c.norm_placement != nn::NormPlacement::Before;
-  one("embed", {c.vocabulary, c.width}, names.root + names.embed);
-  if (c.positions == nn::Positions::Learned)
-    one("position_embed", {c.max_positions, c.width}, names.root + names.position_embed);
-  for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
-    const std::string ours = fmt::format("layers.{}.", layer);
-    const std::string theirs = fmt::format("{}{}.{}.", names.root, names.layers, layer);
+  const auto one_layer = [&](std::int64_t layer, const std::string& ours, const std::string& theirs) {
     const std::string attention = theirs + names.attention + ".";
     norm(before, ours + "attention_norm", c.width, theirs + names.attention_norm);
     if (c.is_latent())
@@ -207,10 +203,31 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
       mlp(ours + "mlp.", theirs + names.mlp + ".", c.mlp_width, c.mlp_bias);
     }
     norm(after, ours + "mlp_post_norm", c.width, theirs + names.mlp_post_norm);
-  }
+  };
+  one("embed", {c.vocabulary, c.width}, names.root + names.embed);
+  if (c.positions == nn::Positions::Learned)
+    one("position_embed", {c.max_positions, c.width}, names.root + names.position_embed);
+  for (std::int64_t layer = 0; layer < c.num_layers; ++layer)
+    one_layer(layer, fmt::format("layers.{}.", layer), fmt::format("{}{}.{}.", names.root, names.layers, layer));
   norm(true, "norm", c.width, names.root + names.norm);
   if (!c.tied_head) one("head", {c.vocabulary, c.width}, "lm_head");
   if (c.head_bias) one("head", {c.vocabulary}, "lm_head", ".bias");
+  const auto copy = [&](const char* name, const std::string& stored) {
+    HuggingFaceName copied{std::string(name) + ".weight", {c.vocabulary, c.width}, {stored + ".weight"}};
+    copied.is_copy = true;
+    visit(copied);
+  };
+  for (std::int64_t depth = 0; depth < c.num_predict_layers; ++depth) {
+    const std::string ours = fmt::format("predict.{}.", depth);
+    const std::string theirs = fmt::format("{}{}.{}.", names.root, names.layers, c.num_layers + depth);
+    copy("embed", theirs + names.embed);
+    norm(true, ours + "embed_norm", c.width, theirs + "enorm");
+    norm(true, ours + "hidden_norm", c.width, theirs + "hnorm");
+    one(ours + "project", {c.width, 2 * c.width}, theirs + "eh_proj");
+    one_layer(c.num_layers + depth, ours, theirs);
+    norm(true, ours + "norm", c.width, theirs + "shared_head.norm");
+    copy(c.tied_head ? "embed" : "head", theirs + "shared_head.head");
+  }
 }
 
 }  // namespace limbeck::data

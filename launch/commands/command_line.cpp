@@ -252,6 +252,8 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
   app.add_option("--seed", options->seed, "Of the sampling")
       ->transform(number<std::uint64_t>(at_least(0)))
       ->capture_default_str();
+  app.add_flag("--speculative", options->speculative,
+               "The same text in fewer passes: layers that predict further tokens draft it");
   app.parse_complete_callback([=] {
     if (!*prompt && !*prompts) throw CLI::RequiredError("--prompt or --prompts");
   });

@@ -76,6 +76,7 @@ struct GenerateOptions : CommonOptions {
   std::int64_t top_k = 40;                       // 0: all
   double top_p = 0.95;
   std::uint64_t seed = 1;
+  bool speculative = false;  // drafts by the layers that predict further tokens
 };
 
 struct ConvertOptions : CommonOptions {

@@ -72,12 +72,13 @@ std::vector<GivenPrompt> prompts_of_first_rank(Rank& rank, const GenerateOptions
 /// What is said of the prompts: as they grow, or with --json an object for each when it has ended.
 class Answers {
  public:
-  Answers(const std::vector<GivenPrompt>& prompts, const data::Tokenizer& tokenizer, bool in_json)
+  Answers(const std::vector<GivenPrompt>& prompts, const data::Tokenizer& tokenizer, const GenerateOptions& options)
       : prompts_(prompts),
         decoders_(prompts.size(), data::StreamDecoder(tokenizer)),
         texts_(prompts.size()),
         before_(prompts.size()),
-        in_json_(in_json),
+        in_json_(options.json),
+        has_drafts_(options.speculative),
         out_(prompts.size(), [](const std::string& text) {
           write_result(text);
           flush_results();
@@ -91,18 +92,25 @@ class Answers {
   void add(std::size_t prompt, std::int32_t token) { add(prompt, decoders_[prompt].feed(token)); }
   void end(std::size_t prompt, const nn::Continuation& continuation) {
     add(prompt, decoders_[prompt].finish());
-    const Json& given = prompts_[prompt].given;
-    out_.add(prompt, in_json_ ? line_of({{given.is_string() ? "prompt" : "messages", given},
-                                         {"text", texts_[prompt]},
-                                         {"prompt_tokens", prompts_[prompt].ids.size()},
-                                         {"tokens", continuation.tokens.size()},
-                                         {"finish_reason", continuation.is_stopped ? "stop" : "length"},
-                                         {"seconds", continuation.seconds}})
-                              : "\n");
+    out_.add(prompt, in_json_ ? line_of(json_of(prompt, continuation)) : "\n");
     out_.end(prompt);
   }
 
  private:
+  Json json_of(std::size_t prompt, const nn::Continuation& continuation) const {
+    const Json& given = prompts_[prompt].given;
+    Json json = {{given.is_string() ? "prompt" : "messages", given},
+                 {"text", texts_[prompt]},
+                 {"prompt_tokens", prompts_[prompt].ids.size()},
+                 {"tokens", continuation.tokens.size()},
+                 {"finish_reason", continuation.is_stopped ? "stop" : "length"},
+                 {"seconds", continuation.seconds}};
+    if (has_drafts_) {
+      json["drafted"] = continuation.num_drafted;
+      json["accepted"] = continuation.num_accepted;
+    }
+    return json;
+  }
   /// The prompt is said with the first token: nothing is where there is an error.
   void add(std::size_t prompt, const std::string& more) {
     texts_[prompt] += more;
@@ -113,7 +121,7 @@ class Answers {
   std::vector<data::StreamDecoder> decoders_;
   std::vector<std::string> texts_;
   std::vector<std::string> before_;  // the prompt, until it is said
-  bool in_json_;
+  bool in_json_, has_drafts_;
   InOrder out_;
 };
 
@@ -128,14 +136,19 @@ void generate(Rank& rank, const GenerateOptions& options) {
   const ModelSource source = open_model_together(rank, options.model, log);
   say_notices(source, log);
   const data::Tokenizer& tokenizer = source.require_tokenizer();
+  if (options.speculative && source.config.num_predict_layers == 0)
+    core::fail_usage("--speculative: {} has no layers that predict further tokens, expected such a model",
+                     options.model.string());
   std::optional<data::ChatTemplate> chat;
   if (options.chat) data::of_file(options.model.string(), [&] { chat.emplace(tokenizer); });
   const std::vector<GivenPrompt> prompts = prompts_of_first_rank(rank, options, tokenizer, chat ? &*chat : nullptr);
   std::vector<std::vector<std::int32_t>> ids;
   for (const GivenPrompt& prompt : prompts) ids.push_back(prompt.ids);
-  nn::Transformer model(source.config, rank.frozen_as_kept());
+  nn::ModelOptions parts = rank.frozen_as_kept();
+  parts.with_predict = options.speculative;
+  nn::Transformer model(source.config, parts);
   model.load(*source.reader);
-  Answers answers(prompts, tokenizer, options.json);
+  Answers answers(prompts, tokenizer, options);
   nn::GenerateOptions how{.max_tokens = options.max_tokens.value_or(64),
                           .fewer_where_full = !options.max_tokens,
                           .sampling = {.temperature = options.temperature,
@@ -144,7 +157,8 @@ void generate(Rank& rank, const GenerateOptions& options) {
                                        .seed = options.seed},
                           .valid_vocabulary = std::min(tokenizer.vocabulary_size(), source.config.vocabulary),
                           .stop = tokenizer.stop_ids(),
-                          .at_once = options.batch};
+                          .at_once = options.batch,
+                          .speculative = options.speculative};
   if (chat)
     if (const auto end = chat->end_of_reply(); end && std::ranges::find(how.stop, *end) == how.stop.end())
       how.stop.push_back(*end);
@@ -168,6 +182,13 @@ void generate(Rank& rank, const GenerateOptions& options) {
   std::string pace = pace_text("prefill", generated.prefill);
   if (generated.decode.tokens > 0) pace += ", " + pace_text("decode", generated.decode);
   log->info("{}", pace);
+  if (!options.speculative) return;
+  std::int64_t drafted = 0, accepted = 0;
+  for (const nn::Continuation& text : generated.texts) {
+    drafted += text.num_drafted;
+    accepted += text.num_accepted;
+  }
+  log->info("{} of {} accepted", accepted, core::counted(drafted, "draft"));
 }
 
 }  // namespace
@@ -186,7 +207,8 @@ int run_generate(const GenerateOptions& options) {
                          {"temperature", options.temperature},
                          {"top_k", options.top_k},
                          {"top_p", options.top_p},
-                         {"seed", options.seed}};
+                         {"seed", options.seed},
+                         {"speculative", options.speculative}};
   std::string command = "command: generate\n";
   for (const auto& [name, value] : identity.items()) command += name + ": " + line_of(value);
   in_world(

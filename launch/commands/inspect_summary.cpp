@@ -42,6 +42,8 @@ void add_layers(Inspection& found, const nn::ModelConfig& config) {
   }
   found.add("layers", json,
             fmt::format("{}: {}; {}", config.num_layers, fmt::join(kinds, ", "), fmt::join(views, ", ")));
+  if (config.num_predict_layers > 0)
+    found.add("predict layers", config.num_predict_layers, core::counted(config.num_predict_layers, "further token"));
   if (experts == 0) return;
   const nn::MoeConfig& moe = config.moe;
   found.add("experts",

@@ -92,6 +92,7 @@ struct DataConfig {
 struct ObjectiveConfig {
   double cross_entropy_weight = 0.5;  // alpha
   double temperature = 1.0;
+  double predict_weight = 0.3;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };
 

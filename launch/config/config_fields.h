@@ -124,6 +124,7 @@ void fields(Io& io, ModelSection& section) {
   io("positions", c.positions);
   io("rotary_width", c.rotary_width, at_least(0));
   io("latent", c.latent);
+  io("num_predict_layers", c.num_predict_layers, between(0, nn::ModelLimits::num_predict_layers));
 }
 
 template <class Io>
@@ -180,6 +181,7 @@ template <class Io>
 void fields(Io& io, ObjectiveConfig& c) {
   io("cross_entropy_weight", c.cross_entropy_weight, between(0, 1));
   io("temperature", c.temperature, above(0));
+  io("predict_weight", c.predict_weight, at_least(0));
 }
 
 template <class Io>

@@ -6,7 +6,7 @@
 namespace limbeck::launch {
 
 nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
-                     std::int64_t count, std::int64_t before) {
+                     std::int64_t count, std::int64_t before, std::int64_t num_ahead) {
   const std::int64_t s = samples.sequence_length;
   const auto n = static_cast<std::size_t>(count * s);
   const auto column = [&](const std::vector<std::int32_t>& all) {
@@ -26,7 +26,8 @@ nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samp
                                  .document = column(samples.documents),
                                  .sequence = sequence,
                                  .global_index = index,
-                                 .sequence_offsets = offsets});
+                                 .sequence_offsets = offsets,
+                                 .num_ahead = num_ahead});
 }
 
 namespace {

@@ -14,9 +14,9 @@
 namespace limbeck::launch {
 
 /// The sequences [first, first+count) of `samples` as a batch; their global token indices count from the step's first
-/// sequence, which lies `before` sequences before the first of `samples`.
+/// sequence, which lies `before` sequences before the first of `samples`. `num_ahead`: depths of nn::Batch::ahead.
 nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
-                     std::int64_t count, std::int64_t before = 0);
+                     std::int64_t count, std::int64_t before = 0, std::int64_t num_ahead = 0);
 
 /// All sequences of a step, the same on every rank.
 struct StepText {

@@ -168,6 +168,7 @@ class Comparison {
       : models_{&source, &written}, options_(options), memory_(core::Memory::cpu(options.threads)) {
     for (const auto& [name, info] : source.reader->tensors()) {
       if (name.starts_with("optimizer/") || (name == "head.weight" && written.config.tied_head)) continue;
+      if (is_further(name) && written.config.num_predict_layers == 0) continue;
       const auto found = written.reader->tensors().find(name);
       check(found != written.reader->tensors().end() && found->second.shape == info.shape,
             "{}: has no tensor {} {} of {}", written.path.string(), name, info.shape, source.path.string());
@@ -195,6 +196,8 @@ class Comparison {
     }
     progress(config.num_layers + 1);
     finish();
+    for (const auto& [name, _] : models_[1]->reader->tensors())
+      if (is_further(name)) compare_rows(name);
     progress(steps);
     check(is_finite_, "{}: its logits are not finite", models_[1]->path.string());
     const double difference = largest_ > 0 ? difference_ / largest_ : difference_;
@@ -237,13 +240,20 @@ class Comparison {
     }
   }
 
-  /// A matrix that no part of the model is made of whole.
+  /// Whether a tensor is of a layer that predicts further tokens, which no logits here are of.
+  static bool is_further(const std::string& name) { return name.starts_with("predict."); }
+
+  /// What no part of the model is made of whole.
   void compare_rows(const std::string& name) {
     const Shape shape = models_[0]->reader->tensors().at(name).shape;
-    for (std::int64_t first = 0; first < shape[0]; first += rows_at_once(shape[1])) {
-      const std::int64_t count = std::min(rows_at_once(shape[1]), shape[0] - first);
+    const std::int64_t at_once = rows_at_once(shape.numel() / shape[0]);
+    for (std::int64_t first = 0; first < shape[0]; first += at_once) {
+      Shape box = shape;
+      box[0] = std::min(at_once, shape[0] - first);
+      std::vector<std::int64_t> offset(box.extents().size(), 0);
+      offset[0] = first;
       on_both([&](int side) {
-        core::StateEntry rows{shape, {first, 0}, Tensor::empty(memory_, DType::F32, {count, shape[1]}), true};
+        core::StateEntry rows{shape, offset, Tensor::empty(memory_, DType::F32, box), true};
         models_[side]->reader->read(name, rows);
         compare(side, name, first, rows.tensor);
       });

@@ -21,8 +21,9 @@ ExpertLoad expert_load(std::span<const double> assignments, double chosen) {
   return {*least / total, *most / total, chosen - total, even > 0 ? entropy / even : 1};
 }
 
-LoadCounter::LoadCounter(const nn::ModelConfig& model) : num_experts_(model.moe.num_experts) {
-  for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+LoadCounter::LoadCounter(const nn::ModelConfig& model, bool predicts) : num_experts_(model.moe.num_experts) {
+  const std::int64_t end = model.num_layers + (predicts ? model.num_predict_layers : 0);
+  for (std::int64_t layer = 0; layer < end; ++layer)
     row_of_layer_.push_back(model.is_moe_layer(layer) ? num_rows_++ : -1);
 }
 

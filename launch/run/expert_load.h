@@ -34,7 +34,8 @@ ExpertLoad expert_load(std::span<const double> assignments, double chosen);
 /// Counts what the experts of a model take in the passes that it watches.
 class LoadCounter {
  public:
-  explicit LoadCounter(const nn::ModelConfig& model);
+  /// `predicts`: the passes run the layers that predict further tokens too, which count behind the others.
+  explicit LoadCounter(const nn::ModelConfig& model, bool predicts = false);
   /// The counter has to outlive the pass.
   void watch(nn::Pass& pass);
   /// Collective: the assignments of all ranks by MoE layer and expert; none of a dense model.

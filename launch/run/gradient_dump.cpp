@@ -54,6 +54,7 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     number("seed", static_cast<std::int64_t>(config.train.seed));
     number("cross_entropy_weight", config.objective.cross_entropy_weight);
     number("temperature", config.objective.temperature);
+    number("predict_weight", config.objective.predict_weight);
     number("config", to_textproto(config));
   }
   std::vector<std::string> frozen;
@@ -87,6 +88,7 @@ void GradientDump::write(const StepResult& result, const core::ParameterList& pa
   loss("/loss/total", result.loss());
   loss("/loss/ce", result.head.ce / n);
   if (has_teacher_) loss("/loss/kl", result.head.kl / n);
+  if (!result.predict.empty()) loss("/loss/predict", result.predict_loss());
   if (balance_weight_ > 0) loss("/loss/balance", result.balance / balance_weight_);
   if (z_weight_ > 0) loss("/loss/z", result.z / z_weight_);
   file_->close();

@@ -76,6 +76,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   options.compute = precision.compute;
   options.residual = precision.bfloat16_residual ? core::DType::BF16 : precision.master;
   options.fp8_products = precision.fp8_products;
+  options.with_predict = true;
   student = std::make_unique<nn::Transformer>(architecture, options);
 }
 
@@ -178,7 +179,14 @@ void Session::resolve_length(const Log& log) {
             core::counted(config.data.sequence_length, "token"), core::counted(sequences, "sequence"));
 }
 
+/// Layers that predict further tokens would fall behind the model if they were not trained with it.
 nn::ModelConfig Session::student_architecture() const {
+  nn::ModelConfig architecture = whole_student_architecture();
+  if (config.objective.predict_weight == 0) architecture.num_predict_layers = 0;
+  return architecture;
+}
+
+nn::ModelConfig Session::whole_student_architecture() const {
   if (!config.student_init) {
     if (student_source_.reader) return student_source_.config;
     nn::ModelConfig architecture = config.model->architecture;
@@ -240,7 +248,8 @@ void Session::start_student() {
   }
   const nn::LayerSkip skipped(*teacher_source_.reader, depth, start.layers);
   if (!init.upcycle) return load_student(skipped);
-  const nn::ModelConfig dense = nn::skip_layers(teacher->config(), start.layers);
+  nn::ModelConfig dense = nn::skip_layers(teacher->config(), start.layers);
+  dense.num_predict_layers = student->config().num_predict_layers;
   const UpcycleConfig& u = *init.upcycle;
   nn::Upcycled upcycled(skipped, dense, shape_of(u), /*renormalise=*/true, config.train.seed);
   start.is_exact = upcycled.is_exact();

@@ -68,6 +68,7 @@ class Session {
   void open_text(const Log& log);
   void resolve_length(const Log& log);
   nn::ModelConfig student_architecture() const;
+  nn::ModelConfig whole_student_architecture() const;  // with layers that are not trained
 
   ModelSource teacher_source_;
   ModelSource student_source_;  // model.source

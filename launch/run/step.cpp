@@ -30,13 +30,21 @@ bool has_exchanges_to_fill(const Rank& rank) {
   return !rank.memory()->is_host() && rank.mesh().experts_group()->size() > 1;
 }
 
-// Of a step's sums, behind those of its losses.
-constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, num_sums = z_sum + 1;
+// Of a step's sums, behind those of its losses, and in front of those of the layers that predict, depth by depth.
+constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, predict_sums = z_sum + 1;
+
+/// Row i is row i + by of `rows`, zeros where there is none.
+Tensor moved_up(const Tensor& rows, std::int64_t by) {
+  const std::int64_t kept = std::max<std::int64_t>(rows.shape()[0] - by, 0);
+  Tensor moved = Tensor::zeros(rows.memory(), rows.dtype(), rows.shape());
+  if (kept > 0) moved.rows(0, kept).copy_from(rows.rows(by, kept));
+  return moved;
+}
 
 }  // namespace
 
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches) {
+                     std::int64_t micro_batches, std::int64_t num_ahead) {
   core::check(
       samples.num_targets > 0,
       "step: none of the {} tokens has a target, expected documents of two tokens or more, of conversations more "
@@ -50,7 +58,8 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
   for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
     const auto [first, count] =
         core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), ranks * micro_batches);
-    nn::Batch& batch = input.batches.emplace_back(make_batch(memory, samples.fetch(first, count), 0, count, first));
+    nn::Batch& batch =
+        input.batches.emplace_back(make_batch(memory, samples.fetch(first, count), 0, count, first, num_ahead));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);
   }
@@ -60,9 +69,11 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
 
 QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput& input, const StepOptions& options,
                           parallel::GradientSync& sync) {
-  core::LossAccumulator losses(rank.memory());
-  Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {num_sums});
-  LoadCounter load(models.student.config());
+  const std::int64_t depths = models.student.num_predictors();
+  std::vector<core::LossAccumulator> losses;  // of the model, and of each depth behind it
+  for (std::int64_t k = 0; k <= depths; ++k) losses.emplace_back(rank.memory());
+  Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {predict_sums + depths * kernels::num_loss_totals});
+  LoadCounter load(models.student.config(), depths > 0);
   sync.begin_step();
   core::GradientLedger ledger(std::ssize(input.batches), [&](core::Parameter& p) { sync.parameter_final(p); });
   for (const nn::Batch& batch : input.batches) {
@@ -77,32 +88,59 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     load.watch(pass);
     const nn::Transformer::Output out = models.student.forward(tape, pass);
 
-    std::optional<core::OnlineTeacher> teacher;
+    Tensor taught;  // hidden states of the teacher
     if (models.teacher) {
       core::Tape off(core::Tape::Mode::Off);
-      const Tensor hidden = models.teacher->forward(off, models.teacher->pass(batch)).hidden.value;
-      teacher.emplace(hidden, models.teacher->head().value, models.teacher->head_bias().value);
+      taught = models.teacher->forward(off, models.teacher->pass(batch)).hidden.value;
     }
-    const Var objective = core::head_loss(tape, out.hidden, models.student.head(), batch.targets, models.objective,
-                                          teacher ? &*teacher : nullptr, *rank.comms().tensor,
-                                          {.weight = 1,
-                                           .scale = input.per_target,
-                                           .vocabulary_offset = models.student.vocabulary_part().first,
-                                           .valid_vocabulary = options.valid_vocabulary},
-                                          losses, models.student.head_bias());
-    Var total = objective;
-    for (const Var& term : {out.losses.balance, out.losses.z})
-      if (term.value.defined()) total = core::add(tape, total, term);
-    add_scalar(out.losses.balance, sums, balance_sum);
-    add_scalar(out.losses.z, sums, z_sum);
+    // Of the model, or of a depth, whose tokens are so many further on.
+    const auto loss_of = [&](const Var& hidden, const Tensor& targets, std::int64_t further, double weight) {
+      std::optional<core::OnlineTeacher> teacher;
+      if (models.teacher)
+        teacher.emplace(further > 0 ? moved_up(taught, further) : taught, models.teacher->head().value,
+                        models.teacher->head_bias().value);
+      return core::head_loss(tape, hidden, models.student.head(), targets, models.objective,
+                             teacher ? &*teacher : nullptr, *rank.comms().tensor,
+                             {.weight = weight,
+                              .scale = input.per_target,
+                              .vocabulary_offset = models.student.vocabulary_part().first,
+                              .valid_vocabulary = options.valid_vocabulary},
+                             losses[static_cast<std::size_t>(further)], models.student.head_bias());
+    };
+    Var total = loss_of(out.hidden, batch.targets, 0, 1);
+    const auto add_routers = [&](const nn::AuxiliaryLosses& terms) {
+      for (const Var& term : {terms.balance, terms.z})
+        if (term.value.defined()) total = core::add(tape, total, term);
+      add_scalar(terms.balance, sums, balance_sum);
+      add_scalar(terms.z, sums, z_sum);
+    };
+    add_routers(out.losses);
+    Var stream = out.stream;
+    for (std::int64_t k = 0; k < depths; ++k) {
+      const auto& [tokens, targets] = batch.ahead.at(static_cast<std::size_t>(k));
+      const nn::Transformer::Output further = models.student.predict(tape, pass, k, stream, tokens);
+      total = core::add(tape, total,
+                        loss_of(further.hidden, targets, k + 1, options.predict_weight / static_cast<double>(depths)));
+      add_routers(further.losses);
+      stream = further.stream;
+    }
     tape.backward(total);
     tape.run_weight_parts();
   }
   sync.finish();
 
-  sums.rows(0, kernels::num_loss_totals).copy_from(losses.totals());
+  sums.rows(0, kernels::num_loss_totals).copy_from(losses[0].totals());
+  for (std::int64_t k = 0; k < depths; ++k)
+    sums.rows(predict_sums + k * kernels::num_loss_totals, kernels::num_loss_totals)
+        .copy_from(losses[static_cast<std::size_t>(k + 1)].totals());
   rank.mesh().dp().all_reduce(sums, core::Reduce::Sum);
   return {sums, load.start_sum_over(rank)};
+}
+
+double StepResult::predict_loss() const {
+  double sum = 0;
+  for (const core::LossStatistics& depth : predict) sum += depth.loss;
+  return sum;
 }
 
 void QueuedPasses::start_reading() {
@@ -118,13 +156,16 @@ StepResult QueuedPasses::read() {
   result.objective = result.head.loss;
   result.balance = sums[balance_sum];
   result.z = sums[z_sum];
+  for (std::size_t at = predict_sums; at < sums.size(); at += kernels::num_loss_totals)
+    result.predict.emplace_back(sums.subspan(at, kernels::num_loss_totals));
   result.expert_load = load_.read();
   return result;
 }
 
 StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
                             parallel::GradientSync& sync) {
-  const StepInput input = read_input(rank.memory(), rank, samples, options.micro_batches);
+  const StepInput input =
+      read_input(rank.memory(), rank, samples, options.micro_batches, models.student.num_predictors());
   return queue_passes(rank, models, input, options, sync).read();
 }
 

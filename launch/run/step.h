@@ -32,16 +32,21 @@ struct StepOptions {
   bool delay_weight_parts = false;     // as they are between GPUs that exchange rows of experts
   std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
   nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
+  double predict_weight = 0.3;         // of the mean of the losses of layers that predict further tokens
 };
 
 /// Sums and means over all ranks and micro-batches.
 struct StepResult {
-  core::LossStatistics head;  // sums over valid targets
-  double objective = 0;       // the objective's mean over valid targets
-  double balance = 0;         // router losses, weighted
+  core::LossStatistics head;                  // sums over valid targets
+  double objective = 0;                       // the objective's mean over valid targets
+  std::vector<core::LossStatistics> predict;  // of each depth; sums over its own valid targets
+  double balance = 0;                         // router losses, weighted
   double z = 0;
-  std::vector<std::vector<double>> expert_load;  // [MoE layer][expert]: assignments, without the dropped ones
-  double loss() const { return objective + balance + z; }
+  /// [MoE layer, those that predict last][expert]: assignments, without the dropped ones
+  std::vector<std::vector<double>> expert_load;
+  /// Of the layers that predict, weighted: their part of the loss.
+  double predict_loss() const;
+  double loss() const { return objective + predict_loss() + balance + z; }
 };
 
 /// What the passes of a step read that is new in each.
@@ -52,9 +57,9 @@ struct StepInput {
 };
 
 /// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws
-/// where the step has no valid target.
+/// where the step has no valid target. `num_ahead`: depths of nn::Batch::ahead.
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches);
+                     std::int64_t micro_batches, std::int64_t num_ahead = 0);
 
 /// Passes that are queued, and their figures.
 class QueuedPasses {

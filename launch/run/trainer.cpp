@@ -265,7 +265,8 @@ StepReport Trainer::step(bool dump) {
                                                      {.micro_batches = config.batch.micro_batches,
                                                       .router = router_training(config, steps_done_),
                                                       .recompute = config.train.recompute,
-                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size()},
+                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size(),
+                                                      .predict_weight = config.objective.predict_weight},
                                                      report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
@@ -306,6 +307,11 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["teacher_ce"] = r.head.teacher_ce / n;
     line["top1_agreement"] = r.head.agreement / n;
   }
+  if (!r.predict.empty()) {
+    line["predict_loss"] = r.predict_loss();
+    for (std::size_t k = 0; k < r.predict.size(); ++k)
+      line[fmt::format("predict_ce_{}", k + 1)] = r.predict[k].tokens > 0 ? r.predict[k].ce / r.predict[k].tokens : 0;
+  }
   if (!r.expert_load.empty()) {
     line["balance_loss"] = r.balance;
     line["z_loss"] = r.z;
@@ -313,7 +319,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     const nn::ModelConfig& model = session_.student->config();
     const auto chosen = static_cast<double>(report.num_tokens * model.moe.experts_per_token);
     auto load = r.expert_load.begin();
-    for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+    for (std::int64_t layer = 0; layer < model.num_layers + model.num_predict_layers; ++layer)
       if (model.is_moe_layer(layer))
         line["expert_load"].push_back(load_to_json(layer, *load++, chosen, is_detailed(report.step)));
   }

@@ -63,7 +63,8 @@ void TrainingStep::run_recorded(StepInput input, const StepOptions& options) {
 TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions& options, double rate) {
   auto since = Clock::now();
   times_ = {};
-  StepInput input = read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches);
+  StepInput input = read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches,
+                               models_.student.num_predictors());
   const double text_seconds = input.text_seconds;
   if (options_.records)
     for (nn::Batch& batch : input.batches) batch.forget_values();
@@ -90,9 +91,9 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
 
 void TrainingStep::Done::check(std::int64_t step) const {
   const double loss = result.loss();
-  core::check(std::isfinite(loss), "loss is not finite at step {}: objective {}, balance {}, z {}{}", step,
-              result.objective, result.balance, result.z,
-              norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
+  core::check(std::isfinite(loss), "loss is not finite at step {}: objective {}, {}balance {}, z {}{}", step,
+              result.objective, result.predict.empty() ? "" : fmt::format("further tokens {}, ", result.predict_loss()),
+              result.balance, result.z, norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
   core::check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, step);
 }
 

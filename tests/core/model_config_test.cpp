@@ -57,6 +57,30 @@ TEST(ModelConfig, CountsByHand) {
   EXPECT_EQ(count_parameters(tied).total, count_parameters(dense()).total - 80);
 }
 
+// Each as the last layer, with a projection 8x16 and three norms more.
+TEST(ModelConfig, LayersThatPredictAreCountedByHand) {
+  const std::int64_t layer = 352 + 128 + 24, moe_layer = 208 + 4 * 8 + 128 + 24;
+  ModelConfig config = dense();
+  config.num_predict_layers = 2;
+  EXPECT_EQ(refusal(config), "");
+  EXPECT_EQ(count_parameters(config).total, count_parameters(dense()).total + 2 * layer);
+  EXPECT_EQ(count_parameters(config).active, count_parameters(dense()).active);
+  EXPECT_EQ(forward_flops_per_token(config, 7), forward_flops_per_token(dense(), 7));
+  // Scores and what they weigh, of 4 heads of 2 channels over 4 keys on average; and the head once more.
+  EXPECT_EQ(training_flops_per_token(config, 7),
+            training_flops_per_token(dense(), 7) + 3 * 2 * (2.0 * (layer + 80) + 2.0 * 4 * (2 + 2) * 4));
+  config = sparse();
+  config.num_predict_layers = 1;
+  EXPECT_EQ(count_parameters(config).total, count_parameters(sparse()).total + moe_layer + 4 * 120);
+  EXPECT_EQ(config.num_moe_layers(), 2);
+  EXPECT_EQ(config.num_moe_predict_layers(), 1);
+  config.moe.dense_layers = {2};
+  EXPECT_EQ(config.num_moe_predict_layers(), 0);
+  EXPECT_FALSE(config.layer(3).is_moe);
+  config.num_predict_layers = 65;
+  EXPECT_THAT(refusal(config), HasSubstr("x.num_predict_layers is 65, expected 0 to 64"));
+}
+
 // As GPT-2: a bias beside each matrix and norm, two matrices a feed-forward, a table of positions.
 TEST(ModelConfig, CountsBiasesAndPositionsByHand) {
   ModelConfig config = dense();

@@ -127,6 +127,15 @@ TEST(Transformer, ACachesPagesAreGivenBackAndUsedAgain) {
   EXPECT_EQ(cache.num_pages(), pages) << "it has those of the text before";
   EXPECT_EQ(cache.num_free_pages(), pages - 5);
   run(1, 65, 1);
+  cache.truncate(2, 64);
+  EXPECT_EQ(cache.length(2), 64);
+  EXPECT_EQ(cache.pages(2).size(), 1U) << "the last that stays is full";
+  EXPECT_EQ(cache.num_free_pages(), pages - 3);
+  run(2, 64, 70);
+  cache.truncate(2, 70);
+  EXPECT_EQ(cache.pages(2).size(), 2U);
+  run(2, 70, 3);
+  EXPECT_THROW(cache.truncate(2, 74), core::Error);
 }
 
 void expect_texts_apart(const ModelConfig& config) {

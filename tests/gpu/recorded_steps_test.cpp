@@ -100,7 +100,7 @@ TEST_P(GpuRecordedSteps, HaveTheBitsOfStepsThatAreQueued) {
 INSTANTIATE_TEST_SUITE_P(Layouts, GpuRecordedSteps,
                          ::testing::Values(Settings{}, Settings{.recompute = true, .capacity_factor = 0.7},
                                            Settings{.uses_muon = true}, Settings{.eight_bit = true},
-                                           Settings{.compute = DType::BF16},
+                                           Settings{.num_predict_layers = 2}, Settings{.compute = DType::BF16},
                                            Settings{.compute = DType::BF16, .fp8_products = true}),
                          [](const auto& test) { return fmt::format("{}", test.index); });
 

@@ -107,7 +107,8 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GpuSteps,
                          ::testing::Values(Settings{}, Settings{.recompute = true, .capacity_factor = 0.7},
                                            Settings{.uses_muon = true}, Settings{.compute = DType::BF16},
                                            Settings{.compute = DType::BF16, .fp8_products = true}, Settings{"tp2", 2},
-                                           Settings{"ep2", 2, true}, Settings{"dp2ep2", 4}),
+                                           Settings{.num_predict_layers = 2}, Settings{"ep2", 2, true},
+                                           Settings{"dp2ep2", 4}),
                          [](const auto& test) { return fmt::format("{}", test.index); });
 
 TEST(GpuRuns, TwentyLossesAreThoseOfTheCpu) {

@@ -24,6 +24,7 @@ struct StepSettings {
   double rate = 1e-3;
   bool eight_bit = false;  // moments
   bool records = false;
+  std::int64_t num_predict_layers = 0;
 };
 
 class GoldenSteps {
@@ -32,7 +33,7 @@ class GoldenSteps {
   GoldenSteps(std::shared_ptr<parallel::WorldComm> world, const StepSettings& settings, core::MemoryPtr memory)
       : settings_(settings),
         rank_(std::move(world), settings.layout, 1, false, std::move(memory)),
-        student_(golden_.config(), options()),
+        student_(config(), options()),
         teacher_(golden_.config(), rank_.frozen_copy(core::DType::F32)),
         sync_(student_.parameters(), rank_.mesh(), rank_.memory()),
         optimizer_(optim::apply_groups(student_.parameters(), {}),
@@ -65,10 +66,16 @@ class GoldenSteps {
   optim::Optimizer& optimizer() { return optimizer_; }
 
  private:
+  nn::ModelConfig config() const {
+    nn::ModelConfig config = golden_.config();
+    config.num_predict_layers = settings_.num_predict_layers;
+    return config;
+  }
   nn::ModelOptions options() const {
     nn::ModelOptions options = rank_.sharded(core::DType::F32);
     options.compute = settings_.compute;
     options.fp8_products = settings_.fp8_products;
+    options.with_predict = true;
     return options;
   }
 

@@ -61,6 +61,10 @@ ModelConfig skip_layers(const ModelConfig& config, const std::vector<std::int64_
   for (std::int64_t i = 0; i < kept.num_layers; ++i)
     if (std::ranges::binary_search(config.full_layers, layers[static_cast<std::size_t>(i)]))
       kept.full_layers.push_back(i);
+  if (!layers.empty()) {
+    const LayerConfig last = config.layer(layers.back()), former = config.layer(config.num_layers - 1);
+    if (last.window != former.window || last.is_moe != former.is_moe) kept.num_predict_layers = 0;
+  }
   if (config.moe.num_experts == 0) return kept;
   for (std::int64_t i = 0; i < kept.num_layers; ++i)
     if (!config.is_moe_layer(layers[static_cast<std::size_t>(i)])) kept.moe.dense_layers.push_back(i);
@@ -116,8 +120,9 @@ Upcycled::Upcycled(const core::StateReader& source, const ModelConfig& dense, Up
   for (const auto& [name, info] : source.tensors())
     if (name.find(".mlp.") == std::string::npos) tensors_[name] = info;
   const MoeConfig& moe = config.moe;
-  for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
-    const std::string prefix = layer_prefix(layer) + "moe.";
+  for (std::int64_t layer = 0; layer < config.num_layers + config.num_predict_layers; ++layer) {
+    const std::int64_t depth = layer - config.num_layers;
+    const std::string prefix = (depth < 0 ? layer_prefix(layer) : fmt::format("predict.{}.", depth)) + "moe.";
     tensors_[prefix + "router.weight"] = {{moe.num_experts, config.width}, core::DType::F32};
     tensors_[prefix + "experts.gate"] = {{moe.num_experts, moe.expert_width, config.width}, core::DType::F32};
     tensors_[prefix + "experts.up"] = {{moe.num_experts, moe.expert_width, config.width}, core::DType::F32};
@@ -144,7 +149,7 @@ ModelConfig upcycled_config(const ModelConfig& dense, const UpcycleShape& shape,
 
 void Upcycled::fill(const std::string& name, const core::StateInfo& /*info*/, StateEntry& entry) const {
   const auto moe = name.find("moe.");
-  if (!name.starts_with("layers.") || moe == std::string::npos) return source_.read(name, entry);
+  if (moe == std::string::npos) return source_.read(name, entry);
   const std::string dense_prefix = name.substr(0, moe) + "mlp.";
   const std::string part = name.substr(moe);
   if (part == "moe.router.weight") return read_router(name, entry);
@@ -195,7 +200,7 @@ std::vector<double> Upcycled::router_row(const std::string& name, std::int64_t c
   for (std::int64_t j = 0; j < dense_.width; ++j)
     row[static_cast<std::size_t>(j)] =
         shape_.router_deviation * random.normal(static_cast<std::uint64_t>(copy * dense_.width + j));
-  if (means_.empty()) return row;
+  if (means_.empty() || !name.starts_with("layers.")) return row;
   const std::vector<double>& mean = means_.at(std::stoul(name.substr(std::string("layers.").size())));
   const double square = std::inner_product(mean.begin(), mean.end(), mean.begin(), 0.0);
   const double along = square > 0 ? std::inner_product(row.begin(), row.end(), mean.begin(), 0.0) / square : 0;

@@ -25,7 +25,8 @@ std::vector<std::int64_t> layers_of_greatest_influence(std::span<const double> i
 std::vector<std::int64_t> evenly_spaced_layers(std::int64_t num_layers, std::int64_t keep);
 
 /// The architecture of `layers` of a model, which stay what they are under their new numbers (`moe.dense_layers`,
-/// `full_layers`).
+/// `full_layers`). Layers that predict further tokens are as the last layer: they are kept where the last that is kept
+/// is of the last one's kind.
 /// Throws a UsageError unless `layers` ascend and exist.
 ModelConfig skip_layers(const ModelConfig& config, const std::vector<std::int64_t>& layers);
 
@@ -65,7 +66,7 @@ ModelConfig upcycled_config(const ModelConfig& dense, const UpcycleShape& shape,
 /// expert-parallel group start balanced. A router row is random and shared by the slices of a copy, so the top K are
 /// whole copies. Hidden states have a mean far from zero: of random rows one copy's logits would be greater for most
 /// tokens. So a row is made orthogonal to that mean, once it is known (centre_routers), and each copy's logits have
-/// mean zero.
+/// mean zero. Routers of layers that predict further tokens stay as they were drawn.
 ///
 /// The start is exact when the selected weights are renormalised and G divides K: `down` is multiplied by G. Otherwise
 /// the three matrices are multiplied by A^(1/3), A = E G / K (softmax before the selection, not renormalised) or G.

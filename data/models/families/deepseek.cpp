@@ -107,7 +107,6 @@ void write_v2(const nn::ModelConfig& config, Json& json) {
 
 void write_v3(const nn::ModelConfig& config, Json& json) {
   write_common(config, json);
-  json["num_nextn_predict_layers"] = 0;
   json["rope_interleave"] = true;
   json["scoring_func"] = "sigmoid";
   json["topk_method"] = "noaux_tc";
@@ -179,7 +178,8 @@ const Family& deepseek_v3_family() {
                                         .leads_with_dense = true,
                                         .has_groups = true,
                                         .scores = nn::RouterScores::Sigmoid,
-                                        .selection_bias = true},
+                                        .selection_bias = true,
+                                        .predicts = true},
                              .names = {.shared = "shared_experts"},
                              .num_experts_field = "n_routed_experts",
                              .gguf = "deepseek2",

@@ -287,6 +287,11 @@ const Family& family_for(const nn::ModelConfig& config, std::string_view what, B
   core::fail("{}: {}", what, *beyond_all_families(config, format));
 }
 
+nn::ModelConfig in_family(const Family& family, nn::ModelConfig config) {
+  if (!family.traits.predicts) config.num_predict_layers = 0;
+  return config;
+}
+
 namespace {
 
 const char* activation_of(const Family& family) {
@@ -364,6 +369,7 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
     const bool is_said = family.mlp_widths == 0 || fields.has(names.mlp_width);
     config.mlp_width = is_said ? fields.integer(names.mlp_width) : family.mlp_widths * config.width;
   }
+  if (traits.predicts) config.num_predict_layers = fields.integer_or("num_nextn_predict_layers", 0);
   family.read(fields, config);
   nn::validate(config, where);
   return config;
@@ -395,6 +401,7 @@ Json write_config(const Family& family, const nn::ModelConfig& config) {
     json["num_experts_per_tok"] = config.moe.experts_per_token;
     json[family.expert_width_field] = config.moe.expert_width;
   }
+  if (family.traits.predicts) json["num_nextn_predict_layers"] = config.num_predict_layers;
   family.write(config, json);
   return json;
 }

@@ -55,6 +55,8 @@ struct FamilyTraits {
   bool may_turn_partly = false;       // rotary_width
   bool has_usual_head_width = false;  // that of the model over the heads
   bool has_grouped_heads = true;      // or each head has keys and values of its own
+
+  bool predicts = false;  // may have layers that predict further tokens (num_nextn_predict_layers)
 };
 
 /// The parts of tensors' names that differ.
@@ -145,6 +147,9 @@ using BeyondFormat = std::optional<std::string> (*)(const Family& family, const 
 std::optional<std::string> beyond_all_families(const nn::ModelConfig& config, BeyondFormat format = beyond);
 /// The first that can hold the model. Throws, in one line that begins with `what`, where none can.
 const Family& family_for(const nn::ModelConfig& config, std::string_view what, BeyondFormat format = beyond);
+
+/// The model without what a family has no place for though it computes the same: layers that predict further tokens.
+nn::ModelConfig in_family(const Family& family, nn::ModelConfig config);
 
 /// What all models of a family have alike.
 void set_traits(const FamilyTraits& traits, nn::ModelConfig& config);

@@ -44,6 +44,7 @@ std::string row_of(const Family& family) {
   add(t.has_weight_scale, "a scale of their outputs");
   add(t.has_shared_experts && t.shared_gate, "a gated shared expert");
   add(t.has_shared_experts && !t.shared_gate, "shared experts");
+  add(t.predicts, "layers that predict further tokens");
   add(t.router_bias, "a bias of the router");
   add(t.expert_bias, "biases of experts");
   add(t.windows == FamilyTraits::Windows::All, "a window");

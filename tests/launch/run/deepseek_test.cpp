@@ -95,12 +95,13 @@ TEST(DeepSeek, GgufIsReadInBothForms) {
   }
 }
 
-// Layers that predict further tokens lie behind the others in a file.
+// More layers behind the last than config.json says to predict further tokens.
 TEST(DeepSeek, LayersBehindTheLastAreNotRead) {
   const FamilyReference reference("deepseek_v3");
   const testing::TemporaryFolder folder;
   auto json = nlohmann::json::parse(testing::read_file(reference.folder() / "config.json"));
   json["num_hidden_layers"] = 2;
+  json["num_nextn_predict_layers"] = 0;
   testing::write_file(folder.path() / "config.json", json.dump());
   fs::copy_file(reference.folder() / "model.safetensors", folder.path() / "model.safetensors");
   const HuggingFaceModel model(folder.path());

@@ -60,17 +60,21 @@ TEST_P(HiddenMemory, GivesTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Layouts, HiddenMemory,
-    ::testing::Values(Settings{}, Settings{.recompute = true}, Settings{.uses_muon = true, .capacity_factor = 0.7},
-                      Settings{.compute = DType::BF16}, Settings{.compute = DType::BF16, .fp8_products = true},
-                      Settings{"tp2", 2, true, true}, Settings{"ep2", 2, true, false, 0.7}, Settings{"ep2etp2", 4}),
-    [](const auto& test) { return fmt::format("{}", test.index); });
+INSTANTIATE_TEST_SUITE_P(Layouts, HiddenMemory,
+                         ::testing::Values(Settings{}, Settings{.recompute = true},
+                                           Settings{.uses_muon = true, .capacity_factor = 0.7},
+                                           Settings{.compute = DType::BF16},
+                                           Settings{.compute = DType::BF16, .fp8_products = true},
+                                           Settings{.num_predict_layers = 2}, Settings{"tp2", 2, true, true},
+                                           Settings{"ep2", 2, true, false, 0.7}, Settings{"ep2etp2", 4}),
+                         [](const auto& test) { return fmt::format("{}", test.index); });
 
 // Its sums, the experts' load, the gradient's norm, and what was noted of indices: once a step, at its end.
 TEST(HiddenMemorySteps, AreReadFourTimes) {
   for (const bool recompute : {false, true})
-    EXPECT_THAT(run_steps({.recompute = recompute}, true).front().reads, ::testing::Each(4));
+    for (const std::int64_t further : {0, 2})
+      EXPECT_THAT(run_steps({.recompute = recompute, .num_predict_layers = further}, true).front().reads,
+                  ::testing::Each(4));
 }
 
 TEST(HiddenMemorySteps, NameTheFirstWrongIndex) {
