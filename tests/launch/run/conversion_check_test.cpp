@@ -88,7 +88,8 @@ TEST_P(ConvertedFamilies, AreTheSameInAFile) {
 INSTANTIATE_TEST_SUITE_P(OfPeople, ConvertedFamilies,
                          ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
                                            "qwen3_moe", "olmoe", "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe",
-                                           "gpt2", "deepseek_v2", "deepseek_v3", "gpt_oss"),
+                                           "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air",
+                                           "gpt_oss"),
                          [](const auto& test) { return std::string(test.param); });
 
 /// A Mixtral of transformers' in one file, and what is said of it when it is damaged.
