@@ -362,6 +362,8 @@ GgufModel::Origin GgufModel::find(const GgufName& name) const {
   return origin;
 }
 
+std::int64_t GgufModel::transposed_heads(const std::string& name) const { return origins_.at(name).transposed_heads; }
+
 void GgufModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
   const Shape& global = info.shape;
   const Shape& box = entry.tensor.shape();

@@ -40,6 +40,9 @@ class GgufModel : public core::StateReader {
   /// Bytes of the file that tensors were made of so far, on all threads.
   std::int64_t bytes_read() const { return bytes_read_; }
 
+  /// H of a matrix [H*N,M] whose heads the file has transposed, [H,M,N]: blocks of values lie along N there. Else 0.
+  std::int64_t transposed_heads(const std::string& name) const;
+
   std::string source() const override { return file_->path(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
 
