@@ -67,7 +67,7 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
     integer("expert_count", config.moe.num_experts);
     integer("expert_used_count", config.moe.experts_per_token);
     if (family.gguf != std::string("llama")) integer("expert_feed_forward_length", config.moe.expert_width);
-    if (config.is_latent()) {
+    if (leads) {
       const nn::MoeConfig& moe = config.moe;
       integer("leading_dense_block_count", std::ssize(moe.dense_layers));
       integer("expert_shared_count", moe.shared_width / moe.expert_width);

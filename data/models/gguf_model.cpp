@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "core/ops/rope.h"
 #include "data/models/families/family.h"
 #include "data/models/gguf_names.h"
+#include "data/models/layers_behind.h"
 
 namespace limbeck::data {
 
@@ -149,7 +151,8 @@ nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys,
   return scaling;
 }
 
-void read_latent_experts(const ArchitectureKeys& keys, const Family& family, nn::MoeConfig& moe) {
+/// Of DeepSeek's mixtures, and those that are like them.
+void read_grouped_experts(const ArchitectureKeys& keys, const Family& family, nn::MoeConfig& moe) {
   const std::int64_t shared = keys.integer("expert_shared_count");
   check(shared > 0 && shared <= nn::ModelLimits::num_experts && moe.expert_width <= nn::ModelLimits::width,
         "{}: {} is {}, expected 1 to {}", keys.where(), keys.name("expert_shared_count"), shared,
@@ -194,7 +197,7 @@ void read_experts(const ArchitectureKeys& keys, const Family& family, std::int64
   moe.renormalise = family.gguf_renormalises.value_or(true);
   moe.router_bias = family.traits.router_bias;
   moe.expert_bias = family.traits.expert_bias;
-  if (family.traits.has_latents) return read_latent_experts(keys, family, moe);
+  if (family.traits.has_groups) return read_grouped_experts(keys, family, moe);
   if (!family.traits.has_shared_experts) return;
   moe.shared_width = keys.integer("expert_shared_feed_forward_length");
   moe.shared_gate = true;
@@ -207,6 +210,13 @@ void read_windows(const ArchitectureKeys& keys, const Family& family, nn::ModelC
   for (std::int64_t layer = 0; layer < config.num_layers; ++layer)
     if (family.gguf_is_full != nullptr && family.gguf_is_full(layer)) config.full_layers.push_back(layer);
   config.window_rope_base = keys.number_or("rope.freq_base_swa", family.gguf_window_rope_base);
+}
+
+/// What the architecture may have or lack, and no key says.
+void read_what_tensors_say(const GgufFile& file, const FamilyTraits& traits, nn::ModelConfig& config) {
+  if (traits.may_lack_attention_bias) config.attention_bias = file.tensors().contains("blk.0.attn_q.bias");
+  if (traits.may_lack_head_norm && !file.tensors().contains("blk.0.attn_q_norm.weight"))
+    config.head_norm = nn::HeadNorm::None;
 }
 
 void read_heads(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::ModelConfig& config) {
@@ -235,12 +245,13 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   const ArchitectureKeys keys(file, architecture);
   nn::ModelConfig config;
   config.moe.num_experts = keys.integer_or("expert_count", 0);
-  constexpr std::int64_t softmax = 1, sigmoid = 2;  // llama_expert_gating_func_type
-  const std::int64_t scores = std::max(keys.integer_or("expert_gating_func", softmax), softmax);
-  check(scores == softmax || scores == sigmoid, "{}: {} is {}, expected {} or {}", where,
+  constexpr std::int64_t unsaid = 0, softmax = 1, sigmoid = 2;  // llama_expert_gating_func_type
+  const std::int64_t scores = keys.integer_or("expert_gating_func", unsaid);
+  check(scores == unsaid || scores == softmax || scores == sigmoid, "{}: {} is {}, expected {} or {}", where,
         keys.name("expert_gating_func"), scores, softmax, sigmoid);
-  const Family& family = family_of_gguf(architecture, config.moe.num_experts > 0, where,
-                                        scores == sigmoid ? nn::RouterScores::Sigmoid : nn::RouterScores::Softmax);
+  std::optional<nn::RouterScores> said;
+  if (scores != unsaid) said = scores == sigmoid ? nn::RouterScores::Sigmoid : nn::RouterScores::Softmax;
+  const Family& family = family_of_gguf(architecture, config.moe.num_experts > 0, where, said);
   const FamilyTraits& traits = family.traits;
 
   const auto table = file.tensors().find("token_embd.weight");
@@ -253,6 +264,12 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   config.num_layers = keys.integer("block_count");
   check(config.num_layers > 0 && config.num_layers <= nn::ModelLimits::num_layers, "{}: {} is {}, expected 1 to {}",
         where, keys.name("block_count"), config.num_layers, nn::ModelLimits::num_layers);
+  if (traits.predicts) {
+    const std::int64_t behind = keys.integer_or("nextn_predict_layers", 0);
+    check(behind >= 0 && behind < config.num_layers, "{}: {} is {}, expected 0 to below {} = {}", where,
+          keys.name("nextn_predict_layers"), behind, keys.name("block_count"), config.num_layers);
+    config.num_layers -= behind;
+  }
   config.num_heads = keys.integer("attention.head_count");
   config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
   config.max_positions = keys.integer("context_length");
@@ -270,6 +287,7 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
     read_heads(keys, traits, config);
 
   set_traits(traits, config);
+  read_what_tensors_say(file, traits, config);
   config.activation_limit = family.gguf_activation_limit;
   if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
   config.rope_scaling = traits.ropes == FamilyTraits::Ropes::Long ? read_long_scaling(file, keys, config)
@@ -310,10 +328,17 @@ GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(fil
     tensors_[name.name] = {name.shape, origin.tensors.front()->dtype};
     origins_[name.name] = std::move(origin);
   }
-  for (const auto& [name, tensor] : file_->tensors())
+  std::int64_t num_skipped = 0;
+  for (const auto& [name, tensor] : file_->tensors()) {
+    if (family->traits.predicts && is_of_a_layer_behind(name, "blk.", config_.num_layers)) {
+      ++num_skipped;
+      continue;
+    }
     check(used.contains(&tensor) || is_read_otherwise(*family, name) || (config_.tied_head && name == "output.weight"),
           "{}: tensor {} {} has no place in a {} model of {} layers", source(), name, tensor.shape, family->gguf,
           config_.num_layers);
+  }
+  if (num_skipped > 0) notices_.push_back(notice_of_layers_behind(source(), num_skipped, config_.num_layers));
 }
 
 GgufModel::Origin GgufModel::find(const GgufName& name) const {
@@ -336,6 +361,8 @@ GgufModel::Origin GgufModel::find(const GgufName& name) const {
     origin.tensors.push_back(tensor(name.stored, name.stored_shape()));
   return origin;
 }
+
+std::int64_t GgufModel::transposed_heads(const std::string& name) const { return origins_.at(name).transposed_heads; }
 
 void GgufModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {
   const Shape& global = info.shape;

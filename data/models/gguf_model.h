@@ -34,8 +34,14 @@ class GgufModel : public core::StateReader {
   const GgufFile& file() const { return *file_; }
   const nn::ModelConfig& model_config() const { return config_; }
 
+  /// What was left out.
+  const std::vector<std::string>& notices() const { return notices_; }
+
   /// Bytes of the file that tensors were made of so far, on all threads.
   std::int64_t bytes_read() const { return bytes_read_; }
+
+  /// H of a matrix [H*N,M] whose heads the file has transposed, [H,M,N]: blocks of values lie along N there. Else 0.
+  std::int64_t transposed_heads(const std::string& name) const;
 
   std::string source() const override { return file_->path(); }
   const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
@@ -70,6 +76,7 @@ class GgufModel : public core::StateReader {
   nn::ModelConfig config_;
   std::map<std::string, core::StateInfo> tensors_;
   std::map<std::string, Origin> origins_;
+  std::vector<std::string> notices_;
   mutable std::atomic<std::int64_t> bytes_read_ = 0;
 };
 

@@ -1,7 +1,6 @@
 #include "data/models/hugging_face.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -14,6 +13,7 @@
 #include "data/files/json_text.h"
 #include "data/models/hugging_face_config.h"
 #include "data/models/hugging_face_names.h"
+#include "data/models/layers_behind.h"
 #include "data/models/quantised/quantised.h"
 
 namespace limbeck::data {
@@ -41,16 +41,6 @@ std::string other_weights(const fs::path& folder) {
     if (name.ends_with(".gguf")) return name + ", to be named itself";
   }
   return "";
-}
-
-/// Whether a tensor is of layer `num_layers` or a later one: those that predict further tokens lie there.
-bool is_of_a_layer_behind(std::string_view name, std::int64_t num_layers) {
-  constexpr std::string_view prefix = "model.layers.";
-  if (!name.starts_with(prefix)) return false;
-  name.remove_prefix(prefix.size());
-  std::int64_t layer = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), layer);
-  return error == std::errc() && end != name.data() + name.size() && *end == '.' && layer >= num_layers;
 }
 
 /// Whether it is of numbers with a point, and not of what is stored beside weights.
@@ -165,7 +155,9 @@ void HuggingFaceModel::resolve_head() {
 
 /// transformers says of its own folders that there are such layers, and leaves them out.
 void HuggingFaceModel::resolve_predict() {
-  const auto predicts = [&](const auto& tensor) { return is_of_a_layer_behind(tensor.first, config_.num_layers); };
+  const auto predicts = [&](const auto& tensor) {
+    return is_of_a_layer_behind(tensor.first, "model.layers.", config_.num_layers);
+  };
   if (std::ranges::none_of(stored_, predicts)) config_.num_predict_layers = 0;
 }
 
@@ -199,10 +191,10 @@ void HuggingFaceModel::map_tensors() {
     }
     tensors_[tensor.name] = {tensor.shape, origin.tensors.front()->dtype()};
   });
+  const std::int64_t num_layers = config_.num_layers + config_.num_predict_layers;
   std::int64_t num_skipped = 0;
   for (const auto& [name, entry] : stored_) {
-    if (!used.contains(name) && is_of_a_layer_behind(name, config_.num_layers + config_.num_predict_layers) &&
-        (family_->traits.has_latents || family_->traits.predicts)) {
+    if (family_->traits.predicts && !used.contains(name) && is_of_a_layer_behind(name, "model.layers.", num_layers)) {
       ++num_skipped;
       continue;
     }
@@ -211,9 +203,7 @@ void HuggingFaceModel::map_tensors() {
     check(is_ignored || used.contains(name), "{}: tensor {} {} has no place in this architecture", source(), name,
           entry->shape());
   }
-  if (num_skipped > 0)
-    notices_.push_back(fmt::format("{}: {} tensors of layers from {} on, which predict further tokens, are not read",
-                                   source(), num_skipped, config_.num_layers + config_.num_predict_layers));
+  if (num_skipped > 0) notices_.push_back(notice_of_layers_behind(source(), num_skipped, num_layers));
 }
 
 template <class F>

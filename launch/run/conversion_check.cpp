@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <string>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "core/ops/head_loss.h"
 #include "data/files/ordered_work.h"
 #include "data/models/gguf_blocks.h"
+#include "data/models/gguf_model.h"
 
 namespace limbeck::launch {
 namespace {
@@ -216,17 +218,35 @@ class Comparison {
     for (const int side : {0, 1}) f(side);
   }
 
+  /// In the order in which what was written has them, as far as blocks of values go.
+  Tensor as_stored(const std::string& name, const Tensor& values) const {
+    const auto* file = dynamic_cast<const data::GgufModel*>(models_[1]->reader.get());
+    const std::int64_t heads = file == nullptr ? 0 : file->transposed_heads(name);
+    if (heads == 0) return values;
+    const std::int64_t rows = values.shape()[0] / heads, columns = values.shape()[1];
+    const std::int64_t size = core::info(values.dtype()).block_bytes;
+    Tensor turned = Tensor::empty(memory_, values.dtype(), {heads * columns, rows});
+    const std::byte* from = values.host_raw();
+    std::byte* to = turned.mutable_host_raw();
+    for (std::int64_t head = 0; head < heads; ++head)
+      for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < columns; ++j, from += size)
+          std::memcpy(to + ((head * columns + j) * rows + i) * size, from, static_cast<std::size_t>(size));
+    return turned;
+  }
+
   /// The first side's values are noted, those of the second held against them.
   void compare(int side, const std::string& name, std::int64_t part, const Tensor& values) {
     const DType dtype = models_[1]->reader->tensors().at(name).dtype;
     const bool is_norm = values.shape().rank() == 1 && name.ends_with("norm.weight");
     const double offset = is_norm ? models_[0]->config.norm_offset : 0;
+    const Tensor stored = as_stored(name, values);
     if (side == 0) {
-      expected_[{name, part}] = digests_of(values, dtype, offset, options_.threads);
+      expected_[{name, part}] = digests_of(stored, dtype, offset, options_.threads);
       return;
     }
     const std::vector<Digest>& expected = expected_.at({name, part});
-    const std::vector<Digest> found = digests_of(values, DType::F32, offset, options_.threads);
+    const std::vector<Digest> found = digests_of(stored, DType::F32, offset, options_.threads);
     for (std::size_t i = 0; i < expected.size(); ++i) {
       const bool is_same = found[i].as_they_are == expected[i].as_they_are;
       check(is_same || found[i].as_they_are == expected[i].stored,

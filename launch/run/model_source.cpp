@@ -113,6 +113,7 @@ ModelSource open_gguf(const fs::path& path) {
   const auto file = std::make_shared<const data::GgufFile>(path.string());
   const auto model = std::make_shared<data::GgufModel>(file);
   ModelSource source{.kind = ModelKind::Gguf, .path = path, .reader = model, .config = model->model_config()};
+  source.notices = model->notices();
   if (!file->has("tokenizer.ggml.tokens")) return source;
   try {  // a model without one is still good for token files
     source.tokenizer = data::tokenizer_from_gguf(*file);

@@ -12,6 +12,7 @@ that is short), and reference.h5:
     logits [2,24,V], loss: the mean cross-entropy over valid targets
     gradients [N]: of the loss, value for value what lies behind the head of model.safetensors; 0 for what is no parameter.
         Written there in place of the weights, they make a model that any reader of the family takes apart by name.
+    experts [48,N,K] (deepseek_v3, kimi_k2, glm4_moe, glm4_moe_air): of each token in the N layers that have them, ascending
     short/tokens, short/logits (phi3, phi4_mini, phimoe): a row within the original context, where LongRoPE takes its short
         factors
 
@@ -72,6 +73,7 @@ def heads(width, heads, kv_heads, head_width=None):
     return dict(hidden_size=width, num_attention_heads=heads, num_key_value_heads=kv_heads, **own)
 
 
+SMALL = dict(vocab_size=41, num_hidden_layers=2)
 PHI = dict(**heads(18, 3, 1), intermediate_size=14, original_max_position_embeddings=ORIGINAL, pad_token_id=0)
 
 FAMILIES = {
@@ -108,6 +110,21 @@ FAMILIES = {
         intermediate_size=16, moe_intermediate_size=4, n_routed_experts=9, n_shared_experts=1, num_experts_per_tok=4,
         first_k_dense_replace=1, n_group=3, topk_group=2, routed_scaling_factor=1.7, norm_topk_prob=True,
         rope_parameters=yarn(30.0, factor=4.0, beta_fast=0.4, beta_slow=0.1, mscale=1.0, mscale_all_dim=1.0))),
+    # Kimi K2 is a DeepSeek-V3 of one group, whose rotary frequencies are all stretched or none.
+    "kimi_k2": ("DeepseekV3", dict(
+        **SMALL, **heads(10, 3, 3), q_lora_rank=9, kv_lora_rank=7, qk_nope_head_dim=4, qk_rope_head_dim=6, v_head_dim=5,
+        intermediate_size=11, moe_intermediate_size=5, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=3,
+        first_k_dense_replace=1, n_group=1, topk_group=1, routed_scaling_factor=2.827, norm_topk_prob=True, rms_norm_eps=1e-6,
+        rope_parameters=yarn(50000.0, factor=32.0, beta_fast=1.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0))),
+    "glm4_moe": ("Glm4Moe", dict(
+        **SMALL, **heads(10, 4, 2, 8), attention_bias=True, use_qk_norm=True, intermediate_size=14, moe_intermediate_size=3,
+        n_routed_experts=9, n_shared_experts=2, num_experts_per_tok=4, first_k_dense_replace=1, n_group=3, topk_group=2,
+        routed_scaling_factor=1.7, norm_topk_prob=True,
+        rope_parameters=dict(yarn(30.0, factor=4.0, beta_fast=1.0, beta_slow=0.1), partial_rotary_factor=0.75))),  # 6 of a head's 8 channels turn
+    "glm4_moe_air": ("Glm4Moe", dict(
+        **SMALL, **heads(9, 6, 2, 8), attention_bias=True, intermediate_size=11, moe_intermediate_size=5, n_routed_experts=6,
+        n_shared_experts=1, num_experts_per_tok=4, first_k_dense_replace=1, routed_scaling_factor=1.3, norm_topk_prob=False,
+        tie_word_embeddings=True, rope_parameters=rope(50.0))),  # 4 of 8: what is taken where it is not said
     "gpt_oss": ("GptOss", dict(
         **heads(10, 4, 2, 8), intermediate_size=6, num_local_experts=6, num_experts_per_tok=3, sliding_window=WINDOW,
         swiglu_limit=1.5, layer_types=["sliding_attention", "full_attention", "sliding_attention"],
@@ -208,9 +225,10 @@ def mixer_gap(router, logits):
 
 def routing_gap(router, logits):
     kind = type(router).__name__
-    scores = logits.sigmoid() + router.e_score_correction_bias if kind == "DeepseekV3TopkRouter" else logits
+    is_biased = kind in ("DeepseekV3TopkRouter", "Glm4MoeTopkRouter")
+    scores = logits.sigmoid() + router.e_score_correction_bias if is_biased else logits
     gap = mixer_gap(router, logits) if kind.startswith("Phimoe") else float("inf")
-    if kind.startswith("Deepseek"):
+    if is_biased or kind.startswith("Deepseek"):
         grouped = scores.unflatten(-1, (router.num_group, -1))
         of_groups = grouped.max(-1).values if kind == "DeepseekV2TopkRouter" else grouped.topk(2).values.sum(-1)
         gap = distance(of_groups, router.topk_group)
@@ -223,7 +241,7 @@ class Routers:
     """Watches a model's routers: how near they come to another choice, and whom they choose."""
 
     def __init__(self, model):
-        self.gap, self.counts = float("inf"), {}
+        self.gap, self.counts, self.chosen = float("inf"), {}, {}
         for name, module in model.named_modules():
             if type(module).__name__.endswith("Router"):
                 module.register_forward_hook(lambda router, _, output, name=name: self.see(name, router, *output))
@@ -232,6 +250,11 @@ class Routers:
         self.gap = min(self.gap, routing_gap(router, logits.detach()))
         counts = torch.bincount(chosen.flatten(), minlength=logits.shape[-1])
         self.counts[name] = self.counts.get(name, 0) + counts
+        self.chosen.setdefault(name, []).append(chosen.sort(-1).values)
+
+    def experts(self):
+        """[T,N,K]: the layers' names are in their order."""
+        return torch.stack([torch.cat(parts) for parts in self.chosen.values()], dim=1)
 
     def clear(self):
         return self.gap >= SMALLEST_GAP and all((counts > 0).all() for counts in self.counts.values())
@@ -282,8 +305,9 @@ def version_4(config):
         del config["_sliding_window_pattern"]
     rope = dict(rope)
     config["rope_theta"] = rope.pop("rope_theta")
-    if kind == "phi3":
+    if kind in ("phi3", "glm4_moe"):
         config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+    if kind == "phi3":
         del rope["original_max_position_embeddings"]
     if kind == "qwen3_moe":
         config["num_experts"] = config.pop("num_local_experts")
@@ -363,6 +387,7 @@ def write_family(name, seed):
         loss = torch.nn.functional.cross_entropy(logits[valid], targets[valid])
         loss.backward()
         logits = logits.detach()
+        experts = routers.experts() if kind in ("DeepseekV3", "Glm4Moe") else None
         with torch.no_grad():
             short = precise(batch["tokens"][:1, :SHORT], use_cache=False).logits
     folder = FOLDER / "families" / name
@@ -371,6 +396,8 @@ def write_family(name, seed):
     arrays["loss"] = loss.item(), "f8"
     arrays["logits"] = logits.numpy(), "f4"
     arrays["gradients"] = saved_gradients(architecture, config, precise, folder), "f4"
+    if experts is not None:
+        arrays["experts"] = experts.numpy(), "i4"
     if kind in ("Phi3", "Phimoe"):
         arrays["short/tokens"] = batch["tokens"][:1, :SHORT].numpy(), "i4"
         arrays["short/logits"] = short.numpy(), "f4"

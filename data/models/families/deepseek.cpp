@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "core/nn/rope_scaling.h"
+#include "data/models/families/deepseek_mixture.h"
 #include "data/models/families/families.h"
 
 namespace limbeck::data {
@@ -33,26 +34,7 @@ void read_common(const ConfigFields& fields, nn::ModelConfig& config) {
   if (config.rope_scaling.kind == nn::RopeScaling::Kind::Yarn && config.rope_scaling.mscale_all > 0)
     config.attention_scale = attention_scale(config);
 
-  nn::MoeConfig& moe = config.moe;
-  config.mlp_width = fields.integer("intermediate_size");
-  moe.weight_scale = fields.number_or("routed_scaling_factor", 1);
-  const std::int64_t shared = fields.integer("n_shared_experts");
-  core::check(shared > 0 && shared <= nn::ModelLimits::num_experts, "{}: n_shared_experts is {}, expected 1 to {}",
-              fields.where(), shared, nn::ModelLimits::num_experts);
-  core::check(moe.expert_width > 0 && moe.expert_width <= nn::ModelLimits::width,
-              "{}: moe_intermediate_size is {}, expected 1 to {}", fields.where(), moe.expert_width,
-              nn::ModelLimits::width);
-  moe.shared_width = shared * moe.expert_width;
-  const std::int64_t dense = fields.integer_or("first_k_dense_replace", 0);
-  core::check(dense >= 0 && dense < config.num_layers,
-              "{}: first_k_dense_replace is {}, expected fewer than num_hidden_layers = {}, so that some have experts",
-              fields.where(), dense, config.num_layers);
-  for (std::int64_t layer = 0; layer < dense; ++layer) moe.dense_layers.push_back(layer);
-}
-
-void read_groups(const ConfigFields& fields, nn::MoeConfig& moe) {
-  moe.num_groups = fields.integer("n_group");
-  moe.groups_per_token = fields.integer("topk_group");
+  read_deepseek_mixture(fields, config);
 }
 
 void read_v2(const ConfigFields& fields, nn::ModelConfig& config) {
@@ -71,17 +53,11 @@ void read_v3(const ConfigFields& fields, nn::ModelConfig& config) {
   fields.expect("topk_method", "noaux_tc");
   fields.expect("rope_interleave", true);
   read_common(fields, config);
-  nn::MoeConfig& moe = config.moe;
-  moe.scores = nn::RouterScores::Sigmoid;
-  moe.selection_bias = true;
-  moe.renormalise = fields.flag("norm_topk_prob", true);
-  moe.group_score = nn::GroupScore::BestTwo;
-  read_groups(fields, moe);
+  read_sigmoid_router(fields, config.moe);
 }
 
 void write_common(const nn::ModelConfig& config, Json& json) {
   const nn::LatentConfig& latent = config.latent;
-  const nn::MoeConfig& moe = config.moe;
   json["head_dim"] = latent.rope_width;
   json["kv_lora_rank"] = latent.rank;
   json["q_lora_rank"] = latent.query_rank > 0 ? Json(latent.query_rank) : Json();
@@ -89,13 +65,8 @@ void write_common(const nn::ModelConfig& config, Json& json) {
   json["qk_rope_head_dim"] = latent.rope_width;
   json["v_head_dim"] = latent.value_width;
   json["attention_bias"] = false;
-  json["first_k_dense_replace"] = moe.dense_layers.size();
   json["moe_layer_freq"] = 1;
-  json["n_shared_experts"] = moe.shared_width / moe.expert_width;
-  json["routed_scaling_factor"] = moe.weight_scale;
-  json["norm_topk_prob"] = moe.renormalise;
-  json["n_group"] = moe.num_groups;
-  json["topk_group"] = moe.groups_per_token;
+  write_deepseek_mixture(config, json);
 }
 
 void write_v2(const nn::ModelConfig& config, Json& json) {
@@ -113,14 +84,7 @@ void write_v3(const nn::ModelConfig& config, Json& json) {
 }
 
 std::optional<std::string> beyond_common(const nn::ModelConfig& config, nn::GroupScore group_score) {
-  const nn::MoeConfig& moe = config.moe;
-  if (moe.expert_width > 0 && moe.shared_width % moe.expert_width != 0)
-    return fmt::format("moe.shared_width is {}, expected a multiple of moe.expert_width = {}", moe.shared_width,
-                       moe.expert_width);
-  if (moe.groups_per_token < moe.num_groups && moe.group_score != group_score)
-    return fmt::format("moe.group_score is the best{} of a group, expected the best{}",
-                       group_score == nn::GroupScore::Best ? " two" : "",
-                       group_score == nn::GroupScore::Best ? "" : " two");
+  if (auto more = beyond_deepseek_mixture(config.moe, group_score)) return more;
   if (config.is_latent() && std::abs(config.latent.norm_eps - norm_eps) > 1e-6 * norm_eps)  // GGUF's are float32
     return fmt::format("latent.norm_eps is {}, expected {}", config.latent.norm_eps, norm_eps);
   const double usual = 1 / std::sqrt(static_cast<double>(config.head_width));
@@ -168,6 +132,7 @@ const Family& deepseek_v3_family() {
   static const Family family{.name = "DeepSeek-V3",
                              .architecture = "DeepseekV3ForCausalLM",
                              .model_type = "deepseek_v3",
+                             .also = "R1, Kimi K2, Moonlight",
                              .traits = {.has_attention_scale = true,
                                         .has_latents = true,
                                         .experts = FamilyTraits::Experts::Some,

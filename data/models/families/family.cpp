@@ -112,9 +112,11 @@ class Beyond {
   }
   void attention() {
     using Windows = FamilyTraits::Windows;
-    if (config_.head_norm != traits_.head_norm)
+    const bool may_lack_norm = traits_.may_lack_head_norm && config_.head_norm == nn::HeadNorm::None;
+    if (config_.head_norm != traits_.head_norm && !may_lack_norm)
       add("norms of queries and keys are {}, expected {}", name_of(config_.head_norm), name_of(traits_.head_norm));
-    if (config_.attention_bias != traits_.attention_bias)
+    const bool may_lack_bias = traits_.may_lack_attention_bias && !config_.attention_bias;
+    if (config_.attention_bias != traits_.attention_bias && !may_lack_bias)
       add("attention_bias is {}, expected {}", config_.attention_bias, traits_.attention_bias);
     if (traits_.has_usual_head_width && config_.head_width * config_.num_heads != config_.width)
       add("head_width is {}, expected width / num_heads = {}", config_.head_width, config_.width / config_.num_heads);
@@ -184,7 +186,8 @@ std::span<const Family* const> families() {
   static const std::array all{&llama_family(),     &mistral_family(),     &mixtral_family(),     &qwen2_family(),
                               &qwen2_moe_family(), &qwen3_family(),       &qwen3_moe_family(),   &olmo2_family(),
                               &olmoe_family(),     &gemma3_family(),      &phi3_family(),        &phimoe_family(),
-                              &gpt2_family(),      &deepseek_v2_family(), &deepseek_v3_family(), &gpt_oss_family()};
+                              &gpt2_family(),      &deepseek_v2_family(), &deepseek_v3_family(), &gpt_oss_family(),
+                              &glm4_moe_family()};
   return all;
 }
 
@@ -199,11 +202,12 @@ const Family& family_of(const std::string& architecture, const std::string& wher
 }
 
 const Family& family_of_gguf(const std::string& architecture, bool is_mixture, const std::string& where,
-                             nn::RouterScores scores) {
+                             std::optional<nn::RouterScores> scores) {
   std::vector<std::string> names;
   for (const Family* family : families()) {
     const bool has_experts = family->traits.experts != FamilyTraits::Experts::None;
-    if (architecture == family->gguf && has_experts == is_mixture && scores == family->traits.scores) return *family;
+    if (architecture == family->gguf && has_experts == is_mixture && (!scores || *scores == family->traits.scores))
+      return *family;
     if (*family->gguf != '\0' && std::ranges::find(names, family->gguf) == names.end())
       names.emplace_back(family->gguf);
   }
@@ -324,7 +328,7 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
   const FamilyFields& names = family.fields;
   const bool has_usual_rope = traits.ropes == FamilyTraits::Ropes::Usual;
   fields.expect(family.activation_field, activation_of(family));
-  if (has_usual_rope) fields.expect("partial_rotary_factor", 1.0);
+  if (has_usual_rope && !traits.may_turn_partly) fields.expect("partial_rotary_factor", 1.0);
 
   nn::ModelConfig config;
   config.vocabulary = fields.integer("vocab_size");
@@ -353,7 +357,8 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
   if (has_usual_rope)
     for (const char* name : {"rope_scaling", "rope_parameters"})
       if (fields.has(name) && !(traits.has_window_rope && fields.json()[name].contains("full_attention")))
-        read_rope(fields.section(name), config.rope_base, config.rope_scaling, config.max_positions);
+        read_rope(fields.section(name), config.rope_base, config.rope_scaling, config.max_positions,
+                  traits.may_turn_partly);
 
   set_traits(traits, config);
   if (traits.experts != FamilyTraits::Experts::None) {
@@ -426,9 +431,10 @@ void read_dense_layers(const ConfigFields& fields, nn::ModelConfig& config) {
     core::fail("{}: no layer has experts, expected one or more", fields.where());
 }
 
-void read_rope(const ConfigFields& rope, double& base, Scaling& scaling, std::int64_t max_positions) {
+void read_rope(const ConfigFields& rope, double& base, Scaling& scaling, std::int64_t max_positions,
+               bool may_turn_partly) {
   base = rope.number_or("rope_theta", base);
-  rope.expect("partial_rotary_factor", 1.0);
+  if (!may_turn_partly) rope.expect("partial_rotary_factor", 1.0);
   Scaling read{.kind = kind_of(rope)};
   if (read.kind == Scaling::Kind::None) return rope.expect("factor", 1.0);
   read.factor = rope.number("factor");
@@ -448,6 +454,25 @@ void read_rope(const ConfigFields& rope, double& base, Scaling& scaling, std::in
     read.mscale_all = rope.number_or("mscale_all_dim", 0);
   }
   scaling = read;
+}
+
+void read_rotary_width(const ConfigFields& fields, double otherwise, nn::ModelConfig& config) {
+  double part = fields.number_or("partial_rotary_factor", otherwise);
+  for (const char* section : {"rope_scaling", "rope_parameters"})
+    if (fields.has(section)) part = fields.section(section).number_or("partial_rotary_factor", part);
+  check(part > 0 && part <= 1, "{}: partial_rotary_factor is {}, expected above 0 to 1", fields.where(), part);
+  const double turns = static_cast<double>(config.head_width) * part;
+  const auto turned = static_cast<std::int64_t>(turns);  // as transformers cuts it
+  check(turned > 0, "{}: partial_rotary_factor is {}, so nothing of a head of {} turns, expected some of it",
+        fields.where(), part, config.head_width);
+  config.rotary_width = turned == config.head_width ? 0 : turned;
+}
+
+double rotary_part(const nn::ModelConfig& config) {
+  const auto turned = static_cast<double>(config.turning_width()), width = static_cast<double>(config.head_width);
+  double part = turned / width;
+  while (std::floor(width * part) < turned) part = std::nextafter(part, 1.0);  // so is it cut again
+  return part;
 }
 
 Json rope_parameters(double base, const Scaling& scaling) {

@@ -18,9 +18,10 @@ namespace limbeck::data {
 
 /// What a model of a family may be. A model that says otherwise is none of the family.
 struct FamilyTraits {
-  bool attention_bias = false;
+  bool attention_bias = false, may_lack_attention_bias = false;
   bool attention_sinks = false;
   nn::HeadNorm head_norm = nn::HeadNorm::None;
+  bool may_lack_head_norm = false;
   nn::NormPlacement norm_placement = nn::NormPlacement::Before;
   double norm_offset = 0;
   nn::Activation activation = nn::Activation::Silu;
@@ -91,6 +92,7 @@ struct Family {
   const char* name;          // "Qwen3"
   const char* architecture;  // "Qwen3ForCausalLM"
   const char* model_type;    // "qwen3"
+  const char* also = "";     // models of other names that are of it
   FamilyTraits traits = {};
   FamilyNames names = {};
   FamilyFields fields = {};
@@ -133,9 +135,10 @@ struct Family {
 std::span<const Family* const> families();
 /// Throws, naming them all, where there is none of that architecture.
 const Family& family_of(const std::string& architecture, const std::string& where);
-/// Likewise of GGUF's general.architecture, of dense models or mixtures, whose scores tell some apart.
+/// Likewise of GGUF's general.architecture, of dense models or mixtures, whose scores tell some apart; where a file
+/// does not say them, the first.
 const Family& family_of_gguf(const std::string& architecture, bool is_mixture, const std::string& where,
-                             nn::RouterScores scores = nn::RouterScores::Softmax);
+                             std::optional<nn::RouterScores> scores = {});
 /// The first thing of a model that the family does not have, as "FIELD is X, expected Y"; nothing where it has all.
 std::optional<std::string> beyond(const Family& family, const nn::ModelConfig& config);
 /// The same of the family in GGUF, which says less.
@@ -198,8 +201,14 @@ void read_windows(const ConfigFields& fields, nn::ModelConfig& config, F&& is_fu
 ConfigFields::Json layer_types(const nn::ModelConfig& config);
 /// The layers that stay dense where each `sparse_step`-th has experts and `dense` are named; their width is mlp_width.
 void read_dense_layers(const ConfigFields& fields, nn::ModelConfig& config);
-/// The rotary base and its scaling of an object such as rope_parameters or rope_scaling.
-void read_rope(const ConfigFields& fields, double& base, nn::RopeScaling& scaling, std::int64_t max_positions);
+/// The rotary base and its scaling of an object such as rope_parameters or rope_scaling. Its partial_rotary_factor is 1
+/// unless a part of a head may turn.
+void read_rope(const ConfigFields& fields, double& base, nn::RopeScaling& scaling, std::int64_t max_positions,
+               bool may_turn_partly = false);
+/// How much of a head turns: partial_rotary_factor, at the top (transformers 4) or in rope_parameters (5).
+void read_rotary_width(const ConfigFields& fields, double otherwise, nn::ModelConfig& config);
+/// partial_rotary_factor, of which the same channels are read.
+double rotary_part(const nn::ModelConfig& config);
 /// rope_parameters of one kind of layers.
 ConfigFields::Json rope_parameters(double base, const nn::RopeScaling& scaling);
 

@@ -9,9 +9,7 @@ void read(const ConfigFields& fields, nn::ModelConfig& config) {
   fields.expect("router_jitter_noise", 0.0);
 }
 
-void write(const nn::ModelConfig& config, ConfigFields::Json& json) {
-  json["sliding_window"] = window_of(config);
-}
+void write(const nn::ModelConfig& config, ConfigFields::Json& json) { json["sliding_window"] = window_of(config); }
 
 }  // namespace
 

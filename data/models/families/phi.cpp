@@ -1,5 +1,4 @@
 // Phi-3 and Phi-4-mini; Phi-3.5-MoE.
-#include <cmath>
 #include <initializer_list>
 
 #include "data/models/families/families.h"
@@ -34,12 +33,10 @@ bool is_of_long_rope(const ConfigFields& rope, std::initializer_list<const char*
 /// the training, where config.json does not say it at its top; 0: it is said beside the factors, or max_positions.
 void read_long_rope(const ConfigFields& fields, nn::ModelConfig& config, std::int64_t original,
                     std::initializer_list<const char*> names) {
-  double part = fields.number_or("partial_rotary_factor", 1);
   for (const char* section : {"rope_scaling", "rope_parameters"}) {
     if (!fields.has(section)) continue;
     const ConfigFields rope = fields.section(section);
     config.rope_base = rope.number_or("rope_theta", config.rope_base);
-    part = rope.number_or("partial_rotary_factor", part);
     if (!is_of_long_rope(rope, names)) continue;
     Scaling& scaling = config.rope_scaling;
     scaling.kind = Scaling::Kind::LongRope;
@@ -55,12 +52,7 @@ void read_long_rope(const ConfigFields& fields, nn::ModelConfig& config, std::in
     scaling.short_factors = factors_of(rope, "short_factor");
     scaling.long_factors = factors_of(rope, "long_factor");
   }
-  core::check(part > 0 && part <= 1, "{}: partial_rotary_factor is {}, expected above 0 to 1", fields.where(), part);
-  const double turns = static_cast<double>(config.head_width) * part;
-  const auto turned = static_cast<std::int64_t>(turns);  // as transformers cuts it
-  core::check(turned > 0, "{}: partial_rotary_factor is {}, so nothing of a head of {} turns, expected some of it",
-              fields.where(), part, config.head_width);
-  config.rotary_width = turned == config.head_width ? 0 : turned;
+  read_rotary_width(fields, 1, config);
 }
 
 /// rope_scaling as transformers 4 has it: these fields and no other.
@@ -88,10 +80,7 @@ void write_phi3(const nn::ModelConfig& config, Json& json) {
   json["original_max_position_embeddings"] = config.rope_scaling.kind == Scaling::Kind::LongRope
                                                  ? config.rope_scaling.original_positions
                                                  : config.max_positions;
-  const auto turned = static_cast<double>(config.turning_width()), width = static_cast<double>(config.head_width);
-  double part = turned / width;
-  while (std::floor(width * part) < turned) part = std::nextafter(part, 1.0);  // so is it cut again
-  if (part < 1) json["partial_rotary_factor"] = part;
+  if (const double part = rotary_part(config); part < 1) json["partial_rotary_factor"] = part;
   json["pad_token_id"] = nullptr;  // its default would be a token
 }
 
@@ -131,6 +120,7 @@ const Family& phi3_family() {
   static const Family family{.name = "Phi-3",
                              .architecture = "Phi3ForCausalLM",
                              .model_type = "phi3",
+                             .also = "Phi-4-mini",
                              .traits = {.windows = FamilyTraits::Windows::All,
                                         .ropes = FamilyTraits::Ropes::Long,
                                         .may_turn_partly = true,

@@ -17,8 +17,9 @@ std::string row_of(const Family& family) {
   const auto add = [&](bool is_so, const char* what) {
     if (is_so) has.emplace_back(what);
   };
-  add(t.attention_bias, "biases of q, k and v");
-  add(t.head_norm == nn::HeadNorm::EachHead, "norms of q and k, of each head");
+  add(t.attention_bias, t.may_lack_attention_bias ? "biases of q, k and v or none" : "biases of q, k and v");
+  add(t.head_norm == nn::HeadNorm::EachHead,
+      t.may_lack_head_norm ? "norms of q and k, of each head, or none" : "norms of q and k, of each head");
   add(t.head_norm == nn::HeadNorm::AllHeads, "norms of q and k, of all heads");
   add(t.norm_placement == nn::NormPlacement::After, "norms behind the blocks");
   add(t.norm_placement == nn::NormPlacement::Around, "norms around the blocks");
@@ -61,7 +62,8 @@ std::string row_of(const Family& family) {
                               : t.may_not_renormalise                   ? "sum to 1 or not"
                                                                         : "sum to 1";
   const std::string gguf = *family.gguf == '\0' ? "" : fmt::format("`{}`", family.gguf);
-  return fmt::format("| {} | `{}` | {} | {} | {} |\n", family.name, family.architecture, gguf, list, weights);
+  const std::string names = *family.also == '\0' ? family.name : fmt::format("{} ({})", family.name, family.also);
+  return fmt::format("| {} | `{}` | {} | {} | {} |\n", names, family.architecture, gguf, list, weights);
 }
 
 TEST(Families, AreAsTheDocumentationSays) {

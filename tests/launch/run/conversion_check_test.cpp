@@ -3,9 +3,11 @@
 
 #include <gmock/gmock.h>
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "core/nn/transformer.h"
 #include "data/models/families/family.h"
 #include "data/models/gguf_export.h"
 #include "data/models/hugging_face.h"
@@ -88,8 +90,50 @@ TEST_P(ConvertedFamilies, AreTheSameInAFile) {
 INSTANTIATE_TEST_SUITE_P(OfPeople, ConvertedFamilies,
                          ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
                                            "qwen3_moe", "olmoe", "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe",
-                                           "gpt2", "deepseek_v2", "deepseek_v3", "gpt_oss"),
+                                           "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air",
+                                           "gpt_oss"),
                          [](const auto& test) { return std::string(test.param); });
+
+/// Of a model of any numbers, values that differ everywhere.
+class Sines : public core::StateReader {
+ public:
+  explicit Sines(const nn::ModelConfig& config) {
+    nn::Transformer model(config, {.memory = core::Memory::cpu(1), .frozen = true});
+    for (const core::Parameter* p : model.parameters()) tensors_[p->name] = {p->global_shape, DType::F32};
+  }
+  std::string source() const override { return "sines"; }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+
+ private:
+  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override {
+    const core::Shape& box = entry.tensor.shape();
+    for (std::int64_t i = 0; i < box.numel(); ++i) {
+      std::int64_t at = 0, stride = 1, rest = i;
+      for (int d = box.rank() - 1; d >= 0; rest /= box[d], stride *= info.shape[d], --d)
+        at += (entry.offset[static_cast<std::size_t>(d)] + rest % box[d]) * stride;
+      entry.tensor.mutable_host<float>()[i] = std::sin(0.7F * static_cast<float>(at) + static_cast<float>(name.size()));
+    }
+  }
+  std::map<std::string, core::StateInfo> tensors_;
+};
+
+// GGUF has the heads that widen DeepSeek's keys transposed: what blocks are of lies in columns here.
+TEST(Conversion, TransposedHeadsAreRoundedAlongTheFilesRows) {
+  ModelSource source = open_model(golden("deepseek_v3"));
+  source.config.head_width = 32 + source.config.latent.rope_width;
+  source.config.latent.rank = 64;
+  source.config.attention_scale = 0;
+  source.config.rope_scaling = {};
+  source.reader = std::make_shared<Sines>(source.config);
+  const TemporaryFolder folder;
+  for (const DType dtype : {DType::F32, DType::Q8_0, DType::Q4_0}) {
+    const fs::path out = folder / (std::string(core::name_of(dtype)) + ".gguf");
+    data::export_gguf(*source.reader, source.config, out, {.dtype = dtype});
+    const ModelSource written = open_model(out);
+    EXPECT_EQ(written.reader->tensors().at("layers.0.attention.k_b.weight").dtype, dtype);
+    EXPECT_EQ(check_conversion(source, written, {}).is_exact, dtype == DType::F32);
+  }
+}
 
 /// A Mixtral of transformers' in one file, and what is said of it when it is damaged.
 class DamagedConversion : public ::testing::Test {

@@ -110,6 +110,70 @@ TEST(DeepSeek, LayersBehindTheLastAreNotRead) {
   EXPECT_THAT(model.notices()[0], ::testing::HasSubstr("tensors of layers from 2 on"));
 }
 
+/// Fields of Kimi-K2-Instruct's config.json, and what is read of them.
+constexpr const char* kimi_k2 = R"({
+  "architectures": ["DeepseekV3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+  "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config",
+               "AutoModelForCausalLM": "modeling_deepseek.DeepseekV3ForCausalLM"},
+  "aux_loss_alpha": 0.001, "bos_token_id": 163584, "eos_token_id": 163585, "first_k_dense_replace": 1,
+  "hidden_act": "silu", "hidden_size": 7168, "initializer_range": 0.02, "intermediate_size": 18432,
+  "kv_lora_rank": 512, "max_position_embeddings": 131072, "model_type": "kimi_k2", "moe_intermediate_size": 2048,
+  "moe_layer_freq": 1, "n_group": 1, "n_routed_experts": 384, "n_shared_experts": 1, "norm_topk_prob": true,
+  "num_attention_heads": 64, "num_experts_per_tok": 8, "num_hidden_layers": 61, "num_key_value_heads": 64,
+  "num_nextn_predict_layers": 0, "pretraining_tp": 1, "q_lora_rank": 1536, "qk_nope_head_dim": 128,
+  "qk_rope_head_dim": 64,
+  "quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+                          "weight_block_size": [128, 128]},
+  "rms_norm_eps": 1e-06,
+  "rope_scaling": {"beta_fast": 1.0, "beta_slow": 1.0, "factor": 32.0, "mscale": 1.0, "mscale_all_dim": 1.0,
+                   "original_max_position_embeddings": 4096, "type": "yarn"},
+  "rope_theta": 50000.0, "routed_scaling_factor": 2.827, "scoring_func": "sigmoid", "seq_aux": true,
+  "tie_word_embeddings": false, "topk_group": 1, "topk_method": "noaux_tc", "torch_dtype": "bfloat16",
+  "transformers_version": "4.48.3", "use_cache": true, "v_head_dim": 128, "vocab_size": 163840})";
+
+TEST(DeepSeek, KimiK2IsOne) {
+  const data::HuggingFaceConfig read = data::parse_hugging_face_config(kimi_k2, "config.json");
+  EXPECT_STREQ(read.family->name, "DeepSeek-V3");
+  ASSERT_TRUE(read.quantization);
+  const nn::ModelConfig& config = read.model;
+  EXPECT_EQ(config.moe.num_experts, 384);
+  EXPECT_EQ(config.moe.experts_per_token, 8);
+  EXPECT_EQ(config.moe.num_groups, 1);
+  EXPECT_EQ(config.moe.weight_scale, 2.827);
+  EXPECT_EQ(config.moe.shared_width, 2048);
+  EXPECT_EQ(config.rope_base, 50000);
+  EXPECT_EQ(config.rope_scaling.factor, 32);
+  EXPECT_EQ(config.head_width, 192);
+  EXPECT_FALSE(config.tied_head);
+  EXPECT_NEAR(static_cast<double>(nn::count_parameters(config).total), 1.03e12, 0.01e12);  // "1T, 32B active"
+  EXPECT_NEAR(static_cast<double>(nn::count_parameters(config).active), 32e9, 1e9);
+  EXPECT_EQ(data::beyond_all_families(config, data::beyond_gguf), std::nullopt);
+  const std::string back = data::hugging_face_config(config, {.dtype = DType::BF16});
+  EXPECT_EQ(data::parse_hugging_face_config(back, "config.json").model, config);
+  EXPECT_EQ(nlohmann::json::parse(back)["model_type"], "deepseek_v3");
+}
+
+// Kimi K2's own words around the numbers of a tiny model.
+TEST(DeepSeek, ATinyKimiK2IsReadByItsOwnConfig) {
+  const FamilyReference reference("kimi_k2");
+  auto json = nlohmann::json::parse(kimi_k2);
+  const auto tiny = nlohmann::json::parse(testing::read_file(reference.folder() / "config_v4.json"));
+  for (const char* size :
+       {"vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "num_key_value_heads", "num_experts_per_tok", "n_routed_experts", "q_lora_rank",
+        "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "max_position_embeddings"})
+    json[size] = tiny[size];
+  json["rope_scaling"]["original_max_position_embeddings"] = 10;
+  json.erase("quantization_config");
+  const testing::TemporaryFolder folder;
+  testing::write_file(folder / "config.json", json.dump());
+  fs::copy_file(reference.folder() / "model.safetensors", folder / "model.safetensors");
+  const HuggingFaceModel model(folder.path());
+  EXPECT_EQ(model.model_config(), HuggingFaceModel(reference.folder()).model_config());
+  expect_near(logits_of(model, model.model_config(), reference.samples(), DType::F32), reference.values("/logits"),
+              1e-5);
+}
+
 // A student of some layers keeps latents, groups, biases and experts, and is a model of the family.
 TEST(DeepSeek, LayersMayBeLeftOut) {
   for (const char* family : {"deepseek_v2", "deepseek_v3"}) {

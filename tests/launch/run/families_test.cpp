@@ -182,6 +182,40 @@ TEST_P(Families, BoxesAreThoseOfTheWhole) {
   }
 }
 
+/// Mixtures whose experts are chosen by a bias, maybe of the best groups.
+class Choosing : public Families {};
+
+TEST_P(Choosing, TheChosenExpertsAreThoseOfTransformers) {
+  const HuggingFaceModel source(reference.folder());
+  const nn::ModelConfig config = source.model_config();
+  const auto memory = core::Memory::cpu(1);
+  nn::Transformer model(config, {.memory = memory, .dtype = DType::F32, .frozen = true});
+  model.load(source);
+  const data::TokenBatch samples = reference.samples();
+  const nn::Batch batch = launch::make_batch(memory, samples, 0, samples.num_sequences);
+  nn::RoutingLog log;
+  nn::Pass pass = model.pass(batch);
+  pass.routing = &log;
+  core::Tape off(core::Tape::Mode::Off);
+  model.forward(off, pass);
+  const std::vector<double> expected = reference.values("/experts");  // [T,N,K], those of a token ascending
+  const std::int64_t tokens = std::ssize(samples.tokens), layers = config.num_moe_layers();
+  const std::int64_t k = config.moe.experts_per_token;
+  ASSERT_EQ(std::ssize(expected), tokens * layers * k);
+  for (std::int64_t i = 0; i < layers; ++i) {
+    const std::int64_t layer = std::ssize(config.moe.dense_layers) + i;
+    auto chosen = core::host_values<std::int32_t>(*log.find(fmt::format("layers.{}.moe", layer), batch.global_index));
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      const auto of_token = chosen.begin() + t * k;
+      std::sort(of_token, of_token + k);
+      EXPECT_TRUE(std::equal(of_token, of_token + k, expected.begin() + (t * layers + i) * k)) << layer << " " << t;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(OfPeople, Choosing, ::testing::Values("deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air"),
+                         [](const auto& test) { return std::string(test.param); });
+
 /// Dense families, from whose teachers students are cut.
 class DenseFamilies : public Families {};
 
@@ -230,7 +264,8 @@ INSTANTIATE_TEST_SUITE_P(OfPeople, DenseFamilies,
 INSTANTIATE_TEST_SUITE_P(OfPeople, Families,
                          ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
                                            "qwen3_moe", "olmoe", "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe",
-                                           "gpt2", "deepseek_v2", "deepseek_v3", "gpt_oss"),
+                                           "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air",
+                                           "gpt_oss"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

@@ -1,0 +1,135 @@
+"""families/glm4_moe as GGUF, with the names and keys of llama.cpp's conversion/glm.py, by PyPI's `gguf` (0.19.0).
+
+    /opt/torch/bin/python tests/golden/gguf/make_glm.py
+
+As published files it has a layer behind the last, of random values, which predicts a further token (nextn_predict_layers) and counts in
+block_count. All is float32. With the folder of llama.cpp's sources as an argument, its own converter is held against the file.
+"""
+import json
+import pathlib
+import sys
+import tempfile
+
+import gguf
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE.parent / "families" / "glm4_moe"
+NAMES = {
+    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+    "post_attention_layernorm": "post_attention_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp", "mlp.shared_experts.gate_proj": "ffn_gate_shexp", "mlp.shared_experts.up_proj": "ffn_up_shexp",
+    "mlp.shared_experts.down_proj": "ffn_down_shexp", "eh_proj": "nextn.eh_proj", "enorm": "nextn.enorm", "hnorm": "nextn.hnorm",
+    "shared_head.norm": "nextn.shared_head_norm", "embed_tokens": "nextn.embed_tokens", "shared_head.head": "nextn.shared_head_head"}
+
+
+def with_layer_behind(weights, config):
+    """The last layer once more, of other values, and what joins a token to it."""
+    random = np.random.default_rng(7)
+    last, width = config["num_hidden_layers"] - 1, config["hidden_size"]
+    behind = {name.replace(f"model.layers.{last}.", f"model.layers.{last + 1}."): w.shape for name, w in weights.items()
+              if name.startswith(f"model.layers.{last}.")}
+    of_token = {"eh_proj": (width, 2 * width), "enorm": (width,), "hnorm": (width,), "shared_head.norm": (width,)}
+    table = (config["vocab_size"], width)
+    of_token |= {"embed_tokens": table, "shared_head.head": table}
+    behind |= {f"model.layers.{last + 1}.{name}.weight": shape for name, shape in of_token.items()}
+    return weights | {name: random.standard_normal(shape).astype(np.float32) for name, shape in behind.items()}
+
+
+def tensors(weights, config):
+    yield "token_embd.weight", weights["model.embed_tokens.weight"]
+    yield "output_norm.weight", weights["model.norm.weight"]
+    yield "output.weight", weights["lm_head.weight"]
+    for layer in range(config["num_hidden_layers"] + config["num_nextn_predict_layers"]):
+        theirs, ours = f"model.layers.{layer}.", f"blk.{layer}."
+        for name, to in NAMES.items():
+            for kind in ("weight", "bias"):
+                if f"{theirs}{name}.{kind}" in weights:
+                    yield f"{ours}{to}.{kind}", weights[f"{theirs}{name}.{kind}"]
+        if f"{theirs}mlp.gate.weight" not in weights:
+            continue
+        yield f"{ours}exp_probs_b.bias", weights[f"{theirs}mlp.gate.e_score_correction_bias"]
+        for part in ("gate", "up", "down"):
+            yield f"{ours}ffn_{part}_exps.weight", np.stack(
+                [weights[f"{theirs}mlp.experts.{e}.{part}_proj.weight"] for e in range(config["n_routed_experts"])])
+
+
+def write(path, weights, config):
+    rope = config["rope_parameters"]
+    w = gguf.GGUFWriter(path, "glm4moe")
+    w.add_vocab_size(config["vocab_size"])
+    w.add_context_length(config["max_position_embeddings"])
+    w.add_embedding_length(config["hidden_size"])
+    w.add_block_count(config["num_hidden_layers"] + config["num_nextn_predict_layers"])
+    w.add_feed_forward_length(config["intermediate_size"])
+    w.add_head_count(config["num_attention_heads"])
+    w.add_head_count_kv(config["num_key_value_heads"])
+    w.add_key_length(config["head_dim"])
+    w.add_value_length(config["head_dim"])
+    w.add_rope_dimension_count(int(config["head_dim"] * rope["partial_rotary_factor"]))
+    w.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    w.add_rope_freq_base(rope["rope_theta"])
+    w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    w.add_rope_scaling_factor(rope["factor"])
+    w.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    w.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+    w.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
+    w.add_expert_count(config["n_routed_experts"])
+    w.add_expert_used_count(config["num_experts_per_tok"])
+    w.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    w.add_expert_shared_count(config["n_shared_experts"])
+    w.add_leading_dense_block_count(config["first_k_dense_replace"])
+    w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    w.add_expert_weights_scale(config["routed_scaling_factor"])
+    w.add_expert_weights_norm(config["norm_topk_prob"])
+    w.add_expert_group_count(config["n_group"])
+    w.add_expert_group_used_count(config["topk_group"])
+    w.add_nextn_predict_layers(config["num_nextn_predict_layers"])
+    w.add_tokenizer_model("none")
+    for name, tensor in tensors(weights, config):
+        w.add_tensor(name, tensor)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def converted(sources, weights, folder):
+    """By llama.cpp's converter, without a tokenizer."""
+    sys.path.insert(0, str(pathlib.Path(sources).resolve()))
+    from conversion.glm import Glm4MoeModel
+
+    (folder / "config.json").write_text((SOURCE / "config.json").read_text())
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    Glm4MoeModel.set_vocab = lambda self: self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
+    path = folder / "converted.gguf"
+    Glm4MoeModel(folder, gguf.LlamaFileType.ALL_F32, path).write()
+    return path
+
+
+def differences(path, reference):
+    """What the two files do not share, but for what describes a file."""
+    of = [gguf.GGUFReader(p) for p in (path, reference)]
+    values = [{name: field.contents() for name, field in reader.fields.items() if not name.startswith(("GGUF.", "general.", "tokenizer."))}
+              for reader in of]
+    arrays = [{t.name: np.array(t.data) for t in reader.tensors} for reader in of]
+    found = [f"{name}: {values[0].get(name)}, {values[1].get(name)}" for name in sorted(values[0].keys() | values[1].keys())
+             if values[0].get(name) != values[1].get(name)]
+    return found + [name for name in sorted(arrays[0].keys() | arrays[1].keys())
+                    if name not in arrays[0] or name not in arrays[1] or not np.array_equal(arrays[0][name], arrays[1][name])]
+
+
+def main():
+    config = json.loads((SOURCE / "config.json").read_text())
+    weights = with_layer_behind(load_file(SOURCE / "model.safetensors"), config)
+    path = HERE / "glm4_moe.gguf"
+    write(path, weights, config)
+    for sources in sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as folder:
+            print(differences(path, converted(sources, weights, pathlib.Path(folder))) or "the converter's file holds the same")
+
+
+if __name__ == "__main__":
+    main()
