@@ -8,12 +8,14 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "core/nn/transformer.h"
 #include "data/models/gguf_export.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
 #include "data/models/hugging_face_config.h"
 #include "tests/support/family_reference.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/kept_state.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
@@ -22,6 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using core::DType;
+using core::Tensor;
 using data::HuggingFaceModel;
 using testing::expect_near;
 using testing::FamilyReference;
@@ -46,11 +49,36 @@ TEST(Glm, GgufWithALayerBehindIsRead) {
   EXPECT_THAT(model.notices()[0], ::testing::HasSubstr("25 tensors of layers from 2 on"));
 }
 
-// A directory with the model in one file, and its tensors as those of layer `layer` in another.
+// As config.json says of GLM-4.5: a layer that predicts, with copies of embedding and head.
+TEST(Glm, ALayerThatPredictsComesBack) {
+  nn::ModelConfig config = HuggingFaceModel(FamilyReference("glm4_moe").folder()).model_config();
+  config.num_predict_layers = 1;
+  nn::Transformer model(config, {.memory = core::Memory::cpu(1), .with_predict = true});
+  model.init_random(1);
+  const testing::KeptState kept(model.state_dict());
+  const testing::TemporaryFolder folder;
+  data::export_hugging_face(kept, config, folder / "out", {.dtype = DType::F32});
+  const HuggingFaceModel back(folder / "out");
+  EXPECT_EQ(back.model_config(), config);
+  ASSERT_EQ(back.tensors().size(), kept.tensors().size());
+  for (const auto& [name, info] : kept.tensors()) {
+    const auto read = [&name = name, &info = info](const core::StateReader& from) {
+      core::StateEntry entry = core::StateEntry::whole(Tensor::zeros(core::Memory::cpu(1), DType::F32, info.shape));
+      from.read(name, entry);
+      return testing::values_of(entry.tensor);
+    };
+    EXPECT_EQ(read(back), read(kept)) << name;
+  }
+}
+
+// A directory with the model in one file, and its tensors as those of layer `layer` in another, which the config does
+// not speak of.
 TEST(Glm, LayersBehindTheLastAreNotRead) {
   const FamilyReference reference("glm4_moe");
   const testing::TemporaryFolder folder;
-  fs::copy_file(reference.folder() / "config.json", folder / "config.json");
+  Json config = config_of("glm4_moe");
+  config["num_nextn_predict_layers"] = 0;
+  testing::write_file(folder / "config.json", config.dump());
   const std::string bytes = testing::read_file(reference.folder() / "model.safetensors");
   std::uint64_t size = 0;
   std::memcpy(&size, bytes.data(), sizeof size);
