@@ -13,7 +13,7 @@ std::int64_t integer(const ConfigFields& fields, const char* name, const std::op
 void read_deepseek_mixture(const ConfigFields& fields, nn::ModelConfig& config,
                            const DeepseekMixtureDefaults& otherwise) {
   nn::MoeConfig& moe = config.moe;
-  config.mlp_width = fields.integer("intermediate_size");
+  read_dense_width(fields, config);
   moe.weight_scale = fields.number_or("routed_scaling_factor", 1);
   const std::int64_t shared = integer(fields, "n_shared_experts", otherwise.shared);
   core::check(shared > 0 && shared <= nn::ModelLimits::num_experts, "{}: n_shared_experts is {}, expected 1 to {}",

@@ -418,6 +418,12 @@ Json layer_types(const nn::ModelConfig& config) {
   return types;
 }
 
+void read_dense_width(const ConfigFields& fields, nn::ModelConfig& config) {
+  config.mlp_width = fields.integer("intermediate_size");
+  check(config.mlp_width > 0, "{}: intermediate_size is {}, expected a positive number", fields.where(),
+        config.mlp_width);
+}
+
 void read_dense_layers(const ConfigFields& fields, nn::ModelConfig& config) {
   const std::int64_t step = fields.integer_or("decoder_sparse_step", 1);
   check(step > 0, "{}: decoder_sparse_step is {}, expected a positive number", fields.where(), step);
@@ -426,7 +432,7 @@ void read_dense_layers(const ConfigFields& fields, nn::ModelConfig& config) {
   for (std::int64_t layer = 0; layer < config.num_layers; ++layer)
     if ((layer + 1) % step != 0 || std::ranges::find(named, Json(layer)) != named.end())
       config.moe.dense_layers.push_back(layer);
-  config.mlp_width = fields.integer("intermediate_size");
+  read_dense_width(fields, config);
   if (static_cast<std::int64_t>(config.moe.dense_layers.size()) == config.num_layers)
     core::fail("{}: no layer has experts, expected one or more", fields.where());
 }

@@ -199,6 +199,8 @@ void read_windows(const ConfigFields& fields, nn::ModelConfig& config, F&& is_fu
 }
 /// "full_attention" or "sliding_attention" of each layer.
 ConfigFields::Json layer_types(const nn::ModelConfig& config);
+/// intermediate_size, of layers that are dense; above 0 also where none is.
+void read_dense_width(const ConfigFields& fields, nn::ModelConfig& config);
 /// The layers that stay dense where each `sparse_step`-th has experts and `dense` are named; their width is mlp_width.
 void read_dense_layers(const ConfigFields& fields, nn::ModelConfig& config);
 /// The rotary base and its scaling of an object such as rope_parameters or rope_scaling. Its partial_rotary_factor is 1

@@ -208,6 +208,7 @@ TEST(Glm, OtherModelsOfTheNameAreRefused) {
        {std::pair(R"({"hidden_act": "gelu"})", "hidden_act is \"gelu\""),
         std::pair(R"({"attention_bias": 1})", "attention_bias is 1"),
         std::pair(R"({"first_k_dense_replace": 2})", "first_k_dense_replace is 2"),
+        std::pair(R"({"first_k_dense_replace": 0, "intermediate_size": 0})", "intermediate_size is 0"),
         std::pair(R"({"n_shared_experts": 0})", "n_shared_experts is 0"),
         std::pair(R"({"n_group": 2})", "moe.num_groups is 2, expected a divisor"),
         std::pair(R"({"n_group": 9})", "moe.num_groups is 9, expected groups of two experts or more"),
