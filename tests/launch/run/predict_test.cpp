@@ -283,7 +283,7 @@ TEST(Predict, FoldersMayBeWithoutCopies) {
   EXPECT_EQ(without.model_config(), whole.model_config());
   ASSERT_EQ(without.tensors().size(), whole.tensors().size());
   for (const auto& [name, info] : whole.tensors()) {
-    const auto read = [&](const HuggingFaceModel& from) {
+    const auto read = [&name = name, &info = info](const HuggingFaceModel& from) {
       core::StateEntry entry = core::StateEntry::whole(Tensor::zeros(core::Memory::cpu(1), DType::F32, info.shape));
       from.read(name, entry);
       return testing::values_of(entry.tensor);
