@@ -228,7 +228,7 @@ Generation::Generation(const Transformer& model, std::span<const std::vector<std
   text_of_slot_.resize(static_cast<std::size_t>(num_slots));
   if (options.use_cache) cache_ = model.make_cache(num_slots);
   core::check(!options.speculative || (options.use_cache && model.num_predictors() > 0),
-              "generate: speculative of {} layers that predict {} a cache, expected some, with one",
+              "generate: drafts are asked for with {} layers that predict, {} a cache, expected some, with one",
               model.num_predictors(), options.use_cache ? "with" : "without");
   if (options.speculative) drafter_.emplace(model, num_slots);
   result_.texts.resize(texts_.size());

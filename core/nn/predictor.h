@@ -11,8 +11,8 @@
 //
 // What a depth reads stands behind the last norm of the model, or of the depth before, and the embedded token comes
 // first: so have vLLM (models/deepseek_mtp.py), SGLang (models/deepseek_nextn.py) and Megatron
-// (transformer/multi_token_prediction.py) the weights of DeepSeek-V3. Between depths vLLM leaves the norm out; no
-// published model has more than one.
+// (transformer/multi_token_prediction.py) the weights of DeepSeek-V3. Between depths vLLM leaves the norm out;
+// DeepSeek-V3 and GLM-4.5 have one.
 #pragma once
 
 #include "core/nn/layer.h"

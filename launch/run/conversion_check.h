@@ -28,8 +28,8 @@ struct ConversionCheckOptions {
 
 /// Throws, naming what was written and the tensor, where a value is not the model's, neither as it is there nor rounded
 /// as the dtype of the file rounds it (gguf_blocks.h), and where the logits are further apart than the rounding of the
-/// dtypes explains: the two models' numbers differ then, or what they are made of. Of layers that predict further tokens
-/// the values alone are compared, where both have them.
+/// dtypes explains: the two models' numbers differ then, or what they are made of. Of layers that predict further
+/// tokens the values alone are compared, where both have them.
 ConversionCheck check_conversion(const ModelSource& source, const ModelSource& written,
                                  const ConversionCheckOptions& options);
 
