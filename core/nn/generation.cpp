@@ -392,8 +392,9 @@ std::int64_t Generation::take(const Piece& piece, const std::vector<std::int32_t
   std::int64_t added = 0;
   for (const std::int32_t token : chosen) {
     if (!is_there(piece.slot)) break;
-    if (added++ < kept) ++result.num_accepted;
+    const std::size_t before = result.tokens.size();
     add(piece.slot, token);
+    if (added++ < kept && result.tokens.size() > before) ++result.num_accepted;
   }
   return added;
 }

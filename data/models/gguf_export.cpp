@@ -162,7 +162,7 @@ std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& 
   const Family& family = family_for(config, "GGUF export", beyond_gguf);
   if (config.num_predict_layers > 0 && options.work.notice)
     options.work.notice(
-        fmt::format("{}: layers that predict further tokens ({}) are left out, as llama.cpp's converter does", where,
+        fmt::format("{}: layers that predict further tokens ({}) are left out: they are not written as GGUF", where,
                     config.num_predict_layers));
   const GgufKeys keys = keys_of(config, family, path, options);
   std::vector<GgufPlan> plan;

@@ -186,8 +186,8 @@ void read_latents(const ArchitectureKeys& keys, nn::ModelConfig& config) {
 
 void read_leading_dense_layers(const ArchitectureKeys& keys, nn::ModelConfig& config) {
   const std::int64_t dense = keys.integer_or("leading_dense_block_count", 0);
-  check(dense >= 0 && dense < config.num_layers, "{}: {} is {}, expected 0 to below {} = {}", keys.where(),
-        keys.name("leading_dense_block_count"), dense, keys.name("block_count"), config.num_layers);
+  check(dense >= 0 && dense < config.num_layers, "{}: {} is {}, expected 0 to below the model's {} layers",
+        keys.where(), keys.name("leading_dense_block_count"), dense, config.num_layers);
   for (std::int64_t layer = 0; layer < dense; ++layer) config.moe.dense_layers.push_back(layer);
 }
 
@@ -238,6 +238,11 @@ void read_heads(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::Mo
   config.rotary_width = turning;
 }
 
+/// Layers behind the model's last that predict further tokens, and count in block_count.
+std::int64_t num_layers_behind(const ArchitectureKeys& keys, const Family& family) {
+  return family.traits.predicts ? keys.integer_or("nextn_predict_layers", 0) : 0;
+}
+
 /// The family and the config that the metadata describes.
 std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   const std::string& where = file.path();
@@ -264,12 +269,10 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   config.num_layers = keys.integer("block_count");
   check(config.num_layers > 0 && config.num_layers <= nn::ModelLimits::num_layers, "{}: {} is {}, expected 1 to {}",
         where, keys.name("block_count"), config.num_layers, nn::ModelLimits::num_layers);
-  if (traits.predicts) {
-    const std::int64_t behind = keys.integer_or("nextn_predict_layers", 0);
-    check(behind >= 0 && behind < config.num_layers, "{}: {} is {}, expected 0 to below {} = {}", where,
-          keys.name("nextn_predict_layers"), behind, keys.name("block_count"), config.num_layers);
-    config.num_layers -= behind;
-  }
+  const std::int64_t behind = num_layers_behind(keys, family);
+  check(behind >= 0 && behind < config.num_layers, "{}: {} is {}, expected 0 to below {} = {}", where,
+        keys.name("nextn_predict_layers"), behind, keys.name("block_count"), config.num_layers);
+  config.num_layers -= behind;
   config.num_heads = keys.integer("attention.head_count");
   config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
   config.max_positions = keys.integer("context_length");
@@ -328,9 +331,11 @@ GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(fil
     tensors_[name.name] = {name.shape, origin.tensors.front()->dtype};
     origins_[name.name] = std::move(origin);
   }
+  const ArchitectureKeys keys(*file_, file_->text("general.architecture"));
+  const std::int64_t end = config_.num_layers + num_layers_behind(keys, *family);
   std::int64_t num_skipped = 0;
   for (const auto& [name, tensor] : file_->tensors()) {
-    if (family->traits.predicts && is_of_a_layer_behind(name, "blk.", config_.num_layers)) {
+    if (is_of_a_layer_behind(name, "blk.", config_.num_layers) && !is_of_a_layer_behind(name, "blk.", end)) {
       ++num_skipped;
       continue;
     }

@@ -1,8 +1,9 @@
 // Attention without a gradient whose values lie in the keys, in heads up to 576 wide: that of latents with what widens
 // them absorbed (core/nn/latent_attention.h), in which all query heads share one head of keys.
 //
-//     if (latent_tensor_cores_take(problem, {q, k, out})) return attention_latent_mma(cuda, problem, q, k, out, lse,
-//     sinks); attention_latent(cuda, problem, q, k, out, lse, sinks);
+//     if (latent_tensor_cores_take(problem, {q, k, out}))
+//       return attention_latent_mma(cuda, problem, q, k, out, lse, sinks);
+//     attention_latent(cuda, problem, q, k, out, lse, sinks);
 //
 // What a token of H heads asks of T keys of width D in bfloat16 is 2 T D bytes, of which each is to be read once, and
 // 2 T H (D + Dv) FLOPs. DeepSeek-V3's 128 heads of 576 and 512 have 242 FLOPs a byte, and V2-Lite's 16 have 30; an H100

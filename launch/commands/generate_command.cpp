@@ -137,8 +137,9 @@ void generate(Rank& rank, const GenerateOptions& options) {
   say_notices(source, log);
   const data::Tokenizer& tokenizer = source.require_tokenizer();
   if (options.speculative && source.config.num_predict_layers == 0)
-    core::fail_usage("--speculative: {} has no layers that predict further tokens, expected such a model",
-                     options.model.string());
+    core::fail_usage(
+        "--speculative: {} gives no layers that predict further tokens, expected a model that does (no GGUF file)",
+        options.model.string());
   std::optional<data::ChatTemplate> chat;
   if (options.chat) data::of_file(options.model.string(), [&] { chat.emplace(tokenizer); });
   const std::vector<GivenPrompt> prompts = prompts_of_first_rank(rank, options, tokenizer, chat ? &*chat : nullptr);

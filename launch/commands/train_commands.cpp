@@ -68,6 +68,14 @@ void say_what_runs(const Log& log, const Session& session) {
               core::counted(session.teacher->config().num_layers, "layer"));
   log->info("{}: {} parameters, {} active, {}", trained_name(session), in_short(student.total),
             in_short(student.active), core::counted(session.student->config().num_layers, "layer"));
+  const std::int64_t further = session.student->config().num_predict_layers;
+  if (further > 0)
+    log->info("with {} that {} further tokens: objective.predict_weight is {}", core::counted(further, "layer"),
+              further == 1 ? "predicts" : "predict", session.config.objective.predict_weight);
+  else if (session.config.student_init && session.teacher->config().num_predict_layers > 0)
+    log->info("without the teacher's layers that predict further tokens: {}",
+              session.config.objective.predict_weight == 0 ? "objective.predict_weight is 0"
+                                                           : "the last layer is of another kind than theirs");
   if (session.config.precision.fp8_products) log->info("{}", how_fp8_is_multiplied(session.rank.memory()->device()));
   if (session.config.train.cuda_graph)
     log->info("train.cuda_graph: {}", records_steps(session.config, session.rank)

@@ -48,8 +48,9 @@ void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wante
     std::string name = "model" + field;  // "model/moe/num_experts"
     std::replace(name.begin(), name.end(), '/', '.');
     core::check(was.contains(field) && was[field] == value,
-                "{}: its model has {} = {}, the config says {}, expected the same", where, name,
-                was.contains(field) ? was[field].dump() : "nothing", value.dump());
+                "{}: its model has {} = {}, the config says {}, expected the same{}", where, name,
+                was.contains(field) ? was[field].dump() : "nothing", value.dump(),
+                name == "model.num_predict_layers" ? ": with objective.predict_weight 0 a model has none" : "");
   }
   core::fail("{}: its model is another one than the config describes", where);
 }

@@ -32,7 +32,7 @@ struct StepOptions {
   bool delay_weight_parts = false;     // as they are between GPUs that exchange rows of experts
   std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
   nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
-  double predict_weight = 0.3;         // of the mean of the losses of layers that predict further tokens
+  double predict_weight = 0;           // of the mean of the losses of layers that predict further tokens
 };
 
 /// Sums and means over all ranks and micro-batches.

@@ -146,7 +146,12 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
                      parameters_, {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
-  if (session.teacher) flops_per_token_ += nn::forward_flops_per_token(session.teacher->config(), s);
+  if (session.teacher) {
+    const nn::ModelConfig& teacher = session.teacher->config();
+    const std::int64_t heads = session.student->config().num_predict_layers;  // beside the one of its pass
+    flops_per_token_ += nn::forward_flops_per_token(teacher, s) +
+                        2.0 * static_cast<double>(heads) * static_cast<double>(teacher.vocabulary * teacher.width);
+  }
   const double own_peak = measure_peak_flops(session.rank.memory(), threads_of_rank(session.config.train.threads),
                                              session.config.precision.compute);
   core::Tensor peak = core::Tensor::from<double>(session.rank.host_memory(), {1}, {&own_peak, 1});
@@ -310,7 +315,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   if (!r.predict.empty()) {
     line["predict_loss"] = r.predict_loss();
     for (std::size_t k = 0; k < r.predict.size(); ++k)
-      line[fmt::format("predict_ce_{}", k + 1)] = r.predict[k].tokens > 0 ? r.predict[k].ce / r.predict[k].tokens : 0;
+      if (r.predict[k].tokens > 0) line[fmt::format("predict_ce_{}", k + 1)] = r.predict[k].ce / r.predict[k].tokens;
   }
   if (!r.expert_load.empty()) {
     line["balance_loss"] = r.balance;

@@ -467,6 +467,9 @@ void read_rotary_width(const ConfigFields& fields, double otherwise, nn::ModelCo
   for (const char* section : {"rope_scaling", "rope_parameters"})
     if (fields.has(section)) part = fields.section(section).number_or("partial_rotary_factor", part);
   check(part > 0 && part <= 1, "{}: partial_rotary_factor is {}, expected above 0 to 1", fields.where(), part);
+  check(config.head_width > 0 && config.head_width <= nn::ModelLimits::head_width,
+        "{}: the width of a head is {}, expected 1 to {}", fields.where(), config.head_width,
+        nn::ModelLimits::head_width);
   const double turns = static_cast<double>(config.head_width) * part;
   const auto turned = static_cast<std::int64_t>(turns);  // as transformers cuts it
   check(turned > 0, "{}: partial_rotary_factor is {}, so nothing of a head of {} turns, expected some of it",

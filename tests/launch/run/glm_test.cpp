@@ -49,6 +49,23 @@ TEST(Glm, GgufWithALayerBehindIsRead) {
   EXPECT_THAT(model.notices()[0], ::testing::HasSubstr("25 tensors of layers from 2 on"));
 }
 
+// Of layers that the file does not count nobody knows what they are.
+TEST(Glm, GgufWithLayersThatItDoesNotCountIsRefused) {
+  std::string bytes = testing::read_file(testing::golden_folder() / "gguf" / "glm4_moe.gguf");
+  const auto set = [&](const std::string& key, std::uint32_t value) {
+    const std::size_t at = bytes.find(key);
+    ASSERT_NE(at, std::string::npos) << key;
+    std::memcpy(bytes.data() + at + key.size() + 4, &value, sizeof value);  // behind the type
+  };
+  set("glm4moe.block_count", 2);
+  set("glm4moe.nextn_predict_layers", 0);
+  const testing::TemporaryFolder folder;
+  testing::write_file(folder / "m.gguf", bytes);
+  EXPECT_THAT(
+      testing::error_of([&] { data::GgufModel(std::make_shared<data::GgufFile>((folder / "m.gguf").string())); }),
+      ::testing::AllOf(::testing::HasSubstr("tensor blk.2."), ::testing::HasSubstr("has no place")));
+}
+
 // As config.json says of GLM-4.5: a layer that predicts, with copies of embedding and head.
 TEST(Glm, ALayerThatPredictsComesBack) {
   nn::ModelConfig config = HuggingFaceModel(FamilyReference("glm4_moe").folder()).model_config();
