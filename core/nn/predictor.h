@@ -9,10 +9,10 @@
 //       hidden = further.stream;
 //     }
 //
-// What a depth reads stands behind the last norm of the model, or of the depth before, and the embedded token comes
-// first: so have vLLM (models/deepseek_mtp.py), SGLang (models/deepseek_nextn.py) and Megatron
-// (transformer/multi_token_prediction.py) the weights of DeepSeek-V3. Between depths vLLM leaves the norm out;
-// DeepSeek-V3 and GLM-4.5 have one.
+// The embedded token comes first, as vLLM (models/deepseek_mtp.py), SGLang (models/deepseek_nextn.py) and Megatron
+// (transformer/multi_token_prediction.py) have the weights of DeepSeek-V3. What a depth reads stands behind the last
+// norm of the model, as in SGLang, or of the depth before, as in SGLang and Megatron; vLLM leaves the norm between
+// depths out, of which DeepSeek-V3 and GLM-4.5, with one, have none.
 #pragma once
 
 #include "core/nn/layer.h"

@@ -50,13 +50,13 @@ bool has_values(const ModelTensor& tensor) {
   return dtype == DType::F32 || dtype == DType::F64 || dtype == DType::BF16 || core::block_format(dtype);
 }
 
-/// Whether two tensors hold the same values; of large ones some are read, in `most_runs` places.
+/// Whether two tensors hold the same values, as far as so many runs of them, evenly spread, say.
 bool are_equal(const ModelTensor& a, const ModelTensor& b,
                std::int64_t most_runs = std::numeric_limits<std::int64_t>::max()) {
   if (a.shape() != b.shape() || !has_values(a) || !has_values(b)) return false;
   constexpr std::int64_t at_once = 1 << 16;
   const std::int64_t num_runs = (a.shape().numel() + at_once - 1) / at_once;
-  const std::int64_t apart = std::max<std::int64_t>(1, num_runs / most_runs) * at_once;
+  const std::int64_t apart = ((num_runs - 1) / most_runs + 1) * at_once;
   std::vector<double> of_a(at_once);
   std::vector<double> of_b(at_once);
   for (std::int64_t first = 0; first < a.shape().numel(); first += apart) {

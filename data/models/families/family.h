@@ -154,6 +154,8 @@ const Family& family_for(const nn::ModelConfig& config, std::string_view what, B
 /// The model without what a family has no place for though it computes the same: layers that predict further tokens.
 nn::ModelConfig in_family(const Family& family, nn::ModelConfig config);
 
+/// As config.json calls it where a family says nothing else.
+const char* usual_name(nn::Activation activation);
 /// What all models of a family have alike.
 void set_traits(const FamilyTraits& traits, nn::ModelConfig& config);
 /// The architecture that config.json describes.

@@ -8,9 +8,10 @@ attn_kv_b [H*(N+Dv),R], as those before. Both are float32.
 import json
 import pathlib
 
-import gguf
-import torch
-from safetensors.torch import load_file
+import numpy as np
+from safetensors.numpy import load_file
+
+from mixture_file import begin, expert_tensors, finish, outer_tensors
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parent / "families" / "deepseek_v3"
@@ -24,9 +25,7 @@ NAMES = {
 
 def tensors(weights, config, is_split):
     heads, own = config["num_attention_heads"], config["qk_nope_head_dim"]
-    yield "token_embd.weight", weights["model.embed_tokens.weight"]
-    yield "output_norm.weight", weights["model.norm.weight"]
-    yield "output.weight", weights["lm_head.weight"]
+    yield from outer_tensors(weights)
     for layer in range(config["num_hidden_layers"]):
         theirs, ours = f"model.layers.{layer}.", f"blk.{layer}."
         for name, to in NAMES.items():
@@ -36,32 +35,17 @@ def tensors(weights, config, is_split):
             if to != "attn_kv_b" or not is_split:
                 yield f"{ours}{to}.weight", w
                 continue
-            k, v = w.view(heads, -1, w.shape[-1]).split([own, config["v_head_dim"]], dim=1)
-            yield f"{ours}attn_k_b.weight", k.transpose(1, 2)
+            k, v = np.split(w.reshape(heads, -1, w.shape[-1]), [own], axis=1)
+            yield f"{ours}attn_k_b.weight", k.swapaxes(1, 2)
             yield f"{ours}attn_v_b.weight", v
-        if f"{theirs}mlp.gate.weight" not in weights:
-            continue
-        yield f"{ours}exp_probs_b.bias", weights[f"{theirs}mlp.gate.e_score_correction_bias"]
-        for part in ("gate", "up", "down"):
-            yield f"{ours}ffn_{part}_exps.weight", torch.stack(
-                [weights[f"{theirs}mlp.experts.{e}.{part}_proj.weight"] for e in range(config["n_routed_experts"])])
+        yield from expert_tensors(weights, config, layer)
 
 
 def write(path, is_split):
     config, weights = json.loads((SOURCE / "config.json").read_text()), load_file(SOURCE / "model.safetensors")
-    rope, rank, turning = config["rope_parameters"], config["kv_lora_rank"], config["qk_rope_head_dim"]
+    rank, turning = config["kv_lora_rank"], config["qk_rope_head_dim"]
     width = config["qk_nope_head_dim"] + turning
-    w = gguf.GGUFWriter(path, "deepseek2")
-    w.add_vocab_size(config["vocab_size"])
-    w.add_context_length(config["max_position_embeddings"])
-    w.add_embedding_length(config["hidden_size"])
-    w.add_block_count(config["num_hidden_layers"])
-    w.add_feed_forward_length(config["intermediate_size"])
-    w.add_head_count(config["num_attention_heads"])
-    w.add_head_count_kv(1 if is_split else config["num_attention_heads"])
-    w.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    w.add_rope_freq_base(rope["rope_theta"])
-    w.add_leading_dense_block_count(config["first_k_dense_replace"])
+    w = begin(path, "deepseek2", config, config["num_hidden_layers"], 1 if is_split else config["num_attention_heads"])
     w.add_q_lora_rank(config["q_lora_rank"])
     w.add_kv_lora_rank(rank)
     w.add_key_length(rank + turning if is_split else width)
@@ -69,29 +53,9 @@ def write(path, is_split):
     if is_split:
         w.add_key_length_mla(width)
         w.add_value_length_mla(config["v_head_dim"])
-    w.add_expert_feed_forward_length(config["moe_intermediate_size"])
-    w.add_expert_count(config["n_routed_experts"])
-    w.add_expert_used_count(config["num_experts_per_tok"])
-    w.add_expert_shared_count(config["n_shared_experts"])
-    w.add_expert_weights_scale(config["routed_scaling_factor"])
-    w.add_expert_weights_norm(config["norm_topk_prob"])
-    w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
-    w.add_expert_group_count(config["n_group"])
-    w.add_expert_group_used_count(config["topk_group"])
     w.add_rope_dimension_count(turning)
-    w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-    w.add_rope_scaling_factor(rope["factor"])
-    w.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
-    w.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
-    w.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
-    w.add_rope_scaling_yarn_log_mul(0.1 * rope["mscale_all_dim"])
-    w.add_tokenizer_model("none")
-    for name, tensor in tensors(weights, config, is_split):
-        w.add_tensor(name, tensor.contiguous().numpy())
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    w.add_rope_scaling_yarn_log_mul(0.1 * config["rope_parameters"]["mscale_all_dim"])
+    finish(w, tensors(weights, config, is_split))
 
 
 for name, is_split in (("deepseek_v3", True), ("deepseek_v3_joined", False)):

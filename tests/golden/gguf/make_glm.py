@@ -14,6 +14,8 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from mixture_file import begin, expert_tensors, finish, outer_tensors
+
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parent / "families" / "glm4_moe"
 NAMES = {
@@ -39,61 +41,23 @@ def with_layer_behind(weights, config):
 
 
 def tensors(weights, config):
-    yield "token_embd.weight", weights["model.embed_tokens.weight"]
-    yield "output_norm.weight", weights["model.norm.weight"]
-    yield "output.weight", weights["lm_head.weight"]
+    yield from outer_tensors(weights)
     for layer in range(config["num_hidden_layers"] + config["num_nextn_predict_layers"]):
         theirs, ours = f"model.layers.{layer}.", f"blk.{layer}."
         for name, to in NAMES.items():
             for kind in ("weight", "bias"):
                 if f"{theirs}{name}.{kind}" in weights:
                     yield f"{ours}{to}.{kind}", weights[f"{theirs}{name}.{kind}"]
-        if f"{theirs}mlp.gate.weight" not in weights:
-            continue
-        yield f"{ours}exp_probs_b.bias", weights[f"{theirs}mlp.gate.e_score_correction_bias"]
-        for part in ("gate", "up", "down"):
-            yield f"{ours}ffn_{part}_exps.weight", np.stack(
-                [weights[f"{theirs}mlp.experts.{e}.{part}_proj.weight"] for e in range(config["n_routed_experts"])])
+        yield from expert_tensors(weights, config, layer)
 
 
 def write(path, weights, config):
-    rope = config["rope_parameters"]
-    w = gguf.GGUFWriter(path, "glm4moe")
-    w.add_vocab_size(config["vocab_size"])
-    w.add_context_length(config["max_position_embeddings"])
-    w.add_embedding_length(config["hidden_size"])
-    w.add_block_count(config["num_hidden_layers"] + config["num_nextn_predict_layers"])
-    w.add_feed_forward_length(config["intermediate_size"])
-    w.add_head_count(config["num_attention_heads"])
-    w.add_head_count_kv(config["num_key_value_heads"])
+    w = begin(path, "glm4moe", config, config["num_hidden_layers"] + config["num_nextn_predict_layers"], config["num_key_value_heads"])
     w.add_key_length(config["head_dim"])
     w.add_value_length(config["head_dim"])
-    w.add_rope_dimension_count(int(config["head_dim"] * rope["partial_rotary_factor"]))
-    w.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    w.add_rope_freq_base(rope["rope_theta"])
-    w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-    w.add_rope_scaling_factor(rope["factor"])
-    w.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
-    w.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
-    w.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
-    w.add_expert_count(config["n_routed_experts"])
-    w.add_expert_used_count(config["num_experts_per_tok"])
-    w.add_expert_feed_forward_length(config["moe_intermediate_size"])
-    w.add_expert_shared_count(config["n_shared_experts"])
-    w.add_leading_dense_block_count(config["first_k_dense_replace"])
-    w.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
-    w.add_expert_weights_scale(config["routed_scaling_factor"])
-    w.add_expert_weights_norm(config["norm_topk_prob"])
-    w.add_expert_group_count(config["n_group"])
-    w.add_expert_group_used_count(config["topk_group"])
+    w.add_rope_dimension_count(int(config["head_dim"] * config["rope_parameters"]["partial_rotary_factor"]))
     w.add_nextn_predict_layers(config["num_nextn_predict_layers"])
-    w.add_tokenizer_model("none")
-    for name, tensor in tensors(weights, config):
-        w.add_tensor(name, tensor)
-    w.write_header_to_file()
-    w.write_kv_data_to_file()
-    w.write_tensors_to_file()
-    w.close()
+    finish(w, tensors(weights, config))
 
 
 def converted(sources, weights, folder):

@@ -313,6 +313,19 @@ TEST(Predict, FoldersMaySayMoreThanTheyHave) {
               ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr("has no tensor model.layers.3.")));
 }
 
+nn::ModelConfig small_llama(std::int64_t num_predict_layers) {
+  return {.vocabulary = 11,
+          .width = 8,
+          .num_layers = 2,
+          .num_heads = 2,
+          .num_kv_heads = 2,
+          .head_width = 4,
+          .mlp_width = 8,
+          .max_positions = 16,
+          .moe = {},
+          .num_predict_layers = num_predict_layers};
+}
+
 // A GGUF file and a family that has no place for them hold the model without: it computes the same.
 TEST(Predict, AreLeftOutOfOtherFiles) {
   const FamilyReference reference(family);
@@ -328,16 +341,7 @@ TEST(Predict, AreLeftOutOfOtherFiles) {
   EXPECT_EQ(written.config.num_predict_layers, 0);
   EXPECT_TRUE(launch::check_conversion(launch::open_model(reference.folder()), written, {}).is_exact);
 
-  const nn::ModelConfig llama{.vocabulary = 11,
-                              .width = 8,
-                              .num_layers = 2,
-                              .num_heads = 2,
-                              .num_kv_heads = 2,
-                              .head_width = 4,
-                              .mlp_width = 8,
-                              .max_positions = 16,
-                              .moe = {},
-                              .num_predict_layers = 1};
+  const nn::ModelConfig llama = small_llama(1);
   nn::Transformer other(llama, {.memory = core::Memory::cpu(1), .with_predict = true});
   other.init_random(1);
   const testing::KeptState reader(other.state_dict());
@@ -366,16 +370,7 @@ TEST(Predict, StudentsKeepThemWithALastLayerOfTheirKind) {
 
 // Experts that are slices of a dense layer that predicts give what it gave.
 TEST(Predict, UpcycledTheyAreWhatTheyWere) {
-  const nn::ModelConfig dense{.vocabulary = 11,
-                              .width = 8,
-                              .num_layers = 2,
-                              .num_heads = 2,
-                              .num_kv_heads = 2,
-                              .head_width = 4,
-                              .mlp_width = 8,
-                              .max_positions = 16,
-                              .moe = {},
-                              .num_predict_layers = 2};
+  const nn::ModelConfig dense = small_llama(2);
   const auto memory = core::Memory::cpu(1);
   nn::Transformer teacher(dense, {.memory = memory, .dtype = DType::F64, .frozen = true, .with_predict = true});
   teacher.init_random(3);
