@@ -3,6 +3,7 @@
 //
 //     logits_maxima(cpu, chunk, chunk.student, student_maxima, student_indices);    // then max over the parts
 //     logits_sums(cpu, chunk, maxima..., sums);                                     // then sum over the parts
+//     divergence_sums(cpu, chunk, terms, maxima..., sums, divergence);              // then sum over the parts
 //     logits_gradient(cpu, chunk, maxima..., sums, ..., dlogits, sum_min);          // then sum over the parts
 #pragma once
 
@@ -10,6 +11,7 @@
 
 #include "device_set.h"
 #include "kernels/bf16.h"
+#include "kernels/divergence.h"
 
 namespace limbeck::kernels {
 
@@ -39,6 +41,24 @@ enum LogitsSum : std::int64_t {
   num_logits_sums,
 };
 
+/// What a token's loss is: ce CE + divergence T^2 D(p_T, q_T).
+struct LossTerms {
+  double ce = 1;
+  double divergence = 0;
+  Divergence kind = Divergence::ForwardKl;
+  double mix = 0;  // of the kinds that mix p and q
+
+  /// Whether D and its gradient are of the row results of logits_sums alone.
+  constexpr bool needs_no_sums() const { return divergence == 0 || kind == Divergence::ForwardKl; }
+};
+
+/// Row results of divergence_sums, [n,num_divergence_sums].
+enum DivergenceSum : std::int64_t {
+  DivergenceValue,  // D(p_T, q_T)
+  DivergencePull,   // the sum of what DivergenceTerm calls the pull
+  num_divergence_sums,
+};
+
 /// What a token's loss is weighted by: `value`, times *scale, which is on the device, unless that is null.
 struct TokenWeight {
   double value = 1;
@@ -58,12 +78,19 @@ template <class D, class T>
 void logits_sums(const D& device, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
                  double* sums);
 
-/// dlogits [n,columns] = weight (alpha (q - target) + (1 - alpha) T (q_T - p_T)), 0 in padding and skipped rows;
-/// dlogits may be null, or rows.student where G is T. sum_min [n] = sum of min(p, q), 0 without a teacher. G is T, or
-/// bf16 with T float: each gradient is then computed in float and rounded once.
+/// divergence [n,num_divergence_sums] of rows with a teacher, from sums of whole rows; not for terms that need none.
+template <class D, class T>
+void divergence_sums(const D& device, const LogitsRows<T>& rows, const LossTerms& terms, const double* student_max,
+                     const double* teacher_max, const double* sums, double* divergence);
+
+/// dlogits [n,columns] = weight (ce (q - target) + divergence T (pull - q_T sum of pulls)), which is T (q_T - p_T) of
+/// the forward KL; 0 in padding and skipped rows; dlogits may be null, or rows.student where G is T. sum_min [n] = sum
+/// of min(p, q), 0 without a teacher. `divergence` [n,num_divergence_sums] is of whole rows; null where the terms need
+/// none. G is T, or bf16 with T float: each gradient is then computed in float and rounded once.
 template <class D, class T, class G>
-void logits_gradient(const D& device, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
-                     const double* sums, double alpha, TokenWeight weight, G* dlogits, double* sum_min);
+void logits_gradient(const D& device, const LogitsRows<T>& rows, const LossTerms& terms, const double* student_max,
+                     const double* teacher_max, const double* sums, const double* divergence, TokenWeight weight,
+                     G* dlogits, double* sum_min);
 
 /// Where a maximum over the parts of a vocabulary is this part's own, indices[i] becomes -indices[i], else -infinity:
 /// the maximum of those over the parts is the lowest index, negated. [n] each.
@@ -79,16 +106,17 @@ enum LossColumn : std::int64_t {
   LossAgreement,  // 1 where both have the same maximum
   LossSumMin,     // the sum of min(p, q)
   num_loss_columns,
-  LossObjective = num_loss_columns,  // of totals alone: weight (alpha CE + (1 - alpha) T^2 KL_T)
+  LossObjective = num_loss_columns,  // of totals alone: weight (ce CE + divergence T^2 D)
   num_loss_totals,
 };
 
 /// Adds to totals [num_loss_totals], row by row in their order, what the rows with a target lose, from row results that
-/// are of whole rows: indices [2,n] (student, teacher), sums [n,num_logits_sums], sum_min [n]. each
-/// [n,num_loss_columns], zeros in rows without a target; may be null. Of `rows` n, targets, whether there is a teacher,
-/// and the temperature count.
+/// are of whole rows: indices [2,n] (student, teacher), sums [n,num_logits_sums], divergence [n,num_divergence_sums] or
+/// null where the terms need none, sum_min [n]. each [n,num_loss_columns], zeros in rows without a target; may be null.
+/// Of `rows` n, targets, whether there is a teacher, and the temperature count.
 template <class D, class T>
-void add_losses(const D& device, const LogitsRows<T>& rows, const double* indices, const double* sums,
-                const double* sum_min, double alpha, TokenWeight weight, double* totals, double* each);
+void add_losses(const D& device, const LogitsRows<T>& rows, const LossTerms& terms, const double* indices,
+                const double* sums, const double* divergence, const double* sum_min, TokenWeight weight, double* totals,
+                double* each);
 
 }  // namespace limbeck::kernels

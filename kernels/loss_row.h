@@ -12,18 +12,21 @@ struct LossRow {
   double objective;
 };
 
-/// `sum` [num_logits_sums] of whole rows. Real is double.
+/// `sum` [num_logits_sums] and `divergence` [num_divergence_sums], or null, of whole rows. Real is double.
 template <class Real>
-constexpr LossRow loss_row(const Real* sum, bool has_teacher, double alpha, double temperature, bool agrees,
-                           double sum_min) {
+constexpr LossRow loss_row(const Real* sum, const Real* divergence, bool has_teacher, const LossTerms& terms,
+                           double temperature, bool agrees, double sum_min) {
   const double ce = std::log(sum[StudentSum]) - sum[StudentTarget];
-  LossRow row{{1, ce, 0, 0, 0, 0}, alpha * ce};
+  LossRow row{{1, ce, 0, 0, 0, 0}, terms.ce * ce};
   if (!has_teacher) return row;
   // sum p (log p - log q), with logits less their maxima: no large numbers cancel.
   const double kl = sum[Difference] / sum[TeacherSum] - std::log(sum[TeacherSum]) + std::log(sum[StudentSum]);
   const double tempered = sum[DifferenceTempered] / sum[TeacherSumTempered] - std::log(sum[TeacherSumTempered]) +
                           std::log(sum[StudentSumTempered]);
-  if (alpha != 1) row.objective += (1 - alpha) * temperature * temperature * tempered;
+  if (terms.divergence != 0) {
+    const double value = terms.needs_no_sums() ? tempered : divergence[DivergenceValue];
+    row.objective += terms.divergence * temperature * temperature * value;
+  }
   row.columns[LossTeacherCe] = std::log(sum[TeacherSum]) - sum[TeacherTarget];
   row.columns[LossKl] = kl;
   row.columns[LossAgreement] = agrees ? 1 : 0;

@@ -22,8 +22,8 @@ void reduce_indices(const D& device, nn::TensorComm& comm, const Tensor& own, co
   kernels::scale(device, indices.data<double>(), -1.0, indices.mutable_data<double>(), n);
 }
 
-/// alpha CE + (1 - alpha) T^2 KL_T, and its gradient. Row results are reduced over the parts of the vocabulary.
-void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossAccumulator& losses) {
+/// Losses and their gradient. Row results are reduced over the parts of the vocabulary.
+void run_chunk(LogitsChunk& chunk, const kernels::LossTerms& terms, double temperature, LossAccumulator& losses) {
   const std::int64_t n = chunk.student.shape()[0];
   const auto& memory = chunk.student.memory();
   const bool has_teacher = chunk.teacher.defined();
@@ -31,6 +31,8 @@ void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossAccumul
   Tensor both_indices = Tensor::zeros(memory, DType::F64, {2, n});  // the lowest column with the maximum
   Tensor sums = Tensor::empty(memory, DType::F64, {n, kernels::num_logits_sums});
   Tensor sum_min = Tensor::empty(memory, DType::F64, {n});
+  Tensor divergence;
+  if (!terms.needs_no_sums()) divergence = Tensor::empty(memory, DType::F64, {n, kernels::num_divergence_sums});
   const kernels::TokenWeight weight(chunk.weight, chunk.scale.defined() ? chunk.scale.data<double>() : nullptr);
   core::dispatch_float("objective", chunk.student.dtype(), [&]<class T>() {
     core::on_device(chunk.student, [&](const auto& device) {
@@ -53,9 +55,15 @@ void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossAccumul
       }
       kernels::logits_sums(device, logits, maxima, maxima + n, sums.mutable_data<double>());
       chunk.vocabulary.sum(sums);
+      if (divergence.defined()) {
+        kernels::divergence_sums(device, logits, terms, maxima, maxima + n, sums.data<double>(),
+                                 divergence.mutable_data<double>());
+        chunk.vocabulary.sum(divergence);
+      }
+      const double* of_divergence = divergence.defined() ? divergence.data<double>() : nullptr;
       const auto write_gradient = [&](auto* gradient) {
-        kernels::logits_gradient(device, logits, maxima, maxima + n, sums.data<double>(), alpha, weight, gradient,
-                                 sum_min.mutable_data<double>());
+        kernels::logits_gradient(device, logits, terms, maxima, maxima + n, sums.data<double>(), of_divergence, weight,
+                                 gradient, sum_min.mutable_data<double>());
       };
       if (!chunk.gradient.defined())
         write_gradient(static_cast<T*>(nullptr));
@@ -64,8 +72,8 @@ void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossAccumul
       else if constexpr (std::is_same_v<T, float>)
         write_gradient(chunk.gradient.mutable_data<core::bf16>());
       chunk.vocabulary.sum(sum_min);
-      kernels::add_losses(device, logits, indices, sums.data<double>(), sum_min.data<double>(), alpha, weight,
-                          losses.totals().mutable_data<double>(),
+      kernels::add_losses(device, logits, terms, indices, sums.data<double>(), of_divergence, sum_min.data<double>(),
+                          weight, losses.totals().mutable_data<double>(),
                           losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr);
     });
   });
@@ -73,18 +81,30 @@ void run_chunk(LogitsChunk& chunk, double alpha, double temperature, LossAccumul
 
 }  // namespace
 
-void LanguageModelling::run(LogitsChunk& chunk, LossAccumulator& losses) const { run_chunk(chunk, 1, 1, losses); }
+void LanguageModelling::run(LogitsChunk& chunk, LossAccumulator& losses) const { run_chunk(chunk, {}, 1, losses); }
 
-Distillation::Distillation(const DistillationOptions& options) : options_(options) {
+void Distillation::set(const DistillationOptions& options) {
   core::check(options.ce_weight >= 0 && options.ce_weight <= 1,
               "distillation: the weight of cross-entropy is {}, expected 0 to 1", options.ce_weight);
   core::check(options.temperature > 0 && std::isfinite(options.temperature),
               "distillation: temperature is {}, expected a positive number", options.temperature);
+  core::check(options.mix >= 0 && options.mix <= 1, "distillation: the mix is {}, expected 0 to 1", options.mix);
+  options_ = options;
+  using enum kernels::Divergence;
+  auto& kind = options_.divergence;
+  if (options.mix == 0 && (kind == JensenShannon || kind == SkewKl)) kind = ForwardKl;
+  if (options.mix == 0 && kind == ReverseSkewKl) kind = ReverseKl;
+  if (options.mix == 1 && kind == JensenShannon) kind = ReverseKl;
 }
 
 void Distillation::run(LogitsChunk& chunk, LossAccumulator& losses) const {
   core::check(chunk.teacher.defined(), "distillation: the chunk has no teacher's logits");
-  run_chunk(chunk, options_.ce_weight, options_.temperature, losses);
+  run_chunk(chunk,
+            {.ce = options_.ce_weight,
+             .divergence = 1 - options_.ce_weight,
+             .kind = options_.divergence,
+             .mix = options_.mix},
+            options_.temperature, losses);
 }
 
 }  // namespace limbeck::optim

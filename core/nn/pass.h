@@ -45,6 +45,9 @@ struct Pass {
   std::vector<CacheRun> cached = {};  // where the batch's sequences go on in it
   /// Called with each layer's input and output hidden states [T,C] (not in a replay), or this rank's share of them.
   std::function<void(std::int64_t layer, const Tensor& in, const Tensor& out)> tap = {};
+  /// Called with what each layer gives, [T,C] or this rank's share of it, for whoever goes on with it (not in a
+  /// replay).
+  std::function<void(std::int64_t layer, const Var& out)> gives = {};
   /// Called with what each MoE layer's router reads, [T,C] (not in a replay), or this rank's share of it.
   std::function<void(std::int64_t layer, const Tensor& x)> routed = {};
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a

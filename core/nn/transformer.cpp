@@ -448,6 +448,7 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
     const Tensor before = pass.tap ? stream.sum(tape).value : Tensor();
     run(tape, pass, layer, static_cast<std::int64_t>(n), stream, losses);
     if (pass.tap) pass.tap(layer.index, before, stream.sum(tape).value);
+    if (pass.gives) pass.gives(layer.index, stream.sum(tape));
   }
   if (pass.cache) pass.cache->advance(pass.cached);
   if (!norm_) return {stream.sum(tape), losses, stream.sum(tape)};

@@ -71,9 +71,9 @@ Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets, std::int
                dispatch_float(op, x.dtype(), [&]<class T>() {
                  on_device(x, [&](const auto& device) {
                    const double* largest = saved_maxima.get().data<double>();
-                   kernels::logits_gradient(device, rows_of<T>(x, saved_targets.get()), largest, largest,
-                                            saved_sums.get().data<double>(), /*alpha=*/1, factor, dz.mutable_data<T>(),
-                                            unused.mutable_data<double>());
+                   kernels::logits_gradient(device, rows_of<T>(x, saved_targets.get()), kernels::LossTerms(), largest,
+                                            largest, saved_sums.get().data<double>(), nullptr, factor,
+                                            dz.mutable_data<T>(), unused.mutable_data<double>());
                  });
                });
                accumulate(to, dz);

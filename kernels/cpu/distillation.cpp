@@ -1,7 +1,10 @@
 #include "kernels/distillation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <tuple>
+#include <utility>
 
 #include "kernels/cpu/larger.h"
 #include "kernels/cpu/parallel_for.h"
@@ -60,7 +63,7 @@ struct GradientRow {
 
 template <class T>
 GradientRow<T> gradient_row(const LogitsRows<T>& rows, std::int64_t i, double student_max, double teacher_max,
-                            const double* sum, double alpha, double weight) {
+                            const double* sum, const LossTerms& terms, double weight) {
   return {.student = rows.student + i * rows.columns,
           .teacher = rows.teacher == nullptr ? nullptr : rows.teacher + i * rows.columns,
           .student_max = static_cast<T>(student_max),
@@ -70,8 +73,71 @@ GradientRow<T> gradient_row(const LogitsRows<T>& rows, std::int64_t i, double st
           .p = static_cast<T>(1 / sum[TeacherSum]),
           .q_tempered = static_cast<T>(1 / sum[StudentSumTempered]),
           .p_tempered = static_cast<T>(1 / sum[TeacherSumTempered]),
-          .ce = static_cast<T>(alpha * weight),
-          .kl = static_cast<T>((1 - alpha) * rows.temperature * weight)};
+          .ce = static_cast<T>(terms.ce * weight),
+          .kl = static_cast<T>(terms.divergence * rows.temperature * weight)};
+}
+
+/// Tempered distributions of a row, by logits.
+template <class T>
+struct TemperedRow {
+  const T* student;
+  const T* teacher;
+  T student_max, teacher_max;
+  T inverse;             // of the temperature
+  T log_sum_apart;       // log of the student's sum of exponentials less log of the teacher's
+  T q_factor, p_factor;  // 1 / the sums
+
+  TemperedRow(const LogitsRows<T>& rows, std::int64_t i, double smax, double tmax, const double* sum)
+      : student(rows.student + i * rows.columns),
+        teacher(rows.teacher + i * rows.columns),
+        student_max(static_cast<T>(smax)),
+        teacher_max(static_cast<T>(tmax)),
+        inverse(static_cast<T>(1 / rows.temperature)),
+        log_sum_apart(static_cast<T>(std::log(sum[StudentSumTempered]) - std::log(sum[TeacherSumTempered]))),
+        q_factor(static_cast<T>(1 / sum[StudentSumTempered])),
+        p_factor(static_cast<T>(1 / sum[TeacherSumTempered])) {}
+
+  template <Divergence Kind>
+  DivergenceTerm<T> term(std::int64_t j, T mix, T& q) const {
+    // The difference of equal logits is 0, however products and sums are fused.
+    const T zs = student[j] - student_max, zt = teacher[j] - teacher_max;
+    q = q_factor * exponential(zs * inverse);
+    return divergence_term<Kind>(p_factor * exponential(zt * inverse), q, (zs - zt) * inverse - log_sum_apart, mix);
+  }
+};
+
+/// Value and sum of pulls of a row.
+template <Divergence Kind, class T>
+std::pair<double, double> divergence_row(const TemperedRow<T>& tempered, std::int64_t n, T mix) {
+  const TemperedRow<T> row = tempered;
+  double value = 0, pull = 0;
+  for (std::int64_t begin = 0; begin < n; begin += block) {
+    const std::int64_t end = std::min(begin + block, n);
+    T v = 0, g = 0;
+#pragma omp simd reduction(+ : v, g)
+    for (std::int64_t j = begin; j < end; ++j) {
+      T q;
+      const DivergenceTerm<T> term = row.template term<Kind>(j, mix, q);
+      v += term.value;
+      g += term.pull;
+    }
+    value += v;
+    pull += g;
+  }
+  return {value, pull};
+}
+
+/// d [n] += weight (pull - q of all pulls) of the columns from `first` on.
+template <Divergence Kind, class T>
+void add_divergence_gradient(const TemperedRow<T>& tempered, std::int64_t first, std::int64_t n, T mix, T all_pulls,
+                             T weight, T* d) {
+  const TemperedRow<T> row = tempered;
+#pragma omp simd
+  for (std::int64_t j = 0; j < n; ++j) {
+    T q;
+    const T pull = row.template term<Kind>(first + j, mix, q).pull;
+    d[j] += weight * (pull - q * all_pulls);
+  }
 }
 
 /// d [n], or null: the gradient of the next n columns, but for the target's. Returns their sum of min(p, q).
@@ -168,9 +234,28 @@ void logits_sums(const D& cpu, const LogitsRows<T>& rows, const double* student_
   });
 }
 
+template <class D, class T>
+void divergence_sums(const D& cpu, const LogitsRows<T>& rows, const LossTerms& terms, const double* student_max,
+                     const double* teacher_max, const double* sums, double* divergence) {
+  parallel_for(cpu, rows.n, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      double* out = divergence + i * num_divergence_sums;
+      std::fill_n(out, num_divergence_sums, 0.0);
+      if (rows.targets[i] < 0) continue;
+      const TemperedRow<T> row(rows, i, student_max[i], teacher_max[i], sums + i * num_logits_sums);
+      std::tie(out[DivergenceValue], out[DivergencePull]) = with_divergence(terms.kind, [&]<Divergence Kind>() {
+        return divergence_row<Kind>(row, rows.num_valid, static_cast<T>(terms.mix));
+      });
+    }
+  });
+}
+
 template <class D, class T, class G>
-void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
-                     const double* sums, double alpha, TokenWeight token_weight, G* dlogits, double* sum_min) {
+void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const LossTerms& terms, const double* student_max,
+                     const double* teacher_max, const double* sums, const double* divergence, TokenWeight token_weight,
+                     G* dlogits, double* sum_min) {
+  const bool is_apart = rows.teacher != nullptr && !terms.needs_no_sums();  // the divergence's part is added
+  const LossTerms plain{.ce = terms.ce, .divergence = is_apart ? 0 : terms.divergence};
   const std::int64_t n = rows.num_valid;
   const double weight = token_weight.get();
   parallel_for(cpu, rows.n, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -184,17 +269,30 @@ void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const double* stud
         continue;
       }
       if (d == nullptr && rows.teacher == nullptr) continue;
-      const auto row = gradient_row(rows, i, student_max[i], teacher_max[i], sums + i * num_logits_sums, alpha, weight);
+      const double* sum = sums + i * num_logits_sums;
+      const auto row = gradient_row(rows, i, student_max[i], teacher_max[i], sum, plain, weight);
       const std::int64_t target = rows.targets[i] - rows.offset;
       for (std::int64_t first = 0; first < n; first += block) {
         const std::int64_t count = std::min(block, n - first);
-        T* to = d == nullptr ? nullptr : in_place_or(values, d + first);
+        // The logits may lie where the gradient goes, and are read twice where the divergence's part is added.
+        T* to = d == nullptr ? nullptr : is_apart ? values : in_place_or(values, d + first);
         sum_min[i] += gradient_block(row, first, count, to);
         if (d == nullptr) continue;
+        if (is_apart)
+          with_divergence(terms.kind, [&]<Divergence Kind>() {
+            add_divergence_gradient<Kind>(TemperedRow<T>(rows, i, student_max[i], teacher_max[i], sum), first, count,
+                                          static_cast<T>(terms.mix),
+                                          static_cast<T>(divergence[i * num_divergence_sums + DivergencePull]),
+                                          static_cast<T>(terms.divergence * rows.temperature * weight), to);
+          });
         if (target >= first && target < first + count) to[target - first] -= row.ce;
-        if constexpr (!std::is_same_v<G, T>) {
+        if (to != values) continue;
 #pragma omp simd
-          for (std::int64_t j = 0; j < count; ++j) d[first + j] = as<G>(values[j]);
+        for (std::int64_t j = 0; j < count; ++j) {
+          if constexpr (std::is_same_v<G, T>)
+            d[first + j] = values[j];
+          else
+            d[first + j] = as<G>(values[j]);
         }
       }
     }
@@ -208,13 +306,15 @@ void negate_where_maximal(const D&, const double* own, const double* of_all, dou
 }
 
 template <class D, class T>
-void add_losses(const D&, const LogitsRows<T>& rows, const double* indices, const double* sums, const double* sum_min,
-                double alpha, TokenWeight token_weight, double* totals, double* each) {
+void add_losses(const D&, const LogitsRows<T>& rows, const LossTerms& terms, const double* indices, const double* sums,
+                const double* divergence, const double* sum_min, TokenWeight token_weight, double* totals,
+                double* each) {
   const double weight = token_weight.get();
   const bool has_teacher = rows.teacher != nullptr;
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    const LossRow row = loss_row(sums + i * num_logits_sums, has_teacher, alpha, rows.temperature,
-                                 indices[i] == indices[rows.n + i], sum_min[i]);
+    const LossRow row =
+        loss_row(sums + i * num_logits_sums, divergence == nullptr ? nullptr : divergence + i * num_divergence_sums,
+                 has_teacher, terms, rows.temperature, indices[i] == indices[rows.n + i], sum_min[i]);
     const bool counts = rows.targets[i] >= 0;
     if (counts) {
       for (std::int64_t c = 0; c < num_loss_columns; ++c) totals[c] += row.columns[c];
@@ -225,23 +325,23 @@ void add_losses(const D&, const LogitsRows<T>& rows, const double* indices, cons
   }
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                               \
-  template void logits_maxima(const Cpu&, const LogitsRows<T>&, const T*, double*, double*); \
-  template void logits_sums(const Cpu&, const LogitsRows<T>&, const double*, const double*, double*);
+#define LIMBECK_INSTANTIATE(T)                                                                                    \
+  template void logits_maxima(const Cpu&, const LogitsRows<T>&, const T*, double*, double*);                      \
+  template void logits_sums(const Cpu&, const LogitsRows<T>&, const double*, const double*, double*);             \
+  template void divergence_sums(const Cpu&, const LogitsRows<T>&, const LossTerms&, const double*, const double*, \
+                                const double*, double*);                                                          \
+  template void add_losses(const Cpu&, const LogitsRows<T>&, const LossTerms&, const double*, const double*,      \
+                           const double*, const double*, TokenWeight, double*, double*);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 
-#define LIMBECK_INSTANTIATE_GRADIENT(T, G)                                                                             \
-  template void logits_gradient(const Cpu&, const LogitsRows<T>&, const double*, const double*, const double*, double, \
-                                TokenWeight, G*, double*);
+#define LIMBECK_INSTANTIATE_GRADIENT(T, G)                                                                        \
+  template void logits_gradient(const Cpu&, const LogitsRows<T>&, const LossTerms&, const double*, const double*, \
+                                const double*, const double*, TokenWeight, G*, double*);
 LIMBECK_INSTANTIATE_GRADIENT(float, float)
 LIMBECK_INSTANTIATE_GRADIENT(double, double)
 LIMBECK_INSTANTIATE_GRADIENT(float, bf16)
 
 template void negate_where_maximal(const Cpu&, const double*, const double*, double*, std::int64_t);
-template void add_losses(const Cpu&, const LogitsRows<float>&, const double*, const double*, const double*, double,
-                         TokenWeight, double*, double*);
-template void add_losses(const Cpu&, const LogitsRows<double>&, const double*, const double*, const double*, double,
-                         TokenWeight, double*, double*);
 
 }  // namespace limbeck::kernels

@@ -175,7 +175,7 @@ struct GradientRow {
   T student_max, teacher_max, inverse;
   T q, p, q_tempered, p_tempered;  // 1 / the sums of exponentials
   T ce, kl;
-  __device__ GradientRow(const LogitsRows<T>& rows, double smax, double tmax, const double* sum, double alpha,
+  __device__ GradientRow(const LogitsRows<T>& rows, double smax, double tmax, const double* sum, const LossTerms& terms,
                          double weight)
       : student_max(static_cast<T>(smax)),
         teacher_max(static_cast<T>(tmax)),
@@ -184,8 +184,8 @@ struct GradientRow {
         p(static_cast<T>(1 / sum[TeacherSum])),
         q_tempered(static_cast<T>(1 / sum[StudentSumTempered])),
         p_tempered(static_cast<T>(1 / sum[TeacherSumTempered])),
-        ce(static_cast<T>(alpha * weight)),
-        kl(static_cast<T>((1 - alpha) * rows.temperature * weight)) {}
+        ce(static_cast<T>(terms.ce * weight)),
+        kl(static_cast<T>(terms.divergence * rows.temperature * weight)) {}
 
   /// The gradient of a logit that is not the target's. Adds min(p, q).
   template <bool Tempered>
@@ -205,10 +205,121 @@ struct GradientRow {
   }
 };
 
+/// Tempered distributions of a row, for divergences.
+template <class T>
+struct TemperedRow {
+  T student_max, teacher_max, inverse;
+  T log_sum_apart;       // log of the student's sum of exponentials less log of the teacher's
+  T q_factor, p_factor;  // 1 / the sums
+  __device__ TemperedRow(const LogitsRows<T>& rows, double smax, double tmax, const double* sum)
+      : student_max(static_cast<T>(smax)),
+        teacher_max(static_cast<T>(tmax)),
+        inverse(static_cast<T>(1 / rows.temperature)),
+        log_sum_apart(static_cast<T>(std::log(sum[StudentSumTempered]) - std::log(sum[TeacherSumTempered]))),
+        q_factor(static_cast<T>(1 / sum[StudentSumTempered])),
+        p_factor(static_cast<T>(1 / sum[TeacherSumTempered])) {}
+
+  template <Divergence Kind>
+  __device__ DivergenceTerm<T> term(T student, T teacher, T mix, T& q) const {
+    // The difference of equal logits is 0, however products and sums are fused.
+    const T zs = student - student_max, zt = teacher - teacher_max;
+    q = q_factor * std::exp(zs * inverse);
+    return divergence_term<Kind>(p_factor * std::exp(zt * inverse), q, (zs - zt) * inverse - log_sum_apart, mix);
+  }
+};
+
+template <Divergence Kind, class T, bool Whole>
+__global__ void __launch_bounds__(most_row_threads, 1)
+    divergence_sums_kernel(LogitsRows<T> rows, T mix, const double* student_max, const double* teacher_max,
+                           const double* sums, double* divergence) {
+  constexpr int N = vector_length<T>;
+  const int n = static_cast<int>(rows.num_valid);
+  for (std::int64_t i = blockIdx.x; i < rows.n; i += gridDim.x) {
+    double* out = divergence + i * num_divergence_sums;
+    if (rows.targets[i] < 0) {
+      if (threadIdx.x < num_divergence_sums) out[threadIdx.x] = 0;
+      continue;
+    }
+    const T* student = rows.student + i * rows.columns;
+    const T* teacher = rows.teacher + i * rows.columns;
+    const TemperedRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums);
+    double value = 0, pull = 0;
+    for_each_batch<N>(n, [&](int c, int next) {
+      Batch<T> s, t;
+      load_batch<Whole>(student, c, next, n, s);
+      load_batch<Whole>(teacher, c, next, n, t);
+      T of_batch = 0, pull_of_batch = 0;
+      for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
+        T q;
+        const DivergenceTerm<T> term = row.template term<Kind>(s[b][j], t[b][j], mix, q);
+        of_batch += term.value;
+        pull_of_batch += term.pull;
+      });
+      value += static_cast<double>(of_batch);
+      pull += static_cast<double>(pull_of_batch);
+    });
+    value = block_sum(value);
+    pull = block_sum(pull);
+    if (threadIdx.x > 0) continue;
+    out[DivergenceValue] = value;
+    out[DivergencePull] = pull;
+  }
+}
+
+/// The gradient of cross-entropy and of a divergence with sums of its own.
+template <Divergence Kind, class T, class G, bool Whole>
+__global__ void __launch_bounds__(most_row_threads, 1)
+    divergence_gradient_kernel(LogitsRows<T> rows, LossTerms terms, const double* student_max,
+                               const double* teacher_max, const double* sums, const double* divergence,
+                               TokenWeight token_weight, G* dlogits, double* sum_min) {
+  constexpr int N = vector_length<T>;
+  const double weight = token_weight.get();
+  const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
+  const T mix = static_cast<T>(terms.mix), of_divergence = static_cast<T>(terms.divergence * rows.temperature * weight);
+  const LossTerms plain{terms.ce, 0};
+  for (std::int64_t i = blockIdx.x; i < rows.n; i += gridDim.x) {
+    G* d = dlogits + i * rows.columns;
+    const bool is_skipped = rows.targets[i] < 0;
+    for (int c = (is_skipped ? 0 : n) + static_cast<int>(threadIdx.x); c < columns; c += static_cast<int>(blockDim.x))
+      d[c] = G{};
+    if (is_skipped) {
+      if (threadIdx.x == 0) sum_min[i] = 0;
+      continue;
+    }
+    const T* student = rows.student + i * rows.columns;
+    const T* teacher = rows.teacher + i * rows.columns;
+    const double* sum = sums + i * num_logits_sums;
+    const std::int64_t target = rows.targets[i] - rows.offset;
+    const GradientRow<T> row(rows, student_max[i], teacher_max[i], sum, plain, weight);
+    const TemperedRow<T> tempered(rows, student_max[i], teacher_max[i], sum);
+    const T all_pulls = static_cast<T>(divergence[i * num_divergence_sums + DivergencePull]);
+    double all_least = 0;
+    for_each_batch<N>(n, [&](int c, int next) {
+      Batch<T> s, t;
+      load_batch<Whole>(student, c, next, n, s);
+      load_batch<Whole>(teacher, c, next, n, t);
+      T least = 0;
+      for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
+        T q;
+        const T pull = tempered.template term<Kind>(s[b][j], t[b][j], mix, q).pull;
+        s[b][j] =
+            std::fma(of_divergence, pull - q * all_pulls, row.template gradient<false>(s[b][j], t[b][j], true, least));
+        if (c + b * next + j == target) s[b][j] -= row.ce;
+      });
+      all_least += static_cast<double>(least);
+#pragma unroll
+      for (int b = 0; b < batch; ++b)
+        if (c + b * next < n) store<Whole>(d + c + b * next, s[b], n - c - b * next);
+    });
+    all_least = block_sum(all_least);
+    if (threadIdx.x == 0) sum_min[i] = all_least;
+  }
+}
+
 template <class T, class G, bool Whole, bool Tempered>
 __global__ void __launch_bounds__(most_row_threads, 1)
-    gradient_kernel(LogitsRows<T> rows, const double* student_max, const double* teacher_max, const double* sums,
-                    double alpha, TokenWeight token_weight, G* dlogits, double* sum_min) {
+    gradient_kernel(LogitsRows<T> rows, LossTerms terms, const double* student_max, const double* teacher_max,
+                    const double* sums, TokenWeight token_weight, G* dlogits, double* sum_min) {
   constexpr int N = vector_length<T>;
   const double weight = token_weight.get();
   const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
@@ -226,7 +337,7 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const T* student = rows.student + i * rows.columns;
     const T* teacher = has_teacher ? rows.teacher + i * rows.columns : student;
     const std::int64_t target = rows.targets[i] - rows.offset;
-    const GradientRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums, alpha, weight);
+    const GradientRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums, terms, weight);
     double all_least = 0;
     for_each_batch<N>(n, [&](int c, int next) {
       Batch<T> s, t;
@@ -278,26 +389,49 @@ void logits_sums(const D& cuda, const LogitsRows<T>& rows, const double* student
   gpu::launch(cuda, kernel, blocks_for(cuda, rows.n), threads_for(rows), 0, rows, student_max, teacher_max, sums);
 }
 
+template <class D, class T>
+void divergence_sums(const D& cuda, const LogitsRows<T>& rows, const LossTerms& terms, const double* student_max,
+                     const double* teacher_max, const double* sums, double* divergence) {
+  if (rows.n == 0) return;
+  with_divergence(terms.kind, [&]<Divergence Kind>() {
+    gpu::launch(cuda,
+                are_whole(rows, rows.student, rows.teacher) ? divergence_sums_kernel<Kind, T, true>
+                                                            : divergence_sums_kernel<Kind, T, false>,
+                blocks_for(cuda, rows.n), threads_for(rows), 0, rows, static_cast<T>(terms.mix), student_max,
+                teacher_max, sums, divergence);
+  });
+}
+
 template <class D, class T, class G>
-void logits_gradient(const D& cuda, const LogitsRows<T>& rows, const double* student_max, const double* teacher_max,
-                     const double* sums, double alpha, TokenWeight weight, G* dlogits, double* sum_min) {
+void logits_gradient(const D& cuda, const LogitsRows<T>& rows, const LossTerms& terms, const double* student_max,
+                     const double* teacher_max, const double* sums, const double* divergence, TokenWeight weight,
+                     G* dlogits, double* sum_min) {
   if (rows.n == 0) return;
   const bool whole = are_whole(rows, rows.student, rows.teacher, dlogits), tempered = rows.temperature != 1;
+  if (rows.teacher != nullptr && !terms.needs_no_sums() && dlogits != nullptr)
+    return with_divergence(terms.kind, [&]<Divergence Kind>() {
+      gpu::launch(cuda,
+                  whole ? divergence_gradient_kernel<Kind, T, G, true> : divergence_gradient_kernel<Kind, T, G, false>,
+                  blocks_for(cuda, rows.n), threads_for(rows), 0, rows, terms, student_max, teacher_max, sums,
+                  divergence, weight, dlogits, sum_min);
+    });
   const auto kernel = whole ? (tempered ? gradient_kernel<T, G, true, true> : gradient_kernel<T, G, true, false>)
                             : (tempered ? gradient_kernel<T, G, false, true> : gradient_kernel<T, G, false, false>);
-  gpu::launch(cuda, kernel, blocks_for(cuda, rows.n), threads_for(rows), 0, rows, student_max, teacher_max, sums, alpha,
+  gpu::launch(cuda, kernel, blocks_for(cuda, rows.n), threads_for(rows), 0, rows, terms, student_max, teacher_max, sums,
               weight, dlogits, sum_min);
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                \
-  template void logits_maxima(const Cuda&, const LogitsRows<T>&, const T*, double*, double*); \
-  template void logits_sums(const Cuda&, const LogitsRows<T>&, const double*, const double*, double*);
+#define LIMBECK_INSTANTIATE(T)                                                                                     \
+  template void logits_maxima(const Cuda&, const LogitsRows<T>&, const T*, double*, double*);                      \
+  template void logits_sums(const Cuda&, const LogitsRows<T>&, const double*, const double*, double*);             \
+  template void divergence_sums(const Cuda&, const LogitsRows<T>&, const LossTerms&, const double*, const double*, \
+                                const double*, double*);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 
-#define LIMBECK_INSTANTIATE_GRADIENT(T, G)                                                                      \
-  template void logits_gradient(const Cuda&, const LogitsRows<T>&, const double*, const double*, const double*, \
-                                double, TokenWeight, G*, double*);
+#define LIMBECK_INSTANTIATE_GRADIENT(T, G)                                                                         \
+  template void logits_gradient(const Cuda&, const LogitsRows<T>&, const LossTerms&, const double*, const double*, \
+                                const double*, const double*, TokenWeight, G*, double*);
 LIMBECK_INSTANTIATE_GRADIENT(float, float)
 LIMBECK_INSTANTIATE_GRADIENT(double, double)
 LIMBECK_INSTANTIATE_GRADIENT(float, bf16)

@@ -21,15 +21,16 @@ struct NegateWhereMaximal {
 
 /// One block, whose threads take rows in turn.
 template <class T>
-__global__ void add_losses_kernel(LogitsRows<T> rows, const double* indices, const double* sums, const double* sum_min,
-                                  double alpha, TokenWeight token_weight, double* totals, double* each) {
+__global__ void add_losses_kernel(LogitsRows<T> rows, LossTerms terms, const double* indices, const double* sums,
+                                  const double* divergence, const double* sum_min, TokenWeight token_weight,
+                                  double* totals, double* each) {
   const double weight = token_weight.get();
   double of_thread[num_loss_totals] = {};
   for (std::int64_t i = threadIdx.x; i < rows.n; i += blockDim.x) {
     LossRow row{};
     if (rows.targets[i] >= 0)
-      row = loss_row(sums + i * num_logits_sums, rows.teacher != nullptr, alpha, rows.temperature,
-                     indices[i] == indices[rows.n + i], sum_min[i]);
+      row = loss_row(sums + i * num_logits_sums, divergence == nullptr ? nullptr : divergence + i * num_divergence_sums,
+                     rows.teacher != nullptr, terms, rows.temperature, indices[i] == indices[rows.n + i], sum_min[i]);
 #pragma unroll
     for (int c = 0; c < num_loss_columns; ++c) {
       of_thread[c] += row.columns[c];
@@ -52,17 +53,18 @@ void negate_where_maximal(const D& cuda, const double* own, const double* of_all
 }
 
 template <class D, class T>
-void add_losses(const D& cuda, const LogitsRows<T>& rows, const double* indices, const double* sums,
-                const double* sum_min, double alpha, TokenWeight weight, double* totals, double* each) {
+void add_losses(const D& cuda, const LogitsRows<T>& rows, const LossTerms& terms, const double* indices,
+                const double* sums, const double* divergence, const double* sum_min, TokenWeight weight, double* totals,
+                double* each) {
   if (rows.n > 0)
-    gpu::launch(cuda, add_losses_kernel<T>, dim3(1), dim3(usual_threads), 0, rows, indices, sums, sum_min, alpha,
-                weight, totals, each);
+    gpu::launch(cuda, add_losses_kernel<T>, dim3(1), dim3(usual_threads), 0, rows, terms, indices, sums, divergence,
+                sum_min, weight, totals, each);
 }
 
 template void negate_where_maximal(const Cuda&, const double*, const double*, double*, std::int64_t);
-template void add_losses(const Cuda&, const LogitsRows<float>&, const double*, const double*, const double*, double,
-                         TokenWeight, double*, double*);
-template void add_losses(const Cuda&, const LogitsRows<double>&, const double*, const double*, const double*, double,
-                         TokenWeight, double*, double*);
+template void add_losses(const Cuda&, const LogitsRows<float>&, const LossTerms&, const double*, const double*,
+                         const double*, const double*, TokenWeight, double*, double*);
+template void add_losses(const Cuda&, const LogitsRows<double>&, const LossTerms&, const double*, const double*,
+                         const double*, const double*, TokenWeight, double*, double*);
 
 }  // namespace limbeck::kernels

@@ -90,6 +90,14 @@ static_assert(static_cast<int>(nn::RopeScaling::Kind::LongRope) == config::RopeS
 static_assert(static_cast<int>(nn::RouterKind::SparseMixer) == config::Moe::SPARSE_MIXER);
 static_assert(static_cast<int>(nn::RouterScores::Sigmoid) == config::Moe::SIGMOID);
 static_assert(static_cast<int>(nn::GroupScore::BestTwo) == config::Moe::BEST_TWO);
+static_assert(static_cast<int>(kernels::Divergence::ForwardKl) == config::Objective::FORWARD_KL);
+static_assert(static_cast<int>(kernels::Divergence::ReverseKl) == config::Objective::REVERSE_KL);
+static_assert(static_cast<int>(kernels::Divergence::JensenShannon) == config::Objective::JENSEN_SHANNON);
+static_assert(static_cast<int>(kernels::Divergence::SkewKl) == config::Objective::SKEW_KL);
+static_assert(static_cast<int>(kernels::Divergence::ReverseSkewKl) == config::Objective::REVERSE_SKEW_KL);
+static_assert(static_cast<int>(kernels::Divergence::TotalVariation) == config::Objective::TOTAL_VARIATION);
+static_assert(static_cast<int>(kernels::RowDistance::Cosine) == config::Objective::HiddenStates::COSINE);
+static_assert(static_cast<int>(kernels::RowDistance::SquaredError) == config::Objective::HiddenStates::SQUARED_ERROR);
 static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);
 static_assert(static_cast<int>(nn::BalanceScope::GlobalBatch) == config::MoeLoss::GLOBAL_BATCH);
 static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);

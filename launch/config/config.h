@@ -18,6 +18,7 @@
 #include "core/dtype.h"
 #include "core/nn/model_config.h"
 #include "data/text/text_source.h"
+#include "kernels/match_rows.h"
 
 namespace limbeck::launch {
 
@@ -89,9 +90,21 @@ struct DataConfig {
   friend bool operator==(const DataConfig&, const DataConfig&) = default;
 };
 
+struct HiddenStatesConfig {
+  double weight = 0;
+  kernels::RowDistance distance = kernels::RowDistance::Cosine;
+  std::vector<std::int64_t> layers;  // the teacher's, of each of the student's; -1: none. Empty: as they fit
+  friend bool operator==(const HiddenStatesConfig&, const HiddenStatesConfig&) = default;
+};
+
 struct ObjectiveConfig {
   double cross_entropy_weight = 0.5;  // alpha
   double temperature = 1.0;
+  kernels::Divergence divergence = kernels::Divergence::ForwardKl;
+  double mix = 0;  // 0: the divergence's usual one
+  std::optional<double> final_cross_entropy_weight;
+  std::optional<double> final_temperature;
+  HiddenStatesConfig hidden_states;
   double predict_weight = 0.3;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };

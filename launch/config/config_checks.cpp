@@ -204,6 +204,14 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.train.cuda_graph && config.routing.jitter > 0)
     fail_usage("{}: train.cuda_graph is true, expected false with routing.jitter, which is drawn anew in each step",
                parsed.place_of("train.cuda_graph"));
+  for (const auto& [field, is_given] :
+       {std::pair{"final_cross_entropy_weight", config.objective.final_cross_entropy_weight.has_value()},
+        {"final_temperature", config.objective.final_temperature.has_value()}})
+    if (config.train.cuda_graph && is_given)
+      fail_usage(
+          "{}: train.cuda_graph is true, expected false with objective.{}, which changes the objective in each "
+          "step",
+          parsed.place_of("train.cuda_graph"), field);
   check_data_sources(config.data, parsed);
   check_source_names(config.data, parsed);
   check_evaluation(config.evaluation, parsed);

@@ -178,9 +178,21 @@ void fields(Io& io, DataConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, HiddenStatesConfig& c) {
+  io("weight", c.weight, at_least(0));
+  io("distance", c.distance);
+  io("layers", c.layers);
+}
+
+template <class Io>
 void fields(Io& io, ObjectiveConfig& c) {
   io("cross_entropy_weight", c.cross_entropy_weight, between(0, 1));
   io("temperature", c.temperature, above(0));
+  io("divergence", c.divergence);
+  io("mix", c.mix, between(0, 1));
+  io("final_cross_entropy_weight", c.final_cross_entropy_weight, between(0, 1));
+  io("final_temperature", c.final_temperature, above(0));
+  io("hidden_states", c.hidden_states);
   io("predict_weight", c.predict_weight, at_least(0));
 }
 

@@ -17,6 +17,7 @@ nlohmann::json to_json(const TrainerState& state) {
   nlohmann::json json = {{"step", state.step},     {"next_sample", state.next_sample},
                          {"tokens", state.tokens}, {"run_config", state.run_config},
                          {"text", state.text},     {"teacher", state.teacher}};
+  if (!state.layers.empty()) json["layers"] = state.layers;
   if (state.best) json["best"] = to_json(*state.best);
   return json;
 }
@@ -30,12 +31,17 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
     if (value < 0 || value > most) state.at(name).refuse("a whole number, 0 or more");
     return value;
   };
+  std::vector<std::int64_t> layers;
+  if (const data::JsonAt list = state.get("layers"); !list.is_null())
+    for (std::size_t i = 0; i < list.array().size(); ++i)
+      layers.push_back(list.at(i).index(nn::ModelLimits::num_layers));
   return {.step = count("step"),
           .next_sample = count("next_sample"),
           .tokens = count("tokens"),
           .run_config = state.at("run_config").text(),
           .text = fingerprint("text"),
           .teacher = fingerprint("teacher"),
+          .layers = std::move(layers),
           .best = state.get("best").is_null()
                       ? std::nullopt
                       : std::optional(best_from_json(state.at("best").json(), state.at("best").where()))};

@@ -21,16 +21,17 @@ namespace limbeck::launch {
 
 /// Where a run stands, beside its tensors: the trainer's part of a checkpoint's extra text (model_source.h).
 struct TrainerState {
-  std::int64_t step = 0;         // optimizer steps done
-  std::int64_t next_sample = 0;  // the loader's position
-  std::int64_t tokens = 0;       // seen so far
-  std::string run_config = {};   // resolved, textproto
-  std::string text = {};         // Session::text_fingerprint; empty: not known
-  std::string teacher = {};      // Session::teacher_fingerprint; empty: there is none, or it is not known
+  std::int64_t step = 0;                  // optimizer steps done
+  std::int64_t next_sample = 0;           // the loader's position
+  std::int64_t tokens = 0;                // seen so far
+  std::string run_config = {};            // resolved, textproto
+  std::string text = {};                  // Session::text_fingerprint; empty: not known
+  std::string teacher = {};               // Session::teacher_fingerprint; empty: there is none, or it is not known
+  std::vector<std::int64_t> layers = {};  // StudentStart::layers
   std::optional<BestEvaluation> best = std::nullopt;  // by train.keep_best, until now
 };
 nlohmann::json to_json(const TrainerState& state);
-/// Throws, naming `where`, unless every field but `text`, `teacher` and `best` is there.
+/// Throws, naming `where`, unless every field but `text`, `teacher`, `layers` and `best` is there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
 
 /// Throws, naming `where` and the field, unless a checkpoint's model is the one that the config describes.

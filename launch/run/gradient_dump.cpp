@@ -31,6 +31,7 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
                            const core::ParameterList& parameters)
     : rank_(rank),
       has_teacher_(config.teacher.has_value()),
+      hidden_weight_(config.objective.hidden_states.weight),
       balance_weight_(config.moe_loss.balance_weight),
       z_weight_(config.moe_loss.z_weight) {
   if (rank.is_first()) {
@@ -55,6 +56,7 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     number("cross_entropy_weight", config.objective.cross_entropy_weight);
     number("temperature", config.objective.temperature);
     number("predict_weight", config.objective.predict_weight);
+    number("hidden_weight", config.objective.hidden_states.weight);
     number("config", to_textproto(config));
   }
   std::vector<std::string> frozen;
@@ -89,6 +91,7 @@ void GradientDump::write(const StepResult& result, const core::ParameterList& pa
   loss("/loss/ce", result.head.ce / n);
   if (has_teacher_) loss("/loss/kl", result.head.kl / n);
   if (!result.predict.empty()) loss("/loss/predict", result.predict_loss());
+  if (hidden_weight_ > 0) loss("/loss/hidden", result.hidden / hidden_weight_);
   if (balance_weight_ > 0) loss("/loss/balance", result.balance / balance_weight_);
   if (z_weight_ > 0) loss("/loss/z", result.z / z_weight_);
   file_->close();

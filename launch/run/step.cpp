@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <optional>
 
+#include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/slice.h"
 #include "kernels/distillation.h"
@@ -31,7 +33,8 @@ bool has_exchanges_to_fill(const Rank& rank) {
 }
 
 // Of a step's sums, behind those of its losses, and in front of those of the layers that predict, depth by depth.
-constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, predict_sums = z_sum + 1;
+constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, hidden_sum = z_sum + 1,
+                       predict_sums = hidden_sum + 1;
 
 /// Row i is row i + by of `rows`, zeros where there is none.
 Tensor moved_up(const Tensor& rows, std::int64_t by) {
@@ -86,13 +89,31 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     pass.recompute = options.recompute;
     pass.routing = options.routing ? options.routing : options.recompute ? &own : nullptr;
     load.watch(pass);
-    const nn::Transformer::Output out = models.student.forward(tape, pass);
 
-    Tensor taught;  // hidden states of the teacher
+    Tensor taught;                                 // hidden states of the teacher
+    std::map<std::int64_t, Tensor> taught_layers;  // those behind its layers that are asked for
     if (models.teacher) {
       core::Tape off(core::Tape::Mode::Off);
-      taught = models.teacher->forward(off, models.teacher->pass(batch)).hidden.value;
+      nn::Pass teaching = models.teacher->pass(batch);
+      if (options.hidden)
+        teaching.gives = [&](std::int64_t layer, const Var& given) {
+          if (std::ranges::count(options.hidden->layers, layer) > 0) taught_layers.emplace(layer, given.value);
+        };
+      taught = models.teacher->forward(off, teaching).hidden.value;
     }
+    Var distance;  // of the student's hidden states from those
+    if (models.teacher && options.hidden)
+      pass.gives = [&](std::int64_t layer, const Var& given) {
+        const std::int64_t of_teacher = options.hidden->layers.at(static_cast<std::size_t>(layer));
+        if (of_teacher < 0) return;
+        const Var term =
+            core::match_rows(tape, nn::whole_sequences(tape, pass, given), taught_layers.at(of_teacher), batch.targets,
+                             options.hidden->distance,
+                             {.weight = options.hidden->weight / static_cast<double>(options.hidden->num_matched()),
+                              .scale = input.per_target});
+        distance = distance.value.defined() ? core::add(tape, distance, term) : term;
+      };
+    const nn::Transformer::Output out = models.student.forward(tape, pass);
     // Of the model, or of a depth, whose tokens are so many further on.
     const auto loss_of = [&](const Var& hidden, const Tensor& targets, std::int64_t further, double weight) {
       std::optional<core::OnlineTeacher> teacher;
@@ -108,6 +129,8 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
                              losses[static_cast<std::size_t>(further)], models.student.head_bias());
     };
     Var total = loss_of(out.hidden, batch.targets, 0, 1);
+    if (distance.value.defined()) total = core::add(tape, total, distance);
+    add_scalar(distance, sums, hidden_sum);
     const auto add_routers = [&](const nn::AuxiliaryLosses& terms) {
       for (const Var& term : {terms.balance, terms.z})
         if (term.value.defined()) total = core::add(tape, total, term);
@@ -156,6 +179,7 @@ StepResult QueuedPasses::read() {
   result.objective = result.head.loss;
   result.balance = sums[balance_sum];
   result.z = sums[z_sum];
+  result.hidden = sums[hidden_sum];
   for (std::size_t at = predict_sums; at < sums.size(); at += kernels::num_loss_totals)
     result.predict.emplace_back(sums.subspan(at, kernels::num_loss_totals));
   result.expert_load = load_.read();

@@ -5,6 +5,7 @@
 //     // every parameter's slot now holds the gradient of the whole step, reduced
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -12,6 +13,7 @@
 
 #include "core/nn/transformer.h"
 #include "core/ops/head_loss.h"
+#include "core/ops/match_rows.h"
 #include "launch/run/batch.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/rank.h"
@@ -25,14 +27,23 @@ struct StepModels {
   const core::Objective& objective;
 };
 
+/// That hidden states behind the student's layers are to be those behind the teacher's.
+struct HiddenMatch {
+  double weight = 0;  // of the mean over the layers that have one, and over tokens with a target
+  kernels::RowDistance distance = kernels::RowDistance::Cosine;
+  std::vector<std::int64_t> layers = {};  // the teacher's, of each of the student's; -1: none
+  std::int64_t num_matched() const { return std::ssize(layers) - std::ranges::count(layers, -1); }
+};
+
 struct StepOptions {
   std::int64_t micro_batches = 1;
   nn::RouterTraining router = {};
   bool recompute = false;
-  bool delay_weight_parts = false;     // as they are between GPUs that exchange rows of experts
-  std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
-  nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
-  double predict_weight = 0;           // of the mean of the losses of layers that predict further tokens
+  bool delay_weight_parts = false;         // as they are between GPUs that exchange rows of experts
+  std::int64_t valid_vocabulary = -1;      // tokens from here on are padding in both heads; -1: none is
+  nn::RoutingLog* routing = nullptr;       // choices to replay; recorded into where it lacks them
+  double predict_weight = 0;               // of the mean of the losses of layers that predict further tokens
+  std::optional<HiddenMatch> hidden = {};  // with a teacher
 };
 
 /// Sums and means over all ranks and micro-batches.
@@ -40,13 +51,14 @@ struct StepResult {
   core::LossStatistics head;                  // sums over valid targets
   double objective = 0;                       // the objective's mean over valid targets
   std::vector<core::LossStatistics> predict;  // of each depth; sums over its own valid targets
+  double hidden = 0;                          // the hidden states' distance, weighted
   double balance = 0;                         // router losses, weighted
   double z = 0;
   /// [MoE layer, those that predict last][expert]: assignments, without the dropped ones
   std::vector<std::vector<double>> expert_load;
   /// Of the layers that predict, weighted: their part of the loss.
   double predict_loss() const;
-  double loss() const { return objective + predict_loss() + balance + z; }
+  double loss() const { return objective + predict_loss() + hidden + balance + z; }
 };
 
 /// What the passes of a step read that is new in each.

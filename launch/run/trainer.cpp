@@ -19,18 +19,11 @@
 #include "launch/run/model_source.h"
 #include "launch/run/threads.h"
 #include "optim/clip.h"
-#include "optim/objectives.h"
 
 namespace limbeck::launch {
 namespace {
 
 using core::check;
-
-std::unique_ptr<core::Objective> make_objective(const RunConfig& config, bool has_teacher) {
-  if (!has_teacher) return std::make_unique<optim::LanguageModelling>();
-  return std::make_unique<optim::Distillation>(optim::DistillationOptions{
-      .ce_weight = config.objective.cross_entropy_weight, .temperature = config.objective.temperature});
-}
 
 static_assert(static_cast<int>(ScheduleKind::WarmupStableDecay) ==
               static_cast<int>(optim::Schedule::Kind::WarmupStableDecay));
@@ -134,7 +127,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       directory_(directory),
       log_(std::move(log)),
       evaluations_(evaluations),
-      objective_(make_objective(session.config, session.teacher != nullptr)),
+      objective_(session.config, session.teacher != nullptr),
       trained_(optim::apply_groups(session.student->parameters(), groups_of(session.config.optimizer))),
       parameters_(optim::parameters_of(trained_)),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
@@ -142,8 +135,10 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       optimizer_(trained_, optimizer_settings(session.config.optimizer),
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
       schedule_(make_schedule(session.config)),
-      training_step_(session.rank, {*session.student, session.teacher.get(), *objective_}, sync_, optimizer_,
+      training_step_(session.rank, {*session.student, session.teacher.get(), objective_.get()}, sync_, optimizer_,
                      parameters_, {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
+  if (session.teacher)  // what does not fit is said before anything is made
+    hidden_match(session.config.objective.hidden_states, session.student->config(), session.teacher->config(), {});
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
   if (session.teacher) {
@@ -182,6 +177,7 @@ void Trainer::save(const std::function<bool()>& make_whole) {
                            .run_config = to_textproto(session_.config),
                            .text = session_.text_fingerprint,
                            .teacher = session_.teacher_fingerprint,
+                           .layers = session_.start.layers,
                            .best = best_};
   Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints), .damaged = std::move(damaged_)};
   if (best_) keep.best_step = best_->step;
@@ -231,6 +227,7 @@ bool Trainer::resume() {
   steps_done_ = where.step;
   tokens_seen_ = where.tokens;
   best_ = where.best;
+  session_.start.layers = where.layers;
   const std::string& figure = session_.config.train.keep_best;
   if (best_ && !figure.empty() && best_->figure != figure) {
     log_->warn("{}: its run kept the best by {}, train.keep_best is {} now: the best begins anew", folder->string(),
@@ -266,12 +263,14 @@ StepReport Trainer::step(bool dump) {
                       samples.fetch(0, samples.num_sequences), session_.student->parameters());
   report.step = steps_done_ + 1;
   report.rate = schedule_.rate(report.step);
+  objective_.begin_step(report.step);
   const TrainingStep::Done done = training_step_.run(samples,
                                                      {.micro_batches = config.batch.micro_batches,
                                                       .router = router_training(config, steps_done_),
                                                       .recompute = config.train.recompute,
                                                       .valid_vocabulary = session_.tokenizer->vocabulary_size(),
-                                                      .predict_weight = config.objective.predict_weight},
+                                                      .predict_weight = config.objective.predict_weight,
+                                                      .hidden = hidden_},
                                                      report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
@@ -312,6 +311,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["teacher_ce"] = r.head.teacher_ce / n;
     line["top1_agreement"] = r.head.agreement / n;
   }
+  if (hidden_) line["hidden_loss"] = r.hidden;
   if (!r.predict.empty()) {
     line["predict_loss"] = r.predict_loss();
     for (std::size_t k = 0; k < r.predict.size(); ++k)
@@ -416,6 +416,9 @@ bool Trainer::run(std::int64_t last_step) {
     open_records(steps_done_ - 1);
     return true;
   };
+  if (session_.teacher)
+    hidden_ = hidden_match(session_.config.objective.hidden_states, session_.student->config(),
+                           session_.teacher->config(), session_.start.layers);
   Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
   point_to_best();
   bool stopped = false;

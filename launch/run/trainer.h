@@ -12,7 +12,6 @@
 #include <optional>
 #include <string>
 
-#include "core/ops/objective.h"
 #include "launch/console/log.h"
 #include "launch/console/progress.h"
 #include "launch/run/best_evaluation.h"
@@ -20,6 +19,7 @@
 #include "launch/run/metrics.h"
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
+#include "launch/run/run_objective.h"
 #include "launch/run/session.h"
 #include "launch/run/throughput.h"
 #include "launch/run/training_step.h"
@@ -90,13 +90,14 @@ class Trainer {
   RunDirectory& directory_;
   Log log_;
   RunEvaluations& evaluations_;
-  std::unique_ptr<core::Objective> objective_;
+  RunObjective objective_;
   std::vector<optim::Trained> trained_;
   core::ParameterList parameters_;  // those that are trained
   parallel::GradientSync sync_;
   optim::Optimizer optimizer_;
   optim::Schedule schedule_;
   TrainingStep training_step_;
+  std::optional<HiddenMatch> hidden_;
   std::optional<std::filesystem::path> dump_;
   std::filesystem::path last_checkpoint_;
   std::vector<std::filesystem::path> damaged_;  // found on resuming; the next save removes them

@@ -91,9 +91,10 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
 
 void TrainingStep::Done::check(std::int64_t step) const {
   const double loss = result.loss();
-  core::check(std::isfinite(loss), "loss is not finite at step {}: objective {}, {}balance {}, z {}{}", step,
+  core::check(std::isfinite(loss), "loss is not finite at step {}: objective {}, {}{}balance {}, z {}{}", step,
               result.objective, result.predict.empty() ? "" : fmt::format("further tokens {}, ", result.predict_loss()),
-              result.balance, result.z, norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
+              result.hidden == 0 ? "" : fmt::format("hidden states {}, ", result.hidden), result.balance, result.z,
+              norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
   core::check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, step);
 }
 

@@ -25,7 +25,7 @@ std::vector<float> random_logits(unsigned seed) {
 /// The gradient in G, and sum_min, of a student's and perhaps a teacher's logits.
 template <class G, class T>
 std::vector<G> gradient(const std::vector<T>& student, const std::vector<T>* teacher, double temperature,
-                        std::vector<double>& sum_min) {
+                        Divergence kind, std::vector<double>& sum_min) {
   const LogitsRows<T> rows{.n = n,
                            .columns = columns,
                            .num_valid = num_valid,
@@ -39,20 +39,32 @@ std::vector<G> gradient(const std::vector<T>& student, const std::vector<T>* tea
   logits_sums(make_cpu(1), rows, student_max.data(), teacher_max.data(), sums.data());
   std::vector<G> dlogits(student.size(), as<G>(77.F));
   sum_min.assign(n, 77);
-  logits_gradient(make_cpu(1), rows, student_max.data(), teacher_max.data(), sums.data(), 0.6, 0.25, dlogits.data(),
-                  sum_min.data());
+  const LossTerms terms{.ce = 0.6, .divergence = 0.4, .kind = kind, .mix = 0.3};
+  std::vector<double> divergence(n * num_divergence_sums);
+  if (teacher != nullptr && !terms.needs_no_sums())
+    divergence_sums(make_cpu(1), rows, terms, student_max.data(), teacher_max.data(), sums.data(), divergence.data());
+  logits_gradient(make_cpu(1), rows, terms, student_max.data(), teacher_max.data(), sums.data(), divergence.data(),
+                  0.25, dlogits.data(), sum_min.data());
   return dlogits;
 }
 
 TEST(DistillationKernel, ABfloat16GradientIsThatOfDoubleRoundedOnce) {
   const auto student = random_logits(1), teacher = random_logits(2);
   const auto student64 = all_as<double>(student), teacher64 = all_as<double>(teacher);
-  for (const bool has_teacher : {false, true})
+  for (const auto& [has_teacher, kind] : {std::pair{false, Divergence::ForwardKl},
+                                          {true, Divergence::ForwardKl},
+                                          {true, Divergence::ReverseKl},
+                                          {true, Divergence::JensenShannon},
+                                          {true, Divergence::SkewKl},
+                                          {true, Divergence::ReverseSkewKl},
+                                          {true, Divergence::TotalVariation}})
     for (const double temperature : {1.0, 2.5}) {
       std::vector<double> sum_min, sum_min64, sum_min_float;
-      const auto d = gradient<bf16>(student, has_teacher ? &teacher : nullptr, temperature, sum_min);
-      const auto in_float = gradient<float>(student, has_teacher ? &teacher : nullptr, temperature, sum_min_float);
-      const auto expected = gradient<double>(student64, has_teacher ? &teacher64 : nullptr, temperature, sum_min64);
+      const auto d = gradient<bf16>(student, has_teacher ? &teacher : nullptr, temperature, kind, sum_min);
+      const auto in_float =
+          gradient<float>(student, has_teacher ? &teacher : nullptr, temperature, kind, sum_min_float);
+      const auto expected =
+          gradient<double>(student64, has_teacher ? &teacher64 : nullptr, temperature, kind, sum_min64);
       expect_rounded(d, expected, 1e-6);
       EXPECT_EQ(sum_min, sum_min_float);
       for (std::size_t i = 0; i < d.size(); ++i) ASSERT_EQ(d[i].bits, as<bf16>(in_float[i]).bits) << i;
@@ -65,12 +77,14 @@ TEST(DistillationKernel, ABfloat16GradientIsThatOfDoubleRoundedOnce) {
 // reference does at its blocks' ends.
 TEST(DistillationKernel, GradientsOfARowSumToZero) {
   const auto student = all_as<double>(random_logits(1)), teacher = all_as<double>(random_logits(2));
-  for (const double temperature : {1.0, 2.5}) {
-    std::vector<double> sum_min;
-    const auto d = gradient<double>(student, &teacher, temperature, sum_min);
-    for (std::int64_t i = 0; i < n; ++i)
-      EXPECT_NEAR(std::accumulate(d.begin() + i * columns, d.begin() + (i + 1) * columns, 0.0), 0, 1e-13);
-  }
+  for (const auto kind : {Divergence::ForwardKl, Divergence::ReverseKl, Divergence::JensenShannon, Divergence::SkewKl,
+                          Divergence::ReverseSkewKl, Divergence::TotalVariation})
+    for (const double temperature : {1.0, 2.5}) {
+      std::vector<double> sum_min;
+      const auto d = gradient<double>(student, &teacher, temperature, kind, sum_min);
+      for (std::int64_t i = 0; i < n; ++i)
+        EXPECT_NEAR(std::accumulate(d.begin() + i * columns, d.begin() + (i + 1) * columns, 0.0), 0, 1e-13);
+    }
 }
 
 }  // namespace

@@ -212,7 +212,7 @@ WrittenOut::Pass WrittenOut::run(Tape& tape, const data::TokenBatch& samples, co
   Pass pass;
   Var x = core::embedding(tape, batch.tokens, weights_.at("embed.weight"));
   for (std::int64_t i = 0; i < c.num_layers; ++i) {
-    pass.states.push_back(x.value);
+    pass.states.push_back(x);
     const std::string layer = fmt::format("layers.{}.", i);
     const auto weight = [&](const char* name) { return weights_.at(layer + name); };
     const Var normed = core::rms_norm(tape, x, weight("attention_norm.weight"), c.norm_eps);
@@ -227,7 +227,7 @@ WrittenOut::Pass WrittenOut::run(Tape& tape, const data::TokenBatch& samples, co
                   weights_.contains(layer + "moe.router.weight") ? experts(tape, fed, i, batch, router, pass)
                                                                  : feed_forward(tape, fed, layer + "mlp."));
   }
-  pass.states.push_back(x.value);
+  pass.states.push_back(x);
   pass.logits = core::linear(tape, core::rms_norm(tape, x, weights_.at("norm.weight"), c.norm_eps),
                              weights_.at(c.tied_head ? "embed.weight" : "head.weight"));
   return pass;
@@ -289,10 +289,43 @@ double WrittenOutObjective::loss(const Tensor& student, const Tensor* teacher, c
     const std::vector<double> q_t = log_softmax(student.data<double>() + row, valid, temperature);
     const std::vector<double> p_t = log_softmax(teacher->data<double>() + row, valid, temperature);
     const double weight = (1 - alpha) * temperature * temperature / num_targets;
-    loss += weight * divergence(p_t, q_t);
-    for (std::size_t v = 0; v < q.size(); ++v) out[v] += weight * (std::exp(q_t[v]) - std::exp(p_t[v])) / temperature;
+    if (mix == 0) {
+      loss += weight * divergence(p_t, q_t);
+      for (std::size_t v = 0; v < q.size(); ++v) out[v] += weight * (std::exp(q_t[v]) - std::exp(p_t[v])) / temperature;
+      continue;
+    }
+    std::vector<double> m;
+    for (std::size_t v = 0; v < q.size(); ++v)
+      m.push_back(std::log(mix * std::exp(p_t[v]) + (1 - mix) * std::exp(q_t[v])));
+    const double of_q = divergence(q_t, m);
+    loss += weight * (mix * divergence(p_t, m) + (1 - mix) * of_q);
+    // dD/dq_v = (1 - b) log(q_v / m_v), and dq_v/dz_j = q_v (1[v = j] - q_j) / T.
+    for (std::size_t v = 0; v < q.size(); ++v)
+      out[v] += weight * (1 - mix) * std::exp(q_t[v]) * (q_t[v] - m[v] - of_q) / temperature;
   }
   return loss;
+}
+
+double WrittenOutMatch::loss(const WrittenOut::Pass& first, const WrittenOut::Pass& second,
+                             const std::vector<int>& targets) const {
+  const auto num_targets =
+      static_cast<double>(std::count_if(targets.begin(), targets.end(), [](int t) { return t >= 0; }));
+  double sum = 0;
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    const Var& x = first.states.at(layer + 1);
+    const Tensor& y = second.states.at(layers[layer] + 1).value;
+    const std::int64_t width = x.shape()[1];
+    const double factor = weight / (static_cast<double>(layers.size()) * num_targets * static_cast<double>(width));
+    Tensor gradient = core::zeros_like(x.value);
+    for (std::int64_t i = 0; i < x.value.numel(); ++i) {
+      if (targets[static_cast<std::size_t>(i / width)] < 0) continue;
+      const double apart = x.value.data<double>()[i] - y.data<double>()[i];
+      sum += factor * apart * apart;
+      gradient.mutable_data<double>()[i] = 2 * factor * apart;
+    }
+    core::accumulate(x.slot, gradient);
+  }
+  return sum;
 }
 
 void WrittenOutAdamW::step(Weights& weights, const std::map<std::string, std::vector<double>>& gradients,

@@ -38,7 +38,7 @@ class WrittenOut {
   WrittenOut(nn::ModelConfig config, Weights weights) : config_(std::move(config)), weights_(std::move(weights)) {}
 
   struct Pass {
-    std::vector<core::Tensor> states;              // [T,C] before each layer, and behind the last
+    std::vector<core::Var> states;                 // [T,C] before each layer, and behind the last
     core::Var logits;                              // [T,V]
     core::Var balance, z;                          // weighted, summed over the layers with experts; undefined without
     std::vector<std::vector<double>> load = {};    // [layer with experts][expert]: assignments without the dropped ones
@@ -72,12 +72,22 @@ struct Figures {
 Figures figures_of(const core::Tensor& student /*[T,V]*/, const core::Tensor* teacher, const std::vector<int>& targets,
                    std::int64_t valid);
 
-/// alpha CE + (1 - alpha) T^2 KL(p_T || q_T), mean over the tokens with a target; its gradient [T,V] is written.
+/// alpha CE + (1 - alpha) T^2 D(p_T, q_T), mean over the tokens with a target; its gradient [T,V] is written. D is
+/// KL(p || q), or with a mix b the Jensen-Shannon divergence b KL(p || m) + (1 - b) KL(q || m), m = b p + (1 - b) q.
 struct WrittenOutObjective {
   double alpha = 1;
   double temperature = 1;
+  double mix = 0;
   double loss(const core::Tensor& student /*[T,V]*/, const core::Tensor* teacher, const std::vector<int>& targets,
               std::int64_t valid, core::Tensor& gradient) const;
+};
+
+/// weight times the mean square between states [T,C] behind layers of two models, mean over the layers and over the
+/// tokens with a target; the gradients are added to the first's.
+struct WrittenOutMatch {
+  double weight = 0;
+  std::vector<std::size_t> layers = {};  // of the second, for each of the first
+  double loss(const WrittenOut::Pass& first, const WrittenOut::Pass& second, const std::vector<int>& targets) const;
 };
 
 /// torch.optim.AdamW, a weight at a time.

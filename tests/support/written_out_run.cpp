@@ -45,16 +45,22 @@ std::shared_ptr<const data::TokenFile> byte_token_file(const RunFolder& folder, 
 }
 
 Step step_of(WrittenOut& student, const WrittenOut* teacher, const data::TokenBatch& samples,
-             const WrittenOutObjective& objective, const nn::RouterTraining& router, const std::string& frozen) {
+             const WrittenOutObjective& objective, const nn::RouterTraining& router, const std::string& frozen,
+             const WrittenOutMatch& match) {
   for (auto& [name, weight] : student.weights()) weight.slot = std::make_shared<core::Slot>();
   core::Tape tape, off(core::Tape::Mode::Off);
   const WrittenOut::Pass pass = student.run(tape, samples, router);
   std::optional<core::Tensor> theirs;
-  if (teacher) theirs = teacher->run(off, samples).logits.value;
   Step step;
+  if (teacher) {
+    const WrittenOut::Pass taught = teacher->run(off, samples);
+    theirs = taught.logits.value;
+    step.hidden = match.loss(pass, taught, samples.targets);
+  }
   core::Tensor gradient;
   step.loss =
       objective.loss(pass.logits.value, theirs ? &*theirs : nullptr, samples.targets, num_byte_tokens, gradient);
+  step.loss += step.hidden;
   step.figures = figures_of(pass.logits.value, theirs ? &*theirs : nullptr, samples.targets, num_byte_tokens);
   step.load = pass.load;
   core::accumulate(pass.logits.slot, gradient);
@@ -192,6 +198,7 @@ void expect_step(const json& line, const Step& step, double rate, std::int64_t t
     expect_near(line["kl"], step.figures.kl, "kl");
     expect_near(line["teacher_ce"], step.figures.teacher_ce, "teacher_ce");
     expect_near(line["top1_agreement"], step.figures.agreement, "top1_agreement");
+    if (step.hidden > 0) expect_near(line["hidden_loss"], step.hidden, "hidden_loss");
   }
   ASSERT_EQ(line["expert_load"].size(), step.load.size());
   for (std::size_t i = 0; i < step.load.size(); ++i) {

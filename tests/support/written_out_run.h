@@ -33,13 +33,14 @@ std::shared_ptr<const data::TokenFile> byte_token_file(const RunFolder& folder, 
 
 /// A step's loss and gradients, before the optimizer.
 struct Step {
-  double loss = 0, balance = 0, z = 0, norm = 0;
+  double loss = 0, balance = 0, z = 0, hidden = 0, norm = 0;
   Figures figures;
   std::vector<std::vector<double>> load;
   std::map<std::string, std::vector<double>> gradients;  // without the frozen weight's
 };
 Step step_of(WrittenOut& student, const WrittenOut* teacher, const data::TokenBatch& samples,
-             const WrittenOutObjective& objective, const nn::RouterTraining& router, const std::string& frozen = "");
+             const WrittenOutObjective& objective, const nn::RouterTraining& router, const std::string& frozen = "",
+             const WrittenOutMatch& match = {});
 
 Figures figures_on(const WrittenOut& model, const WrittenOut* teacher, const data::TokenBatch& samples);
 

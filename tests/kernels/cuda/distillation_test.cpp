@@ -99,6 +99,9 @@ TYPED_TEST(CudaDistillation, SumsAreThoseOfTheCpu) {
 
 template <class Types>
 class CudaDistillationGradient : public ::testing::Test {};
+const std::vector<Divergence> all_kinds = {Divergence::ForwardKl,     Divergence::ReverseKl,
+                                           Divergence::JensenShannon, Divergence::SkewKl,
+                                           Divergence::ReverseSkewKl, Divergence::TotalVariation};
 using Pairs = ::testing::Types<std::pair<float, float>, std::pair<double, double>, std::pair<float, bf16>>;
 TYPED_TEST_SUITE(CudaDistillationGradient, Pairs);
 
@@ -108,50 +111,65 @@ TYPED_TEST(CudaDistillationGradient, IsThatOfTheCpu) {
   for (const Shape& shape : shapes)
     for (const bool with_teacher : {false, true})
       for (const double temperature : {1.0, 2.5})
-        for (const bool with_gradient : {true, false}) {
-          Chunk<T> chunk(shape, with_teacher, temperature);
-          OnGpu<double> student_max(chunk.student_max), teacher_max(chunk.teacher_max), sums(chunk.sums),
-              sum_min(shape.n);
-          std::vector<G> gradient(chunk.student.size());
-          OnGpu<G> gradient_there(shape.n * shape.columns);
-          logits_gradient(cpu(), chunk.here, chunk.student_max.data(), chunk.teacher_max.data(), chunk.sums.data(), 0.3,
-                          1.7, with_gradient ? gradient.data() : nullptr, chunk.sum_min.data());
-          logits_gradient(gpu(), chunk.there, student_max.data(), teacher_max.data(), sums.data(), 0.3, 1.7,
-                          with_gradient ? gradient_there.data() : nullptr, sum_min.data());
-          if (with_gradient) expect_close(gradient_there.values(), gradient);
-          const auto values = sum_min.values();
-          for (std::size_t i = 0; i < values.size(); ++i)
-            ASSERT_NEAR(values[i], chunk.sum_min[i], (std::is_same_v<T, double> ? 1e-13 : 2e-6)) << "row " << i;
-          if constexpr (std::is_same_v<T, G>) {
-            if (!with_gradient) continue;
-            logits_gradient(gpu(), chunk.there, student_max.data(), teacher_max.data(), sums.data(), 0.3, 1.7,
-                            chunk.student_there.data(), sum_min.data());  // in place
-            expect_same(chunk.student_there.values(), gradient_there.values());
+        for (const Divergence kind : with_teacher ? all_kinds : std::vector{Divergence::ForwardKl})
+          for (const bool with_gradient : {true, false}) {
+            Chunk<T> chunk(shape, with_teacher, temperature);
+            const LossTerms terms{.ce = 0.3, .divergence = 0.7, .kind = kind, .mix = 0.3};
+            std::vector<double> of_divergence(static_cast<std::size_t>(shape.n * num_divergence_sums));
+            OnGpu<double> student_max(chunk.student_max), teacher_max(chunk.teacher_max), sums(chunk.sums),
+                sum_min(shape.n), divergence(shape.n * num_divergence_sums);
+            if (!terms.needs_no_sums()) {
+              divergence_sums(cpu(), chunk.here, terms, chunk.student_max.data(), chunk.teacher_max.data(),
+                              chunk.sums.data(), of_divergence.data());
+              divergence_sums(gpu(), chunk.there, terms, student_max.data(), teacher_max.data(), sums.data(),
+                              divergence.data());
+              expect_close(divergence.values(), of_divergence, std::is_same_v<T, double> ? 10 : 1e8);
+            }
+            std::vector<G> gradient(chunk.student.size());
+            OnGpu<G> gradient_there(shape.n * shape.columns);
+            logits_gradient(cpu(), chunk.here, terms, chunk.student_max.data(), chunk.teacher_max.data(),
+                            chunk.sums.data(), of_divergence.data(), 1.7, with_gradient ? gradient.data() : nullptr,
+                            chunk.sum_min.data());
+            logits_gradient(gpu(), chunk.there, terms, student_max.data(), teacher_max.data(), sums.data(),
+                            divergence.data(), 1.7, with_gradient ? gradient_there.data() : nullptr, sum_min.data());
+            if (with_gradient) expect_close(gradient_there.values(), gradient);
+            const auto values = sum_min.values();
+            for (std::size_t i = 0; i < values.size(); ++i)
+              ASSERT_NEAR(values[i], chunk.sum_min[i], (std::is_same_v<T, double> ? 1e-13 : 2e-6)) << "row " << i;
+            if constexpr (std::is_same_v<T, G>) {
+              if (!with_gradient) continue;
+              logits_gradient(gpu(), chunk.there, terms, student_max.data(), teacher_max.data(), sums.data(),
+                              divergence.data(), 1.7, chunk.student_there.data(), sum_min.data());  // in place
+              expect_same(chunk.student_there.values(), gradient_there.values());
+            }
           }
-        }
 }
 
 TYPED_TEST(CudaDistillation, LossesAreThoseOfTheCpu) {
   using T = TypeParam;
-  for (const bool with_teacher : {false, true})
-    for (const std::int64_t n : {0, 1, 40, 600}) {
-      Chunk<T> chunk({n, 32, 32, 0}, with_teacher, 2.5);
-      for (std::int32_t& target : chunk.targets) target = target < 32 ? target : -1;
-      OnGpu<std::int32_t> targets(chunk.targets);
-      chunk.there.targets = targets.data();
-      std::vector<double> indices = chunk.index, minima(chunk.index.size(), 0.25),
-                          each(chunk.index.size() * num_loss_columns), totals{1, 2, 3, 4, 5, 6, 7};
-      indices.insert(indices.end(), chunk.index.begin(), chunk.index.end());
-      for (std::size_t i = 0; i < indices.size(); i += 3) indices[i] += 1;
-      OnGpu<double> indices_there(indices), sums_there(chunk.sums), minima_there(minima), totals_there(totals),
-          each_there(n * num_loss_columns);
-      add_losses(cpu(), chunk.here, indices.data(), chunk.sums.data(), minima.data(), 0.3, 1.7, totals.data(),
-                 each.data());
-      add_losses(gpu(), chunk.there, indices_there.data(), sums_there.data(), minima_there.data(), 0.3, 1.7,
-                 totals_there.data(), each_there.data());
-      expect_close(totals_there.values(), totals, 100);
-      expect_close(each_there.values(), each, 10);
-    }
+  for (const Divergence kind : {Divergence::ForwardKl, Divergence::JensenShannon})
+    for (const bool with_teacher : {false, true})
+      for (const std::int64_t n : {0, 1, 40, 600}) {
+        Chunk<T> chunk({n, 32, 32, 0}, with_teacher, 2.5);
+        for (std::int32_t& target : chunk.targets) target = target < 32 ? target : -1;
+        OnGpu<std::int32_t> targets(chunk.targets);
+        chunk.there.targets = targets.data();
+        std::vector<double> indices = chunk.index, minima(chunk.index.size(), 0.25),
+                            each(chunk.index.size() * num_loss_columns), totals{1, 2, 3, 4, 5, 6, 7};
+        indices.insert(indices.end(), chunk.index.begin(), chunk.index.end());
+        for (std::size_t i = 0; i < indices.size(); i += 3) indices[i] += 1;
+        OnGpu<double> indices_there(indices), sums_there(chunk.sums), minima_there(minima), totals_there(totals),
+            each_there(n * num_loss_columns);
+        const LossTerms terms{.ce = 0.3, .divergence = 0.7, .kind = kind, .mix = 0.3};
+        const std::vector<double> divergence = random_values<double>(n * num_divergence_sums, 9, 1);
+        OnGpu<double> divergence_there(divergence);
+        add_losses(cpu(), chunk.here, terms, indices.data(), chunk.sums.data(), divergence.data(), minima.data(), 1.7,
+                   totals.data(), each.data());
+        add_losses(gpu(), chunk.there, terms, indices_there.data(), sums_there.data(), divergence_there.data(),
+                   minima_there.data(), 1.7, totals_there.data(), each_there.data());
+        expect_close(totals_there.values(), totals, 100);
+        expect_close(each_there.values(), each, 10);
+      }
 }
 
 TEST(CudaNegateWhereMaximal, IsThatOfTheCpu) {

@@ -1,6 +1,6 @@
-// A short run of `limbeck distill` at temperature 2, from a student that is cut from its teacher inexactly, against the
-// same written out (tests/support/written_out_run.h): how the student starts, its steps, its figures and the table of
-// them.
+// A short run of `limbeck distill`, by a divergence and hidden states, at a weight and a temperature that change from
+// step to step, from a student that is cut from its teacher inexactly, against the same written out
+// (tests/support/written_out_run.h): how the student starts, its steps, its figures and the table of them.
 
 #include <gmock/gmock.h>
 
@@ -31,7 +31,11 @@ student_init {
   upcycle { slices: 2 experts: 4 experts_per_token: 3 router_std: 0.5 }
 }
 data { text: "text" sequence_length: 24 held_out_fraction: 0.35 seed: 5 }
-objective { cross_entropy_weight: 0.3 temperature: 2 }
+objective {
+  cross_entropy_weight: 0.3 final_cross_entropy_weight: 0.6 temperature: 2 final_temperature: 3
+  divergence: JENSEN_SHANNON mix: 0.3
+  hidden_states { weight: 0.7 distance: SQUARED_ERROR }
+}
 moe_loss { balance_weight: 0.2 z_weight: 0.05 }
 optimizer { rate: 5e-3 eps: 1e-5 clip_norm: 0 }
 schedule { kind: CONSTANT warmup_steps: 0 }
@@ -41,14 +45,14 @@ generation { prompt: "the still" max_tokens: 20 temperature: 2 top_k: 0 top_p: 0
 )";
 
 /// 1 - cosine of a layer's input and output, mean over the tokens.
-std::vector<double> influence_of(const std::vector<core::Tensor>& states) {
+std::vector<double> influence_of(const std::vector<core::Var>& states) {
   std::vector<double> influence;
   for (std::size_t layer = 0; layer + 1 < states.size(); ++layer) {
     const std::int64_t tokens = states[layer].shape()[0], width = states[layer].shape()[1];
     double sum = 0;
     for (std::int64_t t = 0; t < tokens; ++t) {
-      const double* a = states[layer].data<double>() + t * width;
-      const double* b = states[layer + 1].data<double>() + t * width;
+      const double* a = states[layer].value.data<double>() + t * width;
+      const double* b = states[layer + 1].value.data<double>() + t * width;
       sum += 1 - std::inner_product(a, a + width, b, 0.0) /
                      std::sqrt(std::inner_product(a, a + width, a, 0.0) * std::inner_product(b, b + width, b, 0.0));
     }
@@ -153,9 +157,13 @@ TEST(EndToEnd, DistillingAtATemperatureIsTheLoopWrittenOut) {
 
   WrittenOutAdamW adamw{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-5};
   std::vector<Step> steps;
+  // Behind each layer what the next that was kept reads in the teacher.
+  const WrittenOutMatch match{
+      .weight = 0.7, .layers = {static_cast<std::size_t>(layers[1] - 1), static_cast<std::size_t>(layers[2] - 1), 3}};
   for (std::int64_t i = 0; i < 2; ++i) {
-    steps.push_back(step_of(student, &teacher, loader.fetch(5 * i, 5), {.alpha = 0.3, .temperature = 2},
-                            {.balance = 0.2, .z = 0.05}));
+    const WrittenOutObjective objective{.alpha = i == 0 ? 0.3 : 0.6, .temperature = i == 0 ? 2. : 3., .mix = 0.3};
+    steps.push_back(
+        step_of(student, &teacher, loader.fetch(5 * i, 5), objective, {.balance = 0.2, .z = 0.05}, "", match));
     adamw.step(
         student.weights(), steps.back().gradients, [](const std::string&) { return 5e-3; },
         [](const std::string& name) { return name.find("norm") == std::string::npos ? 0.1 : 0.0; });

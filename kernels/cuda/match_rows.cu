@@ -1,0 +1,105 @@
+#include "kernels/match_rows.h"
+
+#include <cmath>
+
+#include "kernels/cuda/vector.cuh"
+#include "kernels/cuda/warp_rows.cuh"
+
+namespace limbeck::kernels {
+namespace {
+
+struct RowSums {
+  double xy = 0, xx = 0, yy = 0, apart = 0;  // apart: of (x - y)^2
+};
+
+/// Of a row, by the lanes of a warp; all get it.
+template <class T>
+__device__ RowSums row_sums(const T* x, const Acc<T>* y, std::int64_t width, int lane) {
+  RowSums s;
+  for (std::int64_t c = lane; c < width; c += warp_size) {
+    const auto a = static_cast<double>(as<Acc<T>>(x[c])), b = static_cast<double>(y[c]);
+    s.xy += a * b;
+    s.xx += a * a;
+    s.yy += b * b;
+    s.apart += (a - b) * (a - b);
+  }
+  return {warp_sum(s.xy), warp_sum(s.xx), warp_sum(s.yy), warp_sum(s.apart)};
+}
+
+template <class T>
+struct Distance {
+  RowDistance kind;
+  const T* x;
+  const Acc<T>* y;
+  const std::int32_t* targets;
+  TokenWeight weight;
+  double* distance;
+  std::int64_t width;
+  __device__ void run(std::int64_t t, int lane) const {
+    double of_row = 0;
+    if (targets[t] >= 0) {
+      const RowSums s = row_sums(x + t * width, y + t * width, width, lane);
+      of_row = weight.get() * (kind == RowDistance::SquaredError ? s.apart / static_cast<double>(width)
+                               : s.xx > 0 && s.yy > 0            ? 1 - s.xy / (std::sqrt(s.xx) * std::sqrt(s.yy))
+                                                                 : 1);
+    }
+    if (lane == 0) distance[t] = of_row;
+  }
+};
+
+template <class T>
+struct DistanceGradient {
+  RowDistance kind;
+  const T* x;
+  const Acc<T>* y;
+  const std::int32_t* targets;
+  TokenWeight weight;
+  const Acc<T>* dloss;
+  T* dx;
+  std::int64_t width;
+  __device__ void run(std::int64_t t, int lane) const {
+    double for_x = 0, for_y = 0;  // what x and y are times
+    if (targets[t] >= 0) {
+      const double factor = weight.get() * static_cast<double>(*dloss);
+      const RowSums s = row_sums(x + t * width, y + t * width, width, lane);
+      if (kind == RowDistance::SquaredError) {
+        for_x = 2 * factor / static_cast<double>(width);
+        for_y = -for_x;
+      } else if (s.xx > 0 && s.yy > 0) {
+        const double norms = std::sqrt(s.xx) * std::sqrt(s.yy);
+        for_x = factor * s.xy / (norms * s.xx);
+        for_y = -factor / norms;
+      }
+    }
+    for (std::int64_t c = lane; c < width; c += warp_size) {
+      const std::int64_t i = t * width + c;
+      dx[i] = rounded<T>(
+          static_cast<Acc<T>>(for_x * static_cast<double>(as<Acc<T>>(x[i])) + for_y * static_cast<double>(y[i])));
+    }
+  }
+};
+
+}  // namespace
+
+template <class D, class T>
+void row_distance(const D& cuda, RowDistance kind, const T* x, const Acc<T>* y, const std::int32_t* targets,
+                  TokenWeight weight, double* distance, std::int64_t rows, std::int64_t width) {
+  for_each_row(cuda, rows, Distance<T>{kind, x, y, targets, weight, distance, width});
+}
+
+template <class D, class T>
+void row_distance_gradient(const D& cuda, RowDistance kind, const T* x, const Acc<T>* y, const std::int32_t* targets,
+                           TokenWeight weight, const Acc<T>* dloss, T* dx, std::int64_t rows, std::int64_t width) {
+  for_each_row(cuda, rows, DistanceGradient<T>{kind, x, y, targets, weight, dloss, dx, width});
+}
+
+#define LIMBECK_INSTANTIATE(T)                                                                                    \
+  template void row_distance(const Cuda&, RowDistance, const T*, const Acc<T>*, const std::int32_t*, TokenWeight, \
+                             double*, std::int64_t, std::int64_t);                                                \
+  template void row_distance_gradient(const Cuda&, RowDistance, const T*, const Acc<T>*, const std::int32_t*,     \
+                                      TokenWeight, const Acc<T>*, T*, std::int64_t, std::int64_t);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+LIMBECK_INSTANTIATE(bf16)
+
+}  // namespace limbeck::kernels

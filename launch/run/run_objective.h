@@ -1,0 +1,41 @@
+// What a run trains by, step by step, as its config says: the objective, and which hidden states are to be alike.
+//
+//     RunObjective objective(session.config, session.teacher != nullptr);
+//     objective.begin_step(step);                                  // alpha and temperature may follow the steps
+//     head_loss(..., objective.get(), ...);
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "launch/config/config.h"
+#include "launch/run/step.h"
+#include "optim/objectives.h"
+
+namespace limbeck::launch {
+
+/// What distillation is by in a step of a run of config.train.steps, counted from 1.
+optim::DistillationOptions distillation_options(const RunConfig& config, std::int64_t step);
+
+class RunObjective {
+ public:
+  RunObjective(const RunConfig& config, bool has_teacher);
+  const core::Objective& get() const { return *objective_; }
+  void begin_step(std::int64_t step);
+
+ private:
+  const RunConfig& config_;
+  std::unique_ptr<core::Objective> objective_;
+  optim::Distillation* distillation_ = nullptr;  // the objective, where it is one
+};
+
+/// The teacher's layers whose output those of a student should give, as objective.hidden_states says; nothing where its
+/// weight is 0. `kept` are the teacher's layers that the student was cut from, or empty: each of its layers is to give
+/// what the next one of them read in the teacher, and the last the last one's output. Without them layers are evenly
+/// spaced. Throws a UsageError where the layers do not fit the two models, or their widths differ.
+std::optional<HiddenMatch> hidden_match(const HiddenStatesConfig& config, const nn::ModelConfig& student,
+                                        const nn::ModelConfig& teacher, std::span<const std::int64_t> kept);
+
+}  // namespace limbeck::launch
