@@ -447,7 +447,10 @@ void Generation::add(std::int64_t slot, std::int32_t token) {
   Text& text = texts_[index];
   std::vector<std::int32_t>& added = result_.texts[index].tokens;
   check_maximum(token >= 0, static_cast<std::uint64_t>(text.prompt_size) + added.size());
-  if (std::find(options_.stop.begin(), options_.stop.end(), token) != options_.stop.end()) return leave(slot, true);
+  if (std::find(options_.stop.begin(), options_.stop.end(), token) != options_.stop.end()) {
+    result_.texts[index].stop_token = token;
+    return leave(slot, true);
+  }
   added.push_back(token);
   if (options_.is_first_rank) text.tokens.push_back(token);
   if (options_.on_token) options_.on_token(index, token);

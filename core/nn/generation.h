@@ -42,6 +42,7 @@ std::uint64_t key_of_text(std::span<const std::int32_t> prompt);
 struct Continuation {
   std::vector<std::int32_t> tokens = {};
   bool is_stopped = false;                         // by a token of GenerateOptions::stop
+  std::int32_t stop_token = -1;                    // which one
   double seconds = 0;                              // from its first pass to its last, others' between them included
   std::int64_t num_drafted = 0, num_accepted = 0;  // drafts that the model ran, and those that stayed
 };

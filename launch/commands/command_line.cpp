@@ -129,8 +129,8 @@ std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(cons
   return options;
 }
 
-void CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptions&)> run) {
-  const auto options = bind<TrainOptions>(app, std::move(run));
+std::shared_ptr<TrainOptions> CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptions&)> run) {
+  auto options = bind<TrainOptions>(app, std::move(run));
   app.add_option("CONFIG", options->configs,
                  "Config in text format (examples/), or run directory; each is laid over those before it")
       ->required()
@@ -151,6 +151,7 @@ void CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptio
   app.footer(app.get_footer() +
              "Exit code 3: a signal (Ctrl-C, SIGTERM, SIGUSR1, ...) stopped it and it saved; --resume goes on\n"
              "(docs/runs.md, also for what mpirun makes of it).\n");
+  return options;
 }
 
 void CommandLine::train(std::function<int(const TrainOptions&)> run) {
@@ -161,11 +162,13 @@ void CommandLine::train(std::function<int(const TrainOptions&)> run) {
 }
 
 void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
-  add_training(
+  CLI::App& app =
       command("distill", "Train a student to match a teacher",
               "mpirun --bind-to none -n 2 limbeck distill examples/distill_smollm2.textproto\n"
-              "  mpirun --bind-to none -n 2 limbeck distill examples/distill_smollm2.textproto --resume --verbose"),
-      std::move(run));
+              "  mpirun --bind-to none -n 2 limbeck distill examples/distill_smollm2.textproto --resume --verbose");
+  const auto options = add_training(app, std::move(run));
+  app.add_flag("--baseline", options->baseline,
+               "Then train the same student on the text alone, in DIR/baseline, and compare the two");
 }
 
 void CommandLine::eval(std::function<int(const EvalOptions&)> run) {

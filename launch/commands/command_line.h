@@ -38,8 +38,9 @@ struct TrainOptions : CommonOptions {
   std::optional<std::int64_t> steps;  // stop after this step; the schedule stays that of train.steps
   std::optional<std::int64_t> threads;                  // instead of train.threads
   std::optional<std::filesystem::path> dump_gradients;  // HDF5 file for the last step's gradients
-  std::string program = "limbeck";                      // as it was started, for the commands that the run recommends
-  std::string command_line = {};                        // all of it, as a shell takes it
+  bool baseline = false;  // of `distill`: train the same student on the text alone afterwards, in DIR/baseline
+  std::string program = "limbeck";  // as it was started, for the commands that the run recommends
+  std::string command_line = {};    // all of it, as a shell takes it
 };
 
 struct EvalOptions : CommonOptions {
@@ -148,7 +149,7 @@ class CommandLine {
 
  private:
   CLI::App& command(const std::string& name, const std::string& what, const std::string& example);
-  void add_training(CLI::App& app, std::function<int(const TrainOptions&)> run);
+  std::shared_ptr<TrainOptions> add_training(CLI::App& app, std::function<int(const TrainOptions&)> run);
   /// The options of a command, kept until it runs.
   template <class Options>
   std::shared_ptr<Options> bind(CLI::App& app, std::function<int(const Options&)> run);

@@ -21,6 +21,7 @@
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 #include "launch/console/streams.h"
+#include "launch/report/comparison.h"
 #include "launch/report/distill_report.h"
 #include "launch/report/event_file.h"
 #include "launch/run/machine_peak.h"
@@ -342,6 +343,34 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   return true;
 }
 
+/// The same student by cross-entropy alone.
+RunConfig baseline_of(RunConfig config) {
+  config.output.dir = (std::filesystem::path(config.output.dir) / "baseline").string();
+  ObjectiveConfig objective;
+  objective.cross_entropy_weight = 1;
+  objective.predict_weight = config.objective.predict_weight;
+  config.objective = objective;
+  return config;
+}
+
+/// Distils, and with --baseline trains the baseline; false as `train`.
+bool train_all(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils) {
+  if (!train(rank, config, options, distils)) return false;
+  if (!options.baseline) return true;
+  const RunConfig baseline = baseline_of(config);
+  TrainOptions its_options = options;
+  its_options.dump_gradients.reset();
+  make_log(rank.world().rank(), options.verbosity)
+      ->info("the baseline: the same student by cross-entropy alone, in {}", baseline.output.dir);
+  if (!train(rank, baseline, its_options, distils)) return false;
+  if (!rank.is_first()) return true;
+  const std::vector<RunResults> both = {read_run(RunDirectory(config.output.dir)),
+                                        read_run(RunDirectory(baseline.output.dir))};
+  write_result("\nDistilled, and by the text alone:\n\n" + comparison_table(both));
+  flush_results();
+  return true;
+}
+
 int run_training(const TrainOptions& options, bool distils) {
   const RunConfig config = resolve(options);
   if (options.dump_gradients) {
@@ -357,7 +386,7 @@ int run_training(const TrainOptions& options, bool distils) {
   bool is_done = false;
   in_world(config, command, [&](Rank& rank) {
     try {
-      is_done = train(rank, config, options, distils);
+      is_done = train_all(rank, config, options, distils);
     } catch (const Stopped&) {
       make_log(rank.world().rank(), options.verbosity)
           ->info(

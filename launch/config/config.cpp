@@ -96,6 +96,8 @@ static_assert(static_cast<int>(kernels::Divergence::JensenShannon) == config::Ob
 static_assert(static_cast<int>(kernels::Divergence::SkewKl) == config::Objective::SKEW_KL);
 static_assert(static_cast<int>(kernels::Divergence::ReverseSkewKl) == config::Objective::REVERSE_SKEW_KL);
 static_assert(static_cast<int>(kernels::Divergence::TotalVariation) == config::Objective::TOTAL_VARIATION);
+static_assert(static_cast<int>(SampledBy::Student) == config::Objective::SampledText::STUDENT);
+static_assert(static_cast<int>(SampledBy::Teacher) == config::Objective::SampledText::TEACHER);
 static_assert(static_cast<int>(kernels::RowDistance::Cosine) == config::Objective::HiddenStates::COSINE);
 static_assert(static_cast<int>(kernels::RowDistance::SquaredError) == config::Objective::HiddenStates::SQUARED_ERROR);
 static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);

@@ -97,6 +97,20 @@ struct HiddenStatesConfig {
   friend bool operator==(const HiddenStatesConfig&, const HiddenStatesConfig&) = default;
 };
 
+enum class SampledBy : std::uint8_t { Student, Teacher };
+
+struct SampledTextConfig {
+  SampledBy by = SampledBy::Student;
+  double fraction = 0;  // of the steps
+  std::int64_t first_step = 1;
+  std::int64_t prompt_tokens = 64;
+  double temperature = 0.9;
+  kernels::Divergence divergence = kernels::Divergence::JensenShannon;
+  double mix = 0;
+  double cross_entropy_weight = 0;
+  friend bool operator==(const SampledTextConfig&, const SampledTextConfig&) = default;
+};
+
 struct ObjectiveConfig {
   double cross_entropy_weight = 0.5;  // alpha
   double temperature = 1.0;
@@ -105,6 +119,7 @@ struct ObjectiveConfig {
   std::optional<double> final_cross_entropy_weight;
   std::optional<double> final_temperature;
   HiddenStatesConfig hidden_states;
+  SampledTextConfig sampled_text;
   double predict_weight = 0.3;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };

@@ -194,6 +194,21 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
   if (needs_teacher(name) && !config.teacher) refuse("a figure without a teacher: there is none");
 }
 
+void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
+  const ObjectiveConfig& c = config.objective;
+  for (const auto& [field, changes] :
+       {std::pair{"final_cross_entropy_weight", c.final_cross_entropy_weight.has_value()},
+        {"final_temperature", c.final_temperature.has_value()},
+        {"sampled_text.fraction", c.sampled_text.fraction > 0}})
+    if (config.train.cuda_graph && changes)
+      fail_usage("{}: train.cuda_graph is true, expected false with objective.{}, by which steps have other objectives",
+                 parsed.place_of("train.cuda_graph"), field);
+  if (c.sampled_text.fraction > 0 && c.sampled_text.prompt_tokens >= config.data.sequence_length)
+    fail_usage("{}: objective.sampled_text.prompt_tokens is {}, expected less than data.sequence_length = {}",
+               parsed.place_of("objective.sampled_text.prompt_tokens"), c.sampled_text.prompt_tokens,
+               config.data.sequence_length);
+}
+
 }  // namespace
 
 void check_whole(RunConfig& config, const ParsedConfig& parsed) {
@@ -204,14 +219,7 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.train.cuda_graph && config.routing.jitter > 0)
     fail_usage("{}: train.cuda_graph is true, expected false with routing.jitter, which is drawn anew in each step",
                parsed.place_of("train.cuda_graph"));
-  for (const auto& [field, is_given] :
-       {std::pair{"final_cross_entropy_weight", config.objective.final_cross_entropy_weight.has_value()},
-        {"final_temperature", config.objective.final_temperature.has_value()}})
-    if (config.train.cuda_graph && is_given)
-      fail_usage(
-          "{}: train.cuda_graph is true, expected false with objective.{}, which changes the objective in each "
-          "step",
-          parsed.place_of("train.cuda_graph"), field);
+  check_objective(config, parsed);
   check_data_sources(config.data, parsed);
   check_source_names(config.data, parsed);
   check_evaluation(config.evaluation, parsed);

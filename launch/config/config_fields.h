@@ -185,6 +185,18 @@ void fields(Io& io, HiddenStatesConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, SampledTextConfig& c) {
+  io("by", c.by);
+  io("fraction", c.fraction, between(0, 1));
+  io("first_step", c.first_step, at_least(1));
+  io("prompt_tokens", c.prompt_tokens, at_least(1));
+  io("temperature", c.temperature, at_least(0));
+  io("divergence", c.divergence);
+  io("mix", c.mix, between(0, 1));
+  io("cross_entropy_weight", c.cross_entropy_weight, between(0, 1));
+}
+
+template <class Io>
 void fields(Io& io, ObjectiveConfig& c) {
   io("cross_entropy_weight", c.cross_entropy_weight, between(0, 1));
   io("temperature", c.temperature, above(0));
@@ -193,6 +205,7 @@ void fields(Io& io, ObjectiveConfig& c) {
   io("final_cross_entropy_weight", c.final_cross_entropy_weight, between(0, 1));
   io("final_temperature", c.final_temperature, above(0));
   io("hidden_states", c.hidden_states);
+  io("sampled_text", c.sampled_text);
   io("predict_weight", c.predict_weight, at_least(0));
 }
 

@@ -15,17 +15,20 @@ double usual_mix(kernels::Divergence divergence) {
 
 }  // namespace
 
-optim::DistillationOptions distillation_options(const RunConfig& config, std::int64_t step) {
+optim::DistillationOptions distillation_options(const RunConfig& config, std::int64_t step, bool is_sampled) {
   const ObjectiveConfig& c = config.objective;
   const auto steps = static_cast<double>(std::max<std::int64_t>(config.train.steps - 1, 1));
   const double passed = std::clamp(static_cast<double>(step - 1) / steps, 0.0, 1.0);
   const auto between = [&](double first, std::optional<double> last) {
     return last ? first + passed * (*last - first) : first;
   };
-  return {.ce_weight = between(c.cross_entropy_weight, c.final_cross_entropy_weight),
+  const auto divergence = is_sampled ? c.sampled_text.divergence : c.divergence;
+  const double mix = is_sampled ? c.sampled_text.mix : c.mix;
+  return {.ce_weight = is_sampled ? c.sampled_text.cross_entropy_weight
+                                  : between(c.cross_entropy_weight, c.final_cross_entropy_weight),
           .temperature = between(c.temperature, c.final_temperature),
-          .divergence = c.divergence,
-          .mix = c.mix > 0 ? c.mix : usual_mix(c.divergence)};
+          .divergence = divergence,
+          .mix = mix > 0 ? mix : usual_mix(divergence)};
 }
 
 RunObjective::RunObjective(const RunConfig& config, bool has_teacher) : config_(config) {
@@ -33,13 +36,13 @@ RunObjective::RunObjective(const RunConfig& config, bool has_teacher) : config_(
     objective_ = std::make_unique<optim::LanguageModelling>();
     return;
   }
-  auto distillation = std::make_unique<optim::Distillation>(distillation_options(config, 1));
+  auto distillation = std::make_unique<optim::Distillation>(distillation_options(config, 1, false));
   distillation_ = distillation.get();
   objective_ = std::move(distillation);
 }
 
-void RunObjective::begin_step(std::int64_t step) {
-  if (distillation_ != nullptr) distillation_->set(distillation_options(config_, step));
+void RunObjective::begin_step(std::int64_t step, bool is_sampled) {
+  if (distillation_ != nullptr) distillation_->set(distillation_options(config_, step, is_sampled));
 }
 
 std::optional<HiddenMatch> hidden_match(const HiddenStatesConfig& config, const nn::ModelConfig& student,

@@ -1,7 +1,7 @@
 // What a run trains by, step by step, as its config says: the objective, and which hidden states are to be alike.
 //
 //     RunObjective objective(session.config, session.teacher != nullptr);
-//     objective.begin_step(step);                                  // alpha and temperature may follow the steps
+//     objective.begin_step(step, is_sampled);                      // alpha and temperature may follow the steps
 //     head_loss(..., objective.get(), ...);
 #pragma once
 
@@ -16,14 +16,15 @@
 
 namespace limbeck::launch {
 
-/// What distillation is by in a step of a run of config.train.steps, counted from 1.
-optim::DistillationOptions distillation_options(const RunConfig& config, std::int64_t step);
+/// What distillation is by in a step of a run of config.train.steps, counted from 1. `is_sampled`: it reads what a
+/// model said (objective.sampled_text).
+optim::DistillationOptions distillation_options(const RunConfig& config, std::int64_t step, bool is_sampled);
 
 class RunObjective {
  public:
   RunObjective(const RunConfig& config, bool has_teacher);
   const core::Objective& get() const { return *objective_; }
-  void begin_step(std::int64_t step);
+  void begin_step(std::int64_t step, bool is_sampled);
 
  private:
   const RunConfig& config_;

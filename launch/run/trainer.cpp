@@ -137,6 +137,9 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       schedule_(make_schedule(session.config)),
       training_step_(session.rank, {*session.student, session.teacher.get(), objective_.get()}, sync_, optimizer_,
                      parameters_, {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
+  if (session.config.objective.sampled_text.fraction > 0 && !session.teacher)
+    core::fail_usage("objective.sampled_text.fraction is {}, expected 0 without a teacher",
+                     session.config.objective.sampled_text.fraction);
   if (session.teacher)  // what does not fit is said before anything is made
     hidden_match(session.config.objective.hidden_states, session.student->config(), session.teacher->config(), {});
   const std::int64_t s = session.config.data.sequence_length;
@@ -256,14 +259,20 @@ StepReport Trainer::step(bool dump) {
   const RunConfig& config = session_.config;
   const std::int64_t position = steps_done_ * config.batch.sequences_per_step;
   session_.rank.world().note_step(steps_done_ + 1);
-  const StepText samples = session_.step_text(position);
+  report.step = steps_done_ + 1;
+  StepText samples = session_.step_text(position);
+  if (is_sampled_step(config, report.step)) {
+    auto since = Clock::now();
+    report.sampled = sample_text(session_, samples, report.step);
+    samples = StepText(report.sampled->samples);
+    report.sample_seconds = lap(since);
+  }
   std::optional<GradientDump> gradients;
   if (dump)
     gradients.emplace(session_.rank, *dump_, session_.student->config(), config, session_.tokenizer->vocabulary_size(),
                       samples.fetch(0, samples.num_sequences), session_.student->parameters());
-  report.step = steps_done_ + 1;
   report.rate = schedule_.rate(report.step);
-  objective_.begin_step(report.step);
+  objective_.begin_step(report.step, report.sampled.has_value());
   const TrainingStep::Done done = training_step_.run(samples,
                                                      {.micro_batches = config.batch.micro_batches,
                                                       .router = router_training(config, steps_done_),
@@ -284,7 +293,8 @@ StepReport Trainer::step(bool dump) {
   report.num_tokens = samples.num_tokens;
   tokens_seen_ += report.num_tokens;
   report.tokens_seen = tokens_seen_;
-  report.seconds = report.times.text + report.times.passes + report.times.norm + report.times.optimizer;
+  report.seconds =
+      report.sample_seconds + report.times.text + report.times.passes + report.times.norm + report.times.optimizer;
   timed_seconds_ += report.seconds;
   timed_tokens_ += report.num_tokens;
   report.tokens_per_s = static_cast<double>(report.num_tokens) / report.seconds;
@@ -312,6 +322,10 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["top1_agreement"] = r.head.agreement / n;
   }
   if (hidden_) line["hidden_loss"] = r.hidden;
+  if (session_.config.objective.sampled_text.fraction > 0) {
+    line["sampled_tokens"] = report.sampled ? report.sampled->num_sampled : 0;
+    line["sample_seconds"] = report.sample_seconds;
+  }
   if (!r.predict.empty()) {
     line["predict_loss"] = r.predict_loss();
     for (std::size_t k = 0; k < r.predict.size(); ++k)

@@ -20,6 +20,7 @@
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
 #include "launch/run/run_objective.h"
+#include "launch/run/sampled_text.h"
 #include "launch/run/session.h"
 #include "launch/run/throughput.h"
 #include "launch/run/training_step.h"
@@ -37,7 +38,9 @@ struct StepReport {
   std::int64_t num_tokens = 0;
   std::int64_t tokens_seen = 0;
   double rate = 0;
-  double gradient_norm = 0;  // before clipping
+  double gradient_norm = 0;                 // before clipping
+  std::optional<SampledText> sampled = {};  // what a model said in place of the text
+  double sample_seconds = 0;
   double seconds = 0;
   double tokens_per_s = 0;
   double mfu = 0;

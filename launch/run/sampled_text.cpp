@@ -1,0 +1,68 @@
+#include "launch/run/sampled_text.h"
+
+#include <algorithm>
+
+#include "core/nn/generation.h"
+#include "core/random.h"
+
+namespace limbeck::launch {
+
+bool is_sampled_step(const RunConfig& config, std::int64_t step) {
+  const SampledTextConfig& c = config.objective.sampled_text;
+  if (step < c.first_step) return false;
+  return core::RandomStream(config.train.seed, static_cast<std::uint64_t>(step), "sampled_text").uniform(0) <
+         c.fraction;
+}
+
+SampledText sample_text(Session& session, const StepText& samples, std::int64_t step) {
+  const SampledTextConfig& c = session.config.objective.sampled_text;
+  const data::TokenBatch text = samples.fetch(0, samples.num_sequences);
+  const std::int64_t length = text.sequence_length;
+  const auto place = [&](std::int64_t sequence, std::int64_t i) {
+    return static_cast<std::size_t>(sequence * length + i);
+  };
+  std::vector<std::vector<std::int32_t>> prompts;
+  for (std::int64_t n = 0; n < text.num_sequences; ++n) {
+    std::int64_t first = c.prompt_tokens - 1;
+    while (first > 0 && text.documents[place(n, first - 1)] == text.documents[place(n, c.prompt_tokens - 1)]) --first;
+    const auto begin = text.tokens.begin() + static_cast<std::ptrdiff_t>(place(n, 0));
+    prompts.emplace_back(begin + first, begin + c.prompt_tokens);
+  }
+  const bool by_student = c.by == SampledBy::Student;
+  const nn::Transformer& model = by_student ? *session.student : *session.teacher;
+  const core::RandomStream seeds(session.config.train.seed, static_cast<std::uint64_t>(step), "sampled_text");
+  const nn::Generated said = nn::generate_texts(model, prompts,
+                                                {.max_tokens = length - c.prompt_tokens,
+                                                 .sampling = {.temperature = c.temperature, .seed = seeds.bits(1)},
+                                                 .valid_vocabulary = session.tokenizer->vocabulary_size(),
+                                                 .stop = session.tokenizer->stop_ids(),
+                                                 .at_once = text.num_sequences,
+                                                 .is_first_rank = !by_student || session.rank.has_first_data()});
+  SampledText result{.samples = {.num_sequences = text.num_sequences,
+                                 .sequence_length = length,
+                                 .tokens = {},
+                                 .targets = std::vector<std::int32_t>(text.tokens.size(), -1),
+                                 .positions = {},
+                                 .documents = {}}};
+  data::TokenBatch& batch = result.samples;
+  for (std::int64_t n = 0; n < text.num_sequences; ++n) {
+    const std::vector<std::int32_t>& prompt = prompts[static_cast<std::size_t>(n)];
+    const nn::Continuation& more = said.texts[static_cast<std::size_t>(n)];
+    std::vector<std::int32_t> whole = prompt;
+    whole.insert(whole.end(), more.tokens.begin(), more.tokens.end());
+    if (more.is_stopped) whole.push_back(more.stop_token);  // a target, and no token that is read
+    for (std::size_t i = prompt.size(); i < whole.size(); ++i)
+      batch.targets[place(n, static_cast<std::int64_t>(i) - 1)] = whole[i];
+    result.num_sampled += std::ssize(whole) - std::ssize(prompt);
+    const std::int64_t read = std::ssize(prompt) + std::ssize(more.tokens);
+    for (std::int64_t i = 0; i < length; ++i) {
+      const bool is_filling = i >= read;
+      batch.tokens.push_back(is_filling ? text.tokens[place(n, i)] : whole[static_cast<std::size_t>(i)]);
+      batch.positions.push_back(static_cast<std::int32_t>(is_filling ? i - read : i));
+      batch.documents.push_back(is_filling ? 1 : 0);
+    }
+  }
+  return result;
+}
+
+}  // namespace limbeck::launch
