@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/tensor.h"
@@ -39,6 +40,10 @@ struct StateEntry {
 };
 
 using StateDict = std::map<std::string, StateEntry>;
+
+/// Whether a name is of a model's parameter: what a run keeps beside its model is SECTION/NAME, as in
+/// optimizer/norm.weight/exp_avg.
+inline bool is_of_model(std::string_view name) { return name.find('/') == std::string_view::npos; }
 
 /// What a file says of a tensor it holds.
 struct StateInfo {

@@ -9,8 +9,9 @@
 //     Checkpoint checkpoint(*folder);
 //     checkpoint.read("layers.3.attention.q.weight", entry);                       // entry's box, whatever wrote it
 //
-// Names are module paths, `optimizer/<name>/<moment>` for optimizer state. Tensors are float32, float64, bfloat16 or
-// int64. Nothing here communicates: whoever calls brings the infos to rank 0.
+// Names are module paths, `optimizer/<name>/<moment>` for optimizer state, `distillation/<name>` for what is trained
+// beside the model (core::is_of_model). Tensors are float32, float64, bfloat16 or int64. Nothing here communicates:
+// whoever calls brings the infos to rank 0.
 #pragma once
 
 #include <filesystem>

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/shape.h"
+#include "core/state_dict.h"
 #include "data/files/hdf5_file.h"
 
 namespace limbeck::data {
@@ -17,7 +18,7 @@ inline constexpr const char* index_name = "index.h5";
 /// "layers.0.mlp.up.weight" -> "/model/layers/0/mlp/up/weight"; "optimizer/norm.weight/exp_avg" ->
 /// "/optimizer/norm/weight/exp_avg".
 inline std::string checkpoint_path(const std::string& name) {
-  return hdf5_path(name.find('/') == std::string::npos ? "/model" : "", name);
+  return hdf5_path(core::is_of_model(name) ? "/model" : "", name);
 }
 
 /// Virtual datasets have one dimension or more: a scalar is stored as [1], its global_shape attribute is empty.

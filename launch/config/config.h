@@ -94,6 +94,7 @@ struct HiddenStatesConfig {
   double weight = 0;
   kernels::RowDistance distance = kernels::RowDistance::Cosine;
   std::vector<std::int64_t> layers;  // the teacher's, of each of the student's; -1: none. Empty: as they fit
+  bool projector = false;
   friend bool operator==(const HiddenStatesConfig&, const HiddenStatesConfig&) = default;
 };
 

@@ -182,6 +182,7 @@ void fields(Io& io, HiddenStatesConfig& c) {
   io("weight", c.weight, at_least(0));
   io("distance", c.distance);
   io("layers", c.layers);
+  io("projector", c.projector);
 }
 
 template <class Io>

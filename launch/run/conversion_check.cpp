@@ -171,7 +171,7 @@ class Comparison {
       : models_{&source, &written}, options_(options), memory_(core::Memory::cpu(options.threads)) {
     const bool has_further = source.config.num_predict_layers > 0 && holds_further(written);
     for (const auto& [name, info] : source.reader->tensors()) {
-      if (name.starts_with("optimizer/") || (name == "head.weight" && written.config.tied_head)) continue;
+      if (!core::is_of_model(name) || (name == "head.weight" && written.config.tied_head)) continue;
       if (is_further(name) && !has_further) continue;
       const auto found = written.reader->tensors().find(name);
       check(found != written.reader->tensors().end() && found->second.shape == info.shape,

@@ -39,7 +39,7 @@ std::string model_fingerprint(const core::StateReader& reader, const nn::ModelCo
     h = XXH3_64bits_withSeed(entry.tensor.host_raw(), static_cast<std::size_t>(entry.tensor.bytes()), h);
   };
   for (const auto& [name, info] : reader.tensors()) {
-    if (name.starts_with("optimizer/")) continue;
+    if (!core::is_of_model(name)) continue;
     const Shape& shape = info.shape;
     h = core::hash_name(fmt::format("{} {}\n", name, shape), h);
     if (shape.numel() <= most_values) {

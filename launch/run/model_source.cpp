@@ -98,7 +98,7 @@ ModelSource open_checkpoint(const fs::path& path, data::Checkpoint::Verify verif
   source.config = model_config_from_json(extra["model"], path.string());
   std::int64_t values = 0;
   for (const auto& [name, info] : checkpoint->tensors())
-    if (!name.starts_with("optimizer/")) values += info.shape.numel();
+    if (core::is_of_model(name)) values += info.shape.numel();
   const std::int64_t parameters = nn::count_parameters(source.config).total;
   check(values == parameters, "{}: its tensors have {} values, expected {}, the parameters of its model", path.string(),
         values, parameters);

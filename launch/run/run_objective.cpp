@@ -48,11 +48,11 @@ void RunObjective::begin_step(std::int64_t step, bool is_sampled) {
 std::optional<HiddenMatch> hidden_match(const HiddenStatesConfig& config, const nn::ModelConfig& student,
                                         const nn::ModelConfig& teacher, std::span<const std::int64_t> kept) {
   if (config.weight == 0) return std::nullopt;
-  if (student.width != teacher.width)
+  if (student.width != teacher.width && !config.projector)
     fail_usage(
-        "objective.hidden_states.weight is {}, expected 0: the student's hidden states are {} wide, the "
+        "objective.hidden_states.projector is false, expected true: the student's hidden states are {} wide, the "
         "teacher's {}",
-        config.weight, student.width, teacher.width);
+        student.width, teacher.width);
   HiddenMatch match{.weight = config.weight, .distance = config.distance, .layers = config.layers};
   if (match.layers.empty()) {
     for (std::int64_t i = 0; i < student.num_layers; ++i)

@@ -35,7 +35,7 @@ class RunObjective {
 /// The teacher's layers whose output those of a student should give, as objective.hidden_states says; nothing where its
 /// weight is 0. `kept` are the teacher's layers that the student was cut from, or empty: each of its layers is to give
 /// what the next one of them read in the teacher, and the last the last one's output. Without them layers are evenly
-/// spaced. Throws a UsageError where the layers do not fit the two models, or their widths differ.
+/// spaced. Throws a UsageError where the layers do not fit the two models, or their widths differ without a projector.
 std::optional<HiddenMatch> hidden_match(const HiddenStatesConfig& config, const nn::ModelConfig& student,
                                         const nn::ModelConfig& teacher, std::span<const std::int64_t> kept);
 

@@ -7,6 +7,7 @@
 
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
+#include "core/ops/linear.h"
 #include "core/slice.h"
 #include "kernels/distillation.h"
 #include "kernels/elementwise.h"
@@ -106,9 +107,12 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       pass.gives = [&](std::int64_t layer, const Var& given) {
         const std::int64_t of_teacher = options.hidden->layers.at(static_cast<std::size_t>(layer));
         if (of_teacher < 0) return;
+        Var whole = nn::whole_sequences(tape, pass, given);
+        if (!options.hidden->projectors.empty())
+          whole =
+              core::linear(tape, whole, core::as_var(*options.hidden->projectors.at(static_cast<std::size_t>(layer))));
         const Var term =
-            core::match_rows(tape, nn::whole_sequences(tape, pass, given), taught_layers.at(of_teacher), batch.targets,
-                             options.hidden->distance,
+            core::match_rows(tape, whole, taught_layers.at(of_teacher), batch.targets, options.hidden->distance,
                              {.weight = options.hidden->weight / static_cast<double>(options.hidden->num_matched()),
                               .scale = input.per_target});
         distance = distance.value.defined() ? core::add(tape, distance, term) : term;

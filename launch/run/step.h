@@ -32,6 +32,7 @@ struct HiddenMatch {
   double weight = 0;  // of the mean over the layers that have one, and over tokens with a target
   kernels::RowDistance distance = kernels::RowDistance::Cosine;
   std::vector<std::int64_t> layers = {};  // the teacher's, of each of the student's; -1: none
+  core::ParameterList projectors = {};    // [Ct,C], of each of the student's, before it is compared; empty: none
   std::int64_t num_matched() const { return std::ssize(layers) - std::ranges::count(layers, -1); }
 };
 

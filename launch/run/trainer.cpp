@@ -118,6 +118,11 @@ void load_optimizer(optim::Optimizer& optimizer, const core::StateReader& reader
   }
 }
 
+core::ParameterList joined(core::ParameterList first, const core::ParameterList& second) {
+  first.insert(first.end(), second.begin(), second.end());
+  return first;
+}
+
 double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024); }
 
 }  // namespace
@@ -128,7 +133,9 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       log_(std::move(log)),
       evaluations_(evaluations),
       objective_(session.config, session.teacher != nullptr),
-      trained_(optim::apply_groups(session.student->parameters(), groups_of(session.config.optimizer))),
+      projectors_(session),
+      trained_(optim::apply_groups(joined(session.student->parameters(), projectors_.parameters()),
+                                   groups_of(session.config.optimizer))),
       parameters_(optim::parameters_of(trained_)),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
             bucket_bytes(session.config.parallel)),
@@ -164,6 +171,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
 
 core::StateDict Trainer::state() {
   core::StateDict state = session_.student->state_dict();
+  state.merge(projectors_.state_dict());
   state.merge(optimizer_.state_dict());
   return state;
 }
@@ -222,6 +230,7 @@ bool Trainer::resume() {
                                        session_.teacher_fingerprint);
   while_others_hear(session_.rank, [&] {
     session_.student->load(*source.reader);
+    projectors_.load(*source.reader);
     load_optimizer(optimizer_, *source.reader, folder->string(), changed);
   });
   if (!changed.empty())
@@ -433,6 +442,7 @@ bool Trainer::run(std::int64_t last_step) {
   if (session_.teacher)
     hidden_ = hidden_match(session_.config.objective.hidden_states, session_.student->config(),
                            session_.teacher->config(), session_.start.layers);
+  if (hidden_) hidden_->projectors = projectors_.by_layer();
   Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
   point_to_best();
   bool stopped = false;

@@ -16,6 +16,7 @@
 #include "launch/console/progress.h"
 #include "launch/run/best_evaluation.h"
 #include "launch/run/checkpointing.h"
+#include "launch/run/hidden_projectors.h"
 #include "launch/run/metrics.h"
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
@@ -94,6 +95,7 @@ class Trainer {
   Log log_;
   RunEvaluations& evaluations_;
   RunObjective objective_;
+  HiddenProjectors projectors_;
   std::vector<optim::Trained> trained_;
   core::ParameterList parameters_;  // those that are trained
   parallel::GradientSync sync_;

@@ -1,0 +1,34 @@
+// Matrices that turn a student's hidden states into as many channels as its teacher's have, so that they can be held to
+// those (objective.hidden_states.projector): one a layer, without a bias, trained beside the student and no part of it
+// (FitNets, Romero et al. 2015; TinyBERT, Jiao et al. 2020).
+//
+//     HiddenProjectors projectors(session);
+//     optim::apply_groups(joined(session.student->parameters(), projectors.parameters()), groups);
+//     options.hidden->projectors = projectors.by_layer();
+#pragma once
+
+#include <vector>
+
+#include "core/parameter_set.h"
+#include "launch/run/session.h"
+
+namespace limbeck::launch {
+
+class HiddenProjectors {
+ public:
+  /// None where the config asks for none. Made by the run's seed: normal numbers of deviation 1 / sqrt(C).
+  explicit HiddenProjectors(const Session& session);
+
+  core::ParameterList parameters() { return parameters_.list(); }
+  /// Of each layer of the student, [Ct,C]; null where the layer has no match. Empty where there are none.
+  const core::ParameterList& by_layer() const { return by_layer_; }
+  /// "distillation/hidden_states.3.weight"
+  core::StateDict state_dict();
+  void load(const core::StateReader& reader);
+
+ private:
+  core::ParameterSet parameters_;
+  core::ParameterList by_layer_;
+};
+
+}  // namespace limbeck::launch
