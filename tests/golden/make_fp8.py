@@ -13,7 +13,9 @@ from fractions import Fraction
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+
+from made_weights import first_weights
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE, TARGET = HERE / "families" / "deepseek_v3", HERE / "fp8"
@@ -52,7 +54,7 @@ def dequantised(codes, scales):
 
 
 def main():
-    weights = load_file(SOURCE / "model.safetensors")
+    weights = {name: torch.from_numpy(w) for name, w in first_weights(SOURCE).items()}
     stored, plain = {}, {}
     for name, w in weights.items():
         if is_quantised(name):

@@ -9,9 +9,8 @@ import json
 import pathlib
 
 import numpy as np
-from safetensors.numpy import load_file
 
-from mixture_file import begin, expert_tensors, finish, outer_tensors
+from mixture_file import begin, expert_tensors, finish, first_weights, outer_tensors
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parent / "families" / "deepseek_v3"
@@ -42,7 +41,7 @@ def tensors(weights, config, is_split):
 
 
 def write(path, is_split):
-    config, weights = json.loads((SOURCE / "config.json").read_text()), load_file(SOURCE / "model.safetensors")
+    config, weights = json.loads((SOURCE / "config.json").read_text()), first_weights(SOURCE)
     rank, turning = config["kv_lora_rank"], config["qk_rope_head_dim"]
     width = config["qk_nope_head_dim"] + turning
     w = begin(path, "deepseek2", config, config["num_hidden_layers"], 1 if is_split else config["num_attention_heads"])

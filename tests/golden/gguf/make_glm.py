@@ -12,9 +12,9 @@ import tempfile
 
 import gguf
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from mixture_file import begin, expert_tensors, finish, outer_tensors
+from mixture_file import begin, expert_tensors, finish, first_weights, outer_tensors
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parent / "families" / "glm4_moe"
@@ -87,7 +87,7 @@ def differences(path, reference):
 
 def main():
     config = json.loads((SOURCE / "config.json").read_text())
-    weights = with_layer_behind(load_file(SOURCE / "model.safetensors"), config)
+    weights = with_layer_behind(first_weights(SOURCE), config)
     path = HERE / "glm4_moe.gguf"
     write(path, weights, config)
     for sources in sys.argv[1:]:

@@ -1,6 +1,12 @@
 """What GGUF files of DeepSeek-V3 and GLM-4.5 have alike, with the names and keys of llama.cpp's converters, by PyPI's `gguf`."""
+import pathlib
+import sys
+
 import gguf
 import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from made_weights import first_weights  # noqa: E402, F401
 
 
 def begin(path, architecture, config, num_layers, num_kv_heads):

@@ -11,6 +11,7 @@
 #include "data/models/families/family.h"
 #include "data/models/gguf_export.h"
 #include "data/models/hugging_face.h"
+#include "tests/support/family_reference.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
@@ -26,9 +27,9 @@ using testing::read_file;
 using testing::TemporaryFolder;
 using testing::write_file;
 
-fs::path golden(const std::string& family) { return testing::golden_folder() / "families" / family; }
+fs::path golden(const std::string& family) { return testing::family_folder(family); }
 
-/// A model times 4/3, for those that transformers saved have values that bfloat16 and float16 hold.
+/// A model times 2/3, for those that transformers saved have values that bfloat16 and float16 hold.
 class Thirds : public core::StateReader {
  public:
   explicit Thirds(std::shared_ptr<const core::StateReader> of) : of_(std::move(of)) {}
@@ -39,7 +40,7 @@ class Thirds : public core::StateReader {
   void fill(const std::string& name, const core::StateInfo&, core::StateEntry& entry) const override {
     of_->read(name, entry);
     auto* values = entry.tensor.mutable_host<float>();
-    for (std::int64_t i = 0; i < entry.tensor.numel(); ++i) values[i] *= 4.0F / 3;
+    for (std::int64_t i = 0; i < entry.tensor.numel(); ++i) values[i] *= 2.0F / 3;
   }
   std::shared_ptr<const core::StateReader> of_;
 };
