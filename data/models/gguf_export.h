@@ -27,7 +27,7 @@ struct GgufExport {
 /// saying what and why, for what no architecture of GGUF can say (beyond_gguf), a value that the dtype
 /// cannot hold, and a tokenizer it does not know. Returns how many matrices are of another dtype because their rows are
 /// not whole blocks of it, as llama.cpp does it.
-std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& config,
+std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& whole,
                          const std::filesystem::path& path, const GgufExport& options);
 
 }  // namespace limbeck::data

@@ -264,8 +264,12 @@ class Comparison {
 
   /// Whether a format, and the family that a model was written as, has such layers.
   static bool holds_further(const ModelSource& written) {
+    const auto family = [&](data::BeyondFormat format) -> const data::Family& {
+      return data::family_for(written.config, "conversion", format);
+    };
     return written.kind == ModelKind::Checkpoint ||
-           (written.kind == ModelKind::HuggingFace && data::family_for(written.config, "conversion").traits.predicts);
+           (written.kind == ModelKind::HuggingFace && family(data::beyond).traits.predicts) ||
+           (written.kind == ModelKind::Gguf && family(data::beyond_gguf).gguf_predicts);
   }
 
   /// Whether a tensor is of a layer that predicts further tokens, which no logits here are of.

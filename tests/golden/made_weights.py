@@ -75,7 +75,12 @@ def write_model(folder, target, seed, config="config.json"):
     shutil.copyfile(folder / config, target / "config.json")
 
 
+def first_seed(folder):
+    """Of a family's models that of the first."""
+    with h5py.File(folder / "reference.h5") as file:
+        return int(file.attrs["seed"])
+
+
 def first_weights(folder):
     """By name, of the first of a family's models."""
-    with h5py.File(folder / "reference.h5") as file:
-        return made_weights(read_list(folder / "weights.txt"), int(file.attrs["seed"]))
+    return made_weights(read_list(folder / "weights.txt"), first_seed(folder))

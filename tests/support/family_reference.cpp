@@ -24,7 +24,8 @@ double largest(const std::vector<double>& values) {
   return result;
 }
 
-/// A folder that is there until the process ends.
+}  // namespace
+
 std::filesystem::path made_folder(const std::filesystem::path& golden, std::int64_t seed) {
   static std::mutex mutex;
   static std::map<std::pair<std::filesystem::path, std::int64_t>, std::unique_ptr<TemporaryFolder>> all;
@@ -37,15 +38,12 @@ std::filesystem::path made_folder(const std::filesystem::path& golden, std::int6
   return made->path();
 }
 
-}  // namespace
-
 FamilyReference::FamilyReference(const std::string& family, std::string group)
     : golden_(golden_folder() / "families" / family),
       file_(data::Hdf5File::open((golden_ / "reference.h5").string())),
       group_(std::move(group)),
       folder_(golden_) {
-  if (std::filesystem::exists(golden_ / "weights.txt"))
-    folder_ = made_folder(golden_, file_.attribute<std::int64_t>(group_.empty() ? "/" : group_, "seed"));
+  if (std::filesystem::exists(golden_ / "weights.txt")) folder_ = made_folder(golden_, seed());
 }
 
 std::filesystem::path family_folder(const std::string& family) { return FamilyReference(family).folder(); }

@@ -42,6 +42,7 @@ class FamilyReference {
                std::vector<std::int64_t>(static_cast<std::size_t>(shape.rank()), 0), shape);
     return result;
   }
+  std::int64_t seed() const { return file_.attribute<std::int64_t>(group_.empty() ? "/" : group_, "seed"); }
   /// Of model.safetensors.
   std::vector<ListedTensor> tensors() const { return read_weight_list(golden_ / "weights.txt"); }
   data::TokenBatch samples() const {
@@ -84,7 +85,11 @@ class FamilyReference {
   std::filesystem::path folder_;
 };
 
-/// The first model of a family, as a directory.
+/// The model that config.json and weights.txt of a folder describe, as a directory that is there until the process
+/// ends.
+std::filesystem::path made_folder(const std::filesystem::path& golden, std::int64_t seed);
+
+/// The first model of a family, likewise.
 std::filesystem::path family_folder(const std::string& family);
 
 /// Each within `tolerance` of the largest that is expected.
