@@ -17,6 +17,7 @@
 #include "data/models/families/family.h"
 #include "data/models/gguf_names.h"
 #include "data/models/layers_behind.h"
+#include "data/models/llama3_factors.h"
 
 namespace limbeck::data {
 
@@ -52,29 +53,6 @@ class ArchitectureKeys {
   std::string prefix_;
 };
 
-/// Factors that frequencies are divided by, of which the file does not say where they are from: those of Llama 3.1 to
-/// 3.3, by their values.
-nn::RopeScaling scaling_of_factors(const GgufFile& file, const GgufTensor& tensor, const nn::ModelConfig& config) {
-  const std::string& where = file.path();
-  check(tensor.shape == Shape{config.turning_width() / 2}, "{}: tensor {} has shape {}, expected [{}]", where,
-        rope_factors, tensor.shape, config.turning_width() / 2);
-  std::vector<float> factors(static_cast<std::size_t>(tensor.shape.numel()));
-  file.read(tensor, 0, tensor.shape.numel(), factors.data());
-  const auto other = std::find_if(factors.begin(), factors.end(), [](float x) { return x != 1.0F; });
-  if (other == factors.end()) return {};
-  const std::vector<double> plain = core::rope_frequencies(config.turning_width(), config.rope_base);
-  for (const double factor : {8.0, 32.0}) {
-    const nn::RopeScaling scaling{.kind = nn::RopeScaling::Kind::Llama3, .factor = factor, .original_positions = 8192};
-    const std::vector<double> scaled = nn::rope_angles(config.turning_width(), config.rope_base, scaling).frequencies;
-    bool is_same = true;
-    for (std::size_t i = 0; i < factors.size(); ++i)
-      is_same = is_same && std::abs(plain[i] / scaled[i] - factors[i]) <= 1e-5 * factors[i];
-    if (is_same) return scaling;
-  }
-  core::fail("{}: value {} of {} is {}, expected 1, or the factors of Llama 3.1 to 3.3", where, other - factors.begin(),
-             rope_factors, *other);
-}
-
 /// The tensor's values.
 std::vector<double> factors_of(const GgufFile& file, const char* name, std::int64_t count) {
   const auto found = file.tensors().find(name);
@@ -84,6 +62,22 @@ std::vector<double> factors_of(const GgufFile& file, const char* name, std::int6
   std::vector<float> values(static_cast<std::size_t>(count));
   file.read(found->second, 0, count, values.data());
   return {values.begin(), values.end()};
+}
+
+/// Factors that frequencies are divided by, of which the file does not say where they are from: those of Llama 3's
+/// scaling, or any, which are then LongRoPE's of every length.
+nn::RopeScaling scaling_of_factors(const GgufFile& file, const nn::ModelConfig& config) {
+  const std::vector<double> factors = factors_of(file, rope_factors, config.turning_width() / 2);
+  for (std::size_t i = 0; i < factors.size(); ++i)
+    check(factors[i] > 0 && std::isfinite(factors[i]), "{}: value {} of {} is {}, expected a positive number",
+          file.path(), i, rope_factors, factors[i]);
+  if (std::ranges::all_of(factors, [](double x) { return x == 1; })) return {};
+  const std::vector<double> plain = core::rope_frequencies(config.turning_width(), config.rope_base);
+  if (const auto scaling = fit_llama3(plain, std::vector<float>(factors.begin(), factors.end()))) return *scaling;
+  return {.kind = nn::RopeScaling::Kind::LongRope,
+          .original_positions = config.max_positions,
+          .short_factors = factors,
+          .long_factors = factors};
 }
 
 /// Of files that hold what LongRoPE divides frequencies by.
@@ -134,11 +128,16 @@ nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys,
   check(kind == "none" || kind == "linear" || kind == "yarn",
         "{}: {} is {}, which is not supported: expected none, linear or yarn", file.path(),
         keys.name("rope.scaling.type"), kind);
-  const auto factors = file.tensors().find(rope_factors);
-  if (factors != file.tensors().end()) return scaling_of_factors(file, factors->second, config);
   const double factor =
       keys.has("rope.scaling.factor") ? keys.number("rope.scaling.factor") : keys.number_or("rope.scale_linear", 1);
-  if (kind == "none" || factor == 1) return {};
+  const bool is_scaled = kind != "none" && factor != 1;
+  if (file.tensors().contains(rope_factors)) {
+    const nn::RopeScaling scaling = scaling_of_factors(file, config);
+    check(scaling.kind == nn::RopeScaling::Kind::None || !is_scaled, "{}: {} is {} beside {}, expected one of them",
+          file.path(), keys.name("rope.scaling.type"), kind, rope_factors);
+    if (!is_scaled) return scaling;
+  }
+  if (!is_scaled) return {};
   nn::RopeScaling scaling{.kind = kind == "linear" ? nn::RopeScaling::Kind::Linear : nn::RopeScaling::Kind::Yarn,
                           .factor = factor};
   if (kind == "yarn") {

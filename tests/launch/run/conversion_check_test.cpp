@@ -77,8 +77,6 @@ TEST_P(ConvertedFamilies, AreTheSameInAFile) {
   const TemporaryFolder folder;
   const ModelSource source = thirds(GetParam());
   if (data::beyond_all_families(source.config, data::beyond_gguf)) GTEST_SKIP() << "GGUF cannot say all of it";
-  if (source.config.rope_scaling.kind == nn::RopeScaling::Kind::Llama3)
-    GTEST_SKIP() << "other factors than those of Llama 3.1 to 3.3 are not read";
   for (const DType dtype : {DType::F32, DType::F16, DType::Q8_0, DType::Q4_0}) {
     const fs::path out = folder / (std::string(core::name_of(dtype)) + ".gguf");
     data::export_gguf(*source.reader, source.config, out, {.dtype = dtype});
