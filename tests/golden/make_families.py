@@ -386,7 +386,7 @@ def made_state(folder, seed):
     return model.state_dict()
 
 
-def write_reference(path, attributes, arrays):
+def write_reference(path, attributes, arrays, of_groups={}):
     with create(path) as file:
         file.attrs["generator"] = "tests/golden/make_families.py"
         file.attrs["versions"] = f"torch {torch.__version__}, transformers {transformers.__version__}, numpy {np.__version__}, " \
@@ -395,6 +395,8 @@ def write_reference(path, attributes, arrays):
             file.attrs[key] = value
         for key, (array, dtype) in arrays.items():
             write_array(file, key, array, dtype)
+        for group, own in of_groups.items():
+            file[group].attrs.update(own)
 
 
 class Computed:
@@ -459,10 +461,8 @@ def write_family(name):
     for i, lengths in enumerate(OTHER_LENGTHS):
         models.append(computed(architecture, config, folder, models[-1].attributes["seed"] + 1, lengths))
         arrays |= {f"others/{i}/{key}": value for key, value in (models[-1].arrays | models[-1].projected(entries)).items()}
-    write_reference(folder / "reference.h5", dict(architecture=architecture.__name__, **model.attributes), arrays)
-    with h5py.File(folder / "reference.h5", "a") as file:
-        for i, other in enumerate(models[1:]):
-            file[f"others/{i}"].attrs.update(other.attributes)
+    write_reference(folder / "reference.h5", dict(architecture=architecture.__name__, **model.attributes), arrays,
+                    {f"others/{i}": other.attributes for i, other in enumerate(models[1:])})
     differences = [d for m in models for d in check_again(folder, m.attributes["seed"], m.tokens, m.lengths, m.logits)]
     best = model.logits.topk(2).values
     gaps = ", ".join(f"{m.attributes['smallest_routing_gap']:.1e}" for m in models)
