@@ -167,6 +167,8 @@ std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& 
     options.work.notice(
         fmt::format("{}: layers that predict further tokens ({}) are left out: they are not written as GGUF of {}",
                     where, whole.num_predict_layers, family.name));
+  check(options.dtype != DType::MXFP4 || config.moe.num_experts > 0,
+        "GGUF export: dtype is {}, which is of experts, and there are none", options.dtype);
   const GgufKeys keys = keys_of(config, family, path, options);
   std::vector<GgufPlan> plan;
   std::vector<ExportTensor> tensors;
