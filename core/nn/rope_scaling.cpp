@@ -14,15 +14,6 @@ constexpr double full_turn = 2 * std::numbers::pi;
 /// A part of `stretched`, the rest of `plain`.
 double mixed(double plain, double stretched, double part) { return (1 - part) * plain + part * stretched; }
 
-void stretch_as_llama3(std::vector<double>& frequencies, const RopeScaling& s) {
-  const auto original = static_cast<double>(s.original_positions);
-  for (double& f : frequencies) {
-    const double turns = original * f / full_turn;  // within the original context
-    const double plain = (turns - s.low_frequency_factor) / (s.high_frequency_factor - s.low_frequency_factor);
-    f = mixed(f, f / s.factor, 1 - std::clamp(plain, 0.0, 1.0));
-  }
-}
-
 void stretch_as_yarn(std::vector<double>& frequencies, double base, const RopeScaling& s) {
   const auto half = static_cast<double>(frequencies.size());
   // The dimension that turns so often within the original context.
@@ -47,6 +38,15 @@ double usual_long_factor(const RopeScaling& s) {
 }
 
 }  // namespace
+
+void stretch_as_llama3(std::vector<double>& frequencies, const RopeScaling& s) {
+  const auto original = static_cast<double>(s.original_positions);
+  for (double& f : frequencies) {
+    const double turns = original * f / full_turn;  // within the original context
+    const double plain = (turns - s.low_frequency_factor) / (s.high_frequency_factor - s.low_frequency_factor);
+    f = mixed(f, f / s.factor, 1 - std::clamp(plain, 0.0, 1.0));
+  }
+}
 
 double yarn_mscale(double factor, double mscale) { return factor > 1 ? 0.1 * mscale * std::log(factor) + 1 : 1; }
 

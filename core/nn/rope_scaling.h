@@ -28,6 +28,9 @@ struct RopeAngles {
 /// as transformers computes them.
 RopeAngles rope_angles(std::int64_t turning_width, double base, const RopeScaling& scaling, bool is_long = false);
 
+/// The frequencies by Llama3's rule.
+void stretch_as_llama3(std::vector<double>& frequencies, const RopeScaling& scaling);
+
 /// m(mscale) of RopeScaling: what YaRN multiplies the root of attention's scores by, and DeepSeek's the scores.
 double yarn_mscale(double factor, double mscale);
 

@@ -57,7 +57,7 @@ class Pieces {
     return tensor.shape.rank() == 3 ? tensor.shape[0] : 1;
   }
   std::int64_t rows_at_once(const ExportTensor& tensor) const {
-    if (tensor.make) return rows_of(tensor.shape);
+    if (tensor.make || tensor.make_stored) return rows_of(tensor.shape);
     const std::int64_t unit = std::max<std::int64_t>(tensor.head_width, 1);
     return std::max<std::int64_t>(1, values_at_once_ / columns_of(tensor.shape) / unit) * unit;
   }
@@ -108,6 +108,7 @@ Stored stored_piece(const core::StateReader& model, const Piece& piece, const co
                     const std::string& where) {
   const ExportTensor& tensor = *piece.tensor;
   if (!tensor.values.empty()) return quantized(tensor, tensor.values, where);
+  if (tensor.make_stored) return {.own = tensor.make_stored(model, piece.matrix)};
   if (tensor.make) return quantized(tensor, values_of(tensor.make(model, piece.matrix)), where);
   const int rank = tensor.shape.rank();
   Shape box = tensor.shape;

@@ -29,6 +29,8 @@ struct ExportTensor {
   /// Where it is made of several of ours, or in another order, its values in float32, or of matrix [M,N] of [E,M,N];
   /// `shape` is the file's then.
   std::function<core::Tensor(const core::StateReader& model, std::int64_t matrix)> make = {};
+  /// Likewise its bytes as the file has them.
+  std::function<std::vector<std::byte>(const core::StateReader& model, std::int64_t matrix)> make_stored = {};
 
   std::int64_t bytes() const;
 };

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "data/models/k_quants.h"
+#include "kernels/block_values.h"
 #include "kernels/blocks.h"
 #include "kernels/half.h"
 
@@ -112,6 +113,38 @@ void store_from_minimum(const float* values, std::byte* out) {
   pack<Bits>(q, out + 4);
 }
 
+/// The code of the nearest of E2M1's values, of which `x` is twice one without its sign; of two the even one.
+unsigned e2m1_code(float x) {
+  const std::array above{x > 0.5F, x >= 1.5F, x > 2.5F, x >= 3.5F, x > 5, x >= 7, x > 10};
+  return static_cast<unsigned>(std::count(above.begin(), above.end(), true));
+}
+
+/// With the power of two that makes the largest one of E2M1's 4 to 6, or with the next, whichever is nearer: the first
+/// would cut off what is above 6.
+void store_mxfp4(const float* values, std::byte* out) {
+  namespace formats = kernels::block_values;
+  float largest_value = 0;
+  for (int i = 0; i < block; ++i) largest_value = std::max(largest_value, std::abs(values[i]));
+  constexpr int greatest = formats::mxfp4_greatest_scale;
+  const int least = largest_value == 0 ? 0 : std::clamp(std::ilogb(largest_value) - 2 + 127, 0, greatest);
+  double fewest = HUGE_VAL;
+  for (int exponent = least; exponent <= std::min(least + 1, greatest); ++exponent) {
+    std::byte bytes[17] = {static_cast<std::byte>(exponent)};
+    const float unit = formats::e8m0_half_at(reinterpret_cast<const formats::Byte*>(bytes));  // of twice E2M1's values
+    std::array<unsigned, block> codes{};
+    for (std::size_t i = 0; i < block; ++i)
+      codes[i] = e2m1_code(std::abs(values[i]) / unit) | (std::signbit(values[i]) ? 8U : 0U);
+    for (std::size_t i = 0; i < 16; ++i) bytes[1 + i] = static_cast<std::byte>(codes[i] | codes[16 + i] << 4U);
+    std::array<float, block> back{};
+    kernels::expand({kernels::BlockFormat::MXFP4, bytes}, 1, back.data());
+    double error = 0;
+    for (std::size_t i = 0; i < block; ++i) error += std::pow(static_cast<double>(values[i]) - back[i], 2);
+    if (error >= fewest) continue;
+    fewest = error;
+    std::memcpy(out, bytes, sizeof bytes);
+  }
+}
+
 /// How a block of 32 values is stored; null where the dtype has none.
 void (*store_of(DType dtype))(const float*, std::byte*) {
   switch (dtype) {
@@ -123,6 +156,8 @@ void (*store_of(DType dtype))(const float*, std::byte*) {
       return store_symmetric<5>;
     case DType::Q5_1:
       return store_from_minimum<5>;
+    case DType::MXFP4:
+      return store_mxfp4;
     default:
       return nullptr;
   }
@@ -132,6 +167,7 @@ void (*store_of(DType dtype))(const float*, std::byte*) {
 float limit_of(DType dtype) {
   if (dtype == DType::F32) return HUGE_VALF;
   if (dtype == DType::BF16) return 0x1.ffp127F;
+  if (dtype == DType::MXFP4) return 0x1.8p127F;
   return dtype == DType::Q8_0 ? 65520.0F * 127 : 65520.0F;
 }
 
@@ -173,8 +209,9 @@ void quantize(DType dtype, std::span<const float> values, std::byte* out) {
   }
   void (*const store_block)(const float*, std::byte*) = store_of(dtype);
   if (store_block == nullptr)
-    core::fail("quantize: dtype is {}, expected float32, float16, bfloat16, Q8_0, Q5_1, Q5_0, Q4_0, Q6_K, Q5_K or Q4_K",
-               dtype);
+    core::fail(
+        "quantize: dtype is {}, expected float32, float16, bfloat16, Q8_0, Q5_1, Q5_0, Q4_0, Q6_K, Q5_K, Q4_K or MXFP4",
+        dtype);
   core::bytes_of(dtype, std::ssize(values));  // throws unless they are whole blocks
   for (std::size_t i = 0; i < values.size(); i += block, out += core::info(dtype).block_bytes)
     store_block(values.data() + i, out);

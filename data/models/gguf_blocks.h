@@ -20,8 +20,9 @@ void dequantize(core::DType dtype, const std::byte* data, std::int64_t first, st
 
 /// Stores `values` at `out` as F32, F16, BF16 (rounded to nearest, ties to even), or as whole blocks: of Q8_0 (d =
 /// max|x| / 127 rounded to half, q = x / d rounded to nearest, ties away from 0), Q4_0, Q5_0 and Q5_1 as the
-/// quantize_row_*_ref of ggml-quants.c, and of Q4_K, Q5_K and Q6_K (k_quants.h). Throws for another dtype, and for a
-/// value that is not finite there.
+/// quantize_row_*_ref of ggml-quants.c, of Q4_K, Q5_K and Q6_K (k_quants.h), and of MXFP4 (of two scales the one of the
+/// smaller error, values rounded to nearest, ties to even). Throws for another dtype, and for a value that is not
+/// finite there.
 void quantize(core::DType dtype, std::span<const float> values, std::byte* out);
 
 }  // namespace limbeck::data

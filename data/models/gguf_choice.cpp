@@ -67,6 +67,7 @@ GgufChoice gguf_choice(const GgufName& name, const nn::ModelConfig& config, cons
       name.stored.ends_with(".ffn_gate_inp.weight") || name.stored == "position_embd.weight")
     return {DType::F32};
   if (core::info(wanted).block_elements == 1) return {wanted};
+  if (wanted == DType::MXFP4 && name.stored.find("_exps.") == std::string::npos) return {DType::BF16};
   const std::int64_t columns = columns_of(name);
   const auto fits = [&](DType dtype) { return columns % core::info(dtype).block_elements == 0; };
   const DType dtype = chosen(name, config, family, wanted);
@@ -93,8 +94,10 @@ std::uint32_t gguf_file_type(DType dtype) {
       return 18;
     case DType::BF16:
       return 32;
+    case DType::MXFP4:
+      return 38;
     default:
-      core::fail("GGUF export: dtype is {}, expected float32, float16, bfloat16, Q8_0, Q4_0, Q6_K, Q5_K or Q4_K",
+      core::fail("GGUF export: dtype is {}, expected float32, float16, bfloat16, Q8_0, Q4_0, Q6_K, Q5_K, Q4_K or MXFP4",
                  dtype);
   }
 }

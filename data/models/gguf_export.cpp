@@ -39,7 +39,8 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
   integer("vocab_size", config.vocabulary);
   integer("context_length", config.max_positions);
   integer("embedding_length", config.width);
-  integer("block_count", config.num_layers);
+  integer("block_count", config.num_layers + config.num_predict_layers);
+  if (config.num_predict_layers > 0) integer("nextn_predict_layers", config.num_predict_layers);
   const bool leads = family.traits.leads_with_dense;
   integer("feed_forward_length", has_experts && !leads ? config.moe.expert_width : config.mlp_width);
   integer("attention.head_count", config.num_heads);
@@ -152,18 +153,22 @@ core::Tensor joined(const core::StateReader& model, const std::vector<const Gguf
 
 }  // namespace
 
-std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& config, const fs::path& path,
+std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& whole, const fs::path& path,
                          const GgufExport& options) {
   const std::string where = path.string();
-  if (const auto beyond_all = beyond_all_families(config, beyond_gguf))
+  if (const auto beyond_all = beyond_all_families(whole, beyond_gguf))
     core::fail("GGUF export: {}: {}", *beyond_all,
-               beyond_all_families(config) ? "no format of others holds this model, but a Limbeck checkpoint"
-                                           : "a Hugging Face directory holds this model");
-  const Family& family = family_for(config, "GGUF export", beyond_gguf);
-  if (config.num_predict_layers > 0 && options.work.notice)
+               beyond_all_families(whole) ? "no format of others holds this model, but a Limbeck checkpoint"
+                                          : "a Hugging Face directory holds this model");
+  const Family& family = family_for(whole, "GGUF export", beyond_gguf);
+  nn::ModelConfig config = whole;
+  if (!family.gguf_predicts) config.num_predict_layers = 0;
+  if (config.num_predict_layers < whole.num_predict_layers && options.work.notice)
     options.work.notice(
-        fmt::format("{}: layers that predict further tokens ({}) are left out: they are not written as GGUF", where,
-                    config.num_predict_layers));
+        fmt::format("{}: layers that predict further tokens ({}) are left out: they are not written as GGUF of {}",
+                    where, whole.num_predict_layers, family.name));
+  check(options.dtype != DType::MXFP4 || config.moe.num_experts > 0,
+        "GGUF export: dtype is {}, which is of experts, and there are none", options.dtype);
   const GgufKeys keys = keys_of(config, family, path, options);
   std::vector<GgufPlan> plan;
   std::vector<ExportTensor> tensors;

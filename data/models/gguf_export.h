@@ -15,7 +15,7 @@ namespace limbeck::data {
 
 struct GgufExport {
   /// Of matrices: F32, F16, BF16, Q8_0, Q4_0, Q6_K, or, of most, Q5_K or Q4_K, which are llama.cpp's mixes Q5_K_M and
-  /// Q4_K_M (gguf_choice.h); norms and routers are F32.
+  /// Q4_K_M (gguf_choice.h); norms and routers are F32. MXFP4 is of experts, beside BF16.
   core::DType dtype = core::DType::F32;
   const Tokenizer* tokenizer = nullptr;                  // none: llama.cpp then takes token ids only
   std::int64_t values_at_once = std::int64_t{1} << 18U;  // of a tensor, read on a thread; at least a row or a head
@@ -27,7 +27,7 @@ struct GgufExport {
 /// saying what and why, for what no architecture of GGUF can say (beyond_gguf), a value that the dtype
 /// cannot hold, and a tokenizer it does not know. Returns how many matrices are of another dtype because their rows are
 /// not whole blocks of it, as llama.cpp does it.
-std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& config,
+std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& whole,
                          const std::filesystem::path& path, const GgufExport& options);
 
 }  // namespace limbeck::data

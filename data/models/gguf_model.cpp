@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <set>
 #include <tuple>
@@ -16,6 +17,7 @@
 #include "data/models/families/family.h"
 #include "data/models/gguf_names.h"
 #include "data/models/layers_behind.h"
+#include "data/models/llama3_factors.h"
 
 namespace limbeck::data {
 
@@ -51,29 +53,6 @@ class ArchitectureKeys {
   std::string prefix_;
 };
 
-/// Factors that frequencies are divided by, of which the file does not say where they are from: those of Llama 3.1 to
-/// 3.3, by their values.
-nn::RopeScaling scaling_of_factors(const GgufFile& file, const GgufTensor& tensor, const nn::ModelConfig& config) {
-  const std::string& where = file.path();
-  check(tensor.shape == Shape{config.turning_width() / 2}, "{}: tensor {} has shape {}, expected [{}]", where,
-        rope_factors, tensor.shape, config.turning_width() / 2);
-  std::vector<float> factors(static_cast<std::size_t>(tensor.shape.numel()));
-  file.read(tensor, 0, tensor.shape.numel(), factors.data());
-  const auto other = std::find_if(factors.begin(), factors.end(), [](float x) { return x != 1.0F; });
-  if (other == factors.end()) return {};
-  const std::vector<double> plain = core::rope_frequencies(config.turning_width(), config.rope_base);
-  for (const double factor : {8.0, 32.0}) {
-    const nn::RopeScaling scaling{.kind = nn::RopeScaling::Kind::Llama3, .factor = factor, .original_positions = 8192};
-    const std::vector<double> scaled = nn::rope_angles(config.turning_width(), config.rope_base, scaling).frequencies;
-    bool is_same = true;
-    for (std::size_t i = 0; i < factors.size(); ++i)
-      is_same = is_same && std::abs(plain[i] / scaled[i] - factors[i]) <= 1e-5 * factors[i];
-    if (is_same) return scaling;
-  }
-  core::fail("{}: value {} of {} is {}, expected 1, or the factors of Llama 3.1 to 3.3", where, other - factors.begin(),
-             rope_factors, *other);
-}
-
 /// The tensor's values.
 std::vector<double> factors_of(const GgufFile& file, const char* name, std::int64_t count) {
   const auto found = file.tensors().find(name);
@@ -83,6 +62,22 @@ std::vector<double> factors_of(const GgufFile& file, const char* name, std::int6
   std::vector<float> values(static_cast<std::size_t>(count));
   file.read(found->second, 0, count, values.data());
   return {values.begin(), values.end()};
+}
+
+/// Factors that frequencies are divided by, of which the file does not say where they are from: those of Llama 3's
+/// scaling, or any, which are then LongRoPE's of every length.
+nn::RopeScaling scaling_of_factors(const GgufFile& file, const nn::ModelConfig& config) {
+  const std::vector<double> factors = factors_of(file, rope_factors, config.turning_width() / 2);
+  for (std::size_t i = 0; i < factors.size(); ++i)
+    check(factors[i] > 0 && std::isfinite(factors[i]), "{}: value {} of {} is {}, expected a positive number",
+          file.path(), i, rope_factors, factors[i]);
+  if (std::ranges::all_of(factors, [](double x) { return x == 1; })) return {};
+  const std::vector<double> plain = core::rope_frequencies(config.turning_width(), config.rope_base);
+  if (const auto scaling = fit_llama3(plain, std::vector<float>(factors.begin(), factors.end()))) return *scaling;
+  return {.kind = nn::RopeScaling::Kind::LongRope,
+          .original_positions = config.max_positions,
+          .short_factors = factors,
+          .long_factors = factors};
 }
 
 /// Of files that hold what LongRoPE divides frequencies by.
@@ -102,25 +97,29 @@ nn::RopeScaling read_long_scaling(const GgufFile& file, const ArchitectureKeys& 
   return scaling;
 }
 
+/// Whether two tensors are the same bytes, as far as so many runs of them, evenly spread, say.
+bool are_equal(const GgufFile& file, const GgufTensor& a, const GgufTensor& b,
+               std::size_t most_runs = std::numeric_limits<std::size_t>::max()) {
+  if (a.dtype != b.dtype || a.shape != b.shape) return false;
+  const auto bytes = static_cast<std::size_t>(core::bytes_of(a.dtype, a.shape.numel()));
+  constexpr std::size_t at_once = std::size_t{1} << 20U;
+  const std::size_t num_runs = (bytes + at_once - 1) / at_once, apart = ((num_runs - 1) / most_runs + 1) * at_once;
+  bool is_same = true;
+  for (std::size_t first = 0; is_same && first < bytes; first += apart) {
+    const std::size_t count = std::min(at_once, bytes - first);
+    const std::byte *of_a = file.data(a) + first, *of_b = file.data(b) + first;
+    is_same = std::memcmp(of_a, of_b, count) == 0;
+    release_mapped({of_a, count});
+    release_mapped({of_b, count});
+  }
+  return is_same;
+}
+
 /// Whether the head is the embedding: there is none, or the same once more.
 bool has_tied_head(const GgufFile& file) {
-  const auto head = file.tensors().find("output.weight");
+  const auto head = file.tensors().find("output.weight"), table = file.tensors().find("token_embd.weight");
   if (head == file.tensors().end()) return true;
-  const GgufTensor& own = head->second;
-  const auto table = file.tensors().find("token_embd.weight");
-  if (table == file.tensors().end() || table->second.dtype != own.dtype || table->second.shape != own.shape)
-    return false;
-  const auto bytes = static_cast<std::size_t>(core::bytes_of(own.dtype, own.shape.numel()));
-  constexpr std::size_t at_once = std::size_t{1} << 20U;
-  bool are_equal = true;
-  for (std::size_t first = 0; are_equal && first < bytes; first += at_once) {
-    const std::size_t count = std::min(at_once, bytes - first);
-    const std::byte *a = file.data(own) + first, *b = file.data(table->second) + first;
-    are_equal = std::memcmp(a, b, count) == 0;
-    release_mapped({a, count});
-    release_mapped({b, count});
-  }
-  return are_equal;
+  return table != file.tensors().end() && are_equal(file, table->second, head->second);
 }
 
 nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys, const Family& family,
@@ -129,11 +128,16 @@ nn::RopeScaling read_scaling(const GgufFile& file, const ArchitectureKeys& keys,
   check(kind == "none" || kind == "linear" || kind == "yarn",
         "{}: {} is {}, which is not supported: expected none, linear or yarn", file.path(),
         keys.name("rope.scaling.type"), kind);
-  const auto factors = file.tensors().find(rope_factors);
-  if (factors != file.tensors().end()) return scaling_of_factors(file, factors->second, config);
   const double factor =
       keys.has("rope.scaling.factor") ? keys.number("rope.scaling.factor") : keys.number_or("rope.scale_linear", 1);
-  if (kind == "none" || factor == 1) return {};
+  const bool is_scaled = kind != "none" && factor != 1;
+  if (file.tensors().contains(rope_factors)) {
+    const nn::RopeScaling scaling = scaling_of_factors(file, config);
+    check(scaling.kind == nn::RopeScaling::Kind::None || !is_scaled, "{}: {} is {} beside {}, expected one of them",
+          file.path(), keys.name("rope.scaling.type"), kind, rope_factors);
+    if (!is_scaled) return scaling;
+  }
+  if (!is_scaled) return {};
   nn::RopeScaling scaling{.kind = kind == "linear" ? nn::RopeScaling::Kind::Linear : nn::RopeScaling::Kind::Yarn,
                           .factor = factor};
   if (kind == "yarn") {
@@ -273,6 +277,8 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   check(behind >= 0 && behind < config.num_layers, "{}: {} is {}, expected 0 to below {} = {}", where,
         keys.name("nextn_predict_layers"), behind, keys.name("block_count"), config.num_layers);
   config.num_layers -= behind;
+  const bool is_whole = file.tensors().contains(fmt::format("blk.{}.nextn.eh_proj.weight", config.num_layers));
+  if (is_whole) config.num_predict_layers = behind;
   config.num_heads = keys.integer("attention.head_count");
   config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
   config.max_positions = keys.integer("context_length");
@@ -325,25 +331,41 @@ GgufModel::GgufModel(std::shared_ptr<const GgufFile> file) : file_(std::move(fil
   std::tie(family, config_) = read_config(*file_);
   std::set<const GgufTensor*> used;
   const bool joined_kv = file_->tensors().contains("blk.0.attn_kv_b.weight");
-  for (const GgufName& name : gguf_names(config_, *family, joined_kv)) {
+  const auto has = [&](const std::string& stored) { return file_->tensors().contains(stored); };
+  std::vector<GgufName> copies;
+  for (GgufName& name : gguf_names(config_, *family, joined_kv)) {
+    if (name.is_copy) {
+      if (has(name.stored)) copies.push_back(name);
+      continue;
+    }
+    if (!name.otherwise.empty() && !has(name.stored)) name.stored = name.otherwise;
     Origin origin = find(name);
     used.insert(origin.tensors.begin(), origin.tensors.end());
     tensors_[name.name] = {name.shape, origin.tensors.front()->dtype};
     origins_[name.name] = std::move(origin);
   }
+  for (const GgufName& name : copies) {
+    const GgufTensor &copied = *find(name).tensors.front(), &of = *origins_.at(name.name).tensors.front();
+    used.insert(&copied);
+    constexpr std::size_t most_runs = 4;  // it is not to be read whole to be left alone
+    if (copied.dtype == of.dtype && !are_equal(*file_, copied, of, most_runs))
+      notices_.push_back(fmt::format("{}: {} differs from what it is a copy of, {}, which is taken", source(),
+                                     name.stored, name.name));
+  }
   const ArchitectureKeys keys(*file_, file_->text("general.architecture"));
+  const std::int64_t num_layers = config_.num_layers + config_.num_predict_layers;
   const std::int64_t end = config_.num_layers + num_layers_behind(keys, *family);
   std::int64_t num_skipped = 0;
   for (const auto& [name, tensor] : file_->tensors()) {
-    if (is_of_a_layer_behind(name, "blk.", config_.num_layers) && !is_of_a_layer_behind(name, "blk.", end)) {
+    if (is_of_a_layer_behind(name, "blk.", num_layers) && !is_of_a_layer_behind(name, "blk.", end)) {
       ++num_skipped;
       continue;
     }
     check(used.contains(&tensor) || is_read_otherwise(*family, name) || (config_.tied_head && name == "output.weight"),
           "{}: tensor {} {} has no place in a {} model of {} layers", source(), name, tensor.shape, family->gguf,
-          config_.num_layers);
+          num_layers);
   }
-  if (num_skipped > 0) notices_.push_back(notice_of_layers_behind(source(), num_skipped, config_.num_layers));
+  if (num_skipped > 0) notices_.push_back(notice_of_layers_behind(source(), num_skipped, num_layers));
 }
 
 GgufModel::Origin GgufModel::find(const GgufName& name) const {

@@ -17,10 +17,12 @@ struct GgufName {
   std::string name;    // ours
   std::string stored;  // theirs
   core::Shape shape;
-  bool is_permuted = false;  // rows of q and k
-  double offset = 0;         // that the file's values are greater by
-  bool is_row = false;       // [C] in the file, [1,C] here
-  StoredRows rows = {};      // of the file's matrix
+  bool is_permuted = false;    // rows of q and k
+  bool is_copy = false;        // of one that is stored elsewhere too; files may be without it
+  std::string otherwise = {};  // a tensor that is taken where a file is without it; "": none
+  double offset = 0;           // that the file's values are greater by
+  bool is_row = false;         // [C] in the file, [1,C] here
+  StoredRows rows = {};        // of the file's matrix
   // Of matrices [H*N,M] here and [H,N,M] there, or [H,M,N] where they are transposed:
   std::int64_t num_heads = 0;  // H
   bool is_transposed = false;
@@ -134,9 +136,7 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const Family& 
   };
   add("embed", "token_embd", {c.vocabulary, c.width});
   if (c.positions == nn::Positions::Learned) add("position_embed", "position_embd", {c.max_positions, c.width});
-  for (std::int64_t layer = 0; layer < c.num_layers; ++layer) {
-    const std::string ours = fmt::format("layers.{}.", layer);
-    const std::string theirs = fmt::format("blk.{}.", layer);
+  const auto one_layer = [&](std::int64_t layer, const std::string& ours, const std::string& theirs) {
     norm(before, ours + "attention_norm", theirs + "attn_norm", c.width);
     if (c.is_latent())
       latent_attention(ours + "attention.", theirs);
@@ -168,6 +168,24 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const Family& 
       mlp(ours + "mlp.", theirs, "", c.mlp_width, c.mlp_bias);
     }
     norm(after, ours + "mlp_post_norm", theirs + "post_ffw_norm", c.width);
+  };
+  for (std::int64_t layer = 0; layer < c.num_layers; ++layer)
+    one_layer(layer, fmt::format("layers.{}.", layer), fmt::format("blk.{}.", layer));
+  const auto copy = [&](const char* name, const std::string& stored) {
+    add(name, stored, {c.vocabulary, c.width});
+    names.back().is_copy = true;
+  };
+  for (std::int64_t depth = 0; depth < c.num_predict_layers; ++depth) {
+    const std::string ours = fmt::format("predict.{}.", depth);
+    const std::string theirs = fmt::format("blk.{}.", c.num_layers + depth);
+    one_layer(c.num_layers + depth, ours, theirs);
+    add(ours + "project", theirs + "nextn.eh_proj", {c.width, 2 * c.width});
+    copy("embed", theirs + "nextn.embed_tokens");
+    norm(true, ours + "embed_norm", theirs + "nextn.enorm", c.width);
+    norm(true, ours + "hidden_norm", theirs + "nextn.hnorm", c.width);
+    copy(c.tied_head ? "embed" : "head", theirs + "nextn.shared_head_head");
+    norm(true, ours + "norm", theirs + "nextn.shared_head_norm", c.width);
+    names.back().otherwise = "output_norm.weight";
   }
   norm(true, "norm", "output_norm", c.width);
   if (!c.tied_head) add("head", "output", {c.vocabulary, c.width});

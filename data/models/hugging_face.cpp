@@ -15,6 +15,7 @@
 #include "data/models/hugging_face_config.h"
 #include "data/models/hugging_face_names.h"
 #include "data/models/layers_behind.h"
+#include "data/models/mxfp4_export.h"
 #include "data/models/quantised/quantised.h"
 
 namespace limbeck::data {
@@ -439,10 +440,18 @@ void export_hugging_face(const core::StateReader& model, const nn::ModelConfig& 
   std::map<std::string, std::vector<const HuggingFaceName*>> parts;  // of those that are not one of ours as it is
   for (const HuggingFaceName& name : names)
     if (!name.is_as_stored()) parts[name.stored.front()].push_back(&name);
+  const bool is_mxfp4 = options.dtype == DType::MXFP4;
   for (const HuggingFaceName& name : names) {
-    const DType dtype = name.is_wide ? DType::F32 : options.dtype;
+    const DType dtype = name.is_wide ? DType::F32 : is_mxfp4 ? DType::BF16 : options.dtype;
     if (const auto found = parts.find(name.stored.front()); found != parts.end()) {
       if (found->second.front() != &name) continue;
+      if (is_mxfp4 && name.shape.rank() == 3) {
+        for (PlannedTensor& part : mxfp4_tensors(found->second)) {
+          plan.push_back(std::move(part.plan));
+          tensors.push_back(std::move(part.tensor));
+        }
+        continue;
+      }
       plan.push_back({name.stored.front(), dtype, name.stored_shape});
       tensors.push_back({.stored = name.stored.front(),
                          .shape = name.stored_shape,

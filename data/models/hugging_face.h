@@ -80,7 +80,7 @@ class HuggingFaceModel : public core::StateReader {
 };
 
 struct HuggingFaceExport {
-  core::DType dtype = core::DType::BF16;                 // or float32
+  core::DType dtype = core::DType::BF16;                 // or float32; MXFP4: of gpt-oss' experts, beside bfloat16
   std::map<std::string, std::string> files = {};         // by name, beside the model: of its tokenizer
   std::optional<std::int64_t> bos_token = {};            // for config.json
   std::vector<std::int64_t> eos_tokens = {};             // each ends an answer

@@ -15,6 +15,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
+constexpr const char* quantization = "quantization_config";
+
 std::string path_in(const fs::path& folder) { return (folder / "config.json").string(); }
 std::string text_of(const fs::path& folder) { return read_text_file(path_in(folder), 1U << 24U); }
 
@@ -44,20 +46,27 @@ HuggingFaceConfig parse_hugging_face_config(const std::string& text, const std::
   const Family& family = family_of(architecture, fields.where());
   const nn::ModelConfig model = read_config(family, fields);
   if (const auto reason = beyond(family, model)) core::fail("{}: {} ({})", where, *reason, family.name);
-  constexpr const char* quantization = "quantization_config";
   return {&family, model, fields.has(quantization) ? std::optional(fields.section(quantization)) : std::nullopt};
 }
 
 std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFaceExport& options) {
   const Family& family = family_for(config, "Hugging Face export");
-  check(options.dtype == core::DType::F32 || options.dtype == core::DType::BF16,
-        "Hugging Face export: dtype is {}, expected float32 or bfloat16", options.dtype);
+  const bool is_mxfp4 = options.dtype == core::DType::MXFP4;
+  check(options.dtype == core::DType::F32 || options.dtype == core::DType::BF16 || is_mxfp4,
+        "Hugging Face export: dtype is {}, expected float32, bfloat16 or MXFP4", options.dtype);
+  check(!is_mxfp4 || family.names.fused_experts,
+        "Hugging Face export: dtype is {}, which is of gpt-oss alone, expected float32 or bfloat16 for {}",
+        options.dtype, family.name);
   const auto& eos = options.eos_tokens;
   Json json = write_config(family, config);
   json["attention_dropout"] = 0.0;
   json["bos_token_id"] = options.bos_token ? Json(*options.bos_token) : Json(nullptr);
   json["eos_token_id"] = eos.empty() ? Json(nullptr) : eos.size() == 1 ? Json(eos.front()) : Json(eos);
-  json["torch_dtype"] = core::name_of(options.dtype);
+  json["torch_dtype"] = core::name_of(is_mxfp4 ? core::DType::BF16 : options.dtype);
+  if (is_mxfp4)  // as the published models have it
+    json[quantization] = {{"quant_method", "mxfp4"},
+                          {"modules_to_not_convert",
+                           {"model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"}}};
   json["use_cache"] = true;
   return json.dump(2) + "\n";
 }

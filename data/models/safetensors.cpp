@@ -49,7 +49,7 @@ DType dtype_named(const std::string& name) {
 std::string_view safetensors_name(DType dtype) {
   for (const auto& d : dtypes)
     if (d.dtype == dtype) return d.name;
-  fail("safetensors: dtype {} cannot be written, expected float32, float64, bfloat16 or int64", dtype);
+  fail("safetensors: dtype {} cannot be written, expected float32, float64, bfloat16, int64 or uint8", dtype);
 }
 
 std::int64_t whole_number(const Json& json, const char* what) {

@@ -9,7 +9,7 @@
 //     writer.finish();                                                 // on the disk under its name
 //
 // float32, float64, float16, bfloat16, e4m3, int64, and what quantised weights are kept in (int32, int8, uint8) are
-// read (any other dtype is named); float32, float64, bfloat16 and int64 are written.
+// read (any other dtype is named); float32, float64, bfloat16, int64 and uint8 are written.
 #pragma once
 
 #include <cstdint>

@@ -272,10 +272,11 @@ void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
   app.add_option("DST", options->destination,
                  "GGUF file to write if it ends in .gguf, else Hugging Face directory, without a model yet")
       ->required();
-  app.add_option("--dtype", options->dtype, "Of the written weights; float32 or bfloat16 in a directory")
-      ->transform(CLI::IsMember(
-          std::vector<std::string>{"float32", "float16", "bfloat16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"},
-          CLI::ignore_case))
+  app.add_option("--dtype", options->dtype,
+                 "Of the written weights; float32 or bfloat16 in a directory, or MXFP4 of gpt-oss")
+      ->transform(CLI::IsMember(std::vector<std::string>{"float32", "float16", "bfloat16", "Q8_0", "Q6_K", "Q5_K_M",
+                                                         "Q4_K_M", "Q4_0", "MXFP4"},
+                                CLI::ignore_case))
       ->capture_default_str();
   app.add_flag("--force", options->force, "Replace DST where it is a file, or a model that convert wrote in a folder");
   app.add_flag(

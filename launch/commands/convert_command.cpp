@@ -169,20 +169,22 @@ int run_convert(const ConvertOptions& options) {
   if (is_left_to_first_rank("convert")) return 0;
   using core::DType;
   static const std::map<std::string, DType> written = {
-      {"float32", DType::F32}, {"float16", DType::F16}, {"bfloat16", DType::BF16}, {"Q8_0", DType::Q8_0},
-      {"Q6_K", DType::Q6_K},   {"Q5_K_M", DType::Q5_K}, {"Q4_K_M", DType::Q4_K},   {"Q4_0", DType::Q4_0}};
+      {"float32", DType::F32}, {"float16", DType::F16}, {"bfloat16", DType::BF16},
+      {"Q8_0", DType::Q8_0},   {"Q6_K", DType::Q6_K},   {"Q5_K_M", DType::Q5_K},
+      {"Q4_K_M", DType::Q4_K}, {"Q4_0", DType::Q4_0},   {"MXFP4", DType::MXFP4}};
   const auto found = written.find(options.dtype);
   if (found == written.end())
-    core::fail_usage("--dtype is {}, expected float32, float16, bfloat16, Q8_0, Q6_K, Q5_K_M, Q4_K_M or Q4_0",
+    core::fail_usage("--dtype is {}, expected float32, float16, bfloat16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 or MXFP4",
                      options.dtype);
   const DType dtype = found->second;
   std::string name = options.destination.filename().string();
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   const bool is_gguf = name.ends_with(".gguf");
-  if (!is_gguf && dtype != DType::F32 && dtype != DType::BF16)
-    core::fail_usage("--dtype is {}, expected float32 or bfloat16 for a Hugging Face directory (or DST as FILE.gguf)",
-                     options.dtype);
+  if (!is_gguf && dtype != DType::F32 && dtype != DType::BF16 && dtype != DType::MXFP4)
+    core::fail_usage(
+        "--dtype is {}, expected float32, bfloat16 or MXFP4 for a Hugging Face directory (or DST as FILE.gguf)",
+        options.dtype);
   if (is_gguf) check_may_write(options.destination, options.force, files_of_model(options.source));
 
   const ModelSource source = open_model(options.source);

@@ -122,8 +122,9 @@ std::uint64_t hash_of(const std::vector<float>& values) {
   return XXH3_64bits(values.data(), values.size() * sizeof(float));
 }
 
-/// `offset` is what a file's values may be greater by (norms of Gemma), which rounds them.
-std::vector<Digest> digests_of(const Tensor& values, DType stored, double offset, int threads) {
+/// `offset` is what a file's values may be greater by (norms of Gemma), which rounds them. With `as_bytes` values are
+/// told by the bytes that they have here: where they are of one dtype on both sides, and not rounded.
+std::vector<Digest> digests_of(const Tensor& values, DType stored, double offset, bool as_bytes, int threads) {
   std::vector<Digest> digests;
   std::int64_t first = 0;
   data::OrderedWork<std::int64_t, Digest> runs;
@@ -132,6 +133,11 @@ std::vector<Digest> digests_of(const Tensor& values, DType stored, double offset
   };
   runs.work = [&](const std::int64_t begin) {
     const std::int64_t count = std::min(values_a_digest, values.numel() - begin);
+    if (as_bytes) {
+      const std::int64_t at = core::bytes_of(values.dtype(), begin), size = core::bytes_of(values.dtype(), count);
+      const std::uint64_t hash = XXH3_64bits(values.host_raw() + at, static_cast<std::size_t>(size));
+      return Digest{hash, hash};
+    }
     std::vector<float> run(static_cast<std::size_t>(count));
     data::dequantize(values.dtype(), values.host_raw(), begin, count, run.data());
     if (offset != 0)
@@ -243,12 +249,13 @@ class Comparison {
     const bool is_norm = values.shape().rank() == 1 && name.ends_with("norm.weight");
     const double offset = is_norm ? models_[0]->config.norm_offset : 0;
     const Tensor stored = as_stored(name, values);
+    const bool as_bytes = are_alike_ && offset == 0 && (dtype == DType::F32 || dtype == values.dtype());
     if (side == 0) {
-      expected_[{name, part}] = digests_of(stored, dtype, offset, options_.threads);
+      expected_[{name, part}] = digests_of(stored, dtype, offset, as_bytes, options_.threads);
       return;
     }
     const std::vector<Digest>& expected = expected_.at({name, part});
-    const std::vector<Digest> found = digests_of(stored, DType::F32, offset, options_.threads);
+    const std::vector<Digest> found = digests_of(stored, DType::F32, offset, as_bytes, options_.threads);
     for (std::size_t i = 0; i < expected.size(); ++i) {
       const bool is_same = found[i].as_they_are == expected[i].as_they_are;
       check(is_same || found[i].as_they_are == expected[i].stored,
@@ -264,8 +271,12 @@ class Comparison {
 
   /// Whether a format, and the family that a model was written as, has such layers.
   static bool holds_further(const ModelSource& written) {
+    const auto family = [&](data::BeyondFormat format) -> const data::Family& {
+      return data::family_for(written.config, "conversion", format);
+    };
     return written.kind == ModelKind::Checkpoint ||
-           (written.kind == ModelKind::HuggingFace && data::family_for(written.config, "conversion").traits.predicts);
+           (written.kind == ModelKind::HuggingFace && family(data::beyond).traits.predicts) ||
+           (written.kind == ModelKind::Gguf && family(data::beyond_gguf).gguf_predicts);
   }
 
   /// Whether a tensor is of a layer that predicts further tokens, which no logits here are of.
@@ -298,6 +309,36 @@ class Comparison {
 
   nn::ModelOptions part_of_model() const { return {.memory = memory_, .frozen = true}; }
 
+  /// What is large by rows, or by matrices of a stack, on all threads.
+  void read_on_threads(const core::StateReader& reader, const std::string& name, core::StateEntry& entry) const {
+    const Shape& shape = entry.tensor.shape();
+    if (entry.tensor.numel() < values_a_digest) return reader.read(name, entry);
+    const DType dtype = entry.tensor.dtype();
+    std::byte* const values = entry.tensor.mutable_host_raw();
+    const auto owner = std::make_shared<const Tensor>(entry.tensor);
+    const std::int64_t of_row = shape.numel() / shape[0];
+    const std::int64_t at_once = std::max<std::int64_t>(1, values_a_digest / of_row);
+    std::int64_t next = 0;
+    data::OrderedWork<std::int64_t, bool> parts;
+    parts.read = [&]() -> std::optional<std::int64_t> {
+      return next < shape[0] ? std::optional(std::exchange(next, next + at_once)) : std::nullopt;
+    };
+    parts.work = [&](const std::int64_t first) {
+      Shape box = shape;
+      box[0] = std::min(at_once, shape[0] - first);
+      std::vector<std::int64_t> offset = entry.offset;
+      offset[0] += first;
+      const auto place = std::make_shared<core::Storage>(memory_, core::bytes_of(dtype, box.numel()),
+                                                         values + core::bytes_of(dtype, first * of_row), owner);
+      core::StateEntry part{entry.global_shape, offset, Tensor(place, 0, dtype, box), true};
+      reader.read(name, part);
+      return true;
+    };
+    parts.write = [](bool&&) {};
+    parts.most_cost = 2 * options_.threads;
+    parts.run(options_.threads);
+  }
+
   Tensor forward(const nn::Transformer& part, const Tensor* input) {
     core::Tape off(core::Tape::Mode::Off);
     nn::Pass pass = part.pass(batch_);
@@ -328,7 +369,9 @@ class Comparison {
     options.first_layer = layer;
     options.num_layers = 1;
     options.with_embedding = options.with_head = false;
-    options.dtype = dtype_of(reader, fmt::format("layers.{}.", layer));
+    const std::string prefix = fmt::format("layers.{}.", layer);
+    options.dtype = dtype_of(reader, prefix);
+    are_alike_ = dtype_of(*models_[1 - side]->reader, prefix) == options.dtype;
     const std::int64_t turns = turns_of(config, layer, options.dtype);
     const auto experts = std::make_shared<ExpertsInTurns>(turns);
     options.comms = nn::single_communicators();
@@ -345,12 +388,13 @@ class Comparison {
         if (turn > 0 && p->placement.empty()) continue;
         if (!p->placement.empty()) p->placement[0].offset = turn * p->placement[0].length;
         core::StateEntry entry = p->entry(p->value);
-        reader.read(p->name, entry);
+        read_on_threads(reader, p->name, entry);
         compare(side, p->name, turn, p->value);
       }
       out = forward(part, &stream_[side]);
     }
     stream_[side] = out;
+    are_alike_ = true;
   }
 
   /// The last norm and the head, rows by rows.
@@ -411,6 +455,7 @@ class Comparison {
   nn::RoutingLog routing_;
   std::array<Tensor, 2> stream_;
   std::map<std::pair<std::string, std::int64_t>, std::vector<Digest>> expected_;
+  bool are_alike_ = true;  // what is read of both is of one dtype
   bool is_exact_ = true, is_finite_ = true;
   double largest_ = 0, difference_ = 0, tolerance_ = 0;
 };

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from check_llama_cpp import read_logits, relative_difference, yarn_borders
+from made_weights import write_model
 from make_families import FAMILIES, FOLDER, Routers, build, classes, heads, in_double, longrope, randomise, rope
 from reference_transformers import in_float64
 
@@ -172,7 +173,10 @@ class Check:
     def golden(self, name):
         folder = FOLDER / "families" / name
         with h5py.File(folder / "reference.h5") as file:
-            self.row(f"families/{name}", folder, file["tokens"][0].tolist(), file["logits"][0].astype(np.float64), False)
+            source = self.folder / f"families_{name}"
+            source.mkdir(exist_ok=True)
+            write_model(folder, source, int(file.attrs["seed"]))
+            self.row(f"families/{name}", source, file["tokens"][0].tolist(), file["logits"][0].astype(np.float64), False)
 
     def wide(self, name):
         """A seed that keeps every router clear of near-ties."""

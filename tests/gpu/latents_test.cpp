@@ -13,7 +13,7 @@
 #include "data/models/hugging_face.h"
 #include "launch/run/rank.h"
 #include "tests/gpu/gpus.h"
-#include "tests/support/places.h"
+#include "tests/support/family_reference.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck {
@@ -45,7 +45,7 @@ std::array<std::int64_t, 2> cached_widths(const nn::Transformer& model, std::int
 TEST(GpuLatents, ModelsOfFamiliesGenerateTheSameText) {
   for (const char* family : {"deepseek_v2", "deepseek_v3"}) {
     SCOPED_TRACE(family);
-    const data::HuggingFaceModel source(testing::golden_folder() / "families" / family);
+    const data::HuggingFaceModel source(testing::family_folder(family));
     const auto model_on = [&](const core::MemoryPtr& memory) {
       auto model = std::make_unique<nn::Transformer>(
           source.model_config(), nn::ModelOptions{.memory = memory, .dtype = DType::F32, .frozen = true});
@@ -60,7 +60,7 @@ TEST(GpuLatents, ModelsOfFamiliesGenerateTheSameText) {
 
 // Three heads on two GPUs.
 TEST(GpuLatents, ATensorGroupGeneratesTheSameText) {
-  const data::HuggingFaceModel source(testing::golden_folder() / "families" / "deepseek_v3");
+  const data::HuggingFaceModel source(testing::family_folder("deepseek_v3"));
   nn::Transformer alone(source.model_config(), {.memory = core::Memory::cpu(1), .dtype = DType::F32, .frozen = true});
   alone.load(source);
   const std::vector<std::vector<std::int32_t>> expected = continuations(alone, 2);

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <mutex>
+#include <utility>
 
 #include "core/ops/head_loss.h"
 #include "launch/run/step.h"
@@ -22,6 +25,28 @@ double largest(const std::vector<double>& values) {
 }
 
 }  // namespace
+
+std::filesystem::path made_folder(const std::filesystem::path& golden, std::int64_t seed) {
+  static std::mutex mutex;
+  static std::map<std::pair<std::filesystem::path, std::int64_t>, std::unique_ptr<TemporaryFolder>> all;
+  const std::lock_guard lock(mutex);
+  std::unique_ptr<TemporaryFolder>& made = all[{golden, seed}];
+  if (made == nullptr) {
+    made = std::make_unique<TemporaryFolder>();
+    write_made_model(golden, made->path(), static_cast<std::uint64_t>(seed));
+  }
+  return made->path();
+}
+
+FamilyReference::FamilyReference(const std::string& family, std::string group)
+    : golden_(golden_folder() / "families" / family),
+      file_(data::Hdf5File::open((golden_ / "reference.h5").string())),
+      group_(std::move(group)),
+      folder_(golden_) {
+  if (std::filesystem::exists(golden_ / "weights.txt")) folder_ = made_folder(golden_, seed());
+}
+
+std::filesystem::path family_folder(const std::string& family) { return FamilyReference(family).folder(); }
 
 void expect_near(const std::vector<double>& values, const std::vector<double>& expected, double tolerance) {
   ASSERT_EQ(values.size(), expected.size());

@@ -1,11 +1,12 @@
-// A tiny model of a family, as transformers saved it, and what transformers computes of it in float64
-// (tests/golden/make_families.py).
+// Tiny models of a family, as transformers saves them, and what transformers computes of them in float64
+// (tests/golden/make_families.py): of the first all of it, of the others projections.
 //
 //     const FamilyReference reference("qwen3_moe");
 //     const data::HuggingFaceModel model(reference.folder());
 //     reference.values("/logits"); reference.gradients().at("layers.0.attention.q.weight");
 //     expect_near(logits_of(model, model.model_config(), reference.samples(), DType::F32), reference.values("/logits"),
 //     1e-5);
+//     for (int i = 0; i < FamilyReference::num_others; ++i) FamilyReference("qwen3_moe", i).values("/gradients");
 #pragma once
 
 #include <cstring>
@@ -18,6 +19,7 @@
 #include "data/models/hugging_face.h"
 #include "data/text/loader.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/made_weights.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
@@ -25,27 +27,33 @@ namespace limbeck::testing {
 
 class FamilyReference {
  public:
-  explicit FamilyReference(const std::string& family)
-      : folder_(golden_folder() / "families" / family),
-        file_(data::Hdf5File::open((folder_ / "reference.h5").string())) {}
+  static constexpr int num_others = 2;
 
+  explicit FamilyReference(const std::string& family) : FamilyReference(family, std::string()) {}
+  FamilyReference(const std::string& family, int other) : FamilyReference(family, "/others/" + std::to_string(other)) {}
+
+  /// Made of weights.txt, where the family has that; there until the process ends.
   const std::filesystem::path& folder() const { return folder_; }
-  std::vector<double> values(const std::string& path) const {
+  std::vector<double> values(const std::string& of) const {
+    const std::string path = group_ + of;
     const core::Shape shape = file_.dataset_info(path).shape;
     std::vector<double> result(static_cast<std::size_t>(shape.numel()));
     file_.read(path, core::DType::F64, result.data(),
                std::vector<std::int64_t>(static_cast<std::size_t>(shape.rank()), 0), shape);
     return result;
   }
+  std::int64_t seed() const { return file_.attribute<std::int64_t>(group_.empty() ? "/" : group_, "seed"); }
+  /// Of model.safetensors.
+  std::vector<ListedTensor> tensors() const { return read_weight_list(golden_ / "weights.txt"); }
   data::TokenBatch samples() const {
     const auto column = [&](const char* path) {
       const std::vector<double> v = values(path);
       return std::vector<std::int32_t>(v.begin(), v.end());
     };
-    const core::Shape shape = file_.dataset_info("/tokens").shape;
+    const core::Shape shape = file_.dataset_info(group_ + "/tokens").shape;
     return {shape[0], shape[1], column("/tokens"), column("/targets"), column("/positions"), column("/documents")};
   }
-  /// By our names: the file has them in the order of the weights.
+  /// Of the first, by our names: the file has them in the order of the weights.
   std::map<std::string, std::vector<double>> gradients() const {
     const TemporaryFolder folder;
     std::filesystem::copy_file(folder_ / "config.json", folder / "config.json");
@@ -69,9 +77,20 @@ class FamilyReference {
   }
 
  private:
-  std::filesystem::path folder_;
+  FamilyReference(const std::string& family, std::string group);
+
+  std::filesystem::path golden_;
   data::Hdf5File file_;
+  std::string group_;
+  std::filesystem::path folder_;
 };
+
+/// The model that config.json and weights.txt of a folder describe, as a directory that is there until the process
+/// ends.
+std::filesystem::path made_folder(const std::filesystem::path& golden, std::int64_t seed);
+
+/// The first model of a family, likewise.
+std::filesystem::path family_folder(const std::string& family);
 
 /// Each within `tolerance` of the largest that is expected.
 void expect_near(const std::vector<double>& values, const std::vector<double>& expected, double tolerance);

@@ -122,6 +122,7 @@ struct Family {
   bool gguf_rope_truncates = true;  // YaRN's borders
   double gguf_activation_limit = 0;
   const char* gguf_mlp_norm = "ffn_norm";
+  bool gguf_predicts = false;  // files are written with layers that predict further tokens
   double (*gguf_attention_scale)(const nn::ModelConfig& config) = nullptr;  // null: that of the head width
 
   /// What is the family's own, behind the common fields. Throws for what Limbeck would not compute as meant.

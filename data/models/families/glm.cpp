@@ -56,6 +56,7 @@ const Family& glm4_moe_family() {
                              .num_experts_field = "n_routed_experts",
                              .gguf = "glm4moe",
                              .gguf_mlp_norm = "post_attention_norm",
+                             .gguf_predicts = true,
                              .read = read_glm4_moe,
                              .write = write_glm4_moe,
                              .beyond = beyond_glm4_moe};

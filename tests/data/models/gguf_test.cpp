@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "core/nn/rope_scaling.h"
 #include "data/models/gguf_model.h"
 #include "data/models/gguf_write.h"
 #include "tests/support/teacher_file.h"
@@ -406,8 +407,19 @@ TEST_F(Gguf, RopeScalingIsReadAsItIs) {
                 .find("llama.rope.scaling.type is longrope, which is not supported"),
             std::string::npos);
   std::vector<float> factors = ones;
-  factors[3] = 8;
-  EXPECT_NE(error({}, factors).find("value 3 of rope_freqs.weight is 8, expected 1"), std::string::npos);
+  factors[3] = 8;  // of no rule that is known
+  const nn::RopeScaling any = scaling({}, factors);
+  EXPECT_EQ(any.kind, nn::RopeScaling::Kind::LongRope);
+  EXPECT_EQ(any.original_positions, 16);
+  EXPECT_EQ(any.long_factors, std::vector<double>(factors.begin(), factors.end()));
+  EXPECT_EQ(any.short_factors, any.long_factors);
+  EXPECT_EQ(nn::rope_angles(32, 10000, any).factor, 1);
+  EXPECT_NE(error({{"llama.rope.scaling.type", std::string("linear")}, {"llama.rope.scaling.factor", 2.0F}}, factors)
+                .find("llama.rope.scaling.type is linear beside rope_freqs.weight, expected one of them"),
+            std::string::npos);
+  factors[2] = 0;
+  EXPECT_NE(error({}, factors).find("value 2 of rope_freqs.weight is 0, expected a positive number"),
+            std::string::npos);
 }
 
 TEST(GgufModelTest, OpensTheTeacher) {

@@ -2,9 +2,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
 #include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
 
 #include "data/files/hdf5_file.h"
+#include "data/models/gguf_blocks.h"
+#include "data/models/gguf_export.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
 #include "tests/support/golden_model.h"
@@ -97,8 +108,145 @@ TEST_P(Mxfp4, PartsOfBlocksAreNotLent) {
       {{model.model_config().width}, {0}, Tensor::zeros(memory, DType::F32, {model.model_config().width})}, memory));
 }
 
+/// The bytes of a file's tensors, by name, behind their type and shape.
+std::map<std::string, std::string> tensors_of(const fs::path& file) {
+  const std::string bytes = testing::read_file(file);
+  std::uint64_t size = 0;
+  std::memcpy(&size, bytes.data(), sizeof size);
+  std::map<std::string, std::string> all;
+  const auto head = nlohmann::json::parse(bytes.substr(sizeof size, size));
+  for (const auto& [name, tensor] : head.items()) {
+    if (name == "__metadata__") continue;
+    const std::size_t begin = tensor["data_offsets"][0], end = tensor["data_offsets"][1];
+    all[name] = tensor["dtype"].dump() + tensor["shape"].dump() + bytes.substr(sizeof size + size + begin, end - begin);
+  }
+  return all;
+}
+
+std::map<std::string, std::string> tensors_of(const GgufFile& file) {
+  std::map<std::string, std::string> all;
+  for (const auto& [name, tensor] : file.tensors())
+    all[name] = fmt::format("{} {} ", tensor.dtype, tensor.shape) +
+                std::string(reinterpret_cast<const char*>(file.data(tensor)), static_cast<std::size_t>(tensor.bytes));
+  return all;
+}
+
+// As gpt-oss is published, whichever format it is read from.
+TEST_P(Mxfp4, DirectoriesComeBackBitForBit) {
+  const HuggingFaceModel directory(folder);
+  const GgufModel gguf(std::make_shared<GgufFile>((folder / "model.gguf").string()));
+  const testing::TemporaryFolder out;
+  for (const core::StateReader* model : std::initializer_list<const core::StateReader*>{&directory, &gguf}) {
+    const fs::path to = out / (model == &gguf ? "gguf" : "directory");
+    export_hugging_face(*model, directory.model_config(), to, {.dtype = DType::MXFP4});
+    EXPECT_EQ(tensors_of(to / "model.safetensors"), tensors_of(folder / "model.safetensors"));
+    EXPECT_EQ(HuggingFaceModel(to).model_config(), directory.model_config());
+    const auto config = nlohmann::json::parse(testing::read_file(to / "config.json"));
+    EXPECT_EQ(config["quantization_config"]["quant_method"], "mxfp4");
+    EXPECT_EQ(config["torch_dtype"], "bfloat16");
+  }
+}
+
+TEST_P(Mxfp4, GgufComesBackBitForBit) {
+  const HuggingFaceModel directory(folder);
+  const GgufModel gguf(std::make_shared<GgufFile>((folder / "model.gguf").string()));
+  const testing::TemporaryFolder out;
+  for (const core::StateReader* model : std::initializer_list<const core::StateReader*>{&directory, &gguf}) {
+    export_gguf(*model, directory.model_config(), out / "m.gguf", {.dtype = DType::MXFP4});
+    const GgufFile file((out / "m.gguf").string());
+    EXPECT_EQ(tensors_of(file), tensors_of(gguf.file()));
+    EXPECT_EQ(file.integer("general.file_type"), 38);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Of, Mxfp4, ::testing::Values("gate", "down"),
                          [](const auto& test) { return std::string(test.param); });
+
+constexpr std::array e2m1{0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0};
+
+/// The squared error of a block with the power of two e - 127, each value the nearest that there is.
+double error_with_power(const std::vector<float>& values, int e) {
+  double error = 0;
+  for (const float x : values) {
+    double least = HUGE_VAL;
+    for (const double v : e2m1)
+      least = std::min(least, std::abs(std::abs(static_cast<double>(x)) - std::ldexp(v, e - 127)));
+    error += least * least;
+  }
+  return error;
+}
+
+std::vector<float> back(const std::vector<float>& values) {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(core::bytes_of(DType::MXFP4, std::ssize(values))));
+  quantize(DType::MXFP4, values, bytes.data());
+  std::vector<float> result(values.size());
+  dequantize(DType::MXFP4, bytes.data(), 0, std::ssize(values), result.data());
+  return result;
+}
+
+// No power of two is nearer, but for a little where it cuts far values off; ggml's own, that of the largest value,
+// never.
+TEST(Mxfp4Values, AreTheNearest) {
+  std::mt19937 random(3);
+  for (int trial = 0; trial < 300; ++trial) {
+    std::vector<float> values;
+    std::normal_distribution<float> normal(0, std::ldexp(1.0F, trial % 40 - 20));
+    std::student_t_distribution<float> tails(2);
+    for (int i = 0; i < 32; ++i) values.push_back(trial % 2 == 0 ? normal(random) : tails(random));
+    double found = 0, best = HUGE_VAL, largest = 0;
+    const std::vector<float> stored = back(values);
+    for (int i = 0; i < 32; ++i) {
+      found += std::pow(static_cast<double>(values[i]) - stored[i], 2);
+      largest = std::max(largest, std::abs(static_cast<double>(values[i])));
+    }
+    for (int e = 0; e < 253; ++e) best = std::min(best, error_with_power(values, e));
+    EXPECT_LE(found, 1.1 * best) << trial;
+    EXPECT_LE(found, (1 + 1e-6) * error_with_power(values, std::ilogb(largest) - 2 + 127)) << trial;
+  }
+}
+
+TEST(Mxfp4Values, ThatItHasComeBack) {
+  std::vector<float> values;
+  for (int e = -120; e <= 120; e += 8)
+    for (const double v : {0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0})
+      for (const double sign : {1.0, -1.0})
+        for (int twice = 0; twice < 2; ++twice) values.push_back(static_cast<float>(sign * std::ldexp(v, e)));
+  EXPECT_EQ(back(values), values);
+  for (const float only : {0.5F, 1.0F, 1.5F, 2.0F, 3.0F, 4.0F, 6.0F, 0x1p-126F, 0x1p125F, 0.0F}) {
+    std::vector<float> one(32);
+    one[7] = only;
+    one[20] = -only;
+    EXPECT_EQ(back(one), one) << only;
+  }
+  std::vector<float> far(32);
+  for (const float x : {NAN, HUGE_VALF, 3e38F}) {
+    far[3] = x;
+    EXPECT_THAT(error_of([&] { back(far); }), HasSubstr("which MXFP4 cannot hold"));
+  }
+}
+
+TEST(Mxfp4Export, IsOfGptOssAlone) {
+  const testing::TemporaryFolder out;
+  const HuggingFaceModel gpt_oss(testing::golden_folder() / "gpt_oss_mxfp4" / "down");
+  nn::ModelConfig odd = gpt_oss.model_config();
+  odd.moe.expert_width = 24;
+  EXPECT_THAT(
+      error_of([&] { export_hugging_face(gpt_oss, odd, out / "odd", {.dtype = DType::MXFP4}); }),
+      HasSubstr("model.layers.0.mlp.experts.down_proj [4,24,32] has rows of 24 values, expected a multiple of 32"));
+  const nn::ModelConfig llama{.vocabulary = 7,
+                              .width = 32,
+                              .num_layers = 1,
+                              .num_heads = 2,
+                              .num_kv_heads = 2,
+                              .head_width = 16,
+                              .mlp_width = 32,
+                              .max_positions = 16,
+                              .moe = {}};
+  EXPECT_THAT(error_of([&] { export_hugging_face(gpt_oss, llama, out / "llama", {.dtype = DType::MXFP4}); }),
+              HasSubstr("dtype is MXFP4, which is of gpt-oss alone, expected float32 or bfloat16 for Llama"));
+  EXPECT_THAT(error_of([&] { export_gguf(gpt_oss, llama, out / "m.gguf", {.dtype = DType::MXFP4}); }),
+              HasSubstr("dtype is MXFP4, which is of experts, and there are none"));
+}
 
 /// The error of the directory with its config or weights changed.
 template <class F>

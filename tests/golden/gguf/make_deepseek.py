@@ -2,16 +2,16 @@
 
     /opt/torch/bin/python tests/golden/gguf/make_deepseek.py
 
-deepseek_v3.gguf has attn_k_b [H,R,N], each head transposed, and attn_v_b [H,Dv,R], as files since April 2025; deepseek_v3_joined.gguf
-attn_kv_b [H*(N+Dv),R], as those before. Both are float32.
+deepseek_v3.gguf has attn_k_b [H,R,N], each head transposed, and attn_v_b [H,Dv,R], as files since April 2025, and a layer behind the last,
+which predicts a further token, as files of GLM-4.7-Flash, which are of this architecture (folder deepseek_v3 has the same as config.json
+and weights.txt); deepseek_v3_joined.gguf attn_kv_b [H*(N+Dv),R], as those before. Both are float32.
 """
 import json
 import pathlib
 
 import numpy as np
-from safetensors.numpy import load_file
 
-from mixture_file import begin, expert_tensors, finish, outer_tensors
+from mixture_file import PREDICTING, begin, expert_tensors, finish, first_weights, outer_tensors, with_layer_behind
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parent / "families" / "deepseek_v3"
@@ -20,13 +20,13 @@ NAMES = {
     "self_attn.q_a_layernorm": "attn_q_a_norm", "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa", "self_attn.kv_a_layernorm": "attn_kv_a_norm",
     "self_attn.kv_b_proj": "attn_kv_b", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down", "mlp.gate": "ffn_gate_inp", "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
-    "mlp.shared_experts.up_proj": "ffn_up_shexp", "mlp.shared_experts.down_proj": "ffn_down_shexp"}
+    "mlp.shared_experts.up_proj": "ffn_up_shexp", "mlp.shared_experts.down_proj": "ffn_down_shexp", **PREDICTING}
 
 
 def tensors(weights, config, is_split):
     heads, own = config["num_attention_heads"], config["qk_nope_head_dim"]
     yield from outer_tensors(weights)
-    for layer in range(config["num_hidden_layers"]):
+    for layer in range(config["num_hidden_layers"] + is_split):
         theirs, ours = f"model.layers.{layer}.", f"blk.{layer}."
         for name, to in NAMES.items():
             if f"{theirs}{name}.weight" not in weights:
@@ -42,10 +42,12 @@ def tensors(weights, config, is_split):
 
 
 def write(path, is_split):
-    config, weights = json.loads((SOURCE / "config.json").read_text()), load_file(SOURCE / "model.safetensors")
+    config, weights = json.loads((SOURCE / "config.json").read_text()), first_weights(SOURCE)
+    if is_split:
+        config, weights = with_layer_behind(SOURCE, HERE / "deepseek_v3")
     rank, turning = config["kv_lora_rank"], config["qk_rope_head_dim"]
     width = config["qk_nope_head_dim"] + turning
-    w = begin(path, "deepseek2", config, config["num_hidden_layers"], 1 if is_split else config["num_attention_heads"])
+    w = begin(path, "deepseek2", config, config["num_hidden_layers"] + is_split, 1 if is_split else config["num_attention_heads"])
     w.add_q_lora_rank(config["q_lora_rank"])
     w.add_kv_lora_rank(rank)
     w.add_key_length(rank + turning if is_split else width)
@@ -53,6 +55,7 @@ def write(path, is_split):
     if is_split:
         w.add_key_length_mla(width)
         w.add_value_length_mla(config["v_head_dim"])
+        w.add_nextn_predict_layers(1)
     w.add_rope_dimension_count(turning)
     w.add_rope_scaling_yarn_log_mul(0.1 * config["rope_parameters"]["mscale_all_dim"])
     finish(w, tensors(weights, config, is_split))

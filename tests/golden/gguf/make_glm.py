@@ -2,8 +2,9 @@
 
     /opt/torch/bin/python tests/golden/gguf/make_glm.py
 
-As published files it has a layer behind the last, of random values, which predicts a further token (nextn_predict_layers) and counts in
-block_count. All is float32. With the folder of llama.cpp's sources as an argument, its own converter is held against the file.
+As published files it has a layer behind the last, which predicts a further token (nextn_predict_layers) and counts in block_count;
+folder glm4_moe has the same as config.json and weights.txt. All is float32. With the folder of llama.cpp's sources as an argument, its
+own converter is held against the file.
 """
 import json
 import pathlib
@@ -12,9 +13,9 @@ import tempfile
 
 import gguf
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from mixture_file import begin, expert_tensors, finish, outer_tensors
+from mixture_file import PREDICTING, begin, expert_tensors, finish, outer_tensors, with_layer_behind
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parent / "families" / "glm4_moe"
@@ -23,21 +24,7 @@ NAMES = {
     "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "post_attention_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
     "mlp.gate": "ffn_gate_inp", "mlp.shared_experts.gate_proj": "ffn_gate_shexp", "mlp.shared_experts.up_proj": "ffn_up_shexp",
-    "mlp.shared_experts.down_proj": "ffn_down_shexp", "eh_proj": "nextn.eh_proj", "enorm": "nextn.enorm", "hnorm": "nextn.hnorm",
-    "shared_head.norm": "nextn.shared_head_norm", "embed_tokens": "nextn.embed_tokens", "shared_head.head": "nextn.shared_head_head"}
-
-
-def with_layer_behind(weights, config):
-    """The last layer once more, of other values, and what joins a token to it."""
-    random = np.random.default_rng(7)
-    last, width = config["num_hidden_layers"] - 1, config["hidden_size"]
-    behind = {name.replace(f"model.layers.{last}.", f"model.layers.{last + 1}."): w.shape for name, w in weights.items()
-              if name.startswith(f"model.layers.{last}.")}
-    of_token = {"eh_proj": (width, 2 * width), "enorm": (width,), "hnorm": (width,), "shared_head.norm": (width,)}
-    table = (config["vocab_size"], width)
-    of_token |= {"embed_tokens": table, "shared_head.head": table}
-    behind |= {f"model.layers.{last + 1}.{name}.weight": shape for name, shape in of_token.items()}
-    return weights | {name: random.standard_normal(shape).astype(np.float32) for name, shape in behind.items()}
+    "mlp.shared_experts.down_proj": "ffn_down_shexp", **PREDICTING}
 
 
 def tensors(weights, config):
@@ -65,7 +52,7 @@ def converted(sources, weights, folder):
     sys.path.insert(0, str(pathlib.Path(sources).resolve()))
     from conversion.glm import Glm4MoeModel
 
-    (folder / "config.json").write_text((SOURCE / "config.json").read_text())
+    (folder / "config.json").write_text((HERE / "glm4_moe" / "config.json").read_text())
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     Glm4MoeModel.set_vocab = lambda self: self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
     path = folder / "converted.gguf"
@@ -86,8 +73,7 @@ def differences(path, reference):
 
 
 def main():
-    config = json.loads((SOURCE / "config.json").read_text())
-    weights = with_layer_behind(load_file(SOURCE / "model.safetensors"), config)
+    config, weights = with_layer_behind(SOURCE, HERE / "glm4_moe")
     path = HERE / "glm4_moe.gguf"
     write(path, weights, config)
     for sources in sys.argv[1:]:

@@ -1,6 +1,35 @@
 """What GGUF files of DeepSeek-V3 and GLM-4.5 have alike, with the names and keys of llama.cpp's converters, by PyPI's `gguf`."""
+import json
+import pathlib
+import sys
+
 import gguf
 import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from made_weights import first_seed, first_weights, made_weights, read_list, write_list  # noqa: E402, F401
+
+PREDICTING = {"eh_proj": "nextn.eh_proj", "enorm": "nextn.enorm", "hnorm": "nextn.hnorm", "shared_head.norm": "nextn.shared_head_norm",
+              "embed_tokens": "nextn.embed_tokens", "shared_head.head": "nextn.shared_head_head"}
+
+
+def with_layer_behind(source, target):
+    """A family's first model, and behind its last layer that layer once more, of other values, which predicts a further token: its
+    config.json and weights.txt, without copies of embedding and head, in folder `target`. -> the config, the weights with copies"""
+    config, entries = json.loads((source / "config.json").read_text()), read_list(source / "weights.txt")
+    config["num_nextn_predict_layers"] = 1
+    last, width = config["num_hidden_layers"] - 1, config["hidden_size"]
+    theirs, behind = f"model.layers.{last}.", f"model.layers.{last + 1}."
+    entries += [(behind + name.removeprefix(theirs), *rest) for name, *rest in entries if name.startswith(theirs)]
+    entries += [(f"{behind}{name}.weight", [width], 1.0, 0.3) for name in ("enorm", "hnorm", "shared_head.norm")]
+    entries.append((f"{behind}eh_proj.weight", [width, 2 * width], 0.0, 0.25))
+    target.mkdir(exist_ok=True)
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_list(target / "weights.txt", entries)
+    weights = made_weights(entries, first_seed(source))
+    weights[f"{behind}embed_tokens.weight"] = weights["model.embed_tokens.weight"]
+    weights[f"{behind}shared_head.head.weight"] = weights["lm_head.weight"]
+    return config, weights
 
 
 def begin(path, architecture, config, num_layers, num_kv_heads):

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "data/models/gguf.h"
 #include "launch/commands/inspect_parts.h"
+#include "tests/support/family_reference.h"
 #include "tests/support/golden_lines.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
@@ -17,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using testing::family_folder;
 using testing::golden_folder;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -149,9 +151,7 @@ TEST_F(InspectTest, AHuggingFaceFolderIsReadOrToldWhyNot) {
 
 /// What config.json of the golden says, counted by hand.
 TEST_F(InspectTest, LayersAreToldByKind) {
-  const auto of = [](const char* family) {
-    return inspect_hugging_face(golden_folder() / "families" / family).to_json();
-  };
+  const auto of = [](const char* family) { return inspect_hugging_face(family_folder(family)).to_json(); };
   const auto gemma = of("gemma3");
   EXPECT_EQ(gemma["layers"],
             nlohmann::ordered_json::parse(
@@ -172,7 +172,7 @@ TEST_F(InspectTest, LayersAreToldByKind) {
 /// A model of the golden's with a tokenizer whose vocabulary has as many tokens as are asked for.
 TEST_F(InspectTest, WhatMaySurpriseIsAWarning) {
   const fs::path model = folder_ / "model";
-  fs::copy(golden_folder() / "families/qwen2", model);
+  fs::copy(family_folder("qwen2"), model);
   const std::int64_t rows = inspect_hugging_face(model).to_json()["model"]["vocabulary"];
   const auto warnings = [&](std::int64_t tokens, const nlohmann::json& config) {
     nlohmann::json vocabulary;

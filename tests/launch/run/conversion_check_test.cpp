@@ -11,6 +11,7 @@
 #include "data/models/families/family.h"
 #include "data/models/gguf_export.h"
 #include "data/models/hugging_face.h"
+#include "tests/support/family_reference.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
@@ -26,22 +27,25 @@ using testing::read_file;
 using testing::TemporaryFolder;
 using testing::write_file;
 
-fs::path golden(const std::string& family) { return testing::golden_folder() / "families" / family; }
+fs::path golden(const std::string& family) { return testing::family_folder(family); }
 
-/// A model times 4/3, for those that transformers saved have values that bfloat16 and float16 hold.
+/// A model times 2/3, for those that transformers saved have values that bfloat16 and float16 hold.
 class Thirds : public core::StateReader {
  public:
-  explicit Thirds(std::shared_ptr<const core::StateReader> of) : of_(std::move(of)) {}
+  explicit Thirds(std::shared_ptr<const core::StateReader> of) : of_(std::move(of)), tensors_(of_->tensors()) {
+    for (auto& [name, info] : tensors_) info.dtype = DType::F32;
+  }
   std::string source() const override { return of_->source(); }
-  const std::map<std::string, core::StateInfo>& tensors() const override { return of_->tensors(); }
+  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
 
  private:
   void fill(const std::string& name, const core::StateInfo&, core::StateEntry& entry) const override {
     of_->read(name, entry);
     auto* values = entry.tensor.mutable_host<float>();
-    for (std::int64_t i = 0; i < entry.tensor.numel(); ++i) values[i] *= 4.0F / 3;
+    for (std::int64_t i = 0; i < entry.tensor.numel(); ++i) values[i] *= 2.0F / 3;
   }
   std::shared_ptr<const core::StateReader> of_;
+  std::map<std::string, core::StateInfo> tensors_;
 };
 
 ModelSource thirds(const std::string& family) {
@@ -76,8 +80,6 @@ TEST_P(ConvertedFamilies, AreTheSameInAFile) {
   const TemporaryFolder folder;
   const ModelSource source = thirds(GetParam());
   if (data::beyond_all_families(source.config, data::beyond_gguf)) GTEST_SKIP() << "GGUF cannot say all of it";
-  if (source.config.rope_scaling.kind == nn::RopeScaling::Kind::Llama3)
-    GTEST_SKIP() << "other factors than those of Llama 3.1 to 3.3 are not read";
   for (const DType dtype : {DType::F32, DType::F16, DType::Q8_0, DType::Q4_0}) {
     const fs::path out = folder / (std::string(core::name_of(dtype)) + ".gguf");
     data::export_gguf(*source.reader, source.config, out, {.dtype = dtype});
@@ -93,6 +95,23 @@ INSTANTIATE_TEST_SUITE_P(OfPeople, ConvertedFamilies,
                                            "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air",
                                            "gpt_oss"),
                          [](const auto& test) { return std::string(test.param); });
+
+// Experts in MXFP4: those that were so are the same, others are rounded.
+TEST(ConvertedMxfp4, IsTheSameOrRounded) {
+  const TemporaryFolder folder;
+  for (const char* name : {"../gpt_oss_mxfp4/gate", "../gpt_oss_mxfp4/down"})
+    for (const bool is_same : {true, false}) {
+      const ModelSource source = is_same ? open_model(golden(name)) : thirds(name);
+      const std::string to = fmt::format("{}{}", fs::path(name).filename().string(), is_same);
+      data::export_hugging_face(*source.reader, source.config, folder / to, {.dtype = DType::MXFP4});
+      data::export_gguf(*source.reader, source.config, folder / (to + ".gguf"), {.dtype = DType::MXFP4});
+      for (const fs::path& written : {folder / to, folder / (to + ".gguf")}) {
+        const ConversionCheck check = check_conversion(source, open_model(written), {.threads = 2});
+        EXPECT_EQ(check.is_exact, is_same) << written;
+        EXPECT_LT(check.difference, is_same ? 1e-5 : 0.5) << written;
+      }
+    }
+}
 
 /// Of a model of any numbers, values that differ everywhere.
 class Sines : public core::StateReader {

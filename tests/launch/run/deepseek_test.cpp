@@ -153,17 +153,22 @@ TEST(DeepSeek, KimiK2IsOne) {
   EXPECT_EQ(nlohmann::json::parse(back)["model_type"], "deepseek_v3");
 }
 
-// Kimi K2's own words around the numbers of a tiny model.
-TEST(DeepSeek, ATinyKimiK2IsReadByItsOwnConfig) {
-  const FamilyReference reference("kimi_k2");
+/// Kimi K2's own words around the numbers of a tiny model.
+nlohmann::json tiny_kimi_k2() {
   auto json = nlohmann::json::parse(kimi_k2);
-  const auto tiny = nlohmann::json::parse(testing::read_file(reference.folder() / "config_v4.json"));
+  const auto tiny = nlohmann::json::parse(testing::read_file(FamilyReference("kimi_k2").folder() / "config_v4.json"));
   for (const char* size :
        {"vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size", "num_hidden_layers",
         "num_attention_heads", "num_key_value_heads", "num_experts_per_tok", "n_routed_experts", "q_lora_rank",
         "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "max_position_embeddings"})
     json[size] = tiny[size];
   json["rope_scaling"]["original_max_position_embeddings"] = 10;
+  return json;
+}
+
+TEST(DeepSeek, ATinyKimiK2IsReadByItsOwnConfig) {
+  const FamilyReference reference("kimi_k2");
+  auto json = tiny_kimi_k2();
   json.erase("quantization_config");
   const testing::TemporaryFolder folder;
   testing::write_file(folder / "config.json", json.dump());
@@ -172,6 +177,22 @@ TEST(DeepSeek, ATinyKimiK2IsReadByItsOwnConfig) {
   EXPECT_EQ(model.model_config(), HuggingFaceModel(reference.folder()).model_config());
   expect_near(logits_of(model, model.model_config(), reference.samples(), DType::F32), reference.values("/logits"),
               1e-5);
+}
+
+// As its checkpoint is: matrices of layers in block-scaled FP8, all else bfloat16 (tests/golden/make_fp8.py).
+TEST(DeepSeek, ATinyKimiK2InFp8IsReadByItsOwnConfig) {
+  const FamilyReference reference("../fp8/kimi_k2");
+  auto json = tiny_kimi_k2();
+  json["quantization_config"]["weight_block_size"] = {8, 8};  // which its matrices have several of
+  const testing::TemporaryFolder folder;
+  testing::write_file(folder / "config.json", json.dump());
+  fs::copy_file(reference.folder() / "model.safetensors", folder / "model.safetensors");
+  const HuggingFaceModel model(folder.path());
+  EXPECT_EQ(model.model_config(), HuggingFaceModel(reference.folder()).model_config());
+  const std::vector<double> tokens = reference.values("/tokens");
+  const data::TokenBatch text = testing::document_of({tokens.begin(), tokens.end()});
+  expect_near(logits_of(model, model.model_config(), text, DType::F32), reference.values("/logits"), 1e-5);
+  expect_near(logits_of(model, model.model_config(), text, DType::F64), reference.values("/logits"), 2e-7);
 }
 
 // A student of some layers keeps latents, groups, biases and experts, and is a model of the family.

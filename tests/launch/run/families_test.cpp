@@ -7,7 +7,11 @@
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <mutex>
+#include <span>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "core/nn/generation.h"
@@ -20,6 +24,7 @@
 #include "optim/objectives.h"
 #include "tests/support/family_reference.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/kept_state.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -35,6 +40,68 @@ using testing::expect_near;
 using testing::FamilyReference;
 using testing::logits_of;
 using testing::stored_values;
+
+std::pair<const char*, int> of_all_axes(const nn::ModelConfig& config) {
+  if (config.moe.num_experts == 0) return {"tp2", 2};
+  return config.moe.num_experts % 2 == 0 ? std::pair("tp2ep2", 4) : std::pair("tp2ep3", 6);
+}
+
+/// What a family's model.safetensors would hold were each tensor its gradient, whichever rank has which part of it.
+class WholeGradients {
+ public:
+  /// On each rank.
+  void add(const core::ParameterList& parameters) {
+    const std::lock_guard lock(mutex_);
+    for (const core::Parameter* p : parameters) {
+      Tensor& whole = state_[p->name].tensor;
+      if (!whole.defined()) state_[p->name] = core::StateEntry::whole(zeros(p->global_shape));
+      if (p->is_frozen()) continue;
+      const std::vector<double> mine = testing::values_of(p->slot->grad);
+      auto* values = whole.mutable_host<float>();
+      core::for_each_element(*p, [&](std::int64_t i, std::int64_t global) {
+        values[global] = static_cast<float>(mine[static_cast<std::size_t>(i)]);
+      });
+    }
+  }
+  std::map<std::string, std::vector<double>> stored(const nn::ModelConfig& config) const {
+    const testing::TemporaryFolder folder;
+    data::export_hugging_face(testing::KeptState(state_), config, folder / "out", {.dtype = DType::F32});
+    const data::SafetensorsFile file(folder / "out" / "model.safetensors");
+    std::map<std::string, std::vector<double>> all;
+    for (const auto& [name, entry] : file.tensors()) {
+      const std::vector<float> values = stored_values(file, name, false);
+      all[name].assign(values.begin(), values.end());
+    }
+    return all;
+  }
+
+ private:
+  static Tensor zeros(const core::Shape& shape) { return Tensor::zeros(core::Memory::cpu(1), DType::F32, shape); }
+
+  std::mutex mutex_;
+  core::StateDict state_;
+};
+
+/// The worst of the differences of tensors' projections, of max(max|b|, G/100), G the largest entry of all: no
+/// entry of a tensor is further from what is expected unless others are too. `expected`: [M,5].
+double worst_projected_error(const std::vector<testing::ListedTensor>& tensors,
+                             const std::map<std::string, std::vector<double>>& gradients,
+                             const std::vector<double>& expected) {
+  constexpr std::size_t columns = 5;
+  EXPECT_EQ(expected.size(), columns * tensors.size());
+  EXPECT_EQ(gradients.size(), tensors.size());
+  double greatest = 0, worst = 0;
+  for (std::size_t t = 0; t < tensors.size(); ++t) greatest = std::max(greatest, expected.at(columns * t));
+  for (std::size_t t = 0; t < tensors.size(); ++t) {
+    const double* row = &expected[columns * t];
+    const auto found = testing::projections(tensors[t].name, gradients.at(tensors[t].name));
+    for (std::size_t p = 0; p < found.size(); ++p) {
+      const double error = std::abs(found[p] - row[1 + p]) / std::max(row[0], greatest / 100);
+      worst = std::max(worst, std::isnan(error) ? 1e300 : error);
+    }
+  }
+  return worst;
+}
 
 class Families : public ::testing::TestWithParam<const char*> {
  protected:
@@ -66,9 +133,7 @@ TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
   std::vector<std::pair<const char*, int>> layouts = {{"dp1", 1}, {"dp2", 2}, {"tp2", 2}};
   const bool by_two = config.moe.num_experts % 2 == 0;
   if (config.moe.num_experts > 0)
-    layouts.insert(
-        layouts.end(),
-        {{by_two ? "ep2" : "ep3", by_two ? 2 : 3}, {"etp2", 2}, {by_two ? "tp2ep2" : "tp2ep3", by_two ? 4 : 6}});
+    layouts.insert(layouts.end(), {{by_two ? "ep2" : "ep3", by_two ? 2 : 3}, {"etp2", 2}, of_all_axes(config)});
   if (config.moe.expert_bias) layouts.emplace_back("ep2etp2", 4);
   for (const auto& [layout, ranks] : layouts)
     for (const DType dtype : {DType::F32, DType::F64}) {
@@ -84,6 +149,54 @@ TEST_P(Families, GradientsAreThoseOfTransformersUnderAnyLayout) {
         EXPECT_NEAR(result.loss(), loss, (dtype == DType::F32 ? 1e-5 : 1e-12) * loss);
         EXPECT_LE(testing::worst_gradient_error(model.parameters(), expected), dtype == DType::F32 ? 1e-4 : 1e-6);
       });
+    }
+}
+
+/// Models of other weights and other texts, whose logits and gradients are held to what they are on random directions.
+class OtherSeeds : public ::testing::TestWithParam<std::tuple<const char*, int>> {
+ protected:
+  const FamilyReference reference{std::get<0>(GetParam()), std::get<1>(GetParam())};
+  const HuggingFaceModel model{reference.folder()};
+  const nn::ModelConfig config = model.model_config();
+};
+
+TEST_P(OtherSeeds, LogitsAreThoseOfTransformers) {
+  const std::vector<double> expected = reference.values("/logits");
+  const double largest = reference.values("/largest").at(0);
+  for (const DType dtype : {DType::F32, DType::F64}) {
+    const std::vector<double> logits = logits_of(model, config, reference.samples(), dtype);
+    const auto columns = static_cast<std::size_t>(config.vocabulary);
+    ASSERT_EQ(logits.size() / columns * 4, expected.size());
+    double worst = 0;
+    for (std::size_t token = 0; token < logits.size() / columns; ++token) {
+      const auto found = testing::projections("logits", std::span(logits).subspan(token * columns, columns));
+      for (std::size_t p = 0; p < 4; ++p) worst = std::max(worst, std::abs(found[p] - expected[4 * token + p]));
+    }
+    // Errors of roundings add up as the root of their number.
+    EXPECT_LE(worst, dtype == DType::F32 ? 1e-5 * std::sqrt(config.vocabulary) * largest : 1e-11 * largest);
+  }
+}
+
+TEST_P(OtherSeeds, GradientsAreThoseOfTransformers) {
+  const std::vector<double> expected = reference.values("/gradients");
+  const double loss = reference.values("/loss").at(0);
+  for (const auto& [layout, ranks] : {std::pair("dp1", 1), of_all_axes(config)})
+    for (const DType dtype : {DType::F32, DType::F64}) {
+      SCOPED_TRACE(fmt::format("{} {}", layout, core::name_of(dtype)));
+      WholeGradients whole;
+      testing::run_ranks(ranks, [&, layout = layout, ranks = ranks](testing::RankWorld& world) {
+        launch::Rank rank(world.comm, layout, 1, /*sequence_parallel=*/ranks == 2);
+        nn::Transformer own(config, rank.sharded(dtype));
+        own.load(model);
+        parallel::GradientSync sync(own.parameters(), rank.mesh(), rank.memory(), dtype);
+        const optim::LanguageModelling objective;
+        const launch::StepResult result =
+            launch::forward_backward(rank, {own, nullptr, objective}, reference.samples(), {}, sync);
+        EXPECT_NEAR(result.loss(), loss, (dtype == DType::F32 ? 1e-5 : 1e-12) * loss);
+        whole.add(own.parameters());
+      });
+      EXPECT_LE(worst_projected_error(reference.tensors(), whole.stored(config), expected),
+                dtype == DType::F32 ? 1e-4 : 1e-6);  // both stored in float32
     }
 }
 
@@ -125,16 +238,11 @@ TEST_P(Families, ComeBackBitForBit) {
 }
 
 // GGUF says less than config.json; what it can say it says whole. Of Llama 3's scaling a file has factors alone, which
-// are read where they are those of Llama 3.1. It knows no groups of experts that are chosen by their best.
+// tell what they have to. It knows no groups of experts that are chosen by their best.
 TEST_P(Families, ComeBackFromGguf) {
   const HuggingFaceModel model(reference.folder());
   nn::ModelConfig config = model.model_config();
   std::vector<double> expected = reference.values("/logits");
-  if (config.rope_scaling.kind == nn::RopeScaling::Kind::Llama3) {
-    config.rope_base = 500000;
-    config.rope_scaling = {.kind = nn::RopeScaling::Kind::Llama3, .factor = 8, .original_positions = 8192};
-    expected = logits_of(model, config, reference.samples(), DType::F64);
-  }
   if (config.is_latent() && config.moe.scores == nn::RouterScores::Softmax) {  // as V2-Lite: without groups, one mscale
     config.moe.num_groups = config.moe.groups_per_token = 1;
     config.rope_scaling.mscale = config.rope_scaling.mscale_all;
@@ -182,10 +290,8 @@ TEST_P(Families, BoxesAreThoseOfTheWhole) {
   }
 }
 
-/// Mixtures whose experts are chosen by a bias, maybe of the best groups.
-class Choosing : public Families {};
-
-TEST_P(Choosing, TheChosenExpertsAreThoseOfTransformers) {
+/// Of what a model's routers choose.
+void expect_chosen(const FamilyReference& reference) {
   const HuggingFaceModel source(reference.folder());
   const nn::ModelConfig config = source.model_config();
   const auto memory = core::Memory::cpu(1);
@@ -201,9 +307,11 @@ TEST_P(Choosing, TheChosenExpertsAreThoseOfTransformers) {
   const std::vector<double> expected = reference.values("/experts");  // [T,N,K], those of a token ascending
   const std::int64_t tokens = std::ssize(samples.tokens), layers = config.num_moe_layers();
   const std::int64_t k = config.moe.experts_per_token;
+  ASSERT_GT(layers, 0);
   ASSERT_EQ(std::ssize(expected), tokens * layers * k);
-  for (std::int64_t i = 0; i < layers; ++i) {
-    const std::int64_t layer = std::ssize(config.moe.dense_layers) + i;
+  for (std::int64_t layer = 0, i = -1; layer < config.num_layers; ++layer) {
+    if (!config.is_moe_layer(layer)) continue;
+    ++i;
     auto chosen = core::host_values<std::int32_t>(*log.find(fmt::format("layers.{}.moe", layer), batch.global_index));
     for (std::int64_t t = 0; t < tokens; ++t) {
       const auto of_token = chosen.begin() + t * k;
@@ -213,7 +321,19 @@ TEST_P(Choosing, TheChosenExpertsAreThoseOfTransformers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(OfPeople, Choosing, ::testing::Values("deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air"),
+class Mixtures : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Mixtures, TheChosenExpertsAreThoseOfTransformers) {
+  expect_chosen(FamilyReference(GetParam()));
+  for (int other = 0; other < FamilyReference::num_others; ++other) {
+    SCOPED_TRACE(other);
+    expect_chosen({GetParam(), other});
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(OfPeople, Mixtures,
+                         ::testing::Values("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "deepseek_v2",
+                                           "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air", "gpt_oss"),
                          [](const auto& test) { return std::string(test.param); });
 
 /// Dense families, from whose teachers students are cut.
@@ -261,12 +381,18 @@ INSTANTIATE_TEST_SUITE_P(OfPeople, DenseFamilies,
                                            "phi3", "phi4_mini", "gpt2"),
                          [](const auto& test) { return std::string(test.param); });
 
-INSTANTIATE_TEST_SUITE_P(OfPeople, Families,
-                         ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3",
-                                           "qwen3_moe", "olmoe", "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe",
-                                           "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_air",
-                                           "gpt_oss"),
-                         [](const auto& test) { return std::string(test.param); });
+const auto all_families =
+    ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmoe",
+                      "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe", "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2",
+                      "glm4_moe", "glm4_moe_air", "gpt_oss");
+
+INSTANTIATE_TEST_SUITE_P(OfPeople, Families, all_families, [](const auto& test) { return std::string(test.param); });
+
+INSTANTIATE_TEST_SUITE_P(OfPeople, OtherSeeds,
+                         ::testing::Combine(all_families, ::testing::Range(0, FamilyReference::num_others)),
+                         [](const auto& test) {
+                           return fmt::format("{}_{}", std::get<0>(test.param), std::get<1>(test.param));
+                         });
 
 }  // namespace
 }  // namespace limbeck

@@ -9,6 +9,7 @@
 #include "data/models/gguf_export.h"
 #include "data/models/hugging_face.h"
 #include "launch/run/model_source.h"
+#include "tests/support/family_reference.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
 
@@ -90,7 +91,7 @@ class InterruptedExport : public ::testing::Test {
     EXPECT_LE(twice, largest_ + 6 * 600);
   }
 
-  const data::HuggingFaceModel model_{testing::golden_folder() / "families/mixtral"};
+  const data::HuggingFaceModel model_{testing::family_folder("mixtral")};
   const std::int64_t largest_ = [this] {
     std::int64_t values = 0;
     for (const auto& [name, info] : model_.tensors()) values = std::max(values, info.shape.numel());
