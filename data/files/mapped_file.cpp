@@ -87,6 +87,14 @@ void release_mapped(std::span<const std::byte> bytes) {
   ::madvise(const_cast<std::byte*>(begin + first), static_cast<std::size_t>(end - first), MADV_DONTNEED);
 }
 
+void fetch_mapped(std::span<const std::byte> bytes) {
+  const Mapping* mapping = bytes.empty() ? nullptr : mapping_at(bytes.data());
+  if (mapping == nullptr) return;
+  const std::ptrdiff_t page = ::sysconf(_SC_PAGESIZE), at = bytes.data() - mapping->begin, first = at / page * page;
+  ::madvise(const_cast<std::byte*>(mapping->begin + first), static_cast<std::size_t>(at - first) + bytes.size(),
+            MADV_WILLNEED);
+}
+
 MappedFile::MappedFile(const std::string& path) : path_(path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe would wait for its writer
   check_system(descriptor >= 0, "{}: cannot be opened", path);

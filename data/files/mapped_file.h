@@ -34,6 +34,9 @@ class MappedFile {
 /// goes over a large file once stays small. Nothing where the bytes are of no mapped file.
 void release_mapped(std::span<const std::byte> bytes);
 
+/// Asks the system to read pages of a mapped file from the disk, without waiting for it.
+void fetch_mapped(std::span<const std::byte> bytes);
+
 /// The path of the file that is mapped at an address, null if none is: for the handler of SIGBUS, which the system
 /// raises where a mapped file has been shortened or its disk fails. May be called from a signal handler.
 const char* mapped_file_at(const void* address);

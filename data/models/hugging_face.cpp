@@ -83,7 +83,7 @@ HuggingFaceModel::HuggingFaceModel(fs::path folder) : folder_(std::move(folder))
 }
 
 void HuggingFaceModel::open_file(const std::string& name, SafetensorsEntries& entries) {
-  files_.push_back(std::make_unique<SafetensorsFile>(folder_ / name));
+  files_.push_back(std::make_shared<SafetensorsFile>(folder_ / name));
   for (const auto& [tensor, entry] : files_.back()->tensors())
     check(entries.emplace(tensor, &entry).second, "{}: tensor {} is in an earlier file too", files_.back()->path(),
           tensor);
@@ -249,13 +249,37 @@ void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info
                });
 }
 
+std::optional<core::Tensor> HuggingFaceModel::lend_mapped(const Origin& origin, const core::StateInfo& info,
+                                                          const core::StateEntry& entry,
+                                                          const core::MemoryPtr& memory) const {
+  const std::byte *begin = nullptr, *end = nullptr;  // of what lies one behind the other
+  bool is_run = true;
+  for_each_run(origin, info.shape, entry,
+               [&](const ModelTensor& tensor, std::int64_t first, std::int64_t stride, std::int64_t count) {
+                 const std::byte* all = tensor.mapped();
+                 is_run = is_run && all != nullptr && tensor.dtype() == info.dtype && (stride == 1 || count == 1);
+                 if (!is_run) return;
+                 const std::byte* at = all + core::bytes_of(info.dtype, first);
+                 if (begin == nullptr) begin = end = at;
+                 is_run = at == end;
+                 end += core::bytes_of(info.dtype, count);
+               });
+  if (!is_run || begin == nullptr || reinterpret_cast<std::uintptr_t>(begin) % core::info(info.dtype).block_bytes != 0)
+    return std::nullopt;
+  const auto owner = std::ranges::find_if(files_, [&](const auto& file) { return file->has(begin); });
+  bytes_read_ += end - begin;
+  return core::Tensor(std::make_shared<core::Storage>(memory, end - begin, const_cast<std::byte*>(begin), *owner), 0,
+                      info.dtype, entry.tensor.shape());
+}
+
 std::optional<core::Tensor> HuggingFaceModel::lend_box(const std::string& name, const core::StateInfo& info,
                                                        const core::StateEntry& entry,
                                                        const core::MemoryPtr& memory) const {
   const Origin& origin = origins_.at(name);
   const Shape& box = entry.tensor.shape();
+  if (!core::block_format(info.dtype)) return lend_mapped(origin, info, entry, memory);
   const auto is_of_blocks = [&](const auto& tensor) { return tensor->dtype() == info.dtype; };
-  if (!core::block_format(info.dtype) || !std::ranges::all_of(origin.tensors, is_of_blocks) ||
+  if (!std::ranges::all_of(origin.tensors, is_of_blocks) ||
       box[box.rank() - 1] % core::info(info.dtype).block_elements != 0)
     return std::nullopt;
   core::Tensor copy = core::Tensor::empty(memory, info.dtype, box);

@@ -46,7 +46,7 @@ class HuggingFaceModel : public core::StateReader {
 
  private:
   void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override;
-  /// Blocks alone, copied.
+  /// Blocks, copied; values that lie in a file in this order as they are.
   std::optional<core::Tensor> lend_box(const std::string& name, const core::StateInfo& info,
                                        const core::StateEntry& entry, const core::MemoryPtr& memory) const override;
   struct Origin {
@@ -56,6 +56,8 @@ class HuggingFaceModel : public core::StateReader {
     std::int64_t first = 0;
     std::vector<std::int64_t> strides = {};  // of each: HuggingFaceName
   };
+  std::optional<core::Tensor> lend_mapped(const Origin& origin, const core::StateInfo& info,
+                                          const core::StateEntry& entry, const core::MemoryPtr& memory) const;
   /// f(tensor, first, stride, count) for the entry's box, in its order.
   template <class F>
   void for_each_run(const Origin& origin, const core::Shape& global, const core::StateEntry& entry, F&& f) const;
@@ -72,7 +74,7 @@ class HuggingFaceModel : public core::StateReader {
   std::string root_;  // of the tensors' names
   nn::ModelConfig config_;
   std::vector<std::string> notices_;
-  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<std::shared_ptr<const SafetensorsFile>> files_;
   ModelTensors stored_;                    // by Hugging Face name
   std::map<std::string, Origin> origins_;  // by ours
   std::map<std::string, core::StateInfo> tensors_;

@@ -27,6 +27,8 @@ class ModelTensor {
   /// Writes elements first, first + stride, ..., `count` of them, to `out`: float32, float64 or bfloat16.
   virtual void read(std::int64_t first, std::int64_t stride, std::int64_t count, core::DType to,
                     std::byte* out) const = 0;
+  /// Where all of it lies in a mapped file, as its dtype has it; null where it does not, or not in float32 or bfloat16.
+  virtual const std::byte* mapped() const { return nullptr; }
   /// Where the dtype is one of blocks: the same elements as blocks, bit for bit. False where they do not lie in whole
   /// blocks one behind the other.
   virtual bool read_blocks(std::int64_t /*first*/, std::int64_t /*stride*/, std::int64_t /*count*/,
@@ -51,6 +53,9 @@ class PlainTensor final : public ModelTensor {
   void read(std::int64_t first, std::int64_t stride, std::int64_t count, core::DType to,
             std::byte* out) const override {
     SafetensorsFile::read(entry_, first, count, to, out, stride);
+  }
+  const std::byte* mapped() const override {
+    return dtype() == core::DType::F32 || dtype() == core::DType::BF16 ? entry_.data : nullptr;
   }
 
  private:

@@ -40,6 +40,10 @@ class SafetensorsFile {
 
   const std::string& path() const { return file_.path(); }
   const std::map<std::string, SafetensorsEntry>& tensors() const { return tensors_; }
+  /// Whether an address is in the mapped file.
+  bool has(const std::byte* address) const {
+    return address >= file_.bytes().data() && address < file_.bytes().data() + file_.bytes().size();
+  }
   /// A text of the header's "__metadata__"; empty where it has none of this name.
   std::string metadata(const std::string& name) const;
 

@@ -10,7 +10,9 @@
 #include "core/slice.h"
 #include "data/text/token_meta.h"
 #include "data/tokenizers/vocabulary.h"
+#include "launch/run/available_memory.h"
 #include "launch/run/checkpointing.h"
+#include "launch/run/clock.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/run_config.h"
 #include "launch/run/same_everywhere.h"
@@ -67,7 +69,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   open_text(log);
   stop_if_asked(rank);
   resolve_length(log);
-  if (config.teacher) load_teacher(architecture.vocabulary);
+  if (config.teacher) load_teacher(architecture.vocabulary, log);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
@@ -82,7 +84,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
 
 /// With as many rows of the vocabulary as the student has, so that logits stand beside logits; those behind the
 /// tokenizer's tokens count for nothing.
-void Session::load_teacher(std::int64_t vocabulary) {
+void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   nn::ModelConfig architecture = teacher_source_.config;
   architecture.vocabulary = vocabulary;
   nn::ModelOptions options = rank.frozen_copy(config.precision.frozen_storage);
@@ -90,10 +92,26 @@ void Session::load_teacher(std::int64_t vocabulary) {
   options.compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
   options.residual = core::sum_dtype(*options.compute);
   teacher = std::make_unique<nn::Transformer>(architecture, options);
+  const std::int64_t available = available_memory();
+  auto since = Clock::now();
+  double seconds = 0;
   while_others_hear(rank, [&] {
     teacher->load(nn::VocabularyRows(*teacher_source_.reader, vocabulary));
+    seconds = lap(since);
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
   });
+  if (!options.as_kept) return;
+  auto layers = std::make_unique<MappedLayers>(*teacher);
+  if (available == 0 || layers->bytes() <= available) return;
+  const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+  const double passes = static_cast<double>(config.train.steps * config.batch.micro_batches);
+  log->warn(
+      "the teacher's {:.2f} GiB are more than the {:.2f} GiB of memory that are available: each pass reads them from "
+      "{}, which took {:.1f} s now at {:.2f} GiB/s, so {} take {:.2f} h for that alone",
+      gib(layers->bytes()), gib(available), teacher_source_.path.string(), seconds,
+      gib(layers->bytes()) / std::max(seconds, 1e-9), core::counted(config.train.steps, "step"),
+      passes * seconds / 3600);
+  streamed_teacher = std::move(layers);
 }
 
 void Session::check_teacher(const Evaluation& evaluation) const {

@@ -17,6 +17,7 @@
 #include "launch/console/log.h"
 #include "launch/run/batch.h"
 #include "launch/run/evaluation.h"
+#include "launch/run/mapped_layers.h"
 #include "launch/run/model_source.h"
 #include "launch/run/rank.h"
 
@@ -53,14 +54,15 @@ class Session {
   RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
-  std::unique_ptr<nn::Transformer> teacher;  // null without distillation
+  std::unique_ptr<nn::Transformer> teacher;        // null without distillation
+  std::unique_ptr<MappedLayers> streamed_teacher;  // null where it fits into memory
   std::unique_ptr<nn::Transformer> student;
   std::string text_fingerprint;     // Mixture::fingerprint, 16 hexadecimal digits
   std::string teacher_fingerprint;  // model_fingerprint; empty without one
   StudentStart start;
 
  private:
-  void load_teacher(std::int64_t vocabulary);
+  void load_teacher(std::int64_t vocabulary, const Log& log);
   void load_student(const core::StateReader& reader);
   nn::Batch calibration_batch() const;
   void choose_tokenizer(const Log& log);

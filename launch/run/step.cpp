@@ -100,6 +100,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
         teaching.gives = [&](std::int64_t layer, const Var& given) {
           if (std::ranges::count(options.hidden->layers, layer) > 0) taught_layers.emplace(layer, given.value);
         };
+      if (models.streamed != nullptr) models.streamed->watch(teaching);
       taught = models.teacher->forward(off, teaching).hidden.value;
     }
     Var distance;  // of the student's hidden states from those

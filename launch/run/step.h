@@ -16,6 +16,7 @@
 #include "core/ops/match_rows.h"
 #include "launch/run/batch.h"
 #include "launch/run/expert_load.h"
+#include "launch/run/mapped_layers.h"
 #include "launch/run/rank.h"
 #include "parallel/axes/gradient_sync.h"
 
@@ -25,6 +26,7 @@ struct StepModels {
   nn::Transformer& student;
   const nn::Transformer* teacher;  // null: no distillation
   const core::Objective& objective;
+  const MappedLayers* streamed = nullptr;  // the teacher's, where its weights come from the disk in each pass
 };
 
 /// That hidden states behind the student's layers are to be those behind the teacher's.

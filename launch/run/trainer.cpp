@@ -142,8 +142,10 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       optimizer_(trained_, optimizer_settings(session.config.optimizer),
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
       schedule_(make_schedule(session.config)),
-      training_step_(session.rank, {*session.student, session.teacher.get(), objective_.get()}, sync_, optimizer_,
-                     parameters_, {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
+      training_step_(session.rank,
+                     {*session.student, session.teacher.get(), objective_.get(), session.streamed_teacher.get()}, sync_,
+                     optimizer_, parameters_,
+                     {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
   if (session.config.objective.sampled_text.fraction > 0 && !session.teacher)
     core::fail_usage("objective.sampled_text.fraction is {}, expected 0 without a teacher",
                      session.config.objective.sampled_text.fraction);

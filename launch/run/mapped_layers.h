@@ -1,0 +1,35 @@
+// A frozen model whose weights lie in mapped files and are more than memory holds: layer by layer they are asked of the
+// disk before they are needed, and given back behind it.
+//
+//     MappedLayers layers(*teacher);
+//     if (layers.bytes() > available_memory()) layers.watch(pass);
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/nn/transformer.h"
+
+namespace limbeck::launch {
+
+class MappedLayers {
+ public:
+  /// Of the weights that the model has now; it must outlive this.
+  explicit MappedLayers(nn::Transformer& model);
+  /// That lie in mapped files.
+  std::int64_t bytes() const { return bytes_; }
+  /// The pass's first two layers are asked for now; behind each layer its own pages go, and the next but one is asked
+  /// for. Beside what the pass does with Pass::gives already. This must outlive the pass.
+  void watch(nn::Pass& pass) const;
+
+ private:
+  using Places = std::vector<std::span<const std::byte>>;
+  void ask_for(std::size_t layer) const;
+
+  std::vector<Places> layers_;
+  std::int64_t bytes_ = 0;
+};
+
+}  // namespace limbeck::launch
