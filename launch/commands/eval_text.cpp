@@ -157,7 +157,7 @@ void evaluate_text(Rank& rank, const EvalOptions& options) {
   std::int64_t vocabulary = model.source.config.vocabulary;
   if (tokenizer != nullptr) vocabulary = std::min(vocabulary, tokenizer->vocabulary_size());
   const TextEvaluation text(rank, std::move(documents), windows, vocabulary);
-  const TextFigures figures = text.measure(*model.model, teacher ? teacher->model.get() : nullptr);
+  const TextFigures figures = text.measure(*model.model, teacher ? teacher->model.get() : nullptr, true);
   if (!rank.is_first()) return;
   TextReport report{.model = model.source.path.string(),
                     .step = std::nullopt,

@@ -83,8 +83,10 @@ void add_sets(std::vector<Row>& rows, const std::vector<RunResults>& runs) {
   for (const std::string& name : names)
     for (const auto& [label, key, better] :
          {std::tuple{"cross-entropy", "ce", Better::Lower}, std::tuple{"perplexity", "perplexity", Better::Lower},
-          std::tuple{"bits/byte", "bits_per_byte", Better::Lower}, std::tuple{"KL", "kl", Better::Lower},
-          std::tuple{"top-1 agreement", "top1_agreement", Better::Higher}}) {
+          std::tuple{"bits/byte", "bits_per_byte", Better::Lower},
+          std::tuple{"calibration error", "ece", Better::Lower}, std::tuple{"KL", "kl", Better::Lower},
+          std::tuple{"top-1 agreement", "top1_agreement", Better::Higher},
+          std::tuple{"acceptance", "sum_min", Better::Higher}}) {
       const auto value = [name, key = key](const RunResults& run) { return of_set(run.after, name, key); };
       const auto before = [name, key = key](const RunResults& run) { return of_set(run.before, name, key); };
       if (std::none_of(runs.begin(), runs.end(), [&](const RunResults& run) { return value(run).has_value(); }))
@@ -105,7 +107,12 @@ std::vector<Row> rows_of(const std::vector<RunResults>& runs) {
       held_out("  perplexity", "perplexity", Better::Lower, perplexity_text),
       held_out("  bits/byte", "bits_per_byte", Better::Lower),
       held_out("  teacher's", "teacher_ce", Better::Neither),
+      held_out("calibration error", "ece", Better::Lower),
+      held_out("  teacher's", "teacher_ece", Better::Neither),
       held_out("KL to the teacher", "kl", Better::Lower),
+      held_out("  median", "kl_median", Better::Lower),
+      held_out("  90 %", "kl_p90", Better::Lower),
+      held_out("  99 %", "kl_p99", Better::Lower),
       held_out("top-1 agreement", "top1_agreement", Better::Higher),
       held_out("acceptance", "sum_min", Better::Higher),
       held_out("expert load: entropy", "load_entropy", Better::Higher),

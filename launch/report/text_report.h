@@ -26,7 +26,8 @@ struct TextReport {
 /// Long lists of documents are shortened to their beginning.
 std::string to_text(const TextReport& report);
 /// One object: "model", "step", "teacher", "window", "stride", "documents" (each "name", "in_training_text" where it is
-/// known, and as evaluation_to_json), "in_training_text" (how many), "all". What was not measured is not there.
+/// known, and as evaluation_to_json), "in_training_text" (how many), "all", with experts "routing": means over
+/// "layers", an object for each. What was not measured is not there.
 nlohmann::ordered_json to_json(const TextReport& report);
 
 /// Rows of figures under names, for a terminal: tokens, bytes, ce, perplexity, bits/byte, and with a teacher KL, top-1
