@@ -6,8 +6,7 @@
 #include <memory>
 #include <utility>
 
-#include "core/nn/student/vocabulary_rows.h"
-#include "data/tokenizers/vocabulary.h"
+#include "launch/commands/eval_models.h"
 #include "launch/commands/text_format.h"
 #include "launch/commands/token_ids.h"
 #include "launch/console/log.h"
@@ -29,46 +28,6 @@ constexpr std::int64_t default_window = 1024;
 
 std::vector<std::string> as_strings(const std::vector<std::filesystem::path>& paths) {
   return {paths.begin(), paths.end()};
-}
-
-/// A model of the command, and what is loaded of it.
-struct Loaded {
-  ModelSource source;
-  std::unique_ptr<nn::Transformer> model;
-};
-
-/// With `vocabulary` rows of embedding and head, so that logits stand beside logits.
-Loaded load(Rank& rank, const std::filesystem::path& path, std::optional<std::int64_t> vocabulary, const Log& log) {
-  Loaded loaded{.source = open_model_together(rank, path, log), .model = nullptr};
-  for (const auto& notice : loaded.source.notices) log->warn("{}", notice);
-  nn::ModelConfig config = loaded.source.config;
-  config.vocabulary = vocabulary.value_or(config.vocabulary);
-  loaded.model = std::make_unique<nn::Transformer>(config, rank.frozen_as_kept());
-  while_others_hear(rank, [&] { loaded.model->load(nn::VocabularyRows(*loaded.source.reader, config.vocabulary)); });
-  return loaded;
-}
-
-/// The model's own, or that of --tokenizer, whose ids have to be the model's; null where there is none.
-std::shared_ptr<const data::Tokenizer> tokenizer_of(const EvalOptions& options, const ModelSource& source) {
-  if (options.tokenizer.empty()) return source.tokenizer;
-  auto tokenizer = open_tokenizer(options.tokenizer);
-  if (tokenizer->vocabulary_size() > source.config.vocabulary)
-    fail_usage("--tokenizer: {} has {} tokens, expected at most the vocabulary of {}, {}", options.tokenizer,
-               tokenizer->vocabulary_size(), source.path.string(), source.config.vocabulary);
-  if (source.tokenizer == nullptr) return tokenizer;
-  if (const auto difference = data::vocabulary_difference(*tokenizer, *source.tokenizer))
-    fail_usage("--tokenizer: {} is another tokenizer than that of {}: {}", options.tokenizer, source.path.string(),
-               *difference);
-  return tokenizer;
-}
-
-void check_teacher(const ModelSource& teacher, const data::Tokenizer* tokenizer, const Log& log) {
-  if (teacher.tokenizer == nullptr || tokenizer == nullptr) {
-    log->warn("{}: whether its ids are those of the text is not known: there are not two tokenizers to compare",
-              teacher.path.string());
-  } else if (const auto difference = data::vocabulary_difference(*tokenizer, *teacher.tokenizer)) {
-    fail_usage("--teacher: {} has another tokenizer than the text is cut by: {}", teacher.path.string(), *difference);
-  }
 }
 
 std::vector<data::Document> read_text(const EvalOptions& options, const ModelSource& source,
@@ -122,7 +81,7 @@ void check_text_options(const EvalOptions& options) {
   for (const auto& [name, is_given] :
        {std::pair("--teacher", options.teacher.has_value()), std::pair("--tokenizer", !options.tokenizer.empty()),
         std::pair("--window", options.window.has_value()), std::pair("--stride", options.stride.has_value())})
-    if (is_given && (!has_text || options.logits))
+    if (is_given && (!has_text || options.logits) && options.tasks.empty())
       fail_usage("eval: {} goes with --text, or --tokens without --logits", name);
   if (options.json && options.logits)
     fail_usage("eval: --json is of figures, and --logits writes a file, expected one");
@@ -141,12 +100,12 @@ std::string text_identity(const EvalOptions& o) {
 
 void evaluate_text(Rank& rank, const EvalOptions& options) {
   const Log log = make_log(rank.world().rank(), options.verbosity);
-  const Loaded model = load(rank, options.model, std::nullopt, log);
+  const LoadedModel model = load_model(rank, options.model, std::nullopt, log);
   const auto tokenizer = tokenizer_of(options, model.source);
-  std::optional<Loaded> teacher;
+  std::optional<LoadedModel> teacher;
   if (options.teacher) {
-    teacher = load(rank, *options.teacher, model.source.config.vocabulary, log);
-    check_teacher(teacher->source, tokenizer.get(), log);
+    teacher = load_model(rank, *options.teacher, model.source.config.vocabulary, log);
+    check_same_ids(teacher->source, tokenizer.get(), "--teacher", log);
   }
   const WindowOptions windows = windows_of(options, model.source, teacher ? &teacher->source : nullptr);
   std::vector<data::Document> documents;
@@ -154,9 +113,7 @@ void evaluate_text(Rank& rank, const EvalOptions& options) {
   say_repaired(documents, "the text", log);
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {:016x}\n", data::fingerprint(documents)));
 
-  std::int64_t vocabulary = model.source.config.vocabulary;
-  if (tokenizer != nullptr) vocabulary = std::min(vocabulary, tokenizer->vocabulary_size());
-  const TextEvaluation text(rank, std::move(documents), windows, vocabulary);
+  const TextEvaluation text(rank, std::move(documents), windows, valid_vocabulary(model.source, tokenizer.get()));
   const TextFigures figures = text.measure(*model.model, teacher ? teacher->model.get() : nullptr, true);
   if (!rank.is_first()) return;
   TextReport report{.model = model.source.path.string(),
