@@ -187,6 +187,8 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
       app.add_option("--tokens", options->tokens, "Token file, or text of integers, instead")->type_name("FILE");
   app.add_option("--teacher", options->teacher, "Also KL to this model, top-1 agreement and sum min(p,q)")
       ->type_name("MODEL");
+  app.add_option("--against", options->against, "Also by how much this model differs, with intervals")
+      ->type_name("MODEL");
   app.add_option("--task", options->tasks, "Questions: mmlu, hellaswag, arc, lambada or gsm8k; see below")
       ->type_size(1)
       ->allow_extra_args(false)

@@ -49,6 +49,7 @@ struct EvalOptions : CommonOptions {
   std::vector<std::filesystem::path> text;       // files and folders, measured whole
   std::optional<std::filesystem::path> tokens;   // token file or text of integers, instead
   std::optional<std::filesystem::path> teacher;  // measured against
+  std::optional<std::filesystem::path> against;  // another model, measured on the same
   std::vector<std::string> tasks;                // instead of a text: KIND:FILE, as parse_task takes them
   std::optional<std::int64_t> max_tokens;        // of answers that are generated; else 256
   std::string tokenizer;                         // as TokenizeOptions has it; empty: the model's

@@ -1,6 +1,7 @@
 #include "launch/commands/eval_models.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 #include "core/nn/student/vocabulary_rows.h"
@@ -13,7 +14,11 @@ using core::fail_usage;
 
 LoadedModel load_model(Rank& rank, const std::filesystem::path& path, std::optional<std::int64_t> vocabulary,
                        const Log& log) {
-  LoadedModel loaded{.source = open_model_together(rank, path, log), .model = nullptr};
+  return load_model(rank, open_model_together(rank, path, log), vocabulary, log);
+}
+
+LoadedModel load_model(Rank& rank, ModelSource source, std::optional<std::int64_t> vocabulary, const Log& log) {
+  LoadedModel loaded{.source = std::move(source), .model = nullptr};
   for (const auto& notice : loaded.source.notices) log->warn("{}", notice);
   nn::ModelConfig config = loaded.source.config;
   config.vocabulary = vocabulary.value_or(config.vocabulary);

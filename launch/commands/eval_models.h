@@ -28,6 +28,8 @@ struct LoadedModel {
 /// nothing: its own.
 LoadedModel load_model(Rank& rank, const std::filesystem::path& path, std::optional<std::int64_t> vocabulary,
                        const Log& log);
+/// The same of what is open already.
+LoadedModel load_model(Rank& rank, ModelSource source, std::optional<std::int64_t> vocabulary, const Log& log);
 
 /// The model's own, or that of --tokenizer, whose ids have to be the model's; null where there is none.
 std::shared_ptr<const data::Tokenizer> tokenizer_of(const EvalOptions& options, const ModelSource& source);

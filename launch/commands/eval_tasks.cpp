@@ -12,6 +12,7 @@
 #include "launch/console/log.h"
 #include "launch/console/streams.h"
 #include "launch/report/task_report.h"
+#include "launch/run/model_differences.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/task_evaluation.h"
 
@@ -43,6 +44,20 @@ std::uint64_t fingerprint(const std::vector<Task>& tasks) {
   return hash;
 }
 
+/// Collective: the answers of a model, which is let go of afterwards.
+ModelSource run_tasks(Rank& rank, const std::filesystem::path& path, const EvalOptions& options,
+                      const std::vector<Task>& tasks, std::vector<TaskResult>& results, const Log& log) {
+  LoadedModel model = load_model(rank, path, std::nullopt, log);
+  const auto tokenizer = tokenizer_of(options, model.source);
+  if (tokenizer == nullptr) model.source.require_tokenizer();
+  const TaskEvaluation evaluation(rank, *model.model, *tokenizer, task_options(options, model, *tokenizer), log);
+  for (const Task& task : tasks) {
+    log->info("{}: {}", task.name(), core::counted(std::ssize(task.questions), "question"));
+    results.push_back(evaluation.run(task));
+  }
+  return std::move(model.source);
+}
+
 }  // namespace
 
 void check_task_options(const EvalOptions& options) {
@@ -59,9 +74,9 @@ void check_task_options(const EvalOptions& options) {
 }
 
 std::string task_identity(const EvalOptions& o) {
-  return fmt::format("command: eval\nmodel: {}\ntasks: {}\ntokenizer: {}\nwindow: {}\nmax_tokens: {}\n",
-                     o.model.string(), fmt::join(o.tasks, ", "), o.tokenizer, o.window.value_or(0),
-                     o.max_tokens.value_or(-1));
+  return fmt::format("command: eval\nmodel: {}\nagainst: {}\ntasks: {}\ntokenizer: {}\nwindow: {}\nmax_tokens: {}\n",
+                     o.model.string(), o.against.value_or("").string(), fmt::join(o.tasks, ", "), o.tokenizer,
+                     o.window.value_or(0), o.max_tokens.value_or(-1));
 }
 
 void evaluate_tasks(Rank& rank, const EvalOptions& options) {
@@ -73,17 +88,16 @@ void evaluate_tasks(Rank& rank, const EvalOptions& options) {
   });
   check_same_everywhere(rank.world(),
                         fmt::format("fingerprint of the questions: {:016x}\n", fingerprint(report.tasks)));
-  const LoadedModel model = load_model(rank, options.model, std::nullopt, log);
-  const auto tokenizer = tokenizer_of(options, model.source);
-  if (tokenizer == nullptr) model.source.require_tokenizer();
-  const TaskEvaluation evaluation(rank, *model.model, *tokenizer, task_options(options, model, *tokenizer), log);
-  for (const Task& task : report.tasks) {
-    log->info("{}: {}", task.name(), core::counted(std::ssize(task.questions), "question"));
-    report.results.push_back(evaluation.run(task));
+  const ModelSource source = run_tasks(rank, options.model, options, report.tasks, report.results, log);
+  if (options.against) {
+    std::vector<TaskResult> others;
+    report.against = run_tasks(rank, *options.against, options, report.tasks, others, log).path.string();
+    for (std::size_t t = 0; t < others.size(); ++t)
+      report.differences.push_back(task_differences(rank, report.results[t], others[t]));
   }
   if (!rank.is_first()) return;
-  report.model = model.source.path.string();
-  if (model.source.kind == ModelKind::Checkpoint) report.step = model.source.step;
+  report.model = source.path.string();
+  if (source.kind == ModelKind::Checkpoint) report.step = source.step;
   write_result(options.json ? data::indented(to_json(report)) : to_text(report));
   flush_results();
 }

@@ -4,6 +4,7 @@
 
 #include "core/counted.h"
 #include "launch/console/progress.h"
+#include "launch/report/differences_table.h"
 
 namespace limbeck::launch {
 
@@ -59,6 +60,7 @@ std::string to_text(const TaskReport& report) {
                           figure.is_perplexity ? fmt::format("{:.5g}", figure.value()) : fixed(figure.value(), 4),
                           error ? fmt::format("  ± {}", fixed(*error, 4)) : "");
     }
+    if (!report.against.empty()) text += differences_text(report.against, "questions", report.differences[t]);
   }
   return text;
 }
@@ -67,8 +69,11 @@ Json to_json(const TaskReport& report) {
   Json json = {{"model", report.model}};
   if (report.step) json["step"] = *report.step;
   json["tasks"] = Json::array();
-  for (std::size_t t = 0; t < report.tasks.size(); ++t)
-    json["tasks"].push_back(task_json(report.tasks[t], report.results[t]));
+  for (std::size_t t = 0; t < report.tasks.size(); ++t) {
+    Json task = task_json(report.tasks[t], report.results[t]);
+    if (!report.against.empty()) task["against"] = differences_json(report.against, report.differences[t]);
+    json["tasks"].push_back(std::move(task));
+  }
   return json;
 }
 

@@ -8,6 +8,7 @@
 
 #include "core/counted.h"
 #include "launch/console/progress.h"
+#include "launch/report/differences_table.h"
 #include "launch/run/evaluation_json.h"
 
 namespace limbeck::launch {
@@ -128,7 +129,9 @@ std::string to_text(const TextReport& r) {
   text += figures_table(rows);
   if (count > most_rows) text += fmt::format("(of {} documents the first {}; --json has all)\n", count, most_rows);
   text += further_text(r.figures.all);
-  return r.figures.experts.empty() ? text : text + '\n' + experts_text(r.figures.experts);
+  if (!r.figures.experts.empty()) text += '\n' + experts_text(r.figures.experts);
+  if (!r.against.empty()) text += differences_text(r.against, "documents", r.differences);
+  return text;
 }
 
 nlohmann::ordered_json to_json(const TextReport& r) {
@@ -139,6 +142,7 @@ nlohmann::ordered_json to_json(const TextReport& r) {
   json["stride"] = r.windows.stride;
   json["all"] = evaluation_to_json(r.figures.all);
   if (!r.figures.experts.empty()) json["routing"] = routing_json(r.figures);
+  if (!r.against.empty()) json["against"] = differences_json(r.against, r.differences);
   if (r.trained_on) json["in_training_text"] = r.trained_on->size();
   json["documents"] = nlohmann::ordered_json::array();
   for (std::size_t d = 0; d < r.names.size(); ++d) {

@@ -22,12 +22,16 @@ void Calibration::add(const Calibration& other) {
   }
 }
 
+std::array<double, Calibration::num_bins> Calibration::gaps() const {
+  std::array<double, num_bins> gaps{};
+  for (std::size_t b = 0; b < num_bins; ++b) gaps[b] = bins_[b].right - bins_[b].confidence;
+  return gaps;
+}
+
 std::optional<double> Calibration::error() const {
   double count = 0, sum = 0;
-  for (const Bin& bin : bins_) {
-    count += bin.count;
-    sum += std::abs(bin.right - bin.confidence);
-  }
+  for (const Bin& bin : bins_) count += bin.count;
+  for (const double gap : gaps()) sum += std::abs(gap);
   if (count == 0) return std::nullopt;
   return sum / count;
 }

@@ -22,6 +22,9 @@ class Calibration {
   void add(const Calibration& other);
   /// sum over the bins of n_b / n |share that was right - mean confidence|. Nothing without a prediction.
   std::optional<double> error() const;
+  /// By bin: how many were right, less the sum of the confidences. The error is the sum of these without their signs,
+  /// over the number of predictions.
+  std::array<double, num_bins> gaps() const;
 
  private:
   struct Bin {

@@ -194,6 +194,7 @@ TextFigures TextEvaluation::summary(const TokenRows& tokens) const {
     kl.insert(kl.end(), own_kl.begin(), own_kl.end());
     set_kl_quantiles(figures.documents.back(), std::move(own_kl));
     total.add(sums);
+    figures.sums.push_back(sums);
     if (sums.tokens > 0) {
       documents += 1;
       document_ce += figures.documents.back().cross_entropy;

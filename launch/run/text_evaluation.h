@@ -41,6 +41,7 @@ std::vector<Window> windows_of(std::span<const std::int64_t> lengths, const Wind
 struct TextFigures {
   Evaluation all;
   std::vector<Evaluation> documents;  // of no tokens where a document has one token alone
+  std::vector<FigureSums> sums;       // of each document
   // Of the tokens from which others were predicted, where the experts were looked at:
   std::vector<LayerUse> experts;
   std::optional<ModelLoad> load = std::nullopt;
