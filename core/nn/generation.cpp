@@ -454,6 +454,7 @@ void Generation::add(std::int64_t slot, std::int32_t token) {
   added.push_back(token);
   if (options_.is_first_rank) text.tokens.push_back(token);
   if (options_.on_token) options_.on_token(index, token);
+  if (options_.ends_text && options_.ends_text(index, token)) return leave(slot, true);
   if (std::ssize(added) == text.max_tokens) return leave(slot, false);
   const std::int64_t size = text.prompt_size + std::ssize(added), most = model_.config().long_context_from();
   if (cache_ && most > 0 && size == most + 1) {

@@ -41,8 +41,8 @@ std::uint64_t key_of_text(std::span<const std::int32_t> prompt);
 
 struct Continuation {
   std::vector<std::int32_t> tokens = {};
-  bool is_stopped = false;                         // by a token of GenerateOptions::stop
-  std::int32_t stop_token = -1;                    // which one
+  bool is_stopped = false;                         // by a token of GenerateOptions::stop, or by ends_text
+  std::int32_t stop_token = -1;                    // of those the one that did
   double seconds = 0;                              // from its first pass to its last, others' between them included
   std::int64_t num_drafted = 0, num_accepted = 0;  // drafts that the model ran, and those that stayed
 };
@@ -62,6 +62,8 @@ struct GenerateOptions {
   bool is_first_rank = true;  // of the batch group
   std::function<void(std::size_t prompt, std::int32_t token)> on_token = {};
   std::function<void(std::size_t prompt, const Continuation&)> on_end = {};
+  /// Asked of each token that is added, on every rank alike, in order; the text ends behind one of which it is true.
+  std::function<bool(std::size_t prompt, std::int32_t token)> ends_text = {};
 };
 
 /// Tokens that were run through the model, and for how long.

@@ -173,13 +173,14 @@ void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
 
 void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
   CLI::App& app =
-      command("eval", "Measure a model on its run's held-out text or on any other, or write its logits",
+      command("eval", "Measure a model on its run's held-out text, on any other, or on benchmarks, or write its logits",
               "limbeck eval runs/distill_smollm2\n"
               "  mpirun --bind-to none -n 2 limbeck eval student.gguf --text book.txt --teacher teacher.gguf\n"
-              "  limbeck eval downloads/SmolLM2-135M-Instruct.Q4_1.gguf --tokens tokens.txt --logits logits.h5\n"
-              "With --text each document is measured whole: cross-entropy (nats a token), perplexity, bits/byte.");
+              "  limbeck eval student.gguf --task arc:arc.jsonl --task mmlu:test.jsonl,shots=5,examples=dev.jsonl\n"
+              "With --text each document is measured whole (docs/runs.md). Of tasks: docs/evaluation.md.");
   const auto options = bind<EvalOptions>(app, std::move(run));
-  app.add_option("MODEL", options->model, std::string("Config, or ") + models)->required();
+  app.add_option("MODEL", options->model, "Config, checkpoint, run or Hugging Face directory, or GGUF file")
+      ->required();
   app.add_option("MORE", options->more, "Configs, each laid over that of MODEL and those before it")->type_name("");
   add_config_options(app, options->sets);
   CLI::Option* text =
@@ -189,16 +190,23 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
       app.add_option("--tokens", options->tokens, "Token file, or text of integers, instead")->type_name("FILE");
   app.add_option("--teacher", options->teacher, "Also KL to this model, top-1 agreement and sum min(p,q)")
       ->type_name("MODEL");
-  app.add_option("--window", options->window,
-                 "Tokens that are read at once; otherwise the run's sequence length, or up to 1024")
+  app.add_option("--against", options->against, "Also by how much this model differs, with intervals")
+      ->type_name("MODEL");
+  app.add_option("--task", options->tasks, "Questions: mmlu, hellaswag, arc, lambada or gsm8k; see below")
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->type_name("KIND:FILE");
+  app.add_option("--max-tokens", options->max_tokens, "Most tokens of an answer that is generated; otherwise 256")
+      ->transform(number<std::int64_t>(at_least(1)))
+      ->type_name("N");
+  app.add_option("--window", options->window, "Tokens read at once; else the run's sequence length, or up to 1024")
       ->transform(number<std::int64_t>(at_least(1)))
       ->type_name("N");
   app.add_option("--stride", options->stride, "Tokens from one window to the next; otherwise half a window")
       ->transform(number<std::int64_t>(at_least(1)))
       ->type_name("N");
   add_text_format(app, *options, text);
-  app.add_option("--tokenizer", options->tokenizer,
-                 "Instead of the model's own: bytes, a tokenizer's file or folder, or a model")
+  app.add_option("--tokenizer", options->tokenizer, "Instead of the model's own: bytes, its file or folder, or a model")
       ->type_name("MODEL|bytes");
   app.add_flag("--json", options->json, "Print one JSON object, with all documents");
   app.add_option("--threads", options->threads, "0: the cores this process may use")

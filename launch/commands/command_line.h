@@ -50,11 +50,15 @@ struct EvalOptions : CommonOptions {
   std::vector<std::filesystem::path> text;       // files and folders, measured whole
   std::optional<std::filesystem::path> tokens;   // token file or text of integers, instead
   std::optional<std::filesystem::path> teacher;  // measured against
+  std::optional<std::filesystem::path> against;  // another model, measured on the same
+  std::vector<std::string> tasks;                // instead of a text: KIND:FILE, as parse_task takes them
+  std::optional<std::int64_t> max_tokens;        // of answers that are generated; else 256
   std::string tokenizer;                         // as TokenizeOptions has it; empty: the model's
   std::string format = "auto";                   // of the text, as the next two
   std::string field = "text";
   bool parse_special = false;
-  std::optional<std::int64_t> window;           // tokens read at once; else the sequences of the model's run, or 1024
+  // Tokens read at once. Else of a text the sequences of the model's run, or 1024; of tasks the model's positions.
+  std::optional<std::int64_t> window;
   std::optional<std::int64_t> stride;           // from window to window; else half of one
   bool json = false;                            // one object instead of a table
   int threads = 0;                              // of a rank; 0: see launch/run/threads.h

@@ -6,14 +6,15 @@
 #include <memory>
 #include <utility>
 
-#include "core/nn/student/vocabulary_rows.h"
 #include "data/tokenizers/vocabulary.h"
+#include "launch/commands/eval_models.h"
 #include "launch/commands/text_format.h"
 #include "launch/commands/token_ids.h"
 #include "launch/console/log.h"
 #include "launch/console/streams.h"
 #include "launch/report/text_report.h"
 #include "launch/run/checkpointing.h"
+#include "launch/run/model_differences.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/text_evaluation.h"
 #include "launch/run/threads.h"
@@ -31,46 +32,6 @@ std::vector<std::string> as_strings(const std::vector<std::filesystem::path>& pa
   return {paths.begin(), paths.end()};
 }
 
-/// A model of the command, and what is loaded of it.
-struct Loaded {
-  ModelSource source;
-  std::unique_ptr<nn::Transformer> model;
-};
-
-/// With `vocabulary` rows of embedding and head, so that logits stand beside logits.
-Loaded load(Rank& rank, const std::filesystem::path& path, std::optional<std::int64_t> vocabulary, const Log& log) {
-  Loaded loaded{.source = open_model_together(rank, path, log), .model = nullptr};
-  for (const auto& notice : loaded.source.notices) log->warn("{}", notice);
-  nn::ModelConfig config = loaded.source.config;
-  config.vocabulary = vocabulary.value_or(config.vocabulary);
-  loaded.model = std::make_unique<nn::Transformer>(config, rank.frozen_as_kept());
-  while_others_hear(rank, [&] { loaded.model->load(nn::VocabularyRows(*loaded.source.reader, config.vocabulary)); });
-  return loaded;
-}
-
-/// The model's own, or that of --tokenizer, whose ids have to be the model's; null where there is none.
-std::shared_ptr<const data::Tokenizer> tokenizer_of(const EvalOptions& options, const ModelSource& source) {
-  if (options.tokenizer.empty()) return source.tokenizer;
-  auto tokenizer = open_tokenizer(options.tokenizer);
-  if (tokenizer->vocabulary_size() > source.config.vocabulary)
-    fail_usage("--tokenizer: {} has {} tokens, expected at most the vocabulary of {}, {}", options.tokenizer,
-               tokenizer->vocabulary_size(), source.path.string(), source.config.vocabulary);
-  if (source.tokenizer == nullptr) return tokenizer;
-  if (const auto difference = data::vocabulary_difference(*tokenizer, *source.tokenizer))
-    fail_usage("--tokenizer: {} is another tokenizer than that of {}: {}", options.tokenizer, source.path.string(),
-               *difference);
-  return tokenizer;
-}
-
-void check_teacher(const ModelSource& teacher, const data::Tokenizer* tokenizer, const Log& log) {
-  if (teacher.tokenizer == nullptr || tokenizer == nullptr) {
-    log->warn("{}: whether its ids are those of the text is not known: there are not two tokenizers to compare",
-              teacher.path.string());
-  } else if (const auto difference = data::vocabulary_difference(*tokenizer, *teacher.tokenizer)) {
-    fail_usage("--teacher: {} has another tokenizer than the text is cut by: {}", teacher.path.string(), *difference);
-  }
-}
-
 std::vector<data::Document> read_text(const EvalOptions& options, const ModelSource& source,
                                       const data::Tokenizer* tokenizer) {
   if (options.tokens) return read_token_documents(*options.tokens, source, tokenizer);
@@ -82,10 +43,12 @@ std::vector<data::Document> read_text(const EvalOptions& options, const ModelSou
                                .parse_special = options.parse_special});
 }
 
-/// Windows as long as the sequences of the model's run, whose positions it knows, or as its context has room for.
-WindowOptions windows_of(const EvalOptions& options, const ModelSource& model, const ModelSource* teacher) {
+/// Windows as long as the sequences of the run of the first model, whose positions it knows, or as the contexts of all
+/// have room for.
+WindowOptions windows_of(const EvalOptions& options, const std::vector<const ModelSource*>& models) {
+  const ModelSource& model = *models.front();
   std::int64_t most = model.config.max_positions;
-  if (teacher != nullptr) most = std::min(most, teacher->config.max_positions);
+  for (const ModelSource* other : models) most = std::min(most, other->config.max_positions);
   std::int64_t length = std::min(default_window, most);
   if (model.kind == ModelKind::Checkpoint) {
     const std::string where = model.path.string();
@@ -95,10 +58,47 @@ WindowOptions windows_of(const EvalOptions& options, const ModelSource& model, c
   length = options.window.value_or(length);
   if (length > most)
     fail_usage("--window is {}, expected at most {}, the positions of the model{}", length, most,
-               teacher == nullptr ? "" : " and of the teacher");
+               models.size() == 1 ? "" : " and of the others");
   const std::int64_t stride = options.stride.value_or(std::max<std::int64_t>(1, length / 2));
   if (stride > length) fail_usage("--stride is {}, expected at most the window, {}", stride, length);
   return {.length = length, .stride = stride};
+}
+
+/// Collective: the text as a model's tokenizer cuts it.
+TextEvaluation text_of(Rank& rank, const EvalOptions& options, const ModelSource& source,
+                       const data::Tokenizer* tokenizer, const WindowOptions& windows, const Log& log) {
+  std::vector<data::Document> documents;
+  while_others_hear(rank, [&] { documents = read_text(options, source, tokenizer); });
+  say_repaired(documents, "the text", log);
+  check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {:016x}\n", data::fingerprint(documents)));
+  return {rank, std::move(documents), windows, valid_vocabulary(source, tokenizer)};
+}
+
+/// Whether a text is the same tokens to both models.
+bool read_alike(const EvalOptions& options, const ModelSource& model, const ModelSource& other) {
+  if (options.tokens || !options.tokenizer.empty() || model.tokenizer == nullptr || other.tokenizer == nullptr)
+    return true;
+  return !data::vocabulary_difference(*model.tokenizer, *other.tokenizer).has_value();
+}
+
+/// Collective: how far the figures of the text are from those of `other`, which is loaded for it.
+std::vector<FigureDifference> differences_from(Rank& rank, const EvalOptions& options, const TextEvaluation& text,
+                                               const TextFigures& figures, const ModelSource& model, ModelSource other,
+                                               const LoadedModel* teacher, const WindowOptions& windows,
+                                               const Log& log) {
+  const bool are_alike = read_alike(options, model, other);
+  const auto tokenizer = tokenizer_of(options, other);
+  const std::string name = other.path.string();
+  if (are_alike)
+    check_same_ids(other, tokenizer_of(options, model).get(), "--against", log);
+  else
+    log->warn("{}: has another tokenizer than {}: bits/byte alone are compared", name, model.path.string());
+  const LoadedModel loaded =
+      load_model(rank, std::move(other), are_alike ? std::optional(model.config.vocabulary) : std::nullopt, log);
+  if (are_alike)
+    return text_differences(rank, figures, text.measure(*loaded.model, teacher ? teacher->model.get() : nullptr), true);
+  const TextEvaluation own = text_of(rank, options, loaded.source, tokenizer.get(), windows, log);
+  return text_differences(rank, figures, own.measure(*loaded.model, nullptr), false);
 }
 
 std::optional<std::vector<std::size_t>> find_trained_on(const std::vector<data::Document>& documents,
@@ -120,9 +120,10 @@ void check_text_options(const EvalOptions& options) {
   const bool has_text = !options.text.empty() || options.tokens.has_value();
   if (!options.text.empty() && options.tokens) fail_usage("eval: --text and --tokens are both given, expected one");
   for (const auto& [name, is_given] :
-       {std::pair("--teacher", options.teacher.has_value()), std::pair("--tokenizer", !options.tokenizer.empty()),
-        std::pair("--window", options.window.has_value()), std::pair("--stride", options.stride.has_value())})
-    if (is_given && (!has_text || options.logits))
+       {std::pair("--teacher", options.teacher.has_value()), std::pair("--against", options.against.has_value()),
+        std::pair("--tokenizer", !options.tokenizer.empty()), std::pair("--window", options.window.has_value()),
+        std::pair("--stride", options.stride.has_value())})
+    if (is_given && (!has_text || options.logits) && options.tasks.empty())
       fail_usage("eval: {} goes with --text, or --tokens without --logits", name);
   if (options.json && options.logits)
     fail_usage("eval: --json is of figures, and --logits writes a file, expected one");
@@ -132,40 +133,42 @@ void check_text_options(const EvalOptions& options) {
 
 std::string text_identity(const EvalOptions& o) {
   return fmt::format(
-      "command: eval\nmodel: {}\ntext: {}\ntokens: {}\nteacher: {}\ntokenizer: {}\nformat: {}\nfield: {}\n"
+      "command: eval\nmodel: {}\ntext: {}\ntokens: {}\nteacher: {}\nagainst: {}\ntokenizer: {}\nformat: {}\nfield: {}\n"
       "parse_special: {}\nwindow: {}\nstride: {}\n",
       o.model.string(), fmt::join(as_strings(o.text), ", "), o.tokens.value_or("").string(),
-      o.teacher.value_or("").string(), o.tokenizer, o.format, o.field, o.parse_special, o.window.value_or(0),
-      o.stride.value_or(0));
+      o.teacher.value_or("").string(), o.against.value_or("").string(), o.tokenizer, o.format, o.field, o.parse_special,
+      o.window.value_or(0), o.stride.value_or(0));
 }
 
 void evaluate_text(Rank& rank, const EvalOptions& options) {
   const Log log = make_log(rank.world().rank(), options.verbosity);
-  const Loaded model = load(rank, options.model, std::nullopt, log);
+  LoadedModel model = load_model(rank, options.model, std::nullopt, log);
   const auto tokenizer = tokenizer_of(options, model.source);
-  std::optional<Loaded> teacher;
+  std::vector<const ModelSource*> all = {&model.source};
+  std::optional<LoadedModel> teacher;
   if (options.teacher) {
-    teacher = load(rank, *options.teacher, model.source.config.vocabulary, log);
-    check_teacher(teacher->source, tokenizer.get(), log);
+    teacher = load_model(rank, *options.teacher, model.source.config.vocabulary, log);
+    check_same_ids(teacher->source, tokenizer.get(), "--teacher", log);
+    all.push_back(&teacher->source);
   }
-  const WindowOptions windows = windows_of(options, model.source, teacher ? &teacher->source : nullptr);
-  std::vector<data::Document> documents;
-  while_others_hear(rank, [&] { documents = read_text(options, model.source, tokenizer.get()); });
-  say_repaired(documents, "the text", log);
-  check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {:016x}\n", data::fingerprint(documents)));
-
-  std::int64_t vocabulary = model.source.config.vocabulary;
-  if (tokenizer != nullptr) vocabulary = std::min(vocabulary, tokenizer->vocabulary_size());
-  const TextEvaluation text(rank, std::move(documents), windows, vocabulary);
-  const TextFigures figures = text.measure(*model.model, teacher ? teacher->model.get() : nullptr);
-  if (!rank.is_first()) return;
+  std::optional<ModelSource> other;
+  if (options.against) all.push_back(&other.emplace(open_model_together(rank, *options.against, log)));
+  const WindowOptions windows = windows_of(options, all);
+  const TextEvaluation text = text_of(rank, options, model.source, tokenizer.get(), windows, log);
   TextReport report{.model = model.source.path.string(),
                     .step = std::nullopt,
                     .teacher = teacher ? teacher->source.path.string() : "",
                     .windows = windows,
                     .names = {},
-                    .figures = figures,
-                    .trained_on = find_trained_on(text.documents(), model.source, tokenizer.get(), log)};
+                    .figures = text.measure(*model.model, teacher ? teacher->model.get() : nullptr, true)};
+  model.model.reset();
+  if (other) {
+    report.against = other->path.string();
+    report.differences = differences_from(rank, options, text, report.figures, model.source, std::move(*other),
+                                          teacher ? &*teacher : nullptr, windows, log);
+  }
+  if (!rank.is_first()) return;
+  report.trained_on = find_trained_on(text.documents(), model.source, tokenizer.get(), log);
   if (model.source.kind == ModelKind::Checkpoint) report.step = model.source.step;
   for (const data::Document& document : text.documents()) report.names.push_back(document.name);
   write_result(options.json ? to_json(report).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n"

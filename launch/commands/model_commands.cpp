@@ -11,6 +11,7 @@
 #include "data/files/hdf5_file.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/eval_tasks.h"
 #include "launch/commands/eval_text.h"
 #include "launch/commands/may_write.h"
 #include "launch/commands/token_ids.h"
@@ -120,6 +121,7 @@ std::vector<std::string> sets_of_evaluation(std::vector<std::string> sets) {
 }  // namespace
 
 int run_eval(const EvalOptions& options) {
+  check_task_options(options);
   check_text_options(options);
   RunConfig of_ranks;
   of_ranks.train.threads = options.threads;
@@ -136,6 +138,10 @@ int run_eval(const EvalOptions& options) {
           write_logits(rank, source, *options.tokens, *options.logits);
         },
         "tp");
+    return 0;
+  }
+  if (!options.tasks.empty()) {
+    in_world(of_ranks, task_identity(options), [&](Rank& rank) { evaluate_tasks(rank, options); });
     return 0;
   }
   if (!options.text.empty() || options.tokens) {
@@ -156,7 +162,7 @@ int run_eval(const EvalOptions& options) {
   if (!is_of_config || !data::list_checkpoints(RunDirectory(config.output.dir).checkpoints()).empty()) {
     source = open_model(is_of_config ? fs::path(config.output.dir) : options.model);
     if (source.kind != ModelKind::Checkpoint)
-      core::fail_usage("eval: {} names no text to measure on; give a config or a checkpoint, or --text",
+      core::fail_usage("eval: {} names no text to measure on; give a config or a checkpoint, --text or --task",
                        options.model.string());
     where = trainer_state_from_json(source.trainer, source.path.string());
   }

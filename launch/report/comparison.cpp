@@ -83,8 +83,10 @@ void add_sets(std::vector<Row>& rows, const std::vector<RunResults>& runs) {
   for (const std::string& name : names)
     for (const auto& [label, key, better] :
          {std::tuple{"cross-entropy", "ce", Better::Lower}, std::tuple{"perplexity", "perplexity", Better::Lower},
-          std::tuple{"bits/byte", "bits_per_byte", Better::Lower}, std::tuple{"KL", "kl", Better::Lower},
-          std::tuple{"top-1 agreement", "top1_agreement", Better::Higher}}) {
+          std::tuple{"bits/byte", "bits_per_byte", Better::Lower},
+          std::tuple{"calibration error", "ece", Better::Lower}, std::tuple{"KL", "kl", Better::Lower},
+          std::tuple{"top-1 agreement", "top1_agreement", Better::Higher},
+          std::tuple{"acceptance", "sum_min", Better::Higher}}) {
       const auto value = [name, key = key](const RunResults& run) { return of_set(run.after, name, key); };
       const auto before = [name, key = key](const RunResults& run) { return of_set(run.before, name, key); };
       if (std::none_of(runs.begin(), runs.end(), [&](const RunResults& run) { return value(run).has_value(); }))
@@ -105,7 +107,12 @@ std::vector<Row> rows_of(const std::vector<RunResults>& runs) {
       held_out("  perplexity", "perplexity", Better::Lower, perplexity_text),
       held_out("  bits/byte", "bits_per_byte", Better::Lower),
       held_out("  teacher's", "teacher_ce", Better::Neither),
+      held_out("calibration error", "ece", Better::Lower),
+      held_out("  teacher's", "teacher_ece", Better::Neither),
       held_out("KL to the teacher", "kl", Better::Lower),
+      held_out("  median", "kl_median", Better::Lower),
+      held_out("  90 %", "kl_p90", Better::Lower),
+      held_out("  99 %", "kl_p99", Better::Lower),
       held_out("top-1 agreement", "top1_agreement", Better::Higher),
       held_out("acceptance", "sum_min", Better::Higher),
       held_out("expert load: entropy", "load_entropy", Better::Higher),
@@ -145,6 +152,13 @@ std::vector<bool> best_of(const Row& row, const std::vector<RunResults>& runs) {
   const double wanted = row.better == Better::Lower ? *low : *high;
   for (std::size_t i = 0; i < runs.size(); ++i) best[i] = row.value(runs[i]) == wanted;
   return best;
+}
+
+/// Of what was measured of two models, the second's less the first's.
+Value difference_of(const Row& row, const std::vector<RunResults>& runs) {
+  if (runs.size() != 2 || !row.before) return std::nullopt;
+  const Value first = row.value(runs[0]), second = row.value(runs[1]);
+  return first && second ? Value(*second - *first) : std::nullopt;
 }
 
 std::string left(const std::string& text, std::size_t width) {
@@ -233,6 +247,7 @@ std::vector<ComparisonRow> figure_rows(const std::vector<RunResults>& runs) {
       is_known = is_known || value;
       shown.cells.push_back(value ? row.show(*value) : "-");
     }
+    if (const Value difference = difference_of(row, runs)) shown.difference = fmt::format("{:+.4g}", *difference);
     if (is_known) rows.push_back(std::move(shown));
   }
   return rows;
@@ -294,9 +309,15 @@ std::string comparison_table(const std::vector<RunResults>& runs) {
   const Cells names = headings(runs, first_column, text);
   std::vector<ComparisonRow> rows = {row_of("", names)};
   rows.insert(rows.end(), comparison.figures.begin(), comparison.figures.end());
+  const bool have_differences =
+      std::any_of(rows.begin(), rows.end(), [](const ComparisonRow& row) { return !row.difference.empty(); });
+  if (have_differences) rows.front().difference = "difference";
+  const std::size_t num_columns = runs.size() + (have_differences ? 1 : 0);
   std::size_t width = 0;
-  for (const ComparisonRow& row : rows)
+  for (const ComparisonRow& row : rows) {
+    if (have_differences) width = std::max(width, width_of(row.difference) + 1 + gap);
     for (const std::string& cell : row.cells) width = std::max(width, width_of(cell) + 1 + gap);  // 1: for the mark
+  }
   // A field whose name or values are too long for the columns has lines of its own.
   std::string long_ones;
   if (!comparison.fields.empty()) rows.push_back(row_of("config", Cells(runs.size())));
@@ -312,9 +333,13 @@ std::string comparison_table(const std::vector<RunResults>& runs) {
     for (std::size_t i = 0; i < runs.size(); ++i) long_ones += fmt::format("    {}: {}\n", names[i], field.cells[i]);
   }
   const std::size_t at_once = std::max<std::size_t>(1, (columns - first_column) / width);
-  for (std::size_t first = 0; first < runs.size(); first += at_once)
+  for (ComparisonRow& row : rows) {
+    if (have_differences) row.cells.push_back(row.difference);
+    row.is_best.resize(num_columns);
+  }
+  for (std::size_t first = 0; first < num_columns; first += at_once)
     text += fmt::format("{}{}", text.empty() ? "" : "\n",
-                        draw(rows, first, std::min(first + at_once, runs.size()), first_column, width));
+                        draw(rows, first, std::min(first + at_once, num_columns), first_column, width));
   text += long_ones;
   const auto has_best = [](const ComparisonRow& row) {
     return std::find(row.is_best.begin(), row.is_best.end(), true) != row.is_best.end();
@@ -385,11 +410,14 @@ Json comparison_json(const std::vector<RunResults>& runs) {
     json["runs"].push_back(std::move(run));
   }
   for (const ConfigDifference& d : differing) json["differing_fields"].push_back(d.field);
+  Json differences = Json::object();
   for (const Row& row : rows_of(runs)) {
     const std::vector<bool> best = best_of(row, runs);
     for (std::size_t i = 0; i < runs.size(); ++i)
       if (best[i]) json["best"][row.key].push_back(i);
+    if (const Value difference = difference_of(row, runs)) differences[row.key] = number_json(*difference);
   }
+  if (runs.size() == 2) json["differences"] = std::move(differences);
   return json;
 }
 

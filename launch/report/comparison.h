@@ -15,6 +15,7 @@ struct ComparisonRow {
   std::string label;
   std::vector<std::string> cells;  // of each run; "-": not measured
   std::vector<bool> is_best;
+  std::string difference = {};  // of two runs, where both have measured it: the second less the first
 };
 
 struct Comparison {
@@ -25,11 +26,11 @@ struct Comparison {
 Comparison compare_runs(const std::vector<RunResults>& runs);
 
 /// Lines of at most 100 columns: a column a run, a row a figure or a field; "-" where a run has not measured it, "*" at
-/// the best where at least two have. More runs than fit follow below.
+/// the best where at least two have. Two runs have a column of differences behind. More runs than fit follow below.
 std::string comparison_table(const std::vector<RunResults>& runs);
 
-/// {"runs": [...], "differing_fields": [...], "best": {FIGURE: [i, ...]}}, i counting the runs from 0; what was not
-/// measured is absent.
+/// {"runs": [...], "differing_fields": [...], "best": {FIGURE: [i, ...]}}, i counting the runs from 0; of two runs also
+/// "differences": {FIGURE: second less first}, of what was measured of the models. What was not measured is absent.
 nlohmann::ordered_json comparison_json(const std::vector<RunResults>& runs);
 
 /// The figures of one run, as comparison_json has them.

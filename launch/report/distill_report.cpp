@@ -164,14 +164,17 @@ std::string to_text(const DistillReport& r) {
   const Evaluation teacher{.tokens = after.tokens, .cross_entropy = after.teacher_cross_entropy, .bytes = after.bytes};
   text += row("perplexity", {perplexity(teacher), perplexity(before), perplexity(after), perplexity(r.start.unigram)});
   text += row("bits/byte", {number(teacher.bits_per_byte()), number(before.bits_per_byte()),
-                              number(after.bits_per_byte()), number(r.start.unigram.bits_per_byte())});
+                            number(after.bits_per_byte()), number(r.start.unigram.bits_per_byte())});
   text += row("KL to the teacher, mean", {"", number(before.kl), number(after.kl), number(r.start.unigram.kl)});
   text += row("  median", {"", number(before.kl_median), number(after.kl_median), number(r.start.unigram.kl_median)});
+  text += row("  90 %", {"", number(before.kl_p90), number(after.kl_p90), number(r.start.unigram.kl_p90)});
   text += row("  99 %", {"", number(before.kl_p99), number(after.kl_p99), number(r.start.unigram.kl_p99)});
   text += row("top-1 agreement",
               {"", number(before.agreement), number(after.agreement), number(r.start.unigram.agreement)});
   text += row("sum min(p,q) (acceptance)",
               {"", number(before.sum_min), number(after.sum_min), number(r.start.unigram.sum_min)});
+  text += row("calibration error", {number(after.teacher_calibration_error), number(before.calibration_error),
+                                    number(after.calibration_error), number(r.start.unigram.calibration_error)});
   text += load_rows({std::nullopt, before.load, after.load});
   text += fmt::format(
       "\n{:.0f} tokens/s in training, {:.0f} % of the machine's measured peak; peak memory {:.2f} GiB a rank, {}\n",
@@ -211,15 +214,18 @@ std::string to_text(const NamedEvaluations& columns) {
   text += figure("cross-entropy", &Evaluation::cross_entropy);
   text += line("perplexity", [](const std::string&, const Evaluation& e) { return perplexity(e); });
   text += line("bits/byte", [](const std::string&, const Evaluation& e) { return number(e.bits_per_byte()); });
+  text += figure("calibration error", &Evaluation::calibration_error);
   std::vector<std::optional<ModelLoad>> loads;
   for (const auto& [name, evaluation] : columns) loads.push_back(evaluation.load);
   if (columns.empty() || !columns.front().second.has_teacher()) return text + load_rows(loads);
   text += figure("teacher's cross-entropy", &Evaluation::teacher_cross_entropy);
   text += figure("KL to the teacher, mean", &Evaluation::kl);
   text += figure("  median", &Evaluation::kl_median);
+  text += figure("  90 %", &Evaluation::kl_p90);
   text += figure("  99 %", &Evaluation::kl_p99);
   text += figure("top-1 agreement", &Evaluation::agreement);
   text += figure("sum min(p,q) (acceptance)", &Evaluation::sum_min);
+  text += figure("teacher's calibration error", &Evaluation::teacher_calibration_error);
   return text + load_rows(loads);
 }
 

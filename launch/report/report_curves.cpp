@@ -88,17 +88,20 @@ Columns columns_of(const RunResults& run) {
 
 std::vector<Fields> of_training() {
   constexpr const char* nats = "nats a token";
-  return {{{.title = "Loss", .unit = nats}, {{"loss", "loss"}}},
-          {{.title = "KL to the teacher", .unit = nats},
-           {{"kl", "training text"}, {"eval_kl", "held out"}, {"eval_kl_median", "held out, median"}}},
-          {{.title = "Cross-entropy", .unit = nats},
-           {{"ce", "training text"}, {"eval_ce", "held out"}, {"teacher_ce", "teacher, training text"}}},
-          {{.title = "Perplexity", .unit = "held out", .may_be_log = true}, {{"eval_perplexity", "perplexity"}}},
-          {{.title = "Bits/byte", .unit = "held out"}, {{"eval_bits_per_byte", "bits"}}},
-          {{.title = "Top-1 agreement", .unit = "share of places"},
-           {{"top1_agreement", "training text"}, {"eval_top1_agreement", "held out"}}},
-          {{.title = "KL to the teacher, 99 %", .unit = "held out, nats a token"}, {{"eval_kl_p99", "99 %"}}},
-          {{.title = "Acceptance", .unit = "held out, sum min(p,q)"}, {{"eval_sum_min", "acceptance"}}}};
+  return {
+      {{.title = "Loss", .unit = nats}, {{"loss", "loss"}}},
+      {{.title = "KL to the teacher", .unit = nats},
+       {{"kl", "training text"}, {"eval_kl", "held out"}, {"eval_kl_median", "held out, median"}}},
+      {{.title = "Cross-entropy", .unit = nats},
+       {{"ce", "training text"}, {"eval_ce", "held out"}, {"teacher_ce", "teacher, training text"}}},
+      {{.title = "Perplexity", .unit = "held out", .may_be_log = true}, {{"eval_perplexity", "perplexity"}}},
+      {{.title = "Bits/byte", .unit = "held out"}, {{"eval_bits_per_byte", "bits"}}},
+      {{.title = "Top-1 agreement", .unit = "share of places"},
+       {{"top1_agreement", "training text"}, {"eval_top1_agreement", "held out"}}},
+      {{.title = "KL to the teacher, 90 and 99 %", .unit = "held out, nats a token"},
+       {{"eval_kl_p99", "99 %"}, {"eval_kl_p90", "90 %"}}},
+      {{.title = "Calibration error", .unit = "held out"}, {{"eval_ece", "model"}, {"eval_teacher_ece", "teacher"}}},
+      {{.title = "Acceptance", .unit = "held out, sum min(p,q)"}, {{"eval_sum_min", "acceptance"}}}};
 }
 
 std::vector<Fields> of_machine() {

@@ -89,16 +89,19 @@ struct Column {
 
 /// Rows of figures, by their names; those that no column has are left out.
 std::string figure_rows(const std::vector<Column>& columns, const std::string& of) {
-  constexpr std::array<std::pair<const char*, const char*>, 12> rows = {
+  constexpr std::array<std::pair<const char*, const char*>, 15> rows = {
       {{"ce", "cross-entropy"},
        {"perplexity", "perplexity"},
        {"bits_per_byte", "bits/byte"},
+       {"ece", "calibration error"},
        {"teacher_ce", "teacher's cross-entropy"},
        {"kl", "KL to the teacher, mean"},
        {"kl_median", "KL, median"},
+       {"kl_p90", "KL, 90 %"},
        {"kl_p99", "KL, 99 %"},
        {"top1_agreement", "top-1 agreement"},
        {"sum_min", "sum min(p,q), acceptance"},
+       {"teacher_ece", "teacher's calibration error"},
        {"load_entropy", "expert load: entropy, mean of the layers"},
        {"load_worst_entropy", "entropy of the worst layer"},
        {"starved_experts", "starved experts"}}};

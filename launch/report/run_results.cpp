@@ -24,8 +24,8 @@ using data::JsonAt;
 
 constexpr std::uintmax_t most_bytes = std::uintmax_t{1} << 24U;
 
-constexpr std::array<const char*, 6> of_teacher = {"teacher_ce",     "kl",     "kl_median", "kl_p99",
-                                                   "top1_agreement", "sum_min"};
+constexpr std::array<const char*, 8> of_teacher = {"teacher_ce",     "kl",      "kl_median",  "kl_p90", "kl_p99",
+                                                   "top1_agreement", "sum_min", "teacher_ece"};
 
 /// What follows from other figures; and a model without a teacher has none of the figures against one, though older
 /// records say 0.

@@ -3,9 +3,9 @@
 //     const RunResults run = read_run(RunDirectory("runs/first"));
 //     if (run.after) run.after->figure("ce");           // nothing where it was not measured
 //
-// Figures have the names of metrics.jsonl without "eval_": ce, teacher_ce, perplexity, bits_per_byte, kl, kl_median,
-// kl_p99, top1_agreement, sum_min, tokens, bytes; load_entropy, load_worst_entropy, starved_experts; of the records
-// also experts and load_worst_layer.
+// Figures have the names of metrics.jsonl without "eval_": ce, teacher_ce, perplexity, bits_per_byte, ece, kl,
+// kl_median, kl_p90, kl_p99, top1_agreement, sum_min, teacher_ece, tokens, bytes; load_entropy, load_worst_entropy,
+// starved_experts; of the records also experts and load_worst_layer.
 #pragma once
 
 #include <cstdint>

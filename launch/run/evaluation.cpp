@@ -15,8 +15,7 @@ using core::Tensor;
 
 constexpr std::int64_t tokens_per_part = 1024;
 
-double quantile(std::vector<double> values, double q) {
-  if (values.empty()) return 0;
+double quantile(std::vector<double>& values, double q) {
   const auto at = static_cast<std::size_t>(q * static_cast<double>(values.size() - 1));
   std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(at), values.end());
   return values[at];
@@ -43,7 +42,23 @@ std::optional<double> Evaluation::bits_per_byte() const {
   return cross_entropy * static_cast<double>(tokens) / (static_cast<double>(*bytes) * std::numbers::ln2);
 }
 
-Evaluation evaluation_of(const LossSums& sums, std::optional<std::int64_t> bytes) {
+std::optional<double> Evaluation::byte_perplexity() const {
+  const auto bits = bits_per_byte();
+  return bits ? std::optional(std::exp2(*bits)) : std::nullopt;
+}
+
+std::optional<double> Evaluation::document_perplexity() const {
+  return document_cross_entropy ? std::optional(std::exp(*document_cross_entropy)) : std::nullopt;
+}
+
+void set_kl_quantiles(Evaluation& evaluation, std::vector<double> kl) {
+  if (kl.empty()) return;
+  evaluation.kl_median = quantile(kl, 0.5);
+  evaluation.kl_p90 = quantile(kl, 0.9);
+  evaluation.kl_p99 = quantile(kl, 0.99);
+}
+
+Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> bytes) {
   const double n = std::max(1.0, sums.tokens);
   return {.tokens = std::llround(sums.tokens),
           .cross_entropy = sums.ce / n,
@@ -51,7 +66,9 @@ Evaluation evaluation_of(const LossSums& sums, std::optional<std::int64_t> bytes
           .kl = sums.kl / n,
           .agreement = sums.agreement / n,
           .sum_min = sums.sum_min / n,
-          .bytes = bytes};
+          .bytes = bytes,
+          .calibration_error = sums.calibration.error(),
+          .teacher_calibration_error = sums.teacher_calibration.error()};
 }
 
 HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary,
@@ -84,34 +101,38 @@ bool HeldOut::has_source(const std::string& name) const {
 
 Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const Tensor& bias,
                              std::int64_t vocabulary_offset) {
-  LossRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()));
+  TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), teacher_head_.defined());
   for (const Part& part : parts_) {
-    const std::vector<core::TokenLoss> losses = token_losses(rank_, part.batch.targets,
-                                                             {.hidden = hidden_of(part),
-                                                              .head = head,
-                                                              .head_bias = bias,
-                                                              .vocabulary_offset = vocabulary_offset,
-                                                              .teacher_hidden = part.teacher_hidden,
-                                                              .teacher_head = teacher_head_,
-                                                              .teacher_head_bias = teacher_head_bias_},
-                                                             valid_vocabulary_);
-    auto loss = losses.begin();
+    const std::vector<TokenFigures> figures = token_figures(rank_, part.batch.targets,
+                                                            {.hidden = hidden_of(part),
+                                                             .head = head,
+                                                             .head_bias = bias,
+                                                             .vocabulary_offset = vocabulary_offset,
+                                                             .teacher_hidden = part.teacher_hidden,
+                                                             .teacher_head = teacher_head_,
+                                                             .teacher_head_bias = teacher_head_bias_},
+                                                            valid_vocabulary_);
+    auto figure = figures.begin();
     for (const std::int64_t token : core::host_values<std::int64_t>(part.batch.global_index))
-      if (text_.samples.targets[static_cast<std::size_t>(token)] >= 0) rows.add(token, *loss++);
+      if (text_.samples.targets[static_cast<std::size_t>(token)] >= 0) rows.set(token, *figure++);
   }
-  return summary(rows.gather());
+  rows.gather();
+  return summary(rows);
 }
 
-Measurement HeldOut::summary(const std::vector<LossSums>& tokens) const {
-  LossSums total;
-  std::vector<LossSums> by_source(text_.sources.size());
+Measurement HeldOut::summary(const TokenRows& tokens) const {
+  FigureSums total;
+  std::vector<FigureSums> by_source(text_.sources.size());
   std::vector<std::int64_t> source_bytes(text_.sources.size());
   std::vector<double> kl;
-  const auto length = static_cast<std::size_t>(text_.samples.sequence_length);
-  for (std::size_t t = 0; t < tokens.size(); ++t) {
-    total.add(tokens[t]);
-    if (tokens[t].tokens > 0) kl.push_back(tokens[t].kl);
-    if (!by_source.empty()) by_source[text_.source_of[t / length]].add(tokens[t]);
+  for (std::int64_t t = 0; t < tokens.size(); ++t) {
+    const std::optional<TokenFigures> token = tokens[t];
+    if (!token) continue;
+    total.add(*token, tokens.has_teacher());
+    if (tokens.has_teacher()) kl.push_back(token->kl);
+    if (!by_source.empty())
+      by_source[text_.source_of[static_cast<std::size_t>(t / text_.samples.sequence_length)]].add(*token,
+                                                                                                  tokens.has_teacher());
   }
   const bool knows_bytes = !sequence_bytes_.empty();
   for (std::size_t i = 0; i < text_.source_of.size() && knows_bytes; ++i)
@@ -126,9 +147,7 @@ Measurement HeldOut::summary(const std::vector<LossSums>& tokens) const {
   for (std::size_t s = 0; s < by_source.size(); ++s)
     if (by_source[s].tokens > 0)
       result.sets.emplace_back("held_out/" + text_.sources[s], evaluation_of(by_source[s], known(source_bytes[s])));
-  if (!teacher_head_.defined()) return result;
-  result.held_out.kl_median = quantile(kl, 0.5);
-  result.held_out.kl_p99 = quantile(kl, 0.99);
+  set_kl_quantiles(result.held_out, std::move(kl));
   return result;
 }
 

@@ -17,8 +17,8 @@
 #include "data/text/loader.h"
 #include "data/tokenizers/tokenizer.h"
 #include "launch/run/expert_load.h"
-#include "launch/run/loss_rows.h"
 #include "launch/run/rank.h"
+#include "launch/run/token_figures.h"
 
 namespace limbeck::launch {
 
@@ -29,20 +29,28 @@ struct Evaluation {
   // With a teacher only:
   double teacher_cross_entropy = 0;
   double kl = 0;                                   // teacher to model, forward
-  std::optional<double> kl_median = std::nullopt;  // of a held-out sample
+  std::optional<double> kl_median = std::nullopt;  // over the tokens; the value at place floor(q (n - 1)) of n sorted
+  std::optional<double> kl_p90 = std::nullopt;
   std::optional<double> kl_p99 = std::nullopt;
   double agreement = 0;                              // share of positions whose most likely token is the teacher's
   double sum_min = 0;                                // sum of min(p, q): expected acceptance in speculative decoding
   std::optional<std::int64_t> bytes = std::nullopt;  // of UTF-8 that were predicted; nothing where that is not known
-  std::optional<ModelLoad> load = std::nullopt;      // of a run's held-out sample, of a model with experts
+  std::optional<ModelLoad> load = std::nullopt;      // of a model with experts, where it was looked at
+  std::optional<double> calibration_error = std::nullopt;          // Calibration::error
+  std::optional<double> teacher_calibration_error = std::nullopt;  // the teacher's, of the same tokens
+  std::optional<double> document_cross_entropy = std::nullopt;     // mean of those of a text's documents
 
   bool has_teacher() const { return teacher_cross_entropy > 0; }
-  double perplexity() const;                    // exp(cross_entropy)
-  std::optional<double> bits_per_byte() const;  // nats of all tokens / (bytes ln 2)
+  double perplexity() const;                          // exp(cross_entropy)
+  std::optional<double> bits_per_byte() const;        // nats of all tokens / (bytes ln 2)
+  std::optional<double> byte_perplexity() const;      // exp(nats of all tokens / bytes)
+  std::optional<double> document_perplexity() const;  // exp(document_cross_entropy)
 };
 
-/// Without median and 99 %.
-Evaluation evaluation_of(const LossSums& sums, std::optional<std::int64_t> bytes);
+/// Without what takes more than sums: quantiles, documents, load.
+Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> bytes);
+/// The quantiles of these values, one a token.
+void set_kl_quantiles(Evaluation& evaluation, std::vector<double> kl);
 
 using NamedEvaluations = std::vector<std::pair<std::string, Evaluation>>;
 
@@ -86,7 +94,7 @@ class HeldOut {
   /// `head` and its bias, if it is defined: this rank's part of the vocabulary.
   Measurement measure(const Forward& hidden_of, const core::Tensor& head, const core::Tensor& bias,
                       std::int64_t vocabulary_offset);
-  Measurement summary(const std::vector<LossSums>& tokens) const;
+  Measurement summary(const TokenRows& tokens) const;
 
   Rank& rank_;
   HeldOutText text_;

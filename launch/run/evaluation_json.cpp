@@ -20,6 +20,12 @@ constexpr std::array<Names, 6> older_load = {{{"mean_entropy", "load_entropy"},
                                               {"worst_layer", "load_worst_layer"},
                                               {"starved_layers", "starved_layers"}}};
 
+Json load_numbers(const ModelLoad& load) {
+  return {{"load_entropy", load.mean_entropy},
+          {"load_worst_entropy", load.worst_entropy},
+          {"starved_experts", load.num_starved}};
+}
+
 Json numbers_to_json(const Evaluation& e) {
   Json json = {{"tokens", e.tokens}};
   if (e.bytes) json["bytes"] = *e.bytes;
@@ -27,20 +33,28 @@ Json numbers_to_json(const Evaluation& e) {
   json["ce"] = e.cross_entropy;
   if (std::isfinite(e.perplexity())) json["perplexity"] = e.perplexity();
   if (const auto bits = e.bits_per_byte()) json["bits_per_byte"] = *bits;
+  if (e.document_cross_entropy) {
+    if (const auto by_byte = e.byte_perplexity(); by_byte && std::isfinite(*by_byte))
+      json["byte_perplexity"] = *by_byte;
+    if (const double by_document = *e.document_perplexity(); std::isfinite(by_document))
+      json["document_perplexity"] = by_document;
+  }
+  if (e.calibration_error) json["ece"] = *e.calibration_error;
   if (e.has_teacher()) {
     json["teacher_ce"] = e.teacher_cross_entropy;
     json["kl"] = e.kl;
     if (e.kl_median) json["kl_median"] = *e.kl_median;
+    if (e.kl_p90) json["kl_p90"] = *e.kl_p90;
     if (e.kl_p99) json["kl_p99"] = *e.kl_p99;
     json["top1_agreement"] = e.agreement;
     json["sum_min"] = e.sum_min;
-  }
-  if (e.load) {
-    json["load_entropy"] = e.load->mean_entropy;
-    json["load_worst_entropy"] = e.load->worst_entropy;
-    json["starved_experts"] = e.load->num_starved;
+    if (e.teacher_calibration_error) json["teacher_ece"] = *e.teacher_calibration_error;
   }
   return json;
+}
+
+std::optional<double> number_of(const Json& json, const char* name) {
+  return json.contains(name) ? std::optional(json.at(name).get<double>()) : std::nullopt;
 }
 
 /// Puts the members of `from` that have an older name into `to` under their present one.
@@ -55,19 +69,25 @@ void rename(const Json& from, Json& to, const std::array<Names, n>& names) {
 Json to_json(const Measurement& measurement) {
   Json line = Json::object();
   if (measurement.held_out.tokens > 0) {
-    const Json numbers = numbers_to_json(measurement.held_out);
+    Json numbers = numbers_to_json(measurement.held_out);
+    if (measurement.held_out.load) numbers.update(load_numbers(*measurement.held_out.load));
     for (const auto& [name, value] : numbers.items()) line["eval_" + name] = value;
   }
   if (!measurement.sets.empty()) line["eval_sets"] = sets_to_json(measurement.sets);
   return line;
 }
 
+Json load_to_json(const ModelLoad& load) {
+  Json json = load_numbers(load);
+  json["experts"] = load.num_experts;
+  json["load_worst_layer"] = load.worst_layer;
+  json["starved_layers"] = load.starved_layers;
+  return json;
+}
+
 Json evaluation_to_json(const Evaluation& e) {
   Json json = numbers_to_json(e);
-  if (!e.load) return json;
-  json["experts"] = e.load->num_experts;
-  json["load_worst_layer"] = e.load->worst_layer;
-  json["starved_layers"] = e.load->starved_layers;
+  if (e.load) json.update(load_to_json(*e.load));
   return json;
 }
 
@@ -77,11 +97,16 @@ Evaluation evaluation_from_json(const Json& json) {
   if (json.contains("bytes")) e.bytes = json.at("bytes").get<std::int64_t>();
   if (e.tokens == 0) return e;
   e.cross_entropy = json.at("ce").get<double>();
+  if (json.contains("document_perplexity"))
+    e.document_cross_entropy = std::log(json.at("document_perplexity").get<double>());
+  e.calibration_error = number_of(json, "ece");
   e.teacher_cross_entropy = json.value("teacher_ce", 0.0);
   if (e.has_teacher()) {
     e.kl = json.value("kl", 0.0);
-    if (json.contains("kl_median")) e.kl_median = json.at("kl_median").get<double>();
-    if (json.contains("kl_p99")) e.kl_p99 = json.at("kl_p99").get<double>();
+    e.kl_median = number_of(json, "kl_median");
+    e.kl_p90 = number_of(json, "kl_p90");
+    e.kl_p99 = number_of(json, "kl_p99");
+    e.teacher_calibration_error = number_of(json, "teacher_ece");
     e.agreement = json.value("top1_agreement", 0.0);
     e.sum_min = json.value("sum_min", 0.0);
   }

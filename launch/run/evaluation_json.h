@@ -16,13 +16,15 @@ namespace limbeck::launch {
 /// load; eval_sets, an object by name.
 nlohmann::ordered_json to_json(const Measurement& measurement);
 
-/// "tokens"; "bytes" where they are known; "ce", "perplexity", "bits_per_byte"; with a teacher "teacher_ce", "kl",
-/// "kl_median", "kl_p99" (of a held-out sample), "top1_agreement", "sum_min"; with experts "load_entropy",
-/// "load_worst_entropy", "starved_experts", and of which they are: "experts" (how many), "load_worst_layer",
-/// "starved_layers".
+/// "tokens"; "bytes" where they are known; "ce", "perplexity", "bits_per_byte"; of a text
+/// "byte_perplexity" and "document_perplexity"; "ece"; with a teacher "teacher_ce", "kl", "kl_median", "kl_p90",
+/// "kl_p99", "top1_agreement", "sum_min", "teacher_ece"; with experts "load_entropy", "load_worst_entropy",
+/// "starved_experts", and of which they are: "experts" (how many), "load_worst_layer", "starved_layers".
 nlohmann::ordered_json evaluation_to_json(const Evaluation& evaluation);
 /// And back. Throws nlohmann's exceptions where it is something else.
 Evaluation evaluation_from_json(const nlohmann::ordered_json& json);
+/// Those of the experts alone.
+nlohmann::ordered_json load_to_json(const ModelLoad& load);
 
 /// By name, as evaluation_to_json; and back.
 nlohmann::ordered_json sets_to_json(const NamedEvaluations& sets);

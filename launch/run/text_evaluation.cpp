@@ -59,6 +59,9 @@ TextEvaluation::TextEvaluation(Rank& rank, std::vector<data::Document> documents
     for (const std::int32_t id : document.ids)
       check(id >= 0 && id < valid_vocabulary, "{}: holds token {}, expected an id below {}", document.name, id,
             valid_vocabulary);
+  offsets_.push_back(0);
+  for (const std::int64_t length : lengths_of(documents_))
+    offsets_.push_back(offsets_.back() + std::max<std::int64_t>(length - 1, 0));
   check(!windows_.empty(), "{}: has one token, which nothing precedes, expected a document of two or more",
         documents_.empty() ? "the text" : documents_.front().name);
   std::int64_t tokens = tokens_per_job;
@@ -115,19 +118,36 @@ nn::Batch TextEvaluation::batch_of(const Job& job) const {
                                          .sequence_offsets = offsets});
 }
 
-TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Transformer* teacher) const {
-  const auto hidden_of = [](const nn::Transformer& of, const nn::Batch& batch) {
+std::vector<ExpertUse::Token> TextEvaluation::tokens_of(const Job& job) const {
+  std::vector<ExpertUse::Token> tokens;
+  std::int64_t row = 0;
+  for (std::size_t w = job.first; w < job.first + job.count; ++w)
+    for (std::int64_t t = 0; t < windows_[w].count; ++t, ++row)
+      if (is_scored(windows_[w], t))
+        tokens.push_back({.row = row,
+                          .id = documents_[windows_[w].document].ids[windows_[w].first + t],
+                          .document = static_cast<std::int64_t>(windows_[w].document)});
+  return tokens;
+}
+
+TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Transformer* teacher,
+                                    bool with_experts) const {
+  const auto hidden_of = [](const nn::Transformer& of, const nn::Batch& batch, nn::RoutingLog* log = nullptr) {
     core::Tape off(core::Tape::Mode::Off);
-    return of.forward(off, of.pass(batch)).hidden.value;
+    nn::Pass pass = of.pass(batch);
+    pass.routing = log;
+    return of.forward(off, pass).hidden.value;
   };
-  LossRows rows(rank_, static_cast<std::int64_t>(windows_.size()));
+  TokenRows rows(rank_, offsets_.back(), teacher != nullptr);
+  ExpertUse experts(model.config());
   const auto ranks = static_cast<std::size_t>(rank_.mesh().dp().size());
   const auto mine = static_cast<std::size_t>(rank_.mesh().dp().rank());
   for (std::size_t first = 0; first < jobs_.size(); first += ranks) {
     // A model that is cut over the ranks needs all of them, also those for which no job is left.
     const Job job = first + mine < jobs_.size() ? jobs_[first + mine] : Job{};
     const nn::Batch batch = batch_of(job);
-    Predictions predictions{.hidden = hidden_of(model, batch),
+    nn::RoutingLog log;
+    Predictions predictions{.hidden = hidden_of(model, batch, with_experts ? &log : nullptr),
                             .head = model.head().value,
                             .head_bias = model.head_bias().value,
                             .vocabulary_offset = model.vocabulary_part().first};
@@ -136,28 +156,54 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
       predictions.teacher_head = teacher->head().value;
       predictions.teacher_head_bias = teacher->head_bias().value;
     }
-    const std::vector<core::TokenLoss> losses = token_losses(rank_, batch.targets, predictions, valid_vocabulary_);
-    auto loss = losses.begin();
+    if (with_experts) experts.add(log, batch, tokens_of(job));
+    const std::vector<TokenFigures> figures = token_figures(rank_, batch.targets, predictions, valid_vocabulary_);
+    auto figure = figures.begin();
     for (std::size_t w = job.first; w < job.first + job.count; ++w)
-      for (std::int64_t i = num_scored(windows_[w]); i > 0; --i) rows.add(static_cast<std::int64_t>(w), *loss++);
+      for (std::int64_t t = 0; t < windows_[w].count; ++t)
+        if (is_scored(windows_[w], t)) rows.set(offsets_[windows_[w].document] + windows_[w].first + t, *figure++);
   }
-  return summary(rows.gather());
+  rows.gather();
+  TextFigures figures = summary(rows);
+  if (!with_experts) return figures;
+  figures.experts = experts.sum_over(rank_, std::ssize(documents_));
+  std::vector<std::vector<double>> assignments;
+  for (const LayerUse& layer : figures.experts) assignments.push_back(layer.assignments);
+  figures.load = model_load(model.config(), assignments);
+  return figures;
 }
 
-TextFigures TextEvaluation::summary(const std::vector<LossSums>& windows) const {
-  std::vector<LossSums> sums(documents_.size());
-  for (std::size_t w = 0; w < windows.size(); ++w) sums[windows_[w].document].add(windows[w]);
+TextFigures TextEvaluation::summary(const TokenRows& tokens) const {
   TextFigures figures;
-  LossSums total;
+  FigureSums total;
+  std::vector<double> kl;  // of all tokens
+  double documents = 0, document_ce = 0;
   std::optional<std::int64_t> bytes = 0;
   for (std::size_t d = 0; d < documents_.size(); ++d) {
-    check(std::isfinite(sums[d].ce), "{}: the model has no finite loss on it: its weights are not usable",
+    FigureSums sums;
+    std::vector<double> own_kl;
+    for (std::int64_t t = offsets_[d]; t < offsets_[d + 1]; ++t) {
+      const std::optional<TokenFigures> token = tokens[t];
+      if (!token) continue;
+      sums.add(*token, tokens.has_teacher());
+      if (tokens.has_teacher()) own_kl.push_back(token->kl);
+    }
+    check(std::isfinite(sums.ce), "{}: the model has no finite loss on it: its weights are not usable",
           documents_[d].name);
-    figures.documents.push_back(evaluation_of(sums[d], documents_[d].bytes));
-    total.add(sums[d]);
+    figures.documents.push_back(evaluation_of(sums, documents_[d].bytes));
+    kl.insert(kl.end(), own_kl.begin(), own_kl.end());
+    set_kl_quantiles(figures.documents.back(), std::move(own_kl));
+    total.add(sums);
+    figures.sums.push_back(sums);
+    if (sums.tokens > 0) {
+      documents += 1;
+      document_ce += figures.documents.back().cross_entropy;
+    }
     bytes = bytes && documents_[d].bytes ? std::optional(*bytes + *documents_[d].bytes) : std::nullopt;
   }
   figures.all = evaluation_of(total, bytes);
+  set_kl_quantiles(figures.all, std::move(kl));
+  if (documents > 0) figures.all.document_cross_entropy = document_ce / documents;
   return figures;
 }
 

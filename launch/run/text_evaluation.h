@@ -14,6 +14,7 @@
 #include "data/text/documents.h"
 #include "launch/console/log.h"
 #include "launch/run/evaluation.h"
+#include "launch/run/expert_use.h"
 #include "launch/run/rank.h"
 
 namespace limbeck::launch {
@@ -40,6 +41,10 @@ std::vector<Window> windows_of(std::span<const std::int64_t> lengths, const Wind
 struct TextFigures {
   Evaluation all;
   std::vector<Evaluation> documents;  // of no tokens where a document has one token alone
+  std::vector<FigureSums> sums;       // of each document
+  // Of the tokens from which others were predicted, where the experts were looked at:
+  std::vector<LayerUse> experts;
+  std::optional<ModelLoad> load = std::nullopt;
 };
 
 /// Warns where documents have ill-formed UTF-8; `what` names the text.
@@ -53,9 +58,9 @@ class TextEvaluation {
                  std::int64_t valid_vocabulary);
 
   /// Collective; each rank takes its share of the windows. `teacher` (null: none) has the model's vocabulary. What a
-  /// frozen copy gives does not depend on the number of ranks, bit by bit. Throws, naming the document, where the
-  /// model's loss is not finite.
-  TextFigures measure(const nn::Transformer& model, const nn::Transformer* teacher) const;
+  /// frozen copy gives does not depend on the number of ranks, bit by bit. `with_experts`: also which experts of a
+  /// frozen copy the tokens take. Throws, naming the document, where the model's loss is not finite.
+  TextFigures measure(const nn::Transformer& model, const nn::Transformer* teacher, bool with_experts = false) const;
 
   const std::vector<data::Document>& documents() const { return documents_; }
   std::int64_t num_tokens() const;  // of all documents, that are predicted
@@ -68,12 +73,15 @@ class TextEvaluation {
   bool is_scored(const Window& w, std::int64_t t) const;
   std::int64_t num_scored(const Window& w) const;
   nn::Batch batch_of(const Job& job) const;
-  TextFigures summary(const std::vector<LossSums>& windows) const;
+  /// The tokens of a job, as its batch has them, that predict one which counts.
+  std::vector<ExpertUse::Token> tokens_of(const Job& job) const;
+  TextFigures summary(const TokenRows& tokens) const;
 
   Rank& rank_;
   std::vector<data::Document> documents_;
   std::vector<Window> windows_;
   std::vector<Job> jobs_;
+  std::vector<std::int64_t> offsets_;  // of each document's first target among those of all; then how many there are
   std::int64_t valid_vocabulary_;
 };
 

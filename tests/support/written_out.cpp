@@ -240,10 +240,29 @@ std::vector<double> WrittenOut::next_logits(const std::vector<std::int32_t>& tex
   return {last, last + config_.vocabulary};
 }
 
+double calibration_error(const Tops& tops) {
+  double error = 0;
+  for (int b = 0; b < 15; ++b) {
+    double right = 0, confidence = 0;
+    for (const auto& [p, is_right] : tops)
+      if (p > b / 15.0 && p <= (b + 1) / 15.0) {
+        right += is_right ? 1 : 0;
+        confidence += p;
+      }
+    error += std::abs(right - confidence);
+  }
+  return error / static_cast<double>(tops.size());
+}
+
 Figures figures_of(const Tensor& student, const Tensor* teacher, const std::vector<int>& targets, std::int64_t valid) {
   const std::int64_t columns = student.shape()[1];
   Figures f;
   std::vector<double> divergences;
+  Tops tops, teacher_tops;
+  const auto top_of = [](const std::vector<double>& log_p, std::size_t target) {
+    const auto most = std::max_element(log_p.begin(), log_p.end());
+    return std::pair(std::exp(*most), static_cast<std::size_t>(most - log_p.begin()) == target);
+  };
   for (std::size_t t = 0; t < targets.size(); ++t) {
     if (targets[t] < 0) continue;
     f.tokens += 1;
@@ -251,8 +270,10 @@ Figures figures_of(const Tensor& student, const Tensor* teacher, const std::vect
     const auto target = static_cast<std::size_t>(targets[t]);
     const std::vector<double> q = log_softmax(student.data<double>() + row, valid, 1);
     f.ce -= q[target];
+    tops.push_back(top_of(q, target));
     if (!teacher) continue;
     const std::vector<double> p = log_softmax(teacher->data<double>() + row, valid, 1);
+    teacher_tops.push_back(top_of(p, target));
     f.teacher_ce -= p[target];
     divergences.push_back(divergence(p, q));
     f.kl += divergences.back();
@@ -260,12 +281,15 @@ Figures figures_of(const Tensor& student, const Tensor* teacher, const std::vect
     for (std::size_t v = 0; v < p.size(); ++v) f.sum_min += std::exp(std::min(p[v], q[v]));
   }
   for (double* value : {&f.ce, &f.teacher_ce, &f.kl, &f.agreement, &f.sum_min}) *value /= f.tokens;
+  f.ece = calibration_error(tops);
   if (!teacher) return f;
+  f.teacher_ece = calibration_error(teacher_tops);
   std::sort(divergences.begin(), divergences.end());
   const auto at = [&](double q) {
     return divergences[static_cast<std::size_t>(q * static_cast<double>(divergences.size() - 1))];
   };
   f.kl_median = at(0.5);
+  f.kl_p90 = at(0.9);
   f.kl_p99 = at(0.99);
   return f;
 }

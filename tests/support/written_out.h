@@ -66,9 +66,14 @@ class WrittenOut {
 struct Figures {
   double tokens = 0;
   double ce = 0, teacher_ce = 0, kl = 0, agreement = 0, sum_min = 0;
-  double kl_median = 0, kl_p99 = 0;            // the value at place floor(q (n - 1)) of the n sorted ones
-  std::vector<std::vector<double>> load = {};  // as WrittenOut::Pass has it, where it is known
+  double ece = 0, teacher_ece = 0;               // calibration errors, of 15 bins
+  double kl_median = 0, kl_p90 = 0, kl_p99 = 0;  // the value at place floor(q (n - 1)) of the n sorted ones
+  std::vector<std::vector<double>> load = {};    // as WrittenOut::Pass has it, where it is known
 };
+/// A token's most likely next one: its probability, and whether it came.
+using Tops = std::vector<std::pair<double, bool>>;
+/// The expected calibration error: a bin after the other.
+double calibration_error(const Tops& tops);
 Figures figures_of(const core::Tensor& student /*[T,V]*/, const core::Tensor* teacher, const std::vector<int>& targets,
                    std::int64_t valid);
 

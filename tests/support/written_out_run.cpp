@@ -152,11 +152,14 @@ void expect_evaluation(const json& line, const Figures& figures, bool has_teache
     expect_load(line["eval_load_entropy"], line["eval_load_worst_entropy"], line["eval_starved_experts"], load);
   expect_near(line["eval_ce"], figures.ce, "eval_ce");
   expect_near(line["eval_perplexity"], std::exp(figures.ce), "eval_perplexity");
+  expect_near(line["eval_ece"], figures.ece, "eval_ece");
   if (!has_teacher) return;
   expect_near(line["eval_teacher_ce"], figures.teacher_ce, "eval_teacher_ce");
   expect_near(line["eval_kl"], figures.kl, "eval_kl");
   expect_near(line["eval_kl_median"], figures.kl_median, "eval_kl_median");
+  expect_near(line["eval_kl_p90"], figures.kl_p90, "eval_kl_p90");
   expect_near(line["eval_kl_p99"], figures.kl_p99, "eval_kl_p99");
+  expect_near(line["eval_teacher_ece"], figures.teacher_ece, "eval_teacher_ece");
   expect_near(line["eval_top1_agreement"], figures.agreement, "eval_top1_agreement");
   expect_near(line["eval_sum_min"], figures.sum_min, "eval_sum_min");
 }
@@ -165,6 +168,7 @@ void expect_figures(const json& evaluation, const Figures& figures) {
   EXPECT_EQ(evaluation["tokens"], figures.tokens);
   expect_near(evaluation["ce"], figures.ce, "ce");
   expect_near(evaluation["perplexity"], std::exp(figures.ce), "perplexity");
+  expect_near(evaluation["ece"], figures.ece, "ece");
   const Load load = load_of(figures);
   ASSERT_EQ(evaluation.contains("load_entropy"), !load.entropies.empty());
   if (!load.entropies.empty()) {
@@ -172,14 +176,16 @@ void expect_figures(const json& evaluation, const Figures& figures) {
     EXPECT_EQ(evaluation["experts"], figures.load.size() * figures.load[0].size());
   }
   if (figures.teacher_ce == 0) {  // there is no teacher: what was not measured is not there
-    for (const char* name : {"teacher_ce", "kl", "kl_median", "kl_p99", "top1_agreement", "sum_min"})
+    for (const char* name : {"teacher_ce", "kl", "kl_median", "kl_p90", "kl_p99", "top1_agreement", "sum_min", "teacher_ece"})
       EXPECT_FALSE(evaluation.contains(name)) << evaluation;
     return;
   }
   expect_near(evaluation["teacher_ce"], figures.teacher_ce, "teacher_ce");
   expect_near(evaluation["kl"], figures.kl, "kl");
   expect_near(evaluation["kl_median"], figures.kl_median, "kl_median");
+  expect_near(evaluation["kl_p90"], figures.kl_p90, "kl_p90");
   expect_near(evaluation["kl_p99"], figures.kl_p99, "kl_p99");
+  expect_near(evaluation["teacher_ece"], figures.teacher_ece, "teacher_ece");
   expect_near(evaluation["top1_agreement"], figures.agreement, "top1_agreement");
   expect_near(evaluation["sum_min"], figures.sum_min, "sum_min");
 }

@@ -143,6 +143,37 @@ TEST_F(ComparisonTest, JsonHasWhatWasMeasuredAndNoMore) {
   EXPECT_FALSE(json["best"].contains("kl"));
 }
 
+TEST_F(ComparisonTest, OfTwoRunsDifferencesAreSaid) {
+  static constexpr const char* better =
+      R"({"step":20,"student":{"tokens":9,"bytes":36,"ce":2.25,"perplexity":9.4877,"bits_per_byte":0.8115,"ece":0.125,)"
+      R"("teacher_ce":2,"kl":0.5,"kl_median":0.25,"kl_p90":0.75,"kl_p99":2.5,"top1_agreement":0.625,"sum_min":0.75,)"
+      R"("teacher_ece":0.0625},"sets":{"wiki":{"tokens":5,"ce":1.25,"perplexity":3.4903}}})";
+  const std::vector<RunResults> two = {
+      run({.name = "first", .end = teacher_end, .config = "teacher { source: \"t\" }"}),
+      run({.name = "second", .rate = 2e-3, .end = better, .config = "teacher { source: \"t\" }"})};
+  const std::string table = comparison_table(two);
+  EXPECT_EQ(line_of(table, " "), "first second difference");
+  EXPECT_EQ(line_of(table, "state"), "state finished finished");
+  EXPECT_EQ(line_of(table, "cross-entropy"), "cross-entropy, held out 2.5000 *2.2500 -0.25");
+  EXPECT_EQ(line_of(table, "KL"), "KL to the teacher 0.7500 *0.5000 -0.25");
+  EXPECT_EQ(line_of(table, "  99 %"), "99 % 3.0000 *2.5000 -0.5");
+  EXPECT_EQ(line_of(table, "  90 %"), "90 % - 0.7500");
+  EXPECT_EQ(line_of(table, "calibration error"), "calibration error - 0.1250");
+  EXPECT_EQ(line_of(table, "top-1"), "top-1 agreement 0.5000 *0.6250 +0.125");
+  EXPECT_EQ(line_of(table, "acceptance"), "acceptance 0.6250 *0.7500 +0.125");
+  EXPECT_EQ(line_of(table, "wiki: cross-entropy"), "wiki: cross-entropy 1.5000 *1.2500 -0.25");
+  EXPECT_EQ(line_of(table, "tokens/s"), "tokens/s 500 500");  // not of the models
+  EXPECT_EQ(line_of(table, "  optimizer.rate"), "optimizer.rate 0.001 0.002");
+  std::istringstream in(table);
+  for (std::string line; std::getline(in, line);) EXPECT_LE(line.size(), 100U) << line;
+  const nlohmann::ordered_json json = comparison_json(two);
+  EXPECT_EQ(json["differences"]["kl"], -0.25);
+  EXPECT_EQ(json["differences"]["sets.wiki.ce"], -0.25);
+  for (const char* absent : {"ece", "loss", "tokens"}) EXPECT_FALSE(json["differences"].contains(absent)) << absent;
+  EXPECT_FALSE(comparison_json({two[0], two[1], two[0]}).contains("differences"));
+  EXPECT_EQ(line_of(comparison_table({two[0], two[1], two[0]}), " "), "[1] [2] [3]");
+}
+
 TEST_F(ComparisonTest, TheTimeBetweenTwoStartsIsNotWorked) {
   // Steps end at 1002, 1004, ... 1040; the second start, at 1019.5, follows a pause since step 9 ended at 1018.
   const RunResults r = run({.name = "r",

@@ -16,6 +16,7 @@ Evaluation whole() {
           .teacher_cross_entropy = 1.25,
           .kl = 0.5,
           .kl_median = 0.25,
+          .kl_p90 = 1.5,
           .kl_p99 = 3,
           .agreement = 0.75,
           .sum_min = 0.625,
@@ -25,7 +26,9 @@ Evaluation whole() {
                             .worst_layer = 3,
                             .num_experts = 16,
                             .num_starved = 2,
-                            .starved_layers = {1, 3}}};
+                            .starved_layers = {1, 3}},
+          .calibration_error = 0.0625,
+          .teacher_calibration_error = 0.03125};
 }
 
 std::vector<std::string> names_of(const Json& json) {
@@ -37,9 +40,9 @@ std::vector<std::string> names_of(const Json& json) {
 TEST(EvaluationJson, HasEveryFigureAndComesBack) {
   const Json json = evaluation_to_json(whole());
   EXPECT_THAT(names_of(json),
-              ElementsAre("tokens", "bytes", "ce", "perplexity", "bits_per_byte", "teacher_ce", "kl", "kl_median",
-                          "kl_p99", "top1_agreement", "sum_min", "load_entropy", "load_worst_entropy",
-                          "starved_experts", "experts", "load_worst_layer", "starved_layers"));
+              ElementsAre("tokens", "bytes", "ce", "perplexity", "bits_per_byte", "ece", "teacher_ce", "kl",
+                          "kl_median", "kl_p90", "kl_p99", "top1_agreement", "sum_min", "teacher_ece", "load_entropy",
+                          "load_worst_entropy", "starved_experts", "experts", "load_worst_layer", "starved_layers"));
   EXPECT_NEAR(json["perplexity"].get<double>(), 4.4816890703380645, 1e-15);     // e^1.5
   EXPECT_NEAR(json["bits_per_byte"].get<double>(), 1.4426950408889634, 1e-15);  // 12 nats of 12 bytes
   EXPECT_EQ(json["starved_layers"], Json({1, 3}));
@@ -52,11 +55,17 @@ TEST(EvaluationJson, WhatWasNotMeasuredIsAbsent) {
   EXPECT_THAT(names_of(evaluation_to_json({.tokens = 8, .cross_entropy = 1000})), ElementsAre("tokens", "ce"));
   EXPECT_THAT(names_of(evaluation_to_json({.bytes = 3})), ElementsAre("tokens", "bytes"));
   Evaluation of_a_set = whole();
-  of_a_set.kl_median = of_a_set.kl_p99 = std::nullopt;
+  of_a_set.kl_median = of_a_set.kl_p90 = of_a_set.kl_p99 = std::nullopt;
   of_a_set.load.reset();
   const Json json = sets_to_json({{"web", of_a_set}});
-  EXPECT_THAT(names_of(json["web"]), ElementsAre("tokens", "bytes", "ce", "perplexity", "bits_per_byte", "teacher_ce",
-                                                 "kl", "top1_agreement", "sum_min"));
+  EXPECT_THAT(names_of(json["web"]), ElementsAre("tokens", "bytes", "ce", "perplexity", "bits_per_byte", "ece",
+                                                 "teacher_ce", "kl", "top1_agreement", "sum_min", "teacher_ece"));
+  Evaluation of_a_text = whole();
+  of_a_text.document_cross_entropy = 0.5;
+  const Json text = evaluation_to_json(of_a_text);
+  EXPECT_NEAR(text["byte_perplexity"].get<double>(), 2.718281828459045, 1e-14);       // 12 nats of 12 bytes
+  EXPECT_NEAR(text["document_perplexity"].get<double>(), 1.6487212707001282, 1e-14);  // e^0.5
+  EXPECT_EQ(evaluation_to_json(evaluation_from_json(Json::parse(text.dump()))), text);
   EXPECT_EQ(sets_to_json(sets_from_json(json)), json);
   EXPECT_TRUE(to_json(Measurement{}).empty());
 }
@@ -65,11 +74,11 @@ TEST(EvaluationJson, LinesOfMetricsHaveTheSameNames) {
   const Json line = to_json({.held_out = whole(), .sets = {{"web", whole()}}});
   const Json json = evaluation_to_json(whole());
   for (const char* name :
-       {"tokens", "bytes", "ce", "perplexity", "bits_per_byte", "teacher_ce", "kl", "kl_median", "kl_p99",
-        "top1_agreement", "sum_min", "load_entropy", "load_worst_entropy", "starved_experts"})
+       {"tokens", "bytes", "ce", "perplexity", "bits_per_byte", "ece", "teacher_ce", "kl", "kl_median", "kl_p90",
+        "kl_p99", "top1_agreement", "sum_min", "teacher_ece", "load_entropy", "load_worst_entropy", "starved_experts"})
     EXPECT_EQ(line.value(std::string("eval_") + name, Json()), json[name]) << name;
   EXPECT_EQ(line["eval_sets"]["web"], json);
-  EXPECT_EQ(line.size(), 15U);
+  EXPECT_EQ(line.size(), 18U);
 }
 
 constexpr const char* older =

@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <map>
+#include <numeric>
 
+#include "launch/run/joint_counts.h"
 #include "launch/run/model_source.h"
 #include "tests/support/packed_files.h"
 #include "tests/support/run_limbeck.h"
@@ -36,12 +39,36 @@ std::vector<double> log_softmax(std::vector<double> logits) {
   return logits;
 }
 
-/// Sums over the tokens of a document, each from the tokens before it in the first window that comes to it.
-Figures figures_of(const std::string& text, const WrittenOut& model, const WrittenOut& teacher) {
+std::vector<std::int32_t> ids_of(const std::string& text) {
   std::vector<std::int32_t> ids;
   for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
   ids.push_back(256);
-  Figures f;
+  return ids;
+}
+
+/// What was kept of the tokens of documents, and the sums over them.
+struct Measured {
+  Figures sums;
+  std::vector<double> kl = {};
+  Tops tops = {}, teacher_tops = {};
+
+  void add(const Measured& other) {
+    sums.tokens += other.sums.tokens;
+    sums.ce += other.sums.ce;
+    sums.kl += other.sums.kl;
+    sums.agreement += other.sums.agreement;
+    sums.sum_min += other.sums.sum_min;
+    kl.insert(kl.end(), other.kl.begin(), other.kl.end());
+    tops.insert(tops.end(), other.tops.begin(), other.tops.end());
+    teacher_tops.insert(teacher_tops.end(), other.teacher_tops.begin(), other.teacher_tops.end());
+  }
+};
+
+/// Of a document, each token from those before it in the first window that comes to it.
+Measured figures_of(const std::string& text, const WrittenOut& model, const WrittenOut& teacher) {
+  const std::vector<std::int32_t> ids = ids_of(text);
+  Measured measured;
+  Figures& f = measured.sums;
   for (std::int64_t t = 1; t < static_cast<std::int64_t>(ids.size()); ++t) {
     std::int64_t first = 0;
     while (first + window < t) first += stride;
@@ -50,16 +77,23 @@ Figures figures_of(const std::string& text, const WrittenOut& model, const Writt
                               p = log_softmax(teacher.next_logits(context));
     f.tokens += 1;
     f.ce -= q[ids[t]];
+    double kl = 0;
     for (std::size_t v = 0; v < q.size(); ++v) {
-      f.kl += std::exp(p[v]) * (p[v] - q[v]);
+      kl += std::exp(p[v]) * (p[v] - q[v]);
       f.sum_min += std::min(std::exp(p[v]), std::exp(q[v]));
     }
-    f.agreement += std::max_element(q.begin(), q.end()) - q.begin() == std::max_element(p.begin(), p.end()) - p.begin();
+    f.kl += kl;
+    measured.kl.push_back(kl);
+    const auto most_q = std::max_element(q.begin(), q.end()), most_p = std::max_element(p.begin(), p.end());
+    measured.tops.emplace_back(std::exp(*most_q), most_q - q.begin() == ids[t]);
+    measured.teacher_tops.emplace_back(std::exp(*most_p), most_p - p.begin() == ids[t]);
+    f.agreement += most_q - q.begin() == most_p - p.begin();
   }
-  return f;
+  return measured;
 }
 
-void expect_figures(const json& actual, const Figures& sums, std::int64_t bytes) {
+void expect_figures(const json& actual, Measured measured, std::int64_t bytes) {
+  const Figures& sums = measured.sums;
   EXPECT_EQ(actual["tokens"], sums.tokens);
   EXPECT_EQ(actual["bytes"], bytes);
   const auto near = [&](const char* name, double expected) {
@@ -71,6 +105,85 @@ void expect_figures(const json& actual, const Figures& sums, std::int64_t bytes)
   near("kl", sums.kl / sums.tokens);
   near("top1_agreement", sums.agreement / sums.tokens);
   near("sum_min", sums.sum_min / sums.tokens);
+  std::sort(measured.kl.begin(), measured.kl.end());
+  const auto at = [&](std::size_t percent) { return measured.kl[percent * (measured.kl.size() - 1) / 100]; };
+  near("kl_median", at(50));
+  near("kl_p90", at(90));
+  near("kl_p99", at(99));
+  near("ece", calibration_error(measured.tops));
+  near("teacher_ece", calibration_error(measured.teacher_tops));
+}
+
+/// Which experts the token takes that is read last.
+std::vector<std::vector<double>> experts_of_last(const WrittenOut& model, const std::vector<std::int32_t>& context) {
+  const auto load = [&](std::size_t count) {
+    data::TokenBatch samples;
+    samples.num_sequences = 1;
+    samples.sequence_length = static_cast<std::int64_t>(count);
+    samples.tokens.assign(context.begin(), context.begin() + samples.sequence_length);
+    samples.targets.assign(count, -1);
+    samples.positions.resize(count);
+    std::iota(samples.positions.begin(), samples.positions.end(), 0);
+    samples.documents.assign(count, 0);
+    core::Tape off(core::Tape::Mode::Off);
+    return model.run(off, samples).load;
+  };
+  std::vector<std::vector<double>> last = load(context.size());
+  if (context.size() == 1) return last;
+  const std::vector<std::vector<double>> before = load(context.size() - 1);
+  for (std::size_t i = 0; i < last.size(); ++i)
+    for (std::size_t e = 0; e < last[i].size(); ++e) last[i][e] -= before[i][e];
+  return last;
+}
+
+/// Of what each token of the texts took, in the first window that has it to predict from, against "routing".
+void expect_routing(const json& actual, const std::vector<std::string>& texts, const WrittenOut& model) {
+  std::vector<std::map<std::int32_t, std::vector<double>>> by_token;  // by layer with experts
+  std::vector<std::vector<std::vector<double>>> by_document;
+  for (std::size_t d = 0; d < texts.size(); ++d) {
+    const std::vector<std::int32_t> ids = ids_of(texts[d]);
+    for (std::int64_t t = 1; t < static_cast<std::int64_t>(ids.size()); ++t) {
+      std::int64_t first = 0;
+      while (first + window < t) first += stride;
+      const auto taken = experts_of_last(model, {ids.begin() + first, ids.begin() + t});
+      by_token.resize(taken.size());
+      by_document.resize(taken.size());
+      for (std::size_t i = 0; i < taken.size(); ++i) {
+        by_document[i].resize(texts.size(), std::vector<double>(taken[i].size()));
+        std::vector<double>& of_token = by_token[i][ids[t - 1]];
+        of_token.resize(taken[i].size());
+        for (std::size_t e = 0; e < taken[i].size(); ++e) {
+          of_token[e] += taken[i][e];
+          by_document[i][d][e] += taken[i][e];
+        }
+      }
+    }
+  }
+  const auto specialisation = [](const std::vector<std::vector<double>>& table) {
+    launch::JointSums sums;
+    sums.columns.resize(table[0].size());
+    for (const std::vector<double>& row : table) {
+      sums.rows.push_back(std::accumulate(row.begin(), row.end(), 0.0));
+      for (std::size_t e = 0; e < row.size(); ++e) {
+        sums.columns[e] += row[e];
+        if (row[e] > 0) sums.n_log_n += row[e] * std::log(row[e]);
+      }
+    }
+    return std::pair(sums.specialisation().value(), sums.columns);
+  };
+  ASSERT_EQ(actual["layers"].size(), by_token.size());
+  double mean = 0;
+  for (std::size_t i = 0; i < by_token.size(); ++i) {
+    std::vector<std::vector<double>> rows;
+    for (const auto& [_, row] : by_token[i]) rows.push_back(row);
+    const json& layer = actual["layers"][i];
+    const auto [of_tokens, columns] = specialisation(rows);
+    EXPECT_EQ(layer["assignments"].get<std::vector<double>>(), columns);
+    EXPECT_NEAR(layer["token_specialisation"].get<double>(), of_tokens, 1e-9);
+    EXPECT_NEAR(layer["document_specialisation"].get<double>(), specialisation(by_document[i]).first, 1e-9);
+    mean += of_tokens / static_cast<double>(by_token.size());
+  }
+  EXPECT_NEAR(actual["token_specialisation"].get<double>(), mean, 1e-9);
 }
 
 TEST(EvalText, EveryTokenIsScoredOnceFromItsOwnWindow) {
@@ -91,29 +204,35 @@ TEST(EvalText, EveryTokenIsScoredOnceFromItsOwnWindow) {
   EXPECT_EQ(result["window"], window);
   EXPECT_EQ(result["stride"], stride);
   const WrittenOut model = read_model(folder, "run"), teacher = read_model(folder, "teacher");
-  Figures all;
+  Measured all;
+  double document_ce = 0;
   std::int64_t bytes = 0;
   ASSERT_EQ(result["documents"].size(), 3U);
   EXPECT_EQ(result["documents"][0]["name"], "a.txt");
   EXPECT_EQ(result["documents"][2]["name"], "b.jsonl.gz:2");
   for (std::size_t d = 0; d < texts.size(); ++d) {
-    const Figures f = figures_of(texts[d], model, teacher);
+    const Measured f = figures_of(texts[d], model, teacher);
     expect_figures(result["documents"][d], f, static_cast<std::int64_t>(texts[d].size()));
     EXPECT_EQ(result["documents"][d]["in_training_text"], false);
-    all.tokens += f.tokens;
-    all.ce += f.ce;
-    all.kl += f.kl;
-    all.agreement += f.agreement;
-    all.sum_min += f.sum_min;
+    all.add(f);
+    document_ce += f.sums.ce / f.sums.tokens / static_cast<double>(texts.size());
     bytes += static_cast<std::int64_t>(texts[d].size());
   }
   expect_figures(result["all"], all, bytes);
+  EXPECT_NEAR(result["all"]["document_perplexity"].get<double>(), std::exp(document_ce), 1e-4 * std::exp(document_ce));
+  const double nats_a_byte = all.sums.ce / static_cast<double>(bytes);
+  EXPECT_NEAR(result["all"]["byte_perplexity"].get<double>(), std::exp(nats_a_byte), 1e-4 * std::exp(nats_a_byte));
+  expect_routing(result["routing"], texts, model);
   for (const int ranks : {2, 3}) EXPECT_EQ(folder.limbeck(eval, ranks).output, alone.output) << ranks;
 
   const Outcome table = folder.limbeck("eval run --text a.txt b.jsonl.gz --quiet --threads 1");
   EXPECT_THAT(table.output, HasSubstr("3 documents, windows of 48 tokens, stride 24"));  // the run's sequences
   EXPECT_EQ(table.lines_with("in all").size(), 1U) << table.output;
   EXPECT_THAT(table.output, Not(HasSubstr("KL")));
+  EXPECT_EQ(table.lines_with("perplexity        by token").size(), 1U);
+  EXPECT_EQ(table.lines_with("calibration error ").size(), 1U);
+  EXPECT_EQ(table.lines_with("experts: load, specialisation").size(), 1U);
+  EXPECT_EQ(table.lines_with("layer ").size(), result["routing"]["layers"].size());
 }
 
 TEST(EvalText, EveryKindOfModelAndOfTextGivesTheSame) {

@@ -1,0 +1,76 @@
+// What models lose on tokens, and how sure they are, token by token in the order of a text: each rank measures its own,
+// and then all have all, so that what is summed afterwards is summed in one order, whichever rank had them.
+//
+//     TokenRows rows(rank, num_tokens, /*has_teacher=*/false);
+//     for (const TokenFigures& token : token_figures(rank, targets, predictions, -1)) rows.set(place++, token);
+//     rows.gather();
+//     FigureSums sums;
+//     for (std::int64_t t = 0; t < rows.size(); ++t) sums.add(rows[t]);
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "core/ops/objective.h"
+#include "core/tensor.h"
+#include "launch/run/calibration.h"
+#include "launch/run/rank.h"
+
+namespace limbeck::launch {
+
+/// What a model holds most likely; of equal ones the lowest index.
+struct TopPrediction {
+  double probability = 0;
+  bool is_right = false;  // it is the target
+};
+
+struct TokenFigures : core::TokenLoss {
+  TopPrediction top, teacher_top;
+};
+
+/// Sums over tokens.
+struct FigureSums : core::LossSums {
+  Calibration calibration, teacher_calibration;
+
+  void add(const TokenFigures& token, bool has_teacher);
+  void add(const FigureSums& other);
+};
+
+class TokenRows {
+ public:
+  TokenRows(Rank& rank, std::int64_t rows, bool has_teacher);
+
+  /// A row is one rank's alone.
+  void set(std::int64_t row, const TokenFigures& token);
+  /// Collective over the ranks that have other data: what any of them set.
+  void gather();
+  /// Nothing where no rank set it.
+  std::optional<TokenFigures> operator[](std::int64_t row) const;
+  std::int64_t size() const { return rows_; }
+  bool has_teacher() const { return has_teacher_; }
+
+ private:
+  Rank& rank_;
+  std::int64_t rows_;
+  bool has_teacher_;
+  core::Tensor values_;  // [rows,columns] float64
+};
+
+/// What a model predicts with: hidden states and this rank's part of the vocabulary.
+struct Predictions {
+  core::Tensor hidden;                 // [T,C]
+  core::Tensor head;                   // [V_local,C]
+  core::Tensor head_bias = {};         // [V_local]; undefined: there is none
+  std::int64_t vocabulary_offset = 0;  // global index of the head's first row
+  core::Tensor teacher_hidden = {};    // [T,Ct]; undefined: there is no teacher
+  core::Tensor teacher_head = {};      // [V_local,Ct]
+  core::Tensor teacher_head_bias = {};
+};
+
+/// The figures of the tokens of [T] `targets` that are not -1, in order. Collective over a tensor group, whose ranks
+/// get the same. Tokens from `valid_vocabulary` on are padding; -1: none is.
+std::vector<TokenFigures> token_figures(Rank& rank, const core::Tensor& targets, const Predictions& predictions,
+                                        std::int64_t valid_vocabulary);
+
+}  // namespace limbeck::launch
