@@ -10,6 +10,7 @@
 #include "core/slice.h"
 #include "data/text/token_meta.h"
 #include "data/tokenizers/vocabulary.h"
+#include "launch/console/progress.h"
 #include "launch/run/available_memory.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/clock.h"
@@ -104,13 +105,14 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   auto layers = std::make_unique<MappedLayers>(*teacher);
   if (available == 0 || layers->bytes() <= available) return;
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
-  const double passes = static_cast<double>(config.train.steps * config.batch.micro_batches);
   log->warn(
       "the teacher's {:.2f} GiB are more than the {:.2f} GiB of memory that are available: each pass reads them from "
-      "{}, which took {:.1f} s now at {:.2f} GiB/s, so {} take {:.2f} h for that alone",
+      "{}, "
+      "which took {:.1f} s now ({:.2f} GiB/s): {} for the run's {}, beside what is computed",
       gib(layers->bytes()), gib(available), teacher_source_.path.string(), seconds,
-      gib(layers->bytes()) / std::max(seconds, 1e-9), core::counted(config.train.steps, "step"),
-      passes * seconds / 3600);
+      gib(layers->bytes()) / std::max(seconds, 1e-9),
+      duration_text(seconds * static_cast<double>(config.train.steps * config.batch.micro_batches)),
+      core::counted(config.train.steps, "step"));
   streamed_teacher = std::move(layers);
 }
 
