@@ -33,6 +33,9 @@ for chat in json.load(sys.stdin)["conversations"]:
     print(json.dumps({"messages": [{"role": role, "content": content} for role, content in chat]}))' | split -l 1 - "$2/" ;;
     safetensors) for file in "$golden"/{families,quantised,gpt_oss_mxfp4,fp8}/*/model.safetensors; do head -c 60000 "$file" >"$2/$(basename "$(dirname "$file")")"; done ;;
     model_config) for file in "$golden"/families/*/config*.json; do cp "$file" "$2/$(basename "$(dirname "$file")")-$(basename "$file")"; done ;;
+    task_file) for file in "$golden"/evaluation/tasks/*_dev.jsonl; do
+      for kind in 0 1 2 3 4; do { printf "\\x0$kind" && head -n 1 "$file"; } >"$2/$(basename "$file")-$kind"; done
+    done ;;
     hdf5_index) ;;  # makes its own, by the writer
     tokenizer_json) gunzip -c "$golden"/tokenizer_json/seeds.jsonl.gz | split -l 1 - "$2/" ;;
     token_index)

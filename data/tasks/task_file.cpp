@@ -161,17 +161,22 @@ TaskKind task_kind(std::string_view name) {
   return static_cast<TaskKind>(found - names.begin());
 }
 
+Question read_question(TaskKind kind, std::string_view line, const std::string& place) {
+  Question question{.place = place};
+  const auto json = parse_json<nlohmann::json>(line, place);
+  const JsonAt at(json, place);
+  at.object();
+  readers.at(static_cast<std::size_t>(kind))(at, question);
+  return question;
+}
+
 std::vector<Question> read_questions(TaskKind kind, const std::string& file) {
   std::vector<Question> questions;
   LineReader reader(file, {}, max_line_bytes);
   for (bool more = true; more;) {
     const LineBlock block = reader.next();
     for_each_line(block, [&](std::string_view line, std::int64_t number) {
-      Question& q = questions.emplace_back(Question{.place = fmt::format("{}:{}", file, number)});
-      const auto json = parse_json<nlohmann::json>(line, q.place);
-      const JsonAt at(json, q.place);
-      at.object();
-      readers.at(static_cast<std::size_t>(kind))(at, q);
+      questions.push_back(read_question(kind, line, fmt::format("{}:{}", file, number)));
     });
     more = !block.is_last;
   }

@@ -43,6 +43,8 @@ std::string_view name_of(TaskKind kind);
 /// Throws a UsageError for another name.
 TaskKind task_kind(std::string_view name);
 
+/// Of a line. Throws, naming `place`, for what is no such question.
+Question read_question(TaskKind kind, std::string_view line, const std::string& place);
 /// Every line of the file that is not blank; packed ones too. Throws, naming file and line, for what is no such
 /// question, and where there is none.
 std::vector<Question> read_questions(TaskKind kind, const std::string& file);

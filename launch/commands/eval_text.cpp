@@ -119,10 +119,11 @@ std::optional<std::vector<std::size_t>> find_trained_on(const std::vector<data::
 void check_text_options(const EvalOptions& options) {
   const bool has_text = !options.text.empty() || options.tokens.has_value();
   if (!options.text.empty() && options.tokens) fail_usage("eval: --text and --tokens are both given, expected one");
+  if (options.against && options.tasks.empty() && (!has_text || options.logits))
+    fail_usage("eval: --against goes with --text, with --task, or with --tokens without --logits");
   for (const auto& [name, is_given] :
-       {std::pair("--teacher", options.teacher.has_value()), std::pair("--against", options.against.has_value()),
-        std::pair("--tokenizer", !options.tokenizer.empty()), std::pair("--window", options.window.has_value()),
-        std::pair("--stride", options.stride.has_value())})
+       {std::pair("--teacher", options.teacher.has_value()), std::pair("--tokenizer", !options.tokenizer.empty()),
+        std::pair("--window", options.window.has_value()), std::pair("--stride", options.stride.has_value())})
     if (is_given && (!has_text || options.logits) && options.tasks.empty())
       fail_usage("eval: {} goes with --text, or --tokens without --logits", name);
   if (options.json && options.logits)

@@ -92,6 +92,9 @@ TEST(EvalAgainst, ATextIsResampledByDocument) {
   const Outcome table = folder.limbeck("eval run --text text --against other --quiet");
   EXPECT_EQ(table.lines_with("95 % intervals by 10000 resamples of the documents").size(), 1U) << table.output;
   EXPECT_EQ(table.lines_with(" to ").size(), 5U) << table.output;
+  const Outcome wrong = folder.limbeck("eval run --against other");
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_EQ(wrong.lines_with("--against goes with --text, with --task").size(), 1U) << wrong.output;
   const Outcome one = folder.limbeck("eval run --text one.txt --against other --quiet");
   EXPECT_THAT(one.output, HasSubstr("two or more documents are needed"));
 }
