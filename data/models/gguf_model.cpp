@@ -399,10 +399,10 @@ void GgufModel::fill(const std::string& name, const core::StateInfo& info, core:
   check(dtype == DType::F32 || dtype == DType::F64 || dtype == DType::BF16,
         "{}: {}: cannot be read as {}, expected float32, float64 or bfloat16", source(), name, dtype);
 
-  const std::int64_t columns = box[rank - 1], row_bytes = core::bytes_of(dtype, columns);
+  const Origin& origin = origins_.at(name);
+  const std::int64_t columns = columns_of(origin, box), row_bytes = core::bytes_of(dtype, columns);
   std::vector<float> row(dtype == DType::F32 ? 0 : static_cast<std::size_t>(columns));
   std::byte* out = entry.tensor.mutable_host_raw();
-  const Origin& origin = origins_.at(name);
   if (origin.transposed_heads > 0) return fill_transposed(origin, global, entry);
   const std::byte *begin = nullptr, *end = nullptr;  // of what is read
   std::int64_t read = 0;
@@ -453,11 +453,19 @@ void GgufModel::fill_transposed(const Origin& origin, const Shape& global, core:
   }
 }
 
+std::int64_t GgufModel::columns_of(const Origin& origin, const Shape& box) {
+  return box.rank() == 1 && !origin.rows.is_run() ? 1 : box[box.rank() - 1];
+}
+
 template <class F>
 void GgufModel::for_each_row(const Origin& origin, const Shape& global, const core::StateEntry& entry, F&& f) const {
   const Shape& box = entry.tensor.shape();
   const int rank = global.rank();
-  const std::int64_t columns = box[rank - 1];
+  const std::int64_t columns = columns_of(origin, box);
+  if (columns < box[rank - 1]) {
+    for (std::int64_t i = 0; i < box[0]; ++i) f(i, *origin.tensors.front(), origin.rows.of(entry.offset[0] + i));
+    return;
+  }
   const std::int64_t rows_a_tensor =
       global.numel() / global[rank - 1] / static_cast<std::int64_t>(origin.tensors.size());
   for (std::int64_t i = 0; i < box.numel() / columns; ++i) {
@@ -506,7 +514,7 @@ std::optional<core::Tensor> GgufModel::lend_box(const std::string& name, const c
                           0, dtype, box);
   }
   core::Tensor copy = core::Tensor::empty(memory, dtype, box);
-  const std::int64_t row_bytes = core::bytes_of(dtype, box[last]);
+  const std::int64_t row_bytes = core::bytes_of(dtype, columns_of(origin, box));
   std::byte* out = copy.mutable_host_raw();
   for_each_row(origin, global, entry, [&](std::int64_t i, const GgufTensor& tensor, std::int64_t first) {
     std::memcpy(out + i * row_bytes, at(tensor, first), static_cast<std::size_t>(row_bytes));

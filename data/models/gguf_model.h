@@ -66,6 +66,8 @@ class GgufModel : public core::StateReader {
   /// The blocks that hold `count` elements of a tensor from `first` on: where they begin, and their bytes.
   std::pair<const std::byte*, std::int64_t> blocks_of(const GgufTensor& tensor, std::int64_t first,
                                                       std::int64_t count) const;
+  /// What lies one behind the other: a row of a box, or, of a bias in another order, a value.
+  static std::int64_t columns_of(const Origin& origin, const core::Shape& box);
   /// f(i, tensor, first) for each row of the entry's box: it is the elements from `first` on of that tensor.
   template <class F>
   void for_each_row(const Origin& origin, const core::Shape& global, const core::StateEntry& entry, F&& f) const;

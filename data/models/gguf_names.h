@@ -68,7 +68,7 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const Family& 
   };
   const auto mlp = [&](const std::string& ours, const std::string& theirs, const char* end, std::int64_t width,
                        bool has_biases) {
-    const bool is_fused = family.gguf_fuses && c.mlp_gate;
+    const bool is_fused = (family.gguf_fuses || family.gguf_fuses_gate) && c.mlp_gate;
     if (c.mlp_gate) add(ours + "gate", theirs + (is_fused ? "ffn_up" : "ffn_gate") + end, {width, c.width});
     bias(c.mlp_gate && has_biases, ours + "gate", theirs + "ffn_gate" + end, width);
     add(ours + "up", theirs + "ffn_up" + end, {width, c.width});
@@ -125,8 +125,14 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const Family& 
     for (const auto& [which, rows] : inputs) {
       if (family.gguf_fuses) break;
       const bool is_permuted = family.gguf_interleaves && *which != 'v';
+      const StoredRows order = family.names.interleaves && *which != 'v'
+                                   ? StoredRows::in_pairs(c.head_width, c.turning_width(), rows)
+                                   : StoredRows();
       add(ours + which, theirs + "attn_" + which, {rows, c.width}, is_permuted);
-      if (c.attention_bias) add(ours + which, theirs + "attn_" + which, {rows}, is_permuted, ".bias");
+      names.back().rows = order;
+      if (!c.attention_bias) continue;
+      add(ours + which, theirs + "attn_" + which, {rows}, is_permuted, ".bias");
+      names.back().rows = order;
     }
     add(ours + "o", theirs + "attn_output", {c.width, q_rows});
     bias(c.attention_output_bias, ours + "o", theirs + "attn_output", c.width);

@@ -229,12 +229,16 @@ void HuggingFaceModel::for_each_run(const Origin& origin, const Shape& global, c
   const auto place = [&](int back, std::int64_t i) {
     return (back == rank ? origin.rows.of(offset(back) + i) : offset(back) + i) * stride(back);
   };
-  const std::int64_t rows = is_whole ? 1 : extent(2), run = is_whole ? extent(2) * columns : columns;
+  // A bias in another order goes value by value.
+  const bool is_scattered = rank == 1 && !origin.rows.is_run();
+  const std::int64_t rows = is_whole ? 1 : extent(2);
+  const std::int64_t run = is_scattered ? 1 : is_whole ? extent(2) * columns : columns;
   for (std::int64_t matrix = 0; matrix < (origin.is_stack ? box[0] : 1); ++matrix)
     for (std::int64_t plane = 0; plane < extent(3); ++plane)
       for (std::int64_t row = 0; row < rows; ++row)
-        f(*origin.tensors[origin.is_stack ? entry.offset[0] + matrix : 0],
-          origin.first + place(3, plane) + place(2, row) + place(1, 0), stride(1), run);
+        for (std::int64_t value = 0; value < (is_scattered ? columns : 1); ++value)
+          f(*origin.tensors[origin.is_stack ? entry.offset[0] + matrix : 0],
+            origin.first + place(3, plane) + place(2, row) + place(1, value), stride(1), run);
 }
 
 void HuggingFaceModel::fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const {

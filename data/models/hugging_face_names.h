@@ -80,8 +80,11 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
     const std::vector<std::pair<std::string, std::int64_t>> parts = {{"q", q_rows}, {"k", kv_rows}, {"v", kv_rows}};
     if (*names.qkv == '\0') {
       for (const auto& [name, rows] : parts) {
-        matrix(ours + name, {rows, c.width}, theirs + name + "_proj");
-        if (c.attention_bias) bias(ours + name, rows, theirs + name + "_proj");
+        const StoredRows order = names.interleaves && name != "v"
+                                     ? StoredRows::in_pairs(c.head_width, c.turning_width(), rows)
+                                     : StoredRows();
+        matrix(ours + name, {rows, c.width}, theirs + name + "_proj", order);
+        if (c.attention_bias) bias(ours + name, rows, theirs + name + "_proj", order);
       }
       return;
     }

@@ -100,6 +100,7 @@ WIDE = {
     "gpt_oss": ("GptOss", dict(**ATTENTION, **OF_GPT_OSS, rope_parameters=rope(1000.0))),
     "gpt_oss, YaRN": ("GptOss", dict(**heads(64, 4, 2, 64), **OF_GPT_OSS, rope_parameters=rope(  # gpt-oss's own numbers
         150000.0, "yarn", factor=32.0, original_max_position_embeddings=4096, beta_fast=32.0, beta_slow=1.0, truncate=False))),
+    "glm4": ("Glm4", dict(**ATTENTION, attention_bias=True, intermediate_size=96, pad_token_id=0, rope_parameters=yarn(1000.0))),
     "glm4_moe": ("Glm4Moe", dict(
         **ATTENTION, attention_bias=True, use_qk_norm=True, intermediate_size=96, moe_intermediate_size=32, n_routed_experts=9,
         n_shared_experts=2, num_experts_per_tok=4, n_group=3, topk_group=2, routed_scaling_factor=1.7, norm_topk_prob=True,

@@ -124,6 +124,9 @@ FAMILIES = {
         intermediate_size=11, moe_intermediate_size=5, n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=3,
         first_k_dense_replace=1, n_group=1, topk_group=1, routed_scaling_factor=2.827, norm_topk_prob=True, rms_norm_eps=1e-6,
         rope_parameters=yarn(50000.0, factor=32.0, beta_fast=1.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0))),
+    "glm4": ("Glm4", dict(
+        vocab_size=41, pad_token_id=0, **heads(10, 6, 2, 8), intermediate_size=14, attention_bias=True,
+        rope_parameters=dict(yarn(30.0, factor=4.0, beta_fast=1.0, beta_slow=0.1), partial_rotary_factor=0.75))),  # 6 of 8
     "glm4_moe": ("Glm4Moe", dict(
         **SMALL, **heads(10, 4, 2, 8), attention_bias=True, use_qk_norm=True, intermediate_size=14, moe_intermediate_size=3,
         n_routed_experts=9, n_shared_experts=2, num_experts_per_tok=4, first_k_dense_replace=1, n_group=3, topk_group=2,
@@ -327,7 +330,7 @@ def version_4(config):
         del config["_sliding_window_pattern"]
     rope = dict(rope)
     config["rope_theta"] = rope.pop("rope_theta")
-    if kind in ("phi3", "glm4_moe"):
+    if kind in ("phi3", "glm4", "glm4_moe"):
         config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     if kind == "phi3":
         del rope["original_max_position_embeddings"]

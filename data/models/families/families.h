@@ -21,6 +21,7 @@ const Family& gpt2_family();
 const Family& deepseek_v2_family();
 const Family& deepseek_v3_family();
 const Family& gpt_oss_family();
+const Family& glm4_family();
 const Family& glm4_moe_family();
 
 }  // namespace limbeck::data

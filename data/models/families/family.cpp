@@ -170,7 +170,7 @@ std::span<const Family* const> families() {
                               &qwen2_moe_family(), &qwen3_family(),       &qwen3_moe_family(),   &olmo2_family(),
                               &olmoe_family(),     &gemma3_family(),      &phi3_family(),        &phimoe_family(),
                               &gpt2_family(),      &deepseek_v2_family(), &deepseek_v3_family(), &gpt_oss_family(),
-                              &glm4_moe_family()};
+                              &glm4_family(),      &glm4_moe_family()};
   return all;
 }
 

@@ -67,6 +67,7 @@ struct FamilyNames {
   const char *attention = "self_attn", *o = "o_proj", *mlp = "mlp";
   const char* qkv = "";      // q, k and v as one tensor; "": three
   const char* gate_up = "";  // gate and up as one; "": two
+  bool interleaves = false;  // rows of q and k: the channels of a head that turn, its first, lie in pairs, in GGUF too
   const char *mlp_up = "up_proj", *mlp_down = "down_proj";
   bool is_transposed = false;  // matrices of layers are [in, out]
   const char* attention_norm = "input_layernorm";
@@ -113,6 +114,7 @@ struct Family {
   // In GGUF:
   const char* gguf = "";                       // general.architecture; "": there is none
   bool gguf_fuses = false;                     // q, k and v are one tensor, and gate and up
+  bool gguf_fuses_gate = false;                // gate and up alone
   bool gguf_interleaves = false;               // rows of q and k (gguf_names.h)
   bool gguf_says_window = false;               // attention.sliding_window, of all layers that have one
   std::optional<bool> gguf_renormalises = {};  // of mixtures: what the architecture takes for granted

@@ -1,5 +1,5 @@
-// GLM-4.5 and its successors of the same shape: attention as of Llama, of whose heads a part turns; DeepSeek-V3's
-// experts.
+// GLM-4, dense, with norms around its blocks; GLM-4.5 and its successors of the same shape: attention as of Llama, of
+// whose heads a part turns; DeepSeek-V3's experts.
 #include "data/models/families/deepseek_mixture.h"
 #include "data/models/families/families.h"
 
@@ -7,6 +7,16 @@ namespace limbeck::data {
 namespace {
 
 using Json = ConfigFields::Json;
+
+void read_glm4(const ConfigFields& fields, nn::ModelConfig& config) {
+  config.attention_bias = fields.flag("attention_bias", true);
+  read_rotary_width(fields, 0.5, config);
+}
+
+void write_glm4(const nn::ModelConfig& config, Json& json) {
+  json["attention_bias"] = config.attention_bias;
+  json["partial_rotary_factor"] = rotary_part(config);
+}
 
 void read_glm4_moe(const ConfigFields& fields, nn::ModelConfig& config) {
   constexpr DeepseekMixtureDefaults otherwise{.shared = 1, .groups = 1, .dense = 1};
@@ -29,6 +39,28 @@ std::optional<std::string> beyond_glm4_moe(const nn::ModelConfig& config) {
 }
 
 }  // namespace
+
+const Family& glm4_family() {
+  static const Family family{.name = "GLM-4",
+                             .architecture = "Glm4ForCausalLM",
+                             .model_type = "glm4",
+                             .traits = {.attention_bias = true,
+                                        .may_lack_attention_bias = true,
+                                        .norm_placement = nn::NormPlacement::Around,
+                                        .may_turn_partly = true},
+                             .names = {.gate_up = "gate_up_proj",
+                                       .interleaves = true,
+                                       .attention_post_norm = "post_self_attn_layernorm",
+                                       .mlp_post_norm = "post_mlp_layernorm"},
+                             .norm_eps = 1.5625e-7,
+                             .num_kv_heads = 2,
+                             .head_width = 128,
+                             .gguf = "glm4",
+                             .gguf_fuses_gate = true,
+                             .read = read_glm4,
+                             .write = write_glm4};
+  return family;
+}
 
 const Family& glm4_moe_family() {
   static const Family family{.name = "GLM-4.5",

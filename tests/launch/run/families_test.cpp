@@ -378,13 +378,13 @@ TEST_P(DenseFamilies, UpcycledTheyAreWhatTheyWereOrAreRefused) {
 
 INSTANTIATE_TEST_SUITE_P(OfPeople, DenseFamilies,
                          ::testing::Values("llama", "llama_tied", "mistral", "qwen2", "qwen3", "olmo2", "gemma3",
-                                           "phi3", "phi4_mini", "gpt2"),
+                                           "phi3", "phi4_mini", "gpt2", "glm4"),
                          [](const auto& test) { return std::string(test.param); });
 
 const auto all_families =
     ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmoe",
                       "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe", "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2",
-                      "glm4_moe", "glm4_moe_air", "gpt_oss");
+                      "glm4", "glm4_moe", "glm4_moe_air", "gpt_oss");
 
 INSTANTIATE_TEST_SUITE_P(OfPeople, Families, all_families, [](const auto& test) { return std::string(test.param); });
 

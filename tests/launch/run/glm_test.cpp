@@ -200,6 +200,39 @@ TEST_F(GlmWithout, NormsOfQueriesAndKeysComesBack) {
       json, [](const std::string& name) { return name.ends_with("q_norm.weight") || name.ends_with("k_norm.weight"); });
 }
 
+// GLM-4-32B has none.
+TEST(Glm, DenseModelsMayLackBiases) {
+  const FamilyReference reference("glm4");
+  const HuggingFaceModel whole(reference.folder());
+  Json json = config_of("glm4");
+  json["attention_bias"] = false;
+  const nn::ModelConfig config = read(json);
+  EXPECT_FALSE(config.attention_bias);
+  const testing::TemporaryFolder folder;
+  data::export_hugging_face(whole, config, folder / "out", {.dtype = DType::F32});
+  data::export_gguf(whole, config, folder / "m.gguf", {.dtype = DType::F32});
+  const HuggingFaceModel directory(folder / "out");
+  const data::GgufModel file(std::make_shared<data::GgufFile>((folder / "m.gguf").string()));
+  EXPECT_EQ(directory.model_config(), config);
+  EXPECT_FALSE(file.model_config().attention_bias);
+  EXPECT_EQ(file.tensors().size(), directory.tensors().size());
+  expect_near(logits_of(file, file.model_config(), reference.samples(), DType::F32),
+              logits_of(directory, config, reference.samples(), DType::F64), 1e-5);
+}
+
+TEST(Glm, WhatADenseModelDoesNotSayIsAsInTransformers) {
+  Json json = config_of("glm4");
+  for (const char* name : {"attention_bias", "head_dim", "num_key_value_heads", "rms_norm_eps", "rope_parameters"})
+    json.erase(name);
+  const nn::ModelConfig config = read(json);
+  EXPECT_TRUE(config.attention_bias);
+  EXPECT_EQ(config.head_width, 128);
+  EXPECT_EQ(config.turning_width(), 64);
+  EXPECT_EQ(config.num_kv_heads, 2);
+  EXPECT_EQ(config.norm_eps, 1.5625e-7);
+  EXPECT_EQ(config.rope_base, 10000);
+}
+
 TEST(Glm, MayHaveExpertsInEveryLayer) {
   Json json = config_of("glm4_moe");
   json["first_k_dense_replace"] = 0;
