@@ -2,16 +2,16 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <iterator>
-#include <limits>
-#include <numeric>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "core/device/index_check.h"
 #include "core/nn/drafter.h"
+#include "core/nn/model_drafter.h"
+#include "core/nn/predictor_drafter.h"
 #include "core/ops/head_loss.h"
 #include "core/random.h"
 
@@ -30,20 +30,6 @@ std::vector<double> logits_of(const Transformer& model, const Tensor& hidden) {
   return result;
 }
 
-/// No NaN, and the greatest is finite (-inf rules a token out).
-bool have_maximum(std::span<const double> logits) {
-  bool found = false;
-  for (const double x : logits) {
-    if (!(x < std::numeric_limits<double>::infinity())) return false;
-    found |= std::isfinite(x);
-  }
-  return found;
-}
-
-void check_maximum(bool is_there, std::uint64_t index) {
-  core::check(is_there, "generate: the logits for token {} of the text have no finite maximum", index);
-}
-
 /// The first rank's values, on every rank: the others contribute nothing to the sum.
 std::vector<std::int64_t> from_first_rank(const Transformer& model, bool is_first, std::vector<std::int64_t> values) {
   if (!is_first) std::fill(values.begin(), values.end(), 0);
@@ -53,73 +39,6 @@ std::vector<std::int64_t> from_first_rank(const Transformer& model, bool is_firs
 }
 
 }  // namespace
-
-namespace {
-
-/// Tokens, likeliest first and of equal ones by index, sorted as far as they are asked for: most draws end early, and
-/// a vocabulary takes longer to sort than a model to run.
-class ByLikelihood {
- public:
-  explicit ByLikelihood(std::span<const double> logits) : logits_(logits), order_(logits.size()) {
-    std::iota(order_.begin(), order_.end(), 0);
-  }
-  std::int32_t operator[](std::size_t i) {
-    while (i >= sorted_) sort_more();
-    return order_[i];
-  }
-
- private:
-  void sort_more() {
-    const auto begin = order_.begin() + static_cast<std::ptrdiff_t>(sorted_);
-    sorted_ = std::min(order_.size(), std::max<std::size_t>(64, 8 * sorted_));
-    std::partial_sort(begin, order_.begin() + static_cast<std::ptrdiff_t>(sorted_), order_.end(),
-                      [this](std::int32_t a, std::int32_t b) {
-                        const double x = logits_[static_cast<std::size_t>(a)];
-                        const double y = logits_[static_cast<std::size_t>(b)];
-                        return x != y ? x > y : a < b;
-                      });
-  }
-
-  std::span<const double> logits_;
-  std::vector<std::int32_t> order_;
-  std::size_t sorted_ = 0;
-};
-
-}  // namespace
-
-std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, std::uint64_t index) {
-  check_maximum(have_maximum(logits), index);
-  const auto likeliest = std::max_element(logits.begin(), logits.end());
-  if (options.temperature <= 0) return static_cast<std::int32_t>(likeliest - logits.begin());
-  ByLikelihood order(logits);
-  const auto weight = [&](double logit) { return std::exp((logit - *likeliest) / options.temperature); };
-  const auto weight_at = [&](std::size_t i) { return weight(logits[static_cast<std::size_t>(order[i])]); };
-  const bool has_most = options.top_k > 0 && options.top_k < std::ssize(logits);
-  const std::size_t most = has_most ? static_cast<std::size_t>(options.top_k) : logits.size();
-  double all = 0;
-  if (has_most)
-    for (std::size_t i = 0; i < most; ++i) all += weight_at(i);
-  else
-    for (const double logit : logits) all += weight(logit);
-  double kept = 0;
-  std::size_t n = 0;
-  if (options.top_p >= 1) {
-    kept = all;
-    n = most;
-  }
-  while (n < most && (n == 0 || kept < options.top_p * all)) kept += weight_at(n++);
-
-  double left = core::RandomStream(options.seed, options.text, "generate").uniform(index) * kept;
-  std::size_t chosen = 0;
-  for (std::size_t i = 0; i < n; ++i) {
-    const double p = weight_at(i);
-    if (p == 0) break;  // rounding has left something of the sum
-    chosen = i;
-    if (left < p) break;
-    left -= p;
-  }
-  return order[chosen];
-}
 
 std::uint64_t key_of_text(std::span<const std::int32_t> prompt) {
   return core::hash_name({reinterpret_cast<const char*>(prompt.data()), prompt.size_bytes()});
@@ -147,7 +66,8 @@ class Generation {
     std::vector<std::int32_t> tokens = {};  // with the prompt; on the first rank alone
     std::uint64_t key = 0;
     Clock::time_point begin = {};
-    std::vector<std::int32_t> drafts = {};  // of what follows its tokens; on other ranks than the first zeros
+    std::vector<std::int32_t> drafts = {};      // of what follows its tokens; on other ranks than the first zeros
+    std::vector<Distribution> drawn_from = {};  // each draft, where such are drawn; on the first rank alone
   };
   /// Tokens of a text that a pass runs, from the first that has not been.
   struct Piece {
@@ -175,7 +95,8 @@ class Generation {
   std::int64_t take(const Piece& piece, const std::vector<std::int32_t>& chosen);
   /// Drafts of what follows the texts of a pass, whose tokens' hidden states are given.
   void draft(const std::vector<Piece>& pieces, const Tensor& hidden);
-  /// How many drafts a text may have in its next pass.
+  /// How many drafts a text may have in its next pass, once all of it has been run; once none, never again, unless it
+  /// is run again from its beginning.
   std::int64_t most_drafts(std::int64_t slot) const;
   std::int64_t size_of(std::int64_t slot) const {
     const auto text = *text_of_slot_[static_cast<std::size_t>(slot)];
@@ -185,11 +106,20 @@ class Generation {
   bool is_there(std::int64_t slot) const { return text_of_slot_[static_cast<std::size_t>(slot)].has_value(); }
   /// `further` tokens behind those of the text.
   std::int64_t next_token(std::span<const double> logits, const Text& text, std::int64_t further) const;
+  /// The token that stands in place of one of the text's drafts, by the model's logits there: that draft, if it stays.
+  std::int64_t checked_draft(std::span<const double> logits, const Text& text, std::size_t draft) const;
+  /// A draft so many tokens behind those of the text, by the logits of what drafts.
+  std::int32_t next_draft(std::span<const double> logits, Text& text, std::int64_t further) const;
+  /// Logits of tokens that may be chosen.
+  std::span<const double> of_tokens(std::span<const double> logits) const;
+  SamplingOptions sampling_of(const Text& text) const;
+  std::unique_ptr<Drafter> make_drafter(std::int64_t num_slots) const;
   void add(std::int64_t slot, std::int32_t token);
   void leave(std::int64_t slot, bool is_stopped);
   void end(std::size_t text);
   const Text& text_in(std::int64_t slot) const { return texts_[*text_of_slot_[static_cast<std::size_t>(slot)]]; }
   Text& text_in(std::int64_t slot) { return texts_[*text_of_slot_[static_cast<std::size_t>(slot)]]; }
+  Continuation& result_of(std::int64_t slot) { return result_.texts[*text_of_slot_[static_cast<std::size_t>(slot)]]; }
 
   const Transformer& model_;
   const GenerateOptions& options_;
@@ -197,7 +127,7 @@ class Generation {
   std::vector<std::optional<std::size_t>> text_of_slot_;  // none: it is free
   std::size_t num_begun_ = 0;
   std::optional<KvCache> cache_;
-  std::optional<Drafter> drafter_;  // of speculative generation
+  std::unique_ptr<Drafter> drafter_;  // of speculative generation
   Generated result_;
 };
 
@@ -227,11 +157,23 @@ Generation::Generation(const Transformer& model, std::span<const std::vector<std
   const auto num_slots = std::clamp<std::int64_t>(options.at_once, 1, std::max<std::int64_t>(1, std::ssize(texts_)));
   text_of_slot_.resize(static_cast<std::size_t>(num_slots));
   if (options.use_cache) cache_ = model.make_cache(num_slots);
-  core::check(!options.speculative || (options.use_cache && model.num_predictors() > 0),
-              "generate: drafts are asked for with {} layers that predict, {} a cache, expected some, with one",
-              model.num_predictors(), options.use_cache ? "with" : "without");
-  if (options.speculative) drafter_.emplace(model, num_slots);
+  drafter_ = make_drafter(num_slots);
   result_.texts.resize(texts_.size());
+}
+
+std::unique_ptr<Drafter> Generation::make_drafter(std::int64_t num_slots) const {
+  const char* with_cache = options_.use_cache ? "with" : "without";
+  core::check(!options_.speculative || (options_.use_cache && model_.num_predictors() > 0),
+              "generate: drafts are asked for with {} layers that predict, {} a cache, expected some, with one",
+              model_.num_predictors(), with_cache);
+  core::check(
+      options_.draft == nullptr || (options_.use_cache && !options_.speculative),
+      "generate: drafts of another model are asked for {} a cache and {} those of layers that predict, expected "
+      "one, and none of those",
+      with_cache, options_.speculative ? "with" : "without");
+  if (options_.speculative) return std::make_unique<PredictorDrafter>(model_, num_slots);
+  if (options_.draft == nullptr) return nullptr;
+  return std::make_unique<ModelDrafter>(*options_.draft, num_slots, options_.draft_tokens);
 }
 
 Generated Generation::run() {
@@ -319,13 +261,43 @@ Tensor Generation::rows_that_choose(const std::vector<Piece>& pieces, const Tens
   return rows;
 }
 
-std::int64_t Generation::next_token(std::span<const double> logits, const Text& text, std::int64_t further) const {
-  if (options_.valid_vocabulary >= 0 && options_.valid_vocabulary < std::ssize(logits))
-    logits = logits.first(static_cast<std::size_t>(options_.valid_vocabulary));
-  if (!have_maximum(logits)) return -1;
+std::span<const double> Generation::of_tokens(std::span<const double> logits) const {
+  std::int64_t count = std::min(std::ssize(logits), model_.config().vocabulary);
+  if (options_.valid_vocabulary >= 0) count = std::min(count, options_.valid_vocabulary);
+  return logits.first(static_cast<std::size_t>(count));
+}
+
+SamplingOptions Generation::sampling_of(const Text& text) const {
   SamplingOptions sampling = options_.sampling;
   sampling.text = text.key;
-  return sample(logits, sampling, text.tokens.size() + static_cast<std::size_t>(further));
+  return sampling;
+}
+
+std::int64_t Generation::next_token(std::span<const double> logits, const Text& text, std::int64_t further) const {
+  logits = of_tokens(logits);
+  if (!have_maximum(logits)) return -1;
+  return sample(logits, sampling_of(text), text.tokens.size() + static_cast<std::size_t>(further));
+}
+
+std::int64_t Generation::checked_draft(std::span<const double> logits, const Text& text, std::size_t draft) const {
+  if (draft >= text.drawn_from.size()) return next_token(logits, text, static_cast<std::int64_t>(draft));
+  logits = of_tokens(logits);
+  if (!have_maximum(logits)) return -1;
+  const SamplingOptions sampling = sampling_of(text);
+  const std::int32_t token = text.drafts[draft];
+  return replacement(token, text.drawn_from[draft], distribution_of(logits, sampling), sampling,
+                     text.tokens.size() + draft)
+      .value_or(token);
+}
+
+// Logits without a maximum are the draft's own concern: it is token 0.
+std::int32_t Generation::next_draft(std::span<const double> logits, Text& text, std::int64_t further) const {
+  if (options_.draft == nullptr || options_.sampling.temperature <= 0)
+    return std::max(static_cast<std::int32_t>(next_token(logits, text, further)), 0);
+  logits = of_tokens(logits);
+  const SamplingOptions sampling = sampling_of(text);
+  text.drawn_from.push_back(have_maximum(logits) ? distribution_of(logits, sampling) : Distribution{{0, 1.0}});
+  return draw_draft(text.drawn_from.back(), sampling, text.tokens.size() + static_cast<std::size_t>(further));
 }
 
 std::vector<std::vector<std::int32_t>> Generation::choices(const std::vector<Piece>& pieces, const Tensor& hidden) {
@@ -344,8 +316,7 @@ std::vector<std::vector<std::int32_t>> Generation::choices(const std::vector<Pie
     const Text& text = text_in(piece.slot);
     for (std::size_t i = begin; i < packed.size(); ++i) {
       const std::size_t further = i - begin;
-      packed[i] = next_token(std::span(logits).subspan((row + further) * width, width), text,
-                             static_cast<std::int64_t>(further));
+      packed[i] = checked_draft(std::span(logits).subspan((row + further) * width, width), text, further);
       if (i + 1 < packed.size() && packed[i] != text.drafts[further]) break;
     }
     row += packed.size() - begin;
@@ -371,6 +342,7 @@ void Generation::advance(const std::vector<Piece>& pieces, Pace& pace) {
   pace.seconds += seconds_since(begin);
   for (std::size_t n = 0; n < pieces.size(); ++n) {
     const Piece& piece = pieces[n];
+    if (&pace == &result_.decode) ++result_of(piece.slot).num_passes;
     const std::int64_t added = chosen[n].empty() ? 0 : take(piece, chosen[n]);
     if (!options_.is_first_rank) continue;
     pace.tokens += piece.num_drafts > 0 ? added : piece.end - (cache_ ? piece.first : 0);
@@ -381,20 +353,21 @@ void Generation::advance(const std::vector<Piece>& pieces, Pace& pace) {
 }
 
 std::int64_t Generation::take(const Piece& piece, const std::vector<std::int32_t>& chosen) {
-  const std::size_t index = *text_of_slot_[static_cast<std::size_t>(piece.slot)];
-  Text& text = texts_[index];
+  Text& text = text_in(piece.slot);
   const std::int64_t kept = std::ssize(chosen) - 1;
   text.done = piece.end - piece.num_drafts + kept;
   text.drafts.clear();
+  text.drawn_from.clear();
   if (kept < piece.num_drafts && options_.is_first_rank) cache_->truncate(piece.slot, text.done);
-  Continuation& result = result_.texts[index];
+  Continuation& result = result_of(piece.slot);
   result.num_drafted += piece.num_drafts;
   std::int64_t added = 0;
   for (const std::int32_t token : chosen) {
     if (!is_there(piece.slot)) break;
-    const std::size_t before = result.tokens.size();
+    if (added < piece.num_drafts) ++result.num_tried;  // the token behind the kept ones stands where a draft fell
+    if (added < kept) ++result.num_accepted;
+    ++added;
     add(piece.slot, token);
-    if (added++ < kept && result.tokens.size() > before) ++result.num_accepted;
   }
   return added;
 }
@@ -402,10 +375,9 @@ std::int64_t Generation::take(const Piece& piece, const std::vector<std::int32_t
 std::int64_t Generation::most_drafts(std::int64_t slot) const {
   const std::size_t index = *text_of_slot_[static_cast<std::size_t>(slot)];
   const std::int64_t size = size_of(slot), most = model_.config().long_context_from();
-  if (texts_[index].done + 1 < size) return 0;  // a part of it is to be read first
   // The pass adds a token behind them.
   std::int64_t drafts =
-      std::min(model_.num_predictors(), texts_[index].max_tokens - std::ssize(result_.texts[index].tokens) - 1);
+      std::min(drafter_->most(size), texts_[index].max_tokens - std::ssize(result_.texts[index].tokens) - 1);
   if (size <= most) drafts = std::min(drafts, most - size);  // all of it is turned as a short text
   return std::max<std::int64_t>(drafts, 0);
 }
@@ -417,7 +389,10 @@ void Generation::draft(const std::vector<Piece>& pieces, const Tensor& hidden) {
     const std::int64_t from = std::exchange(row, row + (options_.is_first_rank ? piece.end - piece.first : 0));
     if (!is_there(piece.slot) || text_in(piece.slot).done == 0) continue;
     const Text& text = text_in(piece.slot);
-    DraftPart part{.slot = piece.slot, .context = std::max(text.done, text.to_read), .wanted = most_drafts(piece.slot)};
+    const std::int64_t most = most_drafts(piece.slot);
+    if (most == 0) continue;
+    const bool is_read = text.done >= text.to_read;  // and a token stands behind what was read
+    DraftPart part{.slot = piece.slot, .context = std::max(text.done, text.to_read), .wanted = is_read ? most : 0};
     if (options_.is_first_rank) {
       part.first = piece.first;
       part.end = text.done;
@@ -429,11 +404,11 @@ void Generation::draft(const std::vector<Piece>& pieces, const Tensor& hidden) {
   const auto choose = [&](std::span<const std::size_t> of, const Tensor& last, std::int64_t further) {
     std::vector<std::int32_t> tokens(of.size(), 0);
     if (!options_.is_first_rank) return tokens;
-    const std::vector<double> logits = logits_of(model_, last);
+    const std::vector<double> logits = logits_of(drafter_->head_of(), last);
     const std::size_t width = logits.size() / of.size();
     for (std::size_t n = 0; n < of.size(); ++n) {
       const auto own = std::span(logits).subspan(n * width, width);
-      tokens[n] = std::max(static_cast<std::int32_t>(next_token(own, text_in(parts[of[n]].slot), further)), 0);
+      tokens[n] = next_draft(own, text_in(parts[of[n]].slot), further);
     }
     return tokens;
   };

@@ -5,9 +5,13 @@
 //     std::vector<std::int32_t> ids = generate(model, prompt, {.max_tokens = 64, .sampling = options, .stop = {0}});
 //     Generated all = generate_texts(model, prompts, {.max_tokens = 64, .at_once = 8});     // all.texts[i].tokens
 //
-// Speculative generation gives the same tokens in fewer passes. Layers that predict further tokens draft what follows a
-// text; the model runs its last token and the drafts together, and each draft stays that is what the model chooses
-// there itself. What it chooses is a function of logits, seed and place, so this holds of samples too.
+// Speculative generation takes fewer passes. Something cheaper drafts what follows a text, and the model runs its last
+// token and the drafts together. Layers that predict further tokens are one such: each draft stays that is what the
+// model chooses there itself, and as what it chooses is a function of logits, seed and place, the tokens are the same,
+// also of samples. Another model is the other: the likeliest tokens are the same again; of samples drafts stay by
+// speculative sampling (core/nn/sampling.h), so that the tokens are others, of exactly the same distribution.
+//
+//     Generated all = generate_texts(teacher, prompts, {.draft = &student, .draft_tokens = 4});
 //
 // Of a model that is cut, every rank calls them. The ranks of the first tensor group run the tokens together;
 // those with other data follow with none of their own, so that all take the same number of steps.
@@ -18,22 +22,10 @@
 #include <span>
 #include <vector>
 
+#include "core/nn/sampling.h"
 #include "core/nn/transformer.h"
 
 namespace limbeck::nn {
-
-struct SamplingOptions {
-  double temperature = 0;  // 0: the most likely token
-  std::int64_t top_k = 0;  // only the k most likely; 0: all
-  double top_p = 1;        // only the fewest most likely whose probabilities sum to this
-  std::uint64_t seed = 1;
-  std::uint64_t text = 0;  // texts have random numbers of their own: key_of_text
-};
-
-/// One token from logits [V]: most likely ones first, ties by the lower index. `index` is the token's place in the
-/// text: with the seed and the text's key it fixes the random number. Temperature applies before top_k and top_p, as in
-/// Hugging Face's generate(). Throws, naming the place, where a logit is NaN or the greatest is not finite.
-std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, std::uint64_t index);
 
 /// What tells a text's random numbers from others': a hash of its prompt. So a prompt goes on in the same way whatever
 /// is beside it.
@@ -45,6 +37,8 @@ struct Continuation {
   std::int32_t stop_token = -1;                    // of those the one that did
   double seconds = 0;                              // from its first pass to its last, others' between them included
   std::int64_t num_drafted = 0, num_accepted = 0;  // drafts that the model ran, and those that stayed
+  std::int64_t num_tried = 0;                      // those that no refused one stands before
+  std::int64_t num_passes = 0;                     // that it went on by; its prompt's is none of them
 };
 
 struct GenerateOptions {
@@ -58,8 +52,11 @@ struct GenerateOptions {
   /// longer prompt takes several. Without a cache a prompt is one piece.
   std::int64_t most_of_prompts = 2048;
   bool use_cache = true;
-  bool speculative = false;   // with a cache, of a model with predictors
-  bool is_first_rank = true;  // of the batch group
+  bool speculative = false;  // with a cache, of a model with predictors
+  /// Instead, a model of the same tokens that drafts, on the same ranks; with a cache.
+  const Transformer* draft = nullptr;
+  std::int64_t draft_tokens = 4;  // that it drafts at most before a pass
+  bool is_first_rank = true;      // of the batch group
   std::function<void(std::size_t prompt, std::int32_t token)> on_token = {};
   std::function<void(std::size_t prompt, const Continuation&)> on_end = {};
   /// Asked of each token that is added, on every rank alike, in order; the text ends behind one of which it is true.

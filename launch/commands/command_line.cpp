@@ -224,7 +224,8 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
                           "limbeck generate runs/distill_smollm2 --prompt \"The idea of freedom\"\n"
                           "  limbeck generate student.gguf --prompt - <letter.txt --quiet\n"
                           "  limbeck generate student.gguf --prompts questions.jsonl --json --quiet >answers.jsonl\n"
-                          "  limbeck generate student.gguf --chat --prompt \"What is a still?\"");
+                          "  limbeck generate student.gguf --chat --prompt \"What is a still?\"\n"
+                          "  limbeck generate teacher.gguf --draft runs/distill_smollm2 --prompt \"The idea\"");
   const auto options = bind<GenerateOptions>(app, std::move(run));
   app.add_option("CHECKPOINT", options->model, models)->required();
   auto* prompt =
@@ -263,8 +264,17 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
   app.add_option("--seed", options->seed, "Of the sampling")
       ->transform(number<std::uint64_t>(at_least(0)))
       ->capture_default_str();
-  app.add_flag("--speculative", options->speculative,
-               "The same text in fewer passes: layers that predict further tokens draft it");
+  auto* speculative = app.add_flag("--speculative", options->speculative,
+                                   "The same text in fewer passes: layers that predict further tokens draft it");
+  auto* draft = app.add_option("--draft", options->draft,
+                               "A smaller model of the same tokens that drafts: the same text in fewer passes at "
+                               "temperature 0, else text of the same distribution")
+                    ->excludes(speculative)
+                    ->type_name("MODEL");
+  app.add_option("--draft-tokens", options->draft_tokens, "Most drafts of a text before a pass")
+      ->transform(number<std::int64_t>(between(1, 64)))
+      ->needs(draft)
+      ->capture_default_str();
   app.parse_complete_callback([=] {
     if (!*prompt && !*prompts) throw CLI::RequiredError("--prompt or --prompts");
   });

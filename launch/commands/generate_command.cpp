@@ -1,5 +1,6 @@
 // `limbeck generate`: prompts and a model into text.
 #include <algorithm>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -10,6 +11,7 @@
 #include "core/nn/generation.h"
 #include "data/text/text_source.h"
 #include "data/tokenizers/chat_template.h"
+#include "data/tokenizers/vocabulary.h"
 #include "launch/commands/commands.h"
 #include "launch/commands/prompts.h"
 #include "launch/console/progress.h"
@@ -69,6 +71,11 @@ std::vector<GivenPrompt> prompts_of_first_rank(Rank& rank, const GenerateOptions
   return prompts;
 }
 
+/// Null: of nothing.
+Json share(std::int64_t part, std::int64_t of) {
+  return of > 0 ? Json(static_cast<double>(part) / static_cast<double>(of)) : Json();
+}
+
 /// What is said of the prompts: as they grow, or with --json an object for each when it has ended.
 class Answers {
  public:
@@ -78,7 +85,7 @@ class Answers {
         texts_(prompts.size()),
         before_(prompts.size()),
         in_json_(options.json),
-        has_drafts_(options.speculative),
+        has_drafts_(options.speculative || options.draft),
         out_(prompts.size(), [](const std::string& text) {
           write_result(text);
           flush_results();
@@ -106,8 +113,12 @@ class Answers {
                  {"finish_reason", continuation.is_stopped ? "stop" : "length"},
                  {"seconds", continuation.seconds}};
     if (has_drafts_) {
+      json["passes"] = continuation.num_passes;
       json["drafted"] = continuation.num_drafted;
+      json["tried"] = continuation.num_tried;
       json["accepted"] = continuation.num_accepted;
+      json["acceptance"] = share(continuation.num_accepted, continuation.num_tried);
+      json["tokens_per_pass"] = share(std::ssize(continuation.tokens) - 1, continuation.num_passes);
     }
     return json;
   }
@@ -130,6 +141,46 @@ std::string pace_text(const char* what, const nn::Pace& pace) {
                      static_cast<double>(pace.tokens) / std::max(pace.seconds, 1e-9), pace.seconds);
 }
 
+/// Of all texts: how many drafts stayed, and what a pass over a text gave it.
+std::string drafts_text(const nn::Generated& generated) {
+  std::int64_t drafted = 0, tried = 0, accepted = 0, passes = 0;
+  for (const nn::Continuation& text : generated.texts) {
+    drafted += text.num_drafted;
+    tried += text.num_tried;
+    accepted += text.num_accepted;
+    passes += text.num_passes;
+  }
+  const auto each = [](std::int64_t a, std::int64_t b) {
+    return static_cast<double>(a) / static_cast<double>(std::max<std::int64_t>(b, 1));
+  };
+  return fmt::format("{} of {} accepted, {:.1f} % of the {} tried; {:.2f} tokens a pass", accepted,
+                     core::counted(drafted, "draft"), 100 * each(accepted, tried), tried,
+                     each(generated.decode.tokens, passes));
+}
+
+/// Collective: the model of --draft, whose tokens have to be those of the other.
+ModelSource open_draft(Rank& rank, const GenerateOptions& options, const ModelSource& model, const Log& log) {
+  ModelSource draft = open_model_together(rank, *options.draft, log);
+  say_notices(draft, log);
+  const data::Tokenizer& ours = model.require_tokenizer();
+  const data::Tokenizer& theirs = draft.require_tokenizer();
+  auto difference = data::vocabulary_difference(ours, theirs);
+  if (!difference) difference = data::vocabulary_difference(theirs, ours);
+  if (difference)
+    core::fail_usage("--draft: {} has other tokens than {}: {}", options.draft->string(), options.model.string(),
+                     *difference);
+  return draft;
+}
+
+/// Collective.
+std::unique_ptr<nn::Transformer> load_model(Rank& rank, const ModelSource& source, bool with_predict) {
+  nn::ModelOptions parts = rank.frozen_as_kept();
+  parts.with_predict = with_predict;
+  auto model = std::make_unique<nn::Transformer>(source.config, parts);
+  model->load(*source.reader);
+  return model;
+}
+
 /// Collective.
 void generate(Rank& rank, const GenerateOptions& options) {
   const Log log = make_log(rank.world().rank(), options.verbosity);
@@ -140,15 +191,15 @@ void generate(Rank& rank, const GenerateOptions& options) {
     core::fail_usage(
         "--speculative: {} gives no layers that predict further tokens, expected a model that does (no GGUF file)",
         options.model.string());
+  std::optional<ModelSource> draft_source;
+  if (options.draft) draft_source = open_draft(rank, options, source, log);
   std::optional<data::ChatTemplate> chat;
   if (options.chat) data::of_file(options.model.string(), [&] { chat.emplace(tokenizer); });
   const std::vector<GivenPrompt> prompts = prompts_of_first_rank(rank, options, tokenizer, chat ? &*chat : nullptr);
   std::vector<std::vector<std::int32_t>> ids;
   for (const GivenPrompt& prompt : prompts) ids.push_back(prompt.ids);
-  nn::ModelOptions parts = rank.frozen_as_kept();
-  parts.with_predict = options.speculative;
-  nn::Transformer model(source.config, parts);
-  model.load(*source.reader);
+  const auto model = load_model(rank, source, options.speculative);
+  const auto draft = draft_source ? load_model(rank, *draft_source, false) : nullptr;
   Answers answers(prompts, tokenizer, options);
   nn::GenerateOptions how{.max_tokens = options.max_tokens.value_or(64),
                           .fewer_where_full = !options.max_tokens,
@@ -159,7 +210,9 @@ void generate(Rank& rank, const GenerateOptions& options) {
                           .valid_vocabulary = std::min(tokenizer.vocabulary_size(), source.config.vocabulary),
                           .stop = tokenizer.stop_ids(),
                           .at_once = options.batch,
-                          .speculative = options.speculative};
+                          .speculative = options.speculative,
+                          .draft = draft.get(),
+                          .draft_tokens = options.draft_tokens};
   if (chat)
     if (const auto end = chat->end_of_reply(); end && std::ranges::find(how.stop, *end) == how.stop.end())
       how.stop.push_back(*end);
@@ -177,19 +230,13 @@ void generate(Rank& rank, const GenerateOptions& options) {
     if (!options.max_tokens && std::ssize(ids[i]) == source.config.max_positions)
       log->warn("prompt {} fills the model's {}: nothing is added", i + 1,
                 core::counted(source.config.max_positions, "position"));
-  const nn::Generated generated = nn::generate_texts(model, ids, how);
+  const nn::Generated generated = nn::generate_texts(*model, ids, how);
   progress.reset();
   if (generated.prefill.tokens == 0) return;
   std::string pace = pace_text("prefill", generated.prefill);
   if (generated.decode.tokens > 0) pace += ", " + pace_text("decode", generated.decode);
   log->info("{}", pace);
-  if (!options.speculative) return;
-  std::int64_t drafted = 0, accepted = 0;
-  for (const nn::Continuation& text : generated.texts) {
-    drafted += text.num_drafted;
-    accepted += text.num_accepted;
-  }
-  log->info("{} of {} accepted", accepted, core::counted(drafted, "draft"));
+  if (options.speculative || options.draft) log->info("{}", drafts_text(generated));
 }
 
 }  // namespace
@@ -209,7 +256,9 @@ int run_generate(const GenerateOptions& options) {
                          {"top_k", options.top_k},
                          {"top_p", options.top_p},
                          {"seed", options.seed},
-                         {"speculative", options.speculative}};
+                         {"speculative", options.speculative},
+                         {"draft", options.draft.value_or("").string()},
+                         {"draft_tokens", options.draft_tokens}};
   std::string command = "command: generate\n";
   for (const auto& [name, value] : identity.items()) command += name + ": " + line_of(value);
   in_world(

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "core/nn/drafter.h"
 #include "core/nn/generation.h"
+#include "core/nn/predictor_drafter.h"
 #include "core/ops/head_loss.h"
 #include "core/random.h"
 #include "launch/run/step.h"
@@ -244,7 +244,7 @@ TEST(Speculative, WhatDraftsAreMadeOfIsThatOfTheWholeText) {
   core::Tape off(core::Tape::Mode::Off);
   for (const auto& text : all)
     hidden.push_back(model.forward(off, model.pass(nn::one_sequence(memory, text, 0))).hidden.value);
-  nn::Drafter drafter(model, 2);
+  nn::PredictorDrafter drafter(model, 2);
   std::array<std::int64_t, 2> done = {0, 0};
   const std::vector<std::array<std::int64_t, 2>> parts_of = {{5, 70}, {1, 1}, {2, 4}, {0, 1}, {1, 1}, {3, 0}, {1, 2}};
   for (const auto& counts : parts_of) {
@@ -351,6 +351,45 @@ TEST(Speculative, RanksOfACutModelGiveThePlainText) {
       other.load(trained());
       own = {.max_tokens = 50, .at_once = 3, .speculative = true, .is_first_rank = own.is_first_rank};
       EXPECT_EQ(texts_of(nn::generate_texts(other, prompts, own)), dense) << layout;
+    });
+}
+
+// Another model drafts, cut over the same ranks: greedy text is the plain one, and samples are those of one rank.
+TEST(Speculative, RanksOfACutModelDraftAlike) {
+  nn::ModelConfig small = dense_config();
+  small.num_layers = 1;
+  small.num_predict_layers = 0;
+  small.vocabulary = 16;  // rows of padding
+  const auto whole = model_of(trained(), dense_config());
+  nn::Transformer draft_of_one(small, {.memory = core::Memory::cpu(1), .dtype = DType::F64, .frozen = true});
+  draft_of_one.init_random(4);
+  const Texts plain = texts_of(nn::generate_texts(*whole, prompts, {.max_tokens = 50}));
+  nn::GenerateOptions how{.max_tokens = 50,
+                          .sampling = {.temperature = 0.8, .seed = 7},
+                          .stop = {12},
+                          .at_once = 3,
+                          .draft = &draft_of_one,
+                          .draft_tokens = 3};
+  const nn::Generated sampled = nn::generate_texts(*whole, prompts, how);
+  EXPECT_GT(drafts_of(sampled).accepted, 10);
+  for (const auto& [layout, ranks] : {std::pair("tp2", 2), std::pair("dp2", 2), std::pair("tp2dp2", 4)})
+    testing::run_ranks(ranks, [&, layout = layout](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, layout, 1);
+      nn::ModelOptions options = rank.sharded(DType::F64);
+      options.frozen = true;
+      nn::Transformer model(dense_config(), options), draft(small, options);
+      model.load(trained());
+      draft.init_random(4);
+      nn::GenerateOptions own = how;
+      own.draft = &draft;
+      own.is_first_rank = rank.has_first_data();
+      const nn::Generated found = nn::generate_texts(model, prompts, own);
+      EXPECT_EQ(texts_of(found), texts_of(sampled)) << layout;
+      EXPECT_EQ(drafts_of(found).drafted, drafts_of(sampled).drafted) << layout;
+      EXPECT_EQ(drafts_of(found).accepted, drafts_of(sampled).accepted) << layout;
+      own.sampling = {};
+      own.stop = {};
+      EXPECT_EQ(texts_of(nn::generate_texts(model, prompts, own)), plain) << layout;
     });
 }
 

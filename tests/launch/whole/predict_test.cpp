@@ -105,12 +105,74 @@ TEST_F(PredictRuns, SpeculativeTextIsThePlainOne) {
       EXPECT_GT(accepted, 0);
       EXPECT_TRUE(is_greedy || accepted < all) << accepted;
     }
-  EXPECT_THAT(run("generate run --speculative --prompt a --max-tokens 12"), HasSubstr(" accepted\n"));
+  EXPECT_THAT(
+      run("generate run --speculative --prompt a --max-tokens 12"),
+      ContainsRegex("[0-9]+ of [0-9]+ drafts accepted, [0-9.]+ % of the [0-9]+ tried; [0-9.]+ tokens a pass\n"));
   EXPECT_THAT(run("generate run --prompt a --max-tokens 12"), Not(HasSubstr("accepted")));
   run("train tiny.textproto --steps 1 --quiet --out plain");
   const Outcome refused = folder_.limbeck("generate plain --speculative --prompt a");
   EXPECT_EQ(refused.code, 2);
   EXPECT_THAT(refused.output, HasSubstr("--speculative: plain gives no layers that predict further tokens"));
+}
+
+TEST_F(PredictRuns, AStudentDraftsForItsTeacher) {
+  run("train tiny.textproto --quiet --steps 30 --out teacher");
+  folder_.write("student.textproto", R"(
+    teacher { source: "teacher" }
+    student_init { choice: LIST layers: [1] calibration_tokens: 96 }
+    data { text: "text" tokenizer: "teacher" sequence_length: 48 held_out_fraction: 0.2 }
+    batch { sequences_per_step: 2 } train { steps: 10 eval_tokens: 96 threads: 1 } generation { max_tokens: 4 })");
+  run("distill student.textproto --quiet --out student");
+  folder_.write("prompts.txt", "the still\na\nwhat was large becomes\ndrips slowly\n");
+  const std::string command = "generate teacher --prompts prompts.txt --max-tokens 40 --batch 3 --json --quiet ";
+  const auto lines_of = [](const std::string& output) {
+    std::vector<json> result;
+    std::istringstream lines(output);
+    for (std::string line; std::getline(lines, line);) result.push_back(json::parse(line));
+    return result;
+  };
+  for (const int ranks : {1, 2}) {
+    const auto plain = lines_of(run(command + "--temperature 0", ranks));
+    const auto drafted = lines_of(run(command + "--temperature 0 --draft student --draft-tokens 3", ranks));
+    ASSERT_EQ(drafted.size(), 4U);
+    for (std::size_t i = 0; i < drafted.size(); ++i) {
+      EXPECT_EQ(drafted[i]["text"], plain.at(i)["text"]);
+      EXPECT_EQ(drafted[i]["finish_reason"], plain[i]["finish_reason"]);
+      EXPECT_FALSE(plain[i].contains("drafted"));
+      const auto number = [&](const char* field) { return drafted[i][field].get<double>(); };
+      EXPECT_LE(number("drafted"), 3 * number("passes"));
+      EXPECT_LE(number("accepted"), number("tried"));
+      EXPECT_DOUBLE_EQ(number("acceptance"), number("accepted") / number("tried"));
+      EXPECT_DOUBLE_EQ(number("tokens_per_pass"), (number("tokens") - 1) / number("passes"));
+      EXPECT_LT(number("passes"), number("tokens") - 1) << "some drafts are right";
+    }
+  }
+  const std::string sampled = command + "--temperature 0.8 --seed 3 --draft ";
+  const auto texts_of = [&](const std::string& output) {
+    std::vector<json> texts;
+    for (const json& line : lines_of(output)) texts.push_back(line["text"]);
+    return texts;
+  };
+  EXPECT_EQ(texts_of(run(sampled + "student")), texts_of(run(sampled + "student")));
+  for (const json& line : lines_of(run(sampled + "teacher"))) {  // of other rows, but nearly the same logits
+    EXPECT_GE(line["acceptance"], 0.9);
+    EXPECT_GT(line["tokens_per_pass"], 3.5);
+  }
+  EXPECT_THAT(run("generate teacher --draft student --prompt a --max-tokens 12"), HasSubstr(" tokens a pass\n"));
+
+  const auto refused = [&](const std::string& arguments) {
+    const Outcome outcome = folder_.limbeck("generate teacher --prompt a " + arguments);
+    EXPECT_EQ(outcome.code, 2) << outcome.output;
+    return outcome.output;
+  };
+  EXPECT_THAT(refused("--draft student --speculative"), HasSubstr("excludes"));
+  EXPECT_THAT(refused("--draft-tokens 3"), HasSubstr("--draft"));
+  EXPECT_THAT(refused("--draft student --draft-tokens 0"), HasSubstr("--draft-tokens"));
+  run("tokenize text --train --vocab 270 --quiet --out words");
+  run("train tiny.textproto --quiet --steps 1 --set data.tokenizer=words --out other");
+  const std::string output = refused("--draft other");
+  EXPECT_THAT(output, HasSubstr("--draft: other has other tokens than teacher: token "));
+  EXPECT_EQ(std::count(output.begin(), output.end(), '\n'), 1) << output;
 }
 
 TEST_F(PredictRuns, StudentsKeepWhatTheyAreCutFrom) {
