@@ -252,8 +252,7 @@ TEST_F(TeacherCacheTest, AFlippedBitIsFound) {
   const std::string name = TeacherCache(cache_).manifest().parts.at(0).file.name;
   const std::string bytes = read_file(cache_ / name);
   std::size_t found = 0, flipped = 0;
-  for (std::size_t at = 0;
-       at<bytes.size(); at += bytes.size()> 20000 && at > 4096 && at + 4096 < bytes.size() ? 97 : 1) {
+  for (std::size_t at = 0; at < bytes.size(); at += at < std::size_t{4096} ? 7 : 101) {
     std::string damaged = bytes;
     damaged[at] = static_cast<char>(damaged[at] ^ (1 << (at % 8)));
     write_file(cache_ / name, damaged);
@@ -273,7 +272,7 @@ TEST_F(TeacherCacheTest, AFlippedBitIsFound) {
   EXPECT_GT(found, flipped / 20);
   write_file(cache_ / name, bytes);
   const std::string manifest = read_file(cache_ / cache_manifest_name);
-  for (std::size_t at = 0; at < manifest.size(); ++at) {
+  for (std::size_t at = 0; at < manifest.size(); at += 3) {
     std::string damaged = manifest;
     damaged[at] = static_cast<char>(damaged[at] ^ 1);
     write_file(cache_ / cache_manifest_name, damaged);
