@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "kernels/distillation.h"
-#include "kernels/elementwise.h"
+#include "optim/vocabulary_parts.h"
 
 namespace limbeck::optim {
 namespace {
@@ -12,15 +12,6 @@ using core::DType;
 using core::LogitsChunk;
 using core::LossAccumulator;
 using core::Tensor;
-
-/// The lowest index over the parts whose maximum is the maximum of all, by a maximum of negated indices.
-template <class D>
-void reduce_indices(const D& device, nn::TensorComm& comm, const Tensor& own, const Tensor& maxima, Tensor& indices) {
-  const std::int64_t n = indices.numel();
-  kernels::negate_where_maximal(device, own.data<double>(), maxima.data<double>(), indices.mutable_data<double>(), n);
-  comm.max(indices);
-  kernels::scale(device, indices.data<double>(), -1.0, indices.mutable_data<double>(), n);
-}
 
 /// Losses and their gradient. Row results are reduced over the parts of the vocabulary.
 void run_chunk(LogitsChunk& chunk, const kernels::LossTerms& terms, double temperature, LossAccumulator& losses) {
@@ -48,11 +39,7 @@ void run_chunk(LogitsChunk& chunk, const kernels::LossTerms& terms, double tempe
       auto* indices = both_indices.mutable_data<double>();
       kernels::logits_maxima(device, logits, logits.student, maxima, indices);
       if (has_teacher) kernels::logits_maxima(device, logits, logits.teacher, maxima + n, indices + n);
-      if (chunk.vocabulary.size() > 1) {
-        const Tensor own = both_maxima.clone();
-        chunk.vocabulary.max(both_maxima);
-        reduce_indices(device, chunk.vocabulary, own, both_maxima, both_indices);
-      }
+      reduce_maxima(device, chunk.vocabulary, both_maxima, both_indices);
       kernels::logits_sums(device, logits, maxima, maxima + n, sums.mutable_data<double>());
       chunk.vocabulary.sum(sums);
       if (divergence.defined()) {

@@ -66,6 +66,8 @@ Tensor logits_of(const Tensor& hidden, const Tensor& head, const Tensor& bias) {
   return logits;
 }
 
+SparseTargets TargetSource::sparse(std::int64_t, std::int64_t) { fail("a teacher with logits has no sparse targets"); }
+
 OnlineTeacher::OnlineTeacher(Tensor hidden, Tensor head, Tensor bias)
     : hidden_(std::move(hidden)), head_(std::move(head)), bias_(std::move(bias)) {
   check_head("teacher's head", hidden_, head_);
@@ -93,6 +95,7 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
   check(options.chunk >= 0, "head_loss: chunk is {}, expected at least 0", options.chunk);
   check(teacher != nullptr || !objective.needs_teacher(), "head_loss: the objective needs a teacher, none was given");
 
+  const bool has_logits = teacher != nullptr && !teacher->is_sparse();
   const MemoryPtr& memory = hidden.value.memory();
   const DType dtype = sum_dtype(hidden.value.dtype());  // of logits and losses
   const bool trains = tape.mode() == Tape::Mode::Record && (hidden.slot || weight.slot || bias.slot);
@@ -114,7 +117,8 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
     LogitsChunk chunk{
         .student = logits.rows(0, count),
         .gradient = trains ? dlogits.rows(0, count) : Tensor(),
-        .teacher = teacher ? teacher->logits(first, count) : Tensor(),
+        .teacher = has_logits ? teacher->logits(first, count) : Tensor(),
+        .sparse = teacher && !has_logits ? std::optional(teacher->sparse(first, count)) : std::nullopt,
         .targets = targets.rows(first, count),
         .vocabulary_offset = options.vocabulary_offset,
         .num_valid = options.valid_vocabulary < 0
@@ -123,7 +127,8 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
         .weight = options.weight,
         .scale = options.scale,
         .vocabulary = vocabulary};
-    check(!teacher || (chunk.teacher.shape() == Shape{count, columns} && chunk.teacher.dtype() == dtype),
+    if (chunk.sparse) chunk.sparse->check_valid(dtype);
+    check(!has_logits || (chunk.teacher.shape() == Shape{count, columns} && chunk.teacher.dtype() == dtype),
           "head_loss: the teacher's logits are {} {}, expected {} [{},{}]", chunk.teacher.dtype(),
           chunk.teacher.shape(), dtype, count, columns);
     multiply(x, weight.value, bias.value, chunk.student);

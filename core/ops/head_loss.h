@@ -22,6 +22,9 @@ class TargetSource {
   virtual ~TargetSource() = default;
   /// Logits [count,V_local] of tokens [first, first+count), valid until the next call. Called in ascending order.
   virtual Tensor logits(std::int64_t first, std::int64_t count) = 0;
+  /// Whether only a part of its distributions is known, which sparse() gives in place of logits().
+  virtual bool is_sparse() const { return false; }
+  virtual SparseTargets sparse(std::int64_t first, std::int64_t count);
 };
 
 /// A teacher that ran on the same tokens: its final hidden states (normalised) and its head, float or frozen bfloat16.

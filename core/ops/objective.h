@@ -8,6 +8,8 @@
 //     statistics.kl / statistics.tokens;          // nats a token
 #pragma once
 
+#include <array>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -68,18 +70,39 @@ class LossAccumulator {
   std::vector<Tensor> each_;
 };
 
+/// A part of a teacher's distributions (core/ops/sparse_targets.h): of n tokens up to `width` others. Floating-point
+/// columns are of the logits' dtype.
+struct SparseTargets {
+  Tensor ids;                  // [n,width] int32 of the whole vocabulary, rising within a row; -1 behind a row's last
+  Tensor log_p;                // [n,width] at temperature 1; of draws their shares
+  Tensor rest;                 // [n] log-probability of all others, -infinity: none is left; of draws the entropy
+  Tensor log_p_tempered = {};  // the same at `temperature`, where that is not 1
+  Tensor rest_tempered = {};
+  Tensor likeliest;    // [n] int32
+  Tensor target_loss;  // [n]: -log p(target)
+  double temperature = 1;
+  bool draws = false;
+
+  SparseTargets rows(std::int64_t first, std::int64_t count) const;
+  /// All of them, some undefined at temperature 1.
+  std::array<Tensor*, 7> columns();
+  /// Throws, naming the column, where shapes or dtypes are not these.
+  void check_valid(DType dtype) const;
+};
+
 /// Logits of n tokens over this rank's part of the vocabulary.
 struct LogitsChunk {
-  Tensor student;                      // [n,V_local], float32 or float64
-  Tensor gradient;                     // [n,V_local]: the objective writes d(loss)/d(logits); may be `student`, or
-                                       // bfloat16 beside float32 logits; undefined: not wanted
-  Tensor teacher;                      // [n,V_local], or undefined
-  Tensor targets;                      // [n] int32, global indices; -1: none
-  std::int64_t vocabulary_offset = 0;  // global index of column 0
-  std::int64_t num_valid = 0;          // columns from here on are padding: probability 0 on both sides
-  double weight = 0;                   // of one token: 1 / global number of tokens with a target
-  Tensor scale = {};                   // [1] float64, which the weight is times; undefined: 1
-  nn::TensorComm& vocabulary;          // over which the vocabulary is cut
+  Tensor student;   // [n,V_local], float32 or float64
+  Tensor gradient;  // [n,V_local]: the objective writes d(loss)/d(logits); may be `student`, or
+                    // bfloat16 beside float32 logits; undefined: not wanted
+  Tensor teacher;   // [n,V_local], or undefined
+  std::optional<SparseTargets> sparse = {};  // what is known of a teacher in place of its logits
+  Tensor targets;                            // [n] int32, global indices; -1: none
+  std::int64_t vocabulary_offset = 0;        // global index of column 0
+  std::int64_t num_valid = 0;                // columns from here on are padding: probability 0 on both sides
+  double weight = 0;                         // of one token: 1 / global number of tokens with a target
+  Tensor scale = {};                         // [1] float64, which the weight is times; undefined: 1
+  nn::TensorComm& vocabulary;                // over which the vocabulary is cut
 };
 
 class Objective {

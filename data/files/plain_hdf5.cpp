@@ -46,11 +46,12 @@ struct Encoding {
   char kind;
   std::string_view bytes;
 };
-constexpr std::array<Encoding, 4> encodings = {
+constexpr std::array<Encoding, 5> encodings = {
     {{DType::F32, 1, {"\x20\x1f\0\4\0\0\0\0\0\x20\0\x17\x08\0\x17\x7f\0\0\0", 19}},
      {DType::F64, 1, {"\x20\x3f\0\x08\0\0\0\0\0\x40\0\x34\x0b\0\x34\xff\3\0\0", 19}},
      {DType::BF16, 1, {"\x20\x0f\0\2\0\0\0\0\0\x10\0\7\x08\0\7\x7f\0\0\0", 19}},
-     {DType::I64, 0, {"\x08\0\0\x08\0\0\0\0\0\x40\0", 11}}}};
+     {DType::I64, 0, {"\x08\0\0\x08\0\0\0\0\0\x40\0", 11}},
+     {DType::U8, 0, {"\0\0\0\1\0\0\0\0\0\x08\0", 11}}}};
 
 std::optional<DType> dtype_of(std::string_view message) {
   for (const Encoding& e : encodings)
@@ -62,7 +63,8 @@ std::optional<DType> dtype_of(std::string_view message) {
 
 class Reader {
  public:
-  Reader(PlainFile& file, std::map<std::string, PlainDataset>& datasets) : file_(file), datasets_(datasets) {}
+  Reader(PlainFile& file, std::map<std::string, PlainDataset>& datasets, bool with_bytes)
+      : file_(file), datasets_(datasets), with_bytes_(with_bytes) {}
 
   void read() {
     PlainCursor in(file_, 0, 48);
@@ -108,7 +110,8 @@ class Reader {
   }
 
   PlainDataset dataset(Object object, std::uint64_t at) {
-    file_.check(object.dtype.has_value(), at, "has a type that is not float32, float64, bfloat16 or int64");
+    file_.check(object.dtype.has_value() && (with_bytes_ || object.dtype != DType::U8), at,
+                "has a type that is not float32, float64, bfloat16 or int64");
     PlainDataset& made = object.dataset;
     made.info = {*object.shape, *object.dtype};
     const auto bytes = static_cast<std::uint64_t>(core::bytes_of(*object.dtype, object.shape->numel()));
@@ -393,16 +396,17 @@ class Reader {
 
   PlainFile& file_;
   std::map<std::string, PlainDataset>& datasets_;
+  bool with_bytes_;
   std::map<std::uint64_t, std::map<std::uint64_t, std::pair<std::uint64_t, std::uint64_t>>> heaps_;
   std::set<std::uint64_t> seen_;  // addresses of objects
 };
 
 }  // namespace
 
-PlainHdf5::PlainHdf5(const std::filesystem::path& file) : file_(file.string()) {
+PlainHdf5::PlainHdf5(const std::filesystem::path& file, bool with_bytes) : file_(file.string()) {
   const MappedFile mapped(file_);
   PlainFile bytes(file_, mapped.bytes());
-  Reader(bytes, datasets_).read();
+  Reader(bytes, datasets_, with_bytes).read();
 }
 
 }  // namespace limbeck::data

@@ -1,0 +1,66 @@
+// How a teacher cache comes to be: begun by one rank, written by many, a file after the other, and closed by one. What
+// a killed writer left is taken up: whole files stay, and only what they lack is done.
+//
+//     CacheIdentity identity = begin_teacher_cache(folder, wanted);                        // the first rank
+//     const std::vector<CacheWork> works = cache_work(TeacherCache(folder), texts, 65536);  // the same on every rank
+//     for (...) infos.push_back(write(works[i]));                                          // each rank its own
+//     finish_teacher_cache(folder, infos, texts);                                          // the first rank, all infos
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/teacher_cache/teacher_cache.h"
+#include "data/text/token_file.h"
+
+namespace limbeck::data {
+
+/// A cache that is open for writing in one process at a time.
+class CacheLock {
+ public:
+  /// Makes the folder where it is missing. Throws where another process writes to the cache.
+  explicit CacheLock(const std::filesystem::path& folder);
+  ~CacheLock();
+  CacheLock(const CacheLock&) = delete;
+  CacheLock& operator=(const CacheLock&) = delete;
+
+ private:
+  std::filesystem::path path_;
+  int descriptor_ = -1;
+};
+
+/// What an interrupted writer left.
+struct CacheLeftovers {
+  std::int64_t documents = 0;
+  std::int64_t positions = 0;
+};
+
+/// Makes a cache of this identity, or goes on with that in the folder, which throws a UsageError where it is of another
+/// and names what differs. Whole files that the manifest does not list yet are taken in; temporary ones go.
+CacheLeftovers begin_teacher_cache(const std::filesystem::path& folder, const CacheIdentity& identity);
+
+/// Documents of one file of the cache.
+struct CacheWork {
+  struct Document {
+    std::size_t text = 0;  // of the token files
+    std::int64_t document = 0;
+  };
+  std::string name;  // of the file
+  std::vector<Document> documents = {};
+  std::int64_t positions = 0;
+};
+
+/// What is missing for all documents of these texts, each once, in files of about so many positions, in order. A
+/// function of the cache and the texts alone.
+std::vector<CacheWork> cache_work(const TeacherCache& cache, const std::vector<std::shared_ptr<const TokenFile>>& texts,
+                                  std::int64_t positions_a_file);
+
+/// Lists the files in the manifest and, where nothing is missing, the texts. Throws where one of the files is not
+/// there.
+void finish_teacher_cache(const std::filesystem::path& folder, const std::vector<CachePartInfo>& parts,
+                          const std::vector<std::shared_ptr<const TokenFile>>& complete_texts);
+
+}  // namespace limbeck::data
