@@ -173,9 +173,11 @@ TEST(EndToEnd, EveryBadInputIsOneLineThatNamesThePlaceAndTheExpectation) {
            {"train tiny.textproto --dump-gradients nowhere/x.h5", 2, "nowhere", "expected"},
            {"train tiny.textproto --steps -3", 2, "--steps", "expected"},
            {"eval run --tokens ids.txt", 1, "ids.txt: \"three\" at place 2", "expected a token id below 257"},
-           {"convert run hf2 --dtype float7", 2, "--dtype: float7", "not in {float32,float16,bfloat16,Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_0}"},
+           {"convert run hf2 --dtype float7", 2, "--dtype: float7",
+            "not in {float32,float16,bfloat16,Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_0,MXFP4}"},
            {"convert run hf2 --dtype Q8_0", 2, "--dtype is Q8_0", "expected float32, bfloat16 or MXFP4"},
-           {"convert run x.gguf --dtype Q4_1", 2, "--dtype: Q4_1", "not in {float32,float16,bfloat16,Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_0}"},
+           {"convert run x.gguf --dtype Q4_1", 2, "--dtype: Q4_1",
+            "not in {float32,float16,bfloat16,Q8_0,Q6_K,Q5_K_M,Q4_K_M,Q4_0,MXFP4}"},
            {"convert run tiny.textproto", 2, "tiny.textproto", "folder cannot be made: Not a directory"},
            {"generate nowhere --prompt x", 2, "nowhere", "expected"},
            // GGUF
