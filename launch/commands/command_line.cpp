@@ -264,11 +264,11 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
   app.add_option("--seed", options->seed, "Of the sampling")
       ->transform(number<std::uint64_t>(at_least(0)))
       ->capture_default_str();
-  auto* speculative = app.add_flag("--speculative", options->speculative,
-                                   "The same text in fewer passes: layers that predict further tokens draft it");
+  auto* speculative =
+      app.add_flag("--speculative", options->speculative, "Layers that predict further tokens draft the text");
   auto* draft = app.add_option("--draft", options->draft,
-                               "A smaller model of the same tokens that drafts: the same text in fewer passes at "
-                               "temperature 0, else text of the same distribution")
+                               "A smaller model that drafts: at temperature 0 the same text, else the same "
+                               "distribution")
                     ->excludes(speculative)
                     ->type_name("MODEL");
   app.add_option("--draft-tokens", options->draft_tokens, "Most drafts of a text before a pass")
