@@ -45,6 +45,7 @@ void to_json(Json& json, const DistillStart& start) {
   add_text(json, "student_text", start.student_text);
   if (!start.layers.empty()) json["layers"] = start.layers;
   if (!start.influence.empty()) json["influence"] = start.influence;
+  for (const nn::DroppedLayer& d : start.dropped) json["dropped"].push_back({{"layer", d.layer}, {"kl", d.kl}});
   add_text(json, "teacher", start.teacher);
 }
 
@@ -55,6 +56,8 @@ void from_json(const Json& json, DistillStart& start) {
   start.student_text = json.value("student_text", "");
   start.layers = json.value("layers", start.layers);
   start.influence = json.value("influence", start.influence);
+  for (const Json& d : json.value("dropped", Json::array()))
+    start.dropped.push_back({d.at("layer").get<std::int64_t>(), d.at("kl").get<double>()});
   start.teacher = json.value("teacher", "");
 }
 
@@ -164,7 +167,7 @@ std::string to_text(const DistillReport& r) {
   const Evaluation teacher{.tokens = after.tokens, .cross_entropy = after.teacher_cross_entropy, .bytes = after.bytes};
   text += row("perplexity", {perplexity(teacher), perplexity(before), perplexity(after), perplexity(r.start.unigram)});
   text += row("bits/byte", {number(teacher.bits_per_byte()), number(before.bits_per_byte()),
-                              number(after.bits_per_byte()), number(r.start.unigram.bits_per_byte())});
+                            number(after.bits_per_byte()), number(r.start.unigram.bits_per_byte())});
   text += row("KL to the teacher, mean", {"", number(before.kl), number(after.kl), number(r.start.unigram.kl)});
   text += row("  median", {"", number(before.kl_median), number(after.kl_median), number(r.start.unigram.kl_median)});
   text += row("  99 %", {"", number(before.kl_p99), number(after.kl_p99), number(r.start.unigram.kl_p99)});
