@@ -42,6 +42,7 @@ Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t 
     values = core::constant(all_values);
   }
   const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention, as_optional_var(sinks));
+  if (pass.inside && !tape.is_replay()) pass.inside(Inside::Heads, attended.value);
   return exit_stream(tape, pass, core::linear(tape, attended, as_var(*o), pass.products), o_bias);
 }
 

@@ -19,6 +19,7 @@ Var Mlp::forward(Tape& tape, const Pass& pass, const Var& x) const {
                          ? core::swiglu(tape, projected(*gate, gate_bias), risen, activation, activation_limit)
                          : core::gelu(tape, risen, activation);
   end_of_reads(tape, pass, entered, x);
+  if (pass.inside && !tape.is_replay()) pass.inside(Inside::Neurons, hidden.value);
   return exit_stream(tape, pass, core::linear(tape, hidden, as_var(*down), pass.products), down_bias);
 }
 

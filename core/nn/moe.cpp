@@ -117,6 +117,7 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   const Var hidden = core::swiglu(tape, product(tape, rows, *gate, gate_bias, offsets),
                                   product(tape, rows, *up, up_bias, offsets), activation, activation_limit);
   const Var out = core::combine(tape, product(tape, hidden, *down, down_bias, offsets), experts, exchange);
+  if (pass.experts && !tape.is_replay()) pass.experts(layer, {out.value, hidden.value, weights.value, permutation});
   const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
   return shared ? core::add(tape, routed, beside) : routed;
 }

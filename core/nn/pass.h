@@ -14,6 +14,10 @@
 #include "core/ops/linear.h"
 #include "core/tape.h"
 
+namespace limbeck::core {
+struct Permutation;
+}
+
 namespace limbeck::nn {
 
 using core::Parameter;
@@ -29,6 +33,20 @@ struct RouterTraining {
   double jitter = 0;           // core/ops/jitter.h; 0: none
   std::uint64_t seed = 0;      // of the jitter
   std::uint64_t step = 0;
+};
+
+/// What a layer's last products read, which Pass::inside is called with.
+enum class Inside : std::uint8_t {
+  Heads,    // that of attention: what the heads give [T,H_local*D]
+  Neurons,  // that of a dense feed-forward, or of the shared experts: [T,F_local]
+};
+
+/// What the routed experts of a layer give: of the tokens that this rank of a tensor group sends to them.
+struct RoutedRows {
+  const Tensor& rows;     // [N,C] sorted by expert
+  const Tensor& inner;    // [N,F] what their last product reads, where no other rank has experts; else of other rows
+  const Tensor& weights;  // [T_local,K] by which they count
+  const core::Permutation& permutation;
 };
 
 struct Pass {
@@ -53,6 +71,9 @@ struct Pass {
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a
   /// replay): of this rank's share of the tokens, where a tensor group divides them.
   std::function<void(std::int64_t layer, const Tensor& counts)> load = {};
+  /// Called with what is inside each layer (not in a replay).
+  std::function<void(Inside what, const Tensor& x)> inside = {};
+  std::function<void(std::int64_t layer, const RoutedRows& rows)> experts = {};
   std::vector<Tensor> rope_rows = {};  // by Attention::rope: [T] int32, the row of its table that turns a token
 };
 

@@ -455,6 +455,18 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
   return finished(tape, pass, stream, norm_, losses);
 }
 
+Var Transformer::layer(Tape& tape, const Pass& pass, std::int64_t local, const Var& stream) const {
+  ResidualStream own(stream);
+  AuxiliaryLosses losses;
+  run(tape, pass, layers_.at(static_cast<std::size_t>(local)), local, own, losses);
+  return own.sum(tape);
+}
+
+Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, const Var& stream) const {
+  ResidualStream own(stream);
+  return finished(tape, pass, own, norm_, {});
+}
+
 Transformer::Output Transformer::predict(Tape& tape, const Pass& pass, std::int64_t depth, const Var& hidden,
                                          const Tensor& tokens) const {
   core::check(depth >= 0 && depth < num_predictors(), "transformer: depth {} of {} layers that predict", depth,

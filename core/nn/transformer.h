@@ -99,6 +99,12 @@ class Transformer {
   /// `input` [T,C]: the hidden states from the layers before, for a model without an embedding. With sequence
   /// parallelism it is this rank's share of the tokens, and so is what a model without a head gives.
   Output forward(Tape& tape, const Pass& pass, const Var* input = nullptr) const;
+  /// What forward is made of, for whoever runs some of the layers (core/nn/student/): the stream before the first one,
+  Var embedded(Tape& tape, const Pass& pass) const;
+  /// behind the one that counts `local` here, of the stream before it,
+  Var layer(Tape& tape, const Pass& pass, std::int64_t local, const Var& stream) const;
+  /// and what forward gives of the stream behind the last.
+  Output finished(Tape& tape, const Pass& pass, const Var& stream) const;
   /// How many layers that predict are here.
   std::int64_t num_predictors() const { return static_cast<std::int64_t>(predictors_.size()); }
   /// What the layer of a depth gives of `hidden`, the stream of the depth before (of depth 0, forward's), and of
@@ -119,7 +125,6 @@ class Transformer {
   core::Cut whole() const { return {.sees_share = options_.sequence_parallel}; }
   std::vector<core::RopeTable> rope_tables(std::int64_t num_positions) const;
   std::vector<Tensor> rope_rows(const Batch& batch) const;
-  Var embedded(Tape& tape, const Pass& pass) const;
   /// Without their positions.
   Var embedded(Tape& tape, const Pass& pass, const Tensor& tokens) const;
   void run(Tape& tape, const Pass& pass, const Layer& layer, std::int64_t local, ResidualStream& stream,

@@ -142,6 +142,7 @@ void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, c
   start.teacher = session.teacher_fingerprint;
   start.layers = session.start.layers;
   start.influence = session.start.influence;
+  start.dropped = session.start.dropped;
   log->info("before: KL {}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {:.4f})",
             fixed(start.student.kl, 4), start.student.agreement, start.student.cross_entropy,
             start.student.teacher_cross_entropy, start.unigram.kl);
@@ -176,8 +177,20 @@ void tell_training_text(const Session& session, const RunDirectory& directory, c
   });
 }
 
+/// "KL 0.0312 without 7, 0.0788 without 12": each without those before it too.
+std::string layers_dropped(const std::vector<nn::DroppedLayer>& dropped) {
+  std::vector<std::string> each;
+  for (const nn::DroppedLayer& d : dropped) each.push_back(fmt::format("{} without {}", fixed(d.kl, 4), d.layer));
+  return fmt::format("{}", fmt::join(each, ", "));
+}
+
 void start_student(Session& session, const Log& log) {
+  if (session.config.student_init && session.config.student_init->choice == LayerChoice::GreedyKl)
+    log->info("choosing layers by what dropping each does to the teacher, on {}",
+              core::counted(session.config.student_init->greedy_tokens, "token"));
   session.start_student();
+  if (!session.start.dropped.empty())
+    log->info("layers were dropped one after another, KL {}", layers_dropped(session.start.dropped));
   if (!session.start.layers.empty())
     log->info("the student keeps the teacher's layers {}", fmt::join(session.start.layers, " "));
   if (!session.start.is_exact) {

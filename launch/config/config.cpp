@@ -64,6 +64,7 @@ int number_of(E value) {
 static_assert(static_cast<int>(LayerChoice::BlockInfluence) == config::StudentInit::BLOCK_INFLUENCE);
 static_assert(static_cast<int>(LayerChoice::EvenlySpaced) == config::StudentInit::EVENLY_SPACED);
 static_assert(static_cast<int>(LayerChoice::List) == config::StudentInit::LIST);
+static_assert(static_cast<int>(LayerChoice::GreedyKl) == config::StudentInit::GREEDY_KL);
 static_assert(static_cast<int>(OptimizerKind::AdamW) == config::Optimizer::ADAMW);
 static_assert(static_cast<int>(OptimizerKind::Muon) == config::Optimizer::MUON);
 static_assert(static_cast<int>(ScheduleKind::Cosine) == config::Schedule::COSINE);

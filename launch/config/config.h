@@ -42,7 +42,7 @@ struct TeacherConfig {
   friend bool operator==(const TeacherConfig&, const TeacherConfig&) = default;
 };
 
-enum class LayerChoice : std::uint8_t { BlockInfluence, EvenlySpaced, List };
+enum class LayerChoice : std::uint8_t { BlockInfluence, EvenlySpaced, List, GreedyKl };
 
 struct UpcycleConfig {
   std::int64_t slices = 1;
@@ -60,6 +60,7 @@ struct StudentInitConfig {
   std::vector<std::int64_t> layers;
   std::int64_t calibration_tokens = 4096;
   std::optional<UpcycleConfig> upcycle;
+  std::int64_t greedy_tokens = 1024;
   friend bool operator==(const StudentInitConfig&, const StudentInitConfig&) = default;
 };
 

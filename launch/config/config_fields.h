@@ -149,6 +149,7 @@ void fields(Io& io, StudentInitConfig& c) {
   io("layers", c.layers);
   io("calibration_tokens", c.calibration_tokens, between(1, 16777216));
   io("upcycle", c.upcycle);
+  io("greedy_tokens", c.greedy_tokens, between(1, 16777216));
 }
 
 template <class Io>

@@ -45,6 +45,7 @@ void to_json(Json& json, const DistillStart& start) {
   add_text(json, "student_text", start.student_text);
   if (!start.layers.empty()) json["layers"] = start.layers;
   if (!start.influence.empty()) json["influence"] = start.influence;
+  for (const nn::DroppedLayer& d : start.dropped) json["dropped"].push_back({{"layer", d.layer}, {"kl", d.kl}});
   add_text(json, "teacher", start.teacher);
 }
 
@@ -55,6 +56,8 @@ void from_json(const Json& json, DistillStart& start) {
   start.student_text = json.value("student_text", "");
   start.layers = json.value("layers", start.layers);
   start.influence = json.value("influence", start.influence);
+  for (const Json& d : json.value("dropped", Json::array()))
+    start.dropped.push_back({d.at("layer").get<std::int64_t>(), d.at("kl").get<double>()});
   start.teacher = json.value("teacher", "");
 }
 

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/nn/student/greedy_layers.h"
 #include "launch/run/best_evaluation.h"
 #include "launch/run/evaluation.h"
 #include "launch/run/throughput.h"
@@ -27,6 +28,7 @@ struct DistillStart {
   std::string student_text;
   std::vector<std::int64_t> layers;  // of the teacher, that the student kept
   std::vector<double> influence;
+  std::vector<nn::DroppedLayer> dropped = {};
   std::string teacher = {};  // its fingerprint (model_fingerprint.h); empty: not known
 };
 

@@ -3,9 +3,6 @@
 #include <cmath>
 
 #include "core/counted.h"
-#include "core/nn/student/influence.h"
-#include "core/nn/student/router_inputs.h"
-#include "core/nn/student/student_init.h"
 #include "core/nn/student/vocabulary_rows.h"
 #include "core/slice.h"
 #include "data/text/token_meta.h"
@@ -23,19 +20,6 @@
 namespace limbeck::launch {
 
 using core::fail_usage;
-
-namespace {
-
-nn::UpcycleShape shape_of(const UpcycleConfig& c) {
-  return {.slices = c.slices,
-          .experts = c.experts,
-          .experts_per_token = c.experts_per_token,
-          .router_deviation = c.router_std,
-          .shared_slices = c.shared_slices,
-          .shared_gate = c.shared_gate};
-}
-
-}  // namespace
 
 Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     : rank(rank_of_session), config(std::move(run_config)), found(with_paths_found(config)) {
@@ -214,34 +198,7 @@ nn::ModelConfig Session::whole_student_architecture() const {
       architecture.vocabulary = config.teacher ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
     return architecture;
   }
-  const StudentInitConfig& init = *config.student_init;
-  nn::ModelConfig architecture = teacher_source_.config;
-  const std::int64_t depth = architecture.num_layers;
-  const std::int64_t keep = init.num_layers > 0 ? init.num_layers : depth;
-  if (keep > depth) fail_usage("student_init.num_layers is {}, expected at most the teacher's {}", keep, depth);
-  if (init.choice == LayerChoice::List) {
-    architecture = nn::skip_layers(architecture, init.layers);
-  } else if (init.choice == LayerChoice::EvenlySpaced) {
-    architecture = nn::skip_layers(architecture, nn::evenly_spaced_layers(depth, keep));
-  } else {
-    // Influence is measured later; until then all layers have to look alike.
-    const bool mixes_experts = architecture.moe.num_experts > 0 && !architecture.moe.dense_layers.empty();
-    const bool mixes_windows = architecture.window > 0 && !architecture.full_layers.empty();
-    if (keep < depth && (mixes_experts || mixes_windows))
-      fail_usage(
-          "student_init.choice is BLOCK_INFLUENCE, but the teacher mixes layers {}, expected LIST or EVENLY_SPACED",
-          mixes_experts ? "that are dense and with experts" : "with a window and without");
-    architecture.num_layers = keep;
-  }
-  if (init.upcycle) {
-    const UpcycleConfig& u = *init.upcycle;
-    nn::check_upcyclable(architecture, teacher_source_.path.string());
-    if (u.slices < 1 || architecture.mlp_width % u.slices != 0)
-      fail_usage("student_init.upcycle.slices is {}, expected a divisor of the teacher's feed-forward width {}",
-                 u.slices, architecture.mlp_width);
-    architecture = nn::upcycled_config(architecture, shape_of(u), /*renormalise=*/true);
-  }
-  return architecture;
+  return started_config(*config.student_init, teacher_source_.config, teacher_source_.path.string());
 }
 
 void Session::start_student() {
@@ -252,38 +209,39 @@ void Session::start_student() {
       load_student(*student_source_.reader);
     return;
   }
-  const StudentInitConfig& init = *config.student_init;
-  const std::int64_t depth = teacher->config().num_layers;
-  const std::int64_t keep = student->config().num_layers;
-  if (init.choice == LayerChoice::List) {
-    start.layers = init.layers;
-  } else if (init.choice == LayerChoice::EvenlySpaced) {
-    start.layers = nn::evenly_spaced_layers(depth, keep);
-  } else {
-    start.influence = nn::block_influence(*teacher, calibration_batch(), *rank.comms().batch);
-    for (const double influence : start.influence)
-      core::check(std::isfinite(influence), "the teacher, {}, gives hidden states that are not finite",
-                  teacher_source_.path.string());
-    start.layers = nn::layers_of_greatest_influence(start.influence, keep);
-  }
-  const nn::LayerSkip skipped(*teacher_source_.reader, depth, start.layers);
-  if (!init.upcycle) return load_student(skipped);
-  nn::ModelConfig dense = nn::skip_layers(teacher->config(), start.layers);
-  dense.num_predict_layers = student->config().num_predict_layers;
-  const UpcycleConfig& u = *init.upcycle;
-  nn::Upcycled upcycled(skipped, dense, shape_of(u), /*renormalise=*/true, config.train.seed);
-  start.is_exact = upcycled.is_exact();
-  load_student(upcycled);
-  upcycled.centre_routers(nn::mean_router_inputs(*student, calibration_batch(), *rank.comms().batch));
-  student->load(upcycled, ".router.weight");
+  const Calibration sample = calibration();
+  StudentSource source(rank, *config.student_init, *teacher, *teacher_source_.reader, sample, student->config(),
+                       config.train.seed);
+  source.load(*student);
+  start = source.start();
 }
 
-/// This rank's share of the first training text.
-nn::Batch Session::calibration_batch() const {
-  const std::int64_t count =
-      std::max<std::int64_t>(1, config.student_init->calibration_tokens / config.data.sequence_length);
-  const core::Slice mine = core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
-  return make_batch(rank.memory(), text->fetch(mine.first, mine.count), 0, mine.count, mine.first);
+/// The first training text.
+Calibration Session::calibration() const {
+  constexpr std::int64_t tokens_a_batch = 256;
+  const std::int64_t length = config.data.sequence_length;
+  const std::int64_t most = std::max<std::int64_t>(1, tokens_a_batch / length);
+  const auto share = [this, length](std::int64_t tokens) {
+    const std::int64_t count = std::max<std::int64_t>(1, tokens / length);
+    return core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
+  };
+  const auto batch = [this](core::Slice mine) {
+    return make_batch(rank.memory(), text->fetch(mine.first, mine.count), 0, mine.count, mine.first);
+  };
+  Calibration result{.longest = most * length, .valid_vocabulary = tokenizer->vocabulary_size()};
+  result.batch = [=](std::int64_t tokens) { return batch(share(tokens)); };
+  result.batches = [=, this](std::int64_t tokens) {
+    const std::int64_t ranks = rank.mesh().dp().size();
+    const std::int64_t most_of_a_rank = (std::max<std::int64_t>(1, tokens / length) + ranks - 1) / ranks;
+    const core::Slice mine = share(tokens);
+    std::vector<nn::Batch> batches;
+    for (std::int64_t done = 0; done < most_of_a_rank; done += most) {
+      const std::int64_t skipped = std::min(done, mine.count);
+      batches.push_back(batch({mine.first + skipped, std::min(most, mine.count - skipped)}));
+    }
+    return batches;
+  };
+  return result;
 }
 
 void Session::load_student(const core::StateReader& reader) {

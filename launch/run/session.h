@@ -20,15 +20,9 @@
 #include "launch/run/mapped_layers.h"
 #include "launch/run/model_source.h"
 #include "launch/run/rank.h"
+#include "launch/run/student_start.h"
 
 namespace limbeck::launch {
-
-/// How the student started.
-struct StudentStart {
-  std::vector<std::int64_t> layers;  // of the teacher that were kept; empty where it did not start from one
-  std::vector<double> influence;     // of each of the teacher's layers, where they were measured
-  bool is_exact = true;              // the upcycled student's logits equal the layer-skipped dense one's
-};
 
 class Session {
  public:
@@ -64,7 +58,7 @@ class Session {
  private:
   void load_teacher(std::int64_t vocabulary, const Log& log);
   void load_student(const core::StateReader& reader);
-  nn::Batch calibration_batch() const;
+  Calibration calibration() const;
   void choose_tokenizer(const Log& log);
   void check_same_ids(const ModelSource& source, const char* whose, const Log& log) const;
   void open_text(const Log& log);
