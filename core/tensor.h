@@ -51,6 +51,8 @@ class Storage {
   /// For whoever makes and keeps it (core/ops/packed_weight.h).
   std::vector<Made>& made() { return made_; }
 
+  /// Whether the memory is another owner's.
+  bool is_lent() const { return owner_ != nullptr; }
   bool is_empty() const { return data_ == nullptr && bytes_ > 0; }
   /// Gives the memory back. Reads fail until refill().
   void release();

@@ -48,15 +48,17 @@ constexpr T log_of(T ratio) {
     return std::log(ratio);
 }
 
-/// `log_ratio` is log q - log p, finite or not; beyond +-80 the smaller of the two counts for e^-80 of the other.
+/// `log_ratio` is log q - log p, finite or not; beyond +-80, of double +-700, the smaller of the two counts for so much
+/// of the other: float32 has no number for less.
 template <Divergence Kind, class T>
 constexpr DivergenceTerm<T> divergence_term(T p, T q, T log_ratio, T mix) {
   if constexpr (Kind == Divergence::TotalVariation) {
     const T half = T(0.5);
     return {q > p ? half * (q - p) : half * (p - q), q > p ? half * q : q < p ? -half * q : T(0)};
   } else {
-    T d = log_ratio < T(-80) ? T(-80) : log_ratio;
-    d = d > T(80) ? T(80) : d;
+    constexpr T most = std::is_same_v<T, float> ? 80 : 700;
+    T d = log_ratio < -most ? -most : log_ratio;
+    d = d > most ? most : d;
     if constexpr (Kind == Divergence::ForwardKl) {
       return {-p * d, -p};
     } else if constexpr (Kind == Divergence::ReverseKl) {

@@ -76,8 +76,11 @@ void Distillation::set(const DistillationOptions& options) {
   core::check(options.temperature > 0 && std::isfinite(options.temperature),
               "distillation: temperature is {}, expected a positive number", options.temperature);
   core::check(options.mix >= 0 && options.mix <= 1, "distillation: the mix is {}, expected 0 to 1", options.mix);
-  options_ = options;
   using enum kernels::Divergence;
+  core::check(options.mix < 1 || (options.divergence != SkewKl && options.divergence != ReverseSkewKl),
+              "distillation: the mix of a skew KL is {}, expected less than 1, where it is 0 of any student",
+              options.mix);
+  options_ = options;
   auto& kind = options_.divergence;
   if (options.mix == 0 && (kind == JensenShannon || kind == SkewKl)) kind = ForwardKl;
   if (options.mix == 0 && kind == ReverseSkewKl) kind = ReverseKl;

@@ -28,8 +28,9 @@ struct DistillationOptions {
 /// of Agarwal et al. 2024, "On-policy distillation of language models", and of Ko et al. 2024, "DistiLLM").
 class Distillation final : public core::Objective {
  public:
-  /// Throws unless 0 <= alpha <= 1, T > 0 and 0 <= mix <= 1. A mix of 0 or 1 gives what the divergence goes to there:
-  /// JensenShannon KL(p || q) with 0 and KL(q || p) with 1, SkewKl KL(p || q) and ReverseSkewKl KL(q || p) with 0.
+  /// Throws unless 0 <= alpha <= 1, T > 0 and 0 <= mix <= 1, of the skew KLs below 1, where they are 0. A mix of 0 or 1
+  /// gives what the divergence goes to there: JensenShannon KL(p || q) with 0 and KL(q || p) with 1, SkewKl KL(p || q)
+  /// and ReverseSkewKl KL(q || p) with 0.
   explicit Distillation(const DistillationOptions& options) { set(options); }
   bool needs_teacher() const override { return true; }
   void run(core::LogitsChunk& chunk, core::LossAccumulator& losses) const override;

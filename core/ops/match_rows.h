@@ -16,7 +16,7 @@ struct MatchOptions {
 };
 
 /// Sum over the tokens with a target (not -1) of weight times the distance of x[t] from y[t], [1], of y's dtype:
-/// float32 for bfloat16 x, else x's. The gradient flows to x alone. Rounded to x's dtype once.
+/// float32 for bfloat16 x, else x's. The gradient, of x's dtype, flows to x alone.
 Var match_rows(Tape& tape, const Var& x /*[T,C]*/, const Tensor& y /*[T,C]*/, const Tensor& targets /*[T] int32*/,
                kernels::RowDistance kind, const MatchOptions& options = {});
 

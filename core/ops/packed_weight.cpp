@@ -36,8 +36,9 @@ Factor packed_weight(const Tensor& weight, Transpose transpose) {
       const Tensor narrow = weight.dtype() == DType::BF16 ? weight : rounded_weight(weight);
       return {{transpose, narrow.data<bf16>()}, narrow};
     } else {
+      const bool is_lent = weight.storage()->is_lent();  // from a mapped file, which may be more than memory holds
       Storage::Made& made = made_of(weight, packed_form(transpose));
-      if (++made.wanted < uses_worth_packing)
+      if (is_lent || ++made.wanted < uses_worth_packing)
         return with_values([&](const auto* values) { return Factor{{transpose, values}, {}}; });
 
       const std::int64_t count = shape.rank() == 3 ? shape[0] : 1;
@@ -65,6 +66,7 @@ Tensor rounded_to_write(const Tensor& weight) {
 }
 
 void expect_uses(const Tensor& weight, Transpose transpose) {
+  if (weight.storage()->is_lent()) return;
   Storage::Made& made = made_of(weight, packed_form(transpose));
   made.wanted = std::max(made.wanted, uses_worth_packing - 1);
 }

@@ -271,6 +271,7 @@ std::optional<core::Tensor> HuggingFaceModel::lend_mapped(const Origin& origin, 
   if (!is_run || begin == nullptr || reinterpret_cast<std::uintptr_t>(begin) % core::info(info.dtype).block_bytes != 0)
     return std::nullopt;
   const auto owner = std::ranges::find_if(files_, [&](const auto& file) { return file->has(begin); });
+  if (owner == files_.end()) return std::nullopt;
   bytes_read_ += end - begin;
   return core::Tensor(std::make_shared<core::Storage>(memory, end - begin, const_cast<std::byte*>(begin), *owner), 0,
                       info.dtype, entry.tensor.shape());

@@ -68,7 +68,7 @@ GradientRow<T> gradient_row(const LogitsRows<T>& rows, std::int64_t i, double st
           .teacher = rows.teacher == nullptr ? nullptr : rows.teacher + i * rows.columns,
           .student_max = static_cast<T>(student_max),
           .teacher_max = static_cast<T>(teacher_max),
-          .inverse = static_cast<T>(1 / rows.temperature),
+          .inverse = terms.divergence == 0 ? T(1) : static_cast<T>(1 / rows.temperature),
           .q = static_cast<T>(1 / sum[StudentSum]),
           .p = static_cast<T>(1 / sum[TeacherSum]),
           .q_tempered = static_cast<T>(1 / sum[StudentSumTempered]),

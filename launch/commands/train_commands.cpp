@@ -305,9 +305,10 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   });
   if (!is_done) {
     const int ranks = rank.world().size();
-    log->info("stopped at step {} and saved; it goes on with: {}{} {} {} --resume", trainer.steps_done(),
+    log->info("stopped at step {} and saved; it goes on with: {}{} {} {} --resume{}", trainer.steps_done(),
               ranks > 1 ? fmt::format("mpirun --bind-to none -n {} ", ranks) : "", shell_path(options.program),
-              distils ? "distill" : "train", shell_path(directory.path().string()));
+              distils ? "distill" : "train", shell_path(directory.path().string()),
+              options.baseline ? " --baseline" : "");
     return false;
   }
   restore_stop_signals();
@@ -373,6 +374,7 @@ bool train_all(Rank& rank, const RunConfig& config, const TrainOptions& options,
   const RunConfig baseline = baseline_of(config);
   TrainOptions its_options = options;
   its_options.dump_gradients.reset();
+  its_options.baseline = false;
   make_log(rank.world().rank(), options.verbosity)
       ->info("the baseline: the same student by cross-entropy alone, in {}", baseline.output.dir);
   if (!train(rank, baseline, its_options, distils)) return false;
@@ -393,9 +395,9 @@ int run_training(const TrainOptions& options, bool distils) {
       core::fail_usage("--dump-gradients: {} is there already, expected a new file", options.dump_gradients->string());
   }
   distils ? check_for_distill(config) : check_for_train(config);
-  const std::string command =
-      fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\n", distils ? "distill" : "train",
-                  options.steps.value_or(0), options.resume, options.dump_gradients.has_value());
+  const std::string command = fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\nbaseline: {}\n",
+                                          distils ? "distill" : "train", options.steps.value_or(0), options.resume,
+                                          options.dump_gradients.has_value(), options.baseline);
   bool is_done = false;
   in_world(config, command, [&](Rank& rank) {
     try {

@@ -19,8 +19,9 @@ std::optional<std::int64_t> number_in(const fs::path& file) {
   return in >> value ? std::optional(value) : std::nullopt;
 }
 
-/// What a group's limit leaves. Pages of files count as used, but give way.
-std::optional<std::int64_t> left_of(const fs::path& group, const char* limit, const char* used, const char* files) {
+/// What a group's limit leaves. Pages of files count as used, but give way, unless the files are in memory.
+std::optional<std::int64_t> left_of(const fs::path& group, const char* limit, const char* used, const char* files,
+                                    const char* in_memory) {
   const auto most = number_in(group / limit), now = number_in(group / used);
   if (!most || !now) return std::nullopt;
   std::int64_t of_files = 0;
@@ -28,7 +29,8 @@ std::optional<std::int64_t> left_of(const fs::path& group, const char* limit, co
   for (std::string name; statistics >> name;) {
     std::int64_t value = 0;
     statistics >> value;
-    if (name == files) of_files = value;
+    if (name == files) of_files += value;
+    if (name == in_memory) of_files -= value;
   }
   return std::max<std::int64_t>(*most - std::max<std::int64_t>(*now - of_files, 0), 0);
 }
@@ -60,8 +62,8 @@ std::int64_t available_memory(const fs::path& root) {
     const fs::path top = root / (is_second ? "sys/fs/cgroup" : "sys/fs/cgroup/memory");
     for (fs::path group = fs::path(line.substr(second + 1)).relative_path();; group = group.parent_path()) {
       const fs::path folder = group.empty() ? top : top / group;
-      take(is_second ? left_of(folder, "memory.max", "memory.current", "file")
-                     : left_of(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"));
+      take(is_second ? left_of(folder, "memory.max", "memory.current", "file", "shmem")
+                     : left_of(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache", "total_shmem"));
       if (group.empty()) break;
     }
   }

@@ -164,7 +164,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
   core::Tensor peak = core::Tensor::from<double>(session.rank.host_memory(), {1}, {&own_peak, 1});
   session.rank.world().all_reduce(peak, core::Reduce::Sum);
   peak_flops_ = core::host_value(peak);
-  say_groups(session.student->parameters(), session.config.optimizer, log_);
+  say_groups(joined(session.student->parameters(), projectors_.parameters()), session.config.optimizer, log_);
   log_->debug("gradients are reduced in {} of about {} MiB", core::counted(sync_.statistics().num_buckets, "bucket"),
               session.config.parallel.bucket_mib);
   log_->debug("measured peak of all ranks: {:.1f} GFLOP/s; a token costs {:.2f} MFLOP", peak_flops_ / 1e9,
@@ -180,7 +180,7 @@ core::StateDict Trainer::state() {
 
 void Trainer::save(const std::function<bool()>& make_whole) {
   // What no load takes is not saved over what one does.
-  for (const core::Parameter* p : session_.student->parameters())
+  for (const core::Parameter* p : joined(session_.student->parameters(), projectors_.parameters()))
     core::check(core::first_not_finite(p->value.in(session_.rank.host_memory())) == p->value.numel(),
                 "step {}: {} holds NaN or an infinity after the optimizer's step: nothing is saved", steps_done_,
                 p->name);

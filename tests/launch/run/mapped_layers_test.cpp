@@ -107,7 +107,7 @@ TEST(AvailableMemory, IsTheLeastOfMachineAndGroups) {
   EXPECT_EQ(launch::available_memory(root.path()), 1024000);  // no group says anything
   write("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "900000\n");
   write("sys/fs/cgroup/memory/a/memory.usage_in_bytes", "700000\n");
-  write("sys/fs/cgroup/memory/a/memory.stat", "cache 1\ntotal_cache 600000\n");
+  write("sys/fs/cgroup/memory/a/memory.stat", "cache 1\ntotal_cache 650000\ntotal_shmem 50000\n");
   EXPECT_EQ(launch::available_memory(root.path()), 800000);
   write("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n");
   write("sys/fs/cgroup/memory/a/b/memory.usage_in_bytes", "1\n");

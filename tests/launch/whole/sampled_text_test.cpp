@@ -51,6 +51,7 @@ data::TokenBatch say(const WrittenOut& model, const data::TokenBatch& text, std:
     for (std::size_t i = 0; i < prompt; ++i)
       if (text.documents[n * length + i] == text.documents[n * length + prompt - 1])
         said.push_back(text.tokens[n * length + i]);
+    if (said.size() > 1 && said.back() == end_of_text) said.pop_back();
     targets.assign(said.size() - 1, -1);
     for (std::size_t more = 0; more < length - prompt; ++more) {
       std::vector<double> logits = model.next_logits(said);
