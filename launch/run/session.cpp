@@ -209,7 +209,7 @@ void Session::start_student() {
       load_student(*student_source_.reader);
     return;
   }
-  const Calibration sample = calibration();
+  const CalibrationText sample = calibration();
   StudentSource source(rank, *config.student_init, *teacher, *teacher_source_.reader, sample, student->config(),
                        config.train.seed);
   source.load(*student);
@@ -217,7 +217,7 @@ void Session::start_student() {
 }
 
 /// The first training text.
-Calibration Session::calibration() const {
+CalibrationText Session::calibration() const {
   constexpr std::int64_t tokens_a_batch = 256;
   const std::int64_t length = config.data.sequence_length;
   const std::int64_t most = std::max<std::int64_t>(1, tokens_a_batch / length);
@@ -228,7 +228,7 @@ Calibration Session::calibration() const {
   const auto batch = [this](core::Slice mine) {
     return make_batch(rank.memory(), text->fetch(mine.first, mine.count), 0, mine.count, mine.first);
   };
-  Calibration result{.longest = most * length, .valid_vocabulary = tokenizer->vocabulary_size()};
+  CalibrationText result{.longest = most * length, .valid_vocabulary = tokenizer->vocabulary_size()};
   result.batch = [=](std::int64_t tokens) { return batch(share(tokens)); };
   result.batches = [=, this](std::int64_t tokens) {
     const std::int64_t ranks = rank.mesh().dp().size();

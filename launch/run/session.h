@@ -58,7 +58,7 @@ class Session {
  private:
   void load_teacher(std::int64_t vocabulary, const Log& log);
   void load_student(const core::StateReader& reader);
-  Calibration calibration() const;
+  CalibrationText calibration() const;
   void choose_tokenizer(const Log& log);
   void check_same_ids(const ModelSource& source, const char* whose, const Log& log) const;
   void open_text(const Log& log);

@@ -56,7 +56,7 @@ nn::ModelConfig started_config(const StudentInitConfig& init, const nn::ModelCon
 }
 
 StudentSource::StudentSource(Rank& rank, const StudentInitConfig& init, const nn::Transformer& teacher,
-                             const core::StateReader& weights, const Calibration& calibration,
+                             const core::StateReader& weights, const CalibrationText& calibration,
                              const nn::ModelConfig& student, std::uint64_t seed)
     : rank_(rank), init_(init), weights_(weights), calibration_(calibration) {
   const std::int64_t depth = teacher.config().num_layers;

@@ -27,7 +27,7 @@ struct StudentStart {
 };
 
 /// The text that a start is chosen by.
-struct Calibration {
+struct CalibrationText {
   /// Of so many tokens, and one sequence at least, this rank's share.
   std::function<nn::Batch(std::int64_t tokens)> batch = {};
   /// The same in as many batches of few sequences as on any other rank, each of at most `longest` tokens.
@@ -45,7 +45,7 @@ class StudentSource {
   /// Collective: measures what the choices ask for. `teacher` and `weights`, of which it is made, are used as long as
   /// this is; `student` is started_config, perhaps without layers that predict.
   StudentSource(Rank& rank, const StudentInitConfig& init, const nn::Transformer& teacher,
-                const core::StateReader& weights, const Calibration& calibration, const nn::ModelConfig& student,
+                const core::StateReader& weights, const CalibrationText& calibration, const nn::ModelConfig& student,
                 std::uint64_t seed);
 
   const StudentStart& start() const { return start_; }
@@ -58,7 +58,7 @@ class StudentSource {
   Rank& rank_;
   const StudentInitConfig& init_;
   const core::StateReader& weights_;
-  const Calibration& calibration_;
+  const CalibrationText& calibration_;
   StudentStart start_;
   std::unique_ptr<nn::LayerSkip> skipped_;
   std::unique_ptr<nn::Upcycled> upcycled_;
