@@ -42,6 +42,20 @@ TEST_F(PackedWeight, IsKeptWhenItIsWantedForTheThirdTime) {
   EXPECT_FALSE(packed_weight(weight, Transpose::No).packed.defined());  // counts apart
 }
 
+// Such as one of a mapped file, which may be more than memory holds.
+TEST_F(PackedWeight, OfAMappedFileIsNeverKept) {
+  const std::vector<float> right = product_now();
+  const std::vector<float> lent = host_values<float>(weight);
+  weight = Tensor(
+      std::make_shared<Storage>(memory, weight.bytes(), const_cast<float*>(lent.data()), std::make_shared<int>(0)), 0,
+      DType::F32, {out, in});
+  expect_uses(weight, Transpose::Yes);
+  for (int use = 0; use < 5; ++use) {
+    EXPECT_FALSE(is_packed()) << use;
+    EXPECT_EQ(product_now(), right);
+  }
+}
+
 TEST_F(PackedWeight, IsGivenBackWhenItIsWritten) {
   const std::int64_t before = memory->statistics().used_bytes;
   expect_uses(weight, Transpose::Yes);
