@@ -283,6 +283,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   tell_training_text(session, directory, evaluations, log);
   if (!resumed) start = measure_start(session, evaluations, directory, log);
 
+  session.release_teacher();
   log->debug("training begins after {:.2f} s", seconds());
   const bool is_done = trainer.run(last_step(options, config));
   on_first_rank(rank, [&] {  // the folder may be a new one

@@ -71,6 +71,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
+  if (config.teacher && !config.teacher->cache.empty()) open_cache(log);
   const PrecisionConfig& precision = config.precision;
   nn::ModelOptions options = rank.sharded(precision.bfloat16_weights ? core::DType::BF16 : precision.master);
   options.compute = precision.compute;
@@ -94,6 +95,25 @@ void Session::load_teacher(std::int64_t vocabulary) {
     teacher->load(nn::VocabularyRows(*teacher_source_.reader, vocabulary));
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
   });
+}
+
+void Session::open_cache(const Log& log) {
+  while_others_hear(rank, [&] {
+    cached_teacher = std::make_unique<CachedTeacher>(
+        found.teacher->cache, *text, CacheOwner{teacher_fingerprint, config.teacher->source, tokenizer.get()},
+        config.objective.temperature, core::sum_dtype(config.precision.compute));
+  });
+  const data::CacheManifest& manifest = cached_teacher->cache().manifest();
+  const bool draws = manifest.identity.contents.kind == data::CacheKind::Sampled;
+  log->info("the student learns from {}: {}, {}", config.teacher->cache,
+            core::counted(manifest.num_positions(), "position"),
+            draws ? "draws of each: KL is an unbiased estimate"
+                  : fmt::format("{} of each: KL is a lower bound, over these and all others as one",
+                                core::counted(manifest.identity.contents.width(), "token")));
+}
+
+void Session::release_teacher() {
+  if (cached_teacher && config.evaluation.set.empty()) teacher.reset();
 }
 
 void Session::check_teacher(const Evaluation& evaluation) const {
