@@ -64,6 +64,7 @@ int run(int argc, char** argv) {
   CommandLine line;
   line.train(limbeck::launch::run_train);
   line.distill(limbeck::launch::run_distill);
+  line.cache_teacher(limbeck::launch::run_cache_teacher);
   line.eval(limbeck::launch::run_eval);
   line.generate(limbeck::launch::run_generate);
   line.convert(limbeck::launch::run_convert);

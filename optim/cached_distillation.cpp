@@ -38,11 +38,12 @@ kernels::SparseRows<T> rows_of(const core::LogitsChunk& chunk, const core::Spars
 
 }  // namespace
 
-CachedDistillation::CachedDistillation(const CachedDistillationOptions& options) : options_(options) {
+void CachedDistillation::set(const CachedDistillationOptions& options) {
   check(options.ce_weight >= 0 && options.ce_weight <= 1,
         "cached distillation: the weight of cross-entropy is {}, expected 0 to 1", options.ce_weight);
   check(options.temperature > 0 && std::isfinite(options.temperature),
         "cached distillation: temperature is {}, expected a positive number", options.temperature);
+  options_ = options;
 }
 
 void CachedDistillation::run(core::LogitsChunk& chunk, core::LossAccumulator& losses) const {

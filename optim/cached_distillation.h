@@ -20,11 +20,13 @@ struct CachedDistillationOptions {
 class CachedDistillation final : public core::Objective {
  public:
   /// Throws unless 0 <= alpha <= 1 and T > 0.
-  explicit CachedDistillation(const CachedDistillationOptions& options);
+  explicit CachedDistillation(const CachedDistillationOptions& options) { set(options); }
   bool needs_teacher() const override { return true; }
   /// Throws for a chunk without sparse targets, or with such of another temperature, and for draws that are to be
   /// renormalised.
   void run(core::LogitsChunk& chunk, core::LossAccumulator& losses) const override;
+  /// Others from here on. Throws as the constructor.
+  void set(const CachedDistillationOptions& options);
 
  private:
   CachedDistillationOptions options_;

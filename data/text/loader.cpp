@@ -168,6 +168,10 @@ void Loader::append_sequence(const Order& order, std::int64_t first_token, Token
     batch.targets.insert(batch.targets.end(), ids.begin() + 1, ids.end());
     for (std::int64_t i = 0; i < count; ++i) batch.positions.push_back(static_cast<std::int32_t>(i));
     batch.documents.insert(batch.documents.end(), static_cast<std::size_t>(count), part++);
+    batch.pieces.push_back({.document = document,
+                            .position = at - order.starts[index],
+                            .first = std::ssize(batch.tokens) - count,
+                            .count = count});
     at = stop;
   }
   ++batch.num_sequences;

@@ -18,6 +18,14 @@ namespace limbeck::data {
 
 /// Sequences, one after another: each vector is [num_sequences, sequence_length].
 struct TokenBatch {
+  /// A run of tokens of one document.
+  struct Piece {
+    std::size_t source = 0;     // of a mixture
+    std::int64_t document = 0;  // in its token file
+    std::int64_t position = 0;  // of the first token in the document
+    std::int64_t first = 0;     // in this batch
+    std::int64_t count = 0;
+  };
   std::int64_t num_sequences = 0;
   std::int64_t sequence_length = 0;
   std::vector<std::int32_t> tokens;
@@ -25,6 +33,8 @@ struct TokenBatch {
                                         // target), and where the token file's mask says that the next token is none
   std::vector<std::int32_t> positions;  // from 0 at the sequence's start and at the start of each document in it
   std::vector<std::int32_t> documents;  // 0, 1, 2.. within the sequence
+
+  std::vector<Piece> pieces = {};  // where the tokens are from, in order; empty of what is from no token file
 
   std::int64_t num_targets() const;  // those that are not -1
 };

@@ -44,9 +44,9 @@ std::vector<double> weights_of(const std::vector<MixtureSource>& sources) {
   return weights;
 }
 
-/// Sequence i of the result is the next one of batches[source_of(i)].
-template <class F>
-TokenBatch interleave(const std::vector<TokenBatch>& batches, std::int64_t count, F&& source_of) {
+/// Sequence i of the result is the next one of batches[source_of(i)], which is number_of(that) among the sources.
+template <class F, class G>
+TokenBatch interleave(const std::vector<TokenBatch>& batches, std::int64_t count, F&& source_of, G&& number_of) {
   TokenBatch result;
   result.num_sequences = count;
   result.sequence_length = batches.front().sequence_length;
@@ -62,6 +62,12 @@ TokenBatch interleave(const std::vector<TokenBatch>& batches, std::int64_t count
     append(result.targets, from.targets);
     append(result.positions, from.positions);
     append(result.documents, from.documents);
+    for (TokenBatch::Piece piece : from.pieces) {
+      if (piece.first < first || piece.first >= first + from.sequence_length) continue;
+      piece.first += i * from.sequence_length - first;
+      piece.source = number_of(source);
+      result.pieces.push_back(piece);
+    }
   }
   return result;
 }
@@ -126,7 +132,9 @@ TokenBatch Mixture::fetch(std::int64_t first_sample, std::int64_t count) {
     const std::int64_t first = schedule_.count(d, first_sample);
     batches.push_back(loaders_[d].fetch(first, schedule_.count(d, first_sample + count) - first));
   }
-  return interleave(batches, count, [&](std::int64_t i) { return schedule_.source_of(first_sample + i); });
+  return interleave(
+      batches, count, [&](std::int64_t i) { return schedule_.source_of(first_sample + i); },
+      [](std::size_t d) { return d; });
 }
 
 std::int64_t Mixture::num_targets(std::int64_t first_sample, std::int64_t count) {
@@ -163,7 +171,9 @@ TokenBatch Mixture::held_out_batch(std::int64_t num_sequences) const {
   std::vector<TokenBatch> batches;
   for (std::size_t m = 0; m < measured_.size(); ++m)
     batches.push_back(loaders_[measured_[m]].held_out_batch(held_out_schedule_->count(m, num_sequences)));
-  return interleave(batches, num_sequences, [&](std::int64_t i) { return held_out_schedule_->source_of(i); });
+  return interleave(
+      batches, num_sequences, [&](std::int64_t i) { return held_out_schedule_->source_of(i); },
+      [&](std::size_t m) { return measured_[m]; });
 }
 
 std::vector<std::size_t> Mixture::held_out_sources(std::int64_t num_sequences) const {

@@ -171,6 +171,25 @@ void CommandLine::distill(std::function<int(const TrainOptions&)> run) {
                "Then train the same student on the text alone, in DIR/baseline, and compare the two");
 }
 
+void CommandLine::cache_teacher(std::function<int(const CacheTeacherOptions&)> run) {
+  CLI::App& app =
+      command("cache-teacher", "Keep what a teacher says of a text, for runs that learn from it",
+              "mpirun --bind-to none -n 2 limbeck cache-teacher CONFIG.textproto --out caches/mine\n"
+              "  mpirun --bind-to none -n 2 limbeck distill CONFIG.textproto --set teacher.cache=caches/mine\n"
+              "What is there is not done again: an interrupted one goes on, and another text is added.");
+  const auto options = bind<CacheTeacherOptions>(app, std::move(run));
+  app.add_option("CONFIG", options->configs,
+                 "Config of a distillation, or its run directory; each is laid over those before it")
+      ->required()
+      ->type_name("");
+  add_config_options(app, options->sets);
+  app.add_option("--out", options->out, "Folder of the cache, instead of teacher.cache")->type_name("DIR");
+  app.add_option("--threads", options->threads, "Of a rank, instead of train.threads; 0: its share of the cores")
+      ->transform(number<std::int64_t>(between(0, 4096)))
+      ->type_name("N");
+  app.add_flag("--verify", options->verify, "Read the whole cache again and hold it against its hashes");
+}
+
 void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
   CLI::App& app =
       command("eval", "Measure a model on its run's held-out text, on any other, or on benchmarks, or write its logits",

@@ -43,6 +43,15 @@ struct TrainOptions : CommonOptions {
   std::string command_line = {};    // all of it, as a shell takes it
 };
 
+/// Of `cache-teacher`.
+struct CacheTeacherOptions : CommonOptions {
+  std::vector<std::filesystem::path> configs;  // as TrainOptions has them
+  std::vector<std::string> sets;
+  std::optional<std::string> out;       // instead of teacher.cache
+  std::optional<std::int64_t> threads;  // instead of train.threads
+  bool verify = false;                  // read all of the cache again
+};
+
 struct EvalOptions : CommonOptions {
   std::filesystem::path model;  // a config (its run's newest checkpoint), or a checkpoint, HF directory or GGUF file
   std::vector<std::filesystem::path> more;       // configs to lay over it, or over its run's
@@ -142,6 +151,7 @@ class CommandLine {
 
   void train(std::function<int(const TrainOptions&)> run);
   void distill(std::function<int(const TrainOptions&)> run);
+  void cache_teacher(std::function<int(const CacheTeacherOptions&)> run);
   void eval(std::function<int(const EvalOptions&)> run);
   void generate(std::function<int(const GenerateOptions&)> run);
   void convert(std::function<int(const ConvertOptions&)> run);

@@ -8,6 +8,7 @@ namespace limbeck::launch {
 
 int run_train(const TrainOptions& options);
 int run_distill(const TrainOptions& options);
+int run_cache_teacher(const CacheTeacherOptions& options);
 int run_eval(const EvalOptions& options);
 int run_generate(const GenerateOptions& options);
 int run_convert(const ConvertOptions& options);

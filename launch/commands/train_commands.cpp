@@ -269,6 +269,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   const auto begin = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   Session session(rank, given, log);
+  session.open_cache(log);
   const RunConfig& config = session.config;
   stop_if_asked(rank);
   log->debug("models, tokenizer and text are open after {:.2f} s", seconds());
@@ -296,6 +297,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   tell_training_text(session, directory, evaluations, log);
   if (!resumed) start = measure_start(session, evaluations, directory, log);
 
+  session.release_teacher();
   log->debug("training begins after {:.2f} s", seconds());
   const bool is_done = trainer.run(last_step(options, config));
   on_first_rank(rank, [&] {  // the folder may be a new one

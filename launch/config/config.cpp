@@ -61,6 +61,8 @@ template <class E>
 int number_of(E value) {
   return static_cast<int>(value);
 }
+static_assert(static_cast<int>(data::CacheKind::Full) == config::Teacher::FULL);
+static_assert(static_cast<int>(data::CacheKind::Sampled) == config::Teacher::SAMPLED);
 static_assert(static_cast<int>(LayerChoice::BlockInfluence) == config::StudentInit::BLOCK_INFLUENCE);
 static_assert(static_cast<int>(LayerChoice::EvenlySpaced) == config::StudentInit::EVENLY_SPACED);
 static_assert(static_cast<int>(LayerChoice::List) == config::StudentInit::LIST);

@@ -17,6 +17,7 @@
 
 #include "core/dtype.h"
 #include "core/nn/model_config.h"
+#include "data/teacher_cache/cached_rows.h"
 #include "data/text/text_source.h"
 #include "kernels/match_rows.h"
 
@@ -39,6 +40,12 @@ struct ModelSection {
 
 struct TeacherConfig {
   std::string source;
+  std::string cache;  // empty: the teacher runs beside the student
+  data::CacheKind cache_kind = data::CacheKind::TopK;
+  std::int64_t cache_tokens = 64;
+  std::vector<double> cache_temperatures;
+  std::int64_t cache_window = 0;  // 0: data.sequence_length
+  bool cache_exact = false;
   friend bool operator==(const TeacherConfig&, const TeacherConfig&) = default;
 };
 
@@ -122,6 +129,7 @@ struct ObjectiveConfig {
   std::optional<double> final_temperature;
   HiddenStatesConfig hidden_states;
   SampledTextConfig sampled_text;
+  bool renormalised = false;
   double predict_weight = 0.3;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };

@@ -194,7 +194,26 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
   if (needs_teacher(name) && !config.teacher) refuse("a figure without a teacher: there is none");
 }
 
+/// What a teacher that does not run beside the student cannot give.
+void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed) {
+  const ObjectiveConfig& c = config.objective;
+  const bool is_cached = config.teacher && !config.teacher->cache.empty();
+  const auto refuse = [&](const char* field, const char* expected) {
+    fail_usage("{}: objective.{} is given {} teacher.cache, expected {}",
+               parsed.place_of(std::string("objective.") + field), field, is_cached ? "with" : "without", expected);
+  };
+  if (!is_cached) {
+    if (c.renormalised) refuse("renormalised", "false");
+    return;
+  }
+  if (c.divergence != kernels::Divergence::ForwardKl) refuse("divergence", "FORWARD_KL");
+  if (c.hidden_states.weight > 0) refuse("hidden_states", "none: they are not kept");
+  if (c.sampled_text.fraction > 0) refuse("sampled_text", "none: what a model says is not in the cache");
+  if (c.final_temperature) refuse("final_temperature", "none: a cache is of a few temperatures");
+}
+
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
+  check_cached_objective(config, parsed);
   const ObjectiveConfig& c = config.objective;
   for (const auto& [field, changes] :
        {std::pair{"final_cross_entropy_weight", c.final_cross_entropy_weight.has_value()},

@@ -130,6 +130,12 @@ void fields(Io& io, ModelSection& section) {
 template <class Io>
 void fields(Io& io, TeacherConfig& c) {
   io("source", c.source);
+  io("cache", c.cache);
+  io("cache_kind", c.cache_kind);
+  io("cache_tokens", c.cache_tokens, between(1, 65535));
+  io("cache_temperatures", c.cache_temperatures);
+  io("cache_window", c.cache_window, at_least(0));
+  io("cache_exact", c.cache_exact);
 }
 
 template <class Io>
@@ -208,6 +214,7 @@ void fields(Io& io, ObjectiveConfig& c) {
   io("final_temperature", c.final_temperature, above(0));
   io("hidden_states", c.hidden_states);
   io("sampled_text", c.sampled_text);
+  io("renormalised", c.renormalised);
   io("predict_weight", c.predict_weight, at_least(0));
 }
 

@@ -37,12 +37,18 @@ data::TokenBatch part_of(const data::TokenBatch& samples, std::int64_t first, st
     const auto begin = column.begin() + first * samples.sequence_length;
     return std::vector<std::int32_t>(begin, begin + count * samples.sequence_length);
   };
+  std::vector<data::TokenBatch::Piece> pieces;
+  for (data::TokenBatch::Piece piece : samples.pieces) {
+    piece.first -= first * samples.sequence_length;
+    if (piece.first >= 0 && piece.first < count * samples.sequence_length) pieces.push_back(piece);
+  }
   return {count,
           samples.sequence_length,
           part(samples.tokens),
           part(samples.targets),
           part(samples.positions),
-          part(samples.documents)};
+          part(samples.documents),
+          std::move(pieces)};
 }
 
 }  // namespace

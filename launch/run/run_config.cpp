@@ -17,6 +17,7 @@ namespace {
 void for_each_path(RunConfig& config,
                    const std::function<void(const std::string& field, std::string& path, const char* ending)>& f) {
   if (config.teacher) f("teacher.source", config.teacher->source, "");
+  if (config.teacher && !config.teacher->cache.empty()) f("teacher.cache", config.teacher->cache, "");
   if (config.model) f("model.source", config.model->source, "");
   DataConfig& data = config.data;
   f("data.tokens", data.tokens, ".idx");

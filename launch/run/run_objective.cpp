@@ -13,6 +13,12 @@ double usual_mix(kernels::Divergence divergence) {
   return divergence == kernels::Divergence::JensenShannon ? 0.5 : 0.1;
 }
 
+optim::CachedDistillationOptions cached_options(const RunConfig& config, std::int64_t step) {
+  const optim::DistillationOptions whole = distillation_options(config, step, /*is_sampled=*/false);
+  return {
+      .ce_weight = whole.ce_weight, .temperature = whole.temperature, .renormalised = config.objective.renormalised};
+}
+
 }  // namespace
 
 optim::DistillationOptions distillation_options(const RunConfig& config, std::int64_t step, bool is_sampled) {
@@ -31,7 +37,13 @@ optim::DistillationOptions distillation_options(const RunConfig& config, std::in
           .mix = mix > 0 ? mix : usual_mix(divergence)};
 }
 
-RunObjective::RunObjective(const RunConfig& config, bool has_teacher) : config_(config) {
+RunObjective::RunObjective(const RunConfig& config, bool has_teacher, bool has_part) : config_(config) {
+  if (has_part) {
+    auto cached = std::make_unique<optim::CachedDistillation>(cached_options(config, 1));
+    cached_ = cached.get();
+    objective_ = std::move(cached);
+    return;
+  }
   if (!has_teacher) {
     objective_ = std::make_unique<optim::LanguageModelling>();
     return;
@@ -42,6 +54,7 @@ RunObjective::RunObjective(const RunConfig& config, bool has_teacher) : config_(
 }
 
 void RunObjective::begin_step(std::int64_t step, bool is_sampled) {
+  if (cached_ != nullptr) cached_->set(cached_options(config_, step));
   if (distillation_ != nullptr) distillation_->set(distillation_options(config_, step, is_sampled));
 }
 

@@ -12,6 +12,7 @@
 
 #include "launch/config/config.h"
 #include "launch/run/step.h"
+#include "optim/cached_distillation.h"
 #include "optim/objectives.h"
 
 namespace limbeck::launch {
@@ -22,7 +23,8 @@ optim::DistillationOptions distillation_options(const RunConfig& config, std::in
 
 class RunObjective {
  public:
-  RunObjective(const RunConfig& config, bool has_teacher);
+  /// `has_part`: of the teacher's distributions a cache gives a part.
+  RunObjective(const RunConfig& config, bool has_teacher, bool has_part = false);
   const core::Objective& get() const { return *objective_; }
   void begin_step(std::int64_t step, bool is_sampled);
 
@@ -30,6 +32,7 @@ class RunObjective {
   const RunConfig& config_;
   std::unique_ptr<core::Objective> objective_;
   optim::Distillation* distillation_ = nullptr;  // the objective, where it is one
+  optim::CachedDistillation* cached_ = nullptr;  // likewise
 };
 
 /// The teacher's layers whose output those of a student should give, as objective.hidden_states says; nothing where its

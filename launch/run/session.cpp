@@ -100,6 +100,28 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   streamed_teacher = std::move(layers);
 }
 
+void Session::open_cache(const Log& log) {
+  if (!config.teacher || config.teacher->cache.empty()) return;
+  while_others_hear(rank, [&] {
+    cached_teacher = std::make_unique<CachedTeacher>(
+        found.teacher->cache, *text, CacheOwner{teacher_fingerprint, config.teacher->source, tokenizer.get()},
+        config.objective.temperature, core::sum_dtype(config.precision.compute));
+  });
+  const data::CacheManifest& manifest = cached_teacher->cache().manifest();
+  const bool draws = manifest.identity.contents.kind == data::CacheKind::Sampled;
+  log->info("the student learns from {}: {}, {}", config.teacher->cache,
+            core::counted(manifest.num_positions(), "position"),
+            draws ? "draws of each: KL is an unbiased estimate"
+                  : fmt::format("{} of each: KL is a lower bound, over these and all others as one",
+                                core::counted(manifest.identity.contents.width(), "token")));
+}
+
+void Session::release_teacher() {
+  if (!cached_teacher || !config.evaluation.set.empty()) return;
+  streamed_teacher.reset();
+  teacher.reset();
+}
+
 void Session::check_teacher(const Evaluation& evaluation) const {
   core::check(teacher == nullptr || std::isfinite(evaluation.teacher_cross_entropy),
               "the teacher, {}, has no finite loss on the held-out text: its weights are not usable",

@@ -16,6 +16,7 @@
 #include "launch/config/config.h"
 #include "launch/console/log.h"
 #include "launch/run/batch.h"
+#include "launch/run/cached_teacher.h"
 #include "launch/run/evaluation.h"
 #include "launch/run/mapped_layers.h"
 #include "launch/run/model_source.h"
@@ -29,6 +30,13 @@ class Session {
   /// Collective: opens (at first use: makes) the token file and the models, without weights for the student.
   Session(Rank& rank, RunConfig config, const Log& log);
 
+  /// Whether the student learns from a teacher, one that runs or its cache.
+  bool distils() const { return teacher != nullptr || cached_teacher != nullptr; }
+  /// Gives the teacher's memory back where the student learns from its cache and nothing else asks it.
+  void release_teacher();
+
+  /// Collective, before a run learns: from teacher.cache, where the config names one.
+  void open_cache(const Log& log);
   /// Collective. Fills the student's weights as the config says.
   void start_student();
 
@@ -51,8 +59,9 @@ class Session {
   std::unique_ptr<nn::Transformer> teacher;        // null without distillation
   std::unique_ptr<MappedLayers> streamed_teacher;  // null where it fits into memory
   std::unique_ptr<nn::Transformer> student;
-  std::string text_fingerprint;     // Mixture::fingerprint, 16 hexadecimal digits
-  std::string teacher_fingerprint;  // model_fingerprint; empty without one
+  std::unique_ptr<CachedTeacher> cached_teacher;  // that the student learns from; null without teacher.cache
+  std::string text_fingerprint;                   // Mixture::fingerprint, 16 hexadecimal digits
+  std::string teacher_fingerprint;                // model_fingerprint; empty without one
   StudentStart start;
 
  private:

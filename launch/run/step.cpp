@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <memory>
 #include <optional>
 
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/linear.h"
+#include "core/ops/sparse_targets.h"
 #include "core/slice.h"
 #include "kernels/distillation.h"
 #include "kernels/elementwise.h"
@@ -45,10 +47,17 @@ Tensor moved_up(const Tensor& rows, std::int64_t by) {
   return moved;
 }
 
+core::SparseTargets moved_up(core::SparseTargets targets, std::int64_t by) {
+  if (by == 0) return targets;
+  for (Tensor* column : targets.columns())
+    if (column->defined()) *column = moved_up(*column, by);
+  return targets;
+}
+
 }  // namespace
 
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead) {
+                     std::int64_t micro_batches, std::int64_t num_ahead, CachedTeacher* cached) {
   core::check(
       samples.num_targets > 0,
       "step: none of the {} tokens has a target, expected documents of two tokens or more, of conversations more "
@@ -62,13 +71,25 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
   for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
     const auto [first, count] =
         core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), ranks * micro_batches);
-    nn::Batch& batch =
-        input.batches.emplace_back(make_batch(memory, samples.fetch(first, count), 0, count, first, num_ahead));
+    const data::TokenBatch mine = samples.fetch(first, count);
+    if (cached != nullptr) input.taught.push_back(cached->take(memory, mine));
+    nn::Batch& batch = input.batches.emplace_back(make_batch(memory, mine, 0, count, first, num_ahead));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);
   }
   input.text_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return input;
+}
+
+std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches) {
+  const std::int64_t ranks = rank.mesh().dp().size();
+  std::vector<data::TokenBatch> batches;
+  for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
+    const auto [first, count] =
+        core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), ranks * micro_batches);
+    batches.push_back(samples.fetch(first, count));
+  }
+  return batches;
 }
 
 QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput& input, const StepOptions& options,
@@ -80,7 +101,8 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
   LoadCounter load(models.student.config(), depths > 0);
   sync.begin_step();
   core::GradientLedger ledger(std::ssize(input.batches), [&](core::Parameter& p) { sync.parameter_final(p); });
-  for (const nn::Batch& batch : input.batches) {
+  for (std::size_t micro = 0; micro < input.batches.size(); ++micro) {
+    const nn::Batch& batch = input.batches[micro];
     core::Tape tape;
     ledger.watch(tape);
     tape.delay_weight_parts(options.delay_weight_parts || has_exchanges_to_fill(rank));
@@ -121,12 +143,15 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     const nn::Transformer::Output out = models.student.forward(tape, pass);
     // Of the model, or of a depth, whose tokens are so many further on.
     const auto loss_of = [&](const Var& hidden, const Tensor& targets, std::int64_t further, double weight) {
-      std::optional<core::OnlineTeacher> teacher;
-      if (models.teacher)
-        teacher.emplace(further > 0 ? moved_up(taught, further) : taught, models.teacher->head().value,
-                        models.teacher->head_bias().value);
-      return core::head_loss(tape, hidden, models.student.head(), targets, models.objective,
-                             teacher ? &*teacher : nullptr, *rank.comms().tensor,
+      std::unique_ptr<core::TargetSource> teacher;
+      if (!input.taught.empty())
+        teacher = std::make_unique<core::SparseTeacher>(moved_up(input.taught[micro], further));
+      else if (models.teacher)
+        teacher =
+            std::make_unique<core::OnlineTeacher>(further > 0 ? moved_up(taught, further) : taught,
+                                                  models.teacher->head().value, models.teacher->head_bias().value);
+      return core::head_loss(tape, hidden, models.student.head(), targets, models.objective, teacher.get(),
+                             *rank.comms().tensor,
                              {.weight = weight,
                               .scale = input.per_target,
                               .vocabulary_offset = models.student.vocabulary_part().first,

@@ -15,6 +15,7 @@
 #include "core/ops/head_loss.h"
 #include "core/ops/match_rows.h"
 #include "launch/run/batch.h"
+#include "launch/run/cached_teacher.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/mapped_layers.h"
 #include "launch/run/rank.h"
@@ -24,9 +25,10 @@ namespace limbeck::launch {
 
 struct StepModels {
   nn::Transformer& student;
-  const nn::Transformer* teacher;  // null: no distillation
+  const nn::Transformer* teacher;  // null: none runs beside the student
   const core::Objective& objective;
   const MappedLayers* streamed = nullptr;  // the teacher's, where its weights come from the disk in each pass
+  CachedTeacher* cached = nullptr;         // in the teacher's place
 };
 
 /// That hidden states behind the student's layers are to be those behind the teacher's.
@@ -51,6 +53,7 @@ struct StepOptions {
 
 /// Sums and means over all ranks and micro-batches.
 struct StepResult {
+  CachedTeacher::Figures cache;               // of this step, where the teacher is a cache; the wait is this rank's
   core::LossStatistics head;                  // sums over valid targets
   double objective = 0;                       // the objective's mean over valid targets
   std::vector<core::LossStatistics> predict;  // of each depth; sums over its own valid targets
@@ -66,15 +69,18 @@ struct StepResult {
 
 /// What the passes of a step read that is new in each.
 struct StepInput {
-  std::vector<nn::Batch> batches;  // of this rank, by micro-batch
-  core::Tensor per_target;         // [1] float64: 1 / the step's targets
-  double text_seconds = 0;         // that the samples took to read
+  std::vector<nn::Batch> batches;           // of this rank, by micro-batch
+  std::vector<core::SparseTargets> taught;  // of each, what the teacher's cache has; empty without one
+  core::Tensor per_target;                  // [1] float64: 1 / the step's targets
+  double text_seconds = 0;                  // that the samples took to read
 };
 
 /// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws
 /// where the step has no valid target. `num_ahead`: depths of nn::Batch::ahead.
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead = 0);
+                     std::int64_t micro_batches, std::int64_t num_ahead = 0, CachedTeacher* cached = nullptr);
+/// What read_input will read of `samples`: the same batches.
+std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches);
 
 /// Passes that are queued, and their figures.
 class QueuedPasses {

@@ -132,7 +132,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       directory_(directory),
       log_(std::move(log)),
       evaluations_(evaluations),
-      objective_(session.config, session.teacher != nullptr),
+      objective_(session.config, session.teacher != nullptr, session.cached_teacher != nullptr),
       projectors_(session),
       trained_(optim::apply_groups(joined(session.student->parameters(), projectors_.parameters()),
                                    groups_of(session.config.optimizer))),
@@ -143,8 +143,9 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
       schedule_(make_schedule(session.config)),
       training_step_(session.rank,
-                     {*session.student, session.teacher.get(), objective_.get(), session.streamed_teacher.get()}, sync_,
-                     optimizer_, parameters_,
+                     {*session.student, session.cached_teacher ? nullptr : session.teacher.get(), objective_.get(),
+                      session.cached_teacher ? nullptr : session.streamed_teacher.get(), session.cached_teacher.get()},
+                     sync_, optimizer_, parameters_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
   if (session.config.objective.sampled_text.fraction > 0 && !session.teacher)
     core::fail_usage("objective.sampled_text.fraction is {}, expected 0 without a teacher",
@@ -153,7 +154,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
     hidden_match(session.config.objective.hidden_states, session.student->config(), session.teacher->config(), {});
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
-  if (session.teacher) {
+  if (session.teacher && !session.cached_teacher) {
     const nn::ModelConfig& teacher = session.teacher->config();
     const std::int64_t heads = session.student->config().num_predict_layers;  // beside the one of its pass
     flops_per_token_ += nn::forward_flops_per_token(teacher, s) +
@@ -265,6 +266,17 @@ Throughput Trainer::throughput() const {
   return {rate, rate * flops_per_token_ / peak_flops_, timed_seconds_};
 }
 
+/// What this step reads of the cache, unless it is on its way, and what the next one will.
+void Trainer::prefetch(const StepText& samples) {
+  CachedTeacher& cached = *session_.cached_teacher;
+  const auto batches = [&](const StepText& text) {
+    return batches_of(session_.rank, text, session_.config.batch.micro_batches);
+  };
+  if (!cached.has_prefetched()) cached.prefetch(batches(samples));
+  if (steps_done_ + 1 < session_.config.train.steps)
+    cached.prefetch(batches(session_.step_text((steps_done_ + 1) * session_.config.batch.sequences_per_step)));
+}
+
 StepReport Trainer::step(bool dump) {
   StepReport report;
   const RunConfig& config = session_.config;
@@ -283,6 +295,7 @@ StepReport Trainer::step(bool dump) {
     gradients.emplace(session_.rank, *dump_, session_.student->config(), config, session_.tokenizer->vocabulary_size(),
                       samples.fetch(0, samples.num_sequences), session_.student->parameters());
   report.rate = schedule_.rate(report.step);
+  if (session_.cached_teacher) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
   const TrainingStep::Done done = training_step_.run(samples,
                                                      {.micro_batches = config.batch.micro_batches,
@@ -327,10 +340,14 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
                                  {"rss_bytes", peak_resident_bytes()}};
   const double n = r.head.tokens;
   line["ce"] = r.head.ce / n;
-  if (session_.teacher) {
+  if (session_.distils()) {
     line["kl"] = r.head.kl / n;
     line["teacher_ce"] = r.head.teacher_ce / n;
     line["top1_agreement"] = r.head.agreement / n;
+  }
+  if (session_.cached_teacher) {
+    line["cache_wait_s"] = r.cache.wait_seconds;
+    line["kept_mass"] = r.cache.kept_mass / std::max(1.0, r.cache.tokens);
   }
   if (hidden_) line["hidden_loss"] = r.hidden;
   if (session_.config.objective.sampled_text.fraction > 0) {
@@ -360,7 +377,7 @@ std::vector<Figure> Trainer::to_figures(const StepReport& report) const {
   const core::LossStatistics& head = report.result.head;
   const auto four = [](double value) { return fixed(value, 4); };
   std::vector<Figure> figures = {{"loss", four(report.result.loss())}};
-  if (session_.teacher) {
+  if (session_.distils()) {
     figures.push_back({"kl", four(head.kl / head.tokens)});
     figures.push_back({"top-1", fmt::format("{:.3f}", head.agreement / head.tokens)});
   }

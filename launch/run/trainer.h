@@ -76,6 +76,7 @@ class Trainer {
 
  private:
   StepReport step(bool dump);
+  void prefetch(const StepText& samples);
   nlohmann::ordered_json to_json(const StepReport& report) const;
   std::vector<Figure> to_figures(const StepReport& report) const;
   /// The steps that a log tells more of: the first, and every train.log_every_steps.

@@ -1,5 +1,6 @@
 #include "launch/run/training_step.h"
 
+#include <array>
 #include <cmath>
 #include <utility>
 
@@ -47,6 +48,11 @@ void TrainingStep::queue(const StepInput& input, const StepOptions& options) {
 void TrainingStep::run_recorded(StepInput input, const StepOptions& options) {
   if (recorded_) {
     for (std::size_t i = 0; i < input.batches.size(); ++i) recorded_input_.batches[i].copy_values(input.batches[i]);
+    for (std::size_t i = 0; i < input.taught.size(); ++i) {
+      const auto to = recorded_input_.taught[i].columns(), from = input.taught[i].columns();
+      for (std::size_t c = 0; c < to.size(); ++c)
+        if (to[c]->defined()) to[c]->copy_from(*from[c]);
+    }
     optimizer_.note_step();
     recorded_input_.per_target.copy_from(input.per_target);
   } else {
@@ -60,11 +66,22 @@ void TrainingStep::run_recorded(StepInput input, const StepOptions& options) {
   recorded_->run();
 }
 
+/// Of all ranks, but for the wait.
+CachedTeacher::Figures TrainingStep::cache_figures() {
+  CachedTeacher::Figures figures = models_.cached->take_figures();
+  const std::array<double, 2> own = {figures.kept_mass, figures.tokens};
+  core::Tensor sums = core::Tensor::from<double>(rank_.host_memory(), {2}, own);
+  rank_.mesh().dp().all_reduce(sums, core::Reduce::Sum);
+  figures.kept_mass = sums.data<double>()[0];
+  figures.tokens = sums.data<double>()[1];
+  return figures;
+}
+
 TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions& options, double rate) {
   auto since = Clock::now();
   times_ = {};
   StepInput input = read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches,
-                               models_.student.num_predictors());
+                               models_.student.num_predictors(), models_.cached);
   const double text_seconds = input.text_seconds;
   if (options_.records)
     for (nn::Batch& batch : input.batches) batch.forget_values();
@@ -84,6 +101,7 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
   core::NotesCopy notes(rank_.memory());
   Done done{passes_->read(), norm_->values(), {}};
   notes.check();
+  if (models_.cached != nullptr) done.result.cache = cache_figures();
   times_.optimizer += lap(since);
   done.times = times_;
   return done;

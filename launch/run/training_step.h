@@ -54,6 +54,7 @@ class TrainingStep {
  private:
   void queue(const StepInput& input, const StepOptions& options);
   void run_recorded(StepInput input, const StepOptions& options);
+  CachedTeacher::Figures cache_figures();
 
   Rank& rank_;
   StepModels models_;

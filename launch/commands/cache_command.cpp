@@ -1,0 +1,55 @@
+// `limbeck cache-teacher`: what a teacher says of a text, into files.
+#include <filesystem>
+
+#include "core/counted.h"
+#include "data/teacher_cache/teacher_cache.h"
+#include "launch/commands/commands.h"
+#include "launch/run/run_config.h"
+#include "launch/run/session.h"
+#include "launch/run/stop_flag.h"
+#include "launch/run/teacher_caching.h"
+
+namespace limbeck::launch {
+namespace {
+
+/// What the first rank says at the end.
+void say_cache(const std::filesystem::path& folder, bool verifies, const Log& log) {
+  const data::TeacherCache cache(folder);
+  if (verifies) cache.check_whole();
+  std::uintmax_t bytes = 0;
+  for (const data::CachePartInfo& part : cache.manifest().parts) bytes += static_cast<std::uintmax_t>(part.file.size);
+  const std::int64_t positions = cache.manifest().num_positions();
+  log->info("{} has {} of {}, {:.1f} bytes each{}", folder.string(), core::counted(positions, "position"),
+            core::counted(static_cast<std::int64_t>(cache.num_documents()), "document"),
+            static_cast<double>(bytes) / static_cast<double>(std::max<std::int64_t>(positions, 1)),
+            verifies ? "; every byte is as it was written" : "");
+}
+
+}  // namespace
+
+int run_cache_teacher(const CacheTeacherOptions& options) {
+  RunConfig config = load_given_config(options.configs, options.sets);
+  if (options.threads) config.train.threads = *options.threads;
+  check_for_distill(config);
+  if (options.out) config.teacher->cache = *options.out;
+  if (config.teacher->cache.empty())
+    core::fail_usage("cache-teacher: there is no folder for the cache, expected --out DIR or teacher.cache");
+  const std::filesystem::path folder = config.teacher->cache;
+  config.teacher->cache.clear();  // the teacher runs
+  catch_stop_signals();
+  bool is_done = false;
+  in_world(config, fmt::format("command: cache-teacher\ncache: {}\n", folder.string()), [&](Rank& rank) {
+    const Log log = make_log(rank.world().rank(), options.verbosity);
+    try {
+      Session session(rank, config, log);
+      write_teacher_cache(session, cache_identity(session), folder, log);
+      on_first_rank(rank, [&] { say_cache(folder, options.verify, log); });
+      is_done = true;
+    } catch (const Stopped&) {
+      log->info("stopped, and what is done is kept; the same command goes on");
+    }
+  });
+  return is_done ? 0 : 3;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,170 @@
+#include "launch/run/cached_teacher.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/start_thread.h"
+#include "data/tokenizers/vocabulary.h"
+
+namespace limbeck::launch {
+
+using core::DType;
+using core::fail_usage;
+using core::Tensor;
+
+CachedTeacher::CachedTeacher(const std::filesystem::path& folder, const data::Mixture& text, const CacheOwner& owner,
+                             double temperature, DType dtype)
+    : cache_(folder), text_(text), temperature_(temperature), dtype_(dtype) {
+  data::CacheIdentity wanted = cache_.identity();
+  wanted.teacher = owner.teacher;
+  wanted.teacher_source = owner.source;
+  wanted.tokenizer_tokens = data::named_size(*owner.tokenizer);
+  wanted.tokenizer = data::vocabulary_fingerprint(*owner.tokenizer, wanted.tokenizer_tokens);
+  if (const auto difference = data::identity_difference(cache_.identity(), wanted))
+    fail_usage("teacher.cache, {}, {}", folder.string(), *difference);
+  const data::CacheContents& contents = cache_.contents();
+  if (contents.kind == data::CacheKind::Full)
+    fail_usage("teacher.cache, {}, keeps whole distributions, expected TOP_K or SAMPLED to train from",
+               folder.string());
+  const auto place = contents.place_of(temperature);
+  if (!place)
+    fail_usage("objective.temperature is {}, expected one that teacher.cache, {}, is for: {}", temperature,
+               folder.string(), fmt::join(contents.temperatures, ", "));
+  tempered_ = *place;
+  plain_ = *contents.place_of(1);
+  for (const data::Loader& loader : text.sources()) {
+    const auto& texts = cache_.manifest().texts;
+    const bool is_there = std::any_of(texts.begin(), texts.end(), [&](const data::CachedText& cached) {
+      return cached.fingerprint == loader.fingerprint();
+    });
+    if (!is_there)
+      fail_usage(
+          "teacher.cache, {}, is of another text: {}, of fingerprint {:016x}, is not wholly in it, expected after "
+          "`limbeck cache-teacher` with this config",
+          folder.string(), loader.file().prefix(), loader.fingerprint());
+  }
+}
+
+CachedTeacher::~CachedTeacher() = default;
+
+data::TeacherCache::Place CachedTeacher::place_of(const data::TokenBatch::Piece& piece) {
+  const std::pair key{piece.source, piece.document};
+  {
+    const std::scoped_lock lock(mutex_);
+    if (const auto found = places_.find(key); found != places_.end()) return found->second;
+  }
+  const data::TokenFile& file = text_.sources().at(piece.source).file();
+  const auto place = cache_.find(data::document_key(file.read(piece.document)));
+  core::check(place.has_value(), "{}: document {} of {} is not in it", cache_.folder().string(), piece.document,
+              file.prefix());
+  const std::scoped_lock lock(mutex_);
+  places_.emplace(key, *place);
+  return *place;
+}
+
+CachedTeacher::Rows CachedTeacher::read(const data::TokenBatch& batch) {
+  const data::CacheContents& contents = cache_.contents();
+  const std::size_t n = batch.tokens.size(), width = static_cast<std::size_t>(contents.width());
+  const bool draws = contents.kind == data::CacheKind::Sampled;
+  Rows rows{.tokens = batch.tokens,
+            .ids = std::vector<std::int32_t>(n * width, -1),
+            .likeliest = std::vector<std::int32_t>(n),
+            .log_p = std::vector<float>(n * width),
+            .rest = std::vector<float>(n),
+            .target_loss = std::vector<float>(n)};
+  if (tempered_ != plain_) rows.log_p_tempered = rows.log_p, rows.rest_tempered = rows.rest;
+  for (const data::TokenBatch::Piece& piece : batch.pieces) {
+    const data::TeacherCache::Place place = place_of(piece);
+    // A document's last token has no row; one whose target is masked has.
+    const std::int64_t count = std::min(piece.count, cache_.num_positions(place) - piece.position);
+    if (count <= 0) continue;
+    const data::CachedRows cached = cache_.read(place, piece.position, count);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto to = static_cast<std::size_t>(piece.first + i);
+      if (batch.targets[to] < 0) continue;
+      const auto from = cached.ids.begin() + i * cached.width;
+      std::copy_n(from, width, rows.ids.begin() + static_cast<std::ptrdiff_t>(to * width));
+      const std::span<float> plain(rows.log_p.data() + to * width, width);
+      if (draws)
+        std::copy_n(cached.log_p.begin() + i * cached.width, width, plain.begin());
+      else
+        data::log_probabilities_at(cached, i, contents, plain_, plain);
+      rows.rest[to] = cached.rest_at(plain_, i);
+      if (tempered_ != plain_) {
+        data::log_probabilities_at(cached, i, contents, tempered_, {rows.log_p_tempered.data() + to * width, width});
+        rows.rest_tempered[to] = cached.rest_at(tempered_, i);
+      }
+      rows.likeliest[to] = cached.likeliest[static_cast<std::size_t>(i)];
+      rows.target_loss[to] = cached.target_loss[static_cast<std::size_t>(i)];
+      rows.kept_mass += draws ? 1 : -std::expm1(static_cast<double>(rows.rest[to]));
+      rows.num_targets += 1;
+    }
+  }
+  return rows;
+}
+
+void CachedTeacher::prefetch(std::vector<data::TokenBatch> batches) {
+  auto job = std::make_unique<Job>();
+  job->batches = std::move(batches);
+  Job* own = job.get();
+  job->thread = core::start_thread("reading the teacher cache", [this, own] {
+    try {
+      for (const data::TokenBatch& batch : own->batches) own->rows.push_back(read(batch));
+    } catch (...) {
+      own->error = std::current_exception();
+    }
+  });
+  jobs_.push_back(std::move(job));
+}
+
+core::SparseTargets CachedTeacher::take(const core::MemoryPtr& memory, const data::TokenBatch& batch) {
+  const auto begin = std::chrono::steady_clock::now();
+  if (ready_.empty() && !jobs_.empty()) {
+    const std::unique_ptr<Job> job = std::move(jobs_.front());
+    jobs_.pop_front();
+    job->thread.join();
+    if (job->error) std::rethrow_exception(job->error);
+    for (Rows& rows : job->rows) ready_.push_back(std::move(rows));
+  }
+  Rows rows;
+  if (!ready_.empty() && ready_.front().tokens == batch.tokens) {
+    rows = std::move(ready_.front());
+    ready_.pop_front();
+  } else {  // other text is read than was said before
+    ready_.clear();
+    jobs_.clear();
+    rows = read(batch);
+  }
+  figures_.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  figures_.kept_mass += rows.kept_mass;
+  figures_.tokens += rows.num_targets;
+  return to_tensors(memory, rows);
+}
+
+core::SparseTargets CachedTeacher::to_tensors(const core::MemoryPtr& memory, const Rows& rows) const {
+  const auto n = std::ssize(rows.tokens), width = cache_.contents().width();
+  const auto wide = [&](const std::vector<float>& values) {
+    return Tensor::from<float>(memory, {n, width}, values).to(dtype_);
+  };
+  const auto one = [&](const std::vector<float>& values) {
+    return Tensor::from<float>(memory, {n}, values).to(dtype_);
+  };
+  core::SparseTargets targets{.ids = Tensor::from<std::int32_t>(memory, {n, width}, rows.ids),
+                              .log_p = wide(rows.log_p),
+                              .rest = one(rows.rest),
+                              .likeliest = Tensor::from<std::int32_t>(memory, {n}, rows.likeliest),
+                              .target_loss = one(rows.target_loss),
+                              .temperature = temperature_,
+                              .draws = cache_.contents().kind == data::CacheKind::Sampled};
+  if (temperature_ != 1) {
+    targets.log_p_tempered = wide(rows.log_p_tempered);
+    targets.rest_tempered = one(rows.rest_tempered);
+  }
+  return targets;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,94 @@
+// A teacher whose distributions are read from a cache (docs/teacher_cache.md) while the student trains: the rows of the
+// next step are read and unpacked on a thread of their own.
+//
+//     CachedTeacher teacher(folder, text, {fingerprint, source, tokenizer.get()}, /*temperature=*/1, core::DType::F32);
+//     teacher.prefetch(batches_of_the_next_step);
+//     core::SparseTargets targets = teacher.take(memory, batch);        // waits for what is not there yet
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "core/ops/objective.h"
+#include "data/teacher_cache/teacher_cache.h"
+#include "data/text/mixture.h"
+#include "data/tokenizers/tokenizer.h"
+
+namespace limbeck::launch {
+
+/// What a run's text makes of a cache's identity: who the teacher and the tokenizer are.
+struct CacheOwner {
+  std::string teacher;  // its fingerprint
+  std::string source;   // where it lies
+  const data::Tokenizer* tokenizer = nullptr;
+};
+
+class CachedTeacher {
+ public:
+  /// Throws a UsageError, which names the cache and says what it is of, where that is another teacher, tokenizer or
+  /// text, where `temperature` is none of its own, or where whole distributions are kept.
+  CachedTeacher(const std::filesystem::path& folder, const data::Mixture& text, const CacheOwner& owner,
+                double temperature, core::DType dtype);
+  ~CachedTeacher();
+  CachedTeacher(const CachedTeacher&) = delete;
+  CachedTeacher& operator=(const CachedTeacher&) = delete;
+
+  const data::TeacherCache& cache() const { return cache_; }
+
+  /// Begins to read what these batches need. The next calls of take() are for them.
+  void prefetch(std::vector<data::TokenBatch> batches);
+  bool has_prefetched() const { return !jobs_.empty(); }
+
+  /// Of all tokens of a batch that have a target; rows of others say nothing. Throws where a document is not in the
+  /// cache, and whatever reading does.
+  core::SparseTargets take(const core::MemoryPtr& memory, const data::TokenBatch& batch);
+
+  struct Figures {
+    double wait_seconds = 0;  // that take() waited or read
+    double kept_mass = 0;     // sum over the tokens with a target, of the probability of what is kept
+    double tokens = 0;        // with a target
+  };
+  /// Since the last call.
+  Figures take_figures() { return std::exchange(figures_, {}); }
+
+ private:
+  /// Columns of a batch's targets on the host.
+  struct Rows {
+    std::vector<std::int32_t> tokens;  // of the batch: whose rows they are
+    std::vector<std::int32_t> ids, likeliest;
+    std::vector<float> log_p, rest, target_loss;
+    std::vector<float> log_p_tempered = {}, rest_tempered = {};
+    double kept_mass = 0, num_targets = 0;
+  };
+  struct Job {
+    std::vector<data::TokenBatch> batches;
+    std::vector<Rows> rows;
+    std::exception_ptr error;
+    std::jthread thread;
+  };
+  Rows read(const data::TokenBatch& batch);
+  data::TeacherCache::Place place_of(const data::TokenBatch::Piece& piece);
+  core::SparseTargets to_tensors(const core::MemoryPtr& memory, const Rows& rows) const;
+
+  data::TeacherCache cache_;
+  const data::Mixture& text_;
+  double temperature_;
+  core::DType dtype_;
+  std::size_t plain_ = 0, tempered_ = 0;  // places of temperature 1 and of the training's
+  std::mutex mutex_;
+  std::map<std::pair<std::size_t, std::int64_t>, data::TeacherCache::Place> places_;  // by source and document
+  std::deque<std::unique_ptr<Job>> jobs_;
+  std::deque<Rows> ready_;
+  Figures figures_;
+};
+
+}  // namespace limbeck::launch

@@ -1,0 +1,238 @@
+#include "launch/run/teacher_caching.h"
+
+#include <algorithm>
+#include <deque>
+#include <numeric>
+#include <optional>
+#include <set>
+
+#include "core/counted.h"
+#include "core/ops/head_loss.h"
+#include "core/start_thread.h"
+#include "data/teacher_cache/cache_writing.h"
+#include "data/tokenizers/vocabulary.h"
+#include "launch/console/progress.h"
+#include "launch/run/stop_flag.h"
+#include "launch/run/text_evaluation.h"
+#include "launch/run/threads.h"
+
+namespace limbeck::launch {
+namespace {
+
+using core::Tensor;
+
+constexpr std::int64_t tokens_at_once =
+    1024;  // of the teacher's passes; what is read together depends on the text alone
+constexpr std::int64_t logits_at_once = 256;      // rows of them that exist at once
+constexpr std::int64_t positions_a_file = 32768;  // a killed writer loses less than that
+using Texts = std::vector<std::shared_ptr<const data::TokenFile>>;
+
+/// Documents of a file under way.
+struct Pending {
+  data::DocumentKey key;
+  std::vector<std::int32_t> ids;
+  data::CachedRows rows;
+  std::size_t windows_left = 0;
+};
+
+class TeacherPasses {
+ public:
+  TeacherPasses(Session& session, const data::CacheIdentity& identity)
+      : session_(session), identity_(identity), threads_(threads_of_rank(session.config.train.threads)) {}
+
+  /// Whole documents of `work` into the writer; fewer where a signal asks to stop and the ranks need not agree on it.
+  /// `done` hears of positions.
+  void run(const data::CacheWork& work, const Texts& texts, data::CachePartWriter& writer,
+           const std::function<void(std::int64_t)>& done) {
+    for (const auto& [text, document] : work.documents) {
+      if (session_.rank.comms().tensor->size() == 1 && stop_requested()) break;
+      Pending& pending = *pending_.emplace_back(std::make_unique<Pending>());
+      pending.ids = texts[text]->read(document);
+      for (const std::int32_t id : pending.ids)
+        core::check(id >= 0 && id < identity_.contents.vocabulary,
+                    "{}: document {} holds token {}, which is outside the vocabulary of {}", texts[text]->prefix(),
+                    document, id, identity_.contents.vocabulary);
+      pending.key = data::document_key(pending.ids);
+      pending.rows.resize(std::ssize(pending.ids) - 1, identity_.contents);
+      const std::int64_t length = std::ssize(pending.ids);
+      for (const Window& window : windows_of({&length, 1}, {.length = identity_.window, .stride = identity_.stride})) {
+        if (num_tokens_ + window.count > tokens_at_once) pass();
+        queue_.emplace_back(&pending, window);
+        num_tokens_ += window.count;
+        ++pending.windows_left;
+      }
+      write_whole(writer, done);
+    }
+    pass();
+    write_whole(writer, done);
+  }
+
+ private:
+  /// The queued windows as one batch.
+  void pass() {
+    if (queue_.empty()) return;
+    std::vector<std::int32_t> tokens, position, sequence;
+    std::vector<std::int64_t> offsets = {0};
+    for (const auto& [document, window] : queue_) {
+      for (std::int64_t t = 0; t < window.count; ++t) {
+        tokens.push_back(document->ids[static_cast<std::size_t>(window.first + t)]);
+        position.push_back(static_cast<std::int32_t>(t));
+        sequence.push_back(static_cast<std::int32_t>(offsets.size() - 1));
+      }
+      offsets.push_back(std::ssize(tokens));
+    }
+    std::vector<std::int64_t> index(tokens.size());
+    std::iota(index.begin(), index.end(), std::int64_t{0});
+    const std::vector<std::int32_t> zeros(tokens.size(), 0);
+    const nn::Batch batch = nn::make_batch(session_.rank.memory(), {.tokens = tokens,
+                                                                    .targets = zeros,
+                                                                    .position = position,
+                                                                    .document = zeros,
+                                                                    .sequence = sequence,
+                                                                    .global_index = index,
+                                                                    .sequence_offsets = offsets});
+    core::Tape off(core::Tape::Mode::Off);
+    const nn::Transformer& teacher = *session_.teacher;
+    const Tensor hidden = teacher.forward(off, teacher.pass(batch)).hidden.value;
+    for (std::int64_t first = 0; first < std::ssize(tokens); first += logits_at_once) {
+      const std::int64_t count = std::min(logits_at_once, std::ssize(tokens) - first);
+      Tensor logits = core::logits_of(hidden.rows(first, count), teacher.head().value, teacher.head_bias().value);
+      nn::TensorComm& vocabulary = *session_.rank.comms().tensor;
+      if (vocabulary.size() > 1) logits = vocabulary.gather(logits, 1, teacher.config().vocabulary);
+      make_rows(logits.to(core::DType::F32).in(session_.rank.host_memory()), first, count, offsets);
+    }
+    for (const auto& [document, window] : queue_) --document->windows_left;
+    queue_.clear();
+    num_tokens_ = 0;
+  }
+
+  /// Of logits [count,V] of the batch's tokens [first, first + count), by several threads.
+  void make_rows(const Tensor& logits, std::int64_t first, std::int64_t count,
+                 const std::vector<std::int64_t>& offsets) {
+    const auto columns = static_cast<std::size_t>(logits.shape()[1]);
+    std::vector<std::exception_ptr> errors(static_cast<std::size_t>(threads_));
+    {
+      std::vector<std::jthread> threads;
+      for (int t = 0; t < threads_; ++t)
+        threads.push_back(core::start_thread("a teacher's distributions", [&, t] {
+          try {
+            data::RowsMaker maker(identity_.contents);
+            for (std::int64_t i = t; i < count; i += threads_) {
+              const auto after = std::upper_bound(offsets.begin(), offsets.end(), first + i);
+              const auto& [document, window] = queue_[static_cast<std::size_t>(after - offsets.begin() - 1)];
+              const std::int64_t in_window = first + i - *(after - 1);
+              if (in_window < window.count - window.num_scored) continue;
+              const std::int64_t at = window.first + in_window;
+              maker.make({logits.host<float>() + static_cast<std::size_t>(i) * columns, columns},
+                         document->ids[static_cast<std::size_t>(at + 1)], document->key, at, document->rows, at);
+            }
+          } catch (...) {
+            errors[static_cast<std::size_t>(t)] = std::current_exception();
+          }
+        }));
+    }
+    for (const std::exception_ptr& error : errors)
+      if (error) std::rethrow_exception(error);
+  }
+
+  void write_whole(data::CachePartWriter& writer, const std::function<void(std::int64_t)>& done) {
+    while (!pending_.empty() && pending_.front()->windows_left == 0) {
+      writer.add(pending_.front()->key, pending_.front()->rows);
+      done(pending_.front()->rows.n);
+      pending_.pop_front();
+    }
+  }
+
+  Session& session_;
+  const data::CacheIdentity& identity_;
+  int threads_;
+  std::deque<std::unique_ptr<Pending>> pending_;
+  std::vector<std::pair<Pending*, Window>> queue_;
+  std::int64_t num_tokens_ = 0;
+};
+
+}  // namespace
+
+data::CacheIdentity cache_identity(const Session& session) {
+  const TeacherConfig& c = *session.config.teacher;
+  data::CacheIdentity identity{.teacher = session.teacher_fingerprint, .teacher_source = c.source, .contents = {}};
+  identity.tokenizer_tokens = data::named_size(*session.tokenizer);
+  identity.tokenizer = data::vocabulary_fingerprint(*session.tokenizer, identity.tokenizer_tokens);
+  identity.window = c.cache_window > 0 ? c.cache_window : session.config.data.sequence_length;
+  if (identity.window > session.teacher->config().max_positions)
+    core::fail_usage("teacher.cache_window is {}, expected at most the teacher's {} positions", identity.window,
+                     session.teacher->config().max_positions);
+  identity.stride = std::max<std::int64_t>(1, identity.window / 2);
+  std::set<double> temperatures(c.cache_temperatures.begin(), c.cache_temperatures.end());
+  temperatures.insert(1);
+  if (c.cache_temperatures.empty()) temperatures.insert(session.config.objective.temperature);
+  identity.contents = {.kind = c.cache_kind,
+                       .kept = c.cache_tokens,
+                       .quantised = !c.cache_exact,
+                       .temperatures = {temperatures.begin(), temperatures.end()},
+                       .vocabulary = session.tokenizer->vocabulary_size()};
+  identity.contents.check_valid();
+  return identity;
+}
+
+void write_teacher_cache(Session& session, const data::CacheIdentity& identity, const std::filesystem::path& folder,
+                         const Log& log) {
+  Rank& rank = session.rank;
+  std::optional<data::CacheLock> lock;
+  on_first_rank(rank, [&] {
+    lock.emplace(folder);
+    const data::CacheLeftovers left = data::begin_teacher_cache(folder, identity);
+    if (left.documents > 0)
+      log->info("an interrupted writer left {} of {}, which are taken in", core::counted(left.positions, "position"),
+                core::counted(left.documents, "document"));
+  });
+  Texts texts;
+  for (const data::Loader& loader : session.text->sources())
+    texts.push_back(std::make_shared<data::TokenFile>(loader.file().prefix()));
+  std::vector<data::CacheWork> works;
+  while_others_hear(rank, [&] { works = data::cache_work(data::TeacherCache(folder), texts, positions_a_file); });
+  std::int64_t missing = 0;
+  for (const data::CacheWork& work : works) missing += work.positions;
+  log->info("{} of the text are missing in {}", core::counted(missing, "position"), folder.string());
+
+  const auto ranks = static_cast<std::size_t>(rank.mesh().dp().size());
+  const auto mine = static_cast<std::size_t>(rank.mesh().dp().rank());
+  const bool writes = rank.comms().tensor->rank() == 0;
+  std::string infos;  // of this rank's files, a line each
+  bool is_stopped = false;
+  {
+    TeacherPasses passes(session, identity);
+    Progress progress(log, "position", 0, missing, 32768);
+    std::int64_t done = 0;  // of this rank; the others are about as far
+    for (std::size_t first = 0; first < works.size() && !is_stopped; first += ranks) {
+      const auto write = [&] {
+        if (first + mine >= works.size()) return;
+        const data::CacheWork& work = works[first + mine];
+        data::CachePartWriter writer(folder, work.name, identity);
+        passes.run(work, texts, writer, [&](std::int64_t positions) {
+          done += positions;
+          progress.update(std::min<std::int64_t>(missing, done * static_cast<std::int64_t>(ranks)), {});
+        });
+        if (writes && writer.num_positions() > 0) infos += data::to_text(writer.finish()) + "\n";
+      };
+      if (rank.comms().tensor->size() == 1)
+        while_others_hear(rank, write);
+      else
+        write();
+      is_stopped = stop_is_agreed(rank);
+    }
+    progress.finish();
+  }
+  const std::vector<std::string> all = gather_strings(rank, infos);
+  on_first_rank(rank, [&] {
+    std::vector<data::CachePartInfo> parts;
+    for (const std::string& lines : all)
+      for (std::size_t at = 0; at < lines.size(); at = lines.find('\n', at) + 1)
+        parts.push_back(data::cache_part_info_from_text(lines.substr(at, lines.find('\n', at) - at), "a rank's file"));
+    data::finish_teacher_cache(folder, parts, is_stopped ? Texts{} : texts);
+    lock.reset();
+  });
+  if (is_stopped) throw Stopped();
+}
+
+}  // namespace limbeck::launch

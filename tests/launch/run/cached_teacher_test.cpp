@@ -1,0 +1,171 @@
+// What a run reads of a teacher's cache: each token's own row, wherever sequences cut documents.
+#include "launch/run/cached_teacher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "data/teacher_cache/cache_writing.h"
+#include "data/tokenizers/vocabulary.h"
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::launch {
+namespace {
+
+using data::CacheContents;
+using data::CachedRows;
+using testing::error_of;
+using ::testing::HasSubstr;
+using testing::TemporaryFolder;
+
+constexpr std::int64_t vocabulary = 257;
+
+/// Logits that tell the document's tokens up to a place.
+std::vector<float> logits_at(const std::vector<std::int32_t>& ids, std::int64_t position) {
+  double state = 1;
+  for (std::int64_t i = 0; i <= position; ++i) state = std::fmod(state * 1.7 + ids[static_cast<std::size_t>(i)], 97);
+  std::vector<float> logits;
+  for (int v = 0; v < vocabulary; ++v) logits.push_back(static_cast<float>(2 * std::sin(state + v * v)));
+  return logits;
+}
+
+class CachedTeacherTest : public ::testing::Test {
+ protected:
+  CachedTeacherTest() : tokenizer_(data::byte_tokenizer()) {
+    for (const int source : {0, 1}) {
+      const std::string prefix = (folder_ / ("text" + std::to_string(source))).string();
+      data::TokenFileWriter writer(prefix, vocabulary);
+      for (int d = 0; d < 9; ++d) {
+        std::vector<std::int32_t> ids;
+        for (int i = 0; i < 3 + d * 7 % 31; ++i) ids.push_back((i * i + d * 11 + 50 * source) % 256);
+        ids.push_back(256);
+        writer.add(ids);
+      }
+      writer.finish();
+      files_.push_back(std::make_shared<data::TokenFile>(prefix));
+    }
+  }
+  data::CacheIdentity identity(const CacheContents& contents) const {
+    data::CacheIdentity id{.teacher = "abc", .teacher_source = "teacher", .contents = contents};
+    id.tokenizer_tokens = data::named_size(*tokenizer_);
+    id.tokenizer = data::vocabulary_fingerprint(*tokenizer_, id.tokenizer_tokens);
+    id.window = 64, id.stride = 32;
+    return id;
+  }
+  void write(const CacheContents& contents) const {
+    data::begin_teacher_cache(cache_, identity(contents));
+    std::vector<data::CachePartInfo> infos;
+    for (const data::CacheWork& work : data::cache_work(data::TeacherCache(cache_), files_, 40)) {
+      data::CachePartWriter writer(cache_, work.name, identity(contents));
+      for (const auto& [text, d] : work.documents) {
+        const std::vector<std::int32_t> ids = files_[text]->read(d);
+        CachedRows rows;
+        rows.resize(std::ssize(ids) - 1, contents);
+        for (std::int64_t t = 0; t < rows.n; ++t)
+          data::RowsMaker(contents).make(logits_at(ids, t), ids[static_cast<std::size_t>(t + 1)],
+                                         data::document_key(ids), t, rows, t);
+        writer.add(data::document_key(ids), rows);
+      }
+      infos.push_back(writer.finish());
+    }
+    data::finish_teacher_cache(cache_, infos, files_);
+  }
+  data::Mixture text(std::int64_t length) const {
+    return data::Mixture({{files_[0], 2}, {files_[1], 1}},
+                         {.sequence_length = length, .vocabulary = vocabulary, .seed = 3, .held_out = 0.2});
+  }
+  /// The rows of each token with a target are those of the document's own place.
+  void expect_rows(const core::SparseTargets& targets, const data::TokenBatch& batch, double temperature) const {
+    const std::int64_t width = targets.ids.shape()[1];
+    std::int64_t seen = 0;
+    for (const data::TokenBatch::Piece& piece : batch.pieces) {
+      const std::vector<std::int32_t> ids = files_.at(piece.source)->read(piece.document);
+      for (std::int64_t i = 0; i < piece.count; ++i) {
+        const auto t = static_cast<std::size_t>(piece.first + i);
+        ++seen;
+        ASSERT_EQ(batch.tokens[t], ids[static_cast<std::size_t>(piece.position + i)]);
+        if (batch.targets[t] < 0) continue;
+        const std::vector<float> z = logits_at(ids, piece.position + i);
+        const auto log_p = [&](std::int32_t v, double at) {
+          double sum = 0;
+          for (const float other : z)
+            sum += std::exp((static_cast<double>(other) - z[static_cast<std::size_t>(v)]) / at);
+          return -std::log(sum);
+        };
+        for (std::int64_t j = 0; j < width; ++j) {
+          const std::int64_t at = static_cast<std::int64_t>(t) * width + j;
+          const std::int32_t v = targets.ids.data<std::int32_t>()[at];
+          ASSERT_NEAR(targets.log_p.data<float>()[at], log_p(v, 1), 1e-5);
+          if (temperature != 1) {
+            ASSERT_NEAR(targets.log_p_tempered.data<float>()[at], log_p(v, temperature), 1e-5);
+          }
+        }
+        ASSERT_NEAR(targets.target_loss.data<float>()[t], -log_p(batch.targets[t], 1), 1e-5);
+      }
+    }
+    ASSERT_EQ(seen, std::ssize(batch.tokens));
+  }
+  TemporaryFolder folder_;
+  std::filesystem::path cache_ = folder_ / "cache";
+  std::shared_ptr<const data::Tokenizer> tokenizer_;
+  std::vector<std::shared_ptr<const data::TokenFile>> files_;
+  core::MemoryPtr memory_ = core::Memory::cpu(1);
+};
+
+TEST_F(CachedTeacherTest, ATokenHasItsOwnRowHoweverTheTextIsPacked) {
+  write({.kept = 20, .quantised = false, .temperatures = {1, 2}, .vocabulary = vocabulary});
+  for (const std::int64_t length : {1, 5, 16, 40})
+    for (const double temperature : {1.0, 2.0}) {
+      data::Mixture mixture = text(length);
+      CachedTeacher teacher(cache_, mixture, {"abc", "teacher", tokenizer_.get()}, temperature, core::DType::F32);
+      std::vector<data::TokenBatch> batches;
+      for (std::int64_t first = 0; first < 12; first += 3) batches.push_back(mixture.fetch(first, 3));
+      teacher.prefetch({batches[0], batches[1]});
+      teacher.prefetch({batches[2]});
+      for (const std::size_t b : {0, 1, 2, 3}) expect_rows(teacher.take(memory_, batches[b]), batches[b], temperature);
+      // Other text than was said before.
+      teacher.prefetch({batches[0]});
+      expect_rows(teacher.take(memory_, batches[1]), batches[1], temperature);
+      double targets = 0;
+      for (const std::size_t b : {0, 1, 2, 3, 1}) targets += static_cast<double>(batches[b].num_targets());
+      const CachedTeacher::Figures figures = teacher.take_figures();
+      EXPECT_EQ(figures.tokens, targets);
+      EXPECT_GT(figures.kept_mass, 20.0 / vocabulary * targets);
+      EXPECT_LT(figures.kept_mass, targets);
+      EXPECT_EQ(teacher.take_figures().tokens, 0);
+    }
+}
+
+TEST_F(CachedTeacherTest, WhatDoesNotFitIsRefusedByName) {
+  write({.kept = 5, .vocabulary = vocabulary});
+  const data::Mixture mixture = text(8);
+  const auto error = [&](const CacheOwner& owner, double temperature, const data::Mixture& of) {
+    return error_of([&] { CachedTeacher teacher(cache_, of, owner, temperature, core::DType::F32); });
+  };
+  const CacheOwner owner{"abc", "teacher", tokenizer_.get()};
+  EXPECT_EQ(error(owner, 1, mixture), "");
+  EXPECT_THAT(error({"abd", "teacher", tokenizer_.get()}, 1, mixture), HasSubstr("is of another teacher"));
+  EXPECT_THAT(error(owner, 1.5, mixture), HasSubstr("objective.temperature is 1.5"));
+  const std::string prefix = (folder_ / "other").string();
+  data::TokenFileWriter writer(prefix, vocabulary);
+  for (int d = 0; d < 4; ++d) writer.add(std::vector<std::int32_t>(12, d));
+  writer.finish();
+  const data::Mixture other({{std::make_shared<data::TokenFile>(prefix), 1}},
+                            {.sequence_length = 8, .vocabulary = vocabulary, .seed = 3, .held_out = 0.2});
+  EXPECT_THAT(error(owner, 1, other), HasSubstr("is of another text"));
+  // A block that is damaged later is found when it is read, from the thread that reads ahead too.
+  data::Mixture again = text(8);
+  CachedTeacher teacher(cache_, again, owner, 1, core::DType::F32);
+  for (const auto& part : teacher.cache().manifest().parts) {
+    std::string bytes = testing::read_file(cache_ / part.file.name);
+    for (std::size_t at = bytes.size() * 2 / 3; at < bytes.size(); ++at) bytes[at] = static_cast<char>(bytes[at] ^ 1);
+    testing::write_file(cache_ / part.file.name, bytes);
+  }
+  const data::TokenBatch batch = again.fetch(0, 4);
+  teacher.prefetch({batch});
+  EXPECT_THAT(error_of([&] { teacher.take(memory_, batch); }), HasSubstr("is corrupt"));
+}
+
+}  // namespace
+}  // namespace limbeck::launch
