@@ -33,7 +33,8 @@ TEST(LentWeights, OfADirectoryAreThoseThatLieThereInTheirOrder) {
     for (const auto& [name, info] : model.tensors()) {
       const core::StateEntry entry = core::StateEntry::whole(Tensor::zeros(memory, DType::F32, info.shape));
       const auto lent = model.lend(name, entry, memory);
-      const bool is_read = std::ranges::any_of(c.not_lent, [&](const std::string& end) { return name.ends_with(end); });
+      const bool is_read =
+          std::ranges::any_of(c.not_lent, [&, name = name](const std::string& end) { return name.ends_with(end); });
       ASSERT_EQ(lent.has_value(), !is_read) << name;
       if (!lent) continue;
       EXPECT_NE(data::mapped_file_at(lent->host_raw()), nullptr) << name;
