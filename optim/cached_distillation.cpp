@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "kernels/sparse_targets.h"
-#include "optim/vocabulary_parts.h"
+#include "optim/chunk_passes.h"
 
 namespace limbeck::optim {
 
@@ -68,16 +68,10 @@ void CachedDistillation::run(core::LogitsChunk& chunk, core::LossAccumulator& lo
       reduce_maxima(device, chunk.vocabulary, maxima, indices);
       kernels::sparse_sums(device, rows, maxima.data<double>(), kept.mutable_data<T>(), sums.mutable_data<double>());
       chunk.vocabulary.sum(sums);
-      const auto write_gradient = [&](auto* gradient) {
+      with_gradient<T>(chunk, [&](auto* gradient) {
         kernels::sparse_gradient(device, rows, kept.data<T>(), maxima.data<double>(), sums.data<double>(), alpha,
                                  weight, gradient, sum_min.mutable_data<double>());
-      };
-      if (!chunk.gradient.defined())
-        write_gradient(static_cast<T*>(nullptr));
-      else if (chunk.gradient.dtype() == chunk.student.dtype())
-        write_gradient(chunk.gradient.mutable_data<T>());
-      else if constexpr (std::is_same_v<T, float>)
-        write_gradient(chunk.gradient.mutable_data<core::bf16>());
+      });
       chunk.vocabulary.sum(sum_min);
       kernels::add_sparse_losses(device, rows, indices.data<double>(), sums.data<double>(), sum_min.data<double>(),
                                  alpha, weight, losses.totals().mutable_data<double>(),

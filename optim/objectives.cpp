@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "kernels/distillation.h"
-#include "optim/vocabulary_parts.h"
+#include "optim/chunk_passes.h"
 
 namespace limbeck::optim {
 namespace {
@@ -48,16 +48,10 @@ void run_chunk(LogitsChunk& chunk, const kernels::LossTerms& terms, double tempe
         chunk.vocabulary.sum(divergence);
       }
       const double* of_divergence = divergence.defined() ? divergence.data<double>() : nullptr;
-      const auto write_gradient = [&](auto* gradient) {
+      with_gradient<T>(chunk, [&](auto* gradient) {
         kernels::logits_gradient(device, logits, terms, maxima, maxima + n, sums.data<double>(), of_divergence, weight,
                                  gradient, sum_min.mutable_data<double>());
-      };
-      if (!chunk.gradient.defined())
-        write_gradient(static_cast<T*>(nullptr));
-      else if (chunk.gradient.dtype() == chunk.student.dtype())
-        write_gradient(chunk.gradient.mutable_data<T>());
-      else if constexpr (std::is_same_v<T, float>)
-        write_gradient(chunk.gradient.mutable_data<core::bf16>());
+      });
       chunk.vocabulary.sum(sum_min);
       kernels::add_losses(device, logits, terms, indices, sums.data<double>(), of_divergence, sum_min.data<double>(),
                           weight, losses.totals().mutable_data<double>(),

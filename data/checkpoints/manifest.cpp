@@ -5,13 +5,13 @@
 #include <xxhash.h>
 
 #include <cerrno>
-#include <charconv>
 #include <climits>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/system_error.h"
 #include "data/files/atomic_file.h"
+#include "data/files/hash_text.h"
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
 
@@ -29,28 +29,17 @@ constexpr std::uintmax_t max_manifest_bytes = std::uintmax_t{1} << 30U;
 // The file starts with this, then 16 hexadecimal digits.
 constexpr std::string_view opening = "{\n \"manifest_hash\": \"";
 
-std::string hex(std::uint64_t value) { return fmt::format("{:016x}", value); }
-
-std::uint64_t from_hex(const JsonAt& json) {
-  const std::string& text = json.text();
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  if (error != std::errc() || end != text.data() + text.size() || text.size() != 16)
-    json.refuse("16 hexadecimal digits");
-  return value;
-}
-
 /// Checks the manifest's own hash, in place of which zeros are hashed.
 void check_own_hash(std::string text) {
   check(text.size() > opening.size() + 16 && text.starts_with(opening), "does not start as a manifest does");
   const std::string stored = text.substr(opening.size(), 16);
   text.replace(opening.size(), 16, 16, '0');
-  const std::string actual = hex(XXH3_64bits(text.data(), text.size()));
+  const std::string actual = hash_text(XXH3_64bits(text.data(), text.size()));
   check(stored == actual, "is corrupt: its hash is {}, expected {}", actual, stored);
 }
 
 ManifestFile file_from(const JsonAt& json) {
-  ManifestFile file{json.at("name").text(), json.at("size").index(INT64_MAX), from_hex(json.at("xxh3"))};
+  ManifestFile file{json.at("name").text(), json.at("size").index(INT64_MAX), hash_at(json.at("xxh3"))};
   if (file.name.empty() || file.name.size() > 255 ||
       file.name.find_first_of(std::string_view("/\0", 2)) != std::string::npos || file.name[0] == '.')
     json.at("name").refuse("a name without a folder");
@@ -89,8 +78,8 @@ ManifestFile describe_file(const fs::path& folder, const std::string& name) {
 void write_manifest(const fs::path& folder, const Manifest& manifest) {
   auto files = nlohmann::ordered_json::array();
   for (const auto& file : manifest.files)
-    files.push_back({{"name", file.name}, {"size", file.size}, {"xxh3", hex(file.hash)}});
-  const nlohmann::ordered_json json = {{"manifest_hash", hex(0)},
+    files.push_back({{"name", file.name}, {"size", file.size}, {"xxh3", hash_text(file.hash)}});
+  const nlohmann::ordered_json json = {{"manifest_hash", hash_text(0)},
                                        {"limbeck_checkpoint", manifest.version},
                                        {"step", manifest.step},
                                        {"files", std::move(files)},
@@ -101,7 +90,7 @@ void write_manifest(const fs::path& folder, const Manifest& manifest) {
   } catch (const Json::exception& error) {
     fail("{}: the extra text cannot be written: {}", (folder / manifest_name).string(), json_reason(error));
   }
-  text.replace(opening.size(), 16, hex(XXH3_64bits(text.data(), text.size())));
+  text.replace(opening.size(), 16, hash_text(XXH3_64bits(text.data(), text.size())));
   write_file_atomically(folder / manifest_name, text);
 }
 
@@ -143,7 +132,8 @@ std::optional<std::string> check_file(const fs::path& folder, const ManifestFile
   try {
     const std::uint64_t hash = hash_file(path);
     if (hash != file.hash)
-      return fmt::format("{}: is corrupt: its hash is {}, expected {}", path.string(), hex(hash), hex(file.hash));
+      return fmt::format("{}: is corrupt: its hash is {}, expected {}", path.string(), hash_text(hash),
+                         hash_text(file.hash));
   } catch (const core::Error& unreadable) {
     return unreadable.what();
   }

@@ -3,13 +3,13 @@
 #include <fmt/ranges.h>
 #include <xxhash.h>
 
-#include <charconv>
 #include <climits>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "data/files/atomic_file.h"
+#include "data/files/hash_text.h"
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
 
@@ -23,17 +23,6 @@ namespace {
 
 constexpr std::uintmax_t most_bytes = std::uintmax_t{1} << 30U;
 constexpr std::int64_t most_tokens = std::int64_t{1} << 24U;
-
-std::string hex(std::uint64_t value) { return fmt::format("{:016x}", value); }
-
-std::uint64_t from_hex(const JsonAt& json) {
-  const std::string& text = json.text();
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-  if (error != std::errc() || end != text.data() + text.size() || text.size() != 16)
-    json.refuse("16 hexadecimal digits");
-  return value;
-}
 
 Json to_json(const CacheContents& c) {
   return {{"kind", name_of(c.kind)},
@@ -67,7 +56,7 @@ Json identity_json(const CacheIdentity& id, bool with_source) {
   Json teacher = {{"fingerprint", id.teacher}};
   if (with_source) teacher["source"] = id.teacher_source;
   return {{"teacher", std::move(teacher)},
-          {"tokenizer", {{"fingerprint", hex(id.tokenizer)}, {"tokens", id.tokenizer_tokens}}},
+          {"tokenizer", {{"fingerprint", hash_text(id.tokenizer)}, {"tokens", id.tokenizer_tokens}}},
           {"windows", {{"length", id.window}, {"stride", id.stride}}},
           {"contents", to_json(id.contents)}};
 }
@@ -76,7 +65,7 @@ CacheIdentity identity_from(const JsonAt& json) {
   CacheIdentity id;
   id.teacher = json.at("teacher").at("fingerprint").text();
   id.teacher_source = json.at("teacher").at("source").text();
-  id.tokenizer = from_hex(json.at("tokenizer").at("fingerprint"));
+  id.tokenizer = hash_at(json.at("tokenizer").at("fingerprint"));
   id.tokenizer_tokens = json.at("tokenizer").at("tokens").index(most_tokens + 1);
   id.window = json.at("windows").at("length").index(INT64_MAX);
   id.stride = json.at("windows").at("stride").index(INT64_MAX);
@@ -86,18 +75,21 @@ CacheIdentity identity_from(const JsonAt& json) {
 }
 
 Json to_json(const CachePartInfo& part) {
-  return {{"name", part.file.name},      {"size", part.file.size},
-          {"xxh3", hex(part.file.hash)}, {"index_xxh3", hex(part.index_hash)},
-          {"documents", part.documents}, {"positions", part.positions}};
+  return {{"name", part.file.name},
+          {"size", part.file.size},
+          {"xxh3", hash_text(part.file.hash)},
+          {"index_xxh3", hash_text(part.index_hash)},
+          {"documents", part.documents},
+          {"positions", part.positions}};
 }
 
 CachePartInfo part_from(const JsonAt& json) {
   CachePartInfo part;
-  part.file = {json.at("name").text(), json.at("size").index(INT64_MAX), from_hex(json.at("xxh3"))};
+  part.file = {json.at("name").text(), json.at("size").index(INT64_MAX), hash_at(json.at("xxh3"))};
   const std::string& name = part.file.name;
   if (!name.starts_with("part_") || name.size() > 255 || name.find_first_of(std::string_view("/\0", 2)) != name.npos)
     json.at("name").refuse("part_NUMBER.h5");
-  part.index_hash = from_hex(json.at("index_xxh3"));
+  part.index_hash = hash_at(json.at("index_xxh3"));
   part.documents = json.at("documents").index(INT64_MAX);
   part.positions = json.at("positions").index(INT64_MAX);
   return part;
@@ -130,13 +122,13 @@ void write_cache_manifest(const fs::path& folder, const CacheManifest& manifest)
   cache.update(identity_json(manifest.identity, /*with_source=*/true));
   cache["texts"] = Json::array();
   for (const CachedText& text : manifest.texts)
-    cache["texts"].push_back({{"fingerprint", hex(text.fingerprint)},
+    cache["texts"].push_back({{"fingerprint", hash_text(text.fingerprint)},
                               {"documents", text.documents},
                               {"tokens", text.tokens},
                               {"name", text.name}});
   cache["files"] = Json::array();
   for (const CachePartInfo& part : manifest.parts) cache["files"].push_back(to_json(part));
-  const Json whole = {{"hash", hex(hash_of(cache))}, {"cache", cache}};
+  const Json whole = {{"hash", hash_text(hash_of(cache))}, {"cache", cache}};
   write_file_atomically(folder / cache_manifest_name,
                         whole.dump(1, ' ', false, nlohmann::detail::error_handler_t::replace) + "\n");
 }
@@ -152,13 +144,13 @@ CacheManifest read_cache_manifest(const fs::path& folder) {
     const auto version = cache.at("limbeck_teacher_cache").index(INT_MAX);
     check(version >= 1 && version <= CacheManifest::current_version,
           "format version is {}, this build reads versions up to {}", version, CacheManifest::current_version);
-    const std::uint64_t stored = from_hex(json.at("hash")), actual = hash_of(ordered.at("cache"));
-    check(stored == actual, "is corrupt: its hash is {}, expected {}", hex(actual), hex(stored));
+    const std::uint64_t stored = hash_at(json.at("hash")), actual = hash_of(ordered.at("cache"));
+    check(stored == actual, "is corrupt: its hash is {}, expected {}", hash_text(actual), hash_text(stored));
     CacheManifest manifest;
     manifest.identity = identity_from(cache);
     const JsonAt texts = cache.at("texts"), files = cache.at("files");
     for (std::size_t i = 0; i < texts.array().size(); ++i)
-      manifest.texts.push_back({from_hex(texts.at(i).at("fingerprint")), texts.at(i).at("documents").index(INT64_MAX),
+      manifest.texts.push_back({hash_at(texts.at(i).at("fingerprint")), texts.at(i).at("documents").index(INT64_MAX),
                                 texts.at(i).at("tokens").index(INT64_MAX), texts.at(i).at("name").text()});
     for (std::size_t i = 0; i < files.array().size(); ++i) manifest.parts.push_back(part_from(files.at(i)));
     return manifest;
@@ -177,7 +169,8 @@ std::optional<std::string> identity_difference(const CacheIdentity& cache, const
                        cache.teacher_source, cache.teacher, wanted.teacher_source, wanted.teacher);
   if (cache.tokenizer != wanted.tokenizer || cache.tokenizer_tokens != wanted.tokenizer_tokens)
     return fmt::format("is of another tokenizer: {} tokens of fingerprint {}, expected {} of fingerprint {}",
-                       cache.tokenizer_tokens, hex(cache.tokenizer), wanted.tokenizer_tokens, hex(wanted.tokenizer));
+                       cache.tokenizer_tokens, hash_text(cache.tokenizer), wanted.tokenizer_tokens,
+                       hash_text(wanted.tokenizer));
   if (cache.contents != wanted.contents)
     return fmt::format("keeps something else: {}, expected {}", described(cache.contents), described(wanted.contents));
   if (cache.window != wanted.window || cache.stride != wanted.stride)

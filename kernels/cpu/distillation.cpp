@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "kernels/cpu/in_place.h"
 #include "kernels/cpu/larger.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/exp.h"
@@ -176,15 +177,6 @@ T gradient_block(const GradientRow<T>& row, std::int64_t first, std::int64_t n, 
     }
   }
   return least;
-}
-
-/// Where values of T are computed that are wanted in `place`: there if it takes them, else in `values`.
-template <class T, class G>
-T* in_place_or(T* values, G* place) {
-  if constexpr (std::is_same_v<G, T>)
-    return place;
-  else
-    return values;
 }
 
 }  // namespace

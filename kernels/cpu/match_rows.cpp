@@ -1,19 +1,13 @@
 #include "kernels/match_rows.h"
 
-#include <algorithm>
-#include <cmath>
-
 #include "kernels/cpu/parallel_for.h"
+#include "kernels/match_row.h"
 
 namespace limbeck::kernels {
 namespace {
 
-struct RowSums {
-  double xy = 0, xx = 0, yy = 0, apart = 0;  // apart: of (x - y)^2
-};
-
 template <class T>
-RowSums row_sums(const T* x, const Acc<T>* y, std::int64_t width) {
+RowSums<double> row_sums(const T* x, const Acc<T>* y, std::int64_t width) {
   double xy = 0, xx = 0, yy = 0, apart = 0;
 #pragma omp simd reduction(+ : xy, xx, yy, apart)
   for (std::int64_t c = 0; c < width; ++c) {
@@ -38,11 +32,8 @@ void row_distance(const D& cpu, RowDistance kind, const T* x, const Acc<T>* y, c
     for (std::int64_t t = begin; t < end; ++t) {
       distance[t] = 0;
       if (targets[t] < 0) continue;
-      const RowSums s = row_sums(x + t * width, y + t * width, width);
-      if (kind == RowDistance::SquaredError)
-        distance[t] = weight * s.apart / static_cast<double>(width);
-      else
-        distance[t] = weight * (s.xx > 0 && s.yy > 0 ? 1 - s.xy / (std::sqrt(s.xx) * std::sqrt(s.yy)) : 1);
+      distance[t] =
+          weight * distance_of(kind, row_sums(x + t * width, y + t * width, width), static_cast<double>(width));
     }
   });
 }
@@ -56,18 +47,9 @@ void row_distance_gradient(const D& cpu, RowDistance kind, const T* x, const Acc
       const T* of_x = x + t * width;
       const Acc<T>* of_y = y + t * width;
       T* out = dx + t * width;
-      double for_x = 0, for_y = 0;  // what x and y are times
-      if (targets[t] >= 0) {
-        const RowSums s = row_sums(of_x, of_y, width);
-        if (kind == RowDistance::SquaredError) {
-          for_x = 2 * factor / static_cast<double>(width);
-          for_y = -for_x;
-        } else if (s.xx > 0 && s.yy > 0) {
-          const double norms = std::sqrt(s.xx) * std::sqrt(s.yy);
-          for_x = factor * s.xy / (norms * s.xx);
-          for_y = -factor / norms;
-        }
-      }
+      const auto [for_x, for_y] =
+          targets[t] >= 0 ? RowFactors(kind, row_sums(of_x, of_y, width), factor, static_cast<double>(width))
+                          : RowFactors<double>();
 #pragma omp simd
       for (std::int64_t c = 0; c < width; ++c)
         out[c] = as<T>(static_cast<Acc<T>>(for_x * as<double>(of_x[c]) + for_y * as<double>(of_y[c])));

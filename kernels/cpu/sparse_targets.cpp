@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/in_place.h"
 #include "kernels/cpu/larger.h"
 #include "kernels/cpu/parallel_for.h"
 #include "kernels/exp.h"
@@ -71,15 +72,6 @@ void put_sums(const SparseRows<T>& rows, std::int64_t i, const OwnEntries<T>& ow
   }
   out[SparseDifference] = difference;
   out[SparseMass] = mass;
-}
-
-/// Where values of T are computed that are wanted in `place`: there if it takes them, else in `values`.
-template <class T, class G>
-T* in_place_or(T* values, G* place) {
-  if constexpr (std::is_same_v<G, T>)
-    return place;
-  else
-    return values;
 }
 
 }  // namespace

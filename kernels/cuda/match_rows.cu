@@ -1,21 +1,16 @@
 #include "kernels/match_rows.h"
 
-#include <cmath>
-
 #include "kernels/cuda/vector.cuh"
 #include "kernels/cuda/warp_rows.cuh"
+#include "kernels/match_row.h"
 
 namespace limbeck::kernels {
 namespace {
 
-struct RowSums {
-  double xy = 0, xx = 0, yy = 0, apart = 0;  // apart: of (x - y)^2
-};
-
 /// Of a row, by the lanes of a warp; all get it.
 template <class T>
-__device__ RowSums row_sums(const T* x, const Acc<T>* y, std::int64_t width, int lane) {
-  RowSums s;
+__device__ RowSums<double> row_sums(const T* x, const Acc<T>* y, std::int64_t width, int lane) {
+  RowSums<double> s;
   for (std::int64_t c = lane; c < width; c += warp_size) {
     const auto a = static_cast<double>(as<Acc<T>>(x[c])), b = static_cast<double>(y[c]);
     s.xy += a * b;
@@ -37,12 +32,9 @@ struct Distance {
   std::int64_t width;
   __device__ void run(std::int64_t t, int lane) const {
     double of_row = 0;
-    if (targets[t] >= 0) {
-      const RowSums s = row_sums(x + t * width, y + t * width, width, lane);
-      of_row = weight.get() * (kind == RowDistance::SquaredError ? s.apart / static_cast<double>(width)
-                               : s.xx > 0 && s.yy > 0            ? 1 - s.xy / (std::sqrt(s.xx) * std::sqrt(s.yy))
-                                                                 : 1);
-    }
+    if (targets[t] >= 0)
+      of_row = weight.get() *
+               distance_of(kind, row_sums(x + t * width, y + t * width, width, lane), static_cast<double>(width));
     if (lane == 0) distance[t] = of_row;
   }
 };
@@ -58,23 +50,14 @@ struct DistanceGradient {
   T* dx;
   std::int64_t width;
   __device__ void run(std::int64_t t, int lane) const {
-    double for_x = 0, for_y = 0;  // what x and y are times
-    if (targets[t] >= 0) {
-      const double factor = weight.get() * static_cast<double>(*dloss);
-      const RowSums s = row_sums(x + t * width, y + t * width, width, lane);
-      if (kind == RowDistance::SquaredError) {
-        for_x = 2 * factor / static_cast<double>(width);
-        for_y = -for_x;
-      } else if (s.xx > 0 && s.yy > 0) {
-        const double norms = std::sqrt(s.xx) * std::sqrt(s.yy);
-        for_x = factor * s.xy / (norms * s.xx);
-        for_y = -factor / norms;
-      }
-    }
+    RowFactors<double> factors;
+    if (targets[t] >= 0)
+      factors = RowFactors(kind, row_sums(x + t * width, y + t * width, width, lane),
+                           weight.get() * static_cast<double>(*dloss), static_cast<double>(width));
     for (std::int64_t c = lane; c < width; c += warp_size) {
       const std::int64_t i = t * width + c;
-      dx[i] = rounded<T>(
-          static_cast<Acc<T>>(for_x * static_cast<double>(as<Acc<T>>(x[i])) + for_y * static_cast<double>(y[i])));
+      dx[i] = rounded<T>(static_cast<Acc<T>>(factors.for_x * static_cast<double>(as<Acc<T>>(x[i])) +
+                                             factors.for_y * static_cast<double>(y[i])));
     }
   }
 };

@@ -364,6 +364,15 @@ void check_for_train(const RunConfig& config) {
   for (const auto& [name, is_there] :
        {std::pair("teacher", config.teacher.has_value()), std::pair("student_init", config.student_init.has_value())})
     if (is_there) fail_usage("train: there is a section {}, expected none: only distill has a teacher", name);
+  const ObjectiveConfig& objective = config.objective;
+  for (const auto& [name, value] : {std::pair("hidden_states.weight", objective.hidden_states.weight),
+                                    std::pair("sampled_text.fraction", objective.sampled_text.fraction)})
+    if (value > 0) fail_usage("train: objective.{} is {}, expected 0 without a teacher", name, value);
+  for (const auto& [name, is_given] :
+       {std::pair("divergence", objective.divergence != kernels::Divergence::ForwardKl),
+        std::pair("final_cross_entropy_weight", objective.final_cross_entropy_weight.has_value()),
+        std::pair("final_temperature", objective.final_temperature.has_value())})
+    if (is_given) fail_usage("train: objective.{} is given, expected none without a teacher", name);
   const std::string& tokenizer = config.data.tokenizer;
   if (config.model->source.empty() && (tokenizer == "model" || tokenizer == "teacher"))
     fail_usage(

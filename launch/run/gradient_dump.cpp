@@ -27,7 +27,8 @@ void write_numbers(data::Hdf5File& file, const nlohmann::ordered_json& section, 
 }  // namespace
 
 GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model,
-                           const RunConfig& config, std::int64_t valid_vocabulary, const data::TokenBatch& samples,
+                           const RunConfig& config, const optim::DistillationOptions& objective,
+                           std::int64_t valid_vocabulary, const data::TokenBatch& samples,
                            const core::ParameterList& parameters)
     : rank_(rank),
       has_teacher_(config.teacher.has_value()),
@@ -53,8 +54,10 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     number("capacity_factor", config.routing.capacity_factor);
     number("jitter", config.routing.jitter);
     number("seed", static_cast<std::int64_t>(config.train.seed));
-    number("cross_entropy_weight", config.objective.cross_entropy_weight);
-    number("temperature", config.objective.temperature);
+    number("cross_entropy_weight", objective.ce_weight);
+    number("temperature", objective.temperature);
+    number("divergence", static_cast<std::int64_t>(objective.divergence));
+    number("mix", objective.mix);
     number("predict_weight", config.objective.predict_weight);
     number("hidden_weight", config.objective.hidden_states.weight);
     number("config", to_textproto(config));

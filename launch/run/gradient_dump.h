@@ -15,15 +15,18 @@
 #include "launch/config/config.h"
 #include "launch/run/rank.h"
 #include "launch/run/step.h"
+#include "optim/objectives.h"
 
 namespace limbeck::launch {
 
 class GradientDump {
  public:
   /// Collective: writes /parameters (those that are frozen named in the attribute `frozen`), /tokens, /targets,
-  /// /positions, /documents [B,S] and the model's numbers as attributes.
+  /// /positions, /documents [B,S] and, as attributes, the model's numbers and those of the step's `objective`, which
+  /// count with a teacher.
   GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model, const RunConfig& config,
-               std::int64_t valid_vocabulary, const data::TokenBatch& samples, const core::ParameterList& parameters);
+               const optim::DistillationOptions& objective, std::int64_t valid_vocabulary,
+               const data::TokenBatch& samples, const core::ParameterList& parameters);
   /// Collective: writes /gradients/<module path> (unclipped) and /loss/<term> (ce, kl, balance and z unweighted means,
   /// and the total), and gives the file its name.
   void write(const StepResult& result, const core::ParameterList& parameters);

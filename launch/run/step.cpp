@@ -54,7 +54,22 @@ core::SparseTargets moved_up(core::SparseTargets targets, std::int64_t by) {
   return targets;
 }
 
+/// The sequences of the step that this rank reads in one of its passes.
+core::Slice slice_of_pass(const Rank& rank, const StepText& samples, std::int64_t micro, std::int64_t micro_batches) {
+  const std::int64_t ranks = rank.mesh().dp().size();
+  return core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), ranks * micro_batches);
+}
+
 }  // namespace
+
+std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches) {
+  std::vector<data::TokenBatch> batches;
+  for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
+    const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
+    batches.push_back(samples.fetch(first, count));
+  }
+  return batches;
+}
 
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
                      std::int64_t micro_batches, std::int64_t num_ahead, CachedTeacher* cached) {
@@ -64,13 +79,11 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
       "sequences a step, so that each has part of a reply",
       samples.num_tokens);
   const auto begin = std::chrono::steady_clock::now();
-  const std::int64_t ranks = rank.mesh().dp().size();
   StepInput input;
   const double per_target = 1 / static_cast<double>(samples.num_targets);
   input.per_target = Tensor::from<double>(memory, {1}, {&per_target, 1});
   for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
-    const auto [first, count] =
-        core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), ranks * micro_batches);
+    const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
     const data::TokenBatch mine = samples.fetch(first, count);
     if (cached != nullptr) input.taught.push_back(cached->take(memory, mine));
     nn::Batch& batch = input.batches.emplace_back(make_batch(memory, mine, 0, count, first, num_ahead));
@@ -79,17 +92,6 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
   }
   input.text_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return input;
-}
-
-std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches) {
-  const std::int64_t ranks = rank.mesh().dp().size();
-  std::vector<data::TokenBatch> batches;
-  for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
-    const auto [first, count] =
-        core::slice_of(samples.num_sequences, micro * ranks + rank.mesh().dp().rank(), ranks * micro_batches);
-    batches.push_back(samples.fetch(first, count));
-  }
-  return batches;
 }
 
 QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput& input, const StepOptions& options,

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <deque>
-#include <numeric>
 #include <optional>
 #include <set>
 
@@ -71,35 +70,20 @@ class TeacherPasses {
   /// The queued windows as one batch.
   void pass() {
     if (queue_.empty()) return;
-    std::vector<std::int32_t> tokens, position, sequence;
-    std::vector<std::int64_t> offsets = {0};
-    for (const auto& [document, window] : queue_) {
-      for (std::int64_t t = 0; t < window.count; ++t) {
-        tokens.push_back(document->ids[static_cast<std::size_t>(window.first + t)]);
-        position.push_back(static_cast<std::int32_t>(t));
-        sequence.push_back(static_cast<std::int32_t>(offsets.size() - 1));
-      }
-      offsets.push_back(std::ssize(tokens));
-    }
-    std::vector<std::int64_t> index(tokens.size());
-    std::iota(index.begin(), index.end(), std::int64_t{0});
-    const std::vector<std::int32_t> zeros(tokens.size(), 0);
-    const nn::Batch batch = nn::make_batch(session_.rank.memory(), {.tokens = tokens,
-                                                                    .targets = zeros,
-                                                                    .position = position,
-                                                                    .document = zeros,
-                                                                    .sequence = sequence,
-                                                                    .global_index = index,
-                                                                    .sequence_offsets = offsets});
+    std::vector<nn::TextPart> parts;
+    for (const auto& [document, window] : queue_)
+      parts.push_back({std::span(document->ids)
+                           .subspan(static_cast<std::size_t>(window.first), static_cast<std::size_t>(window.count))});
+    const nn::Batch batch = nn::sequences_of(session_.rank.memory(), parts);
     core::Tape off(core::Tape::Mode::Off);
     const nn::Transformer& teacher = *session_.teacher;
     const Tensor hidden = teacher.forward(off, teacher.pass(batch)).hidden.value;
-    for (std::int64_t first = 0; first < std::ssize(tokens); first += logits_at_once) {
-      const std::int64_t count = std::min(logits_at_once, std::ssize(tokens) - first);
+    for (std::int64_t first = 0; first < batch.num_tokens(); first += logits_at_once) {
+      const std::int64_t count = std::min(logits_at_once, batch.num_tokens() - first);
       Tensor logits = core::logits_of(hidden.rows(first, count), teacher.head().value, teacher.head_bias().value);
       nn::TensorComm& vocabulary = *session_.rank.comms().tensor;
       if (vocabulary.size() > 1) logits = vocabulary.gather(logits, 1, teacher.config().vocabulary);
-      make_rows(logits.to(core::DType::F32).in(session_.rank.host_memory()), first, count, offsets);
+      make_rows(logits.to(core::DType::F32).in(session_.rank.host_memory()), first, count, batch.offsets_on_host);
     }
     for (const auto& [document, window] : queue_) --document->windows_left;
     queue_.clear();

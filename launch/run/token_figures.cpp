@@ -6,7 +6,7 @@
 
 #include "core/ops/head_loss.h"
 #include "kernels/distillation.h"
-#include "kernels/elementwise.h"
+#include "optim/chunk_passes.h"
 #include "optim/objectives.h"
 
 namespace limbeck::launch {
@@ -42,15 +42,9 @@ ChunkTops tops_of(const core::LogitsChunk& chunk, const Tensor& logits) {
                                         .student = logits.data<T>(),
                                         .targets = chunk.targets.data<std::int32_t>(),
                                         .offset = chunk.vocabulary_offset};
-      auto* index = tops.index.mutable_data<double>();
-      kernels::logits_maxima(device, rows, rows.student, maxima.mutable_data<double>(), index);
-      if (chunk.vocabulary.size() > 1) {
-        const Tensor own = maxima.clone();
-        chunk.vocabulary.max(maxima);
-        kernels::negate_where_maximal(device, own.data<double>(), maxima.data<double>(), index, n);
-        chunk.vocabulary.max(tops.index);
-        kernels::scale(device, tops.index.data<double>(), -1.0, tops.index.mutable_data<double>(), n);
-      }
+      kernels::logits_maxima(device, rows, rows.student, maxima.mutable_data<double>(),
+                             tops.index.mutable_data<double>());
+      optim::reduce_maxima(device, chunk.vocabulary, maxima, tops.index);
       kernels::logits_sums(device, rows, maxima.data<double>(), maxima.data<double>(),
                            tops.sums.mutable_data<double>());
       chunk.vocabulary.sum(tops.sums);

@@ -147,9 +147,6 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
                       session.cached_teacher ? nullptr : session.streamed_teacher.get(), session.cached_teacher.get()},
                      sync_, optimizer_, parameters_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
-  if (session.config.objective.sampled_text.fraction > 0 && !session.teacher)
-    core::fail_usage("objective.sampled_text.fraction is {}, expected 0 without a teacher",
-                     session.config.objective.sampled_text.fraction);
   if (session.teacher)  // what does not fit is said before anything is made
     hidden_match(session.config.objective.hidden_states, session.student->config(), session.teacher->config(), {});
   const std::int64_t s = session.config.data.sequence_length;
@@ -292,8 +289,10 @@ StepReport Trainer::step(bool dump) {
   }
   std::optional<GradientDump> gradients;
   if (dump)
-    gradients.emplace(session_.rank, *dump_, session_.student->config(), config, session_.tokenizer->vocabulary_size(),
-                      samples.fetch(0, samples.num_sequences), session_.student->parameters());
+    gradients.emplace(session_.rank, *dump_, session_.student->config(), config,
+                      distillation_options(config, report.step, report.sampled.has_value()),
+                      session_.tokenizer->vocabulary_size(), samples.fetch(0, samples.num_sequences),
+                      joined(session_.student->parameters(), projectors_.parameters()));
   report.rate = schedule_.rate(report.step);
   if (session_.cached_teacher) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());

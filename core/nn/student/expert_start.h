@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "core/nn/model_config.h"
-#include "core/nn/student/expert_use.h"
+#include "core/nn/student/expert_measures.h"
 #include "core/state_dict.h"
 
 namespace limbeck::nn {

@@ -19,7 +19,9 @@ data::Hdf5File dump_with_kl(const std::filesystem::path& file, double kl, bool h
                                  .targets = {2, -1},
                                  .positions = {0, 1},
                                  .documents = {0, 0}};
-  GradientDump dump(rank, file, {}, config, /*valid_vocabulary=*/3, samples, {});
+  const optim::DistillationOptions objective{
+      .ce_weight = 0.4, .temperature = 1.5, .divergence = kernels::Divergence::SkewKl, .mix = 0.2};
+  GradientDump dump(rank, file, {}, config, objective, /*valid_vocabulary=*/3, samples, {});
   StepResult result;
   result.head.tokens = 1;
   result.head.kl = kl;
@@ -32,6 +34,16 @@ TEST(GradientDump, HasTheKlOfEveryTeacher) {
   EXPECT_TRUE(dump_with_kl(folder / "a.h5", 0, true).contains("/loss/kl"));
   EXPECT_TRUE(dump_with_kl(folder / "b.h5", -1e-9, true).contains("/loss/kl"));
   EXPECT_FALSE(dump_with_kl(folder / "c.h5", 0, false).contains("/loss/kl"));
+}
+
+// Not those of the config, from which they may move step by step.
+TEST(GradientDump, HasTheNumbersOfTheStepsObjective) {
+  const testing::TemporaryFolder folder;
+  const data::Hdf5File dump = dump_with_kl(folder / "a.h5", 0, true);
+  EXPECT_EQ(dump.attribute<double>("/", "cross_entropy_weight"), 0.4);
+  EXPECT_EQ(dump.attribute<double>("/", "temperature"), 1.5);
+  EXPECT_EQ(dump.attribute<std::int64_t>("/", "divergence"), static_cast<int>(kernels::Divergence::SkewKl));
+  EXPECT_EQ(dump.attribute<double>("/", "mix"), 0.2);
 }
 
 TEST(GradientDump, HasEveryNumberOfTheModel) {

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <set>
 
 #include "data/files/mapped_file.h"
@@ -67,6 +69,18 @@ TEST(LentWeights, OfPartOfAMatrixAreItsRowsAlone) {
   EXPECT_TRUE(lent({2, 1}, {1, 3}));  // of one row
 }
 
+/// Bytes of a file that this process has mapped and in its memory.
+std::int64_t resident_bytes(const std::filesystem::path& file) {
+  std::ifstream maps("/proc/self/smaps");
+  std::int64_t kibibytes = 0;
+  bool is_of_file = false;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find(' ') < line.find(':')) is_of_file = line.ends_with(file.string());  // a mapping's own line
+    if (is_of_file && line.starts_with("Rss:")) kibibytes += std::stoll(line.substr(4));
+  }
+  return kibibytes * 1024;
+}
+
 TEST(MappedLayers, ComeAndGoWithoutAChange) {
   const FamilyReference reference("llama");
   const HuggingFaceModel reader(reference.folder());
@@ -82,11 +96,15 @@ TEST(MappedLayers, ComeAndGoWithoutAChange) {
   const nn::Batch batch = nn::one_sequence(memory, ids, 0);
   core::Tape off(core::Tape::Mode::Off);
   const Tensor plain = model.forward(off, model.pass(batch)).hidden.value;
+  const std::filesystem::path file = reference.folder() / "model.safetensors";
+  EXPECT_GT(resident_bytes(file), 0);
   nn::Pass pass = model.pass(batch);
   std::vector<std::int64_t> given;
   pass.gives = [&](std::int64_t layer, const core::Var&) { given.push_back(layer); };
   layers.watch(pass);
-  EXPECT_EQ(testing::values_of(model.forward(off, pass).hidden.value), testing::values_of(plain));
+  const Tensor streamed = model.forward(off, pass).hidden.value;
+  EXPECT_EQ(resident_bytes(file), 0);  // so small a file goes as a whole with its last layer
+  EXPECT_EQ(testing::values_of(streamed), testing::values_of(plain));
   EXPECT_EQ(given, (std::vector<std::int64_t>{0, 1, 2}));
   EXPECT_EQ(testing::values_of(model.forward(off, model.pass(batch)).hidden.value), testing::values_of(plain));
 

@@ -173,6 +173,9 @@ TEST(EndToEnd, SampledTextThatCannotBeIsRefused) {
   EXPECT_EQ(alone.code, 2);
   EXPECT_THAT(alone.output,
               ::testing::HasSubstr("objective.sampled_text.fraction is 0.5, expected 0 without a teacher"));
+  const Outcome untaught = folder.limbeck("train teacher.textproto --out a --set objective.divergence=REVERSE_KL");
+  EXPECT_EQ(untaught.code, 2);
+  EXPECT_THAT(untaught.output, ::testing::HasSubstr("objective.divergence is given, expected none without a teacher"));
   const Outcome wide = folder.limbeck(
       "train teacher.textproto --out a --set objective.sampled_text.fraction=0.5 --set "
       "objective.sampled_text.prompt_tokens=24");

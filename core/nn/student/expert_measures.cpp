@@ -1,4 +1,4 @@
-#include "core/nn/student/expert_use.h"
+#include "core/nn/student/expert_measures.h"
 
 #include <cmath>
 

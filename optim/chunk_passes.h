@@ -1,9 +1,11 @@
-// What objectives do where a vocabulary is cut over ranks.
+// What objectives have in common of their passes over a chunk of logits.
 //
-//     reduce_maxima(device, chunk.vocabulary, maxima, indices);
+//     reduce_maxima(device, chunk.vocabulary, maxima, indices);           // where a vocabulary is cut over ranks
+//     with_gradient<float>(chunk, [&](auto* gradient) { kernels::logits_gradient(..., gradient, ...); });
 #pragma once
 
 #include "core/communicators.h"
+#include "core/ops/objective.h"
 #include "kernels/distillation.h"
 #include "kernels/elementwise.h"
 
@@ -21,6 +23,17 @@ void reduce_maxima(const D& device, nn::TensorComm& comm, core::Tensor& maxima, 
   kernels::negate_where_maximal(device, own.data<double>(), maxima.data<double>(), indices.mutable_data<double>(), n);
   comm.max(indices);
   kernels::scale(device, indices.data<double>(), -1.0, indices.mutable_data<double>(), n);
+}
+
+/// f of where the chunk's gradient goes, a T* or, of float logits, perhaps a bf16*; of a null T* where none is wanted.
+template <class T, class F>
+void with_gradient(core::LogitsChunk& chunk, F f) {
+  if (!chunk.gradient.defined())
+    f(static_cast<T*>(nullptr));
+  else if (chunk.gradient.dtype() == chunk.student.dtype())
+    f(chunk.gradient.mutable_data<T>());
+  else if constexpr (std::is_same_v<T, float>)
+    f(chunk.gradient.mutable_data<core::bf16>());
 }
 
 }  // namespace limbeck::optim
