@@ -43,7 +43,7 @@ foreach(component IN LISTS limbeck_libraries)
     limbeck_install_headers(mpi parallel/mpi)
   else()
     # Not those that show what other libraries declare: nobody has to find their headers.
-    limbeck_install_headers(${component} ${component} mpi hdf5_handle.h hdf5_structure.h json_at.h json_text.h tokenizer_sentencepiece.h nccl_rank.h)
+    limbeck_install_headers(${component} ${component} mpi hdf5_handle.h hdf5_structure.h hash_text.h json_at.h json_text.h tokenizer_sentencepiece.h nccl_rank.h)
   endif()
   install(TARGETS limbeck_${component} EXPORT limbeck_${component}
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT ${component})

@@ -93,9 +93,9 @@ TEST(Llama3Factors, OfAnotherRuleAreNone) {
   const std::vector<double> frequencies = frequencies_of(16, 10000.0);
   for (const std::vector<float>& factors :
        std::vector<std::vector<float>>{{1, 1, 1, 8, 1, 1, 1, 1},
-                                       {1, 1, 1.5, 2.2, 3.9, 4, 4, 4},
+                                       {1, 1, 1.5F, 2.2F, 3.9F, 4, 4, 4},
                                        {1, 1.1F, 1.2F, 1.3F, 1.4F, 1.5F, 1.6F, 1.7F},
-                                       {0.5, 1, 1, 2, 4, 4, 4, 4},
+                                       {0.5F, 1, 1, 2, 4, 4, 4, 4},
                                        {4, 4, 4, 4, 1, 1, 1, 1},
                                        {1, 1, 1, 1, 1, 1, 1, 1},
                                        {1, 2, 3, 4}})
