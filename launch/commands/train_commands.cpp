@@ -137,7 +137,7 @@ std::string continuation(const Session& session, const nn::Transformer& model, b
 void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, const Log& log) {
   session.check_teacher(start.student);
   start.unigram = held_out.evaluate_unigram(unigram_counts(session));
-  start.teacher_text = continuation(session, *session.teacher, /*is_cut=*/false);
+  start.teacher_text = continuation(session, *session.teacher, session.config.precision.sharded_teacher);
   start.student_text = continuation(session, *session.student, /*is_cut=*/true);
   start.teacher = session.teacher_fingerprint;
   start.layers = session.start.layers;

@@ -120,6 +120,8 @@ struct SampledTextConfig {
   friend bool operator==(const SampledTextConfig&, const SampledTextConfig&) = default;
 };
 
+enum class Control : std::uint8_t { None, ShuffledPositions, SmoothedLabels, Untrained };
+
 struct ObjectiveConfig {
   double cross_entropy_weight = 0.5;  // alpha
   double temperature = 1.0;
@@ -129,6 +131,8 @@ struct ObjectiveConfig {
   std::optional<double> final_temperature;
   HiddenStatesConfig hidden_states;
   SampledTextConfig sampled_text;
+  Control control = Control::None;
+  double smoothing = 0.1;
   bool renormalised = false;
   double predict_weight = 0.3;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
@@ -223,6 +227,7 @@ struct PrecisionConfig {
   bool bfloat16_residual = false;
   bool bfloat16_teacher = false;
   bool mapped_teacher = false;
+  bool sharded_teacher = false;
   bool fp8_products = false;
   friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
 };

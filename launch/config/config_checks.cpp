@@ -91,6 +91,9 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
   expect_off("bfloat16_residual", c.bfloat16_residual, c.compute == DType::BF16);
   expect_off("bfloat16_teacher", c.bfloat16_teacher, may_narrow);
   expect_off("mapped_teacher", c.mapped_teacher, may_narrow);
+  if (c.sharded_teacher && c.mapped_teacher)
+    fail_usage("{}: precision.sharded_teacher is true, expected false with precision.mapped_teacher",
+               parsed.place_of("precision.sharded_teacher"));
   expect_off("fp8_products", c.fp8_products, c.compute == DType::BF16);
 }
 
@@ -210,6 +213,7 @@ void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed)
   if (c.hidden_states.weight > 0) refuse("hidden_states", "none: they are not kept");
   if (c.sampled_text.fraction > 0) refuse("sampled_text", "none: what a model says is not in the cache");
   if (c.final_temperature) refuse("final_temperature", "none: a cache is of a few temperatures");
+  if (c.control != Control::None) refuse("control", "NONE: it stands in the place of a teacher that runs");
 }
 
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
@@ -222,6 +226,12 @@ void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
     if (config.train.cuda_graph && changes)
       fail_usage("{}: train.cuda_graph is true, expected false with objective.{}, by which steps have other objectives",
                  parsed.place_of("train.cuda_graph"), field);
+  if (c.sampled_text.fraction > 0 && c.sampled_text.by == SampledBy::Teacher && config.precision.sharded_teacher)
+    fail_usage("{}: objective.sampled_text.by is TEACHER, expected STUDENT with precision.sharded_teacher",
+               parsed.place_of("objective.sampled_text.by"));
+  if (c.control != Control::None && (c.hidden_states.weight > 0 || c.sampled_text.fraction > 0))
+    fail_usage("{}: objective.control is given with objective.{}, expected NONE or none of that",
+               parsed.place_of("objective.control"), c.hidden_states.weight > 0 ? "hidden_states" : "sampled_text");
   if (c.sampled_text.fraction > 0 && c.sampled_text.prompt_tokens >= config.data.sequence_length)
     fail_usage("{}: objective.sampled_text.prompt_tokens is {}, expected less than data.sequence_length = {}",
                parsed.place_of("objective.sampled_text.prompt_tokens"), c.sampled_text.prompt_tokens,

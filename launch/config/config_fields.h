@@ -31,6 +31,13 @@ inline Range above(double low) { return {.low = low, .low_open = true, .expected
 inline Range between(double low, double high) {
   return {.low = low, .high = high, .expected = plain(low) + " to " + plain(high)};
 }
+inline Range inside(double low, double high) {
+  return {.low = low,
+          .high = high,
+          .low_open = true,
+          .high_open = true,
+          .expected = "above " + plain(low) + " and below " + plain(high)};
+}
 inline Range above_to(double low, double high) {
   return {.low = low, .high = high, .low_open = true, .expected = "above " + plain(low) + " to " + plain(high)};
 }
@@ -214,6 +221,8 @@ void fields(Io& io, ObjectiveConfig& c) {
   io("final_temperature", c.final_temperature, above(0));
   io("hidden_states", c.hidden_states);
   io("sampled_text", c.sampled_text);
+  io("control", c.control);
+  io("smoothing", c.smoothing, inside(0, 1));
   io("renormalised", c.renormalised);
   io("predict_weight", c.predict_weight, at_least(0));
 }
@@ -301,6 +310,7 @@ void fields(Io& io, PrecisionConfig& c) {
   io("bfloat16_residual", c.bfloat16_residual);
   io("bfloat16_teacher", c.bfloat16_teacher);
   io("mapped_teacher", c.mapped_teacher);
+  io("sharded_teacher", c.sharded_teacher);
   io("fp8_products", c.fp8_products);
 }
 

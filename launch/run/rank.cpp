@@ -69,6 +69,13 @@ nn::ModelOptions Rank::frozen_as_kept() const {
   return options;
 }
 
+nn::ModelOptions Rank::frozen_shard(core::DType dtype) const {
+  nn::ModelOptions options = sharded(dtype);
+  options.frozen = true;
+  options.sequence_parallel = false;  // whole rows stand beside the student's
+  return options;
+}
+
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const char* axis) {
   parallel::MpiWorld world({.deadline = std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)),

@@ -41,6 +41,8 @@ class Rank {
   nn::ModelOptions frozen_copy(core::DType dtype) const;
   /// The same in float32, but for matrices that its source lends as it keeps them (StateReader::lend).
   nn::ModelOptions frozen_as_kept() const;
+  /// Of one whose experts are cut over the mesh too: its passes are collective, as a sharded model's.
+  nn::ModelOptions frozen_shard(core::DType dtype) const;
 
  private:
   core::MemoryPtr memory_;

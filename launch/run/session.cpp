@@ -73,6 +73,7 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   nn::ModelConfig architecture = teacher_source_.config;
   architecture.vocabulary = vocabulary;
   nn::ModelOptions options = rank.frozen_copy(config.precision.frozen_storage);
+  if (config.precision.sharded_teacher) options = rank.frozen_shard(config.precision.frozen_storage);
   options.as_kept = config.precision.mapped_teacher;
   options.compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
   options.residual = core::sum_dtype(*options.compute);
@@ -85,6 +86,10 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
     seconds = lap(since);
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
   });
+  if (config.objective.control == Control::Untrained) {
+    untrained_teacher = std::make_unique<nn::Transformer>(architecture, rank.frozen_copy(config.precision.compute));
+    untrained_teacher->init_random(config.train.seed + 1);
+  }
   if (!options.as_kept) return;
   auto layers = std::make_unique<MappedLayers>(*teacher);
   if (available == 0 || layers->bytes() <= available) return;

@@ -56,8 +56,9 @@ class Session {
   RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
-  std::unique_ptr<nn::Transformer> teacher;        // null without distillation
-  std::unique_ptr<MappedLayers> streamed_teacher;  // null where it fits into memory
+  std::unique_ptr<nn::Transformer> teacher;            // null without distillation
+  std::unique_ptr<nn::Transformer> untrained_teacher;  // of the same architecture, for objective.control alone
+  std::unique_ptr<MappedLayers> streamed_teacher;      // null where it fits into memory
   std::unique_ptr<nn::Transformer> student;
   std::unique_ptr<CachedTeacher> cached_teacher;  // that the student learns from; null without teacher.cache
   std::string text_fingerprint;                   // Mixture::fingerprint, 16 hexadecimal digits

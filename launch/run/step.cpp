@@ -9,6 +9,7 @@
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/linear.h"
+#include "core/ops/smoothed_labels.h"
 #include "core/ops/sparse_targets.h"
 #include "core/slice.h"
 #include "kernels/distillation.h"
@@ -45,6 +46,17 @@ Tensor moved_up(const Tensor& rows, std::int64_t by) {
   Tensor moved = Tensor::zeros(rows.memory(), rows.dtype(), rows.shape());
   if (kept > 0) moved.rows(0, kept).copy_from(rows.rows(by, kept));
   return moved;
+}
+
+/// Within each sequence row i is the one half of the sequence further on, beyond its end from its beginning again.
+Tensor half_turned(const Tensor& rows, std::span<const std::int64_t> offsets) {
+  Tensor turned = core::empty_like(rows);
+  for (std::size_t n = 0; n + 1 < offsets.size(); ++n) {
+    const std::int64_t first = offsets[n], length = offsets[n + 1] - first, half = length / 2;
+    if (length > half) turned.rows(first, length - half).copy_from(rows.rows(first + half, length - half));
+    if (half > 0) turned.rows(first + length - half, half).copy_from(rows.rows(first, half));
+  }
+  return turned;
 }
 
 core::SparseTargets moved_up(core::SparseTargets targets, std::int64_t by) {
@@ -117,7 +129,8 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
 
     Tensor taught;                                 // hidden states of the teacher
     std::map<std::int64_t, Tensor> taught_layers;  // those behind its layers that are asked for
-    if (models.teacher) {
+    const bool is_smoothed = options.control.kind == Control::SmoothedLabels;
+    if (models.teacher && !is_smoothed) {
       core::Tape off(core::Tape::Mode::Off);
       nn::Pass teaching = models.teacher->pass(batch);
       if (options.hidden)
@@ -126,6 +139,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
         };
       if (models.streamed != nullptr) models.streamed->watch(teaching);
       taught = models.teacher->forward(off, teaching).hidden.value;
+      if (options.control.kind == Control::ShuffledPositions) taught = half_turned(taught, batch.offsets_on_host);
     }
     Var distance;  // of the student's hidden states from those
     if (models.teacher && options.hidden)
@@ -148,6 +162,12 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       std::unique_ptr<core::TargetSource> teacher;
       if (!input.taught.empty())
         teacher = std::make_unique<core::SparseTeacher>(moved_up(input.taught[micro], further));
+      else if (models.teacher && is_smoothed)
+        teacher = std::make_unique<core::SmoothedLabels>(
+            targets, options.control.smoothing,
+            options.valid_vocabulary < 0 ? models.student.config().vocabulary : options.valid_vocabulary,
+            models.student.head().shape()[0], models.student.vocabulary_part().first,
+            core::sum_dtype(hidden.value.dtype()));
       else if (models.teacher)
         teacher =
             std::make_unique<core::OnlineTeacher>(further > 0 ? moved_up(taught, further) : taught,

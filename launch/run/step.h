@@ -14,6 +14,7 @@
 #include "core/nn/transformer.h"
 #include "core/ops/head_loss.h"
 #include "core/ops/match_rows.h"
+#include "launch/config/config.h"
 #include "launch/run/batch.h"
 #include "launch/run/cached_teacher.h"
 #include "launch/run/expert_load.h"
@@ -29,6 +30,12 @@ struct StepModels {
   const core::Objective& objective;
   const MappedLayers* streamed = nullptr;  // the teacher's, where its weights come from the disk in each pass
   CachedTeacher* cached = nullptr;         // in the teacher's place
+};
+
+/// What stands in the teacher's place (objective.control); an untrained one is StepModels' teacher.
+struct TeacherControl {
+  Control kind = Control::None;
+  double smoothing = 0.1;
 };
 
 /// That hidden states behind the student's layers are to be those behind the teacher's.
@@ -49,6 +56,7 @@ struct StepOptions {
   nn::RoutingLog* routing = nullptr;       // choices to replay; recorded into where it lacks them
   double predict_weight = 0;               // of the mean of the losses of layers that predict further tokens
   std::optional<HiddenMatch> hidden = {};  // with a teacher
+  TeacherControl control = {};             // likewise
 };
 
 /// Sums and means over all ranks and micro-batches.

@@ -139,6 +139,8 @@ class TeacherPasses {
 
 data::CacheIdentity cache_identity(const Session& session) {
   const TeacherConfig& c = *session.config.teacher;
+  if (session.config.precision.sharded_teacher)
+    core::fail_usage("precision.sharded_teacher is true, expected false: each rank reads documents of its own");
   data::CacheIdentity identity{.teacher = session.teacher_fingerprint, .teacher_source = c.source, .contents = {}};
   identity.tokenizer_tokens = data::named_size(*session.tokenizer);
   identity.tokenizer = data::vocabulary_fingerprint(*session.tokenizer, identity.tokenizer_tokens);

@@ -123,6 +123,12 @@ core::ParameterList joined(core::ParameterList first, const core::ParameterList&
   return first;
 }
 
+/// The one that runs beside the student in the steps; null: none does.
+const nn::Transformer* running_teacher(const Session& session) {
+  if (session.cached_teacher) return nullptr;
+  return session.untrained_teacher ? session.untrained_teacher.get() : session.teacher.get();
+}
+
 double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024); }
 
 }  // namespace
@@ -143,7 +149,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
       schedule_(make_schedule(session.config)),
       training_step_(session.rank,
-                     {*session.student, session.cached_teacher ? nullptr : session.teacher.get(), objective_.get(),
+                     {*session.student, running_teacher(session), objective_.get(),
                       session.cached_teacher ? nullptr : session.streamed_teacher.get(), session.cached_teacher.get()},
                      sync_, optimizer_, parameters_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
@@ -296,14 +302,16 @@ StepReport Trainer::step(bool dump) {
   report.rate = schedule_.rate(report.step);
   if (session_.cached_teacher) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
-  const TrainingStep::Done done = training_step_.run(samples,
-                                                     {.micro_batches = config.batch.micro_batches,
-                                                      .router = router_training(config, steps_done_),
-                                                      .recompute = config.train.recompute,
-                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size(),
-                                                      .predict_weight = config.objective.predict_weight,
-                                                      .hidden = hidden_},
-                                                     report.rate);
+  const TrainingStep::Done done =
+      training_step_.run(samples,
+                         {.micro_batches = config.batch.micro_batches,
+                          .router = router_training(config, steps_done_),
+                          .recompute = config.train.recompute,
+                          .valid_vocabulary = session_.tokenizer->vocabulary_size(),
+                          .predict_weight = config.objective.predict_weight,
+                          .hidden = hidden_,
+                          .control = {config.objective.control, config.objective.smoothing}},
+                         report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
   if (session_.student->config().moe.selection_bias)

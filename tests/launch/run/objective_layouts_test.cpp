@@ -2,8 +2,11 @@
 // micro-batches and ranks, and whatever is cut over them.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <map>
+#include <tuple>
+#include <utility>
 
 #include "launch/run/step.h"
 #include "optim/objectives.h"
@@ -86,6 +89,136 @@ TEST(ObjectiveLayouts, LossAndGradientsAreThoseOfOneRank) {
       });
     }
   }
+}
+
+/// The objective of one step of the golden student, under a control.
+double controlled(launch::Rank& rank, const launch::TeacherControl& control, const char* teacher_group,
+                  std::int64_t micro_batches = 1, bool is_sharded = false) {
+  const GoldenModel golden("distillation.h5");
+  nn::Transformer student(golden.config(), rank.sharded(DType::F64));
+  student.load(golden.parameters());
+  const std::string group = teacher_group;
+  nn::Transformer teacher(golden.config(group.empty() ? "/" : group),
+                          is_sharded ? rank.frozen_shard(DType::F64) : rank.frozen_copy(DType::F64));
+  teacher.load(golden.parameters(group + "/parameters"));
+  parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
+  const optim::Distillation objective({.ce_weight = 0});
+  return launch::forward_backward(rank, {student, &teacher, objective}, golden.samples(),
+                                  {.micro_batches = micro_batches, .valid_vocabulary = 95, .control = control}, sync)
+      .objective;
+}
+
+TEST(ObjectiveLayouts, ControlsAreThoseOfOneRank) {
+  for (const launch::TeacherControl control :
+       {launch::TeacherControl{launch::Control::ShuffledPositions}, {launch::Control::SmoothedLabels, 0.3}}) {
+    double expected = 0;
+    testing::run_ranks(1, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, "dp1", 1);
+      expected = controlled(rank, control, "/teacher");
+    });
+    for (const auto& [layout, ranks, micro_batches] :
+         {std::tuple{"dp1", 1, 3}, {"dp2", 2, 1}, {"ep2", 2, 2}, {"tp2", 2, 1}, {"tp2ep2", 4, 1}}) {
+      SCOPED_TRACE(layout);
+      testing::run_ranks(ranks, [&, name = layout, micro = micro_batches](testing::RankWorld& world) {
+        launch::Rank rank(world.comm, name, 1);
+        EXPECT_NEAR(controlled(rank, control, "/teacher", micro), expected, 1e-11);
+      });
+    }
+  }
+}
+
+// A teacher with experts, which are cut as the student's.
+TEST(ObjectiveLayouts, ShardedTeachersSayTheSame) {
+  ASSERT_GT(GoldenModel("distillation.h5").config().moe.num_experts, 0);
+  const launch::TeacherControl control{launch::Control::ShuffledPositions};  // of one that is the student
+  double expected = 0;
+  testing::run_ranks(1, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "dp1", 1);
+    expected = controlled(rank, control, "");
+  });
+  for (const auto& [layout, ranks, sequence_parallel] :
+       {std::tuple{"ep2", 2, false}, {"tp2", 2, true}, {"tp2ep2", 4, false}, {"dp2", 2, false}}) {
+    SCOPED_TRACE(layout);
+    testing::run_ranks(ranks, [&, name = layout, cut = sequence_parallel](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, name, 1, cut);
+      EXPECT_NEAR(controlled(rank, control, "", 2, /*is_sharded=*/true), expected, 1e-11);
+    });
+  }
+}
+
+/// Of each token of the golden student its log-probabilities of the 95 tokens.
+class StudentRows {
+ public:
+  explicit StudentRows(const launch::Rank& rank) {
+    const GoldenModel golden("distillation.h5");
+    nn::Transformer student(golden.config(), rank.sharded(DType::F64));
+    student.load(golden.parameters());
+    const data::TokenBatch samples = golden.samples();
+    batch_ = launch::make_batch(rank.memory(), samples, 0, samples.num_sequences, 0);
+    core::Tape off(core::Tape::Mode::Off);
+    logits_ = core::logits_of(student.forward(off, student.pass(batch_)).hidden.value, student.head().value);
+  }
+  std::vector<double> operator[](std::int64_t token) const {
+    const double* z = logits_.data<double>() + token * logits_.shape()[1];
+    double sum = 0;
+    for (int v = 0; v < 95; ++v) sum += std::exp(z[v]);
+    std::vector<double> row;
+    for (int v = 0; v < 95; ++v) row.push_back(z[v] - std::log(sum));
+    return row;
+  }
+  /// The mean of f(sequence's first token, its length, place in it) over the tokens with a target.
+  double mean(const std::function<double(std::int64_t, std::int64_t, std::int64_t)>& f) const {
+    double sum = 0, tokens = 0;
+    for (std::size_t n = 0; n + 1 < batch_.offsets_on_host.size(); ++n) {
+      const std::int64_t first = batch_.offsets_on_host[n], length = batch_.offsets_on_host[n + 1] - first;
+      for (std::int64_t t = 0; t < length; ++t) {
+        if (target(first + t) < 0) continue;
+        sum += f(first, length, t);
+        ++tokens;
+      }
+    }
+    return sum / tokens;
+  }
+  std::int32_t target(std::int64_t token) const { return batch_.targets.data<std::int32_t>()[token]; }
+
+ private:
+  nn::Batch batch_;
+  core::Tensor logits_;
+};
+
+// The student's own distributions, half a sequence further on, in its teacher's place.
+TEST(ObjectiveLayouts, ShuffledPositionsAreHalfASequenceFurtherOn) {
+  testing::run_ranks(1, [&](testing::RankWorld& world) {
+    const launch::Rank alone(world.comm, "dp1", 1);
+    const StudentRows rows(alone);
+    const double kl = rows.mean([&](std::int64_t first, std::int64_t length, std::int64_t t) {
+      const auto p = rows[first + (t + length / 2) % length], q = rows[first + t];
+      double sum = 0;
+      for (std::size_t v = 0; v < p.size(); ++v) sum += std::exp(p[v]) * (p[v] - q[v]);
+      return sum;
+    });
+    launch::Rank rank(world.comm, "dp1", 1);
+    EXPECT_NEAR(controlled(rank, {launch::Control::ShuffledPositions}, ""), kl, 1e-10);
+    EXPECT_NEAR(controlled(rank, {}, ""), 0, 1e-12);
+  });
+}
+
+TEST(ObjectiveLayouts, SmoothedLabelsAreTheirLoss) {
+  testing::run_ranks(1, [&](testing::RankWorld& world) {
+    const launch::Rank alone(world.comm, "dp1", 1);
+    const StudentRows rows(alone);
+    const double kl = rows.mean([&](std::int64_t first, std::int64_t, std::int64_t t) {
+      const auto q = rows[first + t];
+      double sum = 0;
+      for (std::size_t v = 0; v < q.size(); ++v) {
+        const double p = 0.3 / 95 + (std::cmp_equal(v, rows.target(first + t)) ? 0.7 : 0);
+        sum += p * (std::log(p) - q[v]);
+      }
+      return sum;
+    });
+    launch::Rank rank(world.comm, "dp1", 1);
+    EXPECT_NEAR(controlled(rank, {launch::Control::SmoothedLabels, 0.3}, "/teacher"), kl, 1e-10);
+  });
 }
 
 }  // namespace

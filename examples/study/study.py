@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+"""What makes a distilled student good: objectives, starts, caches and controls, side by side on one teacher and text.
+
+    examples/study/study.py                     # all of it, and the tables; goes on where it was stopped
+    examples/study/study.py --only kd ce        # some arms
+    examples/study/study.py --tables            # of what is there, in Markdown and OUT/study.svg
+
+Needs the release build, the teacher (launch/fetch_teacher.sh) and the text (Debian package anarchism); Python 3.9 without
+packages. docs/distillation.md has the tables and what they say.
+"""
+import argparse
+import gzip
+import json
+import math
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDY = Path(__file__).resolve().parent
+TEACHER = "downloads/SmolLM2-135M-Instruct.Q4_1.gguf"
+TEXT = Path("/usr/share/doc/anarchism/markdown")
+FIGURES = {"kl": "KL", "top1_agreement": "agreement", "sum_min": "sum min(p,q)", "ce": "cross-entropy"}
+
+
+def cached(kind, tokens, *more):
+    """An arm that learns from a cache, and how the cache is made."""
+    return {"cache": (f"{kind.lower()}_{tokens}", [f"teacher.cache_kind={kind}", f"teacher.cache_tokens={tokens}"]), "sets": list(more)}
+
+
+# name: what it says in the tables, and what differs from student.textproto.
+ARMS = {
+    "kd": ("MoE, KD: the reference", {}),
+    "ce": ("MoE, CE", {"sets": ["objective.cross_entropy_weight=1"]}),
+    "ce_time": ("MoE, CE, as long as KD by the clock", {"sets": ["objective.cross_entropy_weight=1"], "as_long": True}),
+    "skip_kd": ("layer skip, dense, KD", {"dense": True}),
+    "skip_ce": ("layer skip, dense, CE", {"dense": True, "sets": ["objective.cross_entropy_weight=1"]}),
+    "random_kd": ("random weights, KD", {"random": True}),
+    "random_ce": ("random weights, CE", {"random": True, "sets": ["objective.cross_entropy_weight=1"]}),
+    "smoothed": ("control: smoothed labels", {"sets": ["objective.control=SMOOTHED_LABELS", "objective.smoothing={smoothing}"]}),
+    "shuffled": ("control: the teacher's distributions elsewhere", {"sets": ["objective.control=SHUFFLED_POSITIONS"]}),
+    "untrained": ("control: an untrained teacher", {"sets": ["objective.control=UNTRAINED"]}),
+    "top_8": ("cache of the 8 likeliest, ghost bucket", cached("TOP_K", 8)),
+    "top_8_renormalised": ("8, renormalised", cached("TOP_K", 8, "objective.renormalised=true")),
+    "top_32": ("32, ghost bucket", cached("TOP_K", 32)),
+    "top_32_renormalised": ("32, renormalised", cached("TOP_K", 32, "objective.renormalised=true")),
+    "top_128": ("128, ghost bucket", cached("TOP_K", 128)),
+    "top_128_renormalised": ("128, renormalised", cached("TOP_K", 128, "objective.renormalised=true")),
+    "sampled_12": ("12 draws", cached("SAMPLED", 12)),
+    "reverse": ("reverse KL", {"sets": ["objective.divergence=REVERSE_KL"]}),
+    "jensen_shannon": ("Jensen-Shannon", {"sets": ["objective.divergence=JENSEN_SHANNON"]}),
+    "hidden": ("KD and hidden states", {"sets": ["objective.hidden_states.weight=1"]}),
+    "on_policy": ("the last third half on-policy", {"sets": ["objective.sampled_text.fraction=0.5", "objective.sampled_text.first_step={third}"]}),
+    "teacher_q4_0": ("the teacher rounded to Q4_0 once more", {"teacher": "Q4_0"}),
+}
+
+
+class Study:
+    def __init__(self, args):
+        self.args = args
+        self.out = Path(args.out)
+        self.environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+
+    def limbeck(self, *words, ranks=2, log=None):
+        """What it prints; its messages go to the end of `log`."""
+        command = [str(self.args.limbeck), *map(str, words)]
+        if ranks > 1:
+            command = ["mpirun", "--bind-to", "none", "--oversubscribe", "-n", str(ranks), *command]
+        with open(log or os.devnull, "a") as messages:
+            done = subprocess.run(command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages, text=True)
+        if done.returncode != 0:
+            sys.exit(f"study.py: error: {' '.join(command)} ended with {done.returncode}: see {log}")
+        return done.stdout
+
+    def make_texts(self):
+        """An eighteenth of the documents to learn from, and the beginnings of sixteen others, which are held out."""
+        if (self.out / "texts/made").exists():
+            return
+        documents = sorted(TEXT.iterdir())
+        if not documents:
+            sys.exit(f"study.py: error: {TEXT} is empty, expected the text of Debian's package anarchism")
+        for folder in ("train", "held_out"):
+            shutil.rmtree(self.out / "texts" / folder, ignore_errors=True)
+            (self.out / "texts" / folder).mkdir(parents=True)
+        for number, path in enumerate(documents):
+            text = (gzip.open(path).read() if path.suffix == ".gz" else path.read_bytes()).decode("utf-8", "ignore")
+            name = path.name.removesuffix(".gz")
+            if number % 18 == 4:
+                (self.out / "texts/train" / name).write_text(text)
+            elif number % 9 == 0 and len(text) > 4000:
+                (self.out / "texts/held_out" / name).write_text(text[1000:3000])
+        (self.out / "texts/made").touch()
+
+    def sets(self, arm, seed, steps):
+        wanted = ARMS[arm][1]
+        values = [f"data.text={self.out}/texts/train", f"data.cache_dir={self.out}/tokens", f"train.seed={seed}", f"data.seed={seed}",
+                  f"train.steps={steps}"]
+        values += [s.format(smoothing=self.args.smoothing, third=steps - steps // 3 + 1) for s in wanted.get("sets", [])]
+        if "cache" in wanted:
+            values.append(f"teacher.cache={self.cache(*wanted['cache'])}")
+        if "teacher" in wanted:
+            values.append(f"teacher.source={self.teacher(wanted['teacher'])}")
+        return [word for value in values for word in ("--set", value)]
+
+    def config(self, arm):
+        """student.textproto, with the student's section as the arm has it."""
+        text = (STUDY / "student.textproto").read_text()
+        wanted = ARMS[arm][1]
+        if wanted.get("dense"):
+            text = re.sub(r"  upcycle \{.*?\n  \}\n", "", text, flags=re.S)
+            text = text.replace('  groups { pattern: "*.router.weight" rate_factor: 0.1 }\n', "")
+        if wanted.get("random"):
+            text = re.sub(r"student_init \{.*?\n\}\n", "", text, flags=re.S) + (STUDY / "random.textproto").read_text()
+        path = self.out / "configs" / f"{arm}.textproto"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def cache(self, name, sets):
+        folder = self.out / "caches" / name
+        if not (folder / "whole").exists():
+            print(f"== cache {name}", flush=True)
+            words = [word for value in sets for word in ("--set", value)]
+            self.limbeck("cache-teacher", self.config("kd"), "--out", folder, "--set", f"data.text={self.out}/texts/train",
+                         "--set", f"data.cache_dir={self.out}/tokens", *words, log=self.out / f"caches_{name}.log")
+            (folder / "whole").touch()
+        return folder
+
+    def teacher(self, dtype):
+        path = self.out / f"teacher_{dtype.lower()}.gguf"
+        if not path.exists():
+            self.limbeck("convert", TEACHER, path, "--dtype", dtype, ranks=1, log=self.out / "convert.log")
+        return path
+
+    def steps(self, arm):
+        if not ARMS[arm][1].get("as_long"):
+            return self.args.steps
+        # CE alone needs no teacher: how many of its steps take as long as those of KD.
+        found = self.out / "speed.json"
+        if not found.exists():
+            run = self.out / "runs/speed"
+            shutil.rmtree(run, ignore_errors=True)
+            self.limbeck("distill", self.config("kd"), "--out", run, "--baseline", *self.sets("kd", 1, 16), log=self.out / "speed.log")
+            speed = {}
+            for name, folder in (("kd", run), ("ce", run / "baseline")):
+                lines = [json.loads(line) for line in open(folder / "metrics.jsonl")]
+                seconds = sorted(line["seconds"] for line in lines if "seconds" in line)
+                speed[name] = seconds[len(seconds) // 2]
+            found.write_text(json.dumps(speed))
+            shutil.rmtree(run)
+        speed = json.loads(found.read_text())
+        return round(self.args.steps * speed["kd"] / speed["ce"])
+
+    def run(self, arm, seed):
+        result = self.out / "results" / f"{arm}_{seed}.json"
+        if result.exists():
+            return
+        print(f"== {arm}, seed {seed}", flush=True)
+        run, log = self.out / "runs" / f"{arm}_{seed}", self.out / "runs" / f"{arm}_{seed}.log"
+        run.parent.mkdir(parents=True, exist_ok=True)
+        steps = self.steps(arm)
+        begun = time.time()
+        # --resume also begins a run of which there is nothing yet.
+        self.limbeck("distill", self.config(arm), "--out", run, "--resume", *self.sets(arm, seed, steps), log=log)
+        seconds = time.time() - begun
+        measured = json.loads(self.limbeck("eval", run, "--text", self.out / "texts/held_out", "--teacher", TEACHER, "--window", 256, "--json", log=log))
+        result.parent.mkdir(exist_ok=True)
+        result.write_text(json.dumps({"arm": arm, "seed": seed, "steps": steps, "seconds": seconds, "eval": measured}))
+        if arm not in self.args.keep:
+            shutil.rmtree(run)
+
+
+def documents_of(result):
+    """Of each document its tokens and its figures' sums."""
+    return [(d["tokens"], {f: d[f] * d["tokens"] for f in FIGURES}) for d in result["eval"]["documents"]]
+
+
+def mean(documents, figure):
+    return sum(sums[figure] for _, sums in documents) / sum(tokens for tokens, _ in documents)
+
+
+def interval(of_seeds, against, figure, draws=2000):
+    """Of the mean's difference from that of `against`, which has the same seeds and documents, 95 %: both are drawn again."""
+    rng = random.Random(1)
+    seeds, places = sorted(of_seeds), range(len(next(iter(of_seeds.values()))))
+    differences = []
+    for _ in range(draws):
+        drawn = [(s, [rng.choice(places) for _ in places]) for s in rng.choices(seeds, k=len(seeds))]
+        differences.append(sum(mean([of_seeds[s][i] for i in d], figure) - mean([against[s][i] for i in d], figure) for s, d in drawn) / len(drawn))
+    differences.sort()
+    return differences[int(0.025 * draws)], differences[int(0.975 * draws) - 1]
+
+
+def tables(out):
+    results = {}
+    for path in sorted((out / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        results.setdefault(result["arm"], {})[result["seed"]] = result
+    found = {arm: {s: documents_of(r) for s, r in seeds.items()} for arm, seeds in results.items()}
+    if "kd" not in found:
+        sys.exit("study.py: error: there is no result of kd, with which the others are compared")
+    rows = []
+    print("| | " + " | ".join(FIGURES.values()) + " | KL less the reference's, 95 % | seconds | seeds |\n|---|" + "---|" * (len(FIGURES) + 3))
+    for arm, (title, _) in ARMS.items():
+        if arm not in found:
+            continue
+        both = sorted(set(found[arm]) & set(found["kd"]))
+        values = {f: sum(mean(found[arm][s], f) for s in found[arm]) / len(found[arm]) for f in FIGURES}
+        text = " | ".join(f"{values[f]:.3f}" for f in FIGURES)
+        difference = ""
+        if arm != "kd" and both:
+            low, high = interval({s: found[arm][s] for s in both}, {s: found["kd"][s] for s in both}, "kl")
+            difference = f"{low:+.3f} to {high:+.3f}"
+            rows.append((title, values["kl"] - sum(mean(found["kd"][s], "kl") for s in both) / len(both), low, high))
+        seconds = sorted(r["seconds"] for r in results[arm].values())
+        print(f"| {title} | {text} | {difference} | {seconds[len(seconds) // 2]:.0f} | {len(found[arm])} |")
+    (out / "study.svg").write_text(plot(rows))
+
+
+def plot(rows):
+    """Differences of the KL from the reference's, with their intervals, on a scale of square roots."""
+    left, width, height = 320, 420, 22
+    most = max([abs(x) for row in rows for x in row[1:]] + [0.01])
+    at = lambda x: left + width / 2 * (1 + math.copysign(math.sqrt(abs(x) / most), x))
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{height * (len(rows) + 2)}" '
+             'font-family="sans-serif" font-size="12">',
+             f'<text x="{left + width / 2}" y="14" text-anchor="middle">KL to the teacher, less that of KD (nats a token; square-root scale)</text>',
+             f'<line x1="{at(0)}" y1="20" x2="{at(0)}" y2="{height * (len(rows) + 1)}" stroke="#888"/>']
+    for i, (title, value, low, high) in enumerate(rows):
+        y = height * (i + 1.7)
+        lines += [f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{title}</text>',
+                  f'<line x1="{at(low)}" y1="{y}" x2="{at(high)}" y2="{y}" stroke="#36c" stroke-width="3"/>',
+                  f'<circle cx="{at(value)}" cy="{y}" r="4" fill="#36c"/>', f'<text x="{left + width + 10}" y="{y + 4}">{value:+.3f}</text>']
+    return "\n".join(lines + ["</svg>\n"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default=str(ROOT / "runs/study"), help="folder of texts, caches, runs and results [runs/study]")
+    parser.add_argument("--limbeck", default=str(ROOT / "build/release/bin/limbeck"))
+    parser.add_argument("--steps", type=int, default=104, help="of 512 tokens [104]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", choices=ARMS, default=list(ARMS), metavar="ARM")
+    parser.add_argument("--smoothing", type=float, default=0.25, help="of the smoothed labels, whose entropy is then the teacher's mean (teacher_entropy.py) [0.25]")
+    parser.add_argument("--keep", nargs="*", default=[], metavar="ARM", help="arms whose runs stay, not their figures alone")
+    parser.add_argument("--tables", action="store_true", help="print the tables of what is there")
+    args = parser.parse_args()
+    study = Study(args)
+    if not args.tables:
+        study.make_texts()
+        for seed in args.seeds:
+            for arm in args.only:
+                study.run(arm, seed)
+    tables(study.out)
+
+
+if __name__ == "__main__":
+    main()
