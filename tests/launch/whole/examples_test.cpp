@@ -42,6 +42,14 @@ TEST(EndToEnd, EveryExampleRuns) {
   run("train", "offline_teacher", "", 2);
   run("distill", "distill_offline_teacher", "", 2);
   run("distill", "distill_smollm2", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);
+  const std::string small = "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3 ";
+  run("distill", "distill_quick", small, 1);
+  run("distill", "distill_smollm2_long", small, 2);
+  run("distill", "distill_on_policy", small + "--set objective.sampled_text.first_step=2", 2);
+  run("distill", "distill_mixtral",
+      "--set teacher.source=runs/tiny_moe --set student_init.num_layers=1 --set data.sequence_length=32 "
+      "--set batch.sequences_per_step=8 --set batch.micro_batches=2 --set parallel.layout=ep2",
+      2);
   run("distill", "distill_gemma3", "--set teacher.source=runs/offline_teacher --set student_init.layers=[0,3]", 2);
   run("distill", "distill_qwen_coder", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);
   run("train", "continue_training", "--set model.source=runs/offline_teacher", 1);
