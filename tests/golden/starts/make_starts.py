@@ -222,7 +222,7 @@ def main():
         write_batch(file, batch)
         write_array(file, "dropped/layers", torch.tensor([layer for layer, _ in dropped]).numpy())
         write_array(file, "dropped/kl", torch.tensor([kl for _, kl in dropped], dtype=torch.float64).numpy())
-        dropped, tried, wholly = raced(parameters, DEEP, batch, [1, 2, len(batch["tokens"])], 1.0)
+        dropped, tried, wholly = raced(parameters, DEEP, batch, [1, 2, len(batch["tokens"])], 0.3)
         write_array(file, "raced/layers", torch.tensor([layer for layer, _ in dropped]).numpy())
         write_array(file, "raced/kl", torch.tensor([kl for _, kl in dropped], dtype=torch.float64).numpy())
         write_array(file, "raced/runs", torch.tensor([tried, wholly]).numpy())

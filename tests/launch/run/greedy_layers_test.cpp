@@ -78,7 +78,7 @@ TEST_F(GreedyLayers, AreThoseOfTheSearchWrittenOutUnderEveryLayout) {
       SCOPED_TRACE(layout);
       expect_golden(chosen(rank, model, 1), 6, "/dropped");
       expect_golden(chosen(rank, model, 4), 3, "/dropped");
-      const nn::GreedyLayers raced = chosen(rank, model, 1, {.errors = 1});
+      const nn::GreedyLayers raced = chosen(rank, model, 1, {.errors = 0.3});
       expect_golden(raced, 6, "/raced");
       EXPECT_EQ(std::vector<double>({static_cast<double>(raced.runs), static_cast<double>(raced.whole_runs)}),
                 golden_.values("/raced/runs"));
