@@ -303,6 +303,7 @@ void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
   CLI::App& app = command("convert", "Write a model in another format",
                           "limbeck convert runs/distill_smollm2 student_hf --dtype bfloat16\n"
                           "  limbeck convert runs/distill_smollm2 student.gguf --dtype Q4_K_M\n"
+                          "  limbeck convert TEACHER.gguf started --init examples/distill_smollm2.textproto\n"
                           "A conversion that was interrupted goes on when the same command is given again.");
   const auto options = bind<ConvertOptions>(app, std::move(run));
   app.add_option("SRC", options->source, models)->required();
@@ -323,6 +324,18 @@ void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
   app.add_option("--threads", options->threads, "0: the cores this process may use")
       ->transform(number<int>(between(0, 4096)))
       ->capture_default_str();
+  CLI::Option* init =
+      app.add_option("--init", options->init,
+                     "Write the student that this config's student_init cuts from SRC, its teacher, and "
+                     "say how far from it that is; alone or under mpirun")
+          ->type_size(1)
+          ->allow_extra_args(false)
+          ->type_name("CONFIG");
+  app.add_option("--set", options->sets, "Set a field of the config of --init: section.field=value")
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->needs(init)
+      ->type_name("A.B=VALUE");
 }
 
 void CommandLine::inspect(std::function<int(const InspectOptions&)> run) {

@@ -102,6 +102,8 @@ struct ConvertOptions : CommonOptions {
   bool force = false;                 // replace a file
   bool verify = true;                 // read back what was written, before it gets its name
   int threads = 0;                    // 0: the cores this process may use
+  std::vector<std::filesystem::path> init;  // configs by which a student is cut from `source`, to write that
+  std::vector<std::string> sets;            // over them
 };
 
 struct InspectOptions : CommonOptions {

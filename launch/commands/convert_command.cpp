@@ -1,12 +1,14 @@
-// `limbeck convert`: a model in another format.
+// `limbeck convert`: a model in another format, or the student that a config cuts from it.
 
 #include <algorithm>
 #include <cctype>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <utility>
 
+#include "core/counted.h"
 #include "data/models/gguf_export.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
@@ -19,8 +21,11 @@
 #include "launch/commands/may_write.h"
 #include "launch/console/progress.h"
 #include "launch/console/streams.h"
+#include "launch/report/distill_report.h"
 #include "launch/run/conversion_check.h"
 #include "launch/run/model_source.h"
+#include "launch/run/run_config.h"
+#include "launch/run/session.h"
 #include "launch/run/stop_flag.h"
 #include "launch/run/threads.h"
 
@@ -75,12 +80,18 @@ class Steps {
 /// What is common to all formats: how it is gone on with, shown and checked.
 class Conversion {
  public:
-  Conversion(const ModelSource& source, const ConvertOptions& options, const Log& log)
-      : source_(source), options_(options), log_(log), bytes_(log, "MB", 1'000'000), layers_(log, "check", 1) {}
+  /// `identity`: of all that the model is made of.
+  Conversion(const ModelSource& source, std::string identity, const ConvertOptions& options, const Log& log)
+      : source_(source),
+        identity_(std::move(identity)),
+        options_(options),
+        log_(log),
+        bytes_(log, "MB", 1'000'000),
+        layers_(log, "check", 1) {}
 
   data::ExportWork work() {
     const int threads = threads_of_rank(options_.threads);
-    data::ExportWork work{.identity = identity_of(source_), .threads = threads};
+    data::ExportWork work{.identity = identity_, .threads = threads};
     work.notice = [this](const std::string& line) { log_->info("{}", line); };
     work.progress = [this](std::int64_t done, std::int64_t all) { bytes_.update(done, all); };
     if (options_.verify)
@@ -101,6 +112,7 @@ class Conversion {
 
  private:
   const ModelSource& source_;
+  std::string identity_;
   const ConvertOptions& options_;
   Log log_;
   Steps bytes_, layers_;
@@ -163,10 +175,7 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
   return what;
 }
 
-}  // namespace
-
-int run_convert(const ConvertOptions& options) {
-  if (is_left_to_first_rank("convert")) return 0;
+core::DType dtype_of(const ConvertOptions& options) {
   using core::DType;
   static const std::map<std::string, DType> written = {
       {"float32", DType::F32}, {"float16", DType::F16}, {"bfloat16", DType::BF16},
@@ -176,31 +185,98 @@ int run_convert(const ConvertOptions& options) {
   if (found == written.end())
     core::fail_usage("--dtype is {}, expected float32, float16, bfloat16, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 or MXFP4",
                      options.dtype);
-  const DType dtype = found->second;
-  std::string name = options.destination.filename().string();
+  return found->second;
+}
+
+bool is_gguf(const fs::path& destination) {
+  std::string name = destination.filename().string();
   std::transform(name.begin(), name.end(), name.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  const bool is_gguf = name.ends_with(".gguf");
-  if (!is_gguf && dtype != DType::F32 && dtype != DType::BF16 && dtype != DType::MXFP4)
+  return name.ends_with(".gguf");
+}
+
+/// Says what was written.
+std::string write_model(const ModelSource& source, std::string identity, const ConvertOptions& options,
+                        const Log& log) {
+  Conversion conversion(source, std::move(identity), options, log);
+  const bool to_file = is_gguf(options.destination);
+  const std::string what =
+      (to_file ? convert_to_gguf : convert_to_folder)(source, options, dtype_of(options), conversion.work());
+  return fmt::format("{} -> {}: {}{}", options.source.string(), options.destination.string(), what, conversion.found());
+}
+
+/// False: a signal asked to stop.
+bool finishes(const Log& log, const std::function<void()>& work) {
+  try {
+    work();
+    return true;
+  } catch (const Stopped&) {
+    log->info("stopped, and what is written is kept; the same command goes on");
+    return false;
+  }
+}
+
+RunConfig config_of_start(const ConvertOptions& options) {
+  RunConfig config = load_given_config(options.init, options.sets);
+  if (!config.student_init)
+    core::fail_usage("--init: {} has no section student_init, expected how a student is cut from {}",
+                     options.init.back().string(), options.source.string());
+  if (!config.teacher) config.teacher.emplace();
+  config.teacher->source = fs::absolute(options.source).string();
+  config.teacher->cache.clear();
+  if (options.threads > 0) config.train.threads = options.threads;
+  check_for_distill(config);
+  return config;
+}
+
+/// The student that a config cuts from SRC. All ranks choose it, the first writes it.
+int convert_start(const ConvertOptions& options) {
+  const RunConfig config = config_of_start(options);
+  bool is_done = false;
+  in_world(config, fmt::format("command: convert\ndestination: {}\n", options.destination.string()), [&](Rank& rank) {
+    const Log log = make_log(rank.world().rank(), options.verbosity);
+    is_done = finishes(log, [&] {
+      Session session(rank, config, log);
+      const std::string identity = fmt::format("{}\n{}\n{}", identity_of(session.teacher_source()),
+                                               to_textproto(config), session.text_fingerprint);
+      session.start_student();
+      for (const std::string& line : to_lines(session.start)) log->info("{}", line);
+      on_first_rank(rank, [&] {
+        const Evaluation& moved = session.start.calibration;
+        const std::string what = write_model(session.started_model(), identity, options, log);
+        print_result("{}; KL {:.4f} to {}, top-1 agreement {:.3f}, on {} of the training text\n", what, moved.kl,
+                     options.source.string(), moved.agreement, core::counted(moved.tokens, "token"));
+      });
+    });
+  });
+  return is_done ? 0 : 3;
+}
+
+}  // namespace
+
+int run_convert(const ConvertOptions& options) {
+  const bool starts = !options.init.empty();
+  if (!starts && is_left_to_first_rank("convert")) return 0;
+  const core::DType dtype = dtype_of(options);
+  if (!is_gguf(options.destination) && dtype != core::DType::F32 && dtype != core::DType::BF16 &&
+      dtype != core::DType::MXFP4)
     core::fail_usage(
         "--dtype is {}, expected float32, bfloat16 or MXFP4 for a Hugging Face directory (or DST as FILE.gguf)",
         options.dtype);
-  if (is_gguf) check_may_write(options.destination, options.force, files_of_model(options.source));
+  const auto check_file = [&](const std::vector<fs::path>& read) {
+    if (is_gguf(options.destination)) check_may_write(options.destination, options.force, read);
+  };
+  check_file(files_of_model(options.source));
+  catch_stop_signals();
+  if (starts) return convert_start(options);
 
   const ModelSource source = open_model(options.source);
   const Log log = make_log(launcher_rank().rank, options.verbosity);
   say_notices(source, log);
-  if (is_gguf) check_may_write(options.destination, options.force, files_of(source));
-  catch_stop_signals();
-  Conversion conversion(source, options, log);
-  try {
-    const std::string what = (is_gguf ? convert_to_gguf : convert_to_folder)(source, options, dtype, conversion.work());
-    print_result("{} -> {}: {}{}\n", options.source.string(), options.destination.string(), what, conversion.found());
-  } catch (const Stopped&) {
-    log->info("stopped, and what is written is kept; the same command goes on");
-    return 3;
-  }
-  return 0;
+  check_file(files_of(source));
+  const bool is_done =
+      finishes(log, [&] { print_result("{}\n", write_model(source, identity_of(source), options, log)); });
+  return is_done ? 0 : 3;
 }
 
 }  // namespace limbeck::launch

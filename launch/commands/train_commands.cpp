@@ -1,7 +1,5 @@
 // `limbeck train` and `limbeck distill`.
 
-#include <fmt/ranges.h>
-
 #include <unistd.h>
 
 #include <array>
@@ -61,6 +59,13 @@ std::string how_fp8_is_multiplied(const core::Device& device) {
                "compute capability 9.0 (H100, H200) multiply such FP8";
 }
 
+const char* why_none_predicts(const RunConfig& config) {
+  if (config.objective.predict_weight == 0) return "objective.predict_weight is 0";
+  const StudentInitConfig& init = *config.student_init;
+  return init.experts || init.dense || init.width ? "they are cut with the layers alone"
+                                                  : "the last layer is of another kind than theirs";
+}
+
 void say_what_runs(const Log& log, const Session& session) {
   const auto in_short = [](std::int64_t n) { return short_count(static_cast<double>(n)); };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
@@ -74,9 +79,7 @@ void say_what_runs(const Log& log, const Session& session) {
     log->info("with {} that {} further tokens: objective.predict_weight is {}", core::counted(further, "layer"),
               further == 1 ? "predicts" : "predict", session.config.objective.predict_weight);
   else if (session.config.student_init && session.teacher->config().num_predict_layers > 0)
-    log->info("without the teacher's layers that predict further tokens: {}",
-              session.config.objective.predict_weight == 0 ? "objective.predict_weight is 0"
-                                                           : "the last layer is of another kind than theirs");
+    log->info("without the teacher's layers that predict further tokens: {}", why_none_predicts(session.config));
   if (session.config.precision.fp8_products) log->info("{}", how_fp8_is_multiplied(session.rank.memory()->device()));
   if (session.config.train.cuda_graph)
     log->info("train.cuda_graph: {}", records_steps(session.config, session.rank)
@@ -98,18 +101,6 @@ std::int64_t greatest_peak_memory(Rank& rank) {
   core::Tensor bytes = core::Tensor::from<std::int64_t>(rank.host_memory(), {1}, {&mine, 1});
   rank.world().all_reduce(bytes, core::Reduce::Max);
   return core::host_values<std::int64_t>(bytes)[0];
-}
-
-/// Collective: of the teacher's vocabulary, which may be larger than the tokenizer's. The first rank reads the text.
-std::vector<std::int64_t> unigram_counts(const Session& session) {
-  core::Tensor counts =
-      core::Tensor::zeros(session.rank.host_memory(), core::DType::I64, {session.teacher->config().vocabulary});
-  on_first_rank(session.rank, [&] {
-    const std::vector<std::int64_t> counted = session.text->unigram_counts();
-    std::copy(counted.begin(), counted.end(), counts.mutable_host<std::int64_t>());
-  });
-  session.rank.world().all_reduce(counts, core::Reduce::Sum);
-  return core::host_values<std::int64_t>(counts);
 }
 
 /// What was there before the first step, as the run that goes on wrote it down; nothing where a run without a teacher
@@ -136,13 +127,11 @@ std::string continuation(const Session& session, const nn::Transformer& model, b
 /// What only a distillation compares with.
 void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, const Log& log) {
   session.check_teacher(start.student);
-  start.unigram = held_out.evaluate_unigram(unigram_counts(session));
+  start.unigram = held_out.evaluate_unigram(session.token_counts(session.teacher->config().vocabulary));
   start.teacher_text = continuation(session, *session.teacher, session.config.precision.sharded_teacher);
   start.student_text = continuation(session, *session.student, /*is_cut=*/true);
   start.teacher = session.teacher_fingerprint;
-  start.layers = session.start.layers;
-  start.influence = session.start.influence;
-  start.dropped = session.start.dropped;
+  start.cut = session.start;
   log->info("before: KL {}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {:.4f})",
             fixed(start.student.kl, 4), start.student.agreement, start.student.cross_entropy,
             start.student.teacher_cross_entropy, start.unigram.kl);
@@ -177,22 +166,12 @@ void tell_training_text(const Session& session, const RunDirectory& directory, c
   });
 }
 
-/// "KL 0.0312 without 7, 0.0788 without 12": each without those before it too.
-std::string layers_dropped(const std::vector<nn::DroppedLayer>& dropped) {
-  std::vector<std::string> each;
-  for (const nn::DroppedLayer& d : dropped) each.push_back(fmt::format("{} without {}", fixed(d.kl, 4), d.layer));
-  return fmt::format("{}", fmt::join(each, ", "));
-}
-
 void start_student(Session& session, const Log& log) {
   if (session.config.student_init && session.config.student_init->choice == LayerChoice::GreedyKl)
     log->info("choosing layers by what dropping each does to the teacher, on {}",
               core::counted(session.config.student_init->greedy_tokens, "token"));
   session.start_student();
-  if (!session.start.dropped.empty())
-    log->info("layers were dropped one after another, KL {}", layers_dropped(session.start.dropped));
-  if (!session.start.layers.empty())
-    log->info("the student keeps the teacher's layers {}", fmt::join(session.start.layers, " "));
+  for (const std::string& line : to_lines(session.start)) log->info("{}", line);
   if (!session.start.is_exact) {
     const UpcycleConfig& upcycle = *session.config.student_init->upcycle;
     log->warn(

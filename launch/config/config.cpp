@@ -67,6 +67,9 @@ static_assert(static_cast<int>(LayerChoice::BlockInfluence) == config::StudentIn
 static_assert(static_cast<int>(LayerChoice::EvenlySpaced) == config::StudentInit::EVENLY_SPACED);
 static_assert(static_cast<int>(LayerChoice::List) == config::StudentInit::LIST);
 static_assert(static_cast<int>(LayerChoice::GreedyKl) == config::StudentInit::GREEDY_KL);
+static_assert(static_cast<int>(ExpertRule::RoutedNorm) == config::ExpertStart::ROUTED_NORM);
+static_assert(static_cast<int>(ExpertRule::Load) == config::ExpertStart::LOAD);
+static_assert(static_cast<int>(ExpertRule::Merge) == config::ExpertStart::MERGE);
 static_assert(static_cast<int>(OptimizerKind::AdamW) == config::Optimizer::ADAMW);
 static_assert(static_cast<int>(OptimizerKind::Muon) == config::Optimizer::MUON);
 static_assert(static_cast<int>(ScheduleKind::Cosine) == config::Schedule::COSINE);

@@ -61,6 +61,28 @@ struct UpcycleConfig {
   friend bool operator==(const UpcycleConfig&, const UpcycleConfig&) = default;
 };
 
+enum class ExpertRule : std::uint8_t { RoutedNorm, Load, Merge };
+
+struct ExpertStartConfig {
+  std::int64_t keep = 0;  // required
+  ExpertRule rule = ExpertRule::RoutedNorm;
+  std::int64_t experts_per_token = 0;  // 0: the teacher's, at most `keep`
+  friend bool operator==(const ExpertStartConfig&, const ExpertStartConfig&) = default;
+};
+
+struct DenseStartConfig {
+  std::int64_t experts = 0;  // 0: the teacher's experts_per_token
+  friend bool operator==(const DenseStartConfig&, const DenseStartConfig&) = default;
+};
+
+/// 0: as the teacher has it.
+struct WidthStartConfig {
+  std::int64_t mlp_width = 0;
+  std::int64_t num_kv_heads = 0;
+  std::int64_t width = 0;
+  friend bool operator==(const WidthStartConfig&, const WidthStartConfig&) = default;
+};
+
 struct StudentInitConfig {
   LayerChoice choice = LayerChoice::BlockInfluence;
   std::int64_t num_layers = 0;  // 0: all of the teacher's
@@ -68,6 +90,11 @@ struct StudentInitConfig {
   std::int64_t calibration_tokens = 4096;
   std::optional<UpcycleConfig> upcycle;
   std::int64_t greedy_tokens = 1024;
+  std::optional<ExpertStartConfig> experts;
+  std::optional<DenseStartConfig> dense;
+  std::optional<WidthStartConfig> width;
+  std::int64_t report_tokens = 1024;
+  std::int64_t vocabulary_count = 0;  // 0: the whole vocabulary
   friend bool operator==(const StudentInitConfig&, const StudentInitConfig&) = default;
 };
 

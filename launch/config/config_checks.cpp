@@ -35,6 +35,43 @@ void check_model(ModelSection& model, const ParsedConfig& parsed) {
   }
 }
 
+void check_upcycle(const UpcycleConfig& upcycle, const ParsedConfig& parsed) {
+  const auto place = [&](const char* field) { return parsed.place_of(std::string("student_init.upcycle.") + field); };
+  if (upcycle.shared_slices >= upcycle.slices)
+    fail_usage("{}: student_init.upcycle.shared_slices is {}, expected less than slices = {}", place("shared_slices"),
+               upcycle.shared_slices, upcycle.slices);
+  if (upcycle.shared_gate && upcycle.shared_slices == 0)
+    fail_usage("{}: student_init.upcycle.shared_gate is true, expected false without shared_slices",
+               place("shared_gate"));
+  if (const std::int64_t routed = upcycle.slices - upcycle.shared_slices; upcycle.experts % routed != 0)
+    fail_usage("{}: student_init.upcycle.experts is {}, expected a multiple of slices{} = {}", place("experts"),
+               upcycle.experts, upcycle.shared_slices > 0 ? " - shared_slices" : "", routed);
+  if (upcycle.experts_per_token > upcycle.experts)
+    fail_usage("{}: student_init.upcycle.experts_per_token is {}, expected 1 to experts = {}",
+               place("experts_per_token"), upcycle.experts_per_token, upcycle.experts);
+}
+
+/// What becomes of the teacher's experts and widths, and which of it goes together.
+void check_parts_of_layers(const StudentInitConfig& c, const ParsedConfig& parsed) {
+  const auto place = [&](const char* field) { return parsed.place_of(std::string("student_init.") + field); };
+  const auto refuse = [&](const char* field, const char* beside, const char* why) {
+    fail_usage("{}: student_init.{} is given with {}, expected one of them: {}", place(field), field, beside, why);
+  };
+  if (c.experts && c.dense) refuse("dense", "experts", "dense.experts chooses among all of the teacher's experts");
+  if (c.upcycle && c.experts) refuse("experts", "upcycle", "only a dense teacher is upcycled");
+  if (c.upcycle && c.dense) refuse("dense", "upcycle", "experts that are made dense are not cut again");
+  if (c.experts && c.experts->keep == 0)
+    fail_usage("{}: student_init.experts.keep is not given, expected how many experts are left", place("experts"));
+  if (c.experts && c.experts->experts_per_token > c.experts->keep)
+    fail_usage("{}: student_init.experts.experts_per_token is {}, expected 1 to keep = {}, or 0",
+               place("experts.experts_per_token"), c.experts->experts_per_token, c.experts->keep);
+  if (c.dense && c.width && c.width->mlp_width > 0)
+    fail_usage(
+        "{}: student_init.width.mlp_width is {} with dense, whose feed-forwards are as wide as their experts: expected "
+        "0",
+        place("width.mlp_width"), c.width->mlp_width);
+}
+
 void check_student_init(const StudentInitConfig& c, const ParsedConfig& parsed) {
   const auto place = [&](const char* field) { return parsed.place_of(std::string("student_init.") + field); };
   if (c.choice != LayerChoice::List && !c.layers.empty())
@@ -50,20 +87,8 @@ void check_student_init(const StudentInitConfig& c, const ParsedConfig& parsed) 
       fail_usage("{}: student_init.num_layers is {}, expected {}, the length of student_init.layers, or 0",
                  place("num_layers"), c.num_layers, c.layers.size());
   }
-  if (!c.upcycle) return;
-  const UpcycleConfig& upcycle = *c.upcycle;
-  if (upcycle.shared_slices >= upcycle.slices)
-    fail_usage("{}: student_init.upcycle.shared_slices is {}, expected less than slices = {}",
-               place("upcycle.shared_slices"), upcycle.shared_slices, upcycle.slices);
-  if (upcycle.shared_gate && upcycle.shared_slices == 0)
-    fail_usage("{}: student_init.upcycle.shared_gate is true, expected false without shared_slices",
-               place("upcycle.shared_gate"));
-  if (const std::int64_t routed = upcycle.slices - upcycle.shared_slices; upcycle.experts % routed != 0)
-    fail_usage("{}: student_init.upcycle.experts is {}, expected a multiple of slices{} = {}", place("upcycle.experts"),
-               upcycle.experts, upcycle.shared_slices > 0 ? " - shared_slices" : "", routed);
-  if (upcycle.experts_per_token > upcycle.experts)
-    fail_usage("{}: student_init.upcycle.experts_per_token is {}, expected 1 to experts = {}",
-               place("upcycle.experts_per_token"), upcycle.experts_per_token, upcycle.experts);
+  check_parts_of_layers(c, parsed);
+  if (c.upcycle) check_upcycle(*c.upcycle, parsed);
 }
 
 void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {

@@ -156,6 +156,25 @@ void fields(Io& io, UpcycleConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, ExpertStartConfig& c) {
+  io("keep", c.keep, between(0, nn::ModelLimits::num_experts));
+  io("rule", c.rule);
+  io("experts_per_token", c.experts_per_token, at_least(0));
+}
+
+template <class Io>
+void fields(Io& io, DenseStartConfig& c) {
+  io("experts", c.experts, between(0, nn::ModelLimits::num_experts));
+}
+
+template <class Io>
+void fields(Io& io, WidthStartConfig& c) {
+  io("mlp_width", c.mlp_width, between(0, nn::ModelLimits::width));
+  io("num_kv_heads", c.num_kv_heads, between(0, nn::ModelLimits::num_heads));
+  io("width", c.width, between(0, nn::ModelLimits::width));
+}
+
+template <class Io>
 void fields(Io& io, StudentInitConfig& c) {
   io("choice", c.choice);
   io("num_layers", c.num_layers, at_least(0));
@@ -163,6 +182,11 @@ void fields(Io& io, StudentInitConfig& c) {
   io("calibration_tokens", c.calibration_tokens, between(1, 16777216));
   io("upcycle", c.upcycle);
   io("greedy_tokens", c.greedy_tokens, between(1, 16777216));
+  io("experts", c.experts);
+  io("dense", c.dense);
+  io("width", c.width);
+  io("report_tokens", c.report_tokens, between(1, 16777216));
+  io("vocabulary_count", c.vocabulary_count, at_least(0));
 }
 
 template <class Io>

@@ -1,5 +1,7 @@
 #include "launch/report/distill_report.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
@@ -8,6 +10,7 @@
 #include "core/counted.h"
 #include "data/files/atomic_file.h"
 #include "data/files/json_text.h"
+#include "launch/console/numbers.h"
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 #include "launch/report/text_report.h"
@@ -35,6 +38,41 @@ void add_text(Json& json, const char* name, const std::string& text) {
   if (!text.empty()) json[name] = text;
 }
 
+void add_number(Json& json, const char* name, const std::optional<double>& number) {
+  if (number) json[name] = *number;
+}
+
+std::optional<double> number_of(const Json& json, const char* name) {
+  return json.contains(name) ? std::optional(json.at(name).get<double>()) : std::nullopt;
+}
+
+void add_cut(Json& json, const StudentStart& cut) {
+  if (!cut.layers.empty()) json["layers"] = cut.layers;
+  if (!cut.influence.empty()) json["influence"] = cut.influence;
+  for (const nn::DroppedLayer& d : cut.dropped) json["dropped"].push_back({{"layer", d.layer}, {"kl", d.kl}});
+  if (!cut.experts.empty()) json["experts"] = cut.experts;
+  if (!cut.activity.is_empty()) {
+    Json& kept = json["kept_activity"] = Json::object();
+    add_number(kept, "neurons", cut.activity.neurons);
+    add_number(kept, "kv_heads", cut.activity.kv_heads);
+    add_number(kept, "channels", cut.activity.channels);
+  }
+  if (cut.vocabulary > 0) json["vocabulary"] = cut.vocabulary;
+  if (cut.calibration.tokens > 0) json["calibration"] = evaluation_to_json(cut.calibration);
+}
+
+void read_cut(const Json& json, StudentStart& cut) {
+  cut.layers = json.value("layers", cut.layers);
+  cut.influence = json.value("influence", cut.influence);
+  for (const Json& d : json.value("dropped", Json::array()))
+    cut.dropped.push_back({d.at("layer").get<std::int64_t>(), d.at("kl").get<double>()});
+  cut.experts = json.value("experts", cut.experts);
+  const Json kept = json.value("kept_activity", Json::object());
+  cut.activity = {number_of(kept, "neurons"), number_of(kept, "kv_heads"), number_of(kept, "channels")};
+  cut.vocabulary = json.value("vocabulary", cut.vocabulary);
+  if (json.contains("calibration")) cut.calibration = evaluation_from_json(json.at("calibration"));
+}
+
 }  // namespace
 
 void to_json(Json& json, const DistillStart& start) {
@@ -43,9 +81,7 @@ void to_json(Json& json, const DistillStart& start) {
   if (start.unigram.tokens > 0) json["unigram"] = evaluation_to_json(start.unigram);
   add_text(json, "teacher_text", start.teacher_text);
   add_text(json, "student_text", start.student_text);
-  if (!start.layers.empty()) json["layers"] = start.layers;
-  if (!start.influence.empty()) json["influence"] = start.influence;
-  for (const nn::DroppedLayer& d : start.dropped) json["dropped"].push_back({{"layer", d.layer}, {"kl", d.kl}});
+  add_cut(json, start.cut);
   add_text(json, "teacher", start.teacher);
 }
 
@@ -54,11 +90,40 @@ void from_json(const Json& json, DistillStart& start) {
   if (json.contains("unigram")) start.unigram = evaluation_from_json(json.at("unigram"));
   start.teacher_text = json.value("teacher_text", "");
   start.student_text = json.value("student_text", "");
-  start.layers = json.value("layers", start.layers);
-  start.influence = json.value("influence", start.influence);
-  for (const Json& d : json.value("dropped", Json::array()))
-    start.dropped.push_back({d.at("layer").get<std::int64_t>(), d.at("kl").get<double>()});
+  read_cut(json, start.cut);
   start.teacher = json.value("teacher", "");
+}
+
+std::vector<std::string> to_lines(const StudentStart& start) {
+  std::vector<std::string> lines, each;
+  for (const nn::DroppedLayer& d : start.dropped) each.push_back(fmt::format("{} without {}", fixed(d.kl, 4), d.layer));
+  if (!each.empty())
+    lines.push_back(fmt::format("layers were dropped one after another, KL {}", fmt::join(each, ", ")));
+  if (!start.layers.empty())
+    lines.push_back(fmt::format("the student keeps the teacher's layers {}", fmt::join(start.layers, " ")));
+  if (const auto layer = std::ranges::find_if(start.experts, [](const auto& groups) { return !groups.empty(); });
+      layer != start.experts.end()) {
+    std::size_t members = 0;
+    for (const auto& group : *layer) members += group.size();
+    const auto experts = [](std::size_t n) { return core::counted(static_cast<std::int64_t>(n), "expert"); };
+    lines.push_back(layer->size() == members
+                        ? fmt::format("{} of the teacher's stay in each layer", experts(members))
+                        : fmt::format("of {} of the teacher's in each layer {} {} made", experts(members),
+                                      layer->size(), layer->size() == 1 ? "feed-forward is" : "are"));
+  }
+  each.clear();
+  for (const auto& [name, share] :
+       {std::pair("neurons", start.activity.neurons), std::pair("key/value heads", start.activity.kv_heads),
+        std::pair("channels", start.activity.channels)})
+    if (share) each.push_back(fmt::format("{:.3f} of that of the {}", *share, name));
+  if (!each.empty()) lines.push_back(fmt::format("of the activity stays {}", fmt::join(each, ", ")));
+  const Evaluation& moved = start.calibration;
+  if (moved.tokens > 0)
+    lines.push_back(
+        fmt::format("cut from the teacher, before it learns: KL {}, top-1 agreement {:.3f}, on {} of the "
+                    "training text",
+                    fixed(moved.kl, 4), moved.agreement, core::counted(moved.tokens, "token")));
+  return lines;
 }
 
 namespace {

@@ -11,9 +11,9 @@
 #include <string_view>
 #include <vector>
 
-#include "core/nn/student/greedy_layers.h"
 #include "launch/run/best_evaluation.h"
 #include "launch/run/evaluation.h"
+#include "launch/run/student_start.h"
 #include "launch/run/throughput.h"
 
 namespace limbeck::launch {
@@ -26,9 +26,7 @@ struct DistillStart {
   NamedEvaluations sets = {};  // of the student
   std::string teacher_text;    // continuations of the config's prompt
   std::string student_text;
-  std::vector<std::int64_t> layers;  // of the teacher, that the student kept
-  std::vector<double> influence;
-  std::vector<nn::DroppedLayer> dropped = {};
+  StudentStart cut = {};     // how the student was cut from its teacher; nothing in it where it was not
   std::string teacher = {};  // its fingerprint (model_fingerprint.h); empty: not known
 };
 
@@ -63,6 +61,9 @@ struct DistillReport {
   std::optional<BestEvaluation> best = std::nullopt;
   std::string program = "limbeck";  // as it was started
 };
+
+/// How a student was cut from its teacher, and how far from it that is, a line each.
+std::vector<std::string> to_lines(const StudentStart& start);
 
 /// Into start.json, beside what else that holds (run_facts.h).
 void write_start(const std::filesystem::path& run, const DistillStart& start);

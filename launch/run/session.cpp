@@ -3,9 +3,12 @@
 #include <cmath>
 
 #include "core/counted.h"
+#include "core/nn/student/token_rows.h"
 #include "core/nn/student/vocabulary_rows.h"
 #include "core/slice.h"
 #include "data/text/token_meta.h"
+#include "data/tokenizers/smaller_vocabulary.h"
+#include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/console/progress.h"
 #include "launch/run/available_memory.h"
@@ -37,6 +40,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   choose_tokenizer(log);
   check_same_ids(teacher_source_, "the teacher's", log);
   check_same_ids(student_source_, "model.source's", log);
+  if (config.student_init && config.student_init->vocabulary_count > 0) cut_vocabulary(log);
   const nn::ModelConfig architecture = student_architecture();
   const char* trained = config.teacher ? "the student" : "the model";
   const auto s = config.data.sequence_length;
@@ -152,6 +156,39 @@ void Session::choose_tokenizer(const Log& log) {
                tokenizer->vocabulary_size(), teacher_source_.config.vocabulary);
 }
 
+/// The first rank reads it.
+std::vector<std::int64_t> Session::token_counts(std::int64_t vocabulary) const {
+  core::Tensor counts = core::Tensor::zeros(rank.host_memory(), core::DType::I64, {vocabulary});
+  on_first_rank(rank, [&] {
+    const std::vector<std::int64_t> counted = text->unigram_counts();
+    std::copy(counted.begin(), counted.end(), counts.mutable_host<std::int64_t>());
+  });
+  rank.world().all_reduce(counts, core::Reduce::Sum);
+  return core::host_values<std::int64_t>(counts);
+}
+
+/// From here on tokenizer and teacher have the tokens alone that are in the training text, as the student will: its
+/// text is cut into the same ones, and the teacher's distribution is over them.
+void Session::cut_vocabulary(const Log& log) {
+  const auto whole = std::dynamic_pointer_cast<const data::BpeTokenizer>(tokenizer);
+  if (whole == nullptr)
+    fail_usage("student_init.vocabulary_count is {}, but {} has no tokenizer with merges (BPE), expected 0",
+               config.student_init->vocabulary_count, config.teacher->source);
+  for (const DataSourceConfig& source : sources_of(config.data))
+    if (!source.tokens.empty())
+      fail_usage("student_init.vocabulary_count is {}, but {} holds tokens of the whole vocabulary, expected data.text",
+                 config.student_init->vocabulary_count, source.tokens);
+  open_text(log);
+  data::SmallerVocabulary smaller = data::smaller_vocabulary(
+      whole->description(), token_counts(whole->vocabulary_size()), config.student_init->vocabulary_count);
+  vocabulary_cut_ = whole->vocabulary_size();
+  log->info("the vocabulary: {} of {} stay", std::ssize(smaller.ids), core::counted(vocabulary_cut_, "token"));
+  tokenizer = std::make_shared<data::BpeTokenizer>(std::move(smaller.description), config.teacher->source);
+  teacher_source_.tokenizer = tokenizer;
+  teacher_source_.config.vocabulary = std::ssize(smaller.ids);
+  teacher_source_.reader = std::make_shared<nn::TokenRows>(teacher_source_.reader, std::move(smaller.ids));
+}
+
 /// Throws where the ids of the text would mean something else to a model. `whose` tokenizer it is.
 void Session::check_same_ids(const ModelSource& source, const char* whose, const Log& log) const {
   if (source.reader == nullptr || source.tokenizer == tokenizer) return;
@@ -236,37 +273,79 @@ void Session::start_student() {
       load_student(*student_source_.reader);
     return;
   }
-  const CalibrationText sample = calibration();
-  StudentSource source(rank, *config.student_init, *teacher, *teacher_source_.reader, sample, student->config(),
-                       config.train.seed);
-  source.load(*student);
-  start = source.start();
+  cut = std::make_shared<StudentSource>(rank, *config.student_init, *teacher, *teacher_source_.reader, calibration(),
+                                        student->config(), config.train.seed);
+  cut->load(*student);
+  start = cut->start();
+  if (vocabulary_cut_ > 0) start.vocabulary = tokenizer->vocabulary_size();
+  start.calibration = evaluate_start();
 }
 
-/// The first training text.
-CalibrationText Session::calibration() const {
-  constexpr std::int64_t tokens_a_batch = 256;
-  const std::int64_t length = config.data.sequence_length;
-  const std::int64_t most = std::max<std::int64_t>(1, tokens_a_batch / length);
-  const auto share = [this, length](std::int64_t tokens) {
-    const std::int64_t count = std::max<std::int64_t>(1, tokens / length);
-    return core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
+/// Of the training text that it was chosen by, from its first sequence on.
+Evaluation Session::evaluate_start() {
+  const std::int64_t count =
+      std::max<std::int64_t>(1, config.student_init->report_tokens / config.data.sequence_length);
+  HeldOut sample(rank, {.samples = text->fetch(0, count)}, teacher.get(), tokenizer->vocabulary_size());
+  return sample.evaluate(*student).held_out;
+}
+
+ModelSource Session::started_model() const {
+  ModelSource model = teacher_source_;
+  model.reader = std::shared_ptr<const core::StateReader>(cut, &cut->weights());
+  model.config = student->config();
+  if (model.tokenizer == nullptr) model.tokenizer = tokenizer;
+  if (vocabulary_cut_ > 0) model.kind = ModelKind::Checkpoint;  // the files of its tokenizer are not copied
+  return model;
+}
+
+namespace {
+
+/// The first tokens of each sequence.
+data::TokenBatch begins_of(const data::TokenBatch& samples, std::int64_t length) {
+  data::TokenBatch begins;
+  begins.num_sequences = samples.num_sequences;
+  begins.sequence_length = length;
+  const auto cut = [&](const std::vector<std::int32_t>& from, std::vector<std::int32_t>& to) {
+    for (auto at = from.begin(); at != from.end(); at += samples.sequence_length) to.insert(to.end(), at, at + length);
   };
-  const auto batch = [this](core::Slice mine) {
+  cut(samples.tokens, begins.tokens);
+  cut(samples.targets, begins.targets);
+  cut(samples.positions, begins.positions);
+  cut(samples.documents, begins.documents);
+  return begins;
+}
+
+}  // namespace
+
+/// The first training text. A search reads the begins of its sequences: they are of more texts than a few whole ones
+/// would be, and short ones can be shared evenly.
+CalibrationText Session::calibration() const {
+  CalibrationText result{.valid_vocabulary = tokenizer->vocabulary_size()};
+  result.batch = [this](std::int64_t tokens) {
+    const std::int64_t count = std::max<std::int64_t>(1, tokens / config.data.sequence_length);
+    const core::Slice mine = core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
     return make_batch(rank.memory(), text->fetch(mine.first, mine.count), 0, mine.count, mine.first);
   };
-  CalibrationText result{.longest = most * length, .valid_vocabulary = tokenizer->vocabulary_size()};
-  result.batch = [=](std::int64_t tokens) { return batch(share(tokens)); };
-  result.batches = [=, this](std::int64_t tokens) {
-    const std::int64_t ranks = rank.mesh().dp().size();
-    const std::int64_t most_of_a_rank = (std::max<std::int64_t>(1, tokens / length) + ranks - 1) / ranks;
-    const core::Slice mine = share(tokens);
-    std::vector<nn::Batch> batches;
-    for (std::int64_t done = 0; done < most_of_a_rank; done += most) {
-      const std::int64_t skipped = std::min(done, mine.count);
-      batches.push_back(batch({mine.first + skipped, std::min(most, mine.count - skipped)}));
+  result.staged = [this](std::int64_t tokens) {
+    constexpr std::int64_t longest = 128, tokens_a_batch = 256;
+    const std::int64_t length = std::min(longest, config.data.sequence_length), most = tokens_a_batch / length;
+    const std::int64_t count = std::max<std::int64_t>(1, tokens / length);
+    const int ranks = rank.mesh().dp().size();
+    StagedBatches staged;
+    std::int64_t begin = 0;
+    for (const std::int64_t end : {(count + 3) / 4, (count + 1) / 2, count}) {
+      if (end == begin) continue;
+      const core::Slice share = core::slice_of(end - begin, rank.mesh().dp().rank(), ranks);
+      const std::int64_t most_of_a_rank = (end - begin + ranks - 1) / ranks;
+      for (std::int64_t done = 0; done < most_of_a_rank; done += most) {
+        const std::int64_t skipped = std::min(done, share.count), n = std::min(most, share.count - skipped);
+        const std::int64_t first = begin + share.first + skipped;
+        staged.batches.push_back(make_batch(rank.memory(), begins_of(text->fetch(first, n), length), 0, n, first));
+      }
+      staged.stages.push_back(staged.batches.size());
+      begin = end;
     }
-    return batches;
+    return staged;
   };
   return result;
 }

@@ -37,8 +37,15 @@ class Session {
 
   /// Collective, before a run learns: from teacher.cache, where the config names one.
   void open_cache(const Log& log);
-  /// Collective. Fills the student's weights as the config says.
+  /// Collective. Fills the student's weights as the config says. `cut` is then where they come from if they are cut
+  /// from the teacher, and `start` what they are, and how far from the teacher.
   void start_student();
+
+  /// Collective: how often each of so many tokens, at least the tokenizer's, is in the training text.
+  std::vector<std::int64_t> token_counts(std::int64_t vocabulary) const;
+  /// What start_student cut from the teacher, as a model to convert.
+  ModelSource started_model() const;
+  const ModelSource& teacher_source() const { return teacher_source_; }
 
   /// Throws a UsageError where a token file was made by another tokenizer; says so where that is not known.
   void check_same_ids(const data::TokenFile& file, const Log& log) const;
@@ -64,20 +71,24 @@ class Session {
   std::string text_fingerprint;                   // Mixture::fingerprint, 16 hexadecimal digits
   std::string teacher_fingerprint;                // model_fingerprint; empty without one
   StudentStart start;
+  std::shared_ptr<StudentSource> cut;  // null unless the student was cut from the teacher
 
  private:
   void load_teacher(std::int64_t vocabulary, const Log& log);
   void load_student(const core::StateReader& reader);
   CalibrationText calibration() const;
+  Evaluation evaluate_start();
   void choose_tokenizer(const Log& log);
+  void cut_vocabulary(const Log& log);
   void check_same_ids(const ModelSource& source, const char* whose, const Log& log) const;
   void open_text(const Log& log);
   void resolve_length(const Log& log);
   nn::ModelConfig student_architecture() const;
   nn::ModelConfig whole_student_architecture() const;  // with layers that are not trained
 
-  ModelSource teacher_source_;
-  ModelSource student_source_;  // model.source
+  ModelSource teacher_source_;       // with fewer tokens where student_init.vocabulary_count says so
+  std::int64_t vocabulary_cut_ = 0;  // of so many tokens; 0: they all stay
+  ModelSource student_source_;       // model.source
 };
 
 }  // namespace limbeck::launch

@@ -49,9 +49,10 @@ class Sums {
   /// What the router reads of all tokens [T,C], the same on every rank of a tensor group.
   void see(const std::string& name, const Tensor& x) {
     Tape off(Tape::Mode::Off);
-    const core::Var exact = core::constant(x.to(core::sum_dtype(x.dtype())));
+    const Tensor exact = x.to(core::sum_dtype(x.dtype()));
     const auto products = [&](const char* weight) {
-      return doubles(core::linear(off, exact, core::as_var(model_.parameter(name + weight))).value);
+      const Tensor rows = model_.parameter(name + weight).value.to(exact.dtype());
+      return doubles(core::linear(off, core::constant(exact), core::constant(rows)).value);
     };
     const std::vector<double> logits = products("router.weight");
     const auto e = static_cast<std::size_t>(experts_);

@@ -4,7 +4,7 @@
 
 greedy.h5: which of 7 layers are dropped one after another by KL. Each time the layer goes without which KL(whole || what is left),
 mean over the tokens with a target, is least; every candidate is run from the embedding on and seen on all tokens. Prints how near a
-choice comes to another. Beside it, of the same model, the mean activations of neurons, heads and channels, and the logits of what is
+choice comes to another. And the same by a search that tries fewer layers on fewer tokens. Beside it, of the same model, the mean activations of neurons, heads and channels, and the logits of what is
 left of the most active.
 
 experts.h5: load, weight, weight times length of the output, and similarity of 8 experts, and the logits of models with 5 of them (by
@@ -60,6 +60,44 @@ def greedy(parameters, config, batch):
         kept.remove(layer)
         dropped.append((layer, kl))
     return dropped
+
+
+@torch.no_grad()
+def raced(parameters, config, batch, stages, errors):
+    """What a search drops that tries the layers in the order of what they were at last (at first, 1 - cosine of the streams around them),
+    ends a round at the first that was then above the best of it, and gives up a layer at the end of a stage but the last, of so many
+    sequences, where its KL is above the best's by more than `errors` standard errors of the mean of the differences, or in sum above all
+    of the best's. Also how many were tried, and on all tokens."""
+    whole = logits_of(parameters, config, batch)
+    sequence = (batch["targets"] >= 0).nonzero()[:, 0]
+    streams = forward(parameters, config, batch["tokens"], batch["positions"], batch["documents"]).hidden
+    last = {n: (1 - torch.cosine_similarity(streams[n], streams[n + 1], dim=-1)).sum().item() for n in range(config.num_layers)}
+    kept, dropped, tried, wholly = list(range(config.num_layers)), [], 0, 0
+    while len(kept) > 1:
+        best = None
+        for layer in sorted(kept, key=last.get):
+            if best is not None and dropped and last[layer] > best.mean().item():
+                break
+            rest = [other for other in kept if other != layer]
+            kl = kl_divergence(whole, logits_of(of_layers(parameters, rest), replace(config, num_layers=len(rest)), batch))
+            tried += 1
+            if best is not None:
+                for end in stages[:-1]:
+                    seen = sequence < end
+                    above = (kl - best)[seen]
+                    if kl[seen].sum() > best.sum() or above.mean() > errors * above.std() / len(above) ** 0.5:
+                        last[layer] = (best.mean() + above.mean()).item()
+                        break
+                else:
+                    wholly, last[layer] = wholly + 1, kl.mean().item()
+                    if kl.mean() < best.mean():
+                        best, chosen = kl, layer
+            else:
+                wholly, last[layer], best, chosen = wholly + 1, kl.mean().item(), kl, layer
+        kept.remove(chosen)
+        dropped.append((chosen, best.mean().item()))
+    print(f"of {config.num_layers * (config.num_layers + 1) // 2 - 1}, {tried} were tried, {wholly} on all tokens:", dropped)
+    return dropped, tried, wholly
 
 
 def layer_inputs(parameters, config, batch):
@@ -184,6 +222,10 @@ def main():
         write_batch(file, batch)
         write_array(file, "dropped/layers", torch.tensor([layer for layer, _ in dropped]).numpy())
         write_array(file, "dropped/kl", torch.tensor([kl for _, kl in dropped], dtype=torch.float64).numpy())
+        dropped, tried, wholly = raced(parameters, DEEP, batch, [1, 2, len(batch["tokens"])], 0.3)
+        write_array(file, "raced/layers", torch.tensor([layer for layer, _ in dropped]).numpy())
+        write_array(file, "raced/kl", torch.tensor([kl for _, kl in dropped], dtype=torch.float64).numpy())
+        write_array(file, "raced/runs", torch.tensor([tried, wholly]).numpy())
         narrow(parameters, DEEP, file, batch)
     parameters, batch = random_parameters(MOE, 23), make_batch(MOE, 24)
     with create(FOLDER / "experts.h5") as file:

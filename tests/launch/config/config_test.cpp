@@ -44,7 +44,10 @@ TEST(Config, EmptyTextGivesTheDefaults) {
 TEST(Config, ReadsEverySection) {
   const RunConfig c = parse_config(R"(
     teacher { source: "t.gguf" }
-    student_init { choice: LIST layers: [0, 3, 7] upcycle { slices: 4 experts: 16 experts_per_token: 4 } }
+    student_init {
+      choice: LIST layers: [0, 3, 7] upcycle { slices: 4 experts: 16 experts_per_token: 4 }
+      width { mlp_width: 5 num_kv_heads: 6 width: 7 } report_tokens: 8
+    }
     data { text: "/a" text: "/b" sequence_length: 128 seed: 18446744073709551615 }
     optimizer { rate: 2.5e-4 }
     precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 }
@@ -54,6 +57,15 @@ TEST(Config, ReadsEverySection) {
   EXPECT_EQ(c.student_init->choice, LayerChoice::List);
   EXPECT_EQ(c.student_init->layers, (std::vector<std::int64_t>{0, 3, 7}));
   EXPECT_EQ(c.student_init->upcycle->experts, 16);
+  EXPECT_EQ(c.student_init->width->mlp_width, 5);
+  EXPECT_EQ(c.student_init->width->num_kv_heads, 6);
+  EXPECT_EQ(c.student_init->width->width, 7);
+  EXPECT_EQ(c.student_init->report_tokens, 8);
+  const RunConfig fewer = parse_config("student_init { experts { keep: 3 rule: MERGE experts_per_token: 2 } }", "x");
+  EXPECT_EQ(fewer.student_init->experts->keep, 3);
+  EXPECT_EQ(fewer.student_init->experts->rule, ExpertRule::Merge);
+  EXPECT_EQ(fewer.student_init->experts->experts_per_token, 2);
+  EXPECT_EQ(parse_config("student_init { dense { experts: 3 } }", "x").student_init->dense->experts, 3);
   EXPECT_EQ(c.data.text, (std::vector<std::string>{"/a", "/b"}));
   EXPECT_EQ(c.data.seed, 18446744073709551615U);
   EXPECT_EQ(c.optimizer.rate, 2.5e-4);
@@ -265,6 +277,18 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
       {"student_init { upcycle { slices: 3 experts: 8 } }",
        "run.textproto:1:36: ", "expected a multiple of slices = 3"},
       {"student_init { upcycle { experts_per_token: 9 } }", "run.textproto:1:26: ", "expected 1 to experts = 8"},
+      {"student_init { experts { rule: LOAD } }",
+       "run.textproto:1:", "student_init.experts.keep is not given, expected how many"},
+      {"student_init { experts { keep: 2 experts_per_token: 3 } }",
+       "run.textproto:1:34: ", "experts.experts_per_token is 3, expected 1 to keep = 2"},
+      {"student_init { experts { keep: 2 } dense { experts: 1 } }",
+       "run.textproto:1:", "student_init.dense is given with experts, expected one of them"},
+      {"student_init { experts { keep: 2 } upcycle { experts: 4 } }",
+       "run.textproto:1:", "student_init.experts is given with upcycle, expected one of them"},
+      {"student_init { dense {} upcycle { experts: 4 } }",
+       "run.textproto:1:", "student_init.dense is given with upcycle, expected one of them"},
+      {"student_init { dense { experts: 2 }\n width { mlp_width: 8 } }",
+       "run.textproto:2:10: ", "student_init.width.mlp_width is 8 with dense"},
       {"model { moe { num_experts: 4 shared_width: -1 } }", "run.textproto:1:", "shared_width is -1, expected 0 to"},
       {"routing { capacity_factor: -1 }", "run.textproto:1:11: ", "routing.capacity_factor is -1, expected 0 to 65536"},
       {"routing { jitter: 1 }", "run.textproto:1:11: ", "routing.jitter is 1, expected 0 to below 1"},

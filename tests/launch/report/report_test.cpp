@@ -89,8 +89,7 @@ TEST_F(ReportTest, DistillationWithExpertsHasEveryPlot) {
                      .unigram = evaluation(6.5),
                      .teacher_text = " upon a time",
                      .student_text = " once once",
-                     .layers = {0, 3},
-                     .influence = {}});
+                     .cut = {.layers = {0, 3}}});
   write_end(run_, {.step = 400, .student = evaluation(1.125), .student_text = " there was"});
   const XmlNode page = parse_xml(this->page());
   for (const char* title : {"Loss", "KL to the teacher", "Cross-entropy", "Top-1 agreement", "Learning rate",
@@ -136,9 +135,7 @@ TEST_F(ReportTest, CurvesOfTheHeldOutSampleBeginAtTheStartAndEndAtTheEnd) {
                                  .sum_min = 0.26},
                      .unigram = evaluation(6.5),
                      .teacher_text = "",
-                     .student_text = "",
-                     .layers = {},
-                     .influence = {}});
+                     .student_text = ""});
   write_end(run_, {.step = 3,
                    .student = {.tokens = 4096,
                                .cross_entropy = 31,
@@ -194,9 +191,7 @@ TEST_F(ReportTest, WhatComesFromFilesIsEscaped) {
   write_start(run_, {.student = evaluation(1),
                      .unigram = evaluation(2),
                      .teacher_text = "a\x1b[1m\xff<p>",
-                     .student_text = "</html>",
-                     .layers = {},
-                     .influence = {}});
+                     .student_text = "</html>"});
   const XmlNode page = parse_xml(this->page());
   EXPECT_EQ(page.all("h1").at(0)->text(), "<b> & 'c'");
   for (const XmlNode* script : page.all("script")) EXPECT_NE(script->text(), "x");

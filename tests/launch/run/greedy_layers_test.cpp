@@ -7,11 +7,13 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <limits>
 
 #include "core/error.h"
 #include "core/slice.h"
 #include "launch/run/batch.h"
 #include "launch/run/layer_kl.h"
+#include "launch/run/student_start.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/thread_ranks.h"
 
@@ -21,31 +23,39 @@ namespace {
 using core::DType;
 using testing::GoldenModel;
 
+const nn::GreedyEffort all_of_all{.tries_all = true, .errors = std::numeric_limits<double>::infinity()};
+
 class GreedyLayers : public ::testing::Test {
  protected:
   GoldenModel golden_{"../starts/greedy.h5"};
   data::TokenBatch samples_ = golden_.samples();
 
-  /// A sequence a batch, of this rank's share of them.
-  std::vector<nn::Batch> batches_of(launch::Rank& rank) const {
+  /// A stage of each sequence but the last, and of all: of each stage this rank's share, a sequence a batch.
+  launch::StagedBatches batches_of(launch::Rank& rank) const {
     const int ranks = rank.mesh().dp().size();
-    const core::Slice mine = core::slice_of(samples_.num_sequences, rank.mesh().dp().rank(), ranks);
-    std::vector<nn::Batch> batches;
-    for (std::int64_t n = 0; n < (samples_.num_sequences + ranks - 1) / ranks; ++n)
-      batches.push_back(launch::make_batch(rank.memory(), samples_, std::min(mine.first + n, samples_.num_sequences),
-                                           n < mine.count ? 1 : 0));
-    return batches;
+    launch::StagedBatches staged;
+    std::int64_t begin = 0;
+    for (const std::int64_t end : {std::int64_t{1}, std::int64_t{2}, samples_.num_sequences}) {
+      const core::Slice mine = core::slice_of(end - begin, rank.mesh().dp().rank(), ranks);
+      for (std::int64_t n = 0; n < (end - begin + ranks - 1) / ranks; ++n)
+        staged.batches.push_back(launch::make_batch(
+            rank.memory(), samples_, std::min(begin + mine.first + n, samples_.num_sequences), n < mine.count ? 1 : 0));
+      staged.stages.push_back(staged.batches.size());
+      begin = end;
+    }
+    return staged;
   }
 
   nn::GreedyLayers chosen(launch::Rank& rank, const nn::Transformer& model, std::int64_t keep,
-                          std::int64_t kept_bytes = launch::LayerKl::most_bytes) const {
-    const std::vector<nn::Batch> batches = batches_of(rank);
-    const launch::LayerKl kl(rank, model, batches, -1, kept_bytes);
-    return nn::greedy_layers(model, batches, samples_.sequence_length, keep, std::cref(kl), *rank.comms().batch);
+                          const nn::GreedyEffort& effort = all_of_all) const {
+    const launch::StagedBatches text = batches_of(rank);
+    const launch::LayerKl kl(rank, model, text.batches, -1);
+    return nn::greedy_layers(model, {text.batches, text.stages}, keep, std::cref(kl), *rank.comms().batch, effort);
   }
 
-  void expect_golden(const nn::GreedyLayers& found, std::size_t num_dropped) const {
-    const std::vector<double> layers = golden_.values("/dropped/layers"), kl = golden_.values("/dropped/kl");
+  /// Of the search that the file names.
+  void expect_golden(const nn::GreedyLayers& found, std::size_t num_dropped, const std::string& search) const {
+    const std::vector<double> layers = golden_.values(search + "/layers"), kl = golden_.values(search + "/kl");
     ASSERT_EQ(found.dropped.size(), num_dropped);
     std::vector<std::int64_t> kept = {0, 1, 2, 3, 4, 5, 6};
     for (std::size_t i = 0; i < num_dropped; ++i) {
@@ -66,22 +76,27 @@ TEST_F(GreedyLayers, AreThoseOfTheSearchWrittenOutUnderEveryLayout) {
       nn::Transformer model(golden_.config(), rank.frozen_copy(DType::F64));
       model.load(golden_.parameters());
       SCOPED_TRACE(layout);
-      expect_golden(chosen(rank, model, 1), 6);
-      expect_golden(chosen(rank, model, 4), 3);
-      expect_golden(chosen(rank, model, 1, /*kept_bytes=*/0), 6);
+      expect_golden(chosen(rank, model, 1), 6, "/dropped");
+      expect_golden(chosen(rank, model, 4), 3, "/dropped");
+      const nn::GreedyLayers raced = chosen(rank, model, 1, {.errors = 0.3});
+      expect_golden(raced, 6, "/raced");
+      EXPECT_EQ(std::vector<double>({static_cast<double>(raced.runs), static_cast<double>(raced.whole_runs)}),
+                golden_.values("/raced/runs"));
     });
   }
 }
 
-TEST_F(GreedyLayers, LeaveAModelAsSoonAsItIsWorse) {
+TEST_F(GreedyLayers, LeaveOutWhatIsHopeless) {
   testing::run_ranks(1, [&](testing::RankWorld& world) {
     launch::Rank rank(world.comm, "dp1", 1);
     nn::Transformer model(golden_.config(), rank.frozen_copy(DType::F64));
     model.load(golden_.parameters());
-    const nn::GreedyLayers found = chosen(rank, model, 1);
-    EXPECT_EQ(found.runs, 7 + 6 + 5 + 4 + 3 + 2);
-    EXPECT_GE(found.whole_runs, 6);
-    EXPECT_LT(found.whole_runs, 2 * 6);
+    const nn::GreedyLayers all = chosen(rank, model, 1);
+    EXPECT_EQ(all.runs, 7 + 6 + 5 + 4 + 3 + 2);
+    EXPECT_LT(all.whole_runs, 2 * 6);  // the others' sums were soon above the best one's
+    const nn::GreedyLayers usual = chosen(rank, model, 3, {});
+    expect_golden(usual, 4, "/dropped");
+    EXPECT_LT(usual.runs, 7 + 6 + 5 + 4 - 6);
     EXPECT_THAT(chosen(rank, model, 7).kept, ::testing::ElementsAre(0, 1, 2, 3, 4, 5, 6));
     EXPECT_THROW(chosen(rank, model, 0), core::UsageError);
     EXPECT_THROW(chosen(rank, model, 8), core::UsageError);
@@ -97,7 +112,7 @@ TEST_F(GreedyLayers, OfATieTheLastLayerIsDropped) {
     for (const char* name : {"layers.2.attention.o.weight", "layers.2.mlp.down.weight", "layers.5.attention.o.weight",
                              "layers.5.mlp.down.weight"})
       model.parameter(name).value.fill_zero();
-    const nn::GreedyLayers found = chosen(rank, model, 5);
+    const nn::GreedyLayers found = chosen(rank, model, 5, {});
     EXPECT_EQ(found.dropped[0].layer, 5);
     EXPECT_EQ(found.dropped[1].layer, 2);
     EXPECT_NEAR(found.dropped[1].kl, 0, 1e-13);

@@ -27,7 +27,7 @@ optimizer { rate: 2e-2 } schedule { warmup_steps: 0 } batch { sequences_per_step
 constexpr const char* distill_job = R"(
 teacher { source: "teacher" }
 student_init {
-  num_layers: 3 calibration_tokens: 130
+  num_layers: 3 calibration_tokens: 130 report_tokens: 60
   upcycle { slices: 2 experts: 4 experts_per_token: 3 router_std: 0.5 }
 }
 data { text: "text" sequence_length: 24 held_out_fraction: 0.35 seed: 5 }
@@ -143,6 +143,7 @@ TEST(EndToEnd, DistillingAtATemperatureIsTheLoopWrittenOut) {
   WrittenOut student = cut_student(teacher, teacher.weights(), layers, calibration);
   const nn::SamplingOptions sampling{2, 0, 0.8, 7};
   const Figures before = figures_on(student, &teacher, held_out);
+  const Figures on_calibration = figures_on(student, &teacher, loader.fetch(0, 2));
   const std::string said_by_teacher = continuation(teacher, "the still", 20, sampling);
   const std::string said_before = continuation(student, "the still", 20, sampling);
   // Every token with its share of the training text, plus one each.
@@ -185,6 +186,7 @@ TEST(EndToEnd, DistillingAtATemperatureIsTheLoopWrittenOut) {
     ASSERT_EQ(start["influence"].size(), 4U);
     for (std::size_t i = 0; i < 4; ++i) expect_near(start["influence"][i], influence[i], "influence");
     expect_figures(start["student"], before);
+    expect_figures(start["calibration"], on_calibration);
     expect_figures(start["unigram"], of_unigram);
     EXPECT_EQ(start["teacher_text"], in_json(said_by_teacher));
     EXPECT_EQ(start["student_text"], in_json(said_before));
