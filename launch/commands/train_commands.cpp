@@ -43,6 +43,7 @@ RunConfig resolve(const TrainOptions& options) {
   RunConfig config = load_given_config(options.configs, options.sets);
   if (options.out) config.output.dir = *options.out;
   if (options.threads) config.train.threads = *options.threads;
+  name_reference(config);
   return config;
 }
 
@@ -397,6 +398,8 @@ int run_training(const TrainOptions& options, bool distils) {
       core::fail_usage("--dump-gradients: {} is there already, expected a new file", options.dump_gradients->string());
   }
   distils ? check_for_distill(config) : check_for_train(config);
+  if (options.dump_gradients && config.objective.preference)
+    core::fail_usage("--dump-gradients is given with objective.preference, expected none: nothing reads such a dump");
   const std::string command = fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\nbaseline: {}\n",
                                           distils ? "distill" : "train", options.steps.value_or(0), options.resume,
                                           options.dump_gradients.has_value(), options.baseline);

@@ -120,6 +120,11 @@ struct SampledTextConfig {
   friend bool operator==(const SampledTextConfig&, const SampledTextConfig&) = default;
 };
 
+struct PreferenceConfig {
+  double beta = 0.1;
+  friend bool operator==(const PreferenceConfig&, const PreferenceConfig&) = default;
+};
+
 struct ObjectiveConfig {
   double cross_entropy_weight = 0.5;  // alpha
   double temperature = 1.0;
@@ -131,6 +136,7 @@ struct ObjectiveConfig {
   SampledTextConfig sampled_text;
   bool renormalised = false;
   double predict_weight = 0.3;
+  std::optional<PreferenceConfig> preference;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };
 
@@ -318,6 +324,9 @@ void resolve_steps(RunConfig& config, std::int64_t sequences_per_epoch);
 
 /// A line for every field: its path, its default and what it may be, for --help-fields.
 std::string fields_as_text();
+
+/// What preferences are learnt against where no teacher is named: model.source, as it is.
+void name_reference(RunConfig& config);
 
 /// Throw a UsageError where a section that the command needs is missing or contradicts another.
 void check_for_train(const RunConfig& config);
