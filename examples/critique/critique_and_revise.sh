@@ -21,7 +21,7 @@ say() {
   [ -s "$folder/$1.jsonl" ] && return
   echo "== $1" >&2
   "$limbeck" generate "$model" --chat --prompts "$folder/$1.prompts.jsonl" --json --quiet --max-tokens "$tokens" \
-    --temperature 0.7 --seed "$2" --batch 8 >"$folder/$1.jsonl.partial"
+    --temperature 0.5 --seed "$2" --batch 8 >"$folder/$1.jsonl.partial"
   mv "$folder/$1.jsonl.partial" "$folder/$1.jsonl"
 }
 
