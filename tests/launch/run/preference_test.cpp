@@ -3,11 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <set>
 
+#include "data/text/token_file.h"
 #include "launch/run/step.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck {
@@ -73,6 +77,57 @@ INSTANTIATE_TEST_SUITE_P(Threads, PreferenceLayouts,
                                               layout.param.sequence_parallel ? "_sequence" : "",
                                               layout.param.recompute ? "_recompute" : "");
                          });
+
+/// Pair i has i + 1 tokens in its prompt and one in each response. Nothing but filling is left out of a step.
+TEST(Preference, AStepEndsBehindItsLongestPair) {
+  const testing::TemporaryFolder folder;
+  const std::string prefix = (folder.path() / "pairs").string();
+  data::TokenFileWriter writer(prefix, 100, {}, /*has_mask=*/true);
+  for (std::int32_t i = 0; i < 30; ++i)
+    for (const std::int32_t response : {50, 51}) {
+      std::vector<std::int32_t> ids(static_cast<std::size_t>(i + 1), i);
+      std::vector<std::uint8_t> is_target(ids.size(), 0);
+      ids.push_back(response);
+      is_target.push_back(1);
+      writer.add(ids, is_target);
+    }
+  writer.finish();
+  data::Mixture text({{std::make_shared<data::TokenFile>(prefix), 1}},
+                     {.sequence_length = 62, .vocabulary = 100, .seed = 4, .held_out = 0, .has_pairs = true});
+  std::set<std::int64_t> lengths;
+  for (std::int64_t first = 0; first < 60; first += 2) {
+    const launch::StepText step = launch::text_of_step(text, first, 2);
+    const data::TokenBatch whole = text.fetch(first, 2);
+    std::int64_t longest = 0;
+    for (const std::size_t row : {0, 62}) longest = std::max<std::int64_t>(longest, 2 * (whole.tokens[row] + 2));
+    const std::int64_t length = std::min<std::int64_t>((longest + 15) / 16 * 16, 62);
+    lengths.insert(length);
+    EXPECT_EQ(step.num_pairs, 2);
+    EXPECT_EQ(step.num_sequences, 2);
+    EXPECT_EQ(step.num_tokens, 2 * length);
+    EXPECT_EQ(step.num_targets, 4);
+    for (const auto& [from, count] : {std::pair<std::int64_t, std::int64_t>{0, 2}, {1, 1}, {2, 0}}) {
+      const data::TokenBatch found = step.fetch(from, count);
+      EXPECT_EQ(found.num_sequences, count);
+      EXPECT_EQ(found.sequence_length, length);
+      EXPECT_EQ(found.num_targets(), 2 * count);
+      for (std::int64_t n = 0; n < count; ++n)
+        for (const auto column : {&data::TokenBatch::tokens, &data::TokenBatch::targets, &data::TokenBatch::positions,
+                                  &data::TokenBatch::documents})
+          EXPECT_TRUE(std::equal((found.*column).begin() + n * length, (found.*column).begin() + (n + 1) * length,
+                                 (whole.*column).begin() + (from + n) * 62));
+      EXPECT_EQ(found.pieces.size(), static_cast<std::size_t>(2 * count));
+      for (const data::TokenBatch::Piece& piece : found.pieces) {
+        EXPECT_EQ(found.tokens[static_cast<std::size_t>(piece.first)], piece.document / 2);
+        EXPECT_EQ(piece.count, piece.document / 2 + 2);
+      }
+    }
+    const data::TokenBatch shortest = launch::without_filling(whole);
+    EXPECT_EQ(shortest.sequence_length, length);
+    EXPECT_EQ(shortest.tokens, step.fetch(0, 2).tokens);
+  }
+  EXPECT_GE(lengths.size(), 3U);
+}
 
 /// Before the first step model and reference are one: no pair is right, and each loses log 2.
 TEST(Preference, OfTheReferenceItselfIsNone) {
