@@ -78,6 +78,35 @@ INSTANTIATE_TEST_SUITE_P(Threads, PreferenceLayouts,
                                               layout.param.recompute ? "_recompute" : "");
                          });
 
+/// A step of pairs in memory that the host cannot read, as a GPU's is: the same bits, and no more reads than of text.
+TEST(Preference, StepsNeedNoHand) {
+  const GoldenModel golden("preferences.h5");
+  std::vector<std::vector<double>> gradients;
+  std::vector<double> losses;
+  for (const bool is_hidden : {false, true})
+    testing::run_ranks(1, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, "dp1", 1, false, is_hidden ? core::Memory::hidden_cpu(1) : core::Memory::cpu(1));
+      nn::Transformer model(golden.config(), rank.sharded(DType::F32));
+      model.load(golden.parameters());
+      nn::Transformer reference(golden.config(), rank.frozen_copy(DType::F32));
+      reference.load(golden.parameters("/reference/parameters"));
+      parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), DType::F32);
+      const optim::LanguageModelling objective;
+      const std::int64_t before = rank.memory()->host_reads;
+      const launch::StepResult result = launch::forward_backward(rank, {model, &reference, objective}, pairs_of(golden),
+                                                                 {.micro_batches = 2, .preference_beta = 0.1}, sync);
+      if (is_hidden) {
+        EXPECT_EQ(rank.memory()->host_reads - before, 2);  // losses, and the experts' load
+      }
+      losses.push_back(result.loss());
+      for (const core::Parameter* p : model.parameters())
+        gradients.push_back(testing::values_of(p->slot->grad.in(rank.host_memory())));
+    });
+  EXPECT_EQ(losses[0], losses[1]);
+  const std::size_t each = gradients.size() / 2;
+  for (std::size_t i = 0; i < each; ++i) EXPECT_EQ(gradients[i], gradients[each + i]);
+}
+
 /// Pair i has i + 1 tokens in its prompt and one in each response. Nothing but filling is left out of a step.
 TEST(Preference, AStepEndsBehindItsLongestPair) {
   const testing::TemporaryFolder folder;
