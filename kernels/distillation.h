@@ -59,13 +59,17 @@ enum DivergenceSum : std::int64_t {
   num_divergence_sums,
 };
 
-/// What a token's loss is weighted by: `value`, times *scale, which is on the device, unless that is null.
+/// What a token's loss is weighted by: `value`, times *scale and times the row's own in `rows`, which are on the
+/// device, unless those are null.
 struct TokenWeight {
   double value = 1;
   const double* scale = nullptr;
-  constexpr TokenWeight(double factor, const double* on_device = nullptr)  // NOLINT(google-explicit-constructor)
-      : value(factor), scale(on_device) {}
+  const double* rows = nullptr;                                            // of logits_gradient and add_losses alone
+  constexpr TokenWeight(double factor, const double* on_device = nullptr,  // NOLINT(google-explicit-constructor)
+                        const double* of_rows = nullptr)
+      : value(factor), scale(on_device), rows(of_rows) {}
   constexpr double get() const { return scale == nullptr ? value : value * *scale; }
+  constexpr double get(std::int64_t row) const { return rows == nullptr ? get() : get() * rows[row]; }
 };
 
 /// maximum [n] and the lowest column (plus offset) that has it [n] of logits [n,columns]; -infinity and the offset for

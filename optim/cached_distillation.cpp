@@ -51,6 +51,7 @@ void CachedDistillation::run(core::LogitsChunk& chunk, core::LossAccumulator& lo
   const core::SparseTargets& sparse = *chunk.sparse;
   check(sparse.temperature == options_.temperature, "cached distillation: targets are of temperature {}, expected {}",
         sparse.temperature, options_.temperature);
+  check(!chunk.row_weights.defined(), "cached distillation: rows have weights of their own, expected none");
   check(!sparse.draws || !options_.renormalised, "cached distillation: draws cannot be renormalised");
   const std::int64_t n = chunk.student.shape()[0];
   const auto& memory = chunk.student.memory();

@@ -24,7 +24,8 @@ void run_chunk(LogitsChunk& chunk, const kernels::LossTerms& terms, double tempe
   Tensor sum_min = Tensor::empty(memory, DType::F64, {n});
   Tensor divergence;
   if (!terms.needs_no_sums()) divergence = Tensor::empty(memory, DType::F64, {n, kernels::num_divergence_sums});
-  const kernels::TokenWeight weight(chunk.weight, chunk.scale.defined() ? chunk.scale.data<double>() : nullptr);
+  const auto on_device = [](const Tensor& t) { return t.defined() ? t.data<double>() : nullptr; };
+  const kernels::TokenWeight weight(chunk.weight, on_device(chunk.scale), on_device(chunk.row_weights));
   core::dispatch_float("objective", chunk.student.dtype(), [&]<class T>() {
     core::on_device(chunk.student, [&](const auto& device) {
       const kernels::LogitsRows<T> logits{.n = n,

@@ -30,7 +30,10 @@ seeds() {
     chat_lines) gunzip -c "$golden"/chat/chat.jsonl.gz | head -n 1 | python3 -c '
 import json, sys
 for chat in json.load(sys.stdin)["conversations"]:
-    print(json.dumps({"messages": [{"role": role, "content": content} for role, content in chat]}))' | split -l 1 - "$2/" ;;
+    messages = [{"role": role, "content": content} for role, content in chat]
+    print(json.dumps({"messages": messages}))
+    print(json.dumps({"chosen": messages, "rejected": messages[:-1] + [{"role": "assistant", "content": "b"}]}))
+print(json.dumps({"prompt": "a", "chosen": "b", "rejected": "ab"}))' | split -l 1 - "$2/" ;;
     safetensors) for file in "$golden"/{families,quantised,gpt_oss_mxfp4,fp8}/*/model.safetensors; do head -c 60000 "$file" >"$2/$(basename "$(dirname "$file")")"; done ;;
     model_config) for file in "$golden"/families/*/config*.json; do cp "$file" "$2/$(basename "$(dirname "$file")")-$(basename "$file")"; done ;;
     task_file) for file in "$golden"/evaluation/tasks/*_dev.jsonl; do

@@ -92,6 +92,9 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
   const std::int64_t columns = weight.shape()[0];
   check(targets.dtype() == DType::I32 && targets.shape() == Shape{num_tokens},
         "head_loss: targets are {} {}, expected int32 [{}]", targets.dtype(), targets.shape(), num_tokens);
+  check(!options.row_weights.defined() ||
+            (options.row_weights.dtype() == DType::F64 && options.row_weights.shape() == Shape{num_tokens}),
+        "head_loss: row_weights have another dtype or shape, expected float64 [{}]", num_tokens);
   check(options.chunk >= 0, "head_loss: chunk is {}, expected at least 0", options.chunk);
   check(teacher != nullptr || !objective.needs_teacher(), "head_loss: the objective needs a teacher, none was given");
 
@@ -126,6 +129,7 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
                          : std::clamp<std::int64_t>(options.valid_vocabulary - options.vocabulary_offset, 0, columns),
         .weight = options.weight,
         .scale = options.scale,
+        .row_weights = options.row_weights.defined() ? options.row_weights.rows(first, count) : Tensor(),
         .vocabulary = vocabulary};
     if (chunk.sparse) chunk.sparse->check_valid(dtype);
     check(!has_logits || (chunk.teacher.shape() == Shape{count, columns} && chunk.teacher.dtype() == dtype),

@@ -42,6 +42,7 @@ class OnlineTeacher final : public TargetSource {
 struct HeadOptions {
   double weight = 1;                   // of a token's loss: 1 / global number of tokens with a target
   Tensor scale = {};                   // [1] float64, which the weight is times; undefined: 1
+  Tensor row_weights = {};             // [T] float64, which a token's weight is times; undefined: 1
   std::int64_t chunk = 0;              // tokens whose logits exist at once; 0: as many as the device takes, 256 or more
   std::int64_t vocabulary_offset = 0;  // global index of the weight's first row
   std::int64_t valid_vocabulary = -1;  // global; rows of the weight from here on are padding. -1: none is

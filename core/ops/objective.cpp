@@ -38,6 +38,19 @@ void LossAccumulator::add(const LossAccumulator& other) {
   each_.insert(each_.end(), other.each_.begin(), other.each_.end());
 }
 
+Tensor LossAccumulator::each() const {
+  std::int64_t rows = 0;
+  for (const Tensor& chunk : each_) rows += chunk.shape()[0];
+  Tensor all = Tensor::empty(totals_.memory(), DType::F64, {rows, kernels::num_loss_columns});
+  std::int64_t first = 0;
+  for (const Tensor& chunk : each_) {
+    const std::int64_t count = chunk.shape()[0];
+    if (count > 0) all.rows(first, count).copy_from(chunk);
+    first += count;
+  }
+  return all;
+}
+
 LossStatistics LossAccumulator::read() const {
   HostCopy totals(totals_);
   std::vector<HostCopy> each(each_.begin(), each_.end());

@@ -59,6 +59,8 @@ class LossAccumulator {
   const Tensor& totals() const { return totals_; }
   /// Room [n,num_loss_columns] float64 for the next n tokens, if each is kept.
   Tensor& next(std::int64_t n);
+  /// Of all tokens [T,num_loss_columns], if each is kept: zeros where there is no target.
+  Tensor each() const;
   /// Adds another part of the same batch.
   void add(const LossAccumulator& other);
   /// On the host: waits.
@@ -102,6 +104,7 @@ struct LogitsChunk {
   std::int64_t num_valid = 0;                // columns from here on are padding: probability 0 on both sides
   double weight = 0;                         // of one token: 1 / global number of tokens with a target
   Tensor scale = {};                         // [1] float64, which the weight is times; undefined: 1
+  Tensor row_weights = {};                   // [n] float64, which it is times too; undefined: 1
   nn::TensorComm& vocabulary;                // over which the vocabulary is cut
 };
 

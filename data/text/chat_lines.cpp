@@ -26,16 +26,19 @@ ChatMessage message_of(const JsonAt& message) {
 
 }  // namespace
 
+std::vector<ChatMessage> messages_of(const JsonAt& list) {
+  std::vector<ChatMessage> messages;
+  for (std::size_t i = 0; i < list.array().size(); ++i) messages.push_back(message_of(list.at(i).object()));
+  if (messages.empty()) list.refuse("at least one message");
+  return messages;
+}
+
 std::vector<ChatMessage> conversation_of(std::string_view line, const JsonField& field, const std::string& file,
                                          std::int64_t line_number) {
   const std::string where = fmt::format("{}:{}", file, line_number);
   const auto parsed = parse_json<json>(line, where);
   const auto find = [&](const auto& self, const JsonAt& at, std::size_t depth) -> std::vector<ChatMessage> {
-    if (depth < field.names().size()) return self(self, at.at(field.names()[depth]), depth + 1);
-    std::vector<ChatMessage> messages;
-    for (std::size_t i = 0; i < at.array().size(); ++i) messages.push_back(message_of(at.at(i).object()));
-    if (messages.empty()) at.refuse("at least one message");
-    return messages;
+    return depth < field.names().size() ? self(self, at.at(field.names()[depth]), depth + 1) : messages_of(at);
   };
   return find(find, JsonAt(parsed, where), 0);
 }

@@ -15,6 +15,10 @@
 
 namespace limbeck::data {
 
+class JsonAt;
+/// The messages of a list. Throws, naming the place, for what conversation_of throws for.
+std::vector<ChatMessage> messages_of(const JsonAt& list);
+
 /// The conversation of a line. Throws, naming `file`, the line's number and the place in it, for what is no list of
 /// messages with a role that is known and a content that is a string, and for what a text of them would leave out:
 /// calls of tools, and thoughts in a field of their own.

@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "core/random.h"
 #include "data/files/ordered_work.h"
 #include "data/text/chat_lines.h"
+#include "data/text/preference_lines.h"
 #include "data/text/text_jobs.h"
 #include "data/tokenizers/unicode.h"
 
@@ -26,7 +28,7 @@ std::vector<Document> documents_of(const TextJob& job, const DocumentEncoder& en
     documents.push_back({.name = document.line == 0 ? job.file : fmt::format("{}:{}", job.file, document.line),
                          .ids = std::move(document.ids),
                          .is_target = std::move(document.is_target),
-                         .bytes = encoder.is_chat() ? std::nullopt : std::optional(document.utf8_bytes),
+                         .bytes = encoder.has_targets() ? std::nullopt : std::optional(document.utf8_bytes),
                          .repaired_sequences = document.counts.repaired_sequences});
   };
   if (job.lines)
@@ -40,11 +42,17 @@ std::vector<Document> documents_of(const TextJob& job, const DocumentEncoder& en
 
 DocumentEncoder::DocumentEncoder(const Tokenizer& tokenizer, TextFormat format, const std::string& field,
                                  bool parse_special)
-    : tokenizer_(tokenizer), field_(field_of(format, field)), parse_special_(parse_special) {
-  if (format != TextFormat::Chat) return;
+    : tokenizer_(tokenizer),
+      field_(field_of(format, field)),
+      parse_special_(parse_special),
+      has_pairs_(format == TextFormat::Pairs) {
+  if (format != TextFormat::Chat && !has_pairs_) return;
   if (parse_special)
-    core::fail_usage("parse_special is given for conversations, in whose messages no name becomes a special token");
-  chat_.emplace(tokenizer);
+    core::fail_usage("parse_special is given for {}, in whose messages no name becomes a special token",
+                     has_pairs_ ? "pairs" : "conversations");
+  if (has_pairs_ && field != "text")
+    core::fail_usage("field is \"{}\" of pairs, expected none: theirs are prompt, chosen and rejected", field);
+  if (!has_pairs_ || chat_template_name(tokenizer.chat_template())) chat_.emplace(tokenizer);
 }
 
 void DocumentEncoder::encode_text(std::string_view text, std::int64_t line, const Use& use) const {
@@ -61,7 +69,60 @@ void DocumentEncoder::encode_text(std::string_view text, const std::string& file
   of_file(file, [&] { encode_text(text, 0, use); });
 }
 
+/// The tokens of the response are those behind the prompt's in the whole text, where the whole begins with these.
+EncodedDocument DocumentEncoder::encode_response(const std::string& prompt, const std::string& response) const {
+  EncodedDocument document;
+  std::vector<std::int32_t>& ids = document.ids;
+  ids = tokenizer_.encode(prompt);
+  const auto num_given = std::ssize(ids);
+  const auto start = tokenizer_.start_of_text_id();
+  check(num_given > 0 || start, "prompt has no token, expected one or more");
+  std::vector<std::int32_t> whole = tokenizer_.encode(prompt + response, false, &document.counts);
+  if (std::ssize(whole) >= num_given && std::equal(ids.begin(), ids.end(), whole.begin())) {
+    ids = std::move(whole);
+  } else {
+    const std::vector<std::int32_t> behind = tokenizer_.encode(response);
+    ids.insert(ids.end(), behind.begin(), behind.end());
+  }
+  if (std::ssize(ids) == num_given || ids.back() != tokenizer_.end_of_text_id())
+    ids.push_back(tokenizer_.end_of_text_id());
+  document.is_target.assign(ids.size(), 1);
+  std::fill_n(document.is_target.begin(), num_given, std::uint8_t{0});
+  if (start && ids.front() != *start) {
+    ids.insert(ids.begin(), *start);
+    document.is_target.insert(document.is_target.begin(), 0);
+  }
+  document.bytes = static_cast<std::int64_t>(prompt.size() + response.size());
+  return document;
+}
+
+void DocumentEncoder::encode_pair(std::string_view line, const std::string& file, std::int64_t number,
+                                  const Use& use) const {
+  const PreferencePair pair = pair_of(line, file, number);
+  const auto encode = [&](const std::vector<ChatMessage>& messages) {
+    EncodedDocument document;
+    ChatTokens tokens = chat_ ? chat_->encode(messages, &document.counts, pair.num_given)
+                              : ChatTemplate(tokenizer_).encode(messages);  // throws: there is none that is known
+    for (const ChatMessage& message : messages) document.bytes += static_cast<std::int64_t>(message.content.size());
+    document.ids = std::move(tokens.ids);
+    document.is_target = std::move(tokens.is_target);
+    return document;
+  };
+  const auto both = of_file(fmt::format("{}:{}", file, number), [&] {
+    return pair.is_chat()
+               ? std::array{encode(pair.chosen_messages), encode(pair.rejected_messages)}
+               : std::array{encode_response(pair.prompt, pair.chosen), encode_response(pair.prompt, pair.rejected)};
+  });
+  for (EncodedDocument document : both) {
+    document.line = number;
+    use(std::move(document));
+  }
+}
+
 void DocumentEncoder::encode_lines(const LineBlock& block, const std::string& file, const Use& use) const {
+  if (has_pairs_)
+    return for_each_line(block,
+                         [&](std::string_view line, std::int64_t number) { encode_pair(line, file, number, use); });
   if (!chat_)
     return for_each_text(block, field_, file, [&](std::string&& text, std::int64_t line) {
       of_file(file, [&] { encode_text(text, line, use); });

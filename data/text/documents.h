@@ -36,15 +36,18 @@ struct EncodedDocument {
 };
 
 /// Makes documents of text: of plain files and lines of JSON as document_ids does, of conversations by the tokenizer's
-/// chat template.
+/// chat template. Of a preference two, the chosen response behind its prompt and the rejected one behind it.
 class DocumentEncoder {
  public:
   /// Refers to the tokenizer. `field` as JsonField takes it. Throws where conversations are to be read and the
-  /// tokenizer has no chat template that is known, and a UsageError where names in them were to become tokens.
+  /// tokenizer has no chat template that is known, and a UsageError where names in them were to become tokens, and for
+  /// a field of preferences, whose fields have fixed names.
   DocumentEncoder(const Tokenizer& tokenizer, TextFormat format, const std::string& field, bool parse_special);
-  bool is_chat() const { return chat_.has_value(); }
-  /// The name of the chat template; empty for other text.
-  std::string chat_name() const { return chat_ ? std::string(chat_->name()) : ""; }
+  /// Whether of each document only some tokens are targets.
+  bool has_targets() const { return chat_.has_value() || has_pairs_; }
+  bool has_pairs() const { return has_pairs_; }
+  /// The name of the chat template of conversations; empty for other text.
+  std::string chat_name() const { return chat_ && !has_pairs_ ? std::string(chat_->name()) : ""; }
 
   using Use = std::function<void(EncodedDocument&&)>;
   /// Those of JSON lines; empty ones are left out. What is thrown names file and line.
@@ -54,11 +57,14 @@ class DocumentEncoder {
 
  private:
   void encode_text(std::string_view text, std::int64_t line, const Use& use) const;
+  void encode_pair(std::string_view line, const std::string& file, std::int64_t number, const Use& use) const;
+  EncodedDocument encode_response(const std::string& prompt, const std::string& response) const;
 
   const Tokenizer& tokenizer_;
   JsonField field_;
   bool parse_special_;
-  std::optional<ChatTemplate> chat_;
+  bool has_pairs_;
+  std::optional<ChatTemplate> chat_;  // of pairs too, where it is known
 };
 
 struct Document {

@@ -48,19 +48,67 @@ Loader::Loader(std::shared_ptr<const TokenFile> file, const LoaderOptions& optio
   if (!(options.held_out >= 0 && options.held_out < 1))
     fail_usage("loader: held_out is {}, expected a share from 0 to below 1", options.held_out);
 
-  const std::int64_t documents = file_->num_documents();
-  std::int64_t num_held_out = 0;
-  if (options.held_out > 0 && documents >= 2)
-    num_held_out =
-        std::clamp<std::int64_t>(std::llround(options.held_out * static_cast<double>(documents)), 1, documents - 1);
-  const auto order = shuffled(documents, RandomStream(options.seed, 0, "data/split"));
-  held_out_.assign(order.begin(), order.begin() + num_held_out);
-  train_.assign(order.begin() + num_held_out, order.end());
-
+  if (options.has_pairs) {
+    split_pairs();
+    return;
+  }
+  split(file_->num_documents(), held_out_, train_);
   const std::int64_t num_tokens = in_order(train_).starts.back();
   sequences_per_epoch_ = whole_sequences(num_tokens, options.sequence_length);
   check(sequences_per_epoch_ > 0, "{}: the {} training documents have {} tokens, expected at least {} for one sequence",
         prefix, train_.size(), num_tokens, options.sequence_length + 1);
+}
+
+/// Of `count` documents or pairs, some kept apart.
+void Loader::split(std::int64_t count, std::vector<std::int64_t>& held_out, std::vector<std::int64_t>& train) const {
+  std::int64_t num_held_out = 0;
+  if (options_.held_out > 0 && count >= 2)
+    num_held_out = std::clamp<std::int64_t>(std::llround(options_.held_out * static_cast<double>(count)), 1, count - 1);
+  const auto order = shuffled(count, RandomStream(options_.seed, 0, "data/split"));
+  held_out.assign(order.begin(), order.begin() + num_held_out);
+  train.assign(order.begin() + num_held_out, order.end());
+}
+
+void Loader::split_pairs() {
+  const std::int64_t documents = file_->num_documents();
+  check(file_->has_mask() && documents % 2 == 0, "{}: has {} documents {} a mask, expected pairs of them with one",
+        file_->prefix(), documents, file_->has_mask() ? "with" : "without");
+  std::vector<std::int64_t> held_out, train;
+  split(documents / 2, held_out, train);
+  const auto take = [&](const std::vector<std::int64_t>& pairs, std::vector<std::int64_t>& to) {
+    for (const std::int64_t pair : pairs) {
+      for (const std::int64_t document : {2 * pair, 2 * pair + 1})
+        check(file_->document_length(document) > 0, "{}: document {} is empty, expected a response", file_->prefix(),
+              document);
+      if (pair_length(2 * pair) > options_.sequence_length)
+        ++num_left_out_;
+      else
+        to.insert(to.end(), {2 * pair, 2 * pair + 1});
+    }
+  };
+  take(held_out, held_out_);
+  take(train, train_);
+  sequences_per_epoch_ = std::ssize(train_) / 2;
+  check(sequences_per_epoch_ > 0, "{}: each of the {} training pairs has more than {} tokens, expected fewer in one",
+        file_->prefix(), train.size(), options_.sequence_length);
+}
+
+/// Tokens of the pair that begins with this document.
+std::int64_t Loader::pair_length(std::int64_t chosen) const {
+  return file_->document_length(chosen) + file_->document_length(chosen + 1);
+}
+
+/// The document that the sample's pair begins with.
+std::int64_t Loader::chosen_of_sample(std::int64_t sample) {
+  prepare_epoch(sample / sequences_per_epoch_);
+  return train_[static_cast<std::size_t>(2 * epoch_sequences_[sample % sequences_per_epoch_])];
+}
+
+std::int64_t Loader::longest_pair(std::int64_t first_sample, std::int64_t count) {
+  std::int64_t longest = 0;
+  for (std::int64_t sample = first_sample; sample < first_sample + count; ++sample)
+    longest = std::max(longest, pair_length(chosen_of_sample(sample)));
+  return longest;
 }
 
 Loader::Order Loader::in_order(std::span<const std::int64_t> documents) const {
@@ -72,9 +120,11 @@ Loader::Order Loader::in_order(std::span<const std::int64_t> documents) const {
 void Loader::prepare_epoch(std::int64_t epoch) {
   if (epoch_ == epoch) return;
   const auto step = static_cast<std::uint64_t>(epoch);
-  auto documents = train_;
-  shuffle(documents, RandomStream(options_.seed, step, "data/documents"));
-  epoch_order_ = in_order(documents);
+  if (!options_.has_pairs) {
+    auto documents = train_;
+    shuffle(documents, RandomStream(options_.seed, step, "data/documents"));
+    epoch_order_ = in_order(documents);
+  }
   epoch_sequences_ = shuffled(sequences_per_epoch_, RandomStream(options_.seed, step, "data/sequences"));
   epoch_ = epoch;
 }
@@ -84,6 +134,10 @@ TokenBatch Loader::fetch(std::int64_t first_sample, std::int64_t count) {
   TokenBatch batch;
   batch.sequence_length = options_.sequence_length;
   for (std::int64_t sample = first_sample; sample < first_sample + count; ++sample) {
+    if (options_.has_pairs) {
+      append_pair(chosen_of_sample(sample), batch);
+      continue;
+    }
     prepare_epoch(sample / sequences_per_epoch_);
     append_sequence(epoch_order_, epoch_sequences_[sample % sequences_per_epoch_] * options_.sequence_length, batch);
   }
@@ -92,6 +146,7 @@ TokenBatch Loader::fetch(std::int64_t first_sample, std::int64_t count) {
 
 std::int64_t Loader::num_targets(std::int64_t first_sample, std::int64_t count) {
   check(first_sample >= 0 && count >= 0, "loader: {} samples from {} were counted", count, first_sample);
+  if (options_.has_pairs) return num_pair_targets(first_sample, count);
   if (file_->has_mask()) return num_masked_targets(first_sample, count);
   std::int64_t ends = 0;  // documents that end within a sequence: their last token has no target
   for (std::int64_t sample = first_sample; sample < first_sample + count; ++sample) {
@@ -125,7 +180,20 @@ std::int64_t Loader::num_masked_targets(std::int64_t first_sample, std::int64_t 
   return targets;
 }
 
+std::int64_t Loader::num_pair_targets(std::int64_t first_sample, std::int64_t count) {
+  std::int64_t targets = 0;
+  for (std::int64_t sample = first_sample; sample < first_sample + count; ++sample) {
+    const std::int64_t chosen = chosen_of_sample(sample);
+    for (const std::int64_t document : {chosen, chosen + 1}) {
+      const auto is_target = file_->mask(document, 1, file_->document_length(document) - 1);
+      targets += std::count(is_target.begin(), is_target.end(), 1);
+    }
+  }
+  return targets;
+}
+
 std::int64_t Loader::num_held_out_sequences() const {
+  if (options_.has_pairs) return std::ssize(held_out_) / 2;
   return whole_sequences(in_order(held_out_).starts.back(), options_.sequence_length);
 }
 
@@ -134,9 +202,13 @@ TokenBatch Loader::held_out_batch(std::int64_t num_sequences) const {
   check(num_sequences >= 0 && num_sequences <= available,
         "{}: {} held-out sequences of {} tokens were asked for, the {} held-out documents have {}", file_->prefix(),
         num_sequences, options_.sequence_length, held_out_.size(), available);
-  const Order order = in_order(held_out_);
   TokenBatch batch;
   batch.sequence_length = options_.sequence_length;
+  if (options_.has_pairs) {
+    for (std::int64_t i = 0; i < num_sequences; ++i) append_pair(held_out_[static_cast<std::size_t>(2 * i)], batch);
+    return batch;
+  }
+  const Order order = in_order(held_out_);
   for (std::int64_t i = 0; i < num_sequences; ++i) append_sequence(order, i * options_.sequence_length, batch);
   return batch;
 }
@@ -174,6 +246,31 @@ void Loader::append_sequence(const Order& order, std::int64_t first_token, Token
                             .count = count});
     at = stop;
   }
+  ++batch.num_sequences;
+}
+
+/// Appends both documents whole, and fills the sequence up with the last token, as a document without a target.
+void Loader::append_pair(std::int64_t chosen, TokenBatch& batch) const {
+  const auto append = [&](std::int32_t part, std::int32_t position, std::int32_t token, std::int32_t target) {
+    batch.tokens.push_back(token);
+    batch.targets.push_back(target);
+    batch.positions.push_back(position);
+    batch.documents.push_back(part);
+  };
+  for (std::int32_t part = 0; part < 2; ++part) {
+    const std::int64_t document = chosen + part;
+    const std::vector<std::int32_t> ids = file_->read(document);
+    const auto is_target = file_->mask(document, 0, std::ssize(ids));
+    batch.pieces.push_back({.document = document, .first = std::ssize(batch.tokens), .count = std::ssize(ids)});
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      check_token(ids[i], document);
+      const bool has_target = i + 1 < ids.size() && is_target[i + 1] != 0;
+      append(part, static_cast<std::int32_t>(i), ids[i], has_target ? ids[i + 1] : -1);
+    }
+  }
+  const std::int32_t last = batch.tokens.back();
+  const std::int64_t rest = options_.sequence_length - pair_length(chosen);
+  for (std::int64_t i = 0; i < rest; ++i) append(2, static_cast<std::int32_t>(i), last, -1);
   ++batch.num_sequences;
 }
 

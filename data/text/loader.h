@@ -45,15 +45,21 @@ struct LoaderOptions {
   std::uint64_t seed = 0;
   double held_out =
       0.05;  // share of the documents kept apart; at least one document unless it is 0 or there is only one
+  /// Documents 2i and 2i + 1 are a pair: a sample is the two of one pair, alone in its sequence, and what is said of
+  /// documents here is said of pairs. Those that have more than S tokens together are left out.
+  bool has_pairs = false;
 };
 
 class Loader {
  public:
-  /// Throws, naming the token file, where the training documents do not fill one sequence (S + 1 tokens).
+  /// Throws, naming the token file, where the training documents do not fill one sequence (S + 1 tokens), and where the
+  /// file is not of pairs that fit.
   Loader(std::shared_ptr<const TokenFile> file, const LoaderOptions& options);
 
   const TokenFile& file() const { return *file_; }
   std::int64_t sequence_length() const { return options_.sequence_length; }
+  bool has_pairs() const { return options_.has_pairs; }
+  std::int64_t num_left_out() const { return num_left_out_; }  // pairs that are too long
   std::int64_t sequences_per_epoch() const { return sequences_per_epoch_; }
   std::int64_t tokens_per_epoch() const { return sequences_per_epoch_ * options_.sequence_length; }
   /// Indices of documents in the file, in a seeded order that never changes.
@@ -68,6 +74,9 @@ class Loader {
   TokenBatch fetch(std::int64_t first_sample, std::int64_t count);
   /// Targets of those samples that are not -1; no token is read, but a mask is.
   std::int64_t num_targets(std::int64_t first_sample, std::int64_t count);
+
+  /// Of pairs: the tokens of the longest one among those samples.
+  std::int64_t longest_pair(std::int64_t first_sample, std::int64_t count);
 
   /// Whole sequences in the held-out documents.
   std::int64_t num_held_out_sequences() const;
@@ -86,6 +95,12 @@ class Loader {
   Order in_order(std::span<const std::int64_t> documents) const;
   void append_sequence(const Order& order, std::int64_t first_token, TokenBatch& batch) const;
   std::int64_t num_masked_targets(std::int64_t first_sample, std::int64_t count);
+  std::int64_t num_pair_targets(std::int64_t first_sample, std::int64_t count);
+  void split(std::int64_t count, std::vector<std::int64_t>& held_out, std::vector<std::int64_t>& train) const;
+  void split_pairs();
+  std::int64_t pair_length(std::int64_t chosen) const;
+  std::int64_t chosen_of_sample(std::int64_t sample);
+  void append_pair(std::int64_t chosen, TokenBatch& batch) const;
   void count_ids(std::int64_t document, std::vector<std::int64_t>& counts) const;
   void check_token(std::int32_t id, std::int64_t document) const;
   void prepare_epoch(std::int64_t epoch);
@@ -95,6 +110,7 @@ class Loader {
   std::vector<std::int64_t> train_;
   std::vector<std::int64_t> held_out_;
   std::int64_t sequences_per_epoch_ = 0;
+  std::int64_t num_left_out_ = 0;
 
   std::int64_t epoch_ = -1;  // that the following belong to
   Order epoch_order_;

@@ -146,6 +146,15 @@ std::int64_t Mixture::num_targets(std::int64_t first_sample, std::int64_t count)
   return sum;
 }
 
+std::int64_t Mixture::longest_pair(std::int64_t first_sample, std::int64_t count) {
+  std::int64_t longest = 0;
+  for (std::size_t d = 0; d < loaders_.size(); ++d) {
+    const std::int64_t first = schedule_.count(d, first_sample);
+    longest = std::max(longest, loaders_[d].longest_pair(first, schedule_.count(d, first_sample + count) - first));
+  }
+  return longest;
+}
+
 std::int64_t Mixture::num_held_out_sequences() const {
   std::int64_t there = 0;
   for (const auto d : measured_) there += loaders_[d].num_held_out_sequences();

@@ -55,6 +55,9 @@ class Mixture {
   /// As Loader::num_targets.
   std::int64_t num_targets(std::int64_t first_sample, std::int64_t count);
   std::int64_t sequence_length() const { return loaders_.front().sequence_length(); }
+  bool has_pairs() const { return loaders_.front().has_pairs(); }
+  /// As Loader::longest_pair.
+  std::int64_t longest_pair(std::int64_t first_sample, std::int64_t count);
 
   /// Held-out sequences that there are in proportion to the weights. A source whose held-out documents do not fill a
   /// sequence has no part in it.

@@ -13,8 +13,9 @@
 
 namespace limbeck::data {
 
-/// Auto: by the file's name. Chat: JSON lines of which each is a conversation.
-enum class TextFormat : std::uint8_t { Auto, Plain, JsonLines, Chat };
+/// Auto: by the file's name. Chat: JSON lines of which each is a conversation. Pairs: each is a prompt with two
+/// responses of which one is preferred (preference_lines.h).
+enum class TextFormat : std::uint8_t { Auto, Plain, JsonLines, Chat, Pairs };
 
 /// The field of JSON lines that is meant: "text", the default, is "messages" where they are conversations.
 inline std::string field_of(TextFormat format, const std::string& field) {

@@ -35,6 +35,7 @@ void write_token_meta(const std::string& prefix, const TokenMeta& meta) {
       {"parse_special", meta.parse_special},
       {"tokenizer", {{"vocabulary", meta.vocabulary}, {"fingerprint", fmt::format("{:016x}", meta.fingerprint)}}}};
   if (!meta.chat_template.empty()) document["chat_template"] = meta.chat_template;
+  if (meta.has_pairs) document["pairs"] = true;
   write_file_atomically(meta_file(prefix), document.dump(2) + "\n");
 }
 
@@ -53,9 +54,11 @@ std::optional<TokenMeta> read_token_meta(const TokenFile& file) {
   if (error != std::errc{} || end != hex.data() + hex.size())
     tokenizer.at("fingerprint").refuse("a number in hexadecimal digits");
   if (const JsonAt chat = document.get("chat_template"); !chat.is_null()) meta.chat_template = chat.text();
+  meta.has_pairs = document.flag("pairs", false);
   const bool is_of_file = meta.size.documents == file.num_documents() && meta.size.tokens == file.num_tokens();
-  core::check(!is_of_file || meta.chat_template.empty() || file.has_mask(),
-              "{}.mask: is not there, expected which tokens of its conversations are targets", file.prefix());
+  core::check(!is_of_file || (meta.chat_template.empty() && !meta.has_pairs) || file.has_mask(),
+              "{}.mask: is not there, expected which tokens of its {} are targets", file.prefix(),
+              meta.has_pairs ? "pairs" : "conversations");
   return is_of_file ? std::optional(meta) : std::nullopt;
 }
 

@@ -21,13 +21,14 @@ struct TokenMeta {
   bool parse_special = false;      // names of special tokens in the text became those tokens
   TokenFileSize size = {};         // of the token file that is meant
   std::string chat_template = {};  // the name of that by which conversations became tokens; empty for other text
+  bool has_pairs = false;          // documents 2i and 2i + 1 are a chosen and a rejected response to one prompt
 };
 
 TokenMeta meta_of(const Tokenizer& tokenizer, bool parse_special, const TokenFileSize& size);
 void write_token_meta(const std::string& prefix, const TokenMeta& meta);
 
 /// Nothing where there is none, or one of another token file that was there before. Throws, naming the file, where it
-/// is not what Limbeck writes, and where it is of conversations, of which the file has no mask.
+/// is not what Limbeck writes, and where it is of conversations or pairs, of which the file has no mask.
 std::optional<TokenMeta> read_token_meta(const TokenFile& file);
 
 /// Whether ids mean the same to the tokenizer, which may have more of them.

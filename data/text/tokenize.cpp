@@ -189,13 +189,13 @@ TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Token
     return {};
   }
   const TokenizeState begin =
-      journal.resume(identity_of(tokenizer, options), files, tokenizer.vocabulary_size(), encoder.is_chat());
+      journal.resume(identity_of(tokenizer, options), files, tokenizer.vocabulary_size(), encoder.has_targets());
   if (options.notice && begin.counts.documents > 0)
     options.notice(fmt::format("going on after {} of an interrupted tokenizing, {}",
                                core::counted(begin.counts.documents, "document"),
                                core::counted(begin.counts.tokens, "token")));
   TokenFileWriter writer(name, tokenizer.vocabulary_size(), {begin.counts.documents, begin.counts.tokens},
-                         encoder.is_chat());
+                         encoder.has_targets());
   Output output(journal, writer, files, begin, options.save_every);
   JobReader reader(inputs, begin, options.max_document_bytes);
   if (options.progress) options.progress(begin.counts, reader.bytes_before(), num_bytes);
@@ -226,6 +226,7 @@ TokenizeCounts tokenize_files(const std::vector<std::string>& paths, const Token
   }
   TokenMeta meta = meta_of(tokenizer, options.parse_special, writer.size());
   meta.chat_template = encoder.chat_name();
+  meta.has_pairs = encoder.has_pairs();
   write_token_meta(name, meta);
   writer.finish();
   if (options.is_kept) write_token_hash(name);

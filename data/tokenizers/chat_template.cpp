@@ -345,9 +345,15 @@ ChatTokens ChatTemplate::encode(const ChatText& text, EncodeCounts* counts) cons
   return tokens;
 }
 
-ChatTokens ChatTemplate::encode(std::span<const ChatMessage> messages, EncodeCounts* counts) const {
-  check(last_of(messages, ChatRole::Assistant) >= 0, "messages has no reply, expected at least one of role assistant");
-  return encode(render(messages, /*asks=*/false), counts);
+ChatTokens ChatTemplate::encode(std::span<const ChatMessage> messages, EncodeCounts* counts,
+                                std::size_t num_given) const {
+  check(last_of(messages, ChatRole::Assistant) >= static_cast<std::ptrdiff_t>(num_given),
+        "messages has no reply{}, expected at least one of role assistant",
+        num_given > 0 ? fmt::format(" behind the first {}", num_given) : "");
+  ChatText text = render(messages, /*asks=*/false);
+  const auto given = std::ranges::count(messages.first(num_given), ChatRole::Assistant, &ChatMessage::role);
+  text.replies.erase(text.replies.begin(), text.replies.begin() + given);  // of each in order one
+  return encode(text, counts);
 }
 
 std::vector<std::int32_t> ChatTemplate::prompt(std::span<const ChatMessage> messages) const {

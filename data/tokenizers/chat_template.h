@@ -25,6 +25,7 @@ inline constexpr std::string_view chat_roles[] = {"system", "user", "assistant"}
 struct ChatMessage {
   ChatRole role = ChatRole::User;
   std::string content;  // valid UTF-8
+  friend bool operator==(const ChatMessage&, const ChatMessage&) = default;
 };
 
 /// A conversation as text, and what of it is said by the model, with what closes each reply.
@@ -55,8 +56,10 @@ class ChatTemplate {
   /// A whole conversation. Throws, naming the message by its place, for what the format refuses or would leave out.
   ChatText render(std::span<const ChatMessage> messages) const;
   /// The ids of that with one start of text in front where the format or the tokenizer has one. A token that is of a
-  /// reply in part is a target. Throws where there is no reply.
-  ChatTokens encode(std::span<const ChatMessage> messages, EncodeCounts* counts = nullptr) const;
+  /// reply in part is a target, unless the message is one of the first `num_given`. Throws where there is no reply
+  /// behind those.
+  ChatTokens encode(std::span<const ChatMessage> messages, EncodeCounts* counts = nullptr,
+                    std::size_t num_given = 0) const;
   /// A conversation that the model is to go on with, up to where its reply begins.
   std::vector<std::int32_t> prompt(std::span<const ChatMessage> messages) const;
   /// The token that closes a reply, where the vocabulary has it as one.

@@ -249,7 +249,6 @@ void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const LossTerms& t
   const bool is_apart = rows.teacher != nullptr && !terms.needs_no_sums();  // the divergence's part is added
   const LossTerms plain{.ce = terms.ce, .divergence = is_apart ? 0 : terms.divergence};
   const std::int64_t n = rows.num_valid;
-  const double weight = token_weight.get();
   parallel_for(cpu, rows.n, 1, [&](std::int64_t begin, std::int64_t end) {
     alignas(64) T values[block];
     for (std::int64_t i = begin; i < end; ++i) {
@@ -261,6 +260,7 @@ void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const LossTerms& t
         continue;
       }
       if (d == nullptr && rows.teacher == nullptr) continue;
+      const double weight = token_weight.get(i);
       const double* sum = sums + i * num_logits_sums;
       const auto row = gradient_row(rows, i, student_max[i], teacher_max[i], sum, plain, weight);
       const std::int64_t target = rows.targets[i] - rows.offset;
@@ -301,7 +301,6 @@ template <class D, class T>
 void add_losses(const D&, const LogitsRows<T>& rows, const LossTerms& terms, const double* indices, const double* sums,
                 const double* divergence, const double* sum_min, TokenWeight token_weight, double* totals,
                 double* each) {
-  const double weight = token_weight.get();
   const bool has_teacher = rows.teacher != nullptr;
   for (std::int64_t i = 0; i < rows.n; ++i) {
     const LossRow row =
@@ -310,7 +309,7 @@ void add_losses(const D&, const LogitsRows<T>& rows, const LossTerms& terms, con
     const bool counts = rows.targets[i] >= 0;
     if (counts) {
       for (std::int64_t c = 0; c < num_loss_columns; ++c) totals[c] += row.columns[c];
-      totals[LossObjective] += weight * row.objective;
+      totals[LossObjective] += token_weight.get(i) * row.objective;
     }
     if (each != nullptr)
       for (std::int64_t c = 0; c < num_loss_columns; ++c) each[i * num_loss_columns + c] = counts ? row.columns[c] : 0;

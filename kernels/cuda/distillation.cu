@@ -273,9 +273,8 @@ __global__ void __launch_bounds__(most_row_threads, 1)
                                const double* teacher_max, const double* sums, const double* divergence,
                                TokenWeight token_weight, G* dlogits, double* sum_min) {
   constexpr int N = vector_length<T>;
-  const double weight = token_weight.get();
   const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
-  const T mix = static_cast<T>(terms.mix), of_divergence = static_cast<T>(terms.divergence * rows.temperature * weight);
+  const T mix = static_cast<T>(terms.mix);
   const LossTerms plain{terms.ce, 0};
   for (std::int64_t i = blockIdx.x; i < rows.n; i += gridDim.x) {
     G* d = dlogits + i * rows.columns;
@@ -290,6 +289,8 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const T* teacher = rows.teacher + i * rows.columns;
     const double* sum = sums + i * num_logits_sums;
     const std::int64_t target = rows.targets[i] - rows.offset;
+    const double weight = token_weight.get(i);
+    const T of_divergence = static_cast<T>(terms.divergence * rows.temperature * weight);
     const GradientRow<T> row(rows, student_max[i], teacher_max[i], sum, plain, weight);
     const TemperedRow<T> tempered(rows, student_max[i], teacher_max[i], sum);
     const T all_pulls = static_cast<T>(divergence[i * num_divergence_sums + DivergencePull]);
@@ -321,7 +322,7 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     gradient_kernel(LogitsRows<T> rows, LossTerms terms, const double* student_max, const double* teacher_max,
                     const double* sums, TokenWeight token_weight, G* dlogits, double* sum_min) {
   constexpr int N = vector_length<T>;
-  const double weight = token_weight.get();
+  const double weight = token_weight.get();  // here, for in the loop it takes registers
   const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
   const bool has_teacher = rows.teacher != nullptr;
   for (std::int64_t i = blockIdx.x; i < rows.n; i += gridDim.x) {
@@ -337,7 +338,8 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const T* student = rows.student + i * rows.columns;
     const T* teacher = has_teacher ? rows.teacher + i * rows.columns : student;
     const std::int64_t target = rows.targets[i] - rows.offset;
-    const GradientRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums, terms, weight);
+    const GradientRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums, terms,
+                             token_weight.rows == nullptr ? weight : weight * token_weight.rows[i]);
     double all_least = 0;
     for_each_batch<N>(n, [&](int c, int next) {
       Batch<T> s, t;

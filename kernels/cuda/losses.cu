@@ -24,7 +24,6 @@ template <class T>
 __global__ void add_losses_kernel(LogitsRows<T> rows, LossTerms terms, const double* indices, const double* sums,
                                   const double* divergence, const double* sum_min, TokenWeight token_weight,
                                   double* totals, double* each) {
-  const double weight = token_weight.get();
   double of_thread[num_loss_totals] = {};
   for (std::int64_t i = threadIdx.x; i < rows.n; i += blockDim.x) {
     LossRow row{};
@@ -36,7 +35,7 @@ __global__ void add_losses_kernel(LogitsRows<T> rows, LossTerms terms, const dou
       of_thread[c] += row.columns[c];
       if (each != nullptr) each[i * num_loss_columns + c] = row.columns[c];
     }
-    of_thread[LossObjective] += weight * row.objective;
+    of_thread[LossObjective] += token_weight.get(i) * row.objective;
   }
 #pragma unroll
   for (int c = 0; c < num_loss_totals; ++c) {

@@ -91,10 +91,12 @@ Inspection inspect_tokens(const data::TokenFile& file, const data::Tokenizer* to
   if (const auto meta = data::read_token_meta(file)) {
     Json made_by = {{"vocabulary", meta->vocabulary}, {"parse_special", meta->parse_special}};
     if (!meta->chat_template.empty()) made_by["chat_template"] = meta->chat_template;
+    if (meta->has_pairs) made_by["pairs"] = true;
     if (tokenizer != nullptr) made_by["is_given_tokenizer"] = data::is_made_by(*meta, *tokenizer);
     found.add("made by", made_by,
               fmt::format("a tokenizer of {} tokens{}{}", meta->vocabulary,
                           meta->parse_special           ? ", names of special tokens taken as such"
+                          : meta->has_pairs             ? ", of pairs of a chosen and a rejected response"
                           : meta->chat_template.empty() ? ""
                                                         : ", of conversations by the template " + meta->chat_template,
                           tokenizer == nullptr                  ? ""

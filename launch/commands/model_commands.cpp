@@ -174,8 +174,9 @@ int run_eval(const EvalOptions& options) {
   const bool sets_layout = std::any_of(options.sets.begin(), options.sets.end(),
                                        [](const std::string& set) { return set.starts_with("parallel.layout="); });
   if (options.threads > 0) config.train.threads = options.threads;
+  name_reference(config);
   if (!sets_layout) config.parallel.layout = "";  // whatever the ranks are now
-  config.teacher ? check_for_distill(config) : check_for_train(config);
+  config.teacher && !config.objective.preference ? check_for_distill(config) : check_for_train(config);
   in_world(config, fmt::format("command: eval\ncheckpoint: {}\n", source.path.string()), [&](Rank& rank) {
     const Log log = make_log(rank.world().rank(), options.verbosity);
     Session session(rank, config, log);

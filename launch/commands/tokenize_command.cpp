@@ -23,8 +23,9 @@ namespace limbeck::launch {
 namespace {
 
 void train_tokenizer(const TokenizeOptions& options, const std::vector<std::string>& paths, const Log& log) {
-  if (text_format(options.format) == data::TextFormat::Chat)
-    core::fail_usage("--format chat is given with --train, expected text: a tokenizer is not trained on conversations");
+  if (options.format == "chat" || options.format == "pairs")
+    core::fail_usage("--format {} is given with --train, expected text: a tokenizer is not trained on {}",
+                     options.format, options.format == "chat" ? "conversations" : "pairs");
   const auto& rules = data::pretokenizer_rules(options.pretokenizer, "--pretokenizer");
   data::BpeTraining training{.vocabulary = options.vocabulary, .special = options.special};
   data::check_training(training);  // before hours of work

@@ -41,6 +41,7 @@ RunConfig resolve(const TrainOptions& options) {
   RunConfig config = load_given_config(options.configs, options.sets);
   if (options.out) config.output.dir = *options.out;
   if (options.threads) config.train.threads = *options.threads;
+  name_reference(config);
   return config;
 }
 
@@ -49,7 +50,9 @@ std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
 }
 
 /// What the model that is trained is called: only where a teacher is there, it is a student.
-const char* trained_name(const Session& session) { return session.teacher ? "student" : "model"; }
+const char* trained_name(const Session& session) {
+  return session.teacher && !session.config.objective.preference ? "student" : "model";
+}
 
 std::string how_fp8_is_multiplied(const core::Device& device) {
   const bool is_faster = std::visit([](const auto& d) { return kernels::has_fp8_products(d); }, device);
@@ -70,7 +73,8 @@ void say_what_runs(const Log& log, const Session& session) {
   const auto in_short = [](std::int64_t n) { return short_count(static_cast<double>(n)); };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
   if (session.teacher)
-    log->info("teacher: {} parameters, {}", in_short(nn::count_parameters(session.teacher->config()).total),
+    log->info("{}: {} parameters, {}", session.config.objective.preference ? "reference" : "teacher",
+              in_short(nn::count_parameters(session.teacher->config()).total),
               core::counted(session.teacher->config().num_layers, "layer"));
   log->info("{}: {} parameters, {} active, {}", trained_name(session), in_short(student.total),
             in_short(student.active), core::counted(session.student->config().num_layers, "layer"));
@@ -85,8 +89,11 @@ void say_what_runs(const Log& log, const Session& session) {
     log->info("train.cuda_graph: {}", records_steps(session.config, session.rank)
                                           ? "the third step is recorded, and later ones are queued by one call each"
                                           : "a CPU has no queue of work to record: it changes nothing");
-  log->info("text: {} in {}", core::counted(session.text->tokens_per_epoch(), "training token"),
-            core::counted(session.text->num_train_documents(), "document"));
+  if (session.text->has_pairs())
+    log->info("text: {}", core::counted(session.text->num_train_documents() / 2, "training pair"));
+  else
+    log->info("text: {} in {}", core::counted(session.text->tokens_per_epoch(), "training token"),
+              core::counted(session.text->num_train_documents(), "document"));
   const nn::ModelConfig& model = session.student->config();
   if (const auto beyond = data::beyond_all_families(model))
     log->warn("no export format holds this model: convert will refuse it as a Hugging Face directory and as GGUF: {}",
@@ -376,6 +383,8 @@ int run_training(const TrainOptions& options, bool distils) {
       core::fail_usage("--dump-gradients: {} is there already, expected a new file", options.dump_gradients->string());
   }
   distils ? check_for_distill(config) : check_for_train(config);
+  if (options.dump_gradients && config.objective.preference)
+    core::fail_usage("--dump-gradients is given with objective.preference, expected none: nothing reads such a dump");
   const std::string command = fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\nbaseline: {}\n",
                                           distils ? "distill" : "train", options.steps.value_or(0), options.resume,
                                           options.dump_gradients.has_value(), options.baseline);

@@ -114,6 +114,7 @@ static_assert(static_cast<int>(data::TextFormat::Auto) == config::Data::AUTO);
 static_assert(static_cast<int>(data::TextFormat::Plain) == config::Data::PLAIN);
 static_assert(static_cast<int>(data::TextFormat::JsonLines) == config::Data::JSON_LINES);
 static_assert(static_cast<int>(data::TextFormat::Chat) == config::Data::CHAT);
+static_assert(static_cast<int>(data::TextFormat::Pairs) == config::Data::PAIRS);
 static_assert(static_cast<int>(DType::F32) == config::FLOAT32);
 static_assert(static_cast<int>(DType::F64) == config::FLOAT64);
 static_assert(static_cast<int>(DType::BF16) == config::BFLOAT16);
@@ -364,12 +365,20 @@ void resolve_steps(RunConfig& config, std::int64_t sequences_per_epoch) {
 
 std::string to_textproto(const RunConfig& config) { return print(config); }
 
+void name_reference(RunConfig& config) {
+  if (!config.objective.preference || !config.model) return;
+  if (!config.teacher) config.teacher.emplace();
+  if (config.teacher->source.empty()) config.teacher->source = config.model->source;
+}
+
 void check_for_train(const RunConfig& config) {
   if (!config.model) fail_usage("train: there is no section model, expected the architecture or model.source");
-  for (const auto& [name, is_there] :
-       {std::pair("teacher", config.teacher.has_value()), std::pair("student_init", config.student_init.has_value())})
-    if (is_there) fail_usage("train: there is a section {}, expected none: only distill has a teacher", name);
   const ObjectiveConfig& objective = config.objective;
+  for (const auto& [name, is_there] : {std::pair("teacher", config.teacher.has_value() && !objective.preference),
+                                       std::pair("student_init", config.student_init.has_value())})
+    if (is_there) fail_usage("train: there is a section {}, expected none: only distill has a teacher", name);
+  if (objective.preference && config.model->source.empty() && (!config.teacher || config.teacher->source.empty()))
+    fail_usage("train: objective.preference is given, but no reference: expected model.source, or teacher.source");
   for (const auto& [name, value] : {std::pair("hidden_states.weight", objective.hidden_states.weight),
                                     std::pair("sampled_text.fraction", objective.sampled_text.fraction)})
     if (value > 0) fail_usage("train: objective.{} is {}, expected 0 without a teacher", name, value);
@@ -388,6 +397,8 @@ void check_for_train(const RunConfig& config) {
 }
 
 void check_for_distill(const RunConfig& config) {
+  if (config.objective.preference)
+    fail_usage("distill: objective.preference is given, expected none: train learns from preferences");
   if (!config.teacher || config.teacher->source.empty())
     fail_usage("distill: teacher.source is not given, expected a GGUF file, a Hugging Face directory or a checkpoint");
   if (config.student_init.has_value() == config.model.has_value())

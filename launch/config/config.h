@@ -148,6 +148,10 @@ struct SampledTextConfig {
 };
 
 enum class Control : std::uint8_t { None, ShuffledPositions, SmoothedLabels, Untrained };
+struct PreferenceConfig {
+  double beta = 0.1;
+  friend bool operator==(const PreferenceConfig&, const PreferenceConfig&) = default;
+};
 
 struct ObjectiveConfig {
   double cross_entropy_weight = 0.5;  // alpha
@@ -162,6 +166,7 @@ struct ObjectiveConfig {
   double smoothing = 0.1;
   bool renormalised = false;
   double predict_weight = 0.3;
+  std::optional<PreferenceConfig> preference;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };
 
@@ -350,6 +355,9 @@ void resolve_steps(RunConfig& config, std::int64_t sequences_per_epoch);
 
 /// A line for every field: its path, its default and what it may be, for --help-fields.
 std::string fields_as_text();
+
+/// What preferences are learnt against where no teacher is named: model.source, as it is.
+void name_reference(RunConfig& config);
 
 /// Throw a UsageError where a section that the command needs is missing or contradicts another.
 void check_for_train(const RunConfig& config);

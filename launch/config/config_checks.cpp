@@ -241,8 +241,41 @@ void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed)
   if (c.control != Control::None) refuse("control", "NONE: it stands in the place of a teacher that runs");
 }
 
+/// Pairs are there exactly for preferences, which nothing else stands beside.
+void check_preference(const RunConfig& config, const ParsedConfig& parsed) {
+  const ObjectiveConfig& c = config.objective;
+  const auto check_format = [&](data::TextFormat format, const std::string& path, bool is_read) {
+    const bool has_pairs = format == data::TextFormat::Pairs;
+    if (has_pairs && !c.preference)
+      fail_usage("{}: {} is PAIRS, expected objective.preference too, which learns from them", parsed.place_of(path),
+                 path);
+    if (c.preference && is_read && !has_pairs)
+      fail_usage("{}: {} is another, expected PAIRS with objective.preference", parsed.place_of(path), path);
+  };
+  check_format(config.data.format, "data.format", !config.data.text.empty());
+  for (std::size_t i = 0; i < config.data.sources.size(); ++i)
+    check_format(config.data.sources[i].format, fmt::format("data.sources[{}].format", i),
+                 !config.data.sources[i].text.empty());
+  for (std::size_t i = 0; i < config.evaluation.set.size(); ++i)
+    if (config.evaluation.set[i].format == data::TextFormat::Pairs)
+      fail_usage("{0}: {1} is PAIRS, expected another: held-out pairs are measured, no set of them",
+                 parsed.place_of(fmt::format("evaluation.set[{}].format", i)),
+                 fmt::format("evaluation.set[{}].format", i));
+  if (!c.preference) return;
+  const auto refuse = [&](bool is_given, const char* field, const char* expected) {
+    if (is_given)
+      fail_usage("{}: {} is given with objective.preference, expected {}", parsed.place_of(field), field, expected);
+  };
+  refuse(config.train.cuda_graph, "train.cuda_graph", "false: steps have sequences of other lengths");
+  refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache",
+         "none: the reference runs beside the model");
+  refuse(c.hidden_states.weight > 0, "objective.hidden_states.weight", "0");
+  refuse(c.sampled_text.fraction > 0, "objective.sampled_text.fraction", "0");
+}
+
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
   check_cached_objective(config, parsed);
+  check_preference(config, parsed);
   const ObjectiveConfig& c = config.objective;
   for (const auto& [field, changes] :
        {std::pair{"final_cross_entropy_weight", c.final_cross_entropy_weight.has_value()},

@@ -236,6 +236,11 @@ void fields(Io& io, SampledTextConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, PreferenceConfig& c) {
+  io("beta", c.beta, above(0));
+}
+
+template <class Io>
 void fields(Io& io, ObjectiveConfig& c) {
   io("cross_entropy_weight", c.cross_entropy_weight, between(0, 1));
   io("temperature", c.temperature, above(0));
@@ -249,6 +254,7 @@ void fields(Io& io, ObjectiveConfig& c) {
   io("smoothing", c.smoothing, inside(0, 1));
   io("renormalised", c.renormalised);
   io("predict_weight", c.predict_weight, at_least(0));
+  io("preference", c.preference);
 }
 
 template <class Io>

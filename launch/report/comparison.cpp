@@ -375,7 +375,9 @@ std::string results_text(const RunResults& run) {
 Json results_json(const RunResults& run) {
   Json json = {{"name", run.name},
                {"path", run.path.string()},
-               {"kind", run.config.teacher ? "distillation" : "training"},
+               {"kind", run.config.objective.preference ? "preferences"
+                        : run.config.teacher            ? "distillation"
+                                                        : "training"},
                {"state", name_of(run.state)},
                {"step", run.record.last_step},
                {"steps", run.config.train.steps}};

@@ -283,6 +283,16 @@ std::string to_text(const NamedEvaluations& columns) {
   text += line("perplexity", [](const std::string&, const Evaluation& e) { return perplexity(e); });
   text += line("bits/byte", [](const std::string&, const Evaluation& e) { return number(e.bits_per_byte()); });
   text += figure("calibration error", &Evaluation::calibration_error);
+  if (!columns.empty() && columns.back().second.preference) {
+    const auto of_pairs = [&](const char* what, auto PreferenceResult::*value) {
+      return line(what, [&](const std::string&, const Evaluation& e) {
+        return e.preference ? number(*e.preference.*value) : "";
+      });
+    };
+    text += of_pairs("pairs: right, share", &PreferenceResult::accuracy);
+    text += of_pairs("  margin of rewards, mean", &PreferenceResult::margin);
+    text += of_pairs("  loss", &PreferenceResult::loss);
+  }
   std::vector<std::optional<ModelLoad>> loads;
   for (const auto& [name, evaluation] : columns) loads.push_back(evaluation.load);
   if (columns.empty() || !columns.front().second.has_teacher()) return text + load_rows(loads);

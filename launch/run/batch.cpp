@@ -1,5 +1,6 @@
 #include "launch/run/batch.h"
 
+#include <algorithm>
 #include <span>
 #include <utility>
 
@@ -59,6 +60,47 @@ StepText::StepText(const data::TokenBatch& samples)
       num_targets(samples.num_targets()),
       fetch([samples](std::int64_t first, std::int64_t count) { return part_of(samples, first, count); }) {}
 
+namespace {
+
+/// The first tokens of each sequence; no more than filling is left out.
+data::TokenBatch shortened(const data::TokenBatch& samples, std::int64_t length) {
+  data::TokenBatch batch;
+  batch.num_sequences = samples.num_sequences;
+  batch.sequence_length = length;
+  const auto append = [&](const std::vector<std::int32_t>& from, std::vector<std::int32_t>& to) {
+    for (std::int64_t i = 0; i < samples.num_sequences; ++i) {
+      const auto begin = from.begin() + i * samples.sequence_length;
+      to.insert(to.end(), begin, begin + length);
+    }
+  };
+  append(samples.tokens, batch.tokens);
+  append(samples.targets, batch.targets);
+  append(samples.positions, batch.positions);
+  append(samples.documents, batch.documents);
+  for (data::TokenBatch::Piece piece : samples.pieces) {
+    piece.first -= piece.first / samples.sequence_length * (samples.sequence_length - length);
+    batch.pieces.push_back(piece);
+  }
+  return batch;
+}
+
+/// Of sequences of `most` tokens, where the longest pair has `longest`.
+std::int64_t length_with_filling(std::int64_t longest, std::int64_t most) {
+  constexpr std::int64_t whole = 16;
+  return std::min((longest + whole - 1) / whole * whole, most);
+}
+
+}  // namespace
+
+data::TokenBatch without_filling(const data::TokenBatch& pairs) {
+  constexpr std::int32_t filling = 2;
+  std::int64_t longest = 1;
+  for (std::size_t t = 0; t < pairs.documents.size(); ++t)
+    if (pairs.documents[t] < filling)
+      longest = std::max(longest, static_cast<std::int64_t>(t) % pairs.sequence_length + 1);
+  return shortened(pairs, length_with_filling(longest, pairs.sequence_length));
+}
+
 StepText text_of_step(data::Mixture& text, std::int64_t first_sample, std::int64_t count) {
   StepText step;
   step.num_sequences = count;
@@ -66,6 +108,13 @@ StepText text_of_step(data::Mixture& text, std::int64_t first_sample, std::int64
   step.num_targets = text.num_targets(first_sample, count);
   step.fetch = [&text, first_sample](std::int64_t first, std::int64_t n) {
     return text.fetch(first_sample + first, n);
+  };
+  if (!text.has_pairs()) return step;
+  const std::int64_t length = length_with_filling(text.longest_pair(first_sample, count), text.sequence_length());
+  step.num_pairs = count;
+  step.num_tokens = count * length;
+  step.fetch = [fetch = std::move(step.fetch), length](std::int64_t first, std::int64_t n) {
+    return shortened(fetch(first, n), length);
   };
   return step;
 }

@@ -22,7 +22,8 @@ nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samp
 struct StepText {
   std::int64_t num_sequences = 0;
   std::int64_t num_tokens = 0;
-  std::int64_t num_targets = 0;                                       // those that are not -1
+  std::int64_t num_targets = 0;  // those that are not -1
+  std::int64_t num_pairs = 0;    // each a sequence, of preferences; 0: the text is of none
   std::function<data::TokenBatch(std::int64_t, std::int64_t)> fetch;  // (first, count): of the step's sequences
 
   StepText() = default;
@@ -30,7 +31,11 @@ struct StepText {
   StepText(const data::TokenBatch& samples);  // NOLINT(google-explicit-constructor): a step's samples are its text
 };
 
-/// The samples [first_sample, first_sample + count) of a text, which is read when they are fetched.
+/// The same sequences of pairs, ending behind the longest pair and a few tokens.
+data::TokenBatch without_filling(const data::TokenBatch& pairs);
+
+/// The samples [first_sample, first_sample + count) of a text, which is read when they are fetched. Of pairs sequences
+/// end behind the longest of the step, and a few tokens.
 StepText text_of_step(data::Mixture& text, std::int64_t first_sample, std::int64_t count);
 
 }  // namespace limbeck::launch

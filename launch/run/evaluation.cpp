@@ -1,11 +1,13 @@
 #include "launch/run/evaluation.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numbers>
 #include <numeric>
 
 #include "core/slice.h"
+#include "kernels/preference.h"
 #include "launch/run/batch.h"
 
 namespace limbeck::launch {
@@ -34,6 +36,15 @@ std::vector<std::int64_t> bytes_by_sequence(const data::TokenBatch& samples, con
 }
 
 }  // namespace
+
+PreferenceResult::PreferenceResult(std::span<const double> sums) {
+  const double n = sums[kernels::PreferencePairs];
+  loss = sums[kernels::PreferenceLoss] / n;
+  accuracy = sums[kernels::PreferenceRight] / n;
+  margin = sums[kernels::PreferenceMargin] / n;
+  chosen = sums[kernels::PreferenceChosen] / n;
+  rejected = sums[kernels::PreferenceRejected] / n;
+}
 
 double Evaluation::perplexity() const { return std::exp(cross_entropy); }
 
@@ -148,7 +159,23 @@ Measurement HeldOut::summary(const TokenRows& tokens) const {
     if (by_source[s].tokens > 0)
       result.sets.emplace_back("held_out/" + text_.sources[s], evaluation_of(by_source[s], known(source_bytes[s])));
   set_kl_quantiles(result.held_out, std::move(kl));
+  if (text_.preference_beta > 0) result.held_out.preference = preference(tokens);
   return result;
+}
+
+PreferenceResult HeldOut::preference(const TokenRows& tokens) const {
+  std::array<double, kernels::num_preference_columns> sums{}, pair{};
+  const std::int64_t length = text_.samples.sequence_length;
+  for (std::int64_t sequence = 0; sequence < text_.samples.num_sequences; ++sequence) {
+    std::array<double, 2> reward{};
+    for (std::int64_t t = sequence * length; t < (sequence + 1) * length; ++t)
+      if (const auto token = tokens[t])
+        reward.at(static_cast<std::size_t>(text_.samples.documents[static_cast<std::size_t>(t)])) +=
+            text_.preference_beta * (token->teacher_ce - token->ce);
+    kernels::preference_row(reward[0], reward[1], text_.preference_beta, pair.data());
+    for (std::size_t c = 0; c < sums.size(); ++c) sums[c] += pair[c];
+  }
+  return PreferenceResult(sums);
 }
 
 Measurement HeldOut::evaluate(const nn::Transformer& model) {

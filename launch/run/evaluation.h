@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +22,19 @@
 #include "launch/run/token_figures.h"
 
 namespace limbeck::launch {
+
+/// Means over pairs of a preferred and another response.
+struct PreferenceResult {
+  double loss = 0;      // -log sigmoid(margin)
+  double accuracy = 0;  // share whose margin is above 0
+  double margin = 0;    // the chosen response's reward less the rejected one's
+  double chosen = 0;    // rewards: beta (log pi - log ref) of the responses
+  double rejected = 0;
+
+  PreferenceResult() = default;
+  /// Of sums [num_preference_columns] over pairs (kernels/preference.h).
+  explicit PreferenceResult(std::span<const double> sums);
+};
 
 /// Means over the tokens that are predicted; natural logarithms.
 struct Evaluation {
@@ -39,6 +53,7 @@ struct Evaluation {
   std::optional<double> calibration_error = std::nullopt;          // Calibration::error
   std::optional<double> teacher_calibration_error = std::nullopt;  // the teacher's, of the same tokens
   std::optional<double> document_cross_entropy = std::nullopt;     // mean of those of a text's documents
+  std::optional<PreferenceResult> preference = std::nullopt;       // of held-out pairs, against the teacher
 
   bool has_teacher() const { return teacher_cross_entropy > 0; }
   double perplexity() const;                          // exp(cross_entropy)
@@ -67,6 +82,7 @@ struct HeldOutText {
   data::TokenBatch samples;                 // the same on every rank
   std::vector<std::string> sources = {};    // names of a mixture's sources; empty where there is one text
   std::vector<std::size_t> source_of = {};  // [num_sequences], of a mixture
+  double preference_beta = 0;               // of pairs, each a sequence; 0: there are none
 };
 
 class HeldOut {
@@ -95,6 +111,7 @@ class HeldOut {
   Measurement measure(const Forward& hidden_of, const core::Tensor& head, const core::Tensor& bias,
                       std::int64_t vocabulary_offset);
   Measurement summary(const TokenRows& tokens) const;
+  PreferenceResult preference(const TokenRows& tokens) const;
 
   Rank& rank_;
   HeldOutText text_;

@@ -26,6 +26,17 @@ Json load_numbers(const ModelLoad& load) {
           {"starved_experts", load.num_starved}};
 }
 
+}  // namespace
+
+Json to_json(const PreferenceResult& preference) {
+  return {{"preference_accuracy", preference.accuracy},
+          {"preference_margin", preference.margin},
+          {"chosen_reward", preference.chosen},
+          {"rejected_reward", preference.rejected}};
+}
+
+namespace {
+
 Json numbers_to_json(const Evaluation& e) {
   Json json = {{"tokens", e.tokens}};
   if (e.bytes) json["bytes"] = *e.bytes;
@@ -49,6 +60,10 @@ Json numbers_to_json(const Evaluation& e) {
     json["top1_agreement"] = e.agreement;
     json["sum_min"] = e.sum_min;
     if (e.teacher_calibration_error) json["teacher_ece"] = *e.teacher_calibration_error;
+  }
+  if (e.preference) {
+    json["preference_loss"] = e.preference->loss;
+    json.update(to_json(*e.preference));
   }
   return json;
 }
@@ -109,6 +124,14 @@ Evaluation evaluation_from_json(const Json& json) {
     e.teacher_calibration_error = number_of(json, "teacher_ece");
     e.agreement = json.value("top1_agreement", 0.0);
     e.sum_min = json.value("sum_min", 0.0);
+  }
+  if (json.contains("preference_loss")) {
+    PreferenceResult& preference = e.preference.emplace();
+    preference.loss = json.at("preference_loss").get<double>();
+    preference.accuracy = json.at("preference_accuracy").get<double>();
+    preference.margin = json.at("preference_margin").get<double>();
+    preference.chosen = json.at("chosen_reward").get<double>();
+    preference.rejected = json.at("rejected_reward").get<double>();
   }
   if (json.contains("load_entropy"))
     e.load = ModelLoad{.mean_entropy = json.at("load_entropy").get<double>(),

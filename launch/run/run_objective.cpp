@@ -44,7 +44,7 @@ RunObjective::RunObjective(const RunConfig& config, bool has_teacher, bool has_p
     objective_ = std::move(cached);
     return;
   }
-  if (!has_teacher) {
+  if (!has_teacher || config.objective.preference) {  // the reference's figures are added to the model's
     objective_ = std::make_unique<optim::LanguageModelling>();
     return;
   }

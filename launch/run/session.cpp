@@ -218,11 +218,21 @@ void Session::open_text(const Log& log) {
     const std::string prefix = token_prefix(rank, source, found.data.cache_dir, *tokenizer, log);
     sources.push_back({std::make_shared<data::TokenFile>(prefix), source.weight});
     if (!source.tokens.empty()) check_same_ids(*sources.back().file, log);
+    const auto meta = data::read_token_meta(*sources.back().file);
+    if (const bool has_pairs = meta && meta->has_pairs; has_pairs != config.objective.preference.has_value())
+      fail_usage("{} is {} pairs, expected {}", prefix, has_pairs ? "of" : "not of",
+                 has_pairs ? "objective.preference for it" : "what tokenize --format pairs makes");
   }
-  text = std::make_unique<data::Mixture>(sources, data::LoaderOptions{.sequence_length = config.data.sequence_length,
-                                                                      .vocabulary = tokenizer->vocabulary_size(),
-                                                                      .seed = config.data.seed,
-                                                                      .held_out = config.data.held_out_fraction});
+  text = std::make_unique<data::Mixture>(sources,
+                                         data::LoaderOptions{.sequence_length = config.data.sequence_length,
+                                                             .vocabulary = tokenizer->vocabulary_size(),
+                                                             .seed = config.data.seed,
+                                                             .held_out = config.data.held_out_fraction,
+                                                             .has_pairs = config.objective.preference.has_value()});
+  for (const data::Loader& loader : text->sources())
+    if (loader.num_left_out() > 0)
+      log->warn("{}: {} of more than data.sequence_length = {} tokens left out", loader.file().prefix(),
+                core::counted(loader.num_left_out(), "pair"), config.data.sequence_length);
   if (sources.size() == 1) return;
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const data::Loader& loader = text->sources()[i];
@@ -250,7 +260,7 @@ void Session::resolve_length(const Log& log) {
 /// Layers that predict further tokens would fall behind the model if they were not trained with it.
 nn::ModelConfig Session::student_architecture() const {
   nn::ModelConfig architecture = whole_student_architecture();
-  if (config.objective.predict_weight == 0) architecture.num_predict_layers = 0;
+  if (config.objective.predict_weight == 0 || config.objective.preference) architecture.num_predict_layers = 0;
   return architecture;
 }
 
@@ -360,6 +370,10 @@ std::optional<HeldOut> Session::held_out() {
   if (there == 0) return std::nullopt;
   const std::int64_t taken = std::min(wanted, there);
   HeldOutText sample{.samples = text->held_out_batch(taken)};
+  if (config.objective.preference) {
+    sample.samples = without_filling(sample.samples);
+    sample.preference_beta = config.objective.preference->beta;
+  }
   if (config.data.sources.size() > 1) {
     for (std::size_t i = 0; i < config.data.sources.size(); ++i)
       sample.sources.push_back(name_of_source(config.data, i));

@@ -9,6 +9,7 @@
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/linear.h"
+#include "core/ops/preference.h"
 #include "core/ops/smoothed_labels.h"
 #include "core/ops/sparse_targets.h"
 #include "core/slice.h"
@@ -38,7 +39,8 @@ bool has_exchanges_to_fill(const Rank& rank) {
 
 // Of a step's sums, behind those of its losses, and in front of those of the layers that predict, depth by depth.
 constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, hidden_sum = z_sum + 1,
-                       predict_sums = hidden_sum + 1;
+                       preference_sums = hidden_sum + 1,
+                       predict_sums = preference_sums + kernels::num_preference_columns;
 
 /// Row i is row i + by of `rows`, zeros where there is none.
 Tensor moved_up(const Tensor& rows, std::int64_t by) {
@@ -92,7 +94,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
       samples.num_tokens);
   const auto begin = std::chrono::steady_clock::now();
   StepInput input;
-  const double per_target = 1 / static_cast<double>(samples.num_targets);
+  const double per_target = 1 / static_cast<double>(samples.num_pairs > 0 ? samples.num_pairs : samples.num_targets);
   input.per_target = Tensor::from<double>(memory, {1}, {&per_target, 1});
   for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
     const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
@@ -109,9 +111,13 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
 QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput& input, const StepOptions& options,
                           parallel::GradientSync& sync) {
   const std::int64_t depths = models.student.num_predictors();
+  core::check(options.preference_beta == 0 || (models.teacher != nullptr && depths == 0),
+              "step: of preferences, with {} and {} layers that predict further tokens, expected a reference and none",
+              models.teacher != nullptr ? "a reference" : "no reference", depths);
   std::vector<core::LossAccumulator> losses;  // of the model, and of each depth behind it
   for (std::int64_t k = 0; k <= depths; ++k) losses.emplace_back(rank.memory());
   Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {predict_sums + depths * kernels::num_loss_totals});
+  Tensor of_preferences = Tensor::zeros(rank.memory(), DType::F64, {kernels::num_preference_columns});
   LoadCounter load(models.student.config(), depths > 0);
   sync.begin_step();
   core::GradientLedger ledger(std::ssize(input.batches), [&](core::Parameter& p) { sync.parameter_final(p); });
@@ -159,6 +165,14 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     const nn::Transformer::Output out = models.student.forward(tape, pass);
     // Of the model, or of a depth, whose tokens are so many further on.
     const auto loss_of = [&](const Var& hidden, const Tensor& targets, std::int64_t further, double weight) {
+      core::HeadOptions head{.weight = weight,
+                             .scale = input.per_target,
+                             .vocabulary_offset = models.student.vocabulary_part().first,
+                             .valid_vocabulary = options.valid_vocabulary};
+      const auto run = [&](core::Tape& on, core::TargetSource* teacher, core::LossAccumulator& sums_of_losses) {
+        return core::head_loss(on, hidden, models.student.head(), targets, models.objective, teacher,
+                               *rank.comms().tensor, head, sums_of_losses, models.student.head_bias());
+      };
       std::unique_ptr<core::TargetSource> teacher;
       if (!input.taught.empty())
         teacher = std::make_unique<core::SparseTeacher>(moved_up(input.taught[micro], further));
@@ -172,13 +186,15 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
         teacher =
             std::make_unique<core::OnlineTeacher>(further > 0 ? moved_up(taught, further) : taught,
                                                   models.teacher->head().value, models.teacher->head_bias().value);
-      return core::head_loss(tape, hidden, models.student.head(), targets, models.objective, teacher.get(),
-                             *rank.comms().tensor,
-                             {.weight = weight,
-                              .scale = input.per_target,
-                              .vocabulary_offset = models.student.vocabulary_part().first,
-                              .valid_vocabulary = options.valid_vocabulary},
-                             losses[static_cast<std::size_t>(further)], models.student.head_bias());
+      if (options.preference_beta == 0) return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);
+      // First what model and reference hold of each response, then the gradient with what follows from that.
+      core::Tape off(core::Tape::Mode::Off);
+      core::LossAccumulator said(rank.memory(), /*keeps_each=*/true), unused(rank.memory());
+      run(off, teacher.get(), said);
+      head.row_weights = core::preference_weights(said.each(), batch.document, batch.sequence_offsets,
+                                                  options.preference_beta, of_preferences);
+      losses[0].add(said);
+      return run(tape, nullptr, unused);
     };
     Var total = loss_of(out.hidden, batch.targets, 0, 1);
     if (distance.value.defined()) total = core::add(tape, total, distance);
@@ -205,6 +221,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
   sync.finish();
 
   sums.rows(0, kernels::num_loss_totals).copy_from(losses[0].totals());
+  sums.rows(preference_sums, kernels::num_preference_columns).copy_from(of_preferences);
   for (std::int64_t k = 0; k < depths; ++k)
     sums.rows(predict_sums + k * kernels::num_loss_totals, kernels::num_loss_totals)
         .copy_from(losses[static_cast<std::size_t>(k + 1)].totals());
@@ -232,6 +249,11 @@ StepResult QueuedPasses::read() {
   result.balance = sums[balance_sum];
   result.z = sums[z_sum];
   result.hidden = sums[hidden_sum];
+  if (const auto pairs = sums.subspan(preference_sums, kernels::num_preference_columns);
+      pairs[kernels::PreferencePairs] > 0) {
+    result.preference.emplace(pairs);
+    result.objective = result.preference->loss;
+  }
   for (std::size_t at = predict_sums; at < sums.size(); at += kernels::num_loss_totals)
     result.predict.emplace_back(sums.subspan(at, kernels::num_loss_totals));
   result.expert_load = load_.read();

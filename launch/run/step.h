@@ -17,6 +17,7 @@
 #include "launch/config/config.h"
 #include "launch/run/batch.h"
 #include "launch/run/cached_teacher.h"
+#include "launch/run/evaluation.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/mapped_layers.h"
 #include "launch/run/rank.h"
@@ -57,16 +58,18 @@ struct StepOptions {
   double predict_weight = 0;               // of the mean of the losses of layers that predict further tokens
   std::optional<HiddenMatch> hidden = {};  // with a teacher
   TeacherControl control = {};             // likewise
+  double preference_beta = 0;              // of the preferences that the step's pairs are; 0: it has none
 };
 
 /// Sums and means over all ranks and micro-batches.
 struct StepResult {
-  CachedTeacher::Figures cache;               // of this step, where the teacher is a cache; the wait is this rank's
-  core::LossStatistics head;                  // sums over valid targets
-  double objective = 0;                       // the objective's mean over valid targets
-  std::vector<core::LossStatistics> predict;  // of each depth; sums over its own valid targets
-  double hidden = 0;                          // the hidden states' distance, weighted
-  double balance = 0;                         // router losses, weighted
+  CachedTeacher::Figures cache;                // of this step, where the teacher is a cache; the wait is this rank's
+  core::LossStatistics head;                   // sums over valid targets
+  double objective = 0;                        // the objective's mean over valid targets, or pairs
+  std::optional<PreferenceResult> preference;  // of a step of pairs
+  std::vector<core::LossStatistics> predict;   // of each depth; sums over its own valid targets
+  double hidden = 0;                           // the hidden states' distance, weighted
+  double balance = 0;                          // router losses, weighted
   double z = 0;
   /// [MoE layer, those that predict last][expert]: assignments, without the dropped ones
   std::vector<std::vector<double>> expert_load;
@@ -79,7 +82,7 @@ struct StepResult {
 struct StepInput {
   std::vector<nn::Batch> batches;           // of this rank, by micro-batch
   std::vector<core::SparseTargets> taught;  // of each, what the teacher's cache has; empty without one
-  core::Tensor per_target;                  // [1] float64: 1 / the step's targets
+  core::Tensor per_target;                  // [1] float64: 1 / the step's targets, or its pairs
   double text_seconds = 0;                  // that the samples took to read
 };
 

@@ -27,6 +27,7 @@ std::string cache_name(const std::vector<std::string>& files, const DataSourceCo
       h = core::hash_name(data::field_of(source.format, source.field) + "\n", h);
   }
   if (source.format == data::TextFormat::Chat) h = core::hash_name("conversations\n", h);
+  if (source.format == data::TextFormat::Pairs) h = core::hash_name("pairs\n", h);
   if (source.parse_special) h = core::hash_name("special tokens\n", h);
   return fmt::format("{:016x}", h);
 }
@@ -55,7 +56,8 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
     log->warn("dropped: {}, for which the tokenizer has no token", core::counted(counts.encode.dropped_bytes, "byte"));
   if (options.parse_special)
     log->info("taken by name from the text: {}", core::counted(counts.encode.special_names, "special token"));
-  else if (options.format == data::TextFormat::Chat && counts.encode.special_names > 0)
+  else if ((options.format == data::TextFormat::Chat || options.format == data::TextFormat::Pairs) &&
+           counts.encode.special_names > 0)
     log->info("taken as ordinary text in messages: {} of a special token",
               core::counted(counts.encode.special_names, "name"));
   else if (counts.encode.special_names > 0)

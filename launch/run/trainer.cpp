@@ -94,6 +94,8 @@ nn::RouterTraining router_training(const RunConfig& config, std::int64_t step) {
           .step = static_cast<std::uint64_t>(step)};
 }
 
+double preference_beta(const ObjectiveConfig& config) { return config.preference ? config.preference->beta : 0; }
+
 /// A layer's load of `chosen` assignments; its experts' counts too where `is_whole`.
 nlohmann::ordered_json load_to_json(std::int64_t layer, const std::vector<double>& assignments, double chosen,
                                     bool is_whole) {
@@ -302,16 +304,16 @@ StepReport Trainer::step(bool dump) {
   report.rate = schedule_.rate(report.step);
   if (session_.cached_teacher) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
-  const TrainingStep::Done done =
-      training_step_.run(samples,
-                         {.micro_batches = config.batch.micro_batches,
-                          .router = router_training(config, steps_done_),
-                          .recompute = config.train.recompute,
-                          .valid_vocabulary = session_.tokenizer->vocabulary_size(),
-                          .predict_weight = config.objective.predict_weight,
-                          .hidden = hidden_,
-                          .control = {config.objective.control, config.objective.smoothing}},
-                         report.rate);
+  const TrainingStep::Done done = training_step_.run(samples,
+                                                     {.micro_batches = config.batch.micro_batches,
+                                                      .router = router_training(config, steps_done_),
+                                                      .recompute = config.train.recompute,
+                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size(),
+                                                      .predict_weight = config.objective.predict_weight,
+                                                      .hidden = hidden_,
+                                                      .control = {config.objective.control, config.objective.smoothing},
+                                                      .preference_beta = preference_beta(config.objective)},
+                                                     report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
   if (session_.student->config().moe.selection_bias)
@@ -357,6 +359,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["kept_mass"] = r.cache.kept_mass / std::max(1.0, r.cache.tokens);
   }
   if (hidden_) line["hidden_loss"] = r.hidden;
+  if (r.preference) line.update(launch::to_json(*r.preference));
   if (session_.config.objective.sampled_text.fraction > 0) {
     line["sampled_tokens"] = report.sampled ? report.sampled->num_sampled : 0;
     line["sample_seconds"] = report.sample_seconds;
@@ -384,6 +387,10 @@ std::vector<Figure> Trainer::to_figures(const StepReport& report) const {
   const core::LossStatistics& head = report.result.head;
   const auto four = [](double value) { return fixed(value, 4); };
   std::vector<Figure> figures = {{"loss", four(report.result.loss())}};
+  if (const auto& preference = report.result.preference) {
+    figures.push_back({"right", fmt::format("{:.3f}", preference->accuracy)});
+    figures.push_back({"margin", four(preference->margin)});
+  }
   if (session_.distils()) {
     figures.push_back({"kl", four(head.kl / head.tokens)});
     figures.push_back({"top-1", fmt::format("{:.3f}", head.agreement / head.tokens)});

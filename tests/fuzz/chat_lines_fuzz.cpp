@@ -1,10 +1,12 @@
-// JSON lines of any bytes as conversations: what is no list of messages is refused in words. A known template's text,
-// and the tokens of the model's part of it, are those of what is accepted.
+// JSON lines of any bytes as conversations, and as pairs of responses: what is no list of messages, or no pair, is
+// refused in words. A known template's text, and the tokens of the model's part of it, are those of what is accepted.
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
 #include "core/error.h"
 #include "data/text/chat_lines.h"
+#include "data/text/documents.h"
 #include "data/tokenizers/tokenizer_json.h"
 
 namespace {
@@ -42,5 +44,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                                 });
   } catch (const core::Error&) {
   }
+  static const data::DocumentEncoder pairs(letters(), data::TextFormat::Pairs, "text", /*parse_special=*/false);
+  std::int64_t documents = 0;
+  try {
+    pairs.encode_lines(block, "pairs.jsonl", [&](data::EncodedDocument&& document) {
+      ++documents;
+      if (document.ids.size() != document.is_target.size() || document.is_target.front() != 0) std::abort();
+      if (std::ranges::count(document.is_target, 1) == 0) std::abort();
+    });
+  } catch (const core::Error&) {
+  }
+  if (documents % 2 != 0) std::abort();
   return 0;
 }

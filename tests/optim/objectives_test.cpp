@@ -267,6 +267,48 @@ TEST(HeadLoss, DoesNotDependOnTheChunkAndAddsToTheSlots) {
     for (std::int64_t i = 0; i < a.numel(); ++i) EXPECT_NEAR(a.data<double>()[i] + 2, b.data<double>()[i], 1e-13);
 }
 
+/// A token's row weight is a weight of its own: gradients are the sum of what each token alone gives, times it.
+TEST(HeadLoss, RowWeightsAreOfTheirTokens) {
+  const auto memory = Memory::cpu(2);
+  const Case c = make_case(memory, {0, -1, 6, 2, 5});
+  const std::vector<double> row_weights = {0.5, 7, -2, 0, 1.25};
+  const auto tokens = std::ssize(row_weights);
+  const auto comm = nn::single_communicators().tensor;
+  const Distillation objective({.ce_weight = 0.4, .temperature = 1.5, .divergence = kernels::Divergence::ReverseKl});
+  const auto gradients_of = [&](const std::vector<std::int32_t>& targets, HeadOptions options) {
+    core::LossAccumulator losses(memory);
+    Tape tape;
+    OnlineTeacher teacher(c.teacher_hidden, c.teacher_weight);
+    const Var hidden = leaf(c.hidden), weight = leaf(c.weight);
+    tape.backward(core::head_loss(tape, hidden, weight, Tensor::from<std::int32_t>(memory, {tokens}, targets),
+                                  objective, &teacher, *comm, options, losses));
+    std::vector<double> all = {losses.read().loss};
+    for (const Var* var : {&hidden, &weight})
+      for (const double g : core::host_values<double>(var->slot->grad)) all.push_back(g);
+    return all;
+  };
+  const double half = 0.5;
+  const Tensor scale = Tensor::from<double>(memory, {1}, {&half, 1});
+  std::vector<double> expected;
+  for (std::size_t t = 0; t < row_weights.size(); ++t) {
+    std::vector<std::int32_t> alone(row_weights.size(), -1);
+    alone[t] = c.targets[t];
+    const std::vector<double> part = gradients_of(alone, {.weight = 0.2 * half});
+    expected.resize(part.size());
+    for (std::size_t i = 0; i < part.size(); ++i) expected[i] += row_weights[t] * part[i];
+  }
+  for (const std::int64_t chunk : {2, 5}) {
+    const std::vector<double> found =
+        gradients_of(c.targets, {.weight = 0.2,
+                                 .scale = scale,
+                                 .row_weights = Tensor::from<double>(memory, {tokens}, row_weights),
+                                 .chunk = chunk});
+    for (std::size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 1e-14) << i;
+  }
+  EXPECT_THAT([&] { gradients_of(c.targets, {.row_weights = scale}); },
+              ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr("head_loss: row_weights")));
+}
+
 TEST(HeadLoss, Float32AgreesWithFloat64) {
   const auto memory = Memory::cpu(1);
   std::vector<std::int32_t> targets(130);

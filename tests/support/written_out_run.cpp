@@ -47,6 +47,14 @@ std::shared_ptr<const data::TokenFile> byte_token_file(const RunFolder& folder, 
 Step step_of(WrittenOut& student, const WrittenOut* teacher, const data::TokenBatch& samples,
              const WrittenOutObjective& objective, const nn::RouterTraining& router, const std::string& frozen,
              const WrittenOutMatch& match) {
+  const auto loss = [&](const core::Tensor& logits, const core::Tensor* theirs, core::Tensor& gradient) {
+    return objective.loss(logits, theirs, samples.targets, num_byte_tokens, gradient);
+  };
+  return step_by(student, teacher, samples, loss, router, frozen, match);
+}
+
+Step step_by(WrittenOut& student, const WrittenOut* teacher, const data::TokenBatch& samples, const LossOfLogits& loss,
+             const nn::RouterTraining& router, const std::string& frozen, const WrittenOutMatch& match) {
   for (auto& [name, weight] : student.weights()) weight.slot = std::make_shared<core::Slot>();
   core::Tape tape, off(core::Tape::Mode::Off);
   const WrittenOut::Pass pass = student.run(tape, samples, router);
@@ -58,8 +66,7 @@ Step step_of(WrittenOut& student, const WrittenOut* teacher, const data::TokenBa
     step.hidden = match.loss(pass, taught, samples.targets);
   }
   core::Tensor gradient;
-  step.loss =
-      objective.loss(pass.logits.value, theirs ? &*theirs : nullptr, samples.targets, num_byte_tokens, gradient);
+  step.loss = loss(pass.logits.value, theirs ? &*theirs : nullptr, gradient);
   step.loss += step.hidden;
   step.figures = figures_of(pass.logits.value, theirs ? &*theirs : nullptr, samples.targets, num_byte_tokens);
   step.load = pass.load;
@@ -176,7 +183,8 @@ void expect_figures(const json& evaluation, const Figures& figures) {
     EXPECT_EQ(evaluation["experts"], figures.load.size() * figures.load[0].size());
   }
   if (figures.teacher_ce == 0) {  // there is no teacher: what was not measured is not there
-    for (const char* name : {"teacher_ce", "kl", "kl_median", "kl_p90", "kl_p99", "top1_agreement", "sum_min", "teacher_ece"})
+    for (const char* name :
+         {"teacher_ce", "kl", "kl_median", "kl_p90", "kl_p99", "top1_agreement", "sum_min", "teacher_ece"})
       EXPECT_FALSE(evaluation.contains(name)) << evaluation;
     return;
   }

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -41,6 +42,10 @@ struct Step {
 Step step_of(WrittenOut& student, const WrittenOut* teacher, const data::TokenBatch& samples,
              const WrittenOutObjective& objective, const nn::RouterTraining& router, const std::string& frozen = "",
              const WrittenOutMatch& match = {});
+/// The same of any loss of the logits [T,V] of student and teacher, of which it writes the student's gradient.
+using LossOfLogits = std::function<double(const core::Tensor& student, const core::Tensor* teacher, core::Tensor&)>;
+Step step_by(WrittenOut& student, const WrittenOut* teacher, const data::TokenBatch& samples, const LossOfLogits& loss,
+             const nn::RouterTraining& router, const std::string& frozen = "", const WrittenOutMatch& match = {});
 
 Figures figures_on(const WrittenOut& model, const WrittenOut* teacher, const data::TokenBatch& samples);
 

@@ -2,7 +2,7 @@
 
     python tests/golden/models/make_models.py          (PyPI: torch transformers h5py; seconds)
 
-dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5. Names as arguments: these alone.
+dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5, preferences.h5. Names as arguments: these alone.
 Weights are multiples of 1/256, so float32 holds them exactly. Prints
 the largest difference to transformers' Llama and Mixtral, and how near the routing comes to a flip.
 """
@@ -271,6 +271,60 @@ def write_distillation():
             print(f"  {metric} {by_token[valid].mean().item():.6f}")
 
 
+def make_pairs(config, seed):
+    """4 pairs of 24 tokens: the chosen response behind its prompt, the rejected one behind it, and filling. Only the responses have
+    targets; one of them is a single token."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(0, config.vocabulary, (4, 24), generator=generator)
+    targets, documents, positions = torch.full_like(tokens, -1), torch.empty_like(tokens), torch.empty_like(tokens)
+    for row, (prompt, chosen, rejected) in enumerate([(3, 6, 5), (5, 1, 8), (2, 9, 11), (4, 7, 2)]):
+        start = 0
+        for number, length in enumerate((prompt + chosen, prompt + rejected, 24 - 2 * prompt - chosen - rejected)):
+            documents[row, start:start + length] = number
+            positions[row, start:start + length] = torch.arange(length)
+            if number == 1:
+                tokens[row, start:start + prompt] = tokens[row, :prompt]
+            if number < 2:
+                targets[row, start + prompt - 1:start + length - 1] = tokens[row, start + prompt:start + length]
+            start += length
+    sequences = torch.arange(4)[:, None].expand(4, 24)
+    return {"tokens": tokens, "targets": targets, "positions": positions, "documents": documents, "sequences": sequences}
+
+
+def responses(parameters, config, output, batch):
+    """Log-probabilities [4,2] of the chosen and the rejected responses."""
+    log_q = head(parameters, config, output.final).log_softmax(-1)
+    of_targets = log_q.gather(-1, batch["targets"].clamp(min=0)[..., None])[..., 0]
+    of_targets = torch.where(batch["targets"] >= 0, of_targets, 0.0)
+    return torch.stack([torch.where(batch["documents"] == part, of_targets, 0.0).sum(-1) for part in (0, 1)], -1)
+
+
+def write_preferences():
+    beta = 0.3
+    parameters, reference, batch = random_parameters(MOE, 11), random_parameters(MOE, 12), make_pairs(MOE, 11)
+    with torch.no_grad():
+        of_reference = responses(reference, MOE, run(reference, MOE, batch, 0.0, 0.0)[0], batch)
+    ours = trainable(parameters)
+    output, terms = run(ours, MOE, batch, 0.0, 0.0)
+    assert min(routing.smallest_gap() for routing in output.routing) > SMALLEST_GAP
+    rewards = beta * (responses(ours, MOE, output, batch) - of_reference)
+    margins = rewards[:, 0] - rewards[:, 1]
+    preference = -torch.nn.functional.logsigmoid(margins).mean()
+    total = preference + BALANCE * terms["balance"] + Z * terms["z"]
+    with create(FOLDER / "preferences.h5") as file:
+        write_attributes(file, SCRIPT, MOE, balance_weight=BALANCE, z_weight=Z, num_valid=int((batch["targets"] >= 0).sum()),
+                         beta=beta)
+        write_batch(file, batch)
+        write_tensors(file, "parameters", parameters, "f4")
+        write_tensors(file, "reference/parameters", reference, "f4")
+        write_tensors(file, "gradients", gradients(ours, total), "f4")
+        values = {"total": total, "preference": preference, "accuracy": (margins > 0).double().mean(), "margin": margins.mean(),
+                  "chosen": rewards[:, 0].mean(), "rejected": rewards[:, 1].mean()}
+        for name, value in values.items():
+            write_array(file, f"loss/{name}", value.item())
+            print(f"preferences: {name} {value.item():.6f}")
+
+
 def main():
     files = {
         "dense": lambda: search("dense", DENSE),
@@ -280,6 +334,7 @@ def main():
         "moe_options": lambda: search("moe_options", OPTIONS),
         "moe_global_balance": lambda: search("moe_global_balance", GLOBAL),
         "distillation": write_distillation,
+        "preferences": write_preferences,
     }
     for name in sys.argv[1:] or files:
         files[name]()

@@ -125,13 +125,18 @@ TYPED_TEST(CudaDistillationGradient, IsThatOfTheCpu) {
                               divergence.data());
               expect_close(divergence.values(), of_divergence, std::is_same_v<T, double> ? 10 : 1e8);
             }
+            const std::vector<double> scale = {0.5}, of_rows = random_values<double>(shape.n, 12, 1);
+            OnGpu<double> scale_there(scale), of_rows_there(of_rows);
+            const TokenWeight weight(3.4, scale.data(), of_rows.data());
+            const TokenWeight weight_there(3.4, scale_there.data(), of_rows_there.data());
             std::vector<G> gradient(chunk.student.size());
             OnGpu<G> gradient_there(shape.n * shape.columns);
             logits_gradient(cpu(), chunk.here, terms, chunk.student_max.data(), chunk.teacher_max.data(),
-                            chunk.sums.data(), of_divergence.data(), 1.7, with_gradient ? gradient.data() : nullptr,
+                            chunk.sums.data(), of_divergence.data(), weight, with_gradient ? gradient.data() : nullptr,
                             chunk.sum_min.data());
             logits_gradient(gpu(), chunk.there, terms, student_max.data(), teacher_max.data(), sums.data(),
-                            divergence.data(), 1.7, with_gradient ? gradient_there.data() : nullptr, sum_min.data());
+                            divergence.data(), weight_there, with_gradient ? gradient_there.data() : nullptr,
+                            sum_min.data());
             if (with_gradient) expect_close(gradient_there.values(), gradient);
             const auto values = sum_min.values();
             for (std::size_t i = 0; i < values.size(); ++i)
@@ -139,7 +144,7 @@ TYPED_TEST(CudaDistillationGradient, IsThatOfTheCpu) {
             if constexpr (std::is_same_v<T, G>) {
               if (!with_gradient) continue;
               logits_gradient(gpu(), chunk.there, terms, student_max.data(), teacher_max.data(), sums.data(),
-                              divergence.data(), 1.7, chunk.student_there.data(), sum_min.data());  // in place
+                              divergence.data(), weight_there, chunk.student_there.data(), sum_min.data());  // in place
               expect_same(chunk.student_there.values(), gradient_there.values());
             }
           }
@@ -163,10 +168,13 @@ TYPED_TEST(CudaDistillation, LossesAreThoseOfTheCpu) {
         const LossTerms terms{.ce = 0.3, .divergence = 0.7, .kind = kind, .mix = 0.3};
         const std::vector<double> divergence = random_values<double>(n * num_divergence_sums, 9, 1);
         OnGpu<double> divergence_there(divergence);
-        add_losses(cpu(), chunk.here, terms, indices.data(), chunk.sums.data(), divergence.data(), minima.data(), 1.7,
-                   totals.data(), each.data());
+        const std::vector<double> scale = {0.5}, of_rows = random_values<double>(n, 12, 1);
+        OnGpu<double> scale_there(scale), of_rows_there(of_rows);
+        add_losses(cpu(), chunk.here, terms, indices.data(), chunk.sums.data(), divergence.data(), minima.data(),
+                   {3.4, scale.data(), of_rows.data()}, totals.data(), each.data());
         add_losses(gpu(), chunk.there, terms, indices_there.data(), sums_there.data(), divergence_there.data(),
-                   minima_there.data(), 1.7, totals_there.data(), each_there.data());
+                   minima_there.data(), {3.4, scale_there.data(), of_rows_there.data()}, totals_there.data(),
+                   each_there.data());
         expect_close(totals_there.values(), totals, 100);
         expect_close(each_there.values(), each, 10);
       }

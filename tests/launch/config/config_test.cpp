@@ -500,11 +500,48 @@ TEST(ConfigChecks, CommandsNeedTheirSections) {
               HasSubstr("a section teacher, expected none"));
   EXPECT_THAT(error(check_for_train, "model {} student_init {} data { tokenizer: 'bytes' text: 'a' }"),
               HasSubstr("a section student_init, expected none"));
+  const std::string pairs = "data { tokenizer: 'bytes' text: 'a' format: PAIRS } objective { preference {} } ";
+  EXPECT_THAT(error(check_for_train, pairs + "model {}"), HasSubstr("no reference"));
+  EXPECT_EQ(error(check_for_train, pairs + "model { source: 'm' }"), "");
+  EXPECT_EQ(error(check_for_train, pairs + "model {} teacher { source: 't' }"), "");
+  EXPECT_THAT(error(check_for_distill, pairs + "model {} teacher { source: 't' }"), HasSubstr("train learns"));
   EXPECT_THAT(error(check_for_distill, "data { text: 'a' }"), HasSubstr("teacher.source"));
   EXPECT_THAT(error(check_for_distill, "teacher { source: 't' } data { text: 'a' }"), HasSubstr("no student"));
   EXPECT_THAT(error(check_for_distill, "teacher { source: 't' } model {} student_init {} data { text: 'a' }"),
               HasSubstr("both"));
   EXPECT_EQ(error(check_for_distill, "teacher { source: 't' } student_init {} data { text: 'a' }"), "");
+}
+
+TEST(ConfigPreference, ItsReferenceIsTheStartUnlessAnotherIsNamed) {
+  const auto named = [](const std::string& sections) {
+    RunConfig config = parse_config("data { format: PAIRS } objective { preference { beta: 0.3 } } " + sections, "c");
+    name_reference(config);
+    EXPECT_EQ(config.objective.preference->beta, 0.3);
+    return config.teacher.value().source;
+  };
+  EXPECT_EQ(named("model { source: 'm' }"), "m");
+  EXPECT_EQ(named("model { source: 'm' } teacher { source: 't' }"), "t");
+  RunConfig other = parse_config("model { source: 'm' }", "c");
+  name_reference(other);
+  EXPECT_FALSE(other.teacher);
+}
+
+TEST(ConfigPreference, StandsAlone) {
+  const auto refuses = [](const std::string& text, const std::string& expected) {
+    EXPECT_THAT([&] { parse_config(text, "c"); }, ::testing::ThrowsMessage<core::UsageError>(HasSubstr(expected)))
+        << text;
+  };
+  const std::string pairs = "data { text: 'a' format: PAIRS } objective { preference {} ";
+  EXPECT_NO_THROW(parse_config(pairs + "}", "c"));
+  refuses("data { format: PAIRS }", "data.format is PAIRS, expected objective.preference too");
+  refuses("data { sources { text: 'a' format: PAIRS } }", "data.sources[0].format is PAIRS");
+  refuses("data { text: 'a' } objective { preference {} }", "data.format is another, expected PAIRS");
+  refuses(pairs + "hidden_states { weight: 1 } }", "objective.hidden_states.weight is given with objective.preference");
+  refuses(pairs + "sampled_text { fraction: 1 } }", "objective.sampled_text.fraction is given");
+  refuses(pairs + "} train { cuda_graph: true }", "train.cuda_graph is given");
+  refuses(pairs + "} teacher { source: 't' cache: 'c' }", "teacher.cache is given");
+  refuses(pairs + "} evaluation { set { name: 'a' text: 'a' format: PAIRS } }", "evaluation.set[0].format is PAIRS");
+  refuses("data { text: 'a' format: PAIRS } objective { preference { beta: 0 } }", "expected a number above 0");
 }
 
 TEST(ConfigExamples, AllLoad) {

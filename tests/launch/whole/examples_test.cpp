@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "tests/support/golden_lines.h"
 #include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
 #include "tests/support/teacher_file.h"
@@ -17,18 +18,31 @@ using ::testing::HasSubstr;
 using testing::Outcome;
 using testing::RunFolder;
 
+/// The golden's of Qwen2.5, as a folder.
+void write_chat_tokenizer(const RunFolder& folder) {
+  fs::create_directories(folder.path() / "chat_tokenizer");
+  for (const nlohmann::json& line : testing::golden_lines("chat/chat.jsonl.gz")) {
+    if (line.value("tokenizer", "") == "qwen" && line.contains("tokenizer_json"))
+      folder.write("chat_tokenizer/tokenizer.json", line["tokenizer_json"]);
+    if (line.value("name", "") == "Qwen2.5")
+      folder.write("chat_tokenizer/tokenizer_config.json",
+                   nlohmann::json{{"eos_token", line["eos"]}, {"chat_template", line["template"]}}.dump());
+  }
+}
+
 TEST(EndToEnd, EveryExampleRuns) {
   const RunFolder folder("examples");
   std::set<std::string> left;
   for (const auto& entry : fs::directory_iterator(testing::source_folder() / "examples"))
     if (entry.path().extension() == ".textproto") left.insert(entry.path().stem());
 
-  const auto run = [&](const std::string& command, const std::string& name, const std::string& more, int ranks) {
+  const auto run = [&](const std::string& command, const std::string& name, const std::string& more, int ranks,
+                       const std::string& text = "text") {
     EXPECT_EQ(left.erase(name), 1U) << name;
     const Outcome outcome = folder.limbeck(
-        fmt::format("{} {}/examples/{}.textproto --steps 2 --out runs/{} --set data.text=text "
+        fmt::format("{} {}/examples/{}.textproto --steps 2 --out runs/{} --set data.text={} "
                     "--set data.held_out_fraction=0.4 --set train.eval_tokens=256 --set generation.max_tokens=4 {}",
-                    command, testing::source_folder().string(), name, name, more),
+                    command, testing::source_folder().string(), name, name, text, more),
         ranks);
     EXPECT_EQ(outcome.code, 0) << outcome.output;
     EXPECT_TRUE(fs::exists(folder.path() / "runs" / name / "checkpoints/step_2")) << outcome.output;
@@ -53,6 +67,26 @@ TEST(EndToEnd, EveryExampleRuns) {
   run("distill", "distill_gemma3", "--set teacher.source=runs/offline_teacher --set student_init.layers=[0,3]", 2);
   run("distill", "distill_qwen_coder", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);
   run("train", "continue_training", "--set model.source=runs/offline_teacher", 1);
+  write_chat_tokenizer(folder);
+  const Outcome chat = folder.limbeck(
+      "train tiny.textproto --steps 2 --out chat_model --set data.tokenizer=chat_tokenizer --set "
+      "model.max_positions=2048");
+  EXPECT_EQ(chat.code, 0) << chat.output;
+  const std::string examples = (testing::source_folder() / "examples").string();
+  run("train", "finetune_chat", "--set model.source=chat_model", 2, examples + "/chats.jsonl");
+  folder.write("questions.txt",
+               "Why?\nHow does a still drip?\nWhat is rain?\nWho are you?\nWhere?\nWhen is it over?\n");
+  const std::string loop = fmt::format(
+      "cd {} && LIMBECK={} QUESTIONS=questions.txt TOKENS=8 {}/critique/critique_and_revise.sh chat_model "
+      "critique --steps 1 --set data.sequence_length=2048",
+      folder.path().string(), testing::program().string(), examples);
+  for (const char* more : {"", " --resume"}) {  // what the model said is not asked again
+    const Outcome revised = testing::run_shell(loop + more);
+    EXPECT_EQ(revised.code, 0) << revised.output;
+    EXPECT_EQ(revised.output.find("== answer") == std::string::npos, *more != 0) << revised.output;
+  }
+  run("train", "preferences", "--set model.source=chat_model --set data.sequence_length=2048", 2,
+      "critique/pairs.jsonl");
   const Outcome trained = folder.limbeck("tokenize text --train --vocab 300 --out my_tokenizer");
   EXPECT_EQ(trained.code, 0) << trained.output;
   run("train", "own_text", "--set data.tokenizer=my_tokenizer", 2);
