@@ -366,6 +366,8 @@ void check_for_train(const RunConfig& config) {
     if (is_there) fail_usage("train: there is a section {}, expected none: only distill has a teacher", name);
   const ObjectiveConfig& objective = config.objective;
   for (const auto& [name, value] : {std::pair("hidden_states.weight", objective.hidden_states.weight),
+                                    std::pair("routers.weight", objective.routers.weight),
+                                    std::pair("attention.weight", objective.attention.weight),
                                     std::pair("sampled_text.fraction", objective.sampled_text.fraction)})
     if (value > 0) fail_usage("train: objective.{} is {}, expected 0 without a teacher", name, value);
   for (const auto& [name, is_given] :
