@@ -96,29 +96,28 @@ __global__ void __launch_bounds__(most_row_threads, 1)
 /// Sums of exponentials of z = (logit - maximum) * inverse temperature.
 template <class T>
 struct Sums {
-  T student = 0, shared = 0, teacher = 0, difference = 0;
-  __device__ void add(T zs, T zt, bool has_teacher, bool lacks) {
+  T shared = 0, teacher = 0, difference = 0;
+  /// Returns that of the student, which is in `shared` unless the teacher lacks the column.
+  __device__ T add(T zs, T zt, bool has_teacher, bool lacks) {
     const T of_student = std::exp(zs);
-    student += of_student;
     shared += lacks ? T(0) : of_student;
-    if (!has_teacher) return;
+    if (!has_teacher) return of_student;
     const T e = std::exp(zt);
     teacher += e;
     difference += e * (zt - zs);
+    return of_student;
   }
 };
 
 struct RowSums {
-  double student = 0, shared = 0, teacher = 0, difference = 0;
+  double shared = 0, teacher = 0, difference = 0;
   template <class T>
   __device__ void add(const Sums<T>& part) {
-    student += static_cast<double>(part.student);
     shared += static_cast<double>(part.shared);
     teacher += static_cast<double>(part.teacher);
     difference += static_cast<double>(part.difference);
   }
   __device__ void over_block() {
-    student = block_sum(student);
     shared = block_sum(shared);
     teacher = block_sum(teacher);
     difference = block_sum(difference);
@@ -143,20 +142,24 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const T* teacher = has_teacher ? rows.teacher + i * rows.columns : student;
     const T smax = static_cast<T>(student_max[i]), tmax = static_cast<T>(teacher_max[i]);
     RowSums plain, tempered;
+    double all_student = 0;
     for_each_batch<N>(n, [&](int c, int next) {
       Batch<T> s, t;
       load_batch<Whole>(student, c, next, n, s);
       load_batch<Whole>(teacher, c, next, n, t);
       Sums<T> of_plain, of_tempered;
+      T of_student = 0;
       for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
         const T zs = s[b][j] - smax, zt = t[b][j] - tmax;
         const bool lacks = has_teacher && is_lacking(t[b][j]);
-        of_plain.add(zs, zt, has_teacher, lacks);
+        of_student += of_plain.add(zs, zt, has_teacher, lacks);
         if constexpr (Tempered) of_tempered.add(zs * inverse, zt * inverse, has_teacher, lacks);
       });
+      all_student += static_cast<double>(of_student);
       plain.add(of_plain);
       if constexpr (Tempered) tempered.add(of_tempered);
     });
+    all_student = block_sum(all_student);
     plain.over_block();
     if constexpr (Tempered)
       tempered.over_block();
@@ -164,7 +167,7 @@ __global__ void __launch_bounds__(most_row_threads, 1)
       tempered = plain;
     if (threadIdx.x > 0) continue;
     const bool is_here = target >= 0 && target < n;
-    out[StudentSum] = plain.student;
+    out[StudentSum] = all_student;
     out[StudentSumShared] = plain.shared;
     out[TeacherSum] = plain.teacher;
     out[Difference] = plain.difference;
@@ -176,29 +179,23 @@ __global__ void __launch_bounds__(most_row_threads, 1)
   }
 }
 
-/// Of some columns, what GradientSum names.
+/// What GradientSum names of a thread's columns, the least of a batch alone.
 template <class T>
 struct GradientParts {
   T least = 0, ce = 0, divergence = 0;
-};
-
-struct RowParts {
-  double least = 0, ce = 0, divergence = 0;
-  template <class T>
-  __device__ void add(const GradientParts<T>& part) {
-    least += static_cast<double>(part.least);
-    ce += static_cast<double>(part.ce);
-    divergence += static_cast<double>(part.divergence);
+  double all_least = 0;
+  __device__ void end_batch() {
+    all_least += static_cast<double>(least);
+    least = 0;
   }
   /// Of all threads, to parts [num_gradient_sums]; `of_target` is more of the square of cross-entropy's gradient.
-  __device__ void store(double* parts, double of_target, bool has_gradient) {
-    least = block_sum(least);
-    ce = block_sum(ce);
-    divergence = block_sum(divergence);
+  __device__ void store(double* parts, double of_target, bool has_gradient) const {
+    const double min = block_sum(all_least), of_ce = block_sum(static_cast<double>(ce)),
+                 of_divergence = block_sum(static_cast<double>(divergence));
     if (threadIdx.x > 0) return;
-    parts[SumMin] = least;
-    parts[CeSquare] = has_gradient ? ce + of_target : 0;
-    parts[DivergenceSquare] = has_gradient ? divergence : 0;
+    parts[SumMin] = min;
+    parts[CeSquare] = has_gradient ? of_ce + of_target : 0;
+    parts[DivergenceSquare] = has_gradient ? of_divergence : 0;
   }
 };
 
@@ -334,21 +331,20 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const GradientRow<T> row(rows, student_max[i], teacher_max[i], sum, plain, weight);
     const TemperedRow<T> tempered(rows, student_max[i], teacher_max[i], sum);
     const T all_pulls = static_cast<T>(divergence[i * num_divergence_sums + DivergencePull]);
-    RowParts all;
+    GradientParts<T> all;
     for_each_batch<N>(n, [&](int c, int next) {
       Batch<T> s, t;
       load_batch<Whole>(student, c, next, n, s);
       load_batch<Whole>(teacher, c, next, n, t);
-      GradientParts<T> of_batch;
       for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
         T q;
         const T pull = tempered.template term<Kind>(s[b][j], t[b][j], mix, q).pull;
         const T added = of_divergence * (pull - q * all_pulls);
-        s[b][j] = row.template gradient<false>(s[b][j], t[b][j], true, of_batch) + added;
-        of_batch.divergence = std::fma(added, added, of_batch.divergence);
+        s[b][j] = row.template gradient<false>(s[b][j], t[b][j], true, all) + added;
+        all.divergence = std::fma(added, added, all.divergence);
         if (c + b * next + j == target) s[b][j] -= row.ce;
       });
-      all.add(of_batch);
+      all.end_batch();
 #pragma unroll
       for (int b = 0; b < batch; ++b)
         if (c + b * next < n) store<Whole>(d + c + b * next, s[b], n - c - b * next);
@@ -380,17 +376,16 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const T* teacher = has_teacher ? rows.teacher + i * rows.columns : student;
     const std::int64_t target = rows.targets[i] - rows.offset;
     const GradientRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums, terms, weight);
-    RowParts all;
+    GradientParts<T> all;
     for_each_batch<N>(n, [&](int c, int next) {
       Batch<T> s, t;
       load_batch<Whole>(student, c, next, n, s);
       load_batch<Whole>(teacher, c, next, n, t);
-      GradientParts<T> of_batch;
       for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
-        s[b][j] = row.template gradient<Tempered>(s[b][j], t[b][j], has_teacher, of_batch);
+        s[b][j] = row.template gradient<Tempered>(s[b][j], t[b][j], has_teacher, all);
         if (c + b * next + j == target) s[b][j] -= row.ce;
       });
-      all.add(of_batch);
+      all.end_batch();
       if (d == nullptr) return;
 #pragma unroll
       for (int b = 0; b < batch; ++b)
