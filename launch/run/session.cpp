@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "core/counted.h"
-#include "core/nn/student/vocabulary_rows.h"
 #include "core/slice.h"
 #include "data/text/token_meta.h"
 #include "data/tokenizers/vocabulary.h"
@@ -35,7 +34,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     student_source_ = open_model_together(rank, found.model->source, log);
   for (const ModelSource* source : {&teacher_source_, &student_source_}) say_notices(*source, log);
   choose_tokenizer(log);
-  check_same_ids(teacher_source_, "the teacher's", log);
+  match_teacher(log);
   check_same_ids(student_source_, "model.source's", log);
   const nn::ModelConfig architecture = student_architecture();
   const char* trained = config.teacher ? "the student" : "the model";
@@ -67,11 +66,45 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   student = std::make_unique<nn::Transformer>(architecture, options);
 }
 
+/// Where the teacher's ids are not those of the text, but its tokens are, it is loaded with its rows in the text's
+/// order: all else then sees one vocabulary.
+void Session::match_teacher(const Log& log) {
+  const data::Tokenizer* own = teacher_source_.tokenizer.get();
+  const bool may_differ = own != nullptr && own != tokenizer.get();
+  const auto difference = may_differ ? data::vocabulary_difference(*tokenizer, *own) : std::nullopt;
+  if (!difference) {
+    check_same_ids(teacher_source_, "the teacher's", log);
+    if (config.teacher && tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
+      fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
+                 tokenizer->vocabulary_size(), teacher_source_.config.vocabulary);
+    return;
+  }
+  if (const auto cutting = data::cutting_difference(*tokenizer, *own))
+    fail_usage(
+        "data.tokenizer ({}) is another tokenizer than the teacher's ({}): {}; and tokens cannot be matched by their "
+        "text: {}",
+        config.data.tokenizer, teacher_source_.path.string(), *difference, *cutting);
+  data::VocabularyMatch match = data::match_vocabularies(*tokenizer, *own, teacher_source_.config.vocabulary);
+  log->info("the teacher's tokens are matched by their text: {} of {} have another id", match.num_moved,
+            tokenizer->vocabulary_size());
+  if (!match.pieces.empty())
+    log->warn("the teacher has no token {}{}: it reads the mean of its parts, and no probability is compared",
+              data::shown_token(*tokenizer, match.pieces.begin()->first),
+              match.pieces.size() == 1 ? "" : fmt::format(" and {} more of the text's", match.pieces.size() - 1));
+  teacher_rows_ = {.rows = std::move(match.ids), .pieces = std::move(match.pieces)};
+}
+
+std::int64_t Session::usual_vocabulary() const {
+  return config.teacher && !teacher_rows_ ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
+}
+
 /// With as many rows of the vocabulary as the student has, so that logits stand beside logits; those behind the
 /// tokenizer's tokens count for nothing.
 void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   nn::ModelConfig architecture = teacher_source_.config;
   architecture.vocabulary = vocabulary;
+  if (teacher_rows_ && teacher_rows_->lacks_any()) architecture.head_bias = true;
+  teacher_tensors_ = std::make_unique<nn::VocabularyRows>(*teacher_source_.reader, vocabulary, teacher_rows_);
   nn::ModelOptions options = rank.frozen_copy(config.precision.frozen_storage);
   options.as_kept = config.precision.mapped_teacher;
   options.compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
@@ -81,7 +114,7 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   auto since = Clock::now();
   double seconds = 0;
   while_others_hear(rank, [&] {
-    teacher->load(nn::VocabularyRows(*teacher_source_.reader, vocabulary));
+    teacher->load(*teacher_tensors_);
     seconds = lap(since);
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
   });
@@ -142,9 +175,6 @@ void Session::choose_tokenizer(const Log& log) {
       fail_usage("data.tokenizer is empty, expected bytes, teacher, model, or a file or folder with a tokenizer");
     tokenizer = open_tokenizer(found.data.tokenizer, log);
   }
-  if (config.teacher && tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
-    fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
-               tokenizer->vocabulary_size(), teacher_source_.config.vocabulary);
 }
 
 /// Throws where the ids of the text would mean something else to a model. `whose` tokenizer it is.
@@ -216,11 +246,12 @@ nn::ModelConfig Session::whole_student_architecture() const {
   if (!config.student_init) {
     if (student_source_.reader) return student_source_.config;
     nn::ModelConfig architecture = config.model->architecture;
-    if (architecture.vocabulary == 0)
-      architecture.vocabulary = config.teacher ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
+    if (architecture.vocabulary == 0) architecture.vocabulary = usual_vocabulary();
     return architecture;
   }
-  return started_config(*config.student_init, teacher_source_.config, teacher_source_.path.string());
+  nn::ModelConfig from = teacher_source_.config;
+  from.vocabulary = usual_vocabulary();
+  return started_config(*config.student_init, from, teacher_source_.path.string());
 }
 
 void Session::start_student() {
@@ -232,7 +263,7 @@ void Session::start_student() {
     return;
   }
   const CalibrationText sample = calibration();
-  StudentSource source(rank, *config.student_init, *teacher, *teacher_source_.reader, sample, student->config(),
+  StudentSource source(rank, *config.student_init, *teacher, *teacher_tensors_, sample, student->config(),
                        config.train.seed);
   source.load(*student);
   start = source.start();

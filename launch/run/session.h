@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/nn/student/vocabulary_rows.h"
 #include "core/nn/transformer.h"
 #include "data/text/mixture.h"
 #include "data/tokenizers/tokenizer.h"
@@ -32,6 +33,8 @@ class Session {
 
   /// Whether the student learns from a teacher, one that runs or its cache.
   bool distils() const { return teacher != nullptr || cached_teacher != nullptr; }
+  /// Whether the text has tokens, by name, that the teacher has not.
+  bool teacher_lacks_tokens() const { return teacher_rows_ && !teacher_rows_->pieces.empty(); }
   /// Gives the teacher's memory back where the student learns from its cache and nothing else asks it.
   void release_teacher();
 
@@ -65,7 +68,10 @@ class Session {
   StudentStart start;
 
  private:
+  void match_teacher(const Log& log);
   void load_teacher(std::int64_t vocabulary, const Log& log);
+  /// How many tokens a student has whose config does not say it.
+  std::int64_t usual_vocabulary() const;
   void load_student(const core::StateReader& reader);
   CalibrationText calibration() const;
   void choose_tokenizer(const Log& log);
@@ -76,7 +82,9 @@ class Session {
   nn::ModelConfig whole_student_architecture() const;  // with layers that are not trained
 
   ModelSource teacher_source_;
-  ModelSource student_source_;  // model.source
+  std::optional<nn::TokenRows> teacher_rows_;            // where its ids are not the text's
+  std::unique_ptr<nn::VocabularyRows> teacher_tensors_;  // of the student's vocabulary
+  ModelSource student_source_;                           // model.source
 };
 
 }  // namespace limbeck::launch
