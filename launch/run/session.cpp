@@ -10,6 +10,7 @@
 #include "launch/run/available_memory.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/clock.h"
+#include "launch/run/matched_rows.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/run_config.h"
 #include "launch/run/same_everywhere.h"
@@ -66,32 +67,17 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   student = std::make_unique<nn::Transformer>(architecture, options);
 }
 
-/// Where the teacher's ids are not those of the text, but its tokens are, it is loaded with its rows in the text's
-/// order: all else then sees one vocabulary.
 void Session::match_teacher(const Log& log) {
-  const data::Tokenizer* own = teacher_source_.tokenizer.get();
-  const bool may_differ = own != nullptr && own != tokenizer.get();
-  const auto difference = may_differ ? data::vocabulary_difference(*tokenizer, *own) : std::nullopt;
-  if (!difference) {
-    check_same_ids(teacher_source_, "the teacher's", log);
-    if (config.teacher && tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
-      fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
-                 tokenizer->vocabulary_size(), teacher_source_.config.vocabulary);
-    return;
-  }
-  if (const auto cutting = data::cutting_difference(*tokenizer, *own))
-    fail_usage(
-        "data.tokenizer ({}) is another tokenizer than the teacher's ({}): {}; and tokens cannot be matched by their "
-        "text: {}",
-        config.data.tokenizer, teacher_source_.path.string(), *difference, *cutting);
-  data::VocabularyMatch match = data::match_vocabularies(*tokenizer, *own, teacher_source_.config.vocabulary);
-  log->info("the teacher's tokens are matched by their text: {} of {} have another id", match.num_moved,
-            tokenizer->vocabulary_size());
-  if (!match.pieces.empty())
-    log->warn("the teacher has no token {}{}: it reads the mean of its parts, and no probability is compared",
-              data::shown_token(*tokenizer, match.pieces.begin()->first),
-              match.pieces.size() == 1 ? "" : fmt::format(" and {} more of the text's", match.pieces.size() - 1));
-  teacher_rows_ = {.rows = std::move(match.ids), .pieces = std::move(match.pieces)};
+  if (!config.teacher) return;
+  teacher_rows_ = matched_rows(teacher_source_, *tokenizer,
+                               fmt::format("data.tokenizer ({}) is another tokenizer than the teacher's ({})",
+                                           config.data.tokenizer, teacher_source_.path.string()),
+                               log);
+  if (teacher_rows_) return;
+  check_same_ids(teacher_source_, "the teacher's", log);
+  if (tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
+    fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
+               tokenizer->vocabulary_size(), teacher_source_.config.vocabulary);
 }
 
 std::int64_t Session::usual_vocabulary() const {

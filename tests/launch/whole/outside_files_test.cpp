@@ -425,6 +425,10 @@ TEST_F(OutsideFiles, ATeacherOfOtherIdsIsMatchedByTheTextOfTokens) {
     // The student's own cross-entropy is over all of its tokens, the new one too.
     EXPECT_GT(step["ce"].get<double>(), step["teacher_ce"].get<double>() + 1e-4);
   }
+  // Figures of a text too.
+  const auto figures = nlohmann::json::parse(
+      run_shell(folder_.command("eval student --text text --teacher hf --json") + " 2>/dev/null").output);
+  EXPECT_LT(figures["all"]["kl"], 1e-6);
   // A start from the teacher has its weights by the text's ids.
   folder_.write("start.textproto", R"(teacher { source: "hf" } student_init { num_layers: 0 choice: EVENLY_SPACED }
       data { text: "text" tokenizer: "student" sequence_length: 48 held_out_fraction: 0.2 }
