@@ -21,6 +21,15 @@ constexpr Real distance_of(RowDistance kind, const RowSums<Real>& s, Real width)
   return s.have_angle() ? 1 - s.xy / (std::sqrt(s.xx) * std::sqrt(s.yy)) : Real(1);
 }
 
+/// The square of the length of the gradient of `factor` times the distance with respect to x.
+template <class Real>
+constexpr Real gradient_square(RowDistance kind, const RowSums<Real>& s, Real factor, Real width) {
+  if (kind == RowDistance::SquaredError) return 4 * factor * factor * s.apart / (width * width);
+  if (!s.have_angle()) return 0;
+  const Real cosine = s.xy / (std::sqrt(s.xx) * std::sqrt(s.yy));
+  return cosine * cosine < 1 ? factor * factor * (1 - cosine) * (1 + cosine) / s.xx : Real(0);
+}
+
 /// What x and y are times in the gradient of `factor` times the distance.
 template <class Real>
 struct RowFactors {

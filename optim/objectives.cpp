@@ -21,7 +21,7 @@ void run_chunk(LogitsChunk& chunk, const kernels::LossTerms& terms, double tempe
   Tensor both_maxima = Tensor::zeros(memory, DType::F64, {2, n});   // student, teacher
   Tensor both_indices = Tensor::zeros(memory, DType::F64, {2, n});  // the lowest column with the maximum
   Tensor sums = Tensor::empty(memory, DType::F64, {n, kernels::num_logits_sums});
-  Tensor sum_min = Tensor::empty(memory, DType::F64, {n});
+  Tensor parts = Tensor::empty(memory, DType::F64, {n, kernels::num_gradient_sums});
   Tensor divergence;
   if (!terms.needs_no_sums()) divergence = Tensor::empty(memory, DType::F64, {n, kernels::num_divergence_sums});
   const auto on_device = [](const Tensor& t) { return t.defined() ? t.data<double>() : nullptr; };
@@ -51,10 +51,10 @@ void run_chunk(LogitsChunk& chunk, const kernels::LossTerms& terms, double tempe
       const double* of_divergence = divergence.defined() ? divergence.data<double>() : nullptr;
       with_gradient<T>(chunk, [&](auto* gradient) {
         kernels::logits_gradient(device, logits, terms, maxima, maxima + n, sums.data<double>(), of_divergence, weight,
-                                 gradient, sum_min.mutable_data<double>());
+                                 gradient, parts.mutable_data<double>());
       });
-      chunk.vocabulary.sum(sum_min);
-      kernels::add_losses(device, logits, terms, indices, sums.data<double>(), of_divergence, sum_min.data<double>(),
+      chunk.vocabulary.sum(parts);
+      kernels::add_losses(device, logits, terms, indices, sums.data<double>(), of_divergence, parts.data<double>(),
                           weight, losses.totals().mutable_data<double>(),
                           losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr);
     });

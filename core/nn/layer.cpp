@@ -11,21 +11,25 @@ Var Layer::read(Tape& tape, ResidualStream& stream, const Norm& norm) const {
   return core::cast(tape, stream.sum(tape), compute);
 }
 
-void Layer::give(Tape& tape, ResidualStream& stream, Var update, const Norm& norm) const {
-  stream.add(norm ? norms.normed(tape, update, norm) : std::move(update));
+/// What is added to the stream of what a block gives.
+Var Layer::given(Tape& tape, Var update, const Norm& norm) const {
+  return norm ? norms.normed(tape, update, norm) : std::move(update);
 }
 
 void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local,
                     AuxiliaryLosses& losses) const {
   const Var read_by_attention = read(tape, stream, attention_norm);
-  give(tape, stream,
-       std::visit([&](const auto& kind) { return kind.forward(tape, pass, read_by_attention, local); }, attention),
-       attention_post_norm);
+  Var attended = given(
+      tape, std::visit([&](const auto& kind) { return kind.forward(tape, pass, read_by_attention, local); }, attention),
+      attention_post_norm);
+  if (pass.match_attention) add_term(tape, losses.attention, pass.match_attention(tape, index, attended));
+  stream.add(std::move(attended));
   const Var seen = read(tape, stream, mlp_norm);
-  give(tape, stream,
-       std::holds_alternative<Mlp>(feed_forward) ? std::get<Mlp>(feed_forward).forward(tape, pass, seen)
-                                                 : std::get<Moe>(feed_forward).forward(tape, pass, seen, losses),
-       mlp_post_norm);
+  stream.add(given(tape,
+                   std::holds_alternative<Mlp>(feed_forward)
+                       ? std::get<Mlp>(feed_forward).forward(tape, pass, seen)
+                       : std::get<Moe>(feed_forward).forward(tape, pass, seen, losses),
+                   mlp_post_norm));
 }
 
 std::pair<std::int64_t, std::int64_t> Layer::cache_widths() const {

@@ -32,7 +32,7 @@ struct Layer {
 
  private:
   Var read(Tape& tape, ResidualStream& stream, const Norm& norm) const;
-  void give(Tape& tape, ResidualStream& stream, Var update, const Norm& norm) const;
+  Var given(Tape& tape, Var update, const Norm& norm) const;
 };
 
 }  // namespace limbeck::nn

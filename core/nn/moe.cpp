@@ -20,10 +20,11 @@ namespace {
 using core::as_optional_var;
 using core::as_var;
 
-/// Adds a term to a sum that may not have a value yet.
-void add_term(Tape& tape, Var& sum, const Var& term) { sum = sum.value.defined() ? core::add(tape, sum, term) : term; }
-
 }  // namespace
+
+void add_term(Tape& tape, Var& sum, const Var& term) {
+  if (term.value.defined()) sum = sum.value.defined() ? core::add(tape, sum, term) : term;
+}
 
 Moe make_moe(core::ParameterSet& parameters, const std::string& name, std::int64_t width, const MoeConfig& config,
              const core::Cut& router) {
@@ -82,6 +83,7 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
                  : core::batch_balance_loss(tape, routing.probabilities, routing.selection, *pass.comms.batch,
                                             training.balance / (batch.global_tokens * layers)));
   if (training.z > 0) add_term(tape, losses.z, core::z_loss(tape, logits, training.z / (batch.global_tokens * layers)));
+  if (pass.match_routing) add_term(tape, losses.routing, pass.match_routing(tape, layer, routing));
   if (training.capacity_factor > 0)
     routing.selection =
         core::limit_capacity(routing.selection, batch.sequence, config.num_experts, training.capacity_factor);

@@ -19,7 +19,12 @@ namespace limbeck::nn {
 struct AuxiliaryLosses {
   Var balance;
   Var z;
+  Var routing;    // of Pass::match_routing
+  Var attention;  // of Pass::match_attention
 };
+
+/// Adds a term to a sum, where either may be without a value.
+void add_term(Tape& tape, Var& sum, const Var& term);
 
 /// Mixture of experts: a router, top-k, nothing dropped unless Pass::router says so; and experts that every token
 /// sees, whose output is added. Every rank of a tensor group routes all tokens, and sends its share of them to the

@@ -16,7 +16,8 @@
 
 namespace limbeck::core {
 struct Permutation;
-}
+struct Routing;
+}  // namespace limbeck::core
 
 namespace limbeck::nn {
 
@@ -66,6 +67,11 @@ struct Pass {
   /// Called with what each layer gives, [T,C] or this rank's share of it, for whoever goes on with it (not in a
   /// replay).
   std::function<void(std::int64_t layer, const Var& out)> gives = {};
+  /// Losses of each layer, which are added to its AuxiliaryLosses: of what a router makes of all tokens, and of what
+  /// attention adds to the stream, [T,C] or this rank's share of it. Without a value there is none. A replay asks
+  /// again.
+  std::function<Var(Tape& tape, std::int64_t layer, const core::Routing& routing)> match_routing = {};
+  std::function<Var(Tape& tape, std::int64_t layer, const Var& update)> match_attention = {};
   /// Called with what each MoE layer's router reads, [T,C] (not in a replay), or this rank's share of it.
   std::function<void(std::int64_t layer, const Tensor& x)> routed = {};
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a

@@ -414,20 +414,19 @@ Var Transformer::embedded(Tape& tape, const Pass& pass) const {
 void Transformer::run(Tape& tape, const Pass& pass, const Layer& layer, std::int64_t local, ResidualStream& stream,
                       AuxiliaryLosses& losses) const {
   if (!pass.recompute) return layer.forward(tape, pass, stream, local, losses);
-  const auto add_term = [&](Var& sum, const Var& term) {
-    if (term.value.defined()) sum = sum.value.defined() ? core::add(tape, sum, term) : term;
-  };
   // One tensor is kept of a layer, so the stream is whole where it begins and ends.
   const auto block = [&layer, &pass, local](Tape& inner, std::span<const Var> in) {
     ResidualStream own_stream(in[0]);
     AuxiliaryLosses own;
     layer.forward(inner, pass, own_stream, local, own);
-    return std::vector<Var>{own_stream.sum(inner), own.balance, own.z};
+    return std::vector<Var>{own_stream.sum(inner), own.balance, own.z, own.routing, own.attention};
   };
   const std::vector<Var> out = core::recompute(tape, {stream.sum(tape)}, block);
   stream = ResidualStream(out[0]);
-  add_term(losses.balance, out[1]);
-  add_term(losses.z, out[2]);
+  add_term(tape, losses.balance, out[1]);
+  add_term(tape, losses.z, out[2]);
+  add_term(tape, losses.routing, out[3]);
+  add_term(tape, losses.attention, out[4]);
 }
 
 Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,

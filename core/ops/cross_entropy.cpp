@@ -67,7 +67,8 @@ Var cross_entropy(Tape& tape, const Var& logits, const Tensor& targets, std::int
               saved_targets = Saved(targets), saved_maxima = Saved(maxima), saved_sums = Saved(sums)] {
                const double factor = weight * host_value(gradient(slot, like));
                const Tensor& x = saved_z.get();
-               Tensor dz = empty_like(x), unused = Tensor::empty(x.memory(), DType::F64, {n});
+               Tensor dz = empty_like(x);
+               Tensor unused = Tensor::empty(x.memory(), DType::F64, {n, kernels::num_gradient_sums});
                dispatch_float(op, x.dtype(), [&]<class T>() {
                  on_device(x, [&](const auto& device) {
                    const double* largest = saved_maxima.get().data<double>();

@@ -1,5 +1,6 @@
 #include "core/ops/match_rows.h"
 
+#include "kernels/elementwise.h"
 #include "kernels/sums.h"
 
 namespace limbeck::core {
@@ -19,12 +20,18 @@ Var match_rows(Tape& tape, const Var& x, const Tensor& y, const Tensor& targets,
     return kernels::TokenWeight(weight, scale.defined() ? scale.data<double>() : nullptr);
   };
   Tensor distances = Tensor::empty(own.memory(), DType::F64, {rows}),
+         squares = Tensor::empty(own.memory(), DType::F64, {rows}),
          total = Tensor::empty(own.memory(), DType::F64, {1});
   dispatch_activation("match_rows", own.dtype(), [&]<class T>() {
     on_device(own, [&](const auto& device) {
       kernels::row_distance(device, kind, own.data<T>(), y.data<kernels::Acc<T>>(), targets.data<std::int32_t>(),
-                            weight(options.scale), distances.mutable_data<double>(), rows, width);
+                            weight(options.scale), distances.mutable_data<double>(), squares.mutable_data<double>(),
+                            rows, width);
       kernels::sum(device, distances.data<double>(), rows, total.mutable_data<double>());
+      if (!options.squares.defined() || tape.is_replay()) return;
+      Tensor sum = Tensor::empty(own.memory(), DType::F64, {1}), to = options.squares;
+      kernels::sum(device, squares.data<double>(), rows, sum.mutable_data<double>());
+      kernels::add_to(device, sum.data<double>(), to.mutable_data<double>(), 1);
     });
   });
   Var out = tape.output(total.to(dtype), {&x});

@@ -13,6 +13,9 @@ namespace limbeck::core {
 struct MatchOptions {
   double weight = 1;  // of a token's distance
   Tensor scale = {};  // [1] float64, which the weight is times; undefined: 1
+  /// [1] float64, if it is defined: the sum of squares of the gradient with respect to x is added, once (not again in a
+  /// replay).
+  Tensor squares = {};
 };
 
 /// Sum over the tokens with a target (not -1) of weight times the distance of x[t] from y[t], [1], of y's dtype:

@@ -21,7 +21,9 @@ LossStatistics::LossStatistics(std::span<const double> totals)
                .kl = totals[kernels::LossKl],
                .agreement = totals[kernels::LossAgreement],
                .sum_min = totals[kernels::LossSumMin]},
-      loss(totals[kernels::LossObjective]) {}
+      loss(totals[kernels::LossObjective]),
+      ce_square(totals[kernels::LossCeSquare]),
+      divergence_square(totals[kernels::LossDivergenceSquare]) {}
 
 LossAccumulator::LossAccumulator(const MemoryPtr& memory, bool keeps_each)
     : keeps_each_(keeps_each), totals_(Tensor::zeros(memory, DType::F64, {kernels::num_loss_totals})) {}

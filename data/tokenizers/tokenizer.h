@@ -36,6 +36,13 @@ struct HuggingFaceTokenizer {
   std::string generation_config_json = {};  // which tokens end an answer (answer_ends.h)
 };
 
+/// What decides how ordinary text, without added tokens, is cut: where two tokenizers have the same, they cut it into
+/// tokens of the same names, whatever their ids.
+struct Cutting {
+  std::string rules;               // what happens to a text before pieces are looked for
+  std::vector<std::string> parts;  // merges in their order and tokens, or pieces with their scores
+};
+
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
@@ -72,6 +79,7 @@ class Tokenizer {
   virtual std::string_view name_of(std::int32_t id) const = 0;
   /// The id of a token by its name in the vocabulary, e.g. "<|im_end|>".
   virtual std::optional<std::int32_t> id_of(std::string_view token) const = 0;
+  virtual Cutting cutting() const = 0;
   /// One JSON document from which tokenizer_from_json makes the same tokenizer.
   virtual std::string to_json() const = 0;
   virtual HuggingFaceTokenizer to_hugging_face() const = 0;

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "data/tokenizers/unicode.h"
+#include "data/tokenizers/vocabulary.h"
 
 namespace limbeck::data {
 
@@ -412,6 +413,23 @@ bool BpeTokenizer::merges_make_all_tokens() const {
   const std::lock_guard lock(mutex_);
   workspaces_.push_back(std::move(work));
   return makes_all;
+}
+
+Cutting BpeTokenizer::cutting() const {
+  const BpeDescription& d = description_;
+  Cutting cutting{.rules = fmt::format("bpe {} {} {}", d.byte_fallback, d.ignore_merges, d.fuse_unk), .parts = {}};
+  for (const NormalizerStep& step : d.normalizer)
+    cutting.rules += fmt::format("\nnormalizer {} {} {} {}", static_cast<int>(step.kind), static_cast<int>(step.form),
+                                 step.pattern, step.content);
+  for (const PretokenizerStage& stage : d.pretokenizer)
+    cutting.rules += fmt::format("\nwords {} {} {} {} {} {}", stage.pattern, static_cast<int>(stage.behavior),
+                                 stage.invert, stage.space, stage.prefix, stage.only_first);
+  for (std::size_t id = 0; id < d.tokens.size(); ++id)
+    if (!d.tokens[id].empty() && added_[id] == nullptr && !fills_up(d.tokens[id], static_cast<std::int64_t>(id)))
+      cutting.parts.push_back("token " + d.tokens[id]);
+  std::ranges::sort(cutting.parts);
+  for (const std::string& merge : d.merges) cutting.parts.push_back("merge " + merge);
+  return cutting;
 }
 
 void BpeTokenizer::check_in_vocabulary(std::int32_t id) const {

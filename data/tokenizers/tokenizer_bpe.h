@@ -73,6 +73,7 @@ class BpeTokenizer : public Tokenizer {
     return description_.bos ? description_.bos : description_.start_of_text;
   }
   const std::string& chat_template() const override { return description_.chat_template; }
+  Cutting cutting() const override;
   std::string to_json() const override;
   HuggingFaceTokenizer to_hugging_face() const override;
   GgufKeys to_gguf(std::int64_t vocabulary) const override;

@@ -216,6 +216,20 @@ void SentencePieceTokenizer::encode_ordinary(std::string_view text, std::vector<
   }
 }
 
+/// Of an unigram or BPE model alike: which pieces there are, and the order that their scores give.
+Cutting SentencePieceTokenizer::cutting() const {
+  const SentencePieceModel& m = description_.model;
+  Cutting cutting{.rules = fmt::format("sentencepiece {} {} {} {} {} {}", static_cast<int>(m.kind), m.byte_fallback,
+                                       m.whitespace_as_suffix, m.add_dummy_prefix, m.remove_extra_whitespaces,
+                                       m.escape_whitespaces),
+                  .parts = {}};
+  cutting.rules += "\ncharacters " + m.charsmap;
+  for (const auto& [text, score, type] : m.pieces)
+    if (type == Type::Normal || type == Type::Byte) cutting.parts.push_back(fmt::format("piece {} {}", text, score));
+  std::ranges::sort(cutting.parts);
+  return cutting;
+}
+
 const SentencePieceTokenizer::Token& SentencePieceTokenizer::token(std::int32_t id) const {
   check(id >= 0 && id < vocabulary_size(), "tokenizer: id {} is outside the vocabulary of {}", id, vocabulary_size());
   return tokens_[static_cast<std::size_t>(id)];

@@ -72,6 +72,7 @@ class SentencePieceTokenizer : public Tokenizer {
   const std::vector<std::int32_t>& other_ends() const override { return description_.other_ends; }
   std::string_view name_of(std::int32_t id) const override { return token(id).name; }
   std::optional<std::int32_t> id_of(std::string_view token) const override;
+  Cutting cutting() const override;
   std::string to_json() const override;
   HuggingFaceTokenizer to_hugging_face() const override;
   GgufKeys to_gguf(std::int64_t vocabulary) const override;

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <unordered_map>
+
 #include "core/random.h"
 #include "data/tokenizers/unicode.h"
 
@@ -14,7 +17,7 @@ std::string name_of(const Tokenizer& tokenizer, std::int64_t id) {
   constexpr std::string_view space = "\xe2\x96\x81";
   if (id >= tokenizer.vocabulary_size()) return "";
   const std::string_view name = tokenizer.name_of(static_cast<std::int32_t>(id));
-  if (name.starts_with("[PAD") && name == fmt::format("[PAD{}]", id)) return "";
+  if (fills_up(name, id)) return "";
   std::string with_spaces;
   for (std::size_t at = 0; at < name.size();) {
     const bool is_space = name.substr(at).starts_with(space);
@@ -35,6 +38,10 @@ std::string shown(const std::string& name) {
 }
 
 }  // namespace
+
+bool fills_up(std::string_view name, std::int64_t id) {
+  return name.starts_with("[PAD") && name == fmt::format("[PAD{}]", id);
+}
 
 std::int64_t named_size(const Tokenizer& tokenizer) {
   std::int64_t size = tokenizer.vocabulary_size();
@@ -64,5 +71,38 @@ std::optional<std::string> vocabulary_difference(const Tokenizer& text, const To
   if (num_others == 0) return std::nullopt;
   return fmt::format("{}; {} of {} differ", first, num_others, size);
 }
+
+std::optional<std::string> cutting_difference(const Tokenizer& text, const Tokenizer& model) {
+  const Cutting ours = text.cutting(), theirs = model.cutting();
+  if (ours.rules != theirs.rules) return "the rules differ by which they cut a text into words";
+  const auto [one, other] = std::ranges::mismatch(ours.parts, theirs.parts);
+  if (one == ours.parts.end() && other == theirs.parts.end()) return std::nullopt;
+  const auto part = [](const auto& at, const std::vector<std::string>& parts) {
+    return at == parts.end() ? shown("") : shown(*at);
+  };
+  return fmt::format("the first that differs of how they cut words is {} in the one and {} in the other",
+                     part(one, ours.parts), part(other, theirs.parts));
+}
+
+VocabularyMatch match_vocabularies(const Tokenizer& text, const Tokenizer& model, std::int64_t model_size) {
+  const std::int64_t known = std::min(model_size, model.vocabulary_size());
+  std::unordered_map<std::string, std::int64_t> id_of;
+  for (std::int64_t id = 0; id < known; ++id)
+    if (std::string name = name_of(model, id); !name.empty()) id_of.emplace(std::move(name), id);
+  VocabularyMatch match;
+  for (std::int64_t id = 0; id < text.vocabulary_size(); ++id) {
+    const std::string name = name_of(text, id);
+    const auto found = name.empty() ? id_of.end() : id_of.find(name);
+    match.ids.push_back(found == id_of.end() ? -1 : found->second);
+    if (found != id_of.end() && found->second != id) ++match.num_moved;
+    if (found != id_of.end() || name.empty()) continue;
+    const std::vector<std::int32_t> cut = model.encode(name);
+    std::vector<std::int64_t>& pieces = match.pieces[id];
+    std::ranges::copy_if(cut, std::back_inserter(pieces), [&](std::int32_t piece) { return piece < known; });
+  }
+  return match;
+}
+
+std::string shown_token(const Tokenizer& tokenizer, std::int64_t id) { return shown(name_of(tokenizer, id)); }
 
 }  // namespace limbeck::data

@@ -19,7 +19,7 @@ namespace {
 constexpr std::int64_t block = 512;
 
 struct Sums {
-  double student = 0, teacher = 0, difference = 0;
+  double student = 0, shared = 0, teacher = 0, difference = 0;
 };
 
 /// Sums of exponentials of (logit - maximum) * inverse_temperature.
@@ -28,22 +28,26 @@ Sums sum_row(const T* student, const T* teacher, std::int64_t n, T student_max, 
   Sums sums;
   for (std::int64_t begin = 0; begin < n; begin += block) {
     const std::int64_t end = std::min(begin + block, n);
-    T s = 0, t = 0, d = 0;
+    T s = 0, both = 0, t = 0, d = 0;
     if (teacher == nullptr) {
 #pragma omp simd reduction(+ : s)
       for (std::int64_t j = begin; j < end; ++j) s += exponential((student[j] - student_max) * inverse);
+      both = s;
     } else {
-#pragma omp simd reduction(+ : s, t, d)
+#pragma omp simd reduction(+ : s, both, t, d)
       for (std::int64_t j = begin; j < end; ++j) {
         const T zs = (student[j] - student_max) * inverse;
         const T zt = (teacher[j] - teacher_max) * inverse;
         const T e = exponential(zt);
-        s += exponential(zs);
+        const T of_student = exponential(zs);
+        s += of_student;
+        both += is_lacking(teacher[j]) ? 0 : of_student;
         t += e;
         d += e * (zt - zs);
       }
     }
     sums.student += s;
+    sums.shared += both;
     sums.teacher += t;
     sums.difference += d;
   }
@@ -58,7 +62,7 @@ struct GradientRow {
   T student_max, teacher_max;
   T inverse;  // of the temperature
   T q, p;     // 1 / the sums of exponentials
-  T q_tempered, p_tempered;
+  T q_shared, q_tempered, p_tempered;
   T ce, kl;  // weights of the two parts
 };
 
@@ -72,6 +76,7 @@ GradientRow<T> gradient_row(const LogitsRows<T>& rows, std::int64_t i, double st
           .inverse = terms.divergence == 0 ? T(1) : static_cast<T>(1 / rows.temperature),
           .q = static_cast<T>(1 / sum[StudentSum]),
           .p = static_cast<T>(1 / sum[TeacherSum]),
+          .q_shared = static_cast<T>(1 / sum[StudentSumShared]),
           .q_tempered = static_cast<T>(1 / sum[StudentSumTempered]),
           .p_tempered = static_cast<T>(1 / sum[TeacherSumTempered]),
           .ce = static_cast<T>(terms.ce * weight),
@@ -102,7 +107,7 @@ struct TemperedRow {
   DivergenceTerm<T> term(std::int64_t j, T mix, T& q) const {
     // The difference of equal logits is 0, however products and sums are fused.
     const T zs = student[j] - student_max, zt = teacher[j] - teacher_max;
-    q = q_factor * exponential(zs * inverse);
+    q = is_lacking(teacher[j]) ? 0 : q_factor * exponential(zs * inverse);
     return divergence_term<Kind>(p_factor * exponential(zt * inverse), q, (zs - zt) * inverse - log_sum_apart, mix);
   }
 };
@@ -128,55 +133,73 @@ std::pair<double, double> divergence_row(const TemperedRow<T>& tempered, std::in
   return {value, pull};
 }
 
-/// d [n] += weight (pull - q of all pulls) of the columns from `first` on.
+/// d [n] += weight (pull - q of all pulls) of the columns from `first` on. Returns the sum of squares of what is added.
 template <Divergence Kind, class T>
-void add_divergence_gradient(const TemperedRow<T>& tempered, std::int64_t first, std::int64_t n, T mix, T all_pulls,
-                             T weight, T* d) {
+T add_divergence_gradient(const TemperedRow<T>& tempered, std::int64_t first, std::int64_t n, T mix, T all_pulls,
+                          T weight, T* d) {
   const TemperedRow<T> row = tempered;
-#pragma omp simd
+  T squares = 0;
+#pragma omp simd reduction(+ : squares)
   for (std::int64_t j = 0; j < n; ++j) {
     T q;
     const T pull = row.template term<Kind>(first + j, mix, q).pull;
-    d[j] += weight * (pull - q * all_pulls);
+    const T added = weight * (pull - q * all_pulls);
+    squares += added * added;
+    d[j] += added;
   }
+  return squares;
 }
 
-/// d [n], or null: the gradient of the next n columns, but for the target's. Returns their sum of min(p, q).
+/// Of some columns, what GradientSum names.
 template <class T>
-T gradient_block(const GradientRow<T>& row, std::int64_t first, std::int64_t n, T* d) {
+struct GradientParts {
+  T least = 0, ce = 0, divergence = 0;
+};
+
+/// d [n], or null: the gradient of the next n columns, but for the target's.
+template <class T>
+GradientParts<T> gradient_block(const GradientRow<T>& row, std::int64_t first, std::int64_t n, T* d) {
   const GradientRow<T> r = row;  // that no store to d could change
   const T* student = r.student + first;
-  T least = 0;
+  T least = 0, of_ce = 0, of_divergence = 0;
   if (r.teacher == nullptr) {
 #pragma omp simd
     for (std::int64_t j = 0; j < n; ++j) d[j] = r.ce * (r.q * exponential(student[j] - r.student_max));
-    return least;
+    return {};
   }
   const T* teacher = r.teacher + first;
   if (d == nullptr) {
 #pragma omp simd reduction(+ : least)
     for (std::int64_t j = 0; j < n; ++j)
-      least += smaller(r.q * exponential(student[j] - r.student_max), r.p * exponential(teacher[j] - r.teacher_max));
+      least +=
+          smaller(r.q_shared * exponential(student[j] - r.student_max), r.p * exponential(teacher[j] - r.teacher_max));
   } else if (r.inverse == 1) {
-#pragma omp simd reduction(+ : least)
+#pragma omp simd reduction(+ : least, of_ce, of_divergence)
     for (std::int64_t j = 0; j < n; ++j) {
-      const T q = r.q * exponential(student[j] - r.student_max);
+      const T e = exponential(student[j] - r.student_max);
+      const T q = is_lacking(teacher[j]) ? 0 : r.q_shared * e;
       const T p = r.p * exponential(teacher[j] - r.teacher_max);
       least += smaller(q, p);
-      d[j] = r.ce * q + r.kl * (q - p);
+      const T ce = r.ce * (r.q * e), kl = r.kl * (q - p);
+      of_ce += ce * ce;
+      of_divergence += kl * kl;
+      d[j] = ce + kl;
     }
   } else {
-#pragma omp simd reduction(+ : least)
+#pragma omp simd reduction(+ : least, of_ce, of_divergence)
     for (std::int64_t j = 0; j < n; ++j) {
       const T zs = student[j] - r.student_max;
       const T zt = teacher[j] - r.teacher_max;
-      const T q = r.q * exponential(zs);
-      least += smaller(q, r.p * exponential(zt));
-      d[j] =
-          r.ce * q + r.kl * (r.q_tempered * exponential(zs * r.inverse) - r.p_tempered * exponential(zt * r.inverse));
+      const T e = exponential(zs);
+      const T tempered = is_lacking(teacher[j]) ? 0 : r.q_tempered * exponential(zs * r.inverse);
+      least += smaller(r.q_shared * e, r.p * exponential(zt));
+      const T ce = r.ce * (r.q * e), kl = r.kl * (tempered - r.p_tempered * exponential(zt * r.inverse));
+      of_ce += ce * ce;
+      of_divergence += kl * kl;
+      d[j] = ce + kl;
     }
   }
-  return least;
+  return {least, of_ce, of_divergence};
 }
 
 }  // namespace
@@ -213,9 +236,10 @@ void logits_sums(const D& cpu, const LogitsRows<T>& rows, const double* student_
       const Sums plain = run(1);
       const Sums tempered = rows.temperature == 1 ? plain : run(rows.temperature);
       out[StudentSum] = plain.student;
+      out[StudentSumShared] = plain.shared;
       out[TeacherSum] = plain.teacher;
       out[Difference] = plain.difference;
-      out[StudentSumTempered] = tempered.student;
+      out[StudentSumTempered] = tempered.shared;
       out[TeacherSumTempered] = tempered.teacher;
       out[DifferenceTempered] = tempered.difference;
       const std::int64_t target = rows.targets[i] - rows.offset;
@@ -245,7 +269,7 @@ void divergence_sums(const D& cpu, const LogitsRows<T>& rows, const LossTerms& t
 template <class D, class T, class G>
 void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const LossTerms& terms, const double* student_max,
                      const double* teacher_max, const double* sums, const double* divergence, TokenWeight token_weight,
-                     G* dlogits, double* sum_min) {
+                     G* dlogits, double* parts) {
   const bool is_apart = rows.teacher != nullptr && !terms.needs_no_sums();  // the divergence's part is added
   const LossTerms plain{.ce = terms.ce, .divergence = is_apart ? 0 : terms.divergence};
   const std::int64_t n = rows.num_valid;
@@ -253,7 +277,8 @@ void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const LossTerms& t
     alignas(64) T values[block];
     for (std::int64_t i = begin; i < end; ++i) {
       G* d = dlogits == nullptr ? nullptr : dlogits + i * rows.columns;
-      sum_min[i] = 0;
+      double* part = parts + i * num_gradient_sums;
+      std::fill_n(part, num_gradient_sums, 0.0);
       if (d != nullptr) std::fill(d + n, d + rows.columns, G{});
       if (rows.targets[i] < 0) {
         if (d != nullptr) std::fill_n(d, n, G{});
@@ -268,16 +293,22 @@ void logits_gradient(const D& cpu, const LogitsRows<T>& rows, const LossTerms& t
         const std::int64_t count = std::min(block, n - first);
         // The logits may lie where the gradient goes, and are read twice where the divergence's part is added.
         T* to = d == nullptr ? nullptr : is_apart ? values : in_place_or(values, d + first);
-        sum_min[i] += gradient_block(row, first, count, to);
+        const GradientParts<T> of_block = gradient_block(row, first, count, to);
+        part[SumMin] += of_block.least;
+        part[CeSquare] += of_block.ce;
+        part[DivergenceSquare] += of_block.divergence;
         if (d == nullptr) continue;
         if (is_apart)
-          with_divergence(terms.kind, [&]<Divergence Kind>() {
-            add_divergence_gradient<Kind>(TemperedRow<T>(rows, i, student_max[i], teacher_max[i], sum), first, count,
-                                          static_cast<T>(terms.mix),
-                                          static_cast<T>(divergence[i * num_divergence_sums + DivergencePull]),
-                                          static_cast<T>(terms.divergence * rows.temperature * weight), to);
+          part[DivergenceSquare] += with_divergence(terms.kind, [&]<Divergence Kind>() {
+            return add_divergence_gradient<Kind>(TemperedRow<T>(rows, i, student_max[i], teacher_max[i], sum), first,
+                                                 count, static_cast<T>(terms.mix),
+                                                 static_cast<T>(divergence[i * num_divergence_sums + DivergencePull]),
+                                                 static_cast<T>(terms.divergence * rows.temperature * weight), to);
           });
-        if (target >= first && target < first + count) to[target - first] -= row.ce;
+        if (target >= first && target < first + count) {
+          to[target - first] -= row.ce;
+          if (rows.teacher != nullptr) part[CeSquare] += target_square(terms.ce * weight, sum);
+        }
         if (to != values) continue;
 #pragma omp simd
         for (std::int64_t j = 0; j < count; ++j) {
@@ -299,17 +330,18 @@ void negate_where_maximal(const D&, const double* own, const double* of_all, dou
 
 template <class D, class T>
 void add_losses(const D&, const LogitsRows<T>& rows, const LossTerms& terms, const double* indices, const double* sums,
-                const double* divergence, const double* sum_min, TokenWeight token_weight, double* totals,
-                double* each) {
+                const double* divergence, const double* parts, TokenWeight token_weight, double* totals, double* each) {
   const bool has_teacher = rows.teacher != nullptr;
   for (std::int64_t i = 0; i < rows.n; ++i) {
-    const LossRow row =
-        loss_row(sums + i * num_logits_sums, divergence == nullptr ? nullptr : divergence + i * num_divergence_sums,
-                 has_teacher, terms, rows.temperature, indices[i] == indices[rows.n + i], sum_min[i]);
+    const LossRow row = loss_row(
+        sums + i * num_logits_sums, divergence == nullptr ? nullptr : divergence + i * num_divergence_sums, has_teacher,
+        terms, rows.temperature, indices[i] == indices[rows.n + i], parts + i * num_gradient_sums);
     const bool counts = rows.targets[i] >= 0;
     if (counts) {
       for (std::int64_t c = 0; c < num_loss_columns; ++c) totals[c] += row.columns[c];
       totals[LossObjective] += token_weight.get(i) * row.objective;
+      totals[LossCeSquare] += row.ce_square;
+      totals[LossDivergenceSquare] += row.divergence_square;
     }
     if (each != nullptr)
       for (std::int64_t c = 0; c < num_loss_columns; ++c) each[i * num_loss_columns + c] = counts ? row.columns[c] : 0;

@@ -26,14 +26,15 @@ std::int64_t least_rows(std::int64_t width) { return 1 + (1 << 13) / (width + 1)
 
 template <class D, class T>
 void row_distance(const D& cpu, RowDistance kind, const T* x, const Acc<T>* y, const std::int32_t* targets,
-                  TokenWeight token_weight, double* distance, std::int64_t rows, std::int64_t width) {
+                  TokenWeight token_weight, double* distance, double* squares, std::int64_t rows, std::int64_t width) {
   const double weight = token_weight.get();
   parallel_for(cpu, rows, least_rows(width), [=](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
-      distance[t] = 0;
+      distance[t] = squares[t] = 0;
       if (targets[t] < 0) continue;
-      distance[t] =
-          weight * distance_of(kind, row_sums(x + t * width, y + t * width, width), static_cast<double>(width));
+      const RowSums<double> sums = row_sums(x + t * width, y + t * width, width);
+      distance[t] = weight * distance_of(kind, sums, static_cast<double>(width));
+      squares[t] = gradient_square(kind, sums, weight, static_cast<double>(width));
     }
   });
 }
@@ -59,7 +60,7 @@ void row_distance_gradient(const D& cpu, RowDistance kind, const T* x, const Acc
 
 #define LIMBECK_INSTANTIATE(T)                                                                                   \
   template void row_distance(const Cpu&, RowDistance, const T*, const Acc<T>*, const std::int32_t*, TokenWeight, \
-                             double*, std::int64_t, std::int64_t);                                               \
+                             double*, double*, std::int64_t, std::int64_t);                                      \
   template void row_distance_gradient(const Cpu&, RowDistance, const T*, const Acc<T>*, const std::int32_t*,     \
                                       TokenWeight, const Acc<T>*, T*, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)

@@ -7,6 +7,7 @@
 #include "kernels/cuda/grid.h"
 #include "kernels/cuda/reduce.cuh"
 #include "kernels/cuda/vector.cuh"
+#include "kernels/loss_row.h"
 
 namespace limbeck::kernels {
 namespace {
@@ -95,26 +96,29 @@ __global__ void __launch_bounds__(most_row_threads, 1)
 /// Sums of exponentials of z = (logit - maximum) * inverse temperature.
 template <class T>
 struct Sums {
-  T student = 0, teacher = 0, difference = 0;
-  __device__ void add(T zs, T zt, bool has_teacher) {
-    student += std::exp(zs);
-    if (!has_teacher) return;
+  T shared = 0, teacher = 0, difference = 0;
+  /// Returns that of the student, which is in `shared` unless the teacher lacks the column.
+  __device__ T add(T zs, T zt, bool has_teacher, bool lacks) {
+    const T of_student = std::exp(zs);
+    shared += lacks ? T(0) : of_student;
+    if (!has_teacher) return of_student;
     const T e = std::exp(zt);
     teacher += e;
     difference += e * (zt - zs);
+    return of_student;
   }
 };
 
 struct RowSums {
-  double student = 0, teacher = 0, difference = 0;
+  double shared = 0, teacher = 0, difference = 0;
   template <class T>
   __device__ void add(const Sums<T>& part) {
-    student += static_cast<double>(part.student);
+    shared += static_cast<double>(part.shared);
     teacher += static_cast<double>(part.teacher);
     difference += static_cast<double>(part.difference);
   }
   __device__ void over_block() {
-    student = block_sum(student);
+    shared = block_sum(shared);
     teacher = block_sum(teacher);
     difference = block_sum(difference);
   }
@@ -138,19 +142,24 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const T* teacher = has_teacher ? rows.teacher + i * rows.columns : student;
     const T smax = static_cast<T>(student_max[i]), tmax = static_cast<T>(teacher_max[i]);
     RowSums plain, tempered;
+    double all_student = 0;
     for_each_batch<N>(n, [&](int c, int next) {
       Batch<T> s, t;
       load_batch<Whole>(student, c, next, n, s);
       load_batch<Whole>(teacher, c, next, n, t);
       Sums<T> of_plain, of_tempered;
+      T of_student = 0;
       for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
         const T zs = s[b][j] - smax, zt = t[b][j] - tmax;
-        of_plain.add(zs, zt, has_teacher);
-        if constexpr (Tempered) of_tempered.add(zs * inverse, zt * inverse, has_teacher);
+        const bool lacks = has_teacher && is_lacking(t[b][j]);
+        of_student += of_plain.add(zs, zt, has_teacher, lacks);
+        if constexpr (Tempered) of_tempered.add(zs * inverse, zt * inverse, has_teacher, lacks);
       });
+      all_student += static_cast<double>(of_student);
       plain.add(of_plain);
       if constexpr (Tempered) tempered.add(of_tempered);
     });
+    all_student = block_sum(all_student);
     plain.over_block();
     if constexpr (Tempered)
       tempered.over_block();
@@ -158,10 +167,11 @@ __global__ void __launch_bounds__(most_row_threads, 1)
       tempered = plain;
     if (threadIdx.x > 0) continue;
     const bool is_here = target >= 0 && target < n;
-    out[StudentSum] = plain.student;
+    out[StudentSum] = all_student;
+    out[StudentSumShared] = plain.shared;
     out[TeacherSum] = plain.teacher;
     out[Difference] = plain.difference;
-    out[StudentSumTempered] = tempered.student;
+    out[StudentSumTempered] = tempered.shared;
     out[TeacherSumTempered] = tempered.teacher;
     out[DifferenceTempered] = tempered.difference;
     out[StudentTarget] = is_here ? static_cast<double>(student[target]) - student_max[i] : 0;
@@ -169,11 +179,31 @@ __global__ void __launch_bounds__(most_row_threads, 1)
   }
 }
 
+/// What GradientSum names of a thread's columns, the least of a batch alone.
+template <class T>
+struct GradientParts {
+  T least = 0, ce = 0, divergence = 0;
+  double all_least = 0;
+  __device__ void end_batch() {
+    all_least += static_cast<double>(least);
+    least = 0;
+  }
+  /// Of all threads, to parts [num_gradient_sums]; `of_target` is more of the square of cross-entropy's gradient.
+  __device__ void store(double* parts, double of_target, bool has_gradient) const {
+    const double min = block_sum(all_least), of_ce = block_sum(static_cast<double>(ce)),
+                 of_divergence = block_sum(static_cast<double>(divergence));
+    if (threadIdx.x > 0) return;
+    parts[SumMin] = min;
+    parts[CeSquare] = has_gradient ? of_ce + of_target : 0;
+    parts[DivergenceSquare] = has_gradient ? of_divergence : 0;
+  }
+};
+
 /// What the gradient of a row takes besides its logits: factors of their exponentials, and weights of the two parts.
 template <class T>
 struct GradientRow {
   T student_max, teacher_max, inverse;
-  T q, p, q_tempered, p_tempered;  // 1 / the sums of exponentials
+  T q, p, q_shared, q_tempered, p_tempered;  // 1 / the sums of exponentials
   T ce, kl;
   __device__ GradientRow(const LogitsRows<T>& rows, double smax, double tmax, const double* sum, const LossTerms& terms,
                          double weight)
@@ -182,26 +212,33 @@ struct GradientRow {
         inverse(static_cast<T>(1 / rows.temperature)),
         q(static_cast<T>(1 / sum[StudentSum])),
         p(static_cast<T>(1 / sum[TeacherSum])),
+        q_shared(static_cast<T>(1 / sum[StudentSumShared])),
         q_tempered(static_cast<T>(1 / sum[StudentSumTempered])),
         p_tempered(static_cast<T>(1 / sum[TeacherSumTempered])),
         ce(static_cast<T>(terms.ce * weight)),
         kl(static_cast<T>(terms.divergence * rows.temperature * weight)) {}
 
-  /// The gradient of a logit that is not the target's. Adds min(p, q).
+  /// The gradient of a logit that is not the target's. Adds to what GradientSum names.
   template <bool Tempered>
-  __device__ T gradient(T student, T teacher, bool has_teacher, T& least) const {
+  __device__ T gradient(T student, T teacher, bool has_teacher, GradientParts<T>& parts) const {
     const T zs = student - student_max;
-    const T of_student = q * std::exp(zs);
-    if (!has_teacher) return ce * of_student;
+    const T e = std::exp(zs);
+    const T of_ce = ce * (q * e);
+    if (!has_teacher) return of_ce;
     const T zt = teacher - teacher_max;
     const T of_teacher = p * std::exp(zt);
-    least += of_teacher < of_student ? of_teacher : of_student;
+    const bool lacks = is_lacking(teacher);
+    const T shared = lacks ? T(0) : q_shared * e;
+    parts.least += of_teacher < shared ? of_teacher : shared;
+    T apart = shared - of_teacher;
     if constexpr (Tempered) {
-      const T apart = std::fma(q_tempered, std::exp(zs * inverse), -(p_tempered * std::exp(zt * inverse)));
-      return std::fma(ce, of_student, kl * apart);
-    } else {
-      return std::fma(ce, of_student, kl * (of_student - of_teacher));
+      const T tempered = lacks ? T(0) : q_tempered;
+      apart = std::fma(tempered, std::exp(zs * inverse), -(p_tempered * std::exp(zt * inverse)));
     }
+    apart *= kl;
+    parts.ce = std::fma(of_ce, of_ce, parts.ce);
+    parts.divergence = std::fma(apart, apart, parts.divergence);
+    return of_ce + apart;
   }
 };
 
@@ -223,7 +260,7 @@ struct TemperedRow {
   __device__ DivergenceTerm<T> term(T student, T teacher, T mix, T& q) const {
     // The difference of equal logits is 0, however products and sums are fused.
     const T zs = student - student_max, zt = teacher - teacher_max;
-    q = q_factor * std::exp(zs * inverse);
+    q = is_lacking(teacher) ? T(0) : q_factor * std::exp(zs * inverse);
     return divergence_term<Kind>(p_factor * std::exp(zt * inverse), q, (zs - zt) * inverse - log_sum_apart, mix);
   }
 };
@@ -271,7 +308,7 @@ template <Divergence Kind, class T, class G, bool Whole>
 __global__ void __launch_bounds__(most_row_threads, 1)
     divergence_gradient_kernel(LogitsRows<T> rows, LossTerms terms, const double* student_max,
                                const double* teacher_max, const double* sums, const double* divergence,
-                               TokenWeight token_weight, G* dlogits, double* sum_min) {
+                               TokenWeight token_weight, G* dlogits, double* parts) {
   constexpr int N = vector_length<T>;
   const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
   const T mix = static_cast<T>(terms.mix);
@@ -281,8 +318,9 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const bool is_skipped = rows.targets[i] < 0;
     for (int c = (is_skipped ? 0 : n) + static_cast<int>(threadIdx.x); c < columns; c += static_cast<int>(blockDim.x))
       d[c] = G{};
+    double* const of_row = parts + i * num_gradient_sums;
     if (is_skipped) {
-      if (threadIdx.x == 0) sum_min[i] = 0;
+      if (threadIdx.x < num_gradient_sums) of_row[threadIdx.x] = 0;
       continue;
     }
     const T* student = rows.student + i * rows.columns;
@@ -294,33 +332,32 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const GradientRow<T> row(rows, student_max[i], teacher_max[i], sum, plain, weight);
     const TemperedRow<T> tempered(rows, student_max[i], teacher_max[i], sum);
     const T all_pulls = static_cast<T>(divergence[i * num_divergence_sums + DivergencePull]);
-    double all_least = 0;
+    GradientParts<T> all;
     for_each_batch<N>(n, [&](int c, int next) {
       Batch<T> s, t;
       load_batch<Whole>(student, c, next, n, s);
       load_batch<Whole>(teacher, c, next, n, t);
-      T least = 0;
       for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
         T q;
         const T pull = tempered.template term<Kind>(s[b][j], t[b][j], mix, q).pull;
-        s[b][j] =
-            std::fma(of_divergence, pull - q * all_pulls, row.template gradient<false>(s[b][j], t[b][j], true, least));
+        const T added = of_divergence * (pull - q * all_pulls);
+        s[b][j] = row.template gradient<false>(s[b][j], t[b][j], true, all) + added;
+        all.divergence = std::fma(added, added, all.divergence);
         if (c + b * next + j == target) s[b][j] -= row.ce;
       });
-      all_least += static_cast<double>(least);
+      all.end_batch();
 #pragma unroll
       for (int b = 0; b < batch; ++b)
         if (c + b * next < n) store<Whole>(d + c + b * next, s[b], n - c - b * next);
     });
-    all_least = block_sum(all_least);
-    if (threadIdx.x == 0) sum_min[i] = all_least;
+    all.store(of_row, target >= 0 && target < n ? target_square(terms.ce * weight, sum) : 0, true);
   }
 }
 
 template <class T, class G, bool Whole, bool Tempered>
 __global__ void __launch_bounds__(most_row_threads, 1)
     gradient_kernel(LogitsRows<T> rows, LossTerms terms, const double* student_max, const double* teacher_max,
-                    const double* sums, TokenWeight token_weight, G* dlogits, double* sum_min) {
+                    const double* sums, TokenWeight token_weight, G* dlogits, double* parts) {
   constexpr int N = vector_length<T>;
   const double weight = token_weight.get();  // here, for in the loop it takes registers
   const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
@@ -331,8 +368,9 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     if (d != nullptr)
       for (int c = (is_skipped ? 0 : n) + static_cast<int>(threadIdx.x); c < columns; c += static_cast<int>(blockDim.x))
         d[c] = G{};
+    double* const of_row = parts + i * num_gradient_sums;
     if (is_skipped || (d == nullptr && !has_teacher)) {
-      if (threadIdx.x == 0) sum_min[i] = 0;
+      if (threadIdx.x < num_gradient_sums) of_row[threadIdx.x] = 0;
       continue;
     }
     const T* student = rows.student + i * rows.columns;
@@ -340,24 +378,23 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const std::int64_t target = rows.targets[i] - rows.offset;
     const GradientRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums, terms,
                              token_weight.rows == nullptr ? weight : weight * token_weight.rows[i]);
-    double all_least = 0;
+    GradientParts<T> all;
     for_each_batch<N>(n, [&](int c, int next) {
       Batch<T> s, t;
       load_batch<Whole>(student, c, next, n, s);
       load_batch<Whole>(teacher, c, next, n, t);
-      T least = 0;
       for_each_element<Whole, N>(c, next, n, [&](int b, int j) {
-        s[b][j] = row.template gradient<Tempered>(s[b][j], t[b][j], has_teacher, least);
+        s[b][j] = row.template gradient<Tempered>(s[b][j], t[b][j], has_teacher, all);
         if (c + b * next + j == target) s[b][j] -= row.ce;
       });
-      all_least += static_cast<double>(least);
+      all.end_batch();
       if (d == nullptr) return;
 #pragma unroll
       for (int b = 0; b < batch; ++b)
         if (c + b * next < n) store<Whole>(d + c + b * next, s[b], n - c - b * next);
     });
-    all_least = block_sum(all_least);
-    if (threadIdx.x == 0) sum_min[i] = all_least;
+    const bool is_here = has_teacher && target >= 0 && target < n;
+    all.store(of_row, is_here ? target_square(terms.ce * weight, sums + i * num_logits_sums) : 0, d != nullptr);
   }
 }
 
@@ -407,7 +444,7 @@ void divergence_sums(const D& cuda, const LogitsRows<T>& rows, const LossTerms& 
 template <class D, class T, class G>
 void logits_gradient(const D& cuda, const LogitsRows<T>& rows, const LossTerms& terms, const double* student_max,
                      const double* teacher_max, const double* sums, const double* divergence, TokenWeight weight,
-                     G* dlogits, double* sum_min) {
+                     G* dlogits, double* parts) {
   if (rows.n == 0) return;
   const bool whole = are_whole(rows, rows.student, rows.teacher, dlogits), tempered = rows.temperature != 1;
   if (rows.teacher != nullptr && !terms.needs_no_sums() && dlogits != nullptr)
@@ -415,12 +452,12 @@ void logits_gradient(const D& cuda, const LogitsRows<T>& rows, const LossTerms& 
       gpu::launch(cuda,
                   whole ? divergence_gradient_kernel<Kind, T, G, true> : divergence_gradient_kernel<Kind, T, G, false>,
                   blocks_for(cuda, rows.n), threads_for(rows), 0, rows, terms, student_max, teacher_max, sums,
-                  divergence, weight, dlogits, sum_min);
+                  divergence, weight, dlogits, parts);
     });
   const auto kernel = whole ? (tempered ? gradient_kernel<T, G, true, true> : gradient_kernel<T, G, true, false>)
                             : (tempered ? gradient_kernel<T, G, false, true> : gradient_kernel<T, G, false, false>);
   gpu::launch(cuda, kernel, blocks_for(cuda, rows.n), threads_for(rows), 0, rows, terms, student_max, teacher_max, sums,
-              weight, dlogits, sum_min);
+              weight, dlogits, parts);
 }
 
 #define LIMBECK_INSTANTIATE(T)                                                                                     \

@@ -22,20 +22,23 @@ struct NegateWhereMaximal {
 /// One block, whose threads take rows in turn.
 template <class T>
 __global__ void add_losses_kernel(LogitsRows<T> rows, LossTerms terms, const double* indices, const double* sums,
-                                  const double* divergence, const double* sum_min, TokenWeight token_weight,
+                                  const double* divergence, const double* parts, TokenWeight token_weight,
                                   double* totals, double* each) {
   double of_thread[num_loss_totals] = {};
   for (std::int64_t i = threadIdx.x; i < rows.n; i += blockDim.x) {
     LossRow row{};
     if (rows.targets[i] >= 0)
       row = loss_row(sums + i * num_logits_sums, divergence == nullptr ? nullptr : divergence + i * num_divergence_sums,
-                     rows.teacher != nullptr, terms, rows.temperature, indices[i] == indices[rows.n + i], sum_min[i]);
+                     rows.teacher != nullptr, terms, rows.temperature, indices[i] == indices[rows.n + i],
+                     parts + i * num_gradient_sums);
 #pragma unroll
     for (int c = 0; c < num_loss_columns; ++c) {
       of_thread[c] += row.columns[c];
       if (each != nullptr) each[i * num_loss_columns + c] = row.columns[c];
     }
     of_thread[LossObjective] += token_weight.get(i) * row.objective;
+    of_thread[LossCeSquare] += row.ce_square;
+    of_thread[LossDivergenceSquare] += row.divergence_square;
   }
 #pragma unroll
   for (int c = 0; c < num_loss_totals; ++c) {
@@ -53,11 +56,11 @@ void negate_where_maximal(const D& cuda, const double* own, const double* of_all
 
 template <class D, class T>
 void add_losses(const D& cuda, const LogitsRows<T>& rows, const LossTerms& terms, const double* indices,
-                const double* sums, const double* divergence, const double* sum_min, TokenWeight weight, double* totals,
+                const double* sums, const double* divergence, const double* parts, TokenWeight weight, double* totals,
                 double* each) {
   if (rows.n > 0)
     gpu::launch(cuda, add_losses_kernel<T>, dim3(1), dim3(usual_threads), 0, rows, terms, indices, sums, divergence,
-                sum_min, weight, totals, each);
+                parts, weight, totals, each);
 }
 
 template void negate_where_maximal(const Cuda&, const double*, const double*, double*, std::int64_t);

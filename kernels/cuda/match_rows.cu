@@ -29,13 +29,18 @@ struct Distance {
   const std::int32_t* targets;
   TokenWeight weight;
   double* distance;
+  double* squares;
   std::int64_t width;
   __device__ void run(std::int64_t t, int lane) const {
-    double of_row = 0;
-    if (targets[t] >= 0)
-      of_row = weight.get() *
-               distance_of(kind, row_sums(x + t * width, y + t * width, width, lane), static_cast<double>(width));
-    if (lane == 0) distance[t] = of_row;
+    double of_row = 0, square = 0;
+    if (targets[t] >= 0) {
+      const RowSums<double> sums = row_sums(x + t * width, y + t * width, width, lane);
+      of_row = weight.get() * distance_of(kind, sums, static_cast<double>(width));
+      square = gradient_square(kind, sums, weight.get(), static_cast<double>(width));
+    }
+    if (lane > 0) return;
+    distance[t] = of_row;
+    squares[t] = square;
   }
 };
 
@@ -66,8 +71,8 @@ struct DistanceGradient {
 
 template <class D, class T>
 void row_distance(const D& cuda, RowDistance kind, const T* x, const Acc<T>* y, const std::int32_t* targets,
-                  TokenWeight weight, double* distance, std::int64_t rows, std::int64_t width) {
-  for_each_row(cuda, rows, Distance<T>{kind, x, y, targets, weight, distance, width});
+                  TokenWeight weight, double* distance, double* squares, std::int64_t rows, std::int64_t width) {
+  for_each_row(cuda, rows, Distance<T>{kind, x, y, targets, weight, distance, squares, width});
 }
 
 template <class D, class T>
@@ -78,7 +83,7 @@ void row_distance_gradient(const D& cuda, RowDistance kind, const T* x, const Ac
 
 #define LIMBECK_INSTANTIATE(T)                                                                                    \
   template void row_distance(const Cuda&, RowDistance, const T*, const Acc<T>*, const std::int32_t*, TokenWeight, \
-                             double*, std::int64_t, std::int64_t);                                                \
+                             double*, double*, std::int64_t, std::int64_t);                                       \
   template void row_distance_gradient(const Cuda&, RowDistance, const T*, const Acc<T>*, const std::int32_t*,     \
                                       TokenWeight, const Acc<T>*, T*, std::int64_t, std::int64_t);
 LIMBECK_INSTANTIATE(float)

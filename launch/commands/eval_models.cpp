@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "core/nn/student/vocabulary_rows.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/run/checkpointing.h"
 
@@ -17,13 +16,16 @@ LoadedModel load_model(Rank& rank, const std::filesystem::path& path, std::optio
   return load_model(rank, open_model_together(rank, path, log), vocabulary, log);
 }
 
-LoadedModel load_model(Rank& rank, ModelSource source, std::optional<std::int64_t> vocabulary, const Log& log) {
+LoadedModel load_model(Rank& rank, ModelSource source, std::optional<std::int64_t> vocabulary, const Log& log,
+                       const std::optional<nn::TokenRows>& rows) {
   LoadedModel loaded{.source = std::move(source), .model = nullptr};
   for (const auto& notice : loaded.source.notices) log->warn("{}", notice);
   nn::ModelConfig config = loaded.source.config;
   config.vocabulary = vocabulary.value_or(config.vocabulary);
+  if (rows && rows->lacks_any()) config.head_bias = true;
   loaded.model = std::make_unique<nn::Transformer>(config, rank.frozen_as_kept());
-  while_others_hear(rank, [&] { loaded.model->load(nn::VocabularyRows(*loaded.source.reader, config.vocabulary)); });
+  while_others_hear(rank,
+                    [&] { loaded.model->load(nn::VocabularyRows(*loaded.source.reader, config.vocabulary, rows)); });
   return loaded;
 }
 

@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 
+#include "core/nn/student/vocabulary_rows.h"
 #include "core/nn/transformer.h"
 #include "data/tokenizers/tokenizer.h"
 #include "launch/commands/command_line.h"
@@ -28,8 +29,9 @@ struct LoadedModel {
 /// nothing: its own.
 LoadedModel load_model(Rank& rank, const std::filesystem::path& path, std::optional<std::int64_t> vocabulary,
                        const Log& log);
-/// The same of what is open already.
-LoadedModel load_model(Rank& rank, ModelSource source, std::optional<std::int64_t> vocabulary, const Log& log);
+/// The same of what is open already; `rows`: by launch/run/matched_rows.h.
+LoadedModel load_model(Rank& rank, ModelSource source, std::optional<std::int64_t> vocabulary, const Log& log,
+                       const std::optional<nn::TokenRows>& rows = std::nullopt);
 
 /// The model's own, or that of --tokenizer, whose ids have to be the model's; null where there is none.
 std::shared_ptr<const data::Tokenizer> tokenizer_of(const EvalOptions& options, const ModelSource& source);

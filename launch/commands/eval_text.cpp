@@ -14,6 +14,7 @@
 #include "launch/console/streams.h"
 #include "launch/report/text_report.h"
 #include "launch/run/checkpointing.h"
+#include "launch/run/matched_rows.h"
 #include "launch/run/model_differences.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/text_evaluation.h"
@@ -148,8 +149,14 @@ void evaluate_text(Rank& rank, const EvalOptions& options) {
   std::vector<const ModelSource*> all = {&model.source};
   std::optional<LoadedModel> teacher;
   if (options.teacher) {
-    teacher = load_model(rank, *options.teacher, model.source.config.vocabulary, log);
-    check_same_ids(teacher->source, tokenizer.get(), "--teacher", log);
+    ModelSource source = open_model_together(rank, *options.teacher, log);
+    std::optional<nn::TokenRows> rows;
+    if (tokenizer)
+      rows = matched_rows(
+          source, *tokenizer,
+          fmt::format("--teacher: {} has another tokenizer than the text is cut by", source.path.string()), log);
+    if (!rows) check_same_ids(source, tokenizer.get(), "--teacher", log);
+    teacher = load_model(rank, std::move(source), model.source.config.vocabulary, log, rows);
     all.push_back(&teacher->source);
   }
   std::optional<ModelSource> other;

@@ -380,6 +380,8 @@ void check_for_train(const RunConfig& config) {
   if (objective.preference && config.model->source.empty() && (!config.teacher || config.teacher->source.empty()))
     fail_usage("train: objective.preference is given, but no reference: expected model.source, or teacher.source");
   for (const auto& [name, value] : {std::pair("hidden_states.weight", objective.hidden_states.weight),
+                                    std::pair("routers.weight", objective.routers.weight),
+                                    std::pair("attention.weight", objective.attention.weight),
                                     std::pair("sampled_text.fraction", objective.sampled_text.fraction)})
     if (value > 0) fail_usage("train: objective.{} is {}, expected 0 without a teacher", name, value);
   for (const auto& [name, is_given] :

@@ -133,6 +133,20 @@ struct HiddenStatesConfig {
   friend bool operator==(const HiddenStatesConfig&, const HiddenStatesConfig&) = default;
 };
 
+struct RouterMatchConfig {
+  double weight = 0;
+  std::vector<std::int64_t> layers;  // as HiddenStatesConfig's
+  bool by_load = true;
+  friend bool operator==(const RouterMatchConfig&, const RouterMatchConfig&) = default;
+};
+
+struct AttentionMatchConfig {
+  double weight = 0;
+  kernels::RowDistance distance = kernels::RowDistance::Cosine;
+  std::vector<std::int64_t> layers;
+  friend bool operator==(const AttentionMatchConfig&, const AttentionMatchConfig&) = default;
+};
+
 enum class SampledBy : std::uint8_t { Student, Teacher };
 
 struct SampledTextConfig {
@@ -167,6 +181,8 @@ struct ObjectiveConfig {
   bool renormalised = false;
   double predict_weight = 0.3;
   std::optional<PreferenceConfig> preference;
+  RouterMatchConfig routers;
+  AttentionMatchConfig attention;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };
 

@@ -236,6 +236,8 @@ void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed)
   }
   if (c.divergence != kernels::Divergence::ForwardKl) refuse("divergence", "FORWARD_KL");
   if (c.hidden_states.weight > 0) refuse("hidden_states", "none: they are not kept");
+  if (c.routers.weight > 0) refuse("routers", "none: routing is not kept");
+  if (c.attention.weight > 0) refuse("attention", "none: what attention gives is not kept");
   if (c.sampled_text.fraction > 0) refuse("sampled_text", "none: what a model says is not in the cache");
   if (c.final_temperature) refuse("final_temperature", "none: a cache is of a few temperatures");
   if (c.control != Control::None) refuse("control", "NONE: it stands in the place of a teacher that runs");

@@ -224,6 +224,20 @@ void fields(Io& io, HiddenStatesConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, RouterMatchConfig& c) {
+  io("weight", c.weight, at_least(0));
+  io("layers", c.layers);
+  io("by_load", c.by_load);
+}
+
+template <class Io>
+void fields(Io& io, AttentionMatchConfig& c) {
+  io("weight", c.weight, at_least(0));
+  io("distance", c.distance);
+  io("layers", c.layers);
+}
+
+template <class Io>
 void fields(Io& io, SampledTextConfig& c) {
   io("by", c.by);
   io("fraction", c.fraction, between(0, 1));
@@ -255,6 +269,8 @@ void fields(Io& io, ObjectiveConfig& c) {
   io("renormalised", c.renormalised);
   io("predict_weight", c.predict_weight, at_least(0));
   io("preference", c.preference);
+  io("routers", c.routers);
+  io("attention", c.attention);
 }
 
 template <class Io>

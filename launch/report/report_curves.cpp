@@ -107,6 +107,8 @@ std::vector<Fields> of_training() {
 std::vector<Fields> of_machine() {
   return {{{.title = "Learning rate", .is_exact = true, .from_zero = true}, {{"lr", "rate"}}},
           {{.title = "Gradient norm", .unit = "before clipping", .may_be_log = true}, {{"grad_norm", "norm"}}},
+          {{.title = "Gradient by term", .unit = "of the student's logits", .may_be_log = true},
+           {{"grad_norm_ce", "cross-entropy"}, {"grad_norm_divergence", "divergence"}}},
           {{.title = "Speed", .unit = "tokens a second", .from_zero = true}, {{"tokens_per_s", "speed"}}},
           {{.title = "Use of the machine", .unit = "% of its measured peak", .scale = 100, .from_zero = true},
            {{"mfu", "use"}}},

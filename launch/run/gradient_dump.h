@@ -36,7 +36,7 @@ class GradientDump {
 
   Rank& rank_;
   bool has_teacher_;
-  double hidden_weight_;
+  double hidden_weight_, attention_weight_, routers_weight_;
   double balance_weight_, z_weight_;
   std::optional<data::TemporaryFile> temporary_;  // of the first rank
   std::optional<data::Hdf5File> file_;            // under that name

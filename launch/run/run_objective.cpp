@@ -1,6 +1,7 @@
 #include "launch/run/run_objective.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "core/counted.h"
 
@@ -17,6 +18,29 @@ optim::CachedDistillationOptions cached_options(const RunConfig& config, std::in
   const optim::DistillationOptions whole = distillation_options(config, step, /*is_sampled=*/false);
   return {
       .ce_weight = whole.ce_weight, .temperature = whole.temperature, .renormalised = config.objective.renormalised};
+}
+
+/// Of student's layers that are spread over the teacher's, that to whose output layer i comes.
+std::int64_t evenly(std::int64_t i, const nn::ModelConfig& student, const nn::ModelConfig& teacher) {
+  return (i + 1) * teacher.num_layers / student.num_layers - 1;
+}
+
+/// The teacher's layer for each of the student's: as given, or the usual ones.
+std::vector<std::int64_t> matched_layers(const char* field, const std::vector<std::int64_t>& given,
+                                         const nn::ModelConfig& student, const nn::ModelConfig& teacher,
+                                         const std::function<std::int64_t(std::int64_t)>& usual) {
+  std::vector<std::int64_t> layers = given;
+  for (std::int64_t i = 0; i < student.num_layers && given.empty(); ++i) layers.push_back(usual(i));
+  if (std::ssize(layers) != student.num_layers)
+    fail_usage("objective.{}.layers has {}, expected one for each of the student's {}", field,
+               core::counted(std::ssize(layers), "layer"), student.num_layers);
+  for (const std::int64_t layer : layers)
+    if (layer < -1 || layer >= teacher.num_layers)
+      fail_usage("objective.{}.layers has {}, expected -1 or a layer of the teacher's {}, from 0", field, layer,
+                 teacher.num_layers);
+  if (std::ranges::count(layers, -1) == std::ssize(layers))
+    fail_usage("objective.{}.layers names no layer, expected one or more, or a weight of 0", field);
+  return layers;
 }
 
 }  // namespace
@@ -66,22 +90,49 @@ std::optional<HiddenMatch> hidden_match(const HiddenStatesConfig& config, const 
         "objective.hidden_states.projector is false, expected true: the student's hidden states are {} wide, the "
         "teacher's {}",
         student.width, teacher.width);
-  HiddenMatch match{.weight = config.weight, .distance = config.distance, .layers = config.layers};
-  if (match.layers.empty()) {
-    for (std::int64_t i = 0; i < student.num_layers; ++i)
-      match.layers.push_back(i + 1 == student.num_layers ? teacher.num_layers - 1
-                             : !kept.empty()             ? kept[static_cast<std::size_t>(i + 1)] - 1
-                                                         : (i + 1) * teacher.num_layers / student.num_layers - 1);
-  }
-  if (std::ssize(match.layers) != student.num_layers)
-    fail_usage("objective.hidden_states.layers has {}, expected one for each of the student's {}",
-               core::counted(std::ssize(match.layers), "layer"), student.num_layers);
-  for (const std::int64_t layer : match.layers)
-    if (layer < -1 || layer >= teacher.num_layers)
-      fail_usage("objective.hidden_states.layers has {}, expected -1 or a layer of the teacher's {}, from 0", layer,
-                 teacher.num_layers);
-  if (match.num_matched() == 0)
-    fail_usage("objective.hidden_states.layers names no layer, expected one or more, or a weight of 0");
+  return HiddenMatch{.weight = config.weight,
+                     .distance = config.distance,
+                     .layers = matched_layers("hidden_states", config.layers, student, teacher, [&](std::int64_t i) {
+                       if (i + 1 == student.num_layers) return teacher.num_layers - 1;
+                       return kept.empty() ? evenly(i, student, teacher) : kept[static_cast<std::size_t>(i + 1)] - 1;
+                     })};
+}
+
+std::optional<HiddenMatch> attention_match(const AttentionMatchConfig& config, const nn::ModelConfig& student,
+                                           const nn::ModelConfig& teacher, std::span<const std::int64_t> kept) {
+  if (config.weight == 0) return std::nullopt;
+  if (student.width != teacher.width)
+    fail_usage("objective.attention.weight is {}, expected 0: the student is {} wide, the teacher {}", config.weight,
+               student.width, teacher.width);
+  return HiddenMatch{.weight = config.weight,
+                     .distance = config.distance,
+                     .layers = matched_layers("attention", config.layers, student, teacher, [&](std::int64_t i) {
+                       return kept.empty() ? evenly(i, student, teacher) : kept[static_cast<std::size_t>(i)];
+                     })};
+}
+
+std::optional<RouterMatch> router_match(const RouterMatchConfig& config, const nn::ModelConfig& student,
+                                        const nn::ModelConfig& teacher, std::span<const std::int64_t> kept) {
+  if (config.weight == 0) return std::nullopt;
+  if (student.moe.num_experts != teacher.moe.num_experts || student.moe.num_experts == 0)
+    fail_usage("objective.routers.weight is {}, expected 0: the student has {}, the teacher {}, expected as many",
+               config.weight, core::counted(student.moe.num_experts, "expert"), teacher.moe.num_experts);
+  const auto have_experts = [&](std::int64_t i, std::int64_t of_teacher) {
+    return of_teacher >= 0 && student.is_moe_layer(i) && teacher.is_moe_layer(of_teacher);
+  };
+  RouterMatch match{.weight = config.weight,
+                    .layers = matched_layers("routers", config.layers, student, teacher,
+                                             [&](std::int64_t i) {
+                                               const std::int64_t own = kept.empty()
+                                                                            ? evenly(i, student, teacher)
+                                                                            : kept[static_cast<std::size_t>(i)];
+                                               return have_experts(i, own) ? own : -1;
+                                             }),
+                    .by_load = config.by_load};
+  for (std::int64_t i = 0; i < student.num_layers; ++i)
+    if (const std::int64_t of_teacher = match.layers[static_cast<std::size_t>(i)];
+        of_teacher >= 0 && !have_experts(i, of_teacher))
+      fail_usage("objective.routers.layers has {} for layer {}, expected -1: not both have experts", of_teacher, i);
   return match;
 }
 

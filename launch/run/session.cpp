@@ -3,8 +3,6 @@
 #include <cmath>
 
 #include "core/counted.h"
-#include "core/nn/student/token_rows.h"
-#include "core/nn/student/vocabulary_rows.h"
 #include "core/slice.h"
 #include "data/text/token_meta.h"
 #include "data/tokenizers/smaller_vocabulary.h"
@@ -14,6 +12,7 @@
 #include "launch/run/available_memory.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/clock.h"
+#include "launch/run/matched_rows.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/run_config.h"
 #include "launch/run/same_everywhere.h"
@@ -38,7 +37,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     student_source_ = open_model_together(rank, found.model->source, log);
   for (const ModelSource* source : {&teacher_source_, &student_source_}) say_notices(*source, log);
   choose_tokenizer(log);
-  check_same_ids(teacher_source_, "the teacher's", log);
+  match_teacher(log);
   check_same_ids(student_source_, "model.source's", log);
   if (config.student_init && config.student_init->vocabulary_count > 0) cut_vocabulary(log);
   const nn::ModelConfig architecture = student_architecture();
@@ -71,11 +70,30 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   student = std::make_unique<nn::Transformer>(architecture, options);
 }
 
+void Session::match_teacher(const Log& log) {
+  if (!config.teacher) return;
+  teacher_rows_ = matched_rows(teacher_source_, *tokenizer,
+                               fmt::format("data.tokenizer ({}) is another tokenizer than the teacher's ({})",
+                                           config.data.tokenizer, teacher_source_.path.string()),
+                               log);
+  if (teacher_rows_) return;
+  check_same_ids(teacher_source_, "the teacher's", log);
+  if (tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
+    fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
+               tokenizer->vocabulary_size(), teacher_source_.config.vocabulary);
+}
+
+std::int64_t Session::usual_vocabulary() const {
+  return config.teacher && !teacher_rows_ ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
+}
+
 /// With as many rows of the vocabulary as the student has, so that logits stand beside logits; those behind the
 /// tokenizer's tokens count for nothing.
 void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   nn::ModelConfig architecture = teacher_source_.config;
   architecture.vocabulary = vocabulary;
+  if (teacher_rows_ && teacher_rows_->lacks_any()) architecture.head_bias = true;
+  teacher_tensors_ = std::make_unique<nn::VocabularyRows>(*teacher_source_.reader, vocabulary, teacher_rows_);
   nn::ModelOptions options = rank.frozen_copy(config.precision.frozen_storage);
   if (config.precision.sharded_teacher) options = rank.frozen_shard(config.precision.frozen_storage);
   options.as_kept = config.precision.mapped_teacher;
@@ -86,7 +104,7 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   auto since = Clock::now();
   double seconds = 0;
   while_others_hear(rank, [&] {
-    teacher->load(nn::VocabularyRows(*teacher_source_.reader, vocabulary));
+    teacher->load(*teacher_tensors_);
     seconds = lap(since);
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
   });
@@ -151,9 +169,6 @@ void Session::choose_tokenizer(const Log& log) {
       fail_usage("data.tokenizer is empty, expected bytes, teacher, model, or a file or folder with a tokenizer");
     tokenizer = open_tokenizer(found.data.tokenizer, log);
   }
-  if (config.teacher && tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
-    fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
-               tokenizer->vocabulary_size(), teacher_source_.config.vocabulary);
 }
 
 /// The first rank reads it.
@@ -174,6 +189,9 @@ void Session::cut_vocabulary(const Log& log) {
   if (whole == nullptr)
     fail_usage("student_init.vocabulary_count is {}, but {} has no tokenizer with merges (BPE), expected 0",
                config.student_init->vocabulary_count, config.teacher->source);
+  if (teacher_rows_)
+    fail_usage("student_init.vocabulary_count is {}, expected 0 beside a data.tokenizer with other ids than {}'s",
+               config.student_init->vocabulary_count, config.teacher->source);
   for (const DataSourceConfig& source : sources_of(config.data))
     if (!source.tokens.empty())
       fail_usage("student_init.vocabulary_count is {}, but {} holds tokens of the whole vocabulary, expected data.text",
@@ -185,8 +203,7 @@ void Session::cut_vocabulary(const Log& log) {
   log->info("the vocabulary: {} of {} stay", std::ssize(smaller.ids), core::counted(vocabulary_cut_, "token"));
   tokenizer = std::make_shared<data::BpeTokenizer>(std::move(smaller.description), config.teacher->source);
   teacher_source_.tokenizer = tokenizer;
-  teacher_source_.config.vocabulary = std::ssize(smaller.ids);
-  teacher_source_.reader = std::make_shared<nn::TokenRows>(teacher_source_.reader, std::move(smaller.ids));
+  teacher_rows_ = nn::TokenRows{.rows = std::move(smaller.ids), .pieces = {}};
 }
 
 /// Throws where the ids of the text would mean something else to a model. `whose` tokenizer it is.
@@ -268,11 +285,12 @@ nn::ModelConfig Session::whole_student_architecture() const {
   if (!config.student_init) {
     if (student_source_.reader) return student_source_.config;
     nn::ModelConfig architecture = config.model->architecture;
-    if (architecture.vocabulary == 0)
-      architecture.vocabulary = config.teacher ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
+    if (architecture.vocabulary == 0) architecture.vocabulary = usual_vocabulary();
     return architecture;
   }
-  return started_config(*config.student_init, teacher_source_.config, teacher_source_.path.string());
+  nn::ModelConfig from = teacher_source_.config;
+  from.vocabulary = usual_vocabulary();
+  return started_config(*config.student_init, from, teacher_source_.path.string());
 }
 
 void Session::start_student() {
@@ -283,7 +301,7 @@ void Session::start_student() {
       load_student(*student_source_.reader);
     return;
   }
-  cut = std::make_shared<StudentSource>(rank, *config.student_init, *teacher, *teacher_source_.reader, calibration(),
+  cut = std::make_shared<StudentSource>(rank, *config.student_init, *teacher, *teacher_tensors_, calibration(),
                                         student->config(), config.train.seed);
   cut->load(*student);
   start = cut->start();

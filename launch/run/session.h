@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/nn/student/vocabulary_rows.h"
 #include "core/nn/transformer.h"
 #include "data/text/mixture.h"
 #include "data/tokenizers/tokenizer.h"
@@ -32,6 +33,8 @@ class Session {
 
   /// Whether the student learns from a teacher, one that runs or its cache.
   bool distils() const { return teacher != nullptr || cached_teacher != nullptr; }
+  /// Whether the text has tokens, by name, that the teacher has not.
+  bool teacher_lacks_tokens() const { return teacher_rows_ && !teacher_rows_->pieces.empty(); }
   /// Gives the teacher's memory back where the student learns from its cache and nothing else asks it.
   void release_teacher();
 
@@ -74,7 +77,10 @@ class Session {
   std::shared_ptr<StudentSource> cut;  // null unless the student was cut from the teacher
 
  private:
+  void match_teacher(const Log& log);
   void load_teacher(std::int64_t vocabulary, const Log& log);
+  /// How many tokens a student has whose config does not say it.
+  std::int64_t usual_vocabulary() const;
   void load_student(const core::StateReader& reader);
   CalibrationText calibration() const;
   Evaluation evaluate_start();
@@ -86,9 +92,11 @@ class Session {
   nn::ModelConfig student_architecture() const;
   nn::ModelConfig whole_student_architecture() const;  // with layers that are not trained
 
-  ModelSource teacher_source_;       // with fewer tokens where student_init.vocabulary_count says so
-  std::int64_t vocabulary_cut_ = 0;  // of so many tokens; 0: they all stay
-  ModelSource student_source_;       // model.source
+  ModelSource teacher_source_;                 // with fewer tokens where student_init.vocabulary_count says so
+  std::int64_t vocabulary_cut_ = 0;            // of so many tokens; 0: they all stay
+  std::optional<nn::TokenRows> teacher_rows_;  // where its ids are not the text's
+  std::unique_ptr<nn::VocabularyRows> teacher_tensors_;  // of the student's vocabulary
+  ModelSource student_source_;                           // model.source
 };
 
 }  // namespace limbeck::launch

@@ -9,7 +9,9 @@
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/linear.h"
+#include "core/ops/match_routing.h"
 #include "core/ops/preference.h"
+#include "core/ops/router.h"
 #include "core/ops/smoothed_labels.h"
 #include "core/ops/sparse_targets.h"
 #include "core/slice.h"
@@ -39,8 +41,57 @@ bool has_exchanges_to_fill(const Rank& rank) {
 
 // Of a step's sums, behind those of its losses, and in front of those of the layers that predict, depth by depth.
 constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, hidden_sum = z_sum + 1,
-                       preference_sums = hidden_sum + 1,
+                       hidden_square = hidden_sum + 1, attention_sum = hidden_square + 1,
+                       attention_square = attention_sum + 1, routing_sum = attention_square + 1,
+                       preference_sums = routing_sum + 1,
                        predict_sums = preference_sums + kernels::num_preference_columns;
+
+/// The teacher's layer that a student's is held to; -1: none, as of layers that predict.
+std::int64_t match_of(const std::vector<std::int64_t>& layers, std::int64_t layer) {
+  return layer < std::ssize(layers) ? layers[static_cast<std::size_t>(layer)] : -1;
+}
+
+/// What the teacher's layers give that a student is held to, by layer.
+struct Taught {
+  Tensor hidden;                             // behind the last norm
+  std::map<std::int64_t, Tensor> layers;     // hidden states
+  std::map<std::int64_t, Tensor> attention;  // what attention adds to them
+  struct Routing {
+    Tensor probabilities, weights;
+  };
+  std::map<std::int64_t, Routing> routing;
+
+  /// Of a pass that is about to run.
+  void watch(nn::Pass& pass, const StepOptions& options) {
+    const auto is_asked = [](const std::vector<std::int64_t>& asked, std::int64_t layer) {
+      return std::ranges::count(asked, layer) > 0;
+    };
+    if (options.hidden)
+      pass.gives = [this, &options, is_asked](std::int64_t layer, const Var& given) {
+        if (is_asked(options.hidden->layers, layer)) layers.emplace(layer, given.value);
+      };
+    if (options.attention)
+      pass.match_attention = [this, &options, &pass, is_asked](core::Tape& tape, std::int64_t layer,
+                                                               const Var& update) -> Var {
+        if (!is_asked(options.attention->layers, layer)) return {};
+        const Tensor whole = nn::whole_sequences(tape, pass, update).value;
+        const DType wide = core::sum_dtype(whole.dtype());
+        attention.emplace(layer, whole.dtype() == wide ? whole : whole.to(wide));
+        return {};
+      };
+    if (options.routers)
+      pass.match_routing = [this, &options, &pass, is_asked](core::Tape&, std::int64_t layer,
+                                                             const core::Routing& routed) -> Var {
+        if (!is_asked(options.routers->layers, layer)) return {};
+        const Tensor& probabilities = routed.probabilities.value;
+        routing[layer] = {probabilities,
+                          options.routers->by_load
+                              ? core::load_weights(routed.selection, pass.batch.sequence, probabilities.shape()[1])
+                              : Tensor()};
+        return {};
+      };
+  }
+};
 
 /// Row i is row i + by of `rows`, zeros where there is none.
 Tensor moved_up(const Tensor& rows, std::int64_t by) {
@@ -133,34 +184,51 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     pass.routing = options.routing ? options.routing : options.recompute ? &own : nullptr;
     load.watch(pass);
 
-    Tensor taught;                                 // hidden states of the teacher
-    std::map<std::int64_t, Tensor> taught_layers;  // those behind its layers that are asked for
+    Taught taught;
     const bool is_smoothed = options.control.kind == Control::SmoothedLabels;
     if (models.teacher && !is_smoothed) {
       core::Tape off(core::Tape::Mode::Off);
       nn::Pass teaching = models.teacher->pass(batch);
-      if (options.hidden)
-        teaching.gives = [&](std::int64_t layer, const Var& given) {
-          if (std::ranges::count(options.hidden->layers, layer) > 0) taught_layers.emplace(layer, given.value);
-        };
+      taught.watch(teaching, options);
       if (models.streamed != nullptr) models.streamed->watch(teaching);
-      taught = models.teacher->forward(off, teaching).hidden.value;
-      if (options.control.kind == Control::ShuffledPositions) taught = half_turned(taught, batch.offsets_on_host);
+      taught.hidden = models.teacher->forward(off, teaching).hidden.value;
+      if (options.control.kind == Control::ShuffledPositions)
+        taught.hidden = half_turned(taught.hidden, batch.offsets_on_host);
     }
+    // What a token's distance in a layer is times, and where the squares of gradients go.
+    const auto share_of = [&](const auto& match, std::optional<std::int64_t> square) {
+      return core::MatchOptions{.weight = match.weight / static_cast<double>(match.num_matched()),
+                                .scale = input.per_target,
+                                .squares = square ? sums.rows(*square, 1) : Tensor()};
+    };
     Var distance;  // of the student's hidden states from those
     if (models.teacher && options.hidden)
       pass.gives = [&](std::int64_t layer, const Var& given) {
-        const std::int64_t of_teacher = options.hidden->layers.at(static_cast<std::size_t>(layer));
+        const std::int64_t of_teacher = match_of(options.hidden->layers, layer);
         if (of_teacher < 0) return;
         Var whole = nn::whole_sequences(tape, pass, given);
         if (!options.hidden->projectors.empty())
           whole =
               core::linear(tape, whole, core::as_var(*options.hidden->projectors.at(static_cast<std::size_t>(layer))));
-        const Var term =
-            core::match_rows(tape, whole, taught_layers.at(of_teacher), batch.targets, options.hidden->distance,
-                             {.weight = options.hidden->weight / static_cast<double>(options.hidden->num_matched()),
-                              .scale = input.per_target});
-        distance = distance.value.defined() ? core::add(tape, distance, term) : term;
+        nn::add_term(tape, distance,
+                     core::match_rows(tape, whole, taught.layers.at(of_teacher), batch.targets,
+                                      options.hidden->distance, share_of(*options.hidden, hidden_square)));
+      };
+    if (models.teacher && options.attention)
+      pass.match_attention = [&](core::Tape& on, std::int64_t layer, const Var& update) -> Var {
+        const std::int64_t of_teacher = match_of(options.attention->layers, layer);
+        if (of_teacher < 0) return {};
+        return core::match_rows(on, nn::whole_sequences(on, pass, update), taught.attention.at(of_teacher),
+                                batch.targets, options.attention->distance,
+                                share_of(*options.attention, attention_square));
+      };
+    if (models.teacher && options.routers)
+      pass.match_routing = [&](core::Tape& on, std::int64_t layer, const core::Routing& routed) -> Var {
+        const std::int64_t of_teacher = match_of(options.routers->layers, layer);
+        if (of_teacher < 0) return {};
+        const Taught::Routing& theirs = taught.routing.at(of_teacher);
+        return core::match_routing(on, routed.probabilities, theirs.probabilities, batch.targets, theirs.weights,
+                                   share_of(*options.routers, std::nullopt));
       };
     const nn::Transformer::Output out = models.student.forward(tape, pass);
     // Of the model, or of a depth, whose tokens are so many further on.
@@ -184,7 +252,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
             core::sum_dtype(hidden.value.dtype()));
       else if (models.teacher)
         teacher =
-            std::make_unique<core::OnlineTeacher>(further > 0 ? moved_up(taught, further) : taught,
+            std::make_unique<core::OnlineTeacher>(further > 0 ? moved_up(taught.hidden, further) : taught.hidden,
                                                   models.teacher->head().value, models.teacher->head_bias().value);
       if (options.preference_beta == 0) return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);
       // First what model and reference hold of each response, then the gradient with what follows from that.
@@ -199,20 +267,22 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     Var total = loss_of(out.hidden, batch.targets, 0, 1);
     if (distance.value.defined()) total = core::add(tape, total, distance);
     add_scalar(distance, sums, hidden_sum);
-    const auto add_routers = [&](const nn::AuxiliaryLosses& terms) {
-      for (const Var& term : {terms.balance, terms.z})
-        if (term.value.defined()) total = core::add(tape, total, term);
-      add_scalar(terms.balance, sums, balance_sum);
-      add_scalar(terms.z, sums, z_sum);
+    const auto add_layers = [&](const nn::AuxiliaryLosses& terms) {
+      for (const auto& [term, sum] :
+           {std::pair(&terms.balance, balance_sum), std::pair(&terms.z, z_sum),
+            std::pair(&terms.attention, attention_sum), std::pair(&terms.routing, routing_sum)}) {
+        nn::add_term(tape, total, *term);
+        add_scalar(*term, sums, sum);
+      }
     };
-    add_routers(out.losses);
+    add_layers(out.losses);
     Var stream = out.stream;
     for (std::int64_t k = 0; k < depths; ++k) {
       const auto& [tokens, targets] = batch.ahead.at(static_cast<std::size_t>(k));
       const nn::Transformer::Output further = models.student.predict(tape, pass, k, stream, tokens);
       total = core::add(tape, total,
                         loss_of(further.hidden, targets, k + 1, options.predict_weight / static_cast<double>(depths)));
-      add_routers(further.losses);
+      add_layers(further.losses);
       stream = further.stream;
     }
     tape.backward(total);
@@ -254,6 +324,10 @@ StepResult QueuedPasses::read() {
     result.preference.emplace(pairs);
     result.objective = result.preference->loss;
   }
+  result.hidden_square = sums[hidden_square];
+  result.attention = sums[attention_sum];
+  result.attention_square = sums[attention_square];
+  result.routing = sums[routing_sum];
   for (std::size_t at = predict_sums; at < sums.size(); at += kernels::num_loss_totals)
     result.predict.emplace_back(sums.subspan(at, kernels::num_loss_totals));
   result.expert_load = load_.read();

@@ -48,17 +48,28 @@ struct HiddenMatch {
   std::int64_t num_matched() const { return std::ssize(layers) - std::ranges::count(layers, -1); }
 };
 
+/// That experts are chosen as the teacher's are.
+struct RouterMatch {
+  double weight = 0;                      // as HiddenMatch's
+  std::vector<std::int64_t> layers = {};  // likewise
+  bool by_load = true;                    // tokens are weighted by core::load_weights of the teacher's choices
+  std::int64_t num_matched() const { return std::ssize(layers) - std::ranges::count(layers, -1); }
+};
+
 struct StepOptions {
   std::int64_t micro_batches = 1;
   nn::RouterTraining router = {};
   bool recompute = false;
-  bool delay_weight_parts = false;         // as they are between GPUs that exchange rows of experts
-  std::int64_t valid_vocabulary = -1;      // tokens from here on are padding in both heads; -1: none is
-  nn::RoutingLog* routing = nullptr;       // choices to replay; recorded into where it lacks them
-  double predict_weight = 0;               // of the mean of the losses of layers that predict further tokens
-  std::optional<HiddenMatch> hidden = {};  // with a teacher
-  TeacherControl control = {};             // likewise
-  double preference_beta = 0;              // of the preferences that the step's pairs are; 0: it has none
+  bool delay_weight_parts = false;     // as they are between GPUs that exchange rows of experts
+  std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
+  nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
+  double predict_weight = 0;           // of the mean of the losses of layers that predict further tokens
+  double preference_beta = 0;          // of the preferences that the step's pairs are; 0: it has none
+  // With a teacher:
+  std::optional<HiddenMatch> hidden = {};
+  std::optional<HiddenMatch> attention = {};  // of what attention adds to the stream, without projectors
+  std::optional<RouterMatch> routers = {};
+  TeacherControl control = {};
 };
 
 /// Sums and means over all ranks and micro-batches.
@@ -69,13 +80,16 @@ struct StepResult {
   std::optional<PreferenceResult> preference;  // of a step of pairs
   std::vector<core::LossStatistics> predict;   // of each depth; sums over its own valid targets
   double hidden = 0;                           // the hidden states' distance, weighted
-  double balance = 0;                          // router losses, weighted
+  double attention = 0, routing = 0;           // likewise what attention gives, and the routing
+  double hidden_square = 0;  // of their gradients with respect to what is compared: the sum of squares
+  double attention_square = 0;
+  double balance = 0;  // router losses, weighted
   double z = 0;
   /// [MoE layer, those that predict last][expert]: assignments, without the dropped ones
   std::vector<std::vector<double>> expert_load;
   /// Of the layers that predict, weighted: their part of the loss.
   double predict_loss() const;
-  double loss() const { return objective + predict_loss() + hidden + balance + z; }
+  double loss() const { return objective + predict_loss() + hidden + attention + routing + balance + z; }
 };
 
 /// What the passes of a step read that is new in each.

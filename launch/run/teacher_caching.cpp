@@ -141,6 +141,8 @@ data::CacheIdentity cache_identity(const Session& session) {
   const TeacherConfig& c = *session.config.teacher;
   if (session.config.precision.sharded_teacher)
     core::fail_usage("precision.sharded_teacher is true, expected false: each rank reads documents of its own");
+  if (session.teacher_lacks_tokens())
+    core::fail_usage("{}: the teacher lacks tokens of data.tokenizer, expected one that has all for a cache", c.source);
   data::CacheIdentity identity{.teacher = session.teacher_fingerprint, .teacher_source = c.source, .contents = {}};
   identity.tokenizer_tokens = data::named_size(*session.tokenizer);
   identity.tokenizer = data::vocabulary_fingerprint(*session.tokenizer, identity.tokenizer_tokens);

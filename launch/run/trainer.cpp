@@ -155,8 +155,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
                       session.cached_teacher ? nullptr : session.streamed_teacher.get(), session.cached_teacher.get()},
                      sync_, optimizer_, parameters_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
-  if (session.teacher)  // what does not fit is said before anything is made
-    hidden_match(session.config.objective.hidden_states, session.student->config(), session.teacher->config(), {});
+  find_matches({});  // what does not fit is said before anything is made
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
   if (session.teacher && !session.cached_teacher) {
@@ -175,6 +174,16 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
               session.config.parallel.bucket_mib);
   log_->debug("measured peak of all ranks: {:.1f} GFLOP/s; a token costs {:.2f} MFLOP", peak_flops_ / 1e9,
               flops_per_token_ / 1e6);
+}
+
+void Trainer::find_matches(std::span<const std::int64_t> kept) {
+  if (!session_.teacher) return;
+  const ObjectiveConfig& objective = session_.config.objective;
+  const nn::ModelConfig &student = session_.student->config(), &teacher = session_.teacher->config();
+  hidden_ = hidden_match(objective.hidden_states, student, teacher, kept);
+  if (hidden_) hidden_->projectors = projectors_.by_layer();
+  attention_ = attention_match(objective.attention, student, teacher, kept);
+  routers_ = router_match(objective.routers, student, teacher, kept);
 }
 
 core::StateDict Trainer::state() {
@@ -304,16 +313,19 @@ StepReport Trainer::step(bool dump) {
   report.rate = schedule_.rate(report.step);
   if (session_.cached_teacher) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
-  const TrainingStep::Done done = training_step_.run(samples,
-                                                     {.micro_batches = config.batch.micro_batches,
-                                                      .router = router_training(config, steps_done_),
-                                                      .recompute = config.train.recompute,
-                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size(),
-                                                      .predict_weight = config.objective.predict_weight,
-                                                      .hidden = hidden_,
-                                                      .control = {config.objective.control, config.objective.smoothing},
-                                                      .preference_beta = preference_beta(config.objective)},
-                                                     report.rate);
+  const TrainingStep::Done done =
+      training_step_.run(samples,
+                         {.micro_batches = config.batch.micro_batches,
+                          .router = router_training(config, steps_done_),
+                          .recompute = config.train.recompute,
+                          .valid_vocabulary = session_.tokenizer->vocabulary_size(),
+                          .predict_weight = config.objective.predict_weight,
+                          .preference_beta = preference_beta(config.objective),
+                          .hidden = hidden_,
+                          .attention = attention_,
+                          .routers = routers_,
+                          .control = {config.objective.control, config.objective.smoothing}},
+                         report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
   if (session_.student->config().moe.selection_bias)
@@ -360,6 +372,14 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   }
   if (hidden_) line["hidden_loss"] = r.hidden;
   if (r.preference) line.update(launch::to_json(*r.preference));
+  if (attention_) line["attention_loss"] = r.attention;
+  if (routers_) line["router_loss"] = r.routing;
+  if (session_.teacher && !session_.cached_teacher) {
+    line["grad_norm_ce"] = std::sqrt(r.head.ce_square);
+    line["grad_norm_divergence"] = std::sqrt(r.head.divergence_square);
+    if (hidden_) line["grad_norm_hidden"] = std::sqrt(r.hidden_square);
+    if (attention_) line["grad_norm_attention"] = std::sqrt(r.attention_square);
+  }
   if (session_.config.objective.sampled_text.fraction > 0) {
     line["sampled_tokens"] = report.sampled ? report.sampled->num_sampled : 0;
     line["sample_seconds"] = report.sample_seconds;
@@ -472,10 +492,7 @@ bool Trainer::run(std::int64_t last_step) {
     open_records(steps_done_ - 1);
     return true;
   };
-  if (session_.teacher)
-    hidden_ = hidden_match(session_.config.objective.hidden_states, session_.student->config(),
-                           session_.teacher->config(), session_.start.layers);
-  if (hidden_) hidden_->projectors = projectors_.by_layer();
+  find_matches(session_.start.layers);
   Progress progress(log_, "step", steps_done_, last_step, train.log_every_steps);
   point_to_best();
   bool stopped = false;

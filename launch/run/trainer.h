@@ -76,6 +76,8 @@ class Trainer {
 
  private:
   StepReport step(bool dump);
+  /// What the student is held to beside the teacher's distributions; `kept` as hidden_match has it.
+  void find_matches(std::span<const std::int64_t> kept);
   void prefetch(const StepText& samples);
   nlohmann::ordered_json to_json(const StepReport& report) const;
   std::vector<Figure> to_figures(const StepReport& report) const;
@@ -103,7 +105,8 @@ class Trainer {
   optim::Optimizer optimizer_;
   optim::Schedule schedule_;
   TrainingStep training_step_;
-  std::optional<HiddenMatch> hidden_;
+  std::optional<HiddenMatch> hidden_, attention_;
+  std::optional<RouterMatch> routers_;
   std::optional<std::filesystem::path> dump_;
   std::filesystem::path last_checkpoint_;
   std::vector<std::filesystem::path> damaged_;  // found on resuming; the next save removes them

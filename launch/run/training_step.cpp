@@ -109,9 +109,14 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
 
 void TrainingStep::Done::check(std::int64_t step) const {
   const double loss = result.loss();
-  core::check(std::isfinite(loss), "loss is not finite at step {}: objective {}, {}{}balance {}, z {}{}", step,
-              result.objective, result.predict.empty() ? "" : fmt::format("further tokens {}, ", result.predict_loss()),
-              result.hidden == 0 ? "" : fmt::format("hidden states {}, ", result.hidden), result.balance, result.z,
+  std::string matched;  // those parts that there are
+  for (const auto& [name, value] : {std::pair("further tokens", result.predict.empty() ? 0 : result.predict_loss()),
+                                    {"hidden states", result.hidden},
+                                    {"attention", result.attention},
+                                    {"routing", result.routing}})
+    if (value != 0) matched += fmt::format("{} {}, ", name, value);
+  core::check(std::isfinite(loss), "loss is not finite at step {}: objective {}, {}balance {}, z {}{}", step,
+              result.objective, matched, result.balance, result.z,
               norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
   core::check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, step);
 }

@@ -49,6 +49,22 @@ TEST(MatchRows, GradientsEqualDifferences) {
   }
 }
 
+TEST(MatchRows, SquaresAreThoseOfTheGradient) {
+  const auto memory = Memory::cpu(1);
+  const Tensor x = testing::random_tensor(memory, {5, 7}, 1), y = testing::random_tensor(memory, {5, 7}, 2);
+  const Tensor targets = tensor<std::int32_t>(memory, {5}, {4, -1, 4, 0, 1}),
+               scale = tensor<double>(memory, {1}, {0.3});
+  for (const RowDistance kind : both) {
+    Tape tape;
+    const Var in = leaf(x);
+    const Tensor squares = tensor<double>(memory, {1}, {2});
+    tape.backward(match_rows(tape, in, y, targets, kind, {.weight = 1.7, .scale = scale, .squares = squares}));
+    double expected = 2;
+    for (const double g : host_values<double>(in.slot->grad)) expected += g * g;
+    EXPECT_NEAR(host_value(squares), expected, 1e-14);
+  }
+}
+
 TEST(MatchRows, RowsThatAreEqualOrZeroPullNowhere) {
   const auto memory = Memory::cpu(1);
   const Tensor x = tensor<double>(memory, {2, 2}, {3, -4, 0, 0});
@@ -88,9 +104,8 @@ TEST(MatchRows, RefusesWhatDoesNotFit) {
   Tape tape;
   EXPECT_THAT([&] { match_rows(tape, leaf(x), x.rows(0, 1), targets, RowDistance::Cosine); },
               ::testing::ThrowsMessage<Error>("match_rows: y is float64 [1,3], expected float64 [2,3] (x is float64)"));
-  EXPECT_THAT(
-      [&] { match_rows(tape, leaf(x), x, targets.rows(0, 1), RowDistance::Cosine); },
-      ::testing::ThrowsMessage<Error>("match_rows: targets are int32 [1], expected int32 [2] (x is [2,3])"));
+  EXPECT_THAT([&] { match_rows(tape, leaf(x), x, targets.rows(0, 1), RowDistance::Cosine); },
+              ::testing::ThrowsMessage<Error>("match_rows: targets are int32 [1], expected int32 [2] (x is [2,3])"));
 }
 
 }  // namespace

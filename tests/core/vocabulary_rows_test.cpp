@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "kernels/distillation.h"
+
 namespace limbeck::nn {
 namespace {
 
@@ -60,6 +62,38 @@ TEST(VocabularyRows, RowsAreCutOrZero) {
   StateEntry bias{{5}, {1}, Tensor::zeros(Memory::cpu(1), DType::F32, {4}), true};
   more.read("head.bias", bias);
   EXPECT_EQ(core::host_values<float>(bias.tensor), (V{2, 3, 0, 0}));
+}
+
+// Token 0 is the source's 2, token 1 its 0; 2 is missing and read as the mean of 0 and 2; 3 is its 1, 4 is missing.
+TEST(VocabularyRows, RowsAreThoseOfTheTokens) {
+  const Counting source;
+  const VocabularyRows by_text(source, 6, TokenRows{.rows = {2, 0, -1, 1, -1}, .pieces = {{2, {0, 2}}}});
+  EXPECT_EQ(rows(by_text, "embed.weight", 0, 6), (V{5, 6, 1, 2, 3, 4, 3, 4, 0, 0, 0, 0}));
+  EXPECT_EQ(rows(by_text, "head.weight", 0, 6), (V{5, 6, 1, 2, 0, 0, 3, 4, 0, 0, 0, 0}));
+  EXPECT_EQ(rows(by_text, "embed.weight", 1, 2), (V{1, 2, 3, 4}));  // a rank's part
+  EXPECT_EQ(rows(by_text, "head.weight", 3, 3), (V{3, 4, 0, 0, 0, 0}));
+  EXPECT_EQ(by_text.tensors().at("norm.weight").shape, (Shape{2}));
+  StateEntry bias{{6}, {1}, Tensor::zeros(Memory::cpu(1), DType::F32, {5}), true};
+  by_text.read("head.bias", bias);
+  EXPECT_EQ(core::host_values<float>(bias.tensor), (V{1, kernels::lacking_logit, 2, kernels::lacking_logit, 0}));
+}
+
+TEST(VocabularyRows, ABiasIsThereWhereATokenIsMissing) {
+  /// The same without a bias of the head.
+  class WithoutBias : public Counting {
+   public:
+    const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
+
+   private:
+    std::map<std::string, core::StateInfo> tensors_ = {{"head.weight", {{3, 2}, DType::F32}}};
+  };
+  const WithoutBias source;
+  EXPECT_FALSE(VocabularyRows(source, 3, TokenRows{.rows = {2, 0, 1}, .pieces = {}}).tensors().contains("head.bias"));
+  const VocabularyRows lacking(source, 3, TokenRows{.rows = {2, -1, 1}, .pieces = {}});
+  EXPECT_EQ(rows(lacking, "head.weight", 0, 3), (V{5, 6, 0, 0, 3, 4}));
+  StateEntry bias{{3}, {0}, Tensor::zeros(Memory::cpu(1), DType::F32, {3}), true};
+  lacking.read("head.bias", bias);
+  EXPECT_EQ(core::host_values<float>(bias.tensor), (V{0, kernels::lacking_logit, 0}));
 }
 
 }  // namespace

@@ -41,8 +41,9 @@ def read_dump(path):
         for name in ("parameters", "gradients", "loss", "tokens", "targets", "positions", "documents"):
             if name not in file:
                 sys.exit(f"{path}: /{name} is missing")
-        if file.attrs.get("divergence", 0) != 0 or file.attrs.get("hidden_weight", 0) != 0:
-            sys.exit(f"{path}: of the objectives cross-entropy and the forward KL are known here, without hidden states")
+        others = ("divergence", "hidden_weight", "attention_weight", "routers_weight")
+        if any(file.attrs.get(name, 0) != 0 for name in others):
+            sys.exit(f"{path}: of the objectives cross-entropy and the forward KL are known here, without what is matched beside them")
         batch = {name: torch.from_numpy(file[name][()]).long() for name in ("tokens", "targets", "positions", "documents")}
         weights = {name: float(file.attrs.get(name, 0.0)) for name in ("balance_weight", "z_weight")}
         frozen = str(file.attrs.get("frozen", "")).split()

@@ -59,6 +59,7 @@ class Output:
     hidden: list  # L+1 tensors [B,S,C]: the embedding, then the residual stream after each layer
     final: torch.Tensor  # [B,S,C], after the last norm
     routing: list  # a Routing a MoE layer
+    attended: list  # L tensors [B,S,C]: what attention adds to the stream
 
 
 def rms_norm(x, weight, eps):
@@ -158,11 +159,12 @@ def forward(parameters, config, tokens, positions=None, documents=None):
     if documents is not None:
         allowed = allowed & (documents[:, :, None] == documents[:, None, :])
     x = parameters["embed.weight"][tokens]
-    hidden, routing = [x], []
+    hidden, routing, attended = [x], [], []
     for layer in range(config.num_layers):
         prefix = f"layers.{layer}."
         normed = rms_norm(x, parameters[prefix + "attention_norm.weight"], config.norm_eps)
-        x = x + attention(parameters, prefix + "attention.", config, normed, positions, allowed)
+        attended.append(attention(parameters, prefix + "attention.", config, normed, positions, allowed))
+        x = x + attended[-1]
         normed = rms_norm(x, parameters[prefix + "mlp_norm.weight"], config.norm_eps)
         if prefix + "moe.router.weight" in parameters:
             y, routed = mixture(parameters, prefix + "moe.", config, normed)
@@ -171,7 +173,7 @@ def forward(parameters, config, tokens, positions=None, documents=None):
             y = swiglu(normed, *(parameters[f"{prefix}mlp.{name}.weight"] for name in ("gate", "up", "down")))
         x = x + y
         hidden.append(x)
-    return Output(hidden, rms_norm(x, parameters["norm.weight"], config.norm_eps), routing)
+    return Output(hidden, rms_norm(x, parameters["norm.weight"], config.norm_eps), routing, attended)
 
 
 def head(parameters, config, final):

@@ -22,10 +22,10 @@ std::vector<float> random_logits(unsigned seed) {
   return logits;
 }
 
-/// The gradient in G, and sum_min, of a student's and perhaps a teacher's logits.
+/// The gradient in G, and its parts, of a student's and perhaps a teacher's logits.
 template <class G, class T>
 std::vector<G> gradient(const std::vector<T>& student, const std::vector<T>* teacher, double temperature,
-                        Divergence kind, std::vector<double>& sum_min) {
+                        Divergence kind, std::vector<double>& parts) {
   const LogitsRows<T> rows{.n = n,
                            .columns = columns,
                            .num_valid = num_valid,
@@ -38,13 +38,13 @@ std::vector<G> gradient(const std::vector<T>& student, const std::vector<T>* tea
   if (teacher != nullptr) logits_maxima(make_cpu(1), rows, rows.teacher, teacher_max.data(), index.data());
   logits_sums(make_cpu(1), rows, student_max.data(), teacher_max.data(), sums.data());
   std::vector<G> dlogits(student.size(), as<G>(77.F));
-  sum_min.assign(n, 77);
+  parts.assign(n * num_gradient_sums, 77);
   const LossTerms terms{.ce = 0.6, .divergence = 0.4, .kind = kind, .mix = 0.3};
   std::vector<double> divergence(n * num_divergence_sums);
   if (teacher != nullptr && !terms.needs_no_sums())
     divergence_sums(make_cpu(1), rows, terms, student_max.data(), teacher_max.data(), sums.data(), divergence.data());
   logits_gradient(make_cpu(1), rows, terms, student_max.data(), teacher_max.data(), sums.data(), divergence.data(),
-                  0.25, dlogits.data(), sum_min.data());
+                  0.25, dlogits.data(), parts.data());
   return dlogits;
 }
 
@@ -59,14 +59,14 @@ TEST(DistillationKernel, ABfloat16GradientIsThatOfDoubleRoundedOnce) {
                                           {true, Divergence::ReverseSkewKl},
                                           {true, Divergence::TotalVariation}})
     for (const double temperature : {1.0, 2.5}) {
-      std::vector<double> sum_min, sum_min64, sum_min_float;
-      const auto d = gradient<bf16>(student, has_teacher ? &teacher : nullptr, temperature, kind, sum_min);
+      std::vector<double> parts, parts64, parts_float;
+      const auto d = gradient<bf16>(student, has_teacher ? &teacher : nullptr, temperature, kind, parts);
       const auto in_float =
-          gradient<float>(student, has_teacher ? &teacher : nullptr, temperature, kind, sum_min_float);
+          gradient<float>(student, has_teacher ? &teacher : nullptr, temperature, kind, parts_float);
       const auto expected =
-          gradient<double>(student64, has_teacher ? &teacher64 : nullptr, temperature, kind, sum_min64);
+          gradient<double>(student64, has_teacher ? &teacher64 : nullptr, temperature, kind, parts64);
       expect_rounded(d, expected, 1e-6);
-      EXPECT_EQ(sum_min, sum_min_float);
+      EXPECT_EQ(parts, parts_float);
       for (std::size_t i = 0; i < d.size(); ++i) ASSERT_EQ(d[i].bits, as<bf16>(in_float[i]).bits) << i;
       for (std::int64_t j = 0; j < columns; ++j) EXPECT_EQ(as<float>(d[static_cast<std::size_t>(columns + j)]), 0);
       for (std::int64_t j = num_valid; j < columns; ++j) EXPECT_EQ(as<float>(d[static_cast<std::size_t>(j)]), 0);
@@ -80,8 +80,8 @@ TEST(DistillationKernel, GradientsOfARowSumToZero) {
   for (const auto kind : {Divergence::ForwardKl, Divergence::ReverseKl, Divergence::JensenShannon, Divergence::SkewKl,
                           Divergence::ReverseSkewKl, Divergence::TotalVariation})
     for (const double temperature : {1.0, 2.5}) {
-      std::vector<double> sum_min;
-      const auto d = gradient<double>(student, &teacher, temperature, kind, sum_min);
+      std::vector<double> parts;
+      const auto d = gradient<double>(student, &teacher, temperature, kind, parts);
       for (std::int64_t i = 0; i < n; ++i)
         EXPECT_NEAR(std::accumulate(d.begin() + i * columns, d.begin() + (i + 1) * columns, 0.0), 0, 1e-13);
     }

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/slice.h"
+#include "kernels/distillation.h"
 #include "optim/objectives.h"
 #include "parallel/axes/communicators.h"
 
@@ -47,7 +48,17 @@ struct Golden {
 struct Ran {
   double loss;
   std::vector<double> gradient;  // of the part
+  core::LossStatistics figures = {};
 };
+
+/// The golden logits of a teacher that lacks tokens.
+Golden of_lacking() {
+  Golden golden;
+  for (const std::int64_t column : golden.all.at("lacking"))
+    for (std::int64_t row = 0; row < golden.tokens(); ++row)
+      golden.teacher[static_cast<std::size_t>(row * golden.columns + column)] = kernels::lacking_logit;
+  return golden;
+}
 
 /// Of a case, over the columns of one part of the vocabulary. In place: the gradient lies where the logits were.
 Ran run_case(const Golden& golden, const nlohmann::json& of_case, nn::TensorComm& comm, core::Slice part, DType dtype,
@@ -68,7 +79,7 @@ Ran run_case(const Golden& golden, const nlohmann::json& of_case, nn::TensorComm
                           .vocabulary = comm};
   core::LossAccumulator losses(memory);
   objective.run(chunk, losses);
-  return {losses.read().loss, core::host_values<double>(chunk.gradient.to(DType::F64))};
+  return {losses.read().loss, core::host_values<double>(chunk.gradient.to(DType::F64)), losses.read()};
 }
 
 std::string name_of(const nlohmann::json& c) {
@@ -76,10 +87,9 @@ std::string name_of(const nlohmann::json& c) {
                      c.at("temperature").get<double>(), c.at("mix").get<double>());
 }
 
-TEST(Divergences, ValuesAndGradientsAreThoseOfPyTorch) {
-  const Golden golden;
-  ASSERT_EQ(golden.all.at("cases").size(), 24);
-  for (const auto& c : golden.all.at("cases"))
+void expect_golden(const Golden& golden, const char* cases) {
+  ASSERT_EQ(golden.all.at(cases).size(), 24);
+  for (const auto& c : golden.all.at(cases))
     for (const DType dtype : {DType::F64, DType::F32})
       for (const bool in_place : {false, true}) {
         SCOPED_TRACE(name_of(c));
@@ -92,16 +102,23 @@ TEST(Divergences, ValuesAndGradientsAreThoseOfPyTorch) {
         for (const double g : gradient) largest = std::max(largest, std::abs(g));
         for (std::size_t i = 0; i < gradient.size(); ++i)
           ASSERT_NEAR(ran.gradient[i], gradient[i], tolerance * largest) << i;
+        // Of cross-entropy and of the divergence alone.
+        const double ce = c.at("squares").at(0), divergence = c.at("squares").at(1);
+        EXPECT_NEAR(ran.figures.ce_square, ce, 3 * tolerance * (ce + 1e-3));
+        EXPECT_NEAR(ran.figures.divergence_square, divergence, 3 * tolerance * (divergence + 1e-3));
       }
 }
 
-TEST(Divergences, AreTheSameWhereTheVocabularyIsCut) {
-  const Golden golden;
+TEST(Divergences, ValuesAndGradientsAreThoseOfPyTorch) { expect_golden(Golden(), "cases"); }
+
+TEST(Divergences, OfATeacherThatLacksTokensAreOfTheOthers) { expect_golden(of_lacking(), "lacking_cases"); }
+
+void expect_golden_where_cut(const Golden& golden, const char* cases) {
   for (const int ranks : {2, 4})
     testing::run_ranks(ranks, [&](testing::RankWorld& world) {
       const auto comm = parallel::make_tensor_comm(world.comm);
       const core::Slice part = core::slice_of(golden.columns, world.rank, world.size);
-      for (const auto& c : golden.all.at("cases")) {
+      for (const auto& c : golden.all.at(cases)) {
         SCOPED_TRACE(name_of(c));
         const Ran ran = run_case(golden, c, *comm, part, DType::F64, false);
         EXPECT_NEAR(ran.loss, c.at("loss").get<double>(), 1e-11);
@@ -113,6 +130,25 @@ TEST(Divergences, AreTheSameWhereTheVocabularyIsCut) {
                 << t << ' ' << j;
       }
     });
+}
+
+TEST(Divergences, AreTheSameWhereTheVocabularyIsCut) {
+  expect_golden_where_cut(Golden(), "cases");
+  expect_golden_where_cut(of_lacking(), "lacking_cases");
+}
+
+TEST(Divergences, FiguresBesideATeacherThatLacksTokensAreOfTheOthers) {
+  const Golden golden = of_lacking();
+  const auto& expected = golden.all.at("lacking_figures");
+  for (const bool in_place : {false, true}) {
+    const auto& of_case = golden.all.at("lacking_cases").at(2);  // whatever the temperature
+    const core::LossStatistics found =
+        run_case(golden, of_case, *nn::single_communicators().tensor, {0, golden.columns}, DType::F64, in_place)
+            .figures;
+    EXPECT_NEAR(found.kl, expected.at("kl").get<double>(), 1e-11);
+    EXPECT_NEAR(found.sum_min, expected.at("sum_min").get<double>(), 1e-11);
+    EXPECT_NEAR(found.teacher_ce, expected.at("teacher_ce").get<double>(), 1e-11);
+  }
 }
 
 /// Loss and gradient where teacher and student are the same.

@@ -3,6 +3,7 @@
     python tests/golden/models/make_models.py          (PyPI: torch transformers h5py; seconds)
 
 dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5, preferences.h5. Names as arguments: these alone.
+dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5, matching.h5. Names as arguments: these alone.
 Weights are multiples of 1/256, so float32 holds them exactly. Prints
 the largest difference to transformers' Llama and Mixtral, and how near the routing comes to a flip.
 """
@@ -323,6 +324,72 @@ def write_preferences():
         for name, value in values.items():
             write_array(file, f"loss/{name}", value.item())
             print(f"preferences: {name} {value.item():.6f}")
+def load_weights(chosen, experts):
+    """[B,S]: a token's share of its experts' loads in its row, so that every expert that the row uses counts alike; mean 1."""
+    counts = torch.nn.functional.one_hot(chosen, experts).sum(dim=(1, 2)).double()  # [B,E]
+    used = (counts > 0).sum(-1)
+    weights = torch.stack([(1 / row_counts[row]).sum(-1) for row_counts, row in zip(counts, chosen)])
+    weights = weights * chosen.shape[1] / used[:, None]
+    assert torch.allclose(weights.mean(-1), torch.ones(chosen.shape[0], dtype=torch.float64))
+    return weights
+
+
+def write_matching():
+    """A student of two layers beside a teacher of three of the same width: attention outputs, and routing, of some of them."""
+    config, of_teacher = MOE, replace(MOE, num_layers=3)
+    for seed in range(17, 100):
+        parameters, batch, teacher = random_parameters(config, seed), make_batch(config, seed), random_parameters(of_teacher, 2 * seed)
+        arguments = batch["tokens"], batch["positions"], batch["documents"]
+        with torch.no_grad():
+            own = forward(parameters, config, *arguments)
+            theirs = forward(teacher, of_teacher, *arguments)
+            teacher_logits = head(teacher, of_teacher, theirs.final)
+        if min(r.smallest_gap() for r in own.routing + theirs.routing) > SMALLEST_GAP:
+            break
+    valid = batch["targets"] >= 0
+    count = valid.sum()
+    with create(FOLDER / "matching.h5") as file:
+        write_attributes(file, SCRIPT, config, balance_weight=0.0, z_weight=0.0, num_valid=int(count))
+        write_batch(file, batch)
+        write_tensors(file, "parameters", parameters, "f4")
+        write_tensors(file, "teacher/parameters", teacher, "f4")
+        write_attributes(file["teacher"], SCRIPT, of_teacher)
+        for name, cosine, by_load, attended, routed in (("a", False, True, [1, 2], [0, 2]), ("b", True, False, [-1, 0], [1, -1])):
+            ours = trainable(parameters)
+            output, terms = run(ours, config, batch, 0.0, 0.0)
+            logits = head(ours, config, output.final)
+            alpha, temperature, attention_weight, routers_weight = 0.3, 1.5, 0.7, 0.9
+            ce = alpha * torch.nn.functional.cross_entropy(logits[valid], batch["targets"][valid])
+            kl = (1 - alpha) * temperature ** 2 * kl_divergence(teacher_logits, logits, temperature)[valid].sum() / count
+            attention, routing, attention_square = 0, 0, 0
+            for layer, of in enumerate(attended):
+                if of < 0:
+                    continue
+                y, weight = theirs.attended[of][valid], attention_weight / (len(attended) - attended.count(-1))
+
+                def apart(x):
+                    distances = 1 - torch.nn.functional.cosine_similarity(x, y, dim=-1) if cosine else (x - y).pow(2).mean(-1)
+                    return weight * distances.sum() / count
+
+                attention = attention + apart(output.attended[layer][valid])
+                alone = output.attended[layer][valid].detach().requires_grad_()  # not what further layers make of it
+                attention_square += torch.autograd.grad(apart(alone), alone)[0].pow(2).sum().item()
+            for layer, of in enumerate(routed):
+                if of < 0:
+                    continue
+                apart = kl_divergence(theirs.routing[of].logits, output.routing[layer].logits)
+                if by_load:
+                    apart = apart * load_weights(theirs.routing[of].chosen, config.num_experts)
+                routing = routing + routers_weight / (len(routed) - routed.count(-1)) * apart[valid].sum() / count
+            total = ce + kl + attention + routing
+            group = f"objectives/{name}"
+            squares = {term: torch.autograd.grad(value, logits, retain_graph=True)[0].pow(2).sum().item()
+                       for term, value in (("ce_square", ce), ("divergence_square", kl))}
+            squares["attention_square"] = attention_square
+            write_tensors(file, f"{group}/gradients", gradients(ours, total), "f4")
+            for term, value in {"attention": attention.item(), "routing": routing.item(), "total": total.item(), **squares}.items():
+                write_array(file, f"{group}/loss/{term}", value)
+                print(f"matching {name}: {term} {value:.9f}")
 
 
 def main():
@@ -335,6 +402,7 @@ def main():
         "moe_global_balance": lambda: search("moe_global_balance", GLOBAL),
         "distillation": write_distillation,
         "preferences": write_preferences,
+        "matching": write_matching,
     }
     for name in sys.argv[1:] or files:
         files[name]()

@@ -1,7 +1,8 @@
 """Values and gradients of the training objectives on small logits, by PyTorch in float64: tests/golden/objectives/objectives.json.
 
 Each divergence is written by its definition from torch's log_softmax, and the gradients are autograd's. The generalised Jensen-Shannon
-divergence of one case is held against TRL's formula (trl.GKDTrainer.generalized_jsd_loss), written with torch's kl_div.
+divergence of one case is held against TRL's formula (trl.GKDTrainer.generalized_jsd_loss), written with torch's kl_div. The lacking cases are
+those of a teacher without some of the student's tokens, one of them a target: cross-entropy is over all, the divergence of what is left.
 """
 
 import json
@@ -13,6 +14,7 @@ torch.set_default_dtype(torch.float64)
 TOKENS, COLUMNS, VALID = 5, 13, 11
 TARGETS = [3, -1, 10, 0, 7]
 WEIGHT = 0.25  # of a token
+LACKING = [1, 7]
 
 
 def kl(log_a, log_b):
@@ -40,6 +42,27 @@ def trl_jsd(p, q, mix):
     return (mix * to(mixture, p, reduction="none", log_target=True) + (1 - mix) * to(mixture, q, reduction="none", log_target=True)).sum(-1)
 
 
+def run(student, teacher, counts, targets, name, alpha, temperature, mix, shared):
+    z = student.clone().requires_grad_()
+    q = (z[:, shared] / temperature).log_softmax(-1)
+    p = (teacher[:, shared] / temperature).log_softmax(-1)
+    ce = -z[:, :VALID].log_softmax(-1).gather(1, targets.clamp(min=0)[:, None])[:, 0]
+    each = DIVERGENCES[name](p, q, mix)
+    if name == "jensen_shannon":
+        assert torch.allclose(each, trl_jsd(p, q, mix), rtol=1e-12, atol=1e-14)
+    terms = [(WEIGHT * term)[counts].sum() for term in (alpha * ce, (1 - alpha) * temperature**2 * each)]
+    parts = [torch.autograd.grad(term, z, retain_graph=True)[0] for term in terms]
+    return {"divergence": name, "alpha": alpha, "temperature": temperature, "mix": mix, "loss": sum(terms).item(),
+            "gradient": sum(parts).flatten().tolist(), "squares": [part.pow(2).sum().item() for part in parts]}
+
+
+def figures(student, teacher, counts, targets, shared):
+    """What is measured, at temperature 1."""
+    q, p = student[:, shared].log_softmax(-1), teacher[:, shared].log_softmax(-1)
+    teacher_ce = sum(-p[i, shared.index(t)].item() for i, t in enumerate(targets.tolist()) if t in shared)
+    return {"kl": kl(p, q)[counts].sum().item(), "sum_min": torch.minimum(p, q).exp().sum(-1)[counts].sum().item(), "teacher_ce": teacher_ce}
+
+
 def main():
     generator = torch.Generator().manual_seed(7)
     student = 2 * torch.randn(TOKENS, COLUMNS, generator=generator)
@@ -51,22 +74,19 @@ def main():
     teacher[3, 2] = -60
     targets = torch.tensor(TARGETS)
     counts = targets >= 0
-    cases = []
-    for name, divergence in DIVERGENCES.items():
-        for alpha, temperature, mix in [(0, 1, 0.5), (0.3, 1, 0.1), (0.3, 2.5, 0.7), (1, 2, 0.5)]:
-            z = student.clone().requires_grad_()
-            q = (z[:, :VALID] / temperature).log_softmax(-1)
-            p = (teacher[:, :VALID] / temperature).log_softmax(-1)
-            ce = -z[:, :VALID].log_softmax(-1).gather(1, targets.clamp(min=0)[:, None])[:, 0]
-            each = divergence(p, q, mix)
-            if name == "jensen_shannon":
-                assert torch.allclose(each, trl_jsd(p, q, mix), rtol=1e-12, atol=1e-14)
-            loss = (WEIGHT * (alpha * ce + (1 - alpha) * temperature**2 * each))[counts].sum()
-            loss.backward()
-            cases.append({"divergence": name, "alpha": alpha, "temperature": temperature, "mix": mix, "loss": loss.item(),
-                          "gradient": z.grad.flatten().tolist()})
+    whole = list(range(VALID))
+    shared = [c for c in whole if c not in LACKING]
+    cases, lacking_cases = [
+        [
+            run(student, teacher, counts, targets, name, alpha, temperature, mix, columns)
+            for name in DIVERGENCES
+            for alpha, temperature, mix in [(0, 1, 0.5), (0.3, 1, 0.1), (0.3, 2.5, 0.7), (1, 2, 0.5)]
+        ]
+        for columns in (whole, shared)
+    ]
     out = {"made_by": f"make_objectives.py, torch {torch.__version__}", "columns": COLUMNS, "valid": VALID, "weight": WEIGHT, "targets": TARGETS,
-           "student": student.flatten().tolist(), "teacher": teacher.flatten().tolist(), "cases": cases}
+           "student": student.flatten().tolist(), "teacher": teacher.flatten().tolist(), "cases": cases,
+           "lacking": LACKING, "lacking_cases": lacking_cases, "lacking_figures": figures(student, teacher, counts, targets, shared)}
     path = os.path.join(os.path.dirname(__file__), "objectives.json")
     with open(path, "w") as file:
         json.dump(out, file, separators=(",", ":"))

@@ -23,7 +23,7 @@ struct Chunk {
   Chunk(const Shape& s, bool with_teacher, double temperature)
       : shape(s),
         student(random_values<T>(s.n * s.columns, 1, 3)),
-        teacher(random_values<T>(s.n * s.columns, 2, 3)),
+        teacher(lacking(random_values<T>(s.n * s.columns, 2, 3))),
         targets(random_indices(s.n, 3, -1, s.num_valid + s.offset + 20)),
         student_there(student),
         teacher_there(teacher),
@@ -41,11 +41,17 @@ struct Chunk {
     there.teacher = with_teacher ? teacher_there.data() : nullptr;
     there.targets = targets_there.data();
     const auto rows = static_cast<std::size_t>(s.n);
-    for (auto* results : {&student_max, &teacher_max, &index, &sum_min}) results->resize(rows);
+    for (auto* results : {&student_max, &teacher_max, &index}) results->resize(rows);
+    parts.resize(rows * num_gradient_sums);
     sums.resize(rows * num_logits_sums);
     logits_maxima(cpu(), here, here.student, student_max.data(), index.data());
     if (with_teacher) logits_maxima(cpu(), here, here.teacher, teacher_max.data(), index.data());
     logits_sums(cpu(), here, student_max.data(), teacher_max.data(), sums.data());
+  }
+  /// Some of its columns are of tokens that it lacks.
+  static std::vector<T> lacking(std::vector<T> teacher) {
+    for (std::size_t i = 5; i < teacher.size(); i += 11) teacher[i] = lacking_logit;
+    return teacher;
   }
   Shape shape;
   std::vector<T> student, teacher;
@@ -53,7 +59,7 @@ struct Chunk {
   OnGpu<T> student_there, teacher_there;
   OnGpu<std::int32_t> targets_there;
   LogitsRows<T> here, there;
-  std::vector<double> student_max, teacher_max, index, sums, sum_min;
+  std::vector<double> student_max, teacher_max, index, sums, parts;
 };
 
 template <class T>
@@ -117,7 +123,7 @@ TYPED_TEST(CudaDistillationGradient, IsThatOfTheCpu) {
             const LossTerms terms{.ce = 0.3, .divergence = 0.7, .kind = kind, .mix = 0.3};
             std::vector<double> of_divergence(static_cast<std::size_t>(shape.n * num_divergence_sums));
             OnGpu<double> student_max(chunk.student_max), teacher_max(chunk.teacher_max), sums(chunk.sums),
-                sum_min(shape.n), divergence(shape.n * num_divergence_sums);
+                parts(shape.n * num_gradient_sums), divergence(shape.n * num_divergence_sums);
             if (!terms.needs_no_sums()) {
               divergence_sums(cpu(), chunk.here, terms, chunk.student_max.data(), chunk.teacher_max.data(),
                               chunk.sums.data(), of_divergence.data());
@@ -133,18 +139,19 @@ TYPED_TEST(CudaDistillationGradient, IsThatOfTheCpu) {
             OnGpu<G> gradient_there(shape.n * shape.columns);
             logits_gradient(cpu(), chunk.here, terms, chunk.student_max.data(), chunk.teacher_max.data(),
                             chunk.sums.data(), of_divergence.data(), weight, with_gradient ? gradient.data() : nullptr,
-                            chunk.sum_min.data());
+                            chunk.parts.data());
             logits_gradient(gpu(), chunk.there, terms, student_max.data(), teacher_max.data(), sums.data(),
                             divergence.data(), weight_there, with_gradient ? gradient_there.data() : nullptr,
-                            sum_min.data());
+                            parts.data());
             if (with_gradient) expect_close(gradient_there.values(), gradient);
-            const auto values = sum_min.values();
+            const auto values = parts.values();
             for (std::size_t i = 0; i < values.size(); ++i)
-              ASSERT_NEAR(values[i], chunk.sum_min[i], (std::is_same_v<T, double> ? 1e-13 : 2e-6)) << "row " << i;
+              ASSERT_NEAR(values[i], chunk.parts[i], (std::is_same_v<T, double> ? 1e-13 : 2e-6) * (1 + chunk.parts[i]))
+                  << "row " << i / num_gradient_sums << ", part " << i % num_gradient_sums;
             if constexpr (std::is_same_v<T, G>) {
               if (!with_gradient) continue;
               logits_gradient(gpu(), chunk.there, terms, student_max.data(), teacher_max.data(), sums.data(),
-                              divergence.data(), weight_there, chunk.student_there.data(), sum_min.data());  // in place
+                              divergence.data(), weight_there, chunk.student_there.data(), parts.data());  // in place
               expect_same(chunk.student_there.values(), gradient_there.values());
             }
           }
@@ -159,8 +166,8 @@ TYPED_TEST(CudaDistillation, LossesAreThoseOfTheCpu) {
         for (std::int32_t& target : chunk.targets) target = target < 32 ? target : -1;
         OnGpu<std::int32_t> targets(chunk.targets);
         chunk.there.targets = targets.data();
-        std::vector<double> indices = chunk.index, minima(chunk.index.size(), 0.25),
-                            each(chunk.index.size() * num_loss_columns), totals{1, 2, 3, 4, 5, 6, 7};
+        std::vector<double> indices = chunk.index, minima(chunk.index.size() * num_gradient_sums, 0.25),
+                            each(chunk.index.size() * num_loss_columns), totals{1, 2, 3, 4, 5, 6, 7, 8, 9};
         indices.insert(indices.end(), chunk.index.begin(), chunk.index.end());
         for (std::size_t i = 0; i < indices.size(); i += 3) indices[i] += 1;
         OnGpu<double> indices_there(indices), sums_there(chunk.sums), minima_there(minima), totals_there(totals),

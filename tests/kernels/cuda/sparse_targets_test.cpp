@@ -176,7 +176,7 @@ TYPED_TEST(CudaSparseTargets, LossesAreThoseOfTheCpu) {
       chunk.there.logits.targets = targets.data();
       sparse_sums(cpu(), chunk.here, chunk.student_max.data(), chunk.kept.data(), chunk.sums.data());
       std::vector<double> minima(chunk.index.size(), 0.25), each(chunk.index.size() * num_loss_columns),
-          totals{1, 2, 3, 4, 5, 6, 7};
+          totals{1, 2, 3, 4, 5, 6, 7, 8, 9};
       OnGpu<double> indices_there(chunk.index), sums_there(chunk.sums), minima_there(minima), totals_there(totals),
           each_there(n * num_loss_columns);
       add_sparse_losses(cpu(), chunk.here, chunk.index.data(), chunk.sums.data(), minima.data(), 0.3, 1.7,

@@ -219,6 +219,57 @@ TEST(ObjectiveLayouts, SmoothedLabelsAreTheirLoss) {
     launch::Rank rank(world.comm, "dp1", 1);
     EXPECT_NEAR(controlled(rank, {launch::Control::SmoothedLabels, 0.3}, "/teacher"), kl, 1e-10);
   });
+// Attention outputs and routing of a teacher of as many channels and experts, held against PyTorch under every layout.
+TEST(ObjectiveLayouts, AttentionAndRoutingAreMatchedAsInPyTorch) {
+  const GoldenModel golden("matching.h5");
+  struct Layout {
+    const char* name;
+    int ranks;
+    std::int64_t micro_batches = 1;
+    bool sequence_parallel = false, recompute = false;
+  };
+  for (const std::string which : {"a", "b"})
+    for (const Layout& layout :
+         {Layout{"dp1", 1}, Layout{"dp1", 1, 3}, Layout{"dp1", 1, 1, false, true}, Layout{"dp2", 2}, Layout{"ep4", 4},
+          Layout{"tp2", 2}, Layout{"tp2", 2, 2, true}, Layout{"tp2ep2", 4}, Layout{"tp2ep2", 4, 1, true, true}}) {
+      SCOPED_TRACE(which + " " + layout.name);
+      const std::string group = "/objectives/" + which;
+      const bool is_first = which == "a";
+      testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
+        launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
+        nn::Transformer student(golden.config(), rank.sharded(DType::F64));
+        student.load(golden.parameters());
+        nn::Transformer teacher(golden.config("/teacher"), rank.frozen_copy(DType::F64));
+        teacher.load(golden.parameters("/teacher/parameters"));
+        parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
+        const optim::Distillation objective({.ce_weight = 0.3, .temperature = 1.5});
+        using V = std::vector<std::int64_t>;
+        const launch::HiddenMatch attention{
+            .weight = 0.7,
+            .distance = is_first ? kernels::RowDistance::SquaredError : kernels::RowDistance::Cosine,
+            .layers = is_first ? V{1, 2} : V{-1, 0}};
+        const launch::RouterMatch routers{.weight = 0.9, .layers = is_first ? V{0, 2} : V{1, -1}, .by_load = is_first};
+        const launch::StepResult result =
+            launch::forward_backward(rank, {student, &teacher, objective}, golden.samples(),
+                                     {.micro_batches = layout.micro_batches,
+                                      .recompute = layout.recompute,
+                                      .attention = attention,
+                                      .routers = routers},
+                                     sync);
+        EXPECT_NEAR(result.loss(), golden.value(group + "/loss/total"), 1e-11);
+        EXPECT_NEAR(result.attention, golden.value(group + "/loss/attention"), 1e-11);
+        EXPECT_NEAR(result.routing, golden.value(group + "/loss/routing"), 1e-11);
+        EXPECT_LE(golden.worst_gradient_error(student.parameters(), group + "/gradients"), 1e-7);
+        // Of the gradients by term.
+        const auto expect_square = [&](double found, const char* name) {
+          const double expected = golden.value(group + "/loss/" + name);
+          EXPECT_NEAR(found, expected, 1e-11 * expected) << name;
+        };
+        expect_square(result.head.ce_square, "ce_square");
+        expect_square(result.head.divergence_square, "divergence_square");
+        expect_square(result.attention_square, "attention_square");
+      });
+    }
 }
 
 }  // namespace

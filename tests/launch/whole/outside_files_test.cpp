@@ -17,6 +17,7 @@
 #include "tests/support/places.h"
 #include "tests/support/run_limbeck.h"
 #include "tests/support/teacher_file.h"
+#include "tests/support/written_out_run.h"
 #include "tests/support/zeros_model.h"
 
 namespace limbeck::testing {
@@ -313,9 +314,9 @@ TEST_F(OutsideFiles, IdsOfAnotherTokenizerAreRefused) {
   for (const auto& [token, id] : vocabulary.items())
     if (id >= 257) document["model"]["vocab"].erase(token);
   folder_.write("mine/tokenizer.json", document.dump());
-  EXPECT_THAT(
-      fail_with(2, "distill distill.textproto --out d"),
-      AllOf(HasSubstr("data.tokenizer (mine) is another tokenizer than the teacher's (hf)"), HasSubstr("differ")));
+  EXPECT_THAT(fail_with(2, "distill distill.textproto --out d"),
+              AllOf(HasSubstr("data.tokenizer (mine) is another tokenizer than the teacher's (hf)"),
+                    HasSubstr("differ; and tokens cannot be matched by their text: the rules differ by which they")));
   folder_.write("train.textproto", R"(model { source: "hf" }
                    data { text: "text" tokenizer: "mine" sequence_length: 48 held_out_fraction: 0.2 }
                    batch { sequences_per_step: 2 } train { steps: 1 eval_tokens: 96 threads: 1 })");
@@ -384,6 +385,57 @@ TEST_F(OutsideFiles, VocabulariesFilledUpToOtherSizesAreDistilled) {
       EXPECT_THAT(kl[0], HasSubstr("      0.0000")) << rows;  // the same model: and no -0.0000
     }
   }
+}
+
+// A teacher whose bytes have other ids, and who has no <new>, beside a student that is the same model of these ids.
+TEST_F(OutsideFiles, ATeacherOfOtherIdsIsMatchedByTheTextOfTokens) {
+  const launch::ModelSource teacher = launch::open_model(at("hf"));
+  const std::int64_t last = num_byte_tokens - 1;
+  auto document = nlohmann::json::parse(folder_.read("hf/tokenizer.json"));
+  const auto turn = [&](nlohmann::json& id) { id = last - id.get<std::int64_t>(); };
+  for (auto& id : document["model"]["vocab"]) turn(id);
+  for (auto& added : document["added_tokens"]) turn(added["id"]);
+  nlohmann::json more = document["added_tokens"][0];
+  more["id"] = last + 1;
+  more["content"] = "<new>";
+  document["added_tokens"].push_back(more);
+  nn::TokenRows rows;
+  for (std::int64_t id = 0; id <= last; ++id) rows.rows.push_back(last - id);
+  rows.rows.push_back(-1);
+  for (const char c : std::string("<new>")) rows.pieces[last + 1].push_back(c);
+  nn::ModelConfig config = teacher.config;
+  config.vocabulary = 260;
+  data::export_hugging_face(nn::VocabularyRows(*teacher.reader, 260, rows), config, at("student"),
+                            {.dtype = core::DType::F32,
+                             .files = {{"tokenizer.json", document.dump()},
+                                       {"tokenizer_config.json", folder_.read("hf/tokenizer_config.json")}}});
+  folder_.write("pair.textproto", pair);
+  const std::string run = "distill pair.textproto --set data.tokenizer=model ";
+  for (const int ranks : {1, 2}) {
+    const Outcome outcome = folder_.limbeck(
+        fmt::format("{} --out pair_{}{}", run, ranks, ranks > 1 ? " --set parallel.layout=tp2" : ""), ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr("matched by their text: 256 of 258 have another id"));
+    EXPECT_THAT(outcome.output, HasSubstr("the teacher has no token \"<new>\": it reads the mean of its parts"));
+    const auto kl = outcome.lines_with("KL to the teacher, mean");
+    ASSERT_THAT(kl, SizeIs(1));
+    EXPECT_THAT(kl[0], HasSubstr("      0.0000"));
+    const auto step = folder_.metrics(fmt::format("pair_{}", ranks)).at(0);
+    EXPECT_LT(step["kl"], 1e-6);
+    // The student's own cross-entropy is over all of its tokens, the new one too.
+    EXPECT_GT(step["ce"].get<double>(), step["teacher_ce"].get<double>() + 1e-4);
+  }
+  // Figures of a text too.
+  const auto figures = nlohmann::json::parse(
+      run_shell(folder_.command("eval student --text text --teacher hf --json") + " 2>/dev/null").output);
+  EXPECT_LT(figures["all"]["kl"], 1e-6);
+  // A start from the teacher has its weights by the text's ids.
+  folder_.write("start.textproto", R"(teacher { source: "hf" } student_init { num_layers: 0 choice: EVENLY_SPACED }
+      data { text: "text" tokenizer: "student" sequence_length: 48 held_out_fraction: 0.2 }
+      batch { sequences_per_step: 2 } train { steps: 1 eval_tokens: 96 threads: 1 })");
+  succeed("distill start.textproto --out start");
+  EXPECT_LT(folder_.metrics("start").at(0)["kl"], 1e-6);
+  EXPECT_THAT(fail_with(2, "cache-teacher start.textproto --out cache"), HasSubstr("the teacher lacks tokens"));
 }
 
 TEST_F(OutsideFiles, ATeacherWithoutFiniteLogitsIsNamedBeforeTheTable) {

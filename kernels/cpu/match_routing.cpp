@@ -1,0 +1,68 @@
+#include "kernels/match_routing.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cpu/parallel_for.h"
+
+namespace limbeck::kernels {
+
+template <class D>
+void load_weights(const D&, const std::int32_t* selection, const std::int32_t* sequence, double* weights,
+                  const BalanceShape& shape) {
+  std::vector<std::int64_t> load(static_cast<std::size_t>(shape.experts));
+  for (std::int64_t begin = 0, end = 0; begin < shape.tokens; begin = end) {
+    while (end < shape.tokens && sequence[end] == sequence[begin]) ++end;
+    std::ranges::fill(load, 0);
+    for (std::int64_t a = begin * shape.selected; a < end * shape.selected; ++a) ++load[selection[a]];
+    const auto used = std::ranges::count_if(load, [](std::int64_t n) { return n > 0; });
+    const double factor = static_cast<double>(end - begin) / static_cast<double>(used);
+    for (std::int64_t t = begin; t < end; ++t) {
+      double sum = 0;
+      for (std::int64_t k = 0; k < shape.selected; ++k)
+        sum += 1 / static_cast<double>(load[selection[t * shape.selected + k]]);
+      weights[t] = factor * sum;
+    }
+  }
+}
+
+template <class D, class T>
+void routing_distance(const D& cpu, const T* q, const T* p, const std::int32_t* targets, const double* token_weights,
+                      TokenWeight token_weight, double* distance, std::int64_t rows, std::int64_t experts) {
+  const double weight = token_weight.get();
+  parallel_for(cpu, rows, 64, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      distance[t] = 0;
+      if (targets[t] < 0) continue;
+      double kl = 0;
+      for (std::int64_t i = t * experts; i < (t + 1) * experts; ++i) kl += routing_term(p[i], q[i]);
+      distance[t] = weight * (token_weights != nullptr ? token_weights[t] : 1) * kl;
+    }
+  });
+}
+
+template <class D, class T>
+void routing_distance_gradient(const D& cpu, const T* q, const T* p, const std::int32_t* targets,
+                               const double* token_weights, TokenWeight token_weight, const T* dloss, T* dq,
+                               std::int64_t rows, std::int64_t experts) {
+  const double weight = token_weight.get() * static_cast<double>(*dloss);
+  parallel_for(cpu, rows, 64, [=](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const double of_row = targets[t] < 0 ? 0 : weight * (token_weights != nullptr ? token_weights[t] : 1);
+      for (std::int64_t i = t * experts; i < (t + 1) * experts; ++i)
+        dq[i] = static_cast<T>(-of_row * static_cast<double>(p[i]) / static_cast<double>(positive(q[i])));
+    }
+  });
+}
+
+#define LIMBECK_INSTANTIATE(T)                                                                                    \
+  template void routing_distance(const Cpu&, const T*, const T*, const std::int32_t*, const double*, TokenWeight, \
+                                 double*, std::int64_t, std::int64_t);                                            \
+  template void routing_distance_gradient(const Cpu&, const T*, const T*, const std::int32_t*, const double*,     \
+                                          TokenWeight, const T*, T*, std::int64_t, std::int64_t);
+LIMBECK_INSTANTIATE(float)
+LIMBECK_INSTANTIATE(double)
+
+template void load_weights(const Cpu&, const std::int32_t*, const std::int32_t*, double*, const BalanceShape&);
+
+}  // namespace limbeck::kernels
