@@ -119,6 +119,71 @@ TEST_F(TeacherCacheRuns, LearnWhatTheTeacherBesideThemWouldTeach) {
   }
 }
 
+// Whole distributions teach by every divergence, at every temperature, and layers that predict further tokens too.
+TEST_F(TeacherCacheRuns, OfWholeDistributionsTeachWhatTheTeacherBesideThemWould) {
+  expect_done("cache-teacher job.textproto --out cache --set teacher.cache_kind=FULL --set teacher.cache_exact=true");
+  const std::vector<std::pair<std::string, int>> cases = {
+      {"--set objective.divergence=REVERSE_KL --set parallel.layout=ep2", 2},
+      {"--set objective.divergence=JENSEN_SHANNON --set objective.temperature=3 --set parallel.layout=tp2", 2},
+      {"--set objective.divergence=TOTAL_VARIATION --set objective.final_temperature=2.5 --set batch.micro_batches=2",
+       1},
+      {"--set model.num_predict_layers=2 --set objective.predict_weight=0.4 --set data.sequence_length=48", 1}};
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const auto& [sets, ranks] = cases[i];
+    const std::string run = "run" + std::to_string(i), command = "distill job.textproto " + sets + " --out " + run;
+    expect_done(command + "_online", ranks);
+    expect_done(command + "_cached --set teacher.cache=cache", ranks);
+    const auto online = folder_.metrics(run + "_online"), cached = folder_.metrics(run + "_cached");
+    ASSERT_EQ(online.size(), 4U);
+    ASSERT_EQ(cached.size(), 4U);
+    for (std::size_t step = 0; step < 4; ++step)
+      for (const char* figure : {"loss", "kl", "teacher_ce", "ce", "top1_agreement"})
+        EXPECT_NEAR(cached[step][figure].get<double>(), online[step][figure].get<double>(), 1e-5)
+            << sets << ", step " << step << ", " << figure;
+    EXPECT_EQ(cached[3]["kept_mass"], 1);
+  }
+  // Rounded to 8 bits they are nearly the same.
+  expect_done("cache-teacher job.textproto --out rounded --set teacher.cache_kind=FULL");
+  expect_done(
+      "distill job.textproto --set objective.divergence=REVERSE_KL --set teacher.cache=rounded --out rounded_run");
+  const auto exact = folder_.metrics("run0_online"), rounded = folder_.metrics("rounded_run");
+  EXPECT_NE(rounded[0]["kl"], exact[0]["kl"]);
+  EXPECT_NEAR(rounded[0]["kl"].get<double>(), exact[0]["kl"].get<double>(), 0.01 * exact[0]["kl"].get<double>());
+}
+
+// Without the teacher itself a student that does not begin as part of it learns the same of its cache.
+TEST_F(TeacherCacheRuns, ACacheAloneTeachesAStudentThatIsNotCutFromTheTeacher) {
+  expect_done("cache-teacher job.textproto --out cache");
+  expect_done("distill job.textproto --set teacher.cache=cache --out both");
+  std::filesystem::rename(folder_.path() / "teacher", folder_.path() / "gone");
+  const std::string alone =
+      "distill job.textproto --set teacher.cache=cache --set teacher.source= --set data.tokenizer=bytes --out alone";
+  const Outcome outcome = expect_done(alone + " --steps 2");
+  EXPECT_EQ(outcome.lines_with("without KL to the teacher").size(), 1U) << outcome.output;
+  expect_done("distill alone --resume");
+  EXPECT_EQ(folder_.metrics("alone"), folder_.metrics("both"));
+  const auto end = [&](const std::string& run) { return nlohmann::json::parse(folder_.read(run + "/end.json")); };
+  EXPECT_NEAR(end("alone")["student"]["ce"].get<double>(), end("both")["student"]["ce"].get<double>(), 1e-9);
+  EXPECT_FALSE(end("alone")["student"].contains("kl"));
+  EXPECT_TRUE(end("both")["student"].contains("kl"));
+  EXPECT_EQ(expect_done("eval alone --json").lines_with("\"kl\"").size(), 0U);
+  const auto error = [&](const std::string& command, int code = 2) {
+    const Outcome refused = folder_.limbeck(command);
+    EXPECT_EQ(refused.code, code) << refused.output;
+    return refused.output;
+  };
+  expect_done("train teacher.textproto --out other --set train.seed=77");
+  expect_done("cache-teacher job.textproto --set teacher.source=other --out of_other");
+  EXPECT_THAT(error("distill alone --resume --set teacher.cache=of_other", 1), HasSubstr("expected the same teacher"));
+  folder_.write("cut.textproto",
+                "teacher { cache: \"cache\" } student_init { num_layers: 1 } data { text: \"lines.jsonl\" }");
+  EXPECT_THAT(error("distill cut.textproto --out cut"), HasSubstr("student_init cuts the student from it"));
+  EXPECT_THAT(error("cache-teacher job.textproto --out cache --set teacher.source="),
+              HasSubstr("teacher.source is not given"));
+  EXPECT_THAT(error(alone + "2 --set train.eval_every_steps=2 --set train.keep_best=kl"),
+              HasSubstr("a figure without a teacher"));
+}
+
 TEST_F(TeacherCacheRuns, OfFewTokensGiveABoundAndSayHowMuchWasKept) {
   expect_done("cache-teacher job.textproto --out cache --set teacher.cache_tokens=4 --verify");
   expect_done(
@@ -263,7 +328,10 @@ TEST_F(TeacherCacheRuns, RefuseWhatIsOfSomethingElse) {
   EXPECT_THAT(error(distill + "--set objective.temperature=3", 2),
               HasSubstr("objective.temperature is 3, expected one that"));
   EXPECT_THAT(error(distill + "--set data.text=text", 2), HasSubstr("is of another text"));
-  EXPECT_THAT(error(distill + "--set objective.divergence=REVERSE_KL", 2), HasSubstr("expected FORWARD_KL"));
+  EXPECT_THAT(error(distill + "--set objective.divergence=REVERSE_KL", 2),
+              HasSubstr("which keeps TOP_K, expected FORWARD_KL"));
+  EXPECT_THAT(error(distill + "--set objective.final_temperature=2", 2),
+              HasSubstr("objective.final_temperature is given"));
   EXPECT_THAT(error("distill job.textproto --out refused --set objective.renormalised=true", 2),
               HasSubstr("without teacher.cache"));
   EXPECT_THAT(error("cache-teacher job.textproto --out cache --set teacher.cache_tokens=3", 2),
