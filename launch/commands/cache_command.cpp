@@ -30,12 +30,13 @@ void say_cache(const std::filesystem::path& folder, bool verifies, const Log& lo
 int run_cache_teacher(const CacheTeacherOptions& options) {
   RunConfig config = load_given_config(options.configs, options.sets);
   if (options.threads) config.train.threads = *options.threads;
-  check_for_distill(config);
+  if (!config.teacher) check_for_distill(config);
   if (options.out) config.teacher->cache = *options.out;
   if (config.teacher->cache.empty())
     core::fail_usage("cache-teacher: there is no folder for the cache, expected --out DIR or teacher.cache");
   const std::filesystem::path folder = config.teacher->cache;
   config.teacher->cache.clear();  // the teacher runs
+  check_for_distill(config);
   catch_stop_signals();
   bool is_done = false;
   in_world(config, fmt::format("command: cache-teacher\ncache: {}\n", folder.string()), [&](Rank& rank) {

@@ -51,7 +51,7 @@ std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
 
 /// What the model that is trained is called: only where a teacher is there, it is a student.
 const char* trained_name(const Session& session) {
-  return session.teacher && !session.config.objective.preference ? "student" : "model";
+  return session.distils() && !session.config.objective.preference ? "student" : "model";
 }
 
 std::string how_fp8_is_multiplied(const core::Device& device) {
@@ -315,7 +315,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
                                  .best = trainer.best()});
   });
   std::string report;
-  if (distils) {
+  if (distils && after.held_out.has_teacher()) {
     report = to_text(DistillReport{.start = *start,
                                    .student = after.held_out,
                                    .student_text = text,

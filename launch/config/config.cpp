@@ -401,8 +401,10 @@ void check_for_train(const RunConfig& config) {
 void check_for_distill(const RunConfig& config) {
   if (config.objective.preference)
     fail_usage("distill: objective.preference is given, expected none: train learns from preferences");
-  if (!config.teacher || config.teacher->source.empty())
-    fail_usage("distill: teacher.source is not given, expected a GGUF file, a Hugging Face directory or a checkpoint");
+  const bool is_cached = config.teacher && !config.teacher->cache.empty();
+  if (!config.teacher || (config.teacher->source.empty() && !(is_cached && config.model)))
+    fail_usage("distill: teacher.source is not given, expected a GGUF file, a Hugging Face directory or a checkpoint{}",
+               is_cached ? ": student_init cuts the student from it" : "");
   if (config.student_init.has_value() == config.model.has_value())
     fail_usage("distill: {}, expected one of the sections model and student_init",
                config.model ? "both student_init and model are given" : "there is no student");

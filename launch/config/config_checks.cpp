@@ -219,7 +219,8 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
   const auto steps = steps_between(name, config);
   if (!steps) refuse("a set of evaluation.set before the last dot; or \"held_out/\" and the name of a source");
   if (*steps == 0) refuse("its figure to be measured while training: train.eval_every_steps above 0");
-  if (needs_teacher(name) && !config.teacher) refuse("a figure without a teacher: there is none");
+  if (needs_teacher(name) && (!config.teacher || config.teacher->source.empty()))
+    refuse("a figure without a teacher: there is none");
 }
 
 /// What a teacher that does not run beside the student cannot give.
@@ -234,12 +235,10 @@ void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed)
     if (c.renormalised) refuse("renormalised", "false");
     return;
   }
-  if (c.divergence != kernels::Divergence::ForwardKl) refuse("divergence", "FORWARD_KL");
   if (c.hidden_states.weight > 0) refuse("hidden_states", "none: they are not kept");
   if (c.routers.weight > 0) refuse("routers", "none: routing is not kept");
   if (c.attention.weight > 0) refuse("attention", "none: what attention gives is not kept");
   if (c.sampled_text.fraction > 0) refuse("sampled_text", "none: what a model says is not in the cache");
-  if (c.final_temperature) refuse("final_temperature", "none: a cache is of a few temperatures");
   if (c.control != Control::None) refuse("control", "NONE: it stands in the place of a teacher that runs");
 }
 

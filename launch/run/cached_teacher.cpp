@@ -20,17 +20,13 @@ CachedTeacher::CachedTeacher(const std::filesystem::path& folder, const data::Mi
                              double temperature, DType dtype)
     : cache_(folder), text_(text), temperature_(temperature), dtype_(dtype) {
   data::CacheIdentity wanted = cache_.identity();
-  wanted.teacher = owner.teacher;
-  wanted.teacher_source = owner.source;
+  if (!owner.teacher.empty()) wanted.teacher = owner.teacher, wanted.teacher_source = owner.source;
   wanted.tokenizer_tokens = data::named_size(*owner.tokenizer);
   wanted.tokenizer = data::vocabulary_fingerprint(*owner.tokenizer, wanted.tokenizer_tokens);
   if (const auto difference = data::identity_difference(cache_.identity(), wanted))
     fail_usage("teacher.cache, {}, {}", folder.string(), *difference);
   const data::CacheContents& contents = cache_.contents();
-  if (contents.kind == data::CacheKind::Full)
-    fail_usage("teacher.cache, {}, keeps whole distributions, expected TOP_K or SAMPLED to train from",
-               folder.string());
-  const auto place = contents.place_of(temperature);
+  const auto place = contents.place_of(is_whole() ? 1 : temperature);
   if (!place)
     fail_usage("objective.temperature is {}, expected one that teacher.cache, {}, is for: {}", temperature,
                folder.string(), fmt::join(contents.temperatures, ", "));
@@ -105,6 +101,95 @@ CachedTeacher::Rows CachedTeacher::read(const data::TokenBatch& batch) {
     }
   }
   return rows;
+}
+
+std::vector<float> CachedTeacher::read_whole(const data::TokenBatch& batch, std::int64_t first, std::int64_t count,
+                                             std::int64_t first_column, std::int64_t columns) {
+  std::vector<float> logits(static_cast<std::size_t>(count * columns));
+  const std::int64_t of_block = cache_.contents().rows_of_block(),
+                     own = std::clamp<std::int64_t>(cache_.contents().vocabulary - first_column, 0, columns);
+  for (const data::TokenBatch::Piece& piece : batch.pieces) {
+    const std::int64_t begin = std::max(piece.first, first), end = std::min(piece.first + piece.count, first + count);
+    if (begin >= end) continue;
+    const data::TeacherCache::Place place = place_of(piece);
+    const std::int64_t shift = piece.position - piece.first,  // from a token of the batch to one of the document
+        last = std::min(end + shift, cache_.num_positions(place));
+    for (std::int64_t position = begin + shift, next = 0; position < last; position = next) {
+      next = std::min((position / of_block + 1) * of_block, last);
+      const data::CachedRows cached = cache_.read(place, position, next - position);
+      for (std::int64_t i = 0; i < cached.n; ++i)
+        std::copy_n(cached.log_p.begin() + i * cached.width + first_column, own,
+                    logits.begin() + (position + i - shift - first) * columns);
+    }
+  }
+  return logits;
+}
+
+class CachedTeacher::WholeRows final : public core::TargetSource {
+ public:
+  WholeRows(CachedTeacher& teacher, core::MemoryPtr memory, const data::TokenBatch& batch, std::int64_t further,
+            std::int64_t first_column, std::int64_t columns)
+      : teacher_(teacher),
+        memory_(std::move(memory)),
+        batch_(batch),
+        further_(further),
+        first_column_(first_column),
+        columns_(columns) {
+    begin(0, usual_chunk);
+  }
+
+  Tensor logits(std::int64_t first, std::int64_t count) override {
+    const auto since = std::chrono::steady_clock::now();
+    if (!ahead_ || ahead_->first != first || ahead_->count != count) begin(first, count);
+    const std::unique_ptr<Chunk> chunk = std::move(ahead_);
+    chunk->thread.join();
+    if (chunk->error) std::rethrow_exception(chunk->error);
+    begin(first + count, count);
+    teacher_.figures_.wait_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+    return Tensor::from<float>(memory_, {count, columns_}, chunk->logits).to(teacher_.dtype_);
+  }
+
+ private:
+  static constexpr std::int64_t usual_chunk = 256;  // of head_loss on a CPU
+  struct Chunk {
+    std::int64_t first = 0, count = 0;
+    std::vector<float> logits = {};
+    std::exception_ptr error = {};
+    std::jthread thread = {};
+  };
+
+  /// Tokens [first, first + count), as many as there are.
+  void begin(std::int64_t first, std::int64_t count) {
+    ahead_.reset();
+    count = std::min(count, std::ssize(batch_.tokens) - first);
+    if (count <= 0 && first > 0) return;
+    ahead_ = std::make_unique<Chunk>(Chunk{.first = first, .count = count});
+    ahead_->thread = core::start_thread("reading the teacher cache", [this, own = ahead_.get()] {
+      try {
+        own->logits = teacher_.read_whole(batch_, own->first + further_, own->count, first_column_, columns_);
+      } catch (...) {
+        own->error = std::current_exception();
+      }
+    });
+  }
+
+  CachedTeacher& teacher_;
+  core::MemoryPtr memory_;
+  const data::TokenBatch& batch_;
+  std::int64_t further_, first_column_, columns_;
+  std::unique_ptr<Chunk> ahead_;
+};
+
+std::unique_ptr<core::TargetSource> CachedTeacher::whole(const core::MemoryPtr& memory, const data::TokenBatch& batch,
+                                                         std::int64_t further, std::int64_t first_column,
+                                                         std::int64_t columns) {
+  core::check(is_whole(), "{}: keeps {}, expected FULL for whole distributions", cache_.folder().string(),
+              data::name_of(cache_.contents().kind));
+  if (further == 0) {
+    figures_.tokens += static_cast<double>(batch.num_targets());
+    figures_.kept_mass += static_cast<double>(batch.num_targets());
+  }
+  return std::make_unique<WholeRows>(*this, memory, batch, further, first_column, columns);
 }
 
 void CachedTeacher::prefetch(std::vector<data::TokenBatch> batches) {

@@ -4,6 +4,8 @@
 //     CachedTeacher teacher(folder, text, {fingerprint, source, tokenizer.get()}, /*temperature=*/1, core::DType::F32);
 //     teacher.prefetch(batches_of_the_next_step);
 //     core::SparseTargets targets = teacher.take(memory, batch);        // waits for what is not there yet
+//     auto rows = teacher.whole(memory, batch, 0, student.vocabulary_part().first, columns);   // of a cache that is
+//     whole
 #pragma once
 
 #include <cstdint>
@@ -18,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/ops/objective.h"
+#include "core/ops/head_loss.h"
 #include "data/teacher_cache/teacher_cache.h"
 #include "data/text/mixture.h"
 #include "data/tokenizers/tokenizer.h"
@@ -27,7 +29,7 @@ namespace limbeck::launch {
 
 /// What a run's text makes of a cache's identity: who the teacher and the tokenizer are.
 struct CacheOwner {
-  std::string teacher;  // its fingerprint
+  std::string teacher;  // its fingerprint; empty: whoever the cache is of
   std::string source;   // where it lies
   const data::Tokenizer* tokenizer = nullptr;
 };
@@ -35,7 +37,7 @@ struct CacheOwner {
 class CachedTeacher {
  public:
   /// Throws a UsageError, which names the cache and says what it is of, where that is another teacher, tokenizer or
-  /// text, where `temperature` is none of its own, or where whole distributions are kept.
+  /// text, or where `temperature` is none of its own; whole distributions are of every temperature.
   CachedTeacher(const std::filesystem::path& folder, const data::Mixture& text, const CacheOwner& owner,
                 double temperature, core::DType dtype);
   ~CachedTeacher();
@@ -43,6 +45,8 @@ class CachedTeacher {
   CachedTeacher& operator=(const CachedTeacher&) = delete;
 
   const data::TeacherCache& cache() const { return cache_; }
+  /// Whether it keeps whole distributions, which whole() gives as logits; else take() gives the part that it keeps.
+  bool is_whole() const { return cache_.contents().kind == data::CacheKind::Full; }
 
   /// Begins to read what these batches need. The next calls of take() are for them.
   void prefetch(std::vector<data::TokenBatch> batches);
@@ -51,6 +55,12 @@ class CachedTeacher {
   /// Of all tokens of a batch that have a target; rows of others say nothing. Throws where a document is not in the
   /// cache, and whatever reading does.
   core::SparseTargets take(const core::MemoryPtr& memory, const data::TokenBatch& batch);
+
+  /// Logits of a batch, which has to stay there: row i is of token i + further, of the `columns` tokens of the
+  /// vocabulary from `first_column` on. A chunk is read while the one before is worked on, so that no more than two
+  /// exist; the first is on its way from here on.
+  std::unique_ptr<core::TargetSource> whole(const core::MemoryPtr& memory, const data::TokenBatch& batch,
+                                            std::int64_t further, std::int64_t first_column, std::int64_t columns);
 
   struct Figures {
     double wait_seconds = 0;  // that take() waited or read
@@ -61,6 +71,7 @@ class CachedTeacher {
   Figures take_figures() { return std::exchange(figures_, {}); }
 
  private:
+  class WholeRows;
   /// Columns of a batch's targets on the host.
   struct Rows {
     std::vector<std::int32_t> tokens;  // of the batch: whose rows they are
@@ -76,6 +87,9 @@ class CachedTeacher {
     std::jthread thread;
   };
   Rows read(const data::TokenBatch& batch);
+  /// Of tokens [first, first + count) into rows of `columns`; zeros where there is nothing.
+  std::vector<float> read_whole(const data::TokenBatch& batch, std::int64_t first, std::int64_t count,
+                                std::int64_t first_column, std::int64_t columns);
   data::TeacherCache::Place place_of(const data::TokenBatch::Piece& piece);
   core::SparseTargets to_tensors(const core::MemoryPtr& memory, const Rows& rows) const;
 

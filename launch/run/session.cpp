@@ -26,7 +26,7 @@ using core::fail_usage;
 Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     : rank(rank_of_session), config(std::move(run_config)), found(with_paths_found(config)) {
   if (config.output.started_in.empty()) config.output.started_in = std::filesystem::current_path().string();
-  if (config.teacher) {
+  if (names_teacher()) {
     const std::filesystem::path source = found.teacher->source;
     teacher_source_ = open_model_together(rank, source, log);
     if (teacher_source_.path != source)  // a run's newest checkpoint
@@ -46,18 +46,18 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (s > architecture.max_positions)
     fail_usage("data.sequence_length is {}, expected at most {}'s {} positions", s, trained,
                architecture.max_positions);
-  if (config.teacher && s > teacher_source_.config.max_positions)
+  if (names_teacher() && s > teacher_source_.config.max_positions)
     fail_usage("data.sequence_length is {}, expected at most the teacher's {} positions", s,
                teacher_source_.config.max_positions);
   if (tokenizer->vocabulary_size() > architecture.vocabulary)
     fail_usage("the tokenizer has {} tokens, expected at most {}'s vocabulary of {}", tokenizer->vocabulary_size(),
                trained, architecture.vocabulary);
   check_fits(config.generation, *tokenizer, architecture, trained);
-  if (config.teacher) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
+  if (names_teacher()) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
   stop_if_asked(rank);
   resolve_length(log);
-  if (config.teacher) load_teacher(architecture.vocabulary, log);
+  if (names_teacher()) load_teacher(architecture.vocabulary, log);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
@@ -71,7 +71,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
 }
 
 void Session::match_teacher(const Log& log) {
-  if (!config.teacher) return;
+  if (!names_teacher()) return;
   teacher_rows_ = matched_rows(teacher_source_, *tokenizer,
                                fmt::format("data.tokenizer ({}) is another tokenizer than the teacher's ({})",
                                            config.data.tokenizer, teacher_source_.path.string()),
@@ -84,7 +84,7 @@ void Session::match_teacher(const Log& log) {
 }
 
 std::int64_t Session::usual_vocabulary() const {
-  return config.teacher && !teacher_rows_ ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
+  return names_teacher() && !teacher_rows_ ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
 }
 
 /// With as many rows of the vocabulary as the student has, so that logits stand beside logits; those behind the
@@ -127,6 +127,25 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   streamed_teacher = std::move(layers);
 }
 
+/// What a part of the teacher's distributions cannot give, and what whole ones do not need.
+void Session::check_cached_objective() const {
+  const ObjectiveConfig& c = config.objective;
+  const auto refuse = [&](const char* field, std::string_view expected) {
+    fail_usage("objective.{} is given with teacher.cache, {}, which keeps {}, expected {}", field,
+               config.teacher->cache, data::name_of(cached_teacher->cache().contents().kind), expected);
+  };
+  if (cached_teacher->is_whole()) {
+    if (c.renormalised) refuse("renormalised", "false: nothing is left over");
+    if (config.train.cuda_graph)
+      fail_usage(
+          "train.cuda_graph is true, expected false with teacher.cache, {}, which keeps FULL: each pass reads it",
+          config.teacher->cache);
+    return;
+  }
+  if (c.divergence != kernels::Divergence::ForwardKl) refuse("divergence", "FORWARD_KL");
+  if (c.final_temperature) refuse("final_temperature", "none: it is of a few temperatures");
+}
+
 void Session::open_cache(const Log& log) {
   if (!config.teacher || config.teacher->cache.empty()) return;
   while_others_hear(rank, [&] {
@@ -135,12 +154,19 @@ void Session::open_cache(const Log& log) {
         config.objective.temperature, core::sum_dtype(config.precision.compute));
   });
   const data::CacheManifest& manifest = cached_teacher->cache().manifest();
+  check_cached_objective();
   const bool draws = manifest.identity.contents.kind == data::CacheKind::Sampled;
   log->info("the student learns from {}: {}, {}", config.teacher->cache,
             core::counted(manifest.num_positions(), "position"),
-            draws ? "draws of each: KL is an unbiased estimate"
-                  : fmt::format("{} of each: KL is a lower bound, over these and all others as one",
-                                core::counted(manifest.identity.contents.width(), "token")));
+            cached_teacher->is_whole() ? "all tokens of each"
+            : draws                    ? "draws of each: KL is an unbiased estimate"
+                    : fmt::format("{} of each: KL is a lower bound, over these and all others as one",
+                                  core::counted(manifest.identity.contents.width(), "token")));
+  if (names_teacher()) return;
+  teacher_fingerprint = manifest.identity.teacher;
+  log->info(
+      "teacher.source is not given, and the cache is of {}: what is measured is measured without KL to the teacher",
+      manifest.identity.teacher_source);
 }
 
 void Session::release_teacher() {
@@ -158,10 +184,10 @@ void Session::check_teacher(const Evaluation& evaluation) const {
 void Session::choose_tokenizer(const Log& log) {
   const std::string& name = config.data.tokenizer;
   if (name == "teacher" || name == "model") {
-    const ModelSource& source = name == "teacher" && config.teacher ? teacher_source_ : student_source_;
+    const ModelSource& source = name == "teacher" && names_teacher() ? teacher_source_ : student_source_;
     if (!source.reader)
       fail_usage("data.tokenizer is \"{}\", but the config names no {}", name,
-                 name == "model" ? "model.source" : "teacher and no model.source");
+                 name == "model" ? "model.source" : "teacher.source and no model.source");
     source.require_tokenizer();
     tokenizer = source.tokenizer;
   } else {

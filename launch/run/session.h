@@ -66,18 +66,21 @@ class Session {
   RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
-  std::unique_ptr<nn::Transformer> teacher;            // null without distillation
+  std::unique_ptr<nn::Transformer> teacher;            // null without teacher.source
   std::unique_ptr<nn::Transformer> untrained_teacher;  // of the same architecture, for objective.control alone
   std::unique_ptr<MappedLayers> streamed_teacher;      // null where it fits into memory
   std::unique_ptr<nn::Transformer> student;
   std::unique_ptr<CachedTeacher> cached_teacher;  // that the student learns from; null without teacher.cache
   std::string text_fingerprint;                   // Mixture::fingerprint, 16 hexadecimal digits
-  std::string teacher_fingerprint;                // model_fingerprint; empty without one
+  std::string teacher_fingerprint;                // model_fingerprint, or the cache's; empty without a teacher
   StudentStart start;
   std::shared_ptr<StudentSource> cut;  // null unless the student was cut from the teacher
 
  private:
   void match_teacher(const Log& log);
+  /// Whether the config names the teacher itself, not its cache alone.
+  bool names_teacher() const { return config.teacher && !config.teacher->source.empty(); }
+  void check_cached_objective() const;
   void load_teacher(std::int64_t vocabulary, const Log& log);
   /// How many tokens a student has whose config does not say it.
   std::int64_t usual_vocabulary() const;

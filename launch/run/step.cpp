@@ -149,9 +149,10 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
   input.per_target = Tensor::from<double>(memory, {1}, {&per_target, 1});
   for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
     const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
-    const data::TokenBatch mine = samples.fetch(first, count);
-    if (cached != nullptr) input.taught.push_back(cached->take(memory, mine));
+    data::TokenBatch mine = samples.fetch(first, count);
+    if (cached != nullptr && !cached->is_whole()) input.taught.push_back(cached->take(memory, mine));
     nn::Batch& batch = input.batches.emplace_back(make_batch(memory, mine, 0, count, first, num_ahead));
+    if (cached != nullptr && cached->is_whole()) input.texts.push_back(std::move(mine));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);
   }
@@ -184,6 +185,12 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     pass.routing = options.routing ? options.routing : options.recompute ? &own : nullptr;
     load.watch(pass);
 
+    const auto read_whole = [&](std::int64_t further) {
+      return models.cached->whole(rank.memory(), input.texts[micro], further, models.student.vocabulary_part().first,
+                                  models.student.head().value.shape()[0]);
+    };
+    std::unique_ptr<core::TargetSource> cached_rows;  // on their way while the student runs
+    if (!input.texts.empty()) cached_rows = read_whole(0);
     Taught taught;
     const bool is_smoothed = options.control.kind == Control::SmoothedLabels;
     if (models.teacher && !is_smoothed) {
@@ -244,6 +251,8 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       std::unique_ptr<core::TargetSource> teacher;
       if (!input.taught.empty())
         teacher = std::make_unique<core::SparseTeacher>(moved_up(input.taught[micro], further));
+      else if (!input.texts.empty())
+        teacher = further > 0 ? read_whole(further) : std::move(cached_rows);
       else if (models.teacher && is_smoothed)
         teacher = std::make_unique<core::SmoothedLabels>(
             targets, options.control.smoothing,

@@ -95,7 +95,8 @@ struct StepResult {
 /// What the passes of a step read that is new in each.
 struct StepInput {
   std::vector<nn::Batch> batches;           // of this rank, by micro-batch
-  std::vector<core::SparseTargets> taught;  // of each, what the teacher's cache has; empty without one
+  std::vector<core::SparseTargets> taught;  // of each, the part that the teacher's cache has; empty without one
+  std::vector<data::TokenBatch> texts;      // of each, whose whole distributions are read from the cache; empty else
   core::Tensor per_target;                  // [1] float64: 1 / the step's targets, or its pairs
   double text_seconds = 0;                  // that the samples took to read
 };

@@ -140,7 +140,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       directory_(directory),
       log_(std::move(log)),
       evaluations_(evaluations),
-      objective_(session.config, session.teacher != nullptr, session.cached_teacher != nullptr),
+      objective_(session.config, session.distils(), session.cached_teacher && !session.cached_teacher->is_whole()),
       projectors_(session),
       trained_(optim::apply_groups(joined(session.student->parameters(), projectors_.parameters()),
                                    groups_of(session.config.optimizer))),
@@ -283,6 +283,7 @@ Throughput Trainer::throughput() const {
 /// What this step reads of the cache, unless it is on its way, and what the next one will.
 void Trainer::prefetch(const StepText& samples) {
   CachedTeacher& cached = *session_.cached_teacher;
+  if (cached.is_whole()) return;  // a step reads its own, chunk by chunk
   const auto batches = [&](const StepText& text) {
     return batches_of(session_.rank, text, session_.config.batch.micro_batches);
   };

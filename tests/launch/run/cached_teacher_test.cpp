@@ -137,6 +137,50 @@ TEST_F(CachedTeacherTest, ATokenHasItsOwnRowHoweverTheTextIsPacked) {
     }
 }
 
+// Rows of whole distributions come by chunks of any size, for tokens further on, and of a part of the vocabulary.
+TEST_F(CachedTeacherTest, WholeDistributionsAreReadByChunks) {
+  write({.kind = data::CacheKind::Full, .quantised = false, .vocabulary = vocabulary});
+  for (const std::int64_t length : {1, 7, 40}) {
+    data::Mixture mixture = text(length);
+    CachedTeacher teacher(cache_, mixture, {"", "", tokenizer_.get()}, /*temperature=*/1.7, core::DType::F32);
+    ASSERT_TRUE(teacher.is_whole());
+    const data::TokenBatch batch = mixture.fetch(2, 9);
+    const std::int64_t n = std::ssize(batch.tokens);
+    for (const std::int64_t further : {0, 2})
+      for (const auto& [first_column, columns] :
+           std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 264}, {200, 64}})
+        for (const std::int64_t chunk : {std::int64_t{5}, n}) {
+          const auto rows = teacher.whole(memory_, batch, further, first_column, columns);
+          std::int64_t seen = 0;
+          for (std::int64_t first = 0; first < n; first += chunk) {
+            const std::int64_t count = std::min(chunk, n - first);
+            const core::Tensor logits = rows->logits(first, count);
+            ASSERT_EQ(logits.shape(), (core::Shape{count, columns}));
+            for (const data::TokenBatch::Piece& piece : batch.pieces) {
+              const std::vector<std::int32_t> ids = files_.at(piece.source)->read(piece.document);
+              for (std::int64_t i = 0; i < piece.count; ++i) {
+                const std::int64_t row = piece.first + i - further - first;
+                if (row < 0 || row >= count || piece.position + i + 1 == std::ssize(ids)) continue;
+                ++seen;
+                const std::vector<float> z = logits_at(ids, piece.position + i);
+                const float* got = logits.data<float>() + row * columns;
+                const std::int64_t some = std::min(columns, vocabulary - first_column);
+                for (std::int64_t v = 0; v < some; ++v)  // up to a number that the row has in common
+                  ASSERT_NEAR(got[v] - got[0], z[first_column + v] - z[first_column], 1e-4);
+              }
+            }
+          }
+          EXPECT_GT(seen, (n - further) / 2);
+        }
+    EXPECT_EQ(teacher.take_figures().tokens, 4.0 * static_cast<double>(batch.num_targets()));
+  }
+  data::Mixture mixture = text(8);
+  std::filesystem::remove_all(cache_);
+  write({.kept = 5, .vocabulary = vocabulary});
+  CachedTeacher part(cache_, mixture, {"", "", tokenizer_.get()}, 1, core::DType::F32);
+  EXPECT_THAT(error_of([&] { part.whole(memory_, mixture.fetch(0, 1), 0, 0, 5); }), HasSubstr("expected FULL"));
+}
+
 TEST_F(CachedTeacherTest, WhatDoesNotFitIsRefusedByName) {
   write({.kept = 5, .vocabulary = vocabulary});
   const data::Mixture mixture = text(8);
