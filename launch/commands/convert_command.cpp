@@ -11,6 +11,7 @@
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
 #include "data/models/hugging_face_config.h"
+#include "data/models/peft.h"
 #include "data/text/tokenize_journal.h"
 #include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_bpe.h"
@@ -21,6 +22,7 @@
 #include "launch/console/streams.h"
 #include "launch/run/conversion_check.h"
 #include "launch/run/model_source.h"
+#include "launch/run/quantised_weights.h"
 #include "launch/run/stop_flag.h"
 #include "launch/run/threads.h"
 
@@ -32,7 +34,12 @@ namespace fs = std::filesystem;
 /// The files that are read while a model is converted.
 std::vector<fs::path> files_of(const ModelSource& source) {
   const auto model = std::dynamic_pointer_cast<const data::GgufModel>(source.reader);
-  if (model == nullptr) return files_of_model(source.path);
+  if (model == nullptr) {
+    std::vector<fs::path> files = files_of_model(source.path);
+    if (source.adapters && !source.adapters->base.empty())
+      for (const fs::path& file : files_of_model(source.adapters->base)) files.push_back(file);
+    return files;
+  }
   const std::vector<std::string> paths = model->file().paths();
   return {paths.begin(), paths.end()};
 }
@@ -110,10 +117,15 @@ class Conversion {
 /// Each converts and says what was written.
 std::string convert_to_gguf(const ModelSource& source, const ConvertOptions& options, core::DType dtype,
                             data::ExportWork work) {
+  // What the passes of the run saw are the blocks of its master weights, not those of what blocks hold.
+  const bool is_as_trained = source.quantised_as == options.dtype;
+  const std::optional<MasterReader> masters =
+      is_as_trained ? std::make_optional<MasterReader>(*source.own) : std::nullopt;
+  const core::StateReader& model = masters ? static_cast<const core::StateReader&>(*masters) : *source.reader;
   const std::int64_t num_otherwise =
-      data::export_gguf(*source.reader, source.config, options.destination,
+      data::export_gguf(model, source.config, options.destination,
                         {.dtype = dtype, .tokenizer = source.tokenizer.get(), .work = std::move(work)});
-  std::string what = "a GGUF file, " + options.dtype;
+  std::string what = "a GGUF file, " + options.dtype + (is_as_trained ? ", as its run trained it" : "");
   if (num_otherwise > 0)
     what += fmt::format(", {} matrices in another format because their rows are no multiple of {}", num_otherwise,
                         core::info(dtype).block_elements);
@@ -163,10 +175,23 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
   return what;
 }
 
+int convert_adapter(const ConvertOptions& options) {
+  const ModelSource source = open_model(options.source);
+  if (!source.adapters)
+    core::fail_usage("{}: has no adapters, expected a run or a checkpoint with some", options.source.string());
+  const AdapterState& adapters = *source.adapters;
+  data::export_peft(*source.own, source.config, options.destination,
+                    {.rank = adapters.rank, .alpha = adapters.alpha, .base = adapters.base, .replace = options.force});
+  print_result("{} -> {}: adapters of rank {} of {}\n", options.source.string(), options.destination.string(),
+               adapters.rank, adapters.base.empty() ? "a model of the run's own" : adapters.base);
+  return 0;
+}
+
 }  // namespace
 
 int run_convert(const ConvertOptions& options) {
   if (is_left_to_first_rank("convert")) return 0;
+  if (options.adapter) return convert_adapter(options);
   using core::DType;
   static const std::map<std::string, DType> written = {
       {"float32", DType::F32}, {"float16", DType::F16}, {"bfloat16", DType::BF16},
@@ -190,6 +215,9 @@ int run_convert(const ConvertOptions& options) {
   const ModelSource source = open_model(options.source);
   const Log log = make_log(launcher_rank().rank, options.verbosity);
   say_notices(source, log);
+  if (!source.quantised_as.empty() && source.quantised_as != options.dtype)
+    log->warn("its run trained it for --dtype {}: in {} its weights are those, rounded once more", source.quantised_as,
+              options.dtype);
   if (is_gguf) check_may_write(options.destination, options.force, files_of(source));
   catch_stop_signals();
   Conversion conversion(source, options, log);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/nn/adapters.h"
 #include "core/nn/transformer.h"
 #include "data/text/mixture.h"
 #include "data/tokenizers/tokenizer.h"
@@ -25,6 +26,12 @@
 
 namespace limbeck::launch {
 
+/// What a student's adapters are of, where that is a model with a file of its own.
+struct BaseModel {
+  std::string path = {};  // absolute; empty: checkpoints hold the base
+  std::string fingerprint = {};
+};
+
 class Session {
  public:
   /// Collective: opens (at first use: makes) the token file and the models, without weights for the student.
@@ -39,6 +46,8 @@ class Session {
   void open_cache(const Log& log);
   /// Collective. Fills the student's weights as the config says.
   void start_student();
+  /// Collective. Fills the weights of the student, and of its adapters, from a checkpoint of a run of this config.
+  void load_student(const ModelSource& checkpoint);
 
   /// Throws a UsageError where a token file was made by another tokenizer; says so where that is not known.
   void check_same_ids(const data::TokenFile& file, const Log& log) const;
@@ -59,6 +68,8 @@ class Session {
   std::unique_ptr<nn::Transformer> teacher;        // null without distillation
   std::unique_ptr<MappedLayers> streamed_teacher;  // null where it fits into memory
   std::unique_ptr<nn::Transformer> student;
+  std::unique_ptr<nn::Adapters> adapters;  // of the student, which is frozen then; null without config.adapters
+  BaseModel base;
   std::unique_ptr<CachedTeacher> cached_teacher;  // that the student learns from; null without teacher.cache
   std::string text_fingerprint;                   // Mixture::fingerprint, 16 hexadecimal digits
   std::string teacher_fingerprint;                // model_fingerprint; empty without one
@@ -66,6 +77,7 @@ class Session {
 
  private:
   void load_teacher(std::int64_t vocabulary, const Log& log);
+  void make_adapters(const core::PlacementRule& place);
   void load_student(const core::StateReader& reader);
   CalibrationText calibration() const;
   void choose_tokenizer(const Log& log);

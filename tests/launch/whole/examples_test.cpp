@@ -45,6 +45,7 @@ TEST(EndToEnd, EveryExampleRuns) {
   run("distill", "distill_gemma3", "--set teacher.source=runs/offline_teacher --set student_init.layers=[0,3]", 2);
   run("distill", "distill_qwen_coder", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);
   run("train", "continue_training", "--set model.source=runs/offline_teacher", 1);
+  run("train", "lora", "--set model.source=runs/offline_teacher --set parallel.layout=tp2", 2);
   const Outcome trained = folder.limbeck("tokenize text --train --vocab 300 --out my_tokenizer");
   EXPECT_EQ(trained.code, 0) << trained.output;
   run("train", "own_text", "--set data.tokenizer=my_tokenizer", 2);
