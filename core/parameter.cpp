@@ -1,6 +1,12 @@
 #include "core/parameter.h"
 
+#include <fnmatch.h>
+
 namespace limbeck::core {
+
+bool is_of_pattern(const std::string& name, const std::string& pattern) {
+  return fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+}
 
 std::vector<std::int64_t> Parameter::offset() const {
   std::vector<std::int64_t> result(static_cast<std::size_t>(global_shape.rank()), 0);

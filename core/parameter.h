@@ -4,7 +4,10 @@
 // and verification. Gradient reductions are sums: objectives divide by global counts.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -49,15 +52,26 @@ struct Cut {
   bool sees_share = false;  // if whole: each rank uses it on a share of the tokens, which gives a part of its gradient
 };
 
+/// What adapters add to a matrix W (core/nn/adapters.h): scale B A, of a few rows A and columns B.
+struct LowRank {
+  const Parameter *a, *b;  // [r,in] [out,r]; of a stack of experts [E,r,in] [E,out,r]
+  double scale;
+};
+
 struct Parameter {
   std::string name;  // module path, the same under every layout
   Shape global_shape;
   std::vector<AxisPlacement> placement;
-  Tensor value;               // this rank's part
-  SlotPtr slot;               // null when frozen
-  bool decays = true;         // weight decay applies (not to norms, biases, routers' biases)
-  bool is_stack = false;      // of experts, [E,...]
-  bool first_replica = true;  // of the ranks that hold this part, this one writes it and counts it
+  Tensor value;                         // this rank's part
+  SlotPtr slot;                         // null when frozen
+  bool decays = true;                   // weight decay applies (not to norms, biases, routers' biases)
+  bool is_stack = false;                // of experts, [E,...]
+  bool first_replica = true;            // of the ranks that hold this part, this one writes it and counts it
+  Cut cut = {};                         // by which it was placed
+  std::optional<LowRank> adapter = {};  // which its layer adds
+  /// Of a matrix of which passes see other values than are stepped on: those become these, in rows that lie one behind
+  /// the other (optim/master_weights.h).
+  std::function<void(std::span<float> values)> rounding = {};
 
   bool is_frozen() const { return slot == nullptr; }
   /// Whether products read it, or it is a stack of such: else a vector such as a norm's weight, or experts' biases
@@ -70,6 +84,9 @@ struct Parameter {
 };
 
 using ParameterList = std::vector<Parameter*>;
+
+/// Whether a pattern of fnmatch(3) is of the whole name: * (dots too), ?, [0-3]. An empty one is of none.
+bool is_of_pattern(const std::string& name, const std::string& pattern);
 
 /// The flat index in the global tensor of the first element of each row of this rank's part, the last dimension being
 /// the rows'.

@@ -13,6 +13,7 @@ Parameter& ParameterSet::add(const std::string& name, const Shape& global_shape,
   p.global_shape = global_shape;
   p.decays = decays;
   p.is_stack = cut.is_expert;
+  p.cut = cut;
   if (options_.place) options_.place(p, cut);
   Shape local = global_shape;
   for (const AxisPlacement& axis : p.placement)

@@ -83,7 +83,12 @@ void AdamW::queue_step(const core::Tensor& grad_scale) {
                        fragment.length, rounded);
       });
     });
+    state.weights.finish_step();
   }
+}
+
+void AdamW::begin_training() {
+  for (State& state : states_) state.weights.begin();
 }
 
 void AdamW::note_step() {

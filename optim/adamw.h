@@ -46,6 +46,8 @@ class AdamW {
   void queue_step(const core::Tensor& grad_scale = {});
   /// What queue_step does beside its kernels, where those run again without being queued again.
   void note_step();
+  /// Behind the loading of the parameters: what the host rounds is rounded (MasterWeights::begin).
+  void begin_training();
 
   /// Steps taken so far: the bias correction depends on it, so it belongs to a checkpoint.
   std::int64_t num_steps() const { return num_steps_; }

@@ -1,14 +1,12 @@
 #include "optim/groups.h"
 
-#include <fnmatch.h>
-
 #include <algorithm>
 
 namespace limbeck::optim {
 namespace {
 
 bool matches(const Group& group, const core::Parameter& parameter) {
-  return fnmatch(group.pattern.c_str(), parameter.name.c_str(), 0) == 0;
+  return core::is_of_pattern(parameter.name, group.pattern);
 }
 
 /// The first that matches, or the end.

@@ -16,7 +16,7 @@
 namespace limbeck::optim {
 
 struct Group {
-  std::string pattern;                      // fnmatch(3) of a whole name: * (dots too), ?, [0-3]; empty matches nothing
+  std::string pattern;                      // of whole names (core::is_of_pattern); empty matches nothing
   double rate_factor = 1;                   // of the step's learning rate
   std::optional<double> weight_decay = {};  // in place of the optimizer's, on parameters that decay
   bool frozen = false;

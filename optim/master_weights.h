@@ -1,9 +1,11 @@
-// The weights that an optimizer steps on: a fragment's own values, or, where those are bfloat16, float32 master weights
-// that every step rounds into them.
+// The weights that an optimizer steps on: a fragment's own values, or float32 master weights that every step rounds
+// into them, where those are bfloat16, or what passes see is rounded otherwise (Parameter::rounding). The gradient is
+// that of the rounded values, and is the master weights' as it is.
 //
 //     MasterWeights weights(fragment);
 //     kernels::adamw(device, factors, grad, weights.to_step<float>(), mean, mean_square, fragment.length,
 //                    weights.rounded());
+//     weights.finish_step();
 #pragma once
 
 #include "core/state_dict.h"
@@ -19,18 +21,23 @@ class MasterWeights {
   const Fragment& fragment() const { return fragment_; }
   core::Parameter& parameter() const { return *fragment_.parameter; }
   /// Of the weights stepped on: float32 or float64.
-  core::DType dtype() const { return is_narrow_ ? core::DType::F32 : parameter().value.dtype(); }
+  core::DType dtype() const { return has_master() ? core::DType::F32 : parameter().value.dtype(); }
 
   /// The fragment's weights [length], to be changed.
   template <class T>
   T* to_step() {
-    if (!is_narrow_) return parameter().value.mutable_data<T>() + fragment_.offset;
+    if (!has_master()) return parameter().value.mutable_data<T>() + fragment_.offset;
     fill();
     return master_.mutable_data<T>();
   }
   /// Where a step writes them [length] rounded too, asked behind to_step; null: nowhere. That is where they are master
   /// weights, and on a device that keeps rounded copies of float32 weights (core/ops/packed_weight.h).
   core::bf16* rounded();
+  /// What the host rounds, behind a step; nothing where the step has rounded.
+  void finish_step();
+  /// Takes the values as they are for master weights, unless there are some, and rounds those that the host rounds:
+  /// before the first pass.
+  void begin();
   /// That to_step and rounded have been asked, for values that are written now without it.
   void note_step();
 
@@ -41,11 +48,13 @@ class MasterWeights {
   void load(const core::StateReader& reader);
 
  private:
+  bool is_rounded_by_host() const { return static_cast<bool>(parameter().rounding); }
+  bool has_master() const { return is_narrow_ || is_rounded_by_host(); }
   void fill();
 
   Fragment fragment_;
   bool is_narrow_;
-  core::Tensor master_;  // [length] or the value's shape; of bfloat16 values, from the first step
+  core::Tensor master_;  // [length] or the value's shape; from the first step, or begin()
 };
 
 }  // namespace limbeck::optim

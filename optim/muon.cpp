@@ -117,7 +117,12 @@ void Muon::queue_step(const core::Tensor& grad_scale) {
                               update.numel(), state.weights.rounded());
       });
     });
+    state.weights.finish_step();
   }
+}
+
+void Muon::begin_training() {
+  for (State& state : states_) state.weights.begin();
 }
 
 void Muon::note_step() {

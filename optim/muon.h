@@ -52,6 +52,7 @@ class Muon {
   void begin_step(double rate);
   void queue_step(const core::Tensor& grad_scale = {});
   void note_step();
+  void begin_training();
 
   /// "optimizer/<name>/momentum_buffer", and of bfloat16 weights the master weights, "optimizer/<name>/master", placed
   /// as the parameter is; valid while the optimizer is.

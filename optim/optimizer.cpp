@@ -35,6 +35,11 @@ void Optimizer::note_step() {
   adamw_.note_step();
 }
 
+void Optimizer::begin_training() {
+  muon_.begin_training();
+  adamw_.begin_training();
+}
+
 core::StateDict Optimizer::state_dict() const {
   core::StateDict state = adamw_.state_dict();
   state.merge(muon_.state_dict());

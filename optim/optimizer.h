@@ -32,6 +32,7 @@ class Optimizer {
   void begin_step(double rate);
   void queue_step(const core::Tensor& grad_scale = {});
   void note_step();
+  void begin_training();
 
   std::int64_t num_steps() const { return adamw_.num_steps(); }
   void set_num_steps(std::int64_t num_steps) { adamw_.set_num_steps(num_steps); }

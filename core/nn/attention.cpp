@@ -2,15 +2,14 @@
 
 #include <tuple>
 
+#include "core/nn/projected.h"
 #include "core/nn/stream.h"
 #include "core/ops/cut_rms_norm.h"
-#include "core/ops/linear.h"
 #include "core/ops/rope.h"
 
 namespace limbeck::nn {
 
 using core::as_optional_var;
-using core::as_var;
 
 namespace {
 
@@ -25,16 +24,16 @@ Var head_normed(Tape& tape, const Pass& pass, const Var& heads, const Norm& norm
 
 Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
   const Var entered = enter_stream(tape, pass, x);
-  const auto projected = [&](const Parameter& weight, const Parameter* bias, const Norm& norm) {
-    const Var heads = core::linear(tape, entered, as_var(weight), pass.products, as_optional_var(bias));
+  const auto heads_of = [&](const Parameter& weight, const Parameter* bias, const Norm& norm) {
+    const Var heads = projected(tape, pass, entered, weight, bias);
     return norm ? head_normed(tape, pass, heads, norm, norms) : heads;
   };
-  Var queries = projected(*q, q_bias, q_norm);
-  Var keys = projected(*k, k_bias, k_norm);
+  Var queries = heads_of(*q, q_bias, q_norm);
+  Var keys = heads_of(*k, k_bias, k_norm);
   if (rope)
     std::tie(queries, keys) = core::rope(tape, std::move(queries), std::move(keys), pass.rope_rows[*rope],
                                          pass.ropes[*rope], {shape.width}, {shape.width});
-  Var values = projected(*v, v_bias, {});
+  Var values = heads_of(*v, v_bias, {});
   end_of_reads(tape, pass, entered, x);
   if (pass.cache) {
     auto [all_keys, all_values] = pass.cache->append(layer, pass.cached, keys.value, values.value);
@@ -43,7 +42,7 @@ Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t 
   }
   const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention, as_optional_var(sinks));
   if (pass.inside && !tape.is_replay()) pass.inside(Inside::Heads, attended.value);
-  return exit_stream(tape, pass, core::linear(tape, attended, as_var(*o), pass.products), o_bias);
+  return exit_stream(tape, pass, projected(tape, pass, attended, *o), o_bias);
 }
 
 }  // namespace limbeck::nn

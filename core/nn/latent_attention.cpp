@@ -3,20 +3,16 @@
 #include <tuple>
 #include <vector>
 
+#include "core/nn/projected.h"
 #include "core/nn/stream.h"
 #include "core/ops/grouped_linear.h"
 #include "core/ops/heads.h"
-#include "core/ops/linear.h"
 #include "core/ops/rope.h"
 
 namespace limbeck::nn {
 
-using core::as_var;
-
 Var LatentAttention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t layer) const {
-  const auto product = [&](const Var& of, const Parameter& weight) {
-    return core::linear(tape, of, as_var(weight), pass.products);
-  };
+  const auto product = [&](const Var& of, const Parameter& weight) { return projected(tape, pass, of, weight); };
   const Var asked = q_a != nullptr ? norms.normed(tape, product(x, *q_a), q_a_norm) : x;
   const Var latent = norms.normed(tape, product(x, *kv_a), kv_a_norm);
   Var turning = enter_stream(tape, pass, product(x, *k_rope));
@@ -34,8 +30,8 @@ Var LatentAttention::forward(Tape& tape, const Pass& pass, const Var& x, std::in
 
 Var LatentAttention::widened(Tape& tape, const Pass& pass, const Var& queries, const Var& latent, const Var& turning,
                              std::int64_t layer) const {
-  Var keys = core::join_heads(tape, core::linear(tape, latent, as_var(*k_b), pass.products), turning, shape.num_heads);
-  Var values = core::linear(tape, latent, as_var(*v_b), pass.products);
+  Var keys = core::join_heads(tape, projected(tape, pass, latent, *k_b), turning, shape.num_heads);
+  Var values = projected(tape, pass, latent, *v_b);
   if (pass.cache) {
     auto [all_keys, all_values] = pass.cache->append(layer, pass.cached, keys.value, values.value);
     keys = core::constant(all_keys);
@@ -60,7 +56,7 @@ Var LatentAttention::absorbed(Tape& tape, const Pass& pass, const Var& queries, 
   const Tensor offsets = Tensor::from<std::int64_t>(memory, {heads + 1}, ends);
   const Tensor asked = Tensor::empty(memory, latent.value.dtype(), {tokens, heads * width});
   core::put_heads(core::grouped_transposed(core::heads_first(queries.value, 0, own, heads),
-                                           k_b->value.reshape({heads, own, rank}), offsets),
+                                           merged(*k_b).reshape({heads, own, rank}), offsets),
                   0, heads, asked);
   core::put_heads(core::heads_first(queries.value, own, turned, heads), rank, heads, asked);
   const core::AttentionShape one{heads, 1, width, rank, shape.scale, shape.window, /*values_in_keys=*/true};
@@ -68,7 +64,7 @@ Var LatentAttention::absorbed(Tape& tape, const Pass& pass, const Var& queries, 
       core::attention(tape, core::constant(asked), core::constant(seen), core::constant(seen), one, pass.attention);
   const Var values =
       core::grouped_linear(tape, core::constant(core::heads_first(found.value, 0, rank, heads)),
-                           core::constant(v_b->value.reshape({heads, shape.value_width, rank})), offsets);
+                           core::constant(merged(*v_b).reshape({heads, shape.value_width, rank})), offsets);
   const Tensor all = Tensor::empty(memory, latent.value.dtype(), {tokens, heads * shape.value_width});
   core::put_heads(values.value, 0, heads, all);
   return core::constant(all);

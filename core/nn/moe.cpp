@@ -1,5 +1,6 @@
 #include "core/nn/moe.h"
 
+#include "core/nn/projected.h"
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
 #include "core/ops/add_grouped_bias.h"
@@ -7,7 +8,6 @@
 #include "core/ops/capacity.h"
 #include "core/ops/cast.h"
 #include "core/ops/gate_rows.h"
-#include "core/ops/grouped_linear.h"
 #include "core/ops/jitter.h"
 #include "core/ops/linear.h"
 #include "core/ops/moe_exchange.h"
@@ -92,7 +92,7 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
 
 Var Moe::product(Tape& tape, const Var& rows, const Parameter& weight, const Parameter* bias,
                  const Tensor& offsets) const {
-  const Var y = core::grouped_linear(tape, rows, as_var(weight), offsets);
+  const Var y = projected_by_experts(tape, rows, weight, offsets);
   if (bias == nullptr) return y;
   // Of `gate` and `up` the rows here are all that the bias is of.
   const std::int64_t first = bias == down_bias ? bias->offset()[1] : 0;

@@ -319,6 +319,9 @@ void CommandLine::convert(std::function<int(const ConvertOptions&)> run) {
                                                          "Q4_K_M", "Q4_0", "MXFP4"},
                                 CLI::ignore_case))
       ->capture_default_str();
+  app.add_flag(
+      "--adapter", options->adapter,
+      "Write the adapters of a run alone into the folder DST, as PyPI's peft has them, not merged with their model");
   app.add_flag("--force", options->force, "Replace DST where it is a file, or a model that convert wrote in a folder");
   app.add_flag(
          "--verify,!--no-verify", options->verify,

@@ -101,6 +101,7 @@ struct ConvertOptions : CommonOptions {
   std::string dtype = "float32";      // of the written weights: float32, bfloat16; GGUF also float16, Q8_0 and others
   bool force = false;                 // replace a file
   bool verify = true;                 // read back what was written, before it gets its name
+  bool adapter = false;               // a run's adapters alone
   int threads = 0;                    // 0: the cores this process may use
   std::vector<std::filesystem::path> init;  // configs by which a student is cut from `source`, to write that
   std::vector<std::string> sets;            // over them

@@ -13,6 +13,7 @@
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
 #include "data/models/hugging_face_config.h"
+#include "data/models/peft.h"
 #include "data/text/tokenize_journal.h"
 #include "data/tokenizers/answer_ends.h"
 #include "data/tokenizers/tokenizer_bpe.h"
@@ -24,6 +25,7 @@
 #include "launch/report/distill_report.h"
 #include "launch/run/conversion_check.h"
 #include "launch/run/model_source.h"
+#include "launch/run/quantised_weights.h"
 #include "launch/run/run_config.h"
 #include "launch/run/session.h"
 #include "launch/run/stop_flag.h"
@@ -37,7 +39,12 @@ namespace fs = std::filesystem;
 /// The files that are read while a model is converted.
 std::vector<fs::path> files_of(const ModelSource& source) {
   const auto model = std::dynamic_pointer_cast<const data::GgufModel>(source.reader);
-  if (model == nullptr) return files_of_model(source.path);
+  if (model == nullptr) {
+    std::vector<fs::path> files = files_of_model(source.path);
+    if (source.adapters && !source.adapters->base.empty())
+      for (const fs::path& file : files_of_model(source.adapters->base)) files.push_back(file);
+    return files;
+  }
   const std::vector<std::string> paths = model->file().paths();
   return {paths.begin(), paths.end()};
 }
@@ -122,10 +129,15 @@ class Conversion {
 /// Each converts and says what was written.
 std::string convert_to_gguf(const ModelSource& source, const ConvertOptions& options, core::DType dtype,
                             data::ExportWork work) {
+  // What the passes of the run saw are the blocks of its master weights, not those of what blocks hold.
+  const bool is_as_trained = source.quantised_as == options.dtype;
+  const std::optional<MasterReader> masters =
+      is_as_trained ? std::make_optional<MasterReader>(*source.own) : std::nullopt;
+  const core::StateReader& model = masters ? static_cast<const core::StateReader&>(*masters) : *source.reader;
   const std::int64_t num_otherwise =
-      data::export_gguf(*source.reader, source.config, options.destination,
+      data::export_gguf(model, source.config, options.destination,
                         {.dtype = dtype, .tokenizer = source.tokenizer.get(), .work = std::move(work)});
-  std::string what = "a GGUF file, " + options.dtype;
+  std::string what = "a GGUF file, " + options.dtype + (is_as_trained ? ", as its run trained it" : "");
   if (num_otherwise > 0)
     what += fmt::format(", {} matrices in another format because their rows are no multiple of {}", num_otherwise,
                         core::info(dtype).block_elements);
@@ -173,6 +185,18 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
   }
   data::export_hugging_face(*source.reader, source.config, options.destination, out);
   return what;
+}
+
+int convert_adapter(const ConvertOptions& options) {
+  const ModelSource source = open_model(options.source);
+  if (!source.adapters)
+    core::fail_usage("{}: has no adapters, expected a run or a checkpoint with some", options.source.string());
+  const AdapterState& adapters = *source.adapters;
+  data::export_peft(*source.own, source.config, options.destination,
+                    {.rank = adapters.rank, .alpha = adapters.alpha, .base = adapters.base, .replace = options.force});
+  print_result("{} -> {}: adapters of rank {} of {}\n", options.source.string(), options.destination.string(),
+               adapters.rank, adapters.base.empty() ? "a model of the run's own" : adapters.base);
+  return 0;
 }
 
 core::DType dtype_of(const ConvertOptions& options) {
@@ -257,6 +281,7 @@ int convert_start(const ConvertOptions& options) {
 int run_convert(const ConvertOptions& options) {
   const bool starts = !options.init.empty();
   if (!starts && is_left_to_first_rank("convert")) return 0;
+  if (options.adapter) return convert_adapter(options);
   const core::DType dtype = dtype_of(options);
   if (!is_gguf(options.destination) && dtype != core::DType::F32 && dtype != core::DType::BF16 &&
       dtype != core::DType::MXFP4)
@@ -273,6 +298,9 @@ int run_convert(const ConvertOptions& options) {
   const ModelSource source = open_model(options.source);
   const Log log = make_log(launcher_rank().rank, options.verbosity);
   say_notices(source, log);
+  if (!source.quantised_as.empty() && source.quantised_as != options.dtype)
+    log->warn("its run trained it for --dtype {}: in {} its weights are those, rounded once more", source.quantised_as,
+              options.dtype);
   check_file(files_of(source));
   const bool is_done =
       finishes(log, [&] { print_result("{}\n", write_model(source, identity_of(source), options, log)); });

@@ -176,6 +176,7 @@ int run_eval(const EvalOptions& options) {
   if (options.threads > 0) config.train.threads = options.threads;
   name_reference(config);
   if (!sets_layout) config.parallel.layout = "";  // whatever the ranks are now
+  config.adapters.reset();                        // a checkpoint is read with its own, merged; others begin at nothing
   config.teacher && !config.objective.preference ? check_for_distill(config) : check_for_train(config);
   in_world(config, fmt::format("command: eval\ncheckpoint: {}\n", source.path.string()), [&](Rank& rank) {
     const Log log = make_log(rank.world().rank(), options.verbosity);

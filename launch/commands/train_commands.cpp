@@ -271,7 +271,10 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   const bool resumed = options.resume && trainer.resume();
   if (options.dump_gradients && trainer.steps_done() >= last_step(options, config))
     core::fail_usage("--dump-gradients is of the last step, but the run has done all {}", trainer.steps_done());
-  if (!resumed) start_student(session, log);
+  if (!resumed) {
+    start_student(session, log);
+    trainer.begin();
+  }
   std::optional<DistillStart> start;
   if (resumed) start = read_start_together(session, directory);  // or it is refused, and nothing is written
   nlohmann::ordered_json facts;

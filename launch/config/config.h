@@ -265,6 +265,15 @@ struct TrainConfig {
   friend bool operator==(const TrainConfig&, const TrainConfig&) = default;
 };
 
+struct AdaptersConfig {
+  std::int64_t rank = 8;
+  double alpha = 16;
+  std::vector<std::string> targets;  // empty: attention's
+  friend bool operator==(const AdaptersConfig&, const AdaptersConfig&) = default;
+};
+
+enum class QuantisedWeights : std::uint8_t { None, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 };
+
 struct PrecisionConfig {
   core::DType compute = core::DType::F32;
   core::DType master = core::DType::F32;
@@ -277,6 +286,7 @@ struct PrecisionConfig {
   bool mapped_teacher = false;
   bool sharded_teacher = false;
   bool fp8_products = false;
+  QuantisedWeights quantised_weights = QuantisedWeights::None;
   friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
 };
 
@@ -337,6 +347,7 @@ struct RunConfig {
   OutputConfig output;
   RoutingConfig routing;
   EvaluationConfig evaluation;
+  std::optional<AdaptersConfig> adapters;
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 

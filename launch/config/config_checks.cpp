@@ -122,6 +122,22 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
   expect_off("fp8_products", c.fp8_products, c.compute == DType::BF16);
 }
 
+/// What is trained beside a model that stays, or is rounded to what a file holds.
+void check_adapters(const RunConfig& config, const ParsedConfig& parsed) {
+  if (config.adapters && !config.student_init && (!config.model || config.model->source.empty()))
+    fail_usage("{}: adapters are of a model that is there, expected model.source or student_init",
+               parsed.place_of("adapters"));
+  const PrecisionConfig& precision = config.precision;
+  if (precision.quantised_weights == QuantisedWeights::None) return;
+  for (const auto& [other, is_given] : {std::pair("precision.compute FLOAT64", precision.compute == DType::F64),
+                                        {"precision.bfloat16_weights", precision.bfloat16_weights},
+                                        {"adapters", config.adapters.has_value()},
+                                        {"train.cuda_graph: the host rounds", config.train.cuda_graph}})
+    if (is_given)
+      fail_usage("{}: precision.quantised_weights is given, expected none with {}",
+                 parsed.place_of("precision.quantised_weights"), other);
+}
+
 void check_optimizer(const OptimizerConfig& c, DType compute, const ParsedConfig& parsed) {
   if (c.eight_bit_state && core::sum_dtype(compute) != DType::F32)
     fail_usage("{}: optimizer.eight_bit_state is true, expected false with precision.compute {}",
@@ -304,6 +320,7 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.student_init) check_student_init(*config.student_init, parsed);
   check_optimizer(config.optimizer, config.precision.compute, parsed);
   check_precision(config.precision, parsed);
+  check_adapters(config, parsed);
   if (config.train.cuda_graph && config.routing.jitter > 0)
     fail_usage("{}: train.cuda_graph is true, expected false with routing.jitter, which is drawn anew in each step",
                parsed.place_of("train.cuda_graph"));

@@ -358,6 +358,14 @@ void fields(Io& io, PrecisionConfig& c) {
   io("mapped_teacher", c.mapped_teacher);
   io("sharded_teacher", c.sharded_teacher);
   io("fp8_products", c.fp8_products);
+  io("quantised_weights", c.quantised_weights);
+}
+
+template <class Io>
+void fields(Io& io, AdaptersConfig& c) {
+  io("rank", c.rank, between(1, nn::ModelLimits::width));
+  io("alpha", c.alpha, above(0));
+  io("targets", c.targets);
 }
 
 template <class Io>
@@ -418,6 +426,7 @@ void fields(Io& io, RunConfig& c) {
   io("output", c.output);
   io("routing", c.routing);
   io("evaluation", c.evaluation);
+  io("adapters", c.adapters);
 }
 
 }  // namespace limbeck::launch

@@ -19,12 +19,14 @@ nlohmann::json to_json(const TrainerState& state) {
                          {"text", state.text},     {"teacher", state.teacher}};
   if (!state.layers.empty()) json["layers"] = state.layers;
   if (state.best) json["best"] = to_json(*state.best);
+  if (state.adapters) json["adapters"] = to_json(*state.adapters);
+  if (!state.quantised_as.empty()) json["quantised_as"] = state.quantised_as;
   return json;
 }
 
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where) {
   const data::JsonAt state(json, where + ": its run's state");
-  const auto fingerprint = [&](const char* name) { return state.get(name).is_null() ? "" : state.at(name).text(); };
+  const auto text_or_nothing = [&](const char* name) { return state.get(name).is_null() ? "" : state.at(name).text(); };
   const auto count = [&](const char* name) {
     constexpr std::int64_t most = std::int64_t{1} << 62U;
     const std::int64_t value = state.at(name).whole();
@@ -39,12 +41,29 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
           .next_sample = count("next_sample"),
           .tokens = count("tokens"),
           .run_config = state.at("run_config").text(),
-          .text = fingerprint("text"),
-          .teacher = fingerprint("teacher"),
+          .text = text_or_nothing("text"),
+          .teacher = text_or_nothing("teacher"),
           .layers = std::move(layers),
           .best = state.get("best").is_null()
                       ? std::nullopt
-                      : std::optional(best_from_json(state.at("best").json(), state.at("best").where()))};
+                      : std::optional(best_from_json(state.at("best").json(), state.at("best").where())),
+          .adapters = state.get("adapters").is_null() ? std::nullopt
+                                                      : std::optional(adapter_state_from_json(state.at("adapters"))),
+          .quantised_as = text_or_nothing("quantised_as")};
+}
+
+void check_same_adapters(const std::optional<AdapterState>& was, const std::optional<AdapterState>& now,
+                         const std::string& where) {
+  core::check(was.has_value() == now.has_value(), "{}: its run {} adapters, the config names {}: expected the same",
+              where, was ? "had" : "had no", now ? "some" : "none");
+  if (!was) return;
+  core::check(was->rank == now->rank && was->alpha == now->alpha,
+              "{}: its run had adapters of rank {} and alpha {}, the config says {} and {}: expected the same", where,
+              was->rank, was->alpha, now->rank, now->alpha);
+  core::check(
+      was->base.empty() == now->base.empty() && was->fingerprint == now->fingerprint,
+      "{}: its adapters are of {}, of fingerprint {}; the config's model.source has {}: expected the same model", where,
+      was->base, was->fingerprint, now->fingerprint);
 }
 
 void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wanted, const std::string& where) {

@@ -19,6 +19,10 @@
 
 namespace limbeck::launch {
 
+/// Throws, naming `where`, unless a run that had the one, or none, can go on with the other.
+void check_same_adapters(const std::optional<AdapterState>& was, const std::optional<AdapterState>& now,
+                         const std::string& where);
+
 /// Where a run stands, beside its tensors: the trainer's part of a checkpoint's extra text (model_source.h).
 struct TrainerState {
   std::int64_t step = 0;                  // optimizer steps done
@@ -29,9 +33,12 @@ struct TrainerState {
   std::string teacher = {};               // Session::teacher_fingerprint; empty: there is none, or it is not known
   std::vector<std::int64_t> layers = {};  // StudentStart::layers
   std::optional<BestEvaluation> best = std::nullopt;  // by train.keep_best, until now
+  std::optional<AdapterState> adapters = std::nullopt;
+  std::string quantised_as = {};  // precision.quantised_weights, as `limbeck convert --dtype` calls it; empty: none
 };
 nlohmann::json to_json(const TrainerState& state);
-/// Throws, naming `where`, unless every field but `text`, `teacher`, `layers` and `best` is there.
+/// Throws, naming `where`, unless every field but `text`, `teacher`, `layers`, `best`, `adapters` and `quantised_as` is
+/// there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
 
 /// Throws, naming `where` and the field, unless a checkpoint's model is the one that the config describes.

@@ -3,7 +3,7 @@
 // (FitNets, Romero et al. 2015; TinyBERT, Jiao et al. 2020).
 //
 //     HiddenProjectors projectors(session);
-//     optim::apply_groups(joined(session.student->parameters(), projectors.parameters()), groups);
+//     optim::apply_groups(projectors.parameters(), groups);                      // beside the student's
 //     options.hidden->projectors = projectors.by_layer();
 #pragma once
 

@@ -1,9 +1,11 @@
 #include "launch/run/model_source.h"
 
+#include <cmath>
 #include <type_traits>
 #include <utility>
 
 #include "core/error.h"
+#include "core/nn/adapters.h"
 #include "data/checkpoints/checkpoint.h"
 #include "data/files/atomic_file.h"
 #include "data/files/file_kind.h"
@@ -17,6 +19,7 @@
 #include "data/tokenizers/tokenizer_json.h"
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "launch/config/config_fields.h"
+#include "launch/run/model_fingerprint.h"
 #include "launch/run/run_directory.h"
 
 namespace limbeck::launch {
@@ -91,21 +94,49 @@ json parse_extra(const std::string& extra, const std::string& where) {
   return parsed;
 }
 
-ModelSource open_checkpoint(const fs::path& path, data::Checkpoint::Verify verify) {
+/// Opens a model that others are made of, `depth` models below the one that was asked for.
+ModelSource open_at(const fs::path& path, data::Checkpoint::Verify verify, int depth);
+
+/// What the adapters of a checkpoint are of.
+std::shared_ptr<const core::StateReader> open_base(const AdapterState& adapters, const fs::path& where, int depth) {
+  constexpr int most_depth = 8;
+  check(depth < most_depth, "{}: adapters of adapters, more than {} models deep", where.string(), most_depth);
+  if (!fs::exists(adapters.base))
+    fail("{}: its adapters are of the model {}, which is not there", where.string(), adapters.base);
+  const ModelSource base = open_at(adapters.base, data::Checkpoint::Verify::Sizes, depth + 1);
+  const std::string found = model_fingerprint(*base.reader, base.config);
+  check(
+      found == adapters.fingerprint,
+      "{}: its adapters are of the model {} with fingerprint {}, which has {}: expected the model it was trained with",
+      where.string(), adapters.base, adapters.fingerprint, found);
+  return base.reader;
+}
+
+ModelSource open_checkpoint(const fs::path& path, data::Checkpoint::Verify verify, int depth) {
   auto checkpoint = std::make_shared<data::Checkpoint>(path, verify);
   const json extra = parse_extra(checkpoint->extra(), path.string());
   ModelSource source{.kind = ModelKind::Checkpoint, .path = path};
   source.config = model_config_from_json(extra["model"], path.string());
+  source.tokenizer = data::tokenizer_from_json(extra["tokenizer"].get<std::string>(), path.string());
+  source.step = checkpoint->step();
+  source.trainer = extra["trainer"];
+  source.own = source.reader = checkpoint;
+  if (source.trainer.is_object() && source.trainer.contains("quantised_as"))
+    source.quantised_as = data::JsonAt(source.trainer, path.string() + ": its run's state").at("quantised_as").text();
+  if (source.trainer.is_object() && source.trainer.contains("adapters")) {
+    const data::JsonAt trainer(source.trainer, path.string() + ": its run's state");
+    source.adapters = adapter_state_from_json(trainer.at("adapters"));
+    source.base = source.adapters->base.empty() ? source.own : open_base(*source.adapters, path, depth);
+    const nn::AdapterOptions options{source.adapters->rank, source.adapters->alpha, {}};
+    source.reader = std::make_shared<nn::MergedAdapters>(source.base, source.own, options.scale());
+    if (source.base != source.own) return source;
+  }
   std::int64_t values = 0;
   for (const auto& [name, info] : checkpoint->tensors())
     if (core::is_of_model(name)) values += info.shape.numel();
   const std::int64_t parameters = nn::count_parameters(source.config).total;
   check(values == parameters, "{}: its tensors have {} values, expected {}, the parameters of its model", path.string(),
         values, parameters);
-  source.tokenizer = data::tokenizer_from_json(extra["tokenizer"].get<std::string>(), path.string());
-  source.step = checkpoint->step();
-  source.trainer = extra["trainer"];
-  source.reader = std::move(checkpoint);
   return source;
 }
 
@@ -196,10 +227,12 @@ bool is_checkpoint(const fs::path& path) {
   return fs::exists(path / "manifest.json") && !fs::exists(path / "config.json");
 }
 
-ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
+namespace {
+
+ModelSource open_at(const fs::path& path, data::Checkpoint::Verify verify, int depth) {
   if (!fs::exists(path)) fail_usage("{}: there is no such file or folder, expected a model", path.string());
   if (fs::is_directory(path)) {
-    if (is_checkpoint(path)) return open_checkpoint(path, verify);
+    if (is_checkpoint(path)) return open_checkpoint(path, verify, depth);
     if (RunDirectory::is_run(path)) {
       std::vector<std::string> bad;
       const auto newest = data::newest_good_checkpoint(RunDirectory(path).checkpoints(),
@@ -207,7 +240,7 @@ ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
       if (!newest) fail("{}: has no good checkpoint{}", path.string(), bad.empty() ? "" : ": " + bad.back());
       const Log log = make_log(launcher_rank().rank, Verbosity::Quiet);
       for (const std::string& line : bad) log->error("{}", one_line(line));
-      return open_checkpoint(*newest, data::Checkpoint::Verify::Sizes);
+      return open_checkpoint(*newest, data::Checkpoint::Verify::Sizes, depth);
     }
     if (fs::exists(path / "config.json")) return open_hugging_face(path);
   } else if (is_model_file(path)) {
@@ -220,6 +253,10 @@ ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) {
   fail_usage("{}: is {}, expected a checkpoint, a run directory, a Hugging Face directory or a GGUF file",
              path.string(), fs::is_directory(path) || kind.name.empty() ? "no model" : kind.name);
 }
+
+}  // namespace
+
+ModelSource open_model(const fs::path& path, data::Checkpoint::Verify verify) { return open_at(path, verify, 0); }
 
 std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name, const Log& log) {
   if (name == "bytes") return data::byte_tokenizer();
@@ -239,6 +276,21 @@ std::shared_ptr<const data::Tokenizer> open_tokenizer(const std::string& name, c
   say_notices(source, log);
   source.require_tokenizer();
   return source.tokenizer;
+}
+
+json to_json(const AdapterState& state) {
+  return {{"rank", state.rank}, {"alpha", state.alpha}, {"base", state.base}, {"fingerprint", state.fingerprint}};
+}
+
+AdapterState adapter_state_from_json(const data::JsonAt& stored) {
+  const data::JsonAt alpha = stored.at("alpha");
+  if (!alpha.json().is_number() || !std::isfinite(alpha.json().get<double>())) alpha.refuse("a finite number");
+  AdapterState state{.rank = stored.at("rank").index(nn::ModelLimits::width + 1),
+                     .alpha = alpha.json().get<double>(),
+                     .base = stored.at("base").text(),
+                     .fingerprint = stored.at("fingerprint").text()};
+  if (state.rank == 0) stored.at("rank").refuse("1 or more");
+  return state;
 }
 
 std::string checkpoint_extra(const nn::ModelConfig& config, const data::Tokenizer& tokenizer, const json& trainer) {

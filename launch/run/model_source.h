@@ -17,18 +17,31 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/nn/model_config.h"
 #include "core/state_dict.h"
 #include "data/checkpoints/checkpoint.h"
+#include "data/files/json_at.h"
 #include "data/tokenizers/tokenizer.h"
 #include "launch/console/log.h"
 
 namespace limbeck::launch {
 
 enum class ModelKind : std::uint8_t { Checkpoint, HuggingFace, Gguf };
+
+/// A student's adapters, and what they are of.
+struct AdapterState {
+  std::int64_t rank = 0;
+  double alpha = 0;
+  std::string base = {};         // the model's path, absolute; empty: the checkpoint holds it
+  std::string fingerprint = {};  // of that model (model_fingerprint)
+};
+nlohmann::json to_json(const AdapterState& state);
+/// Throws, naming the place, where a field is absent or makes no sense.
+AdapterState adapter_state_from_json(const data::JsonAt& json);
 
 struct ModelSource {
   ModelKind kind = ModelKind::Checkpoint;
@@ -40,6 +53,12 @@ struct ModelSource {
   std::vector<std::string> notices = {};                       // what people should know of it, a line each
   std::int64_t step = 0;                                       // of a checkpoint
   nlohmann::json trainer = nullptr;                            // of a checkpoint: what checkpoint_extra was given
+  // Of a checkpoint:
+  std::shared_ptr<const core::StateReader> own = nullptr;  // what it holds itself, optimizer state too
+  std::shared_ptr<const core::StateReader> base =
+      nullptr;  // with adapters, which `reader` has merged: what they are of
+  std::optional<AdapterState> adapters = {};
+  std::string quantised_as = {};  // what its run's passes saw its weights as (quantised_weights.h)
 
   /// Throws, naming the source, where there is no tokenizer.
   const data::Tokenizer& require_tokenizer() const;

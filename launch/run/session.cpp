@@ -68,6 +68,19 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   options.fp8_products = precision.fp8_products;
   options.with_predict = true;
   student = std::make_unique<nn::Transformer>(architecture, options);
+  if (config.adapters) make_adapters(options.place);
+}
+
+void Session::make_adapters(const core::PlacementRule& place) {
+  nn::AdapterOptions options{
+      .rank = config.adapters->rank, .alpha = config.adapters->alpha, .targets = config.adapters->targets};
+  if (options.targets.empty()) options.targets = {"*.attention.*"};
+  adapters = std::make_unique<nn::Adapters>(*student, options, config.precision.master, place);
+  if (!student_source_.reader) return;
+  while_others_hear(rank, [&] {
+    base = {.path = std::filesystem::absolute(student_source_.path).string(),
+            .fingerprint = model_fingerprint(*student_source_.reader, student_source_.config)};
+  });
 }
 
 void Session::match_teacher(const Log& log) {
@@ -320,6 +333,7 @@ nn::ModelConfig Session::whole_student_architecture() const {
 }
 
 void Session::start_student() {
+  if (adapters) adapters->init_random(config.train.seed);  // before anything runs through the student
   if (!config.student_init) {
     if (!student_source_.reader)
       student->init_random(config.train.seed);
@@ -347,6 +361,9 @@ ModelSource Session::started_model() const {
   ModelSource model = teacher_source_;
   model.reader = std::shared_ptr<const core::StateReader>(cut, &cut->weights());
   model.config = student->config();
+  model.own = nullptr;  // what its run knew of it is the teacher's
+  model.adapters.reset();
+  model.quantised_as.clear();
   if (model.tokenizer == nullptr) model.tokenizer = tokenizer;
   if (vocabulary_cut_ > 0) model.kind = ModelKind::Checkpoint;  // the files of its tokenizer are not copied
   return model;
@@ -406,6 +423,14 @@ CalibrationText Session::calibration() const {
 
 void Session::load_student(const core::StateReader& reader) {
   while_others_hear(rank, [&] { student->load(reader); });
+}
+
+void Session::load_student(const ModelSource& checkpoint) {
+  if (!adapters) return load_student(*checkpoint.reader);
+  core::check(checkpoint.base != nullptr, "{}: has no adapters, expected those of the config",
+              checkpoint.path.string());
+  load_student(*checkpoint.base);
+  while_others_hear(rank, [&] { adapters->load(*checkpoint.own); });
 }
 
 std::optional<HeldOut> Session::held_out() {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/nn/adapters.h"
 #include "core/nn/student/vocabulary_rows.h"
 #include "core/nn/transformer.h"
 #include "data/text/mixture.h"
@@ -25,6 +26,12 @@
 #include "launch/run/student_start.h"
 
 namespace limbeck::launch {
+
+/// What a student's adapters are of, where that is a model with a file of its own.
+struct BaseModel {
+  std::string path = {};  // absolute; empty: checkpoints hold the base
+  std::string fingerprint = {};
+};
 
 class Session {
  public:
@@ -43,6 +50,8 @@ class Session {
   /// Collective. Fills the student's weights as the config says. `cut` is then where they come from if they are cut
   /// from the teacher, and `start` what they are, and how far from the teacher.
   void start_student();
+  /// Collective. Fills the weights of the student, and of its adapters, from a checkpoint of a run of this config.
+  void load_student(const ModelSource& checkpoint);
 
   /// Collective: how often each of so many tokens, at least the tokenizer's, is in the training text.
   std::vector<std::int64_t> token_counts(std::int64_t vocabulary) const;
@@ -70,6 +79,8 @@ class Session {
   std::unique_ptr<nn::Transformer> untrained_teacher;  // of the same architecture, for objective.control alone
   std::unique_ptr<MappedLayers> streamed_teacher;      // null where it fits into memory
   std::unique_ptr<nn::Transformer> student;
+  std::unique_ptr<nn::Adapters> adapters;  // of the student, which is frozen then; null without config.adapters
+  BaseModel base;
   std::unique_ptr<CachedTeacher> cached_teacher;  // that the student learns from; null without teacher.cache
   std::string text_fingerprint;                   // Mixture::fingerprint, 16 hexadecimal digits
   std::string teacher_fingerprint;                // model_fingerprint, or the cache's; empty without a teacher
@@ -84,6 +95,7 @@ class Session {
   void load_teacher(std::int64_t vocabulary, const Log& log);
   /// How many tokens a student has whose config does not say it.
   std::int64_t usual_vocabulary() const;
+  void make_adapters(const core::PlacementRule& place);
   void load_student(const core::StateReader& reader);
   CalibrationText calibration() const;
   Evaluation evaluate_start();

@@ -17,6 +17,7 @@
 #include "launch/run/gradient_dump.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
+#include "launch/run/quantised_weights.h"
 #include "launch/run/threads.h"
 #include "optim/clip.h"
 
@@ -120,9 +121,43 @@ void load_optimizer(optim::Optimizer& optimizer, const core::StateReader& reader
   }
 }
 
-core::ParameterList joined(core::ParameterList first, const core::ParameterList& second) {
-  first.insert(first.end(), second.begin(), second.end());
-  return first;
+/// All that there is to train, frozen or not: the student's, and those beside it.
+core::ParameterList parameters_of(const Session& session, HiddenProjectors& projectors) {
+  core::ParameterList all = session.student->parameters();
+  const auto append = [&](const core::ParameterList& more) { all.insert(all.end(), more.begin(), more.end()); };
+  if (session.adapters) append(session.adapters->parameters());
+  append(projectors.parameters());
+  return all;
+}
+
+/// What is trained of that; the frozen parameters give up their slots, and what is to be quantised is rounded.
+std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& projectors) {
+  std::vector<optim::Trained> trained =
+      optim::apply_groups(parameters_of(session, projectors), groups_of(session.config.optimizer));
+  if (const QuantisedWeights weights = session.config.precision.quantised_weights; weights != QuantisedWeights::None)
+    quantise_in_passes(*session.student, weights, threads_of_rank(session.config.train.threads));
+  return trained;
+}
+
+/// How much of the model the adapters are.
+void say_adapters(const Session& session, const Log& log) {
+  if (!session.adapters) return;
+  std::int64_t values = 0, all = 0;
+  for (const core::Parameter* p : session.adapters->parameters()) values += p->global_shape.numel();
+  for (const core::Parameter* p : session.student->parameters()) all += p->global_shape.numel();
+  log->info("adapters of rank {}: {} beside {} matrices, whose model of {} stays as it is",
+            session.adapters->options().rank, core::counted(values, "parameter"),
+            session.adapters->parameters().size() / 2, core::counted(all, "parameter"));
+}
+
+std::optional<AdapterState> adapter_state(const Session& session) {
+  if (!session.adapters) return std::nullopt;
+  const nn::AdapterOptions& options = session.adapters->options();
+  return AdapterState{options.rank, options.alpha, session.base.path, session.base.fingerprint};
+}
+
+std::string quantised_as(const PrecisionConfig& precision) {
+  return precision.quantised_weights == QuantisedWeights::None ? "" : name_of(precision.quantised_weights).name;
 }
 
 /// The one that runs beside the student in the steps; null: none does.
@@ -142,8 +177,7 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       evaluations_(evaluations),
       objective_(session.config, session.distils(), session.cached_teacher && !session.cached_teacher->is_whole()),
       projectors_(session),
-      trained_(optim::apply_groups(joined(session.student->parameters(), projectors_.parameters()),
-                                   groups_of(session.config.optimizer))),
+      trained_(trained_of(session, projectors_)),
       parameters_(optim::parameters_of(trained_)),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
             bucket_bytes(session.config.parallel)),
@@ -169,7 +203,8 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
   core::Tensor peak = core::Tensor::from<double>(session.rank.host_memory(), {1}, {&own_peak, 1});
   session.rank.world().all_reduce(peak, core::Reduce::Sum);
   peak_flops_ = core::host_value(peak);
-  say_groups(joined(session.student->parameters(), projectors_.parameters()), session.config.optimizer, log_);
+  say_adapters(session, log_);
+  say_groups(parameters_of(session, projectors_), session.config.optimizer, log_);
   log_->debug("gradients are reduced in {} of about {} MiB", core::counted(sync_.statistics().num_buckets, "bucket"),
               session.config.parallel.bucket_mib);
   log_->debug("measured peak of all ranks: {:.1f} GFLOP/s; a token costs {:.2f} MFLOP", peak_flops_ / 1e9,
@@ -187,7 +222,9 @@ void Trainer::find_matches(std::span<const std::int64_t> kept) {
 }
 
 core::StateDict Trainer::state() {
-  core::StateDict state = session_.student->state_dict();
+  core::StateDict state;
+  if (session_.base.path.empty()) state = session_.student->state_dict();
+  if (session_.adapters) state.merge(session_.adapters->state_dict());
   state.merge(projectors_.state_dict());
   state.merge(optimizer_.state_dict());
   return state;
@@ -195,7 +232,7 @@ core::StateDict Trainer::state() {
 
 void Trainer::save(const std::function<bool()>& make_whole) {
   // What no load takes is not saved over what one does.
-  for (const core::Parameter* p : joined(session_.student->parameters(), projectors_.parameters()))
+  for (const core::Parameter* p : parameters_of(session_, projectors_))
     core::check(core::first_not_finite(p->value.in(session_.rank.host_memory())) == p->value.numel(),
                 "step {}: {} holds NaN or an infinity after the optimizer's step: nothing is saved", steps_done_,
                 p->name);
@@ -206,7 +243,9 @@ void Trainer::save(const std::function<bool()>& make_whole) {
                            .text = session_.text_fingerprint,
                            .teacher = session_.teacher_fingerprint,
                            .layers = session_.start.layers,
-                           .best = best_};
+                           .best = best_,
+                           .adapters = adapter_state(session_),
+                           .quantised_as = quantised_as(session_.config.precision)};
   Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints), .damaged = std::move(damaged_)};
   if (best_) keep.best_step = best_->step;
   auto since = Clock::now();
@@ -245,10 +284,11 @@ bool Trainer::resume() {
               folder->string(), where.step);
   const auto changed = check_continues(where, folder->string(), session_.config, session_.text_fingerprint,
                                        session_.teacher_fingerprint);
+  check_same_adapters(where.adapters, adapter_state(session_), folder->string());
+  session_.load_student(source);
   while_others_hear(session_.rank, [&] {
-    session_.student->load(*source.reader);
-    projectors_.load(*source.reader);
-    load_optimizer(optimizer_, *source.reader, folder->string(), changed);
+    projectors_.load(*source.own);
+    load_optimizer(optimizer_, *source.own, folder->string(), changed);
   });
   if (!changed.empty())
     log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
@@ -310,7 +350,7 @@ StepReport Trainer::step(bool dump) {
     gradients.emplace(session_.rank, *dump_, session_.student->config(), config,
                       distillation_options(config, report.step, report.sampled.has_value()),
                       session_.tokenizer->vocabulary_size(), samples.fetch(0, samples.num_sequences),
-                      joined(session_.student->parameters(), projectors_.parameters()));
+                      parameters_of(session_, projectors_));
   report.rate = schedule_.rate(report.step);
   if (session_.cached_teacher) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
@@ -329,7 +369,7 @@ StepReport Trainer::step(bool dump) {
                          report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
-  if (session_.student->config().moe.selection_bias)
+  if (session_.student->config().moe.selection_bias && !session_.adapters)
     session_.student->move_selection_biases(done.result.expert_load, config.routing.bias_rate);
   report.result = done.result;
   report.times = done.times;

@@ -1,7 +1,7 @@
 // The loop of `train` and `distill`: steps, metrics, checkpoints, evaluations.
 //
 //     Trainer trainer(session, run_directory, log, evaluations);
-//     if (options.resume) trainer.resume();
+//     if (!options.resume || !trainer.resume()) trainer.begin();
 //     bool finished = trainer.run(last_step);       // false: a signal asked to stop; the state is saved
 #pragma once
 
@@ -52,6 +52,8 @@ class Trainer {
   /// Collective.
   Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluations& evaluations);
 
+  /// Behind the start of the student's weights, where nothing is continued.
+  void begin() { optimizer_.begin_training(); }
   /// Collective: continues from the newest good checkpoint of the run directory; false where there is none.
   bool resume();
   /// Collective: steps until `last_step` has been done, or train.keep_best's figure has not got better for so long as

@@ -87,6 +87,54 @@ TEST_P(MasterWeightsOf, AreLoadedAndTheRunGoesOnBitEqual) {
   EXPECT_EQ(widened(a->value), widened(b->value));
 }
 
+// To whole numbers of eighths: what passes see is the rounded weights, what steps add up is the master weights'.
+TEST_P(MasterWeightsOf, OfARoundingByTheHostStepAsFloat32WeightsDo) {
+  const auto round = [](std::span<float> values) {
+    for (float& x : values) x = std::nearbyint(x * 8) / 8;
+  };
+  const auto rounded = [&](std::vector<float> values) {
+    round(values);
+    return values;
+  };
+  auto seen = make_parameter<float>(memory, "layers.0.w", {rows, columns}, noise(0));
+  auto full = make_parameter<float>(memory, "layers.0.w", {rows, columns}, noise(0));
+  seen->rounding = round;
+  Optimizer of_seen(apply_groups({seen.get()}, {}), settings), of_full(apply_groups({full.get()}, {}), settings);
+  of_seen.begin_training();
+  EXPECT_EQ(core::host_values<float>(seen->value), rounded(noise(0)));
+  for (int step = 1; step <= 20; ++step) {
+    set_gradient(*seen, 1);
+    set_gradient(*full, 1);
+    of_seen.step(2e-2);
+    of_full.step(2e-2);
+    const core::Tensor master = of_seen.state_dict().at("optimizer/layers.0.w/master").value();
+    EXPECT_EQ(core::host_values<float>(master), core::host_values<float>(full->value));
+    EXPECT_EQ(core::host_values<float>(seen->value), rounded(core::host_values<float>(full->value)));
+  }
+  EXPECT_NE(core::host_values<float>(seen->value), rounded(noise(0)));
+
+  // And goes on bit for bit; a run without master weights begins with its weights.
+  core::StateDict saved = of_seen.state_dict();
+  saved["layers.0.w"] = seen->entry(seen->value);
+  auto again = make_parameter<float>(memory, "layers.0.w", {rows, columns}, core::host_values<float>(seen->value));
+  again->rounding = round;
+  Optimizer second(apply_groups({again.get()}, {}), settings);
+  second.load(DictReader(saved));
+  second.set_num_steps(of_seen.num_steps());
+  for (Parameter* p : {seen.get(), again.get()}) set_gradient(*p, 2);
+  of_seen.step(2e-2);
+  second.step(2e-2);
+  EXPECT_EQ(core::host_values<float>(second.state_dict().at("optimizer/layers.0.w/master").value()),
+            core::host_values<float>(of_seen.state_dict().at("optimizer/layers.0.w/master").value()));
+  EXPECT_EQ(core::host_values<float>(again->value), core::host_values<float>(seen->value));
+  core::StateDict plain = of_full.state_dict();
+  plain["layers.0.w"] = full->entry(full->value);
+  second.load(DictReader(plain));
+  EXPECT_EQ(core::host_values<float>(second.state_dict().at("optimizer/layers.0.w/master").value()),
+            core::host_values<float>(full->value));
+  EXPECT_EQ(core::host_values<float>(again->value), rounded(core::host_values<float>(full->value)));
+}
+
 // A run in float32 that goes on with bfloat16 weights loses nothing.
 TEST_P(MasterWeightsOf, OfARunInFloat32AreItsWeights) {
   auto full = make_parameter<float>(memory, "layers.0.w", {rows, columns}, noise(0));

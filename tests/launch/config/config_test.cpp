@@ -246,6 +246,11 @@ TEST(ConfigErrors, NameFileLineColumnAndField) {
        "run.textproto:1:13: ", "precision.bfloat16_residual is true, expected false with precision.compute float32"},
       {"precision { fp8_products: true }",
        "run.textproto:1:13: ", "precision.fp8_products is true, expected false with precision.compute float32"},
+      {"adapters { rank: 0 }", "run.textproto:1:12: ", "adapters.rank is 0, expected 1 to 16777216"},
+      {"adapters { alpha: 4 }", "run.textproto:1:", "adapters are of a model that is there, expected model.source or"},
+      {"train { cuda_graph: true } precision { quantised_weights: Q4_0 }",
+       "run.textproto:1:40: ", "precision.quantised_weights is given, expected none with train.cuda_graph"},
+      {"precision { quantised_weights: Q4_K }", "run.textproto:1:", "Q4_K"},
       {"train { cuda_graph: true } routing { jitter: 0.1 }",
        "run.textproto:1:9: ", "train.cuda_graph is true, expected false with routing.jitter"},
       {"precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 "

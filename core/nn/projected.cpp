@@ -1,0 +1,38 @@
+#include "core/nn/projected.h"
+
+#include "core/ops/add.h"
+#include "core/ops/grouped_linear.h"
+#include "core/ops/linear.h"
+#include "core/ops/product.h"
+
+namespace limbeck::nn {
+
+using core::as_var;
+
+Var projected(Tape& tape, const Pass& pass, const Var& x, const Parameter& weight, const Parameter* bias) {
+  const Var y = core::linear(tape, x, as_var(weight), pass.products, core::as_optional_var(bias));
+  if (!weight.adapter) return y;
+  const Var narrow = core::scale(tape, core::linear(tape, x, as_var(*weight.adapter->a)), weight.adapter->scale);
+  return core::add(tape, y, core::linear(tape, narrow, as_var(*weight.adapter->b)));
+}
+
+Var projected_by_experts(Tape& tape, const Var& rows, const Parameter& weight, const Tensor& offsets) {
+  const Var y = core::grouped_linear(tape, rows, as_var(weight), offsets);
+  if (!weight.adapter) return y;
+  const Var narrow =
+      core::scale(tape, core::grouped_linear(tape, rows, as_var(*weight.adapter->a), offsets), weight.adapter->scale);
+  return core::add(tape, y, core::grouped_linear(tape, narrow, as_var(*weight.adapter->b), offsets));
+}
+
+Tensor merged(const Parameter& weight) {
+  if (!weight.adapter) return weight.value;
+  const core::DType wide = weight.adapter->a->value.dtype();
+  const Tensor update = Tensor::empty(weight.value.memory(), wide, weight.value.shape());
+  core::product("merged", weight.adapter->b->value, core::Transpose::No, weight.adapter->a->value, 0, update);
+  Tape off(Tape::Mode::Off);
+  const Var sum =
+      core::add(off, core::scale(off, core::constant(update), weight.adapter->scale), core::constant(weight.value));
+  return sum.value.dtype() == weight.value.dtype() ? sum.value : sum.value.to(weight.value.dtype());
+}
+
+}  // namespace limbeck::nn

@@ -1,0 +1,24 @@
+// The products of a layer's activations with its weights: by the weight as it is, or with what an adapter adds to it.
+//
+//     const Var queries = projected(tape, pass, entered, *q, q_bias);                         // [T,C] -> [T,H*D]
+//     const Var risen = projected_by_experts(tape, rows, *up, offsets);                       // [R,C] -> [R,F]
+//
+// An adapter's part is scale (x A^T) B^T: W and B A are never added, but where somebody reads the weight itself.
+#pragma once
+
+#include "core/nn/pass.h"
+
+namespace limbeck::nn {
+
+/// By Pass::products, but for the adapter's part, whose products are as activations are.
+Var projected(Tape& tape, const Pass& pass, const Var& x /*[T,in]*/, const Parameter& weight /*[out,in]*/,
+              const Parameter* bias = nullptr /*[out]*/);
+
+/// Of rows that are sorted by expert (core/ops/grouped_linear.h).
+Var projected_by_experts(Tape& tape, const Var& rows /*[R,in]*/, const Parameter& weight /*[E,out,in]*/,
+                         const Tensor& offsets /*[E+1] int64*/);
+
+/// The weight with what its adapter adds, [out,in], of its dtype. Not recorded.
+Tensor merged(const Parameter& weight);
+
+}  // namespace limbeck::nn
