@@ -65,6 +65,9 @@ if("program" IN_LIST limbeck_parts)
   install(TARGETS limbeck RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT program)
   install(DIRECTORY examples docs DESTINATION ${CMAKE_INSTALL_DATADIR}/limbeck COMPONENT program
     FILES_MATCHING PATTERN "*.textproto" PATTERN "*.md" PATTERN "*.cpp" PATTERN "CMakeLists.txt")
+  install(FILES examples/chats.jsonl DESTINATION ${CMAKE_INSTALL_DATADIR}/limbeck/examples COMPONENT program)
+  install(DIRECTORY examples/critique DESTINATION ${CMAKE_INSTALL_DATADIR}/limbeck/examples COMPONENT program
+    USE_SOURCE_PERMISSIONS)
   install(PROGRAMS launch/fetch_teacher.sh DESTINATION ${CMAKE_INSTALL_DATADIR}/limbeck/launch COMPONENT program)
   install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DATADIR}/limbeck COMPONENT program)
 endif()

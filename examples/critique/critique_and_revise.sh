@@ -12,7 +12,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 model=${1-downloads/SmolLM2-135M-Instruct.Q4_1.gguf}
 folder=${2-runs/critique}
-limbeck=${LIMBECK-build/release/bin/limbeck}
+limbeck=${LIMBECK-$(command -v limbeck || echo build/release/bin/limbeck)}
 tokens=${TOKENS-96}
 mkdir -p "$folder"
 
