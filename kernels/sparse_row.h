@@ -50,15 +50,24 @@ constexpr Real least_rest(const Real* sum, Real rest) {
 struct SparseLossRow {
   double columns[num_loss_columns];
   double objective;
+  double ce_square, divergence_square;
 };
+
+/// What the square of the target's gradient is more than that of another column: (ce (q - 1))^2 - (ce q)^2.
+template <class Real>
+constexpr double sparse_target_square(double ce, const Real* sum) {
+  return ce * ce * (1 - 2 * std::exp(sum[SparseTarget]) / (sum[SparseRest] + sum[SparseKept]));
+}
 
 template <class T>
 constexpr SparseLossRow sparse_loss_row(const SparseRows<T>& rows, std::int64_t i, const double* sum, double index,
-                                        double sum_min, double alpha) {
+                                        const double* parts, double alpha) {
   SparseLossRow row{};
   const double ce = std::log(sum[SparseRest] + sum[SparseKept]) - sum[SparseTarget];
   const double t = rows.logits.temperature;
   row.objective = alpha * ce;
+  row.ce_square = parts[CeSquare];
+  row.divergence_square = parts[DivergenceSquare];
   if (alpha != 1)
     row.objective +=
         (1 - alpha) * t * t * sparse_kl(rows.kind, sum + SparseTempered, static_cast<double>(rows.tempered.rest[i]));
@@ -69,7 +78,7 @@ constexpr SparseLossRow sparse_loss_row(const SparseRows<T>& rows, std::int64_t 
   row.columns[LossTeacherCe] = static_cast<double>(rows.target_loss[i]);
   row.columns[LossKl] = sparse_kl(draws ? SparseKind::Sampled : SparseKind::Ghost, sum, rest);
   row.columns[LossAgreement] = index == static_cast<double>(rows.likeliest[i]) ? 1 : 0;
-  row.columns[LossSumMin] = draws ? 0 : sum_min + least_rest(sum, rest);
+  row.columns[LossSumMin] = draws ? 0 : parts[SumMin] + least_rest(sum, rest);
   return row;
 }
 

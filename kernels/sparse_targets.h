@@ -4,8 +4,8 @@
 //
 //     logits_maxima(cpu, rows.logits, rows.logits.student, maxima, indices);       // then max over the parts
 //     sparse_sums(cpu, rows, maxima, kept, sums);                                  // then sum over the parts
-//     sparse_gradient(cpu, rows, kept, maxima, sums, ..., dlogits, sum_min);       // then sum over the parts
-//     add_sparse_losses(cpu, rows, indices, sums, sum_min, ..., totals, each);
+//     sparse_gradient(cpu, rows, kept, maxima, sums, ..., dlogits, parts);         // then sum over the parts
+//     add_sparse_losses(cpu, rows, indices, sums, parts, ..., totals, each);
 #pragma once
 
 #include <cstdint>
@@ -60,15 +60,16 @@ void sparse_sums(const D& device, const SparseRows<T>& rows, const double* stude
 /// dlogits [n,columns] = weight (alpha (q - target) + (1 - alpha) T g), 0 in padding and skipped rows, where g is, of
 /// kept tokens and of others: Ghost: q_T - p_T and q_T (1 - rest of p_T / rest of q_T); Renormalised: the difference of
 /// the scaled shares and 0; Sampled: q_T - share and q_T. dlogits may be null, or rows.logits.student where G is T; G
-/// is T, or bf16 with T float, rounded once. sum_min [n]: sum of min(p, q) over the kept tokens, 0 of Sampled.
+/// is T, or bf16 with T float, rounded once. parts [n,num_gradient_sums], of whose SumMin only the kept tokens are; 0
+/// of Sampled.
 template <class D, class T, class G>
 void sparse_gradient(const D& device, const SparseRows<T>& rows, const T* kept, const double* student_max,
-                     const double* sums, double alpha, TokenWeight weight, G* dlogits, double* sum_min);
+                     const double* sums, double alpha, TokenWeight weight, G* dlogits, double* parts);
 
 /// As add_losses (kernels/distillation.h): LossKl is that of Ghost also where Renormalised is trained by, of Sampled
 /// the estimate; LossSumMin counts all others as one outcome. indices [n]: of the student's maximum.
 template <class D, class T>
 void add_sparse_losses(const D& device, const SparseRows<T>& rows, const double* indices, const double* sums,
-                       const double* sum_min, double alpha, TokenWeight weight, double* totals, double* each);
+                       const double* parts, double alpha, TokenWeight weight, double* totals, double* each);
 
 }  // namespace limbeck::kernels

@@ -58,7 +58,7 @@ void CachedDistillation::run(core::LogitsChunk& chunk, core::LossAccumulator& lo
   const double alpha = options_.ce_weight;
   Tensor maxima = Tensor::zeros(memory, DType::F64, {n}), indices = Tensor::zeros(memory, DType::F64, {n});
   Tensor sums = Tensor::empty(memory, DType::F64, {n, kernels::num_sparse_sums});
-  Tensor sum_min = Tensor::empty(memory, DType::F64, {n});
+  Tensor parts = Tensor::empty(memory, DType::F64, {n, kernels::num_gradient_sums});
   Tensor kept = Tensor::empty(memory, chunk.student.dtype(), sparse.ids.shape());
   const kernels::TokenWeight weight(chunk.weight, chunk.scale.defined() ? chunk.scale.data<double>() : nullptr);
   core::dispatch_float("objective", chunk.student.dtype(), [&]<class T>() {
@@ -71,11 +71,11 @@ void CachedDistillation::run(core::LogitsChunk& chunk, core::LossAccumulator& lo
       chunk.vocabulary.sum(sums);
       with_gradient<T>(chunk, [&](auto* gradient) {
         kernels::sparse_gradient(device, rows, kept.data<T>(), maxima.data<double>(), sums.data<double>(), alpha,
-                                 weight, gradient, sum_min.mutable_data<double>());
+                                 weight, gradient, parts.mutable_data<double>());
       });
-      chunk.vocabulary.sum(sum_min);
-      kernels::add_sparse_losses(device, rows, indices.data<double>(), sums.data<double>(), sum_min.data<double>(),
-                                 alpha, weight, losses.totals().mutable_data<double>(),
+      chunk.vocabulary.sum(parts);
+      kernels::add_sparse_losses(device, rows, indices.data<double>(), sums.data<double>(), parts.data<double>(), alpha,
+                                 weight, losses.totals().mutable_data<double>(),
                                  losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr);
     });
   });

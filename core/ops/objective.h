@@ -42,7 +42,7 @@ struct LossSums {
 /// What a training objective leaves behind.
 struct LossStatistics : LossSums {
   double loss = 0;               // the objective: weighted, so it adds up to the loss of the step
-  double ce_square = 0;          // with a teacher's logits: of the gradients of its two parts with respect to the
+  double ce_square = 0;          // with a teacher: of the gradients of its two parts with respect to the
   double divergence_square = 0;  // student's logits, the sums of squares
   std::vector<TokenLoss> each;   // of the tokens with a target, in order, if kept
 

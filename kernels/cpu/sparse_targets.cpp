@@ -104,17 +104,18 @@ void sparse_sums(const D& cpu, const SparseRows<T>& rows, const double* student_
 
 template <class D, class T, class G>
 void sparse_gradient(const D& cpu, const SparseRows<T>& rows, const T* kept, const double* student_max,
-                     const double* sums, double alpha, TokenWeight token_weight, G* dlogits, double* sum_min) {
+                     const double* sums, double alpha, TokenWeight token_weight, G* dlogits, double* parts) {
   const LogitsRows<T>& logits = rows.logits;
   const std::int64_t n = logits.num_valid;
   const double weight = token_weight.get();
   const bool draws = rows.kind == SparseKind::Sampled, is_tempered = logits.temperature != 1;
   const auto inverse = static_cast<T>(1 / logits.temperature);
   parallel_for(cpu, logits.n, 1, [&](std::int64_t begin, std::int64_t end) {
-    alignas(64) T values[block];
+    alignas(64) T values[block], of_divergence[block];
     for (std::int64_t i = begin; i < end; ++i) {
+      double* part = parts + i * num_gradient_sums;
       G* d = dlogits == nullptr ? nullptr : dlogits + i * logits.columns;
-      sum_min[i] = 0;
+      std::fill_n(part, num_gradient_sums, 0.0);
       if (d != nullptr) std::fill(d + n, d + logits.columns, G{});
       if (logits.targets[i] < 0) {
         if (d != nullptr) std::fill_n(d, n, G{});
@@ -127,14 +128,13 @@ void sparse_gradient(const D& cpu, const SparseRows<T>& rows, const T* kept, con
       for (std::int64_t j = own.first; j < own.last && !draws; ++j) {
         const double p = std::exp(static_cast<double>(rows.plain.log_p[i * rows.width + j]));
         const double of_student = q * std::exp(static_cast<double>(z[j]));
-        sum_min[i] += p < of_student ? p : of_student;
+        part[SumMin] += p < of_student ? p : of_student;
       }
       if (d == nullptr) continue;
       const double kl = (1 - alpha) * logits.temperature * weight;
       const auto factors = sparse_factors(rows.kind, sum + SparseTempered, static_cast<double>(rows.tempered.rest[i]));
       const auto ce = static_cast<T>(alpha * weight), of_ce = static_cast<T>(alpha * weight * q),
                  of_others = static_cast<T>(kl * factors.others), greatest = static_cast<T>(student_max[i]);
-      const T at_once = static_cast<T>(alpha * weight * q + kl * factors.others);
       const std::int64_t target = logits.targets[i] - logits.offset;
       const T* student = logits.student + i * logits.columns;
       std::int64_t entry = own.first;
@@ -142,23 +142,43 @@ void sparse_gradient(const D& cpu, const SparseRows<T>& rows, const T* kept, con
         const std::int64_t count = std::min(block, n - first);
         T* to = in_place_or(values, d + first);
         const T* x = student + first;
+        T ce_square = 0, divergence_square = 0;
         if (is_tempered) {
 #pragma omp simd
           for (std::int64_t j = 0; j < count; ++j)
-            to[j] = of_ce * exponential(x[j] - greatest) + of_others * exponential((x[j] - greatest) * inverse);
+            of_divergence[j] = of_others * exponential((x[j] - greatest) * inverse);
+#pragma omp simd reduction(+ : ce_square)
+          for (std::int64_t j = 0; j < count; ++j) {
+            to[j] = of_ce * exponential(x[j] - greatest);
+            ce_square += to[j] * to[j];
+          }
         } else {
-#pragma omp simd
-          for (std::int64_t j = 0; j < count; ++j) to[j] = at_once * exponential(x[j] - greatest);
+#pragma omp simd reduction(+ : ce_square)
+          for (std::int64_t j = 0; j < count; ++j) {
+            const T e = exponential(x[j] - greatest);
+            of_divergence[j] = of_others * e;
+            to[j] = of_ce * e;
+            ce_square += to[j] * to[j];
+          }
         }
         for (; entry < own.last && own.ids[entry] - logits.offset < first + count; ++entry) {
           const auto of_teacher = static_cast<double>(rows.tempered.log_p[i * rows.width + entry]);
           const double p = draws ? of_teacher : std::exp(of_teacher);
           const auto from = static_cast<double>(z[entry]);
-          to[own.ids[entry] - logits.offset - first] =
-              static_cast<T>(alpha * weight * q * std::exp(from) +
-                             kl * (factors.student * std::exp(from / logits.temperature) - factors.teacher * p));
+          of_divergence[own.ids[entry] - logits.offset - first] =
+              static_cast<T>(kl * (factors.student * std::exp(from / logits.temperature) - factors.teacher * p));
         }
-        if (target >= first && target < first + count) to[target - first] -= ce;
+#pragma omp simd reduction(+ : divergence_square)
+        for (std::int64_t j = 0; j < count; ++j) {
+          divergence_square += of_divergence[j] * of_divergence[j];
+          to[j] += of_divergence[j];
+        }
+        part[CeSquare] += ce_square;
+        part[DivergenceSquare] += divergence_square;
+        if (target >= first && target < first + count) {
+          to[target - first] -= ce;
+          part[CeSquare] += sparse_target_square(alpha * weight, sum);
+        }
         if constexpr (!std::is_same_v<G, T>) {
 #pragma omp simd
           for (std::int64_t j = 0; j < count; ++j) d[first + j] = as<G>(values[j]);
@@ -170,17 +190,20 @@ void sparse_gradient(const D& cpu, const SparseRows<T>& rows, const T* kept, con
 
 template <class D, class T>
 void add_sparse_losses(const D&, const SparseRows<T>& rows, const double* indices, const double* sums,
-                       const double* sum_min, double alpha, TokenWeight token_weight, double* totals, double* each) {
+                       const double* parts, double alpha, TokenWeight token_weight, double* totals, double* each) {
   const double weight = token_weight.get();
   for (std::int64_t i = 0; i < rows.logits.n; ++i) {
     const bool counts = rows.logits.targets[i] >= 0;
     SparseLossRow row{};
-    if (counts) row = sparse_loss_row(rows, i, sums + i * num_sparse_sums, indices[i], sum_min[i], alpha);
+    if (counts)
+      row = sparse_loss_row(rows, i, sums + i * num_sparse_sums, indices[i], parts + i * num_gradient_sums, alpha);
     for (std::int64_t c = 0; c < num_loss_columns; ++c) {
       totals[c] += row.columns[c];
       if (each != nullptr) each[i * num_loss_columns + c] = row.columns[c];
     }
     totals[LossObjective] += weight * row.objective;
+    totals[LossCeSquare] += row.ce_square;
+    totals[LossDivergenceSquare] += row.divergence_square;
   }
 }
 

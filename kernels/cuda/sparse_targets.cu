@@ -85,10 +85,16 @@ __global__ void __launch_bounds__(most_row_threads, 1)
   }
 }
 
+/// The divergence's gradient of a token that is not kept.
+template <class T>
+__device__ T of_other(T factor, T z, bool is_tempered, T inverse) {
+  return factor * std::exp(is_tempered ? z * inverse : z);
+}
+
 template <class T, class G>
 __global__ void __launch_bounds__(most_row_threads, 1)
     sparse_gradient_kernel(SparseRows<T> rows, const T* kept, const double* student_max, const double* sums,
-                           double alpha, TokenWeight token_weight, G* dlogits, double* sum_min) {
+                           double alpha, TokenWeight token_weight, G* dlogits, double* parts) {
   const LogitsRows<T>& logits = rows.logits;
   const double weight = token_weight.get(), kl = (1 - alpha) * logits.temperature * weight;
   const bool draws = rows.kind == SparseKind::Sampled, is_tempered = logits.temperature != 1;
@@ -99,7 +105,7 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const std::int64_t n = is_skipped ? 0 : logits.num_valid;
     if (d != nullptr)
       for (std::int64_t c = n + threadIdx.x; c < logits.columns; c += blockDim.x) d[c] = G{};
-    double least = 0;
+    double least = 0, ce_square = 0, divergence_square = 0, of_target = 0;
     if (!is_skipped) {
       const double* sum = sums + i * num_sparse_sums;
       const double q = 1 / (sum[SparseRest] + sum[SparseKept]);
@@ -108,15 +114,18 @@ __global__ void __launch_bounds__(most_row_threads, 1)
       if (d != nullptr) {
         const T* student = logits.student + i * logits.columns;
         const T greatest = static_cast<T>(student_max[i]), ce = static_cast<T>(alpha * weight),
-                of_ce = static_cast<T>(alpha * weight * q), of_others = static_cast<T>(kl * factors.others),
-                at_once = static_cast<T>(alpha * weight * q + kl * factors.others);
+                of_ce = static_cast<T>(alpha * weight * q), of_others = static_cast<T>(kl * factors.others);
         for (std::int64_t c = threadIdx.x; c < n; c += blockDim.x) {
           const T z = student[c] - greatest;
-          T value =
-              is_tempered ? std::fma(of_ce, std::exp(z), of_others * std::exp(z * inverse)) : at_once * std::exp(z);
+          T value = of_ce * std::exp(z);
+          const T divergence = of_other(of_others, z, is_tempered, inverse);
+          ce_square += static_cast<double>(value) * static_cast<double>(value);
+          divergence_square += static_cast<double>(divergence) * static_cast<double>(divergence);
+          value += divergence;
           if (c == target) value -= ce;
           d[c] = as<G>(value);
         }
+        if (target >= 0 && target < n) of_target = sparse_target_square(alpha * weight, sum);
         __syncthreads();  // kept tokens are written again
       }
       for (std::int64_t j = threadIdx.x; j < rows.width; j += blockDim.x) {
@@ -132,34 +141,46 @@ __global__ void __launch_bounds__(most_row_threads, 1)
         if (d == nullptr) continue;
         const auto of_teacher = static_cast<double>(rows.tempered.log_p[at]);
         const double p = draws ? of_teacher : std::exp(of_teacher);
-        T value = static_cast<T>(alpha * weight * of_student +
-                                 kl * (factors.student * std::exp(z / logits.temperature) - factors.teacher * p));
+        const double divergence = kl * (factors.student * std::exp(z / logits.temperature) - factors.teacher * p);
+        // It was added as one of the others: the same number, so that nothing of it is left.
+        const auto other =
+            static_cast<double>(of_other(static_cast<T>(kl * factors.others), kept[at], is_tempered, inverse));
+        divergence_square += divergence * divergence - other * other;
+        T value = static_cast<T>(alpha * weight * of_student + divergence);
         if (column == target) value -= static_cast<T>(alpha * weight);
         d[column] = as<G>(value);
       }
     }
     least = block_sum(least);
-    if (threadIdx.x == 0) sum_min[i] = least;
+    ce_square = block_sum(ce_square);
+    divergence_square = block_sum(divergence_square);
+    if (threadIdx.x > 0) continue;
+    double* const part = parts + i * num_gradient_sums;
+    part[SumMin] = least;
+    part[CeSquare] = ce_square + of_target;
+    part[DivergenceSquare] = divergence_square > 0 ? divergence_square : 0;
   }
 }
 
 /// One block, whose threads take rows in turn.
 template <class T>
 __global__ void add_sparse_losses_kernel(SparseRows<T> rows, const double* indices, const double* sums,
-                                         const double* sum_min, double alpha, TokenWeight token_weight, double* totals,
+                                         const double* parts, double alpha, TokenWeight token_weight, double* totals,
                                          double* each) {
   const double weight = token_weight.get();
   double of_thread[num_loss_totals] = {};
   for (std::int64_t i = threadIdx.x; i < rows.logits.n; i += blockDim.x) {
     SparseLossRow row{};
     if (rows.logits.targets[i] >= 0)
-      row = sparse_loss_row(rows, i, sums + i * num_sparse_sums, indices[i], sum_min[i], alpha);
+      row = sparse_loss_row(rows, i, sums + i * num_sparse_sums, indices[i], parts + i * num_gradient_sums, alpha);
 #pragma unroll
     for (int c = 0; c < num_loss_columns; ++c) {
       of_thread[c] += row.columns[c];
       if (each != nullptr) each[i * num_loss_columns + c] = row.columns[c];
     }
     of_thread[LossObjective] += weight * row.objective;
+    of_thread[LossCeSquare] += row.ce_square;
+    of_thread[LossDivergenceSquare] += row.divergence_square;
   }
 #pragma unroll
   for (int c = 0; c < num_loss_totals; ++c) {
@@ -184,17 +205,17 @@ void sparse_sums(const D& cuda, const SparseRows<T>& rows, const double* student
 
 template <class D, class T, class G>
 void sparse_gradient(const D& cuda, const SparseRows<T>& rows, const T* kept, const double* student_max,
-                     const double* sums, double alpha, TokenWeight weight, G* dlogits, double* sum_min) {
+                     const double* sums, double alpha, TokenWeight weight, G* dlogits, double* parts) {
   if (rows.logits.n == 0) return;
   gpu::launch(cuda, sparse_gradient_kernel<T, G>, blocks_for(cuda, rows.logits.n), threads_for(rows), 0, rows, kept,
-              student_max, sums, alpha, weight, dlogits, sum_min);
+              student_max, sums, alpha, weight, dlogits, parts);
 }
 
 template <class D, class T>
 void add_sparse_losses(const D& cuda, const SparseRows<T>& rows, const double* indices, const double* sums,
-                       const double* sum_min, double alpha, TokenWeight weight, double* totals, double* each) {
+                       const double* parts, double alpha, TokenWeight weight, double* totals, double* each) {
   if (rows.logits.n == 0) return;
-  gpu::launch(cuda, add_sparse_losses_kernel<T>, dim3(1), dim3(usual_threads), 0, rows, indices, sums, sum_min, alpha,
+  gpu::launch(cuda, add_sparse_losses_kernel<T>, dim3(1), dim3(usual_threads), 0, rows, indices, sums, parts, alpha,
               weight, totals, each);
 }
 

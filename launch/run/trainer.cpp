@@ -415,7 +415,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   if (r.preference) line.update(launch::to_json(*r.preference));
   if (attention_) line["attention_loss"] = r.attention;
   if (routers_) line["router_loss"] = r.routing;
-  if (session_.teacher && !session_.cached_teacher) {
+  if (session_.distils()) {
     line["grad_norm_ce"] = std::sqrt(r.head.ce_square);
     line["grad_norm_divergence"] = std::sqrt(r.head.divergence_square);
     if (hidden_) line["grad_norm_hidden"] = std::sqrt(r.hidden_square);

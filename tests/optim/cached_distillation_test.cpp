@@ -199,6 +199,35 @@ TEST_F(Golden, LossesAndGradientsAreThoseOfPyTorch) {
     }
 }
 
+// The terms' gradients by themselves are those of an alpha of 1 and of 0.
+TEST_F(Golden, LengthsByTermAreThoseOfTheTermsGradients) {
+  const Tensor logits = core::logits_of(problem.hidden, problem.weight);
+  const auto run_at = [&](const json& c, double alpha, core::LossAccumulator& losses) {
+    core::LogitsChunk chunk{.student = logits,
+                            .gradient = core::empty_like(logits),
+                            .teacher = {},
+                            .sparse = targets_of_case(c, DType::F64),
+                            .targets = problem.target_tensor(),
+                            .num_valid = problem.valid,
+                            .weight = 0.3,
+                            .vocabulary = *nn::single_communicators().tensor};
+    CachedDistillation(
+        {.ce_weight = alpha, .temperature = c["temperature"], .renormalised = c["kind"] == "renormalised"})
+        .run(chunk, losses);
+    double square = 0;
+    for (const double g : core::host_values<double>(chunk.gradient)) square += g * g;
+    return square;
+  };
+  for (const json& c : golden["cases"]) {
+    core::LossAccumulator of_ce(problem.memory), of_divergence(problem.memory), both(problem.memory);
+    const double ce = run_at(c, 1, of_ce), divergence = run_at(c, 0, of_divergence);
+    run_at(c, 0.25, both);
+    const LossStatistics s = both.read();
+    EXPECT_NEAR(s.ce_square, 0.25 * 0.25 * ce, 1e-12 * ce);
+    EXPECT_NEAR(s.divergence_square, 0.75 * 0.75 * divergence, 1e-12 * divergence + 1e-25);
+  }
+}
+
 TEST_F(Golden, LowerPrecisionAgrees) {
   for (const json& c : golden["cases"]) {
     if (c["kind"] == "renormalised" && c["kept"] == 1 && c["alpha"] == 0.0) continue;  // whose gradient is 0
