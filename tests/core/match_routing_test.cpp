@@ -59,7 +59,7 @@ TEST(MatchRouting, GradientsEqualDifferences) {
     const Tensor weights = Tensor::from<double>(memory, {rows}, of_tokens);
     for (const bool is_sigmoid : {false, true})
       testing::check_gradients(
-          [&, rows = rows](Tape& tape, std::span<const Var> in) {
+          [&](Tape& tape, std::span<const Var> in) {
             const Var q = route(tape, in[0], 1, false, 1, nullptr, {.is_sigmoid = is_sigmoid}).probabilities;
             return match_routing(tape, q, p, targets, weights, {.weight = 1.7, .scale = scale});
           },
