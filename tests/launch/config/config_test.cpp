@@ -515,6 +515,10 @@ TEST(ConfigChecks, CommandsNeedTheirSections) {
   EXPECT_THAT(error(check_for_distill, "teacher { source: 't' } model {} student_init {} data { text: 'a' }"),
               HasSubstr("both"));
   EXPECT_EQ(error(check_for_distill, "teacher { source: 't' } student_init {} data { text: 'a' }"), "");
+  // A cache is enough of a teacher for a student that is not cut from it.
+  EXPECT_EQ(error(check_for_distill, "teacher { cache: 'c' } model {} data { text: 'a' }"), "");
+  EXPECT_THAT(error(check_for_distill, "teacher { cache: 'c' } student_init {} data { text: 'a' }"),
+              HasSubstr("student_init cuts the student from it"));
 }
 
 TEST(ConfigPreference, ItsReferenceIsTheStartUnlessAnotherIsNamed) {
