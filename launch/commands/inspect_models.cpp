@@ -63,8 +63,9 @@ void add_model(Inspection& found, const ModelSource& model) {
   for (const std::string& notice : model.notices) found.add_line("note", notice);
 }
 
+/// Of a checkpoint all that it holds itself.
 void add_tensors(Inspection& found, const ModelSource& model) {
-  for (const auto& [name, info] : model.reader->tensors())
+  for (const auto& [name, info] : (model.own ? model.own : model.reader)->tensors())
     found.add_tensor(name, core::name_of(info.dtype), info.shape, core::bytes_of(info.dtype, info.shape.numel()));
 }
 

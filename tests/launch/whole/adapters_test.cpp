@@ -110,6 +110,8 @@ TEST_F(AdapterRuns, SaveTheAdaptersAloneAndAreReadMerged) {
   EXPECT_EQ(num_adapted, 8U + 2U * 3U);
   EXPECT_EQ(num_moments, 2 * 2 * num_adapted);
 
+  EXPECT_THAT(run("inspect whole/checkpoints/step_4"), HasSubstr("adapters/layers.0.attention.q.weight/a"));
+
   // What the trainer measured with them at its end, a reader of the merged model measures.
   const json end = json::parse(folder_.read("whole/end.json"))["student"];
   const json now = json::parse(run("eval whole --json"))["held_out"];
