@@ -359,7 +359,7 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     gradient_kernel(LogitsRows<T> rows, LossTerms terms, const double* student_max, const double* teacher_max,
                     const double* sums, TokenWeight token_weight, G* dlogits, double* parts) {
   constexpr int N = vector_length<T>;
-  const double weight = token_weight.get();  // here, for in the loop it takes registers
+  const double of_all = token_weight.get();  // here, for in the loop it takes registers
   const int n = static_cast<int>(rows.num_valid), columns = static_cast<int>(rows.columns);
   const bool has_teacher = rows.teacher != nullptr;
   for (std::int64_t i = blockIdx.x; i < rows.n; i += gridDim.x) {
@@ -376,8 +376,8 @@ __global__ void __launch_bounds__(most_row_threads, 1)
     const T* student = rows.student + i * rows.columns;
     const T* teacher = has_teacher ? rows.teacher + i * rows.columns : student;
     const std::int64_t target = rows.targets[i] - rows.offset;
-    const GradientRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums, terms,
-                             token_weight.rows == nullptr ? weight : weight * token_weight.rows[i]);
+    const double weight = token_weight.rows == nullptr ? of_all : of_all * token_weight.rows[i];
+    const GradientRow<T> row(rows, student_max[i], teacher_max[i], sums + i * num_logits_sums, terms, weight);
     GradientParts<T> all;
     for_each_batch<N>(n, [&](int c, int next) {
       Batch<T> s, t;
