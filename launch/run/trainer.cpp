@@ -354,19 +354,19 @@ StepReport Trainer::step(bool dump) {
   report.rate = schedule_.rate(report.step);
   if (session_.cached_teacher) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
-  const TrainingStep::Done done =
-      training_step_.run(samples,
-                         {.micro_batches = config.batch.micro_batches,
-                          .router = router_training(config, steps_done_),
-                          .recompute = config.train.recompute,
-                          .valid_vocabulary = session_.tokenizer->vocabulary_size(),
-                          .predict_weight = config.objective.predict_weight,
-                          .preference_beta = preference_beta(config.objective),
-                          .hidden = hidden_,
-                          .attention = attention_,
-                          .routers = routers_,
-                          .control = {config.objective.control, config.objective.smoothing}},
-                         report.rate);
+  const TeacherControl control{config.objective.control, config.objective.smoothing};
+  const TrainingStep::Done done = training_step_.run(samples,
+                                                     {.micro_batches = config.batch.micro_batches,
+                                                      .router = router_training(config, steps_done_),
+                                                      .recompute = config.train.recompute,
+                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size(),
+                                                      .predict_weight = config.objective.predict_weight,
+                                                      .preference_beta = preference_beta(config.objective),
+                                                      .hidden = hidden_,
+                                                      .attention = attention_,
+                                                      .routers = routers_,
+                                                      .control = control},
+                                                     report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
   if (session_.student->config().moe.selection_bias && !session_.adapters)
