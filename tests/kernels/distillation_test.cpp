@@ -61,10 +61,8 @@ TEST(DistillationKernel, ABfloat16GradientIsThatOfDoubleRoundedOnce) {
     for (const double temperature : {1.0, 2.5}) {
       std::vector<double> parts, parts64, parts_float;
       const auto d = gradient<bf16>(student, has_teacher ? &teacher : nullptr, temperature, kind, parts);
-      const auto in_float =
-          gradient<float>(student, has_teacher ? &teacher : nullptr, temperature, kind, parts_float);
-      const auto expected =
-          gradient<double>(student64, has_teacher ? &teacher64 : nullptr, temperature, kind, parts64);
+      const auto in_float = gradient<float>(student, has_teacher ? &teacher : nullptr, temperature, kind, parts_float);
+      const auto expected = gradient<double>(student64, has_teacher ? &teacher64 : nullptr, temperature, kind, parts64);
       expect_rounded(d, expected, 1e-6);
       EXPECT_EQ(parts, parts_float);
       for (std::size_t i = 0; i < d.size(); ++i) ASSERT_EQ(d[i].bits, as<bf16>(in_float[i]).bits) << i;

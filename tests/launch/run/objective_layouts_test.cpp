@@ -219,6 +219,8 @@ TEST(ObjectiveLayouts, SmoothedLabelsAreTheirLoss) {
     launch::Rank rank(world.comm, "dp1", 1);
     EXPECT_NEAR(controlled(rank, {launch::Control::SmoothedLabels, 0.3}, "/teacher"), kl, 1e-10);
   });
+}
+
 // Attention outputs and routing of a teacher of as many channels and experts, held against PyTorch under every layout.
 TEST(ObjectiveLayouts, AttentionAndRoutingAreMatchedAsInPyTorch) {
   const GoldenModel golden("matching.h5");
