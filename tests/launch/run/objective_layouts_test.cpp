@@ -104,7 +104,7 @@ double controlled(launch::Rank& rank, const launch::TeacherControl& control, con
   parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
   const optim::Distillation objective({.ce_weight = 0});
   return launch::forward_backward(rank, {student, &teacher, objective}, golden.samples(),
-                                  {.micro_batches = micro_batches, .valid_vocabulary = 95, .control = control}, sync)
+                                  {.micro_batches = micro_batches, .valid_vocabulary = 96, .control = control}, sync)
       .objective;
 }
 
@@ -146,7 +146,7 @@ TEST(ObjectiveLayouts, ShardedTeachersSayTheSame) {
   }
 }
 
-/// Of each token of the golden student its log-probabilities of the 95 tokens.
+/// Of each token of the golden student its log-probabilities of the 96 tokens.
 class StudentRows {
  public:
   explicit StudentRows(const launch::Rank& rank) {
@@ -161,9 +161,9 @@ class StudentRows {
   std::vector<double> operator[](std::int64_t token) const {
     const double* z = logits_.data<double>() + token * logits_.shape()[1];
     double sum = 0;
-    for (int v = 0; v < 95; ++v) sum += std::exp(z[v]);
+    for (int v = 0; v < 96; ++v) sum += std::exp(z[v]);
     std::vector<double> row;
-    for (int v = 0; v < 95; ++v) row.push_back(z[v] - std::log(sum));
+    for (int v = 0; v < 96; ++v) row.push_back(z[v] - std::log(sum));
     return row;
   }
   /// The mean of f(sequence's first token, its length, place in it) over the tokens with a target.
@@ -211,7 +211,7 @@ TEST(ObjectiveLayouts, SmoothedLabelsAreTheirLoss) {
       const auto q = rows[first + t];
       double sum = 0;
       for (std::size_t v = 0; v < q.size(); ++v) {
-        const double p = 0.3 / 95 + (std::cmp_equal(v, rows.target(first + t)) ? 0.7 : 0);
+        const double p = 0.3 / 96 + (std::cmp_equal(v, rows.target(first + t)) ? 0.7 : 0);
         sum += p * (std::log(p) - q[v]);
       }
       return sum;
