@@ -46,7 +46,7 @@ TEST(StudentStarts, KeepTheWindowsOfTheirLayers) {
   ASSERT_EQ(listed.code, 0) << listed.output;
   const auto model = nlohmann::json::parse(folder.limbeck("inspect listed --json").output)["model"];
   EXPECT_EQ(model["window"], 8);
-  EXPECT_EQ(model["full_layers"], nlohmann::json({0}));
+  EXPECT_EQ(model["full_layers"], nlohmann::json::array({0}));
   const Outcome ranked = folder.limbeck(distill + "BLOCK_INFLUENCE --set student_init.num_layers=2 --out ranked");
   EXPECT_EQ(ranked.code, 2);
   EXPECT_THAT(ranked.output, HasSubstr("but the teacher mixes layers with a window and without, expected LIST"));
