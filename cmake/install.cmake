@@ -64,7 +64,7 @@ if("program" IN_LIST limbeck_parts)
   set_target_properties(limbeck PROPERTIES INSTALL_RPATH $ORIGIN/${to_libraries} INSTALL_RPATH_USE_LINK_PATH ON)
   install(TARGETS limbeck RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT program)
   install(DIRECTORY examples docs DESTINATION ${CMAKE_INSTALL_DATADIR}/limbeck COMPONENT program
-    FILES_MATCHING PATTERN "*.textproto" PATTERN "*.md" PATTERN "*.cpp" PATTERN "CMakeLists.txt")
+    FILES_MATCHING PATTERN "study" EXCLUDE PATTERN "*.textproto" PATTERN "*.md" PATTERN "*.cpp" PATTERN "CMakeLists.txt")
   install(FILES examples/chats.jsonl DESTINATION ${CMAKE_INSTALL_DATADIR}/limbeck/examples COMPONENT program)
   install(DIRECTORY examples/critique DESTINATION ${CMAKE_INSTALL_DATADIR}/limbeck/examples COMPONENT program
     USE_SOURCE_PERMISSIONS)

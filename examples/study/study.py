@@ -6,7 +6,7 @@
     examples/study/study.py --tables            # of what is there, in Markdown and OUT/study.svg
 
 Needs the release build, the teacher (launch/fetch_teacher.sh) and the text (Debian package anarchism); Python 3.9 without
-packages. docs/distillation.md has the tables and what they say.
+packages.
 """
 import argparse
 import gzip
@@ -149,7 +149,7 @@ class Study:
             speed = {}
             for name, folder in (("kd", run), ("ce", run / "baseline")):
                 lines = [json.loads(line) for line in open(folder / "metrics.jsonl")]
-                seconds = sorted(line["seconds"] for line in lines if "seconds" in line)
+                seconds = sorted(1 / line["tokens_per_s"] for line in lines)
                 speed[name] = seconds[len(seconds) // 2]
             found.write_text(json.dumps(speed))
             shutil.rmtree(run)

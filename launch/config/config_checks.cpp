@@ -301,6 +301,13 @@ void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
     if (config.train.cuda_graph && changes)
       fail_usage("{}: train.cuda_graph is true, expected false with objective.{}, by which steps have other objectives",
                  parsed.place_of("train.cuda_graph"), field);
+  if (config.precision.sharded_teacher && config.student_init &&
+      (config.student_init->experts || config.student_init->dense ||
+       config.student_init->choice == LayerChoice::GreedyKl))
+    fail_usage(
+        "{}: precision.sharded_teacher is true, expected false: what student_init asks for is measured "
+        "on a teacher whose experts all lie on a rank",
+        parsed.place_of("precision.sharded_teacher"));
   if (c.sampled_text.fraction > 0 && c.sampled_text.by == SampledBy::Teacher && config.precision.sharded_teacher)
     fail_usage("{}: objective.sampled_text.by is TEACHER, expected STUDENT with precision.sharded_teacher",
                parsed.place_of("objective.sampled_text.by"));

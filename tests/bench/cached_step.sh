@@ -58,7 +58,7 @@ run() {
     time mpirun --bind-to none --oversubscribe -n 2 "$limbeck" "$@" "$folder/step.textproto" "${text[@]}" --out "$folder/run" \
       >"$folder/log" 2>&1 </dev/null
   ) 2>"$times" || fails "$name" "$folder/log"
-  note "$name seconds" "$(median_of_steps "$folder/run/metrics.jsonl" seconds)"
+  note "$name seconds" "$(awk -v speed="$(median_of_steps "$folder/run/metrics.jsonl" tokens_per_s)" 'BEGIN { printf "%.4f", 512 / speed }')"
   note "$name processor" "$(awk '{ print $1 + $2 }' "$times")"
   rm -rf "$folder/run"
 }

@@ -111,7 +111,7 @@ main_job() { # KEY OPTION...
   local command=(mpirun --oversubscribe --bind-to none -n 2 "$limbeck" distill examples/distill_smollm2.textproto --threads 1
     --set "teacher.source=$teacher" --set "data.cache_dir=$work/cache" --set train.checkpoint_every_steps=0
     --set train.eval_tokens=512 --set generation.max_tokens=1
-    --set parallel.layout=ep2 --set batch.sequences_per_step=2 "$@") # 512 tokens a step, as the peer has
+    --set parallel.layout=ep2 --set batch.sequences_per_step=2 --set objective.cross_entropy_weight=0.1 "$@") # 512 tokens a step, as the peer has
   timed "$key" "${command[@]}"
   # What a rank says of its memory has pages in it that both ranks share. To look takes time: in a run of its own.
   unset "figures[$key memory]"

@@ -36,7 +36,8 @@ train() {
   run=$(directory "$objective" "$seed")
   [[ -z $(value "$run/metrics.jsonl" eval_kl) ]] || return 0
   local sets=(--set train.seed="$seed" --set data.seed="$seed" --set train.steps="$steps" --set train.eval_every_steps="$steps"
-    --set train.eval_tokens=4096 --set train.checkpoint_every_steps=20 --set train.keep_checkpoints=1 --set parallel.layout=ep2)
+    --set train.eval_tokens=4096 --set train.checkpoint_every_steps=20 --set train.keep_checkpoints=1
+    --set parallel.layout=ep2 --set batch.sequences_per_step=2)
   [[ $objective == distillation ]] || sets+=(--set objective.cross_entropy_weight=1)
   echo "== $run" >&2
   mkdir -p "$runs"

@@ -4,7 +4,7 @@
 #
 #     tests/bench/step_budget.sh [distill] CONFIG... [OPTIONS]       # those of `limbeck train`, or distill; the config sets a text
 #     tests/bench/step_budget.sh examples/tiny_moe.textproto --threads 2 --set precision.compute=BFLOAT16
-#     tests/bench/step_budget.sh distill examples/distill_smollm2.textproto --threads 2 --set parallel.layout= --set train.eval_tokens=512
+#     tests/bench/step_budget.sh distill examples/distill_smollm2.textproto --threads 2 --set parallel.layout= --set batch.sequences_per_step=2 --set train.eval_tokens=512
 #
 # Needs the release build and perf (Debian: linux-perf). Sampled are 10 steps after 3 that are not.
 set -euo pipefail
