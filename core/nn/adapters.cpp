@@ -121,6 +121,11 @@ void Adapters::init_random(std::uint64_t seed) {
 }
 
 void Adapters::load(const core::StateReader& reader) {
+  const auto of_adapters = [](const auto& tensor) { return tensor.first.starts_with("adapters/"); };
+  const std::int64_t there = std::ranges::count_if(reader.tensors(), of_adapters);
+  core::check(there == std::ssize(parameters()),
+              "{}: has {} tensors of adapters, expected {}: adapters.targets names others than its run had",
+              reader.source(), there, std::ssize(parameters()));
   for (Parameter* p : parameters()) {
     StateEntry entry = p->entry(p->value);
     reader.read(p->name, entry);

@@ -386,6 +386,8 @@ int run_training(const TrainOptions& options, bool distils) {
       core::fail_usage("--dump-gradients: {} is there already, expected a new file", options.dump_gradients->string());
   }
   distils ? check_for_distill(config) : check_for_train(config);
+  if (options.dump_gradients && config.objective.control != Control::None)
+    core::fail_usage("--dump-gradients is given with objective.control, expected none: nothing reads such a dump");
   if (options.dump_gradients && config.objective.preference)
     core::fail_usage("--dump-gradients is given with objective.preference, expected none: nothing reads such a dump");
   const std::string command = fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\nbaseline: {}\n",

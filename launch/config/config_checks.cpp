@@ -311,9 +311,16 @@ void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
   if (c.sampled_text.fraction > 0 && c.sampled_text.by == SampledBy::Teacher && config.precision.sharded_teacher)
     fail_usage("{}: objective.sampled_text.by is TEACHER, expected STUDENT with precision.sharded_teacher",
                parsed.place_of("objective.sampled_text.by"));
-  if (c.control != Control::None && (c.hidden_states.weight > 0 || c.sampled_text.fraction > 0))
-    fail_usage("{}: objective.control is given with objective.{}, expected NONE or none of that",
-               parsed.place_of("objective.control"), c.hidden_states.weight > 0 ? "hidden_states" : "sampled_text");
+  for (const auto& [field, is_given] : {std::pair{"hidden_states", c.hidden_states.weight > 0},
+                                        {"attention", c.attention.weight > 0},
+                                        {"routers", c.routers.weight > 0},
+                                        {"sampled_text", c.sampled_text.fraction > 0}})
+    if (c.control != Control::None && is_given)
+      fail_usage("{}: objective.control is given with objective.{}, expected NONE or none of that",
+                 parsed.place_of("objective.control"), field);
+  if (c.control == Control::Untrained && config.precision.mapped_teacher)
+    fail_usage("{}: objective.control is UNTRAINED, expected another with precision.mapped_teacher",
+               parsed.place_of("objective.control"));
   if (c.sampled_text.fraction > 0 && c.sampled_text.prompt_tokens >= config.data.sequence_length)
     fail_usage("{}: objective.sampled_text.prompt_tokens is {}, expected less than data.sequence_length = {}",
                parsed.place_of("objective.sampled_text.prompt_tokens"), c.sampled_text.prompt_tokens,

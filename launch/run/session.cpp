@@ -57,6 +57,9 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   open_text(log);
   stop_if_asked(rank);
   resolve_length(log);
+  if (config.objective.preference && teacher_lacks_tokens())
+    fail_usage("teacher.source is {}, which lacks tokens of data.tokenizer, expected a reference that has all",
+               config.teacher->source);
   if (names_teacher()) load_teacher(architecture.vocabulary, log);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
@@ -122,8 +125,13 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
   });
   if (config.objective.control == Control::Untrained) {
-    untrained_teacher = std::make_unique<nn::Transformer>(architecture, rank.frozen_copy(config.precision.compute));
+    const core::DType dtype = config.precision.compute;
+    untrained_teacher = std::make_unique<nn::Transformer>(
+        architecture, config.precision.sharded_teacher ? rank.frozen_shard(dtype) : rank.frozen_copy(dtype));
     untrained_teacher->init_random(config.train.seed + 1);
+    // Without the tokens that the teacher lacks.
+    if (architecture.head_bias && teacher_rows_ && teacher_rows_->lacks_any())
+      untrained_teacher->load(*teacher_tensors_, "head.bias");
   }
   if (!options.as_kept) return;
   auto layers = std::make_unique<MappedLayers>(*teacher);
@@ -177,6 +185,7 @@ void Session::open_cache(const Log& log) {
                                   core::counted(manifest.identity.contents.width(), "token")));
   if (names_teacher()) return;
   teacher_fingerprint = manifest.identity.teacher;
+  check_same_everywhere(rank.world(), fmt::format("fingerprint of the cache's teacher: {}\n", teacher_fingerprint));
   log->info(
       "teacher.source is not given, and the cache is of {}: what is measured is measured without KL to the teacher",
       manifest.identity.teacher_source);
@@ -364,8 +373,8 @@ ModelSource Session::started_model() const {
   model.own = nullptr;  // what its run knew of it is the teacher's
   model.adapters.reset();
   model.quantised_as.clear();
-  if (model.tokenizer == nullptr) model.tokenizer = tokenizer;
-  if (vocabulary_cut_ > 0) model.kind = ModelKind::Checkpoint;  // the files of its tokenizer are not copied
+  if (model.tokenizer == nullptr || teacher_rows_) model.tokenizer = tokenizer;
+  if (teacher_rows_) model.kind = ModelKind::Checkpoint;  // the files of its tokenizer are not copied
   return model;
 }
 

@@ -564,5 +564,20 @@ TEST(ConfigExamples, AllLoad) {
   EXPECT_GE(num_examples, 5);
 }
 
+TEST(ConfigControls, StandAlone) {
+  const auto refuses = [](const std::string& text, const std::string& expected) {
+    EXPECT_THAT([&] { parse_config(text, "c"); }, ::testing::ThrowsMessage<core::UsageError>(HasSubstr(expected)))
+        << text;
+  };
+  const std::string shuffled = "objective { control: SHUFFLED_POSITIONS ";
+  EXPECT_NO_THROW(parse_config(shuffled + "}", "c"));
+  refuses(shuffled + "hidden_states { weight: 1 } }", "objective.control is given with objective.hidden_states");
+  refuses(shuffled + "attention { weight: 1 } }", "objective.control is given with objective.attention");
+  refuses(shuffled + "routers { weight: 1 } }", "objective.control is given with objective.routers");
+  refuses(shuffled + "sampled_text { fraction: 0.5 } }", "objective.control is given with objective.sampled_text");
+  refuses("objective { control: UNTRAINED } precision { mapped_teacher: true }",
+          "objective.control is UNTRAINED, expected another with precision.mapped_teacher");
+}
+
 }  // namespace
 }  // namespace limbeck::launch

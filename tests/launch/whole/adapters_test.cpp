@@ -144,6 +144,8 @@ TEST_F(AdapterRuns, GoOnBitForBitAndAreTheSameInEveryLayout) {
                  "its run had adapters of rank 3 and alpha 6, the config says 3 and 7: expected the same");
   expect_refused("train job.textproto --out parts --resume --set adapters= --set train.steps=5",
                  "its run had adapters, the config names none: expected the same");
+  expect_refused("train job.textproto --out parts --resume --set adapters.targets=[*.attention.*] --set train.steps=5",
+                 "adapters.targets names others than its run had");
 }
 
 TEST_F(AdapterRuns, RefuseAnotherModelInTheBasesPlace) {
