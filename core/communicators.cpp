@@ -56,9 +56,10 @@ class SingleTensorComm final : public TensorComm {
 
 }  // namespace
 
-Communicators single_communicators() {
-  return {std::make_shared<SingleTensorComm>(), std::make_shared<SingleExpertComm>(),
-          std::make_shared<SingleBatchComm>()};
+const Communicators& single_communicators() {
+  static const Communicators single{std::make_shared<SingleTensorComm>(), std::make_shared<SingleExpertComm>(),
+                                    std::make_shared<SingleBatchComm>()};
+  return single;
 }
 
 }  // namespace limbeck::nn

@@ -81,7 +81,7 @@ struct Communicators {
   std::shared_ptr<BatchComm> batch;
 };
 
-/// One rank alone.
-Communicators single_communicators();
+/// One rank alone; they have no state and live as long as the program.
+const Communicators& single_communicators();
 
 }  // namespace limbeck::nn

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -33,15 +32,20 @@ def cached(kind, tokens, *more):
     return {"cache": (f"{kind.lower()}_{tokens}", [f"teacher.cache_kind={kind}", f"teacher.cache_tokens={tokens}"]), "sets": list(more)}
 
 
+NO_ROUTERS = 'optimizer.groups={ pattern: "embed.weight" rate_factor: 0.1 }'  # in the place of both groups
+DENSE = {"start": ["student_init.upcycle=", NO_ROUTERS]}
+RANDOM = {"configs": ["student.textproto", "random.textproto"], "start": ["student_init="]}
+CE = {"sets": ["objective.cross_entropy_weight=1"]}
+
 # name: what it says in the tables, and what differs from student.textproto.
 ARMS = {
     "kd": ("MoE, KD: the reference", {}),
-    "ce": ("MoE, CE", {"sets": ["objective.cross_entropy_weight=1"]}),
-    "ce_time": ("MoE, CE, as long as KD by the clock", {"sets": ["objective.cross_entropy_weight=1"], "as_long": True}),
-    "skip_kd": ("layer skip, dense, KD", {"dense": True}),
-    "skip_ce": ("layer skip, dense, CE", {"dense": True, "sets": ["objective.cross_entropy_weight=1"]}),
-    "random_kd": ("random weights, KD", {"random": True}),
-    "random_ce": ("random weights, CE", {"random": True, "sets": ["objective.cross_entropy_weight=1"]}),
+    "ce": ("MoE, CE", CE),
+    "ce_time": ("MoE, CE, as long as KD by the clock", {**CE, "as_long": True}),
+    "skip_kd": ("layer skip, dense, KD", DENSE),
+    "skip_ce": ("layer skip, dense, CE", {**DENSE, **CE}),
+    "random_kd": ("random weights, KD", RANDOM),
+    "random_ce": ("random weights, CE", {**RANDOM, **CE}),
     "smoothed": ("control: smoothed labels", {"sets": ["objective.control=SMOOTHED_LABELS", "objective.smoothing={smoothing}"]}),
     "shuffled": ("control: the teacher's distributions elsewhere", {"sets": ["objective.control=SHUFFLED_POSITIONS"]}),
     "untrained": ("control: an untrained teacher", {"sets": ["objective.control=UNTRAINED"]}),
@@ -98,7 +102,8 @@ class Study:
 
     def sets(self, arm, seed, steps):
         wanted = ARMS[arm][1]
-        values = [f"data.text={self.out}/texts/train", f"data.cache_dir={self.out}/tokens", f"train.seed={seed}", f"data.seed={seed}",
+        values = [*wanted.get("start", [])]
+        values += [f"data.text={self.out}/texts/train", f"data.cache_dir={self.out}/tokens", f"train.seed={seed}", f"data.seed={seed}",
                   f"train.steps={steps}"]
         values += [s.format(smoothing=self.args.smoothing, third=steps - steps // 3 + 1) for s in wanted.get("sets", [])]
         if "cache" in wanted:
@@ -107,26 +112,15 @@ class Study:
             values.append(f"teacher.source={self.teacher(wanted['teacher'])}")
         return [word for value in values for word in ("--set", value)]
 
-    def config(self, arm):
-        """student.textproto, with the student's section as the arm has it."""
-        text = (STUDY / "student.textproto").read_text()
-        wanted = ARMS[arm][1]
-        if wanted.get("dense"):
-            text = re.sub(r"  upcycle \{.*?\n  \}\n", "", text, flags=re.S)
-            text = text.replace('  groups { pattern: "*.router.weight" rate_factor: 0.1 }\n', "")
-        if wanted.get("random"):
-            text = re.sub(r"student_init \{.*?\n\}\n", "", text, flags=re.S) + (STUDY / "random.textproto").read_text()
-        path = self.out / "configs" / f"{arm}.textproto"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
+    def configs(self, arm):
+        return [STUDY / name for name in ARMS[arm][1].get("configs", ["student.textproto"])]
 
     def cache(self, name, sets):
         folder = self.out / "caches" / name
         if not (folder / "whole").exists():
             print(f"== cache {name}", flush=True)
             words = [word for value in sets for word in ("--set", value)]
-            self.limbeck("cache-teacher", self.config("kd"), "--out", folder, "--set", f"data.text={self.out}/texts/train",
+            self.limbeck("cache-teacher", *self.configs("kd"), "--out", folder, "--set", f"data.text={self.out}/texts/train",
                          "--set", f"data.cache_dir={self.out}/tokens", *words, log=self.out / f"caches_{name}.log")
             (folder / "whole").touch()
         return folder
@@ -145,10 +139,13 @@ class Study:
         if not found.exists():
             run = self.out / "runs/speed"
             shutil.rmtree(run, ignore_errors=True)
-            self.limbeck("distill", self.config("kd"), "--out", run, "--baseline", *self.sets("kd", 1, 16), log=self.out / "speed.log")
+            log, sets = self.out / "speed.log", self.sets("kd", 1, 16)
+            self.limbeck("distill", *self.configs("kd"), "--out", run / "kd", *sets, log=log)
+            without = ["teacher=", "student_init=", f"model.source={run}/kd", "data.tokenizer=model"]
+            self.limbeck("train", *self.configs("kd"), "--out", run / "ce", *sets, *(w for s in without for w in ("--set", s)), log=log)
             speed = {}
-            for name, folder in (("kd", run), ("ce", run / "baseline")):
-                lines = [json.loads(line) for line in open(folder / "metrics.jsonl")]
+            for name in ("kd", "ce"):
+                lines = [json.loads(line) for line in open(run / name / "metrics.jsonl")]
                 seconds = sorted(1 / line["tokens_per_s"] for line in lines)
                 speed[name] = seconds[len(seconds) // 2]
             found.write_text(json.dumps(speed))
@@ -166,7 +163,7 @@ class Study:
         steps = self.steps(arm)
         begun = time.time()
         # --resume also begins a run of which there is nothing yet.
-        self.limbeck("distill", self.config(arm), "--out", run, "--resume", *self.sets(arm, seed, steps), log=log)
+        self.limbeck("distill", *self.configs(arm), "--out", run, "--resume", *self.sets(arm, seed, steps), log=log)
         seconds = time.time() - begun
         measured = json.loads(self.limbeck("eval", run, "--text", self.out / "texts/held_out", "--teacher", TEACHER, "--window", 256, "--json", log=log))
         result.parent.mkdir(exist_ok=True)
@@ -185,13 +182,14 @@ def mean(documents, figure):
 
 
 def interval(of_seeds, against, figure, draws=2000):
-    """Of the mean's difference from that of `against`, which has the same seeds and documents, 95 %: both are drawn again."""
+    """Of the mean's difference from that of `against`, which has the same seeds and documents, 95 %: seeds and documents are drawn again."""
     rng = random.Random(1)
     seeds, places = sorted(of_seeds), range(len(next(iter(of_seeds.values()))))
     differences = []
     for _ in range(draws):
-        drawn = [(s, [rng.choice(places) for _ in places]) for s in rng.choices(seeds, k=len(seeds))]
-        differences.append(sum(mean([of_seeds[s][i] for i in d], figure) - mean([against[s][i] for i in d], figure) for s, d in drawn) / len(drawn))
+        drawn, documents = rng.choices(seeds, k=len(seeds)), rng.choices(places, k=len(places))
+        differences.append(sum(mean([of_seeds[s][i] for i in documents], figure) - mean([against[s][i] for i in documents], figure)
+                               for s in drawn) / len(drawn))
     differences.sort()
     return differences[int(0.025 * draws)], differences[int(0.975 * draws) - 1]
 

@@ -256,6 +256,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
   Session session(rank, given, log);
   session.open_cache(log);
+  session.make_untrained_teacher();
   const RunConfig& config = session.config;
   stop_if_asked(rank);
   log->debug("models, tokenizer and text are open after {:.2f} s", seconds());

@@ -60,10 +60,7 @@ StepText::StepText(const data::TokenBatch& samples)
       num_targets(samples.num_targets()),
       fetch([samples](std::int64_t first, std::int64_t count) { return part_of(samples, first, count); }) {}
 
-namespace {
-
-/// The first tokens of each sequence; no more than filling is left out.
-data::TokenBatch shortened(const data::TokenBatch& samples, std::int64_t length) {
+data::TokenBatch begins_of(const data::TokenBatch& samples, std::int64_t length) {
   data::TokenBatch batch;
   batch.num_sequences = samples.num_sequences;
   batch.sequence_length = length;
@@ -84,6 +81,8 @@ data::TokenBatch shortened(const data::TokenBatch& samples, std::int64_t length)
   return batch;
 }
 
+namespace {
+
 /// Of sequences of `most` tokens, where the longest pair has `longest`.
 std::int64_t length_with_filling(std::int64_t longest, std::int64_t most) {
   constexpr std::int64_t whole = 16;
@@ -98,7 +97,7 @@ data::TokenBatch without_filling(const data::TokenBatch& pairs) {
   for (std::size_t t = 0; t < pairs.documents.size(); ++t)
     if (pairs.documents[t] < filling)
       longest = std::max(longest, static_cast<std::int64_t>(t) % pairs.sequence_length + 1);
-  return shortened(pairs, length_with_filling(longest, pairs.sequence_length));
+  return begins_of(pairs, length_with_filling(longest, pairs.sequence_length));
 }
 
 StepText text_of_step(data::Mixture& text, std::int64_t first_sample, std::int64_t count) {
@@ -114,7 +113,7 @@ StepText text_of_step(data::Mixture& text, std::int64_t first_sample, std::int64
   step.num_pairs = count;
   step.num_tokens = count * length;
   step.fetch = [fetch = std::move(step.fetch), length](std::int64_t first, std::int64_t n) {
-    return shortened(fetch(first, n), length);
+    return begins_of(fetch(first, n), length);
   };
   return step;
 }

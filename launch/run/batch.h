@@ -31,6 +31,9 @@ struct StepText {
   StepText(const data::TokenBatch& samples);  // NOLINT(google-explicit-constructor): a step's samples are its text
 };
 
+/// The first `length` tokens of each sequence.
+data::TokenBatch begins_of(const data::TokenBatch& samples, std::int64_t length);
+
 /// The same sequences of pairs, ending behind the longest pair and a few tokens.
 data::TokenBatch without_filling(const data::TokenBatch& pairs);
 

@@ -124,15 +124,6 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
     seconds = lap(since);
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
   });
-  if (config.objective.control == Control::Untrained) {
-    const core::DType dtype = config.precision.compute;
-    untrained_teacher = std::make_unique<nn::Transformer>(
-        architecture, config.precision.sharded_teacher ? rank.frozen_shard(dtype) : rank.frozen_copy(dtype));
-    untrained_teacher->init_random(config.train.seed + 1);
-    // Without the tokens that the teacher lacks.
-    if (architecture.head_bias && teacher_rows_ && teacher_rows_->lacks_any())
-      untrained_teacher->load(*teacher_tensors_, "head.bias");
-  }
   if (!options.as_kept) return;
   auto layers = std::make_unique<MappedLayers>(*teacher);
   if (available == 0 || layers->bytes() <= available) return;
@@ -146,6 +137,16 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
       duration_text(seconds * static_cast<double>(config.train.steps * config.batch.micro_batches)),
       core::counted(config.train.steps, "step"));
   streamed_teacher = std::move(layers);
+}
+
+void Session::make_untrained_teacher() {
+  if (config.objective.control != Control::Untrained) return;
+  const core::DType dtype = config.precision.compute;
+  untrained_teacher = std::make_unique<nn::Transformer>(
+      teacher->config(), config.precision.sharded_teacher ? rank.frozen_shard(dtype) : rank.frozen_copy(dtype));
+  untrained_teacher->init_random(config.train.seed + 1);
+  // Without the tokens that the teacher lacks.
+  if (teacher_rows_ && teacher_rows_->lacks_any()) untrained_teacher->load(*teacher_tensors_, "head.bias");
 }
 
 /// What a part of the teacher's distributions cannot give, and what whole ones do not need.
@@ -247,8 +248,7 @@ void Session::cut_vocabulary(const Log& log) {
   open_text(log);
   data::SmallerVocabulary smaller = data::smaller_vocabulary(
       whole->description(), token_counts(whole->vocabulary_size()), config.student_init->vocabulary_count);
-  vocabulary_cut_ = whole->vocabulary_size();
-  log->info("the vocabulary: {} of {} stay", std::ssize(smaller.ids), core::counted(vocabulary_cut_, "token"));
+  log->info("the vocabulary: {} of {} stay", std::ssize(smaller.ids), core::counted(whole->vocabulary_size(), "token"));
   tokenizer = std::make_shared<data::BpeTokenizer>(std::move(smaller.description), config.teacher->source);
   teacher_source_.tokenizer = tokenizer;
   teacher_rows_ = nn::TokenRows{.rows = std::move(smaller.ids), .pieces = {}};
@@ -354,7 +354,7 @@ void Session::start_student() {
                                         student->config(), config.train.seed);
   cut->load(*student);
   start = cut->start();
-  if (vocabulary_cut_ > 0) start.vocabulary = tokenizer->vocabulary_size();
+  if (config.student_init->vocabulary_count > 0) start.vocabulary = tokenizer->vocabulary_size();
   start.calibration = evaluate_start();
 }
 
@@ -377,25 +377,6 @@ ModelSource Session::started_model() const {
   if (teacher_rows_) model.kind = ModelKind::Checkpoint;  // the files of its tokenizer are not copied
   return model;
 }
-
-namespace {
-
-/// The first tokens of each sequence.
-data::TokenBatch begins_of(const data::TokenBatch& samples, std::int64_t length) {
-  data::TokenBatch begins;
-  begins.num_sequences = samples.num_sequences;
-  begins.sequence_length = length;
-  const auto cut = [&](const std::vector<std::int32_t>& from, std::vector<std::int32_t>& to) {
-    for (auto at = from.begin(); at != from.end(); at += samples.sequence_length) to.insert(to.end(), at, at + length);
-  };
-  cut(samples.tokens, begins.tokens);
-  cut(samples.targets, begins.targets);
-  cut(samples.positions, begins.positions);
-  cut(samples.documents, begins.documents);
-  return begins;
-}
-
-}  // namespace
 
 /// The first training text. A search reads the begins of its sequences: they are of more texts than a few whole ones
 /// would be, and short ones can be shared evenly.

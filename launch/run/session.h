@@ -47,6 +47,8 @@ class Session {
 
   /// Collective, before a run learns: from teacher.cache, where the config names one.
   void open_cache(const Log& log);
+  /// Likewise: the one that stands in the teacher's place where objective.control says so.
+  void make_untrained_teacher();
   /// Collective. Fills the student's weights as the config says. `cut` is then where they come from if they are cut
   /// from the teacher, and `start` what they are, and how far from the teacher.
   void start_student();
@@ -76,7 +78,7 @@ class Session {
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
   std::unique_ptr<nn::Transformer> teacher;            // null without teacher.source
-  std::unique_ptr<nn::Transformer> untrained_teacher;  // of the same architecture, for objective.control alone
+  std::unique_ptr<nn::Transformer> untrained_teacher;  // null without make_untrained_teacher
   std::unique_ptr<MappedLayers> streamed_teacher;      // null where it fits into memory
   std::unique_ptr<nn::Transformer> student;
   std::unique_ptr<nn::Adapters> adapters;  // of the student, which is frozen then; null without config.adapters
@@ -107,9 +109,8 @@ class Session {
   nn::ModelConfig student_architecture() const;
   nn::ModelConfig whole_student_architecture() const;  // with layers that are not trained
 
-  ModelSource teacher_source_;                 // with fewer tokens where student_init.vocabulary_count says so
-  std::int64_t vocabulary_cut_ = 0;            // of so many tokens; 0: they all stay
-  std::optional<nn::TokenRows> teacher_rows_;  // where its ids are not the text's
+  ModelSource teacher_source_;
+  std::optional<nn::TokenRows> teacher_rows_;            // where its ids are not the text's, or not all stay
   std::unique_ptr<nn::VocabularyRows> teacher_tensors_;  // of the student's vocabulary
   ModelSource student_source_;                           // model.source
 };

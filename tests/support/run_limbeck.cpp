@@ -1,5 +1,6 @@
 #include "tests/support/run_limbeck.h"
 
+#include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -99,12 +100,19 @@ std::string RunFolder::command(const std::string& arguments, int ranks) const {
   return fmt::format("cd {} && OMP_NUM_THREADS=1 {}{} {}", path_.string(), launcher, program().string(), arguments);
 }
 
+std::string RunFolder::succeed(const std::string& arguments, int ranks) const {
+  const Outcome outcome = limbeck(arguments, ranks);
+  EXPECT_EQ(outcome.code, 0) << arguments << '\n' << outcome.output;
+  return outcome.output;
+}
+
 std::vector<nlohmann::json> RunFolder::metrics(const std::string& run) const {
   std::vector<nlohmann::json> lines;
   std::istringstream in(read(run + "/metrics.jsonl"));
   for (std::string line; std::getline(in, line);) {
     nlohmann::json values = nlohmann::json::parse(line);
-    for (const char* field : {"time", "seconds", "tokens_per_s", "mfu", "rss_bytes", "cache_wait_s"}) values.erase(field);
+    for (const char* field : {"time", "seconds", "tokens_per_s", "mfu", "rss_bytes", "cache_wait_s"})
+      values.erase(field);
     lines.push_back(std::move(values));
   }
   return lines;

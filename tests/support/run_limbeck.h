@@ -36,6 +36,8 @@ class RunFolder {
   /// The command that runs limbeck here, under mpirun where there are several ranks.
   std::string command(const std::string& arguments, int ranks = 1) const;
   Outcome limbeck(const std::string& arguments, int ranks = 1) const { return run_shell(command(arguments, ranks)); }
+  /// What it prints; the test fails unless it ends with 0.
+  std::string succeed(const std::string& arguments, int ranks = 1) const;
   /// A run's metrics without the fields that measure time and memory.
   std::vector<nlohmann::json> metrics(const std::string& run) const;
 

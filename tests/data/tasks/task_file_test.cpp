@@ -160,10 +160,12 @@ TEST(TaskFile, HellaSwagsMarksGoAsInLmEval) {
   const TemporaryFolder folder;
   for (const json& one : golden("python.json")["marks"]) {
     if (one["preprocess"] == "") continue;
-    write_file(
-        folder / "q.jsonl",
-        json({{"activity_label", "l"}, {"ctx_a", "a"}, {"ctx_b", ""}, {"endings", {one["text"], "y"}}, {"label", 0}})
-            .dump());
+    const json question = {{"activity_label", "l"},
+                           {"ctx_a", "a"},
+                           {"ctx_b", ""},
+                           {"endings", json::array({one["text"], "y"})},
+                           {"label", 0}};
+    write_file(folder / "q.jsonl", question.dump());
     EXPECT_EQ(read_questions(TaskKind::HellaSwag, (folder.path() / "q.jsonl").string())[0].choices[0],
               one["preprocess"])
         << one;

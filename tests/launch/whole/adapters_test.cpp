@@ -9,6 +9,7 @@
 
 #include "data/models/safetensors.h"
 #include "launch/run/model_source.h"
+#include "tests/support/state_values.h"
 #include "tests/support/written_out_run.h"
 
 namespace limbeck::testing {
@@ -40,18 +41,6 @@ adapters { rank: 3 alpha: 6 targets: ["*.attention.*", "*.experts.*"] }
 optimizer { rate: 1e-2 }
 )" + common;
 
-/// Every tensor that a reader has, in float64.
-std::map<std::string, std::vector<double>> all_values(const core::StateReader& reader) {
-  std::map<std::string, std::vector<double>> values;
-  for (const auto& [name, info] : reader.tensors()) {
-    core::StateEntry entry =
-        core::StateEntry::whole(core::Tensor::empty(core::Memory::cpu(1), core::DType::F64, info.shape));
-    reader.read(name, entry);
-    values[name] = core::host_values<double>(entry.tensor);
-  }
-  return values;
-}
-
 class AdapterRuns : public ::testing::Test {
  protected:
   explicit AdapterRuns() : folder_("adapters") {
@@ -59,12 +48,7 @@ class AdapterRuns : public ::testing::Test {
     folder_.write("job.textproto", adapters_job);
     EXPECT_EQ(folder_.limbeck("train base.textproto --out base").code, 0);
   }
-  /// With exit code 0.
-  std::string run(const std::string& arguments, int ranks = 1) const {
-    const Outcome outcome = folder_.limbeck(arguments, ranks);
-    EXPECT_EQ(outcome.code, 0) << arguments << '\n' << outcome.output;
-    return outcome.output;
-  }
+  std::string run(const std::string& arguments, int ranks = 1) const { return folder_.succeed(arguments, ranks); }
   void expect_refused(const std::string& arguments, const std::string& why) const {
     const Outcome outcome = folder_.limbeck(arguments);
     EXPECT_NE(outcome.code, 0) << arguments;
@@ -79,7 +63,8 @@ TEST_F(AdapterRuns, SaveTheAdaptersAloneAndAreReadMerged) {
   const std::string said = run("train job.textproto --out whole");
   EXPECT_THAT(said, HasSubstr("adapters of rank 3: "));
   const launch::ModelSource source = open("whole"), base = open("base");
-  const auto own = all_values(*source.own), before = all_values(*base.reader), merged = all_values(*source.reader);
+  const auto own = state_values<double>(*source.own), before = state_values<double>(*base.reader),
+             merged = state_values<double>(*source.reader);
   for (const auto& [name, _] : own)
     EXPECT_TRUE(name.starts_with("adapters/") || name.starts_with("optimizer/adapters/")) << name;
   std::size_t num_adapted = 0, num_moments = 0;
@@ -126,7 +111,7 @@ TEST_F(AdapterRuns, GoOnBitForBitAndAreTheSameInEveryLayout) {
   run("train job.textproto --out parts --steps 2");
   run("train job.textproto --out parts --resume");
   EXPECT_EQ(folder_.metrics("parts"), folder_.metrics("whole"));
-  EXPECT_EQ(all_values(*open("parts").own), all_values(*open("whole").own));
+  EXPECT_EQ(state_values<double>(*open("parts").own), state_values<double>(*open("whole").own));
   const std::vector<json> whole = folder_.metrics("whole");
   EXPECT_LT(whole[3]["loss"].get<double>(), whole[0]["loss"].get<double>());
   for (const std::string layout : {"dp2", "tp2", "tp2 --set parallel.sequence_parallel=true", "ep2"}) {
@@ -169,9 +154,10 @@ TEST_F(AdapterRuns, OfAStudentCutFromItsTeacherKeepTheWholeStudent) {
   run("distill distill.textproto --out student --set data.tokenizer=teacher --resume");
   const launch::ModelSource source = open("student");
   EXPECT_EQ(source.base, source.own);
-  const auto own = all_values(*source.own), teacher = all_values(*open("base").reader);
+  const auto own = state_values<double>(*source.own), teacher = state_values<double>(*open("base").reader);
   EXPECT_EQ(own.at("layers.0.attention.q.weight"), teacher.at("layers.1.attention.q.weight"));
-  EXPECT_NE(all_values(*source.reader).at("layers.0.attention.q.weight"), own.at("layers.0.attention.q.weight"));
+  EXPECT_NE(state_values<double>(*source.reader).at("layers.0.attention.q.weight"),
+            own.at("layers.0.attention.q.weight"));
   EXPECT_TRUE(own.contains("adapters/layers.0.attention.v.weight/b"));
   EXPECT_FALSE(own.contains("adapters/layers.0.attention.k.weight/b"));
   run("generate student --prompt 'the still' --max-tokens 4");
@@ -188,7 +174,7 @@ TEST_F(AdapterRuns, AreWrittenAsPeftHasThem) {
   EXPECT_EQ(settings["lora_alpha"], 6.0);
   EXPECT_THAT(settings["base_model_name_or_path"].get<std::string>(), HasSubstr("/base/checkpoints/step_4"));
   const data::SafetensorsFile file((folder_.path() / "adapter/adapter_model.safetensors").string());
-  const auto own = all_values(*open("whole").own);
+  const auto own = state_values<double>(*open("whole").own);
   const auto expect_same = [&](const std::string& stored, const std::string& name, std::size_t first,
                                std::size_t count) {
     const data::SafetensorsEntry& entry = file.tensors().at("base_model.model." + stored);

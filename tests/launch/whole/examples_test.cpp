@@ -115,11 +115,7 @@ TEST_P(RealTeachers, TwentyStepsMakeAStudentThatGoesOn) {
   const auto file = testing::fetched_file(GetParam().file);
   if (!file) GTEST_SKIP() << "SKIPPED: no downloads/" << GetParam().file << " (launch/fetch_teacher.sh)";
   const RunFolder folder(std::string(GetParam().example));
-  const auto succeed = [&](const std::string& arguments, int ranks = 1) {
-    const Outcome outcome = folder.limbeck(arguments, ranks);
-    EXPECT_EQ(outcome.code, 0) << outcome.output;
-    return outcome.output;
-  };
+  const auto succeed = [&](const std::string& arguments, int ranks = 1) { return folder.succeed(arguments, ranks); };
   succeed(fmt::format("distill {}/examples/{}.textproto --out run --set teacher.source={} --set data.text=text "
                       "--set data.sequence_length=64 --set data.held_out_fraction=0.4 --set train.eval_tokens=128 "
                       "--set generation.max_tokens=4",

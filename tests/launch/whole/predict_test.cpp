@@ -17,11 +17,7 @@ using ::testing::Not;
 
 class PredictRuns : public ::testing::Test {
  protected:
-  std::string run(const std::string& arguments, int ranks = 1) const {
-    const Outcome outcome = folder_.limbeck(arguments, ranks);
-    EXPECT_EQ(outcome.code, 0) << arguments << "\n" << outcome.output;
-    return outcome.output;
-  }
+  std::string run(const std::string& arguments, int ranks = 1) const { return folder_.succeed(arguments, ranks); }
   json inspected(const std::string& model) const { return json::parse(run("inspect " + model + " --json"))["model"]; }
   const RunFolder folder_{"predict"};
   const std::string train_ = "train tiny.textproto --quiet --set model.num_predict_layers=2 ";

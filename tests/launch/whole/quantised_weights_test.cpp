@@ -9,6 +9,7 @@
 #include "data/models/gguf.h"
 #include "data/models/gguf_model.h"
 #include "launch/run/model_source.h"
+#include "tests/support/state_values.h"
 #include "tests/support/written_out_run.h"
 
 namespace limbeck::testing {
@@ -35,26 +36,15 @@ std::string model(std::int64_t width) {
       width, width == 256 ? 256 : 128);
 }
 
-std::map<std::string, std::vector<float>> all_values(const core::StateReader& reader) {
-  std::map<std::string, std::vector<float>> values;
-  for (const auto& [name, info] : reader.tensors()) {
-    if (!core::is_of_model(name)) continue;
-    core::StateEntry entry =
-        core::StateEntry::whole(core::Tensor::empty(core::Memory::cpu(1), core::DType::F32, info.shape));
-    reader.read(name, entry);
-    values[name] = core::host_values<float>(entry.tensor);
-  }
+std::map<std::string, std::vector<float>> model_values(const core::StateReader& reader) {
+  auto values = testing::state_values<float>(reader);
+  std::erase_if(values, [](const auto& of_tensor) { return !core::is_of_model(of_tensor.first); });
   return values;
 }
 
 class QuantisedWeightsRuns : public ::testing::Test {
  protected:
-  /// With exit code 0.
-  std::string run(const std::string& arguments, int ranks = 1) const {
-    const Outcome outcome = folder_.limbeck(arguments, ranks);
-    EXPECT_EQ(outcome.code, 0) << arguments << '\n' << outcome.output;
-    return outcome.output;
-  }
+  std::string run(const std::string& arguments, int ranks = 1) const { return folder_.succeed(arguments, ranks); }
   void expect_refused(const std::string& arguments, const std::string& why) const {
     const Outcome outcome = folder_.limbeck(arguments);
     EXPECT_EQ(outcome.code, 2) << arguments;
@@ -75,7 +65,7 @@ TEST_F(QuantisedWeightsRuns, AreTheValuesOfTheFileThatIsWritten) {
     EXPECT_THAT(said, HasSubstr("as its run trained it"));
     EXPECT_THAT(said, HasSubstr("read back: every value is the same, logits of 16 tokens within 0 of the largest"));
     const launch::ModelSource source = open("run");
-    const auto seen = all_values(*source.reader), written = all_values(*open("out.gguf").reader);
+    const auto seen = model_values(*source.reader), written = model_values(*open("out.gguf").reader);
     ASSERT_EQ(seen.size(), written.size());
     for (const auto& [name, values] : written) EXPECT_EQ(seen.at(name), values) << name;
     // They are not what the optimizer steps on, and those have moved.
@@ -99,7 +89,7 @@ TEST_F(QuantisedWeightsRuns, GoOnBitForBitAndAreTheSameInEveryLayout) {
   run("train job.textproto --out parts --resume");
   const std::vector<json> whole = folder_.metrics("whole");
   EXPECT_EQ(folder_.metrics("parts"), whole);
-  EXPECT_EQ(all_values(*open("parts").reader), all_values(*open("whole").reader));
+  EXPECT_EQ(model_values(*open("parts").reader), model_values(*open("whole").reader));
   for (const char* layout : {"dp2", "tp2"}) {
     run(fmt::format("train job.textproto --out {} --set parallel.layout={} --steps 1", layout, layout), 2);
     EXPECT_NEAR(folder_.metrics(layout)[0]["loss"].get<double>(), whole[0]["loss"].get<double>(), 1e-5);

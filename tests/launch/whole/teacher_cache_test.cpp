@@ -82,6 +82,18 @@ class TeacherCacheRuns : public ::testing::Test {
     EXPECT_EQ(outcome.code, 0) << outcome.output;
     return outcome;
   }
+  /// RUN_cached, of all tokens, beside RUN_online, which were given `sets`.
+  void expect_as_online(const std::string& run, const std::string& sets) const {
+    const auto online = folder_.metrics(run + "_online"), cached = folder_.metrics(run + "_cached");
+    ASSERT_EQ(online.size(), 4U);
+    ASSERT_EQ(cached.size(), 4U);
+    for (std::size_t step = 0; step < 4; ++step)
+      for (const char* figure : {"loss", "kl", "teacher_ce", "ce", "top1_agreement"})
+        EXPECT_NEAR(cached[step][figure].get<double>(), online[step][figure].get<double>(), 1e-5)
+            << sets << ", step " << step << ", " << figure;
+    EXPECT_EQ(cached[3]["kept_mass"], 1);
+    EXPECT_FALSE(online[3].contains("kept_mass"));
+  }
   RunFolder folder_;
 };
 
@@ -107,15 +119,7 @@ TEST_F(TeacherCacheRuns, LearnWhatTheTeacherBesideThemWouldTeach) {
                       command = "distill job.textproto " + cases[i].sets + " --out " + run;
     expect_done(command + "_online", cases[i].ranks);
     expect_done(command + "_cached --set teacher.cache=cache", cases[i].ranks);
-    const auto online = folder_.metrics(run + "_online"), cached = folder_.metrics(run + "_cached");
-    ASSERT_EQ(online.size(), 4U);
-    ASSERT_EQ(cached.size(), 4U);
-    for (std::size_t step = 0; step < 4; ++step)
-      for (const char* figure : {"loss", "kl", "teacher_ce", "ce", "top1_agreement"})
-        EXPECT_NEAR(cached[step][figure].get<double>(), online[step][figure].get<double>(), 1e-5)
-            << cases[i].sets << ", step " << step << ", " << figure;
-    EXPECT_EQ(cached[3]["kept_mass"], 1);
-    EXPECT_FALSE(online[3].contains("kept_mass"));
+    expect_as_online(run, cases[i].sets);
   }
 }
 
@@ -133,14 +137,7 @@ TEST_F(TeacherCacheRuns, OfWholeDistributionsTeachWhatTheTeacherBesideThemWould)
     const std::string run = "run" + std::to_string(i), command = "distill job.textproto " + sets + " --out " + run;
     expect_done(command + "_online", ranks);
     expect_done(command + "_cached --set teacher.cache=cache", ranks);
-    const auto online = folder_.metrics(run + "_online"), cached = folder_.metrics(run + "_cached");
-    ASSERT_EQ(online.size(), 4U);
-    ASSERT_EQ(cached.size(), 4U);
-    for (std::size_t step = 0; step < 4; ++step)
-      for (const char* figure : {"loss", "kl", "teacher_ce", "ce", "top1_agreement"})
-        EXPECT_NEAR(cached[step][figure].get<double>(), online[step][figure].get<double>(), 1e-5)
-            << sets << ", step " << step << ", " << figure;
-    EXPECT_EQ(cached[3]["kept_mass"], 1);
+    expect_as_online(run, sets);
   }
   // Rounded to 8 bits they are nearly the same.
   expect_done("cache-teacher job.textproto --out rounded --set teacher.cache_kind=FULL");
