@@ -68,6 +68,7 @@ class Generation {
     Clock::time_point begin = {};
     std::vector<std::int32_t> drafts = {};      // of what follows its tokens; on other ranks than the first zeros
     std::vector<Distribution> drawn_from = {};  // each draft, where such are drawn; on the first rank alone
+    std::vector<double> overlaps = {};          // of those with the model's own, as far as drafts have been checked
   };
   /// Tokens of a text that a pass runs, from the first that has not been.
   struct Piece {
@@ -107,7 +108,7 @@ class Generation {
   /// `further` tokens behind those of the text.
   std::int64_t next_token(std::span<const double> logits, const Text& text, std::int64_t further) const;
   /// The token that stands in place of one of the text's drafts, by the model's logits there: that draft, if it stays.
-  std::int64_t checked_draft(std::span<const double> logits, const Text& text, std::size_t draft) const;
+  std::int64_t checked_draft(std::span<const double> logits, Text& text, std::size_t draft) const;
   /// A draft so many tokens behind those of the text, by the logits of what drafts.
   std::int32_t next_draft(std::span<const double> logits, Text& text, std::int64_t further) const;
   /// Logits of tokens that may be chosen.
@@ -279,15 +280,16 @@ std::int64_t Generation::next_token(std::span<const double> logits, const Text& 
   return sample(logits, sampling_of(text), text.tokens.size() + static_cast<std::size_t>(further));
 }
 
-std::int64_t Generation::checked_draft(std::span<const double> logits, const Text& text, std::size_t draft) const {
+std::int64_t Generation::checked_draft(std::span<const double> logits, Text& text, std::size_t draft) const {
   if (draft >= text.drawn_from.size()) return next_token(logits, text, static_cast<std::int64_t>(draft));
   logits = of_tokens(logits);
   if (!have_maximum(logits)) return -1;
   const SamplingOptions sampling = sampling_of(text);
   const std::int32_t token = text.drafts[draft];
-  return replacement(token, text.drawn_from[draft], distribution_of(logits, sampling), sampling,
-                     text.tokens.size() + draft)
-      .value_or(token);
+  const Distribution p = distribution_of(logits, sampling);
+  const Distribution& q = text.drawn_from[draft];
+  text.overlaps.push_back(overlap(p, q));
+  return replacement(token, q, p, sampling, text.tokens.size() + draft).value_or(token);
 }
 
 // Logits without a maximum are the draft's own concern: it is token 0.
@@ -313,7 +315,7 @@ std::vector<std::vector<std::int32_t>> Generation::choices(const std::vector<Pie
     const std::size_t begin = packed.size();
     packed.resize(begin + 1 + static_cast<std::size_t>(piece.num_drafts), nothing);
     if (!options_.is_first_rank) continue;
-    const Text& text = text_in(piece.slot);
+    Text& text = text_in(piece.slot);
     for (std::size_t i = begin; i < packed.size(); ++i) {
       const std::size_t further = i - begin;
       packed[i] = checked_draft(std::span(logits).subspan((row + further) * width, width), text, further);
@@ -358,6 +360,7 @@ std::int64_t Generation::take(const Piece& piece, const std::vector<std::int32_t
   text.done = piece.end - piece.num_drafts + kept;
   text.drafts.clear();
   text.drawn_from.clear();
+  const std::vector<double> overlaps = std::exchange(text.overlaps, {});
   if (kept < piece.num_drafts && options_.is_first_rank) cache_->truncate(piece.slot, text.done);
   Continuation& result = result_of(piece.slot);
   result.num_drafted += piece.num_drafts;
@@ -366,6 +369,7 @@ std::int64_t Generation::take(const Piece& piece, const std::vector<std::int32_t
     if (!is_there(piece.slot)) break;
     if (added < piece.num_drafts) ++result.num_tried;  // the token behind the kept ones stands where a draft fell
     if (added < kept) ++result.num_accepted;
+    if (added < std::ssize(overlaps)) result.sum_min += overlaps[static_cast<std::size_t>(added)];
     ++added;
     add(piece.slot, token);
   }

@@ -38,6 +38,7 @@ struct Continuation {
   double seconds = 0;                              // from its first pass to its last, others' between them included
   std::int64_t num_drafted = 0, num_accepted = 0;  // drafts that the model ran, and those that stayed
   std::int64_t num_tried = 0;                      // those that no refused one stands before
+  double sum_min = 0;                              // of tried ones that were drawn: overlap(p, q); on the first rank
   std::int64_t num_passes = 0;                     // that it went on by; its prompt's is none of them
 };
 

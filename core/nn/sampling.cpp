@@ -157,6 +157,16 @@ Distribution distribution_of(std::span<const double> logits, const SamplingOptio
   return result;
 }
 
+double overlap(const Distribution& p, const Distribution& q) {
+  double sum = 0;
+  auto other = q.begin();
+  for (const auto& [token, probability] : p) {
+    while (other != q.end() && other->token < token) ++other;
+    if (other != q.end() && other->token == token) sum += std::min(probability, other->probability);
+  }
+  return sum;
+}
+
 std::int32_t draw_draft(const Distribution& q, const SamplingOptions& options, std::uint64_t index) {
   return draw(q, uniform(options, "generate draft", index));
 }

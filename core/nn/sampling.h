@@ -44,11 +44,14 @@ using Distribution = std::vector<TokenProbability>;
 /// What sample() draws from, at a temperature above 0. The logits have a maximum.
 Distribution distribution_of(std::span<const double> logits, const SamplingOptions& options);
 
+/// sum over v of min(p, q), 0 to 1.
+double overlap(const Distribution& p, const Distribution& q);
+
 /// A draft of the token at a place.
 std::int32_t draw_draft(const Distribution& q, const SamplingOptions& options, std::uint64_t index);
 /// Of a draft that was drawn from q: it stays (none) with probability min(1, p/q), else the token that stands in its
 /// place is drawn from max(0, p - q), normalised. So the token is distributed by p, and the draft stays with
-/// probability sum min(p, q) (Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding",
+/// probability overlap(p, q) (Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding",
 /// section 2.3; Chen et al. 2023, "Accelerating Large Language Model Decoding with Speculative Sampling").
 std::optional<std::int32_t> replacement(std::int32_t draft, const Distribution& q, const Distribution& p,
                                         const SamplingOptions& options, std::uint64_t index);

@@ -72,9 +72,7 @@ std::vector<GivenPrompt> prompts_of_first_rank(Rank& rank, const GenerateOptions
 }
 
 /// Null: of nothing.
-Json share(std::int64_t part, std::int64_t of) {
-  return of > 0 ? Json(static_cast<double>(part) / static_cast<double>(of)) : Json();
-}
+Json share(double part, std::int64_t of) { return of > 0 ? Json(part / static_cast<double>(of)) : Json(); }
 
 /// What is said of the prompts: as they grow, or with --json an object for each when it has ended.
 class Answers {
@@ -86,6 +84,7 @@ class Answers {
         before_(prompts.size()),
         in_json_(options.json),
         has_drafts_(options.speculative || options.draft),
+        are_drafts_drawn_(options.draft && options.temperature > 0),
         out_(prompts.size(), [](const std::string& text) {
           write_result(text);
           flush_results();
@@ -117,8 +116,10 @@ class Answers {
       json["drafted"] = continuation.num_drafted;
       json["tried"] = continuation.num_tried;
       json["accepted"] = continuation.num_accepted;
-      json["acceptance"] = share(continuation.num_accepted, continuation.num_tried);
-      json["tokens_per_pass"] = share(std::ssize(continuation.tokens) - 1, continuation.num_passes);
+      json["acceptance"] = share(static_cast<double>(continuation.num_accepted), continuation.num_tried);
+      if (are_drafts_drawn_) json["sum_min"] = share(continuation.sum_min, continuation.num_tried);
+      json["tokens_per_pass"] =
+          share(static_cast<double>(std::ssize(continuation.tokens) - 1), continuation.num_passes);
     }
     return json;
   }
@@ -132,7 +133,7 @@ class Answers {
   std::vector<data::StreamDecoder> decoders_;
   std::vector<std::string> texts_;
   std::vector<std::string> before_;  // the prompt, until it is said
-  bool in_json_, has_drafts_;
+  bool in_json_, has_drafts_, are_drafts_drawn_;
   InOrder out_;
 };
 
@@ -144,17 +145,20 @@ std::string pace_text(const char* what, const nn::Pace& pace) {
 /// Of all texts: how many drafts stayed, and what a pass over a text gave it.
 std::string drafts_text(const nn::Generated& generated) {
   std::int64_t drafted = 0, tried = 0, accepted = 0, passes = 0;
+  double sum_min = 0;
   for (const nn::Continuation& text : generated.texts) {
+    sum_min += text.sum_min;
     drafted += text.num_drafted;
     tried += text.num_tried;
     accepted += text.num_accepted;
     passes += text.num_passes;
   }
-  const auto each = [](std::int64_t a, std::int64_t b) {
+  const auto each = [](auto a, std::int64_t b) {
     return static_cast<double>(a) / static_cast<double>(std::max<std::int64_t>(b, 1));
   };
-  return fmt::format("{} of {} accepted, {:.1f} % of the {} tried; {:.2f} tokens a pass", accepted,
+  return fmt::format("{} of {} accepted, {:.1f} % of the {} tried{}; {:.2f} tokens a pass", accepted,
                      core::counted(drafted, "draft"), 100 * each(accepted, tried), tried,
+                     sum_min > 0 ? fmt::format(" (sum min(p,q) there {:.1f} %)", 100 * each(sum_min, tried)) : "",
                      each(generated.decode.tokens, passes));
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A distilled student as its teacher's draft: how many of its tokens are accepted, beside the mean of sum min(p,q) on the text that came
-# of it, which is what acceptance is on average; and tokens a second with and without it, one text at a time.
+# A distilled student as its teacher's draft: how many of its tokens are accepted, beside the mean of sum min(p,q) at the places where
+# they were tried, which is what acceptance is on average; and tokens a second with and without it, one text at a time.
 #
 #     tests/bench/speculative.sh [STUDENT] [ROUNDS]     # [runs/distill_smollm2] [5]
 #
@@ -43,8 +43,8 @@ for ((round = 1; round <= rounds; round++)); do
   cat "$work/drafted.jsonl" >>"$work/every.jsonl"
 done
 echo "tokens/s, medians of $rounds: alone $(median <"$work/alone"), with drafts $(median <"$work/drafted")"
-jq -s -r '"acceptance \((map(.accepted) | add) / (map(.tried) | add)) of \(map(.tried) | add) tried, \((map(.tokens_per_pass) | add) / length) tokens a pass"' \
-  "$work/every.jsonl"
+jq -s -r '(map(.tried) | add) as $tried | "acceptance \((map(.accepted) | add) / $tried) of \($tried) tried, sum min(p,q) there \(
+  (map(.sum_min * .tried) | add) / $tried), \((map(.tokens_per_pass) | add) / length) tokens a pass"' "$work/every.jsonl"
 jq -c '{text: (.prompt + .text)}' "$work/every.jsonl" >"$work/said.jsonl"
 "$limbeck" eval "$student" --text "$work/said.jsonl" --teacher "$teacher" --json 2>/dev/null |
   jq -r '"sum min(p,q) on what was said: \(.all.sum_min), of \(.all.tokens) tokens"'

@@ -80,6 +80,7 @@ TEST(SpeculativeSampling, ATokenIsDistributedByTheModelAndStaysByTheOverlap) {
       drafts[static_cast<std::size_t>(draft)] += 1;
     }
     const double share = overlap(expected, of_drafts);
+    EXPECT_NEAR(overlap(p, q), share, 1e-15);
     EXPECT_NEAR(static_cast<double>(kept) / draws, share, 4 * std::sqrt(share * (1 - share) / draws));
     for (auto* means : {&expected, &of_drafts})
       for (double& mean : *means) mean *= draws;
@@ -94,6 +95,8 @@ TEST(SpeculativeSampling, ATokenIsDistributedByTheModelAndStaysByTheOverlap) {
 TEST(SpeculativeSampling, AlikeAllStayAndApartNone) {
   const SamplingOptions options{.temperature = 1, .seed = 9};
   const Distribution p = {{1, 0.25}, {4, 0.5}, {7, 0.25}}, q = {{0, 0.5}, {2, 0.5}};
+  EXPECT_EQ(overlap(p, p), 1);
+  EXPECT_EQ(overlap(p, q), 0);
   for (std::uint64_t i = 0; i < 2000; ++i) {
     EXPECT_FALSE(replacement(draw_draft(p, options, i), p, p, options, i));
     const auto other = replacement(draw_draft(q, options, i), q, p, options, i);
@@ -451,13 +454,33 @@ TEST(DraftModel, DraftsStayAsOftenAsTheModelsOverlap) {
         const auto next = [&](const Transformer& of) {
           return by_token(distribution_of(logits_behind(of, text), sampling), vocabulary);
         };
-        expected += overlap(next(*model), next(*draft));
+        const double share = overlap(next(*model), next(*draft));
+        EXPECT_NEAR(generated.texts[n].sum_min, share, 1e-12);
+        expected += share;
       }
     }
     const auto tried = static_cast<double>(seen.tried);
     ASSERT_EQ(seen.tried, 1500 * 5);
     EXPECT_NEAR(static_cast<double>(seen.accepted) / tried, expected / tried, 0.02);
   }
+}
+
+// Behind a refused draft none is tried, and none counts.
+TEST(DraftModel, TheOverlapIsOfTriedDraftsAlone) {
+  const auto model = model_of(config_of(2, 8), 1, 20), draft = model_of(config_of(1, 8), 2, 20);
+  GenerateOptions how{.max_tokens = 100, .sampling = {.temperature = 1}, .at_once = 5, .draft = draft.get()};
+  Counts seen;
+  double sum_min = 0;
+  for (how.sampling.seed = 1; how.sampling.seed <= 40; ++how.sampling.seed) {
+    const Generated generated = generate_texts(*model, prompts, how);
+    seen.tried += counts_of(generated).tried;
+    seen.accepted += counts_of(generated).accepted;
+    for (const Continuation& text : generated.texts) sum_min += text.sum_min;
+  }
+  EXPECT_GT(seen.tried, 10000);
+  EXPECT_NEAR(static_cast<double>(seen.accepted), sum_min, 0.015 * static_cast<double>(seen.tried));
+  how.sampling.temperature = 0;
+  EXPECT_EQ(generate_texts(*model, {&prompts[0], 1}, how).texts[0].sum_min, 0);
 }
 
 TEST(DraftModel, NeedsACacheAndNoOtherDrafts) {
