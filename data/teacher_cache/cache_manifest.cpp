@@ -25,11 +25,13 @@ constexpr std::uintmax_t most_bytes = std::uintmax_t{1} << 30U;
 constexpr std::int64_t most_tokens = std::int64_t{1} << 24U;
 
 Json to_json(const CacheContents& c) {
-  return {{"kind", name_of(c.kind)},
-          {"kept", c.kept},
-          {"quantised", c.quantised},
-          {"temperatures", c.temperatures},
-          {"vocabulary", c.vocabulary}};
+  Json json = {{"kind", name_of(c.kind)},
+               {"kept", c.kept},
+               {"quantised", c.quantised},
+               {"temperatures", c.temperatures},
+               {"vocabulary", c.vocabulary}};
+  if (!c.hidden_layers.empty()) json["hidden"] = {{"layers", c.hidden_layers}, {"width", c.hidden_width}};
+  return json;
 }
 
 CacheContents contents_from(const JsonAt& json) {
@@ -47,6 +49,13 @@ CacheContents contents_from(const JsonAt& json) {
   for (std::size_t i = 0; i < temperatures.array().size(); ++i) {
     if (!temperatures.at(i).json().is_number()) temperatures.at(i).refuse("a number");
     contents.temperatures.push_back(temperatures.at(i).json().get<double>());
+  }
+  if (json.json().contains("hidden")) {
+    const JsonAt layers = json.at("hidden").at("layers");
+    for (std::size_t i = 0; i < layers.array().size(); ++i)
+      contents.hidden_layers.push_back(layers.at(i).index(INT64_MAX));
+    if (contents.hidden_layers.empty()) layers.refuse("one layer or more");
+    contents.hidden_width = json.at("hidden").at("width").index(most_hidden_width + 1);
   }
   contents.check_valid();
   return contents;
@@ -101,10 +110,13 @@ std::uint64_t hash_of(const Json& json) {
 }
 
 std::string described(const CacheContents& c) {
-  return fmt::format("{}{}, {} at temperature{} {}, of {} tokens", name_of(c.kind),
+  return fmt::format("{}{}, {} at temperature{} {}, of {} tokens{}", name_of(c.kind),
                      c.kind == CacheKind::Full ? "" : fmt::format(" {}", c.kept),
                      c.quantised ? "quantised" : "not quantised", c.temperatures.size() == 1 ? "" : "s",
-                     fmt::join(c.temperatures, ", "), c.vocabulary);
+                     fmt::join(c.temperatures, ", "), c.vocabulary,
+                     c.hidden_layers.empty()
+                         ? ""
+                         : fmt::format(", {} channels of layers {}", c.hidden_width, fmt::join(c.hidden_layers, ", ")));
 }
 
 }  // namespace

@@ -209,6 +209,8 @@ CachedRows CachePart::read(std::size_t document, std::int64_t first, std::int64_
     std::copy_n(from.log_p.begin() + skipped * w, taken * w, rows.log_p.begin() + to * w);
     std::copy_n(from.likeliest.begin() + skipped, taken, rows.likeliest.begin() + to);
     std::copy_n(from.target_loss.begin() + skipped, taken, rows.target_loss.begin() + to);
+    std::copy_n(from.hidden.begin() + skipped * rows.hidden_size, taken * rows.hidden_size,
+                rows.hidden.begin() + to * rows.hidden_size);
     for (std::size_t t = 0; t < temperatures; ++t)
       std::copy_n(from.rest.begin() + static_cast<std::int64_t>(t) * from.n + skipped, taken,
                   rows.rest.begin() + static_cast<std::int64_t>(t) * count + to);

@@ -80,7 +80,7 @@ std::int64_t CacheContents::width() const { return kind == CacheKind::Full ? voc
 
 std::int64_t CacheContents::rows_of_block() const {
   constexpr std::int64_t most_entries = std::int64_t{1} << 20U, most_rows = 256;
-  return std::clamp<std::int64_t>(most_entries / std::max<std::int64_t>(width(), 1), 1, most_rows);
+  return std::clamp<std::int64_t>(most_entries / std::max<std::int64_t>(width() + hidden_size(), 1), 1, most_rows);
 }
 
 void CacheContents::check_valid() const {
@@ -100,6 +100,16 @@ void CacheContents::check_valid() const {
   if (kind == CacheKind::Sampled && temperatures.size() > 1)
     fail_usage("a teacher cache of draws is for {} temperatures, expected 1 alone, which the draws are of",
                temperatures.size());
+  if (hidden_layers.empty()) return;
+  if (kind == CacheKind::Full)
+    fail_usage("a teacher cache that keeps FULL is to keep hidden states, expected TOP_K or SAMPLED for them");
+  if (std::ssize(hidden_layers) > most_hidden_layers || hidden_width < 1 || hidden_width > most_hidden_width)
+    fail_usage("a teacher cache is to keep hidden states of {} layers, {} wide, expected at most {}, 1 to {} wide",
+               hidden_layers.size(), hidden_width, most_hidden_layers, most_hidden_width);
+  for (std::size_t i = 0; i < hidden_layers.size(); ++i)
+    if (hidden_layers[i] < 0 || (i > 0 && hidden_layers[i] <= hidden_layers[i - 1]))
+      fail_usage("a teacher cache's hidden states are of layer {} at place {}, expected rising layers, from 0",
+                 hidden_layers[i], i);
 }
 
 void CachedRows::resize(std::int64_t rows, const CacheContents& contents) {
@@ -111,6 +121,8 @@ void CachedRows::resize(std::int64_t rows, const CacheContents& contents) {
   likeliest.assign(static_cast<std::size_t>(n), 0);
   target_loss.assign(static_cast<std::size_t>(n), 0);
   rest.assign(static_cast<std::size_t>(n) * contents.temperatures.size(), none);
+  hidden_size = contents.hidden_size();
+  hidden.assign(static_cast<std::size_t>(n * hidden_size), 0);
 }
 
 void log_probabilities_at(const CachedRows& rows, std::int64_t row, const CacheContents& contents,

@@ -37,11 +37,17 @@ struct CacheContents {
   bool quantised = true;                   // log-probabilities by steps of 1/255 of their row's range; else as float32
   std::vector<double> temperatures = {1};  // that the normalisation is kept for: 1 and others, rising, each once
   std::int64_t vocabulary = 0;             // tokens that count; those behind them are padding
+  /// Layers whose hidden states are kept too, rising, of so many channels: bfloat16, or float32 where not quantised.
+  /// Not of Full.
+  std::vector<std::int64_t> hidden_layers = {};
+  std::int64_t hidden_width = 0;
 
   /// The place of a temperature among them; nothing for one that nothing is kept for.
   std::optional<std::size_t> place_of(double temperature) const;
   /// Entries of a row, at most.
   std::int64_t width() const;
+  /// Numbers of a row's hidden states.
+  std::int64_t hidden_size() const { return std::ssize(hidden_layers) * hidden_width; }
   /// Rows that are stored together.
   std::int64_t rows_of_block() const;
   /// Throws a UsageError that names what cannot be.
@@ -50,6 +56,7 @@ struct CacheContents {
 };
 
 inline constexpr std::int64_t most_cached_vocabulary = std::int64_t{1} << 24U;
+inline constexpr std::int64_t most_hidden_layers = 4096, most_hidden_width = std::int64_t{1} << 17U;
 
 /// Rows of consecutive positions of one document: row i is what the teacher says after token first + i.
 struct CachedRows {
@@ -63,6 +70,8 @@ struct CachedRows {
   /// [temperatures,n]: of TopK and Full the logarithm of the probability of what is not kept, -infinity for none; of
   /// Sampled the distribution's entropy.
   std::vector<float> rest;
+  std::int64_t hidden_size = 0;
+  std::vector<float> hidden;  // [n,hidden_size]: of each kept layer what it gives after the token
 
   float rest_at(std::size_t temperature, std::int64_t row) const { return rest[temperature * n + row]; }
   /// Room for so many rows.

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "kernels/bf16.h"
 
 namespace limbeck::data {
 
@@ -188,6 +189,7 @@ std::string compressed(const std::string& bytes) {
 std::size_t most_bytes(std::int64_t count, const CacheContents& contents) {
   const auto entries = static_cast<std::size_t>(count * contents.width());
   return 64 + static_cast<std::size_t>(count) * (64 + 8 * contents.temperatures.size()) + 4 * entries +
+         4 * static_cast<std::size_t>(count * contents.hidden_size()) +
          // ids: Rice's code with the best parameter is below 25 bits and a vocabulary's share; counts: 33 bits
          entries * 8 + static_cast<std::size_t>(contents.vocabulary) / 4;
 }
@@ -221,6 +223,33 @@ void decode_draws(BitReader& bits, CachedRows& rows, const CacheContents& conten
   check(draws == static_cast<std::uint64_t>(contents.kept), "has {} draws, expected {}", draws, contents.kept);
 }
 
+/// bfloat16: first the upper bytes of all, which are alike, then the lower ones.
+void put_hidden(std::string& bytes, std::span<const float> values, bool quantised) {
+  for (const float value : values)
+    check(std::isfinite(value) && std::isfinite(static_cast<float>(kernels::bf16(value))),
+          "teacher cache: a hidden state is {}", value);
+  if (!quantised) {
+    for (const float value : values) append(bytes, value);
+    return;
+  }
+  for (const unsigned shift : {8U, 0U})
+    for (const float value : values)
+      bytes.push_back(static_cast<char>(static_cast<unsigned char>(kernels::bf16(value).bits >> shift & 0xffU)));
+}
+
+void take_hidden(Columns& columns, std::span<float> values, bool quantised) {
+  if (quantised) {
+    const std::string_view upper = columns.raw(values.size()), lower = columns.raw(values.size());
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<float>(std::bit_cast<kernels::bf16>(static_cast<std::uint16_t>(
+          static_cast<unsigned char>(upper[i]) << 8U | static_cast<unsigned char>(lower[i]))));
+  } else {
+    const std::string_view bytes = columns.raw(values.size_bytes());
+    if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
+  }
+  for (const float value : values) check(std::isfinite(value), "has a hidden state of {}", value);
+}
+
 }  // namespace
 
 std::string encode_rows(const CachedRows& rows, const CacheContents& contents, std::int64_t first, std::int64_t count) {
@@ -240,6 +269,11 @@ std::string encode_rows(const CachedRows& rows, const CacheContents& contents, s
       else
         append(bytes, rest == none ? no_nats : to_nats(-static_cast<double>(rest), no_nats - 1));
     }
+  put_hidden(bytes,
+             std::span(rows.hidden)
+                 .subspan(static_cast<std::size_t>(first * rows.hidden_size),
+                          static_cast<std::size_t>(count * rows.hidden_size)),
+             contents.quantised);
   BitWriter bits;
   std::string codes;
   for (std::int64_t i = first; i < first + count; ++i) {
@@ -298,6 +332,7 @@ CachedRows decode_rows(std::span<const std::byte> bytes, std::int64_t count, con
     // What is kept is never nothing.
     if (!draws) rest = std::min(rest, contents.quantised ? -0.5F / static_cast<float>(nats_steps) : -1e-7F);
   }
+  take_hidden(columns, rows.hidden, contents.quantised);
   std::vector<std::uint16_t> ranges;
   if (!draws && contents.quantised)
     for (std::int64_t i = 0; i < count; ++i) ranges.push_back(columns.take<std::uint16_t>());

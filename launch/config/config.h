@@ -46,6 +46,7 @@ struct TeacherConfig {
   std::vector<double> cache_temperatures;
   std::int64_t cache_window = 0;  // 0: data.sequence_length
   bool cache_exact = false;
+  std::vector<std::int64_t> cache_hidden_layers;
   friend bool operator==(const TeacherConfig&, const TeacherConfig&) = default;
 };
 

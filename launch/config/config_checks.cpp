@@ -251,7 +251,6 @@ void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed)
     if (c.renormalised) refuse("renormalised", "false");
     return;
   }
-  if (c.hidden_states.weight > 0) refuse("hidden_states", "none: they are not kept");
   if (c.routers.weight > 0) refuse("routers", "none: routing is not kept");
   if (c.attention.weight > 0) refuse("attention", "none: what attention gives is not kept");
   if (c.sampled_text.fraction > 0) refuse("sampled_text", "none: what a model says is not in the cache");

@@ -143,6 +143,7 @@ void fields(Io& io, TeacherConfig& c) {
   io("cache_temperatures", c.cache_temperatures);
   io("cache_window", c.cache_window, at_least(0));
   io("cache_exact", c.cache_exact);
+  io("cache_hidden_layers", c.cache_hidden_layers);
 }
 
 template <class Io>

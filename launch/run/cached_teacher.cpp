@@ -73,6 +73,8 @@ CachedTeacher::Rows CachedTeacher::read(const data::TokenBatch& batch) {
             .rest = std::vector<float>(n),
             .target_loss = std::vector<float>(n)};
   if (tempered_ != plain_) rows.log_p_tempered = rows.log_p, rows.rest_tempered = rows.rest;
+  const auto channels = static_cast<std::size_t>(contents.hidden_width);
+  rows.hidden.assign(contents.hidden_layers.size(), std::vector<float>(n * channels));
   for (const data::TokenBatch::Piece& piece : batch.pieces) {
     const data::TeacherCache::Place place = place_of(piece);
     // A document's last token has no row; one whose target is masked has.
@@ -94,6 +96,9 @@ CachedTeacher::Rows CachedTeacher::read(const data::TokenBatch& batch) {
         data::log_probabilities_at(cached, i, contents, tempered_, {rows.log_p_tempered.data() + to * width, width});
         rows.rest_tempered[to] = cached.rest_at(tempered_, i);
       }
+      for (std::size_t layer = 0; layer < rows.hidden.size(); ++layer)
+        std::copy_n(cached.hidden.begin() + i * cached.hidden_size + static_cast<std::ptrdiff_t>(layer * channels),
+                    channels, rows.hidden[layer].begin() + static_cast<std::ptrdiff_t>(to * channels));
       rows.likeliest[to] = cached.likeliest[static_cast<std::size_t>(i)];
       rows.target_loss[to] = cached.target_loss[static_cast<std::size_t>(i)];
       rows.kept_mass += draws ? 1 : -std::expm1(static_cast<double>(rows.rest[to]));
@@ -206,7 +211,7 @@ void CachedTeacher::prefetch(std::vector<data::TokenBatch> batches) {
   jobs_.push_back(std::move(job));
 }
 
-core::SparseTargets CachedTeacher::take(const core::MemoryPtr& memory, const data::TokenBatch& batch) {
+CachedTeacher::Part CachedTeacher::take(const core::MemoryPtr& memory, const data::TokenBatch& batch) {
   const auto begin = std::chrono::steady_clock::now();
   if (ready_.empty() && !jobs_.empty()) {
     const std::unique_ptr<Job> job = std::move(jobs_.front());
@@ -230,7 +235,15 @@ core::SparseTargets CachedTeacher::take(const core::MemoryPtr& memory, const dat
   return to_tensors(memory, rows);
 }
 
-core::SparseTargets CachedTeacher::to_tensors(const core::MemoryPtr& memory, const Rows& rows) const {
+std::vector<Tensor*> CachedTeacher::Part::columns() {
+  std::vector<Tensor*> all;
+  for (Tensor* column : targets.columns())
+    if (column->defined()) all.push_back(column);
+  for (auto& [layer, states] : hidden) all.push_back(&states);
+  return all;
+}
+
+CachedTeacher::Part CachedTeacher::to_tensors(const core::MemoryPtr& memory, const Rows& rows) const {
   const auto n = std::ssize(rows.tokens), width = cache_.contents().width();
   const auto wide = [&](const std::vector<float>& values) {
     return Tensor::from<float>(memory, {n, width}, values).to(dtype_);
@@ -249,7 +262,12 @@ core::SparseTargets CachedTeacher::to_tensors(const core::MemoryPtr& memory, con
     targets.log_p_tempered = wide(rows.log_p_tempered);
     targets.rest_tempered = one(rows.rest_tempered);
   }
-  return targets;
+  Part part{.targets = std::move(targets), .hidden = {}};
+  const data::CacheContents& contents = cache_.contents();
+  for (std::size_t layer = 0; layer < rows.hidden.size(); ++layer)
+    part.hidden.emplace(contents.hidden_layers[layer],
+                        Tensor::from<float>(memory, {n, contents.hidden_width}, rows.hidden[layer]).to(dtype_));
+  return part;
 }
 
 }  // namespace limbeck::launch

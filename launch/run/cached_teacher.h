@@ -3,9 +3,8 @@
 //
 //     CachedTeacher teacher(folder, text, {fingerprint, source, tokenizer.get()}, /*temperature=*/1, core::DType::F32);
 //     teacher.prefetch(batches_of_the_next_step);
-//     core::SparseTargets targets = teacher.take(memory, batch);        // waits for what is not there yet
-//     auto rows = teacher.whole(memory, batch, 0, student.vocabulary_part().first, columns);   // of a cache that is
-//     whole
+//     CachedTeacher::Part part = teacher.take(memory, batch);           // waits for what is not there yet
+//     auto rows = teacher.whole(memory, batch, 0, student.vocabulary_part().first, columns);   // of a cache of FULL
 #pragma once
 
 #include <cstdint>
@@ -52,9 +51,15 @@ class CachedTeacher {
   void prefetch(std::vector<data::TokenBatch> batches);
   bool has_prefetched() const { return !jobs_.empty(); }
 
-  /// Of all tokens of a batch that have a target; rows of others say nothing. Throws where a document is not in the
-  /// cache, and whatever reading does.
-  core::SparseTargets take(const core::MemoryPtr& memory, const data::TokenBatch& batch);
+  /// Of all tokens of a batch that have a target; rows of others say nothing.
+  struct Part {
+    core::SparseTargets targets;
+    std::map<std::int64_t, core::Tensor> hidden;  // by the teacher's layer that is kept: its hidden states [T,Ct]
+    /// All that there is, in the same order for every part of a cache.
+    std::vector<core::Tensor*> columns();
+  };
+  /// Throws where a document is not in the cache, and whatever reading does.
+  Part take(const core::MemoryPtr& memory, const data::TokenBatch& batch);
 
   /// Logits of a batch, which has to stay there: row i is of token i + further, of the `columns` tokens of the
   /// vocabulary from `first_column` on. A chunk is read while the one before is worked on, so that no more than two
@@ -78,6 +83,7 @@ class CachedTeacher {
     std::vector<std::int32_t> ids, likeliest;
     std::vector<float> log_p, rest, target_loss;
     std::vector<float> log_p_tempered = {}, rest_tempered = {};
+    std::vector<std::vector<float>> hidden = {};  // of each kept layer [T,Ct]
     double kept_mass = 0, num_targets = 0;
   };
   struct Job {
@@ -91,7 +97,7 @@ class CachedTeacher {
   std::vector<float> read_whole(const data::TokenBatch& batch, std::int64_t first, std::int64_t count,
                                 std::int64_t first_column, std::int64_t columns);
   data::TeacherCache::Place place_of(const data::TokenBatch::Piece& piece);
-  core::SparseTargets to_tensors(const core::MemoryPtr& memory, const Rows& rows) const;
+  Part to_tensors(const core::MemoryPtr& memory, const Rows& rows) const;
 
   data::TeacherCache cache_;
   const data::Mixture& text_;

@@ -11,11 +11,11 @@ HiddenProjectors::HiddenProjectors(const Session& session)
                    .dtype = session.config.precision.master,
                    .place = session.rank.sharded(session.config.precision.master).place}) {
   const HiddenStatesConfig& config = session.config.objective.hidden_states;
-  if (!config.projector || session.teacher == nullptr) return;
+  if (!config.projector || !session.teacher_config) return;
   const nn::ModelConfig& student = session.student->config();
-  const auto match = hidden_match(config, student, session.teacher->config(), {});
+  const auto match = hidden_match(config, student, *session.teacher_config, {});
   if (!match) return;
-  const std::int64_t from = student.width, to = session.teacher->config().width;
+  const std::int64_t from = student.width, to = session.teacher_config->width;
   for (std::int64_t layer = 0; layer < student.num_layers; ++layer) {
     const bool is_matched = match->layers[static_cast<std::size_t>(layer)] >= 0;
     by_layer_.push_back(

@@ -1,7 +1,10 @@
 #include "launch/run/run_objective.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <functional>
+#include <set>
 
 #include "core/counted.h"
 
@@ -96,6 +99,15 @@ std::optional<HiddenMatch> hidden_match(const HiddenStatesConfig& config, const 
                        if (i + 1 == student.num_layers) return teacher.num_layers - 1;
                        return kept.empty() ? evenly(i, student, teacher) : kept[static_cast<std::size_t>(i + 1)] - 1;
                      })};
+}
+
+void check_kept(const HiddenMatch& match, const std::vector<std::int64_t>& kept, const std::string& cache) {
+  std::set<std::int64_t> asked(match.layers.begin(), match.layers.end());
+  asked.erase(-1);
+  if (!std::ranges::includes(kept, asked))
+    fail_usage(
+        "objective.hidden_states asks for the teacher's layers {}, expected those that teacher.cache, {}, keeps: {}",
+        fmt::join(asked, ", "), cache, fmt::join(kept, ", "));
 }
 
 std::optional<HiddenMatch> attention_match(const AttentionMatchConfig& config, const nn::ModelConfig& student,

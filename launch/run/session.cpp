@@ -115,6 +115,7 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   options.as_kept = config.precision.mapped_teacher;
   options.compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
   options.residual = core::sum_dtype(*options.compute);
+  teacher_config = architecture;
   teacher = std::make_unique<nn::Transformer>(architecture, options);
   const std::int64_t available = available_memory();
   auto since = Clock::now();
@@ -158,6 +159,7 @@ void Session::check_cached_objective() const {
   };
   if (cached_teacher->is_whole()) {
     if (c.renormalised) refuse("renormalised", "false: nothing is left over");
+    if (c.hidden_states.weight > 0) refuse("hidden_states", "none: such a cache keeps no hidden states");
     if (config.train.cuda_graph)
       fail_usage(
           "train.cuda_graph is true, expected false with teacher.cache, {}, which keeps FULL: each pass reads it",
@@ -166,6 +168,8 @@ void Session::check_cached_objective() const {
   }
   if (c.divergence != kernels::Divergence::ForwardKl) refuse("divergence", "FORWARD_KL");
   if (c.final_temperature) refuse("final_temperature", "none: it is of a few temperatures");
+  if (c.hidden_states.weight > 0 && cached_teacher->cache().contents().hidden_layers.empty())
+    refuse("hidden_states", "none: hidden states are not kept in it (teacher.cache_hidden_layers)");
 }
 
 void Session::open_cache(const Log& log) {
@@ -185,6 +189,12 @@ void Session::open_cache(const Log& log) {
                     : fmt::format("{} of each: KL is a lower bound, over these and all others as one",
                                   core::counted(manifest.identity.contents.width(), "token")));
   if (names_teacher()) return;
+  const data::CacheContents& contents = manifest.identity.contents;
+  if (!contents.hidden_layers.empty()) {
+    teacher_config.emplace();
+    teacher_config->width = contents.hidden_width;
+    teacher_config->num_layers = contents.hidden_layers.back() + 1;
+  }
   teacher_fingerprint = manifest.identity.teacher;
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the cache's teacher: {}\n", teacher_fingerprint));
   log->info(

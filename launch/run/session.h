@@ -77,7 +77,9 @@ class Session {
   RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
-  std::unique_ptr<nn::Transformer> teacher;            // null without teacher.source
+  std::unique_ptr<nn::Transformer> teacher;  // null without teacher.source
+  /// The teacher's; of a cache alone what the hidden states tell that it keeps. Nothing where neither is there.
+  std::optional<nn::ModelConfig> teacher_config;
   std::unique_ptr<nn::Transformer> untrained_teacher;  // null without make_untrained_teacher
   std::unique_ptr<MappedLayers> streamed_teacher;      // null where it fits into memory
   std::unique_ptr<nn::Transformer> student;

@@ -208,8 +208,9 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
                                 .scale = input.per_target,
                                 .squares = square ? sums.rows(*square, 1) : Tensor()};
     };
+    if (!input.taught.empty()) taught.layers = input.taught[micro].hidden;
     Var distance;  // of the student's hidden states from those
-    if (models.teacher && options.hidden)
+    if (options.hidden && (models.teacher || !input.taught.empty()))
       pass.gives = [&](std::int64_t layer, const Var& given) {
         const std::int64_t of_teacher = match_of(options.hidden->layers, layer);
         if (of_teacher < 0) return;
@@ -250,7 +251,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       };
       std::unique_ptr<core::TargetSource> teacher;
       if (!input.taught.empty())
-        teacher = std::make_unique<core::SparseTeacher>(moved_up(input.taught[micro], further));
+        teacher = std::make_unique<core::SparseTeacher>(moved_up(input.taught[micro].targets, further));
       else if (!input.texts.empty())
         teacher = further > 0 ? read_whole(further) : std::move(cached_rows);
       else if (models.teacher && is_smoothed)

@@ -65,7 +65,7 @@ struct StepOptions {
   nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
   double predict_weight = 0;           // of the mean of the losses of layers that predict further tokens
   double preference_beta = 0;          // of the preferences that the step's pairs are; 0: it has none
-  // With a teacher:
+  // With a teacher, the first also with a cache that keeps them:
   std::optional<HiddenMatch> hidden = {};
   std::optional<HiddenMatch> attention = {};  // of what attention adds to the stream, without projectors
   std::optional<RouterMatch> routers = {};
@@ -95,7 +95,7 @@ struct StepResult {
 /// What the passes of a step read that is new in each.
 struct StepInput {
   std::vector<nn::Batch> batches;           // of this rank, by micro-batch
-  std::vector<core::SparseTargets> taught;  // of each, the part that the teacher's cache has; empty without one
+  std::vector<CachedTeacher::Part> taught;  // of each, what the teacher's cache has of it; empty without one
   std::vector<data::TokenBatch> texts;      // of each, whose whole distributions are read from the cache; empty else
   core::Tensor per_target;                  // [1] float64: 1 / the step's targets, or its pairs
   double text_seconds = 0;                  // that the samples took to read

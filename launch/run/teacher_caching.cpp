@@ -77,7 +77,13 @@ class TeacherPasses {
     const nn::Batch batch = nn::sequences_of(session_.rank.memory(), parts);
     core::Tape off(core::Tape::Mode::Off);
     const nn::Transformer& teacher = *session_.teacher;
-    const Tensor hidden = teacher.forward(off, teacher.pass(batch)).hidden.value;
+    nn::Pass teaching = teacher.pass(batch);
+    std::vector<Tensor> kept;  // hidden states of the layers that are kept, on the host
+    teaching.gives = [&](std::int64_t layer, const core::Var& given) {
+      if (std::ranges::count(identity_.contents.hidden_layers, layer) > 0)
+        kept.push_back(given.value.to(core::DType::F32).in(session_.rank.host_memory()));
+    };
+    const Tensor hidden = teacher.forward(off, teaching).hidden.value;
     for (std::int64_t first = 0; first < batch.num_tokens(); first += logits_at_once) {
       const std::int64_t count = std::min(logits_at_once, batch.num_tokens() - first);
       Tensor logits = core::logits_of(hidden.rows(first, count), teacher.head().value, teacher.head_bias().value);
@@ -85,9 +91,24 @@ class TeacherPasses {
       if (vocabulary.size() > 1) logits = vocabulary.gather(logits, 1, teacher.config().vocabulary);
       make_rows(logits.to(core::DType::F32).in(session_.rank.host_memory()), first, count, batch.offsets_on_host);
     }
+    keep_hidden(kept, batch.offsets_on_host);
     for (const auto& [document, window] : queue_) --document->windows_left;
     queue_.clear();
     num_tokens_ = 0;
+  }
+
+  /// Of what the layers gave, [T,C] each.
+  void keep_hidden(const std::vector<Tensor>& layers, const std::vector<std::int64_t>& offsets) {
+    const std::int64_t width = identity_.contents.hidden_width;
+    for (std::size_t n = 0; n < queue_.size(); ++n) {
+      const auto& [document, window] = queue_[n];
+      data::CachedRows& rows = document->rows;
+      for (std::int64_t i = window.count - window.num_scored; i < window.count; ++i)
+        if (const std::int64_t at = window.first + i; at < rows.n)
+          for (std::size_t layer = 0; layer < layers.size(); ++layer)
+            std::copy_n(layers[layer].host<float>() + (offsets[n] + i) * width, width,
+                        rows.hidden.begin() + at * rows.hidden_size + static_cast<std::int64_t>(layer) * width);
+    }
   }
 
   /// Of logits [count,V] of the batch's tokens [first, first + count), by several threads.
@@ -159,6 +180,13 @@ data::CacheIdentity cache_identity(const Session& session) {
                        .quantised = !c.cache_exact,
                        .temperatures = {temperatures.begin(), temperatures.end()},
                        .vocabulary = session.tokenizer->vocabulary_size()};
+  const nn::ModelConfig& teacher = session.teacher->config();
+  const std::set<std::int64_t> layers(c.cache_hidden_layers.begin(), c.cache_hidden_layers.end());
+  if (!layers.empty() && (*layers.begin() < 0 || *layers.rbegin() >= teacher.num_layers))
+    core::fail_usage("teacher.cache_hidden_layers has {}, expected layers of the teacher's {}, from 0",
+                     *layers.begin() < 0 ? *layers.begin() : *layers.rbegin(), teacher.num_layers);
+  identity.contents.hidden_layers = {layers.begin(), layers.end()};
+  identity.contents.hidden_width = layers.empty() ? 0 : teacher.width;
   identity.contents.check_valid();
   return identity;
 }

@@ -212,13 +212,18 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
 }
 
 void Trainer::find_matches(std::span<const std::int64_t> kept) {
-  if (!session_.teacher) return;
+  if (!session_.teacher_config) return;
   const ObjectiveConfig& objective = session_.config.objective;
-  const nn::ModelConfig &student = session_.student->config(), &teacher = session_.teacher->config();
+  const nn::ModelConfig &student = session_.student->config(), &teacher = *session_.teacher_config;
   hidden_ = hidden_match(objective.hidden_states, student, teacher, kept);
   if (hidden_) hidden_->projectors = projectors_.by_layer();
+  const bool is_cut_later = session_.config.student_init && kept.empty();
+  if (hidden_ && session_.cached_teacher && !(is_cut_later && objective.hidden_states.layers.empty()))
+    check_kept(*hidden_, session_.cached_teacher->cache().contents().hidden_layers, session_.config.teacher->cache);
   attention_ = attention_match(objective.attention, student, teacher, kept);
-  routers_ = router_match(objective.routers, student, teacher, kept);
+  // Which of the teacher's layers have experts beside the student's is known when it is cut.
+  if (!is_cut_later || !objective.routers.layers.empty())
+    routers_ = router_match(objective.routers, student, teacher, kept);
 }
 
 core::StateDict Trainer::state() {

@@ -50,8 +50,7 @@ void TrainingStep::run_recorded(StepInput input, const StepOptions& options) {
     for (std::size_t i = 0; i < input.batches.size(); ++i) recorded_input_.batches[i].copy_values(input.batches[i]);
     for (std::size_t i = 0; i < input.taught.size(); ++i) {
       const auto to = recorded_input_.taught[i].columns(), from = input.taught[i].columns();
-      for (std::size_t c = 0; c < to.size(); ++c)
-        if (to[c]->defined()) to[c]->copy_from(*from[c]);
+      for (std::size_t c = 0; c < to.size(); ++c) to[c]->copy_from(*from[c]);
     }
     optimizer_.note_step();
     recorded_input_.per_target.copy_from(input.per_target);

@@ -128,6 +128,48 @@ TEST(RowCodec, WhatIsNotQuantisedComesBackAsItWas) {
       }
 }
 
+/// The rows with hidden states of their own.
+CachedRows with_hidden(CachedRows rows) {
+  for (std::size_t i = 0; i < rows.hidden.size(); ++i)
+    rows.hidden[i] = static_cast<float>(std::sin(static_cast<double>(i)) * std::pow(10, i % 7) / 1000);
+  return rows;
+}
+
+TEST(RowCodec, HiddenStatesComeBackAsBfloat16OrAsTheyWere) {
+  for (const CacheKind kind : {CacheKind::TopK, CacheKind::Sampled})
+    for (const bool quantised : {true, false}) {
+      const CacheContents contents{.kind = kind,
+                                   .kept = 5,
+                                   .quantised = quantised,
+                                   .vocabulary = 60,
+                                   .hidden_layers = {0, 3, 7},
+                                   .hidden_width = 40};
+      const CachedRows rows =
+          with_hidden(rows_of({logits_of(60, 1), logits_of(60, 2), logits_of(60, 3), logits_of(60, 4)}, contents));
+      ASSERT_EQ(rows.hidden.size(), 4U * 3 * 40);
+      const std::string bytes = encode_rows(rows, contents, 1, 2);
+      const CachedRows again = decode_rows(std::as_bytes(std::span(bytes)), 2, contents);
+      ASSERT_EQ(again.hidden.size(), 2U * 3 * 40);
+      for (std::size_t i = 0; i < again.hidden.size(); ++i) {
+        const float value = rows.hidden[120 + i];
+        if (quantised)
+          ASSERT_NEAR(again.hidden[i], value, std::abs(value) / 256);  // half a step of 8 bits
+        else
+          ASSERT_EQ(again.hidden[i], value);
+      }
+      EXPECT_TRUE(std::equal(again.likeliest.begin(), again.likeliest.end(), rows.likeliest.begin() + 1));
+    }
+}
+
+TEST(RowCodec, HiddenStatesThatAreNoNumbersAreRefused) {
+  const CacheContents contents{.kept = 5, .vocabulary = 60, .hidden_layers = {2}, .hidden_width = 3};
+  for (const float bad : {NAN, infinity, 3.4e38F}) {  // the last is none as bfloat16
+    CachedRows rows = rows_of({logits_of(60, 1)}, contents);
+    rows.hidden[1] = bad;
+    EXPECT_THAT(error_of([&] { encode_rows(rows, contents, 0, 1); }), HasSubstr("a hidden state is"));
+  }
+}
+
 /// KL of the kept tokens and the rest, of p against q (both log-probabilities of the vocabulary).
 double ghost_kl(const CachedRows& rows, std::int64_t row, const CacheContents& contents, const std::vector<double>& q) {
   std::vector<float> p(static_cast<std::size_t>(rows.width));
@@ -179,8 +221,9 @@ TEST(RowCodec, QuantisedRowsTakeFewBytesAndChangeLittle) {
 TEST(RowCodec, BytesThatAreNoRowsAreRefused) {
   for (const CacheKind kind : {CacheKind::TopK, CacheKind::Sampled, CacheKind::Full})
     for (const bool quantised : {true, false}) {
-      const CacheContents contents{.kind = kind, .kept = 5, .quantised = quantised, .vocabulary = 60};
-      const CachedRows rows = rows_of({logits_of(60, 1), logits_of(60, 2)}, contents);
+      CacheContents contents{.kind = kind, .kept = 5, .quantised = quantised, .vocabulary = 60};
+      if (kind != CacheKind::Full) contents.hidden_layers = {1, 4}, contents.hidden_width = 3;
+      const CachedRows rows = with_hidden(rows_of({logits_of(60, 1), logits_of(60, 2)}, contents));
       const std::string bytes = encode_rows(rows, contents, 0, 2);
       // Whatever a byte becomes, what is read are rows or nothing: sanitizers see the rest.
       for (std::size_t at = 0; at < bytes.size(); ++at)
@@ -191,6 +234,7 @@ TEST(RowCodec, BytesThatAreNoRowsAreRefused) {
             const CachedRows read = decode_rows(std::as_bytes(std::span(damaged)), 2, contents);
             for (const std::int32_t id : read.ids) ASSERT_TRUE(id >= -1 && id < 60);
             for (const float p : read.log_p) ASSERT_TRUE(std::isfinite(p));
+            for (const float h : read.hidden) ASSERT_TRUE(std::isfinite(h));
           });
         }
       const auto error = [&](const std::string& other, std::int64_t count) {
@@ -212,6 +256,12 @@ TEST(CachedRows, ContentsThatCannotBeAreRefused) {
   EXPECT_THAT(error({.temperatures = {2, 1}, .vocabulary = 5}), HasSubstr("have 1 at place 1"));
   EXPECT_THAT(error({.temperatures = {0, 1}, .vocabulary = 5}), HasSubstr("all above 0"));
   EXPECT_THAT(error({.kind = CacheKind::Sampled, .temperatures = {1, 2}, .vocabulary = 5}), HasSubstr("1 alone"));
+  EXPECT_EQ(error({.vocabulary = 5, .hidden_layers = {0, 4}, .hidden_width = 8}), "");
+  EXPECT_THAT(error({.vocabulary = 5, .hidden_layers = {4, 4}, .hidden_width = 8}), HasSubstr("layer 4 at place 1"));
+  EXPECT_THAT(error({.vocabulary = 5, .hidden_layers = {-1}, .hidden_width = 8}), HasSubstr("layer -1 at place 0"));
+  EXPECT_THAT(error({.vocabulary = 5, .hidden_layers = {0}}), HasSubstr("of 1 layers, 0 wide"));
+  EXPECT_THAT(error({.kind = CacheKind::Full, .vocabulary = 5, .hidden_layers = {0}, .hidden_width = 8}),
+              HasSubstr("expected TOP_K or SAMPLED"));
   const CacheContents contents{.vocabulary = 3};
   CachedRows rows;
   rows.resize(1, contents);

@@ -34,7 +34,8 @@ CacheIdentity identity() {
           .tokenizer_tokens = vocabulary,
           .window = 16,
           .stride = 8,
-          .contents = {.kept = 4, .temperatures = {1, 2}, .vocabulary = vocabulary}};
+          .contents = {
+              .kept = 4, .temperatures = {1, 2}, .vocabulary = vocabulary, .hidden_layers = {3, 4}, .hidden_width = 5}};
 }
 
 /// A teacher whose logits depend on the tokens up to a place.
@@ -53,6 +54,9 @@ CachedRows rows_of(const std::vector<std::int32_t>& ids, const CacheContents& co
   RowsMaker maker(contents);
   for (std::int64_t i = 0; i < rows.n; ++i)
     maker.make(logits_at(ids, i), ids[static_cast<std::size_t>(i + 1)], document_key(ids), i, rows, i);
+  // Whole numbers below 256, which bfloat16 holds.
+  for (std::size_t i = 0; i < rows.hidden.size(); ++i)
+    rows.hidden[i] = static_cast<float>((ids[i / 10] * 7 + i * 3) % 256);
   return rows;
 }
 
@@ -112,6 +116,8 @@ class TeacherCacheTest : public ::testing::Test {
             log_probabilities_at(expected, first + i, identity().contents, t, wanted);
             for (std::size_t j = 0; j < 4; ++j) ASSERT_NEAR(got[j], wanted[j], 0.02);
           }
+          for (std::int64_t j = 0; j < 10; ++j)
+            ASSERT_EQ(rows.hidden[i * 10 + j], expected.hidden[(first + i) * 10 + j]);
           for (std::int64_t j = 0; j < 4; ++j) ASSERT_EQ(rows.ids[i * 4 + j], expected.ids[(first + i) * 4 + j]);
         }
       }
@@ -206,9 +212,9 @@ TEST_F(TeacherCacheTest, AnotherTeacherTokenizerOrContentIsRefusedByName) {
   EXPECT_THAT(error([](CacheIdentity& id) { id.teacher = "1234"; }),
               HasSubstr("is of another teacher: teacher.gguf of"));
   EXPECT_THAT(error([](CacheIdentity& id) { id.tokenizer = 78; }), HasSubstr("is of another tokenizer"));
-  EXPECT_THAT(
-      error([](CacheIdentity& id) { id.contents.kept = 5; }),
-      HasSubstr("keeps something else: TOP_K 4, quantised at temperatures 1, 2, of 50 tokens, expected TOP_K 5"));
+  EXPECT_THAT(error([](CacheIdentity& id) { id.contents.kept = 5; }),
+              HasSubstr("keeps something else: TOP_K 4, quantised at temperatures 1, 2, of 50 tokens, 5 channels of "
+                        "layers 3, 4, expected TOP_K 5"));
   EXPECT_THAT(error([](CacheIdentity& id) { id.window = 32; }), HasSubstr("of other windows: of 16 tokens, every 8"));
   fs::create_directories(folder_ / "notes");
   write_file(folder_ / "notes/diary.txt", "dear");

@@ -30,6 +30,11 @@ std::vector<float> logits_at(const std::vector<std::int32_t>& ids, std::int64_t 
   return logits;
 }
 
+/// What a layer gives there.
+float hidden_at(const std::vector<std::int32_t>& ids, std::int64_t position, std::int64_t layer, std::int64_t channel) {
+  return logits_at(ids, position)[static_cast<std::size_t>(channel)] + 10 * static_cast<float>(layer);
+}
+
 class CachedTeacherTest : public ::testing::Test {
  protected:
   CachedTeacherTest() : tokenizer_(data::byte_tokenizer()) {
@@ -62,6 +67,13 @@ class CachedTeacherTest : public ::testing::Test {
         const std::vector<std::int32_t> ids = files_[text]->read(d);
         CachedRows rows;
         rows.resize(std::ssize(ids) - 1, contents);
+        for (std::size_t i = 0; i < rows.hidden.size(); ++i) {
+          const auto at = static_cast<std::int64_t>(i);
+          rows.hidden[i] =
+              hidden_at(ids, at / rows.hidden_size,
+                        contents.hidden_layers[static_cast<std::size_t>(at % rows.hidden_size / contents.hidden_width)],
+                        at % contents.hidden_width);
+        }
         for (std::int64_t t = 0; t < rows.n; ++t)
           data::RowsMaker(contents).make(logits_at(ids, t), ids[static_cast<std::size_t>(t + 1)],
                                          data::document_key(ids), t, rows, t);
@@ -76,7 +88,8 @@ class CachedTeacherTest : public ::testing::Test {
                          {.sequence_length = length, .vocabulary = vocabulary, .seed = 3, .held_out = 0.2});
   }
   /// The rows of each token with a target are those of the document's own place.
-  void expect_rows(const core::SparseTargets& targets, const data::TokenBatch& batch, double temperature) const {
+  void expect_rows(const CachedTeacher::Part& part, const data::TokenBatch& batch, double temperature) const {
+    const core::SparseTargets& targets = part.targets;
     const std::int64_t width = targets.ids.shape()[1];
     std::int64_t seen = 0;
     for (const data::TokenBatch::Piece& piece : batch.pieces) {
@@ -101,6 +114,10 @@ class CachedTeacherTest : public ::testing::Test {
             ASSERT_NEAR(targets.log_p_tempered.data<float>()[at], log_p(v, temperature), 1e-5);
           }
         }
+        for (const auto& [layer, states] : part.hidden)
+          for (std::int64_t c = 0; c < states.shape()[1]; ++c)
+            ASSERT_EQ(states.data<float>()[static_cast<std::int64_t>(t) * states.shape()[1] + c],
+                      hidden_at(ids, piece.position + i, layer, c));
         ASSERT_NEAR(targets.target_loss.data<float>()[t], -log_p(batch.targets[t], 1), 1e-5);
       }
     }
@@ -114,7 +131,12 @@ class CachedTeacherTest : public ::testing::Test {
 };
 
 TEST_F(CachedTeacherTest, ATokenHasItsOwnRowHoweverTheTextIsPacked) {
-  write({.kept = 20, .quantised = false, .temperatures = {1, 2}, .vocabulary = vocabulary});
+  write({.kept = 20,
+         .quantised = false,
+         .temperatures = {1, 2},
+         .vocabulary = vocabulary,
+         .hidden_layers = {1, 5},
+         .hidden_width = 3});
   for (const std::int64_t length : {1, 5, 16, 40})
     for (const double temperature : {1.0, 2.0}) {
       data::Mixture mixture = text(length);

@@ -86,6 +86,21 @@ double router_loss(const WrittenOut::Pass& ours, WrittenOut& student, const Writ
   return loss;
 }
 
+// Layers with experts between dense ones: a student of the former is held to what they were, wherever it spreads.
+TEST(EndToEnd, RoutersOfLayersBetweenDenseOnesAreMatched) {
+  const RunFolder folder("matches_mixed");
+  folder.write("teacher.textproto", teacher_job);
+  folder.write("job.textproto", distill_job);
+  folder.succeed(
+      "train teacher.textproto --out teacher --set model.num_layers=6 --set model.mlp_width=20 --set "
+      "model.moe.dense_layers=[1,3,5] --steps 1");
+  const std::string command = "distill job.textproto --steps 1 --set student_init.layers=[0,2,4] --set ";
+  folder.succeed(command + "student_init.num_layers=3 --out usual");
+  folder.succeed(command + "student_init.num_layers=3 --out listed --set objective.routers.layers=[0,2,4]");
+  EXPECT_GT(folder.metrics("usual").at(0)["router_loss"], 0);
+  EXPECT_EQ(folder.metrics("usual"), folder.metrics("listed"));
+}
+
 TEST(EndToEnd, RoutersAndAttentionAreMatched) {
   const RunFolder folder("matches");
   folder.write("teacher.textproto", std::string(teacher_job) + in_float64);

@@ -123,6 +123,66 @@ TEST_F(TeacherCacheRuns, LearnWhatTheTeacherBesideThemWouldTeach) {
   }
 }
 
+// Hidden states that are kept are those of the teacher beside the student, with and without a projector, and of a cache
+// alone.
+TEST_F(TeacherCacheRuns, KeepHiddenStatesToo) {
+  const std::string layers = " --set teacher.cache_hidden_layers=0 --set teacher.cache_hidden_layers=1";
+  const std::string all = " --set teacher.cache_tokens=300";
+  expect_done("cache-teacher job.textproto --out cache --set teacher.cache_exact=true" + all + layers, 2);
+  expect_done("cache-teacher job.textproto --out of_tp2 --set teacher.cache_exact=true --set parallel.layout=tp2" +
+                  all + layers,
+              2);
+  const std::string hidden = "--set objective.hidden_states.weight=0.7 ";
+  const std::vector<std::pair<std::string, int>> cases = {
+      {hidden, 1},
+      {hidden + "--set parallel.layout=ep2 --set data.sequence_length=48 --set data.seed=9", 2},
+      {hidden + "--set parallel.layout=tp2 --set objective.hidden_states.distance=SQUARED_ERROR", 2},
+      {hidden + "--set model.width=8 --set objective.hidden_states.projector=true --set batch.micro_batches=2", 1}};
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    const auto& [sets, ranks] = cases[i];
+    const std::string run = "run" + std::to_string(i), command = "distill job.textproto " + sets + " --out " + run;
+    expect_done(command + "_online", ranks);
+    expect_done(command + "_cached --set teacher.cache=" + (i % 2 == 0 ? "cache" : "of_tp2"), ranks);
+    expect_as_online(run, sets);
+    const auto online = folder_.metrics(run + "_online"), cached = folder_.metrics(run + "_cached");
+    for (std::size_t step = 0; step < 4; ++step) {
+      EXPECT_GT(online[step]["hidden_loss"].get<double>(), 0.01);
+      EXPECT_NEAR(cached[step]["hidden_loss"].get<double>(), online[step]["hidden_loss"].get<double>(), 1e-5) << sets;
+    }
+  }
+  expect_done("distill job.textproto " + hidden + "--set teacher.cache=cache --set teacher.source= --set " +
+              "data.tokenizer=bytes --out alone --steps 2");
+  expect_done("distill alone --resume");
+  EXPECT_EQ(folder_.metrics("alone"), folder_.metrics("run0_cached"));
+
+  // Rounded to bfloat16 they are nearly the same, and take half the bytes or less.
+  expect_done("cache-teacher job.textproto --out rounded" + all + layers);
+  expect_done("distill job.textproto " + hidden + "--set teacher.cache=rounded --out rounded_run");
+  const double exact = folder_.metrics("run0_online")[0]["hidden_loss"],
+               rounded = folder_.metrics("rounded_run")[0]["hidden_loss"];
+  EXPECT_NE(rounded, exact);
+  EXPECT_NEAR(rounded, exact, 0.005 * exact);
+
+  const auto error = [&](const std::string& command) {
+    const Outcome refused = folder_.limbeck(command);
+    EXPECT_EQ(refused.code, 2) << refused.output;
+    return refused.output;
+  };
+  const std::string learn = "distill job.textproto " + hidden + "--out refused --set teacher.cache=";
+  expect_done("cache-teacher job.textproto --out last --set teacher.cache_hidden_layers=1");
+  expect_done("cache-teacher job.textproto --out none");
+  EXPECT_THAT(error(learn + "last"), HasSubstr("asks for the teacher's layers 0, 1, expected those that"));
+  expect_done("distill job.textproto " + hidden +
+              "--out of_last --set teacher.cache=last --set objective.hidden_states.layers=[-1,1]");
+  EXPECT_THAT(error(learn + "none"), HasSubstr("hidden states are not kept in it"));
+  EXPECT_THAT(error("cache-teacher job.textproto --out refused2 --set teacher.cache_hidden_layers=2"),
+              HasSubstr("teacher.cache_hidden_layers has 2, expected layers of the teacher's 2, from 0"));
+  EXPECT_THAT(error("cache-teacher job.textproto --out refused2 --set teacher.cache_kind=FULL" + layers),
+              HasSubstr("expected TOP_K or SAMPLED"));
+  EXPECT_THAT(error("cache-teacher job.textproto --out last --set teacher.cache_hidden_layers=0"),
+              HasSubstr("16 channels of layers 1, expected TOP_K 64"));
+}
+
 // Whole distributions teach by every divergence, at every temperature, and layers that predict further tokens too.
 TEST_F(TeacherCacheRuns, OfWholeDistributionsTeachWhatTheTeacherBesideThemWould) {
   expect_done("cache-teacher job.textproto --out cache --set teacher.cache_kind=FULL --set teacher.cache_exact=true");
