@@ -158,7 +158,8 @@ TEST(TaskFile, WhatIsNoQuestionIsNamedByFileAndLine) {
 
 TEST(TaskFile, HellaSwagsMarksGoAsInLmEval) {
   const TemporaryFolder folder;
-  for (const json& one : golden("python.json")["marks"]) {
+  const json texts = golden("python.json");
+  for (const json& one : texts["marks"]) {
     if (one["preprocess"] == "") continue;
     const json question = {{"activity_label", "l"},
                            {"ctx_a", "a"},
