@@ -56,7 +56,7 @@ ARMS = {
     "top_128": ("128, ghost bucket", cached("TOP_K", 128)),
     "top_128_renormalised": ("128, renormalised", cached("TOP_K", 128, "objective.renormalised=true")),
     "sampled_12": ("12 draws", cached("SAMPLED", 12)),
-    "full": ("cache of all tokens (7 GiB)", cached("FULL")),
+    "full": ("cache of all tokens", cached("FULL")),
     "reverse": ("reverse KL", {"sets": ["objective.divergence=REVERSE_KL"]}),
     "jensen_shannon": ("Jensen-Shannon", {"sets": ["objective.divergence=JENSEN_SHANNON"]}),
     "hidden": ("KD and hidden states", {"sets": ["objective.hidden_states.weight=1"]}),
@@ -214,8 +214,9 @@ def tables(out):
         difference = ""
         if arm != "kd" and both:
             low, high = interval({s: found[arm][s] for s in both}, {s: found["kd"][s] for s in both}, "kl")
-            difference = f"{low:+.3f} to {high:+.3f}"
-            rows.append((title, values["kl"] - sum(mean(found["kd"][s], "kl") for s in both) / len(both), low, high))
+            less = sum(mean(found[arm][s], "kl") - mean(found["kd"][s], "kl") for s in both) / len(both)
+            difference = f"{less:+.3f} ({low:+.3f} to {high:+.3f})"
+            rows.append((title, less, low, high))
         seconds = min(r["seconds"] for r in results[arm].values())
         print(f"| {title} | {text} | {difference} | {seconds:.0f} | {len(found[arm])} |")
     (out / "study.svg").write_text(plot(rows))

@@ -157,9 +157,10 @@ void Session::check_cached_objective() const {
     fail_usage("objective.{} is given with teacher.cache, {}, which keeps {}, expected {}", field,
                config.teacher->cache, data::name_of(cached_teacher->cache().contents().kind), expected);
   };
+  if (c.hidden_states.weight > 0 && cached_teacher->cache().contents().hidden_layers.empty())
+    refuse("hidden_states", "none: hidden states are not kept in it (teacher.cache_hidden_layers)");
   if (cached_teacher->is_whole()) {
     if (c.renormalised) refuse("renormalised", "false: nothing is left over");
-    if (c.hidden_states.weight > 0) refuse("hidden_states", "none: such a cache keeps no hidden states");
     if (config.train.cuda_graph)
       fail_usage(
           "train.cuda_graph is true, expected false with teacher.cache, {}, which keeps FULL: each pass reads it",
@@ -168,8 +169,6 @@ void Session::check_cached_objective() const {
   }
   if (c.divergence != kernels::Divergence::ForwardKl) refuse("divergence", "FORWARD_KL");
   if (c.final_temperature) refuse("final_temperature", "none: it is of a few temperatures");
-  if (c.hidden_states.weight > 0 && cached_teacher->cache().contents().hidden_layers.empty())
-    refuse("hidden_states", "none: hidden states are not kept in it (teacher.cache_hidden_layers)");
 }
 
 void Session::open_cache(const Log& log) {

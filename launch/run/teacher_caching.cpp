@@ -79,10 +79,11 @@ class TeacherPasses {
     const nn::Transformer& teacher = *session_.teacher;
     nn::Pass teaching = teacher.pass(batch);
     std::vector<Tensor> kept;  // hidden states of the layers that are kept, on the host
-    teaching.gives = [&](std::int64_t layer, const core::Var& given) {
-      if (std::ranges::count(identity_.contents.hidden_layers, layer) > 0)
-        kept.push_back(given.value.to(core::DType::F32).in(session_.rank.host_memory()));
-    };
+    if (!identity_.contents.hidden_layers.empty())
+      teaching.gives = [&](std::int64_t layer, const core::Var& given) {
+        if (std::ranges::count(identity_.contents.hidden_layers, layer) > 0)
+          kept.push_back(given.value.to(core::DType::F32).in(session_.rank.host_memory()));
+      };
     const Tensor hidden = teacher.forward(off, teaching).hidden.value;
     for (std::int64_t first = 0; first < batch.num_tokens(); first += logits_at_once) {
       const std::int64_t count = std::min(logits_at_once, batch.num_tokens() - first);

@@ -45,6 +45,3 @@ done
 echo "tokens/s, medians of $rounds: alone $(median <"$work/alone"), with drafts $(median <"$work/drafted")"
 jq -s -r '(map(.tried) | add) as $tried | "acceptance \((map(.accepted) | add) / $tried) of \($tried) tried, sum min(p,q) there \(
   (map(.sum_min * .tried) | add) / $tried), \((map(.tokens_per_pass) | add) / length) tokens a pass"' "$work/every.jsonl"
-jq -c '{text: (.prompt + .text)}' "$work/every.jsonl" >"$work/said.jsonl"
-"$limbeck" eval "$student" --text "$work/said.jsonl" --teacher "$teacher" --json 2>/dev/null |
-  jq -r '"sum min(p,q) on what was said: \(.all.sum_min), of \(.all.tokens) tokens"'

@@ -155,7 +155,7 @@ TEST_F(TeacherCacheRuns, KeepHiddenStatesToo) {
   expect_done("distill alone --resume");
   EXPECT_EQ(folder_.metrics("alone"), folder_.metrics("run0_cached"));
 
-  // Rounded to bfloat16 they are nearly the same, and take half the bytes or less.
+  // Rounded to bfloat16 they are nearly the same.
   expect_done("cache-teacher job.textproto --out rounded" + all + layers);
   expect_done("distill job.textproto " + hidden + "--set teacher.cache=rounded --out rounded_run");
   const double exact = folder_.metrics("run0_online")[0]["hidden_loss"],
