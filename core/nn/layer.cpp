@@ -16,20 +16,27 @@ Var Layer::given(Tape& tape, Var update, const Norm& norm) const {
   return norm ? norms.normed(tape, update, norm) : std::move(update);
 }
 
+void Layer::add(Tape& tape, const Pass& pass, ResidualStream& stream, Block block, Var update,
+                AuxiliaryLosses& losses) const {
+  if (pass.match_update)
+    add_term(tape, losses.updates[static_cast<std::size_t>(block)], pass.match_update(tape, block, index, update));
+  stream.add(std::move(update));
+}
+
 void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local,
                     AuxiliaryLosses& losses) const {
   const Var read_by_attention = read(tape, stream, attention_norm);
   Var attended = given(
       tape, std::visit([&](const auto& kind) { return kind.forward(tape, pass, read_by_attention, local); }, attention),
       attention_post_norm);
-  if (pass.match_attention) add_term(tape, losses.attention, pass.match_attention(tape, index, attended));
-  stream.add(std::move(attended));
+  add(tape, pass, stream, Block::Attention, std::move(attended), losses);
   const Var seen = read(tape, stream, mlp_norm);
-  stream.add(given(tape,
-                   std::holds_alternative<Mlp>(feed_forward)
-                       ? std::get<Mlp>(feed_forward).forward(tape, pass, seen)
-                       : std::get<Moe>(feed_forward).forward(tape, pass, seen, losses),
-                   mlp_post_norm));
+  Var fed = given(tape,
+                  std::holds_alternative<Mlp>(feed_forward)
+                      ? std::get<Mlp>(feed_forward).forward(tape, pass, seen)
+                      : std::get<Moe>(feed_forward).forward(tape, pass, seen, losses),
+                  mlp_post_norm);
+  add(tape, pass, stream, Block::FeedForward, std::move(fed), losses);
 }
 
 std::pair<std::int64_t, std::int64_t> Layer::cache_widths() const {

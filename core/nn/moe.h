@@ -4,6 +4,7 @@
 //     Var y = moe.forward(tape, {.batch = batch, .comms = comms}, x, losses);      // [T,C] -> [T,C]
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -19,8 +20,8 @@ namespace limbeck::nn {
 struct AuxiliaryLosses {
   Var balance;
   Var z;
-  Var routing;    // of Pass::match_routing
-  Var attention;  // of Pass::match_attention
+  Var routing;                          // of Pass::match_routing
+  std::array<Var, num_blocks> updates;  // of Pass::match_update, by Block
 };
 
 /// Adds a term to a sum, where either may be without a value.

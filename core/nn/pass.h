@@ -37,6 +37,10 @@ struct RouterTraining {
 };
 
 /// What a layer's last products read, which Pass::inside is called with.
+/// What adds to the stream in a layer.
+enum class Block : std::uint8_t { Attention, FeedForward };
+inline constexpr std::size_t num_blocks = 2;
+
 enum class Inside : std::uint8_t {
   Heads,    // that of attention: what the heads give [T,H_local*D]
   Neurons,  // that of a dense feed-forward, or of the shared experts: [T,F_local]
@@ -68,10 +72,10 @@ struct Pass {
   /// replay).
   std::function<void(std::int64_t layer, const Var& out)> gives = {};
   /// Losses of each layer, which are added to its AuxiliaryLosses: of what a router makes of all tokens, and of what
-  /// attention adds to the stream, [T,C] or this rank's share of it. Without a value there is none. A replay asks
+  /// a block adds to the stream, [T,C] or this rank's share of it. Without a value there is none. A replay asks
   /// again.
   std::function<Var(Tape& tape, std::int64_t layer, const core::Routing& routing)> match_routing = {};
-  std::function<Var(Tape& tape, std::int64_t layer, const Var& update)> match_attention = {};
+  std::function<Var(Tape& tape, Block block, std::int64_t layer, const Var& update)> match_update = {};
   /// Called with what each MoE layer's router reads, [T,C] (not in a replay), or this rank's share of it.
   std::function<void(std::int64_t layer, const Tensor& x)> routed = {};
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a

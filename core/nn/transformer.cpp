@@ -419,14 +419,16 @@ void Transformer::run(Tape& tape, const Pass& pass, const Layer& layer, std::int
     ResidualStream own_stream(in[0]);
     AuxiliaryLosses own;
     layer.forward(inner, pass, own_stream, local, own);
-    return std::vector<Var>{own_stream.sum(inner), own.balance, own.z, own.routing, own.attention};
+    std::vector<Var> given = {own_stream.sum(inner), own.balance, own.z, own.routing};
+    given.insert(given.end(), own.updates.begin(), own.updates.end());
+    return given;
   };
   const std::vector<Var> out = core::recompute(tape, {stream.sum(tape)}, block);
   stream = ResidualStream(out[0]);
   add_term(tape, losses.balance, out[1]);
   add_term(tape, losses.z, out[2]);
   add_term(tape, losses.routing, out[3]);
-  add_term(tape, losses.attention, out[4]);
+  for (std::size_t block = 0; block < num_blocks; ++block) add_term(tape, losses.updates[block], out[4 + block]);
 }
 
 Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,

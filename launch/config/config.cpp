@@ -387,6 +387,7 @@ void check_for_train(const RunConfig& config) {
   for (const auto& [name, value] : {std::pair("hidden_states.weight", objective.hidden_states.weight),
                                     std::pair("routers.weight", objective.routers.weight),
                                     std::pair("attention.weight", objective.attention.weight),
+                                    std::pair("feed_forward.weight", objective.feed_forward.weight),
                                     std::pair("sampled_text.fraction", objective.sampled_text.fraction)})
     if (value > 0) fail_usage("train: objective.{} is {}, expected 0 without a teacher", name, value);
   for (const auto& [name, is_given] :

@@ -141,11 +141,11 @@ struct RouterMatchConfig {
   friend bool operator==(const RouterMatchConfig&, const RouterMatchConfig&) = default;
 };
 
-struct AttentionMatchConfig {
+struct UpdateMatchConfig {
   double weight = 0;
   kernels::RowDistance distance = kernels::RowDistance::Cosine;
   std::vector<std::int64_t> layers;
-  friend bool operator==(const AttentionMatchConfig&, const AttentionMatchConfig&) = default;
+  friend bool operator==(const UpdateMatchConfig&, const UpdateMatchConfig&) = default;
 };
 
 enum class SampledBy : std::uint8_t { Student, Teacher };
@@ -183,7 +183,7 @@ struct ObjectiveConfig {
   double predict_weight = 0.3;
   std::optional<PreferenceConfig> preference;
   RouterMatchConfig routers;
-  AttentionMatchConfig attention;
+  UpdateMatchConfig attention, feed_forward;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };
 

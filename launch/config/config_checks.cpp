@@ -253,6 +253,7 @@ void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed)
   }
   if (c.routers.weight > 0) refuse("routers", "none: routing is not kept");
   if (c.attention.weight > 0) refuse("attention", "none: what attention gives is not kept");
+  if (c.feed_forward.weight > 0) refuse("feed_forward", "none: what feed-forwards give is not kept");
   if (c.sampled_text.fraction > 0) refuse("sampled_text", "none: what a model says is not in the cache");
   if (c.control != Control::None) refuse("control", "NONE: it stands in the place of a teacher that runs");
 }
@@ -312,6 +313,7 @@ void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
                parsed.place_of("objective.sampled_text.by"));
   for (const auto& [field, is_given] : {std::pair{"hidden_states", c.hidden_states.weight > 0},
                                         {"attention", c.attention.weight > 0},
+                                        {"feed_forward", c.feed_forward.weight > 0},
                                         {"routers", c.routers.weight > 0},
                                         {"sampled_text", c.sampled_text.fraction > 0}})
     if (c.control != Control::None && is_given)

@@ -232,7 +232,7 @@ void fields(Io& io, RouterMatchConfig& c) {
 }
 
 template <class Io>
-void fields(Io& io, AttentionMatchConfig& c) {
+void fields(Io& io, UpdateMatchConfig& c) {
   io("weight", c.weight, at_least(0));
   io("distance", c.distance);
   io("layers", c.layers);
@@ -272,6 +272,7 @@ void fields(Io& io, ObjectiveConfig& c) {
   io("preference", c.preference);
   io("routers", c.routers);
   io("attention", c.attention);
+  io("feed_forward", c.feed_forward);
 }
 
 template <class Io>

@@ -33,8 +33,8 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     : rank_(rank),
       has_teacher_(config.teacher.has_value()),
       hidden_weight_(config.objective.hidden_states.weight),
-      attention_weight_(config.objective.attention.weight),
       routers_weight_(config.objective.routers.weight),
+      update_weights_{config.objective.attention.weight, config.objective.feed_forward.weight},
       balance_weight_(config.moe_loss.balance_weight),
       z_weight_(config.moe_loss.z_weight) {
   if (rank.is_first()) {
@@ -62,7 +62,8 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     number("mix", objective.mix);
     number("predict_weight", config.objective.predict_weight);
     number("hidden_weight", config.objective.hidden_states.weight);
-    number("attention_weight", config.objective.attention.weight);
+    for (std::size_t block = 0; block < nn::num_blocks; ++block)
+      number(fmt::format("{}_weight", update_names[block]).c_str(), update_weights_[block]);
     number("routers_weight", config.objective.routers.weight);
     number("config", to_textproto(config));
   }
@@ -99,7 +100,9 @@ void GradientDump::write(const StepResult& result, const core::ParameterList& pa
   if (has_teacher_) loss("/loss/kl", result.head.kl / n);
   if (!result.predict.empty()) loss("/loss/predict", result.predict_loss());
   if (hidden_weight_ > 0) loss("/loss/hidden", result.hidden / hidden_weight_);
-  if (attention_weight_ > 0) loss("/loss/attention", result.attention / attention_weight_);
+  for (std::size_t block = 0; block < nn::num_blocks; ++block)
+    if (update_weights_[block] > 0)
+      loss(fmt::format("/loss/{}", update_names[block]).c_str(), result.updates[block] / update_weights_[block]);
   if (routers_weight_ > 0) loss("/loss/routing", result.routing / routers_weight_);
   if (balance_weight_ > 0) loss("/loss/balance", result.balance / balance_weight_);
   if (z_weight_ > 0) loss("/loss/z", result.z / z_weight_);

@@ -5,6 +5,7 @@
 //     dump.write(result, parameters);                                                 // after backward
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <optional>
 
@@ -36,7 +37,8 @@ class GradientDump {
 
   Rank& rank_;
   bool has_teacher_;
-  double hidden_weight_, attention_weight_, routers_weight_;
+  double hidden_weight_, routers_weight_;
+  std::array<double, nn::num_blocks> update_weights_;
   double balance_weight_, z_weight_;
   std::optional<data::TemporaryFile> temporary_;  // of the first rank
   std::optional<data::Hdf5File> file_;            // under that name

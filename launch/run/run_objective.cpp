@@ -28,6 +28,12 @@ std::int64_t evenly(std::int64_t i, const nn::ModelConfig& student, const nn::Mo
   return (i + 1) * teacher.num_layers / student.num_layers - 1;
 }
 
+/// The teacher's layer that the student's layer i was, or that whose output it comes to.
+std::int64_t layer_that_it_was(std::int64_t i, const nn::ModelConfig& student, const nn::ModelConfig& teacher,
+                               std::span<const std::int64_t> kept) {
+  return kept.empty() ? evenly(i, student, teacher) : kept[static_cast<std::size_t>(i)];
+}
+
 /// The teacher's layer for each of the student's: as given, or the usual ones.
 std::vector<std::int64_t> matched_layers(const char* field, const std::vector<std::int64_t>& given,
                                          const nn::ModelConfig& student, const nn::ModelConfig& teacher,
@@ -110,17 +116,20 @@ void check_kept(const HiddenMatch& match, const std::vector<std::int64_t>& kept,
         fmt::join(asked, ", "), cache, fmt::join(kept, ", "));
 }
 
-std::optional<HiddenMatch> attention_match(const AttentionMatchConfig& config, const nn::ModelConfig& student,
-                                           const nn::ModelConfig& teacher, std::span<const std::int64_t> kept) {
-  if (config.weight == 0) return std::nullopt;
-  if (student.width != teacher.width)
-    fail_usage("objective.attention.weight is {}, expected 0: the student is {} wide, the teacher {}", config.weight,
-               student.width, teacher.width);
-  return HiddenMatch{.weight = config.weight,
-                     .distance = config.distance,
-                     .layers = matched_layers("attention", config.layers, student, teacher, [&](std::int64_t i) {
-                       return kept.empty() ? evenly(i, student, teacher) : kept[static_cast<std::size_t>(i)];
-                     })};
+UpdateMatches update_matches(const ObjectiveConfig& config, const nn::ModelConfig& student,
+                             const nn::ModelConfig& teacher, std::span<const std::int64_t> kept) {
+  const auto match = [&](const char* field, const UpdateMatchConfig& asked) -> std::optional<HiddenMatch> {
+    if (asked.weight == 0) return std::nullopt;
+    if (student.width != teacher.width)
+      fail_usage("objective.{}.weight is {}, expected 0: the student is {} wide, the teacher {}", field, asked.weight,
+                 student.width, teacher.width);
+    return HiddenMatch{.weight = asked.weight,
+                       .distance = asked.distance,
+                       .layers = matched_layers(field, asked.layers, student, teacher, [&](std::int64_t i) {
+                         return layer_that_it_was(i, student, teacher, kept);
+                       })};
+  };
+  return {match(update_names[0], config.attention), match(update_names[1], config.feed_forward)};
 }
 
 std::optional<RouterMatch> router_match(const RouterMatchConfig& config, const nn::ModelConfig& student,
@@ -135,9 +144,7 @@ std::optional<RouterMatch> router_match(const RouterMatchConfig& config, const n
   RouterMatch match{.weight = config.weight,
                     .layers = matched_layers("routers", config.layers, student, teacher,
                                              [&](std::int64_t i) {
-                                               const std::int64_t own = kept.empty()
-                                                                            ? evenly(i, student, teacher)
-                                                                            : kept[static_cast<std::size_t>(i)];
+                                               const std::int64_t own = layer_that_it_was(i, student, teacher, kept);
                                                return have_experts(i, own) ? own : -1;
                                              }),
                     .by_load = config.by_load};

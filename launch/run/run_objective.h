@@ -41,11 +41,11 @@ class RunObjective {
 /// spaced. Throws a UsageError where the layers do not fit the two models, or their widths differ without a projector.
 std::optional<HiddenMatch> hidden_match(const HiddenStatesConfig& config, const nn::ModelConfig& student,
                                         const nn::ModelConfig& teacher, std::span<const std::int64_t> kept);
-/// The same of what attention gives, and of routers, by objective.attention and objective.routers: of each layer of a
+/// The same of what blocks give, and of routers, by objective.attention, .feed_forward and .routers: of each layer of a
 /// student that was cut from its teacher the layer that it was. Throws a UsageError too where widths, or numbers of
 /// experts, differ.
-std::optional<HiddenMatch> attention_match(const AttentionMatchConfig& config, const nn::ModelConfig& student,
-                                           const nn::ModelConfig& teacher, std::span<const std::int64_t> kept);
+UpdateMatches update_matches(const ObjectiveConfig& config, const nn::ModelConfig& student,
+                             const nn::ModelConfig& teacher, std::span<const std::int64_t> kept);
 std::optional<RouterMatch> router_match(const RouterMatchConfig& config, const nn::ModelConfig& student,
                                         const nn::ModelConfig& teacher, std::span<const std::int64_t> kept);
 /// Throws a UsageError, which names both, where it asks for a layer that a cache does not keep.

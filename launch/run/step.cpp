@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 #include "core/nn/stream.h"
@@ -41,9 +42,9 @@ bool has_exchanges_to_fill(const Rank& rank) {
 
 // Of a step's sums, behind those of its losses, and in front of those of the layers that predict, depth by depth.
 constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, hidden_sum = z_sum + 1,
-                       hidden_square = hidden_sum + 1, attention_sum = hidden_square + 1,
-                       attention_square = attention_sum + 1, routing_sum = attention_square + 1,
-                       preference_sums = routing_sum + 1,
+                       hidden_square = hidden_sum + 1, routing_sum = hidden_square + 1, update_sums = routing_sum + 1,
+                       update_squares = update_sums + std::int64_t{nn::num_blocks},
+                       preference_sums = update_squares + std::int64_t{nn::num_blocks},
                        predict_sums = preference_sums + kernels::num_preference_columns;
 
 /// The teacher's layer that a student's is held to; -1: none, as of layers that predict.
@@ -51,11 +52,15 @@ std::int64_t match_of(const std::vector<std::int64_t>& layers, std::int64_t laye
   return layer < std::ssize(layers) ? layers[static_cast<std::size_t>(layer)] : -1;
 }
 
+bool matches_updates(const StepOptions& options) {
+  return std::ranges::any_of(options.updates, [](const auto& match) { return match.has_value(); });
+}
+
 /// What the teacher's layers give that a student is held to, by layer.
 struct Taught {
-  Tensor hidden;                             // behind the last norm
-  std::map<std::int64_t, Tensor> layers;     // hidden states
-  std::map<std::int64_t, Tensor> attention;  // what attention adds to them
+  Tensor hidden;                                                      // behind the last norm
+  std::map<std::int64_t, Tensor> layers;                              // hidden states
+  std::array<std::map<std::int64_t, Tensor>, nn::num_blocks> updates; // what is added to them, by nn::Block
   struct Routing {
     Tensor probabilities, weights;
   };
@@ -70,13 +75,14 @@ struct Taught {
       pass.gives = [this, &options, is_asked](std::int64_t layer, const Var& given) {
         if (is_asked(options.hidden->layers, layer)) layers.emplace(layer, given.value);
       };
-    if (options.attention)
-      pass.match_attention = [this, &options, &pass, is_asked](core::Tape& tape, std::int64_t layer,
-                                                               const Var& update) -> Var {
-        if (!is_asked(options.attention->layers, layer)) return {};
+    if (matches_updates(options))
+      pass.match_update = [this, &options, &pass, is_asked](core::Tape& tape, nn::Block block, std::int64_t layer,
+                                                            const Var& update) -> Var {
+        const auto at = static_cast<std::size_t>(block);
+        if (!options.updates[at] || !is_asked(options.updates[at]->layers, layer)) return {};
         const Tensor whole = nn::whole_sequences(tape, pass, update).value;
         const DType wide = core::sum_dtype(whole.dtype());
-        attention.emplace(layer, whole.dtype() == wide ? whole : whole.to(wide));
+        updates[at].emplace(layer, whole.dtype() == wide ? whole : whole.to(wide));
         return {};
       };
     if (options.routers)
@@ -222,13 +228,15 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
                      core::match_rows(tape, whole, taught.layers.at(of_teacher), batch.targets,
                                       options.hidden->distance, share_of(*options.hidden, hidden_square)));
       };
-    if (models.teacher && options.attention)
-      pass.match_attention = [&](core::Tape& on, std::int64_t layer, const Var& update) -> Var {
-        const std::int64_t of_teacher = match_of(options.attention->layers, layer);
+    if (models.teacher && matches_updates(options))
+      pass.match_update = [&](core::Tape& on, nn::Block block, std::int64_t layer, const Var& update) -> Var {
+        const auto at = static_cast<std::size_t>(block);
+        const std::optional<HiddenMatch>& match = options.updates[at];
+        const std::int64_t of_teacher = match ? match_of(match->layers, layer) : -1;
         if (of_teacher < 0) return {};
-        return core::match_rows(on, nn::whole_sequences(on, pass, update), taught.attention.at(of_teacher),
-                                batch.targets, options.attention->distance,
-                                share_of(*options.attention, attention_square));
+        return core::match_rows(on, nn::whole_sequences(on, pass, update), taught.updates[at].at(of_teacher),
+                                batch.targets, match->distance,
+                                share_of(*match, update_squares + static_cast<std::int64_t>(at)));
       };
     if (models.teacher && options.routers)
       pass.match_routing = [&](core::Tape& on, std::int64_t layer, const core::Routing& routed) -> Var {
@@ -278,12 +286,15 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     if (distance.value.defined()) total = core::add(tape, total, distance);
     add_scalar(distance, sums, hidden_sum);
     const auto add_layers = [&](const nn::AuxiliaryLosses& terms) {
-      for (const auto& [term, sum] :
-           {std::pair(&terms.balance, balance_sum), std::pair(&terms.z, z_sum),
-            std::pair(&terms.attention, attention_sum), std::pair(&terms.routing, routing_sum)}) {
-        nn::add_term(tape, total, *term);
-        add_scalar(*term, sums, sum);
-      }
+      const auto add_layer_term = [&](const Var& term, std::int64_t sum) {
+        nn::add_term(tape, total, term);
+        add_scalar(term, sums, sum);
+      };
+      add_layer_term(terms.balance, balance_sum);
+      add_layer_term(terms.z, z_sum);
+      add_layer_term(terms.routing, routing_sum);
+      for (std::size_t block = 0; block < nn::num_blocks; ++block)
+        add_layer_term(terms.updates[block], update_sums + static_cast<std::int64_t>(block));
     };
     add_layers(out.losses);
     Var stream = out.stream;
@@ -315,6 +326,10 @@ double StepResult::predict_loss() const {
   return sum;
 }
 
+double StepResult::loss() const {
+  return objective + predict_loss() + hidden + std::accumulate(updates.begin(), updates.end(), routing) + balance + z;
+}
+
 void QueuedPasses::start_reading() {
   copy_.emplace(sums_);
   load_.start_reading();
@@ -335,8 +350,8 @@ StepResult QueuedPasses::read() {
     result.objective = result.preference->loss;
   }
   result.hidden_square = sums[hidden_square];
-  result.attention = sums[attention_sum];
-  result.attention_square = sums[attention_square];
+  std::ranges::copy(sums.subspan(update_sums, nn::num_blocks), result.updates.begin());
+  std::ranges::copy(sums.subspan(update_squares, nn::num_blocks), result.update_squares.begin());
   result.routing = sums[routing_sum];
   for (std::size_t at = predict_sums; at < sums.size(); at += kernels::num_loss_totals)
     result.predict.emplace_back(sums.subspan(at, kernels::num_loss_totals));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -48,6 +49,10 @@ struct HiddenMatch {
   std::int64_t num_matched() const { return std::ssize(layers) - std::ranges::count(layers, -1); }
 };
 
+/// Of what attention and feed-forward add to the stream, by nn::Block, without projectors.
+using UpdateMatches = std::array<std::optional<HiddenMatch>, nn::num_blocks>;
+inline constexpr std::array<const char*, nn::num_blocks> update_names = {"attention", "feed_forward"};
+
 /// That experts are chosen as the teacher's are.
 struct RouterMatch {
   double weight = 0;                      // as HiddenMatch's
@@ -67,7 +72,7 @@ struct StepOptions {
   double preference_beta = 0;          // of the preferences that the step's pairs are; 0: it has none
   // With a teacher, the first also with a cache that keeps them:
   std::optional<HiddenMatch> hidden = {};
-  std::optional<HiddenMatch> attention = {};  // of what attention adds to the stream, without projectors
+  UpdateMatches updates = {};
   std::optional<RouterMatch> routers = {};
   TeacherControl control = {};
 };
@@ -80,16 +85,17 @@ struct StepResult {
   std::optional<PreferenceResult> preference;  // of a step of pairs
   std::vector<core::LossStatistics> predict;   // of each depth; sums over its own valid targets
   double hidden = 0;                           // the hidden states' distance, weighted
-  double attention = 0, routing = 0;           // likewise what attention gives, and the routing
+  std::array<double, nn::num_blocks> updates = {};  // likewise of what blocks give, by nn::Block
+  double routing = 0;                               // likewise
   double hidden_square = 0;  // of their gradients with respect to what is compared: the sum of squares
-  double attention_square = 0;
+  std::array<double, nn::num_blocks> update_squares = {};
   double balance = 0;  // router losses, weighted
   double z = 0;
   /// [MoE layer, those that predict last][expert]: assignments, without the dropped ones
   std::vector<std::vector<double>> expert_load;
   /// Of the layers that predict, weighted: their part of the loss.
   double predict_loss() const;
-  double loss() const { return objective + predict_loss() + hidden + attention + routing + balance + z; }
+  double loss() const;
 };
 
 /// What the passes of a step read that is new in each.

@@ -220,7 +220,7 @@ void Trainer::find_matches(std::span<const std::int64_t> kept) {
   const bool is_cut_later = session_.config.student_init && kept.empty();
   if (hidden_ && session_.cached_teacher && !(is_cut_later && objective.hidden_states.layers.empty()))
     check_kept(*hidden_, session_.cached_teacher->cache().contents().hidden_layers, session_.config.teacher->cache);
-  attention_ = attention_match(objective.attention, student, teacher, kept);
+  updates_ = update_matches(objective, student, teacher, kept);
   // Which of the teacher's layers have experts beside the student's is known when it is cut.
   if (!is_cut_later || !objective.routers.layers.empty())
     routers_ = router_match(objective.routers, student, teacher, kept);
@@ -368,7 +368,7 @@ StepReport Trainer::step(bool dump) {
                                                       .predict_weight = config.objective.predict_weight,
                                                       .preference_beta = preference_beta(config.objective),
                                                       .hidden = hidden_,
-                                                      .attention = attention_,
+                                                      .updates = updates_,
                                                       .routers = routers_,
                                                       .control = control},
                                                      report.rate);
@@ -418,13 +418,16 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   }
   if (hidden_) line["hidden_loss"] = r.hidden;
   if (r.preference) line.update(launch::to_json(*r.preference));
-  if (attention_) line["attention_loss"] = r.attention;
+  for (std::size_t block = 0; block < nn::num_blocks; ++block)
+    if (updates_[block]) line[fmt::format("{}_loss", update_names[block])] = r.updates[block];
   if (routers_) line["router_loss"] = r.routing;
   if (session_.distils()) {
     line["grad_norm_ce"] = std::sqrt(r.head.ce_square);
     line["grad_norm_divergence"] = std::sqrt(r.head.divergence_square);
     if (hidden_) line["grad_norm_hidden"] = std::sqrt(r.hidden_square);
-    if (attention_) line["grad_norm_attention"] = std::sqrt(r.attention_square);
+    for (std::size_t block = 0; block < nn::num_blocks; ++block)
+      if (updates_[block])
+        line[fmt::format("grad_norm_{}", update_names[block])] = std::sqrt(r.update_squares[block]);
   }
   if (session_.config.objective.sampled_text.fraction > 0) {
     line["sampled_tokens"] = report.sampled ? report.sampled->num_sampled : 0;

@@ -107,7 +107,8 @@ class Trainer {
   optim::Optimizer optimizer_;
   optim::Schedule schedule_;
   TrainingStep training_step_;
-  std::optional<HiddenMatch> hidden_, attention_;
+  std::optional<HiddenMatch> hidden_;
+  UpdateMatches updates_;
   std::optional<RouterMatch> routers_;
   std::optional<std::filesystem::path> dump_;
   std::filesystem::path last_checkpoint_;

@@ -41,7 +41,7 @@ def read_dump(path):
         for name in ("parameters", "gradients", "loss", "tokens", "targets", "positions", "documents"):
             if name not in file:
                 sys.exit(f"{path}: /{name} is missing")
-        others = ("divergence", "hidden_weight", "attention_weight", "routers_weight")
+        others = ("divergence", "hidden_weight", "attention_weight", "feed_forward_weight", "routers_weight")
         if any(file.attrs.get(name, 0) != 0 for name in others):
             sys.exit(f"{path}: of the objectives cross-entropy and the forward KL are known here, without what is matched beside them")
         batch = {name: torch.from_numpy(file[name][()]).long() for name in ("tokens", "targets", "positions", "documents")}

@@ -60,6 +60,7 @@ class Output:
     final: torch.Tensor  # [B,S,C], after the last norm
     routing: list  # a Routing a MoE layer
     attended: list  # L tensors [B,S,C]: what attention adds to the stream
+    fed: list  # the same of feed-forwards, or experts
 
 
 def rms_norm(x, weight, eps):
@@ -159,7 +160,7 @@ def forward(parameters, config, tokens, positions=None, documents=None):
     if documents is not None:
         allowed = allowed & (documents[:, :, None] == documents[:, None, :])
     x = parameters["embed.weight"][tokens]
-    hidden, routing, attended = [x], [], []
+    hidden, routing, attended, fed = [x], [], [], []
     for layer in range(config.num_layers):
         prefix = f"layers.{layer}."
         normed = rms_norm(x, parameters[prefix + "attention_norm.weight"], config.norm_eps)
@@ -171,9 +172,10 @@ def forward(parameters, config, tokens, positions=None, documents=None):
             routing.append(routed)
         else:
             y = swiglu(normed, *(parameters[f"{prefix}mlp.{name}.weight"] for name in ("gate", "up", "down")))
+        fed.append(y)
         x = x + y
         hidden.append(x)
-    return Output(hidden, rms_norm(x, parameters["norm.weight"], config.norm_eps), routing, attended)
+    return Output(hidden, rms_norm(x, parameters["norm.weight"], config.norm_eps), routing, attended, fed)
 
 
 def head(parameters, config, final):

@@ -2,8 +2,8 @@
 
     python tests/golden/models/make_models.py          (PyPI: torch transformers h5py; seconds)
 
-dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5, preferences.h5. Names as arguments: these alone.
-dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5, matching.h5. Names as arguments: these alone.
+dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5, preferences.h5,
+matching.h5. Names as arguments: these alone.
 Weights are multiples of 1/256, so float32 holds them exactly. Prints
 the largest difference to transformers' Llama and Mixtral, and how near the routing comes to a flip.
 """
@@ -335,7 +335,7 @@ def load_weights(chosen, experts):
 
 
 def write_matching():
-    """A student of two layers beside a teacher of three of the same width: attention outputs, and routing, of some of them."""
+    """A student of two layers beside a teacher of three of the same width: what blocks add, and routing, of some of them."""
     config, of_teacher = MOE, replace(MOE, num_layers=3)
     for seed in range(17, 100):
         parameters, batch, teacher = random_parameters(config, seed), make_batch(config, seed), random_parameters(of_teacher, 2 * seed)
@@ -354,26 +354,31 @@ def write_matching():
         write_tensors(file, "parameters", parameters, "f4")
         write_tensors(file, "teacher/parameters", teacher, "f4")
         write_attributes(file["teacher"], SCRIPT, of_teacher)
-        for name, cosine, by_load, attended, routed in (("a", False, True, [1, 2], [0, 2]), ("b", True, False, [-1, 0], [1, -1])):
+        # Which of the teacher's layers: of attention, of feed-forwards, of routing.
+        for name, cosine, by_load, attended, fed, routed in (("a", False, True, [1, 2], [2, -1], [0, 2]),
+                                                             ("b", True, False, [-1, 0], [0, 1], [1, -1])):
             ours = trainable(parameters)
             output, terms = run(ours, config, batch, 0.0, 0.0)
             logits = head(ours, config, output.final)
-            alpha, temperature, attention_weight, routers_weight = 0.3, 1.5, 0.7, 0.9
+            alpha, temperature, routers_weight = 0.3, 1.5, 0.9
             ce = alpha * torch.nn.functional.cross_entropy(logits[valid], batch["targets"][valid])
             kl = (1 - alpha) * temperature ** 2 * kl_divergence(teacher_logits, logits, temperature)[valid].sum() / count
-            attention, routing, attention_square = 0, 0, 0
-            for layer, of in enumerate(attended):
-                if of < 0:
-                    continue
-                y, weight = theirs.attended[of][valid], attention_weight / (len(attended) - attended.count(-1))
+            routing, updates, update_squares = 0, {}, {}
+            for block, weight, layers, own_rows, their_rows in (("attention", 0.7, attended, output.attended, theirs.attended),
+                                                                ("feed_forward", 0.4, fed, output.fed, theirs.fed)):
+                updates[block] = update_squares[f"{block}_square"] = 0
+                for layer, of in enumerate(layers):
+                    if of < 0:
+                        continue
+                    y, share = their_rows[of][valid], weight / (len(layers) - layers.count(-1))
 
-                def apart(x):
-                    distances = 1 - torch.nn.functional.cosine_similarity(x, y, dim=-1) if cosine else (x - y).pow(2).mean(-1)
-                    return weight * distances.sum() / count
+                    def apart(x):
+                        distances = 1 - torch.nn.functional.cosine_similarity(x, y, dim=-1) if cosine else (x - y).pow(2).mean(-1)
+                        return share * distances.sum() / count
 
-                attention = attention + apart(output.attended[layer][valid])
-                alone = output.attended[layer][valid].detach().requires_grad_()  # not what further layers make of it
-                attention_square += torch.autograd.grad(apart(alone), alone)[0].pow(2).sum().item()
+                    updates[block] = updates[block] + apart(own_rows[layer][valid])
+                    alone = own_rows[layer][valid].detach().requires_grad_()  # not what further layers make of it
+                    update_squares[f"{block}_square"] += torch.autograd.grad(apart(alone), alone)[0].pow(2).sum().item()
             for layer, of in enumerate(routed):
                 if of < 0:
                     continue
@@ -381,13 +386,14 @@ def write_matching():
                 if by_load:
                     apart = apart * load_weights(theirs.routing[of].chosen, config.num_experts)
                 routing = routing + routers_weight / (len(routed) - routed.count(-1)) * apart[valid].sum() / count
-            total = ce + kl + attention + routing
+            total = ce + kl + sum(updates.values()) + routing
             group = f"objectives/{name}"
             squares = {term: torch.autograd.grad(value, logits, retain_graph=True)[0].pow(2).sum().item()
                        for term, value in (("ce_square", ce), ("divergence_square", kl))}
-            squares["attention_square"] = attention_square
+            squares.update(update_squares)
             write_tensors(file, f"{group}/gradients", gradients(ours, total), "f4")
-            for term, value in {"attention": attention.item(), "routing": routing.item(), "total": total.item(), **squares}.items():
+            losses = {**updates, "routing": routing, "total": total}
+            for term, value in {**{term: loss.item() for term, loss in losses.items()}, **squares}.items():
                 write_array(file, f"{group}/loss/{term}", value)
                 print(f"matching {name}: {term} {value:.9f}")
 

@@ -573,6 +573,7 @@ TEST(ConfigControls, StandAlone) {
   EXPECT_NO_THROW(parse_config(shuffled + "}", "c"));
   refuses(shuffled + "hidden_states { weight: 1 } }", "objective.control is given with objective.hidden_states");
   refuses(shuffled + "attention { weight: 1 } }", "objective.control is given with objective.attention");
+  refuses(shuffled + "feed_forward { weight: 1 } }", "objective.control is given with objective.feed_forward");
   refuses(shuffled + "routers { weight: 1 } }", "objective.control is given with objective.routers");
   refuses(shuffled + "sampled_text { fraction: 0.5 } }", "objective.control is given with objective.sampled_text");
   refuses("objective { control: UNTRAINED } precision { mapped_teacher: true }",

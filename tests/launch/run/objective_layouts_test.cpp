@@ -221,8 +221,8 @@ TEST(ObjectiveLayouts, SmoothedLabelsAreTheirLoss) {
   });
 }
 
-// Attention outputs and routing of a teacher of as many channels and experts, held against PyTorch under every layout.
-TEST(ObjectiveLayouts, AttentionAndRoutingAreMatchedAsInPyTorch) {
+// What blocks add to the stream, and routing, of a teacher of as many channels and experts, held against PyTorch under every layout.
+TEST(ObjectiveLayouts, BlocksAndRoutingAreMatchedAsInPyTorch) {
   const GoldenModel golden("matching.h5");
   struct Layout {
     const char* name;
@@ -246,20 +246,24 @@ TEST(ObjectiveLayouts, AttentionAndRoutingAreMatchedAsInPyTorch) {
         parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
         const optim::Distillation objective({.ce_weight = 0.3, .temperature = 1.5});
         using V = std::vector<std::int64_t>;
-        const launch::HiddenMatch attention{
-            .weight = 0.7,
-            .distance = is_first ? kernels::RowDistance::SquaredError : kernels::RowDistance::Cosine,
-            .layers = is_first ? V{1, 2} : V{-1, 0}};
+        const auto match = [&](double weight, const V& first, const V& other) {
+          return launch::HiddenMatch{
+              .weight = weight,
+              .distance = is_first ? kernels::RowDistance::SquaredError : kernels::RowDistance::Cosine,
+              .layers = is_first ? first : other};
+        };
+        const launch::UpdateMatches updates = {match(0.7, {1, 2}, {-1, 0}), match(0.4, {2, -1}, {0, 1})};
         const launch::RouterMatch routers{.weight = 0.9, .layers = is_first ? V{0, 2} : V{1, -1}, .by_load = is_first};
         const launch::StepResult result =
             launch::forward_backward(rank, {student, &teacher, objective}, golden.samples(),
                                      {.micro_batches = layout.micro_batches,
                                       .recompute = layout.recompute,
-                                      .attention = attention,
+                                      .updates = updates,
                                       .routers = routers},
                                      sync);
         EXPECT_NEAR(result.loss(), golden.value(group + "/loss/total"), 1e-11);
-        EXPECT_NEAR(result.attention, golden.value(group + "/loss/attention"), 1e-11);
+        for (std::size_t block = 0; block < nn::num_blocks; ++block)
+          EXPECT_NEAR(result.updates[block], golden.value(group + "/loss/" + launch::update_names[block]), 1e-11);
         EXPECT_NEAR(result.routing, golden.value(group + "/loss/routing"), 1e-11);
         EXPECT_LE(golden.worst_gradient_error(student.parameters(), group + "/gradients"), 1e-7);
         // Of the gradients by term.
@@ -269,7 +273,8 @@ TEST(ObjectiveLayouts, AttentionAndRoutingAreMatchedAsInPyTorch) {
         };
         expect_square(result.head.ce_square, "ce_square");
         expect_square(result.head.divergence_square, "divergence_square");
-        expect_square(result.attention_square, "attention_square");
+        expect_square(result.update_squares[0], "attention_square");
+        expect_square(result.update_squares[1], "feed_forward_square");
       });
     }
 }

@@ -1,4 +1,4 @@
-// A student of experts that is held to its teacher's routing and attention, and the gradients' lengths by term, against
+// A student of experts that is held to its teacher's routing, attention and feed-forwards, and the gradients' lengths by term, against
 // the formulas written out.
 #include <gmock/gmock.h>
 
@@ -32,6 +32,7 @@ objective {
   cross_entropy_weight: 0.3
   routers { weight: 0.9 }
   attention { weight: 0.7 distance: SQUARED_ERROR }
+  feed_forward { weight: 0.5 }
 }
 optimizer { rate: 5e-3 }
 schedule { warmup_steps: 0 }
@@ -101,7 +102,7 @@ TEST(EndToEnd, RoutersOfLayersBetweenDenseOnesAreMatched) {
   EXPECT_EQ(folder.metrics("usual"), folder.metrics("listed"));
 }
 
-TEST(EndToEnd, RoutersAndAttentionAreMatched) {
+TEST(EndToEnd, RoutersAndBlocksAreMatched) {
   const RunFolder folder("matches");
   folder.write("teacher.textproto", std::string(teacher_job) + in_float64);
   folder.write("job.textproto", std::string(distill_job) + in_float64);
@@ -148,16 +149,23 @@ TEST(EndToEnd, RoutersAndAttentionAreMatched) {
 
   // Each layer is held to the one that it was. The whole of the teacher has nothing to learn from it.
   EXPECT_GT(line["attention_loss"], 0);
-  run("--out listed --steps 1 --set objective.attention.layers=[0,2] --set objective.routers.layers=[0,2]");
-  run("--out others --steps 1 --set objective.attention.layers=[1,3] --set objective.routers.layers=[1,3]");
-  for (const char* name : {"attention_loss", "router_loss", "loss"}) {
+  const auto listed = [](const char* layers) {
+    return fmt::format(
+        "--steps 1 --set objective.attention.layers={0} --set objective.feed_forward.layers={0} --set "
+        "objective.routers.layers={0}",
+        layers);
+  };
+  run("--out listed " + listed("[0,2]"));
+  run("--out others " + listed("[1,3]"));
+  for (const char* name : {"attention_loss", "feed_forward_loss", "router_loss", "loss"}) {
     EXPECT_EQ(folder.metrics("listed").at(0)[name], line[name]) << name;
     EXPECT_NE(folder.metrics("others").at(0)[name], line[name]) << name;
   }
   run("--out same --steps 1 --set student_init.choice=EVENLY_SPACED --set student_init.num_layers=0 --set "
       "student_init.layers=[]");
   const json same = folder.metrics("same").at(0);
-  for (const char* name : {"attention_loss", "router_loss", "grad_norm_attention", "grad_norm_divergence"})
+  for (const char* name : {"attention_loss", "feed_forward_loss", "router_loss", "grad_norm_attention",
+                           "grad_norm_feed_forward", "grad_norm_divergence"})
     EXPECT_NEAR(same[name].get<double>(), 0, 1e-12) << name;
   EXPECT_GT(same["grad_norm_ce"], 0);
 
@@ -166,8 +174,8 @@ TEST(EndToEnd, RoutersAndAttentionAreMatched) {
   run("--out one --resume");
   const std::vector<json> whole = folder.metrics("whole"), resumed = folder.metrics("one");
   ASSERT_EQ(resumed.size(), 3U);
-  const auto fields = {"loss",         "attention_loss",       "router_loss",
-                       "grad_norm_ce", "grad_norm_divergence", "grad_norm_attention"};
+  const auto fields = {"loss",         "attention_loss",       "feed_forward_loss",   "router_loss",
+                       "grad_norm_ce", "grad_norm_divergence", "grad_norm_attention", "grad_norm_feed_forward"};
   for (std::size_t i = 0; i < 3; ++i)
     for (const char* name : fields) EXPECT_EQ(whole[i][name], resumed[i][name]) << name << " " << i;
   for (const std::string layout :
@@ -192,7 +200,9 @@ TEST(EndToEnd, RoutersAndAttentionAreMatched) {
     return folder.limbeck("distill other.textproto --out x " + sets).output;
   };
   EXPECT_THAT(of_other("--set objective.routers.weight=1"), HasSubstr("the student has 0 experts, the teacher 4"));
-  EXPECT_THAT(of_other("--set objective.attention.weight=1"), HasSubstr("the student is 12 wide, the teacher 16"));
+  for (const std::string block : {"attention", "feed_forward"})
+    EXPECT_THAT(of_other("--set objective." + block + ".weight=1"),
+                HasSubstr("objective." + block + ".weight is 1, expected 0: the student is 12 wide, the teacher 16"));
 }
 
 }  // namespace
