@@ -29,11 +29,18 @@ class CommHandle {
    public:
     virtual ~Pending() = default;
     virtual void wait() = 0;
+    /// Without a deadline, where there is one.
+    virtual void wait_patiently() { wait(); }
   };
   CommHandle() = default;
   explicit CommHandle(std::shared_ptr<Pending> pending) : pending_(std::move(pending)) {}
   void wait() {
     if (pending_) pending_->wait();
+    pending_.reset();
+  }
+  /// For what another rank may have to do much before: no deadline counts, but a stop of the world throws.
+  void wait_patiently() {
+    if (pending_) pending_->wait_patiently();
     pending_.reset();
   }
 

@@ -415,7 +415,7 @@ void Transformer::run(Tape& tape, const Pass& pass, const Layer& layer, std::int
                       AuxiliaryLosses& losses) const {
   if (!pass.recompute) return layer.forward(tape, pass, stream, local, losses);
   // One tensor is kept of a layer, so the stream is whole where it begins and ends.
-  const auto block = [&layer, &pass, local](Tape& inner, std::span<const Var> in) {
+  const auto run_layer = [&layer, &pass, local](Tape& inner, std::span<const Var> in) {
     ResidualStream own_stream(in[0]);
     AuxiliaryLosses own;
     layer.forward(inner, pass, own_stream, local, own);
@@ -423,7 +423,7 @@ void Transformer::run(Tape& tape, const Pass& pass, const Layer& layer, std::int
     given.insert(given.end(), own.updates.begin(), own.updates.end());
     return given;
   };
-  const std::vector<Var> out = core::recompute(tape, {stream.sum(tape)}, block);
+  const std::vector<Var> out = core::recompute(tape, {stream.sum(tape)}, run_layer);
   stream = ResidualStream(out[0]);
   add_term(tape, losses.balance, out[1]);
   add_term(tape, losses.z, out[2]);

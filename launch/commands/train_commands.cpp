@@ -29,6 +29,7 @@
 #include "launch/run/run_facts.h"
 #include "launch/run/session.h"
 #include "launch/run/stop_flag.h"
+#include "launch/run/teacher_service.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/threads.h"
 #include "launch/run/trainer.h"
@@ -206,7 +207,7 @@ RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirec
     const nn::ParameterCount teacher = nn::count_parameters(session.teacher->config());
     facts.teacher = {.total = teacher.total, .active = teacher.active, .trainable = 0};
   }
-  const std::int64_t ranks = session.rank.world().size();
+  const std::int64_t ranks = session.rank.num_processes();
   const std::string& layout = session.config.parallel.layout;
   facts.starts.push_back({.step = trainer.steps_done(),
                           .time = wall_time(),
@@ -296,7 +297,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
     add_to_start_file(directory.path(), facts);
   });
   if (!is_done) {
-    const int ranks = rank.world().size();
+    const int ranks = rank.num_processes();
     log->info("stopped at step {} and saved; it goes on with: {}{} {} {} --resume{}", trainer.steps_done(),
               ranks > 1 ? fmt::format("mpirun --bind-to none -n {} ", ranks) : "", shell_path(options.program),
               distils ? "distill" : "train", shell_path(directory.path().string()),
@@ -327,7 +328,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
                                    .prompt = config.generation.prompt,
                                    .throughput = trainer.throughput(),
                                    .peak_bytes_a_rank = greatest_peak_memory(rank),
-                                   .num_ranks = rank.world().size(),
+                                   .num_ranks = rank.num_processes(),
                                    .checkpoint = trainer.last_checkpoint(),
                                    .run = directory.path(),
                                    .best = trainer.best(),
@@ -395,16 +396,22 @@ int run_training(const TrainOptions& options, bool distils) {
                                           distils ? "distill" : "train", options.steps.value_or(0), options.resume,
                                           options.dump_gradients.has_value(), options.baseline);
   bool is_done = false;
-  in_world(config, command, [&](Rank& rank) {
-    try {
-      is_done = train_all(rank, config, options, distils);
-    } catch (const Stopped&) {
-      make_log(rank.world().rank(), options.verbosity)
-          ->info(
-              "stopped by a signal before training began: nothing was trained yet; the same command begins again and "
-              "takes up what was tokenized");
-    }
-  });
+  in_world(
+      config, command,
+      [&](Rank& rank) {
+        try {
+          is_done = train_all(rank, config, options, distils);
+        } catch (const Stopped&) {
+          make_log(rank.world().rank(), options.verbosity)
+              ->info(
+                  "stopped by a signal before training began: nothing was trained yet; the same command begins again "
+                  "and takes up what was tokenized");
+        }
+      },
+      [&](Rank& rank, const TeacherRanks& ranks) {
+        serve_teacher(rank, config, ranks, make_log(ranks.world().rank(), options.verbosity));
+        is_done = true;  // whether the steps are done the student's ranks say
+      });
   return is_done ? 0 : 3;
 }
 

@@ -296,6 +296,8 @@ struct ParallelConfig {
   bool sequence_parallel = false;
   double bucket_mib = 16;
   double deadline_s = 600;
+  std::int64_t teacher_ranks = 0;  // 0: the teacher runs on the student's
+  std::string teacher_layout;      // "": data parallel over them
   friend bool operator==(const ParallelConfig&, const ParallelConfig&) = default;
 };
 

@@ -258,6 +258,31 @@ void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed)
   if (c.control != Control::None) refuse("control", "NONE: it stands in the place of a teacher that runs");
 }
 
+/// What a teacher on ranks of its own, whose hidden states alone travel, cannot give.
+void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
+  const ParallelConfig& parallel = config.parallel;
+  if (parallel.teacher_ranks == 0) {
+    if (!parallel.teacher_layout.empty())
+      fail_usage("{}: parallel.teacher_layout is given without parallel.teacher_ranks, expected both or neither",
+                 parsed.place_of("parallel.teacher_layout"));
+    return;
+  }
+  const ObjectiveConfig& c = config.objective;
+  const auto refuse = [&](bool is_given, const char* field, const char* expected) {
+    if (is_given)
+      fail_usage("{}: {} is given with parallel.teacher_ranks, expected {}", parsed.place_of(field), field, expected);
+  };
+  refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache", "one of the two");
+  refuse(config.train.cuda_graph, "train.cuda_graph", "false: a step waits for other ranks");
+  refuse(c.preference.has_value(), "objective.preference", "none: the reference runs beside the model");
+  refuse(c.control != Control::None, "objective.control", "NONE: it stands in the place of a teacher that runs");
+  refuse(c.attention.weight > 0, "objective.attention.weight", "0: what attention gives does not travel");
+  refuse(c.feed_forward.weight > 0, "objective.feed_forward.weight", "0: what feed-forwards give does not travel");
+  refuse(c.routers.weight > 0, "objective.routers.weight", "0: routing does not travel");
+  refuse(c.sampled_text.fraction > 0 && c.sampled_text.by == SampledBy::Teacher, "objective.sampled_text.by",
+         "STUDENT: the teacher's ranks do not generate");
+}
+
 /// Pairs are there exactly for preferences, which nothing else stands beside.
 void check_preference(const RunConfig& config, const ParsedConfig& parsed) {
   const ObjectiveConfig& c = config.objective;
@@ -292,6 +317,7 @@ void check_preference(const RunConfig& config, const ParsedConfig& parsed) {
 
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
   check_cached_objective(config, parsed);
+  check_teacher_ranks(config, parsed);
   check_preference(config, parsed);
   const ObjectiveConfig& c = config.objective;
   for (const auto& [field, changes] :

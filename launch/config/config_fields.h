@@ -376,6 +376,8 @@ void fields(Io& io, ParallelConfig& c) {
   io("sequence_parallel", c.sequence_parallel);
   io("bucket_mib", c.bucket_mib, above_to(0, 65536));
   io("deadline_s", c.deadline_s, above_to(0, 1e7));
+  io("teacher_ranks", c.teacher_ranks, between(0, 65536));
+  io("teacher_layout", c.teacher_layout);
 }
 
 template <class Io>

@@ -13,6 +13,7 @@
 #include "launch/run/devices.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/stop_flag.h"
+#include "launch/run/teacher_ranks.h"
 #include "launch/run/threads.h"
 #include "parallel/axes/communicators.h"
 #include "parallel/axes/warm_up.h"
@@ -42,6 +43,8 @@ Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout
       sequence_parallel_(sequence_parallel) {
   if (!memory_->is_host()) parallel::warm_up(*mesh_, memory_);
 }
+
+int Rank::num_processes() const { return teacher_ranks_ != nullptr ? teacher_ranks_->world().size() : world_->size(); }
 
 nn::ModelOptions Rank::sharded(core::DType dtype) const {
   return {.memory = memory_,
@@ -76,24 +79,60 @@ nn::ModelOptions Rank::frozen_shard(core::DType dtype) const {
   return options;
 }
 
-void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
-              const char* axis) {
+namespace {
+
+using World = std::shared_ptr<parallel::WorldComm>;
+
+std::string layout_of(const std::string& named, const char* axis, int ranks) {
+  return named.empty() ? fmt::format("{}{}", axis, ranks) : named;
+}
+
+Rank rank_of(const World& world, const RunConfig& config, const std::string& layout, bool sequence_parallel) {
+  const int threads = threads_of_rank(config.train.threads);
+  return {world, layout, threads, sequence_parallel, memory_of_rank(config.train.device, threads)};
+}
+
+void with_world(const RunConfig& config, const std::string& command, const std::function<void(const World&)>& f) {
   parallel::MpiWorld world({.deadline = std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)),
                             .warn = [](const std::string& line) { make_log(0)->warn("{}", line); }});
   try {
     if (world.size() > 1) check_same_everywhere(*world.comm(), run_identity(config, command));
-    const std::string& named = config.parallel.layout;
-    const std::string layout = named.empty() ? fmt::format("{}{}", axis, world.comm()->size()) : named;
-    const int threads = threads_of_rank(config.train.threads);
-    Rank rank(world.comm(), layout, threads, config.parallel.sequence_parallel,
-              memory_of_rank(config.train.device, threads));
-    f(rank);
+    f(world.comm());
   } catch (const parallel::PeerError&) {
     throw;  // everybody has heard it
   } catch (const std::exception& e) {
     world.comm()->abort(e.what());
     throw;
   }
+}
+
+}  // namespace
+
+void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
+              const char* axis) {
+  with_world(config, command, [&](const World& world) {
+    Rank rank = rank_of(world, config, layout_of(config.parallel.layout, axis, world->size()),
+                        config.parallel.sequence_parallel);
+    f(rank);
+  });
+}
+
+void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
+              const std::function<void(Rank&, const TeacherRanks&)>& serve) {
+  const ParallelConfig& c = config.parallel;
+  if (c.teacher_ranks == 0) return in_world(config, command, f);
+  with_world(config, command, [&](const World& world) {
+    const auto num_teachers = static_cast<int>(c.teacher_ranks);
+    const std::string student = layout_of(c.layout, "dp", std::max(world->size() - num_teachers, 1)),
+                      teacher = layout_of(c.teacher_layout, "dp", num_teachers);
+    TeacherRanks ranks(world, num_teachers, parallel::parse_layout(student), parallel::parse_layout(teacher));
+    Rank rank = rank_of(ranks.side(), config, ranks.is_teacher() ? teacher : student,
+                        c.sequence_parallel && !ranks.is_teacher());
+    if (ranks.is_teacher()) return serve(rank, ranks);
+    rank.reach_teacher(ranks);
+    f(rank);
+    ranks.dismiss();
+  });
 }
 
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine) {

@@ -16,6 +16,8 @@
 
 namespace limbeck::launch {
 
+class TeacherRanks;
+
 class Rank {
  public:
   /// Collective over `world`: cuts it as `layout` says ("ep2"). With `sequence_parallel`, the ranks of a tensor group
@@ -31,6 +33,11 @@ class Rank {
   /// For what the host alone reads and writes.
   core::MemoryPtr host_memory() const { return memory_->host(); }
   bool is_first() const { return world_->rank() == 0; }
+  /// The way to the teacher's ranks, where this is one of the student's and the teacher has some; else null.
+  const TeacherRanks* teacher_ranks() const { return teacher_ranks_; }
+  void reach_teacher(const TeacherRanks& ranks) { teacher_ranks_ = &ranks; }
+  /// Of the whole run.
+  int num_processes() const;
   /// Among the ranks whose data come first: the tensor group of the first rank.
   bool has_first_data() const { return mesh_->dp().rank() == 0; }
 
@@ -50,6 +57,7 @@ class Rank {
   std::unique_ptr<parallel::Mesh> mesh_;
   nn::Communicators comms_;
   bool sequence_parallel_;
+  const TeacherRanks* teacher_ranks_ = nullptr;
 };
 
 /// Runs f on this process's rank of the world that the launcher started (a world of one without it), cut as the config
@@ -58,6 +66,10 @@ class Rank {
 /// words; it is thrown on.
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const char* axis = "dp");
+
+/// The same where the teacher may have ranks of its own: f runs on the student's, `serve` on those, until f is done.
+void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
+              const std::function<void(Rank&, const TeacherRanks&)>& serve);
 
 /// Collective: a string of every rank, in rank order, on every rank.
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);

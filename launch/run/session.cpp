@@ -8,10 +8,7 @@
 #include "data/tokenizers/smaller_vocabulary.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/vocabulary.h"
-#include "launch/console/progress.h"
-#include "launch/run/available_memory.h"
 #include "launch/run/checkpointing.h"
-#include "launch/run/clock.h"
 #include "launch/run/matched_rows.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/run_config.h"
@@ -60,7 +57,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (config.objective.preference && teacher_lacks_tokens())
     fail_usage("teacher.source is {}, which lacks tokens of data.tokenizer, expected a reference that has all",
                config.teacher->source);
-  if (names_teacher()) load_teacher(architecture.vocabulary, log);
+  if (names_teacher()) take_teacher(architecture.vocabulary, log);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
@@ -103,41 +100,25 @@ std::int64_t Session::usual_vocabulary() const {
   return names_teacher() && !teacher_rows_ ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
 }
 
-/// With as many rows of the vocabulary as the student has, so that logits stand beside logits; those behind the
-/// tokenizer's tokens count for nothing.
-void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
-  nn::ModelConfig architecture = teacher_source_.config;
-  architecture.vocabulary = vocabulary;
-  if (teacher_rows_ && teacher_rows_->lacks_any()) architecture.head_bias = true;
-  teacher_tensors_ = std::make_unique<nn::VocabularyRows>(*teacher_source_.reader, vocabulary, teacher_rows_);
-  nn::ModelOptions options = rank.frozen_copy(config.precision.frozen_storage);
-  if (config.precision.sharded_teacher) options = rank.frozen_shard(config.precision.frozen_storage);
-  options.as_kept = config.precision.mapped_teacher;
-  options.compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
-  options.residual = core::sum_dtype(*options.compute);
-  teacher_config = architecture;
-  teacher = std::make_unique<nn::Transformer>(architecture, options);
-  const std::int64_t available = available_memory();
-  auto since = Clock::now();
-  double seconds = 0;
-  while_others_hear(rank, [&] {
-    teacher->load(*teacher_tensors_);
-    seconds = lap(since);
-    teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
-  });
-  if (!options.as_kept) return;
-  auto layers = std::make_unique<MappedLayers>(*teacher);
-  if (available == 0 || layers->bytes() <= available) return;
-  const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
-  log->warn(
-      "the teacher's {:.2f} GiB are more than the {:.2f} GiB of memory that are available: each pass reads them from "
-      "{}, "
-      "which took {:.1f} s now ({:.2f} GiB/s): {} for the run's {}, beside what is computed",
-      gib(layers->bytes()), gib(available), teacher_source_.path.string(), seconds,
-      gib(layers->bytes()) / std::max(seconds, 1e-9),
-      duration_text(seconds * static_cast<double>(config.train.steps * config.batch.micro_batches)),
-      core::counted(config.train.steps, "step"));
-  streamed_teacher = std::move(layers);
+/// With as many rows of the vocabulary as the student has, so that logits stand beside logits.
+void Session::take_teacher(std::int64_t vocabulary, const Log& log) {
+  if (rank.teacher_ranks() != nullptr && teacher_rows_)
+    fail_usage("parallel.teacher_ranks is {}, expected 0: data.tokenizer has other ids than {}",
+               config.parallel.teacher_ranks, config.teacher->source);
+  RunningTeacher running = load_teacher(rank, config, teacher_source_, vocabulary, teacher_rows_, log);
+  teacher_tensors_ = std::move(running.tensors);
+  teacher = std::move(running.model);
+  streamed_teacher = std::move(running.streamed);
+  teacher_fingerprint = std::move(running.fingerprint);
+  teacher_config = teacher->config();
+  if (rank.teacher_ranks() == nullptr) return;
+  const core::DType compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
+  remote_teacher = std::make_unique<RemoteTeacher>(*rank.teacher_ranks(), rank.memory(),
+                                                   RemoteTeacher::Form{.width = teacher->config().width,
+                                                                       .hidden = compute,
+                                                                       .stream = core::sum_dtype(compute),
+                                                                       .fingerprint = teacher_fingerprint});
+  remote_teacher->keep_head(teacher->head().value, teacher->head_bias().value);
 }
 
 void Session::make_untrained_teacher() {
@@ -202,7 +183,7 @@ void Session::open_cache(const Log& log) {
 }
 
 void Session::release_teacher() {
-  if (!cached_teacher || !config.evaluation.set.empty()) return;
+  if (!runs_elsewhere() || !config.evaluation.set.empty()) return;
   streamed_teacher.reset();
   teacher.reset();
 }

@@ -20,10 +20,11 @@
 #include "launch/run/batch.h"
 #include "launch/run/cached_teacher.h"
 #include "launch/run/evaluation.h"
-#include "launch/run/mapped_layers.h"
 #include "launch/run/model_source.h"
 #include "launch/run/rank.h"
+#include "launch/run/running_teacher.h"
 #include "launch/run/student_start.h"
+#include "launch/run/teacher_ranks.h"
 
 namespace limbeck::launch {
 
@@ -39,10 +40,12 @@ class Session {
   Session(Rank& rank, RunConfig config, const Log& log);
 
   /// Whether the student learns from a teacher, one that runs or its cache.
-  bool distils() const { return teacher != nullptr || cached_teacher != nullptr; }
+  bool distils() const { return teacher != nullptr || runs_elsewhere(); }
+  /// Whether steps ask a cache, or other ranks, in the place of `teacher`.
+  bool runs_elsewhere() const { return cached_teacher != nullptr || remote_teacher != nullptr; }
   /// Whether the text has tokens, by name, that the teacher has not.
   bool teacher_lacks_tokens() const { return teacher_rows_ && !teacher_rows_->pieces.empty(); }
-  /// Gives the teacher's memory back where the student learns from its cache and nothing else asks it.
+  /// Gives the teacher's memory back where steps do not ask it and nothing else does.
   void release_teacher();
 
   /// Collective, before a run learns: from teacher.cache, where the config names one.
@@ -86,6 +89,7 @@ class Session {
   std::unique_ptr<nn::Adapters> adapters;  // of the student, which is frozen then; null without config.adapters
   BaseModel base;
   std::unique_ptr<CachedTeacher> cached_teacher;  // that the student learns from; null without teacher.cache
+  std::unique_ptr<RemoteTeacher> remote_teacher;  // null without parallel.teacher_ranks
   std::string text_fingerprint;                   // Mixture::fingerprint, 16 hexadecimal digits
   std::string teacher_fingerprint;                // model_fingerprint, or the cache's; empty without a teacher
   StudentStart start;
@@ -96,7 +100,7 @@ class Session {
   /// Whether the config names the teacher itself, not its cache alone.
   bool names_teacher() const { return config.teacher && !config.teacher->source.empty(); }
   void check_cached_objective() const;
-  void load_teacher(std::int64_t vocabulary, const Log& log);
+  void take_teacher(std::int64_t vocabulary, const Log& log);
   /// How many tokens a student has whose config does not say it.
   std::int64_t usual_vocabulary() const;
   void make_adapters(const core::PlacementRule& place);

@@ -143,7 +143,8 @@ std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& sampl
 }
 
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead, CachedTeacher* cached) {
+                     std::int64_t micro_batches, std::int64_t num_ahead, CachedTeacher* cached,
+                     RemoteTeacher* remote) {
   core::check(
       samples.num_targets > 0,
       "step: none of the {} tokens has a target, expected documents of two tokens or more, of conversations more "
@@ -157,6 +158,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
     data::TokenBatch mine = samples.fetch(first, count);
     if (cached != nullptr && !cached->is_whole()) input.taught.push_back(cached->take(memory, mine));
+    if (remote != nullptr) input.answers.push_back(remote->take(mine));
     nn::Batch& batch = input.batches.emplace_back(make_batch(memory, mine, 0, count, first, num_ahead));
     if (cached != nullptr && cached->is_whole()) input.texts.push_back(std::move(mine));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
@@ -208,6 +210,10 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       if (options.control.kind == Control::ShuffledPositions)
         taught.hidden = half_turned(taught.hidden, batch.offsets_on_host);
     }
+    if (!input.answers.empty()) {
+      taught.hidden = input.answers[micro].hidden;
+      taught.layers = input.answers[micro].layers;
+    }
     // What a token's distance in a layer is times, and where the squares of gradients go.
     const auto share_of = [&](const auto& match, std::optional<std::int64_t> square) {
       return core::MatchOptions{.weight = match.weight / static_cast<double>(match.num_matched()),
@@ -216,7 +222,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     };
     if (!input.taught.empty()) taught.layers = input.taught[micro].hidden;
     Var distance;  // of the student's hidden states from those
-    if (options.hidden && (models.teacher || !input.taught.empty()))
+    if (options.hidden && (models.teacher || models.remote || !input.taught.empty()))
       pass.gives = [&](std::int64_t layer, const Var& given) {
         const std::int64_t of_teacher = match_of(options.hidden->layers, layer);
         if (of_teacher < 0) return;
@@ -268,10 +274,11 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
             options.valid_vocabulary < 0 ? models.student.config().vocabulary : options.valid_vocabulary,
             models.student.head().shape()[0], models.student.vocabulary_part().first,
             core::sum_dtype(hidden.value.dtype()));
-      else if (models.teacher)
-        teacher =
-            std::make_unique<core::OnlineTeacher>(further > 0 ? moved_up(taught.hidden, further) : taught.hidden,
-                                                  models.teacher->head().value, models.teacher->head_bias().value);
+      else if (models.teacher || models.remote)
+        teacher = std::make_unique<core::OnlineTeacher>(
+            further > 0 ? moved_up(taught.hidden, further) : taught.hidden,
+            models.remote ? models.remote->head() : models.teacher->head().value,
+            models.remote ? models.remote->head_bias() : models.teacher->head_bias().value);
       if (options.preference_beta == 0) return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);
       // First what model and reference hold of each response, then the gradient with what follows from that.
       core::Tape off(core::Tape::Mode::Off);
@@ -362,7 +369,8 @@ StepResult QueuedPasses::read() {
 StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
                             parallel::GradientSync& sync) {
   const StepInput input =
-      read_input(rank.memory(), rank, samples, options.micro_batches, models.student.num_predictors());
+      read_input(rank.memory(), rank, samples, options.micro_batches, models.student.num_predictors(), models.cached,
+                 models.remote);
   return queue_passes(rank, models, input, options, sync).read();
 }
 

@@ -22,6 +22,7 @@
 #include "launch/run/expert_load.h"
 #include "launch/run/mapped_layers.h"
 #include "launch/run/rank.h"
+#include "launch/run/teacher_ranks.h"
 #include "parallel/axes/gradient_sync.h"
 
 namespace limbeck::launch {
@@ -31,7 +32,8 @@ struct StepModels {
   const nn::Transformer* teacher;  // null: none runs beside the student
   const core::Objective& objective;
   const MappedLayers* streamed = nullptr;  // the teacher's, where its weights come from the disk in each pass
-  CachedTeacher* cached = nullptr;         // in the teacher's place
+  CachedTeacher* cached = nullptr;         // in the teacher's place, as
+  RemoteTeacher* remote = nullptr;         // one on other ranks
 };
 
 /// What stands in the teacher's place (objective.control); an untrained one is StepModels' teacher.
@@ -80,6 +82,7 @@ struct StepOptions {
 /// Sums and means over all ranks and micro-batches.
 struct StepResult {
   CachedTeacher::Figures cache;                // of this step, where the teacher is a cache; the wait is this rank's
+  double teacher_wait_seconds = 0;             // of this rank, for a teacher on others
   core::LossStatistics head;                   // sums over valid targets
   double objective = 0;                        // the objective's mean over valid targets, or pairs
   std::optional<PreferenceResult> preference;  // of a step of pairs
@@ -102,6 +105,7 @@ struct StepResult {
 struct StepInput {
   std::vector<nn::Batch> batches;           // of this rank, by micro-batch
   std::vector<CachedTeacher::Part> taught;  // of each, what the teacher's cache has of it; empty without one
+  std::vector<RemoteTeacher::Answer> answers;  // of each, what a teacher on other ranks says; empty without one
   std::vector<data::TokenBatch> texts;      // of each, whose whole distributions are read from the cache; empty else
   core::Tensor per_target;                  // [1] float64: 1 / the step's targets, or its pairs
   double text_seconds = 0;                  // that the samples took to read
@@ -110,7 +114,8 @@ struct StepInput {
 /// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws
 /// where the step has no valid target. `num_ahead`: depths of nn::Batch::ahead.
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead = 0, CachedTeacher* cached = nullptr);
+                     std::int64_t micro_batches, std::int64_t num_ahead = 0, CachedTeacher* cached = nullptr,
+                     RemoteTeacher* remote = nullptr);
 /// What read_input will read of `samples`: the same batches.
 std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "core/counted.h"
@@ -162,7 +163,7 @@ std::string quantised_as(const PrecisionConfig& precision) {
 
 /// The one that runs beside the student in the steps; null: none does.
 const nn::Transformer* running_teacher(const Session& session) {
-  if (session.cached_teacher) return nullptr;
+  if (session.runs_elsewhere()) return nullptr;
   return session.untrained_teacher ? session.untrained_teacher.get() : session.teacher.get();
 }
 
@@ -186,13 +187,14 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       schedule_(make_schedule(session.config)),
       training_step_(session.rank,
                      {*session.student, running_teacher(session), objective_.get(),
-                      session.cached_teacher ? nullptr : session.streamed_teacher.get(), session.cached_teacher.get()},
+                      session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(),
+                      session.cached_teacher.get(), session.remote_teacher.get()},
                      sync_, optimizer_, parameters_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
   find_matches({});  // what does not fit is said before anything is made
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
-  if (session.teacher && !session.cached_teacher) {
+  if (session.teacher && !session.runs_elsewhere()) {
     const nn::ModelConfig& teacher = session.teacher->config();
     const std::int64_t heads = session.student->config().num_predict_layers;  // beside the one of its pass
     flops_per_token_ += nn::forward_flops_per_token(teacher, s) +
@@ -217,6 +219,11 @@ void Trainer::find_matches(std::span<const std::int64_t> kept) {
   const nn::ModelConfig &student = session_.student->config(), &teacher = *session_.teacher_config;
   hidden_ = hidden_match(objective.hidden_states, student, teacher, kept);
   if (hidden_) hidden_->projectors = projectors_.by_layer();
+  if (hidden_ && session_.remote_teacher) {
+    std::set<std::int64_t> layers(hidden_->layers.begin(), hidden_->layers.end());
+    layers.erase(-1);
+    session_.remote_teacher->want_layers({layers.begin(), layers.end()});
+  }
   const bool is_cut_later = session_.config.student_init && kept.empty();
   if (hidden_ && session_.cached_teacher && !(is_cut_later && objective.hidden_states.layers.empty()))
     check_kept(*hidden_, session_.cached_teacher->cache().contents().hidden_layers, session_.config.teacher->cache);
@@ -325,16 +332,22 @@ Throughput Trainer::throughput() const {
   return {rate, rate * flops_per_token_ / peak_flops_, timed_seconds_};
 }
 
-/// What this step reads of the cache, unless it is on its way, and what the next one will.
+/// What this step asks of the cache or of other ranks, unless it is on its way, and what the next one will.
 void Trainer::prefetch(const StepText& samples) {
-  CachedTeacher& cached = *session_.cached_teacher;
-  if (cached.is_whole()) return;  // a step reads its own, chunk by chunk
+  const RunConfig& config = session_.config;
   const auto batches = [&](const StepText& text) {
-    return batches_of(session_.rank, text, session_.config.batch.micro_batches);
+    return batches_of(session_.rank, text, config.batch.micro_batches);
   };
-  if (!cached.has_prefetched()) cached.prefetch(batches(samples));
-  if (steps_done_ + 1 < session_.config.train.steps)
-    cached.prefetch(batches(session_.step_text((steps_done_ + 1) * session_.config.batch.sequences_per_step)));
+  const auto fetch = [&](bool is_under_way, const auto& begin) {
+    if (!is_under_way) begin(batches(samples));
+    if (steps_done_ + 1 < config.train.steps && !is_sampled_step(config, steps_done_ + 2))
+      begin(batches(session_.step_text((steps_done_ + 1) * config.batch.sequences_per_step)));
+  };
+  // Of whole distributions a step reads its own, chunk by chunk.
+  if (CachedTeacher* cached = session_.cached_teacher.get(); cached != nullptr && !cached->is_whole())
+    fetch(cached->has_prefetched(), [&](auto all) { cached->prefetch(std::move(all)); });
+  if (RemoteTeacher* remote = session_.remote_teacher.get())
+    fetch(remote->has_asked(), [&](const auto& all) { remote->ask(all); });
 }
 
 StepReport Trainer::step(bool dump) {
@@ -357,7 +370,7 @@ StepReport Trainer::step(bool dump) {
                       session_.tokenizer->vocabulary_size(), samples.fetch(0, samples.num_sequences),
                       parameters_of(session_, projectors_));
   report.rate = schedule_.rate(report.step);
-  if (session_.cached_teacher) prefetch(samples);
+  if (session_.runs_elsewhere()) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
   const TeacherControl control{config.objective.control, config.objective.smoothing};
   const TrainingStep::Done done = training_step_.run(samples,
@@ -416,6 +429,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["cache_wait_s"] = r.cache.wait_seconds;
     line["kept_mass"] = r.cache.kept_mass / std::max(1.0, r.cache.tokens);
   }
+  if (session_.remote_teacher) line["teacher_wait_s"] = r.teacher_wait_seconds;
   if (hidden_) line["hidden_loss"] = r.hidden;
   if (r.preference) line.update(launch::to_json(*r.preference));
   for (std::size_t block = 0; block < nn::num_blocks; ++block)

@@ -80,7 +80,7 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
   auto since = Clock::now();
   times_ = {};
   StepInput input = read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches,
-                               models_.student.num_predictors(), models_.cached);
+                               models_.student.num_predictors(), models_.cached, models_.remote);
   const double text_seconds = input.text_seconds;
   if (options_.records)
     for (nn::Batch& batch : input.batches) batch.forget_values();
@@ -101,6 +101,7 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
   Done done{passes_->read(), norm_->values(), {}};
   notes.check();
   if (models_.cached != nullptr) done.result.cache = cache_figures();
+  if (models_.remote != nullptr) done.result.teacher_wait_seconds = models_.remote->take_wait_seconds();
   times_.optimizer += lap(since);
   done.times = times_;
   return done;
@@ -111,7 +112,8 @@ void TrainingStep::Done::check(std::int64_t step) const {
   std::string matched;  // those parts that there are
   for (const auto& [name, value] : {std::pair("further tokens", result.predict.empty() ? 0 : result.predict_loss()),
                                     {"hidden states", result.hidden},
-                                    {"attention", result.attention},
+                                    {"attention", result.updates[0]},
+                                    {"feed-forwards", result.updates[1]},
                                     {"routing", result.routing}})
     if (value != 0) matched += fmt::format("{} {}, ", name, value);
   core::check(std::isfinite(loss), "loss is not finite at step {}: objective {}, {}balance {}, z {}{}", step,

@@ -82,6 +82,13 @@ class Engine::Ticket final : public core::CommHandle::Pending {
     if (!is_done) state_->throw_failure();
   }
 
+  void wait_patiently() override {
+    std::unique_lock lock(state_->mutex);
+    state_->work.notify_one();
+    state_->done.wait(lock, [&] { return is_done || state_->failure; });
+    if (!is_done) state_->throw_failure();
+  }
+
   std::string what;
   std::int64_t number = 0;               // of the rank's operations
   std::shared_ptr<Operation> operation;  // guarded by the state's mutex

@@ -1,0 +1,51 @@
+#include "launch/run/running_teacher.h"
+
+#include <algorithm>
+
+#include "core/counted.h"
+#include "launch/console/progress.h"
+#include "launch/run/available_memory.h"
+#include "launch/run/clock.h"
+#include "launch/run/model_fingerprint.h"
+
+namespace limbeck::launch {
+
+RunningTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source, std::int64_t vocabulary,
+                            const std::optional<nn::TokenRows>& rows, const Log& log) {
+  nn::ModelConfig architecture = source.config;
+  architecture.vocabulary = vocabulary;
+  if (rows && rows->lacks_any()) architecture.head_bias = true;
+  RunningTeacher teacher;
+  teacher.tensors = std::make_unique<nn::VocabularyRows>(*source.reader, vocabulary, rows);
+  const PrecisionConfig& precision = config.precision;
+  nn::ModelOptions options = precision.sharded_teacher ? rank.frozen_shard(precision.frozen_storage)
+                                                       : rank.frozen_copy(precision.frozen_storage);
+  options.as_kept = precision.mapped_teacher;
+  options.compute = precision.bfloat16_teacher ? core::DType::BF16 : precision.compute;
+  options.residual = core::sum_dtype(*options.compute);
+  teacher.model = std::make_unique<nn::Transformer>(architecture, options);
+  const std::int64_t available = available_memory();
+  auto since = Clock::now();
+  double seconds = 0;
+  while_others_hear(rank, [&] {
+    teacher.model->load(*teacher.tensors);
+    seconds = lap(since);
+    teacher.fingerprint = model_fingerprint(*source.reader, source.config);
+  });
+  if (!options.as_kept) return teacher;
+  auto layers = std::make_unique<MappedLayers>(*teacher.model);
+  if (available == 0 || layers->bytes() <= available) return teacher;
+  const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
+  log->warn(
+      "the teacher's {:.2f} GiB are more than the {:.2f} GiB of memory that are available: each pass reads them from "
+      "{}, "
+      "which took {:.1f} s now ({:.2f} GiB/s): {} for the run's {}, beside what is computed",
+      gib(layers->bytes()), gib(available), source.path.string(), seconds,
+      gib(layers->bytes()) / std::max(seconds, 1e-9),
+      duration_text(seconds * static_cast<double>(config.train.steps * config.batch.micro_batches)),
+      core::counted(config.train.steps, "step"));
+  teacher.streamed = std::move(layers);
+  return teacher;
+}
+
+}  // namespace limbeck::launch

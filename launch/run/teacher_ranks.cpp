@@ -1,0 +1,186 @@
+#include "launch/run/teacher_ranks.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <utility>
+
+#include "core/error.h"
+
+namespace limbeck::launch {
+
+using core::CommHandle;
+using core::DType;
+using core::Tensor;
+
+namespace {
+
+constexpr std::int64_t most_layers = 1 << 16;
+constexpr std::int64_t most_tokens = std::int64_t{1} << 31;
+/// Of a question: whether it is the last, sequences, their length, layers.
+constexpr std::int64_t head_size = 4;
+
+core::MemoryPtr host() {
+  static const core::MemoryPtr memory = core::Memory::cpu(1);
+  return memory;
+}
+
+int parts(int size) { return std::max(size, 1); }
+
+}  // namespace
+
+TeacherRanks::TeacherRanks(std::shared_ptr<parallel::WorldComm> world, int num_teachers,
+                           const parallel::Layout& student, const parallel::Layout& teacher)
+    : world_(std::move(world)),
+      num_students_(world_->size() - num_teachers),
+      num_teachers_(num_teachers),
+      student_tp_(parts(student.tp)),
+      teacher_tp_(parts(teacher.tp)) {
+  if (num_teachers < 1 || num_students_ < 1)
+    core::fail_usage("parallel.teacher_ranks is {}, expected 1 or more, and fewer than the {} ranks that are running",
+                     num_teachers, world_->size());
+  parallel::check_world(student, num_students_);
+  parallel::check_world(teacher, num_teachers_);
+  side_ = world_->split(is_teacher() ? 1 : 0, world_->rank(), is_teacher() ? "teacher" : "student");
+}
+
+std::vector<int> TeacherRanks::replica() const {
+  const int number = world_->rank() / student_tp_ % num_replicas();
+  std::vector<int> ranks;
+  for (int i = 0; i < teacher_tp_; ++i) ranks.push_back(num_students_ + number * teacher_tp_ + i);
+  return ranks;
+}
+
+int TeacherRanks::answerer() const { return replica()[static_cast<std::size_t>(world_->rank() % student_tp_ % teacher_tp_)]; }
+
+std::vector<int> TeacherRanks::answered_ranks(int asker) const {
+  std::vector<int> ranks;
+  for (int i = side_->rank() % teacher_tp_; i < student_tp_; i += teacher_tp_) ranks.push_back(rank_of_asker(asker) + i);
+  return ranks;
+}
+
+void TeacherRanks::dismiss() {
+  if (!asks()) return;
+  std::vector<CommHandle> sent;
+  for (const int to : replica()) send_question(*world_, to, {.is_last = true}, sent);
+  for (CommHandle& handle : sent) handle.wait();
+}
+
+void send_question(core::Comm& world, int to, const TeacherQuestion& question, std::vector<CommHandle>& sent) {
+  const std::array<std::int64_t, head_size> head = {question.is_last ? 1 : 0, question.num_sequences,
+                                                    question.sequence_length, std::ssize(question.layers)};
+  sent.push_back(world.send_async(Tensor::from<std::int64_t>(host(), {head_size}, head), to));
+  if (!question.layers.empty())
+    sent.push_back(
+        world.send_async(Tensor::from<std::int64_t>(host(), {std::ssize(question.layers)}, question.layers), to));
+  if (!question.columns.empty())
+    sent.push_back(
+        world.send_async(Tensor::from<std::int32_t>(host(), {std::ssize(question.columns)}, question.columns), to));
+}
+
+TeacherQuestion receive_question(core::Comm& world, int from) {
+  Tensor head = Tensor::empty(host(), DType::I64, {head_size});
+  world.receive_async(head, from).wait_patiently();
+  const auto* said = head.host<std::int64_t>();
+  TeacherQuestion question{.num_sequences = said[1], .sequence_length = said[2], .is_last = said[0] != 0};
+  const std::int64_t num_layers = said[3];
+  core::check(question.num_sequences >= 0 && question.sequence_length >= 0 && num_layers >= 0 &&
+                  num_layers <= most_layers &&
+                  (question.sequence_length == 0 || question.num_sequences <= most_tokens / question.sequence_length),
+              "rank {} asks the teacher for {} sequences of {} tokens and {} layers", from, question.num_sequences,
+              question.sequence_length, num_layers);
+  if (num_layers > 0) {
+    Tensor layers = Tensor::empty(host(), DType::I64, {num_layers});
+    world.receive(layers, from);
+    question.layers = core::host_values<std::int64_t>(layers);
+  }
+  if (const std::int64_t n = 3 * question.num_sequences * question.sequence_length; n > 0) {
+    Tensor columns = Tensor::empty(host(), DType::I32, {n});
+    world.receive(columns, from);
+    question.columns = core::host_values<std::int32_t>(columns);
+  }
+  return question;
+}
+
+RemoteTeacher::RemoteTeacher(const TeacherRanks& ranks, core::MemoryPtr memory, Form form)
+    : ranks_(ranks), memory_(std::move(memory)), form_(std::move(form)) {
+  their_fingerprint_ = Tensor::zeros(host(), DType::U8, {teacher_fingerprint_length});
+  fingerprint_arrives_ = ranks_.world().receive_async(their_fingerprint_, ranks_.answerer());
+}
+
+RemoteTeacher::~RemoteTeacher() {
+  try {
+    fingerprint_arrives_.wait();
+    forget_asked();
+    for (CommHandle& handle : sent_) handle.wait();
+  } catch (const std::exception&) {
+    // The world is stopped, which whoever waits next hears.
+  }
+}
+
+void RemoteTeacher::want_layers(std::vector<std::int64_t> layers) {
+  forget_asked();
+  layers_ = std::move(layers);
+}
+
+void RemoteTeacher::forget_asked() {
+  for (Asked& asked : asked_)
+    for (CommHandle& handle : asked.arriving) handle.wait();
+  asked_.clear();
+}
+
+void RemoteTeacher::ask(const std::vector<data::TokenBatch>& batches) {
+  for (const data::TokenBatch& batch : batches) ask_one(batch);
+}
+
+void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
+  const std::int64_t n = std::ssize(batch.tokens);
+  if (ranks_.asks()) {
+    for (CommHandle& handle : sent_) handle.wait();  // of the question before, which has come
+    sent_.clear();
+    TeacherQuestion question{.num_sequences = batch.num_sequences,
+                             .sequence_length = batch.sequence_length,
+                             .layers = layers_};
+    for (const auto* column : {&batch.tokens, &batch.positions, &batch.documents})
+      question.columns.insert(question.columns.end(), column->begin(), column->end());
+    for (const int to : ranks_.replica()) send_question(ranks_.world(), to, question, sent_);
+  }
+  Asked& asked = asked_.emplace_back(Asked{.tokens = batch.tokens, .answer = {}, .arriving = {}});
+  const auto expect = [&](DType dtype) {
+    Tensor rows = Tensor::empty(memory_->host(), dtype, {n, form_.width});
+    if (n > 0) asked.arriving.push_back(ranks_.world().receive_async(rows, ranks_.answerer()));
+    return rows;
+  };
+  for (const std::int64_t layer : layers_) asked.answer.layers.emplace(layer, expect(form_.stream));
+  asked.answer.hidden = expect(form_.hidden);
+}
+
+void RemoteTeacher::check_fingerprint() {
+  if (!their_fingerprint_.defined()) return;
+  fingerprint_arrives_.wait();
+  const auto* bytes = their_fingerprint_.host<std::uint8_t>();
+  const std::string theirs(bytes, bytes + teacher_fingerprint_length);
+  core::check(theirs == form_.fingerprint,
+              "the teacher of rank {} has the fingerprint {}, that of the student's ranks {}: expected the same files "
+              "under teacher.source on all machines",
+              ranks_.answerer(), theirs, form_.fingerprint);
+  their_fingerprint_ = {};
+}
+
+RemoteTeacher::Answer RemoteTeacher::take(const data::TokenBatch& batch) {
+  const auto since = std::chrono::steady_clock::now();
+  check_fingerprint();
+  if (asked_.empty() || asked_.front().tokens != batch.tokens) {
+    forget_asked();  // other text is read than was said before
+    ask_one(batch);
+  }
+  Asked asked = std::move(asked_.front());
+  asked_.pop_front();
+  for (CommHandle& handle : asked.arriving) handle.wait();
+  wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+  asked.answer.hidden = asked.answer.hidden.in(memory_);
+  for (auto& [layer, rows] : asked.answer.layers) rows = rows.in(memory_);
+  return std::move(asked.answer);
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,141 @@
+// A teacher on ranks of its own (parallel.teacher_ranks): the last ranks of the world hold it, cut by a layout of their
+// own, and run it over what the student's ranks read next while those are still at this step. Hidden states travel,
+// never logits: the student's ranks have the teacher's head.
+//
+//     TeacherRanks place(world, /*teacher_ranks=*/2, student_layout, teacher_layout);
+//     if (place.is_teacher()) return serve_teacher(rank, config, place);            // teacher_service.h
+//     RemoteTeacher teacher(place, memory, {...});
+//     teacher.ask(batches_of_the_next_step);
+//     RemoteTeacher::Answer answer = teacher.take(batch);                         // waits for what is not there yet
+//     ...
+//     place.dismiss();
+//
+// Each data-parallel rank of the student asks one replica of the teacher, number d of them replica d % replicas, which
+// answers its askers in their order: so all of them ask equally often.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/device/memory.h"
+#include "core/tensor.h"
+#include "data/text/loader.h"
+#include "parallel/axes/mesh.h"
+#include "parallel/comm/world.h"
+
+namespace limbeck::launch {
+
+/// Who is what in the world, and how the two sides reach each other.
+class TeacherRanks {
+ public:
+  /// Throws a UsageError where the layouts do not fit the numbers of ranks. Collective over `world`: both sides become
+  /// groups.
+  TeacherRanks(std::shared_ptr<parallel::WorldComm> world, int num_teachers, const parallel::Layout& student,
+               const parallel::Layout& teacher);
+
+  bool is_teacher() const { return world_->rank() >= num_students_; }
+  /// Of this rank's side: its ranks have the world's order.
+  const std::shared_ptr<parallel::WorldComm>& side() const { return side_; }
+  core::Comm& world() const { return *world_; }
+
+  // Of a rank of the student's.
+  /// The ranks of the world that answer it, and are told what is asked.
+  std::vector<int> replica() const;
+  /// The one of them that answers this rank.
+  int answerer() const;
+  /// Whether this rank asks for its tensor group.
+  bool asks() const { return world_->rank() % student_tp_ == 0; }
+  /// No rank asks any more: the teacher's ranks end.
+  void dismiss();
+
+  // Of a rank of the teacher's.
+  int num_replicas() const { return num_teachers_ / teacher_tp_; }
+  /// Data-parallel ranks of the student.
+  int num_askers() const { return num_students_ / student_tp_; }
+  int replica_number() const { return side_->rank() / teacher_tp_; }
+  /// The rank of the world that asks for data-parallel rank `asker`, and those that this rank answers.
+  int rank_of_asker(int asker) const { return asker * student_tp_; }
+  std::vector<int> answered_ranks(int asker) const;
+
+ private:
+  std::shared_ptr<parallel::WorldComm> world_, side_;
+  int num_students_, num_teachers_, student_tp_, teacher_tp_;
+};
+
+/// What is asked: sequences of a text, and layers whose hidden states are wanted too. Travels as a head of whole
+/// numbers, the layers, and [3,T] int32: tokens, positions, documents.
+struct TeacherQuestion {
+  std::int64_t num_sequences = 0;
+  std::int64_t sequence_length = 0;
+  std::vector<std::int64_t> layers = {};
+  std::vector<std::int32_t> columns = {};  // [3 T]
+  bool is_last = false;                    // nothing is asked any more
+};
+void send_question(core::Comm& world, int to, const TeacherQuestion& question, std::vector<core::CommHandle>& sent);
+/// Waits as long as it takes, unless the world is stopped. Throws where what came cannot be a question.
+TeacherQuestion receive_question(core::Comm& world, int from);
+
+inline constexpr std::int64_t teacher_fingerprint_length = 16;
+
+class RemoteTeacher {
+ public:
+  /// What an answer is of: hidden states behind the last norm [T,width], and the stream's behind layers.
+  struct Form {
+    std::int64_t width = 0;
+    core::DType hidden = core::DType::F32;
+    core::DType stream = core::DType::F32;
+    std::string fingerprint = {};  // that the teacher's ranks have to have, too
+  };
+  RemoteTeacher(const TeacherRanks& ranks, core::MemoryPtr memory, Form form);
+  ~RemoteTeacher();  // waits for what is under way
+  RemoteTeacher(const RemoteTeacher&) = delete;
+  RemoteTeacher& operator=(const RemoteTeacher&) = delete;
+
+  /// The layers whose hidden states are answered from now on; what was asked before is forgotten.
+  void want_layers(std::vector<std::int64_t> layers);
+  /// The head [V_local,Ct] and its bias, for whoever makes logits of answers.
+  void keep_head(core::Tensor head, core::Tensor bias) { head_ = std::move(head), head_bias_ = std::move(bias); }
+  const core::Tensor& head() const { return head_; }
+  const core::Tensor& head_bias() const { return head_bias_; }
+
+  /// Collective over the student's ranks, as often on each: these are taken next. One without sequences counts too.
+  void ask(const std::vector<data::TokenBatch>& batches);
+  bool has_asked() const { return !asked_.empty(); }
+
+  struct Answer {
+    core::Tensor hidden;                            // [T,Ct], behind the last norm
+    std::map<std::int64_t, core::Tensor> layers;    // [T,Ct] each
+  };
+  /// Collective likewise. Of a batch that was not asked for, or not in this order, it is asked now. Throws where the
+  /// teacher's ranks have another model.
+  Answer take(const data::TokenBatch& batch);
+  /// That take() waited, since the last call.
+  double take_wait_seconds() { return std::exchange(wait_seconds_, 0); }
+
+ private:
+  struct Asked {
+    std::vector<std::int32_t> tokens;
+    Answer answer;
+    std::vector<core::CommHandle> arriving;
+  };
+  void ask_one(const data::TokenBatch& batch);
+  void forget_asked();
+  void check_fingerprint();
+
+  const TeacherRanks& ranks_;
+  core::MemoryPtr memory_;
+  Form form_;
+  std::vector<std::int64_t> layers_;
+  core::Tensor head_, head_bias_;
+  std::deque<Asked> asked_;
+  std::vector<core::CommHandle> sent_;
+  core::Tensor their_fingerprint_;
+  core::CommHandle fingerprint_arrives_;
+  double wait_seconds_ = 0;
+};
+
+}  // namespace limbeck::launch

@@ -1,0 +1,211 @@
+// A teacher on ranks of its own teaches what one beside the student does, under any layouts of the two.
+#include "launch/run/teacher_ranks.h"
+
+#include <gmock/gmock.h>
+
+#include <thread>
+
+#include "launch/run/teacher_service.h"
+#include "optim/objectives.h"
+#include "tests/support/golden_model.h"
+#include "tests/support/tensors.h"
+#include "tests/support/thread_ranks.h"
+
+namespace limbeck {
+namespace {
+
+using core::DType;
+using testing::GoldenModel;
+
+constexpr const char* fingerprint = "00112233aabbccdd";
+
+struct Case {
+  const char* student;
+  int student_ranks;
+  const char* teacher;
+  int teacher_ranks;
+  std::int64_t micro_batches = 1;
+  bool is_sharded = false;  // the teacher's experts
+};
+
+/// Two steps of the golden student beside a teacher of its width, held to two of its layers; the second reads the
+/// step's sequences in another order.
+template <class Then>
+void run_steps(launch::Rank& rank, const nn::Transformer* teacher, launch::RemoteTeacher* remote,
+               std::int64_t micro_batches, bool asks_ahead, const Then& then) {
+  const GoldenModel golden("matching.h5");
+  nn::Transformer student(golden.config(), rank.sharded(DType::F64));
+  student.load(golden.parameters());
+  parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
+  const optim::Distillation objective({.ce_weight = 0.3, .temperature = 1.5});
+  const launch::StepText first(golden.samples());
+  launch::StepText second(golden.samples());
+  second.fetch = [&](std::int64_t from, std::int64_t count) {
+    return first.fetch(first.num_sequences - from - count, count);
+  };
+  const launch::HiddenMatch hidden{.weight = 0.6, .layers = {0, 2}};
+  if (remote != nullptr) {
+    remote->want_layers({0, 2});
+    if (asks_ahead)
+      for (const launch::StepText* text : {&first, &second})
+        remote->ask(launch::batches_of(rank, *text, micro_batches));
+  }
+  for (const launch::StepText* text : {&first, &second}) {
+    const launch::StepResult result =
+        launch::forward_backward(rank, {student, teacher, objective, nullptr, nullptr, remote}, *text,
+                                 {.micro_batches = micro_batches, .hidden = hidden}, sync);
+    then(result, student.parameters());
+  }
+}
+
+TEST(TeacherRanks, TeachAsBesideTheStudent) {
+  const GoldenModel golden("matching.h5");
+  std::vector<launch::StepResult> expected;
+  std::vector<std::map<std::string, std::vector<double>>> gradients;
+  testing::run_ranks(1, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, "dp1", 1);
+    nn::Transformer teacher(golden.config("/teacher"), rank.frozen_copy(DType::F64));
+    teacher.load(golden.parameters("/teacher/parameters"));
+    run_steps(rank, &teacher, nullptr, 1, false,
+              [&](const launch::StepResult& result, const core::ParameterList& parameters) {
+                expected.push_back(result);
+                auto& all = gradients.emplace_back();
+                for (const core::Parameter* p : parameters) all[p->name] = testing::values_of(p->slot->grad);
+              });
+  });
+  ASSERT_GT(expected[0].hidden, 0);
+  ASSERT_NE(expected[0].loss(), expected[1].loss());
+
+  for (const Case& c : {Case{"dp1", 1, "dp1", 1}, Case{"dp1", 1, "tp2", 2}, Case{"dp2", 2, "dp1", 1, 2},
+                        Case{"dp3", 3, "dp2", 2}, Case{"tp2", 2, "dp1", 1, 3}, Case{"dp1", 1, "dp2", 2},
+                        Case{"tp2ep2", 4, "tp2", 4}, Case{"ep2", 2, "tp3", 3}, Case{"tp3", 3, "tp2", 2},
+                        Case{"dp3", 3, "ep2", 2, 2, true}, Case{"dp1", 1, "ep4", 4, 1, true}})
+    for (const bool asks_ahead : {false, true}) {
+      SCOPED_TRACE(fmt::format("{} taught by {}, {}", c.student, c.teacher, asks_ahead));
+      testing::run_ranks(c.student_ranks + c.teacher_ranks, [&](testing::RankWorld& world) {
+        launch::TeacherRanks ranks(world.comm, c.teacher_ranks, parallel::parse_layout(c.student),
+                                   parallel::parse_layout(c.teacher));
+        EXPECT_EQ(ranks.is_teacher(), world.rank >= c.student_ranks);
+        launch::Rank rank(ranks.side(), ranks.is_teacher() ? c.teacher : c.student, 1);
+        auto model = std::make_unique<nn::Transformer>(
+            golden.config("/teacher"), c.is_sharded && ranks.is_teacher() ? rank.frozen_shard(DType::F64)
+                                                                          : rank.frozen_copy(DType::F64));
+        model->load(golden.parameters("/teacher/parameters"));
+        if (ranks.is_teacher()) {
+          launch::RunningTeacher teacher;
+          teacher.model = std::move(model);
+          teacher.fingerprint = fingerprint;
+          return launch::answer_with(rank, ranks, teacher);
+        }
+        {
+          launch::RemoteTeacher remote(ranks, rank.memory(),
+                                       {.width = model->config().width,
+                                        .hidden = DType::F64,
+                                        .stream = DType::F64,
+                                        .fingerprint = fingerprint});
+          remote.keep_head(model->head().value, model->head_bias().value);
+          std::size_t step = 0;
+          run_steps(rank, nullptr, &remote, c.micro_batches, asks_ahead,
+                    [&](const launch::StepResult& result, const core::ParameterList& parameters) {
+                      EXPECT_NEAR(result.loss(), expected[step].loss(), 1e-11);
+                      EXPECT_NEAR(result.hidden, expected[step].hidden, 1e-11);
+                      EXPECT_NEAR(result.head.kl, expected[step].head.kl, 1e-10);
+                      EXPECT_LE(testing::worst_gradient_error(parameters, gradients[step]), 1e-9);
+                      ++step;
+                    });
+          EXPECT_EQ(step, 2U);
+        }
+        ranks.dismiss();
+      });
+    }
+}
+
+/// Two ranks: the student's does `ask`, the other teaches with a fingerprint.
+void beside_teacher(const std::string& theirs, const std::function<void(launch::RemoteTeacher&)>& ask,
+                    parallel::Deadline deadline = std::chrono::seconds(60)) {
+  const GoldenModel golden("matching.h5");
+  testing::run_ranks(
+      2,
+      [&](testing::RankWorld& world) {
+        const parallel::Layout alone = parallel::parse_layout("dp1");
+        launch::TeacherRanks ranks(world.comm, 1, alone, alone);
+        launch::Rank rank(ranks.side(), "dp1", 1);
+        if (ranks.is_teacher()) {
+          launch::RunningTeacher teacher;
+          teacher.model =
+              std::make_unique<nn::Transformer>(golden.config("/teacher"), rank.frozen_copy(DType::F64));
+          teacher.model->load(golden.parameters("/teacher/parameters"));
+          teacher.fingerprint = theirs;
+          return launch::answer_with(rank, ranks, teacher);
+        }
+        {
+          launch::RemoteTeacher remote(ranks, rank.memory(),
+                                       {.width = golden.config("/teacher").width,
+                                        .hidden = DType::F64,
+                                        .stream = DType::F64,
+                                        .fingerprint = fingerprint});
+          ask(remote);
+        }
+        ranks.dismiss();
+      },
+      deadline);
+}
+
+TEST(TeacherRanks, OfAnotherModelAreFound) {
+  const data::TokenBatch samples = GoldenModel("matching.h5").samples();
+  beside_teacher("ffffffffffffffff", [&](launch::RemoteTeacher& remote) {
+    EXPECT_THAT([&] { remote.take(samples); },
+                ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr(
+                    "the teacher of rank 1 has the fingerprint ffffffffffffffff, that of the student's ranks 0011")));
+  });
+}
+
+// What was asked for and is not wanted any more does not stand in the way of what is; nor does nothing at all.
+TEST(TeacherRanks, AnswerWhatIsTaken) {
+  const launch::StepText text(GoldenModel("matching.h5").samples());
+  const data::TokenBatch one = text.fetch(0, 1), two = text.fetch(1, 1), none = text.fetch(0, 0);
+  beside_teacher(fingerprint, [&](launch::RemoteTeacher& remote) {
+    const core::Tensor first = remote.take(one).hidden, second = remote.take(two).hidden;
+    EXPECT_NE(testing::values_of(first), testing::values_of(second));
+    remote.ask({one, none, one});
+    EXPECT_TRUE(remote.has_asked());
+    EXPECT_EQ(testing::values_of(remote.take(one).hidden), testing::values_of(first));
+    EXPECT_EQ(remote.take(none).hidden.shape()[0], 0);
+    remote.want_layers({1});
+    EXPECT_FALSE(remote.has_asked());
+    const launch::RemoteTeacher::Answer answer = remote.take(two);
+    EXPECT_EQ(testing::values_of(answer.hidden), testing::values_of(second));
+    EXPECT_EQ(answer.layers.at(1).shape(), second.shape());
+    remote.ask({one, two});
+    EXPECT_EQ(testing::values_of(remote.take(two).hidden), testing::values_of(second));
+    remote.ask({one});  // and never takes it
+  });
+}
+
+// The student's ranks may have other things to do for longer than they would wait for each other.
+TEST(TeacherRanks, WaitForQuestionsWithoutADeadline) {
+  const data::TokenBatch samples = GoldenModel("matching.h5").samples();
+  beside_teacher(
+      fingerprint,
+      [&](launch::RemoteTeacher& remote) {
+        remote.take(samples);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+        remote.take(samples);
+      },
+      std::chrono::milliseconds(1000));
+}
+
+TEST(TeacherRanks, NeedRanksOfBothSides) {
+  testing::run_ranks(2, [](testing::RankWorld& world) {
+    const parallel::Layout alone = parallel::parse_layout("dp1"), two = parallel::parse_layout("tp2");
+    const auto expect = [&](int teachers, const parallel::Layout& student, const char* message) {
+      EXPECT_THAT([&] { launch::TeacherRanks(world.comm, teachers, student, alone); },
+                  ::testing::ThrowsMessage<core::UsageError>(::testing::HasSubstr(message)));
+    };
+    expect(2, alone, "parallel.teacher_ranks is 2, expected 1 or more, and fewer than the 2 ranks");
+    expect(1, two, "layout 'tp2': the world has 1 ranks, expected a multiple of 2");
+  });
+}
+
+}  // namespace
+}  // namespace limbeck

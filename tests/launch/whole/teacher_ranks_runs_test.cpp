@@ -1,0 +1,119 @@
+// Runs whose teacher has ranks of its own, beside the same with a teacher beside the student.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "tests/support/written_out_run.h"
+
+namespace limbeck::testing {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+
+constexpr const char* teacher_job = R"(
+model {
+  vocabulary: 264 width: 16 num_layers: 4 num_heads: 2 max_positions: 64
+  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 }
+}
+data { text: "text" tokenizer: "bytes" sequence_length: 24 held_out_fraction: 0.35 }
+optimizer { rate: 2e-2 } schedule { warmup_steps: 0 } batch { sequences_per_step: 4 } train { steps: 4 threads: 1 }
+)";
+
+constexpr const char* distill_job = R"(
+teacher { source: "teacher" }
+student_init { num_layers: 2 choice: LIST layers: [0, 2] }
+data { text: "text" sequence_length: 24 held_out_fraction: 0.35 seed: 5 }
+objective {
+  cross_entropy_weight: 0.3
+  hidden_states { weight: 0.7 }
+  sampled_text { fraction: 0.4 prompt_tokens: 6 }
+}
+optimizer { rate: 5e-3 }
+schedule { warmup_steps: 0 }
+batch { sequences_per_step: 5 }
+train { steps: 5 seed: 11 eval_tokens: 120 eval_every_steps: 2 log_every_steps: 1 threads: 1 }
+evaluation { set { name: "again" text: "text" } }
+)";
+
+void write_jobs(const RunFolder& folder) {
+  folder.write("teacher.textproto", std::string(teacher_job) + in_float64);
+  folder.write("job.textproto", std::string(distill_job) + in_float64);
+  folder.succeed("train teacher.textproto --out teacher");
+}
+
+TEST(TeacherRankRuns, AreThoseOfATeacherBesideTheStudent) {
+  const RunFolder folder("teacher_ranks");
+  write_jobs(folder);
+  folder.succeed("distill job.textproto --out beside");
+  const std::vector<json> expected = folder.metrics("beside");
+  ASSERT_EQ(expected.size(), 5U);
+  const auto expect_same = [&](const std::string& run) {
+    const std::vector<json> lines = folder.metrics(run);
+    ASSERT_EQ(lines.size(), expected.size()) << run;
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      for (const auto& [name, value] : expected[i].items()) {
+        ASSERT_TRUE(lines[i].contains(name)) << run << " " << name;
+        if (value.is_number_float()) expect_near(lines[i][name], value, run + " " + name);
+      }
+      if (expected[i].contains("eval_sets"))
+        expect_near(lines[i]["eval_sets"]["again"]["kl"], expected[i]["eval_sets"]["again"]["kl"], run + " again");
+    }
+  };
+  struct Case {
+    const char* name;
+    int ranks, of_teacher;
+    const char* sets;
+  };
+  for (const Case& c : {Case{"own", 2, 1, ""}, Case{"tensor", 3, 1, "--set parallel.layout=tp2"},
+                        Case{"experts", 4, 2,
+                             "--set parallel.layout=ep2 --set parallel.teacher_layout=tp2 --set batch.micro_batches=2"},
+                        Case{"sharded", 3, 2,
+                             "--set precision.sharded_teacher=true --set parallel.teacher_layout=ep2"}}) {
+    const std::string output =
+        folder.succeed(fmt::format("distill job.textproto --out {} --set parallel.teacher_ranks={} {}", c.name,
+                                   c.of_teacher, c.sets),
+                       c.ranks);
+    EXPECT_THAT(output, HasSubstr(fmt::format(", and {} of the teacher, layout ", c.of_teacher)));
+    expect_same(c.name);
+  }
+  EXPECT_THAT(folder.read("own/metrics.jsonl"), HasSubstr("\"teacher_wait_s\":"));
+  // With a baseline, ended early and gone on with.
+  folder.succeed("distill job.textproto --out parts --steps 2 --set parallel.teacher_ranks=1", 2);
+  folder.succeed("distill job.textproto --out parts --resume --baseline --set parallel.teacher_ranks=1", 2);
+  expect_same("parts");
+  EXPECT_EQ(folder.metrics("parts/baseline").size(), 5U);
+  // Without figures that ask it, the student's ranks give the teacher back.
+  folder.succeed("distill job.textproto --out bare --set evaluation.set=[] --set parallel.teacher_ranks=1", 2);
+  expect_near(folder.metrics("bare")[3]["eval_kl"], expected[3]["eval_kl"], "eval_kl");
+}
+
+TEST(TeacherRankRuns, AreRefusedWhereTheTeacherIsAskedForMore) {
+  const RunFolder folder("teacher_ranks_refused");
+  write_jobs(folder);
+  const auto expect = [&](const std::string& sets, const std::string& message, int ranks = 1) {
+    const Outcome outcome =
+        folder.limbeck("distill job.textproto --out x --set parallel.teacher_ranks=1 " + sets, ranks);
+    EXPECT_EQ(outcome.code, 2) << outcome.output;
+    EXPECT_EQ(outcome.lines_with("error").size(), 1U) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr(message));
+  };
+  expect("", "parallel.teacher_ranks is 1, expected 1 or more, and fewer than the 1 ranks that are running");
+  expect("--set parallel.layout=tp2", "layout 'tp2': the world has 1 ranks, expected a multiple of 2", 2);
+  expect("--set objective.attention.weight=1",
+         "objective.attention.weight is given with parallel.teacher_ranks, expected 0");
+  expect("--set objective.routers.weight=1", "expected 0: routing does not travel");
+  expect("--set teacher.cache=kept", "teacher.cache is given with parallel.teacher_ranks, expected one of the two");
+  expect("--set objective.sampled_text.by=TEACHER", "expected STUDENT: the teacher's ranks do not generate");
+  expect("--set parallel.teacher_ranks=0 --set parallel.teacher_layout=tp2",
+         "parallel.teacher_layout is given without parallel.teacher_ranks");
+  // What fails on either side ends both.
+  std::filesystem::rename(folder.path() / "teacher", folder.path() / "away");
+  const Outcome lost = folder.limbeck("distill job.textproto --out x --set parallel.teacher_ranks=1", 2);
+  EXPECT_NE(lost.code, 0);
+  EXPECT_THAT(lost.output, HasSubstr("teacher"));
+}
+
+}  // namespace
+}  // namespace limbeck::testing
