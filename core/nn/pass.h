@@ -36,11 +36,11 @@ struct RouterTraining {
   std::uint64_t step = 0;
 };
 
-/// What a layer's last products read, which Pass::inside is called with.
 /// What adds to the stream in a layer.
 enum class Block : std::uint8_t { Attention, FeedForward };
 inline constexpr std::size_t num_blocks = 2;
 
+/// What a layer's last products read, which Pass::inside is called with.
 enum class Inside : std::uint8_t {
   Heads,    // that of attention: what the heads give [T,H_local*D]
   Neurons,  // that of a dense feed-forward, or of the shared experts: [T,F_local]

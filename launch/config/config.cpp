@@ -382,6 +382,9 @@ void check_for_train(const RunConfig& config) {
   for (const auto& [name, is_there] : {std::pair("teacher", config.teacher.has_value() && !objective.preference),
                                        std::pair("student_init", config.student_init.has_value())})
     if (is_there) fail_usage("train: there is a section {}, expected none: only distill has a teacher", name);
+  if (config.parallel.teacher_ranks > 0)
+    fail_usage("train: parallel.teacher_ranks is {}, expected 0: only distill has a teacher",
+               config.parallel.teacher_ranks);
   if (objective.preference && config.model->source.empty() && (!config.teacher || config.teacher->source.empty()))
     fail_usage("train: objective.preference is given, but no reference: expected model.source, or teacher.source");
   for (const auto& [name, value] : {std::pair("hidden_states.weight", objective.hidden_states.weight),

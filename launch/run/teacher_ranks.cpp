@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::int64_t most_layers = 1 << 16;
 constexpr std::int64_t most_tokens = std::int64_t{1} << 31;
-/// Of a question: whether it is the last, sequences, their length, layers.
+/// Of a question: its kind, sequences, their length, layers.
 constexpr std::int64_t head_size = 4;
 
 core::MemoryPtr host() {
@@ -62,12 +62,12 @@ std::vector<int> TeacherRanks::answered_ranks(int asker) const {
 void TeacherRanks::dismiss() {
   if (!asks()) return;
   std::vector<CommHandle> sent;
-  for (const int to : replica()) send_question(*world_, to, {.is_last = true}, sent);
+  for (const int to : replica()) send_question(*world_, to, {.kind = TeacherQuestion::Kind::End}, sent);
   for (CommHandle& handle : sent) handle.wait();
 }
 
 void send_question(core::Comm& world, int to, const TeacherQuestion& question, std::vector<CommHandle>& sent) {
-  const std::array<std::int64_t, head_size> head = {question.is_last ? 1 : 0, question.num_sequences,
+  const std::array<std::int64_t, head_size> head = {static_cast<std::int64_t>(question.kind), question.num_sequences,
                                                     question.sequence_length, std::ssize(question.layers)};
   sent.push_back(world.send_async(Tensor::from<std::int64_t>(host(), {head_size}, head), to));
   if (!question.layers.empty())
@@ -82,9 +82,10 @@ TeacherQuestion receive_question(core::Comm& world, int from) {
   Tensor head = Tensor::empty(host(), DType::I64, {head_size});
   world.receive_async(head, from).wait_patiently();
   const auto* said = head.host<std::int64_t>();
-  TeacherQuestion question{.num_sequences = said[1], .sequence_length = said[2], .is_last = said[0] != 0};
+  TeacherQuestion question{
+      .kind = TeacherQuestion::Kind{said[0]}, .num_sequences = said[1], .sequence_length = said[2]};
   const std::int64_t num_layers = said[3];
-  core::check(question.num_sequences >= 0 && question.sequence_length >= 0 && num_layers >= 0 &&
+  core::check(said[0] >= 0 && question.kind <= TeacherQuestion::Kind::End && question.num_sequences >= 0 && question.sequence_length >= 0 && num_layers >= 0 &&
                   num_layers <= most_layers &&
                   (question.sequence_length == 0 || question.num_sequences <= most_tokens / question.sequence_length),
               "rank {} asks the teacher for {} sequences of {} tokens and {} layers", from, question.num_sequences,
@@ -104,6 +105,7 @@ TeacherQuestion receive_question(core::Comm& world, int from) {
 
 RemoteTeacher::RemoteTeacher(const TeacherRanks& ranks, core::MemoryPtr memory, Form form)
     : ranks_(ranks), memory_(std::move(memory)), form_(std::move(form)) {
+  send({.kind = TeacherQuestion::Kind::Name});
   their_fingerprint_ = Tensor::zeros(host(), DType::U8, {teacher_fingerprint_length});
   fingerprint_arrives_ = ranks_.world().receive_async(their_fingerprint_, ranks_.answerer());
 }
@@ -133,18 +135,20 @@ void RemoteTeacher::ask(const std::vector<data::TokenBatch>& batches) {
   for (const data::TokenBatch& batch : batches) ask_one(batch);
 }
 
+void RemoteTeacher::send(const TeacherQuestion& question) {
+  if (!ranks_.asks()) return;
+  for (CommHandle& handle : sent_) handle.wait();  // of the question before, which has come
+  sent_.clear();
+  for (const int to : ranks_.replica()) send_question(ranks_.world(), to, question, sent_);
+}
+
 void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
   const std::int64_t n = std::ssize(batch.tokens);
-  if (ranks_.asks()) {
-    for (CommHandle& handle : sent_) handle.wait();  // of the question before, which has come
-    sent_.clear();
-    TeacherQuestion question{.num_sequences = batch.num_sequences,
-                             .sequence_length = batch.sequence_length,
-                             .layers = layers_};
-    for (const auto* column : {&batch.tokens, &batch.positions, &batch.documents})
-      question.columns.insert(question.columns.end(), column->begin(), column->end());
-    for (const int to : ranks_.replica()) send_question(ranks_.world(), to, question, sent_);
-  }
+  TeacherQuestion question{
+      .num_sequences = batch.num_sequences, .sequence_length = batch.sequence_length, .layers = layers_};
+  for (const auto* column : {&batch.tokens, &batch.positions, &batch.documents})
+    question.columns.insert(question.columns.end(), column->begin(), column->end());
+  send(question);
   Asked& asked = asked_.emplace_back(Asked{.tokens = batch.tokens, .answer = {}, .arriving = {}});
   const auto expect = [&](DType dtype) {
     Tensor rows = Tensor::empty(memory_->host(), dtype, {n, form_.width});

@@ -69,11 +69,16 @@ class TeacherRanks {
 /// What is asked: sequences of a text, and layers whose hidden states are wanted too. Travels as a head of whole
 /// numbers, the layers, and [3,T] int32: tokens, positions, documents.
 struct TeacherQuestion {
+  enum class Kind : std::int64_t {
+    Text,
+    Name,  // the model's fingerprint is asked for
+    End,   // nothing is asked any more
+  };
+  Kind kind = Kind::Text;
   std::int64_t num_sequences = 0;
   std::int64_t sequence_length = 0;
   std::vector<std::int64_t> layers = {};
   std::vector<std::int32_t> columns = {};  // [3 T]
-  bool is_last = false;                    // nothing is asked any more
 };
 void send_question(core::Comm& world, int to, const TeacherQuestion& question, std::vector<core::CommHandle>& sent);
 /// Waits as long as it takes, unless the world is stopped. Throws where what came cannot be a question.
@@ -90,6 +95,7 @@ class RemoteTeacher {
     core::DType stream = core::DType::F32;
     std::string fingerprint = {};  // that the teacher's ranks have to have, too
   };
+  /// Collective over the student's ranks, as all that asks.
   RemoteTeacher(const TeacherRanks& ranks, core::MemoryPtr memory, Form form);
   ~RemoteTeacher();  // waits for what is under way
   RemoteTeacher(const RemoteTeacher&) = delete;
@@ -122,6 +128,7 @@ class RemoteTeacher {
     Answer answer;
     std::vector<core::CommHandle> arriving;
   };
+  void send(const TeacherQuestion& question);
   void ask_one(const data::TokenBatch& batch);
   void forget_asked();
   void check_fingerprint();

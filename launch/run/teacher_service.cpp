@@ -1,7 +1,9 @@
 #include "launch/run/teacher_service.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -19,31 +21,25 @@ using core::Tensor;
 class Service {
  public:
   Service(Rank& rank, const TeacherRanks& ranks, const RunningTeacher& teacher)
-      : rank_(rank), ranks_(ranks), teacher_(teacher) {
-    const std::string& fingerprint = teacher.fingerprint;
-    const Tensor bytes = Tensor::from<std::uint8_t>(rank.host_memory(), {std::ssize(fingerprint)},
-                                                    {reinterpret_cast<const std::uint8_t*>(fingerprint.data()),
-                                                     fingerprint.size()});
-    for (int asker = ranks.replica_number(); asker < ranks.num_askers(); asker += ranks.num_replicas())
-      for (const int to : ranks.answered_ranks(asker)) sent_.push_back(ranks.world().send_async(bytes, to));
-  }
+      : rank_(rank), ranks_(ranks), teacher_(teacher) {}
 
-  /// A question of each asker; false: they dismiss us. Where experts are cut over the replicas, those that have fewer
-  /// askers run along.
+  /// A question of each asker, all of one kind; false: they dismiss us. Replicas that have fewer of them run along where
+  /// experts are cut over all.
   bool answer_all() {
+    auto kind = TeacherQuestion::Kind::Text;
     for (int first = 0; first < ranks_.num_askers(); first += ranks_.num_replicas()) {
       const int asker = first + ranks_.replica_number();
       TeacherQuestion question;
       if (asker < ranks_.num_askers()) question = receive_question(ranks_.world(), ranks_.rank_of_asker(asker));
-      if (question.is_last) is_over_ = true;
-      if (is_over_) continue;
-      const std::vector<Tensor> answer = run(question);
-      if (question.columns.empty()) continue;
+      if (first == 0) kind = kind_of_any(question.kind);
+      if (kind == TeacherQuestion::Kind::End) continue;
+      const std::vector<Tensor> answer = kind == TeacherQuestion::Kind::Name ? name() : run(question);
+      if (asker >= ranks_.num_askers() || answer.front().numel() == 0) continue;
       finish();
       for (const int to : ranks_.answered_ranks(asker))
         for (const Tensor& rows : answer) sent_.push_back(ranks_.world().send_async(rows, to));
     }
-    return !is_over_;
+    return kind != TeacherQuestion::Kind::End;
   }
 
   /// Waits until all answers have come.
@@ -53,6 +49,21 @@ class Service {
   }
 
  private:
+  /// Of the replicas' first questions; those without an asker hear it here.
+  TeacherQuestion::Kind kind_of_any(TeacherQuestion::Kind mine) const {
+    const auto number = static_cast<std::int64_t>(mine);
+    const Tensor greatest = Tensor::from<std::int64_t>(rank_.host_memory(), {1}, {&number, 1});
+    rank_.world().all_reduce_async(greatest, core::Reduce::Max).wait_patiently();
+    return TeacherQuestion::Kind{core::host_values<std::int64_t>(greatest)[0]};
+  }
+
+  std::vector<Tensor> name() const {
+    const auto bytes = std::as_bytes(std::span(teacher_.fingerprint));
+    Tensor text = Tensor::empty(rank_.host_memory(), core::DType::U8, {std::ssize(bytes)});
+    std::memcpy(text.mutable_raw(), bytes.data(), bytes.size());
+    return {text};
+  }
+
   /// Hidden states behind the layers that are asked for, and behind the last norm; on the host.
   std::vector<Tensor> run(const TeacherQuestion& question) const {
     const std::size_t n = question.columns.size() / 3;
@@ -86,7 +97,6 @@ class Service {
   const TeacherRanks& ranks_;
   const RunningTeacher& teacher_;
   std::vector<CommHandle> sent_;  // that may be under way
-  bool is_over_ = false;
 };
 
 }  // namespace
