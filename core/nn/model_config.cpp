@@ -83,12 +83,20 @@ Counts<Number> counts_of(const ModelConfig& c) {
   const Number used_experts = n(c.moe.experts_per_token) * expert + shared + router;
   const bool is_moe = c.is_moe_layer(c.num_layers);
   const Number predicts = 3 * norm + 2 * n(c.width) * n(c.width) + attention + norms;
-  return {common + positions + table * n(c.tied_head ? 1 : 2) + num_moe * all_experts +
+  const Number head = c.reward_head ? n(c.width) : table;
+  return {common + positions + table + (c.tied_head ? n(0) : head) + num_moe * all_experts +
               n(c.num_predict_layers) * (predicts + (is_moe ? all_experts : mlp)),
-          common + table + num_moe * used_experts, predicts + (is_moe ? used_experts : mlp)};
+          common + head + num_moe * used_experts, predicts + (is_moe ? used_experts : mlp)};
 }
 
 }  // namespace
+
+ModelConfig with_reward_head(ModelConfig config) {
+  config.reward_head = true;
+  config.tied_head = config.head_bias = false;
+  config.num_predict_layers = 0;
+  return config;
+}
 
 void validate(const ModelConfig& config, const std::string& where) {
   const auto positive = [&](const char* field, std::int64_t value, std::int64_t limit) {
@@ -126,6 +134,9 @@ void validate(const ModelConfig& config, const std::string& where) {
       fail_usage("{}.head_norm: there are norms of queries and keys, expected none beside norm_kind LAYER", where);
     if (config.norm_kind == NormKind::Layer && config.norm_offset != 0)
       fail_usage("{}.norm_offset is {}, expected 0 beside norm_kind LAYER", where, config.norm_offset);
+    if (config.reward_head && config != with_reward_head(config))
+      fail_usage("{}.reward_head is true, expected neither tied_head, head_bias nor num_predict_layers beside it",
+                 where);
     if (config.moe.num_experts > 0 && !config.mlp_gate)
       fail_usage("{}.mlp_gate is false, expected true beside experts", where);
     if (config.positions == Positions::Learned && scaling.kind != RopeScaling::Kind::None)

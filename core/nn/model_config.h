@@ -153,7 +153,8 @@ struct ModelConfig {
   bool attention_output_bias = false;  // o has a bias
   bool mlp_bias = false;               // the matrices of dense feed-forwards have biases
   bool head_bias = false;              // logits have a bias
-  bool mlp_gate = true;  // dense feed-forwards are down(activation(gate x) * up x), or down(activation(up x))
+  bool reward_head = false;  // in place of the vocabulary's: a number of a text, of its last token's hidden state
+  bool mlp_gate = true;      // dense feed-forwards are down(activation(gate x) * up x), or down(activation(up x))
   NormKind norm_kind = NormKind::Rms;
   Positions positions = Positions::Rotary;
   std::int64_t rotary_width = 0;  // channels of a head that turn, its first ones; 0: all
@@ -179,6 +180,9 @@ struct ModelConfig {
   std::int64_t num_moe_predict_layers() const { return is_moe_layer(num_layers) ? num_predict_layers : 0; }
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
+
+/// The same model with a reward head in place of the vocabulary's, and of what reads that.
+ModelConfig with_reward_head(ModelConfig config);
 
 /// What a model may have at most: far above any that is trained, and low enough that the products of sizes fit.
 struct ModelLimits {

@@ -21,6 +21,8 @@ using core::Shape;
 constexpr core::Cut by_rows{.dimension = 0};
 constexpr core::Cut by_columns{.dimension = 1};
 
+constexpr double usual_deviation = 0.02;  // of a matrix that begins
+
 /// Of attention's scores.
 double scale_of(const ModelConfig& c) {
   return c.attention_scale > 0 ? c.attention_scale : 1 / std::sqrt(static_cast<double>(c.head_width));
@@ -79,7 +81,10 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   if (options_.with_head) {
     norm_ = add_norm("norm");
     core::check(!c.tied_head || embedding_, "transformer: a tied head needs the embedding on the same rank");
-    head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width}, by_rows);
+    if (c.reward_head)
+      reward_head_ = add("reward.weight", {1, c.width}, {});
+    else
+      head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width}, by_rows);
     if (c.head_bias) head_bias_ = add("head.bias", {c.vocabulary}, by_rows, false);
   }
   if (!options_.with_predict) return;
@@ -247,11 +252,25 @@ Parameter& Transformer::parameter(const std::string& name) {
   return **at;
 }
 
+Var Transformer::head() const {
+  core::check(head_ != nullptr,
+              "the model has a reward head: it judges texts by a number, expected a model that predicts tokens");
+  return core::as_var(*head_);
+}
+
+Var Transformer::reward_head() const {
+  core::check(reward_head_ != nullptr,
+              "the model has no reward head, expected one that was trained by objective.reward, or a Hugging Face "
+              "directory of a model ForSequenceClassification");
+  return core::as_var(*reward_head_);
+}
+
 void Transformer::init_random(std::uint64_t seed) {
   for (Parameter* p : parameters()) {
     const bool to_residual =
         p->name.ends_with(".o.weight") || p->name.ends_with("down.weight") || p->name.ends_with(".down");
-    const double deviation = to_residual ? 0.02 / std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : 0.02;
+    const double deviation =
+        to_residual ? usual_deviation / std::sqrt(2.0 * static_cast<double>(config_.num_layers)) : usual_deviation;
     if (p->is_matrix())
       core::init_normal(*p, deviation, seed);
     else
@@ -265,22 +284,31 @@ void Transformer::init_random(std::uint64_t seed) {
 }
 
 void Transformer::load(const core::StateReader& reader, std::string_view end_of_name) {
-  for (Parameter* p : parameters()) {
-    if (!p->name.ends_with(end_of_name)) continue;
-    if (options_.as_kept && p->is_matrix()) {
-      if (auto lent = reader.lend(p->name, p->entry(p->value), options_.memory)) {
-        p->value = *lent;
-        continue;
+  for (Parameter* p : parameters())
+    if (p->name.ends_with(end_of_name)) load(reader, *p);
+}
+
+void Transformer::load(const core::StateReader& reader, Parameter& p) const {
+  if (options_.as_kept && p.is_matrix()) {
+    if (&p != reward_head_)  // which no product reads
+      if (auto lent = reader.lend(p.name, p.entry(p.value), options_.memory)) {
+        p.value = *lent;
+        return;
       }
-      p->value = Tensor::empty(options_.memory, options_.dtype, p->value.shape());
-    }
-    // What cuts and scales the weights of a teacher (student_init.h) does so in float32.
-    const bool is_widened = p->value.dtype() == DType::BF16 && !options_.frozen;
-    core::StateEntry entry =
-        p->entry(is_widened ? Tensor::empty(options_.memory, DType::F32, p->value.shape()) : p->value);
-    reader.read(p->name, entry);
-    if (is_widened) p->value.copy_from(entry.tensor.to(DType::BF16));
+    p.value = Tensor::empty(options_.memory, options_.dtype, p.value.shape());
   }
+  // What cuts and scales the weights of a teacher (student_init.h) does so in float32.
+  const bool is_widened = p.value.dtype() == DType::BF16 && !options_.frozen;
+  core::StateEntry entry = p.entry(is_widened ? Tensor::empty(options_.memory, DType::F32, p.value.shape()) : p.value);
+  reader.read(p.name, entry);
+  if (is_widened) p.value.copy_from(entry.tensor.to(DType::BF16));
+}
+
+void Transformer::load_with_new_reward_head(const core::StateReader& reader, std::uint64_t seed) {
+  core::check(reward_head_ != nullptr, "transformer: there is no reward head to begin");
+  for (Parameter* p : parameters())
+    if (p != reward_head_) load(reader, *p);
+  core::init_normal(*reward_head_, usual_deviation, seed);
 }
 
 core::StateDict Transformer::state_dict() {

@@ -63,8 +63,10 @@ class Transformer {
   /// In the order of use.
   core::ParameterList parameters() { return parameters_.list(); }
   Parameter& parameter(const std::string& name);
-  /// The head's weight [V_local,C]; the embedding's where they are tied.
-  Var head() const { return core::as_var(*head_); }
+  /// The head's weight [V_local,C]; the embedding's where they are tied. Throws where the model has a reward head.
+  Var head() const;
+  /// The weight of the reward head, [1,C], whole on every rank. Throws where the model has none.
+  Var reward_head() const;
   /// What is added to the logits, [V_local]; without a value where the model has none.
   Var head_bias() const { return head_bias_ != nullptr ? core::as_var(*head_bias_) : Var(); }
   /// The part of the vocabulary that this rank's head and embedding hold.
@@ -75,6 +77,8 @@ class Transformer {
   void init_random(std::uint64_t seed);
   /// Fills every parameter, or those whose names end so; throws where the source lacks one or has another shape.
   void load(const core::StateReader& reader, std::string_view end_of_name = "");
+  /// Every parameter of a source without a reward head, which begins as with init_random.
+  void load_with_new_reward_head(const core::StateReader& reader, std::uint64_t seed);
   core::StateDict state_dict();
   /// Moves the biases that experts are chosen by against their load, by `rate`: up those of experts that took fewer
   /// assignments than the mean, down those that took more (Wang et al. 2024, "Auxiliary-loss-free load balancing").
@@ -132,6 +136,8 @@ class Transformer {
   Output finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
                   const AuxiliaryLosses& losses) const;
 
+  void load(const core::StateReader& reader, Parameter& parameter) const;
+
   /// What turns queries and keys of some of the layers.
   struct Rotary {
     double base;
@@ -151,6 +157,7 @@ class Transformer {
   Norm norm_;
   Parameter* head_ = nullptr;
   Parameter* head_bias_ = nullptr;
+  Parameter* reward_head_ = nullptr;    // in place of head_
   mutable std::vector<Rotary> rotary_;  // by Attention::rope
 };
 

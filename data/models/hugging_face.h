@@ -82,10 +82,12 @@ class HuggingFaceModel : public core::StateReader {
 };
 
 struct HuggingFaceExport {
-  core::DType dtype = core::DType::BF16;                 // or float32; MXFP4: of gpt-oss' experts, beside bfloat16
-  std::map<std::string, std::string> files = {};         // by name, beside the model: of its tokenizer
-  std::optional<std::int64_t> bos_token = {};            // for config.json
-  std::vector<std::int64_t> eos_tokens = {};             // each ends an answer
+  core::DType dtype = core::DType::BF16;          // or float32; MXFP4: of gpt-oss' experts, beside bfloat16
+  std::map<std::string, std::string> files = {};  // by name, beside the model: of its tokenizer
+  std::optional<std::int64_t> bos_token = {};     // for config.json
+  std::vector<std::int64_t> eos_tokens = {};      // each ends an answer
+  /// For config.json of a model with a reward head, which reads the last token that is none of these.
+  std::optional<std::int64_t> padding_token = {};
   std::int64_t max_shard_bytes = 5'000'000'000;          // of tensors
   bool replace = false;                                  // a model that an earlier export wrote there
   std::int64_t values_at_once = std::int64_t{1} << 18U;  // of a tensor, read on a thread

@@ -44,7 +44,9 @@ HuggingFaceConfig parse_hugging_face_config(const std::string& text, const std::
                                        ? architectures[0].get<std::string>()
                                        : fields.text("architectures");
   const Family& family = family_of(architecture, fields.where());
-  const nn::ModelConfig model = read_config(family, fields);
+  const bool judges = architecture == family.reward_architecture;
+  const nn::ModelConfig model =
+      judges ? nn::with_reward_head(read_config(family, fields)) : read_config(family, fields);
   if (const auto reason = beyond(family, model)) core::fail("{}: {} ({})", where, *reason, family.name);
   return {&family, model, fields.has(quantization) ? std::optional(fields.section(quantization)) : std::nullopt};
 }
@@ -59,6 +61,13 @@ std::string hugging_face_config(const nn::ModelConfig& config, const HuggingFace
         options.dtype, family.name);
   const auto& eos = options.eos_tokens;
   Json json = write_config(family, config);
+  if (config.reward_head) {
+    json["architectures"] = {family.reward_architecture};
+    json["id2label"] = {{"0", "reward"}};  // of which transformers counts one
+    json["label2id"] = {{"reward", 0}};
+    json["problem_type"] = "regression";
+    json["pad_token_id"] = options.padding_token ? Json(*options.padding_token) : Json(nullptr);
+  }
   json["attention_dropout"] = 0.0;
   json["bos_token_id"] = options.bos_token ? Json(*options.bos_token) : Json(nullptr);
   json["eos_token_id"] = eos.empty() ? Json(nullptr) : eos.size() == 1 ? Json(eos.front()) : Json(eos);

@@ -213,7 +213,10 @@ void for_each_hugging_face_name(const nn::ModelConfig& c, const FamilyNames& nam
   for (std::int64_t layer = 0; layer < c.num_layers; ++layer)
     one_layer(layer, fmt::format("layers.{}.", layer), fmt::format("{}{}.{}.", names.root, names.layers, layer));
   norm(true, "norm", c.width, names.root + names.norm);
-  if (!c.tied_head) one("head", {c.vocabulary, c.width}, "lm_head");
+  if (c.reward_head)
+    one("reward", {1, c.width}, "score");
+  else if (!c.tied_head)
+    one("head", {c.vocabulary, c.width}, "lm_head");
   if (c.head_bias) one("head", {c.vocabulary}, "lm_head", ".bias");
   const auto copy = [&](const char* name, const std::string& stored) {
     HuggingFaceName copied{std::string(name) + ".weight", {c.vocabulary, c.width}, {stored + ".weight"}};

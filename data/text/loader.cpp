@@ -1,12 +1,14 @@
 #include "data/text/loader.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <utility>
 
 #include "core/error.h"
 #include "core/random.h"
+#include "data/text/documents.h"
 
 namespace limbeck::data {
 
@@ -37,6 +39,31 @@ std::int64_t whole_sequences(std::int64_t num_tokens, std::int64_t length) {
 
 std::int64_t TokenBatch::num_targets() const {
   return std::count_if(targets.begin(), targets.end(), [](auto target) { return target >= 0; });
+}
+
+void append_pair(const Document& chosen, const Document& rejected, TokenBatch& batch) {
+  const auto append = [&](std::int32_t part, std::int32_t position, std::int32_t token, std::int32_t target) {
+    batch.tokens.push_back(token);
+    batch.targets.push_back(target);
+    batch.positions.push_back(position);
+    batch.documents.push_back(part);
+  };
+  const std::int64_t rest = batch.sequence_length - std::ssize(chosen.ids) - std::ssize(rejected.ids);
+  check(rest >= 0 && !rejected.ids.empty(), "pair: {} and {} tokens, expected at most {} together", chosen.ids.size(),
+        rejected.ids.size(), batch.sequence_length);
+  std::int32_t part = 0;
+  for (const Document* document : {&chosen, &rejected}) {
+    const std::vector<std::int32_t>& ids = document->ids;
+    batch.pieces.push_back({.document = part, .first = std::ssize(batch.tokens), .count = std::ssize(ids)});
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      const bool has_target = i + 1 < ids.size() && document->is_target[i + 1] != 0;
+      append(part, static_cast<std::int32_t>(i), ids[i], has_target ? ids[i + 1] : -1);
+    }
+    ++part;
+  }
+  const std::int32_t last = batch.tokens.back();
+  for (std::int64_t i = 0; i < rest; ++i) append(2, static_cast<std::int32_t>(i), last, -1);
+  ++batch.num_sequences;
 }
 
 Loader::Loader(std::shared_ptr<const TokenFile> file, const LoaderOptions& options)
@@ -249,29 +276,18 @@ void Loader::append_sequence(const Order& order, std::int64_t first_token, Token
   ++batch.num_sequences;
 }
 
-/// Appends both documents whole, and fills the sequence up with the last token, as a document without a target.
 void Loader::append_pair(std::int64_t chosen, TokenBatch& batch) const {
-  const auto append = [&](std::int32_t part, std::int32_t position, std::int32_t token, std::int32_t target) {
-    batch.tokens.push_back(token);
-    batch.targets.push_back(target);
-    batch.positions.push_back(position);
-    batch.documents.push_back(part);
-  };
-  for (std::int32_t part = 0; part < 2; ++part) {
-    const std::int64_t document = chosen + part;
-    const std::vector<std::int32_t> ids = file_->read(document);
-    const auto is_target = file_->mask(document, 0, std::ssize(ids));
-    batch.pieces.push_back({.document = document, .first = std::ssize(batch.tokens), .count = std::ssize(ids)});
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      check_token(ids[i], document);
-      const bool has_target = i + 1 < ids.size() && is_target[i + 1] != 0;
-      append(part, static_cast<std::int32_t>(i), ids[i], has_target ? ids[i + 1] : -1);
-    }
+  std::array<Document, 2> both;
+  for (std::size_t part = 0; part < both.size(); ++part) {
+    const std::int64_t document = chosen + static_cast<std::int64_t>(part);
+    both[part].ids = file_->read(document);
+    both[part].is_target = file_->read_mask(document);
+    for (const std::int32_t id : both[part].ids) check_token(id, document);
   }
-  const std::int32_t last = batch.tokens.back();
-  const std::int64_t rest = options_.sequence_length - pair_length(chosen);
-  for (std::int64_t i = 0; i < rest; ++i) append(2, static_cast<std::int32_t>(i), last, -1);
-  ++batch.num_sequences;
+  const std::size_t known = batch.pieces.size();
+  data::append_pair(both[0], both[1], batch);
+  for (std::size_t part = 0; part < both.size(); ++part)
+    batch.pieces[known + part].document = chosen + static_cast<std::int64_t>(part);
 }
 
 void Loader::check_token(std::int32_t id, std::int64_t document) const {

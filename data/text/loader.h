@@ -39,6 +39,12 @@ struct TokenBatch {
   std::int64_t num_targets() const;  // those that are not -1
 };
 
+struct Document;
+
+/// Appends a sequence of two responses, each behind its prompt: both whole, filled up with the last token, as a third
+/// document without a target. Throws where they have more than sequence_length tokens, or none.
+void append_pair(const Document& chosen, const Document& rejected, TokenBatch& batch);
+
 struct LoaderOptions {
   std::int64_t sequence_length = 0;  // S
   std::int64_t vocabulary = 0;       // ids are checked against it

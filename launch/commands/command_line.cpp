@@ -56,13 +56,11 @@ CLI::Validator in_a_folder() {
 
 /// How text is read. --parse-special is of no use without `of`.
 template <class Options>
-void add_text_format(CLI::App& app, Options& options, CLI::Option* of, bool has_pairs) {
-  std::vector<std::string> formats = {"auto", "text", "jsonl", "chat"};
-  if (has_pairs) formats.emplace_back("pairs");
+void add_text_format(CLI::App& app, Options& options, CLI::Option* of) {
   app.add_option("--format", options.format,
-                 fmt::format("text: a file a document; jsonl: a line; chat: a line of messages; {}auto: by the name",
-                             has_pairs ? "pairs: a line of a prompt and two responses; " : ""))
-      ->check(CLI::IsMember(formats))
+                 "text: a file a document; jsonl: a line; chat: a line of messages; pairs: a line of a prompt and two "
+                 "responses; auto: by the name")
+      ->check(CLI::IsMember({"auto", "text", "jsonl", "chat", "pairs"}))
       ->capture_default_str();
   app.add_option("--field", options.field, "Where JSON lines have their text: a name, or names joined by dots")
       ->capture_default_str();
@@ -199,6 +197,7 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
               "limbeck eval runs/distill_smollm2\n"
               "  mpirun --bind-to none -n 2 limbeck eval student.gguf --text book.txt --teacher teacher.gguf\n"
               "  limbeck eval student.gguf --task arc:arc.jsonl --task mmlu:test.jsonl,shots=5,examples=dev.jsonl\n"
+              "  limbeck eval runs/reward --format pairs --text pairs.jsonl\n"
               "With --text each document is measured whole (docs/runs.md). Of tasks: docs/evaluation.md.");
   const auto options = bind<EvalOptions>(app, std::move(run));
   app.add_option("MODEL", options->model, "Config, checkpoint, run or Hugging Face directory, or GGUF file")
@@ -227,7 +226,7 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
   app.add_option("--stride", options->stride, "Tokens from one window to the next; otherwise half a window")
       ->transform(number<std::int64_t>(at_least(1)))
       ->type_name("N");
-  add_text_format(app, *options, text, /*has_pairs=*/false);
+  add_text_format(app, *options, text);
   app.add_option("--tokenizer", options->tokenizer, "Instead of the model's own: bytes, its file or folder, or a model")
       ->type_name("MODEL|bytes");
   app.add_flag("--json", options->json, "Print one JSON object, with all documents");
@@ -374,7 +373,7 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
                  "PREFIX of the PREFIX.bin and PREFIX.idx to write; with --train the folder of tokenizer.json")
       ->required()
       ->type_name("PREFIX");
-  add_text_format(app, *options, tokenizer, /*has_pairs=*/true);
+  add_text_format(app, *options, tokenizer);
   app.add_flag("--force", options->force, "Replace what is at --out");
   app.add_option("--threads", options->threads, "0: the cores this process may use")
       ->transform(number<int>(between(0, 4096)))

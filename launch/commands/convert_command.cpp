@@ -5,10 +5,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
 
 #include "core/counted.h"
+#include "data/files/json_text.h"
 #include "data/models/gguf_export.h"
 #include "data/models/gguf_model.h"
 #include "data/models/hugging_face.h"
@@ -148,6 +150,17 @@ std::string convert_to_gguf(const ModelSource& source, const ConvertOptions& opt
   return what;
 }
 
+/// The token that a tokenizer fills texts up with, where none of them ends with it.
+std::optional<std::int64_t> padding_token(const data::HuggingFaceExport& out, const data::Tokenizer* tokenizer) {
+  const auto config = out.files.find("tokenizer_config.json");
+  if (config == out.files.end() || tokenizer == nullptr) return std::nullopt;
+  const auto json = data::parse_json<nlohmann::json>(config->second, config->first);
+  nlohmann::json token = json.is_object() ? json.value("pad_token", nlohmann::json()) : nlohmann::json();
+  if (token.is_object()) token = token.value("content", nlohmann::json());
+  const auto id = token.is_string() ? tokenizer->id_of(token.get<std::string>()) : std::nullopt;
+  return id && std::ranges::count(out.eos_tokens, *id) == 0 ? std::optional<std::int64_t>(*id) : std::nullopt;
+}
+
 std::string convert_to_folder(const ModelSource& source, const ConvertOptions& options, core::DType dtype,
                               data::ExportWork work) {
   std::string what = "a Hugging Face directory, " + options.dtype;
@@ -183,6 +196,7 @@ std::string convert_to_folder(const ModelSource& source, const ConvertOptions& o
   } else if (source.tokenizer == nullptr) {
     what += without_tokenizer(source);
   }
+  if (source.config.reward_head) out.padding_token = padding_token(out, source.tokenizer.get());
   data::export_hugging_face(*source.reader, source.config, options.destination, out);
   return what;
 }

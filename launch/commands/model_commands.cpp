@@ -11,6 +11,7 @@
 #include "data/files/hdf5_file.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/commands/commands.h"
+#include "launch/commands/eval_pairs.h"
 #include "launch/commands/eval_tasks.h"
 #include "launch/commands/eval_text.h"
 #include "launch/commands/may_write.h"
@@ -123,6 +124,7 @@ std::vector<std::string> sets_of_evaluation(std::vector<std::string> sets) {
 int run_eval(const EvalOptions& options) {
   check_task_options(options);
   check_text_options(options);
+  if (options.format == "pairs") check_pairs_options(options);
   RunConfig of_ranks;
   of_ranks.train.threads = options.threads;
   if (options.logits) {
@@ -142,6 +144,10 @@ int run_eval(const EvalOptions& options) {
   }
   if (!options.tasks.empty()) {
     in_world(of_ranks, task_identity(options), [&](Rank& rank) { evaluate_tasks(rank, options); });
+    return 0;
+  }
+  if (options.format == "pairs") {
+    in_world(of_ranks, text_identity(options), [&](Rank& rank) { evaluate_pairs(rank, options); });
     return 0;
   }
   if (!options.text.empty() || options.tokens) {

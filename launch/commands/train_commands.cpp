@@ -128,7 +128,9 @@ std::optional<DistillStart> read_start_together(const Session& session, const Ru
   return start;
 }
 
+/// Nothing by a reward head.
 std::string continuation(const Session& session, const nn::Transformer& model, bool is_cut) {
+  if (model.config().reward_head) return "";
   return continue_prompt(model, session.rank, session.config.generation, *session.tokenizer, is_cut);
 }
 
@@ -339,10 +341,12 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
     if (after.held_out.tokens > 0) columns.emplace_back("after", after.held_out);
     if (!columns.empty()) report = "\nHeld-out sample:\n\n" + to_text(columns);
     report += sets_text(start ? start->sets : NamedEvaluations{}, after.sets);
-    report += continuation_text(config.generation.prompt, text);
-    report += fmt::format("\nThe model: {0}\n{3}Next:\n  {1} generate {2} --prompt \"...\"\n  {1} report {2}\n",
-                          trainer.last_checkpoint().string(), shell_path(options.program),
-                          shell_path(directory.path().string()), best_text(trainer.best(), directory.path()));
+    const bool judges = config.objective.reward.has_value();
+    if (!judges) report += continuation_text(config.generation.prompt, text);
+    report += fmt::format(
+        "\nThe model: {0}\n{3}Next:\n  {1} {4} {2} {5}\n  {1} report {2}\n", trainer.last_checkpoint().string(),
+        shell_path(options.program), shell_path(directory.path().string()), best_text(trainer.best(), directory.path()),
+        judges ? "eval" : "generate", judges ? "--format pairs --text PAIRS.jsonl" : "--prompt \"...\"");
   }
   if (!rank.is_first()) return true;
   write_result(report);
@@ -390,8 +394,9 @@ int run_training(const TrainOptions& options, bool distils) {
   distils ? check_for_distill(config) : check_for_train(config);
   if (options.dump_gradients && config.objective.control != Control::None)
     core::fail_usage("--dump-gradients is given with objective.control, expected none: nothing reads such a dump");
-  if (options.dump_gradients && config.objective.preference)
-    core::fail_usage("--dump-gradients is given with objective.preference, expected none: nothing reads such a dump");
+  if (options.dump_gradients && config.objective.has_pairs())
+    core::fail_usage("--dump-gradients is given with objective.{}, expected none: nothing reads such a dump",
+                     config.objective.preference ? "preference" : "reward");
   const std::string command = fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\nbaseline: {}\n",
                                           distils ? "distill" : "train", options.steps.value_or(0), options.resume,
                                           options.dump_gradients.has_value(), options.baseline);

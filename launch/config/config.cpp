@@ -410,6 +410,8 @@ void check_for_train(const RunConfig& config) {
 void check_for_distill(const RunConfig& config) {
   if (config.objective.preference)
     fail_usage("distill: objective.preference is given, expected none: train learns from preferences");
+  if (config.objective.reward)
+    fail_usage("distill: objective.reward is given, expected none: train learns from preferences");
   const bool is_cached = config.teacher && !config.teacher->cache.empty();
   if (!config.teacher || (config.teacher->source.empty() && !(is_cached && config.model)))
     fail_usage("distill: teacher.source is not given, expected a GGUF file, a Hugging Face directory or a checkpoint{}",

@@ -168,6 +168,11 @@ struct PreferenceConfig {
   friend bool operator==(const PreferenceConfig&, const PreferenceConfig&) = default;
 };
 
+struct RewardConfig {
+  double center = 0;
+  friend bool operator==(const RewardConfig&, const RewardConfig&) = default;
+};
+
 struct ObjectiveConfig {
   double cross_entropy_weight = 0.5;  // alpha
   double temperature = 1.0;
@@ -182,8 +187,12 @@ struct ObjectiveConfig {
   bool renormalised = false;
   double predict_weight = 0.3;
   std::optional<PreferenceConfig> preference;
+  std::optional<RewardConfig> reward;
   RouterMatchConfig routers;
   UpdateMatchConfig attention, feed_forward;
+
+  /// Whether the text is of pairs of responses.
+  bool has_pairs() const { return preference || reward; }
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };
 

@@ -235,8 +235,11 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
   const auto steps = steps_between(name, config);
   if (!steps) refuse("a set of evaluation.set before the last dot; or \"held_out/\" and the name of a source");
   if (*steps == 0) refuse("its figure to be measured while training: train.eval_every_steps above 0");
-  if (needs_teacher(name) && (!config.teacher || config.teacher->source.empty()))
-    refuse("a figure without a teacher: there is none");
+  const bool has_teacher = (config.teacher && !config.teacher->source.empty()) || config.objective.preference;
+  if (needs_teacher(name) && !has_teacher) refuse("a figure without a teacher: there is none");
+  if (needs_pairs(name) && !config.objective.has_pairs()) refuse("a figure of text: there are no pairs of responses");
+  if (config.objective.reward && !needs_pairs(name))
+    refuse("preference_loss, preference_accuracy or preference_margin: a reward head predicts no tokens");
 }
 
 /// What a teacher that does not run beside the student cannot give.
@@ -274,7 +277,6 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
   };
   refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache", "one of the two");
   refuse(config.train.cuda_graph, "train.cuda_graph", "false: a step waits for other ranks");
-  refuse(c.preference.has_value(), "objective.preference", "none: the reference runs beside the model");
   refuse(c.control != Control::None, "objective.control", "NONE: it stands in the place of a teacher that runs");
   refuse(c.attention.weight > 0, "objective.attention.weight", "0: what attention gives does not travel");
   refuse(c.feed_forward.weight > 0, "objective.feed_forward.weight", "0: what feed-forwards give does not travel");
@@ -283,16 +285,17 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
          "STUDENT: the teacher's ranks do not generate");
 }
 
-/// Pairs are there exactly for preferences, which nothing else stands beside.
-void check_preference(const RunConfig& config, const ParsedConfig& parsed) {
+/// Pairs are there exactly for preferences and rewards, which nothing else stands beside.
+void check_pairs(const RunConfig& config, const ParsedConfig& parsed) {
   const ObjectiveConfig& c = config.objective;
+  const char* asked = c.preference ? "objective.preference" : "objective.reward";
   const auto check_format = [&](data::TextFormat format, const std::string& path, bool is_read) {
     const bool has_pairs = format == data::TextFormat::Pairs;
-    if (has_pairs && !c.preference)
-      fail_usage("{}: {} is PAIRS, expected objective.preference too, which learns from them", parsed.place_of(path),
-                 path);
-    if (c.preference && is_read && !has_pairs)
-      fail_usage("{}: {} is another, expected PAIRS with objective.preference", parsed.place_of(path), path);
+    if (has_pairs && !c.has_pairs())
+      fail_usage("{}: {} is PAIRS, expected objective.preference or objective.reward too, which learn from them",
+                 parsed.place_of(path), path);
+    if (c.has_pairs() && is_read && !has_pairs)
+      fail_usage("{}: {} is another, expected PAIRS with {}", parsed.place_of(path), path, asked);
   };
   check_format(config.data.format, "data.format", !config.data.text.empty());
   for (std::size_t i = 0; i < config.data.sources.size(); ++i)
@@ -303,22 +306,25 @@ void check_preference(const RunConfig& config, const ParsedConfig& parsed) {
       fail_usage("{0}: {1} is PAIRS, expected another: held-out pairs are measured, no set of them",
                  parsed.place_of(fmt::format("evaluation.set[{}].format", i)),
                  fmt::format("evaluation.set[{}].format", i));
-  if (!c.preference) return;
+  if (!c.has_pairs()) return;
   const auto refuse = [&](bool is_given, const char* field, const char* expected) {
-    if (is_given)
-      fail_usage("{}: {} is given with objective.preference, expected {}", parsed.place_of(field), field, expected);
+    if (is_given) fail_usage("{}: {} is given with {}, expected {}", parsed.place_of(field), field, asked, expected);
   };
+  refuse(c.preference && c.reward, "objective.reward", "one of both");
   refuse(config.train.cuda_graph, "train.cuda_graph", "false: steps have sequences of other lengths");
   refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache",
          "none: the reference runs beside the model");
   refuse(c.hidden_states.weight > 0, "objective.hidden_states.weight", "0");
   refuse(c.sampled_text.fraction > 0, "objective.sampled_text.fraction", "0");
+  if (!c.reward) return;
+  refuse(config.adapters.has_value(), "adapters", "none: the head is trained with the model");
+  refuse(!config.evaluation.set.empty(), "evaluation.set[0]", "none: held-out pairs are measured");
 }
 
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
   check_cached_objective(config, parsed);
   check_teacher_ranks(config, parsed);
-  check_preference(config, parsed);
+  check_pairs(config, parsed);
   const ObjectiveConfig& c = config.objective;
   for (const auto& [field, changes] :
        {std::pair{"final_cross_entropy_weight", c.final_cross_entropy_weight.has_value()},

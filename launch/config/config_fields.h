@@ -131,6 +131,7 @@ void fields(Io& io, ModelSection& section) {
   io("positions", c.positions);
   io("rotary_width", c.rotary_width, at_least(0));
   io("latent", c.latent);
+  io("reward_head", c.reward_head);
   io("num_predict_layers", c.num_predict_layers, between(0, nn::ModelLimits::num_predict_layers));
 }
 
@@ -256,6 +257,11 @@ void fields(Io& io, PreferenceConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, RewardConfig& c) {
+  io("center", c.center, at_least(0));
+}
+
+template <class Io>
 void fields(Io& io, ObjectiveConfig& c) {
   io("cross_entropy_weight", c.cross_entropy_weight, between(0, 1));
   io("temperature", c.temperature, above(0));
@@ -270,6 +276,7 @@ void fields(Io& io, ObjectiveConfig& c) {
   io("renormalised", c.renormalised);
   io("predict_weight", c.predict_weight, at_least(0));
   io("preference", c.preference);
+  io("reward", c.reward);
   io("routers", c.routers);
   io("attention", c.attention);
   io("feed_forward", c.feed_forward);

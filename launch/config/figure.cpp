@@ -14,8 +14,15 @@ bool is_figure(const FigureName& name) {
   return std::find(figure_names.begin(), figure_names.end(), name.figure) != figure_names.end();
 }
 
-bool needs_teacher(const FigureName& name) { return name.figure == "kl" || rises(name); }
+bool needs_teacher(const FigureName& name) {
+  return name.figure == "kl" || name.figure == "top1_agreement" || name.figure == "sum_min";
+}
 
-bool rises(const FigureName& name) { return name.figure == "top1_agreement" || name.figure == "sum_min"; }
+bool needs_pairs(const FigureName& name) { return name.figure.starts_with("preference_"); }
+
+bool rises(const FigureName& name) {
+  return name.figure == "top1_agreement" || name.figure == "sum_min" || name.figure == "preference_accuracy" ||
+         name.figure == "preference_margin";
+}
 
 }  // namespace limbeck::launch

@@ -16,15 +16,24 @@ struct FigureName {
   std::string figure;  // of figure_names
 };
 
-inline constexpr std::array<std::string_view, 6> figure_names = {"ce", "perplexity",     "bits_per_byte",
-                                                                 "kl", "top1_agreement", "sum_min"};
+inline constexpr std::array<std::string_view, 9> figure_names = {"ce",
+                                                                 "perplexity",
+                                                                 "bits_per_byte",
+                                                                 "kl",
+                                                                 "top1_agreement",
+                                                                 "sum_min",
+                                                                 "preference_loss",
+                                                                 "preference_accuracy",
+                                                                 "preference_margin"};
 
 /// Cut at the last dot; whether there is such a set or figure is not looked at.
 FigureName figure_name(std::string_view text);
 
-/// Whether it is one of figure_names; those of them that need a teacher; those of which more is better.
+/// Whether it is one of figure_names; those of them that need a teacher, or pairs of responses; those of which more is
+/// better.
 bool is_figure(const FigureName& name);
 bool needs_teacher(const FigureName& name);
+bool needs_pairs(const FigureName& name);
 bool rises(const FigureName& name);
 
 }  // namespace limbeck::launch

@@ -86,7 +86,8 @@ void add_sets(std::vector<Row>& rows, const std::vector<RunResults>& runs) {
           std::tuple{"bits/byte", "bits_per_byte", Better::Lower},
           std::tuple{"calibration error", "ece", Better::Lower}, std::tuple{"KL", "kl", Better::Lower},
           std::tuple{"top-1 agreement", "top1_agreement", Better::Higher},
-          std::tuple{"acceptance", "sum_min", Better::Higher}}) {
+          std::tuple{"acceptance", "sum_min", Better::Higher},
+          std::tuple{"pairs right", "preference_accuracy", Better::Higher}}) {
       const auto value = [name, key = key](const RunResults& run) { return of_set(run.after, name, key); };
       const auto before = [name, key = key](const RunResults& run) { return of_set(run.before, name, key); };
       if (std::none_of(runs.begin(), runs.end(), [&](const RunResults& run) { return value(run).has_value(); }))
@@ -115,6 +116,8 @@ std::vector<Row> rows_of(const std::vector<RunResults>& runs) {
       held_out("  99 %", "kl_p99", Better::Lower),
       held_out("top-1 agreement", "top1_agreement", Better::Higher),
       held_out("acceptance", "sum_min", Better::Higher),
+      held_out("pairs of responses: right", "preference_accuracy", Better::Higher),
+      held_out("  margin of rewards", "preference_margin", Better::Higher),
       held_out("expert load: entropy", "load_entropy", Better::Higher),
       held_out("  of the worst layer", "load_worst_entropy", Better::Higher),
       held_out("  starved experts", "starved_experts", Better::Lower, whole)};
@@ -375,9 +378,7 @@ std::string results_text(const RunResults& run) {
 Json results_json(const RunResults& run) {
   Json json = {{"name", run.name},
                {"path", run.path.string()},
-               {"kind", run.config.objective.preference ? "preferences"
-                        : run.config.teacher            ? "distillation"
-                                                        : "training"},
+               {"kind", kind_of(run)},
                {"state", name_of(run.state)},
                {"step", run.record.last_step},
                {"steps", run.config.train.steps}};

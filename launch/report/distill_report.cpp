@@ -279,10 +279,13 @@ std::string to_text(const NamedEvaluations& columns) {
   };
   std::string text = line("", [](const std::string& name, const Evaluation&) { return name; });
   text += line("tokens", [](const std::string&, const Evaluation& e) { return fmt::format("{}", e.tokens); });
-  text += figure("cross-entropy", &Evaluation::cross_entropy);
-  text += line("perplexity", [](const std::string&, const Evaluation& e) { return perplexity(e); });
-  text += line("bits/byte", [](const std::string&, const Evaluation& e) { return number(e.bits_per_byte()); });
-  text += figure("calibration error", &Evaluation::calibration_error);
+  const bool judges = !columns.empty() && columns.back().second.is_of_rewards();
+  if (!judges) {
+    text += figure("cross-entropy", &Evaluation::cross_entropy);
+    text += line("perplexity", [](const std::string&, const Evaluation& e) { return perplexity(e); });
+    text += line("bits/byte", [](const std::string&, const Evaluation& e) { return number(e.bits_per_byte()); });
+    text += figure("calibration error", &Evaluation::calibration_error);
+  }
   if (!columns.empty() && columns.back().second.preference) {
     const auto of_pairs = [&](const char* what, auto PreferenceResult::*value) {
       return line(what, [&](const std::string&, const Evaluation& e) {
@@ -291,6 +294,8 @@ std::string to_text(const NamedEvaluations& columns) {
     };
     text += of_pairs("pairs: right, share", &PreferenceResult::accuracy);
     text += of_pairs("  margin of rewards, mean", &PreferenceResult::margin);
+    if (judges) text += of_pairs("  reward of the chosen", &PreferenceResult::chosen);
+    if (judges) text += of_pairs("  reward of the rejected", &PreferenceResult::rejected);
     text += of_pairs("  loss", &PreferenceResult::loss);
   }
   std::vector<std::optional<ModelLoad>> loads;

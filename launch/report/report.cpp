@@ -29,10 +29,6 @@ bool is_page(const fs::path& file) {
   return data::head_of_file(file).value_or("").find(page_mark) != std::string::npos;
 }
 
-const char* kind_of(const RunResults& run) {
-  return run.config.objective.preference ? "preferences" : run.config.teacher ? "distillation" : "training";
-}
-
 std::string title_of(const std::vector<RunResults>& runs) {
   return runs.size() == 1 ? escape(runs[0].name) : fmt::format("{} runs", runs.size());
 }

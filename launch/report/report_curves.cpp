@@ -90,6 +90,10 @@ std::vector<Fields> of_training() {
   constexpr const char* nats = "nats a token";
   return {
       {{.title = "Loss", .unit = nats}, {{"loss", "loss"}}},
+      {{.title = "Pairs of responses", .unit = "share that is right"},
+       {{"preference_accuracy", "training pairs"}, {"eval_preference_accuracy", "held out"}}},
+      {{.title = "Rewards of responses", .unit = "held out"},
+       {{"eval_chosen_reward", "chosen"}, {"eval_rejected_reward", "rejected"}}},
       {{.title = "KL to the teacher", .unit = nats},
        {{"kl", "training text"}, {"eval_kl", "held out"}, {"eval_kl_median", "held out, median"}}},
       {{.title = "Cross-entropy", .unit = nats},

@@ -237,4 +237,10 @@ RunResults read_run(const RunDirectory& directory) {
   return run;
 }
 
+const char* kind_of(const RunResults& run) {
+  if (run.config.objective.preference) return "preferences";
+  if (run.config.objective.reward) return "rewards";
+  return run.config.teacher ? "distillation" : "training";
+}
+
 }  // namespace limbeck::launch

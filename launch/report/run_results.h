@@ -77,6 +77,8 @@ struct RunResults {
 /// run's. A run without a step yet has an empty record.
 RunResults read_run(const RunDirectory& directory);
 
+/// "preferences", "rewards", "distillation" or "training".
+const char* kind_of(const RunResults& run);
 /// "finished", "stopped early", "paused", "stopped" or "running".
 const char* name_of(RunState state);
 /// "finished", "stopped early at step 60 (patience)", "60 of 200 steps, paused by --steps".

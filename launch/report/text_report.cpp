@@ -23,14 +23,18 @@ std::string shortened(const std::string& name) {
   return name.size() <= name_width ? name : "..." + name.substr(name.size() - name_width + 3);
 }
 
-std::vector<std::string> cells_of(const Evaluation& e, bool has_teacher) {
-  const auto four = [&](double value) { return e.tokens > 0 ? fixed(value, 4) : "-"; };
+std::vector<std::string> cells_of(const Evaluation& e, bool has_teacher, bool has_pairs) {
+  const bool is_said = e.tokens > 0 && !e.is_of_rewards();
+  const auto four = [&](double value) { return is_said ? fixed(value, 4) : "-"; };
   const auto bits = e.bits_per_byte();
   std::vector<std::string> cells = {fmt::format("{}", e.tokens), e.bytes ? fmt::format("{}", *e.bytes) : "-",
-                                    four(e.cross_entropy), e.tokens > 0 ? fmt::format("{:.5g}", e.perplexity()) : "-",
-                                    bits && e.tokens > 0 ? four(*bits) : "-"};
+                                    four(e.cross_entropy), is_said ? fmt::format("{:.5g}", e.perplexity()) : "-",
+                                    bits ? four(*bits) : "-"};
   if (has_teacher)
     for (const double value : {e.kl, e.agreement, e.sum_min}) cells.push_back(e.has_teacher() ? four(value) : "-");
+  if (has_pairs)
+    for (const auto value : {&PreferenceResult::accuracy, &PreferenceResult::margin})
+      cells.push_back(e.preference ? fixed((*e.preference).*value, 4) : "-");
   return cells;
 }
 
@@ -114,8 +118,11 @@ std::string figures_table(const NamedEvaluations& rows) {
       std::any_of(rows.begin(), rows.end(), [](const auto& row) { return row.second.has_teacher(); });
   std::vector<std::string> head = {"tokens", "bytes", "ce", "perplexity", "bits/byte"};
   if (has_teacher) head.insert(head.end(), {"KL", "top-1", "sum min"});
+  const bool has_pairs =
+      std::any_of(rows.begin(), rows.end(), [](const auto& row) { return row.second.preference.has_value(); });
+  if (has_pairs) head.insert(head.end(), {"right", "margin"});
   std::string text = row("", head);
-  for (const auto& [name, evaluation] : rows) text += row(name, cells_of(evaluation, has_teacher));
+  for (const auto& [name, evaluation] : rows) text += row(name, cells_of(evaluation, has_teacher, has_pairs));
   return text;
 }
 

@@ -33,8 +33,8 @@ std::string to_text(const TextReport& report);
 /// "layers", an object for each; "against" as differences_json has it. What was not measured is not there.
 nlohmann::ordered_json to_json(const TextReport& report);
 
-/// Rows of figures under names, for a terminal: tokens, bytes, ce, perplexity, bits/byte, and with a teacher KL, top-1
-/// and sum min. What is not known is "-".
+/// Rows of figures under names, for a terminal: tokens, bytes, ce, perplexity, bits/byte, with a teacher KL, top-1
+/// and sum min, and of pairs of responses the share that is right and the margin. What is not known is "-".
 std::string figures_table(const NamedEvaluations& rows);
 
 }  // namespace limbeck::launch

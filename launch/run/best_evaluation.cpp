@@ -37,6 +37,14 @@ std::optional<double> figure_of(const Measurement& measurement, const std::strin
     evaluation = &found->second;
   }
   if (evaluation->tokens == 0 || (needs_teacher(name) && !evaluation->has_teacher())) return std::nullopt;
+  if (needs_pairs(name)) {
+    if (!evaluation->preference) return std::nullopt;
+    const PreferenceResult& of_pairs = *evaluation->preference;
+    return name.figure == "preference_loss"       ? of_pairs.loss
+           : name.figure == "preference_accuracy" ? of_pairs.accuracy
+                                                  : of_pairs.margin;
+  }
+  if (evaluation->is_of_rewards()) return std::nullopt;
   if (name.figure == "ce") return evaluation->cross_entropy;
   if (name.figure == "perplexity") return evaluation->perplexity();
   if (name.figure == "bits_per_byte") return evaluation->bits_per_byte();

@@ -300,7 +300,8 @@ class Comparison {
   }
 
   /// A file may have a head that is the embedding once more as that alone.
-  std::string head_of(int side) const { return models_[side]->config.tied_head ? "embed.weight" : "head.weight"; }
+  std::string head_of(int side) const { return models_[side]->config.tied_head ? "embed.weight" : own_head(); }
+  const char* own_head() const { return models_[0]->config.reward_head ? "reward.weight" : "head.weight"; }
 
   /// Rows whose float32 values take a quarter of what may be in memory at once.
   std::int64_t rows_at_once(std::int64_t columns) const {
@@ -405,7 +406,7 @@ class Comparison {
       std::array<std::vector<float>, 2> logits;
       on_both([&](int side) {
         nn::ModelConfig config = models_[side]->config;
-        std::map<std::string, std::string> of = {{"head.weight", head_of(side)}};
+        std::map<std::string, std::string> of = {{own_head(), head_of(side)}};
         if (config.head_bias) of["head.bias"] = "head.bias";
         const SomeRows rows(*models_[side]->reader, of, {{first, count}});
         config.tied_head = false;
@@ -418,8 +419,9 @@ class Comparison {
         part.load(rows);
         for (const core::Parameter* p : part.parameters())
           compare(side, p->name == "head.weight" ? head_of(1) : p->name, first, p->value);
+        const core::Var head = config.reward_head ? part.reward_head() : part.head();
         logits[side] = core::host_values<float>(
-            core::logits_of(forward(part, &stream_[side]), part.head().value, part.head_bias().value));
+            core::logits_of(forward(part, &stream_[side]), head.value, part.head_bias().value));
       });
       for (std::size_t i = 0; i < logits[0].size(); ++i) {
         is_finite_ = is_finite_ && std::isfinite(logits[0][i]) && std::isfinite(logits[1][i]);

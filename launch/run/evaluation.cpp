@@ -6,8 +6,8 @@
 #include <numbers>
 #include <numeric>
 
+#include "core/ops/reward.h"
 #include "core/slice.h"
-#include "kernels/preference.h"
 #include "launch/run/batch.h"
 
 namespace limbeck::launch {
@@ -44,6 +44,16 @@ PreferenceResult::PreferenceResult(std::span<const double> sums) {
   margin = sums[kernels::PreferenceMargin] / n;
   chosen = sums[kernels::PreferenceChosen] / n;
   rejected = sums[kernels::PreferenceRejected] / n;
+}
+
+PreferenceResult preference_of(std::span<const std::array<double, 2>> rewards, double center) {
+  std::array<double, kernels::num_preference_columns> sums{}, pair{};
+  for (const auto& [chosen, rejected] : rewards) {
+    std::array<double, 2> slopes{};
+    kernels::reward_row(chosen, rejected, center, 1.0, slopes.data(), pair.data());
+    for (std::size_t c = 0; c < sums.size(); ++c) sums.at(c) += pair.at(c);
+  }
+  return PreferenceResult(sums);
 }
 
 double Evaluation::perplexity() const { return std::exp(cross_entropy); }
@@ -159,35 +169,86 @@ Measurement HeldOut::summary(const TokenRows& tokens) const {
     if (by_source[s].tokens > 0)
       result.sets.emplace_back("held_out/" + text_.sources[s], evaluation_of(by_source[s], known(source_bytes[s])));
   set_kl_quantiles(result.held_out, std::move(kl));
-  if (text_.preference_beta > 0) result.held_out.preference = preference(tokens);
+  if (text_.preference_beta > 0) add_preferences(rewards_of(tokens), 0, result);
   return result;
 }
 
-PreferenceResult HeldOut::preference(const TokenRows& tokens) const {
-  std::array<double, kernels::num_preference_columns> sums{}, pair{};
-  const std::int64_t length = text_.samples.sequence_length;
-  for (std::int64_t sequence = 0; sequence < text_.samples.num_sequences; ++sequence) {
-    std::array<double, 2> reward{};
-    for (std::int64_t t = sequence * length; t < (sequence + 1) * length; ++t)
-      if (const auto token = tokens[t])
-        reward.at(static_cast<std::size_t>(text_.samples.documents[static_cast<std::size_t>(t)])) +=
-            text_.preference_beta * (token->teacher_ce - token->ce);
-    kernels::preference_row(reward[0], reward[1], text_.preference_beta, pair.data());
-    for (std::size_t c = 0; c < sums.size(); ++c) sums[c] += pair[c];
+Measurement HeldOut::counted() const {
+  Measurement result;
+  std::vector<std::int64_t> of_sources(text_.sources.size());
+  for (std::size_t t = 0; t < text_.samples.targets.size(); ++t) {
+    if (text_.samples.targets[t] < 0) continue;
+    ++result.held_out.tokens;
+    if (!of_sources.empty()) ++of_sources[text_.source_of[t / static_cast<std::size_t>(text_.samples.sequence_length)]];
   }
-  return PreferenceResult(sums);
+  for (std::size_t s = 0; s < of_sources.size(); ++s)
+    if (of_sources[s] > 0)
+      result.sets.emplace_back("held_out/" + text_.sources[s], Evaluation{.tokens = of_sources[s]});
+  return result;
+}
+
+HeldOut::Rewards HeldOut::rewards_of(const TokenRows& tokens) const {
+  const std::int64_t length = text_.samples.sequence_length;
+  Rewards rewards(static_cast<std::size_t>(text_.samples.num_sequences));
+  for (std::int64_t t = 0; t < tokens.size(); ++t)
+    if (const auto token = tokens[t])
+      rewards[static_cast<std::size_t>(t / length)].at(
+          static_cast<std::size_t>(text_.samples.documents[static_cast<std::size_t>(t)])) +=
+          text_.preference_beta * (token->teacher_ce - token->ce);
+  return rewards;
+}
+
+HeldOut::Rewards HeldOut::rewards_of(const nn::Transformer& model, LoadCounter& load) const {
+  const std::int64_t n = text_.samples.num_sequences;
+  Tensor all = Tensor::zeros(rank_.host_memory(), core::DType::F64, {n, 2});
+  std::int64_t sequence = core::slice_of(n, rank_.mesh().dp().rank(), rank_.mesh().dp().size()).first;
+  for (const Part& part : parts_) {
+    core::Tape off(core::Tape::Mode::Off);
+    nn::Pass pass = model.pass(part.batch);
+    load.watch(pass);
+    const Tensor hidden = model.forward(off, pass).hidden.value;
+    const Tensor mine =
+        core::pair_rewards(hidden, model.reward_head().value, part.batch.document, part.batch.sequence_offsets)
+            .in(rank_.host_memory());
+    all.rows(sequence, mine.shape()[0]).copy_from(mine);
+    sequence += mine.shape()[0];
+  }
+  rank_.comms().batch->sum(all);
+  const std::vector<double> values = core::host_values<double>(all);
+  Rewards rewards;
+  for (std::size_t i = 0; i < values.size(); i += 2) rewards.push_back({values[i], values[i + 1]});
+  core::check(std::ranges::all_of(values, [](double value) { return std::isfinite(value); }),
+              "the model gives a pair a reward that is not finite: its weights are not usable");
+  return rewards;
+}
+
+void HeldOut::add_preferences(const Rewards& rewards, double center, Measurement& result) const {
+  result.held_out.preference = preference_of(rewards, center);
+  std::vector<Rewards> of_sources(text_.sources.size());
+  for (std::size_t i = 0; i < text_.source_of.size(); ++i) of_sources[text_.source_of[i]].push_back(rewards[i]);
+  for (std::size_t s = 0; s < of_sources.size(); ++s) {
+    const std::string name = "held_out/" + text_.sources[s];
+    const auto set = std::ranges::find(result.sets, name, &NamedEvaluations::value_type::first);
+    if (set != result.sets.end()) set->second.preference = preference_of(of_sources[s], center);
+  }
 }
 
 Measurement HeldOut::evaluate(const nn::Transformer& model) {
   LoadCounter load(model.config());
-  Measurement result = measure(
-      [&](const Part& part) {
-        core::Tape off(core::Tape::Mode::Off);
-        nn::Pass pass = model.pass(part.batch);
-        load.watch(pass);
-        return model.forward(off, pass).hidden.value;
-      },
-      model.head().value, model.head_bias().value, model.vocabulary_part().first);
+  Measurement result;
+  if (model.config().reward_head) {
+    result = counted();
+    add_preferences(rewards_of(model, load), text_.reward_center, result);
+  } else {
+    result = measure(
+        [&](const Part& part) {
+          core::Tape off(core::Tape::Mode::Off);
+          nn::Pass pass = model.pass(part.batch);
+          load.watch(pass);
+          return model.forward(off, pass).hidden.value;
+        },
+        model.head().value, model.head_bias().value, model.vocabulary_part().first);
+  }
   result.held_out.load = model_load(model.config(), load.sum_over(rank_));
   return result;
 }

@@ -6,6 +6,7 @@
 //     Evaluation before = held_out.evaluate(student).held_out;
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -25,16 +26,19 @@ namespace limbeck::launch {
 
 /// Means over pairs of a preferred and another response.
 struct PreferenceResult {
-  double loss = 0;      // -log sigmoid(margin)
+  double loss = 0;      // -log sigmoid(margin), and what objective.reward.center adds
   double accuracy = 0;  // share whose margin is above 0
   double margin = 0;    // the chosen response's reward less the rejected one's
-  double chosen = 0;    // rewards: beta (log pi - log ref) of the responses
+  double chosen = 0;    // rewards: beta (log pi - log ref) of the responses, or what a reward head gives
   double rejected = 0;
 
   PreferenceResult() = default;
   /// Of sums [num_preference_columns] over pairs (kernels/preference.h).
   explicit PreferenceResult(std::span<const double> sums);
 };
+
+/// Of the rewards of chosen and rejected responses. `center`: objective.reward's.
+PreferenceResult preference_of(std::span<const std::array<double, 2>> rewards, double center);
 
 /// Means over the tokens that are predicted; natural logarithms.
 struct Evaluation {
@@ -53,9 +57,11 @@ struct Evaluation {
   std::optional<double> calibration_error = std::nullopt;          // Calibration::error
   std::optional<double> teacher_calibration_error = std::nullopt;  // the teacher's, of the same tokens
   std::optional<double> document_cross_entropy = std::nullopt;     // mean of those of a text's documents
-  std::optional<PreferenceResult> preference = std::nullopt;       // of held-out pairs, against the teacher
+  std::optional<PreferenceResult> preference = std::nullopt;       // of held-out pairs, against the teacher if any
 
   bool has_teacher() const { return teacher_cross_entropy > 0; }
+  /// By a reward head: of pairs alone, for no token is predicted.
+  bool is_of_rewards() const { return preference && !has_teacher(); }
   double perplexity() const;                          // exp(cross_entropy)
   std::optional<double> bits_per_byte() const;        // nats of all tokens / (bytes ln 2)
   std::optional<double> byte_perplexity() const;      // exp(nats of all tokens / bytes)
@@ -82,7 +88,8 @@ struct HeldOutText {
   data::TokenBatch samples;                 // the same on every rank
   std::vector<std::string> sources = {};    // names of a mixture's sources; empty where there is one text
   std::vector<std::size_t> source_of = {};  // [num_sequences], of a mixture
-  double preference_beta = 0;               // of pairs, each a sequence; 0: there are none
+  double preference_beta = 0;               // of pairs, each a sequence, against a teacher; 0: there are none
+  double reward_center = 0;                 // objective.reward's, of pairs too
 };
 
 class HeldOut {
@@ -93,8 +100,12 @@ class HeldOut {
           const data::Tokenizer* tokenizer = nullptr);
 
   /// Collective. `model` is cut over the rank's mesh, or a copy on every tensor group. The sets are the sources that
-  /// have a sequence in the sample. Throws where the model's loss is not finite.
+  /// have a sequence in the sample. Throws where the model's loss, or a reward, is not finite. A model with a reward
+  /// head is measured by pairs alone.
   Measurement evaluate(const nn::Transformer& model);
+  using Rewards = std::vector<std::array<double, 2>>;  // of the responses of each sequence, a pair
+  /// Collective. By a model with a reward head, whose experts' load is counted. Throws where one is not finite.
+  Rewards rewards_of(const nn::Transformer& model, LoadCounter& load) const;
   /// Collective. A model that gives every token its share of `counts` plus one, whatever came before.
   Evaluation evaluate_unigram(const std::vector<std::int64_t>& counts);
   std::int64_t num_tokens() const;  // that are predicted
@@ -111,7 +122,11 @@ class HeldOut {
   Measurement measure(const Forward& hidden_of, const core::Tensor& head, const core::Tensor& bias,
                       std::int64_t vocabulary_offset);
   Measurement summary(const TokenRows& tokens) const;
-  PreferenceResult preference(const TokenRows& tokens) const;
+  /// Nothing but how many tokens there are, in all and of each source.
+  Measurement counted() const;
+  Rewards rewards_of(const TokenRows& tokens) const;
+  /// What these say of all pairs, and of those of each source that is in `result`.
+  void add_preferences(const Rewards& rewards, double center, Measurement& result) const;
 
   Rank& rank_;
   HeldOutText text_;

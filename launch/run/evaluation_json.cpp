@@ -41,8 +41,8 @@ Json numbers_to_json(const Evaluation& e) {
   Json json = {{"tokens", e.tokens}};
   if (e.bytes) json["bytes"] = *e.bytes;
   if (e.tokens == 0) return json;
-  json["ce"] = e.cross_entropy;
-  if (std::isfinite(e.perplexity())) json["perplexity"] = e.perplexity();
+  if (!e.is_of_rewards()) json["ce"] = e.cross_entropy;
+  if (!e.is_of_rewards() && std::isfinite(e.perplexity())) json["perplexity"] = e.perplexity();
   if (const auto bits = e.bits_per_byte()) json["bits_per_byte"] = *bits;
   if (e.document_cross_entropy) {
     if (const auto by_byte = e.byte_perplexity(); by_byte && std::isfinite(*by_byte))
@@ -111,7 +111,7 @@ Evaluation evaluation_from_json(const Json& json) {
   e.tokens = json.at("tokens").get<std::int64_t>();
   if (json.contains("bytes")) e.bytes = json.at("bytes").get<std::int64_t>();
   if (e.tokens == 0) return e;
-  e.cross_entropy = json.at("ce").get<double>();
+  if (json.contains("ce") || !json.contains("preference_loss")) e.cross_entropy = json.at("ce").get<double>();
   if (json.contains("document_perplexity"))
     e.document_cross_entropy = std::log(json.at("document_perplexity").get<double>());
   e.calibration_error = number_of(json, "ece");

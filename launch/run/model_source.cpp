@@ -307,6 +307,7 @@ nlohmann::ordered_json to_json(const nn::ModelConfig& config) {
   JsonWriter writer;
   fields(writer, section);
   writer.out.erase("source");
+  if (!config.reward_head) writer.out.erase("reward_head");  // fingerprints of other models are what they were
   return std::move(writer.out);
 }
 

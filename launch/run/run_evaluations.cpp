@@ -39,6 +39,8 @@ std::string line_of(const std::string& name, const Evaluation& e) {
   if (e.preference)
     line += fmt::format("{:.3f} of the pairs right, margin {}, loss {}, ", e.preference->accuracy,
                         fixed(e.preference->margin, 4), fixed(e.preference->loss, 4));
+  if (e.is_of_rewards())
+    return line + fmt::format("rewards {} and {}", fixed(e.preference->chosen, 4), fixed(e.preference->rejected, 4));
   if (e.has_teacher()) line += fmt::format("kl {}, top-1 {:.3f}, ", fixed(e.kl, 4), e.agreement);
   line += fmt::format("ce {}, perplexity {:.5g}", fixed(e.cross_entropy, 4), e.perplexity());
   if (const auto bits = e.bits_per_byte()) line += fmt::format(", bits/byte {}", fixed(*bits, 4));

@@ -37,6 +37,9 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   match_teacher(log);
   check_same_ids(student_source_, "model.source's", log);
   if (config.student_init && config.student_init->vocabulary_count > 0) cut_vocabulary(log);
+  if (teacher_source_.config.reward_head)
+    fail_usage("teacher.source is {}, which has a reward head, expected a model that predicts tokens",
+               config.teacher->source);
   const nn::ModelConfig architecture = student_architecture();
   const char* trained = config.teacher ? "the student" : "the model";
   const auto s = config.data.sequence_length;
@@ -274,16 +277,15 @@ void Session::open_text(const Log& log) {
     sources.push_back({std::make_shared<data::TokenFile>(prefix), source.weight});
     if (!source.tokens.empty()) check_same_ids(*sources.back().file, log);
     const auto meta = data::read_token_meta(*sources.back().file);
-    if (const bool has_pairs = meta && meta->has_pairs; has_pairs != config.objective.preference.has_value())
+    if (const bool has_pairs = meta && meta->has_pairs; has_pairs != config.objective.has_pairs())
       fail_usage("{} is {} pairs, expected {}", prefix, has_pairs ? "of" : "not of",
-                 has_pairs ? "objective.preference for it" : "what tokenize --format pairs makes");
+                 has_pairs ? "objective.preference or objective.reward for it" : "what tokenize --format pairs makes");
   }
-  text = std::make_unique<data::Mixture>(sources,
-                                         data::LoaderOptions{.sequence_length = config.data.sequence_length,
-                                                             .vocabulary = tokenizer->vocabulary_size(),
-                                                             .seed = config.data.seed,
-                                                             .held_out = config.data.held_out_fraction,
-                                                             .has_pairs = config.objective.preference.has_value()});
+  text = std::make_unique<data::Mixture>(sources, data::LoaderOptions{.sequence_length = config.data.sequence_length,
+                                                                      .vocabulary = tokenizer->vocabulary_size(),
+                                                                      .seed = config.data.seed,
+                                                                      .held_out = config.data.held_out_fraction,
+                                                                      .has_pairs = config.objective.has_pairs()});
   for (const data::Loader& loader : text->sources())
     if (loader.num_left_out() > 0)
       log->warn("{}: {} of more than data.sequence_length = {} tokens left out", loader.file().prefix(),
@@ -316,7 +318,10 @@ void Session::resolve_length(const Log& log) {
 nn::ModelConfig Session::student_architecture() const {
   nn::ModelConfig architecture = whole_student_architecture();
   if (config.objective.predict_weight == 0 || config.objective.preference) architecture.num_predict_layers = 0;
-  return architecture;
+  if (architecture.reward_head && !config.objective.reward)
+    fail_usage("{} has a reward head, expected objective.reward to train it",
+               student_source_.reader ? student_source_.path.string() : "model");
+  return config.objective.reward ? nn::with_reward_head(architecture) : architecture;
 }
 
 nn::ModelConfig Session::whole_student_architecture() const {
@@ -336,6 +341,8 @@ void Session::start_student() {
   if (!config.student_init) {
     if (!student_source_.reader)
       student->init_random(config.train.seed);
+    else if (student->config().reward_head && !student_source_.config.reward_head)
+      while_others_hear(rank, [&] { student->load_with_new_reward_head(*student_source_.reader, config.train.seed); });
     else
       load_student(*student_source_.reader);
     return;
@@ -419,10 +426,9 @@ std::optional<HeldOut> Session::held_out() {
   if (there == 0) return std::nullopt;
   const std::int64_t taken = std::min(wanted, there);
   HeldOutText sample{.samples = text->held_out_batch(taken)};
-  if (config.objective.preference) {
-    sample.samples = without_filling(sample.samples);
-    sample.preference_beta = config.objective.preference->beta;
-  }
+  if (text->has_pairs()) sample.samples = without_filling(sample.samples);
+  if (config.objective.preference) sample.preference_beta = config.objective.preference->beta;
+  if (config.objective.reward) sample.reward_center = config.objective.reward->center;
   if (config.data.sources.size() > 1) {
     for (std::size_t i = 0; i < config.data.sources.size(); ++i)
       sample.sources.push_back(name_of_source(config.data, i));

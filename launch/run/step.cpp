@@ -12,6 +12,7 @@
 #include "core/ops/linear.h"
 #include "core/ops/match_routing.h"
 #include "core/ops/preference.h"
+#include "core/ops/reward.h"
 #include "core/ops/router.h"
 #include "core/ops/smoothed_labels.h"
 #include "core/ops/sparse_targets.h"
@@ -174,6 +175,10 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
   core::check(options.preference_beta == 0 || (models.teacher != nullptr && depths == 0),
               "step: of preferences, with {} and {} layers that predict further tokens, expected a reference and none",
               models.teacher != nullptr ? "a reference" : "no reference", depths);
+  core::check(options.reward.has_value() == models.student.config().reward_head,
+              "step: of a model {} a reward head, {}, expected both or neither",
+              models.student.config().reward_head ? "with" : "without",
+              options.reward ? "by rewards" : "not by rewards");
   std::vector<core::LossAccumulator> losses;  // of the model, and of each depth behind it
   for (std::int64_t k = 0; k <= depths; ++k) losses.emplace_back(rank.memory());
   Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {predict_sums + depths * kernels::num_loss_totals});
@@ -289,7 +294,11 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       losses[0].add(said);
       return run(tape, nullptr, unused);
     };
-    Var total = loss_of(out.hidden, batch.targets, 0, 1);
+    Var total =
+        options.reward
+            ? core::reward_loss(tape, out.hidden, models.student.reward_head(), batch.document, batch.sequence_offsets,
+                                {.center = options.reward->center, .scale = input.per_target}, of_preferences)
+            : loss_of(out.hidden, batch.targets, 0, 1);
     if (distance.value.defined()) total = core::add(tape, total, distance);
     add_scalar(distance, sums, hidden_sum);
     const auto add_layers = [&](const nn::AuxiliaryLosses& terms) {

@@ -67,11 +67,12 @@ struct StepOptions {
   std::int64_t micro_batches = 1;
   nn::RouterTraining router = {};
   bool recompute = false;
-  bool delay_weight_parts = false;     // as they are between GPUs that exchange rows of experts
-  std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
-  nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
-  double predict_weight = 0;           // of the mean of the losses of layers that predict further tokens
-  double preference_beta = 0;          // of the preferences that the step's pairs are; 0: it has none
+  bool delay_weight_parts = false;          // as they are between GPUs that exchange rows of experts
+  std::int64_t valid_vocabulary = -1;       // tokens from here on are padding in both heads; -1: none is
+  nn::RoutingLog* routing = nullptr;        // choices to replay; recorded into where it lacks them
+  double predict_weight = 0;                // of the mean of the losses of layers that predict further tokens
+  double preference_beta = 0;               // of the preferences that the step's pairs are; 0: it has none
+  std::optional<RewardConfig> reward = {};  // of a model with a reward head, of the step's pairs too
   // With a teacher, the first also with a cache that keeps them:
   std::optional<HiddenMatch> hidden = {};
   UpdateMatches updates = {};
@@ -83,7 +84,7 @@ struct StepOptions {
 struct StepResult {
   CachedTeacher::Figures cache;                // of this step, where the teacher is a cache; the wait is this rank's
   double teacher_wait_seconds = 0;             // of this rank, for a teacher on others
-  core::LossStatistics head;                   // sums over valid targets
+  core::LossStatistics head;                   // sums over valid targets; zeros of a reward head
   double objective = 0;                        // the objective's mean over valid targets, or pairs
   std::optional<PreferenceResult> preference;  // of a step of pairs
   std::vector<core::LossStatistics> predict;   // of each depth; sums over its own valid targets

@@ -380,6 +380,7 @@ StepReport Trainer::step(bool dump) {
                                                       .valid_vocabulary = session_.tokenizer->vocabulary_size(),
                                                       .predict_weight = config.objective.predict_weight,
                                                       .preference_beta = preference_beta(config.objective),
+                                                      .reward = config.objective.reward,
                                                       .hidden = hidden_,
                                                       .updates = updates_,
                                                       .routers = routers_,
@@ -408,6 +409,7 @@ StepReport Trainer::step(bool dump) {
 
 nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   const StepResult& r = report.result;
+  const RunConfig& config = session_.config;
   nlohmann::ordered_json line = {{"step", report.step},
                                  {"time", wall_time()},
                                  {"seconds", seconds_before_ + timed_seconds_},
@@ -419,7 +421,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
                                  {"mfu", report.mfu},
                                  {"rss_bytes", peak_resident_bytes()}};
   const double n = r.head.tokens;
-  line["ce"] = r.head.ce / n;
+  if (!config.objective.reward) line["ce"] = r.head.ce / n;
   if (session_.distils()) {
     line["kl"] = r.head.kl / n;
     line["teacher_ce"] = r.head.teacher_ce / n;
@@ -435,7 +437,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   for (std::size_t block = 0; block < nn::num_blocks; ++block)
     if (updates_[block]) line[fmt::format("{}_loss", update_names[block])] = r.updates[block];
   if (routers_) line["router_loss"] = r.routing;
-  if (session_.distils()) {
+  if (session_.distils() && !config.objective.preference) {
     line["grad_norm_ce"] = std::sqrt(r.head.ce_square);
     line["grad_norm_divergence"] = std::sqrt(r.head.divergence_square);
     if (hidden_) line["grad_norm_hidden"] = std::sqrt(r.hidden_square);
@@ -478,7 +480,7 @@ std::vector<Figure> Trainer::to_figures(const StepReport& report) const {
     figures.push_back({"kl", four(head.kl / head.tokens)});
     figures.push_back({"top-1", fmt::format("{:.3f}", head.agreement / head.tokens)});
   }
-  figures.push_back({"ce", four(head.ce / head.tokens)});
+  if (!session_.config.objective.reward) figures.push_back({"ce", four(head.ce / head.tokens)});
   figures.push_back({"grad", fmt::format("{:.3f}", report.gradient_norm)});
   figures.push_back({"tokens/s", fmt::format("{:.0f}", report.tokens_per_s)});
   figures.push_back({"of peak", fmt::format("{:.0f}%", 100 * report.mfu)});

@@ -47,6 +47,7 @@ class Beyond {
     const double scale = traits_.scales_embedding ? std::sqrt(static_cast<double>(config.width)) : 1;
     if (std::abs(config.embedding_scale - scale) > 1e-9 * scale)
       add("embedding_scale is {}, expected {}", config.embedding_scale, scale);
+    if (config.reward_head && *family.reward_architecture == '\0') add("reward_head is {}, expected {}", true, false);
     if (family.beyond != nullptr)
       if (auto more = family.beyond(config)) all_.push_back(std::move(*more));
   }
@@ -155,7 +156,7 @@ class Beyond {
     };
     compare("attention_output_bias", config_.attention_output_bias, traits_.attention_output_bias);
     if (config_.num_moe_layers() < config_.num_layers) compare("mlp_bias", config_.mlp_bias, traits_.mlp_bias);
-    compare("head_bias", config_.head_bias, traits_.head_bias);
+    if (!config_.reward_head) compare("head_bias", config_.head_bias, traits_.head_bias);
   }
 
   const FamilyTraits& traits_;
@@ -177,8 +178,8 @@ std::span<const Family* const> families() {
 const Family& family_of(const std::string& architecture, const std::string& where) {
   std::vector<std::string> names;
   for (const Family* family : families()) {
-    if (architecture == family->architecture || (!architecture.empty() && architecture == family->other_architecture))
-      return *family;
+    const bool is_other = architecture == family->other_architecture || architecture == family->reward_architecture;
+    if (architecture == family->architecture || (!architecture.empty() && is_other)) return *family;
     names.emplace_back(family->architecture);
   }
   core::fail("{}: architectures is {}, expected one of {}", where, architecture, fmt::join(names, ", "));
@@ -225,6 +226,7 @@ std::optional<std::string> beyond_gguf_latents(const nn::ModelConfig& config) {
 
 std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConfig& config) {
   if (const auto more = beyond(family, config)) return more;
+  if (config.reward_head) return "reward_head is true, expected false: a GGUF file is of a model that predicts tokens";
   if (*family.gguf == '\0') return fmt::format("{} has no general.architecture", family.name);
   const std::int64_t num_moe = config.num_moe_layers();
   if (num_moe > 0 && num_moe < config.num_layers && !family.traits.leads_with_dense)

@@ -90,10 +90,11 @@ struct FamilyFields {
 };
 
 struct Family {
-  const char* name;          // "Qwen3"
-  const char* architecture;  // "Qwen3ForCausalLM"
-  const char* model_type;    // "qwen3"
-  const char* also = "";     // models of other names that are of it
+  const char* name;                      // "Qwen3"
+  const char* architecture;              // "Qwen3ForCausalLM"
+  const char* model_type;                // "qwen3"
+  const char* reward_architecture = "";  // "Qwen3ForSequenceClassification", with a reward head; "": there is none
+  const char* also = "";                 // models of other names that are of it
   FamilyTraits traits = {};
   FamilyNames names = {};
   FamilyFields fields = {};
@@ -136,7 +137,7 @@ struct Family {
 
 /// In the order in which one is looked for that can hold a model.
 std::span<const Family* const> families();
-/// Throws, naming them all, where there is none of that architecture.
+/// Throws, naming them all, where there is none of that architecture, be it of models with a reward head.
 const Family& family_of(const std::string& architecture, const std::string& where);
 /// Likewise of GGUF's general.architecture, of dense models or mixtures, whose scores tell some apart; where a file
 /// does not say them, the first.

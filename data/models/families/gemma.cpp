@@ -63,6 +63,7 @@ const Family& gemma3_family() {
   static const Family family{.name = "Gemma 3",
                              .architecture = "Gemma3ForCausalLM",
                              .model_type = "gemma3_text",
+                             .reward_architecture = "Gemma3TextForSequenceClassification",
                              .traits = {.head_norm = nn::HeadNorm::EachHead,
                                         .norm_placement = nn::NormPlacement::Around,
                                         .norm_offset = 1,

@@ -44,6 +44,7 @@ const Family& glm4_family() {
   static const Family family{.name = "GLM-4",
                              .architecture = "Glm4ForCausalLM",
                              .model_type = "glm4",
+                             .reward_architecture = "Glm4ForSequenceClassification",
                              .traits = {.attention_bias = true,
                                         .may_lack_attention_bias = true,
                                         .norm_placement = nn::NormPlacement::Around,

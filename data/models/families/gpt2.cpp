@@ -25,6 +25,7 @@ const Family& gpt2_family() {
   static const Family family{.name = "GPT-2",
                              .architecture = "GPT2LMHeadModel",
                              .model_type = "gpt2",
+                             .reward_architecture = "GPT2ForSequenceClassification",
                              .traits = {.attention_bias = true,
                                         .activation = nn::Activation::GeluTanh,
                                         .attention_output_bias = true,

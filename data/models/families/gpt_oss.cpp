@@ -27,6 +27,7 @@ const Family& gpt_oss_family() {
   static const Family family{.name = "gpt-oss",
                              .architecture = "GptOssForCausalLM",
                              .model_type = "gpt_oss",
+                             .reward_architecture = "GptOssForSequenceClassification",
                              .traits = {.attention_bias = true,
                                         .attention_sinks = true,
                                         .activation = nn::Activation::ClampedSwish,

@@ -17,6 +17,7 @@ const Family& mixtral_family() {
   static const Family family{.name = "Mixtral",
                              .architecture = "MixtralForCausalLM",
                              .model_type = "mixtral",
+                             .reward_architecture = "MixtralForSequenceClassification",
                              .traits = {.experts = FamilyTraits::Experts::All, .windows = FamilyTraits::Windows::All},
                              .names = {.experts = "block_sparse_moe", .gate = "w1", .up = "w3", .down = "w2"},
                              .norm_eps = 1e-5,

@@ -26,6 +26,7 @@ const Family& olmo2_family() {
       .name = "OLMo 2",
       .architecture = "Olmo2ForCausalLM",
       .model_type = "olmo2",
+      .reward_architecture = "Olmo2ForSequenceClassification",
       .traits = {.head_norm = nn::HeadNorm::AllHeads, .norm_placement = nn::NormPlacement::After},
       .names = {.attention_post_norm = "post_attention_layernorm", .mlp_post_norm = "post_feedforward_layernorm"},
       .norm_eps = 1e-5,

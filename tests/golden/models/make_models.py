@@ -2,7 +2,7 @@
 
     python tests/golden/models/make_models.py          (PyPI: torch transformers h5py; seconds)
 
-dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5, preferences.h5,
+dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5, preferences.h5, rewards.h5,
 matching.h5. Names as arguments: these alone.
 Weights are multiples of 1/256, so float32 holds them exactly. Prints
 the largest difference to transformers' Llama and Mixtral, and how near the routing comes to a flip.
@@ -29,6 +29,7 @@ OPTIONS = replace(MOE, mlp_width=12, num_experts=4, expert_width=8, leading_dens
                   seed=5)
 GLOBAL = replace(MOE, num_layers=1, num_experts=4, expert_width=8, global_balance=True)
 STUDENT = replace(MOE, num_layers=1)
+JUDGE = replace(MOE, num_experts=4, expert_width=12)
 TEACHER = replace(DENSE, width=16, num_layers=1, num_heads=2, num_kv_heads=1, head_width=8, mlp_width=28, tied_head=True)
 BALANCE, Z = 0.01, 1e-3
 STEPS, RATE, BETAS, EPSILON, DECAY, CLIP = 10, 1e-2, (0.9, 0.95), 1e-8, 0.1, 1.0
@@ -324,6 +325,37 @@ def write_preferences():
         for name, value in values.items():
             write_array(file, f"loss/{name}", value.item())
             print(f"preferences: {name} {value.item():.6f}")
+
+
+def write_rewards():
+    """A reward head in the place of the vocabulary's, without and with a center."""
+    parameters, batch = random_parameters(JUDGE, 21), make_pairs(JUDGE, 21)
+    generator = torch.Generator().manual_seed(22)
+    parameters["reward.weight"] = (torch.randn(1, JUDGE.width, generator=generator, dtype=torch.float64) * 64).round() / 256
+    ends = torch.tensor([[torch.nonzero(row == part).max().item() for part in (0, 1)] for row in batch["documents"]])
+    with create(FOLDER / "rewards.h5") as file:
+        write_attributes(file, SCRIPT, JUDGE, balance_weight=BALANCE, z_weight=Z, num_valid=int((batch["targets"] >= 0).sum()))
+        write_batch(file, batch)
+        write_tensors(file, "parameters", parameters, "f4")
+        for group, center in (("plain", 0.0), ("centred", 0.05)):
+            ours = trainable(parameters)
+            output, terms = run(ours, JUDGE, batch, 0.0, 0.0)
+            assert min(routing.smallest_gap() for routing in output.routing) > SMALLEST_GAP
+            of_tokens = (output.final @ ours["reward.weight"].T)[..., 0]
+            rewards = of_tokens.gather(-1, ends)
+            margins = rewards[:, 0] - rewards[:, 1]
+            preference = -torch.nn.functional.logsigmoid(margins).mean() + center * rewards.sum(-1).pow(2).mean()
+            total = preference + BALANCE * terms["balance"] + Z * terms["z"]
+            write_tensors(file, f"{group}/gradients", gradients(ours, total), "f4")
+            file[group].attrs["center"] = center
+            write_array(file, f"{group}/rewards", rewards.detach().numpy())
+            values = {"total": total, "preference": preference, "accuracy": (margins > 0).double().mean(), "margin": margins.mean(),
+                      "chosen": rewards[:, 0].mean(), "rejected": rewards[:, 1].mean()}
+            for name, value in values.items():
+                write_array(file, f"{group}/loss/{name}", value.item())
+                print(f"rewards, {group}: {name} {value.item():.6f}")
+
+
 def load_weights(chosen, experts):
     """[B,S]: a token's share of its experts' loads in its row, so that every expert that the row uses counts alike; mean 1."""
     counts = torch.nn.functional.one_hot(chosen, experts).sum(dim=(1, 2)).double()  # [B,E]
@@ -408,6 +440,7 @@ def main():
         "moe_global_balance": lambda: search("moe_global_balance", GLOBAL),
         "distillation": write_distillation,
         "preferences": write_preferences,
+        "rewards": write_rewards,
         "matching": write_matching,
     }
     for name in sys.argv[1:] or files:

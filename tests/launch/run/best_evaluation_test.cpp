@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
+
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::launch {
@@ -30,6 +32,28 @@ TEST(FigureOf, IsFoundByNameWhereItWasMeasured) {
   EXPECT_EQ(figure_of(measured(2), "kl"), std::nullopt);             // no teacher
   EXPECT_EQ(figure_of(measured(2), "bits_per_byte"), std::nullopt);  // no bytes
   EXPECT_EQ(figure_of(measured(2), "c.ce"), std::nullopt);
+}
+
+/// Of 4 pairs: loss 2, half of them right, margin 3.
+TEST(FigureOf, PairsHaveTheirOwn) {
+  constexpr std::array<double, 6> sums = {4, 8, 2, 12, 20, 8};
+  Measurement of_pairs = measured(2, 0.5);
+  of_pairs.held_out.preference.emplace(sums);
+  EXPECT_EQ(figure_of(of_pairs, "preference_loss"), 2);
+  EXPECT_EQ(figure_of(of_pairs, "preference_accuracy"), 0.5);
+  EXPECT_EQ(figure_of(of_pairs, "preference_margin"), 3);
+  EXPECT_EQ(figure_of(of_pairs, "ce"), 2);
+  EXPECT_EQ(figure_of(of_pairs, "held_out/code.preference_loss"), std::nullopt);
+  of_pairs.held_out.teacher_cross_entropy = 0;  // by a reward head, which predicts no tokens
+  EXPECT_EQ(figure_of(of_pairs, "ce"), std::nullopt);
+  EXPECT_EQ(figure_of(of_pairs, "preference_loss"), 2);
+  std::optional<BestEvaluation> best;
+  EXPECT_TRUE(offer(best, "preference_accuracy", 1, of_pairs));
+  of_pairs.held_out.preference->accuracy = 0.25;
+  EXPECT_FALSE(offer(best, "preference_accuracy", 2, of_pairs));
+  EXPECT_TRUE(offer(best, "preference_loss", 3, of_pairs));
+  of_pairs.held_out.preference->loss = 3;
+  EXPECT_FALSE(offer(best, "preference_loss", 4, of_pairs));
 }
 
 TEST(BestEvaluation, FallsOrRisesAndCountsWhatIsNoBetter) {

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
+
 #include "launch/report/distill_report.h"
 
 namespace limbeck::launch {
@@ -35,6 +37,20 @@ std::vector<std::string> names_of(const Json& json) {
   std::vector<std::string> names;
   for (const auto& [name, _] : json.items()) names.push_back(name);
   return names;
+}
+
+TEST(EvaluationJson, OfARewardHeadIsOfPairsAlone) {
+  constexpr std::array<double, 6> sums = {4, 8, 2, 12, 20, 8};
+  Evaluation rewards{.tokens = 9};
+  rewards.preference.emplace(sums);
+  const Json json = evaluation_to_json(rewards);
+  EXPECT_THAT(names_of(json), ElementsAre("tokens", "preference_loss", "preference_accuracy", "preference_margin",
+                                          "chosen_reward", "rejected_reward"));
+  EXPECT_EQ(json["chosen_reward"], 5);
+  const Evaluation back = evaluation_from_json(Json::parse(json.dump()));
+  EXPECT_TRUE(back.is_of_rewards());
+  EXPECT_EQ(evaluation_to_json(back), json);
+  EXPECT_THROW(evaluation_from_json(Json{{"tokens", 9}}), Json::exception);
 }
 
 TEST(EvaluationJson, HasEveryFigureAndComesBack) {

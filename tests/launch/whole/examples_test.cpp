@@ -87,6 +87,7 @@ TEST(EndToEnd, EveryExampleRuns) {
   }
   run("train", "preferences", "--set model.source=chat_model --set data.sequence_length=2048", 2,
       "critique/pairs.jsonl");
+  run("train", "reward", "--set model.source=chat_model --set data.sequence_length=2048", 2, "critique/pairs.jsonl");
   run("train", "lora", "--set model.source=runs/offline_teacher --set parallel.layout=tp2", 2);
   const Outcome trained = folder.limbeck("tokenize text --train --vocab 300 --out my_tokenizer");
   EXPECT_EQ(trained.code, 0) << trained.output;

@@ -207,6 +207,31 @@ TEST_F(Preferences, AreLearntAndGoOnBitForBit) {
   EXPECT_THAT(run("report whole").output, HasSubstr("report"));
 }
 
+/// Of two sources each is told for itself: held-out pairs too, of which some are too long and left out.
+TEST_F(Preferences, SourcesAreMeasuredForThemselves) {
+  std::string others = json{{"prompt", std::string(60, 'p')}, {"chosen", "a"}, {"rejected", "b"}}.dump() + "\n";
+  for (std::size_t i = 0; i < 12; ++i)
+    others += json{{"prompt", std::string(i + 1, 'q')}, {"chosen", "same"}, {"rejected", "same"}}.dump() + "\n";
+  folder_.write("others.jsonl", others);
+  folder_.write("mixed.textproto", R"(
+data { text: "" format: AUTO sources { name: "drips" text: "pairs.jsonl" format: PAIRS weight: 1 }
+                             sources { name: "same" text: "others.jsonl" format: PAIRS weight: 1 } })");
+  const std::string out = run("train job.textproto mixed.textproto --out mixed --set train.steps=12 "
+                              "--set train.eval_every_steps=12 --set train.keep_best=held_out/drips.preference_loss")
+                              .output;
+  EXPECT_THAT(out, HasSubstr("1 pair of more than data.sequence_length = 64 tokens left out"));
+  const json line = whole_lines(folder_, "mixed").back();
+  EXPECT_FALSE(line.contains("grad_norm_ce"));  // of passes that have none
+  const json& drips = line["eval_sets"]["held_out/drips"];
+  const json& same = line["eval_sets"]["held_out/same"];
+  EXPECT_GT(drips["preference_margin"], 0);
+  EXPECT_EQ(same["preference_margin"], 0);  // of equal responses, which no pair is right of
+  EXPECT_EQ(same["preference_accuracy"], 0);
+  expect_near(same["preference_loss"], std::log(2.0), "loss of equal responses");
+  EXPECT_TRUE(std::filesystem::exists(folder_.path() / "mixed/checkpoints/best"));
+  run("train job.textproto --out kl --steps 1 --set train.eval_every_steps=1 --set train.keep_best=kl");
+}
+
 TEST_F(Preferences, WhatCannotBeIsOneLine) {
   folder_.write("bad.jsonl", pairs() + R"({"prompt": "a", "chosen": "b"})");
   EXPECT_THAT(fails("train job.textproto --out r --set data.text=bad.jsonl"),
