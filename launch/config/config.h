@@ -163,6 +163,7 @@ struct SampledTextConfig {
 };
 
 enum class Control : std::uint8_t { None, ShuffledPositions, SmoothedLabels, Untrained };
+enum class Bridge : std::uint8_t { None, Spans };
 struct PreferenceConfig {
   double beta = 0.1;
   friend bool operator==(const PreferenceConfig&, const PreferenceConfig&) = default;
@@ -184,6 +185,7 @@ struct ObjectiveConfig {
   std::optional<PreferenceConfig> preference;
   RouterMatchConfig routers;
   AttentionMatchConfig attention;
+  Bridge bridge = Bridge::None;
   friend bool operator==(const ObjectiveConfig&, const ObjectiveConfig&) = default;
 };
 

@@ -272,6 +272,7 @@ void fields(Io& io, ObjectiveConfig& c) {
   io("preference", c.preference);
   io("routers", c.routers);
   io("attention", c.attention);
+  io("bridge", c.bridge);
 }
 
 template <class Io>

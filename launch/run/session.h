@@ -24,6 +24,7 @@
 #include "launch/run/model_source.h"
 #include "launch/run/rank.h"
 #include "launch/run/student_start.h"
+#include "launch/run/tokenizer_bridge.h"
 
 namespace limbeck::launch {
 
@@ -39,7 +40,7 @@ class Session {
   Session(Rank& rank, RunConfig config, const Log& log);
 
   /// Whether the student learns from a teacher, one that runs or its cache.
-  bool distils() const { return teacher != nullptr || cached_teacher != nullptr; }
+  bool distils() const { return teacher != nullptr || cached_teacher != nullptr || bridge != nullptr; }
   /// Whether the text has tokens, by name, that the teacher has not.
   bool teacher_lacks_tokens() const { return teacher_rows_ && !teacher_rows_->pieces.empty(); }
   /// Gives the teacher's memory back where the student learns from its cache and nothing else asks it.
@@ -77,7 +78,8 @@ class Session {
   RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
-  std::unique_ptr<nn::Transformer> teacher;  // null without teacher.source
+  std::unique_ptr<nn::Transformer> teacher;  // null without teacher.source, or with objective.bridge
+  std::unique_ptr<TokenizerBridge> bridge;   // to the teacher then; null without one
   /// The teacher's; of a cache alone what the hidden states tell that it keeps. Nothing where neither is there.
   std::optional<nn::ModelConfig> teacher_config;
   std::unique_ptr<nn::Transformer> untrained_teacher;  // null without make_untrained_teacher
@@ -95,8 +97,12 @@ class Session {
   void match_teacher(const Log& log);
   /// Whether the config names the teacher itself, not its cache alone.
   bool names_teacher() const { return config.teacher && !config.teacher->source.empty(); }
+  bool has_bridge() const { return config.objective.bridge != Bridge::None; }
+  /// Whether it names one that has the text's tokens.
+  bool names_like_teacher() const { return names_teacher() && !has_bridge(); }
   void check_cached_objective() const;
   void load_teacher(std::int64_t vocabulary, const Log& log);
+  void open_bridge(const Log& log);
   /// How many tokens a student has whose config does not say it.
   std::int64_t usual_vocabulary() const;
   void make_adapters(const core::PlacementRule& place);

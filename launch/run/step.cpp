@@ -13,6 +13,7 @@
 #include "core/ops/preference.h"
 #include "core/ops/router.h"
 #include "core/ops/smoothed_labels.h"
+#include "core/ops/spans.h"
 #include "core/ops/sparse_targets.h"
 #include "core/slice.h"
 #include "kernels/distillation.h"
@@ -43,8 +44,8 @@ bool has_exchanges_to_fill(const Rank& rank) {
 constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_sum + 1, hidden_sum = z_sum + 1,
                        hidden_square = hidden_sum + 1, attention_sum = hidden_square + 1,
                        attention_square = attention_sum + 1, routing_sum = attention_square + 1,
-                       preference_sums = routing_sum + 1,
-                       predict_sums = preference_sums + kernels::num_preference_columns;
+                       preference_sums = routing_sum + 1, span_sums = preference_sums + kernels::num_preference_columns,
+                       predict_sums = span_sums + kernels::num_span_columns;
 
 /// The teacher's layer that a student's is held to; -1: none, as of layers that predict.
 std::int64_t match_of(const std::vector<std::int64_t>& layers, std::int64_t layer) {
@@ -137,7 +138,8 @@ std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& sampl
 }
 
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead, CachedTeacher* cached) {
+                     std::int64_t micro_batches, std::int64_t num_ahead, CachedTeacher* cached,
+                     const TokenizerBridge* bridge) {
   core::check(
       samples.num_targets > 0,
       "step: none of the {} tokens has a target, expected documents of two tokens or more, of conversations more "
@@ -151,6 +153,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
     data::TokenBatch mine = samples.fetch(first, count);
     if (cached != nullptr && !cached->is_whole()) input.taught.push_back(cached->take(memory, mine));
+    if (bridge != nullptr) input.bridged.push_back(bridge->read(memory, mine));
     nn::Batch& batch = input.batches.emplace_back(make_batch(memory, mine, 0, count, first, num_ahead));
     if (cached != nullptr && cached->is_whole()) input.texts.push_back(std::move(mine));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
@@ -170,6 +173,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
   for (std::int64_t k = 0; k <= depths; ++k) losses.emplace_back(rank.memory());
   Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {predict_sums + depths * kernels::num_loss_totals});
   Tensor of_preferences = Tensor::zeros(rank.memory(), DType::F64, {kernels::num_preference_columns});
+  Tensor of_spans = Tensor::zeros(rank.memory(), DType::F64, {kernels::num_span_columns});
   LoadCounter load(models.student.config(), depths > 0);
   sync.begin_step();
   core::GradientLedger ledger(std::ssize(input.batches), [&](core::Parameter& p) { sync.parameter_final(p); });
@@ -202,6 +206,9 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       if (options.control.kind == Control::ShuffledPositions)
         taught.hidden = half_turned(taught.hidden, batch.offsets_on_host);
     }
+    Tensor bridged_losses;  // of the teacher's own tokens
+    if (models.bridge != nullptr)
+      bridged_losses = models.bridge->losses(rank, input.bridged[micro].batch, models.streamed);
     // What a token's distance in a layer is times, and where the squares of gradients go.
     const auto share_of = [&](const auto& match, std::optional<std::int64_t> square) {
       return core::MatchOptions{.weight = match.weight / static_cast<double>(match.num_matched()),
@@ -264,13 +271,19 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
         teacher =
             std::make_unique<core::OnlineTeacher>(further > 0 ? moved_up(taught.hidden, further) : taught.hidden,
                                                   models.teacher->head().value, models.teacher->head_bias().value);
-      if (options.preference_beta == 0) return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);
-      // First what model and reference hold of each response, then the gradient with what follows from that.
+      const bool is_bridged = models.bridge != nullptr && further == 0;
+      if (options.preference_beta == 0 && !is_bridged)
+        return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);
+      // First what the models hold of each response or span, then the gradient with what follows from that.
       core::Tape off(core::Tape::Mode::Off);
       core::LossAccumulator said(rank.memory(), /*keeps_each=*/true), unused(rank.memory());
+      if (is_bridged) head.weight = options.bridge_ce_weight;
       run(off, teacher.get(), said);
-      head.row_weights = core::preference_weights(said.each(), batch.document, batch.sequence_offsets,
-                                                  options.preference_beta, of_preferences);
+      head.weight = weight;
+      head.row_weights = is_bridged ? core::span_weights(said.each(), bridged_losses, input.bridged[micro].spans,
+                                                         options.bridge_ce_weight, of_spans)
+                                    : core::preference_weights(said.each(), batch.document, batch.sequence_offsets,
+                                                               options.preference_beta, of_preferences);
       losses[0].add(said);
       return run(tape, nullptr, unused);
     };
@@ -302,11 +315,13 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
 
   sums.rows(0, kernels::num_loss_totals).copy_from(losses[0].totals());
   sums.rows(preference_sums, kernels::num_preference_columns).copy_from(of_preferences);
+  sums.rows(span_sums, kernels::num_span_columns).copy_from(of_spans);
   for (std::int64_t k = 0; k < depths; ++k)
     sums.rows(predict_sums + k * kernels::num_loss_totals, kernels::num_loss_totals)
         .copy_from(losses[static_cast<std::size_t>(k + 1)].totals());
   rank.mesh().dp().all_reduce(sums, core::Reduce::Sum);
-  return {sums, load.start_sum_over(rank)};
+  return {sums, load.start_sum_over(rank),
+          models.bridge != nullptr ? std::optional(options.bridge_ce_weight) : std::nullopt};
 }
 
 double StepResult::predict_loss() const {
@@ -334,6 +349,11 @@ StepResult QueuedPasses::read() {
     result.preference.emplace(pairs);
     result.objective = result.preference->loss;
   }
+  if (bridge_ce_weight_) {
+    const auto spans = sums.subspan(span_sums, kernels::num_span_columns);
+    result.spans.emplace(spans, result.head.tokens);
+    result.objective += (1 - *bridge_ce_weight_) * spans[kernels::SpanLoss] / result.head.tokens;
+  }
   result.hidden_square = sums[hidden_square];
   result.attention = sums[attention_sum];
   result.attention_square = sums[attention_square];
@@ -346,8 +366,8 @@ StepResult QueuedPasses::read() {
 
 StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
                             parallel::GradientSync& sync) {
-  const StepInput input =
-      read_input(rank.memory(), rank, samples, options.micro_batches, models.student.num_predictors());
+  const StepInput input = read_input(rank.memory(), rank, samples, options.micro_batches,
+                                     models.student.num_predictors(), nullptr, models.bridge);
   return queue_passes(rank, models, input, options, sync).read();
 }
 

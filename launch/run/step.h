@@ -21,6 +21,7 @@
 #include "launch/run/expert_load.h"
 #include "launch/run/mapped_layers.h"
 #include "launch/run/rank.h"
+#include "launch/run/tokenizer_bridge.h"
 #include "parallel/axes/gradient_sync.h"
 
 namespace limbeck::launch {
@@ -29,8 +30,9 @@ struct StepModels {
   nn::Transformer& student;
   const nn::Transformer* teacher;  // null: none runs beside the student
   const core::Objective& objective;
-  const MappedLayers* streamed = nullptr;  // the teacher's, where its weights come from the disk in each pass
-  CachedTeacher* cached = nullptr;         // in the teacher's place
+  const MappedLayers* streamed = nullptr;   // the teacher's, where its weights come from the disk in each pass
+  CachedTeacher* cached = nullptr;          // in the teacher's place
+  const TokenizerBridge* bridge = nullptr;  // likewise: a teacher of other tokens
 };
 
 /// What stands in the teacher's place (objective.control); an untrained one is StepModels' teacher.
@@ -65,6 +67,7 @@ struct StepOptions {
   nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
   double predict_weight = 0;           // of the mean of the losses of layers that predict further tokens
   double preference_beta = 0;          // of the preferences that the step's pairs are; 0: it has none
+  double bridge_ce_weight = 0.5;       // of cross-entropy beside the spans of a bridge
   // With a teacher, the first also with a cache that keeps them:
   std::optional<HiddenMatch> hidden = {};
   std::optional<HiddenMatch> attention = {};  // of what attention adds to the stream, without projectors
@@ -78,6 +81,7 @@ struct StepResult {
   core::LossStatistics head;                   // sums over valid targets
   double objective = 0;                        // the objective's mean over valid targets, or pairs
   std::optional<PreferenceResult> preference;  // of a step of pairs
+  std::optional<SpanResult> spans;             // of a step over a bridge
   std::vector<core::LossStatistics> predict;   // of each depth; sums over its own valid targets
   double hidden = 0;                           // the hidden states' distance, weighted
   double attention = 0, routing = 0;           // likewise what attention gives, and the routing
@@ -97,6 +101,7 @@ struct StepInput {
   std::vector<nn::Batch> batches;           // of this rank, by micro-batch
   std::vector<CachedTeacher::Part> taught;  // of each, what the teacher's cache has of it; empty without one
   std::vector<data::TokenBatch> texts;      // of each, whose whole distributions are read from the cache; empty else
+  std::vector<BridgedBatch> bridged;        // of each, what a teacher of other tokens reads; empty without one
   core::Tensor per_target;                  // [1] float64: 1 / the step's targets, or its pairs
   double text_seconds = 0;                  // that the samples took to read
 };
@@ -104,7 +109,8 @@ struct StepInput {
 /// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws
 /// where the step has no valid target. `num_ahead`: depths of nn::Batch::ahead.
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead = 0, CachedTeacher* cached = nullptr);
+                     std::int64_t micro_batches, std::int64_t num_ahead = 0, CachedTeacher* cached = nullptr,
+                     const TokenizerBridge* bridge = nullptr);
 /// What read_input will read of `samples`: the same batches.
 std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches);
 
@@ -118,11 +124,13 @@ class QueuedPasses {
  private:
   friend QueuedPasses queue_passes(Rank&, const StepModels&, const StepInput&, const StepOptions&,
                                    parallel::GradientSync&);
-  QueuedPasses(core::Tensor sums, LoadCounter::Sums load) : sums_(std::move(sums)), load_(std::move(load)) {}
+  QueuedPasses(core::Tensor sums, LoadCounter::Sums load, std::optional<double> bridge_ce_weight)
+      : sums_(std::move(sums)), load_(std::move(load)), bridge_ce_weight_(bridge_ce_weight) {}
 
   core::Tensor sums_;
   std::optional<core::HostCopy> copy_;
   LoadCounter::Sums load_;
+  std::optional<double> bridge_ce_weight_;  // StepOptions', where there is a bridge
 };
 
 /// Collective. The input is in the rank's memory.
