@@ -31,14 +31,13 @@ struct Found {
 };
 
 Found find(const std::vector<double>& ce, double alpha, const std::vector<double>& of_teacher = teacher_ce,
-           const std::vector<std::int64_t>& places = table,
-           std::vector<double> totals = std::vector<double>(columns)) {
+           const std::vector<std::int64_t>& places = table, std::vector<double> totals = std::vector<double>(columns)) {
   Tensor sums = Tensor::from<double>(memory, {columns}, totals);
-  const Tensor weights = span_weights(
-      losses(ce), losses(of_teacher),
-      Tensor::from<std::int64_t>(memory, {std::ssize(places) / kernels::num_span_places, kernels::num_span_places},
-                                 places),
-      alpha, sums);
+  const Tensor weights =
+      span_weights(losses(ce), losses(of_teacher),
+                   Tensor::from<std::int64_t>(
+                       memory, {std::ssize(places) / kernels::num_span_places, kernels::num_span_places}, places),
+                   alpha, sums);
   return {host_values<double>(weights), host_values<double>(sums)};
 }
 
@@ -48,7 +47,8 @@ TEST(SpanWeights, FiguresAreTheFormulas) {
   std::vector<double> expected = {10, 20, 30, 40, 50, 60};
   const Found found = find(student_ce, 0.3, teacher_ce, table, expected);
   expected[kernels::SpanCount] += 3;
-  expected[kernels::SpanLoss] += divergence(std::exp(-0.5), std::exp(-0.7)) + divergence(std::exp(-0.7), std::exp(-1.7)) +
+  expected[kernels::SpanLoss] += divergence(std::exp(-0.5), std::exp(-0.7)) +
+                                 divergence(std::exp(-0.7), std::exp(-1.7)) +
                                  divergence(std::exp(-3.0), std::exp(-0.02));
   expected[kernels::SpanStudentCe] += 0.7 + 1.7 + 0.02;
   expected[kernels::SpanTeacherCe] += 0.5 + 0.7 + 3;
@@ -93,8 +93,8 @@ TEST(SpanWeights, OfNearlySureModelsAreFinite) {
       EXPECT_TRUE(std::isfinite(found.totals[kernels::SpanLoss]));
       EXPECT_GE(found.totals[kernels::SpanLoss], -1e-15);
       EXPECT_LE(std::abs(found.weights[0]), 1 / kernels::least_rest);
-      if (own > theirs) EXPECT_GE(found.weights[0], 0);
-      if (own < theirs) EXPECT_LE(found.weights[0], 0);
+      EXPECT_GE(own > theirs ? found.weights[0] : 0, 0);
+      EXPECT_LE(own < theirs ? found.weights[0] : 0, 0);
     }
   const auto loss = [](double ce) { return find({ce}, 0, {1.0}, {0, 1, 0, 1, 1}).totals[kernels::SpanLoss]; };
   const double edge = -std::log1p(-kernels::least_rest), slope = -find({0.0}, 0, {1.0}, {0, 1, 0, 1, 1}).weights[0];

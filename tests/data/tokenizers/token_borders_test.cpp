@@ -62,7 +62,8 @@ TEST(TokenBorders, ControlTokensHaveNoBytes) {
 /// The space that is put in front is no text; one of the text itself is.
 TEST(TokenBorders, TheSpaceInFrontIsLeftOut) {
   const auto tokenizer = sentencepiece();
-  for (const std::string text : {"Hello world", " Hello", "  a  b ", "\xf0\x9f\x98\x80 \xf0\x9f\x98\x80", "<s> x", "\n\tq", ""}) {
+  for (const std::string text :
+       {"Hello world", " Hello", "  a  b ", "\xf0\x9f\x98\x80 \xf0\x9f\x98\x80", "<s> x", "\n\tq", ""}) {
     SCOPED_TRACE(text);
     const Ids ids = tokenizer->encode(text);
     const auto borders = token_borders(*tokenizer, ids, text);
@@ -83,8 +84,8 @@ TEST(TokenBorders, TheSpaceInFrontIsLeftOut) {
 
 TEST(CommonSpans, LieBetweenSharedBorders) {
   const Borders one = {0, 3, 4, 6, 9}, other = {0, 1, 4, 5, 6, 9};
-  EXPECT_THAT(common_spans(one, other), ElementsAre(CommonSpan{0, 2, 0, 2, 4}, CommonSpan{2, 1, 2, 2, 2},
-                                                    CommonSpan{3, 1, 4, 1, 3}));
+  EXPECT_THAT(common_spans(one, other),
+              ElementsAre(CommonSpan{0, 2, 0, 2, 4}, CommonSpan{2, 1, 2, 2, 2}, CommonSpan{3, 1, 4, 1, 3}));
   EXPECT_THAT(common_spans(Borders{0}, Borders{0}), IsEmpty());
   EXPECT_THAT(common_spans(one, Borders{0}), IsEmpty());
 }

@@ -481,7 +481,7 @@ def write_bridge():
     student, teacher = Bpe(MERGES["student"]), Bpe(MERGES["teacher"], has_start=True)
     batch = packed(student, length)
     config = replace(MOE, vocabulary=student.end + 1, num_layers=1, num_experts=4, expert_width=8)
-    of_teacher = replace(TEACHER, vocabulary=teacher.start + 1)
+    of_teacher = replace(TEACHER, vocabulary=teacher.start + 4)  # three of them fill it up
     parameters, theirs = random_parameters(config, 21), random_parameters(of_teacher, 22)
     ours = trainable(parameters)
     output, terms = run(ours, config, batch, BALANCE, Z)
@@ -493,7 +493,7 @@ def write_bridge():
         tokens = torch.tensor([read])
         with torch.no_grad():
             final = forward(theirs, of_teacher, tokens, torch.arange(len(read))[None], torch.zeros_like(tokens)).final
-            log_p = head(theirs, of_teacher, final).log_softmax(-1)[0]
+            log_p = head(theirs, of_teacher, final)[0, :, :teacher.start + 1].log_softmax(-1)
         for places, j, size in spans:
             p = sum(log_p[k - 1, read[k]] for k in j).exp()
             q = sum(log_q[row, place] for place in places).exp()
