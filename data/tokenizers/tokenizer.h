@@ -61,6 +61,9 @@ class Tokenizer {
   /// drops the space in front of a text).
   virtual std::string decode_inside(std::int32_t id) const { return decode({&id, 1}); }
 
+  /// Whether the id is a control token, which stands for no text.
+  virtual bool is_special(std::int32_t id) const = 0;
+
   /// One more than the greatest id.
   virtual std::int64_t vocabulary_size() const = 0;
   virtual std::int32_t eos_id() const = 0;  // ends a model's answer

@@ -446,6 +446,12 @@ std::string BpeTokenizer::decode_inside(std::int32_t id) const {
   return bytes_of_token_[id];
 }
 
+bool BpeTokenizer::is_special(std::int32_t id) const {
+  check_in_vocabulary(id);
+  const AddedToken* added = added_[static_cast<std::size_t>(id)];
+  return added != nullptr && added->special;
+}
+
 std::string BpeTokenizer::decode(std::span<const std::int32_t> ids) const {
   std::string bytes;
   for (const auto id : ids) {

@@ -63,6 +63,7 @@ class SentencePieceTokenizer : public Tokenizer {
                                           EncodeCounts* counts) const override;
   std::string decode(std::span<const std::int32_t> ids) const override;
   std::string decode_inside(std::int32_t id) const override;
+  bool is_special(std::int32_t id) const override { return token(id).is_empty; }
   std::int64_t vocabulary_size() const override { return static_cast<std::int64_t>(tokens_.size()); }
   std::int32_t eos_id() const override { return description_.eos; }
   std::int32_t end_of_text_id() const override { return end_of_text_; }

@@ -73,10 +73,11 @@ const char* why_none_predicts(const RunConfig& config) {
 void say_what_runs(const Log& log, const Session& session) {
   const auto in_short = [](std::int64_t n) { return short_count(static_cast<double>(n)); };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
-  if (session.teacher)
+  if (session.teacher || session.bridge) {
+    const nn::ModelConfig& teacher = session.teacher ? session.teacher->config() : session.bridge->teacher().config();
     log->info("{}: {} parameters, {}", session.config.objective.preference ? "reference" : "teacher",
-              in_short(nn::count_parameters(session.teacher->config()).total),
-              core::counted(session.teacher->config().num_layers, "layer"));
+              in_short(nn::count_parameters(teacher).total), core::counted(teacher.num_layers, "layer"));
+  }
   log->info("{}: {} parameters, {} active, {}", trained_name(session), in_short(student.total),
             in_short(student.active), core::counted(session.student->config().num_layers, "layer"));
   const std::int64_t further = session.student->config().num_predict_layers;
@@ -205,8 +206,9 @@ RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirec
         run_facts_from_json(read_start_file(directory.path()), (directory.path() / "start.json").string()).starts;
   const nn::ParameterCount model = nn::count_parameters(session.student->config());
   facts.model = {.total = model.total, .active = model.active, .trainable = trainer.num_trained()};
-  if (session.teacher) {
-    const nn::ParameterCount teacher = nn::count_parameters(session.teacher->config());
+  if (session.teacher || session.bridge) {
+    const nn::ParameterCount teacher =
+        nn::count_parameters(session.teacher ? session.teacher->config() : session.bridge->teacher().config());
     facts.teacher = {.total = teacher.total, .active = teacher.active, .trainable = 0};
   }
   const std::int64_t ranks = session.rank.num_processes();
@@ -360,6 +362,7 @@ RunConfig baseline_of(RunConfig config) {
   ObjectiveConfig objective;
   objective.cross_entropy_weight = 1;
   objective.predict_weight = config.objective.predict_weight;
+  objective.bridge = config.objective.bridge;
   config.objective = objective;
   return config;
 }
@@ -397,6 +400,8 @@ int run_training(const TrainOptions& options, bool distils) {
   if (options.dump_gradients && config.objective.has_pairs())
     core::fail_usage("--dump-gradients is given with objective.{}, expected none: nothing reads such a dump",
                      config.objective.preference ? "preference" : "reward");
+  if (options.dump_gradients && config.objective.bridge != Bridge::None)
+    core::fail_usage("--dump-gradients is given with objective.bridge, expected none: nothing reads such a dump");
   const std::string command = fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\nbaseline: {}\n",
                                           distils ? "distill" : "train", options.steps.value_or(0), options.resume,
                                           options.dump_gradients.has_value(), options.baseline);

@@ -106,6 +106,8 @@ static_assert(static_cast<int>(SampledBy::Student) == config::Objective::Sampled
 static_assert(static_cast<int>(SampledBy::Teacher) == config::Objective::SampledText::TEACHER);
 static_assert(static_cast<int>(Control::None) == config::Objective::NONE);
 static_assert(static_cast<int>(Control::Untrained) == config::Objective::UNTRAINED);
+static_assert(static_cast<int>(Bridge::None) == config::Objective::NO_BRIDGE);
+static_assert(static_cast<int>(Bridge::Spans) == config::Objective::SPANS);
 static_assert(static_cast<int>(kernels::RowDistance::Cosine) == config::Objective::HiddenStates::COSINE);
 static_assert(static_cast<int>(kernels::RowDistance::SquaredError) == config::Objective::HiddenStates::SQUARED_ERROR);
 static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);
@@ -395,7 +397,7 @@ void check_for_train(const RunConfig& config) {
     if (value > 0) fail_usage("train: objective.{} is {}, expected 0 without a teacher", name, value);
   for (const auto& [name, is_given] :
        {std::pair("divergence", objective.divergence != kernels::Divergence::ForwardKl),
-        std::pair("control", objective.control != Control::None),
+        std::pair("control", objective.control != Control::None), std::pair("bridge", objective.bridge != Bridge::None),
         std::pair("final_cross_entropy_weight", objective.final_cross_entropy_weight.has_value()),
         std::pair("final_temperature", objective.final_temperature.has_value())})
     if (is_given) fail_usage("train: objective.{} is given, expected none without a teacher", name);

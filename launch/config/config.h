@@ -163,6 +163,7 @@ struct SampledTextConfig {
 };
 
 enum class Control : std::uint8_t { None, ShuffledPositions, SmoothedLabels, Untrained };
+enum class Bridge : std::uint8_t { None, Spans };
 struct PreferenceConfig {
   double beta = 0.1;
   friend bool operator==(const PreferenceConfig&, const PreferenceConfig&) = default;
@@ -190,6 +191,7 @@ struct ObjectiveConfig {
   std::optional<RewardConfig> reward;
   RouterMatchConfig routers;
   UpdateMatchConfig attention, feed_forward;
+  Bridge bridge = Bridge::None;
 
   /// Whether the text is of pairs of responses.
   bool has_pairs() const { return preference || reward; }

@@ -235,7 +235,9 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
   const auto steps = steps_between(name, config);
   if (!steps) refuse("a set of evaluation.set before the last dot; or \"held_out/\" and the name of a source");
   if (*steps == 0) refuse("its figure to be measured while training: train.eval_every_steps above 0");
-  const bool has_teacher = (config.teacher && !config.teacher->source.empty()) || config.objective.preference;
+  const bool has_teacher =
+      (config.teacher && !config.teacher->source.empty() && config.objective.bridge == Bridge::None) ||
+      config.objective.preference;
   if (needs_teacher(name) && !has_teacher) refuse("a figure without a teacher: there is none");
   if (needs_pairs(name) && !config.objective.has_pairs()) refuse("a figure of text: there are no pairs of responses");
   if (config.objective.reward && !needs_pairs(name))
@@ -281,6 +283,7 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
   refuse(c.attention.weight > 0, "objective.attention.weight", "0: what attention gives does not travel");
   refuse(c.feed_forward.weight > 0, "objective.feed_forward.weight", "0: what feed-forwards give does not travel");
   refuse(c.routers.weight > 0, "objective.routers.weight", "0: routing does not travel");
+  refuse(c.bridge != Bridge::None, "objective.bridge", "NO_BRIDGE: hidden states of other tokens would travel");
   refuse(c.sampled_text.fraction > 0 && c.sampled_text.by == SampledBy::Teacher, "objective.sampled_text.by",
          "STUDENT: the teacher's ranks do not generate");
 }
@@ -321,10 +324,35 @@ void check_pairs(const RunConfig& config, const ParsedConfig& parsed) {
   refuse(!config.evaluation.set.empty(), "evaluation.set[0]", "none: held-out pairs are measured");
 }
 
+/// What needs tokens that both models have, or a teacher that reads those of the text.
+void check_bridge(const RunConfig& config, const ParsedConfig& parsed) {
+  const ObjectiveConfig& c = config.objective;
+  if (c.bridge == Bridge::None) return;
+  const auto refuse = [&](bool is_given, const char* field, const char* expected) {
+    if (is_given)
+      fail_usage("{}: {} is given with objective.bridge, expected {}", parsed.place_of(field), field, expected);
+  };
+  refuse(config.student_init.has_value(), "student_init", "a section model: the teacher's rows are of other tokens");
+  refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache",
+         "none: the teacher runs beside the student");
+  refuse(config.train.cuda_graph, "train.cuda_graph", "false: the teacher reads other tokens in each step");
+  refuse(c.divergence != kernels::Divergence::ForwardKl, "objective.divergence", "FORWARD_KL");
+  refuse(c.temperature != 1, "objective.temperature", "1");
+  refuse(c.final_temperature.has_value(), "objective.final_temperature", "none");
+  refuse(c.hidden_states.weight > 0, "objective.hidden_states.weight", "0: tokens are not alike");
+  refuse(c.attention.weight > 0, "objective.attention.weight", "0: tokens are not alike");
+  refuse(c.feed_forward.weight > 0, "objective.feed_forward.weight", "0: tokens are not alike");
+  refuse(c.routers.weight > 0, "objective.routers.weight", "0: tokens are not alike");
+  refuse(c.sampled_text.fraction > 0, "objective.sampled_text.fraction", "0");
+  refuse(c.control != Control::None, "objective.control", "NONE");
+  refuse(c.preference.has_value(), "objective.preference", "none");
+}
+
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
   check_cached_objective(config, parsed);
   check_teacher_ranks(config, parsed);
   check_pairs(config, parsed);
+  check_bridge(config, parsed);
   const ObjectiveConfig& c = config.objective;
   for (const auto& [field, changes] :
        {std::pair{"final_cross_entropy_weight", c.final_cross_entropy_weight.has_value()},

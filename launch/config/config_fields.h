@@ -280,6 +280,7 @@ void fields(Io& io, ObjectiveConfig& c) {
   io("routers", c.routers);
   io("attention", c.attention);
   io("feed_forward", c.feed_forward);
+  io("bridge", c.bridge);
 }
 
 template <class Io>

@@ -286,17 +286,21 @@ std::string to_text(const NamedEvaluations& columns) {
     text += line("bits/byte", [](const std::string&, const Evaluation& e) { return number(e.bits_per_byte()); });
     text += figure("calibration error", &Evaluation::calibration_error);
   }
+  const auto part = [&](const char* what, auto Evaluation::*result, auto value) {
+    return line(what,
+                [&](const std::string&, const Evaluation& e) { return e.*result ? number(*(e.*result).*value) : ""; });
+  };
   if (!columns.empty() && columns.back().second.preference) {
-    const auto of_pairs = [&](const char* what, auto PreferenceResult::*value) {
-      return line(what, [&](const std::string&, const Evaluation& e) {
-        return e.preference ? number(*e.preference.*value) : "";
-      });
-    };
-    text += of_pairs("pairs: right, share", &PreferenceResult::accuracy);
-    text += of_pairs("  margin of rewards, mean", &PreferenceResult::margin);
-    if (judges) text += of_pairs("  reward of the chosen", &PreferenceResult::chosen);
-    if (judges) text += of_pairs("  reward of the rejected", &PreferenceResult::rejected);
-    text += of_pairs("  loss", &PreferenceResult::loss);
+    text += part("pairs: right, share", &Evaluation::preference, &PreferenceResult::accuracy);
+    text += part("  margin of rewards, mean", &Evaluation::preference, &PreferenceResult::margin);
+    if (judges) text += part("  reward of the chosen", &Evaluation::preference, &PreferenceResult::chosen);
+    if (judges) text += part("  reward of the rejected", &Evaluation::preference, &PreferenceResult::rejected);
+    text += part("  loss", &Evaluation::preference, &PreferenceResult::loss);
+  }
+  if (!columns.empty() && columns.back().second.spans) {
+    text += part("spans: KL to the teacher, mean", &Evaluation::spans, &SpanResult::kl);
+    text += part("  bits/byte", &Evaluation::spans, &SpanResult::bits_per_byte);
+    text += part("  teacher's bits/byte", &Evaluation::spans, &SpanResult::teacher_bits_per_byte);
   }
   std::vector<std::optional<ModelLoad>> loads;
   for (const auto& [name, evaluation] : columns) loads.push_back(evaluation.load);

@@ -8,6 +8,8 @@
 
 #include "core/ops/reward.h"
 #include "core/slice.h"
+#include "kernels/distillation.h"
+#include "kernels/span_row.h"
 #include "launch/run/batch.h"
 
 namespace limbeck::launch {
@@ -56,6 +58,15 @@ PreferenceResult preference_of(std::span<const std::array<double, 2>> rewards, d
   return PreferenceResult(sums);
 }
 
+SpanResult::SpanResult(std::span<const double> sums, double targets)
+    : spans(std::llround(sums[kernels::SpanCount])),
+      kl(sums[kernels::SpanLoss] / std::max(1.0, sums[kernels::SpanCount])),
+      share(sums[kernels::SpanTargets] / std::max(1.0, targets)) {
+  const double bytes = std::max(1.0, sums[kernels::SpanBytes]) * std::numbers::ln2;
+  bits_per_byte = sums[kernels::SpanStudentCe] / bytes;
+  teacher_bits_per_byte = sums[kernels::SpanTeacherCe] / bytes;
+}
+
 double Evaluation::perplexity() const { return std::exp(cross_entropy); }
 
 std::optional<double> Evaluation::bits_per_byte() const {
@@ -93,7 +104,7 @@ Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> byt
 }
 
 HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary,
-                 const data::Tokenizer* tokenizer)
+                 const data::Tokenizer* tokenizer, const TokenizerBridge* bridge)
     : rank_(rank), text_(std::move(text)), valid_vocabulary_(valid_vocabulary) {
   const data::TokenBatch& samples = text_.samples;
   if (tokenizer != nullptr) sequence_bytes_ = bytes_by_sequence(samples, *tokenizer);
@@ -101,16 +112,34 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
   const core::Slice mine = core::slice_of(samples.num_sequences, rank.mesh().dp().rank(), ranks);
   const std::int64_t per_part = std::max<std::int64_t>(1, tokens_per_part / samples.sequence_length);
   const std::int64_t most = (samples.num_sequences + ranks - 1) / ranks;
+  const StepText sequences = bridge != nullptr ? StepText(samples) : StepText();
+  if (bridge != nullptr) spans_.emplace();
   for (std::int64_t done = 0; done < most; done += per_part) {
     const std::int64_t skipped = std::min(done, mine.count);
-    Part part{make_batch(rank.memory(), samples, mine.first + skipped, std::min(per_part, mine.count - skipped)), {}};
+    const core::Slice own{mine.first + skipped, std::min(per_part, mine.count - skipped)};
+    Part part{make_batch(rank.memory(), samples, own.first, own.count), {}};
     if (teacher) {
       core::Tape off(core::Tape::Mode::Off);
       part.teacher_hidden = teacher->forward(off, teacher->pass(part.batch)).hidden.value;
     }
+    if (bridge != nullptr) add_spans(*bridge, sequences.fetch(own.first, own.count), own.first);
     parts_.push_back(std::move(part));
   }
   if (teacher) teacher_head_ = teacher->head().value, teacher_head_bias_ = teacher->head_bias().value;
+}
+
+/// Of sequences from `first` on of the sample.
+void HeldOut::add_spans(const TokenizerBridge& bridge, const data::TokenBatch& sequences, std::int64_t first) {
+  const BridgedBatch read = bridge.read(rank_.memory(), sequences);
+  const std::vector<double> each = core::host_values<double>(bridge.losses(rank_, read.batch));
+  for (std::size_t i = 0; i < read.host.size(); i += kernels::num_span_places) {
+    const std::span<const std::int64_t> place = std::span(read.host).subspan(i, kernels::num_span_places);
+    spans_->push_back({.first = first * sequences.sequence_length + place[kernels::SpanFirst],
+                       .count = place[kernels::SpanTokens],
+                       .bytes = place[kernels::SpanTextBytes],
+                       .teacher_ce = kernels::sum_of_losses(each.data(), place[kernels::SpanTeacherFirst],
+                                                            place[kernels::SpanTeacherTokens])});
+  }
 }
 
 std::int64_t HeldOut::num_tokens() const { return text_.samples.num_targets(); }
@@ -170,7 +199,24 @@ Measurement HeldOut::summary(const TokenRows& tokens) const {
       result.sets.emplace_back("held_out/" + text_.sources[s], evaluation_of(by_source[s], known(source_bytes[s])));
   set_kl_quantiles(result.held_out, std::move(kl));
   if (text_.preference_beta > 0) add_preferences(rewards_of(tokens), 0, result);
+  if (spans_) result.held_out.spans = spans(tokens);
   return result;
+}
+
+/// Collective: each rank has the teacher's losses of its own sequences.
+SpanResult HeldOut::spans(const TokenRows& tokens) const {
+  std::array<double, kernels::num_span_columns> sums{};
+  for (const OfSpan& span : *spans_) {
+    double ce = 0, loss = 0;
+    for (std::int64_t t = span.first; t < span.first + span.count; ++t) ce += tokens[t]->ce;
+    kernels::span_loss(-span.teacher_ce, -ce, &loss);
+    const std::array<double, kernels::num_span_columns> row = {
+        1, loss, ce, span.teacher_ce, static_cast<double>(span.count), static_cast<double>(span.bytes)};
+    for (std::size_t c = 0; c < sums.size(); ++c) sums[c] += row[c];
+  }
+  Tensor all = Tensor::from<double>(rank_.host_memory(), {kernels::num_span_columns}, sums);
+  rank_.mesh().dp().all_reduce(all, core::Reduce::Sum);
+  return {core::host_values<double>(all), static_cast<double>(num_tokens())};
 }
 
 Measurement HeldOut::counted() const {

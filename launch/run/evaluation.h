@@ -21,6 +21,7 @@
 #include "launch/run/expert_load.h"
 #include "launch/run/rank.h"
 #include "launch/run/token_figures.h"
+#include "launch/run/tokenizer_bridge.h"
 
 namespace limbeck::launch {
 
@@ -39,6 +40,18 @@ struct PreferenceResult {
 
 /// Of the rewards of chosen and rejected responses. `center`: objective.reward's.
 PreferenceResult preference_of(std::span<const std::array<double, 2>> rewards, double center);
+/// Means over the spans of text between two borders that the tokens of model and teacher share (kernels/spans.h).
+struct SpanResult {
+  std::int64_t spans = 0;            // 0: the means are too
+  double kl = 0;                     // nats a span
+  double share = 0;                  // of the model's targets that are in a span
+  double bits_per_byte = 0;          // of the spans, by the model
+  double teacher_bits_per_byte = 0;  // and by the teacher
+
+  SpanResult() = default;
+  /// Of sums [num_span_columns], and how many targets there are.
+  SpanResult(std::span<const double> sums, double targets);
+};
 
 /// Means over the tokens that are predicted; natural logarithms.
 struct Evaluation {
@@ -58,6 +71,7 @@ struct Evaluation {
   std::optional<double> teacher_calibration_error = std::nullopt;  // the teacher's, of the same tokens
   std::optional<double> document_cross_entropy = std::nullopt;     // mean of those of a text's documents
   std::optional<PreferenceResult> preference = std::nullopt;       // of held-out pairs, against the teacher if any
+  std::optional<SpanResult> spans = std::nullopt;                  // against a teacher of other tokens
 
   bool has_teacher() const { return teacher_cross_entropy > 0; }
   /// By a reward head: of pairs alone, for no token is predicted.
@@ -95,9 +109,10 @@ struct HeldOutText {
 class HeldOut {
  public:
   /// Collective. Each rank takes its share of the samples. `teacher` may be null and is used only here. Tokens from
-  /// `valid_vocabulary` on are padding in every head; -1: none is. Bytes are known where there is a tokenizer.
+  /// `valid_vocabulary` on are padding in every head; -1: none is. Bytes are known where there is a tokenizer. `bridge`
+  /// (null: none) has a teacher of other tokens, and is used only here too.
   HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary = -1,
-          const data::Tokenizer* tokenizer = nullptr);
+          const data::Tokenizer* tokenizer = nullptr, const TokenizerBridge* bridge = nullptr);
 
   /// Collective. `model` is cut over the rank's mesh, or a copy on every tensor group. The sets are the sources that
   /// have a sequence in the sample. Throws where the model's loss, or a reward, is not finite. A model with a reward
@@ -127,10 +142,17 @@ class HeldOut {
   Rewards rewards_of(const TokenRows& tokens) const;
   /// What these say of all pairs, and of those of each source that is in `result`.
   void add_preferences(const Rewards& rewards, double center, Measurement& result) const;
+  void add_spans(const TokenizerBridge& bridge, const data::TokenBatch& sequences, std::int64_t first);
+  SpanResult spans(const TokenRows& tokens) const;
 
   Rank& rank_;
   HeldOutText text_;
   std::vector<std::int64_t> sequence_bytes_;  // that are predicted; empty where they are not known
+  struct OfSpan {
+    std::int64_t first, count, bytes;  // of the model's targets in the sample
+    double teacher_ce;
+  };
+  std::optional<std::vector<OfSpan>> spans_;  // of this rank's sequences; nothing without a bridge
   std::vector<Part> parts_;                   // equally many on every rank; some may have no tokens
   core::Tensor teacher_head_;                 // cut like every head
   core::Tensor teacher_head_bias_;            // undefined: there is none

@@ -35,6 +35,14 @@ Json to_json(const PreferenceResult& preference) {
           {"rejected_reward", preference.rejected}};
 }
 
+Json to_json(const SpanResult& spans) {
+  return {{"spans", spans.spans},
+          {"span_kl", spans.kl},
+          {"span_share", spans.share},
+          {"span_bits_per_byte", spans.bits_per_byte},
+          {"teacher_bits_per_byte", spans.teacher_bits_per_byte}};
+}
+
 namespace {
 
 Json numbers_to_json(const Evaluation& e) {
@@ -61,6 +69,7 @@ Json numbers_to_json(const Evaluation& e) {
     json["sum_min"] = e.sum_min;
     if (e.teacher_calibration_error) json["teacher_ece"] = *e.teacher_calibration_error;
   }
+  if (e.spans) json.update(to_json(*e.spans));
   if (e.preference) {
     json["preference_loss"] = e.preference->loss;
     json.update(to_json(*e.preference));
@@ -124,6 +133,14 @@ Evaluation evaluation_from_json(const Json& json) {
     e.teacher_calibration_error = number_of(json, "teacher_ece");
     e.agreement = json.value("top1_agreement", 0.0);
     e.sum_min = json.value("sum_min", 0.0);
+  }
+  if (json.contains("span_kl")) {
+    SpanResult& spans = e.spans.emplace();
+    spans.spans = json.at("spans").get<std::int64_t>();
+    spans.kl = json.at("span_kl").get<double>();
+    spans.share = json.at("span_share").get<double>();
+    spans.bits_per_byte = json.at("span_bits_per_byte").get<double>();
+    spans.teacher_bits_per_byte = json.at("teacher_bits_per_byte").get<double>();
   }
   if (json.contains("preference_loss")) {
     PreferenceResult& preference = e.preference.emplace();

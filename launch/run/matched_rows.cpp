@@ -13,7 +13,9 @@ std::optional<nn::TokenRows> matched_rows(const ModelSource& teacher, const data
   const auto difference = data::vocabulary_difference(text, *own);
   if (!difference) return std::nullopt;
   if (const auto cutting = data::cutting_difference(text, *own))
-    core::fail_usage("{}: {}; and tokens cannot be matched by their text: {}", what, *difference, *cutting);
+    core::fail_usage(
+        "{}: {}; and tokens cannot be matched by their text: {}; objective.bridge learns from such a teacher", what,
+        *difference, *cutting);
   data::VocabularyMatch match = data::match_vocabularies(text, *own, teacher.config.vocabulary);
   log->info("the teacher's tokens are matched by their text: {} of {} have another id", match.num_moved,
             text.vocabulary_size());

@@ -23,7 +23,7 @@ optim::DistillationOptions distillation_options(const RunConfig& config, std::in
 
 class RunObjective {
  public:
-  /// `has_part`: of the teacher's distributions a cache gives a part.
+  /// `has_teacher`: one of the student's tokens. `has_part`: of the teacher's distributions a cache gives a part.
   RunObjective(const RunConfig& config, bool has_teacher, bool has_part = false);
   const core::Objective& get() const { return *objective_; }
   void begin_step(std::int64_t step, bool is_sampled);

@@ -46,21 +46,22 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (s > architecture.max_positions)
     fail_usage("data.sequence_length is {}, expected at most {}'s {} positions", s, trained,
                architecture.max_positions);
-  if (names_teacher() && s > teacher_source_.config.max_positions)
+  if (names_like_teacher() && s > teacher_source_.config.max_positions)
     fail_usage("data.sequence_length is {}, expected at most the teacher's {} positions", s,
                teacher_source_.config.max_positions);
   if (tokenizer->vocabulary_size() > architecture.vocabulary)
     fail_usage("the tokenizer has {} tokens, expected at most {}'s vocabulary of {}", tokenizer->vocabulary_size(),
                trained, architecture.vocabulary);
   check_fits(config.generation, *tokenizer, architecture, trained);
-  if (names_teacher()) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
+  if (names_like_teacher()) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
   stop_if_asked(rank);
   resolve_length(log);
   if (config.objective.preference && teacher_lacks_tokens())
     fail_usage("teacher.source is {}, which lacks tokens of data.tokenizer, expected a reference that has all",
                config.teacher->source);
-  if (names_teacher()) take_teacher(architecture.vocabulary, log);
+  if (names_like_teacher()) take_teacher(architecture.vocabulary, log);
+  if (has_bridge()) open_bridge(log);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
@@ -87,7 +88,7 @@ void Session::make_adapters(const core::PlacementRule& place) {
 }
 
 void Session::match_teacher(const Log& log) {
-  if (!names_teacher()) return;
+  if (!names_like_teacher()) return;
   teacher_rows_ = matched_rows(teacher_source_, *tokenizer,
                                fmt::format("data.tokenizer ({}) is another tokenizer than the teacher's ({})",
                                            config.data.tokenizer, teacher_source_.path.string()),
@@ -100,7 +101,7 @@ void Session::match_teacher(const Log& log) {
 }
 
 std::int64_t Session::usual_vocabulary() const {
-  return names_teacher() && !teacher_rows_ ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
+  return names_like_teacher() && !teacher_rows_ ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
 }
 
 /// With as many rows of the vocabulary as the student has, so that logits stand beside logits.
@@ -122,6 +123,17 @@ void Session::take_teacher(std::int64_t vocabulary, const Log& log) {
                                                                        .stream = core::sum_dtype(compute),
                                                                        .fingerprint = teacher_fingerprint});
   remote_teacher->keep_head(teacher->head().value, teacher->head_bias().value);
+}
+
+/// The teacher with its own tokens.
+void Session::open_bridge(const Log& log) {
+  teacher_source_.require_tokenizer();
+  take_teacher(teacher_source_.config.vocabulary, log);
+  teacher_config.reset();
+  bridge = std::make_unique<TokenizerBridge>(tokenizer, teacher_source_.tokenizer, std::move(teacher), log);
+  log->info(
+      "the teacher reads its own tokens of the text, and is compared with the student on the spans that both have: KL, "
+      "agreement and what it goes on with are not of its tokens and are left out");
 }
 
 void Session::make_untrained_teacher() {
@@ -435,7 +447,7 @@ std::optional<HeldOut> Session::held_out() {
     sample.source_of = text->held_out_sources(taken);
   }
   return std::make_optional<HeldOut>(rank, std::move(sample), teacher.get(), tokenizer->vocabulary_size(),
-                                     tokenizer.get());
+                                     tokenizer.get(), bridge.get());
 }
 
 StepText Session::step_text(std::int64_t next_sample) const {

@@ -25,6 +25,7 @@
 #include "launch/run/running_teacher.h"
 #include "launch/run/student_start.h"
 #include "launch/run/teacher_ranks.h"
+#include "launch/run/tokenizer_bridge.h"
 
 namespace limbeck::launch {
 
@@ -40,7 +41,7 @@ class Session {
   Session(Rank& rank, RunConfig config, const Log& log);
 
   /// Whether the student learns from a teacher, one that runs or its cache.
-  bool distils() const { return teacher != nullptr || runs_elsewhere(); }
+  bool distils() const { return teacher != nullptr || bridge != nullptr || runs_elsewhere(); }
   /// Whether steps ask a cache, or other ranks, in the place of `teacher`.
   bool runs_elsewhere() const { return cached_teacher != nullptr || remote_teacher != nullptr; }
   /// Whether the text has tokens, by name, that the teacher has not.
@@ -80,7 +81,8 @@ class Session {
   RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
-  std::unique_ptr<nn::Transformer> teacher;  // null without teacher.source
+  std::unique_ptr<nn::Transformer> teacher;  // null without teacher.source, or with objective.bridge
+  std::unique_ptr<TokenizerBridge> bridge;   // to the teacher then; null without one
   /// The teacher's; of a cache alone what the hidden states tell that it keeps. Nothing where neither is there.
   std::optional<nn::ModelConfig> teacher_config;
   std::unique_ptr<nn::Transformer> untrained_teacher;  // null without make_untrained_teacher
@@ -99,8 +101,12 @@ class Session {
   void match_teacher(const Log& log);
   /// Whether the config names the teacher itself, not its cache alone.
   bool names_teacher() const { return config.teacher && !config.teacher->source.empty(); }
+  bool has_bridge() const { return config.objective.bridge != Bridge::None; }
+  /// Whether it names one that has the text's tokens.
+  bool names_like_teacher() const { return names_teacher() && !has_bridge(); }
   void check_cached_objective() const;
   void take_teacher(std::int64_t vocabulary, const Log& log);
+  void open_bridge(const Log& log);
   /// How many tokens a student has whose config does not say it.
   std::int64_t usual_vocabulary() const;
   void make_adapters(const core::PlacementRule& place);

@@ -15,6 +15,7 @@
 #include "core/ops/reward.h"
 #include "core/ops/router.h"
 #include "core/ops/smoothed_labels.h"
+#include "core/ops/spans.h"
 #include "core/ops/sparse_targets.h"
 #include "core/slice.h"
 #include "kernels/distillation.h"
@@ -46,7 +47,8 @@ constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_s
                        hidden_square = hidden_sum + 1, routing_sum = hidden_square + 1, update_sums = routing_sum + 1,
                        update_squares = update_sums + std::int64_t{nn::num_blocks},
                        preference_sums = update_squares + std::int64_t{nn::num_blocks},
-                       predict_sums = preference_sums + kernels::num_preference_columns;
+                       span_sums = preference_sums + kernels::num_preference_columns,
+                       predict_sums = span_sums + kernels::num_span_columns;
 
 /// The teacher's layer that a student's is held to; -1: none, as of layers that predict.
 std::int64_t match_of(const std::vector<std::int64_t>& layers, std::int64_t layer) {
@@ -144,24 +146,25 @@ std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& sampl
 }
 
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead, CachedTeacher* cached,
-                     RemoteTeacher* remote) {
+                     std::int64_t micro_batches, const StepModels& models) {
   core::check(
       samples.num_targets > 0,
       "step: none of the {} tokens has a target, expected documents of two tokens or more, of conversations more "
       "sequences a step, so that each has part of a reply",
       samples.num_tokens);
   const auto begin = std::chrono::steady_clock::now();
+  const bool has_parts = models.cached != nullptr && !models.cached->is_whole();
   StepInput input;
   const double per_target = 1 / static_cast<double>(samples.num_pairs > 0 ? samples.num_pairs : samples.num_targets);
   input.per_target = Tensor::from<double>(memory, {1}, {&per_target, 1});
   for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
     const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
     data::TokenBatch mine = samples.fetch(first, count);
-    if (cached != nullptr && !cached->is_whole()) input.taught.push_back(cached->take(memory, mine));
-    if (remote != nullptr) input.answers.push_back(remote->take(mine));
-    nn::Batch& batch = input.batches.emplace_back(make_batch(memory, mine, 0, count, first, num_ahead));
-    if (cached != nullptr && cached->is_whole()) input.texts.push_back(std::move(mine));
+    if (has_parts) input.taught.push_back(models.cached->take(memory, mine));
+    if (models.remote != nullptr) input.answers.push_back(models.remote->take(mine));
+    if (models.bridge != nullptr) input.bridged.push_back(models.bridge->read(memory, mine));
+    nn::Batch& batch = input.batches.emplace_back(make_batch(memory, mine, 0, count, first, models.student.num_predictors()));
+    if (models.cached != nullptr && !has_parts) input.texts.push_back(std::move(mine));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);
   }
@@ -183,6 +186,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
   for (std::int64_t k = 0; k <= depths; ++k) losses.emplace_back(rank.memory());
   Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {predict_sums + depths * kernels::num_loss_totals});
   Tensor of_preferences = Tensor::zeros(rank.memory(), DType::F64, {kernels::num_preference_columns});
+  Tensor of_spans = Tensor::zeros(rank.memory(), DType::F64, {kernels::num_span_columns});
   LoadCounter load(models.student.config(), depths > 0);
   sync.begin_step();
   core::GradientLedger ledger(std::ssize(input.batches), [&](core::Parameter& p) { sync.parameter_final(p); });
@@ -219,6 +223,9 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       taught.hidden = input.answers[micro].hidden;
       taught.layers = input.answers[micro].layers;
     }
+    Tensor bridged_losses;  // of the teacher's own tokens
+    if (models.bridge != nullptr)
+      bridged_losses = models.bridge->losses(rank, input.bridged[micro].batch, models.streamed);
     // What a token's distance in a layer is times, and where the squares of gradients go.
     const auto share_of = [&](const auto& match, std::optional<std::int64_t> square) {
       return core::MatchOptions{.weight = match.weight / static_cast<double>(match.num_matched()),
@@ -284,13 +291,19 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
             further > 0 ? moved_up(taught.hidden, further) : taught.hidden,
             models.remote ? models.remote->head() : models.teacher->head().value,
             models.remote ? models.remote->head_bias() : models.teacher->head_bias().value);
-      if (options.preference_beta == 0) return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);
-      // First what model and reference hold of each response, then the gradient with what follows from that.
+      const bool is_bridged = models.bridge != nullptr && further == 0;
+      if (options.preference_beta == 0 && !is_bridged)
+        return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);
+      // First what the models hold of each response or span, then the gradient with what follows from that.
       core::Tape off(core::Tape::Mode::Off);
       core::LossAccumulator said(rank.memory(), /*keeps_each=*/true), unused(rank.memory());
+      if (is_bridged) head.weight = options.bridge_ce_weight;
       run(off, teacher.get(), said);
-      head.row_weights = core::preference_weights(said.each(), batch.document, batch.sequence_offsets,
-                                                  options.preference_beta, of_preferences);
+      head.weight = weight;
+      head.row_weights = is_bridged ? core::span_weights(said.each(), bridged_losses, input.bridged[micro].spans,
+                                                         options.bridge_ce_weight, of_spans)
+                                    : core::preference_weights(said.each(), batch.document, batch.sequence_offsets,
+                                                               options.preference_beta, of_preferences);
       losses[0].add(said);
       return run(tape, nullptr, unused);
     };
@@ -329,11 +342,13 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
 
   sums.rows(0, kernels::num_loss_totals).copy_from(losses[0].totals());
   sums.rows(preference_sums, kernels::num_preference_columns).copy_from(of_preferences);
+  sums.rows(span_sums, kernels::num_span_columns).copy_from(of_spans);
   for (std::int64_t k = 0; k < depths; ++k)
     sums.rows(predict_sums + k * kernels::num_loss_totals, kernels::num_loss_totals)
         .copy_from(losses[static_cast<std::size_t>(k + 1)].totals());
   rank.mesh().dp().all_reduce(sums, core::Reduce::Sum);
-  return {sums, load.start_sum_over(rank)};
+  return {sums, load.start_sum_over(rank),
+          models.bridge != nullptr ? std::optional(options.bridge_ce_weight) : std::nullopt};
 }
 
 double StepResult::predict_loss() const {
@@ -365,6 +380,11 @@ StepResult QueuedPasses::read() {
     result.preference.emplace(pairs);
     result.objective = result.preference->loss;
   }
+  if (bridge_ce_weight_) {
+    const auto spans = sums.subspan(span_sums, kernels::num_span_columns);
+    result.spans.emplace(spans, result.head.tokens);
+    result.objective += (1 - *bridge_ce_weight_) * spans[kernels::SpanLoss] / result.head.tokens;
+  }
   result.hidden_square = sums[hidden_square];
   std::ranges::copy(sums.subspan(update_sums, nn::num_blocks), result.updates.begin());
   std::ranges::copy(sums.subspan(update_squares, nn::num_blocks), result.update_squares.begin());
@@ -377,9 +397,7 @@ StepResult QueuedPasses::read() {
 
 StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
                             parallel::GradientSync& sync) {
-  const StepInput input =
-      read_input(rank.memory(), rank, samples, options.micro_batches, models.student.num_predictors(), models.cached,
-                 models.remote);
+  const StepInput input = read_input(rank.memory(), rank, samples, options.micro_batches, models);
   return queue_passes(rank, models, input, options, sync).read();
 }
 

@@ -23,6 +23,7 @@
 #include "launch/run/mapped_layers.h"
 #include "launch/run/rank.h"
 #include "launch/run/teacher_ranks.h"
+#include "launch/run/tokenizer_bridge.h"
 #include "parallel/axes/gradient_sync.h"
 
 namespace limbeck::launch {
@@ -32,8 +33,10 @@ struct StepModels {
   const nn::Transformer* teacher;  // null: none runs beside the student
   const core::Objective& objective;
   const MappedLayers* streamed = nullptr;  // the teacher's, where its weights come from the disk in each pass
-  CachedTeacher* cached = nullptr;         // in the teacher's place, as
-  RemoteTeacher* remote = nullptr;         // one on other ranks
+  // In the teacher's place:
+  CachedTeacher* cached = nullptr;
+  RemoteTeacher* remote = nullptr;          // one on other ranks
+  const TokenizerBridge* bridge = nullptr;  // one of other tokens
 };
 
 /// What stands in the teacher's place (objective.control); an untrained one is StepModels' teacher.
@@ -72,6 +75,7 @@ struct StepOptions {
   nn::RoutingLog* routing = nullptr;        // choices to replay; recorded into where it lacks them
   double predict_weight = 0;                // of the mean of the losses of layers that predict further tokens
   double preference_beta = 0;               // of the preferences that the step's pairs are; 0: it has none
+  double bridge_ce_weight = 0.5;            // of cross-entropy beside the spans of a bridge
   std::optional<RewardConfig> reward = {};  // of a model with a reward head, of the step's pairs too
   // With a teacher, the first also with a cache that keeps them:
   std::optional<HiddenMatch> hidden = {};
@@ -87,6 +91,7 @@ struct StepResult {
   core::LossStatistics head;                   // sums over valid targets; zeros of a reward head
   double objective = 0;                        // the objective's mean over valid targets, or pairs
   std::optional<PreferenceResult> preference;  // of a step of pairs
+  std::optional<SpanResult> spans;             // of a step over a bridge
   std::vector<core::LossStatistics> predict;   // of each depth; sums over its own valid targets
   double hidden = 0;                           // the hidden states' distance, weighted
   std::array<double, nn::num_blocks> updates = {};  // likewise of what blocks give, by nn::Block
@@ -108,15 +113,15 @@ struct StepInput {
   std::vector<CachedTeacher::Part> taught;  // of each, what the teacher's cache has of it; empty without one
   std::vector<RemoteTeacher::Answer> answers;  // of each, what a teacher on other ranks says; empty without one
   std::vector<data::TokenBatch> texts;      // of each, whose whole distributions are read from the cache; empty else
+  std::vector<BridgedBatch> bridged;        // of each, what a teacher of other tokens reads; empty without one
   core::Tensor per_target;                  // [1] float64: 1 / the step's targets, or its pairs
   double text_seconds = 0;                  // that the samples took to read
 };
 
 /// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws
-/// where the step has no valid target. `num_ahead`: depths of nn::Batch::ahead.
+/// where the step has no valid target.
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead = 0, CachedTeacher* cached = nullptr,
-                     RemoteTeacher* remote = nullptr);
+                     std::int64_t micro_batches, const StepModels& models);
 /// What read_input will read of `samples`: the same batches.
 std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches);
 
@@ -130,11 +135,13 @@ class QueuedPasses {
  private:
   friend QueuedPasses queue_passes(Rank&, const StepModels&, const StepInput&, const StepOptions&,
                                    parallel::GradientSync&);
-  QueuedPasses(core::Tensor sums, LoadCounter::Sums load) : sums_(std::move(sums)), load_(std::move(load)) {}
+  QueuedPasses(core::Tensor sums, LoadCounter::Sums load, std::optional<double> bridge_ce_weight)
+      : sums_(std::move(sums)), load_(std::move(load)), bridge_ce_weight_(bridge_ce_weight) {}
 
   core::Tensor sums_;
   std::optional<core::HostCopy> copy_;
   LoadCounter::Sums load_;
+  std::optional<double> bridge_ce_weight_;  // StepOptions', where there is a bridge
 };
 
 /// Collective. The input is in the rank's memory.

@@ -167,6 +167,9 @@ const nn::Transformer* running_teacher(const Session& session) {
   return session.untrained_teacher ? session.untrained_teacher.get() : session.teacher.get();
 }
 
+/// Whether the student learns from what a teacher says of each of its tokens.
+bool compares_tokens(const Session& session) { return session.distils() && !session.bridge; }
+
 double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024); }
 
 }  // namespace
@@ -176,7 +179,8 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       directory_(directory),
       log_(std::move(log)),
       evaluations_(evaluations),
-      objective_(session.config, session.distils(), session.cached_teacher && !session.cached_teacher->is_whole()),
+      objective_(session.config, compares_tokens(session),
+                 session.cached_teacher && !session.cached_teacher->is_whole()),
       projectors_(session),
       trained_(trained_of(session, projectors_)),
       parameters_(optim::parameters_of(trained_)),
@@ -188,13 +192,15 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       training_step_(session.rank,
                      {*session.student, running_teacher(session), objective_.get(),
                       session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(),
-                      session.cached_teacher.get(), session.remote_teacher.get()},
+                      session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
                      sync_, optimizer_, parameters_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
   find_matches({});  // what does not fit is said before anything is made
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
-  if (session.teacher && !session.runs_elsewhere()) {
+  if (session.bridge) {  // as if its tokens were as many as the student's
+    flops_per_token_ += nn::forward_flops_per_token(session.bridge->teacher().config(), s);
+  } else if (session.teacher && !session.runs_elsewhere()) {
     const nn::ModelConfig& teacher = session.teacher->config();
     const std::int64_t heads = session.student->config().num_predict_layers;  // beside the one of its pass
     flops_per_token_ += nn::forward_flops_per_token(teacher, s) +
@@ -373,19 +379,20 @@ StepReport Trainer::step(bool dump) {
   if (session_.runs_elsewhere()) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
   const TeacherControl control{config.objective.control, config.objective.smoothing};
-  const TrainingStep::Done done = training_step_.run(samples,
-                                                     {.micro_batches = config.batch.micro_batches,
-                                                      .router = router_training(config, steps_done_),
-                                                      .recompute = config.train.recompute,
-                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size(),
-                                                      .predict_weight = config.objective.predict_weight,
-                                                      .preference_beta = preference_beta(config.objective),
-                                                      .reward = config.objective.reward,
-                                                      .hidden = hidden_,
-                                                      .updates = updates_,
-                                                      .routers = routers_,
-                                                      .control = control},
-                                                     report.rate);
+  const TrainingStep::Done done =
+      training_step_.run(samples,
+                         {.micro_batches = config.batch.micro_batches,
+                          .router = router_training(config, steps_done_),
+                          .recompute = config.train.recompute,
+                          .valid_vocabulary = session_.tokenizer->vocabulary_size(),
+                          .predict_weight = config.objective.predict_weight,
+                          .preference_beta = preference_beta(config.objective),
+                          .bridge_ce_weight = distillation_options(config, report.step, false).ce_weight,
+                          .hidden = hidden_,
+                          .updates = updates_,
+                          .routers = routers_,
+                          .control = control},
+                         report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
   if (session_.student->config().moe.selection_bias && !session_.adapters)
@@ -422,7 +429,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
                                  {"rss_bytes", peak_resident_bytes()}};
   const double n = r.head.tokens;
   if (!config.objective.reward) line["ce"] = r.head.ce / n;
-  if (session_.distils()) {
+  if (compares_tokens(session_)) {
     line["kl"] = r.head.kl / n;
     line["teacher_ce"] = r.head.teacher_ce / n;
     line["top1_agreement"] = r.head.agreement / n;
@@ -432,12 +439,13 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["kept_mass"] = r.cache.kept_mass / std::max(1.0, r.cache.tokens);
   }
   if (session_.remote_teacher) line["teacher_wait_s"] = r.teacher_wait_seconds;
+  if (r.spans) line.update(launch::to_json(*r.spans));
   if (hidden_) line["hidden_loss"] = r.hidden;
   if (r.preference) line.update(launch::to_json(*r.preference));
   for (std::size_t block = 0; block < nn::num_blocks; ++block)
     if (updates_[block]) line[fmt::format("{}_loss", update_names[block])] = r.updates[block];
   if (routers_) line["router_loss"] = r.routing;
-  if (session_.distils() && !config.objective.preference) {
+  if (compares_tokens(session_) && !config.objective.preference) {
     line["grad_norm_ce"] = std::sqrt(r.head.ce_square);
     line["grad_norm_divergence"] = std::sqrt(r.head.divergence_square);
     if (hidden_) line["grad_norm_hidden"] = std::sqrt(r.hidden_square);
@@ -476,7 +484,8 @@ std::vector<Figure> Trainer::to_figures(const StepReport& report) const {
     figures.push_back({"right", fmt::format("{:.3f}", preference->accuracy)});
     figures.push_back({"margin", four(preference->margin)});
   }
-  if (session_.distils()) {
+  if (const auto& spans = report.result.spans) figures.push_back({"span kl", four(spans->kl)});
+  if (compares_tokens(session_)) {
     figures.push_back({"kl", four(head.kl / head.tokens)});
     figures.push_back({"top-1", fmt::format("{:.3f}", head.agreement / head.tokens)});
   }

@@ -79,8 +79,8 @@ CachedTeacher::Figures TrainingStep::cache_figures() {
 TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions& options, double rate) {
   auto since = Clock::now();
   times_ = {};
-  StepInput input = read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches,
-                               models_.student.num_predictors(), models_.cached, models_.remote);
+  StepInput input =
+      read_input(recorded_ ? rank_.host_memory() : rank_.memory(), rank_, samples, options.micro_batches, models_);
   const double text_seconds = input.text_seconds;
   if (options_.records)
     for (nn::Batch& batch : input.batches) batch.forget_values();

@@ -92,6 +92,7 @@ TEST(EndToEnd, EveryExampleRuns) {
   const Outcome trained = folder.limbeck("tokenize text --train --vocab 300 --out my_tokenizer");
   EXPECT_EQ(trained.code, 0) << trained.output;
   run("train", "own_text", "--set data.tokenizer=my_tokenizer", 2);
+  run("distill", "distill_other_tokenizer", "--set data.tokenizer=my_tokenizer", 2);
   const Outcome generated = folder.limbeck("generate runs/own_text --prompt 'the still' --max-tokens 4");
   EXPECT_EQ(generated.code, 0) << generated.output;
   EXPECT_THAT(generated.output, HasSubstr("the still"));

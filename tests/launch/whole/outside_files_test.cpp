@@ -316,7 +316,8 @@ TEST_F(OutsideFiles, IdsOfAnotherTokenizerAreRefused) {
   folder_.write("mine/tokenizer.json", document.dump());
   EXPECT_THAT(fail_with(2, "distill distill.textproto --out d"),
               AllOf(HasSubstr("data.tokenizer (mine) is another tokenizer than the teacher's (hf)"),
-                    HasSubstr("differ; and tokens cannot be matched by their text: the rules differ by which they")));
+                    HasSubstr("differ; and tokens cannot be matched by their text: the rules differ by which they"),
+                    HasSubstr("objective.bridge learns from such a teacher")));
   folder_.write("train.textproto", R"(model { source: "hf" }
                    data { text: "text" tokenizer: "mine" sequence_length: 48 held_out_fraction: 0.2 }
                    batch { sequences_per_step: 2 } train { steps: 1 eval_tokens: 96 threads: 1 })");
