@@ -31,11 +31,11 @@ void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::i
       attention_post_norm);
   add(tape, pass, stream, Block::Attention, std::move(attended), losses);
   const Var seen = read(tape, stream, mlp_norm);
-  Var fed = given(tape,
-                  std::holds_alternative<Mlp>(feed_forward)
-                      ? std::get<Mlp>(feed_forward).forward(tape, pass, seen)
-                      : std::get<Moe>(feed_forward).forward(tape, pass, seen, losses),
-                  mlp_post_norm);
+  Var fed =
+      given(tape,
+            std::holds_alternative<Mlp>(feed_forward) ? std::get<Mlp>(feed_forward).forward(tape, pass, seen)
+                                                      : std::get<Moe>(feed_forward).forward(tape, pass, seen, losses),
+            mlp_post_norm);
   add(tape, pass, stream, Block::FeedForward, std::move(fed), losses);
 }
 

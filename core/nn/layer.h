@@ -33,7 +33,8 @@ struct Layer {
  private:
   Var read(Tape& tape, ResidualStream& stream, const Norm& norm) const;
   Var given(Tape& tape, Var update, const Norm& norm) const;
-  void add(Tape& tape, const Pass& pass, ResidualStream& stream, Block block, Var update, AuxiliaryLosses& losses) const;
+  void add(Tape& tape, const Pass& pass, ResidualStream& stream, Block block, Var update,
+           AuxiliaryLosses& losses) const;
 };
 
 }  // namespace limbeck::nn

@@ -61,9 +61,9 @@ bool matches_updates(const StepOptions& options) {
 
 /// What the teacher's layers give that a student is held to, by layer.
 struct Taught {
-  Tensor hidden;                                                      // behind the last norm
-  std::map<std::int64_t, Tensor> layers;                              // hidden states
-  std::array<std::map<std::int64_t, Tensor>, nn::num_blocks> updates; // what is added to them, by nn::Block
+  Tensor hidden;                                                       // behind the last norm
+  std::map<std::int64_t, Tensor> layers;                               // hidden states
+  std::array<std::map<std::int64_t, Tensor>, nn::num_blocks> updates;  // what is added to them, by nn::Block
   struct Routing {
     Tensor probabilities, weights;
   };
@@ -163,7 +163,8 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     if (has_parts) input.taught.push_back(models.cached->take(memory, mine));
     if (models.remote != nullptr) input.answers.push_back(models.remote->take(mine));
     if (models.bridge != nullptr) input.bridged.push_back(models.bridge->read(memory, mine));
-    nn::Batch& batch = input.batches.emplace_back(make_batch(memory, mine, 0, count, first, models.student.num_predictors()));
+    nn::Batch& batch =
+        input.batches.emplace_back(make_batch(memory, mine, 0, count, first, models.student.num_predictors()));
     if (models.cached != nullptr && !has_parts) input.texts.push_back(std::move(mine));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);

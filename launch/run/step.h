@@ -109,13 +109,13 @@ struct StepResult {
 
 /// What the passes of a step read that is new in each.
 struct StepInput {
-  std::vector<nn::Batch> batches;           // of this rank, by micro-batch
-  std::vector<CachedTeacher::Part> taught;  // of each, what the teacher's cache has of it; empty without one
+  std::vector<nn::Batch> batches;              // of this rank, by micro-batch
+  std::vector<CachedTeacher::Part> taught;     // of each, what the teacher's cache has of it; empty without one
   std::vector<RemoteTeacher::Answer> answers;  // of each, what a teacher on other ranks says; empty without one
-  std::vector<data::TokenBatch> texts;      // of each, whose whole distributions are read from the cache; empty else
-  std::vector<BridgedBatch> bridged;        // of each, what a teacher of other tokens reads; empty without one
-  core::Tensor per_target;                  // [1] float64: 1 / the step's targets, or its pairs
-  double text_seconds = 0;                  // that the samples took to read
+  std::vector<data::TokenBatch> texts;         // of each, whose whole distributions are read from the cache; empty else
+  std::vector<BridgedBatch> bridged;           // of each, what a teacher of other tokens reads; empty without one
+  core::Tensor per_target;                     // [1] float64: 1 / the step's targets, or its pairs
+  double text_seconds = 0;                     // that the samples took to read
 };
 
 /// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws

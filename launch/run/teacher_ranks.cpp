@@ -51,11 +51,14 @@ std::vector<int> TeacherRanks::replica() const {
   return ranks;
 }
 
-int TeacherRanks::answerer() const { return replica()[static_cast<std::size_t>(world_->rank() % student_tp_ % teacher_tp_)]; }
+int TeacherRanks::answerer() const {
+  return replica()[static_cast<std::size_t>(world_->rank() % student_tp_ % teacher_tp_)];
+}
 
 std::vector<int> TeacherRanks::answered_ranks(int asker) const {
   std::vector<int> ranks;
-  for (int i = side_->rank() % teacher_tp_; i < student_tp_; i += teacher_tp_) ranks.push_back(rank_of_asker(asker) + i);
+  for (int i = side_->rank() % teacher_tp_; i < student_tp_; i += teacher_tp_)
+    ranks.push_back(rank_of_asker(asker) + i);
   return ranks;
 }
 
@@ -85,8 +88,8 @@ TeacherQuestion receive_question(core::Comm& world, int from) {
   TeacherQuestion question{
       .kind = TeacherQuestion::Kind{said[0]}, .num_sequences = said[1], .sequence_length = said[2]};
   const std::int64_t num_layers = said[3];
-  core::check(said[0] >= 0 && question.kind <= TeacherQuestion::Kind::End && question.num_sequences >= 0 && question.sequence_length >= 0 && num_layers >= 0 &&
-                  num_layers <= most_layers &&
+  core::check(said[0] >= 0 && question.kind <= TeacherQuestion::Kind::End && question.num_sequences >= 0 &&
+                  question.sequence_length >= 0 && num_layers >= 0 && num_layers <= most_layers &&
                   (question.sequence_length == 0 || question.num_sequences <= most_tokens / question.sequence_length),
               "rank {} asks the teacher for {} sequences of {} tokens and {} layers", from, question.num_sequences,
               question.sequence_length, num_layers);

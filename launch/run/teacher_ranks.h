@@ -113,8 +113,8 @@ class RemoteTeacher {
   bool has_asked() const { return !asked_.empty(); }
 
   struct Answer {
-    core::Tensor hidden;                            // [T,Ct], behind the last norm
-    std::map<std::int64_t, core::Tensor> layers;    // [T,Ct] each
+    core::Tensor hidden;                          // [T,Ct], behind the last norm
+    std::map<std::int64_t, core::Tensor> layers;  // [T,Ct] each
   };
   /// Collective likewise. Of a batch that was not asked for, or not in this order, it is asked now. Throws where the
   /// teacher's ranks have another model.

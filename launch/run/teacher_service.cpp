@@ -23,8 +23,8 @@ class Service {
   Service(Rank& rank, const TeacherRanks& ranks, const RunningTeacher& teacher)
       : rank_(rank), ranks_(ranks), teacher_(teacher) {}
 
-  /// A question of each asker, all of one kind; false: they dismiss us. Replicas that have fewer of them run along where
-  /// experts are cut over all.
+  /// A question of each asker, all of one kind; false: they dismiss us. Replicas that have fewer of them run along
+  /// where experts are cut over all.
   bool answer_all() {
     auto kind = TeacherQuestion::Kind::Text;
     for (int first = 0; first < ranks_.num_askers(); first += ranks_.num_replicas()) {

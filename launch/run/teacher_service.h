@@ -1,5 +1,5 @@
-// What ranks that hold a teacher alone do in a run (parallel.teacher_ranks): they answer the student's ranks until those
-// dismiss them (teacher_ranks.h).
+// What ranks that hold a teacher alone do in a run (parallel.teacher_ranks): they answer the student's ranks until
+// those dismiss them (teacher_ranks.h).
 #pragma once
 
 #include "launch/config/config.h"

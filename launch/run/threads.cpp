@@ -112,11 +112,10 @@ void say_ranks(Rank& rank, const RunConfig& config, const Log& log) {
   const bool binds = std::find(is_bound.begin(), is_bound.end(), 1) != is_bound.end();
   const std::string& layout = config.parallel.layout;
   const ParallelConfig& parallel = config.parallel;
-  const std::string of_teacher =
-      rank.teacher_ranks() == nullptr
-          ? ""
-          : fmt::format(", and {} of the teacher, layout {}", parallel.teacher_ranks,
-                        parallel.teacher_layout.empty() ? "dp" : parallel.teacher_layout);
+  const std::string of_teacher = rank.teacher_ranks() == nullptr
+                                     ? ""
+                                     : fmt::format(", and {} of the teacher, layout {}", parallel.teacher_ranks,
+                                                   parallel.teacher_layout.empty() ? "dp" : parallel.teacher_layout);
   log->info("ranks: {}, layout {}{}; threads a rank: {}; cores of this machine: {}{}{}; binding: {}",
             rank.world().size(), layout.empty() ? "dp" : layout, of_teacher, range(threads), cores.machine,
             cores.quota != 0 ? " (a container's quota)" : "",

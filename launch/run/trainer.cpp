@@ -191,8 +191,8 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       schedule_(make_schedule(session.config)),
       training_step_(session.rank,
                      {*session.student, running_teacher(session), objective_.get(),
-                      session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(),
-                      session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
+                      session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(), session.cached_teacher.get(),
+                      session.remote_teacher.get(), session.bridge.get()},
                      sync_, optimizer_, parameters_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
   find_matches({});  // what does not fit is said before anything is made
@@ -450,8 +450,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["grad_norm_divergence"] = std::sqrt(r.head.divergence_square);
     if (hidden_) line["grad_norm_hidden"] = std::sqrt(r.hidden_square);
     for (std::size_t block = 0; block < nn::num_blocks; ++block)
-      if (updates_[block])
-        line[fmt::format("grad_norm_{}", update_names[block])] = std::sqrt(r.update_squares[block]);
+      if (updates_[block]) line[fmt::format("grad_norm_{}", update_names[block])] = std::sqrt(r.update_squares[block]);
   }
   if (session_.config.objective.sampled_text.fraction > 0) {
     line["sampled_tokens"] = report.sampled ? report.sampled->num_sampled : 0;

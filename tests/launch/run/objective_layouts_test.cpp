@@ -221,7 +221,8 @@ TEST(ObjectiveLayouts, SmoothedLabelsAreTheirLoss) {
   });
 }
 
-// What blocks add to the stream, and routing, of a teacher of as many channels and experts, held against PyTorch under every layout.
+// What blocks add to the stream, and routing, of a teacher of as many channels and experts, held against PyTorch under
+// every layout.
 TEST(ObjectiveLayouts, BlocksAndRoutingAreMatchedAsInPyTorch) {
   const GoldenModel golden("matching.h5");
   struct Layout {

@@ -76,10 +76,10 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
   ASSERT_GT(expected[0].hidden, 0);
   ASSERT_NE(expected[0].loss(), expected[1].loss());
 
-  for (const Case& c : {Case{"dp1", 1, "dp1", 1}, Case{"dp1", 1, "tp2", 2}, Case{"dp2", 2, "dp1", 1, 2},
-                        Case{"dp3", 3, "dp2", 2}, Case{"tp2", 2, "dp1", 1, 3}, Case{"dp1", 1, "dp2", 2},
-                        Case{"tp2ep2", 4, "tp2", 4}, Case{"ep2", 2, "tp3", 3}, Case{"tp3", 3, "tp2", 2},
-                        Case{"dp3", 3, "ep2", 2, 2, true}, Case{"dp1", 1, "ep4", 4, 1, true}})
+  for (const Case& c :
+       {Case{"dp1", 1, "dp1", 1}, Case{"dp1", 1, "tp2", 2}, Case{"dp2", 2, "dp1", 1, 2}, Case{"dp3", 3, "dp2", 2},
+        Case{"tp2", 2, "dp1", 1, 3}, Case{"dp1", 1, "dp2", 2}, Case{"tp2ep2", 4, "tp2", 4}, Case{"ep2", 2, "tp3", 3},
+        Case{"tp3", 3, "tp2", 2}, Case{"dp3", 3, "ep2", 2, 2, true}, Case{"dp1", 1, "ep4", 4, 1, true}})
     for (const bool asks_ahead : {false, true}) {
       SCOPED_TRACE(fmt::format("{} taught by {}, {}", c.student, c.teacher, asks_ahead));
       testing::run_ranks(c.student_ranks + c.teacher_ranks, [&](testing::RankWorld& world) {
@@ -87,9 +87,9 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
                                    parallel::parse_layout(c.teacher));
         EXPECT_EQ(ranks.is_teacher(), world.rank >= c.student_ranks);
         launch::Rank rank(ranks.side(), ranks.is_teacher() ? c.teacher : c.student, 1);
-        auto model = std::make_unique<nn::Transformer>(
-            golden.config("/teacher"), c.is_sharded && ranks.is_teacher() ? rank.frozen_shard(DType::F64)
-                                                                          : rank.frozen_copy(DType::F64));
+        auto model = std::make_unique<nn::Transformer>(golden.config("/teacher"), c.is_sharded && ranks.is_teacher()
+                                                                                      ? rank.frozen_shard(DType::F64)
+                                                                                      : rank.frozen_copy(DType::F64));
         model->load(golden.parameters("/teacher/parameters"));
         if (ranks.is_teacher()) {
           launch::RunningTeacher teacher;
@@ -98,11 +98,9 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
           return launch::answer_with(rank, ranks, teacher);
         }
         {
-          launch::RemoteTeacher remote(ranks, rank.memory(),
-                                       {.width = model->config().width,
-                                        .hidden = DType::F64,
-                                        .stream = DType::F64,
-                                        .fingerprint = fingerprint});
+          launch::RemoteTeacher remote(
+              ranks, rank.memory(),
+              {.width = model->config().width, .hidden = DType::F64, .stream = DType::F64, .fingerprint = fingerprint});
           remote.keep_head(model->head().value, model->head_bias().value);
           std::size_t step = 0;
           run_steps(rank, nullptr, &remote, c.micro_batches, asks_ahead,
@@ -132,8 +130,7 @@ void beside_teacher(const std::string& theirs, const std::function<void(launch::
         launch::Rank rank(ranks.side(), "dp1", 1);
         if (ranks.is_teacher()) {
           launch::RunningTeacher teacher;
-          teacher.model =
-              std::make_unique<nn::Transformer>(golden.config("/teacher"), rank.frozen_copy(DType::F64));
+          teacher.model = std::make_unique<nn::Transformer>(golden.config("/teacher"), rank.frozen_copy(DType::F64));
           teacher.model->load(golden.parameters("/teacher/parameters"));
           teacher.fingerprint = theirs;
           return launch::answer_with(rank, ranks, teacher);

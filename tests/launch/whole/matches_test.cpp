@@ -1,5 +1,5 @@
-// A student of experts that is held to its teacher's routing, attention and feed-forwards, and the gradients' lengths by term, against
-// the formulas written out.
+// A student of experts that is held to its teacher's routing, attention and feed-forwards, and the gradients' lengths
+// by term, against the formulas written out.
 #include <gmock/gmock.h>
 
 #include <algorithm>

@@ -66,15 +66,14 @@ TEST(TeacherRankRuns, AreThoseOfATeacherBesideTheStudent) {
     int ranks, of_teacher;
     const char* sets;
   };
-  for (const Case& c : {Case{"own", 2, 1, ""}, Case{"tensor", 3, 1, "--set parallel.layout=tp2"},
-                        Case{"experts", 4, 2,
-                             "--set parallel.layout=ep2 --set parallel.teacher_layout=tp2 --set batch.micro_batches=2"},
-                        Case{"sharded", 3, 2,
-                             "--set precision.sharded_teacher=true --set parallel.teacher_layout=ep2"}}) {
-    const std::string output =
-        folder.succeed(fmt::format("distill job.textproto --out {} --set parallel.teacher_ranks={} {}", c.name,
-                                   c.of_teacher, c.sets),
-                       c.ranks);
+  for (const Case& c :
+       {Case{"own", 2, 1, ""}, Case{"tensor", 3, 1, "--set parallel.layout=tp2"},
+        Case{"experts", 4, 2,
+             "--set parallel.layout=ep2 --set parallel.teacher_layout=tp2 --set batch.micro_batches=2"},
+        Case{"sharded", 3, 2, "--set precision.sharded_teacher=true --set parallel.teacher_layout=ep2"}}) {
+    const std::string output = folder.succeed(
+        fmt::format("distill job.textproto --out {} --set parallel.teacher_ranks={} {}", c.name, c.of_teacher, c.sets),
+        c.ranks);
     EXPECT_THAT(output, HasSubstr(fmt::format(", and {} of the teacher, layout ", c.of_teacher)));
     expect_same(c.name);
   }
