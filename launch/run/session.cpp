@@ -4,6 +4,7 @@
 
 #include "core/counted.h"
 #include "core/slice.h"
+#include "data/models/quantised_reader.h"
 #include "data/text/token_meta.h"
 #include "data/tokenizers/smaller_vocabulary.h"
 #include "data/tokenizers/tokenizer_bpe.h"
@@ -14,9 +15,11 @@
 #include "launch/run/clock.h"
 #include "launch/run/matched_rows.h"
 #include "launch/run/model_fingerprint.h"
+#include "launch/run/quantised_weights.h"
 #include "launch/run/run_config.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/text_generation.h"
+#include "launch/run/threads.h"
 #include "launch/run/token_cache.h"
 
 namespace limbeck::launch {
@@ -110,9 +113,14 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   architecture.vocabulary = vocabulary;
   if (teacher_rows_ && teacher_rows_->lacks_any()) architecture.head_bias = true;
   teacher_tensors_ = std::make_unique<nn::VocabularyRows>(*teacher_source_.reader, vocabulary, teacher_rows_);
+  const bool is_quantised = config.precision.quantised_teacher != QuantisedWeights::None;
+  std::optional<data::QuantisedReader> blocks;
+  if (is_quantised)
+    blocks.emplace(*teacher_tensors_, teacher_source_.config, name_of(config.precision.quantised_teacher).dtype,
+                   threads_of_rank(config.train.threads), "precision.quantised_teacher");
   nn::ModelOptions options = rank.frozen_copy(config.precision.frozen_storage);
   if (config.precision.sharded_teacher) options = rank.frozen_shard(config.precision.frozen_storage);
-  options.as_kept = config.precision.mapped_teacher;
+  options.as_kept = config.precision.mapped_teacher || is_quantised;
   options.compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
   options.residual = core::sum_dtype(*options.compute);
   teacher_config = architecture;
@@ -121,11 +129,22 @@ void Session::load_teacher(std::int64_t vocabulary, const Log& log) {
   auto since = Clock::now();
   double seconds = 0;
   while_others_hear(rank, [&] {
-    teacher->load(*teacher_tensors_);
+    if (blocks)
+      teacher->load(*blocks);
+    else
+      teacher->load(*teacher_tensors_);
     seconds = lap(since);
     teacher_fingerprint = model_fingerprint(*teacher_source_.reader, teacher_source_.config);
+    if (is_quantised)
+      teacher_fingerprint = quantised_fingerprint(teacher_fingerprint, config.precision.quantised_teacher);
   });
-  if (!options.as_kept) return;
+  if (is_quantised) {
+    std::int64_t bytes = 0;
+    for (const core::Parameter* p : teacher->parameters()) bytes += p->value.bytes();
+    log->info("the teacher is quantised as {}: {:.2f} MiB a rank", name_of(config.precision.quantised_teacher).name,
+              static_cast<double>(bytes) / (1 << 20));
+  }
+  if (!config.precision.mapped_teacher) return;
   auto layers = std::make_unique<MappedLayers>(*teacher);
   if (available == 0 || layers->bytes() <= available) return;
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
