@@ -76,6 +76,18 @@ GgufChoice gguf_choice(const GgufName& name, const nn::ModelConfig& config, cons
   return {fits(smaller) ? smaller : DType::F16, true};
 }
 
+std::map<std::string, GgufKept> gguf_kept(const nn::ModelConfig& config, DType wanted, const std::string& what) {
+  if (const auto beyond = beyond_all_families(config, beyond_gguf))
+    core::fail_usage("{}: no GGUF file holds this model: {}", what, *beyond);
+  const Family& family = family_for(config, what, beyond_gguf);
+  nn::ModelConfig held = config;
+  if (!family.gguf_predicts) held.num_predict_layers = 0;
+  std::map<std::string, GgufKept> kept;
+  for (const GgufName& name : gguf_names(held, family))
+    if (!name.is_copy) kept[name.name] = {gguf_choice(name, held, family, wanted).dtype, name.is_transposed};
+  return kept;
+}
+
 std::uint32_t gguf_file_type(DType dtype) {
   switch (dtype) {
     case DType::F32:

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <string>
 
 #include "core/dtype.h"
 #include "core/nn/model_config.h"
@@ -20,6 +22,15 @@ struct GgufChoice {
 
 /// `wanted` is what GgufExport::dtype says.
 GgufChoice gguf_choice(const GgufName& name, const nn::ModelConfig& config, const Family& family, core::DType wanted);
+
+/// How a GGUF file holds a tensor of ours.
+struct GgufKept {
+  core::DType dtype = core::DType::F32;
+  bool is_transposed = false;  // there
+};
+/// Of each tensor of a model, by our names. Throws a UsageError, in front of which stands `what`, where no GGUF file
+/// holds the model.
+std::map<std::string, GgufKept> gguf_kept(const nn::ModelConfig& config, core::DType wanted, const std::string& what);
 
 /// general.file_type: llama_ftype of llama.h. Throws for a dtype that is not written.
 std::uint32_t gguf_file_type(core::DType dtype);

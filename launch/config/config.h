@@ -299,6 +299,7 @@ struct PrecisionConfig {
   bool sharded_teacher = false;
   bool fp8_products = false;
   QuantisedWeights quantised_weights = QuantisedWeights::None;
+  QuantisedWeights quantised_teacher = QuantisedWeights::None;
   friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
 };
 

@@ -119,6 +119,12 @@ void check_precision(const PrecisionConfig& c, const ParsedConfig& parsed) {
   if (c.sharded_teacher && c.mapped_teacher)
     fail_usage("{}: precision.sharded_teacher is true, expected false with precision.mapped_teacher",
                parsed.place_of("precision.sharded_teacher"));
+  for (const auto& [other, is_given] :
+       {std::pair("precision.compute FLOAT64", !may_narrow),
+        {"precision.mapped_teacher, by which matrices stay as their file has them", c.mapped_teacher}})
+    if (c.quantised_teacher != QuantisedWeights::None && is_given)
+      fail_usage("{}: precision.quantised_teacher is given, expected none with {}",
+                 parsed.place_of("precision.quantised_teacher"), other);
   expect_off("fp8_products", c.fp8_products, c.compute == DType::BF16);
 }
 
@@ -256,6 +262,9 @@ void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed)
     if (c.renormalised) refuse("renormalised", "false");
     return;
   }
+  if (config.precision.quantised_teacher != QuantisedWeights::None && config.teacher->source.empty())
+    fail_usage("{}: precision.quantised_teacher is given, expected none with a teacher.cache and no teacher.source",
+               parsed.place_of("precision.quantised_teacher"));
   if (c.routers.weight > 0) refuse("routers", "none: routing is not kept");
   if (c.attention.weight > 0) refuse("attention", "none: what attention gives is not kept");
   if (c.feed_forward.weight > 0) refuse("feed_forward", "none: what feed-forwards give is not kept");

@@ -369,6 +369,7 @@ void fields(Io& io, PrecisionConfig& c) {
   io("sharded_teacher", c.sharded_teacher);
   io("fp8_products", c.fp8_products);
   io("quantised_weights", c.quantised_weights);
+  io("quantised_teacher", c.quantised_teacher);
 }
 
 template <class Io>

@@ -7,11 +7,10 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/random.h"
 #include "data/files/ordered_work.h"
-#include "data/models/families/family.h"
 #include "data/models/gguf_blocks.h"
 #include "data/models/gguf_choice.h"
-#include "data/models/gguf_names.h"
 
 namespace limbeck::launch {
 namespace {
@@ -76,25 +75,21 @@ QuantisedName name_of(QuantisedWeights weights) {
   core::fail("quantised weights: none have no name");
 }
 
+std::string quantised_fingerprint(const std::string& fingerprint, QuantisedWeights weights) {
+  return fmt::format("{:016x}", core::hash_name(fingerprint + " " + name_of(weights).name, core::hash_seed));
+}
+
 void quantise_in_passes(nn::Transformer& model, QuantisedWeights weights, int threads) {
-  const DType wanted = name_of(weights).dtype;
-  const nn::ModelConfig& config = model.config();
-  if (const auto beyond = data::beyond_all_families(config, data::beyond_gguf))
-    core::fail_usage("precision.quantised_weights: no GGUF file holds this model: {}", *beyond);
-  const data::Family& family = data::family_for(config, "precision.quantised_weights", data::beyond_gguf);
-  nn::ModelConfig held = config;
-  if (!family.gguf_predicts) held.num_predict_layers = 0;
-  std::map<std::string, core::Parameter*> parameters;
-  for (core::Parameter* p : model.parameters()) parameters[p->name] = p;
-  for (const data::GgufName& name : data::gguf_names(held, family)) {
-    const DType dtype = data::gguf_choice(name, held, family, wanted).dtype;
-    const auto found = parameters.find(name.name);
-    if (name.is_copy || dtype == DType::F32 || found == parameters.end()) continue;
-    core::Parameter& p = *found->second;
+  const auto kept = data::gguf_kept(model.config(), name_of(weights).dtype, "precision.quantised_weights");
+  for (core::Parameter* parameter : model.parameters()) {
+    const auto found = kept.find(parameter->name);
+    if (found == kept.end() || found->second.dtype == DType::F32) continue;
+    const DType dtype = found->second.dtype;
+    core::Parameter& p = *parameter;
     if (p.is_frozen())
       core::fail_usage(
           "precision.quantised_weights: {} is frozen (optimizer.groups), expected all matrices to be trained", p.name);
-    if (name.is_transposed)
+    if (found->second.is_transposed)
       core::fail_usage("precision.quantised_weights: {} is transposed in a GGUF file, whose blocks are no rows here",
                        p.name);
     check_whole_blocks(p, dtype);

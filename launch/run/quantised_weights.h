@@ -24,6 +24,9 @@ struct QuantisedName {
 };
 QuantisedName name_of(QuantisedWeights weights);
 
+/// Which model one is that is read as such blocks: another one than that of the fingerprint.
+std::string quantised_fingerprint(const std::string& fingerprint, QuantisedWeights weights);
+
 /// Each matrix that `limbeck convert` would quantise is rounded so (Parameter::rounding), in the format that it chooses
 /// for it, on so many threads. Throws a UsageError for a model that no GGUF file holds, for a frozen matrix, and where
 /// ranks cut within blocks.

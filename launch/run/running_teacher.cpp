@@ -3,10 +3,13 @@
 #include <algorithm>
 
 #include "core/counted.h"
+#include "data/models/quantised_reader.h"
 #include "launch/console/progress.h"
 #include "launch/run/available_memory.h"
 #include "launch/run/clock.h"
 #include "launch/run/model_fingerprint.h"
+#include "launch/run/quantised_weights.h"
+#include "launch/run/threads.h"
 
 namespace limbeck::launch {
 
@@ -18,9 +21,14 @@ RunningTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSour
   RunningTeacher teacher;
   teacher.tensors = std::make_unique<nn::VocabularyRows>(*source.reader, vocabulary, rows);
   const PrecisionConfig& precision = config.precision;
+  const bool is_quantised = precision.quantised_teacher != QuantisedWeights::None;
+  std::optional<data::QuantisedReader> blocks;
+  if (is_quantised)
+    blocks.emplace(*teacher.tensors, source.config, name_of(precision.quantised_teacher).dtype,
+                   threads_of_rank(config.train.threads), "precision.quantised_teacher");
   nn::ModelOptions options = precision.sharded_teacher ? rank.frozen_shard(precision.frozen_storage)
                                                        : rank.frozen_copy(precision.frozen_storage);
-  options.as_kept = precision.mapped_teacher;
+  options.as_kept = precision.mapped_teacher || is_quantised;
   options.compute = precision.bfloat16_teacher ? core::DType::BF16 : precision.compute;
   options.residual = core::sum_dtype(*options.compute);
   teacher.model = std::make_unique<nn::Transformer>(architecture, options);
@@ -28,11 +36,21 @@ RunningTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSour
   auto since = Clock::now();
   double seconds = 0;
   while_others_hear(rank, [&] {
-    teacher.model->load(*teacher.tensors);
+    if (blocks)
+      teacher.model->load(*blocks);
+    else
+      teacher.model->load(*teacher.tensors);
     seconds = lap(since);
     teacher.fingerprint = model_fingerprint(*source.reader, source.config);
+    if (is_quantised) teacher.fingerprint = quantised_fingerprint(teacher.fingerprint, precision.quantised_teacher);
   });
-  if (!options.as_kept) return teacher;
+  if (is_quantised) {
+    std::int64_t bytes = 0;
+    for (const core::Parameter* p : teacher.model->parameters()) bytes += p->value.bytes();
+    log->info("the teacher is quantised as {}: {:.2f} MiB a rank", name_of(precision.quantised_teacher).name,
+              static_cast<double>(bytes) / (1 << 20));
+  }
+  if (!precision.mapped_teacher) return teacher;
   auto layers = std::make_unique<MappedLayers>(*teacher.model);
   if (available == 0 || layers->bytes() <= available) return teacher;
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };

@@ -16,6 +16,7 @@
 #include "data/tokenizers/tokenizer_sentencepiece.h"
 #include "data/tokenizers/unicode.h"
 #include "tests/support/golden_lines.h"
+#include "tests/support/made_model.h"
 #include "tests/support/teacher_file.h"
 #include "tests/support/temporary_folder.h"
 
@@ -29,6 +30,8 @@ using ::testing::AllOf;
 using testing::error_of;
 using testing::golden_path;
 using ::testing::HasSubstr;
+using testing::MadeModel;
+using testing::values_in;
 
 nn::ModelConfig config_of(bool moe) {
   nn::ModelConfig c{.vocabulary = 300,
@@ -45,55 +48,6 @@ nn::ModelConfig config_of(bool moe) {
                     .moe = {}};
   if (moe) c.moe = {.num_experts = 5, .experts_per_token = 2, .expert_width = 40, .dense_layers = {}};
   return c;
-}
-
-/// A model of given shapes in memory, whose values differ everywhere.
-class MadeModel : public core::StateReader {
- public:
-  explicit MadeModel(const nn::ModelConfig& config) {
-    int number = 0;
-    for (const auto& name : gguf_names(config, llama_family())) {
-      tensors_[name.name] = {name.shape, DType::F32};
-      auto& values = values_[name.name];
-      ++number;
-      for (std::int64_t i = 0; i < name.shape.numel(); ++i)
-        values.push_back(std::sin(static_cast<float>(i) * 0.7F + static_cast<float>(number)) *
-                         static_cast<float>(number));
-    }
-  }
-  std::string source() const override { return "made"; }
-  const std::map<std::string, core::StateInfo>& tensors() const override { return tensors_; }
-  std::vector<float>& values(const std::string& name) { return values_.at(name); }
-  std::int64_t most_values() const { return most_values_; }  // that were asked for at once
-
- private:
-  void fill(const std::string& name, const core::StateInfo& info, core::StateEntry& entry) const override {
-    const Shape& box = entry.tensor.shape();
-    auto* out = entry.tensor.mutable_data<float>();
-    for (std::int64_t i = 0; i < box.numel(); ++i) {
-      std::int64_t at = 0;
-      std::int64_t stride = 1;
-      std::int64_t rest = i;
-      for (int d = box.rank() - 1; d >= 0; --d) {
-        at += (entry.offset[d] + rest % box[d]) * stride;
-        rest /= box[d];
-        stride *= info.shape[d];
-      }
-      out[i] = values_.at(name)[at];
-    }
-    most_values_ = std::max(most_values_, box.numel());
-  }
-
-  std::map<std::string, core::StateInfo> tensors_;
-  std::map<std::string, std::vector<float>> values_;
-  mutable std::int64_t most_values_ = 0;
-};
-
-std::vector<float> values_in(const core::StateReader& reader, const std::string& name) {
-  const auto memory = core::Memory::cpu(1);
-  auto entry = core::StateEntry::whole(core::Tensor::zeros(memory, DType::F32, reader.tensors().at(name).shape));
-  reader.read(name, entry);
-  return core::host_values<float>(entry.tensor);
 }
 
 class GgufExportTest : public ::testing::Test {

@@ -580,5 +580,22 @@ TEST(ConfigControls, StandAlone) {
           "objective.control is UNTRAINED, expected another with precision.mapped_teacher");
 }
 
+TEST(ConfigQuantisedTeacher, ContradictsWhatKeepsItOtherwise) {
+  const auto refuses = [](const std::string& text, const std::string& expected) {
+    EXPECT_THAT([&] { parse_config(text, "c"); }, ::testing::ThrowsMessage<core::UsageError>(HasSubstr(expected)))
+        << text;
+  };
+  const std::string quantised = "precision { quantised_teacher: Q4_K_M ";
+  EXPECT_EQ(parse_config(quantised + "bfloat16_teacher: true }", "c").precision.quantised_teacher,
+            QuantisedWeights::Q4_K_M);
+  refuses(quantised + "mapped_teacher: true }",
+          "c:1:13: precision.quantised_teacher is given, expected none with "
+          "precision.mapped_teacher, by which matrices stay as their file has");
+  refuses(quantised + "compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 }",
+          "precision.quantised_teacher is given, expected none with precision.compute FLOAT64");
+  refuses(quantised + "} teacher { cache: \"kept\" } model { width: 8 }",
+          "precision.quantised_teacher is given, expected none with a teacher.cache and no teacher.source");
+}
+
 }  // namespace
 }  // namespace limbeck::launch

@@ -416,6 +416,47 @@ train { steps: 2 eval_tokens: 192 threads: 1 }
   }
 }
 
+// A teacher that is quantised when it is read is that of a file of the same blocks: the same run, whole or cut over two
+// ranks, some of whose parts cut blocks.
+TEST(EndToEnd, AQuantisedTeacherIsThatOfAQuantisedFile) {
+  const RunFolder folder("quantised_teacher");
+  folder.succeed("train tiny.textproto --steps 4 --out trained --set model.width=64 --set model.moe.expert_width=32");
+  folder.write("distill.textproto", R"(
+model { width: 32 num_layers: 1 num_heads: 2 num_kv_heads: 1 mlp_width: 32 max_positions: 64 }
+data { text: "text" tokenizer: "bytes" sequence_length: 48 held_out_fraction: 0.2 }
+batch { sequences_per_step: 2 }
+train { steps: 2 eval_tokens: 192 threads: 1 }
+)");
+  for (const std::string dtype : {"Q8_0", "Q4_0"}) {
+    folder.succeed("convert trained teacher" + dtype + ".gguf --dtype " + dtype);
+    for (const int ranks : {1, 2}) {
+      SCOPED_TRACE(fmt::format("{} {}", dtype, ranks));
+      const std::string layout = " --set parallel.layout=tp" + std::to_string(ranks);
+      const std::string run = fmt::format("{}{}", dtype, ranks);
+      folder.succeed("distill distill.textproto --set precision.mapped_teacher=true --set teacher.source=teacher" +
+                         dtype + ".gguf --out of_file" + run + layout,
+                     ranks);
+      const std::string said = folder.succeed(
+          "distill distill.textproto --set teacher.source=trained --set "
+          "precision.quantised_teacher=" +
+              dtype + " --out quantised" + run + layout,
+          ranks);
+      EXPECT_THAT(said, HasSubstr("the teacher is quantised as " + dtype + ": 0."));
+      for (const std::size_t step : {0U, 1U})
+        for (const char* field : {"loss", "kl", "teacher_ce", "grad_norm"})
+          EXPECT_EQ(folder.metrics("quantised" + run).at(step).at(field),
+                    folder.metrics("of_file" + run).at(step).at(field))
+              << field;
+    }
+  }
+  folder.succeed("distill distill.textproto --set teacher.source=trained --out read");
+  EXPECT_NE(folder.metrics("read").at(0).at("kl"), folder.metrics("quantisedQ4_01").at(0).at("kl"));
+  const Outcome resumed =
+      folder.limbeck("distill distill.textproto --set teacher.source=trained --steps 3 --resume --out quantisedQ4_01");
+  EXPECT_NE(resumed.code, 0) << resumed.output;
+  EXPECT_THAT(resumed.output, HasSubstr("teacher"));
+}
+
 TEST(EndToEnd, DistillingBringsARandomStudentNearerToItsTeacher) {
   const RunFolder folder("nearer");
   const Outcome trained = folder.limbeck(
