@@ -542,7 +542,7 @@ TEST(ConfigPreference, StandsAlone) {
   };
   const std::string pairs = "data { text: 'a' format: PAIRS } objective { preference {} ";
   EXPECT_NO_THROW(parse_config(pairs + "}", "c"));
-  refuses("data { format: PAIRS }", "data.format is PAIRS, expected objective.preference too");
+  refuses("data { format: PAIRS }", "data.format is PAIRS, expected objective.preference or objective.reward too");
   refuses("data { sources { text: 'a' format: PAIRS } }", "data.sources[0].format is PAIRS");
   refuses("data { text: 'a' } objective { preference {} }", "data.format is another, expected PAIRS");
   refuses(pairs + "hidden_states { weight: 1 } }", "objective.hidden_states.weight is given with objective.preference");

@@ -3,8 +3,10 @@
 
 #include <gmock/gmock.h>
 
+#include <array>
 #include <thread>
 
+#include "launch/run/step.h"
 #include "launch/run/teacher_service.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
@@ -28,8 +30,8 @@ struct Case {
   bool is_sharded = false;  // the teacher's experts
 };
 
-/// Two steps of the golden student beside a teacher of its width, held to two of its layers; the second reads the
-/// step's sequences in another order.
+/// Two steps of the golden student beside a teacher of its width, held to two of its layers; the second reads
+/// all of its sequences but the first.
 template <class Then>
 void run_steps(launch::Rank& rank, const nn::Transformer* teacher, launch::RemoteTeacher* remote,
                std::int64_t micro_batches, bool asks_ahead, const Then& then) {
@@ -39,18 +41,15 @@ void run_steps(launch::Rank& rank, const nn::Transformer* teacher, launch::Remot
   parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
   const optim::Distillation objective({.ce_weight = 0.3, .temperature = 1.5});
   const launch::StepText first(golden.samples());
-  launch::StepText second(golden.samples());
-  second.fetch = [&](std::int64_t from, std::int64_t count) {
-    return first.fetch(first.num_sequences - from - count, count);
-  };
+  const launch::StepText second(first.fetch(1, first.num_sequences - 1));
+  const std::array<const launch::StepText*, 2> texts = {&first, &second};
   const launch::HiddenMatch hidden{.weight = 0.6, .layers = {0, 2}};
   if (remote != nullptr) {
     remote->want_layers({0, 2});
     if (asks_ahead)
-      for (const launch::StepText* text : {&first, &second})
-        remote->ask(launch::batches_of(rank, *text, micro_batches));
+      for (const launch::StepText* text : texts) remote->ask(launch::batches_of(rank, *text, micro_batches));
   }
-  for (const launch::StepText* text : {&first, &second}) {
+  for (const launch::StepText* text : texts) {
     const launch::StepResult result =
         launch::forward_backward(rank, {student, teacher, objective, nullptr, nullptr, remote}, *text,
                                  {.micro_batches = micro_batches, .hidden = hidden}, sync);

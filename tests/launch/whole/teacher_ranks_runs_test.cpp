@@ -28,7 +28,7 @@ data { text: "text" sequence_length: 24 held_out_fraction: 0.35 seed: 5 }
 objective {
   cross_entropy_weight: 0.3
   hidden_states { weight: 0.7 }
-  sampled_text { fraction: 0.4 prompt_tokens: 6 }
+  sampled_text { fraction: 0.7 prompt_tokens: 6 }
 }
 optimizer { rate: 5e-3 }
 schedule { warmup_steps: 0 }
