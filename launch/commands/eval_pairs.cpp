@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -44,7 +45,7 @@ std::vector<Pair> pairs_within(const std::vector<data::Document>& documents, con
 /// Pairs of about one length side by side, so that few tokens fill sequences up.
 HeldOut::Rewards rewards_of(Rank& rank, const nn::Transformer& model, const std::vector<Pair>& pairs,
                             Evaluation& evaluation) {
-  std::map<int, std::vector<std::size_t>> by_length;
+  std::map<std::uint64_t, std::vector<std::size_t>> by_length;
   for (std::size_t i = 0; i < pairs.size(); ++i)
     by_length[std::bit_width(static_cast<std::uint64_t>(pairs[i].num_tokens()))].push_back(i);
   HeldOut::Rewards rewards(pairs.size());
