@@ -96,6 +96,8 @@ std::vector<Fields> of_training() {
        {{"eval_chosen_reward", "chosen"}, {"eval_rejected_reward", "rejected"}}},
       {{.title = "KL to the teacher", .unit = nats},
        {{"kl", "training text"}, {"eval_kl", "held out"}, {"eval_kl_median", "held out, median"}}},
+      {{.title = "KL to the teacher by span", .unit = "nats a span of text"},
+       {{"span_kl", "training text"}, {"eval_span_kl", "held out"}}},
       {{.title = "Cross-entropy", .unit = nats},
        {{"ce", "training text"}, {"eval_ce", "held out"}, {"teacher_ce", "teacher, training text"}}},
       {{.title = "Perplexity", .unit = "held out", .may_be_log = true}, {{"eval_perplexity", "perplexity"}}},

@@ -89,7 +89,7 @@ struct Column {
 
 /// Rows of figures, by their names; those that no column has are left out.
 std::string figure_rows(const std::vector<Column>& columns, const std::string& of) {
-  constexpr std::array<std::pair<const char*, const char*>, 15> rows = {
+  constexpr std::array<std::pair<const char*, const char*>, 17> rows = {
       {{"ce", "cross-entropy"},
        {"perplexity", "perplexity"},
        {"bits_per_byte", "bits/byte"},
@@ -99,6 +99,8 @@ std::string figure_rows(const std::vector<Column>& columns, const std::string& o
        {"kl_median", "KL, median"},
        {"kl_p90", "KL, 90 %"},
        {"kl_p99", "KL, 99 %"},
+       {"span_kl", "KL to the teacher by span, mean"},
+       {"teacher_bits_per_byte", "teacher's bits/byte, of the spans"},
        {"top1_agreement", "top-1 agreement"},
        {"sum_min", "sum min(p,q), acceptance"},
        {"teacher_ece", "teacher's calibration error"},

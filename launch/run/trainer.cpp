@@ -198,9 +198,9 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
   find_matches({});  // what does not fit is said before anything is made
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
-  if (session.bridge) {  // as if its tokens were as many as the student's
+  if (session.bridge)  // as if its tokens were as many as the student's
     flops_per_token_ += nn::forward_flops_per_token(session.bridge->teacher().config(), s);
-  } else if (session.teacher && !session.runs_elsewhere()) {
+  if (session.teacher && !session.runs_elsewhere()) {
     const nn::ModelConfig& teacher = session.teacher->config();
     const std::int64_t heads = session.student->config().num_predict_layers;  // beside the one of its pass
     flops_per_token_ += nn::forward_flops_per_token(teacher, s) +
@@ -378,21 +378,22 @@ StepReport Trainer::step(bool dump) {
   report.rate = schedule_.rate(report.step);
   if (session_.runs_elsewhere()) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
+  const double bridge_ce_weight = distillation_options(config, report.step, false).ce_weight;
   const TeacherControl control{config.objective.control, config.objective.smoothing};
-  const TrainingStep::Done done =
-      training_step_.run(samples,
-                         {.micro_batches = config.batch.micro_batches,
-                          .router = router_training(config, steps_done_),
-                          .recompute = config.train.recompute,
-                          .valid_vocabulary = session_.tokenizer->vocabulary_size(),
-                          .predict_weight = config.objective.predict_weight,
-                          .preference_beta = preference_beta(config.objective),
-                          .bridge_ce_weight = distillation_options(config, report.step, false).ce_weight,
-                          .hidden = hidden_,
-                          .updates = updates_,
-                          .routers = routers_,
-                          .control = control},
-                         report.rate);
+  const TrainingStep::Done done = training_step_.run(samples,
+                                                     {.micro_batches = config.batch.micro_batches,
+                                                      .router = router_training(config, steps_done_),
+                                                      .recompute = config.train.recompute,
+                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size(),
+                                                      .predict_weight = config.objective.predict_weight,
+                                                      .preference_beta = preference_beta(config.objective),
+                                                      .bridge_ce_weight = bridge_ce_weight,
+                                                      .reward = config.objective.reward,
+                                                      .hidden = hidden_,
+                                                      .updates = updates_,
+                                                      .routers = routers_,
+                                                      .control = control},
+                                                     report.rate);
   if (gradients) gradients->write(done.result, parameters_);
   done.check(report.step);
   if (session_.student->config().moe.selection_bias && !session_.adapters)

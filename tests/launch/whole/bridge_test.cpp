@@ -79,7 +79,8 @@ TEST_F(BridgedRun, SpansComeNearerAndGoOnBitForBit) {
   folder_.succeed("distill parts --resume");
   EXPECT_EQ(folder_.metrics("parts"), whole);
   EXPECT_EQ(saved_values(folder_.path() / "parts"), saved_values(folder_.path() / "whole"));
-  folder_.succeed("report whole");
+  folder_.succeed("report whole --out report.html");
+  EXPECT_THAT(folder_.read("report.html"), AllOf(HasSubstr("KL to the teacher by span"), HasSubstr("of the spans")));
 }
 
 /// Under any layout the same; and what cross-entropy weighs is that of the straight line between first and last step.
