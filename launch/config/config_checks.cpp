@@ -358,8 +358,8 @@ void check_bridge(const RunConfig& config, const ParsedConfig& parsed) {
 }
 
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
-  check_cached_objective(config, parsed);
   check_teacher_ranks(config, parsed);
+  check_cached_objective(config, parsed);
   check_pairs(config, parsed);
   check_bridge(config, parsed);
   const ObjectiveConfig& c = config.objective;

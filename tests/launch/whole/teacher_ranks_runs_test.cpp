@@ -55,7 +55,7 @@ TEST(TeacherRankRuns, AreThoseOfATeacherBesideTheStudent) {
     for (std::size_t i = 0; i < lines.size(); ++i) {
       for (const auto& [name, value] : expected[i].items()) {
         ASSERT_TRUE(lines[i].contains(name)) << run << " " << name;
-        if (value.is_number_float()) expect_near(lines[i][name], value, run + " " + name);
+        if (value.is_number_float() && name != "sample_seconds") expect_near(lines[i][name], value, run + " " + name);
       }
       if (expected[i].contains("eval_sets"))
         expect_near(lines[i]["eval_sets"]["again"]["kl"], expected[i]["eval_sets"]["again"]["kl"], run + " again");
