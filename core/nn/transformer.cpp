@@ -87,7 +87,7 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
       head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width}, by_rows);
     if (c.head_bias) head_bias_ = add("head.bias", {c.vocabulary}, by_rows, false);
   }
-  if (!options_.with_predict) return;
+  if (!options_.with_predict || c.num_predict_layers == 0) return;
   core::check(embedding_ && head_, "transformer: layers that predict need the embedding and the head on the same rank");
   for (std::int64_t depth = 0; depth < c.num_predict_layers; ++depth) predictors_.push_back(add_predictor(depth));
 }
