@@ -21,6 +21,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER))
 from reference_transformers import in_float64  # noqa: E402
 
+torch.set_num_threads(1)
 TOLERANCE = 1e-4
 BYTES, END = 256, 256  # Limbeck's tokenizer of bytes
 FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmo2", "gemma3", "phi3", "gpt2", "deepseek_v2",

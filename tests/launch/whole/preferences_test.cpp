@@ -214,9 +214,10 @@ TEST_F(Preferences, SourcesAreMeasuredForThemselves) {
     others += json{{"prompt", std::string(i + 1, 'q')}, {"chosen", "same"}, {"rejected", "same"}}.dump() + "\n";
   folder_.write("others.jsonl", others);
   folder_.write("mixed.textproto", R"(
-data { format: AUTO sources { name: "drips" text: "pairs.jsonl" format: PAIRS weight: 1 }
+data { sources { name: "drips" text: "pairs.jsonl" format: PAIRS weight: 1 }
                              sources { name: "same" text: "others.jsonl" format: PAIRS weight: 1 } })");
-  const std::string out = run("train job.textproto mixed.textproto --out mixed --set data.text=[] --set train.steps=12 "
+  const std::string out = run("train job.textproto mixed.textproto --out mixed --set data.text= --set data.format=AUTO "
+                              "--set train.steps=12 "
                               "--set train.eval_every_steps=12 --set train.keep_best=held_out/drips.preference_loss")
                               .output;
   EXPECT_THAT(out, HasSubstr("1 pair of more than data.sequence_length = 64 tokens left out"));
