@@ -124,7 +124,7 @@ TEST_P(BridgeLayouts, LossAndGradientsAreThoseOfPyTorch) {
 
 INSTANTIATE_TEST_SUITE_P(Threads, BridgeLayouts,
                          ::testing::Values(Layout{"dp1", 1}, Layout{"dp1", 1, 3}, Layout{"dp1", 1, 2, false, true},
-                                           Layout{"dp2", 2}, Layout{"dp2", 2, 2}, Layout{"tp2", 2},
+                                           Layout{"dp2", 2}, Layout{"dp2", 2, 2}, Layout{"dp4", 4, 3}, Layout{"tp2", 2},
                                            Layout{"tp2", 2, 2, true}, Layout{"ep2", 2},
                                            Layout{"ep2", 2, 2, false, true}, Layout{"tp2ep2", 4}),
                          [](const auto& layout) {

@@ -86,6 +86,20 @@ TEST(EvaluationJson, WhatWasNotMeasuredIsAbsent) {
   EXPECT_TRUE(to_json(Measurement{}).empty());
 }
 
+TEST(EvaluationJson, SpansComeBack) {
+  Evaluation bridged{.tokens = 8, .cross_entropy = 1000};
+  SpanResult& spans = bridged.spans.emplace();
+  spans.spans = 6;
+  spans.kl = 0.5;
+  spans.share = 0.75;
+  spans.bits_per_byte = 2;
+  spans.teacher_bits_per_byte = 1.5;
+  const Json json = evaluation_to_json(bridged);
+  EXPECT_EQ(json, Json::parse(R"({"tokens": 8, "ce": 1000.0, "spans": 6, "span_kl": 0.5, "span_share": 0.75,
+                                  "span_bits_per_byte": 2.0, "teacher_bits_per_byte": 1.5})"));
+  EXPECT_EQ(evaluation_to_json(evaluation_from_json(json)), json);
+}
+
 TEST(EvaluationJson, LinesOfMetricsHaveTheSameNames) {
   const Json line = to_json({.held_out = whole(), .sets = {{"web", whole()}}});
   const Json json = evaluation_to_json(whole());
