@@ -58,8 +58,7 @@ CLI::Validator in_a_folder() {
 template <class Options>
 void add_text_format(CLI::App& app, Options& options, CLI::Option* of) {
   app.add_option("--format", options.format,
-                 "text: a file a document; jsonl: a line; chat: a line of messages; pairs: a line of a prompt and two "
-                 "responses; auto: by the name")
+                 "text: a file a document; jsonl, chat, pairs: a line (docs/data.md); auto: by the name")
       ->check(CLI::IsMember({"auto", "text", "jsonl", "chat", "pairs"}))
       ->capture_default_str();
   app.add_option("--field", options.field, "Where JSON lines have their text: a name, or names joined by dots")
@@ -197,7 +196,6 @@ void CommandLine::eval(std::function<int(const EvalOptions&)> run) {
               "limbeck eval runs/distill_smollm2\n"
               "  mpirun --bind-to none -n 2 limbeck eval student.gguf --text book.txt --teacher teacher.gguf\n"
               "  limbeck eval student.gguf --task arc:arc.jsonl --task mmlu:test.jsonl,shots=5,examples=dev.jsonl\n"
-              "  limbeck eval runs/reward --format pairs --text pairs.jsonl\n"
               "With --text each document is measured whole (docs/runs.md). Of tasks: docs/evaluation.md.");
   const auto options = bind<EvalOptions>(app, std::move(run));
   app.add_option("MODEL", options->model, "Config, checkpoint, run or Hugging Face directory, or GGUF file")
