@@ -245,8 +245,8 @@ std::string words_of_help(const char* command) {
 TEST(CommandLine, HelpOfAnOptionSaysWhatItTakesAndNeeds) {
   EXPECT_THAT(parse({"eval", "--help"}).text,
               HasSubstr("\n  --logits OUT.h5           Write /tokens [T] and /logits [T,V] (needs --tokens)\n"));
-  EXPECT_THAT(words_of_help("eval"),
-              AllOf(HasSubstr(" --format TEXT text: a file"), HasSubstr("(auto, text, jsonl, chat, pairs; default auto) ")));
+  EXPECT_THAT(words_of_help("eval"), AllOf(HasSubstr(" --format TEXT text: a file"),
+                                           HasSubstr("(auto, text, jsonl, chat, pairs; default auto) ")));
   EXPECT_THAT(words_of_help("generate"),
               AllOf(HasSubstr("Usage: limbeck generate [OPTIONS] CHECKPOINT "), HasSubstr("(not with --prompts)"),
                     HasSubstr("--top-k N Sample"), HasSubstr("(default 40)")));
