@@ -18,6 +18,7 @@
 #include "data/text/loader.h"
 #include "data/tokenizers/tokenizer.h"
 #include "launch/run/expert_load.h"
+#include "launch/run/other_teachers.h"
 #include "launch/run/rank.h"
 #include "launch/run/token_figures.h"
 
@@ -89,8 +90,9 @@ class HeldOut {
  public:
   /// Collective. Each rank takes its share of the samples. `teacher` may be null and is used only here. Tokens from
   /// `valid_vocabulary` on are padding in every head; -1: none is. Bytes are known where there is a tokenizer.
+  /// `others`, where it is not null, teach beside the teacher: figures are against the mean of all.
   HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary = -1,
-          const data::Tokenizer* tokenizer = nullptr);
+          const data::Tokenizer* tokenizer = nullptr, const OtherTeachers* others = nullptr);
 
   /// Collective. `model` is cut over the rank's mesh, or a copy on every tensor group. The sets are the sources that
   /// have a sequence in the sample. Throws where the model's loss is not finite.
@@ -104,7 +106,7 @@ class HeldOut {
  private:
   struct Part {  // some of this rank's sequences
     nn::Batch batch;
-    core::Tensor teacher_hidden;  // undefined without a teacher
+    std::vector<core::TeacherOutput> teachers;  // heads are cut like every head; empty without a teacher
   };
   using Forward = std::function<core::Tensor(const Part&)>;
   /// `head` and its bias, if it is defined: this rank's part of the vocabulary.
@@ -117,8 +119,7 @@ class HeldOut {
   HeldOutText text_;
   std::vector<std::int64_t> sequence_bytes_;  // that are predicted; empty where they are not known
   std::vector<Part> parts_;                   // equally many on every rank; some may have no tokens
-  core::Tensor teacher_head_;                 // cut like every head
-  core::Tensor teacher_head_bias_;            // undefined: there is none
+  bool has_teacher_;
   std::int64_t valid_vocabulary_;
 };
 

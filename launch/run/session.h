@@ -22,6 +22,7 @@
 #include "launch/run/evaluation.h"
 #include "launch/run/mapped_layers.h"
 #include "launch/run/model_source.h"
+#include "launch/run/other_teachers.h"
 #include "launch/run/rank.h"
 #include "launch/run/student_start.h"
 
@@ -77,7 +78,8 @@ class Session {
   RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
-  std::unique_ptr<nn::Transformer> teacher;  // null without teacher.source
+  std::unique_ptr<nn::Transformer> teacher;  // the first; null without teacher.source
+  std::unique_ptr<OtherTeachers> others;     // beside it; null without teacher.others
   /// The teacher's; of a cache alone what the hidden states tell that it keeps. Nothing where neither is there.
   std::optional<nn::ModelConfig> teacher_config;
   std::unique_ptr<nn::Transformer> untrained_teacher;  // null without make_untrained_teacher
@@ -92,11 +94,12 @@ class Session {
   std::shared_ptr<StudentSource> cut;  // null unless the student was cut from the teacher
 
  private:
-  void match_teacher(const Log& log);
+  ModelSource open_teacher(const std::filesystem::path& found_there, std::string& named, const Log& log) const;
+  std::optional<nn::TokenRows> rows_of(const ModelSource& source, const Log& log) const;
   /// Whether the config names the teacher itself, not its cache alone.
   bool names_teacher() const { return config.teacher && !config.teacher->source.empty(); }
   void check_cached_objective() const;
-  void load_teacher(std::int64_t vocabulary, const Log& log);
+  void load_teachers(std::int64_t vocabulary, const Log& log);
   /// How many tokens a student has whose config does not say it.
   std::int64_t usual_vocabulary() const;
   void make_adapters(const core::PlacementRule& place);
@@ -114,7 +117,12 @@ class Session {
   ModelSource teacher_source_;
   std::optional<nn::TokenRows> teacher_rows_;            // where its ids are not the text's, or not all stay
   std::unique_ptr<nn::VocabularyRows> teacher_tensors_;  // of the student's vocabulary
-  ModelSource student_source_;                           // model.source
+  struct OtherSource {
+    ModelSource source;
+    std::optional<nn::TokenRows> rows = {};
+  };
+  std::vector<OtherSource> other_sources_;  // of teacher.others
+  ModelSource student_source_;              // model.source
 };
 
 }  // namespace limbeck::launch

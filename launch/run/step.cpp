@@ -137,7 +137,8 @@ std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& sampl
 }
 
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead, CachedTeacher* cached) {
+                     std::int64_t micro_batches, std::int64_t num_ahead, CachedTeacher* cached,
+                     const OtherTeachers* others) {
   core::check(
       samples.num_targets > 0,
       "step: none of the {} tokens has a target, expected documents of two tokens or more, of conversations more "
@@ -151,6 +152,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
     data::TokenBatch mine = samples.fetch(first, count);
     if (cached != nullptr && !cached->is_whole()) input.taught.push_back(cached->take(memory, mine));
+    if (others != nullptr) input.shares.push_back(others->shares_of(memory, mine, 0, count));
     nn::Batch& batch = input.batches.emplace_back(make_batch(memory, mine, 0, count, first, num_ahead));
     if (cached != nullptr && cached->is_whole()) input.texts.push_back(std::move(mine));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
@@ -193,7 +195,10 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     if (!input.texts.empty()) cached_rows = read_whole(0);
     Taught taught;
     const bool is_smoothed = options.control.kind == Control::SmoothedLabels;
-    if (models.teacher && !is_smoothed) {
+    const TokenShares* const shares = models.others != nullptr ? &input.shares[micro] : nullptr;
+    const bool is_matched = options.hidden || options.attention || options.routers;
+    std::vector<core::TeacherOutput> outputs;  // by those that teach any of the batch
+    if (models.teacher && !is_smoothed && (shares == nullptr || is_matched || models.others->runs(*shares, 0))) {
       core::Tape off(core::Tape::Mode::Off);
       nn::Pass teaching = models.teacher->pass(batch);
       taught.watch(teaching, options);
@@ -201,7 +206,11 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       taught.hidden = models.teacher->forward(off, teaching).hidden.value;
       if (options.control.kind == Control::ShuffledPositions)
         taught.hidden = half_turned(taught.hidden, batch.offsets_on_host);
+      if (shares == nullptr || shares->teaches[0])
+        outputs.push_back({taught.hidden, models.teacher->head().value, models.teacher->head_bias().value,
+                           shares == nullptr ? Tensor() : shares->values[0]});
     }
+    if (shares != nullptr) models.others->give(batch, *shares, outputs);
     // What a token's distance in a layer is times, and where the squares of gradients go.
     const auto share_of = [&](const auto& match, std::optional<std::int64_t> square) {
       return core::MatchOptions{.weight = match.weight / static_cast<double>(match.num_matched()),
@@ -260,10 +269,15 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
             options.valid_vocabulary < 0 ? models.student.config().vocabulary : options.valid_vocabulary,
             models.student.head().shape()[0], models.student.vocabulary_part().first,
             core::sum_dtype(hidden.value.dtype()));
-      else if (models.teacher)
-        teacher =
-            std::make_unique<core::OnlineTeacher>(further > 0 ? moved_up(taught.hidden, further) : taught.hidden,
-                                                  models.teacher->head().value, models.teacher->head_bias().value);
+      else if (models.teacher) {
+        std::vector<core::TeacherOutput> of_tokens = outputs;
+        if (further > 0)
+          for (core::TeacherOutput& output : of_tokens) output.hidden = moved_up(output.hidden, further);
+        teacher = core::target_source(std::move(of_tokens), targets, *rank.comms().tensor,
+                                      {.temperature = options.temperature,
+                                       .vocabulary_offset = head.vocabulary_offset,
+                                       .valid_vocabulary = options.valid_vocabulary});
+      }
       if (options.preference_beta == 0) return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);
       // First what model and reference hold of each response, then the gradient with what follows from that.
       core::Tape off(core::Tape::Mode::Off);
@@ -346,8 +360,8 @@ StepResult QueuedPasses::read() {
 
 StepResult forward_backward(Rank& rank, const StepModels& models, const StepText& samples, const StepOptions& options,
                             parallel::GradientSync& sync) {
-  const StepInput input =
-      read_input(rank.memory(), rank, samples, options.micro_batches, models.student.num_predictors());
+  const StepInput input = read_input(rank.memory(), rank, samples, options.micro_batches,
+                                     models.student.num_predictors(), nullptr, models.others);
   return queue_passes(rank, models, input, options, sync).read();
 }
 

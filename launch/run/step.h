@@ -20,6 +20,7 @@
 #include "launch/run/evaluation.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/mapped_layers.h"
+#include "launch/run/other_teachers.h"
 #include "launch/run/rank.h"
 #include "parallel/axes/gradient_sync.h"
 
@@ -31,6 +32,7 @@ struct StepModels {
   const core::Objective& objective;
   const MappedLayers* streamed = nullptr;  // the teacher's, where its weights come from the disk in each pass
   CachedTeacher* cached = nullptr;         // in the teacher's place
+  const OtherTeachers* others = nullptr;   // beside the teacher; null: it is alone
 };
 
 /// What stands in the teacher's place (objective.control); an untrained one is StepModels' teacher.
@@ -64,6 +66,7 @@ struct StepOptions {
   std::int64_t valid_vocabulary = -1;  // tokens from here on are padding in both heads; -1: none is
   nn::RoutingLog* routing = nullptr;   // choices to replay; recorded into where it lacks them
   double predict_weight = 0;           // of the mean of the losses of layers that predict further tokens
+  double temperature = 1;              // at which the probabilities of several teachers are mixed
   double preference_beta = 0;          // of the preferences that the step's pairs are; 0: it has none
   // With a teacher, the first also with a cache that keeps them:
   std::optional<HiddenMatch> hidden = {};
@@ -97,6 +100,7 @@ struct StepInput {
   std::vector<nn::Batch> batches;           // of this rank, by micro-batch
   std::vector<CachedTeacher::Part> taught;  // of each, what the teacher's cache has of it; empty without one
   std::vector<data::TokenBatch> texts;      // of each, whose whole distributions are read from the cache; empty else
+  std::vector<TokenShares> shares;          // of each, where there are several teachers
   core::Tensor per_target;                  // [1] float64: 1 / the step's targets, or its pairs
   double text_seconds = 0;                  // that the samples took to read
 };
@@ -104,7 +108,8 @@ struct StepInput {
 /// Of samples that are the same on every rank; rank and micro-batch fetch theirs by index, some may have none. Throws
 /// where the step has no valid target. `num_ahead`: depths of nn::Batch::ahead.
 StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const StepText& samples,
-                     std::int64_t micro_batches, std::int64_t num_ahead = 0, CachedTeacher* cached = nullptr);
+                     std::int64_t micro_batches, std::int64_t num_ahead = 0, CachedTeacher* cached = nullptr,
+                     const OtherTeachers* others = nullptr);
 /// What read_input will read of `samples`: the same batches.
 std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& samples, std::int64_t micro_batches);
 
