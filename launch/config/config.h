@@ -38,6 +38,14 @@ struct ModelSection {
   friend bool operator==(const ModelSection&, const ModelSection&) = default;
 };
 
+/// A further teacher, beside the first.
+struct OtherTeacherConfig {
+  std::string source;                // required
+  std::vector<std::string> teaches;  // as TeacherConfig's
+  double weight = 1;
+  friend bool operator==(const OtherTeacherConfig&, const OtherTeacherConfig&) = default;
+};
+
 struct TeacherConfig {
   std::string source;
   std::string cache;  // empty: the teacher runs beside the student
@@ -47,6 +55,9 @@ struct TeacherConfig {
   std::int64_t cache_window = 0;  // 0: data.sequence_length
   bool cache_exact = false;
   std::vector<std::int64_t> cache_hidden_layers;
+  std::vector<std::string> teaches;  // names of sources of text; empty: all
+  double weight = 1;
+  std::vector<OtherTeacherConfig> others;
   friend bool operator==(const TeacherConfig&, const TeacherConfig&) = default;
 };
 

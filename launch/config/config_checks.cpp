@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "launch/config/figure.h"
+#include "launch/config/teacher_shares.h"
 
 namespace limbeck::launch {
 
@@ -397,6 +398,30 @@ void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
                config.data.sequence_length);
 }
 
+/// Who teaches what, and what several teachers cannot be asked for.
+void check_teachers(const RunConfig& config, const ParsedConfig& parsed) {
+  if (!config.teacher) return;
+  const TeacherFault fault = teacher_fault(config);
+  if (!fault.field.empty()) fail_usage("{}: {} {}", parsed.place_of(fault.field), fault.field, fault.says);
+  const std::vector<OtherTeacherConfig>& others = config.teacher->others;
+  if (others.empty()) return;
+  for (std::size_t k = 0; k < others.size(); ++k)
+    if (others[k].source.empty())
+      fail_usage("{0}: teacher.others[{1}].source is not given, expected a model",
+                 parsed.place_of(fmt::format("teacher.others[{}]", k)), k);
+  const auto refuse = [&](bool is_given, const char* field, const char* expected) {
+    if (is_given)
+      fail_usage("{}: {} is given with teacher.others, expected {}", parsed.place_of(field), field, expected);
+  };
+  refuse(!config.teacher->cache.empty(), "teacher.cache", "none: a cache is of one teacher");
+  refuse(config.parallel.teacher_ranks > 0, "parallel.teacher_ranks", "0: those ranks hold one teacher");
+  refuse(config.objective.bridge != Bridge::None, "objective.bridge", "NO_BRIDGE: a bridge leads to one teacher");
+  refuse(config.objective.preference.has_value(), "objective.preference", "none: there is one reference");
+  refuse(config.objective.control != Control::None, "objective.control", "NONE");
+  refuse(config.train.cuda_graph, "train.cuda_graph", "false: steps have other teachers");
+  refuse(config.student_init && config.student_init->vocabulary_count > 0, "student_init.vocabulary_count", "0");
+}
+
 }  // namespace
 
 void check_whole(RunConfig& config, const ParsedConfig& parsed) {
@@ -411,6 +436,7 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   check_objective(config, parsed);
   check_data_sources(config.data, parsed);
   check_source_names(config.data, parsed);
+  check_teachers(config, parsed);
   check_evaluation(config.evaluation, parsed);
   check_keep_best(config, parsed);
   if (config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch && config.batch.micro_batches > 1)

@@ -136,6 +136,13 @@ void fields(Io& io, ModelSection& section) {
 }
 
 template <class Io>
+void fields(Io& io, OtherTeacherConfig& c) {
+  io("source", c.source);
+  io("teaches", c.teaches);
+  io("weight", c.weight, above_to(0, 1e12));
+}
+
+template <class Io>
 void fields(Io& io, TeacherConfig& c) {
   io("source", c.source);
   io("cache", c.cache);
@@ -145,6 +152,9 @@ void fields(Io& io, TeacherConfig& c) {
   io("cache_window", c.cache_window, at_least(0));
   io("cache_exact", c.cache_exact);
   io("cache_hidden_layers", c.cache_hidden_layers);
+  io("teaches", c.teaches);
+  io("weight", c.weight, above_to(0, 1e12));
+  io("others", c.others);
 }
 
 template <class Io>

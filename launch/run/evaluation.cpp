@@ -104,8 +104,8 @@ Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> byt
 }
 
 HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary,
-                 const data::Tokenizer* tokenizer, const TokenizerBridge* bridge)
-    : rank_(rank), text_(std::move(text)), valid_vocabulary_(valid_vocabulary) {
+                 const data::Tokenizer* tokenizer, const TokenizerBridge* bridge, const OtherTeachers* others)
+    : rank_(rank), text_(std::move(text)), has_teacher_(teacher != nullptr), valid_vocabulary_(valid_vocabulary) {
   const data::TokenBatch& samples = text_.samples;
   if (tokenizer != nullptr) sequence_bytes_ = bytes_by_sequence(samples, *tokenizer);
   const std::int64_t ranks = rank.mesh().dp().size();
@@ -118,14 +118,19 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
     const std::int64_t skipped = std::min(done, mine.count);
     const core::Slice own{mine.first + skipped, std::min(per_part, mine.count - skipped)};
     Part part{make_batch(rank.memory(), samples, own.first, own.count), {}};
-    if (teacher) {
+    std::optional<TokenShares> shares;
+    if (others != nullptr) shares = others->shares_of(rank.memory(), samples, own.first, own.count);
+    if (teacher && (!shares || others->runs(*shares, 0))) {
       core::Tape off(core::Tape::Mode::Off);
-      part.teacher_hidden = teacher->forward(off, teacher->pass(part.batch)).hidden.value;
+      Tensor hidden = teacher->forward(off, teacher->pass(part.batch)).hidden.value;
+      if (!shares || shares->teaches[0])
+        part.teachers.push_back({std::move(hidden), teacher->head().value, teacher->head_bias().value,
+                                 shares ? shares->values[0] : Tensor()});
     }
+    if (shares) others->give(part.batch, *shares, part.teachers);
     if (bridge != nullptr) add_spans(*bridge, sequences.fetch(own.first, own.count), own.first);
     parts_.push_back(std::move(part));
   }
-  if (teacher) teacher_head_ = teacher->head().value, teacher_head_bias_ = teacher->head_bias().value;
 }
 
 /// Of sequences from `first` on of the sample.
@@ -151,16 +156,14 @@ bool HeldOut::has_source(const std::string& name) const {
 
 Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const Tensor& bias,
                              std::int64_t vocabulary_offset) {
-  TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), teacher_head_.defined());
+  TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), has_teacher_);
   for (const Part& part : parts_) {
     const std::vector<TokenFigures> figures = token_figures(rank_, part.batch.targets,
                                                             {.hidden = hidden_of(part),
                                                              .head = head,
                                                              .head_bias = bias,
                                                              .vocabulary_offset = vocabulary_offset,
-                                                             .teacher_hidden = part.teacher_hidden,
-                                                             .teacher_head = teacher_head_,
-                                                             .teacher_head_bias = teacher_head_bias_},
+                                                             .teachers = part.teachers},
                                                             valid_vocabulary_);
     auto figure = figures.begin();
     for (const std::int64_t token : core::host_values<std::int64_t>(part.batch.global_index))
@@ -303,8 +306,9 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
   // A model of width 1: its hidden state is 1 and its head the logarithms of the shares.
   const double total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})) +
                        static_cast<double>(counts.size());
-  const core::DType dtype =
-      teacher_head_.defined() && teacher_head_.dtype() == core::DType::F64 ? core::DType::F64 : core::DType::F32;
+  const core::DType dtype = has_teacher_ && parts_.front().teachers.front().hidden.dtype() == core::DType::F64
+                                ? core::DType::F64
+                                : core::DType::F32;
   const nn::TensorComm& vocabulary = *rank_.comms().tensor;
   const core::Slice mine =
       core::slice_of(static_cast<std::int64_t>(counts.size()), vocabulary.rank(), vocabulary.size());

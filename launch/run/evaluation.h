@@ -19,6 +19,7 @@
 #include "data/text/loader.h"
 #include "data/tokenizers/tokenizer.h"
 #include "launch/run/expert_load.h"
+#include "launch/run/other_teachers.h"
 #include "launch/run/rank.h"
 #include "launch/run/token_figures.h"
 #include "launch/run/tokenizer_bridge.h"
@@ -110,9 +111,11 @@ class HeldOut {
  public:
   /// Collective. Each rank takes its share of the samples. `teacher` may be null and is used only here. Tokens from
   /// `valid_vocabulary` on are padding in every head; -1: none is. Bytes are known where there is a tokenizer. `bridge`
-  /// (null: none) has a teacher of other tokens, and is used only here too.
+  /// (null: none) has a teacher of other tokens, and is used only here too. `others`, where it is not null, teach
+  /// beside the teacher: figures are against the mean of all.
   HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary = -1,
-          const data::Tokenizer* tokenizer = nullptr, const TokenizerBridge* bridge = nullptr);
+          const data::Tokenizer* tokenizer = nullptr, const TokenizerBridge* bridge = nullptr,
+          const OtherTeachers* others = nullptr);
 
   /// Collective. `model` is cut over the rank's mesh, or a copy on every tensor group. The sets are the sources that
   /// have a sequence in the sample. Throws where the model's loss, or a reward, is not finite. A model with a reward
@@ -130,7 +133,7 @@ class HeldOut {
  private:
   struct Part {  // some of this rank's sequences
     nn::Batch batch;
-    core::Tensor teacher_hidden;  // undefined without a teacher
+    std::vector<core::TeacherOutput> teachers;  // heads are cut like every head; empty without a teacher
   };
   using Forward = std::function<core::Tensor(const Part&)>;
   /// `head` and its bias, if it is defined: this rank's part of the vocabulary.
@@ -154,8 +157,7 @@ class HeldOut {
   };
   std::optional<std::vector<OfSpan>> spans_;  // of this rank's sequences; nothing without a bridge
   std::vector<Part> parts_;                   // equally many on every rank; some may have no tokens
-  core::Tensor teacher_head_;                 // cut like every head
-  core::Tensor teacher_head_bias_;            // undefined: there is none
+  bool has_teacher_;
   std::int64_t valid_vocabulary_;
 };
 

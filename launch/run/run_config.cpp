@@ -17,6 +17,8 @@ namespace {
 void for_each_path(RunConfig& config,
                    const std::function<void(const std::string& field, std::string& path, const char* ending)>& f) {
   if (config.teacher) f("teacher.source", config.teacher->source, "");
+  if (config.teacher)
+    for (OtherTeacherConfig& other : config.teacher->others) f("teacher.others.source", other.source, "");
   if (config.teacher && !config.teacher->cache.empty()) f("teacher.cache", config.teacher->cache, "");
   if (config.model) f("model.source", config.model->source, "");
   DataConfig& data = config.data;

@@ -59,7 +59,8 @@ SampledText sample_text(Session& session, const StepText& samples, std::int64_t 
                                  .tokens = {},
                                  .targets = std::vector<std::int32_t>(text.tokens.size(), -1),
                                  .positions = {},
-                                 .documents = {}}};
+                                 .documents = {},
+                                 .pieces = text.pieces}};  // of the prompts, whose teachers teach what goes on
   data::TokenBatch& batch = result.samples;
   for (std::int64_t n = 0; n < text.num_sequences; ++n) {
     const std::vector<std::int32_t>& prompt = prompts[static_cast<std::size_t>(n)];

@@ -1,18 +1,23 @@
 #include "launch/run/session.h"
 
+#include <fmt/ranges.h>
+
 #include <cmath>
 
 #include "core/counted.h"
+#include "core/random.h"
 #include "core/slice.h"
 #include "data/text/token_meta.h"
 #include "data/tokenizers/smaller_vocabulary.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/vocabulary.h"
+#include "launch/config/teacher_shares.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/matched_rows.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/run_config.h"
 #include "launch/run/same_everywhere.h"
+#include "launch/run/teacher_loading.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/token_cache.h"
 
@@ -23,18 +28,17 @@ using core::fail_usage;
 Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     : rank(rank_of_session), config(std::move(run_config)), found(with_paths_found(config)) {
   if (config.output.started_in.empty()) config.output.started_in = std::filesystem::current_path().string();
-  if (names_teacher()) {
-    const std::filesystem::path source = found.teacher->source;
-    teacher_source_ = open_model_together(rank, source, log);
-    if (teacher_source_.path != source)  // a run's newest checkpoint
-      config.teacher->source =
-          (std::filesystem::path(config.teacher->source) / teacher_source_.path.lexically_relative(source)).string();
+  if (names_teacher()) teacher_source_ = open_teacher(found.teacher->source, config.teacher->source, log);
+  for (std::size_t k = 0; names_teacher() && k < config.teacher->others.size(); ++k) {
+    other_sources_.push_back({open_teacher(found.teacher->others[k].source, config.teacher->others[k].source, log)});
+    say_notices(other_sources_[k].source, log);
   }
   if (config.model && !config.model->source.empty())
     student_source_ = open_model_together(rank, found.model->source, log);
   for (const ModelSource* source : {&teacher_source_, &student_source_}) say_notices(*source, log);
   choose_tokenizer(log);
-  match_teacher(log);
+  if (names_like_teacher()) teacher_rows_ = rows_of(teacher_source_, log);
+  for (OtherSource& other : other_sources_) other.rows = rows_of(other.source, log);
   check_same_ids(student_source_, "model.source's", log);
   if (config.student_init && config.student_init->vocabulary_count > 0) cut_vocabulary(log);
   if (teacher_source_.config.reward_head)
@@ -49,6 +53,10 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (names_like_teacher() && s > teacher_source_.config.max_positions)
     fail_usage("data.sequence_length is {}, expected at most the teacher's {} positions", s,
                teacher_source_.config.max_positions);
+  for (const OtherSource& other : other_sources_)
+    if (s > other.source.config.max_positions)
+      fail_usage("data.sequence_length is {}, expected at most the {} positions of {}", s,
+                 other.source.config.max_positions, other.source.path.string());
   if (tokenizer->vocabulary_size() > architecture.vocabulary)
     fail_usage("the tokenizer has {} tokens, expected at most {}'s vocabulary of {}", tokenizer->vocabulary_size(),
                trained, architecture.vocabulary);
@@ -60,7 +68,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (config.objective.preference && teacher_lacks_tokens())
     fail_usage("teacher.source is {}, which lacks tokens of data.tokenizer, expected a reference that has all",
                config.teacher->source);
-  if (names_like_teacher()) take_teacher(architecture.vocabulary, log);
+  if (names_like_teacher()) load_teachers(architecture.vocabulary, log);
   if (has_bridge()) open_bridge(log);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
@@ -87,35 +95,61 @@ void Session::make_adapters(const core::PlacementRule& place) {
   });
 }
 
-void Session::match_teacher(const Log& log) {
-  if (!names_like_teacher()) return;
-  teacher_rows_ = matched_rows(teacher_source_, *tokenizer,
-                               fmt::format("data.tokenizer ({}) is another tokenizer than the teacher's ({})",
-                                           config.data.tokenizer, teacher_source_.path.string()),
-                               log);
-  if (teacher_rows_) return;
-  check_same_ids(teacher_source_, "the teacher's", log);
-  if (tokenizer->vocabulary_size() > teacher_source_.config.vocabulary)
-    fail_usage("data.tokenizer has {} tokens, the teacher's vocabulary {}: they do not belong together",
-               tokenizer->vocabulary_size(), teacher_source_.config.vocabulary);
+/// Opens what is `found` of a teacher that the config names: a run's newest checkpoint is named itself from here on.
+ModelSource Session::open_teacher(const std::filesystem::path& found_there, std::string& named, const Log& log) const {
+  ModelSource source = open_model_together(rank, found_there, log);
+  if (source.path != found_there)
+    named = (std::filesystem::path(named) / source.path.lexically_relative(found_there)).string();
+  return source;
+}
+
+/// Nothing where a teacher's ids are those of the text.
+std::optional<nn::TokenRows> Session::rows_of(const ModelSource& source, const Log& log) const {
+  auto rows = matched_rows(source, *tokenizer,
+                           fmt::format("data.tokenizer ({}) is another tokenizer than the teacher's ({})",
+                                       config.data.tokenizer, source.path.string()),
+                           log);
+  if (rows) return rows;
+  check_same_ids(source, "the teacher's", log);
+  if (tokenizer->vocabulary_size() > source.config.vocabulary)
+    fail_usage("data.tokenizer has {} tokens, the vocabulary of the teacher {} {}: they do not belong together",
+               tokenizer->vocabulary_size(), source.path.string(), source.config.vocabulary);
+  return std::nullopt;
 }
 
 std::int64_t Session::usual_vocabulary() const {
   return names_like_teacher() && !teacher_rows_ ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
 }
 
-/// With as many rows of the vocabulary as the student has, so that logits stand beside logits.
-void Session::take_teacher(std::int64_t vocabulary, const Log& log) {
+void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
   if (rank.teacher_ranks() != nullptr && teacher_rows_)
     fail_usage("parallel.teacher_ranks is {}, expected 0: data.tokenizer has other ids than {}",
                config.parallel.teacher_ranks, config.teacher->source);
-  RunningTeacher running = load_teacher(rank, config, teacher_source_, vocabulary, teacher_rows_, log);
-  teacher_tensors_ = std::move(running.tensors);
-  teacher = std::move(running.model);
-  streamed_teacher = std::move(running.streamed);
-  teacher_fingerprint = std::move(running.fingerprint);
+  teacher_tensors_ = std::make_unique<nn::VocabularyRows>(*teacher_source_.reader, vocabulary, teacher_rows_);
+  LoadedTeacher first = load_teacher(rank, config, teacher_source_, *teacher_tensors_, log);
+  teacher = std::move(first.model);
+  streamed_teacher = std::move(first.streamed);
+  teacher_fingerprint = std::move(first.fingerprint);
   teacher_config = teacher->config();
-  if (rank.teacher_ranks() == nullptr) return;
+  if (rank.teacher_ranks() != nullptr) reach_remote_teacher();
+  if (config.teacher->others.empty()) return;
+  others = std::make_unique<OtherTeachers>();
+  others->shares = teacher_shares(config);
+  others->together = config.precision.sharded_teacher;
+  for (const OtherSource& other : other_sources_) {
+    const nn::VocabularyRows tensors(*other.source.reader, vocabulary, other.rows);
+    LoadedTeacher loaded = load_teacher(rank, config, other.source, tensors, log);
+    teacher_fingerprint =
+        fmt::format("{:016x}", core::hash_name(teacher_fingerprint + " " + loaded.fingerprint, core::hash_seed));
+    others->teachers.push_back({std::move(loaded.model), std::move(loaded.streamed)});
+  }
+  for (std::size_t i = 0; i < others->shares.size(); ++i)
+    log->info("source {}: the teachers' shares are {:.4g}",
+              config.data.sources.empty() ? "0" : name_of_source(config.data, i), fmt::join(others->shares[i], ", "));
+}
+
+/// That of the teacher's ranks, whose head is this one's.
+void Session::reach_remote_teacher() {
   const core::DType compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
   remote_teacher = std::make_unique<RemoteTeacher>(*rank.teacher_ranks(), rank.memory(),
                                                    RemoteTeacher::Form{.width = teacher->config().width,
@@ -128,7 +162,7 @@ void Session::take_teacher(std::int64_t vocabulary, const Log& log) {
 /// The teacher with its own tokens.
 void Session::open_bridge(const Log& log) {
   teacher_source_.require_tokenizer();
-  take_teacher(teacher_source_.config.vocabulary, log);
+  load_teachers(teacher_source_.config.vocabulary, log);
   teacher_config.reset();
   bridge = std::make_unique<TokenizerBridge>(tokenizer, teacher_source_.tokenizer, std::move(teacher), log);
   log->info(
@@ -371,7 +405,8 @@ void Session::start_student() {
 Evaluation Session::evaluate_start() {
   const std::int64_t count =
       std::max<std::int64_t>(1, config.student_init->report_tokens / config.data.sequence_length);
-  HeldOut sample(rank, {.samples = text->fetch(0, count)}, teacher.get(), tokenizer->vocabulary_size());
+  HeldOut sample(rank, {.samples = text->fetch(0, count)}, teacher.get(), tokenizer->vocabulary_size(), nullptr,
+                 others.get());
   return sample.evaluate(*student).held_out;
 }
 
@@ -447,7 +482,7 @@ std::optional<HeldOut> Session::held_out() {
     sample.source_of = text->held_out_sources(taken);
   }
   return std::make_optional<HeldOut>(rank, std::move(sample), teacher.get(), tokenizer->vocabulary_size(),
-                                     tokenizer.get(), bridge.get());
+                                     tokenizer.get(), bridge.get(), others.get());
 }
 
 StepText Session::step_text(std::int64_t next_sample) const {

@@ -21,9 +21,10 @@
 #include "launch/run/cached_teacher.h"
 #include "launch/run/evaluation.h"
 #include "launch/run/model_source.h"
+#include "launch/run/other_teachers.h"
 #include "launch/run/rank.h"
-#include "launch/run/running_teacher.h"
 #include "launch/run/student_start.h"
+#include "launch/run/teacher_loading.h"
 #include "launch/run/teacher_ranks.h"
 #include "launch/run/tokenizer_bridge.h"
 
@@ -81,7 +82,8 @@ class Session {
   RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
-  std::unique_ptr<nn::Transformer> teacher;  // null without teacher.source, or with objective.bridge
+  std::unique_ptr<nn::Transformer> teacher;  // the first; null without teacher.source, or with objective.bridge
+  std::unique_ptr<OtherTeachers> others;     // beside it; null without teacher.others
   std::unique_ptr<TokenizerBridge> bridge;   // to the teacher then; null without one
   /// The teacher's; of a cache alone what the hidden states tell that it keeps. Nothing where neither is there.
   std::optional<nn::ModelConfig> teacher_config;
@@ -98,14 +100,16 @@ class Session {
   std::shared_ptr<StudentSource> cut;  // null unless the student was cut from the teacher
 
  private:
-  void match_teacher(const Log& log);
+  ModelSource open_teacher(const std::filesystem::path& found_there, std::string& named, const Log& log) const;
+  std::optional<nn::TokenRows> rows_of(const ModelSource& source, const Log& log) const;
   /// Whether the config names the teacher itself, not its cache alone.
   bool names_teacher() const { return config.teacher && !config.teacher->source.empty(); }
   bool has_bridge() const { return config.objective.bridge != Bridge::None; }
   /// Whether it names one that has the text's tokens.
   bool names_like_teacher() const { return names_teacher() && !has_bridge(); }
   void check_cached_objective() const;
-  void take_teacher(std::int64_t vocabulary, const Log& log);
+  void load_teachers(std::int64_t vocabulary, const Log& log);
+  void reach_remote_teacher();
   void open_bridge(const Log& log);
   /// How many tokens a student has whose config does not say it.
   std::int64_t usual_vocabulary() const;
@@ -124,7 +128,12 @@ class Session {
   ModelSource teacher_source_;
   std::optional<nn::TokenRows> teacher_rows_;            // where its ids are not the text's, or not all stay
   std::unique_ptr<nn::VocabularyRows> teacher_tensors_;  // of the student's vocabulary
-  ModelSource student_source_;                           // model.source
+  struct OtherSource {
+    ModelSource source;
+    std::optional<nn::TokenRows> rows = {};
+  };
+  std::vector<OtherSource> other_sources_;  // of teacher.others
+  ModelSource student_source_;              // model.source
 };
 
 }  // namespace limbeck::launch

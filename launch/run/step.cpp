@@ -163,6 +163,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     if (has_parts) input.taught.push_back(models.cached->take(memory, mine));
     if (models.remote != nullptr) input.answers.push_back(models.remote->take(mine));
     if (models.bridge != nullptr) input.bridged.push_back(models.bridge->read(memory, mine));
+    if (models.others != nullptr) input.shares.push_back(models.others->shares_of(memory, mine, 0, count));
     nn::Batch& batch =
         input.batches.emplace_back(make_batch(memory, mine, 0, count, first, models.student.num_predictors()));
     if (models.cached != nullptr && !has_parts) input.texts.push_back(std::move(mine));
@@ -211,7 +212,10 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     if (!input.texts.empty()) cached_rows = read_whole(0);
     Taught taught;
     const bool is_smoothed = options.control.kind == Control::SmoothedLabels;
-    if (models.teacher && !is_smoothed) {
+    const TokenShares* const shares = models.others != nullptr ? &input.shares[micro] : nullptr;
+    const bool is_matched = options.hidden || options.attention || options.routers;
+    std::vector<core::TeacherOutput> outputs;  // by those that teach any of the batch
+    if (models.teacher && !is_smoothed && (shares == nullptr || is_matched || models.others->runs(*shares, 0))) {
       core::Tape off(core::Tape::Mode::Off);
       nn::Pass teaching = models.teacher->pass(batch);
       taught.watch(teaching, options);
@@ -219,10 +223,15 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       taught.hidden = models.teacher->forward(off, teaching).hidden.value;
       if (options.control.kind == Control::ShuffledPositions)
         taught.hidden = half_turned(taught.hidden, batch.offsets_on_host);
+      if (shares == nullptr || shares->teaches[0])
+        outputs.push_back({taught.hidden, models.teacher->head().value, models.teacher->head_bias().value,
+                           shares == nullptr ? Tensor() : shares->values[0]});
     }
+    if (shares != nullptr) models.others->give(batch, *shares, outputs);
     if (!input.answers.empty()) {
       taught.hidden = input.answers[micro].hidden;
       taught.layers = input.answers[micro].layers;
+      outputs.push_back({taught.hidden, models.remote->head(), models.remote->head_bias()});
     }
     Tensor bridged_losses;  // of the teacher's own tokens
     if (models.bridge != nullptr)
@@ -287,11 +296,15 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
             options.valid_vocabulary < 0 ? models.student.config().vocabulary : options.valid_vocabulary,
             models.student.head().shape()[0], models.student.vocabulary_part().first,
             core::sum_dtype(hidden.value.dtype()));
-      else if (models.teacher || models.remote)
-        teacher = std::make_unique<core::OnlineTeacher>(
-            further > 0 ? moved_up(taught.hidden, further) : taught.hidden,
-            models.remote ? models.remote->head() : models.teacher->head().value,
-            models.remote ? models.remote->head_bias() : models.teacher->head_bias().value);
+      else if (!outputs.empty()) {
+        std::vector<core::TeacherOutput> of_tokens = outputs;
+        if (further > 0)
+          for (core::TeacherOutput& output : of_tokens) output.hidden = moved_up(output.hidden, further);
+        teacher = core::target_source(std::move(of_tokens), targets, *rank.comms().tensor,
+                                      {.temperature = options.temperature,
+                                       .vocabulary_offset = head.vocabulary_offset,
+                                       .valid_vocabulary = options.valid_vocabulary});
+      }
       const bool is_bridged = models.bridge != nullptr && further == 0;
       if (options.preference_beta == 0 && !is_bridged)
         return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);

@@ -21,6 +21,7 @@
 #include "launch/run/evaluation.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/mapped_layers.h"
+#include "launch/run/other_teachers.h"
 #include "launch/run/rank.h"
 #include "launch/run/teacher_ranks.h"
 #include "launch/run/tokenizer_bridge.h"
@@ -33,6 +34,7 @@ struct StepModels {
   const nn::Transformer* teacher;  // null: none runs beside the student
   const core::Objective& objective;
   const MappedLayers* streamed = nullptr;  // the teacher's, where its weights come from the disk in each pass
+  const OtherTeachers* others = nullptr;   // beside the teacher; null: it is alone
   // In the teacher's place:
   CachedTeacher* cached = nullptr;
   RemoteTeacher* remote = nullptr;          // one on other ranks
@@ -74,6 +76,7 @@ struct StepOptions {
   std::int64_t valid_vocabulary = -1;       // tokens from here on are padding in both heads; -1: none is
   nn::RoutingLog* routing = nullptr;        // choices to replay; recorded into where it lacks them
   double predict_weight = 0;                // of the mean of the losses of layers that predict further tokens
+  double temperature = 1;                   // at which the probabilities of several teachers are mixed
   double preference_beta = 0;               // of the preferences that the step's pairs are; 0: it has none
   double bridge_ce_weight = 0.5;            // of cross-entropy beside the spans of a bridge
   std::optional<RewardConfig> reward = {};  // of a model with a reward head, of the step's pairs too
@@ -114,6 +117,7 @@ struct StepInput {
   std::vector<RemoteTeacher::Answer> answers;  // of each, what a teacher on other ranks says; empty without one
   std::vector<data::TokenBatch> texts;         // of each, whose whole distributions are read from the cache; empty else
   std::vector<BridgedBatch> bridged;           // of each, what a teacher of other tokens reads; empty without one
+  std::vector<TokenShares> shares;             // of each, where there are several teachers
   core::Tensor per_target;                     // [1] float64: 1 / the step's targets, or its pairs
   double text_seconds = 0;                     // that the samples took to read
 };

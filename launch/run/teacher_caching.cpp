@@ -163,6 +163,7 @@ data::CacheIdentity cache_identity(const Session& session) {
   const TeacherConfig& c = *session.config.teacher;
   if (session.config.precision.sharded_teacher)
     core::fail_usage("precision.sharded_teacher is true, expected false: each rank reads documents of its own");
+  if (session.others) core::fail_usage("teacher.others is given, expected none: a cache is of one teacher");
   if (session.teacher_lacks_tokens())
     core::fail_usage("{}: the teacher lacks tokens of data.tokenizer, expected one that has all for a cache", c.source);
   data::CacheIdentity identity{.teacher = session.teacher_fingerprint, .teacher_source = c.source, .contents = {}};

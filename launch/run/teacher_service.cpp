@@ -20,7 +20,7 @@ using core::Tensor;
 
 class Service {
  public:
-  Service(Rank& rank, const TeacherRanks& ranks, const RunningTeacher& teacher)
+  Service(Rank& rank, const TeacherRanks& ranks, const LoadedTeacher& teacher)
       : rank_(rank), ranks_(ranks), teacher_(teacher) {}
 
   /// A question of each asker, all of one kind; false: they dismiss us. Replicas that have fewer of them run along
@@ -95,13 +95,13 @@ class Service {
 
   Rank& rank_;
   const TeacherRanks& ranks_;
-  const RunningTeacher& teacher_;
+  const LoadedTeacher& teacher_;
   std::vector<CommHandle> sent_;  // that may be under way
 };
 
 }  // namespace
 
-void answer_with(Rank& rank, const TeacherRanks& ranks, const RunningTeacher& teacher) {
+void answer_with(Rank& rank, const TeacherRanks& ranks, const LoadedTeacher& teacher) {
   Service service(rank, ranks, teacher);
   while (service.answer_all()) {
   }
@@ -112,7 +112,8 @@ void serve_teacher(Rank& rank, const RunConfig& config, const TeacherRanks& rank
   catch_stop_signals();  // which the student's ranks answer, and end this
   const RunConfig found = with_paths_found(config);
   const ModelSource source = open_model_together(rank, found.teacher->source, log);
-  const RunningTeacher teacher = load_teacher(rank, config, source, source.config.vocabulary, {}, log);
+  const nn::VocabularyRows tensors(*source.reader, source.config.vocabulary);
+  const LoadedTeacher teacher = load_teacher(rank, config, source, tensors, log);
   answer_with(rank, ranks, teacher);
 }
 

@@ -152,9 +152,7 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
                             .head_bias = model.head_bias().value,
                             .vocabulary_offset = model.vocabulary_part().first};
     if (teacher != nullptr) {
-      predictions.teacher_hidden = hidden_of(*teacher, batch);
-      predictions.teacher_head = teacher->head().value;
-      predictions.teacher_head_bias = teacher->head_bias().value;
+      predictions.teachers = {{hidden_of(*teacher, batch), teacher->head().value, teacher->head_bias().value}};
     }
     if (with_experts) experts.add(log, batch, tokens_of(job));
     const std::vector<TokenFigures> figures = token_figures(rank_, batch.targets, predictions, valid_vocabulary_);

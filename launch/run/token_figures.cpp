@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <memory>
 #include <utility>
 
 #include "core/ops/head_loss.h"
@@ -133,12 +134,14 @@ std::optional<TokenFigures> TokenRows::operator[](std::int64_t row) const {
 std::vector<TokenFigures> token_figures(Rank& rank, const Tensor& targets, const Predictions& p,
                                         std::int64_t valid_vocabulary) {
   core::Tape off(core::Tape::Mode::Off);
-  std::optional<core::OnlineTeacher> teacher;
-  if (p.teacher_hidden.defined()) teacher.emplace(p.teacher_hidden, p.teacher_head, p.teacher_head_bias);
+  std::unique_ptr<core::TargetSource> teacher;
+  if (!p.teachers.empty())
+    teacher = core::target_source(p.teachers, targets, *rank.comms().tensor,
+                                  {.vocabulary_offset = p.vocabulary_offset, .valid_vocabulary = valid_vocabulary});
   core::LossAccumulator losses(rank.memory(), /*keeps_each=*/true);
   const Measuring objective;
-  core::head_loss(off, core::constant(p.hidden), core::constant(p.head), targets, objective,
-                  teacher ? &*teacher : nullptr, *rank.comms().tensor,
+  core::head_loss(off, core::constant(p.hidden), core::constant(p.head), targets, objective, teacher.get(),
+                  *rank.comms().tensor,
                   {.vocabulary_offset = p.vocabulary_offset, .valid_vocabulary = valid_vocabulary}, losses,
                   core::constant(p.head_bias));
   const std::vector<std::int32_t> wanted = core::host_values<std::int32_t>(targets);

@@ -12,6 +12,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/ops/mixed_teachers.h"
 #include "core/ops/objective.h"
 #include "core/tensor.h"
 #include "launch/run/calibration.h"
@@ -59,13 +60,11 @@ class TokenRows {
 
 /// What a model predicts with: hidden states and this rank's part of the vocabulary.
 struct Predictions {
-  core::Tensor hidden;                 // [T,C]
-  core::Tensor head;                   // [V_local,C]
-  core::Tensor head_bias = {};         // [V_local]; undefined: there is none
-  std::int64_t vocabulary_offset = 0;  // global index of the head's first row
-  core::Tensor teacher_hidden = {};    // [T,Ct]; undefined: there is no teacher
-  core::Tensor teacher_head = {};      // [V_local,Ct]
-  core::Tensor teacher_head_bias = {};
+  core::Tensor hidden;                             // [T,C]
+  core::Tensor head;                               // [V_local,C]
+  core::Tensor head_bias = {};                     // [V_local]; undefined: there is none
+  std::int64_t vocabulary_offset = 0;              // global index of the head's first row
+  std::vector<core::TeacherOutput> teachers = {};  // that they are held against: none, one, or the mean of several
 };
 
 /// The figures of the tokens of [T] `targets` that are not -1, in order. Collective over a tensor group, whose ranks

@@ -191,8 +191,8 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       schedule_(make_schedule(session.config)),
       training_step_(session.rank,
                      {*session.student, running_teacher(session), objective_.get(),
-                      session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(), session.cached_teacher.get(),
-                      session.remote_teacher.get(), session.bridge.get()},
+                      session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(), session.others.get(),
+                      session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
                      sync_, optimizer_, parameters_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
   find_matches({});  // what does not fit is said before anything is made
@@ -205,6 +205,9 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
     const std::int64_t heads = session.student->config().num_predict_layers;  // beside the one of its pass
     flops_per_token_ += nn::forward_flops_per_token(teacher, s) +
                         2.0 * static_cast<double>(heads) * static_cast<double>(teacher.vocabulary * teacher.width);
+    if (session.others)  // as if each ran over all of the text
+      for (const OtherTeachers::One& other : session.others->teachers)
+        flops_per_token_ += nn::forward_flops_per_token(other.model->config(), s);
   }
   const double own_peak = measure_peak_flops(session.rank.memory(), threads_of_rank(session.config.train.threads),
                                              session.config.precision.compute);
@@ -369,16 +372,15 @@ StepReport Trainer::step(bool dump) {
     samples = StepText(report.sampled->samples);
     report.sample_seconds = lap(since);
   }
+  const optim::DistillationOptions options = distillation_options(config, report.step, report.sampled.has_value());
   std::optional<GradientDump> gradients;
   if (dump)
-    gradients.emplace(session_.rank, *dump_, session_.student->config(), config,
-                      distillation_options(config, report.step, report.sampled.has_value()),
+    gradients.emplace(session_.rank, *dump_, session_.student->config(), config, options,
                       session_.tokenizer->vocabulary_size(), samples.fetch(0, samples.num_sequences),
                       parameters_of(session_, projectors_));
   report.rate = schedule_.rate(report.step);
   if (session_.runs_elsewhere()) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
-  const double bridge_ce_weight = distillation_options(config, report.step, false).ce_weight;
   const TeacherControl control{config.objective.control, config.objective.smoothing};
   const TrainingStep::Done done = training_step_.run(samples,
                                                      {.micro_batches = config.batch.micro_batches,
@@ -386,8 +388,9 @@ StepReport Trainer::step(bool dump) {
                                                       .recompute = config.train.recompute,
                                                       .valid_vocabulary = session_.tokenizer->vocabulary_size(),
                                                       .predict_weight = config.objective.predict_weight,
+                                                      .temperature = options.temperature,
                                                       .preference_beta = preference_beta(config.objective),
-                                                      .bridge_ce_weight = bridge_ce_weight,
+                                                      .bridge_ce_weight = options.ce_weight,
                                                       .reward = config.objective.reward,
                                                       .hidden = hidden_,
                                                       .updates = updates_,

@@ -50,9 +50,9 @@ void run_steps(launch::Rank& rank, const nn::Transformer* teacher, launch::Remot
       for (const launch::StepText* text : texts) remote->ask(launch::batches_of(rank, *text, micro_batches));
   }
   for (const launch::StepText* text : texts) {
-    const launch::StepResult result =
-        launch::forward_backward(rank, {student, teacher, objective, nullptr, nullptr, remote}, *text,
-                                 {.micro_batches = micro_batches, .hidden = hidden}, sync);
+    const launch::StepResult result = launch::forward_backward(
+        rank, {.student = student, .teacher = teacher, .objective = objective, .remote = remote}, *text,
+        {.micro_batches = micro_batches, .hidden = hidden}, sync);
     then(result, student.parameters());
   }
 }
@@ -91,7 +91,7 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
                                                                                       : rank.frozen_copy(DType::F64));
         model->load(golden.parameters("/teacher/parameters"));
         if (ranks.is_teacher()) {
-          launch::RunningTeacher teacher;
+          launch::LoadedTeacher teacher;
           teacher.model = std::move(model);
           teacher.fingerprint = fingerprint;
           return launch::answer_with(rank, ranks, teacher);
@@ -128,7 +128,7 @@ void beside_teacher(const std::string& theirs, const std::function<void(launch::
         launch::TeacherRanks ranks(world.comm, 1, alone, alone);
         launch::Rank rank(ranks.side(), "dp1", 1);
         if (ranks.is_teacher()) {
-          launch::RunningTeacher teacher;
+          launch::LoadedTeacher teacher;
           teacher.model = std::make_unique<nn::Transformer>(golden.config("/teacher"), rank.frozen_copy(DType::F64));
           teacher.model->load(golden.parameters("/teacher/parameters"));
           teacher.fingerprint = theirs;

@@ -60,6 +60,17 @@ TEST(EndToEnd, EveryExampleRuns) {
   run("distill", "distill_quick", small, 1);
   run("distill", "distill_smollm2_long", small, 2);
   run("distill", "distill_on_policy", small + "--set objective.sampled_text.first_step=2", 2);
+  const auto run_two_texts = [&](const std::string& name, const std::string& more) {
+    EXPECT_EQ(left.erase(name), 1U) << name;
+    folder.succeed(
+        fmt::format("distill {}/examples/{}.textproto --steps 2 --out runs/{} --set data.held_out_fraction=0.4 "
+                    "--set train.eval_tokens=256 --set 'data.sources[0].text=text' --set "
+                    "'data.sources[1].text=text' {}",
+                    testing::source_folder().string(), name, name, more),
+        2);
+  };
+  run_two_texts("distill_two_teachers",
+                small + "--set 'teacher.others[0].source=runs/offline_teacher' --set data.sequence_length=64");
   run("distill", "distill_mixtral",
       "--set teacher.source=runs/tiny_moe --set student_init.num_layers=1 --set data.sequence_length=32 "
       "--set batch.sequences_per_step=8 --set batch.micro_batches=2 --set parallel.layout=ep2",

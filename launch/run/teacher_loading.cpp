@@ -1,6 +1,8 @@
-#include "launch/run/running_teacher.h"
+#include "launch/run/teacher_loading.h"
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "core/counted.h"
 #include "data/models/quantised_reader.h"
@@ -13,25 +15,24 @@
 
 namespace limbeck::launch {
 
-RunningTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source, std::int64_t vocabulary,
-                            const std::optional<nn::TokenRows>& rows, const Log& log) {
-  nn::ModelConfig architecture = source.config;
-  architecture.vocabulary = vocabulary;
-  if (rows && rows->lacks_any()) architecture.head_bias = true;
-  RunningTeacher teacher;
-  teacher.tensors = std::make_unique<nn::VocabularyRows>(*source.reader, vocabulary, rows);
+LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
+                           const nn::VocabularyRows& tensors, const Log& log) {
   const PrecisionConfig& precision = config.precision;
+  nn::ModelConfig architecture = source.config;
+  architecture.vocabulary = tensors.tensors().at("embed.weight").shape[0];
+  architecture.head_bias = architecture.head_bias || tensors.tensors().contains("head.bias");
   const bool is_quantised = precision.quantised_teacher != QuantisedWeights::None;
   std::optional<data::QuantisedReader> blocks;
   if (is_quantised)
-    blocks.emplace(*teacher.tensors, source.config, name_of(precision.quantised_teacher).dtype,
+    blocks.emplace(tensors, source.config, name_of(precision.quantised_teacher).dtype,
                    threads_of_rank(config.train.threads), "precision.quantised_teacher");
-  nn::ModelOptions options = precision.sharded_teacher ? rank.frozen_shard(precision.frozen_storage)
-                                                       : rank.frozen_copy(precision.frozen_storage);
+  nn::ModelOptions options = rank.frozen_copy(precision.frozen_storage);
+  if (precision.sharded_teacher) options = rank.frozen_shard(precision.frozen_storage);
   options.as_kept = precision.mapped_teacher || is_quantised;
   options.compute = precision.bfloat16_teacher ? core::DType::BF16 : precision.compute;
   options.residual = core::sum_dtype(*options.compute);
-  teacher.model = std::make_unique<nn::Transformer>(architecture, options);
+  LoadedTeacher teacher{
+      .model = std::make_unique<nn::Transformer>(architecture, options), .streamed = nullptr, .fingerprint = {}};
   const std::int64_t available = available_memory();
   auto since = Clock::now();
   double seconds = 0;
@@ -39,7 +40,7 @@ RunningTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSour
     if (blocks)
       teacher.model->load(*blocks);
     else
-      teacher.model->load(*teacher.tensors);
+      teacher.model->load(tensors);
     seconds = lap(since);
     teacher.fingerprint = model_fingerprint(*source.reader, source.config);
     if (is_quantised) teacher.fingerprint = quantised_fingerprint(teacher.fingerprint, precision.quantised_teacher);
@@ -56,8 +57,7 @@ RunningTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSour
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   log->warn(
       "the teacher's {:.2f} GiB are more than the {:.2f} GiB of memory that are available: each pass reads them from "
-      "{}, "
-      "which took {:.1f} s now ({:.2f} GiB/s): {} for the run's {}, beside what is computed",
+      "{}, which took {:.1f} s now ({:.2f} GiB/s): {} for the run's {}, beside what is computed",
       gib(layers->bytes()), gib(available), source.path.string(), seconds,
       gib(layers->bytes()) / std::max(seconds, 1e-9),
       duration_text(seconds * static_cast<double>(config.train.steps * config.batch.micro_batches)),

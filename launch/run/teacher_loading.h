@@ -1,0 +1,30 @@
+// A teacher in memory, as `precision` says it is kept.
+//
+//     LoadedTeacher teacher = load_teacher(rank, config, source, tensors, log);
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/nn/student/vocabulary_rows.h"
+#include "core/nn/transformer.h"
+#include "launch/config/config.h"
+#include "launch/console/log.h"
+#include "launch/run/mapped_layers.h"
+#include "launch/run/model_source.h"
+#include "launch/run/rank.h"
+
+namespace limbeck::launch {
+
+struct LoadedTeacher {
+  std::unique_ptr<nn::Transformer> model;
+  std::unique_ptr<MappedLayers> streamed;  // null where it fits into memory
+  std::string fingerprint;                 // of the source, and of what its matrices are quantised as
+};
+
+/// Collective. `tensors` are the source's, with as many rows of the vocabulary as the student has, so that logits stand
+/// beside logits; those behind the tokenizer's tokens count for nothing.
+LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
+                           const nn::VocabularyRows& tensors, const Log& log);
+
+}  // namespace limbeck::launch
