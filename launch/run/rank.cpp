@@ -36,11 +36,13 @@ std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldC
 Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads, bool sequence_parallel,
            core::MemoryPtr memory)
     : memory_(memory ? std::move(memory) : core::Memory::cpu(threads)),
-      world_(parallel::device_groups(std::move(world), memory_)),
+      world_(parallel::device_groups(world, memory_)),
       mesh_(make_mesh(world_, layout)),
       comms_(parallel::make_communicators(*mesh_)),
       sequence_parallel_(sequence_parallel) {
-  if (!memory_->is_host()) parallel::warm_up(*mesh_, memory_);
+  if (memory_->is_host()) return;
+  if (world_ == world && world->size() > 1) why_by_way_of_the_host_ = parallel::why_by_way_of_the_host;
+  parallel::warm_up(*mesh_, memory_);
 }
 
 nn::ModelOptions Rank::sharded(core::DType dtype) const {
@@ -87,6 +89,9 @@ void in_world(const RunConfig& config, const std::string& command, const std::fu
     const int threads = threads_of_rank(config.train.threads);
     Rank rank(world.comm(), layout, threads, config.parallel.sequence_parallel,
               memory_of_rank(config.train.device, threads));
+    if (const std::string& why = rank.why_by_way_of_the_host(); !why.empty())
+      make_log(world.comm()->rank())
+          ->warn("tensors go from GPU to GPU by way of the host's memory, which is slower, for {}", why);
     f(rank);
   } catch (const parallel::PeerError&) {
     throw;  // everybody has heard it

@@ -30,6 +30,8 @@ class Rank {
   const core::MemoryPtr& memory() const { return memory_; }
   /// For what the host alone reads and writes.
   core::MemoryPtr host_memory() const { return memory_->host(); }
+  /// Why what lies on GPUs goes to other ranks by way of the host's memory, which is slower; "" where it does not.
+  const std::string& why_by_way_of_the_host() const { return why_by_way_of_the_host_; }
   bool is_first() const { return world_->rank() == 0; }
   /// Among the ranks whose data come first: the tensor group of the first rank.
   bool has_first_data() const { return mesh_->dp().rank() == 0; }
@@ -50,6 +52,7 @@ class Rank {
   std::unique_ptr<parallel::Mesh> mesh_;
   nn::Communicators comms_;
   bool sequence_parallel_;
+  std::string why_by_way_of_the_host_;
 };
 
 /// Runs f on this process's rank of the world that the launcher started (a world of one without it), cut as the config
