@@ -37,11 +37,13 @@ std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldC
 Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads, bool sequence_parallel,
            core::MemoryPtr memory)
     : memory_(memory ? std::move(memory) : core::Memory::cpu(threads)),
-      world_(parallel::device_groups(std::move(world), memory_)),
+      world_(parallel::device_groups(world, memory_)),
       mesh_(make_mesh(world_, layout)),
       comms_(parallel::make_communicators(*mesh_)),
       sequence_parallel_(sequence_parallel) {
-  if (!memory_->is_host()) parallel::warm_up(*mesh_, memory_);
+  if (memory_->is_host()) return;
+  if (world_ == world && world->size() > 1) why_by_way_of_the_host_ = parallel::why_by_way_of_the_host;
+  parallel::warm_up(*mesh_, memory_);
 }
 
 int Rank::num_processes() const { return teacher_ranks_ != nullptr ? teacher_ranks_->world().size() : world_->size(); }
@@ -92,6 +94,13 @@ Rank rank_of(const World& world, const RunConfig& config, const std::string& lay
   return {world, layout, threads, sequence_parallel, memory_of_rank(config.train.device, threads)};
 }
 
+/// Of the first rank of the world, once.
+void say_way(const Rank& rank, const World& world) {
+  if (const std::string& why = rank.why_by_way_of_the_host(); !why.empty())
+    make_log(world->rank())
+        ->warn("tensors go from GPU to GPU by way of the host's memory, which is slower, for {}", why);
+}
+
 void with_world(const RunConfig& config, const std::string& command, const std::function<void(const World&)>& f) {
   parallel::MpiWorld world({.deadline = std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)),
                             .warn = [](const std::string& line) { make_log(0)->warn("{}", line); }});
@@ -113,6 +122,7 @@ void in_world(const RunConfig& config, const std::string& command, const std::fu
   with_world(config, command, [&](const World& world) {
     Rank rank = rank_of(world, config, layout_of(config.parallel.layout, axis, world->size()),
                         config.parallel.sequence_parallel);
+    say_way(rank, world);
     f(rank);
   });
 }
@@ -128,6 +138,7 @@ void in_world(const RunConfig& config, const std::string& command, const std::fu
     TeacherRanks ranks(world, num_teachers, parallel::parse_layout(student), parallel::parse_layout(teacher));
     Rank rank = rank_of(ranks.side(), config, ranks.is_teacher() ? teacher : student,
                         c.sequence_parallel && !ranks.is_teacher());
+    say_way(rank, world);
     if (ranks.is_teacher()) return serve(rank, ranks);
     rank.reach_teacher(ranks);
     f(rank);

@@ -32,6 +32,8 @@ class Rank {
   const core::MemoryPtr& memory() const { return memory_; }
   /// For what the host alone reads and writes.
   core::MemoryPtr host_memory() const { return memory_->host(); }
+  /// Why what lies on GPUs goes to other ranks by way of the host's memory, which is slower; "" where it does not.
+  const std::string& why_by_way_of_the_host() const { return why_by_way_of_the_host_; }
   bool is_first() const { return world_->rank() == 0; }
   /// The way to the teacher's ranks, where this is one of the student's and the teacher has some; else null.
   const TeacherRanks* teacher_ranks() const { return teacher_ranks_; }
@@ -58,6 +60,7 @@ class Rank {
   nn::Communicators comms_;
   bool sequence_parallel_;
   const TeacherRanks* teacher_ranks_ = nullptr;
+  std::string why_by_way_of_the_host_;
 };
 
 /// Runs f on this process's rank of the world that the launcher started (a world of one without it), cut as the config

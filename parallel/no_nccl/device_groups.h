@@ -8,6 +8,9 @@
 
 namespace limbeck::parallel {
 
+/// Why, where a rank's tensors lie on a GPU.
+inline constexpr const char* why_by_way_of_the_host = "this limbeck was built without NCCL";
+
 inline std::shared_ptr<WorldComm> device_groups(std::shared_ptr<WorldComm> world, const core::MemoryPtr&) {
   return world;
 }

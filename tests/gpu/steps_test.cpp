@@ -12,6 +12,7 @@
 #include "launch/run/checkpointing.h"
 #include "tests/gpu/gpus.h"
 #include "tests/support/golden_steps.h"
+#include "tests/support/noted_results.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 
@@ -29,6 +30,7 @@ using Settings = testing::StepSettings;
 struct Seen {
   std::vector<double> losses, norms;
   std::vector<std::vector<double>> gradients;  // of the first step, by parameter
+  std::vector<std::int64_t> reads;             // by the host, of each step
 };
 
 struct Checkpoints {
@@ -49,7 +51,9 @@ std::vector<Seen> run_steps(const Settings& s, On on, int steps, const Checkpoin
       golden.optimizer().set_num_steps(checkpoint.step());
     }
     for (int step = 0; step < steps; ++step) {
+      const std::int64_t reads_before = golden.rank().memory()->host_reads;
       const testing::GoldenSteps::Step done = golden.run();
+      mine.reads.push_back(golden.rank().memory()->host_reads - reads_before);
       mine.losses.push_back(done.result.loss());
       mine.norms.push_back(done.norm);
       if (step > 0) continue;
@@ -100,6 +104,9 @@ TEST_P(GpuSteps, RepeatBitForBit) {
   for (std::size_t r = 0; r < first.size(); ++r) {
     EXPECT_EQ(first[r].losses, second[r].losses);
     EXPECT_EQ(first[r].gradients, second[r].gradients);
+    const auto note = [](const std::vector<double>& x) { testing::note_result(x.data(), x.size() * sizeof(double)); };
+    note(first[r].losses);
+    for (const auto& gradient : first[r].gradients) note(gradient);
   }
 }
 
@@ -111,27 +118,47 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GpuSteps,
                                            Settings{"dp2ep2", 4}),
                          [](const auto& test) { return fmt::format("{}", test.index); });
 
-TEST(GpuRuns, TwentyLossesAreThoseOfTheCpu) {
-  const Settings s{"ep2", 2};
-  const Seen gpu = run_steps(s, On::Gpu, 20).front(), cpu = run_steps(s, On::Cpu, 20).front();
+class GpuRuns : public ::testing::TestWithParam<Settings> {};
+
+TEST_P(GpuRuns, TwentyLossesAreThoseOfTheCpu) {
+  const Seen gpu = run_steps(GetParam(), On::Gpu, 20).front(), cpu = run_steps(GetParam(), On::Cpu, 20).front();
   for (std::size_t step = 0; step < cpu.losses.size(); ++step)
     EXPECT_NEAR(gpu.losses[step], cpu.losses[step], 1e-4 * cpu.losses[step]) << "step " << step;
 }
 
-TEST(GpuRuns, GoOnFromACheckpointOfTheOtherDevice) {
+// On as many ranks, and on one.
+TEST_P(GpuRuns, GoOnFromACheckpointOfTheOtherDevice) {
   const testing::TemporaryFolder folder;
   for (const auto& [first, second] : {std::pair{On::Cpu, On::Gpu}, std::pair{On::Gpu, On::Cpu}}) {
     const std::filesystem::path saved = folder.path() / (first == On::Cpu ? "cpu" : "gpu");
-    const Settings one{"ep2", 2}, other{};
-    run_steps(one, first, 3, {.to = saved});
+    run_steps(GetParam(), first, 3, {.to = saved});
     const Checkpoints from{.from = saved / "step_3"};
-    const Seen there = run_steps(other, second, 3, from).front(), here = run_steps(other, first, 3, from).front();
-    for (std::size_t step = 0; step < here.losses.size(); ++step)
-      EXPECT_NEAR(there.losses[step], here.losses[step], 1e-4 * here.losses[step]) << "step " << step;
+    for (const Settings& s : {GetParam(), Settings{}}) {
+      const Seen there = run_steps(s, second, 3, from).front(), here = run_steps(s, first, 3, from).front();
+      for (std::size_t step = 0; step < here.losses.size(); ++step)
+        EXPECT_NEAR(there.losses[step], here.losses[step], 1e-4 * here.losses[step]) << "step " << step;
+    }
   }
 }
 
-TEST(GpuRuns, GenerateTheSameText) {
+INSTANTIATE_TEST_SUITE_P(Layouts, GpuRuns,
+                         ::testing::Values(Settings{"tp2", 2}, Settings{"ep2", 2}, Settings{"dp2ep2", 4}),
+                         [](const auto& test) { return test.param.layout; });
+
+// Four times at its end, and for the counts by which rows are exchanged once a layer with experts and pass.
+TEST(GpuReads, AreFourAStepAndOneALayerAndPassWithExpertParallelism) {
+  const nn::ModelConfig model = GoldenModel("moe.h5").config();
+  const auto layers = model.num_layers - std::ssize(model.moe.dense_layers);
+  const std::int64_t passes = 2;  // micro-batches
+  ASSERT_GT(layers, 0);
+  for (const Settings& s : {Settings{}, Settings{"tp2", 2}})
+    for (const Seen& rank : run_steps(s, On::Gpu, 2)) EXPECT_THAT(rank.reads, ::testing::Each(4)) << s.layout;
+  for (const Settings& s : {Settings{"ep2", 2}, Settings{"dp2ep2", 4}})
+    for (const Seen& rank : run_steps(s, On::Gpu, 2))
+      EXPECT_THAT(rank.reads, ::testing::Each(4 + layers * passes)) << s.layout;
+}
+
+TEST(GpuGeneration, GivesTheSameText) {
   const auto text = [](const core::MemoryPtr& memory) {
     const GoldenModel golden("moe.h5");
     nn::Transformer model(golden.config(), {.memory = memory, .dtype = DType::F32, .frozen = true});

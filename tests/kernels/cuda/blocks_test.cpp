@@ -1,5 +1,7 @@
 #include "kernels/blocks.h"
 
+#include <algorithm>
+#include <array>
 #include <random>
 
 #include "tests/kernels/cuda/on_gpu.h"
@@ -25,52 +27,95 @@ std::vector<std::uint8_t> random_blocks(BlockFormat format, std::int64_t count) 
 TEST(CudaBlocks, AreTheValuesOfTheHostBitByBit) {
   for (const BlockFormat format : formats) {
     SCOPED_TRACE(static_cast<int>(format));
-    constexpr std::int64_t count = 131;
-    const auto bytes = random_blocks(format, count);
-    const std::int64_t elements = size_of(format).elements * count;
-    std::vector<float> expected(static_cast<std::size_t>(elements));
-    expand({format, reinterpret_cast<const std::byte*>(bytes.data())}, count, expected.data());
-    OnGpu<std::uint8_t> there(bytes);
-    OnGpu<float> values(elements);
-    expand_blocks(gpu(), {format, reinterpret_cast<const std::byte*>(there.data())}, count, values.data());
-    expect_same(values.values(), expected);
+    for (const std::int64_t count : {0, 1, 131}) {
+      const auto bytes = random_blocks(format, count);
+      const std::int64_t elements = size_of(format).elements * count;
+      std::vector<float> expected(static_cast<std::size_t>(elements));
+      expand({format, reinterpret_cast<const std::byte*>(bytes.data())}, count, expected.data());
+      OnGpu<std::uint8_t> there(bytes);
+      OnGpu<float> values(elements);
+      expand_blocks(gpu(), {format, reinterpret_cast<const std::byte*>(there.data())}, count, values.data());
+      expect_same(values.values(), expected);
+    }
+  }
+}
+
+/// Experts' matrices [n,k], there and here.
+struct Weights {
+  std::vector<std::uint8_t> bytes;
+  OnGpu<std::uint8_t> bytes_there{bytes};
+  Blocks here, there;
+  double greatest = 0;
+
+  Weights(BlockFormat format, std::int64_t experts, std::int64_t n, std::int64_t k)
+      : bytes(random_blocks(format, experts * n * k / size_of(format).elements)),
+        here{format, reinterpret_cast<const std::byte*>(bytes.data())},
+        there{format, reinterpret_cast<const std::byte*>(bytes_there.data())} {
+    std::vector<float> values(static_cast<std::size_t>(experts * n * k));
+    expand(here, experts * n * k / size_of(format).elements, values.data());
+    for (const float x : values) greatest = std::max(greatest, std::abs(static_cast<double>(x)));
+  }
+};
+
+template <class T, class C>
+void check_products(BlockFormat format) {
+  for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{0, 6, 512}, {1, 1, 256}, {9, 6, 512}, {33, 130, 768}})
+    for (const float beta : {0.F, 1.F}) {
+      SCOPED_TRACE(m);
+      Weights b(format, 1, n, k);
+      const auto a = random_values<T>(m * k, 1);
+      OnGpu<T> a_there(a);
+      std::vector<C> c = random_values<C>(m * n, 2);
+      OnGpu<C> c_there(c);
+      blocks_matmul(cpu(), m, n, k, a.data(), b.here, beta, c.data());
+      blocks_matmul(gpu(), m, n, k, a_there.data(), b.there, beta, c_there.data());
+      expect_close(c_there.values(), c, 100 * b.greatest);
+    }
+}
+
+// One expert has all rows, and none; others share them.
+template <class T>
+void check_groups(BlockFormat format) {
+  constexpr std::int64_t n = 6, k = 512, experts = 3;
+  Weights b(format, experts, n, k);
+  for (const std::vector<std::int64_t>& offsets :
+       {std::vector<std::int64_t>{0, 0, 0, 0}, {0, 0, 1, 1}, {0, 4, 4, 9}, {0, 0, 70, 70}}) {
+    const std::int64_t m = offsets.back();
+    SCOPED_TRACE(m);
+    OnGpu<std::int64_t> offsets_there(offsets);
+    const auto rows = random_values<T>(m * k, 1);
+    OnGpu<T> rows_there(rows), y_there(m * n);
+    std::vector<T> y(static_cast<std::size_t>(m * n));
+    blocks_grouped_matmul(cpu(), experts, n, k, offsets.data(), rows.data(), b.here, 0.F, y.data());
+    blocks_grouped_matmul(gpu(), experts, n, k, offsets_there.data(), rows_there.data(), b.there, 0.F, y_there.data());
+    expect_close(y_there.values(), y, 100 * b.greatest);
+  }
+}
+
+template <class T>
+void check_embedding(BlockFormat format) {
+  constexpr std::int64_t k = 512;
+  Weights b(format, 1, 5, k);
+  for (const std::vector<std::int32_t>& tokens : {std::vector<std::int32_t>{}, {3}, {2, 0, 17, 5, 1}}) {
+    std::vector<T> y(tokens.size() * k);  // the table here is rows 1 to 5
+    blocks_embedding(cpu(), tokens.data(), b.here, y.data(), std::ssize(tokens), k, 1, 5);
+    OnGpu<std::int32_t> tokens_there(tokens);
+    OnGpu<T> y_there(std::ssize(y));
+    blocks_embedding(gpu(), tokens_there.data(), b.there, y_there.data(), std::ssize(tokens), k, 1, 5);
+    expect_same(y_there.values(), y);
   }
 }
 
 TEST(CudaBlocks, AreMultipliedAndLookedUp) {
-  constexpr std::int64_t m = 9, n = 6, k = 512, experts = 3;
   for (const BlockFormat format : {BlockFormat::Q8_0, BlockFormat::Q4_K, BlockFormat::MXFP4}) {
-    const auto bytes = random_blocks(format, experts * n * k / size_of(format).elements);
-    const Blocks b{format, reinterpret_cast<const std::byte*>(bytes.data())};
-    OnGpu<std::uint8_t> bytes_there(bytes);
-    const Blocks there{format, reinterpret_cast<const std::byte*>(bytes_there.data())};
-    const auto a = random_values<float>(m * k, 1);
-    OnGpu<float> a_there(a);
-    std::vector<float> values(static_cast<std::size_t>(n * k));
-    expand(b, n * k / size_of(format).elements, values.data());
-    double greatest = 0;
-    for (const float x : values) greatest = std::max(greatest, std::abs(static_cast<double>(x)));
-    const double scale = 100 * greatest;
-
-    std::vector<float> c(m * n);
-    blocks_matmul(cpu(), m, n, k, a.data(), b, 0.F, c.data());
-    OnGpu<float> c_there(m * n);
-    blocks_matmul(gpu(), m, n, k, a_there.data(), there, 0.F, c_there.data());
-    expect_close(c_there.values(), c, scale);
-
-    const std::vector<std::int64_t> offsets = {0, 4, 4, 9};
-    OnGpu<std::int64_t> offsets_there(offsets);
-    blocks_grouped_matmul(cpu(), experts, n, k, offsets.data(), a.data(), b, 0.F, c.data());
-    blocks_grouped_matmul(gpu(), experts, n, k, offsets_there.data(), a_there.data(), there, 0.F, c_there.data());
-    expect_close(c_there.values(), c, scale);
-
-    const std::vector<std::int32_t> tokens = {2, 0, 17, 5, 1};  // the table here is rows 1 to 5
-    std::vector<float> y(tokens.size() * k);
-    blocks_embedding(cpu(), tokens.data(), b, y.data(), std::ssize(tokens), k, 1, 5);
-    OnGpu<std::int32_t> tokens_there(tokens);
-    OnGpu<float> y_there(std::ssize(y));
-    blocks_embedding(gpu(), tokens_there.data(), there, y_there.data(), std::ssize(tokens), k, 1, 5);
-    expect_same(y_there.values(), y);
+    SCOPED_TRACE(static_cast<int>(format));
+    check_products<float, float>(format);
+    check_products<bf16, bf16>(format);
+    check_products<bf16, float>(format);
+    check_groups<float>(format);
+    check_groups<bf16>(format);
+    check_embedding<float>(format);
+    check_embedding<bf16>(format);
   }
 }
 

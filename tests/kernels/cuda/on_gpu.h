@@ -22,6 +22,7 @@
 #include "kernels/bf16.h"
 #include "kernels/cpu.h"
 #include "kernels/cuda/cuda_state.h"
+#include "tests/support/noted_results.h"
 
 namespace limbeck::testing {
 
@@ -71,6 +72,7 @@ class OnGpu {
       }
     std::vector<T> values(bytes_ / sizeof(T));
     if (bytes_ > 0) std::memcpy(values.data(), now.data() + front_, bytes_);
+    note_result(values.data(), bytes_);
     return values;
   }
 

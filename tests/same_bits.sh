@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Whether a program of tests on the emulation of a GPU computes the same bits in whatever order lanes, warps, blocks and streams
+# come: its results (tests/support/noted_results.h) under three seeds, one of which runs queued work as early as can be and one
+# as late (tests/cuda_emulation/emulation.h).
+#
+#     tests/same_bits.sh build/release/bin/test_kernels_emulated [FILTER]
+set -euo pipefail
+
+program=${1:?a program of tests}
+filter=${2:-*}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+  echo "tests/same_bits.sh: error: $*" >&2
+  exit 1
+}
+
+runs=()
+for seed in 1 2 3; do
+  EMULATION_SEED=$seed RESULTS_FILE=$work/$seed "$program" --gtest_filter="$filter" --gtest_brief=1 >"$work/log$seed" 2>&1 </dev/null &
+  runs+=($!)
+done
+for seed in 1 2 3; do
+  wait "${runs[seed - 1]}" || { tail -n 30 "$work/log$seed" >&2 && fail "$program fails under seed $seed"; }
+done
+[[ -s $work/1 ]] || fail "$program $filter notes no results"
+for seed in 2 3; do
+  diff "$work/1" "$work/$seed" >"$work/difference" || { head -n 20 "$work/difference" >&2 && fail "seed $seed gives other bits than seed 1"; }
+done
+echo "$(wc -l <"$work/1") results of $(cut -d: -f1 "$work/1" | sort -u | wc -l) tests are the same under seeds 1, 2 and 3"
