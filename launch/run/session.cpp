@@ -406,7 +406,7 @@ Evaluation Session::evaluate_start() {
   const std::int64_t count =
       std::max<std::int64_t>(1, config.student_init->report_tokens / config.data.sequence_length);
   HeldOut sample(rank, {.samples = text->fetch(0, count)}, teacher.get(), tokenizer->vocabulary_size(), nullptr,
-                 others.get());
+                 /*bridge=*/nullptr, others.get());
   return sample.evaluate(*student).held_out;
 }
 

@@ -213,7 +213,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     Taught taught;
     const bool is_smoothed = options.control.kind == Control::SmoothedLabels;
     const TokenShares* const shares = models.others != nullptr ? &input.shares[micro] : nullptr;
-    const bool is_matched = options.hidden || options.attention || options.routers;
+    const bool is_matched = options.hidden || options.routers || matches_updates(options);
     std::vector<core::TeacherOutput> outputs;  // by those that teach any of the batch
     if (models.teacher && !is_smoothed && (shares == nullptr || is_matched || models.others->runs(*shares, 0))) {
       core::Tape off(core::Tape::Mode::Off);

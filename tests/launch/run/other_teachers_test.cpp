@@ -87,7 +87,7 @@ void run(launch::Rank& rank, const Options& options,
   ran.result = launch::forward_backward(
       rank, {.student = student, .teacher = teacher, .objective = objective, .others = beside}, samples_of(golden),
       {.micro_batches = options.micro_batches, .valid_vocabulary = valid, .temperature = options.temperature}, sync);
-  ran.held_out = launch::HeldOut(rank, {.samples = samples_of(golden)}, teacher, valid, nullptr, beside)
+  ran.held_out = launch::HeldOut(rank, {.samples = samples_of(golden)}, teacher, valid, nullptr, nullptr, beside)
                      .evaluate(student)
                      .held_out;
   for (const core::Parameter* p : student.parameters()) ran.gradients[p->name] = testing::values_of(p->slot->grad);
