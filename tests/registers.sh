@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # What CUDA's assembler says of a GPU's kernels, as their build kept it beside each object (cmake/keep_words.sh), against
 # kernels/cuda/registers.txt: none spills or has a stack but those that may, and registers leave room for as many threads of a
-# multiprocessor as are stated.
+# multiprocessor as are stated, on an A100 and a Hopper: for a Blackwell nothing has been tuned. Nor does it say that products of a
+# Hopper's tensor cores wait for each other (C7510).
 #
 #     tests/registers.sh build/cuda
 set -euo pipefail
@@ -11,6 +12,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 budgets=kernels/cuda/registers.txt
 logs=$(find "$build" -name '*.cu.o.words')
 [[ -n $logs ]] || { echo "tests/registers.sh: error: no *.cu.o.words below $build, expected a build of preset cuda" >&2; exit 1; }
+
+# shellcheck disable=SC2086 # file names of CMake's, without spaces
+if grep -l C7510 $logs; then
+  echo "tests/registers.sh: error: products of the tensor cores are serialised there (C7510)" >&2
+  exit 1
+fi
 
 # One line a kernel and architecture: architecture, registers, bytes of stack, bytes spilled, name.
 # shellcheck disable=SC2086 # file names of CMake's, without spaces
@@ -36,7 +43,7 @@ awk '
     ++checked; used[entry] = 1
     if (!(entry in threads)) {print kernel " (" $1 ") has no line in kernels/cuda/registers.txt"; bad = 1; next}
     most = int(65536 / threads[entry] / 8) * 8
-    if ($2 > most) {print kernel " (" $1 ") has " $2 " registers, expected at most " most " for " threads[entry] " threads"; bad = 1}
+    if ($2 > most && $1 !~ /^sm_1/) {print kernel " (" $1 ") has " $2 " registers, expected at most " most " for " threads[entry] " threads"; bad = 1}
     if ($4 > 0 && !may_spill[entry]) {print kernel " (" $1 ") spills " $4 " bytes, expected 0"; bad = 1}
     if ($3 > 0 && !may_have_stack[entry]) {print kernel " (" $1 ") has a stack of " $3 " bytes, expected 0"; bad = 1}
   }

@@ -1,5 +1,9 @@
 // The fused head and its objectives: T tokens of width C, a vocabulary of V.
+#include <algorithm>
+#include <vector>
+
 #include "core/ops/head_loss.h"
+#include "optim/cached_distillation.h"
 #include "optim/objectives.h"
 #include "tests/gpu/bench/cases.h"
 
@@ -54,6 +58,37 @@ Work distillation(const Buffers& b, const Head& h) {
   };
 }
 
+/// The same where a teacher's cache has 64 tokens a row.
+Work cached_distillation(const Buffers& b, const Head& h) {
+  const std::int64_t width = std::min<std::int64_t>(64, h.vocabulary / 2);
+  const Tensor student = b.numbers_of(DType::F32, {h.tokens, h.vocabulary});
+  const Tensor gradient = Tensor::zeros(b.memory(), DType::BF16, {h.tokens, h.vocabulary});
+  const Tensor targets = targets_of(b, h);
+  const auto filled = [&](const core::Shape& shape, float value) {
+    return Tensor::from<float>(b.memory(), shape, std::vector<float>(static_cast<std::size_t>(shape.numel()), value));
+  };
+  const Tensor ids =
+      b.counted_of<std::int32_t>(h.tokens * width, [&](std::int64_t i) { return i % width * (h.vocabulary / width); });
+  const core::SparseTargets sparse{.ids = ids.reshape({h.tokens, width}),
+                                   .log_p = filled({h.tokens, width}, -5),
+                                   .rest = filled({h.tokens}, -1),
+                                   .likeliest = targets,
+                                   .target_loss = filled({h.tokens}, 2)};
+  const auto comms = nn::single_communicators();
+  return [=] {
+    core::LossAccumulator losses(student.memory());
+    core::LogitsChunk chunk{.student = student,
+                            .gradient = gradient,
+                            .teacher = {},
+                            .sparse = sparse,
+                            .targets = targets,
+                            .num_valid = h.vocabulary,
+                            .weight = 1,
+                            .vocabulary = *comms.tensor};
+    optim::CachedDistillation({.ce_weight = 0.1, .temperature = 1}).run(chunk, losses);
+  };
+}
+
 }  // namespace
 
 std::vector<Case> head_cases(Sizes sizes) {
@@ -72,7 +107,13 @@ std::vector<Case> head_cases(Sizes sizes) {
            .of = {{"T", chunk.tokens}, {"V", chunk.vocabulary}},
            .bytes = "18 T V",
            .flops = "",
-           .prepare = [chunk](Buffers b) { return distillation(b, chunk); }}};
+           .prepare = [chunk](Buffers b) { return distillation(b, chunk); }},
+          {.kind = "memory",
+           .name = "distillation of a chunk from a teacher's cache",
+           .of = {{"T", chunk.tokens}, {"V", chunk.vocabulary}},
+           .bytes = "10 T V",
+           .flops = "",
+           .prepare = [chunk](Buffers b) { return cached_distillation(b, chunk); }}};
 }
 
 }  // namespace limbeck::bench

@@ -10,11 +10,13 @@
 #include "kernels/convert.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
+#include "kernels/fp8.h"
 #include "kernels/muon.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/sums.h"
 #include "kernels/swiglu.h"
+#include "optim/newton_schulz.h"
 #include "tests/gpu/bench/cases.h"
 
 namespace limbeck::bench {
@@ -22,6 +24,8 @@ namespace {
 
 using kernels::bf16;
 using List = std::vector<Case>;
+
+kernels::e4m3* fp8(std::uint8_t* bytes) { return reinterpret_cast<kernels::e4m3*>(bytes); }
 
 void add(List& all, std::string name, Letters of, std::string bytes, std::function<Work(Buffers)> prepare) {
   all.push_back({.kind = "memory",
@@ -164,6 +168,38 @@ void add_optimizers(List& all, std::int64_t n) {
   });
 }
 
+/// What products in FP8 are made of, beside the scales of 1 x 128 and 128 x 128: of these the latter are next to
+/// nothing.
+void add_fp8(List& all, std::int64_t tokens, std::int64_t width, std::int64_t hidden) {
+  add(all, "quantise rows to FP8", {{"T", tokens}, {"C", width}}, "3.03125 T C", [=](Buffers b) -> Work {
+    auto* x = b.numbers<bf16>(tokens * width);
+    auto* values = b.zeros<std::uint8_t>(tokens * width);
+    auto* scales = b.zeros<float>(kernels::num_row_scales(tokens, width));
+    return [=] { kernels::quantise_rows(b.cuda(), tokens, width, x, fp8(values), scales); };
+  });
+  add(all, "quantise a weight to FP8", {{"C", width}, {"F", hidden}}, "6 C F", [=](Buffers b) -> Work {
+    auto* w = b.numbers<float>(hidden * width);
+    auto *values = b.zeros<std::uint8_t>(hidden * width), *across = b.zeros<std::uint8_t>(hidden * width);
+    auto* scales = b.zeros<float>(kernels::num_block_scales(hidden, width));
+    auto* across_scales = b.zeros<float>(kernels::num_block_scales(width, hidden));
+    return
+        [=] { kernels::quantise_blocks(b.cuda(), hidden, width, w, fp8(values), scales, fp8(across), across_scales); };
+  });
+}
+
+/// A matrix's update made orthogonal, by products in float32: five times A = X X^T, A A and A X.
+void add_newton_schulz(List& all, std::int64_t rows, std::int64_t columns) {
+  all.push_back({.kind = "small",
+                 .name = "Muon, Newton-Schulz of a matrix",
+                 .of = {{"R", rows}, {"C", columns}},
+                 .bytes = "8 R C",
+                 .flops = "20 R R C + 10 R R R",
+                 .prepare = [=](Buffers b) -> Work {
+                   core::Tensor x = b.numbers_of(core::DType::F32, {rows, columns});
+                   return [=]() mutable { optim::orthogonalise(x); };
+                 }});
+}
+
 }  // namespace
 
 std::vector<Case> memory_cases(Sizes sizes) {
@@ -174,6 +210,8 @@ std::vector<Case> memory_cases(Sizes sizes) {
   add_norms(all, tokens, width);
   add_tables(all, tokens, width, tiny ? 48 : 131072);
   add_optimizers(all, tiny ? 2048 : std::int64_t{1} << 27);
+  add_newton_schulz(all, tiny ? 24 : 2048, tiny ? 40 : 8192);
+  add_fp8(all, tokens, width, tiny ? 96 : 14336);
   return all;
 }
 
