@@ -137,9 +137,10 @@ TEST_F(ComparisonTest, JsonHasWhatWasMeasuredAndNoMore) {
   EXPECT_EQ(trained["peak_bytes"], 104857600);
   for (const char* absent : {"kl", "top1_agreement", "sum_min", "teacher_ce", "sets"})
     EXPECT_FALSE(trained.contains(absent)) << absent;
-  EXPECT_EQ(json["differing_fields"],
-            nlohmann::ordered_json({"teacher.source", "teacher.cache_kind", "teacher.cache_tokens",
-                                    "teacher.cache_window", "teacher.cache_exact", "optimizer.rate"}));
+  EXPECT_EQ(
+      json["differing_fields"],
+      nlohmann::ordered_json({"teacher.source", "teacher.cache_kind", "teacher.cache_tokens", "teacher.cache_window",
+                              "teacher.cache_exact", "teacher.weight", "optimizer.rate"}));
   EXPECT_EQ(trained["config"], nlohmann::ordered_json({{"optimizer.rate", 0.002}}));
   EXPECT_EQ(json["best"]["ce"], nlohmann::ordered_json::array({1}));
   EXPECT_FALSE(json["best"].contains("kl"));
