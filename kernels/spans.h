@@ -35,7 +35,7 @@ enum SpanColumn : std::int64_t {
 
 /// Of what is likelier than 1 - this no difference is made: so the weight below is at most its inverse, which a
 /// gradient of float32, right to 6e-8 of 1, bears.
-constexpr double least_rest = 1.0 / 65536;
+constexpr double least_span_rest = 1.0 / 65536;
 
 /// log(1 - e^x) of x < 0.
 template <class Real>
@@ -44,11 +44,11 @@ constexpr Real log_rest(Real x) {
 }
 
 /// The divergence of two outcomes, a span or any other, of log P and log Q, into `loss`, and its negative derivative
-/// by log Q: what each of the span's tokens weighs. P is at most 1 - least_rest; from where Q is more, the divergence
-/// goes on as a straight line in log Q. Real is double.
+/// by log Q: what each of the span's tokens weighs. P is at most 1 - least_span_rest; from where Q is more, the
+/// divergence goes on as a straight line in log Q. Real is double.
 template <class Real>
 constexpr Real span_loss(Real log_p, Real log_q, Real* loss) {
-  const Real most = std::log1p(-least_rest);
+  const Real most = std::log1p(-least_span_rest);
   const Real lp = log_p < most ? log_p : most, lq = log_q < most ? log_q : most;
   const Real p = std::exp(lp), rest = -std::expm1(lq);
   const Real slope = (std::exp(lq) - p) / rest;

@@ -9,14 +9,14 @@ set -euo pipefail
 program=${1:?a program of tests}
 filter=${2:-*}
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+runs=()
+trap 'kill "${runs[@]}" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 fail() {
   echo "tests/same_bits.sh: error: $*" >&2
   exit 1
 }
 
-runs=()
 for seed in 1 2 3; do
   EMULATION_SEED=$seed RESULTS_FILE=$work/$seed "$program" --gtest_filter="$filter" --gtest_brief=1 >"$work/log$seed" 2>&1 </dev/null &
   runs+=($!)

@@ -158,7 +158,8 @@ std::optional<std::int64_t> padding_token(const data::HuggingFaceExport& out, co
   nlohmann::json token = json.is_object() ? json.value("pad_token", nlohmann::json()) : nlohmann::json();
   if (token.is_object()) token = token.value("content", nlohmann::json());
   const auto id = token.is_string() ? tokenizer->id_of(token.get<std::string>()) : std::nullopt;
-  return id && std::ranges::count(out.eos_tokens, *id) == 0 ? std::optional<std::int64_t>(*id) : std::nullopt;
+  const bool ends_texts = id && (*id == tokenizer->end_of_text_id() || std::ranges::count(out.eos_tokens, *id) > 0);
+  return id && !ends_texts ? std::optional<std::int64_t>(*id) : std::nullopt;
 }
 
 std::string convert_to_folder(const ModelSource& source, const ConvertOptions& options, core::DType dtype,

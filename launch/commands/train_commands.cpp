@@ -137,7 +137,6 @@ std::string continuation(const Session& session, const nn::Transformer& model, b
 
 /// What only a distillation compares with.
 void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, const Log& log) {
-  session.check_teacher(start.student);
   start.unigram = held_out.evaluate_unigram(session.token_counts(session.teacher->config().vocabulary));
   start.teacher_text = continuation(session, *session.teacher, session.config.precision.sharded_teacher);
   start.student_text = continuation(session, *session.student, /*is_cut=*/true);
@@ -158,6 +157,7 @@ DistillStart measure_start(Session& session, RunEvaluations& evaluations, const 
   Measurement said = evaluations.measure(*session.student);
   start.student = said.held_out;
   start.sets = said.sets;
+  session.check_teacher(start.student);
   if (session.teacher) said.held_out = Evaluation();  // measure_teacher says more of it
   for (const std::string& line : to_lines(said)) log->info("before: {}", line);
   if (session.teacher) measure_teacher(session, *evaluations.held_out(), start, log);

@@ -247,6 +247,8 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
       config.objective.preference;
   if (needs_teacher(name) && !has_teacher) refuse("a figure without a teacher: there is none");
   if (needs_pairs(name) && !config.objective.has_pairs()) refuse("a figure of text: there are no pairs of responses");
+  if (needs_pairs(name) && !name.set.empty() && !name.set.starts_with("held_out/"))
+    refuse("a figure of text: evaluation sets have no pairs of responses");
   if (config.objective.reward && !needs_pairs(name))
     refuse("preference_loss, preference_accuracy or preference_margin: a reward head predicts no tokens");
 }

@@ -41,9 +41,13 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   for (OtherSource& other : other_sources_) other.rows = rows_of(other.source, log);
   check_same_ids(student_source_, "model.source's", log);
   if (config.student_init && config.student_init->vocabulary_count > 0) cut_vocabulary(log);
-  if (teacher_source_.config.reward_head)
-    fail_usage("teacher.source is {}, which has a reward head, expected a model that predicts tokens",
-               config.teacher->source);
+  const auto check_predicts = [](const ModelSource& source, const char* field) {
+    if (source.config.reward_head)
+      fail_usage("{} is {}, which has a reward head, expected a model that predicts tokens", field,
+                 source.path.string());
+  };
+  check_predicts(teacher_source_, "teacher.source");
+  for (const OtherSource& other : other_sources_) check_predicts(other.source, "teacher.others.source");
   const nn::ModelConfig architecture = student_architecture();
   const char* trained = config.teacher ? "the student" : "the model";
   const auto s = config.data.sequence_length;
@@ -238,9 +242,15 @@ void Session::release_teacher() {
 }
 
 void Session::check_teacher(const Evaluation& evaluation) const {
-  core::check(teacher == nullptr || std::isfinite(evaluation.teacher_cross_entropy),
-              "the teacher, {}, has no finite loss on the held-out text: its weights are not usable",
-              config.teacher ? config.teacher->source : "");
+  const std::string source = config.teacher ? config.teacher->source : "";
+  if (evaluation.spans && evaluation.spans->spans == 0)
+    fail_usage(
+        "objective.bridge: no text of the held-out sample is what tokens of {} stand for, expected a teacher whose "
+        "tokenizer gives back the text that it is given",
+        source);
+  const double loss = evaluation.spans ? evaluation.spans->teacher_bits_per_byte : evaluation.teacher_cross_entropy;
+  core::check((teacher == nullptr && bridge == nullptr) || std::isfinite(loss),
+              "the teacher, {}, has no finite loss on the held-out text: its weights are not usable", source);
 }
 
 void Session::choose_tokenizer(const Log& log) {

@@ -68,7 +68,7 @@ class Session {
 
   /// Throws a UsageError where a token file was made by another tokenizer; says so where that is not known.
   void check_same_ids(const data::TokenFile& file, const Log& log) const;
-  /// Throws, naming the teacher, where its loss on the held-out text is not finite.
+  /// Throws, naming the teacher, where its loss on the held-out text is not finite, or a bridge to it finds no span.
   void check_teacher(const Evaluation& evaluation) const;
   /// Collective: the fixed sample of the held-out documents; nothing where they do not fill one sequence.
   std::optional<HeldOut> held_out();

@@ -16,7 +16,7 @@
 namespace limbeck::parallel {
 
 /// Why, where they are not and a rank's tensors lie on a GPU.
-inline constexpr const char* why_by_way_of_the_host = "ranks share a GPU, which NCCL refuses";
+const char* why_by_way_of_the_host();
 
 /// Collective. `world` itself where `memory` is not a GPU's, or where ranks share one, which NCCL refuses.
 std::shared_ptr<WorldComm> device_groups(std::shared_ptr<WorldComm> world, const core::MemoryPtr& memory);

@@ -198,6 +198,8 @@ bool have_gpus_of_their_own(WorldComm& world, const Cuda& cuda) {
 
 }  // namespace
 
+const char* why_by_way_of_the_host() { return "ranks share a GPU, which NCCL refuses"; }
+
 std::shared_ptr<WorldComm> device_groups(std::shared_ptr<WorldComm> world, const core::MemoryPtr& memory) {
   const auto* cuda = std::get_if<Cuda>(&memory->device());
   if (cuda == nullptr || world->size() == 1 || !have_gpus_of_their_own(*world, *cuda)) return world;

@@ -9,7 +9,7 @@
 namespace limbeck::parallel {
 
 /// Why, where a rank's tensors lie on a GPU.
-inline constexpr const char* why_by_way_of_the_host = "this limbeck was built without NCCL";
+inline const char* why_by_way_of_the_host() { return "this limbeck was built without NCCL"; }
 
 inline std::shared_ptr<WorldComm> device_groups(std::shared_ptr<WorldComm> world, const core::MemoryPtr&) {
   return world;

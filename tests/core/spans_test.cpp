@@ -92,15 +92,16 @@ TEST(SpanWeights, OfNearlySureModelsAreFinite) {
       const Found found = find({own}, 0, {theirs}, {0, 1, 0, 1, 1});
       EXPECT_TRUE(std::isfinite(found.totals[kernels::SpanLoss]));
       EXPECT_GE(found.totals[kernels::SpanLoss], -1e-15);
-      EXPECT_LE(std::abs(found.weights[0]), 1 / kernels::least_rest);
+      EXPECT_LE(std::abs(found.weights[0]), 1 / kernels::least_span_rest);
       EXPECT_GE(own > theirs ? found.weights[0] : 0, 0);
       EXPECT_LE(own < theirs ? found.weights[0] : 0, 0);
     }
   const auto loss = [](double ce) { return find({ce}, 0, {1.0}, {0, 1, 0, 1, 1}).totals[kernels::SpanLoss]; };
-  const double edge = -std::log1p(-kernels::least_rest), slope = -find({0.0}, 0, {1.0}, {0, 1, 0, 1, 1}).weights[0];
-  EXPECT_NEAR(slope, (1 - kernels::least_rest - std::exp(-1.0)) / kernels::least_rest, 1e-6);
+  const double edge = -std::log1p(-kernels::least_span_rest),
+               slope = -find({0.0}, 0, {1.0}, {0, 1, 0, 1, 1}).weights[0];
+  EXPECT_NEAR(slope, (1 - kernels::least_span_rest - std::exp(-1.0)) / kernels::least_span_rest, 1e-6);
   EXPECT_NEAR(loss(0), loss(edge) + slope * edge, 1e-12);
-  EXPECT_NEAR(loss(edge), divergence(std::exp(-1.0), 1 - kernels::least_rest), 1e-12);
+  EXPECT_NEAR(loss(edge), divergence(std::exp(-1.0), 1 - kernels::least_span_rest), 1e-12);
 }
 
 TEST(SpanWeights, OfNoSpanAreThoseOfCrossEntropy) {

@@ -11,7 +11,7 @@ needed=$(readelf -d "$build/bin/limbeck" "$build/lib/liblimbeck_kernels_cuda.so"
 lacks=()
 for library in "$@"; do
   case $library in
-    cutlass) find "$build" -path '*limbeck_kernels_hopper.dir*' -name '*.cu.o' | grep -q . || lacks+=("$library") ;; # headers alone
+    cutlass) [[ -n $(find "$build" -path '*limbeck_kernels_hopper.dir*' -name '*.cu.o' -print -quit) ]] || lacks+=("$library") ;; # headers alone
     *) [[ $needed == *"[lib$library.so"* ]] || lacks+=("$library") ;;
   esac
 done

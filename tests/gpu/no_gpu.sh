@@ -17,7 +17,7 @@ fail() {
 }
 
 devices=$("$build/bin/limbeck" --version | sed -n 's/^devices  *//p')
-if grep -q '^LIMBECK_CUDA:BOOL=ON' "$build/CMakeCache.txt"; then
+if grep -Eq '^LIMBECK_CUDA:[A-Z]+=(ON|1|TRUE|YES)$' "$build/CMakeCache.txt"; then
   [[ $devices == "cpu; CUDA, but no GPU: "?* ]] || fail "--version says '$devices', expected 'cpu; CUDA, but no GPU: ' and why"
   code=1 says="train.device is CUDA, but no GPU can be used here: ${devices#*GPU: }"
 else

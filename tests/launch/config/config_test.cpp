@@ -184,6 +184,8 @@ TEST(ConfigErrors, TheBestIsByAFigureThatIsMeasured) {
   EXPECT_THAT(error("b.ce", set), HasSubstr("expected a set of evaluation.set before the last dot"));
   EXPECT_THAT(error("held_out/web.ce", sources), HasSubstr("the name of a source"));
   EXPECT_THAT(error("kl"), HasSubstr("expected a figure without a teacher"));
+  EXPECT_THAT(error("a.b.preference_loss", set + " data { text: 'p' format: PAIRS } objective { preference { } }"),
+              HasSubstr("evaluation sets have no pairs of responses"));
   EXPECT_THAT(error_of("train { keep_best: 'ce' }"), HasSubstr("train.eval_every_steps above 0"));
   EXPECT_THAT(error_of("train { stop_after_evaluations_without_gain: 2 }"), HasSubstr("expected train.keep_best too"));
 }
