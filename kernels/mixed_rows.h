@@ -1,11 +1,9 @@
 // The mean of several teachers' distributions, in logarithms: each is added in its turn, so that no more than one's
 // logits lie beside the mean. Derivation: docs/gradients.md.
 //
-//     for (each teacher) {
-//       logits_maxima(cpu, rows, rows.student, maxima, indices);           // kernels/distillation.h; max over the
-//       parts logits_sums(cpu, rows, maxima, maxima, sums);                      // then sum over the parts of a
-//       vocabulary mix_rows(cpu, rows, maxima, sums, shares, is_first, mixed);
-//     }
+//     logits_maxima(cpu, rows, rows.student, maxima, indices);    // of each teacher, kernels/distillation.h
+//     logits_sums(cpu, rows, maxima, maxima, sums);               // both over all parts of a vocabulary
+//     mix_rows(cpu, rows, maxima, sums, shares, is_first, mixed);
 #pragma once
 
 #include "kernels/distillation.h"

@@ -36,6 +36,8 @@ int run_cache_teacher(const CacheTeacherOptions& options) {
     core::fail_usage("cache-teacher: there is no folder for the cache, expected --out DIR or teacher.cache");
   const std::filesystem::path folder = config.teacher->cache;
   config.teacher->cache.clear();  // the teacher runs
+  if (config.teacher && !config.teacher->others.empty())
+    core::fail_usage("cache-teacher: teacher.others is given, expected none: a cache is of one teacher");
   if (config.objective.bridge != Bridge::None)
     core::fail_usage("cache-teacher: objective.bridge is given, expected none: a cache is of the text's own tokens");
   check_for_distill(config);

@@ -263,6 +263,8 @@ RunConfig config_of_start(const ConvertOptions& options) {
   if (!config.teacher) config.teacher.emplace();
   config.teacher->source = fs::absolute(options.source).string();
   config.teacher->cache.clear();
+  config.teacher->teaches.clear();  // the student is cut from, and held against, this one alone
+  config.teacher->others.clear();
   if (options.threads > 0) config.train.threads = options.threads;
   check_for_distill(config);
   return config;

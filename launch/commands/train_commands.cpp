@@ -217,7 +217,7 @@ RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirec
                           .time = wall_time(),
                           .command = options.command_line,
                           .ranks = ranks,
-                          .layout = layout.empty() ? fmt::format("dp{}", ranks) : layout,
+                          .layout = layout.empty() ? fmt::format("dp{}", session.rank.world().size()) : layout,
                           .threads = threads_of_rank(session.config.train.threads),
                           .host = host_name(),
                           .processor = processor(),
@@ -400,6 +400,8 @@ int run_training(const TrainOptions& options, bool distils) {
   if (options.dump_gradients && config.objective.has_pairs())
     core::fail_usage("--dump-gradients is given with objective.{}, expected none: nothing reads such a dump",
                      config.objective.preference ? "preference" : "reward");
+  if (options.dump_gradients && config.teacher && !config.teacher->others.empty())
+    core::fail_usage("--dump-gradients is given with teacher.others, expected none: nothing reads such a dump");
   if (options.dump_gradients && config.objective.bridge != Bridge::None)
     core::fail_usage("--dump-gradients is given with objective.bridge, expected none: nothing reads such a dump");
   const std::string command = fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\nbaseline: {}\n",
@@ -420,7 +422,7 @@ int run_training(const TrainOptions& options, bool distils) {
       },
       [&](Rank& rank, const TeacherRanks& ranks) {
         serve_teacher(rank, config, ranks, make_log(ranks.world().rank(), options.verbosity));
-        is_done = true;  // whether the steps are done the student's ranks say
+        is_done = !stop_requested();
       });
   return is_done ? 0 : 3;
 }

@@ -291,6 +291,8 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
   };
   refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache", "one of the two");
   refuse(config.train.cuda_graph, "train.cuda_graph", "false: a step waits for other ranks");
+  refuse(config.student_init && config.student_init->vocabulary_count > 0, "student_init.vocabulary_count",
+         "0: those ranks read the teacher's own tokens");
   refuse(c.control != Control::None, "objective.control", "NONE: it stands in the place of a teacher that runs");
   refuse(c.attention.weight > 0, "objective.attention.weight", "0: what attention gives does not travel");
   refuse(c.feed_forward.weight > 0, "objective.feed_forward.weight", "0: what feed-forwards give does not travel");

@@ -1,10 +1,14 @@
 #include "launch/run/checkpointing.h"
+#include "launch/config/teacher_shares.h"
+
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "data/checkpoints/checkpoint.h"
 #include "data/files/json_at.h"
+#include "launch/config/teacher_shares.h"
 #include "launch/run/run_directory.h"
 
 namespace limbeck::launch {
@@ -108,6 +112,13 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
     return fmt::format("[{}]", fmt::join(values, ", "));
   };
   same("weights of data.sources", weights(was), weights(now));
+  const auto shares = [](const RunConfig& config) {
+    std::string text;
+    if (!config.teacher) return text;
+    for (const std::vector<double>& of_source : teacher_shares(config)) text += fmt::format("{}", of_source);
+    return text;
+  };
+  same("shares of the teachers in each source", shares(was), shares(now));
   core::check(state.text.empty() || state.text == text,
               "{}: its run read a text of fingerprint {}, that of {} has {}: expected the same text, cut by the same "
               "tokenizer",

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "launch/run/stop_flag.h"
 
 namespace limbeck::launch {
 
@@ -20,10 +21,7 @@ constexpr std::int64_t most_tokens = std::int64_t{1} << 31;
 /// Of a question: its kind, sequences, their length, layers.
 constexpr std::int64_t head_size = 4;
 
-core::MemoryPtr host() {
-  static const core::MemoryPtr memory = core::Memory::cpu(1);
-  return memory;
-}
+core::MemoryPtr host() { return core::Memory::cpu(1); }
 
 int parts(int size) { return std::max(size, 1); }
 
@@ -108,19 +106,20 @@ TeacherQuestion receive_question(core::Comm& world, int from) {
 
 RemoteTeacher::RemoteTeacher(const TeacherRanks& ranks, core::MemoryPtr memory, Form form)
     : ranks_(ranks), memory_(std::move(memory)), form_(std::move(form)) {
-  send({.kind = TeacherQuestion::Kind::Name});
-  their_fingerprint_ = Tensor::zeros(host(), DType::U8, {teacher_fingerprint_length});
-  fingerprint_arrives_ = ranks_.world().receive_async(their_fingerprint_, ranks_.answerer());
+  check_fingerprint();
 }
 
 RemoteTeacher::~RemoteTeacher() {
+  if (std::uncaught_exceptions() > exceptions_) return;  // nobody waits for the end of what failed
   try {
-    fingerprint_arrives_.wait();
     forget_asked();
-    for (CommHandle& handle : sent_) handle.wait();
   } catch (const std::exception&) {
     // The world is stopped, which whoever waits next hears.
   }
+}
+
+void RemoteTeacher::Asked::wait() {
+  for (CommHandle& handle : under_way) handle.wait();
 }
 
 void RemoteTeacher::want_layers(std::vector<std::int64_t> layers) {
@@ -129,20 +128,34 @@ void RemoteTeacher::want_layers(std::vector<std::int64_t> layers) {
 }
 
 void RemoteTeacher::forget_asked() {
-  for (Asked& asked : asked_)
-    for (CommHandle& handle : asked.arriving) handle.wait();
+  for (Asked& asked : asked_) asked.wait();
   asked_.clear();
 }
 
-void RemoteTeacher::ask(const std::vector<data::TokenBatch>& batches) {
-  for (const data::TokenBatch& batch : batches) ask_one(batch);
+void RemoteTeacher::check_fingerprint() const {
+  std::vector<CommHandle> sending = send({.kind = TeacherQuestion::Kind::Name});
+  Tensor name = Tensor::zeros(host(), DType::U8, {teacher_fingerprint_length});
+  ranks_.world().receive_async(name, ranks_.answerer()).wait_patiently();
+  for (CommHandle& handle : sending) handle.wait();
+  const auto* bytes = name.host<std::uint8_t>();
+  const std::string theirs(bytes, bytes + teacher_fingerprint_length);
+  core::check(theirs == form_.fingerprint,
+              "the teacher of rank {} has the fingerprint {}, that of the student's ranks {}: expected the same files "
+              "under teacher.source on all machines, and a run directory in which nothing is saved meanwhile",
+              ranks_.answerer(), theirs, form_.fingerprint);
 }
 
-void RemoteTeacher::send(const TeacherQuestion& question) {
-  if (!ranks_.asks()) return;
-  for (CommHandle& handle : sent_) handle.wait();  // of the question before, which has come
-  sent_.clear();
-  for (const int to : ranks_.replica()) send_question(ranks_.world(), to, question, sent_);
+void RemoteTeacher::ask(const std::vector<data::TokenBatch>& batches) {
+  const auto since = std::chrono::steady_clock::now();
+  for (const data::TokenBatch& batch : batches) ask_one(batch);
+  wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+}
+
+std::vector<CommHandle> RemoteTeacher::send(const TeacherQuestion& question) const {
+  std::vector<CommHandle> sending;
+  if (ranks_.asks())
+    for (const int to : ranks_.replica()) send_question(ranks_.world(), to, question, sending);
+  return sending;
 }
 
 void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
@@ -151,39 +164,28 @@ void RemoteTeacher::ask_one(const data::TokenBatch& batch) {
       .num_sequences = batch.num_sequences, .sequence_length = batch.sequence_length, .layers = layers_};
   for (const auto* column : {&batch.tokens, &batch.positions, &batch.documents})
     question.columns.insert(question.columns.end(), column->begin(), column->end());
-  send(question);
-  Asked& asked = asked_.emplace_back(Asked{.tokens = batch.tokens, .answer = {}, .arriving = {}});
-  const auto expect = [&](DType dtype) {
-    Tensor rows = Tensor::empty(memory_->host(), dtype, {n, form_.width});
-    if (n > 0) asked.arriving.push_back(ranks_.world().receive_async(rows, ranks_.answerer()));
+  Asked& asked =
+      asked_.emplace_back(Asked{.tokens = batch.tokens, .answer = {}, .wants_stop = {}, .under_way = send(question)});
+  const auto expect = [&](const Tensor& rows) {
+    if (rows.numel() > 0) asked.under_way.push_back(ranks_.world().receive_async(rows, ranks_.answerer()));
     return rows;
   };
-  for (const std::int64_t layer : layers_) asked.answer.layers.emplace(layer, expect(form_.stream));
-  asked.answer.hidden = expect(form_.hidden);
-}
-
-void RemoteTeacher::check_fingerprint() {
-  if (!their_fingerprint_.defined()) return;
-  fingerprint_arrives_.wait();
-  const auto* bytes = their_fingerprint_.host<std::uint8_t>();
-  const std::string theirs(bytes, bytes + teacher_fingerprint_length);
-  core::check(theirs == form_.fingerprint,
-              "the teacher of rank {} has the fingerprint {}, that of the student's ranks {}: expected the same files "
-              "under teacher.source on all machines",
-              ranks_.answerer(), theirs, form_.fingerprint);
-  their_fingerprint_ = {};
+  asked.wants_stop = expect(Tensor::zeros(host(), DType::I64, {1}));
+  for (const std::int64_t layer : layers_)
+    asked.answer.layers.emplace(layer, expect(Tensor::empty(memory_->host(), form_.stream, {n, form_.width})));
+  asked.answer.hidden = expect(Tensor::empty(memory_->host(), form_.hidden, {n, form_.width}));
 }
 
 RemoteTeacher::Answer RemoteTeacher::take(const data::TokenBatch& batch) {
   const auto since = std::chrono::steady_clock::now();
-  check_fingerprint();
   if (asked_.empty() || asked_.front().tokens != batch.tokens) {
     forget_asked();  // other text is read than was said before
     ask_one(batch);
   }
   Asked asked = std::move(asked_.front());
   asked_.pop_front();
-  for (CommHandle& handle : asked.arriving) handle.wait();
+  asked.wait();
+  if (core::host_values<std::int64_t>(asked.wants_stop)[0] != 0) request_stop();
   wait_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
   asked.answer.hidden = asked.answer.hidden.in(memory_);
   for (auto& [layer, rows] : asked.answer.layers) rows = rows.in(memory_);

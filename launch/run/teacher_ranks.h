@@ -16,6 +16,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <exception>
 #include <map>
 #include <memory>
 #include <string>
@@ -95,7 +96,8 @@ class RemoteTeacher {
     core::DType stream = core::DType::F32;
     std::string fingerprint = {};  // that the teacher's ranks have to have, too
   };
-  /// Collective over the student's ranks, as all that asks.
+  /// Collective over the student's ranks, as all that asks. Waits until the teacher's ranks have their model, as long
+  /// as that takes; throws where it is another.
   RemoteTeacher(const TeacherRanks& ranks, core::MemoryPtr memory, Form form);
   ~RemoteTeacher();  // waits for what is under way
   RemoteTeacher(const RemoteTeacher&) = delete;
@@ -116,22 +118,25 @@ class RemoteTeacher {
     core::Tensor hidden;                          // [T,Ct], behind the last norm
     std::map<std::int64_t, core::Tensor> layers;  // [T,Ct] each
   };
-  /// Collective likewise. Of a batch that was not asked for, or not in this order, it is asked now. Throws where the
-  /// teacher's ranks have another model.
+  /// Collective likewise. Of a batch that was not asked for, or not in this order, it is asked now. What asks the
+  /// teacher's ranks to stop (stop_flag.h) asks this one from here on.
   Answer take(const data::TokenBatch& batch);
-  /// That take() waited, since the last call.
+  /// That ask() and take() took, since the last call.
   double take_wait_seconds() { return std::exchange(wait_seconds_, 0); }
 
  private:
   struct Asked {
     std::vector<std::int32_t> tokens;
     Answer answer;
-    std::vector<core::CommHandle> arriving;
+    core::Tensor wants_stop;                  // [1] int64: a rank of the teacher's was asked to stop
+    std::vector<core::CommHandle> under_way;  // both ways
+    void wait();
   };
-  void send(const TeacherQuestion& question);
+  /// What is on its way to the replica.
+  std::vector<core::CommHandle> send(const TeacherQuestion& question) const;
   void ask_one(const data::TokenBatch& batch);
   void forget_asked();
-  void check_fingerprint();
+  void check_fingerprint() const;
 
   const TeacherRanks& ranks_;
   core::MemoryPtr memory_;
@@ -139,9 +144,7 @@ class RemoteTeacher {
   std::vector<std::int64_t> layers_;
   core::Tensor head_, head_bias_;
   std::deque<Asked> asked_;
-  std::vector<core::CommHandle> sent_;
-  core::Tensor their_fingerprint_;
-  core::CommHandle fingerprint_arrives_;
+  int exceptions_ = std::uncaught_exceptions();
   double wait_seconds_ = 0;
 };
 

@@ -34,10 +34,11 @@ class Service {
       if (first == 0) kind = kind_of_any(question.kind);
       if (kind == TeacherQuestion::Kind::End) continue;
       const std::vector<Tensor> answer = kind == TeacherQuestion::Kind::Name ? name() : run(question);
-      if (asker >= ranks_.num_askers() || answer.front().numel() == 0) continue;
+      if (asker >= ranks_.num_askers()) continue;
       finish();
       for (const int to : ranks_.answered_ranks(asker))
-        for (const Tensor& rows : answer) sent_.push_back(ranks_.world().send_async(rows, to));
+        for (const Tensor& rows : answer)
+          if (rows.numel() > 0) sent_.push_back(ranks_.world().send_async(rows, to));
     }
     return kind != TeacherQuestion::Kind::End;
   }
@@ -64,7 +65,8 @@ class Service {
     return {text};
   }
 
-  /// Hidden states behind the layers that are asked for, and behind the last norm; on the host.
+  /// Whether this rank was asked to stop, hidden states behind the layers that are asked for, and behind the last norm;
+  /// on the host.
   std::vector<Tensor> run(const TeacherQuestion& question) const {
     const std::size_t n = question.columns.size() / 3;
     const auto column = [&](std::size_t c) {
@@ -87,7 +89,8 @@ class Service {
     };
     if (teacher_.streamed) teacher_.streamed->watch(pass);
     const Tensor hidden = teacher_.model->forward(off, pass).hidden.value;
-    std::vector<Tensor> answer;
+    const std::int64_t wants_stop = stop_requested() ? 1 : 0;
+    std::vector<Tensor> answer = {Tensor::from<std::int64_t>(rank_.host_memory(), {1}, {&wants_stop, 1})};
     for (const std::int64_t layer : question.layers) answer.push_back(layers.at(layer).in(rank_.host_memory()));
     answer.push_back(hidden.in(rank_.host_memory()));
     return answer;
@@ -109,7 +112,7 @@ void answer_with(Rank& rank, const TeacherRanks& ranks, const LoadedTeacher& tea
 }
 
 void serve_teacher(Rank& rank, const RunConfig& config, const TeacherRanks& ranks, const Log& log) {
-  catch_stop_signals();  // which the student's ranks answer, and end this
+  catch_stop_signals();  // of which the student's ranks hear with the next answer
   const RunConfig found = with_paths_found(config);
   const ModelSource source = open_model_together(rank, found.teacher->source, log);
   const nn::VocabularyRows tensors(*source.reader, source.config.vocabulary);

@@ -148,12 +148,21 @@ void beside_teacher(const std::string& theirs, const std::function<void(launch::
 }
 
 TEST(TeacherRanks, OfAnotherModelAreFound) {
-  const data::TokenBatch samples = GoldenModel("matching.h5").samples();
-  beside_teacher("ffffffffffffffff", [&](launch::RemoteTeacher& remote) {
-    EXPECT_THAT([&] { remote.take(samples); },
-                ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr(
-                    "the teacher of rank 1 has the fingerprint ffffffffffffffff, that of the student's ranks 0011")));
-  });
+  EXPECT_THAT([] { beside_teacher("ffffffffffffffff", [](launch::RemoteTeacher&) { FAIL(); }); },
+              ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr(
+                  "the teacher of rank 1 has the fingerprint ffffffffffffffff, that of the student's ranks 0011")));
+}
+
+// An error of either side ends both, with its words.
+TEST(TeacherRanks, StopWithTheStudent) {
+  EXPECT_THAT(
+      [] {
+        beside_teacher(fingerprint, [](launch::RemoteTeacher& remote) {
+          remote.ask({GoldenModel("matching.h5").samples()});
+          core::fail("the student cannot go on");
+        });
+      },
+      ::testing::ThrowsMessage<core::Error>(::testing::HasSubstr("the student cannot go on")));
 }
 
 // What was asked for and is not wanted any more does not stand in the way of what is; nor does nothing at all.
