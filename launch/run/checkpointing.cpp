@@ -113,10 +113,10 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
   };
   same("weights of data.sources", weights(was), weights(now));
   const auto shares = [](const RunConfig& config) {
-    std::string text;
-    if (!config.teacher) return text;
-    for (const std::vector<double>& of_source : teacher_shares(config)) text += fmt::format("{}", of_source);
-    return text;
+    std::string all;
+    if (!config.teacher) return all;
+    for (const std::vector<double>& of_source : teacher_shares(config)) all += fmt::format("{}", of_source);
+    return all;
   };
   same("shares of the teachers in each source", shares(was), shares(now));
   core::check(state.text.empty() || state.text == text,
