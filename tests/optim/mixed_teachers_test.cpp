@@ -97,7 +97,7 @@ void expect_near(const std::vector<double>& found, const nlohmann::json& expecte
 TEST(MixedTeachersTest, LossAndGradientsAreThoseOfTorchHoweverTheVocabularyIsCut) {
   for (const auto& [dtype, tolerance] : {std::pair{DType::F64, 1e-12}, {DType::F32, 3e-6}})
     for (const int ranks : {1, 2, 3})
-      testing::run_ranks(ranks, [&](testing::RankWorld& world) {
+      testing::run_ranks(ranks, [&, dtype = dtype, tolerance = tolerance](testing::RankWorld& world) {
         const Golden golden;
         const auto shared = parallel::make_tensor_comm(world.comm);
         nn::TensorComm& comm = *shared;
