@@ -49,8 +49,9 @@ void append_pair(const Document& chosen, const Document& rejected, TokenBatch& b
     batch.documents.push_back(part);
   };
   const std::int64_t rest = batch.sequence_length - std::ssize(chosen.ids) - std::ssize(rejected.ids);
-  check(rest >= 0 && !rejected.ids.empty(), "pair: {} and {} tokens, expected at most {} together", chosen.ids.size(),
-        rejected.ids.size(), batch.sequence_length);
+  check(rest >= 0 && !chosen.ids.empty() && !rejected.ids.empty(),
+        "pair: {} and {} tokens, expected some of each and at most {} together", chosen.ids.size(), rejected.ids.size(),
+        batch.sequence_length);
   std::int32_t part = 0;
   for (const Document* document : {&chosen, &rejected}) {
     const std::vector<std::int32_t>& ids = document->ids;

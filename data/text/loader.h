@@ -42,7 +42,7 @@ struct TokenBatch {
 struct Document;
 
 /// Appends a sequence of two responses, each behind its prompt: both whole, filled up with the last token, as a third
-/// document without a target. Throws where they have more than sequence_length tokens, or none.
+/// document without a target. Throws where they have more than sequence_length tokens, or one has none.
 void append_pair(const Document& chosen, const Document& rejected, TokenBatch& batch);
 
 struct LoaderOptions {

@@ -253,6 +253,15 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
     refuse("preference_loss, preference_accuracy or preference_margin: a reward head predicts no tokens");
 }
 
+/// Of fields that are given where another one, `beside`, is.
+struct RefusalBeside {
+  const ParsedConfig& parsed;
+  const char* beside;
+  void operator()(bool is_given, const char* field, const char* expected) const {
+    if (is_given) fail_usage("{}: {} is given with {}, expected {}", parsed.place_of(field), field, beside, expected);
+  }
+};
+
 /// What a teacher that does not run beside the student cannot give.
 void check_cached_objective(const RunConfig& config, const ParsedConfig& parsed) {
   const ObjectiveConfig& c = config.objective;
@@ -285,10 +294,7 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
     return;
   }
   const ObjectiveConfig& c = config.objective;
-  const auto refuse = [&](bool is_given, const char* field, const char* expected) {
-    if (is_given)
-      fail_usage("{}: {} is given with parallel.teacher_ranks, expected {}", parsed.place_of(field), field, expected);
-  };
+  const RefusalBeside refuse{parsed, "parallel.teacher_ranks"};
   refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache", "one of the two");
   refuse(config.train.cuda_graph, "train.cuda_graph", "false: a step waits for other ranks");
   refuse(config.student_init && config.student_init->vocabulary_count > 0, "student_init.vocabulary_count",
@@ -324,9 +330,7 @@ void check_pairs(const RunConfig& config, const ParsedConfig& parsed) {
                  parsed.place_of(fmt::format("evaluation.set[{}].format", i)),
                  fmt::format("evaluation.set[{}].format", i));
   if (!c.has_pairs()) return;
-  const auto refuse = [&](bool is_given, const char* field, const char* expected) {
-    if (is_given) fail_usage("{}: {} is given with {}, expected {}", parsed.place_of(field), field, asked, expected);
-  };
+  const RefusalBeside refuse{parsed, asked};
   refuse(c.preference && c.reward, "objective.reward", "one of both");
   refuse(config.train.cuda_graph, "train.cuda_graph", "false: steps have sequences of other lengths");
   refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache",
@@ -342,10 +346,7 @@ void check_pairs(const RunConfig& config, const ParsedConfig& parsed) {
 void check_bridge(const RunConfig& config, const ParsedConfig& parsed) {
   const ObjectiveConfig& c = config.objective;
   if (c.bridge == Bridge::None) return;
-  const auto refuse = [&](bool is_given, const char* field, const char* expected) {
-    if (is_given)
-      fail_usage("{}: {} is given with objective.bridge, expected {}", parsed.place_of(field), field, expected);
-  };
+  const RefusalBeside refuse{parsed, "objective.bridge"};
   refuse(config.student_init.has_value(), "student_init", "a section model: the teacher's rows are of other tokens");
   refuse(config.teacher && !config.teacher->cache.empty(), "teacher.cache",
          "none: the teacher runs beside the student");
@@ -413,10 +414,7 @@ void check_teachers(const RunConfig& config, const ParsedConfig& parsed) {
     if (others[k].source.empty())
       fail_usage("{0}: teacher.others[{1}].source is not given, expected a model",
                  parsed.place_of(fmt::format("teacher.others[{}]", k)), k);
-  const auto refuse = [&](bool is_given, const char* field, const char* expected) {
-    if (is_given)
-      fail_usage("{}: {} is given with teacher.others, expected {}", parsed.place_of(field), field, expected);
-  };
+  const RefusalBeside refuse{parsed, "teacher.others"};
   refuse(!config.teacher->cache.empty(), "teacher.cache", "none: a cache is of one teacher");
   refuse(config.parallel.teacher_ranks > 0, "parallel.teacher_ranks", "0: those ranks hold one teacher");
   refuse(config.objective.bridge != Bridge::None, "objective.bridge", "NO_BRIDGE: a bridge leads to one teacher");

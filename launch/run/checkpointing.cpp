@@ -1,5 +1,4 @@
 #include "launch/run/checkpointing.h"
-#include "launch/config/teacher_shares.h"
 
 #include <fmt/ranges.h>
 

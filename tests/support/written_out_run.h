@@ -29,6 +29,16 @@ inline constexpr std::int64_t num_byte_tokens = 257;
 inline constexpr const char* in_float64 =
     "precision { compute: FLOAT64 master: FLOAT64 gradient: FLOAT64 reduction: FLOAT64 frozen_storage: FLOAT64 }\n";
 
+/// A teacher with experts, of the folder's text; without precision.
+inline constexpr const char* teacher_of_experts_job = R"(
+model {
+  vocabulary: 264 width: 16 num_layers: 4 num_heads: 2 max_positions: 64
+  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 }
+}
+data { text: "text" tokenizer: "bytes" sequence_length: 24 held_out_fraction: 0.35 }
+optimizer { rate: 2e-2 } schedule { warmup_steps: 0 } batch { sequences_per_step: 4 } train { steps: 4 threads: 1 }
+)";
+
 /// The documents text/FIRST.txt to text/LAST.txt of the folder, a byte a token.
 std::shared_ptr<const data::TokenFile> byte_token_file(const RunFolder& folder, int first, int last);
 

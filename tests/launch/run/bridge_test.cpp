@@ -12,6 +12,7 @@
 #include "launch/run/step.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/step_layouts.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck {
@@ -20,6 +21,7 @@ namespace {
 using core::DType;
 using ::testing::ElementsAre;
 using testing::GoldenModel;
+using testing::StepLayout;
 
 using Merges = std::vector<std::pair<std::string, std::string>>;
 const Merges of_student = {{"t", "h"}, {"i", "n"}, {"e", "n"}, {"th", "e"}, {"a", "t"}, {"\xc3", "\xa9"}},
@@ -69,19 +71,20 @@ launch::TokenizerBridge bridge_of(const GoldenModel& golden, const launch::Rank&
   return {tokenizer(all, of_student, false), tokenizer(all, of_teacher, true), std::move(teacher)};
 }
 
-struct Layout {
-  const char* name;
-  int ranks;
-  std::int64_t micro_batches = 1;
-  bool sequence_parallel = false;
-  bool recompute = false;
-};
+void expect_spans(const GoldenModel& golden, const std::optional<launch::SpanResult>& found, double tolerance) {
+  ASSERT_TRUE(found);
+  EXPECT_EQ(static_cast<double>(found->spans), golden.value("/loss/spans"));
+  EXPECT_NEAR(found->kl, golden.value("/loss/kl"), tolerance);
+  EXPECT_NEAR(found->share, golden.value("/loss/share"), 1e-12);
+  EXPECT_NEAR(found->bits_per_byte, golden.value("/loss/bits_per_byte"), tolerance);
+  EXPECT_NEAR(found->teacher_bits_per_byte, golden.value("/loss/teacher_bits_per_byte"), tolerance);
+}
 
-class BridgeLayouts : public ::testing::TestWithParam<Layout> {};
+class BridgeLayouts : public ::testing::TestWithParam<StepLayout> {};
 
 TEST_P(BridgeLayouts, LossAndGradientsAreThoseOfPyTorch) {
   const GoldenModel golden("bridge.h5");
-  const Layout& layout = GetParam();
+  const StepLayout& layout = GetParam();
   for (const DType dtype : {DType::F64, DType::F32})
     testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
       launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
@@ -101,37 +104,24 @@ TEST_P(BridgeLayouts, LossAndGradientsAreThoseOfPyTorch) {
       EXPECT_NEAR(result.loss(), golden.value("/loss/total"), tolerance);
       EXPECT_EQ(result.head.tokens, golden.number("num_valid"));
       EXPECT_NEAR(result.head.ce / result.head.tokens, golden.value("/loss/ce"), tolerance);
-      ASSERT_TRUE(result.spans);
-      EXPECT_EQ(static_cast<double>(result.spans->spans), golden.value("/loss/spans"));
-      EXPECT_NEAR(result.spans->kl, golden.value("/loss/kl"), tolerance);
-      EXPECT_NEAR(result.spans->share, golden.value("/loss/share"), 1e-12);
-      EXPECT_NEAR(result.spans->bits_per_byte, golden.value("/loss/bits_per_byte"), tolerance);
-      EXPECT_NEAR(result.spans->teacher_bits_per_byte, golden.value("/loss/teacher_bits_per_byte"), tolerance);
+      expect_spans(golden, result.spans, tolerance);
       EXPECT_LE(golden.worst_gradient_error(student.parameters()), dtype == DType::F64 ? 1e-7 : 1e-4);
 
       launch::HeldOut held_out(rank, {.samples = samples_of(golden)}, nullptr, -1, nullptr, &bridge);
       const launch::Evaluation measured = held_out.evaluate(student).held_out;
-      ASSERT_TRUE(measured.spans);
-      EXPECT_EQ(static_cast<double>(measured.spans->spans), golden.value("/loss/spans"));
-      EXPECT_NEAR(measured.spans->kl, golden.value("/loss/kl"), tolerance);
-      EXPECT_NEAR(measured.spans->share, golden.value("/loss/share"), 1e-12);
-      EXPECT_NEAR(measured.spans->bits_per_byte, golden.value("/loss/bits_per_byte"), tolerance);
-      EXPECT_NEAR(measured.spans->teacher_bits_per_byte, golden.value("/loss/teacher_bits_per_byte"), tolerance);
+      expect_spans(golden, measured.spans, tolerance);
       EXPECT_NEAR(measured.cross_entropy, golden.value("/loss/ce"), tolerance);
       EXPECT_FALSE(measured.has_teacher());
     });
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, BridgeLayouts,
-                         ::testing::Values(Layout{"dp1", 1}, Layout{"dp1", 1, 3}, Layout{"dp1", 1, 2, false, true},
-                                           Layout{"dp2", 2}, Layout{"dp2", 2, 2}, Layout{"dp4", 4, 3}, Layout{"tp2", 2},
-                                           Layout{"tp2", 2, 2, true}, Layout{"ep2", 2},
-                                           Layout{"ep2", 2, 2, false, true}, Layout{"tp2ep2", 4}),
-                         [](const auto& layout) {
-                           return fmt::format("{}_in_{}{}{}", layout.param.name, layout.param.micro_batches,
-                                              layout.param.sequence_parallel ? "_sequence" : "",
-                                              layout.param.recompute ? "_recompute" : "");
-                         });
+                         ::testing::Values(StepLayout{"dp1", 1}, StepLayout{"dp1", 1, 3},
+                                           StepLayout{"dp1", 1, 2, false, true}, StepLayout{"dp2", 2},
+                                           StepLayout{"dp2", 2, 2}, StepLayout{"dp4", 4, 3}, StepLayout{"tp2", 2},
+                                           StepLayout{"tp2", 2, 2, true}, StepLayout{"ep2", 2},
+                                           StepLayout{"ep2", 2, 2, false, true}, StepLayout{"tp2ep2", 4}),
+                         testing::name_of_layout);
 
 /// In memory that the host cannot read, as a GPU's is: the same bits, and no more reads than of text.
 TEST(Bridge, StepsNeedNoHand) {

@@ -8,6 +8,7 @@
 #include "launch/run/step.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/step_layouts.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck {
@@ -15,26 +16,14 @@ namespace {
 
 using core::DType;
 using testing::GoldenModel;
+using testing::pairs_of;
+using testing::StepLayout;
 
-launch::StepText pairs_of(const GoldenModel& golden) {
-  launch::StepText text(golden.samples());
-  text.num_pairs = text.num_sequences;
-  return text;
-}
-
-struct Layout {
-  const char* name;
-  int ranks;
-  std::int64_t micro_batches = 1;
-  bool sequence_parallel = false;
-  bool recompute = false;
-};
-
-class RewardLayouts : public ::testing::TestWithParam<Layout> {};
+class RewardLayouts : public ::testing::TestWithParam<StepLayout> {};
 
 TEST_P(RewardLayouts, LossAndGradientsAreThoseOfPyTorch) {
   const GoldenModel golden("rewards.h5");
-  const Layout& layout = GetParam();
+  const StepLayout& layout = GetParam();
   const nn::ModelConfig config = nn::with_reward_head(golden.config());
   for (const DType dtype : {DType::F64, DType::F32})
     for (const std::string group : {"/plain", "/centred"})
@@ -65,15 +54,12 @@ TEST_P(RewardLayouts, LossAndGradientsAreThoseOfPyTorch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, RewardLayouts,
-                         ::testing::Values(Layout{"dp1", 1}, Layout{"dp1", 1, 3}, Layout{"dp1", 1, 2, false, true},
-                                           Layout{"dp2", 2}, Layout{"dp4", 4, 3}, Layout{"tp2", 2},
-                                           Layout{"tp2", 2, 2, true}, Layout{"ep2", 2},
-                                           Layout{"ep2", 2, 2, false, true}, Layout{"etp2", 2}, Layout{"tp2ep2", 4}),
-                         [](const auto& layout) {
-                           return fmt::format("{}_in_{}{}{}", layout.param.name, layout.param.micro_batches,
-                                              layout.param.sequence_parallel ? "_sequence" : "",
-                                              layout.param.recompute ? "_recompute" : "");
-                         });
+                         ::testing::Values(StepLayout{"dp1", 1}, StepLayout{"dp1", 1, 3},
+                                           StepLayout{"dp1", 1, 2, false, true}, StepLayout{"dp2", 2},
+                                           StepLayout{"dp4", 4, 3}, StepLayout{"tp2", 2}, StepLayout{"tp2", 2, 2, true},
+                                           StepLayout{"ep2", 2}, StepLayout{"ep2", 2, 2, false, true},
+                                           StepLayout{"etp2", 2}, StepLayout{"tp2ep2", 4}),
+                         testing::name_of_layout);
 
 /// A step of rewards in memory that the host cannot read, as a GPU's is: the same bits, and no more reads than of text.
 TEST(Reward, StepsNeedNoHand) {

@@ -15,15 +15,6 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-constexpr const char* teacher_job = R"(
-model {
-  vocabulary: 264 width: 16 num_layers: 4 num_heads: 2 max_positions: 64
-  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 }
-}
-data { text: "text" tokenizer: "bytes" sequence_length: 24 held_out_fraction: 0.35 }
-optimizer { rate: 2e-2 } schedule { warmup_steps: 0 } batch { sequences_per_step: 4 } train { steps: 4 threads: 1 }
-)";
-
 constexpr const char* distill_job = R"(
 teacher { source: "teacher" }
 student_init { num_layers: 2 choice: LIST layers: [0, 2] }
@@ -90,7 +81,7 @@ double router_loss(const WrittenOut::Pass& ours, WrittenOut& student, const Writ
 // Layers with experts between dense ones: a student of the former is held to what they were, wherever it spreads.
 TEST(EndToEnd, RoutersOfLayersBetweenDenseOnesAreMatched) {
   const RunFolder folder("matches_mixed");
-  folder.write("teacher.textproto", teacher_job);
+  folder.write("teacher.textproto", teacher_of_experts_job);
   folder.write("job.textproto", distill_job);
   folder.succeed(
       "train teacher.textproto --out teacher --set model.num_layers=6 --set model.mlp_width=20 --set "
@@ -104,7 +95,7 @@ TEST(EndToEnd, RoutersOfLayersBetweenDenseOnesAreMatched) {
 
 TEST(EndToEnd, RoutersAndBlocksAreMatched) {
   const RunFolder folder("matches");
-  folder.write("teacher.textproto", std::string(teacher_job) + in_float64);
+  folder.write("teacher.textproto", std::string(teacher_of_experts_job) + in_float64);
   folder.write("job.textproto", std::string(distill_job) + in_float64);
   ASSERT_EQ(folder.limbeck("train teacher.textproto --out teacher").code, 0);
   const auto run = [&](const std::string& arguments, int ranks = 1) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "launch/run/model_source.h"
+#include "tests/support/state_values.h"
 #include "tests/support/written_out_run.h"
 
 namespace limbeck::testing {
@@ -53,14 +54,8 @@ std::string pairs() {
 /// All tensors of a model, by name.
 std::map<std::string, std::vector<double>> values_in(const std::filesystem::path& model) {
   const launch::ModelSource source = launch::open_model(model);
-  std::map<std::string, std::vector<double>> values;
-  for (const auto& [name, info] : source.reader->tensors()) {
-    if (!core::is_of_model(name)) continue;
-    core::StateEntry entry =
-        core::StateEntry::whole(core::Tensor::empty(core::Memory::cpu(1), core::DType::F64, info.shape));
-    source.reader->read(name, entry);
-    values[name] = core::host_values<double>(entry.tensor);
-  }
+  auto values = state_values<double>(*source.reader);
+  std::erase_if(values, [](const auto& value) { return !core::is_of_model(value.first); });
   return values;
 }
 

@@ -12,15 +12,6 @@ namespace {
 using nlohmann::json;
 using ::testing::HasSubstr;
 
-constexpr const char* teacher_job = R"(
-model {
-  vocabulary: 264 width: 16 num_layers: 4 num_heads: 2 max_positions: 64
-  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 }
-}
-data { text: "text" tokenizer: "bytes" sequence_length: 24 held_out_fraction: 0.35 }
-optimizer { rate: 2e-2 } schedule { warmup_steps: 0 } batch { sequences_per_step: 4 } train { steps: 4 threads: 1 }
-)";
-
 constexpr const char* distill_job = R"(
 teacher { source: "teacher" }
 student_init { num_layers: 2 choice: LIST layers: [0, 2] }
@@ -38,7 +29,7 @@ evaluation { set { name: "again" text: "text" } }
 )";
 
 void write_jobs(const RunFolder& folder) {
-  folder.write("teacher.textproto", std::string(teacher_job) + in_float64);
+  folder.write("teacher.textproto", std::string(teacher_of_experts_job) + in_float64);
   folder.write("job.textproto", std::string(distill_job) + in_float64);
   folder.succeed("train teacher.textproto --out teacher");
 }
@@ -107,11 +98,12 @@ TEST(TeacherRankRuns, AreRefusedWhereTheTeacherIsAskedForMore) {
   expect("--set objective.sampled_text.by=TEACHER", "expected STUDENT: the teacher's ranks do not generate");
   expect("--set parallel.teacher_ranks=0 --set parallel.teacher_layout=tp2",
          "parallel.teacher_layout is given without parallel.teacher_ranks");
-  // What fails on either side ends both.
+  // A teacher that is not there is said once.
   std::filesystem::rename(folder.path() / "teacher", folder.path() / "away");
   const Outcome lost = folder.limbeck("distill job.textproto --out x --set parallel.teacher_ranks=1", 2);
   EXPECT_NE(lost.code, 0);
-  EXPECT_THAT(lost.output, HasSubstr("teacher"));
+  EXPECT_EQ(lost.lines_with("limbeck: error: ").size(), 1U) << lost.output;
+  EXPECT_THAT(lost.output, HasSubstr("teacher: there is no such file or folder, expected a model"));
 }
 
 }  // namespace
