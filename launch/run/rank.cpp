@@ -28,6 +28,7 @@ namespace {
 
 std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldComm>& world, const std::string& text) {
   const parallel::Layout layout = parallel::parse_layout(text);
+  if (layout.cp > 1 || layout.pp > 1) core::fail_usage("layout '{}': axes cp and pp are not built yet", text);
   parallel::check_world(layout, world->size());
   return std::make_unique<parallel::Mesh>(world, layout);
 }

@@ -13,7 +13,7 @@ using core::Tensor;
 constexpr std::int64_t alignment = 64;  // bytes; of each gradient in its bucket
 
 /// The ranks that have the parts of a gradient.
-enum class Group : std::uint8_t { Dp, Edp, DpTp };
+enum class Group : std::uint8_t { Data, Edp, DataTp };
 constexpr std::size_t num_groups = 3;
 
 Group group_of(const Parameter& p) {
@@ -22,7 +22,7 @@ Group group_of(const Parameter& p) {
       return a.axis == axis && a.role == core::AxisRole::PartialGradient;
     });
   };
-  return is_partial_over("edp") ? Group::Edp : is_partial_over("tp") ? Group::DpTp : Group::Dp;
+  return is_partial_over("edp") ? Group::Edp : is_partial_over("tp") ? Group::DataTp : Group::Data;
 }
 
 /// Groups of their own for these reductions, by Group. All of them, in one order: which ones a rank needs, and in which
@@ -30,9 +30,9 @@ Group group_of(const Parameter& p) {
 std::vector<std::shared_ptr<WorldComm>> make_groups(const Mesh& mesh) {
   const auto over = [](WorldComm& ranks, const char* name) { return ranks.split(0, ranks.rank(), name); };
   std::vector<std::shared_ptr<WorldComm>> groups;
-  groups.push_back(over(mesh.dp(), "dp gradients"));
+  groups.push_back(over(mesh.data(), "dp gradients"));
   groups.push_back(over(mesh.edp(), "edp gradients"));
-  groups.push_back(over(mesh.world(), "dp tp gradients"));  // no other axis holds dense parameters
+  groups.push_back(over(mesh.stage(), "dp tp gradients"));  // no other axis holds dense parameters
   return groups;
 }
 
@@ -49,7 +49,7 @@ GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& me
     std::vector<Parameter*> parameters;
     std::int64_t bytes = 0;
     std::size_t last = 0;
-    Group group = Group::Dp;
+    Group group = Group::Data;
   };
   std::vector<Open> closed;
   std::array<Open, num_groups> open;

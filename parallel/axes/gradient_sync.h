@@ -21,9 +21,9 @@ class GradientSync {
   static constexpr std::int64_t default_bucket_bytes = std::int64_t{25} << 20;
 
   /// Parameters that are not frozen get a pinned slot->grad of their value's shape and `dtype` (the gradient dtype).
-  /// Dense ones are reduced over dp, or dp and tp where both have parts of the gradient, experts over edp. A bucket
-  /// closes once it holds `bucket_bytes`. Collective: groups of its own are made, so that reductions do not stand
-  /// before other collectives.
+  /// Dense ones are reduced over dp x cp, or dp x cp x tp where all have parts of the gradient, experts over edp. A
+  /// bucket closes once it holds `bucket_bytes`. Collective: groups of its own are made, so that reductions do not
+  /// stand before other collectives.
   GradientSync(const core::ParameterList& parameters, const Mesh& mesh, const core::MemoryPtr& memory,
                core::DType dtype = core::DType::F32, std::int64_t bucket_bytes = default_bucket_bytes);
   ~GradientSync();

@@ -3,8 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cstdlib>
 #include <numeric>
 #include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "core/slice.h"
 
@@ -12,39 +17,85 @@ namespace limbeck::parallel {
 
 using core::fail_usage;
 
+namespace {
+
+using NamedSize = std::pair<std::string_view, int Layout::*>;
+constexpr std::array<NamedSize, 6> axes{{{"dp", &Layout::dp},
+                                         {"cp", &Layout::cp},
+                                         {"tp", &Layout::tp},
+                                         {"pp", &Layout::pp},
+                                         {"ep", &Layout::ep},
+                                         {"etp", &Layout::etp}}};
+constexpr int most_ranks = 1 << 20;
+
+/// An axis that is not named has one rank.
+int size_of(const Layout& layout, int Layout::*axis) { return std::max(layout.*axis, 1); }
+
+std::int64_t attention_ranks(const Layout& l) {
+  return std::int64_t{size_of(l, &Layout::tp)} * size_of(l, &Layout::cp) * size_of(l, &Layout::pp);
+}
+std::int64_t expert_ranks(const Layout& l) {
+  return std::int64_t{size_of(l, &Layout::ep)} * size_of(l, &Layout::etp) * size_of(l, &Layout::pp);
+}
+
+bool fits(const Layout& layout, int num_ranks) {
+  if (layout.dp > 0) return layout.num_ranks() == num_ranks;
+  return num_ranks % attention_ranks(layout) == 0 && num_ranks % expert_ranks(layout) == 0;
+}
+
+/// The layouts that fit and differ from this one in the size of one axis, by as little as possible: "dp2ep2, tp2".
+std::string nearest(const Layout& layout, int num_ranks) {
+  std::vector<std::pair<int, std::string>> found;
+  for (const auto& [name, axis] : axes) {
+    if (layout.*axis == 0) continue;
+    Layout other = layout;
+    int best = 0;
+    for (int size = 1; size <= num_ranks; ++size) {
+      other.*axis = size;
+      if (fits(other, num_ranks) && (best == 0 || std::abs(size - layout.*axis) < std::abs(best - layout.*axis)))
+        best = size;
+    }
+    if (best == 0) continue;
+    other.*axis = best;
+    std::string text;
+    for (const auto& [part, of] : axes)
+      if (other.*of > 0) text += fmt::format("{}{}", part, other.*of);
+    found.emplace_back(std::abs(best - layout.*axis), text);
+  }
+  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::string> texts;
+  for (const auto& [distance, text] : found) texts.push_back(text);
+  return texts.empty() ? "dp" + std::to_string(num_ranks) : fmt::format("{}", fmt::join(texts, ", "));
+}
+
+}  // namespace
+
 int Layout::num_ranks() const {
   int product = 1;
-  for (const int size : {dp, tp, ep, etp}) product *= std::max(size, 1);
+  for (const auto& [name, axis] : axes) product *= size_of(*this, axis);
   return product;
 }
 
 Layout parse_layout(std::string_view text) {
-  constexpr std::array later{"cp", "pp", "edp"};
-  constexpr int most_ranks = 1 << 20;
   const auto is_letter = [](char c) { return c >= 'a' && c <= 'z'; };
   Layout layout{.text = std::string(text)};
-  const std::array<std::pair<std::string_view, int*>, 4> axes{
-      {{"dp", &layout.dp}, {"tp", &layout.tp}, {"ep", &layout.ep}, {"etp", &layout.etp}}};
   if (text.empty()) fail_usage("layout '': expected axes and their sizes, such as dp2ep2");
   std::int64_t product = 1;
   std::size_t at = 0;
   while (at < text.size()) {
     const std::size_t start = at;
     while (at < text.size() && is_letter(text[at])) ++at;
-    const std::string_view axis = text.substr(start, at - start);
-    if (std::find(later.begin(), later.end(), axis) != later.end())
-      fail_usage("layout '{}': axis {} at position {} is not built yet, expected dp, tp, ep or etp", text, axis,
-                 start + 1);
-    const auto found = std::find_if(axes.begin(), axes.end(), [&](const auto& a) { return a.first == axis; });
+    const std::string_view name = text.substr(start, at - start);
+    const auto found = std::find_if(axes.begin(), axes.end(), [&](const auto& a) { return a.first == name; });
     if (found == axes.end())
-      fail_usage("layout '{}': '{}' at position {} is no axis, expected dp, tp, ep or etp", text,
-                 axis.empty() ? text.substr(start, 1) : axis, start + 1);
-    int& size = *found->second;
-    if (size > 0) fail_usage("layout '{}': axis {} at position {} is named twice", text, axis, start + 1);
+      fail_usage("layout '{}': '{}' at position {} is no axis, expected dp, cp, tp, pp, ep or etp", text,
+                 name.empty() ? text.substr(start, 1) : name, start + 1);
+    int& size = layout.*(found->second);
+    if (size > 0) fail_usage("layout '{}': axis {} at position {} is named twice", text, name, start + 1);
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data() + at, end, size);
     if (error != std::errc() || size < 1 || size > 65536)
-      fail_usage("layout '{}': expected a size from 1 to 65536 after {} at position {}", text, axis, at + 1);
+      fail_usage("layout '{}': expected a size from 1 to 65536 after {} at position {}", text, name, at + 1);
     at = static_cast<std::size_t>(stop - text.data());
     product *= size;
     if (product > most_ranks) fail_usage("layout '{}': more than {} ranks", text, most_ranks);
@@ -53,26 +104,38 @@ Layout parse_layout(std::string_view text) {
 }
 
 void check_world(const Layout& layout, int num_ranks) {
-  const int named = layout.num_ranks();
-  if (layout.dp > 0) {
-    if (num_ranks != named)
-      fail_usage("layout '{}': the world has {} ranks, expected {}", layout.text, num_ranks, named);
-    return;
-  }
-  const int factor = std::lcm(std::max(layout.tp, 1), std::max(layout.ep, 1) * std::max(layout.etp, 1));
-  if (num_ranks % factor != 0)
-    fail_usage("layout '{}': the world has {} ranks, expected a multiple of {}", layout.text, num_ranks, factor);
+  if (fits(layout, num_ranks)) return;
+  const std::string others = nearest(layout, num_ranks);
+  if (layout.dp > 0)
+    fail_usage("layout '{}': the world has {} ranks, expected {}; {} ranks can be {}", layout.text, num_ranks,
+               layout.num_ranks(), num_ranks, others);
+  const bool of_attention = num_ranks % attention_ranks(layout) != 0;
+  fail_usage(
+      "layout '{}': the world has {} ranks, expected a multiple of {}, for {} = {} does not divide it; {} ranks can be "
+      "{}",
+      layout.text, num_ranks, std::lcm(attention_ranks(layout), expert_ranks(layout)),
+      of_attention ? "tp cp pp" : "ep etp pp", of_attention ? attention_ranks(layout) : expert_ranks(layout), num_ranks,
+      others);
 }
 
 Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout)
-    : layout_(layout), etp_(std::max(layout.etp, 1)), world_(std::move(world)) {
+    : layout_(layout), etp_(size_of(layout, &Layout::etp)), world_(std::move(world)) {
   check_world(layout_, world_->size());
-  const int tp = std::max(layout_.tp, 1);
-  const int experts = std::max(layout_.ep, 1) * etp_;
+  const int tp = size_of(layout_, &Layout::tp);
+  const int replica = tp * size_of(layout_, &Layout::cp);  // ranks of a stage with the same sequences
+  const int experts = size_of(layout_, &Layout::ep) * etp_;
+  const int num_stages = size_of(layout_, &Layout::pp);
   const int rank = world_->rank();
-  dp_ = world_->split(rank % tp, rank, "dp");
+  const int in_stage = world_->size() / num_stages;
+  const int stage = rank / in_stage;
+  const int place = rank % in_stage;
+  stage_ = num_stages == 1 ? world_ : world_->split(stage, rank, "stage");
+  pp_ = world_->split(place, rank, "pp");
+  dp_ = world_->split(stage * replica + place % replica, rank, "dp");
+  cp_ = world_->split(rank / replica * tp + rank % tp, rank, "cp");
+  data_ = replica == tp ? dp_ : world_->split(stage * tp + place % tp, rank, "data");
   tp_ = world_->split(rank / tp, rank, "tp");
-  edp_ = world_->split(rank % experts, rank, "edp");
+  edp_ = world_->split(stage * experts + place % experts, rank, "edp");
   experts_ = world_->split(rank / experts, rank, "experts");
   etp_group_ = world_->split(rank / etp_, rank, "etp");
 }
@@ -108,8 +171,9 @@ void place(core::Parameter& parameter, const Mesh& mesh, const core::Cut& cut) {
   else
     parameter.placement.push_back(
         {.axis = "tp", .role = cut.sees_share ? AxisRole::PartialGradient : AxisRole::Replicated});
-  parameter.placement.push_back({.axis = "dp", .role = AxisRole::PartialGradient});
-  parameter.first_replica = mesh.dp().rank() == 0 && (is_cut || mesh.tp().rank() == 0);
+  for (const char* axis : {"dp", "cp"})
+    parameter.placement.push_back({.axis = axis, .role = AxisRole::PartialGradient});
+  parameter.first_replica = mesh.data().rank() == 0 && (is_cut || mesh.tp().rank() == 0);
 }
 
 }  // namespace limbeck::parallel

@@ -5,8 +5,8 @@
 //     mesh.dp().all_reduce(x, core::Reduce::Sum);
 //
 // Two views of the same ranks. Attention: dp = world / (tp cp pp). Experts: edp = world / (ep etp pp), so that experts
-// are folded over data and tensor parallelism: `ep2` alone is 2 ranks with dp 2, ep 2, edp 1. Neighbours share the
-// most: tp is the fastest axis of the first view, then dp; etp of the second, then ep, then edp.
+// are folded over data, context and tensor parallelism: `ep2` alone is 2 ranks with dp 2, ep 2, edp 1. Neighbours share
+// the most: tp is the fastest axis of the first view, then cp, dp and pp; etp of the second, then ep, edp and pp.
 #pragma once
 
 #include <memory>
@@ -22,7 +22,9 @@ namespace limbeck::parallel {
 struct Layout {
   std::string text;
   int dp = 0;
+  int cp = 0;
   int tp = 0;
+  int pp = 0;
   int ep = 0;
   int etp = 0;
   /// The product of the named axes: the world that the layout needs unless another is given.
@@ -33,7 +35,8 @@ struct Layout {
 Layout parse_layout(std::string_view text);
 
 /// Throws a UsageError unless a world of `num_ranks` can have this layout: the product of its axes if it names dp, else
-/// a multiple of tp and of ep * etp (which may fold over the same ranks: `tp2ep2` also runs on 2).
+/// a multiple of tp cp pp and of ep etp pp (which may fold over the same ranks: `tp2ep2` also runs on 2). The message
+/// says which division fails, and the nearest layouts that such a world can have.
 void check_world(const Layout& layout, int num_ranks);
 
 /// A rank's place along an axis.
@@ -48,9 +51,13 @@ class Mesh {
   Mesh(std::shared_ptr<WorldComm> world, const Layout& layout);
 
   WorldComm& world() const { return *world_; }
-  WorldComm& dp() const { return *dp_; }            // ranks with different data, `tp` apart
-  WorldComm& tp() const { return *tp_; }            // consecutive ranks with the same data, over which tensors are cut
-  WorldComm& edp() const { return *edp_; }          // ranks that hold the same part of the experts, `ep * etp` apart
+  WorldComm& pp() const { return *pp_; }        // ranks with the same place in each stage of the pipeline
+  WorldComm& stage() const { return *stage_; }  // consecutive ranks that hold the same layers
+  WorldComm& dp() const { return *dp_; }        // ranks of a stage with different sequences, `cp * tp` apart
+  WorldComm& cp() const { return *cp_; }        // ranks with other tokens of the same sequences, `tp` apart
+  WorldComm& data() const { return *data_; }    // dp x cp: ranks of a stage with different tokens
+  WorldComm& tp() const { return *tp_; }        // consecutive ranks with the same tokens, over which tensors are cut
+  WorldComm& edp() const { return *edp_; }      // ranks that hold the same part of the experts, `ep * etp` apart
   WorldComm& experts() const { return *experts_; }  // consecutive ranks that hold all experts together, by ep, then etp
   Axis ep() const { return {experts_->rank() / etp_, experts_->size() / etp_}; }  // whole experts are dealt along it
   Axis etp() const { return {experts_->rank() % etp_, etp_}; }                    // each expert is cut along it
@@ -64,13 +71,13 @@ class Mesh {
  private:
   Layout layout_;
   int etp_;
-  std::shared_ptr<WorldComm> world_, dp_, tp_, edp_, experts_, etp_group_;
+  std::shared_ptr<WorldComm> world_, stage_, pp_, data_, dp_, cp_, tp_, edp_, experts_, etp_group_;
 };
 
 /// Fills placement and first_replica. A dense parameter is cut over tp as `cut` says, or whole on every rank with equal
-/// gradients over tp (partial ones where it sees a share of the tokens); its gradient is partial over dp. An expert
-/// parameter [E,...] (experts stacked) is cut along E over ep and within over etp, its gradient partial over edp;
-/// throws a UsageError unless ep divides E. Parts may be uneven and empty.
+/// gradients over tp (partial ones where it sees a share of the tokens); its gradient is partial over dp and cp. An
+/// expert parameter [E,...] (experts stacked) is cut along E over ep and within over etp, its gradient partial over
+/// edp; throws a UsageError unless ep divides E. Parts may be uneven and empty.
 void place(core::Parameter& parameter, const Mesh& mesh, const core::Cut& cut);
 
 /// Throws a UsageError that names both unless `num_ranks` divides `num_experts`.

@@ -5,6 +5,8 @@
 #include <deque>
 #include <numeric>
 
+#include <fmt/format.h>
+
 #include "parallel/axes/expert_comm.h"
 #include "parallel/axes/gradient_sync.h"
 #include "parallel/axes/warm_up.h"
@@ -27,56 +29,67 @@ inline std::vector<int> divisors(int n) {
   return result;
 }
 
-/// Every layout without dp that a world can have, as text, with tp, ep and etp.
+/// Every layout without dp that a world can have, as text, with cp, tp, pp, ep and etp.
 struct Cutting {
-  int tp, ep, etp;
-  std::string text() const {
-    return "tp" + std::to_string(tp) + "ep" + std::to_string(ep) + "etp" + std::to_string(etp);
-  }
+  int cp, tp, pp, ep, etp;
+  std::string text() const { return fmt::format("cp{}tp{}pp{}ep{}etp{}", cp, tp, pp, ep, etp); }
 };
 inline std::vector<Cutting> cuttings(int num_ranks) {
   std::vector<Cutting> result;
-  for (const int tp : divisors(num_ranks))
-    for (const int experts : divisors(num_ranks))
-      for (const int etp : divisors(experts)) result.push_back({tp, experts / etp, etp});
+  for (const int pp : divisors(num_ranks))
+    for (const int replica : divisors(num_ranks / pp))
+      for (const int tp : divisors(replica))
+        for (const int experts : divisors(num_ranks / pp))
+          for (const int etp : divisors(experts)) result.push_back({replica / tp, tp, pp, experts / etp, etp});
   return result;
 }
 
 inline void mesh_groups_case(WorldComm& world) {
-  const int me = world.rank();
-  for (const auto& [tp, ep, etp] : cuttings(world.size())) {
-    const Mesh mesh(borrow(world), parse_layout(Cutting{tp, ep, etp}.text()));
-    const int experts = ep * etp;
-    EXPECT_EQ(mesh.dp().size(), world.size() / tp);
-    EXPECT_EQ(mesh.dp().rank(), me / tp);
-    EXPECT_EQ(mesh.tp().size(), tp);
-    EXPECT_EQ(mesh.tp().rank(), me % tp);
-    EXPECT_EQ(mesh.ep().size, ep);
-    EXPECT_EQ(mesh.ep().rank, me / etp % ep);
-    EXPECT_EQ(mesh.etp().size, etp);
-    EXPECT_EQ(mesh.etp().rank, me % etp);
-    EXPECT_EQ(mesh.experts().size(), experts);
-    EXPECT_EQ(mesh.edp().size(), world.size() / experts);
-    EXPECT_EQ(mesh.edp().rank(), me / experts);
+  // Where a rank is, by the definition: in the order of ranks, pp, dp, cp, tp; and pp, edp, ep, etp.
+  struct Place {
+    int pp, dp, cp, tp, edp, ep, etp;
+  };
+  for (const Cutting& cut : cuttings(world.size())) {
+    const Mesh mesh(borrow(world), parse_layout(cut.text()));
+    std::vector<Place> places;
+    const int dp = world.size() / (cut.pp * cut.cp * cut.tp), edp = world.size() / (cut.pp * cut.ep * cut.etp);
+    for (int p = 0; p < cut.pp; ++p)
+      for (int d = 0; d < dp; ++d)
+        for (int c = 0; c < cut.cp; ++c)
+          for (int t = 0; t < cut.tp; ++t) places.push_back({p, d, c, t, 0, 0, 0});
+    std::size_t next = 0;
+    for (int p = 0; p < cut.pp; ++p)
+      for (int d = 0; d < edp; ++d)
+        for (int e = 0; e < cut.ep; ++e)
+          for (int t = 0; t < cut.etp; ++t, ++next) places[next].edp = d, places[next].ep = e, places[next].etp = t;
+    const Place me = places[static_cast<std::size_t>(world.rank())];
+    EXPECT_EQ(mesh.ep().size, cut.ep);
+    EXPECT_EQ(mesh.ep().rank, me.ep);
+    EXPECT_EQ(mesh.etp().size, cut.etp);
+    EXPECT_EQ(mesh.etp().rank, me.etp);
     EXPECT_EQ(mesh.edp().name(), "edp");
-    // The members are the ones expected: the sum of their world ranks.
+    // A group's members, in its order: those that differ from this rank along its axes alone.
     const auto memory = Memory::cpu(1);
-    const auto sum_over = [&](WorldComm& group) {
-      Tensor x = Tensor::from<std::int64_t>(memory, {1}, std::vector<std::int64_t>{me});
-      group.all_reduce(x, Reduce::Sum);
-      return x.data<std::int64_t>()[0];
+    const auto expect = [&](WorldComm& group, const char* name, const auto& is_member) {
+      std::vector<std::int64_t> members;
+      for (int r = 0; r < world.size(); ++r)
+        if (is_member(places[static_cast<std::size_t>(r)])) members.push_back(r);
+      const auto size = static_cast<std::int64_t>(members.size());
+      ASSERT_EQ(group.size(), size) << name << " of " << cut.text();
+      Tensor all = Tensor::empty(memory, DType::I64, {size});
+      group.all_gather(Tensor::from<std::int64_t>(memory, {1}, std::vector<std::int64_t>{world.rank()}), all);
+      const std::vector<std::int64_t> found(all.data<std::int64_t>(), all.data<std::int64_t>() + size);
+      EXPECT_EQ(found, members) << name << " of " << cut.text();
     };
-    std::int64_t in_dp = 0, in_tp = 0, in_experts = 0, in_edp = 0;
-    for (int r = 0; r < world.size(); ++r) {
-      if (r % tp == me % tp) in_dp += r;
-      if (r / tp == me / tp) in_tp += r;
-      if (r / experts == me / experts) in_experts += r;
-      if (r % experts == me % experts) in_edp += r;
-    }
-    EXPECT_EQ(sum_over(mesh.dp()), in_dp);
-    EXPECT_EQ(sum_over(mesh.tp()), in_tp);
-    EXPECT_EQ(sum_over(mesh.experts()), in_experts);
-    EXPECT_EQ(sum_over(mesh.edp()), in_edp);
+    expect(mesh.stage(), "stage", [&](const Place& p) { return p.pp == me.pp; });
+    expect(mesh.pp(), "pp", [&](const Place& p) { return p.dp == me.dp && p.cp == me.cp && p.tp == me.tp; });
+    expect(mesh.dp(), "dp", [&](const Place& p) { return p.pp == me.pp && p.cp == me.cp && p.tp == me.tp; });
+    expect(mesh.cp(), "cp", [&](const Place& p) { return p.pp == me.pp && p.dp == me.dp && p.tp == me.tp; });
+    expect(mesh.data(), "data", [&](const Place& p) { return p.pp == me.pp && p.tp == me.tp; });
+    expect(mesh.tp(), "tp", [&](const Place& p) { return p.pp == me.pp && p.dp == me.dp && p.cp == me.cp; });
+    expect(mesh.edp(), "edp", [&](const Place& p) { return p.pp == me.pp && p.ep == me.ep && p.etp == me.etp; });
+    expect(mesh.experts(), "experts", [&](const Place& p) { return p.pp == me.pp && p.edp == me.edp; });
+    expect(mesh.along("etp"), "etp", [&](const Place& p) { return p.pp == me.pp && p.edp == me.edp && p.ep == me.ep; });
   }
 }
 
@@ -308,7 +321,7 @@ inline void placement_case(WorldComm& world) {
       Tensor written = Tensor::zeros(memory, DType::I64, {shape.numel()});
       auto* w = written.mutable_data<std::int64_t>();
       if (p.first_replica) core::for_each_element(p, [&](std::int64_t, std::int64_t global) { w[global] += 1; });
-      world.all_reduce(written, Reduce::Sum);
+      mesh.stage().all_reduce(written, Reduce::Sum);  // each stage has parameters of its own
       for (std::int64_t k = 0; k < written.numel(); ++k) EXPECT_EQ(w[k], 1) << cutting.text() << " " << shape.rank();
     }
     core::Parameter uneven;

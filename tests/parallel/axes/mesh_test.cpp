@@ -34,8 +34,7 @@ TEST(Layout, Parses) {
 TEST(Layout, BadOnesNameThePosition) {
   const std::vector<std::pair<std::string, std::string>> cases{
       {"", "expected axes"},
-      {"dp2pp2", "axis pp at position 4 is not built yet"},
-      {"edp2", "axis edp at position 1 is not built yet"},
+      {"edp2", "'edp' at position 1 is no axis, expected dp, cp, tp, pp, ep or etp"},
       {"dp2xx3", "'xx' at position 4 is no axis"},
       {"dp2,ep2", "',' at position 4 is no axis"},
       {"dp", "expected a size from 1 to 65536 after dp at position 3"},
@@ -66,6 +65,30 @@ TEST(Layout, MustFitTheWorld) {
   EXPECT_THROW(check_world(parse_layout("dp2"), 4), core::UsageError);
   EXPECT_THROW(check_world(parse_layout("ep4"), 2), core::UsageError);
   EXPECT_THROW(check_world(parse_layout("ep2"), 3), core::UsageError);
+  EXPECT_NO_THROW(check_world(parse_layout("pp2tp2ep2"), 4));
+  EXPECT_NO_THROW(check_world(parse_layout("pp2cp2dp2"), 8));
+  EXPECT_THROW(check_world(parse_layout("pp2tp2ep4"), 4), core::UsageError);
+}
+
+TEST(Layout, ThatDoesNotFitNamesTheDivisionAndItsNeighbours) {
+  const auto message = [](const char* layout, int ranks) -> std::string {
+    try {
+      check_world(parse_layout(layout), ranks);
+    } catch (const core::UsageError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(message("tp2ep3", 8),
+            "layout 'tp2ep3': the world has 8 ranks, expected a multiple of 6, for ep etp pp = 3 does not divide it; "
+            "8 ranks can be tp2ep2");
+  EXPECT_EQ(message("pp2tp3", 8),
+            "layout 'pp2tp3': the world has 8 ranks, expected a multiple of 6, for tp cp pp = 6 does not divide it; "
+            "8 ranks can be tp2pp2");
+  EXPECT_EQ(message("dp2tp2", 8), "layout 'dp2tp2': the world has 8 ranks, expected 4; 8 ranks can be dp4tp2, dp2tp4");
+  EXPECT_EQ(message("tp3ep3", 4),
+            "layout 'tp3ep3': the world has 4 ranks, expected a multiple of 3, for tp cp pp = 3 does not divide it; "
+            "4 ranks can be dp4");
 }
 
 }  // namespace
