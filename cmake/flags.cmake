@@ -14,6 +14,10 @@ if(LIMBECK_SANITIZE)
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_link_options(limbeck_flags INTERFACE -fsanitize=${LIMBECK_SANITIZE})
 endif()
+# Of code that takes little time to run and much to compile: the program around the steps, and the tests. A third less in a
+# release, half under sanitizers.
+add_library(limbeck_light_flags INTERFACE)
+target_compile_options(limbeck_light_flags INTERFACE $<$<CONFIG:Release>:-O1> $<$<CONFIG:RelWithDebInfo>:-O0>)
 # Of the readers of foreign files, whose ways fuzzing follows.
 add_library(limbeck_reader_flags INTERFACE)
 target_link_libraries(limbeck_reader_flags INTERFACE limbeck_flags)

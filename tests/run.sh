@@ -2,10 +2,13 @@
 # Installs what is missing, builds and passes every test. Ends with a line "N passed, N failed, N skipped".
 #
 #     tests/run.sh
+#     tests/run.sh cuda      # with GPUs, where there are NVIDIA's compiler and libraries; a GPU's own tests are left out
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
+
+preset=${1:-release}
 
 part() {
   local name=$1 start=$SECONDS status=0
@@ -27,6 +30,6 @@ teacher() {
 }
 
 part "packages" launch/install.sh --tests
-part "build" launch/build.sh release
+part "build" launch/build.sh "$preset"
 part "teacher" teacher
-exec tests/ctest.sh build/release
+exec tests/ctest.sh "build/$preset" --label-exclude gpu
