@@ -26,7 +26,7 @@ install_to "$work/first" kernels program
 mv "$work/first" "$work/moved"
 version=$("$work/moved/bin/limbeck" --version)
 [[ $version == $("$build/bin/limbeck" --version) ]] || fail "the installed program says: $version"
-loaded=$(ldd "$work/moved/bin/limbeck" | awk '/liblimbeck_kernels/ {print $3}')
+loaded=$(ldd "$work/moved/bin/limbeck" | awk '/liblimbeck_kernels\.so/ {print $3}')
 [[ $(realpath "$loaded") == "$work/moved/"* ]] || fail "the moved program loads $loaded"
 for file in LICENSE README.md docs/library.md examples/tiny_moe.textproto examples/library/regression.cpp; do
   [[ -s $work/moved/share/limbeck/$file ]] || fail "share/limbeck/$file is not installed"

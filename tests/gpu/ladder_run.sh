@@ -113,7 +113,8 @@ is_running() { grep -qx "${pid_of[$1]}" <<<"$(jobs -rp)"; }
 await() {
   local end=$((SECONDS + $2))
   while is_running "$1" && ((SECONDS < end)); do sleep 0.2; done
-  ! is_running "$1" || kill -- "-${pid_of[$1]}"
+  # The process alone, where it has not become a group yet.
+  ! is_running "$1" || kill -- "-${pid_of[$1]}" 2>/dev/null || kill "${pid_of[$1]}"
   cp "$work/$1.log" "$work/step"
   { echo "=== aside: $1" && cat "$work/step"; } >>"$log"
 }

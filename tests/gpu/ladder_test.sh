@@ -36,8 +36,9 @@ done
   aside other 10 sleep 60
   await other 0
   note_aside other "one that is ended"
-  sleep 0.1
-  ! is_running one && ! is_running other && ! kill -0 -- "-${pid_of[other]}" 2>/dev/null || fail "asides go on"
+  ended() { ! is_running one && ! is_running other && ! kill -0 -- "-${pid_of[other]}" 2>/dev/null; }
+  for ((tries = 0; tries < 100; ++tries)); do ended && break || sleep 0.1; done
+  ended || fail "asides go on"
   deadline=$SECONDS
   ! step "one too late" 10 true
 ) >"$work/said"
