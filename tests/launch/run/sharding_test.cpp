@@ -139,7 +139,11 @@ TEST_P(Shards, HaveTheBitsOfPlainDataParallelism) {
   one.clip = dealt.clip = 0;
   WrittenState as_plain, as_sharded;
   const Seen expected = run(one, 3, as_plain), actual = run(dealt, 3, as_sharded);
-  if (plain().eight_bit) return expect_near(actual, expected, 0.05);  // their blocks begin elsewhere
+  if (plain().eight_bit) {  // whose blocks begin elsewhere
+    for (std::size_t i = 0; i < expected.losses.size(); ++i)
+      EXPECT_NEAR(actual.losses[i], expected.losses[i], 1e-3 * expected.losses[i]);
+    return;
+  }
   EXPECT_EQ(actual.losses, expected.losses);
   for (std::size_t i = 0; i < expected.norms.size(); ++i)
     EXPECT_NEAR(actual.norms[i], expected.norms[i], 1e-14 * expected.norms[i]);
@@ -175,7 +179,9 @@ TEST_P(Shards, GoOnFromAnyOtherSetting) {
   const core::StateDict plain_state = as_plain.whole(), sharded_state = as_sharded.whole();
   const Seen expected = run(sharded(), 2, from_plain, &plain_state),
              actual = run(plain(), 2, from_sharded, &sharded_state);
-  expect_near(actual, expected, plain().weights == DType::F64 ? 1e-9 : 0.05);
+  if (plain().weights == DType::F64) return expect_near(actual, expected, 1e-9);
+  for (std::size_t i = 0; i < expected.losses.size(); ++i)
+    EXPECT_NEAR(actual.losses[i], expected.losses[i], 1e-3 * expected.losses[i]);
 }
 
 /// Bytes of rank 0's tensors behind a step of AdamW in float32, and at its peak, of a dense model of its own.
