@@ -22,6 +22,7 @@ GradientTarget open_gradient(const SlotPtr& slot, const Tensor& like) {
   if (!s.grad.defined()) s.grad = empty_like(like);
   check(s.grad.numel() == like.numel() && s.grad.dtype() == like.dtype(), "gradient: slot holds {} {}, expected {} {}",
         s.grad.dtype(), s.grad.shape(), like.dtype(), like.shape());
+  if (s.is_pinned() && s.grad.storage()->is_empty()) s.grad.storage()->refill();  // a bucket, until it has been reduced
   if (!s.is_pinned() && !s.grad.is_sole_owner()) s.grad = s.has_grad ? s.grad.clone() : empty_like(like);
   const double beta = s.has_grad ? 1 : 0;
   s.has_grad = true;

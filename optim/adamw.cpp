@@ -31,7 +31,7 @@ AdamW::AdamW(const std::vector<Fragment>& fragments, const AdamWSettings& settin
 }
 
 void AdamW::begin_step(double rate) {
-  for (const State& state : states_) check_trainable("adamw", state.weights.parameter());
+  for (const State& state : states_) check_trainable("adamw", state.weights.fragment());
   ++num_steps_;
   const auto step = static_cast<double>(num_steps_);
   const double correction1 = 1 - std::pow(settings_.beta1, step);
@@ -60,11 +60,11 @@ void AdamW::queue_step(const core::Tensor& grad_scale) {
   for (std::size_t i = 0; i < states_.size(); ++i) {
     State& state = states_[i];
     const Fragment& fragment = state.weights.fragment();
-    core::Parameter& parameter = *fragment.parameter;
+    const core::Tensor gradient = fragment.gradient();
     core::dispatch_float("adamw", state.weights.dtype(), [&]<class T>() {
       const auto* factors = numbers_.at<kernels::AdamWFactors<T>>(i);
-      const T* grad = parameter.slot->has_grad ? parameter.slot->grad.data<T>() + fragment.offset : nullptr;
-      core::on_device(parameter.value, [&](const auto& device) {
+      const T* grad = gradient.defined() ? gradient.data<T>() : nullptr;
+      core::on_device(fragment.parameter->value, [&](const auto& device) {
         T* weights = state.weights.to_step<T>();
         core::bf16* rounded = state.weights.rounded();
         if constexpr (std::is_same_v<T, float>) {

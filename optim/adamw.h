@@ -55,7 +55,7 @@ class AdamW {
 
   /// The moments, "optimizer/<name>/exp_avg" and "optimizer/<name>/exp_avg_sq", and of bfloat16 weights the master
   /// weights, "optimizer/<name>/master", all placed as their parameter is; valid while the optimizer is. Throws where a
-  /// fragment is not the whole local value, since part of one need not be a box.
+  /// fragment is no box of the local value.
   core::StateDict state_dict() const;
   /// Reads them; the number of steps is set apart.
   void load(const core::StateReader& reader);

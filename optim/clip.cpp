@@ -3,26 +3,26 @@
 #include <cmath>
 
 #include "kernels/sums.h"
-#include "optim/fragment.h"
 
 namespace limbeck::optim {
 
 using core::DType;
 using core::Tensor;
 
-GradientNorm::GradientNorm(const core::ParameterList& parameters, core::Comm& world, double clip) {
+GradientNorm::GradientNorm(const std::vector<Fragment>& fragments, core::Comm& world, double clip) {
   core::check(clip >= 0, "gradient_norm: clip is {}, expected 0 or more", clip);
-  for (const core::Parameter* p : parameters) check_trainable("gradient_norm", *p);
-  if (parameters.empty()) return;
+  for (const Fragment& f : fragments) check_trainable("gradient_norm", f);
+  if (fragments.empty()) return;
 
-  const auto num_parameters = static_cast<std::int64_t>(parameters.size());
-  const core::MemoryPtr& memory = parameters.front()->value.memory();
+  const auto num_parameters = static_cast<std::int64_t>(fragments.size());
+  const core::MemoryPtr& memory = fragments.front().parameter->value.memory();
   squares_ = Tensor::zeros(memory, DType::F64, {num_parameters});
   double* sums = squares_.mutable_data<double>();
-  for (const core::Parameter* p : parameters) {
+  for (const Fragment& f : fragments) {
+    const core::Parameter* const p = f.parameter;
     names_.push_back(p->name);
     double* sum = sums++;
-    if (!p->first_replica || !p->slot->has_grad) continue;
+    if (!(f.sharers.gradients ? f.sharers.writes : p->first_replica) || !p->slot->has_grad) continue;
     const Tensor& grad = p->slot->grad;
     core::dispatch_float("gradient_norm", grad.dtype(), [&]<class T>() {
       core::on_device(grad,

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "core/comm.h"
-#include "core/parameter.h"
+#include "optim/fragment.h"
 
 namespace limbeck::optim {
 
@@ -23,7 +23,10 @@ class GradientNorm {
   /// model, adds them by parameter. Every rank must pass the same names in the same order, and gets bit-equal results.
   /// clip: the largest norm that is let through, 0: any. A parameter without a gradient has a zero one. Throws on a
   /// frozen parameter or a negative clip.
-  GradientNorm(const core::ParameterList& parameters, core::Comm& world, double clip);
+  GradientNorm(const core::ParameterList& parameters, core::Comm& world, double clip)
+      : GradientNorm(whole_fragments(parameters), world, clip) {}
+  /// Of gradients of which ranks have shares alone, each sums its own; else as above, whatever is dealt.
+  GradientNorm(const std::vector<Fragment>& fragments, core::Comm& world, double clip);
 
   /// min(1, clip / norm), [1] float64 where the parameters are; NaN, by which a step changes nothing, where the norm is
   /// not finite. Undefined, which is 1, without parameters.

@@ -3,6 +3,7 @@
 //
 //     AdamW adamw(whole_fragments(model.trainable()), {});
 //     AdamW sharded({{&weight, /*offset=*/4096, /*length=*/4096}}, {});
+//     core::StateEntry entry = fragments[0].entry(moment);      // for a checkpoint, which knows of boxes alone
 #pragma once
 
 #include <cstdint>
@@ -10,9 +11,18 @@
 #include <string_view>
 #include <vector>
 
+#include "core/comm.h"
 #include "core/parameter.h"
 
 namespace limbeck::optim {
+
+/// The ranks among which a value is dealt (core/share.h).
+struct Sharers {
+  core::Comm* ranks = nullptr;  // null: it is not dealt
+  bool writes = false;          // whether this rank writes its share, of those that have the same one
+  bool gradients = false;       // of the gradient this rank has its share alone
+  core::Tensor value = {};      // where the values of its share lie, [length]; undefined: in the parameter's
+};
 
 struct Fragment {
   core::Parameter* parameter = nullptr;
@@ -20,9 +30,21 @@ struct Fragment {
   std::int64_t length = 0;
   double rate_factor = 1;                   // of a step's learning rate
   std::optional<double> weight_decay = {};  // in place of the optimizer's
+  Sharers sharers = {};                     // who has the rest of the value
 
   bool is_whole() const { return offset == 0 && length == parameter->value.numel(); }
+  /// Of what is kept of each of its elements: as it lies in the value where it is a box of it, else [length].
+  core::Shape shape() const;
+  /// A tensor of that shape in the global value. Throws where the fragment is no box.
+  core::StateEntry entry(const core::Tensor& tensor) const;
+  /// Its values, of that shape.
+  core::Tensor value() const;
+  /// The gradient's elements [length]; undefined where there is none.
+  core::Tensor gradient() const;
 };
+
+/// A rank's share of a value that is dealt, or all of it.
+Fragment fragment_of(core::Parameter& parameter, const Sharers& sharers);
 
 /// One fragment a parameter, in the order of the list.
 std::vector<Fragment> whole_fragments(const core::ParameterList& parameters);
@@ -33,6 +55,6 @@ void check_fragments(std::string_view who, const std::vector<Fragment>& fragment
 
 /// Throws, naming `who` and the parameter, if it is frozen, neither float32, float64 nor bfloat16, or has a gradient of
 /// another number of elements or dtype than its value (of bfloat16 values: float32).
-void check_trainable(std::string_view who, const core::Parameter& parameter);
+void check_trainable(std::string_view who, const Fragment& fragment);
 
 }  // namespace limbeck::optim

@@ -58,10 +58,11 @@ core::ParameterList parameters_of(const std::vector<Trained>& trained) {
 }
 
 std::vector<Fragment> fragments_of(const std::vector<Trained>& trained) {
-  std::vector<Fragment> fragments = whole_fragments(parameters_of(trained));
-  for (std::size_t i = 0; i < trained.size(); ++i) {
-    fragments[i].rate_factor = trained[i].group.rate_factor;
-    fragments[i].weight_decay = trained[i].group.weight_decay;
+  std::vector<Fragment> fragments;
+  for (const Trained& t : trained) {
+    Fragment& fragment = fragments.emplace_back(fragment_of(*t.parameter, t.sharers));
+    fragment.rate_factor = t.group.rate_factor;
+    fragment.weight_decay = t.group.weight_decay;
   }
   return fragments;
 }

@@ -27,6 +27,7 @@ struct Group {
 struct Trained {
   core::Parameter* parameter;
   Group group;
+  Sharers sharers = {};
 };
 
 /// Every parameter belongs to the first group that matches its name. Those of frozen groups give up their slots, so
@@ -43,7 +44,7 @@ struct GroupCount {
 std::vector<GroupCount> count_groups(const core::ParameterList& parameters, const std::vector<Group>& groups);
 
 core::ParameterList parameters_of(const std::vector<Trained>& trained);
-/// One whole fragment a parameter, with the rate and decay of its group.
+/// One fragment a parameter, this rank's share where it has sharers, with the rate and decay of its group.
 std::vector<Fragment> fragments_of(const std::vector<Trained>& trained);
 
 }  // namespace limbeck::optim

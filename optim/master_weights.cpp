@@ -12,15 +12,15 @@ using core::Tensor;
 
 MasterWeights::MasterWeights(const Fragment& fragment)
     : fragment_(fragment), is_narrow_(parameter().value.dtype() == DType::BF16) {
-  core::check(!is_rounded_by_host() || (fragment_.is_whole() && parameter().value.dtype() == DType::F32),
-              "master weights: {} is rounded by the host, expected all of it, in float32", parameter().name);
+  const core::Shape& shape = parameter().value.shape();
+  core::check(!is_rounded_by_host() || (parameter().value.dtype() == DType::F32 &&
+                                        fragment_.shape()[shape.rank() - 1] == shape[shape.rank() - 1]),
+              "master weights: {} is rounded by the host, expected whole rows of it, in float32", parameter().name);
 }
 
 void MasterWeights::fill() {
   if (!has_master() || master_.defined()) return;
-  const core::Shape shape = fragment_.is_whole() ? parameter().value.shape() : core::Shape{fragment_.length};
-  Tensor flat = parameter().value.reshape({parameter().value.numel()});
-  master_ = flat.rows(fragment_.offset, fragment_.length).to(DType::F32).reshape(shape);
+  master_ = fragment_.value().to(DType::F32);
 }
 
 void MasterWeights::begin() {
@@ -30,17 +30,18 @@ void MasterWeights::begin() {
 
 void MasterWeights::finish_step() {
   if (!is_rounded_by_host()) return;
-  core::Parameter& p = parameter();
-  Tensor values = Tensor::empty(p.value.memory()->host(), DType::F32, p.value.shape());
+  const core::Parameter& p = parameter();
+  Tensor values = Tensor::empty(p.value.memory()->host(), DType::F32, master_.shape());
   values.copy_from(master_);
   p.rounding({values.mutable_host<float>(), static_cast<std::size_t>(values.numel())});
-  p.value.copy_from(values);
+  fragment_.value().copy_from(values);
 }
 
 core::bf16* MasterWeights::rounded() {
-  if (is_rounded_by_host()) return nullptr;
-  Tensor rounded = is_narrow_ ? parameter().value : core::rounded_to_write(parameter().value);
-  return rounded.defined() ? rounded.mutable_data<core::bf16>() + fragment_.offset : nullptr;
+  // What a device keeps is of all of the value, and serves no more where the rest of it comes from other ranks.
+  if (is_rounded_by_host() || (!is_narrow_ && !fragment_.is_whole())) return nullptr;
+  Tensor rounded = is_narrow_ ? fragment_.value() : core::rounded_to_write(parameter().value);
+  return rounded.defined() ? rounded.mutable_data<core::bf16>() : nullptr;
 }
 
 void MasterWeights::note_step() {
@@ -50,10 +51,9 @@ void MasterWeights::note_step() {
 
 void MasterWeights::add_to(core::StateDict& state) const {
   if (!has_master()) return;
-  const core::Parameter& p = parameter();
-  core::StateEntry entry = p.entry(core::outline(p.value, DType::F32));
-  entry.make = [this] { return master_.defined() ? master_ : parameter().value.to(DType::F32); };
-  state[fmt::format("optimizer/{}/master", p.name)] = std::move(entry);
+  core::StateEntry entry = fragment_.entry(core::outline(fragment_.value(), DType::F32));
+  entry.make = [this] { return master_.defined() ? master_ : fragment_.value().to(DType::F32); };
+  state[fmt::format("optimizer/{}/master", parameter().name)] = std::move(entry);
 }
 
 void MasterWeights::load(const core::StateReader& reader) {
@@ -62,7 +62,7 @@ void MasterWeights::load(const core::StateReader& reader) {
   const bool is_there = reader.tensors().contains(name);
   if (!has_master() && !is_there) return;
   fill();
-  core::StateEntry entry = p.entry(has_master() ? master_ : p.value);
+  core::StateEntry entry = fragment_.entry(has_master() ? master_ : fragment_.value());
   reader.read(is_there ? name : p.name, entry);
   finish_step();
 }

@@ -26,7 +26,7 @@ class MasterWeights {
   /// The fragment's weights [length], to be changed.
   template <class T>
   T* to_step() {
-    if (!has_master()) return parameter().value.mutable_data<T>() + fragment_.offset;
+    if (!has_master()) return fragment_.value().mutable_data<T>();
     fill();
     return master_.mutable_data<T>();
   }
@@ -41,7 +41,7 @@ class MasterWeights {
   /// That to_step and rounded have been asked, for values that are written now without it.
   void note_step();
 
-  /// Adds "optimizer/<name>/master" if there is one; the fragment must be whole.
+  /// Adds "optimizer/<name>/master" if there is one; throws where the fragment is no box.
   void add_to(core::StateDict& state) const;
   /// Reads it; a source without it (its weights were float32) has the parameter itself. Where there is none here, but
   /// the source's weights were bfloat16, the parameter's value is read from its master weights.
@@ -54,7 +54,7 @@ class MasterWeights {
 
   Fragment fragment_;
   bool is_narrow_;
-  core::Tensor master_;  // [length] or the value's shape; from the first step, or begin()
+  core::Tensor master_;  // of the fragment's shape; from the first step, or begin()
 };
 
 }  // namespace limbeck::optim

@@ -10,7 +10,7 @@ using core::Tensor;
 Moment::Moment(const Fragment& fragment, DType dtype, Form form, kernels::Block8Map map)
     : fragment_(fragment), form_(form), map_(map) {
   const Tensor& value = fragment.parameter->value;
-  const core::Shape shape = fragment.is_whole() ? value.shape() : core::Shape{fragment.length};
+  const core::Shape shape = fragment.shape();
   values_ = Tensor::zeros(value.memory(), form == Form::Block8 ? DType::U8 : dtype, shape);
   if (shape.rank() == 3) num_parts_ = shape[0];
   part_length_ = shape.rank() == 3 ? shape[1] * shape[2] : fragment.length;
@@ -43,10 +43,7 @@ Tensor Moment::decoded() const {
 }
 
 void Moment::add_to(core::StateDict& state, const std::string& moment) const {
-  const core::Parameter& p = *fragment_.parameter;
-  core::check(fragment_.is_whole(), "optimizer: state of {} is {} elements at {}, expected the whole {} to save it",
-              p.name, fragment_.length, fragment_.offset, p.value.shape());
-  core::StateEntry entry = p.entry(values_);
+  core::StateEntry entry = fragment_.entry(values_);
   if (form_ == Form::Block8) {
     entry.tensor = core::outline(values_, DType::F32);
     entry.make = [this] { return decoded(); };
@@ -55,7 +52,7 @@ void Moment::add_to(core::StateDict& state, const std::string& moment) const {
 }
 
 void Moment::load(const core::StateReader& reader, const std::string& moment) {
-  core::StateEntry entry = fragment_.parameter->entry(values_);
+  core::StateEntry entry = fragment_.entry(values_);
   if (form_ == Form::Block8) entry.tensor = Tensor::empty(values_.memory(), DType::F32, values_.shape());
   reader.read(entry_name(moment), entry);
   if (form_ == Form::Plain) return;

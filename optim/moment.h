@@ -20,7 +20,7 @@ class Moment {
   enum class Form : bool { Plain, Block8 };
 
   /// Zeros. Plain ones are of `dtype`; in Block8 form, blocks hold what `map` can. They are counted from the fragment's
-  /// first element, and in a whole stack [E,...] from the first of each expert: a cut between experts changes nothing.
+  /// first element, and in a stack [E,...] from the first of each expert: a cut between experts changes nothing.
   Moment(const Fragment& fragment, core::DType dtype, Form form, kernels::Block8Map map = kernels::Block8Map::Signed);
 
   Form form() const { return form_; }
@@ -40,8 +40,8 @@ class Moment {
   std::int64_t bytes() const { return values_.bytes() + (scales_.defined() ? scales_.bytes() : 0); }
 
   /// Adds "optimizer/<name>/<moment>", placed as the parameter is. What is kept in 8 bits is saved in float32, which
-  /// load() encodes to the same codes again: the layout may change, and with it where blocks begin. Throws unless the
-  /// fragment is whole, since a part of one need not be a box.
+  /// load() encodes to the same codes again: the layout may change, and with it where blocks begin. Throws where the
+  /// fragment is no box of the parameter.
   void add_to(core::StateDict& state, const std::string& moment) const;
   void load(const core::StateReader& reader, const std::string& moment);
 
@@ -54,7 +54,7 @@ class Moment {
   kernels::Block8Map map_;
   std::int64_t num_parts_ = 1;
   std::int64_t part_length_;
-  core::Tensor values_;  // the value's shape for a whole fragment, else [length]; or codes
+  core::Tensor values_;  // of the fragment's shape; or codes
   core::Tensor scales_;  // of blocks of codes
 };
 

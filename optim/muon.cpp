@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
+#include "core/slice.h"
 #include "kernels/muon.h"
 #include "optim/newton_schulz.h"
 
@@ -65,7 +67,8 @@ Muon::Muon(const std::vector<Fragment>& fragments, const MuonSettings& settings,
     const int rank = p.global_shape.rank();
     check(rank == 2 || rank == 3, "muon: {} has shape {}, expected [rows,cols] or [E,rows,cols]", p.name,
           p.global_shape);
-    check(f.is_whole(), "muon: fragment of {} is {} elements at {}, expected the whole {}", p.name, f.length, f.offset,
+    check(f.is_whole() || f.sharers.ranks != nullptr,
+          "muon: fragment of {} is {} elements at {}, expected the whole {}", p.name, f.length, f.offset,
           p.value.shape());
     const MasterWeights weights(f);
     State state{weights, Moment(f, weights.dtype(), Moment::Form::Plain), {}};
@@ -78,10 +81,43 @@ Muon::Muon(const std::vector<Fragment>& fragments, const MuonSettings& settings,
     }
     states_.push_back(std::move(state));
   }
+  find_dealt(fragments);
+}
+
+/// Those that are dealt by row, by the ranks that share them; who has whole matrices of others multiplies with those.
+void Muon::find_dealt(const std::vector<Fragment>& fragments) {
+  std::map<core::Comm*, std::vector<double>> loads;
+  std::vector<core::Comm*> order;
+  for (std::size_t i = 0; i < fragments.size(); ++i) {
+    core::Comm* const ranks = fragments[i].sharers.ranks;
+    const core::Parameter& p = *fragments[i].parameter;
+    if (ranks == nullptr || ranks->size() == 1) {
+      whole_.push_back(i);
+      continue;
+    }
+    const auto [load, is_new] = loads.try_emplace(ranks, static_cast<std::size_t>(ranks->size()), 0.0);
+    if (is_new) order.push_back(ranks);
+    if (DealtMatrices::is_dealt(p, ranks->size())) continue;
+    whole_.push_back(i);
+    for (int r = 0; r < ranks->size(); ++r)
+      load->second[static_cast<std::size_t>(r)] +=
+          DealtMatrices::cost_of(p) * static_cast<double>(core::slice_of(p.value.shape()[0], r, ranks->size()).count);
+  }
+  for (core::Comm* ranks : order) {
+    std::vector<std::size_t> states;
+    std::vector<Fragment> of_ranks;
+    for (std::size_t i = 0; i < fragments.size(); ++i) {
+      if (fragments[i].sharers.ranks != ranks || !DealtMatrices::is_dealt(*fragments[i].parameter, ranks->size()))
+        continue;
+      states.push_back(i);
+      of_ranks.push_back(fragments[i]);
+    }
+    if (!states.empty()) dealt_.push_back({states, DealtMatrices(*ranks, of_ranks, loads[ranks])});
+  }
 }
 
 void Muon::begin_step(double rate) {
-  for (const State& state : states_) check_trainable("muon", state.weights.parameter());
+  for (const State& state : states_) check_trainable("muon", state.weights.fragment());
   for (std::size_t i = 0; i < states_.size(); ++i) {
     const Fragment& fragment = states_[i].weights.fragment();
     const core::Parameter& p = *fragment.parameter;
@@ -97,27 +133,48 @@ void Muon::begin_step(double rate) {
   numbers_.bring();
 }
 
+void Muon::form_update(State& state, const double* scale, Tensor& update) {
+  const Tensor grad = state.weights.fragment().gradient();
+  core::dispatch_float("muon", update.dtype(), [&]<class T>() {
+    core::on_device(update, [&](const auto& device) {
+      kernels::nesterov(device, static_cast<T>(settings_.momentum), scale, grad.defined() ? grad.data<T>() : nullptr,
+                        state.momentum.data<T>(), update.mutable_data<T>(), update.numel());
+    });
+  });
+}
+
+void Muon::take_step(std::size_t i, const double* scale, const Tensor& update) {
+  State& state = states_[i];
+  core::dispatch_float("muon", update.dtype(), [&]<class T>() {
+    core::on_device(update, [&](const auto& device) {
+      T* weights = state.weights.to_step<T>();
+      kernels::decayed_step(device, numbers_.at<kernels::DecayedStep<T>>(i), scale, update.data<T>(), weights,
+                            update.numel(), state.weights.rounded());
+    });
+  });
+  state.weights.finish_step();
+}
+
 void Muon::queue_step(const core::Tensor& grad_scale) {
   const double* const scale = grad_scale.defined() ? grad_scale.data<double>() : nullptr;
-  for (std::size_t i = 0; i < states_.size(); ++i) {
+  for (const std::size_t i : whole_) {
     State& state = states_[i];
-    const core::Parameter& p = state.weights.parameter();
-    Tensor update = Tensor::empty(p.value.memory(), state.weights.dtype(), p.value.shape());
-    core::dispatch_float("muon", update.dtype(), [&]<class T>() {
-      core::on_device(p.value, [&](const auto& device) {
-        const T* grad = p.slot->has_grad ? p.slot->grad.data<T>() : nullptr;
-        kernels::nesterov(device, static_cast<T>(settings_.momentum), scale, grad, state.momentum.data<T>(),
-                          update.mutable_data<T>(), update.numel());
-        if (state.cut_over.empty())
-          orthogonalise_each(update);
-        else
-          orthogonalise_whole(state, update);
-        T* weights = state.weights.to_step<T>();
-        kernels::decayed_step(device, numbers_.at<kernels::DecayedStep<T>>(i), scale, update.data<T>(), weights,
-                              update.numel(), state.weights.rounded());
-      });
-    });
-    state.weights.finish_step();
+    Tensor update = Tensor::empty(state.weights.parameter().value.memory(), state.weights.dtype(),
+                                  state.weights.fragment().shape());
+    form_update(state, scale, update);
+    orthogonalise(state, update);
+    take_step(i, scale, update);
+  }
+  for (auto& [states, matrices] : dealt_) {
+    const State& first = states_[states.front()];
+    matrices.begin(first.weights.parameter().value.memory(), first.weights.dtype());
+    for (std::size_t k = 0; k < states.size(); ++k) {
+      Tensor update = matrices.rows_of(k);
+      form_update(states_[states[k]], scale, update);
+    }
+    matrices.change([&, &of = states](std::size_t k, Tensor& matrix) { orthogonalise(states_[of[k]], matrix); });
+    for (std::size_t k = 0; k < states.size(); ++k) take_step(states[k], scale, matrices.rows_of(k));
+    matrices.end();
   }
 }
 
@@ -129,15 +186,17 @@ void Muon::note_step() {
   for (State& state : states_) state.weights.note_step();
 }
 
-// Each rank writes its box into zeros and the sum over the axis is the whole: any cut, even or not, and exact.
-void Muon::orthogonalise_whole(const State& state, Tensor& update) const {
-  const core::Parameter& p = state.weights.parameter();
-  const int rank = p.global_shape.rank();
-  const std::vector<std::int64_t> offset = p.offset();
-  const std::int64_t row = offset[static_cast<std::size_t>(rank - 2)];
-  const std::int64_t column = offset[static_cast<std::size_t>(rank - 1)];
-  Shape shape = p.global_shape;
-  if (rank == 3) shape[0] = update.shape()[0];
+// Of a matrix that is cut over an axis each rank writes its box into zeros and the sum over the axis is the whole: any
+// cut, even or not, and exact.
+void Muon::orthogonalise(const State& state, Tensor& update) const {
+  if (state.cut_over.empty()) return orthogonalise_each(update);
+  const core::Shape& global = state.weights.parameter().global_shape;
+  const std::vector<std::int64_t> offset = state.weights.parameter().offset();
+  const std::int64_t row = offset[static_cast<std::size_t>(global.rank() - 2)];
+  const std::int64_t column = offset[static_cast<std::size_t>(global.rank() - 1)];
+  Shape shape = update.shape();
+  shape[shape.rank() - 2] = global[global.rank() - 2];
+  shape[shape.rank() - 1] = global[global.rank() - 1];
   Tensor whole = Tensor::zeros(update.memory(), update.dtype(), shape);
   copy_box(Direction::IntoWhole, update, whole, row, column);
   for (core::Comm* ranks : state.cut_over) ranks->all_reduce(whole, core::Reduce::Sum);

@@ -459,6 +459,13 @@ void Transformer::run(Tape& tape, const Pass& pass, const Layer& layer, std::int
   for (std::size_t block = 0; block < num_blocks; ++block) add_term(tape, losses.updates[block], out[4 + block]);
 }
 
+void Transformer::run_in_stack(Tape& tape, const Pass& pass, std::int64_t local, ResidualStream& stream,
+                               AuxiliaryLosses& losses) const {
+  if (layer_weights_ != nullptr) layer_weights_->before(tape, local);
+  run(tape, pass, layers_.at(static_cast<std::size_t>(local)), local, stream, losses);
+  if (layer_weights_ != nullptr) layer_weights_->behind(tape, local);
+}
+
 Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
                                           const AuxiliaryLosses& losses) const {
   const Norms norms{config_.norm_eps, config_.norm_offset};
@@ -475,7 +482,7 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
   for (std::size_t n = 0; n < layers_.size(); ++n) {
     const Layer& layer = layers_[n];
     const Tensor before = pass.tap ? stream.sum(tape).value : Tensor();
-    run(tape, pass, layer, static_cast<std::int64_t>(n), stream, losses);
+    run_in_stack(tape, pass, static_cast<std::int64_t>(n), stream, losses);
     if (pass.tap) pass.tap(layer.index, before, stream.sum(tape).value);
     if (pass.gives) pass.gives(layer.index, stream.sum(tape));
   }
@@ -487,7 +494,7 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
 Var Transformer::layer(Tape& tape, const Pass& pass, std::int64_t local, const Var& stream) const {
   ResidualStream own(stream);
   AuxiliaryLosses losses;
-  run(tape, pass, layers_.at(static_cast<std::size_t>(local)), local, own, losses);
+  run_in_stack(tape, pass, local, own, losses);
   return own.sum(tape);
 }
 

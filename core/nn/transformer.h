@@ -17,6 +17,7 @@
 
 #include "core/nn/kv_cache.h"
 #include "core/nn/layer.h"
+#include "core/nn/layer_weights.h"
 #include "core/nn/model_config.h"
 #include "core/nn/pass.h"
 #include "core/nn/predictor.h"
@@ -85,6 +86,9 @@ class Transformer {
   /// `loads` [MoE layer of this model, those that predict last][E] are counts, the same on every rank.
   void move_selection_biases(std::span<const std::vector<double>> loads, double rate);
 
+  /// Null: the layers' weights are always whole. It must outlive the passes.
+  void set_layer_weights(LayerWeights* weights) { layer_weights_ = weights; }
+
   /// A pass over `batch` with attention within its sequences.
   Pass pass(const Batch& batch) const;
   /// A pass of new tokens behind those in `cache`, which gets room for them: sequence n of the batch goes on in
@@ -133,6 +137,8 @@ class Transformer {
   Var embedded(Tape& tape, const Pass& pass, const Tensor& tokens) const;
   void run(Tape& tape, const Pass& pass, const Layer& layer, std::int64_t local, ResidualStream& stream,
            AuxiliaryLosses& losses) const;
+  void run_in_stack(Tape& tape, const Pass& pass, std::int64_t local, ResidualStream& stream,
+                    AuxiliaryLosses& losses) const;
   Output finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
                   const AuxiliaryLosses& losses) const;
 
@@ -159,6 +165,7 @@ class Transformer {
   Parameter* head_bias_ = nullptr;
   Parameter* reward_head_ = nullptr;    // in place of head_
   mutable std::vector<Rotary> rotary_;  // by Attention::rope
+  LayerWeights* layer_weights_ = nullptr;
 };
 
 }  // namespace limbeck::nn

@@ -122,6 +122,8 @@ static_assert(static_cast<int>(QuantisedWeights::Q6_K) == config::Precision::Q6_
 static_assert(static_cast<int>(QuantisedWeights::Q5_K_M) == config::Precision::Q5_K_M);
 static_assert(static_cast<int>(QuantisedWeights::Q4_K_M) == config::Precision::Q4_K_M);
 static_assert(static_cast<int>(QuantisedWeights::Q4_0) == config::Precision::Q4_0);
+static_assert(static_cast<int>(Shard::Nothing) == config::Parallel::NOTHING);
+static_assert(static_cast<int>(Shard::Parameters) == config::Parallel::PARAMETERS);
 static_assert(static_cast<int>(DType::F32) == config::FLOAT32);
 static_assert(static_cast<int>(DType::F64) == config::FLOAT64);
 static_assert(static_cast<int>(DType::BF16) == config::BFLOAT16);

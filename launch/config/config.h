@@ -314,6 +314,8 @@ struct PrecisionConfig {
   friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
 };
 
+enum class Shard : std::uint8_t { Nothing, Optimizer, Gradients, Parameters };
+
 struct ParallelConfig {
   std::string layout;  // parsed by parallel/; "": data parallel over all ranks
   bool sequence_parallel = false;
@@ -321,6 +323,8 @@ struct ParallelConfig {
   double deadline_s = 600;
   std::int64_t teacher_ranks = 0;  // 0: the teacher runs on the student's
   std::string teacher_layout;      // "": data parallel over them
+  Shard shard = Shard::Nothing;
+  std::int64_t shard_ranks = 0;  // 0: all that train the same parameters
   friend bool operator==(const ParallelConfig&, const ParallelConfig&) = default;
 };
 

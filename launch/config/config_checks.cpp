@@ -308,6 +308,18 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
          "STUDENT: the teacher's ranks do not generate");
 }
 
+void check_sharing(const RunConfig& config, const ParsedConfig& parsed) {
+  const ParallelConfig& parallel = config.parallel;
+  if (parallel.shard == Shard::Nothing) {
+    if (parallel.shard_ranks > 0)
+      fail_usage("{}: parallel.shard_ranks is given without parallel.shard, expected both or neither",
+                 parsed.place_of("parallel.shard_ranks"));
+    return;
+  }
+  const RefusalBeside refuse{parsed, "parallel.shard"};
+  refuse(config.train.cuda_graph, "train.cuda_graph", "false: that is for one rank, which shares nothing");
+}
+
 /// Pairs are there exactly for preferences and rewards, which nothing else stands beside.
 void check_pairs(const RunConfig& config, const ParsedConfig& parsed) {
   const ObjectiveConfig& c = config.objective;
@@ -365,6 +377,7 @@ void check_bridge(const RunConfig& config, const ParsedConfig& parsed) {
 
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
   check_teacher_ranks(config, parsed);
+  check_sharing(config, parsed);
   check_cached_objective(config, parsed);
   check_pairs(config, parsed);
   check_bridge(config, parsed);

@@ -1,5 +1,9 @@
 #include "launch/run/gradient_dump.h"
 
+#include <cstring>
+#include <map>
+
+#include "data/checkpoints/tensor_boxes.h"
 #include "launch/run/model_source.h"
 
 namespace limbeck::launch {
@@ -29,7 +33,7 @@ void write_numbers(data::Hdf5File& file, const nlohmann::ordered_json& section, 
 GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model,
                            const RunConfig& config, const optim::DistillationOptions& objective,
                            std::int64_t valid_vocabulary, const data::TokenBatch& samples,
-                           const core::ParameterList& parameters)
+                           const core::ParameterList& parameters, const std::vector<optim::Fragment>& trained)
     : rank_(rank),
       has_teacher_(config.teacher.has_value()),
       hidden_weight_(config.objective.hidden_states.weight),
@@ -67,29 +71,41 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     number("routers_weight", config.objective.routers.weight);
     number("config", to_textproto(config));
   }
+  std::map<const core::Parameter*, const optim::Fragment*> apart;  // those whose values are dealt
+  for (const optim::Fragment& f : trained)
+    if (f.sharers.value.defined()) apart[f.parameter] = &f;
   std::vector<std::string> frozen;
   for (const core::Parameter* p : parameters) {
-    write_whole("/parameters", *p, p->value.dtype() == core::DType::BF16 ? p->value.to(core::DType::F32) : p->value);
+    const auto dealt = apart.find(p);
+    write_whole("/parameters", p->name,
+                dealt == apart.end() ? p->entry(p->value) : dealt->second->entry(dealt->second->value()));
     if (p->is_frozen()) frozen.push_back(p->name);
   }
   if (file_ && !frozen.empty()) file_->set_attribute("/", "frozen", fmt::format("{}", fmt::join(frozen, " ")));
 }
 
-void GradientDump::write_whole(const std::string& group, const core::Parameter& parameter, const Tensor& part) {
-  Tensor whole = Tensor::zeros(rank_.host_memory(), part.dtype(), parameter.global_shape);
-  if (parameter.first_replica)
-    core::dispatch_float("dump", part.dtype(), [&]<class T>() {
-      const Tensor here = part.in(rank_.host_memory());
-      const T* from = here.host<T>();
-      T* to = whole.mutable_host<T>();
-      core::for_each_element(parameter, [&](std::int64_t i, std::int64_t global) { to[global] = from[i]; });
-    });
+void GradientDump::write_whole(const std::string& group, const std::string& name, const core::StateEntry& entry) {
+  const Tensor part = entry.value().to(core::sum_dtype(entry.tensor.dtype()));
+  Tensor whole = Tensor::zeros(rank_.host_memory(), part.dtype(), entry.global_shape);
+  if (entry.write) {
+    const core::Shape& shape = entry.global_shape;
+    const data::TensorBox all{name, part.dtype(), shape, std::vector<std::int64_t>(entry.offset.size(), 0), shape};
+    data::for_each_shared_run({name, part.dtype(), shape, entry.offset, part.shape()}, all,
+                              [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+                                std::memcpy(whole.mutable_host_raw() + core::bytes_of(part.dtype(), to),
+                                            part.host_raw() + core::bytes_of(part.dtype(), from),
+                                            static_cast<std::size_t>(core::bytes_of(part.dtype(), count)));
+                              });
+  }
   rank_.world().all_reduce(whole, core::Reduce::Sum);
-  if (file_) file_->write_dataset(data::hdf5_path(group, parameter.name), whole);
+  if (file_) file_->write_dataset(data::hdf5_path(group, name), whole);
 }
 
-void GradientDump::write(const StepResult& result, const core::ParameterList& parameters) {
-  for (const core::Parameter* p : parameters) write_whole("/gradients", *p, p->slot->grad);
+void GradientDump::write(const StepResult& result, const std::vector<optim::Fragment>& trained) {
+  for (const optim::Fragment& f : trained)
+    write_whole(
+        "/gradients", f.parameter->name,
+        f.sharers.gradients ? f.entry(f.gradient().reshape(f.shape())) : f.parameter->entry(f.parameter->slot->grad));
   if (!file_) return;
   const auto loss = [&](const char* path, double value) {
     file_->write_dataset(path, Tensor::from<double>(rank_.host_memory(), {}, std::span<const double>(&value, 1)));

@@ -1,8 +1,8 @@
 // `--dump-gradients OUT.h5`: one step's parameters, batch, losses and reduced gradients with global shapes, so that
 // anything else can compute them again. tests/golden/check_gradients.py does.
 //
-//     GradientDump dump(rank, "out.h5", model_config, config, samples, parameters);   // before the update
-//     dump.write(result, parameters);                                                 // after backward
+//     GradientDump dump(rank, "out.h5", model_config, config, samples, parameters, trained);   // before the update
+//     dump.write(result, trained);                                                             // after backward
 #pragma once
 
 #include <array>
@@ -16,6 +16,7 @@
 #include "launch/config/config.h"
 #include "launch/run/rank.h"
 #include "launch/run/step.h"
+#include "optim/fragment.h"
 #include "optim/objectives.h"
 
 namespace limbeck::launch {
@@ -27,13 +28,14 @@ class GradientDump {
   /// count with a teacher.
   GradientDump(Rank& rank, const std::filesystem::path& file, const nn::ModelConfig& model, const RunConfig& config,
                const optim::DistillationOptions& objective, std::int64_t valid_vocabulary,
-               const data::TokenBatch& samples, const core::ParameterList& parameters);
+               const data::TokenBatch& samples, const core::ParameterList& parameters,
+               const std::vector<optim::Fragment>& trained);
   /// Collective: writes /gradients/<module path> (unclipped) and /loss/<term> (ce, kl, balance and z unweighted means,
   /// and the total), and gives the file its name.
-  void write(const StepResult& result, const core::ParameterList& parameters);
+  void write(const StepResult& result, const std::vector<optim::Fragment>& trained);
 
  private:
-  void write_whole(const std::string& group, const core::Parameter& parameter, const core::Tensor& part);
+  void write_whole(const std::string& group, const std::string& name, const core::StateEntry& entry);
 
   Rank& rank_;
   bool has_teacher_;

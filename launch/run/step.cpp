@@ -191,8 +191,15 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
   Tensor of_spans = Tensor::zeros(rank.memory(), DType::F64, {kernels::num_span_columns});
   LoadCounter load(models.student.config(), depths > 0);
   sync.begin_step();
-  core::GradientLedger ledger(std::ssize(input.batches), [&](core::Parameter& p) { sync.parameter_final(p); });
+  const auto final_of = [&](std::int64_t num_tapes) {
+    return core::GradientLedger(num_tapes, [&](core::Parameter& p) { sync.parameter_final(p); });
+  };
+  core::GradientLedger ledger = final_of(sync.sums_each_pass() ? 1 : std::ssize(input.batches));
   for (std::size_t micro = 0; micro < input.batches.size(); ++micro) {
+    if (micro > 0 && sync.sums_each_pass()) {
+      sync.next_pass();
+      ledger = final_of(1);
+    }
     const nn::Batch& batch = input.batches[micro];
     core::Tape tape;
     ledger.watch(tape);

@@ -19,6 +19,7 @@
 #include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
 #include "launch/run/quantised_weights.h"
+#include "launch/run/sharing.h"
 #include "launch/run/threads.h"
 #include "optim/clip.h"
 
@@ -185,15 +186,17 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
       trained_(trained_of(session, projectors_)),
       parameters_(optim::parameters_of(trained_)),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
-            bucket_bytes(session.config.parallel)),
-      optimizer_(trained_, optimizer_settings(session.config.optimizer),
+            bucket_bytes(session.config.parallel), sharding_of(session.config.parallel)),
+      values_(parameters_, sync_.groups(), bucket_bytes(session.config.parallel)),
+      fragments_(optim::fragments_of(dealt(trained_, sync_.groups(), values_))),
+      optimizer_(dealt(trained_, sync_.groups(), values_), optimizer_settings(session.config.optimizer),
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
       schedule_(make_schedule(session.config)),
       training_step_(session.rank,
                      {*session.student, running_teacher(session), objective_.get(),
                       session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(), session.others.get(),
                       session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
-                     sync_, optimizer_, parameters_,
+                     sync_, optimizer_, values_, fragments_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
   find_matches({});  // what does not fit is said before anything is made
   const std::int64_t s = session.config.data.sequence_length;
@@ -242,9 +245,22 @@ void Trainer::find_matches(std::span<const std::int64_t> kept) {
     routers_ = router_match(objective.routers, student, teacher, kept);
 }
 
+void Trainer::deal_values() {
+  values_.begin();
+  session_.student->set_layer_weights(values_.layers());
+}
+
+void Trainer::begin() {
+  deal_values();
+  optimizer_.begin_training();
+  values_.gather();
+}
+
 core::StateDict Trainer::state() {
   core::StateDict state;
   if (session_.base.path.empty()) state = session_.student->state_dict();
+  for (const optim::Fragment& f : fragments_)
+    if (f.sharers.value.defined()) state[f.parameter->name] = f.entry(f.value());
   if (session_.adapters) state.merge(session_.adapters->state_dict());
   state.merge(projectors_.state_dict());
   state.merge(optimizer_.state_dict());
@@ -253,10 +269,12 @@ core::StateDict Trainer::state() {
 
 void Trainer::save(const std::function<bool()>& make_whole) {
   // What no load takes is not saved over what one does.
+  const auto check_finite = [&](const core::Tensor& values, const std::string& name) {
+    core::check(core::first_not_finite(values.in(session_.rank.host_memory())) == values.numel(),
+                "step {}: {} holds NaN or an infinity after the optimizer's step: nothing is saved", steps_done_, name);
+  };
   for (const core::Parameter* p : parameters_of(session_, projectors_))
-    core::check(core::first_not_finite(p->value.in(session_.rank.host_memory())) == p->value.numel(),
-                "step {}: {} holds NaN or an infinity after the optimizer's step: nothing is saved", steps_done_,
-                p->name);
+    check_finite(values_.share(*p).defined() ? values_.share(*p) : p->value, p->name);
   const TrainerState where{.step = steps_done_,
                            .next_sample = steps_done_ * session_.config.batch.sequences_per_step,
                            .tokens = tokens_seen_,
@@ -307,10 +325,12 @@ bool Trainer::resume() {
                                        session_.teacher_fingerprint);
   check_same_adapters(where.adapters, adapter_state(session_), folder->string());
   session_.load_student(source);
+  deal_values();
   while_others_hear(session_.rank, [&] {
     projectors_.load(*source.own);
     load_optimizer(optimizer_, *source.own, folder->string(), changed);
   });
+  values_.gather();  // of what the optimizer has rounded
   if (!changed.empty())
     log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
   last_checkpoint_ = *folder;
@@ -377,7 +397,7 @@ StepReport Trainer::step(bool dump) {
   if (dump)
     gradients.emplace(session_.rank, *dump_, session_.student->config(), config, options,
                       session_.tokenizer->vocabulary_size(), samples.fetch(0, samples.num_sequences),
-                      parameters_of(session_, projectors_));
+                      parameters_of(session_, projectors_), fragments_);
   report.rate = schedule_.rate(report.step);
   if (session_.runs_elsewhere()) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
@@ -397,7 +417,7 @@ StepReport Trainer::step(bool dump) {
                                                       .routers = routers_,
                                                       .control = control},
                                                      report.rate);
-  if (gradients) gradients->write(done.result, parameters_);
+  if (gradients) gradients->write(done.result, fragments_);
   done.check(report.step);
   if (session_.student->config().moe.selection_bias && !session_.adapters)
     session_.student->move_selection_biases(done.result.expert_load, config.routing.bias_rate);

@@ -29,6 +29,7 @@
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 #include "parallel/axes/gradient_sync.h"
+#include "parallel/axes/shared_values.h"
 
 namespace limbeck::launch {
 
@@ -52,8 +53,8 @@ class Trainer {
   /// Collective.
   Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluations& evaluations);
 
-  /// Behind the start of the student's weights, where nothing is continued.
-  void begin() { optimizer_.begin_training(); }
+  /// Collective: behind the start of the student's weights, where nothing is continued.
+  void begin();
   /// Collective: continues from the newest good checkpoint of the run directory; false where there is none.
   bool resume();
   /// Collective: steps until `last_step` has been done, or train.keep_best's figure has not got better for so long as
@@ -93,6 +94,8 @@ class Trainer {
   /// Collective. Where it fails because the run directory was renamed or removed meanwhile, it saves in the one that
   /// `make_whole` makes on the first rank; false: nothing was missing.
   void save(const std::function<bool()>& make_whole);
+  /// The student's weights are those to begin with: what is dealt of them is, from here on.
+  void deal_values();
   core::StateDict state();
 
   Session& session_;
@@ -104,6 +107,8 @@ class Trainer {
   std::vector<optim::Trained> trained_;
   core::ParameterList parameters_;  // those that are trained
   parallel::GradientSync sync_;
+  parallel::SharedValues values_;
+  std::vector<optim::Fragment> fragments_;  // what this rank steps on, of each
   optim::Optimizer optimizer_;
   optim::Schedule schedule_;
   TrainingStep training_step_;

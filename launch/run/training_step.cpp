@@ -23,12 +23,14 @@ bool records_steps(const RunConfig& config, const Rank& rank) {
 }
 
 TrainingStep::TrainingStep(Rank& rank, const StepModels& models, parallel::GradientSync& sync,
-                           optim::Optimizer& optimizer, core::ParameterList parameters, const Options& options)
+                           optim::Optimizer& optimizer, parallel::SharedValues& values,
+                           std::vector<optim::Fragment> trained, const Options& options)
     : rank_(rank),
       models_(models),
       sync_(sync),
       optimizer_(optimizer),
-      parameters_(std::move(parameters)),
+      values_(values),
+      trained_(std::move(trained)),
       options_(options) {
   core::check(!options.records || (rank.world().size() == 1 && !rank.memory()->is_host()),
               "step: {} ranks on {} are to record it, expected one on a GPU", rank.world().size(),
@@ -39,9 +41,10 @@ void TrainingStep::queue(const StepInput& input, const StepOptions& options) {
   auto since = Clock::now();
   passes_.emplace(queue_passes(rank_, models_, input, options, sync_));
   times_.passes = lap(since);
-  norm_.emplace(parameters_, rank_.world(), options_.clip_norm);
+  norm_.emplace(trained_, rank_.world(), options_.clip_norm);
   times_.norm = lap(since);
   optimizer_.queue_step(norm_->factor());  // changes nothing where the norm is not finite
+  values_.gather();
   times_.optimizer = lap(since);
 }
 
@@ -59,7 +62,7 @@ void TrainingStep::run_recorded(StepInput input, const StepOptions& options) {
     norm_.reset();
     recorded_input_ = std::move(input);
     // A form of a weight that is valid now would not be made by what is recorded, and never again.
-    for (const core::Parameter* p : parameters_) core::forget_made(p->value);
+    for (const optim::Fragment& f : trained_) core::forget_made(f.parameter->value);
     recorded_.emplace(rank_.memory(), [&] { queue(recorded_input_, options); });
   }
   recorded_->run();

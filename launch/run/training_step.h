@@ -2,7 +2,7 @@
 // GPU it can be recorded: from the third step on it is then queued by one call (core/device/recorded_work.h), with the
 // bits of one whose kernels are queued one by one and know as little of documents (nn::Batch::forget_values).
 //
-//     TrainingStep step(rank, {student, &teacher, objective}, sync, optimizer, parameters, {.clip_norm = 1});
+//     TrainingStep step(rank, {student, &teacher, objective}, sync, optimizer, values, trained, {.clip_norm = 1});
 //     const TrainingStep::Done done = step.run(text, options, schedule.rate(optimizer.num_steps() + 1));
 //     done.check(optimizer.num_steps());
 #pragma once
@@ -13,6 +13,7 @@
 #include "launch/run/step.h"
 #include "optim/clip.h"
 #include "optim/optimizer.h"
+#include "parallel/axes/shared_values.h"
 
 namespace limbeck::launch {
 
@@ -21,7 +22,7 @@ struct StepTimes {
   double text = 0;       // reading the samples
   double passes = 0;     // forward, backward, and the gradients' reductions; of a recorded step, all of it
   double norm = 0;       // the global gradient norm
-  double optimizer = 0;  // the update, and the wait for all that was queued
+  double optimizer = 0;  // the update, the gathering of what is shared, and the wait for all that was queued
 };
 
 /// Whether the config asks for it, and the rank is on a GPU. Throws where several ranks are asked.
@@ -33,9 +34,9 @@ class TrainingStep {
     double clip_norm = 0;  // of GradientNorm
     bool records = false;  // for one rank on a GPU; without jitter, which is drawn anew in each step
   };
-  /// `parameters` are those that are trained. All that is referred to must outlive it.
+  /// `trained` is what this rank steps on. All that is referred to must outlive it.
   TrainingStep(Rank& rank, const StepModels& models, parallel::GradientSync& sync, optim::Optimizer& optimizer,
-               core::ParameterList parameters, const Options& options);
+               parallel::SharedValues& values, std::vector<optim::Fragment> trained, const Options& options);
 
   struct Done {
     StepResult result;
@@ -60,7 +61,8 @@ class TrainingStep {
   StepModels models_;
   parallel::GradientSync& sync_;
   optim::Optimizer& optimizer_;
-  core::ParameterList parameters_;
+  parallel::SharedValues& values_;
+  std::vector<optim::Fragment> trained_;
   Options options_;
   std::int64_t num_queued_ = 0;
   StepTimes times_;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include "kernels/elementwise.h"
+#include "parallel/axes/packed_shares.h"
+
 namespace limbeck::parallel {
 namespace {
 
@@ -12,52 +15,30 @@ using core::Tensor;
 
 constexpr std::int64_t alignment = 64;  // bytes; of each gradient in its bucket
 
-/// The ranks that have the parts of a gradient.
-enum class Group : std::uint8_t { Data, Edp, DataTp };
-constexpr std::size_t num_groups = 3;
-
-Group group_of(const Parameter& p) {
-  const auto is_partial_over = [&](std::string_view axis) {
-    return std::any_of(p.placement.begin(), p.placement.end(), [&](const core::AxisPlacement& a) {
-      return a.axis == axis && a.role == core::AxisRole::PartialGradient;
-    });
-  };
-  return is_partial_over("edp") ? Group::Edp : is_partial_over("tp") ? Group::DataTp : Group::Data;
-}
-
-/// Groups of their own for these reductions, by Group. All of them, in one order: which ones a rank needs, and in which
-/// order its buckets close, depends on the sizes of its parts.
-std::vector<std::shared_ptr<WorldComm>> make_groups(const Mesh& mesh) {
-  const auto over = [](WorldComm& ranks, const char* name) { return ranks.split(0, ranks.rank(), name); };
-  std::vector<std::shared_ptr<WorldComm>> groups;
-  groups.push_back(over(mesh.data(), "dp gradients"));
-  groups.push_back(over(mesh.edp(), "edp gradients"));
-  groups.push_back(over(mesh.stage(), "dp tp gradients"));  // no other axis holds dense parameters
-  return groups;
+std::int64_t padded_bytes(const Parameter& p, core::DType dtype) {
+  return (core::bytes_of(dtype, p.value.numel()) + alignment - 1) / alignment * alignment;
 }
 
 }  // namespace
 
 GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& mesh, const core::MemoryPtr& memory,
-                           core::DType dtype, std::int64_t bucket_bytes)
-    : groups_(make_groups(mesh)) {
-  const auto padded = [&](const Parameter& p) {
-    return (core::bytes_of(dtype, p.value.numel()) + alignment - 1) / alignment * alignment;
-  };
+                           core::DType dtype, std::int64_t bucket_bytes, const Sharding& sharding)
+    : dtype_(dtype), groups_(mesh, sharding) {
+  const auto padded = [&](const Parameter& p) { return padded_bytes(p, dtype); };
   // Backward goes through the list from its end. A bucket takes its place when its last gradient is due.
   struct Open {
     std::vector<Parameter*> parameters;
     std::int64_t bytes = 0;
     std::size_t last = 0;
-    Group group = Group::Data;
+    std::size_t group = 0;
   };
   std::vector<Open> closed;
-  std::array<Open, num_groups> open;
+  std::array<Open, GradientGroups::count> open;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     Parameter* p = parameters[parameters.size() - 1 - i];
     if (p->is_frozen()) continue;
-    const Group group = group_of(*p);
-    Open& bucket = open[static_cast<std::size_t>(group)];
+    const std::size_t group = groups_.index_of(*p);
+    Open& bucket = open[group];
     bucket.parameters.push_back(p);
     bucket.bytes += padded(*p);
     bucket.last = i;
@@ -70,38 +51,57 @@ GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& me
 
   for (const Open& plan : closed) {
     Bucket bucket;
-    bucket.group = groups_[static_cast<std::size_t>(plan.group)].get();
+    bucket.group = &groups_[plan.group];
     bucket.parameters = plan.parameters;
     const std::int64_t element = core::bytes_of(dtype, 1);
     bucket.flat = Tensor::zeros(memory, dtype, {plan.bytes / element});  // the padding stays zero
-    std::int64_t at = 0;
     for (Parameter* p : plan.parameters) {
       p->slot->parameter = p;
-      p->slot->has_grad = false;
-      p->slot->grad = Tensor(bucket.flat.storage(), at, dtype, p->value.shape());
-      at += padded(*p);
       check(members_.insert({p, {buckets_.size(), false}}).second, "gradient buckets: {} is listed twice", p->name);
+    }
+    if (sums_each_pass()) {
+      bucket.flat.storage()->release();
+      const int size = bucket.group->sharers->size();
+      bucket.share = Tensor::zeros(memory, dtype, {longest_shares(bucket.parameters, dtype, size) / element});
     }
     buckets_.push_back(std::move(bucket));
   }
   statistics_.num_buckets = static_cast<std::int64_t>(buckets_.size());
+  begin_step();
   if (memory->is_host()) return;
   // The first of each, of zeros, so that the first step pays for nothing that a fabric has to set up.
-  for (Bucket& bucket : buckets_) bucket.group->all_reduce(bucket.flat, core::Reduce::Sum);
+  finish();
+  begin_step();
 }
 
 GradientSync::~GradientSync() = default;
 
 void GradientSync::begin_step() {
+  for (Bucket& bucket : buckets_) bucket.has_share = false;
+  begin_pass();
+}
+
+void GradientSync::begin_pass() {
   for (Bucket& bucket : buckets_) {
     bucket.num_final = 0;
-    for (Parameter* p : bucket.parameters) p->slot->has_grad = false;
+    std::int64_t at = 0;
+    for (Parameter* p : bucket.parameters) {
+      p->slot->has_grad = false;
+      p->slot->grad = Tensor(bucket.flat.storage(), at, dtype_, p->value.shape());
+      at += padded_bytes(*p, dtype_);
+    }
   }
   for (auto& [parameter, member] : members_) member.is_final = false;
   next_ = 0;
+  to_take_ = 0;
   num_final_ = 0;
   statistics_.num_final_at_first_start = -1;
   statistics_.start_order.clear();
+}
+
+void GradientSync::next_pass() {
+  finish_pass();
+  begin_pass();
 }
 
 void GradientSync::parameter_final(const Parameter& parameter) {
@@ -118,6 +118,7 @@ void GradientSync::start_ready() {
   for (; next_ < buckets_.size(); ++next_) {
     Bucket& bucket = buckets_[next_];
     if (bucket.num_final < static_cast<std::int64_t>(bucket.parameters.size())) return;
+    if (bucket.flat.storage()->is_empty()) bucket.flat.storage()->refill();
     for (Parameter* p : bucket.parameters) {
       if (p->slot->has_grad) continue;
       p->slot->grad.fill_zero();
@@ -128,15 +129,68 @@ void GradientSync::start_ready() {
       statistics_.first_start = std::chrono::steady_clock::now();
     }
     statistics_.start_order.push_back(static_cast<std::int64_t>(next_));
-    bucket.handle = bucket.group->all_reduce_async(bucket.flat, core::Reduce::Sum);
+    if (sums_each_pass())
+      start_dealt(bucket);
+    else
+      bucket.handle = bucket.group->all->all_reduce_async(bucket.flat, core::Reduce::Sum);
+    for (; sums_each_pass() && to_take_ < next_; ++to_take_) take_sum(buckets_[to_take_]);  // all but this one
   }
 }
 
-void GradientSync::finish() {
+void GradientSync::start_dealt(Bucket& bucket) const {
+  WorldComm& sharers = *bucket.group->sharers;
+  const std::int64_t longest = bucket.share.bytes(), size = sharers.size();
+  bucket.packed = Tensor::zeros(bucket.flat.memory(), dtype_, {size * bucket.share.numel()});
+  bucket.summed = core::empty_like(bucket.share);
+  core::on_device(bucket.flat, [&](const auto& device) {
+    for (int r = 0; r < size; ++r)
+      for_each_share(
+          bucket.parameters, dtype_, r, sharers.size(), [&](std::size_t i, const core::Slice& share, std::int64_t at) {
+            kernels::copy_bytes(device, bucket.parameters[i]->slot->grad.raw() + core::bytes_of(dtype_, share.first),
+                                bucket.packed.mutable_raw() + r * longest + at, core::bytes_of(dtype_, share.count));
+          });
+  });
+  bucket.flat.storage()->release();
+  bucket.handle = sharers.reduce_scatter_async(bucket.packed, bucket.summed);
+}
+
+void GradientSync::take_sum(Bucket& bucket) const {
+  bucket.handle.wait();
+  bucket.packed = {};
+  bucket.group->twins->all_reduce(bucket.summed, core::Reduce::Sum);
+  if (bucket.has_share)
+    core::dispatch_float("gradient buckets", dtype_, [&]<class T>() {
+      core::on_device(bucket.share, [&](const auto& device) {
+        kernels::add_to(device, bucket.summed.data<T>(), bucket.share.mutable_data<T>(), bucket.share.numel());
+      });
+    });
+  else
+    bucket.share.copy_from(bucket.summed);
+  bucket.has_share = true;
+  bucket.summed = {};
+}
+
+void GradientSync::finish_pass() {
   for (Bucket& bucket : buckets_)
     for (Parameter* p : bucket.parameters)
       if (!members_.at(p).is_final) parameter_final(*p);
-  for (Bucket& bucket : buckets_) bucket.handle.wait();
+  if (sums_each_pass())
+    for (; to_take_ < buckets_.size(); ++to_take_) take_sum(buckets_[to_take_]);
+  else
+    for (Bucket& bucket : buckets_) bucket.handle.wait();
+}
+
+void GradientSync::finish() {
+  finish_pass();
+  if (!sums_each_pass()) return;
+  for (Bucket& bucket : buckets_) {
+    WorldComm& sharers = *bucket.group->sharers;
+    for (Parameter* p : bucket.parameters) p->slot->grad = Tensor(bucket.share.storage(), 0, dtype_, {0});
+    for_each_share(bucket.parameters, dtype_, sharers.rank(), sharers.size(),
+                   [&](std::size_t i, const core::Slice& share, std::int64_t at) {
+                     bucket.parameters[i]->slot->grad = Tensor(bucket.share.storage(), at, dtype_, {share.count});
+                   });
+  }
 }
 
 }  // namespace limbeck::parallel

@@ -5,6 +5,11 @@
 //     sync.begin_step();
 //     ... backward; for each gradient that is complete: sync.parameter_final(parameter);
 //     sync.finish();                                      // gradients are sums over the ranks
+//
+// Where gradients are dealt among sharers, a bucket has memory from the first gradient that is written until it has
+// been reduced; what stays is this rank's share of each. Of several micro-batches each is reduced then:
+//
+//     if (sync.sums_each_pass()) sync.next_pass();        // between two of them
 #pragma once
 
 #include <chrono>
@@ -12,7 +17,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "parallel/axes/mesh.h"
+#include "parallel/axes/gradient_groups.h"
 
 namespace limbeck::parallel {
 
@@ -20,19 +25,23 @@ class GradientSync {
  public:
   static constexpr std::int64_t default_bucket_bytes = std::int64_t{25} << 20;
 
-  /// Parameters that are not frozen get a pinned slot->grad of their value's shape and `dtype` (the gradient dtype).
-  /// Dense ones are reduced over dp x cp, or dp x cp x tp where all have parts of the gradient, experts over edp. A
-  /// bucket closes once it holds `bucket_bytes`. Collective: groups of its own are made, so that reductions do not
-  /// stand before other collectives.
+  /// Parameters that are not frozen get a pinned slot->grad of their value's shape and `dtype` (the gradient dtype),
+  /// which is reduced over the ranks of its group. A bucket closes once it holds `bucket_bytes`. Collective.
   GradientSync(const core::ParameterList& parameters, const Mesh& mesh, const core::MemoryPtr& memory,
-               core::DType dtype = core::DType::F32, std::int64_t bucket_bytes = default_bucket_bytes);
+               core::DType dtype = core::DType::F32, std::int64_t bucket_bytes = default_bucket_bytes,
+               const Sharding& sharding = {});
   ~GradientSync();
 
   /// Forgets what was final. Gradients have no value (slot->has_grad is false) until backward writes them.
   void begin_step();
+  /// Whether gradients are dealt, so that those of each pass are final on their own.
+  bool sums_each_pass() const { return groups_.shares(Sharded::Gradients); }
+  /// As finish and begin_step, of which the sums are kept, to be added to.
+  void next_pass();
   /// The gradient of this parameter is complete on this rank; throws if it is unknown or was final already.
   void parameter_final(const core::Parameter& parameter);
-  /// Starts what has not started (parameters without a gradient count as zero) and waits for all.
+  /// Starts what has not started (parameters without a gradient count as zero) and waits for all. Where gradients are
+  /// dealt, a parameter's slot then has this rank's share, [length], until the next step begins.
   void finish();
 
   struct Statistics {
@@ -43,25 +52,36 @@ class GradientSync {
     std::vector<std::int64_t> start_order;  // buckets, as started in this step
   };
   const Statistics& statistics() const { return statistics_; }
+  const GradientGroups& groups() const { return groups_; }
 
  private:
   struct Bucket {
     core::Tensor flat;
-    WorldComm* group = nullptr;
+    const GradientGroups::Group* group = nullptr;
     std::vector<core::Parameter*> parameters;
     std::int64_t num_final = 0;
     core::CommHandle handle;
+    // Where gradients are dealt:
+    core::Tensor share;           // of the passes that have been summed
+    bool has_share = false;       // holds a value
+    core::Tensor packed, summed;  // under way: everybody's shares of this rank's gradients, and its own of the sums
   };
   struct Member {
     std::size_t bucket;
     bool is_final;
   };
+  void begin_pass();
   void start_ready();
+  void start_dealt(Bucket& bucket) const;
+  void take_sum(Bucket& bucket) const;
+  void finish_pass();
 
-  std::vector<std::shared_ptr<WorldComm>> groups_;
+  core::DType dtype_;
+  GradientGroups groups_;
   std::vector<Bucket> buckets_;  // in the order of their starts
   std::unordered_map<const core::Parameter*, Member> members_;
-  std::size_t next_ = 0;  // bucket to start
+  std::size_t next_ = 0;     // bucket to start
+  std::size_t to_take_ = 0;  // of which the sum is taken next
   std::int64_t num_final_ = 0;
   Statistics statistics_;
 };

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "launch/run/sharing.h"
 #include "launch/run/training_step.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
@@ -25,6 +26,11 @@ struct StepSettings {
   bool eight_bit = false;  // moments
   bool records = false;
   std::int64_t num_predict_layers = 0;
+  core::DType weights = core::DType::F32;
+  bool sequence_parallel = false;
+  std::int64_t micro_batches = 2;
+  double clip = 1;
+  parallel::Sharding sharding = {};
 };
 
 class GoldenSteps {
@@ -32,14 +38,22 @@ class GoldenSteps {
   /// Collective. A student of random weights whose teacher is the golden model.
   GoldenSteps(std::shared_ptr<parallel::WorldComm> world, const StepSettings& settings, core::MemoryPtr memory)
       : settings_(settings),
-        rank_(std::move(world), settings.layout, 1, false, std::move(memory)),
+        rank_(std::move(world), settings.layout, 1, settings.sequence_parallel, std::move(memory)),
         student_(config(), options()),
-        teacher_(golden_.config(), rank_.frozen_copy(core::DType::F32)),
-        sync_(student_.parameters(), rank_.mesh(), rank_.memory()),
-        optimizer_(optim::apply_groups(student_.parameters(), {}),
+        teacher_(golden_.config(), rank_.frozen_copy(core::sum_dtype(settings.weights))),
+        sync_(student_.parameters(), rank_.mesh(), rank_.memory(), core::sum_dtype(settings.weights), bucket_bytes,
+              settings.sharding),
+        values_(student_.parameters(), sync_.groups(), bucket_bytes),
+        fragments_(optim::fragments_of(
+            launch::dealt(optim::apply_groups(student_.parameters(), {}), sync_.groups(), values_))),
+        optimizer_(launch::dealt(optim::apply_groups(student_.parameters(), {}), sync_.groups(), values_),
                    {.uses_muon = settings.uses_muon, .adamw = {.eight_bit_from = settings.eight_bit ? 1 : 0}},
                    [this](const std::string& axis) -> core::Comm& { return rank_.mesh().along(axis); }) {
     student_.init_random(1);
+    student_.set_layer_weights(values_.layers());
+    values_.begin();
+    optimizer_.begin_training();
+    values_.gather();
     teacher_.load(golden_.parameters());
   }
 
@@ -52,14 +66,32 @@ class GoldenSteps {
   Step run(const data::TokenBatch& samples, double rate) {
     const launch::TrainingStep::Done done =
         step_.run(samples,
-                  {.micro_batches = 2,
+                  {.micro_batches = settings_.micro_batches,
                    .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
                    .recompute = settings_.recompute},
                   rate);
     return {done.result, done.norm.norm};
   }
+  /// As a run that goes on.
+  void load(const core::StateReader& state) {
+    for (const optim::Fragment& f : fragments_) {
+      core::StateEntry entry = f.entry(f.value().to(core::sum_dtype(settings_.weights)));
+      state.read(f.parameter->name, entry);
+      f.value().copy_from(entry.tensor.to(
+          settings_.weights == core::DType::BF16 && !f.parameter->is_matrix() ? core::DType::F32 : settings_.weights));
+    }
+    optimizer_.load(state);
+    values_.gather();
+  }
   data::TokenBatch samples() const { return golden_.samples(); }
   launch::TrainingStep& training_step() { return step_; }
+
+  /// Parameters and what the optimizer keeps: what this rank would write of it.
+  core::StateDict state() const {
+    core::StateDict state = optimizer_.state_dict();
+    for (const optim::Fragment& f : fragments_) state[f.parameter->name] = f.entry(f.value());
+    return state;
+  }
 
   launch::Rank& rank() { return rank_; }
   nn::Transformer& student() { return student_; }
@@ -72,22 +104,26 @@ class GoldenSteps {
     return config;
   }
   nn::ModelOptions options() const {
-    nn::ModelOptions options = rank_.sharded(core::DType::F32);
+    nn::ModelOptions options = rank_.sharded(settings_.weights);
     options.compute = settings_.compute;
     options.fp8_products = settings_.fp8_products;
     options.with_predict = true;
     return options;
   }
 
+  static constexpr std::int64_t bucket_bytes = 64 << 10;
+
   StepSettings settings_;
   GoldenModel golden_{"moe.h5"};
   launch::Rank rank_;
   nn::Transformer student_, teacher_;
   parallel::GradientSync sync_;
+  parallel::SharedValues values_;
+  std::vector<optim::Fragment> fragments_;
   optim::Optimizer optimizer_;
   optim::Distillation objective_{{.ce_weight = 0.3, .temperature = 2}};
-  launch::TrainingStep step_{
-      rank_, {student_, &teacher_, objective_}, sync_, optimizer_, student_.parameters(), {1, settings_.records}};
+  launch::TrainingStep step_{rank_,      {student_, &teacher_, objective_},  sync_, optimizer_, values_,
+                             fragments_, {settings_.clip, settings_.records}};
 };
 
 }  // namespace limbeck::testing

@@ -148,12 +148,14 @@ void measure(const Options& options, const Shape& s, const std::shared_ptr<paral
   model_options.residual = core::DType::F32;
   nn::Transformer model(s.model, model_options);
   parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory());
+  parallel::SharedValues values(model.parameters(), sync.groups(), parallel::GradientSync::default_bucket_bytes);
   optim::Optimizer optimizer(optim::apply_groups(model.parameters(), {}), {});
   const optim::LanguageModelling objective;
   model.init_random(1);
   const data::TokenBatch samples = random_tokens(s);
   const auto median_seconds = [&](bool records) {
-    launch::TrainingStep training_step(rank, {model, nullptr, objective}, sync, optimizer, model.parameters(),
+    launch::TrainingStep training_step(rank, {model, nullptr, objective}, sync, optimizer, values,
+                                       optim::whole_fragments(model.parameters()),
                                        {.clip_norm = 1, .records = records});
     std::vector<double> times;
     for (int step = 1; step <= warm_up + options.steps; ++step) {

@@ -42,8 +42,7 @@ std::vector<Seen> run_steps(const Settings& s, bool is_hidden) {
       run.expert_load = seen.result.expert_load;
       run.reads.push_back(memory->host_reads - before);
     }
-    for (const core::Parameter* p : steps.student().parameters())
-      run.weights.push_back(testing::values_of(p->entry(p->value).value()));
+    for (const auto& [name, entry] : steps.state()) run.weights.push_back(testing::values_of(entry.value()));
   });
   return runs;
 }
@@ -60,14 +59,15 @@ TEST_P(HiddenMemory, GivesTheSameBits) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, HiddenMemory,
-                         ::testing::Values(Settings{}, Settings{.recompute = true},
-                                           Settings{.uses_muon = true, .capacity_factor = 0.7},
-                                           Settings{.compute = DType::BF16},
-                                           Settings{.compute = DType::BF16, .fp8_products = true},
-                                           Settings{.num_predict_layers = 2}, Settings{"tp2", 2, true, true},
-                                           Settings{"ep2", 2, true, false, 0.7}, Settings{"ep2etp2", 4}),
-                         [](const auto& test) { return fmt::format("{}", test.index); });
+INSTANTIATE_TEST_SUITE_P(
+    Layouts, HiddenMemory,
+    ::testing::Values(Settings{}, Settings{.recompute = true}, Settings{.uses_muon = true, .capacity_factor = 0.7},
+                      Settings{.compute = DType::BF16}, Settings{.compute = DType::BF16, .fp8_products = true},
+                      Settings{.num_predict_layers = 2}, Settings{"tp2", 2, true, true},
+                      Settings{"ep2", 2, true, false, 0.7}, Settings{"ep2etp2", 4},
+                      Settings{
+                          .layout = "dp2", .ranks = 2, .uses_muon = true, .sharding = {parallel::Sharded::Parameters}}),
+    [](const auto& test) { return fmt::format("{}", test.index); });
 
 // Its sums, the experts' load, the gradient's norm, and what was noted of indices: once a step, at its end.
 TEST(HiddenMemorySteps, AreReadFourTimes) {

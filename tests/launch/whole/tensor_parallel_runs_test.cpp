@@ -1,5 +1,5 @@
-// Whole runs under tensor parallelism and what they leave behind: checkpoints, dumps of gradients and exported models
-// are those of one rank. In float64, so that no near-tie of a router can hide or make a difference; with three
+// Whole runs under tensor parallelism, or with what ranks share dealt among them, and what they leave behind:
+// checkpoints, dumps of gradients and exported models are those of one rank. In float64, so that no near-tie of a router can hide or make a difference; with three
 // key/value heads and a vocabulary that two ranks share unevenly.
 
 #include <gmock/gmock.h>
@@ -15,6 +15,7 @@ namespace limbeck {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::HasSubstr;
 using testing::Outcome;
 using testing::RunFolder;
 
@@ -88,7 +89,10 @@ void expect_files_of_one_rank(const std::string& feed_forward) {
   const RunFolder folder("tensor_files");
   const fs::path at = folder.path();
   for (const auto& [run, layout, options] : std::vector<std::tuple<std::string, std::string, std::string>>{
-           {"one", "dp1", ""}, {"cut", "tp2", ""}, {"shared", "tp2", sequence_parallel}}) {
+           {"one", "dp1", ""},
+           {"cut", "tp2", ""},
+           {"shared", "tp2", sequence_parallel},
+           {"dealt", "dp2", "--set parallel.shard=PARAMETERS"}}) {
     SCOPED_TRACE(run);
     train(folder, feed_forward, run, 3, layout, fmt::format("{} --dump-gradients {}.h5", options, run));
     const Outcome convert = folder.limbeck(fmt::format("convert {0} {0}_hf --dtype float32", run));
@@ -128,6 +132,52 @@ TEST(EndToEnd, CheckpointsGoFromTensorParallelismToAnyLayoutAndBack) {
             << field << " at step " << i + 1 << ", saved under " << way.from << ", continued under " << way.to;
       }
   }
+}
+
+// Optimizer state included, each into the next, round and round.
+TEST(EndToEnd, CheckpointsGoBetweenAnyTwoSettingsOfSharing) {
+  const RunFolder folder("sharing");
+  struct Setting {
+    std::string name, layout, options;
+  };
+  const std::string muon = "--set optimizer.kind=MUON ";
+  const std::vector<Setting> settings = {{"plain", "dp1", muon},
+                                         {"optimizer", "dp2", muon + "--set parallel.shard=OPTIMIZER"},
+                                         {"gradients", "ep2", muon + "--set parallel.shard=GRADIENTS"},
+                                         {"parameters", "dp2", muon + "--set parallel.shard=PARAMETERS"},
+                                         {"cut", "tp2", muon + "--set parallel.shard=PARAMETERS"}};
+  for (const Setting& s : settings) train(folder, mixed, s.name, 4, s.layout, s.options);
+  train(folder, mixed, "whole", 7, "dp1", muon);
+  const auto expected = folder.metrics("whole");
+  for (std::size_t i = 0; i < settings.size(); ++i) {
+    const Setting &from = settings[i], &to = settings[(i + 1) % settings.size()];
+    train(folder, mixed, from.name, 7, to.layout, to.options + " --resume");
+    const auto actual = folder.metrics(from.name);
+    ASSERT_EQ(actual.size(), 7U);
+    for (std::size_t step = 0; step < 7; ++step)
+      for (const char* field : {"loss", "grad_norm"}) {
+        const double value = expected[step][field];
+        EXPECT_NEAR(actual[step][field].get<double>(), value, 1e-8 * value)
+            << field << " at step " << step + 1 << ", saved by " << from.name << ", continued by " << to.name;
+      }
+  }
+}
+
+TEST(EndToEnd, WhatCannotBeDealtIsOneLine) {
+  const RunFolder folder("sharing_errors");
+  const auto error = [&](const std::string& sets, int ranks) {
+    const Outcome outcome = folder.limbeck("train tiny.textproto --steps 1 --out run " + sets, ranks);
+    EXPECT_EQ(outcome.code, 2) << outcome.output;
+    const auto lines = outcome.lines_with("limbeck: error");
+    EXPECT_EQ(lines.size(), 1U) << outcome.output;
+    return lines.empty() ? outcome.output : lines[0];
+  };
+  EXPECT_THAT(error("--set parallel.shard_ranks=2", 1),
+              HasSubstr("parallel.shard_ranks is given without parallel.shard, expected both or neither"));
+  EXPECT_THAT(error("--set parallel.shard=OPTIMIZER --set train.cuda_graph=true", 1),
+              HasSubstr("train.cuda_graph is given with parallel.shard, expected false"));
+  EXPECT_THAT(error("--set parallel.shard=OPTIMIZER --set parallel.shard_ranks=3", 2),
+              HasSubstr("parallel.shard_ranks is 3, expected a number that divides the world's, 2"));
 }
 
 }  // namespace

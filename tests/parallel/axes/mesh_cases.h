@@ -7,8 +7,11 @@
 
 #include <fmt/format.h>
 
+#include "core/share.h"
+#include "core/tape.h"
 #include "parallel/axes/expert_comm.h"
 #include "parallel/axes/gradient_sync.h"
+#include "parallel/axes/shared_values.h"
 #include "parallel/axes/warm_up.h"
 #include "parallel/comm/engine.h"
 #include "tests/parallel/axes/tensor_cases.h"
@@ -247,6 +250,65 @@ inline void gradient_buckets_case(WorldComm& world) {
   }
 }
 
+/// What of a parameter is dealt, within how many neighbours: each rank gets its share of the sums over all of two
+/// passes; and of values its own share stays while the others' come.
+inline void shares_case(WorldComm& world) {
+  for (const int ep : divisors(world.size()))
+    for (const int neighbours : divisors(world.size())) {
+      if (4 % ep != 0 || (neighbours % ep != 0 && ep % neighbours != 0)) continue;
+      SCOPED_TRACE("ep" + std::to_string(ep) + " within " + std::to_string(neighbours));
+      const auto memory = Memory::cpu(1);
+      const Mesh mesh(borrow(world), parse_layout("ep" + std::to_string(ep)));
+      TestParameters parameters(mesh, memory);
+      const core::ParameterList trained(parameters.list.begin(), parameters.list.end() - 1);
+      parallel::GradientSync sync(trained, mesh, memory, DType::F32, 300, {parallel::Sharded::Gradients, neighbours});
+      sync.begin_step();
+      const std::int64_t used = memory->statistics().used_bytes;
+      for (int pass = 0; pass < 2; ++pass) {
+        if (pass > 0) sync.next_pass();
+        for (std::size_t i = 7; i-- > 0;) {
+          core::Parameter& p = *trained[i];
+          if (i == 2 && world.rank() == 1) {  // has none on this rank, but is final
+          } else {
+            core::GradientTarget target = core::open_gradient(p.slot, p.value);
+            EXPECT_EQ(target.beta, 0);
+            target.tensor.copy_from(filled<float>(memory, p.value.shape(), world.rank() + 2 * static_cast<int>(i)));
+          }
+          sync.parameter_final(p);
+        }
+      }
+      sync.finish();
+      EXPECT_EQ(memory->statistics().used_bytes, used);  // shares alone stay
+      parallel::SharedValues values(trained, sync.groups(), /*bytes_at_once=*/200);
+      for (std::size_t i = 0; i < 7; ++i) {
+        core::Parameter& p = *trained[i];
+        const auto& group = sync.groups().of(p);
+        EXPECT_EQ(group.sharers->size() * group.twins->size(), group.all->size());
+        const core::Slice mine = core::share_of(p.value.shape(), group.sharers->rank(), group.sharers->size());
+        ASSERT_TRUE(p.slot->has_grad);
+        ASSERT_EQ(p.slot->grad.numel(), mine.count);
+        for (std::int64_t k = 0; k < mine.count; ++k) {
+          double expected = 0;
+          for (int r = 0; r < world.size(); ++r) {
+            if ((p.name[0] == 'e' && r % ep != world.rank() % ep) || (i == 2 && r == 1)) continue;
+            expected += 2 * value_at(r + 2 * static_cast<int>(i), mine.first + k);
+          }
+          EXPECT_EQ(p.slot->grad.data<float>()[k], static_cast<float>(expected)) << p.name << " " << k;
+        }
+        // What this rank has stepped on; the rest is of the step before.
+        for (std::int64_t k = 0; k < p.value.numel(); ++k) p.value.mutable_data<float>()[k] = -1;
+        for (std::int64_t k = 0; k < mine.count; ++k)
+          p.value.mutable_data<float>()[mine.first + k] =
+              static_cast<float>(value_at(static_cast<int>(i), mine.first + k));
+      }
+      values.gather();
+      for (std::size_t i = 0; i < 7; ++i)
+        for (std::int64_t k = 0; k < trained[i]->value.numel(); ++k)
+          EXPECT_EQ(trained[i]->value.data<float>()[k], static_cast<float>(value_at(static_cast<int>(i), k)))
+              << trained[i]->name << " " << k;
+    }
+}
+
 /// Ranks whose gradients become final in different orders start their buckets in the same one.
 inline void bucket_order_case(WorldComm& world) {
   const auto memory = Memory::cpu(1);
@@ -341,6 +403,7 @@ inline std::vector<CommCase> mesh_cases() {
           {"gather_again", gather_again_case},
           {"sum_share", sum_share_case},
           {"gradient_buckets", gradient_buckets_case},
+          {"shares", shares_case},
           {"bucket_order", bucket_order_case},
           {"warm_up", warm_up_case},
           {"placement", placement_case}};

@@ -1,0 +1,49 @@
+#include "parallel/axes/gradient_groups.h"
+
+#include <algorithm>
+
+namespace limbeck::parallel {
+namespace {
+
+enum Kind : std::uint8_t { Data, Edp, DataTp };
+
+}  // namespace
+
+// All of them, in one order: which ones a rank needs depends on the sizes of its parts.
+GradientGroups::GradientGroups(const Mesh& mesh, const Sharding& sharding) : sharding_(sharding) {
+  const int world = mesh.world().size(), rank = mesh.world().rank();
+  const int neighbours = sharding.ranks > 0 ? sharding.ranks : world;
+  if (world % neighbours != 0)
+    core::fail_usage("parallel.shard_ranks is {}, expected a number that divides the world's, {}", neighbours, world);
+  const auto over = [&](WorldComm& ranks, const std::string& name) {
+    const int apart = ranks.size() > 1 ? ranks.in_world(1) - ranks.in_world(0) : 1;
+    if (neighbours % apart != 0 && apart % neighbours != 0)
+      core::fail_usage(
+          "parallel.shard_ranks is {}, expected a multiple or a divisor of {}, which the ranks of {} are apart",
+          neighbours, apart, ranks.name());
+    Group group;
+    group.all = ranks.split(0, ranks.rank(), name);
+    if (!shares(Sharded::OptimizerState)) return group;
+    group.sharers = ranks.split(rank / neighbours, ranks.rank(), name + " sharers");
+    group.twins = ranks.split(group.sharers->rank(), ranks.rank(), name + " twins");
+    return group;
+  };
+  groups_[Data] = over(mesh.data(), "dp gradients");
+  groups_[Edp] = over(mesh.edp(), "edp gradients");
+  groups_[DataTp] = over(mesh.stage(), "dp tp gradients");  // no other axis holds dense parameters
+}
+
+std::size_t GradientGroups::index_of(const core::Parameter& parameter) const {
+  const auto is_partial_over = [&](std::string_view axis) {
+    return std::ranges::any_of(parameter.placement, [&](const core::AxisPlacement& a) {
+      return a.axis == axis && a.role == core::AxisRole::PartialGradient;
+    });
+  };
+  return is_partial_over("edp") ? Edp : is_partial_over("tp") ? DataTp : Data;
+}
+
+const GradientGroups::Group& GradientGroups::of(const core::Parameter& parameter) const {
+  return groups_[index_of(parameter)];
+}
+
+}  // namespace limbeck::parallel

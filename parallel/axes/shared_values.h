@@ -1,0 +1,48 @@
+// Parameters of which each sharer steps on its share: it is sent to the others, who take over those of theirs; at once
+// behind the step, or, of layers whose values are dealt too, whenever they run.
+//
+//     SharedValues values(parameters, groups, bytes_at_once);
+//     model.set_layer_weights(values.layers());
+//     values.begin();                                     // the values have been loaded
+//     ... each rank has stepped on its share of each parameter
+//     values.gather();
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "parallel/axes/layer_values.h"
+#include "parallel/axes/value_parts.h"
+
+namespace limbeck::parallel {
+
+class SharedValues {
+ public:
+  /// Parameters that are not frozen, of groups which must outlive it. They travel by about `bytes_at_once`, those of
+  /// layers, named layers.N.*, that are dealt by layer. Collective.
+  SharedValues(const core::ParameterList& parameters, const GradientGroups& groups, std::int64_t bytes_at_once);
+
+  /// The values are those to begin with; what is dealt of them is freed.
+  void begin();
+  /// Collective: every value, but for those of dealt layers, is what its sharers have each in their share of it.
+  /// Nothing where nothing is shared.
+  void gather();
+
+  /// Null where the layers' values are not dealt.
+  nn::LayerWeights* layers() { return layers_.get(); }
+  /// Where this rank's share of a parameter lies, [length]; undefined: in its value.
+  core::Tensor share(const core::Parameter& parameter) const;
+  /// Whether this rank writes its share, of those that have the same one.
+  bool writes(const core::Parameter& parameter) const { return writes_.at(&parameter); }
+
+ private:
+  void find_writers(const core::ParameterList& parameters, const GradientGroups& groups);
+
+  std::vector<ValuePart> parts_;
+  std::unique_ptr<LayerValues> layers_;
+  std::unordered_map<const core::Parameter*, bool> writes_;
+};
+
+}  // namespace limbeck::parallel

@@ -1,0 +1,270 @@
+// Optimizer state, gradients and parameters that are dealt among ranks: the bits of plain data parallelism, and state
+// that any other layout reads.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "data/checkpoints/tensor_boxes.h"
+#include "tests/support/golden_steps.h"
+#include "tests/support/kept_state.h"
+#include "tests/support/thread_ranks.h"
+
+namespace limbeck {
+namespace {
+
+using core::DType;
+using parallel::Sharded;
+using Settings = testing::StepSettings;
+
+/// Whole tensors, put together of the boxes that ranks would write into a checkpoint, which have to tile them.
+class WrittenState {
+ public:
+  /// Called by every rank.
+  void add(const core::StateDict& state) {
+    const std::scoped_lock lock(mutex_);
+    for (const auto& [name, entry] : state) {
+      if (!entry.write) continue;
+      const core::Tensor value = entry.value().to(DType::F64);
+      boxes_[name].push_back({{name, DType::F64, entry.global_shape, entry.offset, value.shape()}, value});
+    }
+  }
+  core::StateDict whole() const {
+    core::StateDict state;
+    const std::string file = "ranks";
+    for (const auto& [name, boxes] : boxes_) {
+      std::vector<data::PlacedBox> placed;
+      for (const Box& box : boxes) placed.push_back({&box.box, &file});
+      data::check_tiling("state", placed);
+      const core::Shape& shape = boxes.front().box.global_shape;
+      core::Tensor all = core::Tensor::zeros(core::Memory::cpu(1), DType::F64, shape);
+      const data::TensorBox target{name, DType::F64, shape, std::vector<std::int64_t>(shape.extents().size(), 0),
+                                   shape};
+      for (const Box& box : boxes)
+        data::for_each_shared_run(box.box, target, [&](std::int64_t from, std::int64_t to, std::int64_t count) {
+          std::copy_n(box.value.host<double>() + from, count, all.mutable_host<double>() + to);
+        });
+      state[name] = core::StateEntry::whole(all);
+    }
+    return state;
+  }
+
+ private:
+  struct Box {
+    data::TensorBox box;
+    core::Tensor value;
+  };
+  std::mutex mutex_;
+  std::map<std::string, std::vector<Box>> boxes_;
+};
+
+struct Seen {
+  std::vector<double> losses, norms;
+  std::map<std::string, std::vector<double>> state;  // parameters and what the optimizer keeps
+};
+
+std::map<std::string, std::vector<double>> values_of(const core::StateDict& state) {
+  std::map<std::string, std::vector<double>> values;
+  for (const auto& [name, entry] : state) values[name] = core::host_values<double>(entry.tensor);
+  return values;
+}
+
+/// Steps `first` and those behind it, `count` in all, from `from` (none: from the start); what is left is in `written`.
+Seen run(const Settings& s, int count, WrittenState& written, const core::StateDict* from = nullptr) {
+  Seen seen;
+  testing::run_ranks(s.ranks, [&](testing::RankWorld& world) {
+    testing::GoldenSteps steps(world.comm, s, core::Memory::cpu(1));
+    if (from != nullptr) {
+      steps.load(testing::KeptState(*from));
+      steps.optimizer().set_num_steps(3);
+    }
+    for (int step = 0; step < count; ++step) {
+      const testing::GoldenSteps::Step one = steps.run();
+      if (world.rank == 0) {
+        seen.losses.push_back(one.result.loss());
+        seen.norms.push_back(one.norm);
+      }
+    }
+    written.add(steps.state());
+  });
+  seen.state = values_of(written.whole());
+  return seen;
+}
+
+struct Case {
+  const char* name;
+  Settings settings;
+  friend void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+};
+
+class Shards : public ::testing::TestWithParam<std::tuple<Case, Sharded>> {
+ protected:
+  static Settings plain() { return std::get<0>(GetParam()).settings; }
+  static Settings sharded(int ranks = 0) {
+    Settings s = plain();
+    s.sharding = {std::get<1>(GetParam()), ranks};
+    return s;
+  }
+};
+
+/// To rounding, of the greatest value of each tensor.
+void expect_near(const Seen& actual, const Seen& expected, double tolerance) {
+  for (std::size_t i = 0; i < expected.losses.size(); ++i) {
+    EXPECT_NEAR(actual.losses[i], expected.losses[i], tolerance * expected.losses[i]) << "step " << i + 1;
+    EXPECT_NEAR(actual.norms[i], expected.norms[i], tolerance * expected.norms[i]) << "step " << i + 1;
+  }
+  ASSERT_EQ(actual.state.size(), expected.state.size());
+  for (const auto& [name, values] : expected.state) {
+    const std::vector<double>& others = actual.state.at(name);
+    ASSERT_EQ(others.size(), values.size()) << name;
+    double greatest = 0, worst = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      greatest = std::max(greatest, std::abs(values[i]));
+      worst = std::max(worst, std::abs(others[i] - values[i]));
+    }
+    EXPECT_LE(worst, tolerance * greatest) << name;
+  }
+}
+
+// Of one micro-batch every sum but that of the norm has the order of plain data parallelism.
+TEST_P(Shards, HaveTheBitsOfPlainDataParallelism) {
+  Settings one = plain(), dealt = sharded();
+  one.micro_batches = dealt.micro_batches = 1;
+  one.clip = dealt.clip = 0;
+  WrittenState as_plain, as_sharded;
+  const Seen expected = run(one, 3, as_plain), actual = run(dealt, 3, as_sharded);
+  if (plain().eight_bit) {  // whose blocks begin elsewhere
+    for (std::size_t i = 0; i < expected.losses.size(); ++i)
+      EXPECT_NEAR(actual.losses[i], expected.losses[i], 1e-3 * expected.losses[i]);
+    return;
+  }
+  EXPECT_EQ(actual.losses, expected.losses);
+  for (std::size_t i = 0; i < expected.norms.size(); ++i)
+    EXPECT_NEAR(actual.norms[i], expected.norms[i], 1e-14 * expected.norms[i]);
+  for (const auto& [name, values] : expected.state) EXPECT_EQ(actual.state.at(name), values) << name;
+  EXPECT_EQ(actual.state.size(), expected.state.size());
+}
+
+TEST_P(Shards, OfSeveralMicroBatchesAreClippedAsPlainOnes) {
+  if (plain().weights != DType::F64) return;
+  Settings one = plain(), dealt = sharded();
+  one.micro_batches = dealt.micro_batches = 3;
+  one.clip = dealt.clip = 0.1;
+  WrittenState as_plain, as_sharded;
+  const Seen expected = run(one, 2, as_plain), actual = run(dealt, 2, as_sharded);
+  EXPECT_GT(expected.norms[0], 0.1);
+  expect_near(actual, expected, 1e-9);
+  if (std::get<1>(GetParam()) != Sharded::OptimizerState) return;
+  EXPECT_EQ(actual.norms, expected.norms);  // whole gradients are there
+  EXPECT_EQ(actual.state, expected.state);
+}
+
+// Within a node, of which each has everything: other sums of more than two ranks, in another order.
+TEST_P(Shards, AreTheSameWithinNodes) {
+  if (plain().weights != DType::F64 || plain().ranks != 4) return;
+  WrittenState as_plain, as_sharded;
+  expect_near(run(sharded(2), 2, as_sharded), run(plain(), 2, as_plain), 1e-9);
+}
+
+TEST_P(Shards, GoOnFromAnyOtherSetting) {
+  WrittenState as_plain, as_sharded, from_plain, from_sharded;
+  run(plain(), 3, as_plain);
+  run(sharded(), 3, as_sharded);
+  const core::StateDict plain_state = as_plain.whole(), sharded_state = as_sharded.whole();
+  const Seen expected = run(sharded(), 2, from_plain, &plain_state),
+             actual = run(plain(), 2, from_sharded, &sharded_state);
+  if (plain().weights == DType::F64) return expect_near(actual, expected, 1e-9);
+  for (std::size_t i = 0; i < expected.losses.size(); ++i)
+    EXPECT_NEAR(actual.losses[i], expected.losses[i], 1e-3 * expected.losses[i]);
+}
+
+/// Bytes of rank 0's tensors behind a step of AdamW in float32, and at its peak, of a dense model of its own.
+struct Bytes {
+  std::int64_t kept = 0, peak = 0;
+  std::int64_t layers = 0, others = 0;  // parameters, in elements
+};
+Bytes bytes_of(Sharded what) {
+  Bytes bytes;
+  testing::run_ranks(2, [&](testing::RankWorld& world) {
+    const testing::GoldenModel golden("dense.h5");
+    nn::ModelConfig config = golden.config();
+    config.num_layers = 8;
+    config.width = 320;
+    config.mlp_width = 512;
+    launch::Rank rank(world.comm, "dp2", 1);
+    nn::Transformer model(config, rank.sharded(DType::F32));
+    model.init_random(1);
+    parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), DType::F32, 64 << 10, {what});
+    parallel::SharedValues values(model.parameters(), sync.groups(), 64 << 10);
+    const auto trained = launch::dealt(optim::apply_groups(model.parameters(), {}), sync.groups(), values);
+    optim::Optimizer optimizer(trained, {});
+    values.begin();
+    model.set_layer_weights(values.layers());
+    const optim::LanguageModelling objective;
+    launch::TrainingStep step(rank, {model, nullptr, objective}, sync, optimizer, values, optim::fragments_of(trained),
+                              {});
+    const launch::StepText samples = golden.samples();
+    values.gather();
+    step.run(samples, {.recompute = true}, 1e-3);
+    rank.memory()->reset_peak();
+    step.run(samples, {.recompute = true}, 1e-3);
+    if (world.rank != 0) return;
+    bytes.kept = rank.memory()->statistics().used_bytes;
+    bytes.peak = rank.memory()->statistics().peak_bytes;
+    for (const core::Parameter* p : model.parameters())
+      (parallel::LayerValues::layer_of(*p) ? bytes.layers : bytes.others) += p->value.numel();
+  });
+  return bytes;
+}
+
+// docs/parallelism.md, "Sharing optimizer state, gradients and parameters": 4 bytes each of value and gradient, 8 of
+// moments.
+TEST(ShardedMemory, IsThatOfTheFormulas) {
+  const auto mb = [](std::int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  const Bytes plain = bytes_of(Sharded::Nothing), one = bytes_of(Sharded::OptimizerState),
+              two = bytes_of(Sharded::Gradients), three = bytes_of(Sharded::Parameters);
+  const std::int64_t all = plain.layers + plain.others;
+  EXPECT_NEAR(mb(plain.kept), mb(16 * all), 0.02 * mb(16 * all));
+  EXPECT_NEAR(mb(one.kept), mb(8 * all + 8 * all / 2), 0.02 * mb(16 * all));
+  EXPECT_NEAR(mb(two.kept), mb(4 * all + 12 * all / 2), 0.02 * mb(16 * all));
+  EXPECT_NEAR(mb(three.kept), mb(16 * plain.layers / 2 + 4 * plain.others + 12 * plain.others / 2),
+              0.02 * mb(16 * all));
+  // Beside it at any time: activations, alike; a bucket or two, a layer or two and what of them travels.
+  const std::int64_t activations = plain.peak - plain.kept, layer = 4 * plain.layers / 8, bucket = 4 * (320 * 512) * 2;
+  EXPECT_LE(two.peak - two.kept, activations + 4 * bucket);
+  EXPECT_LE(three.peak - three.kept, activations + 4 * bucket + 5 * layer);
+}
+
+Settings float64(Settings s) {
+  s.weights = s.compute = DType::F64;
+  return s;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Steps, Shards,
+    ::testing::Combine(
+        ::testing::Values(Case{"dp3", float64({.layout = "dp3", .ranks = 3})},
+                          Case{"dp3_muon", float64({.layout = "dp3", .ranks = 3, .uses_muon = true})},
+                          Case{"dp4", float64({.layout = "dp4", .ranks = 4, .num_predict_layers = 1})},
+                          Case{"dp2tp2", float64({.layout = "dp2tp2", .ranks = 4, .recompute = true})},
+                          Case{"dp2tp2_sequence_muon",
+                               {.layout = "dp2tp2", .ranks = 4, .uses_muon = true, .sequence_parallel = true}},
+                          Case{"dp2ep2", float64({.layout = "dp2ep2", .ranks = 4, .recompute = true})},
+                          Case{"dp2ep2_muon", {.layout = "dp2ep2", .ranks = 4, .uses_muon = true}},
+                          Case{"tp2etp2_muon", float64({.layout = "tp2etp2", .ranks = 4, .uses_muon = true})},
+                          Case{"bfloat16_muon",
+                               {.layout = "dp3", .ranks = 3, .uses_muon = true, .weights = DType::BF16}},
+                          Case{"eight_bit", {.layout = "dp2", .ranks = 2, .eight_bit = true}}),
+        ::testing::Values(Sharded::OptimizerState, Sharded::Gradients, Sharded::Parameters)),
+    [](const auto& test) {
+      return fmt::format("{}_{}", std::get<0>(test.param).name, static_cast<int>(std::get<1>(test.param)));
+    });
+
+}  // namespace
+}  // namespace limbeck
