@@ -68,6 +68,8 @@ Tensor logits_of(const Tensor& hidden, const Tensor& head, const Tensor& bias) {
 
 SparseTargets TargetSource::sparse(std::int64_t, std::int64_t) { fail("a teacher with logits has no sparse targets"); }
 
+PairedLogits TargetSource::paired(std::int64_t, std::int64_t) { fail("a teacher of the same tokens has no pairs"); }
+
 OnlineTeacher::OnlineTeacher(Tensor hidden, Tensor head, Tensor bias)
     : hidden_(std::move(hidden)), head_(std::move(head)), bias_(std::move(bias)) {
   check_head("teacher's head", hidden_, head_);
@@ -98,7 +100,9 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
   check(options.chunk >= 0, "head_loss: chunk is {}, expected at least 0", options.chunk);
   check(teacher != nullptr || !objective.needs_teacher(), "head_loss: the objective needs a teacher, none was given");
 
-  const bool has_logits = teacher != nullptr && !teacher->is_sparse();
+  const bool is_sparse = teacher != nullptr && teacher->is_sparse(),
+             is_paired = teacher != nullptr && teacher->is_paired();
+  const bool has_logits = teacher != nullptr && !is_sparse && !is_paired;
   const MemoryPtr& memory = hidden.value.memory();
   const DType dtype = sum_dtype(hidden.value.dtype());  // of logits and losses
   const bool trains = tape.mode() == Tape::Mode::Record && (hidden.slot || weight.slot || bias.slot);
@@ -121,7 +125,8 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
         .student = logits.rows(0, count),
         .gradient = trains ? dlogits.rows(0, count) : Tensor(),
         .teacher = has_logits ? teacher->logits(first, count) : Tensor(),
-        .sparse = teacher && !has_logits ? std::optional(teacher->sparse(first, count)) : std::nullopt,
+        .sparse = is_sparse ? std::optional(teacher->sparse(first, count)) : std::nullopt,
+        .paired = is_paired ? std::optional(teacher->paired(first, count)) : std::nullopt,
         .targets = targets.rows(first, count),
         .vocabulary_offset = options.vocabulary_offset,
         .num_valid = options.valid_vocabulary < 0

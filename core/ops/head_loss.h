@@ -25,6 +25,9 @@ class TargetSource {
   /// Whether only a part of its distributions is known, which sparse() gives in place of logits().
   virtual bool is_sparse() const { return false; }
   virtual SparseTargets sparse(std::int64_t first, std::int64_t count);
+  /// Whether its tokens are others: paired() gives what it says in place of logits().
+  virtual bool is_paired() const { return false; }
+  virtual PairedLogits paired(std::int64_t first, std::int64_t count);
 };
 
 /// A teacher that ran on the same tokens: its final hidden states (normalised) and its head, float or frozen bfloat16.

@@ -94,6 +94,24 @@ struct SparseTargets {
   void check_valid(DType dtype) const;
 };
 
+/// What a teacher of other tokens says where it predicts the same bytes as one of n tokens (core/ops/paired_teacher.h).
+struct PairedLogits {
+  struct Vocabulary {
+    std::int64_t size = 0;       // of the whole head
+    std::int64_t num_valid = 0;  // tokens from here on are padding
+
+    /// `valid`: as HeadOptions::valid_vocabulary.
+    static constexpr Vocabulary of(std::int64_t size, std::int64_t valid) {
+      return {size, valid < 0 || valid > size ? size : valid};
+    }
+  };
+  Tensor logits;           // [m,V_local of the teacher], of the student's dtype
+  Tensor pair_of;          // [n] int32: a token's row of the logits, plus `first`; -1: it has none
+  std::int64_t first = 0;  // of all pairs the one that the first row is of
+  Vocabulary student, teacher;
+  Tensor totals;  // [num_sorted_columns] float64 (kernels/sorted_rows.h), to be added to
+};
+
 /// Logits of n tokens over this rank's part of the vocabulary.
 struct LogitsChunk {
   Tensor student;   // [n,V_local], float32 or float64
@@ -101,6 +119,7 @@ struct LogitsChunk {
                     // bfloat16 beside float32 logits; undefined: not wanted
   Tensor teacher;   // [n,V_local], or undefined
   std::optional<SparseTargets> sparse = {};  // what is known of a teacher in place of its logits
+  std::optional<PairedLogits> paired = {};   // likewise of one of other tokens
   Tensor targets;                            // [n] int32, global indices; -1: none
   std::int64_t vocabulary_offset = 0;        // global index of column 0
   std::int64_t num_valid = 0;                // columns from here on are padding: probability 0 on both sides

@@ -108,6 +108,7 @@ static_assert(static_cast<int>(Control::None) == config::Objective::NONE);
 static_assert(static_cast<int>(Control::Untrained) == config::Objective::UNTRAINED);
 static_assert(static_cast<int>(Bridge::None) == config::Objective::NO_BRIDGE);
 static_assert(static_cast<int>(Bridge::Spans) == config::Objective::SPANS);
+static_assert(static_cast<int>(Bridge::Uld) == config::Objective::ULD);
 static_assert(static_cast<int>(kernels::RowDistance::Cosine) == config::Objective::HiddenStates::COSINE);
 static_assert(static_cast<int>(kernels::RowDistance::SquaredError) == config::Objective::HiddenStates::SQUARED_ERROR);
 static_assert(static_cast<int>(nn::BalanceScope::Sequence) == config::MoeLoss::SEQUENCE);

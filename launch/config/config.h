@@ -174,7 +174,7 @@ struct SampledTextConfig {
 };
 
 enum class Control : std::uint8_t { None, ShuffledPositions, SmoothedLabels, Untrained };
-enum class Bridge : std::uint8_t { None, Spans };
+enum class Bridge : std::uint8_t { None, Spans, Uld };
 struct PreferenceConfig {
   double beta = 0.1;
   friend bool operator==(const PreferenceConfig&, const PreferenceConfig&) = default;

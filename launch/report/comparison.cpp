@@ -115,6 +115,7 @@ std::vector<Row> rows_of(const std::vector<RunResults>& runs) {
       held_out("  90 %", "kl_p90", Better::Lower),
       held_out("  99 %", "kl_p99", Better::Lower),
       held_out("  by span", "span_kl", Better::Lower),
+      held_out("  of sorted distributions", "uld", Better::Lower),
       held_out("top-1 agreement", "top1_agreement", Better::Higher),
       held_out("acceptance", "sum_min", Better::Higher),
       held_out("pairs of responses: right", "preference_accuracy", Better::Higher),

@@ -302,6 +302,8 @@ std::string to_text(const NamedEvaluations& columns) {
     text += part("  bits/byte", &Evaluation::spans, &SpanResult::bits_per_byte);
     text += part("  teacher's bits/byte", &Evaluation::spans, &SpanResult::teacher_bits_per_byte);
   }
+  if (!columns.empty() && columns.back().second.sorted)
+    text += part("sorted distributions (ULD)", &Evaluation::sorted, &SortedResult::distance);
   std::vector<std::optional<ModelLoad>> loads;
   for (const auto& [name, evaluation] : columns) loads.push_back(evaluation.load);
   if (columns.empty() || !columns.front().second.has_teacher()) return text + load_rows(loads);

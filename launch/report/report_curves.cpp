@@ -98,6 +98,8 @@ std::vector<Fields> of_training() {
        {{"kl", "training text"}, {"eval_kl", "held out"}, {"eval_kl_median", "held out, median"}}},
       {{.title = "KL to the teacher by span", .unit = "nats a span of text"},
        {{"span_kl", "training text"}, {"eval_span_kl", "held out"}}},
+      {{.title = "Distance of sorted distributions", .unit = "a pair of positions"},
+       {{"uld", "training text"}, {"eval_uld", "held out"}}},
       {{.title = "Cross-entropy", .unit = nats},
        {{"ce", "training text"}, {"eval_ce", "held out"}, {"teacher_ce", "teacher, training text"}}},
       {{.title = "Perplexity", .unit = "held out", .may_be_log = true}, {{"eval_perplexity", "perplexity"}}},

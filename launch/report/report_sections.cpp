@@ -89,7 +89,7 @@ struct Column {
 
 /// Rows of figures, by their names; those that no column has are left out.
 std::string figure_rows(const std::vector<Column>& columns, const std::string& of) {
-  constexpr std::array<std::pair<const char*, const char*>, 17> rows = {
+  constexpr std::array<std::pair<const char*, const char*>, 18> rows = {
       {{"ce", "cross-entropy"},
        {"perplexity", "perplexity"},
        {"bits_per_byte", "bits/byte"},
@@ -100,6 +100,7 @@ std::string figure_rows(const std::vector<Column>& columns, const std::string& o
        {"kl_p90", "KL, 90 %"},
        {"kl_p99", "KL, 99 %"},
        {"span_kl", "KL to the teacher by span, mean"},
+       {"uld", "distance of sorted distributions, mean"},
        {"teacher_bits_per_byte", "teacher's bits/byte, of the spans"},
        {"top1_agreement", "top-1 agreement"},
        {"sum_min", "sum min(p,q), acceptance"},

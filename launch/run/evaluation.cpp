@@ -9,8 +9,10 @@
 #include "core/ops/reward.h"
 #include "core/slice.h"
 #include "kernels/distillation.h"
+#include "kernels/sorted_rows.h"
 #include "kernels/span_row.h"
 #include "launch/run/batch.h"
+#include "optim/sorted_distillation.h"
 
 namespace limbeck::launch {
 namespace {
@@ -67,6 +69,11 @@ SpanResult::SpanResult(std::span<const double> sums, double targets)
   teacher_bits_per_byte = sums[kernels::SpanTeacherCe] / bytes;
 }
 
+SortedResult::SortedResult(std::span<const double> sums, double targets)
+    : pairs(std::llround(sums[kernels::SortedPairs])),
+      distance(sums[kernels::SortedDistance] / std::max(1.0, sums[kernels::SortedPairs])),
+      share(sums[kernels::SortedPairs] / std::max(1.0, targets)) {}
+
 double Evaluation::perplexity() const { return std::exp(cross_entropy); }
 
 std::optional<double> Evaluation::bits_per_byte() const {
@@ -105,7 +112,11 @@ Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> byt
 
 HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary,
                  const data::Tokenizer* tokenizer, const TokenizerBridge* bridge, const OtherTeachers* others)
-    : rank_(rank), text_(std::move(text)), has_teacher_(teacher != nullptr), valid_vocabulary_(valid_vocabulary) {
+    : rank_(rank),
+      text_(std::move(text)),
+      bridge_(bridge),
+      has_teacher_(teacher != nullptr),
+      valid_vocabulary_(valid_vocabulary) {
   const data::TokenBatch& samples = text_.samples;
   if (tokenizer != nullptr) sequence_bytes_ = bytes_by_sequence(samples, *tokenizer);
   const std::int64_t ranks = rank.mesh().dp().size();
@@ -128,15 +139,16 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
                                  shares ? shares->values[0] : Tensor()});
     }
     if (shares) others->give(part.batch, *shares, part.teachers);
-    if (bridge != nullptr) add_spans(*bridge, sequences.fetch(own.first, own.count), own.first);
+    if (bridge != nullptr) add_spans(sequences.fetch(own.first, own.count), own.first, part);
     parts_.push_back(std::move(part));
   }
 }
 
 /// Of sequences from `first` on of the sample.
-void HeldOut::add_spans(const TokenizerBridge& bridge, const data::TokenBatch& sequences, std::int64_t first) {
-  const BridgedBatch read = bridge.read(rank_.memory(), sequences);
-  const std::vector<double> each = core::host_values<double>(bridge.losses(rank_, read.batch));
+void HeldOut::add_spans(const data::TokenBatch& sequences, std::int64_t first, Part& part) {
+  BridgedBatch read = bridge_->read(rank_.memory(), sequences);
+  Tensor hidden = bridge_->hidden(read.batch);
+  const std::vector<double> each = core::host_values<double>(bridge_->losses(rank_, read.batch, hidden));
   for (std::size_t i = 0; i < read.host.size(); i += kernels::num_span_places) {
     const std::span<const std::int64_t> place = std::span(read.host).subspan(i, kernels::num_span_places);
     spans_->push_back({.first = first * sequences.sequence_length + place[kernels::SpanFirst],
@@ -145,6 +157,22 @@ void HeldOut::add_spans(const TokenizerBridge& bridge, const data::TokenBatch& s
                        .teacher_ce = kernels::sum_of_losses(each.data(), place[kernels::SpanTeacherFirst],
                                                             place[kernels::SpanTeacherTokens])});
   }
+  if (!text_.is_sorted) return;
+  part.read = std::move(read);
+  part.read_hidden = std::move(hidden);
+}
+
+void HeldOut::add_sorted(const Part& part, const Tensor& hidden, const Tensor& head, const Tensor& bias,
+                         const core::VocabularyPart& vocabulary, const Tensor& totals) const {
+  core::PairedTeacher teacher =
+      bridge_->pairs(*part.read, part.read_hidden, hidden.shape()[0],
+                     core::PairedLogits::Vocabulary::of(vocabulary.total, valid_vocabulary_), totals);
+  core::Tape off(core::Tape::Mode::Off);
+  core::LossAccumulator unused(rank_.memory());
+  core::head_loss(off, core::constant(hidden), core::constant(head), part.batch.targets, optim::SortedDistillation(0),
+                  &teacher, *rank_.comms().tensor,
+                  {.vocabulary_offset = vocabulary.first, .valid_vocabulary = valid_vocabulary_}, unused,
+                  core::constant(bias));
 }
 
 std::int64_t HeldOut::num_tokens() const { return text_.samples.num_targets(); }
@@ -155,14 +183,17 @@ bool HeldOut::has_source(const std::string& name) const {
 }
 
 Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const Tensor& bias,
-                             std::int64_t vocabulary_offset) {
+                             const core::VocabularyPart& vocabulary) {
+  Tensor of_pairs = Tensor::zeros(rank_.memory(), core::DType::F64, {kernels::num_sorted_columns});
   TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), has_teacher_);
   for (const Part& part : parts_) {
+    const Tensor hidden = hidden_of(part);
+    if (part.read) add_sorted(part, hidden, head, bias, vocabulary, of_pairs);
     const std::vector<TokenFigures> figures = token_figures(rank_, part.batch.targets,
-                                                            {.hidden = hidden_of(part),
+                                                            {.hidden = hidden,
                                                              .head = head,
                                                              .head_bias = bias,
-                                                             .vocabulary_offset = vocabulary_offset,
+                                                             .vocabulary_offset = vocabulary.first,
                                                              .teachers = part.teachers},
                                                             valid_vocabulary_);
     auto figure = figures.begin();
@@ -170,7 +201,12 @@ Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const
       if (text_.samples.targets[static_cast<std::size_t>(token)] >= 0) rows.set(token, *figure++);
   }
   rows.gather();
-  return summary(rows);
+  Measurement result = summary(rows);
+  if (text_.is_sorted) {
+    rank_.mesh().dp().all_reduce(of_pairs, core::Reduce::Sum);
+    result.held_out.sorted.emplace(core::host_values<double>(of_pairs), static_cast<double>(num_tokens()));
+  }
+  return result;
 }
 
 Measurement HeldOut::summary(const TokenRows& tokens) const {
@@ -296,7 +332,7 @@ Measurement HeldOut::evaluate(const nn::Transformer& model) {
           load.watch(pass);
           return model.forward(off, pass).hidden.value;
         },
-        model.head().value, model.head_bias().value, model.vocabulary_part().first);
+        model.head().value, model.head_bias().value, model.vocabulary_part());
   }
   result.held_out.load = model_load(model.config(), load.sum_over(rank_));
   return result;
@@ -306,9 +342,8 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
   // A model of width 1: its hidden state is 1 and its head the logarithms of the shares.
   const double total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})) +
                        static_cast<double>(counts.size());
-  const core::DType dtype = has_teacher_ && parts_.front().teachers.front().hidden.dtype() == core::DType::F64
-                                ? core::DType::F64
-                                : core::DType::F32;
+  const Tensor of_teacher = has_teacher_ ? parts_.front().teachers.front().hidden : parts_.front().read_hidden;
+  const core::DType dtype = of_teacher.defined() ? core::sum_dtype(of_teacher.dtype()) : core::DType::F32;
   const nn::TensorComm& vocabulary = *rank_.comms().tensor;
   const core::Slice mine =
       core::slice_of(static_cast<std::int64_t>(counts.size()), vocabulary.rank(), vocabulary.size());
@@ -322,7 +357,7 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
              [&](const Part& part) {
                return as_column(std::vector<double>(static_cast<std::size_t>(part.batch.num_tokens()), 1.0));
              },
-             as_column(logits), {}, mine.first)
+             as_column(logits), {}, {mine.first, std::ssize(counts)})
       .held_out;
 }
 

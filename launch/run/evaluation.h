@@ -54,6 +54,17 @@ struct SpanResult {
   SpanResult(std::span<const double> sums, double targets);
 };
 
+/// Means over the places where model and teacher of other tokens predict the same bytes (kernels/sorted_rows.h).
+struct SortedResult {
+  std::int64_t pairs = 0;  // 0: the mean is too
+  double distance = 0;     // of the sorted distributions, 0 to 2
+  double share = 0;        // of the model's targets that have a pair
+
+  SortedResult() = default;
+  /// Of sums [num_sorted_columns], and how many targets there are.
+  SortedResult(std::span<const double> sums, double targets);
+};
+
 /// Means over the tokens that are predicted; natural logarithms.
 struct Evaluation {
   std::int64_t tokens = 0;  // 0: nothing was measured
@@ -73,6 +84,7 @@ struct Evaluation {
   std::optional<double> document_cross_entropy = std::nullopt;     // mean of those of a text's documents
   std::optional<PreferenceResult> preference = std::nullopt;       // of held-out pairs, against the teacher if any
   std::optional<SpanResult> spans = std::nullopt;                  // against a teacher of other tokens
+  std::optional<SortedResult> sorted = std::nullopt;               // likewise, where a student learns by that
 
   bool has_teacher() const { return teacher_cross_entropy > 0; }
   /// By a reward head: of pairs alone, for no token is predicted.
@@ -105,14 +117,15 @@ struct HeldOutText {
   std::vector<std::size_t> source_of = {};  // [num_sequences], of a mixture
   double preference_beta = 0;               // of pairs, each a sequence, against a teacher; 0: there are none
   double reward_center = 0;                 // objective.reward's, of pairs too
+  bool is_sorted = false;                   // over a bridge: sorted distributions are compared too
 };
 
 class HeldOut {
  public:
   /// Collective. Each rank takes its share of the samples. `teacher` may be null and is used only here. Tokens from
   /// `valid_vocabulary` on are padding in every head; -1: none is. Bytes are known where there is a tokenizer. `bridge`
-  /// (null: none) has a teacher of other tokens, and is used only here too. `others`, where it is not null, teach
-  /// beside the teacher: figures are against the mean of all.
+  /// (null: none) has a teacher of other tokens, and is used only here too, unless the text is_sorted. `others`, where
+  /// it is not null, teach beside the teacher: figures are against the mean of all.
   HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary = -1,
           const data::Tokenizer* tokenizer = nullptr, const TokenizerBridge* bridge = nullptr,
           const OtherTeachers* others = nullptr);
@@ -133,23 +146,29 @@ class HeldOut {
  private:
   struct Part {  // some of this rank's sequences
     nn::Batch batch;
-    std::vector<core::TeacherOutput> teachers;  // heads are cut like every head; empty without a teacher
+    std::vector<core::TeacherOutput> teachers;        // heads are cut like every head; empty without a teacher
+    std::optional<BridgedBatch> read = std::nullopt;  // where sorted distributions are compared
+    core::Tensor read_hidden = {};                    // the teacher's of that
   };
   using Forward = std::function<core::Tensor(const Part&)>;
   /// `head` and its bias, if it is defined: this rank's part of the vocabulary.
   Measurement measure(const Forward& hidden_of, const core::Tensor& head, const core::Tensor& bias,
-                      std::int64_t vocabulary_offset);
+                      const core::VocabularyPart& vocabulary);
+  /// Adds what a part's sorted distributions differ by to totals [num_sorted_columns].
+  void add_sorted(const Part& part, const core::Tensor& hidden, const core::Tensor& head, const core::Tensor& bias,
+                  const core::VocabularyPart& vocabulary, const core::Tensor& totals) const;
   Measurement summary(const TokenRows& tokens) const;
   /// Nothing but how many tokens there are, in all and of each source.
   Measurement counted() const;
   Rewards rewards_of(const TokenRows& tokens) const;
   /// What these say of all pairs, and of those of each source that is in `result`.
   void add_preferences(const Rewards& rewards, double center, Measurement& result) const;
-  void add_spans(const TokenizerBridge& bridge, const data::TokenBatch& sequences, std::int64_t first);
+  void add_spans(const data::TokenBatch& sequences, std::int64_t first, Part& part);
   SpanResult spans(const TokenRows& tokens) const;
 
   Rank& rank_;
   HeldOutText text_;
+  const TokenizerBridge* bridge_;
   std::vector<std::int64_t> sequence_bytes_;  // that are predicted; empty where they are not known
   struct OfSpan {
     std::int64_t first, count, bytes;  // of the model's targets in the sample

@@ -43,6 +43,10 @@ Json to_json(const SpanResult& spans) {
           {"teacher_bits_per_byte", spans.teacher_bits_per_byte}};
 }
 
+Json to_json(const SortedResult& sorted) {
+  return {{"uld_pairs", sorted.pairs}, {"uld", sorted.distance}, {"uld_share", sorted.share}};
+}
+
 namespace {
 
 Json numbers_to_json(const Evaluation& e) {
@@ -70,6 +74,7 @@ Json numbers_to_json(const Evaluation& e) {
     if (e.teacher_calibration_error) json["teacher_ece"] = *e.teacher_calibration_error;
   }
   if (e.spans) json.update(to_json(*e.spans));
+  if (e.sorted) json.update(to_json(*e.sorted));
   if (e.preference) {
     json["preference_loss"] = e.preference->loss;
     json.update(to_json(*e.preference));
@@ -141,6 +146,12 @@ Evaluation evaluation_from_json(const Json& json) {
     spans.share = json.at("span_share").get<double>();
     spans.bits_per_byte = json.at("span_bits_per_byte").get<double>();
     spans.teacher_bits_per_byte = json.at("teacher_bits_per_byte").get<double>();
+  }
+  if (json.contains("uld")) {
+    SortedResult& sorted = e.sorted.emplace();
+    sorted.pairs = json.at("uld_pairs").get<std::int64_t>();
+    sorted.distance = json.at("uld").get<double>();
+    sorted.share = json.at("uld_share").get<double>();
   }
   if (json.contains("preference_loss")) {
     PreferenceResult& preference = e.preference.emplace();

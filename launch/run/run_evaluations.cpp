@@ -45,6 +45,7 @@ std::string line_of(const std::string& name, const Evaluation& e) {
   if (e.spans)
     line += fmt::format("span kl {}, the spans' bits/byte {}, the teacher's {}, ", fixed(e.spans->kl, 4),
                         fixed(e.spans->bits_per_byte, 4), fixed(e.spans->teacher_bits_per_byte, 4));
+  if (e.sorted) line += fmt::format("uld {}, ", fixed(e.sorted->distance, 4));
   line += fmt::format("ce {}, perplexity {:.5g}", fixed(e.cross_entropy, 4), e.perplexity());
   if (const auto bits = e.bits_per_byte()) line += fmt::format(", bits/byte {}", fixed(*bits, 4));
   return line;

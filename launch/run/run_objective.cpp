@@ -77,6 +77,12 @@ RunObjective::RunObjective(const RunConfig& config, bool has_teacher, bool has_p
     objective_ = std::move(cached);
     return;
   }
+  if (config.objective.bridge == Bridge::Uld) {
+    auto sorted = std::make_unique<optim::SortedDistillation>(distillation_options(config, 1, false).ce_weight);
+    sorted_ = sorted.get();
+    objective_ = std::move(sorted);
+    return;
+  }
   if (!has_teacher || config.objective.preference) {  // the reference's figures are added to the model's
     objective_ = std::make_unique<optim::LanguageModelling>();
     return;
@@ -87,6 +93,7 @@ RunObjective::RunObjective(const RunConfig& config, bool has_teacher, bool has_p
 }
 
 void RunObjective::begin_step(std::int64_t step, bool is_sampled) {
+  if (sorted_ != nullptr) sorted_->set(distillation_options(config_, step, is_sampled).ce_weight);
   if (cached_ != nullptr) cached_->set(cached_options(config_, step));
   if (distillation_ != nullptr) distillation_->set(distillation_options(config_, step, is_sampled));
 }

@@ -14,6 +14,7 @@
 #include "launch/run/step.h"
 #include "optim/cached_distillation.h"
 #include "optim/objectives.h"
+#include "optim/sorted_distillation.h"
 
 namespace limbeck::launch {
 
@@ -33,6 +34,7 @@ class RunObjective {
   std::unique_ptr<core::Objective> objective_;
   optim::Distillation* distillation_ = nullptr;  // the objective, where it is one
   optim::CachedDistillation* cached_ = nullptr;  // likewise
+  optim::SortedDistillation* sorted_ = nullptr;
 };
 
 /// The teacher's layers whose output those of a student should give, as objective.hidden_states says; nothing where its

@@ -170,8 +170,12 @@ void Session::open_bridge(const Log& log) {
   teacher_config.reset();
   bridge = std::make_unique<TokenizerBridge>(tokenizer, teacher_source_.tokenizer, std::move(teacher), log);
   log->info(
-      "the teacher reads its own tokens of the text, and is compared with the student on the spans that both have: KL, "
-      "agreement and what it goes on with are not of its tokens and are left out");
+      "the teacher reads its own tokens of the text, and is compared with the student {}: KL, agreement and what it "
+      "goes "
+      "on with are not of its tokens and are left out",
+      config.objective.bridge == Bridge::Uld
+          ? "where both begin a token at the same place, by distributions that are each sorted by itself"
+          : "on the spans that both have");
 }
 
 void Session::make_untrained_teacher() {
@@ -486,6 +490,7 @@ std::optional<HeldOut> Session::held_out() {
   if (text->has_pairs()) sample.samples = without_filling(sample.samples);
   if (config.objective.preference) sample.preference_beta = config.objective.preference->beta;
   if (config.objective.reward) sample.reward_center = config.objective.reward->center;
+  sample.is_sorted = config.objective.bridge == Bridge::Uld;
   if (config.data.sources.size() > 1) {
     for (std::size_t i = 0; i < config.data.sources.size(); ++i)
       sample.sources.push_back(name_of_source(config.data, i));

@@ -20,6 +20,7 @@
 #include "core/slice.h"
 #include "kernels/distillation.h"
 #include "kernels/elementwise.h"
+#include "kernels/sorted_rows.h"
 
 namespace limbeck::launch {
 namespace {
@@ -48,7 +49,8 @@ constexpr std::int64_t balance_sum = kernels::num_loss_totals, z_sum = balance_s
                        update_squares = update_sums + std::int64_t{nn::num_blocks},
                        preference_sums = update_squares + std::int64_t{nn::num_blocks},
                        span_sums = preference_sums + kernels::num_preference_columns,
-                       predict_sums = span_sums + kernels::num_span_columns;
+                       sorted_sums = span_sums + kernels::num_span_columns,
+                       predict_sums = sorted_sums + kernels::num_sorted_columns;
 
 /// The teacher's layer that a student's is held to; -1: none, as of layers that predict.
 std::int64_t match_of(const std::vector<std::int64_t>& layers, std::int64_t layer) {
@@ -189,6 +191,8 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
   Tensor sums = Tensor::zeros(rank.memory(), DType::F64, {predict_sums + depths * kernels::num_loss_totals});
   Tensor of_preferences = Tensor::zeros(rank.memory(), DType::F64, {kernels::num_preference_columns});
   Tensor of_spans = Tensor::zeros(rank.memory(), DType::F64, {kernels::num_span_columns});
+  const Tensor of_pairs = Tensor::zeros(rank.memory(), DType::F64, {kernels::num_sorted_columns});
+  const Bridge bridge = models.bridge != nullptr ? options.bridge : Bridge::None;
   LoadCounter load(models.student.config(), depths > 0);
   sync.begin_step();
   const auto final_of = [&](std::int64_t num_tapes) {
@@ -241,8 +245,18 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       outputs.push_back({taught.hidden, models.remote->head(), models.remote->head_bias()});
     }
     Tensor bridged_losses;  // of the teacher's own tokens
-    if (models.bridge != nullptr)
-      bridged_losses = models.bridge->losses(rank, input.bridged[micro].batch, models.streamed);
+    std::unique_ptr<core::TargetSource> paired;
+    if (models.bridge != nullptr) {
+      const BridgedBatch& read = input.bridged[micro];
+      const Tensor hidden = models.bridge->hidden(read.batch, models.streamed);
+      if (bridge == Bridge::Spans)
+        bridged_losses = models.bridge->losses(rank, read.batch, hidden);
+      else
+        paired = std::make_unique<core::PairedTeacher>(models.bridge->pairs(
+            read, hidden, batch.num_tokens(),
+            core::PairedLogits::Vocabulary::of(models.student.config().vocabulary, options.valid_vocabulary),
+            of_pairs));
+    }
     // What a token's distance in a layer is times, and where the squares of gradients go.
     const auto share_of = [&](const auto& match, std::optional<std::int64_t> square) {
       return core::MatchOptions{.weight = match.weight / static_cast<double>(match.num_matched()),
@@ -293,7 +307,9 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
                                *rank.comms().tensor, head, sums_of_losses, models.student.head_bias());
       };
       std::unique_ptr<core::TargetSource> teacher;
-      if (!input.taught.empty())
+      if (further == 0 && paired != nullptr)
+        teacher = std::move(paired);
+      else if (!input.taught.empty())
         teacher = std::make_unique<core::SparseTeacher>(moved_up(input.taught[micro].targets, further));
       else if (!input.texts.empty())
         teacher = further > 0 ? read_whole(further) : std::move(cached_rows);
@@ -312,7 +328,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
                                        .vocabulary_offset = head.vocabulary_offset,
                                        .valid_vocabulary = options.valid_vocabulary});
       }
-      const bool is_bridged = models.bridge != nullptr && further == 0;
+      const bool is_bridged = bridge == Bridge::Spans && further == 0;
       if (options.preference_beta == 0 && !is_bridged)
         return run(tape, teacher.get(), losses[static_cast<std::size_t>(further)]);
       // First what the models hold of each response or span, then the gradient with what follows from that.
@@ -364,12 +380,12 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
   sums.rows(0, kernels::num_loss_totals).copy_from(losses[0].totals());
   sums.rows(preference_sums, kernels::num_preference_columns).copy_from(of_preferences);
   sums.rows(span_sums, kernels::num_span_columns).copy_from(of_spans);
+  sums.rows(sorted_sums, kernels::num_sorted_columns).copy_from(of_pairs);
   for (std::int64_t k = 0; k < depths; ++k)
     sums.rows(predict_sums + k * kernels::num_loss_totals, kernels::num_loss_totals)
         .copy_from(losses[static_cast<std::size_t>(k + 1)].totals());
   rank.mesh().dp().all_reduce(sums, core::Reduce::Sum);
-  return {sums, load.start_sum_over(rank),
-          models.bridge != nullptr ? std::optional(options.bridge_ce_weight) : std::nullopt};
+  return {sums, load.start_sum_over(rank), bridge, options.bridge_ce_weight};
 }
 
 double StepResult::predict_loss() const {
@@ -401,10 +417,15 @@ StepResult QueuedPasses::read() {
     result.preference.emplace(pairs);
     result.objective = result.preference->loss;
   }
-  if (bridge_ce_weight_) {
+  if (bridge_ == Bridge::Spans) {
     const auto spans = sums.subspan(span_sums, kernels::num_span_columns);
     result.spans.emplace(spans, result.head.tokens);
-    result.objective += (1 - *bridge_ce_weight_) * spans[kernels::SpanLoss] / result.head.tokens;
+    result.objective += (1 - bridge_ce_weight_) * spans[kernels::SpanLoss] / result.head.tokens;
+  }
+  if (bridge_ == Bridge::Uld) {
+    const auto pairs = sums.subspan(sorted_sums, kernels::num_sorted_columns);
+    result.sorted.emplace(pairs, result.head.tokens);
+    result.objective += (1 - bridge_ce_weight_) * pairs[kernels::SortedDistance] / result.head.tokens;
   }
   result.hidden_square = sums[hidden_square];
   std::ranges::copy(sums.subspan(update_sums, nn::num_blocks), result.updates.begin());

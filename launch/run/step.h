@@ -77,8 +77,9 @@ struct StepOptions {
   nn::RoutingLog* routing = nullptr;        // choices to replay; recorded into where it lacks them
   double predict_weight = 0;                // of the mean of the losses of layers that predict further tokens
   double temperature = 1;                   // at which the probabilities of several teachers are mixed
+  Bridge bridge = Bridge::Spans;            // how a student learns over one, where there is one
   double preference_beta = 0;               // of the preferences that the step's pairs are; 0: it has none
-  double bridge_ce_weight = 0.5;            // of cross-entropy beside the spans of a bridge
+  double bridge_ce_weight = 0.5;            // of cross-entropy beside what is learnt over a bridge
   std::optional<RewardConfig> reward = {};  // of a model with a reward head, of the step's pairs too
   // With a teacher, the first also with a cache that keeps them:
   std::optional<HiddenMatch> hidden = {};
@@ -94,7 +95,8 @@ struct StepResult {
   core::LossStatistics head;                   // sums over valid targets; zeros of a reward head
   double objective = 0;                        // the objective's mean over valid targets, or pairs
   std::optional<PreferenceResult> preference;  // of a step of pairs
-  std::optional<SpanResult> spans;             // of a step over a bridge
+  std::optional<SpanResult> spans;             // of a step over a bridge, by spans
+  std::optional<SortedResult> sorted;          // likewise by sorted distributions
   std::vector<core::LossStatistics> predict;   // of each depth; sums over its own valid targets
   double hidden = 0;                           // the hidden states' distance, weighted
   std::array<double, nn::num_blocks> updates = {};  // likewise of what blocks give, by nn::Block
@@ -139,13 +141,14 @@ class QueuedPasses {
  private:
   friend QueuedPasses queue_passes(Rank&, const StepModels&, const StepInput&, const StepOptions&,
                                    parallel::GradientSync&);
-  QueuedPasses(core::Tensor sums, LoadCounter::Sums load, std::optional<double> bridge_ce_weight)
-      : sums_(std::move(sums)), load_(std::move(load)), bridge_ce_weight_(bridge_ce_weight) {}
+  QueuedPasses(core::Tensor sums, LoadCounter::Sums load, Bridge bridge, double bridge_ce_weight)
+      : sums_(std::move(sums)), load_(std::move(load)), bridge_(bridge), bridge_ce_weight_(bridge_ce_weight) {}
 
   core::Tensor sums_;
   std::optional<core::HostCopy> copy_;
   LoadCounter::Sums load_;
-  std::optional<double> bridge_ce_weight_;  // StepOptions', where there is a bridge
+  Bridge bridge_;  // StepOptions', where there is a bridge
+  double bridge_ce_weight_;
 };
 
 /// Collective. The input is in the rank's memory.

@@ -136,13 +136,28 @@ BridgedBatch TokenizerBridge::read(const core::MemoryPtr& memory, const data::To
   return result;
 }
 
-core::Tensor TokenizerBridge::losses(Rank& rank, const nn::Batch& batch, const MappedLayers* streamed) const {
+core::Tensor TokenizerBridge::hidden(const nn::Batch& batch, const MappedLayers* streamed) const {
   core::Tape off(core::Tape::Mode::Off);
   nn::Pass pass = teacher_->pass(batch);
   if (streamed != nullptr) streamed->watch(pass);
-  const core::Var hidden = teacher_->forward(off, pass).hidden;
+  return teacher_->forward(off, pass).hidden.value;
+}
+
+core::PairedTeacher TokenizerBridge::pairs(const BridgedBatch& read, const core::Tensor& hidden, std::int64_t tokens,
+                                           const core::PairedLogits::Vocabulary& student, core::Tensor totals) const {
+  return {hidden,
+          teacher_->head().value,
+          teacher_->head_bias().value,
+          read.host,
+          tokens,
+          {.student = student, .teacher = {teacher_->config().vocabulary, own_->vocabulary_size()}},
+          std::move(totals)};
+}
+
+core::Tensor TokenizerBridge::losses(Rank& rank, const nn::Batch& batch, const core::Tensor& hidden) const {
+  core::Tape off(core::Tape::Mode::Off);
   core::LossAccumulator said(rank.memory(), /*keeps_each=*/true);
-  core::head_loss(off, hidden, teacher_->head(), batch.targets, optim::LanguageModelling(), nullptr,
+  core::head_loss(off, core::constant(hidden), teacher_->head(), batch.targets, optim::LanguageModelling(), nullptr,
                   *rank.comms().tensor,
                   {.vocabulary_offset = teacher_->vocabulary_part().first, .valid_vocabulary = own_->vocabulary_size()},
                   said, teacher_->head_bias());

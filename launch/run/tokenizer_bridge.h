@@ -3,7 +3,7 @@
 //
 //     TokenizerBridge bridge(tokenizer, teacher_tokenizer, std::move(teacher), log);
 //     const BridgedBatch read = bridge.read(rank.memory(), samples);
-//     const core::Tensor theirs = bridge.losses(rank, read.batch);
+//     const core::Tensor theirs = bridge.losses(rank, read.batch, bridge.hidden(read.batch));
 //     Tensor weights = core::span_weights(said.each(), theirs, read.spans, ce_weight, totals);
 #pragma once
 
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/nn/transformer.h"
+#include "core/ops/paired_teacher.h"
 #include "data/text/loader.h"
 #include "data/tokenizers/tokenizer.h"
 #include "launch/console/log.h"
@@ -42,9 +43,14 @@ class TokenizerBridge {
   /// no spans; a warning names the first one's document.
   BridgedBatch read(const core::MemoryPtr& memory, const data::TokenBatch& samples) const;
 
-  /// Collective as the teacher's passes: [T,kernels::num_loss_columns] of what it reads. `streamed`: its layers, where
-  /// they come from the disk.
-  core::Tensor losses(Rank& rank, const nn::Batch& batch, const MappedLayers* streamed = nullptr) const;
+  /// Collective as the teacher's passes: its hidden states [T,C] of what it reads. `streamed`: its layers, where they
+  /// come from the disk.
+  core::Tensor hidden(const nn::Batch& batch, const MappedLayers* streamed = nullptr) const;
+  /// Collective likewise: of those [T,kernels::num_loss_columns].
+  core::Tensor losses(Rank& rank, const nn::Batch& batch, const core::Tensor& hidden) const;
+  /// Of those what the teacher says where a span of `tokens` samples begins, beside a student of that vocabulary.
+  core::PairedTeacher pairs(const BridgedBatch& read, const core::Tensor& hidden, std::int64_t tokens,
+                            const core::PairedLogits::Vocabulary& student, core::Tensor totals) const;
 
  private:
   struct Part;

@@ -409,6 +409,7 @@ StepReport Trainer::step(bool dump) {
                                                       .valid_vocabulary = session_.tokenizer->vocabulary_size(),
                                                       .predict_weight = config.objective.predict_weight,
                                                       .temperature = options.temperature,
+                                                      .bridge = config.objective.bridge,
                                                       .preference_beta = preference_beta(config.objective),
                                                       .bridge_ce_weight = options.ce_weight,
                                                       .reward = config.objective.reward,
@@ -464,6 +465,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
   }
   if (session_.remote_teacher) line["teacher_wait_s"] = r.teacher_wait_seconds;
   if (r.spans) line.update(launch::to_json(*r.spans));
+  if (r.sorted) line.update(launch::to_json(*r.sorted));
   if (hidden_) line["hidden_loss"] = r.hidden;
   if (r.preference) line.update(launch::to_json(*r.preference));
   for (std::size_t block = 0; block < nn::num_blocks; ++block)
@@ -508,6 +510,7 @@ std::vector<Figure> Trainer::to_figures(const StepReport& report) const {
     figures.push_back({"margin", four(preference->margin)});
   }
   if (const auto& spans = report.result.spans) figures.push_back({"span kl", four(spans->kl)});
+  if (const auto& sorted = report.result.sorted) figures.push_back({"uld", four(sorted->distance)});
   if (compares_tokens(session_)) {
     figures.push_back({"kl", four(head.kl / head.tokens)});
     figures.push_back({"top-1", fmt::format("{:.3f}", head.agreement / head.tokens)});

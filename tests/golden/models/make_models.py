@@ -514,6 +514,14 @@ def spans_of(batch, student, teacher):
             yield row, read, kept
 
 
+def sorted_difference(q, p):
+    """Universal logit distillation (arXiv 2402.12030): sum over the ranks |q - p|, the shorter of both filled up with zeros."""
+    ranks = max(len(q), len(p))
+    q, p = (torch.nn.functional.pad(side.sort(descending=True).values, (0, ranks - len(side))) for side in (q, p))
+    assert (q - p).abs().min() > SMALLEST_GAP / 100  # no sign is a matter of rounding
+    return (q - p).abs().sum()
+
+
 def write_bridge():
     alpha, length = 0.2, 21
     student, teacher = Bpe(MERGES["student"]), Bpe(MERGES["teacher"], has_start=True)
@@ -524,9 +532,9 @@ def write_bridge():
     ours = trainable(parameters)
     output, terms = run(ours, config, batch, BALANCE, Z)
     assert min(routing.smallest_gap() for routing in output.routing) > SMALLEST_GAP
-    log_q = head(ours, config, output.final).log_softmax(-1)
-    log_q = log_q.gather(-1, batch["targets"].clamp(min=0)[..., None])[..., 0]
-    count, kl, ours_lost, theirs_lost, num_bytes, num_targets = 0, 0, 0, 0, 0, 0
+    all_log_q = head(ours, config, output.final).log_softmax(-1)
+    log_q = all_log_q.gather(-1, batch["targets"].clamp(min=0)[..., None])[..., 0]
+    count, kl, ours_lost, theirs_lost, num_bytes, num_targets, distance = 0, 0, 0, 0, 0, 0, 0
     for row, read, spans in spans_of(batch, student, teacher):
         tokens = torch.tensor([read])
         with torch.no_grad():
@@ -536,10 +544,12 @@ def write_bridge():
             p = sum(log_p[k - 1, read[k]] for k in j).exp()
             q = sum(log_q[row, place] for place in places).exp()
             kl = kl + p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
+            distance = distance + sorted_difference(all_log_q[row, places[0]].exp(), log_p[j[0] - 1].exp())
             count, num_bytes, num_targets = count + 1, num_bytes + size, num_targets + len(places)
             ours_lost, theirs_lost = ours_lost - q.log().item(), theirs_lost - p.log().item()
     valid = (batch["targets"] >= 0).sum()
-    total = alpha * terms["ce"] + (1 - alpha) * kl / valid + BALANCE * terms["balance"] + Z * terms["z"]
+    others = alpha * terms["ce"] + BALANCE * terms["balance"] + Z * terms["z"]
+    total, uld = others + (1 - alpha) * kl / valid, others + (1 - alpha) * distance / valid
     with create(FOLDER / "bridge.h5") as file:
         write_attributes(file, SCRIPT, config, balance_weight=BALANCE, z_weight=Z, num_valid=int(valid), alpha=alpha)
         write_batch(file, batch)
@@ -547,7 +557,11 @@ def write_bridge():
         write_tensors(file, "teacher/parameters", theirs, "f4")
         write_attributes(file["teacher"], SCRIPT, of_teacher)
         write_array(file, "characters", CHARACTERS)
-        write_tensors(file, "gradients", gradients(ours, total), "f4")
+        write_tensors(file, "gradients", dict(zip(ours, torch.autograd.grad(total, list(ours.values()), retain_graph=True))), "f4")
+        write_tensors(file, "uld/gradients", gradients(ours, uld), "f4")
+        for name, value in {"total": uld.item(), "distance": distance.item() / count, "share": count / valid.item()}.items():
+            write_array(file, f"uld/loss/{name}", value)
+            print(f"bridge: uld {name} {value:.6f}")
         bits = num_bytes * math.log(2)
         values = {"total": total.item(), "ce": terms["ce"].item(), "kl": kl.item() / count, "spans": count, "share": num_targets / valid.item(),
                   "bits_per_byte": ours_lost / bits, "teacher_bits_per_byte": theirs_lost / bits}

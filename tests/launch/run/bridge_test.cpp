@@ -11,6 +11,7 @@
 #include "kernels/spans.h"
 #include "launch/run/step.h"
 #include "optim/objectives.h"
+#include "optim/sorted_distillation.h"
 #include "tests/support/golden_model.h"
 #include "tests/support/step_layouts.h"
 #include "tests/support/thread_ranks.h"
@@ -80,6 +81,13 @@ void expect_spans(const GoldenModel& golden, const std::optional<launch::SpanRes
   EXPECT_NEAR(found->teacher_bits_per_byte, golden.value("/loss/teacher_bits_per_byte"), tolerance);
 }
 
+void expect_sorted(const GoldenModel& golden, const std::optional<launch::SortedResult>& found, double tolerance) {
+  ASSERT_TRUE(found);
+  EXPECT_EQ(static_cast<double>(found->pairs), golden.value("/loss/spans"));
+  EXPECT_NEAR(found->distance, golden.value("/uld/loss/distance"), tolerance);
+  EXPECT_NEAR(found->share, golden.value("/uld/loss/share"), 1e-12);
+}
+
 class BridgeLayouts : public ::testing::TestWithParam<StepLayout> {};
 
 TEST_P(BridgeLayouts, LossAndGradientsAreThoseOfPyTorch) {
@@ -115,6 +123,41 @@ TEST_P(BridgeLayouts, LossAndGradientsAreThoseOfPyTorch) {
     });
 }
 
+TEST_P(BridgeLayouts, SortedDistributionsAreThoseOfPyTorch) {
+  const GoldenModel golden("bridge.h5");
+  const StepLayout& layout = GetParam();
+  for (const DType dtype : {DType::F64, DType::F32})
+    testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
+      nn::Transformer student(golden.config(), rank.sharded(dtype));
+      student.load(golden.parameters());
+      const launch::TokenizerBridge bridge = bridge_of(golden, rank, dtype);
+      parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), dtype, 4096);
+      const optim::SortedDistillation objective(golden.number("alpha"));
+      const launch::StepResult result = launch::forward_backward(
+          rank, {.student = student, .teacher = nullptr, .objective = objective, .bridge = &bridge}, samples_of(golden),
+          {.micro_batches = layout.micro_batches,
+           .router = golden.router(),
+           .recompute = layout.recompute,
+           .bridge = launch::Bridge::Uld,
+           .bridge_ce_weight = golden.number("alpha")},
+          sync);
+      const double tolerance = dtype == DType::F64 ? 1e-11 : 3e-5;
+      EXPECT_NEAR(result.loss(), golden.value("/uld/loss/total"), tolerance);
+      EXPECT_NEAR(result.head.ce / result.head.tokens, golden.value("/loss/ce"), tolerance);
+      EXPECT_FALSE(result.spans);
+      expect_sorted(golden, result.sorted, tolerance);
+      EXPECT_LE(golden.worst_gradient_error(student.parameters(), "/uld/gradients"), dtype == DType::F64 ? 1e-7 : 1e-4);
+
+      launch::HeldOut held_out(rank, {.samples = samples_of(golden), .is_sorted = true}, nullptr, -1, nullptr, &bridge);
+      const launch::Evaluation measured = held_out.evaluate(student).held_out;
+      expect_spans(golden, measured.spans, tolerance);
+      expect_sorted(golden, measured.sorted, tolerance);
+      const std::vector<std::int64_t> counts(static_cast<std::size_t>(student.config().vocabulary), 1);
+      EXPECT_EQ(held_out.evaluate_unigram(counts).sorted->pairs, measured.sorted->pairs);
+    });
+}
+
 INSTANTIATE_TEST_SUITE_P(Threads, BridgeLayouts,
                          ::testing::Values(StepLayout{"dp1", 1}, StepLayout{"dp1", 1, 3},
                                            StepLayout{"dp1", 1, 2, false, true}, StepLayout{"dp2", 2},
@@ -126,28 +169,32 @@ INSTANTIATE_TEST_SUITE_P(Threads, BridgeLayouts,
 /// In memory that the host cannot read, as a GPU's is: the same bits, and no more reads than of text.
 TEST(Bridge, StepsNeedNoHand) {
   const GoldenModel golden("bridge.h5");
-  std::vector<std::vector<double>> gradients;
-  std::vector<double> losses;
-  for (const bool is_hidden : {false, true})
-    testing::run_ranks(1, [&](testing::RankWorld& world) {
-      launch::Rank rank(world.comm, "dp1", 1, false, is_hidden ? core::Memory::hidden_cpu(1) : core::Memory::cpu(1));
-      nn::Transformer student(golden.config(), rank.sharded(DType::F32));
-      student.load(golden.parameters());
-      const launch::TokenizerBridge bridge = bridge_of(golden, rank, DType::F32);
-      parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F32);
-      const optim::LanguageModelling objective;
-      const std::int64_t before = rank.memory()->host_reads;
-      const launch::StepResult result = launch::forward_backward(
-          rank, {.student = student, .teacher = nullptr, .objective = objective, .bridge = &bridge}, samples_of(golden),
-          {.micro_batches = 2}, sync);
-      EXPECT_EQ(is_hidden ? rank.memory()->host_reads - before : 2, 2);  // losses, and the experts' load
-      losses.push_back(result.loss());
-      for (const core::Parameter* p : student.parameters())
-        gradients.push_back(testing::values_of(p->slot->grad.in(rank.host_memory())));
-    });
-  EXPECT_EQ(losses[0], losses[1]);
-  const std::size_t each = gradients.size() / 2;
-  for (std::size_t i = 0; i < each; ++i) EXPECT_EQ(gradients[i], gradients[each + i]);
+  const optim::LanguageModelling by_spans;
+  const optim::SortedDistillation sorted(0.5);
+  for (const auto& [kind, objective] : std::vector<std::pair<launch::Bridge, const core::Objective*>>{
+           {launch::Bridge::Spans, &by_spans}, {launch::Bridge::Uld, &sorted}}) {
+    std::vector<std::vector<double>> gradients;
+    std::vector<double> losses;
+    for (const bool is_hidden : {false, true})
+      testing::run_ranks(1, [&, kind = kind, objective = objective](testing::RankWorld& world) {
+        launch::Rank rank(world.comm, "dp1", 1, false, is_hidden ? core::Memory::hidden_cpu(1) : core::Memory::cpu(1));
+        nn::Transformer student(golden.config(), rank.sharded(DType::F32));
+        student.load(golden.parameters());
+        const launch::TokenizerBridge bridge = bridge_of(golden, rank, DType::F32);
+        parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F32);
+        const std::int64_t before = rank.memory()->host_reads;
+        const launch::StepResult result = launch::forward_backward(
+            rank, {.student = student, .teacher = nullptr, .objective = *objective, .bridge = &bridge},
+            samples_of(golden), {.micro_batches = 2, .bridge = kind}, sync);
+        EXPECT_EQ(is_hidden ? rank.memory()->host_reads - before : 2, 2);  // losses, and the experts' load
+        losses.push_back(result.loss());
+        for (const core::Parameter* p : student.parameters())
+          gradients.push_back(testing::values_of(p->slot->grad.in(rank.host_memory())));
+      });
+    EXPECT_EQ(losses[0], losses[1]);
+    const std::size_t each = gradients.size() / 2;
+    for (std::size_t i = 0; i < each; ++i) EXPECT_EQ(gradients[i], gradients[each + i]);
+  }
 }
 
 /// With one tokenizer each token is a span, and of the teacher itself there is nothing to learn. What begins within a
@@ -177,13 +224,61 @@ TEST(Bridge, OfTheTeacherItselfIsNothing) {
     EXPECT_EQ(spans, 7U);  // 9 tokens with the last target, without the first and the last
     EXPECT_EQ(core::host_values<std::int32_t>(read.batch.tokens).size(), 9U);
 
-    launch::HeldOut held_out(rank, {.samples = samples}, nullptr, -1, nullptr, &bridge);
+    launch::HeldOut held_out(rank, {.samples = samples, .is_sorted = true}, nullptr, -1, nullptr, &bridge);
     const auto student = make();
     const launch::Evaluation measured = held_out.evaluate(*student).held_out;
     EXPECT_EQ(measured.spans->spans, 7);
     EXPECT_NEAR(measured.spans->kl, 0, 1e-15);
     EXPECT_NEAR(measured.spans->bits_per_byte, measured.spans->teacher_bits_per_byte, 1e-12);
+    EXPECT_EQ(measured.sorted->pairs, 7);
+    EXPECT_NEAR(measured.sorted->distance, 0, 1e-12);
   });
+}
+
+/// Text of two tokens of which nothing predicts the first and the last may go on: what is learnt is cross-entropy
+/// alone, also where a rank has no text at all.
+TEST(Bridge, WithoutSpansIsCrossEntropy) {
+  const GoldenModel golden("bridge.h5");
+  const auto text = tokenizer(characters(golden), of_student, false);
+  data::TokenBatch samples;
+  samples.num_sequences = 1;
+  samples.sequence_length = 2;
+  samples.tokens = {text->encode("t").front(), text->encode("a").front()};
+  samples.targets = {samples.tokens[1], -1};
+  samples.documents = {0, 0};
+  samples.positions = {0, 1};
+  const optim::LanguageModelling plain;
+  const optim::SortedDistillation sorted(0.25);
+  for (const int ranks : {1, 2})
+    testing::run_ranks(ranks, [&](testing::RankWorld& world) {
+      launch::Rank rank(world.comm, fmt::format("dp{}", ranks), 1);
+      nn::Transformer student(golden.config(), rank.sharded(DType::F64));
+      student.load(golden.parameters());
+      const launch::TokenizerBridge bridge = bridge_of(golden, rank, DType::F64);
+      parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), DType::F64);
+      const auto run = [&](const core::Objective& objective, const launch::TokenizerBridge* over, launch::Bridge kind) {
+        const launch::StepResult result = launch::forward_backward(
+            rank, {.student = student, .teacher = nullptr, .objective = objective, .bridge = over}, samples,
+            {.bridge = kind, .bridge_ce_weight = 0.25}, sync);
+        std::vector<double> gradients;
+        for (core::Parameter* p : student.parameters())
+          for (const double value : testing::values_of(p->slot->grad)) gradients.push_back(value);
+        return std::pair(result, gradients);
+      };
+      const auto alone = run(plain, nullptr, launch::Bridge::Spans), spans = run(plain, &bridge, launch::Bridge::Spans),
+                 pairs = run(sorted, &bridge, launch::Bridge::Uld);
+      EXPECT_EQ(spans.first.spans->spans, 0);
+      EXPECT_EQ(spans.first.spans->kl, 0);
+      EXPECT_EQ(spans.first.spans->bits_per_byte, 0);
+      EXPECT_EQ(pairs.first.sorted->pairs, 0);
+      EXPECT_EQ(pairs.first.sorted->distance, 0);
+      for (const auto* bridged : {&spans, &pairs}) {
+        EXPECT_NEAR(bridged->first.loss(), 0.25 * alone.first.loss(), 1e-12);
+        ASSERT_EQ(bridged->second.size(), alone.second.size());
+        for (std::size_t i = 0; i < alone.second.size(); ++i)
+          ASSERT_NEAR(bridged->second[i], 0.25 * alone.second[i], 1e-12);
+      }
+    });
 }
 
 class BridgedText : public ::testing::Test {

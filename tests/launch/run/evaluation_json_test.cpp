@@ -100,6 +100,17 @@ TEST(EvaluationJson, SpansComeBack) {
   EXPECT_EQ(evaluation_to_json(evaluation_from_json(json)), json);
 }
 
+TEST(EvaluationJson, SortedDistributionsComeBack) {
+  Evaluation bridged{.tokens = 8, .cross_entropy = 1000};
+  SortedResult& sorted = bridged.sorted.emplace();
+  sorted.pairs = 6;
+  sorted.distance = 0.5;
+  sorted.share = 0.75;
+  const Json json = evaluation_to_json(bridged);
+  EXPECT_EQ(json, Json::parse(R"({"tokens": 8, "ce": 1000.0, "uld_pairs": 6, "uld": 0.5, "uld_share": 0.75})"));
+  EXPECT_EQ(evaluation_to_json(evaluation_from_json(json)), json);
+}
+
 TEST(EvaluationJson, LinesOfMetricsHaveTheSameNames) {
   const Json line = to_json({.held_out = whole(), .sets = {{"web", whole()}}});
   const Json json = evaluation_to_json(whole());

@@ -112,6 +112,51 @@ TEST_F(BridgedRun, IsOneUnderEveryLayout) {
   }
 }
 
+/// By sorted distributions; its figures beside those of the spans on the held-out sample, and again after a halt.
+TEST_F(BridgedRun, SortedDistributionsAreOneUnderEveryLayout) {
+  const std::string more =
+      " --set objective.bridge=ULD --set train.steps=4 --set objective.cross_entropy_weight=0.2"
+      " --set objective.final_cross_entropy_weight=0.5 --set moe_loss.balance_weight=0 --set moe_loss.z_weight=0"
+      " --set train.eval_every_steps=2 --set train.checkpoint_every_steps=2 --out ";
+  const std::string said = folder_.succeed("distill job.textproto" + more + "dp1");
+  EXPECT_THAT(said, AllOf(HasSubstr("each sorted by itself"), HasSubstr("sorted distributions (ULD)"),
+                          HasSubstr("spans: KL to the teacher, mean")));
+  const std::vector<json> expected = folder_.metrics("dp1");
+  ASSERT_EQ(expected.size(), 4U);
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const json& line = expected[i];
+    EXPECT_FALSE(line.contains("span_kl") || line.contains("kl"));
+    const double alpha = 0.2 + 0.1 * static_cast<double>(i);
+    expect_near(
+        line["loss"],
+        alpha * line["ce"].get<double>() + (1 - alpha) * line["uld"].get<double>() * line["uld_share"].get<double>(),
+        "the mixture");
+  }
+  for (const auto& [layout, ranks, others] : std::vector<std::tuple<std::string, int, std::string>>{
+           {"dp2", 2, ""},
+           {"tp2", 2, " --set parallel.sequence_parallel=true"},
+           {"ep2", 2, " --set batch.micro_batches=2"},
+           {"dp1", 1, " --set train.recompute=true --set batch.micro_batches=4"}}) {
+    SCOPED_TRACE(layout + others);
+    const std::string name = layout + std::to_string(others.size());
+    folder_.succeed("distill job.textproto" + more + name + " --set parallel.layout=" + layout + others, ranks);
+    const std::vector<json> lines = folder_.metrics(name);
+    ASSERT_EQ(lines.size(), 4U);
+    for (std::size_t i = 0; i < lines.size(); ++i)
+      for (const char* figure : {"loss", "ce", "uld", "uld_pairs", "uld_share", "grad_norm"})
+        expect_near(lines[i][figure], expected[i][figure].get<double>(), figure);
+    for (const char* figure : {"eval_uld", "eval_uld_pairs", "eval_uld_share", "eval_span_kl", "eval_ce"})
+      expect_near(lines[3][figure], expected[3][figure].get<double>(), figure);
+  }
+  folder_.succeed("distill job.textproto --steps 2" + more + "parts");
+  folder_.succeed("distill parts --resume");
+  EXPECT_EQ(folder_.metrics("parts"), expected);
+  const json evaluated = json::parse(folder_.succeed("eval dp1 --json --quiet"));
+  EXPECT_NEAR(evaluated["held_out"]["uld"].get<double>(), expected[3]["eval_uld"].get<double>(), 1e-12);
+  folder_.succeed("report dp1 --out report.html");
+  EXPECT_THAT(folder_.read("report.html"), HasSubstr("distance of sorted distributions"));
+}
+
 TEST_F(BridgedRun, WhatCannotBeIsOneLine) {
   EXPECT_THAT(fails("distill job.textproto --out r --set objective.bridge=NO_BRIDGE"),
               AllOf(HasSubstr("is another tokenizer than the teacher's"), HasSubstr("objective.bridge")));

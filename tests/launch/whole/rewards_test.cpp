@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -184,6 +185,32 @@ TEST_F(Rewards, JudgePairsAlsoAsAFolder) {
   run("convert folder back --dtype float32");
   EXPECT_EQ(config_of("back"), config);
   EXPECT_THAT(run("inspect folder").output, HasSubstr("reward"));
+}
+
+/// Of a tokenizer whose answers end with one token and its documents with another, which fills texts up too:
+/// transformers would look for the reward in front of it.
+TEST_F(Rewards, AnEndOfTextIsNoPaddingThoughItIsNotEos) {
+  run("tokenize text --train --vocab 290 --out mine --quiet");
+  const auto change = [&](const char* file, const std::function<void(json&)>& how) {
+    json contents = json::parse(folder_.read(file));
+    how(contents);
+    folder_.write(file, contents.dump());
+  };
+  change("mine/tokenizer.json", [](json& tokenizer) {
+    json token = tokenizer["added_tokens"][0];
+    ASSERT_EQ(token["content"], "<|endoftext|>");
+    token["content"] = "<|im_end|>";
+    token["id"] = 290;
+    tokenizer["added_tokens"].push_back(token);
+  });
+  change("mine/tokenizer_config.json", [](json& config) { config["eos_token"] = "<|im_end|>"; });
+  run("train start.textproto --out mine_start --set data.tokenizer=mine --set model.vocabulary=296");
+  run("train job.textproto --out model --steps 1 --set model.source=mine_start");
+  run("convert model folder --dtype float32");
+  const json config = config_of("folder"), tokenizer = json::parse(folder_.read("folder/tokenizer_config.json"));
+  EXPECT_EQ(config["eos_token_id"], 290);
+  EXPECT_EQ(tokenizer["pad_token"], "<|endoftext|>");
+  EXPECT_TRUE(config["pad_token_id"].is_null()) << config["pad_token_id"];
 }
 
 TEST_F(Rewards, WhatCannotBeIsOneLine) {
