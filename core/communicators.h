@@ -75,10 +75,24 @@ class TensorComm {
   virtual Tensor sum_share(const Tensor& x) = 0;
 };
 
+/// The ranks that have other tokens of the same sequences (core/ops/ring_attention.h). Every rank calls each of them
+/// equally often and in the same order.
+class ContextComm {
+ public:
+  virtual ~ContextComm() = default;
+  virtual std::int64_t size() const = 0;
+  virtual std::int64_t rank() const = 0;
+  virtual void sum(Tensor& x) = 0;  // in place; not differentiable: counts of whole sequences
+  /// `rows` [N,...] go to the rank `by` places further, round the end (negative: back), and `arriving` [M,...] fills
+  /// with those of the rank as many places behind. Either may have no row, where its other end has none.
+  virtual CommHandle start_pass(std::int64_t by, const Tensor& rows, const Tensor& arriving) = 0;
+};
+
 struct Communicators {
   std::shared_ptr<TensorComm> tensor;
   std::shared_ptr<ExpertComm> expert;
   std::shared_ptr<BatchComm> batch;
+  std::shared_ptr<ContextComm> context;
 };
 
 /// One rank alone; they have no state and live as long as the program.

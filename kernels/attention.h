@@ -97,9 +97,16 @@ template <class D, class T>
 void attention_forward(const D& device, const AttentionProblem& problem, const T* q, const T* k, const T* v, T* out,
                        Acc<T>* logsumexp, const Acc<T>* sinks = nullptr);
 
+/// `out` [R,Dv] and `logsumexp` [R] of some keys, R = Tq H, become those of these and of more: what attention_forward
+/// gives of two sets of keys is the mean of both, weighted by e^logsumexp. `out` is of Acc<T>, for it is a sum over
+/// many sets. A row that saw no key of either stays 0 and -infinity.
+template <class D, class T>
+void attention_merge(const D& device, const T* more, const Acc<T>* more_logsumexp, Acc<T>* out, Acc<T>* logsumexp,
+                     std::int64_t rows, std::int64_t value_width);
+
 /// Adds the gradients to dq [Tq,H*D], dk [Tk,G*D], dv [Tk,G*Dv], which are sums over many tiles and so of Acc<T>. In
 /// bf16 probabilities and the gradients of scores are rounded to be factors. Sinks change nothing but `out` and
-/// logsumexp.
+/// logsumexp, nor do keys that are elsewhere: with `out` and logsumexp of all keys these give their part.
 template <class D, class T>
 void attention_backward(const D& device, const AttentionProblem& problem, const T* q, const T* k, const T* v,
                         const T* out, const Acc<T>* logsumexp, const T* dout, Acc<T>* dq, Acc<T>* dk, Acc<T>* dv);

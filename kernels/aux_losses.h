@@ -1,6 +1,7 @@
 // The router's auxiliary losses. Sums are in double. T is float or double. Derivations: docs/gradients.md.
 //
-//     balance_loss(cpu, probabilities, selection, sequence, loss, {T, E, K}, weight);
+//     count_assignments(cpu, selection, sequence, counts, {T, E, K, S});
+//     balance_loss(cpu, probabilities, counts, sequence, loss, {T, E, K, S}, weight);
 //     z_loss(cpu, logits, logsumexp, loss, T, E, weight);
 #pragma once
 
@@ -12,23 +13,26 @@ namespace limbeck::kernels {
 
 struct BalanceShape {
   std::int64_t tokens, experts, selected;
+  std::int64_t sequences = 1;  // S
 };
 
-/// loss[0] = weight Σ_s E Σ_e f[s,e] P[s,e], with a sequence s a run of equal numbers in `sequence`, f the share of its
-/// assignments that went to e, P the mean of its probabilities (Fedus et al. 2021, "Switch transformers", per sequence
-/// as in DeepSeek-V2).
+/// counts [S,E]: assignments of the tokens of sequence s, by `sequence` [tokens] of numbers below S, to expert e.
+/// Without a `sequence` (null) all are of the first. Of a sequence that is cut over ranks the sum over them counts.
 template <class D, class T>
-void balance_loss(const D& device, const T* probabilities, const std::int32_t* selection, const std::int32_t* sequence,
-                  T* loss, const BalanceShape& shape, double weight);
+void count_assignments(const D& device, const std::int32_t* selection, const std::int32_t* sequence, T* counts,
+                       const BalanceShape& shape);
+
+/// loss[0] = weight Σ_s E Σ_e f[s,e] P[s,e] over the tokens here: f the share of a sequence's assignments that went to
+/// e, P the sum of its tokens' probabilities over how many it has, both by the counts of the whole sequence (Fedus et
+/// al. 2021, "Switch transformers", per sequence as in DeepSeek-V2).
+template <class D, class T>
+void balance_loss(const D& device, const T* probabilities, const T* counts, const std::int32_t* sequence, T* loss,
+                  const BalanceShape& shape, double weight);
 
 /// dp[t,e] = dloss[0] weight E f[s,e] / T_s; f is a constant. Overwrites.
 template <class D, class T>
-void balance_loss_gradient(const D& device, const std::int32_t* selection, const std::int32_t* sequence, const T* dloss,
+void balance_loss_gradient(const D& device, const T* counts, const std::int32_t* sequence, const T* dloss,
                            T* dprobabilities, const BalanceShape& shape, double weight);
-
-/// counts[e] = assignments of expert e: [experts].
-template <class D, class T>
-void count_assignments(const D& device, const std::int32_t* selection, T* counts, const BalanceShape& shape);
 
 /// The balance loss over more sequences than are here: loss[0] = weight E Σ_e f[e] Σ_t p[t,e], f = counts / Σ counts of
 /// all of them.

@@ -1,6 +1,6 @@
 // How far a student's routing is from its teacher's, token by token, for distillation (docs/gradients.md).
 //
-//     load_weights(cpu, teacher_selection, sequence, weights, {T, E, K});
+//     load_weights(cpu, teacher_selection, counts, sequence, weights, {T, E, K, S});
 //     routing_distance(cpu, q, p, targets, weights, weight, distance, T, E);
 //     routing_distance_gradient(cpu, q, p, targets, weights, weight, dloss, dq, T, E);
 #pragma once
@@ -17,10 +17,10 @@ namespace limbeck::kernels {
 
 /// weights [tokens] by which every expert that a sequence uses counts alike, whatever its load: of a token the sum over
 /// its experts of 1 / (the sequence's assignments to it), times the sequence's tokens / the experts that it uses. Their
-/// mean over a sequence is 1. A sequence is a run of equal numbers.
+/// mean over a sequence is 1. `counts` [S,E] are those of count_assignments, of whole sequences.
 template <class D>
-void load_weights(const D& device, const std::int32_t* selection, const std::int32_t* sequence, double* weights,
-                  const BalanceShape& shape);
+void load_weights(const D& device, const std::int32_t* selection, const double* counts, const std::int32_t* sequence,
+                  double* weights, const BalanceShape& shape);
 
 /// distance [rows] = the weights' product times KL(p || q) of probabilities [rows,experts], sums in double; 0 in rows
 /// whose target is -1. `token_weights` [rows], or null: 1 each. A q below the least normal number counts as that. T is

@@ -40,7 +40,7 @@ Var Attention::forward(Tape& tape, const Pass& pass, const Var& x, std::int64_t 
     keys = core::constant(all_keys);
     values = core::constant(all_values);
   }
-  const Var attended = core::attention(tape, queries, keys, values, shape, pass.attention, as_optional_var(sinks));
+  const Var attended = pass.attend(tape, queries, keys, values, shape, as_optional_var(sinks));
   if (pass.inside && !tape.is_replay()) pass.inside(Inside::Heads, attended.value);
   return exit_stream(tape, pass, projected(tape, pass, attended, *o), o_bias);
 }

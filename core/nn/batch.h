@@ -4,10 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
-#include "core/ops/attention.h"
+#include "core/ops/ring_attention.h"
 #include "core/ops/rope.h"
 #include "core/tensor.h"
 
@@ -16,7 +17,8 @@ namespace limbeck::nn {
 using core::MemoryPtr;
 using core::Tensor;
 
-/// T tokens in whole sequences, one behind the other. A rank may have none.
+/// T tokens in whole sequences, one behind the other, or of each sequence the tokens that are this rank's. A rank may
+/// have none.
 struct Batch {
   Tensor tokens;                              // [T] int32
   Tensor targets;                             // [T] int32, -1: no target
@@ -38,6 +40,9 @@ struct Batch {
     Tensor tokens, targets;  // [T] int32
   };
   std::vector<Ahead> ahead;  // by depth
+
+  /// Where the ranks have the sequences' other tokens; null: sequences are whole.
+  std::shared_ptr<const core::RingLayout> ring = nullptr;
 
   // Over all ranks and micro-batches of the optimizer step: what router losses are divided by.
   double global_sequences = 0;

@@ -37,7 +37,7 @@ Var LatentAttention::widened(Tape& tape, const Pass& pass, const Var& queries, c
     keys = core::constant(all_keys);
     values = core::constant(all_values);
   }
-  return core::attention(tape, queries, keys, values, shape, pass.attention);
+  return pass.attend(tape, queries, keys, values, shape);
 }
 
 // A head's score k_b c . q is c . (k_b^T q), and its output v_b (sum of p c): latents are keys and values of one head

@@ -5,7 +5,6 @@
 #include "core/ops/add.h"
 #include "core/ops/add_grouped_bias.h"
 #include "core/ops/aux_losses.h"
-#include "core/ops/capacity.h"
 #include "core/ops/cast.h"
 #include "core/ops/gate_rows.h"
 #include "core/ops/jitter.h"
@@ -78,15 +77,15 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
   if (training.balance > 0)
     add_term(tape, losses.balance,
              training.balance_scope == BalanceScope::Sequence
-                 ? core::balance_loss(tape, routing.probabilities, routing.selection, batch.sequence,
+                 ? core::balance_loss(tape, routing.probabilities,
+                                      pass.sequence_counts(routing.selection, config.num_experts, logits.value.dtype()),
+                                      batch.sequence, routing.selection.shape()[1],
                                       training.balance / (batch.global_sequences * layers))
                  : core::batch_balance_loss(tape, routing.probabilities, routing.selection, *pass.comms.batch,
                                             training.balance / (batch.global_tokens * layers)));
   if (training.z > 0) add_term(tape, losses.z, core::z_loss(tape, logits, training.z / (batch.global_tokens * layers)));
   if (pass.match_routing) add_term(tape, losses.routing, pass.match_routing(tape, layer, routing));
-  if (training.capacity_factor > 0)
-    routing.selection =
-        core::limit_capacity(routing.selection, batch.sequence, config.num_experts, training.capacity_factor);
+  if (training.capacity_factor > 0) routing.selection = pass.limit_capacity(routing.selection, config.num_experts);
   return routing;
 }
 

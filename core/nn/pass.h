@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -85,6 +86,17 @@ struct Pass {
   std::function<void(Inside what, const Tensor& x)> inside = {};
   std::function<void(std::int64_t layer, const RoutedRows& rows)> experts = {};
   std::vector<Tensor> rope_rows = {};  // by Attention::rope: [T] int32, the row of its table that turns a token
+  /// The ranks that have the other tokens of the batch's sequences; null: these are whole.
+  ContextComm* context = nullptr;
+
+  /// [N,E] of `dtype`: assignments of each of the batch's sequences to each expert, of all of its tokens (`selection`
+  /// is of those here).
+  Tensor sequence_counts(const Tensor& selection, std::int64_t num_experts, core::DType dtype) const;
+  /// core::limit_capacity by RouterTraining::capacity_factor, over whole sequences too.
+  Tensor limit_capacity(const Tensor& selection, std::int64_t num_experts) const;
+  /// Attention of what layers make of the batch's tokens, and of those in a cache.
+  Var attend(Tape& tape, const Var& q, const Var& k, const Var& v, const core::AttentionShape& shape,
+             const std::optional<Var>& sinks = {}) const;
 };
 
 }  // namespace limbeck::nn

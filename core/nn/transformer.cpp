@@ -367,6 +367,9 @@ Pass Transformer::pass(const Batch& batch) const {
   core::check(config_.positions != Positions::Learned || batch.max_position < config_.max_positions,
               "transformer: position {} is beyond the model's {} learned positions (position_embed.weight)",
               batch.max_position, config_.max_positions);
+  const std::int64_t ranks = batch.ring ? batch.ring->size() : 1;
+  core::check(ranks == 1 || ranks == options_.comms.context->size(),
+              "transformer: a batch cut over {} ranks, expected {}", ranks, options_.comms.context->size());
   std::vector<core::RopeTable> tables = rope_tables(std::max(batch.max_position + 1, batch.longest_context));
   return {.batch = batch,
           .comms = options_.comms,
@@ -374,7 +377,8 @@ Pass Transformer::pass(const Batch& batch) const {
           .attention = batch.attention_layout(),
           .products = options_.fp8_products ? core::Products::Fp8 : core::Products::AsActivations,
           .sequence_parallel = options_.sequence_parallel,
-          .rope_rows = rope_rows(batch)};
+          .rope_rows = rope_rows(batch),
+          .context = batch.ring ? options_.comms.context.get() : nullptr};
 }
 
 // Keys are numbered page by page of the batch's slots: a segment for what a slot holds with the new tokens, and one for

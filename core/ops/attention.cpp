@@ -1,12 +1,39 @@
 #include "core/ops/attention.h"
 
 #include "core/device/index_check.h"
+#include "core/ops/attention_calls.h"
 #include "kernels/attention.h"
 
 namespace limbeck::core {
 namespace {
 
-void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionShape& s, const AttentionLayout& l) {
+kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionLayout& l) {
+  return {.num_heads = s.num_heads,
+          .num_kv_heads = s.num_kv_heads,
+          .width = s.width,
+          .value_width = s.value_width,
+          .scale = s.scale,
+          .values_in_keys = s.values_in_keys,
+          .window = s.window,
+          .num_segments = l.query_offsets.numel() - 1,
+          .num_queries = l.query_position.numel(),
+          .num_keys = l.key_position.numel(),
+          .query_offsets = l.query_offsets.data<std::int64_t>(),
+          .key_offsets = l.key_offsets.data<std::int64_t>(),
+          .query_position = l.query_position.data<std::int32_t>(),
+          .key_position = l.key_position.data<std::int32_t>(),
+          .query_document = l.query_document.data<std::int32_t>(),
+          .key_document = l.key_document.data<std::int32_t>(),
+          .key_pages = l.key_pages.defined() ? l.key_pages.data<std::int64_t>() : nullptr,
+          .num_runs = l.run_offsets.defined() ? l.run_offsets.numel() - 1 : 0,
+          .longest_run = l.longest_run,
+          .run_offsets = l.run_offsets.defined() ? l.run_offsets.data<std::int64_t>() : nullptr};
+}
+
+}  // namespace
+
+void check_attention(const Var& q, const Var& k, const Var& v, const AttentionShape& s, const AttentionLayout& l,
+                     const std::optional<Var>& sinks) {
   check(s.num_kv_heads > 0 ? s.num_heads > 0 && s.num_heads % s.num_kv_heads == 0
                            : s.num_kv_heads == 0 && s.num_heads == 0,
         "attention: {} key/value heads do not divide {} heads", s.num_kv_heads, s.num_heads);
@@ -33,6 +60,7 @@ void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionSh
   expect("query_document", l.query_document, DType::I32, {queries});
   expect("key_position", l.key_position, DType::I32, {keys});
   expect("key_document", l.key_document, DType::I32, {keys});
+  if (sinks) expect("sinks", sinks->value, sum_dtype(dtype), {s.num_heads});
   if (!l.key_pages.defined()) return;
   expect("key_pages", l.key_pages, DType::I64, {l.key_pages.numel()});
   check_indices(l.key_pages, 0, rows / kernels::attention_page, [=](std::int64_t, std::int64_t page) {
@@ -41,31 +69,35 @@ void check_arguments(const Var& q, const Var& k, const Var& v, const AttentionSh
   });
 }
 
-kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionLayout& l) {
-  return {.num_heads = s.num_heads,
-          .num_kv_heads = s.num_kv_heads,
-          .width = s.width,
-          .value_width = s.value_width,
-          .scale = s.scale,
-          .values_in_keys = s.values_in_keys,
-          .window = s.window,
-          .num_segments = l.query_offsets.numel() - 1,
-          .num_queries = l.query_position.numel(),
-          .num_keys = l.key_position.numel(),
-          .query_offsets = l.query_offsets.data<std::int64_t>(),
-          .key_offsets = l.key_offsets.data<std::int64_t>(),
-          .query_position = l.query_position.data<std::int32_t>(),
-          .key_position = l.key_position.data<std::int32_t>(),
-          .query_document = l.query_document.data<std::int32_t>(),
-          .key_document = l.key_document.data<std::int32_t>(),
-          .key_pages = l.key_pages.defined() ? l.key_pages.data<std::int64_t>() : nullptr,
-          .num_runs = l.run_offsets.defined() ? l.run_offsets.numel() - 1 : 0,
-          .longest_run = l.longest_run,
-          .run_offsets = l.run_offsets.defined() ? l.run_offsets.data<std::int64_t>() : nullptr};
+Attended attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionShape& shape,
+                const AttentionLayout& layout, const Tensor& sinks) {
+  const std::int64_t queries = q.shape()[0];
+  Tensor out = Tensor::empty(q.memory(), q.dtype(), {queries, shape.num_heads * shape.value_width});
+  Tensor logsumexp = Tensor::empty(q.memory(), sum_dtype(q.dtype()), {queries, shape.num_heads});
+  dispatch_activation("attention", q.dtype(), [&]<class T>() {
+    using Sum = kernels::Acc<T>;
+    on_device(q, [&](const auto& device) {
+      kernels::attention_forward(device, make_problem(shape, layout), q.data<T>(), k.data<T>(), v.data<T>(),
+                                 out.mutable_data<T>(), logsumexp.mutable_data<Sum>(),
+                                 sinks.defined() ? sinks.data<Sum>() : nullptr);
+    });
+  });
+  return {out, logsumexp};
 }
 
-/// Where the kernel adds a gradient up: in the slot, cleared if it holds nothing yet, or apart from it, where there is
-/// none or where sums are of another dtype.
+void attend_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Attended& of, const Tensor& dout,
+                     const AttentionShape& shape, const AttentionLayout& layout, AttentionSums& sums) {
+  dispatch_activation("attention", q.dtype(), [&]<class T>() {
+    using Sum = kernels::Acc<T>;
+    on_device(q, [&](const auto& device) {
+      kernels::attention_backward(device, make_problem(shape, layout), q.data<T>(), k.data<T>(), v.data<T>(),
+                                  of.out.data<T>(), of.logsumexp.data<Sum>(), dout.data<T>(),
+                                  sums.dq.mutable_data<Sum>(), sums.dk.mutable_data<Sum>(),
+                                  sums.dv.mutable_data<Sum>());
+    });
+  });
+}
+
 Tensor open_sum(const SlotPtr& slot, const Tensor& like) {
   const DType sums = sum_dtype(like.dtype());
   if (!slot || sums != like.dtype()) return Tensor::zeros(like.memory(), sums, like.shape());
@@ -74,12 +106,28 @@ Tensor open_sum(const SlotPtr& slot, const Tensor& like) {
   return target.tensor;
 }
 
-/// The sum is complete.
 void close_sum(const SlotPtr& slot, const Tensor& sum, const Tensor& like) {
   if (slot && sum.dtype() != like.dtype()) accumulate(slot, sum.to(like.dtype()));
 }
 
-}  // namespace
+void add_sinks_part(Tape::Step& step, const std::optional<Var>& sinks, const Attended& of, const SlotPtr& out_slot,
+                    const AttentionShape& shape, const AttentionLayout& layout) {
+  if (!sinks || !sinks->slot) return;
+  step.weight_slots = {sinks->slot};
+  step.weight_part = [=, slot = sinks->slot, saved = Saved(sinks->value), os = Saved(of.out),
+                      lse = Saved(of.logsumexp)] {
+    const Tensor dout = gradient(out_slot, os.get());
+    GradientTarget dsinks = open_gradient(slot, saved.get());
+    dispatch_activation("attention", dout.dtype(), [&]<class T>() {
+      using Sum = kernels::Acc<T>;
+      on_device(dout, [&](const auto& device) {
+        kernels::attention_sink_gradient(device, make_problem(shape, layout), saved.get().data<Sum>(),
+                                         os.get().data<T>(), lse.get().data<Sum>(), dout.data<T>(), dsinks.beta != 0,
+                                         dsinks.tensor.mutable_data<Sum>());
+      });
+    });
+  };
+}
 
 std::int64_t widest_attention(const MemoryPtr& memory) {
   return std::visit([](const auto& device) { return kernels::attention_widest(device); }, memory->device());
@@ -87,63 +135,26 @@ std::int64_t widest_attention(const MemoryPtr& memory) {
 
 Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,
               const AttentionLayout& layout, const std::optional<Var>& sinks) {
-  check_arguments(q, k, v, shape, layout);
-  const DType sums = sum_dtype(q.value.dtype());
-  if (sinks)
-    check(sinks->shape() == Shape{shape.num_heads} && sinks->value.dtype() == sums,
-          "attention: sinks is {} {}, expected {} [{}]", sinks->value.dtype(), sinks->shape(), sums, shape.num_heads);
+  check_attention(q, k, v, shape, layout, sinks);
   AttentionLayout own = layout;
   if (sinks) own.run_offsets = {};  // libraries know none
-  const std::int64_t queries = q.shape()[0];
-  const MemoryPtr& memory = q.value.memory();
-  Tensor out = Tensor::empty(memory, q.value.dtype(), {queries, shape.num_heads * shape.value_width});
-  Tensor logsumexp = Tensor::empty(memory, sums, {queries, shape.num_heads});
-  dispatch_activation("attention", out.dtype(), [&]<class T>() {
-    on_device(out, [&](const auto& device) {
-      kernels::attention_forward(device, make_problem(shape, own), q.value.data<T>(), k.value.data<T>(),
-                                 v.value.data<T>(), out.mutable_data<T>(), logsumexp.mutable_data<kernels::Acc<T>>(),
-                                 sinks ? sinks->value.data<kernels::Acc<T>>() : nullptr);
-    });
-  });
+  const Attended found = attend(q.value, k.value, v.value, shape, own, sinks ? sinks->value : Tensor());
   const Var no_sinks;
-  Var y = tape.output(out, {&q, &k, &v, sinks ? &*sinks : &no_sinks});
+  Var y = tape.output(found.out, {&q, &k, &v, sinks ? &*sinks : &no_sinks});
   if (!y.slot) return y;
   check(!layout.key_pages.defined(), "attention: keys in pages take no gradient");
   check(!shape.values_in_keys, "attention: keys that hold the values take no gradient");
-  const Saved qs(q.value), ks(k.value), vs(v.value), os(out), lse(logsumexp);
+  const Saved qs(q.value), ks(k.value), vs(v.value), os(found.out), lse(found.logsumexp);
   Tape::Step step{
       "attention", {q.slot, k.slot, v.slot}, [=, q_slot = q.slot, k_slot = k.slot, v_slot = v.slot, out_slot = y.slot] {
-        Tensor dq = open_sum(q_slot, qs.get());
-        Tensor dk = open_sum(k_slot, ks.get());
-        Tensor dv = open_sum(v_slot, vs.get());
+        AttentionSums sums{open_sum(q_slot, qs.get()), open_sum(k_slot, ks.get()), open_sum(v_slot, vs.get())};
         const Tensor dout = gradient(out_slot, os.get());
-        dispatch_activation("attention", dout.dtype(), [&]<class T>() {
-          using Sum = kernels::Acc<T>;
-          on_device(dout, [&](const auto& device) {
-            kernels::attention_backward(device, make_problem(shape, own), qs.get().data<T>(), ks.get().data<T>(),
-                                        vs.get().data<T>(), os.get().data<T>(), lse.get().data<Sum>(), dout.data<T>(),
-                                        dq.mutable_data<Sum>(), dk.mutable_data<Sum>(), dv.mutable_data<Sum>());
-          });
-        });
-        close_sum(q_slot, dq, qs.get());
-        close_sum(k_slot, dk, ks.get());
-        close_sum(v_slot, dv, vs.get());
+        attend_backward(qs.get(), ks.get(), vs.get(), {os.get(), lse.get()}, dout, shape, own, sums);
+        close_sum(q_slot, sums.dq, qs.get());
+        close_sum(k_slot, sums.dk, ks.get());
+        close_sum(v_slot, sums.dv, vs.get());
       }};
-  if (sinks && sinks->slot) {
-    step.weight_slots = {sinks->slot};
-    step.weight_part = [=, slot = sinks->slot, saved = Saved(sinks->value), out_slot = y.slot] {
-      const Tensor dout = gradient(out_slot, os.get());
-      GradientTarget dsinks = open_gradient(slot, saved.get());
-      dispatch_activation("attention", dout.dtype(), [&]<class T>() {
-        using Sum = kernels::Acc<T>;
-        on_device(dout, [&](const auto& device) {
-          kernels::attention_sink_gradient(device, make_problem(shape, own), saved.get().data<Sum>(),
-                                           os.get().data<T>(), lse.get().data<Sum>(), dout.data<T>(), dsinks.beta != 0,
-                                           dsinks.tensor.mutable_data<Sum>());
-        });
-      });
-    };
-  }
+  add_sinks_part(step, sinks, found, y.slot, shape, own);
   tape.push(std::move(step));
   return y;
 }

@@ -20,16 +20,39 @@ kernels::BalanceShape balance_shape(const Tensor& p, const Tensor& selection) {
 
 }  // namespace
 
-Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& selection, const Tensor& sequence, double weight) {
+Tensor sequence_counts(const Tensor& selection, const Tensor& sequence, std::int64_t num_sequences,
+                       std::int64_t num_experts, DType dtype) {
+  check(selection.shape().rank() == 2 && sequence.shape() == Shape{selection.shape()[0]},
+        "sequence_counts: selection has shape {} and sequence {}, expected [T,K] and [T]", selection.shape(),
+        sequence.shape());
+  check_indices(selection, 0, num_experts, [=](std::int64_t at, std::int64_t expert) {
+    return fmt::format("sequence_counts: assignment {} is to expert {}, expected one in [0,{})", at, expert,
+                       num_experts);
+  });
+  Tensor counts = Tensor::empty(selection.memory(), dtype, {num_sequences, num_experts});
+  dispatch_float("sequence_counts", dtype, [&]<class T>() {
+    on_device(selection, [&](const auto& device) {
+      kernels::count_assignments(device, selection.data<std::int32_t>(), sequence.data<std::int32_t>(),
+                                 counts.mutable_data<T>(),
+                                 {selection.shape()[0], num_experts, selection.shape()[1], num_sequences});
+    });
+  });
+  return counts;
+}
+
+Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& counts, const Tensor& sequence,
+                 std::int64_t experts_per_token, double weight) {
   const Tensor& p = probabilities.value;
-  const kernels::BalanceShape shape = balance_shape(p, selection);
-  const std::int64_t tokens = shape.tokens, experts = shape.experts;
-  check(sequence.shape() == Shape{tokens}, "balance_loss: sequence has shape {}, expected [{}] (probabilities are {})",
-        sequence.shape(), tokens, p.shape());
+  check(p.shape().rank() == 2 && sequence.shape() == Shape{p.shape()[0]},
+        "balance_loss: sequence has shape {}, expected [T] (probabilities are {}, expected [T,E])", sequence.shape(),
+        p.shape());
+  check(counts.shape().rank() == 2 && counts.shape()[1] == p.shape()[1] && counts.dtype() == p.dtype(),
+        "balance_loss: counts are {} {}, expected {} [S,{}]", counts.dtype(), counts.shape(), p.dtype(), p.shape()[1]);
+  const kernels::BalanceShape shape{p.shape()[0], p.shape()[1], experts_per_token, counts.shape()[0]};
   Tensor loss = Tensor::empty(p.memory(), p.dtype(), {1});
   dispatch_float("balance_loss", p.dtype(), [&]<class T>() {
     on_device(p, [&](const auto& device) {
-      kernels::balance_loss(device, p.data<T>(), selection.data<std::int32_t>(), sequence.data<std::int32_t>(),
+      kernels::balance_loss(device, p.data<T>(), counts.data<T>(), sequence.data<std::int32_t>(),
                             loss.mutable_data<T>(), shape, weight);
     });
   });
@@ -37,15 +60,14 @@ Var balance_loss(Tape& tape, const Var& probabilities, const Tensor& selection, 
   if (!out.slot) return out;
   tape.push({"balance_loss",
              {probabilities.slot},
-             [=, slot = out.slot, like = outline(out.value), to = probabilities.slot, chosen = Saved(selection),
+             [=, slot = out.slot, like = outline(out.value), to = probabilities.slot, of_sequences = Saved(counts),
               of = Saved(sequence)] {
                const Tensor dloss = gradient(slot, like);
-               Tensor dp = Tensor::empty(like.memory(), like.dtype(), {tokens, experts});
+               Tensor dp = Tensor::empty(like.memory(), like.dtype(), {shape.tokens, shape.experts});
                dispatch_float("balance_loss", like.dtype(), [&]<class T>() {
                  on_device(dp, [&](const auto& device) {
-                   kernels::balance_loss_gradient(device, chosen.get().data<std::int32_t>(),
-                                                  of.get().data<std::int32_t>(), dloss.data<T>(), dp.mutable_data<T>(),
-                                                  shape, weight);
+                   kernels::balance_loss_gradient(device, of_sequences.get().data<T>(), of.get().data<std::int32_t>(),
+                                                  dloss.data<T>(), dp.mutable_data<T>(), shape, weight);
                  });
                });
                accumulate(to, dp);
@@ -61,7 +83,7 @@ Var batch_balance_loss(Tape& tape, const Var& probabilities, const Tensor& selec
   Tensor loss = Tensor::empty(p.memory(), p.dtype(), {1});
   dispatch_float("balance_loss", p.dtype(), [&]<class T>() {
     on_device(p, [&](const auto& device) {
-      kernels::count_assignments(device, selection.data<std::int32_t>(), counts.mutable_data<T>(), shape);
+      kernels::count_assignments(device, selection.data<std::int32_t>(), nullptr, counts.mutable_data<T>(), shape);
       comm.sum(counts);
       kernels::shared_balance_loss(device, p.data<T>(), counts.data<T>(), loss.mutable_data<T>(), shape, weight);
     });

@@ -6,18 +6,21 @@
 
 namespace limbeck::core {
 
-Tensor load_weights(const Tensor& selection, const Tensor& sequence, std::int64_t num_experts) {
+Tensor load_weights(const Tensor& selection, const Tensor& counts, const Tensor& sequence) {
   check(selection.shape().rank() == 2 && sequence.shape() == Shape{selection.shape()[0]},
         "load_weights: sequence has shape {}, expected [T] (selection is {}, expected [T,K])", sequence.shape(),
         selection.shape());
+  check(counts.shape().rank() == 2 && counts.dtype() == DType::F64,
+        "load_weights: counts are {} {}, expected float64 [S,E]", counts.dtype(), counts.shape());
+  const std::int64_t tokens = selection.shape()[0], num_experts = counts.shape()[1];
   check_indices(selection, 0, num_experts, [=](std::int64_t at, std::int64_t expert) {
     return fmt::format("load_weights: assignment {} is to expert {}, expected one in [0,{})", at, expert, num_experts);
   });
-  const std::int64_t tokens = selection.shape()[0];
   Tensor weights = Tensor::empty(selection.memory(), DType::F64, {tokens});
   on_device(selection, [&](const auto& device) {
-    kernels::load_weights(device, selection.data<std::int32_t>(), sequence.data<std::int32_t>(),
-                          weights.mutable_data<double>(), {tokens, num_experts, selection.shape()[1]});
+    kernels::load_weights(device, selection.data<std::int32_t>(), counts.data<double>(), sequence.data<std::int32_t>(),
+                          weights.mutable_data<double>(),
+                          {tokens, num_experts, selection.shape()[1], counts.shape()[0]});
   });
   return weights;
 }

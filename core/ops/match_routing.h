@@ -1,6 +1,6 @@
 // The distance of a student's routing from its teacher's, as a loss.
 //
-//     const Tensor weights = load_weights(teacher.selection, batch.sequence, num_experts);
+//     const Tensor weights = load_weights(teacher.selection, counts, batch.sequence);
 //     Var loss = match_routing(tape, routing.probabilities, teacher.probabilities, batch.targets, weights,
 //                              {.weight = 0.5, .scale = per_target});
 #pragma once
@@ -10,9 +10,9 @@
 namespace limbeck::core {
 
 /// [T] float64: weights of a teacher's tokens by which each expert that a sequence uses counts alike
-/// (kernels/match_routing.h).
-Tensor load_weights(const Tensor& selection /*[T,K] int32*/, const Tensor& sequence /*[T] int32*/,
-                    std::int64_t num_experts);
+/// (kernels/match_routing.h), by counts as sequence_counts gives them of whole sequences.
+Tensor load_weights(const Tensor& selection /*[T,K] int32*/, const Tensor& counts /*[S,E] float64*/,
+                    const Tensor& sequence /*[T] int32, below S*/);
 
 /// Sum over the tokens with a target (not -1) of weight times the token's weight (1 where `weights` is undefined) times
 /// KL(p[t] || q[t]) of probabilities of experts, [1], of q's dtype, float32 or float64. The gradient flows to q alone.

@@ -10,17 +10,17 @@
 namespace limbeck::kernels {
 namespace {
 
-/// f(begin, end, share) for each sequence, with the share [E] of its assignments each expert got.
-template <class F>
-void for_each_sequence(const std::int32_t* selection, const std::int32_t* sequence, const BalanceShape& shape, F f) {
-  std::vector<double> share(shape.experts);
-  for (std::int64_t begin = 0, end = 0; begin < shape.tokens; begin = end) {
-    while (end < shape.tokens && sequence[end] == sequence[begin]) ++end;
-    const double part = 1.0 / static_cast<double>((end - begin) * shape.selected);
-    std::fill(share.begin(), share.end(), 0.0);
-    for (std::int64_t a = begin * shape.selected; a < end * shape.selected; ++a) share[selection[a]] += part;
-    f(begin, end, share);
+/// Of each sequence and expert: weight E f[s,e] / T_s.
+template <class T>
+std::vector<double> weights_of_sequences(const T* counts, const BalanceShape& shape, double weight) {
+  std::vector<double> weights(counts, counts + shape.sequences * shape.experts);
+  for (auto row = weights.begin(); row != weights.end(); row += shape.experts) {
+    const double all = std::accumulate(row, row + shape.experts, 0.0),
+                 tokens = all / static_cast<double>(shape.selected);
+    const double factor = all > 0 ? weight * static_cast<double>(shape.experts) / (all * tokens) : 0;
+    std::for_each(row, row + shape.experts, [=](double& n) { n *= factor; });
   }
+  return weights;
 }
 
 /// weight E f[e]
@@ -35,33 +35,36 @@ std::vector<double> weighted_shares(const T* counts, const BalanceShape& shape, 
 }  // namespace
 
 template <class D, class T>
-void balance_loss(const D&, const T* probabilities, const std::int32_t* selection, const std::int32_t* sequence,
-                  T* loss, const BalanceShape& shape, double weight) {
+void count_assignments(const D&, const std::int32_t* selection, const std::int32_t* sequence, T* counts,
+                       const BalanceShape& shape) {
+  std::fill_n(counts, shape.sequences * shape.experts, T{0});
+  for (std::int64_t t = 0; t < shape.tokens; ++t) {
+    T* of_sequence = counts + (sequence != nullptr ? sequence[t] : 0) * shape.experts;
+    for (std::int64_t k = 0; k < shape.selected; ++k) of_sequence[selection[t * shape.selected + k]] += 1;
+  }
+}
+
+template <class D, class T>
+void balance_loss(const D&, const T* probabilities, const T* counts, const std::int32_t* sequence, T* loss,
+                  const BalanceShape& shape, double weight) {
+  const std::vector<double> weights = weights_of_sequences(counts, shape, weight);
   double sum = 0;
-  for_each_sequence(selection, sequence, shape, [&](std::int64_t begin, std::int64_t end, const auto& share) {
-    double of_sequence = 0;
-    for (std::int64_t t = begin; t < end; ++t)
-      for (std::int64_t e = 0; e < shape.experts; ++e) of_sequence += share[e] * probabilities[t * shape.experts + e];
-    sum += of_sequence / static_cast<double>(end - begin);
-  });
-  loss[0] = static_cast<T>(weight * static_cast<double>(shape.experts) * sum);
+  for (std::int64_t t = 0; t < shape.tokens; ++t) {
+    const double* of_token = weights.data() + sequence[t] * shape.experts;
+    for (std::int64_t e = 0; e < shape.experts; ++e) sum += of_token[e] * probabilities[t * shape.experts + e];
+  }
+  loss[0] = static_cast<T>(sum);
 }
 
 template <class D, class T>
-void balance_loss_gradient(const D&, const std::int32_t* selection, const std::int32_t* sequence, const T* dloss,
-                           T* dprobabilities, const BalanceShape& shape, double weight) {
-  const double factor = dloss[0] * weight * static_cast<double>(shape.experts);
-  for_each_sequence(selection, sequence, shape, [&](std::int64_t begin, std::int64_t end, const auto& share) {
-    for (std::int64_t t = begin; t < end; ++t)
-      for (std::int64_t e = 0; e < shape.experts; ++e)
-        dprobabilities[t * shape.experts + e] = static_cast<T>(factor * share[e] / static_cast<double>(end - begin));
-  });
-}
-
-template <class D, class T>
-void count_assignments(const D&, const std::int32_t* selection, T* counts, const BalanceShape& shape) {
-  std::fill_n(counts, shape.experts, T{0});
-  for (std::int64_t a = 0; a < shape.tokens * shape.selected; ++a) counts[selection[a]] += 1;
+void balance_loss_gradient(const D&, const T* counts, const std::int32_t* sequence, const T* dloss, T* dprobabilities,
+                           const BalanceShape& shape, double weight) {
+  const std::vector<double> weights = weights_of_sequences(counts, shape, weight * static_cast<double>(dloss[0]));
+  for (std::int64_t t = 0; t < shape.tokens; ++t) {
+    const double* of_token = weights.data() + sequence[t] * shape.experts;
+    for (std::int64_t e = 0; e < shape.experts; ++e)
+      dprobabilities[t * shape.experts + e] = static_cast<T>(of_token[e]);
+  }
 }
 
 template <class D, class T>
@@ -108,15 +111,14 @@ void z_loss_gradient(const D& cpu, const T* z, const T* logsumexp, const T* dlos
   });
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                                        \
-  template void balance_loss(const Cpu&, const T*, const std::int32_t*, const std::int32_t*, T*, const BalanceShape&, \
-                             double);                                                                                 \
-  template void balance_loss_gradient(const Cpu&, const std::int32_t*, const std::int32_t*, const T*, T*,             \
-                                      const BalanceShape&, double);                                                   \
-  template void count_assignments(const Cpu&, const std::int32_t*, T*, const BalanceShape&);                          \
-  template void shared_balance_loss(const Cpu&, const T*, const T*, T*, const BalanceShape&, double);                 \
-  template void shared_balance_loss_gradient(const Cpu&, const T*, const T*, T*, const BalanceShape&, double);        \
-  template void z_loss(const Cpu&, const T*, T*, T*, std::int64_t, std::int64_t, double);                             \
+#define LIMBECK_INSTANTIATE(T)                                                                                      \
+  template void count_assignments(const Cpu&, const std::int32_t*, const std::int32_t*, T*, const BalanceShape&);   \
+  template void balance_loss(const Cpu&, const T*, const T*, const std::int32_t*, T*, const BalanceShape&, double); \
+  template void balance_loss_gradient(const Cpu&, const T*, const std::int32_t*, const T*, T*, const BalanceShape&, \
+                                      double);                                                                      \
+  template void shared_balance_loss(const Cpu&, const T*, const T*, T*, const BalanceShape&, double);               \
+  template void shared_balance_loss_gradient(const Cpu&, const T*, const T*, T*, const BalanceShape&, double);      \
+  template void z_loss(const Cpu&, const T*, T*, T*, std::int64_t, std::int64_t, double);                           \
   template void z_loss_gradient(const Cpu&, const T*, const T*, const T*, T*, std::int64_t, std::int64_t, double);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)

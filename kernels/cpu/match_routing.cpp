@@ -1,6 +1,7 @@
 #include "kernels/match_routing.h"
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "kernels/cpu/parallel_for.h"
@@ -8,22 +9,24 @@
 namespace limbeck::kernels {
 
 template <class D>
-void load_weights(const D&, const std::int32_t* selection, const std::int32_t* sequence, double* weights,
-                  const BalanceShape& shape) {
-  std::vector<std::int64_t> load(static_cast<std::size_t>(shape.experts));
-  for (std::int64_t begin = 0, end = 0; begin < shape.tokens; begin = end) {
-    while (end < shape.tokens && sequence[end] == sequence[begin]) ++end;
-    std::ranges::fill(load, 0);
-    for (std::int64_t a = begin * shape.selected; a < end * shape.selected; ++a) ++load[selection[a]];
-    const auto used = std::ranges::count_if(load, [](std::int64_t n) { return n > 0; });
-    const double factor = static_cast<double>(end - begin) / static_cast<double>(used);
+void load_weights(const D& cpu, const std::int32_t* selection, const double* counts, const std::int32_t* sequence,
+                  double* weights, const BalanceShape& shape) {
+  std::vector<double> factors;  // of sequences: tokens / experts that they use
+  for (std::int64_t s = 0; s < shape.sequences; ++s) {
+    const double* load = counts + s * shape.experts;
+    const double all = std::accumulate(load, load + shape.experts, 0.0);
+    const auto used = std::count_if(load, load + shape.experts, [](double n) { return n > 0; });
+    factors.push_back(all / static_cast<double>(shape.selected) / static_cast<double>(used));
+  }
+  parallel_for(cpu, shape.tokens, 256, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
+      const std::int64_t of = sequence[t];
       double sum = 0;
       for (std::int64_t k = 0; k < shape.selected; ++k)
-        sum += 1 / static_cast<double>(load[selection[t * shape.selected + k]]);
-      weights[t] = factor * sum;
+        sum += 1 / counts[of * shape.experts + selection[t * shape.selected + k]];
+      weights[t] = factors[static_cast<std::size_t>(of)] * sum;
     }
-  }
+  });
 }
 
 template <class D, class T>
@@ -63,6 +66,7 @@ void routing_distance_gradient(const D& cpu, const T* q, const T* p, const std::
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 
-template void load_weights(const Cpu&, const std::int32_t*, const std::int32_t*, double*, const BalanceShape&);
+template void load_weights(const Cpu&, const std::int32_t*, const double*, const std::int32_t*, double*,
+                           const BalanceShape&);
 
 }  // namespace limbeck::kernels

@@ -3,86 +3,93 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/ordered_sum.cuh"
-#include "kernels/cuda/sequences.cuh"
 #include "kernels/cuda/warp_rows.cuh"
 
 namespace limbeck::kernels {
 namespace {
 
-constexpr int pieces = 8;  // of a sequence, each a block's
-
-/// f(begin, end, counts, piece, s) for pieces of sequences in turn: the tokens of a piece, and the assignments
-/// [experts] of its whole sequence in shared memory.
-template <class F>
-__device__ void for_each_piece(const std::int32_t* selection, const Sequences& sequences, const BalanceShape& shape,
-                               F f) {
-  auto* counts = gpu::dynamic_shared<std::int32_t>();
-  for (std::int64_t p = blockIdx.x; p < std::int64_t{*sequences.count} * pieces; p += gridDim.x) {
-    const std::int64_t begin = sequences.begin(p / pieces), end = sequences.end(p / pieces), n = end - begin;
-    for (std::int64_t e = threadIdx.x; e < shape.experts; e += blockDim.x) counts[e] = 0;
-    __syncthreads();
-    for (std::int64_t a = begin * shape.selected + threadIdx.x; a < end * shape.selected; a += blockDim.x)
-      atomicAdd(&counts[selection[a]], 1);
-    __syncthreads();
-    const std::int64_t piece = p % pieces;
-    f(p, begin + n * piece / pieces, begin + n * (piece + 1) / pieces, n, counts);
-    __syncthreads();
+struct NoCounts {
+  std::int32_t* counts;
+  template <int N>
+  __device__ void run(std::int64_t i) const {
+    counts[i] = 0;
   }
-}
-
-/// parts[p] = Σ_t Σ_e f[s,e] p[t,e] / T_s over the tokens of piece p.
-template <class T>
-__global__ void balance_kernel(const T* probabilities, const std::int32_t* selection, Sequences sequences,
-                               BalanceShape shape, double* parts) {
-  for_each_piece(selection, sequences, shape,
-                 [&](std::int64_t p, std::int64_t begin, std::int64_t end, std::int64_t n, const std::int32_t* counts) {
-                   double sum = 0;
-                   for (std::int64_t i = begin * shape.experts + threadIdx.x; i < end * shape.experts; i += blockDim.x)
-                     sum += counts[i % shape.experts] * static_cast<double>(probabilities[i]);
-                   sum = block_sum(sum);
-                   const double assignments = static_cast<double>(n * shape.selected);
-                   if (threadIdx.x == 0) parts[p] = sum / assignments / static_cast<double>(n);
-                 });
-}
-
-template <class T>
-__global__ void balance_total_kernel(const double* parts, Sequences sequences, T* loss, double factor) {
-  double sum = 0;
-  for (std::int64_t p = threadIdx.x; p < std::int64_t{*sequences.count} * pieces; p += blockDim.x) sum += parts[p];
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) loss[0] = static_cast<T>(factor * sum);
-}
-
-template <class T>
-__global__ void balance_gradient_kernel(const std::int32_t* selection, Sequences sequences, const T* dloss,
-                                        T* dprobabilities, BalanceShape shape, double factor) {
-  const double scale = static_cast<double>(dloss[0]) * factor;
-  for_each_piece(selection, sequences, shape,
-                 [&](std::int64_t, std::int64_t begin, std::int64_t end, std::int64_t n, const std::int32_t* counts) {
-                   const double assignments = static_cast<double>(n * shape.selected);
-                   for (std::int64_t i = begin * shape.experts + threadIdx.x; i < end * shape.experts; i += blockDim.x)
-                     dprobabilities[i] =
-                         static_cast<T>(scale * (counts[i % shape.experts] / assignments) / static_cast<double>(n));
-                 });
-}
-
-struct Selection {
-  const std::int32_t* selection;
-  __device__ int bin(std::int64_t a) const { return selection[a]; }
 };
 
-/// counts[e] of those of the tiles.
+/// Whole numbers, whose sum knows no order.
+struct CountAssignments {
+  const std::int32_t* selection;
+  const std::int32_t* sequence;
+  std::int32_t* counts;
+  std::int64_t experts, selected;
+  template <int N>
+  __device__ void run(std::int64_t i) const {
+    const std::int64_t of = sequence != nullptr ? sequence[i / selected] : 0;
+    atomicAdd(&counts[of * experts + selection[i]], 1);
+  }
+};
+
 template <class T>
-struct AddTiles {
-  const std::int32_t* of_tile;
-  int tiles;
-  T* counts;
-  __device__ void run(std::int64_t e, int lane) const {
-    std::int32_t sum = 0;
-    for (int tile = lane; tile < tiles; tile += warp_size) sum += of_tile[e * tiles + tile];
-    sum = warp_sum(sum);
-    if (lane == 0) counts[e] = static_cast<T>(sum);
+struct StoreCounts {
+  const std::int32_t* from;
+  T* to;
+  template <int N>
+  __device__ void run(std::int64_t i) const {
+    to[i] = static_cast<T>(from[i]);
+  }
+};
+
+/// weights[s,e] = factor E f[s,e] / T_s, times dloss[0] where it is given.
+template <class T>
+struct WeightsOfSequence {
+  const T* counts;
+  const T* dloss;
+  double* weights;
+  std::int64_t experts, selected;
+  double factor;
+  __device__ void run(std::int64_t s, int lane) const {
+    double all = 0;
+    for (std::int64_t e = lane; e < experts; e += warp_size) all += static_cast<double>(counts[s * experts + e]);
+    all = warp_sum(all);
+    const double tokens = all / static_cast<double>(selected);
+    double scale = all > 0 ? factor * static_cast<double>(experts) / (all * tokens) : 0;
+    if (dloss != nullptr) scale *= static_cast<double>(dloss[0]);
+    for (std::int64_t e = lane; e < experts; e += warp_size)
+      weights[s * experts + e] = scale * static_cast<double>(counts[s * experts + e]);
+  }
+};
+
+/// Of place i of [tokens,experts].
+struct WeightOfToken {
+  const double* weights;
+  const std::int32_t* sequence;
+  std::int64_t experts;
+  __device__ double at(std::int64_t i) const { return weights[sequence[i / experts] * experts + i % experts]; }
+};
+
+template <class T>
+struct WeightedProbabilities {
+  const T* probabilities;
+  WeightOfToken weight;
+  template <int N, bool Whole>
+  __device__ double run(std::int64_t i, int count) const {
+    const auto p = load<N, Whole>(probabilities + i, count);
+    double sum = 0;
+    for (int j = 0; j < N; ++j)
+      if (j < count) sum += weight.at(i + j) * static_cast<double>(p[j]);
+    return sum;
+  }
+};
+
+template <class T>
+struct BalanceGradient {
+  WeightOfToken weight;
+  T* dprobabilities;
+  template <int N>
+  __device__ void run(std::int64_t i) const {
+    dprobabilities[i] = static_cast<T>(weight.at(i));
   }
 };
 
@@ -170,47 +177,44 @@ struct ZLossGradient {
   }
 };
 
-/// Blocks for the pieces of at most `tokens` sequences.
-dim3 blocks_for_pieces(const Cuda& cuda, std::int64_t tokens) { return blocks_for(cuda, tokens * pieces); }
-
-std::size_t counts_bytes(const BalanceShape& shape) {
-  return static_cast<std::size_t>(shape.experts) * sizeof(std::int32_t);
+template <class T>
+WeightOfToken make_weights(const Cuda& cuda, Scratch& scratch, const T* counts, const std::int32_t* sequence,
+                           const T* dloss, const BalanceShape& shape, double weight) {
+  auto* weights = scratch.take<double>(shape.sequences * shape.experts);
+  for_each_row(cuda, shape.sequences,
+               WeightsOfSequence<T>{counts, dloss, weights, shape.experts, shape.selected, weight});
+  return {weights, sequence, shape.experts};
 }
 
 }  // namespace
 
 template <class D, class T>
-void balance_loss(const D& cuda, const T* probabilities, const std::int32_t* selection, const std::int32_t* sequence,
-                  T* loss, const BalanceShape& shape, double weight) {
-  Scratch scratch(cuda);
-  const Sequences sequences = find_sequences(cuda, scratch, sequence, shape.tokens);
-  auto* parts = scratch.take<double>(shape.tokens * pieces);
-  if (shape.tokens > 0)
-    gpu::launch(cuda, balance_kernel<T>, blocks_for_pieces(cuda, shape.tokens), dim3(usual_threads),
-                counts_bytes(shape), probabilities, selection, sequences, shape, parts);
-  gpu::launch(cuda, balance_total_kernel<T>, dim3(1), dim3(usual_threads), 0, static_cast<const double*>(parts),
-              sequences, loss, weight * static_cast<double>(shape.experts));
+void count_assignments(const D& cuda, const std::int32_t* selection, const std::int32_t* sequence, T* counts,
+                       const BalanceShape& shape) {
+  const std::int64_t n = shape.sequences * shape.experts;
+  auto* whole = Scratch(cuda).take<std::int32_t>(n);
+  for_each_vector<1>(cuda, n, NoCounts{whole});
+  for_each_vector<1>(cuda, shape.tokens * shape.selected,
+                     CountAssignments{selection, sequence, whole, shape.experts, shape.selected});
+  for_each_vector<1>(cuda, n, StoreCounts<T>{whole, counts});
 }
 
 template <class D, class T>
-void balance_loss_gradient(const D& cuda, const std::int32_t* selection, const std::int32_t* sequence, const T* dloss,
+void balance_loss(const D& cuda, const T* probabilities, const T* counts, const std::int32_t* sequence, T* loss,
+                  const BalanceShape& shape, double weight) {
+  Scratch scratch(cuda);
+  const WeightOfToken weights = make_weights<T>(cuda, scratch, counts, sequence, nullptr, shape, weight);
+  ordered_sum<vector_length<T>>(cuda, scratch, shape.tokens * shape.experts,
+                                WeightedProbabilities<T>{probabilities, weights}, StoreScaled<T>{1, loss},
+                                probabilities);
+}
+
+template <class D, class T>
+void balance_loss_gradient(const D& cuda, const T* counts, const std::int32_t* sequence, const T* dloss,
                            T* dprobabilities, const BalanceShape& shape, double weight) {
-  if (shape.tokens == 0) return;
   Scratch scratch(cuda);
-  const Sequences sequences = find_sequences(cuda, scratch, sequence, shape.tokens);
-  gpu::launch(cuda, balance_gradient_kernel<T>, blocks_for_pieces(cuda, shape.tokens), dim3(usual_threads),
-              counts_bytes(shape), selection, sequences, dloss, dprobabilities, shape,
-              weight * static_cast<double>(shape.experts));
-}
-
-template <class D, class T>
-void count_assignments(const D& cuda, const std::int32_t* selection, T* counts, const BalanceShape& shape) {
-  const std::int64_t n = shape.tokens * shape.selected, tiles = sort_tiles(n);
-  auto* of_tile = Scratch(cuda).take<std::int32_t>(shape.experts * tiles);
-  if (n > 0)
-    gpu::launch(cuda, sort_histogram_kernel<Selection>, dim3(static_cast<unsigned>(tiles)), dim3(usual_threads),
-                counts_bytes(shape), Selection{selection}, n, static_cast<int>(shape.experts), of_tile);
-  for_each_row(cuda, shape.experts, AddTiles<T>{of_tile, static_cast<int>(tiles), counts});
+  const WeightOfToken weights = make_weights(cuda, scratch, counts, sequence, dloss, shape, weight);
+  for_each_vector<1>(cuda, shape.tokens * shape.experts, BalanceGradient<T>{weights, dprobabilities});
 }
 
 template <class D, class T>
@@ -244,15 +248,14 @@ void z_loss_gradient(const D& cuda, const T* z, const T* logsumexp, const T* dlo
   for_each_row(cuda, rows, ZLossGradient<T>{z, logsumexp, dloss, dz, static_cast<int>(width), static_cast<T>(weight)});
 }
 
-#define LIMBECK_INSTANTIATE(T)                                                                                         \
-  template void balance_loss(const Cuda&, const T*, const std::int32_t*, const std::int32_t*, T*, const BalanceShape&, \
-                             double);                                                                                  \
-  template void balance_loss_gradient(const Cuda&, const std::int32_t*, const std::int32_t*, const T*, T*,             \
-                                      const BalanceShape&, double);                                                    \
-  template void count_assignments(const Cuda&, const std::int32_t*, T*, const BalanceShape&);                          \
-  template void shared_balance_loss(const Cuda&, const T*, const T*, T*, const BalanceShape&, double);                 \
-  template void shared_balance_loss_gradient(const Cuda&, const T*, const T*, T*, const BalanceShape&, double);        \
-  template void z_loss(const Cuda&, const T*, T*, T*, std::int64_t, std::int64_t, double);                             \
+#define LIMBECK_INSTANTIATE(T)                                                                                       \
+  template void count_assignments(const Cuda&, const std::int32_t*, const std::int32_t*, T*, const BalanceShape&);   \
+  template void balance_loss(const Cuda&, const T*, const T*, const std::int32_t*, T*, const BalanceShape&, double); \
+  template void balance_loss_gradient(const Cuda&, const T*, const std::int32_t*, const T*, T*, const BalanceShape&, \
+                                      double);                                                                       \
+  template void shared_balance_loss(const Cuda&, const T*, const T*, T*, const BalanceShape&, double);               \
+  template void shared_balance_loss_gradient(const Cuda&, const T*, const T*, T*, const BalanceShape&, double);      \
+  template void z_loss(const Cuda&, const T*, T*, T*, std::int64_t, std::int64_t, double);                           \
   template void z_loss_gradient(const Cuda&, const T*, const T*, const T*, T*, std::int64_t, std::int64_t, double);
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)

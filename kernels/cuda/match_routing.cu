@@ -1,35 +1,45 @@
 #include "kernels/match_routing.h"
 
-#include "kernels/cuda/sequences.cuh"
+#include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/scratch.h"
 #include "kernels/cuda/warp_rows.cuh"
 
 namespace limbeck::kernels {
 namespace {
 
-/// A block to a sequence, whose loads [experts] it has in shared memory.
-__global__ void load_weights_kernel(const std::int32_t* selection, Sequences sequences, double* weights,
-                                    BalanceShape shape) {
-  auto* load = gpu::dynamic_shared<std::int32_t>();
-  for (std::int64_t s = blockIdx.x; s < *sequences.count; s += gridDim.x) {
-    const std::int64_t begin = sequences.begin(s), end = sequences.end(s);
-    for (std::int64_t e = threadIdx.x; e < shape.experts; e += blockDim.x) load[e] = 0;
-    __syncthreads();
-    for (std::int64_t a = begin * shape.selected + threadIdx.x; a < end * shape.selected; a += blockDim.x)
-      atomicAdd(&load[selection[a]], 1);
-    __syncthreads();
-    double used = 0;
-    for (std::int64_t e = threadIdx.x; e < shape.experts; e += blockDim.x) used += load[e] > 0 ? 1 : 0;
-    used = block_sum(used);
-    const double factor = static_cast<double>(end - begin) / used;
-    for (std::int64_t t = begin + threadIdx.x; t < end; t += blockDim.x) {
-      double sum = 0;
-      for (std::int64_t k = 0; k < shape.selected; ++k)
-        sum += 1 / static_cast<double>(load[selection[t * shape.selected + k]]);
-      weights[t] = factor * sum;
+/// factors[s] = the sequence's tokens / the experts that it uses.
+struct FactorOfSequence {
+  const double* counts;
+  double* factors;
+  std::int64_t experts, selected;
+  __device__ void run(std::int64_t s, int lane) const {
+    double all = 0, used = 0;
+    for (std::int64_t e = lane; e < experts; e += warp_size) {
+      const double load = counts[s * experts + e];
+      all += load;
+      used += load > 0 ? 1 : 0;
     }
-    __syncthreads();
+    all = warp_sum(all);
+    used = warp_sum(used);
+    if (lane == 0) factors[s] = all / static_cast<double>(selected) / used;
   }
-}
+};
+
+struct LoadWeight {
+  const std::int32_t* selection;
+  const double* counts;
+  const std::int32_t* sequence;
+  const double* factors;
+  double* weights;
+  std::int64_t experts, selected;
+  template <int N>
+  __device__ void run(std::int64_t t) const {
+    const std::int64_t of = sequence[t];
+    double sum = 0;
+    for (std::int64_t k = 0; k < selected; ++k) sum += 1 / counts[of * experts + selection[t * selected + k]];
+    weights[t] = factors[of] * sum;
+  }
+};
 
 template <class T>
 struct Distance {
@@ -71,13 +81,12 @@ struct DistanceGradient {
 }  // namespace
 
 template <class D>
-void load_weights(const D& cuda, const std::int32_t* selection, const std::int32_t* sequence, double* weights,
-                  const BalanceShape& shape) {
-  if (shape.tokens == 0) return;
-  Scratch scratch(cuda);
-  const Sequences sequences = find_sequences(cuda, scratch, sequence, shape.tokens);
-  gpu::launch(cuda, load_weights_kernel, blocks_for(cuda, shape.tokens), dim3(usual_threads),
-              static_cast<std::size_t>(shape.experts) * sizeof(std::int32_t), selection, sequences, weights, shape);
+void load_weights(const D& cuda, const std::int32_t* selection, const double* counts, const std::int32_t* sequence,
+                  double* weights, const BalanceShape& shape) {
+  auto* factors = Scratch(cuda).take<double>(shape.sequences);
+  for_each_row(cuda, shape.sequences, FactorOfSequence{counts, factors, shape.experts, shape.selected});
+  for_each_vector<1>(cuda, shape.tokens,
+                     LoadWeight{selection, counts, sequence, factors, weights, shape.experts, shape.selected});
 }
 
 template <class D, class T>
@@ -101,6 +110,7 @@ void routing_distance_gradient(const D& cuda, const T* q, const T* p, const std:
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 
-template void load_weights(const Cuda&, const std::int32_t*, const std::int32_t*, double*, const BalanceShape&);
+template void load_weights(const Cuda&, const std::int32_t*, const double*, const std::int32_t*, double*,
+                           const BalanceShape&);
 
 }  // namespace limbeck::kernels

@@ -7,7 +7,7 @@
 namespace limbeck::launch {
 
 nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,
-                     std::int64_t count, std::int64_t before, std::int64_t num_ahead) {
+                     std::int64_t count, std::int64_t before, std::int64_t num_ahead, nn::ContextPlace place) {
   const std::int64_t s = samples.sequence_length;
   const auto n = static_cast<std::size_t>(count * s);
   const auto column = [&](const std::vector<std::int32_t>& all) {
@@ -21,14 +21,15 @@ nn::Batch make_batch(const core::MemoryPtr& memory, const data::TokenBatch& samp
   }
   std::vector<std::int64_t> offsets;
   for (std::int64_t i = 0; i <= count; ++i) offsets.push_back(i * s);
-  return nn::make_batch(memory, {.tokens = column(samples.tokens),
+  const nn::BatchColumns columns{.tokens = column(samples.tokens),
                                  .targets = column(samples.targets),
                                  .position = column(samples.positions),
                                  .document = column(samples.documents),
                                  .sequence = sequence,
                                  .global_index = index,
                                  .sequence_offsets = offsets,
-                                 .num_ahead = num_ahead});
+                                 .num_ahead = num_ahead};
+  return place.size == 1 ? nn::make_batch(memory, columns) : nn::make_cut_batch(memory, columns, place);
 }
 
 namespace {

@@ -12,6 +12,7 @@
 #include "kernels/sorted_rows.h"
 #include "kernels/span_row.h"
 #include "launch/run/batch.h"
+#include "launch/run/cut_sequences.h"
 #include "optim/sorted_distillation.h"
 
 namespace limbeck::launch {
@@ -125,12 +126,13 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
   const std::int64_t most = (samples.num_sequences + ranks - 1) / ranks;
   const StepText sequences = bridge != nullptr ? StepText(samples) : StepText();
   if (bridge != nullptr) spans_.emplace();
+  const data::TokenBatch cut = others != nullptr ? cut_of(samples, rank.context_place()) : data::TokenBatch();
   for (std::int64_t done = 0; done < most; done += per_part) {
     const std::int64_t skipped = std::min(done, mine.count);
     const core::Slice own{mine.first + skipped, std::min(per_part, mine.count - skipped)};
-    Part part{make_batch(rank.memory(), samples, own.first, own.count), {}};
+    Part part{make_batch(rank.memory(), samples, own.first, own.count, 0, 0, rank.context_place()), {}};
     std::optional<TokenShares> shares;
-    if (others != nullptr) shares = others->shares_of(rank.memory(), samples, own.first, own.count);
+    if (others != nullptr) shares = others->shares_of(rank.memory(), cut, own.first, own.count);
     if (teacher && (!shares || others->runs(*shares, 0))) {
       core::Tape off(core::Tape::Mode::Off);
       Tensor hidden = teacher->forward(off, teacher->pass(part.batch)).hidden.value;

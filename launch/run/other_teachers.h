@@ -30,7 +30,7 @@ struct OtherTeachers {
   };
   std::vector<One> teachers;
   std::vector<std::vector<double>> shares;  // teacher_shares
-  bool together = false;                    // ranks exchange rows of experts: each runs every teacher in every pass
+  bool together = false;  // ranks exchange rows of experts, or keys: each runs every teacher in every pass
 
   /// Of the tokens of sequences [first, first + count) of `samples`, by the sources of their pieces.
   TokenShares shares_of(const core::MemoryPtr& memory, const data::TokenBatch& samples, std::int64_t first,

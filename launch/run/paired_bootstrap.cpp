@@ -24,7 +24,7 @@ std::vector<double> resampled(Rank& rank, const PairedSample& sample, const std:
   const auto width = static_cast<std::int64_t>(figures.size());
   Tensor table = Tensor::zeros(rank.host_memory(), core::DType::F64, {options.resamples, width});
   auto* out = table.mutable_host<double>();
-  for (std::int64_t r = rank.mesh().dp().rank(); r < options.resamples; r += rank.mesh().dp().size()) {
+  for (std::int64_t r = rank.mesh().data().rank(); r < options.resamples; r += rank.mesh().data().size()) {
     const core::RandomStream random(options.seed, static_cast<std::uint64_t>(r), "paired bootstrap");
     std::vector<double> model(sample.columns), against(sample.columns);
     for (std::size_t i = 0; i < units; ++i) {

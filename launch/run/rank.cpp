@@ -28,7 +28,7 @@ namespace {
 
 std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldComm>& world, const std::string& text) {
   const parallel::Layout layout = parallel::parse_layout(text);
-  if (layout.cp > 1 || layout.pp > 1) core::fail_usage("layout '{}': axes cp and pp are not built yet", text);
+  if (layout.pp > 1) core::fail_usage("layout '{}': axis pp is not built yet", text);
   parallel::check_world(layout, world->size());
   return std::make_unique<parallel::Mesh>(world, layout);
 }
@@ -60,6 +60,7 @@ nn::ModelOptions Rank::sharded(core::DType dtype) const {
 nn::ModelOptions Rank::frozen_copy(core::DType dtype) const {
   nn::Communicators comms = nn::single_communicators();
   comms.tensor = comms_.tensor;
+  comms.context = comms_.context;
   return {.memory = memory_,
           .dtype = dtype,
           .frozen = true,

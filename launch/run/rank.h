@@ -9,6 +9,7 @@
 
 #include "core/communicators.h"
 #include "core/device/memory.h"
+#include "core/nn/cut_batch.h"
 #include "core/nn/transformer.h"
 #include "launch/config/config.h"
 #include "parallel/axes/mesh.h"
@@ -41,7 +42,9 @@ class Rank {
   /// Of the whole run.
   int num_processes() const;
   /// Among the ranks whose data come first: the tensor group of the first rank.
-  bool has_first_data() const { return mesh_->dp().rank() == 0; }
+  bool has_first_data() const { return mesh_->data().rank() == 0; }
+  /// Which tokens of its sequences a rank takes, where a step, or what is measured in a run, cuts them (cp).
+  nn::ContextPlace context_place() const { return {comms_.context->rank(), comms_.context->size()}; }
 
   /// Options of a model that is cut over the mesh.
   nn::ModelOptions sharded(core::DType dtype) const;

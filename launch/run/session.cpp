@@ -13,6 +13,7 @@
 #include "data/tokenizers/vocabulary.h"
 #include "launch/config/teacher_shares.h"
 #include "launch/run/checkpointing.h"
+#include "launch/run/cut_sequences.h"
 #include "launch/run/matched_rows.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/run_config.h"
@@ -65,6 +66,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     fail_usage("the tokenizer has {} tokens, expected at most {}'s vocabulary of {}", tokenizer->vocabulary_size(),
                trained, architecture.vocabulary);
   check_fits(config.generation, *tokenizer, architecture, trained);
+  check_cut_sequences(config, architecture, rank.context_place());
   if (names_like_teacher()) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
   stop_if_asked(rank);
@@ -139,7 +141,7 @@ void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
   if (config.teacher->others.empty()) return;
   others = std::make_unique<OtherTeachers>();
   others->shares = teacher_shares(config);
-  others->together = config.precision.sharded_teacher;
+  others->together = config.precision.sharded_teacher || rank.context_place().size > 1;
   for (const OtherSource& other : other_sources_) {
     const nn::VocabularyRows tensors(*other.source.reader, vocabulary, other.rows);
     LoadedTeacher loaded = load_teacher(rank, config, other.source, tensors, log);
@@ -442,19 +444,19 @@ CalibrationText Session::calibration() const {
   CalibrationText result{.valid_vocabulary = tokenizer->vocabulary_size()};
   result.batch = [this](std::int64_t tokens) {
     const std::int64_t count = std::max<std::int64_t>(1, tokens / config.data.sequence_length);
-    const core::Slice mine = core::slice_of(count, rank.mesh().dp().rank(), rank.mesh().dp().size());
+    const core::Slice mine = core::slice_of(count, rank.mesh().data().rank(), rank.mesh().data().size());
     return make_batch(rank.memory(), text->fetch(mine.first, mine.count), 0, mine.count, mine.first);
   };
   result.staged = [this](std::int64_t tokens) {
     constexpr std::int64_t longest = 128, tokens_a_batch = 256;
     const std::int64_t length = std::min(longest, config.data.sequence_length), most = tokens_a_batch / length;
     const std::int64_t count = std::max<std::int64_t>(1, tokens / length);
-    const int ranks = rank.mesh().dp().size();
+    const int ranks = rank.mesh().data().size();
     StagedBatches staged;
     std::int64_t begin = 0;
     for (const std::int64_t end : {(count + 3) / 4, (count + 1) / 2, count}) {
       if (end == begin) continue;
-      const core::Slice share = core::slice_of(end - begin, rank.mesh().dp().rank(), ranks);
+      const core::Slice share = core::slice_of(end - begin, rank.mesh().data().rank(), ranks);
       const std::int64_t most_of_a_rank = (end - begin + ranks - 1) / ranks;
       for (std::int64_t done = 0; done < most_of_a_rank; done += most) {
         const std::int64_t skipped = std::min(done, share.count), n = std::min(most, share.count - skipped);

@@ -21,6 +21,7 @@
 #include "kernels/distillation.h"
 #include "kernels/elementwise.h"
 #include "kernels/sorted_rows.h"
+#include "launch/run/cut_sequences.h"
 
 namespace limbeck::launch {
 namespace {
@@ -95,10 +96,13 @@ struct Taught {
                                                              const core::Routing& routed) -> Var {
         if (!is_asked(options.routers->layers, layer)) return {};
         const Tensor& probabilities = routed.probabilities.value;
-        routing[layer] = {probabilities,
-                          options.routers->by_load
-                              ? core::load_weights(routed.selection, pass.batch.sequence, probabilities.shape()[1])
-                              : Tensor()};
+        routing[layer] = {
+            probabilities,
+            options.routers->by_load
+                ? core::load_weights(routed.selection,
+                                     pass.sequence_counts(routed.selection, probabilities.shape()[1], DType::F64),
+                                     pass.batch.sequence)
+                : Tensor()};
         return {};
       };
   }
@@ -142,7 +146,7 @@ std::vector<data::TokenBatch> batches_of(const Rank& rank, const StepText& sampl
   std::vector<data::TokenBatch> batches;
   for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
     const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
-    batches.push_back(samples.fetch(first, count));
+    batches.push_back(cut_of(samples.fetch(first, count), rank.context_place()));
   }
   return batches;
 }
@@ -161,13 +165,14 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
   input.per_target = Tensor::from<double>(memory, {1}, {&per_target, 1});
   for (std::int64_t micro = 0; micro < micro_batches; ++micro) {
     const auto [first, count] = slice_of_pass(rank, samples, micro, micro_batches);
-    data::TokenBatch mine = samples.fetch(first, count);
+    const data::TokenBatch whole = samples.fetch(first, count);
+    data::TokenBatch mine = cut_of(whole, rank.context_place());
     if (has_parts) input.taught.push_back(models.cached->take(memory, mine));
     if (models.remote != nullptr) input.answers.push_back(models.remote->take(mine));
     if (models.bridge != nullptr) input.bridged.push_back(models.bridge->read(memory, mine));
     if (models.others != nullptr) input.shares.push_back(models.others->shares_of(memory, mine, 0, count));
-    nn::Batch& batch =
-        input.batches.emplace_back(make_batch(memory, mine, 0, count, first, models.student.num_predictors()));
+    nn::Batch& batch = input.batches.emplace_back(
+        make_batch(memory, whole, 0, count, first, models.student.num_predictors(), rank.context_place()));
     if (models.cached != nullptr && !has_parts) input.texts.push_back(std::move(mine));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);
@@ -384,7 +389,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
   for (std::int64_t k = 0; k < depths; ++k)
     sums.rows(predict_sums + k * kernels::num_loss_totals, kernels::num_loss_totals)
         .copy_from(losses[static_cast<std::size_t>(k + 1)].totals());
-  rank.mesh().dp().all_reduce(sums, core::Reduce::Sum);
+  rank.mesh().data().all_reduce(sums, core::Reduce::Sum);
   return {sums, load.start_sum_over(rank), bridge, options.bridge_ce_weight};
 }
 

@@ -39,8 +39,9 @@ struct Job {
 /// Those of this rank, of jobs that are dealt one by one.
 std::vector<Job> share_of(const std::vector<Job>& jobs, const Rank& rank) {
   std::vector<Job> mine;
-  const auto ranks = static_cast<std::size_t>(rank.mesh().dp().size());
-  for (auto j = static_cast<std::size_t>(rank.mesh().dp().rank()); j < jobs.size(); j += ranks) mine.push_back(jobs[j]);
+  const auto ranks = static_cast<std::size_t>(rank.mesh().data().size());
+  for (auto j = static_cast<std::size_t>(rank.mesh().data().rank()); j < jobs.size(); j += ranks)
+    mine.push_back(jobs[j]);
   return mine;
 }
 

@@ -213,8 +213,8 @@ void write_teacher_cache(Session& session, const data::CacheIdentity& identity, 
   for (const data::CacheWork& work : works) missing += work.positions;
   log->info("{} of the text are missing in {}", core::counted(missing, "position"), folder.string());
 
-  const auto ranks = static_cast<std::size_t>(rank.mesh().dp().size());
-  const auto mine = static_cast<std::size_t>(rank.mesh().dp().rank());
+  const auto ranks = static_cast<std::size_t>(rank.mesh().data().size());
+  const auto mine = static_cast<std::size_t>(rank.mesh().data().rank());
   const bool writes = rank.comms().tensor->rank() == 0;
   std::string infos;  // of this rank's files, a line each
   bool is_stopped = false;

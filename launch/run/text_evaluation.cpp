@@ -140,8 +140,8 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
   };
   TokenRows rows(rank_, offsets_.back(), teacher != nullptr);
   ExpertUse experts(model.config());
-  const auto ranks = static_cast<std::size_t>(rank_.mesh().dp().size());
-  const auto mine = static_cast<std::size_t>(rank_.mesh().dp().rank());
+  const auto ranks = static_cast<std::size_t>(rank_.mesh().data().size());
+  const auto mine = static_cast<std::size_t>(rank_.mesh().data().rank());
   for (std::size_t first = 0; first < jobs_.size(); first += ranks) {
     // A model that is cut over the ranks needs all of them, also those for which no job is left.
     const Job job = first + mine < jobs_.size() ? jobs_[first + mine] : Job{};

@@ -73,7 +73,7 @@ CachedTeacher::Figures TrainingStep::cache_figures() {
   CachedTeacher::Figures figures = models_.cached->take_figures();
   const std::array<double, 2> own = {figures.kept_mass, figures.tokens};
   core::Tensor sums = core::Tensor::from<double>(rank_.host_memory(), {2}, own);
-  rank_.mesh().dp().all_reduce(sums, core::Reduce::Sum);
+  rank_.mesh().data().all_reduce(sums, core::Reduce::Sum);
   figures.kept_mass = sums.data<double>()[0];
   figures.tokens = sums.data<double>()[1];
   return figures;

@@ -1,5 +1,7 @@
 #include "parallel/axes/communicators.h"
 
+#include <vector>
+
 #include "core/slice.h"
 #include "parallel/axes/expert_comm.h"
 
@@ -92,6 +94,27 @@ class GroupBatchComm final : public nn::BatchComm {
   std::shared_ptr<core::Comm> group_;
 };
 
+class GroupContextComm final : public nn::ContextComm {
+ public:
+  explicit GroupContextComm(std::shared_ptr<core::Comm> group) : group_(std::move(group)) {}
+
+  std::int64_t size() const override { return group_->size(); }
+  std::int64_t rank() const override { return group_->rank(); }
+  void sum(Tensor& x) override { group_->all_reduce(x, core::Reduce::Sum); }
+
+  core::CommHandle start_pass(std::int64_t by, const Tensor& rows, const Tensor& arriving) override {
+    std::vector<std::int64_t> sent(static_cast<std::size_t>(size())), received(sent);
+    sent[static_cast<std::size_t>(place(rank() + by))] = rows.shape()[0];
+    received[static_cast<std::size_t>(place(rank() - by))] = arriving.shape()[0];
+    return group_->all_to_all_v_async(rows, sent, arriving, received);
+  }
+
+ private:
+  std::int64_t place(std::int64_t rank) const { return (rank % size() + size()) % size(); }
+
+  std::shared_ptr<core::Comm> group_;
+};
+
 }  // namespace
 
 std::shared_ptr<nn::TensorComm> make_tensor_comm(std::shared_ptr<core::Comm> group) {
@@ -103,7 +126,8 @@ nn::Communicators make_communicators(const Mesh& mesh) {
   return {.tensor = mesh.tp().size() == 1 ? single.tensor : make_tensor_comm(mesh.tp_group()),
           .expert = mesh.experts_group()->size() == 1 ? single.expert
                                                       : make_expert_comm(mesh.experts_group(), mesh.etp().size),
-          .batch = std::make_shared<GroupBatchComm>(mesh.dp_group())};
+          .batch = std::make_shared<GroupBatchComm>(mesh.data_group()),
+          .context = mesh.cp().size() == 1 ? single.context : std::make_shared<GroupContextComm>(mesh.cp_group())};
 }
 
 }  // namespace limbeck::parallel

@@ -63,7 +63,8 @@ class Mesh {
   Axis etp() const { return {experts_->rank() % etp_, etp_}; }                    // each expert is cut along it
   /// The ranks along an axis that cuts within tensors, "tp" or "etp", as placements name it; throws for another.
   WorldComm& along(std::string_view axis) const;
-  std::shared_ptr<WorldComm> dp_group() const { return dp_; }
+  std::shared_ptr<WorldComm> data_group() const { return data_; }
+  std::shared_ptr<WorldComm> cp_group() const { return cp_; }
   std::shared_ptr<WorldComm> tp_group() const { return tp_; }
   std::shared_ptr<WorldComm> experts_group() const { return experts_; }
   const Layout& layout() const { return layout_; }

@@ -51,7 +51,9 @@ void warm_up_rows(WorldComm& group, const core::MemoryPtr& memory) {
 
 void warm_up(const Mesh& mesh, const core::MemoryPtr& memory) {
   warm_up_sums(mesh.world(), memory);
-  warm_up_sums(mesh.dp(), memory);
+  warm_up_sums(mesh.data(), memory);
+  warm_up_sums(mesh.cp(), memory);
+  warm_up_rows(mesh.cp(), memory);
   for (const char* axis : {"tp", "etp"}) {
     warm_up_sums(mesh.along(axis), memory);
     warm_up_parts(mesh.along(axis), memory);

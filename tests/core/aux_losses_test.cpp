@@ -18,14 +18,32 @@ using ::testing::ThrowsMessage;
 
 const auto memory = Memory::cpu(2);
 
+/// Of whole sequences, whose numbers are below 3.
+Var balance(Tape& tape, const Var& p, const Tensor& chosen, const Tensor& sequence, double weight) {
+  const Tensor counts = sequence_counts(chosen, sequence, 3, p.shape()[1], p.value.dtype());
+  return balance_loss(tape, p, counts, sequence, chosen.shape()[1], weight);
+}
+
 TEST(BalanceLoss, Values) {
   Tape tape;
-  // Sequence 4: shares (3/4, 1/4), means (0.6, 0.4). Sequence 9: one token, shares (0, 1), means (0.3, 0.7).
+  // Sequence 0: shares (3/4, 1/4), means (0.6, 0.4). Sequence 2: one token, shares (0, 1), means (0.3, 0.7).
   const Var p = constant(tensor<double>(memory, {3, 2}, {.8, .2, .4, .6, .3, .7}));
   const Tensor chosen = tensor<std::int32_t>(memory, {3, 2}, {0, 0, 0, 1, 1, 1});
-  const Tensor sequence = tensor<std::int32_t>(memory, {3}, {4, 4, 9});
-  EXPECT_NEAR(host_value(balance_loss(tape, p, chosen, sequence, 0.5).value), 0.5 * 2 * (.75 * .6 + .25 * .4 + .7),
-              1e-14);
+  const Tensor sequence = tensor<std::int32_t>(memory, {3}, {0, 0, 2});
+  EXPECT_NEAR(host_value(balance(tape, p, chosen, sequence, 0.5).value), 0.5 * 2 * (.75 * .6 + .25 * .4 + .7), 1e-14);
+}
+
+// Two ranks have a token and two of one sequence: their losses by the counts of both are that of the whole.
+TEST(BalanceLoss, OfACutSequenceIsThatOfTheWhole) {
+  Tape tape;
+  const Tensor p = random_tensor(memory, {3, 4}, 5), sequence = tensor<std::int32_t>(memory, {3}, {0, 0, 0});
+  const Tensor chosen = tensor<std::int32_t>(memory, {3, 2}, {0, 3, 1, 3, 2, 3});
+  const Tensor counts = sequence_counts(chosen, sequence, 1, 4, DType::F64);
+  const auto part = [&](std::int64_t first, std::int64_t n) {
+    return host_value(balance_loss(tape, constant(p.rows(first, n)), counts, sequence.rows(first, n), 2, 0.5).value);
+  };
+  EXPECT_NEAR(part(0, 1) + part(1, 2), host_value(balance(tape, constant(p), chosen, sequence, 0.5).value), 1e-15);
+  EXPECT_EQ(host_values<double>(counts), (std::vector<double>{1, 1, 1, 3}));
 }
 
 // Even shares and even probabilities: the loss is the weight for each sequence, the least there is.
@@ -33,7 +51,7 @@ TEST(BalanceLoss, IsOneWhereBalanced) {
   Tape tape;
   const Var p = constant(tensor<double>(memory, {2, 2}, {.5, .5, .5, .5}));
   const Tensor chosen = tensor<std::int32_t>(memory, {2, 1}, {0, 1}), one = tensor<std::int32_t>(memory, {2}, {0, 0});
-  EXPECT_NEAR(host_value(balance_loss(tape, p, chosen, one, 1.0).value), 1, 1e-15);
+  EXPECT_NEAR(host_value(balance(tape, p, chosen, one, 1.0).value), 1, 1e-15);
 }
 
 TEST(BalanceLoss, Gradients) {
@@ -42,7 +60,7 @@ TEST(BalanceLoss, Gradients) {
   for (const std::int64_t tokens : {0, 1, 5})
     check_gradients(
         [&](Tape& tape, std::span<const Var> in) {
-          return balance_loss(tape, in[0], chosen.rows(0, tokens), sequence.rows(0, tokens), 0.3);
+          return balance(tape, in[0], chosen.rows(0, tokens), sequence.rows(0, tokens), 0.3);
         },
         {random_tensor(memory, {tokens, 6}, 1)});
 }
@@ -70,19 +88,19 @@ TEST(BalanceLoss, BadInput) {
   const auto zeros = [](const Shape& shape) { return Tensor::zeros(memory, DType::I32, shape); };
   EXPECT_THAT(
       [&] {
-        balance_loss(tape, p, zeros({2, 1}), zeros({3}), 1);
+        sequence_counts(zeros({2, 1}), zeros({3}), 1, 2, DType::F32);
       },
-      ThrowsMessage<Error>(HasSubstr("selection has shape [2,1], expected [3,K]")));
+      ThrowsMessage<Error>(HasSubstr("selection has shape [2,1] and sequence [3], expected [T,K] and [T]")));
   EXPECT_THAT(
       [&] {
-        balance_loss(tape, p, zeros({3, 1}), zeros({2}), 1);
+        sequence_counts(tensor<std::int32_t>(memory, {3, 1}, {0, 2, 0}), zeros({3}), 1, 2, DType::F32);
       },
-      ThrowsMessage<Error>(HasSubstr("sequence has shape [2], expected [3]")));
-  EXPECT_THAT(
-      [&] {
-        balance_loss(tape, p, tensor<std::int32_t>(memory, {3, 1}, {0, 2, 0}), zeros({3}), 1);
-      },
-      ThrowsMessage<Error>(HasSubstr("assignment 1 is to expert ")));
+      ThrowsMessage<Error>(HasSubstr("assignment 1 is to expert 2, expected one in [0,2)")));
+  const Tensor counts = Tensor::zeros(memory, DType::F32, {1, 2});
+  EXPECT_THAT([&] { balance_loss(tape, p, counts, zeros({2}), 1, 1); },
+              ThrowsMessage<Error>(HasSubstr("sequence has shape [2], expected [T] (probabilities are [3,2]")));
+  EXPECT_THAT([&] { balance_loss(tape, p, counts.to(DType::F64), zeros({3}), 1, 1); },
+              ThrowsMessage<Error>(HasSubstr("counts are float64 [1,2], expected float32 [S,2]")));
 }
 
 TEST(ZLoss, Values) {

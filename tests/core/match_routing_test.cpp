@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "core/ops/aux_losses.h"
 #include "core/ops/router.h"
 #include "tests/support/gradient_check.h"
 #include "tests/support/tensors.h"
@@ -84,12 +85,13 @@ TEST(LoadWeights, EveryExpertOfASequenceCountsAlike) {
   const auto memory = Memory::cpu(1);
   // Two sequences: expert 0 has three of six assignments and 1, 2, 3 one each; then 0 and 1 two each.
   const Tensor selection = tensor<std::int32_t>(memory, {5, 2}, {0, 1, 0, 2, 3, 0, 1, 0, 0, 1});
-  const Tensor sequence = tensor<std::int32_t>(memory, {5}, {7, 7, 7, 8, 8});
-  const std::vector<double> found = host_values<double>(load_weights(selection, sequence, 6));
+  const Tensor sequence = tensor<std::int32_t>(memory, {5}, {0, 0, 0, 1, 1});
+  const Tensor counts = sequence_counts(selection, sequence, 2, 6, DType::F64);
+  const std::vector<double> found = host_values<double>(load_weights(selection, counts, sequence));
   const double each = 3. / 4 * (1. / 3 + 1);
   for (std::size_t t = 0; t < 3; ++t) EXPECT_NEAR(found[t], each, 1e-15) << t;
   for (std::size_t t = 3; t < 5; ++t) EXPECT_NEAR(found[t], 1, 1e-15) << t;
-  EXPECT_EQ(load_weights(selection.rows(0, 0), sequence.rows(0, 0), 6).numel(), 0);
+  EXPECT_EQ(load_weights(selection.rows(0, 0), counts, sequence.rows(0, 0)).numel(), 0);
 }
 
 TEST(MatchRouting, RefusesWhatDoesNotFit) {

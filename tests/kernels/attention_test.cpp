@@ -339,5 +339,33 @@ TEST(Attention, ReadsKeysFromTheirPages) {
   check(bf16());
 }
 
+// e^logsumexp is the weight of a set of keys; a set that a query does not see has none.
+TEST(AttentionMerge, IsTheMeanOfBothWeightedByTheirSums) {
+  const auto check = []<class T>(T /*type*/) {
+    using A = Acc<T>;
+    constexpr std::int64_t rows = 5, width = 37;
+    const A none = -std::numeric_limits<A>::infinity();
+    const std::vector<T> more = all_as<T>(random_bf16(rows * width, 1));
+    const std::vector<A> more_logsumexp = {0, 3, none, 2, none}, before = {0, -2, 700, none, none};
+    std::vector<A> out = all_as<A>(random_bf16(rows * width, 2)), logsumexp = before;
+    std::fill(out.end() - width, out.end(), A(0));
+    std::vector<double> right;
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const std::size_t row = i / width;
+      const double weight = row == 0 ? 0.5 : row == 1 ? 1 / (1 + std::exp(-5.)) : row == 3 ? 1 : 0;
+      right.push_back((1 - weight) * out[i] + weight * as<double>(more[i]));
+    }
+    attention_merge(make_cpu(2), more.data(), more_logsumexp.data(), out.data(), logsumexp.data(), rows, width);
+    const double tolerance = std::is_same_v<A, double> ? 1e-14 : 1e-6;
+    for (std::size_t i = 0; i < out.size(); ++i) EXPECT_NEAR(out[i], right[i], tolerance) << i;
+    const std::vector<double> sums = {std::log(2.), 3 + std::log1p(std::exp(-5.)), 700, 2};
+    for (std::size_t row = 0; row < sums.size(); ++row) EXPECT_NEAR(logsumexp[row], sums[row], tolerance) << row;
+    EXPECT_EQ(logsumexp[4], none);
+  };
+  check(0.F);
+  check(0.0);
+  check(bf16());
+}
+
 }  // namespace
 }  // namespace limbeck::kernels

@@ -173,15 +173,17 @@ Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::
   const core::Routing routing =
       core::route(tape, logits, moe.experts_per_token, moe.renormalise, /*weight_scale=*/1, nullptr, rule);
   const auto sequences = static_cast<double>(batch.num_sequences());
+  const auto balance = [&](const Tensor& group, std::int64_t groups, double weight) {
+    const Tensor counts =
+        core::sequence_counts(routing.selection, group, groups, moe.num_experts, logits.value.dtype());
+    return core::balance_loss(tape, routing.probabilities, counts, group, moe.experts_per_token, weight);
+  };
   if (router.balance > 0 && router.balance_scope == nn::BalanceScope::Sequence)
-    pass.balance = sum(tape, pass.balance,
-                       core::balance_loss(tape, routing.probabilities, routing.selection, batch.sequence,
-                                          router.balance / (sequences * layers)));
+    pass.balance =
+        sum(tape, pass.balance, balance(batch.sequence, batch.num_sequences(), router.balance / (sequences * layers)));
   if (router.balance > 0 && router.balance_scope == nn::BalanceScope::GlobalBatch) {
     const Tensor one_group = Tensor::zeros(memory(), DType::I32, {x.shape()[0]});
-    pass.balance =
-        sum(tape, pass.balance,
-            core::balance_loss(tape, routing.probabilities, routing.selection, one_group, router.balance / layers));
+    pass.balance = sum(tape, pass.balance, balance(one_group, 1, router.balance / layers));
   }
   if (router.z > 0) pass.z = sum(tape, pass.z, core::z_loss(tape, logits, router.z / (tokens * layers)));
   const Tensor selection = router.capacity_factor > 0 ? core::limit_capacity(routing.selection, batch.sequence,

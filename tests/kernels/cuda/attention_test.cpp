@@ -108,5 +108,59 @@ TYPED_TEST(CudaAttention, FindsKeysThroughPages) {
   expect_close(lse_there.values(), logsumexp, 20);
 }
 
+TYPED_TEST(CudaAttention, MergesAsTheCpu) {
+  using T = TypeParam;
+  using A = Acc<T>;
+  for (const auto& [rows, width] : {std::pair<std::int64_t, std::int64_t>{0, 8}, {1, 1}, {70, 40}, {9, 130}}) {
+    const auto more = random_values<T>(rows * width, 1);
+    auto out = random_values<A>(rows * width, 2), logsumexp = random_values<A>(rows, 3, 4),
+         more_logsumexp = random_values<A>(rows, 4, 4);
+    for (std::size_t i = 0; i < logsumexp.size(); i += 3) logsumexp[i] = -std::numeric_limits<A>::infinity();
+    for (std::size_t i = 0; i < logsumexp.size(); i += 2) more_logsumexp[i] = -std::numeric_limits<A>::infinity();
+    OnGpu<T> more_there(more);
+    OnGpu<A> out_there(out), lse_there(logsumexp), more_lse_there(more_logsumexp);
+    attention_merge(cpu(), more.data(), more_logsumexp.data(), out.data(), logsumexp.data(), rows, width);
+    attention_merge(gpu(), more_there.data(), more_lse_there.data(), out_there.data(), lse_there.data(), rows, width);
+    expect_close(out_there.values(), out, 5);
+    expect_close(lse_there.values(), logsumexp, 5);
+  }
+}
+
+// The keys' halves one after the other, with what was found of all of them: gradients that add up to those of all.
+TYPED_TEST(CudaAttention, GradientsOfSomeKeysArePartsOfThoseOfAll) {
+  using T = TypeParam;
+  using A = Acc<T>;
+  constexpr Heads h{2, 1, 16, 16};
+  Layout layout;
+  layout.add_segment(0, {150});
+  AttentionProblem p = layout.problem(h);
+  const std::int64_t n = 150, half = 70;
+  const auto q = random_values<T>(n * 32, 1), k = random_values<T>(n * 16, 2), v = random_values<T>(n * 16, 3),
+             dout = random_values<T>(n * 32, 4);
+  std::vector<T> out(q.size());
+  std::vector<A> lse(static_cast<std::size_t>(n * 2)), dq(q.size()), dk(k.size()), dv(v.size());
+  attention_forward(cpu(), p, q.data(), k.data(), v.data(), out.data(), lse.data());
+  attention_backward(cpu(), p, q.data(), k.data(), v.data(), out.data(), lse.data(), dout.data(), dq.data(), dk.data(),
+                     dv.data());
+  LayoutThere there(layout);
+  OnGpu<T> q_there(q), k_there(k), v_there(v), dout_there(dout), out_there(out);
+  OnGpu<A> lse_there(lse), dq_there(std::vector<A>(q.size())), dk_there(std::vector<A>(k.size())),
+      dv_there(std::vector<A>(v.size()));
+  for (const auto& [first, count] : {std::pair(half, n - half), std::pair(std::int64_t{0}, half)}) {
+    OnGpu<std::int64_t> offsets(std::vector<std::int64_t>{0, count});
+    AttentionProblem some = there.problem(p);
+    some.num_keys = count;
+    some.key_offsets = offsets.data();
+    some.key_position += first;
+    some.key_document += first;
+    attention_backward(gpu(), some, q_there.data(), k_there.data() + first * 16, v_there.data() + first * 16,
+                       out_there.data(), lse_there.data(), dout_there.data(), dq_there.data(),
+                       dk_there.data() + first * 16, dv_there.data() + first * 16);
+  }
+  expect_close(dq_there.values(), dq, scale<T>);
+  expect_close(dk_there.values(), dk, scale<T>);
+  expect_close(dv_there.values(), dv, scale<T>);
+}
+
 }  // namespace
 }  // namespace limbeck::kernels

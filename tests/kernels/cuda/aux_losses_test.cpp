@@ -22,7 +22,7 @@ const std::vector<Case> cases = {{0, 4, 2, 1}, {1, 1, 1, 1}, {50, 4, 2, 3}, {33,
 template <class T>
 struct Routed {
   explicit Routed(const Case& c)
-      : shape{c.tokens, c.experts, c.selected},
+      : shape{c.tokens, c.experts, c.selected, c.sequences},
         p(random_values<T>(c.tokens * c.experts, 1)),
         selection(random_indices(c.tokens * c.selected, 2, 0, c.experts)),
         sequence(random_indices(c.tokens, 3, 0, c.sequences)) {
@@ -38,16 +38,19 @@ TYPED_TEST(CudaAuxLosses, BalanceIsThatOfTheCpu) {
   using T = TypeParam;
   for (const Case& c : cases) {
     const Routed<T> routed(c);
-    std::vector<T> loss(1), dloss{T(0.7)}, dp(routed.p.size());
-    balance_loss(cpu(), routed.p.data(), routed.selection.data(), routed.sequence.data(), loss.data(), routed.shape,
-                 0.3);
-    balance_loss_gradient(cpu(), routed.selection.data(), routed.sequence.data(), dloss.data(), dp.data(), routed.shape,
-                          0.3);
-    OnGpu<T> p_there(routed.p), loss_there(1), dloss_there(dloss), dp_there(c.tokens * c.experts);
+    const std::int64_t num_counts = c.sequences * c.experts;
+    std::vector<T> counts(static_cast<std::size_t>(num_counts)), loss(1), dloss{T(0.7)}, dp(routed.p.size());
+    count_assignments(cpu(), routed.selection.data(), routed.sequence.data(), counts.data(), routed.shape);
+    balance_loss(cpu(), routed.p.data(), counts.data(), routed.sequence.data(), loss.data(), routed.shape, 0.3);
+    balance_loss_gradient(cpu(), counts.data(), routed.sequence.data(), dloss.data(), dp.data(), routed.shape, 0.3);
+    OnGpu<T> p_there(routed.p), counts_there(num_counts), loss_there(1), dloss_there(dloss),
+        dp_there(c.tokens * c.experts);
     OnGpu<std::int32_t> selection(routed.selection), sequence(routed.sequence);
-    balance_loss(gpu(), p_there.data(), selection.data(), sequence.data(), loss_there.data(), routed.shape, 0.3);
-    balance_loss_gradient(gpu(), selection.data(), sequence.data(), dloss_there.data(), dp_there.data(), routed.shape,
-                          0.3);
+    count_assignments(gpu(), selection.data(), sequence.data(), counts_there.data(), routed.shape);
+    balance_loss(gpu(), p_there.data(), counts_there.data(), sequence.data(), loss_there.data(), routed.shape, 0.3);
+    balance_loss_gradient(gpu(), counts_there.data(), sequence.data(), dloss_there.data(), dp_there.data(),
+                          routed.shape, 0.3);
+    expect_same(counts_there.values(), counts);
     expect_close(loss_there.values(), loss, 30);
     expect_close(dp_there.values(), dp);
   }
@@ -57,16 +60,17 @@ TYPED_TEST(CudaAuxLosses, SharedBalanceIsThatOfTheCpu) {
   using T = TypeParam;
   for (const Case& c : cases) {
     const Routed<T> routed(c);
+    const BalanceShape one{c.tokens, c.experts, c.selected};
     std::vector<T> counts(static_cast<std::size_t>(c.experts)), loss(1), dloss{T(0.7)}, dp(routed.p.size());
-    count_assignments(cpu(), routed.selection.data(), counts.data(), routed.shape);
-    shared_balance_loss(cpu(), routed.p.data(), counts.data(), loss.data(), routed.shape, 0.3);
-    shared_balance_loss_gradient(cpu(), counts.data(), dloss.data(), dp.data(), routed.shape, 0.3);
+    count_assignments(cpu(), routed.selection.data(), nullptr, counts.data(), one);
+    shared_balance_loss(cpu(), routed.p.data(), counts.data(), loss.data(), one, 0.3);
+    shared_balance_loss_gradient(cpu(), counts.data(), dloss.data(), dp.data(), one, 0.3);
     OnGpu<T> p_there(routed.p), counts_there(c.experts), loss_there(1), dloss_there(dloss),
         dp_there(c.tokens * c.experts);
     OnGpu<std::int32_t> selection(routed.selection);
-    count_assignments(gpu(), selection.data(), counts_there.data(), routed.shape);
-    shared_balance_loss(gpu(), p_there.data(), counts_there.data(), loss_there.data(), routed.shape, 0.3);
-    shared_balance_loss_gradient(gpu(), counts_there.data(), dloss_there.data(), dp_there.data(), routed.shape, 0.3);
+    count_assignments(gpu(), selection.data(), nullptr, counts_there.data(), one);
+    shared_balance_loss(gpu(), p_there.data(), counts_there.data(), loss_there.data(), one, 0.3);
+    shared_balance_loss_gradient(gpu(), counts_there.data(), dloss_there.data(), dp_there.data(), one, 0.3);
     expect_same(counts_there.values(), counts);
     expect_close(loss_there.values(), loss, 30);
     expect_close(dp_there.values(), dp);

@@ -51,11 +51,13 @@ TEST(CudaLoadWeights, AreThoseOfTheCpu) {
     const auto selection = random_indices(tokens * selected, 1, 0, static_cast<int>(experts));
     std::vector<std::int32_t> sequence(static_cast<std::size_t>(tokens));
     for (std::size_t t = 0; t < sequence.size(); ++t) sequence[t] = t < 20 ? 3 : static_cast<std::int32_t>(t / 300);
-    std::vector<double> weights(sequence.size());
-    load_weights(cpu(), selection.data(), sequence.data(), weights.data(), {tokens, experts, selected});
+    const BalanceShape shape{tokens, experts, selected, 4};
+    std::vector<double> counts(static_cast<std::size_t>(4 * experts)), weights(sequence.size());
+    count_assignments(cpu(), selection.data(), sequence.data(), counts.data(), shape);
+    load_weights(cpu(), selection.data(), counts.data(), sequence.data(), weights.data(), shape);
     OnGpu<std::int32_t> selection_there(selection), sequence_there(sequence);
-    OnGpu<double> there(tokens);
-    load_weights(gpu(), selection_there.data(), sequence_there.data(), there.data(), {tokens, experts, selected});
+    OnGpu<double> counts_there(counts), there(tokens);
+    load_weights(gpu(), selection_there.data(), counts_there.data(), sequence_there.data(), there.data(), shape);
     expect_close(there.values(), weights, 10);
   }
 }

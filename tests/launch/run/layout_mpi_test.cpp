@@ -16,19 +16,26 @@ TEST(MpiLayouts, GradientsAreThoseOfPyTorch) {
     bool cuts_dense;  // else what is dense travels as in dp
     bool sequence_parallel = false;
   };
-  const std::map<int, std::vector<Layout>> layouts_of_size = {
-      {1, {{"dp1", true}}},
-      {2, {{"dp2", true}, {"ep2", false}, {"tp2", true}, {"tp2ep2", false}, {"tp2etp2", false}, {"tp2", true, true}}},
-      {4,
-       {{"dp4", true},
-        {"dp2ep2", false},
-        {"ep4", false},
-        {"tp4", true},
-        {"tp2ep2", false},
-        {"tp2dp2", true},
-        {"tp2etp2", false},
-        {"ep2etp2", false},
-        {"tp2dp2", true, true}}}};
+  const std::map<int, std::vector<Layout>> layouts_of_size = {{1, {{"dp1", true}}},
+                                                              {2,
+                                                               {{"dp2", true},
+                                                                {"ep2", false},
+                                                                {"tp2", true},
+                                                                {"tp2ep2", false},
+                                                                {"tp2etp2", false},
+                                                                {"tp2", true, true},
+                                                                {"cp2", true}}},
+                                                              {4,
+                                                               {{"dp4", true},
+                                                                {"dp2ep2", false},
+                                                                {"ep4", false},
+                                                                {"tp4", true},
+                                                                {"tp2ep2", false},
+                                                                {"tp2dp2", true},
+                                                                {"tp2etp2", false},
+                                                                {"ep2etp2", false},
+                                                                {"tp2dp2", true, true},
+                                                                {"cp2tp2ep2", true, true}}}};
   constexpr std::int64_t bucket_bytes = 1 << 15;
   for (const auto& [layout, cuts_dense, sequence_parallel] : layouts_of_size.at(the_world()->size())) {
     SCOPED_TRACE(layout);

@@ -56,7 +56,10 @@ INSTANTIATE_TEST_SUITE_P(Threads, LayoutTest,
                                            Layout{"tp2ep2", 2}, Layout{"tp2etp2", 4}, Layout{"tp2etp2", 2},
                                            Layout{"ep2etp2", 4}, Layout{"tp2", 2, true}, Layout{"tp3", 3, true},
                                            Layout{"tp4", 4, true}, Layout{"tp2dp2", 4, true}, Layout{"tp2ep2", 4, true},
-                                           Layout{"tp2ep2", 2, true}, Layout{"tp2etp2", 4, true}),
+                                           Layout{"tp2ep2", 2, true}, Layout{"tp2etp2", 4, true}, Layout{"cp2", 2},
+                                           Layout{"cp3", 3}, Layout{"cp4", 4}, Layout{"cp2tp2", 4}, Layout{"cp2dp2", 4},
+                                           Layout{"cp2ep2", 2}, Layout{"cp2ep4", 4}, Layout{"cp2tp2ep2", 4, true},
+                                           Layout{"cp2etp2", 2}),
                          [](const auto& layout) {
                            return fmt::format("{}_on_{}{}", layout.param.name, layout.param.ranks,
                                               layout.param.sequence_parallel ? "_sequence" : "");
@@ -107,6 +110,8 @@ TEST(DistillationStep, GradientsAndStatisticsAreThoseOfPyTorch) {
                                                                {"b", "ep2", false},
                                                                {"a", "tp2", false},
                                                                {"b", "tp2ep2", false},
+                                                               {"a", "cp2", false},
+                                                               {"b", "cp2ep2", false},
                                                                {"a", "tp2", true},
                                                                {"b", "tp2ep2", true}}) {
     SCOPED_TRACE(layout);

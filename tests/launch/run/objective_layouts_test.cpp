@@ -76,7 +76,8 @@ TEST(ObjectiveLayouts, LossAndGradientsAreThoseOfOneRank) {
     ASSERT_GT(expected.hidden, 0);
     for (const Layout& layout :
          {Layout{"dp1", 1, 3}, Layout{"dp1", 1, 4, false, true}, Layout{"dp2", 2}, Layout{"dp4", 4}, Layout{"ep4", 4},
-          Layout{"tp2", 2}, Layout{"tp2", 2, 2, true}, Layout{"tp2ep2", 4}, Layout{"tp2ep2", 4, 1, true, true}}) {
+          Layout{"tp2", 2}, Layout{"cp3", 3, 2}, Layout{"cp2ep2", 4, 1, false, true}, Layout{"tp2", 2, 2, true},
+          Layout{"tp2ep2", 4}, Layout{"tp2ep2", 4, 1, true, true}}) {
       SCOPED_TRACE(layout.name);
       testing::run_ranks(layout.ranks, [&, d = divergence, by = distance](testing::RankWorld& world) {
         launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
@@ -117,7 +118,8 @@ TEST(ObjectiveLayouts, ControlsAreThoseOfOneRank) {
       expected = controlled(rank, control, "/teacher");
     });
     for (const auto& [layout, ranks, micro_batches] :
-         {std::tuple{"dp1", 1, 3}, {"dp2", 2, 1}, {"ep2", 2, 2}, {"tp2", 2, 1}, {"tp2ep2", 4, 1}}) {
+         {std::tuple{"dp1", 1, 3}, {"dp2", 2, 1}, {"ep2", 2, 2}, {"tp2", 2, 1}, {"tp2ep2", 4, 1}, {"cp2", 2, 2}}) {
+      if (control.kind == launch::Control::ShuffledPositions && layout == std::string("cp2")) continue;  // refused
       SCOPED_TRACE(layout);
       testing::run_ranks(ranks, [&, name = layout, micro = micro_batches](testing::RankWorld& world) {
         launch::Rank rank(world.comm, name, 1);

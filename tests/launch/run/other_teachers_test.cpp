@@ -77,7 +77,8 @@ void run(launch::Rank& rank, const Options& options,
       if (p->name == "head.weight" || p->name == "embed.weight")
         for (std::int64_t i = 0; i < p->value.numel(); ++i) p->value.mutable_host<double>()[i] *= 30;
   }
-  OtherTeachers others{.teachers = {}, .shares = options.shares, .together = options.sharded};
+  OtherTeachers others{
+      .teachers = {}, .shares = options.shares, .together = options.sharded || rank.context_place().size > 1};
   const nn::Transformer* teacher = options.only_second ? second.get() : &first;
   if (!options.shares.empty()) others.teachers.push_back({std::move(second), nullptr});
   const OtherTeachers* beside = options.shares.empty() ? nullptr : &others;
@@ -115,7 +116,8 @@ TEST(OtherTeachersTest, LossGradientsAndFiguresAreThoseOfOneRank) {
   };
   for (const Layout& layout :
        {Layout{"dp1", 1, 4}, Layout{"dp2", 2}, Layout{"dp4", 4}, Layout{"ep2", 2, 2}, Layout{"tp2", 2},
-        Layout{"tp2", 2, 3, true}, Layout{"tp2ep2", 4}, Layout{"ep2", 2, 3, false, true}}) {
+        Layout{"tp2", 2, 3, true}, Layout{"tp2ep2", 4}, Layout{"ep2", 2, 3, false, true}, Layout{"cp3", 3, 2},
+        Layout{"cp2ep2", 2, 1, false, true}}) {
     SCOPED_TRACE(fmt::format("{} {} {}", layout.name, layout.micro_batches, layout.sharded));
     testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
       launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);

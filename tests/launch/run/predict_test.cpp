@@ -123,8 +123,11 @@ const std::vector<Layout> layouts = {{"dp1", 1},
                                      {"tp2dp2", 4, true},
                                      {"tp2ep2", 2, true, 2, true}};
 
-void on_layouts(const std::function<void(launch::Rank&, const Layout&, DType)>& body) {
-  for (const Layout& layout : layouts)
+void on_layouts(const std::function<void(launch::Rank&, const Layout&, DType)>& body,
+                const std::vector<Layout>& also = {}) {
+  std::vector<Layout> all = layouts;
+  all.insert(all.end(), also.begin(), also.end());
+  for (const Layout& layout : all)
     for (const DType dtype : {DType::F32, DType::F64}) {
       SCOPED_TRACE(fmt::format("{} on {}{} {}", layout.name, layout.ranks, layout.sequence_parallel ? " sequence" : "",
                                core::name_of(dtype)));
@@ -146,28 +149,32 @@ TEST(Predict, LossesAndGradientsAreThoseOfPyTorchUnderAnyLayout) {
   const std::map<std::string, std::vector<double>> expected = reference.gradients();
   const double total = reference.values("/loss/total").at(0), ce = reference.values("/loss/ce").at(0);
   const std::vector<double> predict = reference.values("/loss/predict");
-  on_layouts([&](launch::Rank& rank, const Layout& layout, DType dtype) {
-    nn::Transformer model(source.model_config(), with_predict(rank.sharded(dtype)));
-    model.load(source);
-    parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype);
-    const optim::LanguageModelling objective;
-    const launch::StepResult result = launch::forward_backward(rank, {model, nullptr, objective}, reference.samples(),
-                                                               {.micro_batches = layout.micro_batches,
-                                                                .router = {.z = 0.01},
-                                                                .recompute = layout.recompute,
-                                                                .predict_weight = 0.3},
-                                                               sync);
-    const double tolerance = dtype == DType::F32 ? 1e-5 : 1e-12;
-    EXPECT_NEAR(result.loss(), total, tolerance * total);
-    EXPECT_NEAR(result.objective, ce, tolerance * ce);
-    ASSERT_EQ(result.predict.size(), 2U);
-    for (std::size_t k = 0; k < 2; ++k) EXPECT_NEAR(result.predict[k].loss, 0.15 * predict[k], tolerance * predict[k]);
-    EXPECT_NEAR(result.z, 0.01 * reference.values("/loss/z").at(0), tolerance);
-    EXPECT_LE(testing::worst_gradient_error(model.parameters(), expected), dtype == DType::F32 ? 1e-4 : 1e-6);
-    ASSERT_EQ(result.expert_load.size(), 3U);  // of one layer with experts, and of those that predict
-    for (const std::vector<double>& load : result.expert_load)
-      EXPECT_EQ(std::accumulate(load.begin(), load.end(), 0.0), 48 * 3);
-  });
+  on_layouts(
+      [&](launch::Rank& rank, const Layout& layout, DType dtype) {
+        nn::Transformer model(source.model_config(), with_predict(rank.sharded(dtype)));
+        model.load(source);
+        parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype);
+        const optim::LanguageModelling objective;
+        const launch::StepResult result =
+            launch::forward_backward(rank, {model, nullptr, objective}, reference.samples(),
+                                     {.micro_batches = layout.micro_batches,
+                                      .router = {.z = 0.01},
+                                      .recompute = layout.recompute,
+                                      .predict_weight = 0.3},
+                                     sync);
+        const double tolerance = dtype == DType::F32 ? 1e-5 : 1e-12;
+        EXPECT_NEAR(result.loss(), total, tolerance * total);
+        EXPECT_NEAR(result.objective, ce, tolerance * ce);
+        ASSERT_EQ(result.predict.size(), 2U);
+        for (std::size_t k = 0; k < 2; ++k)
+          EXPECT_NEAR(result.predict[k].loss, 0.15 * predict[k], tolerance * predict[k]);
+        EXPECT_NEAR(result.z, 0.01 * reference.values("/loss/z").at(0), tolerance);
+        EXPECT_LE(testing::worst_gradient_error(model.parameters(), expected), dtype == DType::F32 ? 1e-4 : 1e-6);
+        ASSERT_EQ(result.expert_load.size(), 3U);  // of one layer with experts, and of those that predict
+        for (const std::vector<double>& load : result.expert_load)
+          EXPECT_EQ(std::accumulate(load.begin(), load.end(), 0.0), 48 * 3);
+      },
+      {{"cp2", 2}, {"cp3", 3, false, 2, true}, {"cp2tp2", 4, true}});
 }
 
 // The teacher is the model itself with logits three times as large, a depth's at the token that it predicts from.

@@ -106,14 +106,16 @@ TEST(Promises, AStepAsksTheSystemForNoMemoryOnceWarm) {
   });
 }
 
-/// Bytes of a rank that a forward pass of the dense golden model keeps for the backward under tp2.
-std::int64_t kept_bytes(const GoldenModel& golden, const data::TokenBatch& samples, bool sequence_parallel) {
+/// Bytes of a rank that a forward pass of the dense golden model keeps for the backward.
+std::int64_t kept_bytes(const GoldenModel& golden, const data::TokenBatch& samples, const std::string& layout,
+                        int ranks, bool sequence_parallel) {
   std::int64_t kept = 0;
-  testing::run_ranks(2, [&](testing::RankWorld& world) {
-    launch::Rank rank(world.comm, "tp2", 1, sequence_parallel);
+  testing::run_ranks(ranks, [&](testing::RankWorld& world) {
+    launch::Rank rank(world.comm, layout, 1, sequence_parallel);
     nn::Transformer model(golden.config(), rank.sharded(DType::F32));
     model.load(golden.parameters());
-    const nn::Batch batch = launch::make_batch(rank.memory(), samples, 0, samples.num_sequences);
+    const nn::Batch batch =
+        launch::make_batch(rank.memory(), samples, 0, samples.num_sequences, 0, 0, rank.context_place());
     const nn::Pass pass = model.pass(batch);
     const std::int64_t before = rank.memory()->statistics().used_bytes;
     core::Tape tape;
@@ -134,11 +136,27 @@ TEST(Promises, SequenceParallelismKeepsAShareOfWhatIsBetweenTheCutProducts) {
   // A layer keeps the inputs and the outputs of its two norms, and the factors of their rows; the last norm its input.
   const nn::ModelConfig config = golden.config();
   const std::int64_t between = (4 * config.num_layers + 1) * config.width + 2 * config.num_layers + 1;
-  const std::int64_t saved = kept_bytes(golden, samples, false) - kept_bytes(golden, samples, true);
+  const std::int64_t saved = kept_bytes(golden, samples, "tp2", 2, false) - kept_bytes(golden, samples, "tp2", 2, true);
   const std::int64_t expected = others * between * static_cast<std::int64_t>(sizeof(float));
   // Blocks are rounded up, and one may have a rest that is too small to be cut off; a tensor's share is 2400 bytes.
   const std::int64_t rounding = 64 * (6 * config.num_layers + 4) + 1024;
   EXPECT_NEAR(static_cast<double>(saved), static_cast<double>(expected), static_cast<double>(rounding));
+}
+
+TEST(Promises, ContextParallelismKeepsAShareOfEverything) {
+  const GoldenModel golden("dense.h5");
+  const data::TokenBatch samples = golden.samples();
+  const auto alone = static_cast<double>(kept_bytes(golden, samples, "dp1", 1, false));
+  const std::int64_t tokens = samples.num_sequences * samples.sequence_length;
+  for (const int ranks : {2, 4}) {
+    std::int64_t mine = 0;
+    for (const core::Slice& piece : nn::pieces_of(samples.sequence_length, {0, ranks}))
+      mine += samples.num_sequences * piece.count;
+    const double expected = alone * static_cast<double>(mine) / static_cast<double>(tokens);
+    // Each tensor is rounded up to 64 bytes, and may have a rest that is too small to be cut off.
+    EXPECT_NEAR(static_cast<double>(kept_bytes(golden, samples, "cp" + std::to_string(ranks), ranks, false)), expected,
+                0.03 * expected + 4096);
+  }
 }
 
 TEST(Promises, TheFirstBucketStartsBeforeBackwardEnds) {

@@ -54,6 +54,7 @@ TEST(EndToEnd, EveryExampleRuns) {
   const Outcome drafted = folder.limbeck("generate runs/predict_moe --speculative --prompt 'the still' --max-tokens 6");
   EXPECT_EQ(drafted.code, 0) << drafted.output;
   EXPECT_THAT(drafted.output, HasSubstr(" drafts accepted, "));
+  run("train", "long_sequences", "--set data.sequence_length=250", 2);
   run("train", "offline_teacher", "", 2);
   run("distill", "distill_offline_teacher", "", 2);
   run("distill", "distill_smollm2", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);

@@ -171,7 +171,7 @@ TEST(EndToEnd, RoutersAndBlocksAreMatched) {
   for (std::size_t i = 0; i < 3; ++i)
     for (const char* name : fields) EXPECT_EQ(whole[i][name], resumed[i][name]) << name << " " << i;
   for (const std::string layout :
-       {"dp2 --set batch.micro_batches=2", "tp2 --set parallel.sequence_parallel=true", "ep2"}) {
+       {"dp2 --set batch.micro_batches=2", "tp2 --set parallel.sequence_parallel=true", "ep2", "cp2"}) {
     SCOPED_TRACE(layout);
     run(fmt::format("--out {} --set parallel.layout={} --set train.recompute=true", layout.substr(0, 3), layout), 2);
     const std::vector<json> lines = folder.metrics(layout.substr(0, 3));

@@ -188,7 +188,7 @@ TEST(RunEvaluations, AreTheSameOnEveryLayout) {
   const std::string train = "train job.textproto --steps 2 --set train.eval_every_steps=2";
   ASSERT_EQ(folder.limbeck(train + " --out one").code, 0);
   const json expected = folder.metrics("one").back();
-  for (const char* layout : {"ep2", "tp2"})
+  for (const char* layout : {"ep2", "tp2", "cp2"})
     for (const char* parallel : {"false", "true"}) {
       const std::string run = fmt::format("{}_{}", layout, parallel);
       const Outcome outcome =

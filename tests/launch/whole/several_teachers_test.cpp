@@ -78,7 +78,7 @@ TEST(SeveralTeachers, EachTeachesItsText) {
   EXPECT_NE(both, of_a);
   EXPECT_NE(both, of_b);
 
-  for (const auto& [layout, ranks] : {std::pair{"dp2", 2}, {"tp2", 2}}) {
+  for (const auto& [layout, ranks] : {std::pair{"dp2", 2}, {"tp2", 2}, {"cp2", 2}}) {
     folder.succeed(
         fmt::format("distill job.textproto --out {0} --set parallel.layout={0} --set batch.micro_batches=2{1}", layout,
                     each),

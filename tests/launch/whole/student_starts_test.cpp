@@ -184,7 +184,7 @@ TEST_F(ExpertTeacher, DenseAndNarrowerStudentsAreTheSameUnderEveryLayout) {
   }
   expect_near(alone["kept_activity"]["kv_heads"], heads);
   EXPECT_FALSE(alone["kept_activity"].contains("neurons"));
-  for (const char* layout : {"dp2", "tp2"}) {
+  for (const char* layout : {"dp2", "tp2", "cp2"}) {
     SCOPED_TRACE(layout);
     const json start = start_of(dense, layout, 2);
     EXPECT_EQ(start["experts"], alone["experts"]);
@@ -396,7 +396,7 @@ TEST(SmallerVocabularies, AreOfTheTokensOfTheText) {
   const Outcome trained = folder.limbeck("train teacher.textproto --out teacher");
   ASSERT_EQ(trained.code, 0) << trained.output;
   std::map<std::string, json> starts;
-  for (const auto& [layout, ranks] : std::map<std::string, int>{{"dp1", 1}, {"dp2", 2}, {"tp2", 2}}) {
+  for (const auto& [layout, ranks] : std::map<std::string, int>{{"dp1", 1}, {"dp2", 2}, {"tp2", 2}, {"cp2", 2}}) {
     const Outcome outcome = folder.limbeck(
         fmt::format("distill job.textproto --steps 2 --out {0} --set parallel.layout={0}", layout), ranks);
     ASSERT_EQ(outcome.code, 0) << outcome.output;

@@ -110,6 +110,7 @@ TEST_F(TeacherCacheRuns, LearnWhatTheTeacherBesideThemWouldTeach) {
                                    {"", 2},
                                    {"--set parallel.layout=ep2", 2},
                                    {"--set parallel.layout=tp2", 2},
+                                   {"--set parallel.layout=cp2 --set batch.micro_batches=2", 2},
                                    {"--set batch.micro_batches=2 --set batch.sequences_per_step=5", 1},
                                    {"--set data.seed=9 --set data.sequence_length=48", 2},
                                    {"--set objective.temperature=2 --set train.recompute=true", 1},
@@ -137,6 +138,7 @@ TEST_F(TeacherCacheRuns, KeepHiddenStatesToo) {
       {hidden, 1},
       {hidden + "--set parallel.layout=ep2 --set data.sequence_length=48 --set data.seed=9", 2},
       {hidden + "--set parallel.layout=tp2 --set objective.hidden_states.distance=SQUARED_ERROR", 2},
+      {hidden + "--set parallel.layout=cp2 --set data.sequence_length=48", 2},
       {hidden + "--set model.width=8 --set objective.hidden_states.projector=true --set batch.micro_batches=2", 1}};
   for (std::size_t i = 0; i < cases.size(); ++i) {
     const auto& [sets, ranks] = cases[i];
@@ -189,6 +191,7 @@ TEST_F(TeacherCacheRuns, OfWholeDistributionsTeachWhatTheTeacherBesideThemWould)
   const std::vector<std::pair<std::string, int>> cases = {
       {"--set objective.divergence=REVERSE_KL --set parallel.layout=ep2", 2},
       {"--set objective.divergence=JENSEN_SHANNON --set objective.temperature=3 --set parallel.layout=tp2", 2},
+      {"--set objective.divergence=REVERSE_KL --set parallel.layout=cp2 --set data.sequence_length=48", 2},
       {"--set objective.divergence=TOTAL_VARIATION --set objective.final_temperature=2.5 --set batch.micro_batches=2",
        1},
       {"--set model.num_predict_layers=2 --set objective.predict_weight=0.4 --set data.sequence_length=48", 1}};
