@@ -17,7 +17,7 @@ TEST(ShareOf, TilesAnyShapeByBoxes) {
       for (std::int64_t i = 0; i < parts; ++i) {
         const Slice share = share_of(shape, i, parts);
         if (share.count == 0) continue;
-        EXPECT_EQ(share.first, end) << shape << " " << i << " of " << parts;
+        EXPECT_EQ(share.first, end) << fmt::format("{} {} of {}", shape, i, parts);
         end = share.first + share.count;
         if (shape.rank() == 1) continue;
         const std::int64_t row = shape[shape.rank() - 1], matrix = row * shape[shape.rank() - 2];
@@ -25,9 +25,9 @@ TEST(ShareOf, TilesAnyShapeByBoxes) {
         EXPECT_EQ(share.count % row, 0);
         EXPECT_TRUE((share.first % matrix == 0 && share.count % matrix == 0) ||
                     share.first / matrix == (end - 1) / matrix)
-            << shape << " " << i << " of " << parts;
+            << fmt::format("{} {} of {}", shape, i, parts);
       }
-      EXPECT_EQ(end, shape.numel()) << shape << " in " << parts;
+      EXPECT_EQ(end, shape.numel()) << fmt::format("{} in {}", shape, parts);
     }
 }
 

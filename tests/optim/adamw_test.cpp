@@ -192,8 +192,8 @@ TEST(AdamWErrors, NameTheParameterAndWhatWasExpected) {
   EXPECT_THAT(construct({}, {.eps = -1}), HasSubstr("eps"));
   EXPECT_THAT(construct({}, {.weight_decay = std::nan("")}), HasSubstr("weight_decay"));
 
-  AdamW part({{x.get(), 0, 2}}, {});
-  EXPECT_THAT(error_of([&] { part.state_dict(); }), HasSubstr("state of layers.0.x is 2 elements at 0"));
+  AdamW part({{x.get(), 0, 3}}, {});
+  EXPECT_THAT(error_of([&] { part.state_dict(); }), HasSubstr("state of layers.0.x is 3 elements at 0"));
   EXPECT_THAT(error_of([&] { part.set_num_steps(-1); }), HasSubstr("step count is -1"));
   x->slot->grad = core::Tensor::zeros(memory, core::DType::F64, {2, 2});
   x->slot->has_grad = true;
