@@ -4,7 +4,6 @@
 #include <array>
 #include <charconv>
 #include <numeric>
-#include <utility>
 
 #include "core/slice.h"
 
@@ -14,7 +13,7 @@ using core::fail_usage;
 
 int Layout::num_ranks() const {
   int product = 1;
-  for (const int size : {dp, tp, ep, etp}) product *= std::max(size, 1);
+  for (const LayoutAxis& axis : layout_axes) product *= std::max(this->*axis.size, 1);
   return product;
 }
 
@@ -23,8 +22,6 @@ Layout parse_layout(std::string_view text) {
   constexpr int most_ranks = 1 << 20;
   const auto is_letter = [](char c) { return c >= 'a' && c <= 'z'; };
   Layout layout{.text = std::string(text)};
-  const std::array<std::pair<std::string_view, int*>, 4> axes{
-      {{"dp", &layout.dp}, {"tp", &layout.tp}, {"ep", &layout.ep}, {"etp", &layout.etp}}};
   if (text.empty()) fail_usage("layout '': expected axes and their sizes, such as dp2ep2");
   std::int64_t product = 1;
   std::size_t at = 0;
@@ -35,11 +32,11 @@ Layout parse_layout(std::string_view text) {
     if (std::find(later.begin(), later.end(), axis) != later.end())
       fail_usage("layout '{}': axis {} at position {} is not built yet, expected dp, tp, ep or etp", text, axis,
                  start + 1);
-    const auto found = std::find_if(axes.begin(), axes.end(), [&](const auto& a) { return a.first == axis; });
-    if (found == axes.end())
+    const auto found = std::ranges::find(layout_axes, axis, &LayoutAxis::name);
+    if (found == layout_axes.end())
       fail_usage("layout '{}': '{}' at position {} is no axis, expected dp, tp, ep or etp", text,
                  axis.empty() ? text.substr(start, 1) : axis, start + 1);
-    int& size = *found->second;
+    int& size = layout.*found->size;
     if (size > 0) fail_usage("layout '{}': axis {} at position {} is named twice", text, axis, start + 1);
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data() + at, end, size);
@@ -52,16 +49,17 @@ Layout parse_layout(std::string_view text) {
   return layout;
 }
 
-void check_world(const Layout& layout, int num_ranks) {
-  const int named = layout.num_ranks();
-  if (layout.dp > 0) {
-    if (num_ranks != named)
-      fail_usage("layout '{}': the world has {} ranks, expected {}", layout.text, num_ranks, named);
-    return;
-  }
+std::string world_fault(const Layout& layout, int num_ranks) {
+  const auto fault = [&](const char* what, int expected) {
+    return fmt::format("layout '{}': the world has {} ranks, expected {}{}", layout.text, num_ranks, what, expected);
+  };
+  if (layout.dp > 0) return num_ranks == layout.num_ranks() ? "" : fault("", layout.num_ranks());
   const int factor = std::lcm(std::max(layout.tp, 1), std::max(layout.ep, 1) * std::max(layout.etp, 1));
-  if (num_ranks % factor != 0)
-    fail_usage("layout '{}': the world has {} ranks, expected a multiple of {}", layout.text, num_ranks, factor);
+  return num_ranks % factor == 0 ? "" : fault("a multiple of ", factor);
+}
+
+void check_world(const Layout& layout, int num_ranks) {
+  if (const std::string fault = world_fault(layout, num_ranks); !fault.empty()) fail_usage("{}", fault);
 }
 
 Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout)
