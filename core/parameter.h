@@ -88,16 +88,20 @@ using ParameterList = std::vector<Parameter*>;
 /// Whether a pattern of fnmatch(3) is of the whole name: * (dots too), ?, [0-3]. An empty one is of none.
 bool is_of_pattern(const std::string& name, const std::string& pattern);
 
-/// The flat index in the global tensor of the first element of each row of this rank's part, the last dimension being
-/// the rows'.
-std::vector<std::int64_t> global_rows(const Parameter& p);
+/// The flat index in the global tensor of the first element of each row of a part, the last dimension being the rows'.
+std::vector<std::int64_t> global_rows(const StateEntry& part);
+inline std::vector<std::int64_t> global_rows(const Parameter& p) { return global_rows(p.entry(p.value)); }
 
-/// Calls f(i, g) for every element of this rank's part: i its flat index in the part, g that in the global tensor.
+/// Calls f(i, g) for every element of a part: i its flat index in the part, g that in the global tensor.
+template <class F>
+void for_each_element(const StateEntry& part, F&& f) {
+  std::int64_t i = 0;
+  for (const std::int64_t row : global_rows(part))
+    for (std::int64_t c = 0; c < part.tensor.shape()[part.tensor.shape().rank() - 1]; ++c) f(i++, row + c);
+}
 template <class F>
 void for_each_element(const Parameter& p, F&& f) {
-  std::int64_t i = 0;
-  for (const std::int64_t row : global_rows(p))
-    for (std::int64_t c = 0; c < p.value.shape()[p.value.shape().rank() - 1]; ++c) f(i++, row + c);
+  for_each_element(p.entry(p.value), f);
 }
 
 }  // namespace limbeck::core

@@ -67,10 +67,17 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
       .is_sigmoid = config.scores == RouterScores::Sigmoid,
       .groups = {config.num_groups, config.groups_per_token, config.group_score == GroupScore::BestTwo},
       .bias = selection_bias != nullptr ? selection_bias->value : Tensor()};
-  core::Routing routing =
-      config.router == RouterKind::SparseMixer
-          ? core::route_sparse_mixer(tape, logits, config.mixer_jitter, config.weight_scale, chosen)
-          : core::route(tape, logits, config.experts_per_token, config.renormalise, config.weight_scale, chosen, rule);
+  const auto routed = [&](Tape& on, const Tensor* selection) {
+    return config.router == RouterKind::SparseMixer
+               ? core::route_sparse_mixer(on, logits, config.mixer_jitter, config.weight_scale, selection)
+               : core::route(on, logits, config.experts_per_token, config.renormalise, config.weight_scale, selection,
+                             rule);
+  };
+  core::Routing routing = routed(tape, chosen);
+  if (replay && pass.own_choice && !tape.is_replay()) {
+    Tape off(Tape::Mode::Off);
+    pass.own_choice(layer, routing.selection, routed(off, nullptr).selection);
+  }
   if (pass.routing && !replay) pass.routing->record(name, batch.global_index, routing.selection);
 
   const auto layers = static_cast<double>(num_moe_layers);

@@ -79,6 +79,9 @@ struct Pass {
   std::function<Var(Tape& tape, Block block, std::int64_t layer, const Var& update)> match_update = {};
   /// Called with what each MoE layer's router reads, [T,C] (not in a replay), or this rank's share of it.
   std::function<void(std::int64_t layer, const Tensor& x)> routed = {};
+  /// Called where a router's choice is replayed, with that and the one that it would have made itself, [T,K] int32 of
+  /// the batch's tokens (not in a replay of a recomputed block).
+  std::function<void(std::int64_t layer, const Tensor& replayed, const Tensor& own)> own_choice = {};
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a
   /// replay): of this rank's share of the tokens, where a tensor group divides them.
   std::function<void(std::int64_t layer, const Tensor& counts)> load = {};

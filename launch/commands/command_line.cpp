@@ -397,6 +397,46 @@ void CommandLine::tokenize(std::function<int(const TokenizeOptions&)> run) {
   });
 }
 
+void CommandLine::verify(std::function<int(const VerifyOptions&)> run) {
+  CLI::App& app =
+      command("verify", "Hold a run's numbers under parallel layouts against those of one rank",
+              "limbeck verify examples/tiny_moe.textproto\n"
+              "  limbeck verify CONFIG.textproto --layouts tp2ep2,dp2+batch.micro_batches=3 --precision float64\n"
+              "  mpirun --bind-to none -n 8 limbeck verify CONFIG.textproto --layouts auto --json\n"
+              "Exit code 1: a layout differs by more than the tolerance (docs/parallelism.md).");
+  const auto options = bind<VerifyOptions>(app, std::move(run));
+  app.add_option("CONFIG", options->configs,
+                 "Config in text format (examples/), or run directory; each is laid over those before it")
+      ->required()
+      ->type_name("");
+  add_config_options(app, options->sets);
+  app.add_option("--layouts", options->layouts, "LAYOUT or LAYOUT+A.B=VALUE..., by commas; auto: a set that covers all")
+      ->type_size(1)
+      ->allow_extra_args(false)
+      ->delimiter(',')
+      ->type_name("LIST")
+      ->capture_default_str();
+  app.add_option("--ranks", options->ranks,
+                 "Ranks that are threads; otherwise as many as a layout names, or 4; under mpirun its ranks")
+      ->transform(number<int>(between(1, 256)))
+      ->type_name("N");
+  app.add_option("--steps", options->steps, "Optimizer steps that are compared")
+      ->transform(number<std::int64_t>(between(1, 1000)))
+      ->capture_default_str();
+  app.add_option("--tolerance", options->tolerance, "Largest relative difference; else 1e-5, in float64 1e-11")
+      ->transform(number<double>(at_least(0)))
+      ->type_name("X");
+  app.add_option_function<std::string>(
+         "--precision", [options](const std::string& name) { options->is_float64 = name == "float64"; },
+         "What is computed in, whatever the config says")
+      ->check(CLI::IsMember({"float32", "float64"}))
+      ->default_str("float32");
+  app.add_option("--threads", options->threads, "Of a rank, instead of train.threads; 0: its share of the cores")
+      ->transform(number<std::int64_t>(between(0, 4096)))
+      ->type_name("N");
+  app.add_flag("--json", options->json, "Print one JSON object");
+}
+
 void CommandLine::report(std::function<int(const ReportOptions&)> run) {
   CLI::App& app = command("report", "Write the curves and figures of runs as one web page that needs no network",
                           "limbeck report runs/distill_smollm2\n"

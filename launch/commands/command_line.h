@@ -128,6 +128,18 @@ struct TokenizeOptions : CommonOptions {
   std::vector<std::string> special = {"<|endoftext|>"};  // its special tokens; the first ends documents
 };
 
+struct VerifyOptions : CommonOptions {
+  std::vector<std::filesystem::path> configs;  // as TrainOptions has them
+  std::vector<std::string> sets;
+  std::vector<std::string> layouts = {"auto"};  // as parse_layout_item takes them; "auto" alone: a covering set
+  std::optional<int> ranks;                     // that are threads; else what a layout names
+  std::int64_t steps = 3;
+  std::optional<double> tolerance;  // else usual_tolerance
+  bool is_float64 = false;
+  std::optional<std::int64_t> threads;  // instead of train.threads
+  bool json = false;                    // one object instead of a table
+};
+
 struct ReportOptions : CommonOptions {
   std::vector<std::filesystem::path> runs;
   std::optional<std::filesystem::path> out;  // instead of report.html in the run's directory, or comparison.html here
@@ -160,6 +172,7 @@ class CommandLine {
   void convert(std::function<int(const ConvertOptions&)> run);
   void inspect(std::function<int(const InspectOptions&)> run);
   void tokenize(std::function<int(const TokenizeOptions&)> run);
+  void verify(std::function<int(const VerifyOptions&)> run);
   void report(std::function<int(const ReportOptions&)> run);
   void compare(std::function<int(const CompareOptions&)> run);
 

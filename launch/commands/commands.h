@@ -14,6 +14,7 @@ int run_generate(const GenerateOptions& options);
 int run_convert(const ConvertOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_tokenize(const TokenizeOptions& options);
+int run_verify(const VerifyOptions& options);
 int run_report(const ReportOptions& options);
 int run_compare(const CompareOptions& options);
 

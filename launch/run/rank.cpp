@@ -103,6 +103,16 @@ void say_way(const Rank& rank, const World& world) {
         ->warn("tensors go from GPU to GPU by way of the host's memory, which is slower, for {}", why);
 }
 
+/// Where no rank is the teacher's alone.
+void on_only_side(const World& world, const RunConfig& config, const char* axis, const std::function<void(Rank&)>& f) {
+  Rank rank =
+      rank_of(world, config, layout_of(config.parallel.layout, axis, world->size()), config.parallel.sequence_parallel);
+  say_way(rank, world);
+  f(rank);
+}
+
+}  // namespace
+
 void with_world(const RunConfig& config, const std::string& command, const std::function<void(const World&)>& f) {
   parallel::MpiWorld world({.deadline = std::chrono::milliseconds(std::llround(config.parallel.deadline_s * 1000)),
                             .warn = [](const std::string& line) { make_log(0)->warn("{}", line); }});
@@ -117,35 +127,31 @@ void with_world(const RunConfig& config, const std::string& command, const std::
   }
 }
 
-}  // namespace
-
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const char* axis) {
-  with_world(config, command, [&](const World& world) {
-    Rank rank = rank_of(world, config, layout_of(config.parallel.layout, axis, world->size()),
-                        config.parallel.sequence_parallel);
-    say_way(rank, world);
-    f(rank);
-  });
+  with_world(config, command, [&](const World& world) { on_only_side(world, config, axis, f); });
 }
 
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const std::function<void(Rank&, const TeacherRanks&)>& serve) {
+  with_world(config, command, [&](const World& world) { in_world(world, config, f, serve); });
+}
+
+void in_world(const World& world, const RunConfig& config, const std::function<void(Rank&)>& f,
+              const std::function<void(Rank&, const TeacherRanks&)>& serve) {
   const ParallelConfig& c = config.parallel;
-  if (c.teacher_ranks == 0) return in_world(config, command, f);
-  with_world(config, command, [&](const World& world) {
-    const auto num_teachers = static_cast<int>(c.teacher_ranks);
-    const std::string student = layout_of(c.layout, "dp", std::max(world->size() - num_teachers, 1)),
-                      teacher = layout_of(c.teacher_layout, "dp", num_teachers);
-    TeacherRanks ranks(world, num_teachers, parallel::parse_layout(student), parallel::parse_layout(teacher));
-    Rank rank = rank_of(ranks.side(), config, ranks.is_teacher() ? teacher : student,
-                        c.sequence_parallel && !ranks.is_teacher());
-    say_way(rank, world);
-    if (ranks.is_teacher()) return serve(rank, ranks);
-    rank.reach_teacher(ranks);
-    f(rank);
-    ranks.dismiss();
-  });
+  if (c.teacher_ranks == 0) return on_only_side(world, config, "dp", f);
+  const auto num_teachers = static_cast<int>(c.teacher_ranks);
+  const std::string student = layout_of(c.layout, "dp", std::max(world->size() - num_teachers, 1)),
+                    teacher = layout_of(c.teacher_layout, "dp", num_teachers);
+  TeacherRanks ranks(world, num_teachers, parallel::parse_layout(student), parallel::parse_layout(teacher));
+  Rank rank =
+      rank_of(ranks.side(), config, ranks.is_teacher() ? teacher : student, c.sequence_parallel && !ranks.is_teacher());
+  say_way(rank, world);
+  if (ranks.is_teacher()) return serve(rank, ranks);
+  rank.reach_teacher(ranks);
+  f(rank);
+  ranks.dismiss();
 }
 
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine) {

@@ -66,16 +66,23 @@ class Rank {
   std::string why_by_way_of_the_host_;
 };
 
-/// Runs f on this process's rank of the world that the launcher started (a world of one without it), cut as the config
-/// says, or along `axis` where it names no layout. Throws where the ranks' programs, configs or `command` (the options
-/// that are none of the config's: "steps: 20\n", a line each) differ. The other ranks hear what f throws, in its own
-/// words; it is thrown on.
+/// Runs f with the world that the launcher started (a world of one without it). Throws where the ranks' programs,
+/// configs or `command` (the options that are none of the config's: "steps: 20\n", a line each) differ. The other ranks
+/// hear what f throws, in its own words; it is thrown on.
+void with_world(const RunConfig& config, const std::string& command,
+                const std::function<void(const std::shared_ptr<parallel::WorldComm>&)>& f);
+
+/// The same on a rank of that world, which is cut as the config says, or along `axis` where it names no layout.
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const char* axis = "dp");
 
 /// The same where the teacher may have ranks of its own: f runs on the student's, `serve` on those, until f is done.
 void in_world(const RunConfig& config, const std::string& command, const std::function<void(Rank&)>& f,
               const std::function<void(Rank&, const TeacherRanks&)>& serve);
+
+/// The same in a world that is there, such as one of threads, with nothing compared. Collective over `world`.
+void in_world(const std::shared_ptr<parallel::WorldComm>& world, const RunConfig& config,
+              const std::function<void(Rank&)>& f, const std::function<void(Rank&, const TeacherRanks&)>& serve);
 
 /// Collective: a string of every rank, in rank order, on every rank.
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);

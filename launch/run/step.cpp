@@ -236,6 +236,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
       nn::Pass teaching = models.teacher->pass(batch);
       taught.watch(teaching, options);
       if (models.streamed != nullptr) models.streamed->watch(teaching);
+      if (options.watch.pass) options.watch.pass(teaching, *models.teacher);
       taught.hidden = models.teacher->forward(off, teaching).hidden.value;
       if (options.control.kind == Control::ShuffledPositions)
         taught.hidden = half_turned(taught.hidden, batch.offsets_on_host);
@@ -300,6 +301,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
         return core::match_routing(on, routed.probabilities, theirs.probabilities, batch.targets, theirs.weights,
                                    share_of(*options.routers, std::nullopt));
       };
+    if (options.watch.pass) options.watch.pass(pass, models.student);
     const nn::Transformer::Output out = models.student.forward(tape, pass);
     // Of the model, or of a depth, whose tokens are so many further on.
     const auto loss_of = [&](const Var& hidden, const Tensor& targets, std::int64_t further, double weight) {
@@ -381,6 +383,7 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
     tape.run_weight_parts();
   }
   sync.finish();
+  if (options.watch.gradients) options.watch.gradients();
 
   sums.rows(0, kernels::num_loss_totals).copy_from(losses[0].totals());
   sums.rows(preference_sums, kernels::num_preference_columns).copy_from(of_preferences);

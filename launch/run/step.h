@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -68,6 +69,14 @@ struct RouterMatch {
   std::int64_t num_matched() const { return std::ssize(layers) - std::ranges::count(layers, -1); }
 };
 
+/// What is seen of a step while it runs, for whoever compares steps. All of it may be empty.
+struct StepWatch {
+  /// Called with each pass over a micro-batch as it is about to run, and its model: the student or the teacher.
+  std::function<void(nn::Pass& pass, const nn::Transformer& model)> pass = {};
+  /// Called once the gradients are reduced, before anything reads them; it may change them, on all ranks alike.
+  std::function<void()> gradients = {};
+};
+
 struct StepOptions {
   std::int64_t micro_batches = 1;
   nn::RouterTraining router = {};
@@ -86,6 +95,7 @@ struct StepOptions {
   UpdateMatches updates = {};
   std::optional<RouterMatch> routers = {};
   TeacherControl control = {};
+  StepWatch watch = {};
 };
 
 /// Sums and means over all ranks and micro-batches.

@@ -16,37 +16,14 @@
 #include "launch/console/progress.h"
 #include "launch/run/best_evaluation.h"
 #include "launch/run/checkpointing.h"
-#include "launch/run/hidden_projectors.h"
 #include "launch/run/metrics.h"
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
-#include "launch/run/run_objective.h"
-#include "launch/run/sampled_text.h"
+#include "launch/run/run_steps.h"
 #include "launch/run/session.h"
 #include "launch/run/throughput.h"
-#include "launch/run/training_step.h"
-#include "optim/groups.h"
-#include "optim/optimizer.h"
-#include "optim/schedule.h"
-#include "parallel/axes/gradient_sync.h"
-#include "parallel/axes/shared_values.h"
 
 namespace limbeck::launch {
-
-struct StepReport {
-  StepResult result;
-  StepTimes times;
-  std::int64_t step = 0;
-  std::int64_t num_tokens = 0;
-  std::int64_t tokens_seen = 0;
-  double rate = 0;
-  double gradient_norm = 0;                 // before clipping
-  std::optional<SampledText> sampled = {};  // what a model said in place of the text
-  double sample_seconds = 0;
-  double seconds = 0;
-  double tokens_per_s = 0;
-  double mfu = 0;
-};
 
 class Trainer {
  public:
@@ -54,7 +31,7 @@ class Trainer {
   Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluations& evaluations);
 
   /// Collective: behind the start of the student's weights, where nothing is continued.
-  void begin();
+  void begin() { steps_.begin(); }
   /// Collective: continues from the newest good checkpoint of the run directory; false where there is none.
   bool resume();
   /// Collective: steps until `last_step` has been done, or train.keep_best's figure has not got better for so long as
@@ -63,7 +40,7 @@ class Trainer {
   /// The gradients of the last step go to this file as well.
   void dump_gradients_to(std::filesystem::path file) { dump_ = std::move(file); }
 
-  std::int64_t steps_done() const { return steps_done_; }
+  std::int64_t steps_done() const { return steps_.steps_done(); }
   /// Values of the parameters that are trained, of all ranks.
   std::int64_t num_trained() const;
   Throughput throughput() const;
@@ -79,9 +56,6 @@ class Trainer {
 
  private:
   StepReport step(bool dump);
-  /// What the student is held to beside the teacher's distributions; `kept` as hidden_match has it.
-  void find_matches(std::span<const std::int64_t> kept);
-  void prefetch(const StepText& samples);
   nlohmann::ordered_json to_json(const StepReport& report) const;
   std::vector<Figure> to_figures(const StepReport& report) const;
   /// The steps that a log tells more of: the first, and every train.log_every_steps.
@@ -94,27 +68,12 @@ class Trainer {
   /// Collective. Where it fails because the run directory was renamed or removed meanwhile, it saves in the one that
   /// `make_whole` makes on the first rank; false: nothing was missing.
   void save(const std::function<bool()>& make_whole);
-  /// The student's weights are those to begin with: what is dealt of them is, from here on.
-  void deal_values();
-  core::StateDict state();
 
   Session& session_;
   RunDirectory& directory_;
   Log log_;
   RunEvaluations& evaluations_;
-  RunObjective objective_;
-  HiddenProjectors projectors_;
-  std::vector<optim::Trained> trained_;
-  core::ParameterList parameters_;  // those that are trained
-  parallel::GradientSync sync_;
-  parallel::SharedValues values_;
-  std::vector<optim::Fragment> fragments_;  // what this rank steps on, of each
-  optim::Optimizer optimizer_;
-  optim::Schedule schedule_;
-  TrainingStep training_step_;
-  std::optional<HiddenMatch> hidden_;
-  UpdateMatches updates_;
-  std::optional<RouterMatch> routers_;
+  RunSteps steps_;
   std::optional<std::filesystem::path> dump_;
   std::filesystem::path last_checkpoint_;
   std::vector<std::filesystem::path> damaged_;  // found on resuming; the next save removes them
@@ -122,7 +81,6 @@ class Trainer {
   double peak_flops_ = 0;                // of all ranks
   std::optional<Measurement> measured_;  // after this step, if all was due
   std::optional<BestEvaluation> best_;
-  std::int64_t steps_done_ = 0;
   std::int64_t tokens_seen_ = 0;
   bool has_warned_ = false;        // of experts that starve: once while it trains
   double seconds_before_ = 0;      // of training, before this process: known to the first rank

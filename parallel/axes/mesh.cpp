@@ -19,13 +19,6 @@ using core::fail_usage;
 
 namespace {
 
-using NamedSize = std::pair<std::string_view, int Layout::*>;
-constexpr std::array<NamedSize, 6> axes{{{"dp", &Layout::dp},
-                                         {"cp", &Layout::cp},
-                                         {"tp", &Layout::tp},
-                                         {"pp", &Layout::pp},
-                                         {"ep", &Layout::ep},
-                                         {"etp", &Layout::etp}}};
 constexpr int most_ranks = 1 << 20;
 
 /// An axis that is not named has one rank.
@@ -46,7 +39,7 @@ bool fits(const Layout& layout, int num_ranks) {
 /// The layouts that fit and differ from this one in the size of one axis, by as little as possible: "dp2ep2, tp2".
 std::string nearest(const Layout& layout, int num_ranks) {
   std::vector<std::pair<int, std::string>> found;
-  for (const auto& [name, axis] : axes) {
+  for (const auto& [name, axis] : layout_axes) {
     if (layout.*axis == 0) continue;
     Layout other = layout;
     int best = 0;
@@ -58,7 +51,7 @@ std::string nearest(const Layout& layout, int num_ranks) {
     if (best == 0) continue;
     other.*axis = best;
     std::string text;
-    for (const auto& [part, of] : axes)
+    for (const auto& [part, of] : layout_axes)
       if (other.*of > 0) text += fmt::format("{}{}", part, other.*of);
     found.emplace_back(std::abs(best - layout.*axis), text);
   }
@@ -72,7 +65,7 @@ std::string nearest(const Layout& layout, int num_ranks) {
 
 int Layout::num_ranks() const {
   int product = 1;
-  for (const auto& [name, axis] : axes) product *= size_of(*this, axis);
+  for (const LayoutAxis& axis : layout_axes) product *= std::max(this->*axis.size, 1);
   return product;
 }
 
@@ -86,11 +79,11 @@ Layout parse_layout(std::string_view text) {
     const std::size_t start = at;
     while (at < text.size() && is_letter(text[at])) ++at;
     const std::string_view name = text.substr(start, at - start);
-    const auto found = std::find_if(axes.begin(), axes.end(), [&](const auto& a) { return a.first == name; });
-    if (found == axes.end())
+    const auto found = std::ranges::find(layout_axes, name, &LayoutAxis::name);
+    if (found == layout_axes.end())
       fail_usage("layout '{}': '{}' at position {} is no axis, expected dp, cp, tp, pp, ep or etp", text,
                  name.empty() ? text.substr(start, 1) : name, start + 1);
-    int& size = layout.*(found->second);
+    int& size = layout.*found->size;
     if (size > 0) fail_usage("layout '{}': axis {} at position {} is named twice", text, name, start + 1);
     const char* end = text.data() + text.size();
     const auto [stop, error] = std::from_chars(text.data() + at, end, size);
@@ -103,19 +96,23 @@ Layout parse_layout(std::string_view text) {
   return layout;
 }
 
-void check_world(const Layout& layout, int num_ranks) {
-  if (fits(layout, num_ranks)) return;
+std::string world_fault(const Layout& layout, int num_ranks) {
+  if (fits(layout, num_ranks)) return "";
   const std::string others = nearest(layout, num_ranks);
   if (layout.dp > 0)
-    fail_usage("layout '{}': the world has {} ranks, expected {}; {} ranks can be {}", layout.text, num_ranks,
-               layout.num_ranks(), num_ranks, others);
+    return fmt::format("layout '{}': the world has {} ranks, expected {}; {} ranks can be {}", layout.text, num_ranks,
+                       layout.num_ranks(), num_ranks, others);
   const bool of_attention = num_ranks % attention_ranks(layout) != 0;
-  fail_usage(
+  return fmt::format(
       "layout '{}': the world has {} ranks, expected a multiple of {}, for {} = {} does not divide it; {} ranks can be "
       "{}",
       layout.text, num_ranks, std::lcm(attention_ranks(layout), expert_ranks(layout)),
       of_attention ? "tp cp pp" : "ep etp pp", of_attention ? attention_ranks(layout) : expert_ranks(layout), num_ranks,
       others);
+}
+
+void check_world(const Layout& layout, int num_ranks) {
+  if (const std::string fault = world_fault(layout, num_ranks); !fault.empty()) fail_usage("{}", fault);
 }
 
 Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout)

@@ -9,6 +9,7 @@
 // the most: tp is the fastest axis of the first view, then cp, dp and pp; etp of the second, then ep, edp and pp.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -31,12 +32,23 @@ struct Layout {
   int num_ranks() const;
 };
 
+/// An axis that a layout may name, and where its size stands.
+struct LayoutAxis {
+  std::string_view name;
+  int Layout::*size;
+};
+inline constexpr std::array layout_axes{LayoutAxis{"dp", &Layout::dp}, LayoutAxis{"cp", &Layout::cp},
+                                        LayoutAxis{"tp", &Layout::tp}, LayoutAxis{"pp", &Layout::pp},
+                                        LayoutAxis{"ep", &Layout::ep}, LayoutAxis{"etp", &Layout::etp}};
+
 /// "dp2ep2", "tp4", "ep2tp2", in any order. Throws a UsageError that names the position and what was expected there.
 Layout parse_layout(std::string_view text);
 
-/// Throws a UsageError unless a world of `num_ranks` can have this layout: the product of its axes if it names dp, else
-/// a multiple of tp cp pp and of ep etp pp (which may fold over the same ranks: `tp2ep2` also runs on 2). The message
-/// says which division fails, and the nearest layouts that such a world can have.
+/// Why a world of `num_ranks` cannot have this layout, empty where it can: it has the product of the axes if dp is
+/// named, else a multiple of tp cp pp and of ep etp pp (which may fold over the same ranks: `tp2ep2` also runs on 2).
+/// It says which division fails, and the nearest layouts that such a world can have.
+std::string world_fault(const Layout& layout, int num_ranks);
+/// Throws that as a UsageError.
 void check_world(const Layout& layout, int num_ranks);
 
 /// A rank's place along an axis.

@@ -33,6 +33,7 @@ struct Recorded {
   ConvertOptions convert;
   InspectOptions inspect;
   TokenizeOptions tokenize;
+  VerifyOptions verify;
   ReportOptions report;
   CompareOptions compare;
   std::string ran;
@@ -56,6 +57,7 @@ Recorded parse(std::vector<const char*> arguments) {
   line.convert(keep(recorded.convert, "convert"));
   line.inspect(keep(recorded.inspect, "inspect"));
   line.tokenize(keep(recorded.tokenize, "tokenize"));
+  line.verify(keep(recorded.verify, "verify"));
   line.report(keep(recorded.report, "report"));
   line.compare(keep(recorded.compare, "compare"));
   arguments.insert(arguments.begin(), "limbeck");
@@ -158,6 +160,19 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(parse({"inspect", "f"}).inspect.file, "f");
   EXPECT_FALSE(parse({"inspect", "f"}).inspect.json);
   EXPECT_TRUE(parse({"inspect", "f", "--json"}).inspect.json);
+  const VerifyOptions verified =
+      parse({"verify", "c", "--layouts", "dp2,tp2+a.b=1", "--layouts", "ep2", "--ranks", "4", "--steps", "5",
+             "--tolerance", "1e-4", "--precision", "float64", "--set", "c.d=2", "--json"})
+          .verify;
+  EXPECT_THAT(verified.layouts, ::testing::ElementsAre("dp2", "tp2+a.b=1", "ep2"));
+  EXPECT_THAT(verified.sets, ::testing::ElementsAre("c.d=2"));
+  EXPECT_EQ(verified.ranks, 4);
+  EXPECT_EQ(verified.steps, 5);
+  EXPECT_EQ(verified.tolerance, 1e-4);
+  EXPECT_TRUE(verified.is_float64);
+  EXPECT_TRUE(verified.json);
+  EXPECT_THAT(parse({"verify", "c"}).verify.layouts, ::testing::ElementsAre("auto"));
+  EXPECT_FALSE(parse({"verify", "c", "--precision", "float32"}).verify.is_float64);
   const Recorded compared = parse({"compare", "a", "b", "--json"});
   EXPECT_THAT(compared.compare.runs, ::testing::ElementsAre("a", "b"));
   EXPECT_TRUE(compared.compare.json);
@@ -207,7 +222,7 @@ TEST(CommandLine, EveryCommandTakesQuietAndVerbose) {
 TEST(CommandLine, HelpHasAnExampleAndTheDefaults) {
   EXPECT_THAT(parse({"--help"}).text, AllOf(HasSubstr("distill"), HasSubstr("tokenize"), HasSubstr("Exit code")));
   for (const char* command :
-       {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "report", "compare"}) {
+       {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "verify", "report", "compare"}) {
     const auto r = parse({command, "--help"});
     EXPECT_THAT(r.text, AllOf(HasSubstr("Example"), HasSubstr(std::string("limbeck ") + command)));
     EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));  // steps differ from run to run
@@ -221,8 +236,8 @@ TEST(CommandLine, HelpFitsAScreen) {
   std::istringstream lines(all.substr(all.find("\nCommands:\n") + 11));
   for (std::string line; std::getline(lines, line) && !line.empty();)
     if (line[2] != ' ') commands.push_back(line.substr(2, line.find(' ', 2) - 2));
-  ASSERT_THAT(commands, ElementsAre("train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "report",
-                                    "compare"));
+  ASSERT_THAT(commands, ElementsAre("train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "verify",
+                                    "report", "compare"));
   commands.emplace_back();  // the program's own
   for (const std::string& command : commands) {
     const std::string help = command.empty() ? all : parse({command.c_str(), "--help"}).text;

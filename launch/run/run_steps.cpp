@@ -1,0 +1,316 @@
+#include "launch/run/run_steps.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "core/counted.h"
+#include "launch/run/clock.h"
+#include "launch/run/gradient_dump.h"
+#include "launch/run/quantised_weights.h"
+#include "launch/run/sharing.h"
+#include "launch/run/threads.h"
+
+namespace limbeck::launch {
+namespace {
+
+static_assert(static_cast<int>(ScheduleKind::WarmupStableDecay) ==
+              static_cast<int>(optim::Schedule::Kind::WarmupStableDecay));
+static_assert(static_cast<int>(ScheduleDecay::OneMinusSqrt) == static_cast<int>(optim::Schedule::Decay::OneMinusSqrt));
+
+optim::Schedule make_schedule(const RunConfig& config) {
+  optim::Schedule schedule;
+  schedule.kind = static_cast<optim::Schedule::Kind>(config.schedule.kind);
+  schedule.peak_rate = config.optimizer.rate;
+  schedule.warmup_steps = config.schedule.warmup_steps;
+  schedule.num_steps = config.train.steps;
+  schedule.final_fraction = config.schedule.final_rate_fraction;
+  schedule.decay_fraction = config.schedule.decay_fraction;
+  schedule.decay = static_cast<optim::Schedule::Decay>(config.schedule.decay);
+  schedule.check_valid();
+  return schedule;
+}
+
+constexpr std::int64_t least_eight_bit_elements = 4096;  // as bitsandbytes: the gain from smaller ones is nothing
+
+optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config) {
+  return {.uses_muon = config.kind == OptimizerKind::Muon,
+          .adamw = {.beta1 = config.beta1,
+                    .beta2 = config.beta2,
+                    .eps = config.eps,
+                    .weight_decay = config.weight_decay,
+                    .eight_bit_from = config.eight_bit_state ? least_eight_bit_elements : 0},
+          .muon = {.momentum = config.momentum, .weight_decay = config.weight_decay},
+          .adamw_rate_factor = config.adamw_rate_factor};
+}
+
+std::vector<optim::Group> groups_of(const OptimizerConfig& config) {
+  std::vector<optim::Group> groups;
+  for (const OptimizerGroupConfig& g : config.groups)
+    groups.push_back({.pattern = g.pattern,
+                      .rate_factor = g.rate_factor,
+                      .weight_decay = g.weight_decay,
+                      .frozen = g.frozen,
+                      .adamw = g.adamw});
+  return groups;
+}
+
+/// What each group does to how much of the model.
+void say_groups(const core::ParameterList& parameters, const OptimizerConfig& config, const Log& log) {
+  const std::vector<optim::GroupCount> counts = optim::count_groups(parameters, groups_of(config));
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const OptimizerGroupConfig& group = config.groups[i];
+    std::vector<std::string> what;
+    if (group.frozen) what.emplace_back("frozen");
+    if (!group.frozen && group.rate_factor != 1) what.push_back(fmt::format("rate times {}", group.rate_factor));
+    if (!group.frozen && group.weight_decay) what.push_back(fmt::format("weight decay {}", *group.weight_decay));
+    if (!group.frozen && group.adamw) what.emplace_back("by AdamW");
+    log->info("group {}: {}, {}: {}", group.pattern, core::counted(counts[i].num_tensors, "tensor"),
+              core::counted(counts[i].num_elements, "parameter"),
+              what.empty() ? "as all" : fmt::format("{}", fmt::join(what, ", ")));
+  }
+}
+
+std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }
+
+nn::RouterTraining router_training(const RunConfig& config, std::int64_t step) {
+  return {.balance = config.moe_loss.balance_weight,
+          .z = config.moe_loss.z_weight,
+          .balance_scope = config.moe_loss.balance_scope,
+          .capacity_factor = config.routing.capacity_factor,
+          .jitter = config.routing.jitter,
+          .seed = config.train.seed,
+          .step = static_cast<std::uint64_t>(step)};
+}
+
+double preference_beta(const ObjectiveConfig& config) { return config.preference ? config.preference->beta : 0; }
+
+/// Parameters that have gone from one optimizer to another by optimizer.groups have no state there.
+void load_optimizer(optim::Optimizer& optimizer, const core::StateReader& reader, const std::string& where,
+                    const std::vector<std::string>& changed) {
+  try {
+    optimizer.load(reader);
+  } catch (const core::Error& error) {
+    if (std::find(changed.begin(), changed.end(), "optimizer") == changed.end()) throw;
+    core::fail("{}: its run had another optimizer, whose state this one cannot take: {}", where, error.what());
+  }
+}
+
+/// All that there is to train, frozen or not: the student's, and those beside it.
+core::ParameterList parameters_of(const Session& session, HiddenProjectors& projectors) {
+  core::ParameterList all = session.student->parameters();
+  const auto append = [&](const core::ParameterList& more) { all.insert(all.end(), more.begin(), more.end()); };
+  if (session.adapters) append(session.adapters->parameters());
+  append(projectors.parameters());
+  return all;
+}
+
+/// What is trained of that; the frozen parameters give up their slots, and what is to be quantised is rounded.
+std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& projectors) {
+  std::vector<optim::Trained> trained =
+      optim::apply_groups(parameters_of(session, projectors), groups_of(session.config.optimizer));
+  if (const QuantisedWeights weights = session.config.precision.quantised_weights; weights != QuantisedWeights::None)
+    quantise_in_passes(*session.student, weights, threads_of_rank(session.config.train.threads));
+  return trained;
+}
+
+/// How much of the model the adapters are.
+void say_adapters(const Session& session, const Log& log) {
+  if (!session.adapters) return;
+  std::int64_t values = 0, all = 0;
+  for (const core::Parameter* p : session.adapters->parameters()) values += p->global_shape.numel();
+  for (const core::Parameter* p : session.student->parameters()) all += p->global_shape.numel();
+  log->info("adapters of rank {}: {} beside {} matrices, whose model of {} stays as it is",
+            session.adapters->options().rank, core::counted(values, "parameter"),
+            session.adapters->parameters().size() / 2, core::counted(all, "parameter"));
+}
+
+/// The one that runs beside the student in the steps; null: none does.
+const nn::Transformer* running_teacher(const Session& session) {
+  if (session.runs_elsewhere()) return nullptr;
+  return session.untrained_teacher ? session.untrained_teacher.get() : session.teacher.get();
+}
+
+}  // namespace
+
+bool compares_tokens(const Session& session) { return session.distils() && !session.bridge; }
+
+RunSteps::RunSteps(Session& session, const Log& log)
+    : session_(session),
+      objective_(session.config, compares_tokens(session),
+                 session.cached_teacher && !session.cached_teacher->is_whole()),
+      projectors_(session),
+      trained_(trained_of(session, projectors_)),
+      parameters_(optim::parameters_of(trained_)),
+      sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
+            bucket_bytes(session.config.parallel), sharding_of(session.config.parallel)),
+      values_(parameters_, sync_.groups(), bucket_bytes(session.config.parallel)),
+      fragments_(optim::fragments_of(dealt(trained_, sync_.groups(), values_))),
+      optimizer_(dealt(trained_, sync_.groups(), values_), optimizer_settings(session.config.optimizer),
+                 [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
+      schedule_(make_schedule(session.config)),
+      training_step_(session.rank,
+                     {*session.student, running_teacher(session), objective_.get(),
+                      session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(), session.others.get(),
+                      session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
+                     sync_, optimizer_, values_, fragments_,
+                     {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
+  find_matches({});  // what does not fit is said before anything is made
+  say_adapters(session, log);
+  say_groups(all_parameters(), session.config.optimizer, log);
+  log->debug("gradients are reduced in {} of about {} MiB", core::counted(sync_.statistics().num_buckets, "bucket"),
+             session.config.parallel.bucket_mib);
+}
+
+void RunSteps::find_matches(std::span<const std::int64_t> kept) {
+  if (!session_.teacher_config) return;
+  const ObjectiveConfig& objective = session_.config.objective;
+  const nn::ModelConfig &student = session_.student->config(), &teacher = *session_.teacher_config;
+  hidden_ = hidden_match(objective.hidden_states, student, teacher, kept);
+  if (hidden_) hidden_->projectors = projectors_.by_layer();
+  if (hidden_ && session_.remote_teacher) {
+    std::set<std::int64_t> layers(hidden_->layers.begin(), hidden_->layers.end());
+    layers.erase(-1);
+    session_.remote_teacher->want_layers({layers.begin(), layers.end()});
+  }
+  const bool is_cut_later = session_.config.student_init && kept.empty();
+  if (hidden_ && session_.cached_teacher && !(is_cut_later && objective.hidden_states.layers.empty()))
+    check_kept(*hidden_, session_.cached_teacher->cache().contents().hidden_layers, session_.config.teacher->cache);
+  updates_ = update_matches(objective, student, teacher, kept);
+  // Which of the teacher's layers have experts beside the student's is known when it is cut.
+  if (!is_cut_later || !objective.routers.layers.empty())
+    routers_ = router_match(objective.routers, student, teacher, kept);
+}
+
+void RunSteps::deal_values() {
+  values_.begin();
+  session_.student->set_layer_weights(values_.layers());
+}
+
+void RunSteps::begin() {
+  deal_values();
+  optimizer_.begin_training();
+  values_.gather();
+}
+
+const core::Tensor& RunSteps::values_here(const core::Parameter& parameter) const {
+  const core::Tensor& share = values_.share(parameter);
+  return share.defined() ? share : parameter.value;
+}
+
+core::StateDict RunSteps::weights() {
+  core::StateDict weights;
+  for (const core::Parameter* p : all_parameters()) weights[p->name] = p->entry(p->value);
+  for (const optim::Fragment& f : fragments_)
+    if (f.sharers.value.defined()) weights[f.parameter->name] = f.entry(f.value());
+  return weights;
+}
+
+core::StateDict RunSteps::gradients() const {
+  core::StateDict gradients;
+  for (const optim::Fragment& f : fragments_) gradients[f.parameter->name] = f.entry(f.gradient().reshape(f.shape()));
+  return gradients;
+}
+
+core::StateDict RunSteps::state() {
+  core::StateDict state;
+  if (session_.base.path.empty()) state = session_.student->state_dict();
+  for (const optim::Fragment& f : fragments_)
+    if (f.sharers.value.defined()) state[f.parameter->name] = f.entry(f.value());
+  if (session_.adapters) state.merge(session_.adapters->state_dict());
+  state.merge(projectors_.state_dict());
+  state.merge(optimizer_.state_dict());
+  return state;
+}
+
+core::ParameterList RunSteps::all_parameters() { return parameters_of(session_, projectors_); }
+
+void RunSteps::load(const core::StateReader& reader, std::int64_t step, const std::string& where,
+                    const std::vector<std::string>& changed) {
+  deal_values();
+  while_others_hear(session_.rank, [&] {
+    projectors_.load(reader);
+    load_optimizer(optimizer_, reader, where, changed);
+  });
+  values_.gather();  // of what the optimizer has rounded
+  steps_done_ = step;
+  optimizer_.set_num_steps(step);
+}
+
+/// What this step asks of the cache or of other ranks, unless it is on its way, and what the next one will.
+void RunSteps::prefetch(const StepText& samples) {
+  const RunConfig& config = session_.config;
+  const auto batches = [&](const StepText& text) {
+    return batches_of(session_.rank, text, config.batch.micro_batches);
+  };
+  const auto fetch = [&](bool is_under_way, const auto& begin) {
+    if (!is_under_way) begin(batches(samples));
+    if (steps_done_ + 1 < config.train.steps && !is_sampled_step(config, steps_done_ + 2))
+      begin(batches(session_.step_text((steps_done_ + 1) * config.batch.sequences_per_step)));
+  };
+  // Of whole distributions a step reads its own, chunk by chunk.
+  if (CachedTeacher* cached = session_.cached_teacher.get(); cached != nullptr && !cached->is_whole())
+    fetch(cached->has_prefetched(), [&](auto all) { cached->prefetch(std::move(all)); });
+  if (RemoteTeacher* remote = session_.remote_teacher.get())
+    fetch(remote->has_asked(), [&](const auto& all) { remote->ask(all); });
+}
+
+StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, const StepWatch& watch) {
+  StepReport report;
+  const RunConfig& config = session_.config;
+  const std::int64_t position = steps_done_ * config.batch.sequences_per_step;
+  session_.rank.world().note_step(steps_done_ + 1);
+  report.step = steps_done_ + 1;
+  StepText samples = session_.step_text(position);
+  if (is_sampled_step(config, report.step)) {
+    auto since = Clock::now();
+    report.sampled = sample_text(session_, samples, report.step);
+    samples = StepText(report.sampled->samples);
+    report.sample_seconds = lap(since);
+  }
+  const optim::DistillationOptions options = distillation_options(config, report.step, report.sampled.has_value());
+  std::optional<GradientDump> gradients;
+  if (dump)
+    gradients.emplace(session_.rank, *dump, session_.student->config(), config, options,
+                      session_.tokenizer->vocabulary_size(), samples.fetch(0, samples.num_sequences), all_parameters(),
+                      fragments_);
+  report.rate = schedule_.rate(report.step);
+  if (session_.runs_elsewhere()) prefetch(samples);
+  objective_.begin_step(report.step, report.sampled.has_value());
+  const TeacherControl control{config.objective.control, config.objective.smoothing};
+  const TrainingStep::Done done = training_step_.run(samples,
+                                                     {.micro_batches = config.batch.micro_batches,
+                                                      .router = router_training(config, steps_done_),
+                                                      .recompute = config.train.recompute,
+                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size(),
+                                                      .predict_weight = config.objective.predict_weight,
+                                                      .temperature = options.temperature,
+                                                      .bridge = config.objective.bridge,
+                                                      .preference_beta = preference_beta(config.objective),
+                                                      .bridge_ce_weight = options.ce_weight,
+                                                      .reward = config.objective.reward,
+                                                      .hidden = hidden_,
+                                                      .updates = updates_,
+                                                      .routers = routers_,
+                                                      .control = control,
+                                                      .watch = watch},
+                                                     report.rate);
+  if (gradients) gradients->write(done.result, fragments_);
+  done.check(report.step);
+  if (session_.student->config().moe.selection_bias && !session_.adapters)
+    session_.student->move_selection_biases(done.result.expert_load, config.routing.bias_rate);
+  report.result = done.result;
+  report.times = done.times;
+  report.gradient_norm = done.norm.norm;
+
+  ++steps_done_;
+  report.num_tokens = samples.num_tokens;
+  report.seconds =
+      report.sample_seconds + report.times.text + report.times.passes + report.times.norm + report.times.optimizer;
+  return report;
+}
+
+}  // namespace limbeck::launch

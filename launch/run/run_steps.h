@@ -1,0 +1,111 @@
+// The optimizer steps of a run, as its config says them: objective, what is trained, gradient buckets, optimizer,
+// schedule. What a run keeps of them is the trainer's (trainer.h); verification.h takes the same steps under other
+// layouts.
+//
+//     RunSteps steps(session, log);
+//     session.start_student();
+//     steps.find_matches(session.start.layers);
+//     steps.begin();
+//     while (steps.steps_done() < last) use(steps.step());
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "launch/console/log.h"
+#include "launch/run/hidden_projectors.h"
+#include "launch/run/run_objective.h"
+#include "launch/run/sampled_text.h"
+#include "launch/run/session.h"
+#include "launch/run/training_step.h"
+#include "optim/groups.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+#include "parallel/axes/gradient_sync.h"
+#include "parallel/axes/shared_values.h"
+
+namespace limbeck::launch {
+
+struct StepReport {
+  StepResult result;
+  StepTimes times;
+  std::int64_t step = 0;
+  std::int64_t num_tokens = 0;
+  std::int64_t tokens_seen = 0;
+  double rate = 0;
+  double gradient_norm = 0;                 // before clipping
+  std::optional<SampledText> sampled = {};  // what a model said in place of the text
+  double sample_seconds = 0;
+  double seconds = 0;
+  double tokens_per_s = 0;
+  double mfu = 0;
+};
+
+class RunSteps {
+ public:
+  /// Collective. The student needs no weights yet.
+  RunSteps(Session& session, const Log& log);
+
+  /// What the student is held to beside the teacher's distributions; `kept` as hidden_match has it.
+  void find_matches(std::span<const std::int64_t> kept);
+  /// Collective: behind the start of the student's weights, where nothing is continued.
+  void begin();
+
+  /// Collective: the next step. `dump`: its gradients go to this file as well. What is of all steps, or of the machine,
+  /// is not in the report.
+  StepReport step(const std::optional<std::filesystem::path>& dump = std::nullopt, const StepWatch& watch = {});
+
+  /// Of a recorded step, as TrainingStep has it.
+  void forget_recording() { training_step_.forget_recording(); }
+
+  /// What a checkpoint holds; valid while this is.
+  core::StateDict state();
+  /// Collective: goes on from the state behind `step`, the student's weights apart, which have been read. `where` is
+  /// the checkpoint, `changed` the sections of the config that its run had otherwise. Throws where the optimizer cannot
+  /// take its state.
+  void load(const core::StateReader& reader, std::int64_t step, const std::string& where,
+            const std::vector<std::string>& changed);
+
+  std::int64_t steps_done() const { return steps_done_; }
+  /// All that there is to train, frozen or not: the student's, and those beside it.
+  core::ParameterList all_parameters();
+  /// What this rank has of the weights, of all that there is to train, and of the gradients; its shares, where they are
+  /// dealt. The tensors are those that are trained on, not copies.
+  core::StateDict weights();
+  core::StateDict gradients() const;
+  /// What this rank has of a parameter's values at any time: its share, where they are dealt.
+  const core::Tensor& values_here(const core::Parameter& parameter) const;
+  const std::optional<HiddenMatch>& hidden() const { return hidden_; }
+  const UpdateMatches& updates() const { return updates_; }
+  const std::optional<RouterMatch>& routers() const { return routers_; }
+
+ private:
+  void prefetch(const StepText& samples);
+  /// The student's weights are those to begin with: what is dealt of them is, from here on.
+  void deal_values();
+
+  Session& session_;
+  RunObjective objective_;
+  HiddenProjectors projectors_;
+  std::vector<optim::Trained> trained_;
+  core::ParameterList parameters_;  // those that are trained
+  parallel::GradientSync sync_;
+  parallel::SharedValues values_;
+  std::vector<optim::Fragment> fragments_;  // what this rank steps on, of each
+  optim::Optimizer optimizer_;
+  optim::Schedule schedule_;
+  TrainingStep training_step_;
+  std::optional<HiddenMatch> hidden_;
+  UpdateMatches updates_;
+  std::optional<RouterMatch> routers_;
+  std::int64_t steps_done_ = 0;
+};
+
+/// Whether the student learns from what a teacher says of each of its tokens.
+bool compares_tokens(const Session& session);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,109 @@
+#include "launch/run/verified_layouts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "parallel/axes/mesh.h"
+
+namespace limbeck::launch {
+
+using parallel::Layout;
+using parallel::LayoutAxis;
+
+LayoutItem parse_layout_item(const std::string& text) {
+  LayoutItem item{.text = text, .layout = text.substr(0, text.find('+'))};
+  parallel::parse_layout(item.layout);
+  for (std::size_t at = item.layout.size(); at < text.size();) {
+    // "+=" appends to a list.
+    std::size_t end = text.find('+', at + 1);
+    while (end != std::string::npos && text.compare(end, 2, "+=") == 0) end = text.find('+', end + 1);
+    item.sets.push_back(text.substr(at + 1, end - at - 1));
+    at = std::min(end, text.size());
+  }
+  return item;
+}
+
+std::vector<std::string> settings_of(std::vector<std::string> sets, const LayoutItem& item) {
+  sets.push_back("parallel.layout=" + item.layout);
+  sets.insert(sets.end(), item.sets.begin(), item.sets.end());
+  return sets;
+}
+
+int ranks_of(const RunConfig& config) {
+  return parallel::parse_layout(config.parallel.layout).num_ranks() + static_cast<int>(config.parallel.teacher_ranks);
+}
+
+namespace {
+
+int smallest_factor(int n) {
+  for (int factor = 2; factor * factor <= n; ++factor)
+    if (n % factor == 0) return factor;
+  return n;
+}
+
+/// What a world and a model can have.
+class Candidates {
+ public:
+  Candidates(int num_ranks, const nn::ModelConfig& model) : num_ranks_(num_ranks), model_(model) {}
+
+  /// Whether the axis is of use to the model.
+  bool has(const LayoutAxis& axis) const {
+    if (axis.name == "pp") return false;  // is not built yet
+    return (axis.name != "ep" && axis.name != "etp") || model_.moe.num_experts > 0;
+  }
+  bool fits(const Layout& layout) const {
+    return parallel::world_fault(layout, num_ranks_).empty() && model_.moe.num_experts % std::max(layout.ep, 1) == 0;
+  }
+  /// The axis at its largest; empty where it does not go above one.
+  std::string alone(const LayoutAxis& axis) const {
+    for (int size = num_ranks_; size > 1; --size)
+      if (const Layout layout = parallel::parse_layout(fmt::format("{}{}", axis.name, size)); fits(layout))
+        return layout.text;
+    return "";
+  }
+
+ private:
+  int num_ranks_;
+  const nn::ModelConfig& model_;
+};
+
+}  // namespace
+
+std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config, const nn::ModelConfig& model) {
+  const int ranks = std::max(1, num_ranks - static_cast<int>(config.parallel.teacher_ranks)),
+            size = smallest_factor(ranks);
+  const Candidates can(ranks, model);
+  std::vector<std::string> layouts;
+  const auto add = [&](const std::string& layout) {
+    if (!layout.empty() && std::ranges::find(layouts, layout) == layouts.end()) layouts.push_back(layout);
+  };
+  std::string all;
+  for (const LayoutAxis& axis : parallel::layout_axes) {
+    if (!can.has(axis)) continue;
+    add(can.alone(axis));
+    if (axis.name != "dp" && ranks > 1) all += fmt::format("{}{}", axis.name, size);
+  }
+  const auto add_if_fits = [&](const std::string& layout) {
+    if (!layout.empty() && can.fits(parallel::parse_layout(layout))) add(layout);
+  };
+  for (const LayoutAxis& a : parallel::layout_axes)
+    for (const LayoutAxis& b : parallel::layout_axes)
+      if (&a < &b && a.name != "dp" && can.has(a) && can.has(b) && ranks > 1)
+        add_if_fits(fmt::format("{0}{2}{1}{2}", a.name, b.name, size));
+  add_if_fits(all);
+  if (layouts.empty()) layouts.emplace_back("dp1");
+
+  std::vector<LayoutItem> items;
+  for (const std::string& layout : layouts) items.push_back(parse_layout_item(layout));
+  for (const std::string& layout : layouts)
+    if (parallel::parse_layout(layout).tp > 1 && !config.parallel.sequence_parallel)
+      items.push_back(parse_layout_item(layout + "+parallel.sequence_parallel=true"));
+  if (config.moe_loss.balance_scope != nn::BalanceScope::GlobalBatch)
+    items.push_back(parse_layout_item(layouts.front() + "+batch.micro_batches=3"));
+  if (!config.train.recompute) items.push_back(parse_layout_item(layouts.back() + "+train.recompute=true"));
+  return items;
+}
+
+}  // namespace limbeck::launch

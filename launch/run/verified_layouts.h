@@ -1,0 +1,35 @@
+// The layouts that `limbeck verify` compares: as they are written, and a set that covers what there is.
+//
+//     const LayoutItem item = parse_layout_item("tp2ep2+parallel.sequence_parallel=true");
+//     config = load_given_config(files, settings_of(sets, item));
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "launch/config/config.h"
+
+namespace limbeck::launch {
+
+/// A layout, and fields that are set beside it.
+struct LayoutItem {
+  std::string text;                    // as it was written
+  std::string layout;                  // as parallel.layout
+  std::vector<std::string> sets = {};  // as --set
+};
+
+/// "tp2+A.B=VALUE+C.D=VALUE": a layout of parallel/axes/mesh.h, and fields. Throws a UsageError of the layout.
+LayoutItem parse_layout_item(const std::string& text);
+
+/// `sets`, and behind them those of the item and its layout.
+std::vector<std::string> settings_of(std::vector<std::string> sets, const LayoutItem& item);
+
+/// Ranks that a config with an item's settings takes where nothing else says how many: the product of the axes that its
+/// layout names, and the teacher's own.
+int ranks_of(const RunConfig& config);
+
+/// Layouts of `num_ranks` ranks of `config` (some of which may be the teacher's) that have every axis alone, every two
+/// together, and all; and beside them what else divides a step: sequence parallelism, micro-batches, recompute.
+std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config, const nn::ModelConfig& model);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,212 @@
+#include "launch/run/verification.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+#include <limits>
+
+#include "launch/run/run_config.h"
+#include "launch/run/verified_layouts.h"
+#include "tests/support/run_limbeck.h"
+#include "tests/support/thread_ranks.h"
+
+namespace limbeck {
+namespace {
+
+using core::DType;
+using core::Tensor;
+
+/// Six heads in three groups, sequences and experts that nothing divides evenly, routing by few.
+constexpr std::array odd = {"model.num_heads=6",         "model.num_kv_heads=3",       "model.head_width=8",
+                            "model.mlp_width=45",        "model.moe.dense_layers=[0]", "data.sequence_length=47",
+                            "batch.sequences_per_step=5"};
+
+class VerificationTest : public ::testing::Test {
+ protected:
+  VerificationTest() : folder_("verification"), log_(launch::make_log(1)) {}
+
+  launch::RunConfig config(DType precision, const std::string& item = "dp1",
+                           std::span<const char* const> more = {}) const {
+    std::vector<std::string> sets = {"data.text=" + (folder_.path() / "text").string(),
+                                     "data.cache_dir=" + (folder_.path() / "tokens").string(), "train.device=CPU"};
+    sets.insert(sets.end(), more.begin(), more.end());
+    return launch::exact(launch::load_given_config({folder_.path() / "tiny.textproto"},
+                                                   launch::settings_of(sets, launch::parse_layout_item(item))),
+                         precision);
+  }
+  launch::LayoutDifferences differences(const launch::VerifiedSteps& reference, const launch::RunConfig& config) const {
+    launch::LayoutDifferences result;
+    testing::run_ranks(launch::ranks_of(config), [&](testing::RankWorld& world) {
+      const auto found = launch::differences_from(reference, world.comm, config, log_);
+      if (world.rank == 0) result = *found;
+    });
+    return result;
+  }
+
+  testing::RunFolder folder_;
+  launch::Log log_;
+};
+
+TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat64) {
+  const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(DType::F64, "dp1", odd), 3, log_);
+  EXPECT_FALSE(reference.replays);
+  for (const char* item : {"dp3", "tp2ep2+parallel.sequence_parallel=true", "ep2etp2+batch.micro_batches=2"}) {
+    const launch::LayoutDifferences found = differences(reference, config(DType::F64, item, odd));
+    EXPECT_TRUE(found.within(1e-11)) << item << ' ' << found.loss << ' ' << found.gradient.difference << ' '
+                                     << found.gradient.parameter << ' ' << found.weight.difference;
+    EXPECT_FALSE(found.first_layer(1e-11)) << item;
+    EXPECT_EQ(found.hidden.size(), 2U);
+  }
+}
+
+TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat32UnderItsRouting) {
+  const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(DType::F32, "dp1", odd), 3, log_);
+  EXPECT_TRUE(reference.replays);
+  for (const char* item : {"dp2+train.recompute=true", "tp3", "tp2etp2"}) {
+    const launch::LayoutDifferences found = differences(reference, config(DType::F32, item, odd));
+    EXPECT_TRUE(found.within(1e-5)) << item << ' ' << found.loss << ' ' << found.gradient.difference << ' '
+                                    << found.gradient.parameter << ' ' << found.weight.difference;
+  }
+}
+
+/// What is kept of one rank is what it gave: its own steps differ by nothing.
+TEST_F(VerificationTest, OneRankIsItself) {
+  const launch::RunConfig one = config(DType::F32);
+  const launch::VerifiedSteps reference = launch::steps_on_one_rank(one, 2, log_);
+  ASSERT_EQ(reference.steps.size(), 2U);
+  EXPECT_EQ(reference.num_tokens, 4 * 48);
+  EXPECT_NE(reference.steps[0].loss, reference.steps[1].loss);
+  const launch::LayoutDifferences found = differences(reference, one);
+  EXPECT_TRUE(found.within(0));
+  EXPECT_EQ(found.gradient.parameter, "");
+  EXPECT_EQ(found.num_flips, 0);
+}
+
+TEST_F(VerificationTest, AChangedNumberIsNamedWhereItIs) {
+  const launch::RunConfig two = config(DType::F64, "tp2");
+  launch::VerifiedSteps reference = launch::steps_on_one_rank(two, 2, log_);
+  const auto change = [](Tensor& x) {
+    x = x.clone();
+    x.mutable_host<double>()[x.numel() - 1] += 1e-3;
+  };
+  launch::VerifiedSteps other = reference;
+  change(other.steps[1].gradients.at("layers.1.attention.q.weight"));
+  launch::LayoutDifferences found = differences(other, two);
+  EXPECT_FALSE(found.within(1e-11));
+  EXPECT_EQ(found.gradient.parameter, "layers.1.attention.q.weight");
+  EXPECT_EQ(found.gradient.step, 2);
+  EXPECT_LE(found.loss, 1e-11);
+
+  other = reference;
+  change(other.end.at("layers.0.moe.experts.down"));
+  found = differences(other, two);
+  EXPECT_EQ(found.weight.parameter, "layers.0.moe.experts.down");
+  EXPECT_EQ(found.weight.step, 2);
+  EXPECT_LE(found.gradient.difference, 1e-11);
+
+  other = reference;
+  change(other.start.at("layers.1.moe.router.weight"));
+  found = differences(other, two);
+  EXPECT_EQ(found.first_layer(1e-11), 1);
+  EXPECT_LE(found.hidden[0], 1e-11);
+
+  other = reference;
+  other.steps[0].gradients.at("norm.weight") = Tensor::zeros(core::Memory::cpu(1), DType::F64, {33});
+  EXPECT_THROW(differences(other, two), core::Error);
+}
+
+/// As if a rank more had been needed to hold all experts.
+TEST_F(VerificationTest, APartOfNoRankIsInfinitelyFar) {
+  const launch::RunConfig one = config(DType::F64);
+  launch::VerifiedSteps reference = launch::steps_on_one_rank(one, 1, log_);
+  reference.end["layers.7.moe.experts.up"] = Tensor::zeros(core::Memory::cpu(1), DType::F64, {4, 24, 32});
+  reference.start["layers.7.moe.experts.up"] = reference.end["layers.7.moe.experts.up"];
+  const launch::LayoutDifferences found = differences(reference, one);
+  EXPECT_TRUE(std::isinf(found.weight.difference));
+  EXPECT_EQ(found.weight.parameter, "layers.7.moe.experts.up");
+}
+
+TEST_F(VerificationTest, ANumberThatIsNotFiniteIsAnError) {
+  const launch::RunConfig one = config(DType::F64);
+  launch::VerifiedSteps reference = launch::steps_on_one_rank(one, 1, log_);
+  Tensor& gradient = reference.steps[0].gradients.at("head.weight");
+  gradient = gradient.clone();
+  gradient.mutable_host<double>()[0] = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THROW(differences(reference, one), core::Error);  // which the update would have taken
+}
+
+TEST_F(VerificationTest, FlipsAreListed) {
+  const launch::RunConfig two = config(DType::F32, "tp2");
+  launch::VerifiedSteps reference = launch::steps_on_one_rank(two, 1, log_);
+  // Another choice in the reference's place, as if a near-tie had flipped: of token 7 in the second layer.
+  const auto memory = core::Memory::cpu(1);
+  std::vector<std::int64_t> tokens;
+  for (std::int64_t t = 0; t < reference.num_tokens; ++t) tokens.push_back(t);
+  const Tensor index = Tensor::from<std::int64_t>(memory, {reference.num_tokens}, tokens);
+  nn::RoutingLog changed;
+  std::string own, other;
+  for (const char* layer : {"layers.0.moe", "layers.1.moe"}) {
+    std::vector<std::int32_t> chosen = core::host_values<std::int32_t>(*reference.steps[0].routing.find(layer, index));
+    if (std::string(layer) == "layers.1.moe") {
+      const auto text = [&] {
+        return fmt::format("{},{}", std::min(chosen[14], chosen[15]), std::max(chosen[14], chosen[15]));
+      };
+      own = text();
+      chosen[14] = chosen[15] == 0 || chosen[14] == 0 ? (chosen[15] == 3 || chosen[14] == 3 ? 1 : 3) : 0;
+      if (chosen[14] == chosen[15]) chosen[14] = 2;
+      other = text();
+    }
+    changed.record(layer, index, Tensor::from<std::int32_t>(memory, {reference.num_tokens, 2}, chosen));
+  }
+  reference.steps[0].routing = changed;
+  const launch::LayoutDifferences found = differences(reference, two);
+  ASSERT_EQ(found.num_flips, 1);
+  EXPECT_EQ(found.flips, (std::vector<launch::Flip>{{1, 1, 7, other, own}}));
+}
+
+TEST(VerifiedLayouts, AnItemIsALayoutAndFields) {
+  const launch::LayoutItem item = launch::parse_layout_item("tp2ep2+batch.micro_batches=3+data.text+=more");
+  EXPECT_EQ(item.layout, "tp2ep2");
+  EXPECT_EQ(item.sets, (std::vector<std::string>{"batch.micro_batches=3", "data.text+=more"}));
+  EXPECT_EQ(launch::settings_of({"a.b=1"}, item),
+            (std::vector<std::string>{"a.b=1", "parallel.layout=tp2ep2", "batch.micro_batches=3", "data.text+=more"}));
+  EXPECT_TRUE(launch::parse_layout_item("dp4").sets.empty());
+  for (const char* wrong : {"", "+a.b=1", "xp2", "dp2,tp2"})
+    EXPECT_THROW(launch::parse_layout_item(wrong), core::UsageError) << wrong;
+}
+
+std::vector<std::string> covering(int ranks, std::int64_t experts, const launch::RunConfig& config = {}) {
+  nn::ModelConfig model;
+  model.moe.num_experts = experts;
+  std::vector<std::string> items;
+  for (const launch::LayoutItem& item : launch::covering_layouts(ranks, config, model)) items.push_back(item.text);
+  return items;
+}
+
+TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
+  const std::vector<std::string> four = covering(4, 4);
+  EXPECT_THAT(four, ::testing::IsSupersetOf({"dp4", "tp4", "ep4", "etp4", "tp2ep2", "tp2etp2", "ep2etp2", "tp2ep2etp2",
+                                             "tp4+parallel.sequence_parallel=true",
+                                             "tp2ep2+parallel.sequence_parallel=true", "dp4+batch.micro_batches=3"}));
+  EXPECT_EQ(std::ranges::count_if(four, [](const std::string& i) { return i.ends_with("train.recompute=true"); }), 1);
+  EXPECT_THAT(covering(4, 6), ::testing::AllOf(::testing::Contains("ep2"), ::testing::Not(::testing::Contains("ep4"))));
+  EXPECT_THAT(covering(2, 0), ::testing::UnorderedElementsAre("dp2", "tp2", "tp2+parallel.sequence_parallel=true",
+                                                              "dp2+batch.micro_batches=3", "tp2+train.recompute=true"));
+  EXPECT_THAT(covering(1, 4),
+              ::testing::UnorderedElementsAre("dp1", "dp1+batch.micro_batches=3", "dp1+train.recompute=true"));
+  EXPECT_THAT(covering(3, 9), ::testing::Contains("tp3ep3"));
+  launch::RunConfig with_teacher_ranks;
+  with_teacher_ranks.parallel.teacher_ranks = 2;
+  EXPECT_THAT(covering(4, 0, with_teacher_ranks), ::testing::Contains("tp2"));
+}
+
+TEST(VerifiedLayouts, RanksAreTheProductOfTheAxesAndTheTeachers) {
+  launch::RunConfig config;
+  config.parallel.layout = "tp2ep2";
+  EXPECT_EQ(launch::ranks_of(config), 4);
+  config.parallel.teacher_ranks = 2;
+  EXPECT_EQ(launch::ranks_of(config), 6);
+}
+
+}  // namespace
+}  // namespace limbeck

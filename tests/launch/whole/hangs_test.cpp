@@ -1,0 +1,85 @@
+// A rank that does not come ends the job, within half a minute and with a line that says who and where; work that takes
+// long is no hang.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include "tests/support/places.h"
+#include "tests/support/run_limbeck.h"
+
+namespace limbeck {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::Outcome;
+using testing::RunFolder;
+
+/// Trains on two ranks, the second of which may have variables of its own, and once run/ has three lines of metrics
+/// does `then`, in which $(cat pid.1) is the second rank's process. The last line says how long that took to the end.
+Outcome train_and(const RunFolder& folder, const std::string& options, const std::string& then,
+                  const std::string& of_second = "") {
+  const std::string program = testing::program().string();
+  std::string command = folder.command("", 2);  // "cd FOLDER && ... mpirun ... -n 2 limbeck "
+  command.resize(command.rfind(program));
+  folder.write("rank.sh", fmt::format("echo $$ >pid.$OMPI_COMM_WORLD_RANK\n"
+                                      "[ $OMPI_COMM_WORLD_RANK = 0 ] || export IS_SECOND=1 {}\n"
+                                      "exec {} train tiny.textproto --out run --quiet {}\n",
+                                      of_second, program, options));
+  return testing::run_shell(
+      fmt::format("{}sh rank.sh & p=$!; for i in $(seq 3000); do "
+                  "[ $(cat run/metrics.jsonl 2>/dev/null | wc -l) -ge 3 ] && break; sleep 0.02; done; "
+                  "since=$(date +%s); {}; wait $p; code=$?; echo it took $(($(date +%s) - since)) s; exit $code",
+                  command, then));
+}
+
+const std::string endless =
+    "--set train.steps=1000000 --set train.checkpoint_every_steps=0 --set parallel.deadline_s=3";
+
+std::string preloaded() {
+  return fmt::format("LD_PRELOAD={}",
+                     (testing::program().parent_path().parent_path() / "tests/slow_calls.so").string());
+}
+
+/// That it failed within half a minute, and what its error says.
+std::string error_of(const Outcome& outcome) {
+  EXPECT_NE(outcome.code, 0) << outcome.output;
+  const auto took = outcome.lines_with("it took ");
+  EXPECT_EQ(took.size(), 1U) << outcome.output;
+  if (!took.empty()) EXPECT_LT(std::stoi(took[0].substr(8)), 30) << outcome.output;
+  const auto errors = outcome.lines_with("limbeck: error");
+  EXPECT_LE(errors.size(), 1U) << outcome.output;
+  return errors.empty() ? "" : errors[0];
+}
+
+TEST(Hangs, ARankThatDiesEndsTheJob) {
+  const RunFolder folder("hang_killed");
+  error_of(train_and(folder, endless, "kill -KILL $(cat pid.1)"));  // mpirun says it
+}
+
+TEST(Hangs, ARankThatIsStoppedIsNamed) {
+  const RunFolder folder("hang_stopped");
+  EXPECT_THAT(error_of(train_and(folder, endless, "kill -STOP $(cat pid.1)")),
+              AllOf(HasSubstr("no end after 3 s (parallel.deadline_s); rank 1 has not come and does not answer: last "
+                              "heard of at step "),
+                    HasSubstr(" in group ")));
+}
+
+TEST(Hangs, ARankThatSleepsIsNamed) {
+  const RunFolder folder("hang_sleeps");
+  EXPECT_THAT(
+      error_of(train_and(folder, endless, "touch asleep", preloaded() + " SLEEP_AT=/proc/self/status SLEEP_IF=asleep")),
+      AllOf(HasSubstr("no end after 3 s (parallel.deadline_s); rank 1 has not come: it is at step "),
+            HasSubstr("its last operation was ")));
+}
+
+TEST(Hangs, ASlowDiskIsNone) {
+  const RunFolder folder("slow_disk");
+  const Outcome outcome =
+      train_and(folder, "--set train.steps=4 --set train.checkpoint_every_steps=2 --set parallel.deadline_s=0.7",
+                "true", preloaded() + " SLOW_FSYNC_MS=1200");
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_EQ(folder.metrics("run").size(), 4U);
+}
+
+}  // namespace
+}  // namespace limbeck

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Holds layouts of up to 16 ranks, which are threads, against one rank, by `limbeck verify`: models of every kind, sizes and
+# sequences that do not divide, experts without tokens, a teacher beside the student and on ranks of its own; in float32 under the
+# reference's routing to 1e-5, and in float64 with free routing to 1e-11. Prints the tables that fail, and at last how many layouts
+# passed.
+#
+#     tests/verify_matrix.sh build/release           # all: half an hour on two cores
+#     tests/verify_matrix.sh build/release moe       # models whose names begin so
+set -euo pipefail
+
+limbeck=$(cd "${1:?a build folder}" && pwd)/bin/limbeck
+wanted=${2-}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
+export OMP_NUM_THREADS=1
+
+mkdir text
+for document in 1 2 3 4 5 6 7 8; do
+  for word in $(seq 400); do
+    printf '%s ' "$((word * (word + document) % 97))"
+  done >text/$document.txt
+done
+
+# Nothing of it divides by two.
+cat >model.textproto <<'END'
+model {
+  width: 36 num_layers: 3 num_heads: 6 num_kv_heads: 3 head_width: 8 mlp_width: 45 max_positions: 128
+}
+data { text: "text" tokenizer: "bytes" sequence_length: 31 held_out_fraction: 0.2 }
+optimizer { rate: 3e-3 }
+batch { sequences_per_step: 7 }
+train { steps: 8 eval_tokens: 64 threads: 1 }
+END
+
+passed=0 failed=0
+
+# of NAME "SETTING..." LAYOUT...: each in float32, and in float64.
+of() {
+  local name=$1 settings=() setting layouts precision table code
+  [[ $name == "$wanted"* ]] || return 0
+  for setting in $2; do settings+=(--set "$setting"); done
+  shift 2
+  layouts=$(IFS=, && echo "$*")
+  for precision in float32 float64; do
+    code=0
+    table=$("$limbeck" verify model.textproto "${settings[@]}" --layouts "$layouts" --precision $precision --quiet) || code=$?
+    if [[ $code == 0 ]]; then
+      passed=$((passed + $#))
+    else
+      failed=$((failed + 1))
+      printf '%s\n' "== $name, $precision: code $code" "$table"
+    fi
+  done
+  echo "== $name: $# layouts after $SECONDS s"
+}
+
+divided=parallel.sequence_parallel=true
+experts="model.moe.num_experts=8 model.moe.expert_width=18"
+
+of dense "" dp2 dp5 dp16 tp2 tp3 tp7 dp2tp2 dp5tp3 dp4tp4 tp3+$divided dp2tp2+$divided dp3+batch.micro_batches=3 \
+  tp2+train.recompute=true tp3+$divided+train.recompute=true+batch.micro_batches=2 dp2+parallel.bucket_mib=0.001
+of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep4 dp2ep4 ep2etp2 etp3 tp2ep2etp2 \
+  tp4ep4 dp8ep2 tp2ep2+$divided tp3+$divided+train.recompute=true ep4+batch.micro_batches=3
+# More experts than tokens of a rank: most have none.
+of idle "model.moe.num_experts=64 model.moe.experts_per_token=1 model.moe.expert_width=6 batch.sequences_per_step=2 data.sequence_length=5" \
+  dp2 ep4 ep16 tp2ep2 ep2etp2 dp4+$divided
+of shared "$experts model.moe.shared_width=15 model.moe.shared_gate=true routing.capacity_factor=1.2 routing.jitter=0.05" \
+  dp2 ep2 tp2ep2 tp3+$divided tp2etp2 dp2ep2+batch.micro_batches=2
+of sigmoid "$experts model.moe.scores=SIGMOID model.moe.selection_bias=true model.moe.num_groups=4 model.moe.groups_per_token=2 model.moe.group_score=BEST_TWO" \
+  dp2 ep4 tp2ep2 tp2ep2+$divided
+of balance "$experts moe_loss.balance_scope=GLOBAL_BATCH" dp3 ep2 tp2ep2 tp2+$divided
+of latent "$experts model.latent.rank=12 model.latent.query_rank=10 model.latent.rope_width=4 model.latent.value_width=6 model.num_kv_heads=6" \
+  dp2 tp2 tp4 tp2ep2 tp3+$divided
+of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 model.head_norm=EACH_HEAD model.attention_sinks=true" \
+  dp3 tp2 tp5 tp2+$divided
+of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
+  dp2 tp2 tp3+$divided
+of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided
+of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided
+
+if [[ teacher == "$wanted"* ]]; then
+  "$limbeck" train model.textproto --set model.moe.num_experts=4 --set model.moe.expert_width=20 --steps 2 --out teacher --quiet >/dev/null
+fi
+elsewhere=parallel.teacher_ranks
+of teacher "$experts teacher.source=teacher objective.hidden_states.weight=0.5 objective.temperature=1.5" \
+  dp2 tp2ep2 tp3+$divided ep4 tp2+precision.sharded_teacher=true \
+  dp2+$elsewhere=1 tp2+$elsewhere=2+parallel.teacher_layout=tp2 tp2ep2+$elsewhere=3 dp3+$elsewhere=2+batch.micro_batches=2
+
+echo "$passed layouts passed, $failed tables have one that did not"
+[[ $failed == 0 && $passed -gt 0 ]]
