@@ -212,12 +212,19 @@ RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirec
     facts.teacher = {.total = teacher.total, .active = teacher.active, .trainable = 0};
   }
   const std::int64_t ranks = session.rank.num_processes();
-  const std::string& layout = session.config.parallel.layout;
+  const ParallelConfig& parallel = session.config.parallel;
+  const auto layout_of = [](const std::string& layout, std::int64_t size) {
+    return layout.empty() ? fmt::format("dp{}", size) : layout;
+  };
   facts.starts.push_back({.step = trainer.steps_done(),
                           .time = wall_time(),
                           .command = options.command_line,
                           .ranks = ranks,
-                          .layout = layout.empty() ? fmt::format("dp{}", session.rank.world().size()) : layout,
+                          .layout = layout_of(parallel.layout, session.rank.world().size()),
+                          .teacher_ranks = parallel.teacher_ranks,
+                          .teacher_layout = parallel.teacher_ranks > 0
+                                                ? layout_of(parallel.teacher_layout, parallel.teacher_ranks)
+                                                : std::string(),
                           .threads = threads_of_rank(session.config.train.threads),
                           .host = host_name(),
                           .processor = processor(),

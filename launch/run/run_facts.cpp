@@ -34,6 +34,8 @@ RunStarted started(const JsonAt& in) {
           .command = text("command"),
           .ranks = in.at("ranks").whole(),
           .layout = text("layout"),
+          .teacher_ranks = in.get("teacher_ranks").is_null() ? 0 : in.at("teacher_ranks").whole(),
+          .teacher_layout = text("teacher_layout"),
           .threads = in.at("threads_per_rank").whole(),
           .host = text("host"),
           .processor = text("processor"),
@@ -48,17 +50,17 @@ nlohmann::ordered_json to_json(const RunFacts& facts) {
   if (facts.model) json["parameters"] = to_json(*facts.model);
   if (facts.teacher) json["teacher_parameters"] = to_json(*facts.teacher);
   json["starts"] = nlohmann::ordered_json::array();
-  for (const RunStarted& s : facts.starts)
-    json["starts"].push_back({{"step", s.step},
-                              {"time", s.time},
-                              {"command", s.command},
-                              {"ranks", s.ranks},
-                              {"layout", s.layout},
-                              {"threads_per_rank", s.threads},
-                              {"host", s.host},
-                              {"processor", s.processor},
-                              {"kernels", s.kernels},
-                              {"limbeck", s.version}});
+  for (const RunStarted& s : facts.starts) {
+    nlohmann::ordered_json start = {
+        {"step", s.step}, {"time", s.time}, {"command", s.command}, {"ranks", s.ranks}, {"layout", s.layout}};
+    if (s.teacher_ranks > 0) start.update({{"teacher_ranks", s.teacher_ranks}, {"teacher_layout", s.teacher_layout}});
+    start.update({{"threads_per_rank", s.threads},
+                  {"host", s.host},
+                  {"processor", s.processor},
+                  {"kernels", s.kernels},
+                  {"limbeck", s.version}});
+    json["starts"].push_back(std::move(start));
+  }
   return json;
 }
 

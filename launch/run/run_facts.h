@@ -26,10 +26,12 @@ struct RunStarted {
   std::int64_t step = 0;  // done before
   double time = 0;        // seconds since 1970
   std::string command = {};
-  std::int64_t ranks = 1;
+  std::int64_t ranks = 1;  // all of them
   std::string layout = {};
-  std::int64_t threads = 1;  // of a rank
-  std::string host = {};     // of the first rank, as the next two
+  std::int64_t teacher_ranks = 0;   // of those the ones that have the teacher alone
+  std::string teacher_layout = {};  // theirs
+  std::int64_t threads = 1;         // of a rank
+  std::string host = {};            // of the first rank, as the next two
   std::string processor = {};
   std::string kernels = {};  // the level they are built for
   std::string version = {};  // of Limbeck

@@ -48,8 +48,8 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
   if (is_quantised) {
     std::int64_t bytes = 0;
     for (const core::Parameter* p : teacher.model->parameters()) bytes += p->value.bytes();
-    log->info("the teacher is quantised as {}: {:.2f} MiB a rank", name_of(precision.quantised_teacher).name,
-              static_cast<double>(bytes) / (1 << 20));
+    log->info("the teacher, {}, is quantised as {}: {:.2f} MiB a rank", source.path.string(),
+              name_of(precision.quantised_teacher).name, static_cast<double>(bytes) / (1 << 20));
   }
   if (!precision.mapped_teacher) return teacher;
   auto layers = std::make_unique<MappedLayers>(*teacher.model);

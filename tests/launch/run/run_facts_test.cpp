@@ -20,6 +20,8 @@ RunFacts some_facts() {
                       .command = "limbeck train a.textproto --resume --out 'a b'",
                       .ranks = 1,
                       .layout = "dp1",
+                      .teacher_ranks = 2,
+                      .teacher_layout = "tp2",
                       .threads = 4,
                       .host = "node7",
                       .processor = "a processor",
@@ -40,6 +42,10 @@ TEST(RunFacts, AreWhatWasWritten) {
   EXPECT_EQ(last.time, 1.6e9);
   EXPECT_EQ(last.command, "limbeck train a.textproto --resume --out 'a b'");
   EXPECT_EQ(last.layout, "dp1");
+  EXPECT_EQ(last.teacher_ranks, 2);
+  EXPECT_EQ(last.teacher_layout, "tp2");
+  EXPECT_EQ(facts.starts[0].teacher_ranks, 0);
+  EXPECT_FALSE(to_json(some_facts())["starts"][0].contains("teacher_ranks"));
   EXPECT_EQ(last.threads, 4);
   EXPECT_EQ(last.host + last.processor + last.kernels + last.version, "node7a processorx86-64-v30.1.0");
 }

@@ -441,7 +441,7 @@ train { steps: 2 eval_tokens: 192 threads: 1 }
           "precision.quantised_teacher=" +
               dtype + " --out quantised" + run + layout,
           ranks);
-      EXPECT_THAT(said, HasSubstr("the teacher is quantised as " + dtype + ": 0."));
+      EXPECT_THAT(said, AllOf(HasSubstr("the teacher, trained/"), HasSubstr(", is quantised as " + dtype + ": 0.")));
       for (const std::size_t step : {0U, 1U})
         for (const char* field : {"loss", "kl", "teacher_ce", "grad_norm"})
           EXPECT_EQ(folder.metrics("quantised" + run).at(step).at(field),

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <filesystem>
+#include <tuple>
 
 #include "tests/support/written_out_run.h"
 
@@ -69,6 +70,11 @@ TEST(TeacherRankRuns, AreThoseOfATeacherBesideTheStudent) {
     expect_same(c.name);
   }
   EXPECT_THAT(folder.read("own/metrics.jsonl"), HasSubstr("\"teacher_wait_s\":"));
+  for (const auto& [run, ranks, layout] : {std::tuple("own", 1, "dp1"), {"experts", 2, "tp2"}}) {
+    const json start = json::parse(folder.read(std::string(run) + "/start.json"))["starts"][0];
+    EXPECT_EQ(start["teacher_ranks"], ranks) << run;
+    EXPECT_EQ(start["teacher_layout"], layout) << run;
+  }
   // With a baseline, ended early and gone on with.
   folder.succeed("distill job.textproto --out parts --steps 2 --set parallel.teacher_ranks=1", 2);
   folder.succeed("distill job.textproto --out parts --resume --baseline --set parallel.teacher_ranks=1", 2);
