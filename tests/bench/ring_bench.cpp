@@ -89,15 +89,12 @@ double seconds_of(std::int64_t tokens, int ranks, DType dtype) {
 
 int main(int argc, char** argv) {
   const std::int64_t tokens = argc > 1 ? std::atoll(argv[1]) : 16384;
-  const int most = argc > 2 ? std::atoi(argv[2]) : 4;
+  const int ranks = argc > 2 ? std::atoi(argv[2]) : 4;
   for (const DType dtype : {DType::F32, DType::BF16}) {
-    const double alone = seconds_of(tokens, 1, dtype);
-    fmt::print("{} tokens, {}: {:.3f} s of one rank\n", tokens, core::name_of(dtype), alone);
-    for (int ranks = 2; ranks <= most; ranks *= 2) {
-      const double each = seconds_of(tokens, ranks, dtype);
-      fmt::print("  {} ranks: {:.3f} s of the slowest, {:.3f} of one rank's divided by {}\n", ranks, each,
-                 each * ranks / alone, ranks);
-      std::fflush(stdout);
-    }
+    const double alone = seconds_of(tokens, 1, dtype), each = seconds_of(tokens, ranks, dtype);
+    fmt::print(
+        "{} tokens, {}: {:.3f} s of one rank, {:.3f} s of the slowest of {}: {:.3f} of one rank's divided by {}\n",
+        tokens, core::name_of(dtype), alone, each, ranks, each * ranks / alone, ranks);
+    std::fflush(stdout);
   }
 }
