@@ -73,6 +73,7 @@ class RunSteps {
   std::int64_t steps_done() const { return steps_done_; }
   /// All that there is to train, frozen or not: the student's, and those beside it.
   core::ParameterList all_parameters();
+  const core::ParameterList& trained() const { return parameters_; }
   /// What this rank has of the weights, of all that there is to train, and of the gradients; its shares, where they are
   /// dealt. The tensors are those that are trained on, not copies.
   core::StateDict weights();
