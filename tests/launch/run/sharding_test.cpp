@@ -237,8 +237,8 @@ TEST(ShardedMemory, IsThatOfTheFormulas) {
               0.02 * mb(16 * all));
   // Beside it at any time: activations, alike; a bucket or two, a layer or two and what of them travels.
   const std::int64_t activations = plain.peak - plain.kept, layer = 4 * plain.layers / 8, bucket = 4 * (320 * 512) * 2;
-  EXPECT_LE(two.peak - two.kept, activations + 4 * bucket);
-  EXPECT_LE(three.peak - three.kept, activations + 4 * bucket + 5 * layer);
+  EXPECT_LE(two.peak - two.kept, activations + 3 * bucket);
+  EXPECT_LE(three.peak - three.kept, activations + 3 * bucket + 4 * layer);
 }
 
 Settings float64(Settings s) {
