@@ -415,7 +415,7 @@ void CommandLine::verify(std::function<int(const VerifyOptions&)> run) {
       ->allow_extra_args(false)
       ->delimiter(',')
       ->type_name("LIST")
-      ->capture_default_str();
+      ->default_str("auto");
   app.add_option("--ranks", options->ranks,
                  "Ranks that are threads; otherwise as many as a layout names, or 4; under mpirun its ranks")
       ->transform(number<int>(between(1, 256)))

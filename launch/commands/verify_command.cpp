@@ -143,6 +143,7 @@ int run_verify(const VerifyOptions& options) {
       passes = gather_strings(*world, found.passes() ? "yes" : "no").front();  // a teacher's ranks know nothing
       if (world->rank() > 0) return;
       write_result(options.json ? data::indented(verification_json(found)) : verification_text(found));
+      flush_results();  // before another rank's exit code ends the job
     } catch (const Stopped&) {
       core::fail("verify: stopped by a signal");
     }
