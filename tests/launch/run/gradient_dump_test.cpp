@@ -21,7 +21,7 @@ data::Hdf5File dump_with_kl(const std::filesystem::path& file, double kl, bool h
                                  .documents = {0, 0}};
   const optim::DistillationOptions objective{
       .ce_weight = 0.4, .temperature = 1.5, .divergence = kernels::Divergence::SkewKl, .mix = 0.2};
-  GradientDump dump(rank, file, {}, config, objective, /*valid_vocabulary=*/3, samples, {});
+  GradientDump dump(rank, file, {}, config, objective, /*valid_vocabulary=*/3, samples, {}, {});
   StepResult result;
   result.head.tokens = 1;
   result.head.kl = kl;
