@@ -46,7 +46,9 @@ std::string error_of(const Outcome& outcome) {
   EXPECT_NE(outcome.code, 0) << outcome.output;
   const auto took = outcome.lines_with("it took ");
   EXPECT_EQ(took.size(), 1U) << outcome.output;
-  for (const std::string& line : took) EXPECT_LT(std::stoi(line.substr(8)), 30) << outcome.output;
+  for (const std::string& line : took) {
+    EXPECT_LT(std::stoi(line.substr(8)), 30) << outcome.output;
+  }
   const auto errors = outcome.lines_with("limbeck: error");
   EXPECT_LE(errors.size(), 1U) << outcome.output;
   return errors.empty() ? "" : errors[0];
