@@ -81,7 +81,6 @@ TYPED_TEST(CudaSortedRows, GradientsAndDistancesAreThoseOfTheCpu) {
       for (std::size_t i = 0; i < of_rows.size(); ++i) ASSERT_NEAR(found[i], of_rows[i], tolerance);
       if (!with_gradient) continue;
       expect_close(gradient_there.values(), gradient);
-      room.values();
       if constexpr (std::is_same_v<T, G>)
         if (s.own == s.columns) {
           const SortedRows<T> in_place = rows_of(student_there.data(), student_there.data(), teacher_there.data(),
