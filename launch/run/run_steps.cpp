@@ -196,8 +196,8 @@ void RunSteps::begin() {
   values_.gather();
 }
 
-const core::Tensor& RunSteps::values_here(const core::Parameter& parameter) const {
-  const core::Tensor& share = values_.share(parameter);
+core::Tensor RunSteps::values_here(const core::Parameter& parameter) const {
+  const core::Tensor share = values_.share(parameter);
   return share.defined() ? share : parameter.value;
 }
 

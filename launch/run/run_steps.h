@@ -79,7 +79,7 @@ class RunSteps {
   core::StateDict weights();
   core::StateDict gradients() const;
   /// What this rank has of a parameter's values at any time: its share, where they are dealt.
-  const core::Tensor& values_here(const core::Parameter& parameter) const;
+  core::Tensor values_here(const core::Parameter& parameter) const;
   const std::optional<HiddenMatch>& hidden() const { return hidden_; }
   const UpdateMatches& updates() const { return updates_; }
   const std::optional<RouterMatch>& routers() const { return routers_; }
