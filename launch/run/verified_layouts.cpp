@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "launch/run/cut_sequences.h"
 #include "parallel/axes/mesh.h"
 
 namespace limbeck::launch {
@@ -46,11 +47,13 @@ int smallest_factor(int n) {
 /// What a world and a model can have.
 class Candidates {
  public:
-  Candidates(int num_ranks, const nn::ModelConfig& model) : num_ranks_(num_ranks), model_(model) {}
+  Candidates(int num_ranks, const RunConfig& config, const nn::ModelConfig& model)
+      : num_ranks_(num_ranks), model_(model), cuts_sequences_(can_cut_sequences(config, model)) {}
 
   /// Whether the axis is of use to the model.
   bool has(const LayoutAxis& axis) const {
     if (axis.name == "pp") return false;  // is not built yet
+    if (axis.name == "cp") return cuts_sequences_;
     return (axis.name != "ep" && axis.name != "etp") || model_.moe.num_experts > 0;
   }
   bool fits(const Layout& layout) const {
@@ -65,8 +68,18 @@ class Candidates {
   }
 
  private:
+  static bool can_cut_sequences(const RunConfig& config, const nn::ModelConfig& model) {
+    try {
+      check_cut_sequences(config, model, {.rank = 0, .size = 2});
+      return true;
+    } catch (const core::UsageError&) {
+      return false;
+    }
+  }
+
   int num_ranks_;
   const nn::ModelConfig& model_;
+  bool cuts_sequences_;
 };
 
 }  // namespace
@@ -74,7 +87,7 @@ class Candidates {
 std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config, const nn::ModelConfig& model) {
   const int ranks = std::max(1, num_ranks - static_cast<int>(config.parallel.teacher_ranks)),
             size = smallest_factor(ranks);
-  const Candidates can(ranks, model);
+  const Candidates can(ranks, config, model);
   std::vector<std::string> layouts;
   const auto add = [&](const std::string& layout) {
     if (!layout.empty() && std::ranges::find(layouts, layout) == layouts.end()) layouts.push_back(layout);

@@ -10,6 +10,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <utility>
+#include <vector>
 
 #include "core/nn/student/activity.h"
 #include "core/nn/student/expert_start.h"
@@ -396,7 +398,8 @@ TEST(SmallerVocabularies, AreOfTheTokensOfTheText) {
   const Outcome trained = folder.limbeck("train teacher.textproto --out teacher");
   ASSERT_EQ(trained.code, 0) << trained.output;
   std::map<std::string, json> starts;
-  for (const auto& [layout, ranks] : std::map<std::string, int>{{"dp1", 1}, {"dp2", 2}, {"tp2", 2}, {"cp2", 2}}) {
+  const std::vector<std::pair<std::string, int>> layouts{{"dp1", 1}, {"dp2", 2}, {"tp2", 2}, {"cp2", 2}};
+  for (const auto& [layout, ranks] : layouts) {
     const Outcome outcome = folder.limbeck(
         fmt::format("distill job.textproto --steps 2 --out {0} --set parallel.layout={0}", layout), ranks);
     ASSERT_EQ(outcome.code, 0) << outcome.output;
