@@ -187,6 +187,7 @@ void RunSteps::find_matches(std::span<const std::int64_t> kept) {
 
 void RunSteps::deal_values() {
   values_.begin();
+  is_dealt_ = true;
   session_.student->set_layer_weights(values_.layers());
 }
 
@@ -204,6 +205,7 @@ core::Tensor RunSteps::values_here(const core::Parameter& parameter) const {
 core::StateDict RunSteps::weights() {
   core::StateDict weights;
   for (const core::Parameter* p : all_parameters()) weights[p->name] = p->entry(p->value);
+  if (!is_dealt_) return weights;
   for (const optim::Fragment& f : fragments_)
     if (f.sharers.value.defined()) weights[f.parameter->name] = f.entry(f.value());
   return weights;

@@ -104,6 +104,7 @@ class RunSteps {
   UpdateMatches updates_;
   std::optional<RouterMatch> routers_;
   std::int64_t steps_done_ = 0;
+  bool is_dealt_ = false;  // whether shares hold the values of what is dealt
 };
 
 /// Whether the student learns from what a teacher says of each of its tokens.
