@@ -17,7 +17,11 @@ endif()
 # Of code that takes little time to run and much to compile: the program around the steps, and the tests. A third less in a
 # release, half under sanitizers.
 add_library(limbeck_light_flags INTERFACE)
-target_compile_options(limbeck_light_flags INTERFACE $<$<CONFIG:Release>:-O1> $<$<CONFIG:RelWithDebInfo>:-O0>)
+if(LIMBECK_SANITIZE)
+  target_compile_options(limbeck_light_flags INTERFACE -O0)
+else()
+  target_compile_options(limbeck_light_flags INTERFACE $<$<CONFIG:Release>:-O1>)
+endif()
 # Of the readers of foreign files, whose ways fuzzing follows.
 add_library(limbeck_reader_flags INTERFACE)
 target_link_libraries(limbeck_reader_flags INTERFACE limbeck_flags)
