@@ -32,4 +32,5 @@ teacher() {
 part "packages" launch/install.sh --tests
 part "build" launch/build.sh "$preset"
 part "teacher" teacher
+export CUDA_VISIBLE_DEVICES=''  # these tests are the processor's
 exec tests/ctest.sh "build/$preset" --label-exclude gpu

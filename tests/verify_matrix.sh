@@ -56,28 +56,31 @@ of() {
 }
 
 divided=parallel.sequence_parallel=true
+sharded=parallel.shard
 experts="model.moe.num_experts=8 model.moe.expert_width=18"
 
 of dense "" dp2 dp5 dp16 tp2 tp3 tp7 dp2tp2 dp5tp3 dp4tp4 tp3+$divided dp2tp2+$divided dp3+batch.micro_batches=3 \
-  tp2+train.recompute=true tp3+$divided+train.recompute=true+batch.micro_batches=2 dp2+parallel.bucket_mib=0.001
+  tp2+train.recompute=true tp3+$divided+train.recompute=true+batch.micro_batches=2 dp2+parallel.bucket_mib=0.001 \
+  cp2 cp3 cp2tp2 dp2cp2 dp3+$sharded=OPTIMIZER dp3+$sharded=PARAMETERS
 of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep4 dp2ep4 ep2etp2 etp3 tp2ep2etp2 \
-  tp4ep4 dp8ep2 tp2ep2+$divided tp3+$divided+train.recompute=true ep4+batch.micro_batches=3
+  tp4ep4 dp8ep2 tp2ep2+$divided tp3+$divided+train.recompute=true ep4+batch.micro_batches=3 \
+  cp2ep2 cp2tp2ep2+$divided dp2ep2+$sharded=PARAMETERS
 # More experts than tokens of a rank: most have none.
 of idle "model.moe.num_experts=64 model.moe.experts_per_token=1 model.moe.expert_width=6 batch.sequences_per_step=2 data.sequence_length=5" \
   dp2 ep4 ep16 tp2ep2 ep2etp2 dp4+$divided
 of shared "$experts model.moe.shared_width=15 model.moe.shared_gate=true routing.capacity_factor=1.2 routing.jitter=0.05" \
-  dp2 ep2 tp2ep2 tp3+$divided tp2etp2 dp2ep2+batch.micro_batches=2
+  dp2 ep2 tp2ep2 tp3+$divided tp2etp2 dp2ep2+batch.micro_batches=2 cp2
 of sigmoid "$experts model.moe.scores=SIGMOID model.moe.selection_bias=true model.moe.num_groups=4 model.moe.groups_per_token=2 model.moe.group_score=BEST_TWO" \
   dp2 ep4 tp2ep2 tp2ep2+$divided
-of balance "$experts moe_loss.balance_scope=GLOBAL_BATCH" dp3 ep2 tp2ep2 tp2+$divided
+of balance "$experts moe_loss.balance_scope=GLOBAL_BATCH" dp3 ep2 tp2ep2 tp2+$divided cp2
 of latent "$experts model.latent.rank=12 model.latent.query_rank=10 model.latent.rope_width=4 model.latent.value_width=6 model.num_kv_heads=6" \
-  dp2 tp2 tp4 tp2ep2 tp3+$divided
+  dp2 tp2 tp4 tp2ep2 tp3+$divided cp2
 of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 model.head_norm=EACH_HEAD model.attention_sinks=true" \
-  dp3 tp2 tp5 tp2+$divided
+  dp3 tp2 tp5 tp2+$divided cp2
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
   dp2 tp2 tp3+$divided
-of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided
-of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided
+of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2
+of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS
 
 if [[ teacher == "$wanted"* ]]; then
   "$limbeck" train model.textproto --set model.moe.num_experts=4 --set model.moe.expert_width=20 --steps 2 --out teacher --quiet >/dev/null
@@ -85,7 +88,7 @@ fi
 elsewhere=parallel.teacher_ranks
 of teacher "$experts teacher.source=teacher objective.hidden_states.weight=0.5 objective.temperature=1.5" \
   dp2 tp2ep2 tp3+$divided ep4 tp2+precision.sharded_teacher=true \
-  dp2+$elsewhere=1 tp2+$elsewhere=2+parallel.teacher_layout=tp2 tp2ep2+$elsewhere=3 dp3+$elsewhere=2+batch.micro_batches=2
+  dp2+$elsewhere=1 tp2+$elsewhere=2+parallel.teacher_layout=tp2 tp2ep2+$elsewhere=3 dp3+$elsewhere=2+batch.micro_batches=2 cp2 dp2+$sharded=GRADIENTS
 
 echo "$passed layouts passed, $failed tables have one that did not"
 [[ $failed == 0 && $passed -gt 0 ]]

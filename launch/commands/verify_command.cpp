@@ -15,9 +15,9 @@
 #include "launch/run/rank.h"
 #include "launch/run/run_config.h"
 #include "launch/run/same_everywhere.h"
-#include "launch/run/stop_flag.h"
 #include "launch/run/threads.h"
 #include "launch/run/verified_layouts.h"
+#include "parallel/axes/mesh.h"
 #include "parallel/threads/run_ranks.h"
 
 namespace limbeck::launch {
@@ -47,7 +47,11 @@ class Verifier {
     std::vector<LayoutItem> items;
     if (!is_auto)
       for (const std::string& text : options_.layouts) items.push_back(parse_layout_item(text));
-    for (const LayoutItem& item : items) config_of(item);  // what cannot be is said before anything is made
+    for (const LayoutItem& item : items) {  // what cannot be is said before anything is made
+      const auto& parallel = config_of(item).parallel;
+      if (ranks_)
+        parallel::check_world(parallel::parse_layout(item.layout), *ranks_ - static_cast<int>(parallel.teacher_ranks));
+    }
     const RunConfig config = config_of({});
     Verification result{.precision = options_.is_float64 ? core::DType::F64 : core::DType::F32};
     result.tolerance = options_.tolerance.value_or(usual_tolerance(result.precision));
@@ -56,6 +60,8 @@ class Verifier {
     result.num_steps = std::ssize(reference.steps);
     result.num_tokens = reference.num_tokens;
     if (is_auto) items = covering_layouts(*ranks_, config, reference.model);
+    for (const LayoutItem& item : items)
+      parallel::check_experts(reference.model.moe.num_experts, std::max(1, parallel::parse_layout(item.layout).ep));
     for (const LayoutItem& item : items) {
       result.layouts.push_back(verified(item, reference));
       const VerifiedLayout& layout = result.layouts.back();
@@ -68,8 +74,10 @@ class Verifier {
  private:
   /// With the item's settings; of none that of the reference.
   RunConfig config_of(const LayoutItem& item) const {
+    std::vector<std::string> sets = options_.sets;
+    sets.emplace_back("train.cuda_graph=false");  // is of one rank, and changes no number
     RunConfig config =
-        load_given_config(options_.configs, item.layout.empty() ? options_.sets : settings_of(options_.sets, item));
+        load_given_config(options_.configs, item.layout.empty() ? std::move(sets) : settings_of(std::move(sets), item));
     if (options_.threads) config.train.threads = *options_.threads;
     name_reference(config);
     config.teacher && !config.objective.preference ? check_for_distill(config) : check_for_train(config);
@@ -138,15 +146,11 @@ int run_verify(const VerifyOptions& options) {
   const std::string command = fmt::format("command: verify\nlayouts: {}\nsteps: {}\nfloat64: {}\n",
                                           fmt::join(options.layouts, " "), options.steps, options.is_float64);
   with_world(config, command, [&](const World& world) {
-    try {
-      const Verification found = Verifier(options, world).run();
-      passes = gather_strings(*world, found.passes() ? "yes" : "no").front();  // a teacher's ranks know nothing
-      if (world->rank() > 0) return;
-      write_result(options.json ? data::indented(verification_json(found)) : verification_text(found));
-      flush_results();  // before another rank's exit code ends the job
-    } catch (const Stopped&) {
-      core::fail("verify: stopped by a signal");
-    }
+    const Verification found = Verifier(options, world).run();
+    passes = gather_strings(*world, found.passes() ? "yes" : "no").front();  // a teacher's ranks know nothing
+    if (world->rank() > 0) return;
+    write_result(options.json ? data::indented(verification_json(found)) : verification_text(found));
+    flush_results();  // before another rank's exit code ends the job
   });
   return passes == "yes" ? 0 : 1;
 }

@@ -43,6 +43,11 @@ std::string evaluation_card(const RunResults& run, const char* name, const char*
               before ? fmt::format("held out; {} before", fixed(*before, digits)) : "held out");
 }
 
+std::string layout_text(const RunStarted& s) {
+  return s.teacher_ranks == 0 ? s.layout
+                              : fmt::format("{}, {} the teacher's, {}", s.layout, s.teacher_ranks, s.teacher_layout);
+}
+
 std::string model_cards(const RunResults& run) {
   std::string html;
   if (run.facts.model) {
@@ -57,7 +62,7 @@ std::string model_cards(const RunResults& run) {
   if (!run.facts.starts.empty()) {
     const RunStarted& s = run.facts.starts.back();
     html += card("Ranks", grouped(s.ranks),
-                 fmt::format("layout {}; {} each", s.layout, core::counted(s.threads, "thread")));
+                 fmt::format("layout {}; {} each", escape(layout_text(s)), core::counted(s.threads, "thread")));
   }
   return html;
 }
@@ -127,8 +132,9 @@ const Figures* of_set(const std::optional<Measured>& measured, const std::string
 }
 
 std::string start_text(const RunStarted& s) {
-  std::string text = fmt::format("From step {}, {}: {}, layout {}, {} each", grouped(s.step), date_text(s.time),
-                                 core::counted(s.ranks, "rank"), escape(s.layout), core::counted(s.threads, "thread"));
+  std::string text =
+      fmt::format("From step {}, {}: {}, layout {}, {} each", grouped(s.step), date_text(s.time),
+                  core::counted(s.ranks, "rank"), escape(layout_text(s)), core::counted(s.threads, "thread"));
   if (!s.host.empty()) text += fmt::format("; {}", escape(s.host));
   if (!s.processor.empty()) text += fmt::format(", {}", escape(s.processor));
   if (!s.kernels.empty()) text += fmt::format(", kernels for {}", escape(s.kernels));

@@ -44,11 +44,13 @@ std::string place_text(const VerifiedLayout& layout, double tolerance) {
   if (const auto first = d.first_layer(tolerance))
     return text + fmt::format("what layer {} gives in the first step is the first that differs, by {}", *first,
                               number(d.hidden[static_cast<std::size_t>(*first)]));
-  if (d.loss > tolerance) return text + "what the layers give is the same, the loss of it is not";
-  if (d.gradient.difference > tolerance)
-    return text + fmt::format("forward all is the same, backward the gradient of {} is not, in step {}",
-                              d.gradient.parameter, d.gradient.step);
-  return text + "losses and gradients are the same, what the optimizer makes of them is not";
+  if (d.first_loss > tolerance) return text + "what the layers give is the same, the loss of it is not";
+  if (d.first_gradient.difference > tolerance)
+    return text +
+           fmt::format("forward all is the same, backward the gradient of {} is not", d.first_gradient.parameter);
+  if (std::max({d.loss, d.gradient.difference, d.weight.difference}) <= tolerance)
+    return text + "losses, gradients and weights are the same, the gradient's norm is not";
+  return text + "the first step's loss and gradients are the same, what the optimizer makes of them is not";
 }
 
 std::string flips_text(const VerifiedLayout& layout) {

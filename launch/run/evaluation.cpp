@@ -344,8 +344,8 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
   // A model of width 1: its hidden state is 1 and its head the logarithms of the shares.
   const double total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})) +
                        static_cast<double>(counts.size());
-  const Tensor of_teacher = has_teacher_ ? parts_.front().teachers.front().hidden : parts_.front().read_hidden;
-  const core::DType dtype = of_teacher.defined() ? core::sum_dtype(of_teacher.dtype()) : core::DType::F32;
+  const core::DType dtype =
+      has_teacher_ ? core::sum_dtype(parts_.front().teachers.front().hidden.dtype()) : core::DType::F32;
   const nn::TensorComm& vocabulary = *rank_.comms().tensor;
   const core::Slice mine =
       core::slice_of(static_cast<std::int64_t>(counts.size()), vocabulary.rank(), vocabulary.size());

@@ -13,7 +13,6 @@
 #include "launch/run/rank.h"
 #include "launch/run/run_steps.h"
 #include "launch/run/session.h"
-#include "launch/run/stop_flag.h"
 #include "launch/run/teacher_service.h"
 #include "parallel/threads/thread_world.h"
 
@@ -166,10 +165,8 @@ class Comparison {
     result_.weight.offer(compared(start, reference_.start, 0));
     for (const auto& [name, part] : start) take_part(name, part, reference_.start.at(name));
     run_.steps().begin();
-    for (std::size_t s = 0; s < reference_.steps.size(); ++s) {
-      stop_if_asked(rank());
+    for (std::size_t s = 0; s < reference_.steps.size(); ++s)
       step(reference_.steps[s], static_cast<std::int64_t>(s) + 1);
-    }
     result_.weight.offer(compared(run_.steps().weights(), reference_.end, std::ssize(reference_.steps)));
     gather_hidden();
     gather_flips();
@@ -191,12 +188,16 @@ class Comparison {
     };
     watch.gradients = [&] {
       const core::StateDict gradients = run_.steps().gradients();
-      result_.gradient.offer(compared(gradients, expected.gradients, number, expected.greatest_gradient / 100));
+      const auto worst = compared(gradients, expected.gradients, number, expected.greatest_gradient / 100);
+      result_.gradient.offer(worst);
+      if (number == 1) result_.first_gradient = worst;
       for (const auto& [name, part] : gradients) take_part(name, part, expected.gradients.at(name));
     };
     const StepReport report = run_.steps().step(std::nullopt, watch);
     const auto differ = [](double a, double b) { return relative(std::abs(a - b), std::abs(b)); };
-    result_.loss = std::max(result_.loss, differ(report.result.loss(), expected.loss));
+    const double loss = differ(report.result.loss(), expected.loss);
+    result_.loss = std::max(result_.loss, loss);
+    if (number == 1) result_.first_loss = loss;
     result_.gradient_norm = std::max(result_.gradient_norm, differ(report.gradient_norm, expected.gradient_norm));
   }
 

@@ -75,6 +75,8 @@ struct LayoutDifferences {
   double loss = 0;
   double gradient_norm = 0;
   Worst gradient = {}, weight = {};
+  double first_loss = 0;  // of the first step alone, before any update
+  Worst first_gradient = {};
   std::vector<double> hidden = {};  // behind each layer, in the first step
   std::int64_t num_flips = 0;
   std::vector<Flip> flips = {};  // the first of them

@@ -103,7 +103,7 @@ std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config,
   };
   for (const LayoutAxis& a : parallel::layout_axes)
     for (const LayoutAxis& b : parallel::layout_axes)
-      if (&a < &b && a.name != "dp" && can.has(a) && can.has(b) && ranks > 1)
+      if (&a < &b && can.has(a) && can.has(b) && ranks > 1)
         add_if_fits(fmt::format("{0}{2}{1}{2}", a.name, b.name, size));
   add_if_fits(all);
   if (layouts.empty()) layouts.emplace_back("dp1");
@@ -115,6 +115,8 @@ std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config,
       items.push_back(parse_layout_item(layout + "+parallel.sequence_parallel=true"));
   if (config.moe_loss.balance_scope != nn::BalanceScope::GlobalBatch)
     items.push_back(parse_layout_item(layouts.front() + "+batch.micro_batches=3"));
+  if (ranks > 1 && config.parallel.shard == Shard::Nothing)
+    items.push_back(parse_layout_item(layouts.front() + "+parallel.shard=PARAMETERS"));
   if (!config.train.recompute) items.push_back(parse_layout_item(layouts.back() + "+train.recompute=true"));
   return items;
 }

@@ -44,10 +44,9 @@ class GoldenSteps {
         sync_(student_.parameters(), rank_.mesh(), rank_.memory(), core::sum_dtype(settings.weights), bucket_bytes,
               settings.sharding),
         values_(student_.parameters(), sync_.groups(), bucket_bytes),
-        fragments_(optim::fragments_of(
-            launch::dealt(optim::apply_groups(student_.parameters(), {}), sync_.groups(), values_))),
-        optimizer_(launch::dealt(optim::apply_groups(student_.parameters(), {}), sync_.groups(), values_),
-                   {.uses_muon = settings.uses_muon, .adamw = {.eight_bit_from = settings.eight_bit ? 1 : 0}},
+        trained_(launch::dealt(optim::apply_groups(student_.parameters(), {}), sync_.groups(), values_)),
+        fragments_(optim::fragments_of(trained_)),
+        optimizer_(trained_, {.uses_muon = settings.uses_muon, .adamw = {.eight_bit_from = settings.eight_bit ? 1 : 0}},
                    [this](const std::string& axis) -> core::Comm& { return rank_.mesh().along(axis); }) {
     student_.init_random(1);
     student_.set_layer_weights(values_.layers());
@@ -119,6 +118,7 @@ class GoldenSteps {
   nn::Transformer student_, teacher_;
   parallel::GradientSync sync_;
   parallel::SharedValues values_;
+  std::vector<optim::Trained> trained_;
   std::vector<optim::Fragment> fragments_;
   optim::Optimizer optimizer_;
   optim::Distillation objective_{{.ce_weight = 0.3, .temperature = 2}};

@@ -1,5 +1,6 @@
 #include "tests/support/run_limbeck.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -65,6 +66,12 @@ Outcome run_shell(const std::string& command) {
   const int status = ::pclose(pipe);
   outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return outcome;
+}
+
+std::string until_metrics(const std::string& run, int lines) {
+  return fmt::format(
+      "for i in $(seq 3000); do [ $(cat {}/metrics.jsonl 2>/dev/null | wc -l) -ge {} ] && break; sleep 0.02; done", run,
+      lines);
 }
 
 RunFolder::RunFolder(const std::string& name)

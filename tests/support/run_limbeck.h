@@ -22,6 +22,9 @@ struct Outcome {
 /// A shell command's exit code and output.
 Outcome run_shell(const std::string& command);
 
+/// Shell text that waits, no longer than a minute, until the run directory has so many lines of metrics.
+std::string until_metrics(const std::string& run, int lines);
+
 class RunFolder {
  public:
   /// Empty but for text/ (six short documents) and tiny.textproto, a byte model with experts that trains in a second or

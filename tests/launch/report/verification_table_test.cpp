@@ -37,9 +37,13 @@ TEST(VerificationTable, SaysWhereALayoutBeginsToDiffer) {
     return text;
   };
   EXPECT_THAT(place({.loss = 0.1, .hidden = {0, 0.2}}), HasSubstr("tp4: what layer 1 gives in the first step"));
-  EXPECT_THAT(place({.loss = 0.1, .hidden = {0, 0}}), HasSubstr("the loss of it is not"));
-  EXPECT_THAT(place({.gradient = {0.1, "embed.weight", 2}, .hidden = {0, 0}}),
-              HasSubstr("the gradient of embed.weight is not, in step 2"));
+  EXPECT_THAT(place({.loss = 0.1, .first_loss = 0.1, .hidden = {0, 0}}), HasSubstr("the loss of it is not"));
+  EXPECT_THAT(
+      place({.gradient = {0.2, "norm.weight", 2}, .first_gradient = {0.1, "embed.weight", 1}, .hidden = {0, 0}}),
+      HasSubstr("the gradient of embed.weight is not"));
+  EXPECT_THAT(place({.loss = 0.1, .gradient = {0.1, "embed.weight", 2}, .hidden = {0, 0}}),
+              HasSubstr("what the optimizer makes"));
+  EXPECT_THAT(place({.gradient_norm = 0.1, .hidden = {0, 0}}), HasSubstr("the gradient's norm is not"));
   EXPECT_THAT(place({.weight = {0.1, "head.weight", 3}, .hidden = {0, 0}}), HasSubstr("what the optimizer makes"));
   EXPECT_THAT(place({.weight = {0.1, "head.weight", 0}, .hidden = {0.1, 0.1}}),
               HasSubstr("head.weight begins with other weights; what layer 0"));

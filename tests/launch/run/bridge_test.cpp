@@ -153,8 +153,6 @@ TEST_P(BridgeLayouts, SortedDistributionsAreThoseOfPyTorch) {
       const launch::Evaluation measured = held_out.evaluate(student).held_out;
       expect_spans(golden, measured.spans, tolerance);
       expect_sorted(golden, measured.sorted, tolerance);
-      const std::vector<std::int64_t> counts(static_cast<std::size_t>(student.config().vocabulary), 1);
-      EXPECT_EQ(held_out.evaluate_unigram(counts).sorted->pairs, measured.sorted->pairs);
     });
 }
 

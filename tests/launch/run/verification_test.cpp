@@ -50,7 +50,8 @@ class VerificationTest : public ::testing::Test {
 TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat64) {
   const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(DType::F64, "dp1", odd), 3, log_);
   EXPECT_FALSE(reference.replays);
-  for (const char* item : {"dp3", "tp2ep2+parallel.sequence_parallel=true", "ep2etp2+batch.micro_batches=2"}) {
+  for (const char* item : {"dp3", "tp2ep2+parallel.sequence_parallel=true", "ep2etp2+batch.micro_batches=2",
+                           "cp3+parallel.shard=PARAMETERS", "dp2+parallel.shard=GRADIENTS+batch.micro_batches=2"}) {
     const launch::LayoutDifferences found = differences(reference, config(DType::F64, item, odd));
     EXPECT_TRUE(found.within(1e-11)) << item << ' ' << found.loss << ' ' << found.gradient.difference << ' '
                                      << found.gradient.parameter << ' ' << found.weight.difference;
@@ -62,7 +63,7 @@ TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat64) {
 TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat32UnderItsRouting) {
   const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(DType::F32, "dp1", odd), 3, log_);
   EXPECT_TRUE(reference.replays);
-  for (const char* item : {"dp2+train.recompute=true", "tp3", "tp2etp2"}) {
+  for (const char* item : {"dp2+train.recompute=true", "tp3", "tp2etp2", "cp2ep2", "dp3+parallel.shard=OPTIMIZER"}) {
     const launch::LayoutDifferences found = differences(reference, config(DType::F32, item, odd));
     EXPECT_TRUE(found.within(1e-5)) << item << ' ' << found.loss << ' ' << found.gradient.difference << ' '
                                     << found.gradient.parameter << ' ' << found.weight.difference;
@@ -95,6 +96,7 @@ TEST_F(VerificationTest, AChangedNumberIsNamedWhereItIs) {
   EXPECT_FALSE(found.within(1e-11));
   EXPECT_EQ(found.gradient.parameter, "layers.1.attention.q.weight");
   EXPECT_EQ(found.gradient.step, 2);
+  EXPECT_LE(found.first_gradient.difference, 1e-11);
   EXPECT_LE(found.loss, 1e-11);
 
   other = reference;
@@ -185,14 +187,17 @@ std::vector<std::string> covering(int ranks, std::int64_t experts, const launch:
 
 TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
   const std::vector<std::string> four = covering(4, 4);
-  EXPECT_THAT(four, ::testing::IsSupersetOf({"dp4", "cp4", "tp4", "ep4", "etp4", "cp2tp2", "tp2ep2", "tp2etp2",
-                                             "ep2etp2", "cp2tp2ep2etp2", "tp4+parallel.sequence_parallel=true",
-                                             "tp2ep2+parallel.sequence_parallel=true", "dp4+batch.micro_batches=3"}));
+  EXPECT_THAT(four,
+              ::testing::IsSupersetOf({"dp4", "cp4", "tp4", "ep4", "etp4", "dp2tp2", "dp2cp2", "cp2tp2", "tp2ep2",
+                                       "tp2etp2", "ep2etp2", "cp2tp2ep2etp2", "tp4+parallel.sequence_parallel=true",
+                                       "tp2ep2+parallel.sequence_parallel=true", "dp4+batch.micro_batches=3",
+                                       "dp4+parallel.shard=PARAMETERS"}));
   EXPECT_EQ(std::ranges::count_if(four, [](const std::string& i) { return i.ends_with("train.recompute=true"); }), 1);
   EXPECT_THAT(covering(4, 6), ::testing::AllOf(::testing::Contains("ep2"), ::testing::Not(::testing::Contains("ep4"))));
   EXPECT_THAT(covering(2, 0),
               ::testing::UnorderedElementsAre("dp2", "cp2", "tp2", "tp2+parallel.sequence_parallel=true",
-                                              "dp2+batch.micro_batches=3", "tp2+train.recompute=true"));
+                                              "dp2+batch.micro_batches=3", "dp2+parallel.shard=PARAMETERS",
+                                              "tp2+train.recompute=true"));
   EXPECT_THAT(covering(1, 4),
               ::testing::UnorderedElementsAre("dp1", "dp1+batch.micro_batches=3", "dp1+train.recompute=true"));
   EXPECT_THAT(covering(3, 9), ::testing::Contains("tp3ep3"));

@@ -75,10 +75,8 @@ TEST(RunDirectory, OneThatIsRemovedWhileItsRunGoesOnIsMadeAgain) {
     const std::string train =
         folder.command("train tiny.textproto --set train.checkpoint_every_steps=100 --set train.steps=600 --out run");
     const Outcome run =
-        run_shell("bash -c 'cd " + folder.path().string() + " && { " + train +
-                  " & p=$!; for i in $(seq 3000); do [ -s run/metrics.jsonl ] && break; sleep 0.02; done; "
-                  "rm -rf " +
-                  removed + "; wait $p; }'");
+        run_shell(fmt::format("bash -c 'cd {} && {{ {} & p=$!; {}; rm -rf {}; wait $p; }}'", folder.path().string(),
+                              train, testing::until_metrics("run", 1), removed));
     EXPECT_EQ(run.code, 0) << run.output;
     EXPECT_EQ(run.lines_with("was renamed or removed while the run went on").size(), 1U) << run.output;
     for (const char* next : {"generate run --prompt x --max-tokens 2", "report run", "eval run",

@@ -157,9 +157,9 @@ TEST(Machine, ATokenFileThatIsShortenedIsNamed) {
     const RunFolder folder("shortened");
     fs::create_directories(folder.path() / "more");
     const std::string train = run_on_tokens(folder, ranks);
-    const Outcome outcome = run_shell(train + " & p=$!; for i in $(seq 3000); do [ -s " + folder.path().string() +
-                                      "/run/metrics.jsonl ] && break; sleep 0.02; done; truncate -s 10 " +
-                                      (folder.path() / "tok.bin").string() + "; wait $p");
+    const Outcome outcome = run_shell(fmt::format("{} & p=$!; {}; truncate -s 10 {}; wait $p", train,
+                                                  testing::until_metrics((folder.path() / "run").string(), 1),
+                                                  (folder.path() / "tok.bin").string()));
     EXPECT_EQ(outcome.code, 1) << outcome.output;
     EXPECT_THAT(outcome.lines_with("limbeck: error"),
                 ElementsAre(AllOf(HasSubstr("tok.bin: was shortened while it was read"))))

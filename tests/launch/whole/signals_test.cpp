@@ -26,11 +26,8 @@ Outcome run_and(const RunFolder& folder, const std::string& arguments, const std
                 int lines = 3, const std::string& before = "set -m") {
   const std::string command = folder.command(arguments, ranks);  // "cd FOLDER && VARIABLES limbeck ..."
   const std::size_t at = command.find("&& ");
-  return run_shell(
-      fmt::format("bash -c '{}; {}; {} & p=$!; for i in $(seq 3000); do "
-                  "[ $(cat run/metrics.jsonl 2>/dev/null | wc -l) -ge {} ] && break; sleep 0.02; done; "
-                  "{}; wait $p'",
-                  before, command.substr(0, at), command.substr(at + 3), lines, then));
+  return run_shell(fmt::format("bash -c '{}; {}; {} & p=$!; {}; {}; wait $p'", before, command.substr(0, at),
+                               command.substr(at + 3), testing::until_metrics("run", lines), then));
 }
 
 const std::string endless =
