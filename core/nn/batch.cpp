@@ -61,9 +61,8 @@ std::vector<std::int32_t> find_contexts(const BatchColumns& c) {
   std::vector<std::int32_t> contexts(c.tokens.size());
   for (std::size_t begin = 0, end = 0; begin < contexts.size(); begin = end) {
     std::int32_t most = 0;
-    for (end = begin; end < contexts.size() && c.sequence[end] == c.sequence[begin] &&
-                      c.document[end] == c.document[begin];
-         ++end)
+    for (end = begin;
+         end < contexts.size() && c.sequence[end] == c.sequence[begin] && c.document[end] == c.document[begin]; ++end)
       most = std::max(most, c.position[end] + 1);
     std::fill(contexts.begin() + static_cast<std::ptrdiff_t>(begin),
               contexts.begin() + static_cast<std::ptrdiff_t>(end), most);
@@ -90,6 +89,10 @@ Batch make_batch(const MemoryPtr& memory, const BatchColumns& c) {
   };
   core::check(!c.sequence_offsets.empty() && c.sequence_offsets.front() == 0 && c.sequence_offsets.back() == n,
               "batch: sequence offsets do not span {} tokens", n);
+  const auto num_sequences = static_cast<std::int64_t>(c.sequence_offsets.size()) - 1;
+  for (const std::int32_t sequence : c.sequence)
+    core::check(sequence >= 0 && sequence < num_sequences, "batch: a token of sequence {}, expected one of {}",
+                sequence, num_sequences);
   Batch batch;
   batch.tokens = column("tokens", c.tokens);
   batch.targets = column("targets", c.targets);

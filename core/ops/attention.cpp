@@ -30,6 +30,42 @@ kernels::AttentionProblem make_problem(const AttentionShape& s, const AttentionL
           .run_offsets = l.run_offsets.defined() ? l.run_offsets.data<std::int64_t>() : nullptr};
 }
 
+/// Where the kernel adds a gradient up: in the slot, cleared if it holds nothing yet, or apart from it, where there is
+/// none or where sums are of another dtype.
+Tensor open_sum(const SlotPtr& slot, const Tensor& like) {
+  const DType sums = sum_dtype(like.dtype());
+  if (!slot || sums != like.dtype()) return Tensor::zeros(like.memory(), sums, like.shape());
+  GradientTarget target = open_gradient(slot, like);
+  if (target.beta == 0) target.tensor.fill_zero();
+  return target.tensor;
+}
+
+/// The sum is complete.
+void close_sum(const SlotPtr& slot, const Tensor& sum, const Tensor& like) {
+  if (slot && sum.dtype() != like.dtype()) accumulate(slot, sum.to(like.dtype()));
+}
+
+/// Gives a step of attention the weight part of its sinks, where they take a gradient.
+void add_sinks_part(Tape::Step& step, const std::optional<Var>& sinks, const Attended& of, const SlotPtr& out_slot,
+                    const AttentionShape& shape, const AttentionLayout& layout) {
+  if (!sinks || !sinks->slot) return;
+  step.weight_slots = {sinks->slot};
+  // Their own copy: a layer's weights may be freed before its weight parts run.
+  step.weight_part = [=, slot = sinks->slot, saved = Saved(sinks->value.clone()), os = Saved(of.out),
+                      lse = Saved(of.logsumexp)] {
+    const Tensor dout = gradient(out_slot, os.get());
+    GradientTarget dsinks = open_gradient(slot, saved.get());
+    dispatch_activation("attention", dout.dtype(), [&]<class T>() {
+      using Sum = kernels::Acc<T>;
+      on_device(dout, [&](const auto& device) {
+        kernels::attention_sink_gradient(device, make_problem(shape, layout), saved.get().data<Sum>(),
+                                         os.get().data<T>(), lse.get().data<Sum>(), dout.data<T>(), dsinks.beta != 0,
+                                         dsinks.tensor.mutable_data<Sum>());
+      });
+    });
+  };
+}
+
 }  // namespace
 
 void check_attention(const Var& q, const Var& k, const Var& v, const AttentionShape& s, const AttentionLayout& l,
@@ -98,39 +134,32 @@ void attend_backward(const Tensor& q, const Tensor& k, const Tensor& v, const At
   });
 }
 
-Tensor open_sum(const SlotPtr& slot, const Tensor& like) {
-  const DType sums = sum_dtype(like.dtype());
-  if (!slot || sums != like.dtype()) return Tensor::zeros(like.memory(), sums, like.shape());
-  GradientTarget target = open_gradient(slot, like);
-  if (target.beta == 0) target.tensor.fill_zero();
-  return target.tensor;
-}
-
-void close_sum(const SlotPtr& slot, const Tensor& sum, const Tensor& like) {
-  if (slot && sum.dtype() != like.dtype()) accumulate(slot, sum.to(like.dtype()));
-}
-
-void add_sinks_part(Tape::Step& step, const std::optional<Var>& sinks, const Attended& of, const SlotPtr& out_slot,
-                    const AttentionShape& shape, const AttentionLayout& layout) {
-  if (!sinks || !sinks->slot) return;
-  step.weight_slots = {sinks->slot};
-  step.weight_part = [=, slot = sinks->slot, saved = Saved(sinks->value), os = Saved(of.out),
-                      lse = Saved(of.logsumexp)] {
-    const Tensor dout = gradient(out_slot, os.get());
-    GradientTarget dsinks = open_gradient(slot, saved.get());
-    dispatch_activation("attention", dout.dtype(), [&]<class T>() {
-      using Sum = kernels::Acc<T>;
-      on_device(dout, [&](const auto& device) {
-        kernels::attention_sink_gradient(device, make_problem(shape, layout), saved.get().data<Sum>(),
-                                         os.get().data<T>(), lse.get().data<Sum>(), dout.data<T>(), dsinks.beta != 0,
-                                         dsinks.tensor.mutable_data<Sum>());
-      });
-    });
-  };
-}
-
 std::int64_t widest_attention(const MemoryPtr& memory) {
   return std::visit([](const auto& device) { return kernels::attention_widest(device); }, memory->device());
+}
+
+Var recorded(Tape& tape, const char* op, const Var& q, const Var& k, const Var& v, const std::optional<Var>& sinks,
+             const Attended& found, const AttentionShape& shape, const AttentionLayout& layout,
+             AttentionBackward backward) {
+  const Var no_sinks;
+  Var y = tape.output(found.out, {&q, &k, &v, sinks ? &*sinks : &no_sinks});
+  if (!y.slot) return y;
+  check(!layout.key_pages.defined(), "{}: keys in pages take no gradient", op);
+  check(!shape.values_in_keys, "{}: keys that hold the values take no gradient", op);
+  const Saved qs(q.value), ks(k.value), vs(v.value), os(found.out), lse(found.logsumexp);
+  Tape::Step step{
+      op,
+      {q.slot, k.slot, v.slot},
+      [=, backward = std::move(backward), q_slot = q.slot, k_slot = k.slot, v_slot = v.slot, out_slot = y.slot] {
+        AttentionSums sums{open_sum(q_slot, qs.get()), open_sum(k_slot, ks.get()), open_sum(v_slot, vs.get())};
+        backward(qs.get(), ks.get(), vs.get(), {os.get(), lse.get()}, gradient(out_slot, os.get()), sums);
+        close_sum(q_slot, sums.dq, qs.get());
+        close_sum(k_slot, sums.dk, ks.get());
+        close_sum(v_slot, sums.dv, vs.get());
+      }};
+  add_sinks_part(step, sinks, found, y.slot, shape, layout);
+  tape.push(std::move(step));
+  return y;
 }
 
 Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,
@@ -139,24 +168,9 @@ Var attention(Tape& tape, const Var& q, const Var& k, const Var& v, const Attent
   AttentionLayout own = layout;
   if (sinks) own.run_offsets = {};  // libraries know none
   const Attended found = attend(q.value, k.value, v.value, shape, own, sinks ? sinks->value : Tensor());
-  const Var no_sinks;
-  Var y = tape.output(found.out, {&q, &k, &v, sinks ? &*sinks : &no_sinks});
-  if (!y.slot) return y;
-  check(!layout.key_pages.defined(), "attention: keys in pages take no gradient");
-  check(!shape.values_in_keys, "attention: keys that hold the values take no gradient");
-  const Saved qs(q.value), ks(k.value), vs(v.value), os(found.out), lse(found.logsumexp);
-  Tape::Step step{
-      "attention", {q.slot, k.slot, v.slot}, [=, q_slot = q.slot, k_slot = k.slot, v_slot = v.slot, out_slot = y.slot] {
-        AttentionSums sums{open_sum(q_slot, qs.get()), open_sum(k_slot, ks.get()), open_sum(v_slot, vs.get())};
-        const Tensor dout = gradient(out_slot, os.get());
-        attend_backward(qs.get(), ks.get(), vs.get(), {os.get(), lse.get()}, dout, shape, own, sums);
-        close_sum(q_slot, sums.dq, qs.get());
-        close_sum(k_slot, sums.dk, ks.get());
-        close_sum(v_slot, sums.dv, vs.get());
-      }};
-  add_sinks_part(step, sinks, found, y.slot, shape, own);
-  tape.push(std::move(step));
-  return y;
+  return recorded(tape, "attention", q, k, v, sinks, found, shape, own,
+                  [=](const Tensor& qs, const Tensor& ks, const Tensor& vs, const Attended& of, const Tensor& dout,
+                      AttentionSums& sums) { attend_backward(qs, ks, vs, of, dout, shape, own, sums); });
 }
 
 }  // namespace limbeck::core

@@ -1,5 +1,8 @@
-// What attention() and ring_attention() share: calls of the kernels, and where gradients are added up.
+// What attention() and ring_attention() share: calls of the kernels, and how the tape has them.
 #pragma once
+
+#include <functional>
+#include <optional>
 
 #include "core/ops/attention.h"
 
@@ -24,14 +27,12 @@ struct AttentionSums {
 void attend_backward(const Tensor& q, const Tensor& k, const Tensor& v, const Attended& of, const Tensor& dout,
                      const AttentionShape& shape, const AttentionLayout& layout, AttentionSums& sums);
 
-/// Where the kernel adds a gradient up: in the slot, cleared if it holds nothing yet, or apart from it, where there is
-/// none or where sums are of another dtype.
-Tensor open_sum(const SlotPtr& slot, const Tensor& like);
-/// The sum is complete.
-void close_sum(const SlotPtr& slot, const Tensor& sum, const Tensor& like);
-
-/// Gives a step of attention the weight part of its sinks, where they take a gradient.
-void add_sinks_part(Tape::Step& step, const std::optional<Var>& sinks, const Attended& of, const SlotPtr& out_slot,
-                    const AttentionShape& shape, const AttentionLayout& layout);
+/// Adds to the sums what `dout` gives to them.
+using AttentionBackward = std::function<void(const Tensor& q, const Tensor& k, const Tensor& v, const Attended& of,
+                                             const Tensor& dout, AttentionSums& sums)>;
+/// What was found as a value of the tape. `layout` is of the rank's own tokens.
+Var recorded(Tape& tape, const char* op, const Var& q, const Var& k, const Var& v, const std::optional<Var>& sinks,
+             const Attended& found, const AttentionShape& shape, const AttentionLayout& layout,
+             AttentionBackward backward);
 
 }  // namespace limbeck::core

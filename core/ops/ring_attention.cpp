@@ -148,24 +148,9 @@ Var ring_attention(Tape& tape, const Var& q, const Var& k, const Var& v, const A
   check_attention(q, k, v, shape, own, sinks);
   check(!shape.values_in_keys, "ring_attention: keys that hold the values, expected values of their own");
   const Attended found = ring_forward(ring, q.value, k.value, v.value, shape, sinks ? sinks->value : Tensor());
-  const Var no_sinks;
-  Var y = tape.output(found.out, {&q, &k, &v, sinks ? &*sinks : &no_sinks});
-  if (!y.slot) return y;
-  const Saved qs(q.value), ks(k.value), vs(v.value), os(found.out), lse(found.logsumexp);
-  Tape::Step step{
-      "ring_attention",
-      {q.slot, k.slot, v.slot},
-      [=, q_slot = q.slot, k_slot = k.slot, v_slot = v.slot, out_slot = y.slot] {
-        AttentionSums sums{open_sum(q_slot, qs.get()), open_sum(k_slot, ks.get()), open_sum(v_slot, vs.get())};
-        const Tensor dout = gradient(out_slot, os.get());
-        ring_backward(ring, qs.get(), ks.get(), vs.get(), {os.get(), lse.get()}, dout, shape, sums);
-        close_sum(q_slot, sums.dq, qs.get());
-        close_sum(k_slot, sums.dk, ks.get());
-        close_sum(v_slot, sums.dv, vs.get());
-      }};
-  add_sinks_part(step, sinks, found, y.slot, shape, own);
-  tape.push(std::move(step));
-  return y;
+  return recorded(tape, "ring_attention", q, k, v, sinks, found, shape, own,
+                  [=](const Tensor& qs, const Tensor& ks, const Tensor& vs, const Attended& of, const Tensor& dout,
+                      AttentionSums& sums) { ring_backward(ring, qs, ks, vs, of, dout, shape, sums); });
 }
 
 }  // namespace limbeck::core

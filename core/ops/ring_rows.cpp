@@ -1,5 +1,8 @@
 #include "core/ops/ring_rows.h"
 
+#include <utility>
+#include <vector>
+
 namespace limbeck::core {
 namespace {
 
@@ -30,12 +33,17 @@ Tensor whole_rows(const Tensor& rows, const RingLayout& ring, nn::ContextComm& c
       whole.rows(to, count).copy_from(of_rank.rows(from, count));
     });
   };
+  const auto behind = [&](std::int64_t step) { return (comm.rank() - step + ring.size()) % ring.size(); };
+  std::vector<std::pair<Tensor, CommHandle>> arriving;
+  for (std::int64_t step = 1; step < ring.size(); ++step) {
+    const Tensor room = room_for(rows, ring.num_tokens(behind(step)));
+    arriving.emplace_back(room, comm.start_pass(step, rows, room));
+  }
   put(rows, comm.rank());
   for (std::int64_t step = 1; step < ring.size(); ++step) {
-    const std::int64_t behind = (comm.rank() - step + ring.size()) % ring.size();
-    const Tensor arriving = room_for(rows, ring.num_tokens(behind));
-    comm.start_pass(step, rows, arriving).wait();
-    put(arriving, behind);
+    auto& [room, handle] = arriving[static_cast<std::size_t>(step - 1)];
+    handle.wait();
+    put(room, behind(step));
   }
   return whole;
 }

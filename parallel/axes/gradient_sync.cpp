@@ -13,10 +13,9 @@ using core::check;
 using core::Parameter;
 using core::Tensor;
 
-constexpr std::int64_t alignment = 64;  // bytes; of each gradient in its bucket
-
+/// Of a gradient in its bucket.
 std::int64_t padded_bytes(const Parameter& p, core::DType dtype) {
-  return (core::bytes_of(dtype, p.value.numel()) + alignment - 1) / alignment * alignment;
+  return padded(core::bytes_of(dtype, p.value.numel()));
 }
 
 }  // namespace
@@ -24,7 +23,6 @@ std::int64_t padded_bytes(const Parameter& p, core::DType dtype) {
 GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& mesh, const core::MemoryPtr& memory,
                            core::DType dtype, std::int64_t bucket_bytes, const Sharding& sharding)
     : dtype_(dtype), groups_(mesh, sharding) {
-  const auto padded = [&](const Parameter& p) { return padded_bytes(p, dtype); };
   // Backward goes through the list from its end. A bucket takes its place when its last gradient is due.
   struct Open {
     std::vector<Parameter*> parameters;
@@ -40,7 +38,7 @@ GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& me
     const std::size_t group = groups_.index_of(*p);
     Open& bucket = open[group];
     bucket.parameters.push_back(p);
-    bucket.bytes += padded(*p);
+    bucket.bytes += padded_bytes(*p, dtype);
     bucket.last = i;
     bucket.group = group;
     if (bucket.bytes >= bucket_bytes) closed.push_back(std::exchange(bucket, {}));
@@ -129,18 +127,19 @@ void GradientSync::start_ready() {
       statistics_.first_start = std::chrono::steady_clock::now();
     }
     statistics_.start_order.push_back(static_cast<std::int64_t>(next_));
-    if (sums_each_pass())
-      start_dealt(bucket);
-    else
+    if (!sums_each_pass()) {
       bucket.handle = bucket.group->all->all_reduce_async(bucket.flat, core::Reduce::Sum);
-    for (; sums_each_pass() && to_take_ < next_; ++to_take_) take_sum(buckets_[to_take_]);  // all but this one
+      continue;
+    }
+    for (; to_take_ < next_; ++to_take_) take_sum(buckets_[to_take_]);  // whose memory this one takes
+    start_dealt(bucket);
   }
 }
 
 void GradientSync::start_dealt(Bucket& bucket) const {
   WorldComm& sharers = *bucket.group->sharers;
   const std::int64_t longest = bucket.share.bytes(), size = sharers.size();
-  bucket.packed = Tensor::zeros(bucket.flat.memory(), dtype_, {size * bucket.share.numel()});
+  bucket.packed = Tensor::empty(bucket.flat.memory(), dtype_, {size * bucket.share.numel()});
   bucket.summed = core::empty_like(bucket.share);
   core::on_device(bucket.flat, [&](const auto& device) {
     for (int r = 0; r < size; ++r)
@@ -157,7 +156,6 @@ void GradientSync::start_dealt(Bucket& bucket) const {
 void GradientSync::take_sum(Bucket& bucket) const {
   bucket.handle.wait();
   bucket.packed = {};
-  bucket.group->twins->all_reduce(bucket.summed, core::Reduce::Sum);
   if (bucket.has_share)
     core::dispatch_float("gradient buckets", dtype_, [&]<class T>() {
       core::on_device(bucket.share, [&](const auto& device) {
@@ -183,7 +181,10 @@ void GradientSync::finish_pass() {
 void GradientSync::finish() {
   finish_pass();
   if (!sums_each_pass()) return;
+  for (Bucket& bucket : buckets_)
+    bucket.handle = bucket.group->twins->all_reduce_async(bucket.share, core::Reduce::Sum);
   for (Bucket& bucket : buckets_) {
+    bucket.handle.wait();
     WorldComm& sharers = *bucket.group->sharers;
     for (Parameter* p : bucket.parameters) p->slot->grad = Tensor(bucket.share.storage(), 0, dtype_, {0});
     for_each_share(bucket.parameters, dtype_, sharers.rank(), sharers.size(),

@@ -31,8 +31,14 @@ std::int64_t expert_ranks(const Layout& l) {
   return std::int64_t{size_of(l, &Layout::ep)} * size_of(l, &Layout::etp) * size_of(l, &Layout::pp);
 }
 
+std::int64_t product_of_axes(const Layout& layout) {
+  std::int64_t product = 1;
+  for (const LayoutAxis& axis : layout_axes) product *= size_of(layout, axis.size);
+  return product;
+}
+
 bool fits(const Layout& layout, int num_ranks) {
-  if (layout.dp > 0) return layout.num_ranks() == num_ranks;
+  if (layout.dp > 0) return product_of_axes(layout) == num_ranks;
   return num_ranks % attention_ranks(layout) == 0 && num_ranks % expert_ranks(layout) == 0;
 }
 
@@ -63,11 +69,7 @@ std::string nearest(const Layout& layout, int num_ranks) {
 
 }  // namespace
 
-int Layout::num_ranks() const {
-  int product = 1;
-  for (const LayoutAxis& axis : layout_axes) product *= std::max(this->*axis.size, 1);
-  return product;
-}
+int Layout::num_ranks() const { return static_cast<int>(product_of_axes(*this)); }
 
 Layout parse_layout(std::string_view text) {
   const auto is_letter = [](char c) { return c >= 'a' && c <= 'z'; };

@@ -12,18 +12,23 @@
 
 namespace limbeck::parallel {
 
+/// Up to the next multiple of 64.
+inline std::int64_t padded(std::int64_t bytes) {
+  constexpr std::int64_t alignment = 64;
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
 /// Calls f(index of the parameter, elements of the value that are the rank's share, first byte among what it sends) for
 /// each that is not empty; elements are of `dtype`, or of the value's. Returns how many bytes it sends.
 template <class F>
 std::int64_t for_each_share(const core::ParameterList& parameters, std::optional<core::DType> dtype, int rank, int size,
                             F&& f) {
-  constexpr std::int64_t alignment = 64;
   std::int64_t at = 0;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const core::Tensor& value = parameters[i]->value;
     const core::Slice share = core::share_of(value.shape(), rank, size);
     if (share.count > 0) f(i, share, at);
-    at += (core::bytes_of(dtype.value_or(value.dtype()), share.count) + alignment - 1) / alignment * alignment;
+    at += padded(core::bytes_of(dtype.value_or(value.dtype()), share.count));
   }
   return at;
 }

@@ -83,8 +83,8 @@ std::vector<ValuePart> make_value_parts(const core::ParameterList& parameters, c
     parts.emplace_back(std::exchange(open[index], {}).parameters, *groups[index].sharers, shares);
   };
   for (Parameter* p : parameters) {
-    if (p->is_frozen()) continue;
     const std::size_t index = groups.index_of(*p);
+    if (p->is_frozen() || groups[index].sharers->size() == 1) continue;
     open[index].parameters.push_back(p);
     open[index].bytes += p->value.bytes();
     if (open[index].bytes >= bytes) close(index);

@@ -1,6 +1,6 @@
 // Values that are sent together: of parameters of one group of sharers, each rank's shares to all of them.
 //
-//     ValuePart part(parameters, group);
+//     ValuePart part(parameters, *group.sharers, ValuePart::Shares::InValues);
 //     part.start();
 //     ...
 //     part.finish();           // the values are whole
@@ -40,7 +40,7 @@ class ValuePart {
   core::CommHandle handle_;
 };
 
-/// Parts of about so many bytes, in order; a group with one sharer has some too.
+/// Parts of about so many bytes, in order, of what has more sharers than one.
 std::vector<ValuePart> make_value_parts(const core::ParameterList& parameters, const GradientGroups& groups,
                                         std::int64_t bytes, ValuePart::Shares shares);
 

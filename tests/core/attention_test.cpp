@@ -201,6 +201,26 @@ TEST(Attention, GradientsOfSinksEqualDifferences) {
   }
 }
 
+// As those of a layer whose parameters are whole only while it runs.
+TEST(Attention, ADelayedGradientOfSinksReadsThemNoMore) {
+  const auto memory = Memory::cpu(1);
+  const Tokens t = packed({{5}, {2, 3}});
+  const AttentionLayout layout = make_layout(memory, t, t);
+  const Inputs in = make_inputs(memory, small, t.count(), t.count());
+  const auto gradient_of = [&](bool is_freed) {
+    Tape tape;
+    tape.delay_weight_parts(true);
+    const Var sinks = leaf(random_tensor(memory, {4}, 5));
+    const Var y = attention(tape, leaf(in.q), leaf(in.k), leaf(in.v), small, layout, sinks);
+    accumulate(y.slot, random_tensor(memory, y.shape(), 6));
+    tape.run();
+    if (is_freed) sinks.value.storage()->release();
+    tape.run_weight_parts();
+    return host_values<double>(sinks.slot->grad);
+  };
+  EXPECT_EQ(gradient_of(true), gradient_of(false));
+}
+
 TEST(Attention, WhatIsNotANumberStaysSo) {
   const auto memory = Memory::cpu(1);
   const Tokens tokens = packed({{3}});
