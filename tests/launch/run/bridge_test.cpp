@@ -88,72 +88,75 @@ void expect_sorted(const GoldenModel& golden, const std::optional<launch::Sorted
   EXPECT_NEAR(found->share, golden.value("/uld/loss/share"), 1e-12);
 }
 
-class BridgeLayouts : public ::testing::TestWithParam<StepLayout> {};
+class BridgeLayouts : public ::testing::TestWithParam<StepLayout> {
+ protected:
+  /// The golden student of each dtype on every rank.
+  template <class F>
+  static void for_each_rank(F&& f) {
+    const GoldenModel golden("bridge.h5");
+    const StepLayout& layout = GetParam();
+    for (const DType dtype : {DType::F64, DType::F32})
+      testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
+        launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
+        nn::Transformer student(golden.config(), rank.sharded(dtype));
+        student.load(golden.parameters());
+        const launch::TokenizerBridge bridge = bridge_of(golden, rank, dtype);
+        parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), dtype, 4096);
+        f(golden, layout, dtype, rank, student, bridge, sync);
+      });
+  }
+};
 
 TEST_P(BridgeLayouts, LossAndGradientsAreThoseOfPyTorch) {
-  const GoldenModel golden("bridge.h5");
-  const StepLayout& layout = GetParam();
-  for (const DType dtype : {DType::F64, DType::F32})
-    testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
-      launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
-      nn::Transformer student(golden.config(), rank.sharded(dtype));
-      student.load(golden.parameters());
-      const launch::TokenizerBridge bridge = bridge_of(golden, rank, dtype);
-      parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), dtype, 4096);
-      const optim::LanguageModelling objective;
-      const launch::StepResult result = launch::forward_backward(
-          rank, {.student = student, .teacher = nullptr, .objective = objective, .bridge = &bridge}, samples_of(golden),
-          {.micro_batches = layout.micro_batches,
-           .router = golden.router(),
-           .recompute = layout.recompute,
-           .bridge_ce_weight = golden.number("alpha")},
-          sync);
-      const double tolerance = dtype == DType::F64 ? 1e-11 : 3e-5;
-      EXPECT_NEAR(result.loss(), golden.value("/loss/total"), tolerance);
-      EXPECT_EQ(result.head.tokens, golden.number("num_valid"));
-      EXPECT_NEAR(result.head.ce / result.head.tokens, golden.value("/loss/ce"), tolerance);
-      expect_spans(golden, result.spans, tolerance);
-      EXPECT_LE(golden.worst_gradient_error(student.parameters()), dtype == DType::F64 ? 1e-7 : 1e-4);
+  for_each_rank([](const GoldenModel& golden, const StepLayout& layout, DType dtype, launch::Rank& rank,
+                   nn::Transformer& student, const launch::TokenizerBridge& bridge, parallel::GradientSync& sync) {
+    const optim::LanguageModelling objective;
+    const launch::StepResult result = launch::forward_backward(
+        rank, {.student = student, .teacher = nullptr, .objective = objective, .bridge = &bridge}, samples_of(golden),
+        {.micro_batches = layout.micro_batches,
+         .router = golden.router(),
+         .recompute = layout.recompute,
+         .bridge_ce_weight = golden.number("alpha")},
+        sync);
+    const double tolerance = dtype == DType::F64 ? 1e-11 : 3e-5;
+    EXPECT_NEAR(result.loss(), golden.value("/loss/total"), tolerance);
+    EXPECT_EQ(result.head.tokens, golden.number("num_valid"));
+    EXPECT_NEAR(result.head.ce / result.head.tokens, golden.value("/loss/ce"), tolerance);
+    expect_spans(golden, result.spans, tolerance);
+    EXPECT_LE(golden.worst_gradient_error(student.parameters()), dtype == DType::F64 ? 1e-7 : 1e-4);
 
-      launch::HeldOut held_out(rank, {.samples = samples_of(golden)}, nullptr, -1, nullptr, &bridge);
-      const launch::Evaluation measured = held_out.evaluate(student).held_out;
-      expect_spans(golden, measured.spans, tolerance);
-      EXPECT_NEAR(measured.cross_entropy, golden.value("/loss/ce"), tolerance);
-      EXPECT_FALSE(measured.has_teacher());
-    });
+    launch::HeldOut held_out(rank, {.samples = samples_of(golden)}, nullptr, -1, nullptr, &bridge);
+    const launch::Evaluation measured = held_out.evaluate(student).held_out;
+    expect_spans(golden, measured.spans, tolerance);
+    EXPECT_NEAR(measured.cross_entropy, golden.value("/loss/ce"), tolerance);
+    EXPECT_FALSE(measured.has_teacher());
+  });
 }
 
 TEST_P(BridgeLayouts, SortedDistributionsAreThoseOfPyTorch) {
-  const GoldenModel golden("bridge.h5");
-  const StepLayout& layout = GetParam();
-  for (const DType dtype : {DType::F64, DType::F32})
-    testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
-      launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
-      nn::Transformer student(golden.config(), rank.sharded(dtype));
-      student.load(golden.parameters());
-      const launch::TokenizerBridge bridge = bridge_of(golden, rank, dtype);
-      parallel::GradientSync sync(student.parameters(), rank.mesh(), rank.memory(), dtype, 4096);
-      const optim::SortedDistillation objective(golden.number("alpha"));
-      const launch::StepResult result = launch::forward_backward(
-          rank, {.student = student, .teacher = nullptr, .objective = objective, .bridge = &bridge}, samples_of(golden),
-          {.micro_batches = layout.micro_batches,
-           .router = golden.router(),
-           .recompute = layout.recompute,
-           .bridge = launch::Bridge::Uld,
-           .bridge_ce_weight = golden.number("alpha")},
-          sync);
-      const double tolerance = dtype == DType::F64 ? 1e-11 : 3e-5;
-      EXPECT_NEAR(result.loss(), golden.value("/uld/loss/total"), tolerance);
-      EXPECT_NEAR(result.head.ce / result.head.tokens, golden.value("/loss/ce"), tolerance);
-      EXPECT_FALSE(result.spans);
-      expect_sorted(golden, result.sorted, tolerance);
-      EXPECT_LE(golden.worst_gradient_error(student.parameters(), "/uld/gradients"), dtype == DType::F64 ? 1e-7 : 1e-4);
+  for_each_rank([](const GoldenModel& golden, const StepLayout& layout, DType dtype, launch::Rank& rank,
+                   nn::Transformer& student, const launch::TokenizerBridge& bridge, parallel::GradientSync& sync) {
+    const optim::SortedDistillation objective(golden.number("alpha"));
+    const launch::StepResult result = launch::forward_backward(
+        rank, {.student = student, .teacher = nullptr, .objective = objective, .bridge = &bridge}, samples_of(golden),
+        {.micro_batches = layout.micro_batches,
+         .router = golden.router(),
+         .recompute = layout.recompute,
+         .bridge = launch::Bridge::Uld,
+         .bridge_ce_weight = golden.number("alpha")},
+        sync);
+    const double tolerance = dtype == DType::F64 ? 1e-11 : 3e-5;
+    EXPECT_NEAR(result.loss(), golden.value("/uld/loss/total"), tolerance);
+    EXPECT_NEAR(result.head.ce / result.head.tokens, golden.value("/loss/ce"), tolerance);
+    EXPECT_FALSE(result.spans);
+    expect_sorted(golden, result.sorted, tolerance);
+    EXPECT_LE(golden.worst_gradient_error(student.parameters(), "/uld/gradients"), dtype == DType::F64 ? 1e-7 : 1e-4);
 
-      launch::HeldOut held_out(rank, {.samples = samples_of(golden), .is_sorted = true}, nullptr, -1, nullptr, &bridge);
-      const launch::Evaluation measured = held_out.evaluate(student).held_out;
-      expect_spans(golden, measured.spans, tolerance);
-      expect_sorted(golden, measured.sorted, tolerance);
-    });
+    launch::HeldOut held_out(rank, {.samples = samples_of(golden), .is_sorted = true}, nullptr, -1, nullptr, &bridge);
+    const launch::Evaluation measured = held_out.evaluate(student).held_out;
+    expect_spans(golden, measured.spans, tolerance);
+    expect_sorted(golden, measured.sorted, tolerance);
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Threads, BridgeLayouts,

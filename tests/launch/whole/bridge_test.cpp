@@ -46,6 +46,28 @@ class BridgedRun : public ::testing::Test {
     EXPECT_NE(outcome.code, 0) << arguments;
     return outcome.output;
   }
+  /// `more` ends in --out. Of every line `figures`, of the last what is measured, too, are those of one rank.
+  void expect_same_under_layouts(const std::string& more, const std::vector<json>& expected,
+                                 const std::vector<std::string>& figures,
+                                 const std::vector<std::string>& measured) const {
+    for (const auto& [layout, ranks, others] : std::vector<std::tuple<std::string, int, std::string>>{
+             {"dp2", 2, ""},
+             {"tp2", 2, " --set parallel.sequence_parallel=true"},
+             {"ep2", 2, " --set batch.micro_batches=2"},
+             {"dp1", 1, " --set train.recompute=true --set batch.micro_batches=4"}}) {
+      SCOPED_TRACE(layout + others);
+      const std::string name = layout + std::to_string(others.size());
+      folder_.succeed("distill job.textproto" + more + name + " --set parallel.layout=" + layout + others, ranks);
+      const std::vector<json> lines = folder_.metrics(name);
+      ASSERT_EQ(lines.size(), expected.size());
+      const auto expect = [&](std::size_t line, const std::string& figure) {
+        expect_near(lines[line][figure], expected[line][figure].get<double>(), figure);
+      };
+      for (std::size_t i = 0; i < lines.size(); ++i)
+        for (const std::string& figure : figures) expect(i, figure);
+      for (const std::string& figure : measured) expect(lines.size() - 1, figure);
+    }
+  }
   const RunFolder folder_{"bridge"};
 };
 
@@ -93,23 +115,10 @@ TEST_F(BridgedRun, IsOneUnderEveryLayout) {
   const auto targets = [](const json& line) { return line["tokens"].get<double>(); };
   EXPECT_GT(targets(expected[0]), 0);
   expect_near(expected[2]["loss"], expected[2]["ce"].get<double>(), "cross-entropy alone");
-  for (const auto& [layout, ranks, others] : std::vector<std::tuple<std::string, int, std::string>>{
-           {"dp2", 2, ""},
-           {"tp2", 2, " --set parallel.sequence_parallel=true"},
-           {"ep2", 2, " --set batch.micro_batches=2"},
-           {"dp1", 1, " --set train.recompute=true --set batch.micro_batches=4"}}) {
-    SCOPED_TRACE(layout + others);
-    const std::string name = layout + std::to_string(others.size());
-    folder_.succeed("distill job.textproto" + more + name + " --set parallel.layout=" + layout + others, ranks);
-    const std::vector<json> lines = folder_.metrics(name);
-    ASSERT_EQ(lines.size(), 3U);
-    for (std::size_t i = 0; i < lines.size(); ++i)
-      for (const char* figure :
-           {"loss", "ce", "span_kl", "spans", "span_share", "span_bits_per_byte", "teacher_bits_per_byte", "grad_norm"})
-        expect_near(lines[i][figure], expected[i][figure].get<double>(), figure);
-    for (const char* figure : {"eval_span_kl", "eval_spans", "eval_ce", "eval_teacher_bits_per_byte"})
-      expect_near(lines[2][figure], expected[2][figure].get<double>(), figure);
-  }
+  expect_same_under_layouts(
+      more, expected,
+      {"loss", "ce", "span_kl", "spans", "span_share", "span_bits_per_byte", "teacher_bits_per_byte", "grad_norm"},
+      {"eval_span_kl", "eval_spans", "eval_ce", "eval_teacher_bits_per_byte"});
 }
 
 /// By sorted distributions; its figures beside those of the spans on the held-out sample, and again after a halt.
@@ -132,22 +141,8 @@ TEST_F(BridgedRun, SortedDistributionsAreOneUnderEveryLayout) {
         alpha * line["ce"].get<double>() + (1 - alpha) * line["uld"].get<double>() * line["uld_share"].get<double>(),
         "the mixture");
   }
-  for (const auto& [layout, ranks, others] : std::vector<std::tuple<std::string, int, std::string>>{
-           {"dp2", 2, ""},
-           {"tp2", 2, " --set parallel.sequence_parallel=true"},
-           {"ep2", 2, " --set batch.micro_batches=2"},
-           {"dp1", 1, " --set train.recompute=true --set batch.micro_batches=4"}}) {
-    SCOPED_TRACE(layout + others);
-    const std::string name = layout + std::to_string(others.size());
-    folder_.succeed("distill job.textproto" + more + name + " --set parallel.layout=" + layout + others, ranks);
-    const std::vector<json> lines = folder_.metrics(name);
-    ASSERT_EQ(lines.size(), 4U);
-    for (std::size_t i = 0; i < lines.size(); ++i)
-      for (const char* figure : {"loss", "ce", "uld", "uld_pairs", "uld_share", "grad_norm"})
-        expect_near(lines[i][figure], expected[i][figure].get<double>(), figure);
-    for (const char* figure : {"eval_uld", "eval_uld_pairs", "eval_uld_share", "eval_span_kl", "eval_ce"})
-      expect_near(lines[3][figure], expected[3][figure].get<double>(), figure);
-  }
+  expect_same_under_layouts(more, expected, {"loss", "ce", "uld", "uld_pairs", "uld_share", "grad_norm"},
+                            {"eval_uld", "eval_uld_pairs", "eval_uld_share", "eval_span_kl", "eval_ce"});
   folder_.succeed("distill job.textproto --steps 2" + more + "parts");
   folder_.succeed("distill parts --resume");
   EXPECT_EQ(folder_.metrics("parts"), expected);
