@@ -29,12 +29,13 @@ if(LIMBECK_FUZZ)
   target_compile_options(limbeck_reader_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
-# What most sources read first, read once a target: a third of the time to compile. Without under ccache, which keeps
-# nothing of what was compiled so.
-if(CMAKE_CXX_COMPILER_LAUNCHER MATCHES "ccache")
-  set(CMAKE_DISABLE_PRECOMPILE_HEADERS ON)
-endif()
+# What most sources read first, read once a target: a third of the time to compile. ccache keeps what was compiled so where
+# its settings allow it (launch/build.sh has them), and the file says nothing of when it was made.
 add_library(limbeck_precompiled INTERFACE)
+if(CMAKE_CXX_COMPILER_LAUNCHER MATCHES "ccache")
+  target_compile_options(limbeck_precompiled INTERFACE
+    "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fpch-preprocess>" "$<$<COMPILE_LANG_AND_ID:CXX,Clang>:SHELL:-Xclang -fno-pch-timestamp>")
+endif()
 target_precompile_headers(limbeck_precompiled INTERFACE
   <algorithm> <array> <cmath> <cstdint> <cstring> <filesystem> <functional> <map> <memory> <numeric> <optional> <span> <string>
   <string_view> <utility> <vector> <fmt/format.h>)

@@ -15,8 +15,12 @@ memory_kib=$(awk '/^MemAvailable:/ {print $2}' /proc/meminfo)
 jobs=$((memory_kib / (1536 * 1024)))
 jobs=$((jobs < 1 ? 1 : jobs > cores ? cores : jobs))
 
+# What one checkout compiled serves another.
 options=()
-command -v ccache >/dev/null && options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
+if command -v ccache >/dev/null; then
+  options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_CUDA_COMPILER_LAUNCHER=ccache)
+  export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_MAXSIZE=20G
+fi
 
 mkdir -p "build/$preset"
 log=build/$preset/build.log
