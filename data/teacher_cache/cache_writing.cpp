@@ -84,7 +84,17 @@ CacheLeftovers begin_teacher_cache(const fs::path& folder, const CacheIdentity& 
   return left;
 }
 
-std::vector<CacheWork> cache_work(const TeacherCache& cache, const std::vector<std::shared_ptr<const TokenFile>>& texts,
+CacheText::CacheText(std::shared_ptr<const TokenFile> file)
+    : name(file->prefix()),
+      num_documents(file->num_documents()),
+      read([file](std::int64_t document) { return file->read(document); }) {}
+
+CacheText::CacheText(std::string text_name, std::span<const Document> documents)
+    : name(std::move(text_name)),
+      num_documents(std::ssize(documents)),
+      read([documents](std::int64_t document) { return documents[static_cast<std::size_t>(document)].ids; }) {}
+
+std::vector<CacheWork> cache_work(const TeacherCache& cache, const std::vector<CacheText>& texts,
                                   std::int64_t positions_a_file) {
   std::int64_t next = 0;
   for (const CachePartInfo& part : cache.manifest().parts)
@@ -92,10 +102,11 @@ std::vector<CacheWork> cache_work(const TeacherCache& cache, const std::vector<s
   std::vector<CacheWork> works;
   std::set<DocumentKey> taken;
   for (std::size_t t = 0; t < texts.size(); ++t)
-    for (std::int64_t d = 0; d < texts[t]->num_documents(); ++d) {
-      const std::int64_t positions = texts[t]->document_length(d) - 1;
+    for (std::int64_t d = 0; d < texts[t].num_documents; ++d) {
+      const std::vector<std::int32_t> ids = texts[t].read(d);
+      const std::int64_t positions = std::ssize(ids) - 1;
       if (positions < 1) continue;
-      const DocumentKey key = document_key(texts[t]->read(d));
+      const DocumentKey key = document_key(ids);
       if (cache.find(key) || !taken.insert(key).second) continue;
       if (works.empty() || works.back().positions >= positions_a_file)
         works.push_back({.name = fmt::format("{}{:05}{}", prefix, next++, suffix)});

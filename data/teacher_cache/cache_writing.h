@@ -9,11 +9,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "data/teacher_cache/teacher_cache.h"
+#include "data/text/documents.h"
 #include "data/text/token_file.h"
 
 namespace limbeck::data {
@@ -42,10 +45,21 @@ struct CacheLeftovers {
 /// and names what differs. Whole files that the manifest does not list yet are taken in; temporary ones go.
 CacheLeftovers begin_teacher_cache(const std::filesystem::path& folder, const CacheIdentity& identity);
 
+/// Documents that a cache is to have.
+struct CacheText {
+  std::string name;  // for messages alone
+  std::int64_t num_documents = 0;
+  std::function<std::vector<std::int32_t>(std::int64_t)> read;  // the tokens of one
+
+  CacheText(std::shared_ptr<const TokenFile> file);  // NOLINT(google-explicit-constructor): a token file is a text
+  /// Of documents that stay where they are.
+  CacheText(std::string text_name, std::span<const Document> documents);
+};
+
 /// Documents of one file of the cache.
 struct CacheWork {
   struct Document {
-    std::size_t text = 0;  // of the token files
+    std::size_t text = 0;  // of the texts
     std::int64_t document = 0;
   };
   std::string name;  // of the file
@@ -55,7 +69,7 @@ struct CacheWork {
 
 /// What is missing for all documents of these texts, each once, in files of about so many positions, in order. A
 /// function of the cache and the texts alone.
-std::vector<CacheWork> cache_work(const TeacherCache& cache, const std::vector<std::shared_ptr<const TokenFile>>& texts,
+std::vector<CacheWork> cache_work(const TeacherCache& cache, const std::vector<CacheText>& texts,
                                   std::int64_t positions_a_file);
 
 /// Lists the files in the manifest and, where nothing is missing, the texts. Throws where one of the files is not

@@ -93,9 +93,10 @@ void load_for_eval(Session& session, const ModelSource& source, const TrainerSta
   if ((!where.text.empty() && where.text != session.text_fingerprint) ||
       before.held_out_fraction != now.held_out_fraction || before.seed != now.seed)
     log->warn("what is held out here is not what it was in the run of {}, which may have learned from it", name);
-  if (session.teacher != nullptr && !where.teacher.empty() && where.teacher != session.teacher_fingerprint)
+  if (!session.teacher_fingerprint.empty() && !where.teacher.empty() && where.teacher != session.teacher_fingerprint)
     log->warn("{} is not the teacher that {} learned from: its fingerprint is {}, expected {}",
-              session.config.teacher->source, name, session.teacher_fingerprint, where.teacher);
+              session.config.teacher->source.empty() ? session.config.teacher->cache : session.config.teacher->source,
+              name, session.teacher_fingerprint, where.teacher);
   session.student->load(*source.reader);
 }
 
@@ -187,6 +188,7 @@ int run_eval(const EvalOptions& options) {
   in_world(config, fmt::format("command: eval\ncheckpoint: {}\n", source.path.string()), [&](Rank& rank) {
     const Log log = make_log(rank.world().rank(), options.verbosity);
     Session session(rank, config, log);
+    session.open_cache(log);
     if (source.reader == nullptr)
       session.start_student();
     else

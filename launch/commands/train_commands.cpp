@@ -15,6 +15,7 @@
 #include "launch/commands/commands.h"
 #include "launch/commands/may_write.h"
 #include "launch/commands/version.h"
+#include "launch/config/figure.h"
 #include "launch/console/numbers.h"
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
@@ -70,14 +71,18 @@ const char* why_none_predicts(const RunConfig& config) {
                                                   : "the last layer is of another kind than theirs";
 }
 
+/// The teacher's architecture, or the reference's, where one is named; nothing of a cache alone.
+std::optional<nn::ModelConfig> named_teacher(const Session& session) {
+  if (session.bridge) return session.bridge->teacher().config();
+  return session.teacher_source().reader ? session.teacher_config : std::nullopt;
+}
+
 void say_what_runs(const Log& log, const Session& session) {
   const auto in_short = [](std::int64_t n) { return short_count(static_cast<double>(n)); };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
-  if (session.teacher || session.bridge) {
-    const nn::ModelConfig& teacher = session.teacher ? session.teacher->config() : session.bridge->teacher().config();
+  if (const auto teacher = named_teacher(session))
     log->info("{}: {} parameters, {}", session.config.objective.preference ? "reference" : "teacher",
-              in_short(nn::count_parameters(teacher).total), core::counted(teacher.num_layers, "layer"));
-  }
+              in_short(nn::count_parameters(*teacher).total), core::counted(teacher->num_layers, "layer"));
   log->info("{}: {} parameters, {} active, {}", trained_name(session), in_short(student.total),
             in_short(student.active), core::counted(session.student->config().num_layers, "layer"));
   const std::int64_t further = session.student->config().num_predict_layers;
@@ -117,7 +122,7 @@ std::int64_t greatest_peak_memory(Rank& rank) {
 std::optional<DistillStart> read_start_together(const Session& session, const RunDirectory& directory) {
   std::string text;
   on_first_rank(session.rank, [&] {
-    if (session.teacher || std::filesystem::exists(directory.path() / "start.json"))
+    if (session.teacher || session.cached_teacher || std::filesystem::exists(directory.path() / "start.json"))
       text = to_text(read_start(directory.path()));
   });
   text = gather_strings(session.rank, text).front();
@@ -137,14 +142,15 @@ std::string continuation(const Session& session, const nn::Transformer& model, b
 
 /// What only a distillation compares with.
 void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, const Log& log) {
-  start.unigram = held_out.evaluate_unigram(session.token_counts(session.teacher->config().vocabulary));
-  start.teacher_text = continuation(session, *session.teacher, session.config.precision.sharded_teacher);
+  start.unigram = held_out.evaluate_unigram(session.token_counts(session.student->config().vocabulary));
+  if (session.teacher)
+    start.teacher_text = continuation(session, *session.teacher, session.config.precision.sharded_teacher);
   start.student_text = continuation(session, *session.student, /*is_cut=*/true);
   start.teacher = session.teacher_fingerprint;
   start.cut = session.start;
-  log->info("before: KL {}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {:.4f})",
-            fixed(start.student.kl, 4), start.student.agreement, start.student.cross_entropy,
-            start.student.teacher_cross_entropy, start.unigram.kl);
+  log->info("before: KL {}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {})",
+            kl_text(start.student, start.student.kl), start.student.agreement, start.student.cross_entropy,
+            start.student.teacher_cross_entropy, kl_text(start.unigram, start.unigram.kl));
 }
 
 /// The same, measured.
@@ -158,9 +164,10 @@ DistillStart measure_start(Session& session, RunEvaluations& evaluations, const 
   start.student = said.held_out;
   start.sets = said.sets;
   session.check_teacher(start.student);
-  if (session.teacher) said.held_out = Evaluation();  // measure_teacher says more of it
+  const bool has_teacher = start.student.has_teacher();
+  if (has_teacher) said.held_out = Evaluation();  // measure_teacher says more of it
   for (const std::string& line : to_lines(said)) log->info("before: {}", line);
-  if (session.teacher) measure_teacher(session, *evaluations.held_out(), start, log);
+  if (has_teacher) measure_teacher(session, *evaluations.held_out(), start, log);
   on_first_rank(session.rank, [&] { write_start(directory.path(), start); });
   return start;
 }
@@ -206,9 +213,8 @@ RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirec
         run_facts_from_json(read_start_file(directory.path()), (directory.path() / "start.json").string()).starts;
   const nn::ParameterCount model = nn::count_parameters(session.student->config());
   facts.model = {.total = model.total, .active = model.active, .trainable = trainer.num_trained()};
-  if (session.teacher || session.bridge) {
-    const nn::ParameterCount teacher =
-        nn::count_parameters(session.teacher ? session.teacher->config() : session.bridge->teacher().config());
+  if (const auto architecture = named_teacher(session)) {
+    const nn::ParameterCount teacher = nn::count_parameters(*architecture);
     facts.teacher = {.total = teacher.total, .active = teacher.active, .trainable = 0};
   }
   const std::int64_t ranks = session.rank.num_processes();
@@ -242,11 +248,21 @@ void check_measured(const Session& session, RunEvaluations& evaluations, const L
                   core::counted(config.data.sequence_length, "token"), config.data.held_out_fraction);
   if (!evaluations.held_out() && session.teacher) core::fail_usage("{}", too_short);
   if (!evaluations.held_out()) log->warn("{}: nothing of it is evaluated", too_short);
-  if (!config.train.keep_best.empty() && !evaluations.has_set_of(config.train.keep_best))
+  const std::string& best = config.train.keep_best;
+  if (best.empty()) return;
+  if (!evaluations.has_set_of(best))
     core::fail_usage(
         "train.keep_best is \"{}\", which is not measured: its held-out documents have no sequence in the "
         "sample (data.held_out_fraction, train.eval_tokens)",
-        config.train.keep_best);
+        best);
+  const FigureName name = figure_name(best);
+  if (!needs_teacher(name) || name.figure == "top1_agreement") return;
+  const std::optional<Known> teacher = evaluations.teacher_of(best);
+  const TeacherFigureNames names = names_of(teacher.value_or(Known::Whole));
+  if (!teacher) core::fail_usage("train.keep_best is \"{}\", expected a figure without a teacher: there is none", best);
+  if (name.figure != names.kl && (names.sum_min == nullptr || name.figure != names.sum_min))
+    core::fail_usage("train.keep_best is \"{}\", expected {}{}, as what is known of the teacher gives", best, names.kl,
+                     names.sum_min == nullptr ? "" : fmt::format(" or {}", names.sum_min));
 }
 
 EndedBy ended_by(const Trainer& trainer, const RunConfig& config) {
@@ -299,7 +315,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   tell_training_text(session, directory, evaluations, log);
   if (!resumed) start = measure_start(session, evaluations, directory, log);
 
-  session.release_teacher();
+  if (!evaluations.asks_teacher()) session.release_teacher();
   log->debug("training begins after {:.2f} s", seconds());
   const bool is_done = trainer.run(last_step(options, config));
   on_first_rank(rank, [&] {  // the folder may be a new one

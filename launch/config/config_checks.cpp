@@ -242,9 +242,9 @@ void check_keep_best(const RunConfig& config, const ParsedConfig& parsed) {
   const auto steps = steps_between(name, config);
   if (!steps) refuse("a set of evaluation.set before the last dot; or \"held_out/\" and the name of a source");
   if (*steps == 0) refuse("its figure to be measured while training: train.eval_every_steps above 0");
-  const bool has_teacher =
-      (config.teacher && !config.teacher->source.empty() && config.objective.bridge == Bridge::None) ||
-      config.objective.preference;
+  const bool has_teacher = (config.teacher && (!config.teacher->source.empty() || !config.teacher->cache.empty()) &&
+                            config.objective.bridge == Bridge::None) ||
+                           config.objective.preference;
   if (needs_teacher(name) && !has_teacher) refuse("a figure without a teacher: there is none");
   if (needs_pairs(name) && !config.objective.has_pairs()) refuse("a figure of text: there are no pairs of responses");
   if (needs_pairs(name) && !name.set.empty() && !name.set.starts_with("held_out/"))

@@ -15,14 +15,14 @@ bool is_figure(const FigureName& name) {
 }
 
 bool needs_teacher(const FigureName& name) {
-  return name.figure == "kl" || name.figure == "top1_agreement" || name.figure == "sum_min";
+  return name.figure.starts_with("kl") || name.figure == "top1_agreement" || name.figure.starts_with("sum_min");
 }
 
 bool needs_pairs(const FigureName& name) { return name.figure.starts_with("preference_"); }
 
 bool rises(const FigureName& name) {
-  return name.figure == "top1_agreement" || name.figure == "sum_min" || name.figure == "preference_accuracy" ||
-         name.figure == "preference_margin";
+  return name.figure == "top1_agreement" || name.figure.starts_with("sum_min") ||
+         name.figure == "preference_accuracy" || name.figure == "preference_margin";
 }
 
 }  // namespace limbeck::launch

@@ -16,15 +16,18 @@ struct FigureName {
   std::string figure;  // of figure_names
 };
 
-inline constexpr std::array<std::string_view, 9> figure_names = {"ce",
-                                                                 "perplexity",
-                                                                 "bits_per_byte",
-                                                                 "kl",
-                                                                 "top1_agreement",
-                                                                 "sum_min",
-                                                                 "preference_loss",
-                                                                 "preference_accuracy",
-                                                                 "preference_margin"};
+inline constexpr std::array<std::string_view, 12> figure_names = {"ce",
+                                                                  "perplexity",
+                                                                  "bits_per_byte",
+                                                                  "kl",
+                                                                  "top1_agreement",
+                                                                  "sum_min",
+                                                                  "kl_lower_bound",
+                                                                  "sum_min_upper_bound",
+                                                                  "kl_estimate",
+                                                                  "preference_loss",
+                                                                  "preference_accuracy",
+                                                                  "preference_margin"};
 
 /// Cut at the last dot; whether there is such a set or figure is not looked at.
 FigureName figure_name(std::string_view text);

@@ -85,8 +85,11 @@ void add_sets(std::vector<Row>& rows, const std::vector<RunResults>& runs) {
          {std::tuple{"cross-entropy", "ce", Better::Lower}, std::tuple{"perplexity", "perplexity", Better::Lower},
           std::tuple{"bits/byte", "bits_per_byte", Better::Lower},
           std::tuple{"calibration error", "ece", Better::Lower}, std::tuple{"KL", "kl", Better::Lower},
+          std::tuple{"KL, at least", "kl_lower_bound", Better::Lower},
+          std::tuple{"KL, estimated", "kl_estimate", Better::Lower},
           std::tuple{"top-1 agreement", "top1_agreement", Better::Higher},
           std::tuple{"acceptance", "sum_min", Better::Higher},
+          std::tuple{"acceptance, at most", "sum_min_upper_bound", Better::Higher},
           std::tuple{"pairs right", "preference_accuracy", Better::Higher}}) {
       const auto value = [name, key = key](const RunResults& run) { return of_set(run.after, name, key); };
       const auto before = [name, key = key](const RunResults& run) { return of_set(run.before, name, key); };
@@ -114,10 +117,13 @@ std::vector<Row> rows_of(const std::vector<RunResults>& runs) {
       held_out("  median", "kl_median", Better::Lower),
       held_out("  90 %", "kl_p90", Better::Lower),
       held_out("  99 %", "kl_p99", Better::Lower),
+      held_out("KL to the teacher, at least", "kl_lower_bound", Better::Lower),
+      held_out("KL to the teacher, estimated", "kl_estimate", Better::Lower),
       held_out("  by span", "span_kl", Better::Lower),
       held_out("  of sorted distributions", "uld", Better::Lower),
       held_out("top-1 agreement", "top1_agreement", Better::Higher),
       held_out("acceptance", "sum_min", Better::Higher),
+      held_out("acceptance, at most", "sum_min_upper_bound", Better::Higher),
       held_out("pairs of responses: right", "preference_accuracy", Better::Higher),
       held_out("  margin of rewards", "preference_margin", Better::Higher),
       held_out("expert load: entropy", "load_entropy", Better::Higher),

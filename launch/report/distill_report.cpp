@@ -233,14 +233,18 @@ std::string to_text(const DistillReport& r) {
   text += row("perplexity", {perplexity(teacher), perplexity(before), perplexity(after), perplexity(r.start.unigram)});
   text += row("bits/byte", {number(teacher.bits_per_byte()), number(before.bits_per_byte()),
                             number(after.bits_per_byte()), number(r.start.unigram.bits_per_byte())});
-  text += row("KL to the teacher, mean", {"", number(before.kl), number(after.kl), number(r.start.unigram.kl)});
-  text += row("  median", {"", number(before.kl_median), number(after.kl_median), number(r.start.unigram.kl_median)});
-  text += row("  90 %", {"", number(before.kl_p90), number(after.kl_p90), number(r.start.unigram.kl_p90)});
-  text += row("  99 %", {"", number(before.kl_p99), number(after.kl_p99), number(r.start.unigram.kl_p99)});
+  const auto kl = [&](const char* what, auto Evaluation::*value) {
+    return row(what, {"", kl_text(before, before.*value), kl_text(after, after.*value),
+                      kl_text(r.start.unigram, r.start.unigram.*value)});
+  };
+  text += kl("KL to the teacher, mean", &Evaluation::kl);
+  text += kl("  median", &Evaluation::kl_median);
+  text += kl("  90 %", &Evaluation::kl_p90);
+  text += kl("  99 %", &Evaluation::kl_p99);
   text += row("top-1 agreement",
               {"", number(before.agreement), number(after.agreement), number(r.start.unigram.agreement)});
-  text += row("sum min(p,q) (acceptance)",
-              {"", number(before.sum_min), number(after.sum_min), number(r.start.unigram.sum_min)});
+  text +=
+      row("sum min(p,q) (acceptance)", {"", sum_min_text(before), sum_min_text(after), sum_min_text(r.start.unigram)});
   text += row("calibration error", {number(after.teacher_calibration_error), number(before.calibration_error),
                                     number(after.calibration_error), number(r.start.unigram.calibration_error)});
   text += load_rows({std::nullopt, before.load, after.load});
@@ -250,9 +254,11 @@ std::string to_text(const DistillReport& r) {
       static_cast<double>(r.peak_bytes_a_rank) / (1024.0 * 1024 * 1024), core::counted(r.num_ranks, "rank"));
   text += sets_text(r.start.sets, r.sets);
   if (!r.prompt.empty()) {
-    text +=
-        fmt::format("\n\"{}\" goes on\n  by the teacher:\n{}  by the student before:\n{}  by the student after:\n{}",
-                    r.prompt, quoted(r.start.teacher_text), quoted(r.start.student_text), quoted(r.student_text));
+    const std::string by_teacher = r.start.teacher_text.empty()
+                                       ? std::string()
+                                       : fmt::format("  by the teacher:\n{}", quoted(r.start.teacher_text));
+    text += fmt::format("\n\"{}\" goes on\n{}  by the student before:\n{}  by the student after:\n{}", r.prompt,
+                        by_teacher, quoted(r.start.student_text), quoted(r.student_text));
   }
   text += fmt::format(
       "\nThe student: {0}\n{3}Next:\n"
@@ -308,12 +314,15 @@ std::string to_text(const NamedEvaluations& columns) {
   for (const auto& [name, evaluation] : columns) loads.push_back(evaluation.load);
   if (columns.empty() || !columns.front().second.has_teacher()) return text + load_rows(loads);
   text += figure("teacher's cross-entropy", &Evaluation::teacher_cross_entropy);
-  text += figure("KL to the teacher, mean", &Evaluation::kl);
-  text += figure("  median", &Evaluation::kl_median);
-  text += figure("  90 %", &Evaluation::kl_p90);
-  text += figure("  99 %", &Evaluation::kl_p99);
+  const auto kl = [&](const char* what, auto Evaluation::*value) {
+    return line(what, [&](const std::string&, const Evaluation& e) { return kl_text(e, e.*value); });
+  };
+  text += kl("KL to the teacher, mean", &Evaluation::kl);
+  text += kl("  median", &Evaluation::kl_median);
+  text += kl("  90 %", &Evaluation::kl_p90);
+  text += kl("  99 %", &Evaluation::kl_p99);
   text += figure("top-1 agreement", &Evaluation::agreement);
-  text += figure("sum min(p,q) (acceptance)", &Evaluation::sum_min);
+  text += line("sum min(p,q) (acceptance)", [](const std::string&, const Evaluation& e) { return sum_min_text(e); });
   text += figure("teacher's calibration error", &Evaluation::teacher_calibration_error);
   return text + load_rows(loads);
 }

@@ -94,7 +94,7 @@ struct Column {
 
 /// Rows of figures, by their names; those that no column has are left out.
 std::string figure_rows(const std::vector<Column>& columns, const std::string& of) {
-  constexpr std::array<std::pair<const char*, const char*>, 18> rows = {
+  constexpr std::array<std::pair<const char*, const char*>, 24> rows = {
       {{"ce", "cross-entropy"},
        {"perplexity", "perplexity"},
        {"bits_per_byte", "bits/byte"},
@@ -104,11 +104,17 @@ std::string figure_rows(const std::vector<Column>& columns, const std::string& o
        {"kl_median", "KL, median"},
        {"kl_p90", "KL, 90 %"},
        {"kl_p99", "KL, 99 %"},
+       {"kl_lower_bound", "KL to the teacher, at least, mean"},
+       {"kl_lower_bound_median", "KL, at least, median"},
+       {"kl_lower_bound_p90", "KL, at least, 90 %"},
+       {"kl_lower_bound_p99", "KL, at least, 99 %"},
+       {"kl_estimate", "KL to the teacher, estimate, mean"},
        {"span_kl", "KL to the teacher by span, mean"},
        {"uld", "distance of sorted distributions, mean"},
        {"teacher_bits_per_byte", "teacher's bits/byte, of the spans"},
        {"top1_agreement", "top-1 agreement"},
        {"sum_min", "sum min(p,q), acceptance"},
+       {"sum_min_upper_bound", "sum min(p,q), acceptance, at most"},
        {"teacher_ece", "teacher's calibration error"},
        {"load_entropy", "expert load: entropy, mean of the layers"},
        {"load_worst_entropy", "entropy of the worst layer"},

@@ -31,7 +31,7 @@ std::vector<std::string> cells_of(const Evaluation& e, bool has_teacher, bool ha
                                     four(e.cross_entropy), is_said ? fmt::format("{:.5g}", e.perplexity()) : "-",
                                     bits ? four(*bits) : "-"};
   if (has_teacher)
-    for (const double value : {e.kl, e.agreement, e.sum_min}) cells.push_back(e.has_teacher() ? four(value) : "-");
+    cells.insert(cells.end(), {kl_text(e, e.kl), e.has_teacher() ? four(e.agreement) : "-", sum_min_text(e)});
   if (has_pairs)
     for (const auto value : {&PreferenceResult::accuracy, &PreferenceResult::margin})
       cells.push_back(e.preference ? fixed((*e.preference).*value, 4) : "-");
@@ -55,8 +55,8 @@ std::string further_text(const Evaluation& e) {
   if (e.has_teacher()) text += fmt::format(", the teacher's {}", number(e.teacher_calibration_error));
   text += '\n';
   if (e.has_teacher())
-    text += fmt::format("KL                mean {}, median {}, 90 % {}, 99 % {}\n", number(e.kl), number(e.kl_median),
-                        number(e.kl_p90), number(e.kl_p99));
+    text += fmt::format("KL                mean {}, median {}, 90 % {}, 99 % {}\n", kl_text(e, e.kl),
+                        kl_text(e, e.kl_median), kl_text(e, e.kl_p90), kl_text(e, e.kl_p99));
   return text;
 }
 

@@ -36,7 +36,12 @@ std::optional<double> figure_of(const Measurement& measurement, const std::strin
     if (found == measurement.sets.end()) return std::nullopt;
     evaluation = &found->second;
   }
-  if (evaluation->tokens == 0 || (needs_teacher(name) && !evaluation->has_teacher())) return std::nullopt;
+  if (evaluation->tokens == 0) return std::nullopt;
+  if (needs_teacher(name)) {
+    for (const auto& [of_teacher, value] : teacher_figures(*evaluation))
+      if (of_teacher == name.figure) return value;
+    return std::nullopt;
+  }
   if (needs_pairs(name)) {
     if (!evaluation->preference) return std::nullopt;
     const PreferenceResult& of_pairs = *evaluation->preference;
@@ -48,9 +53,6 @@ std::optional<double> figure_of(const Measurement& measurement, const std::strin
   if (name.figure == "ce") return evaluation->cross_entropy;
   if (name.figure == "perplexity") return evaluation->perplexity();
   if (name.figure == "bits_per_byte") return evaluation->bits_per_byte();
-  if (name.figure == "kl") return evaluation->kl;
-  if (name.figure == "top1_agreement") return evaluation->agreement;
-  if (name.figure == "sum_min") return evaluation->sum_min;
   return std::nullopt;
 }
 

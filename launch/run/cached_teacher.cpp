@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/ops/sparse_targets.h"
 #include "core/start_thread.h"
 #include "data/tokenizers/vocabulary.h"
 
@@ -16,24 +17,34 @@ using core::DType;
 using core::fail_usage;
 using core::Tensor;
 
-CachedTeacher::CachedTeacher(const std::filesystem::path& folder, const data::Mixture& text, const CacheOwner& owner,
-                             double temperature, DType dtype)
-    : cache_(folder), text_(text), temperature_(temperature), dtype_(dtype) {
-  data::CacheIdentity wanted = cache_.identity();
-  if (!owner.teacher.empty()) wanted.teacher = owner.teacher, wanted.teacher_source = owner.source;
-  wanted.tokenizer_tokens = data::named_size(*owner.tokenizer);
-  wanted.tokenizer = data::vocabulary_fingerprint(*owner.tokenizer, wanted.tokenizer_tokens);
-  if (const auto difference = data::identity_difference(cache_.identity(), wanted))
-    fail_usage("teacher.cache, {}, {}", folder.string(), *difference);
-  const data::CacheContents& contents = cache_.contents();
+CachedTeacher::CachedTeacher(std::shared_ptr<const data::TeacherCache> cache, TokensOf tokens_of, double temperature,
+                             DType dtype)
+    : cache_(std::move(cache)), tokens_of_(std::move(tokens_of)), temperature_(temperature), dtype_(dtype) {
+  const data::CacheContents& contents = cache_->contents();
   const auto place = contents.place_of(is_whole() ? 1 : temperature);
   if (!place)
     fail_usage("objective.temperature is {}, expected one that teacher.cache, {}, is for: {}", temperature,
-               folder.string(), fmt::join(contents.temperatures, ", "));
+               cache_->folder().string(), fmt::join(contents.temperatures, ", "));
   tempered_ = *place;
   plain_ = *contents.place_of(1);
+}
+
+CachedTeacher::CachedTeacher(const std::filesystem::path& folder, const data::Mixture& text, const CacheOwner& owner,
+                             double temperature, DType dtype)
+    : CachedTeacher(
+          std::make_shared<const data::TeacherCache>(folder),
+          [&text](const data::TokenBatch::Piece& piece) {
+            return text.sources().at(piece.source).file().read(piece.document);
+          },
+          temperature, dtype) {
+  data::CacheIdentity wanted = cache_->identity();
+  if (!owner.teacher.empty()) wanted.teacher = owner.teacher, wanted.teacher_source = owner.source;
+  wanted.tokenizer_tokens = data::named_size(*owner.tokenizer);
+  wanted.tokenizer = data::vocabulary_fingerprint(*owner.tokenizer, wanted.tokenizer_tokens);
+  if (const auto difference = data::identity_difference(cache_->identity(), wanted))
+    fail_usage("teacher.cache, {}, {}", folder.string(), *difference);
   for (const data::Loader& loader : text.sources()) {
-    const auto& texts = cache_.manifest().texts;
+    const auto& texts = cache_->manifest().texts;
     const bool is_there = std::any_of(texts.begin(), texts.end(), [&](const data::CachedText& cached) {
       return cached.fingerprint == loader.fingerprint();
     });
@@ -47,23 +58,45 @@ CachedTeacher::CachedTeacher(const std::filesystem::path& folder, const data::Mi
 
 CachedTeacher::~CachedTeacher() = default;
 
+std::unique_ptr<CachedTeacher> CachedTeacher::to_measure() const {
+  return std::unique_ptr<CachedTeacher>(new CachedTeacher(cache_, tokens_of_, 1, dtype_));
+}
+
+std::unique_ptr<CachedTeacher> CachedTeacher::to_measure(std::span<const data::Document> documents) const {
+  const auto tokens_of = [documents](const data::TokenBatch::Piece& piece) {
+    return documents[static_cast<std::size_t>(piece.document)].ids;
+  };
+  return std::unique_ptr<CachedTeacher>(new CachedTeacher(cache_, tokens_of, 1, dtype_));
+}
+
+std::int64_t CachedTeacher::num_missing(std::span<const data::Document> documents) const {
+  return std::ranges::count_if(documents, [&](const data::Document& document) {
+    return document.ids.size() > 1 && !cache_->find(data::document_key(document.ids));
+  });
+}
+
+Known CachedTeacher::known() const {
+  const data::CacheContents& contents = cache_->contents();
+  if (contents.kind == data::CacheKind::Sampled) return Known::Drawn;
+  return contents.width() == contents.vocabulary ? Known::Whole : Known::Kept;
+}
+
 data::TeacherCache::Place CachedTeacher::place_of(const data::TokenBatch::Piece& piece) {
   const std::pair key{piece.source, piece.document};
   {
     const std::scoped_lock lock(mutex_);
     if (const auto found = places_.find(key); found != places_.end()) return found->second;
   }
-  const data::TokenFile& file = text_.sources().at(piece.source).file();
-  const auto place = cache_.find(data::document_key(file.read(piece.document)));
-  core::check(place.has_value(), "{}: document {} of {} is not in it", cache_.folder().string(), piece.document,
-              file.prefix());
+  const auto place = cache_->find(data::document_key(tokens_of_(piece)));
+  core::check(place.has_value(), "{}: document {} of text {} is not in it", cache_->folder().string(), piece.document,
+              piece.source);
   const std::scoped_lock lock(mutex_);
   places_.emplace(key, *place);
   return *place;
 }
 
 CachedTeacher::Rows CachedTeacher::read(const data::TokenBatch& batch) {
-  const data::CacheContents& contents = cache_.contents();
+  const data::CacheContents& contents = cache_->contents();
   const std::size_t n = batch.tokens.size(), width = static_cast<std::size_t>(contents.width());
   const bool draws = contents.kind == data::CacheKind::Sampled;
   Rows rows{.tokens = batch.tokens,
@@ -78,9 +111,9 @@ CachedTeacher::Rows CachedTeacher::read(const data::TokenBatch& batch) {
   for (const data::TokenBatch::Piece& piece : batch.pieces) {
     const data::TeacherCache::Place place = place_of(piece);
     // A document's last token has no row; one whose target is masked has.
-    const std::int64_t count = std::min(piece.count, cache_.num_positions(place) - piece.position);
+    const std::int64_t count = std::min(piece.count, cache_->num_positions(place) - piece.position);
     if (count <= 0) continue;
-    const data::CachedRows cached = cache_.read(place, piece.position, count);
+    const data::CachedRows cached = cache_->read(place, piece.position, count);
     for (std::int64_t i = 0; i < count; ++i) {
       const auto to = static_cast<std::size_t>(piece.first + i);
       if (batch.targets[to] < 0) continue;
@@ -111,17 +144,17 @@ CachedTeacher::Rows CachedTeacher::read(const data::TokenBatch& batch) {
 std::vector<float> CachedTeacher::read_whole(const data::TokenBatch& batch, std::int64_t first, std::int64_t count,
                                              std::int64_t first_column, std::int64_t columns) {
   std::vector<float> logits(static_cast<std::size_t>(count * columns));
-  const std::int64_t of_block = cache_.contents().rows_of_block(),
-                     own = std::clamp<std::int64_t>(cache_.contents().vocabulary - first_column, 0, columns);
+  const std::int64_t of_block = cache_->contents().rows_of_block(),
+                     own = std::clamp<std::int64_t>(cache_->contents().vocabulary - first_column, 0, columns);
   for (const data::TokenBatch::Piece& piece : batch.pieces) {
     const std::int64_t begin = std::max(piece.first, first), end = std::min(piece.first + piece.count, first + count);
     if (begin >= end) continue;
     const data::TeacherCache::Place place = place_of(piece);
     const std::int64_t shift = piece.position - piece.first,  // from a token of the batch to one of the document
-        last = std::min(end + shift, cache_.num_positions(place));
+        last = std::min(end + shift, cache_->num_positions(place));
     for (std::int64_t position = begin + shift, next = 0; position < last; position = next) {
       next = std::min((position / of_block + 1) * of_block, last);
-      const data::CachedRows cached = cache_.read(place, position, next - position);
+      const data::CachedRows cached = cache_->read(place, position, next - position);
       for (std::int64_t i = 0; i < cached.n; ++i)
         std::copy_n(cached.log_p.begin() + i * cached.width + first_column, own,
                     logits.begin() + (position + i - shift - first) * columns);
@@ -188,13 +221,19 @@ class CachedTeacher::WholeRows final : public core::TargetSource {
 std::unique_ptr<core::TargetSource> CachedTeacher::whole(const core::MemoryPtr& memory, const data::TokenBatch& batch,
                                                          std::int64_t further, std::int64_t first_column,
                                                          std::int64_t columns) {
-  core::check(is_whole(), "{}: keeps {}, expected FULL for whole distributions", cache_.folder().string(),
-              data::name_of(cache_.contents().kind));
+  core::check(is_whole(), "{}: keeps {}, expected FULL for whole distributions", cache_->folder().string(),
+              data::name_of(cache_->contents().kind));
   if (further == 0) {
     figures_.tokens += static_cast<double>(batch.num_targets());
     figures_.kept_mass += static_cast<double>(batch.num_targets());
   }
   return std::make_unique<WholeRows>(*this, memory, batch, further, first_column, columns);
+}
+
+std::unique_ptr<core::TargetSource> CachedTeacher::targets(const core::MemoryPtr& memory, const data::TokenBatch& batch,
+                                                           std::int64_t first_column, std::int64_t columns) {
+  if (is_whole()) return whole(memory, batch, 0, first_column, columns);
+  return std::make_unique<core::SparseTeacher>(take(memory, batch).targets);
 }
 
 void CachedTeacher::prefetch(std::vector<data::TokenBatch> batches) {
@@ -244,7 +283,7 @@ std::vector<Tensor*> CachedTeacher::Part::columns() {
 }
 
 CachedTeacher::Part CachedTeacher::to_tensors(const core::MemoryPtr& memory, const Rows& rows) const {
-  const auto n = std::ssize(rows.tokens), width = cache_.contents().width();
+  const auto n = std::ssize(rows.tokens), width = cache_->contents().width();
   const auto wide = [&](const std::vector<float>& values) {
     return Tensor::from<float>(memory, {n, width}, values).to(dtype_);
   };
@@ -257,13 +296,13 @@ CachedTeacher::Part CachedTeacher::to_tensors(const core::MemoryPtr& memory, con
                               .likeliest = Tensor::from<std::int32_t>(memory, {n}, rows.likeliest),
                               .target_loss = one(rows.target_loss),
                               .temperature = temperature_,
-                              .draws = cache_.contents().kind == data::CacheKind::Sampled};
+                              .draws = cache_->contents().kind == data::CacheKind::Sampled};
   if (temperature_ != 1) {
     targets.log_p_tempered = wide(rows.log_p_tempered);
     targets.rest_tempered = one(rows.rest_tempered);
   }
   Part part{.targets = std::move(targets), .hidden = {}};
-  const data::CacheContents& contents = cache_.contents();
+  const data::CacheContents& contents = cache_->contents();
   for (std::size_t layer = 0; layer < rows.hidden.size(); ++layer)
     part.hidden.emplace(contents.hidden_layers[layer],
                         Tensor::from<float>(memory, {n, contents.hidden_width}, rows.hidden[layer]).to(dtype_));

@@ -5,15 +5,19 @@
 //     teacher.prefetch(batches_of_the_next_step);
 //     CachedTeacher::Part part = teacher.take(memory, batch);           // waits for what is not there yet
 //     auto rows = teacher.whole(memory, batch, 0, student.vocabulary_part().first, columns);   // of a cache of FULL
+//     auto figures_of = teacher.to_measure();                                                 // of any, at temperature
+//     1
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -21,8 +25,10 @@
 
 #include "core/ops/head_loss.h"
 #include "data/teacher_cache/teacher_cache.h"
+#include "data/text/documents.h"
 #include "data/text/mixture.h"
 #include "data/tokenizers/tokenizer.h"
+#include "launch/run/known_teacher.h"
 
 namespace limbeck::launch {
 
@@ -43,9 +49,19 @@ class CachedTeacher {
   CachedTeacher(const CachedTeacher&) = delete;
   CachedTeacher& operator=(const CachedTeacher&) = delete;
 
-  const data::TeacherCache& cache() const { return cache_; }
+  /// The same cache at temperature 1, with nothing on its way: of the same text, which has to stay there.
+  std::unique_ptr<CachedTeacher> to_measure() const;
+  /// Of `documents`, which have to stay there: a piece of a batch names one by its place among them.
+  std::unique_ptr<CachedTeacher> to_measure(std::span<const data::Document> documents) const;
+  /// How many of the documents that have two tokens are not in the cache.
+  std::int64_t num_missing(std::span<const data::Document> documents) const;
+
+  const data::TeacherCache& cache() const { return *cache_; }
   /// Whether it keeps whole distributions, which whole() gives as logits; else take() gives the part that it keeps.
-  bool is_whole() const { return cache_.contents().kind == data::CacheKind::Full; }
+  bool is_whole() const { return cache_->contents().kind == data::CacheKind::Full; }
+  /// Of which figures against it are: whole also where all tokens are among the kept ones.
+  Known known() const;
+  core::DType dtype() const { return dtype_; }
 
   /// Begins to read what these batches need. The next calls of take() are for them.
   void prefetch(std::vector<data::TokenBatch> batches);
@@ -67,6 +83,10 @@ class CachedTeacher {
   std::unique_ptr<core::TargetSource> whole(const core::MemoryPtr& memory, const data::TokenBatch& batch,
                                             std::int64_t further, std::int64_t first_column, std::int64_t columns);
 
+  /// What it says of a batch, which has to stay there, as head_loss asks for it: whole(), or what take() gives.
+  std::unique_ptr<core::TargetSource> targets(const core::MemoryPtr& memory, const data::TokenBatch& batch,
+                                              std::int64_t first_column, std::int64_t columns);
+
   struct Figures {
     double wait_seconds = 0;  // that take() waited or read
     double kept_mass = 0;     // sum over the tokens with a target, of the probability of what is kept
@@ -76,6 +96,9 @@ class CachedTeacher {
   Figures take_figures() { return std::exchange(figures_, {}); }
 
  private:
+  using TokensOf = std::function<std::vector<std::int32_t>(const data::TokenBatch::Piece&)>;  // of its document
+  CachedTeacher(std::shared_ptr<const data::TeacherCache> cache, TokensOf tokens_of, double temperature,
+                core::DType dtype);
   class WholeRows;
   /// Columns of a batch's targets on the host.
   struct Rows {
@@ -99,8 +122,8 @@ class CachedTeacher {
   data::TeacherCache::Place place_of(const data::TokenBatch::Piece& piece);
   Part to_tensors(const core::MemoryPtr& memory, const Rows& rows) const;
 
-  data::TeacherCache cache_;
-  const data::Mixture& text_;
+  std::shared_ptr<const data::TeacherCache> cache_;
+  TokensOf tokens_of_;
   double temperature_;
   core::DType dtype_;
   std::size_t plain_ = 0, tempered_ = 0;  // places of temperature 1 and of the training's

@@ -11,6 +11,7 @@
 #include "kernels/distillation.h"
 #include "kernels/sorted_rows.h"
 #include "kernels/span_row.h"
+#include "launch/console/progress.h"
 #include "launch/run/batch.h"
 #include "launch/run/cut_sequences.h"
 #include "optim/sorted_distillation.h"
@@ -91,14 +92,41 @@ std::optional<double> Evaluation::document_perplexity() const {
   return document_cross_entropy ? std::optional(std::exp(*document_cross_entropy)) : std::nullopt;
 }
 
+std::vector<std::pair<std::string_view, double>> teacher_figures(const Evaluation& e) {
+  std::vector<std::pair<std::string_view, double>> figures;
+  if (!e.has_teacher()) return figures;
+  const auto add = [&](const char* name, std::optional<double> value) {
+    if (name != nullptr && value) figures.emplace_back(name, *value);
+  };
+  const TeacherFigureNames names = names_of(e.known);
+  add("teacher_ce", e.teacher_cross_entropy);
+  add(names.kl, e.kl);
+  add(names.kl_median, e.kl_median);
+  add(names.kl_p90, e.kl_p90);
+  add(names.kl_p99, e.kl_p99);
+  add("top1_agreement", e.agreement);
+  add(names.sum_min, e.sum_min);
+  add("teacher_ece", e.teacher_calibration_error);
+  return figures;
+}
+
+std::string kl_text(const Evaluation& e, std::optional<double> kl) {
+  return e.has_teacher() && kl ? names_of(e.known).kl_mark + fixed(*kl, 4) : "-";
+}
+
+std::string sum_min_text(const Evaluation& e) {
+  const TeacherFigureNames names = names_of(e.known);
+  return e.has_teacher() && names.sum_min != nullptr ? names.sum_min_mark + fixed(e.sum_min, 4) : "-";
+}
+
 void set_kl_quantiles(Evaluation& evaluation, std::vector<double> kl) {
-  if (kl.empty()) return;
+  if (kl.empty() || names_of(evaluation.known).kl_median == nullptr) return;
   evaluation.kl_median = quantile(kl, 0.5);
   evaluation.kl_p90 = quantile(kl, 0.9);
   evaluation.kl_p99 = quantile(kl, 0.99);
 }
 
-Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> bytes) {
+Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> bytes, std::optional<Known> teacher) {
   const double n = std::max(1.0, sums.tokens);
   return {.tokens = std::llround(sums.tokens),
           .cross_entropy = sums.ce / n,
@@ -108,15 +136,20 @@ Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> byt
           .sum_min = sums.sum_min / n,
           .bytes = bytes,
           .calibration_error = sums.calibration.error(),
-          .teacher_calibration_error = sums.teacher_calibration.error()};
+          .teacher_calibration_error = sums.teacher_calibration.error(),
+          .known = teacher.value_or(Known::Whole)};
 }
 
 HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary,
-                 const data::Tokenizer* tokenizer, const TokenizerBridge* bridge, const OtherTeachers* others)
+                 const data::Tokenizer* tokenizer, const TokenizerBridge* bridge, const OtherTeachers* others,
+                 const CachedTeacher* cached)
     : rank_(rank),
       text_(std::move(text)),
       bridge_(bridge),
-      has_teacher_(teacher != nullptr),
+      teacher_(cached != nullptr    ? std::optional(cached->known())
+               : teacher != nullptr ? std::optional(Known::Whole)
+                                    : std::nullopt),
+      cached_(cached != nullptr ? cached->to_measure() : nullptr),
       valid_vocabulary_(valid_vocabulary) {
   const data::TokenBatch& samples = text_.samples;
   if (tokenizer != nullptr) sequence_bytes_ = bytes_by_sequence(samples, *tokenizer);
@@ -124,7 +157,7 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
   const core::Slice mine = core::slice_of(samples.num_sequences, rank.mesh().dp().rank(), ranks);
   const std::int64_t per_part = std::max<std::int64_t>(1, tokens_per_part / samples.sequence_length);
   const std::int64_t most = (samples.num_sequences + ranks - 1) / ranks;
-  const StepText sequences = bridge != nullptr ? StepText(samples) : StepText();
+  const StepText sequences = bridge != nullptr || cached_ ? StepText(samples) : StepText();
   if (bridge != nullptr) spans_.emplace();
   const data::TokenBatch cut = others != nullptr ? cut_of(samples, rank.context_place()) : data::TokenBatch();
   for (std::int64_t done = 0; done < most; done += per_part) {
@@ -141,6 +174,7 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
                                  shares ? shares->values[0] : Tensor()});
     }
     if (shares) others->give(part.batch, *shares, part.teachers);
+    if (cached_) part.text = cut_of(sequences.fetch(own.first, own.count), rank.context_place());
     if (bridge != nullptr) add_spans(sequences.fetch(own.first, own.count), own.first, part);
     parts_.push_back(std::move(part));
   }
@@ -187,16 +221,19 @@ bool HeldOut::has_source(const std::string& name) const {
 Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const Tensor& bias,
                              const core::VocabularyPart& vocabulary) {
   Tensor of_pairs = Tensor::zeros(rank_.memory(), core::DType::F64, {kernels::num_sorted_columns});
-  TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), has_teacher_);
+  TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), teacher_);
   for (const Part& part : parts_) {
     const Tensor hidden = hidden_of(part);
     if (part.read) add_sorted(part, hidden, head, bias, vocabulary, of_pairs);
+    std::unique_ptr<core::TargetSource> cached;
+    if (cached_) cached = cached_->targets(rank_.memory(), part.text, vocabulary.first, head.shape()[0]);
     const std::vector<TokenFigures> figures = token_figures(rank_, part.batch.targets,
                                                             {.hidden = hidden,
                                                              .head = head,
                                                              .head_bias = bias,
                                                              .vocabulary_offset = vocabulary.first,
-                                                             .teachers = part.teachers},
+                                                             .teachers = part.teachers,
+                                                             .source = cached.get()},
                                                             valid_vocabulary_);
     auto figure = figures.begin();
     for (const std::int64_t token : core::host_values<std::int64_t>(part.batch.global_index))
@@ -219,11 +256,10 @@ Measurement HeldOut::summary(const TokenRows& tokens) const {
   for (std::int64_t t = 0; t < tokens.size(); ++t) {
     const std::optional<TokenFigures> token = tokens[t];
     if (!token) continue;
-    total.add(*token, tokens.has_teacher());
-    if (tokens.has_teacher()) kl.push_back(token->kl);
+    total.add(*token);
+    if (teacher_) kl.push_back(token->kl);
     if (!by_source.empty())
-      by_source[text_.source_of[static_cast<std::size_t>(t / text_.samples.sequence_length)]].add(*token,
-                                                                                                  tokens.has_teacher());
+      by_source[text_.source_of[static_cast<std::size_t>(t / text_.samples.sequence_length)]].add(*token);
   }
   const bool knows_bytes = !sequence_bytes_.empty();
   for (std::size_t i = 0; i < text_.source_of.size() && knows_bytes; ++i)
@@ -231,13 +267,14 @@ Measurement HeldOut::summary(const TokenRows& tokens) const {
   const auto known = [&](std::int64_t bytes) { return knows_bytes ? std::optional(bytes) : std::nullopt; };
 
   Measurement result;
-  result.held_out =
-      evaluation_of(total, known(std::accumulate(sequence_bytes_.begin(), sequence_bytes_.end(), std::int64_t{0})));
+  result.held_out = evaluation_of(
+      total, known(std::accumulate(sequence_bytes_.begin(), sequence_bytes_.end(), std::int64_t{0})), teacher_);
   core::check(std::isfinite(result.held_out.cross_entropy),
               "the model has no finite loss on the held-out text: its weights are not usable");
   for (std::size_t s = 0; s < by_source.size(); ++s)
     if (by_source[s].tokens > 0)
-      result.sets.emplace_back("held_out/" + text_.sources[s], evaluation_of(by_source[s], known(source_bytes[s])));
+      result.sets.emplace_back("held_out/" + text_.sources[s],
+                               evaluation_of(by_source[s], known(source_bytes[s]), teacher_));
   set_kl_quantiles(result.held_out, std::move(kl));
   if (text_.preference_beta > 0) add_preferences(rewards_of(tokens), 0, result);
   if (spans_) result.held_out.spans = spans(tokens);
@@ -344,8 +381,10 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
   // A model of width 1: its hidden state is 1 and its head the logarithms of the shares.
   const double total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})) +
                        static_cast<double>(counts.size());
-  const core::DType dtype =
-      has_teacher_ ? core::sum_dtype(parts_.front().teachers.front().hidden.dtype()) : core::DType::F32;
+  const auto& teachers = parts_.front().teachers;
+  const core::DType dtype = cached_            ? cached_->dtype()
+                            : teachers.empty() ? core::DType::F32
+                                               : core::sum_dtype(teachers.front().hidden.dtype());
   const nn::TensorComm& vocabulary = *rank_.comms().tensor;
   const core::Slice mine =
       core::slice_of(static_cast<std::int64_t>(counts.size()), vocabulary.rank(), vocabulary.size());

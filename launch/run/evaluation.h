@@ -9,15 +9,18 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "core/nn/transformer.h"
 #include "data/text/loader.h"
 #include "data/tokenizers/tokenizer.h"
+#include "launch/run/cached_teacher.h"
 #include "launch/run/expert_load.h"
 #include "launch/run/other_teachers.h"
 #include "launch/run/rank.h"
@@ -85,6 +88,7 @@ struct Evaluation {
   std::optional<PreferenceResult> preference = std::nullopt;       // of held-out pairs, against the teacher if any
   std::optional<SpanResult> spans = std::nullopt;                  // against a teacher of other tokens
   std::optional<SortedResult> sorted = std::nullopt;               // likewise, where a student learns by that
+  Known known = Known::Whole;  // of the teacher: what kl and sum_min are, and which of them count
 
   bool has_teacher() const { return teacher_cross_entropy > 0; }
   /// By a reward head: of pairs alone, for no token is predicted.
@@ -95,9 +99,15 @@ struct Evaluation {
   std::optional<double> document_perplexity() const;  // exp(document_cross_entropy)
 };
 
+/// Those against a teacher, by their names, which say what they are of: none without one.
+std::vector<std::pair<std::string_view, double>> teacher_figures(const Evaluation& evaluation);
+/// kl and sum_min as a table has them: a bound is marked, and "-" is none.
+std::string kl_text(const Evaluation& evaluation, std::optional<double> kl);
+std::string sum_min_text(const Evaluation& evaluation);
+
 /// Without what takes more than sums: quantiles, documents, load.
-Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> bytes);
-/// The quantiles of these values, one a token.
+Evaluation evaluation_of(const FigureSums& sums, std::optional<std::int64_t> bytes, std::optional<Known> teacher);
+/// The quantiles of these values, one a token; of estimates there are none.
 void set_kl_quantiles(Evaluation& evaluation, std::vector<double> kl);
 
 using NamedEvaluations = std::vector<std::pair<std::string, Evaluation>>;
@@ -125,10 +135,11 @@ class HeldOut {
   /// Collective. Each rank takes its share of the samples. `teacher` may be null and is used only here. Tokens from
   /// `valid_vocabulary` on are padding in every head; -1: none is. Bytes are known where there is a tokenizer. `bridge`
   /// (null: none) has a teacher of other tokens, and is used only here too, unless the text is_sorted. `others`, where
-  /// it is not null, teach beside the teacher: figures are against the mean of all.
+  /// it is not null, teach beside the teacher: figures are against the mean of all. `cached` stands in the teacher's
+  /// place, and has all of the text.
   HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, std::int64_t valid_vocabulary = -1,
           const data::Tokenizer* tokenizer = nullptr, const TokenizerBridge* bridge = nullptr,
-          const OtherTeachers* others = nullptr);
+          const OtherTeachers* others = nullptr, const CachedTeacher* cached = nullptr);
 
   /// Collective. `model` is cut over the rank's mesh, or a copy on every tensor group. The sets are the sources that
   /// have a sequence in the sample. Throws where the model's loss, or a reward, is not finite. A model with a reward
@@ -149,6 +160,7 @@ class HeldOut {
     std::vector<core::TeacherOutput> teachers;        // heads are cut like every head; empty without a teacher
     std::optional<BridgedBatch> read = std::nullopt;  // where sorted distributions are compared
     core::Tensor read_hidden = {};                    // the teacher's of that
+    data::TokenBatch text = {};                       // the batch as a cache is asked for it
   };
   using Forward = std::function<core::Tensor(const Part&)>;
   /// `head` and its bias, if it is defined: this rank's part of the vocabulary.
@@ -176,7 +188,8 @@ class HeldOut {
   };
   std::optional<std::vector<OfSpan>> spans_;  // of this rank's sequences; nothing without a bridge
   std::vector<Part> parts_;                   // equally many on every rank; some may have no tokens
-  bool has_teacher_;
+  std::optional<Known> teacher_;              // what is known of it; nothing without one
+  std::unique_ptr<CachedTeacher> cached_;     // null: it runs, or there is none
   std::int64_t valid_vocabulary_;
 };
 

@@ -63,16 +63,7 @@ Json numbers_to_json(const Evaluation& e) {
       json["document_perplexity"] = by_document;
   }
   if (e.calibration_error) json["ece"] = *e.calibration_error;
-  if (e.has_teacher()) {
-    json["teacher_ce"] = e.teacher_cross_entropy;
-    json["kl"] = e.kl;
-    if (e.kl_median) json["kl_median"] = *e.kl_median;
-    if (e.kl_p90) json["kl_p90"] = *e.kl_p90;
-    if (e.kl_p99) json["kl_p99"] = *e.kl_p99;
-    json["top1_agreement"] = e.agreement;
-    json["sum_min"] = e.sum_min;
-    if (e.teacher_calibration_error) json["teacher_ece"] = *e.teacher_calibration_error;
-  }
+  for (const auto& [name, value] : teacher_figures(e)) json[std::string(name)] = value;
   if (e.spans) json.update(to_json(*e.spans));
   if (e.sorted) json.update(to_json(*e.sorted));
   if (e.preference) {
@@ -131,13 +122,17 @@ Evaluation evaluation_from_json(const Json& json) {
   e.calibration_error = number_of(json, "ece");
   e.teacher_cross_entropy = json.value("teacher_ce", 0.0);
   if (e.has_teacher()) {
-    e.kl = json.value("kl", 0.0);
-    e.kl_median = number_of(json, "kl_median");
-    e.kl_p90 = number_of(json, "kl_p90");
-    e.kl_p99 = number_of(json, "kl_p99");
+    for (const Known known : all_known)
+      if (json.contains(names_of(known).kl)) e.known = known;
+    const TeacherFigureNames names = names_of(e.known);
+    const auto figure = [&](const char* name) { return name == nullptr ? std::nullopt : number_of(json, name); };
+    e.kl = figure(names.kl).value_or(0);
+    e.kl_median = figure(names.kl_median);
+    e.kl_p90 = figure(names.kl_p90);
+    e.kl_p99 = figure(names.kl_p99);
     e.teacher_calibration_error = number_of(json, "teacher_ece");
     e.agreement = json.value("top1_agreement", 0.0);
-    e.sum_min = json.value("sum_min", 0.0);
+    e.sum_min = figure(names.sum_min).value_or(0);
   }
   if (json.contains("span_kl")) {
     SpanResult& spans = e.spans.emplace();

@@ -25,7 +25,8 @@ nlohmann::ordered_json to_json(const SortedResult& sorted);
 
 /// "tokens"; "bytes" where they are known; "ce", "perplexity", "bits_per_byte"; of a text
 /// "byte_perplexity" and "document_perplexity"; "ece"; with a teacher "teacher_ce", "kl", "kl_median", "kl_p90",
-/// "kl_p99", "top1_agreement", "sum_min", "teacher_ece"; of pairs "preference_loss" and those above, by a reward head
+/// "kl_p99", "top1_agreement", "sum_min", "teacher_ece", of a part of the teacher's distributions by the names that
+/// known_teacher.h has for it; of pairs "preference_loss" and those above, by a reward head
 /// these alone; over a bridge the spans' above, and by ULD those; with experts "load_entropy", "load_worst_entropy",
 /// "starved_experts", and of which they are: "experts" (how many), "load_worst_layer", "starved_layers".
 nlohmann::ordered_json evaluation_to_json(const Evaluation& evaluation);

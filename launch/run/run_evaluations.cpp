@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/error.h"
+#include "core/counted.h"
 #include "launch/config/figure.h"
 #include "launch/console/progress.h"
-#include "launch/run/same_everywhere.h"
-#include "launch/run/threads.h"
+#include "launch/run/evaluation_sets.h"
 #include "launch/run/training_documents.h"
 
 namespace limbeck::launch {
@@ -21,19 +20,6 @@ bool is_due_by(std::int64_t step, std::int64_t every, const TrainConfig& train) 
   return is_multiple(step, every) || (!train.keep_best.empty() && step == train.steps);
 }
 
-std::vector<data::Document> documents_of(const EvaluationSetConfig& set, const Session& session, const Log& log) {
-  if (!set.tokens.empty()) {
-    const data::TokenFile file(set.tokens);
-    session.check_same_ids(file, log);
-    return data::documents_of(file, session.tokenizer.get());
-  }
-  return data::read_documents(set.text, *session.tokenizer,
-                              {.threads = threads_of_rank(session.config.train.threads),
-                               .format = set.format,
-                               .field = set.field,
-                               .parse_special = set.parse_special});
-}
-
 std::string line_of(const std::string& name, const Evaluation& e) {
   std::string line = name + ": ";
   if (e.preference)
@@ -41,7 +27,7 @@ std::string line_of(const std::string& name, const Evaluation& e) {
                         fixed(e.preference->margin, 4), fixed(e.preference->loss, 4));
   if (e.is_of_rewards())
     return line + fmt::format("rewards {} and {}", fixed(e.preference->chosen, 4), fixed(e.preference->rejected, 4));
-  if (e.has_teacher()) line += fmt::format("kl {}, top-1 {:.3f}, ", fixed(e.kl, 4), e.agreement);
+  if (e.has_teacher()) line += fmt::format("kl {}, top-1 {:.3f}, ", kl_text(e, e.kl), e.agreement);
   if (e.spans)
     line += fmt::format("span kl {}, the spans' bits/byte {}, the teacher's {}, ", fixed(e.spans->kl, 4),
                         fixed(e.spans->bits_per_byte, 4), fixed(e.spans->teacher_bits_per_byte, 4));
@@ -56,23 +42,49 @@ std::string line_of(const std::string& name, const Evaluation& e) {
 RunEvaluations::RunEvaluations(Session& session, const Log& log) : session_(session), held_out_(session.held_out()) {
   const RunConfig& config = session.config;
   const std::int64_t length = config.data.sequence_length;
-  for (const EvaluationSetConfig& set : session.found.evaluation.set) {
-    std::vector<data::Document> documents;
-    while_others_hear(session.rank, [&] {
-      data::of_file("evaluation set " + set.name, [&] { documents = documents_of(set, session, log); });
-    });
-    say_repaired(documents, "evaluation set " + set.name, log);
-    check_same_everywhere(session.rank.world(), fmt::format("fingerprint of evaluation set {}: {:016x}\n", set.name,
-                                                            data::fingerprint(documents)));
-    sets_.push_back({.name = set.name,
-                     .every_steps = set.every_steps > 0 ? set.every_steps : config.train.eval_every_steps,
-                     .text = TextEvaluation(session.rank, std::move(documents),
+  std::vector<EvaluationSet> read = read_evaluation_sets(session, log);
+  for (std::size_t i = 0; i < read.size(); ++i) {
+    const std::int64_t every_steps = session.found.evaluation.set[i].every_steps;
+    sets_.push_back({.name = read[i].name,
+                     .every_steps = every_steps > 0 ? every_steps : config.train.eval_every_steps,
+                     .text = TextEvaluation(session.rank, std::move(read[i].documents),
                                             {.length = length, .stride = std::max<std::int64_t>(1, length / 2)},
-                                            session.tokenizer->vocabulary_size())});
+                                            session.tokenizer->vocabulary_size()),
+                     .cached = nullptr});
     const TextEvaluation& text = sets_.back().text;
-    log->info("evaluation set {}: {} document{}, {} tokens", set.name, text.documents().size(),
+    log->info("evaluation set {}: {} document{}, {} tokens", sets_.back().name, text.documents().size(),
               text.documents().size() == 1 ? "" : "s", text.num_tokens());
+    if (session.cached_teacher) find_in_cache(sets_.back(), log);
   }
+}
+
+/// Where the cache lacks a part of a set, what it is measured against instead.
+void RunEvaluations::find_in_cache(Set& set, const Log& log) {
+  const CachedTeacher& cache = *session_.cached_teacher;
+  const std::int64_t missing = cache.num_missing(set.text.documents());
+  if (missing == 0) {
+    set.cached = cache.to_measure(set.text.documents());
+    return;
+  }
+  const std::string& source = session_.config.teacher->source;
+  log->warn("evaluation set {}: {} of {} not in teacher.cache, {}, where `limbeck cache-teacher` puts them: {}",
+            set.name, missing, core::counted(std::ssize(set.text.documents()), "document"),
+            session_.config.teacher->cache,
+            source.empty() ? "it is measured without figures against a teacher"
+                           : fmt::format("it is measured against the teacher itself, {}, which is loaded", source));
+  session_.load_teacher_to_measure(log);
+}
+
+bool RunEvaluations::asks_teacher() const {
+  return std::any_of(sets_.begin(), sets_.end(), [](const Set& set) { return set.cached == nullptr; });
+}
+
+std::optional<Known> RunEvaluations::teacher_of(const std::string& figure) const {
+  const std::string name = figure_name(figure).set;
+  const auto set = std::find_if(sets_.begin(), sets_.end(), [&](const Set& other) { return other.name == name; });
+  const CachedTeacher* cached = set == sets_.end() ? session_.cached_teacher.get() : set->cached.get();
+  if (cached != nullptr) return cached->known();
+  return session_.teacher ? std::optional(Known::Whole) : std::nullopt;
 }
 
 std::int64_t RunEvaluations::num_tokens() const {
@@ -126,7 +138,10 @@ Measurement RunEvaluations::measure(const nn::Transformer& model, std::optional<
   if (step ? is_held_out_due(*step) : held_out_.has_value()) result = held_out_->evaluate(model);
   for (const Set& set : sets_)
     if (!step || is_due_by(*step, set.every_steps, session_.config.train))
-      result.sets.emplace_back(set.name, set.text.measure(model, session_.teacher.get()).all);
+      result.sets.emplace_back(set.name, set.text
+                                             .measure(model, set.cached ? nullptr : session_.teacher.get(),
+                                                      /*with_experts=*/false, set.cached.get())
+                                             .all);
   return result;
 }
 

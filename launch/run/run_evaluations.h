@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,8 +22,8 @@ namespace limbeck::launch {
 
 class RunEvaluations {
  public:
-  /// Collective: every rank reads the sets, whose documents are cut by the run's tokenizer. Throws, naming the set,
-  /// where its text is not there or empty.
+  /// Collective: as read_evaluation_sets. With teacher.cache figures against the teacher are of what that has; a set
+  /// that is not wholly in it is said, and measured against the teacher, which is loaded, or without one.
   RunEvaluations(Session& session, const Log& log);
 
   /// Null where the held-out documents do not fill a sequence.
@@ -32,6 +33,11 @@ class RunEvaluations {
   std::int64_t num_tokens() const;
   /// The documents of the sets that the run learns from, a line for each set that has some.
   std::vector<std::string> found_in_training_text(const data::DocumentHashes& known) const;
+
+  /// Whether a set is measured against the teacher itself, where there is one.
+  bool asks_teacher() const;
+  /// What is known of the teacher where a figure is measured; nothing without one.
+  std::optional<Known> teacher_of(const std::string& figure) const;
 
   /// Whether a figure's set (figure.h) is among what is measured.
   bool has_set_of(const std::string& figure) const;
@@ -48,7 +54,9 @@ class RunEvaluations {
     std::string name;
     std::int64_t every_steps;
     TextEvaluation text;
+    std::unique_ptr<CachedTeacher> cached;  // of its documents; null without a cache that has them all
   };
+  void find_in_cache(Set& set, const Log& log);
   bool is_held_out_due(std::int64_t step) const;
 
   Session& session_;

@@ -74,7 +74,13 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   if (config.objective.preference && teacher_lacks_tokens())
     fail_usage("teacher.source is {}, which lacks tokens of data.tokenizer, expected a reference that has all",
                config.teacher->source);
-  if (names_like_teacher()) load_teachers(architecture.vocabulary, log);
+  if (names_like_teacher()) {
+    // A cache stands in its place, but for a student that is cut from it.
+    if (config.teacher->cache.empty() || config.student_init)
+      load_teachers(architecture.vocabulary, log);
+    else
+      know_teacher(architecture.vocabulary);
+  }
   if (has_bridge()) open_bridge(log);
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
@@ -125,138 +131,6 @@ std::optional<nn::TokenRows> Session::rows_of(const ModelSource& source, const L
 
 std::int64_t Session::usual_vocabulary() const {
   return names_like_teacher() && !teacher_rows_ ? teacher_source_.config.vocabulary : tokenizer->vocabulary_size();
-}
-
-void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
-  if (rank.teacher_ranks() != nullptr && teacher_rows_)
-    fail_usage("parallel.teacher_ranks is {}, expected 0: data.tokenizer has other ids than {}",
-               config.parallel.teacher_ranks, config.teacher->source);
-  teacher_tensors_ = std::make_unique<nn::VocabularyRows>(*teacher_source_.reader, vocabulary, teacher_rows_);
-  LoadedTeacher first = load_teacher(rank, config, teacher_source_, *teacher_tensors_, log);
-  teacher = std::move(first.model);
-  streamed_teacher = std::move(first.streamed);
-  teacher_fingerprint = std::move(first.fingerprint);
-  teacher_config = teacher->config();
-  if (rank.teacher_ranks() != nullptr) reach_remote_teacher();
-  if (config.teacher->others.empty()) return;
-  others = std::make_unique<OtherTeachers>();
-  others->shares = teacher_shares(config);
-  others->together = config.precision.sharded_teacher || rank.context_place().size > 1;
-  for (const OtherSource& other : other_sources_) {
-    const nn::VocabularyRows tensors(*other.source.reader, vocabulary, other.rows);
-    LoadedTeacher loaded = load_teacher(rank, config, other.source, tensors, log);
-    teacher_fingerprint =
-        fmt::format("{:016x}", core::hash_name(teacher_fingerprint + " " + loaded.fingerprint, core::hash_seed));
-    others->teachers.push_back({std::move(loaded.model), std::move(loaded.streamed)});
-  }
-  for (std::size_t i = 0; i < others->shares.size(); ++i)
-    log->info("source {}: the teachers' shares are {:.4g}",
-              config.data.sources.empty() ? "0" : name_of_source(config.data, i), fmt::join(others->shares[i], ", "));
-}
-
-/// That of the teacher's ranks, whose head is this one's.
-void Session::reach_remote_teacher() {
-  const core::DType compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
-  remote_teacher = std::make_unique<RemoteTeacher>(*rank.teacher_ranks(), rank.memory(),
-                                                   RemoteTeacher::Form{.width = teacher->config().width,
-                                                                       .hidden = compute,
-                                                                       .stream = core::sum_dtype(compute),
-                                                                       .fingerprint = teacher_fingerprint});
-  remote_teacher->keep_head(teacher->head().value, teacher->head_bias().value);
-}
-
-/// The teacher with its own tokens.
-void Session::open_bridge(const Log& log) {
-  teacher_source_.require_tokenizer();
-  load_teachers(teacher_source_.config.vocabulary, log);
-  teacher_config.reset();
-  bridge = std::make_unique<TokenizerBridge>(tokenizer, teacher_source_.tokenizer, std::move(teacher), log);
-  log->info(
-      "the teacher reads its own tokens of the text, and is compared with the student {}: KL, agreement and what it "
-      "goes "
-      "on with are not of its tokens and are left out",
-      config.objective.bridge == Bridge::Uld
-          ? "where both begin a token at the same place, by distributions that are each sorted by itself"
-          : "on the spans that both have");
-}
-
-void Session::make_untrained_teacher() {
-  if (config.objective.control != Control::Untrained) return;
-  const core::DType dtype = config.precision.compute;
-  untrained_teacher = std::make_unique<nn::Transformer>(
-      teacher->config(), config.precision.sharded_teacher ? rank.frozen_shard(dtype) : rank.frozen_copy(dtype));
-  untrained_teacher->init_random(config.train.seed + 1);
-  // Without the tokens that the teacher lacks.
-  if (teacher_rows_ && teacher_rows_->lacks_any()) untrained_teacher->load(*teacher_tensors_, "head.bias");
-}
-
-/// What a part of the teacher's distributions cannot give, and what whole ones do not need.
-void Session::check_cached_objective() const {
-  const ObjectiveConfig& c = config.objective;
-  const auto refuse = [&](const char* field, std::string_view expected) {
-    fail_usage("objective.{} is given with teacher.cache, {}, which keeps {}, expected {}", field,
-               config.teacher->cache, data::name_of(cached_teacher->cache().contents().kind), expected);
-  };
-  if (c.hidden_states.weight > 0 && cached_teacher->cache().contents().hidden_layers.empty())
-    refuse("hidden_states", "none: hidden states are not kept in it (teacher.cache_hidden_layers)");
-  if (cached_teacher->is_whole()) {
-    if (c.renormalised) refuse("renormalised", "false: nothing is left over");
-    if (config.train.cuda_graph)
-      fail_usage(
-          "train.cuda_graph is true, expected false with teacher.cache, {}, which keeps FULL: each pass reads it",
-          config.teacher->cache);
-    return;
-  }
-  if (c.divergence != kernels::Divergence::ForwardKl) refuse("divergence", "FORWARD_KL");
-  if (c.final_temperature) refuse("final_temperature", "none: it is of a few temperatures");
-}
-
-void Session::open_cache(const Log& log) {
-  if (!config.teacher || config.teacher->cache.empty()) return;
-  while_others_hear(rank, [&] {
-    cached_teacher = std::make_unique<CachedTeacher>(
-        found.teacher->cache, *text, CacheOwner{teacher_fingerprint, config.teacher->source, tokenizer.get()},
-        config.objective.temperature, core::sum_dtype(config.precision.compute));
-  });
-  const data::CacheManifest& manifest = cached_teacher->cache().manifest();
-  check_cached_objective();
-  const bool draws = manifest.identity.contents.kind == data::CacheKind::Sampled;
-  log->info("the student learns from {}: {}, {}", config.teacher->cache,
-            core::counted(manifest.num_positions(), "position"),
-            cached_teacher->is_whole() ? "all tokens of each"
-            : draws                    ? "draws of each: KL is an unbiased estimate"
-                    : fmt::format("{} of each: KL is a lower bound, over these and all others as one",
-                                  core::counted(manifest.identity.contents.width(), "token")));
-  if (names_teacher()) return;
-  const data::CacheContents& contents = manifest.identity.contents;
-  if (!contents.hidden_layers.empty()) {
-    teacher_config.emplace();
-    teacher_config->width = contents.hidden_width;
-    teacher_config->num_layers = contents.hidden_layers.back() + 1;
-  }
-  teacher_fingerprint = manifest.identity.teacher;
-  check_same_everywhere(rank.world(), fmt::format("fingerprint of the cache's teacher: {}\n", teacher_fingerprint));
-  log->info(
-      "teacher.source is not given, and the cache is of {}: what is measured is measured without KL to the teacher",
-      manifest.identity.teacher_source);
-}
-
-void Session::release_teacher() {
-  if (!runs_elsewhere() || !config.evaluation.set.empty()) return;
-  streamed_teacher.reset();
-  teacher.reset();
-}
-
-void Session::check_teacher(const Evaluation& evaluation) const {
-  const std::string source = config.teacher ? config.teacher->source : "";
-  if (evaluation.spans && evaluation.spans->spans == 0)
-    fail_usage(
-        "objective.bridge: no text of the held-out sample is what tokens of {} stand for, expected a teacher whose "
-        "tokenizer gives back the text that it is given",
-        source);
-  const double loss = evaluation.spans ? evaluation.spans->teacher_bits_per_byte : evaluation.teacher_cross_entropy;
-  core::check((teacher == nullptr && bridge == nullptr) || std::isfinite(loss),
-              "the teacher, {}, has no finite loss on the held-out text: its weights are not usable", source);
 }
 
 void Session::choose_tokenizer(const Log& log) {
@@ -498,8 +372,9 @@ std::optional<HeldOut> Session::held_out() {
       sample.sources.push_back(name_of_source(config.data, i));
     sample.source_of = text->held_out_sources(taken);
   }
-  return std::make_optional<HeldOut>(rank, std::move(sample), teacher.get(), tokenizer->vocabulary_size(),
-                                     tokenizer.get(), bridge.get(), others.get());
+  return std::make_optional<HeldOut>(rank, std::move(sample), cached_teacher ? nullptr : teacher.get(),
+                                     tokenizer->vocabulary_size(), tokenizer.get(), bridge.get(), others.get(),
+                                     cached_teacher.get());
 }
 
 StepText Session::step_text(std::int64_t next_sample) const {

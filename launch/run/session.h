@@ -47,10 +47,12 @@ class Session {
   bool runs_elsewhere() const { return cached_teacher != nullptr || remote_teacher != nullptr; }
   /// Whether the text has tokens, by name, that the teacher has not.
   bool teacher_lacks_tokens() const { return teacher_rows_ && !teacher_rows_->pieces.empty(); }
-  /// Gives the teacher's memory back where steps do not ask it and nothing else does.
+  /// Gives the teacher's memory back where steps do not ask it.
   void release_teacher();
+  /// Collective: the teacher itself, where the config names it, for what its cache lacks.
+  void load_teacher_to_measure(const Log& log);
 
-  /// Collective, before a run learns: from teacher.cache, where the config names one.
+  /// Collective, before a run learns or is measured: teacher.cache, where the config names one.
   void open_cache(const Log& log);
   /// Likewise: the one that stands in the teacher's place where objective.control says so.
   void make_untrained_teacher();
@@ -82,10 +84,11 @@ class Session {
   RunConfig found;  // the config that was given, its paths as seen from the working directory
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::unique_ptr<data::Mixture> text;
-  std::unique_ptr<nn::Transformer> teacher;  // the first; null without teacher.source, or with objective.bridge
-  std::unique_ptr<OtherTeachers> others;     // beside it; null without teacher.others
-  std::unique_ptr<TokenizerBridge> bridge;   // to the teacher then; null without one
-  /// The teacher's; of a cache alone what the hidden states tell that it keeps. Nothing where neither is there.
+  /// The first; null without teacher.source, with objective.bridge, and where a cache stands in its place.
+  std::unique_ptr<nn::Transformer> teacher;
+  std::unique_ptr<OtherTeachers> others;    // beside it; null without teacher.others
+  std::unique_ptr<TokenizerBridge> bridge;  // to the teacher then; null without one
+  /// The named teacher's; of a cache alone what the hidden states tell that it keeps. Nothing where neither is there.
   std::optional<nn::ModelConfig> teacher_config;
   std::unique_ptr<nn::Transformer> untrained_teacher;  // null without make_untrained_teacher
   std::unique_ptr<MappedLayers> streamed_teacher;      // null where it fits into memory
@@ -109,6 +112,7 @@ class Session {
   bool names_like_teacher() const { return names_teacher() && !has_bridge(); }
   void check_cached_objective() const;
   void load_teachers(std::int64_t vocabulary, const Log& log);
+  void know_teacher(std::int64_t vocabulary);
   void reach_remote_teacher();
   void open_bridge(const Log& log);
   /// How many tokens a student has whose config does not say it.

@@ -11,6 +11,7 @@
 #include "data/teacher_cache/cache_writing.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/console/progress.h"
+#include "launch/run/evaluation_sets.h"
 #include "launch/run/stop_flag.h"
 #include "launch/run/text_evaluation.h"
 #include "launch/run/threads.h"
@@ -24,7 +25,6 @@ constexpr std::int64_t tokens_at_once =
     1024;  // of the teacher's passes; what is read together depends on the text alone
 constexpr std::int64_t logits_at_once = 256;      // rows of them that exist at once
 constexpr std::int64_t positions_a_file = 32768;  // a killed writer loses less than that
-using Texts = std::vector<std::shared_ptr<const data::TokenFile>>;
 
 /// Documents of a file under way.
 struct Pending {
@@ -41,16 +41,16 @@ class TeacherPasses {
 
   /// Whole documents of `work` into the writer; fewer where a signal asks to stop and the ranks need not agree on it.
   /// `done` hears of positions.
-  void run(const data::CacheWork& work, const Texts& texts, data::CachePartWriter& writer,
+  void run(const data::CacheWork& work, const std::vector<data::CacheText>& texts, data::CachePartWriter& writer,
            const std::function<void(std::int64_t)>& done) {
     for (const auto& [text, document] : work.documents) {
       if (session_.rank.comms().tensor->size() == 1 && stop_requested()) break;
       Pending& pending = *pending_.emplace_back(std::make_unique<Pending>());
-      pending.ids = texts[text]->read(document);
+      pending.ids = texts[text].read(document);
       for (const std::int32_t id : pending.ids)
         core::check(id >= 0 && id < identity_.contents.vocabulary,
-                    "{}: document {} holds token {}, which is outside the vocabulary of {}", texts[text]->prefix(),
-                    document, id, identity_.contents.vocabulary);
+                    "{}: document {} holds token {}, which is outside the vocabulary of {}", texts[text].name, document,
+                    id, identity_.contents.vocabulary);
       pending.key = data::document_key(pending.ids);
       pending.rows.resize(std::ssize(pending.ids) - 1, identity_.contents);
       const std::int64_t length = std::ssize(pending.ids);
@@ -204,14 +204,18 @@ void write_teacher_cache(Session& session, const data::CacheIdentity& identity, 
       log->info("an interrupted writer left {} of {}, which are taken in", core::counted(left.positions, "position"),
                 core::counted(left.documents, "document"));
   });
-  Texts texts;
+  std::vector<std::shared_ptr<const data::TokenFile>> files;
   for (const data::Loader& loader : session.text->sources())
-    texts.push_back(std::make_shared<data::TokenFile>(loader.file().prefix()));
+    files.push_back(std::make_shared<data::TokenFile>(loader.file().prefix()));
+  const std::vector<EvaluationSet> sets = read_evaluation_sets(session, log);
+  std::vector<data::CacheText> texts(files.begin(), files.end());
+  for (const EvaluationSet& set : sets) texts.emplace_back("evaluation set " + set.name, set.documents);
   std::vector<data::CacheWork> works;
   while_others_hear(rank, [&] { works = data::cache_work(data::TeacherCache(folder), texts, positions_a_file); });
   std::int64_t missing = 0;
   for (const data::CacheWork& work : works) missing += work.positions;
-  log->info("{} of the text are missing in {}", core::counted(missing, "position"), folder.string());
+  log->info("{} of the text{} are missing in {}", core::counted(missing, "position"),
+            sets.empty() ? "" : " and the evaluation sets", folder.string());
 
   const auto ranks = static_cast<std::size_t>(rank.mesh().data().size());
   const auto mine = static_cast<std::size_t>(rank.mesh().data().rank());
@@ -247,7 +251,7 @@ void write_teacher_cache(Session& session, const data::CacheIdentity& identity, 
     for (const std::string& lines : all)
       for (std::size_t at = 0; at < lines.size(); at = lines.find('\n', at) + 1)
         parts.push_back(data::cache_part_info_from_text(lines.substr(at, lines.find('\n', at) - at), "a rank's file"));
-    data::finish_teacher_cache(folder, parts, is_stopped ? Texts{} : texts);
+    data::finish_teacher_cache(folder, parts, is_stopped ? decltype(files){} : files);
     lock.reset();
   });
   if (is_stopped) throw Stopped();

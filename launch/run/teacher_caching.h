@@ -1,4 +1,5 @@
-// A teacher over all documents of a run's text, and what it says of them into files (docs/teacher_cache.md).
+// A teacher over all documents of a run's text and of its evaluation sets, and what it says of them into files
+// (docs/teacher_cache.md).
 //
 //     const data::CacheIdentity identity = cache_identity(session);
 //     write_teacher_cache(session, identity, folder, log);          // collective; throws Stopped at a signal

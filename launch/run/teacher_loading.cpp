@@ -15,12 +15,23 @@
 
 namespace limbeck::launch {
 
-LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
-                           const nn::VocabularyRows& tensors, const Log& log) {
-  const PrecisionConfig& precision = config.precision;
+nn::ModelConfig teacher_architecture(const ModelSource& source, const nn::VocabularyRows& tensors) {
   nn::ModelConfig architecture = source.config;
   architecture.vocabulary = tensors.tensors().at("embed.weight").shape[0];
   architecture.head_bias = architecture.head_bias || tensors.tensors().contains("head.bias");
+  return architecture;
+}
+
+std::string fingerprint_of_teacher(const RunConfig& config, const ModelSource& source) {
+  const QuantisedWeights as = config.precision.quantised_teacher;
+  const std::string fingerprint = model_fingerprint(*source.reader, source.config);
+  return as == QuantisedWeights::None ? fingerprint : quantised_fingerprint(fingerprint, as);
+}
+
+LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
+                           const nn::VocabularyRows& tensors, const Log& log) {
+  const PrecisionConfig& precision = config.precision;
+  const nn::ModelConfig architecture = teacher_architecture(source, tensors);
   const bool is_quantised = precision.quantised_teacher != QuantisedWeights::None;
   std::optional<data::QuantisedReader> blocks;
   if (is_quantised)
@@ -42,8 +53,7 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
     else
       teacher.model->load(tensors);
     seconds = lap(since);
-    teacher.fingerprint = model_fingerprint(*source.reader, source.config);
-    if (is_quantised) teacher.fingerprint = quantised_fingerprint(teacher.fingerprint, precision.quantised_teacher);
+    teacher.fingerprint = fingerprint_of_teacher(config, source);
   });
   if (is_quantised) {
     std::int64_t bytes = 0;

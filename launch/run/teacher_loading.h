@@ -19,8 +19,13 @@ namespace limbeck::launch {
 struct LoadedTeacher {
   std::unique_ptr<nn::Transformer> model;
   std::unique_ptr<MappedLayers> streamed;  // null where it fits into memory
-  std::string fingerprint;                 // of the source, and of what its matrices are quantised as
+  std::string fingerprint;                 // fingerprint_of_teacher: also of what its matrices are quantised as
 };
+
+/// The source's, with as many rows of the vocabulary as `tensors` have.
+nn::ModelConfig teacher_architecture(const ModelSource& source, const nn::VocabularyRows& tensors);
+/// Reads the weights.
+std::string fingerprint_of_teacher(const RunConfig& config, const ModelSource& source);
 
 /// Collective. `tensors` are the source's, with as many rows of the vocabulary as the student has, so that logits stand
 /// beside logits; those behind the tokenizer's tokens count for nothing.

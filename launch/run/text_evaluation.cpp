@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <utility>
 
@@ -92,26 +93,38 @@ std::int64_t TextEvaluation::num_scored(const Window& w) const {
   return sum;
 }
 
-nn::Batch TextEvaluation::batch_of(const Job& job) const {
-  std::vector<std::int32_t> tokens, targets, position, sequence;
-  std::vector<std::int64_t> offsets = {0};
+data::TokenBatch TextEvaluation::text_of(const Job& job) const {
+  data::TokenBatch text;
   for (std::size_t i = 0; i < job.count; ++i) {
     const Window& w = windows_[job.first + i];
     const std::vector<std::int32_t>& ids = documents_[w.document].ids;
+    text.pieces.push_back({.document = static_cast<std::int64_t>(w.document),
+                           .position = w.first,
+                           .first = std::ssize(text.tokens),
+                           .count = w.count});
     for (std::int64_t t = 0; t < w.count; ++t) {
-      tokens.push_back(ids[w.first + t]);
-      targets.push_back(is_scored(w, t) ? ids[w.first + t + 1] : -1);
-      position.push_back(static_cast<std::int32_t>(t));
-      sequence.push_back(static_cast<std::int32_t>(i));
+      text.tokens.push_back(ids[w.first + t]);
+      text.targets.push_back(is_scored(w, t) ? ids[w.first + t + 1] : -1);
+      text.positions.push_back(static_cast<std::int32_t>(t));
     }
-    offsets.push_back(static_cast<std::int64_t>(tokens.size()));
   }
-  std::vector<std::int64_t> index(tokens.size());
+  return text;
+}
+
+nn::Batch TextEvaluation::batch_of(const data::TokenBatch& text) const {
+  std::vector<std::int32_t> sequence;
+  std::vector<std::int64_t> offsets = {0};
+  for (const data::TokenBatch::Piece& piece : text.pieces) {
+    sequence.insert(sequence.end(), static_cast<std::size_t>(piece.count),
+                    static_cast<std::int32_t>(offsets.size() - 1));
+    offsets.push_back(std::ssize(sequence));
+  }
+  std::vector<std::int64_t> index(text.tokens.size());
   std::iota(index.begin(), index.end(), std::int64_t{0});
-  const std::vector<std::int32_t> document(tokens.size(), 0);
-  return nn::make_batch(rank_.memory(), {.tokens = tokens,
-                                         .targets = targets,
-                                         .position = position,
+  const std::vector<std::int32_t> document(text.tokens.size(), 0);
+  return nn::make_batch(rank_.memory(), {.tokens = text.tokens,
+                                         .targets = text.targets,
+                                         .position = text.positions,
                                          .document = document,
                                          .sequence = sequence,
                                          .global_index = index,
@@ -130,22 +143,26 @@ std::vector<ExpertUse::Token> TextEvaluation::tokens_of(const Job& job) const {
   return tokens;
 }
 
-TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Transformer* teacher,
-                                    bool with_experts) const {
+TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Transformer* teacher, bool with_experts,
+                                    CachedTeacher* cached) const {
   const auto hidden_of = [](const nn::Transformer& of, const nn::Batch& batch, nn::RoutingLog* log = nullptr) {
     core::Tape off(core::Tape::Mode::Off);
     nn::Pass pass = of.pass(batch);
     pass.routing = log;
     return of.forward(off, pass).hidden.value;
   };
-  TokenRows rows(rank_, offsets_.back(), teacher != nullptr);
+  TokenRows rows(rank_, offsets_.back(),
+                 cached != nullptr    ? std::optional(cached->known())
+                 : teacher != nullptr ? std::optional(Known::Whole)
+                                      : std::nullopt);
   ExpertUse experts(model.config());
   const auto ranks = static_cast<std::size_t>(rank_.mesh().data().size());
   const auto mine = static_cast<std::size_t>(rank_.mesh().data().rank());
   for (std::size_t first = 0; first < jobs_.size(); first += ranks) {
     // A model that is cut over the ranks needs all of them, also those for which no job is left.
     const Job job = first + mine < jobs_.size() ? jobs_[first + mine] : Job{};
-    const nn::Batch batch = batch_of(job);
+    const data::TokenBatch text = text_of(job);
+    const nn::Batch batch = batch_of(text);
     nn::RoutingLog log;
     Predictions predictions{.hidden = hidden_of(model, batch, with_experts ? &log : nullptr),
                             .head = model.head().value,
@@ -153,6 +170,11 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
                             .vocabulary_offset = model.vocabulary_part().first};
     if (teacher != nullptr) {
       predictions.teachers = {{hidden_of(*teacher, batch), teacher->head().value, teacher->head_bias().value}};
+    }
+    std::unique_ptr<core::TargetSource> source;
+    if (cached != nullptr) {
+      source = cached->targets(rank_.memory(), text, predictions.vocabulary_offset, predictions.head.shape()[0]);
+      predictions.source = source.get();
     }
     if (with_experts) experts.add(log, batch, tokens_of(job));
     const std::vector<TokenFigures> figures = token_figures(rank_, batch.targets, predictions, valid_vocabulary_);
@@ -183,12 +205,12 @@ TextFigures TextEvaluation::summary(const TokenRows& tokens) const {
     for (std::int64_t t = offsets_[d]; t < offsets_[d + 1]; ++t) {
       const std::optional<TokenFigures> token = tokens[t];
       if (!token) continue;
-      sums.add(*token, tokens.has_teacher());
-      if (tokens.has_teacher()) own_kl.push_back(token->kl);
+      sums.add(*token);
+      if (tokens.teacher()) own_kl.push_back(token->kl);
     }
     check(std::isfinite(sums.ce), "{}: the model has no finite loss on it: its weights are not usable",
           documents_[d].name);
-    figures.documents.push_back(evaluation_of(sums, documents_[d].bytes));
+    figures.documents.push_back(evaluation_of(sums, documents_[d].bytes, tokens.teacher()));
     kl.insert(kl.end(), own_kl.begin(), own_kl.end());
     set_kl_quantiles(figures.documents.back(), std::move(own_kl));
     total.add(sums);
@@ -199,7 +221,7 @@ TextFigures TextEvaluation::summary(const TokenRows& tokens) const {
     }
     bytes = bytes && documents_[d].bytes ? std::optional(*bytes + *documents_[d].bytes) : std::nullopt;
   }
-  figures.all = evaluation_of(total, bytes);
+  figures.all = evaluation_of(total, bytes, tokens.teacher());
   set_kl_quantiles(figures.all, std::move(kl));
   if (documents > 0) figures.all.document_cross_entropy = document_ce / documents;
   return figures;

@@ -13,6 +13,7 @@
 #include "core/nn/transformer.h"
 #include "data/text/documents.h"
 #include "launch/console/log.h"
+#include "launch/run/cached_teacher.h"
 #include "launch/run/evaluation.h"
 #include "launch/run/expert_use.h"
 #include "launch/run/rank.h"
@@ -59,8 +60,10 @@ class TextEvaluation {
 
   /// Collective; each rank takes its share of the windows. `teacher` (null: none) has the model's vocabulary. What a
   /// frozen copy gives does not depend on the number of ranks, bit by bit. `with_experts`: also which experts of a
-  /// frozen copy the tokens take. Throws, naming the document, where the model's loss is not finite.
-  TextFigures measure(const nn::Transformer& model, const nn::Transformer* teacher, bool with_experts = false) const;
+  /// frozen copy the tokens take. `cached`: in the teacher's place, CachedTeacher::to_measure(documents()). Throws,
+  /// naming the document, where the model's loss is not finite.
+  TextFigures measure(const nn::Transformer& model, const nn::Transformer* teacher, bool with_experts = false,
+                      CachedTeacher* cached = nullptr) const;
 
   const std::vector<data::Document>& documents() const { return documents_; }
   std::int64_t num_tokens() const;  // of all documents, that are predicted
@@ -72,7 +75,9 @@ class TextEvaluation {
   };
   bool is_scored(const Window& w, std::int64_t t) const;
   std::int64_t num_scored(const Window& w) const;
-  nn::Batch batch_of(const Job& job) const;
+  /// Its pieces are the windows.
+  data::TokenBatch text_of(const Job& job) const;
+  nn::Batch batch_of(const data::TokenBatch& text) const;
   /// The tokens of a job, as its batch has them, that predict one which counts.
   std::vector<ExpertUse::Token> tokens_of(const Job& job) const;
   TextFigures summary(const TokenRows& tokens) const;

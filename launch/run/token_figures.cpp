@@ -1,5 +1,6 @@
 #include "launch/run/token_figures.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <memory>
@@ -7,6 +8,7 @@
 
 #include "core/ops/head_loss.h"
 #include "kernels/distillation.h"
+#include "optim/cached_distillation.h"
 #include "optim/chunk_passes.h"
 #include "optim/objectives.h"
 
@@ -54,20 +56,24 @@ ChunkTops tops_of(const core::LogitsChunk& chunk, const Tensor& logits) {
   return tops;
 }
 
-/// Language modelling that also keeps what the models hold most likely.
+/// Cross-entropy and what a teacher adds to it, and what the models hold most likely.
 class Measuring final : public core::Objective {
  public:
   bool needs_teacher() const override { return false; }
   void run(core::LogitsChunk& chunk, core::LossAccumulator& losses) const override {
     tops_.push_back(tops_of(chunk, chunk.student));
     if (chunk.teacher.defined()) teacher_tops_.push_back(tops_of(chunk, chunk.teacher));
-    language_modelling_.run(chunk, losses);
+    if (chunk.sparse)
+      of_a_part_.run(chunk, losses);
+    else
+      language_modelling_.run(chunk, losses);
   }
   const std::vector<ChunkTops>& tops() const { return tops_; }
   const std::vector<ChunkTops>& teacher_tops() const { return teacher_tops_; }
 
  private:
   optim::LanguageModelling language_modelling_;
+  optim::CachedDistillation of_a_part_{{.ce_weight = 1, .temperature = 1}};
   mutable std::vector<ChunkTops> tops_, teacher_tops_;  // a chunk each, in order
 };
 
@@ -86,12 +92,32 @@ std::vector<TopPrediction> read_tops(const std::vector<ChunkTops>& chunks, const
   return tops;
 }
 
+/// The teacher's, where a part of its distributions is known. Shares of draws are no probabilities.
+std::vector<TopPrediction> read_tops(const core::SparseTargets& sparse, const std::vector<std::int32_t>& targets) {
+  const std::vector<std::int32_t> ids = core::host_values<std::int32_t>(sparse.ids);
+  const std::vector<std::int32_t> likeliest = core::host_values<std::int32_t>(sparse.likeliest);
+  const std::vector<double> log_p = core::host_values<double>(sparse.log_p.to(core::DType::F64));
+  const std::int64_t width = sparse.ids.shape()[1];
+  std::vector<TopPrediction> tops;
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    if (targets[i] < 0) continue;
+    TopPrediction& top = tops.emplace_back();
+    if (sparse.draws) continue;
+    const auto row = ids.begin() + static_cast<std::int64_t>(i) * width;
+    const auto at = std::find(row, row + width, likeliest[i]);
+    if (at != row + width)
+      top = {std::exp(log_p[static_cast<std::size_t>(at - ids.begin())]), likeliest[i] == targets[i]};
+  }
+  return tops;
+}
+
 }  // namespace
 
-void FigureSums::add(const TokenFigures& token, bool has_teacher) {
+void FigureSums::add(const TokenFigures& token) {
   LossSums::add({1, token.ce, token.teacher_ce, token.kl, token.agreement, token.sum_min});
   calibration.add(token.top.probability, token.top.is_right);
-  if (has_teacher) teacher_calibration.add(token.teacher_top.probability, token.teacher_top.is_right);
+  if (token.teacher_top.probability > 0)
+    teacher_calibration.add(token.teacher_top.probability, token.teacher_top.is_right);
 }
 
 void FigureSums::add(const FigureSums& other) {
@@ -100,11 +126,11 @@ void FigureSums::add(const FigureSums& other) {
   teacher_calibration.add(other.teacher_calibration);
 }
 
-TokenRows::TokenRows(Rank& rank, std::int64_t rows, bool has_teacher)
+TokenRows::TokenRows(Rank& rank, std::int64_t rows, std::optional<Known> teacher)
     : rank_(rank),
       rows_(rows),
-      has_teacher_(has_teacher),
-      values_(Tensor::zeros(rank.host_memory(), DType::F64, {rows, has_teacher ? columns : columns_alone})) {}
+      teacher_(teacher),
+      values_(Tensor::zeros(rank.host_memory(), DType::F64, {rows, teacher ? columns : columns_alone})) {}
 
 void TokenRows::set(std::int64_t row, const TokenFigures& token) {
   core::check(row >= 0 && row < rows_, "token rows: row {} of {}", row, rows_);
@@ -122,7 +148,7 @@ std::optional<TokenFigures> TokenRows::operator[](std::int64_t row) const {
   TokenFigures token;
   token.ce = v[1];
   token.top = unpacked(v[2]);
-  if (!has_teacher_) return token;
+  if (!teacher_) return token;
   token.teacher_ce = v[3];
   token.kl = v[4];
   token.agreement = v[5];
@@ -134,19 +160,22 @@ std::optional<TokenFigures> TokenRows::operator[](std::int64_t row) const {
 std::vector<TokenFigures> token_figures(Rank& rank, const Tensor& targets, const Predictions& p,
                                         std::int64_t valid_vocabulary) {
   core::Tape off(core::Tape::Mode::Off);
-  std::unique_ptr<core::TargetSource> teacher;
+  std::unique_ptr<core::TargetSource> running;
   if (!p.teachers.empty())
-    teacher = core::target_source(p.teachers, targets, *rank.comms().tensor,
+    running = core::target_source(p.teachers, targets, *rank.comms().tensor,
                                   {.vocabulary_offset = p.vocabulary_offset, .valid_vocabulary = valid_vocabulary});
+  core::TargetSource* const teacher = running ? running.get() : p.source;
   core::LossAccumulator losses(rank.memory(), /*keeps_each=*/true);
   const Measuring objective;
-  core::head_loss(off, core::constant(p.hidden), core::constant(p.head), targets, objective, teacher.get(),
+  core::head_loss(off, core::constant(p.hidden), core::constant(p.head), targets, objective, teacher,
                   *rank.comms().tensor,
                   {.vocabulary_offset = p.vocabulary_offset, .valid_vocabulary = valid_vocabulary}, losses,
                   core::constant(p.head_bias));
   const std::vector<std::int32_t> wanted = core::host_values<std::int32_t>(targets);
   const std::vector<TopPrediction> tops = read_tops(objective.tops(), wanted);
-  const std::vector<TopPrediction> teacher_tops = read_tops(objective.teacher_tops(), wanted);
+  const std::vector<TopPrediction> teacher_tops = teacher && teacher->is_sparse()
+                                                      ? read_tops(teacher->sparse(0, std::ssize(wanted)), wanted)
+                                                      : read_tops(objective.teacher_tops(), wanted);
   std::vector<TokenFigures> figures;
   for (const core::TokenLoss& loss : losses.read().each) {
     TokenFigures& token = figures.emplace_back();

@@ -1,7 +1,7 @@
 // What models lose on tokens, and how sure they are, token by token in the order of a text: each rank measures its own,
 // and then all have all, so that what is summed afterwards is summed in one order, whichever rank had them.
 //
-//     TokenRows rows(rank, num_tokens, /*has_teacher=*/false);
+//     TokenRows rows(rank, num_tokens, /*teacher=*/std::nullopt);
 //     for (const TokenFigures& token : token_figures(rank, targets, predictions, -1)) rows.set(place++, token);
 //     rows.gather();
 //     FigureSums sums;
@@ -16,6 +16,7 @@
 #include "core/ops/objective.h"
 #include "core/tensor.h"
 #include "launch/run/calibration.h"
+#include "launch/run/known_teacher.h"
 #include "launch/run/rank.h"
 
 namespace limbeck::launch {
@@ -26,21 +27,23 @@ struct TopPrediction {
   bool is_right = false;  // it is the target
 };
 
+/// KL, agreement and sum min(p, q) are of what is known of the teacher (known_teacher.h).
 struct TokenFigures : core::TokenLoss {
-  TopPrediction top, teacher_top;
+  TopPrediction top, teacher_top;  // of probability 0: not known
 };
 
 /// Sums over tokens.
 struct FigureSums : core::LossSums {
   Calibration calibration, teacher_calibration;
 
-  void add(const TokenFigures& token, bool has_teacher);
+  void add(const TokenFigures& token);
   void add(const FigureSums& other);
 };
 
 class TokenRows {
  public:
-  TokenRows(Rank& rank, std::int64_t rows, bool has_teacher);
+  /// `teacher`: what is known of it; nothing without one.
+  TokenRows(Rank& rank, std::int64_t rows, std::optional<Known> teacher);
 
   /// A row is one rank's alone.
   void set(std::int64_t row, const TokenFigures& token);
@@ -49,12 +52,12 @@ class TokenRows {
   /// Nothing where no rank set it.
   std::optional<TokenFigures> operator[](std::int64_t row) const;
   std::int64_t size() const { return rows_; }
-  bool has_teacher() const { return has_teacher_; }
+  std::optional<Known> teacher() const { return teacher_; }
 
  private:
   Rank& rank_;
   std::int64_t rows_;
-  bool has_teacher_;
+  std::optional<Known> teacher_;
   core::Tensor values_;  // [rows,columns] float64
 };
 
@@ -65,6 +68,7 @@ struct Predictions {
   core::Tensor head_bias = {};                     // [V_local]; undefined: there is none
   std::int64_t vocabulary_offset = 0;              // global index of the head's first row
   std::vector<core::TeacherOutput> teachers = {};  // that they are held against: none, one, or the mean of several
+  core::TargetSource* source = nullptr;            // in the place of those: logits, or a part of the distributions
 };
 
 /// The figures of the tokens of [T] `targets` that are not -1, in order. Collective over a tensor group, whose ranks

@@ -88,7 +88,7 @@ class TeacherCacheTest : public ::testing::Test {
   void fill(const std::vector<std::shared_ptr<const TokenFile>>& texts, std::int64_t positions_a_file) {
     begin_teacher_cache(cache_, identity());
     std::vector<CachePartInfo> infos;
-    for (const CacheWork& work : cache_work(TeacherCache(cache_), texts, positions_a_file))
+    for (const CacheWork& work : cache_work(TeacherCache(cache_), {texts.begin(), texts.end()}, positions_a_file))
       infos.push_back(write(work, texts));
     finish_teacher_cache(cache_, infos, texts);
   }

@@ -32,6 +32,11 @@ TEST(FigureOf, IsFoundByNameWhereItWasMeasured) {
   EXPECT_EQ(figure_of(measured(2), "kl"), std::nullopt);             // no teacher
   EXPECT_EQ(figure_of(measured(2), "bits_per_byte"), std::nullopt);  // no bytes
   EXPECT_EQ(figure_of(measured(2), "c.ce"), std::nullopt);
+  Measurement of_a_part = measured(2, 0.5);
+  of_a_part.held_out.known = Known::Kept;
+  of_a_part.held_out.kl = 3;
+  EXPECT_EQ(figure_of(of_a_part, "kl_lower_bound"), 3);
+  for (const char* other : {"kl", "kl_estimate", "sum_min"}) EXPECT_EQ(figure_of(of_a_part, other), std::nullopt);
 }
 
 /// Of 4 pairs: loss 2, half of them right, margin 3.

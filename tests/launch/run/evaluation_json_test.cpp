@@ -65,6 +65,29 @@ TEST(EvaluationJson, HasEveryFigureAndComesBack) {
   EXPECT_EQ(evaluation_to_json(evaluation_from_json(Json::parse(json.dump()))), json);
 }
 
+// Nobody takes a bound or an estimate for the figure.
+TEST(EvaluationJson, OfAPartOfTheTeacherFiguresHaveOtherNames) {
+  Evaluation e = whole();
+  e.load.reset();
+  e.known = Known::Kept;
+  const Json kept = evaluation_to_json(e);
+  EXPECT_THAT(names_of(kept),
+              ElementsAre("tokens", "bytes", "ce", "perplexity", "bits_per_byte", "ece", "teacher_ce", "kl_lower_bound",
+                          "kl_lower_bound_median", "kl_lower_bound_p90", "kl_lower_bound_p99", "top1_agreement",
+                          "sum_min_upper_bound", "teacher_ece"));
+  EXPECT_EQ(kept["kl_lower_bound"], 0.5);
+  EXPECT_EQ(kept["sum_min_upper_bound"], 0.625);
+  EXPECT_EQ(kl_text(e, e.kl) + sum_min_text(e), ">=0.5000<=0.6250");
+  e.known = Known::Drawn;
+  e.teacher_calibration_error.reset();
+  const Json drawn = evaluation_to_json(e);
+  EXPECT_THAT(names_of(drawn), ElementsAre("tokens", "bytes", "ce", "perplexity", "bits_per_byte", "ece", "teacher_ce",
+                                           "kl_estimate", "top1_agreement"));
+  EXPECT_EQ(kl_text(e, e.kl) + sum_min_text(e), "~0.5000-");
+  for (const Json& json : {kept, drawn})
+    EXPECT_EQ(evaluation_to_json(evaluation_from_json(Json::parse(json.dump()))), json);
+}
+
 TEST(EvaluationJson, WhatWasNotMeasuredIsAbsent) {
   EXPECT_THAT(names_of(evaluation_to_json({.tokens = 8, .cross_entropy = 1.5})),
               ElementsAre("tokens", "ce", "perplexity"));

@@ -10,31 +10,12 @@
 #include "data/files/plain_hdf5.h"
 #include "data/teacher_cache/teacher_cache.h"
 #include "tests/support/raw_hdf5.h"
-#include "tests/support/run_limbeck.h"
+#include "tests/support/teacher_cache_runs.h"
 
 namespace limbeck::testing {
 namespace {
 
 using ::testing::HasSubstr;
-
-constexpr const char* teacher_job = R"(
-model { vocabulary: 264 width: 16 num_layers: 2 num_heads: 2 mlp_width: 20 max_positions: 64 }
-data { text: "lines.jsonl" tokenizer: "bytes" sequence_length: 24 held_out_fraction: 0.3 }
-optimizer { rate: 2e-2 } schedule { warmup_steps: 0 } batch { sequences_per_step: 4 } train { steps: 12 threads: 1 }
-)";
-
-constexpr const char* distill_job = R"(
-teacher { source: "teacher" cache_temperatures: 1 cache_temperatures: 2 }
-model {
-  vocabulary: 264 width: 16 num_layers: 2 num_heads: 2 mlp_width: 20 max_positions: 64
-  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 }
-}
-data { text: "lines.jsonl" sequence_length: 24 held_out_fraction: 0.3 seed: 5 }
-objective { cross_entropy_weight: 0.3 }
-optimizer { rate: 5e-3 eps: 1e-5 }
-batch { sequences_per_step: 4 }
-train { steps: 4 seed: 11 eval_tokens: 96 threads: 1 }
-)";
 
 std::vector<std::int64_t> numbers_of(const std::filesystem::path& path, const char* dataset) {
   const RawId file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
@@ -60,42 +41,6 @@ std::map<Key, std::vector<std::int64_t>> documents_of(const std::filesystem::pat
   }
   return documents;
 }
-
-/// Documents of seven bytes and an end, so that sequences of whole multiples of eight tokens cut none: then a teacher
-/// beside the student sees what one sees that reads whole documents.
-class TeacherCacheRuns : public ::testing::Test {
- protected:
-  TeacherCacheRuns() : folder_("teacher_cache") {
-    std::string lines;
-    for (int d = 0; d < 60; ++d) {
-      std::string text;
-      for (int i = 0; i < 7; ++i) text.push_back(static_cast<char>('a' + (d * 5 + i * i * (1 + d % 3)) % 17));
-      lines += "{\"text\": \"" + text + "\"}\n";
-    }
-    folder_.write("lines.jsonl", lines);
-    folder_.write("teacher.textproto", teacher_job);
-    folder_.write("job.textproto", distill_job);
-    expect_done("train teacher.textproto --out teacher");
-  }
-  Outcome expect_done(const std::string& arguments, int ranks = 1) const {
-    Outcome outcome = folder_.limbeck(arguments, ranks);
-    EXPECT_EQ(outcome.code, 0) << outcome.output;
-    return outcome;
-  }
-  /// RUN_cached, of all tokens, beside RUN_online, which were given `sets`.
-  void expect_as_online(const std::string& run, const std::string& sets) const {
-    const auto online = folder_.metrics(run + "_online"), cached = folder_.metrics(run + "_cached");
-    ASSERT_EQ(online.size(), 4U);
-    ASSERT_EQ(cached.size(), 4U);
-    for (std::size_t step = 0; step < 4; ++step)
-      for (const char* figure : {"loss", "kl", "teacher_ce", "ce", "top1_agreement"})
-        EXPECT_NEAR(cached[step][figure].get<double>(), online[step][figure].get<double>(), 1e-5)
-            << sets << ", step " << step << ", " << figure;
-    EXPECT_EQ(cached[3]["kept_mass"], 1);
-    EXPECT_FALSE(online[3].contains("kept_mass"));
-  }
-  RunFolder folder_;
-};
 
 // Written by two ranks, with all tokens kept and nothing rounded: what a run learns is what the teacher beside it would
 // teach, whatever layout, batch, order and packing reads it.
@@ -219,14 +164,12 @@ TEST_F(TeacherCacheRuns, ACacheAloneTeachesAStudentThatIsNotCutFromTheTeacher) {
   const std::string alone =
       "distill job.textproto --set teacher.cache=cache --set teacher.source= --set data.tokenizer=bytes --out alone";
   const Outcome outcome = expect_done(alone + " --steps 2");
-  EXPECT_EQ(outcome.lines_with("without KL to the teacher").size(), 1U) << outcome.output;
+  EXPECT_EQ(outcome.lines_with("stands for it").size(), 1U) << outcome.output;
   expect_done("distill alone --resume");
   EXPECT_EQ(folder_.metrics("alone"), folder_.metrics("both"));
   const auto end = [&](const std::string& run) { return nlohmann::json::parse(folder_.read(run + "/end.json")); };
   EXPECT_NEAR(end("alone")["student"]["ce"].get<double>(), end("both")["student"]["ce"].get<double>(), 1e-9);
-  EXPECT_FALSE(end("alone")["student"].contains("kl"));
-  EXPECT_TRUE(end("both")["student"].contains("kl"));
-  EXPECT_EQ(expect_done("eval alone --json").lines_with("\"kl\"").size(), 0U);
+  EXPECT_EQ(end("alone")["student"], end("both")["student"]);
   const auto error = [&](const std::string& command, int code = 2) {
     const Outcome refused = folder_.limbeck(command);
     EXPECT_EQ(refused.code, code) << refused.output;
@@ -241,7 +184,7 @@ TEST_F(TeacherCacheRuns, ACacheAloneTeachesAStudentThatIsNotCutFromTheTeacher) {
   EXPECT_THAT(error("cache-teacher job.textproto --out cache --set teacher.source="),
               HasSubstr("teacher.source is not given"));
   EXPECT_THAT(error(alone + "2 --set train.eval_every_steps=2 --set train.keep_best=kl"),
-              HasSubstr("a figure without a teacher"));
+              HasSubstr("train.keep_best is \"kl\", expected kl_lower_bound or sum_min_upper_bound"));
 }
 
 TEST_F(TeacherCacheRuns, OfFewTokensGiveABoundAndSayHowMuchWasKept) {
@@ -367,7 +310,7 @@ TEST_F(TeacherCacheRuns, AFlippedBitIsFoundByVerifyAndByTraining) {
     EXPECT_THAT(verified.output, HasSubstr("part_00000.h5"));
     const Outcome run =
         folder_.limbeck(fmt::format("distill job.textproto --set teacher.cache=cache --out run{}", block));
-    if (run.code == 0) continue;  // a document that is held out, which training does not read
+    if (run.code == 0) continue;  // a document that is held out, and not in the sample
     is_found = true;
     EXPECT_EQ(run.code, 1) << run.output;
     EXPECT_THAT(run.output, HasSubstr(fmt::format("part_00000.h5: block {} of 51 is corrupt", block)));
