@@ -374,7 +374,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
         judges ? "eval" : "generate", judges ? "--format pairs --text PAIRS.jsonl" : "--prompt \"...\"");
   }
   if (!rank.is_first()) return true;
-  write_result(report);
+  write_result(communication_text(trainer.communication()) + report);
   flush_results();
   return true;
 }

@@ -79,7 +79,7 @@ std::string report_page(const std::vector<RunResults>& runs) {
   std::string html = head_of(runs);
   html += runs.size() == 1 ? cards(runs[0]) : comparison(runs);
   html += draw_curves(runs);
-  if (runs.size() == 1) html += held_out(runs[0]);
+  if (runs.size() == 1) html += held_out(runs[0]) + communication(runs[0]);
   html += continuations(runs) + details(runs);
   const bool is_whole =
       std::all_of(runs.begin(), runs.end(), [](const RunResults& run) { return run.record.is_whole; });

@@ -9,6 +9,7 @@
 #include "launch/report/heat_map.h"
 #include "launch/report/html.h"
 #include "launch/report/plot.h"
+#include "parallel/comm/traffic.h"
 
 namespace limbeck::launch {
 
@@ -73,6 +74,7 @@ Columns columns_of(const RunResults& run) {
   Columns columns = run.record.series;
   for (const auto& [set, figures] : run.record.sets)
     for (const auto& [name, series] : figures) columns["sets." + set + "." + name] = series;
+  for (const auto& [axis, traffic] : run.record.traffic) columns["exposed_s." + axis] = traffic.exposed_s;
   add_ends(columns, run);
   add_over_layers(columns, run.record, "expert_load.entropy", &LayerLoad::entropy);
   add_over_layers(columns, run.record, "expert_load.least", &LayerLoad::min);
@@ -116,6 +118,12 @@ std::vector<Fields> of_training() {
       {{.title = "Acceptance", .unit = "held out, sum min(p,q)"}, {{"eval_sum_min", "acceptance"}}}};
 }
 
+std::vector<std::pair<std::string, std::string>> fields_by_axis(const std::string& prefix) {
+  std::vector<std::pair<std::string, std::string>> fields;
+  for (const std::string_view axis : parallel::comm_axis_names) fields.emplace_back(prefix + std::string(axis), axis);
+  return fields;
+}
+
 std::vector<Fields> of_machine() {
   return {{{.title = "Learning rate", .is_exact = true, .from_zero = true}, {{"lr", "rate"}}},
           {{.title = "Gradient norm", .unit = "before clipping", .may_be_log = true}, {{"grad_norm", "norm"}}},
@@ -124,6 +132,11 @@ std::vector<Fields> of_machine() {
           {{.title = "Speed", .unit = "tokens a second", .from_zero = true}, {{"tokens_per_s", "speed"}}},
           {{.title = "Use of the machine", .unit = "% of its measured peak", .scale = 100, .from_zero = true},
            {{"mfu", "use"}}},
+          {{.title = "Exposed communication",
+            .unit = "ms a step, the rank that waits most",
+            .scale = 1e3,
+            .from_zero = true},
+           fields_by_axis("exposed_s.")},
           {{.title = "Memory",
             .unit = "GiB at the peak, first rank",
             .is_exact = true,

@@ -10,6 +10,7 @@
 #include "core/counted.h"
 #include "launch/console/numbers.h"
 #include "launch/console/progress.h"
+#include "launch/report/communication.h"
 #include "launch/report/comparison.h"
 #include "launch/report/html.h"
 #include "launch/report/plot.h"
@@ -225,6 +226,23 @@ std::string held_out(const RunResults& run) {
       "class=\"scroll\"><table>\n<thead><tr>{}"
       "</tr></thead>\n<tbody>\n{}</tbody></table></div>\n",
       tokens ? grouped(std::llround(*tokens)) + " tokens. " : "", head, html);
+}
+
+std::string communication(const RunResults& run) {
+  std::string rows;
+  for (const AxisCommunication& axis : communication_of(run.record)) {
+    rows += fmt::format("<tr><th>{}</th>", escape(axis.axis));
+    for (const std::string& cell : cells_of(axis)) rows += fmt::format("<td>{}</td>", cell);
+    rows += "</tr>\n";
+  }
+  if (rows.empty()) return "";
+  std::string head = "<th></th>";
+  for (const char* name : communication_columns) head += fmt::format("<th>{}</th>", name);
+  return fmt::format(
+      "<h2>Communication by axis</h2>\n<p class=\"note\">A step, mean of all steps: bytes for ranks of its node and "
+      "of others, and the time for which a rank waited for others; of each the rank with most.</p>\n"
+      "<div class=\"scroll\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody></table></div>\n",
+      head, rows);
 }
 
 std::string continuations(const std::vector<RunResults>& runs) {

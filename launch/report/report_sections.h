@@ -14,6 +14,8 @@ std::string cards(const RunResults& run);
 std::string comparison(const std::vector<RunResults>& runs);
 /// What was measured on the held-out sample and on the sets, before and after.
 std::string held_out(const RunResults& run);
+/// What ranks exchanged, and how long they waited for it.
+std::string communication(const RunResults& run);
 /// How the config's prompt goes on.
 std::string continuations(const std::vector<RunResults>& runs);
 /// The commands and machines of a run, and its config.

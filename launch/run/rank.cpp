@@ -1,5 +1,6 @@
 #include "launch/run/rank.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
@@ -174,11 +175,14 @@ bool anybody_is_at_work(Rank& rank, bool says_so) {
 
 }  // namespace
 
-bool stop_is_agreed(Rank& rank) {
-  const std::int64_t mine = stop_requested() ? 1 : 0;
-  Tensor flag = Tensor::from<std::int64_t>(rank.host_memory(), {1}, {&mine, 1});
-  rank.world().all_reduce(flag, core::Reduce::Max);
-  return core::host_values<std::int64_t>(flag)[0] != 0;
+bool stop_is_agreed(Rank& rank, std::span<std::int64_t> numbers) {
+  std::vector<std::int64_t> greatest(numbers.begin(), numbers.end());
+  greatest.push_back(stop_requested() ? 1 : 0);
+  Tensor of_any = Tensor::from<std::int64_t>(rank.host_memory(), {std::ssize(greatest)}, greatest);
+  rank.world().all_reduce(of_any, core::Reduce::Max);
+  greatest = core::host_values<std::int64_t>(of_any);
+  std::copy_n(greatest.begin(), numbers.size(), numbers.begin());
+  return greatest.back() != 0;
 }
 
 void stop_if_asked(Rank& rank) {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -87,8 +88,9 @@ void in_world(const std::shared_ptr<parallel::WorldComm>& world, const RunConfig
 /// Collective: a string of every rank, in rank order, on every rank.
 std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);
 
-/// Collective: whether any rank was asked to stop (stop_flag.h); stop_if_asked throws Stopped then, on every rank.
-bool stop_is_agreed(Rank& rank);
+/// Collective: whether any rank was asked to stop (stop_flag.h); stop_if_asked throws Stopped then, on every rank. The
+/// `numbers`, if there are some, become the greatest of any rank's on the same way.
+bool stop_is_agreed(Rank& rank, std::span<std::int64_t> numbers = {});
 void stop_if_asked(Rank& rank);
 
 /// Collective: every rank does `work`, some perhaps much longer than others, which hear meanwhile that somebody is at

@@ -33,6 +33,10 @@ class Reader {
         read_loads(value);
       } else if (name == "eval_sets") {
         read_sets(value);
+      } else if (name == "exposed_s") {
+        read_exposed(value);
+      } else if (name == "sent_bytes") {
+        read_sent(value);
       } else if (!value.is_structured()) {
         add(record_.series[name], name, value);
       }
@@ -48,10 +52,29 @@ class Reader {
     series.add(static_cast<double>(record_.last_step), value.get<double>());
   }
 
+  void check_object(const std::string& name, const json& value) const {
+    check(value.is_object(), "{}: {} is {}, expected an object", place_, name, value.type_name());
+  }
+
+  void read_exposed(const json& axes) {
+    check_object("exposed_s", axes);
+    for (const auto& [axis, value] : axes.items()) add(record_.traffic[axis].exposed_s, "exposed_s." + axis, value);
+  }
+
+  void read_sent(const json& axes) {
+    check_object("sent_bytes", axes);
+    for (const auto& [axis, bytes] : axes.items()) {
+      check_object("sent_bytes." + axis, bytes);
+      AxisTraffic& traffic = record_.traffic[axis];
+      for (const auto& [where, series] : {std::pair("inside", &traffic.inside), {"across", &traffic.across}})
+        add(*series, fmt::format("sent_bytes.{}.{}", axis, where), bytes.value(where, json()));
+    }
+  }
+
   void read_sets(const json& sets) {
-    check(sets.is_object(), "{}: eval_sets is {}, expected an object", place_, sets.type_name());
+    check_object("eval_sets", sets);
     for (const auto& [name, figures] : sets.items()) {
-      check(figures.is_object(), "{}: eval_sets.{} is {}, expected an object", place_, name, figures.type_name());
+      check_object("eval_sets." + name, figures);
       for (const auto& [figure, value] : figures.items()) add(record_.sets[name][figure], "eval_sets", value);
     }
   }

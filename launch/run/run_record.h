@@ -27,12 +27,18 @@ struct LayerLoad {
   std::vector<std::int64_t> assignments;  // [E]
 };
 
+/// exposed_s and sent_bytes, of an axis.
+struct AxisTraffic {
+  Series exposed_s, inside, across;
+};
+
 struct RunRecord {
   std::int64_t first_step = 0;
   std::int64_t last_step = 0;
   std::map<std::string, Series> series;  // of the fields that are numbers, but for "step"; "seconds" in any case
   std::map<std::string, std::map<std::string, Series>> sets;  // eval_sets, by set and figure
   std::map<std::int64_t, LayerLoad> loads;                    // by layer
+  std::map<std::string, AxisTraffic> traffic;                 // by axis of the mesh
   bool is_whole = true;                                       // false: the last line was half written, and is not here
 
   bool is_empty() const { return last_step == 0 && series.empty(); }

@@ -27,6 +27,7 @@
 #include "optim/schedule.h"
 #include "parallel/axes/gradient_sync.h"
 #include "parallel/axes/shared_values.h"
+#include "parallel/comm/traffic.h"
 
 namespace limbeck::launch {
 
@@ -41,6 +42,7 @@ struct StepReport {
   std::optional<SampledText> sampled = {};  // what a model said in place of the text
   double sample_seconds = 0;
   double seconds = 0;
+  parallel::Traffic traffic = {};  // of this rank, until it is agreed on with the others
   double tokens_per_s = 0;
   double mfu = 0;
 };

@@ -18,6 +18,7 @@
 #include "launch/run/model_source.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/threads.h"
+#include "parallel/comm/engine.h"
 
 namespace limbeck::launch {
 namespace {
@@ -163,11 +164,19 @@ Throughput Trainer::throughput() const {
   return {rate, rate * flops_per_token_ / peak_flops_, timed_seconds_};
 }
 
+std::vector<AxisCommunication> Trainer::communication() const {
+  return communication_of(traffic_, timed_steps_, timed_seconds_);
+}
+
 StepReport Trainer::step(bool dump) {
+  parallel::CommTally& tally = session_.rank.mesh().world().engine().tally();
+  tally.take();  // of what was between the steps
   StepReport report = steps_.step(dump ? dump_ : std::nullopt);
+  report.traffic = tally.take();
   tokens_seen_ += report.num_tokens;
   report.tokens_seen = tokens_seen_;
   timed_seconds_ += report.seconds;
+  ++timed_steps_;
   timed_tokens_ += report.num_tokens;
   report.tokens_per_s = static_cast<double>(report.num_tokens) / report.seconds;
   report.mfu = report.tokens_per_s * flops_per_token_ / peak_flops_;
@@ -333,10 +342,12 @@ bool Trainer::run(std::int64_t last_step) {
   point_to_best();
   bool stopped = false;
   while (steps_done() < last_step && !stopped && !is_without_gain()) {
-    const StepReport report = step(dump_ && steps_done() + 1 == last_step);
+    StepReport report = step(dump_ && steps_done() + 1 == last_step);
     nlohmann::ordered_json line = to_json(report);
     const bool is_best = evaluate(line);
-    stopped = stop_is_agreed(session_.rank);
+    stopped = stop_is_agreed(session_.rank, report.traffic.numbers());
+    traffic_ += report.traffic;
+    add_traffic(line, report.traffic);
     const bool due = train.checkpoint_every_steps > 0 && steps_done() % train.checkpoint_every_steps == 0;
     const bool saves = due || stopped || is_best || is_without_gain() || steps_done() == last_step;
     if (saves) make_whole();

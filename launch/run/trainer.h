@@ -11,9 +11,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "launch/console/log.h"
 #include "launch/console/progress.h"
+#include "launch/report/communication.h"
 #include "launch/run/best_evaluation.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/metrics.h"
@@ -44,6 +46,8 @@ class Trainer {
   /// Values of the parameters that are trained, of all ranks.
   std::int64_t num_trained() const;
   Throughput throughput() const;
+  /// Of the steps of this process, a step; empty where there is one rank.
+  std::vector<AxisCommunication> communication() const;
   /// Collective: everything that is evaluated, of the student as it is now; what was measured after the last step is
   /// not measured again.
   Measurement measure_all() const;
@@ -86,6 +90,8 @@ class Trainer {
   double seconds_before_ = 0;      // of training, before this process: known to the first rank
   std::int64_t timed_tokens_ = 0;  // of this process
   double timed_seconds_ = 0;
+  std::int64_t timed_steps_ = 0;
+  parallel::Traffic traffic_;
 };
 
 }  // namespace limbeck::launch

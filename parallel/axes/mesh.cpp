@@ -135,7 +135,7 @@ Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout)
   data_ = replica == tp ? dp_ : world_->split(stage * tp + place % tp, rank, "data");
   tp_ = world_->split(rank / tp, rank, "tp");
   edp_ = world_->split(stage * experts + place % experts, rank, "edp");
-  experts_ = world_->split(rank / experts, rank, "experts");
+  experts_ = world_->split(rank / experts, rank, experts == etp_ ? "etp" : "experts");
   etp_group_ = world_->split(rank / etp_, rank, "etp");
 }
 

@@ -1,5 +1,7 @@
 #include "parallel/comm/call.h"
 
+#include "core/slice.h"
+
 namespace limbeck::parallel {
 
 std::string describe(const CallSignature& s) {
@@ -33,6 +35,29 @@ std::string mismatch(const std::string& group, std::int64_t sequence, int rank_a
                      const CallSignature& b) {
   return fmt::format("group {}, operation {}: rank {} calls {}, rank {} calls {}", group, sequence, rank_a, describe(a),
                      rank_b, describe(b));
+}
+
+std::int64_t Call::bytes_for(int to, int rank, int size) const {
+  const auto slice_bytes = [&](int of) {
+    return core::bytes_of(signature.dtype, core::slice_of(signature.count, of, size).count);
+  };
+  switch (signature.kind) {
+    case CallKind::AllReduce:
+      return slice_bytes(to) + slice_bytes(rank);  // to be summed there, and the sums from here
+    case CallKind::AllGather:
+    case CallKind::ReduceScatter:
+      return bytes();
+    case CallKind::AllToAllV: {
+      const auto at = static_cast<std::size_t>(to);
+      return send_offset[at + 1] - send_offset[at];
+    }
+    case CallKind::Send:
+      return to == peer ? bytes() : 0;
+    case CallKind::Receive:
+    case CallKind::Barrier:
+      return 0;
+  }
+  return 0;
 }
 
 }  // namespace limbeck::parallel

@@ -45,6 +45,10 @@ struct Call {
   std::array<core::Tensor, 2> tensors{};                      // keeps the memory while the call is under way
 
   std::int64_t bytes() const { return core::bytes_of(signature.dtype, signature.count); }
+  /// What rank `rank` of a group of `size` hands out for `to`, another one. Each rank forms the sum of its slice of an
+  /// all_reduce and gives it to all, and nothing goes by way of a third; how it gets there, by a message or through
+  /// memory that both have, makes no difference.
+  std::int64_t bytes_for(int to, int rank, int size) const;
 };
 
 }  // namespace limbeck::parallel

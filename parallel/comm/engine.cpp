@@ -46,6 +46,7 @@ struct Engine::State {
   bool stopping = false;
   Sign last;                          // operation submitted, and the step now
   std::vector<const Ticket*> waited;  // those that somebody waits for
+  CommTally tally;
 
   bool is_woken() const { return stopping || failure || notified; }
   void set_failure(int origin, const std::string& message) {
@@ -67,25 +68,29 @@ struct Engine::State {
 
 class Engine::Ticket final : public core::CommHandle::Pending {
  public:
-  Ticket(std::shared_ptr<State> state, std::string name, std::shared_ptr<Operation> work)
-      : what(std::move(name)), operation(std::move(work)), state_(std::move(state)) {}
+  Ticket(std::shared_ptr<State> state, std::string name, std::shared_ptr<Operation> work, CommAxis axis)
+      : what(std::move(name)), operation(std::move(work)), state_(std::move(state)), axis_(axis) {}
 
   void wait() override {
+    const auto since = Clock::now();
     std::unique_lock lock(state_->mutex);
     state_->waited.push_back(this);
     state_->notified = true;  // the thread may shorten its pauses now
     if (!is_done) state_->work.notify_one();
     const bool in_time =
-        state_->done.wait_until(lock, Clock::now() + state_->deadline, [&] { return is_done || state_->failure; });
+        state_->done.wait_until(lock, since + state_->deadline, [&] { return is_done || state_->failure; });
+    state_->tally.waited(axis_, Clock::now() - since);
     if (!in_time) miss(lock);
     std::erase(state_->waited, this);
     if (!is_done) state_->throw_failure();
   }
 
   void wait_patiently() override {
+    const auto since = Clock::now();
     std::unique_lock lock(state_->mutex);
     state_->work.notify_one();
     state_->done.wait(lock, [&] { return is_done || state_->failure; });
+    state_->tally.waited(axis_, Clock::now() - since);
     if (!is_done) state_->throw_failure();
   }
 
@@ -104,6 +109,7 @@ class Engine::Ticket final : public core::CommHandle::Pending {
   }
 
   std::shared_ptr<State> state_;
+  CommAxis axis_;
 };
 
 Engine::Engine(int rank, Deadline deadline, World world) : state_(std::make_shared<State>()) {
@@ -124,8 +130,9 @@ Engine::~Engine() {
   unfinished.swap(state_->unfinished);
 }
 
-core::CommHandle Engine::submit(const QueueKey& key, std::string what, std::shared_ptr<Operation> operation) {
-  auto ticket = std::make_shared<Ticket>(state_, std::move(what), std::move(operation));
+core::CommHandle Engine::submit(const QueueKey& key, std::string what, std::shared_ptr<Operation> operation,
+                                CommAxis axis) {
+  auto ticket = std::make_shared<Ticket>(state_, std::move(what), std::move(operation), axis);
   const std::scoped_lock lock(state_->mutex);
   if (state_->failure) state_->throw_failure();
   ticket->number = ++state_->last.number;
@@ -164,6 +171,13 @@ void Engine::set_elsewhere(std::function<std::optional<Whereabouts>()> elsewhere
 }
 
 Deadline Engine::deadline() const { return state_->deadline; }
+
+CommTally& Engine::tally() { return state_->tally; }
+
+bool Engine::is_near(int rank) const {
+  const std::vector<int>& nodes = state_->world.node_of;
+  return nodes.empty() || nodes[static_cast<std::size_t>(rank)] == nodes[static_cast<std::size_t>(state_->rank)];
+}
 
 void Engine::miss(const std::string& what, const std::vector<Missing>& missing) { state_->miss(what, missing); }
 

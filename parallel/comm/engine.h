@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "parallel/comm/traffic.h"
 #include "parallel/comm/whereabouts.h"
 #include "parallel/comm/world.h"
 
@@ -50,6 +51,8 @@ class Engine {
     /// Called by the communication thread, which then polls with a growing pause, also while it has nothing to do;
     /// without it the thread sleeps until notify().
     std::function<void()> poll = {};
+    /// By rank, a number that is equal on one node; empty: there is but one.
+    std::vector<int> node_of = {};
   };
   Engine(int rank, Deadline deadline, World world);
   /// Begins: everything that the world's functions use is there.
@@ -58,8 +61,10 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// `what` names the operation and its group in messages. Throws if the world has failed.
-  core::CommHandle submit(const QueueKey& key, std::string what, std::shared_ptr<Operation> operation);
+  /// `what` names the operation and its group in messages; waits for it are counted with `axis`. Throws if the world
+  /// has failed.
+  core::CommHandle submit(const QueueKey& key, std::string what, std::shared_ptr<Operation> operation,
+                          CommAxis axis = CommAxis::World);
   /// Something that an operation waits for may have happened.
   void notify();
   /// The training step that operations belong to from now on.
@@ -77,6 +82,10 @@ class Engine {
   /// Throws where the world has failed, as a wait does.
   void check() const;
   Deadline deadline() const;
+  /// Of this rank's waits for operations of the engine, and of what it hands out in all groups.
+  CommTally& tally();
+  /// Whether a rank of the world is on this one's node.
+  bool is_near(int rank) const;
   /// The deadline has passed for `what`, which waits for these: stops the world with a message that says so.
   void miss(const std::string& what, const std::vector<Missing>& missing);
 

@@ -56,6 +56,16 @@ CommHandle staged(CommHandle handle, Tensor host, Tensor device) {
 
 }  // namespace
 
+void count_sent(WorldComm& group, const Call& call, std::int64_t told_whole) {
+  Engine& engine = group.engine();
+  const CommAxis axis = axis_of(group.name());
+  const bool is_whole = call.signature.kind == CallKind::AllReduce && call.bytes() <= told_whole;
+  for (int r = 0; r < group.size(); ++r)
+    if (r != group.rank())
+      engine.tally().sent(axis, engine.is_near(group.in_world(r)),
+                          is_whole ? call.bytes() : call.bytes_for(r, group.rank(), group.size()));
+}
+
 QueuedComm::QueuedComm(int group_id, std::string name, int rank, int size)
     : group_id_(group_id), name_(std::move(name)), rank_(rank), size_(size) {}
 
@@ -64,7 +74,8 @@ CommHandle QueuedComm::start(Call call) {
   const QueueKey key{group_id_, direction, call.peer};
   call.step = engine().step();
   std::string what = fmt::format("{} in group {}", describe(call.signature), name_);
-  return engine().submit(key, std::move(what), make_operation(std::move(call), next_[key]++));
+  count_sent(*this, call, told_whole());
+  return engine().submit(key, std::move(what), make_operation(std::move(call), next_[key]++), axis_of(name_));
 }
 
 QueuedComm::Split QueuedComm::agree_on_split(int color, int key, std::int64_t note) {

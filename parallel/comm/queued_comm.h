@@ -14,6 +14,10 @@
 
 namespace limbeck::parallel {
 
+/// Counts what this rank of the group hands out in the call: Call::bytes_for, or where that makes it an all_reduce of
+/// at most `told_whole` bytes, all of it to everybody.
+void count_sent(WorldComm& group, const Call& call, std::int64_t told_whole = 0);
+
 class QueuedComm : public WorldComm {
  public:
   QueuedComm(int group_id, std::string name, int rank, int size);
@@ -43,6 +47,8 @@ class QueuedComm : public WorldComm {
   Split agree_on_split(int color, int key, std::int64_t note);
   /// An operation for the call, which is the `sequence`-th of its queue.
   virtual std::shared_ptr<Operation> make_operation(Call call, std::int64_t sequence) = 0;
+  /// The bytes up to which an all_reduce tells everybody all numbers.
+  virtual std::int64_t told_whole() const { return 0; }
 
  private:
   core::CommHandle start(Call call);

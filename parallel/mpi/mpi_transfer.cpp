@@ -34,8 +34,7 @@ MpiTransfer::MpiTransfer(MpiWire& wire, std::shared_ptr<MpiGroup> group, Call ca
     : wire_(wire), group_(std::move(group)), call_(std::move(call)), sequence_(sequence) {}
 
 bool MpiTransfer::is_small() const {
-  return call_.signature.kind == CallKind::AllReduce &&
-         call_.bytes() <= static_cast<std::int64_t>(sizeof(header_.numbers));
+  return call_.signature.kind == CallKind::AllReduce && call_.bytes() <= small_bytes;
 }
 
 bool MpiTransfer::progress() {

@@ -72,6 +72,8 @@ class MpiTransfer final : public Operation {
  public:
   /// Reductions from this size on go through shared memory within a node.
   static constexpr std::int64_t shared_from_bytes = std::int64_t{256} << 10;
+  /// Up to this size their numbers travel whole with what is told before the data.
+  static constexpr std::int64_t small_bytes = 224;
 
   MpiTransfer(MpiWire& wire, std::shared_ptr<MpiGroup> group, Call call, std::int64_t sequence);
   bool progress() override;
@@ -86,7 +88,7 @@ class MpiTransfer final : public Operation {
 
   struct Header {  // of every collective
     MpiNote note;
-    std::array<std::byte, 224> numbers{};  // of a small all_reduce; or a SharedSegment::Offer
+    std::array<std::byte, small_bytes> numbers{};  // of a small all_reduce; or a SharedSegment::Offer
   };
   struct Part {
     std::int64_t first = 0, bytes = 0;

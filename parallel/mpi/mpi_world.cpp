@@ -213,6 +213,8 @@ class MpiWorld::Member final : public QueuedComm {
     return std::make_shared<MpiTransfer>(state_->wire, group_, std::move(call), sequence);
   }
 
+  std::int64_t told_whole() const override { return MpiTransfer::small_bytes; }
+
   std::shared_ptr<State> state_;
   std::shared_ptr<MpiGroup> group_;
 };
@@ -226,7 +228,8 @@ MpiWorld::MpiWorld(MpiOptions options) : state_(std::make_shared<State>(std::mov
       s.rank, s.options.deadline,
       Engine::World{.stop = [&s](const std::string& why) { s.stop(why); },
                     .who_is_missing = [&s](const auto& missing) { return s.who_is_missing(missing); },
-                    .poll = s.size > 1 ? [&s] { s.hear(); } : std::function<void()>()});
+                    .poll = s.size > 1 ? [&s] { s.hear(); } : std::function<void()>(),
+                    .node_of = s.node_of});
   s.engine->start();
 }
 

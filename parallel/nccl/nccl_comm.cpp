@@ -8,7 +8,7 @@
 #include <variant>
 #include <vector>
 
-#include "parallel/comm/call.h"
+#include "parallel/comm/queued_comm.h"
 #include "parallel/nccl/device_groups.h"
 #include "parallel/nccl/nccl_rank.h"
 
@@ -74,25 +74,28 @@ class NcclGroup final : public WorldComm {
   CommHandle all_reduce_async(Tensor x, core::Reduce reduce) override {
     if (is_hosts(x)) return host_->all_reduce_async(std::move(x), reduce);
     const ncclDataType_t type = type_of("all_reduce", x.dtype());
-    return queue({CallKind::AllReduce, reduce, x.dtype(), x.numel()}, {x}, [&](ncclComm_t comm, cudaStream_t stream) {
-      return ncclAllReduce(x.raw(), x.mutable_raw(), count_of(x), type, reduce == core::Reduce::Sum ? ncclSum : ncclMax,
-                           comm, stream);
-    });
+    return queue({.signature = {CallKind::AllReduce, reduce, x.dtype(), x.numel()}}, {x},
+                 [&](ncclComm_t comm, cudaStream_t stream) {
+                   return ncclAllReduce(x.raw(), x.mutable_raw(), count_of(x), type,
+                                        reduce == core::Reduce::Sum ? ncclSum : ncclMax, comm, stream);
+                 });
   }
 
   CommHandle all_gather_async(Tensor x, Tensor all) override {
     if (is_hosts(x)) return host_->all_gather_async(std::move(x), std::move(all));
     check_parts("all_gather", x, all);
-    return queue({CallKind::AllGather, {}, x.dtype(), x.numel()}, {x, all}, [&](ncclComm_t comm, cudaStream_t stream) {
-      return ncclAllGather(x.raw(), all.mutable_raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, comm, stream);
-    });
+    return queue({.signature = {CallKind::AllGather, {}, x.dtype(), x.numel()}}, {x, all},
+                 [&](ncclComm_t comm, cudaStream_t stream) {
+                   return ncclAllGather(x.raw(), all.mutable_raw(), static_cast<std::size_t>(x.bytes()), ncclUint8,
+                                        comm, stream);
+                 });
   }
 
   CommHandle reduce_scatter_async(Tensor all, Tensor x) override {
     if (is_hosts(x)) return host_->reduce_scatter_async(std::move(all), std::move(x));
     check_parts("reduce_scatter", x, all);
     const ncclDataType_t type = type_of("reduce_scatter", x.dtype());
-    return queue({CallKind::ReduceScatter, {}, x.dtype(), x.numel()}, {all, x},
+    return queue({.signature = {CallKind::ReduceScatter, {}, x.dtype(), x.numel()}}, {all, x},
                  [&](ncclComm_t comm, cudaStream_t stream) {
                    return ncclReduceScatter(all.raw(), x.mutable_raw(), count_of(x), type, ncclSum, comm, stream);
                  });
@@ -103,8 +106,11 @@ class NcclGroup final : public WorldComm {
     if (is_hosts(send)) return host_->all_to_all_v_async(std::move(send), send_rows, std::move(receive), receive_rows);
     const std::vector<std::size_t> sent = bytes_of_rows("send", send, send_rows);
     const std::vector<std::size_t> received = bytes_of_rows("receive", receive, receive_rows);
-    const CallSignature signature{CallKind::AllToAllV, {}, send.dtype(), send.shape().row_size()};
-    return queue(signature, {send, receive}, [&](ncclComm_t comm, cudaStream_t stream) {
+    Call call{.signature = {CallKind::AllToAllV, {}, send.dtype(), send.shape().row_size()}};
+    call.send_offset.assign(1, 0);
+    for (const std::size_t bytes : sent)
+      call.send_offset.push_back(call.send_offset.back() + static_cast<std::int64_t>(bytes));
+    return queue(call, {send, receive}, [&](ncclComm_t comm, cudaStream_t stream) {
       const std::byte* from = send.raw();
       std::byte* to = receive.mutable_raw();
       check_nccl(ncclGroupStart(), name());
@@ -121,16 +127,18 @@ class NcclGroup final : public WorldComm {
 
   CommHandle send_async(Tensor x, int to) override {
     if (is_hosts(x)) return host_->send_async(std::move(x), to);
-    return queue({CallKind::Send, {}, x.dtype(), x.numel()}, {x}, [&](ncclComm_t comm, cudaStream_t stream) {
-      return ncclSend(x.raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, to, comm, stream);
-    });
+    return queue({.signature = {CallKind::Send, {}, x.dtype(), x.numel()}, .peer = to}, {x},
+                 [&](ncclComm_t comm, cudaStream_t stream) {
+                   return ncclSend(x.raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, to, comm, stream);
+                 });
   }
 
   CommHandle receive_async(Tensor x, int from) override {
     if (is_hosts(x)) return host_->receive_async(std::move(x), from);
-    return queue({CallKind::Receive, {}, x.dtype(), x.numel()}, {x}, [&](ncclComm_t comm, cudaStream_t stream) {
-      return ncclRecv(x.mutable_raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, from, comm, stream);
-    });
+    return queue({.signature = {CallKind::Receive, {}, x.dtype(), x.numel()}, .peer = from}, {x},
+                 [&](ncclComm_t comm, cudaStream_t stream) {
+                   return ncclRecv(x.mutable_raw(), static_cast<std::size_t>(x.bytes()), ncclUint8, from, comm, stream);
+                 });
   }
 
   CommHandle barrier_async() override { return host_->barrier_async(); }
@@ -169,8 +177,9 @@ class NcclGroup final : public WorldComm {
     return bytes;
   }
 
-  CommHandle queue(const CallSignature& signature, std::array<Tensor, 2> tensors, const NcclChannel::Start& start) {
-    auto operation = channel_.queue(fmt::format("{} in group {}", describe(signature), name()), start);
+  CommHandle queue(const Call& call, std::array<Tensor, 2> tensors, const NcclChannel::Start& start) {
+    count_sent(*this, call);
+    auto operation = channel_.queue(fmt::format("{} in group {}", describe(call.signature), name()), start);
     return CommHandle(std::make_shared<Queued>(std::move(operation), std::move(tensors)));
   }
 

@@ -22,6 +22,15 @@ def as_float32(value):
     return struct.unpack("f", struct.pack("f", value))[0]
 
 
+def add_scalars(scalars, tag, value):
+    """A number, or an object of such by name."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            add_scalars(scalars, f"{tag}/{name}", inner)
+    else:
+        scalars[tag] = value
+
+
 def expected_of(line):
     """Scalars and histograms of a line of metrics.jsonl, by tag."""
     scalars, histograms = {}, {}
@@ -39,7 +48,7 @@ def expected_of(line):
         elif name.startswith("eval_"):
             scalars["eval/" + name[5:]] = value
         else:
-            scalars["train/" + name] = value
+            add_scalars(scalars, name if isinstance(value, dict) else "train/" + name, value)
     return scalars, histograms
 
 

@@ -118,7 +118,8 @@ std::vector<nlohmann::json> RunFolder::metrics(const std::string& run) const {
   std::istringstream in(read(run + "/metrics.jsonl"));
   for (std::string line; std::getline(in, line);) {
     nlohmann::json values = nlohmann::json::parse(line);
-    for (const char* field : {"time", "seconds", "tokens_per_s", "mfu", "rss_bytes", "cache_wait_s", "teacher_wait_s"})
+    for (const char* field : {"time", "seconds", "tokens_per_s", "mfu", "rss_bytes", "cache_wait_s", "teacher_wait_s",
+                              "exposed_s", "sent_bytes"})
       values.erase(field);
     lines.push_back(std::move(values));
   }

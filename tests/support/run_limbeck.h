@@ -41,7 +41,7 @@ class RunFolder {
   Outcome limbeck(const std::string& arguments, int ranks = 1) const { return run_shell(command(arguments, ranks)); }
   /// What it prints; the test fails unless it ends with 0.
   std::string succeed(const std::string& arguments, int ranks = 1) const;
-  /// A run's metrics without the fields that measure time and memory.
+  /// A run's metrics without the fields that measure time, memory and what ranks exchange.
   std::vector<nlohmann::json> metrics(const std::string& run) const;
 
  private:

@@ -228,7 +228,11 @@ TEST_F(ReportTest, DamageIsNamedByFileAndLine) {
            {"{\"step\":2,\"expert_load\":[{\"layer\":0,\"assignments\":[-1]}]}", "expert_load.assignments"},
            {"{\"step\":2,\"loss\":NaN}", "expected a JSON object"},
            {"{\"step\":2,\"eval_sets\":3}", "eval_sets is number"},
-           {"{\"step\":2,\"eval_sets\":{\"a\":[]}}", "eval_sets.a is array"}}) {
+           {"{\"step\":2,\"eval_sets\":{\"a\":[]}}", "eval_sets.a is array"},
+           {"{\"step\":2,\"exposed_s\":3}", "exposed_s is number"},
+           {"{\"step\":2,\"exposed_s\":{\"tp\":\"x\"}}", "exposed_s.tp is string"},
+           {"{\"step\":2,\"sent_bytes\":{\"tp\":3}}", "sent_bytes.tp is number"},
+           {"{\"step\":2,\"sent_bytes\":{\"tp\":{\"inside\":[]}}}", "sent_bytes.tp.inside is array"}}) {
     metrics(line(1, "") + c.second_line + "\n" + line(3, ""));
     EXPECT_THAT(error(), AllOf(HasSubstr("metrics.jsonl:2: "), HasSubstr(c.what), Not(HasSubstr("\n"))))
         << c.second_line;
@@ -262,6 +266,32 @@ TEST_F(ReportTest, NullsAreLeftOutOfTheColumns) {
   EXPECT_EQ(record.last("loss"), 4);
   EXPECT_EQ(record.last("kl", -1), -1);
   EXPECT_TRUE(record.is_whole);
+}
+
+/// Means of the steps that have them: here of steps of 0.5 and 1.5 seconds, behind one of 3.
+TEST_F(ReportTest, TellsWhatEachAxisSentAndWaitedFor) {
+  const auto with = [](double seconds, double tp, double dp, int bytes) {
+    return fmt::format(
+        R"(,"seconds":{},"exposed_s":{{"tp":{},"dp":{}}},"sent_bytes":{{"tp":{{"inside":{},"across":0}},)"
+        R"("dp":{{"inside":16,"across":{}}}}})",
+        seconds, tp, dp, bytes, 10 * bytes);
+  };
+  metrics(line(1, R"(,"seconds":3)") + line(2, with(3.5, 0.125, 0.01, 200'000)) +
+          line(3, with(5, 0.375, 0.03, 400'000)));
+  const XmlNode page = parse_xml(this->page());
+  std::vector<std::string> rows;
+  for (const XmlNode* row : page.all("tr")) {
+    std::string cells;
+    for (const char* cell : {"th", "td"})
+      for (const XmlNode* each : row->all(cell)) cells += each->text() + '|';
+    rows.push_back(cells);
+  }
+  EXPECT_THAT(rows, AllOf(Contains("dp|16|3.00M|0.0200|2.0|"), Contains("tp|300.0k|0|0.2500|25.0|")));
+  EXPECT_THAT(titles(page), Contains("Exposed communication"));
+  EXPECT_THAT(titles(page), Not(Contains(HasSubstr("exposed_s"))));  // shown once
+
+  metrics(line(1, ""));
+  EXPECT_THAT(this->page(), AllOf(Not(HasSubstr("Communication by axis")), Not(HasSubstr("Exposed communication"))));
 }
 
 // --- several runs

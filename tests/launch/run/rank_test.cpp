@@ -29,6 +29,15 @@ TEST(Rank, MakesItsGroupsFirstCollectivesAtTheStart) {
   });
 }
 
+TEST(StopIsAgreed, NumbersBecomeTheGreatestOfAnyRank) {
+  testing::run_ranks(3, [](RankWorld& world) {
+    Rank rank(world.comm, "dp3", 1);
+    std::vector<std::int64_t> numbers = {world.rank, -world.rank, 7};
+    EXPECT_FALSE(stop_is_agreed(rank, numbers));
+    EXPECT_EQ(numbers, (std::vector<std::int64_t>{2, 0, 7}));
+  });
+}
+
 TEST(OnFirstRank, MayTakeLongerThanTheDeadline) {
   std::atomic<int> worked = 0;
   testing::run_ranks(

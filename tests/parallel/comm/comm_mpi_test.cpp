@@ -14,6 +14,7 @@
 #include "tests/mpi_main/mpi_test.h"
 #include "tests/parallel/axes/mesh_cases.h"
 #include "tests/parallel/comm/comm_cases.h"
+#include "tests/parallel/comm/traffic_cases.h"
 
 namespace limbeck::testing {
 namespace {
@@ -24,7 +25,19 @@ TEST_P(MpiComm, Case) { GetParam().body(*the_world()); }
 
 INSTANTIATE_TEST_SUITE_P(Communicators, MpiComm, ::testing::ValuesIn(comm_cases()),
                          [](const auto& p) { return p.param.name; });
+INSTANTIATE_TEST_SUITE_P(Traffic, MpiComm, ::testing::ValuesIn(traffic_cases()),
+                         [](const auto& p) { return p.param.name; });
 INSTANTIATE_TEST_SUITE_P(Mesh, MpiComm, ::testing::ValuesIn(mesh_cases()), [](const auto& p) { return p.param.name; });
+
+/// As they travel: with what is told before the data.
+TEST(MpiWorld, CountsSmallSumsAsToldToEverybody) {
+  parallel::CommTally& tally = the_world()->engine().tally();
+  for (const std::int64_t n : {1, 28}) {
+    tally.take();
+    the_world()->all_reduce(Tensor::zeros(Memory::cpu(1), DType::F64, {n}), Reduce::Sum);
+    EXPECT_EQ(tally.take().at(CommAxis::World, Traffic::BytesInside), 8 * n * (the_world()->size() - 1));
+  }
+}
 
 TEST(MpiWorld, IsOneAProcess) { EXPECT_THROW(parallel::MpiWorld(), core::Error); }
 

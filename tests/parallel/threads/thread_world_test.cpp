@@ -7,6 +7,7 @@
 #include "parallel/comm/engine.h"
 #include "parallel/threads/thread_world.h"
 #include "tests/parallel/comm/comm_cases.h"
+#include "tests/parallel/comm/traffic_cases.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck::testing {
@@ -23,10 +24,13 @@ TEST_P(ThreadComm, Case) {
   run_ranks(num_ranks, [&body = test_case.body](RankWorld& world) { body(*world.comm); });
 }
 
+std::string name_of(const ::testing::TestParamInfo<std::tuple<CommCase, int>>& p) {
+  return std::get<0>(p.param).name + "_" + std::to_string(std::get<1>(p.param));
+}
 INSTANTIATE_TEST_SUITE_P(All, ThreadComm, ::testing::Combine(::testing::ValuesIn(comm_cases()), ::testing::Range(1, 5)),
-                         [](const auto& p) {
-                           return std::get<0>(p.param).name + "_" + std::to_string(std::get<1>(p.param));
-                         });
+                         name_of);
+INSTANTIATE_TEST_SUITE_P(Traffic, ThreadComm,
+                         ::testing::Combine(::testing::ValuesIn(traffic_cases()), ::testing::Range(1, 5)), name_of);
 
 /// The message that every rank's error holds, when the ranks run `body`; none may take longer than the deadline.
 std::vector<std::string> messages_of(int num_ranks, parallel::Deadline deadline,
