@@ -118,6 +118,7 @@ std::vector<Fields> of_training() {
       {{.title = "Acceptance", .unit = "held out, sum min(p,q)"}, {{"eval_sum_min", "acceptance"}}}};
 }
 
+/// A field for each axis of the mesh, under its name.
 std::vector<std::pair<std::string, std::string>> fields_by_axis(const std::string& prefix) {
   std::vector<std::pair<std::string, std::string>> fields;
   for (const std::string_view axis : parallel::comm_axis_names) fields.emplace_back(prefix + std::string(axis), axis);
