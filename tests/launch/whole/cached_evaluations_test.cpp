@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "tests/support/teacher_cache_runs.h"
@@ -24,7 +25,7 @@ class CachedEvaluations : public TeacherCacheRuns {
     folder_.write("sets.jsonl", lines);
     folder_.write("sets.textproto", std::string(distill_job) + R"(
 evaluation { set { name: "web" text: "sets.jsonl" } }
-generation { prompt: "ab" max_tokens: 3 }
+generation { prompt: "abcdef" max_tokens: 6 }
 )");
   }
   nlohmann::json record(const std::string& run, const char* file) const {
@@ -32,7 +33,7 @@ generation { prompt: "ab" max_tokens: 3 }
   }
 };
 
-/// The same figures by the same names.
+/// The same figures by the same names; `tolerance` is relative to what is above 1.
 void expect_near(const nlohmann::json& found, const nlohmann::json& expected, double tolerance,
                  const std::string& what) {
   for (const auto& [name, value] : expected.items()) {
@@ -40,7 +41,8 @@ void expect_near(const nlohmann::json& found, const nlohmann::json& expected, do
     if (value.is_object())
       expect_near(found.at(name), value, tolerance, what + ": " + name);
     else if (value.is_number_float())
-      EXPECT_NEAR(found.at(name).get<double>(), value.get<double>(), tolerance) << what << ": " << name;
+      EXPECT_NEAR(found.at(name).get<double>(), value.get<double>(), tolerance * std::max(1.0, value.get<double>()))
+          << what << ": " << name;
     else
       EXPECT_EQ(found.at(name), value) << what << ": " << name;
   }
