@@ -1,24 +1,17 @@
 #include "launch/run/session.h"
 
-#include <fmt/ranges.h>
-
-#include <cmath>
-
 #include "core/counted.h"
-#include "core/random.h"
 #include "core/slice.h"
 #include "data/text/token_meta.h"
 #include "data/tokenizers/smaller_vocabulary.h"
 #include "data/tokenizers/tokenizer_bpe.h"
 #include "data/tokenizers/vocabulary.h"
-#include "launch/config/teacher_shares.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/matched_rows.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/run_config.h"
 #include "launch/run/same_everywhere.h"
-#include "launch/run/teacher_loading.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/token_cache.h"
 
