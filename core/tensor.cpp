@@ -77,6 +77,8 @@ void Tensor::copy_from(const Tensor& source) {
     on_device(*this, [&](const auto& device) { kernels::copy_bytes(device, source.raw(), mutable_raw(), bytes()); });
   } else if (source.memory()->is_host()) {
     upload(source.raw());
+  } else if (source.memory()->is_imagined()) {
+    fill_zero();
   } else {
     ++source.memory()->host_reads;
     on_device(source, [&](const auto& device) {
@@ -158,6 +160,7 @@ struct HostCopy::Transfer {
 HostCopy::HostCopy(const Tensor& t)
     : transfer_(
           std::make_shared<Transfer>(Transfer{t.memory(), Tensor::empty(t.memory()->host(), t.dtype(), t.shape())})) {
+  if (t.memory()->is_imagined()) transfer_->copy.fill_zero();
   if (t.numel() > 0)
     on_device(t, [&](const auto& device) {
       transfer_->arrives = kernels::download(device, t.raw(), transfer_->copy.mutable_host_raw(), t.bytes());

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <variant>
 #include <vector>
 
@@ -156,9 +157,12 @@ inline Tensor outline(const Tensor& t, DType dtype) {
 }
 inline Tensor outline(const Tensor& t) { return outline(t, t.dtype()); }
 
-/// Calls f with the device tag that the tensor's kernels are overloaded on.
+/// Calls f with the device tag that the tensor's kernels are overloaded on. What it runs is kernels alone: memory is
+/// taken, and other ranks are asked, outside of it, for in an imagined memory only what gives a value is called.
 template <class F>
 decltype(auto) on_device(const Tensor& t, F&& f) {
+  if constexpr (std::is_void_v<decltype(std::visit(std::forward<F>(f), t.device()))>)
+    if (t.memory()->is_imagined()) return;
   return std::visit(std::forward<F>(f), t.device());
 }
 

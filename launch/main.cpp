@@ -71,6 +71,7 @@ int run(int argc, char** argv) {
   line.inspect(limbeck::launch::run_inspect);
   line.tokenize(limbeck::launch::run_tokenize);
   line.verify(limbeck::launch::run_verify);
+  line.plan(limbeck::launch::run_plan);
   line.report(limbeck::launch::run_report);
   line.compare(limbeck::launch::run_compare);
   const Invocation invocation = line.parse(argc, argv);

@@ -61,22 +61,28 @@ void CachedDistillation::run(core::LogitsChunk& chunk, core::LossAccumulator& lo
   Tensor parts = Tensor::empty(memory, DType::F64, {n, kernels::num_gradient_sums});
   Tensor kept = Tensor::empty(memory, chunk.student.dtype(), sparse.ids.shape());
   const kernels::TokenWeight weight(chunk.weight, chunk.scale.defined() ? chunk.scale.data<double>() : nullptr);
+  double* const each = losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr;
   core::dispatch_float("objective", chunk.student.dtype(), [&]<class T>() {
+    const kernels::SparseRows<T> rows = rows_of<T>(chunk, sparse, options_.renormalised);
     core::on_device(chunk.student, [&](const auto& device) {
-      const kernels::SparseRows<T> rows = rows_of<T>(chunk, sparse, options_.renormalised);
       kernels::logits_maxima(device, rows.logits, rows.logits.student, maxima.mutable_data<double>(),
                              indices.mutable_data<double>());
-      reduce_maxima(device, chunk.vocabulary, maxima, indices);
+    });
+    reduce_maxima(chunk.vocabulary, maxima, indices);
+    core::on_device(chunk.student, [&](const auto& device) {
       kernels::sparse_sums(device, rows, maxima.data<double>(), kept.mutable_data<T>(), sums.mutable_data<double>());
-      chunk.vocabulary.sum(sums);
+    });
+    chunk.vocabulary.sum(sums);
+    core::on_device(chunk.student, [&](const auto& device) {
       with_gradient<T>(chunk, [&](auto* gradient) {
         kernels::sparse_gradient(device, rows, kept.data<T>(), maxima.data<double>(), sums.data<double>(), alpha,
                                  weight, gradient, parts.mutable_data<double>());
       });
-      chunk.vocabulary.sum(parts);
+    });
+    chunk.vocabulary.sum(parts);
+    core::on_device(chunk.student, [&](const auto& device) {
       kernels::add_sparse_losses(device, rows, indices.data<double>(), sums.data<double>(), parts.data<double>(), alpha,
-                                 weight, losses.totals().mutable_data<double>(),
-                                 losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr);
+                                 weight, losses.totals().mutable_data<double>(), each);
     });
   });
 }

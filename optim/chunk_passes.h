@@ -1,6 +1,6 @@
 // What objectives have in common of their passes over a chunk of logits.
 //
-//     reduce_maxima(device, chunk.vocabulary, maxima, indices);           // where a vocabulary is cut over ranks
+//     reduce_maxima(chunk.vocabulary, maxima, indices);           // where a vocabulary is cut over ranks
 //     with_gradient<float>(chunk, [&](auto* gradient) { kernels::logits_gradient(..., gradient, ...); });
 #pragma once
 
@@ -13,16 +13,19 @@ namespace limbeck::optim {
 
 /// Maxima [..] of each part become those of all, and indices [..], the lowest of each part, the lowest over the parts
 /// whose maximum that is.
-template <class D>
-void reduce_maxima(const D& device, nn::TensorComm& comm, core::Tensor& maxima, core::Tensor& indices) {
+inline void reduce_maxima(nn::TensorComm& comm, core::Tensor& maxima, core::Tensor& indices) {
   if (comm.size() == 1) return;
   const std::int64_t n = indices.numel();
   const core::Tensor own = maxima.clone();
   comm.max(maxima);
   // By a maximum of negated indices.
-  kernels::negate_where_maximal(device, own.data<double>(), maxima.data<double>(), indices.mutable_data<double>(), n);
+  core::on_device(indices, [&](const auto& device) {
+    kernels::negate_where_maximal(device, own.data<double>(), maxima.data<double>(), indices.mutable_data<double>(), n);
+  });
   comm.max(indices);
-  kernels::scale(device, indices.data<double>(), -1.0, indices.mutable_data<double>(), n);
+  core::on_device(indices, [&](const auto& device) {
+    kernels::scale(device, indices.data<double>(), -1.0, indices.mutable_data<double>(), n);
+  });
 }
 
 /// f of where the chunk's gradient goes, a T* or, of float logits, perhaps a bf16*; of a null T* where none is wanted.

@@ -17,14 +17,22 @@ using kernels::Transpose;
 constexpr double a = 3.4445, b = -4.7750, c = 2.0315;
 constexpr int num_steps = 5;
 
+/// Of the smaller side m of x: [m,m], twice, and the next x.
+struct Room {
+  explicit Room(const Tensor& x) : next(core::empty_like(x)) {
+    const std::int64_t m = std::min(x.shape()[0], x.shape()[1]);
+    gram = Tensor::empty(x.memory(), x.dtype(), {m, m});
+    polynomial = core::empty_like(gram);
+  }
+  Tensor gram, polynomial, next;
+};
+
 template <class T>
-void iterate(const auto& device, Tensor& x) {
+void iterate(const auto& device, Tensor& x, Room& room) {
   const std::int64_t rows = x.shape()[0], columns = x.shape()[1];
   const bool is_tall = rows > columns;
   const std::int64_t m = std::min(rows, columns);
-  Tensor gram = Tensor::empty(x.memory(), x.dtype(), {m, m});
-  Tensor polynomial = core::empty_like(gram);
-  Tensor next = core::empty_like(x);
+  auto& [gram, polynomial, next] = room;
   for (int step = 0; step < num_steps; ++step) {
     const T* v = x.data<T>();
     if (is_tall)
@@ -51,12 +59,13 @@ void iterate(const auto& device, Tensor& x) {
 void orthogonalise(Tensor& x) {
   core::check(x.shape().rank() == 2, "newton_schulz: the tensor has shape {}, expected [rows,cols]", x.shape());
   if (x.numel() == 0) return;
+  Tensor squares = Tensor::zeros(x.memory(), core::DType::F64, {1});
+  Room room(x);
   core::dispatch_float("newton_schulz", x.dtype(), [&]<class T>() {
     core::on_device(x, [&](const auto& device) {
-      Tensor squares = Tensor::zeros(x.memory(), core::DType::F64, {1});
       kernels::sum_of_squares(device, x.data<T>(), x.numel(), squares.mutable_data<double>());
       kernels::normalise(device, squares.data<double>(), 1e-7, x.mutable_data<T>(), x.numel());
-      iterate<T>(device, x);
+      iterate<T>(device, x, room);
     });
   });
 }

@@ -26,37 +26,45 @@ void run_chunk(LogitsChunk& chunk, const kernels::LossTerms& terms, double tempe
   if (!terms.needs_no_sums()) divergence = Tensor::empty(memory, DType::F64, {n, kernels::num_divergence_sums});
   const auto on_device = [](const Tensor& t) { return t.defined() ? t.data<double>() : nullptr; };
   const kernels::TokenWeight weight(chunk.weight, on_device(chunk.scale), on_device(chunk.row_weights));
+  double* const each = losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr;
   core::dispatch_float("objective", chunk.student.dtype(), [&]<class T>() {
+    const kernels::LogitsRows<T> logits{.n = n,
+                                        .columns = chunk.student.shape()[1],
+                                        .num_valid = chunk.num_valid,
+                                        .student = chunk.student.data<T>(),
+                                        .teacher = has_teacher ? chunk.teacher.data<T>() : nullptr,
+                                        .targets = chunk.targets.data<std::int32_t>(),
+                                        .offset = chunk.vocabulary_offset,
+                                        .temperature = temperature};
+    auto* maxima = both_maxima.mutable_data<double>();
+    auto* indices = both_indices.mutable_data<double>();
     core::on_device(chunk.student, [&](const auto& device) {
-      const kernels::LogitsRows<T> logits{.n = n,
-                                          .columns = chunk.student.shape()[1],
-                                          .num_valid = chunk.num_valid,
-                                          .student = chunk.student.data<T>(),
-                                          .teacher = has_teacher ? chunk.teacher.data<T>() : nullptr,
-                                          .targets = chunk.targets.data<std::int32_t>(),
-                                          .offset = chunk.vocabulary_offset,
-                                          .temperature = temperature};
-      auto* maxima = both_maxima.mutable_data<double>();
-      auto* indices = both_indices.mutable_data<double>();
       kernels::logits_maxima(device, logits, logits.student, maxima, indices);
       if (has_teacher) kernels::logits_maxima(device, logits, logits.teacher, maxima + n, indices + n);
-      reduce_maxima(device, chunk.vocabulary, both_maxima, both_indices);
+    });
+    reduce_maxima(chunk.vocabulary, both_maxima, both_indices);
+    core::on_device(chunk.student, [&](const auto& device) {
       kernels::logits_sums(device, logits, maxima, maxima + n, sums.mutable_data<double>());
-      chunk.vocabulary.sum(sums);
-      if (divergence.defined()) {
+    });
+    chunk.vocabulary.sum(sums);
+    if (divergence.defined()) {
+      core::on_device(chunk.student, [&](const auto& device) {
         kernels::divergence_sums(device, logits, terms, maxima, maxima + n, sums.data<double>(),
                                  divergence.mutable_data<double>());
-        chunk.vocabulary.sum(divergence);
-      }
-      const double* of_divergence = divergence.defined() ? divergence.data<double>() : nullptr;
+      });
+      chunk.vocabulary.sum(divergence);
+    }
+    const double* of_divergence = divergence.defined() ? divergence.data<double>() : nullptr;
+    core::on_device(chunk.student, [&](const auto& device) {
       with_gradient<T>(chunk, [&](auto* gradient) {
         kernels::logits_gradient(device, logits, terms, maxima, maxima + n, sums.data<double>(), of_divergence, weight,
                                  gradient, parts.mutable_data<double>());
       });
-      chunk.vocabulary.sum(parts);
+    });
+    chunk.vocabulary.sum(parts);
+    core::on_device(chunk.student, [&](const auto& device) {
       kernels::add_losses(device, logits, terms, indices, sums.data<double>(), of_divergence, parts.data<double>(),
-                          weight, losses.totals().mutable_data<double>(),
-                          losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr);
+                          weight, losses.totals().mutable_data<double>(), each);
     });
   });
 }

@@ -56,25 +56,32 @@ void SortedDistillation::run(core::LogitsChunk& chunk, core::LossAccumulator& lo
   const Tensor parts = Tensor::zeros(memory, DType::F64, {n, kernels::num_gradient_sums});
   const auto given = [](const Tensor& t) { return t.defined() ? t.data<double>() : nullptr; };
   const kernels::TokenWeight weight(chunk.weight, given(chunk.scale), given(chunk.row_weights));
+  double* const each = losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr;
   core::dispatch_float("objective", chunk.student.dtype(), [&]<class T>() {
+    const kernels::SortedRows<T> rows{.part = {.n = n,
+                                               .columns = chunk.student.shape()[1],
+                                               .num_valid = chunk.num_valid,
+                                               .student = chunk.student.data<T>(),
+                                               .targets = chunk.targets.data<std::int32_t>(),
+                                               .offset = chunk.vocabulary_offset},
+                                      .student = rows_of<T>(student, paired.student),
+                                      .teacher = rows_of<T>(teacher, paired.teacher),
+                                      .pair_of = paired.pair_of.data<std::int32_t>(),
+                                      .first_pair = paired.first};
     core::on_device(chunk.student, [&](const auto& device) {
-      const kernels::SortedRows<T> rows{.part = {.n = n,
-                                                 .columns = chunk.student.shape()[1],
-                                                 .num_valid = chunk.num_valid,
-                                                 .student = chunk.student.data<T>(),
-                                                 .targets = chunk.targets.data<std::int32_t>(),
-                                                 .offset = chunk.vocabulary_offset},
-                                        .student = rows_of<T>(student, paired.student),
-                                        .teacher = rows_of<T>(teacher, paired.teacher),
-                                        .pair_of = paired.pair_of.data<std::int32_t>(),
-                                        .first_pair = paired.first};
       kernels::logits_maxima(device, rows.part, rows.part.student, maxima.mutable_data<double>(),
                              indices.mutable_data<double>());
-      reduce_maxima(device, chunk.vocabulary, maxima, indices);
+    });
+    reduce_maxima(chunk.vocabulary, maxima, indices);
+    core::on_device(chunk.student, [&](const auto& device) {
       kernels::logits_sums(device, rows.part, maxima.data<double>(), maxima.data<double>(),
                            sums.mutable_data<double>());
-      chunk.vocabulary.sum(sums);
-      Tensor room = Tensor::empty(memory, DType::U8, {kernels::sorting_room(device, rows)});
+    });
+    chunk.vocabulary.sum(sums);
+    const std::int64_t room_bytes = core::on_device(
+        chunk.student, [&](const auto& device) { return std::int64_t{kernels::sorting_room(device, rows)}; });
+    Tensor room = Tensor::empty(memory, DType::U8, {room_bytes});
+    core::on_device(chunk.student, [&](const auto& device) {
       with_gradient<T>(chunk, [&](auto* gradient) {
         kernels::sorted_gradient(device, rows, ce_weight_, maxima.data<double>(), sums.data<double>(), weight, gradient,
                                  of_rows.mutable_data<double>(),
@@ -83,8 +90,7 @@ void SortedDistillation::run(core::LogitsChunk& chunk, core::LossAccumulator& lo
       kernels::column_sums(device, of_rows.data<double>(), /*add=*/true, paired.totals.mutable_data<double>(), n,
                            kernels::num_sorted_columns);
       kernels::add_losses(device, rows.part, {.ce = ce_weight_}, both_indices.data<double>(), sums.data<double>(),
-                          nullptr, parts.data<double>(), weight, losses.totals().mutable_data<double>(),
-                          losses.keeps_each() ? losses.next(n).mutable_data<double>() : nullptr);
+                          nullptr, parts.data<double>(), weight, losses.totals().mutable_data<double>(), each);
     });
   });
 }

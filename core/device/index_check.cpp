@@ -53,6 +53,7 @@ void with_indices(const Tensor& index, F&& f) {
 }  // namespace
 
 void check_indices(const Tensor& index, std::int64_t first, std::int64_t limit, IndexMessage message) {
+  if (index.memory()->is_imagined()) return;
   if (index.memory()->is_host()) {
     with_indices(index, [&](const auto* values) {
       const std::int64_t bad = kernels::first_outside(values, index.numel(), first, limit);
@@ -80,7 +81,7 @@ void set_unread_checks(const MemoryPtr& memory, std::vector<IndexMessage> messag
 }
 
 NotesCopy::NotesCopy(const MemoryPtr& memory) : memory_(memory) {
-  if (memory->is_host()) return;
+  if (memory->is_host() || memory->is_imagined()) return;
   IndexNotes& notes = notes_of(memory);
   noted_.emplace(noted_of(memory, notes));
   messages_ = std::exchange(notes.messages, {});

@@ -1,6 +1,7 @@
 #include "core/device/memory.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -36,6 +37,17 @@ Memory::~Memory() {
   for (const auto& [at, bytes] : segments_) free_segment(at, bytes);
 }
 
+std::shared_ptr<Memory> Memory::imagined(const ImaginedDevice& device) {
+  auto memory = hidden_cpu(1);
+  memory->imagined_ = device;
+  return memory;
+}
+
+std::int64_t Memory::logits_bytes() const {
+  if (imagined_) return imagined_->logits_bytes;
+  return std::visit([](const auto& device) { return std::decay_t<decltype(device)>::logits_bytes; }, device_);
+}
+
 std::shared_ptr<Memory> Memory::host() {
   if (is_host_) return shared_from_this();
   const std::scoped_lock lock(mutex_);
@@ -47,12 +59,15 @@ std::shared_ptr<Memory> Memory::host() {
 }
 
 void* Memory::allocate_segment(std::int64_t bytes) const {
+  // Behind all that was given before: the first address is not null.
+  if (imagined_) return reinterpret_cast<void*>(static_cast<std::uintptr_t>(huge_page + statistics_.system_bytes));
   if (pinned_for_)
     return std::visit([&](const auto& device) { return kernels::allocate_host_segment(device, bytes); }, *pinned_for_);
   return std::visit([&](const auto& device) { return kernels::allocate_segment(device, bytes); }, device_);
 }
 
 void Memory::free_segment(void* segment, std::int64_t bytes) const {
+  if (imagined_) return;
   if (pinned_for_)
     std::visit([&](const auto& device) { kernels::free_host_segment(device, segment, bytes); }, *pinned_for_);
   else
@@ -88,6 +103,7 @@ void* Memory::allocate(std::int64_t bytes) {
   }
   block.used = true;
   statistics_.used_bytes += block.bytes;
+  given_bytes_ += block.bytes;
   statistics_.peak_bytes = std::max(statistics_.peak_bytes, statistics_.used_bytes);
   return at;
 }
@@ -173,6 +189,11 @@ bool Memory::keeps_what_is_used() const {
 MemoryStatistics Memory::statistics() const {
   const std::scoped_lock lock(mutex_);
   return statistics_;
+}
+
+std::int64_t Memory::given_bytes() const {
+  const std::scoped_lock lock(mutex_);
+  return given_bytes_;
 }
 
 void Memory::reset_peak() {

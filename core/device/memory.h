@@ -35,6 +35,12 @@ struct MemoryStatistics {
   std::int64_t peak_bytes = 0;          // most ever in tensors
 };
 
+/// What a memory that holds nothing stands for.
+struct ImaginedDevice {
+  bool has_queue = false;         // as a GPU has
+  std::int64_t logits_bytes = 0;  // as the device's tag says
+};
+
 class Memory : public std::enable_shared_from_this<Memory> {
  public:
   /// The device's own; `threads` are those of host().
@@ -46,16 +52,26 @@ class Memory : public std::enable_shared_from_this<Memory> {
   static std::shared_ptr<Memory> cpu(int threads);
   /// The CPU's, but not for the host to read, as if it were a GPU's: for tests.
   static std::shared_ptr<Memory> hidden_cpu(int threads);
+  /// Of sizes alone: its addresses are nobody's, no kernel runs on what lies there (on_device, tensor.h), and whoever
+  /// reads it has zeros. So work that is run in it counts what it would take.
+  static std::shared_ptr<Memory> imagined(const ImaginedDevice& device);
 
   const Device& device() const { return device_; }
   /// Whether the host may read and write what lies in it.
   bool is_host() const { return is_host_; }
+  bool is_imagined() const { return imagined_.has_value(); }
+  /// Whether kernels wait in a queue while the host goes on.
+  bool has_queue() const { return imagined_ ? imagined_->has_queue : !is_host_; }
+  /// What a chunk of tokens may have of logits at once, however few tokens it has.
+  std::int64_t logits_bytes() const;
   /// Where the host reads and writes what goes to this memory or comes from it: this one, if it can.
   std::shared_ptr<Memory> host();
   void* allocate(std::int64_t bytes);
   void deallocate(void* block) noexcept;
   MemoryStatistics statistics() const;
   void reset_peak();
+  /// To tensors, in all.
+  std::int64_t given_bytes() const;
 
   /// Sets memory apart for work that is done again at the same addresses (recorded_work.h): what is free now, and what
   /// is allocated until end_setting_apart(), is given to nobody else from then on until give_back_apart(). One at a
@@ -108,6 +124,8 @@ class Memory : public std::enable_shared_from_this<Memory> {
   bool keeps_what_is_used_ = true;
   std::vector<std::pair<char*, std::int64_t>> segments_;
   MemoryStatistics statistics_;
+  std::int64_t given_bytes_ = 0;
+  std::optional<ImaginedDevice> imagined_;
 };
 
 using MemoryPtr = std::shared_ptr<Memory>;

@@ -28,11 +28,14 @@ Tensor input_gradients(const Kept& kept, const Tensor& dy, GradientTarget& dsum,
   const Tensor& sum = kept.sum.get();
   const std::int64_t rows = sum.shape()[0], width = sum.shape()[1];
   Tensor parts;
+  if (with_weight) {
+    const std::int64_t count =
+        on_device(dy, [&](const auto& device) { return kernels::add_rms_norm_parts(device, rows); });
+    parts = Tensor::empty(dy.memory(), sum_dtype(sum.dtype()), {count, width});
+  }
   dispatch_stream("add_rms_norm", sum.dtype(), dy.dtype(), [&]<class X, class Y>() {
     using Sum = kernels::Acc<X>;
     on_device(dy, [&](const auto& device) {
-      if (with_weight)
-        parts = Tensor::empty(dy.memory(), dtype_of<Sum>(), {kernels::add_rms_norm_parts(device, rows), width});
       kernels::add_rms_norm_gradient(
           device, sum.data<X>(), kept.weight.get().data<Sum>(), kept.inverse_rms.get().data<Sum>(), dy.data<Y>(),
           dsum.beta != 0, dsum.tensor.mutable_data<X>(), ddelta.defined() ? ddelta.mutable_data<Y>() : nullptr,

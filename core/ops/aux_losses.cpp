@@ -84,7 +84,9 @@ Var batch_balance_loss(Tape& tape, const Var& probabilities, const Tensor& selec
   dispatch_float("balance_loss", p.dtype(), [&]<class T>() {
     on_device(p, [&](const auto& device) {
       kernels::count_assignments(device, selection.data<std::int32_t>(), nullptr, counts.mutable_data<T>(), shape);
-      comm.sum(counts);
+    });
+    comm.sum(counts);
+    on_device(p, [&](const auto& device) {
       kernels::shared_balance_loss(device, p.data<T>(), counts.data<T>(), loss.mutable_data<T>(), shape, weight);
     });
   });

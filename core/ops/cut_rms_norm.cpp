@@ -17,10 +17,12 @@ Var cut_rms_norm(Tape& tape, const Var& x, const Var& weight, std::int64_t total
   Tensor y = empty_like(x.value);
   Tensor squares = Tensor::empty(y.memory(), sums, {rows}), inverse_rms = empty_like(squares);
   dispatch_activation("cut_rms_norm", own, [&]<class T>() {
+    using Sum = kernels::Acc<T>;
     on_device(y, [&](const auto& device) {
-      using Sum = kernels::Acc<T>;
       kernels::row_squares(device, x.value.data<T>(), squares.mutable_data<Sum>(), rows, width);
-      ranks.sum(squares);
+    });
+    ranks.sum(squares);
+    on_device(y, [&](const auto& device) {
       kernels::cut_rms_norm(device, x.value.data<T>(), weight.value.data<Sum>(), squares.data<Sum>(),
                             y.mutable_data<T>(), inverse_rms.mutable_data<Sum>(), rows, width, total, eps);
     });
@@ -35,12 +37,14 @@ Var cut_rms_norm(Tape& tape, const Var& x, const Var& weight, std::int64_t total
     Tensor dots = Tensor::empty(dy.memory(), sums, {rows});
     GradientTarget dx = open_gradient(to, saved_x.get());
     dispatch_activation("cut_rms_norm", own, [&]<class T>() {
+      using Sum = kernels::Acc<T>;
+      const T* const values = saved_x.get().data<T>();
+      const Sum* const factors = saved_weight.get().data<Sum>();
       on_device(dy, [&](const auto& device) {
-        using Sum = kernels::Acc<T>;
-        const T* const values = saved_x.get().data<T>();
-        const Sum* const factors = saved_weight.get().data<Sum>();
         kernels::row_dots(device, values, factors, dy.data<T>(), dots.mutable_data<Sum>(), rows, width);
-        ranks.sum(dots);
+      });
+      ranks.sum(dots);
+      on_device(dy, [&](const auto& device) {
         kernels::cut_rms_norm_input_gradient(device, values, factors, saved_r.get().data<Sum>(), dots.data<Sum>(),
                                              dy.data<T>(), dx.beta != 0, dx.tensor.mutable_data<T>(), rows, width,
                                              total);

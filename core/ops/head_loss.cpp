@@ -49,11 +49,8 @@ void add_bias_gradient(const Tensor& dlogits, const SlotPtr& slot, const Tensor&
 /// Tokens of a chunk whose logits are of so many columns: on a GPU as many as fit the bytes that it gives them.
 std::int64_t usual_chunk(const Tensor& hidden, std::int64_t columns, DType dtype) {
   constexpr std::int64_t least = 256;
-  return on_device(hidden, [&](const auto& device) {
-    const std::int64_t fitting =
-        std::decay_t<decltype(device)>::logits_bytes / bytes_of(dtype, std::max<std::int64_t>(columns, 1));
-    return std::max(least, fitting / least * least);
-  });
+  const std::int64_t fitting = hidden.memory()->logits_bytes() / bytes_of(dtype, std::max<std::int64_t>(columns, 1));
+  return std::max(least, fitting / least * least);
 }
 
 }  // namespace

@@ -22,16 +22,17 @@ Var match_rows(Tape& tape, const Var& x, const Tensor& y, const Tensor& targets,
   Tensor distances = Tensor::empty(own.memory(), DType::F64, {rows}),
          squares = Tensor::empty(own.memory(), DType::F64, {rows}),
          total = Tensor::empty(own.memory(), DType::F64, {1});
+  const bool adds_squares = options.squares.defined() && !tape.is_replay();
+  Tensor sum = adds_squares ? Tensor::empty(own.memory(), DType::F64, {1}) : Tensor(), to_squares = options.squares;
   dispatch_activation("match_rows", own.dtype(), [&]<class T>() {
     on_device(own, [&](const auto& device) {
       kernels::row_distance(device, kind, own.data<T>(), y.data<kernels::Acc<T>>(), targets.data<std::int32_t>(),
                             weight(options.scale), distances.mutable_data<double>(), squares.mutable_data<double>(),
                             rows, width);
       kernels::sum(device, distances.data<double>(), rows, total.mutable_data<double>());
-      if (!options.squares.defined() || tape.is_replay()) return;
-      Tensor sum = Tensor::empty(own.memory(), DType::F64, {1}), to = options.squares;
+      if (!adds_squares) return;
       kernels::sum(device, squares.data<double>(), rows, sum.mutable_data<double>());
-      kernels::add_to(device, sum.data<double>(), to.mutable_data<double>(), 1);
+      kernels::add_to(device, sum.data<double>(), to_squares.mutable_data<double>(), 1);
     });
   });
   Var out = tape.output(total.to(dtype), {&x});

@@ -36,20 +36,24 @@ Tensor MixedTeachers::logits(std::int64_t first, std::int64_t count) {
   for (const TeacherOutput& teacher : teachers_) {
     const Tensor z = logits_of(teacher.hidden.rows(first, count), teacher.head, teacher.bias);
     dispatch_float("mixed teachers", dtype, [&]<class T>() {
+      const kernels::LogitsRows<T> rows{
+          .n = count,
+          .columns = columns,
+          .num_valid = options_.valid_vocabulary < 0 ? columns : std::clamp<std::int64_t>(all_valid, 0, columns),
+          .student = z.data<T>(),
+          .targets = targets_.data<std::int32_t>() + first,
+          .offset = options_.vocabulary_offset,
+          .temperature = options_.temperature};
       on_device(mixed, [&](const auto& device) {
-        const kernels::LogitsRows<T> rows{
-            .n = count,
-            .columns = columns,
-            .num_valid = options_.valid_vocabulary < 0 ? columns : std::clamp<std::int64_t>(all_valid, 0, columns),
-            .student = z.data<T>(),
-            .targets = targets_.data<std::int32_t>() + first,
-            .offset = options_.vocabulary_offset,
-            .temperature = options_.temperature};
         kernels::logits_maxima(device, rows, rows.student, maxima.mutable_data<double>(),
                                indices.mutable_data<double>());
-        if (vocabulary_.size() > 1) vocabulary_.max(maxima);
+      });
+      if (vocabulary_.size() > 1) vocabulary_.max(maxima);
+      on_device(mixed, [&](const auto& device) {
         kernels::logits_sums(device, rows, maxima.data<double>(), maxima.data<double>(), sums.mutable_data<double>());
-        vocabulary_.sum(sums);
+      });
+      vocabulary_.sum(sums);
+      on_device(mixed, [&](const auto& device) {
         kernels::mix_rows(device, rows, maxima.data<double>(), sums.data<double>(),
                           teacher.shares.data<double>() + first, is_first, mixed.mutable_data<T>());
       });

@@ -14,11 +14,16 @@ constexpr std::int64_t uses_worth_packing = 3;
 
 Form packed_form(Transpose transpose) { return transpose == Transpose::Yes ? Form::PackedTransposed : Form::Packed; }
 
-/// The weight's present values rounded, in their own order; for devices that a build may not have.
-[[maybe_unused]] Tensor rounded_weight(const Tensor& weight) {
+/// The weight's present values rounded, in their own order.
+Tensor rounded_weight(const Tensor& weight) {
   Storage::Made& made = made_of(weight, Form::Rounded);
   if (made.storage == nullptr) made.storage = weight.to(DType::BF16).storage();
   return {made.storage, 0, DType::BF16, weight.shape()};
+}
+
+Factor as_it_lies(const Tensor& weight, Transpose transpose) {
+  const Tensor narrow = weight.dtype() == DType::BF16 ? weight : rounded_weight(weight);
+  return {{transpose, narrow.data<bf16>()}, narrow};
 }
 
 }  // namespace
@@ -31,10 +36,11 @@ Factor packed_weight(const Tensor& weight, Transpose transpose) {
   const auto with_values = [&](auto&& f) {
     return weight.dtype() == DType::BF16 ? f(weight.data<bf16>()) : f(weight.data<float>());
   };
+  const bool is_imagined = weight.memory()->is_imagined();
+  if (is_imagined && weight.memory()->has_queue()) return as_it_lies(weight, transpose);  // as GPUs do
   return on_device(weight, [&](const auto& device) -> Factor {
     if constexpr (std::decay_t<decltype(device)>::reads_factors_as_they_lie) {
-      const Tensor narrow = weight.dtype() == DType::BF16 ? weight : rounded_weight(weight);
-      return {{transpose, narrow.data<bf16>()}, narrow};
+      return as_it_lies(weight, transpose);
     } else {
       const bool is_lent = weight.storage()->is_lent();  // from a mapped file, which may be more than memory holds
       Storage::Made& made = made_of(weight, packed_form(transpose));
@@ -47,9 +53,10 @@ Factor packed_weight(const Tensor& weight, Transpose transpose) {
       const Shape packed_shape{count * kernels::packed_elements(k, n)};
       if (made.storage == nullptr) {
         Tensor packed = Tensor::empty(weight.memory(), DType::BF16, packed_shape);
-        with_values([&](const auto* values) {
-          kernels::pack(device, count, transpose, k, n, values, packed.mutable_data<bf16>());
-        });
+        if (!is_imagined)
+          with_values([&](const auto* values) {
+            kernels::pack(device, count, transpose, k, n, values, packed.mutable_data<bf16>());
+          });
         made.storage = packed.storage();
       }
       const Tensor packed(made.storage, 0, DType::BF16, packed_shape);

@@ -77,6 +77,13 @@ void add_config_options(CLI::App& app, std::vector<std::string>& sets) {
   app.set_help_all_flag("--help-fields", "List the config's fields and their defaults, and exit");
 }
 
+template <class Options>
+void add_config(CLI::App& app, Options& options,
+                const std::string& what = "Config in text format (examples/), or run directory") {
+  app.add_option("CONFIG", options.configs, what + "; each is laid over those before it")->required()->type_name("");
+  add_config_options(app, options.sets);
+}
+
 /// --option= as --option and an empty text, which CLI11 does not take from it.
 std::vector<std::string> with_empty_values_apart(int argc, const char* const* argv) {
   std::vector<std::string> arguments;
@@ -131,11 +138,7 @@ std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(cons
 
 std::shared_ptr<TrainOptions> CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptions&)> run) {
   auto options = bind<TrainOptions>(app, std::move(run));
-  app.add_option("CONFIG", options->configs,
-                 "Config in text format (examples/), or run directory; each is laid over those before it")
-      ->required()
-      ->type_name("");
-  add_config_options(app, options->sets);
+  add_config(app, *options);
   app.add_option("--out", options->out, "Run directory, instead of output.dir")->type_name("DIR");
   app.add_flag("--resume", options->resume, "Continue from the newest good checkpoint in the run directory");
   app.add_option("--steps", options->steps, "Stop after this step; the schedule stays that of train.steps")
@@ -178,11 +181,7 @@ void CommandLine::cache_teacher(std::function<int(const CacheTeacherOptions&)> r
               "  mpirun --bind-to none -n 2 limbeck distill CONFIG.textproto --set teacher.cache=caches/mine\n"
               "What is there is not done again: an interrupted one goes on, and another text is added.");
   const auto options = bind<CacheTeacherOptions>(app, std::move(run));
-  app.add_option("CONFIG", options->configs,
-                 "Config of a distillation, or its run directory; each is laid over those before it")
-      ->required()
-      ->type_name("");
-  add_config_options(app, options->sets);
+  add_config(app, *options, "Config of a distillation, or its run directory");
   app.add_option("--out", options->out, "Folder of the cache, instead of teacher.cache")->type_name("DIR");
   app.add_option("--threads", options->threads, "Of a rank, instead of train.threads; 0: its share of the cores")
       ->transform(number<std::int64_t>(between(0, 4096)))
@@ -405,11 +404,7 @@ void CommandLine::verify(std::function<int(const VerifyOptions&)> run) {
               "  mpirun --bind-to none -n 8 limbeck verify CONFIG.textproto --layouts auto --json\n"
               "Exit code 1: a layout differs by more than the tolerance (docs/parallelism.md).");
   const auto options = bind<VerifyOptions>(app, std::move(run));
-  app.add_option("CONFIG", options->configs,
-                 "Config in text format (examples/), or run directory; each is laid over those before it")
-      ->required()
-      ->type_name("");
-  add_config_options(app, options->sets);
+  add_config(app, *options);
   app.add_option("--layouts", options->layouts, "LAYOUT or LAYOUT+A.B=VALUE..., by commas; auto: a set that covers all")
       ->type_size(1)
       ->allow_extra_args(false)
@@ -434,6 +429,22 @@ void CommandLine::verify(std::function<int(const VerifyOptions&)> run) {
   app.add_option("--threads", options->threads, "Of a rank, instead of train.threads; 0: its share of the cores")
       ->transform(number<std::int64_t>(between(0, 4096)))
       ->type_name("N");
+  app.add_flag("--json", options->json, "Print one JSON object");
+}
+
+void CommandLine::plan(std::function<int(const PlanOptions&)> run) {
+  CLI::App& app = command("plan", "Say what a run takes before it starts: memory, traffic, time, energy and cost",
+                          "limbeck plan CONFIG.textproto --ranks 8 --cluster examples/clusters/h100_node.textproto\n"
+                          "Nothing is launched, and no text and no weights are read (docs/plan.md).");
+  const auto options = bind<PlanOptions>(app, std::move(run));
+  add_config(app, *options);
+  app.add_option("--ranks", options->ranks, "Ranks of the run, a device each")
+      ->transform(number<int>(between(1, 16384)))
+      ->required()
+      ->type_name("N");
+  app.add_option("--cluster", options->cluster, "Devices, links and prices: for times, costs, layouts")
+      ->type_name("FILE");
+  app.add_option("--skew", options->skew, "Zipf's exponent of experts' loads, or a run with such")->type_name("S");
   app.add_flag("--json", options->json, "Print one JSON object");
 }
 

@@ -140,6 +140,15 @@ struct VerifyOptions : CommonOptions {
   bool json = false;                    // one object instead of a table
 };
 
+struct PlanOptions : CommonOptions {
+  std::vector<std::filesystem::path> configs;  // as TrainOptions has them
+  std::vector<std::string> sets;
+  int ranks = 1;
+  std::optional<std::filesystem::path> cluster;  // launch/plan/cluster.proto
+  std::optional<std::string> skew;               // as shares_of takes it (launch/plan/expert_shares.h); else even
+  bool json = false;                             // one object instead of tables
+};
+
 struct ReportOptions : CommonOptions {
   std::vector<std::filesystem::path> runs;
   std::optional<std::filesystem::path> out;  // instead of report.html in the run's directory, or comparison.html here
@@ -173,6 +182,7 @@ class CommandLine {
   void inspect(std::function<int(const InspectOptions&)> run);
   void tokenize(std::function<int(const TokenizeOptions&)> run);
   void verify(std::function<int(const VerifyOptions&)> run);
+  void plan(std::function<int(const PlanOptions&)> run);
   void report(std::function<int(const ReportOptions&)> run);
   void compare(std::function<int(const CompareOptions&)> run);
 

@@ -15,6 +15,7 @@ int run_convert(const ConvertOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_tokenize(const TokenizeOptions& options);
 int run_verify(const VerifyOptions& options);
+int run_plan(const PlanOptions& options);
 int run_report(const ReportOptions& options);
 int run_compare(const CompareOptions& options);
 

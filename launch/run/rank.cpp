@@ -43,7 +43,7 @@ Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout
       mesh_(make_mesh(world_, layout)),
       comms_(parallel::make_communicators(*mesh_)),
       sequence_parallel_(sequence_parallel) {
-  if (memory_->is_host()) return;
+  if (memory_->is_host() || memory_->is_imagined()) return;
   if (world_ == world && world->size() > 1) why_by_way_of_the_host_ = parallel::why_by_way_of_the_host();
   parallel::warm_up(*mesh_, memory_);
 }

@@ -11,6 +11,7 @@
 #include "launch/run/clock.h"
 #include "launch/run/gradient_dump.h"
 #include "launch/run/quantised_weights.h"
+#include "launch/run/run_settings.h"
 #include "launch/run/sharing.h"
 #include "launch/run/threads.h"
 
@@ -34,33 +35,9 @@ optim::Schedule make_schedule(const RunConfig& config) {
   return schedule;
 }
 
-constexpr std::int64_t least_eight_bit_elements = 4096;  // as bitsandbytes: the gain from smaller ones is nothing
-
-optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config) {
-  return {.uses_muon = config.kind == OptimizerKind::Muon,
-          .adamw = {.beta1 = config.beta1,
-                    .beta2 = config.beta2,
-                    .eps = config.eps,
-                    .weight_decay = config.weight_decay,
-                    .eight_bit_from = config.eight_bit_state ? least_eight_bit_elements : 0},
-          .muon = {.momentum = config.momentum, .weight_decay = config.weight_decay},
-          .adamw_rate_factor = config.adamw_rate_factor};
-}
-
-std::vector<optim::Group> groups_of(const OptimizerConfig& config) {
-  std::vector<optim::Group> groups;
-  for (const OptimizerGroupConfig& g : config.groups)
-    groups.push_back({.pattern = g.pattern,
-                      .rate_factor = g.rate_factor,
-                      .weight_decay = g.weight_decay,
-                      .frozen = g.frozen,
-                      .adamw = g.adamw});
-  return groups;
-}
-
 /// What each group does to how much of the model.
 void say_groups(const core::ParameterList& parameters, const OptimizerConfig& config, const Log& log) {
-  const std::vector<optim::GroupCount> counts = optim::count_groups(parameters, groups_of(config));
+  const std::vector<optim::GroupCount> counts = optim::count_groups(parameters, optimizer_groups(config));
   for (std::size_t i = 0; i < counts.size(); ++i) {
     const OptimizerGroupConfig& group = config.groups[i];
     std::vector<std::string> what;
@@ -73,20 +50,6 @@ void say_groups(const core::ParameterList& parameters, const OptimizerConfig& co
               what.empty() ? "as all" : fmt::format("{}", fmt::join(what, ", ")));
   }
 }
-
-std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }
-
-nn::RouterTraining router_training(const RunConfig& config, std::int64_t step) {
-  return {.balance = config.moe_loss.balance_weight,
-          .z = config.moe_loss.z_weight,
-          .balance_scope = config.moe_loss.balance_scope,
-          .capacity_factor = config.routing.capacity_factor,
-          .jitter = config.routing.jitter,
-          .seed = config.train.seed,
-          .step = static_cast<std::uint64_t>(step)};
-}
-
-double preference_beta(const ObjectiveConfig& config) { return config.preference ? config.preference->beta : 0; }
 
 /// Parameters that have gone from one optimizer to another by optimizer.groups have no state there.
 void load_optimizer(optim::Optimizer& optimizer, const core::StateReader& reader, const std::string& where,
@@ -111,7 +74,7 @@ core::ParameterList parameters_of(const Session& session, HiddenProjectors& proj
 /// What is trained of that; the frozen parameters give up their slots, and what is to be quantised is rounded.
 std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& projectors) {
   std::vector<optim::Trained> trained =
-      optim::apply_groups(parameters_of(session, projectors), groups_of(session.config.optimizer));
+      optim::apply_groups(parameters_of(session, projectors), optimizer_groups(session.config.optimizer));
   if (const QuantisedWeights weights = session.config.precision.quantised_weights; weights != QuantisedWeights::None)
     quantise_in_passes(*session.student, weights, threads_of_rank(session.config.train.threads));
   return trained;
@@ -282,24 +245,12 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   report.rate = schedule_.rate(report.step);
   if (session_.runs_elsewhere()) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
-  const TeacherControl control{config.objective.control, config.objective.smoothing};
-  const TrainingStep::Done done = training_step_.run(samples,
-                                                     {.micro_batches = config.batch.micro_batches,
-                                                      .router = router_training(config, steps_done_),
-                                                      .recompute = config.train.recompute,
-                                                      .valid_vocabulary = session_.tokenizer->vocabulary_size(),
-                                                      .predict_weight = config.objective.predict_weight,
-                                                      .temperature = options.temperature,
-                                                      .bridge = config.objective.bridge,
-                                                      .preference_beta = preference_beta(config.objective),
-                                                      .bridge_ce_weight = options.ce_weight,
-                                                      .reward = config.objective.reward,
-                                                      .hidden = hidden_,
-                                                      .updates = updates_,
-                                                      .routers = routers_,
-                                                      .control = control,
-                                                      .watch = watch},
-                                                     report.rate);
+  StepOptions of_step = step_options(config, steps_done_, options, session_.tokenizer->vocabulary_size());
+  of_step.hidden = hidden_;
+  of_step.updates = updates_;
+  of_step.routers = routers_;
+  of_step.watch = watch;
+  const TrainingStep::Done done = training_step_.run(samples, of_step, report.rate);
   if (gradients) gradients->write(done.result, fragments_);
   done.check(report.step);
   if (session_.student->config().moe.selection_bias && !session_.adapters)

@@ -11,6 +11,7 @@
 #include "launch/run/matched_rows.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/run_config.h"
+#include "launch/run/run_models.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/token_cache.h"
@@ -42,7 +43,8 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   };
   check_predicts(teacher_source_, "teacher.source");
   for (const OtherSource& other : other_sources_) check_predicts(other.source, "teacher.others.source");
-  const nn::ModelConfig architecture = student_architecture();
+  const nn::ModelConfig architecture =
+      student_architecture(config, student_source_, teacher_source_, usual_vocabulary());
   const char* trained = config.teacher ? "the student" : "the model";
   const auto s = config.data.sequence_length;
   if (s > architecture.max_positions)
@@ -78,21 +80,14 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   text_fingerprint = fmt::format("{:016x}", text->fingerprint());
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
-  const PrecisionConfig& precision = config.precision;
-  nn::ModelOptions options = rank.sharded(precision.bfloat16_weights ? core::DType::BF16 : precision.master);
-  options.compute = precision.compute;
-  options.residual = precision.bfloat16_residual ? core::DType::BF16 : precision.master;
-  options.fp8_products = precision.fp8_products;
-  options.with_predict = true;
+  const nn::ModelOptions options = student_options(rank, config.precision);
   student = std::make_unique<nn::Transformer>(architecture, options);
   if (config.adapters) make_adapters(options.place);
 }
 
 void Session::make_adapters(const core::PlacementRule& place) {
-  nn::AdapterOptions options{
-      .rank = config.adapters->rank, .alpha = config.adapters->alpha, .targets = config.adapters->targets};
-  if (options.targets.empty()) options.targets = {"*.attention.*"};
-  adapters = std::make_unique<nn::Adapters>(*student, options, config.precision.master, place);
+  adapters =
+      std::make_unique<nn::Adapters>(*student, adapter_options(*config.adapters), config.precision.master, place);
   if (!student_source_.reader) return;
   while_others_hear(rank, [&] {
     base = {.path = std::filesystem::absolute(student_source_.path).string(),
@@ -241,28 +236,6 @@ void Session::resolve_length(const Log& log) {
   log->info("{}: {} of {} of {}; an epoch is {}", budget, core::counted(config.train.steps, "step"),
             core::counted(config.batch.sequences_per_step, "sequence"),
             core::counted(config.data.sequence_length, "token"), core::counted(sequences, "sequence"));
-}
-
-/// Layers that predict further tokens would fall behind the model if they were not trained with it.
-nn::ModelConfig Session::student_architecture() const {
-  nn::ModelConfig architecture = whole_student_architecture();
-  if (config.objective.predict_weight == 0 || config.objective.preference) architecture.num_predict_layers = 0;
-  if (architecture.reward_head && !config.objective.reward)
-    fail_usage("{} has a reward head, expected objective.reward to train it",
-               student_source_.reader ? student_source_.path.string() : "model");
-  return config.objective.reward ? nn::with_reward_head(architecture) : architecture;
-}
-
-nn::ModelConfig Session::whole_student_architecture() const {
-  if (!config.student_init) {
-    if (student_source_.reader) return student_source_.config;
-    nn::ModelConfig architecture = config.model->architecture;
-    if (architecture.vocabulary == 0) architecture.vocabulary = usual_vocabulary();
-    return architecture;
-  }
-  nn::ModelConfig from = teacher_source_.config;
-  from.vocabulary = usual_vocabulary();
-  return started_config(*config.student_init, from, teacher_source_.path.string());
 }
 
 void Session::start_student() {

@@ -126,8 +126,6 @@ class Session {
   void check_same_ids(const ModelSource& source, const char* whose, const Log& log) const;
   void open_text(const Log& log);
   void resolve_length(const Log& log);
-  nn::ModelConfig student_architecture() const;
-  nn::ModelConfig whole_student_architecture() const;  // with layers that are not trained
 
   ModelSource teacher_source_;
   std::optional<nn::TokenRows> teacher_rows_;            // where its ids are not the text's, or not all stay

@@ -41,7 +41,7 @@ void add_scalar(const Var& value, Tensor& sums, std::int64_t index) {
 
 /// Whether weights' gradients are best left until rows are under way between GPUs. A CPU has nothing beside them.
 bool has_exchanges_to_fill(const Rank& rank) {
-  return !rank.memory()->is_host() && rank.mesh().experts_group()->size() > 1;
+  return rank.memory()->has_queue() && rank.mesh().experts_group()->size() > 1;
 }
 
 // Of a step's sums, behind those of its losses, and in front of those of the layers that predict, depth by depth.

@@ -11,6 +11,7 @@
 #include "launch/run/clock.h"
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/quantised_weights.h"
+#include "launch/run/run_models.h"
 #include "launch/run/threads.h"
 
 namespace limbeck::launch {
@@ -37,13 +38,9 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
   if (is_quantised)
     blocks.emplace(tensors, source.config, name_of(precision.quantised_teacher).dtype,
                    threads_of_rank(config.train.threads), "precision.quantised_teacher");
-  nn::ModelOptions options = rank.frozen_copy(precision.frozen_storage);
-  if (precision.sharded_teacher) options = rank.frozen_shard(precision.frozen_storage);
-  options.as_kept = precision.mapped_teacher || is_quantised;
-  options.compute = precision.bfloat16_teacher ? core::DType::BF16 : precision.compute;
-  options.residual = core::sum_dtype(*options.compute);
-  LoadedTeacher teacher{
-      .model = std::make_unique<nn::Transformer>(architecture, options), .streamed = nullptr, .fingerprint = {}};
+  LoadedTeacher teacher{.model = std::make_unique<nn::Transformer>(architecture, teacher_options(rank, precision)),
+                        .streamed = nullptr,
+                        .fingerprint = {}};
   const std::int64_t available = available_memory();
   auto since = Clock::now();
   double seconds = 0;

@@ -38,20 +38,22 @@ ChunkTops tops_of(const core::LogitsChunk& chunk, const Tensor& logits) {
   ChunkTops tops{Tensor::empty(memory, DType::F64, {n}),
                  Tensor::empty(memory, DType::F64, {n, kernels::num_logits_sums})};
   core::dispatch_float("token figures", logits.dtype(), [&]<class T>() {
+    const kernels::LogitsRows<T> rows{.n = n,
+                                      .columns = logits.shape()[1],
+                                      .num_valid = chunk.num_valid,
+                                      .student = logits.data<T>(),
+                                      .targets = chunk.targets.data<std::int32_t>(),
+                                      .offset = chunk.vocabulary_offset};
     core::on_device(logits, [&](const auto& device) {
-      const kernels::LogitsRows<T> rows{.n = n,
-                                        .columns = logits.shape()[1],
-                                        .num_valid = chunk.num_valid,
-                                        .student = logits.data<T>(),
-                                        .targets = chunk.targets.data<std::int32_t>(),
-                                        .offset = chunk.vocabulary_offset};
       kernels::logits_maxima(device, rows, rows.student, maxima.mutable_data<double>(),
                              tops.index.mutable_data<double>());
-      optim::reduce_maxima(device, chunk.vocabulary, maxima, tops.index);
+    });
+    optim::reduce_maxima(chunk.vocabulary, maxima, tops.index);
+    core::on_device(logits, [&](const auto& device) {
       kernels::logits_sums(device, rows, maxima.data<double>(), maxima.data<double>(),
                            tops.sums.mutable_data<double>());
-      chunk.vocabulary.sum(tops.sums);
     });
+    chunk.vocabulary.sum(tops.sums);
   });
   return tops;
 }

@@ -51,8 +51,8 @@ class RankExchange final : public Exchange {
 
 class GroupExpertComm final : public nn::ExpertComm {
  public:
-  GroupExpertComm(std::shared_ptr<core::Comm> group, int ranks_an_expert)
-      : group_(std::move(group)), sharers_(ranks_an_expert) {
+  GroupExpertComm(std::shared_ptr<core::Comm> group, int ranks_an_expert, RowsKnown rows_known)
+      : group_(std::move(group)), sharers_(ranks_an_expert), rows_known_(std::move(rows_known)) {
     check(sharers_ > 0 && group_->size() % sharers_ == 0, "expert exchange: {} ranks, expected a multiple of {}",
           group_->size(), sharers_);
   }
@@ -76,7 +76,8 @@ class GroupExpertComm final : public nn::ExpertComm {
     Tensor both = Tensor::empty(counts.memory(), DType::I64, {2 * num_counts});  // sent, received: one copy to the host
     both.rows(0, num_counts).copy_from(for_each_sharer(counts.reshape({num_experts}), parts));
     group_->all_to_all_v(both.rows(0, num_counts), one_each, both.rows(num_counts, num_counts), one_each);
-    const std::vector<std::int64_t> on_host = core::host_values<std::int64_t>(both);
+    const std::vector<std::int64_t> on_host =
+        rows_known_ ? rows_known_(num_experts, num_rows) : core::host_values<std::int64_t>(both);
     const auto* sent = on_host.data();
     const auto* received = sent + num_counts;
     exchange->received.assign(received, received + num_counts);
@@ -184,12 +185,14 @@ class GroupExpertComm final : public nn::ExpertComm {
 
   std::shared_ptr<core::Comm> group_;
   int sharers_;  // ranks that hold a part of the same experts
+  RowsKnown rows_known_;
 };
 
 }  // namespace
 
-std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group, int ranks_an_expert) {
-  return std::make_shared<GroupExpertComm>(std::move(group), ranks_an_expert);
+std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group, int ranks_an_expert,
+                                                 RowsKnown rows_known) {
+  return std::make_shared<GroupExpertComm>(std::move(group), ranks_an_expert, std::move(rows_known));
 }
 
 }  // namespace limbeck::parallel

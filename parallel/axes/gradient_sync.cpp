@@ -66,7 +66,7 @@ GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& me
   }
   statistics_.num_buckets = static_cast<std::int64_t>(buckets_.size());
   begin_step();
-  if (memory->is_host()) return;
+  if (!memory->has_queue()) return;
   // The first of each, of zeros, so that the first step pays for nothing that a fabric has to set up.
   finish();
   begin_step();

@@ -55,6 +55,9 @@ void ValuePart::start() {
 
 void ValuePart::finish() {
   handle_.wait();
+  for (std::size_t i = 0; i < parameters_.size(); ++i)
+    if (const Tensor& value = parameters_[i]->value; shares_[i].defined() && value.bytes() > 0)
+      value.storage()->refill();
   core::on_device(received_, [&](const auto& device) {
     for (int r = 0; r < sharers_->size(); ++r)
       for_each_share(parameters_, {}, r, sharers_->size(), [&](std::size_t i, const Slice& share, std::int64_t at) {

@@ -121,6 +121,44 @@ TEST(Structure, VectorLoopsTakeNoReferences) {
   EXPECT_TRUE(takes_references(seen[1].text));
 }
 
+/// Calls of on_device that give no value, each with what stands in its parentheses.
+std::vector<std::string> kernel_calls(const std::string& text) {
+  static const std::string name = "on_device(";
+  std::vector<std::string> calls;
+  for (std::size_t at = text.find(name); at != std::string::npos; at = text.find(name, at + 1)) {
+    const std::string before = text.substr(at < 20 ? 0 : at - 20, std::min<std::size_t>(at, 20));
+    std::size_t end = at + name.size();
+    for (int depth = 1; depth > 0 && end < text.size(); ++end) depth += (text[end] == '(') - (text[end] == ')');
+    static const std::regex gives_value(R"((return|=|\()\s*(core::)?$)");
+    if (!std::regex_search(before, gives_value)) calls.push_back(text.substr(at, end - at));
+  }
+  return calls;
+}
+
+bool takes_memory_or_asks_ranks(const std::string& call) {
+  static const std::regex other(
+      R"(Tensor::(empty|zeros|from)\b|(empty|zeros)_like\(|\.clone\(|\b(comm|ranks|vocabulary_?)\.(sum|max|gather)\(|all_(reduce|gather|to_all))");
+  return std::regex_search(call, other);
+}
+
+// In an imagined memory such calls are left out (core/tensor.h), and what is planned would lack the rest.
+TEST(Structure, KernelsAloneRunOnDevices) {
+  std::map<std::string, std::string> files;
+  for (const SourceLine& line : all_lines()) files[line.file] += line.text + "\n";
+  std::size_t num_calls = 0;
+  for (const auto& [file, text] : files)
+    for (const std::string& call : kernel_calls(text)) {
+      ++num_calls;
+      EXPECT_FALSE(takes_memory_or_asks_ranks(call)) << file << ": " << call;
+    }
+  EXPECT_GT(num_calls, 100U);
+  const auto is_fault = [](const char* text) { return takes_memory_or_asks_ranks(kernel_calls(text).at(0)); };
+  EXPECT_TRUE(is_fault("  on_device(x, [&](const auto& d) { run(d, (1)); comm.sum(counts); });"));
+  EXPECT_TRUE(is_fault("  core::on_device(x, [&](const auto& d) { Tensor y = Tensor::empty(m, t, {n}); });"));
+  EXPECT_FALSE(is_fault("  on_device(x, [&](const auto& d) { run(d); }); ranks.sum(y);"));
+  EXPECT_TRUE(kernel_calls("  const auto n = on_device(x, [&](const auto& d) { return parts(d); });").empty());
+}
+
 TEST(Structure, ReadmeNamesEveryPageOfTheDocs) {
   const fs::path root = limbeck::testing::source_folder();
   std::ifstream in(root / "README.md");

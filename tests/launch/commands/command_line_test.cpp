@@ -34,6 +34,7 @@ struct Recorded {
   InspectOptions inspect;
   TokenizeOptions tokenize;
   VerifyOptions verify;
+  PlanOptions plan;
   ReportOptions report;
   CompareOptions compare;
   std::string ran;
@@ -58,6 +59,7 @@ Recorded parse(std::vector<const char*> arguments) {
   line.inspect(keep(recorded.inspect, "inspect"));
   line.tokenize(keep(recorded.tokenize, "tokenize"));
   line.verify(keep(recorded.verify, "verify"));
+  line.plan(keep(recorded.plan, "plan"));
   line.report(keep(recorded.report, "report"));
   line.compare(keep(recorded.compare, "compare"));
   arguments.insert(arguments.begin(), "limbeck");
@@ -173,6 +175,12 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_TRUE(verified.json);
   EXPECT_THAT(parse({"verify", "c"}).verify.layouts, ::testing::ElementsAre("auto"));
   EXPECT_FALSE(parse({"verify", "c", "--precision", "float32"}).verify.is_float64);
+  const PlanOptions planned = parse({"plan", "c", "d", "--ranks", "16", "--cluster", "f", "--json"}).plan;
+  EXPECT_THAT(planned.configs, ::testing::ElementsAre("c", "d"));
+  EXPECT_EQ(planned.ranks, 16);
+  EXPECT_EQ(planned.cluster, "f");
+  EXPECT_TRUE(planned.json);
+  EXPECT_THAT(error_of({"plan", "c"}), HasSubstr("--ranks"));
   const Recorded compared = parse({"compare", "a", "b", "--json"});
   EXPECT_THAT(compared.compare.runs, ::testing::ElementsAre("a", "b"));
   EXPECT_TRUE(compared.compare.json);
@@ -221,8 +229,8 @@ TEST(CommandLine, EveryCommandTakesQuietAndVerbose) {
 
 TEST(CommandLine, HelpHasAnExampleAndTheDefaults) {
   EXPECT_THAT(parse({"--help"}).text, AllOf(HasSubstr("distill"), HasSubstr("tokenize"), HasSubstr("Exit code")));
-  for (const char* command :
-       {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "verify", "report", "compare"}) {
+  for (const char* command : {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "verify",
+                              "plan", "report", "compare"}) {
     const auto r = parse({command, "--help"});
     EXPECT_THAT(r.text, AllOf(HasSubstr("Example"), HasSubstr(std::string("limbeck ") + command)));
     EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));  // steps differ from run to run
@@ -237,7 +245,7 @@ TEST(CommandLine, HelpFitsAScreen) {
   for (std::string line; std::getline(lines, line) && !line.empty();)
     if (line[2] != ' ') commands.push_back(line.substr(2, line.find(' ', 2) - 2));
   ASSERT_THAT(commands, ElementsAre("train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "verify",
-                                    "report", "compare"));
+                                    "plan", "report", "compare"));
   commands.emplace_back();  // the program's own
   for (const std::string& command : commands) {
     const std::string help = command.empty() ? all : parse({command.c_str(), "--help"}).text;

@@ -1,0 +1,54 @@
+// What a run is planned on (launch/plan/cluster.proto has the fields).
+//
+//     const Cluster cluster = load_cluster("examples/clusters/h100_node.textproto");
+//     cluster.link_of({0, 8}).gb_s;                      // ranks of two nodes
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+
+#include "core/device/memory.h"
+#include "core/dtype.h"
+
+namespace limbeck::launch {
+
+struct ClusterLink {
+  double gb_s = 0;        // each way, of one device
+  double latency_us = 5;  // of an exchange between two
+};
+
+struct Cluster {
+  std::string name = {};
+  std::int64_t nodes = 1;
+  std::int64_t devices_a_node = 1;
+  std::string device = {};
+  bool is_gpu = false;
+  double memory_gib = 0;
+  double float32_tflops = 0;
+  double bfloat16_tflops = 0;
+  double memory_gb_s = 0;
+  double watts = 0;  // 0: not known
+  ClusterLink inside = {}, between = {};
+  double watts_a_node = 0;
+  double watts_factor = 1;
+  double device_hour = 0;  // 0: not known
+  double kwh = 0;
+  std::string currency = "USD";
+
+  std::int64_t num_devices() const { return nodes * devices_a_node; }
+  /// Of ranks that lie node by node, the link that an exchange among these goes through at its slowest.
+  const ClusterLink& link_of(std::span<const int> ranks) const;
+  /// FLOP/s of products. Throws a UsageError where the file does not say it.
+  double flops(core::DType compute) const;
+  double memory_bytes() const { return memory_gib * (1LL << 30); }
+  core::ImaginedDevice imagined() const;
+  /// W of the machines that so many ranks are on, with what a site takes beside; 0: not known.
+  double watts_of(std::int64_t ranks) const;
+};
+
+/// Throws a UsageError with the place of the first mistake, or that names the field which is missing or out of range.
+Cluster load_cluster(const std::filesystem::path& path);
+
+}  // namespace limbeck::launch

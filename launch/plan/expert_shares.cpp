@@ -1,0 +1,66 @@
+#include "launch/plan/expert_shares.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "core/error.h"
+
+namespace limbeck::launch {
+namespace {
+
+std::vector<double> ascending(std::vector<double> shares) {
+  std::ranges::sort(shares);
+  const double sum = std::accumulate(shares.begin(), shares.end(), 0.0);
+  for (double& share : shares) share /= sum;
+  return shares;
+}
+
+}  // namespace
+
+std::vector<double> zipf_shares(std::int64_t num_experts, double exponent) {
+  std::vector<double> shares;
+  for (std::int64_t k = 1; k <= num_experts; ++k) shares.push_back(std::pow(static_cast<double>(k), -exponent));
+  return ascending(std::move(shares));
+}
+
+std::vector<double> measured_shares(const std::filesystem::path& run, std::int64_t num_experts) {
+  const std::filesystem::path file = std::filesystem::is_directory(run) ? run / "metrics.jsonl" : run;
+  std::ifstream in(file);
+  if (!in)
+    core::fail("--skew: {} cannot be read, expected a number, a run directory or its metrics.jsonl", run.string());
+  std::vector<double> last;
+  for (std::string line; std::getline(in, line);) {
+    const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!json.is_object() || !json.contains("expert_load")) continue;
+    std::vector<double> sums(static_cast<std::size_t>(num_experts), 0.0);
+    for (const nlohmann::json& layer : json["expert_load"]) {
+      if (!layer.contains("assignments")) continue;
+      const auto counts = layer["assignments"].get<std::vector<double>>();
+      if (std::ssize(counts) != num_experts)
+        core::fail("--skew: {} is of a run with {} experts, expected the model's {}", file.string(), counts.size(),
+                   num_experts);
+      const std::vector<double> shares = ascending(counts);
+      for (std::size_t e = 0; e < shares.size(); ++e) sums[e] += shares[e];
+    }
+    if (std::ranges::any_of(sums, [](double sum) { return sum > 0; })) last = std::move(sums);
+  }
+  if (last.empty()) core::fail("--skew: {} has no line with assignments of experts", file.string());
+  return ascending(std::move(last));
+}
+
+std::vector<double> shares_of(const std::string& skew, std::int64_t num_experts) {
+  if (num_experts == 0) core::fail_usage("--skew is {}, but the model has no experts", skew);
+  double exponent = 0;
+  const char* const end = skew.data() + skew.size();
+  const auto [stop, error] = std::from_chars(skew.data(), end, exponent);
+  if (error != std::errc() || stop != end) return measured_shares(skew, num_experts);
+  if (!(exponent >= 0) || exponent > 10)
+    core::fail_usage("--skew is {}, expected an exponent of Zipf's law from 0 to 10, or a run", skew);
+  return zipf_shares(num_experts, exponent);
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,26 @@
+// How unevenly the experts of a layer are chosen, for a plan.
+//
+//     world.expert_shares = zipf_shares(/*experts=*/64, /*exponent=*/0.8);
+//     world.expert_shares = measured_shares("runs/mine", 64);
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace limbeck::launch {
+
+/// Of all assignments, the share of each expert, ascending: so that the last part of them has most to do. By Zipf's
+/// law the k-th of the most chosen has one proportional to 1 / k^exponent.
+std::vector<double> zipf_shares(std::int64_t num_experts, double exponent);
+
+/// The same as a run found it: the mean over its layers of what each layer's k-th of the most chosen got, in the last
+/// line of metrics.jsonl that has assignments. `run` is the run directory or that file. Throws an Error, naming it,
+/// where it has none, or of another number of experts.
+std::vector<double> measured_shares(const std::filesystem::path& run, std::int64_t num_experts);
+
+/// What --skew says: a number is an exponent, else a run. Throws a UsageError for a number below 0.
+std::vector<double> shares_of(const std::string& skew, std::int64_t num_experts);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,265 @@
+#include "launch/plan/imagined_run.h"
+
+#include <cmath>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "core/nn/transformer.h"
+#include "data/models/gguf_choice.h"
+#include "launch/run/cut_sequences.h"
+#include "launch/run/quantised_weights.h"
+#include "launch/run/rank.h"
+#include "launch/run/run_models.h"
+#include "launch/run/run_objective.h"
+#include "launch/run/run_settings.h"
+#include "launch/run/sharing.h"
+#include "launch/run/training_step.h"
+#include "optim/muon.h"
+#include "parallel/axes/expert_comm.h"
+#include "parallel/imagined/imagined_world.h"
+
+namespace limbeck::launch {
+namespace {
+
+using core::Tensor;
+
+constexpr int steps_until_all_is_made = 2;  // what a step finds of the one before
+
+/// What a rank sends to each rank's experts, and gets of each for its own, where all send alike.
+std::vector<std::int64_t> rows_of(const parallel::Mesh& mesh, const std::vector<double>& shares,
+                                  std::int64_t num_experts, std::int64_t num_rows) {
+  std::vector<std::int64_t> of_expert;
+  double sum = 0;
+  std::int64_t given = 0;
+  for (std::int64_t e = 0; e < num_experts; ++e) {
+    sum += shares.empty() ? 1 / static_cast<double>(num_experts) : shares[static_cast<std::size_t>(e)];
+    const std::int64_t until = e + 1 == num_experts ? num_rows : std::llround(sum * static_cast<double>(num_rows));
+    of_expert.push_back(until - std::exchange(given, until));
+  }
+  const std::int64_t parts = mesh.ep().size, here = num_experts / parts, ranks = mesh.experts_group()->size();
+  std::vector<std::int64_t> rows;
+  const auto add_part = [&](std::int64_t part) {
+    rows.insert(rows.end(), of_expert.begin() + part * here, of_expert.begin() + (part + 1) * here);
+  };
+  for (std::int64_t r = 0; r < ranks; ++r) add_part(r / mesh.etp().size);
+  for (std::int64_t r = 0; r < ranks; ++r) add_part(mesh.ep().rank);
+  return rows;
+}
+
+/// Sequences of one document each.
+StepText text_of(const RunConfig& config) {
+  const std::int64_t length = config.data.sequence_length, count = config.batch.sequences_per_step;
+  StepText text;
+  text.num_sequences = count;
+  text.num_tokens = count * length;
+  text.num_targets = count * (length - 1);
+  if (config.objective.has_pairs()) text.num_pairs = count;
+  text.fetch = [length](std::int64_t, std::int64_t n) {
+    const auto tokens = static_cast<std::size_t>(n * length);
+    data::TokenBatch batch{.num_sequences = n,
+                           .sequence_length = length,
+                           .tokens = std::vector<std::int32_t>(tokens),
+                           .targets = std::vector<std::int32_t>(tokens),
+                           .positions = std::vector<std::int32_t>(tokens),
+                           .documents = std::vector<std::int32_t>(tokens)};
+    for (std::size_t t = 0; t < tokens; ++t)
+      batch.positions[t] = static_cast<std::int32_t>(static_cast<std::int64_t>(t) % length);
+    return batch;
+  };
+  return text;
+}
+
+/// The matrices of a teacher that stay as a file keeps them, or as blocks of a quantised format
+/// (data/models/quantised_reader.h).
+void take_kept(nn::Transformer& teacher, const PrecisionConfig& precision) {
+  std::map<std::string, data::GgufKept> kept;
+  if (precision.quantised_teacher != QuantisedWeights::None)
+    kept = data::gguf_kept(teacher.config(), name_of(precision.quantised_teacher).dtype, "precision.quantised_teacher");
+  const core::MemoryPtr& memory = teacher.memory();
+  for (core::Parameter* p : teacher.parameters()) {
+    if (!p->is_matrix()) continue;
+    const core::Shape shape = p->value.shape();
+    core::DType dtype = precision.frozen_storage;
+    if (const auto own = kept.find(p->name); own != kept.end() && !own->second.is_transposed) {
+      const auto last = static_cast<std::size_t>(shape.rank() - 1);
+      const std::int64_t block = core::info(own->second.dtype).block_elements;
+      if (shape[shape.rank() - 1] % block == 0 && p->offset()[last] % block == 0) dtype = own->second.dtype;
+    }
+    if (precision.mapped_teacher && kept.empty())  // lies in the file's pages
+      p->value =
+          Tensor(std::make_shared<core::Storage>(memory, core::bytes_of(dtype, shape.numel()), memory.get(), memory), 0,
+                 dtype, shape);
+    else
+      p->value = Tensor::empty(memory, dtype, shape);
+  }
+}
+
+std::int64_t values_of(const core::ParameterList& parameters) {
+  std::int64_t values = 0;
+  for (const core::Parameter* p : parameters) values += p->value.numel();
+  return values;
+}
+
+class ImaginedRun {
+ public:
+  ImaginedRun(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world)
+      : config_(config), models_(models), world_(world), memory_(core::Memory::imagined(world.device)) {}
+
+  RankPlan on(const std::shared_ptr<parallel::WorldComm>& comm, const std::string& layout) {
+    const auto traffic = std::make_shared<parallel::TrafficLog>();
+    Rank rank(parallel::counted(comm, traffic), layout, 1, config_.parallel.sequence_parallel, memory_);
+    check_fits(rank);
+    PlannedMemory& memory = plan_.memory;
+    std::optional<nn::Transformer> teacher;
+    if (models_.teacher) {
+      teacher.emplace(*models_.teacher, among_ranks(rank, teacher_options(rank, config_.precision)));
+      if (config_.precision.mapped_teacher || config_.precision.quantised_teacher != QuantisedWeights::None)
+        take_kept(*teacher, config_.precision);
+    }
+    memory.teacher = taken();
+    const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_.precision));
+    nn::Transformer student(models_.student, options);
+    std::optional<nn::Adapters> adapters;
+    if (config_.adapters)
+      adapters.emplace(student, adapter_options(*config_.adapters), config_.precision.master, options.place);
+    core::ParameterList all = student.parameters();
+    if (adapters) {
+      const core::ParameterList more = adapters->parameters();
+      all.insert(all.end(), more.begin(), more.end());
+    }
+    plan_.parameter_values = values_of(student.parameters());
+    memory.parameters = taken();
+    const std::vector<optim::Trained> trained = optim::apply_groups(all, optimizer_groups(config_.optimizer));
+    if (config_.precision.quantised_weights != QuantisedWeights::None)
+      for (const optim::Trained& t : trained)
+        if (t.parameter->is_matrix()) t.parameter->rounding = [](std::span<float>) {};
+    const std::int64_t bytes_at_once = bucket_bytes(config_.parallel);
+    const core::ParameterList parameters = optim::parameters_of(trained);
+    parallel::GradientSync sync(parameters, rank.mesh(), memory_, config_.precision.gradient, bytes_at_once,
+                                sharding_of(config_.parallel));
+    memory.gradients = taken();
+    parallel::SharedValues values(parameters, sync.groups(), bytes_at_once);
+    memory.parameters += taken();
+    const std::vector<optim::Trained> own = dealt(trained, sync.groups(), values);
+    const std::vector<optim::Fragment> fragments = optim::fragments_of(own);
+    count_optimizer(own, fragments);
+    optim::Optimizer optimizer(
+        own, optimizer_settings(config_.optimizer),
+        [&mesh = rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); });
+    memory.optimizer = taken();
+    values.begin();
+    student.set_layer_weights(values.layers());
+    memory.parameters += taken();
+    optimizer.begin_training();
+    memory.optimizer += taken();
+    values.gather();
+
+    RunObjective objective(config_, models_.teacher.has_value());
+    objective.begin_step(1, false);
+    TrainingStep step(rank, {student, teacher ? &*teacher : nullptr, objective.get()}, sync, optimizer, values,
+                      fragments, {.clip_norm = config_.optimizer.clip_norm});
+    memory.start = memory_->statistics().peak_bytes;
+    make_steps(rank, step, optimizer, *traffic);
+    memory.held = memory_->statistics().system_bytes;
+    return plan_;
+  }
+
+ private:
+  void check_fits(const Rank& rank) const {
+    if (config_.data.sequence_length > models_.student.max_positions)
+      core::fail_usage("data.sequence_length is {}, expected at most the model's {} positions",
+                       config_.data.sequence_length, models_.student.max_positions);
+    check_cut_sequences(config_, models_.student, rank.context_place());
+  }
+
+  /// Newton and Schulz' five steps on [m,n], m <= n, are 5 (4 m m n + 2 m m m) operations (optim/newton_schulz.h).
+  void count_optimizer(const std::vector<optim::Trained>& trained, const std::vector<optim::Fragment>& fragments) {
+    for (const optim::Fragment& f : fragments) plan_.optimizer_values += f.length;
+    for (const optim::Trained& t : trained) {
+      const core::Parameter& p = *t.parameter;
+      plan_.trainable += p.global_shape.numel();
+      if (config_.optimizer.kind != OptimizerKind::Muon || t.group.adamw || !optim::is_hidden_matrix(p)) continue;
+      const int rank = p.global_shape.rank();
+      const auto rows = static_cast<double>(p.global_shape[rank - 2]),
+                 columns = static_cast<double>(p.global_shape[rank - 1]);
+      const double m = std::min(rows, columns), n = std::max(rows, columns),
+                   matrices = p.is_stack ? static_cast<double>(p.value.shape()[0]) : 1;
+      const double sharers = t.sharers.ranks != nullptr ? t.sharers.ranks->size() : 1;
+      plan_.optimizer_flops += matrices / sharers * 5 * (4 * m * m * n + 2 * m * m * m);
+    }
+  }
+
+  /// With experts whose rows are known.
+  nn::ModelOptions among_ranks(const Rank& rank, nn::ModelOptions options) const {
+    if (options.comms.expert != rank.comms().expert || rank.mesh().experts_group()->size() == 1) return options;
+    options.comms.expert = parallel::make_expert_comm(
+        rank.mesh().experts_group(), rank.mesh().etp().size,
+        [&mesh = rank.mesh(), &shares = world_.expert_shares](std::int64_t num_experts, std::int64_t num_rows) {
+          return rows_of(mesh, shares, num_experts, num_rows);
+        });
+    return options;
+  }
+
+  void make_steps(Rank& rank, TrainingStep& step, optim::Optimizer& optimizer, parallel::TrafficLog& traffic) {
+    const StepText text = text_of(config_);
+    for (const data::TokenBatch& batch : batches_of(rank, text, config_.batch.micro_batches))
+      plan_.num_tokens += std::ssize(batch.tokens);
+    StepOptions options = step_options(config_, 0, distillation_options(config_, 1, false), models_.tokens);
+    if (models_.teacher) {
+      options.hidden = hidden_match(config_.objective.hidden_states, models_.student, *models_.teacher, {});
+      options.updates = update_matches(config_.objective, models_.student, *models_.teacher, {});
+      options.routers = router_match(config_.objective.routers, models_.student, *models_.teacher, {});
+    }
+    const auto make = [&] {
+      step.run(text, options, config_.optimizer.rate);
+      optimizer.note_step();  // the weights are others
+    };
+    for (int i = 0; i < steps_until_all_is_made; ++i) make();
+    memory_->reset_peak();
+    traffic.forget();
+    const std::int64_t given = memory_->given_bytes();
+    make();
+    const core::MemoryStatistics after = memory_->statistics();
+    plan_.memory.other = after.used_bytes - plan_.memory.kept();
+    plan_.memory.activations = after.peak_bytes - after.used_bytes;
+    plan_.given_bytes = memory_->given_bytes() - given;
+    plan_.traffic = traffic.entries();
+  }
+
+  /// Since it was last asked.
+  std::int64_t taken() {
+    const std::int64_t now = memory_->statistics().used_bytes;
+    return now - std::exchange(used_, now);
+  }
+
+  const RunConfig& config_;
+  const PlannedModels& models_;
+  const PlannedWorld& world_;
+  core::MemoryPtr memory_;
+  std::int64_t used_ = 0;
+  RankPlan plan_;
+};
+
+}  // namespace
+
+RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
+  const std::string text =
+      config.parallel.layout.empty() ? fmt::format("dp{}", world.num_ranks) : config.parallel.layout;
+  const parallel::Layout layout = parallel::parse_layout(text);
+  parallel::check_world(layout, world.num_ranks);
+  RankPlan plan;
+  parallel::on_imagined_rank(
+      world.num_ranks, world.num_ranks - 1,
+      [&](const std::shared_ptr<parallel::WorldComm>& comm) {
+        plan = ImaginedRun(config, models, world).on(comm, text);
+      },
+      [&](const std::shared_ptr<parallel::WorldComm>& comm) {
+        const parallel::Mesh mesh(comm, layout);
+        parallel::GradientGroups(mesh, sharding_of(config.parallel));
+      });
+  return plan;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,59 @@
+// What a rank of a run takes, before there is one: the run's own steps are made, by one rank of a world that is not
+// there (parallel/imagined), in a memory of sizes alone (core/device/memory.h). So what is planned is what the code
+// does; nothing of it is written down a second time.
+//
+//     const RankPlan plan = plan_rank(config, models, {.num_ranks = 64});
+//     plan.memory.peak();
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "core/device/memory.h"
+#include "launch/plan/planned_models.h"
+#include "parallel/comm/counted_comm.h"
+
+namespace limbeck::launch {
+
+/// Bytes in a rank's tensors.
+struct PlannedMemory {
+  // Kept from step to step:
+  std::int64_t parameters = 0;  // the student's values, in the form that passes read
+  std::int64_t teacher = 0;
+  std::int64_t gradients = 0;  // buckets
+  std::int64_t optimizer = 0;  // moments, and master weights
+  std::int64_t other = 0;      // rotary tables, forms of weights that products read
+  // And of a step:
+  std::int64_t activations =
+      0;                   // at its peak, with what travels: buffers of exchanges, and of layers that are gathered
+  std::int64_t start = 0;  // the most before the first step, in all
+  std::int64_t held = 0;   // from the system, for the same
+
+  std::int64_t kept() const { return parameters + teacher + gradients + optimizer + other; }
+  std::int64_t peak() const { return std::max(kept() + activations, start); }
+};
+
+struct RankPlan {
+  PlannedMemory memory;
+  std::vector<parallel::Traffic> traffic;  // of a step, what this rank sends
+  std::int64_t given_bytes = 0;            // of a step, to all of its tensors: what is written of them at the least
+  std::int64_t parameter_values = 0;       // of the student on this rank, while passes run
+  std::int64_t optimizer_values = 0;       // that it steps on
+  double optimizer_flops = 0;              // of Muon's products
+  std::int64_t trainable = 0;              // values of the student, or its adapters, on all ranks
+  std::int64_t num_tokens = 0;             // of a step, that this rank's passes read, whoever else reads them too
+};
+
+struct PlannedWorld {
+  int num_ranks = 1;
+  core::ImaginedDevice device = {};
+  /// Of each expert, of all assignments of a layer; empty: as much for each.
+  std::vector<double> expert_shares = {};
+};
+
+/// Of the last rank, which has the largest of parts that are not even: what the others have at most, but where experts
+/// get more than it (`expert_shares`). Throws a UsageError as the run would where the layout does not fit.
+RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,120 @@
+#include "launch/plan/layout_search.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "launch/run/cut_sequences.h"
+#include "parallel/axes/mesh.h"
+
+namespace limbeck::launch {
+namespace {
+
+constexpr std::array shard_names = {"NOTHING", "OPTIMIZER", "GRADIENTS", "PARAMETERS"};
+
+/// The sizes that an axis may have: divisors of `ranks` up to `most`.
+std::vector<int> sizes(int ranks, std::int64_t most) {
+  std::vector<int> found;
+  for (int size = 1; size <= ranks && size <= most; ++size)
+    if (ranks % size == 0) found.push_back(size);
+  return found;
+}
+
+bool may_cut_sequences(const RunConfig& config, const nn::ModelConfig& student) {
+  try {
+    check_cut_sequences(config, student, {.rank = 0, .size = 2});
+    return true;
+  } catch (const core::UsageError&) {
+    return false;
+  }
+}
+
+/// "tp2ep4": dp is what is left.
+std::string layout_text(int ranks, int cp, int tp, int ep) {
+  std::string text;
+  for (const auto& [name, size] : {std::pair("cp", cp), std::pair("tp", tp), std::pair("ep", ep)})
+    if (size > 1) text += fmt::format("{}{}", name, size);
+  return text.empty() ? fmt::format("dp{}", ranks) : text;
+}
+
+class Search {
+ public:
+  Search(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, const Cluster& cluster)
+      : config_(config), models_(models), world_(world), cluster_(cluster) {}
+
+  std::vector<PlannedLayout> all() const {
+    const nn::ModelConfig& student = models_.student;
+    const int ranks = world_.num_ranks;
+    std::int64_t heads = student.num_kv_heads;
+    if (models_.teacher) heads = std::min(heads, models_.teacher->num_kv_heads);
+    const std::int64_t most_tp = std::min(heads, cluster_.devices_a_node);
+    std::int64_t most_cp = 1;
+    if (may_cut_sequences(config_, student)) most_cp = std::max(most_cp, config_.data.sequence_length / least_piece);
+    std::vector<PlannedLayout> found;
+    for (const int tp : sizes(ranks, most_tp))
+      for (const int cp : sizes(ranks / tp, most_cp))
+        for (const int ep : sizes(ranks, std::max<std::int64_t>(student.moe.num_experts, 1))) {
+          const int dp = ranks / tp / cp;
+          const bool feeds_all = config_.batch.sequences_per_step >= std::int64_t{dp} * config_.batch.micro_batches;
+          if (!feeds_all || !cuts_experts(ep)) continue;
+          if (auto layout = least_that_fits(layout_text(ranks, cp, tp, ep), tp > 1))
+            found.push_back(std::move(*layout));
+        }
+    return found;
+  }
+
+ private:
+  static constexpr std::int64_t least_piece = 1024;  // tokens of a sequence on a rank, below which cp gains nothing
+
+  bool cuts_experts(int ep) const {
+    const auto fits = [&](const nn::ModelConfig& model) { return ep == 1 || model.moe.num_experts % ep == 0; };
+    return fits(models_.student) && (!models_.teacher || !config_.precision.sharded_teacher || fits(*models_.teacher));
+  }
+
+  std::optional<PlannedLayout> least_that_fits(const std::string& layout, bool sequence_parallel) const {
+    const auto tried = [&](bool recompute, Shard shard) -> std::optional<PlannedLayout> {
+      RunConfig config = config_;
+      config.parallel.layout = layout;
+      config.parallel.shard = shard;
+      config.parallel.shard_ranks = 0;
+      config.parallel.sequence_parallel = sequence_parallel;
+      config.train.recompute = recompute;
+      PlannedLayout found{layout, shard, sequence_parallel, recompute, plan_rank(config, models_, world_)};
+      if (static_cast<double>(found.plan.memory.held) > cluster_.memory_bytes()) return std::nullopt;
+      found.time = step_time(config, models_, found.plan, world_, cluster_);
+      return found;
+    };
+    if (!tried(true, Shard::Parameters)) return std::nullopt;  // takes the least of all
+    for (const bool recompute : {false, true})
+      for (const Shard shard : {Shard::Nothing, Shard::Optimizer, Shard::Gradients, Shard::Parameters})
+        if (auto found = tried(recompute, shard)) return found;
+    return std::nullopt;
+  }
+
+  const RunConfig& config_;
+  const PlannedModels& models_;
+  const PlannedWorld& world_;
+  const Cluster& cluster_;
+};
+
+}  // namespace
+
+std::vector<std::string> PlannedLayout::sets() const {
+  return {"parallel.layout=" + layout, fmt::format("parallel.shard={}", shard_names[static_cast<std::size_t>(shard)]),
+          fmt::format("parallel.sequence_parallel={}", sequence_parallel),
+          fmt::format("train.recompute={}", recompute)};
+}
+
+std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
+                                        const Cluster& cluster, std::size_t most) {
+  std::vector<PlannedLayout> found = Search(config, models, world, cluster).all();
+  std::ranges::stable_sort(found, [](const PlannedLayout& a, const PlannedLayout& b) {
+    return std::pair(a.time.seconds(), a.plan.memory.held) < std::pair(b.time.seconds(), b.plan.memory.held);
+  });
+  if (found.size() > most) found.erase(found.begin() + static_cast<std::ptrdiff_t>(most), found.end());
+  return found;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,31 @@
+// The layouts under which a run fits into a cluster's devices, the fastest first.
+//
+//     for (const PlannedLayout& found : best_layouts(config, models, world, cluster, 10)) ...
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "launch/plan/step_time.h"
+
+namespace limbeck::launch {
+
+/// A config's settings that divide a step, and what comes of them.
+struct PlannedLayout {
+  std::string layout;
+  Shard shard = Shard::Nothing;
+  bool sequence_parallel = false;
+  bool recompute = false;
+  RankPlan plan = {};
+  StepTime time = {};
+  /// As `limbeck train --set` takes them.
+  std::vector<std::string> sets() const;
+};
+
+/// Every layout of so many ranks whose tensors are cut within a node, with the least of sharding and recomputation that
+/// lets it fit; where two take as long, the one that takes less memory goes before. At most `most` of them.
+std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
+                                        const Cluster& cluster, std::size_t most);
+
+}  // namespace limbeck::launch

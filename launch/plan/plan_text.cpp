@@ -1,0 +1,202 @@
+#include "launch/plan/plan_text.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <utility>
+
+#include "core/counted.h"
+#include "data/models/families/family.h"
+#include "launch/console/columns.h"
+#include "launch/console/numbers.h"
+#include "launch/console/progress.h"
+
+namespace limbeck::launch {
+namespace {
+
+using Rows = std::vector<std::vector<std::string>>;
+using nlohmann::ordered_json;
+
+std::string bytes_text(double bytes) {
+  constexpr std::array units = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  for (; unit + 1 < units.size() && bytes >= 1024; ++unit) bytes /= 1024;
+  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.2f} {}", bytes, units[unit]);
+}
+std::string bytes_text(std::int64_t bytes) { return bytes_text(static_cast<double>(bytes)); }
+
+std::string time_text(double seconds) {
+  if (seconds < 1) return fmt::format("{:.2f} ms", 1e3 * seconds);
+  return seconds < 120 ? fmt::format("{:.2f} s", seconds) : duration_text(seconds);
+}
+
+std::string layout_of(const Plan& plan) {
+  const std::string& given = plan.config.parallel.layout;
+  return given.empty() ? fmt::format("dp{}", plan.world.num_ranks) : given;
+}
+
+/// The parts of a rank's memory: their names in JSON, and to people.
+struct Part {
+  const char* name;
+  const char* text;
+  std::int64_t bytes;
+};
+std::vector<Part> parts_of(const PlannedMemory& m) {
+  return {{"parameters", "parameters", m.parameters},
+          {"teacher", "the teacher's", m.teacher},
+          {"gradients", "gradients", m.gradients},
+          {"optimizer", "optimizer state", m.optimizer},
+          {"other", "tables, forms of weights", m.other},
+          {"activations", "activations and buffers", m.activations},
+          {"peak", "at the peak", m.peak()},
+          {"start", "before the first step", m.start},
+          {"held", "taken from the system", m.held}};
+}
+
+std::string models_text(const Plan& plan) {
+  const nn::ParameterCount student = nn::count_parameters(plan.models.student);
+  std::string text = fmt::format(
+      "the model: {} parameters, {} a token, {} trained\n", short_count(static_cast<double>(student.total)),
+      short_count(static_cast<double>(student.active)), short_count(static_cast<double>(plan.rank.trainable)));
+  if (!plan.models.teacher) return text;
+  const nn::ParameterCount teacher = nn::count_parameters(*plan.models.teacher);
+  return text + fmt::format("the teacher: {} parameters, {} a token\n", short_count(static_cast<double>(teacher.total)),
+                            short_count(static_cast<double>(teacher.active)));
+}
+
+/// Of each format why it cannot hold the student; empty: it can.
+std::vector<std::pair<std::string, std::optional<std::string>>> formats_of(const nn::ModelConfig& student) {
+  return {{"Hugging Face directory", data::beyond_all_families(student)},
+          {"GGUF file", data::beyond_all_families(student, data::beyond_gguf)}};
+}
+
+std::string formats_text(const Plan& plan) {
+  std::string text = "\n";
+  for (const auto& [format, why] : formats_of(plan.models.student))
+    text += why ? fmt::format("a {} cannot hold the model: {}\n", format, *why)
+                : fmt::format("a {} can hold the model\n", format);
+  return text;
+}
+
+std::string memory_text(const Plan& plan) {
+  Rows rows;
+  for (const Part& part : parts_of(plan.rank.memory))
+    if (part.bytes > 0) rows.push_back({part.text, bytes_text(part.bytes)});
+  return fmt::format("\n{} on {}, memory of a rank:\n", layout_of(plan), core::counted(plan.world.num_ranks, "rank")) +
+         aligned(rows, 2);
+}
+
+std::string traffic_text(const Plan& plan) {
+  if (plan.rank.traffic.empty()) return "";
+  Rows rows = {{"ranks", "operation", "of", "calls", "bytes"}};
+  if (plan.time) rows.front().insert(rows.front().end(), {"time", "by", ""});
+  for (std::size_t i = 0; i < plan.rank.traffic.size(); ++i) {
+    const parallel::Traffic& t = plan.rank.traffic[i];
+    rows.push_back({t.group, t.operation, fmt::format("{}", t.ranks.size()), grouped(t.calls), bytes_text(t.bytes)});
+    if (!plan.time) continue;
+    const ExchangeTime& exchange = plan.time->by_traffic[i];
+    rows.back().insert(rows.back().end(),
+                       {time_text(exchange.seconds), exchange.between_nodes ? "between nodes" : "within a node",
+                        exchange.is_hidden ? "beside the passes" : ""});
+  }
+  return "\nwhat it sends in a step:\n" + aligned(rows, 2);
+}
+
+std::string tokens_a_second(const Plan& plan, const StepTime& time) {
+  return short_count(static_cast<double>(plan.config.batch.sequences_per_step * plan.config.data.sequence_length) /
+                     time.seconds());
+}
+
+std::string run_text(const Plan& plan) {
+  const StepTime& time = *plan.time;
+  const RunFigures& run = *plan.run;
+  std::string text =
+      fmt::format("\na step on {}: {} (products {}, other kernels {}, exchanges that nothing hides {}), {} tokens/s\n",
+                  plan.cluster->name, time_text(time.seconds()), time_text(time.products), time_text(time.memory),
+                  time_text(time.exposed), tokens_a_second(plan, time));
+  text += fmt::format("the run: {} of {} tokens, {}", core::counted(plan.config.train.steps, "step"),
+                      short_count(run.tokens), duration_text(run.seconds));
+  if (run.kwh > 0) text += fmt::format(", {:.2f} kWh, {:.3g} J a token", run.kwh, run.kwh * 3.6e6 / run.tokens);
+  if (run.cost > 0)
+    text += fmt::format(", {:.2f} {}, {:.3g} {} a million tokens", run.cost, plan.cluster->currency,
+                        run.cost / run.tokens * 1e6, plan.cluster->currency);
+  return text + "\n";
+}
+
+std::string layouts_text(const Plan& plan) {
+  if (plan.layouts.empty())
+    return fmt::format("\nno layout of {} fits into {:.1f} GiB a device\n", core::counted(plan.world.num_ranks, "rank"),
+                       plan.cluster->memory_gib);
+  Rows rows = {{"layout", "shard", "recompute", "memory", "step", "tokens/s", "exposed"}};
+  constexpr std::array shards = {"-", "optimizer", "gradients", "parameters"};
+  for (const PlannedLayout& l : plan.layouts)
+    rows.push_back({l.layout, shards[static_cast<std::size_t>(l.shard)], l.recompute ? "yes" : "-",
+                    bytes_text(l.plan.memory.held), time_text(l.time.seconds()), tokens_a_second(plan, l.time),
+                    fmt::format("{:.0f} %", 100 * l.time.exposed / l.time.seconds())});
+  return fmt::format("\nthe fastest that fit into {:.1f} GiB a device (tp with sequence parallelism):\n",
+                     plan.cluster->memory_gib) +
+         aligned(rows, 2);
+}
+
+ordered_json memory_json(const PlannedMemory& memory) {
+  ordered_json json;
+  for (const Part& part : parts_of(memory)) json[part.name] = part.bytes;
+  return json;
+}
+
+ordered_json traffic_json(const RankPlan& plan, const StepTime* time) {
+  ordered_json all = ordered_json::array();
+  for (std::size_t i = 0; i < plan.traffic.size(); ++i) {
+    const parallel::Traffic& t = plan.traffic[i];
+    all.push_back(
+        {{"group", t.group}, {"operation", t.operation}, {"ranks", t.ranks}, {"calls", t.calls}, {"bytes", t.bytes}});
+    if (time == nullptr) continue;
+    all.back()["seconds"] = time->by_traffic[i].seconds;
+    all.back()["between_nodes"] = time->by_traffic[i].between_nodes;
+    all.back()["hidden"] = time->by_traffic[i].is_hidden;
+  }
+  return all;
+}
+
+ordered_json time_json(const StepTime& time) {
+  return {{"seconds", time.seconds()}, {"products", time.products},   {"memory", time.memory},
+          {"exposed", time.exposed},   {"exchanges", time.exchanges}, {"flops", time.flops},
+          {"bytes", time.bytes}};
+}
+
+ordered_json parameters_json(const nn::ModelConfig& model) {
+  const nn::ParameterCount count = nn::count_parameters(model);
+  return {{"total", count.total}, {"active", count.active}};
+}
+
+}  // namespace
+
+std::string plan_text(const Plan& plan) {
+  std::string text = models_text(plan) + memory_text(plan) + traffic_text(plan);
+  if (plan.cluster) text += run_text(plan) + layouts_text(plan);
+  return text + formats_text(plan);
+}
+
+ordered_json plan_json(const Plan& plan) {
+  ordered_json json = {{"ranks", plan.world.num_ranks}, {"layout", layout_of(plan)}};
+  json["parameters"] = parameters_json(plan.models.student);
+  json["parameters"]["trainable"] = plan.rank.trainable;
+  if (plan.models.teacher) json["teacher_parameters"] = parameters_json(*plan.models.teacher);
+  json["memory"] = memory_json(plan.rank.memory);
+  json["traffic"] = traffic_json(plan.rank, plan.time ? &*plan.time : nullptr);
+  for (const auto& [format, why] : formats_of(plan.models.student))
+    json["formats"][format] = why ? ordered_json(*why) : ordered_json();
+  if (!plan.cluster) return json;
+  json["cluster"] = plan.cluster->name;
+  json["step"] = time_json(*plan.time);
+  json["run"] = {{"steps", plan.config.train.steps}, {"tokens", plan.run->tokens}, {"seconds", plan.run->seconds}};
+  if (plan.run->kwh > 0) json["run"]["kwh"] = plan.run->kwh;
+  if (plan.run->cost > 0) json["run"]["cost"] = {{"amount", plan.run->cost}, {"currency", plan.cluster->currency}};
+  json["layouts"] = ordered_json::array();
+  for (const PlannedLayout& l : plan.layouts)
+    json["layouts"].push_back(
+        {{"layout", l.layout}, {"set", l.sets()}, {"memory", memory_json(l.plan.memory)}, {"step", time_json(l.time)}});
+  return json;
+}
+
+}  // namespace limbeck::launch

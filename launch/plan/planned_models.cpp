@@ -1,0 +1,64 @@
+#include "launch/plan/planned_models.h"
+
+#include <array>
+#include <utility>
+
+#include "launch/run/matched_rows.h"
+#include "launch/run/model_source.h"
+#include "launch/run/run_config.h"
+#include "launch/run/run_models.h"
+
+namespace limbeck::launch {
+namespace {
+
+void check_planned(const RunConfig& config) {
+  const ObjectiveConfig& objective = config.objective;
+  const std::array<std::pair<const char*, bool>, 6> not_planned = {{
+      {"teacher.others", config.teacher && !config.teacher->others.empty()},
+      {"objective.bridge", objective.bridge != Bridge::None},
+      {"objective.control", objective.control != Control::None},
+      {"objective.hidden_states.projector", objective.hidden_states.projector},
+      {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
+      {"train.cuda_graph", config.train.cuda_graph},
+  }};
+  for (const auto& [field, is_given] : not_planned)
+    if (is_given) core::fail_usage("plan: {} is given, which is not planned, expected a config without it", field);
+}
+
+}  // namespace
+
+PlannedModels planned_models(const RunConfig& config, const Log& log) {
+  check_planned(config);
+  const RunConfig found = with_paths_found(config);
+  const auto opened = [](const std::string& path) {
+    return path.empty() ? ModelSource() : open_model(path, data::Checkpoint::Verify::Sizes);
+  };
+  const ModelSource teacher = opened(found.teacher ? found.teacher->source : ""),
+                    student = opened(found.model ? found.model->source : "");
+  const std::string& name = config.data.tokenizer;
+  std::shared_ptr<const data::Tokenizer> tokenizer;
+  if (name == "teacher" || name == "model") {
+    const ModelSource& source = name == "teacher" && teacher.reader ? teacher : student;
+    if (!source.reader)
+      core::fail_usage("data.tokenizer is \"{}\", but the config names no {}", name,
+                       name == "model" ? "model.source" : "teacher.source and no model.source");
+    source.require_tokenizer();
+    tokenizer = source.tokenizer;
+  } else {
+    tokenizer = open_tokenizer(found.data.tokenizer, log);
+  }
+  PlannedModels models{.student = {}, .tokens = tokenizer->vocabulary_size()};
+  const bool has_other_rows =
+      teacher.reader &&
+      matched_rows(teacher, *tokenizer, "data.tokenizer is another tokenizer than the teacher's", log);
+  models.student = student_architecture(config, student, teacher,
+                                        teacher.reader && !has_other_rows ? teacher.config.vocabulary : models.tokens);
+  nn::validate(models.student, "model");
+  if (teacher.reader && config.teacher->cache.empty()) {
+    models.teacher = teacher.config;
+    models.teacher->vocabulary = models.student.vocabulary;  // logits stand beside logits
+  }
+  return models;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,26 @@
+// The models of a run that is planned: what its config, and the files that it names, say of them.
+//
+//     const PlannedModels models = planned_models(config, log);
+//     models.student.num_layers;
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "core/nn/model_config.h"
+#include "launch/config/config.h"
+#include "launch/console/log.h"
+
+namespace limbeck::launch {
+
+struct PlannedModels {
+  nn::ModelConfig student;
+  std::optional<nn::ModelConfig> teacher = {};  // that runs beside it
+  std::int64_t tokens = 0;                      // of the tokenizer
+};
+
+/// Reads what describes the models and the tokenizer, no weights and no text. Throws a UsageError where the config has
+/// something that is not planned: several teachers, a bridge to one of other tokens, ranks of its own, projectors.
+PlannedModels planned_models(const RunConfig& config, const Log& log);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,122 @@
+#include "launch/plan/step_time.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "parallel/axes/mesh.h"
+
+namespace limbeck::launch {
+namespace {
+
+// Each tensor of a step is written once, read by what follows, and read again by the backward pass.
+constexpr double uses_of_a_tensor = 3;
+// AdamW reads value, gradient and two moments, and writes all but the gradient; the norm has read that before.
+constexpr double optimizer_uses = 8;
+
+/// Of a token's forward pass: what is divided over tp, and what its experts do.
+struct ForwardFlops {
+  double others = 0, experts = 0, head = 0;
+};
+ForwardFlops forward_flops(const nn::ModelConfig& model, double all) {
+  const std::int64_t layers = model.num_moe_layers() + model.num_moe_predict_layers();
+  ForwardFlops flops;
+  flops.experts = 6.0 * static_cast<double>(layers * model.moe.experts_per_token) *
+                  static_cast<double>(model.width * model.moe.expert_width);
+  flops.others = all - flops.experts;
+  flops.head = 2.0 * static_cast<double>(model.vocabulary) * static_cast<double>(model.width);
+  return flops;
+}
+
+/// How much more the part of the experts with most to do has than the mean.
+double imbalance(const PlannedWorld& world, std::int64_t parts) {
+  const auto& shares = world.expert_shares;
+  if (shares.empty() || parts == 1) return 1;
+  const auto here = static_cast<std::ptrdiff_t>(shares.size()) / parts;
+  double most = 0;
+  for (auto at = shares.begin(); at != shares.end(); at += here)
+    most = std::max(most, std::accumulate(at, at + here, 0.0));
+  return most * static_cast<double>(parts);
+}
+
+double flops_of(const RunConfig& config, const PlannedModels& models, const RankPlan& plan, const PlannedWorld& world) {
+  const parallel::Layout layout =
+      config.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config.parallel.layout);
+  const double tokens = static_cast<double>(plan.num_tokens) / std::max(layout.tp, 1);
+  const std::int64_t length = config.data.sequence_length;
+  const ForwardFlops student = forward_flops(models.student, nn::training_flops_per_token(models.student, length) / 3);
+  const double more = imbalance(world, std::max(layout.ep, 1));
+  const double forward = student.others + student.experts * more;
+  const bool has_frozen_base = config.adapters.has_value();  // whose weights get no gradient
+  double flops = tokens * (has_frozen_base ? 2 : 3) * forward;
+  if (config.train.recompute) flops += tokens * (forward - student.head);
+  if (models.teacher) {
+    const ForwardFlops teacher = forward_flops(*models.teacher, nn::forward_flops_per_token(*models.teacher, length));
+    flops += tokens * (teacher.others + teacher.experts * (config.precision.sharded_teacher ? more : 1));
+  }
+  return flops + plan.optimizer_flops;
+}
+
+double bytes_of(const RunConfig& config, const RankPlan& plan) {
+  const auto passes = static_cast<double>(config.batch.micro_batches);
+  const double value = config.precision.bfloat16_weights ? 2 : 4, wide = 4;
+  const auto parameters = static_cast<double>(plan.parameter_values);
+  const double weights = passes * parameters * value * (config.train.recompute ? 3 : 2);
+  const double gradients = passes * parameters * wide * 2;
+  const double optimizer = static_cast<double>(plan.optimizer_values) * wide * optimizer_uses;
+  return uses_of_a_tensor * static_cast<double>(plan.given_bytes) + weights + gradients + optimizer +
+         passes * static_cast<double>(plan.memory.teacher);
+}
+
+/// Whether an exchange runs beside the passes: reductions of gradients, layers' values that are dealt, keys that go
+/// round.
+bool runs_beside(const parallel::Traffic& traffic, const RunConfig& config) {
+  if (traffic.group == "cp") return traffic.operation == "all_to_all";
+  const bool is_of_gradients = traffic.group.find(" gradients") != std::string::npos;
+  return is_of_gradients && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
+}
+
+}  // namespace
+
+StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
+                   const PlannedWorld& world, const Cluster& cluster) {
+  StepTime time;
+  time.flops = flops_of(config, models, plan, world);
+  time.bytes = bytes_of(config, plan);
+  time.products = time.flops / cluster.flops(config.precision.compute);
+  time.memory = time.bytes / (cluster.memory_gb_s * 1e9);
+  double hidden = 0, last = 0;  // `last`: what is left when the passes end
+  for (const parallel::Traffic& t : plan.traffic) {
+    const ClusterLink& link = cluster.link_of(t.ranks);
+    ExchangeTime exchange{.between_nodes = &link == &cluster.between, .is_hidden = runs_beside(t, config)};
+    const double seconds_a_call = link.latency_us * 1e-6 * std::ceil(std::log2(static_cast<double>(t.ranks.size())));
+    const auto calls = static_cast<double>(t.calls);
+    exchange.seconds = calls * seconds_a_call + (link.gb_s > 0 ? static_cast<double>(t.bytes) / (link.gb_s * 1e9) : 0);
+    time.exchanges += exchange.seconds;
+    if (exchange.is_hidden) {
+      hidden += exchange.seconds;
+      last = std::max(last, exchange.seconds / std::max(calls, 1.0));
+    } else {
+      time.exposed += exchange.seconds;
+    }
+    time.by_traffic.push_back(exchange);
+  }
+  // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward.
+  const double beside = (time.products + time.memory) * 2 / 3;
+  if (hidden > 0) time.exposed += std::max(hidden - beside, last);
+  return time;
+}
+
+RunFigures run_figures(const RunConfig& config, const StepTime& time, const PlannedWorld& world,
+                       const Cluster& cluster) {
+  const auto steps = static_cast<double>(config.train.steps);
+  RunFigures run;
+  run.tokens = steps * static_cast<double>(config.batch.sequences_per_step * config.data.sequence_length);
+  run.seconds = steps * time.seconds();
+  const double hours = run.seconds / 3600;
+  run.kwh = cluster.watts > 0 ? cluster.watts_of(world.num_ranks) * hours / 1000 : 0;
+  run.cost = static_cast<double>(world.num_ranks) * hours * cluster.device_hour + run.kwh * cluster.kwh;
+  return run;
+}
+
+}  // namespace limbeck::launch

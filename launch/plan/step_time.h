@@ -1,0 +1,50 @@
+// How long a rank's step takes on a cluster, and what the run costs, by the roofline: products at the rate of the
+// device, what is read and written at that of its memory, exchanges at that of their links, each bytes and operations
+// of plan_rank.
+//
+//     const StepTime time = step_time(config, models, plan, world, cluster);
+//     time.seconds();
+#pragma once
+
+#include <vector>
+
+#include "launch/plan/cluster.h"
+#include "launch/plan/imagined_run.h"
+
+namespace limbeck::launch {
+
+/// One exchange of a rank's step (parallel::Traffic) on its link.
+struct ExchangeTime {
+  double seconds = 0;
+  bool between_nodes = false;
+  bool is_hidden = false;  // runs beside the computation
+};
+
+/// Seconds of a step. Products and other kernels follow one another; exchanges that run beside them count for what is
+/// longer than they are.
+struct StepTime {
+  double flops = 0;     // of the rank's products
+  double bytes = 0;     // that its kernels read and write
+  double products = 0;  // seconds of the ones,
+  double memory = 0;    // and of the others
+  double exchanges = 0;
+  double exposed = 0;                         // of the exchanges
+  std::vector<ExchangeTime> by_traffic = {};  // as plan.traffic
+
+  double seconds() const { return products + memory + exposed; }
+};
+
+StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
+                   const PlannedWorld& world, const Cluster& cluster);
+
+/// Of all steps of a run.
+struct RunFigures {
+  double tokens = 0;
+  double seconds = 0;
+  double kwh = 0;   // 0: not known
+  double cost = 0;  // likewise
+};
+RunFigures run_figures(const RunConfig& config, const StepTime& time, const PlannedWorld& world,
+                       const Cluster& cluster);
+
+}  // namespace limbeck::launch

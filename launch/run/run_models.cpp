@@ -1,0 +1,58 @@
+#include "launch/run/run_models.h"
+
+#include "launch/run/student_start.h"
+
+namespace limbeck::launch {
+namespace {
+
+/// With layers that are not trained.
+nn::ModelConfig whole_architecture(const RunConfig& config, const ModelSource& student, const ModelSource& teacher,
+                                   std::int64_t usual_vocabulary) {
+  if (!config.student_init) {
+    if (student.reader) return student.config;
+    nn::ModelConfig architecture = config.model->architecture;
+    if (architecture.vocabulary == 0) architecture.vocabulary = usual_vocabulary;
+    return architecture;
+  }
+  nn::ModelConfig from = teacher.config;
+  from.vocabulary = usual_vocabulary;
+  return started_config(*config.student_init, from, teacher.path.string());
+}
+
+}  // namespace
+
+nn::ModelConfig student_architecture(const RunConfig& config, const ModelSource& student, const ModelSource& teacher,
+                                     std::int64_t usual_vocabulary) {
+  nn::ModelConfig architecture = whole_architecture(config, student, teacher, usual_vocabulary);
+  if (config.objective.predict_weight == 0 || config.objective.preference) architecture.num_predict_layers = 0;
+  if (architecture.reward_head && !config.objective.reward)
+    core::fail_usage("{} has a reward head, expected objective.reward to train it",
+                     student.reader ? student.path.string() : "model");
+  return config.objective.reward ? nn::with_reward_head(architecture) : architecture;
+}
+
+nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision) {
+  nn::ModelOptions options = rank.sharded(precision.bfloat16_weights ? core::DType::BF16 : precision.master);
+  options.compute = precision.compute;
+  options.residual = precision.bfloat16_residual ? core::DType::BF16 : precision.master;
+  options.fp8_products = precision.fp8_products;
+  options.with_predict = true;
+  return options;
+}
+
+nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precision) {
+  nn::ModelOptions options = precision.sharded_teacher ? rank.frozen_shard(precision.frozen_storage)
+                                                       : rank.frozen_copy(precision.frozen_storage);
+  options.as_kept = precision.mapped_teacher || precision.quantised_teacher != QuantisedWeights::None;
+  options.compute = precision.bfloat16_teacher ? core::DType::BF16 : precision.compute;
+  options.residual = core::sum_dtype(*options.compute);
+  return options;
+}
+
+nn::AdapterOptions adapter_options(const AdaptersConfig& config) {
+  nn::AdapterOptions options{.rank = config.rank, .alpha = config.alpha, .targets = config.targets};
+  if (options.targets.empty()) options.targets = {"*.attention.*"};
+  return options;
+}
+
+}  // namespace limbeck::launch

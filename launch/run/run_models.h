@@ -1,0 +1,28 @@
+// What a run's models are, before there is one: architectures, and how they lie on a rank.
+//
+//     const nn::ModelConfig student = student_architecture(config, student_source, teacher_source, vocabulary);
+//     nn::Transformer model(student, student_options(rank, config.precision));
+#pragma once
+
+#include <cstdint>
+
+#include "core/nn/adapters.h"
+#include "core/nn/transformer.h"
+#include "launch/config/config.h"
+#include "launch/run/model_source.h"
+#include "launch/run/rank.h"
+
+namespace limbeck::launch {
+
+/// Of the student that the config names: that of `student` (model.source), of the `teacher` that it is cut from, or of
+/// the config. Either source may be empty. `usual_vocabulary` is its vocabulary where the config does not say it.
+/// Throws a UsageError where the objective asks for another head than it has. Layers that predict further tokens would
+/// fall behind the model if they were not trained with it: they are not there then.
+nn::ModelConfig student_architecture(const RunConfig& config, const ModelSource& student, const ModelSource& teacher,
+                                     std::int64_t usual_vocabulary);
+
+nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision);
+nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precision);
+nn::AdapterOptions adapter_options(const AdaptersConfig& config);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,26 @@
+// What a config says of a run's steps, in the words of those who make them.
+//
+//     optim::Optimizer optimizer(trained, optimizer_settings(config.optimizer));
+//     training_step.run(samples, step_options(config, steps_done, distillation, vocabulary), rate);
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "launch/config/config.h"
+#include "launch/run/step.h"
+#include "optim/groups.h"
+#include "optim/objectives.h"
+#include "optim/optimizer.h"
+
+namespace limbeck::launch {
+
+optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config);
+std::vector<optim::Group> optimizer_groups(const OptimizerConfig& config);
+std::int64_t bucket_bytes(const ParallelConfig& config);
+/// Of the step behind `steps_done`, but for what the student is held to beside its objective. `valid_vocabulary`: the
+/// tokenizer's tokens.
+StepOptions step_options(const RunConfig& config, std::int64_t steps_done,
+                         const optim::DistillationOptions& distillation, std::int64_t valid_vocabulary);
+
+}  // namespace limbeck::launch

@@ -1,0 +1,131 @@
+#include "parallel/imagined/imagined_world.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "core/start_thread.h"
+
+namespace limbeck::parallel {
+namespace {
+
+using core::CommHandle;
+using core::Tensor;
+
+struct Members {
+  int id = 0;              // of the group
+  std::vector<int> ranks;  // in the world
+};
+
+/// Where the ranks of a group say which part of it they are to be in.
+class Meetings {
+ public:
+  /// The part that this rank, at place `at` of the group, is in after its `number`th cut.
+  Members part_of(const Members& group, int at, int number, int color, int key) {
+    std::unique_lock lock(mutex_);
+    Meeting& meeting = meetings_[{group.id, number}];
+    meeting.said.push_back({color, key, at});
+    if (meeting.said.size() == group.ranks.size()) {
+      std::ranges::sort(meeting.said);
+      for (const auto& [part, unused_key, place] : meeting.said) {
+        Members& members = meeting.parts[part];
+        if (members.ranks.empty()) members.id = ++num_groups_;
+        members.ranks.push_back(group.ranks[static_cast<std::size_t>(place)]);
+      }
+      come_.notify_all();
+    }
+    come_.wait(lock, [&] { return is_stopped_ || !meeting.parts.empty(); });
+    if (meeting.parts.empty()) throw PeerError("an imagined rank has left");
+    return meeting.parts.at(color);
+  }
+  void stop() {
+    const std::scoped_lock lock(mutex_);
+    is_stopped_ = true;
+    come_.notify_all();
+  }
+
+ private:
+  struct Said {
+    int color, key, at;
+    friend auto operator<=>(const Said&, const Said&) = default;
+  };
+  struct Meeting {
+    std::vector<Said> said;
+    std::map<int, Members> parts;  // by color
+  };
+  std::mutex mutex_;
+  std::condition_variable come_;
+  std::map<std::pair<int, int>, Meeting> meetings_;  // by group and number of the cut
+  int num_groups_ = 0;
+  bool is_stopped_ = false;
+};
+
+class ImaginedComm final : public WorldComm {
+ public:
+  ImaginedComm(std::shared_ptr<Meetings> meetings, Members members, int rank_in_world, std::string name)
+      : meetings_(std::move(meetings)), members_(std::move(members)), name_(std::move(name)) {
+    rank_ = static_cast<int>(std::ranges::find(members_.ranks, rank_in_world) - members_.ranks.begin());
+  }
+
+  int rank() const override { return rank_; }
+  int size() const override { return static_cast<int>(members_.ranks.size()); }
+  const std::string& name() const override { return name_; }
+  int in_world(int rank) const override { return members_.ranks.at(static_cast<std::size_t>(rank)); }
+  Engine& engine() override { core::fail("an imagined rank has no thread for exchanges"); }
+  std::shared_ptr<WorldComm> split(int color, int key, const std::string& name) override {
+    return std::make_shared<ImaginedComm>(meetings_, meetings_->part_of(members_, rank_, num_cuts_++, color, key),
+                                          in_world(rank_), name);
+  }
+
+  CommHandle all_reduce_async(Tensor, core::Reduce) override { return {}; }
+  CommHandle all_gather_async(Tensor, Tensor) override { return {}; }
+  CommHandle reduce_scatter_async(Tensor, Tensor) override { return {}; }
+  CommHandle all_to_all_v_async(Tensor, std::span<const std::int64_t>, Tensor, std::span<const std::int64_t>) override {
+    return {};
+  }
+  CommHandle send_async(Tensor, int) override { return {}; }
+  CommHandle receive_async(Tensor, int) override { return {}; }
+  CommHandle barrier_async() override { return {}; }
+  void note_step(std::int64_t) override {}
+  void abort(const std::string&) override { meetings_->stop(); }
+
+ private:
+  std::shared_ptr<Meetings> meetings_;
+  Members members_;
+  std::string name_;
+  int rank_ = 0;
+  int num_cuts_ = 0;
+};
+
+}  // namespace
+
+void on_imagined_rank(int num_ranks, int rank, const std::function<void(const std::shared_ptr<WorldComm>&)>& body,
+                      const std::function<void(const std::shared_ptr<WorldComm>&)>& groups) {
+  core::check(rank >= 0 && rank < num_ranks, "imagined ranks: {} of {}", rank, num_ranks);
+  const auto meetings = std::make_shared<Meetings>();
+  Members all;
+  for (int r = 0; r < num_ranks; ++r) all.ranks.push_back(r);
+  const auto world_of = [&](int r) { return std::make_shared<ImaginedComm>(meetings, all, r, "world"); };
+  std::vector<std::jthread> others;
+  try {
+    for (int r = 0; r < num_ranks; ++r)
+      if (r != rank)
+        others.push_back(core::start_thread("an imagined rank", [&groups, meetings, world = world_of(r)] {
+          try {
+            groups(world);
+          } catch (const std::exception&) {
+            meetings->stop();  // the rank that is watched fails likewise
+          }
+        }));
+    body(world_of(rank));
+  } catch (...) {
+    meetings->stop();
+    throw;
+  }
+}
+
+}  // namespace limbeck::parallel

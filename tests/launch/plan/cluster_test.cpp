@@ -1,0 +1,89 @@
+#include "launch/plan/cluster.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "launch/plan/expert_shares.h"
+#include "tests/support/places.h"
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+
+class ClusterFile : public ::testing::Test {
+ protected:
+  Cluster read(const std::string& text) {
+    testing::write_file(folder_ / "c.textproto", text);
+    return load_cluster(folder_ / "c.textproto");
+  }
+  std::string error(const std::string& text) {
+    return testing::error_of([&] { read(text); });
+  }
+  testing::TemporaryFolder folder_;
+};
+
+constexpr const char* device = "device { memory_gib: 8 float32_tflops: 2 memory_gb_s: 30 }";
+
+TEST_F(ClusterFile, SaysWhatRanksAreOn) {
+  const Cluster one = read(device);
+  EXPECT_EQ(one.num_devices(), 1);
+  EXPECT_EQ(one.name, "c");
+  EXPECT_DOUBLE_EQ(one.flops(core::DType::F32), 2e12);
+  EXPECT_THAT(testing::error_of([&] { one.flops(core::DType::BF16); }), HasSubstr("device.bfloat16_tflops"));
+  EXPECT_FALSE(one.imagined().has_queue);
+  const Cluster many =
+      read(std::string(device) + "nodes: 2 devices_a_node: 4 inside { gb_s: 100 } between { gb_s: 10 latency_us: 7 }");
+  EXPECT_EQ(many.num_devices(), 8);
+  EXPECT_EQ(many.link_of(std::array{0, 3}).gb_s, 100);
+  EXPECT_EQ(many.link_of(std::array{4, 5, 6, 7}).gb_s, 100);
+  EXPECT_EQ(many.link_of(std::array{3, 4}).latency_us, 7);
+}
+
+TEST_F(ClusterFile, NamesWhatIsWrong) {
+  EXPECT_THAT(error("nodes: 1"), EndsWith("c.textproto: device.memory_gib is 0, expected a number above 0"));
+  EXPECT_THAT(error(std::string(device) + "nodes: 0"), EndsWith("nodes is 0, expected 1 or more"));
+  EXPECT_THAT(error(std::string(device) + "nodes: 2"), EndsWith("between.gb_s is 0, expected a number above 0"));
+  EXPECT_THAT(error(std::string(device) + "watts_factor: 0.5"), EndsWith("watts_factor is 0.5, expected 1 or more"));
+  EXPECT_THAT(error("nodes: 1\ndevise {}"), HasSubstr("c.textproto:2:"));
+}
+
+TEST_F(ClusterFile, ExamplesAreRead) {
+  const std::filesystem::path folder = testing::source_folder() / "examples/clusters";
+  EXPECT_EQ(load_cluster(folder / "laptop.textproto").num_devices(), 1);
+  EXPECT_EQ(load_cluster(folder / "h100.textproto").num_devices(), 1);
+  EXPECT_EQ(load_cluster(folder / "h100_node.textproto").num_devices(), 8);
+  EXPECT_EQ(load_cluster(folder / "h100_cluster.textproto").num_devices(), 512);
+}
+
+// 1, 1/2, 1/3 and 1/4 are of 25/12.
+TEST(ExpertShares, AreThoseOfZipfsLawAscending) {
+  const std::vector<double> shares = zipf_shares(4, 1);
+  ASSERT_EQ(shares.size(), 4U);
+  for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(shares[i], 12.0 / 25 / static_cast<double>(4 - i), 1e-12);
+  EXPECT_THAT(zipf_shares(2, 0), ElementsAre(0.5, 0.5));
+}
+
+TEST(ExpertShares, AreThoseOfARun) {
+  const testing::TemporaryFolder folder;
+  testing::write_file(
+      folder / "metrics.jsonl",
+      "{\"step\":1,\"expert_load\":[{\"layer\":0,\"assignments\":[1,1]},{\"layer\":1,\"assignments\":[1,1]}]}\n"
+      "{\"step\":2,\"expert_load\":[{\"layer\":0,\"assignments\":[3,1]},{\"layer\":1,\"assignments\":[4,4]}]}\n"
+      "{\"step\":3,\"expert_load\":[{\"layer\":0}]}\n");
+  EXPECT_THAT(measured_shares(folder.path(), 2), ElementsAre(0.375, 0.625));
+  EXPECT_THAT(shares_of((folder / "metrics.jsonl").string(), 2), ElementsAre(0.375, 0.625));
+  EXPECT_THAT(testing::error_of([&] { measured_shares(folder.path(), 3); }),
+              HasSubstr("2 experts, expected the model's 3"));
+  EXPECT_THAT(testing::error_of([&] { shares_of("-1", 2); }), HasSubstr("expected an exponent"));
+  EXPECT_THAT(testing::error_of([&] { shares_of("no/such", 2); }), HasSubstr("no/such cannot be read"));
+  EXPECT_THAT(testing::error_of([&] { shares_of("1", 0); }), HasSubstr("has no experts"));
+}
+
+}  // namespace
+}  // namespace limbeck::launch

@@ -1,0 +1,119 @@
+#include "launch/plan/step_time.h"
+
+#include <gtest/gtest.h>
+
+namespace limbeck::launch {
+namespace {
+
+/// 1 GFLOP/s, 1 GB/s; 1 GB/s within a node of two, 0.1 GB/s between nodes.
+Cluster slow_cluster() {
+  Cluster cluster{.name = "slow", .nodes = 2, .devices_a_node = 2};
+  cluster.float32_tflops = 1e-3;
+  cluster.memory_gb_s = 1;
+  cluster.inside = {.gb_s = 1, .latency_us = 1000};
+  cluster.between = {.gb_s = 0.1, .latency_us = 2000};
+  cluster.watts = 100;
+  cluster.watts_a_node = 50;
+  cluster.watts_factor = 1.5;
+  cluster.device_hour = 2;
+  cluster.kwh = 0.5;
+  return cluster;
+}
+
+RunConfig config() {
+  return parse_config(R"(
+model { vocabulary: 100 width: 8 num_layers: 1 num_heads: 2 mlp_width: 16 max_positions: 16 }
+data { text: "t" tokenizer: "bytes" sequence_length: 4 }
+batch { sequences_per_step: 8 }
+train { steps: 100 }
+)",
+                      "c");
+}
+
+class StepTimeTest : public ::testing::Test {
+ protected:
+  StepTime time(std::vector<parallel::Traffic> traffic, const RunConfig& c) {
+    RankPlan plan;
+    plan.num_tokens = 16;
+    plan.given_bytes = 1'000'000;
+    plan.parameter_values = 1000;
+    plan.optimizer_values = 500;
+    plan.traffic = std::move(traffic);
+    return step_time(c, {.student = c.model->architecture, .tokens = 100}, plan, world, slow_cluster());
+  }
+  PlannedWorld world{.num_ranks = 4};
+};
+
+// Weights used by a token: q, k, v, o of 8 x 8, three matrices of 8 x 16, two norms and the last of 8, the head of 100
+// x 8; and attention of two heads of 4 over (4 + 1) / 2 keys, two products each of 2 operations.
+TEST_F(StepTimeTest, ProductsAndMemoryFollowOneAnother) {
+  const double weights = 4 * 64 + 3 * 128 + 3 * 8 + 800, attention = 2.5 * 8 * 2 * 2;
+  const StepTime one = time({}, config());
+  EXPECT_NEAR(one.flops, 16 * 3 * (2 * weights + attention), 1e-6 * one.flops);
+  EXPECT_NEAR(one.products, one.flops / 1e9, 1e-12);
+  const double bytes = 3e6 + 1000 * 4 * 2 + 1000 * 4 * 2 + 500 * 4 * 8;
+  EXPECT_DOUBLE_EQ(one.bytes, bytes);
+  EXPECT_NEAR(one.memory, bytes / 1e9, 1e-12);
+  EXPECT_DOUBLE_EQ(one.seconds(), one.products + one.memory);
+  RunConfig again = config();
+  again.train.recompute = true;
+  EXPECT_NEAR(time({}, again).flops - one.flops, 16 * (2 * (weights - 800) + attention), 1e-6 * one.flops);
+}
+
+TEST_F(StepTimeTest, ExchangesGoByTheirLink) {
+  const StepTime found =
+      time({{"tp", "all_reduce", {0, 1}, 10, 500'000'000}, {"dp", "all_reduce", {0, 2}, 1, 1'000'000}}, config());
+  ASSERT_EQ(found.by_traffic.size(), 2U);
+  EXPECT_FALSE(found.by_traffic[0].between_nodes);
+  EXPECT_NEAR(found.by_traffic[0].seconds, 0.5 + 10 * 0.001, 1e-12);
+  EXPECT_TRUE(found.by_traffic[1].between_nodes);
+  EXPECT_NEAR(found.by_traffic[1].seconds, 0.01 + 0.002, 1e-12);
+  EXPECT_NEAR(found.exposed, 0.51 + 0.012, 1e-12);
+  EXPECT_NEAR(time({{"world", "all_reduce", {0, 1, 2, 3}, 1, 0}}, config()).exposed, 2 * 0.002, 1e-12);
+}
+
+// The last of four sums is left when the passes end; of longer ones what two thirds of the passes do not hide.
+TEST_F(StepTimeTest, SumsOfGradientsRunBesideThePasses) {
+  const StepTime brief = time({{"dp gradients", "all_reduce", {0, 1}, 4, 0}}, config());
+  EXPECT_TRUE(brief.by_traffic[0].is_hidden);
+  const double beside = (brief.products + brief.memory) * 2 / 3;
+  EXPECT_NEAR(brief.exchanges, 0.004, 1e-12);
+  EXPECT_NEAR(brief.exposed, std::max(0.001, 0.004 - beside), 1e-12);
+  const StepTime lengthy = time({{"dp gradients", "all_reduce", {0, 1}, 1, 900'000'000}}, config());
+  EXPECT_NEAR(lengthy.exposed, std::max(0.901 - beside, 0.901), 1e-12);
+  const StepTime many = time({{"dp gradients", "all_reduce", {0, 1}, 100, 800'000'000}}, config());
+  EXPECT_NEAR(many.exposed, 0.9 - beside, 1e-12);
+  const StepTime values = time({{"dp gradients sharers", "all_gather", {0, 1}, 1, 0}}, config());
+  EXPECT_FALSE(values.by_traffic[0].is_hidden);  // behind the step
+  RunConfig dealt = config();
+  dealt.parallel.shard = Shard::Parameters;
+  EXPECT_TRUE(time({{"dp gradients sharers", "all_gather", {0, 1}, 1, 0}}, dealt).by_traffic[0].is_hidden);
+}
+
+TEST_F(StepTimeTest, ARunCostsItsHoursAndItsEnergy) {
+  StepTime one;
+  one.products = 36;
+  const RunFigures run = run_figures(config(), one, world, slow_cluster());
+  EXPECT_DOUBLE_EQ(run.tokens, 100 * 8 * 4);
+  EXPECT_DOUBLE_EQ(run.seconds, 3600);
+  EXPECT_DOUBLE_EQ(run.kwh, 1.5 * (4 * 100 + 2 * 50) / 1000);
+  EXPECT_DOUBLE_EQ(run.cost, 4 * 2 + run.kwh * 0.5);
+}
+
+// Two of four experts have 0.9 of the tokens: the ranks of these do 1.8 times the mean.
+TEST_F(StepTimeTest, TheRankWithMostToDoIsWaitedFor) {
+  RunConfig c = config();
+  c.model->architecture.moe.num_experts = 4;
+  c.model->architecture.moe.experts_per_token = 2;
+  c.model->architecture.moe.expert_width = 16;
+  c.parallel.layout = "dp4ep2";
+  const double even = time({}, c).flops;
+  world.expert_shares = {0.05, 0.05, 0.4, 0.5};
+  const double experts = 16.0 * 3 * 2 * 2 * 3 * 8 * 16;
+  EXPECT_NEAR(time({}, c).flops - even, 0.8 * experts, 1e-6 * even);
+  c.parallel.layout = "dp4";
+  EXPECT_DOUBLE_EQ(time({}, c).flops, even);
+}
+
+}  // namespace
+}  // namespace limbeck::launch

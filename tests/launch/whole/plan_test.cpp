@@ -1,0 +1,145 @@
+// What is planned of a run beside what the run does: bytes in tensors at a step's peak, bytes that it sends, time.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "launch/plan/imagined_run.h"
+#include "launch/run/run_config.h"
+#include "launch/run/run_steps.h"
+#include "launch/run/session.h"
+#include "tests/support/run_limbeck.h"
+#include "tests/support/thread_ranks.h"
+
+namespace limbeck {
+namespace {
+
+using launch::RunConfig;
+using parallel::Traffic;
+using testing::RunFolder;
+
+constexpr const char* model = R"(
+model {
+  width: 96 num_layers: 4 num_heads: 4 num_kv_heads: 2 mlp_width: 256 max_positions: 128
+  moe { num_experts: 4 experts_per_token: 2 expert_width: 64 dense_layers: [0] }
+}
+data { text: "text" tokenizer: "bytes" sequence_length: 64 held_out_fraction: 0.2 }
+optimizer { rate: 1e-3 }
+batch { sequences_per_step: 8 }
+train { steps: 8 eval_tokens: 192 threads: 1 device: CPU }
+parallel { bucket_mib: 0.25 }
+)";
+
+/// Of the last rank, of its third step.
+struct Measured {
+  core::MemoryStatistics memory;  // the peak is the step's
+  std::vector<Traffic> traffic;
+};
+
+Measured measured(const RunConfig& config, int ranks) {
+  Measured result;
+  testing::run_ranks(ranks, [&](testing::RankWorld& world) {
+    const launch::Log log = launch::make_log(1);
+    const auto traffic = std::make_shared<parallel::TrafficLog>();
+    launch::Rank rank(parallel::counted(world.comm, traffic), config.parallel.layout, 1,
+                      config.parallel.sequence_parallel);
+    launch::Session session(rank, config, log);
+    launch::RunSteps steps(session, log);
+    session.start_student();
+    steps.find_matches(session.start.layers);
+    steps.begin();
+    for (int i = 0; i < 2; ++i) steps.step();
+    rank.memory()->reset_peak();
+    traffic->forget();
+    steps.step();
+    if (world.rank == ranks - 1) result = {rank.memory()->statistics(), traffic->entries()};
+  });
+  return result;
+}
+
+struct Case {
+  const char* name;
+  int ranks;
+  std::vector<std::string> sets;
+};
+
+class PlannedRun : public ::testing::TestWithParam<Case> {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = std::make_unique<RunFolder>("plan");
+    folder_->write("model.textproto", model);
+    folder_->succeed("train model.textproto --quiet --steps 1 --out teacher --set train.steps=1");
+  }
+  static void TearDownTestSuite() { folder_.reset(); }
+
+  static RunConfig config_of(const Case& tested) {
+    std::vector<std::string> sets = {"data.text=" + (folder_->path() / "text").string(),
+                                     "data.cache_dir=" + (folder_->path() / "tokens").string()};
+    for (std::string set : tested.sets) {
+      if (const std::size_t at = set.find("TEACHER"); at != std::string::npos)
+        set.replace(at, 7, (folder_->path() / "teacher").string());
+      sets.push_back(set);
+    }
+    return launch::load_given_config({folder_->path() / "model.textproto"}, sets);
+  }
+
+  static std::unique_ptr<RunFolder> folder_;
+};
+std::unique_ptr<RunFolder> PlannedRun::folder_;
+
+TEST_P(PlannedRun, TakesWhatTheRunTakes) {
+  const Case& tested = GetParam();
+  const RunConfig config = config_of(tested);
+  const Measured run = measured(config, tested.ranks);
+  const launch::PlannedModels models = launch::planned_models(config, launch::make_log(1));
+  const launch::RankPlan plan = launch::plan_rank(config, models, {.num_ranks = tested.ranks});
+
+  const auto kept = static_cast<double>(run.memory.used_bytes), peak = static_cast<double>(run.memory.peak_bytes);
+  EXPECT_NEAR(static_cast<double>(plan.memory.kept()), kept, 0.02 * kept);
+  EXPECT_NEAR(static_cast<double>(plan.memory.kept() + plan.memory.activations), peak, 0.1 * peak);
+
+  // Who gets a token's rows is the routers' choice; all else is sent byte for byte.
+  std::map<std::string, std::pair<std::int64_t, std::int64_t>> planned, sent;
+  for (const Traffic& t : plan.traffic) planned[t.group + " " + t.operation] = {t.calls, t.bytes};
+  for (const Traffic& t : run.traffic) sent[t.group + " " + t.operation] = {t.calls, t.bytes};
+  if (const auto rows = planned.find("experts all_to_all"); rows != planned.end()) {
+    EXPECT_EQ(sent[rows->first].first, rows->second.first);
+    const auto bytes = static_cast<double>(sent[rows->first].second);
+    EXPECT_NEAR(static_cast<double>(rows->second.second), bytes, 0.5 * bytes);
+    sent.erase(rows->first);
+    planned.erase(rows);
+  }
+  EXPECT_EQ(planned, sent);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Of, PlannedRun,
+    ::testing::Values(
+        Case{"Dense", 1, {"parallel.layout=dp1", "model.moe.num_experts=0", "model.moe.dense_layers=[]"}},
+        Case{"Experts", 2, {"parallel.layout=dp2"}},
+        Case{"Tensors", 2, {"parallel.layout=tp2", "parallel.sequence_parallel=true"}},
+        Case{"ExpertsOfRanks", 2, {"parallel.layout=ep2", "train.recompute=true", "batch.micro_batches=2"}},
+        Case{"Sequences", 2, {"parallel.layout=cp2"}},
+        Case{"SharedParameters", 2, {"parallel.layout=dp2", "parallel.shard=PARAMETERS", "train.recompute=true"}},
+        Case{"SharedGradients", 3, {"parallel.layout=dp3", "parallel.shard=GRADIENTS", "batch.micro_batches=2"}},
+        Case{"Bfloat16",
+             2,
+             {"parallel.layout=dp2", "precision.compute=BFLOAT16", "precision.bfloat16_weights=true",
+              "parallel.shard=OPTIMIZER", "batch.micro_batches=4"}},
+        Case{"Muon", 2, {"parallel.layout=tp2", "optimizer.kind=MUON"}},
+        Case{"QuantisedTeacher",
+             2,
+             {"parallel.layout=dp2", "teacher.source=TEACHER", "precision.quantised_teacher=Q8_0"}},
+        Case{"ShardedTeacher",
+             4,
+             {"parallel.layout=tp2ep2", "teacher.source=TEACHER", "precision.sharded_teacher=true",
+              "optimizer.eight_bit_state=true"}},
+        Case{"Adapters", 1, {"parallel.layout=dp1", "model.source=TEACHER", "adapters.rank=4"}}),
+    [](const auto& test) { return std::string(test.param.name); });
+
+}  // namespace
+}  // namespace limbeck
