@@ -133,7 +133,7 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
     Part part{make_batch(rank.memory(), samples, own.first, own.count, 0, 0, rank.context_place()), {}};
     std::optional<TokenShares> shares;
     if (others != nullptr) shares = others->shares_of(rank.memory(), cut, own.first, own.count);
-    if (teacher && (!shares || others->runs(*shares, 0))) {
+    if (teacher && teacher->has_head() && (!shares || others->runs(*shares, 0))) {
       core::Tape off(core::Tape::Mode::Off);
       Tensor hidden = teacher->forward(off, teacher->pass(part.batch)).hidden.value;
       if (!shares || shares->teaches[0])
@@ -190,6 +190,7 @@ Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const
   TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), has_teacher_);
   for (const Part& part : parts_) {
     const Tensor hidden = hidden_of(part);
+    if (!rank_.is_last_stage()) continue;
     if (part.read) add_sorted(part, hidden, head, bias, vocabulary, of_pairs);
     const std::vector<TokenFigures> figures = token_figures(rank_, part.batch.targets,
                                                             {.hidden = hidden,
@@ -327,14 +328,14 @@ Measurement HeldOut::evaluate(const nn::Transformer& model) {
     result = counted();
     add_preferences(rewards_of(model, load), text_.reward_center, result);
   } else {
-    result = measure(
-        [&](const Part& part) {
-          core::Tape off(core::Tape::Mode::Off);
-          nn::Pass pass = model.pass(part.batch);
-          load.watch(pass);
-          return model.forward(off, pass).hidden.value;
-        },
-        model.head().value, model.head_bias().value, model.vocabulary_part());
+    const auto hidden_of = [&](const Part& part) {
+      core::Tape off(core::Tape::Mode::Off);
+      nn::Pass pass = model.pass(part.batch);
+      load.watch(pass);
+      return model.forward(off, pass).hidden.value;
+    };
+    result = model.has_head() ? measure(hidden_of, model.head().value, model.head_bias().value, model.vocabulary_part())
+                              : measure(hidden_of, {}, {}, {});
   }
   result.held_out.load = model_load(model.config(), load.sum_over(rank_));
   return result;
@@ -344,7 +345,8 @@ Evaluation HeldOut::evaluate_unigram(const std::vector<std::int64_t>& counts) {
   // A model of width 1: its hidden state is 1 and its head the logarithms of the shares.
   const double total = static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0})) +
                        static_cast<double>(counts.size());
-  const Tensor of_teacher = has_teacher_ ? parts_.front().teachers.front().hidden : parts_.front().read_hidden;
+  const Part& first = parts_.front();
+  const Tensor of_teacher = first.teachers.empty() ? first.read_hidden : first.teachers.front().hidden;
   const core::DType dtype = of_teacher.defined() ? core::sum_dtype(of_teacher.dtype()) : core::DType::F32;
   const nn::TensorComm& vocabulary = *rank_.comms().tensor;
   const core::Slice mine =

@@ -31,6 +31,10 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
   options.as_kept = precision.mapped_teacher || is_quantised;
   options.compute = precision.bfloat16_teacher ? core::DType::BF16 : precision.compute;
   options.residual = core::sum_dtype(*options.compute);
+  if (!rank.is_last_stage()) {  // its hidden states are wanted where the student's head is
+    options.chunks.emplace(1);
+    options.with_embedding = options.with_head = false;
+  }
   LoadedTeacher teacher{
       .model = std::make_unique<nn::Transformer>(architecture, options), .streamed = nullptr, .fingerprint = {}};
   const std::int64_t available = available_memory();

@@ -147,14 +147,16 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
     const Job job = first + mine < jobs_.size() ? jobs_[first + mine] : Job{};
     const nn::Batch batch = batch_of(job);
     nn::RoutingLog log;
-    Predictions predictions{.hidden = hidden_of(model, batch, with_experts ? &log : nullptr),
+    const core::Tensor hidden = hidden_of(model, batch, with_experts ? &log : nullptr);
+    if (with_experts) experts.add(log, batch, tokens_of(job));
+    if (!model.has_head()) continue;
+    Predictions predictions{.hidden = hidden,
                             .head = model.head().value,
                             .head_bias = model.head_bias().value,
                             .vocabulary_offset = model.vocabulary_part().first};
     if (teacher != nullptr) {
       predictions.teachers = {{hidden_of(*teacher, batch), teacher->head().value, teacher->head_bias().value}};
     }
-    if (with_experts) experts.add(log, batch, tokens_of(job));
     const std::vector<TokenFigures> figures = token_figures(rank_, batch.targets, predictions, valid_vocabulary_);
     auto figure = figures.begin();
     for (std::size_t w = job.first; w < job.first + job.count; ++w)

@@ -42,7 +42,7 @@ class Trainer {
 
   std::int64_t steps_done() const { return steps_.steps_done(); }
   /// Values of the parameters that are trained, of all ranks.
-  std::int64_t num_trained() const;
+  std::int64_t num_trained() const { return steps_.num_trained(); }
   Throughput throughput() const;
   /// Collective: everything that is evaluated, of the student as it is now; what was measured after the last step is
   /// not measured again.
