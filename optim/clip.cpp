@@ -1,6 +1,8 @@
 #include "optim/clip.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "kernels/sums.h"
 
@@ -9,19 +11,26 @@ namespace limbeck::optim {
 using core::DType;
 using core::Tensor;
 
-GradientNorm::GradientNorm(const std::vector<Fragment>& fragments, core::Comm& world, double clip) {
+GradientNorm::GradientNorm(const std::vector<Fragment>& fragments, core::Comm& world, double clip,
+                           std::vector<std::string> names)
+    : names_(std::move(names)) {
   core::check(clip >= 0, "gradient_norm: clip is {}, expected 0 or more", clip);
   for (const Fragment& f : fragments) check_trainable("gradient_norm", f);
-  if (fragments.empty()) return;
+  if (names_.empty())
+    for (const Fragment& f : fragments) names_.push_back(f.parameter->name);
+  if (names_.empty()) return;
 
-  const auto num_parameters = static_cast<std::int64_t>(fragments.size());
-  const core::MemoryPtr& memory = fragments.front().parameter->value.memory();
+  const auto num_parameters = std::ssize(names_);
+  const core::MemoryPtr memory = fragments.empty() ? core::Memory::cpu(1) : fragments.front().parameter->value.memory();
   squares_ = Tensor::zeros(memory, DType::F64, {num_parameters});
-  double* sums = squares_.mutable_data<double>();
+  double* const sums = squares_.mutable_data<double>();
+  std::size_t place = 0;  // fragments and names are mostly in one order
   for (const Fragment& f : fragments) {
     const core::Parameter* const p = f.parameter;
-    names_.push_back(p->name);
-    double* sum = sums++;
+    if (place == names_.size() || names_[place] != p->name)
+      place = static_cast<std::size_t>(std::ranges::find(names_, p->name) - names_.begin());
+    core::check(place < names_.size(), "gradient_norm: {} is not among the names", p->name);
+    double* const sum = sums + place++;
     if (!(f.sharers.gradients ? f.sharers.writes : p->first_replica) || !p->slot->has_grad) continue;
     const Tensor& grad = p->slot->grad;
     core::dispatch_float("gradient_norm", grad.dtype(), [&]<class T>() {

@@ -5,13 +5,11 @@
 namespace limbeck::optim {
 namespace {
 
-bool matches(const Group& group, const core::Parameter& parameter) {
-  return core::is_of_pattern(parameter.name, group.pattern);
-}
+bool matches(const Group& group, const std::string& name) { return core::is_of_pattern(name, group.pattern); }
 
 /// The first that matches, or the end.
-auto group_of(const core::Parameter& parameter, const std::vector<Group>& groups) {
-  return std::ranges::find_if(groups, [&](const Group& g) { return matches(g, parameter); });
+auto group_of(const std::string& name, const std::vector<Group>& groups) {
+  return std::ranges::find_if(groups, [&](const Group& g) { return matches(g, name); });
 }
 
 }  // namespace
@@ -19,7 +17,7 @@ auto group_of(const core::Parameter& parameter, const std::vector<Group>& groups
 std::vector<GroupCount> count_groups(const core::ParameterList& parameters, const std::vector<Group>& groups) {
   std::vector<GroupCount> counts(groups.size());
   for (const core::Parameter* p : parameters) {
-    const auto group = group_of(*p, groups);
+    const auto group = group_of(p->name, groups);
     if (group == groups.end()) continue;
     GroupCount& count = counts[static_cast<std::size_t>(group - groups.begin())];
     ++count.num_tensors;
@@ -28,12 +26,17 @@ std::vector<GroupCount> count_groups(const core::ParameterList& parameters, cons
   return counts;
 }
 
-std::vector<Trained> apply_groups(const core::ParameterList& parameters, const std::vector<Group>& groups) {
+std::vector<Trained> apply_groups(const core::ParameterList& parameters, const std::vector<Group>& groups,
+                                  const std::vector<std::string>& elsewhere) {
   std::vector<Trained> trained;
+  std::vector<std::string> names = elsewhere;
+  for (const core::Parameter* p : parameters) names.push_back(p->name);
   std::vector<bool> is_used(groups.size(), false);
+  for (const std::string& name : names)
+    if (const auto group = group_of(name, groups); group != groups.end())
+      is_used[static_cast<std::size_t>(group - groups.begin())] = true;
   for (core::Parameter* p : parameters) {
-    const auto group = group_of(*p, groups);
-    if (group != groups.end()) is_used[static_cast<std::size_t>(group - groups.begin())] = true;
+    const auto group = group_of(p->name, groups);
     if (group != groups.end() && group->frozen)
       p->slot.reset();
     else if (!p->is_frozen())
@@ -41,13 +44,14 @@ std::vector<Trained> apply_groups(const core::ParameterList& parameters, const s
   }
   for (std::size_t i = 0; i < groups.size(); ++i) {
     if (is_used[i]) continue;
-    const bool is_shadowed = std::ranges::any_of(parameters, [&](const auto* p) { return matches(groups[i], *p); });
+    const bool is_shadowed =
+        std::ranges::any_of(names, [&](const std::string& name) { return matches(groups[i], name); });
     core::fail_usage("optimizer.groups[{}]: the pattern {} matches no parameter{}, expected a module path such as {}",
                      i, groups[i].pattern, is_shadowed ? " that an earlier group leaves" : "",
-                     parameters.empty() ? "embed.weight" : parameters.back()->name);
+                     names.empty() ? "embed.weight" : names.back());
   }
-  if (trained.empty() && !parameters.empty())
-    core::fail_usage("optimizer.groups: all {} parameters are frozen, expected some to train", parameters.size());
+  if (trained.empty() && !parameters.empty() && elsewhere.empty())
+    core::fail_usage("optimizer.groups: all {} parameters are frozen, expected some to train", names.size());
   return trained;
 }
 

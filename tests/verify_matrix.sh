@@ -82,6 +82,11 @@ of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER m
 of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2
 of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS
 
+of stages "$experts model.num_layers=5 model.tied_head=true moe_loss.z_weight=0.01 batch.micro_batches=4" \
+  pp2 pp4 pp5 pp2dp2 pp2tp2+$divided pp2ep2+train.recompute=true pp2tp2ep2dp2 pp2cp2 pp2dp2+parallel.shard=OPTIMIZER \
+  pp2+parallel.schedule=ZERO_BUBBLE pp4tp2+parallel.schedule=ZERO_BUBBLE pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 \
+  pp2ep2+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2 pp2+parallel.stages=[1,4]
+
 if [[ teacher == "$wanted"* ]]; then
   "$limbeck" train model.textproto --set model.moe.num_experts=4 --set model.moe.expert_width=20 --steps 2 --out teacher --quiet >/dev/null
 fi

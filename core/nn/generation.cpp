@@ -30,11 +30,13 @@ std::vector<double> logits_of(const Transformer& model, const Tensor& hidden) {
   return result;
 }
 
-/// The first rank's values, on every rank: the others contribute nothing to the sum.
+/// The first rank's values, of a pipeline that of the last stage, on every rank: the others contribute nothing to the
+/// sum.
 std::vector<std::int64_t> from_first_rank(const Transformer& model, bool is_first, std::vector<std::int64_t> values) {
-  if (!is_first) std::fill(values.begin(), values.end(), 0);
+  if (!is_first || !model.has_head()) std::fill(values.begin(), values.end(), 0);
   Tensor sum = Tensor::from<std::int64_t>(model.memory()->host(), {static_cast<std::int64_t>(values.size())}, values);
   model.comms().batch->sum(sum);
+  model.pipeline().sum(sum);
   return core::host_values<std::int64_t>(sum);
 }
 
@@ -306,7 +308,8 @@ std::vector<std::vector<std::int32_t>> Generation::choices(const std::vector<Pie
   constexpr std::int64_t nothing = -2;
   std::vector<std::int64_t> packed;  // of each piece as many as it may have
   std::vector<double> logits;
-  if (options_.is_first_rank && std::ranges::any_of(pieces, [&](const Piece& piece) { return is_whole(piece); }))
+  const bool chooses = options_.is_first_rank && model_.has_head();
+  if (chooses && std::ranges::any_of(pieces, [&](const Piece& piece) { return is_whole(piece); }))
     logits = logits_of(model_, rows_that_choose(pieces, hidden));
   const auto width = static_cast<std::size_t>(model_.config().vocabulary);
   std::size_t row = 0;
@@ -314,7 +317,7 @@ std::vector<std::vector<std::int32_t>> Generation::choices(const std::vector<Pie
     if (!is_whole(piece)) continue;
     const std::size_t begin = packed.size();
     packed.resize(begin + 1 + static_cast<std::size_t>(piece.num_drafts), nothing);
-    if (!options_.is_first_rank) continue;
+    if (!chooses) continue;
     Text& text = text_in(piece.slot);
     for (std::size_t i = begin; i < packed.size(); ++i) {
       const std::size_t further = i - begin;

@@ -61,30 +61,33 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
   core::check(!options_.fp8_products || (compute_dtype() == DType::BF16 && !options_.as_kept),
               "transformer: products in FP8 are of bfloat16 activations, and of weights that are not kept as they are");
   const ModelConfig& c = config_;
-  if (options_.num_layers < 0) options_.num_layers = c.num_layers - options_.first_layer;
-  core::check(options_.first_layer >= 0 && options_.first_layer + options_.num_layers <= c.num_layers,
-              "transformer: layers {} to {} of {}", options_.first_layer, options_.first_layer + options_.num_layers,
-              c.num_layers);
+  const std::vector<core::Slice> chunks = options_.chunks.value_or(std::vector{core::Slice{0, c.num_layers}});
+  core::check(!chunks.empty(), "transformer: no chunk of layers, expected one at least");
 
   const auto add = [&](const std::string& name, const Shape& global_shape, const core::Cut& cut, bool decays = true) {
     return &parameters_.add(name, global_shape, cut, decays);
   };
   if (options_.with_embedding) {
-    embedding_ = add("embed.weight", {c.vocabulary, c.width}, by_rows);
+    embedding_ = &add_embedding();
     if (c.positions == Positions::Learned)
       position_embedding_ = add("position_embed.weight", {c.max_positions, c.width}, whole());
   }
-  for (std::int64_t n = 0; n < options_.num_layers; ++n) {
-    const std::int64_t layer = options_.first_layer + n;
-    layers_.push_back(add_layer(layer, fmt::format("layers.{}.", layer)));
+  for (const core::Slice& chunk : chunks) {
+    const std::int64_t end = chunk.first + chunk.count, done = layers_.empty() ? 0 : layers_.back().index + 1;
+    core::check(chunk.count >= 0 && chunk.first >= done && end <= c.num_layers,
+                "transformer: layers {} to {} of {} behind the first {}", chunk.first, end, c.num_layers, done);
+    chunks_.push_back({std::ssize(layers_), chunk.count});
+    for (std::int64_t layer = chunk.first; layer < end; ++layer)
+      layers_.push_back(add_layer(layer, fmt::format("layers.{}.", layer)));
   }
   if (options_.with_head) {
     norm_ = add_norm("norm");
-    core::check(!c.tied_head || embedding_, "transformer: a tied head needs the embedding on the same rank");
     if (c.reward_head)
       reward_head_ = add("reward.weight", {1, c.width}, {});
     else
-      head_ = c.tied_head ? embedding_ : add("head.weight", {c.vocabulary, c.width}, by_rows);
+      head_ = !c.tied_head ? add("head.weight", {c.vocabulary, c.width}, by_rows)
+              : embedding_ ? embedding_
+                           : &add_embedding();
     if (c.head_bias) head_bias_ = add("head.bias", {c.vocabulary}, by_rows, false);
   }
   if (!options_.with_predict || c.num_predict_layers == 0) return;
@@ -134,6 +137,15 @@ Predictor Transformer::add_predictor(std::int64_t depth) {
   predictor.layer = add_layer(config_.num_layers + depth, prefix);
   predictor.norm = add_norm(prefix + "norm");
   return predictor;
+}
+
+/// Where it is the head too, both ends of a pipeline have it, each a part of the gradient; one of them writes it.
+Parameter& Transformer::add_embedding() {
+  Parameter& embedding = parameters_.add("embed.weight", {config_.vocabulary, config_.width}, by_rows);
+  if (!config_.tied_head || pipeline().size() == 1) return embedding;
+  embedding.placement.push_back({.axis = "pp", .role = core::AxisRole::PartialGradient});
+  embedding.first_replica = embedding.first_replica && pipeline().rank() == 0;
+  return embedding;
 }
 
 Norm Transformer::add_norm(const std::string& name) {
@@ -318,15 +330,15 @@ core::StateDict Transformer::state_dict() {
 }
 
 void Transformer::move_selection_biases(std::span<const std::vector<double>> loads, double rate) {
-  auto load = loads.begin();
   const auto move = [&](const Layer& layer) {
     const Moe* const moe = std::get_if<Moe>(&layer.feed_forward);
     if (moe == nullptr) return;
-    core::check(load != loads.end() && std::ssize(*load) == config_.moe.num_experts,
+    std::size_t row = 0;
+    for (std::int64_t before = 0; before < layer.index; ++before) row += config_.is_moe_layer(before) ? 1 : 0;
+    core::check(row < loads.size() && std::ssize(loads[row]) == config_.moe.num_experts,
                 "transformer: loads of {} layers, expected {} numbers of each with experts", loads.size(),
                 config_.moe.num_experts);
-    if (moe->selection_bias != nullptr) add_values(moe->selection_bias->value, moves_of(*load, rate));
-    ++load;
+    if (moe->selection_bias != nullptr) add_values(moe->selection_bias->value, moves_of(loads[row], rate));
   };
   for (const Layer& layer : layers_) move(layer);
   for (const Predictor& predictor : predictors_) move(predictor.layer);
@@ -421,7 +433,7 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache, std::span<const std::
 
 KvCache Transformer::make_cache(std::int64_t num_slots) const {
   const auto [keys, values] = layers_.empty() ? std::pair<std::int64_t, std::int64_t>() : layers_[0].cache_widths();
-  return {options_.memory, compute_dtype(), options_.num_layers, num_slots, keys, values};
+  return {options_.memory, compute_dtype(), std::ssize(layers_), num_slots, keys, values};
 }
 
 KvCache Transformer::make_predict_cache(std::int64_t num_slots) const {
@@ -477,22 +489,67 @@ Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, Residual
   return {whole_sequences(tape, pass, normed), losses, normed};
 }
 
-Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var* input) const {
-  core::check((input != nullptr) != (embedding_ != nullptr), "transformer: {}",
-              embedding_ ? "hidden states were given to a model with an embedding"
-                         : "a model without an embedding needs hidden states");
+Transformer::Output Transformer::forward_chunk(Tape& tape, const Pass& pass, std::int64_t chunk,
+                                               const Var* input) const {
+  const bool embeds = embedding_ != nullptr && chunk == 0;
+  core::check((input != nullptr) != embeds, "transformer: {}",
+              embeds ? "hidden states were given to a model with an embedding"
+                     : "a model without an embedding needs hidden states");
   ResidualStream stream(input ? *input : embedded(tape, pass));
   AuxiliaryLosses losses;
-  for (std::size_t n = 0; n < layers_.size(); ++n) {
-    const Layer& layer = layers_[n];
+  const core::Slice own = chunks_.at(static_cast<std::size_t>(chunk));
+  for (std::int64_t n = own.first; n < own.first + own.count; ++n) {
+    const std::int64_t layer = layers_[static_cast<std::size_t>(n)].index;
     const Tensor before = pass.tap ? stream.sum(tape).value : Tensor();
-    run_in_stack(tape, pass, static_cast<std::int64_t>(n), stream, losses);
-    if (pass.tap) pass.tap(layer.index, before, stream.sum(tape).value);
-    if (pass.gives) pass.gives(layer.index, stream.sum(tape));
+    run_in_stack(tape, pass, n, stream, losses);
+    if (pass.tap) pass.tap(layer, before, stream.sum(tape).value);
+    if (pass.gives) pass.gives(layer, stream.sum(tape));
+  }
+  if (!norm_ || chunk + 1 < num_chunks()) return {stream.sum(tape), losses, stream.sum(tape)};
+  return finished(tape, pass, stream, norm_, losses);
+}
+
+Tensor Transformer::empty_stream(const Pass& pass) const {
+  const std::int64_t tokens = pass.batch.num_tokens();
+  const TensorComm& ranks = *options_.comms.tensor;
+  return Tensor::empty(
+      options_.memory, residual_dtype(),
+      {pass.sequence_parallel ? core::slice_of(tokens, ranks.rank(), ranks.size()).count : tokens, config_.width});
+}
+
+/// The stream from the stage before, for a chunk of this one.
+Var Transformer::received(const Pass& pass, std::int64_t chunk) const {
+  PipelineComm& stages = pipeline();
+  Var stream{empty_stream(pass), nullptr};
+  core::check(stages.rank() > 0 || chunk > 0, "transformer: the first stage has no embedding");
+  stages.receive(PipelineComm::Kind::Stream, stream.value, (stages.rank() + stages.size() - 1) % stages.size());
+  return stream;
+}
+
+/// What a chunk gives, to the stage behind, unless it is the last of all.
+void Transformer::send_on(const Var& stream, std::int64_t chunk) const {
+  PipelineComm& stages = pipeline();
+  if (stages.rank() + 1 < stages.size() || chunk + 1 < num_chunks())
+    stages.send(PipelineComm::Kind::Stream, stream.value, (stages.rank() + 1) % stages.size());
+}
+
+Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var* input) const {
+  Output out;
+  if (pipeline().size() == 1) {
+    core::check(num_chunks() == 1, "transformer: {} chunks of layers on one stage, expected one", num_chunks());
+    out = forward_chunk(tape, pass, 0, input);
+  } else {
+    core::check(!tape.records(), "transformer: a pipeline's passes with gradients run chunk by chunk");
+    for (std::int64_t chunk = 0; chunk < num_chunks(); ++chunk) {
+      const bool embeds = embedding_ != nullptr && chunk == 0;
+      const Var stream = embeds ? Var() : received(pass, chunk);
+      out = forward_chunk(tape, pass, chunk, embeds ? nullptr : &stream);
+      send_on(out.stream, chunk);
+    }
+    if (!norm_) out = {};
   }
   if (pass.cache) pass.cache->advance(pass.cached);
-  if (!norm_) return {stream.sum(tape), losses, stream.sum(tape)};
-  return finished(tape, pass, stream, norm_, losses);
+  return out;
 }
 
 Var Transformer::layer(Tape& tape, const Pass& pass, std::int64_t local, const Var& stream) const {

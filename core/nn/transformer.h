@@ -23,6 +23,8 @@
 #include "core/nn/predictor.h"
 #include "core/ops/embedding.h"
 #include "core/parameter_set.h"
+#include "core/pipeline_comm.h"
+#include "core/slice.h"
 #include "core/state_dict.h"
 
 namespace limbeck::nn {
@@ -42,13 +44,15 @@ struct ModelOptions {
   /// others are of `dtype`. Not with float64.
   bool as_kept = false;
   Communicators comms = single_communicators();
+  std::shared_ptr<PipelineComm> pipeline = single_pipeline();
   core::PlacementRule place = {};  // none: this rank holds everything
   bool sequence_parallel =
       false;  // passes divide the tokens among the ranks of a tensor group (Pass); not with a cache
-  std::int64_t first_layer = 0;
-  std::int64_t num_layers = -1;  // -1: to the last
+  /// Ranges of layers, ascending: chunks, which other ranks' stand between where there is a pipeline. None: all, as
+  /// one.
+  std::optional<std::vector<core::Slice>> chunks = {};
   bool with_embedding = true;
-  bool with_head = true;      // the last norm and the head
+  bool with_head = true;  // the last norm and the head; a tied one is a copy of the embedding where that is elsewhere
   bool with_predict = false;  // the layers that predict further tokens, if the model has some; beside both of those
 };
 
@@ -61,6 +65,7 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const MemoryPtr& memory() const { return options_.memory; }
   const Communicators& comms() const { return options_.comms; }
+  PipelineComm& pipeline() const { return *options_.pipeline; }
   /// In the order of use.
   core::ParameterList parameters() { return parameters_.list(); }
   Parameter& parameter(const std::string& name);
@@ -72,6 +77,8 @@ class Transformer {
   Var head_bias() const { return head_bias_ != nullptr ? core::as_var(*head_bias_) : Var(); }
   /// The part of the vocabulary that this rank's head and embedding hold.
   core::VocabularyPart vocabulary_part() const;
+  /// Whether this rank has what comes behind the last layer; of a pipeline, its last stage.
+  bool has_head() const { return static_cast<bool>(norm_); }
 
   /// Matrices normal with deviation 0.02 (those that write to the residual stream over sqrt(2 L)), norms one, biases
   /// zero; a function of seed, name and global index alone.
@@ -83,7 +90,7 @@ class Transformer {
   core::StateDict state_dict();
   /// Moves the biases that experts are chosen by against their load, by `rate`: up those of experts that took fewer
   /// assignments than the mean, down those that took more (Wang et al. 2024, "Auxiliary-loss-free load balancing").
-  /// `loads` [MoE layer of this model, those that predict last][E] are counts, the same on every rank.
+  /// `loads` [MoE layer of the whole model, those that predict last][E] are counts, the same on every rank.
   void move_selection_biases(std::span<const std::vector<double>> loads, double rate);
 
   /// Null: the layers' weights are always whole. It must outlive the passes.
@@ -106,7 +113,15 @@ class Transformer {
   };
   /// `input` [T,C]: the hidden states from the layers before, for a model without an embedding. With sequence
   /// parallelism it is this rank's share of the tokens, and so is what a model without a head gives.
+  /// Through the stages of a pipeline, collectively, it runs without gradients alone, and gives hidden states where the
+  /// head is.
   Output forward(Tape& tape, const Pass& pass, const Var* input = nullptr) const;
+  /// One chunk's part of it, of the stream before: what is behind its layers, and behind those of the last one where
+  /// the head is here the hidden states. The first takes none where the embedding is here.
+  Output forward_chunk(Tape& tape, const Pass& pass, std::int64_t chunk, const Var* input) const;
+  std::int64_t num_chunks() const { return static_cast<std::int64_t>(chunks_.size()); }
+  /// Room for the stream between the layers, [T,C] or this rank's share of it.
+  Tensor empty_stream(const Pass& pass) const;
   /// What forward is made of, for whoever runs some of the layers (core/nn/student/): the stream before the first one,
   Var embedded(Tape& tape, const Pass& pass) const;
   /// behind the one that counts `local` here, of the stream before it,
@@ -127,6 +142,7 @@ class Transformer {
   LatentAttention add_latent_attention(const std::string& prefix, const LayerConfig& layer);
   Mlp add_mlp(const std::string& prefix, std::int64_t width, bool has_biases);
   Norm add_norm(const std::string& name);
+  Parameter& add_embedding();
   Layer add_layer(std::int64_t index, const std::string& prefix);
   Predictor add_predictor(std::int64_t depth);
   std::size_t add_rotary(const LayerConfig& layer);
@@ -143,6 +159,8 @@ class Transformer {
                   const AuxiliaryLosses& losses) const;
 
   void load(const core::StateReader& reader, Parameter& parameter) const;
+  Var received(const Pass& pass, std::int64_t chunk) const;
+  void send_on(const Var& stream, std::int64_t chunk) const;
 
   /// What turns queries and keys of some of the layers.
   struct Rotary {
@@ -157,6 +175,7 @@ class Transformer {
   ModelOptions options_;
   core::ParameterSet parameters_;
   std::vector<Layer> layers_;
+  std::vector<core::Slice> chunks_;  // of layers_
   std::vector<Predictor> predictors_;
   Parameter* embedding_ = nullptr;
   Parameter* position_embedding_ = nullptr;  // of learned positions

@@ -45,6 +45,9 @@ int run_cache_teacher(const CacheTeacherOptions& options) {
   bool is_done = false;
   in_world(config, fmt::format("command: cache-teacher\ncache: {}\n", folder.string()), [&](Rank& rank) {
     const Log log = make_log(rank.world().rank(), options.verbosity);
+    if (rank.mesh().pp().size() > 1)
+      core::fail_usage("cache-teacher: parallel.layout is {}, expected no pp: the teacher is whole on each rank",
+                       config.parallel.layout);
     try {
       Session session(rank, config, log);
       write_teacher_cache(session, cache_identity(session), folder, log);

@@ -91,6 +91,8 @@ void say_what_runs(const Log& log, const Session& session) {
               further == 1 ? "predicts" : "predict", session.config.objective.predict_weight);
   else if (session.config.student_init && session.teacher->config().num_predict_layers > 0)
     log->info("without the teacher's layers that predict further tokens: {}", why_none_predicts(session.config));
+  if (session.rank.mesh().pp().size() > 1)
+    for (const std::string& line : to_lines(session.pipeline)) log->info("{}", line);
   if (session.config.precision.fp8_products) log->info("{}", how_fp8_is_multiplied(session.rank.memory()->device()));
   if (session.config.train.cuda_graph)
     log->info("train.cuda_graph: {}", records_steps(session.config, session.rank)
@@ -143,8 +145,12 @@ std::string continuation(const Session& session, const nn::Transformer& model, b
 /// What only a distillation compares with.
 void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, const Log& log) {
   start.unigram = held_out.evaluate_unigram(session.token_counts(session.student->config().vocabulary));
-  if (session.teacher)
-    start.teacher_text = continuation(session, *session.teacher, session.config.precision.sharded_teacher);
+  if (session.teacher) {
+    const std::string said = session.teacher->has_head()
+                                 ? continuation(session, *session.teacher, session.config.precision.sharded_teacher)
+                                 : "";
+    start.teacher_text = gather_strings(session.rank, said).back();  // of a pipeline's last stage
+  }
   start.student_text = continuation(session, *session.student, /*is_cut=*/true);
   start.teacher = session.teacher_fingerprint;
   start.cut = session.start;
@@ -420,6 +426,10 @@ int run_training(const TrainOptions& options, bool distils) {
   distils ? check_for_distill(config) : check_for_train(config);
   if (options.dump_gradients && config.objective.control != Control::None)
     core::fail_usage("--dump-gradients is given with objective.control, expected none: nothing reads such a dump");
+  if (options.dump_gradients && !config.parallel.layout.empty() &&
+      parallel::parse_layout(config.parallel.layout).pp > 1)
+    core::fail_usage("--dump-gradients is given with parallel.layout {}, expected no pp: a stage has some layers alone",
+                     config.parallel.layout);
   if (options.dump_gradients && config.objective.has_pairs())
     core::fail_usage("--dump-gradients is given with objective.{}, expected none: nothing reads such a dump",
                      config.objective.preference ? "preference" : "reward");

@@ -123,6 +123,9 @@ static_assert(static_cast<int>(QuantisedWeights::Q6_K) == config::Precision::Q6_
 static_assert(static_cast<int>(QuantisedWeights::Q5_K_M) == config::Precision::Q5_K_M);
 static_assert(static_cast<int>(QuantisedWeights::Q4_K_M) == config::Precision::Q4_K_M);
 static_assert(static_cast<int>(QuantisedWeights::Q4_0) == config::Precision::Q4_0);
+static_assert(static_cast<int>(PipelineKind::OneFOneB) == config::Parallel::ONE_F_ONE_B);
+static_assert(static_cast<int>(PipelineKind::Interleaved) == config::Parallel::INTERLEAVED);
+static_assert(static_cast<int>(PipelineKind::ZeroBubble) == config::Parallel::ZERO_BUBBLE);
 static_assert(static_cast<int>(Shard::Nothing) == config::Parallel::NOTHING);
 static_assert(static_cast<int>(Shard::Parameters) == config::Parallel::PARAMETERS);
 static_assert(static_cast<int>(DType::F32) == config::FLOAT32);

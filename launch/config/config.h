@@ -314,6 +314,8 @@ struct PrecisionConfig {
   friend bool operator==(const PrecisionConfig&, const PrecisionConfig&) = default;
 };
 
+enum class PipelineKind : std::uint8_t { OneFOneB, Interleaved, ZeroBubble };
+
 enum class Shard : std::uint8_t { Nothing, Optimizer, Gradients, Parameters };
 
 struct ParallelConfig {
@@ -325,6 +327,10 @@ struct ParallelConfig {
   std::string teacher_layout;      // "": data parallel over them
   Shard shard = Shard::Nothing;
   std::int64_t shard_ranks = 0;  // 0: all that train the same parameters
+  // With pp in the layout:
+  PipelineKind schedule = PipelineKind::OneFOneB;
+  std::int64_t chunks = 1;
+  std::vector<std::int64_t> stages;  // layers of each chunk, in the model's order; empty: by cost
   friend bool operator==(const ParallelConfig&, const ParallelConfig&) = default;
 };
 

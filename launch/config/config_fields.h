@@ -399,6 +399,9 @@ void fields(Io& io, ParallelConfig& c) {
   io("teacher_layout", c.teacher_layout);
   io("shard", c.shard);
   io("shard_ranks", c.shard_ranks, between(0, 65536));
+  io("schedule", c.schedule);
+  io("chunks", c.chunks, between(1, nn::ModelLimits::num_layers));
+  io("stages", c.stages);
 }
 
 template <class Io>

@@ -110,6 +110,8 @@ class ImaginedRun {
   RankPlan on(const std::shared_ptr<parallel::WorldComm>& comm, const std::string& layout) {
     const auto traffic = std::make_shared<parallel::TrafficLog>();
     Rank rank(parallel::counted(comm, traffic), layout, 1, config_.parallel.sequence_parallel, memory_);
+    if (rank.mesh().pp().size() > 1)
+      core::fail_usage("plan: layout '{}' has pp, which is not planned, expected one without it", layout);
     check_fits(rank);
     PlannedMemory& memory = plan_.memory;
     std::optional<nn::Transformer> teacher;

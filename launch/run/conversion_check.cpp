@@ -354,7 +354,7 @@ class Comparison {
     const SomeRows rows(*models_[side]->reader, {{"embed.weight", "embed.weight"}}, picked_);
     config.vocabulary = std::ssize(picked_);
     nn::ModelOptions options = part_of_model();
-    options.num_layers = 0;
+    options.chunks.emplace(1);
     options.with_head = false;
     nn::Transformer part(config, options);
     part.load(rows);
@@ -367,8 +367,7 @@ class Comparison {
     const nn::ModelConfig& config = models_[side]->config;
     const core::StateReader& reader = *models_[side]->reader;
     nn::ModelOptions options = part_of_model();
-    options.first_layer = layer;
-    options.num_layers = 1;
+    options.chunks = {core::Slice{layer, 1}};
     options.with_embedding = options.with_head = false;
     const std::string prefix = fmt::format("layers.{}.", layer);
     options.dtype = dtype_of(reader, prefix);
@@ -412,8 +411,7 @@ class Comparison {
         config.tied_head = false;
         config.vocabulary = count;
         nn::ModelOptions options = part_of_model();
-        options.first_layer = config.num_layers;
-        options.num_layers = 0;
+        options.chunks.emplace(1);
         options.with_embedding = false;
         nn::Transformer part(config, options);
         part.load(rows);

@@ -166,7 +166,7 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
     Part part{make_batch(rank.memory(), samples, own.first, own.count, 0, 0, rank.context_place()), {}};
     std::optional<TokenShares> shares;
     if (others != nullptr) shares = others->shares_of(rank.memory(), cut, own.first, own.count);
-    if (teacher && (!shares || others->runs(*shares, 0))) {
+    if (teacher && teacher->has_head() && (!shares || others->runs(*shares, 0))) {
       core::Tape off(core::Tape::Mode::Off);
       Tensor hidden = teacher->forward(off, teacher->pass(part.batch)).hidden.value;
       if (!shares || shares->teaches[0])
@@ -224,6 +224,7 @@ Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const
   TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), teacher_);
   for (const Part& part : parts_) {
     const Tensor hidden = hidden_of(part);
+    if (!rank_.is_last_stage()) continue;
     if (part.read) add_sorted(part, hidden, head, bias, vocabulary, of_pairs);
     std::unique_ptr<core::TargetSource> cached;
     if (cached_) cached = cached_->targets(rank_.memory(), part.text, vocabulary.first, head.shape()[0]);
@@ -364,14 +365,14 @@ Measurement HeldOut::evaluate(const nn::Transformer& model) {
     result = counted();
     add_preferences(rewards_of(model, load), text_.reward_center, result);
   } else {
-    result = measure(
-        [&](const Part& part) {
-          core::Tape off(core::Tape::Mode::Off);
-          nn::Pass pass = model.pass(part.batch);
-          load.watch(pass);
-          return model.forward(off, pass).hidden.value;
-        },
-        model.head().value, model.head_bias().value, model.vocabulary_part());
+    const auto hidden_of = [&](const Part& part) {
+      core::Tape off(core::Tape::Mode::Off);
+      nn::Pass pass = model.pass(part.batch);
+      load.watch(pass);
+      return model.forward(off, pass).hidden.value;
+    };
+    result = model.has_head() ? measure(hidden_of, model.head().value, model.head_bias().value, model.vocabulary_part())
+                              : measure(hidden_of, {}, {}, {});
   }
   result.held_out.load = model_load(model.config(), load.sum_over(rank_));
   return result;

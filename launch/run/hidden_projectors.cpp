@@ -18,8 +18,9 @@ HiddenProjectors::HiddenProjectors(const Session& session)
   const std::int64_t from = student.width, to = session.teacher_config->width;
   for (std::int64_t layer = 0; layer < student.num_layers; ++layer) {
     const bool is_matched = match->layers[static_cast<std::size_t>(layer)] >= 0;
-    by_layer_.push_back(
-        is_matched ? &parameters_.add(fmt::format("distillation/hidden_states.{}.weight", layer), {to, from}) : nullptr);
+    by_layer_.push_back(is_matched
+                            ? &parameters_.add(fmt::format("distillation/hidden_states.{}.weight", layer), {to, from})
+                            : nullptr);
     if (is_matched)
       core::init_normal(*by_layer_.back(), 1 / std::sqrt(static_cast<double>(from)), session.config.train.seed);
   }

@@ -29,7 +29,6 @@ namespace {
 
 std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldComm>& world, const std::string& text) {
   const parallel::Layout layout = parallel::parse_layout(text);
-  if (layout.pp > 1) core::fail_usage("layout '{}': axis pp is not built yet", text);
   parallel::check_world(layout, world->size());
   return std::make_unique<parallel::Mesh>(world, layout);
 }
@@ -42,6 +41,7 @@ Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout
       world_(parallel::device_groups(world, memory_)),
       mesh_(make_mesh(world_, layout)),
       comms_(parallel::make_communicators(*mesh_)),
+      pipeline_(parallel::make_pipeline_comm(*mesh_)),
       sequence_parallel_(sequence_parallel) {
   if (memory_->is_host() || memory_->is_imagined()) return;
   if (world_ == world && world->size() > 1) why_by_way_of_the_host_ = parallel::why_by_way_of_the_host();
@@ -54,6 +54,7 @@ nn::ModelOptions Rank::sharded(core::DType dtype) const {
   return {.memory = memory_,
           .dtype = dtype,
           .comms = comms_,
+          .pipeline = pipeline_,
           .place = [this](core::Parameter& p, const core::Cut& cut) { parallel::place(p, *mesh_, cut); },
           .sequence_parallel = sequence_parallel_};
 }
@@ -81,6 +82,7 @@ nn::ModelOptions Rank::frozen_shard(core::DType dtype) const {
   nn::ModelOptions options = sharded(dtype);
   options.frozen = true;
   options.sequence_parallel = false;  // whole rows stand beside the student's
+  options.pipeline = nn::single_pipeline();
   return options;
 }
 

@@ -31,6 +31,7 @@ class Rank {
   core::Comm& world() const { return *world_; }
   const parallel::Mesh& mesh() const { return *mesh_; }
   const nn::Communicators& comms() const { return comms_; }
+  nn::PipelineComm& pipeline() const { return *pipeline_; }
   const core::MemoryPtr& memory() const { return memory_; }
   /// For what the host alone reads and writes.
   core::MemoryPtr host_memory() const { return memory_->host(); }
@@ -44,6 +45,8 @@ class Rank {
   int num_processes() const;
   /// Among the ranks whose data come first: the tensor group of the first rank.
   bool has_first_data() const { return mesh_->data().rank() == 0; }
+  /// Of a pipeline, where hidden states become losses. Without one that is every rank.
+  bool is_last_stage() const { return pipeline_->rank() + 1 == pipeline_->size(); }
   /// Which tokens of its sequences a rank takes, where a step, or what is measured in a run, cuts them (cp).
   nn::ContextPlace context_place() const { return {comms_.context->rank(), comms_.context->size()}; }
 
@@ -62,6 +65,7 @@ class Rank {
   std::shared_ptr<parallel::WorldComm> world_;
   std::unique_ptr<parallel::Mesh> mesh_;
   nn::Communicators comms_;
+  std::shared_ptr<nn::PipelineComm> pipeline_;
   bool sequence_parallel_;
   const TeacherRanks* teacher_ranks_ = nullptr;
   std::string why_by_way_of_the_host_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <sstream>
 #include <utility>
 
 #include "core/counted.h"
@@ -12,6 +13,7 @@
 #include "launch/run/gradient_dump.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/run_settings.h"
+#include "launch/run/same_everywhere.h"
 #include "launch/run/sharing.h"
 #include "launch/run/threads.h"
 
@@ -35,9 +37,31 @@ optim::Schedule make_schedule(const RunConfig& config) {
   return schedule;
 }
 
-/// What each group does to how much of the model.
-void say_groups(const core::ParameterList& parameters, const OptimizerConfig& config, const Log& log) {
-  const std::vector<optim::GroupCount> counts = optim::count_groups(parameters, optimizer_groups(config));
+/// Of those of all stages of a pipeline each is in one list: what both ends have in the first one's.
+core::ParameterList counted_here(const Rank& rank, core::ParameterList parameters) {
+  if (rank.mesh().pp().rank() > 0)
+    std::erase_if(parameters, [](const core::Parameter* p) {
+      return std::ranges::any_of(p->placement, [](const auto& axis) { return axis.axis == "pp"; });
+    });
+  return parameters;
+}
+
+/// Collective: sums over the stages.
+std::vector<std::int64_t> over_stages(const Rank& rank, const std::vector<std::int64_t>& mine) {
+  core::Tensor all = core::Tensor::from<std::int64_t>(rank.host_memory(), {std::ssize(mine)}, mine);
+  rank.pipeline().sum(all);
+  return core::host_values<std::int64_t>(all);
+}
+
+/// Collective: what each group does to how much of the model.
+void say_groups(const Rank& rank, const core::ParameterList& parameters, const OptimizerConfig& config,
+                const Log& log) {
+  std::vector<optim::GroupCount> counts = optim::count_groups(counted_here(rank, parameters), optimizer_groups(config));
+  if (counts.empty()) return;
+  std::vector<std::int64_t> values;
+  for (const optim::GroupCount& count : counts) values.insert(values.end(), {count.num_tensors, count.num_elements});
+  values = over_stages(rank, values);
+  for (std::size_t i = 0; i < counts.size(); ++i) counts[i] = {values[2 * i], values[2 * i + 1]};
   for (std::size_t i = 0; i < counts.size(); ++i) {
     const OptimizerGroupConfig& group = config.groups[i];
     std::vector<std::string> what;
@@ -71,10 +95,26 @@ core::ParameterList parameters_of(const Session& session, HiddenProjectors& proj
   return all;
 }
 
+/// Collective: those of all stages of a pipeline, each once, in one order.
+std::vector<std::string> names_of(Rank& rank, const core::ParameterList& parameters) {
+  std::vector<std::string> names;
+  std::string mine;
+  for (const core::Parameter* p : parameters) mine += p->name + '\n';
+  for (const std::string& of_stage : gather_strings(rank.mesh().pp(), mine)) {
+    std::istringstream lines(of_stage);
+    for (std::string name; std::getline(lines, name);)
+      if (std::ranges::find(names, name) == names.end()) names.push_back(name);
+  }
+  return names;
+}
+
 /// What is trained of that; the frozen parameters give up their slots, and what is to be quantised is rounded.
-std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& projectors) {
+std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& projectors,
+                                       const std::vector<std::string>& names) {
+  const bool is_pipeline = session.rank.mesh().pp().size() > 1;
   std::vector<optim::Trained> trained =
-      optim::apply_groups(parameters_of(session, projectors), optimizer_groups(session.config.optimizer));
+      optim::apply_groups(parameters_of(session, projectors), optimizer_groups(session.config.optimizer),
+                          is_pipeline ? names : std::vector<std::string>());
   if (const QuantisedWeights weights = session.config.precision.quantised_weights; weights != QuantisedWeights::None)
     quantise_in_passes(*session.student, weights, threads_of_rank(session.config.train.threads));
   return trained;
@@ -106,7 +146,8 @@ RunSteps::RunSteps(Session& session, const Log& log)
       objective_(session.config, compares_tokens(session),
                  session.cached_teacher && !session.cached_teacher->is_whole()),
       projectors_(session),
-      trained_(trained_of(session, projectors_)),
+      names_(names_of(session.rank, parameters_of(session, projectors_))),
+      trained_(trained_of(session, projectors_, names_)),
       parameters_(optim::parameters_of(trained_)),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
             bucket_bytes(session.config.parallel), sharding_of(session.config.parallel)),
@@ -120,10 +161,14 @@ RunSteps::RunSteps(Session& session, const Log& log)
                       session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(), session.others.get(),
                       session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
                      sync_, optimizer_, values_, fragments_,
-                     {session.config.optimizer.clip_norm, records_steps(session.config, session.rank)}) {
+                     {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
+                      names_of(session.rank, parameters_)}) {
+  std::int64_t trained_here = 0;
+  for (const core::Parameter* p : counted_here(session.rank, parameters_)) trained_here += p->global_shape.numel();
+  num_trained_ = over_stages(session.rank, {trained_here})[0];
   find_matches({});  // what does not fit is said before anything is made
   say_adapters(session, log);
-  say_groups(all_parameters(), session.config.optimizer, log);
+  say_groups(session.rank, all_parameters(), session.config.optimizer, log);
   log->debug("gradients are reduced in {} of about {} MiB", core::counted(sync_.statistics().num_buckets, "bucket"),
              session.config.parallel.bucket_mib);
 }
@@ -246,6 +291,7 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   if (session_.runs_elsewhere()) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
   StepOptions of_step = step_options(config, steps_done_, options, session_.tokenizer->vocabulary_size());
+  of_step.schedule = &session_.pipeline.schedule;
   of_step.hidden = hidden_;
   of_step.updates = updates_;
   of_step.routers = routers_;

@@ -75,7 +75,8 @@ class RunSteps {
   std::int64_t steps_done() const { return steps_done_; }
   /// All that there is to train, frozen or not: the student's, and those beside it.
   core::ParameterList all_parameters();
-  const core::ParameterList& trained() const { return parameters_; }
+  /// Values of all parameters that are trained, of all ranks.
+  std::int64_t num_trained() const { return num_trained_; }
   /// What this rank has of the weights, of all that there is to train, and of the gradients; its shares, where they are
   /// dealt. The tensors are those that are trained on, not copies.
   core::StateDict weights();
@@ -88,14 +89,17 @@ class RunSteps {
 
  private:
   void prefetch(const StepText& samples);
+  std::int64_t count_trained() const;
   /// The student's weights are those to begin with: what is dealt of them is, from here on.
   void deal_values();
 
   Session& session_;
   RunObjective objective_;
   HiddenProjectors projectors_;
+  std::vector<std::string> names_;  // of all there is, also on other stages of a pipeline
   std::vector<optim::Trained> trained_;
   core::ParameterList parameters_;  // those that are trained
+  std::int64_t num_trained_ = 0;
   parallel::GradientSync sync_;
   parallel::SharedValues values_;
   std::vector<optim::Fragment> fragments_;  // what this rank steps on, of each

@@ -62,6 +62,11 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
                trained, architecture.vocabulary);
   check_fits(config.generation, *tokenizer, architecture, trained);
   check_cut_sequences(config, architecture, rank.context_place());
+  check_pipeline(config, architecture, rank.mesh().pp().size());
+  if (rank.mesh().pp().size() > 1 && !rank.memory()->is_host())
+    fail_usage(
+        "parallel.layout is {}, a pipeline, which runs on CPUs alone as yet, expected train.device CPU, or no pp",
+        config.parallel.layout);
   if (names_like_teacher()) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
   stop_if_asked(rank);
@@ -81,7 +86,8 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
   const nn::ModelOptions options = student_options(rank, config.precision);
-  student = std::make_unique<nn::Transformer>(architecture, options);
+  pipeline = pipeline_of(config, architecture, rank.mesh().pp().size());
+  student = std::make_unique<nn::Transformer>(architecture, pipeline.part_of(options, rank.mesh().pp().rank()));
   if (config.adapters) make_adapters(options.place);
 }
 

@@ -22,6 +22,7 @@
 #include "launch/run/evaluation.h"
 #include "launch/run/model_source.h"
 #include "launch/run/other_teachers.h"
+#include "launch/run/pipeline.h"
 #include "launch/run/rank.h"
 #include "launch/run/student_start.h"
 #include "launch/run/teacher_loading.h"
@@ -92,6 +93,7 @@ class Session {
   std::optional<nn::ModelConfig> teacher_config;
   std::unique_ptr<nn::Transformer> untrained_teacher;  // null without make_untrained_teacher
   std::unique_ptr<MappedLayers> streamed_teacher;      // null where it fits into memory
+  Pipeline pipeline;                                   // of the student; of one stage without pp
   std::unique_ptr<nn::Transformer> student;
   std::unique_ptr<nn::Adapters> adapters;  // of the student, which is frozen then; null without config.adapters
   BaseModel base;

@@ -27,6 +27,7 @@
 #include "launch/run/teacher_ranks.h"
 #include "launch/run/tokenizer_bridge.h"
 #include "parallel/axes/gradient_sync.h"
+#include "parallel/pipeline/schedule.h"
 
 namespace limbeck::launch {
 
@@ -79,6 +80,7 @@ struct StepWatch {
 
 struct StepOptions {
   std::int64_t micro_batches = 1;
+  const parallel::PipelineSchedule* schedule = nullptr;  // of as many; null: one after the other, on one stage
   nn::RouterTraining router = {};
   bool recompute = false;
   bool delay_weight_parts = false;          // as they are between GPUs that exchange rows of experts

@@ -28,7 +28,8 @@ nn::ModelConfig teacher_architecture(const ModelSource& source, const nn::Vocabu
 std::string fingerprint_of_teacher(const RunConfig& config, const ModelSource& source);
 
 /// Collective. `tensors` are the source's, with as many rows of the vocabulary as the student has, so that logits stand
-/// beside logits; those behind the tokenizer's tokens count for nothing.
+/// beside logits; those behind the tokenizer's tokens count for nothing. Of a pipeline the last stage has the teacher,
+/// the others a model without layers.
 LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
                            const nn::VocabularyRows& tensors, const Log& log);
 

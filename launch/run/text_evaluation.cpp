@@ -164,7 +164,10 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
     const data::TokenBatch text = text_of(job);
     const nn::Batch batch = batch_of(text);
     nn::RoutingLog log;
-    Predictions predictions{.hidden = hidden_of(model, batch, with_experts ? &log : nullptr),
+    const core::Tensor hidden = hidden_of(model, batch, with_experts ? &log : nullptr);
+    if (with_experts) experts.add(log, batch, tokens_of(job));
+    if (!model.has_head()) continue;
+    Predictions predictions{.hidden = hidden,
                             .head = model.head().value,
                             .head_bias = model.head_bias().value,
                             .vocabulary_offset = model.vocabulary_part().first};
@@ -176,7 +179,6 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
       source = cached->targets(rank_.memory(), text, predictions.vocabulary_offset, predictions.head.shape()[0]);
       predictions.source = source.get();
     }
-    if (with_experts) experts.add(log, batch, tokens_of(job));
     const std::vector<TokenFigures> figures = token_figures(rank_, batch.targets, predictions, valid_vocabulary_);
     auto figure = figures.begin();
     for (std::size_t w = job.first; w < job.first + job.count; ++w)

@@ -142,7 +142,10 @@ void TokenRows::set(std::int64_t row, const TokenFigures& token) {
   std::copy_n(values.begin(), width, values_.mutable_host<double>() + row * width);
 }
 
-void TokenRows::gather() { rank_.comms().batch->sum(values_); }
+void TokenRows::gather() {
+  rank_.comms().batch->sum(values_);
+  rank_.pipeline().sum(values_);
+}
 
 std::optional<TokenFigures> TokenRows::operator[](std::int64_t row) const {
   const double* v = values_.host<double>() + row * values_.shape()[1];

@@ -47,7 +47,7 @@ class TokenRows {
 
   /// A row is one rank's alone.
   void set(std::int64_t row, const TokenFigures& token);
-  /// Collective over the ranks that have other data: what any of them set.
+  /// Collective over the ranks that have other data, or other layers: what any of them set.
   void gather();
   /// Nothing where no rank set it.
   std::optional<TokenFigures> operator[](std::int64_t row) const;

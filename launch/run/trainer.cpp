@@ -152,12 +152,6 @@ bool Trainer::resume() {
   return true;
 }
 
-std::int64_t Trainer::num_trained() const {
-  std::int64_t values = 0;
-  for (const core::Parameter* p : steps_.trained()) values += p->global_shape.numel();
-  return values;
-}
-
 Throughput Trainer::throughput() const {
   if (timed_seconds_ <= 0) return {};
   const double rate = static_cast<double>(timed_tokens_) / timed_seconds_;

@@ -44,7 +44,7 @@ class Trainer {
 
   std::int64_t steps_done() const { return steps_.steps_done(); }
   /// Values of the parameters that are trained, of all ranks.
-  std::int64_t num_trained() const;
+  std::int64_t num_trained() const { return steps_.num_trained(); }
   Throughput throughput() const;
   /// Of the steps of this process, a step; empty where there is one rank.
   std::vector<AxisCommunication> communication() const;

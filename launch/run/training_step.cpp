@@ -41,7 +41,7 @@ void TrainingStep::queue(const StepInput& input, const StepOptions& options) {
   auto since = Clock::now();
   passes_.emplace(queue_passes(rank_, models_, input, options, sync_));
   times_.passes = lap(since);
-  norm_.emplace(trained_, rank_.world(), options_.clip_norm);
+  norm_.emplace(trained_, rank_.world(), options_.clip_norm, options_.names);
   times_.norm = lap(since);
   optimizer_.queue_step(norm_->factor());  // changes nothing where the norm is not finite
   values_.gather();
@@ -71,9 +71,11 @@ void TrainingStep::run_recorded(StepInput input, const StepOptions& options) {
 /// Of all ranks, but for the wait.
 CachedTeacher::Figures TrainingStep::cache_figures() {
   CachedTeacher::Figures figures = models_.cached->take_figures();
-  const std::array<double, 2> own = {figures.kept_mass, figures.tokens};
+  std::array<double, 2> own = {figures.kept_mass, figures.tokens};
+  if (!rank_.is_last_stage()) own = {};  // whole distributions are read where the head is
   core::Tensor sums = core::Tensor::from<double>(rank_.host_memory(), {2}, own);
   rank_.mesh().data().all_reduce(sums, core::Reduce::Sum);
+  rank_.pipeline().sum(sums);
   figures.kept_mass = sums.data<double>()[0];
   figures.tokens = sums.data<double>()[1];
   return figures;

@@ -8,6 +8,8 @@
 #pragma once
 
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "core/device/recorded_work.h"
 #include "launch/run/step.h"
@@ -31,8 +33,9 @@ bool records_steps(const RunConfig& config, const Rank& rank);
 class TrainingStep {
  public:
   struct Options {
-    double clip_norm = 0;  // of GradientNorm
-    bool records = false;  // for one rank on a GPU; without jitter, which is drawn anew in each step
+    double clip_norm = 0;                 // of GradientNorm
+    bool records = false;                 // for one rank on a GPU; without jitter, which is drawn anew in each step
+    std::vector<std::string> names = {};  // of GradientNorm: of all that is trained, where stages hold different layers
   };
   /// `trained` is what this rank steps on. All that is referred to must outlive it.
   TrainingStep(Rank& rank, const StepModels& models, parallel::GradientSync& sync, optim::Optimizer& optimizer,

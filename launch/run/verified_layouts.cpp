@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "core/error.h"
 #include "launch/run/cut_sequences.h"
+#include "launch/run/pipeline.h"
 #include "parallel/axes/mesh.h"
 
 namespace limbeck::launch {
@@ -48,16 +50,21 @@ int smallest_factor(int n) {
 class Candidates {
  public:
   Candidates(int num_ranks, const RunConfig& config, const nn::ModelConfig& model)
-      : num_ranks_(num_ranks), model_(model), cuts_sequences_(can_cut_sequences(config, model)) {}
+      : num_ranks_(num_ranks),
+        model_(model),
+        cuts_sequences_(can([&] { check_cut_sequences(config, model, {.rank = 0, .size = 2}); })),
+        has_stages_(can([&] { check_pipeline(config, model, 2); })) {}
 
   /// Whether the axis is of use to the model.
   bool has(const LayoutAxis& axis) const {
-    if (axis.name == "pp") return false;  // is not built yet
+    if (axis.name == "pp") return has_stages_;
     if (axis.name == "cp") return cuts_sequences_;
     return (axis.name != "ep" && axis.name != "etp") || model_.moe.num_experts > 0;
   }
+  bool has_stages() const { return has_stages_ && num_ranks_ > 1; }
   bool fits(const Layout& layout) const {
-    return parallel::world_fault(layout, num_ranks_).empty() && model_.moe.num_experts % std::max(layout.ep, 1) == 0;
+    return parallel::world_fault(layout, num_ranks_).empty() && model_.moe.num_experts % std::max(layout.ep, 1) == 0 &&
+           layout.pp <= model_.num_layers;
   }
   /// The axis at its largest; empty where it does not go above one.
   std::string alone(const LayoutAxis& axis) const {
@@ -68,9 +75,9 @@ class Candidates {
   }
 
  private:
-  static bool can_cut_sequences(const RunConfig& config, const nn::ModelConfig& model) {
+  static bool can(const std::function<void()>& check) {
     try {
-      check_cut_sequences(config, model, {.rank = 0, .size = 2});
+      check();
       return true;
     } catch (const core::UsageError&) {
       return false;
@@ -79,7 +86,7 @@ class Candidates {
 
   int num_ranks_;
   const nn::ModelConfig& model_;
-  bool cuts_sequences_;
+  bool cuts_sequences_, has_stages_;
 };
 
 }  // namespace
@@ -92,11 +99,13 @@ std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config,
   const auto add = [&](const std::string& layout) {
     if (!layout.empty() && std::ranges::find(layouts, layout) == layouts.end()) layouts.push_back(layout);
   };
-  std::string all;
+  std::string all, without_stages;
   for (const LayoutAxis& axis : parallel::layout_axes) {
     if (!can.has(axis)) continue;
     add(can.alone(axis));
-    if (axis.name != "dp" && ranks > 1) all += fmt::format("{}{}", axis.name, size);
+    if (axis.name == "dp" || ranks == 1) continue;
+    all += fmt::format("{}{}", axis.name, size);
+    if (axis.name != "pp") without_stages += fmt::format("{}{}", axis.name, size);
   }
   const auto add_if_fits = [&](const std::string& layout) {
     if (!layout.empty() && can.fits(parallel::parse_layout(layout))) add(layout);
@@ -105,6 +114,7 @@ std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config,
     for (const LayoutAxis& b : parallel::layout_axes)
       if (&a < &b && can.has(a) && can.has(b) && ranks > 1)
         add_if_fits(fmt::format("{0}{2}{1}{2}", a.name, b.name, size));
+  add_if_fits(without_stages);
   add_if_fits(all);
   if (layouts.empty()) layouts.emplace_back("dp1");
 
@@ -113,8 +123,15 @@ std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config,
   for (const std::string& layout : layouts)
     if (parallel::parse_layout(layout).tp > 1 && !config.parallel.sequence_parallel)
       items.push_back(parse_layout_item(layout + "+parallel.sequence_parallel=true"));
-  if (config.moe_loss.balance_scope != nn::BalanceScope::GlobalBatch)
-    items.push_back(parse_layout_item(layouts.front() + "+batch.micro_batches=3"));
+  const bool has_batches = config.moe_loss.balance_scope != nn::BalanceScope::GlobalBatch;
+  if (const std::string stages = fmt::format("pp{}", size);
+      can.has_stages() && can.fits(parallel::parse_layout(stages))) {
+    const std::string batches = has_batches ? "+batch.micro_batches=4" : "";
+    items.push_back(parse_layout_item(stages + batches + "+parallel.schedule=ZERO_BUBBLE"));
+    if (2 * size <= model.num_layers)
+      items.push_back(parse_layout_item(stages + batches + "+parallel.schedule=INTERLEAVED+parallel.chunks=2"));
+  }
+  if (has_batches) items.push_back(parse_layout_item(layouts.front() + "+batch.micro_batches=3"));
   if (ranks > 1 && config.parallel.shard == Shard::Nothing)
     items.push_back(parse_layout_item(layouts.front() + "+parallel.shard=PARAMETERS"));
   if (!config.train.recompute) items.push_back(parse_layout_item(layouts.back() + "+train.recompute=true"));

@@ -115,6 +115,29 @@ class GroupContextComm final : public nn::ContextComm {
   std::shared_ptr<core::Comm> group_;
 };
 
+/// Two groups, so that neither direction waits for what goes the other way.
+class GroupPipelineComm final : public nn::PipelineComm {
+ public:
+  GroupPipelineComm(std::shared_ptr<core::Comm> streams, std::shared_ptr<core::Comm> gradients)
+      : streams_(std::move(streams)), gradients_(std::move(gradients)) {}
+
+  std::int64_t size() const override { return streams_->size(); }
+  std::int64_t rank() const override { return streams_->rank(); }
+  void sum(Tensor& x) override { streams_->all_reduce(x, core::Reduce::Sum); }
+  // The group keeps the tensor until it is there; that nobody waits is no loss, for its stage waits for what it sends.
+  void send(Kind kind, const Tensor& x, std::int64_t to) override {
+    if (x.numel() > 0) group(kind).send_async(x, static_cast<int>(to));
+  }
+  void receive(Kind kind, const Tensor& x, std::int64_t from) override {
+    if (x.numel() > 0) group(kind).receive(x, static_cast<int>(from));
+  }
+
+ private:
+  core::Comm& group(Kind kind) const { return kind == Kind::Stream ? *streams_ : *gradients_; }
+
+  std::shared_ptr<core::Comm> streams_, gradients_;
+};
+
 }  // namespace
 
 std::shared_ptr<nn::TensorComm> make_tensor_comm(std::shared_ptr<core::Comm> group) {
@@ -128,6 +151,11 @@ nn::Communicators make_communicators(const Mesh& mesh) {
                                                       : make_expert_comm(mesh.experts_group(), mesh.etp().size),
           .batch = std::make_shared<GroupBatchComm>(mesh.data_group()),
           .context = mesh.cp().size() == 1 ? single.context : std::make_shared<GroupContextComm>(mesh.cp_group())};
+}
+
+std::shared_ptr<nn::PipelineComm> make_pipeline_comm(const Mesh& mesh) {
+  if (mesh.pp().size() == 1) return nn::single_pipeline();
+  return std::make_shared<GroupPipelineComm>(mesh.pp_group(), mesh.pp_back_group());
 }
 
 }  // namespace limbeck::parallel

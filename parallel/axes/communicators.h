@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/communicators.h"
+#include "core/pipeline_comm.h"
 #include "parallel/axes/mesh.h"
 
 namespace limbeck::parallel {
@@ -13,7 +14,10 @@ namespace limbeck::parallel {
 /// Over any group. Tensors are cut as core/slice.h deals.
 std::shared_ptr<nn::TensorComm> make_tensor_comm(std::shared_ptr<core::Comm> group);
 
-/// All of them, over the mesh's groups. Not collective.
+/// The stages, over the mesh's groups. Not collective.
+std::shared_ptr<nn::PipelineComm> make_pipeline_comm(const Mesh& mesh);
+
+/// All the others, likewise.
 nn::Communicators make_communicators(const Mesh& mesh);
 
 }  // namespace limbeck::parallel

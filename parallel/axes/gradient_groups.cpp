@@ -5,7 +5,7 @@
 namespace limbeck::parallel {
 namespace {
 
-enum Kind : std::uint8_t { Data, Edp, DataTp };
+enum Kind : std::uint8_t { Data, Edp, DataTp, Ends };
 
 }  // namespace
 
@@ -17,7 +17,7 @@ GradientGroups::GradientGroups(const Mesh& mesh, const Sharding& sharding) : sha
     core::fail_usage("parallel.shard_ranks is {}, expected a number that divides the world's, {}", neighbours, world);
   const auto over = [&](WorldComm& ranks, const std::string& name) {
     const int apart = ranks.size() > 1 ? ranks.in_world(1) - ranks.in_world(0) : 1;
-    if (neighbours % apart != 0 && apart % neighbours != 0)
+    if (sharding.ranks > 0 && neighbours % apart != 0 && apart % neighbours != 0)
       core::fail_usage(
           "parallel.shard_ranks is {}, expected a multiple or a divisor of {}, which the ranks of {} are apart",
           neighbours, apart, ranks.name());
@@ -31,6 +31,11 @@ GradientGroups::GradientGroups(const Mesh& mesh, const Sharding& sharding) : sha
   groups_[Data] = over(mesh.data(), "dp gradients");
   groups_[Edp] = over(mesh.edp(), "edp gradients");
   groups_[DataTp] = over(mesh.stage(), "dp tp gradients");  // no other axis holds dense parameters
+  groups_[Ends] = groups_[Data];
+  if (mesh.pp().size() == 1) return;
+  const bool is_end = mesh.pp().rank() == 0 || mesh.pp().rank() + 1 == mesh.pp().size();
+  groups_[Ends] = over(*mesh.world().split(mesh.tp().rank() + (is_end ? 0 : mesh.tp().size()), rank, "both ends"),
+                       "gradients of both ends");
 }
 
 std::size_t GradientGroups::index_of(const core::Parameter& parameter) const {
@@ -39,7 +44,7 @@ std::size_t GradientGroups::index_of(const core::Parameter& parameter) const {
       return a.axis == axis && a.role == core::AxisRole::PartialGradient;
     });
   };
-  return is_partial_over("edp") ? Edp : is_partial_over("tp") ? DataTp : Data;
+  return is_partial_over("edp") ? Edp : is_partial_over("pp") ? Ends : is_partial_over("tp") ? DataTp : Data;
 }
 
 const GradientGroups::Group& GradientGroups::of(const core::Parameter& parameter) const {

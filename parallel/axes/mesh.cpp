@@ -130,6 +130,7 @@ Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout)
   const int place = rank % in_stage;
   stage_ = num_stages == 1 ? world_ : world_->split(stage, rank, "stage");
   pp_ = world_->split(place, rank, "pp");
+  pp_back_ = num_stages == 1 ? pp_ : world_->split(place, rank, "pp gradients");
   dp_ = world_->split(stage * replica + place % replica, rank, "dp");
   cp_ = world_->split(rank / replica * tp + rank % tp, rank, "cp");
   data_ = replica == tp ? dp_ : world_->split(stage * tp + place % tp, rank, "data");

@@ -63,7 +63,7 @@ class Mesh {
   Mesh(std::shared_ptr<WorldComm> world, const Layout& layout);
 
   WorldComm& world() const { return *world_; }
-  WorldComm& pp() const { return *pp_; }        // ranks with the same place in each stage of the pipeline
+  WorldComm& pp() const { return *pp_; }        // ranks with the same place in each stage of the pipeline, by stage
   WorldComm& stage() const { return *stage_; }  // consecutive ranks that hold the same layers
   WorldComm& dp() const { return *dp_; }        // ranks of a stage with different sequences, `cp * tp` apart
   WorldComm& cp() const { return *cp_; }        // ranks with other tokens of the same sequences, `tp` apart
@@ -77,6 +77,9 @@ class Mesh {
   WorldComm& along(std::string_view axis) const;
   std::shared_ptr<WorldComm> data_group() const { return data_; }
   std::shared_ptr<WorldComm> cp_group() const { return cp_; }
+  std::shared_ptr<WorldComm> pp_group() const { return pp_; }
+  /// The same ranks once more: for what goes back beside what goes forward.
+  std::shared_ptr<WorldComm> pp_back_group() const { return pp_back_; }
   std::shared_ptr<WorldComm> tp_group() const { return tp_; }
   std::shared_ptr<WorldComm> experts_group() const { return experts_; }
   const Layout& layout() const { return layout_; }
@@ -84,7 +87,7 @@ class Mesh {
  private:
   Layout layout_;
   int etp_;
-  std::shared_ptr<WorldComm> world_, stage_, pp_, data_, dp_, cp_, tp_, edp_, experts_, etp_group_;
+  std::shared_ptr<WorldComm> world_, stage_, pp_, pp_back_, data_, dp_, cp_, tp_, edp_, experts_, etp_group_;
 };
 
 /// Fills placement and first_replica. A dense parameter is cut over tp as `cut` says, or whole on every rank with equal

@@ -1,5 +1,7 @@
 #include "parallel/axes/shared_values.h"
 
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace limbeck::parallel {
@@ -21,18 +23,17 @@ SharedValues::SharedValues(const core::ParameterList& parameters, const Gradient
 
 /// Of all that have a share the neighbours of who writes the whole parameter.
 void SharedValues::find_writers(const core::ParameterList& parameters, const GradientGroups& groups) {
-  if (parameters.empty()) return;
-  const core::MemoryPtr memory = parameters.front()->value.memory()->host();
   for (std::size_t index = 0; index < GradientGroups::count; ++index) {
+    core::ParameterList own;  // the same on all of the group's ranks, which may hold other layers in other groups
+    std::ranges::copy_if(parameters, std::back_inserter(own),
+                         [&](const Parameter* p) { return groups.index_of(*p) == index; });
+    if (own.empty()) continue;
     std::vector<std::int64_t> flags;
-    for (const Parameter* p : parameters) flags.push_back(p->first_replica ? 1 : 0);
-    const Tensor any = Tensor::from<std::int64_t>(memory, {std::ssize(flags)}, flags);
+    for (const Parameter* p : own) flags.push_back(p->first_replica ? 1 : 0);
+    const Tensor any = Tensor::from<std::int64_t>(own.front()->value.memory()->host(), {std::ssize(flags)}, flags);
     groups[index].sharers->all_reduce(any, core::Reduce::Max);
     const auto* found = any.host<std::int64_t>();
-    for (const Parameter* p : parameters) {
-      const bool writes = *found++ != 0;
-      if (groups.index_of(*p) == index) writes_[p] = writes;
-    }
+    for (const Parameter* p : own) writes_[p] = *found++ != 0;
   }
 }
 

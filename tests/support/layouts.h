@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "launch/run/pipeline.h"
 #include "launch/run/step.h"
 #include "optim/clip.h"
 #include "optim/objectives.h"
@@ -38,14 +39,25 @@ struct Gradients {
   std::map<std::string, std::vector<double>> whole = {};  // by parameter: of one rank alone, the global gradient
 };
 
+/// Of a model of which a rank's stage has some layers: all of them, without pp.
+inline launch::Pipeline pipeline_of(const launch::Rank& rank, const nn::ModelConfig& model,
+                                    const launch::ParallelConfig& parallel, std::int64_t micro_batches) {
+  launch::RunConfig config;
+  config.parallel = parallel;
+  config.batch.micro_batches = micro_batches;
+  return launch::pipeline_of(config, model, rank.mesh().pp().size());
+}
+
 /// Checks this rank's loss and gradients against PyTorch's (1e-5 in float32 under the reference's routing; 1e-7 in
 /// float64, with which the golden gradients are stored) and, in float64 with free routing, against `one_rank` (1e-11).
 inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file, core::DType dtype,
                                     launch::StepOptions options, const Gradients* one_rank,
-                                    std::int64_t bucket_bytes = 4096) {
+                                    std::int64_t bucket_bytes = 4096, const launch::ParallelConfig& parallel = {}) {
   const GoldenModel golden(file);
   const bool is_double = dtype == core::DType::F64;
-  nn::Transformer model(golden.config(), rank.sharded(dtype));
+  const launch::Pipeline pipeline = pipeline_of(rank, golden.config(), parallel, options.micro_batches);
+  nn::Transformer model(golden.config(), pipeline.part_of(rank.sharded(dtype), rank.mesh().pp().rank()));
+  options.schedule = &pipeline.schedule;
   model.load(golden.parameters());
   parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype, bucket_bytes);
   const optim::LanguageModelling objective;
@@ -58,8 +70,11 @@ inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file,
   EXPECT_NEAR(result.loss(), expected, (is_double ? 1e-11 : 1e-5) * std::abs(expected));
   EXPECT_LE(golden.worst_gradient_error(model.parameters()), is_double ? 1e-7 : 1e-5);
   const double norm = golden.values("/steps/grad_norm").at(0);
-  EXPECT_NEAR(optim::GradientNorm(model.parameters(), rank.world(), 0).values().norm, norm,
-              (is_double ? 1e-11 : 1e-5) * norm);
+  std::vector<std::string> names;
+  const Hdf5Group all = golden.parameters();
+  for (const auto& [name, tensor] : all.tensors()) names.push_back(name);
+  EXPECT_NEAR(optim::GradientNorm(optim::whole_fragments(model.parameters()), rank.world(), 0, names).values().norm,
+              norm, (is_double ? 1e-11 : 1e-5) * norm);
   EXPECT_EQ(result.expert_load.size(), static_cast<std::size_t>(golden.config().num_moe_layers()));
   for (std::size_t i = 0; i < result.expert_load.size(); ++i)
     EXPECT_EQ(result.expert_load[i], golden.values(fmt::format("/routing/layers/{}/counts", i)));
@@ -75,10 +90,11 @@ inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file,
 
 /// The same on every rank of a layout; the reference is a run of one rank with one micro-batch and nothing recomputed.
 inline void expect_golden(launch::Rank& rank, const std::string& file, core::DType dtype,
-                          const launch::StepOptions& options = {}, std::int64_t bucket_bytes = 4096) {
+                          const launch::StepOptions& options = {}, std::int64_t bucket_bytes = 4096,
+                          const launch::ParallelConfig& parallel = {}) {
   launch::Rank alone(parallel::ThreadWorld(1).comm(0), "dp1", 1);
   const Gradients reference = check_gradients_of(alone, file, dtype, {}, nullptr);
-  check_gradients_of(rank, file, dtype, options, &reference, bucket_bytes);
+  check_gradients_of(rank, file, dtype, options, &reference, bucket_bytes, parallel);
 }
 
 /// Every golden model, with 1 and 3 micro-batches; with 1 where the balance loss is of the whole batch.

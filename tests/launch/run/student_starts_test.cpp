@@ -8,8 +8,8 @@
 
 #include "core/error.h"
 #include "core/nn/student/activity.h"
-#include "core/nn/student/expert_start.h"
 #include "core/nn/student/expert_measures.h"
+#include "core/nn/student/expert_start.h"
 #include "core/nn/student/narrower.h"
 #include "core/ops/head_loss.h"
 #include "core/slice.h"

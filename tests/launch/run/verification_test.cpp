@@ -51,12 +51,33 @@ TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat64) {
   const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(DType::F64, "dp1", odd), 3, log_);
   EXPECT_FALSE(reference.replays);
   for (const char* item : {"dp3", "tp2ep2+parallel.sequence_parallel=true", "ep2etp2+batch.micro_batches=2",
-                           "cp3+parallel.shard=PARAMETERS", "dp2+parallel.shard=GRADIENTS+batch.micro_batches=2"}) {
+                           "cp3+parallel.shard=PARAMETERS", "dp2+parallel.shard=GRADIENTS+batch.micro_batches=2",
+                           "pp2dp2+batch.micro_batches=3+parallel.shard=OPTIMIZER"}) {
     const launch::LayoutDifferences found = differences(reference, config(DType::F64, item, odd));
     EXPECT_TRUE(found.within(1e-11)) << item << ' ' << found.loss << ' ' << found.gradient.difference << ' '
                                      << found.gradient.parameter << ' ' << found.weight.difference;
     EXPECT_FALSE(found.first_layer(1e-11)) << item;
     EXPECT_EQ(found.hidden.size(), 2U);
+  }
+}
+
+TEST_F(VerificationTest, StagesGiveTheNumbersOfOneRank) {
+  for (const DType precision : {DType::F64, DType::F32}) {
+    std::vector<const char*> deep(odd.begin(), odd.end());
+    deep.insert(deep.end(), {"model.num_layers=5", "model.tied_head=true", "model.vocabulary=300",
+                             "moe_loss.z_weight=0.01", "model.moe.scores=SIGMOID", "model.moe.selection_bias=true"});
+    const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(precision, "dp1", deep), 3, log_);
+    for (const char* item :
+         {"pp2", "pp4+batch.micro_batches=3", "pp2tp2+parallel.sequence_parallel=true+batch.micro_batches=2",
+          "pp2ep2+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+parallel.shard=OPTIMIZER",
+          "pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2+batch.micro_batches=4+train.recompute=true",
+          "pp2+parallel.stages=[0,5]", "pp2cp2"}) {
+      const launch::LayoutDifferences found = differences(reference, config(precision, item, deep));
+      EXPECT_TRUE(found.within(launch::usual_tolerance(precision)))
+          << item << ' ' << found.loss << ' ' << found.gradient_norm << ' ' << found.gradient.difference << ' '
+          << found.gradient.parameter << ' ' << found.weight.difference << ' ' << found.weight.parameter;
+      EXPECT_FALSE(found.first_layer(1e-4)) << item;
+    }
   }
 }
 
@@ -179,6 +200,7 @@ TEST(VerifiedLayouts, AnItemIsALayoutAndFields) {
 
 std::vector<std::string> covering(int ranks, std::int64_t experts, const launch::RunConfig& config = {}) {
   nn::ModelConfig model;
+  model.num_layers = 4;
   model.moe.num_experts = experts;
   std::vector<std::string> items;
   for (const launch::LayoutItem& item : launch::covering_layouts(ranks, config, model)) items.push_back(item.text);
@@ -187,17 +209,35 @@ std::vector<std::string> covering(int ranks, std::int64_t experts, const launch:
 
 TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
   const std::vector<std::string> four = covering(4, 4);
-  EXPECT_THAT(four,
-              ::testing::IsSupersetOf({"dp4", "cp4", "tp4", "ep4", "etp4", "dp2tp2", "dp2cp2", "cp2tp2", "tp2ep2",
-                                       "tp2etp2", "ep2etp2", "cp2tp2ep2etp2", "tp4+parallel.sequence_parallel=true",
-                                       "tp2ep2+parallel.sequence_parallel=true", "dp4+batch.micro_batches=3",
-                                       "dp4+parallel.shard=PARAMETERS"}));
+  EXPECT_THAT(four, ::testing::IsSupersetOf({"dp4",
+                                             "cp4",
+                                             "tp4",
+                                             "ep4",
+                                             "etp4",
+                                             "dp2tp2",
+                                             "dp2cp2",
+                                             "cp2tp2",
+                                             "tp2ep2",
+                                             "tp2etp2",
+                                             "ep2etp2",
+                                             "cp2tp2ep2etp2",
+                                             "pp4",
+                                             "cp2pp2",
+                                             "tp2pp2",
+                                             "pp2ep2",
+                                             "pp2+batch.micro_batches=4+parallel.schedule=ZERO_BUBBLE",
+                                             "tp4+parallel.sequence_parallel=true",
+                                             "tp2ep2+parallel.sequence_parallel=true",
+                                             "dp4+batch.micro_batches=3",
+                                             "dp4+parallel.shard=PARAMETERS"}));
   EXPECT_EQ(std::ranges::count_if(four, [](const std::string& i) { return i.ends_with("train.recompute=true"); }), 1);
   EXPECT_THAT(covering(4, 6), ::testing::AllOf(::testing::Contains("ep2"), ::testing::Not(::testing::Contains("ep4"))));
   EXPECT_THAT(covering(2, 0),
-              ::testing::UnorderedElementsAre("dp2", "cp2", "tp2", "tp2+parallel.sequence_parallel=true",
-                                              "dp2+batch.micro_batches=3", "dp2+parallel.shard=PARAMETERS",
-                                              "tp2+train.recompute=true"));
+              ::testing::UnorderedElementsAre(
+                  "dp2", "cp2", "tp2", "tp2+parallel.sequence_parallel=true", "pp2",
+                  "pp2+batch.micro_batches=4+parallel.schedule=ZERO_BUBBLE",
+                  "pp2+batch.micro_batches=4+parallel.schedule=INTERLEAVED+parallel.chunks=2",
+                  "dp2+batch.micro_batches=3", "dp2+parallel.shard=PARAMETERS", "pp2+train.recompute=true"));
   EXPECT_THAT(covering(1, 4),
               ::testing::UnorderedElementsAre("dp1", "dp1+batch.micro_batches=3", "dp1+train.recompute=true"));
   EXPECT_THAT(covering(3, 9), ::testing::Contains("tp3ep3"));

@@ -1,0 +1,31 @@
+// What a model whose layers lie on several ranks needs of the others, beside core/communicators.h.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "core/tensor.h"
+
+namespace limbeck::nn {
+
+using core::Tensor;
+
+/// The ranks that have the other layers of a model, of the same tokens: the stages of a pipeline. What one stage sends
+/// to another arrives in the order in which it is sent, streams and their gradients each for themselves.
+class PipelineComm {
+ public:
+  enum class Kind : std::uint8_t { Stream, Gradient };
+  virtual ~PipelineComm() = default;
+  virtual std::int64_t size() const = 0;
+  virtual std::int64_t rank() const = 0;
+  virtual void sum(Tensor& x) = 0;  // in place; not differentiable: what one stage knows, of zeros elsewhere
+  /// Does not wait until it is taken; x is not written any more.
+  virtual void send(Kind kind, const Tensor& x, std::int64_t to) = 0;
+  /// Fills x, of what was sent in its shape.
+  virtual void receive(Kind kind, const Tensor& x, std::int64_t from) = 0;
+};
+
+/// One stage alone; it lives as long as the program.
+const std::shared_ptr<PipelineComm>& single_pipeline();
+
+}  // namespace limbeck::nn

@@ -1,0 +1,118 @@
+// One micro-batch through one chunk of the student's layers: forward and, when that is due, backward. Behind the last
+// chunk the teacher has run too, and the loss is taken.
+//
+//     StepSums sums(rank, student);
+//     MicroPass pass({rank, models, input, options, sums, delays}, micro_batch, chunk, ledger);
+//     const Tensor behind = pass.forward(before);              // the streams; undefined where there is none
+//     const Tensor gradient = pass.backward(gradient_behind);
+//     pass.run_weight_parts();
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "core/ops/router.h"
+#include "kernels/distillation.h"
+#include "kernels/preference.h"
+#include "kernels/sorted_rows.h"
+#include "kernels/spans.h"
+#include "launch/run/step.h"
+
+namespace limbeck::launch {
+
+/// What the passes of a step add up.
+struct StepSums {
+  StepSums(const Rank& rank, const nn::Transformer& student);
+
+  std::vector<core::LossAccumulator> losses;  // of the model, and of each depth behind it
+  core::Tensor all;                           // [.] float64, by the places below
+  core::Tensor preferences, spans, pairs;     // as their kernels have the columns
+  LoadCounter load;
+
+  // Of all, behind the sums of the model's losses, and in front of those of the layers that predict, depth by depth.
+  static constexpr std::int64_t balance = kernels::num_loss_totals, z = balance + 1, hidden = z + 1,
+                                hidden_square = hidden + 1, routing = hidden_square + 1, updates = routing + 1,
+                                update_squares = updates + std::int64_t{nn::num_blocks},
+                                of_preferences = update_squares + std::int64_t{nn::num_blocks},
+                                of_spans = of_preferences + kernels::num_preference_columns,
+                                of_pairs = of_spans + kernels::num_span_columns,
+                                of_predictions = of_pairs + kernels::num_sorted_columns;
+
+  /// Collective: `all` becomes the sum over all ranks that have other data or other layers, with everything in it.
+  void gather(const Rank& rank);
+};
+
+class MicroPass {
+ public:
+  /// What is of the whole step, and outlives its passes.
+  struct Step {
+    Rank& rank;
+    const StepModels& models;
+    const StepInput& input;
+    const StepOptions& options;
+    StepSums& sums;
+    bool delays_weight_parts;
+  };
+  MicroPass(const Step& step, std::int64_t micro_batch, std::int64_t chunk, core::GradientLedger& ledger);
+  MicroPass(const MicroPass&) = delete;
+  MicroPass& operator=(const MicroPass&) = delete;
+
+  bool is_first() const;  // chunk of all: it takes no stream
+  bool is_last() const;   // and it gives none
+  core::Tensor empty_stream() const { return step_.models.student.empty_stream(pass_); }
+
+  core::Tensor forward(const core::Tensor& stream);
+  /// Of the gradient of what forward gave that of what it took.
+  core::Tensor backward(const core::Tensor& gradient);
+  void run_weight_parts() { tape_.run_weight_parts(); }
+
+ private:
+  /// What the teacher's layers give that a student is held to, by layer.
+  struct Taught {
+    core::Tensor hidden;                                                       // behind the last norm
+    std::map<std::int64_t, core::Tensor> layers;                               // hidden states
+    std::array<std::map<std::int64_t, core::Tensor>, nn::num_blocks> updates;  // what is added, by nn::Block
+    struct Routing {
+      core::Tensor probabilities, weights;
+    };
+    std::map<std::int64_t, Routing> routing;
+
+    /// Of a pass that is about to run.
+    void watch(nn::Pass& pass, const StepOptions& options);
+  };
+
+  const nn::Batch& batch() const { return step_.input.batches[micro_]; }
+  bool is_smoothed() const { return step_.options.control.kind == Control::SmoothedLabels; }
+  Bridge bridge() const { return step_.models.bridge != nullptr ? step_.options.bridge : Bridge::None; }
+  std::unique_ptr<core::TargetSource> read_whole(std::int64_t further) const;
+  void run_teacher();
+  void run_bridge();
+  /// What the student's layers are held to, of a teacher that has run.
+  void watch_matches();
+  /// Of a depth's tokens, so many further on than the model's, which is 0.
+  std::unique_ptr<core::TargetSource> targets_of(const core::Tensor& targets, std::int64_t further,
+                                                 const core::HeadOptions& head);
+  core::Var loss_of(const core::Var& hidden, const core::Tensor& targets, std::int64_t further, double weight);
+  core::Var loss_of_head(const core::Var& hidden);
+  void add_predictions(const core::Var& stream);
+  void add_layers(const nn::AuxiliaryLosses& terms);
+
+  Step step_;
+  std::size_t micro_;
+  std::int64_t chunk_;
+  core::Tape tape_;
+  nn::RoutingLog own_routing_;  // a recomputed layer replays its own choices
+  nn::Pass pass_;
+  std::unique_ptr<core::TargetSource> cached_rows_;  // on their way while the student runs
+  Taught taught_;
+  std::vector<core::TeacherOutput> outputs_;  // by those that teach any of the batch
+  core::Tensor bridged_losses_;               // of the teacher's own tokens
+  std::unique_ptr<core::TargetSource> paired_;
+  core::Var distance_;  // of the student's hidden states from the teacher's
+  core::Var in_, out_, total_;
+};
+
+}  // namespace limbeck::launch

@@ -1,0 +1,144 @@
+#include "launch/run/pipeline.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <numeric>
+#include <sstream>
+#include <utility>
+
+#include "core/counted.h"
+#include "core/error.h"
+
+namespace limbeck::launch {
+
+using core::fail_usage;
+
+static_assert(static_cast<int>(PipelineKind::OneFOneB) == static_cast<int>(parallel::ScheduleKind::OneFOneB));
+static_assert(static_cast<int>(PipelineKind::Interleaved) == static_cast<int>(parallel::ScheduleKind::Interleaved));
+static_assert(static_cast<int>(PipelineKind::ZeroBubble) == static_cast<int>(parallel::ScheduleKind::ZeroBubble));
+
+nn::ModelOptions Pipeline::part_of(nn::ModelOptions options, int stage) const {
+  options.chunks.emplace();
+  for (int chunk = 0; chunk < schedule.num_chunks; ++chunk)
+    options.chunks->push_back(layers.at(static_cast<std::size_t>(schedule.virtual_stage(stage, chunk))));
+  options.with_embedding = stage == 0;
+  options.with_head = stage + 1 == schedule.num_stages();
+  return options;
+}
+
+namespace {
+
+std::vector<core::Slice> given_layers(const std::vector<std::int64_t>& counts, std::int64_t num_layers, int parts) {
+  std::vector<core::Slice> layers;
+  std::int64_t first = 0;
+  for (const std::int64_t count : counts) layers.push_back({std::exchange(first, first + count), count});
+  if (std::ssize(counts) != parts || first != num_layers ||
+      std::ranges::any_of(counts, [](std::int64_t count) { return count < 0; }))
+    fail_usage("parallel.stages is [{}], expected {} numbers, one of each stage's chunks, that add up to {}",
+               fmt::join(counts, ", "), parts, core::counted(num_layers, "layer"));
+  return layers;
+}
+
+/// Forward, of a token.
+double flops_of_layer(nn::ModelConfig model, std::int64_t layer, std::int64_t sequence_length) {
+  if (!model.is_moe_layer(layer)) model.moe = {};
+  model.moe.dense_layers.clear();  // all its layers are as this one
+  const auto of_layers = [&](std::int64_t count) {
+    model.num_layers = count;
+    return nn::forward_flops_per_token(model, sequence_length);
+  };
+  return of_layers(2) - of_layers(1);
+}
+
+double sum_of(const std::vector<double>& values, const core::Slice& part) {
+  const auto begin = values.begin() + part.first;
+  return std::accumulate(begin, begin + part.count, 0.0);
+}
+
+}  // namespace
+
+Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages) {
+  const ParallelConfig& c = config.parallel;
+  const bool is_cut = num_stages > 1;
+  const int chunks = is_cut ? static_cast<int>(c.chunks) : 1, parts = num_stages * chunks;
+  const auto kind = is_cut ? static_cast<parallel::ScheduleKind>(c.schedule) : parallel::ScheduleKind::OneFOneB;
+  std::vector<double> costs;
+  for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
+    costs.push_back(flops_of_layer(model, layer, config.data.sequence_length));
+  const double head = 2.0 * static_cast<double>(model.vocabulary) * static_cast<double>(model.width);
+  Pipeline pipeline{
+      .layers = is_cut && !c.stages.empty() ? given_layers(c.stages, model.num_layers, parts)
+                                            : parallel::split_by_cost(costs, 0, head, parts),
+      .schedule = parallel::make_schedule(kind, num_stages, chunks, static_cast<int>(config.batch.micro_batches)),
+      .costs = {}};
+  parallel::check_schedule(pipeline.schedule);
+  for (const core::Slice& part : pipeline.layers) {
+    const bool has_head = &part == &pipeline.layers.back();
+    const double forward = sum_of(costs, part) + (has_head ? head : 0);
+    for (auto* column : {&pipeline.costs.forward, &pipeline.costs.input_gradient, &pipeline.costs.weight_gradient})
+      column->push_back(forward);
+  }
+  return pipeline;
+}
+
+void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int num_stages) {
+  if (num_stages == 1) return;
+  if (config.parallel.chunks > 1 && config.parallel.schedule == PipelineKind::OneFOneB)
+    fail_usage("parallel.chunks is {} with parallel.schedule ONE_F_ONE_B, expected INTERLEAVED, ZERO_BUBBLE, or 1",
+               config.parallel.chunks);
+  if (const std::int64_t parts = num_stages * config.parallel.chunks; parts > student.num_layers)
+    fail_usage("parallel.layout is {}: {} of {}, expected at most the model's {}", config.parallel.layout,
+               core::counted(num_stages, "stage"), core::counted(config.parallel.chunks, "chunk"),
+               core::counted(student.num_layers, "layer"));
+  const ObjectiveConfig& c = config.objective;
+  const auto& init = config.student_init;
+  const bool measures = init && (init->upcycle || init->experts || init->dense || init->width ||
+                                 (init->choice != LayerChoice::List && init->choice != LayerChoice::EvenlySpaced));
+  for (const auto& [field, is_given] :
+       {std::pair("objective.preference", c.preference.has_value()),
+        {"objective.reward", c.reward.has_value()},
+        {"objective.bridge", c.bridge != Bridge::None},
+        {"objective.hidden_states", c.hidden_states.weight > 0},
+        {"objective.attention", c.attention.weight > 0},
+        {"objective.feed_forward", c.feed_forward.weight > 0},
+        {"objective.routers", c.routers.weight > 0},
+        {"objective.sampled_text", c.sampled_text.fraction > 0},
+        {"objective.control UNTRAINED", c.control == Control::Untrained},
+        {"layers that predict further tokens (objective.predict_weight)", student.num_predict_layers > 0},
+        {"adapters", config.adapters.has_value()},
+        {"teacher.others", config.teacher && !config.teacher->others.empty()},
+        {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
+        {"parallel.shard GRADIENTS or PARAMETERS", config.parallel.shard > Shard::Optimizer},
+        {"parallel.shard_ranks", config.parallel.shard_ranks > 0},
+        {"a student_init that runs models to choose or centre", measures}})
+    if (is_given)
+      fail_usage("parallel.layout is {}, a pipeline of {} stages, expected no pp with {}", config.parallel.layout,
+                 num_stages, field);
+}
+
+std::vector<std::string> to_lines(const Pipeline& pipeline) {
+  std::vector<std::string> lines;
+  const parallel::PipelineSchedule& schedule = pipeline.schedule;
+  const std::vector<int> peaks = parallel::peak_activations(schedule);
+  const parallel::PipelineTimes times = parallel::simulate(schedule, pipeline.costs);
+  for (int stage = 0; stage < schedule.num_stages(); ++stage) {
+    std::vector<std::string> layers;
+    for (int chunk = 0; chunk < schedule.num_chunks; ++chunk) {
+      const core::Slice& part = pipeline.layers[static_cast<std::size_t>(schedule.virtual_stage(stage, chunk))];
+      layers.push_back(part.count == 0   ? "none"
+                       : part.count == 1 ? fmt::format("{}", part.first)
+                                         : fmt::format("{} to {}", part.first, part.first + part.count - 1));
+    }
+    const auto at = static_cast<std::size_t>(stage);
+    lines.push_back(
+        fmt::format("stage {}: layers {}; holds up to {} of activations, waits {:.0f} % of a step's time "
+                    "by what its layers cost",
+                    stage, fmt::join(layers, ", "), core::counted(peaks[at], "chunk"), 100 * times.bubble[at]));
+  }
+  std::istringstream picture(parallel::picture(schedule, pipeline.costs));
+  for (std::string line; std::getline(picture, line);) lines.push_back(line);
+  return lines;
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,37 @@
+// How a run's model lies on the stages of its pipeline (layouts with pp), and what each of them does when.
+//
+//     const Pipeline pipeline = pipeline_of(config, architecture, rank.mesh().pp().size());
+//     nn::Transformer student(architecture, pipeline.part_of(rank.sharded(dtype), rank.mesh().pp().rank()));
+//     queue_passes(rank, models, input, {.micro_batches = n, .schedule = &pipeline.schedule}, sync);
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/nn/transformer.h"
+#include "core/slice.h"
+#include "launch/config/config.h"
+#include "parallel/pipeline/schedule.h"
+
+namespace limbeck::launch {
+
+struct Pipeline {
+  std::vector<core::Slice> layers;      // of each virtual stage, in the model's order
+  parallel::PipelineSchedule schedule;  // of a step's micro-batches
+  parallel::PipelineCosts costs;        // of a token, FLOP
+
+  /// What the stage of this number has of a model.
+  nn::ModelOptions part_of(nn::ModelOptions options, int stage) const;
+};
+
+/// As `parallel` says it; of one stage all layers and one micro-batch after the other. Throws a UsageError where
+/// parallel.stages are not the model's layers.
+Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages);
+
+/// Throws a UsageError where a run asks for what a pipeline of so many stages does not do.
+void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int num_stages);
+
+/// What is where, when, and how much of the time a stage waits; a line each.
+std::vector<std::string> to_lines(const Pipeline& pipeline);
+
+}  // namespace limbeck::launch

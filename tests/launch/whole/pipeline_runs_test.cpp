@@ -1,0 +1,120 @@
+// Whole runs whose layers lie on the stages of a pipeline: figures, evaluations, continuations and checkpoints are
+// those of one rank; what a pipeline does not do is refused in one line.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <filesystem>
+
+#include "tests/support/run_limbeck.h"
+#include "tests/support/written_out_run.h"
+
+namespace limbeck::testing {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+/// Experts in some layers, a head that is the embedding, clipping.
+constexpr const char* job = R"(
+model {
+  width: 24 num_layers: 4 num_heads: 4 num_kv_heads: 2 head_width: 8 max_positions: 64 tied_head: true
+  moe { num_experts: 4 experts_per_token: 2 expert_width: 12 dense_layers: [0] scores: SIGMOID selection_bias: true }
+  mlp_width: 20
+}
+data { text: "text" tokenizer: "bytes" sequence_length: 37 held_out_fraction: 0.35 }
+optimizer { rate: 5e-3 clip_norm: 0.5 }
+moe_loss { balance_weight: 0.02 z_weight: 0.001 }
+schedule { warmup_steps: 0 }
+batch { sequences_per_step: 8 micro_batches: 4 }
+train { steps: 4 eval_every_steps: 2 eval_tokens: 150 log_every_steps: 1 threads: 1 checkpoint_every_steps: 2 }
+generation { prompt: "1 2 " max_tokens: 12 temperature: 0 }
+evaluation { set { name: "own" text: "text/1.txt" } }
+)";
+
+void expect_same(const RunFolder& folder, const std::string& run, const std::string& other) {
+  const auto lines = folder.metrics(run), others = folder.metrics(other);
+  ASSERT_EQ(lines.size(), others.size()) << run << " " << other;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    const json found = lines[i].flatten(), right = others[i].flatten();
+    for (const auto& [name, value] : right.items()) {
+      ASSERT_TRUE(found.contains(name)) << name;
+      if (value.is_number()) expect_near(found[name], value.get<double>(), name);
+    }
+  }
+}
+
+/// Parameters that one stage alone has.
+constexpr const char* groups =
+    "optimizer { groups { pattern: \"layers.3.*\" rate_factor: 0.5 } groups { pattern: \"layers.0.mlp.*\" frozen: true "
+    "} }\n";
+
+json start_of(const RunFolder& folder, const std::string& run) { return json::parse(folder.read(run + "/start.json")); }
+
+TEST(PipelineRuns, FiguresAreThoseOfOneRankAndCheckpointsGoAnyway) {
+  const RunFolder folder("pipeline");
+  folder.write("job.textproto", std::string(job) + in_float64);
+  folder.write("groups.textproto", groups);
+  folder.succeed("train job.textproto groups.textproto --out one");
+  for (const auto& [layout, ranks, more] :
+       {std::tuple{"pp2", 2, ""},
+        {"pp2tp2", 4, " --set parallel.schedule=ZERO_BUBBLE"},
+        {"pp2dp2", 4, " --set parallel.schedule=INTERLEAVED --set parallel.chunks=2 --set parallel.shard=OPTIMIZER"}}) {
+    SCOPED_TRACE(layout);
+    const Outcome outcome = folder.succeed(
+        fmt::format("train job.textproto groups.textproto --out {0} --set parallel.layout={0}{1}", layout, more),
+        ranks);
+    EXPECT_THAT(outcome.output, HasSubstr("stage 1: layers"));
+    expect_same(folder, layout, "one");
+    EXPECT_EQ(json::parse(folder.read(std::string(layout) + "/end.json"))["student_text"],
+              json::parse(folder.read("one/end.json"))["student_text"]);
+    EXPECT_EQ(start_of(folder, layout)["parameters"], start_of(folder, "one")["parameters"]);
+  }
+  folder.succeed("train job.textproto groups.textproto --out one --resume --steps 6 --set train.steps=6");
+  for (const auto& [from, to, ranks] : {std::tuple{"pp2", "dp1", 1}, {"pp2dp2", "pp2ep2", 4}, {"pp2tp2", "pp2", 2}}) {
+    SCOPED_TRACE(fmt::format("{} {}", from, to));
+    const std::string run = fmt::format("{}_{}", from, to);
+    fs::copy(folder.path() / from, folder.path() / run, fs::copy_options::recursive);
+    folder.succeed(fmt::format("train job.textproto groups.textproto --out {} --set parallel.layout={} --set "
+                               "train.steps=6 --resume --steps 6",
+                               run, to),
+                   ranks);
+    expect_same(folder, run, "one");
+  }
+}
+
+TEST(PipelineRuns, ATeacherIsWholeBesideTheLastStage) {
+  const RunFolder folder("pipeline_teacher");
+  folder.write("teacher.textproto", std::string(job) + in_float64);
+  folder.succeed("train teacher.textproto --steps 1 --out teacher");
+  folder.write("job.textproto", std::string(job) + in_float64 +
+                                    "teacher { source: \"teacher\" } objective { cross_entropy_weight: 0.3 }");
+  const std::string smaller = "distill job.textproto --set model.num_layers=3";
+  folder.succeed(smaller + " --out one");
+  folder.succeed(smaller + " --out two --set parallel.layout=pp2", 2);
+  expect_same(folder, "two", "one");
+  const json one = start_of(folder, "one"), two = start_of(folder, "two");
+  EXPECT_EQ(two["teacher_text"], one["teacher_text"]);
+  EXPECT_EQ(two["student_text"], one["student_text"]);
+  for (const auto& [name, value] : one["unigram"].items())
+    if (value.is_number()) expect_near(two["unigram"][name], value.get<double>(), name);
+}
+
+TEST(PipelineRuns, RefuseWhatAPipelineDoesNotDo) {
+  const RunFolder folder("pipeline_refused");
+  folder.write("job.textproto", job);
+  for (const auto& [sets, says] :
+       {std::pair{"--set parallel.shard=PARAMETERS", "expected no pp with parallel.shard GRADIENTS or PARAMETERS"},
+        {"--set parallel.chunks=2", "parallel.chunks is 2 with parallel.schedule ONE_F_ONE_B"},
+        {"--set parallel.stages=[1,2]", "parallel.stages is [1, 2], expected 2 numbers"},
+        {"--dump-gradients dump.h5", "expected no pp"}}) {
+    const Outcome outcome =
+        folder.limbeck(fmt::format("train job.textproto --out run --set parallel.layout=pp2 {}", sets), 2);
+    EXPECT_EQ(outcome.code, 2) << outcome.output;
+    EXPECT_THAT(outcome.lines_with("limbeck: error"), ElementsAre(HasSubstr(says)));
+  }
+}
+
+}  // namespace
+}  // namespace limbeck::testing
