@@ -25,8 +25,9 @@ class GradientNorm {
   /// frozen parameter or a negative clip.
   GradientNorm(const core::ParameterList& parameters, core::Comm& world, double clip)
       : GradientNorm(whole_fragments(parameters), world, clip) {}
-  /// Of gradients of which ranks have shares alone, each sums its own; else as above, whatever is dealt. `names`: of all
-  /// parameters in one order, where ranks hold different ones (stages of a pipeline); the fragments' are among them.
+  /// Of gradients of which ranks have shares alone, each sums its own; else as above, whatever is dealt. `names`: of
+  /// all parameters in one order, where ranks hold different ones (stages of a pipeline); the fragments' are among
+  /// them.
   GradientNorm(const std::vector<Fragment>& fragments, core::Comm& world, double clip,
                std::vector<std::string> names = {});
 

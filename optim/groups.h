@@ -33,7 +33,8 @@ struct Trained {
 /// Every parameter belongs to the first group that matches its name. Those of frozen groups give up their slots, so
 /// that no gradient flows into them; the others come back in the order of the list. Throws a UsageError, naming the
 /// pattern, for one that matches no name or none that an earlier group left, and where everything is frozen.
-/// `elsewhere`: names of what other ranks hold in the place of these, of which patterns may be, and which may be trained.
+/// `elsewhere`: names of what other ranks hold in the place of these, of which patterns may be, and which may be
+/// trained.
 std::vector<Trained> apply_groups(const core::ParameterList& parameters, const std::vector<Group>& groups,
                                   const std::vector<std::string>& elsewhere = {});
 

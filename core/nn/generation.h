@@ -13,8 +13,9 @@
 //
 //     Generated all = generate_texts(teacher, prompts, {.draft = &student, .draft_tokens = 4});
 //
-// Of a model that is cut, every rank calls them; of a pipeline the last stage chooses. The ranks of the first tensor group run the tokens together;
-// those with other data follow with none of their own, so that all take the same number of steps.
+// Of a model that is cut, every rank calls them; of a pipeline the last stage chooses. The ranks of the first tensor
+// group run the tokens together; those with other data follow with none of their own, so that all take the same number
+// of steps.
 #pragma once
 
 #include <cstdint>

@@ -48,10 +48,11 @@ struct ModelOptions {
   core::PlacementRule place = {};  // none: this rank holds everything
   bool sequence_parallel =
       false;  // passes divide the tokens among the ranks of a tensor group (Pass); not with a cache
-  /// Ranges of layers, ascending: chunks, which other ranks' stand between where there is a pipeline. None: all, as one.
+  /// Ranges of layers, ascending: chunks, which other ranks' stand between where there is a pipeline. None: all, as
+  /// one.
   std::optional<std::vector<core::Slice>> chunks = {};
   bool with_embedding = true;
-  bool with_head = true;      // the last norm and the head; a tied one is a copy of the embedding where that is elsewhere
+  bool with_head = true;  // the last norm and the head; a tied one is a copy of the embedding where that is elsewhere
   bool with_predict = false;  // the layers that predict further tokens, if the model has some; beside both of those
 };
 
@@ -115,8 +116,8 @@ class Transformer {
   /// Through the stages of a pipeline, collectively, it runs without gradients alone, and gives hidden states where the
   /// head is.
   Output forward(Tape& tape, const Pass& pass, const Var* input = nullptr) const;
-  /// One chunk's part of it, of the stream before: what is behind its layers, and behind those of the last one where the
-  /// head is here the hidden states. The first takes none where the embedding is here.
+  /// One chunk's part of it, of the stream before: what is behind its layers, and behind those of the last one where
+  /// the head is here the hidden states. The first takes none where the embedding is here.
   Output forward_chunk(Tape& tape, const Pass& pass, std::int64_t chunk, const Var* input) const;
   std::int64_t num_chunks() const { return static_cast<std::int64_t>(chunks_.size()); }
   /// Room for the stream between the layers, [T,C] or this rank's share of it.

@@ -23,8 +23,8 @@ struct LoadedTeacher {
 };
 
 /// Collective. `tensors` are the source's, with as many rows of the vocabulary as the student has, so that logits stand
-/// beside logits; those behind the tokenizer's tokens count for nothing. Of a pipeline the last stage has the teacher, the
-/// others a model without layers.
+/// beside logits; those behind the tokenizer's tokens count for nothing. Of a pipeline the last stage has the teacher,
+/// the others a model without layers.
 LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
                            const nn::VocabularyRows& tensors, const Log& log);
 

@@ -33,8 +33,8 @@ bool records_steps(const RunConfig& config, const Rank& rank);
 class TrainingStep {
  public:
   struct Options {
-    double clip_norm = 0;  // of GradientNorm
-    bool records = false;  // for one rank on a GPU; without jitter, which is drawn anew in each step
+    double clip_norm = 0;                 // of GradientNorm
+    bool records = false;                 // for one rank on a GPU; without jitter, which is drawn anew in each step
     std::vector<std::string> names = {};  // of GradientNorm: of all that is trained, where stages hold different layers
   };
   /// `trained` is what this rank steps on. All that is referred to must outlive it.

@@ -35,8 +35,8 @@ class GradientGroups {
   /// UsageError where neighbours would not be as many everywhere.
   GradientGroups(const Mesh& mesh, const Sharding& sharding);
 
-  /// Dense parameters: dp x cp, or dp x cp x tp where all have parts of the gradient; what both ends of a pipeline have:
-  /// dp x cp of its first and last stage; experts: edp.
+  /// Dense parameters: dp x cp, or dp x cp x tp where all have parts of the gradient; what both ends of a pipeline
+  /// have: dp x cp of its first and last stage; experts: edp.
   const Group& of(const core::Parameter& parameter) const;
   std::size_t index_of(const core::Parameter& parameter) const;
   static constexpr std::size_t count = 4;
