@@ -89,7 +89,6 @@ class RunSteps {
 
  private:
   void prefetch(const StepText& samples);
-  std::int64_t count_trained() const;
   /// The student's weights are those to begin with: what is dealt of them is, from here on.
   void deal_values();
 
