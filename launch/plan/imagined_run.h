@@ -36,13 +36,13 @@ struct PlannedMemory {
 
 struct RankPlan {
   PlannedMemory memory;
-  std::vector<parallel::Traffic> traffic;  // of a step, what this rank sends
-  std::int64_t given_bytes = 0;            // of a step, to all of its tensors: what is written of them at the least
-  std::int64_t parameter_values = 0;       // of the student on this rank, while passes run
-  std::int64_t optimizer_values = 0;       // that it steps on
-  double optimizer_flops = 0;              // of Muon's products
-  std::int64_t trainable = 0;              // values of the student, or its adapters, on all ranks
-  std::int64_t num_tokens = 0;             // of a step, that this rank's passes read, whoever else reads them too
+  std::vector<parallel::ExchangeCount> traffic;  // of a step, what this rank sends
+  std::int64_t given_bytes = 0;       // of a step, to all of its tensors: what is written of them at the least
+  std::int64_t parameter_values = 0;  // of the student on this rank, while passes run
+  std::int64_t optimizer_values = 0;  // that it steps on
+  double optimizer_flops = 0;         // of Muon's products
+  std::int64_t trainable = 0;         // values of the student, or its adapters, on all ranks
+  std::int64_t num_tokens = 0;        // of a step, that this rank's passes read, whoever else reads them too
 };
 
 struct PlannedWorld {

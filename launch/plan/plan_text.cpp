@@ -91,7 +91,7 @@ std::string traffic_text(const Plan& plan) {
   Rows rows = {{"ranks", "operation", "of", "calls", "bytes"}};
   if (plan.time) rows.front().insert(rows.front().end(), {"time", "by", ""});
   for (std::size_t i = 0; i < plan.rank.traffic.size(); ++i) {
-    const parallel::Traffic& t = plan.rank.traffic[i];
+    const parallel::ExchangeCount& t = plan.rank.traffic[i];
     rows.push_back({t.group, t.operation, fmt::format("{}", t.ranks.size()), grouped(t.calls), bytes_text(t.bytes)});
     if (!plan.time) continue;
     const ExchangeTime& exchange = plan.time->by_traffic[i];
@@ -147,7 +147,7 @@ ordered_json memory_json(const PlannedMemory& memory) {
 ordered_json traffic_json(const RankPlan& plan, const StepTime* time) {
   ordered_json all = ordered_json::array();
   for (std::size_t i = 0; i < plan.traffic.size(); ++i) {
-    const parallel::Traffic& t = plan.traffic[i];
+    const parallel::ExchangeCount& t = plan.traffic[i];
     all.push_back(
         {{"group", t.group}, {"operation", t.operation}, {"ranks", t.ranks}, {"calls", t.calls}, {"bytes", t.bytes}});
     if (time == nullptr) continue;

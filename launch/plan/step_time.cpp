@@ -70,7 +70,7 @@ double bytes_of(const RunConfig& config, const RankPlan& plan) {
 
 /// Whether an exchange runs beside the passes: reductions of gradients, layers' values that are dealt, keys that go
 /// round.
-bool runs_beside(const parallel::Traffic& traffic, const RunConfig& config) {
+bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config) {
   if (traffic.group == "cp") return traffic.operation == "all_to_all";
   const bool is_of_gradients = traffic.group.find(" gradients") != std::string::npos;
   return is_of_gradients && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
@@ -86,7 +86,7 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   time.products = time.flops / cluster.flops(config.precision.compute);
   time.memory = time.bytes / (cluster.memory_gb_s * 1e9);
   double hidden = 0, last = 0;  // `last`: what is left when the passes end
-  for (const parallel::Traffic& t : plan.traffic) {
+  for (const parallel::ExchangeCount& t : plan.traffic) {
     const ClusterLink& link = cluster.link_of(t.ranks);
     ExchangeTime exchange{.between_nodes = &link == &cluster.between, .is_hidden = runs_beside(t, config)};
     const double seconds_a_call = link.latency_us * 1e-6 * std::ceil(std::log2(static_cast<double>(t.ranks.size())));

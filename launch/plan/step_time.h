@@ -13,7 +13,7 @@
 
 namespace limbeck::launch {
 
-/// One exchange of a rank's step (parallel::Traffic) on its link.
+/// One exchange of a rank's step (parallel::ExchangeCount) on its link.
 struct ExchangeTime {
   double seconds = 0;
   bool between_nodes = false;

@@ -62,8 +62,8 @@ class CountedComm final : public WorldComm {
 
 void TrafficLog::add(const WorldComm& group, const char* operation, std::int64_t bytes) {
   if (group.size() == 1) return;
-  auto at = std::ranges::find_if(entries_,
-                                 [&](const Traffic& t) { return t.group == group.name() && t.operation == operation; });
+  auto at = std::ranges::find_if(
+      entries_, [&](const ExchangeCount& t) { return t.group == group.name() && t.operation == operation; });
   if (at == entries_.end()) {
     std::vector<int> ranks;
     for (int r = 0; r < group.size(); ++r) ranks.push_back(group.in_world(r));

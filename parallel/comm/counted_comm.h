@@ -2,7 +2,8 @@
 //
 //     auto traffic = std::make_shared<TrafficLog>();
 //     Rank rank(counted(world.comm(r), traffic), "dp2tp2", 1);
-//     for (const Traffic& t : traffic->entries()) ...           // {"tp", "all_reduce", {0, 1}, 12 calls, 98304 bytes}
+//     for (const ExchangeCount& t : traffic->entries()) ...           // {"tp", "all_reduce", {0, 1}, 12 calls, 98304
+//     bytes}
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@
 namespace limbeck::parallel {
 
 /// Of one operation in one group of several ranks.
-struct Traffic {
+struct ExchangeCount {
   std::string group;       // its name
   std::string operation;   // "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"
   std::vector<int> ranks;  // of the group, numbered as in the world
@@ -31,10 +32,10 @@ class TrafficLog {
   void add(const WorldComm& group, const char* operation, std::int64_t bytes);
   void forget() { entries_.clear(); }
   /// In the order of their first calls.
-  const std::vector<Traffic>& entries() const { return entries_; }
+  const std::vector<ExchangeCount>& entries() const { return entries_; }
 
  private:
-  std::vector<Traffic> entries_;
+  std::vector<ExchangeCount> entries_;
 };
 
 /// The same group, whose exchanges, and those of all groups that it is cut into, are noted.

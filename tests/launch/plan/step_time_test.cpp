@@ -32,7 +32,7 @@ train { steps: 100 }
 
 class StepTimeTest : public ::testing::Test {
  protected:
-  StepTime time(std::vector<parallel::Traffic> traffic, const RunConfig& c) {
+  StepTime time(std::vector<parallel::ExchangeCount> traffic, const RunConfig& c) {
     RankPlan plan;
     plan.num_tokens = 16;
     plan.given_bytes = 1'000'000;

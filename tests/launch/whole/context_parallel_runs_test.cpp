@@ -66,7 +66,7 @@ TEST(ContextParallelRuns, RefuseWhatNeedsWholeSequences) {
   const RunFolder folder("context_refused");
   folder.write("teacher.textproto", job);
   folder.succeed("train teacher.textproto --steps 1 --out teacher");
-  folder.write("job.textproto", std::string(job) + "teacher { source: \"teacher\" }");
+  folder.write("job.textproto", fmt::format("{}teacher {{ source: \"teacher\" }}", job));
   const Outcome outcome = folder.limbeck(
       "distill job.textproto --out run --set parallel.layout=cp2 --set objective.control=SHUFFLED_POSITIONS", 2);
   EXPECT_EQ(outcome.code, 2) << outcome.output;

@@ -19,7 +19,7 @@ namespace limbeck {
 namespace {
 
 using launch::RunConfig;
-using parallel::Traffic;
+using parallel::ExchangeCount;
 using testing::RunFolder;
 
 constexpr const char* model = R"(
@@ -37,7 +37,7 @@ parallel { bucket_mib: 0.25 }
 /// Of the last rank, of its third step.
 struct Measured {
   core::MemoryStatistics memory;  // the peak is the step's
-  std::vector<Traffic> traffic;
+  std::vector<ExchangeCount> traffic;
 };
 
 Measured measured(const RunConfig& config, int ranks) {
@@ -104,8 +104,8 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
 
   // Who gets a token's rows is the routers' choice; all else is sent byte for byte.
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> planned, sent;
-  for (const Traffic& t : plan.traffic) planned[t.group + " " + t.operation] = {t.calls, t.bytes};
-  for (const Traffic& t : run.traffic) sent[t.group + " " + t.operation] = {t.calls, t.bytes};
+  for (const ExchangeCount& t : plan.traffic) planned[t.group + " " + t.operation] = {t.calls, t.bytes};
+  for (const ExchangeCount& t : run.traffic) sent[t.group + " " + t.operation] = {t.calls, t.bytes};
   if (const auto rows = planned.find("experts all_to_all"); rows != planned.end()) {
     EXPECT_EQ(sent[rows->first].first, rows->second.first);
     const auto bytes = static_cast<double>(sent[rows->first].second);

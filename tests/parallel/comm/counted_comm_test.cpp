@@ -34,7 +34,7 @@ TEST(CountedComm, CountsWhatLeavesARank) {
     ASSERT_EQ(log->entries().size(), 4U);
     const auto expect = [&](std::size_t i, const char* group, const char* operation, std::int64_t calls,
                             std::int64_t bytes) {
-      const Traffic& t = log->entries()[i];
+      const ExchangeCount& t = log->entries()[i];
       EXPECT_EQ(t.group, group);
       EXPECT_EQ(t.operation, operation);
       EXPECT_EQ(t.calls, calls) << operation;
