@@ -43,7 +43,7 @@ void expect_same(const RunFolder& folder, const std::string& run, const std::str
 
 TEST(ContextParallelRuns, FiguresAreThoseOfOneRankAndCheckpointsGoAnyway) {
   const RunFolder folder("context_parallel");
-  folder.write("job.textproto", std::string(job) + in_float64);
+  folder.write("job.textproto", fmt::format("{}{}", job, in_float64));
   folder.succeed("train job.textproto --out one");
   for (const auto& [layout, ranks] : {std::pair{"cp2", 2}, {"cp3", 3}, {"cp2ep2", 2}, {"cp2tp2", 4}}) {
     SCOPED_TRACE(layout);
