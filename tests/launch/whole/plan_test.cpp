@@ -72,7 +72,8 @@ class PlannedRun : public ::testing::TestWithParam<Case> {
   static void SetUpTestSuite() {
     folder_ = std::make_unique<RunFolder>("plan");
     folder_->write("model.textproto", model);
-    folder_->succeed("train model.textproto --quiet --steps 1 --out teacher --set train.steps=1");
+    // With experts in all layers, which a format of blocks asks for.
+    folder_->succeed("train model.textproto --quiet --steps 1 --out teacher --set model.moe.dense_layers=[]");
   }
   static void TearDownTestSuite() { folder_.reset(); }
 
