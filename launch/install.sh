@@ -3,7 +3,7 @@
 #
 #     launch/install.sh            # build and run
 #     launch/install.sh --tests    # and the tests and benchmarks
-#     launch/install.sh --clang    # and what the preset asan and tests/fuzz.sh are compiled by
+#     launch/install.sh --clang    # and what the presets asan and tsan and tests/fuzz.sh are compiled by
 set -euo pipefail
 
 packages=(
