@@ -5,6 +5,9 @@
     examples/study/study.py --only kd ce        # some arms
     examples/study/study.py --tables            # of what is there, in Markdown and OUT/study.svg
 
+What was measured already lies in examples/study/results, a file a run: those runs are not made again, and the tables have them. A new
+result goes to OUT/results, from where it may be moved there.
+
 Needs the release build, the teacher (launch/fetch_teacher.sh) and the text (Debian package anarchism); Python 3.9 without
 packages.
 """
@@ -22,6 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = Path(__file__).resolve().parent
+KNOWN = STUDY / "results"
 TEACHER = "downloads/SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT = Path("/usr/share/doc/anarchism/markdown")
 FIGURES = {"kl": "KL", "top1_agreement": "agreement", "sum_min": "sum min(p,q)", "ce": "cross-entropy"}
@@ -63,6 +67,12 @@ ARMS = {
     "on_policy": ("the last third half on-policy", {"sets": ["objective.sampled_text.fraction=0.5", "objective.sampled_text.first_step={third}"]}),
     "teacher_q4_0": ("the teacher rounded to Q4_0 once more", {"teacher": "Q4_0"}),
 }
+
+
+def processor():
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    field = lambda name: next((line.split(":", 1)[1].split() for line in lines if line.startswith(name)), [])
+    return " ".join(field("model name") + [flag for flag in ("avx2", "avx512_bf16", "amx_bf16") if flag in field("flags")])
 
 
 class Study:
@@ -156,7 +166,7 @@ class Study:
 
     def run(self, arm, seed):
         result = self.out / "results" / f"{arm}_{seed}.json"
-        if result.exists():
+        if result.exists() or (KNOWN / result.name).exists():
             return
         print(f"== {arm}, seed {seed}", flush=True)
         run, log = self.out / "runs" / f"{arm}_{seed}", self.out / "runs" / f"{arm}_{seed}.log"
@@ -168,14 +178,16 @@ class Study:
         seconds = time.time() - begun
         measured = json.loads(self.limbeck("eval", run, "--text", self.out / "texts/held_out", "--teacher", TEACHER, "--window", 256, "--json", log=log))
         result.parent.mkdir(exist_ok=True)
-        result.write_text(json.dumps({"arm": arm, "seed": seed, "steps": steps, "seconds": seconds, "eval": measured}))
+        documents = [{name: d[name] for name in ("tokens", *FIGURES)} for d in measured["documents"]]
+        result.write_text(json.dumps({"arm": arm, "seed": seed, "steps": steps, "seconds": round(seconds, 1), "processor": processor(),
+                                      "documents": documents}) + "\n")
         if arm not in self.args.keep:
             shutil.rmtree(run)
 
 
 def documents_of(result):
     """Of each document its tokens and its figures' sums."""
-    return [(d["tokens"], {f: d[f] * d["tokens"] for f in FIGURES}) for d in result["eval"]["documents"]]
+    return [(d["tokens"], {f: d[f] * d["tokens"] for f in FIGURES}) for d in result["documents"]]
 
 
 def mean(documents, figure):
@@ -197,7 +209,7 @@ def interval(of_seeds, against, figure, draws=2000):
 
 def tables(out):
     results = {}
-    for path in sorted((out / "results").glob("*.json")):
+    for path in [*sorted(KNOWN.glob("*.json")), *sorted((out / "results").glob("*.json"))]:
         result = json.loads(path.read_text())
         results.setdefault(result["arm"], {})[result["seed"]] = result
     found = {arm: {s: documents_of(r) for s, r in seeds.items()} for arm, seeds in results.items()}
@@ -219,6 +231,7 @@ def tables(out):
             rows.append((title, less, low, high))
         seconds = min(r["seconds"] for r in results[arm].values())
         print(f"| {title} | {text} | {difference} | {seconds:.0f} | {len(found[arm])} |")
+    out.mkdir(parents=True, exist_ok=True)
     (out / "study.svg").write_text(plot(rows))
 
 
