@@ -62,7 +62,7 @@ class ReplicaComm {
  public:
   virtual ~ReplicaComm() = default;
   /// Of `experts`, ascending, from each rank's part of the stack, [E_local,...] -> [experts,...].
-  virtual Tensor gather(const Tensor& stack, std::span<const std::int64_t> experts) = 0;
+  virtual RowsUnderWay start_gather(const Tensor& stack, std::span<const std::int64_t> experts) = 0;
   /// Of each of these that lies here, in their order, the sum over the ranks' x [experts,...], in rank order.
   virtual Tensor sum_of_own(const Tensor& x, std::span<const std::int64_t> experts, std::int64_t num_local) = 0;
   /// Where those that lie here are in the stack, of so many.

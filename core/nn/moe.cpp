@@ -1,5 +1,6 @@
 #include "core/nn/moe.h"
 
+#include <map>
 #include <numeric>
 
 #include "core/nn/projected.h"
@@ -44,6 +45,37 @@ Tensor counts_without_replicas(const Tensor& counts, std::int64_t num_experts,
     own.rows(replicated[i], 1).copy_from(counts.rows(num_experts + static_cast<std::int64_t>(i), 1));
   return own;
 }
+
+/// Copies of a layer's experts on their way to all ranks, and what they make of the rows that stay.
+class Replicas {
+ public:
+  Replicas(Tape& tape, const Moe& moe, ReplicaComm& comm, const std::vector<std::int64_t>& experts)
+      : tape_(tape), moe_(moe) {
+    for (const Parameter* p : {moe.gate, moe.up, moe.down, moe.gate_bias, moe.up_bias, moe.down_bias})
+      if (p != nullptr) under_way_.emplace(p, core::ReplicasUnderWay(tape, as_var(*p), comm, experts));
+  }
+
+  /// Of the rows from `first` on, `counts` of each copy.
+  Var forward(const Var& rows, std::int64_t first, const Tensor& counts) {
+    const Var stay = core::last_rows(tape_, rows, first);
+    Tensor offsets = Tensor::empty(counts.memory(), core::DType::I64, {counts.numel() + 1});
+    single_communicators().expert->prepare(counts, stay.shape()[0], offsets);
+    const Var gate = product(stay, moe_.gate, moe_.gate_bias, offsets);
+    const Var up = product(stay, moe_.up, moe_.up_bias, offsets);
+    const Var hidden = core::swiglu(tape_, gate, up, moe_.activation, moe_.activation_limit);
+    return product(hidden, moe_.down, moe_.down_bias, offsets);
+  }
+
+ private:
+  Var product(const Var& x, const Parameter* weight, const Parameter* bias, const Tensor& offsets) {
+    const Var y = core::grouped_linear(tape_, x, under_way_.at(weight).finish(), offsets);
+    return bias == nullptr ? y : core::add_grouped_bias(tape_, y, under_way_.at(bias).finish(), offsets);
+  }
+
+  Tape& tape_;
+  const Moe& moe_;
+  std::map<const Parameter*, core::ReplicasUnderWay> under_way_;
+};
 
 }  // namespace
 
@@ -131,23 +163,6 @@ Var Moe::product(Tape& tape, const Var& rows, const Parameter& weight, const Par
   return core::add_grouped_bias(tape, y, as_var(*bias), offsets, first);
 }
 
-Var Moe::of_replicas(Tape& tape, const Pass& pass, const Var& rows, std::int64_t first,
-                     const std::vector<std::int64_t>& experts, const Tensor& counts) const {
-  const Var stay = core::last_rows(tape, rows, first);
-  Tensor offsets = Tensor::empty(counts.memory(), core::DType::I64, {counts.numel() + 1});
-  single_communicators().expert->prepare(counts, stay.shape()[0], offsets);
-  const auto copies = [&](const Parameter& of) {
-    return core::replicas(tape, as_var(of), *pass.comms.replicas, experts);
-  };
-  const auto product = [&](const Var& x, const Parameter& weight, const Parameter* bias) {
-    const Var y = core::grouped_linear(tape, x, copies(weight), offsets);
-    return bias == nullptr ? y : core::add_grouped_bias(tape, y, copies(*bias), offsets);
-  };
-  const Var hidden =
-      core::swiglu(tape, product(stay, *gate, gate_bias), product(stay, *up, up_bias), activation, activation_limit);
-  return product(hidden, *down, down_bias);
-}
-
 Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
   const std::int64_t num_experts = config.num_experts;
   const core::Routing routing = route(tape, pass, x, losses);
@@ -170,18 +185,18 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   const ExchangePtr exchange =
       experts.prepare(permutation.counts.rows(0, num_experts), permutation.num_rows(), offsets);
   const Var sorted = core::permute(tape, mine, permutation);
+  std::optional<Replicas> copies;
+  if (num_replicas > 0) copies.emplace(tape, *this, *pass.comms.replicas, replicated);
   core::DispatchUnderWay there(tape, sorted, experts, exchange);
   Var stayed;
-  if (num_replicas > 0)
-    stayed = of_replicas(tape, pass, sorted, exchange->num_sent, replicated,
-                         permutation.counts.rows(num_experts, num_replicas));
+  if (copies) stayed = copies->forward(sorted, exchange->num_sent, permutation.counts.rows(num_experts, num_replicas));
   Var beside = shared ? shared->forward(tape, pass, x) : Var();
   if (shared_gate != nullptr) beside = core::gate_rows(tape, core::linear(tape, x, as_var(*shared_gate)), beside);
   const Var rows = there.finish();
   const Var hidden = core::swiglu(tape, product(tape, rows, *gate, gate_bias, offsets),
                                   product(tape, rows, *up, up_bias, offsets), activation, activation_limit);
   Var out = core::combine(tape, product(tape, hidden, *down, down_bias, offsets), experts, exchange);
-  if (num_replicas > 0) out = core::with_last_rows(tape, std::move(out), stayed);
+  if (copies) out = core::with_last_rows(tape, std::move(out), stayed);
   if (pass.experts && !tape.is_replay()) pass.experts(layer, {out.value, hidden.value, weights.value, permutation});
   const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
   return shared ? core::add(tape, routed, beside) : routed;

@@ -50,9 +50,6 @@ struct Moe {
 
  private:
   Var product(Tape& tape, const Var& rows, const Parameter& weight, const Parameter* bias, const Tensor& offsets) const;
-  /// Of the rows behind the first `first`, which stay here for the copies of `experts`, of `counts` each.
-  Var of_replicas(Tape& tape, const Pass& pass, const Var& rows, std::int64_t first,
-                  const std::vector<std::int64_t>& experts, const Tensor& counts) const;
   core::Routing route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
 };
 

@@ -16,14 +16,22 @@ void add_to_rows(const Tensor& to, const Tensor& x) {
 
 }  // namespace
 
-Var replicas(Tape& tape, const Var& stack, nn::ReplicaComm& comm, const std::vector<std::int64_t>& experts) {
-  Var out = tape.output(comm.gather(stack.value, experts), {&stack});
+ReplicasUnderWay::ReplicasUnderWay(Tape& tape, const Var& stack, nn::ReplicaComm& comm,
+                                   std::vector<std::int64_t> experts)
+    : tape_(tape),
+      stack_(stack),
+      comm_(comm),
+      experts_(std::move(experts)),
+      there_(comm.start_gather(stack.value, experts_)) {}
+
+Var ReplicasUnderWay::finish() {
+  Var out = tape_.output(std::exchange(there_, {})(), {&stack_});
   if (!out.slot) return out;
-  const DType sums = sum_dtype(stack.value.dtype());
+  const DType sums = sum_dtype(stack_.value.dtype());
   Tape::Step step{"replicas", {}, {}};
-  step.weight_slots = {stack.slot};
-  step.weight_part = [=, &comm, slot = out.slot, like = outline(out.value, sums), to = stack.slot,
-                      stack_like = outline(stack.value, sums)] {
+  step.weight_slots = {stack_.slot};
+  step.weight_part = [&comm = comm_, experts = experts_, slot = out.slot, like = outline(out.value, sums),
+                      to = stack_.slot, stack_like = outline(stack_.value, sums)] {
     const std::int64_t num_local = stack_like.shape()[0];
     const Tensor sum = comm.sum_of_own(gradient(slot, like), experts, num_local);
     const GradientTarget target = open_gradient(to, stack_like);
@@ -32,7 +40,7 @@ Var replicas(Tape& tape, const Var& stack, nn::ReplicaComm& comm, const std::vec
     for (const std::int64_t expert : comm.own(experts, num_local))
       add_to_rows(target.tensor.rows(expert, 1), sum.rows(row++, 1));
   };
-  tape.push(std::move(step));
+  tape_.push(std::move(step));
   return out;
 }
 

@@ -14,7 +14,7 @@ class GroupReplicaComm final : public nn::ReplicaComm {
  public:
   explicit GroupReplicaComm(std::shared_ptr<core::Comm> group) : group_(std::move(group)) {}
 
-  Tensor gather(const Tensor& stack, Experts experts) override {
+  nn::RowsUnderWay start_gather(const Tensor& stack, Experts experts) override {
     const std::int64_t num_local = stack.shape()[0];
     const std::vector<std::int64_t> mine = own(experts, num_local);
     const Tensor sent = with_rows(stack, std::ssize(mine) * group_->size());  // to each rank the same
@@ -22,8 +22,12 @@ class GroupReplicaComm final : public nn::ReplicaComm {
     for (int r = 0; r < group_->size(); ++r)
       for (const std::int64_t e : mine) sent.rows(row++, 1).copy_from(stack.rows(e, 1));
     Tensor all = with_rows(stack, std::ssize(experts));
-    group_->all_to_all_v(sent, std::vector<std::int64_t>(ranks(), std::ssize(mine)), all, of_ranks(experts, num_local));
-    return all;
+    core::CommHandle handle = group_->all_to_all_v_async(sent, std::vector<std::int64_t>(ranks(), std::ssize(mine)),
+                                                         all, of_ranks(experts, num_local));
+    return [handle, all]() mutable {
+      handle.wait();
+      return all;
+    };
   }
 
   Tensor sum_of_own(const Tensor& x, Experts experts, std::int64_t num_local) override {

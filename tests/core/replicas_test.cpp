@@ -53,6 +53,10 @@ TEST(Replicas, LastRowsAreReplaced) {
     EXPECT_EQ((i < 6 ? of_x.data<double>()[i] : of_rows.data<double>()[i - 6]), dy.data<double>()[i]);
     EXPECT_EQ(to_x.value.data<double>()[i], x.data<double>()[i]) << "what others refer to is written";
   }
+  // What nobody else refers to is not copied.
+  Tensor sole = x.clone();
+  const void* const place = sole.raw();
+  EXPECT_EQ(with_last_rows(tape, constant(std::move(sole)), constant(rows)).value.raw(), place);
 }
 
 }  // namespace

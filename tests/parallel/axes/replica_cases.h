@@ -1,6 +1,7 @@
 // What copies of experts must be on any world (tests/parallel/comm/comm_cases.h).
 #pragma once
 
+#include <algorithm>
 #include <numeric>
 
 #include "core/ops/replicas.h"
@@ -27,15 +28,15 @@ inline void replicas_case(WorldComm& world) {
       core::Tape tape;
       const core::Var weights = core::leaf(stack);
       if (has_gradient) core::accumulate(weights.slot, filled<float>(memory, {num_local, 1, width}, 0));
-      const core::Var copies = core::replicas(tape, weights, *comm, experts);
-      ASSERT_EQ(copies.shape(), core::Shape({std::ssize(experts), 1, width}));
+      const core::Var copies = core::ReplicasUnderWay(tape, weights, *comm, experts).finish();
+      EXPECT_EQ(copies.shape(), core::Shape({std::ssize(experts), 1, width}));
       Tensor gradient = Tensor::empty(memory, DType::F32, copies.shape());
       for (std::int64_t r = 0; r < std::ssize(experts); ++r)
         for (std::int64_t i = 0; i < width; ++i) {
           const std::int64_t expert = experts[static_cast<std::size_t>(r)];
           EXPECT_EQ(copies.value.data<float>()[r * width + i], static_cast<float>(100 * expert + i));
           // A power of two for each rank: which of them were added is seen.
-          gradient.mutable_data<float>()[r * width + i] = static_cast<float>((1 << world.rank()) * (expert + 1));
+          gradient.mutable_data<float>()[r * width + i] = static_cast<float>((1 << world.rank()) * (expert + 1) + i);
         }
       core::accumulate(copies.slot, gradient);
       tape.run();
@@ -45,12 +46,13 @@ inline void replicas_case(WorldComm& world) {
         for (std::int64_t i = 0; i < width; ++i) {
           const std::int64_t expert = world.rank() * num_local + e, at = e * width + i;
           const bool is_copied = std::ranges::find(experts, expert) != experts.end();
-          const auto sum = static_cast<float>(is_copied ? ((1 << world.size()) - 1) * (expert + 1) : 0);
+          const auto sum =
+              static_cast<float>(is_copied ? ((1 << world.size()) - 1) * (expert + 1) + world.size() * i : 0);
           EXPECT_EQ(found.data<float>()[at], sum + (has_gradient ? before.data<float>()[at] : 0)) << expert;
         }
     }
-  EXPECT_THROW(comm->gather(stack, std::vector<std::int64_t>{1, 0}), core::Error);
-  EXPECT_THROW(comm->gather(stack, std::vector<std::int64_t>{num_experts}), core::Error);
+  EXPECT_THROW(comm->start_gather(stack, std::vector<std::int64_t>{1, 0}), core::Error);
+  EXPECT_THROW(comm->start_gather(stack, std::vector<std::int64_t>{num_experts}), core::Error);
 }
 
 }  // namespace limbeck::testing
