@@ -9,7 +9,7 @@ using core::check;
 
 class SingleExchange final : public Exchange {
  public:
-  explicit SingleExchange(std::int64_t rows) : num_rows(rows) {}
+  explicit SingleExchange(std::int64_t rows) : num_rows(rows) { num_sent = rows; }
   std::int64_t num_rows;
 };
 
@@ -68,8 +68,11 @@ class SingleTensorComm final : public TensorComm {
 }  // namespace
 
 const Communicators& single_communicators() {
-  static const Communicators single{std::make_shared<SingleTensorComm>(), std::make_shared<SingleExpertComm>(),
-                                    std::make_shared<SingleBatchComm>(), std::make_shared<SingleContextComm>()};
+  static const Communicators single{.tensor = std::make_shared<SingleTensorComm>(),
+                                    .expert = std::make_shared<SingleExpertComm>(),
+                                    .replicas = nullptr,
+                                    .batch = std::make_shared<SingleBatchComm>(),
+                                    .context = std::make_shared<SingleContextComm>()};
   return single;
 }
 

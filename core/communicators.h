@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
+#include <vector>
 
 #include "core/comm.h"
 #include "core/tensor.h"
@@ -20,10 +22,11 @@ struct Dispatched {
   Tensor offsets;  // [E_local+1] int64: rows [offsets[e], offsets[e+1]) belong to local expert e
 };
 
-/// What a dispatch needs to be undone and repeated. Opaque outside the ExpertComm that made it.
+/// What a dispatch needs to be undone and repeated.
 class Exchange {
  public:
   virtual ~Exchange() = default;
+  std::int64_t num_sent = 0;  // of the rows that are dispatched the first so many go somewhere
 };
 using ExchangePtr = std::shared_ptr<const Exchange>;
 
@@ -51,6 +54,19 @@ class ExpertComm {
 
   Tensor dispatch_rows(const ExchangePtr& exchange, const Tensor& rows) { return start_dispatch(exchange, rows)(); }
   Tensor combine_rows(const ExchangePtr& exchange, const Tensor& rows) { return start_combine(exchange, rows)(); }
+};
+
+/// Copies of some experts on all ranks among which they are dealt. Tensor-level (no tape): core/ops/replicas.h makes a
+/// differentiable op of it. Every rank calls each of them equally often, in the same order and with the same experts.
+class ReplicaComm {
+ public:
+  virtual ~ReplicaComm() = default;
+  /// Of `experts`, ascending, from each rank's part of the stack, [E_local,...] -> [experts,...].
+  virtual RowsUnderWay start_gather(const Tensor& stack, std::span<const std::int64_t> experts) = 0;
+  /// Of each of these that lies here, in their order, the sum over the ranks' x [experts,...], in rank order.
+  virtual Tensor sum_of_own(const Tensor& x, std::span<const std::int64_t> experts, std::int64_t num_local) = 0;
+  /// Where those that lie here are in the stack, of so many.
+  virtual std::vector<std::int64_t> own(std::span<const std::int64_t> experts, std::int64_t num_local) const = 0;
 };
 
 /// Sums over the ranks that share a batch.
@@ -91,6 +107,7 @@ class ContextComm {
 struct Communicators {
   std::shared_ptr<TensorComm> tensor;
   std::shared_ptr<ExpertComm> expert;
+  std::shared_ptr<ReplicaComm> replicas;  // none where all experts are on one rank, or each is cut
   std::shared_ptr<BatchComm> batch;
   std::shared_ptr<ContextComm> context;
 };

@@ -23,6 +23,10 @@ template <class D>
 void sort_by_expert(const D& device, const std::int32_t* selection, std::int64_t tokens, std::int64_t selected,
                     std::int64_t experts, std::int64_t* counts, std::int32_t* row_of, std::int32_t* source);
 
+/// y[i] = number[x[i]], or -1 where x[i] is: experts by other numbers.
+template <class D>
+void renumber(const D& device, const std::int32_t* x, const std::int32_t* number, std::int32_t* y, std::int64_t n);
+
 /// offsets [n+1]: the sums of the counts [n] before each.
 template <class D>
 void offsets_of_counts(const D& device, const std::int64_t* counts, std::int64_t n, std::int64_t* offsets);

@@ -1,5 +1,8 @@
 #include "core/nn/moe.h"
 
+#include <map>
+#include <numeric>
+
 #include "core/nn/projected.h"
 #include "core/nn/stream.h"
 #include "core/ops/add.h"
@@ -7,10 +10,12 @@
 #include "core/ops/aux_losses.h"
 #include "core/ops/cast.h"
 #include "core/ops/gate_rows.h"
+#include "core/ops/grouped_linear.h"
 #include "core/ops/jitter.h"
 #include "core/ops/linear.h"
 #include "core/ops/moe_exchange.h"
 #include "core/ops/permute.h"
+#include "core/ops/replicas.h"
 #include "core/ops/swiglu.h"
 
 namespace limbeck::nn {
@@ -18,6 +23,59 @@ namespace {
 
 using core::as_optional_var;
 using core::as_var;
+
+// Experts of which all ranks have a copy are numbered behind all others, so that the rows which stay are the last ones.
+
+Tensor numbers_with_replicas(const core::MemoryPtr& memory, std::int64_t num_experts,
+                             const std::vector<std::int64_t>& replicated) {
+  std::vector<std::int32_t> numbers(static_cast<std::size_t>(num_experts));
+  std::iota(numbers.begin(), numbers.end(), 0);
+  for (std::size_t i = 0; i < replicated.size(); ++i)
+    numbers.at(static_cast<std::size_t>(replicated[i])) =
+        static_cast<std::int32_t>(num_experts + static_cast<std::int64_t>(i));
+  return Tensor::from<std::int32_t>(memory, {num_experts}, numbers);
+}
+
+/// By the experts' own numbers.
+Tensor counts_without_replicas(const Tensor& counts, std::int64_t num_experts,
+                               const std::vector<std::int64_t>& replicated) {
+  if (replicated.empty()) return counts;
+  const Tensor own = counts.rows(0, num_experts).clone();
+  for (std::size_t i = 0; i < replicated.size(); ++i)
+    own.rows(replicated[i], 1).copy_from(counts.rows(num_experts + static_cast<std::int64_t>(i), 1));
+  return own;
+}
+
+/// Copies of a layer's experts on their way to all ranks, and what they make of the rows that stay.
+class Replicas {
+ public:
+  Replicas(Tape& tape, const Moe& moe, ReplicaComm& comm, const std::vector<std::int64_t>& experts)
+      : tape_(tape), moe_(moe) {
+    for (const Parameter* p : {moe.gate, moe.up, moe.down, moe.gate_bias, moe.up_bias, moe.down_bias})
+      if (p != nullptr) under_way_.emplace(p, core::ReplicasUnderWay(tape, as_var(*p), comm, experts));
+  }
+
+  /// Of the rows from `first` on, `counts` of each copy.
+  Var forward(const Var& rows, std::int64_t first, const Tensor& counts) {
+    const Var stay = core::last_rows(tape_, rows, first);
+    Tensor offsets = Tensor::empty(counts.memory(), core::DType::I64, {counts.numel() + 1});
+    single_communicators().expert->prepare(counts, stay.shape()[0], offsets);
+    const Var gate = product(stay, moe_.gate, moe_.gate_bias, offsets);
+    const Var up = product(stay, moe_.up, moe_.up_bias, offsets);
+    const Var hidden = core::swiglu(tape_, gate, up, moe_.activation, moe_.activation_limit);
+    return product(hidden, moe_.down, moe_.down_bias, offsets);
+  }
+
+ private:
+  Var product(const Var& x, const Parameter* weight, const Parameter* bias, const Tensor& offsets) {
+    const Var y = core::grouped_linear(tape_, x, under_way_.at(weight).finish(), offsets);
+    return bias == nullptr ? y : core::add_grouped_bias(tape_, y, under_way_.at(bias).finish(), offsets);
+  }
+
+  Tape& tape_;
+  const Moe& moe_;
+  std::map<const Parameter*, core::ReplicasUnderWay> under_way_;
+};
 
 }  // namespace
 
@@ -111,20 +169,34 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   TensorComm& tokens = *pass.comms.tensor;
   const Var mine = share_of_stream(tape, pass, x);
   const Var weights = core::scatter(tape, routing.weights, tokens);
-  const core::Permutation permutation =
-      core::make_permutation(core::scatter(routing.selection, tokens), num_experts,
-                             pass.router.capacity_factor > 0 ? core::Drops::Some : core::Drops::None);
-  if (pass.load && !tape.is_replay()) pass.load(layer, permutation.counts);
+  const std::vector<std::int64_t> replicated = pass.comms.replicas && layer < std::ssize(pass.replicated)
+                                                   ? pass.replicated[static_cast<std::size_t>(layer)]
+                                                   : std::vector<std::int64_t>();
+  const std::int64_t num_replicas = std::ssize(replicated);
+  Tensor selection = core::scatter(routing.selection, tokens);
+  if (num_replicas > 0)
+    selection = core::renumbered(selection, numbers_with_replicas(selection.memory(), num_experts, replicated));
+  const core::Permutation permutation = core::make_permutation(
+      selection, num_experts + num_replicas, pass.router.capacity_factor > 0 ? core::Drops::Some : core::Drops::None);
+  if (pass.load && !tape.is_replay())
+    pass.load(layer, counts_without_replicas(permutation.counts, num_experts, replicated));
   ExpertComm& experts = *pass.comms.expert;
   Tensor offsets = Tensor::empty(x.value.memory(), core::DType::I64, {num_experts / experts.size() + 1});
-  const ExchangePtr exchange = experts.prepare(permutation.counts, permutation.num_rows(), offsets);
-  core::DispatchUnderWay there(tape, core::permute(tape, mine, permutation), experts, exchange);
+  const ExchangePtr exchange =
+      experts.prepare(permutation.counts.rows(0, num_experts), permutation.num_rows(), offsets);
+  const Var sorted = core::permute(tape, mine, permutation);
+  std::optional<Replicas> copies;
+  if (num_replicas > 0) copies.emplace(tape, *this, *pass.comms.replicas, replicated);
+  core::DispatchUnderWay there(tape, sorted, experts, exchange);
+  Var stayed;
+  if (copies) stayed = copies->forward(sorted, exchange->num_sent, permutation.counts.rows(num_experts, num_replicas));
   Var beside = shared ? shared->forward(tape, pass, x) : Var();
   if (shared_gate != nullptr) beside = core::gate_rows(tape, core::linear(tape, x, as_var(*shared_gate)), beside);
   const Var rows = there.finish();
   const Var hidden = core::swiglu(tape, product(tape, rows, *gate, gate_bias, offsets),
                                   product(tape, rows, *up, up_bias, offsets), activation, activation_limit);
-  const Var out = core::combine(tape, product(tape, hidden, *down, down_bias, offsets), experts, exchange);
+  Var out = core::combine(tape, product(tape, hidden, *down, down_bias, offsets), experts, exchange);
+  if (copies) out = core::with_last_rows(tape, std::move(out), stayed);
   if (pass.experts && !tape.is_replay()) pass.experts(layer, {out.value, hidden.value, weights.value, permutation});
   const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
   return shared ? core::add(tape, routed, beside) : routed;

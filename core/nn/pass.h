@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -91,6 +92,9 @@ struct Pass {
   std::vector<Tensor> rope_rows = {};  // by Attention::rope: [T] int32, the row of its table that turns a token
   /// The ranks that have the other tokens of the batch's sequences; null: these are whole.
   ContextComm* context = nullptr;
+  /// By layer of the whole model, those of its experts of which every rank among which they are dealt has a copy in
+  /// this pass, ascending: their rows stay where they are. None of layers behind the end.
+  std::span<const std::vector<std::int64_t>> replicated = {};
 
   /// [N,E] of `dtype`: assignments of each of the batch's sequences to each expert, of all of its tokens (`selection`
   /// is of those here).

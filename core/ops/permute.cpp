@@ -58,6 +58,15 @@ UnpermuteGradients unpermute_gradients(const Tensor& rows, const Tensor& weights
 
 }  // namespace
 
+Tensor renumbered(const Tensor& selection, const Tensor& number) {
+  Tensor result = empty_like(selection);
+  on_device(selection, [&](const auto& device) {
+    kernels::renumber(device, selection.data<std::int32_t>(), number.data<std::int32_t>(),
+                      result.mutable_data<std::int32_t>(), selection.numel());
+  });
+  return result;
+}
+
 Permutation make_permutation(const Tensor& selection, std::int64_t num_experts, Drops drops) {
   check(selection.shape().rank() == 2, "permute: selection has shape {}, expected [T,K]", selection.shape());
   const std::int64_t tokens = selection.shape()[0], selected = selection.shape()[1];

@@ -21,6 +21,9 @@ struct Permutation {
   std::int64_t num_rows() const { return num_tokens * experts_per_token; }  // N
 };
 
+/// The selection by other numbers of experts: number[e] for expert e, -1 for a dropped assignment.
+Tensor renumbered(const Tensor& selection /*[T,K] int32*/, const Tensor& number /*[E] int32*/);
+
 /// Whether a selection may have dropped assignments: those of expert -1.
 enum class Drops : std::uint8_t { None, Some };
 

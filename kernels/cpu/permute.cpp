@@ -35,6 +35,11 @@ void sort_by_expert(const D&, const std::int32_t* selection, std::int64_t tokens
 }
 
 template <class D>
+void renumber(const D&, const std::int32_t* x, const std::int32_t* number, std::int32_t* y, std::int64_t n) {
+  std::transform(x, x + n, y, [=](std::int32_t at) { return at < 0 ? -1 : number[at]; });
+}
+
+template <class D>
 void offsets_of_counts(const D&, const std::int64_t* counts, std::int64_t n, std::int64_t* offsets) {
   offsets[0] = 0;
   std::partial_sum(counts, counts + n, offsets + 1);
@@ -114,6 +119,7 @@ void unpermute_gradient(const D& cpu, const T* rows, const std::int32_t* source,
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)
+template void renumber(const Cpu&, const std::int32_t*, const std::int32_t*, std::int32_t*, std::int64_t);
 template void offsets_of_counts(const Cpu&, const std::int64_t*, std::int64_t, std::int64_t*);
 template void sort_by_expert(const Cpu&, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t*,
                              std::int32_t*, std::int32_t*);

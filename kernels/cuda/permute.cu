@@ -27,6 +27,16 @@ struct Counts {
   }
 };
 
+struct Renumber {
+  const std::int32_t* x;
+  const std::int32_t* number;
+  std::int32_t* y;
+  template <int N>
+  __device__ void run(std::int64_t i) const {
+    y[i] = x[i] < 0 ? -1 : number[x[i]];
+  }
+};
+
 // Each block takes rows in turn; a thread has the same columns of each.
 
 template <class T, bool Whole>
@@ -108,6 +118,11 @@ void sort_by_expert(const D& cuda, const std::int32_t* selection, std::int64_t t
 }
 
 template <class D>
+void renumber(const D& cuda, const std::int32_t* x, const std::int32_t* number, std::int32_t* y, std::int64_t n) {
+  for_each_vector<1>(cuda, n, Renumber{x, number, y}, y);
+}
+
+template <class D>
 void offsets_of_counts(const D& cuda, const std::int64_t* counts, std::int64_t n, std::int64_t* offsets) {
   exclusive_sums(cuda, counts, n, offsets);
 }
@@ -159,6 +174,7 @@ void unpermute_gradient(const D& cuda, const T* rows, const std::int32_t* source
 LIMBECK_INSTANTIATE(float)
 LIMBECK_INSTANTIATE(double)
 LIMBECK_INSTANTIATE(bf16)
+template void renumber(const Cuda&, const std::int32_t*, const std::int32_t*, std::int32_t*, std::int64_t);
 template void offsets_of_counts(const Cuda&, const std::int64_t*, std::int64_t, std::int64_t*);
 template void sort_by_expert(const Cuda&, const std::int32_t*, std::int64_t, std::int64_t, std::int64_t, std::int64_t*,
                              std::int32_t*, std::int32_t*);

@@ -308,6 +308,14 @@ void check_teacher_ranks(const RunConfig& config, const ParsedConfig& parsed) {
          "STUDENT: the teacher's ranks do not generate");
 }
 
+void check_replicas(const RunConfig& config, const ParsedConfig& parsed) {
+  if (config.parallel.expert_replicas == 0) return;
+  const RefusalBeside refuse{parsed, "parallel.expert_replicas"};
+  refuse(config.adapters.has_value(), "adapters", "none: an adapter's part is not copied");
+  refuse(config.precision.quantised_weights != QuantisedWeights::None, "precision.quantised_weights",
+         "NOT_QUANTISED: blocks are not copied");
+}
+
 void check_sharing(const RunConfig& config, const ParsedConfig& parsed) {
   const ParallelConfig& parallel = config.parallel;
   if (parallel.shard == Shard::Nothing) {
@@ -378,6 +386,7 @@ void check_bridge(const RunConfig& config, const ParsedConfig& parsed) {
 void check_objective(const RunConfig& config, const ParsedConfig& parsed) {
   check_teacher_ranks(config, parsed);
   check_sharing(config, parsed);
+  check_replicas(config, parsed);
   check_cached_objective(config, parsed);
   check_pairs(config, parsed);
   check_bridge(config, parsed);

@@ -399,6 +399,7 @@ void fields(Io& io, ParallelConfig& c) {
   io("teacher_layout", c.teacher_layout);
   io("shard", c.shard);
   io("shard_ranks", c.shard_ranks, between(0, 65536));
+  io("expert_replicas", c.expert_replicas, between(0, nn::ModelLimits::num_experts));
   io("schedule", c.schedule);
   io("chunks", c.chunks, between(1, nn::ModelLimits::num_layers));
   io("stages", c.stages);

@@ -23,6 +23,7 @@ nlohmann::json to_json(const TrainerState& state) {
   if (!state.layers.empty()) json["layers"] = state.layers;
   if (state.best) json["best"] = to_json(*state.best);
   if (state.adapters) json["adapters"] = to_json(*state.adapters);
+  if (!state.replicated.empty()) json["replicated"] = state.replicated;
   if (!state.quantised_as.empty()) json["quantised_as"] = state.quantised_as;
   return json;
 }
@@ -36,10 +37,18 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
     if (value < 0 || value > most) state.at(name).refuse("a whole number, 0 or more");
     return value;
   };
+  const auto indices = [](const data::JsonAt& list, std::int64_t end) {
+    std::vector<std::int64_t> values;
+    for (std::size_t i = 0; i < list.array().size(); ++i) values.push_back(list.at(i).index(end));
+    return values;
+  };
   std::vector<std::int64_t> layers;
   if (const data::JsonAt list = state.get("layers"); !list.is_null())
+    layers = indices(list, nn::ModelLimits::num_layers);
+  std::vector<std::vector<std::int64_t>> replicated;
+  if (const data::JsonAt list = state.get("replicated"); !list.is_null())
     for (std::size_t i = 0; i < list.array().size(); ++i)
-      layers.push_back(list.at(i).index(nn::ModelLimits::num_layers));
+      replicated.push_back(indices(list.at(i), nn::ModelLimits::num_experts));
   return {.step = count("step"),
           .next_sample = count("next_sample"),
           .tokens = count("tokens"),
@@ -52,6 +61,7 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
                       : std::optional(best_from_json(state.at("best").json(), state.at("best").where())),
           .adapters = state.get("adapters").is_null() ? std::nullopt
                                                       : std::optional(adapter_state_from_json(state.at("adapters"))),
+          .replicated = std::move(replicated),
           .quantised_as = text_or_nothing("quantised_as")};
 }
 

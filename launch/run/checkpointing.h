@@ -34,11 +34,12 @@ struct TrainerState {
   std::vector<std::int64_t> layers = {};  // StudentStart::layers
   std::optional<BestEvaluation> best = std::nullopt;  // by train.keep_best, until now
   std::optional<AdapterState> adapters = std::nullopt;
+  std::vector<std::vector<std::int64_t>> replicated = {};  // RunSteps::replicated, for the next step
   std::string quantised_as = {};  // precision.quantised_weights, as `limbeck convert --dtype` calls it; empty: none
 };
 nlohmann::json to_json(const TrainerState& state);
-/// Throws, naming `where`, unless every field but `text`, `teacher`, `layers`, `best`, `adapters` and `quantised_as` is
-/// there.
+/// Throws, naming `where`, unless every field but `text`, `teacher`, `layers`, `best`, `adapters`, `replicated` and
+/// `quantised_as` is there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
 
 /// Throws, naming `where` and the field, unless a checkpoint's model is the one that the config describes.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "kernels/sums.h"
@@ -19,6 +20,19 @@ ExpertLoad expert_load(std::span<const double> assignments, double chosen) {
   const auto [least, most] = std::minmax_element(assignments.begin(), assignments.end());
   const double even = std::log(static_cast<double>(assignments.size()));
   return {*least / total, *most / total, chosen - total, even > 0 ? entropy / even : 1};
+}
+
+std::vector<std::int64_t> most_loaded(std::span<const double> assignments, std::int64_t most) {
+  std::vector<std::int64_t> experts(assignments.size());
+  std::iota(experts.begin(), experts.end(), 0);
+  const auto load = [&](std::int64_t expert) { return assignments[static_cast<std::size_t>(expert)]; };
+  std::ranges::stable_sort(experts, std::greater(), load);
+  const double mean =
+      std::accumulate(assignments.begin(), assignments.end(), 0.0) / static_cast<double>(experts.size());
+  const auto end = std::ranges::find_if(experts, [&](std::int64_t expert) { return load(expert) <= mean; });
+  experts.resize(static_cast<std::size_t>(std::min(most, end - experts.begin())));
+  std::ranges::sort(experts);
+  return experts;
 }
 
 LoadCounter::LoadCounter(const nn::ModelConfig& model, bool predicts) : num_experts_(model.moe.num_experts) {

@@ -31,6 +31,9 @@ struct ExpertLoad {
 /// Shares are of what was taken. All 0 but the drops where nothing was. A single expert has entropy 1.
 ExpertLoad expert_load(std::span<const double> assignments, double chosen);
 
+/// At most `most` experts, those with most assignments, of those that have more than the mean; ascending.
+std::vector<std::int64_t> most_loaded(std::span<const double> assignments, std::int64_t most);
+
 /// Counts what the experts of a model take in the passes that it watches.
 class LoadCounter {
  public:

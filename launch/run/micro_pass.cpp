@@ -136,6 +136,7 @@ MicroPass::MicroPass(const Step& step, std::int64_t micro_batch, std::int64_t ch
   ledger.watch(tape_);
   tape_.delay_weight_parts(step_.delays_weight_parts);
   pass_.router = options.router;
+  pass_.replicated = options.replicated;
   pass_.recompute = options.recompute;
   pass_.routing = options.routing ? options.routing : options.recompute ? &own_routing_ : nullptr;
   step_.sums.load.watch(pass_);

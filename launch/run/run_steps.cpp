@@ -10,6 +10,7 @@
 
 #include "core/counted.h"
 #include "launch/run/clock.h"
+#include "launch/run/expert_load.h"
 #include "launch/run/gradient_dump.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/run_settings.h"
@@ -268,6 +269,25 @@ void RunSteps::prefetch(const StepText& samples) {
     fetch(remote->has_asked(), [&](const auto& all) { remote->ask(all); });
 }
 
+void RunSteps::set_replicated(std::vector<std::vector<std::int64_t>> experts) {
+  const std::int64_t num_experts = session_.student->config().moe.num_experts;
+  for (const std::vector<std::int64_t>& of_layer : experts)
+    core::check(std::ranges::is_sorted(of_layer, std::ranges::less_equal()) &&
+                    std::ranges::all_of(of_layer, [=](std::int64_t e) { return e >= 0 && e < num_experts; }),
+                "replicated experts are {}, expected ascending ones in [0,{})", of_layer, num_experts);
+  if (session_.config.parallel.expert_replicas > 0) replicated_ = std::move(experts);
+}
+
+void RunSteps::choose_replicas(const StepResult& result) {
+  const std::int64_t most = session_.config.parallel.expert_replicas;
+  if (most == 0) return;
+  const nn::ModelConfig& model = session_.student->config();
+  replicated_.clear();
+  auto load = result.expert_load.begin();
+  for (std::int64_t layer = 0; load != result.expert_load.end(); ++layer)
+    replicated_.push_back(model.is_moe_layer(layer) ? most_loaded(*load++, most) : std::vector<std::int64_t>());
+}
+
 StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, const StepWatch& watch) {
   StepReport report;
   const RunConfig& config = session_.config;
@@ -296,11 +316,13 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   of_step.updates = updates_;
   of_step.routers = routers_;
   of_step.watch = watch;
+  of_step.replicated = replicated_;
   const TrainingStep::Done done = training_step_.run(samples, of_step, report.rate);
   if (gradients) gradients->write(done.result, fragments_);
   done.check(report.step);
   if (session_.student->config().moe.selection_bias && !session_.adapters)
     session_.student->move_selection_biases(done.result.expert_load, config.routing.bias_rate);
+  choose_replicas(done.result);
   report.result = done.result;
   report.times = done.times;
   report.gradient_norm = done.norm.norm;

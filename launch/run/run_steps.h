@@ -86,9 +86,13 @@ class RunSteps {
   const std::optional<HiddenMatch>& hidden() const { return hidden_; }
   const UpdateMatches& updates() const { return updates_; }
   const std::optional<RouterMatch>& routers() const { return routers_; }
+  /// Experts that the next step copies to all ranks among which they are dealt, by layer (parallel.expert_replicas).
+  const std::vector<std::vector<std::int64_t>>& replicated() const { return replicated_; }
+  void set_replicated(std::vector<std::vector<std::int64_t>> experts);
 
  private:
   void prefetch(const StepText& samples);
+  void choose_replicas(const StepResult& result);
   /// The student's weights are those to begin with: what is dealt of them is, from here on.
   void deal_values();
 
@@ -108,6 +112,7 @@ class RunSteps {
   std::optional<HiddenMatch> hidden_;
   UpdateMatches updates_;
   std::optional<RouterMatch> routers_;
+  std::vector<std::vector<std::int64_t>> replicated_;
   std::int64_t steps_done_ = 0;
   bool is_dealt_ = false;  // whether shares hold the values of what is dealt
 };

@@ -82,6 +82,7 @@ struct StepOptions {
   std::int64_t micro_batches = 1;
   const parallel::PipelineSchedule* schedule = nullptr;  // of as many; null: one after the other, on one stage
   nn::RouterTraining router = {};
+  std::span<const std::vector<std::int64_t>> replicated = {};  // as Pass has it
   bool recompute = false;
   bool delay_weight_parts = false;          // as they are between GPUs that exchange rows of experts
   std::int64_t valid_vocabulary = -1;       // tokens from here on are padding in both heads; -1: none is

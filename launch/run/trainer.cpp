@@ -93,6 +93,7 @@ void Trainer::save(const std::function<bool()>& make_whole) {
                            .layers = session_.start.layers,
                            .best = best_,
                            .adapters = adapter_state(session_),
+                           .replicated = steps_.replicated(),
                            .quantised_as = quantised_as(session_.config.precision)};
   Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints), .damaged = std::move(damaged_)};
   if (best_) keep.best_step = best_->step;
@@ -138,6 +139,7 @@ bool Trainer::resume() {
   steps_.load(*source.own, where.step, folder->string(), changed);
   if (!changed.empty())
     log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
+  steps_.set_replicated(where.replicated);
   last_checkpoint_ = *folder;
   tokens_seen_ = where.tokens;
   best_ = where.best;

@@ -4,6 +4,7 @@
 
 #include "core/slice.h"
 #include "parallel/axes/expert_comm.h"
+#include "parallel/axes/replica_comm.h"
 
 namespace limbeck::parallel {
 namespace {
@@ -149,6 +150,9 @@ nn::Communicators make_communicators(const Mesh& mesh) {
   return {.tensor = mesh.tp().size() == 1 ? single.tensor : make_tensor_comm(mesh.tp_group()),
           .expert = mesh.experts_group()->size() == 1 ? single.expert
                                                       : make_expert_comm(mesh.experts_group(), mesh.etp().size),
+          .replicas = mesh.experts_group()->size() == 1 || mesh.etp().size > 1
+                          ? nullptr
+                          : make_replica_comm(mesh.experts_group()),
           .batch = std::make_shared<GroupBatchComm>(mesh.data_group()),
           .context = mesh.cp().size() == 1 ? single.context : std::make_shared<GroupContextComm>(mesh.cp_group())};
 }

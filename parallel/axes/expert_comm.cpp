@@ -23,7 +23,7 @@ class RankExchange final : public Exchange {
   std::vector<std::int64_t> part_rows;                // this rank's, one a part of the experts
   std::int64_t num_local = 0;                         // experts here
   std::int64_t num_rows = 0;                          // of what is dispatched; those behind num_sent are nobody's
-  std::int64_t num_sent = 0, num_received = 0;
+  std::int64_t num_received = 0;
 
   /// [num_received] int32: for each row by [expert][source] its row by [source][expert], and the other way round.
   /// Undefined where both orders are the same.

@@ -58,6 +58,13 @@ TEST(CudaPermute, SortsAsTheCpuDoes) {
   }
 }
 
+TEST(CudaPermute, RenumbersAllButWhatWasDropped) {
+  const std::vector<std::int32_t> numbers = {0, 4, 2, 5};
+  OnGpu<std::int32_t> x(std::vector<std::int32_t>{3, -1, 0, 1, 2, 1}), number(numbers), y(6);
+  renumber(gpu(), x.data(), number.data(), y.data(), 6);
+  EXPECT_EQ(y.values(), (std::vector<std::int32_t>{5, -1, 0, 4, 2, 4}));
+}
+
 template <class T>
 class CudaPermuteRows : public ::testing::Test {};
 using Types = ::testing::Types<float, double, bf16>;

@@ -42,7 +42,8 @@ TEST(TrainerState, ComesBackFromJson) {
                            .run_config = "train {}",
                            .text = "aa",
                            .teacher = "dd",
-                           .best = BestEvaluation{"web.ce", 3, 0.1 + 0.2, 1}};
+                           .best = BestEvaluation{"web.ce", 3, 0.1 + 0.2, 1},
+                           .replicated = {{1, 3}, {}, {0}}};
   const TrainerState back = trainer_state_from_json(to_json(state), "here");
   EXPECT_EQ(back.step, 4);
   EXPECT_EQ(back.next_sample, 16);
@@ -51,6 +52,7 @@ TEST(TrainerState, ComesBackFromJson) {
   EXPECT_EQ(back.text, "aa");
   EXPECT_EQ(back.teacher, "dd");
   EXPECT_EQ(back.best, state.best);
+  EXPECT_EQ(back.replicated, state.replicated);
   EXPECT_EQ(trainer_state_from_json(to_json(TrainerState{.step = 4}), "here").best, std::nullopt);
 }
 

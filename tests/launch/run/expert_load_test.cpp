@@ -50,6 +50,18 @@ TEST(ExpertLoad, NothingAssignedAndASingleExpert) {
   EXPECT_EQ(load({7}).min, 1);
 }
 
+TEST(MostLoaded, AreTheFirstAboveTheMeanInTheirOrder) {
+  using ::testing::ElementsAre;
+  using ::testing::IsEmpty;
+  const std::vector<double> loads = {1, 9, 4, 0, 9, 7};  // 5 in the mean
+  EXPECT_THAT(most_loaded(loads, 1), ElementsAre(1));
+  EXPECT_THAT(most_loaded(loads, 2), ElementsAre(1, 4));
+  EXPECT_THAT(most_loaded(loads, 3), ElementsAre(1, 4, 5));
+  EXPECT_THAT(most_loaded(loads, 6), ElementsAre(1, 4, 5));
+  EXPECT_THAT(most_loaded(std::vector<double>{3, 3, 3}, 2), IsEmpty());
+  EXPECT_THAT(most_loaded(std::vector<double>{0, 0}, 2), IsEmpty());
+}
+
 nn::ModelConfig model_of(std::int64_t layers, std::vector<std::int64_t> dense) {
   nn::ModelConfig model;
   model.num_layers = layers;

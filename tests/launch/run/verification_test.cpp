@@ -51,6 +51,7 @@ TEST_F(VerificationTest, LayoutsGiveTheNumbersOfOneRankInFloat64) {
   const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(DType::F64, "dp1", odd), 3, log_);
   EXPECT_FALSE(reference.replays);
   for (const char* item : {"dp3", "tp2ep2+parallel.sequence_parallel=true", "ep2etp2+batch.micro_batches=2",
+                           "dp2ep2+parallel.expert_replicas=3+batch.micro_batches=2+train.recompute=true",
                            "cp3+parallel.shard=PARAMETERS", "dp2+parallel.shard=GRADIENTS+batch.micro_batches=2",
                            "pp2dp2+batch.micro_batches=3+parallel.shard=OPTIMIZER"}) {
     const launch::LayoutDifferences found = differences(reference, config(DType::F64, item, odd));
@@ -69,7 +70,8 @@ TEST_F(VerificationTest, StagesGiveTheNumbersOfOneRank) {
     const launch::VerifiedSteps reference = launch::steps_on_one_rank(config(precision, "dp1", deep), 3, log_);
     for (const char* item :
          {"pp2", "pp4+batch.micro_batches=3", "pp2tp2+parallel.sequence_parallel=true+batch.micro_batches=2",
-          "pp2ep2+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+parallel.shard=OPTIMIZER",
+          "pp2ep2+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+parallel.shard=OPTIMIZER+parallel.expert_"
+          "replicas=2",
           "pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2+batch.micro_batches=4+train.recompute=true",
           "pp2+parallel.stages=[0,5]", "pp2cp2"}) {
       const launch::LayoutDifferences found = differences(reference, config(precision, item, deep));

@@ -1,6 +1,6 @@
 // Whole runs under tensor parallelism, or with what ranks share dealt among them, and what they leave behind:
-// checkpoints, dumps of gradients and exported models are those of one rank. In float64, so that no near-tie of a router can hide or make a difference; with three
-// key/value heads and a vocabulary that two ranks share unevenly.
+// checkpoints, dumps of gradients and exported models are those of one rank. In float64, so that no near-tie of a
+// router can hide or make a difference; with three key/value heads and a vocabulary that two ranks share unevenly.
 
 #include <gmock/gmock.h>
 
@@ -163,6 +163,28 @@ TEST(EndToEnd, CheckpointsGoBetweenAnyTwoSettingsOfSharing) {
   }
 }
 
+TEST(EndToEnd, CopiedExpertsChangeWhatIsSentAndNothingElse) {
+  const RunFolder folder("copied_experts");
+  const std::string copies = "--set parallel.expert_replicas=2";
+  train(folder, experts, "plain", 5, "ep2");
+  train(folder, experts, "copied", 5, "ep2", copies);
+  train(folder, experts, "resumed", 3, "ep2", copies);
+  train(folder, experts, "resumed", 5, "ep2", copies + " --resume");
+  const auto plain = folder.metrics("plain"), copied = folder.metrics("copied"), resumed = folder.metrics("resumed");
+  ASSERT_EQ(copied.size(), 5U);
+  ASSERT_EQ(resumed.size(), 5U);
+  for (std::size_t i = 0; i < 5; ++i) {
+    const auto sent = [&](const auto& lines) { return lines[i].at("sent_bytes").at("ep").at("inside"); };
+    EXPECT_EQ(sent(copied) == sent(plain), i == 0) << "step " << i + 1;
+    for (const char* field : {"loss", "grad_norm"}) {
+      const double value = plain[i][field];
+      EXPECT_NEAR(copied[i][field].get<double>(), value, 1e-8 * value) << field << " at step " << i + 1;
+      EXPECT_EQ(resumed[i][field], copied[i][field]) << field << " at step " << i + 1;
+    }
+    EXPECT_EQ(copied[i]["expert_load"], plain[i]["expert_load"]);
+  }
+}
+
 TEST(EndToEnd, WhatCannotBeDealtIsOneLine) {
   const RunFolder folder("sharing_errors");
   const auto error = [&](const std::string& sets, int ranks) {
@@ -178,6 +200,12 @@ TEST(EndToEnd, WhatCannotBeDealtIsOneLine) {
               HasSubstr("train.cuda_graph is given with parallel.shard, expected false"));
   EXPECT_THAT(error("--set parallel.shard=OPTIMIZER --set parallel.shard_ranks=3", 2),
               HasSubstr("parallel.shard_ranks is 3, expected a number that divides the world's, 2"));
+  const std::string copied = "--set parallel.expert_replicas=1 ";
+  EXPECT_THAT(
+      error(copied + "--set parallel.layout=etp2", 2),
+      HasSubstr("parallel.expert_replicas is 1 with parallel.layout etp2, expected 0, or experts that are not cut"));
+  EXPECT_THAT(error(copied + "--set precision.quantised_weights=Q8_0", 1),
+              HasSubstr("precision.quantised_weights is given with parallel.expert_replicas"));
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "parallel/axes/shared_values.h"
 #include "parallel/axes/warm_up.h"
 #include "parallel/comm/engine.h"
+#include "tests/parallel/axes/replica_cases.h"
 #include "tests/parallel/axes/tensor_cases.h"
 #include "tests/parallel/comm/comm_cases.h"
 
@@ -398,6 +399,7 @@ inline std::vector<CommCase> mesh_cases() {
   return {{"mesh_groups", mesh_groups_case},
           {"expert_exchange_float32", expert_exchanges_case<float>},
           {"expert_exchange_float64", expert_exchanges_case<double>},
+          {"replicas", replicas_case},
           {"gather", gather_case},
           {"tensor_exchange", tensor_exchange_case},
           {"gather_again", gather_again_case},

@@ -1,0 +1,83 @@
+#include "parallel/axes/replica_comm.h"
+
+#include <algorithm>
+
+#include "kernels/elementwise.h"
+
+namespace limbeck::parallel {
+namespace {
+
+using core::Tensor;
+using Experts = std::span<const std::int64_t>;
+
+class GroupReplicaComm final : public nn::ReplicaComm {
+ public:
+  explicit GroupReplicaComm(std::shared_ptr<core::Comm> group) : group_(std::move(group)) {}
+
+  nn::RowsUnderWay start_gather(const Tensor& stack, Experts experts) override {
+    const std::int64_t num_local = stack.shape()[0];
+    const std::vector<std::int64_t> mine = own(experts, num_local);
+    const Tensor sent = with_rows(stack, std::ssize(mine) * group_->size());  // to each rank the same
+    std::int64_t row = 0;
+    for (int r = 0; r < group_->size(); ++r)
+      for (const std::int64_t e : mine) sent.rows(row++, 1).copy_from(stack.rows(e, 1));
+    Tensor all = with_rows(stack, std::ssize(experts));
+    core::CommHandle handle = group_->all_to_all_v_async(sent, std::vector<std::int64_t>(ranks(), std::ssize(mine)),
+                                                         all, of_ranks(experts, num_local));
+    return [handle, all]() mutable {
+      handle.wait();
+      return all;
+    };
+  }
+
+  Tensor sum_of_own(const Tensor& x, Experts experts, std::int64_t num_local) override {
+    const std::int64_t num_own = std::ssize(own(experts, num_local));
+    Tensor parts = with_rows(x, num_own * group_->size());
+    group_->all_to_all_v(x, of_ranks(experts, num_local), parts, std::vector<std::int64_t>(ranks(), num_own));
+    Tensor sum = with_rows(x, num_own);
+    if (num_own == 0) return sum;
+    core::dispatch_activation("replicas", sum.dtype(), [&]<class T>() {
+      core::on_device(sum, [&](const auto& device) {
+        kernels::sum_of_parts(device, parts.data<T>(), group_->size(), sum.mutable_data<T>(), sum.numel());
+      });
+    });
+    return sum;
+  }
+
+  std::vector<std::int64_t> own(Experts experts, std::int64_t num_local) const override {
+    const std::int64_t first = group_->rank() * num_local;
+    std::vector<std::int64_t> mine;
+    for (const std::int64_t e : experts)
+      if (e >= first && e < first + num_local) mine.push_back(e - first);
+    return mine;
+  }
+
+ private:
+  std::size_t ranks() const { return static_cast<std::size_t>(group_->size()); }
+
+  /// How many of them each rank has.
+  std::vector<std::int64_t> of_ranks(Experts experts, std::int64_t num_local) const {
+    core::check(std::ranges::is_sorted(experts) &&
+                    (experts.empty() || (experts.front() >= 0 && experts.back() < num_local * group_->size())),
+                "replicas: experts that do not ascend within [0,{})", num_local * group_->size());
+    std::vector<std::int64_t> counts(ranks(), 0);
+    for (const std::int64_t e : experts) ++counts[static_cast<std::size_t>(e / num_local)];
+    return counts;
+  }
+
+  static Tensor with_rows(const Tensor& like, std::int64_t num_rows) {
+    core::Shape shape = like.shape();
+    shape[0] = num_rows;
+    return Tensor::empty(like.memory(), like.dtype(), shape);
+  }
+
+  std::shared_ptr<core::Comm> group_;
+};
+
+}  // namespace
+
+std::shared_ptr<nn::ReplicaComm> make_replica_comm(std::shared_ptr<core::Comm> group) {
+  return std::make_shared<GroupReplicaComm>(std::move(group));
+}
+
+}  // namespace limbeck::parallel
