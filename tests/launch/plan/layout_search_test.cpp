@@ -69,7 +69,7 @@ TEST_F(LayoutSearch, GivesNothingThatDoesNotFit) {
   EXPECT_TRUE(search().empty());
 }
 
-// Two layers of 59 M values each: what PARAMETERS gathers for both at once is more than GRADIENTS keeps.
+// Two layers of 67 M values each: what PARAMETERS gathers for both at once is more than GRADIENTS keeps.
 TEST_F(LayoutSearch, FindsTheOneShardingThatFits) {
   nn::ModelConfig& student = models.student;
   student.moe = {};
