@@ -49,19 +49,18 @@ Var layer_norm(Tape& tape, const Var& x, const Var& weight, const Var& bias, dou
   const auto weight_part = [=, slot = out.slot, like = outline(out.value), to_weight = weight.slot,
                             to_bias = bias.slot] {
     const Tensor dy = gradient(slot, like);
+    std::optional<GradientTarget> dweight, dbias;
+    if (to_weight) dweight = open_gradient(to_weight, saved_weight.get());
+    if (to_bias) dbias = open_gradient(to_bias, saved_weight.get());
     dispatch_stream("layer_norm", own, result, [&]<class X, class Y>() {
       using Sum = kernels::Acc<X>;
       on_device(dy, [&](const auto& device) {
-        if (to_weight) {
-          GradientTarget dweight = open_gradient(to_weight, saved_weight.get());
+        if (dweight)
           kernels::layer_norm_weight_gradient(device, saved_x.get().data<X>(), saved_mean.get().data<Sum>(),
-                                              saved_r.get().data<Sum>(), dy.data<Y>(), dweight.beta != 0,
-                                              dweight.tensor.mutable_data<Sum>(), rows, width);
-        }
-        if (to_bias) {
-          GradientTarget dbias = open_gradient(to_bias, saved_weight.get());
-          kernels::column_sums(device, dy.data<Y>(), dbias.beta != 0, dbias.tensor.mutable_data<Sum>(), rows, width);
-        }
+                                              saved_r.get().data<Sum>(), dy.data<Y>(), dweight->beta != 0,
+                                              dweight->tensor.mutable_data<Sum>(), rows, width);
+        if (dbias)
+          kernels::column_sums(device, dy.data<Y>(), dbias->beta != 0, dbias->tensor.mutable_data<Sum>(), rows, width);
       });
     });
   };

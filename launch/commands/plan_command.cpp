@@ -29,7 +29,9 @@ RunConfig config_of(const PlanOptions& options) {
 int run_plan(const PlanOptions& options) {
   Plan plan{.config = config_of(options), .models = {}, .world = {.num_ranks = options.ranks}, .rank = {}};
   plan.models = planned_models(plan.config, make_log(0, options.verbosity));
-  if (options.skew) plan.world.expert_shares = shares_of(*options.skew, plan.models.student.moe.num_experts);
+  if (options.skew)
+    plan.world.expert_shares = shares_of(*options.skew, plan.models.student.moe.num_experts,
+                                         plan.models.teacher ? plan.models.teacher->moe.num_experts : 0);
   if (options.cluster) {
     plan.cluster = load_cluster(*options.cluster);
     if (options.ranks > plan.cluster->num_devices())

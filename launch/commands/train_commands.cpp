@@ -262,10 +262,11 @@ void check_measured(const Session& session, RunEvaluations& evaluations, const L
         "sample (data.held_out_fraction, train.eval_tokens)",
         best);
   const FigureName name = figure_name(best);
-  if (!needs_teacher(name) || name.figure == "top1_agreement") return;
+  if (!needs_teacher(name)) return;
   const std::optional<Known> teacher = evaluations.teacher_of(best);
-  const TeacherFigureNames names = names_of(teacher.value_or(Known::Whole));
   if (!teacher) core::fail_usage("train.keep_best is \"{}\", expected a figure without a teacher: there is none", best);
+  if (name.figure == "top1_agreement") return;  // whatever is known of it
+  const TeacherFigureNames names = names_of(*teacher);
   if (name.figure != names.kl && (names.sum_min == nullptr || name.figure != names.sum_min))
     core::fail_usage("train.keep_best is \"{}\", expected {}{}, as what is known of the teacher gives", best, names.kl,
                      names.sum_min == nullptr ? "" : fmt::format(" or {}", names.sum_min));

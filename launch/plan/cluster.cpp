@@ -2,12 +2,12 @@
 
 #include <google/protobuf/text_format.h>
 
-#include <cmath>
-#include <limits>
 #include <set>
 
 #include "core/error.h"
 #include "data/files/mapped_file.h"
+#include "kernels/cpu.h"
+#include "kernels/cuda/cuda.h"  // what its kernels are like, without CUDA
 #include "launch/config/config_text.h"
 #include "launch/plan/cluster.pb.h"
 
@@ -16,25 +16,28 @@ namespace {
 
 using core::fail_usage;
 
+constexpr std::int64_t most_of_a_kind = 1'000'000;   // nodes, devices of each: their product and its bytes are numbers
+constexpr double least_rate = 1e-6, greatest = 1e9;  // so that what is divided by a rate stays finite
+
 /// Numbers of a cluster file, each named in messages.
 class Numbers {
  public:
   explicit Numbers(std::string file) : file_(std::move(file)) {}
 
-  double at_least(const char* field, double value, double least) const {
-    if (!(value >= least) || !std::isfinite(value))
-      fail_usage("{}: {} is {}, expected {} or more", file_, field, value, least);
+  template <class T>
+  T within(const std::string& field, T value, T least, T most) const {
+    if (!(value >= least && value <= most))
+      fail_usage("{}: {} is {}, expected {} to {}", file_, field, value, least, most);
     return value;
   }
-  double above_zero(const char* field, double value) const {
-    if (!(value > 0) || !std::isfinite(value))
-      fail_usage("{}: {} is {}, expected a number above 0", file_, field, value);
-    return value;
+  std::int64_t count(const char* field, std::int64_t value) const {
+    return within<std::int64_t>(field, value, 1, most_of_a_kind);
   }
-  ClusterLink link(const char* field, const plan::Link& link) const {
-    ClusterLink result{.gb_s = above_zero(fmt::format("{}.gb_s", field).c_str(), link.gb_s())};
-    if (link.has_latency_us())
-      result.latency_us = at_least(fmt::format("{}.latency_us", field).c_str(), link.latency_us(), 0);
+  double rate(const std::string& field, double value) const { return within(field, value, least_rate, greatest); }
+  double amount(const std::string& field, double value) const { return within(field, value, 0.0, greatest); }
+  ClusterLink link(const std::string& field, const plan::Link& link) const {
+    ClusterLink result{.gb_s = rate(field + ".gb_s", link.gb_s())};
+    if (link.has_latency_us()) result.latency_us = amount(field + ".latency_us", link.latency_us());
     return result;
   }
 
@@ -60,22 +63,21 @@ Cluster load_cluster(const std::filesystem::path& path) {
   const plan::Device& d = m.device();
   Cluster c;
   c.name = m.has_name() ? m.name() : path.stem().string();
-  if (m.has_nodes()) c.nodes = std::llround(numbers.at_least("nodes", static_cast<double>(m.nodes()), 1));
-  if (m.has_devices_a_node())
-    c.devices_a_node = std::llround(numbers.at_least("devices_a_node", static_cast<double>(m.devices_a_node()), 1));
+  if (m.has_nodes()) c.nodes = numbers.count("nodes", m.nodes());
+  if (m.has_devices_a_node()) c.devices_a_node = numbers.count("devices_a_node", m.devices_a_node());
   c.device = d.has_name() ? d.name() : "device";
   c.is_gpu = d.is_gpu();
-  c.memory_gib = numbers.above_zero("device.memory_gib", d.memory_gib());
-  c.float32_tflops = numbers.above_zero("device.float32_tflops", d.float32_tflops());
-  c.bfloat16_tflops = numbers.at_least("device.bfloat16_tflops", d.bfloat16_tflops(), 0);
-  c.memory_gb_s = numbers.above_zero("device.memory_gb_s", d.memory_gb_s());
-  c.watts = numbers.at_least("device.watts", d.watts(), 0);
+  c.memory_gib = numbers.rate("device.memory_gib", d.memory_gib());
+  c.float32_tflops = numbers.rate("device.float32_tflops", d.float32_tflops());
+  if (d.has_bfloat16_tflops()) c.bfloat16_tflops = numbers.rate("device.bfloat16_tflops", d.bfloat16_tflops());
+  c.memory_gb_s = numbers.rate("device.memory_gb_s", d.memory_gb_s());
+  c.watts = numbers.amount("device.watts", d.watts());
   if (c.devices_a_node > 1 || m.has_inside()) c.inside = numbers.link("inside", m.inside());
   if (c.nodes > 1 || m.has_between()) c.between = numbers.link("between", m.between());
-  c.watts_a_node = numbers.at_least("watts_a_node", m.watts_a_node(), 0);
-  if (m.has_watts_factor()) c.watts_factor = numbers.at_least("watts_factor", m.watts_factor(), 1);
-  c.device_hour = numbers.at_least("price.device_hour", m.price().device_hour(), 0);
-  c.kwh = numbers.at_least("price.kwh", m.price().kwh(), 0);
+  c.watts_a_node = numbers.amount("watts_a_node", m.watts_a_node());
+  if (m.has_watts_factor()) c.watts_factor = numbers.within("watts_factor", m.watts_factor(), 1.0, 1000.0);
+  c.device_hour = numbers.amount("price.device_hour", m.price().device_hour());
+  c.kwh = numbers.amount("price.kwh", m.price().kwh());
   if (m.price().has_currency()) c.currency = m.price().currency();
   return c;
 }
@@ -94,8 +96,7 @@ double Cluster::flops(core::DType compute) const {
 }
 
 core::ImaginedDevice Cluster::imagined() const {
-  constexpr std::int64_t logits_bytes_of_a_gpu = std::int64_t{512} << 20;  // kernels/cuda/cuda.h
-  return {.has_queue = is_gpu, .logits_bytes = is_gpu ? logits_bytes_of_a_gpu : 0};
+  return {.has_queue = is_gpu, .logits_bytes = is_gpu ? kernels::Cuda::logits_bytes : kernels::Cpu::logits_bytes};
 }
 
 double Cluster::watts_of(std::int64_t ranks) const {

@@ -43,6 +43,7 @@ struct Cluster {
   /// FLOP/s of products. Throws a UsageError where the file does not say it.
   double flops(core::DType compute) const;
   double memory_bytes() const { return memory_gib * (1LL << 30); }
+  bool holds(std::int64_t bytes) const { return static_cast<double>(bytes) <= memory_bytes(); }
   core::ImaginedDevice imagined() const;
   /// W of the machines that so many ranks are on, with what a site takes beside; 0: not known.
   double watts_of(std::int64_t ranks) const;

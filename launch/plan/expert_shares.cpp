@@ -1,5 +1,7 @@
 #include "launch/plan/expert_shares.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -19,6 +21,17 @@ std::vector<double> ascending(std::vector<double> shares) {
   return shares;
 }
 
+/// Of each expert; `where` they are read, for messages.
+std::vector<double> counts_of(const nlohmann::json& assignments, std::int64_t num_experts, const std::string& where) {
+  const auto is_count = [](const nlohmann::json& n) { return n.is_number() && n.get<double>() >= 0; };
+  if (!assignments.is_array() || !std::ranges::all_of(assignments, is_count))
+    core::fail("{}: expert_load has assignments {}, expected a list of numbers of 0 or more", where,
+               assignments.dump());
+  if (std::ssize(assignments) != num_experts)
+    core::fail("{}: is of a run with {} experts, expected the model's {}", where, assignments.size(), num_experts);
+  return assignments.get<std::vector<double>>();
+}
+
 }  // namespace
 
 std::vector<double> zipf_shares(std::int64_t num_experts, double exponent) {
@@ -33,16 +46,16 @@ std::vector<double> measured_shares(const std::filesystem::path& run, std::int64
   if (!in)
     core::fail("--skew: {} cannot be read, expected a number, a run directory or its metrics.jsonl", run.string());
   std::vector<double> last;
-  for (std::string line; std::getline(in, line);) {
+  std::int64_t number = 1;
+  for (std::string line; std::getline(in, line); ++number) {
     const nlohmann::json json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!json.is_object() || !json.contains("expert_load")) continue;
     std::vector<double> sums(static_cast<std::size_t>(num_experts), 0.0);
     for (const nlohmann::json& layer : json["expert_load"]) {
       if (!layer.contains("assignments")) continue;
-      const auto counts = layer["assignments"].get<std::vector<double>>();
-      if (std::ssize(counts) != num_experts)
-        core::fail("--skew: {} is of a run with {} experts, expected the model's {}", file.string(), counts.size(),
-                   num_experts);
+      const std::vector<double> counts =
+          counts_of(layer["assignments"], num_experts, fmt::format("--skew: {}:{}", file.string(), number));
+      if (std::ranges::all_of(counts, [](double count) { return count == 0; })) continue;
       const std::vector<double> shares = ascending(counts);
       for (std::size_t e = 0; e < shares.size(); ++e) sums[e] += shares[e];
     }
@@ -52,15 +65,20 @@ std::vector<double> measured_shares(const std::filesystem::path& run, std::int64
   return ascending(std::move(last));
 }
 
-std::vector<double> shares_of(const std::string& skew, std::int64_t num_experts) {
-  if (num_experts == 0) core::fail_usage("--skew is {}, but the model has no experts", skew);
+ExpertShares shares_of(const std::string& skew, std::int64_t of_student, std::int64_t of_teacher) {
   double exponent = 0;
   const char* const end = skew.data() + skew.size();
   const auto [stop, error] = std::from_chars(skew.data(), end, exponent);
-  if (error != std::errc() || stop != end) return measured_shares(skew, num_experts);
+  const bool is_run = error != std::errc() || stop != end;
+  if (of_student == 0 && (is_run || of_teacher == 0))
+    core::fail_usage("--skew is {}, but the model has no experts", skew);
+  if (is_run) return {{of_student, measured_shares(skew, of_student)}};
   if (!(exponent >= 0) || exponent > 10)
     core::fail_usage("--skew is {}, expected an exponent of Zipf's law from 0 to 10, or a run", skew);
-  return zipf_shares(num_experts, exponent);
+  ExpertShares shares;
+  for (const std::int64_t num_experts : {of_student, of_teacher})
+    if (num_experts > 0) shares[num_experts] = zipf_shares(num_experts, exponent);
+  return shares;
 }
 
 }  // namespace limbeck::launch

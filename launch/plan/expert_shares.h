@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -16,11 +17,16 @@ namespace limbeck::launch {
 std::vector<double> zipf_shares(std::int64_t num_experts, double exponent);
 
 /// The same as a run found it: the mean over its layers of what each layer's k-th of the most chosen got, in the last
-/// line of metrics.jsonl that has assignments. `run` is the run directory or that file. Throws an Error, naming it,
-/// where it has none, or of another number of experts.
+/// line of metrics.jsonl that has assignments; layers without any are left out. `run` is the run directory or that
+/// file. Throws an Error, naming it, where it has none, and with the line where they are no counts, or of another
+/// number of experts.
 std::vector<double> measured_shares(const std::filesystem::path& run, std::int64_t num_experts);
 
-/// What --skew says: a number is an exponent, else a run. Throws a UsageError for a number below 0.
-std::vector<double> shares_of(const std::string& skew, std::int64_t num_experts);
+/// Of models, by their number of experts; those of another number choose all alike.
+using ExpertShares = std::map<std::int64_t, std::vector<double>>;
+
+/// What --skew says of models of so many experts, the student's first: a number is an exponent, for all of them; else a
+/// run, of a student's. Throws a UsageError for a number below 0, and where the model that it is of has no experts.
+ExpertShares shares_of(const std::string& skew, std::int64_t of_student, std::int64_t of_teacher = 0);
 
 }  // namespace limbeck::launch

@@ -28,13 +28,16 @@ using core::Tensor;
 constexpr int steps_until_all_is_made = 2;  // what a step finds of the one before
 
 /// What a rank sends to each rank's experts, and gets of each for its own, where all send alike.
-std::vector<std::int64_t> rows_of(const parallel::Mesh& mesh, const std::vector<double>& shares,
-                                  std::int64_t num_experts, std::int64_t num_rows) {
+std::vector<std::int64_t> rows_of(const parallel::Mesh& mesh, const ExpertShares& all_shares, std::int64_t num_experts,
+                                  std::int64_t num_rows) {
+  const auto known = all_shares.find(num_experts);
+  const std::vector<double> even(static_cast<std::size_t>(num_experts), 1 / static_cast<double>(num_experts));
+  const std::vector<double>& shares = known == all_shares.end() ? even : known->second;
   std::vector<std::int64_t> of_expert;
   double sum = 0;
   std::int64_t given = 0;
   for (std::int64_t e = 0; e < num_experts; ++e) {
-    sum += shares.empty() ? 1 / static_cast<double>(num_experts) : shares[static_cast<std::size_t>(e)];
+    sum += shares[static_cast<std::size_t>(e)];
     const std::int64_t until = e + 1 == num_experts ? num_rows : std::llround(sum * static_cast<double>(num_rows));
     of_expert.push_back(until - std::exchange(given, until));
   }
@@ -96,12 +99,6 @@ void take_kept(nn::Transformer& teacher, const PrecisionConfig& precision) {
   }
 }
 
-std::int64_t values_of(const core::ParameterList& parameters) {
-  std::int64_t values = 0;
-  for (const core::Parameter* p : parameters) values += p->value.numel();
-  return values;
-}
-
 class ImaginedRun {
  public:
   ImaginedRun(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world)
@@ -112,7 +109,7 @@ class ImaginedRun {
     Rank rank(parallel::counted(comm, traffic), layout, 1, config_.parallel.sequence_parallel, memory_);
     if (rank.mesh().pp().size() > 1)
       core::fail_usage("plan: layout '{}' has pp, which is not planned, expected one without it", layout);
-    check_fits(rank);
+    check_cut_sequences(config_, models_.student, rank.context_place());
     PlannedMemory& memory = plan_.memory;
     std::optional<nn::Transformer> teacher;
     if (models_.teacher) {
@@ -131,7 +128,6 @@ class ImaginedRun {
       const core::ParameterList more = adapters->parameters();
       all.insert(all.end(), more.begin(), more.end());
     }
-    plan_.parameter_values = values_of(student.parameters());
     memory.parameters = taken();
     const std::vector<optim::Trained> trained = optim::apply_groups(all, optimizer_groups(config_.optimizer));
     if (config_.precision.quantised_weights != QuantisedWeights::None)
@@ -139,6 +135,8 @@ class ImaginedRun {
         if (t.parameter->is_matrix()) t.parameter->rounding = [](std::span<float>) {};
     const std::int64_t bytes_at_once = bucket_bytes(config_.parallel);
     const core::ParameterList parameters = optim::parameters_of(trained);
+    for (const core::Parameter* p : parameters)
+      plan_.gradient_bytes += core::bytes_of(config_.precision.gradient, p->value.numel());
     parallel::GradientSync sync(parameters, rank.mesh(), memory_, config_.precision.gradient, bytes_at_once,
                                 sharding_of(config_.parallel));
     memory.gradients = taken();
@@ -157,6 +155,7 @@ class ImaginedRun {
     optimizer.begin_training();
     memory.optimizer += taken();
     values.gather();
+    for (const core::Parameter* p : all) plan_.parameter_bytes += core::bytes_of(p->value.dtype(), p->value.numel());
 
     RunObjective objective(config_, models_.teacher.has_value());
     objective.begin_step(1, false);
@@ -169,13 +168,6 @@ class ImaginedRun {
   }
 
  private:
-  void check_fits(const Rank& rank) const {
-    if (config_.data.sequence_length > models_.student.max_positions)
-      core::fail_usage("data.sequence_length is {}, expected at most the model's {} positions",
-                       config_.data.sequence_length, models_.student.max_positions);
-    check_cut_sequences(config_, models_.student, rank.context_place());
-  }
-
   /// Newton and Schulz' five steps on [m,n], m <= n, are 5 (4 m m n + 2 m m m) operations (optim/newton_schulz.h).
   void count_optimizer(const std::vector<optim::Trained>& trained, const std::vector<optim::Fragment>& fragments) {
     for (const optim::Fragment& f : fragments) plan_.optimizer_values += f.length;

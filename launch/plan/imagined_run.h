@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/device/memory.h"
+#include "launch/plan/expert_shares.h"
 #include "launch/plan/planned_models.h"
 #include "parallel/comm/counted_comm.h"
 
@@ -38,7 +39,8 @@ struct RankPlan {
   PlannedMemory memory;
   std::vector<parallel::ExchangeCount> traffic;  // of a step, what this rank sends
   std::int64_t given_bytes = 0;       // of a step, to all of its tensors: what is written of them at the least
-  std::int64_t parameter_values = 0;  // of the student on this rank, while passes run
+  std::int64_t parameter_bytes = 0;   // of the student on this rank, as passes read them
+  std::int64_t gradient_bytes = 0;    // of what is trained of it, before any is dealt
   std::int64_t optimizer_values = 0;  // that it steps on
   double optimizer_flops = 0;         // of Muon's products
   std::int64_t trainable = 0;         // values of the student, or its adapters, on all ranks
@@ -48,8 +50,7 @@ struct RankPlan {
 struct PlannedWorld {
   int num_ranks = 1;
   core::ImaginedDevice device = {};
-  /// Of each expert, of all assignments of a layer; empty: as much for each.
-  std::vector<double> expert_shares = {};
+  ExpertShares expert_shares = {};
 };
 
 /// Of the last rank, which has the largest of parts that are not even: what the others have at most, but where experts

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <span>
 
 #include "launch/run/cut_sequences.h"
 #include "parallel/axes/mesh.h"
@@ -12,7 +13,7 @@
 namespace limbeck::launch {
 namespace {
 
-constexpr std::array shard_names = {"NOTHING", "OPTIMIZER", "GRADIENTS", "PARAMETERS"};
+constexpr std::array<std::string_view, 4> shard_names = {"NOTHING", "OPTIMIZER", "GRADIENTS", "PARAMETERS"};
 
 /// The sizes that an axis may have: divisors of `ranks` up to `most`.
 std::vector<int> sizes(int ranks, std::int64_t most) {
@@ -44,7 +45,23 @@ class Search {
   Search(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, const Cluster& cluster)
       : config_(config), models_(models), world_(world), cluster_(cluster) {}
 
+  struct Candidate {
+    std::string layout;
+    bool sequence_parallel;
+    bool operator==(const Candidate&) const = default;
+  };
+
   std::vector<PlannedLayout> all() const {
+    std::vector<Candidate> tried = candidates();
+    if (const Candidate own = own_candidate(); std::ranges::find(tried, own) == tried.end()) tried.push_back(own);
+    std::vector<PlannedLayout> found;
+    for (const Candidate& candidate : tried)
+      if (auto layout = least_that_fits(candidate)) found.push_back(std::move(*layout));
+    return found;
+  }
+
+  /// That feed all ranks.
+  std::vector<Candidate> candidates() const {
     const nn::ModelConfig& student = models_.student;
     const int ranks = world_.num_ranks;
     std::int64_t heads = student.num_kv_heads;
@@ -52,15 +69,13 @@ class Search {
     const std::int64_t most_tp = std::min(heads, cluster_.devices_a_node);
     std::int64_t most_cp = 1;
     if (may_cut_sequences(config_, student)) most_cp = std::max(most_cp, config_.data.sequence_length / least_piece);
-    std::vector<PlannedLayout> found;
+    std::vector<Candidate> found;
     for (const int tp : sizes(ranks, most_tp))
       for (const int cp : sizes(ranks / tp, most_cp))
         for (const int ep : sizes(ranks, std::max<std::int64_t>(student.moe.num_experts, 1))) {
           const int dp = ranks / tp / cp;
           const bool feeds_all = config_.batch.sequences_per_step >= std::int64_t{dp} * config_.batch.micro_batches;
-          if (!feeds_all || !cuts_experts(ep)) continue;
-          if (auto layout = least_that_fits(layout_text(ranks, cp, tp, ep), tp > 1))
-            found.push_back(std::move(*layout));
+          if (feeds_all && cuts_experts(ep)) found.push_back({layout_text(ranks, cp, tp, ep), tp > 1});
         }
     return found;
   }
@@ -68,29 +83,61 @@ class Search {
  private:
   static constexpr std::int64_t least_piece = 1024;  // tokens of a sequence on a rank, below which cp gains nothing
 
+  static int at_least_one(int size) { return std::max(size, 1); }  // 0: a layout does not name the axis
+
+  /// The config's own, named as the others are.
+  Candidate own_candidate() const {
+    const parallel::Layout own =
+        config_.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config_.parallel.layout);
+    const bool sequence_parallel = config_.parallel.sequence_parallel && own.tp > 1;
+    if (own.etp > 1) return {own.text, sequence_parallel};
+    return {layout_text(world_.num_ranks, at_least_one(own.cp), at_least_one(own.tp), at_least_one(own.ep)),
+            sequence_parallel};
+  }
+
   bool cuts_experts(int ep) const {
     const auto fits = [&](const nn::ModelConfig& model) { return ep == 1 || model.moe.num_experts % ep == 0; };
     return fits(models_.student) && (!models_.teacher || !config_.precision.sharded_teacher || fits(*models_.teacher));
   }
 
-  std::optional<PlannedLayout> least_that_fits(const std::string& layout, bool sequence_parallel) const {
-    const auto tried = [&](bool recompute, Shard shard) -> std::optional<PlannedLayout> {
-      RunConfig config = config_;
-      config.parallel.layout = layout;
-      config.parallel.shard = shard;
-      config.parallel.shard_ranks = 0;
-      config.parallel.sequence_parallel = sequence_parallel;
-      config.train.recompute = recompute;
-      PlannedLayout found{layout, shard, sequence_parallel, recompute, plan_rank(config, models_, world_)};
-      if (static_cast<double>(found.plan.memory.held) > cluster_.memory_bytes()) return std::nullopt;
-      found.time = step_time(config, models_, found.plan, world_, cluster_);
-      return found;
-    };
-    if (!tried(true, Shard::Parameters)) return std::nullopt;  // takes the least of all
+  PlannedLayout planned(const Candidate& candidate, bool recompute, Shard shard) const {
+    RunConfig config = config_;
+    config.parallel.layout = candidate.layout;
+    config.parallel.shard = shard;
+    config.parallel.shard_ranks = 0;
+    config.parallel.sequence_parallel = candidate.sequence_parallel;
+    config.train.recompute = recompute;
+    PlannedLayout found{candidate.layout, shard, candidate.sequence_parallel, recompute,
+                        plan_rank(config, models_, world_)};
+    found.time = step_time(config, models_, found.plan, world_, cluster_);
+    return found;
+  }
+
+  /// Which of them takes the least depends on the model, for what is dealt is gathered again; what stays from step to
+  /// step is least where all is dealt.
+  std::optional<PlannedLayout> least_that_fits(const Candidate& candidate) const {
+    const std::span<const Shard> shards = shards_of(candidate.layout);
+    PlannedLayout last = planned(candidate, true, shards.back());
+    if (!cluster_.holds(last.plan.memory.kept())) return std::nullopt;
     for (const bool recompute : {false, true})
-      for (const Shard shard : {Shard::Nothing, Shard::Optimizer, Shard::Gradients, Shard::Parameters})
-        if (auto found = tried(recompute, shard)) return found;
+      for (const Shard shard : shards) {
+        const bool is_last = recompute && shard == shards.back();
+        PlannedLayout found = is_last ? std::move(last) : planned(candidate, recompute, shard);
+        if (cluster_.holds(found.plan.memory.held)) return found;
+      }
     return std::nullopt;
+  }
+
+  /// Nothing is dealt where no ranks hold the same matrices.
+  std::span<const Shard> shards_of(const std::string& layout) const {
+    static constexpr std::array shards = {Shard::Nothing, Shard::Optimizer, Shard::Gradients, Shard::Parameters};
+    const parallel::Layout sizes = parallel::parse_layout(layout);
+    const int ranks = world_.num_ranks;
+    const bool has_experts = models_.student.moe.num_experts > 0;
+    const bool has_replicas =
+        ranks > at_least_one(sizes.tp) || (has_experts && ranks > at_least_one(sizes.ep) * at_least_one(sizes.etp));
+    const std::span<const Shard> all(shards);
+    return has_replicas ? all : all.first(1);
   }
 
   const RunConfig& config_;
@@ -101,8 +148,10 @@ class Search {
 
 }  // namespace
 
+std::string_view name_of(Shard shard) { return shard_names[static_cast<std::size_t>(shard)]; }
+
 std::vector<std::string> PlannedLayout::sets() const {
-  return {"parallel.layout=" + layout, fmt::format("parallel.shard={}", shard_names[static_cast<std::size_t>(shard)]),
+  return {"parallel.layout=" + layout, fmt::format("parallel.shard={}", name_of(shard)), "parallel.shard_ranks=0",
           fmt::format("parallel.sequence_parallel={}", sequence_parallel),
           fmt::format("train.recompute={}", recompute)};
 }
@@ -115,6 +164,11 @@ std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedMo
   });
   if (found.size() > most) found.erase(found.begin() + static_cast<std::ptrdiff_t>(most), found.end());
   return found;
+}
+
+bool feeds_any_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
+                      const Cluster& cluster) {
+  return !Search(config, models, world, cluster).candidates().empty();
 }
 
 }  // namespace limbeck::launch

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "launch/plan/step_time.h"
@@ -23,9 +24,17 @@ struct PlannedLayout {
   std::vector<std::string> sets() const;
 };
 
-/// Every layout of so many ranks whose tensors are cut within a node, with the least of sharding and recomputation that
-/// lets it fit; where two take as long, the one that takes less memory goes before. At most `most` of them.
+/// "PARAMETERS", as the config names it.
+std::string_view name_of(Shard shard);
+
+/// Every layout of so many ranks whose tensors are cut within a node and that gives each rank a sequence in each pass,
+/// and the config's own, with the least of sharding and recomputation that lets it fit; where two take as long, the one
+/// that takes less memory goes before. At most `most` of them.
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                         const Cluster& cluster, std::size_t most);
+
+/// Whether any of them but the config's own is there to be tried: else batch.sequences_per_step is too small.
+bool feeds_any_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
+                      const Cluster& cluster);
 
 }  // namespace limbeck::launch

@@ -82,8 +82,12 @@ std::string memory_text(const Plan& plan) {
   Rows rows;
   for (const Part& part : parts_of(plan.rank.memory))
     if (part.bytes > 0) rows.push_back({part.text, bytes_text(part.bytes)});
-  return fmt::format("\n{} on {}, memory of a rank:\n", layout_of(plan), core::counted(plan.world.num_ranks, "rank")) +
-         aligned(rows, 2);
+  std::string text =
+      fmt::format("\n{} on {}, memory of a rank:\n", layout_of(plan), core::counted(plan.world.num_ranks, "rank")) +
+      aligned(rows, 2);
+  if (plan.cluster && !plan.cluster->holds(plan.rank.memory.held))
+    text += fmt::format("it does not fit into the {:.1f} GiB of a device\n", plan.cluster->memory_gib);
+  return text;
 }
 
 std::string traffic_text(const Plan& plan) {
@@ -124,18 +128,22 @@ std::string run_text(const Plan& plan) {
 }
 
 std::string layouts_text(const Plan& plan) {
+  const std::string ranks = core::counted(plan.world.num_ranks, "rank");
+  if (plan.layouts.empty() && feeds_any_layout(plan.config, plan.models, plan.world, *plan.cluster))
+    return fmt::format("\nno layout of {} fits into {:.1f} GiB a device\n", ranks, plan.cluster->memory_gib);
   if (plan.layouts.empty())
-    return fmt::format("\nno layout of {} fits into {:.1f} GiB a device\n", core::counted(plan.world.num_ranks, "rank"),
-                       plan.cluster->memory_gib);
-  Rows rows = {{"layout", "shard", "recompute", "memory", "step", "tokens/s", "exposed"}};
-  constexpr std::array shards = {"-", "optimizer", "gradients", "parameters"};
+    return fmt::format(
+        "\nno layout of {} gives each a sequence in each pass (batch.sequences_per_step is {}, batch.micro_batches "
+        "{}), "
+        "and the config's own does not fit into {:.1f} GiB a device\n",
+        ranks, plan.config.batch.sequences_per_step, plan.config.batch.micro_batches, plan.cluster->memory_gib);
+  Rows rows = {{"layout", "sequence parallel", "shard", "recompute", "memory", "step", "tokens/s", "exposed"}};
   for (const PlannedLayout& l : plan.layouts)
-    rows.push_back({l.layout, shards[static_cast<std::size_t>(l.shard)], l.recompute ? "yes" : "-",
+    rows.push_back({l.layout, l.sequence_parallel ? "yes" : "-",
+                    l.shard == Shard::Nothing ? "-" : std::string(name_of(l.shard)), l.recompute ? "yes" : "-",
                     bytes_text(l.plan.memory.held), time_text(l.time.seconds()), tokens_a_second(plan, l.time),
                     fmt::format("{:.0f} %", 100 * l.time.exposed / l.time.seconds())});
-  return fmt::format("\nthe fastest that fit into {:.1f} GiB a device (tp with sequence parallelism):\n",
-                     plan.cluster->memory_gib) +
-         aligned(rows, 2);
+  return fmt::format("\nthe fastest that fit into {:.1f} GiB a device:\n", plan.cluster->memory_gib) + aligned(rows, 2);
 }
 
 ordered_json memory_json(const PlannedMemory& memory) {
@@ -188,6 +196,7 @@ ordered_json plan_json(const Plan& plan) {
     json["formats"][format] = why ? ordered_json(*why) : ordered_json();
   if (!plan.cluster) return json;
   json["cluster"] = plan.cluster->name;
+  json["fits"] = plan.cluster->holds(plan.rank.memory.held);
   json["step"] = time_json(*plan.time);
   json["run"] = {{"steps", plan.config.train.steps}, {"tokens", plan.run->tokens}, {"seconds", plan.run->seconds}};
   if (plan.run->kwh > 0) json["run"]["kwh"] = plan.run->kwh;

@@ -13,11 +13,12 @@ namespace {
 
 void check_planned(const RunConfig& config) {
   const ObjectiveConfig& objective = config.objective;
-  const std::array<std::pair<const char*, bool>, 6> not_planned = {{
+  const std::array<std::pair<const char*, bool>, 7> not_planned = {{
       {"teacher.others", config.teacher && !config.teacher->others.empty()},
       {"objective.bridge", objective.bridge != Bridge::None},
       {"objective.control", objective.control != Control::None},
       {"objective.hidden_states.projector", objective.hidden_states.projector},
+      {"student_init.vocabulary_count", config.student_init && config.student_init->vocabulary_count > 0},
       {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
       {"train.cuda_graph", config.train.cuda_graph},
   }};
@@ -54,6 +55,7 @@ PlannedModels planned_models(const RunConfig& config, const Log& log) {
   models.student = student_architecture(config, student, teacher,
                                         teacher.reader && !has_other_rows ? teacher.config.vocabulary : models.tokens);
   nn::validate(models.student, "model");
+  check_reads(config, models.tokens, models.student, teacher.reader ? &teacher.config : nullptr);
   if (teacher.reader && config.teacher->cache.empty()) {
     models.teacher = teacher.config;
     models.teacher->vocabulary = models.student.vocabulary;  // logits stand beside logits

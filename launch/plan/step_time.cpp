@@ -24,14 +24,15 @@ ForwardFlops forward_flops(const nn::ModelConfig& model, double all) {
   flops.experts = 6.0 * static_cast<double>(layers * model.moe.experts_per_token) *
                   static_cast<double>(model.width * model.moe.expert_width);
   flops.others = all - flops.experts;
-  flops.head = 2.0 * static_cast<double>(model.vocabulary) * static_cast<double>(model.width);
+  flops.head = 2.0 * static_cast<double>(model.reward_head ? 1 : model.vocabulary) * static_cast<double>(model.width);
   return flops;
 }
 
-/// How much more the part of the experts with most to do has than the mean.
-double imbalance(const PlannedWorld& world, std::int64_t parts) {
-  const auto& shares = world.expert_shares;
-  if (shares.empty() || parts == 1) return 1;
+/// How much more the part of a model's experts with most to do has than the mean.
+double imbalance(const PlannedWorld& world, const nn::ModelConfig& model, std::int64_t parts) {
+  const auto known = world.expert_shares.find(model.moe.num_experts);
+  if (known == world.expert_shares.end() || parts == 1) return 1;
+  const std::vector<double>& shares = known->second;
   const auto here = static_cast<std::ptrdiff_t>(shares.size()) / parts;
   double most = 0;
   for (auto at = shares.begin(); at != shares.end(); at += here)
@@ -39,32 +40,32 @@ double imbalance(const PlannedWorld& world, std::int64_t parts) {
   return most * static_cast<double>(parts);
 }
 
+/// Of the passes, without the optimizer.
 double flops_of(const RunConfig& config, const PlannedModels& models, const RankPlan& plan, const PlannedWorld& world) {
   const parallel::Layout layout =
       config.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config.parallel.layout);
   const double tokens = static_cast<double>(plan.num_tokens) / std::max(layout.tp, 1);
   const std::int64_t length = config.data.sequence_length;
   const ForwardFlops student = forward_flops(models.student, nn::training_flops_per_token(models.student, length) / 3);
-  const double more = imbalance(world, std::max(layout.ep, 1));
-  const double forward = student.others + student.experts * more;
+  const std::int64_t parts = std::max(layout.ep, 1);
+  const double forward = student.others + student.experts * imbalance(world, models.student, parts);
   const bool has_frozen_base = config.adapters.has_value();  // whose weights get no gradient
   double flops = tokens * (has_frozen_base ? 2 : 3) * forward;
   if (config.train.recompute) flops += tokens * (forward - student.head);
   if (models.teacher) {
     const ForwardFlops teacher = forward_flops(*models.teacher, nn::forward_flops_per_token(*models.teacher, length));
-    flops += tokens * (teacher.others + teacher.experts * (config.precision.sharded_teacher ? more : 1));
+    const bool is_dealt = config.precision.sharded_teacher;
+    flops += tokens * (teacher.others + teacher.experts * (is_dealt ? imbalance(world, *models.teacher, parts) : 1));
   }
-  return flops + plan.optimizer_flops;
+  return flops;
 }
 
+/// Likewise.
 double bytes_of(const RunConfig& config, const RankPlan& plan) {
   const auto passes = static_cast<double>(config.batch.micro_batches);
-  const double value = config.precision.bfloat16_weights ? 2 : 4, wide = 4;
-  const auto parameters = static_cast<double>(plan.parameter_values);
-  const double weights = passes * parameters * value * (config.train.recompute ? 3 : 2);
-  const double gradients = passes * parameters * wide * 2;
-  const double optimizer = static_cast<double>(plan.optimizer_values) * wide * optimizer_uses;
-  return uses_of_a_tensor * static_cast<double>(plan.given_bytes) + weights + gradients + optimizer +
+  const double weights = passes * static_cast<double>(plan.parameter_bytes) * (config.train.recompute ? 3 : 2);
+  const double gradients = passes * static_cast<double>(plan.gradient_bytes) * 2;
+  return uses_of_a_tensor * static_cast<double>(plan.given_bytes) + weights + gradients +
          passes * static_cast<double>(plan.memory.teacher);
 }
 
@@ -81,10 +82,15 @@ bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                    const PlannedWorld& world, const Cluster& cluster) {
   StepTime time;
-  time.flops = flops_of(config, models, plan, world);
-  time.bytes = bytes_of(config, plan);
-  time.products = time.flops / cluster.flops(config.precision.compute);
-  time.memory = time.bytes / (cluster.memory_gb_s * 1e9);
+  const core::DType master = config.precision.master;  // in which the optimizer works
+  const double pass_flops = flops_of(config, models, plan, world), pass_bytes = bytes_of(config, plan),
+               step_bytes = static_cast<double>(core::bytes_of(master, plan.optimizer_values)) * optimizer_uses,
+               bytes_a_second = cluster.memory_gb_s * 1e9,
+               pass_products = pass_flops / cluster.flops(config.precision.compute);
+  time.flops = pass_flops + plan.optimizer_flops;
+  time.bytes = pass_bytes + step_bytes;
+  time.products = pass_products + plan.optimizer_flops / cluster.flops(master);
+  time.memory = time.bytes / bytes_a_second;
   double hidden = 0, last = 0;  // `last`: what is left when the passes end
   for (const parallel::ExchangeCount& t : plan.traffic) {
     const ClusterLink& link = cluster.link_of(t.ranks);
@@ -101,8 +107,9 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
     }
     time.by_traffic.push_back(exchange);
   }
-  // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward.
-  const double beside = (time.products + time.memory) * 2 / 3;
+  // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward. The optimizer
+  // waits for the sums.
+  const double beside = (pass_products + pass_bytes / bytes_a_second) * 2 / 3;
   if (hidden > 0) time.exposed += std::max(hidden - beside, last);
   return time;
 }

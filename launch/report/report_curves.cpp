@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "launch/report/heat_map.h"
 #include "launch/report/html.h"
@@ -101,6 +102,7 @@ std::vector<Fields> of_training() {
         {"eval_kl", "held out"},
         {"eval_kl_median", "held out, median"},
         {"eval_kl_lower_bound", "held out, at least"},
+        {"eval_kl_lower_bound_median", "held out, at least, median"},
         {"eval_kl_estimate", "held out, estimate"}}},
       {{.title = "KL to the teacher by span", .unit = "nats a span of text"},
        {{"span_kl", "training text"}, {"eval_span_kl", "held out"}}},
@@ -113,9 +115,13 @@ std::vector<Fields> of_training() {
       {{.title = "Top-1 agreement", .unit = "share of places"},
        {{"top1_agreement", "training text"}, {"eval_top1_agreement", "held out"}}},
       {{.title = "KL to the teacher, 90 and 99 %", .unit = "held out, nats a token"},
-       {{"eval_kl_p99", "99 %"}, {"eval_kl_p90", "90 %"}}},
+       {{"eval_kl_p99", "99 %"},
+        {"eval_kl_p90", "90 %"},
+        {"eval_kl_lower_bound_p99", "99 %, at least"},
+        {"eval_kl_lower_bound_p90", "90 %, at least"}}},
       {{.title = "Calibration error", .unit = "held out"}, {{"eval_ece", "model"}, {"eval_teacher_ece", "teacher"}}},
-      {{.title = "Acceptance", .unit = "held out, sum min(p,q)"}, {{"eval_sum_min", "acceptance"}}}};
+      {{.title = "Acceptance", .unit = "held out, sum min(p,q)"},
+       {{"eval_sum_min", "acceptance"}, {"eval_sum_min_upper_bound", "acceptance, at most"}}}};
 }
 
 /// A field for each axis of the mesh, under its name.
@@ -178,13 +184,16 @@ std::vector<Fields> of_sets(const std::vector<Columns>& runs) {
   std::vector<Fields> plots = {
       {{.title = "Cross-entropy by set", .unit = "held out, nats a token"}, {{"ce", ""}}},
       {{.title = "Bits/byte by set", .unit = "held out"}, {{"bits_per_byte", ""}}},
-      {{.title = "KL to the teacher by set", .unit = "held out, nats a token"}, {{"kl", ""}}},
+      {{.title = "KL to the teacher by set", .unit = "held out, nats a token"},
+       {{"kl", ""}, {"kl_lower_bound", ", at least"}, {"kl_estimate", ", estimate"}}},
       {{.title = "Top-1 agreement by set", .unit = "held out, share of places"}, {{"top1_agreement", ""}}},
-      {{.title = "Acceptance by set", .unit = "held out, sum min(p,q)"}, {{"sum_min", ""}}}};
+      {{.title = "Acceptance by set", .unit = "held out, sum min(p,q)"},
+       {{"sum_min", ""}, {"sum_min_upper_bound", ", at most"}}}};
   for (Fields& plot : plots) {
-    const std::string figure = plot.fields.front().first;
-    plot.fields.clear();
-    for (const std::string& set : sets) plot.fields.emplace_back(fmt::format("sets.{}.{}", set, figure), set);
+    const auto figures = std::exchange(plot.fields, {});
+    for (const std::string& set : sets)
+      for (const auto& [figure, what] : figures)
+        plot.fields.emplace_back(fmt::format("sets.{}.{}", set, figure), set + what);
   }
   return plots;
 }

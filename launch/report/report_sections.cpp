@@ -14,6 +14,7 @@
 #include "launch/report/comparison.h"
 #include "launch/report/html.h"
 #include "launch/report/plot.h"
+#include "launch/run/known_teacher.h"
 
 namespace limbeck::launch {
 
@@ -35,13 +36,24 @@ std::string card(const std::string& name, const std::string& value, const std::s
                      escape(value), escape(more));
 }
 
-/// A held-out figure and what it was before; nothing without one after.
-std::string evaluation_card(const RunResults& run, const char* name, const char* figure, int digits) {
+/// A held-out figure and what it was before, with a mark for what is a bound or an estimate; nothing without one after.
+std::string evaluation_card(const RunResults& run, const char* name, const char* figure, int digits,
+                            const std::string& mark = "") {
   const auto after = run.after ? run.after->figure(figure) : std::nullopt;
   if (!after) return "";
   const auto before = run.before ? run.before->figure(figure) : std::nullopt;
-  return card(name, fixed(*after, digits),
-              before ? fmt::format("held out; {} before", fixed(*before, digits)) : "held out");
+  return card(name, mark + fixed(*after, digits),
+              before ? fmt::format("held out; {}{} before", mark, fixed(*before, digits)) : "held out");
+}
+
+/// By what is known of the teacher.
+std::string kl_card(const RunResults& run) {
+  std::string html;
+  for (const Known known : all_known) {
+    const TeacherFigureNames names = names_of(known);
+    html += evaluation_card(run, "KL", names.kl, 4, names.kl_mark);
+  }
+  return html;
 }
 
 std::string layout_text(const RunStarted& s) {
@@ -165,7 +177,7 @@ std::string cards(const RunResults& run) {
     html += card(
         "Loss", fmt::format("{:.4f}", loss->values.back()),
         fmt::format("last step; {:.4f} at step {}", loss->values.front(), grouped(std::llround(loss->steps.front()))));
-  html += evaluation_card(run, "KL", "kl", 4) + evaluation_card(run, "Agreement", "top1_agreement", 3) +
+  html += kl_card(run) + evaluation_card(run, "Agreement", "top1_agreement", 3) +
           evaluation_card(run, "Cross-entropy", "ce", 4);
   html += speed_cards(run);
   return "<dl class=\"cards\">\n" + html + "</dl>\n";

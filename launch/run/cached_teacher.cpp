@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "core/counted.h"
 #include "core/error.h"
 #include "core/ops/sparse_targets.h"
 #include "core/start_thread.h"
@@ -87,9 +88,14 @@ data::TeacherCache::Place CachedTeacher::place_of(const data::TokenBatch::Piece&
     const std::scoped_lock lock(mutex_);
     if (const auto found = places_.find(key); found != places_.end()) return found->second;
   }
-  const auto place = cache_->find(data::document_key(tokens_of_(piece)));
+  const std::vector<std::int32_t> tokens = tokens_of_(piece);
+  const auto place = cache_->find(data::document_key(tokens));
   core::check(place.has_value(), "{}: document {} of text {} is not in it", cache_->folder().string(), piece.document,
               piece.source);
+  const std::int64_t there = cache_->num_positions(*place);
+  core::check(there == std::ssize(tokens) - 1, "{}: {} has {} of document {} of text {}, expected {}",
+              cache_->folder().string(), cache_->manifest().parts[place->part].file.name,
+              core::counted(there, "position"), piece.document, piece.source, std::ssize(tokens) - 1);
   const std::scoped_lock lock(mutex_);
   places_.emplace(key, *place);
   return *place;

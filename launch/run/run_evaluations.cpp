@@ -7,6 +7,7 @@
 #include "launch/config/figure.h"
 #include "launch/console/progress.h"
 #include "launch/run/evaluation_sets.h"
+#include "launch/run/same_everywhere.h"
 #include "launch/run/training_documents.h"
 
 namespace limbeck::launch {
@@ -58,10 +59,14 @@ RunEvaluations::RunEvaluations(Session& session, const Log& log) : session_(sess
   }
 }
 
-/// Where the cache lacks a part of a set, what it is measured against instead.
+/// Collective. Where the cache lacks a part of a set, what it is measured against instead.
 void RunEvaluations::find_in_cache(Set& set, const Log& log) {
   const CachedTeacher& cache = *session_.cached_teacher;
   const std::int64_t missing = cache.num_missing(set.text.documents());
+  // A network file system may show nodes other states of a folder, and those that have the set would wait for others.
+  check_same_everywhere(
+      session_.rank.world(),
+      fmt::format("number of documents of evaluation set {} that teacher.cache lacks: {}\n", set.name, missing));
   if (missing == 0) {
     set.cached = cache.to_measure(set.text.documents());
     return;

@@ -31,6 +31,21 @@ nn::ModelConfig student_architecture(const RunConfig& config, const ModelSource&
   return config.objective.reward ? nn::with_reward_head(architecture) : architecture;
 }
 
+void check_reads(const RunConfig& config, std::int64_t num_tokens, const nn::ModelConfig& student,
+                 const nn::ModelConfig* teacher) {
+  const std::string trained = config.teacher ? "the student" : "the model";
+  const auto check_positions = [&](const nn::ModelConfig& model, const std::string& whose) {
+    if (config.data.sequence_length > model.max_positions)
+      core::fail_usage("data.sequence_length is {}, expected at most {}'s {} positions", config.data.sequence_length,
+                       whose, model.max_positions);
+  };
+  check_positions(student, trained);
+  if (teacher != nullptr) check_positions(*teacher, "the teacher");
+  if (num_tokens > student.vocabulary)
+    core::fail_usage("the tokenizer has {} tokens, expected at most {}'s vocabulary of {}", num_tokens, trained,
+                     student.vocabulary);
+}
+
 nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision) {
   nn::ModelOptions options = rank.sharded(precision.bfloat16_weights ? core::DType::BF16 : precision.master);
   options.compute = precision.compute;

@@ -21,6 +21,11 @@ namespace limbeck::launch {
 nn::ModelConfig student_architecture(const RunConfig& config, const ModelSource& student, const ModelSource& teacher,
                                      std::int64_t usual_vocabulary);
 
+/// Throws a UsageError where data.sequence_length is more than the positions of the student, or of a teacher whose ids
+/// are those of the text (null: none), or where the tokenizer has more tokens than the student.
+void check_reads(const RunConfig& config, std::int64_t num_tokens, const nn::ModelConfig& student,
+                 const nn::ModelConfig* teacher);
+
 nn::ModelOptions student_options(const Rank& rank, const PrecisionConfig& precision);
 nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precision);
 nn::AdapterOptions adapter_options(const AdaptersConfig& config);

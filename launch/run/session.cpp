@@ -46,20 +46,12 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   const nn::ModelConfig architecture =
       student_architecture(config, student_source_, teacher_source_, usual_vocabulary());
   const char* trained = config.teacher ? "the student" : "the model";
-  const auto s = config.data.sequence_length;
-  if (s > architecture.max_positions)
-    fail_usage("data.sequence_length is {}, expected at most {}'s {} positions", s, trained,
-               architecture.max_positions);
-  if (names_like_teacher() && s > teacher_source_.config.max_positions)
-    fail_usage("data.sequence_length is {}, expected at most the teacher's {} positions", s,
-               teacher_source_.config.max_positions);
+  check_reads(config, tokenizer->vocabulary_size(), architecture,
+              names_like_teacher() ? &teacher_source_.config : nullptr);
   for (const OtherSource& other : other_sources_)
-    if (s > other.source.config.max_positions)
+    if (const auto s = config.data.sequence_length; s > other.source.config.max_positions)
       fail_usage("data.sequence_length is {}, expected at most the {} positions of {}", s,
                  other.source.config.max_positions, other.source.path.string());
-  if (tokenizer->vocabulary_size() > architecture.vocabulary)
-    fail_usage("the tokenizer has {} tokens, expected at most {}'s vocabulary of {}", tokenizer->vocabulary_size(),
-               trained, architecture.vocabulary);
   check_fits(config.generation, *tokenizer, architecture, trained);
   check_cut_sequences(config, architecture, rank.context_place());
   check_pipeline(config, architecture, rank.mesh().pp().size());

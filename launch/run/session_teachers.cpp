@@ -133,6 +133,11 @@ void Session::open_cache(const Log& log) {
   check_cached_objective();
   log->info("teacher.cache, {}: {}, {}", config.teacher->cache, core::counted(manifest.num_positions(), "position"),
             described(*cached_teacher));
+  if (const std::int64_t window = manifest.identity.window; window != config.data.sequence_length)
+    log->warn(
+        "teacher.cache, {}: its teacher read windows of {}, data.sequence_length is {}: in long documents it saw other "
+        "text before a token than a teacher beside the student would",
+        config.teacher->cache, core::counted(window, "token"), config.data.sequence_length);
   if (names_teacher()) return;
   const data::CacheContents& contents = manifest.identity.contents;
   if (!contents.hidden_layers.empty()) {

@@ -34,8 +34,8 @@ GradientGroups::GradientGroups(const Mesh& mesh, const Sharding& sharding) : sha
   groups_[Ends] = groups_[Data];
   if (mesh.pp().size() == 1) return;
   const bool is_end = mesh.pp().rank() == 0 || mesh.pp().rank() + 1 == mesh.pp().size();
-  groups_[Ends] = over(*mesh.world().split(mesh.tp().rank() + (is_end ? 0 : mesh.tp().size()), rank, "both ends"),
-                       "gradients of both ends");
+  groups_[Ends] =
+      over(*mesh.world().split(mesh.tp().rank() + (is_end ? 0 : mesh.tp().size()), rank, "pp ends"), "pp gradients");
 }
 
 std::size_t GradientGroups::index_of(const core::Parameter& parameter) const {

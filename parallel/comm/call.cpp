@@ -60,4 +60,29 @@ std::int64_t Call::bytes_for(int to, int rank, int size) const {
   return 0;
 }
 
+std::int64_t Call::bytes_sent(int rank, int size) const {
+  std::int64_t bytes = 0;
+  for (int r = 0; r < size; ++r)
+    if (r != rank) bytes += bytes_for(r, rank, size);
+  return bytes;
+}
+
+std::vector<std::int64_t> row_offsets(const char* what, const core::Tensor& t, std::span<const std::int64_t> rows,
+                                      int size) {
+  core::check(static_cast<int>(rows.size()) == size, "all_to_all_v: {} {} counts in a group of {}", rows.size(), what,
+              size);
+  core::check(t.shape().rank() > 0, "all_to_all_v: the {} tensor is a scalar, expected rows", what);
+  const std::int64_t row_bytes = core::bytes_of(t.dtype(), t.shape().row_size());
+  std::vector<std::int64_t> offsets{0};
+  std::int64_t total = 0;
+  for (const auto n : rows) {
+    core::check(n >= 0, "all_to_all_v: {} count {} is negative", what, n);
+    total += n;
+    offsets.push_back(total * row_bytes);
+  }
+  core::check(total <= t.shape()[0], "all_to_all_v: {} counts sum to {} rows, the tensor is {}", what, total,
+              t.shape());
+  return offsets;
+}
+
 }  // namespace limbeck::parallel

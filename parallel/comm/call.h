@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,13 @@ struct Call {
   /// all_reduce and gives it to all, and nothing goes by way of a third; how it gets there, by a message or through
   /// memory that both have, makes no difference.
   std::int64_t bytes_for(int to, int rank, int size) const;
+  /// For all others together.
+  std::int64_t bytes_sent(int rank, int size) const;
 };
+
+/// Byte offsets of an all_to_all_v's rows for each rank, and their end; throws unless there is one count a rank and all
+/// fit in `t`, which is `what`: "send" or "receive".
+std::vector<std::int64_t> row_offsets(const char* what, const core::Tensor& t, std::span<const std::int64_t> rows,
+                                      int size);
 
 }  // namespace limbeck::parallel

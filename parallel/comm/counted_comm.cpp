@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "parallel/comm/call.h"
+
 namespace limbeck::parallel {
 namespace {
 
@@ -24,27 +26,25 @@ class CountedComm final : public WorldComm {
   }
 
   CommHandle all_reduce_async(Tensor x, core::Reduce reduce) override {
-    log_->add(*group_, "all_reduce", 2 * x.bytes() * (size() - 1) / size());
+    count("all_reduce", {.signature = {CallKind::AllReduce, reduce, x.dtype(), x.numel()}});
     return group_->all_reduce_async(std::move(x), reduce);
   }
   CommHandle all_gather_async(Tensor x, Tensor all) override {
-    log_->add(*group_, "all_gather", x.bytes() * (size() - 1));
+    count("all_gather", {.signature = {CallKind::AllGather, {}, x.dtype(), x.numel()}});
     return group_->all_gather_async(std::move(x), std::move(all));
   }
   CommHandle reduce_scatter_async(Tensor all, Tensor x) override {
-    log_->add(*group_, "reduce_scatter", x.bytes() * (size() - 1));
+    count("reduce_scatter", {.signature = {CallKind::ReduceScatter, {}, x.dtype(), x.numel()}});
     return group_->reduce_scatter_async(std::move(all), std::move(x));
   }
   CommHandle all_to_all_v_async(Tensor send, std::span<const std::int64_t> send_rows, Tensor receive,
                                 std::span<const std::int64_t> receive_rows) override {
-    std::int64_t rows = 0;
-    for (int r = 0; r < size(); ++r)
-      if (r != rank()) rows += send_rows[static_cast<std::size_t>(r)];
-    log_->add(*group_, "all_to_all", core::bytes_of(send.dtype(), rows * send.shape().row_size()));
+    count("all_to_all", {.signature = {CallKind::AllToAllV, {}, send.dtype(), send.shape().row_size()},
+                         .send_offset = row_offsets("send", send, send_rows, size())});
     return group_->all_to_all_v_async(std::move(send), send_rows, std::move(receive), receive_rows);
   }
   CommHandle send_async(Tensor x, int to) override {
-    log_->add(*group_, "send", x.bytes());
+    count("send", {.signature = {CallKind::Send, {}, x.dtype(), x.numel()}, .peer = to});
     return group_->send_async(std::move(x), to);
   }
   CommHandle receive_async(Tensor x, int from) override { return group_->receive_async(std::move(x), from); }
@@ -54,6 +54,10 @@ class CountedComm final : public WorldComm {
   void abort(const std::string& why) override { group_->abort(why); }
 
  private:
+  void count(const char* operation, const Call& call) {
+    log_->add(*group_, operation, call.bytes_sent(rank(), size()));
+  }
+
   std::shared_ptr<WorldComm> group_;
   std::shared_ptr<TrafficLog> log_;
 };

@@ -21,9 +21,9 @@ struct ExchangeCount {
   std::string operation;   // "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send"
   std::vector<int> ranks;  // of the group, numbered as in the world
   std::int64_t calls = 0;
-  /// That leave this rank at the least: of an all_reduce of B bytes among n ranks 2 B (n - 1) / n, of an all_gather or
-  /// a reduce_scatter (n - 1) times a rank's part (Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce"), else those
-  /// that go to other ranks.
+  /// That leave this rank (Call::bytes_for): of an all_reduce of B bytes among n ranks 2 B (n - 1) / n, to a number of
+  /// uneven slices, of an all_gather or a reduce_scatter (n - 1) times a rank's part (Patarasuk & Yuan 2009, "Bandwidth
+  /// optimal all-reduce": no fewer could), else those that go to other ranks.
   std::int64_t bytes = 0;
 };
 

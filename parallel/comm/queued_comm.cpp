@@ -11,22 +11,6 @@ using core::check;
 using core::CommHandle;
 using core::Tensor;
 
-/// Byte offsets of the rows for each rank, and their end; throws unless there is one count a rank and all fit in `t`.
-std::vector<std::int64_t> row_offsets(const char* what, const Tensor& t, std::span<const std::int64_t> rows, int size) {
-  check(static_cast<int>(rows.size()) == size, "all_to_all_v: {} {} counts in a group of {}", rows.size(), what, size);
-  check(t.shape().rank() > 0, "all_to_all_v: the {} tensor is a scalar, expected rows", what);
-  const std::int64_t row_bytes = core::bytes_of(t.dtype(), t.shape().row_size());
-  std::vector<std::int64_t> offsets{0};
-  std::int64_t total = 0;
-  for (const auto n : rows) {
-    check(n >= 0, "all_to_all_v: {} count {} is negative", what, n);
-    total += n;
-    offsets.push_back(total * row_bytes);
-  }
-  check(total <= t.shape()[0], "all_to_all_v: {} counts sum to {} rows, the tensor is {}", what, total, t.shape());
-  return offsets;
-}
-
 void check_parts(const char* op, const Tensor& x, const Tensor& all, int size) {
   check(all.dtype() == x.dtype() && all.numel() == size * x.numel(), "{}: {} {} in {} parts of {} {}", op, all.dtype(),
         all.shape(), size, x.dtype(), x.shape());

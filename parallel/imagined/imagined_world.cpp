@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -17,8 +18,8 @@ using core::CommHandle;
 using core::Tensor;
 
 struct Members {
-  int id = 0;              // of the group
-  std::vector<int> ranks;  // in the world
+  int id = 0;                                     // of the group
+  std::shared_ptr<const std::vector<int>> ranks;  // in the world; all of them have one list
 };
 
 /// Where the ranks of a group say which part of it they are to be in.
@@ -29,23 +30,23 @@ class Meetings {
     std::unique_lock lock(mutex_);
     Meeting& meeting = meetings_[{group.id, number}];
     meeting.said.push_back({color, key, at});
-    if (meeting.said.size() == group.ranks.size()) {
+    if (meeting.said.size() == group.ranks->size()) {
       std::ranges::sort(meeting.said);
-      for (const auto& [part, unused_key, place] : meeting.said) {
-        Members& members = meeting.parts[part];
-        if (members.ranks.empty()) members.id = ++num_groups_;
-        members.ranks.push_back(group.ranks[static_cast<std::size_t>(place)]);
-      }
-      come_.notify_all();
+      std::map<int, std::vector<int>> parts;
+      for (const auto& [part, unused_key, place] : meeting.said)
+        parts[part].push_back((*group.ranks)[static_cast<std::size_t>(place)]);
+      for (auto& [part, ranks] : parts)
+        meeting.parts[part] = {++num_groups_, std::make_shared<const std::vector<int>>(std::move(ranks))};
+      meeting.come.notify_all();
     }
-    come_.wait(lock, [&] { return is_stopped_ || !meeting.parts.empty(); });
+    meeting.come.wait(lock, [&] { return is_stopped_ || !meeting.parts.empty(); });
     if (meeting.parts.empty()) throw PeerError("an imagined rank has left");
     return meeting.parts.at(color);
   }
   void stop() {
     const std::scoped_lock lock(mutex_);
     is_stopped_ = true;
-    come_.notify_all();
+    for (auto& [unused_cut, meeting] : meetings_) meeting.come.notify_all();
   }
 
  private:
@@ -56,9 +57,9 @@ class Meetings {
   struct Meeting {
     std::vector<Said> said;
     std::map<int, Members> parts;  // by color
+    std::condition_variable come;  // of its own: who is in another meeting sleeps on
   };
   std::mutex mutex_;
-  std::condition_variable come_;
   std::map<std::pair<int, int>, Meeting> meetings_;  // by group and number of the cut
   int num_groups_ = 0;
   bool is_stopped_ = false;
@@ -68,13 +69,13 @@ class ImaginedComm final : public WorldComm {
  public:
   ImaginedComm(std::shared_ptr<Meetings> meetings, Members members, int rank_in_world, std::string name)
       : meetings_(std::move(meetings)), members_(std::move(members)), name_(std::move(name)) {
-    rank_ = static_cast<int>(std::ranges::find(members_.ranks, rank_in_world) - members_.ranks.begin());
+    rank_ = static_cast<int>(std::ranges::find(*members_.ranks, rank_in_world) - members_.ranks->begin());
   }
 
   int rank() const override { return rank_; }
-  int size() const override { return static_cast<int>(members_.ranks.size()); }
+  int size() const override { return static_cast<int>(members_.ranks->size()); }
   const std::string& name() const override { return name_; }
-  int in_world(int rank) const override { return members_.ranks.at(static_cast<std::size_t>(rank)); }
+  int in_world(int rank) const override { return members_.ranks->at(static_cast<std::size_t>(rank)); }
   Engine& engine() override { core::fail("an imagined rank has no thread for exchanges"); }
   std::shared_ptr<WorldComm> split(int color, int key, const std::string& name) override {
     return std::make_shared<ImaginedComm>(meetings_, meetings_->part_of(members_, rank_, num_cuts_++, color, key),
@@ -107,8 +108,9 @@ void on_imagined_rank(int num_ranks, int rank, const std::function<void(const st
                       const std::function<void(const std::shared_ptr<WorldComm>&)>& groups) {
   core::check(rank >= 0 && rank < num_ranks, "imagined ranks: {} of {}", rank, num_ranks);
   const auto meetings = std::make_shared<Meetings>();
-  Members all;
-  for (int r = 0; r < num_ranks; ++r) all.ranks.push_back(r);
+  std::vector<int> ranks(static_cast<std::size_t>(num_ranks));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  const Members all{0, std::make_shared<const std::vector<int>>(std::move(ranks))};
   const auto world_of = [&](int r) { return std::make_shared<ImaginedComm>(meetings, all, r, "world"); };
   std::vector<std::jthread> others;
   try {

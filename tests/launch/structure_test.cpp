@@ -137,7 +137,7 @@ std::vector<std::string> kernel_calls(const std::string& text) {
 
 bool takes_memory_or_asks_ranks(const std::string& call) {
   static const std::regex other(
-      R"(Tensor::(empty|zeros|from)\b|(empty|zeros)_like\(|\.clone\(|\b(comm|ranks|vocabulary_?)\.(sum|max|gather)\(|all_(reduce|gather|to_all))");
+      R"(Tensor::(empty|zeros|from)\b|(empty|zeros)_like\(|\.(clone|to)\(|\b(open_)?gradient\(|\b(comm|ranks|vocabulary_?)\.(sum|max|gather)\(|all_(reduce|gather|to_all))");
   return std::regex_search(call, other);
 }
 
@@ -155,6 +155,9 @@ TEST(Structure, KernelsAloneRunOnDevices) {
   const auto is_fault = [](const char* text) { return takes_memory_or_asks_ranks(kernel_calls(text).at(0)); };
   EXPECT_TRUE(is_fault("  on_device(x, [&](const auto& d) { run(d, (1)); comm.sum(counts); });"));
   EXPECT_TRUE(is_fault("  core::on_device(x, [&](const auto& d) { Tensor y = Tensor::empty(m, t, {n}); });"));
+  EXPECT_TRUE(is_fault("  on_device(x, [&](const auto& d) { auto dx = open_gradient(to, x); run(d, dx); });"));
+  EXPECT_TRUE(is_fault("  on_device(x, [&](const auto& d) { run(d, gradient(slot, like), x.to(dtype)); });"));
+  EXPECT_FALSE(is_fault("  on_device(x, [&](const auto& d) { kernels::weight_gradient(d, y); });"));
   EXPECT_FALSE(is_fault("  on_device(x, [&](const auto& d) { run(d); }); ranks.sum(y);"));
   EXPECT_TRUE(kernel_calls("  const auto n = on_device(x, [&](const auto& d) { return parts(d); });").empty());
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <map>
 
 #include "launch/plan/expert_shares.h"
 #include "tests/support/places.h"
@@ -12,6 +13,7 @@
 namespace limbeck::launch {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
@@ -46,11 +48,38 @@ TEST_F(ClusterFile, SaysWhatRanksAreOn) {
 }
 
 TEST_F(ClusterFile, NamesWhatIsWrong) {
-  EXPECT_THAT(error("nodes: 1"), EndsWith("c.textproto: device.memory_gib is 0, expected a number above 0"));
-  EXPECT_THAT(error(std::string(device) + "nodes: 0"), EndsWith("nodes is 0, expected 1 or more"));
-  EXPECT_THAT(error(std::string(device) + "nodes: 2"), EndsWith("between.gb_s is 0, expected a number above 0"));
-  EXPECT_THAT(error(std::string(device) + "watts_factor: 0.5"), EndsWith("watts_factor is 0.5, expected 1 or more"));
+  EXPECT_THAT(error("nodes: 1"), EndsWith("c.textproto: device.memory_gib is 0, expected 1e-06 to 1000000000"));
+  EXPECT_THAT(error(std::string(device) + "nodes: 0"), EndsWith("nodes is 0, expected 1 to 1000000"));
+  EXPECT_THAT(error(std::string(device) + "nodes: 2"), EndsWith("between.gb_s is 0, expected 1e-06 to 1000000000"));
+  EXPECT_THAT(error(std::string(device) + "watts_factor: 0.5"), EndsWith("watts_factor is 0.5, expected 1 to 1000"));
   EXPECT_THAT(error("nodes: 1\ndevise {}"), HasSubstr("c.textproto:2:"));
+}
+
+// Each would wrap, or make infinite times of what is planned.
+TEST_F(ClusterFile, NumbersHaveBounds) {
+  const std::string one(device);
+  EXPECT_THAT(error(one + "nodes: 9223372036854775807"),
+              EndsWith("nodes is 9223372036854775807, expected 1 to 1000000"));
+  EXPECT_THAT(error(one + "nodes: 4294967296 devices_a_node: 4294967296"), HasSubstr("nodes is 4294967296"));
+  EXPECT_THAT(error(one + "devices_a_node: 1000001"), HasSubstr("devices_a_node is 1000001"));
+  EXPECT_EQ(read(one + "nodes: 1000000 devices_a_node: 1000000 inside { gb_s: 1 } between { gb_s: 1 }").num_devices(),
+            1'000'000'000'000);
+  const std::map<std::string, std::string> good = {
+      {"memory_gib", "8"}, {"float32_tflops", "2"}, {"bfloat16_tflops", "4"}, {"memory_gb_s", "30"}};
+  for (const auto& [field, unused] : good)
+    for (const char* value : {"1e300", "1e-300", "inf", "nan", "-1"}) {
+      std::map<std::string, std::string> fields = good;
+      fields[field] = value;
+      std::string text;
+      for (const auto& [name, number] : fields) text += name + ": " + number + " ";
+      EXPECT_THAT(error("device { " + text + "}"),
+                  AllOf(HasSubstr("device." + field), EndsWith("expected 1e-06 to 1000000000")))
+          << value;
+    }
+  EXPECT_THAT(error(one + "inside { gb_s: 1e300 }"), HasSubstr("inside.gb_s is 1e+300"));
+  for (const char* text : {"inside { gb_s: 1 latency_us: 1e300 }", "watts_a_node: 1e300", "watts_factor: 1e300",
+                           "price { device_hour: 1e300 }", "price { kwh: inf }"})
+    EXPECT_THAT(error(one + text), HasSubstr(", expected ")) << text;
 }
 
 TEST_F(ClusterFile, ExamplesAreRead) {
@@ -77,12 +106,40 @@ TEST(ExpertShares, AreThoseOfARun) {
       "{\"step\":2,\"expert_load\":[{\"layer\":0,\"assignments\":[3,1]},{\"layer\":1,\"assignments\":[4,4]}]}\n"
       "{\"step\":3,\"expert_load\":[{\"layer\":0}]}\n");
   EXPECT_THAT(measured_shares(folder.path(), 2), ElementsAre(0.375, 0.625));
-  EXPECT_THAT(shares_of((folder / "metrics.jsonl").string(), 2), ElementsAre(0.375, 0.625));
+  const ExpertShares shares = shares_of((folder / "metrics.jsonl").string(), 2, 4);
+  ASSERT_EQ(shares.size(), 1U);  // nothing is known of the teacher's
+  EXPECT_THAT(shares.at(2), ElementsAre(0.375, 0.625));
   EXPECT_THAT(testing::error_of([&] { measured_shares(folder.path(), 3); }),
               HasSubstr("2 experts, expected the model's 3"));
   EXPECT_THAT(testing::error_of([&] { shares_of("-1", 2); }), HasSubstr("expected an exponent"));
   EXPECT_THAT(testing::error_of([&] { shares_of("no/such", 2); }), HasSubstr("no/such cannot be read"));
   EXPECT_THAT(testing::error_of([&] { shares_of("1", 0); }), HasSubstr("has no experts"));
+}
+
+TEST(ExpertShares, AreOfEachModel) {
+  const ExpertShares shares = shares_of("1", 2, 4);
+  EXPECT_EQ(shares.at(2), zipf_shares(2, 1));
+  EXPECT_EQ(shares.at(4), zipf_shares(4, 1));
+  EXPECT_EQ(shares_of("1", 0, 4).size(), 1U);
+  EXPECT_EQ(shares_of("1", 4).size(), 1U);
+}
+
+// A layer that nothing was sent to says nothing; what is no count is named by its line.
+TEST(ExpertShares, OfARunAreChecked) {
+  const testing::TemporaryFolder folder;
+  const auto shares = [&](const std::string& assignments) {
+    testing::write_file(
+        folder / "metrics.jsonl",
+        "{\"step\":1}\n{\"step\":2,\"expert_load\":[{\"layer\":0,\"assignments\":" + assignments + "}]}\n");
+    return measured_shares(folder.path(), 2);
+  };
+  EXPECT_THAT(shares("[1,3]},{\"layer\":1,\"assignments\":[0,0]"), ElementsAre(0.25, 0.75));
+  for (const char* wrong : {"[-1,3]", "[1,\"a\"]", "[1,null]", "\"many\"", "{\"a\":1,\"b\":2}", "7"})
+    EXPECT_THAT(testing::error_of([&] { shares(wrong); }),
+                AllOf(HasSubstr("metrics.jsonl:2: expert_load has assignments "), HasSubstr("expected a list")))
+        << wrong;
+  EXPECT_THAT(testing::error_of([&] { shares("[1,2,3]"); }), HasSubstr("metrics.jsonl:2: is of a run with 3 experts"));
+  EXPECT_THAT(testing::error_of([&] { shares("[0,0]"); }), HasSubstr("has no line with assignments"));
 }
 
 }  // namespace

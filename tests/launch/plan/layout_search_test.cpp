@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 
 namespace limbeck::launch {
 namespace {
@@ -47,13 +48,52 @@ TEST_F(LayoutSearch, TriesEveryLayoutThatFits) {
   EXPECT_TRUE(std::ranges::is_sorted(found, {}, [](const PlannedLayout& l) { return l.time.seconds(); }));
   for (const PlannedLayout& l : found) EXPECT_EQ(l.shard, Shard::Nothing) << l.layout;
   EXPECT_EQ(search(1).size(), 1U);
+  // dp2, which is the config's own, leaves a rank without a sequence.
   config.batch.sequences_per_step = 1;
+  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("dp2", "tp2", "tp2ep2"));
+  config.parallel.layout = "ep2tp2";
+  EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("tp2", "tp2ep2", "tp2ep2"));
+  config.parallel.sequence_parallel = true;
   EXPECT_THAT(layouts(search()), ::testing::UnorderedElementsAre("tp2", "tp2ep2"));
+}
+
+TEST_F(LayoutSearch, SetsAllThatDividesAStep) {
+  config.parallel.shard = Shard::Optimizer;
+  config.parallel.shard_ranks = 2;
+  EXPECT_THAT(search(1).front().sets(),
+              ::testing::IsSupersetOf({"parallel.shard=NOTHING", "parallel.shard_ranks=0", "train.recompute=false"}));
 }
 
 TEST_F(LayoutSearch, GivesNothingThatDoesNotFit) {
   cluster.memory_gib = 0.001;
   EXPECT_TRUE(search().empty());
+}
+
+// Two layers of 67 M values each: what PARAMETERS gathers for both at once is more than GRADIENTS keeps.
+TEST_F(LayoutSearch, FindsTheOneShardingThatFits) {
+  nn::ModelConfig& student = models.student;
+  student.moe = {};
+  student.width = 2048;
+  student.mlp_width = 8192;
+  student.num_heads = student.num_kv_heads = 16;
+  student.head_width = 128;
+  cluster.devices_a_node = 1;  // no tp
+  std::map<Shard, std::int64_t> least;
+  for (const Shard shard : {Shard::Nothing, Shard::Optimizer, Shard::Gradients, Shard::Parameters})
+    for (const bool recompute : {false, true}) {
+      config.parallel.shard = shard;
+      config.train.recompute = recompute;
+      const std::int64_t held = plan_rank(config, models, {.num_ranks = 2}).memory.held;
+      least[shard] = least.contains(shard) ? std::min(least[shard], held) : held;
+    }
+  std::int64_t others = INT64_MAX;
+  for (const auto& [shard, held] : least)
+    if (shard != Shard::Gradients) others = std::min(others, held);
+  ASSERT_LT(least[Shard::Gradients], others);
+  cluster.memory_gib = static_cast<double>(least[Shard::Gradients] + others) / 2 / (1 << 30);
+  const std::vector<PlannedLayout> found = search();
+  ASSERT_THAT(layouts(found), ::testing::ElementsAre("dp2"));
+  EXPECT_EQ(found.front().shard, Shard::Gradients);
 }
 
 }  // namespace

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+#include <utility>
+
 namespace limbeck::launch {
 namespace {
 
@@ -35,12 +38,24 @@ class StepTimeTest : public ::testing::Test {
   StepTime time(std::vector<parallel::ExchangeCount> traffic, const RunConfig& c) {
     RankPlan plan;
     plan.num_tokens = 16;
-    plan.given_bytes = 1'000'000;
-    plan.parameter_values = 1000;
+    plan.given_bytes = given_bytes;
+    plan.optimizer_flops = optimizer_flops;
+    plan.parameter_bytes = 2000;
+    plan.gradient_bytes = 1200;
     plan.optimizer_values = 500;
     plan.traffic = std::move(traffic);
-    return step_time(c, {.student = c.model->architecture, .tokens = 100}, plan, world, slow_cluster());
+    return step_time(c, {.student = c.model->architecture, .teacher = teacher, .tokens = 100}, plan, world,
+                     slow_cluster());
   }
+  double time_without_teacher(const RunConfig& c) {
+    const std::optional<nn::ModelConfig> kept = std::exchange(teacher, std::nullopt);
+    const double flops = time({}, c).flops;
+    teacher = kept;
+    return flops;
+  }
+  std::int64_t given_bytes = 1'000'000;
+  double optimizer_flops = 0;
+  std::optional<nn::ModelConfig> teacher;
   PlannedWorld world{.num_ranks = 4};
 };
 
@@ -51,13 +66,37 @@ TEST_F(StepTimeTest, ProductsAndMemoryFollowOneAnother) {
   const StepTime one = time({}, config());
   EXPECT_NEAR(one.flops, 16 * 3 * (2 * weights + attention), 1e-6 * one.flops);
   EXPECT_NEAR(one.products, one.flops / 1e9, 1e-12);
-  const double bytes = 3e6 + 1000 * 4 * 2 + 1000 * 4 * 2 + 500 * 4 * 8;
+  const double bytes = 3e6 + 2000 * 2 + 1200 * 2 + 500 * 4 * 8;
   EXPECT_DOUBLE_EQ(one.bytes, bytes);
   EXPECT_NEAR(one.memory, bytes / 1e9, 1e-12);
   EXPECT_DOUBLE_EQ(one.seconds(), one.products + one.memory);
   RunConfig again = config();
   again.train.recompute = true;
   EXPECT_NEAR(time({}, again).flops - one.flops, 16 * (2 * (weights - 800) + attention), 1e-6 * one.flops);
+}
+
+// A reward's head is a number a channel, and is not computed again.
+TEST_F(StepTimeTest, OfRewardsTheHeadIsARow) {
+  RunConfig c = config();
+  c.model->architecture = nn::with_reward_head(c.model->architecture);
+  const double weights = 4 * 64 + 3 * 128 + 3 * 8 + 8, attention = 2.5 * 8 * 2 * 2, once = time({}, c).flops;
+  EXPECT_NEAR(once, 16 * 3 * (2 * weights + attention), 1e-6 * once);
+  c.train.recompute = true;
+  EXPECT_NEAR(time({}, c).flops - once, 16 * (2 * (weights - 8) + attention), 1e-6 * once);
+}
+
+// Muon's products are made in the dtype of master weights: 1 GFLOP/s, or half of it in float64, whatever passes use.
+TEST_F(StepTimeTest, TheOptimizerWorksInTheMasterWeightsDtype) {
+  const double passes = time({}, config()).products;
+  optimizer_flops = 1e6;
+  EXPECT_NEAR(time({}, config()).products - passes, 1e-3, 1e-12);
+  RunConfig c = config();
+  c.precision.master = core::DType::F64;
+  EXPECT_NEAR(time({}, c).products - passes, 2e-3, 1e-12);
+  c = config();
+  c.precision.compute = core::DType::F64;
+  EXPECT_NEAR(time({}, c).products - 2 * passes, 1e-3, 1e-12);
+  EXPECT_NEAR(time({}, config()).flops - passes * 1e9, 1e6, 1);
 }
 
 TEST_F(StepTimeTest, ExchangesGoByTheirLink) {
@@ -76,13 +115,26 @@ TEST_F(StepTimeTest, ExchangesGoByTheirLink) {
 TEST_F(StepTimeTest, SumsOfGradientsRunBesideThePasses) {
   const StepTime brief = time({{"dp gradients", "all_reduce", {0, 1}, 4, 0}}, config());
   EXPECT_TRUE(brief.by_traffic[0].is_hidden);
-  const double beside = (brief.products + brief.memory) * 2 / 3;
+  // The optimizer's 500 values of 4 bytes, 8 times, come behind the sums.
+  const double beside = (brief.products + brief.memory - 500 * 4 * 8 / 1e9) * 2 / 3;
   EXPECT_NEAR(brief.exchanges, 0.004, 1e-12);
-  EXPECT_NEAR(brief.exposed, std::max(0.001, 0.004 - beside), 1e-12);
-  const StepTime lengthy = time({{"dp gradients", "all_reduce", {0, 1}, 1, 900'000'000}}, config());
-  EXPECT_NEAR(lengthy.exposed, std::max(0.901 - beside, 0.901), 1e-12);
+  ASSERT_LT(beside, 0.0025);
+  EXPECT_NEAR(brief.exposed, 0.004 - beside, 1e-12);
+  const StepTime one = time({{"dp gradients", "all_reduce", {0, 1}, 1, 900'000'000}}, config());
+  EXPECT_NEAR(one.exposed, 0.901, 1e-12);
+  // 100 of 9 ms each; passes that read and write 0.9 GB, two thirds of them backward, hide 0.6 s of the 0.9.
+  given_bytes = 300'000'000;
+  const double more = 2e-9 * (300'000'000 - 1'000'000);
   const StepTime many = time({{"dp gradients", "all_reduce", {0, 1}, 100, 800'000'000}}, config());
-  EXPECT_NEAR(many.exposed, 0.9 - beside, 1e-12);
+  EXPECT_NEAR(many.exposed, 0.9 - beside - more, 1e-9);
+  EXPECT_NEAR(many.exposed, 0.3, 0.002);
+  // Four of 225 ms: the last is left.
+  given_bytes = 600'000'000;
+  EXPECT_NEAR(time({{"dp gradients", "all_reduce", {0, 1}, 4, 896'000'000}}, config()).exposed, 0.225, 1e-9);
+  // What Muon does is behind them too.
+  given_bytes = 300'000'000;
+  optimizer_flops = 1e9;
+  EXPECT_NEAR(time({{"dp gradients", "all_reduce", {0, 1}, 100, 800'000'000}}, config()).exposed, many.exposed, 1e-9);
   const StepTime values = time({{"dp gradients sharers", "all_gather", {0, 1}, 1, 0}}, config());
   EXPECT_FALSE(values.by_traffic[0].is_hidden);  // behind the step
   RunConfig dealt = config();
@@ -108,11 +160,19 @@ TEST_F(StepTimeTest, TheRankWithMostToDoIsWaitedFor) {
   c.model->architecture.moe.expert_width = 16;
   c.parallel.layout = "dp4ep2";
   const double even = time({}, c).flops;
-  world.expert_shares = {0.05, 0.05, 0.4, 0.5};
+  world.expert_shares[4] = {0.05, 0.05, 0.4, 0.5};
   const double experts = 16.0 * 3 * 2 * 2 * 3 * 8 * 16;
   EXPECT_NEAR(time({}, c).flops - even, 0.8 * experts, 1e-6 * even);
   c.parallel.layout = "dp4";
   EXPECT_DOUBLE_EQ(time({}, c).flops, even);
+  // A teacher of eight experts chooses by shares of its own: even ones, where none are known.
+  c.parallel.layout = "dp4ep2";
+  c.precision.sharded_teacher = true;
+  teacher = c.model->architecture;
+  const double with_like = time({}, c).flops - time_without_teacher(c);
+  teacher->moe.num_experts = 8;
+  const double router = 16.0 * 2 * 4 * 8;  // four rows more
+  EXPECT_NEAR(with_like - (time({}, c).flops - time_without_teacher(c)), 0.8 * experts / 3 - router, 1e-6 * even);
 }
 
 }  // namespace

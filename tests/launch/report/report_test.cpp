@@ -156,6 +156,44 @@ TEST_F(ReportTest, CurvesOfTheHeldOutSampleBeginAtTheStartAndEndAtTheEnd) {
   EXPECT_THAT(marks_of(page, "Acceptance"), ElementsAre("step 0: 0.26", "step 2: 0.16", "step 3: 0.36"));
 }
 
+// Of a teacher of which a part is known: bounds, or an estimate, stand where what is whole would.
+TEST_F(ReportTest, BoundsAndEstimatesAreDrawnAsWhatTheyAreOf) {
+  const auto figures = [&](Known known, double kl) {
+    Evaluation e = evaluation(kl);
+    e.known = known;
+    e.kl_p90 = 3 * kl;
+    return e;
+  };
+  const auto page_of = [&](Known known) {
+    metrics(line(1, "") + line(2, ""));
+    write_start(run_, {.student = figures(known, 4.25),
+                       .unigram = evaluation(6.5),
+                       .sets = {{"web", figures(known, 0.5)}},
+                       .teacher_text = "",
+                       .student_text = ""});
+    write_end(
+        run_,
+        {.step = 2, .student = figures(known, 1.125), .student_text = "", .sets = {{"web", figures(known, 0.25)}}});
+    return parse_xml(this->page());
+  };
+  const auto cards_of = [](const XmlNode& page) {
+    std::vector<std::string> cards;
+    for (const XmlNode* card : page.all("dl").at(0)->all("div")) cards.push_back(card->text());
+    return cards;
+  };
+  using ::testing::ElementsAre;
+  const XmlNode kept = page_of(Known::Kept);
+  EXPECT_THAT(cards_of(kept), Contains(AllOf(HasSubstr("KL"), HasSubstr(">=1.1250"), HasSubstr(">=4.2500 before"))));
+  EXPECT_THAT(marks_of(kept, "KL to the teacher, 90 and 99 %"),
+              ElementsAre("step 0: 21.25", "step 2: 5.625", "step 0: 12.75", "step 2: 3.375"));
+  EXPECT_THAT(marks_of(kept, "Acceptance"), ElementsAre("step 0: 0.6", "step 2: 0.6"));
+  EXPECT_THAT(marks_of(kept, "KL to the teacher by set"), ElementsAre("step 0: 0.5", "step 2: 0.25"));
+  EXPECT_THAT(marks_of(kept, "Acceptance by set"), ElementsAre("step 0: 0.6", "step 2: 0.6"));
+  const XmlNode drawn = page_of(Known::Drawn);
+  EXPECT_THAT(cards_of(drawn), Contains(AllOf(HasSubstr("KL"), HasSubstr("~1.1250"))));
+  EXPECT_THAT(marks_of(drawn, "KL to the teacher by set"), ElementsAre("step 0: 0.5", "step 2: 0.25"));
+}
+
 TEST_F(ReportTest, TrainingOfADenseModelHasNoMoreThanItKnows) {
   metrics(line(1, "") + line(2, ",\"eval_ce\":3.25,\"eval_tokens\":100,\"new_field\":7"));
   const XmlNode page = parse_xml(this->page());

@@ -122,7 +122,7 @@ class CachedTeacherTest : public ::testing::Test {
       for (const auto& [text, d] : work.documents) {
         const std::vector<std::int32_t> ids = files_[text]->read(d);
         CachedRows rows;
-        rows.resize(std::ssize(ids) - 1, contents);
+        rows.resize(std::ssize(ids) - 1 - positions_left_out_, contents);
         for (std::size_t i = 0; i < rows.hidden.size(); ++i) {
           const auto at = static_cast<std::int64_t>(i);
           rows.hidden[i] =
@@ -227,6 +227,7 @@ class CachedTeacherTest : public ::testing::Test {
   std::filesystem::path cache_ = folder_ / "cache";
   std::shared_ptr<const data::Tokenizer> tokenizer_;
   std::vector<std::shared_ptr<const data::TokenFile>> files_;
+  std::int64_t positions_left_out_ = 0;  // at the end of each document
   core::MemoryPtr memory_ = core::Memory::cpu(1);
 };
 
@@ -397,6 +398,26 @@ TEST_F(CachedTeacherTest, DocumentsOfAnEvaluationSetAreFoundByWhatTheySay) {
   expect_rows(part, batch, 1);
   documents.push_back({.name = "another", .ids = {1, 2, 3}});
   EXPECT_EQ(teacher.num_missing(documents), 1);
+}
+
+// Whoever makes a file can give a document fewer rows than it has tokens to predict.
+TEST_F(CachedTeacherTest, DocumentsHaveARowForEachToken) {
+  data::Mixture mixture = text(8);
+  const auto error_of_reading = [&](data::CacheKind kind) {
+    std::filesystem::remove_all(cache_);
+    write({.kind = kind, .kept = 5, .vocabulary = vocabulary});
+    CachedTeacher teacher(cache_, mixture, {"", "", tokenizer_.get()}, 1, core::DType::F32);
+    return error_of([&] {
+      const data::TokenBatch batch = mixture.fetch(0, 2);
+      teacher.targets(memory_, batch, 0, vocabulary)->logits(0, 2);
+    });
+  };
+  positions_left_out_ = 1;
+  for (const data::CacheKind kind : {data::CacheKind::TopK, data::CacheKind::Full}) {
+    const std::string error = error_of_reading(kind);
+    EXPECT_THAT(error,
+                ::testing::ContainsRegex("part_.* has [0-9]+ positions? of document [0-9]+ of text [01], expected"));
+  }
 }
 
 TEST_F(CachedTeacherTest, WhatDoesNotFitIsRefusedByName) {

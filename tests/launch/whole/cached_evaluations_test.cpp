@@ -5,7 +5,11 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "launch/run/run_config.h"
+#include "launch/run/run_evaluations.h"
 #include "tests/support/teacher_cache_runs.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/thread_ranks.h"
 
 namespace limbeck::testing {
 namespace {
@@ -161,10 +165,44 @@ TEST_F(CachedEvaluations, ASetThatACacheLacksIsSaid) {
                   .output,
               HasSubstr("expected a figure without a teacher: there is none"));
 
+  EXPECT_THAT(folder_
+                  .limbeck(cached + "refused" + without +
+                           " --set train.eval_every_steps=2 --set train.keep_best=web.top1_agreement")
+                  .output,
+              HasSubstr("train.keep_best is \"web.top1_agreement\", expected a figure without a teacher"));
+  const char* other_window = "its teacher read windows of 24 tokens, data.sequence_length is 16";
+  EXPECT_EQ(expect_done(cached + "short --set data.sequence_length=16" + without).lines_with(other_window).size(), 1U);
+  EXPECT_EQ(alone.lines_with("its teacher read windows").size(), 0U);
+
   EXPECT_THAT(expect_done("cache-teacher sets.textproto --out cache --set teacher.cache_tokens=4").output,
               HasSubstr("82 positions of the text and the evaluation sets are missing in cache"));
   EXPECT_EQ(expect_done(cached + "added" + without).lines_with("not in teacher.cache").size(), 0U);
   EXPECT_TRUE(record("added", "start.json").at("sets").at("web").contains("kl_lower_bound"));
+}
+
+// Ranks that see other states of a folder do not wait for each other.
+TEST_F(CachedEvaluations, RanksSeeTheSameCache) {
+  write_sets();
+  expect_done("cache-teacher job.textproto --out without --set teacher.cache_tokens=4");
+  expect_done("cache-teacher sets.textproto --out with --set teacher.cache_tokens=4");
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(folder_.path());
+  const std::string error = error_of([] {
+    run_ranks(2, [](RankWorld& world) {
+      const char* cache = world.rank == 0 ? "teacher.cache=with" : "teacher.cache=without";
+      const launch::RunConfig config =
+          launch::load_given_config({"sets.textproto"}, {cache, "teacher.source=", "data.tokenizer=bytes"});
+      const launch::Log log = launch::make_log(1);
+      launch::Rank rank(world.comm, "dp2", 1);
+      launch::Session session(rank, config, log);
+      session.open_cache(log);
+      launch::RunEvaluations evaluations(session, log);
+    });
+  });
+  std::filesystem::current_path(before);
+  EXPECT_THAT(error,
+              HasSubstr("number of documents of evaluation set web that teacher.cache lacks is 4 on rank 1 and 0 "
+                        "on rank 0"));
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <chrono>
+
 #include "tests/support/run_limbeck.h"
 #include "tests/support/written_out_run.h"
 
@@ -22,16 +24,16 @@ TEST(CommunicationRuns, SayWhatEachAxisSentAndWaitedFor) {
   for (const auto& [layout, axes] : std::vector<Case>{
            {"dp2", {"dp", "edp"}}, {"tp2", {"tp", "edp"}}, {"ep2", {"dp", "ep"}}, {"etp2", {"dp", "etp"}}}) {
     SCOPED_TRACE(layout);
+    const auto begin = std::chrono::steady_clock::now();
     const std::string printed =
         folder.succeed(fmt::format("train tiny.textproto --steps 3 --out {0} --set parallel.layout={0}", layout), 2);
+    const std::chrono::duration<double> whole = std::chrono::steady_clock::now() - begin;
     for (const nlohmann::json& line : whole_lines(folder, layout)) {
-      double exposed = 0;
       for (const auto& [axis, seconds] : line.at("exposed_s").items()) {
         EXPECT_TRUE(axis == "world" || std::ranges::find(axes, axis) != axes.end()) << axis;
         EXPECT_EQ(line.at("sent_bytes").at(axis).at("across"), 0);
-        exposed += seconds.get<double>();
+        EXPECT_LT(seconds.get<double>(), whole.count()) << axis;  // no rank waits longer than it is there
       }
-      EXPECT_LT(exposed, 60);
       for (const std::string& axis : axes) {
         EXPECT_GT(line.at("exposed_s").at(axis), 0.0) << axis;
         EXPECT_GT(line.at("sent_bytes").at(axis).at("inside"), 0) << axis;

@@ -110,7 +110,9 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   if (const auto rows = planned.find("experts all_to_all"); rows != planned.end()) {
     EXPECT_EQ(sent[rows->first].first, rows->second.first);
     const auto bytes = static_cast<double>(sent[rows->first].second);
-    EXPECT_NEAR(static_cast<double>(rows->second.second), bytes, 0.5 * bytes);
+    // What a rank's experts get beyond their share, it does not send to others': that cancels where ranks' texts are
+    // alike.
+    EXPECT_NEAR(static_cast<double>(rows->second.second), bytes, 0.1 * bytes);
     sent.erase(rows->first);
     planned.erase(rows);
   }

@@ -21,6 +21,7 @@ TEST(CommAxis, IsThatOfTheGroupsName) {
                                                                   {"", CommAxis::World},
                                                                   {"dp tp gradients", CommAxis::Dp},
                                                                   {"edp gradients", CommAxis::Edp},
+                                                                  {"pp gradients", CommAxis::Pp},
                                                                   {"world", CommAxis::World},
                                                                   {"stage", CommAxis::World},
                                                                   {"dpx", CommAxis::World}};

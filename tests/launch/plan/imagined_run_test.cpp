@@ -1,0 +1,58 @@
+#include "launch/plan/imagined_run.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace limbeck::launch {
+namespace {
+
+RunConfig config_with(const std::string& more) {
+  return parse_config(R"(
+model {
+  vocabulary: 300 width: 64 num_layers: 2 num_heads: 4 num_kv_heads: 2 max_positions: 64
+  moe { num_experts: 4 experts_per_token: 2 expert_width: 64 }
+}
+data { text: "t" tokenizer: "bytes" sequence_length: 32 }
+batch { sequences_per_step: 4 }
+)" + more,
+                      "c");
+}
+PlannedModels models_of(const RunConfig& config) { return {.student = config.model->architecture, .tokens = 300}; }
+
+// A teacher of eight experts beside a student of four: each has shares of its own.
+TEST(ImaginedRun, ExpertsOfEachModelHaveTheirShares) {
+  RunConfig config = config_with("parallel { layout: \"ep2\" }");
+  config.teacher.emplace();
+  config.precision.sharded_teacher = true;
+  PlannedModels models = models_of(config);
+  models.teacher = models.student;
+  models.teacher->moe.num_experts = 8;
+  const auto given = [&](ExpertShares shares) {
+    return plan_rank(config, models, {.num_ranks = 2, .expert_shares = std::move(shares)}).given_bytes;
+  };
+  const std::int64_t even = given({}), of_student = given({{4, zipf_shares(4, 1)}}),
+                     of_teacher = given({{8, zipf_shares(8, 1)}});
+  // The last rank's experts are those with most to do.
+  EXPECT_GT(of_student, even);
+  EXPECT_GT(of_teacher, even);
+  EXPECT_EQ(given({{4, zipf_shares(4, 1)}, {8, zipf_shares(8, 1)}}) - even, of_student - even + of_teacher - even);
+  EXPECT_EQ(given({{4, zipf_shares(4, 0)}, {8, zipf_shares(8, 0)}}), even);
+}
+
+// What is frozen has no gradient; weights count in the dtype that passes read.
+TEST(ImaginedRun, BytesAreThoseOfWhatIsTrained) {
+  const RunConfig whole = config_with("");
+  const RankPlan plan = plan_rank(whole, models_of(whole), {});
+  EXPECT_EQ(plan.gradient_bytes, 4 * plan.trainable);
+  EXPECT_EQ(plan.parameter_bytes, 4 * plan.trainable);
+  const RunConfig narrow = config_with(
+      "precision { compute: BFLOAT16 bfloat16_weights: true } optimizer { groups { pattern: \"embed.*\" "
+      "frozen: true } }");
+  const RankPlan of_narrow = plan_rank(narrow, models_of(narrow), {});
+  EXPECT_EQ(of_narrow.trainable, plan.trainable - 300 * 64);
+  EXPECT_EQ(of_narrow.gradient_bytes, 4 * of_narrow.trainable);
+  EXPECT_EQ(of_narrow.parameter_bytes, 2 * plan.trainable + 2 * 5 * 64);  // five norms stay float32
+}
+
+}  // namespace
+}  // namespace limbeck::launch
