@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "launch/run/text_evaluation.h"
+#include "parallel/comm/engine.h"
 #include "tests/support/layouts.h"
 #include "tests/support/thread_ranks.h"
 
