@@ -27,10 +27,10 @@ std::vector<GroupCount> count_groups(const core::ParameterList& parameters, cons
 }
 
 std::vector<Trained> apply_groups(const core::ParameterList& parameters, const std::vector<Group>& groups,
-                                  const std::vector<std::string>& elsewhere) {
+                                  std::vector<std::string> names) {
   std::vector<Trained> trained;
-  std::vector<std::string> names = elsewhere;
-  for (const core::Parameter* p : parameters) names.push_back(p->name);
+  if (names.empty())
+    for (const core::Parameter* p : parameters) names.push_back(p->name);
   std::vector<bool> is_used(groups.size(), false);
   for (const std::string& name : names)
     if (const auto group = group_of(name, groups); group != groups.end())
@@ -50,9 +50,11 @@ std::vector<Trained> apply_groups(const core::ParameterList& parameters, const s
                      i, groups[i].pattern, is_shadowed ? " that an earlier group leaves" : "",
                      names.empty() ? "embed.weight" : names.back());
   }
-  if (trained.empty() && !parameters.empty() && elsewhere.empty())
-    core::fail_usage("optimizer.groups: all {} parameters are frozen, expected some to train", names.size());
   return trained;
+}
+
+void check_some_trained(std::int64_t num_values) {
+  if (num_values == 0) core::fail_usage("optimizer.groups: all parameters are frozen, expected some to train");
 }
 
 core::ParameterList parameters_of(const std::vector<Trained>& trained) {

@@ -32,11 +32,13 @@ struct Trained {
 
 /// Every parameter belongs to the first group that matches its name. Those of frozen groups give up their slots, so
 /// that no gradient flows into them; the others come back in the order of the list. Throws a UsageError, naming the
-/// pattern, for one that matches no name or none that an earlier group left, and where everything is frozen.
-/// `elsewhere`: names of what other ranks hold in the place of these, of which patterns may be, and which may be
-/// trained.
+/// pattern, for one that matches no name or none that an earlier group left.
+/// `names`: all that patterns may be of, where other ranks hold other parameters; empty: those of the list.
 std::vector<Trained> apply_groups(const core::ParameterList& parameters, const std::vector<Group>& groups,
-                                  const std::vector<std::string>& elsewhere = {});
+                                  std::vector<std::string> names = {});
+
+/// Throws a UsageError where groups have left no value to train, of so many on all ranks.
+void check_some_trained(std::int64_t num_values);
 
 /// What belongs to a group.
 struct GroupCount {

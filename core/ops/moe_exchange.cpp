@@ -3,6 +3,17 @@
 #include <utility>
 
 namespace limbeck::core {
+namespace {
+
+void fill(Tape& tape, const Tensor& under_way, const nn::ExpertComm& comm) {
+  if (fills_exchanges(*under_way.memory(), comm)) tape.run_weight_parts();
+}
+
+}  // namespace
+
+bool fills_exchanges(const Memory& memory, const nn::ExpertComm& comm) {
+  return memory.has_queue() && &comm != nn::single_communicators().expert.get();
+}
 
 DispatchUnderWay::DispatchUnderWay(Tape& tape, const Var& rows, nn::ExpertComm& comm, const nn::ExchangePtr& exchange)
     : tape_(tape),
@@ -23,8 +34,9 @@ Var DispatchUnderWay::finish() {
                 {},
                 [&tape = tape_, &comm = comm_, exchange = exchange_, back = back_, slot = out.slot,
                  like = outline(out.value)] {
-                  *back = comm.start_combine(exchange, gradient(slot, like));
-                  tape.run_weight_parts();
+                  const Tensor g = gradient(slot, like);
+                  *back = comm.start_combine(exchange, g);
+                  fill(tape, g, comm);
                 }});
   return out;
 }
@@ -37,8 +49,9 @@ Var combine(Tape& tape, const Var& rows, nn::ExpertComm& comm, const nn::Exchang
   Var out = tape.output(comm.combine_rows(exchange, rows.value), {&rows});
   if (out.slot)
     tape.push({"combine", {rows.slot}, [=, &tape, &comm, slot = out.slot, like = outline(out.value), to = rows.slot] {
-                 const nn::RowsUnderWay back = comm.start_dispatch(exchange, gradient(slot, like));
-                 tape.run_weight_parts();
+                 const Tensor g = gradient(slot, like);
+                 const nn::RowsUnderWay back = comm.start_dispatch(exchange, g);
+                 fill(tape, g, comm);
                  accumulate(to, back());
                }});
   return out;

@@ -6,9 +6,9 @@
 //     Var mine = dispatch(tape, rows, comm, exchange);           // rows of this rank's experts
 //     Var back = combine(tape, experts(mine), comm, exchange);
 //
-// In the backward, weight parts that were delayed run while rows are under way. Every rank calls these equally often
-// and in the same order, forward and backward: the steps are pushed also with zero rows. The communicator outlives the
-// tape.
+// In the backward, weight parts that were delayed run while rows are under way, where that saves time. Every rank calls
+// these equally often and in the same order, forward and backward: the steps are pushed also with zero rows. The
+// communicator outlives the tape.
 #pragma once
 
 #include <memory>
@@ -17,6 +17,10 @@
 #include "core/tape.h"
 
 namespace limbeck::core {
+
+/// Whether weights' gradients are best made while rows are under way: between GPUs. A CPU has nothing beside them, and
+/// leaves what was delayed to whoever delayed it.
+bool fills_exchanges(const Memory& memory, const nn::ExpertComm& comm);
 
 Var dispatch(Tape& tape, const Var& rows /*[N,C]*/, nn::ExpertComm& comm, const nn::ExchangePtr& exchange);
 Var combine(Tape& tape, const Var& rows /*[R,C]*/, nn::ExpertComm& comm, const nn::ExchangePtr& exchange);

@@ -77,6 +77,14 @@ std::optional<nn::ModelConfig> named_teacher(const Session& session) {
   return session.teacher_source().reader ? session.teacher_config : std::nullopt;
 }
 
+/// What a layout without stages does not read.
+void warn_of_stages(const ParallelConfig& c, const Log& log) {
+  for (const auto& [field, is_given] : {std::pair("schedule", c.schedule != PipelineKind::OneFOneB),
+                                        {"chunks", c.chunks > 1},
+                                        {"stages", !c.stages.empty()}})
+    if (is_given) log->warn("parallel.{} is given, and changes nothing: parallel.layout has no pp", field);
+}
+
 void say_what_runs(const Log& log, const Session& session) {
   const auto in_short = [](std::int64_t n) { return short_count(static_cast<double>(n)); };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
@@ -93,6 +101,8 @@ void say_what_runs(const Log& log, const Session& session) {
     log->info("without the teacher's layers that predict further tokens: {}", why_none_predicts(session.config));
   if (session.rank.mesh().pp().size() > 1)
     for (const std::string& line : to_lines(session.pipeline)) log->info("{}", line);
+  else
+    warn_of_stages(session.config.parallel, log);
   if (session.config.precision.fp8_products) log->info("{}", how_fp8_is_multiplied(session.rank.memory()->device()));
   if (session.config.train.cuda_graph)
     log->info("train.cuda_graph: {}", records_steps(session.config, session.rank)
@@ -146,9 +156,11 @@ std::string continuation(const Session& session, const nn::Transformer& model, b
 void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, const Log& log) {
   start.unigram = held_out.evaluate_unigram(session.token_counts(session.student->config().vocabulary));
   if (session.teacher) {
-    const std::string said = session.teacher->has_head()
-                                 ? continuation(session, *session.teacher, session.config.precision.sharded_teacher)
-                                 : "";
+    std::string said;
+    while_others_hear(session.rank, [&] {
+      if (session.teacher->has_head())
+        said = continuation(session, *session.teacher, session.config.precision.sharded_teacher);
+    });
     start.teacher_text = gather_strings(session.rank, said).back();  // of a pipeline's last stage
   }
   start.student_text = continuation(session, *session.student, /*is_cut=*/true);

@@ -135,6 +135,7 @@ class ImaginedRun {
         if (t.parameter->is_matrix()) t.parameter->rounding = [](std::span<float>) {};
     const std::int64_t bytes_at_once = bucket_bytes(config_.parallel);
     const core::ParameterList parameters = optim::parameters_of(trained);
+    optim::check_some_trained(std::ssize(parameters));
     for (const core::Parameter* p : parameters)
       plan_.gradient_bytes += core::bytes_of(config_.precision.gradient, p->value.numel());
     parallel::GradientSync sync(parameters, rank.mesh(), memory_, config_.precision.gradient, bytes_at_once,

@@ -14,6 +14,7 @@
 #include "launch/console/progress.h"
 #include "launch/run/batch.h"
 #include "launch/run/cut_sequences.h"
+#include "launch/run/stages_in_step.h"
 #include "optim/sorted_distillation.h"
 
 namespace limbeck::launch {
@@ -160,7 +161,7 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
   const StepText sequences = bridge != nullptr || cached_ ? StepText(samples) : StepText();
   if (bridge != nullptr) spans_.emplace();
   const data::TokenBatch cut = others != nullptr ? cut_of(samples, rank.context_place()) : data::TokenBatch();
-  for (std::int64_t done = 0; done < most; done += per_part) {
+  const auto add_part = [&](std::int64_t done) {
     const std::int64_t skipped = std::min(done, mine.count);
     const core::Slice own{mine.first + skipped, std::min(per_part, mine.count - skipped)};
     Part part{make_batch(rank.memory(), samples, own.first, own.count, 0, 0, rank.context_place()), {}};
@@ -177,7 +178,14 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
     if (cached_) part.text = cut_of(sequences.fetch(own.first, own.count), rank.context_place());
     if (bridge != nullptr) add_spans(sequences.fetch(own.first, own.count), own.first, part);
     parts_.push_back(std::move(part));
-  }
+  };
+  const auto add_parts = [&] {
+    for (std::int64_t done = 0; done < most; done += per_part) add_part(done);
+  };
+  if (rank.pipeline().size() > 1)
+    while_others_hear(rank, add_parts);  // the last stage alone has a teacher
+  else
+    add_parts();
 }
 
 /// Of sequences from `first` on of the sample.
@@ -222,7 +230,9 @@ Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const
                              const core::VocabularyPart& vocabulary) {
   Tensor of_pairs = Tensor::zeros(rank_.memory(), core::DType::F64, {kernels::num_sorted_columns});
   TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), teacher_);
+  StagesInStep stages(rank_);
   for (const Part& part : parts_) {
+    stages.next();
     const Tensor hidden = hidden_of(part);
     if (!rank_.is_last_stage()) continue;
     if (part.read) add_sorted(part, hidden, head, bias, vocabulary, of_pairs);

@@ -354,7 +354,8 @@ Tensor MicroPass::backward(const Tensor& gradient) {
   out_ = total_ = {};  // what is left may wait long for its weights
   outputs_.clear();
   taught_ = {};
-  return is_first() ? Tensor() : core::gradient(in_.slot, in_.value);
+  const Var in = std::exchange(in_, {});
+  return is_first() ? Tensor() : core::gradient(in.slot, in.value);
 }
 
 }  // namespace limbeck::launch

@@ -32,9 +32,11 @@ namespace {
 std::vector<core::Slice> given_layers(const std::vector<std::int64_t>& counts, std::int64_t num_layers, int parts) {
   std::vector<core::Slice> layers;
   std::int64_t first = 0;
-  for (const std::int64_t count : counts) layers.push_back({std::exchange(first, first + count), count});
-  if (std::ssize(counts) != parts || first != num_layers ||
-      std::ranges::any_of(counts, [](std::int64_t count) { return count < 0; }))
+  for (const std::int64_t count : counts) {
+    if (count < 0 || count > num_layers - first) break;
+    layers.push_back({std::exchange(first, first + count), count});
+  }
+  if (layers.size() != counts.size() || std::ssize(counts) != parts || first != num_layers)
     fail_usage("parallel.stages is [{}], expected {} numbers, one of each stage's chunks, that add up to {}",
                fmt::join(counts, ", "), parts, core::counted(num_layers, "layer"));
   return layers;
@@ -42,8 +44,11 @@ std::vector<core::Slice> given_layers(const std::vector<std::int64_t>& counts, s
 
 /// Forward, of a token.
 double flops_of_layer(nn::ModelConfig model, std::int64_t layer, std::int64_t sequence_length) {
-  if (!model.is_moe_layer(layer)) model.moe = {};
+  const nn::LayerConfig own = model.layer(layer);
+  if (!own.is_moe) model.moe = {};
+  model.window = own.window;
   model.moe.dense_layers.clear();  // all its layers are as this one
+  model.full_layers.clear();
   const auto of_layers = [&](std::int64_t count) {
     model.num_layers = count;
     return nn::forward_flops_per_token(model, sequence_length);
@@ -58,7 +63,7 @@ double sum_of(const std::vector<double>& values, const core::Slice& part) {
 
 }  // namespace
 
-Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages) {
+Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages, double beside_head) {
   const ParallelConfig& c = config.parallel;
   const bool is_cut = num_stages > 1;
   const int chunks = is_cut ? static_cast<int>(c.chunks) : 1, parts = num_stages * chunks;
@@ -67,17 +72,18 @@ Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int 
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
     costs.push_back(flops_of_layer(model, layer, config.data.sequence_length));
   const double head = 2.0 * static_cast<double>(model.vocabulary) * static_cast<double>(model.width);
+  const double last = head + beside_head / 3;  // of layers and head a backward comes, of twice a forward
   Pipeline pipeline{
       .layers = is_cut && !c.stages.empty() ? given_layers(c.stages, model.num_layers, parts)
-                                            : parallel::split_by_cost(costs, 0, head, parts),
+                                            : parallel::split_by_cost(costs, 0, last, parts),
       .schedule = parallel::make_schedule(kind, num_stages, chunks, static_cast<int>(config.batch.micro_batches)),
       .costs = {}};
   parallel::check_schedule(pipeline.schedule);
   for (const core::Slice& part : pipeline.layers) {
     const bool has_head = &part == &pipeline.layers.back();
-    const double forward = sum_of(costs, part) + (has_head ? head : 0);
-    for (auto* column : {&pipeline.costs.forward, &pipeline.costs.input_gradient, &pipeline.costs.weight_gradient})
-      column->push_back(forward);
+    const double own = sum_of(costs, part) + (has_head ? head : 0);
+    pipeline.costs.forward.push_back(own + (has_head ? beside_head : 0));
+    for (auto* column : {&pipeline.costs.input_gradient, &pipeline.costs.weight_gradient}) column->push_back(own);
   }
   return pipeline;
 }

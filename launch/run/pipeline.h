@@ -18,15 +18,16 @@ namespace limbeck::launch {
 struct Pipeline {
   std::vector<core::Slice> layers;      // of each virtual stage, in the model's order
   parallel::PipelineSchedule schedule;  // of a step's micro-batches
-  parallel::PipelineCosts costs;        // of a token, FLOP
+  parallel::PipelineCosts costs;        // of a token, FLOP, with what runs beside the head
 
   /// What the stage of this number has of a model.
   nn::ModelOptions part_of(nn::ModelOptions options, int stage) const;
 };
 
-/// As `parallel` says it; of one stage all layers and one micro-batch after the other. Throws a UsageError where
+/// As `parallel` says it; of one stage all layers and one micro-batch after the other. `beside_head`: forward FLOP of a
+/// token, of what runs where the head is and has no backward, such as a teacher. Throws a UsageError where
 /// parallel.stages are not the model's layers.
-Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages);
+Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int num_stages, double beside_head = 0);
 
 /// Throws a UsageError where a run asks for what a pipeline of so many stages does not do.
 void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int num_stages);

@@ -109,16 +109,24 @@ std::vector<std::string> names_of(Rank& rank, const core::ParameterList& paramet
   return names;
 }
 
-/// What is trained of that; the frozen parameters give up their slots, and what is to be quantised is rounded.
-std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& projectors,
-                                       const std::vector<std::string>& names) {
-  const bool is_pipeline = session.rank.mesh().pp().size() > 1;
+/// Collective: what is trained of that; the frozen parameters give up their slots, and what is to be quantised is
+/// rounded.
+std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& projectors) {
+  const core::ParameterList all = parameters_of(session, projectors);
   std::vector<optim::Trained> trained =
-      optim::apply_groups(parameters_of(session, projectors), optimizer_groups(session.config.optimizer),
-                          is_pipeline ? names : std::vector<std::string>());
+      optim::apply_groups(all, optimizer_groups(session.config.optimizer), names_of(session.rank, all));
   if (const QuantisedWeights weights = session.config.precision.quantised_weights; weights != QuantisedWeights::None)
     quantise_in_passes(*session.student, weights, threads_of_rank(session.config.train.threads));
   return trained;
+}
+
+/// Collective: values of what is trained on all stages, some of which may have none. Throws where there are none.
+std::int64_t count_trained(const Rank& rank, const core::ParameterList& parameters) {
+  std::int64_t here = 0;
+  for (const core::Parameter* p : counted_here(rank, parameters)) here += p->global_shape.numel();
+  const std::int64_t all = over_stages(rank, {here})[0];
+  optim::check_some_trained(all);
+  return all;
 }
 
 /// How much of the model the adapters are.
@@ -147,9 +155,9 @@ RunSteps::RunSteps(Session& session, const Log& log)
       objective_(session.config, compares_tokens(session),
                  session.cached_teacher && !session.cached_teacher->is_whole()),
       projectors_(session),
-      names_(names_of(session.rank, parameters_of(session, projectors_))),
-      trained_(trained_of(session, projectors_, names_)),
+      trained_(trained_of(session, projectors_)),
       parameters_(optim::parameters_of(trained_)),
+      num_trained_(count_trained(session.rank, parameters_)),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
             bucket_bytes(session.config.parallel), sharding_of(session.config.parallel)),
       values_(parameters_, sync_.groups(), bucket_bytes(session.config.parallel)),
@@ -164,9 +172,6 @@ RunSteps::RunSteps(Session& session, const Log& log)
                      sync_, optimizer_, values_, fragments_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
                       names_of(session.rank, parameters_)}) {
-  std::int64_t trained_here = 0;
-  for (const core::Parameter* p : counted_here(session.rank, parameters_)) trained_here += p->global_shape.numel();
-  num_trained_ = over_stages(session.rank, {trained_here})[0];
   find_matches({});  // what does not fit is said before anything is made
   say_adapters(session, log);
   say_groups(session.rank, all_parameters(), session.config.optimizer, log);
@@ -262,8 +267,9 @@ void RunSteps::prefetch(const StepText& samples) {
     if (steps_done_ + 1 < config.train.steps && !is_sampled_step(config, steps_done_ + 2))
       begin(batches(session_.step_text((steps_done_ + 1) * config.batch.sequences_per_step)));
   };
-  // Of whole distributions a step reads its own, chunk by chunk.
-  if (CachedTeacher* cached = session_.cached_teacher.get(); cached != nullptr && !cached->is_whole())
+  // Of whole distributions a step reads its own, chunk by chunk; of a pipeline the last stage compares with them.
+  if (CachedTeacher* cached = session_.cached_teacher.get();
+      cached != nullptr && !cached->is_whole() && session_.rank.is_last_stage())
     fetch(cached->has_prefetched(), [&](auto all) { cached->prefetch(std::move(all)); });
   if (RemoteTeacher* remote = session_.remote_teacher.get())
     fetch(remote->has_asked(), [&](const auto& all) { remote->ask(all); });

@@ -99,10 +99,9 @@ class RunSteps {
   Session& session_;
   RunObjective objective_;
   HiddenProjectors projectors_;
-  std::vector<std::string> names_;  // of all there is, also on other stages of a pipeline
   std::vector<optim::Trained> trained_;
   core::ParameterList parameters_;  // those that are trained
-  std::int64_t num_trained_ = 0;
+  std::int64_t num_trained_;
   parallel::GradientSync sync_;
   parallel::SharedValues values_;
   std::vector<optim::Fragment> fragments_;  // what this rank steps on, of each

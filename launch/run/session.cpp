@@ -81,7 +81,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   check_same_everywhere(rank.world(), fmt::format("fingerprint of the text: {}\nfingerprint of the teacher: {}\n",
                                                   text_fingerprint, teacher_fingerprint));
   const nn::ModelOptions options = student_options(rank, config.precision);
-  pipeline = pipeline_of(config, architecture, rank.mesh().pp().size());
+  pipeline = pipeline_of(config, architecture, rank.mesh().pp().size(), forward_flops_of_teachers());
   student = std::make_unique<nn::Transformer>(architecture, pipeline.part_of(options, rank.mesh().pp().rank()));
   if (config.adapters) make_adapters(options.place);
 }

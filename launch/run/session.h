@@ -113,6 +113,8 @@ class Session {
   /// Whether it names one that has the text's tokens.
   bool names_like_teacher() const { return names_teacher() && !has_bridge(); }
   void check_cached_objective() const;
+  /// Of a token, of the teachers that run beside the student in each step.
+  double forward_flops_of_teachers() const;
   void load_teachers(std::int64_t vocabulary, const Log& log);
   void know_teacher(std::int64_t vocabulary);
   void reach_remote_teacher();

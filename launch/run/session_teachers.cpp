@@ -52,6 +52,18 @@ void Session::load_teacher_to_measure(const Log& log) {
   if (names_like_teacher() && teacher == nullptr) load_teachers(student->config().vocabulary, log);
 }
 
+double Session::forward_flops_of_teachers() const {
+  if (teacher == nullptr || remote_teacher || !config.teacher->cache.empty() ||
+      config.objective.control == Control::SmoothedLabels)
+    return 0;
+  const std::int64_t s = config.data.sequence_length;
+  double sum = nn::forward_flops_per_token(teacher->config(), s);
+  if (others)  // as if each ran over all of the text
+    for (const OtherTeachers::One& other : others->teachers)
+      sum += nn::forward_flops_per_token(other.model->config(), s);
+  return sum;
+}
+
 /// That of the teacher's ranks, whose head is this one's.
 void Session::reach_remote_teacher() {
   const core::DType compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;

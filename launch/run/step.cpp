@@ -7,6 +7,7 @@
 #include <numeric>
 #include <utility>
 
+#include "core/ops/moe_exchange.h"
 #include "core/slice.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/micro_pass.h"
@@ -17,11 +18,6 @@ namespace {
 using core::Tensor;
 using parallel::ActionKind;
 using parallel::PipelineAction;
-
-/// Whether weights' gradients are best left until rows are under way between GPUs. A CPU has nothing beside them.
-bool has_exchanges_to_fill(const Rank& rank) {
-  return rank.memory()->has_queue() && rank.mesh().experts_group()->size() > 1;
-}
 
 /// The sequences of the step that this rank reads in one of its passes.
 core::Slice slice_of_pass(const Rank& rank, const StepText& samples, std::int64_t micro, std::int64_t micro_batches) {
@@ -48,7 +44,8 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
       "sequences a step, so that each has part of a reply",
       samples.num_tokens);
   const auto begin = std::chrono::steady_clock::now();
-  const bool has_parts = models.cached != nullptr && !models.cached->is_whole();
+  const bool reads_cache = models.cached != nullptr && rank.is_last_stage(),
+             has_parts = reads_cache && !models.cached->is_whole();
   StepInput input;
   const double per_target = 1 / static_cast<double>(samples.num_pairs > 0 ? samples.num_pairs : samples.num_targets);
   input.per_target = Tensor::from<double>(memory, {1}, {&per_target, 1});
@@ -62,7 +59,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     if (models.others != nullptr) input.shares.push_back(models.others->shares_of(memory, mine, 0, count));
     nn::Batch& batch = input.batches.emplace_back(
         make_batch(memory, whole, 0, count, first, models.student.num_predictors(), rank.context_place()));
-    if (models.cached != nullptr && !has_parts) input.texts.push_back(std::move(mine));
+    if (reads_cache && !has_parts) input.texts.push_back(std::move(mine));
     batch.global_sequences = static_cast<double>(samples.num_sequences);
     batch.global_tokens = static_cast<double>(samples.num_tokens);
   }
@@ -151,9 +148,9 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
               models.student.config().reward_head ? "with" : "without",
               options.reward ? "by rewards" : "not by rewards");
   const int num_batches = static_cast<int>(input.batches.size());
-  const parallel::PipelineSchedule schedule =
-      options.schedule != nullptr ? *options.schedule
-                                  : parallel::make_schedule(parallel::ScheduleKind::OneFOneB, 1, 1, num_batches);
+  std::optional<parallel::PipelineSchedule> usual;
+  if (options.schedule == nullptr) usual = parallel::make_schedule(parallel::ScheduleKind::OneFOneB, 1, 1, num_batches);
+  const parallel::PipelineSchedule& schedule = usual ? *usual : *options.schedule;
   core::check(schedule.num_micro_batches == num_batches && schedule.num_stages() == rank.pipeline().size() &&
                   schedule.num_chunks == models.student.num_chunks(),
               "step: a schedule of {} micro-batches, {} stages and {} chunks for {}, {} and {}",
@@ -161,7 +158,8 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
               rank.pipeline().size(), models.student.num_chunks());
   StepSums sums(rank, models.student);
   sync.begin_step();
-  const bool delays = options.delay_weight_parts || leaves_weights(schedule) || has_exchanges_to_fill(rank);
+  const bool delays = options.delay_weight_parts || leaves_weights(schedule) ||
+                      core::fills_exchanges(*rank.memory(), *rank.comms().expert);
   StepRun({rank, models, input, options, sums, delays}, sync, schedule).run();
   sync.finish();
   if (options.watch.gradients) options.watch.gradients();

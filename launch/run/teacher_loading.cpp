@@ -1,8 +1,10 @@
 #include "launch/run/teacher_loading.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "core/counted.h"
 #include "data/models/quantised_reader.h"
@@ -28,6 +30,16 @@ std::string fingerprint_of_teacher(const RunConfig& config, const ModelSource& s
   const std::string fingerprint = model_fingerprint(*source.reader, source.config);
   return as == QuantisedWeights::None ? fingerprint : quantised_fingerprint(fingerprint, as);
 }
+
+namespace {
+
+/// Collective: each number of the rank that has the most of it; of a pipeline the first rank has no teacher.
+std::vector<std::int64_t> greatest(Rank& rank, std::vector<std::int64_t> numbers) {
+  stop_is_agreed(rank, numbers);  // whether to stop is asked again where a run can
+  return numbers;
+}
+
+}  // namespace
 
 LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
                            const nn::VocabularyRows& tensors, const Log& log) {
@@ -55,21 +67,25 @@ LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSourc
   if (is_quantised) {
     std::int64_t bytes = 0;
     for (const core::Parameter* p : teacher.model->parameters()) bytes += p->value.bytes();
+    bytes = greatest(rank, {bytes})[0];
     log->info("the teacher, {}, is quantised as {}: {:.2f} MiB a rank", source.path.string(),
               name_of(precision.quantised_teacher).name, static_cast<double>(bytes) / (1 << 20));
   }
   if (!precision.mapped_teacher) return teacher;
   auto layers = std::make_unique<MappedLayers>(*teacher.model);
-  if (available == 0 || layers->bytes() <= available) return teacher;
+  const bool is_streamed = available > 0 && layers->bytes() > available;
+  // The first rank's words are of the one that streams the most.
+  const auto said = greatest(rank, {is_streamed ? layers->bytes() : 0, std::llround(seconds * 1000)});
+  if (is_streamed) teacher.streamed = std::move(layers);
+  if (said[0] == 0) return teacher;
+  seconds = static_cast<double>(said[1]) / 1000;
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); };
   log->warn(
       "the teacher's {:.2f} GiB are more than the {:.2f} GiB of memory that are available: each pass reads them from "
       "{}, which took {:.1f} s now ({:.2f} GiB/s): {} for the run's {}, beside what is computed",
-      gib(layers->bytes()), gib(available), source.path.string(), seconds,
-      gib(layers->bytes()) / std::max(seconds, 1e-9),
+      gib(said[0]), gib(available), source.path.string(), seconds, gib(said[0]) / std::max(seconds, 1e-9),
       duration_text(seconds * static_cast<double>(config.train.steps * config.batch.micro_batches)),
       core::counted(config.train.steps, "step"));
-  teacher.streamed = std::move(layers);
   return teacher;
 }
 

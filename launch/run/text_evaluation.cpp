@@ -8,6 +8,7 @@
 
 #include "core/counted.h"
 #include "core/error.h"
+#include "launch/run/stages_in_step.h"
 
 namespace limbeck::launch {
 
@@ -158,7 +159,9 @@ TextFigures TextEvaluation::measure(const nn::Transformer& model, const nn::Tran
   ExpertUse experts(model.config());
   const auto ranks = static_cast<std::size_t>(rank_.mesh().data().size());
   const auto mine = static_cast<std::size_t>(rank_.mesh().data().rank());
+  StagesInStep stages(rank_);
   for (std::size_t first = 0; first < jobs_.size(); first += ranks) {
+    stages.next();
     // A model that is cut over the ranks needs all of them, also those for which no job is left.
     const Job job = first + mine < jobs_.size() ? jobs_[first + mine] : Job{};
     const data::TokenBatch text = text_of(job);

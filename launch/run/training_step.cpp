@@ -68,17 +68,15 @@ void TrainingStep::run_recorded(StepInput input, const StepOptions& options) {
   recorded_->run();
 }
 
-/// Of all ranks, but for the wait.
+/// Of all ranks, but for the wait, which is this rank's; of a pipeline its last stage's, which alone reads.
 CachedTeacher::Figures TrainingStep::cache_figures() {
-  CachedTeacher::Figures figures = models_.cached->take_figures();
-  std::array<double, 2> own = {figures.kept_mass, figures.tokens};
-  if (!rank_.is_last_stage()) own = {};  // whole distributions are read where the head is
-  core::Tensor sums = core::Tensor::from<double>(rank_.host_memory(), {2}, own);
-  rank_.mesh().data().all_reduce(sums, core::Reduce::Sum);
+  const CachedTeacher::Figures figures = models_.cached->take_figures();
+  const std::array<double, 3> own = {figures.kept_mass, figures.tokens, figures.wait_seconds};
+  core::Tensor sums = core::Tensor::from<double>(rank_.host_memory(), {3}, own), of_data = sums.rows(0, 2);
+  rank_.mesh().data().all_reduce(of_data, core::Reduce::Sum);
   rank_.pipeline().sum(sums);
-  figures.kept_mass = sums.data<double>()[0];
-  figures.tokens = sums.data<double>()[1];
-  return figures;
+  return {
+      .wait_seconds = sums.data<double>()[2], .kept_mass = sums.data<double>()[0], .tokens = sums.data<double>()[1]};
 }
 
 TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions& options, double rate) {

@@ -94,7 +94,12 @@ class Candidates {
 std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config, const nn::ModelConfig& model) {
   const int ranks = std::max(1, num_ranks - static_cast<int>(config.parallel.teacher_ranks)),
             size = smallest_factor(ranks);
-  const Candidates can(ranks, config, model);
+  // What a config says of its stages is not of these layouts, which have their own.
+  RunConfig of_items = config;
+  of_items.parallel.stages.clear();
+  of_items.parallel.chunks = 1;
+  of_items.parallel.schedule = PipelineKind::OneFOneB;
+  const Candidates can(ranks, of_items, model);
   std::vector<std::string> layouts;
   const auto add = [&](const std::string& layout) {
     if (!layout.empty() && std::ranges::find(layouts, layout) == layouts.end()) layouts.push_back(layout);
@@ -135,6 +140,8 @@ std::vector<LayoutItem> covering_layouts(int num_ranks, const RunConfig& config,
   if (ranks > 1 && config.parallel.shard == Shard::Nothing)
     items.push_back(parse_layout_item(layouts.front() + "+parallel.shard=PARAMETERS"));
   if (!config.train.recompute) items.push_back(parse_layout_item(layouts.back() + "+train.recompute=true"));
+  for (LayoutItem& item : items)
+    item.sets.insert(item.sets.begin(), {"parallel.stages=[]", "parallel.chunks=1", "parallel.schedule=ONE_F_ONE_B"});
   return items;
 }
 

@@ -243,6 +243,19 @@ TEST(VerifiedLayouts, TheCoveringSetHasEveryAxisAloneAndWithEveryOther) {
   EXPECT_THAT(covering(1, 4),
               ::testing::UnorderedElementsAre("dp1", "dp1+batch.micro_batches=3", "dp1+train.recompute=true"));
   EXPECT_THAT(covering(3, 9), ::testing::Contains("tp3ep3"));
+  // Of a config with stages of its own the items are the same, and say nothing of those.
+  launch::RunConfig with_stages;
+  with_stages.parallel.stages = {1, 1, 1, 1, 0, 0};
+  with_stages.parallel.chunks = 3;
+  with_stages.parallel.schedule = launch::PipelineKind::Interleaved;
+  EXPECT_EQ(covering(2, 0, with_stages), covering(2, 0));
+  nn::ModelConfig model;
+  model.num_layers = 4;
+  for (const launch::LayoutItem& item : launch::covering_layouts(2, with_stages, model)) {
+    ASSERT_GE(item.sets.size(), 3U) << item.text;
+    EXPECT_THAT(std::vector(item.sets.begin(), item.sets.begin() + 3),
+                ::testing::ElementsAre("parallel.stages=[]", "parallel.chunks=1", "parallel.schedule=ONE_F_ONE_B"));
+  }
   launch::RunConfig with_teacher_ranks;
   with_teacher_ranks.parallel.teacher_ranks = 2;
   EXPECT_THAT(covering(4, 0, with_teacher_ranks),

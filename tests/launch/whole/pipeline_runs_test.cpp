@@ -101,6 +101,36 @@ TEST(PipelineRuns, ATeacherIsWholeBesideTheLastStage) {
     if (value.is_number()) expect_near(two["unigram"][name], value.get<double>(), name);
 }
 
+TEST(PipelineRuns, ACacheIsReadOnTheLastStage) {
+  const RunFolder folder("pipeline_cache");
+  folder.write("teacher.textproto", std::string(job) + in_float64);
+  folder.succeed("train teacher.textproto --steps 1 --out teacher");
+  folder.write("job.textproto", std::string(job) + in_float64 + "teacher { source: \"teacher\" }");
+  folder.succeed("cache-teacher job.textproto --out cache --set teacher.cache_tokens=4");
+  const std::string cached = "distill job.textproto --set teacher.cache=cache --out ";
+  folder.succeed(cached + "one");
+  folder.succeed(cached + "two --set parallel.layout=pp2", 2);
+  expect_same(folder, "two", "one");
+  EXPECT_TRUE(folder.metrics("two").front().contains("kept_mass"));
+}
+
+// A stage all of whose own parameters are frozen goes along; without any on all stages there is nothing to do.
+TEST(PipelineRuns, SomethingIsTrainedAndFieldsOfStagesAreOfAPipeline) {
+  const RunFolder folder("pipeline_frozen");
+  folder.write("job.textproto", job);
+  const Outcome outcome = folder.limbeck(
+      "train job.textproto --out run --set parallel.layout=pp2 --set 'optimizer.groups={pattern: \"*\" frozen: true}'",
+      2);
+  EXPECT_EQ(outcome.code, 2) << outcome.output;
+  EXPECT_THAT(outcome.lines_with("limbeck: error"), ElementsAre(HasSubstr("all parameters are frozen")));
+  const std::string said = folder.succeed(
+      "train job.textproto --out one --steps 1 --set parallel.stages=[1,3] --set parallel.schedule=ZERO_BUBBLE");
+  for (const char* field : {"stages", "schedule"})
+    EXPECT_THAT(said,
+                HasSubstr(fmt::format("parallel.{} is given, and changes nothing: parallel.layout has no pp", field)));
+  EXPECT_THAT(said, ::testing::Not(HasSubstr("parallel.chunks")));
+}
+
 TEST(PipelineRuns, RefuseWhatAPipelineDoesNotDo) {
   const RunFolder folder("pipeline_refused");
   folder.write("job.textproto", job);

@@ -104,6 +104,9 @@ TEST(TeacherRankRuns, AreRefusedWhereTheTeacherIsAskedForMore) {
   expect("--set objective.sampled_text.by=TEACHER", "expected STUDENT: the teacher's ranks do not generate");
   expect("--set parallel.teacher_ranks=0 --set parallel.teacher_layout=tp2",
          "parallel.teacher_layout is given without parallel.teacher_ranks");
+  expect("--set parallel.teacher_ranks=2 --set parallel.teacher_layout=pp2",
+         "parallel.teacher_layout is pp2 with parallel.teacher_ranks, expected no pp", 3);
+  expect("--set parallel.layout=pp2", "parallel.layout is pp2 with parallel.teacher_ranks, expected no pp", 3);
   // A teacher that is not there is said once.
   std::filesystem::rename(folder.path() / "teacher", folder.path() / "away");
   const Outcome lost = folder.limbeck("distill job.textproto --out x --set parallel.teacher_ranks=1", 2);

@@ -1,0 +1,111 @@
+// Which layers a stage has, by what they and a teacher cost; and what a pipeline refuses.
+#include "launch/run/pipeline.h"
+
+#include <gmock/gmock.h>
+
+#include <functional>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/support/temporary_folder.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::error_of;
+using ::testing::HasSubstr;
+
+/// A token's forward, of sequences of 3, is 368 FLOP a layer: 2 of each of the weights, 4 (4 4) of attention, 3 (4 8)
+/// of the feed-forward and 2 (4) of norms, and 2 (2 (2 + 2)) of each of the 2 keys that it sees on average. The head's
+/// 10 rows of 4 are 80.
+nn::ModelConfig model_of(std::int64_t layers) {
+  nn::ModelConfig model;
+  model.vocabulary = 10;
+  model.width = 4;
+  model.num_layers = layers;
+  model.num_heads = model.num_kv_heads = 2;
+  model.head_width = 2;
+  model.mlp_width = 8;
+  model.max_positions = 16;
+  return model;
+}
+
+RunConfig config_of(std::vector<std::int64_t> stages = {}) {
+  RunConfig config;
+  config.data.sequence_length = 3;
+  config.parallel.stages = std::move(stages);
+  return config;
+}
+
+std::vector<std::int64_t> counts(const Pipeline& pipeline) {
+  std::vector<std::int64_t> counts;
+  for (const core::Slice& part : pipeline.layers) counts.push_back(part.count);
+  return counts;
+}
+
+TEST(PipelineOf, ATeacherTakesLayersFromTheLastStage) {
+  const Pipeline alone = pipeline_of(config_of(), model_of(6), 2);
+  EXPECT_THAT(counts(alone), ElementsAre(3, 3));
+  EXPECT_THAT(alone.costs.forward, ElementsAre(1104, 1184));
+  // 6 layers' forward, which is what 2 layers take forward and backward: 4 and 2 + 2, not 3 and 3 + 2.
+  const Pipeline beside = pipeline_of(config_of(), model_of(6), 2, 6 * 368);
+  EXPECT_THAT(counts(beside), ElementsAre(4, 2));
+  EXPECT_THAT(beside.costs.forward, ElementsAre(1472, 736 + 80 + 2208));
+  for (const auto& backward : {beside.costs.input_gradient, beside.costs.weight_gradient})
+    EXPECT_THAT(backward, ElementsAre(1472, 736 + 80));
+}
+
+TEST(PipelineOf, StagesAreTheModelsLayers) {
+  EXPECT_THAT(counts(pipeline_of(config_of({1, 3}), model_of(4), 2)), ElementsAre(1, 3));
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();  // twice that and 6 wrap to 4
+  using Stages = std::vector<std::int64_t>;
+  for (const Stages& wrong : {Stages{1, 2, 0}, {4}, {5, -1, 0}, {1, 3}, {4, 1, -1}, {most, most, 6}})
+    EXPECT_THAT(error_of([&] { pipeline_of(config_of(wrong), model_of(4), 3); }), HasSubstr("that add up to 4 layers"));
+}
+
+TEST(CheckPipeline, RefusesWhatItsStagesDoNotDo) {
+  check_pipeline(config_of(), model_of(6), 2);
+  using Change = std::function<void(RunConfig&, nn::ModelConfig&)>;
+  const auto of_objective = [](auto set) -> Change {
+    return [set](RunConfig& config, nn::ModelConfig&) { set(config.objective); };
+  };
+  const auto of_start = [](auto set) -> Change {
+    return [set](RunConfig& config, nn::ModelConfig&) { set(config.student_init.emplace()); };
+  };
+  const std::string start = "a student_init that runs models to choose or centre";
+  for (const auto& [says, change] : std::vector<std::pair<std::string, Change>>{
+           {"objective.reward", of_objective([](auto&c) { c.reward.emplace(); })},
+           {"objective.bridge", of_objective([](auto&c) { c.bridge = Bridge::Spans; })},
+           {"objective.hidden_states", of_objective([](auto&c) { c.hidden_states.weight = 1; })},
+           {"objective.attention", of_objective([](auto&c) { c.attention.weight = 1; })},
+           {"objective.feed_forward", of_objective([](auto&c) { c.feed_forward.weight = 1; })},
+           {"objective.routers", of_objective([](auto&c) { c.routers.weight = 1; })},
+           {"objective.sampled_text", of_objective([](auto&c) { c.sampled_text.fraction = 0.5; })},
+           {"objective.control UNTRAINED", of_objective([](auto&c) { c.control = Control::Untrained; })},
+           {"layers that predict further tokens", [](auto&, auto&model) { model.num_predict_layers = 1; }},
+           {"parallel.teacher_ranks", [](auto&config, auto&) { config.parallel.teacher_ranks = 1; }},
+           {"parallel.shard_ranks", [](auto&config, auto&) { config.parallel.shard_ranks = 1; }},
+           {start, of_start([](auto&c) { c.choice = LayerChoice::BlockInfluence; })},
+           {start, of_start([](auto&c) { c.choice = LayerChoice::List, c.width.emplace(); })},
+           {start, of_start([](auto&c) { c.choice = LayerChoice::List, c.experts.emplace(); })}}) {
+    RunConfig config = config_of();
+    nn::ModelConfig model = model_of(6);
+    change(config, model);
+    EXPECT_THAT(error_of([&] { check_pipeline(config, model, 2); }),
+                ::testing::AllOf(HasSubstr("a pipeline of 2 stages, expected no pp with " + says)));
+    check_pipeline(config, model, 1);
+  }
+  RunConfig config = config_of();
+  config.parallel.chunks = 2;
+  EXPECT_THAT(error_of([&] { check_pipeline(config, model_of(6), 2); }),
+              HasSubstr("parallel.chunks is 2 with parallel.schedule ONE_F_ONE_B"));
+  config.parallel.schedule = PipelineKind::Interleaved;
+  check_pipeline(config, model_of(6), 2);
+  EXPECT_THAT(error_of([&] { check_pipeline(config, model_of(3), 2); }), HasSubstr("expected at most the model's 3"));
+}
+
+}  // namespace
+}  // namespace limbeck::launch
