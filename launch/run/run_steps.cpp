@@ -109,6 +109,15 @@ std::vector<std::string> names_of(Rank& rank, const core::ParameterList& paramet
   return names;
 }
 
+/// Collective: values of what is trained on all stages, some of which may have none. Throws where there are none.
+std::int64_t count_trained(const Rank& rank, const core::ParameterList& parameters) {
+  std::int64_t here = 0;
+  for (const core::Parameter* p : counted_here(rank, parameters)) here += p->global_shape.numel();
+  const std::int64_t all = over_stages(rank, {here})[0];
+  optim::check_some_trained(all);
+  return all;
+}
+
 /// Collective: what is trained of that; the frozen parameters give up their slots, and what is to be quantised is
 /// rounded.
 std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& projectors) {
@@ -118,15 +127,6 @@ std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& proje
   if (const QuantisedWeights weights = session.config.precision.quantised_weights; weights != QuantisedWeights::None)
     quantise_in_passes(*session.student, weights, threads_of_rank(session.config.train.threads));
   return trained;
-}
-
-/// Collective: values of what is trained on all stages, some of which may have none. Throws where there are none.
-std::int64_t count_trained(const Rank& rank, const core::ParameterList& parameters) {
-  std::int64_t here = 0;
-  for (const core::Parameter* p : counted_here(rank, parameters)) here += p->global_shape.numel();
-  const std::int64_t all = over_stages(rank, {here})[0];
-  optim::check_some_trained(all);
-  return all;
 }
 
 /// How much of the model the adapters are.

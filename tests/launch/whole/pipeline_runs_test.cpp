@@ -101,6 +101,21 @@ TEST(PipelineRuns, ATeacherIsWholeBesideTheLastStage) {
     if (value.is_number()) expect_near(two["unigram"][name], value.get<double>(), name);
 }
 
+TEST(PipelineRuns, RefuseWhatAPipelineDoesNotDo) {
+  const RunFolder folder("pipeline_refused");
+  folder.write("job.textproto", job);
+  for (const auto& [sets, says] :
+       {std::pair{"--set parallel.shard=PARAMETERS", "expected no pp with parallel.shard GRADIENTS or PARAMETERS"},
+        {"--set parallel.chunks=2", "parallel.chunks is 2 with parallel.schedule ONE_F_ONE_B"},
+        {"--set parallel.stages=[1,2]", "parallel.stages is [1, 2], expected 2 numbers"},
+        {"--dump-gradients dump.h5", "expected no pp"}}) {
+    const Outcome outcome =
+        folder.limbeck(fmt::format("train job.textproto --out run --set parallel.layout=pp2 {}", sets), 2);
+    EXPECT_EQ(outcome.code, 2) << outcome.output;
+    EXPECT_THAT(outcome.lines_with("limbeck: error"), ElementsAre(HasSubstr(says)));
+  }
+}
+
 TEST(PipelineRuns, ACacheIsReadOnTheLastStage) {
   const RunFolder folder("pipeline_cache");
   folder.write("teacher.textproto", std::string(job) + in_float64);
@@ -129,21 +144,6 @@ TEST(PipelineRuns, SomethingIsTrainedAndFieldsOfStagesAreOfAPipeline) {
     EXPECT_THAT(said,
                 HasSubstr(fmt::format("parallel.{} is given, and changes nothing: parallel.layout has no pp", field)));
   EXPECT_THAT(said, ::testing::Not(HasSubstr("parallel.chunks")));
-}
-
-TEST(PipelineRuns, RefuseWhatAPipelineDoesNotDo) {
-  const RunFolder folder("pipeline_refused");
-  folder.write("job.textproto", job);
-  for (const auto& [sets, says] :
-       {std::pair{"--set parallel.shard=PARAMETERS", "expected no pp with parallel.shard GRADIENTS or PARAMETERS"},
-        {"--set parallel.chunks=2", "parallel.chunks is 2 with parallel.schedule ONE_F_ONE_B"},
-        {"--set parallel.stages=[1,2]", "parallel.stages is [1, 2], expected 2 numbers"},
-        {"--dump-gradients dump.h5", "expected no pp"}}) {
-    const Outcome outcome =
-        folder.limbeck(fmt::format("train job.textproto --out run --set parallel.layout=pp2 {}", sets), 2);
-    EXPECT_EQ(outcome.code, 2) << outcome.output;
-    EXPECT_THAT(outcome.lines_with("limbeck: error"), ElementsAre(HasSubstr(says)));
-  }
 }
 
 }  // namespace
