@@ -486,7 +486,8 @@ Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, Residual
                                           const AuxiliaryLosses& losses) const {
   const Norms norms{config_.norm_eps, config_.norm_offset};
   const Var normed = norms.normed(tape, stream, norm, compute_dtype());
-  return {whole_sequences(tape, pass, normed), losses, normed};
+  // A head of the vocabulary is cut over the ranks, one of rewards is whole on each.
+  return {config_.reward_head ? whole_sequences(tape, pass, normed) : enter_stream(tape, pass, normed), losses, normed};
 }
 
 Transformer::Output Transformer::forward_chunk(Tape& tape, const Pass& pass, std::int64_t chunk,

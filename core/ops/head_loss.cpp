@@ -147,7 +147,6 @@ Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& ta
     if (trains && bias.slot) add_bias_gradient(chunk.gradient, bias.slot, outline(bias.value));
     first += count;
   } while (first < num_tokens);
-  if (dhidden.defined()) vocabulary.sum(dhidden);
   if (!tape.is_replay()) losses.add(sums);
 
   const Tensor value = sums.totals().rows(kernels::LossObjective, 1).to(dtype);

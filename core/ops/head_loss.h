@@ -52,11 +52,11 @@ struct HeadOptions {
 };
 
 /// The loss (one element) over hidden [T,C], head weight [V_local,C] with its bias [V_local], if it has a value, and
-/// targets [T] int32 (-1: no target), the same on every rank of `vocabulary`, as are the loss and the gradient of the
-/// hidden states, which is summed over them. The head's gradients are added to their slots and the hidden states' is
-/// formed here, in the forward pass, for the loss's own gradient 1: backward throws if another one arrives and the host
-/// can see it. Without any slot (evaluation) only losses are made. `losses` are added to, once (not again in a replay).
-/// Memory: chunk * V_local for student and teacher, and [T,C].
+/// targets [T] int32 (-1: no target), the same on every rank of `vocabulary`, as is the loss. The gradient of the
+/// hidden states is of this rank's columns: `enter` or `enter_sequence`, which they come from, adds up all. It is
+/// formed here, in the forward pass, as are the head's, for the loss's own gradient 1: backward throws if another one
+/// arrives and the host can see it. Without any slot (evaluation) only losses are made. `losses` are added to, once
+/// (not again in a replay). Memory: chunk * V_local for student and teacher, and [T,C].
 Var head_loss(Tape& tape, const Var& hidden, const Var& weight, const Tensor& targets, const Objective& objective,
               TargetSource* teacher, nn::TensorComm& vocabulary, const HeadOptions& options, LossAccumulator& losses,
               const Var& bias = {});

@@ -42,9 +42,16 @@ bool MpiTransfer::progress() {
   if (stage_ == Stage::Announced) {
     if (!test() || !read_announcements()) return false;
     if (call_.signature.kind == CallKind::Barrier || is_small()) return true;
-    if (stage_ == Stage::Announced) start_data();
+    if (is_for_segment() && !group_->segment)
+      offer_segment();
+    else
+      start_data();
   }
-  if (stage_ == Stage::Sharing) {
+  if (stage_ == Stage::Offered) {
+    if (!test()) return false;
+    join_segment();
+  }
+  if (stage_ == Stage::Joined) {
     if (!test()) return false;
     agree_on_segment();
     start_data();
@@ -89,9 +96,11 @@ void MpiTransfer::announce() {
       return;
     default:
       if (is_small()) copy(header_.numbers.data(), call_.in, call_.bytes());
-      offers_segment_ = call_.signature.kind == CallKind::AllReduce && call_.bytes() >= shared_from_bytes &&
-                        group_->may_share && !group_->segment;
-      if (offers_segment_) offer_segment();
+      if (tells_rows())
+        for (std::size_t r = 0; r + 1 < call_.send_offset.size(); ++r) {
+          const std::int64_t bytes = call_.send_offset[r + 1] - call_.send_offset[r];
+          std::memcpy(header_.numbers.data() + r * sizeof(bytes), &bytes, sizeof(bytes));
+        }
       tell_all(header_, headers_);
   }
 }
@@ -130,29 +139,79 @@ bool MpiTransfer::read_announcements() {
     for (const Header& h : headers_) from.push_back(h.numbers.data());
     reduce(call_.signature.dtype, call_.signature.reduce, from, std::span(&call_.out, 1), call_.signature.count);
   }
-  if (offers_segment_) join_segment();
+  check_told();
   return true;
 }
 
+/// Whether all_to_all_v says how many bytes go to whom before they do: the ranks of a node agree by that on the way.
+bool MpiTransfer::tells_rows() const {
+  return call_.signature.kind == CallKind::AllToAllV && group_->may_share &&
+         group_->size() * static_cast<std::int64_t>(sizeof(std::int64_t)) <= small_bytes;
+}
+
+std::int64_t MpiTransfer::told_bytes(int from, int to) const {
+  std::int64_t bytes = 0;
+  std::memcpy(&bytes, headers_[static_cast<std::size_t>(from)].numbers.data() + to * sizeof(bytes), sizeof(bytes));
+  return bytes;
+}
+
+void MpiTransfer::check_told() const {
+  if (!tells_rows()) return;
+  for (int r = 0; r < group_->size(); ++r) {
+    const auto i = static_cast<std::size_t>(r);
+    check_length(r, told_bytes(r, group_->rank), call_.receive_offset[i + 1] - call_.receive_offset[i]);
+  }
+}
+
+std::int64_t MpiTransfer::whole_bytes() const {
+  switch (call_.signature.kind) {
+    case CallKind::AllReduce:
+      return call_.bytes();
+    case CallKind::AllGather:
+    case CallKind::ReduceScatter:
+      return group_->size() * call_.bytes();
+    case CallKind::AllToAllV: {
+      std::int64_t most = 0;
+      for (int from = 0; tells_rows() && from < group_->size(); ++from) {
+        std::int64_t sent = 0;
+        for (int to = 0; to < group_->size(); ++to) sent += told_bytes(from, to);
+        most = std::max(most, sent);
+      }
+      return most;
+    }
+    case CallKind::Send:
+    case CallKind::Receive:
+    case CallKind::Barrier:
+      return 0;
+  }
+  return 0;
+}
+
+/// Once the ranks have told each other what they call; the same on all of them.
+bool MpiTransfer::is_for_segment() const { return group_->may_share && whole_bytes() >= shared_from_bytes; }
+
+bool MpiTransfer::goes_through_memory() const { return is_for_segment() && (is_sum() || !group_->reads_directly); }
+
 void MpiTransfer::offer_segment() {
   group_->segment = std::make_unique<SharedSegment>(group_->rank, group_->size());
-  copy(header_.numbers.data(), reinterpret_cast<const std::byte*>(&group_->segment->offer()),
-       sizeof(SharedSegment::Offer));
+  tell_all(group_->segment->offer(), offers_);
+  stage_ = Stage::Offered;
 }
 
 /// Maps what the others offered, and tells them whether it could.
 void MpiTransfer::join_segment() {
-  std::vector<SharedSegment::Offer> offers(headers_.size());
-  for (std::size_t r = 0; r < offers.size(); ++r)
-    std::memcpy(&offers[r], headers_[r].numbers.data(), sizeof(SharedSegment::Offer));
-  has_joined_ = group_->segment->join(offers) ? 1 : 0;
-  tell_all(has_joined_, all_have_joined_);
-  stage_ = Stage::Sharing;
+  joined_ = {group_->segment->join(offers_), group_->reads_directly && group_->segment->can_read(offers_)};
+  tell_all(joined_, all_joined_);
+  stage_ = Stage::Joined;
 }
 
 /// The ranks share the segment if all of them could map it.
 void MpiTransfer::agree_on_segment() {
-  if (std::find(all_have_joined_.begin(), all_have_joined_.end(), 0) == all_have_joined_.end()) return;
+  const auto all = [&](bool Joined::*what) {
+    return std::all_of(all_joined_.begin(), all_joined_.end(), std::mem_fn(what));
+  };
+  group_->reads_directly = all(&Joined::can_read);
+  if (all(&Joined::has_mapped)) return;
   group_->segment.reset();
   group_->may_share = false;
   if (group_->rank == 0 && wire_.warn)
@@ -160,73 +219,84 @@ void MpiTransfer::agree_on_segment() {
         "group {}: its ranks cannot share memory on this machine, large sums go by messages", group_->name));
 }
 
-MpiTransfer::Part MpiTransfer::element_slice(int rank) const {
+Part MpiTransfer::element_slice(int rank) const {
   const core::Slice slice = core::slice_of(call_.signature.count, rank, group_->size());
   return {core::bytes_of(call_.signature.dtype, slice.first), core::bytes_of(call_.signature.dtype, slice.count)};
 }
 
 void MpiTransfer::start_data() {
-  const std::int64_t bytes = call_.bytes();
   stage_ = Stage::Last;
+  if (call_.signature.kind == CallKind::Receive) return post_receive(call_.out, call_.bytes(), call_.peer);
+  if (goes_through_memory()) {
+    const std::scoped_lock lock(mutex_);
+    shared_ = start_shared();
+    stage_ = Stage::Shared;
+    return;
+  }
+  if (is_sum()) {
+    const bool is_all = call_.signature.kind == CallKind::AllReduce;
+    const std::int64_t mine = is_all ? element_slice(group_->rank).bytes : call_.bytes();
+    scattered_.resize(static_cast<std::size_t>(mine * group_->size()));
+    stage_ = Stage::Scattering;
+  }
+  exchange(parts());
+}
+
+std::unique_ptr<SharedTransfer> MpiTransfer::start_shared() {
+  const CallSignature& of = call_.signature;
+  SharedSegment& segment = *group_->segment;
+  if (of.kind == CallKind::AllReduce)
+    return std::make_unique<SharedReduction>(segment, of.dtype, of.reduce, call_.out, of.count);
+  ExchangedParts exchanged = parts();
+  if (of.kind == CallKind::ReduceScatter) {
+    exchanged.to = call_.out;
+    return std::make_unique<SharedReduceScatter>(segment, std::move(exchanged), of.dtype);
+  }
+  std::int64_t longest = of.kind == CallKind::AllToAllV ? 0 : call_.bytes();
+  for (int from = 0; tells_rows() && from < group_->size(); ++from)
+    for (int to = 0; to < group_->size(); ++to) longest = std::max(longest, told_bytes(from, to));
+  return std::make_unique<SharedExchange>(segment, std::move(exchanged), longest);
+}
+
+/// One that moves numbers first and adds them up then.
+bool MpiTransfer::is_sum() const {
+  return call_.signature.kind == CallKind::AllReduce || call_.signature.kind == CallKind::ReduceScatter;
+}
+
+template <class F>
+std::vector<Part> MpiTransfer::by_rank(const F& part) const {
+  std::vector<Part> all;
+  for (int r = 0; r < group_->size(); ++r) all.push_back(part(r));
+  return all;
+}
+
+/// What goes from rank to rank first; of a sum to where every rank's numbers are gathered.
+ExchangedParts MpiTransfer::parts() {
+  const std::int64_t bytes = call_.bytes();
+  std::byte* gathered = scattered_.data();
+  const auto equal = [&](std::int64_t length) { return by_rank([&](int r) { return Part{r * length, length}; }); };
+  const auto between = [&](const std::vector<std::int64_t>& offset) {
+    return by_rank([&](int r) {
+      const auto i = static_cast<std::size_t>(r);
+      return Part{offset[i], offset[i + 1] - offset[i]};
+    });
+  };
   switch (call_.signature.kind) {
     case CallKind::AllReduce:
-      if (group_->segment && bytes >= shared_from_bytes) {
-        const std::scoped_lock lock(mutex_);
-        shared_.emplace(*group_->segment, call_.signature.dtype, call_.signature.reduce, call_.out,
-                        call_.signature.count);
-        stage_ = Stage::Shared;
-      } else {
-        const std::int64_t mine = element_slice(group_->rank).bytes;
-        scattered_.resize(static_cast<std::size_t>(mine * group_->size()));
-        exchange(
-            call_.in, [&](int r) { return element_slice(r); }, scattered_.data(),
-            [&](int r) {
-              return Part{r * mine, mine};
-            });
-        stage_ = Stage::Scattering;
-      }
-      break;
+      return {call_.in, gathered, by_rank([&](int r) { return element_slice(r); }),
+              equal(element_slice(group_->rank).bytes)};
     case CallKind::ReduceScatter:
-      scattered_.resize(static_cast<std::size_t>(bytes * group_->size()));
-      exchange(
-          call_.in,
-          [&](int r) {
-            return Part{r * bytes, bytes};
-          },
-          scattered_.data(),
-          [&](int r) {
-            return Part{r * bytes, bytes};
-          });
-      stage_ = Stage::Scattering;
-      break;
+      return {call_.in, gathered, equal(bytes), equal(bytes)};
     case CallKind::AllGather:
-      exchange(
-          call_.in,
-          [&](int) {
-            return Part{0, bytes};
-          },
-          call_.out,
-          [&](int r) {
-            return Part{r * bytes, bytes};
-          });
-      break;
-    case CallKind::AllToAllV: {
-      const auto part = [](const std::vector<std::int64_t>& offset, int r) {
-        const auto i = static_cast<std::size_t>(r);
-        return Part{offset[i], offset[i + 1] - offset[i]};
-      };
-      exchange(
-          call_.in, [&](int r) { return part(call_.send_offset, r); }, call_.out,
-          [&](int r) { return part(call_.receive_offset, r); });
-      break;
-    }
-    case CallKind::Receive:
-      post_receive(call_.out, bytes, call_.peer);
-      break;
+      return {call_.in, call_.out, by_rank([&](int) { return Part{0, bytes}; }), equal(bytes), true};
+    case CallKind::AllToAllV:
+      return {call_.in, call_.out, between(call_.send_offset), between(call_.receive_offset)};
     case CallKind::Send:
+    case CallKind::Receive:
     case CallKind::Barrier:
       break;
   }
+  return {};
 }
 
 void MpiTransfer::finish_scatter() {
@@ -239,19 +309,24 @@ void MpiTransfer::finish_scatter() {
          mine.bytes / core::bytes_of(call_.signature.dtype, 1));
   if (is_all)
     exchange(
-        call_.out, [&](int) { return mine; }, call_.out, [&](int r) { return element_slice(r); });
+        {call_.out, call_.out, by_rank([&](int) { return mine; }), by_rank([&](int r) { return element_slice(r); })});
   stage_ = Stage::Last;
 }
 
-void MpiTransfer::exchange(const std::byte* from, const PartOf& sent, std::byte* to, const PartOf& received) {
-  for (int r = 0; r < group_->size(); ++r)
-    if (r != group_->rank) post_receive(to + received(r).first, received(r).bytes, r);
-  for (int r = 0; r < group_->size(); ++r)
-    if (r != group_->rank) post_send(from + sent(r).first, sent(r).bytes, r);
-  const Part out = sent(group_->rank), in = received(group_->rank);
+void MpiTransfer::exchange(const ExchangedParts& parts) {
+  for (int r = 0; r < group_->size(); ++r) {
+    const Part& p = parts.received[static_cast<std::size_t>(r)];
+    if (r != group_->rank) post_receive(parts.to + p.first, p.bytes, r);
+  }
+  for (int r = 0; r < group_->size(); ++r) {
+    const Part& p = parts.sent[static_cast<std::size_t>(r)];
+    if (r != group_->rank) post_send(parts.from + p.first, p.bytes, r);
+  }
+  const auto me = static_cast<std::size_t>(group_->rank);
+  const Part out = parts.sent[me], in = parts.received[me];
   check(out.bytes == in.bytes, "{} in group {}: rank {} sends {} bytes to itself, which expects {}",
         describe(call_.signature), group_->name, group_->rank, out.bytes, in.bytes);
-  if (from + out.first != to + in.first) copy(to + in.first, from + out.first, in.bytes);
+  if (parts.from + out.first != parts.to + in.first) copy(parts.to + in.first, parts.from + out.first, in.bytes);
 }
 
 /// Collectives and messages between two ranks follow each other in order, each on its own.
@@ -315,16 +390,21 @@ void MpiTransfer::check_received(const Posted& posted, const MPI_Status& status,
   if (posted.expected < 0) return;
   int received = 0;
   MPI_Get_count(&status, MPI_BYTE, &received);
-  const auto place = [&] {
-    return fmt::format("{} in group {}, operation {}: rank {}", describe(call_.signature), group_->name, sequence_,
-                       group_->in_world(posted.peer));
-  };
-  const int me = group_->in_world(group_->rank);
   const bool is_cut = result != MPI_SUCCESS && status.MPI_ERROR == MPI_ERR_TRUNCATE;
-  check(!is_cut && received <= posted.expected, "{} sends more than the {} bytes that rank {} expects", place(),
-        posted.expected, me);
-  check(result != MPI_SUCCESS || received == posted.expected, "{} sends {} bytes, rank {} expects {}", place(),
-        received, me, posted.expected);
+  check(!is_cut && received <= posted.expected, "{} sends more than the {} bytes that rank {} expects",
+        place(posted.peer), posted.expected, group_->in_world(group_->rank));
+  if (result == MPI_SUCCESS) check_length(posted.peer, received, posted.expected);
+}
+
+void MpiTransfer::check_length(int from, std::int64_t sent, std::int64_t expected) const {
+  check(sent == expected, "{} sends {} bytes, rank {} expects {}", place(from), sent, group_->in_world(group_->rank),
+        expected);
+}
+
+/// "all_gather of 8 float32 in group tp, operation 3: rank 1".
+std::string MpiTransfer::place(int peer) const {
+  return fmt::format("{} in group {}, operation {}: rank {}", describe(call_.signature), group_->name, sequence_,
+                     group_->in_world(peer));
 }
 
 }  // namespace limbeck::parallel

@@ -12,13 +12,13 @@
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "parallel/comm/call.h"
 #include "parallel/comm/engine.h"
 #include "parallel/mpi/shared_segment.h"
+#include "parallel/mpi/shared_transfer.h"
 
 namespace limbeck::parallel {
 
@@ -33,7 +33,8 @@ struct MpiGroup {
 
   // Of the communication thread alone:
   bool may_share = false;                  // all ranks lie on one node, as far as is known
-  std::unique_ptr<SharedSegment> segment;  // made for the first large reduction
+  bool reads_directly = true;              // they may read each other's memory, which is known with the segment
+  std::unique_ptr<SharedSegment> segment;  // made for the first large collective
 };
 
 /// What a rank tells the others before its data.
@@ -70,7 +71,9 @@ struct MpiWire {
 
 class MpiTransfer final : public Operation {
  public:
-  /// Reductions from this size on go through shared memory within a node.
+  /// Sums from this size on go through shared memory within a node, and what is only copied where no process may read
+  /// another's memory, so that messages would be copied twice. The size is of the whole that all ranks have or get; of
+  /// all_to_all_v, what the rank sends that sends most.
   static constexpr std::int64_t shared_from_bytes = std::int64_t{256} << 10;
   /// Up to this size their numbers travel whole with what is told before the data.
   static constexpr std::int64_t small_bytes = 224;
@@ -84,17 +87,13 @@ class MpiTransfer final : public Operation {
   std::vector<Missing> waits_for() const override;
 
  private:
-  enum class Stage { Start, Announced, Sharing, Shared, Scattering, Last, Stuck };
+  enum class Stage { Start, Announced, Offered, Joined, Shared, Scattering, Last, Stuck };
 
   struct Header {  // of every collective
     MpiNote note;
-    std::array<std::byte, small_bytes> numbers{};  // of a small all_reduce; or a SharedSegment::Offer
+    std::array<std::byte, small_bytes> numbers{};  // of a small all_reduce; of all_to_all_v, see tells_rows
   };
-  struct Part {
-    std::int64_t first = 0, bytes = 0;
-  };
-  using PartOf = std::function<Part(int)>;  // by rank
-  struct Posted {                           // beside each request
+  struct Posted {  // beside each request
     int peer;
     std::int64_t expected;  // bytes; -1: a send
     bool is_done = false;
@@ -102,12 +101,23 @@ class MpiTransfer final : public Operation {
 
   void announce();
   bool read_announcements();
+  bool tells_rows() const;
+  std::int64_t told_bytes(int from, int to) const;
+  void check_told() const;
+  std::int64_t whole_bytes() const;
+  bool is_for_segment() const;
+  bool goes_through_memory() const;
   void offer_segment();
   void join_segment();
   void agree_on_segment();
   void start_data();
+  std::unique_ptr<SharedTransfer> start_shared();
   void finish_scatter();
-  void exchange(const std::byte* from, const PartOf& sent, std::byte* to, const PartOf& received);
+  template <class F>
+  std::vector<Part> by_rank(const F& part) const;
+  ExchangedParts parts();
+  bool is_sum() const;
+  void exchange(const ExchangedParts& parts);
   template <class T>
   void tell_all(const T& mine, std::vector<T>& all);
   void post_receive(std::byte* to, std::int64_t bytes, int from);
@@ -115,6 +125,8 @@ class MpiTransfer final : public Operation {
   void post(MPI_Request request, int peer, std::int64_t expected);
   bool test();
   void check_received(const Posted& posted, const MPI_Status& status, int result) const;
+  void check_length(int from, std::int64_t sent, std::int64_t expected) const;
+  std::string place(int peer) const;
   const Header& header_of(int peer) const {
     return headers_[call_.signature.kind == CallKind::Receive ? 0 : static_cast<std::size_t>(peer)];
   }
@@ -129,9 +141,12 @@ class MpiTransfer final : public Operation {
   Stage stage_ = Stage::Start;
   Header header_;
   std::vector<Header> headers_;  // by rank; of a receive: the sender's alone
-  bool offers_segment_ = false;  // the first large reduction of its group does
-  std::uint8_t has_joined_ = 0;
-  std::vector<std::uint8_t> all_have_joined_;
+  std::vector<SharedSegment::Offer> offers_;
+  struct Joined {
+    bool has_mapped = false, can_read = false;
+  };
+  Joined joined_;
+  std::vector<Joined> all_joined_;
   std::vector<std::byte> scattered_;  // every rank's numbers for this rank's slice
   std::vector<MPI_Request> requests_;
   std::vector<int> done_;
@@ -139,7 +154,7 @@ class MpiTransfer final : public Operation {
 
   mutable std::mutex mutex_;  // for those who ask from another thread
   std::vector<Posted> posted_;
-  std::optional<SharedReduction> shared_;
+  std::unique_ptr<SharedTransfer> shared_;
 };
 
 }  // namespace limbeck::parallel

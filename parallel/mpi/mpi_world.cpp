@@ -122,6 +122,7 @@ struct MpiWorld::State {
     group->may_share = options.shares_memory && std::all_of(group->ranks.begin(), group->ranks.end(), [&](int r) {
                          return node_of[static_cast<std::size_t>(r)] == node_of[static_cast<std::size_t>(rank)];
                        });
+    group->reads_directly = options.reads_directly;
     return group;
   }
 

@@ -1,5 +1,5 @@
 // Ranks as processes under MPI. Each rank has one communication thread that polls non-blocking transfers of all groups
-// at once and pauses in between, so that it takes no compute core; within a node large reductions go through shared
+// at once and pauses in between, so that it takes no compute core; within a node large sums go through shared
 // memory.
 //
 //     MpiWorld world;                                  // MPI_Init; also alone, without mpirun
@@ -21,7 +21,8 @@ namespace limbeck::parallel {
 struct MpiOptions {
   Deadline deadline = default_deadline;
   std::int64_t largest_piece = std::int64_t{1} << 30;  // bytes of one message: MPI counts in 32 bits
-  bool shares_memory = true;                           // large reductions within a node go through shared memory
+  bool shares_memory = true;                           // large sums within a node go through shared memory
+  bool reads_directly = true;  // false: as where no process may read another's memory, so that more goes through it
   /// What the user should know, a line, from the communication thread; on the rank that it concerns, once.
   std::function<void(const std::string&)> warn = {};
 };

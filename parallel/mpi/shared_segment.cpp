@@ -3,16 +3,14 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <cstring>
-#include <limits>
 #include <new>
 #include <string>
-
-#include "core/slice.h"
-#include "parallel/comm/reduce.h"
 
 namespace limbeck::parallel {
 namespace {
@@ -50,7 +48,11 @@ SharedSegment::SharedSegment(int rank, int size)
   at = map(file_);
   if (at == nullptr) return;
   new (at) Progress{};
-  offer_ = {.process = ::getpid(), .file = file_, .device = mine.st_dev, .inode = mine.st_ino};
+  offer_ = {.process = ::getpid(),
+            .file = file_,
+            .device = mine.st_dev,
+            .inode = mine.st_ino,
+            .address = reinterpret_cast<std::uint64_t>(at)};
 }
 
 bool SharedSegment::join(std::span<const Offer> offers) {
@@ -59,90 +61,19 @@ bool SharedSegment::join(std::span<const Offer> offers) {
   return std::find(parts_.begin(), parts_.end(), nullptr) == parts_.end();
 }
 
+bool SharedSegment::can_read(std::span<const Offer> offers) const {
+  return std::all_of(offers.begin(), offers.end(), [](const Offer& offer) {
+    std::int64_t word = 0;
+    const iovec here{.iov_base = &word, .iov_len = sizeof(word)};
+    const iovec there{.iov_base = reinterpret_cast<void*>(offer.address), .iov_len = sizeof(word)};  // NOLINT
+    return ::process_vm_readv(offer.process, &here, 1, &there, 1, 0) == sizeof(word);
+  });
+}
+
 SharedSegment::~SharedSegment() {
   for (std::byte* part : parts_)
     if (part != nullptr) ::munmap(part, static_cast<std::size_t>(part_bytes));
   if (file_ >= 0) ::close(file_);
-}
-
-SharedReduction::SharedReduction(SharedSegment& segment, core::DType dtype, core::Reduce reduction, std::byte* data,
-                                 std::int64_t count)
-    : segment_(segment),
-      dtype_(dtype),
-      reduce_(reduction),
-      data_(data),
-      count_(count),
-      piece_elements_(SharedSegment::piece_bytes / core::bytes_of(dtype, 1)),
-      base_(segment.progress(segment.rank()).out.load()),
-      end_(base_ + (count + piece_elements_ - 1) / piece_elements_) {}
-
-SharedReduction::Piece SharedReduction::piece(std::int64_t number) const {
-  const std::int64_t first = (number - base_) * piece_elements_;
-  return {first, std::min(piece_elements_, count_ - first)};
-}
-
-bool SharedReduction::progress() {
-  using Progress = SharedSegment::Progress;
-  const auto least = [&](std::atomic<std::int64_t> Progress::*counter) {
-    std::int64_t n = std::numeric_limits<std::int64_t>::max();
-    for (int r = 0; r < segment_.size(); ++r)
-      n = std::min(n, (segment_.progress(r).*counter).load(std::memory_order_acquire));
-    return n;
-  };
-  Progress& mine = segment_.progress(segment_.rank());
-  const auto advance = [](std::atomic<std::int64_t>& counter) { counter.fetch_add(1, std::memory_order_release); };
-  if (mine.in < end_ && mine.in < least(&Progress::out) + SharedSegment::num_pieces) {
-    copy_in();
-    advance(mine.in);
-  }
-  if (mine.reduced < mine.in && mine.reduced < least(&Progress::in)) {
-    reduce_slice();
-    advance(mine.reduced);
-  }
-  if (mine.out < mine.reduced && mine.out < least(&Progress::reduced)) {
-    copy_out();
-    advance(mine.out);
-  }
-  return mine.out == end_;
-}
-
-std::vector<int> SharedReduction::behind() const {
-  const auto done = [&](int r) {
-    const SharedSegment::Progress& p = segment_.progress(r);
-    return p.in + p.reduced + p.out;
-  };
-  std::vector<int> ranks;
-  for (int r = 0; r < segment_.size(); ++r)
-    if (done(r) < done(segment_.rank())) ranks.push_back(r);
-  return ranks;
-}
-
-void SharedReduction::copy_in() {
-  const std::int64_t number = segment_.progress(segment_.rank()).in;
-  const Piece p = piece(number);
-  std::memcpy(segment_.piece(segment_.rank(), number), data_ + core::bytes_of(dtype_, p.first),
-              static_cast<std::size_t>(core::bytes_of(dtype_, p.count)));
-}
-
-void SharedReduction::reduce_slice() {
-  const std::int64_t number = segment_.progress(segment_.rank()).reduced;
-  const core::Slice slice = core::slice_of(piece(number).count, segment_.rank(), segment_.size());
-  const std::int64_t first = core::bytes_of(dtype_, slice.first);
-  std::vector<const std::byte*> from;
-  for (int r = 0; r < segment_.size(); ++r) from.push_back(segment_.piece(r, number) + first);
-  std::byte* to = segment_.piece(segment_.rank(), number) + first;  // where nobody else reads before it is done
-  reduce(dtype_, reduce_, from, std::span(&to, 1), slice.count);
-}
-
-void SharedReduction::copy_out() {
-  const std::int64_t number = segment_.progress(segment_.rank()).out;
-  const Piece p = piece(number);
-  for (int r = 0; r < segment_.size(); ++r) {
-    const core::Slice slice = core::slice_of(p.count, r, segment_.size());
-    std::memcpy(data_ + core::bytes_of(dtype_, p.first + slice.first),
-                segment_.piece(r, number) + core::bytes_of(dtype_, slice.first),
-                static_cast<std::size_t>(core::bytes_of(dtype_, slice.count)));
-  }
 }
 
 }  // namespace limbeck::parallel

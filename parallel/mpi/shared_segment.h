@@ -1,12 +1,9 @@
-// A reduction among the ranks of one node through memory that they share: each rank copies its numbers in piece by
-// piece, reduces its own slice of every piece in rank order, and copies the sums out.
+// Memory that the ranks of a group on one node share: of each rank a part that it writes and all read. What goes
+// through it is in shared_transfer.h.
 //
 //     SharedSegment segment(rank, size);                          // this rank's part of the memory
 //     ... every rank hears segment.offer() of every other ...
-//     if (segment.join(offers)) {
-//       SharedReduction r(segment, dtype, Reduce::Sum, data, count);
-//       while (!r.progress()) { /* pause */ }
-//     }
+//     if (segment.join(offers)) { /* all of them do, or none uses it */ }
 #pragma once
 
 #include <atomic>
@@ -14,8 +11,6 @@
 #include <cstdint>
 #include <span>
 #include <vector>
-
-#include "core/comm.h"
 
 namespace limbeck::parallel {
 
@@ -29,6 +24,7 @@ class SharedSegment {
     std::int32_t process = 0;  // 0: none could be made
     std::int32_t file = -1;
     std::uint64_t device = 0, inode = 0;
+    std::uint64_t address = 0;  // of the part, there
   };
 
   /// Makes this rank's part, over 1 MiB that no file system counts. Where the system refuses it, the offer is none.
@@ -40,8 +36,10 @@ class SharedSegment {
   const Offer& offer() const { return offer_; }
   /// Maps the parts of all ranks, in rank order; false where one is none or is refused.
   bool join(std::span<const Offer> offers);
+  /// Whether this process may read the memory of all the others (process_vm_readv), as MPI does where it may.
+  bool can_read(std::span<const Offer> offers) const;
 
-  /// How many pieces a rank has copied in, reduced and copied out, since the segment was made.
+  /// How many pieces a rank has copied in, reduced where that is asked, and copied out, since the segment was made.
   struct alignas(64) Progress {
     std::atomic<std::int64_t> in, reduced, out;
   };
@@ -61,33 +59,6 @@ class SharedSegment {
   int file_ = -1;
   Offer offer_;
   std::vector<std::byte*> parts_;  // null until they are mapped
-};
-
-class SharedReduction {
- public:
-  SharedReduction(SharedSegment& segment, core::DType dtype, core::Reduce reduce, std::byte* data, std::int64_t count);
-  /// Moves on by one piece where it can without waiting; true once all is done.
-  bool progress();
-  /// Ranks of the segment that have done less than this one; from any thread.
-  std::vector<int> behind() const;
-
- private:
-  struct Piece {
-    std::int64_t first, count;  // elements
-  };
-  Piece piece(std::int64_t number) const;
-  void copy_in();
-  void reduce_slice();
-  void copy_out();
-
-  SharedSegment& segment_;
-  core::DType dtype_;
-  core::Reduce reduce_;
-  std::byte* data_;
-  std::int64_t count_;
-  std::int64_t piece_elements_;
-  std::int64_t base_;  // pieces of earlier reductions
-  std::int64_t end_;
 };
 
 }  // namespace limbeck::parallel

@@ -85,6 +85,11 @@ inline void reduces_in_rank_order(WorldComm& world) {
           if (r == world.rank()) mine[static_cast<std::size_t>(i)] = v;
         }
       Tensor x = Tensor::from<float>(memory, {n}, mine);
+      const std::int64_t share = n / world.size();
+      Tensor part = Tensor::zeros(memory, DType::F32, {share});
+      world.reduce_scatter(x.rows(0, share * world.size()), part);
+      EXPECT_EQ(std::memcmp(part.raw(), expected.data() + world.rank() * share, static_cast<std::size_t>(share) * 4),
+                0);
       world.all_reduce(x, Reduce::Sum);
       EXPECT_EQ(std::memcmp(x.raw(), expected.data(), static_cast<std::size_t>(n) * 4), 0) << n;
     }
@@ -97,15 +102,18 @@ inline void adds_bfloat16_in_float32(WorldComm& world) {
   for (const std::int64_t n : {3, 200000}) {
     const std::vector<core::bf16> mine(static_cast<std::size_t>(n), core::bf16(world.rank() == 0 ? 256.F : 1.F));
     Tensor x = Tensor::from<core::bf16>(memory, {n}, mine);
+    Tensor part = Tensor::zeros(memory, DType::BF16, {n / world.size()});
+    world.reduce_scatter(x.rows(0, part.numel() * world.size()), part);
     world.all_reduce(x, Reduce::Sum);
     for (std::int64_t i = 0; i < n; ++i) ASSERT_EQ(x.data<core::bf16>()[i].bits, sum.bits) << i;
+    for (std::int64_t i = 0; i < part.numel(); ++i) ASSERT_EQ(part.data<core::bf16>()[i].bits, sum.bits) << i;
   }
 }
 
 template <class T>
 void all_gather_case(WorldComm& world) {
   const auto memory = Memory::cpu(1);
-  for (const std::int64_t n : {0, 1, 5, 4099}) {
+  for (const std::int64_t n : {0, 1, 5, 4099, 200003}) {
     const Tensor x = filled<T>(memory, {n, 3}, world.rank());
     Tensor all = Tensor::zeros(memory, core::dtype_of<T>(), {n * world.size(), 3});
     world.all_gather(x, all);
@@ -119,7 +127,7 @@ void all_gather_case(WorldComm& world) {
 template <class T>
 void reduce_scatter_case(WorldComm& world) {
   const auto memory = Memory::cpu(1);
-  for (const std::int64_t n : {0, 1, 5, 50021}) {
+  for (const std::int64_t n : {0, 1, 5, 50021, 400009}) {
     const Tensor all = filled<T>(memory, {n * world.size()}, world.rank());
     Tensor x = Tensor::zeros(memory, core::dtype_of<T>(), {n});
     world.reduce_scatter(all, x);
@@ -140,7 +148,7 @@ void all_to_all_case(WorldComm& world) {
   const int me = world.rank();
   for (int round = 0; round <= 7; ++round) {
     const auto rows = [&](int from, int to) {
-      return round == 7 ? 0 : (from * 3 + to * 5 + round) % 7 * (round == 3 ? 400 : 1);
+      return round == 7 ? 0 : (from * 3 + to * 5 + round) % 7 * (round == 3 ? 400 : round == 5 ? 9001 : 1);
     };
     std::vector<std::int64_t> send_rows, receive_rows;
     std::int64_t sent = 0, received = 0;
@@ -277,6 +285,7 @@ inline std::vector<CommCase> comm_cases() {
           {"all_gather_int32", all_gather_case<std::int32_t>},
           {"reduce_scatter_float32", reduce_scatter_case<float>},
           {"reduce_scatter_float64", reduce_scatter_case<double>},
+          {"reduce_scatter_int64", reduce_scatter_case<std::int64_t>},
           {"all_to_all_float32", all_to_all_case<float>},
           {"all_to_all_float64", all_to_all_case<double>},
           {"all_to_all_int64", all_to_all_case<std::int64_t>},

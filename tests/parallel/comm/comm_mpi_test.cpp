@@ -49,6 +49,9 @@ TEST(SharedMemory, IsLeftAloneByAllWhereOneRankHasNone) {
   const rlimit none{.rlim_cur = 65536, .rlim_max = before.rlim_max};
   const auto group = the_world()->split(0, the_world()->rank(), "group");
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, the_world()->rank() == 0 ? &none : &before), 0);
+  all_gather_case<float>(*group);  // the first that is large agrees for all
+  reduce_scatter_case<float>(*group);
+  all_to_all_case<float>(*group);
   reduces_in_rank_order(*group);
   the_world()->barrier();
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
@@ -122,6 +125,34 @@ TEST(Stops, DISABLED_Stopped) {
       "in group (row|column) at step 7: no end after 2 s .*; rank 3 has not come and does not answer: last heard of at "
       "step 7, in all_reduce.sum. of 8 float32 in group row$",
       [&] { the_world()->rank() == 0 ? column->barrier() : row->barrier(); });
+}
+
+/// In the midst of what goes through memory the others know for whom they wait.
+TEST(Stops, DISABLED_Midway) {
+  const auto memory = Memory::cpu(1);
+  const std::int64_t share = std::int64_t{1} << 20;
+  const Tensor all = Tensor::zeros(memory, DType::F32, {share * the_world()->size()}),
+               part = Tensor::zeros(memory, DType::F32, {share});
+  the_world()->note_step(7);
+  the_world()->reduce_scatter(all, part);
+  if (the_world()->rank() == 1 && ::fork() == 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    ::kill(::getppid(), SIGSTOP);
+    std::this_thread::sleep_for(std::chrono::seconds(6));
+    ::kill(::getppid(), SIGCONT);
+    std::_Exit(0);
+  }
+  const auto go_on = [&] {
+    while (true) the_world()->reduce_scatter(all, part);
+  };
+  if (the_world()->rank() == 1) {  // its own time has passed, too
+    EXPECT_THROW(go_on(), core::Error);
+    return;
+  }
+  expect_heard(
+      "^reduce_scatter of 1048576 float32 in group world at step 7: no end after 2 s .*; rank 1 has not come and does "
+      "not answer: last heard of at step 7, in reduce_scatter of 1048576 float32 in group world$",
+      go_on);
 }
 
 TEST(Stops, DISABLED_WrongCounts) {
