@@ -110,23 +110,29 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   const core::Routing routing = route(tape, pass, x, losses);
   TensorComm& tokens = *pass.comms.tensor;
   const Var mine = share_of_stream(tape, pass, x);
-  const Var weights = core::scatter(tape, routing.weights, tokens);
-  const core::Permutation permutation =
-      core::make_permutation(core::scatter(routing.selection, tokens), num_experts,
-                             pass.router.capacity_factor > 0 ? core::Drops::Some : core::Drops::None);
-  if (pass.load && !tape.is_replay()) pass.load(layer, permutation.counts);
+  const Tensor selection = core::scatter(routing.selection, tokens);
   ExpertComm& experts = *pass.comms.expert;
-  Tensor offsets = Tensor::empty(x.value.memory(), core::DType::I64, {num_experts / experts.size() + 1});
-  const ExchangePtr exchange = experts.prepare(permutation.counts, permutation.num_rows(), offsets);
-  core::DispatchUnderWay there(tape, core::permute(tape, mine, permutation), experts, exchange);
+  const ExchangePtr exchange = experts.prepare(selection, num_experts);
+  core::DispatchUnderWay tokens_there(tape, mine, experts, exchange);
+  core::DispatchUnderWay weights_there(tape, core::scatter(tape, routing.weights, tokens), experts, exchange);
   Var beside = shared ? shared->forward(tape, pass, x) : Var();
   if (shared_gate != nullptr) beside = core::gate_rows(tape, core::linear(tape, x, as_var(*shared_gate)), beside);
-  const Var rows = there.finish();
+  const Var here = tokens_there.finish();
+  const Var weights = weights_there.finish();
+  const bool is_alone = exchange->selection.storage() == selection.storage();  // the tokens stay here
+  const auto drops = is_alone && pass.router.capacity_factor == 0 ? core::Drops::None : core::Drops::Some;
+  const core::Permutation permutation =
+      core::make_permutation(exchange->selection, num_experts / experts.size(), drops, exchange->num_rows);
+  const Tensor offsets = permutation.offsets();
+  if (pass.load && !tape.is_replay())
+    pass.load(layer, is_alone ? permutation.counts : core::make_permutation(selection, num_experts, drops).counts);
+  const Var rows = core::permute(tape, here, permutation);
   const Var hidden = core::swiglu(tape, product(tape, rows, *gate, gate_bias, offsets),
                                   product(tape, rows, *up, up_bias, offsets), activation, activation_limit);
-  const Var out = core::combine(tape, product(tape, hidden, *down, down_bias, offsets), experts, exchange);
+  const Var out = product(tape, hidden, *down, down_bias, offsets);
   if (pass.experts && !tape.is_replay()) pass.experts(layer, {out.value, hidden.value, weights.value, permutation});
-  const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
+  const Var given = core::combine(tape, core::unpermute(tape, out, weights, permutation), experts, exchange);
+  const Var routed = stream_of_shares(tape, pass, given);
   return shared ? core::add(tape, routed, beside) : routed;
 }
 

@@ -23,4 +23,10 @@ std::vector<double> measured_shares(const std::filesystem::path& run, std::int64
 /// What --skew says: a number is an exponent, else a run. Throws a UsageError for a number below 0.
 std::vector<double> shares_of(const std::string& skew, std::int64_t num_experts);
 
+/// The part of the tokens, each of which chooses so many different experts, that choose one of `experts` [E] or more.
+/// `shares` are those of all assignments, empty: even. A token's choices are those of independent draws of which as
+/// many came out (conditional Poisson sampling, Chen et al. 1994, Biometrika 81, eq. 1): of even shares the
+/// hypergeometric distribution.
+double share_of_tokens(const std::vector<double>& shares, const std::vector<bool>& experts, std::int64_t choices);
+
 }  // namespace limbeck::launch

@@ -48,6 +48,7 @@ struct RankPlan {
 struct PlannedWorld {
   int num_ranks = 1;
   core::ImaginedDevice device = {};
+  int ranks_a_node = 0;  // 0: all are on one
   /// Of each expert, of all assignments of a layer; empty: as much for each.
   std::vector<double> expert_shares = {};
 };

@@ -147,8 +147,9 @@ std::shared_ptr<nn::TensorComm> make_tensor_comm(std::shared_ptr<core::Comm> gro
 nn::Communicators make_communicators(const Mesh& mesh) {
   const nn::Communicators single = nn::single_communicators();
   return {.tensor = mesh.tp().size() == 1 ? single.tensor : make_tensor_comm(mesh.tp_group()),
-          .expert = mesh.experts_group()->size() == 1 ? single.expert
-                                                      : make_expert_comm(mesh.experts_group(), mesh.etp().size),
+          .expert = mesh.experts_group()->size() == 1
+                        ? single.expert
+                        : make_expert_comm(mesh.experts_group(), mesh.etp().size, mesh.expert_nodes()),
           .batch = std::make_shared<GroupBatchComm>(mesh.data_group()),
           .context = mesh.cp().size() == 1 ? single.context : std::make_shared<GroupContextComm>(mesh.cp_group())};
 }
