@@ -1,40 +1,27 @@
 #include "core/communicators.h"
 
-#include "kernels/permute.h"
-
 namespace limbeck::nn {
 namespace {
 
 using core::check;
 
-class SingleExchange final : public Exchange {
- public:
-  explicit SingleExchange(std::int64_t rows) : num_rows(rows) { num_sent = rows; }
-  std::int64_t num_rows;
-};
-
 class SingleExpertComm final : public ExpertComm {
  public:
   std::int64_t size() const override { return 1; }
   std::int64_t rank() const override { return 0; }
-  ExchangePtr prepare(const Tensor& counts, std::int64_t num_rows, Tensor& offsets) override {
-    core::on_device(counts, [&](const auto& device) {
-      kernels::offsets_of_counts(device, counts.data<std::int64_t>(), counts.numel(),
-                                 offsets.mutable_data<std::int64_t>());
-    });
-    return std::make_shared<SingleExchange>(num_rows);
+  ExchangePtr prepare(const Tensor& selection, std::int64_t) override {
+    auto exchange = std::make_shared<Exchange>();
+    exchange->selection = selection;
+    exchange->num_rows = selection.numel();
+    return exchange;
   }
-  RowsUnderWay start_dispatch(const ExchangePtr& exchange, const Tensor& rows) override {
-    return checked(*exchange, rows);
-  }
-  RowsUnderWay start_combine(const ExchangePtr& exchange, const Tensor& rows) override {
-    return checked(*exchange, rows);
-  }
+  RowsUnderWay start_dispatch(const ExchangePtr& exchange, const Tensor& x) override { return checked(*exchange, x); }
+  RowsUnderWay start_combine(const ExchangePtr& exchange, const Tensor& y) override { return checked(*exchange, y); }
 
  private:
   static RowsUnderWay checked(const Exchange& exchange, const Tensor& rows) {
-    const auto expected = dynamic_cast<const SingleExchange&>(exchange).num_rows;
-    check(rows.shape()[0] == expected, "expert exchange: {} rows, expected {}", rows.shape()[0], expected);
+    const std::int64_t expected = exchange.selection.shape()[0];
+    check(rows.shape()[0] == expected, "expert exchange: {} tokens, expected {}", rows.shape()[0], expected);
     return [rows] { return rows; };
   }
 };

@@ -16,17 +16,15 @@ namespace limbeck::nn {
 using core::CommHandle;
 using core::Tensor;
 
-/// The rows of a batch after dispatch, as this rank's experts see them.
-struct Dispatched {
-  Tensor rows;     // [R,C] sorted by local expert, then by source rank, then by the source's order; R >= offsets.back()
-  Tensor offsets;  // [E_local+1] int64: rows [offsets[e], offsets[e+1]) belong to local expert e
-};
-
-/// What a dispatch needs to be undone and repeated.
+/// Which tokens go where, agreed on: what a dispatch needs to be undone and repeated. The rest of it is the
+/// ExpertComm's own that made it.
 class Exchange {
  public:
   virtual ~Exchange() = default;
-  std::int64_t num_sent = 0;  // of the rows that are dispatched the first so many go somewhere
+  /// [U,K] int32: what the tokens that come here choose among the experts here, counted from 0; -1: what is elsewhere,
+  /// or dropped.
+  Tensor selection;
+  std::int64_t num_rows = 0;  // as many of these choices as are experts here, or more
 };
 using ExchangePtr = std::shared_ptr<const Exchange>;
 
@@ -34,26 +32,27 @@ using ExchangePtr = std::shared_ptr<const Exchange>;
 /// queued before it is called run beside the exchange.
 using RowsUnderWay = std::function<Tensor()>;
 
-/// Moves rows between tokens' ranks and experts' ranks. Tensor-level (no tape): core/ops/moe_exchange.h makes
-/// differentiable ops of it, in which the backward of dispatch is combine_rows, and the backward of combine is
-/// dispatch_rows. Where each expert is cut over several ranks, all of them get its rows, and what they give back is
-/// summed. Every rank calls each of them equally often and in the same order, also with zero rows.
+/// Moves tokens to the ranks of their experts and back. Tensor-level (no tape): core/ops/moe_exchange.h makes
+/// differentiable ops of it, in which the backward of dispatch is a combine, and the other way round. Where each expert
+/// is cut over several ranks, all of them get its tokens. Every rank calls each of them equally often and in the same
+/// order, also without tokens.
 class ExpertComm {
  public:
   virtual ~ExpertComm() = default;
   virtual std::int64_t size() const = 0;  // parts into which the experts are dealt
   virtual std::int64_t rank() const = 0;  // the part that lies here
-  /// Agrees on the counts. `counts` [E] int64: rows this rank sends to each global expert, of `num_rows` that there
-  /// are; expert e lies in part e / (E / size). Fills `offsets` as in Dispatched.
-  virtual ExchangePtr prepare(const Tensor& counts, std::int64_t num_rows, Tensor& offsets) = 0;
-  /// rows [num_rows,C], sorted by global expert -> rows of the local experts [R,C].
-  virtual RowsUnderWay start_dispatch(const ExchangePtr& exchange, const Tensor& rows) = 0;
-  /// The exact reverse: rows of the local experts [R,C] -> [num_rows,C] in the order of the sender, summed in rank
-  /// order over the ranks that share an expert.
-  virtual RowsUnderWay start_combine(const ExchangePtr& exchange, const Tensor& rows) = 0;
+  /// Agrees on who gets what. `selection` [T,K] int32: the experts that the tokens here choose, -1: dropped; expert e
+  /// lies in part e / (num_experts / size).
+  virtual ExchangePtr prepare(const Tensor& selection, std::int64_t num_experts) = 0;
+  /// x [T,...] -> [U,...]: each token once to every rank that has an expert of its choice, in an order that depends on
+  /// the choices alone.
+  virtual RowsUnderWay start_dispatch(const ExchangePtr& exchange, const Tensor& x) = 0;
+  /// The transpose: y [U,...] -> [T,...], each token's sum over the ranks that have it, in an order of the ranks; zeros
+  /// where none has.
+  virtual RowsUnderWay start_combine(const ExchangePtr& exchange, const Tensor& y) = 0;
 
-  Tensor dispatch_rows(const ExchangePtr& exchange, const Tensor& rows) { return start_dispatch(exchange, rows)(); }
-  Tensor combine_rows(const ExchangePtr& exchange, const Tensor& rows) { return start_combine(exchange, rows)(); }
+  Tensor dispatch_rows(const ExchangePtr& exchange, const Tensor& x) { return start_dispatch(exchange, x)(); }
+  Tensor combine_rows(const ExchangePtr& exchange, const Tensor& y) { return start_combine(exchange, y)(); }
 };
 
 /// Copies of some experts on all ranks among which they are dealt. Tensor-level (no tape): core/ops/replicas.h makes a

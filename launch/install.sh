@@ -16,7 +16,7 @@ packages=(
   libdnnl-dev
   anarchism # the text of the examples
 )
-test_packages=(libgtest-dev libgmock-dev libbenchmark-dev libboost-context-dev procps patch ccache)
+test_packages=(libgtest-dev libgmock-dev libbenchmark-dev libboost-context-dev procps patch ccache iproute2)
 clang_packages=(clang libclang-rt-dev)
 
 case "${1-}" in

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <numeric>
+#include <optional>
 
 #include "core/nn/projected.h"
 #include "core/nn/stream.h"
@@ -24,46 +25,45 @@ namespace {
 using core::as_optional_var;
 using core::as_var;
 
-// Experts of which all ranks have a copy are numbered behind all others, so that the rows which stay are the last ones.
+// A choice of an expert of which all ranks have a copy goes nowhere: `elsewhere` has it not, `here` has it alone, by the
+// copies' numbers.
+struct ReplicatedChoices {
+  ReplicatedChoices(const Tensor& selection, std::int64_t num_experts, const std::vector<std::int64_t>& replicated) {
+    std::vector<std::int32_t> others(static_cast<std::size_t>(num_experts)), copies(others.size(), -1);
+    std::iota(others.begin(), others.end(), 0);
+    for (std::size_t i = 0; i < replicated.size(); ++i) {
+      const auto expert = static_cast<std::size_t>(replicated[i]);
+      others.at(expert) = -1;
+      copies.at(expert) = static_cast<std::int32_t>(i);
+    }
+    const auto by = [&](const std::vector<std::int32_t>& numbers) {
+      return core::renumbered(selection, Tensor::from<std::int32_t>(selection.memory(), {num_experts}, numbers));
+    };
+    elsewhere = by(others);
+    here = by(copies);
+  }
+  Tensor elsewhere, here;  // [T,K]
+};
 
-Tensor numbers_with_replicas(const core::MemoryPtr& memory, std::int64_t num_experts,
-                             const std::vector<std::int64_t>& replicated) {
-  std::vector<std::int32_t> numbers(static_cast<std::size_t>(num_experts));
-  std::iota(numbers.begin(), numbers.end(), 0);
-  for (std::size_t i = 0; i < replicated.size(); ++i)
-    numbers.at(static_cast<std::size_t>(replicated[i])) =
-        static_cast<std::int32_t>(num_experts + static_cast<std::int64_t>(i));
-  return Tensor::from<std::int32_t>(memory, {num_experts}, numbers);
-}
-
-/// By the experts' own numbers.
-Tensor counts_without_replicas(const Tensor& counts, std::int64_t num_experts,
-                               const std::vector<std::int64_t>& replicated) {
-  if (replicated.empty()) return counts;
-  const Tensor own = counts.rows(0, num_experts).clone();
-  for (std::size_t i = 0; i < replicated.size(); ++i)
-    own.rows(replicated[i], 1).copy_from(counts.rows(num_experts + static_cast<std::int64_t>(i), 1));
-  return own;
-}
-
-/// Copies of a layer's experts on their way to all ranks, and what they make of the rows that stay.
+/// Copies of a layer's experts on their way to all ranks, and what they make of the tokens that choose them.
 class Replicas {
  public:
   Replicas(Tape& tape, const Moe& moe, ReplicaComm& comm, const std::vector<std::int64_t>& experts)
-      : tape_(tape), moe_(moe) {
+      : tape_(tape), moe_(moe), num_experts_(std::ssize(experts)) {
     for (const Parameter* p : {moe.gate, moe.up, moe.down, moe.gate_bias, moe.up_bias, moe.down_bias})
       if (p != nullptr) under_way_.emplace(p, core::ReplicasUnderWay(tape, as_var(*p), comm, experts));
   }
 
-  /// Of the rows from `first` on, `counts` of each copy.
-  Var forward(const Var& rows, std::int64_t first, const Tensor& counts) {
-    const Var stay = core::last_rows(tape_, rows, first);
-    Tensor offsets = Tensor::empty(counts.memory(), core::DType::I64, {counts.numel() + 1});
-    single_communicators().expert->prepare(counts, stay.shape()[0], offsets);
-    const Var gate = product(stay, moe_.gate, moe_.gate_bias, offsets);
-    const Var up = product(stay, moe_.up, moe_.up_bias, offsets);
+  Var forward(const Var& x /*[T,C]*/, const Var& weights /*[T,K]*/, const Tensor& selection /*[T,K]*/) {
+    core::Permutation order = core::make_permutation(selection, num_experts_, core::Drops::Some);
+    order.num_rows = 0;
+    for (const std::int64_t count : core::host_values<std::int64_t>(order.counts)) order.num_rows += count;
+    const Tensor offsets = order.offsets();
+    const Var rows = core::permute(tape_, x, order);
+    const Var gate = product(rows, moe_.gate, moe_.gate_bias, offsets);
+    const Var up = product(rows, moe_.up, moe_.up_bias, offsets);
     const Var hidden = core::swiglu(tape_, gate, up, moe_.activation, moe_.activation_limit);
-    return product(hidden, moe_.down, moe_.down_bias, offsets);
+    return core::unpermute(tape_, product(hidden, moe_.down, moe_.down_bias, offsets), weights, order);
   }
 
  private:
@@ -74,6 +74,7 @@ class Replicas {
 
   Tape& tape_;
   const Moe& moe_;
+  std::int64_t num_experts_;
   std::map<const Parameter*, core::ReplicasUnderWay> under_way_;
 };
 
@@ -168,37 +169,42 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
   const core::Routing routing = route(tape, pass, x, losses);
   TensorComm& tokens = *pass.comms.tensor;
   const Var mine = share_of_stream(tape, pass, x);
-  const Var weights = core::scatter(tape, routing.weights, tokens);
+  const Tensor selection = core::scatter(routing.selection, tokens);
+  ExpertComm& experts = *pass.comms.expert;
+  const Var own_weights = core::scatter(tape, routing.weights, tokens);
   const std::vector<std::int64_t> replicated = pass.comms.replicas && layer < std::ssize(pass.replicated)
                                                    ? pass.replicated[static_cast<std::size_t>(layer)]
                                                    : std::vector<std::int64_t>();
-  const std::int64_t num_replicas = std::ssize(replicated);
-  Tensor selection = core::scatter(routing.selection, tokens);
-  if (num_replicas > 0)
-    selection = core::renumbered(selection, numbers_with_replicas(selection.memory(), num_experts, replicated));
-  const core::Permutation permutation = core::make_permutation(
-      selection, num_experts + num_replicas, pass.router.capacity_factor > 0 ? core::Drops::Some : core::Drops::None);
-  if (pass.load && !tape.is_replay())
-    pass.load(layer, counts_without_replicas(permutation.counts, num_experts, replicated));
-  ExpertComm& experts = *pass.comms.expert;
-  Tensor offsets = Tensor::empty(x.value.memory(), core::DType::I64, {num_experts / experts.size() + 1});
-  const ExchangePtr exchange =
-      experts.prepare(permutation.counts.rows(0, num_experts), permutation.num_rows(), offsets);
-  const Var sorted = core::permute(tape, mine, permutation);
+  std::optional<ReplicatedChoices> choices;
   std::optional<Replicas> copies;
-  if (num_replicas > 0) copies.emplace(tape, *this, *pass.comms.replicas, replicated);
-  core::DispatchUnderWay there(tape, sorted, experts, exchange);
-  Var stayed;
-  if (copies) stayed = copies->forward(sorted, exchange->num_sent, permutation.counts.rows(num_experts, num_replicas));
+  if (!replicated.empty()) {
+    choices.emplace(selection, num_experts, replicated);
+    copies.emplace(tape, *this, *pass.comms.replicas, replicated);
+  }
+  const ExchangePtr exchange = experts.prepare(choices ? choices->elsewhere : selection, num_experts);
+  core::DispatchUnderWay tokens_there(tape, mine, experts, exchange);
+  core::DispatchUnderWay weights_there(tape, own_weights, experts, exchange);
+  Var of_copies;
+  if (copies) of_copies = copies->forward(mine, own_weights, choices->here);
   Var beside = shared ? shared->forward(tape, pass, x) : Var();
   if (shared_gate != nullptr) beside = core::gate_rows(tape, core::linear(tape, x, as_var(*shared_gate)), beside);
-  const Var rows = there.finish();
+  const Var here = tokens_there.finish();
+  const Var weights = weights_there.finish();
+  const bool is_alone = exchange->selection.storage() == selection.storage();  // the tokens stay here
+  const auto drops = is_alone && pass.router.capacity_factor == 0 ? core::Drops::None : core::Drops::Some;
+  const core::Permutation permutation =
+      core::make_permutation(exchange->selection, num_experts / experts.size(), drops, exchange->num_rows);
+  const Tensor offsets = permutation.offsets();
+  if (pass.load && !tape.is_replay())
+    pass.load(layer, is_alone ? permutation.counts : core::make_permutation(selection, num_experts, drops).counts);
+  const Var rows = core::permute(tape, here, permutation);
   const Var hidden = core::swiglu(tape, product(tape, rows, *gate, gate_bias, offsets),
                                   product(tape, rows, *up, up_bias, offsets), activation, activation_limit);
-  Var out = core::combine(tape, product(tape, hidden, *down, down_bias, offsets), experts, exchange);
-  if (copies) out = core::with_last_rows(tape, std::move(out), stayed);
+  const Var out = product(tape, hidden, *down, down_bias, offsets);
   if (pass.experts && !tape.is_replay()) pass.experts(layer, {out.value, hidden.value, weights.value, permutation});
-  const Var routed = stream_of_shares(tape, pass, core::unpermute(tape, out, weights, permutation));
+  Var given = core::combine(tape, core::unpermute(tape, out, weights, permutation), experts, exchange);
+  if (copies) given = core::add(tape, given, of_copies);
+  const Var routed = stream_of_shares(tape, pass, given);
   return shared ? core::add(tape, routed, beside) : routed;
 }
 

@@ -48,11 +48,12 @@ enum class Inside : std::uint8_t {
   Neurons,  // that of a dense feed-forward, or of the shared experts: [T,F_local]
 };
 
-/// What the routed experts of a layer give: of the tokens that this rank of a tensor group sends to them.
+/// What the experts on this rank give, of the tokens that come to them: with all experts on each rank those that this
+/// one of a tensor group has a share in.
 struct RoutedRows {
   const Tensor& rows;     // [N,C] sorted by expert
-  const Tensor& inner;    // [N,F] what their last product reads, where no other rank has experts; else of other rows
-  const Tensor& weights;  // [T_local,K] by which they count
+  const Tensor& inner;    // [N,F] what their last product reads
+  const Tensor& weights;  // [U,K] by which they count
   const core::Permutation& permutation;
 };
 

@@ -15,20 +15,19 @@ bool fills_exchanges(const Memory& memory, const nn::ExpertComm& comm) {
   return memory.has_queue() && &comm != nn::single_communicators().expert.get();
 }
 
-DispatchUnderWay::DispatchUnderWay(Tape& tape, const Var& rows, nn::ExpertComm& comm, const nn::ExchangePtr& exchange)
+DispatchUnderWay::DispatchUnderWay(Tape& tape, const Var& x, nn::ExpertComm& comm, const nn::ExchangePtr& exchange)
     : tape_(tape),
-      rows_(rows),
+      x_(x),
       comm_(comm),
       exchange_(exchange),
-      there_(comm.start_dispatch(exchange, rows.value)),
+      there_(comm.start_dispatch(exchange, x.value)),
       back_(std::make_shared<nn::RowsUnderWay>()) {
-  if (rows.slot)
-    tape.push(
-        {"dispatch", {rows.slot}, [back = back_, to = rows.slot] { accumulate(to, std::exchange(*back, {})()); }});
+  if (x.slot)
+    tape.push({"dispatch", {x.slot}, [back = back_, to = x.slot] { accumulate(to, std::exchange(*back, {})()); }});
 }
 
 Var DispatchUnderWay::finish() {
-  Var out = tape_.output(std::exchange(there_, {})(), {&rows_});
+  Var out = tape_.output(std::exchange(there_, {})(), {&x_});
   if (out.slot)
     tape_.push({"dispatch",
                 {},
@@ -41,14 +40,14 @@ Var DispatchUnderWay::finish() {
   return out;
 }
 
-Var dispatch(Tape& tape, const Var& rows, nn::ExpertComm& comm, const nn::ExchangePtr& exchange) {
-  return DispatchUnderWay(tape, rows, comm, exchange).finish();
+Var dispatch(Tape& tape, const Var& x, nn::ExpertComm& comm, const nn::ExchangePtr& exchange) {
+  return DispatchUnderWay(tape, x, comm, exchange).finish();
 }
 
-Var combine(Tape& tape, const Var& rows, nn::ExpertComm& comm, const nn::ExchangePtr& exchange) {
-  Var out = tape.output(comm.combine_rows(exchange, rows.value), {&rows});
+Var combine(Tape& tape, const Var& y, nn::ExpertComm& comm, const nn::ExchangePtr& exchange) {
+  Var out = tape.output(comm.combine_rows(exchange, y.value), {&y});
   if (out.slot)
-    tape.push({"combine", {rows.slot}, [=, &tape, &comm, slot = out.slot, like = outline(out.value), to = rows.slot] {
+    tape.push({"combine", {y.slot}, [=, &tape, &comm, slot = out.slot, like = outline(out.value), to = y.slot] {
                  const Tensor g = gradient(slot, like);
                  const nn::RowsUnderWay back = comm.start_dispatch(exchange, g);
                  fill(tape, g, comm);

@@ -9,7 +9,7 @@ namespace limbeck::core {
 namespace {
 
 Tensor permuted(const Tensor& x, const Permutation& order) {
-  const std::int64_t num_rows = order.num_rows(), selected = order.experts_per_token, width = x.shape()[1];
+  const std::int64_t num_rows = order.num_rows, selected = order.experts_per_token, width = x.shape()[1];
   Tensor rows = Tensor::empty(x.memory(), x.dtype(), {num_rows, width});
   dispatch_activation("permute", x.dtype(), [&]<class T>() {
     on_device(x, [&](const auto& device) {
@@ -42,14 +42,14 @@ UnpermuteGradients unpermute_gradients(const Tensor& rows, const Tensor& weights
                                        const Tensor& dy, const Permutation& order, bool of_rows, bool of_weights) {
   const std::int64_t tokens = order.num_tokens, selected = order.experts_per_token, width = dy.shape()[1];
   UnpermuteGradients result;
-  if (of_rows) result.rows = Tensor::empty(dy.memory(), dy.dtype(), {order.num_rows(), width});
+  if (of_rows) result.rows = Tensor::empty(dy.memory(), dy.dtype(), {order.num_rows, width});
   if (of_weights) result.weights = empty_like(weights);
   dispatch_activation("unpermute", dy.dtype(), [&]<class T>() {
     using Wide = kernels::Acc<T>;
     on_device(dy, [&](const auto& device) {
       kernels::unpermute_gradient(device, of_weights ? rows.data<T>() : nullptr, source.data<std::int32_t>(),
                                   weights.data<Wide>(), dy.data<T>(), of_rows ? result.rows.mutable_data<T>() : nullptr,
-                                  of_weights ? result.weights.mutable_data<Wide>() : nullptr, order.num_rows(), tokens,
+                                  of_weights ? result.weights.mutable_data<Wide>() : nullptr, order.num_rows, tokens,
                                   selected, width);
     });
   });
@@ -67,7 +67,17 @@ Tensor renumbered(const Tensor& selection, const Tensor& number) {
   return result;
 }
 
-Permutation make_permutation(const Tensor& selection, std::int64_t num_experts, Drops drops) {
+Tensor Permutation::offsets() const {
+  Tensor offsets = Tensor::empty(counts.memory(), DType::I64, {counts.numel() + 1});
+  on_device(counts, [&](const auto& device) {
+    kernels::offsets_of_counts(device, counts.data<std::int64_t>(), counts.numel(),
+                               offsets.mutable_data<std::int64_t>());
+  });
+  return offsets;
+}
+
+Permutation make_permutation(const Tensor& selection, std::int64_t num_experts, Drops drops,
+                             std::optional<std::int64_t> num_rows) {
   check(selection.shape().rank() == 2, "permute: selection has shape {}, expected [T,K]", selection.shape());
   const std::int64_t tokens = selection.shape()[0], selected = selection.shape()[1];
   const std::int64_t n = selection.numel();
@@ -77,8 +87,13 @@ Permutation make_permutation(const Tensor& selection, std::int64_t num_experts, 
     return fmt::format("permute: token {} goes to expert {}, expected one in [0,{})", at / selected, expert,
                        num_experts);
   });
-  Permutation order{tokens, selected, Tensor::empty(memory, DType::I64, {num_experts}),
-                    Tensor::empty(memory, DType::I32, {n}), Tensor::empty(memory, DType::I32, {n})};
+  Permutation order{tokens,
+                    selected,
+                    num_rows.value_or(n),
+                    Tensor::empty(memory, DType::I64, {num_experts}),
+                    Tensor::empty(memory, DType::I32, {n}),
+                    Tensor::empty(memory, DType::I32, {n})};
+  check(order.num_rows <= n, "permute: {} rows, expected at most {}", order.num_rows, n);
   on_device(selection, [&](const auto& device) {
     kernels::sort_by_expert(device, selection.data<std::int32_t>(), tokens, selected, num_experts,
                             order.counts.mutable_data<std::int64_t>(), order.row_of.mutable_data<std::int32_t>(),
@@ -102,8 +117,8 @@ Var permute(Tape& tape, const Var& x, const Permutation& order) {
 
 Var unpermute(Tape& tape, const Var& rows, const Var& weights, const Permutation& order) {
   const Shape expected{order.num_tokens, order.experts_per_token};
-  check(rows.shape().rank() == 2 && rows.shape()[0] == order.num_rows(),
-        "unpermute: rows have shape {}, expected [{},C]", rows.shape(), order.num_rows());
+  check(rows.shape().rank() == 2 && rows.shape()[0] == order.num_rows, "unpermute: rows have shape {}, expected [{},C]",
+        rows.shape(), order.num_rows);
   check(weights.shape() == expected, "unpermute: weights have shape {}, expected {} (rows are {})", weights.shape(),
         expected, rows.shape());
   const DType sums = sum_dtype(rows.value.dtype());

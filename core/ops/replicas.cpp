@@ -44,38 +44,4 @@ Var ReplicasUnderWay::finish() {
   return out;
 }
 
-Var last_rows(Tape& tape, const Var& x, std::int64_t first) {
-  const std::int64_t count = x.shape()[0] - first;
-  Var out = tape.output(x.value.rows(first, count).clone(), {&x});
-  if (out.slot)
-    tape.push({"last_rows",
-               {x.slot},
-               [slot = out.slot, like = outline(out.value), to = x.slot, whole = outline(x.value), first, count] {
-                 const GradientTarget target = open_gradient(to, whole);
-                 if (target.beta == 0) Tensor(target.tensor.rows(0, first)).fill_zero();
-                 const Tensor dy = gradient(slot, like), rows = target.tensor.rows(first, count);
-                 if (target.beta == 0)
-                   Tensor(rows).copy_from(dy);
-                 else
-                   add_to_rows(rows, dy);
-               }});
-  return out;
-}
-
-Var with_last_rows(Tape& tape, Var x, const Var& rows) {
-  const std::int64_t count = rows.shape()[0], first = x.shape()[0] - count;
-  Tensor whole = x.value.is_sole_owner() ? std::exchange(x.value, {}) : x.value.clone();
-  whole.rows(first, count).copy_from(rows.value);
-  Var out = tape.output(std::move(whole), {&x, &rows});
-  if (out.slot)
-    tape.push({"with_last_rows",
-               {x.slot, rows.slot},
-               [slot = out.slot, like = outline(out.value), to_x = x.slot, to_rows = rows.slot, first, count] {
-                 const Tensor dy = gradient(slot, like);
-                 accumulate(to_rows, dy.rows(first, count));
-                 accumulate(to_x, dy);  // whose last rows its step does not read
-               }});
-  return out;
-}
-
 }  // namespace limbeck::core

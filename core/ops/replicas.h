@@ -1,9 +1,7 @@
-// Copies of some experts' weights on all ranks among which the experts are dealt, and rows that stay there for them.
+// Copies of some experts' weights on all ranks among which the experts are dealt.
 //
 //     ReplicasUnderWay there(tape, as_var(gate), comm, hot);
 //     Var copies = there.finish();                                 // [E_local,F,C] -> [hot,F,C]
-//     Var stay = last_rows(tape, rows, num_sent);                  // [N,C] -> [N-num_sent,C]
-//     Var all = with_last_rows(tape, back, experts(stay));         // [N,C]
 #pragma once
 
 #include <cstdint>
@@ -30,11 +28,5 @@ class ReplicasUnderWay {
   std::vector<std::int64_t> experts_;
   nn::RowsUnderWay there_;
 };
-
-/// x from row `first` on.
-Var last_rows(Tape& tape, const Var& x /*[N,...]*/, std::int64_t first);
-
-/// x, whose last rows, which are nobody's, become `rows`. Nothing is said of their gradient in x.
-Var with_last_rows(Tape& tape, Var x /*[N,...]*/, const Var& rows /*[n,...]*/);
 
 }  // namespace limbeck::core

@@ -38,6 +38,7 @@ int run_plan(const PlanOptions& options) {
       core::fail_usage("plan: --ranks is {}, expected at most the {} devices of {}", options.ranks,
                        plan.cluster->num_devices(), options.cluster->string());
     plan.world.device = plan.cluster->imagined();
+    plan.world.ranks_a_node = static_cast<int>(plan.cluster->devices_a_node);
   }
   plan.rank = plan_rank(plan.config, plan.models, plan.world);
   if (plan.cluster) {

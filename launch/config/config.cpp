@@ -126,6 +126,8 @@ static_assert(static_cast<int>(QuantisedWeights::Q4_0) == config::Precision::Q4_
 static_assert(static_cast<int>(PipelineKind::OneFOneB) == config::Parallel::ONE_F_ONE_B);
 static_assert(static_cast<int>(PipelineKind::Interleaved) == config::Parallel::INTERLEAVED);
 static_assert(static_cast<int>(PipelineKind::ZeroBubble) == config::Parallel::ZERO_BUBBLE);
+static_assert(static_cast<int>(ExpertExchange::Auto) == config::Parallel::AUTO);
+static_assert(static_cast<int>(ExpertExchange::TwoLevel) == config::Parallel::TWO_LEVEL);
 static_assert(static_cast<int>(Shard::Nothing) == config::Parallel::NOTHING);
 static_assert(static_cast<int>(Shard::Parameters) == config::Parallel::PARAMETERS);
 static_assert(static_cast<int>(DType::F32) == config::FLOAT32);

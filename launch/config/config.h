@@ -316,6 +316,8 @@ struct PrecisionConfig {
 
 enum class PipelineKind : std::uint8_t { OneFOneB, Interleaved, ZeroBubble };
 
+enum class ExpertExchange : std::uint8_t { Auto, Flat, TwoLevel };
+
 enum class Shard : std::uint8_t { Nothing, Optimizer, Gradients, Parameters };
 
 struct ParallelConfig {
@@ -325,6 +327,7 @@ struct ParallelConfig {
   double deadline_s = 600;
   std::int64_t teacher_ranks = 0;  // 0: the teacher runs on the student's
   std::string teacher_layout;      // "": data parallel over them
+  ExpertExchange expert_exchange = ExpertExchange::Auto;
   Shard shard = Shard::Nothing;
   std::int64_t shard_ranks = 0;  // 0: all that train the same parameters
   std::int64_t expert_replicas = 0;

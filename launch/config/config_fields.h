@@ -397,6 +397,7 @@ void fields(Io& io, ParallelConfig& c) {
   io("deadline_s", c.deadline_s, above_to(0, 1e7));
   io("teacher_ranks", c.teacher_ranks, between(0, 65536));
   io("teacher_layout", c.teacher_layout);
+  io("expert_exchange", c.expert_exchange);
   io("shard", c.shard);
   io("shard_ranks", c.shard_ranks, between(0, 65536));
   io("expert_replicas", c.expert_replicas, between(0, nn::ModelLimits::num_experts));

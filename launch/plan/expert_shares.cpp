@@ -21,6 +21,15 @@ std::vector<double> ascending(std::vector<double> shares) {
   return shares;
 }
 
+/// The elementary symmetric polynomial of a degree, of the odds of experts.
+double ways_to_choose(const std::vector<double>& odds, std::int64_t degree) {
+  std::vector<double> sums(static_cast<std::size_t>(degree) + 1, 0.0);
+  sums[0] = 1;
+  for (const double x : odds)
+    for (std::size_t k = sums.size(); --k > 0;) sums[k] += x * sums[k - 1];
+  return sums.back();
+}
+
 /// Of each expert; `where` they are read, for messages.
 std::vector<double> counts_of(const nlohmann::json& assignments, std::int64_t num_experts, const std::string& where) {
   const auto is_count = [](const nlohmann::json& n) { return n.is_number() && n.get<double>() >= 0; };
@@ -33,6 +42,18 @@ std::vector<double> counts_of(const nlohmann::json& assignments, std::int64_t nu
 }
 
 }  // namespace
+
+double share_of_tokens(const std::vector<double>& shares, const std::vector<bool>& experts, std::int64_t choices) {
+  constexpr double surely = 0.999;  // chosen by all but every token
+  const double even = 1 / static_cast<double>(experts.size());
+  std::vector<double> all, others;
+  for (std::size_t e = 0; e < experts.size(); ++e) {
+    const double chosen = std::min(static_cast<double>(choices) * (shares.empty() ? even : shares[e]), surely);
+    all.push_back(chosen / (1 - chosen));
+    if (!experts[e]) others.push_back(all.back());
+  }
+  return 1 - ways_to_choose(others, choices) / ways_to_choose(all, choices);
+}
 
 std::vector<double> zipf_shares(std::int64_t num_experts, double exponent) {
   std::vector<double> shares;

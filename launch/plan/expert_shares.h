@@ -29,4 +29,10 @@ using ExpertShares = std::map<std::int64_t, std::vector<double>>;
 /// run, of a student's. Throws a UsageError for a number below 0, and where the model that it is of has no experts.
 ExpertShares shares_of(const std::string& skew, std::int64_t of_student, std::int64_t of_teacher = 0);
 
+/// The part of the tokens, each of which chooses so many different experts, that choose one of `experts` [E] or more.
+/// `shares` are those of all assignments, empty: even. A token's choices are those of independent draws of which as
+/// many came out (conditional Poisson sampling, Chen et al. 1994, Biometrika 81, eq. 1): of even shares the
+/// hypergeometric distribution.
+double share_of_tokens(const std::vector<double>& shares, const std::vector<bool>& experts, std::int64_t choices);
+
 }  // namespace limbeck::launch

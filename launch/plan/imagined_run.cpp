@@ -8,6 +8,7 @@
 
 #include "core/nn/transformer.h"
 #include "data/models/gguf_choice.h"
+#include "launch/plan/expert_shares.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/rank.h"
@@ -26,30 +27,6 @@ namespace {
 using core::Tensor;
 
 constexpr int steps_until_all_is_made = 2;  // what a step finds of the one before
-
-/// What a rank sends to each rank's experts, and gets of each for its own, where all send alike.
-std::vector<std::int64_t> rows_of(const parallel::Mesh& mesh, const ExpertShares& all_shares, std::int64_t num_experts,
-                                  std::int64_t num_rows) {
-  const auto known = all_shares.find(num_experts);
-  const std::vector<double> even(static_cast<std::size_t>(num_experts), 1 / static_cast<double>(num_experts));
-  const std::vector<double>& shares = known == all_shares.end() ? even : known->second;
-  std::vector<std::int64_t> of_expert;
-  double sum = 0;
-  std::int64_t given = 0;
-  for (std::int64_t e = 0; e < num_experts; ++e) {
-    sum += shares[static_cast<std::size_t>(e)];
-    const std::int64_t until = e + 1 == num_experts ? num_rows : std::llround(sum * static_cast<double>(num_rows));
-    of_expert.push_back(until - std::exchange(given, until));
-  }
-  const std::int64_t parts = mesh.ep().size, here = num_experts / parts, ranks = mesh.experts_group()->size();
-  std::vector<std::int64_t> rows;
-  const auto add_part = [&](std::int64_t part) {
-    rows.insert(rows.end(), of_expert.begin() + part * here, of_expert.begin() + (part + 1) * here);
-  };
-  for (std::int64_t r = 0; r < ranks; ++r) add_part(r / mesh.etp().size);
-  for (std::int64_t r = 0; r < ranks; ++r) add_part(mesh.ep().rank);
-  return rows;
-}
 
 /// Sequences of one document each.
 StepText text_of(const RunConfig& config) {
@@ -106,7 +83,8 @@ class ImaginedRun {
 
   RankPlan on(const std::shared_ptr<parallel::WorldComm>& comm, const std::string& layout) {
     const auto traffic = std::make_shared<parallel::TrafficLog>();
-    Rank rank(parallel::counted(comm, traffic), layout, 1, config_.parallel.sequence_parallel, memory_);
+    Rank rank(parallel::counted(comm, traffic), layout, 1, config_.parallel.sequence_parallel, memory_,
+              expert_exchange_of(config_.parallel));
     if (rank.mesh().pp().size() > 1)
       core::fail_usage("plan: layout '{}' has pp, which is not planned, expected one without it", layout);
     check_cut_sequences(config_, models_.student, rank.context_place());
@@ -186,13 +164,15 @@ class ImaginedRun {
     }
   }
 
-  /// With experts whose rows are known.
+  /// With experts whose choices are known.
   nn::ModelOptions among_ranks(const Rank& rank, nn::ModelOptions options) const {
-    if (options.comms.expert != rank.comms().expert || rank.mesh().experts_group()->size() == 1) return options;
+    const parallel::Mesh& mesh = rank.mesh();
+    if (options.comms.expert != rank.comms().expert || mesh.experts_group()->size() == 1) return options;
     options.comms.expert = parallel::make_expert_comm(
-        rank.mesh().experts_group(), rank.mesh().etp().size,
-        [&mesh = rank.mesh(), &shares = world_.expert_shares](std::int64_t num_experts, std::int64_t num_rows) {
-          return rows_of(mesh, shares, num_experts, num_rows);
+        mesh.experts_group(), mesh.etp().size, mesh.expert_nodes(),
+        [&all = world_.expert_shares](const std::vector<bool>& experts, std::int64_t choices) {
+          const auto known = all.find(std::ssize(experts));
+          return share_of_tokens(known == all.end() ? std::vector<double>() : known->second, experts, choices);
         });
     return options;
   }
@@ -251,9 +231,10 @@ RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const P
         plan = ImaginedRun(config, models, world).on(comm, text);
       },
       [&](const std::shared_ptr<parallel::WorldComm>& comm) {
-        const parallel::Mesh mesh(comm, layout);
+        const parallel::Mesh mesh(comm, layout, expert_exchange_of(config.parallel));
         parallel::GradientGroups(mesh, sharding_of(config.parallel));
-      });
+      },
+      world.ranks_a_node);
   return plan;
 }
 

@@ -50,6 +50,7 @@ struct RankPlan {
 struct PlannedWorld {
   int num_ranks = 1;
   core::ImaginedDevice device = {};
+  int ranks_a_node = 0;  // 0: all are on one
   ExpertShares expert_shares = {};
 };
 

@@ -16,6 +16,7 @@
 #include "core/nn/batch.h"
 #include "core/nn/routing_log.h"
 #include "core/nn/transformer.h"
+#include "core/ops/add.h"
 #include "core/ops/head_loss.h"
 #include "data/files/ordered_work.h"
 #include "data/models/families/family.h"
@@ -39,36 +40,31 @@ class ExpertsInTurns : public nn::ExpertComm {
 
   std::int64_t size() const override { return turns_; }
   std::int64_t rank() const override { return turn_; }
-  nn::ExchangePtr prepare(const Tensor& counts, std::int64_t num_rows, Tensor& offsets) override {
-    const auto of_expert = core::host_values<std::int64_t>(counts);
-    const std::int64_t local = std::ssize(of_expert) / turns_;
-    std::int64_t first = 0;
-    for (std::int64_t e = 0; e < turn_ * local; ++e) first += of_expert[static_cast<std::size_t>(e)];
-    std::vector<std::int64_t> ends = {0};
-    for (std::int64_t e = 0; e < local; ++e)
-      ends.push_back(ends.back() + of_expert[static_cast<std::size_t>(turn_ * local + e)]);
-    offsets.copy_from(Tensor::from<std::int64_t>(offsets.memory(), offsets.shape(), ends));
-    return std::make_shared<Rows>(first, ends.back(), num_rows);
+  nn::ExchangePtr prepare(const Tensor& selection, std::int64_t num_experts) override {
+    const std::int64_t local = num_experts / turns_, first = turn_ * local;
+    std::vector<std::int32_t> chosen = core::host_values<std::int32_t>(selection);
+    auto exchange = std::make_shared<nn::Exchange>();
+    for (std::int32_t& e : chosen) {
+      const bool is_here = e >= first && e < first + local;
+      e = is_here ? static_cast<std::int32_t>(e - first) : -1;
+      exchange->num_rows += is_here ? 1 : 0;
+    }
+    exchange->selection = Tensor::from<std::int32_t>(selection.memory(), selection.shape(), chosen);
+    return exchange;
   }
-  nn::RowsUnderWay start_dispatch(const nn::ExchangePtr& exchange, const Tensor& rows) override {
-    const auto& mine = static_cast<const Rows&>(*exchange);
-    return [part = rows.rows(mine.first, mine.count)] { return part; };
+  nn::RowsUnderWay start_dispatch(const nn::ExchangePtr&, const Tensor& x) override {
+    return [x] { return x; };
   }
-  nn::RowsUnderWay start_combine(const nn::ExchangePtr& exchange, const Tensor& rows) override {
-    const auto& mine = static_cast<const Rows&>(*exchange);
-    if (!all_.defined()) all_ = Tensor::zeros(rows.memory(), rows.dtype(), {mine.all, rows.shape()[1]});
-    if (mine.count > 0) all_.rows(mine.first, mine.count).copy_from(rows);
-    return [all = all_] { return all; };
+  nn::RowsUnderWay start_combine(const nn::ExchangePtr&, const Tensor& y) override {
+    core::Tape off(core::Tape::Mode::Off);
+    const Tensor exact = y.to(core::sum_dtype(y.dtype()));
+    sum_ = turn_ == 0 ? exact : core::add(off, core::constant(sum_), core::constant(exact)).value;
+    return [sum = sum_.to(y.dtype())] { return sum; };
   }
 
  private:
-  struct Rows : nn::Exchange {
-    Rows(std::int64_t first_row, std::int64_t num_mine, std::int64_t num_all)
-        : first(first_row), count(num_mine), all(num_all) {}
-    std::int64_t first, count, all;
-  };
   std::int64_t turns_, turn_ = 0;
-  Tensor all_;  // that the experts gave in the turns before
+  Tensor sum_;  // of what the experts gave up to this turn
 };
 
 /// A model of which some tensors have some of their rows alone, and may have other names.

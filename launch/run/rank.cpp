@@ -27,19 +27,27 @@ using core::Tensor;
 
 namespace {
 
-std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldComm>& world, const std::string& text) {
+std::unique_ptr<parallel::Mesh> make_mesh(const std::shared_ptr<parallel::WorldComm>& world, const std::string& text,
+                                          parallel::ExpertExchange exchange) {
   const parallel::Layout layout = parallel::parse_layout(text);
   parallel::check_world(layout, world->size());
-  return std::make_unique<parallel::Mesh>(world, layout);
+  return std::make_unique<parallel::Mesh>(world, layout, exchange);
 }
 
 }  // namespace
 
+static_assert(static_cast<int>(ExpertExchange::Flat) == static_cast<int>(parallel::ExpertExchange::Flat));
+static_assert(static_cast<int>(ExpertExchange::TwoLevel) == static_cast<int>(parallel::ExpertExchange::TwoLevel));
+
+parallel::ExpertExchange expert_exchange_of(const ParallelConfig& config) {
+  return static_cast<parallel::ExpertExchange>(config.expert_exchange);
+}
+
 Rank::Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads, bool sequence_parallel,
-           core::MemoryPtr memory)
+           core::MemoryPtr memory, parallel::ExpertExchange exchange)
     : memory_(memory ? std::move(memory) : core::Memory::cpu(threads)),
       world_(parallel::device_groups(world, memory_)),
-      mesh_(make_mesh(world_, layout)),
+      mesh_(make_mesh(world_, layout, exchange)),
       comms_(parallel::make_communicators(*mesh_)),
       pipeline_(parallel::make_pipeline_comm(*mesh_)),
       sequence_parallel_(sequence_parallel) {
@@ -96,7 +104,12 @@ std::string layout_of(const std::string& named, const char* axis, int ranks) {
 
 Rank rank_of(const World& world, const RunConfig& config, const std::string& layout, bool sequence_parallel) {
   const int threads = threads_of_rank(config.train.threads);
-  return {world, layout, threads, sequence_parallel, memory_of_rank(config.train.device, threads)};
+  return {world,
+          layout,
+          threads,
+          sequence_parallel,
+          memory_of_rank(config.train.device, threads),
+          expert_exchange_of(config.parallel)};
 }
 
 /// Of the first rank of the world, once.

@@ -26,7 +26,8 @@ class Rank {
   /// divide the tokens of sharded models among them. `memory`: where its models lie, if not in a CPU's of so many
   /// threads; on a GPU the groups make their first collectives here (warm_up.h).
   Rank(std::shared_ptr<parallel::WorldComm> world, const std::string& layout, int threads,
-       bool sequence_parallel = false, core::MemoryPtr memory = nullptr);
+       bool sequence_parallel = false, core::MemoryPtr memory = nullptr,
+       parallel::ExpertExchange exchange = parallel::ExpertExchange::Auto);
 
   core::Comm& world() const { return *world_; }
   const parallel::Mesh& mesh() const { return *mesh_; }
@@ -70,6 +71,8 @@ class Rank {
   const TeacherRanks* teacher_ranks_ = nullptr;
   std::string why_by_way_of_the_host_;
 };
+
+parallel::ExpertExchange expert_exchange_of(const ParallelConfig& config);
 
 /// Runs f with the world that the launcher started (a world of one without it). Throws where the ranks' programs,
 /// configs or `command` (the options that are none of the config's: "steps: 20\n", a line each) differ. The other ranks

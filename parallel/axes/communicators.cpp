@@ -148,8 +148,9 @@ std::shared_ptr<nn::TensorComm> make_tensor_comm(std::shared_ptr<core::Comm> gro
 nn::Communicators make_communicators(const Mesh& mesh) {
   const nn::Communicators single = nn::single_communicators();
   return {.tensor = mesh.tp().size() == 1 ? single.tensor : make_tensor_comm(mesh.tp_group()),
-          .expert = mesh.experts_group()->size() == 1 ? single.expert
-                                                      : make_expert_comm(mesh.experts_group(), mesh.etp().size),
+          .expert = mesh.experts_group()->size() == 1
+                        ? single.expert
+                        : make_expert_comm(mesh.experts_group(), mesh.etp().size, mesh.expert_nodes()),
           .replicas = mesh.experts_group()->size() == 1 || mesh.etp().size > 1
                           ? nullptr
                           : make_replica_comm(mesh.experts_group()),

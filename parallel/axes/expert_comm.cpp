@@ -1,11 +1,11 @@
 #include "parallel/axes/expert_comm.h"
 
-#include <limits>
-#include <numeric>
-#include <vector>
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
 
-#include "kernels/elementwise.h"
-#include "kernels/permute.h"
+#include "parallel/axes/expert_steps.h"
 
 namespace limbeck::parallel {
 namespace {
@@ -16,183 +16,190 @@ using core::Tensor;
 using nn::Exchange;
 using nn::ExchangePtr;
 
-class RankExchange final : public Exchange {
+/// The steps of a token's way: one, or one to its node and one inside it.
+class StepsExchange final : public Exchange {
  public:
-  std::vector<std::int64_t> send_rows, receive_rows;  // one a rank; those that share experts get the same rows
-  std::vector<std::int64_t> received;                 // [source][local expert]
-  std::vector<std::int64_t> part_rows;                // this rank's, one a part of the experts
-  std::int64_t num_local = 0;                         // experts here
-  std::int64_t num_rows = 0;                          // of what is dispatched; those behind num_sent are nobody's
-  std::int64_t num_received = 0;
-
-  /// [num_received] int32: for each row by [expert][source] its row by [source][expert], and the other way round.
-  /// Undefined where both orders are the same.
-  Tensor to_experts, to_sources;
-
-  void make_orders(const core::MemoryPtr& memory) {
-    const auto num_sources = static_cast<std::int64_t>(receive_rows.size());
-    if (num_local == 1 || num_sources == 1) return;
-    check(num_received <= std::numeric_limits<std::int32_t>::max(), "expert exchange: {} rows, expected below 2^31",
-          num_received);
-    std::vector<std::int64_t> first(received.size() + 1, 0);  // by [source][expert]
-    std::partial_sum(received.begin(), received.end(), first.begin() + 1);
-    std::vector<std::int32_t> by_expert(static_cast<std::size_t>(num_received)), by_source(by_expert.size());
-    std::int32_t at = 0;
-    for (std::int64_t e = 0; e < num_local; ++e)
-      for (std::int64_t s = 0; s < num_sources; ++s)
-        for (std::int64_t row = first[s * num_local + e]; row < first[s * num_local + e + 1]; ++row) {
-          by_expert[at] = static_cast<std::int32_t>(row);
-          by_source[row] = at++;
-        }
-    to_experts = Tensor::from<std::int32_t>(memory, {num_received}, by_expert);
-    to_sources = Tensor::from<std::int32_t>(memory, {num_received}, by_source);
-  }
+  std::vector<ExpertStep> steps;
 };
+
+const std::vector<ExpertStep>& steps_of(const ExchangePtr& exchange) {
+  return dynamic_cast<const StepsExchange&>(*exchange).steps;
+}
+
+/// For each rank of a group, where on a step a token goes to that is for it.
+using Via = std::vector<int>;
+constexpr int nowhere = -1;
 
 class GroupExpertComm final : public nn::ExpertComm {
  public:
-  GroupExpertComm(std::shared_ptr<core::Comm> group, int ranks_an_expert, RowsKnown rows_known)
-      : group_(std::move(group)), sharers_(ranks_an_expert), rows_known_(std::move(rows_known)) {
+  GroupExpertComm(std::shared_ptr<core::Comm> group, int ranks_an_expert, const ExpertNodes& nodes, ChoicesKnown known)
+      : group_(std::move(group)), sharers_(ranks_an_expert), nodes_(nodes), known_(std::move(known)) {
     check(sharers_ > 0 && group_->size() % sharers_ == 0, "expert exchange: {} ranks, expected a multiple of {}",
           group_->size(), sharers_);
+    check(nodes_.of.empty() || std::ssize(nodes_.of) == group_->size(),
+          "expert exchange: nodes of {} ranks, expected of {}", nodes_.of.size(), group_->size());
+    for (int r = 0; r < static_cast<int>(nodes_.of.size()); ++r) {
+      std::vector<int>& there = ranks_of_node_[node_of(r)];
+      places_.push_back(static_cast<int>(there.size()));
+      there.push_back(r);
+    }
   }
 
   std::int64_t size() const override { return group_->size() / sharers_; }
   std::int64_t rank() const override { return group_->rank() / sharers_; }
 
-  ExchangePtr prepare(const Tensor& counts, std::int64_t num_rows, Tensor& offsets) override {
-    const std::int64_t num_experts = counts.numel();
+  ExchangePtr prepare(const Tensor& selection, std::int64_t num_experts) override {
     check_experts(num_experts, size());
-    auto exchange = std::make_shared<RankExchange>();
-    exchange->num_local = num_experts / size();
-    exchange->num_rows = num_rows;
-    check(offsets.numel() == exchange->num_local + 1, "expert exchange: offsets are {}, expected [{}]", offsets.shape(),
-          exchange->num_local + 1);
-
-    const std::int64_t num_ranks = group_->size();
-    const std::vector<std::int64_t> parts(static_cast<std::size_t>(size()), exchange->num_local);
-    const std::vector<std::int64_t> one_each(static_cast<std::size_t>(num_ranks), exchange->num_local);
-    const std::int64_t num_counts = num_ranks * exchange->num_local;
-    Tensor both = Tensor::empty(counts.memory(), DType::I64, {2 * num_counts});  // sent, received: one copy to the host
-    both.rows(0, num_counts).copy_from(for_each_sharer(counts.reshape({num_experts}), parts));
-    group_->all_to_all_v(both.rows(0, num_counts), one_each, both.rows(num_counts, num_counts), one_each);
-    const std::vector<std::int64_t> on_host =
-        rows_known_ ? rows_known_(num_experts, num_rows) : core::host_values<std::int64_t>(both);
-    const auto* sent = on_host.data();
-    const auto* received = sent + num_counts;
-    exchange->received.assign(received, received + num_counts);
-    for (std::int64_t r = 0; r < num_ranks; ++r) {
-      const std::int64_t first = r * exchange->num_local, last = first + exchange->num_local;
-      exchange->send_rows.push_back(std::accumulate(sent + first, sent + last, std::int64_t{0}));
-      exchange->receive_rows.push_back(std::accumulate(received + first, received + last, std::int64_t{0}));
-      if (r % sharers_ == 0) exchange->part_rows.push_back(exchange->send_rows.back());
-      exchange->num_received += exchange->receive_rows.back();
-    }
-    exchange->num_sent = std::accumulate(exchange->part_rows.begin(), exchange->part_rows.end(), std::int64_t{0});
-    std::vector<std::int64_t> o(static_cast<std::size_t>(offsets.numel()), 0);
-    for (std::int64_t e = 0; e < exchange->num_local; ++e) {
-      o[e + 1] = o[e];
-      for (std::int64_t s = 0; s < num_ranks; ++s) o[e + 1] += received[s * exchange->num_local + e];
-    }
-    offsets.copy_from(Tensor::from<std::int64_t>(counts.memory()->host(), offsets.shape(), o));
-    exchange->make_orders(counts.memory());
+    check(selection.shape().rank() == 2, "expert exchange: the selection is {}, expected [T,K]", selection.shape());
+    auto exchange = std::make_shared<StepsExchange>();
+    if (known_)
+      expect(selection, num_experts, *exchange);
+    else
+      agree(selection, num_experts, *exchange);
     return exchange;
   }
 
-  nn::RowsUnderWay start_dispatch(const ExchangePtr& opaque, const Tensor& rows) override {
-    const auto& exchange = dynamic_cast<const RankExchange&>(*opaque);
-    check(rows.shape().rank() > 0 && rows.shape()[0] == exchange.num_rows && exchange.num_sent <= exchange.num_rows,
-          "expert dispatch: rows are {}, expected {} of them, of which {} are sent", rows.shape(), exchange.num_rows,
-          exchange.num_sent);
-    Tensor received = with_rows(rows, exchange.num_received);
-    core::CommHandle handle = group_->all_to_all_v_async(for_each_sharer(rows, exchange.part_rows), exchange.send_rows,
-                                                         received, exchange.receive_rows);
-    return [handle, received, opaque, &exchange]() mutable {
-      handle.wait();
-      return in_order(received, exchange.to_experts, exchange.num_received);
-    };
+  nn::RowsUnderWay start_dispatch(const ExchangePtr& exchange, const Tensor& x) override {
+    const auto& steps = steps_of(exchange);
+    nn::RowsUnderWay first = steps.front().start(x);
+    if (steps.size() == 1) return first;
+    return [first = std::move(first), exchange] { return steps_of(exchange).back().start(first())(); };
   }
 
-  nn::RowsUnderWay start_combine(const ExchangePtr& opaque, const Tensor& rows) override {
-    const auto& exchange = dynamic_cast<const RankExchange&>(*opaque);
-    check(rows.shape().rank() > 0 && rows.shape()[0] >= exchange.num_received,
-          "expert combine: rows are {}, expected {} of them", rows.shape(), exchange.num_received);
-    const Tensor by_source = in_order(rows, exchange.to_sources, exchange.num_received);
-    Tensor result = with_rows(rows, exchange.num_rows);
-    result.rows(exchange.num_sent, exchange.num_rows - exchange.num_sent).fill_zero();
-    const Tensor copies = sharers_ == 1 ? result : with_rows(rows, exchange.num_sent * sharers_);
-    core::CommHandle handle = group_->all_to_all_v_async(by_source, exchange.receive_rows, copies, exchange.send_rows);
-    return [this, handle, copies, result, opaque, &exchange]() mutable {
-      handle.wait();
-      if (sharers_ > 1) sum_sharers(copies, exchange.part_rows, result);
-      return result;
-    };
+  /// What is inside a node goes first, so that what is slow runs beside other work.
+  nn::RowsUnderWay start_combine(const ExchangePtr& exchange, const Tensor& y) override {
+    const auto& steps = steps_of(exchange);
+    return steps.front().start_back(steps.size() == 1 ? y : steps.back().start_back(y)());
   }
 
  private:
-  static Tensor with_rows(const Tensor& like, std::int64_t num_rows) {
-    core::Shape shape = like.shape();
-    shape[0] = num_rows;
-    return Tensor::empty(like.memory(), like.dtype(), shape);
-  }
+  int num_ranks() const { return group_->size(); }
+  int node_of(int rank) const { return nodes_.of[static_cast<std::size_t>(rank)]; }
+  bool is_flat() const { return nodes_.of.empty(); }
+  int place_on_node(int rank) const { return places_[static_cast<std::size_t>(rank)]; }
 
-  /// Each part's rows, as often as there are ranks that share it.
-  Tensor for_each_sharer(const Tensor& rows, const std::vector<std::int64_t>& part_rows) const {
-    if (sharers_ == 1) return rows;
-    Tensor copies = with_rows(rows, rows.shape()[0] * sharers_);
-    for_each_part(part_rows, [&](std::int64_t first, std::int64_t count) {
-      for (std::int64_t s = 0; s < sharers_; ++s)
-        copies.rows(first * sharers_ + s * count, count).copy_from(rows.rows(first, count));
-    });
-    return copies;
-  }
-
-  /// The transpose: the sum of each part's copies, in rank order.
-  void sum_sharers(const Tensor& copies, const std::vector<std::int64_t>& part_rows, Tensor& sum) const {
-    core::dispatch_activation("expert exchange", sum.dtype(), [&]<class T>() {
-      for_each_part(part_rows, [&](std::int64_t first, std::int64_t count) {
-        const Tensor from = copies.rows(first * sharers_, count * sharers_);
-        Tensor to = sum.rows(first, count);
-        core::on_device(sum, [&](const auto& device) {
-          kernels::sum_of_parts(device, from.data<T>(), sharers_, to.mutable_data<T>(), to.numel());
-        });
-      });
-    });
-  }
-
-  /// f(first row, rows) for the rows of each part.
-  template <class F>
-  static void for_each_part(const std::vector<std::int64_t>& part_rows, F&& f) {
-    std::int64_t first = 0;
-    for (const std::int64_t n : part_rows) {
-      if (n > 0) f(first, n);
-      first += n;
+  /// By group_, for a token of `source`: to each rank, or to the one on its node that has the source's place.
+  Via first_step_of(int source) const {
+    Via via;
+    const std::size_t place = is_flat() ? 0 : static_cast<std::size_t>(place_on_node(source));
+    for (int r = 0; r < num_ranks(); ++r) {
+      if (is_flat()) {
+        via.push_back(r);
+        continue;
+      }
+      const std::vector<int>& there = ranks_of_node_.at(node_of(r));
+      via.push_back(there[place % there.size()]);
     }
+    return via;
+  }
+  /// By the ranks of this node.
+  Via last_step() const {
+    Via via;
+    for (int r = 0; r < num_ranks(); ++r)
+      via.push_back(node_of(r) == node_of(group_->rank()) ? place_on_node(r) : nowhere);
+    return via;
   }
 
-  /// The first num_rows rows in another order, or where that is undefined all as they are.
-  static Tensor in_order(const Tensor& rows, const Tensor& order, std::int64_t num_rows) {
-    if (!order.defined()) return rows;
-    Tensor result = with_rows(rows, num_rows);
-    core::dispatch_activation("expert exchange", rows.dtype(), [&]<class T>() {
-      core::on_device(rows, [&](const auto& device) {
-        kernels::permute_rows(device, rows.data<T>(), order.data<std::int32_t>(), result.mutable_data<T>(), num_rows,
-                              /*selected=*/1, rows.shape().row_size());
-      });
-    });
-    return result;
+  /// For each expert the ranks to which its tokens go.
+  std::vector<std::vector<int>> ranks_of_expert(const Via& via, std::int64_t num_experts) const {
+    std::vector<std::vector<int>> ranks(static_cast<std::size_t>(num_experts));
+    const std::int64_t local = num_experts / size();
+    for (std::int64_t e = 0; e < num_experts; ++e)
+      for (std::int64_t s = 0; s < sharers_; ++s)
+        if (const int to = via[static_cast<std::size_t>(e / local * sharers_ + s)]; to != nowhere)
+          ranks[static_cast<std::size_t>(e)].push_back(to);
+    return ranks;
+  }
+
+  void agree(const Tensor& selection, std::int64_t num_experts, StepsExchange& exchange) const {
+    const core::MemoryPtr& memory = selection.memory();
+    const ExpertChoices choices{selection.shape()[0], selection.shape()[1], core::host_values<std::int32_t>(selection)};
+    auto& steps = exchange.steps;
+    steps.reserve(2);
+    steps.emplace_back(group_, choices, ranks_of_expert(first_step_of(group_->rank()), num_experts), memory);
+    if (!is_flat())
+      steps.emplace_back(nodes_.here, steps.front().choices_here(), ranks_of_expert(last_step(), num_experts), memory);
+    const ExpertChoices& here = steps.back().choices_here();
+    const std::int64_t local = num_experts / size(), first = rank() * local;
+    std::vector<std::int32_t> chosen = here.experts;
+    for (std::int32_t& e : chosen) {
+      const bool is_here = e >= first && e < first + local;
+      e = is_here ? static_cast<std::int32_t>(e - first) : -1;
+      exchange.num_rows += is_here ? 1 : 0;
+    }
+    exchange.selection = Tensor::from<std::int32_t>(memory, {here.num_tokens, here.a_token}, chosen);
+  }
+
+  // What is expected, where all ranks have as many tokens and all choose alike.
+
+  /// The part of the tokens that go to ranks of which `is_meant(rank)`.
+  template <class F>
+  double part_for(std::int64_t num_experts, std::int64_t choices, const F& is_meant) const {
+    std::vector<bool> experts(static_cast<std::size_t>(num_experts), false);
+    const std::int64_t local = num_experts / size();
+    for (std::int64_t e = 0; e < num_experts; ++e)
+      for (std::int64_t s = 0; s < sharers_; ++s)
+        if (is_meant(static_cast<int>(e / local * sharers_ + s))) experts[static_cast<std::size_t>(e)] = true;
+    return known_(experts, choices);
+  }
+
+  void expect(const Tensor& selection, std::int64_t num_experts, StepsExchange& exchange) const {
+    const core::MemoryPtr& memory = selection.memory();
+    const std::int64_t tokens = selection.shape()[0], choices = selection.shape()[1];
+    const int me = group_->rank();
+    /// Of a source's tokens those that come to `to` on their first step.
+    const auto first_rows = [&](int source, int to) {
+      const Via via = first_step_of(source);
+      return static_cast<double>(tokens) *
+             part_for(num_experts, choices, [&](int r) { return via[static_cast<std::size_t>(r)] == to; });
+    };
+    std::vector<std::int64_t> sent, received;
+    for (int r = 0; r < num_ranks(); ++r) {
+      sent.push_back(std::llround(first_rows(me, r)));
+      received.push_back(std::llround(first_rows(r, me)));
+    }
+    auto& steps = exchange.steps;
+    steps.emplace_back(group_, tokens, sent, received, choices, memory);
+    if (!is_flat()) {
+      /// Of the tokens of all sources that come to this node by `by`, those for the experts of `to`.
+      const auto last_rows = [&](int by, int to) {
+        int sources = 0;
+        for (int r = 0; r < num_ranks(); ++r) sources += first_step_of(r)[static_cast<std::size_t>(to)] == by ? 1 : 0;
+        return static_cast<double>(sources * tokens) * part_for(num_experts, choices, [&](int r) { return r == to; });
+      };
+      sent.clear(), received.clear();
+      for (const int r : ranks_of_node_.at(node_of(me))) {
+        sent.push_back(std::llround(last_rows(me, r)));
+        received.push_back(std::llround(last_rows(r, me)));
+      }
+      steps.emplace_back(nodes_.here, steps.back().num_received(), sent, received, choices, memory);
+    }
+    const std::int64_t come = steps.back().num_received();
+    exchange.selection = Tensor::empty(memory, DType::I32, {come, choices});
+    double chosen = 0;  // of the experts here, by a token
+    const std::int64_t local = num_experts / size();
+    for (std::int64_t e = rank() * local; e < (rank() + 1) * local; ++e) {
+      std::vector<bool> alone(static_cast<std::size_t>(num_experts), false);
+      alone[static_cast<std::size_t>(e)] = true;
+      chosen += known_(alone, choices);
+    }
+    const std::int64_t rows = std::llround(static_cast<double>(tokens * num_ranks()) * chosen);
+    exchange.num_rows = std::min(rows, come * choices);
   }
 
   std::shared_ptr<core::Comm> group_;
   int sharers_;  // ranks that hold a part of the same experts
-  RowsKnown rows_known_;
+  ExpertNodes nodes_;
+  std::map<int, std::vector<int>> ranks_of_node_;
+  std::vector<int> places_;  // of each rank, among those of its node
+  ChoicesKnown known_;
 };
 
 }  // namespace
 
 std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group, int ranks_an_expert,
-                                                 RowsKnown rows_known) {
-  return std::make_shared<GroupExpertComm>(std::move(group), ranks_an_expert, std::move(rows_known));
+                                                 const ExpertNodes& nodes, ChoicesKnown known) {
+  return std::make_shared<GroupExpertComm>(std::move(group), ranks_an_expert, nodes, std::move(known));
 }
 
 }  // namespace limbeck::parallel

@@ -1,8 +1,13 @@
-// Rows on their way to the ranks that hold their experts, over a group of ranks.
+// Tokens on their way to the ranks that hold their experts, over a group of ranks.
 //
-//     auto comm = make_expert_comm(mesh.experts_group(), /*ranks_an_expert=*/2);
-//     auto exchange = comm->prepare(counts, offsets);
-//     Tensor rows = comm->dispatch_rows(exchange, x);
+//     auto comm = make_expert_comm(mesh.experts_group(), /*ranks_an_expert=*/2, mesh.expert_nodes());
+//     auto exchange = comm->prepare(selection, num_experts);
+//     Tensor here = comm->dispatch_rows(exchange, x);
+//
+// Flat: a token goes once to each rank that has one of its experts, and their sum is made where it came from. By two
+// levels: it goes once to each such node, to the rank there that has this one's place on its node (counted round the
+// end), which gives it to the ranks of its node; and sums what these give back, so that one row a token and node
+// returns.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +20,14 @@
 
 namespace limbeck::parallel {
 
-/// What `prepare` would hear of the ranks, where it is known: [2][ranks of the group][experts of one] rows, those that
-/// this rank sends to each rank's experts, and behind them those that it gets of each rank for its own, of `num_rows`
-/// that each rank has.
-using RowsKnown = std::function<std::vector<std::int64_t>(std::int64_t num_experts, std::int64_t num_rows)>;
+/// Where nobody's choices are there to be read: the part of the tokens, each of which chooses so many experts, that
+/// choose one or more of these [E].
+using ChoicesKnown = std::function<double(const std::vector<bool>& experts, std::int64_t choices)>;
 
-/// Over any group: the experts are dealt to its ranks, `ranks_an_expert` neighbours of which share each. All of these
-/// get an expert's rows, and what they give back is summed in rank order. `prepare` throws a UsageError unless the
-/// number of parts divides that of experts. Rows may be of any dtype; to be summed, of one that Comm reduces.
+/// Over any group: the experts are dealt to its ranks, `ranks_an_expert` neighbours of which share each. By two levels
+/// where `nodes` are given. `prepare` throws a UsageError unless the number of parts divides that of experts. Tokens
+/// are of a dtype that activations have.
 std::shared_ptr<nn::ExpertComm> make_expert_comm(std::shared_ptr<core::Comm> group, int ranks_an_expert = 1,
-                                                 RowsKnown rows_known = {});
+                                                 const ExpertNodes& nodes = {}, ChoicesKnown known = {});
 
 }  // namespace limbeck::parallel

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <numeric>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -67,6 +68,17 @@ std::string nearest(const Layout& layout, int num_ranks) {
   return texts.empty() ? "dp" + std::to_string(num_ranks) : fmt::format("{}", fmt::join(texts, ", "));
 }
 
+/// Collective over the group, of which every rank comes to the same.
+ExpertNodes nodes_of(WorldComm& group, ExpertExchange exchange) {
+  if (exchange == ExpertExchange::Flat || group.size() == 1) return {};
+  std::vector<int> of;
+  for (int r = 0; r < group.size(); ++r) of.push_back(group.node_of(r));
+  const auto num_nodes = static_cast<int>(std::set<int>(of.begin(), of.end()).size());
+  if (exchange == ExpertExchange::Auto && (num_nodes == 1 || num_nodes == group.size())) return {};
+  const int node = of[static_cast<std::size_t>(group.rank())];
+  return {std::move(of), group.split(node, group.rank(), group.name() + " inside")};
+}
+
 }  // namespace
 
 int Layout::num_ranks() const { return static_cast<int>(product_of_axes(*this)); }
@@ -117,7 +129,7 @@ void check_world(const Layout& layout, int num_ranks) {
   if (const std::string fault = world_fault(layout, num_ranks); !fault.empty()) fail_usage("{}", fault);
 }
 
-Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout)
+Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout, ExpertExchange exchange)
     : layout_(layout), etp_(size_of(layout, &Layout::etp)), world_(std::move(world)) {
   check_world(layout_, world_->size());
   const int tp = size_of(layout_, &Layout::tp);
@@ -138,6 +150,7 @@ Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout)
   edp_ = world_->split(stage * experts + place % experts, rank, "edp");
   experts_ = world_->split(rank / experts, rank, experts == etp_ ? "etp" : "experts");
   etp_group_ = world_->split(rank / etp_, rank, "etp");
+  expert_nodes_ = nodes_of(*experts_, exchange);
 }
 
 WorldComm& Mesh::along(std::string_view axis) const {

@@ -10,9 +10,11 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/parameter.h"
 #include "parallel/comm/world.h"
@@ -51,6 +53,16 @@ std::string world_fault(const Layout& layout, int num_ranks);
 /// Throws that as a UsageError.
 void check_world(const Layout& layout, int num_ranks);
 
+/// How tokens go to the ranks of their experts (expert_comm.h): to each at once, or first, once, to one rank of each
+/// node. Auto: by two levels where the group spans several nodes and one of them has several of its ranks.
+enum class ExpertExchange : std::uint8_t { Auto, Flat, TwoLevel };
+
+/// The nodes that a group's ranks are on, where they make a difference.
+struct ExpertNodes {
+  std::vector<int> of;              // by rank of the group: equal on one node; empty: no difference
+  std::shared_ptr<WorldComm> here;  // the group's ranks on this rank's node, in its order
+};
+
 /// A rank's place along an axis.
 struct Axis {
   int rank = 0;
@@ -60,7 +72,7 @@ struct Axis {
 class Mesh {
  public:
   /// Every rank of `world` constructs its mesh at the same point.
-  Mesh(std::shared_ptr<WorldComm> world, const Layout& layout);
+  Mesh(std::shared_ptr<WorldComm> world, const Layout& layout, ExpertExchange exchange = ExpertExchange::Auto);
 
   WorldComm& world() const { return *world_; }
   WorldComm& pp() const { return *pp_; }        // ranks with the same place in each stage of the pipeline, by stage
@@ -82,12 +94,14 @@ class Mesh {
   std::shared_ptr<WorldComm> pp_back_group() const { return pp_back_; }
   std::shared_ptr<WorldComm> tp_group() const { return tp_; }
   std::shared_ptr<WorldComm> experts_group() const { return experts_; }
+  const ExpertNodes& expert_nodes() const { return expert_nodes_; }
   const Layout& layout() const { return layout_; }
 
  private:
   Layout layout_;
   int etp_;
   std::shared_ptr<WorldComm> world_, stage_, pp_, pp_back_, data_, dp_, cp_, tp_, edp_, experts_, etp_group_;
+  ExpertNodes expert_nodes_;
 };
 
 /// Fills placement and first_replica. A dense parameter is cut over tp as `cut` says, or whole on every rank with equal

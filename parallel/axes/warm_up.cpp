@@ -59,6 +59,7 @@ void warm_up(const Mesh& mesh, const core::MemoryPtr& memory) {
     warm_up_parts(mesh.along(axis), memory);
   }
   warm_up_rows(mesh.experts(), memory);
+  if (mesh.expert_nodes().here) warm_up_rows(*mesh.expert_nodes().here, memory);
 }
 
 }  // namespace limbeck::parallel

@@ -20,6 +20,7 @@ class CountedComm final : public WorldComm {
   int size() const override { return group_->size(); }
   const std::string& name() const override { return group_->name(); }
   int in_world(int rank) const override { return group_->in_world(rank); }
+  int node_of(int rank) override { return group_->node_of(rank); }
   Engine& engine() override { return group_->engine(); }
   std::shared_ptr<WorldComm> split(int color, int key, const std::string& name) override {
     return counted(group_->split(color, key, name), log_);

@@ -174,10 +174,12 @@ Deadline Engine::deadline() const { return state_->deadline; }
 
 CommTally& Engine::tally() { return state_->tally; }
 
-bool Engine::is_near(int rank) const {
+int Engine::node_of(int rank) const {
   const std::vector<int>& nodes = state_->world.node_of;
-  return nodes.empty() || nodes[static_cast<std::size_t>(rank)] == nodes[static_cast<std::size_t>(state_->rank)];
+  return nodes.empty() ? 0 : nodes[static_cast<std::size_t>(rank)];
 }
+
+bool Engine::is_near(int rank) const { return node_of(rank) == node_of(state_->rank); }
 
 void Engine::miss(const std::string& what, const std::vector<Missing>& missing) { state_->miss(what, missing); }
 

@@ -84,6 +84,8 @@ class Engine {
   Deadline deadline() const;
   /// Of this rank's waits for operations of the engine, and of what it hands out in all groups.
   CommTally& tally();
+  /// The node of a rank of the world: a number that is equal on one node.
+  int node_of(int rank) const;
   /// Whether a rank of the world is on this one's node.
   bool is_near(int rank) const;
   /// The deadline has passed for `what`, which waits for these: stops the world with a message that says so.

@@ -40,6 +40,8 @@ CommHandle staged(CommHandle handle, Tensor host, Tensor device) {
 
 }  // namespace
 
+int WorldComm::node_of(int rank) { return engine().node_of(in_world(rank)); }
+
 void count_sent(WorldComm& group, const Call& call, std::int64_t told_whole) {
   Engine& engine = group.engine();
   const CommAxis axis = axis_of(group.name());

@@ -37,6 +37,8 @@ class WorldComm : public core::Comm {
   virtual Engine& engine() = 0;
   /// The number in the world of one of the group's ranks.
   virtual int in_world(int rank) const = 0;
+  /// The node of one of the group's ranks: a number that is equal on one node.
+  virtual int node_of(int rank);
 };
 
 }  // namespace limbeck::parallel

@@ -67,8 +67,12 @@ class Meetings {
 
 class ImaginedComm final : public WorldComm {
  public:
-  ImaginedComm(std::shared_ptr<Meetings> meetings, Members members, int rank_in_world, std::string name)
-      : meetings_(std::move(meetings)), members_(std::move(members)), name_(std::move(name)) {
+  ImaginedComm(std::shared_ptr<Meetings> meetings, Members members, int rank_in_world, int ranks_a_node,
+               std::string name)
+      : meetings_(std::move(meetings)),
+        members_(std::move(members)),
+        ranks_a_node_(ranks_a_node),
+        name_(std::move(name)) {
     rank_ = static_cast<int>(std::ranges::find(*members_.ranks, rank_in_world) - members_.ranks->begin());
   }
 
@@ -76,10 +80,11 @@ class ImaginedComm final : public WorldComm {
   int size() const override { return static_cast<int>(members_.ranks->size()); }
   const std::string& name() const override { return name_; }
   int in_world(int rank) const override { return members_.ranks->at(static_cast<std::size_t>(rank)); }
+  int node_of(int rank) override { return ranks_a_node_ > 0 ? in_world(rank) / ranks_a_node_ : 0; }
   Engine& engine() override { core::fail("an imagined rank has no thread for exchanges"); }
   std::shared_ptr<WorldComm> split(int color, int key, const std::string& name) override {
     return std::make_shared<ImaginedComm>(meetings_, meetings_->part_of(members_, rank_, num_cuts_++, color, key),
-                                          in_world(rank_), name);
+                                          in_world(rank_), ranks_a_node_, name);
   }
 
   CommHandle all_reduce_async(Tensor, core::Reduce) override { return {}; }
@@ -97,6 +102,7 @@ class ImaginedComm final : public WorldComm {
  private:
   std::shared_ptr<Meetings> meetings_;
   Members members_;
+  int ranks_a_node_;
   std::string name_;
   int rank_ = 0;
   int num_cuts_ = 0;
@@ -105,13 +111,13 @@ class ImaginedComm final : public WorldComm {
 }  // namespace
 
 void on_imagined_rank(int num_ranks, int rank, const std::function<void(const std::shared_ptr<WorldComm>&)>& body,
-                      const std::function<void(const std::shared_ptr<WorldComm>&)>& groups) {
+                      const std::function<void(const std::shared_ptr<WorldComm>&)>& groups, int ranks_a_node) {
   core::check(rank >= 0 && rank < num_ranks, "imagined ranks: {} of {}", rank, num_ranks);
   const auto meetings = std::make_shared<Meetings>();
   std::vector<int> ranks(static_cast<std::size_t>(num_ranks));
   std::iota(ranks.begin(), ranks.end(), 0);
   const Members all{0, std::make_shared<const std::vector<int>>(std::move(ranks))};
-  const auto world_of = [&](int r) { return std::make_shared<ImaginedComm>(meetings, all, r, "world"); };
+  const auto world_of = [&](int r) { return std::make_shared<ImaginedComm>(meetings, all, r, ranks_a_node, "world"); };
   std::vector<std::jthread> others;
   try {
     for (int r = 0; r < num_ranks; ++r)

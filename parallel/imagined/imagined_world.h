@@ -14,8 +14,8 @@ namespace limbeck::parallel {
 
 /// Runs `body` as one rank of so many. Who is in a group is known from what each rank says in WorldComm::split, so the
 /// others, on threads of their own, run `groups`, which makes the same groups as `body` and does nothing else. What
-/// `body` throws is thrown.
+/// `body` throws is thrown. `ranks_a_node` as ThreadWorld takes it.
 void on_imagined_rank(int num_ranks, int rank, const std::function<void(const std::shared_ptr<WorldComm>&)>& body,
-                      const std::function<void(const std::shared_ptr<WorldComm>&)>& groups);
+                      const std::function<void(const std::shared_ptr<WorldComm>&)>& groups, int ranks_a_node = 0);
 
 }  // namespace limbeck::parallel

@@ -9,8 +9,9 @@
 
 namespace limbeck::parallel {
 
-void run_ranks(int num_ranks, const std::function<void(const std::shared_ptr<WorldComm>&)>& body, Deadline deadline) {
-  ThreadWorld world(num_ranks, deadline);
+void run_ranks(int num_ranks, const std::function<void(const std::shared_ptr<WorldComm>&)>& body, Deadline deadline,
+               int ranks_a_node) {
+  ThreadWorld world(num_ranks, deadline, ranks_a_node);
   std::vector<std::shared_ptr<WorldComm>> comms;
   for (int rank = 0; rank < num_ranks; ++rank) comms.push_back(world.comm(rank));
   std::vector<std::exception_ptr> errors(comms.size()), echoes(comms.size());  // a rank's own, and that of another

@@ -237,17 +237,20 @@ class ThreadWorld::Member final : public QueuedComm {
   std::int64_t num_splits_ = 0;
 };
 
-ThreadWorld::ThreadWorld(int num_ranks, Deadline deadline) : state_(std::make_shared<State>()) {
+ThreadWorld::ThreadWorld(int num_ranks, Deadline deadline, int ranks_a_node) : state_(std::make_shared<State>()) {
   if (num_ranks < 1) core::fail_usage("ranks: {}, expected 1 or more", num_ranks);
   state_->deadline = deadline;
-  std::vector<int> everybody;
-  for (int r = 0; r < num_ranks; ++r) everybody.push_back(r);
+  std::vector<int> everybody, nodes;
+  for (int r = 0; r < num_ranks; ++r) {
+    everybody.push_back(r);
+    nodes.push_back(ranks_a_node > 0 ? r / ranks_a_node : 0);
+  }
   for (int r = 0; r < num_ranks; ++r)
     state_->engines.push_back(std::make_unique<Engine>(
         r, deadline,
-        Engine::World{
-            .stop = [s = state_.get(), r](const std::string& why) { s->stop(r, why); },
-            .who_is_missing = [s = state_.get()](const auto& missing) { return s->who_is_missing(missing); }}));
+        Engine::World{.stop = [s = state_.get(), r](const std::string& why) { s->stop(r, why); },
+                      .who_is_missing = [s = state_.get()](const auto& missing) { return s->who_is_missing(missing); },
+                      .node_of = nodes}));
   for (const auto& engine : state_->engines) engine->start();
   state_->groups[{-1, 0, 0}] = state_->make_group("world", std::move(everybody));
 }

@@ -14,8 +14,9 @@ namespace limbeck::parallel {
 
 class ThreadWorld {
  public:
-  /// Throws a UsageError unless num_ranks >= 1.
-  explicit ThreadWorld(int num_ranks, Deadline deadline = default_deadline);
+  /// Throws a UsageError unless num_ranks >= 1. `ranks_a_node`: neighbours that are as if on one node, the last one may
+  /// have fewer; 0: all are on one.
+  explicit ThreadWorld(int num_ranks, Deadline deadline = default_deadline, int ranks_a_node = 0);
   ~ThreadWorld();
   ThreadWorld(const ThreadWorld&) = delete;
   ThreadWorld& operator=(const ThreadWorld&) = delete;

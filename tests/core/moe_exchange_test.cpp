@@ -13,7 +13,6 @@ namespace {
 
 using testing::check_gradients;
 using testing::random_tensor;
-using testing::tensor;
 
 const auto memory = Memory::cpu(2);
 
@@ -22,7 +21,7 @@ class ReversingComm final : public nn::ExpertComm {
  public:
   std::int64_t size() const override { return 1; }
   std::int64_t rank() const override { return 0; }
-  nn::ExchangePtr prepare(const Tensor&, std::int64_t, Tensor&) override { return std::make_shared<nn::Exchange>(); }
+  nn::ExchangePtr prepare(const Tensor&, std::int64_t) override { return std::make_shared<nn::Exchange>(); }
   nn::RowsUnderWay start_dispatch(const nn::ExchangePtr&, const Tensor& rows) override {
     return [result = reversed(rows, dispatches)] { return result; };
   }
@@ -45,10 +44,9 @@ TEST(MoeExchange, Gradients) {
   ReversingComm reversing;
   const auto single = nn::single_communicators().expert;
   for (const std::int64_t rows : {0, 1, 5}) {
-    const Tensor counts = tensor<std::int64_t>(memory, {2}, {rows, 0});
-    Tensor offsets = Tensor::zeros(memory, DType::I64, {3});
+    const Tensor selection = Tensor::zeros(memory, DType::I32, {rows, 1});
     for (nn::ExpertComm* comm : {static_cast<nn::ExpertComm*>(&reversing), single.get()}) {
-      const auto exchange = comm->prepare(counts, rows, offsets);
+      const auto exchange = comm->prepare(selection, 2);
       check_gradients([&](Tape& tape, std::span<const Var> in) { return dispatch(tape, in[0], *comm, exchange); },
                       {random_tensor(memory, {rows, 3}, 1)});
       check_gradients([&](Tape& tape, std::span<const Var> in) { return combine(tape, in[0], *comm, exchange); },
@@ -61,8 +59,7 @@ TEST(MoeExchange, Gradients) {
 TEST(MoeExchange, CallsMatchAlsoWithoutRowsAndGradient) {
   for (const std::int64_t rows : {0, 4}) {
     ReversingComm comm;
-    Tensor offsets;
-    const auto exchange = comm.prepare({}, rows, offsets);
+    const auto exchange = comm.prepare({}, 2);
     Tape tape;
     const Var x = leaf(Tensor::zeros(memory, DType::F32, {rows, 3}));
     combine(tape, dispatch(tape, x, comm, exchange), comm, exchange);
@@ -79,7 +76,7 @@ class TellingComm final : public nn::ExpertComm {
   explicit TellingComm(std::vector<std::string>& told) : told_(told) {}
   std::int64_t size() const override { return 1; }
   std::int64_t rank() const override { return 0; }
-  nn::ExchangePtr prepare(const Tensor&, std::int64_t, Tensor&) override { return std::make_shared<nn::Exchange>(); }
+  nn::ExchangePtr prepare(const Tensor&, std::int64_t) override { return std::make_shared<nn::Exchange>(); }
   nn::RowsUnderWay start_dispatch(const nn::ExchangePtr&, const Tensor& rows) override {
     return under_way("dispatch", rows);
   }
@@ -102,8 +99,7 @@ class TellingComm final : public nn::ExpertComm {
 std::vector<std::string> told_of_a_pass(const MemoryPtr& memory_of_rows) {
   std::vector<std::string> told;
   TellingComm comm(told);
-  Tensor offsets;
-  const auto exchange = comm.prepare({}, 2, offsets);
+  const auto exchange = comm.prepare({}, 2);
   Tape tape;
   tape.delay_weight_parts(true);
   const auto work = [&](const std::string& name) {

@@ -125,5 +125,11 @@ TEST(Permute, BadInput) {
       ThrowsMessage<Error>(HasSubstr("weights have shape [2,3], expected [3,2]")));
 }
 
+TEST(Permute, WhatHasNoExpertHasNoneByOtherNumbers) {
+  const Tensor selection = testing::tensor<std::int32_t>(memory, {2, 3}, {3, -1, 0, 1, 2, 1});
+  const Tensor numbers = testing::tensor<std::int32_t>(memory, {4}, {0, 4, 2, 5});
+  EXPECT_THAT(host_values<std::int32_t>(renumbered(selection, numbers)), ::testing::ElementsAre(5, -1, 0, 4, 2, 4));
+}
+
 }  // namespace
 }  // namespace limbeck::core

@@ -18,14 +18,14 @@ struct RankWorld {
 
 /// As parallel::run_ranks, with the deadline of a test.
 inline void run_ranks(int num_ranks, const std::function<void(RankWorld&)>& body,
-                      parallel::Deadline deadline = std::chrono::seconds(60)) {
+                      parallel::Deadline deadline = std::chrono::seconds(60), int ranks_a_node = 0) {
   parallel::run_ranks(
       num_ranks,
       [&](const std::shared_ptr<parallel::WorldComm>& comm) {
         RankWorld mine{comm->rank(), num_ranks, comm};
         body(mine);
       },
-      deadline);
+      deadline, ranks_a_node);
 }
 
 }  // namespace limbeck::testing

@@ -84,9 +84,8 @@ TEST(GpuOverlap, WeightPartsAndWhatIsBetweenRunBesideAnExchange) {
   testing::run_ranks(2, [](testing::RankWorld& world) {
     const GpuGroup group(world);
     const auto comm = parallel::make_expert_comm(group.comm);
-    const Tensor counts = Tensor::from<std::int64_t>(group.memory, {2}, std::vector<std::int64_t>{3, 2});
-    Tensor offsets = Tensor::empty(group.memory, DType::I64, {2});
-    const nn::ExchangePtr exchange = comm->prepare(counts, 5, offsets);
+    const Tensor selection = Tensor::from<std::int32_t>(group.memory, {5, 1}, std::vector<std::int32_t>{0, 0, 0, 1, 1});
+    const nn::ExchangePtr exchange = comm->prepare(selection, 2);
 
     core::Parameter weight = make_parameter("weight", filled(group.memory, {4, 4}, 1), "dp");
     weight.slot->parameter = &weight;

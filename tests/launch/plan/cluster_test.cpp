@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <map>
 
@@ -96,6 +97,25 @@ TEST(ExpertShares, AreThoseOfZipfsLawAscending) {
   ASSERT_EQ(shares.size(), 4U);
   for (std::size_t i = 0; i < 4; ++i) EXPECT_NEAR(shares[i], 12.0 / 25 / static_cast<double>(4 - i), 1e-12);
   EXPECT_THAT(zipf_shares(2, 0), ElementsAre(0.5, 0.5));
+}
+
+// Of C(4,2) = 6 pairs, 3 have the first of four experts and 5 one of the first two; of uneven shares all parts of a
+// token's choices come to their number.
+TEST(ExpertShares, GiveThePartOfTheTokens) {
+  EXPECT_DOUBLE_EQ(share_of_tokens({}, {true, false, false, false}, 2), 0.5);
+  EXPECT_DOUBLE_EQ(share_of_tokens({}, {true, true, false, false}, 2), 5.0 / 6);
+  EXPECT_DOUBLE_EQ(share_of_tokens({}, {true, true, true, false}, 2), 1);
+  EXPECT_DOUBLE_EQ(share_of_tokens({}, {false, false, false, false}, 2), 0);
+  const std::vector<double> shares = {0.1, 0.2, 0.3, 0.4};
+  std::vector<double> alone;
+  for (std::size_t e = 0; e < 4; ++e) {
+    std::vector<bool> one(4, false);
+    one[e] = true;
+    alone.push_back(share_of_tokens(shares, one, 2));
+  }
+  EXPECT_TRUE(std::ranges::is_sorted(alone));
+  EXPECT_NEAR(alone[0] + alone[1] + alone[2] + alone[3], 2, 1e-12);
+  EXPECT_DOUBLE_EQ(share_of_tokens(shares, {true, true, true, true}, 2), 1);
 }
 
 TEST(ExpertShares, AreThoseOfARun) {

@@ -158,25 +158,29 @@ class VerificationFaults : public ::testing::Test {
     return launch::exact(launch::load_given_config({folder_.path() / "tiny.textproto"}, sets), DType::F64);
   }
 
-  /// Of four ranks, by two steps.
-  launch::LayoutDifferences differences(const std::string& item, const Fault& fault) {
+  /// Of four ranks, by two steps; `ranks_a_node` as ThreadWorld takes it.
+  launch::LayoutDifferences differences(const std::string& item, const Fault& fault, int ranks_a_node = 0) {
     const launch::RunConfig of_layout = config(item);
     const launch::Log log = launch::make_log(1);
     if (reference_.steps.empty()) reference_ = launch::steps_on_one_rank(of_layout, 2, log);
     launch::LayoutDifferences result;
-    testing::run_ranks(4, [&](testing::RankWorld& world) {
-      const auto faulty = std::make_shared<FaultyComm>(world.comm, world.comm, fault);
-      const auto found = launch::differences_from(reference_, faulty, of_layout, log);
-      if (world.rank == 0) result = *found;
-    });
+    testing::run_ranks(
+        4,
+        [&](testing::RankWorld& world) {
+          const auto faulty = std::make_shared<FaultyComm>(world.comm, world.comm, fault);
+          const auto found = launch::differences_from(reference_, faulty, of_layout, log);
+          if (world.rank == 0) result = *found;
+        },
+        std::chrono::seconds(60), ranks_a_node);
     return result;
   }
 
   /// That it fails, and by a gradient of that name.
-  void expect_caught(const std::string& item, const Fault& fault, const ::testing::Matcher<std::string>& name) {
+  void expect_caught(const std::string& item, const Fault& fault, const ::testing::Matcher<std::string>& name,
+                     int ranks_a_node = 0) {
     SCOPED_TRACE(fmt::format("{}: group {}, operation {}, fault {}", item, fault.group, static_cast<int>(fault.op),
                              static_cast<int>(fault.kind)));
-    const launch::LayoutDifferences found = differences(item, fault);
+    const launch::LayoutDifferences found = differences(item, fault, ranks_a_node);
     EXPECT_FALSE(found.within(1e-6));
     EXPECT_GT(found.gradient.difference, 1e-6);
     EXPECT_THAT(found.gradient.parameter, name);
@@ -235,6 +239,22 @@ TEST_F(VerificationFaults, ExchangesOfExpertsRowsAreSeen) {
   for (const Kind kind : all_kinds)
     for (const auto& [item, group] : {std::pair("ep2", "experts"), {"tp2ep2", "experts"}, {"etp2", "etp"}})
       expect_caught(item, {group, Op::AllToAll, kind}, any);
+}
+
+// Tokens that go by way of another rank of their node, of which there are two, or three and one.
+TEST_F(VerificationFaults, NoneIsFoundWhereTokensCrossOnceANode) {
+  for (const char* item : {"ep4", "ep2etp2", "etp4", "tp2ep4+parallel.sequence_parallel=true",
+                           "ep4+train.recompute=true+batch.micro_batches=2"})
+    for (const int a_node : {2, 3}) {
+      const launch::LayoutDifferences found = differences(item, {}, a_node);
+      EXPECT_TRUE(found.within(1e-11)) << item << " " << a_node << ": " << found.gradient.difference << " of "
+                                       << found.gradient.parameter;
+    }
+}
+
+TEST_F(VerificationFaults, ExchangesInsideANodeAreSeen) {
+  for (const Kind kind : {Kind::Scaled, Kind::Dropped, Kind::Late})
+    expect_caught("ep4", {"experts inside", Op::AllToAll, kind}, any, /*ranks_a_node=*/2);
 }
 
 // parallel/axes/mesh.cpp

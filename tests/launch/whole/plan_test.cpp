@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <memory>
 #include <string>
@@ -40,13 +41,13 @@ struct Measured {
   std::vector<ExchangeCount> traffic;
 };
 
-Measured measured(const RunConfig& config, int ranks) {
+Measured measured(const RunConfig& config, int ranks, int ranks_a_node) {
   Measured result;
-  testing::run_ranks(ranks, [&](testing::RankWorld& world) {
+  const auto run = [&](testing::RankWorld& world) {
     const launch::Log log = launch::make_log(1);
     const auto traffic = std::make_shared<parallel::TrafficLog>();
     launch::Rank rank(parallel::counted(world.comm, traffic), config.parallel.layout, 1,
-                      config.parallel.sequence_parallel);
+                      config.parallel.sequence_parallel, nullptr, launch::expert_exchange_of(config.parallel));
     launch::Session session(rank, config, log);
     launch::RunSteps steps(session, log);
     session.start_student();
@@ -57,7 +58,8 @@ Measured measured(const RunConfig& config, int ranks) {
     traffic->forget();
     steps.step();
     if (world.rank == ranks - 1) result = {rank.memory()->statistics(), traffic->entries()};
-  });
+  };
+  testing::run_ranks(ranks, run, std::chrono::seconds(60), ranks_a_node);
   return result;
 }
 
@@ -65,6 +67,7 @@ struct Case {
   const char* name;
   int ranks;
   std::vector<std::string> sets;
+  int ranks_a_node = 0;  // as ThreadWorld takes it
 };
 
 class PlannedRun : public ::testing::TestWithParam<Case> {
@@ -95,25 +98,28 @@ std::unique_ptr<RunFolder> PlannedRun::folder_;
 TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   const Case& tested = GetParam();
   const RunConfig config = config_of(tested);
-  const Measured run = measured(config, tested.ranks);
+  const Measured run = measured(config, tested.ranks, tested.ranks_a_node);
   const launch::PlannedModels models = launch::planned_models(config, launch::make_log(1));
-  const launch::RankPlan plan = launch::plan_rank(config, models, {.num_ranks = tested.ranks});
+  const launch::RankPlan plan =
+      launch::plan_rank(config, models, {.num_ranks = tested.ranks, .ranks_a_node = tested.ranks_a_node});
 
   const auto kept = static_cast<double>(run.memory.used_bytes), peak = static_cast<double>(run.memory.peak_bytes);
   EXPECT_NEAR(static_cast<double>(plan.memory.kept()), kept, 0.02 * kept);
   EXPECT_NEAR(static_cast<double>(plan.memory.kept() + plan.memory.activations), peak, 0.1 * peak);
 
-  // Who gets a token's rows is the routers' choice; all else is sent byte for byte.
+  // Who gets a token is the routers' choice; all else is sent byte for byte.
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> planned, sent;
   for (const ExchangeCount& t : plan.traffic) planned[t.group + " " + t.operation] = {t.calls, t.bytes};
   for (const ExchangeCount& t : run.traffic) sent[t.group + " " + t.operation] = {t.calls, t.bytes};
-  if (const auto rows = planned.find("experts all_to_all"); rows != planned.end()) {
-    EXPECT_EQ(sent[rows->first].first, rows->second.first);
-    const auto bytes = static_cast<double>(sent[rows->first].second);
+  for (const char* group : {"experts all_to_all", "experts inside all_to_all"}) {
+    const auto rows = planned.find(group);
+    if (rows == planned.end()) continue;
+    EXPECT_EQ(sent[group].first, rows->second.first);
+    const auto bytes = static_cast<double>(sent[group].second);
     // What a rank's experts get beyond their share, it does not send to others': that cancels where ranks' texts are
     // alike.
     EXPECT_NEAR(static_cast<double>(rows->second.second), bytes, 0.1 * bytes);
-    sent.erase(rows->first);
+    sent.erase(group);
     planned.erase(rows);
   }
   EXPECT_EQ(planned, sent);
@@ -126,6 +132,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Experts", 2, {"parallel.layout=dp2"}},
         Case{"Tensors", 2, {"parallel.layout=tp2", "parallel.sequence_parallel=true"}},
         Case{"ExpertsOfRanks", 2, {"parallel.layout=ep2", "train.recompute=true", "batch.micro_batches=2"}},
+        Case{"ExpertsOfNodes", 4, {"parallel.layout=ep4"}, 2},
+        Case{"ExpertsByTwoLevels", 2, {"parallel.layout=ep2", "parallel.expert_exchange=TWO_LEVEL"}},
         Case{"Sequences", 2, {"parallel.layout=cp2"}},
         Case{"SharedParameters", 2, {"parallel.layout=dp2", "parallel.shard=PARAMETERS", "train.recompute=true"}},
         Case{"SharedGradients", 3, {"parallel.layout=dp3", "parallel.shard=GRADIENTS", "batch.micro_batches=2"}},

@@ -97,80 +97,128 @@ inline void mesh_groups_case(WorldComm& world) {
   }
 }
 
-/// Rows that rank `source` sends to expert e in a pattern; pattern 0 none at all, 1 all to the first expert.
-inline std::int64_t rows_to(int pattern, int source, std::int64_t e) {
-  if (pattern == 0) return 0;
-  if (pattern == 1) return e == 0 ? 4 + source : 0;
-  return (source * 7 + e * 3 + pattern) % 5;
+/// Tokens of a rank, and what they choose, in a pattern: 0 has no token at all, in 1 all choose the first experts.
+struct TokenPattern {
+  static constexpr std::int64_t num_experts = 12, choices = 3;
+  int number;
+  std::int64_t tokens(int source) const { return number == 0 ? 0 : (source * 3 + number * 2) % 7; }
+  std::int32_t chosen(int source, std::int64_t t, std::int64_t k) const {
+    if (number == 1) return static_cast<std::int32_t>(k);
+    const std::int64_t e = (source * 5 + t * 7 + k * (number + 2)) % num_experts;
+    return (source + t + k) % 5 == 0 ? -1 : static_cast<std::int32_t>(e);
+  }
+};
+
+/// Small integers, which every type holds, as do their sums.
+inline Tensor small_numbers(const Shape& shape, const std::function<std::int64_t(std::int64_t, std::int64_t)>& of,
+                            DType dtype) {
+  Tensor x = Tensor::empty(Memory::cpu(1), DType::F64, shape);
+  for (std::int64_t r = 0; r < shape[0]; ++r)
+    for (std::int64_t c = 0; c < shape[1]; ++c)
+      x.mutable_data<double>()[r * shape[1] + c] = static_cast<double>(of(r, c));
+  return x.to(dtype);
 }
 
 template <class T>
-void expert_exchange_case(WorldComm& world, int sharers) {
-  constexpr std::int64_t E = 12, C = 3;
-  const auto memory = Memory::cpu(1);
-  const auto expert = parallel::make_expert_comm(borrow(world), sharers);
+void expert_exchange_case(WorldComm& world, int sharers, const parallel::ExpertNodes& nodes) {
+  constexpr std::int64_t E = TokenPattern::num_experts, K = TokenPattern::choices, C = 3;
+  const DType dtype = core::dtype_of<T>();
+  const auto expert = parallel::make_expert_comm(borrow(world), sharers, nodes);
   const int me = world.rank();
-  const std::int64_t local = E / (world.size() / sharers), first = me / sharers * local;
-  for (int pattern = 0; pattern < 5; ++pattern) {
-    Tensor counts = Tensor::zeros(memory, DType::I64, {E});
-    std::int64_t N = 0;
-    for (std::int64_t e = 0; e < E; ++e) N += counts.mutable_data<std::int64_t>()[e] = rows_to(pattern, me, e);
-    // A row knows its source, its expert and its number there: the order contract can be read off.
-    Tensor x = Tensor::empty(memory, core::dtype_of<T>(), {N, C});
-    std::int64_t at = 0;
-    for (std::int64_t e = 0; e < E; ++e)
-      for (std::int64_t i = 0; i < rows_to(pattern, me, e); ++i, ++at) {
-        T* row = x.mutable_data<T>() + at * C;
-        row[0] = static_cast<T>(me), row[1] = static_cast<T>(e), row[2] = static_cast<T>(i + 1);
+  const std::int64_t local = E / (world.size() / sharers);
+  for (int number = 0; number < 6; ++number) {
+    SCOPED_TRACE(number);
+    const TokenPattern pattern{number};
+    // Of a token's choices the one `k`, among the experts of a rank; -1: none.
+    const auto choice_at = [&](int rank, int source, std::int64_t t, std::int64_t k) {
+      const std::int64_t e = pattern.chosen(source, t, k), first = rank / sharers * local;
+      return e >= first && e < first + local ? static_cast<std::int32_t>(e - first) : -1;
+    };
+    const auto has_token = [&](int rank, int source, std::int64_t t) {
+      bool has = false;
+      for (std::int64_t k = 0; k < K; ++k) has = has || choice_at(rank, source, t, k) >= 0;
+      return has;
+    };
+    const std::int64_t N = pattern.tokens(me);
+    std::vector<std::int32_t> chosen;
+    for (std::int64_t t = 0; t < N; ++t)
+      for (std::int64_t k = 0; k < K; ++k) chosen.push_back(pattern.chosen(me, t, k));
+    const auto exchange = expert->prepare(Tensor::from<std::int32_t>(Memory::cpu(1), {N, K}, chosen), E);
+
+    // A token knows whose it is.
+    const Tensor x = small_numbers(
+        {N, C}, [&](auto t, auto c) { return c == 0   ? me
+                                             : c == 1 ? t
+                                                      : 3 * me + t; }, dtype);
+    const Tensor here = expert->dispatch_rows(exchange, x).to(DType::F64);
+    std::vector<std::pair<int, std::int64_t>> expected, found;
+    for (int source = 0; source < world.size(); ++source)
+      for (std::int64_t t = 0; t < pattern.tokens(source); ++t)
+        if (has_token(me, source, t)) expected.emplace_back(source, t);
+    const std::int64_t U = here.shape()[0];
+    ASSERT_EQ(exchange->selection.shape(), (Shape{U, K}));
+    std::int64_t num_rows = 0;
+    for (std::int64_t u = 0; u < U; ++u) {
+      const double* row = here.data<double>() + u * C;
+      const auto source = static_cast<int>(row[0]);
+      const auto t = static_cast<std::int64_t>(row[1]);
+      found.emplace_back(source, t);
+      EXPECT_EQ(row[2], 3 * row[0] + row[1]);
+      for (std::int64_t k = 0; k < K; ++k) {
+        EXPECT_EQ(exchange->selection.data<std::int32_t>()[u * K + k], choice_at(me, source, t, k));
+        num_rows += choice_at(me, source, t, k) >= 0 ? 1 : 0;
       }
-    Tensor offsets = Tensor::zeros(memory, DType::I64, {local + 1});
-    const auto exchange = expert->prepare(counts, N, offsets);
-    const Tensor there = expert->dispatch_rows(exchange, x);
-    std::int64_t r = 0;
-    for (std::int64_t e = 0; e < local; ++e) {
-      EXPECT_EQ(offsets.data<std::int64_t>()[e], r);
-      for (int s = 0; s < world.size(); ++s)
-        for (std::int64_t i = 0; i < rows_to(pattern, s, first + e); ++i, ++r) {
-          ASSERT_LT(r, there.shape()[0]);
-          const T* row = there.data<T>() + r * C;
-          EXPECT_EQ(row[0], static_cast<T>(s));
-          EXPECT_EQ(row[1], static_cast<T>(first + e));
-          EXPECT_EQ(row[2], static_cast<T>(i + 1));
-        }
     }
-    EXPECT_EQ(offsets.data<std::int64_t>()[local], r);
-    EXPECT_EQ(there.shape(), (Shape{r, C}));
+    EXPECT_EQ(exchange->num_rows, num_rows);
+    if (nodes.of.empty()) {
+      EXPECT_EQ(found, expected);  // in their order
+    } else {
+      EXPECT_THAT(found, ::testing::UnorderedElementsAreArray(expected));
+    }
 
-    const Tensor back = expert->combine_rows(exchange, there);  // combine(dispatch(x)) = x from each that has the rows
-    EXPECT_EQ(back.shape(), x.shape());
-    for (std::int64_t i = 0; i < N * C; ++i)
-      EXPECT_EQ(back.data<T>()[i], static_cast<T>(sharers) * x.data<T>()[i]) << i;
-
-    // <dispatch x, y> = <x, combine y>, summed over the ranks: the one is the other's transpose. Integers: exactly.
-    const Tensor y = filled<T>(memory, {r, C}, me + 1);
-    const Tensor y_back = expert->combine_rows(exchange, y);
-    double products[2] = {0, 0};
-    for (std::int64_t i = 0; i < r * C; ++i)
-      products[0] += static_cast<double>(there.data<T>()[i]) * static_cast<double>(y.data<T>()[i]);
-    for (std::int64_t i = 0; i < N * C; ++i)
-      products[1] += static_cast<double>(x.data<T>()[i]) * static_cast<double>(y_back.data<T>()[i]);
-    const Tensor sums = Tensor::from<double>(memory, {2}, products);
-    world.all_reduce(sums, Reduce::Sum);
-    EXPECT_EQ(sums.data<double>()[0], sums.data<double>()[1]);
-    EXPECT_THROW(expert->dispatch_rows(exchange, Tensor::zeros(memory, DType::F32, {N + 1, C})), core::Error);
+    // What comes back is the sum over the ranks that have the token.
+    const auto given = [](int rank, int source, std::int64_t t, std::int64_t c) {
+      return 3 * (rank + 1) + source + t + c;
+    };
+    const Tensor y = small_numbers(
+        {U, C},
+        [&](auto u, auto c) {
+          const auto& [source, t] = found[static_cast<std::size_t>(u)];
+          return given(me, source, t, c);
+        },
+        dtype);
+    const Tensor back = expert->combine_rows(exchange, y);
+    EXPECT_EQ(back.dtype(), dtype);
+    const Tensor sums = small_numbers(
+        {N, C},
+        [&](auto t, auto c) {
+          std::int64_t sum = 0;
+          for (int r = 0; r < world.size(); ++r) sum += has_token(r, me, t) ? given(r, me, t, c) : 0;
+          return sum;
+        },
+        DType::F64);
+    EXPECT_EQ(core::host_values<double>(back.to(DType::F64)), core::host_values<double>(sums));
+    EXPECT_THROW(expert->dispatch_rows(exchange, Tensor::zeros(Memory::cpu(1), DType::F32, {N + 1, C})), core::Error);
   }
   if (world.size() > sharers) {
-    Tensor uneven = Tensor::zeros(memory, DType::I64, {world.size() + 1});
-    EXPECT_THROW(expert->prepare(uneven, 0, uneven), core::UsageError);
+    const Tensor none = Tensor::zeros(Memory::cpu(1), DType::I32, {0, K});
+    EXPECT_THROW(expert->prepare(none, world.size() + 1), core::UsageError);
   }
 }
 
+/// Flat, and on nodes of so many ranks, of which the last may have fewer.
 template <class T>
 void expert_exchanges_case(WorldComm& world) {
-  for (const int sharers : divisors(world.size())) {
-    SCOPED_TRACE(sharers);
-    expert_exchange_case<T>(world, sharers);
-  }
+  for (const int sharers : divisors(world.size()))
+    for (int a_node = 0; a_node <= world.size(); ++a_node) {
+      SCOPED_TRACE(fmt::format("{} ranks an expert, {} a node", sharers, a_node));
+      parallel::ExpertNodes nodes;
+      if (a_node > 0) {
+        for (int r = 0; r < world.size(); ++r) nodes.of.push_back(r / a_node);
+        nodes.here = world.split(world.rank() / a_node, world.rank(), "experts inside");
+      }
+      expert_exchange_case<T>(world, sharers, nodes);
+    }
 }
 
 /// Parameters "dense0", "expert0", ... over a mesh, with slots.
@@ -400,6 +448,7 @@ inline std::vector<CommCase> mesh_cases() {
           {"expert_exchange_float32", expert_exchanges_case<float>},
           {"expert_exchange_float64", expert_exchanges_case<double>},
           {"replicas", replicas_case},
+          {"expert_exchange_bfloat16", expert_exchanges_case<kernels::bf16>},
           {"gather", gather_case},
           {"tensor_exchange", tensor_exchange_case},
           {"gather_again", gather_again_case},

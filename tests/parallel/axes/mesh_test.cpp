@@ -20,6 +20,68 @@ INSTANTIATE_TEST_SUITE_P(All, ThreadMesh, ::testing::Combine(::testing::ValuesIn
                            return std::get<0>(p.param).name + "_" + std::to_string(std::get<1>(p.param));
                          });
 
+/// Whether the first rank of `ranks` sends by two levels.
+bool has_two_levels(const char* layout, int ranks, int ranks_a_node, parallel::ExpertExchange exchange) {
+  bool found = false;
+  run_ranks(
+      ranks,
+      [&](RankWorld& world) {
+        const Mesh mesh(world.comm, parse_layout(layout), exchange);
+        if (world.rank == 0) found = !mesh.expert_nodes().of.empty();
+      },
+      std::chrono::seconds(60), ranks_a_node);
+  return found;
+}
+
+TEST(ExpertNodes, AreWhereTheyMakeADifference) {
+  using parallel::ExpertExchange;
+  EXPECT_TRUE(has_two_levels("ep4", 4, 2, ExpertExchange::Auto));
+  EXPECT_TRUE(has_two_levels("ep2etp2", 4, 2, ExpertExchange::Auto));
+  EXPECT_TRUE(has_two_levels("ep3", 3, 2, ExpertExchange::Auto));
+  EXPECT_FALSE(has_two_levels("ep4", 4, 0, ExpertExchange::Auto)) << "one node";
+  EXPECT_FALSE(has_two_levels("ep4", 4, 1, ExpertExchange::Auto)) << "one rank a node";
+  EXPECT_FALSE(has_two_levels("ep2", 4, 2, ExpertExchange::Auto)) << "each group has one node";
+  EXPECT_FALSE(has_two_levels("ep4", 4, 2, ExpertExchange::Flat));
+  EXPECT_TRUE(has_two_levels("ep4", 4, 0, ExpertExchange::TwoLevel));
+}
+
+// Four ranks, one expert each, two on a node; T tokens of C float32, which choose all four. Of what is agreed on a rank
+// tells each rank that it may send to a number of 8 bytes, and of each token there 4 bytes a choice.
+TEST(ExpertNodes, TokensCrossOnceANode) {
+  constexpr std::int64_t T = 50, C = 8, K = 4;
+  constexpr std::int64_t a_token = 4 * C + 4 * K;
+  struct Bytes {
+    std::int64_t inside, across;
+  };
+  const auto sent = [&](parallel::ExpertExchange exchange) {
+    Bytes bytes{};
+    run_ranks(
+        4,
+        [&](RankWorld& world) {
+          const auto memory = Memory::cpu(1);
+          const Mesh mesh(world.comm, parse_layout("ep4"), exchange);
+          const auto comm = parallel::make_expert_comm(mesh.experts_group(), 1, mesh.expert_nodes());
+          std::vector<std::int32_t> all;
+          for (std::int64_t i = 0; i < T * K; ++i) all.push_back(static_cast<std::int32_t>(i % K));
+          parallel::CommTally& tally = world.comm->engine().tally();
+          tally.take();
+          const auto agreed = comm->prepare(Tensor::from<std::int32_t>(memory, {T, K}, all), 4);
+          comm->dispatch_rows(agreed, Tensor::zeros(memory, DType::F32, {T, C}));
+          const parallel::Traffic traffic = tally.take();
+          if (world.rank == 0)
+            bytes = {traffic.at(parallel::CommAxis::Ep, parallel::Traffic::BytesInside),
+                     traffic.at(parallel::CommAxis::Ep, parallel::Traffic::BytesAcross)};
+        },
+        std::chrono::seconds(60), /*ranks_a_node=*/2);
+    return bytes;
+  };
+  const Bytes flat = sent(parallel::ExpertExchange::Flat), two_level = sent(parallel::ExpertExchange::TwoLevel);
+  EXPECT_EQ(flat.across, 2 * (T * a_token + 8));
+  EXPECT_EQ(flat.inside, T * a_token + 8);
+  EXPECT_EQ(two_level.across, T * a_token + 2 * 8);
+  EXPECT_EQ(two_level.inside, 2 * T * a_token + 8 + 8);  // its own tokens and its peer's; on both steps a number
+}
+
 TEST(Layout, Parses) {
   EXPECT_EQ(parse_layout("dp2ep2").num_ranks(), 4);
   EXPECT_EQ(parse_layout("ep4").num_ranks(), 4);
