@@ -111,6 +111,8 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   std::map<std::string, std::pair<std::int64_t, std::int64_t>> planned, sent;
   for (const ExchangeCount& t : plan.traffic) planned[t.group + " " + t.operation] = {t.calls, t.bytes};
   for (const ExchangeCount& t : run.traffic) sent[t.group + " " + t.operation] = {t.calls, t.bytes};
+  EXPECT_EQ(planned.contains("experts inside all_to_all"),
+            tested.ranks_a_node > 0 || config.parallel.expert_exchange == launch::ExpertExchange::TwoLevel);
   for (const char* group : {"experts all_to_all", "experts inside all_to_all"}) {
     const auto rows = planned.find(group);
     if (rows == planned.end()) continue;
