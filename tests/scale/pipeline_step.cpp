@@ -63,8 +63,7 @@ PipelineTimes simulate_pipeline(SimulatedCluster& machines, const PipelineShape&
                                 const launch::Cluster& cluster) {
   const int stages = machines.num_nodes(), ranks_a_stage = machines.ranks_a_node();
   if (shape.layers % (stages * shape.chunks) != 0)
-    core::fail_usage("scale study: {} layers in {} stages of {} chunks, expected a multiple", shape.layers, stages,
-                     shape.chunks);
+    core::fail_usage("{} layers in {} stages of {} chunks, expected a multiple", shape.layers, stages, shape.chunks);
   const PipelineSchedule schedule =
       parallel::make_schedule(shape.kind, stages, shape.chunks, shape.micro_batches_a_stage * stages);
   parallel::check_schedule(schedule);

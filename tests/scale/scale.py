@@ -58,10 +58,11 @@ def run_all(args, counts):
 def table(results, study):
     """In Markdown: of each number of ranks what was simulated and, in brackets, by how much the formula is off."""
     arms = STUDIES[study][1]
+    digits = lambda ms: f"{ms:,.0f}" if ms >= 1000 else f"{ms:.3g}"
     lines = ["| ranks | " + " | ".join(arms.values()) + " |", "|---|" + "---|" * len(arms)]
     for ranks in RANKS:
         found = {r["arm"]: r for r in results if r["study"] == study and r["ranks"] == ranks}
-        lines.append(f"| {ranks:,} | " + " | ".join(f"{found[a]['simulated'] * 1e3:.3g} ({off(found[a]):+.0%})" for a in arms) + " |")
+        lines.append(f"| {ranks:,} | " + " | ".join(f"{digits(found[a]['simulated'] * 1e3)} ({off(found[a]):+.0%})" for a in arms) + " |")
     return "\n".join(lines)
 
 

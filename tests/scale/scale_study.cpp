@@ -75,7 +75,7 @@ const std::map<std::string, Study>& studies() {
 
 void run(const std::string& cluster_file, const std::string& study, const std::string& arm, int ranks) {
   const auto found = studies().find(study + " " + arm);
-  if (found == studies().end()) core::fail_usage("scale study: there is no study {} {}", study, arm);
+  if (found == studies().end()) core::fail_usage("there is no study {} {}", study, arm);
   const launch::Cluster cluster = launch::load_cluster(cluster_file);
   SimulatedCluster machines(cluster, ranks);
   const std::string result = found->second(machines, cluster);
@@ -90,7 +90,7 @@ void run(const std::string& cluster_file, const std::string& study, const std::s
 
 int main(int argc, char** argv) {
   try {
-    if (argc != 5) core::fail_usage("scale_study: expected CLUSTER STUDY ARM RANKS");
+    if (argc != 5) core::fail_usage("expected CLUSTER STUDY ARM RANKS");
     run(argv[1], argv[2], argv[3], std::atoi(argv[4]));
   } catch (const std::exception& error) {
     fmt::print(stderr, "scale_study: error: {}\n", error.what());

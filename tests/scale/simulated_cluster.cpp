@@ -48,7 +48,7 @@ std::vector<Port> make_ports(s4u::NetZone* zone, const std::string& name, const 
 SimulatedCluster::SimulatedCluster(const launch::Cluster& cluster, int num_ranks)
     : engine_("scale_study"), ranks_a_node_(static_cast<int>(cluster.devices_a_node)) {
   if (num_ranks < ranks_a_node_ || num_ranks % ranks_a_node_ != 0 || !std::has_single_bit(unsigned(num_ranks)))
-    core::fail_usage("scale study: {} ranks, expected a power of two that fills nodes of {}", num_ranks, ranks_a_node_);
+    core::fail_usage("{} ranks, expected a power of two that fills nodes of {}", num_ranks, ranks_a_node_);
   pin_models();
   devices_.resize(static_cast<std::size_t>(num_ranks));
   join_devices(cluster);
