@@ -44,7 +44,32 @@ class Search {
   Search(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, const Cluster& cluster)
       : config_(config), models_(models), world_(world), cluster_(cluster) {}
 
-  std::vector<PlannedLayout> all() const {
+  std::vector<PlannedLayout> all_that_fit() const {
+    std::vector<PlannedLayout> found;
+    for (const Candidate& candidate : candidates())
+      if (auto layout = least_that_fits(candidate)) found.push_back(std::move(*layout));
+    return found;
+  }
+
+  std::optional<PlannedLayout> smallest() const {
+    std::optional<PlannedLayout> least;
+    for (const Candidate& candidate : candidates())
+      for (const auto& [recompute, shard] : settings())
+        if (PlannedLayout found = planned(candidate, recompute, shard);
+            !least || found.plan.memory.held < least->plan.memory.held)
+          least = std::move(found);
+    return least;
+  }
+
+ private:
+  static constexpr std::int64_t least_piece = 1024;  // tokens of a sequence on a rank, below which cp gains nothing
+
+  struct Candidate {
+    std::string layout;
+    bool sequence_parallel;
+  };
+
+  std::vector<Candidate> candidates() const {
     const nn::ModelConfig& student = models_.student;
     const int ranks = world_.num_ranks;
     std::int64_t heads = student.num_kv_heads;
@@ -52,44 +77,54 @@ class Search {
     const std::int64_t most_tp = std::min(heads, cluster_.devices_a_node);
     std::int64_t most_cp = 1;
     if (may_cut_sequences(config_, student)) most_cp = std::max(most_cp, config_.data.sequence_length / least_piece);
-    std::vector<PlannedLayout> found;
+    std::vector<Candidate> found;
     for (const int tp : sizes(ranks, most_tp))
       for (const int cp : sizes(ranks / tp, most_cp))
         for (const int ep : sizes(ranks, std::max<std::int64_t>(student.moe.num_experts, 1))) {
           const int dp = ranks / tp / cp;
           const bool feeds_all = config_.batch.sequences_per_step >= std::int64_t{dp} * config_.batch.micro_batches;
-          if (!feeds_all || !cuts_experts(ep)) continue;
-          if (auto layout = least_that_fits(layout_text(ranks, cp, tp, ep), tp > 1))
-            found.push_back(std::move(*layout));
+          if (feeds_all && cuts_experts(ep)) found.push_back({layout_text(ranks, cp, tp, ep), tp > 1});
         }
     return found;
   }
-
- private:
-  static constexpr std::int64_t least_piece = 1024;  // tokens of a sequence on a rank, below which cp gains nothing
 
   bool cuts_experts(int ep) const {
     const auto fits = [&](const nn::ModelConfig& model) { return ep == 1 || model.moe.num_experts % ep == 0; };
     return fits(models_.student) && (!models_.teacher || !config_.precision.sharded_teacher || fits(*models_.teacher));
   }
 
-  std::optional<PlannedLayout> least_that_fits(const std::string& layout, bool sequence_parallel) const {
-    const auto tried = [&](bool recompute, Shard shard) -> std::optional<PlannedLayout> {
-      RunConfig config = config_;
-      config.parallel.layout = layout;
-      config.parallel.shard = shard;
-      config.parallel.shard_ranks = 0;
-      config.parallel.sequence_parallel = sequence_parallel;
-      config.train.recompute = recompute;
-      PlannedLayout found{layout, shard, sequence_parallel, recompute, plan_rank(config, models_, world_)};
-      if (static_cast<double>(found.plan.memory.held) > cluster_.memory_bytes()) return std::nullopt;
-      found.time = step_time(config, models_, found.plan, world_, cluster_);
-      return found;
-    };
-    if (!tried(true, Shard::Parameters)) return std::nullopt;  // takes the least of all
+  RunConfig config_of(const Candidate& candidate, bool recompute, Shard shard) const {
+    RunConfig config = config_;
+    config.parallel.layout = candidate.layout;
+    config.parallel.shard = shard;
+    config.parallel.shard_ranks = 0;
+    config.parallel.sequence_parallel = candidate.sequence_parallel;
+    config.train.recompute = recompute;
+    return config;
+  }
+
+  PlannedLayout planned(const Candidate& candidate, bool recompute, Shard shard) const {
+    const RunConfig config = config_of(candidate, recompute, shard);
+    return {candidate.layout, shard, candidate.sequence_parallel, recompute, plan_rank(config, models_, world_)};
+  }
+
+  /// Recomputation and sharding, from the config's own on. Those at the end need not take the least memory: a run with
+  /// PARAMETERS begins with whole values beside their shares.
+  std::vector<std::pair<bool, Shard>> settings() const {
+    std::vector<std::pair<bool, Shard>> all;
     for (const bool recompute : {false, true})
       for (const Shard shard : {Shard::Nothing, Shard::Optimizer, Shard::Gradients, Shard::Parameters})
-        if (auto found = tried(recompute, shard)) return found;
+        if (recompute >= config_.train.recompute && shard >= config_.parallel.shard) all.emplace_back(recompute, shard);
+    return all;
+  }
+
+  std::optional<PlannedLayout> least_that_fits(const Candidate& candidate) const {
+    for (const auto& [recompute, shard] : settings()) {
+      PlannedLayout found = planned(candidate, recompute, shard);
+      if (static_cast<double>(found.plan.memory.held) > cluster_.memory_bytes()) continue;
+      found.time = step_time(config_of(candidate, recompute, shard), models_, found.plan, world_, cluster_);
+      return found;
+    }
     return std::nullopt;
   }
 
@@ -107,14 +142,27 @@ std::vector<std::string> PlannedLayout::sets() const {
           fmt::format("train.recompute={}", recompute)};
 }
 
+std::string PlannedLayout::text() const {
+  std::string text = layout;
+  if (shard != Shard::Nothing) text += fmt::format(", shard {}", shard_names[static_cast<std::size_t>(shard)]);
+  if (sequence_parallel) text += ", with sequence parallelism";
+  if (recompute) text += ", with recompute";
+  return text;
+}
+
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                         const Cluster& cluster, std::size_t most) {
-  std::vector<PlannedLayout> found = Search(config, models, world, cluster).all();
+  std::vector<PlannedLayout> found = Search(config, models, world, cluster).all_that_fit();
   std::ranges::stable_sort(found, [](const PlannedLayout& a, const PlannedLayout& b) {
     return std::pair(a.time.seconds(), a.plan.memory.held) < std::pair(b.time.seconds(), b.plan.memory.held);
   });
   if (found.size() > most) found.erase(found.begin() + static_cast<std::ptrdiff_t>(most), found.end());
   return found;
+}
+
+std::optional<PlannedLayout> smallest_layout(const RunConfig& config, const PlannedModels& models,
+                                             const PlannedWorld& world, const Cluster& cluster) {
+  return Search(config, models, world, cluster).smallest();
 }
 
 }  // namespace limbeck::launch

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,11 +22,19 @@ struct PlannedLayout {
   StepTime time = {};
   /// As `limbeck train --set` takes them.
   std::vector<std::string> sets() const;
+  /// "tp2ep2, shard OPTIMIZER, with recompute"
+  std::string text() const;
 };
 
-/// Every layout of so many ranks whose tensors are cut within a node, with the least of sharding and recomputation that
-/// lets it fit; where two take as long, the one that takes less memory goes before. At most `most` of them.
+/// Every layout of so many ranks whose tensors are cut within a node, with the least of sharding and recomputation,
+/// from the config's own on, that lets it fit; where two take as long, the one that takes less memory goes before. At
+/// most `most` of them.
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                         const Cluster& cluster, std::size_t most);
+
+/// Of the same layouts and settings what takes the least memory of a rank, whether it fits or not, without its time.
+/// Nothing where no layout gives each rank a sequence in each pass.
+std::optional<PlannedLayout> smallest_layout(const RunConfig& config, const PlannedModels& models,
+                                             const PlannedWorld& world, const Cluster& cluster);
 
 }  // namespace limbeck::launch

@@ -20,7 +20,8 @@ struct PlannedModels {
 };
 
 /// Reads what describes the models and the tokenizer, no weights and no text. Throws a UsageError where the config has
-/// something that is not planned: several teachers, a bridge to one of other tokens, ranks of its own, projectors.
-PlannedModels planned_models(const RunConfig& config, const Log& log);
+/// something that is not planned: several teachers, a bridge to one of other tokens, ranks of its own, projectors; it
+/// begins with `who` asks.
+PlannedModels planned_models(const RunConfig& config, const Log& log, const char* who = "plan");
 
 }  // namespace limbeck::launch

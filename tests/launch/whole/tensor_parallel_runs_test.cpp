@@ -1,10 +1,11 @@
 // Whole runs under tensor parallelism, or with what ranks share dealt among them, and what they leave behind:
-// checkpoints, dumps of gradients and exported models are those of one rank. In float64, so that no near-tie of a router can hide or make a difference; with three
-// key/value heads and a vocabulary that two ranks share unevenly.
+// checkpoints, dumps of gradients and exported models are those of one rank. In float64, so that no near-tie of a
+// router can hide or make a difference; with three key/value heads and a vocabulary that two ranks share unevenly.
 
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <filesystem>
 #include <sstream>
 
 #include "data/files/hdf5_file.h"
@@ -92,7 +93,8 @@ void expect_files_of_one_rank(const std::string& feed_forward) {
            {"one", "dp1", ""},
            {"cut", "tp2", ""},
            {"shared", "tp2", sequence_parallel},
-           {"dealt", "dp2", "--set parallel.shard=PARAMETERS"}}) {
+           {"dealt", "dp2", "--set parallel.shard=PARAMETERS"},
+           {"stages", "pp2", "--set batch.micro_batches=2"}}) {
     SCOPED_TRACE(run);
     train(folder, feed_forward, run, 3, layout, fmt::format("{} --dump-gradients {}.h5", options, run));
     const Outcome convert = folder.limbeck(fmt::format("convert {0} {0}_hf --dtype float32", run));
@@ -178,6 +180,7 @@ TEST(EndToEnd, WhatCannotBeDealtIsOneLine) {
               HasSubstr("train.cuda_graph is given with parallel.shard, expected false"));
   EXPECT_THAT(error("--set parallel.shard=OPTIMIZER --set parallel.shard_ranks=3", 2),
               HasSubstr("parallel.shard_ranks is 3, expected a number that divides the world's, 2"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "run"));  // nothing is written before
 }
 
 }  // namespace
