@@ -62,8 +62,8 @@ experts="model.moe.num_experts=8 model.moe.expert_width=18"
 
 of dense "" dp2 dp5 dp16 tp2 tp3 tp7 dp2tp2 dp5tp3 dp4tp4 tp3+$divided dp2tp2+$divided dp3+batch.micro_batches=3 \
   tp2+train.recompute=true tp3+$divided+train.recompute=true+batch.micro_batches=2 dp2+parallel.bucket_mib=0.001 \
-  cp2 cp3 cp2tp2 dp2cp2 dp3+$sharded=OPTIMIZER dp3+$sharded=PARAMETERS
-of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep4 dp2ep4 ep2etp2 etp3 tp2ep2etp2 \
+  cp2 cp3 cp4 cp2tp2 dp2cp2 dp3+$sharded=OPTIMIZER dp3+$sharded=PARAMETERS
+of moe "$experts model.moe.dense_layers=[0]" dp3 ep2 ep4 ep8 tp2ep2 dp2tp2 tp2ep4 dp2ep4 ep2etp2 etp2 etp3 tp2ep2etp2 \
   tp4ep4 dp8ep2 tp2ep2+$divided tp3+$divided+train.recompute=true ep4+batch.micro_batches=3 \
   cp2ep2 cp2tp2ep2+$divided dp2ep2+$sharded=PARAMETERS ep4+$copied=2 tp2ep2+$divided+$copied=3+train.recompute=true \
   dp2ep2+$copied=1+$sharded=PARAMETERS+batch.micro_batches=2
@@ -87,15 +87,22 @@ of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 
 of stages "$experts model.num_layers=5 model.tied_head=true moe_loss.z_weight=0.01 batch.micro_batches=4" \
   pp2 pp4 pp5 pp2dp2 pp2tp2+$divided pp2ep2+train.recompute=true pp2tp2ep2dp2 pp2cp2 pp2dp2+parallel.shard=OPTIMIZER \
   pp2+parallel.schedule=ZERO_BUBBLE pp4tp2+parallel.schedule=ZERO_BUBBLE pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 \
-  pp2ep2+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2 pp2+parallel.stages=[1,4]
+  pp2ep2+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2 pp2+parallel.stages+=1+parallel.stages+=4 pp2dp2+$sharded=GRADIENTS \
+  pp2ep2dp2+$sharded=PARAMETERS+train.recompute=true pp2dp2+$sharded=PARAMETERS+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2
 
-if [[ teacher == "$wanted"* ]]; then
+if [[ teacher == "$wanted"* || $wanted == teacher* || adapters == "$wanted"* ]]; then
   "$limbeck" train model.textproto --set model.moe.num_experts=4 --set model.moe.expert_width=20 --steps 2 --out teacher --quiet >/dev/null
 fi
 elsewhere=parallel.teacher_ranks
 of teacher "$experts teacher.source=teacher objective.hidden_states.weight=0.5 objective.temperature=1.5" \
   dp2 tp2ep2 tp3+$divided ep4 tp2+precision.sharded_teacher=true \
   dp2+$elsewhere=1 tp2+$elsewhere=2+parallel.teacher_layout=tp2 tp2ep2+$elsewhere=3 dp3+$elsewhere=2+batch.micro_batches=2 cp2 dp2+$sharded=GRADIENTS
+
+of teacher_stages "$experts teacher.source=teacher objective.temperature=1.5 batch.micro_batches=3" \
+  pp2 pp3 pp2tp2+$divided pp2ep2dp2 pp2tp2ep2dp2+$sharded=OPTIMIZER pp2cp2 pp2ep2+precision.sharded_teacher=true \
+  pp2+parallel.schedule=ZERO_BUBBLE pp2dp2+$sharded=PARAMETERS
+of adapters "model= model.source=teacher adapters.rank=3 adapters.targets=[*.attention.*,*.experts.*] batch.micro_batches=2" \
+  dp2 tp3 ep2 pp2 pp3dp2 pp2tp2ep2 pp2dp2+$sharded=GRADIENTS
 
 echo "$passed layouts passed, $failed tables have one that did not"
 [[ $failed == 0 && $passed -gt 0 ]]

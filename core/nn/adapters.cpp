@@ -40,10 +40,9 @@ bool is_cut_within(const Parameter& weight) {
          });
 }
 
-/// Throws for a pattern that is of no use.
-void check_target(const core::ParameterList& all, const std::string& pattern, std::size_t place) {
+/// A pattern that is of no use.
+[[noreturn]] void refuse_target(const core::ParameterList& all, const std::string& pattern, std::size_t place) {
   const auto is_named = [&](const Parameter* p) { return core::is_of_pattern(p->name, pattern); };
-  if (std::ranges::any_of(all, [&](const Parameter* p) { return is_named(p) && takes_adapter(*p); })) return;
   const auto other = std::ranges::find_if(all, is_named);
   const auto fits = std::ranges::find_if(all, [](const Parameter* p) { return takes_adapter(*p); });
   const std::string expected =
@@ -85,14 +84,20 @@ Adapters::Adapters(Transformer& model, const AdapterOptions& options, DType dtyp
     : options_(options), parameters_({.memory = model.memory(), .dtype = dtype, .place = std::move(place)}) {
   core::check(options.rank > 0, "adapters: rank is {}, expected 1 or more", options.rank);
   const core::ParameterList all = model.parameters();
-  for (std::size_t i = 0; i < options.targets.size(); ++i) check_target(all, options.targets[i], i);
+  std::vector<std::int64_t> counts(options.targets.size());  // of the matrices that each names, on all stages
   for (Parameter* p : all) {
     p->slot.reset();
-    if (takes_adapter(*p) && std::ranges::any_of(options.targets, [&](const std::string& pattern) {
-          return core::is_of_pattern(p->name, pattern);
-        }))
-      add(*p);
+    if (!takes_adapter(*p)) continue;
+    bool is_target = false;
+    for (std::size_t i = 0; i < options.targets.size(); ++i)
+      if (core::is_of_pattern(p->name, options.targets[i])) ++counts[i], is_target = true;
+    if (is_target) add(*p);
   }
+  Tensor sums = Tensor::from<std::int64_t>(model.memory()->host(), {std::ssize(counts)}, counts);
+  model.pipeline().sum(sums);
+  counts = core::host_values<std::int64_t>(sums);
+  for (std::size_t i = 0; i < options.targets.size(); ++i)
+    if (counts[i] == 0) refuse_target(all, options.targets[i], i);
 }
 
 void Adapters::add(Parameter& weight) {
@@ -121,11 +126,6 @@ void Adapters::init_random(std::uint64_t seed) {
 }
 
 void Adapters::load(const core::StateReader& reader) {
-  const auto of_adapters = [](const auto& tensor) { return tensor.first.starts_with("adapters/"); };
-  const std::int64_t there = std::ranges::count_if(reader.tensors(), of_adapters);
-  core::check(there == std::ssize(parameters()),
-              "{}: has {} tensors of adapters, expected {}: adapters.targets names others than its run had",
-              reader.source(), there, std::ssize(parameters()));
   for (Parameter* p : parameters()) {
     StateEntry entry = p->entry(p->value);
     reader.read(p->name, entry);

@@ -38,9 +38,9 @@ std::string adapter_name(const std::string& parameter, char factor);
 class Adapters {
  public:
   /// Adds them to the matrices that the patterns name, and takes the slots of all of the model's parameters away. They
-  /// are cut as their matrices are, `place` being the model's. To be there as long as the model is used. Throws a
-  /// UsageError, naming the pattern, for one that names no matrix that can have an adapter; and where experts are cut
-  /// within.
+  /// are cut as their matrices are, `place` being the model's. To be there as long as the model is used. Collective over
+  /// the stages of a pipeline, each of which has those of its layers. Throws a UsageError, naming the pattern, for one
+  /// that names no matrix of any stage that can have an adapter; and where experts are cut within.
   Adapters(Transformer& model, const AdapterOptions& options, core::DType dtype, core::PlacementRule place = {});
   Adapters(const Adapters&) = delete;
   Adapters& operator=(const Adapters&) = delete;

@@ -12,10 +12,10 @@ namespace limbeck::nn {
 class LayerWeights {
  public:
   virtual ~LayerWeights() = default;
-  /// Before a layer, which counts `local` within the model, runs forward. What is pushed here runs behind its backward.
-  virtual void before(core::Tape& tape, std::int64_t local) = 0;
+  /// Before a layer, by its number in the whole model, runs forward. What is pushed here runs behind its backward.
+  virtual void before(core::Tape& tape, std::int64_t layer) = 0;
   /// Behind it. What is pushed here runs before its backward, in which a recomputed layer runs forward once more.
-  virtual void behind(core::Tape& tape, std::int64_t local) = 0;
+  virtual void behind(core::Tape& tape, std::int64_t layer) = 0;
 };
 
 }  // namespace limbeck::nn

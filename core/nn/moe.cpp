@@ -25,8 +25,8 @@ namespace {
 using core::as_optional_var;
 using core::as_var;
 
-// A choice of an expert of which all ranks have a copy goes nowhere: `elsewhere` has it not, `here` has it alone, by the
-// copies' numbers.
+// A choice of an expert of which all ranks have a copy goes nowhere: `elsewhere` has it not, `here` has it alone, by
+// the copies' numbers.
 struct ReplicatedChoices {
   ReplicatedChoices(const Tensor& selection, std::int64_t num_experts, const std::vector<std::int64_t>& replicated) {
     std::vector<std::int32_t> others(static_cast<std::size_t>(num_experts)), copies(others.size(), -1);

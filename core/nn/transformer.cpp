@@ -477,9 +477,10 @@ void Transformer::run(Tape& tape, const Pass& pass, const Layer& layer, std::int
 
 void Transformer::run_in_stack(Tape& tape, const Pass& pass, std::int64_t local, ResidualStream& stream,
                                AuxiliaryLosses& losses) const {
-  if (layer_weights_ != nullptr) layer_weights_->before(tape, local);
-  run(tape, pass, layers_.at(static_cast<std::size_t>(local)), local, stream, losses);
-  if (layer_weights_ != nullptr) layer_weights_->behind(tape, local);
+  const Layer& layer = layers_.at(static_cast<std::size_t>(local));
+  if (layer_weights_ != nullptr) layer_weights_->before(tape, layer.index);
+  run(tape, pass, layer, local, stream, losses);
+  if (layer_weights_ != nullptr) layer_weights_->behind(tape, layer.index);
 }
 
 Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,

@@ -4,6 +4,7 @@
 #include "core/counted.h"
 #include "data/teacher_cache/teacher_cache.h"
 #include "launch/commands/commands.h"
+#include "launch/plan/automatic_layout.h"
 #include "launch/run/run_config.h"
 #include "launch/run/session.h"
 #include "launch/run/stop_flag.h"
@@ -25,6 +26,17 @@ void say_cache(const std::filesystem::path& folder, bool verifies, const Log& lo
             verifies ? "; every byte is as it was written" : "");
 }
 
+/// The student's layout on the same ranks, of which more have texts of their own then: its teacher has no stages.
+std::string without_stages(const std::string& text) {
+  if (text.empty()) return text;
+  const parallel::Layout layout = parallel::parse_layout(text);
+  if (layout.pp <= 1) return text;
+  std::string rest;
+  for (const auto& [name, size] : parallel::layout_axes)
+    if (name != "pp" && name != "dp" && layout.*size > 0) rest += fmt::format("{}{}", name, layout.*size);
+  return rest;
+}
+
 }  // namespace
 
 int run_cache_teacher(const CacheTeacherOptions& options) {
@@ -40,14 +52,15 @@ int run_cache_teacher(const CacheTeacherOptions& options) {
     core::fail_usage("cache-teacher: teacher.others is given, expected none: a cache is of one teacher");
   if (config.objective.bridge != Bridge::None)
     core::fail_usage("cache-teacher: objective.bridge is given, expected none: a cache is of the text's own tokens");
+  if (is_automatic(config))
+    core::fail_usage(
+        "cache-teacher: parallel.layout is auto, which is planned for training, expected a layout, or none");
+  config.parallel.layout = without_stages(config.parallel.layout);
   check_for_distill(config);
   catch_stop_signals();
   bool is_done = false;
   in_world(config, fmt::format("command: cache-teacher\ncache: {}\n", folder.string()), [&](Rank& rank) {
     const Log log = make_log(rank.world().rank(), options.verbosity);
-    if (rank.mesh().pp().size() > 1)
-      core::fail_usage("cache-teacher: parallel.layout is {}, expected no pp: the teacher is whole on each rank",
-                       config.parallel.layout);
     try {
       Session session(rank, config, log);
       write_teacher_cache(session, cache_identity(session), folder, log);

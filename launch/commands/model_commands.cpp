@@ -17,6 +17,7 @@
 #include "launch/commands/may_write.h"
 #include "launch/commands/token_ids.h"
 #include "launch/console/streams.h"
+#include "launch/plan/automatic_layout.h"
 #include "launch/report/distill_report.h"
 #include "launch/run/checkpointing.h"
 #include "launch/run/evaluation_json.h"
@@ -182,8 +183,8 @@ int run_eval(const EvalOptions& options) {
                                        [](const std::string& set) { return set.starts_with("parallel.layout="); });
   if (options.threads > 0) config.train.threads = options.threads;
   name_reference(config);
-  if (!sets_layout) config.parallel.layout = "";  // whatever the ranks are now
-  config.adapters.reset();                        // a checkpoint is read with its own, merged; others begin at nothing
+  if (!sets_layout || is_automatic(config)) config.parallel.layout = "";  // whatever the ranks are now
+  config.adapters.reset();  // a checkpoint is read with its own, merged; others begin at nothing
   config.teacher && !config.objective.preference ? check_for_distill(config) : check_for_train(config);
   in_world(config, fmt::format("command: eval\ncheckpoint: {}\n", source.path.string()), [&](Rank& rank) {
     const Log log = make_log(rank.world().rank(), options.verbosity);

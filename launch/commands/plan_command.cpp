@@ -3,6 +3,7 @@
 #include "data/files/json_text.h"
 #include "launch/commands/commands.h"
 #include "launch/console/streams.h"
+#include "launch/plan/automatic_layout.h"
 #include "launch/plan/expert_shares.h"
 #include "launch/plan/plan_text.h"
 #include "launch/run/run_config.h"
@@ -37,14 +38,22 @@ int run_plan(const PlanOptions& options) {
     if (options.ranks > plan.cluster->num_devices())
       core::fail_usage("plan: --ranks is {}, expected at most the {} devices of {}", options.ranks,
                        plan.cluster->num_devices(), options.cluster->string());
-    plan.world.device = plan.cluster->imagined();
     plan.world.ranks_a_node = static_cast<int>(plan.cluster->devices_a_node);
+  } else if (is_automatic(plan.config)) {
+    plan.cluster =
+        usual_cluster(plan.config, options.ranks, options.ranks, memory_of_rank_here(plan.config, options.ranks));
   }
+  if (plan.cluster) plan.world.device = plan.cluster->imagined();
+  if (plan.cluster) plan.layouts = best_layouts(plan.config, plan.models, plan.world, *plan.cluster, most_layouts);
+  // Without any that fits the second call says what the least would take.
+  if (is_automatic(plan.config))
+    plan.config =
+        under(plan.config, plan.layouts.empty() ? automatic_layout(plan.config, plan.models, plan.world, *plan.cluster)
+                                                : plan.layouts.front());
   plan.rank = plan_rank(plan.config, plan.models, plan.world);
   if (plan.cluster) {
     plan.time = step_time(plan.config, plan.models, plan.rank, plan.world, *plan.cluster);
     plan.run = run_figures(plan.config, *plan.time, plan.world, *plan.cluster);
-    plan.layouts = best_layouts(plan.config, plan.models, plan.world, *plan.cluster, most_layouts);
   }
   write_result(options.json ? data::indented(plan_json(plan)) : plan_text(plan));
   return 0;

@@ -20,6 +20,7 @@
 #include "launch/console/progress.h"
 #include "launch/console/shell_quoted.h"
 #include "launch/console/streams.h"
+#include "launch/plan/automatic_layout.h"
 #include "launch/report/comparison.h"
 #include "launch/report/distill_report.h"
 #include "launch/report/event_file.h"
@@ -29,12 +30,14 @@
 #include "launch/run/run_evaluations.h"
 #include "launch/run/run_facts.h"
 #include "launch/run/session.h"
+#include "launch/run/sharing.h"
 #include "launch/run/stop_flag.h"
 #include "launch/run/teacher_service.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/threads.h"
 #include "launch/run/trainer.h"
 #include "launch/run/training_documents.h"
+#include "parallel/axes/check_sharding.h"
 
 namespace limbeck::launch {
 namespace {
@@ -295,6 +298,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   catch_stop_signals();
   const Log log = make_log(rank.world().rank(), options.verbosity);
   records_steps(given, rank);  // or it throws before anything is written
+  parallel::check_sharding(rank.mesh(), sharding_of(given.parallel));
   RunDirectory directory(given.output.dir);
   on_first_rank(rank, [&] { directory = RunDirectory::open(given, options.resume); });
 
@@ -429,7 +433,7 @@ bool train_all(Rank& rank, const RunConfig& config, const TrainOptions& options,
 }
 
 int run_training(const TrainOptions& options, bool distils) {
-  const RunConfig config = resolve(options);
+  RunConfig config = resolve(options);
   if (options.dump_gradients) {
     std::error_code error;
     check_may_write(*options.dump_gradients, /*force=*/true);
@@ -439,10 +443,6 @@ int run_training(const TrainOptions& options, bool distils) {
   distils ? check_for_distill(config) : check_for_train(config);
   if (options.dump_gradients && config.objective.control != Control::None)
     core::fail_usage("--dump-gradients is given with objective.control, expected none: nothing reads such a dump");
-  if (options.dump_gradients && !config.parallel.layout.empty() &&
-      parallel::parse_layout(config.parallel.layout).pp > 1)
-    core::fail_usage("--dump-gradients is given with parallel.layout {}, expected no pp: a stage has some layers alone",
-                     config.parallel.layout);
   if (options.dump_gradients && config.objective.has_pairs())
     core::fail_usage("--dump-gradients is given with objective.{}, expected none: nothing reads such a dump",
                      config.objective.preference ? "preference" : "reward");
@@ -454,22 +454,25 @@ int run_training(const TrainOptions& options, bool distils) {
                                           distils ? "distill" : "train", options.steps.value_or(0), options.resume,
                                           options.dump_gradients.has_value(), options.baseline);
   bool is_done = false;
-  in_world(
-      config, command,
-      [&](Rank& rank) {
-        try {
-          is_done = train_all(rank, config, options, distils);
-        } catch (const Stopped&) {
-          make_log(rank.world().rank(), options.verbosity)
-              ->info(
-                  "stopped by a signal before training began: nothing was trained yet; the same command begins again "
-                  "and takes up what was tokenized");
-        }
-      },
-      [&](Rank& rank, const TeacherRanks& ranks) {
-        serve_teacher(rank, config, ranks, make_log(ranks.world().rank(), options.verbosity));
-        is_done = !stop_requested();
-      });
+  const auto run = options.resume ? std::optional<std::filesystem::path>(config.output.dir) : std::nullopt;
+  const auto train_ranks = [&](Rank& rank) {
+    try {
+      is_done = train_all(rank, config, options, distils);
+    } catch (const Stopped&) {
+      make_log(rank.world().rank(), options.verbosity)
+          ->info(
+              "stopped by a signal before training began: nothing was trained yet; the same command begins again "
+              "and takes up what was tokenized");
+    }
+  };
+  const auto serve = [&](Rank& rank, const TeacherRanks& ranks) {
+    serve_teacher(rank, config, ranks, make_log(ranks.world().rank(), options.verbosity));
+    is_done = !stop_requested();
+  };
+  with_world(config, command, [&](const std::shared_ptr<parallel::WorldComm>& world) {
+    take_layout(world, config, run, make_log(world->rank(), options.verbosity));
+    in_world(world, config, train_ranks, serve);
+  });
   return is_done ? 0 : 3;
 }
 

@@ -51,13 +51,21 @@ class Search {
     bool operator==(const Candidate&) const = default;
   };
 
-  std::vector<PlannedLayout> all() const {
-    std::vector<Candidate> tried = candidates();
-    if (const Candidate own = own_candidate(); std::ranges::find(tried, own) == tried.end()) tried.push_back(own);
+  std::vector<PlannedLayout> all_that_fit() const {
     std::vector<PlannedLayout> found;
-    for (const Candidate& candidate : tried)
+    for (const Candidate& candidate : tried())
       if (auto layout = least_that_fits(candidate)) found.push_back(std::move(*layout));
     return found;
+  }
+
+  std::optional<PlannedLayout> smallest() const {
+    std::optional<PlannedLayout> least;
+    for (const Candidate& candidate : tried())
+      for (const auto& [recompute, shard] : settings_of(candidate))
+        if (PlannedLayout found = planned(candidate, recompute, shard);
+            !least || found.plan.memory.held < least->plan.memory.held)
+          least = std::move(found);
+    return least;
   }
 
   /// That feed all ranks.
@@ -85,7 +93,15 @@ class Search {
 
   static int at_least_one(int size) { return std::max(size, 1); }  // 0: a layout does not name the axis
 
-  /// The config's own, named as the others are.
+  /// These, and the config's own.
+  std::vector<Candidate> tried() const {
+    std::vector<Candidate> all = candidates();
+    if (is_automatic(config_)) return all;
+    if (const Candidate own = own_candidate(); std::ranges::find(all, own) == all.end()) all.push_back(own);
+    return all;
+  }
+
+  /// Named as the others are.
   Candidate own_candidate() const {
     const parallel::Layout own =
         config_.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config_.parallel.layout);
@@ -100,31 +116,46 @@ class Search {
     return fits(models_.student) && (!models_.teacher || !config_.precision.sharded_teacher || fits(*models_.teacher));
   }
 
-  PlannedLayout planned(const Candidate& candidate, bool recompute, Shard shard) const {
+  RunConfig config_of(const Candidate& candidate, bool recompute, Shard shard) const {
     RunConfig config = config_;
     config.parallel.layout = candidate.layout;
     config.parallel.shard = shard;
     config.parallel.shard_ranks = 0;
     config.parallel.sequence_parallel = candidate.sequence_parallel;
     config.train.recompute = recompute;
-    PlannedLayout found{candidate.layout, shard, candidate.sequence_parallel, recompute,
-                        plan_rank(config, models_, world_)};
-    found.time = step_time(config, models_, found.plan, world_, cluster_);
-    return found;
+    return config;
+  }
+
+  /// Without its time.
+  PlannedLayout planned(const Candidate& candidate, bool recompute, Shard shard) const {
+    const RunConfig config = config_of(candidate, recompute, shard);
+    return {candidate.layout, shard, candidate.sequence_parallel, recompute, plan_rank(config, models_, world_)};
+  }
+
+  /// Recomputation and sharding, from the config's own on.
+  std::vector<std::pair<bool, Shard>> settings_of(const Candidate& candidate) const {
+    const std::span<const Shard> shards = shards_of(candidate.layout);
+    const Shard own = std::min(config_.parallel.shard, shards.back());
+    std::vector<std::pair<bool, Shard>> all;
+    for (const bool recompute : {false, true})
+      for (const Shard shard : shards)
+        if (recompute >= config_.train.recompute && shard >= own) all.emplace_back(recompute, shard);
+    return all;
   }
 
   /// Which of them takes the least depends on the model, for what is dealt is gathered again; what stays from step to
   /// step is least where all is dealt.
   std::optional<PlannedLayout> least_that_fits(const Candidate& candidate) const {
-    const std::span<const Shard> shards = shards_of(candidate.layout);
-    PlannedLayout last = planned(candidate, true, shards.back());
+    const auto settings = settings_of(candidate);
+    PlannedLayout last = planned(candidate, settings.back().first, settings.back().second);
     if (!cluster_.holds(last.plan.memory.kept())) return std::nullopt;
-    for (const bool recompute : {false, true})
-      for (const Shard shard : shards) {
-        const bool is_last = recompute && shard == shards.back();
-        PlannedLayout found = is_last ? std::move(last) : planned(candidate, recompute, shard);
-        if (cluster_.holds(found.plan.memory.held)) return found;
-      }
+    for (const auto& setting : settings) {
+      const auto& [recompute, shard] = setting;
+      PlannedLayout found = setting == settings.back() ? std::move(last) : planned(candidate, recompute, shard);
+      if (!cluster_.holds(found.plan.memory.held)) continue;
+      found.time = step_time(config_of(candidate, recompute, shard), models_, found.plan, world_, cluster_);
+      return found;
+    }
     return std::nullopt;
   }
 
@@ -156,9 +187,17 @@ std::vector<std::string> PlannedLayout::sets() const {
           fmt::format("train.recompute={}", recompute)};
 }
 
+std::string PlannedLayout::text() const {
+  std::string text = layout;
+  if (shard != Shard::Nothing) text += fmt::format(", shard {}", name_of(shard));
+  if (sequence_parallel) text += ", with sequence parallelism";
+  if (recompute) text += ", with recompute";
+  return text;
+}
+
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                         const Cluster& cluster, std::size_t most) {
-  std::vector<PlannedLayout> found = Search(config, models, world, cluster).all();
+  std::vector<PlannedLayout> found = Search(config, models, world, cluster).all_that_fit();
   std::ranges::stable_sort(found, [](const PlannedLayout& a, const PlannedLayout& b) {
     return std::pair(a.time.seconds(), a.plan.memory.held) < std::pair(b.time.seconds(), b.plan.memory.held);
   });
@@ -169,6 +208,11 @@ std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedMo
 bool feeds_any_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                       const Cluster& cluster) {
   return !Search(config, models, world, cluster).candidates().empty();
+}
+
+std::optional<PlannedLayout> smallest_layout(const RunConfig& config, const PlannedModels& models,
+                                             const PlannedWorld& world, const Cluster& cluster) {
+  return Search(config, models, world, cluster).smallest();
 }
 
 }  // namespace limbeck::launch

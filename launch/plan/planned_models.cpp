@@ -11,7 +11,7 @@
 namespace limbeck::launch {
 namespace {
 
-void check_planned(const RunConfig& config) {
+void check_planned(const RunConfig& config, const char* who) {
   const ObjectiveConfig& objective = config.objective;
   const std::array<std::pair<const char*, bool>, 7> not_planned = {{
       {"teacher.others", config.teacher && !config.teacher->others.empty()},
@@ -23,13 +23,13 @@ void check_planned(const RunConfig& config) {
       {"train.cuda_graph", config.train.cuda_graph},
   }};
   for (const auto& [field, is_given] : not_planned)
-    if (is_given) core::fail_usage("plan: {} is given, which is not planned, expected a config without it", field);
+    if (is_given) core::fail_usage("{}: {} is given, which is not planned, expected a config without it", who, field);
 }
 
 }  // namespace
 
-PlannedModels planned_models(const RunConfig& config, const Log& log) {
-  check_planned(config);
+PlannedModels planned_models(const RunConfig& config, const Log& log, const char* who) {
+  check_planned(config, who);
   const RunConfig found = with_paths_found(config);
   const auto opened = [](const std::string& path) {
     return path.empty() ? ModelSource() : open_model(path, data::Checkpoint::Verify::Sizes);

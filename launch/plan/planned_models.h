@@ -21,7 +21,7 @@ struct PlannedModels {
 
 /// Reads what describes the models and the tokenizer, no weights and no text. Throws a UsageError where the config has
 /// something that is not planned: several teachers, a bridge to one of other tokens, ranks of its own, projectors,
-/// fewer tokens, and as a run does where they cannot read its text.
-PlannedModels planned_models(const RunConfig& config, const Log& log);
+/// fewer tokens; that error begins with `who` asks. And as a run does where they cannot read its text.
+PlannedModels planned_models(const RunConfig& config, const Log& log, const char* who = "plan");
 
 }  // namespace limbeck::launch

@@ -14,6 +14,8 @@ std::string device_names() {
   return fmt::format("cpu, {} (CUDA)", core::counted(kernels::num_gpus(), "GPU"));
 }
 
+bool uses_gpu(DeviceKind kind) { return kind != DeviceKind::Cpu && kernels::num_gpus() > 0; }
+
 core::MemoryPtr memory_of_rank(DeviceKind kind, int threads) {
   if (kind == DeviceKind::Cpu) return core::Memory::cpu(threads);
   if (kind == DeviceKind::Cuda && !kernels::knows_gpus)

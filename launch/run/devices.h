@@ -13,6 +13,9 @@ namespace limbeck::launch {
 /// For --version: "cpu", "cpu, 2 GPUs (CUDA)", or why a limbeck that knows GPUs has none.
 std::string device_names();
 
+/// Whether that is a GPU here.
+bool uses_gpu(DeviceKind kind);
+
 /// Memory on the device that a config asks for; ranks take a machine's GPUs by their numbers on it, in turns where
 /// there are fewer. Throws a UsageError where CUDA is asked of a limbeck that was built without it, an Error where
 /// there is no GPU to be used.

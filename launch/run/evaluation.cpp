@@ -174,7 +174,7 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
         part.teachers.push_back({std::move(hidden), teacher->head().value, teacher->head_bias().value,
                                  shares ? shares->values[0] : Tensor()});
     }
-    if (shares) others->give(part.batch, *shares, part.teachers);
+    if (shares && rank.is_last_stage()) others->give(part.batch, *shares, part.teachers);
     if (cached_) part.text = cut_of(sequences.fetch(own.first, own.count), rank.context_place());
     if (bridge != nullptr) add_spans(sequences.fetch(own.first, own.count), own.first, part);
     parts_.push_back(std::move(part));

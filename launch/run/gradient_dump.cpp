@@ -1,12 +1,17 @@
 #include "launch/run/gradient_dump.h"
 
 #include <cstring>
+#include <iterator>
 #include <map>
+#include <set>
+#include <sstream>
 
 #include "data/checkpoints/tensor_boxes.h"
 #include "launch/run/model_source.h"
+#include "launch/run/same_everywhere.h"
 
 namespace limbeck::launch {
+using core::DType;
 using core::Tensor;
 
 namespace {
@@ -26,6 +31,14 @@ void write_numbers(data::Hdf5File& file, const nlohmann::ordered_json& section, 
     else
       file.set_attribute("/", name, value.is_boolean() ? std::int64_t{value.get<bool>()} : value.get<std::int64_t>());
   }
+}
+
+/// What a rank without a part of a tensor has of it.
+core::StateEntry nothing_of(const core::Shape& whole, DType dtype) {
+  core::Shape none = whole;
+  if (none.rank() > 0) none[0] = 0;
+  return {whole, std::vector<std::int64_t>(static_cast<std::size_t>(whole.rank())),
+          Tensor::empty(core::Memory::cpu(1), dtype, none), /*write=*/false};
 }
 
 }  // namespace
@@ -74,14 +87,41 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
   std::map<const core::Parameter*, const optim::Fragment*> apart;  // those whose values are dealt
   for (const optim::Fragment& f : trained)
     if (f.sharers.value.defined()) apart[f.parameter] = &f;
+  Parts parts;
   std::vector<std::string> frozen;
   for (const core::Parameter* p : parameters) {
     const auto dealt = apart.find(p);
-    write_whole("/parameters", p->name,
-                dealt == apart.end() ? p->entry(p->value) : dealt->second->entry(dealt->second->value()));
-    if (p->is_frozen()) frozen.push_back(p->name);
+    parts.emplace_back(p->name,
+                       dealt == apart.end() ? p->entry(p->value) : dealt->second->entry(dealt->second->value()));
+    if (p->is_frozen() && (p->first_replica || rank.mesh().pp().size() == 1)) frozen.push_back(p->name);
   }
-  if (file_ && !frozen.empty()) file_->set_attribute("/", "frozen", fmt::format("{}", fmt::join(frozen, " ")));
+  write_all("/parameters", parts);
+  std::vector<std::string> of_stages = gather_strings(rank.mesh().pp(), fmt::format("{}", fmt::join(frozen, " ")));
+  std::erase(of_stages, "");
+  if (file_ && !of_stages.empty()) file_->set_attribute("/", "frozen", fmt::format("{}", fmt::join(of_stages, " ")));
+}
+
+void GradientDump::write_all(const std::string& group, const Parts& parts) {
+  std::map<std::string, core::StateEntry> here(parts.begin(), parts.end());
+  std::string mine;  // a line each: name, type, extents
+  for (const auto& [name, entry] : parts)
+    mine += fmt::format("{} {} {}\n", name, static_cast<int>(core::sum_dtype(entry.tensor.dtype())),
+                        fmt::join(entry.global_shape.extents(), " "));
+  std::set<std::string> written;
+  for (const std::string& of_stage : gather_strings(rank_.mesh().pp(), mine)) {
+    std::istringstream lines(of_stage);
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream words(line);
+      std::string name;
+      int dtype = 0;
+      words >> name >> dtype;
+      if (!written.insert(name).second) continue;  // both ends of a pipeline have a tied head
+      const std::vector<std::int64_t> extents{std::istream_iterator<std::int64_t>(words), {}};
+      const auto found = here.find(name);
+      write_whole(group, name,
+                  found != here.end() ? found->second : nothing_of(core::Shape(extents), static_cast<DType>(dtype)));
+    }
+  }
 }
 
 void GradientDump::write_whole(const std::string& group, const std::string& name, const core::StateEntry& entry) {
@@ -102,10 +142,11 @@ void GradientDump::write_whole(const std::string& group, const std::string& name
 }
 
 void GradientDump::write(const StepResult& result, const std::vector<optim::Fragment>& trained) {
+  Parts parts;
   for (const optim::Fragment& f : trained)
-    write_whole(
-        "/gradients", f.parameter->name,
-        f.sharers.gradients ? f.entry(f.gradient().reshape(f.shape())) : f.parameter->entry(f.parameter->slot->grad));
+    parts.emplace_back(f.parameter->name, f.sharers.gradients ? f.entry(f.gradient().reshape(f.shape()))
+                                                              : f.parameter->entry(f.parameter->slot->grad));
+  write_all("/gradients", parts);
   if (!file_) return;
   const auto loss = [&](const char* path, double value) {
     file_->write_dataset(path, Tensor::from<double>(rank_.host_memory(), {}, std::span<const double>(&value, 1)));

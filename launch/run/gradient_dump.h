@@ -8,6 +8,9 @@
 #include <array>
 #include <filesystem>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "core/parameter.h"
 #include "data/files/atomic_file.h"
@@ -35,6 +38,9 @@ class GradientDump {
   void write(const StepResult& result, const std::vector<optim::Fragment>& trained);
 
  private:
+  using Parts = std::vector<std::pair<std::string, core::StateEntry>>;
+  /// Collective: what the ranks have the parts of; each stage of a pipeline those of its own layers.
+  void write_all(const std::string& group, const Parts& parts);
   void write_whole(const std::string& group, const std::string& name, const core::StateEntry& entry);
 
   Rank& rank_;

@@ -102,8 +102,7 @@ void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int
   const bool measures = init && (init->upcycle || init->experts || init->dense || init->width ||
                                  (init->choice != LayerChoice::List && init->choice != LayerChoice::EvenlySpaced));
   for (const auto& [field, is_given] :
-       {std::pair("objective.preference", c.preference.has_value()),
-        {"objective.reward", c.reward.has_value()},
+       {std::pair("objective.reward", c.reward.has_value()),
         {"objective.bridge", c.bridge != Bridge::None},
         {"objective.hidden_states", c.hidden_states.weight > 0},
         {"objective.attention", c.attention.weight > 0},
@@ -112,10 +111,7 @@ void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int
         {"objective.sampled_text", c.sampled_text.fraction > 0},
         {"objective.control UNTRAINED", c.control == Control::Untrained},
         {"layers that predict further tokens (objective.predict_weight)", student.num_predict_layers > 0},
-        {"adapters", config.adapters.has_value()},
-        {"teacher.others", config.teacher && !config.teacher->others.empty()},
         {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
-        {"parallel.shard GRADIENTS or PARAMETERS", config.parallel.shard > Shard::Optimizer},
         {"parallel.shard_ranks", config.parallel.shard_ranks > 0},
         {"a student_init that runs models to choose or centre", measures}})
     if (is_given)

@@ -129,15 +129,18 @@ std::vector<optim::Trained> trained_of(Session& session, HiddenProjectors& proje
   return trained;
 }
 
-/// How much of the model the adapters are.
+/// Collective: how much of the model the adapters are.
 void say_adapters(const Session& session, const Log& log) {
   if (!session.adapters) return;
-  std::int64_t values = 0, all = 0;
-  for (const core::Parameter* p : session.adapters->parameters()) values += p->global_shape.numel();
-  for (const core::Parameter* p : session.student->parameters()) all += p->global_shape.numel();
+  std::vector<std::int64_t> values(3);
+  for (const core::Parameter* p : session.adapters->parameters()) values[0] += p->global_shape.numel();
+  values[2] = std::ssize(session.adapters->parameters());
+  for (const core::Parameter* p : counted_here(session.rank, session.student->parameters()))
+    values[1] += p->global_shape.numel();
+  values = over_stages(session.rank, values);
   log->info("adapters of rank {}: {} beside {} matrices, whose model of {} stays as it is",
-            session.adapters->options().rank, core::counted(values, "parameter"),
-            session.adapters->parameters().size() / 2, core::counted(all, "parameter"));
+            session.adapters->options().rank, core::counted(values[0], "parameter"), values[2] / 2,
+            core::counted(values[1], "parameter"));
 }
 
 /// The one that runs beside the student in the steps; null: none does.

@@ -20,6 +20,18 @@ namespace limbeck::launch {
 
 using core::fail_usage;
 
+namespace {
+
+/// Collective: how many factors there are.
+std::int64_t adapters_of_all_stages(const Rank& rank, nn::Adapters& adapters) {
+  const std::int64_t here = std::ssize(adapters.parameters());
+  core::Tensor sum = core::Tensor::from<std::int64_t>(rank.host_memory(), {1}, {&here, 1});
+  rank.pipeline().sum(sum);
+  return core::host_values<std::int64_t>(sum)[0];
+}
+
+}  // namespace
+
 Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
     : rank(rank_of_session), config(std::move(run_config)), found(with_paths_found(config)) {
   if (config.output.started_in.empty()) config.output.started_in = std::filesystem::current_path().string();
@@ -321,6 +333,12 @@ void Session::load_student(const ModelSource& checkpoint) {
   core::check(checkpoint.base != nullptr, "{}: has no adapters, expected those of the config",
               checkpoint.path.string());
   load_student(*checkpoint.base);
+  const std::int64_t all = adapters_of_all_stages(rank, *adapters);
+  const std::int64_t there = std::ranges::count_if(
+      checkpoint.own->tensors(), [](const auto& tensor) { return tensor.first.starts_with("adapters/"); });
+  core::check(there == all,
+              "{}: has {} tensors of adapters, expected {}: adapters.targets names others than its run had",
+              checkpoint.own->source(), there, all);
   while_others_hear(rank, [&] { adapters->load(*checkpoint.own); });
 }
 

@@ -77,7 +77,8 @@ class StepRun {
         sync_(sync),
         stages_(step.rank.pipeline()),
         schedule_(schedule),
-        ledger_(final_of(sync.sums_each_pass() ? 1 : schedule.num_micro_batches)) {}
+        sums_each_pass_(sync.sums_each_pass() && schedule.num_stages() == 1),
+        ledger_(final_of(sums_each_pass_ ? 1 : schedule.num_micro_batches)) {}
 
   void run() {
     for (const PipelineAction& action : schedule_.stages.at(static_cast<std::size_t>(stages_.rank()))) {
@@ -103,7 +104,7 @@ class StepRun {
   }
 
   void forward(const PipelineAction& action) {
-    if (action.micro_batch > 0 && sync_.sums_each_pass()) {
+    if (action.micro_batch > 0 && sums_each_pass_) {
       sync_.next_pass();
       ledger_ = final_of(1);
     }
@@ -126,6 +127,7 @@ class StepRun {
   parallel::GradientSync& sync_;
   nn::PipelineComm& stages_;
   const parallel::PipelineSchedule& schedule_;
+  bool sums_each_pass_;  // of the stages of a pipeline several are under way, whose gradients lie in one bucket
   core::GradientLedger ledger_;
   std::map<Place, std::unique_ptr<MicroPass>> under_way_;
 };

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "parallel/axes/check_sharding.h"
+
 namespace limbeck::parallel {
 namespace {
 
@@ -11,16 +13,9 @@ enum Kind : std::uint8_t { Data, Edp, DataTp, Ends };
 
 // All of them, in one order: which ones a rank needs depends on the sizes of its parts.
 GradientGroups::GradientGroups(const Mesh& mesh, const Sharding& sharding) : sharding_(sharding) {
-  const int world = mesh.world().size(), rank = mesh.world().rank();
-  const int neighbours = sharding.ranks > 0 ? sharding.ranks : world;
-  if (world % neighbours != 0)
-    core::fail_usage("parallel.shard_ranks is {}, expected a number that divides the world's, {}", neighbours, world);
+  check_sharding(mesh, sharding);
+  const int rank = mesh.world().rank(), neighbours = sharding.ranks > 0 ? sharding.ranks : mesh.world().size();
   const auto over = [&](WorldComm& ranks, const std::string& name) {
-    const int apart = ranks.size() > 1 ? ranks.in_world(1) - ranks.in_world(0) : 1;
-    if (sharding.ranks > 0 && neighbours % apart != 0 && apart % neighbours != 0)
-      core::fail_usage(
-          "parallel.shard_ranks is {}, expected a multiple or a divisor of {}, which the ranks of {} are apart",
-          neighbours, apart, ranks.name());
     Group group;
     group.all = ranks.split(0, ranks.rank(), name);
     if (!shares(Sharded::OptimizerState)) return group;

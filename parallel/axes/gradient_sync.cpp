@@ -18,12 +18,17 @@ std::int64_t padded_bytes(const Parameter& p, core::DType dtype) {
   return padded(core::bytes_of(dtype, p.value.numel()));
 }
 
+bool lies_on_both_ends(const Parameter& p) {
+  return std::ranges::any_of(p.placement, [](const core::AxisPlacement& axis) { return axis.axis == "pp"; });
+}
+
 }  // namespace
 
 GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& mesh, const core::MemoryPtr& memory,
                            core::DType dtype, std::int64_t bucket_bytes, const Sharding& sharding)
     : dtype_(dtype), groups_(mesh, sharding) {
-  // Backward goes through the list from its end. A bucket takes its place when its last gradient is due.
+  // Backward goes through the list from its end. A bucket takes its place when its last gradient is due; what both ends
+  // of a pipeline sum is the last of each, for one of them waits for the gradients that the other sends.
   struct Open {
     std::vector<Parameter*> parameters;
     std::int64_t bytes = 0;
@@ -39,7 +44,7 @@ GradientSync::GradientSync(const core::ParameterList& parameters, const Mesh& me
     Open& bucket = open[group];
     bucket.parameters.push_back(p);
     bucket.bytes += padded_bytes(*p, dtype);
-    bucket.last = i;
+    bucket.last = lies_on_both_ends(*p) ? parameters.size() : i;
     bucket.group = group;
     if (bucket.bytes >= bucket_bytes) closed.push_back(std::exchange(bucket, {}));
   }

@@ -76,17 +76,17 @@ void LayerValues::free(std::int64_t layer) {
   one.stand = Stand::Freed;
 }
 
-void LayerValues::before(core::Tape& tape, std::int64_t local) {
-  bring(local);
-  ask_for(local + 1);
-  tape.push({"free weights", {}, [this, local] { free(local); }});
+void LayerValues::before(core::Tape& tape, std::int64_t layer) {
+  bring(layer);
+  ask_for(layer + 1);
+  tape.push({"free weights", {}, [this, layer] { free(layer); }});
 }
 
-void LayerValues::behind(core::Tape& tape, std::int64_t local) {
-  if (!tape.records() || local + 1 < std::ssize(layers_)) free(local);
-  tape.push({"gather weights", {}, [this, local] {
-               bring(local);
-               ask_for(local - 1);
+void LayerValues::behind(core::Tape& tape, std::int64_t layer) {
+  if (!tape.records() || layer + 1 < std::ssize(layers_)) free(layer);
+  tape.push({"gather weights", {}, [this, layer] {
+               bring(layer);
+               ask_for(layer - 1);
              }});
 }
 

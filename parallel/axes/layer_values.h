@@ -21,7 +21,8 @@ class LayerValues final : public nn::LayerWeights {
   /// N of layers.N.*; nothing of other names.
   static std::optional<std::int64_t> layer_of(const core::Parameter& parameter);
 
-  /// Those of a layer that are not frozen, of groups which must outlive it.
+  /// Those of a layer that are not frozen, of groups which must outlive it. Of a pipeline's stage some layers alone are
+  /// here; those between and before them have nothing.
   LayerValues(const core::ParameterList& parameters, const GradientGroups& groups);
 
   /// The values are those to begin with; they are freed.
@@ -33,8 +34,8 @@ class LayerValues final : public nn::LayerWeights {
 
   // Collective, as the layers' own exchanges: gathered before use, the next one in the same direction asked for, freed
   // behind it, but for the last layer's, with which backward begins.
-  void before(core::Tape& tape, std::int64_t local) override;
-  void behind(core::Tape& tape, std::int64_t local) override;
+  void before(core::Tape& tape, std::int64_t layer) override;
+  void behind(core::Tape& tape, std::int64_t layer) override;
 
  private:
   enum class Stand : std::uint8_t { Freed, UnderWay, Whole };

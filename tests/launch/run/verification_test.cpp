@@ -73,7 +73,9 @@ TEST_F(VerificationTest, StagesGiveTheNumbersOfOneRank) {
           "pp2ep2+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+parallel.shard=OPTIMIZER+parallel.expert_"
           "replicas=2",
           "pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2+batch.micro_batches=4+train.recompute=true",
-          "pp2+parallel.stages=[0,5]", "pp2cp2"}) {
+          "pp2+parallel.stages=[0,5]", "pp2cp2", "pp2dp2+parallel.shard=GRADIENTS+batch.micro_batches=3",
+          "pp2dp2+parallel.shard=PARAMETERS+batch.micro_batches=3+train.recompute=true",
+          "pp2dp2+parallel.shard=PARAMETERS+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+parallel.chunks=2"}) {
       const launch::LayoutDifferences found = differences(reference, config(precision, item, deep));
       EXPECT_TRUE(found.within(launch::usual_tolerance(precision)))
           << item << ' ' << found.loss << ' ' << found.gradient_norm << ' ' << found.gradient.difference << ' '

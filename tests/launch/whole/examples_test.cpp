@@ -58,6 +58,7 @@ TEST(EndToEnd, EveryExampleRuns) {
   run("train", "long_sequences", "--set data.sequence_length=250", 2);
   run("train", "offline_teacher", "", 2);
   run("distill", "distill_offline_teacher", "", 2);
+  run("distill", "distill_all_axes", "--set data.sequence_length=128", 4);
   run("distill", "distill_smollm2", "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3", 2);
   const std::string small = "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3 ";
   run("distill", "distill_quick", small, 1);

@@ -101,14 +101,90 @@ TEST(PipelineRuns, ATeacherIsWholeBesideTheLastStage) {
     if (value.is_number()) expect_near(two["unigram"][name], value.get<double>(), name);
 }
 
+/// Of a run of one rank, and of one of two stages that says as much.
+void expect_same_of_stages(const RunFolder& folder, const std::string& command, const std::string& name) {
+  SCOPED_TRACE(name);
+  folder.succeed(fmt::format("{} --out {}_one", command, name));
+  folder.succeed(fmt::format("{} --out {}_two --set parallel.layout=pp2 --set batch.micro_batches=2", command, name),
+                 2);
+  const auto one = folder.metrics(name + "_one"), two = folder.metrics(name + "_two");
+  ASSERT_EQ(one.size(), two.size());
+  ASSERT_FALSE(one.empty());
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    const json expected = one[i].flatten(), found = two[i].flatten();
+    for (const auto& [field, value] : expected.items())
+      if (value.is_number_float()) expect_near(found[field], value.get<double>(), field);
+  }
+}
+
+TEST(PipelineRuns, AdaptersLieWhereTheirMatricesDo) {
+  const RunFolder folder("pipeline_adapters");
+  folder.write("base.textproto", std::string(job) + in_float64);
+  folder.succeed("train base.textproto --steps 2 --out base");
+  const std::string more = " --set model= --set model.source=base --set batch.micro_batches=1 ";
+  const std::string targets = "--set adapters.rank=3 --set adapters.targets=[layers.3.attention.*,*.experts.*]";
+  expect_same_of_stages(folder, "train base.textproto" + more + targets, "adapters");
+  // Matrices of one stage alone, and its own of each when the run goes on elsewhere.
+  expect_same_of_stages(folder, "train base.textproto" + more + "--set adapters.targets=[layers.3.attention.*]",
+                        "last");
+  const std::string resume = "train base.textproto" + more + targets + " --set train.steps=6 --resume --out adapters_";
+  folder.succeed(resume + "one");
+  folder.succeed(resume + "two --set parallel.layout=pp2 --set batch.micro_batches=2", 2);
+  expect_near(folder.metrics("adapters_two").back()["loss"], folder.metrics("adapters_one").back()["loss"], "loss");
+  const Outcome none = folder.limbeck(
+      "train base.textproto" + more + "--set adapters.targets=[layers.9.*] --out none --set parallel.layout=pp2", 2);
+  EXPECT_EQ(none.code, 2);
+  EXPECT_THAT(none.lines_with("limbeck: error"), ElementsAre(HasSubstr("layers.9.* matches no parameter")));
+}
+
+TEST(PipelineRuns, PreferencesAreThoseOfTheLastStage) {
+  const RunFolder folder("pipeline_preferences");
+  folder.write("job.textproto", std::string(job) + in_float64);
+  folder.succeed("train job.textproto --steps 1 --out start");
+  std::string pairs;
+  for (int i = 0; i < 24; ++i)
+    pairs += fmt::format("{{\"prompt\": \"the {} still\", \"chosen\": \"drips{}\", \"rejected\": \"{}\"}}\n", i % 4, i,
+                         i % 2 == 0 ? "no" : "it does not");
+  folder.write("pairs.jsonl", pairs);
+  folder.write("pairs.textproto", std::string(R"(
+model { source: "start" }
+data { text: "pairs.jsonl" format: PAIRS sequence_length: 64 held_out_fraction: 0.25 }
+objective { preference { beta: 0.7 } }
+optimizer { rate: 5e-3 eps: 1e-5 }
+schedule { warmup_steps: 0 }
+batch { sequences_per_step: 6 }
+train { steps: 3 eval_every_steps: 2 eval_tokens: 2000 log_every_steps: 1 threads: 1 }
+)") + in_float64);
+  expect_same_of_stages(folder, "train pairs.textproto", "pairs");
+}
+
+TEST(PipelineRuns, SeveralTeachersAndTheirCachesAreThoseOfOneRank) {
+  const RunFolder folder("pipeline_teachers");
+  folder.write("teacher.textproto", std::string(job) + in_float64);
+  folder.succeed("train teacher.textproto --steps 1 --out a");
+  folder.succeed("train teacher.textproto --steps 2 --out b --set train.seed=5");
+  folder.write("job.textproto", std::string(job) + in_float64 + "objective { cross_entropy_weight: 0.3 }");
+  const std::string distill = "distill job.textproto --set batch.micro_batches=1 --set teacher.source=a";
+  expect_same_of_stages(folder, distill + " --set 'teacher.others={ source: \"b\" }' --set evaluation.set=[]",
+                        "several");
+
+  const std::string cache = "cache-teacher job.textproto --set teacher.source=a --set teacher.cache_exact=true --out ";
+  folder.succeed(cache + "of_one");
+  folder.succeed(cache + "of_two --set parallel.layout=pp2dp1", 2);
+  folder.succeed(distill + " --set teacher.cache=of_one --out from_one");
+  folder.succeed(distill + " --set teacher.cache=of_two --out from_two");
+  expect_same(folder, "from_two", "from_one");
+  expect_same_of_stages(folder, distill + " --set teacher.cache=of_two", "cached");
+}
+
 TEST(PipelineRuns, RefuseWhatAPipelineDoesNotDo) {
   const RunFolder folder("pipeline_refused");
   folder.write("job.textproto", job);
   for (const auto& [sets, says] :
-       {std::pair{"--set parallel.shard=PARAMETERS", "expected no pp with parallel.shard GRADIENTS or PARAMETERS"},
+       {std::pair{"--set parallel.shard=OPTIMIZER --set parallel.shard_ranks=1",
+                  "expected no pp with parallel.shard_ranks"},
         {"--set parallel.chunks=2", "parallel.chunks is 2 with parallel.schedule ONE_F_ONE_B"},
-        {"--set parallel.stages=[1,2]", "parallel.stages is [1, 2], expected 2 numbers"},
-        {"--dump-gradients dump.h5", "expected no pp"}}) {
+        {"--set parallel.stages=[1,2]", "parallel.stages is [1, 2], expected 2 numbers"}}) {
     const Outcome outcome =
         folder.limbeck(fmt::format("train job.textproto --out run --set parallel.layout=pp2 {}", sets), 2);
     EXPECT_EQ(outcome.code, 2) << outcome.output;

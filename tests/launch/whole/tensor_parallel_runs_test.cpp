@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <filesystem>
 #include <sstream>
 
 #include "data/files/hdf5_file.h"
@@ -92,7 +93,8 @@ void expect_files_of_one_rank(const std::string& feed_forward) {
            {"one", "dp1", ""},
            {"cut", "tp2", ""},
            {"shared", "tp2", sequence_parallel},
-           {"dealt", "dp2", "--set parallel.shard=PARAMETERS"}}) {
+           {"dealt", "dp2", "--set parallel.shard=PARAMETERS"},
+           {"stages", "pp2", "--set batch.micro_batches=2"}}) {
     SCOPED_TRACE(run);
     train(folder, feed_forward, run, 3, layout, fmt::format("{} --dump-gradients {}.h5", options, run));
     const Outcome convert = folder.limbeck(fmt::format("convert {0} {0}_hf --dtype float32", run));
@@ -206,6 +208,7 @@ TEST(EndToEnd, WhatCannotBeDealtIsOneLine) {
       HasSubstr("parallel.expert_replicas is 1 with parallel.layout etp2, expected 0, or experts that are not cut"));
   EXPECT_THAT(error(copied + "--set precision.quantised_weights=Q8_0", 1),
               HasSubstr("precision.quantised_weights is given with parallel.expert_replicas"));
+  EXPECT_FALSE(std::filesystem::exists(folder.path() / "run"));  // nothing is written before
 }
 
 }  // namespace

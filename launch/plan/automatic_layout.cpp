@@ -1,0 +1,155 @@
+#include "launch/plan/automatic_layout.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "core/counted.h"
+#include "gpu_memory.h"
+#include "launch/run/available_memory.h"
+#include "launch/run/devices.h"
+#include "launch/run/rank.h"
+#include "launch/run/run_config.h"
+#include "launch/run/run_directory.h"
+#include "launch/run/same_everywhere.h"
+#include "launch/run/threads.h"
+#include "parallel/axes/mesh.h"
+
+namespace limbeck::launch {
+namespace {
+
+using World = std::shared_ptr<parallel::WorldComm>;
+
+constexpr double usable = 0.9;  // of what is available: programs, text and libraries are beside what is planned
+constexpr double gib = 1LL << 30;
+
+double in_gib(std::int64_t bytes) { return static_cast<double>(bytes) / gib; }
+
+std::string of_planned(const PlannedLayout& layout, const Cluster& cluster) {
+  return fmt::format(
+      "parallel.layout auto: {}: planned are {:.3f} GiB a rank, of {:.3f} that it may take, and {:.4g} ms a step, the "
+      "least of the layouts that fit",
+      layout.text(), in_gib(layout.plan.memory.held), cluster.memory_gib, 1e3 * layout.time.seconds());
+}
+
+/// A length does not change what fits.
+RunConfig of_some_steps(RunConfig config) {
+  config.train.epochs.reset();
+  config.train.tokens.reset();
+  config.train.steps = std::max<std::int64_t>(config.train.steps, 1);
+  return config;
+}
+
+/// What a run's directory has, where it was made for so many ranks.
+std::optional<RunConfig> kept(const std::filesystem::path& run, int num_ranks) {
+  if (!RunDirectory::is_run(run)) return std::nullopt;
+  RunConfig config = load_config({RunDirectory(run).config()});
+  const std::string& layout = config.parallel.layout;
+  if (layout.empty() || is_automatic(config) || config.parallel.teacher_ranks > 0 ||
+      !parallel::world_fault(parallel::parse_layout(layout), num_ranks).empty())
+    return std::nullopt;
+  return config;
+}
+
+/// Collective: of what each rank says the least, or the greatest.
+std::int64_t over_ranks(core::Comm& world, std::int64_t mine, bool least) {
+  const std::int64_t value = least ? -mine : mine;
+  core::Tensor all = core::Tensor::from<std::int64_t>(core::Memory::cpu(1), {1}, {&value, 1});
+  world.all_reduce(all, core::Reduce::Max);
+  const std::int64_t found = core::host_values<std::int64_t>(all)[0];
+  return least ? -found : found;
+}
+
+}  // namespace
+
+Cluster usual_cluster(const RunConfig& config, int ranks_a_machine, int num_ranks, std::int64_t memory_bytes) {
+  Cluster cluster{.name = "this machine",
+                  .nodes = (num_ranks + ranks_a_machine - 1) / ranks_a_machine,
+                  .devices_a_node = ranks_a_machine,
+                  .memory_gib = in_gib(memory_bytes),
+                  .between = {.gb_s = 1.2, .latency_us = 50}};
+  cluster.is_gpu = uses_gpu(config.train.device);
+  if (cluster.is_gpu) {  // examples/clusters/h100_node.textproto
+    cluster.float32_tflops = 30;
+    cluster.bfloat16_tflops = 450;
+    cluster.memory_gb_s = 2400;
+    cluster.inside = {.gb_s = 350, .latency_us = 10};
+    cluster.between = {.gb_s = 42, .latency_us = 20};
+    return cluster;
+  }
+  constexpr double tflops_a_core = 0.06, gb_s_a_machine = 25;  // examples/clusters/laptop.textproto
+  const auto threads = static_cast<double>(
+      config.train.threads > 0 ? config.train.threads : std::max(1, cores_of_rank().machine / ranks_a_machine));
+  cluster.float32_tflops = cluster.bfloat16_tflops = tflops_a_core * threads;
+  cluster.memory_gb_s = gb_s_a_machine / ranks_a_machine;
+  cluster.inside = {.gb_s = 3, .latency_us = 20};
+  return cluster;
+}
+
+std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
+  const int gpus = uses_gpu(config.train.device) ? kernels::num_gpus() : 0;
+  const std::int64_t available =
+      gpus > 0 ? kernels::free_gpu_bytes(launcher_rank().rank_on_machine % gpus) : available_memory();
+  if (available == 0)
+    core::fail_usage(
+        "parallel.layout is auto, but the system does not say how much memory is available, expected a layout");
+  const int sharing = gpus > 0 ? (ranks_a_machine + gpus - 1) / gpus : ranks_a_machine;
+  return std::llround(usable * static_cast<double>(available) / sharing);
+}
+
+PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
+                               const Cluster& cluster) {
+  std::vector<PlannedLayout> found = best_layouts(config, models, world, cluster, 1);
+  if (!found.empty()) return std::move(found.front());
+  const std::string ranks = core::counted(world.num_ranks, "rank");
+  const std::optional<PlannedLayout> smallest = smallest_layout(config, models, world, cluster);
+  if (!smallest)
+    core::fail_usage(
+        "parallel.layout is auto, but no layout of {} gives each a sequence in each of its passes, expected more than "
+        "batch.sequences_per_step = {}, or fewer ranks",
+        ranks, config.batch.sequences_per_step);
+  core::fail(
+      "parallel.layout is auto, but no layout of {} fits into the {:.3f} GiB that a rank may take: the smallest need "
+      "is {:.3f} GiB, of {}",
+      ranks, cluster.memory_gib, in_gib(smallest->plan.memory.held), smallest->text());
+}
+
+RunConfig under(RunConfig config, const PlannedLayout& layout) {
+  config.parallel.layout = layout.layout;
+  config.parallel.shard = layout.shard;
+  config.parallel.shard_ranks = 0;
+  config.parallel.sequence_parallel = layout.sequence_parallel;
+  config.train.recompute = layout.recompute;
+  return config;
+}
+
+void take_layout(const World& world, RunConfig& config, const std::optional<std::filesystem::path>& run,
+                 const Log& log) {
+  if (!is_automatic(config)) return;
+  Rank rank(world, fmt::format("dp{}", world->size()), 1);
+  const auto ranks_a_machine =
+      static_cast<int>(over_ranks(*world, std::min(launcher_rank().ranks_on_machine, world->size()), /*least=*/false));
+  const std::int64_t memory = over_ranks(*world, memory_of_rank_here(config, ranks_a_machine), /*least=*/true);
+  RunConfig chosen = config;
+  std::string why;
+  on_first_rank(rank, [&] {
+    if (const auto before = run ? kept(*run, world->size()) : std::nullopt) {
+      chosen.parallel = before->parallel;
+      chosen.train.recompute = before->train.recompute;
+      why = fmt::format("parallel.layout auto: {}, which the run was begun with", chosen.parallel.layout);
+      return;
+    }
+    const PlannedModels models = planned_models(config, log, "parallel.layout auto");
+    const Cluster cluster = usual_cluster(config, ranks_a_machine, world->size(), memory);
+    const PlannedLayout taken = automatic_layout(of_some_steps(config), models,
+                                                 {.num_ranks = world->size(), .device = cluster.imagined()}, cluster);
+    chosen = under(config, taken);
+    why = of_planned(taken, cluster);
+  });
+  config = parse_config(gather_strings(*world, to_textproto(chosen)).front(), "the first rank's choice");
+  if (!why.empty()) log->info("{}", why);
+}
+
+}  // namespace limbeck::launch

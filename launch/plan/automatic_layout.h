@@ -1,0 +1,37 @@
+// parallel.layout "auto": the layout that a run takes is the fastest of those that fit into its ranks' memory
+// (layout_search.h), as `limbeck plan` lists them first.
+//
+//     take_layout(world, config, std::nullopt, log);      // config.parallel.layout is "tp2ep2" from here on
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "launch/console/log.h"
+#include "launch/plan/layout_search.h"
+#include "parallel/comm/world.h"
+
+namespace limbeck::launch {
+
+/// This machine, so many ranks on it and as many on each other: `memory_bytes` for each rank. Rates are usual ones, for
+/// layouts to be compared by, of no machine in particular (docs/parallelism.md has them).
+Cluster usual_cluster(const RunConfig& config, int ranks_a_machine, int num_ranks, std::int64_t memory_bytes);
+
+/// Bytes that a rank may take of this machine with so many ranks on it: its part of nine tenths of what is available,
+/// of the GPU where it has one. Throws a UsageError where the system does not say.
+std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine);
+
+/// The fastest that fits, with what it fits by. Throws an Error that names the smallest need where none does.
+PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
+                               const Cluster& cluster);
+
+/// The config under that layout: parallel.layout, shard and sequence_parallel, and train.recompute.
+RunConfig under(RunConfig config, const PlannedLayout& layout);
+
+/// Collective: where parallel.layout is "auto" the first rank chooses, for all, and one line says what and why; of a
+/// run that goes on in the folder `run`, what that has, if it was made for as many ranks.
+void take_layout(const std::shared_ptr<parallel::WorldComm>& world, RunConfig& config,
+                 const std::optional<std::filesystem::path>& run, const Log& log);
+
+}  // namespace limbeck::launch

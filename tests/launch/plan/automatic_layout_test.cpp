@@ -1,0 +1,122 @@
+#include "launch/plan/automatic_layout.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+
+#include "launch/run/available_memory.h"
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::HasSubstr;
+
+class AutomaticLayout : public ::testing::Test {
+ protected:
+  AutomaticLayout() {
+    models.student = config.model->architecture;
+    models.tokens = 300;
+  }
+  PlannedLayout chosen() const { return automatic_layout(config, models, {.num_ranks = 2}, cluster); }
+  std::string refusal() const {
+    try {
+      chosen();
+    } catch (const core::Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+  /// Bytes that a rank takes under given settings.
+  std::int64_t need(const std::string& layout, Shard shard, bool recompute) const {
+    RunConfig given = config;
+    given.parallel.layout = layout;
+    given.parallel.shard = shard;
+    given.train.recompute = recompute;
+    return plan_rank(given, models, {.num_ranks = 2}).memory.held;
+  }
+
+  RunConfig config = parse_config(R"(
+model {
+  vocabulary: 300 width: 512 num_layers: 4 num_heads: 1 num_kv_heads: 1 max_positions: 64
+  moe { num_experts: 4 experts_per_token: 2 expert_width: 2048 }
+}
+data { text: "t" tokenizer: "bytes" sequence_length: 32 }
+batch { sequences_per_step: 4 }
+parallel { layout: "auto" bucket_mib: 0.25 }
+)",
+                                  "c");
+  PlannedModels models;
+  Cluster cluster = [] {
+    Cluster two{.name = "two", .memory_gib = 1};
+    two.devices_a_node = 2;
+    two.float32_tflops = 1;
+    two.memory_gb_s = 100;
+    two.inside = {.gb_s = 10, .latency_us = 5};
+    return two;
+  }();
+};
+
+TEST_F(AutomaticLayout, IsTheFirstThatIsPlanned) {
+  const std::vector<PlannedLayout> planned = best_layouts(config, models, {.num_ranks = 2}, cluster, 10);
+  ASSERT_GT(planned.size(), 1U);
+  EXPECT_EQ(chosen().sets(), planned.front().sets());
+  const RunConfig taken = under(config, chosen());
+  EXPECT_EQ(taken.parallel.layout, planned.front().layout);
+  EXPECT_FALSE(is_automatic(taken));
+}
+
+// One head, so only data is cut, or experts: which of the two the memory says, then how far state is dealt.
+TEST_F(AutomaticLayout, GoesByMemory) {
+  models.student.moe.num_experts = config.model->architecture.moe.num_experts = 3;  // which two ranks do not divide
+  cluster.memory_gib = 1;
+  EXPECT_EQ(chosen().text(), "dp2");
+  const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); };
+  const std::int64_t whole = need("dp2", Shard::Nothing, false), dealt = need("dp2", Shard::Optimizer, false);
+  ASSERT_LT(dealt, whole);
+  cluster.memory_gib = gib((whole + dealt) / 2);
+  EXPECT_EQ(chosen().text(), "dp2, shard OPTIMIZER");
+  config.parallel.shard = Shard::Gradients;  // what the config asks for stays
+  cluster.memory_gib = 1;
+  EXPECT_EQ(chosen().text(), "dp2, shard GRADIENTS");
+}
+
+TEST_F(AutomaticLayout, NamesTheSmallestNeed) {
+  models.student.moe.num_experts = config.model->architecture.moe.num_experts = 3;
+  cluster.memory_gib = 0.001;
+  std::int64_t least = need("dp2", Shard::Nothing, false);
+  for (const bool recompute : {false, true})
+    for (const Shard shard : {Shard::Nothing, Shard::Optimizer, Shard::Gradients, Shard::Parameters})
+      least = std::min(least, need("dp2", shard, recompute));
+  EXPECT_THAT(refusal(), HasSubstr(fmt::format("no layout of 2 ranks fits into the 0.001 GiB that a rank may take: the "
+                                               "smallest need is {:.3f} GiB, of dp2",
+                                               static_cast<double>(least) / (1LL << 30))));
+  config.batch.sequences_per_step = 1;
+  EXPECT_THAT(refusal(), HasSubstr("no layout of 2 ranks gives each a sequence"));
+}
+
+// Of the machine's nine tenths each rank has its part; other work may take some between the two calls.
+TEST_F(AutomaticLayout, RanksShareTheMachinesMemory) {
+  config.train.device = DeviceKind::Cpu;
+  const auto one = static_cast<double>(memory_of_rank_here(config, 1)),
+             four = static_cast<double>(memory_of_rank_here(config, 4)),
+             available = static_cast<double>(available_memory());
+  EXPECT_NEAR(one, 0.9 * available, 0.2 * available);
+  EXPECT_NEAR(four, 0.9 * available / 4, 0.05 * available);
+}
+
+TEST_F(AutomaticLayout, ClustersAreOfTheMachinesRanks) {
+  config.train.device = DeviceKind::Cpu;
+  config.train.threads = 3;
+  const Cluster sixteen = usual_cluster(config, 4, 14, std::int64_t{3} << 29);
+  EXPECT_EQ(sixteen.nodes, 4);
+  EXPECT_EQ(sixteen.devices_a_node, 4);
+  EXPECT_EQ(sixteen.memory_gib, 1.5);
+  EXPECT_EQ(&sixteen.link_of(std::array{0, 3}), &sixteen.inside);
+  EXPECT_EQ(&sixteen.link_of(std::array{3, 4}), &sixteen.between);
+  EXPECT_NEAR(sixteen.float32_tflops, 0.18, 1e-12);
+}
+
+}  // namespace
+}  // namespace limbeck::launch
