@@ -132,14 +132,15 @@ class Search {
     return {candidate.layout, shard, candidate.sequence_parallel, recompute, plan_rank(config, models_, world_)};
   }
 
-  /// Recomputation and sharding, from the config's own on.
+  /// Recomputation and sharding; where the layout alone is to be found, from the config's own on.
   std::vector<std::pair<bool, Shard>> settings_of(const Candidate& candidate) const {
     const std::span<const Shard> shards = shards_of(candidate.layout);
-    const Shard own = std::min(config_.parallel.shard, shards.back());
+    const bool is_given = is_automatic(config_);
+    const Shard own = is_given ? std::min(config_.parallel.shard, shards.back()) : Shard::Nothing;
     std::vector<std::pair<bool, Shard>> all;
     for (const bool recompute : {false, true})
       for (const Shard shard : shards)
-        if (recompute >= config_.train.recompute && shard >= own) all.emplace_back(recompute, shard);
+        if (shard >= own && (recompute || !(is_given && config_.train.recompute))) all.emplace_back(recompute, shard);
     return all;
   }
 

@@ -34,8 +34,8 @@ struct PlannedLayout {
 std::string_view name_of(Shard shard);
 
 /// Every layout of so many ranks whose tensors are cut within a node and that gives each rank a sequence in each pass,
-/// and the config's own, with the least of sharding and recomputation, from the config's own on, that lets it fit;
-/// where two take as long, the one that takes less memory goes before. At most `most` of them.
+/// and the config's own, with the least of sharding and recomputation that lets it fit (where the config's layout is
+/// "auto" from its own on); where two take as long, the one that takes less memory goes before. At most `most` of them.
 std::vector<PlannedLayout> best_layouts(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world,
                                         const Cluster& cluster, std::size_t most);
 

@@ -44,7 +44,7 @@ TEST(TrainerState, ComesBackFromJson) {
                            .teacher = "dd",
                            .best = BestEvaluation{"web.ce", 3, 0.1 + 0.2, 1},
                            .replicated = {{1, 3}, {}, {0}}};
-  const TrainerState back = trainer_state_from_json(to_json(state), "here");
+  const TrainerState back = trainer_state_from_json(nlohmann::json::parse(to_json(state).dump()), "here");
   EXPECT_EQ(back.step, 4);
   EXPECT_EQ(back.next_sample, 16);
   EXPECT_EQ(back.tokens, 768);

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include <fmt/format.h>
+#include <gmock/gmock.h>
 
 #include "core/share.h"
 #include "core/tape.h"
