@@ -177,19 +177,18 @@ Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& lo
                                                    : std::vector<std::int64_t>();
   std::optional<ReplicatedChoices> choices;
   std::optional<Replicas> copies;
-  if (!replicated.empty()) {
-    choices.emplace(selection, num_experts, replicated);
-    copies.emplace(tape, *this, *pass.comms.replicas, replicated);
-  }
+  if (!replicated.empty()) choices.emplace(selection, num_experts, replicated);
   const ExchangePtr exchange = experts.prepare(choices ? choices->elsewhere : selection, num_experts);
+  if (choices) copies.emplace(tape, *this, *pass.comms.replicas, replicated);
   core::DispatchUnderWay tokens_there(tape, mine, experts, exchange);
   core::DispatchUnderWay weights_there(tape, own_weights, experts, exchange);
   Var of_copies;
   if (copies) of_copies = copies->forward(mine, own_weights, choices->here);
   Var beside = shared ? shared->forward(tape, pass, x) : Var();
   if (shared_gate != nullptr) beside = core::gate_rows(tape, core::linear(tape, x, as_var(*shared_gate)), beside);
-  const Var here = tokens_there.finish();
+  // So that the tokens' gradients are the first to go back, beside what is done meanwhile.
   const Var weights = weights_there.finish();
+  const Var here = tokens_there.finish();
   const bool is_alone = exchange->selection.storage() == selection.storage();  // the tokens stay here
   const auto drops = is_alone && pass.router.capacity_factor == 0 ? core::Drops::None : core::Drops::Some;
   const core::Permutation permutation =

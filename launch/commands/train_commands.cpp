@@ -470,6 +470,7 @@ int run_training(const TrainOptions& options, bool distils) {
     is_done = !stop_requested();
   };
   with_world(config, command, [&](const std::shared_ptr<parallel::WorldComm>& world) {
+    catch_stop_signals();
     take_layout(world, config, run, make_log(world->rank(), options.verbosity));
     in_world(world, config, train_ranks, serve);
   });

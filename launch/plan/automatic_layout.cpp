@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <ranges>
 #include <utility>
 
 #include "core/counted.h"
@@ -13,6 +15,7 @@
 #include "launch/run/rank.h"
 #include "launch/run/run_config.h"
 #include "launch/run/run_directory.h"
+#include "launch/run/run_facts.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/threads.h"
 #include "parallel/axes/mesh.h"
@@ -42,24 +45,31 @@ RunConfig of_some_steps(RunConfig config) {
   return config;
 }
 
-/// What a run's directory has, where it was made for so many ranks.
-std::optional<RunConfig> kept(const std::filesystem::path& run, int num_ranks) {
+/// What a run's directory has, where so many ranks were at it last.
+std::optional<PlannedLayout> kept(const std::filesystem::path& run, int num_ranks) {
   if (!RunDirectory::is_run(run)) return std::nullopt;
-  RunConfig config = load_config({RunDirectory(run).config()});
-  const std::string& layout = config.parallel.layout;
-  if (layout.empty() || is_automatic(config) || config.parallel.teacher_ranks > 0 ||
-      !parallel::world_fault(parallel::parse_layout(layout), num_ranks).empty())
+  const RunConfig config = load_config({RunDirectory(run).config()});
+  const RunFacts facts = run_facts_from_json(read_start_file(run), run.string());
+  if (config.parallel.layout.empty() || is_automatic(config) || facts.starts.empty() ||
+      facts.starts.back().ranks != num_ranks || facts.starts.back().teacher_ranks > 0)
     return std::nullopt;
-  return config;
+  return PlannedLayout{config.parallel.layout, config.parallel.shard, config.parallel.sequence_parallel,
+                       config.train.recompute};
 }
 
-/// Collective: of what each rank says the least, or the greatest.
-std::int64_t over_ranks(core::Comm& world, std::int64_t mine, bool least) {
-  const std::int64_t value = least ? -mine : mine;
+/// Of the machine that has most.
+int most_ranks_a_machine(parallel::WorldComm& world) {
+  std::map<int, int> ranks;
+  for (int r = 0; r < world.size(); ++r) ++ranks[world.node_of(r)];
+  return std::ranges::max(std::views::values(ranks));
+}
+
+/// Collective: of what each rank says.
+std::int64_t least_over_ranks(core::Comm& world, std::int64_t mine) {
+  const std::int64_t value = -mine;
   core::Tensor all = core::Tensor::from<std::int64_t>(core::Memory::cpu(1), {1}, {&value, 1});
   world.all_reduce(all, core::Reduce::Max);
-  const std::int64_t found = core::host_values<std::int64_t>(all)[0];
-  return least ? -found : found;
+  return -core::host_values<std::int64_t>(all)[0];
 }
 
 }  // namespace
@@ -129,22 +139,21 @@ void take_layout(const World& world, RunConfig& config, const std::optional<std:
                  const Log& log) {
   if (!is_automatic(config)) return;
   Rank rank(world, fmt::format("dp{}", world->size()), 1);
-  const auto ranks_a_machine =
-      static_cast<int>(over_ranks(*world, std::min(launcher_rank().ranks_on_machine, world->size()), /*least=*/false));
-  const std::int64_t memory = over_ranks(*world, memory_of_rank_here(config, ranks_a_machine), /*least=*/true);
+  const int ranks_a_machine = most_ranks_a_machine(*world);
+  const std::int64_t memory = least_over_ranks(*world, memory_of_rank_here(config, ranks_a_machine));
   RunConfig chosen = config;
   std::string why;
   on_first_rank(rank, [&] {
     if (const auto before = run ? kept(*run, world->size()) : std::nullopt) {
-      chosen.parallel = before->parallel;
-      chosen.train.recompute = before->train.recompute;
-      why = fmt::format("parallel.layout auto: {}, which the run was begun with", chosen.parallel.layout);
+      chosen = under(config, *before);
+      why = fmt::format("parallel.layout auto: {}, with which the run went before", before->text());
       return;
     }
     const PlannedModels models = planned_models(config, log, "parallel.layout auto");
     const Cluster cluster = usual_cluster(config, ranks_a_machine, world->size(), memory);
-    const PlannedLayout taken = automatic_layout(of_some_steps(config), models,
-                                                 {.num_ranks = world->size(), .device = cluster.imagined()}, cluster);
+    const PlannedWorld planned{
+        .num_ranks = world->size(), .device = cluster.imagined(), .ranks_a_node = ranks_a_machine};
+    const PlannedLayout taken = automatic_layout(of_some_steps(config), models, planned, cluster);
     chosen = under(config, taken);
     why = of_planned(taken, cluster);
   });

@@ -30,7 +30,7 @@ PlannedLayout automatic_layout(const RunConfig& config, const PlannedModels& mod
 RunConfig under(RunConfig config, const PlannedLayout& layout);
 
 /// Collective: where parallel.layout is "auto" the first rank chooses, for all, and one line says what and why; of a
-/// run that goes on in the folder `run`, what that has, if it was made for as many ranks.
+/// run that goes on in the folder `run`, what that has, if as many ranks were at it last.
 void take_layout(const std::shared_ptr<parallel::WorldComm>& world, RunConfig& config,
                  const std::optional<std::filesystem::path>& run, const Log& log);
 

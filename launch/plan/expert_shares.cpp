@@ -6,6 +6,7 @@
 #include <charconv>
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -21,13 +22,18 @@ std::vector<double> ascending(std::vector<double> shares) {
   return shares;
 }
 
-/// The elementary symmetric polynomial of a degree, of the odds of experts.
-double ways_to_choose(const std::vector<double>& odds, std::int64_t degree) {
-  std::vector<double> sums(static_cast<std::size_t>(degree) + 1, 0.0);
-  sums[0] = 1;
-  for (const double x : odds)
-    for (std::size_t k = sums.size(); --k > 0;) sums[k] += x * sums[k - 1];
-  return sums.back();
+/// The logarithm of the elementary symmetric polynomial of a degree, of the odds of experts by their logarithms.
+double log_ways_to_choose(const std::vector<double>& log_odds, std::int64_t degree) {
+  constexpr double none = -std::numeric_limits<double>::infinity();
+  const auto log_of_sum = [](double a, double b) {
+    const double most = std::max(a, b);
+    return most == none ? none : most + std::log1p(std::exp(std::min(a, b) - most));
+  };
+  std::vector<double> logs(static_cast<std::size_t>(degree) + 1, none);
+  logs[0] = 0;
+  for (const double x : log_odds)
+    for (std::size_t k = logs.size(); --k > 0;) logs[k] = log_of_sum(logs[k], x + logs[k - 1]);
+  return logs.back();
 }
 
 /// Of each expert; `where` they are read, for messages.
@@ -44,15 +50,15 @@ std::vector<double> counts_of(const nlohmann::json& assignments, std::int64_t nu
 }  // namespace
 
 double share_of_tokens(const std::vector<double>& shares, const std::vector<bool>& experts, std::int64_t choices) {
-  constexpr double surely = 0.999;  // chosen by all but every token
+  constexpr double surely = 0.999, never = 1e-9;  // chosen by all but every token, and by all but none
   const double even = 1 / static_cast<double>(experts.size());
   std::vector<double> all, others;
   for (std::size_t e = 0; e < experts.size(); ++e) {
-    const double chosen = std::min(static_cast<double>(choices) * (shares.empty() ? even : shares[e]), surely);
-    all.push_back(chosen / (1 - chosen));
+    const double chosen = std::clamp(static_cast<double>(choices) * (shares.empty() ? even : shares[e]), never, surely);
+    all.push_back(std::log(chosen / (1 - chosen)));
     if (!experts[e]) others.push_back(all.back());
   }
-  return 1 - ways_to_choose(others, choices) / ways_to_choose(all, choices);
+  return 1 - std::exp(log_ways_to_choose(others, choices) - log_ways_to_choose(all, choices));
 }
 
 std::vector<double> zipf_shares(std::int64_t num_experts, double exponent) {

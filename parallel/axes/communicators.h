@@ -1,8 +1,8 @@
 // What a model needs of its peers, over a mesh: tensors cut over tp, experts over ep and etp, batch statistics over dp.
 //
 //     nn::Communicators comms = make_communicators(mesh);
-//     auto exchange = comms.expert->prepare(counts, offsets);
-//     Tensor rows = comms.expert->dispatch_rows(exchange, x);
+//     auto exchange = comms.expert->prepare(selection, num_experts);
+//     Tensor tokens = comms.expert->dispatch_rows(exchange, x);
 #pragma once
 
 #include "core/communicators.h"

@@ -15,13 +15,14 @@ slow_rate=${SLOW_RATE:-300mbit}  # of gradients, of a model that 2 cores train
 least_hidden=0.60
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
 name=limbeck$$
-work=$(mktemp -d)
 
 skip() {
   echo "hosts: skipped: $1"
+  [[ -z ${work-} ]] || rm -rf "$work"
   exit 77
 }
 for tool in ip tc unshare mpirun; do command -v "$tool" >/dev/null || skip "there is no $tool"; done
+work=$(mktemp -d)
 ip netns add "${name}a" 2>/dev/null || skip "network namespaces may not be made here"
 clean() {
   ip netns del "${name}a" || true

@@ -9,9 +9,9 @@ namespace limbeck::scale {
 
 /// How often a token travels.
 enum class Dispatch {
-  ByExpert,    // to each of its experts, as parallel/axes/expert_comm.h sends
-  ByRank,      // once to each rank that has one of them
-  ByNode,      // once to each node, to the rank of the sender's place there, which hands on to the node's others:
+  ByExpert,    // to each of its experts
+  ByRank,      // once to each rank that has one of them: parallel.expert_exchange FLAT
+  ByNode,      // TWO_LEVEL: once to each node, to the rank of the sender's place there, which hands on to the node's others:
                // DeepSeek-AI 2024, DeepSeek-V3, arXiv 2412.19437, section 3.2.2
   ByFewNodes,  // the same, where the experts of a token are on max_nodes nodes at most
 };

@@ -24,7 +24,7 @@ TOLERANCE = 0.2
 # Of each study the title of its plot, and the names of its arms.
 STUDIES = {
     "experts": ("Dispatch and combine, ms", {
-        "by_expert": "a row to each expert", "by_rank": "once to each rank", "by_node": "once to each node", "by_few_nodes": "of 4 nodes at most"}),
+        "by_expert": "a row to each expert", "by_rank": "once to each rank (FLAT)", "by_node": "once to each node (TWO_LEVEL)", "by_few_nodes": "of 4 nodes at most"}),
     "gradients": ("Gradient reduction that is left when the backward pass ends, ms", {"ring": "one ring", "levels": "two levels"}),
     "pipeline": ("A step of a pipeline, ms", {"1f1b": "1F1B", "interleaved": "interleaved, 2 chunks", "zero_bubble": "zero bubble"}),
 }

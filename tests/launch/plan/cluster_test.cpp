@@ -102,8 +102,8 @@ TEST(ExpertShares, AreThoseOfZipfsLawAscending) {
 // Of C(4,2) = 6 pairs, 3 have the first of four experts and 5 one of the first two; of uneven shares all parts of a
 // token's choices come to their number.
 TEST(ExpertShares, GiveThePartOfTheTokens) {
-  EXPECT_DOUBLE_EQ(share_of_tokens({}, {true, false, false, false}, 2), 0.5);
-  EXPECT_DOUBLE_EQ(share_of_tokens({}, {true, true, false, false}, 2), 5.0 / 6);
+  EXPECT_NEAR(share_of_tokens({}, {true, false, false, false}, 2), 0.5, 1e-12);
+  EXPECT_NEAR(share_of_tokens({}, {true, true, false, false}, 2), 5.0 / 6, 1e-12);
   EXPECT_DOUBLE_EQ(share_of_tokens({}, {true, true, true, false}, 2), 1);
   EXPECT_DOUBLE_EQ(share_of_tokens({}, {false, false, false, false}, 2), 0);
   const std::vector<double> shares = {0.1, 0.2, 0.3, 0.4};
@@ -116,6 +116,19 @@ TEST(ExpertShares, GiveThePartOfTheTokens) {
   EXPECT_TRUE(std::ranges::is_sorted(alone));
   EXPECT_NEAR(alone[0] + alone[1] + alone[2] + alone[3], 2, 1e-12);
   EXPECT_DOUBLE_EQ(share_of_tokens(shares, {true, true, true, true}, 2), 1);
+}
+
+// Of shares that leave a token no choice, and of as many experts as no product of their odds can be held.
+TEST(ExpertShares, OfTokensAreNumbersAtTheEnds) {
+  EXPECT_NEAR(share_of_tokens({0, 0, 0, 1}, {false, false, false, true}, 2), 1, 2e-3);
+  EXPECT_NEAR(share_of_tokens({0, 0, 0, 1}, {true, true, true, false}, 2), 1, 1e-12);  // two of which one is not the last
+  std::vector<bool> first(128, false);
+  first[0] = true;
+  EXPECT_NEAR(share_of_tokens({}, first, 128), 1, 1e-12);
+  EXPECT_NEAR(share_of_tokens({}, std::vector<bool>(128, false), 128), 0, 1e-12);
+  const double rarest = share_of_tokens(zipf_shares(128, 10), first, 64);
+  EXPECT_GE(rarest, 0);
+  EXPECT_LE(rarest, 0.5);
 }
 
 TEST(ExpertShares, AreThoseOfARun) {

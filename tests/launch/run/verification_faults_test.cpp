@@ -244,7 +244,7 @@ TEST_F(VerificationFaults, ExchangesOfExpertsRowsAreSeen) {
 // Tokens that go by way of another rank of their node, of which there are two, or three and one.
 TEST_F(VerificationFaults, NoneIsFoundWhereTokensCrossOnceANode) {
   for (const char* item : {"ep4", "ep2etp2", "etp4", "tp2ep4+parallel.sequence_parallel=true",
-                           "ep4+train.recompute=true+batch.micro_batches=2"})
+                           "ep4+train.recompute=true+batch.micro_batches=2", "ep4+parallel.expert_replicas=2"})
     for (const int a_node : {2, 3}) {
       const launch::LayoutDifferences found = differences(item, {}, a_node);
       EXPECT_TRUE(found.within(1e-11)) << item << " " << a_node << ": " << found.gradient.difference << " of "

@@ -39,9 +39,16 @@ TEST(AutomaticLayouts, AreTakenSaidAndKept) {
                  2);
   const std::string resumed =
       folder.succeed(std::string("train tiny.textproto --steps 2 --out own --resume") + quick, 2);
-  EXPECT_THAT(resumed, HasSubstr("parallel.layout auto: tp2ep2, which the run was begun with"));
+  EXPECT_THAT(resumed, HasSubstr("parallel.layout auto: tp2ep2, shard OPTIMIZER, with which the run went before"));
   EXPECT_EQ(resolved(folder, "own").parallel.layout, "tp2ep2");
   EXPECT_EQ(resolved(folder, "own").parallel.shard, launch::Shard::Optimizer);
+  // But for what is given anew, and under another number of ranks.
+  folder.succeed(std::string("train tiny.textproto --steps 3 --out own --resume --set parallel.bucket_mib=3") + quick,
+                 2);
+  EXPECT_EQ(resolved(folder, "own").parallel.bucket_mib, 3);
+  EXPECT_EQ(resolved(folder, "own").parallel.layout, "tp2ep2");
+  EXPECT_THAT(folder.succeed(std::string("train tiny.textproto --steps 4 --out own --resume") + quick, 4),
+              HasSubstr(" GiB a rank, of "));
   EXPECT_EQ(folder.succeed("train run --steps 3 --resume", 2).find("parallel.layout auto"), std::string::npos);
   EXPECT_EQ(resolved(folder, "run").parallel.layout, config.parallel.layout);
 }
