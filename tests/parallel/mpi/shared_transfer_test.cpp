@@ -59,7 +59,7 @@ TEST(SharedReduction, SumsOverPieces) {
   }
 }
 
-/// Rank r has for rank s `length(r, s)` elements, the numbers from 10'000'000 r + 1'000'000 s on (float32 holds them).
+/// Rank r has for rank s `length(r, s)` elements, the numbers from 4'000'000 r + 1'000'000 s on (float32 holds them).
 void exchange_among_three(const std::function<std::int64_t(int, int)>& length) {
   constexpr int size = 3;
   const auto segments = segments_of(size);
@@ -69,7 +69,7 @@ void exchange_among_three(const std::function<std::int64_t(int, int)>& length) {
   for (int r = 0; r < size; ++r) {
     std::int64_t received = 0;
     for (int s = 0; s < size; ++s) {
-      const std::vector<float> part = numbers(length(r, s), static_cast<float>(10'000'000 * r + 1'000'000 * s));
+      const std::vector<float> part = numbers(length(r, s), static_cast<float>(4'000'000 * r + 1'000'000 * s));
       const auto at = static_cast<std::int64_t>(from[r].size());
       from[r].insert(from[r].end(), part.begin(), part.end());
       parts[r].sent.push_back({4 * at, 4 * length(r, s)});
@@ -91,7 +91,7 @@ void exchange_among_three(const std::function<std::int64_t(int, int)>& length) {
   for (int r = 0; r < size; ++r) {
     std::vector<float> expected;
     for (int s = 0; s < size; ++s) {
-      const std::vector<float> part = numbers(length(s, r), static_cast<float>(10'000'000 * s + 1'000'000 * r));
+      const std::vector<float> part = numbers(length(s, r), static_cast<float>(4'000'000 * s + 1'000'000 * r));
       expected.insert(expected.end(), part.begin(), part.end());
     }
     EXPECT_TRUE(to[r] == expected) << "rank " << r;
