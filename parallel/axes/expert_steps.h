@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/communicators.h"
@@ -34,8 +35,8 @@ class ExpertStep {
   nn::RowsUnderWay start(const core::Tensor& x) const;
   nn::RowsUnderWay start_back(const core::Tensor& y) const;
   std::int64_t num_received() const { return num_received_; }
-  /// Of the rows that come here; without experts where they are not known.
-  const ExpertChoices& choices_here() const { return choices_here_; }
+  /// Of the rows that come here; without experts where they are not known. Once: they are not kept.
+  ExpertChoices take_choices_here() { return std::exchange(choices_here_, {}); }
 
  private:
   void exchange_numbers();
