@@ -118,7 +118,8 @@ class GroupExpertComm final : public nn::ExpertComm {
     steps.reserve(2);
     steps.emplace_back(group_, choices, ranks_of_expert(first_step_of(group_->rank()), num_experts), memory);
     if (!is_flat())
-      steps.emplace_back(nodes_.here, steps.front().take_choices_here(), ranks_of_expert(last_step(), num_experts), memory);
+      steps.emplace_back(nodes_.here, steps.front().take_choices_here(), ranks_of_expert(last_step(), num_experts),
+                         memory);
     const ExpertChoices here = steps.back().take_choices_here();
     const std::int64_t local = num_experts / size(), first = rank() * local;
     std::vector<std::int32_t> chosen = here.experts;
