@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/ops/head_loss.h"
+#include "core/ops/tensor_exchange.h"
 #include "optim/objectives.h"
 
 namespace limbeck::launch {
@@ -20,7 +21,7 @@ LayerKl::LayerKl(Rank& rank, const nn::Transformer& teacher, std::span<const nn:
         core::leaf(hidden.to(core::sum_dtype(hidden.dtype())));  // a gradient of bfloat16 is too coarse
     core::Tape tape;
     Origin origin;
-    origin.cross_entropy = cross_entropies(tape, b, exact);
+    origin.cross_entropy = cross_entropies(tape, b, core::enter(tape, exact, *rank.comms().tensor));
     origin.hidden = rows_of(b, hidden);
     origin.gradient = rows_of(b, core::gradient(exact.slot, exact.value));
     origins_.push_back(std::move(origin));

@@ -343,7 +343,7 @@ TEST(RunEvaluations, ARunEndsForWantOfGainAndAResumedOneAtTheSameStep) {
     ASSERT_EQ(folder.limbeck(train + " --steps 5 --out " + run).code, 0);
     EXPECT_EQ(json::parse(folder.read(run + "/end.json"))["best"]["without_gain"], 1);
     ASSERT_EQ(
-        folder.limbeck(train + " --resume --out " + run + (ranks == 2 ? " --set parallel.layout=ep2" : ""), ranks).code,
+        folder.limbeck(train + " --resume --out " + run + (ranks == 2 ? " --set parallel.layout=dp2" : ""), ranks).code,
         0);
     EXPECT_EQ(folder.metrics(run).size(), 8U);
     const json resumed = json::parse(folder.read(run + "/end.json"));
