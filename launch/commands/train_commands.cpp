@@ -299,6 +299,10 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   const Log log = make_log(rank.world().rank(), options.verbosity);
   records_steps(given, rank);  // or it throws before anything is written
   parallel::check_sharding(rank.mesh(), sharding_of(given.parallel));
+  if (given.parallel.expert_replicas > 0 && rank.mesh().etp().size > 1)
+    core::fail_usage(
+        "parallel.expert_replicas is {} with parallel.layout {}, expected 0, or experts that are not cut (etp)",
+        given.parallel.expert_replicas, given.parallel.layout);
   RunDirectory directory(given.output.dir);
   on_first_rank(rank, [&] { directory = RunDirectory::open(given, options.resume); });
 

@@ -67,9 +67,6 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   check_fits(config.generation, *tokenizer, architecture, trained);
   check_cut_sequences(config, architecture, rank.context_place());
   check_pipeline(config, architecture, rank.mesh().pp().size());
-  if (config.parallel.expert_replicas > 0 && rank.mesh().etp().size > 1)
-    fail_usage("parallel.expert_replicas is {} with parallel.layout {}, expected 0, or experts that are not cut (etp)",
-               config.parallel.expert_replicas, config.parallel.layout);
   if (rank.mesh().pp().size() > 1 && !rank.memory()->is_host())
     fail_usage(
         "parallel.layout is {}, a pipeline, which runs on CPUs alone as yet, expected train.device CPU, or no pp",
