@@ -12,6 +12,7 @@
 #include <numeric>
 
 #include "core/ops/sparse_targets.h"
+#include "core/ops/tensor_exchange.h"
 #include "core/slice.h"
 #include "data/teacher_cache/cached_rows.h"
 #include "optim/objectives.h"
@@ -259,7 +260,7 @@ TEST_F(Golden, ACutVocabularyChangesNothing) {
         const Var hidden = core::leaf(problem.hidden.clone()),
                   head = core::leaf(problem.weight.rows(mine.first, mine.count).clone());
         tape.backward(core::head_loss(
-            tape, hidden, head, problem.target_tensor(), objective_of(c), &teacher, *comm,
+            tape, core::enter(tape, hidden, *comm), head, problem.target_tensor(), objective_of(c), &teacher, *comm,
             {.weight = 0.3, .chunk = 3, .vocabulary_offset = mine.first, .valid_vocabulary = problem.valid}, losses));
         const LossStatistics s = losses.read();
         EXPECT_NEAR(s.loss, whole.statistics.loss, 1e-12);

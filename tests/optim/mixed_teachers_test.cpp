@@ -1,5 +1,6 @@
 // Several teachers at once under the fused head, against PyTorch in float64 (tests/golden/objectives/make_mixed.py).
 #include "core/ops/mixed_teachers.h"
+#include "core/ops/tensor_exchange.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -68,7 +69,7 @@ Ran run(const Golden& golden, const nlohmann::json& of_case, core::TargetSource&
   const Var hidden = core::leaf(golden.rows(golden.all.at("hidden"), golden.tokens).to(dtype));
   const Var head = core::leaf(golden.head(golden.all, part).to(dtype));
   core::LossAccumulator losses(golden.memory);
-  tape.backward(core::head_loss(tape, hidden, head,
+  tape.backward(core::head_loss(tape, core::enter(tape, hidden, comm), head,
                                 Tensor::from<std::int32_t>(golden.memory, {golden.tokens}, golden.targets), objective,
                                 &teacher, comm,
                                 {.weight = golden.all.at("weight"),

@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "core/ops/paired_teacher.h"
+#include "core/ops/tensor_exchange.h"
 #include "core/slice.h"
 #include "kernels/sorted_rows.h"
 #include "kernels/spans.h"
@@ -167,8 +168,9 @@ TEST(SortedDistillation, IsOneHoweverTheVocabularyIsCut) {
       Tape tape;
       const Var hidden = core::leaf(p.hidden.clone()), head = core::leaf(p.head.rows(mine.first, mine.count).clone());
       tape.backward(core::head_loss(
-          tape, hidden, head, Tensor::from<std::int32_t>(memory, {6}, p.targets), SortedDistillation(0.2), &teacher,
-          *comm, {.weight = 0.3, .chunk = 4, .vocabulary_offset = mine.first, .valid_vocabulary = p.valid}, losses));
+          tape, core::enter(tape, hidden, *comm), head, Tensor::from<std::int32_t>(memory, {6}, p.targets),
+          SortedDistillation(0.2), &teacher, *comm,
+          {.weight = 0.3, .chunk = 4, .vocabulary_offset = mine.first, .valid_vocabulary = p.valid}, losses));
       EXPECT_NEAR(losses.read().loss, whole.statistics.loss, 1e-12);
       EXPECT_NEAR(totals.data<double>()[kernels::SortedDistance], whole.distance, 1e-12);
       EXPECT_LT(relative_difference(hidden.slot->grad, whole.hidden_gradient), 1e-12);
