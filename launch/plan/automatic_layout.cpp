@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <ranges>
 #include <utility>
 
 #include "core/counted.h"
@@ -60,8 +59,9 @@ std::optional<PlannedLayout> kept(const std::filesystem::path& run, int num_rank
 /// Of the machine that has most.
 int most_ranks_a_machine(parallel::WorldComm& world) {
   std::map<int, int> ranks;
-  for (int r = 0; r < world.size(); ++r) ++ranks[world.node_of(r)];
-  return std::ranges::max(std::views::values(ranks));
+  int most = 0;
+  for (int r = 0; r < world.size(); ++r) most = std::max(most, ++ranks[world.node_of(r)]);
+  return most;
 }
 
 /// Collective: of what each rank says.

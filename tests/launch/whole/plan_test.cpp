@@ -118,9 +118,8 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
     if (rows == planned.end()) continue;
     EXPECT_EQ(sent[group].first, rows->second.first);
     const auto bytes = static_cast<double>(sent[group].second);
-    // What a rank's experts get beyond their share, it does not send to others': that cancels where ranks' texts are
-    // alike.
-    EXPECT_NEAR(static_cast<double>(rows->second.second), bytes, 0.1 * bytes);
+    // Planned are tokens that choose each expert as often; a router that has learnt nothing is some way from that.
+    EXPECT_NEAR(static_cast<double>(rows->second.second), bytes, 0.25 * bytes);
     sent.erase(group);
     planned.erase(rows);
   }
