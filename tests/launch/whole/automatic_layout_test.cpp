@@ -61,7 +61,7 @@ TEST(AutomaticLayouts, AreRefusedInOneLine) {
            {"train tiny.textproto --out run --set batch.sequences_per_step=1 --set model.num_heads=1 --set "
             "model.num_kv_heads=1",
             "gives each a sequence in each of its passes"},
-           {"train tiny.textproto --out run --set model.width=60000 --set model.mlp_width=400000 --set "
+           {"train tiny.textproto --out run --set model.width=60000 --set model.moe.expert_width=400000 --set "
             "model.head_width=8 --set model.num_layers=40",
             " that a rank may take: the smallest need is "},
            {"cache-teacher tiny.textproto --out cache --set teacher.source=none", "parallel.layout is auto"},
