@@ -10,7 +10,7 @@
 set -euo pipefail
 
 build=$(realpath "${1:?the build}")
-rate=${RATE:-500mbit}            # of tokens
+rate=${RATE:-200mbit}            # of tokens: so slow that the wire is what is waited for, on slow cores too
 slow_rate=${SLOW_RATE:-300mbit}  # of gradients, of a model that 2 cores train
 least_hidden=0.60
 here=$(realpath "$(dirname "${BASH_SOURCE[0]}")")
