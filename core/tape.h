@@ -60,6 +60,8 @@ GradientTarget open_gradient(const SlotPtr& slot, const Tensor& like);
 /// The gradient that arrived at an output; zeros where none did (so that no rank skips a step). `like` as above.
 Tensor gradient(const SlotPtr& slot, const Tensor& like);
 
+class TapeWatch;
+
 class Tape {
  public:
   enum class Mode : std::uint8_t {
@@ -110,18 +112,35 @@ class Tape {
   void add_uses(const std::map<Parameter*, std::int64_t>& uses);
   std::size_t num_steps() const { return steps_.size(); }
 
+  /// Null: nobody. It outlives the tape, and sees what inner tapes do too.
+  void set_watch(TapeWatch* watch) { watch_ = watch; }
+  TapeWatch* watch() const { return watch_ == nullptr && parent_ != nullptr ? parent_->watch() : watch_; }
+
  private:
   void count(const std::vector<SlotPtr>& slots);
   void finish(const std::vector<SlotPtr>& slots);
+  void run_weight_part(Step& step);
   Tape& root() { return parent_ ? parent_->root() : *this; }
 
   Mode mode_;
   Tape* parent_ = nullptr;
+  TapeWatch* watch_ = nullptr;
   bool delay_ = false;
   std::vector<Step> steps_;
   std::vector<Step> delayed_;
   std::map<Parameter*, std::int64_t> uses_;
   std::function<void(Parameter&)> parameter_done_;
+};
+
+/// Whoever looks at a tape while it works.
+class TapeWatch {
+ public:
+  virtual ~TapeWatch() = default;
+  /// What an operation gives. Where a gradient flows to it, and the tape is on, `pushed` says next which one.
+  virtual void made(const Tensor& value) = 0;
+  virtual void pushed(const Tape::Step& step) = 0;
+  /// A part of a step, its input or weight part, has run, and has written these slots.
+  virtual void ran(std::string_view op, const std::vector<SlotPtr>& slots) = 0;
 };
 
 /// Counts, over the micro-batches of an optimizer step, when each parameter's gradient is final: that event starts its

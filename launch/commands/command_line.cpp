@@ -151,6 +151,8 @@ std::shared_ptr<TrainOptions> CommandLine::add_training(CLI::App& app, std::func
                  "Write the last step's gradients, parameters, tokens and loss")
       ->check(in_a_folder())
       ->type_name("OUT.h5");
+  app.add_flag("--debug-step", options->debug_step,
+               "Where a step is not finite, name the first operation that gave such a value; steps take longer");
   app.footer(app.get_footer() +
              "Exit code 3: a signal (Ctrl-C, SIGTERM, SIGUSR1, ...) stopped it and it saved; --resume goes on\n"
              "(docs/runs.md, also for what mpirun makes of it).\n");

@@ -38,6 +38,7 @@ struct TrainOptions : CommonOptions {
   std::optional<std::int64_t> steps;  // stop after this step; the schedule stays that of train.steps
   std::optional<std::int64_t> threads;                  // instead of train.threads
   std::optional<std::filesystem::path> dump_gradients;  // HDF5 file for the last step's gradients
+  bool debug_step = false;                              // where a step is not finite, the error names the operation
   bool baseline = false;  // of `distill`: train the same student on the text alone afterwards, in DIR/baseline
   std::string program = "limbeck";  // as it was started, for the commands that the run recommends
   std::string command_line = {};    // all of it, as a shell takes it

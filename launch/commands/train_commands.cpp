@@ -322,6 +322,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   stop_if_asked(rank);  // from the trainer's first step on there is something to save
   Trainer trainer(session, directory, log, evaluations);
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
+  if (options.debug_step) trainer.watch_steps();
   if (options.steps.value_or(0) > config.train.steps)
     log->warn("--steps is {}, but the run ends at train.steps = {}", *options.steps, config.train.steps);
   const bool resumed = options.resume && trainer.resume();
@@ -454,9 +455,13 @@ int run_training(const TrainOptions& options, bool distils) {
     core::fail_usage("--dump-gradients is given with teacher.others, expected none: nothing reads such a dump");
   if (options.dump_gradients && config.objective.bridge != Bridge::None)
     core::fail_usage("--dump-gradients is given with objective.bridge, expected none: nothing reads such a dump");
-  const std::string command = fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\nbaseline: {}\n",
-                                          distils ? "distill" : "train", options.steps.value_or(0), options.resume,
-                                          options.dump_gradients.has_value(), options.baseline);
+  if (options.debug_step && config.train.cuda_graph)
+    core::fail_usage(
+        "--debug-step is given with train.cuda_graph, expected it false: a recorded step is not looked into");
+  const std::string command =
+      fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\ndebug_step: {}\nbaseline: {}\n",
+                  distils ? "distill" : "train", options.steps.value_or(0), options.resume,
+                  options.dump_gradients.has_value(), options.debug_step, options.baseline);
   bool is_done = false;
   const auto run = options.resume ? std::optional<std::filesystem::path>(config.output.dir) : std::nullopt;
   const auto train_ranks = [&](Rank& rank) {

@@ -390,6 +390,14 @@ void fields(Io& io, AdaptersConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, GuardConfig& c) {
+  io("action", c.action);
+  io("deviations", c.deviations, above(0));
+  io("window", c.window, between(4, 65536));
+  io("most", c.most, at_least(0));
+}
+
+template <class Io>
 void fields(Io& io, ParallelConfig& c) {
   io("layout", c.layout);
   io("sequence_parallel", c.sequence_parallel);
@@ -457,6 +465,7 @@ void fields(Io& io, RunConfig& c) {
   io("routing", c.routing);
   io("evaluation", c.evaluation);
   io("adapters", c.adapters);
+  io("guard", c.guard);
 }
 
 }  // namespace limbeck::launch

@@ -165,6 +165,7 @@ void MicroPass::run_teacher() {
     taught_.watch(teaching, options);
     if (models.streamed != nullptr) models.streamed->watch(teaching);
     if (options.watch.pass) options.watch.pass(teaching, *models.teacher);
+    watch_finite(off, "the teacher's pass");
     taught_.hidden = models.teacher->forward(off, teaching).hidden.value;
     if (options.control.kind == Control::ShuffledPositions)
       taught_.hidden = half_turned(taught_.hidden, batch().offsets_on_host);
@@ -330,6 +331,7 @@ Tensor MicroPass::forward(const Tensor& stream) {
     watch_matches();
   }
   if (step_.options.watch.pass) step_.options.watch.pass(pass_, step_.models.student);
+  watch_finite(tape_, "the forward pass");
   if (!is_first()) in_ = core::leaf(stream);
   const nn::Transformer::Output out =
       step_.models.student.forward_chunk(tape_, pass_, chunk_, is_first() ? nullptr : &in_);
@@ -345,7 +347,15 @@ Tensor MicroPass::forward(const Tensor& stream) {
   return {};
 }
 
+void MicroPass::watch_finite(core::Tape& tape, const char* pass) const {
+  core::FiniteWatch* const watch = step_.options.watch.finite;
+  if (watch == nullptr) return;
+  watch->begin(fmt::format("{} of micro-batch {}", pass, micro_));
+  tape.set_watch(watch);
+}
+
 Tensor MicroPass::backward(const Tensor& gradient) {
+  watch_finite(tape_, "the backward pass");
   if (!is_last()) core::accumulate(out_.slot, gradient);
   if (is_last() || total_.slot)
     tape_.backward(total_);

@@ -88,6 +88,8 @@ class MicroPass {
   bool is_smoothed() const { return step_.options.control.kind == Control::SmoothedLabels; }
   Bridge bridge() const { return step_.models.bridge != nullptr ? step_.options.bridge : Bridge::None; }
   std::unique_ptr<core::TargetSource> read_whole(std::int64_t further) const;
+  /// Whoever watches is told of what this tape does from here on.
+  void watch_finite(core::Tape& tape, const char* pass) const;
   void run_teacher();
   void run_bridge();
   /// What the student's layers are held to, of a teacher that has run.

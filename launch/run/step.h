@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/finite_watch.h"
 #include "core/nn/transformer.h"
 #include "core/ops/head_loss.h"
 #include "core/ops/match_rows.h"
@@ -76,6 +77,7 @@ struct StepWatch {
   std::function<void(nn::Pass& pass, const nn::Transformer& model)> pass = {};
   /// Called once the gradients are reduced, before anything reads them; it may change them, on all ranks alike.
   std::function<void()> gradients = {};
+  core::FiniteWatch* finite = nullptr;  // of what the passes' operations give
 };
 
 struct StepOptions {
