@@ -134,7 +134,7 @@ MicroPass::MicroPass(const Step& step, std::int64_t micro_batch, std::int64_t ch
       pass_(step.models.student.pass(step.input.batches.at(micro_))) {
   const StepOptions& options = step_.options;
   ledger.watch(tape_);
-  tape_.delay_weight_parts(step_.delays_weight_parts);
+  tape_.set_weight_parts(step_.weight_parts);
   pass_.router = options.router;
   pass_.replicated = options.replicated;
   pass_.recompute = options.recompute;

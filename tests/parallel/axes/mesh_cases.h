@@ -454,6 +454,7 @@ inline std::vector<CommCase> mesh_cases() {
           {"tensor_exchange", tensor_exchange_case},
           {"gather_again", gather_again_case},
           {"sum_share", sum_share_case},
+          {"sums_under_way", sums_under_way_case},
           {"gradient_buckets", gradient_buckets_case},
           {"shares", shares_case},
           {"bucket_order", bucket_order_case},
