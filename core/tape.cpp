@@ -109,7 +109,7 @@ void Tape::backward(const Var& loss) {
 }
 
 void Tape::run() {
-  const bool delay = root().delay_;
+  const bool delay = root().weight_parts_ != WeightParts::AtOnce;
   while (!steps_.empty()) {
     Step step = std::move(steps_.back());
     steps_.pop_back();

@@ -70,12 +70,19 @@ class Tape {
     Off,    // inference: no slots, no steps
   };
 
+  /// When weight parts run.
+  enum class WeightParts : std::uint8_t {
+    AtOnce,   // with their steps
+    InWaits,  // queued, and run by fill_wait() and run_weight_parts()
+    Queued,   // and run by run_weight_parts() alone
+  };
+
   struct Step {
     std::string_view op;
     std::vector<SlotPtr> input_slots;        // written by input_part
     std::function<void()> input_part;        // gradients of the inputs, needed by the steps before
     std::vector<SlotPtr> weight_slots = {};  // written by weight_part
-    std::function<void()> weight_part = {};  // gradients that nothing waits for: a schedule may run them later
+    std::function<void()> weight_part = {};  // gradients that nothing waits for: they may be made later
   };
 
   explicit Tape(Mode mode = Mode::Record) : mode_(mode) {}
@@ -99,10 +106,13 @@ class Tape {
   /// Runs every step; the seeds are in the slots already.
   void run();
 
-  /// Weight parts are queued by backward() and run by run_weight_parts(), which a step may call too: while it waits for
-  /// other ranks. A recomputed block's are its parent's.
-  void delay_weight_parts(bool delay) { delay_ = delay; }
+  /// Those that are queued of a recomputed block are its parent's.
+  void set_weight_parts(WeightParts when) { weight_parts_ = when; }
   void run_weight_parts();
+  /// Called by a step that has started an exchange with other ranks and is about to wait for it.
+  void fill_wait() {
+    if (root().weight_parts_ == WeightParts::InWaits) run_weight_parts();
+  }
 
   /// Called when this tape has no more uses of a parameter: its gradient from this micro-batch is complete.
   void on_parameter_done(std::function<void(Parameter&)> f) { parameter_done_ = std::move(f); }
@@ -125,7 +135,7 @@ class Tape {
   Mode mode_;
   Tape* parent_ = nullptr;
   TapeWatch* watch_ = nullptr;
-  bool delay_ = false;
+  WeightParts weight_parts_ = WeightParts::AtOnce;
   std::vector<Step> steps_;
   std::vector<Step> delayed_;
   std::map<Parameter*, std::int64_t> uses_;

@@ -134,9 +134,10 @@ MicroPass::MicroPass(const Step& step, std::int64_t micro_batch, std::int64_t ch
       pass_(step.models.student.pass(step.input.batches.at(micro_))) {
   const StepOptions& options = step_.options;
   ledger.watch(tape_);
-  tape_.delay_weight_parts(step_.delays_weight_parts);
+  tape_.set_weight_parts(step_.weight_parts);
   pass_.router = options.router;
   pass_.replicated = options.replicated;
+  pass_.expert_chunks = options.expert_chunks;
   pass_.recompute = options.recompute;
   pass_.routing = options.routing ? options.routing : options.recompute ? &own_routing_ : nullptr;
   step_.sums.load.watch(pass_);
@@ -162,6 +163,7 @@ void MicroPass::run_teacher() {
   if (models.teacher && !is_smoothed() && (shares == nullptr || is_matched || models.others->runs(*shares, 0))) {
     core::Tape off(core::Tape::Mode::Off);
     nn::Pass teaching = models.teacher->pass(batch());
+    teaching.expert_chunks = options.expert_chunks;
     taught_.watch(teaching, options);
     if (models.streamed != nullptr) models.streamed->watch(teaching);
     if (options.watch.pass) options.watch.pass(teaching, *models.teacher);

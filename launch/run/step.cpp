@@ -7,7 +7,6 @@
 #include <numeric>
 #include <utility>
 
-#include "core/ops/moe_exchange.h"
 #include "core/slice.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/micro_pass.h"
@@ -140,6 +139,14 @@ bool leaves_weights(const parallel::PipelineSchedule& schedule) {
 
 }  // namespace
 
+core::Tape::WeightParts weight_parts_of(const Rank& rank, const parallel::PipelineSchedule& schedule,
+                                        const StepOptions& options) {
+  using enum core::Tape::WeightParts;
+  if (leaves_weights(schedule)) return Queued;
+  const bool exchanges_rows = rank.mesh().experts_group()->size() > 1 && rank.memory()->has_queue();
+  return options.delay_weight_parts || rank.comms().tensor->size() > 1 || exchanges_rows ? InWaits : AtOnce;
+}
+
 QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput& input, const StepOptions& options,
                           parallel::GradientSync& sync) {
   core::check(options.preference_beta == 0 || (models.teacher != nullptr && models.student.num_predictors() == 0),
@@ -160,9 +167,8 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
               rank.pipeline().size(), models.student.num_chunks());
   StepSums sums(rank, models.student);
   sync.begin_step();
-  const bool delays = options.delay_weight_parts || leaves_weights(schedule) ||
-                      core::fills_exchanges(*rank.memory(), *rank.comms().expert);
-  StepRun({rank, models, input, options, sums, delays}, sync, schedule).run();
+  const core::Tape::WeightParts weight_parts = weight_parts_of(rank, schedule, options);
+  StepRun({rank, models, input, options, sums, weight_parts}, sync, schedule).run();
   sync.finish();
   if (options.watch.gradients) options.watch.gradients();
   sums.gather(rank);

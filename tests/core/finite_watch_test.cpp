@@ -74,7 +74,7 @@ TEST(FiniteWatch, SeesRecomputedBlocks) {
 
 TEST(FiniteWatch, SeesDelayedWeightParts) {
   Watched w;
-  w.tape.delay_weight_parts(true);
+  w.tape.set_weight_parts(Tape::WeightParts::Queued);
   const SlotPtr slot = w.weight.slot;
   w.tape.push({"product", {}, {}, {slot}, [&] { accumulate(slot, tensor<double>(memory, {2}, {infinite, 0})); }});
   w.watch.begin("the backward pass");
