@@ -1,4 +1,4 @@
-// What each command does. Every function returns the exit code, 0 or (train, distill, tokenize and convert,
+// What each command does. Every function returns the exit code, 0 or (train, distill, launch, tokenize and convert,
 // where a signal stopped them and they saved) 3, or throws: an Error ends with 1, a UsageError with 2.
 #pragma once
 
@@ -22,5 +22,6 @@ int run_verify(const VerifyOptions& options);
 int run_plan(const PlanOptions& options);
 int run_report(const ReportOptions& options);
 int run_compare(const CompareOptions& options);
+int run_launch(const LaunchOptions& options);
 
 }  // namespace limbeck::launch
