@@ -74,6 +74,7 @@ int run(int argc, char** argv) {
   line.plan(limbeck::launch::run_plan);
   line.report(limbeck::launch::run_report);
   line.compare(limbeck::launch::run_compare);
+  line.launch(limbeck::launch::run_launch);
   const Invocation invocation = line.parse(argc, argv);
   if (invocation.run) return invocation.run();
   if (limbeck::launch::launcher_rank().rank == 0) limbeck::launch::write_result(invocation.text);

@@ -161,6 +161,17 @@ struct CompareOptions : CommonOptions {
   bool json = false;  // one object instead of the table
 };
 
+/// Of `launch`.
+struct LaunchOptions : CommonOptions {
+  int ranks = 1;
+  std::vector<std::string> mpirun;   // its own options
+  std::vector<std::string> command;  // behind "--": train or distill, and theirs
+  int max_restarts = 10;
+  std::optional<int> min_ranks;  // with fewer, down to so many; else always `ranks`
+  double silent_after = 60;      // seconds
+  double step_deadline = 1800;   // likewise; 0: none
+};
+
 /// What the arguments ask for: a command to run, or a text to print (then `run` is empty and the exit code 0).
 struct Invocation {
   std::function<int()> run;
@@ -186,6 +197,7 @@ class CommandLine {
   void plan(std::function<int(const PlanOptions&)> run);
   void report(std::function<int(const ReportOptions&)> run);
   void compare(std::function<int(const CompareOptions&)> run);
+  void launch(std::function<int(const LaunchOptions&)> run);
 
   /// Throws a UsageError, one line that names command and option. Call once.
   Invocation parse(int argc, const char* const* argv);
@@ -197,7 +209,11 @@ class CommandLine {
   template <class Options>
   std::shared_ptr<Options> bind(CLI::App& app, std::function<int(const Options&)> run);
 
+  /// What of the arguments is launch's own; the others are mpirun's and the launched command's, and are kept.
+  std::vector<std::string> own_of_launch(const std::vector<std::string>& arguments);
+
   std::unique_ptr<CLI::App> app_;
+  std::shared_ptr<LaunchOptions> launch_;
   std::function<int()> chosen_;
   std::string program_ = "limbeck";
   std::string command_line_;
