@@ -73,6 +73,7 @@ int run(int argc, char** argv) {
   line.verify(limbeck::launch::run_verify);
   line.plan(limbeck::launch::run_plan);
   line.report(limbeck::launch::run_report);
+  line.watch(limbeck::launch::run_watch);
   line.compare(limbeck::launch::run_compare);
   line.launch(limbeck::launch::run_launch);
   const Invocation invocation = line.parse(argc, argv);

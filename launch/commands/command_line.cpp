@@ -424,6 +424,17 @@ void CommandLine::report(std::function<int(const ReportOptions&)> run) {
   app.add_flag("--force", options->force, "Replace FILE.html where it is no such page");
 }
 
+void CommandLine::watch(std::function<int(const WatchOptions&)> run) {
+  CLI::App& app = command("watch", "Follow runs in a browser on this machine while they go on",
+                          "limbeck watch runs/distill_smollm2\n"
+                          "  limbeck watch runs/a runs/b --port 9000");
+  const auto options = bind<WatchOptions>(app, std::move(run));
+  app.add_option("RUN_DIR", options->runs, "Run directories, all in one page")->required();
+  app.add_option("--port", options->port, "Of 127.0.0.1; 0: any that is free")
+      ->transform(number<std::int64_t>(between(0, 65535)))
+      ->type_name("N");
+}
+
 void CommandLine::compare(std::function<int(const CompareOptions&)> run) {
   CLI::App& app = command("compare", "Set runs side by side: how far, how well, how fast, and by which config",
                           "limbeck compare runs/small_rate runs/large_rate\n"

@@ -156,6 +156,11 @@ struct ReportOptions : CommonOptions {
   bool force = false;                        // replace it where it is no page of Limbeck's
 };
 
+struct WatchOptions : CommonOptions {
+  std::vector<std::filesystem::path> runs;
+  std::int64_t port = 8765;  // of 127.0.0.1; 0: any
+};
+
 struct CompareOptions : CommonOptions {
   std::vector<std::filesystem::path> runs;
   bool json = false;  // one object instead of the table
@@ -196,6 +201,7 @@ class CommandLine {
   void verify(std::function<int(const VerifyOptions&)> run);
   void plan(std::function<int(const PlanOptions&)> run);
   void report(std::function<int(const ReportOptions&)> run);
+  void watch(std::function<int(const WatchOptions&)> run);
   void compare(std::function<int(const CompareOptions&)> run);
   void launch(std::function<int(const LaunchOptions&)> run);
 

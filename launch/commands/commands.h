@@ -21,6 +21,7 @@ int run_tokenize(const TokenizeOptions& options);
 int run_verify(const VerifyOptions& options);
 int run_plan(const PlanOptions& options);
 int run_report(const ReportOptions& options);
+int run_watch(const WatchOptions& options);
 int run_compare(const CompareOptions& options);
 int run_launch(const LaunchOptions& options);
 
