@@ -54,7 +54,8 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     data::TokenBatch mine = cut_of(whole, rank.context_place());
     if (has_parts) input.taught.push_back(models.cached->take(memory, mine));
     if (models.remote != nullptr) input.answers.push_back(models.remote->take(mine));
-    if (models.bridge != nullptr) input.bridged.push_back(models.bridge->read(memory, mine));
+    if (models.bridge != nullptr && rank.is_last_stage())
+      input.bridged.push_back(models.bridge->read(memory, mine));
     if (models.others != nullptr) input.shares.push_back(models.others->shares_of(memory, mine, 0, count));
     nn::Batch& batch = input.batches.emplace_back(
         make_batch(memory, whole, 0, count, first, models.student.num_predictors(), rank.context_place()));
