@@ -4,10 +4,6 @@ limbeck_require(spdlog_FOUND "spdlog" libspdlog-dev)
 find_package(CLI11 QUIET)
 limbeck_require(CLI11_FOUND "CLI11" libcli11-dev)
 limbeck_find_library(httplib "cpp-httplib" libcpp-httplib-dev httplib.h cpp-httplib)
-if(TARGET limbeck::httplib)  # as Debian's library is built, whose classes look otherwise without them
-  set_property(TARGET limbeck::httplib PROPERTY INTERFACE_COMPILE_DEFINITIONS
-    CPPHTTPLIB_OPENSSL_SUPPORT CPPHTTPLIB_ZLIB_SUPPORT CPPHTTPLIB_BROTLI_SUPPORT)
-endif()
 # SentencePiece's library holds a protobuf of its own, of another version, and shows its symbols. So that neither takes
 # the other's, ours is linked from its archive, in front of SentencePiece, and hidden (launch/CMakeLists.txt hides what
 # its headers make).

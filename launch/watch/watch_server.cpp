@@ -1,7 +1,5 @@
 #include "launch/watch/watch_server.h"
 
-#include <httplib.h>
-
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -10,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/start_thread.h"
+#include "launch/watch/http.h"
 
 namespace limbeck::launch {
 namespace {

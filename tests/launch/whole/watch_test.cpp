@@ -2,7 +2,6 @@
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
-#include <httplib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 #include <memory>
 #include <thread>
 
+#include "launch/watch/http.h"
 #include "tests/support/run_limbeck.h"
 
 namespace limbeck {
