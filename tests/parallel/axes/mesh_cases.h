@@ -457,6 +457,7 @@ inline std::vector<CommCase> mesh_cases() {
           {"gather_again", gather_again_case},
           {"sum_share", sum_share_case},
           {"sums_under_way", sums_under_way_case},
+          {"weights_beside_sums", weights_beside_sums_case},
           {"gradient_buckets", gradient_buckets_case},
           {"shares", shares_case},
           {"bucket_order", bucket_order_case},

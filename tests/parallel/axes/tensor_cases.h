@@ -1,6 +1,7 @@
 // What the exchanges of tensor parallelism must do on any world (see comm_cases.h).
 #pragma once
 
+#include "core/ops/linear.h"
 #include "core/ops/tensor_exchange.h"
 #include "core/slice.h"
 #include "parallel/axes/communicators.h"
@@ -136,6 +137,42 @@ inline void tensor_exchange_case(WorldComm& world) {
       Tape silent;
       const Var z = exchange.run(silent, core::leaf(input()), num_rows);
       silent.run();
+    }
+}
+
+/// A feed-forward between enter and exit, or of a divided sequence, with each way in which weights get their gradients:
+/// the same bits.
+inline void weights_beside_sums_case(WorldComm& world) {
+  using core::Tape;
+  using core::Var;
+  const auto memory = Memory::cpu(1);
+  const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
+  for (const bool is_divided : {false, true})
+    for (const std::int64_t num_rows : {0, 1, 5, 8}) {
+      const core::Slice share =
+          is_divided ? core::slice_of(num_rows, world.rank(), world.size()) : core::Slice{0, num_rows};
+      const auto gradients = [&](Tape::WeightParts weight_parts) {
+        Tape tape;
+        tape.set_weight_parts(weight_parts);
+        const Var x = core::leaf(filled<float>(memory, {num_rows, 3}, 1).rows(share.first, share.count).clone());
+        const Var up = core::leaf(filled<float>(memory, {4, 3}, 2 + world.rank())),
+                  down = core::leaf(filled<float>(memory, {3, 4}, 7 + world.rank()));
+        const Var entered = is_divided ? core::enter_sequence(tape, x, num_rows, *comm) : core::enter(tape, x, *comm);
+        const Var hidden = core::linear(tape, entered, up);
+        if (is_divided) core::gather_again(tape, entered, x, *comm);
+        const Var parts = core::linear(tape, hidden, down);
+        const Var y = is_divided ? core::exit_sequence(tape, parts, *comm) : core::exit(tape, parts, *comm);
+        core::accumulate(y.slot, filled<float>(memory, y.shape(), 5));
+        tape.run();
+        tape.run_weight_parts();
+        std::vector<std::vector<float>> found;
+        for (const Var* v : {&x, &up, &down})
+          found.push_back(core::host_values<float>(core::gradient(v->slot, v->value)));
+        return found;
+      };
+      const auto at_once = gradients(Tape::WeightParts::AtOnce);
+      EXPECT_EQ(gradients(Tape::WeightParts::InWaits), at_once) << num_rows;
+      EXPECT_EQ(gradients(Tape::WeightParts::Queued), at_once) << num_rows;
     }
 }
 
