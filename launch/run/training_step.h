@@ -59,6 +59,7 @@ class TrainingStep {
   void queue(const StepInput& input, const StepOptions& options);
   void run_recorded(StepInput input, const StepOptions& options);
   CachedTeacher::Figures cache_figures();
+  double teacher_wait();
 
   Rank& rank_;
   StepModels models_;
