@@ -10,7 +10,9 @@ class SinglePipelineComm final : public PipelineComm {
   std::int64_t size() const override { return 1; }
   std::int64_t rank() const override { return 0; }
   void sum(Tensor&) override {}
-  void send(Kind, const Tensor&, std::int64_t to) override { core::fail("pipeline: one stage sends to stage {}", to); }
+  core::CommHandle send(Kind, const Tensor&, std::int64_t to) override {
+    core::fail("pipeline: one stage sends to stage {}", to);
+  }
   void receive(Kind, const Tensor&, std::int64_t from) override {
     core::fail("pipeline: one stage receives from stage {}", from);
   }

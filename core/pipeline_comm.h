@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "core/comm.h"
 #include "core/tensor.h"
 
 namespace limbeck::nn {
@@ -19,8 +20,9 @@ class PipelineComm {
   virtual std::int64_t size() const = 0;
   virtual std::int64_t rank() const = 0;
   virtual void sum(Tensor& x) = 0;  // in place; not differentiable: what one stage knows, of zeros elsewhere
-  /// Does not wait until it is taken; x is not written any more.
-  virtual void send(Kind kind, const Tensor& x, std::int64_t to) = 0;
+  /// Does not wait until it is taken; x is not written any more. Between GPUs the kernels that are queued once the
+  /// handle has gone begin when it has been taken: whoever lets go of it knows that this waits for nothing of his own.
+  [[nodiscard]] virtual core::CommHandle send(Kind kind, const Tensor& x, std::int64_t to) = 0;
   /// Fills x, of what was sent in its shape.
   virtual void receive(Kind kind, const Tensor& x, std::int64_t from) = 0;
 };

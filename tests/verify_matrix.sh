@@ -103,7 +103,8 @@ of teacher "$experts teacher.source=teacher objective.hidden_states.weight=0.5 o
 
 of teacher_stages "$experts teacher.source=teacher objective.temperature=1.5 batch.micro_batches=3" \
   pp2 pp3 pp2tp2+$divided pp2ep2dp2 pp2tp2ep2dp2+$sharded=OPTIMIZER pp2cp2 pp2ep2+precision.sharded_teacher=true \
-  pp2+parallel.schedule=ZERO_BUBBLE pp2dp2+$sharded=PARAMETERS
+  pp2+parallel.schedule=ZERO_BUBBLE pp2dp2+$sharded=PARAMETERS \
+  pp2dp2+$elsewhere=1 pp3+$elsewhere=2+parallel.schedule=ZERO_BUBBLE pp2tp2+$divided+$elsewhere=2+parallel.teacher_layout=tp2
 of adapters "model= model.source=teacher adapters.rank=3 adapters.targets=[*.attention.*,*.experts.*] batch.micro_batches=2" \
   dp2 tp3 ep2 pp2 pp3dp2 pp2tp2ep2 pp2dp2+$sharded=GRADIENTS
 

@@ -528,11 +528,13 @@ Var Transformer::received(const Pass& pass, std::int64_t chunk) const {
   return stream;
 }
 
-/// What a chunk gives, to the stage behind, unless it is the last of all.
+/// What a chunk gives, to the stage behind, unless it is the last of all. Nothing goes the other way meanwhile, so that
+/// GPUs may wait until it is taken.
 void Transformer::send_on(const Var& stream, std::int64_t chunk) const {
   PipelineComm& stages = pipeline();
   if (stages.rank() + 1 < stages.size() || chunk + 1 < num_chunks())
-    stages.send(PipelineComm::Kind::Stream, stream.value, (stages.rank() + 1) % stages.size());
+    const core::CommHandle sent =
+        stages.send(PipelineComm::Kind::Stream, stream.value, (stages.rank() + 1) % stages.size());
 }
 
 Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var* input) const {

@@ -104,7 +104,6 @@ void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int
         {"objective.feed_forward", c.feed_forward.weight > 0},
         {"objective.routers", c.routers.weight > 0},
         {"layers that predict further tokens (objective.predict_weight)", student.num_predict_layers > 0},
-        {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
         {"parallel.shard_ranks", config.parallel.shard_ranks > 0}})
     if (is_given)
       fail_usage("parallel.layout is {}, a pipeline of {} stages, expected no pp with {}", config.parallel.layout,

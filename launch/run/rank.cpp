@@ -160,11 +160,6 @@ void in_world(const World& world, const RunConfig& config, const std::function<v
   const auto num_teachers = static_cast<int>(c.teacher_ranks);
   const std::string student = layout_of(c.layout, "dp", std::max(world->size() - num_teachers, 1)),
                     teacher = layout_of(c.teacher_layout, "dp", num_teachers);
-  for (const auto& [field, layout] : {std::pair("layout", student), {"teacher_layout", teacher}})
-    if (parallel::parse_layout(layout).pp > 1)
-      core::fail_usage(
-          "parallel.{} is {} with parallel.teacher_ranks, expected no pp: neither side's ranks have stages", field,
-          layout);
   TeacherRanks ranks(world, num_teachers, parallel::parse_layout(student), parallel::parse_layout(teacher));
   Rank rank =
       rank_of(ranks.side(), config, ranks.is_teacher() ? teacher : student, c.sequence_parallel && !ranks.is_teacher());

@@ -67,10 +67,6 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
   check_fits(config.generation, *tokenizer, architecture, trained);
   check_cut_sequences(config, architecture, rank.context_place());
   check_pipeline(config, architecture, rank.mesh().pp().size());
-  if (rank.mesh().pp().size() > 1 && !rank.memory()->is_host())
-    fail_usage(
-        "parallel.layout is {}, a pipeline, which runs on CPUs alone as yet, expected train.device CPU, or no pp",
-        config.parallel.layout);
   if (names_like_teacher()) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
   stop_if_asked(rank);

@@ -45,7 +45,7 @@ class Session {
   /// Whether the student learns from a teacher, one that runs or its cache.
   bool distils() const { return teacher != nullptr || bridge != nullptr || runs_elsewhere(); }
   /// Whether steps ask a cache, or other ranks, in the place of `teacher`.
-  bool runs_elsewhere() const { return cached_teacher != nullptr || remote_teacher != nullptr; }
+  bool runs_elsewhere() const { return cached_teacher != nullptr || rank.teacher_ranks() != nullptr; }
   /// Whether the text has tokens, by name, that the teacher has not.
   bool teacher_lacks_tokens() const { return teacher_rows_ && !teacher_rows_->pieces.empty(); }
   /// Gives the teacher's memory back where steps do not ask it.
@@ -98,7 +98,7 @@ class Session {
   std::unique_ptr<nn::Adapters> adapters;  // of the student, which is frozen then; null without config.adapters
   BaseModel base;
   std::unique_ptr<CachedTeacher> cached_teacher;  // that the student learns from; null without teacher.cache
-  std::unique_ptr<RemoteTeacher> remote_teacher;  // null without parallel.teacher_ranks
+  std::unique_ptr<RemoteTeacher> remote_teacher;  // of the last stage's ranks; null without parallel.teacher_ranks
   std::string text_fingerprint;                   // Mixture::fingerprint, 16 hexadecimal digits
   std::string teacher_fingerprint;                // model_fingerprint, or the cache's; empty without a teacher
   StudentStart start;
@@ -117,7 +117,7 @@ class Session {
   double forward_flops_of_teachers() const;
   void load_teachers(std::int64_t vocabulary, const Log& log);
   void know_teacher(std::int64_t vocabulary);
-  void reach_remote_teacher();
+  void reach_remote_teacher(const TeacherRanks& ranks);
   /// Collective: on the stages of a pipeline without a teacher one for a start that is found by running it; else null.
   std::unique_ptr<nn::Transformer> teacher_to_start_by();
   void open_bridge(const Log& log);

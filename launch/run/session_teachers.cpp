@@ -25,7 +25,10 @@ void Session::load_teachers(std::int64_t vocabulary, const Log& log) {
   streamed_teacher = std::move(first.streamed);
   teacher_fingerprint = std::move(first.fingerprint);
   teacher_config = teacher->config();
-  if (rank.teacher_ranks() != nullptr) reach_remote_teacher();
+  if (const TeacherRanks* ranks = rank.teacher_ranks()) {
+    if (ranks->takes_answers()) reach_remote_teacher(*ranks);
+    rank.world().barrier_async().wait_patiently();  // until that is read, which the other stages do not ask
+  }
   if (config.teacher->others.empty()) return;
   others = std::make_unique<OtherTeachers>();
   others->shares = teacher_shares(config);
@@ -56,7 +59,7 @@ void Session::load_teacher_to_measure(const Log& log) {
 double Session::forward_flops_of_teachers() const {
   const std::int64_t s = config.data.sequence_length;
   if (bridge) return nn::forward_flops_per_token(bridge->teacher().config(), s);  // as if of as many tokens
-  if (teacher == nullptr || remote_teacher || !config.teacher->cache.empty() ||
+  if (teacher == nullptr || runs_elsewhere() || !config.teacher->cache.empty() ||
       config.objective.control == Control::SmoothedLabels)
     return 0;
   double sum = nn::forward_flops_per_token(teacher->config(), s);
@@ -67,9 +70,9 @@ double Session::forward_flops_of_teachers() const {
 }
 
 /// That of the teacher's ranks, whose head is this one's.
-void Session::reach_remote_teacher() {
+void Session::reach_remote_teacher(const TeacherRanks& ranks) {
   const core::DType compute = config.precision.bfloat16_teacher ? core::DType::BF16 : config.precision.compute;
-  remote_teacher = std::make_unique<RemoteTeacher>(*rank.teacher_ranks(), rank.memory(),
+  remote_teacher = std::make_unique<RemoteTeacher>(ranks, rank.memory(),
                                                    RemoteTeacher::Form{.width = teacher->config().width,
                                                                        .hidden = compute,
                                                                        .stream = core::sum_dtype(compute),

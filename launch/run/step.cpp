@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -54,8 +55,7 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     data::TokenBatch mine = cut_of(whole, rank.context_place());
     if (has_parts) input.taught.push_back(models.cached->take(memory, mine));
     if (models.remote != nullptr) input.answers.push_back(models.remote->take(mine));
-    if (models.bridge != nullptr && rank.is_last_stage())
-      input.bridged.push_back(models.bridge->read(memory, mine));
+    if (models.bridge != nullptr && rank.is_last_stage()) input.bridged.push_back(models.bridge->read(memory, mine));
     if (models.others != nullptr) input.shares.push_back(models.others->shares_of(memory, mine, 0, count));
     nn::Batch& batch = input.batches.emplace_back(
         make_batch(memory, whole, 0, count, first, models.student.num_predictors(), rank.context_place()));
@@ -78,6 +78,7 @@ class StepRun {
         stages_(step.rank.pipeline()),
         schedule_(schedule),
         sums_each_pass_(sync.sums_each_pass() && schedule.num_stages() == 1),
+        most_sent_(std::ranges::max(parallel::peak_activations(schedule))),
         ledger_(final_of(sums_each_pass_ ? 1 : schedule.num_micro_batches)) {}
 
   void run() {
@@ -113,14 +114,23 @@ class StepRun {
     Tensor before;
     if (!pass->is_first()) stages_.receive(Kind::Stream, before = pass->empty_stream(), stage_before());
     const Tensor behind = pass->forward(before);
-    if (!pass->is_last()) stages_.send(Kind::Stream, behind, stage_behind());
+    if (!pass->is_last()) send(Kind::Stream, behind, stage_behind());
   }
 
   void backward(const std::unique_ptr<MicroPass>& pass) {
     Tensor behind;
     if (!pass->is_last()) stages_.receive(Kind::Gradient, behind = pass->empty_stream(), stage_behind());
     const Tensor before = pass->backward(behind);
-    if (!pass->is_first()) stages_.send(Kind::Gradient, before, stage_before());
+    if (!pass->is_first()) send(Kind::Gradient, before, stage_before());
+  }
+
+  // Of the streams that a stage has sent, all but as many as it holds passes have come back as gradients; and all but
+  // as many as the stage before holds of the gradients that it is sent have been taken there, or the streams of these
+  // passes would not have come. So what is let go of here has been taken, whatever the schedule.
+  void send(Kind kind, const Tensor& x, std::int64_t to) {
+    std::deque<core::CommHandle>& sent = sent_[kind];
+    sent.push_back(stages_.send(kind, x, to));
+    if (std::ssize(sent) > most_sent_) sent.pop_front();
   }
 
   MicroPass::Step step_;
@@ -128,8 +138,10 @@ class StepRun {
   nn::PipelineComm& stages_;
   const parallel::PipelineSchedule& schedule_;
   bool sums_each_pass_;  // of the stages of a pipeline several are under way, whose gradients lie in one bucket
+  int most_sent_;
   core::GradientLedger ledger_;
   std::map<Place, std::unique_ptr<MicroPass>> under_way_;
+  std::map<Kind, std::deque<core::CommHandle>> sent_;  // that may not have been taken
 };
 
 bool leaves_weights(const parallel::PipelineSchedule& schedule) {

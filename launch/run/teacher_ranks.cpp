@@ -33,17 +33,21 @@ TeacherRanks::TeacherRanks(std::shared_ptr<parallel::WorldComm> world, int num_t
       num_students_(world_->size() - num_teachers),
       num_teachers_(num_teachers),
       student_tp_(parts(student.tp)),
-      teacher_tp_(parts(teacher.tp)) {
+      teacher_tp_(parts(teacher.tp)),
+      first_asker_(num_students_ - num_students_ / parts(student.pp)) {  // stages lie one behind the other
   if (num_teachers < 1 || num_students_ < 1)
     core::fail_usage("parallel.teacher_ranks is {}, expected 1 or more, and fewer than the {} ranks that are running",
                      num_teachers, world_->size());
   parallel::check_world(student, num_students_);
   parallel::check_world(teacher, num_teachers_);
+  if (teacher.pp > 1)
+    core::fail_usage("parallel.teacher_layout is {}, expected no pp: each replica answers with whole passes",
+                     teacher.text);
   side_ = world_->split(is_teacher() ? 1 : 0, world_->rank(), is_teacher() ? "teacher" : "student");
 }
 
 std::vector<int> TeacherRanks::replica() const {
-  const int number = world_->rank() / student_tp_ % num_replicas();
+  const int number = (world_->rank() - first_asker_) / student_tp_ % num_replicas();
   std::vector<int> ranks;
   for (int i = 0; i < teacher_tp_; ++i) ranks.push_back(num_students_ + number * teacher_tp_ + i);
   return ranks;

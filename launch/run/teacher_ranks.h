@@ -10,8 +10,9 @@
 //     ...
 //     place.dismiss();
 //
-// Each data-parallel rank of the student asks one replica of the teacher, number d of them replica d % replicas, which
-// answers its askers in their order: so all of them ask equally often.
+// Each data-parallel rank of the student, of a pipeline's last stage, where the head is, asks one replica of the
+// teacher, number d of them replica d % replicas, which answers its askers in their order: so all of them ask equally
+// often.
 #pragma once
 
 #include <cstdint>
@@ -44,27 +45,30 @@ class TeacherRanks {
   core::Comm& world() const { return *world_; }
 
   // Of a rank of the student's.
+  /// Whether it has what is asked for: of a pipeline the last stage's ranks, of which alone the rest is.
+  bool takes_answers() const { return !is_teacher() && world_->rank() >= first_asker_; }
   /// The ranks of the world that answer it, and are told what is asked.
   std::vector<int> replica() const;
   /// The one of them that answers this rank.
   int answerer() const;
   /// Whether this rank asks for its tensor group.
-  bool asks() const { return world_->rank() % student_tp_ == 0; }
+  bool asks() const { return takes_answers() && world_->rank() % student_tp_ == 0; }
   /// No rank asks any more: the teacher's ranks end.
   void dismiss();
 
   // Of a rank of the teacher's.
   int num_replicas() const { return num_teachers_ / teacher_tp_; }
   /// Data-parallel ranks of the student.
-  int num_askers() const { return num_students_ / student_tp_; }
+  int num_askers() const { return (num_students_ - first_asker_) / student_tp_; }
   int replica_number() const { return side_->rank() / teacher_tp_; }
   /// The rank of the world that asks for data-parallel rank `asker`, and those that this rank answers.
-  int rank_of_asker(int asker) const { return asker * student_tp_; }
+  int rank_of_asker(int asker) const { return first_asker_ + asker * student_tp_; }
   std::vector<int> answered_ranks(int asker) const;
 
  private:
   std::shared_ptr<parallel::WorldComm> world_, side_;
   int num_students_, num_teachers_, student_tp_, teacher_tp_;
+  int first_asker_;  // of the world: the first rank of the student's last stage
 };
 
 /// What is asked: sequences of a text, and layers whose hidden states are wanted too. Travels as a head of whole
@@ -96,8 +100,8 @@ class RemoteTeacher {
     core::DType stream = core::DType::F32;
     std::string fingerprint = {};  // that the teacher's ranks have to have, too
   };
-  /// Collective over the student's ranks, as all that asks. Waits until the teacher's ranks have their model, as long
-  /// as that takes; throws where it is another.
+  /// Collective over the student's ranks that take answers, as all that asks. Waits until the teacher's ranks have
+  /// their model, as long as that takes; throws where it is another.
   RemoteTeacher(const TeacherRanks& ranks, core::MemoryPtr memory, Form form);
   ~RemoteTeacher();  // waits for what is under way
   RemoteTeacher(const RemoteTeacher&) = delete;
@@ -110,7 +114,7 @@ class RemoteTeacher {
   const core::Tensor& head() const { return head_; }
   const core::Tensor& head_bias() const { return head_bias_; }
 
-  /// Collective over the student's ranks, as often on each: these are taken next. One without sequences counts too.
+  /// Collective likewise, as often on each: these are taken next. One without sequences counts too.
   void ask(const std::vector<data::TokenBatch>& batches);
   bool has_asked() const { return !asked_.empty(); }
 

@@ -220,7 +220,7 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["cache_wait_s"] = r.cache.wait_seconds;
     line["kept_mass"] = r.cache.kept_mass / std::max(1.0, r.cache.tokens);
   }
-  if (session_.remote_teacher) line["teacher_wait_s"] = r.teacher_wait_seconds;
+  if (session_.rank.teacher_ranks() != nullptr) line["teacher_wait_s"] = r.teacher_wait_seconds;
   if (r.spans) line.update(launch::to_json(*r.spans));
   if (r.sorted) line.update(launch::to_json(*r.sorted));
   if (steps_.hidden()) line["hidden_loss"] = r.hidden;

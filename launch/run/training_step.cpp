@@ -85,6 +85,14 @@ CachedTeacher::Figures TrainingStep::cache_figures() {
       .wait_seconds = sums.data<double>()[2], .kept_mass = sums.data<double>()[0], .tokens = sums.data<double>()[1]};
 }
 
+/// Of this rank, of a pipeline its last stage's, which alone asks.
+double TrainingStep::teacher_wait() {
+  const double own = models_.remote != nullptr ? models_.remote->take_wait_seconds() : 0;
+  core::Tensor sum = core::Tensor::from<double>(rank_.host_memory(), {1}, {&own, 1});
+  rank_.pipeline().sum(sum);
+  return core::host_value(sum);
+}
+
 TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions& options, double rate) {
   auto since = Clock::now();
   times_ = {};
@@ -110,7 +118,7 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
   Done done{passes_->read(), norm_->values(), {}};
   notes.check();
   if (models_.cached != nullptr) done.result.cache = cache_figures();
-  if (models_.remote != nullptr) done.result.teacher_wait_seconds = models_.remote->take_wait_seconds();
+  if (rank_.teacher_ranks() != nullptr) done.result.teacher_wait_seconds = teacher_wait();
   times_.optimizer += lap(since);
   if (options_.refuses) {
     done.refused = options_.refuses(done.result.loss(), done.norm.norm);

@@ -66,6 +66,7 @@ class TrainingStep {
   void queue_update();
   void run_recorded(StepInput input, const StepOptions& options);
   CachedTeacher::Figures cache_figures();
+  double teacher_wait();
 
   Rank& rank_;
   StepModels models_;

@@ -125,27 +125,28 @@ class GroupContextComm final : public nn::ContextComm {
   std::shared_ptr<core::Comm> group_;
 };
 
-/// Two groups, so that neither direction waits for what goes the other way.
 class GroupPipelineComm final : public nn::PipelineComm {
  public:
-  GroupPipelineComm(std::shared_ptr<core::Comm> streams, std::shared_ptr<core::Comm> gradients)
-      : streams_(std::move(streams)), gradients_(std::move(gradients)) {}
+  explicit GroupPipelineComm(const Mesh& mesh) : stages_(mesh.pp_group()), ways_(mesh.pp_ways()) {}
 
-  std::int64_t size() const override { return streams_->size(); }
-  std::int64_t rank() const override { return streams_->rank(); }
-  void sum(Tensor& x) override { streams_->all_reduce(x, core::Reduce::Sum); }
-  // The group keeps the tensor until it is there; that nobody waits is no loss, for its stage waits for what it sends.
-  void send(Kind kind, const Tensor& x, std::int64_t to) override {
-    if (x.numel() > 0) group(kind).send_async(x, static_cast<int>(to));
+  std::int64_t size() const override { return stages_->size(); }
+  std::int64_t rank() const override { return stages_->rank(); }
+  void sum(Tensor& x) override { stages_->all_reduce(x, core::Reduce::Sum); }
+  core::CommHandle send(Kind kind, const Tensor& x, std::int64_t to) override {
+    if (x.numel() == 0) return {};
+    return way(kind, rank()).send_async(x, static_cast<int>(to));
   }
   void receive(Kind kind, const Tensor& x, std::int64_t from) override {
-    if (x.numel() > 0) group(kind).receive(x, static_cast<int>(from));
+    if (x.numel() > 0) way(kind, from).receive(x, static_cast<int>(from));
   }
 
  private:
-  core::Comm& group(Kind kind) const { return kind == Kind::Stream ? *streams_ : *gradients_; }
+  core::Comm& way(Kind kind, std::int64_t from) const {
+    return (kind == Kind::Stream ? ways_->streams : ways_->gradients).of(static_cast<int>(from));
+  }
 
-  std::shared_ptr<core::Comm> streams_, gradients_;
+  std::shared_ptr<core::Comm> stages_;
+  std::shared_ptr<const PipelineWays> ways_;
 };
 
 }  // namespace
@@ -169,7 +170,7 @@ nn::Communicators make_communicators(const Mesh& mesh) {
 
 std::shared_ptr<nn::PipelineComm> make_pipeline_comm(const Mesh& mesh) {
   if (mesh.pp().size() == 1) return nn::single_pipeline();
-  return std::make_shared<GroupPipelineComm>(mesh.pp_group(), mesh.pp_back_group());
+  return std::make_shared<GroupPipelineComm>(mesh);
 }
 
 }  // namespace limbeck::parallel

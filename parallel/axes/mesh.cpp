@@ -129,6 +129,11 @@ void check_world(const Layout& layout, int num_ranks) {
   if (const std::string fault = world_fault(layout, num_ranks); !fault.empty()) fail_usage("{}", fault);
 }
 
+RingWays::RingWays(WorldComm& world, int color, int num_stages, std::string_view name) : num_stages_(num_stages) {
+  for (std::size_t n = 0; n <= number_of(num_stages - 1); ++n)
+    groups_.push_back(world.split(color, world.rank(), fmt::format("{} {}", name, n)));
+}
+
 Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout, ExpertExchange exchange)
     : layout_(layout), etp_(size_of(layout, &Layout::etp)), world_(std::move(world)) {
   check_world(layout_, world_->size());
@@ -142,7 +147,10 @@ Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout, ExpertExchang
   const int place = rank % in_stage;
   stage_ = num_stages == 1 ? world_ : world_->split(stage, rank, "stage");
   pp_ = world_->split(place, rank, "pp");
-  pp_back_ = num_stages == 1 ? pp_ : world_->split(place, rank, "pp gradients");
+  if (num_stages > 1)
+    pp_ways_ =
+        std::make_shared<const PipelineWays>(PipelineWays{.streams = {*world_, place, num_stages, "pp streams"},
+                                                          .gradients = {*world_, place, num_stages, "pp gradients"}});
   dp_ = world_->split(stage * replica + place % replica, rank, "dp");
   cp_ = world_->split(rank / replica * tp + rank % tp, rank, "cp");
   data_ = replica == tp ? dp_ : world_->split(stage * tp + place % tp, rank, "data");

@@ -63,6 +63,30 @@ struct ExpertNodes {
   std::shared_ptr<WorldComm> here;  // the group's ranks on this rank's node, in its order
 };
 
+/// The ways from each stage to its neighbour in the ring of stages. Of two that meet in a stage each is a group of its
+/// own: between GPUs the operations of a group follow each other, and a stage that took what comes behind what it sends
+/// would wait for itself round the ring.
+class RingWays {
+ public:
+  /// Collective: groups of the ranks of `color` in the world, which are the stages, in its order.
+  RingWays(WorldComm& world, int color, int num_stages, std::string_view name);
+  WorldComm& of(int sender) const { return *groups_.at(number_of(sender)); }
+
+ private:
+  /// By turns; an odd ring's last meets both.
+  std::size_t number_of(int sender) const {
+    return sender + 1 == num_stages_ && num_stages_ % 2 == 1 ? 2 : static_cast<std::size_t>(sender % 2);
+  }
+
+  int num_stages_;
+  std::vector<std::shared_ptr<WorldComm>> groups_;
+};
+
+/// Of streams to the next stage, and of gradients to the one before, neither of which waits for the other.
+struct PipelineWays {
+  RingWays streams, gradients;
+};
+
 /// A rank's place along an axis.
 struct Axis {
   int rank = 0;
@@ -90,8 +114,7 @@ class Mesh {
   std::shared_ptr<WorldComm> data_group() const { return data_; }
   std::shared_ptr<WorldComm> cp_group() const { return cp_; }
   std::shared_ptr<WorldComm> pp_group() const { return pp_; }
-  /// The same ranks once more: for what goes back beside what goes forward.
-  std::shared_ptr<WorldComm> pp_back_group() const { return pp_back_; }
+  std::shared_ptr<const PipelineWays> pp_ways() const { return pp_ways_; }  // null of one stage
   std::shared_ptr<WorldComm> tp_group() const { return tp_; }
   std::shared_ptr<WorldComm> experts_group() const { return experts_; }
   const ExpertNodes& expert_nodes() const { return expert_nodes_; }
@@ -100,7 +123,9 @@ class Mesh {
  private:
   Layout layout_;
   int etp_;
-  std::shared_ptr<WorldComm> world_, stage_, pp_, pp_back_, data_, dp_, cp_, tp_, edp_, experts_, etp_group_;
+  std::shared_ptr<WorldComm> world_, stage_, pp_;
+  std::shared_ptr<const PipelineWays> pp_ways_;
+  std::shared_ptr<WorldComm> data_, dp_, cp_, tp_, edp_, experts_, etp_group_;
   ExpertNodes expert_nodes_;
 };
 

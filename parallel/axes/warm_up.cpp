@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "parallel/axes/communicators.h"
+
 namespace limbeck::parallel {
 namespace {
 
@@ -47,6 +49,25 @@ void warm_up_rows(WorldComm& group, const core::MemoryPtr& memory) {
     core::check(x == 1, "group {}: all_to_all_v of ones gives {}", group.name(), x);
 }
 
+/// Along the ring of stages, both ways. NCCL may have the first that is sent wait for its other end, so that not all
+/// send first.
+void warm_up_ways(const Mesh& mesh, const core::MemoryPtr& memory) {
+  const std::shared_ptr<nn::PipelineComm> stages = make_pipeline_comm(mesh);
+  const std::int64_t size = stages->size(), me = stages->rank();
+  if (size == 1) return;
+  using Kind = nn::PipelineComm::Kind;
+  for (const auto& [kind, by] : {std::pair(Kind::Stream, std::int64_t{1}), {Kind::Gradient, size - 1}}) {
+    const Tensor received = Tensor::zeros(memory, DType::F32, {1});
+    const auto send = [&, kind = kind, by = by] { return stages->send(kind, ones(memory, 1), (me + by) % size); };
+    core::CommHandle sent;
+    if (me % 2 == 0) sent = send();
+    stages->receive(kind, received, (me + size - by) % size);
+    if (me % 2 != 0) sent = send();
+    const double x = core::host_value(received);
+    core::check(x == 1, "group {}: a stage that is sent 1 takes {}", mesh.pp().name(), x);
+  }
+}
+
 }  // namespace
 
 void warm_up(const Mesh& mesh, const core::MemoryPtr& memory) {
@@ -54,6 +75,8 @@ void warm_up(const Mesh& mesh, const core::MemoryPtr& memory) {
   warm_up_sums(mesh.data(), memory);
   warm_up_sums(mesh.cp(), memory);
   warm_up_rows(mesh.cp(), memory);
+  warm_up_sums(mesh.pp(), memory);
+  warm_up_ways(mesh, memory);
   for (const char* axis : {"tp", "etp"}) {
     warm_up_sums(mesh.along(axis), memory);
     warm_up_parts(mesh.along(axis), memory);

@@ -41,7 +41,7 @@ struct Checkpoints {
 /// Steps of distilling the golden model from itself, from one kind of start under every layout.
 std::vector<Seen> run_steps(const Settings& s, On on, int steps, const Checkpoints& checkpoints = {}) {
   std::vector<Seen> seen(static_cast<std::size_t>(s.ranks));
-  testing::run_ranks(s.ranks, [&](testing::RankWorld& world) {
+  const auto run = [&](testing::RankWorld& world) {
     Seen& mine = seen[static_cast<std::size_t>(world.rank)];
     testing::GoldenSteps golden(world.comm, s, on == On::Gpu ? testing::gpu_memory(world.rank) : core::Memory::cpu(1));
     if (checkpoints.from) {
@@ -66,7 +66,8 @@ std::vector<Seen> run_steps(const Settings& s, On on, int steps, const Checkpoin
       launch::save_checkpoint(golden.rank(), *checkpoints.to, golden.optimizer().num_steps(), state, "{}",
                               {.newest = 1});
     }
-  });
+  };
+  testing::run_ranks(s.ranks, run, std::chrono::seconds(60), s.ranks_a_node);
   return seen;
 }
 
@@ -117,6 +118,30 @@ INSTANTIATE_TEST_SUITE_P(Layouts, GpuSteps,
                                            Settings{.num_predict_layers = 2}, Settings{"ep2", 2, true},
                                            Settings{"dp2ep2", 4}),
                          [](const auto& test) { return fmt::format("{}", test.index); });
+
+const Settings two_level{
+    .layout = "ep4", .ranks = 4, .exchange = parallel::ExpertExchange::TwoLevel, .ranks_a_node = 2};
+// Of both ranks, in both layers.
+const Settings copied{.layout = "ep2", .ranks = 2, .replicated = {{0, 5}, {3, 4}}};
+
+INSTANTIATE_TEST_SUITE_P(Experts, GpuSteps, ::testing::Values(two_level, copied),
+                         [](const auto& test) { return test.param.replicated.empty() ? "TwoLevel" : "Copied"; });
+
+Settings stages(const char* layout, int ranks, std::int64_t micro_batches, launch::PipelineKind schedule,
+                std::int64_t chunks = 1) {
+  Settings settings{.layout = layout, .ranks = ranks, .micro_batches = micro_batches};
+  settings.stages.schedule = schedule;
+  settings.stages.chunks = chunks;
+  return settings;
+}
+
+// The rings of two and of three stages, both with several chunks, whose streams go round.
+INSTANTIATE_TEST_SUITE_P(Stages, GpuSteps,
+                         ::testing::Values(stages("pp2", 2, 3, launch::PipelineKind::OneFOneB),
+                                           stages("pp2", 2, 4, launch::PipelineKind::Interleaved, 2),
+                                           stages("pp3", 3, 5, launch::PipelineKind::ZeroBubble, 2),
+                                           stages("pp2ep2", 4, 3, launch::PipelineKind::ZeroBubble)),
+                         [](const auto& test) { return fmt::format("{}{}", test.param.layout, test.index); });
 
 class GpuRuns : public ::testing::TestWithParam<Settings> {};
 

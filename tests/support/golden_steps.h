@@ -11,6 +11,7 @@
 #include "launch/run/training_step.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/layouts.h"
 
 namespace limbeck::testing {
 
@@ -29,6 +30,10 @@ struct StepSettings {
   core::DType weights = core::DType::F32;
   bool sequence_parallel = false;
   std::int64_t micro_batches = 2;
+  launch::ParallelConfig stages = {};  // how a pipeline runs
+  parallel::ExpertExchange exchange = parallel::ExpertExchange::Auto;
+  int ranks_a_node = 0;                                    // for whoever makes the world
+  std::vector<std::vector<std::int64_t>> replicated = {};  // experts, by layer
   double clip = 1;
   parallel::Sharding sharding = {};
 };
@@ -38,7 +43,8 @@ class GoldenSteps {
   /// Collective. A student of random weights whose teacher is the golden model.
   GoldenSteps(std::shared_ptr<parallel::WorldComm> world, const StepSettings& settings, core::MemoryPtr memory)
       : settings_(settings),
-        rank_(std::move(world), settings.layout, 1, settings.sequence_parallel, std::move(memory)),
+        rank_(std::move(world), settings.layout, 1, settings.sequence_parallel, std::move(memory), settings.exchange),
+        pipeline_(pipeline_of(rank_, config(), settings.stages, settings.micro_batches)),
         student_(config(), options()),
         teacher_(golden_.config(), rank_.frozen_copy(core::sum_dtype(settings.weights))),
         sync_(student_.parameters(), rank_.mesh(), rank_.memory(), core::sum_dtype(settings.weights), bucket_bytes,
@@ -66,7 +72,9 @@ class GoldenSteps {
     const launch::TrainingStep::Done done =
         step_.run(samples,
                   {.micro_batches = settings_.micro_batches,
+                   .schedule = &pipeline_.schedule,
                    .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
+                   .replicated = settings_.replicated,
                    .recompute = settings_.recompute},
                   rate);
     return {done.result, done.norm.norm};
@@ -107,7 +115,15 @@ class GoldenSteps {
     options.compute = settings_.compute;
     options.fp8_products = settings_.fp8_products;
     options.with_predict = true;
-    return options;
+    return pipeline_.part_of(options, rank_.mesh().pp().rank());
+  }
+
+  /// Of a pipeline those of all stages: the teacher's are the student's.
+  std::vector<std::string> names_of_stages() {
+    std::vector<std::string> names;
+    if (rank_.mesh().pp().size() == 1) return names;
+    for (const core::Parameter* p : teacher_.parameters()) names.push_back(p->name);
+    return names;
   }
 
   static constexpr std::int64_t bucket_bytes = 64 << 10;
@@ -115,6 +131,7 @@ class GoldenSteps {
   StepSettings settings_;
   GoldenModel golden_{"moe.h5"};
   launch::Rank rank_;
+  launch::Pipeline pipeline_;
   nn::Transformer student_, teacher_;
   parallel::GradientSync sync_;
   parallel::SharedValues values_;
@@ -122,8 +139,13 @@ class GoldenSteps {
   std::vector<optim::Fragment> fragments_;
   optim::Optimizer optimizer_;
   optim::Distillation objective_{{.ce_weight = 0.3, .temperature = 2}};
-  launch::TrainingStep step_{rank_,      {student_, &teacher_, objective_},  sync_, optimizer_, values_,
-                             fragments_, {settings_.clip, settings_.records}};
+  launch::TrainingStep step_{rank_,
+                             {student_, &teacher_, objective_},
+                             sync_,
+                             optimizer_,
+                             values_,
+                             fragments_,
+                             {settings_.clip, settings_.records, names_of_stages()}};
 };
 
 }  // namespace limbeck::testing

@@ -78,7 +78,6 @@ TEST(CheckPipeline, RefusesWhatItsStagesDoNotDo) {
            {"objective.feed_forward", of_objective([](auto&c) { c.feed_forward.weight = 1; })},
            {"objective.routers", of_objective([](auto&c) { c.routers.weight = 1; })},
            {"layers that predict further tokens", [](auto&, auto&model) { model.num_predict_layers = 1; }},
-           {"parallel.teacher_ranks", [](auto&config, auto&) { config.parallel.teacher_ranks = 1; }},
            {"parallel.shard_ranks", [](auto&config, auto&) { config.parallel.shard_ranks = 1; }}}) {
     RunConfig config = config_of();
     nn::ModelConfig model = model_of(6);

@@ -117,6 +117,26 @@ TEST(TeacherRanks, TeachAsBesideTheStudent) {
     }
 }
 
+// 12 of a student in two stages of three data-parallel ranks, of two ranks along tp each, and two replicas.
+TEST(TeacherRanks, OfAStudentInStagesTheLastOneAsks) {
+  testing::run_ranks(16, [](testing::RankWorld& world) {
+    const launch::TeacherRanks ranks(world.comm, 4, parallel::parse_layout("pp2dp3tp2"),
+                                     parallel::parse_layout("dp2tp2"));
+    EXPECT_EQ(ranks.num_askers(), 3);
+    if (ranks.is_teacher()) {
+      for (int d = 0; d < 3; ++d) EXPECT_EQ(ranks.rank_of_asker(d), 6 + 2 * d);
+      EXPECT_EQ(ranks.answered_ranks(1), std::vector{8 + world.rank % 2});
+      return;
+    }
+    EXPECT_EQ(ranks.takes_answers(), world.rank >= 6);
+    EXPECT_EQ(ranks.asks(), world.rank >= 6 && world.rank % 2 == 0);
+    if (!ranks.takes_answers()) return;
+    const int replica = (world.rank - 6) / 2 % 2;
+    EXPECT_EQ(ranks.replica(), (std::vector{12 + 2 * replica, 13 + 2 * replica}));
+    EXPECT_EQ(ranks.answerer(), 12 + 2 * replica + world.rank % 2);
+  });
+}
+
 /// Two ranks: the student's does `ask`, the other teaches with a fingerprint.
 void beside_teacher(const std::string& theirs, const std::function<void(launch::RemoteTeacher&)>& ask,
                     parallel::Deadline deadline = std::chrono::seconds(60)) {

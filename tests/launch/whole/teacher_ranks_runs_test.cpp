@@ -12,6 +12,7 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr const char* distill_job = R"(
 teacher { source: "teacher" }
@@ -35,24 +36,26 @@ void write_jobs(const RunFolder& folder) {
   folder.succeed("train teacher.textproto --out teacher");
 }
 
+/// Of a run whose metrics are these, but for what takes time.
+void expect_same(const RunFolder& folder, const std::string& run, const std::vector<json>& expected) {
+  const std::vector<json> lines = folder.metrics(run);
+  ASSERT_EQ(lines.size(), expected.size()) << run;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    for (const auto& [name, value] : expected[i].items()) {
+      ASSERT_TRUE(lines[i].contains(name)) << run << " " << name;
+      if (value.is_number_float() && name != "sample_seconds") expect_near(lines[i][name], value, run + " " + name);
+    }
+    if (expected[i].contains("eval_sets"))
+      expect_near(lines[i]["eval_sets"]["again"]["kl"], expected[i]["eval_sets"]["again"]["kl"], run + " again");
+  }
+}
+
 TEST(TeacherRankRuns, AreThoseOfATeacherBesideTheStudent) {
   const RunFolder folder("teacher_ranks");
   write_jobs(folder);
   folder.succeed("distill job.textproto --out beside");
   const std::vector<json> expected = folder.metrics("beside");
   ASSERT_EQ(expected.size(), 5U);
-  const auto expect_same = [&](const std::string& run) {
-    const std::vector<json> lines = folder.metrics(run);
-    ASSERT_EQ(lines.size(), expected.size()) << run;
-    for (std::size_t i = 0; i < lines.size(); ++i) {
-      for (const auto& [name, value] : expected[i].items()) {
-        ASSERT_TRUE(lines[i].contains(name)) << run << " " << name;
-        if (value.is_number_float() && name != "sample_seconds") expect_near(lines[i][name], value, run + " " + name);
-      }
-      if (expected[i].contains("eval_sets"))
-        expect_near(lines[i]["eval_sets"]["again"]["kl"], expected[i]["eval_sets"]["again"]["kl"], run + " again");
-    }
-  };
   struct Case {
     const char* name;
     int ranks, of_teacher;
@@ -67,7 +70,7 @@ TEST(TeacherRankRuns, AreThoseOfATeacherBesideTheStudent) {
         fmt::format("distill job.textproto --out {} --set parallel.teacher_ranks={} {}", c.name, c.of_teacher, c.sets),
         c.ranks);
     EXPECT_THAT(output, HasSubstr(fmt::format(", and {} of the teacher, layout ", c.of_teacher)));
-    expect_same(c.name);
+    expect_same(folder, c.name, expected);
   }
   EXPECT_THAT(folder.read("own/metrics.jsonl"), HasSubstr("\"teacher_wait_s\":"));
   for (const auto& [run, ranks, layout] : {std::tuple("own", 1, "dp1"), {"experts", 2, "tp2"}}) {
@@ -78,11 +81,39 @@ TEST(TeacherRankRuns, AreThoseOfATeacherBesideTheStudent) {
   // With a baseline, ended early and gone on with.
   folder.succeed("distill job.textproto --out parts --steps 2 --set parallel.teacher_ranks=1", 2);
   folder.succeed("distill job.textproto --out parts --resume --baseline --set parallel.teacher_ranks=1", 2);
-  expect_same("parts");
+  expect_same(folder, "parts", expected);
   EXPECT_EQ(folder.metrics("parts/baseline").size(), 5U);
   // Without figures that ask it, the student's ranks give the teacher back.
   folder.succeed("distill job.textproto --out bare --set evaluation.set=[] --set parallel.teacher_ranks=1", 2);
   expect_near(folder.metrics("bare")[3]["eval_kl"], expected[3]["eval_kl"], "eval_kl");
+}
+
+// Hidden states are asked for by the ranks that have the head, tokens are said through all stages; the first rank's
+// metrics say how long the last stage waited. Beside the head such a teacher would leave its stage one layer of six.
+TEST(TeacherRankRuns, BesideStagesTheLastOneAsks) {
+  const RunFolder folder("teacher_ranks_stages");
+  write_jobs(folder);
+  const std::string job =
+      "distill job.textproto --set objective.hidden_states.weight=0 --set student_init= "
+      "--set 'model { vocabulary: 264 width: 16 num_layers: 6 num_heads: 2 mlp_width: 20 max_positions: 64 }' --out ";
+  folder.succeed(job + "beside");
+  const std::vector<json> expected = folder.metrics("beside");
+  ASSERT_EQ(expected.size(), 5U);
+  struct Case {
+    const char* name;
+    int ranks, of_teacher;
+    const char* sets;
+  };
+  for (const Case& c : {Case{"stages", 3, 1, "pp2 --set batch.micro_batches=3"},
+                        Case{"replicas", 5, 1, "pp2dp2 --set parallel.schedule=ZERO_BUBBLE"},
+                        Case{"tensor", 6, 2, "pp2tp2 --set parallel.teacher_layout=tp2 --set batch.micro_batches=2"}}) {
+    folder.succeed(
+        fmt::format("{}{} --set parallel.teacher_ranks={} --set parallel.layout={}", job, c.name, c.of_teacher, c.sets),
+        c.ranks);
+    expect_same(folder, c.name, expected);
+  }
+  EXPECT_THAT(folder.read("stages/metrics.jsonl"),
+              ::testing::AllOf(HasSubstr("\"teacher_wait_s\":"), Not(HasSubstr("\"teacher_wait_s\":0.0,"))));
 }
 
 TEST(TeacherRankRuns, AreRefusedWhereTheTeacherIsAskedForMore) {
@@ -105,8 +136,7 @@ TEST(TeacherRankRuns, AreRefusedWhereTheTeacherIsAskedForMore) {
   expect("--set parallel.teacher_ranks=0 --set parallel.teacher_layout=tp2",
          "parallel.teacher_layout is given without parallel.teacher_ranks");
   expect("--set parallel.teacher_ranks=2 --set parallel.teacher_layout=pp2",
-         "parallel.teacher_layout is pp2 with parallel.teacher_ranks, expected no pp", 3);
-  expect("--set parallel.layout=pp2", "parallel.layout is pp2 with parallel.teacher_ranks, expected no pp", 3);
+         "parallel.teacher_layout is pp2, expected no pp: each replica answers with whole passes", 3);
   // A teacher that is not there is said once.
   std::filesystem::rename(folder.path() / "teacher", folder.path() / "away");
   const Outcome lost = folder.limbeck("distill job.textproto --out x --set parallel.teacher_ranks=1", 2);
