@@ -212,6 +212,13 @@ void check_evaluation(const EvaluationConfig& evaluation, const ParsedConfig& pa
   }
 }
 
+void check_kept(const TrainConfig& c, const ParsedConfig& parsed) {
+  const std::int64_t saved = c.checkpoint_every_steps;
+  if (c.keep_every_steps > 0 && (saved == 0 || c.keep_every_steps % saved != 0))
+    fail_usage("{}: train.keep_every_steps is {}, expected a multiple of train.checkpoint_every_steps = {}{}",
+               parsed.place_of("train.keep_every_steps"), c.keep_every_steps, saved, saved == 0 ? ", or 0" : "");
+}
+
 /// How often a figure is measured, in steps: 0: only before and after. Nothing: there is no such set.
 std::optional<std::int64_t> steps_between(const FigureName& name, const RunConfig& config) {
   const std::int64_t held_out = config.train.eval_every_steps;
@@ -319,7 +326,8 @@ void check_replicas(const RunConfig& config, const ParsedConfig& parsed) {
 void check_sharing(const RunConfig& config, const ParsedConfig& parsed) {
   const ParallelConfig& parallel = config.parallel;
   const RefusalBeside refuse_automatic{parsed, "parallel.layout auto"};
-  refuse_automatic(parallel.layout == "auto" && parallel.shard_ranks > 0, "parallel.shard_ranks", "0: it is not chosen");
+  refuse_automatic(parallel.layout == "auto" && parallel.shard_ranks > 0, "parallel.shard_ranks",
+                   "0: it is not chosen");
   if (parallel.shard == Shard::Nothing) {
     if (parallel.shard_ranks > 0)
       fail_usage("{}: parallel.shard_ranks is given without parallel.shard, expected both or neither",
@@ -464,6 +472,7 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   check_source_names(config.data, parsed);
   check_teachers(config, parsed);
   check_evaluation(config.evaluation, parsed);
+  check_kept(config.train, parsed);
   check_keep_best(config, parsed);
   if (config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch && config.batch.micro_batches > 1)
     fail_usage("{}: moe_loss.balance_scope is GLOBAL_BATCH with batch.micro_batches {}, expected one micro-batch",

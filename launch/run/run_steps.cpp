@@ -14,6 +14,7 @@
 #include "launch/run/gradient_dump.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/run_settings.h"
+#include "launch/run/run_state.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/sharing.h"
 #include "launch/run/threads.h"
@@ -235,13 +236,9 @@ core::StateDict RunSteps::gradients() const {
 }
 
 core::StateDict RunSteps::state() {
-  core::StateDict state;
-  if (session_.base.path.empty()) state = session_.student->state_dict();
-  for (const optim::Fragment& f : fragments_)
-    if (f.sharers.value.defined()) state[f.parameter->name] = f.entry(f.value());
-  if (session_.adapters) state.merge(session_.adapters->state_dict());
+  core::StateDict state = state_of(session_.base.path.empty() ? session_.student.get() : nullptr, fragments_,
+                                   session_.adapters.get(), optimizer_);
   state.merge(projectors_.state_dict());
-  state.merge(optimizer_.state_dict());
   return state;
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/device/recorded_work.h"
+#include "core/error.h"
 #include "launch/run/step.h"
 #include "optim/clip.h"
 #include "optim/optimizer.h"
@@ -30,6 +31,12 @@ struct StepTimes {
 /// Whether the config asks for it, and the rank is on a GPU. Throws where several ranks are asked.
 bool records_steps(const RunConfig& config, const Rank& rank);
 
+/// A loss or a gradient is none, on every rank alike.
+class NotFinite : public core::Error {
+ public:
+  using core::Error::Error;
+};
+
 class TrainingStep {
  public:
   struct Options {
@@ -46,7 +53,7 @@ class TrainingStep {
     optim::GradientNorm::Values norm;
     StepTimes times;
 
-    /// Throws, naming the step and what it is of, where a loss or a gradient is not finite; nothing was changed then.
+    /// Throws NotFinite, naming the step and what it is of, where a loss or a gradient is; nothing was changed then.
     void check(std::int64_t step) const;
   };
   /// Collective. A recorded step takes the options that it was recorded with. Gradients stay until the next.
