@@ -27,13 +27,15 @@ std::string name_of(std::string_view op, const Parameter* parameter) {
 
 }  // namespace
 
-void FiniteWatch::begin(std::string pass) {
+void FiniteWatch::begin(std::string pass, std::int64_t order) {
   pass_ = std::move(pass);
+  order_ = order;
   last_.clear();
 }
 
 void FiniteWatch::find(const std::string& what) {
-  first_ = Finding{num_seen_, fmt::format("{} in {}{}{}", what, pass_, last_.empty() ? "" : ", behind ", last_)};
+  first_ =
+      Finding{order_, num_seen_, fmt::format("{} in {}{}{}", what, pass_, last_.empty() ? "" : ", behind ", last_)};
 }
 
 void FiniteWatch::made(const Tensor& value) {

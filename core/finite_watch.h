@@ -2,7 +2,7 @@
 // so a step takes longer beside it; where it finds something, it goes on: what is never read may hold anything.
 //
 //     FiniteWatch watch;
-//     watch.begin("the forward pass");
+//     watch.begin("the forward pass", 0);
 //     tape.set_watch(&watch);
 //     ...
 //     if (const auto& found = watch.first()) fail("{}", found->what);
@@ -19,12 +19,13 @@ namespace limbeck::core {
 class FiniteWatch : public TapeWatch {
  public:
   struct Finding {
+    std::int64_t pass = 0;   // as begin() had it
     std::int64_t place = 0;  // operations and steps before it, of this rank
     std::string what = {};   // "what rms_norm gives in the forward pass, behind linear of layers.0.attention.q.weight"
   };
 
-  /// What follows is of this pass.
-  void begin(std::string pass);
+  /// What follows is of this pass. `order` says what comes of what: of two ranks' findings that of the lower one.
+  void begin(std::string pass, std::int64_t order);
   /// Nothing is found, and nothing was seen.
   void forget() { *this = {}; }
 
@@ -38,6 +39,7 @@ class FiniteWatch : public TapeWatch {
   void find(const std::string& what);
 
   std::string pass_;
+  std::int64_t order_ = 0;
   std::string last_;  // the last operation that reads a parameter, and which
   std::int64_t num_seen_ = 0;
   bool is_unnamed_ = false;  // what was found last is of an operation that has not said its name

@@ -1,7 +1,6 @@
 #include <chrono>
 #include <cstdlib>
 #include <exception>
-#include <filesystem>
 #include <new>
 #include <string>
 #include <thread>
@@ -52,11 +51,8 @@ using limbeck::launch::one_line;
     end_with_error(2, error.what(), false);
   } catch (const std::bad_alloc&) {
     end_with_error(1, "out of memory" + limbeck::launch::memory_limit_text(), false);
-  } catch (const std::filesystem::filesystem_error& error) {
-    const std::string path = error.path1().string();
-    end_with_error(1, path.empty() ? error.what() : path + ": " + error.code().message(), false);
   } catch (const std::exception& error) {
-    end_with_error(1, error.what(), false);
+    end_with_error(1, limbeck::launch::message_of(error), false);
   }
 }
 

@@ -29,8 +29,8 @@ Var enter(Tape& tape, const Var& x, nn::TensorComm& comm) {
 
 Var exit(Tape& tape, Var x, nn::TensorComm& comm) {
   if (comm.size() == 1) return x;
-  Var out = tape.output(Tensor(), {&x});
-  out.value = start_sum(std::move(x.value), comm)();
+  Tensor sum = start_sum(std::move(x.value), comm)();
+  Var out = tape.output(std::move(sum), {&x});
   if (out.slot)
     tape.push({"exit", {x.slot}, [slot = out.slot, like = outline(out.value), to = x.slot] {
                  accumulate(to, gradient(slot, like));

@@ -14,16 +14,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// N of "step_N"; nothing for any other name, "step_N.tmp" among them.
-std::optional<std::int64_t> step_of(const fs::path& folder) {
-  const std::string name = folder.filename().string();
-  if (!name.starts_with("step_")) return std::nullopt;
-  std::int64_t step = 0;
-  const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
-  if (error != std::errc() || end != name.data() + name.size() || step < 0) return std::nullopt;
-  return step;
-}
-
 Manifest checked_manifest(const fs::path& folder) {
   Manifest manifest = read_manifest(folder);
   const auto step = step_of(folder);
@@ -47,6 +37,15 @@ Manifest verified_manifest(const fs::path& folder, Checkpoint::Verify verify) {
 }
 
 }  // namespace
+
+std::optional<std::int64_t> step_of(const fs::path& folder) {
+  const std::string name = folder.filename().string();
+  if (!name.starts_with("step_")) return std::nullopt;
+  std::int64_t step = 0;
+  const auto [end, error] = std::from_chars(name.data() + 5, name.data() + name.size(), step);
+  if (error != std::errc() || end != name.data() + name.size() || step < 0) return std::nullopt;
+  return step;
+}
 
 std::vector<fs::path> list_checkpoints(const fs::path& checkpoints) {
   std::vector<std::pair<std::int64_t, fs::path>> found;

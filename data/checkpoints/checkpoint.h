@@ -19,6 +19,7 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -44,9 +45,10 @@ RankFileInfo rank_file_info_from_text(const std::string& text);
 std::filesystem::path begin_checkpoint(const std::filesystem::path& checkpoints, std::int64_t step);
 
 /// Writes `folder`/rank_RRRRR.h5 with the entries whose `write` is set, and waits until it is on the disk. Throws,
-/// naming file and tensor, for a box outside its global shape or another dtype.
+/// naming file and tensor, for a box outside its global shape or another dtype; and in the midst of it when `stop`
+/// asks.
 RankFileInfo write_rank_file(const std::filesystem::path& folder, int rank, std::int64_t step,
-                             const core::StateDict& state);
+                             const core::StateDict& state, const std::stop_token& stop = {});
 
 /// Checks that the boxes of every tensor tile its global shape (else throws and names the tensor), writes index.h5,
 /// then manifest.json with `extra`, and renames step_N.tmp to step_N, which it returns. After a kill at any instant
@@ -54,18 +56,26 @@ RankFileInfo write_rank_file(const std::filesystem::path& folder, int rank, std:
 std::filesystem::path finish_checkpoint(const std::filesystem::path& temporary, std::span<const RankFileInfo> infos,
                                         const std::string& extra);
 
-/// After step `written_step` was saved: keeps it and the latest before it, `keep` (1 or more) in all, and that of
-/// `best_step` beside them. Later ones are of a line of training that was left behind, and go, as do those of `damaged`
-/// that are not the one written, and temporary folders.
-void prune_checkpoints(const std::filesystem::path& checkpoints, int keep, std::int64_t written_step,
-                       std::span<const std::filesystem::path> damaged = {},
-                       std::optional<std::int64_t> best_step = std::nullopt);
+/// Which checkpoints stay when one has been saved.
+struct Keep {
+  int newest = 1;                                        // 1 or more, with that one
+  std::int64_t every_steps = 0;                          // those of its multiples stay too; 0: none for that
+  std::vector<std::filesystem::path> damaged = {};       // of which none stays but that one
+  std::optional<std::int64_t> best_step = std::nullopt;  // stays too
+};
+
+/// After step `written_step` was saved: keeps it and the latest before it, and what else `keep` says. Later ones are of
+/// a line of training that was left behind, and go, as do temporary folders.
+void prune_checkpoints(const std::filesystem::path& checkpoints, std::int64_t written_step, const Keep& keep);
 
 /// Makes checkpoints/best a link to step_N, in one step; false, and no link, where there is no such checkpoint. A path
 /// like any checkpoint's to whoever reads.
 bool point_to_best(const std::filesystem::path& checkpoints, std::int64_t step);
 
 // ---- Finding
+
+/// N of a folder "step_N"; nothing for any other name, "step_N.tmp" among them.
+std::optional<std::int64_t> step_of(const std::filesystem::path& folder);
 
 /// The folders step_N, the latest first, good or not; none where `checkpoints` does not exist.
 std::vector<std::filesystem::path> list_checkpoints(const std::filesystem::path& checkpoints);

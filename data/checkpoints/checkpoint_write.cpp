@@ -1,9 +1,12 @@
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "data/checkpoints/checkpoint.h"
 #include "data/checkpoints/checkpoint_paths.h"
 #include "data/files/atomic_file.h"
+#include "data/files/file_fill.h"
 #include "data/files/json_text.h"
 
 namespace limbeck::data {
@@ -102,13 +105,16 @@ fs::path begin_checkpoint(const fs::path& checkpoints, std::int64_t step) {
   return temporary;
 }
 
-RankFileInfo write_rank_file(const fs::path& folder, int rank, std::int64_t step, const core::StateDict& state) {
+RankFileInfo write_rank_file(const fs::path& folder, int rank, std::int64_t step, const core::StateDict& state,
+                             const std::stop_token& stop) {
   RankFileInfo info{{fmt::format("rank_{:05}.h5", rank), 0, 0}, step, {}};
   const fs::path path = folder / info.file.name;
+  std::map<std::int64_t, core::StateDict::const_pointer> values;  // by the byte at which they begin
   Hdf5File file = Hdf5File::create(path);
   set_root_attributes(file, step);
   file.set_attribute("/", "rank", std::int64_t{rank});
-  for (const auto& [name, entry] : state) {
+  for (const auto& named : state) {
+    const auto& [name, entry] = named;
     if (!entry.write) continue;
     check(entry.tensor.defined(), "{}: {} {} has no tensor", path.string(), name, entry.global_shape);
     info.boxes.push_back({name, entry.tensor.dtype(), entry.global_shape, entry.offset, entry.tensor.shape()});
@@ -116,13 +122,21 @@ RankFileInfo write_rank_file(const fs::path& folder, int rank, std::int64_t step
     check_box(box, path.string());
     const std::string dataset = checkpoint_path(name);
     if (box.extent.numel() == 0) continue;
-    file.write_dataset(dataset, entry.value().reshape(stored_shape(box.extent)));
+    values[file.reserve_dataset(dataset, box.dtype, stored_shape(box.extent))] = &named;
     set_tensor_attributes(file, dataset, box);
     file.set_attribute(dataset, "offset", box.offset);
   }
   file.close();
-  info.file = describe_file(folder, info.file.name);  // from the page cache
-  sync_path(path);
+  FileFill fill(path, stop);
+  for (const auto& [first_byte, named] : values) {
+    const auto& [name, entry] = *named;
+    const core::Tensor value = entry.value();
+    check(value.dtype() == entry.tensor.dtype() && value.numel() == entry.tensor.numel(),
+          "{}: {} is {} {}, expected {} {}", path.string(), name, value.dtype(), value.shape(), entry.tensor.dtype(),
+          entry.tensor.shape());
+    fill.put(first_byte, {value.host_raw(), static_cast<std::size_t>(value.bytes())});
+  }
+  std::tie(info.file.size, info.file.hash) = fill.finish();
   return info;
 }
 
@@ -150,20 +164,22 @@ fs::path finish_checkpoint(const fs::path& temporary, std::span<const RankFileIn
   return name;
 }
 
-void prune_checkpoints(const fs::path& checkpoints, int keep, std::int64_t written_step,
-                       std::span<const fs::path> damaged, std::optional<std::int64_t> best_step) {
-  check(keep >= 1, "{}: {} checkpoints to keep, expected 1 or more", checkpoints.string(), keep);
+void prune_checkpoints(const fs::path& checkpoints, std::int64_t written_step, const Keep& keep) {
+  check(keep.newest >= 1, "{}: {} checkpoints to keep, expected 1 or more", checkpoints.string(), keep.newest);
   const auto folders = list_checkpoints(checkpoints);  // the latest first
   const auto written = std::find(folders.begin(), folders.end(), checkpoints / fmt::format("step_{}", written_step));
   check(written != folders.end(), "{}: has no step_{}, expected the one just written", checkpoints.string(),
         written_step);
-  const fs::path best = best_step ? checkpoints / fmt::format("step_{}", *best_step) : fs::path();
+  const auto stays_for_good = [&](std::int64_t step) {
+    return step == keep.best_step || (keep.every_steps > 0 && step % keep.every_steps == 0);
+  };
   int kept = 0;
   for (auto folder = folders.begin(); folder != folders.end(); ++folder) {
-    const bool is_damaged = folder != written && std::find(damaged.begin(), damaged.end(), *folder) != damaged.end();
-    if (folder >= written && !is_damaged && kept < keep)
+    const bool is_damaged = folder != written && std::ranges::find(keep.damaged, *folder) != keep.damaged.end();
+    const bool may_stay = folder >= written && !is_damaged;
+    if (may_stay && kept < keep.newest)
       ++kept;
-    else if (folder < written || is_damaged || *folder != best)
+    else if (!may_stay || !stays_for_good(*step_of(*folder)))
       fs::rename(*folder, folder->string() + ".tmp");  // so that no reader sees one half removed
   }
   remove_temporary_folders(checkpoints);

@@ -14,6 +14,7 @@
 #include "data/files/hash_text.h"
 #include "data/files/json_at.h"
 #include "data/files/json_text.h"
+#include "data/files/xxh3.h"
 
 namespace limbeck::data {
 
@@ -52,14 +53,13 @@ std::uint64_t hash_file(const fs::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   core::check_system(fd >= 0, "{}: cannot be opened", path.string());
   ::posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-  const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), XXH3_freeState);
-  XXH3_64bits_reset(state.get());
-  std::vector<char> buffer(1U << 20U);  // stays in a core's cache between the copy and the hash
+  Xxh3 hash;
+  std::vector<std::byte> buffer(1U << 20U);  // stays in a core's cache between the copy and the hash
   ssize_t n = 0;
   int reason = 0;
   while ((n = ::read(fd, buffer.data(), buffer.size())) != 0) {
     if (n > 0)
-      XXH3_64bits_update(state.get(), buffer.data(), static_cast<std::size_t>(n));
+      hash.add({buffer.data(), static_cast<std::size_t>(n)});
     else if (errno != EINTR) {
       reason = errno;
       break;
@@ -68,7 +68,7 @@ std::uint64_t hash_file(const fs::path& path) {
   ::close(fd);
   errno = reason;
   core::check_system(reason == 0, "{}: cannot be read", path.string());
-  return XXH3_64bits_digest(state.get());
+  return hash.value();
 }
 
 ManifestFile describe_file(const fs::path& folder, const std::string& name) {

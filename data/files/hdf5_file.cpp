@@ -34,6 +34,13 @@ Handle creation_properties(hid_t kind, const Hdf5Place& place) {
   return creation;
 }
 
+/// Of a dataset of which every value will be written.
+Handle unfilled_properties(const Hdf5Place& place) {
+  Handle properties = creation_properties(H5P_DATASET_CREATE, place);
+  checked(H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER), place, "fill time was not set");
+  return properties;
+}
+
 /// The groups on the way to a path. (Those that HDF5 makes by itself would carry times.)
 void create_groups(hid_t file, const Hdf5Place& place) {
   const Handle creation = creation_properties(H5P_GROUP_CREATE, place);
@@ -140,9 +147,18 @@ void Hdf5File::close() {
 void Hdf5File::create_dataset(const std::string& path, DType dtype, const Shape& shape) {
   const Quiet quiet;
   const Hdf5Place place{file_.string(), path};
-  const Handle properties = creation_properties(H5P_DATASET_CREATE, place);
-  checked(H5Pset_fill_time(properties, H5D_FILL_TIME_NEVER), place, "fill time was not set");
+  data::create(id_, dtype, shape, unfilled_properties(place), place);
+}
+
+std::int64_t Hdf5File::reserve_dataset(const std::string& path, DType dtype, const Shape& shape) {
+  const Quiet quiet;
+  const Hdf5Place place{file_.string(), path};
+  const Handle properties = unfilled_properties(place);
+  checked(H5Pset_alloc_time(properties, H5D_ALLOC_TIME_EARLY), place, "time of its allocation was not set");
   data::create(id_, dtype, shape, properties, place);
+  const haddr_t first = H5Dget_offset(Dataset(id_, place).handle);
+  check(first != HADDR_UNDEF, "{}: {} has no room in the file", place.file, place.path);
+  return static_cast<std::int64_t>(first);
 }
 
 void Hdf5File::create_virtual_dataset(const std::string& path, DType dtype, const Shape& shape,

@@ -8,7 +8,7 @@
 //     file.close();                                                  // flushes; reports what a destructor cannot
 //
 // An error is one line with the file, the path inside it and HDF5's own innermost message; HDF5 itself prints nothing.
-// Debian's library is built thread-safe: ranks that are threads may each use their own Hdf5File (not the same one).
+// Threads may each use their own Hdf5File (not the same one): one at a time is in the library.
 #pragma once
 
 #include <cstdint>
@@ -57,6 +57,9 @@ class Hdf5File {
 
   /// A contiguous dataset, its contents to be written; float32, float64, bfloat16, float16, int32, int64 or uint8.
   void create_dataset(const std::string& path, core::DType dtype, const core::Shape& shape);
+  /// The same with room for its values: the byte of the file from which on they lie, for who writes them there when the
+  /// file is closed.
+  std::int64_t reserve_dataset(const std::string& path, core::DType dtype, const core::Shape& shape);
   /// A dataset whose elements lie in other files. To other programs, places that no source covers, or whose file is
   /// missing, are NaN (floating point) or 0; read() refuses it.
   void create_virtual_dataset(const std::string& path, core::DType dtype, const core::Shape& shape,

@@ -7,6 +7,7 @@
 
 #include <hdf5.h>
 
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -31,10 +32,15 @@ T checked(T result, const Hdf5Place& place, const char* what) {
   return result;
 }
 
-/// Silences HDF5's printing of errors on this thread, for good: what could not be closed it tries again at the end of
-/// the process.
-struct Quiet {
+/// Of one thread at a time, while it lasts: the library need not be one that is built for several. Silences HDF5's
+/// printing of errors on this thread, for good: what could not be closed it tries again at the end of the process.
+class Quiet {
+ public:
   Quiet() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+
+ private:
+  inline static std::recursive_mutex in_library_;
+  std::scoped_lock<std::recursive_mutex> lock_{in_library_};
 };
 
 class Handle {

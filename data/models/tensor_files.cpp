@@ -1,7 +1,5 @@
 #include "data/models/tensor_files.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <charconv>
 #include <system_error>
@@ -10,6 +8,7 @@
 #include "core/error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/random_access_file.h"
+#include "data/files/xxh3.h"
 
 namespace limbeck::data {
 
@@ -19,18 +18,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::int64_t read_at_once = std::int64_t{1} << 22U;
-
-class Xxh3 {
- public:
-  Xxh3() : state_(XXH3_createState(), XXH3_freeState) { reset(); }
-  void reset() { XXH3_64bits_reset(state_.get()); }
-  void add(std::span<const std::byte> bytes) { XXH3_64bits_update(state_.get(), bytes.data(), bytes.size()); }
-  void add(std::string_view text) { XXH3_64bits_update(state_.get(), text.data(), text.size()); }
-  std::uint64_t value() const { return XXH3_64bits_digest(state_.get()); }
-
- private:
-  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state_;
-};
 
 std::int64_t size_of(const fs::path& path) {
   std::error_code error;  // of a file that is not there

@@ -11,6 +11,7 @@
 #include "core/system_error.h"
 #include "data/files/atomic_file.h"
 #include "data/files/output_file.h"
+#include "data/files/xxh3.h"
 #include "data/text/token_file.h"
 #include "data/text/token_file_format.h"
 
@@ -41,10 +42,10 @@ void rename(const std::string& from, const std::string& to) {
 }
 
 /// Of bytes as they come.
-class Hash {
+class Hash : private Xxh3 {
  public:
-  Hash() { XXH3_64bits_reset(state_.get()); }
-  void add(const void* data, std::size_t bytes) { XXH3_64bits_update(state_.get(), data, bytes); }
+  using Xxh3::value;
+  void add(const void* data, std::size_t bytes) { Xxh3::add({static_cast<const std::byte*>(data), bytes}); }
   /// The first bytes of a file that has as many.
   void add_file(const std::string& path, std::int64_t bytes) {
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), std::fclose);
@@ -57,10 +58,6 @@ class Hash {
       bytes -= static_cast<std::int64_t>(part);
     }
   }
-  std::uint64_t value() const { return XXH3_64bits_digest(state_.get()); }
-
- private:
-  std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state_{XXH3_createState(), XXH3_freeState};
 };
 
 std::uint64_t digest_of(const Hash& tokens, const Hash& lengths, const Hash* mask) {

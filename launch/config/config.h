@@ -277,6 +277,8 @@ struct TrainConfig {
   bool recompute = false;
   std::int64_t checkpoint_every_steps = 100;  // 0: only at the end
   std::int64_t keep_checkpoints = 2;
+  std::int64_t keep_every_steps = 0;  // 0: none for that
+  bool save_in_background = true;
   std::int64_t eval_every_steps = 0;  // 0: only before and after
   std::int64_t eval_tokens = 8192;
   std::int64_t log_every_steps = 10;

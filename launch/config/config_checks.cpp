@@ -212,6 +212,13 @@ void check_evaluation(const EvaluationConfig& evaluation, const ParsedConfig& pa
   }
 }
 
+void check_kept(const TrainConfig& c, const ParsedConfig& parsed) {
+  const std::int64_t saved = c.checkpoint_every_steps;
+  if (c.keep_every_steps > 0 && (saved == 0 || c.keep_every_steps % saved != 0))
+    fail_usage("{}: train.keep_every_steps is {}, expected a multiple of train.checkpoint_every_steps = {}{}",
+               parsed.place_of("train.keep_every_steps"), c.keep_every_steps, saved, saved == 0 ? ", or 0" : "");
+}
+
 /// How often a figure is measured, in steps: 0: only before and after. Nothing: there is no such set.
 std::optional<std::int64_t> steps_between(const FigureName& name, const RunConfig& config) {
   const std::int64_t held_out = config.train.eval_every_steps;
@@ -320,9 +327,8 @@ void check_guard(const RunConfig& config, const ParsedConfig& parsed) {
   if (!config.guard) return;
   const RefusalBeside refuse{parsed, "guard"};
   refuse(config.train.cuda_graph, "train.cuda_graph", "false: whether a step is taken is asked in its middle");
-  const RefusalBeside refuse_roll_back{parsed, "guard.action ROLL_BACK"};
-  if (config.guard->action == GuardAction::RollBack)
-    refuse_roll_back(config.objective.sampled_text.fraction > 0, "objective.sampled_text.fraction", "0");
+  refuse(config.objective.sampled_text.fraction > 0, "objective.sampled_text.fraction",
+         "0: losses of what a model says are of another size");
 }
 
 void check_sharing(const RunConfig& config, const ParsedConfig& parsed) {
@@ -475,6 +481,7 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   check_source_names(config.data, parsed);
   check_teachers(config, parsed);
   check_evaluation(config.evaluation, parsed);
+  check_kept(config.train, parsed);
   check_keep_best(config, parsed);
   if (config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch && config.batch.micro_batches > 1)
     fail_usage("{}: moe_loss.balance_scope is GLOBAL_BATCH with batch.micro_batches {}, expected one micro-batch",

@@ -355,6 +355,8 @@ void fields(Io& io, TrainConfig& c) {
   io("recompute", c.recompute);
   io("checkpoint_every_steps", c.checkpoint_every_steps, at_least(0));
   io("keep_checkpoints", c.keep_checkpoints, between(1, 1000000));
+  io("keep_every_steps", c.keep_every_steps, at_least(0));
+  io("save_in_background", c.save_in_background);
   io("eval_every_steps", c.eval_every_steps, at_least(0));
   io("eval_tokens", c.eval_tokens, at_least(1));
   io("log_every_steps", c.log_every_steps, at_least(1));

@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
 #include <string>
 
 #include "launch/console/log.h"
@@ -81,6 +82,12 @@ bool claim_error_line() {
   if (file < 0) return errno != EEXIST;
   ::close(file);
   return true;
+}
+
+std::string message_of(const std::exception& error) {
+  const auto* const of_files = dynamic_cast<const std::filesystem::filesystem_error*>(&error);
+  if (of_files == nullptr || of_files->path1().empty()) return error.what();
+  return of_files->path1().string() + ": " + of_files->code().message();
 }
 
 void write_error_line(std::initializer_list<std::string_view> parts) {

@@ -1,6 +1,7 @@
 #include "launch/plan/imagined_run.h"
 
 #include <cmath>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "launch/run/run_models.h"
 #include "launch/run/run_objective.h"
 #include "launch/run/run_settings.h"
+#include "launch/run/run_state.h"
 #include "launch/run/sharing.h"
 #include "launch/run/training_step.h"
 #include "optim/muon.h"
@@ -79,7 +81,11 @@ void take_kept(nn::Transformer& teacher, const PrecisionConfig& precision) {
 class ImaginedRun {
  public:
   ImaginedRun(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world)
-      : config_(config), models_(models), world_(world), memory_(core::Memory::imagined(world.device)) {}
+      : config_(config),
+        models_(models),
+        world_(world),
+        memory_(core::Memory::imagined(world.device)),
+        copy_(memory_) {}
 
   RankPlan on(const std::shared_ptr<parallel::WorldComm>& comm, const std::string& layout) {
     const auto traffic = std::make_shared<parallel::TrafficLog>();
@@ -141,7 +147,10 @@ class ImaginedRun {
     TrainingStep step(rank, {student, teacher ? &*teacher : nullptr, objective.get()}, sync, optimizer, values,
                       fragments, {.clip_norm = config_.optimizer.clip_norm});
     memory.start = memory_->statistics().peak_bytes;
-    make_steps(rank, step, optimizer, *traffic);
+    make_steps(rank, step, optimizer, *traffic, [&] {
+      const bool is_elsewhere = config_.adapters && config_.model && !config_.model->source.empty();
+      return state_of(is_elsewhere ? nullptr : &student, fragments, adapters ? &*adapters : nullptr, optimizer);
+    });
     memory.held = memory_->statistics().system_bytes;
     return plan_;
   }
@@ -177,7 +186,15 @@ class ImaginedRun {
     return options;
   }
 
-  void make_steps(Rank& rank, TrainingStep& step, optim::Optimizer& optimizer, parallel::TrafficLog& traffic) {
+  /// The copy of what is saved, in the memory of a CPU; of ranks that hold the same, that of the one that writes it.
+  void copy(core::StateDict state) {
+    if (!saves_beside_steps(config_.train) || memory_->has_queue()) return;
+    for (auto& [name, entry] : state) entry.write = true;
+    copy_.take(state);
+  }
+
+  void make_steps(Rank& rank, TrainingStep& step, optim::Optimizer& optimizer, parallel::TrafficLog& traffic,
+                  const std::function<core::StateDict()>& state) {
     const StepText text = text_of(config_);
     for (const data::TokenBatch& batch : batches_of(rank, text, config_.batch.micro_batches))
       plan_.num_tokens += std::ssize(batch.tokens);
@@ -192,6 +209,9 @@ class ImaginedRun {
       optimizer.note_step();  // the weights are others
     };
     for (int i = 0; i < steps_until_all_is_made; ++i) make();
+    taken();
+    copy(state());
+    plan_.memory.copy = taken();
     memory_->reset_peak();
     traffic.forget();
     const std::int64_t given = memory_->given_bytes();
@@ -213,6 +233,7 @@ class ImaginedRun {
   const PlannedModels& models_;
   const PlannedWorld& world_;
   core::MemoryPtr memory_;
+  StateCopy copy_;
   std::int64_t used_ = 0;
   RankPlan plan_;
 };

@@ -25,13 +25,14 @@ struct PlannedMemory {
   std::int64_t gradients = 0;  // buckets
   std::int64_t optimizer = 0;  // moments, and master weights
   std::int64_t other = 0;      // rotary tables, forms of weights that products read
+  std::int64_t copy = 0;       // of what is saved beside steps (train.save_in_background), in a CPU's memory
   // And of a step:
   std::int64_t activations =
       0;                   // at its peak, with what travels: buffers of exchanges, and of layers that are gathered
   std::int64_t start = 0;  // the most before the first step, in all
   std::int64_t held = 0;   // from the system, for the same
 
-  std::int64_t kept() const { return parameters + teacher + gradients + optimizer + other; }
+  std::int64_t kept() const { return parameters + teacher + gradients + optimizer + other + copy; }
   std::int64_t peak() const { return std::max(kept() + activations, start); }
 };
 

@@ -47,6 +47,7 @@ std::vector<Part> parts_of(const PlannedMemory& m) {
           {"gradients", "gradients", m.gradients},
           {"optimizer", "optimizer state", m.optimizer},
           {"other", "tables, forms of weights", m.other},
+          {"copy", "copy for saving", m.copy},
           {"activations", "activations and buffers", m.activations},
           {"peak", "at the peak", m.peak()},
           {"start", "before the first step", m.start},

@@ -144,6 +144,8 @@ std::vector<Fields> of_machine() {
             .scale = 1e3,
             .from_zero = true},
            fields_by_axis("exposed_s.")},
+          {{.title = "Saving", .unit = "seconds", .from_zero = true},
+           {{"save_stall_s", "that steps waited"}, {"save_s", "until it was whole"}}},
           {{.title = "Memory",
             .unit = "GiB at the peak, first rank",
             .is_exact = true,

@@ -157,26 +157,6 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
   return changed;
 }
 
-std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
-                                      const core::StateDict& state, const std::string& extra, const Keep& keep) {
-  std::string folder;
-  on_first_rank(rank, [&] { folder = data::begin_checkpoint(checkpoints, step).string(); });
-  folder = gather_strings(rank, folder).front();
-  data::RankFileInfo mine;
-  on_every_rank(rank, [&] { mine = data::write_rank_file(folder, rank.world().rank(), step, state); });
-  const std::vector<std::string> texts = gather_strings(rank, data::to_text(mine));
-  std::string final_folder;
-  on_first_rank(rank, [&] {
-    std::vector<data::RankFileInfo> infos;
-    for (const std::string& text : texts) infos.push_back(data::rank_file_info_from_text(text));
-    final_folder = data::finish_checkpoint(folder, infos, extra).string();
-    if (keep.best_step) data::point_to_best(checkpoints, *keep.best_step);
-    data::prune_checkpoints(checkpoints, keep.newest, step, keep.damaged, keep.best_step);
-    if (keep.best_step && !keep.damaged.empty()) data::point_to_best(checkpoints, *keep.best_step);  // if it was one
-  });
-  return gather_strings(rank, final_folder).front();
-}
-
 namespace {
 
 /// Collective: what is wrong with a checkpoint, in a line, or nothing; the ranks divide the hashing.

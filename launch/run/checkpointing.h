@@ -1,6 +1,5 @@
-// What a run's checkpoint holds of the trainer, and how the ranks of a run write one together.
+// What a run's checkpoint holds of the trainer, and how the ranks of a run find one together (saves.h: write).
 //
-//     save_checkpoint(rank, run / "checkpoints", step, state, extra, {.newest = 2});
 //     FoundCheckpoint found = agree_on_checkpoint(rank, run / "checkpoints", log);   // the same on every rank
 #pragma once
 
@@ -10,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "core/state_dict.h"
 #include "launch/config/config.h"
 #include "launch/console/log.h"
 #include "launch/run/best_evaluation.h"
@@ -52,18 +50,6 @@ void check_same_model(const nn::ModelConfig& saved, const nn::ModelConfig& wante
 /// are not the run's own, by which it goes on all the same.
 std::vector<std::string> check_continues(const TrainerState& was, const std::string& where, const RunConfig& now,
                                          const std::string& text, const std::string& teacher);
-
-/// Which checkpoints stay beside the one that is saved.
-struct Keep {
-  int newest = 1;                                        // in all
-  std::vector<std::filesystem::path> damaged = {};       // of which none stays
-  std::optional<std::int64_t> best_step = std::nullopt;  // stays too, as checkpoints/best
-};
-
-/// Collective: every rank writes its boxes, rank 0 the rest. A kill at any instant leaves checkpoints that are whole,
-/// among them the best before, or the one that is saved.
-std::filesystem::path save_checkpoint(Rank& rank, const std::filesystem::path& checkpoints, std::int64_t step,
-                                      const core::StateDict& state, const std::string& extra, const Keep& keep);
 
 struct FoundCheckpoint {
   std::optional<std::filesystem::path> folder;

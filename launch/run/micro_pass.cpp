@@ -167,7 +167,7 @@ void MicroPass::run_teacher() {
     taught_.watch(teaching, options);
     if (models.streamed != nullptr) models.streamed->watch(teaching);
     if (options.watch.pass) options.watch.pass(teaching, *models.teacher);
-    watch_finite(off, "the teacher's pass");
+    watch_finite(off, "the teacher's pass", /*is_backward=*/false);
     taught_.hidden = models.teacher->forward(off, teaching).hidden.value;
     if (options.control.kind == Control::ShuffledPositions)
       taught_.hidden = half_turned(taught_.hidden, batch().offsets_on_host);
@@ -333,7 +333,7 @@ Tensor MicroPass::forward(const Tensor& stream) {
     watch_matches();
   }
   if (step_.options.watch.pass) step_.options.watch.pass(pass_, step_.models.student);
-  watch_finite(tape_, "the forward pass");
+  watch_finite(tape_, "the forward pass", /*is_backward=*/false);
   if (!is_first()) in_ = core::leaf(stream);
   const nn::Transformer::Output out =
       step_.models.student.forward_chunk(tape_, pass_, chunk_, is_first() ? nullptr : &in_);
@@ -349,15 +349,21 @@ Tensor MicroPass::forward(const Tensor& stream) {
   return {};
 }
 
-void MicroPass::watch_finite(core::Tape& tape, const char* pass) const {
+void MicroPass::watch_finite(core::Tape& tape, const char* pass, bool is_backward) const {
   core::FiniteWatch* const watch = step_.options.watch.finite;
   if (watch == nullptr) return;
-  watch->begin(fmt::format("{} of micro-batch {}", pass, micro_));
+  // Micro-batch by micro-batch all forward passes, through the chunks and stages, then all backward ones, the other
+  // way.
+  const std::int64_t stages = step_.rank.pipeline().size(), parts = stages * step_.models.student.num_chunks(),
+                     part = chunk_ * stages + step_.rank.pipeline().rank(), batches = std::ssize(step_.input.batches),
+                     at = is_backward ? 2 * parts - 1 - part : part;
+  watch->begin(fmt::format("{} of micro-batch {}", pass, micro_),
+               ((is_backward ? batches : 0) + static_cast<std::int64_t>(micro_)) * 2 * parts + at);
   tape.set_watch(watch);
 }
 
 Tensor MicroPass::backward(const Tensor& gradient) {
-  watch_finite(tape_, "the backward pass");
+  watch_finite(tape_, "the backward pass", /*is_backward=*/true);
   if (!is_last()) core::accumulate(out_.slot, gradient);
   if (is_last() || total_.slot)
     tape_.backward(total_);

@@ -89,7 +89,7 @@ class MicroPass {
   Bridge bridge() const { return step_.models.bridge != nullptr ? step_.options.bridge : Bridge::None; }
   std::unique_ptr<core::TargetSource> read_whole(std::int64_t further) const;
   /// Whoever watches is told of what this tape does from here on.
-  void watch_finite(core::Tape& tape, const char* pass) const;
+  void watch_finite(core::Tape& tape, const char* pass, bool is_backward) const;
   void run_teacher();
   void run_bridge();
   /// What the student's layers are held to, of a teacher that has run.

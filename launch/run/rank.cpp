@@ -10,6 +10,7 @@
 
 #include "core/start_thread.h"
 #include "device_groups.h"
+#include "launch/console/error_line.h"
 #include "launch/console/log.h"
 #include "launch/run/devices.h"
 #include "launch/run/same_everywhere.h"
@@ -190,14 +191,17 @@ bool anybody_is_at_work(Rank& rank, bool says_so) {
 
 }  // namespace
 
-bool stop_is_agreed(Rank& rank, std::span<std::int64_t> numbers) {
-  std::vector<std::int64_t> greatest(numbers.begin(), numbers.end());
+bool stop_is_agreed(Rank& rank, std::initializer_list<std::span<std::int64_t>> numbers) {
+  std::vector<std::int64_t> greatest;
+  for (const auto some : numbers) greatest.insert(greatest.end(), some.begin(), some.end());
   greatest.push_back(stop_requested() ? 1 : 0);
   Tensor of_any = Tensor::from<std::int64_t>(rank.host_memory(), {std::ssize(greatest)}, greatest);
   rank.world().all_reduce(of_any, core::Reduce::Max);
   greatest = core::host_values<std::int64_t>(of_any);
-  std::copy_n(greatest.begin(), numbers.size(), numbers.begin());
-  return greatest.back() != 0;
+  auto next = greatest.begin();
+  for (const auto some : numbers)
+    for (std::int64_t& number : some) number = *next++;
+  return *next != 0;
 }
 
 void stop_if_asked(Rank& rank) {
@@ -236,7 +240,7 @@ void on_every_rank(Rank& rank, const std::function<void()>& work) {
     } catch (const core::UsageError& e) {
       outcome = std::string("u") + e.what();
     } catch (const std::exception& e) {
-      outcome = std::string("f") + e.what();
+      outcome = "f" + message_of(e);
     }
   });
   for (const std::string& end : gather_strings(rank, outcome)) {

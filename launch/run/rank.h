@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -97,7 +98,7 @@ std::vector<std::string> gather_strings(Rank& rank, const std::string& mine);
 
 /// Collective: whether any rank was asked to stop (stop_flag.h); stop_if_asked throws Stopped then, on every rank. The
 /// `numbers`, if there are some, become the greatest of any rank's on the same way.
-bool stop_is_agreed(Rank& rank, std::span<std::int64_t> numbers = {});
+bool stop_is_agreed(Rank& rank, std::initializer_list<std::span<std::int64_t>> numbers = {});
 void stop_if_asked(Rank& rank);
 
 /// Collective: every rank does `work`, some perhaps much longer than others, which hear meanwhile that somebody is at

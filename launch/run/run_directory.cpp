@@ -99,7 +99,8 @@ RunDirectory RunDirectory::open(const RunConfig& config, bool resume) {
 }
 
 bool RunDirectory::make_whole(const RunConfig& config) {
-  if (lock_->is_there() && fs::exists(this->config()) && fs::exists(metrics())) return false;
+  if (lock_->is_there() && fs::exists(this->config()) && fs::exists(metrics()) && fs::exists(checkpoints()))
+    return false;
   data::make_folder(path_);
   if (!lock_->is_there()) take_lock();
   check(!fs::exists(this->config()) || load_config(this->config()) == config,

@@ -27,8 +27,8 @@ class RunDirectory {
   static void check_usable(const std::filesystem::path& folder, bool resume);
   /// Makes the folder a run, or notes what the run goes on with.
   void write_config(const RunConfig& config) const;
-  /// Of one that was opened, before it is written to again: where it was removed since, or its lock or config were, it
-  /// is made anew, empty but for them. False where nothing was missing. Throws where another run is in it.
+  /// Of one that was opened, before it is written to again: where it was removed since, or its lock, config, metrics or
+  /// checkpoints were, what is missing is made anew. False where nothing is. Throws where another run is in it.
   bool make_whole(const RunConfig& config);
 
   const std::filesystem::path& path() const { return path_; }

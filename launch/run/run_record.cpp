@@ -28,7 +28,7 @@ class Reader {
     if (line.number == 1) record_.first_step = line.step;
     record_.last_step = line.step;
     for (const auto& [name, value] : line.values.items()) {
-      if (name == "step" || name == "seconds" || value.is_null()) continue;
+      if (name == "step" || name == "seconds" || name == "refused" || value.is_null()) continue;
       if (name == "expert_load") {
         read_loads(value);
       } else if (name == "eval_sets") {

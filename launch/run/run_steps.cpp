@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <tuple>
 #include <utility>
 
 #include "core/counted.h"
@@ -15,6 +16,7 @@
 #include "launch/run/gradient_dump.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/run_settings.h"
+#include "launch/run/run_state.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/sharing.h"
 #include "launch/run/threads.h"
@@ -144,10 +146,16 @@ void say_adapters(const Session& session, const Log& log) {
             core::counted(values[1], "parameter"));
 }
 
-/// As TrainingStep asks it; the guard outlives it.
-std::function<std::string(double, double)> refusal_by(const std::optional<SpikeGuard>& guard) {
+/// As TrainingStep asks it, agreed on by all ranks, whose losses may be sums of different groups; both outlive it.
+std::function<std::string(double, double)> refusal_by(const std::optional<SpikeGuard>& guard, Rank& rank) {
   if (!guard) return {};
-  return [&guard = *guard](double loss, double norm) { return guard.refuses(loss, norm); };
+  return [&guard = *guard, &rank](double loss, double norm) {
+    std::string why = guard.refuses(loss, norm);
+    const std::int64_t refuses = why.empty() ? 0 : 1;
+    core::Tensor any = core::Tensor::from<std::int64_t>(rank.host_memory(), {1}, {&refuses, 1});
+    rank.world().all_reduce(any, core::Reduce::Max);
+    return why.empty() && core::host_value(any) != 0 ? "as on another rank" : why;
+  };
 }
 
 /// The one that runs beside the student in the steps; null: none does.
@@ -182,7 +190,7 @@ RunSteps::RunSteps(Session& session, const Log& log)
                       session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
                      sync_, optimizer_, values_, fragments_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
-                      names_of(session.rank, parameters_), refusal_by(guard_)}) {
+                      names_of(session.rank, parameters_), refusal_by(guard_, session.rank)}) {
   find_matches({});  // what does not fit is said before anything is made
   say_adapters(session, log);
   say_groups(session.rank, all_parameters(), session.config.optimizer, log);
@@ -243,13 +251,9 @@ core::StateDict RunSteps::gradients() const {
 }
 
 core::StateDict RunSteps::state() {
-  core::StateDict state;
-  if (session_.base.path.empty()) state = session_.student->state_dict();
-  for (const optim::Fragment& f : fragments_)
-    if (f.sharers.value.defined()) state[f.parameter->name] = f.entry(f.value());
-  if (session_.adapters) state.merge(session_.adapters->state_dict());
+  core::StateDict state = state_of(session_.base.path.empty() ? session_.student.get() : nullptr, fragments_,
+                                   session_.adapters.get(), optimizer_);
   state.merge(projectors_.state_dict());
-  state.merge(optimizer_.state_dict());
   return state;
 }
 
@@ -328,24 +332,28 @@ void RunSteps::choose_replicas(const StepResult& result) {
     replicated_.push_back(model.is_moe_layer(layer) ? most_loaded(*load++, most) : std::vector<std::int64_t>());
 }
 
+std::string RunSteps::seen_first(const core::FiniteWatch& watch) const {
+  std::string own;
+  if (const auto& found = watch.first()) own = nlohmann::json{found->pass, found->place, found->what}.dump();
+  using Seen = std::tuple<std::int64_t, std::int64_t, std::size_t, std::string>;
+  std::optional<Seen> first;
+  const std::vector<std::string> all = gather_strings(session_.rank, own);
+  for (std::size_t rank = 0; rank < all.size(); ++rank) {
+    if (all[rank].empty()) continue;
+    const nlohmann::json seen = nlohmann::json::parse(all[rank]);
+    Seen one{seen[0].get<std::int64_t>(), seen[1].get<std::int64_t>(), rank, seen[2].get<std::string>()};
+    if (!first || one < *first) first = std::move(one);
+  }
+  return first ? fmt::format("; first not finite: {} on rank {}", std::get<3>(*first), std::get<2>(*first))
+               : "; no operation of a model's gave what is not finite";
+}
+
 void RunSteps::check(const TrainingStep::Done& done, std::int64_t step, const core::FiniteWatch* watch) const {
   try {
     done.check(step);
-  } catch (const core::Error& error) {  // on every rank
-    if (watch == nullptr) core::fail("{} (with --debug-step: by which operation)", error.what());
-    // The earliest of all ranks, which run the same operations.
-    std::string first;
-    std::int64_t place = std::numeric_limits<std::int64_t>::max();
-    const auto found = watch->first();
-    const std::vector<std::string> all =
-        gather_strings(session_.rank, found ? fmt::format("{}\n{}", found->place, found->what) : "");
-    for (std::size_t rank = 0; rank < all.size(); ++rank) {
-      const std::size_t end = all[rank].find('\n');
-      if (end == std::string::npos || std::stoll(all[rank]) >= place) continue;
-      place = std::stoll(all[rank]);
-      first = fmt::format("{} on rank {}", all[rank].substr(end + 1), rank);
-    }
-    core::fail("{}; first not finite: {}", error.what(), first.empty() ? "no operation of a model's" : first);
+  } catch (const StepFailed& error) {  // on every rank
+    throw StepFailed(error.what() +
+                     (watch == nullptr ? " (with --debug-step: by which operation)" : seen_first(*watch)));
   }
 }
 
@@ -381,7 +389,9 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   if (gradients) gradients->write(done.result, fragments_);
   report.refused = done.refused;
   if (!done.refused.empty()) {
-    guard_->refuse(report.step, done.refused);
+    if (watch.finite != nullptr && !(std::isfinite(done.result.loss()) && std::isfinite(done.norm.norm)))
+      report.refused += seen_first(*watch.finite);
+    guard_->refuse(report.step, report.refused);
   } else {
     check(done, report.step, watch.finite);
     if (guard_) guard_->take(report.step, done.result.loss(), done.norm.norm);

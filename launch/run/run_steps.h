@@ -108,7 +108,9 @@ class RunSteps {
   void choose_replicas(const StepResult& result);
   /// The step whose text is `further` behind the next.
   StepText text_of_next(std::int64_t further = 0) const;
-  /// Collective: throws where a step is not finite, with what a watch has seen first on some rank.
+  /// Collective: what a watch has seen first, of all ranks.
+  std::string seen_first(const core::FiniteWatch& watch) const;
+  /// Collective: throws where a step is not finite, with that.
   void check(const TrainingStep::Done& done, std::int64_t step, const core::FiniteWatch* watch) const;
   /// The student's weights are those to begin with: what is dealt of them is, from here on.
   void deal_values();

@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "core/counted.h"
-#include "core/error.h"
+#include "launch/run/step_failed.h"
 
 namespace limbeck::launch {
 namespace {
@@ -33,9 +34,13 @@ std::string refused_beside(const char* what, double value, const std::deque<doub
                      value, (value - median) / deviation, deviation, median, config.window);
 }
 
+void keep_last(std::deque<double>& values, std::int64_t most) {
+  while (std::ssize(values) > most) values.pop_front();
+}
+
 void add(std::deque<double>& values, double value, std::int64_t most) {
   values.push_back(value);
-  while (std::ssize(values) > most) values.pop_front();
+  keep_last(values, most);
 }
 
 }  // namespace
@@ -56,7 +61,9 @@ GuardState guard_state_from_json(const data::JsonAt& json) {
   return {.losses = numbers("losses"),
           .norms = numbers("norms"),
           .refused = json.at("refused").index(most),
-          .rolled_back = json.at("rolled_back").index(most)};
+          .rolled_back = json.at("rolled_back").index(most),
+          .furthest = json.at("furthest").index(most),
+          .in_vain = json.at("in_vain").index(most)};
 }
 
 std::string SpikeGuard::refuses(double loss, double norm) const {
@@ -67,16 +74,30 @@ std::string SpikeGuard::refuses(double loss, double norm) const {
 void SpikeGuard::take(std::int64_t step, double loss, double norm) {
   add(state_.losses, loss, config_.window);
   add(state_.norms, norm, config_.window);
-  if (step >= furthest_refused_) refused_ = 0;
+  if (step >= state_.furthest) state_.in_vain = 0;
 }
 
 void SpikeGuard::refuse(std::int64_t step, const std::string& why) {
   ++state_.refused;
-  furthest_refused_ = std::max(furthest_refused_, step);
-  if (++refused_ > config_.most)
-    core::fail(
+  state_.furthest = std::max(state_.furthest, step);
+  if (++state_.in_vain > config_.most)
+    throw StepFailed(fmt::format(
         "step {} is refused, {}: {} were refused since the run last got further, expected {} at most (guard.most)",
-        step, why, core::counted(refused_, "step"), config_.most);
+        step, why, core::counted(state_.in_vain, "step"), config_.most));
+}
+
+void SpikeGuard::load(GuardState state) {
+  state_ = std::move(state);
+  keep_last(state_.losses, config_.window);
+  keep_last(state_.norms, config_.window);
+}
+
+void SpikeGuard::go_back(const GuardState& state) {
+  GuardState now = state_;
+  now.losses = state.losses;
+  now.norms = state.norms;
+  ++now.rolled_back;
+  load(std::move(now));
 }
 
 }  // namespace limbeck::launch

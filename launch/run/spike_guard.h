@@ -12,7 +12,6 @@
 #include <deque>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <utility>
 
 #include "data/files/json_at.h"
 #include "launch/config/config.h"
@@ -24,6 +23,8 @@ struct GuardState {
   std::deque<double> losses, norms;  // of the last steps that were taken, oldest first; GuardConfig::window at most
   std::int64_t refused = 0;          // steps, in all
   std::int64_t rolled_back = 0;      // times that the run went back to a checkpoint
+  std::int64_t furthest = 0;         // step that was refused
+  std::int64_t in_vain = 0;          // steps refused since one was taken that is as far
   friend bool operator==(const GuardState&, const GuardState&) = default;
 };
 nlohmann::json to_json(const GuardState& state);
@@ -40,25 +41,19 @@ class SpikeGuard {
   std::string refuses(double loss, double norm) const;
 
   void take(std::int64_t step, double loss, double norm);
-  /// A step that `refuses` named. Throws, with `why`, where it is one more than GuardConfig::most since a later step
-  /// than each of them was taken.
+  /// A step that `refuses` named. Throws StepFailed, with `why`, where it is one more than GuardConfig::most since a
+  /// step as far as each of them was taken.
   void refuse(std::int64_t step, const std::string& why);
 
   const GuardState& state() const { return state_; }
   /// Goes on from a checkpoint's.
-  void load(GuardState state) { state_ = std::move(state); }
+  void load(GuardState state);
   /// The run is back at a checkpoint's steps; what was counted since stays counted.
-  void go_back(GuardState state) {
-    state.refused = state_.refused;
-    state.rolled_back = state_.rolled_back + 1;
-    state_ = std::move(state);
-  }
+  void go_back(const GuardState& state);
 
  private:
   GuardConfig config_;
   GuardState state_;
-  std::int64_t furthest_refused_ = 0;
-  std::int64_t refused_ = 0;  // since a step behind that was taken
 };
 
 }  // namespace limbeck::launch

@@ -46,7 +46,7 @@ namespace {
 
 /// Collective: each number of the rank that has the most of it; of a pipeline the first rank has no teacher.
 std::vector<std::int64_t> greatest(Rank& rank, std::vector<std::int64_t> numbers) {
-  stop_is_agreed(rank, numbers);  // whether to stop is asked again where a run can
+  stop_is_agreed(rank, {numbers});  // whether to stop is asked again where a run can
   return numbers;
 }
 

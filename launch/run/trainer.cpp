@@ -8,9 +8,9 @@
 
 #include "core/counted.h"
 #include "core/device/index_check.h"
-#include "data/checkpoints/checkpoint.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/report/event_file.h"
+#include "launch/run/available_memory.h"
 #include "launch/run/clock.h"
 #include "launch/run/evaluation_json.h"
 #include "launch/run/expert_load.h"
@@ -80,7 +80,9 @@ Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluati
               flops_per_token_ / 1e6);
 }
 
-void Trainer::save(const std::function<bool()>& make_whole) {
+void Trainer::save(Saves& saves, bool beside_steps) {
+  saves.finish();  // the one before
+  note_finished(saves);
   // What no load takes is not saved over what one does.
   for (const core::Parameter* p : steps_.all_parameters()) {
     const core::Tensor values = steps_.values_here(*p).in(session_.rank.host_memory());
@@ -102,25 +104,55 @@ void Trainer::save(const std::function<bool()>& make_whole) {
       .replicated = steps_.replicated(),
       .quantised_as = quantised_as(session_.config.precision),
       .guard = position.guard};
-  Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints), .damaged = std::move(damaged_)};
+  data::Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints),
+                  .every_steps = session_.config.train.keep_every_steps,
+                  .damaged = std::move(damaged_)};
   if (best_) keep.best_step = best_->step;
-  auto since = Clock::now();
-  const std::string extra = checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where));
-  for (bool is_saved = false; !is_saved;) {
-    try {
-      last_checkpoint_ =
-          save_checkpoint(session_.rank, directory_.checkpoints(), steps_done(), steps_.state(), extra, keep);
-      is_saved = true;
-    } catch (const parallel::PeerError&) {
-      throw;
-    } catch (const core::Error&) {  // on every rank
-      std::string is_lost;
-      on_first_rank(session_.rank, [&] { is_lost = make_whole() ? "yes" : ""; });
-      if (gather_strings(session_.rank, is_lost).front().empty()) throw;
-    }
-  }
+  core::StateDict state = steps_.state();
+  beside_steps = beside_steps && may_copy(state);
+  saves.begin({.checkpoints = directory_.checkpoints(),
+               .step = steps_done(),
+               .state = std::move(state),
+               .extra = checkpoint_extra(session_.student->config(), *session_.tokenizer, launch::to_json(where)),
+               .keep = std::move(keep)},
+              beside_steps);
   damaged_.clear();
-  log_->debug("{} written in {:.2f} s", last_checkpoint_.string(), lap(since));
+  if (!beside_steps) saves.finish();
+  note_finished(saves);
+}
+
+/// Whether there is room for a copy on every rank; where the system kills who takes too much, it says nothing.
+bool Trainer::may_copy(const core::StateDict& state) {
+  if (may_copy_) return *may_copy_;
+  const std::int64_t bytes = StateCopy::bytes_of(state) * cores_of_rank().ranks, available = available_memory();
+  const bool fits = available == 0 || bytes <= available;
+  const std::string lacks =
+      fits ? "" : fmt::format("{:.0f} MiB of memory are left, for copies of {:.0f}", mib(available), mib(bytes));
+  const std::vector<std::string> of_ranks = gather_strings(session_.rank, lacks);
+  const auto first = std::ranges::find_if(of_ranks, [](const std::string& rank) { return !rank.empty(); });
+  may_copy_ = first == of_ranks.end();
+  if (!*may_copy_)
+    log_->warn("{}: steps wait while a checkpoint is written, as by train.save_in_background: false", *first);
+  return *may_copy_;
+}
+
+void Trainer::note_finished(Saves& saves) {
+  const auto finished = saves.take_finished();
+  if (!finished) return;
+  last_checkpoint_ = finished->folder;
+  save_seconds_ = finished->seconds;
+  log_->debug("{} written in {:.2f} s", last_checkpoint_.string(), finished->seconds);
+}
+
+/// Of the checkpoint `folder`.
+void Trainer::take_best(const TrainerState& where, const std::string& folder) {
+  best_ = where.best;
+  const std::string& figure = session_.config.train.keep_best;
+  if (best_ && !figure.empty() && best_->figure != figure) {
+    log_->warn("{}: its run kept the best by {}, train.keep_best is {} now: the best begins anew", folder,
+               best_->figure, figure);
+    best_.reset();
+  }
 }
 
 bool Trainer::resume() {
@@ -149,14 +181,8 @@ bool Trainer::resume() {
   steps_.set_replicated(where.replicated);
   last_checkpoint_ = *folder;
   tokens_seen_ = where.tokens;
-  best_ = where.best;
   session_.start.layers = where.layers;
-  const std::string& figure = session_.config.train.keep_best;
-  if (best_ && !figure.empty() && best_->figure != figure) {
-    log_->warn("{}: its run kept the best by {}, train.keep_best is {} now: the best begins anew", folder->string(),
-               best_->figure, figure);
-    best_.reset();
-  }
+  take_best(where, folder->string());
   log_->info("continuing from {} after step {}", folder->string(), steps_done());
   return true;
 }
@@ -335,10 +361,20 @@ void Trainer::go_back(const StepReport& report) {
   steps_.go_back(*source.own, position_of(where, session_.config), folder);
   steps_.set_replicated(where.replicated);
   tokens_seen_ = where.tokens;
-  best_ = where.best;
+  take_best(where, folder);
   measured_.reset();
   log_->warn("step {} is refused, {}: going on from {} with the text behind that step", report.step, report.refused,
              folder);
+}
+
+/// A step that is not finite is the last: what is being saved stays.
+StepReport Trainer::step_beside(Saves& saves, bool dump) {
+  try {
+    return step(dump);
+  } catch (const StepFailed&) {
+    saves.finish();
+    throw;
+  }
 }
 
 bool Trainer::run(std::int64_t last_step) {
@@ -366,6 +402,12 @@ bool Trainer::run(std::int64_t last_step) {
     open_records(steps_done() - 1);
     return true;
   };
+  nlohmann::ordered_json line;
+  Saves saves(session_.rank, [&] {
+    const bool is_new = make_whole();
+    if (is_new) record(line);
+    return is_new;
+  });
   steps_.find_matches(session_.start.layers);
   Progress progress(log_, "step", steps_done(), last_step, train.log_every_steps);
   point_to_best();
@@ -373,32 +415,38 @@ bool Trainer::run(std::int64_t last_step) {
   const bool goes_back = guard && guard->action == GuardAction::RollBack;
   bool stopped = false;
   while (steps_done() < last_step && !stopped && !is_without_gain()) {
-    StepReport report = step(dump_ && steps_done() + 1 == last_step);
+    StepReport report = step_beside(saves, dump_ && steps_done() + 1 == last_step);
     if (!report.refused.empty()) {
+      if (goes_back) {
+        saves.finish();
+        note_finished(saves);
+      }
       if (goes_back && !last_checkpoint_.empty()) {
+        traffic_ += report.traffic;
         go_back(report);
         if (metrics) open_records(steps_done());
         continue;
       }
       log_->warn("step {} is refused, {}: its update is left out", report.step, report.refused);
     }
-    nlohmann::ordered_json line = to_json(report);
+    line = to_json(report);
+    if (const double stall = saves.take_stall(); stall > 0) line["save_stall_s"] = stall;
+    if (const auto seconds = std::exchange(save_seconds_, std::nullopt)) line["save_s"] = *seconds;
     const bool is_best = evaluate(line);
-    stopped = stop_is_agreed(session_.rank, report.traffic.numbers());
+    std::int64_t at_work = saves.is_at_work() ? 1 : 0;
+    stopped = stop_is_agreed(session_.rank, {report.traffic.numbers(), {&at_work, 1}});
     traffic_ += report.traffic;
     add_traffic(line, report.traffic);
     const bool due = train.checkpoint_every_steps > 0 && steps_done() % train.checkpoint_every_steps == 0;
-    const bool saves = due || stopped || is_best || is_without_gain() || steps_done() == last_step;
-    if (saves) make_whole();
+    const bool is_last = stopped || is_without_gain() || steps_done() == last_step;
+    const bool is_saved = due || is_best || is_last;
+    if (is_saved) make_whole();
     record(line);
     progress.update(steps_done(), to_figures(report));
     if (is_detailed(report.step)) log_details(report);
-    if (saves)
-      save([&] {
-        const bool is_new = make_whole();
-        if (is_new) record(line);
-        return is_new;
-      });
+    if (at_work == 0) saves.go_on();
+    note_finished(saves);
+    if (is_saved) save(saves, train.save_in_background && !is_last);
   }
   progress.finish();
   steps_.forget_recording();

@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +21,7 @@
 #include "launch/run/run_directory.h"
 #include "launch/run/run_evaluations.h"
 #include "launch/run/run_steps.h"
+#include "launch/run/saves.h"
 #include "launch/run/session.h"
 #include "launch/run/throughput.h"
 
@@ -71,11 +71,16 @@ class Trainer {
   /// Collective: the evaluation that is due after this step goes into the line; true where it is the best until now.
   bool evaluate(nlohmann::ordered_json& line);
   void point_to_best();
+  void take_best(const TrainerState& where, const std::string& folder);
   /// Collective: behind a step that was refused, to the newest good checkpoint, with the text behind it.
   void go_back(const StepReport& report);
-  /// Collective. Where it fails because the run directory was renamed or removed meanwhile, it saves in the one that
-  /// `make_whole` makes on the first rank; false: nothing was missing.
-  void save(const std::function<bool()>& make_whole);
+  /// Collective: a step beside which one before may be being saved.
+  StepReport step_beside(Saves& saves, bool dump);
+  /// Collective: finishes the save before, and begins the one of this step.
+  void save(Saves& saves, bool beside_steps);
+  void note_finished(Saves& saves);
+  /// Collective: of the state of a first save that others follow, and of all later ones.
+  bool may_copy(const core::StateDict& state);
 
   Session& session_;
   RunDirectory& directory_;
@@ -85,6 +90,8 @@ class Trainer {
   std::optional<std::filesystem::path> dump_;
   std::optional<core::FiniteWatch> watch_;
   std::filesystem::path last_checkpoint_;
+  std::optional<bool> may_copy_;
+  std::optional<double> save_seconds_;          // of that one, until it is in the metrics
   std::vector<std::filesystem::path> damaged_;  // found on resuming; the next save removes them
   double flops_per_token_ = 0;
   double peak_flops_ = 0;                // of all ranks

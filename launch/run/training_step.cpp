@@ -137,10 +137,12 @@ void TrainingStep::Done::check(std::int64_t step) const {
                                     {"feed-forwards", result.updates[1]},
                                     {"routing", result.routing}})
     if (value != 0) matched += fmt::format("{} {}, ", name, value);
-  core::check(std::isfinite(loss), "loss is not finite at step {}: objective {}, {}balance {}, z {}{}", step,
-              result.objective, matched, result.balance, result.z,
-              norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite);
-  core::check(norm.not_finite.empty(), "gradient of {} is not finite at step {}", norm.not_finite, step);
+  if (!std::isfinite(loss))
+    throw StepFailed(fmt::format("loss is not finite at step {}: objective {}, {}balance {}, z {}{}", step,
+                                 result.objective, matched, result.balance, result.z,
+                                 norm.not_finite.empty() ? "" : "; so is the gradient of " + norm.not_finite));
+  if (!norm.not_finite.empty())
+    throw StepFailed(fmt::format("gradient of {} is not finite at step {}", norm.not_finite, step));
 }
 
 }  // namespace limbeck::launch

@@ -15,6 +15,7 @@
 
 #include "core/device/recorded_work.h"
 #include "launch/run/step.h"
+#include "launch/run/step_failed.h"
 #include "optim/clip.h"
 #include "optim/optimizer.h"
 #include "parallel/axes/shared_values.h"
@@ -52,7 +53,7 @@ class TrainingStep {
     StepTimes times;
     std::string refused = {};  // what Options::refuses said: weights and moments are as they were
 
-    /// Throws, naming the step and what it is of, where a loss or a gradient is not finite; nothing was changed then.
+    /// Throws StepFailed, naming the step and what it is of, where a loss or a gradient is; nothing was changed then.
     void check(std::int64_t step) const;
   };
   /// Collective. A recorded step takes the options that it was recorded with. Gradients stay until the next.

@@ -22,7 +22,7 @@ struct Watched {
   Watched() {
     tape.set_watch(&watch);
     weight.slot->parameter = &weight;
-    watch.begin("the forward pass");
+    watch.begin("the forward pass", 0);
   }
   std::string found() const { return watch.first() ? watch.first()->what : "nothing"; }
 
@@ -58,7 +58,7 @@ TEST(FiniteWatch, AnOperationWithoutAGradientHasNoName) {
 TEST(FiniteWatch, FindsGradients) {
   Watched w;
   const Var y = rms_norm(w.tape, scale(w.tape, w.x, 3), as_var(w.weight), 1e-5);
-  w.watch.begin("the backward pass");
+  w.watch.begin("the backward pass", 1);
   accumulate(y.slot, tensor<double>(memory, {1, 2}, {infinite, 1}));
   w.tape.run();
   EXPECT_THAT(w.found(), HasSubstr("in the backward pass"));
@@ -77,7 +77,7 @@ TEST(FiniteWatch, SeesDelayedWeightParts) {
   w.tape.set_weight_parts(Tape::WeightParts::Queued);
   const SlotPtr slot = w.weight.slot;
   w.tape.push({"product", {}, {}, {slot}, [&] { accumulate(slot, tensor<double>(memory, {2}, {infinite, 0})); }});
-  w.watch.begin("the backward pass");
+  w.watch.begin("the backward pass", 1);
   w.tape.run();
   EXPECT_EQ(w.found(), "nothing");
   w.tape.run_weight_parts();

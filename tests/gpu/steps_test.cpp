@@ -9,7 +9,7 @@
 
 #include "core/nn/generation.h"
 #include "data/checkpoints/checkpoint.h"
-#include "launch/run/checkpointing.h"
+#include "launch/run/saves.h"
 #include "tests/gpu/gpus.h"
 #include "tests/support/golden_steps.h"
 #include "tests/support/noted_results.h"
@@ -63,8 +63,13 @@ std::vector<Seen> run_steps(const Settings& s, On on, int steps, const Checkpoin
     if (checkpoints.to) {
       core::StateDict state = golden.student().state_dict();
       state.merge(golden.optimizer().state_dict());
-      launch::save_checkpoint(golden.rank(), *checkpoints.to, golden.optimizer().num_steps(), state, "{}",
-                              {.newest = 1});
+      launch::Saves saves(golden.rank(), [] { return false; });
+      saves.begin({.checkpoints = *checkpoints.to,
+                   .step = golden.optimizer().num_steps(),
+                   .state = std::move(state),
+                   .extra = "{}"},
+                  false);
+      saves.finish();
     }
   };
   testing::run_ranks(s.ranks, run, std::chrono::seconds(60), s.ranks_a_node);

@@ -74,6 +74,10 @@ std::string until_metrics(const std::string& run, int lines) {
       lines);
 }
 
+std::string slow_calls() {
+  return fmt::format("LD_PRELOAD={}", (program().parent_path().parent_path() / "tests/slow_calls.so").string());
+}
+
 RunFolder::RunFolder(const std::string& name)
     : path_(fs::temp_directory_path() / fmt::format("limbeck_{}_{}", name, ::getpid())) {
   fs::remove_all(path_);
@@ -119,7 +123,7 @@ std::vector<nlohmann::json> RunFolder::metrics(const std::string& run) const {
   for (std::string line; std::getline(in, line);) {
     nlohmann::json values = nlohmann::json::parse(line);
     for (const char* field : {"time", "seconds", "tokens_per_s", "mfu", "rss_bytes", "cache_wait_s", "teacher_wait_s",
-                              "exposed_s", "sent_bytes"})
+                              "exposed_s", "sent_bytes", "save_stall_s", "save_s"})
       values.erase(field);
     lines.push_back(std::move(values));
   }

@@ -25,6 +25,9 @@ Outcome run_shell(const std::string& command);
 /// Shell text that waits, no longer than a minute, until the run directory has so many lines of metrics.
 std::string until_metrics(const std::string& run, int lines);
 
+/// Environment of a program, in a shell, that tests/slow_calls makes slow, by what else is said there.
+std::string slow_calls();
+
 class RunFolder {
  public:
   /// Empty but for text/ (six short documents) and tiny.textproto, a byte model with experts that trains in a second or

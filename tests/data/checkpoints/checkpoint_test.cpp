@@ -357,22 +357,22 @@ TEST(CheckpointFolders, AStepSavedAgainReplacesTheOldOne) {
 TEST(CheckpointFolders, PruneKeepsTheLatest) {
   const TemporaryFolder folder;
   for (const std::int64_t step : {9, 10, 100}) save(folder.path(), step, 1);
-  prune_checkpoints(folder.path(), 2, 100);
+  prune_checkpoints(folder.path(), 100, {.newest = 2});
   EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_10", "step_100"}));
-  prune_checkpoints(folder.path(), 5, 100);
+  prune_checkpoints(folder.path(), 100, {.newest = 5});
   EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_10", "step_100"}));
-  EXPECT_THAT(error_of([&] { prune_checkpoints(folder.path(), 0, 100); }), HasSubstr("expected 1 or more"));
+  EXPECT_THAT(error_of([&] { prune_checkpoints(folder.path(), 100, {.newest = 0}); }), HasSubstr("expected 1 or more"));
 }
 
 TEST(CheckpointFolders, PruneNeverTakesTheOneJustWritten) {
   const TemporaryFolder folder;
   for (const std::int64_t step : {90, 100, 2, 3, 4}) save(folder.path(), step, 1);  // begun anew from before 90
-  prune_checkpoints(folder.path(), 2, 4);
+  prune_checkpoints(folder.path(), 4, {.newest = 2});
   EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_3", "step_4"}));
   save(folder.path(), 5, 1);
-  prune_checkpoints(folder.path(), 1, 4);
+  prune_checkpoints(folder.path(), 4, {.newest = 1});
   EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_4"});
-  EXPECT_THAT(error_of([&] { prune_checkpoints(folder.path(), 1, 7); }), HasSubstr("has no step_7"));
+  EXPECT_THAT(error_of([&] { prune_checkpoints(folder.path(), 7, {.newest = 1}); }), HasSubstr("has no step_7"));
   EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_4"});
 }
 
@@ -381,22 +381,34 @@ TEST(CheckpointFolders, PruneTakesTheDamagedFirst) {
   for (const std::int64_t step : {3, 54, 57, 60, 63}) save(folder.path(), step, 1);
   // One found damaged is no newer one to keep; had it been written again just now, it would be whole.
   const std::vector<fs::path> damaged = {folder.path() / "step_60", folder.path() / "step_63"};
-  prune_checkpoints(folder.path(), 2, 63, damaged);
+  prune_checkpoints(folder.path(), 63, {.newest = 2, .damaged = damaged});
   EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_57", "step_63"}));
 }
 
 TEST(CheckpointFolders, PruneKeepsTheBestToo) {
   const TemporaryFolder folder;
   for (const std::int64_t step : {2, 5, 7, 9}) save(folder.path(), step, 1);
-  prune_checkpoints(folder.path(), 1, 7, {}, 2);
+  prune_checkpoints(folder.path(), 7, {.newest = 1, .best_step = 2});
   EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_2", "step_7"}));
   save(folder.path(), 9, 1);
   const std::vector<fs::path> damaged = {folder.path() / "step_2"};
-  prune_checkpoints(folder.path(), 1, 9, damaged, 2);
+  prune_checkpoints(folder.path(), 9, {.newest = 1, .damaged = damaged, .best_step = 2});
   EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_9"});
   save(folder.path(), 11, 1);
-  prune_checkpoints(folder.path(), 1, 9, {}, 11);  // of a line that was left behind
+  prune_checkpoints(folder.path(), 9, {.newest = 1, .best_step = 11});  // of a line that was left behind
   EXPECT_EQ(files_of(folder.path()), std::vector<std::string>{"step_9"});
+}
+
+// Multiples stay for good, unless they are damaged or of a line that was left behind.
+TEST(CheckpointFolders, PruneKeepsMultiplesToo) {
+  const TemporaryFolder folder;
+  for (const std::int64_t step : {4, 6, 8, 10, 12, 14}) save(folder.path(), step, 1);
+  prune_checkpoints(folder.path(), 14, {.newest = 1, .every_steps = 4, .best_step = 6});
+  EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_12", "step_14", "step_4", "step_6", "step_8"}));
+  const std::vector<fs::path> damaged = {folder.path() / "step_8"};
+  save(folder.path(), 10, 1);
+  prune_checkpoints(folder.path(), 10, {.newest = 1, .every_steps = 4, .damaged = damaged});
+  EXPECT_EQ(files_of(folder.path()), (std::vector<std::string>{"step_10", "step_4"}));
 }
 
 TEST(CheckpointFolders, TheBestIsALinkThatReadsLikeACheckpoint) {

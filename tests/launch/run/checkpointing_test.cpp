@@ -2,11 +2,7 @@
 
 #include <gmock/gmock.h>
 
-#include <chrono>
-#include <thread>
-
 #include "tests/support/temporary_folder.h"
-#include "tests/support/thread_ranks.h"
 
 namespace limbeck::launch {
 namespace {
@@ -124,27 +120,6 @@ TEST(CheckContinues, AnotherTeacherIsRefused) {
                 AllOf(HasSubstr("step_4: "), HasSubstr("runs/teacher/checkpoints/step_20"),
                       HasSubstr("00000000000000dd"), HasSubstr("moved has"), HasSubstr("expected the same teacher")));
   EXPECT_THAT(go_on({"teacher.source=moved"}), IsEmpty());  // the same teacher under another name
-}
-
-/// The ranks wait for the slowest writer, however long it takes.
-TEST(SaveCheckpoint, ASlowWriterIsNoHang) {
-  const testing::TemporaryFolder folder;
-  testing::run_ranks(
-      2,
-      [&](testing::RankWorld& world) {
-        Rank rank(world.comm, "dp2", 1);
-        core::StateDict state;
-        const core::Tensor values = core::Tensor::zeros(rank.memory(), core::DType::F32, {2});
-        core::StateEntry& entry = state[world.rank == 0 ? "a" : "b"] = core::StateEntry::whole(values);
-        if (world.rank == 1)
-          entry.make = [&] {
-            std::this_thread::sleep_for(std::chrono::milliseconds(1200));
-            return values;
-          };
-        const auto saved = save_checkpoint(rank, folder.path() / "checkpoints", 3, state, "{}", {.newest = 1});
-        EXPECT_TRUE(std::filesystem::exists(saved / "manifest.json"));
-      },
-      std::chrono::milliseconds(400));
 }
 
 TEST(CheckContinues, SectionsThatChangeAreNamed) {

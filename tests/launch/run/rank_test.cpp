@@ -32,9 +32,10 @@ TEST(Rank, MakesItsGroupsFirstCollectivesAtTheStart) {
 TEST(StopIsAgreed, NumbersBecomeTheGreatestOfAnyRank) {
   testing::run_ranks(3, [](RankWorld& world) {
     Rank rank(world.comm, "dp3", 1);
-    std::vector<std::int64_t> numbers = {world.rank, -world.rank, 7};
-    EXPECT_FALSE(stop_is_agreed(rank, numbers));
+    std::vector<std::int64_t> numbers = {world.rank, -world.rank, 7}, more = {5 - world.rank};
+    EXPECT_FALSE(stop_is_agreed(rank, {numbers, more}));
     EXPECT_EQ(numbers, (std::vector<std::int64_t>{2, 0, 7}));
+    EXPECT_EQ(more, std::vector<std::int64_t>{5});
   });
 }
 

@@ -66,7 +66,7 @@ TEST(SpikeGuard, EndsTheRunWhereItGetsNoFurther) {
 
 TEST(SpikeGuard, ItsStateComesBackToTheBit) {
   SpikeGuard guard = with({.window = 4}, {0.1, 1.0 / 3, 2, 3, 1e-300});
-  guard.refuse(6, "why");
+  guard.refuse(6, "why");  // "furthest" and "in_vain" with it
   const nlohmann::json json = nlohmann::json::parse(to_json(guard.state()).dump());
   EXPECT_EQ(guard_state_from_json({json, "here"}), guard.state());
   EXPECT_THAT(guard.state().losses, ::testing::ElementsAre(1.0 / 3, 2, 3, 1e-300));

@@ -6,12 +6,19 @@
 
 #include "core/random.h"
 #include "data/checkpoints/checkpoint.h"
+#include "launch/run/run_config.h"
+#include "launch/run/run_state.h"
+#include "launch/run/run_steps.h"
+#include "launch/run/session.h"
+#include "tests/support/kept_state.h"
 #include "tests/support/run_limbeck.h"
 #include "tests/support/state_values.h"
+#include "tests/support/thread_ranks.h"
 
 namespace limbeck {
 namespace {
 
+namespace fs = std::filesystem;
 using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -61,6 +68,9 @@ TEST(Guard, ASkippedStepChangesNothingAndARunThatGoesBackReadsOn) {
   EXPECT_EQ(skip.back()["refused_steps"], refused.size());
   EXPECT_EQ(skip.back()["rolled_back"], 0);
 
+  folder.succeed("report skip");
+  folder.succeed("compare skip skip");
+
   // The step that is done in its place reads what the next one reads where it is skipped, by the same weights.
   folder.succeed("train tiny.textproto guarded.textproto --out back --set guard.action=ROLL_BACK");
   const std::vector<json> back = folder.metrics("back");
@@ -71,6 +81,41 @@ TEST(Guard, ASkippedStepChangesNothingAndARunThatGoesBackReadsOn) {
   EXPECT_EQ(back[at - 1]["loss"], skip[at]["loss"]);
   EXPECT_EQ(back[at - 1]["rolled_back"], 1);
   EXPECT_FALSE(back[at - 1].contains("refused"));
+}
+
+TEST(Guard, GoingBackRestoresWeightsAndMoments) {
+  const RunFolder folder = odd_folder("guard_back");
+  const fs::path at = folder.path();
+  for (const char* set : {"optimizer.kind=ADAMW", "optimizer.kind=MUON", "optimizer.eight_bit_state=true"}) {
+    const launch::RunConfig config =
+        launch::load_given_config({at / "tiny.textproto", at / "guarded.textproto"},
+                                  {"data.text=" + (at / "text").string(), "train.device=CPU", set});
+    testing::run_ranks(1, [&](testing::RankWorld& world) {
+      const launch::Log log = launch::make_log(1);
+      launch::Rank rank(world.comm, config.parallel.layout, 1, false);
+      launch::Session session(rank, config, log);
+      launch::RunSteps steps(session, log);
+      session.start_student();
+      steps.find_matches(session.start.layers);
+      steps.begin();
+      const auto values = [&] {
+        launch::StateCopy copy(rank.host_memory());
+        return testing::state_values<float>(testing::KeptState(copy.take(steps.state())));
+      };
+      for (int i = 0; i < 3; ++i) steps.step();
+      launch::StateCopy copy(rank.host_memory());
+      const testing::KeptState kept(copy.take(steps.state()));
+      const launch::StepsPosition position = steps.position();
+      const auto expected = testing::state_values<float>(kept);
+      for (int i = 0; i < 2; ++i) steps.step();
+      EXPECT_NE(values(), expected) << set;
+      steps.go_back(kept, position, "kept");
+      EXPECT_EQ(values(), expected) << set;
+      EXPECT_EQ(steps.position().step, 3);
+      EXPECT_EQ(steps.position().passed_over, 2);
+      EXPECT_EQ(steps.step().step, 4);
+    });
+  }
 }
 
 TEST(Guard, AResumedRunRefusesWhatAnUninterruptedOneDoes) {
@@ -140,6 +185,16 @@ TEST(DebugStep, NamesTheFirstOperationThatIsNotFinite) {
                                   HasSubstr(" in the forward pass of micro-batch 0"), HasSubstr("on rank "))))
         << run.output;
   }
+}
+
+TEST(DebugStep, NamesItWhereAGuardRefuses) {
+  const RunFolder folder("debug_guard");
+  const Outcome run = folder.limbeck(
+      "train tiny.textproto --out run --debug-step --set guard.most=1 --set optimizer.rate=1e30 --set "
+      "optimizer.clip_norm=0");
+  EXPECT_EQ(run.code, 1);
+  EXPECT_THAT(run.lines_with("limbeck: error"),
+              ElementsAre(AllOf(HasSubstr("is not finite; first not finite: what "), HasSubstr("guard.most"))));
 }
 
 TEST(DebugStep, ChangesNothing) {

@@ -35,11 +35,6 @@ Outcome train_and(const RunFolder& folder, const std::string& options, const std
 const std::string endless =
     "--set train.steps=1000000 --set train.checkpoint_every_steps=0 --set parallel.deadline_s=3";
 
-std::string preloaded() {
-  return fmt::format("LD_PRELOAD={}",
-                     (testing::program().parent_path().parent_path() / "tests/slow_calls.so").string());
-}
-
 /// That it failed within half a minute, and what its error says.
 std::string error_of(const Outcome& outcome) {
   EXPECT_NE(outcome.code, 0) << outcome.output;
@@ -68,19 +63,26 @@ TEST(Hangs, ARankThatIsStoppedIsNamed) {
 
 TEST(Hangs, ARankThatSleepsIsNamed) {
   const RunFolder folder("hang_sleeps");
-  EXPECT_THAT(
-      error_of(train_and(folder, endless, "touch asleep", preloaded() + " SLEEP_AT=/proc/self/status SLEEP_IF=asleep")),
-      AllOf(HasSubstr("no end after 3 s (parallel.deadline_s); rank 1 has not come: it is at step "),
-            HasSubstr("its last operation was ")));
+  EXPECT_THAT(error_of(train_and(folder, endless, "touch asleep",
+                                 testing::slow_calls() + " SLEEP_AT=/proc/self/status SLEEP_IF=asleep")),
+              AllOf(HasSubstr("no end after 3 s (parallel.deadline_s); rank 1 has not come: it is at step "),
+                    HasSubstr("its last operation was ")));
 }
 
 TEST(Hangs, ASlowDiskIsNone) {
   const RunFolder folder("slow_disk");
   const Outcome outcome =
       train_and(folder, "--set train.steps=4 --set train.checkpoint_every_steps=2 --set parallel.deadline_s=2", "true",
-                preloaded() + " SLOW_FSYNC_MS=3000");
+                testing::slow_calls() + " SLOW_FSYNC_MS=3000");
   EXPECT_EQ(outcome.code, 0) << outcome.output;
   EXPECT_EQ(folder.metrics("run").size(), 4U);
+  // The third step did not wait for the disk, which takes longer.
+  std::istringstream lines(folder.read("run/metrics.jsonl"));
+  std::vector<nlohmann::json> metrics;
+  for (std::string line; std::getline(lines, line);) metrics.push_back(nlohmann::json::parse(line));
+  EXPECT_FALSE(metrics[1].contains("save_stall_s"));
+  EXPECT_GT(metrics[2]["save_stall_s"], 0);
+  EXPECT_LT(metrics[2]["save_stall_s"], 3);
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ TEST(TokenCache, ADamagedOneIsNamedAndMadeAgain) {
 TEST(RunDirectory, OneThatIsRemovedWhileItsRunGoesOnIsMadeAgain) {
   const RunFolder folder("removed");
   folder.write("config.textproto", folder.read("tiny.textproto"));
-  for (const char* removed : {"run", "run/run.lock", "run/config.textproto", "run/metrics.jsonl"}) {
+  for (const char* removed : {"run", "run/run.lock", "run/config.textproto", "run/metrics.jsonl", "run/checkpoints"}) {
     fs::remove_all(folder.path() / "run");
     const std::string train =
         folder.command("train tiny.textproto --set train.checkpoint_every_steps=100 --set train.steps=600 --out run");

@@ -11,6 +11,7 @@
 
 #include "launch/plan/imagined_run.h"
 #include "launch/run/run_config.h"
+#include "launch/run/run_state.h"
 #include "launch/run/run_steps.h"
 #include "launch/run/session.h"
 #include "tests/support/run_limbeck.h"
@@ -54,6 +55,8 @@ Measured measured(const RunConfig& config, int ranks, int ranks_a_node) {
     steps.find_matches(session.start.layers);
     steps.begin();
     for (int i = 0; i < 2; ++i) steps.step();
+    launch::StateCopy copy(rank.host_memory());
+    if (launch::saves_beside_steps(config.train)) copy.take(steps.state());
     rank.memory()->reset_peak();
     traffic->forget();
     steps.step();
@@ -134,6 +137,10 @@ INSTANTIATE_TEST_SUITE_P(
     Of, PlannedRun,
     ::testing::Values(
         Case{"Dense", 1, {"parallel.layout=dp1", "model.moe.num_experts=0", "model.moe.dense_layers=[]"}},
+        Case{"Saves",
+             1,
+             {"parallel.layout=dp1", "train.checkpoint_every_steps=2", "precision.compute=BFLOAT16",
+              "precision.bfloat16_weights=true"}},
         Case{"Experts", 2, {"parallel.layout=dp2"}},
         Case{"Tensors", 2, {"parallel.layout=tp2", "parallel.sequence_parallel=true"}},
         Case{"ExpertsOfRanks", 2, {"parallel.layout=ep2", "train.recompute=true", "batch.micro_batches=2"}},

@@ -88,7 +88,7 @@ TEST(Watch, ServesTheReportAndSaysWhatIsNew) {
   const RunFolder folder("watch");
   folder.succeed("train tiny.textproto --steps 3 --quiet --out run");
   folder.write("run/ranks/0.json", R"({"rank": 0, "host": "</script>&h", "pid": 7, "step": 3, "operations": 9,
-               "operation": "all-reduce of gradients", "is_waiting": true, "time": 1e9})");
+               "operation": "all-reduce of gradients", "waiting": true, "time": 1e9})");
   Watching watching(folder, "run");
   ASSERT_GT(watching.port(), 0) << folder.read("watch.out");
   httplib::Client client = watching.client();
