@@ -1,8 +1,5 @@
 // `limbeck train` and `limbeck distill`.
 
-#include <unistd.h>
-
-#include <array>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -24,6 +21,7 @@
 #include "launch/report/comparison.h"
 #include "launch/report/distill_report.h"
 #include "launch/report/event_file.h"
+#include "launch/run/host_name.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/run_config.h"
 #include "launch/run/run_directory.h"
@@ -218,11 +216,6 @@ void start_student(Session& session, const Log& log) {
         upcycle.shared_slices > 0 ? " - shared_slices" : "", upcycle.slices - upcycle.shared_slices,
         upcycle.experts_per_token);
   }
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
 }
 
 /// What start.json says of the run and of its starts, of which this is one. Of the first rank alone.
