@@ -28,8 +28,8 @@ class Exchange {
 };
 using ExchangePtr = std::shared_ptr<const Exchange>;
 
-/// Rows on their way: called once, it waits for them. Meanwhile this rank has other work; on a GPU kernels that are
-/// queued before it is called run beside the exchange.
+/// Rows, or sums of them, on their way: called once, it waits for them. Meanwhile this rank has other work; on a GPU
+/// kernels that are queued before it is called run beside the exchange.
 using RowsUnderWay = std::function<Tensor()>;
 
 /// Moves tokens to the ranks of their experts and back. Tensor-level (no tape): core/ops/moe_exchange.h makes
@@ -82,12 +82,16 @@ class TensorComm {
   virtual ~TensorComm() = default;
   virtual std::int64_t size() const = 0;
   virtual std::int64_t rank() const = 0;
-  virtual void sum(Tensor& x) = 0;  // in place, over the parts of a vocabulary or a row
+  /// x itself becomes the sum over the ranks: over the parts of a vocabulary or a row.
+  virtual RowsUnderWay start_sum(Tensor x) = 0;
   virtual void max(Tensor& x) = 0;
   /// Every rank's part of `dimension`, in rank order, which together are `total` long.
   virtual Tensor gather(const Tensor& part, int dimension, std::int64_t total) = 0;
   /// This rank's rows of the sum of every rank's x [T,...]; of gathering rows, the transpose.
-  virtual Tensor sum_share(const Tensor& x) = 0;
+  virtual RowsUnderWay start_sum_share(const Tensor& x) = 0;
+
+  void sum(Tensor& x) { start_sum(x)(); }
+  Tensor sum_share(const Tensor& x) { return start_sum_share(x)(); }
 };
 
 /// The ranks that have other tokens of the same sequences (core/ops/ring_attention.h). Every rank calls each of them

@@ -19,6 +19,7 @@ std::vector<Var> recompute(Tape& tape, const std::vector<Var>& inputs, const Blo
 
   // A block inside a block that runs again: its uses are counted, and its first pass is a replay too.
   Tape counting = tape.is_replay() ? Tape(tape, Tape::Mode::Count) : Tape(Tape::Mode::Count);
+  counting.set_watch(tape.watch());
   std::vector<Var> outputs = block(counting, detached(inputs));
   if (std::ranges::none_of(outputs, [](const Var& v) { return v.slot != nullptr; })) return outputs;
   std::vector<SlotPtr> input_slots;

@@ -59,11 +59,13 @@ Var Tape::output(Tensor value, std::initializer_list<const Var*> inputs) const {
         result.slot = std::make_shared<Slot>();
         break;
       }
+  if (TapeWatch* const seen_by = watch()) seen_by->made(result.value);
   return result;
 }
 
 void Tape::push(Step step) {
   if (!records()) return;
+  if (TapeWatch* const seen_by = watch()) seen_by->pushed(step);
   if (!parent_) {
     count(step.input_slots);
     count(step.weight_slots);
@@ -107,30 +109,32 @@ void Tape::backward(const Var& loss) {
 }
 
 void Tape::run() {
-  const bool delay = root().delay_;
+  const bool delay = root().weight_parts_ != WeightParts::AtOnce;
   while (!steps_.empty()) {
     Step step = std::move(steps_.back());
     steps_.pop_back();
     if (step.input_part) step.input_part();
     step.input_part = nullptr;  // frees what it saved
+    if (TapeWatch* const seen_by = watch()) seen_by->ran(step.op, step.input_slots);
     finish(step.input_slots);
     if (!step.weight_part) continue;
     if (delay) {
       root().delayed_.push_back(std::move(step));
     } else {
-      step.weight_part();
-      step.weight_part = nullptr;
-      finish(step.weight_slots);
+      run_weight_part(step);
     }
   }
 }
 
+void Tape::run_weight_part(Step& step) {
+  step.weight_part();
+  step.weight_part = nullptr;
+  if (TapeWatch* const seen_by = watch()) seen_by->ran(step.op, step.weight_slots);
+  finish(step.weight_slots);
+}
+
 void Tape::run_weight_parts() {
-  for (Step& step : std::exchange(root().delayed_, {})) {
-    step.weight_part();
-    step.weight_part = nullptr;
-    finish(step.weight_slots);
-  }
+  for (Step& step : std::exchange(root().delayed_, {})) run_weight_part(step);
 }
 
 }  // namespace limbeck::core

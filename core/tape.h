@@ -60,6 +60,8 @@ GradientTarget open_gradient(const SlotPtr& slot, const Tensor& like);
 /// The gradient that arrived at an output; zeros where none did (so that no rank skips a step). `like` as above.
 Tensor gradient(const SlotPtr& slot, const Tensor& like);
 
+class TapeWatch;
+
 class Tape {
  public:
   enum class Mode : std::uint8_t {
@@ -68,12 +70,19 @@ class Tape {
     Off,    // inference: no slots, no steps
   };
 
+  /// When weight parts run.
+  enum class WeightParts : std::uint8_t {
+    AtOnce,   // with their steps
+    InWaits,  // queued, and run by fill_wait() and run_weight_parts()
+    Queued,   // and run by run_weight_parts() alone
+  };
+
   struct Step {
     std::string_view op;
     std::vector<SlotPtr> input_slots;        // written by input_part
     std::function<void()> input_part;        // gradients of the inputs, needed by the steps before
     std::vector<SlotPtr> weight_slots = {};  // written by weight_part
-    std::function<void()> weight_part = {};  // gradients that nothing waits for: a schedule may run them later
+    std::function<void()> weight_part = {};  // gradients that nothing waits for: they may be made later
   };
 
   explicit Tape(Mode mode = Mode::Record) : mode_(mode) {}
@@ -97,10 +106,13 @@ class Tape {
   /// Runs every step; the seeds are in the slots already.
   void run();
 
-  /// Weight parts are queued by backward() and run by run_weight_parts(), which a step may call too: while it waits for
-  /// other ranks. A recomputed block's are its parent's.
-  void delay_weight_parts(bool delay) { delay_ = delay; }
+  /// Those that are queued of a recomputed block are its parent's.
+  void set_weight_parts(WeightParts when) { weight_parts_ = when; }
   void run_weight_parts();
+  /// Called by a step that has started an exchange with other ranks and is about to wait for it.
+  void fill_wait() {
+    if (root().weight_parts_ == WeightParts::InWaits) run_weight_parts();
+  }
 
   /// Called when this tape has no more uses of a parameter: its gradient from this micro-batch is complete.
   void on_parameter_done(std::function<void(Parameter&)> f) { parameter_done_ = std::move(f); }
@@ -110,18 +122,35 @@ class Tape {
   void add_uses(const std::map<Parameter*, std::int64_t>& uses);
   std::size_t num_steps() const { return steps_.size(); }
 
+  /// Null: nobody. It outlives the tape, and sees what inner tapes do too.
+  void set_watch(TapeWatch* watch) { watch_ = watch; }
+  TapeWatch* watch() const { return watch_ == nullptr && parent_ != nullptr ? parent_->watch() : watch_; }
+
  private:
   void count(const std::vector<SlotPtr>& slots);
   void finish(const std::vector<SlotPtr>& slots);
+  void run_weight_part(Step& step);
   Tape& root() { return parent_ ? parent_->root() : *this; }
 
   Mode mode_;
   Tape* parent_ = nullptr;
-  bool delay_ = false;
+  TapeWatch* watch_ = nullptr;
+  WeightParts weight_parts_ = WeightParts::AtOnce;
   std::vector<Step> steps_;
   std::vector<Step> delayed_;
   std::map<Parameter*, std::int64_t> uses_;
   std::function<void(Parameter&)> parameter_done_;
+};
+
+/// Whoever looks at a tape while it works.
+class TapeWatch {
+ public:
+  virtual ~TapeWatch() = default;
+  /// What an operation gives. Where a gradient flows to it, and the tape is on, `pushed` says next which one.
+  virtual void made(const Tensor& value) = 0;
+  virtual void pushed(const Tape::Step& step) = 0;
+  /// A part of a step, its input or weight part, has run, and has written these slots.
+  virtual void ran(std::string_view op, const std::vector<SlotPtr>& slots) = 0;
 };
 
 /// Counts, over the micro-batches of an optimizer step, when each parameter's gradient is final: that event starts its

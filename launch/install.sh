@@ -9,7 +9,7 @@ set -euo pipefail
 packages=(
   ca-certificates
   g++ cmake ninja-build
-  libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev
+  libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev libcpp-httplib-dev
   zlib1g-dev libzstd-dev libpcre2-dev libutf8proc-dev libxxhash-dev libhdf5-dev
   protobuf-compiler libprotobuf-dev libsentencepiece-dev
   libopenmpi-dev openmpi-bin

@@ -73,7 +73,9 @@ int run(int argc, char** argv) {
   line.verify(limbeck::launch::run_verify);
   line.plan(limbeck::launch::run_plan);
   line.report(limbeck::launch::run_report);
+  line.watch(limbeck::launch::run_watch);
   line.compare(limbeck::launch::run_compare);
+  line.launch(limbeck::launch::run_launch);
   const Invocation invocation = line.parse(argc, argv);
   if (invocation.run) return invocation.run();
   if (limbeck::launch::launcher_rank().rank == 0) limbeck::launch::write_result(invocation.text);

@@ -3,6 +3,7 @@ find_package(spdlog QUIET)
 limbeck_require(spdlog_FOUND "spdlog" libspdlog-dev)
 find_package(CLI11 QUIET)
 limbeck_require(CLI11_FOUND "CLI11" libcli11-dev)
+limbeck_find_library(httplib "cpp-httplib" libcpp-httplib-dev httplib.h cpp-httplib)
 # SentencePiece's library holds a protobuf of its own, of another version, and shows its symbols. So that neither takes
 # the other's, ours is linked from its archive, in front of SentencePiece, and hidden (launch/CMakeLists.txt hides what
 # its headers make).

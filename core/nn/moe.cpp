@@ -3,6 +3,7 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <utility>
 
 #include "core/nn/projected.h"
 #include "core/nn/stream.h"
@@ -17,7 +18,9 @@
 #include "core/ops/moe_exchange.h"
 #include "core/ops/permute.h"
 #include "core/ops/replicas.h"
+#include "core/ops/split_rows.h"
 #include "core/ops/swiglu.h"
+#include "core/slice.h"
 
 namespace limbeck::nn {
 namespace {
@@ -76,6 +79,98 @@ class Replicas {
   const Moe& moe_;
   std::int64_t num_experts_;
   std::map<const Parameter*, core::ReplicasUnderWay> under_way_;
+};
+
+/// A layer's tokens on their way to its experts and back, chunk by chunk: while the experts here compute on one, the
+/// next comes, and what they made of the one before goes back. Their steps stand on the tape so that the backward does
+/// the same with gradients, from the last chunk to the first. A chunk may have no token.
+class TokenChunks {
+ public:
+  /// Agrees on who gets what. Of the choices [T,K] those that are `elsewhere` travel.
+  TokenChunks(Tape& tape, const Pass& pass, const Moe& moe, const Var& tokens /*[T,C]*/, const Var& weights /*[T,K]*/,
+              const Tensor& selection, const Tensor& elsewhere)
+      : tape_(tape), pass_(pass), moe_(moe), experts_(*pass.comms.expert) {
+    const bool stay = &experts_ == single_communicators().expert.get();
+    const std::int64_t parts = stay ? 1 : pass.expert_chunks;
+    const std::vector<Var> tokens_of = core::split_rows(tape, tokens, parts),
+                           weights_of = core::split_rows(tape, weights, parts);
+    for (std::int64_t i = 0; i < parts; ++i) {
+      const core::Slice rows = core::slice_of(selection.shape()[0], i, parts);
+      const auto at = static_cast<std::size_t>(i);
+      chunks_.push_back({.tokens = tokens_of[at],
+                         .weights = weights_of[at],
+                         .selection = selection.rows(rows.first, rows.count),
+                         .exchange = experts_.prepare(elsewhere.rows(rows.first, rows.count), num_experts())});
+    }
+  }
+
+  void start_first() { start(chunks_.front()); }
+
+  /// Of each token [T,C] the sum of what its experts made of it.
+  Var finish() {
+    std::vector<Var> given;
+    std::optional<core::CombineUnderWay> before;
+    for (std::size_t i = 0; i < chunks_.size(); ++i) {
+      if (i + 1 < chunks_.size()) start(chunks_[i + 1]);
+      const Var made = made_of(chunks_[i]);
+      core::CombineUnderWay back(tape_, made, experts_, chunks_[i].exchange);
+      if (before) given.push_back(before->finish());
+      before.emplace(std::move(back));
+    }
+    given.push_back(before->finish());
+    return core::join_rows(tape_, given);
+  }
+
+ private:
+  struct Chunk {
+    Var tokens, weights;
+    Tensor selection;
+    ExchangePtr exchange;
+    std::optional<core::DispatchUnderWay> tokens_there = {}, weights_there = {};
+  };
+  std::int64_t num_experts() const { return moe_.config.num_experts; }
+
+  void start(Chunk& chunk) {
+    chunk.tokens_there.emplace(tape_, chunk.tokens, experts_, chunk.exchange);
+    chunk.weights_there.emplace(tape_, chunk.weights, experts_, chunk.exchange);
+  }
+
+  Var made_of(Chunk& chunk) {
+    // So that the tokens' gradients are the first to go back, beside what is done meanwhile.
+    const Var weights = chunk.weights_there->finish();
+    const Var here = chunk.tokens_there->finish();
+    const Exchange& exchange = *chunk.exchange;
+    const bool is_alone = exchange.selection.storage() == chunk.selection.storage();  // the tokens stay here
+    const auto drops = is_alone && pass_.router.capacity_factor == 0 ? core::Drops::None : core::Drops::Some;
+    const core::Permutation permutation =
+        core::make_permutation(exchange.selection, num_experts() / experts_.size(), drops, exchange.num_rows);
+    const Tensor offsets = permutation.offsets();
+    if (pass_.load && !tape_.is_replay())
+      pass_.load(moe_.layer,
+                 is_alone ? permutation.counts : core::make_permutation(chunk.selection, num_experts(), drops).counts);
+    const Var rows = core::permute(tape_, here, permutation);
+    const Var up = product(rows, *moe_.up, moe_.up_bias, offsets);
+    const Var gate = product(rows, *moe_.gate, moe_.gate_bias, offsets);
+    const Var hidden = core::swiglu(tape_, gate, up, moe_.activation, moe_.activation_limit);
+    const Var out = product(hidden, *moe_.down, moe_.down_bias, offsets);
+    if (pass_.experts && !tape_.is_replay())
+      pass_.experts(moe_.layer, {out.value, hidden.value, weights.value, permutation});
+    return core::unpermute(tape_, out, weights, permutation);
+  }
+
+  Var product(const Var& rows, const Parameter& weight, const Parameter* bias, const Tensor& offsets) const {
+    const Var y = projected_by_experts(tape_, rows, weight, offsets);
+    if (bias == nullptr) return y;
+    // Of `gate` and `up` the rows here are all that the bias is of.
+    const std::int64_t first = bias == moe_.down_bias ? bias->offset()[1] : 0;
+    return core::add_grouped_bias(tape_, y, as_var(*bias), offsets, first);
+  }
+
+  Tape& tape_;
+  const Pass& pass_;
+  const Moe& moe_;
+  ExpertComm& experts_;
+  std::vector<Chunk> chunks_;
 };
 
 }  // namespace
@@ -155,53 +250,26 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
   return routing;
 }
 
-Var Moe::product(Tape& tape, const Var& rows, const Parameter& weight, const Parameter* bias,
-                 const Tensor& offsets) const {
-  const Var y = projected_by_experts(tape, rows, weight, offsets);
-  if (bias == nullptr) return y;
-  // Of `gate` and `up` the rows here are all that the bias is of.
-  const std::int64_t first = bias == down_bias ? bias->offset()[1] : 0;
-  return core::add_grouped_bias(tape, y, as_var(*bias), offsets, first);
-}
-
 Var Moe::forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const {
-  const std::int64_t num_experts = config.num_experts;
   const core::Routing routing = route(tape, pass, x, losses);
-  TensorComm& tokens = *pass.comms.tensor;
+  TensorComm& ranks = *pass.comms.tensor;
   const Var mine = share_of_stream(tape, pass, x);
-  const Tensor selection = core::scatter(routing.selection, tokens);
-  ExpertComm& experts = *pass.comms.expert;
-  const Var own_weights = core::scatter(tape, routing.weights, tokens);
+  const Tensor selection = core::scatter(routing.selection, ranks);
+  const Var own_weights = core::scatter(tape, routing.weights, ranks);
   const std::vector<std::int64_t> replicated = pass.comms.replicas && layer < std::ssize(pass.replicated)
                                                    ? pass.replicated[static_cast<std::size_t>(layer)]
                                                    : std::vector<std::int64_t>();
   std::optional<ReplicatedChoices> choices;
   std::optional<Replicas> copies;
-  if (!replicated.empty()) choices.emplace(selection, num_experts, replicated);
-  const ExchangePtr exchange = experts.prepare(choices ? choices->elsewhere : selection, num_experts);
+  if (!replicated.empty()) choices.emplace(selection, config.num_experts, replicated);
+  TokenChunks tokens(tape, pass, *this, mine, own_weights, selection, choices ? choices->elsewhere : selection);
   if (choices) copies.emplace(tape, *this, *pass.comms.replicas, replicated);
-  core::DispatchUnderWay tokens_there(tape, mine, experts, exchange);
-  core::DispatchUnderWay weights_there(tape, own_weights, experts, exchange);
+  tokens.start_first();
   Var of_copies;
   if (copies) of_copies = copies->forward(mine, own_weights, choices->here);
   Var beside = shared ? shared->forward(tape, pass, x) : Var();
   if (shared_gate != nullptr) beside = core::gate_rows(tape, core::linear(tape, x, as_var(*shared_gate)), beside);
-  // So that the tokens' gradients are the first to go back, beside what is done meanwhile.
-  const Var weights = weights_there.finish();
-  const Var here = tokens_there.finish();
-  const bool is_alone = exchange->selection.storage() == selection.storage();  // the tokens stay here
-  const auto drops = is_alone && pass.router.capacity_factor == 0 ? core::Drops::None : core::Drops::Some;
-  const core::Permutation permutation =
-      core::make_permutation(exchange->selection, num_experts / experts.size(), drops, exchange->num_rows);
-  const Tensor offsets = permutation.offsets();
-  if (pass.load && !tape.is_replay())
-    pass.load(layer, is_alone ? permutation.counts : core::make_permutation(selection, num_experts, drops).counts);
-  const Var rows = core::permute(tape, here, permutation);
-  const Var hidden = core::swiglu(tape, product(tape, rows, *gate, gate_bias, offsets),
-                                  product(tape, rows, *up, up_bias, offsets), activation, activation_limit);
-  const Var out = product(tape, hidden, *down, down_bias, offsets);
-  if (pass.experts && !tape.is_replay()) pass.experts(layer, {out.value, hidden.value, weights.value, permutation});
-  Var given = core::combine(tape, core::unpermute(tape, out, weights, permutation), experts, exchange);
+  Var given = tokens.finish();
   if (copies) given = core::add(tape, given, of_copies);
   const Var routed = stream_of_shares(tape, pass, given);
   return shared ? core::add(tape, routed, beside) : routed;

@@ -49,7 +49,6 @@ struct Moe {
   Var forward(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
 
  private:
-  Var product(Tape& tape, const Var& rows, const Parameter& weight, const Parameter* bias, const Tensor& offsets) const;
   core::Routing route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLosses& losses) const;
 };
 

@@ -85,7 +85,7 @@ struct Pass {
   /// the batch's tokens (not in a replay of a recomputed block).
   std::function<void(std::int64_t layer, const Tensor& replayed, const Tensor& own)> own_choice = {};
   /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a
-  /// replay): of this rank's share of the tokens, where a tensor group divides them.
+  /// replay): of this rank's share of the tokens, where a tensor group divides them. Chunk by chunk, as `experts` is.
   std::function<void(std::int64_t layer, const Tensor& counts)> load = {};
   /// Called with what is inside each layer (not in a replay).
   std::function<void(Inside what, const Tensor& x)> inside = {};
@@ -96,6 +96,9 @@ struct Pass {
   /// By layer of the whole model, those of its experts of which every rank among which they are dealt has a copy in
   /// this pass, ascending: their rows stay where they are. None of layers behind the end.
   std::span<const std::vector<std::int64_t>> replicated = {};
+  /// Where experts are dealt to ranks, a layer's tokens go to them in so many chunks, one of which travels while the
+  /// experts compute on another. The same on every rank.
+  std::int64_t expert_chunks = 1;
 
   /// [N,E] of `dtype`: assignments of each of the batch's sequences to each expert, of all of its tokens (`selection`
   /// is of those here).

@@ -317,10 +317,10 @@ void Transformer::load(const core::StateReader& reader, Parameter& p) const {
 }
 
 void Transformer::load_with_new_reward_head(const core::StateReader& reader, std::uint64_t seed) {
-  core::check(reward_head_ != nullptr, "transformer: there is no reward head to begin");
+  core::check(config_.reward_head, "transformer: there is no reward head to begin");
   for (Parameter* p : parameters())
     if (p != reward_head_) load(reader, *p);
-  core::init_normal(*reward_head_, usual_deviation, seed);
+  if (reward_head_ != nullptr) core::init_normal(*reward_head_, usual_deviation, seed);
 }
 
 core::StateDict Transformer::state_dict() {

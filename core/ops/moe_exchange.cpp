@@ -3,40 +3,31 @@
 #include <utility>
 
 namespace limbeck::core {
-namespace {
 
-void fill(Tape& tape, const Tensor& under_way, const nn::ExpertComm& comm) {
-  if (fills_exchanges(*under_way.memory(), comm)) tape.run_weight_parts();
-}
-
-}  // namespace
-
-bool fills_exchanges(const Memory& memory, const nn::ExpertComm& comm) {
-  return memory.has_queue() && &comm != nn::single_communicators().expert.get();
-}
-
-DispatchUnderWay::DispatchUnderWay(Tape& tape, const Var& x, nn::ExpertComm& comm, const nn::ExchangePtr& exchange)
-    : tape_(tape),
-      x_(x),
+ExchangeUnderWay::ExchangeUnderWay(std::string_view op, Start start, Start start_gradient, Tape& tape, const Var& x,
+                                   nn::ExpertComm& comm, const nn::ExchangePtr& exchange)
+    : op_(op),
+      start_gradient_(start_gradient),
+      tape_(tape),
+      x_{outline(x.value), x.slot},
       comm_(comm),
       exchange_(exchange),
-      there_(comm.start_dispatch(exchange, x.value)),
-      back_(std::make_shared<nn::RowsUnderWay>()) {
+      rows_((comm.*start)(exchange, x.value)),
+      gradient_(std::make_shared<nn::RowsUnderWay>()) {
   if (x.slot)
-    tape.push({"dispatch", {x.slot}, [back = back_, to = x.slot] { accumulate(to, std::exchange(*back, {})()); }});
+    tape.push({op, {x.slot}, [&tape, gradient = gradient_, to = x.slot] {
+                 tape.fill_wait();
+                 accumulate(to, std::exchange(*gradient, {})());
+               }});
 }
 
-Var DispatchUnderWay::finish() {
-  Var out = tape_.output(std::exchange(there_, {})(), {&x_});
+Var ExchangeUnderWay::finish() {
+  Var out = tape_.output(std::exchange(rows_, {})(), {&x_});
   if (out.slot)
-    tape_.push({"dispatch",
+    tape_.push({op_,
                 {},
-                [&tape = tape_, &comm = comm_, exchange = exchange_, back = back_, slot = out.slot,
-                 like = outline(out.value)] {
-                  const Tensor g = gradient(slot, like);
-                  *back = comm.start_combine(exchange, g);
-                  fill(tape, g, comm);
-                }});
+                [start = start_gradient_, &comm = comm_, exchange = exchange_, under_way = gradient_, slot = out.slot,
+                 like = outline(out.value)] { *under_way = (comm.*start)(exchange, gradient(slot, like)); }});
   return out;
 }
 
@@ -45,15 +36,7 @@ Var dispatch(Tape& tape, const Var& x, nn::ExpertComm& comm, const nn::ExchangeP
 }
 
 Var combine(Tape& tape, const Var& y, nn::ExpertComm& comm, const nn::ExchangePtr& exchange) {
-  Var out = tape.output(comm.combine_rows(exchange, y.value), {&y});
-  if (out.slot)
-    tape.push({"combine", {y.slot}, [=, &tape, &comm, slot = out.slot, like = outline(out.value), to = y.slot] {
-                 const Tensor g = gradient(slot, like);
-                 const nn::RowsUnderWay back = comm.start_dispatch(exchange, g);
-                 fill(tape, g, comm);
-                 accumulate(to, back());
-               }});
-  return out;
+  return CombineUnderWay(tape, y, comm, exchange).finish();
 }
 
 }  // namespace limbeck::core

@@ -5,43 +5,59 @@
 //     Var here = dispatch(tape, x, comm, exchange);              // tokens that have a choice among this rank's experts
 //     Var y = combine(tape, experts(here), comm, exchange);      // of each token, what all ranks made of it
 //
-// In the backward, weight parts that were delayed run while tokens are under way, where that saves time. Every rank calls
-// these equally often and in the same order, forward and backward: the steps are pushed also without tokens. The
+// In the backward, weight parts that are queued for it run while tokens are under way (Tape::fill_wait). Every rank
+// calls these equally often and in the same order, forward and backward: the steps are pushed also without tokens. The
 // communicator outlives the tape.
 #pragma once
 
 #include <memory>
+#include <string_view>
 
 #include "core/communicators.h"
 #include "core/tape.h"
 
 namespace limbeck::core {
 
-/// Whether weights' gradients are best made while tokens are under way: between GPUs. A CPU has nothing beside them, and
-/// leaves what was delayed to whoever delayed it.
-bool fills_exchanges(const Memory& memory, const nn::ExpertComm& comm);
-
 Var dispatch(Tape& tape, const Var& x /*[T,C]*/, nn::ExpertComm& comm, const nn::ExchangePtr& exchange);
 Var combine(Tape& tape, const Var& y /*[U,C]*/, nn::ExpertComm& comm, const nn::ExchangePtr& exchange);
 
-/// A dispatch in two halves. What is computed between them goes on beside the exchange, and so does, in the backward,
-/// its gradient beside the way back.
-///
+/// An exchange in two halves. What is computed between them goes on beside it, and so does, in the backward, its
+/// gradient beside the exchange the other way.
+class ExchangeUnderWay {
+ public:
+  Var finish();  // once
+
+ protected:
+  using Start = nn::RowsUnderWay (nn::ExpertComm::*)(const nn::ExchangePtr& exchange, const Tensor& x);
+  ExchangeUnderWay(std::string_view op, Start start, Start start_gradient, Tape& tape, const Var& x,
+                   nn::ExpertComm& comm, const nn::ExchangePtr& exchange);
+
+ private:
+  std::string_view op_;
+  Start start_gradient_;
+  Tape& tape_;
+  Var x_;  // without its value
+  nn::ExpertComm& comm_;
+  nn::ExchangePtr exchange_;
+  nn::RowsUnderWay rows_;
+  std::shared_ptr<nn::RowsUnderWay> gradient_;
+};
+
 ///     DispatchUnderWay there(tape, x, comm, exchange);
 ///     Var beside = shared_experts(tape, x);
 ///     Var here = there.finish();
-class DispatchUnderWay {
+class DispatchUnderWay : public ExchangeUnderWay {
  public:
-  DispatchUnderWay(Tape& tape, const Var& x /*[T,C]*/, nn::ExpertComm& comm, const nn::ExchangePtr& exchange);
-  Var finish();  // once
+  DispatchUnderWay(Tape& tape, const Var& x /*[T,C]*/, nn::ExpertComm& comm, const nn::ExchangePtr& exchange)
+      : ExchangeUnderWay("dispatch", &nn::ExpertComm::start_dispatch, &nn::ExpertComm::start_combine, tape, x, comm,
+                         exchange) {}
+};
 
- private:
-  Tape& tape_;
-  Var x_;
-  nn::ExpertComm& comm_;
-  nn::ExchangePtr exchange_;
-  nn::RowsUnderWay there_;
-  std::shared_ptr<nn::RowsUnderWay> back_;
+class CombineUnderWay : public ExchangeUnderWay {
+ public:
+  CombineUnderWay(Tape& tape, const Var& y /*[U,C]*/, nn::ExpertComm& comm, const nn::ExchangePtr& exchange)
+      : ExchangeUnderWay("combine", &nn::ExpertComm::start_combine, &nn::ExpertComm::start_dispatch, tape, y, comm,
+                         exchange) {}
 };
 
 }  // namespace limbeck::core

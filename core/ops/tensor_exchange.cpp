@@ -1,15 +1,15 @@
 #include "core/ops/tensor_exchange.h"
 
+#include <utility>
+
 #include "core/slice.h"
 
 namespace limbeck::core {
 namespace {
 
 /// The sum over the ranks, in place where the caller gave the only reference.
-Tensor summed(Tensor x, nn::TensorComm& comm) {
-  Tensor sum = x.is_sole_owner() ? std::move(x) : x.clone();
-  comm.sum(sum);
-  return sum;
+nn::RowsUnderWay start_sum(Tensor x, nn::TensorComm& comm) {
+  return comm.start_sum(x.is_sole_owner() ? std::move(x) : x.clone());
 }
 
 }  // namespace
@@ -18,9 +18,11 @@ Var enter(Tape& tape, const Var& x, nn::TensorComm& comm) {
   if (comm.size() == 1) return x;
   Var out = tape.output(x.value, {&x});
   if (out.slot)
-    tape.push({"enter", {x.slot}, [&comm, slot = out.slot, like = outline(x.value), to = x.slot] {
+    tape.push({"enter", {x.slot}, [&tape, &comm, slot = out.slot, like = outline(x.value), to = x.slot] {
                  gradient(slot, like);
-                 accumulate(to, summed(std::move(slot->grad), comm));
+                 const nn::RowsUnderWay sum = start_sum(std::move(slot->grad), comm);
+                 tape.fill_wait();
+                 accumulate(to, sum());
                }});
   return out;
 }
@@ -28,7 +30,7 @@ Var enter(Tape& tape, const Var& x, nn::TensorComm& comm) {
 Var exit(Tape& tape, Var x, nn::TensorComm& comm) {
   if (comm.size() == 1) return x;
   Var out = tape.output(Tensor(), {&x});
-  out.value = summed(std::move(x.value), comm);
+  out.value = start_sum(std::move(x.value), comm)();
   if (out.slot)
     tape.push({"exit", {x.slot}, [slot = out.slot, like = outline(out.value), to = x.slot] {
                  accumulate(to, gradient(slot, like));
@@ -67,9 +69,12 @@ Var enter_sequence(Tape& tape, const Var& rows, std::int64_t num_rows, nn::Tenso
   if (comm.size() == 1) return rows;
   Var out = tape.output(comm.gather(rows.value, 0, num_rows), {&rows});
   if (out.slot)
-    tape.push({"enter_sequence", {rows.slot}, [&comm, slot = out.slot, like = outline(out.value), to = rows.slot] {
-                 accumulate(to, comm.sum_share(gradient(slot, like)));
-               }});
+    tape.push(
+        {"enter_sequence", {rows.slot}, [&tape, &comm, slot = out.slot, like = outline(out.value), to = rows.slot] {
+           const nn::RowsUnderWay share = comm.start_sum_share(gradient(slot, like));
+           tape.fill_wait();
+           accumulate(to, share());
+         }});
   return out;
 }
 

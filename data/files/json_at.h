@@ -5,6 +5,7 @@
 //     document.at("model").at("type").refuse("BPE");          // tokenizer.json: model.type is "Unigram", expected BPE
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -58,6 +59,11 @@ class JsonAt {
     if (!json_.is_number_unsigned() || json_.get<std::uint64_t>() >= limit)
       refuse(fmt::format("a whole number from 0 to below {}", limit));
     return json_.get<std::int64_t>();
+  }
+
+  double number() const {
+    if (!json_.is_number() || !std::isfinite(json_.get<double>())) refuse("a finite number");
+    return json_.get<double>();
   }
 
   [[noreturn]] void refuse(std::string_view expected) const {

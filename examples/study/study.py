@@ -207,6 +207,12 @@ def interval(of_seeds, against, figure, draws=2000):
     return differences[int(0.025 * draws)], differences[int(0.975 * draws) - 1]
 
 
+def difference(of_seeds, against, figure):
+    """The mean's difference, and its interval."""
+    less = sum(mean(of_seeds[s], figure) - mean(against[s], figure) for s in of_seeds) / len(of_seeds)
+    return less, *interval(of_seeds, against, figure)
+
+
 def tables(out):
     results = {}
     for path in [*sorted(KNOWN.glob("*.json")), *sorted((out / "results").glob("*.json"))]:
@@ -216,21 +222,21 @@ def tables(out):
     if "kd" not in found:
         sys.exit("study.py: error: there is no result of kd, with which the others are compared")
     rows = []
-    print("| | " + " | ".join(FIGURES.values()) + " | KL less the reference's, 95 % | seconds, least | seeds |\n|---|" + "---|" * (len(FIGURES) + 3))
+    print("| | " + " | ".join(FIGURES.values()) + " | KL less the reference's, 95 % | agreement less the reference's, 95 % | seconds, least | seeds |\n|---|"
+          + "---|" * (len(FIGURES) + 4))
     for arm, (title, _) in ARMS.items():
         if arm not in found:
             continue
         both = sorted(set(found[arm]) & set(found["kd"]))
         values = {f: sum(mean(found[arm][s], f) for s in found[arm]) / len(found[arm]) for f in FIGURES}
         text = " | ".join(f"{values[f]:.3f}" for f in FIGURES)
-        difference = ""
+        differences = ["", ""]
         if arm != "kd" and both:
-            low, high = interval({s: found[arm][s] for s in both}, {s: found["kd"][s] for s in both}, "kl")
-            less = sum(mean(found[arm][s], "kl") - mean(found["kd"][s], "kl") for s in both) / len(both)
-            difference = f"{less:+.3f} ({low:+.3f} to {high:+.3f})"
-            rows.append((title, less, low, high))
+            of_kl, of_agreement = (difference({s: found[arm][s] for s in both}, {s: found["kd"][s] for s in both}, f) for f in ("kl", "top1_agreement"))
+            differences = ["{:+.3f} ({:+.3f} to {:+.3f})".format(*d) for d in (of_kl, of_agreement)]
+            rows.append((title, *of_kl))
         seconds = min(r["seconds"] for r in results[arm].values())
-        print(f"| {title} | {text} | {difference} | {seconds:.0f} | {len(found[arm])} |")
+        print(f"| {title} | {text} | {differences[0]} | {differences[1]} | {seconds:.0f} | {len(found[arm])} |")
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.svg").write_text(plot(rows))
 

@@ -5,16 +5,14 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
-#include <charconv>
-#include <type_traits>
 #include <utility>
 
 #include "core/error.h"
 #include "data/tokenizers/pretokenizer.h"
+#include "launch/commands/command_options.h"
 #include "launch/commands/help_text.h"
 #include "launch/commands/version.h"
 #include "launch/config/config_fields.h"
-#include "launch/config/config_spelling.h"
 #include "launch/console/shell_quoted.h"
 
 namespace limbeck::launch {
@@ -24,24 +22,6 @@ using core::fail_usage;
 namespace {
 
 constexpr const char* models = "Limbeck checkpoint or run directory, Hugging Face directory, or GGUF file";
-
-/// A T within the range, and nothing else: CLI11's own checks let nan and -1 for an unsigned number through.
-template <class T>
-CLI::Validator number(const Range& range) {
-  const auto problem = [range](std::string& text) -> std::string {
-    if (std::is_integral_v<T>) text = whole_number(text).value_or(text);
-    T value{};
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value);
-    if (error == std::errc{} && stop == end && range.contains(static_cast<double>(value))) {
-      if (std::is_integral_v<T>) text = fmt::format("{}", value);  // CLI11 would read 010 as eight
-      return "";
-    }
-    return fmt::format("'{}' is given, expected {}{}", text, std::is_integral_v<T> ? "a whole number, " : "",
-                       range.expected);
-  };
-  return {problem, ""};
-}
 
 /// A file that can be made where its folder is there: known before hours of work.
 CLI::Validator in_a_folder() {
@@ -88,10 +68,9 @@ CLI::Option* add_config(CLI::App& app, Options& options,
 }
 
 /// --option= as --option and an empty text, which CLI11 does not take from it.
-std::vector<std::string> with_empty_values_apart(int argc, const char* const* argv) {
+std::vector<std::string> with_empty_values_apart(const std::vector<std::string>& given) {
   std::vector<std::string> arguments;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
+  for (const std::string& argument : given) {
     const bool is_empty_value =
         argument.starts_with("--") && argument.size() > 3 && argument.find('=') == argument.size() - 1;
     arguments.push_back(is_empty_value ? argument.substr(0, argument.size() - 1) : argument);
@@ -122,23 +101,6 @@ CLI::App& CommandLine::command(const std::string& name, const std::string& what,
   return app;
 }
 
-template <class Options>
-std::shared_ptr<Options> CommandLine::bind(CLI::App& app, std::function<int(const Options&)> run) {
-  auto options = std::make_shared<Options>();
-  app.callback([this, options, run = std::move(run)] {
-    if constexpr (requires { options->program; }) options->program = program_;
-    if constexpr (requires { options->command_line; }) options->command_line = command_line_;
-    chosen_ = [options, run] { return run(*options); };
-  });
-  CLI::Option* quiet = app.add_flag_callback(
-      "--quiet", [options] { options->verbosity = Verbosity::Quiet; }, "Print errors and results only");
-  CLI::Option* verbose = app.add_flag_callback(
-      "--verbose", [options] { options->verbosity = Verbosity::Verbose; }, "Print times, buckets and memory too");
-  quiet->group("What is printed")->excludes(verbose);
-  verbose->group("What is printed");
-  return options;
-}
-
 std::shared_ptr<TrainOptions> CommandLine::add_training(CLI::App& app, std::function<int(const TrainOptions&)> run) {
   auto options = bind<TrainOptions>(app, std::move(run));
   add_config(app, *options);
@@ -154,6 +116,8 @@ std::shared_ptr<TrainOptions> CommandLine::add_training(CLI::App& app, std::func
                  "Write the last step's gradients, parameters, tokens and loss")
       ->check(in_a_folder())
       ->type_name("OUT.h5");
+  app.add_flag("--debug-step", options->debug_step,
+               "Where a step is not finite, name the first operation that gave such a value; steps take longer");
   app.footer(app.get_footer() +
              "Exit code 3: a signal (Ctrl-C, SIGTERM, SIGUSR1, ...) stopped it and it saved; --resume goes on\n"
              "(docs/runs.md, also for what mpirun makes of it).\n");
@@ -474,6 +438,17 @@ void CommandLine::report(std::function<int(const ReportOptions&)> run) {
   app.add_flag("--force", options->force, "Replace FILE.html where it is no such page");
 }
 
+void CommandLine::watch(std::function<int(const WatchOptions&)> run) {
+  CLI::App& app = command("watch", "Follow runs in a browser on this machine while they go on",
+                          "limbeck watch runs/distill_smollm2\n"
+                          "  limbeck watch runs/a runs/b --port 9000");
+  const auto options = bind<WatchOptions>(app, std::move(run));
+  app.add_option("RUN_DIR", options->runs, "Run directories, all in one page")->required();
+  app.add_option("--port", options->port, "Of 127.0.0.1; 0: any that is free")
+      ->transform(number<std::int64_t>(between(0, 65535)))
+      ->type_name("N");
+}
+
 void CommandLine::compare(std::function<int(const CompareOptions&)> run) {
   CLI::App& app = command("compare", "Set runs side by side: how far, how well, how fast, and by which config",
                           "limbeck compare runs/small_rate runs/large_rate\n"
@@ -491,7 +466,9 @@ Invocation CommandLine::parse(int argc, const char* const* argv) {
     fail_usage("there is no command '{}', expected one of {}", argv[1], fmt::join(names, ", "));
   if (argc > 0) program_ = argv[0];
   for (int i = 0; i < argc; ++i) command_line_ += (i > 0 ? " " : "") + shell_quoted(argv[i]);
-  std::vector<std::string> arguments = with_empty_values_apart(argc, argv);
+  std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  if (launch_ && !arguments.empty() && arguments[0] == "launch") arguments = own_of_launch(arguments);
+  arguments = with_empty_values_apart(arguments);
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
   try {
     app_->parse(std::move(arguments));

@@ -38,6 +38,7 @@ struct TrainOptions : CommonOptions {
   std::optional<std::int64_t> steps;  // stop after this step; the schedule stays that of train.steps
   std::optional<std::int64_t> threads;                  // instead of train.threads
   std::optional<std::filesystem::path> dump_gradients;  // HDF5 file for the last step's gradients
+  bool debug_step = false;                              // where a step is not finite, the error names the operation
   bool baseline = false;  // of `distill`: train the same student on the text alone afterwards, in DIR/baseline
   std::string program = "limbeck";  // as it was started, for the commands that the run recommends
   std::string command_line = {};    // all of it, as a shell takes it
@@ -157,9 +158,25 @@ struct ReportOptions : CommonOptions {
   bool force = false;                        // replace it where it is no page of Limbeck's
 };
 
+struct WatchOptions : CommonOptions {
+  std::vector<std::filesystem::path> runs;
+  std::int64_t port = 8765;  // of 127.0.0.1; 0: any
+};
+
 struct CompareOptions : CommonOptions {
   std::vector<std::filesystem::path> runs;
   bool json = false;  // one object instead of the table
+};
+
+/// Of `launch`.
+struct LaunchOptions : CommonOptions {
+  int ranks = 1;
+  std::vector<std::string> mpirun;   // its own options
+  std::vector<std::string> command;  // behind "--": train or distill, and theirs
+  int max_restarts = 10;
+  std::optional<int> min_ranks;  // with fewer, down to so many; else always `ranks`
+  double silent_after = 60;      // seconds
+  double step_deadline = 1800;   // likewise; 0: none
 };
 
 /// What the arguments ask for: a command to run, or a text to print (then `run` is empty and the exit code 0).
@@ -186,7 +203,9 @@ class CommandLine {
   void verify(std::function<int(const VerifyOptions&)> run);
   void plan(std::function<int(const PlanOptions&)> run);
   void report(std::function<int(const ReportOptions&)> run);
+  void watch(std::function<int(const WatchOptions&)> run);
   void compare(std::function<int(const CompareOptions&)> run);
+  void launch(std::function<int(const LaunchOptions&)> run);
 
   /// Throws a UsageError, one line that names command and option. Call once.
   Invocation parse(int argc, const char* const* argv);
@@ -198,7 +217,11 @@ class CommandLine {
   template <class Options>
   std::shared_ptr<Options> bind(CLI::App& app, std::function<int(const Options&)> run);
 
+  /// What of the arguments is launch's own; the others are mpirun's and the launched command's, and are kept.
+  std::vector<std::string> own_of_launch(const std::vector<std::string>& arguments);
+
   std::unique_ptr<CLI::App> app_;
+  std::shared_ptr<LaunchOptions> launch_;
   std::function<int()> chosen_;
   std::string program_ = "limbeck";
   std::string command_line_;

@@ -21,7 +21,7 @@
 #include "launch/report/comparison.h"
 #include "launch/report/distill_report.h"
 #include "launch/report/event_file.h"
-#include "launch/run/host_name.h"
+#include "launch/run/heartbeat.h"
 #include "launch/run/machine_peak.h"
 #include "launch/run/run_config.h"
 #include "launch/run/run_directory.h"
@@ -36,17 +36,19 @@
 #include "launch/run/trainer.h"
 #include "launch/run/training_documents.h"
 #include "parallel/axes/check_sharding.h"
+#include "parallel/comm/world.h"
 
 namespace limbeck::launch {
-namespace {
 
-RunConfig resolve(const TrainOptions& options) {
+RunConfig config_of(const TrainOptions& options) {
   RunConfig config = load_given_config(options.configs, options.sets);
   if (options.out) config.output.dir = *options.out;
   if (options.threads) config.train.threads = *options.threads;
   name_reference(config);
   return config;
 }
+
+namespace {
 
 std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
   return std::min(options.steps.value_or(config.train.steps), config.train.steps);
@@ -287,7 +289,7 @@ EndedBy ended_by(const Trainer& trainer, const RunConfig& config) {
 
 /// False: a signal asked to stop, and the state is saved. Throws Stopped on every rank where there was no state yet:
 /// the run directory holds nothing new then.
-bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool distils) {
+bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool distils, Heartbeat& heartbeat) {
   catch_stop_signals();
   const Log log = make_log(rank.world().rank(), options.verbosity);
   records_steps(given, rank);  // or it throws before anything is written
@@ -315,6 +317,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   stop_if_asked(rank);  // from the trainer's first step on there is something to save
   Trainer trainer(session, directory, log, evaluations);
   if (options.dump_gradients) trainer.dump_gradients_to(*options.dump_gradients);
+  if (options.debug_step) trainer.watch_steps();
   if (options.steps.value_or(0) > config.train.steps)
     log->warn("--steps is {}, but the run ends at train.steps = {}", *options.steps, config.train.steps);
   const bool resumed = options.resume && trainer.resume();
@@ -332,6 +335,7 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
     directory.write_config(config);
     add_to_start_file(directory.path(), facts);
   });
+  heartbeat.begin();  // nothing is refused any more
   tell_training_text(session, directory, evaluations, log);
   if (!resumed) start = measure_start(session, evaluations, directory, log);
 
@@ -411,8 +415,8 @@ RunConfig baseline_of(RunConfig config) {
 }
 
 /// Distils, and with --baseline trains the baseline; false as `train`.
-bool train_all(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils) {
-  if (!train(rank, config, options, distils)) return false;
+bool train_all(Rank& rank, const RunConfig& config, const TrainOptions& options, bool distils, Heartbeat& heartbeat) {
+  if (!train(rank, config, options, distils, heartbeat)) return false;
   if (!options.baseline) return true;
   const RunConfig baseline = baseline_of(config);
   TrainOptions its_options = options;
@@ -420,7 +424,7 @@ bool train_all(Rank& rank, const RunConfig& config, const TrainOptions& options,
   its_options.baseline = false;
   make_log(rank.world().rank(), options.verbosity)
       ->info("the baseline: the same student by cross-entropy alone, in {}", baseline.output.dir);
-  if (!train(rank, baseline, its_options, distils)) return false;
+  if (!train(rank, baseline, its_options, distils, heartbeat)) return false;
   if (!rank.is_first()) return true;
   const std::vector<RunResults> both = {read_run(RunDirectory(config.output.dir)),
                                         read_run(RunDirectory(baseline.output.dir))};
@@ -430,7 +434,7 @@ bool train_all(Rank& rank, const RunConfig& config, const TrainOptions& options,
 }
 
 int run_training(const TrainOptions& options, bool distils) {
-  RunConfig config = resolve(options);
+  RunConfig config = config_of(options);
   if (options.dump_gradients) {
     std::error_code error;
     check_may_write(*options.dump_gradients, /*force=*/true);
@@ -447,14 +451,20 @@ int run_training(const TrainOptions& options, bool distils) {
     core::fail_usage("--dump-gradients is given with teacher.others, expected none: nothing reads such a dump");
   if (options.dump_gradients && config.objective.bridge != Bridge::None)
     core::fail_usage("--dump-gradients is given with objective.bridge, expected none: nothing reads such a dump");
-  const std::string command = fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\nbaseline: {}\n",
-                                          distils ? "distill" : "train", options.steps.value_or(0), options.resume,
-                                          options.dump_gradients.has_value(), options.baseline);
+  if (options.debug_step && config.train.cuda_graph)
+    core::fail_usage(
+        "--debug-step is given with train.cuda_graph, expected it false: a recorded step is not looked into");
+  const std::string command =
+      fmt::format("command: {}\nsteps: {}\nresume: {}\ndump_gradients: {}\ndebug_step: {}\nbaseline: {}\n",
+                  distils ? "distill" : "train", options.steps.value_or(0), options.resume,
+                  options.dump_gradients.has_value(), options.debug_step, options.baseline);
   bool is_done = false;
   const auto run = options.resume ? std::optional<std::filesystem::path>(config.output.dir) : std::nullopt;
+  Heartbeat heartbeat(RunDirectory(config.output.dir).ranks(), launcher_rank().rank);
+  if (is_supervised()) heartbeat.begin();
   const auto train_ranks = [&](Rank& rank) {
     try {
-      is_done = train_all(rank, config, options, distils);
+      is_done = train_all(rank, config, options, distils, heartbeat);
     } catch (const Stopped&) {
       make_log(rank.world().rank(), options.verbosity)
           ->info(
@@ -467,6 +477,7 @@ int run_training(const TrainOptions& options, bool distils) {
     is_done = !stop_requested();
   };
   with_world(config, command, [&](const std::shared_ptr<parallel::WorldComm>& world) {
+    const Heartbeat::Followed followed(heartbeat, world->engine());
     catch_stop_signals();
     take_layout(world, config, run, make_log(world->rank(), options.verbosity));
     in_world(world, config, train_ranks, serve);

@@ -118,6 +118,8 @@ static_assert(static_cast<int>(data::TextFormat::Plain) == config::Data::PLAIN);
 static_assert(static_cast<int>(data::TextFormat::JsonLines) == config::Data::JSON_LINES);
 static_assert(static_cast<int>(data::TextFormat::Chat) == config::Data::CHAT);
 static_assert(static_cast<int>(data::TextFormat::Pairs) == config::Data::PAIRS);
+static_assert(static_cast<int>(GuardAction::Skip) == config::Guard::SKIP);
+static_assert(static_cast<int>(GuardAction::RollBack) == config::Guard::ROLL_BACK);
 static_assert(static_cast<int>(QuantisedWeights::Q8_0) == config::Precision::Q8_0);
 static_assert(static_cast<int>(QuantisedWeights::Q6_K) == config::Precision::Q6_K);
 static_assert(static_cast<int>(QuantisedWeights::Q5_K_M) == config::Precision::Q5_K_M);

@@ -295,6 +295,16 @@ struct AdaptersConfig {
   friend bool operator==(const AdaptersConfig&, const AdaptersConfig&) = default;
 };
 
+enum class GuardAction : std::uint8_t { Skip, RollBack };
+
+struct GuardConfig {
+  GuardAction action = GuardAction::Skip;
+  double deviations = 8;
+  std::int64_t window = 64;
+  std::int64_t most = 8;
+  friend bool operator==(const GuardConfig&, const GuardConfig&) = default;
+};
+
 enum class QuantisedWeights : std::uint8_t { None, Q8_0, Q6_K, Q5_K_M, Q4_K_M, Q4_0 };
 
 struct PrecisionConfig {
@@ -331,6 +341,7 @@ struct ParallelConfig {
   Shard shard = Shard::Nothing;
   std::int64_t shard_ranks = 0;  // 0: all that train the same parameters
   std::int64_t expert_replicas = 0;
+  std::int64_t expert_chunks = 1;
   // With pp in the layout:
   PipelineKind schedule = PipelineKind::OneFOneB;
   std::int64_t chunks = 1;
@@ -388,6 +399,7 @@ struct RunConfig {
   RoutingConfig routing;
   EvaluationConfig evaluation;
   std::optional<AdaptersConfig> adapters;
+  std::optional<GuardConfig> guard;
   friend bool operator==(const RunConfig&, const RunConfig&) = default;
 };
 

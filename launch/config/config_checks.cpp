@@ -316,10 +316,20 @@ void check_replicas(const RunConfig& config, const ParsedConfig& parsed) {
          "NOT_QUANTISED: blocks are not copied");
 }
 
+void check_guard(const RunConfig& config, const ParsedConfig& parsed) {
+  if (!config.guard) return;
+  const RefusalBeside refuse{parsed, "guard"};
+  refuse(config.train.cuda_graph, "train.cuda_graph", "false: whether a step is taken is asked in its middle");
+  const RefusalBeside refuse_roll_back{parsed, "guard.action ROLL_BACK"};
+  if (config.guard->action == GuardAction::RollBack)
+    refuse_roll_back(config.objective.sampled_text.fraction > 0, "objective.sampled_text.fraction", "0");
+}
+
 void check_sharing(const RunConfig& config, const ParsedConfig& parsed) {
   const ParallelConfig& parallel = config.parallel;
   const RefusalBeside refuse_automatic{parsed, "parallel.layout auto"};
-  refuse_automatic(parallel.layout == "auto" && parallel.shard_ranks > 0, "parallel.shard_ranks", "0: it is not chosen");
+  refuse_automatic(parallel.layout == "auto" && parallel.shard_ranks > 0, "parallel.shard_ranks",
+                   "0: it is not chosen");
   if (parallel.shard == Shard::Nothing) {
     if (parallel.shard_ranks > 0)
       fail_usage("{}: parallel.shard_ranks is given without parallel.shard, expected both or neither",
@@ -456,6 +466,7 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   check_optimizer(config.optimizer, config.precision.compute, parsed);
   check_precision(config.precision, parsed);
   check_adapters(config, parsed);
+  check_guard(config, parsed);
   if (config.train.cuda_graph && config.routing.jitter > 0)
     fail_usage("{}: train.cuda_graph is true, expected false with routing.jitter, which is drawn anew in each step",
                parsed.place_of("train.cuda_graph"));

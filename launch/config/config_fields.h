@@ -390,6 +390,14 @@ void fields(Io& io, AdaptersConfig& c) {
 }
 
 template <class Io>
+void fields(Io& io, GuardConfig& c) {
+  io("action", c.action);
+  io("deviations", c.deviations, above(0));
+  io("window", c.window, between(4, 65536));
+  io("most", c.most, at_least(0));
+}
+
+template <class Io>
 void fields(Io& io, ParallelConfig& c) {
   io("layout", c.layout);
   io("sequence_parallel", c.sequence_parallel);
@@ -401,6 +409,7 @@ void fields(Io& io, ParallelConfig& c) {
   io("shard", c.shard);
   io("shard_ranks", c.shard_ranks, between(0, 65536));
   io("expert_replicas", c.expert_replicas, between(0, nn::ModelLimits::num_experts));
+  io("expert_chunks", c.expert_chunks, between(1, 1024));
   io("schedule", c.schedule);
   io("chunks", c.chunks, between(1, nn::ModelLimits::num_layers));
   io("stages", c.stages);
@@ -457,6 +466,7 @@ void fields(Io& io, RunConfig& c) {
   io("routing", c.routing);
   io("evaluation", c.evaluation);
   io("adapters", c.adapters);
+  io("guard", c.guard);
 }
 
 }  // namespace limbeck::launch

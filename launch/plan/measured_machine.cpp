@@ -13,7 +13,7 @@
 #include "launch/plan/machine_rates.h"
 #include "launch/plan/step_time.h"
 #include "launch/run/devices.h"
-#include "launch/run/host_name.h"
+#include "launch/run/heartbeat.h"
 #include "launch/run/threads.h"
 
 namespace limbeck::launch {

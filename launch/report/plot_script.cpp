@@ -9,7 +9,7 @@ namespace limbeck::launch {
 
 const char* const report_script = R"js(
 "use strict";
-const page = JSON.parse(document.getElementById("runs").textContent);
+let page = JSON.parse(document.getElementById("runs").textContent);
 const area = {left: 46, top: 8, width: 344, height: 190, right: 390, bottom: 198};
 const state = {x: "step", y: "fit", weight: page.weight, hidden: new Set()};
 const axes = {step: "step", tokens: "tokens", seconds: "training time"};
@@ -226,7 +226,7 @@ const show = (plot, event) => {
   plot.tip.classList.toggle("left", pixel > area.left + area.width / 2);
 };
 
-const plots = [...document.querySelectorAll("figure.plot")].map(figure => {
+const plotsOf = () => [...document.querySelectorAll("figure.plot")].map(figure => {
   const plot = {svg: figure.querySelector("svg"), data: JSON.parse(figure.querySelector("script").textContent), drawn: []};
   plot.tip = htmlNode(figure, "div", "tip");
   plot.tip.hidden = true;
@@ -234,6 +234,7 @@ const plots = [...document.querySelectorAll("figure.plot")].map(figure => {
   plot.svg.addEventListener("pointerleave", () => hide(plot));
   return plot;
 });
+let plots = plotsOf();
 const redraw = () => plots.forEach(plot => { hide(plot); draw(plot); });
 
 // --- the controls
@@ -264,6 +265,12 @@ if (page.runs.length > 1)
   });
 bar.hidden = false;
 redraw();
+// The page's parts have been replaced by those of another state of the same runs, whose "runs" are these.
+const followPage = runs => {
+  page = JSON.parse(runs);
+  plots = plotsOf();
+  redraw();
+};
 )js";
 
 }  // namespace limbeck::launch

@@ -78,6 +78,7 @@ tbody th { text-align: left; } thead th { color: var(--faint); border-top: 0; }
 table.runs thead th { max-width: 16rem; overflow: hidden; text-overflow: ellipsis; }
 table.runs td.text { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; max-width: 20rem; }
 table.runs tbody th { white-space: pre; position: sticky; left: 0; background: var(--card); } td.best { font-weight: 700; } td.best::before { content: "★ "; font-size: 0.75em; color: var(--c1); }
+tr.late td { color: var(--c1); }
 tr.part th { color: var(--faint); padding-top: 1rem; }
 blockquote { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 details { margin-top: 1rem; } h2 + details, .grid + details, .scroll + details { margin-top: 2.2rem; } summary { cursor: pointer; font-weight: 600; }

@@ -221,6 +221,8 @@ std::optional<double> RunResults::peak_bytes() const {
                           : std::make_optional(*std::max_element(bytes->values.begin(), bytes->values.end()));
 }
 
+std::string name_of_run(const fs::path& directory) { return fs::canonical(directory).filename().string(); }
+
 RunResults read_run(const RunDirectory& directory) {
   if (!fs::is_regular_file(directory.config()) ||
       (!fs::is_regular_file(directory.metrics()) && !RunDirectory::is_run(directory.path())))
@@ -228,7 +230,7 @@ RunResults read_run(const RunDirectory& directory) {
                      directory.config().filename().string(), directory.metrics().filename().string());
   RunResults run;
   run.path = directory.path();
-  run.name = fs::canonical(directory.path()).filename().string();
+  run.name = name_of_run(directory.path());
   run.config_text = data::read_text_file(directory.config(), most_bytes);
   run.config = parse_config(run.config_text, directory.config().string());
   if (fs::exists(directory.metrics())) run.record = read_run_record(directory.metrics());

@@ -73,6 +73,9 @@ struct RunResults {
   std::optional<double> peak_bytes() const;  // of the first rank
 };
 
+/// That of the folder; it is there.
+std::string name_of_run(const std::filesystem::path& directory);
+
 /// Throws, naming file and line or member, where one of its files is damaged, and a UsageError where the folder is no
 /// run's. A run without a step yet has an empty record.
 RunResults read_run(const RunDirectory& directory);

@@ -25,6 +25,7 @@ nlohmann::json to_json(const TrainerState& state) {
   if (state.adapters) json["adapters"] = to_json(*state.adapters);
   if (!state.replicated.empty()) json["replicated"] = state.replicated;
   if (!state.quantised_as.empty()) json["quantised_as"] = state.quantised_as;
+  if (state.guard) json["guard"] = to_json(*state.guard);
   return json;
 }
 
@@ -49,20 +50,22 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
   if (const data::JsonAt list = state.get("replicated"); !list.is_null())
     for (std::size_t i = 0; i < list.array().size(); ++i)
       replicated.push_back(indices(list.at(i), nn::ModelLimits::num_experts));
-  return {.step = count("step"),
-          .next_sample = count("next_sample"),
-          .tokens = count("tokens"),
-          .run_config = state.at("run_config").text(),
-          .text = text_or_nothing("text"),
-          .teacher = text_or_nothing("teacher"),
-          .layers = std::move(layers),
-          .best = state.get("best").is_null()
-                      ? std::nullopt
-                      : std::optional(best_from_json(state.at("best").json(), state.at("best").where())),
-          .adapters = state.get("adapters").is_null() ? std::nullopt
-                                                      : std::optional(adapter_state_from_json(state.at("adapters"))),
-          .replicated = std::move(replicated),
-          .quantised_as = text_or_nothing("quantised_as")};
+  return {
+      .step = count("step"),
+      .next_sample = count("next_sample"),
+      .tokens = count("tokens"),
+      .run_config = state.at("run_config").text(),
+      .text = text_or_nothing("text"),
+      .teacher = text_or_nothing("teacher"),
+      .layers = std::move(layers),
+      .best = state.get("best").is_null()
+                  ? std::nullopt
+                  : std::optional(best_from_json(state.at("best").json(), state.at("best").where())),
+      .adapters =
+          state.get("adapters").is_null() ? std::nullopt : std::optional(adapter_state_from_json(state.at("adapters"))),
+      .replicated = std::move(replicated),
+      .quantised_as = text_or_nothing("quantised_as"),
+      .guard = state.get("guard").is_null() ? std::nullopt : std::optional(guard_state_from_json(state.at("guard")))};
 }
 
 void check_same_adapters(const std::optional<AdapterState>& was, const std::optional<AdapterState>& now,
@@ -104,10 +107,10 @@ std::vector<std::string> check_continues(const TrainerState& state, const std::s
   core::check(was.teacher.has_value() == now.teacher.has_value(),
               "{}: its run {}, the config names {}: expected the same", where,
               was.teacher ? "had a teacher" : "had no teacher", now.teacher ? "one" : "none");
-  core::check(state.next_sample / was.batch.sequences_per_step == state.step &&
+  core::check(state.next_sample / was.batch.sequences_per_step >= state.step &&
                   state.next_sample % was.batch.sequences_per_step == 0,
-              "{}: its run stood at sample {} after {} steps, expected {} a step", where, state.next_sample, state.step,
-              was.batch.sequences_per_step);
+              "{}: its run stood at sample {} after {} steps, expected {} a step, and of those passed over", where,
+              state.next_sample, state.step, was.batch.sequences_per_step);
   same("batch.sequences_per_step", was.batch.sequences_per_step, now.batch.sequences_per_step);
   same("data.sequence_length", was.data.sequence_length, now.data.sequence_length);
   same("data.seed", was.data.seed, now.data.seed);

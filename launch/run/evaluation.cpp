@@ -176,7 +176,7 @@ HeldOut::HeldOut(Rank& rank, HeldOutText text, const nn::Transformer* teacher, s
     }
     if (shares && rank.is_last_stage()) others->give(part.batch, *shares, part.teachers);
     if (cached_) part.text = cut_of(sequences.fetch(own.first, own.count), rank.context_place());
-    if (bridge != nullptr) add_spans(sequences.fetch(own.first, own.count), own.first, part);
+    if (bridge != nullptr && rank.is_last_stage()) add_spans(sequences.fetch(own.first, own.count), own.first, part);
     parts_.push_back(std::move(part));
   };
   const auto add_parts = [&] {
@@ -254,6 +254,7 @@ Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const
   Measurement result = summary(rows);
   if (text_.is_sorted) {
     rank_.mesh().dp().all_reduce(of_pairs, core::Reduce::Sum);
+    rank_.pipeline().sum(of_pairs);
     result.held_out.sorted.emplace(core::host_values<double>(of_pairs), static_cast<double>(num_tokens()));
   }
   return result;
@@ -292,7 +293,7 @@ Measurement HeldOut::summary(const TokenRows& tokens) const {
   return result;
 }
 
-/// Collective: each rank has the teacher's losses of its own sequences.
+/// Collective: each rank, of a pipeline's last stage, has the teacher's losses of its own sequences.
 SpanResult HeldOut::spans(const TokenRows& tokens) const {
   std::array<double, kernels::num_span_columns> sums{};
   for (const OfSpan& span : *spans_) {
@@ -305,6 +306,7 @@ SpanResult HeldOut::spans(const TokenRows& tokens) const {
   }
   Tensor all = Tensor::from<double>(rank_.host_memory(), {kernels::num_span_columns}, sums);
   rank_.mesh().dp().all_reduce(all, core::Reduce::Sum);
+  rank_.pipeline().sum(all);
   return {core::host_values<double>(all), static_cast<double>(num_tokens())};
 }
 
@@ -337,11 +339,14 @@ HeldOut::Rewards HeldOut::rewards_of(const nn::Transformer& model, LoadCounter& 
   const std::int64_t n = text_.samples.num_sequences;
   Tensor all = Tensor::zeros(rank_.host_memory(), core::DType::F64, {n, 2});
   std::int64_t sequence = core::slice_of(n, rank_.mesh().dp().rank(), rank_.mesh().dp().size()).first;
+  StagesInStep stages(rank_);
   for (const Part& part : parts_) {
+    stages.next();
     core::Tape off(core::Tape::Mode::Off);
     nn::Pass pass = model.pass(part.batch);
     load.watch(pass);
     const Tensor hidden = model.forward(off, pass).hidden.value;
+    if (!rank_.is_last_stage()) continue;
     const Tensor mine =
         core::pair_rewards(hidden, model.reward_head().value, part.batch.document, part.batch.sequence_offsets)
             .in(rank_.host_memory());
@@ -349,6 +354,7 @@ HeldOut::Rewards HeldOut::rewards_of(const nn::Transformer& model, LoadCounter& 
     sequence += mine.shape()[0];
   }
   rank_.comms().batch->sum(all);
+  rank_.pipeline().sum(all);
   const std::vector<double> values = core::host_values<double>(all);
   Rewards rewards;
   for (std::size_t i = 0; i < values.size(); i += 2) rewards.push_back({values[i], values[i + 1]});

@@ -134,9 +134,10 @@ MicroPass::MicroPass(const Step& step, std::int64_t micro_batch, std::int64_t ch
       pass_(step.models.student.pass(step.input.batches.at(micro_))) {
   const StepOptions& options = step_.options;
   ledger.watch(tape_);
-  tape_.delay_weight_parts(step_.delays_weight_parts);
+  tape_.set_weight_parts(step_.weight_parts);
   pass_.router = options.router;
   pass_.replicated = options.replicated;
+  pass_.expert_chunks = options.expert_chunks;
   pass_.recompute = options.recompute;
   pass_.routing = options.routing ? options.routing : options.recompute ? &own_routing_ : nullptr;
   step_.sums.load.watch(pass_);
@@ -162,9 +163,11 @@ void MicroPass::run_teacher() {
   if (models.teacher && !is_smoothed() && (shares == nullptr || is_matched || models.others->runs(*shares, 0))) {
     core::Tape off(core::Tape::Mode::Off);
     nn::Pass teaching = models.teacher->pass(batch());
+    teaching.expert_chunks = options.expert_chunks;
     taught_.watch(teaching, options);
     if (models.streamed != nullptr) models.streamed->watch(teaching);
     if (options.watch.pass) options.watch.pass(teaching, *models.teacher);
+    watch_finite(off, "the teacher's pass");
     taught_.hidden = models.teacher->forward(off, teaching).hidden.value;
     if (options.control.kind == Control::ShuffledPositions)
       taught_.hidden = half_turned(taught_.hidden, batch().offsets_on_host);
@@ -330,6 +333,7 @@ Tensor MicroPass::forward(const Tensor& stream) {
     watch_matches();
   }
   if (step_.options.watch.pass) step_.options.watch.pass(pass_, step_.models.student);
+  watch_finite(tape_, "the forward pass");
   if (!is_first()) in_ = core::leaf(stream);
   const nn::Transformer::Output out =
       step_.models.student.forward_chunk(tape_, pass_, chunk_, is_first() ? nullptr : &in_);
@@ -345,7 +349,15 @@ Tensor MicroPass::forward(const Tensor& stream) {
   return {};
 }
 
+void MicroPass::watch_finite(core::Tape& tape, const char* pass) const {
+  core::FiniteWatch* const watch = step_.options.watch.finite;
+  if (watch == nullptr) return;
+  watch->begin(fmt::format("{} of micro-batch {}", pass, micro_));
+  tape.set_watch(watch);
+}
+
 Tensor MicroPass::backward(const Tensor& gradient) {
+  watch_finite(tape_, "the backward pass");
   if (!is_last()) core::accumulate(out_.slot, gradient);
   if (is_last() || total_.slot)
     tape_.backward(total_);

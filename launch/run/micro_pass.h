@@ -2,7 +2,7 @@
 // chunk the teacher has run too, and the loss is taken.
 //
 //     StepSums sums(rank, student);
-//     MicroPass pass({rank, models, input, options, sums, delays}, micro_batch, chunk, ledger);
+//     MicroPass pass({rank, models, input, options, sums, weight_parts}, micro_batch, chunk, ledger);
 //     const Tensor behind = pass.forward(before);              // the streams; undefined where there is none
 //     const Tensor gradient = pass.backward(gradient_behind);
 //     pass.run_weight_parts();
@@ -54,7 +54,7 @@ class MicroPass {
     const StepInput& input;
     const StepOptions& options;
     StepSums& sums;
-    bool delays_weight_parts;
+    core::Tape::WeightParts weight_parts;
   };
   MicroPass(const Step& step, std::int64_t micro_batch, std::int64_t chunk, core::GradientLedger& ledger);
   MicroPass(const MicroPass&) = delete;
@@ -88,6 +88,8 @@ class MicroPass {
   bool is_smoothed() const { return step_.options.control.kind == Control::SmoothedLabels; }
   Bridge bridge() const { return step_.models.bridge != nullptr ? step_.options.bridge : Bridge::None; }
   std::unique_ptr<core::TargetSource> read_whole(std::int64_t further) const;
+  /// Whoever watches is told of what this tape does from here on.
+  void watch_finite(core::Tape& tape, const char* pass) const;
   void run_teacher();
   void run_bridge();
   /// What the student's layers are held to, of a teacher that has run.

@@ -1,6 +1,5 @@
 #include "launch/run/model_source.h"
 
-#include <cmath>
 #include <type_traits>
 #include <utility>
 
@@ -283,10 +282,8 @@ json to_json(const AdapterState& state) {
 }
 
 AdapterState adapter_state_from_json(const data::JsonAt& stored) {
-  const data::JsonAt alpha = stored.at("alpha");
-  if (!alpha.json().is_number() || !std::isfinite(alpha.json().get<double>())) alpha.refuse("a finite number");
   AdapterState state{.rank = stored.at("rank").index(nn::ModelLimits::width + 1),
-                     .alpha = alpha.json().get<double>(),
+                     .alpha = stored.at("alpha").number(),
                      .base = stored.at("base").text(),
                      .fingerprint = stored.at("fingerprint").text()};
   if (state.rank == 0) stored.at("rank").refuse("1 or more");

@@ -98,22 +98,14 @@ void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int
                core::counted(num_stages, "stage"), core::counted(config.parallel.chunks, "chunk"),
                core::counted(student.num_layers, "layer"));
   const ObjectiveConfig& c = config.objective;
-  const auto& init = config.student_init;
-  const bool measures = init && (init->upcycle || init->experts || init->dense || init->width ||
-                                 (init->choice != LayerChoice::List && init->choice != LayerChoice::EvenlySpaced));
   for (const auto& [field, is_given] :
-       {std::pair("objective.reward", c.reward.has_value()),
-        {"objective.bridge", c.bridge != Bridge::None},
-        {"objective.hidden_states", c.hidden_states.weight > 0},
+       {std::pair("objective.hidden_states", c.hidden_states.weight > 0),
         {"objective.attention", c.attention.weight > 0},
         {"objective.feed_forward", c.feed_forward.weight > 0},
         {"objective.routers", c.routers.weight > 0},
-        {"objective.sampled_text", c.sampled_text.fraction > 0},
-        {"objective.control UNTRAINED", c.control == Control::Untrained},
         {"layers that predict further tokens (objective.predict_weight)", student.num_predict_layers > 0},
         {"parallel.teacher_ranks", config.parallel.teacher_ranks > 0},
-        {"parallel.shard_ranks", config.parallel.shard_ranks > 0},
-        {"a student_init that runs models to choose or centre", measures}})
+        {"parallel.shard_ranks", config.parallel.shard_ranks > 0}})
     if (is_given)
       fail_usage("parallel.layout is {}, a pipeline of {} stages, expected no pp with {}", config.parallel.layout,
                  num_stages, field);

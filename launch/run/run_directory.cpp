@@ -26,15 +26,18 @@ namespace {
 
 constexpr const char* lock_name = "run.lock";
 
-/// Whether there is nothing but what a run that never began leaves.
+/// Whether there is nothing but what a run that never began leaves, and who launched it.
 bool is_unused(const fs::path& folder) {
   return std::all_of(fs::directory_iterator(folder), fs::directory_iterator(), [](const fs::directory_entry& entry) {
     const fs::path name = entry.path().filename();
-    return name == lock_name || name == "config.textproto.tmp" || (name == "checkpoints" && fs::is_empty(entry.path()));
+    return name == lock_name || name == "config.textproto.tmp" || name == "ranks" || name == "launches.jsonl" ||
+           (name == "checkpoints" && fs::is_empty(entry.path()));
   });
 }
 
-void check_usable(const fs::path& folder, bool resume) {
+}  // namespace
+
+void RunDirectory::check_usable(const fs::path& folder, bool resume) {
   if (is_unused(folder)) return;
   if (!resume)
     fail_usage("{}: this run directory is not empty, expected --resume to continue it or another --out",
@@ -43,8 +46,6 @@ void check_usable(const fs::path& folder, bool resume) {
     fail_usage("{}: this folder is not empty and no run directory, expected one that --resume can continue",
                folder.string());
 }
-
-}  // namespace
 
 /// An open file whose lock lasts until it is closed, also by the end of the process.
 class RunDirectory::Lock {
@@ -109,6 +110,7 @@ bool RunDirectory::make_whole(const RunConfig& config) {
 
 void RunDirectory::write_config(const RunConfig& config) const {
   data::make_folder(checkpoints());
+  data::make_folder(ranks());
   data::write_file_atomically(this->config(), to_textproto(config));
 }
 

@@ -23,6 +23,8 @@ class RunDirectory {
   /// system has locks). What is there stays as it is. Throws a UsageError that names the folder if it holds anything
   /// and `resume` is not set, or holds something else than a run; an Error if another process has it.
   static RunDirectory open(const RunConfig& config, bool resume);
+  /// Throws that UsageError; what is there stays as it is.
+  static void check_usable(const std::filesystem::path& folder, bool resume);
   /// Makes the folder a run, or notes what the run goes on with.
   void write_config(const RunConfig& config) const;
   /// Of one that was opened, before it is written to again: where it was removed since, or its lock or config were, it
@@ -33,6 +35,10 @@ class RunDirectory {
   std::filesystem::path config() const { return path_ / "config.textproto"; }
   std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
+  /// Signs of life of the ranks (heartbeat.h).
+  std::filesystem::path ranks() const { return path_ / "ranks"; }
+  /// What `limbeck launch` has done (launch/supervision/launches.h).
+  std::filesystem::path launches() const { return path_ / "launches.jsonl"; }
 
   /// True if there is a config and a folder of checkpoints.
   static bool is_run(const std::filesystem::path& path);

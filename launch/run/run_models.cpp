@@ -61,10 +61,13 @@ nn::ModelOptions teacher_options(const Rank& rank, const PrecisionConfig& precis
   options.as_kept = precision.mapped_teacher || precision.quantised_teacher != QuantisedWeights::None;
   options.compute = precision.bfloat16_teacher ? core::DType::BF16 : precision.compute;
   options.residual = core::sum_dtype(*options.compute);
-  if (!rank.is_last_stage()) {  // its hidden states are wanted where the student's head is
-    options.chunks.emplace(1);
-    options.with_embedding = options.with_head = false;
-  }
+  return options;
+}
+
+nn::ModelOptions beside_head(const Rank& rank, nn::ModelOptions options) {
+  if (rank.is_last_stage()) return options;
+  options.chunks.emplace(1);
+  options.with_embedding = options.with_head = false;
   return options;
 }
 

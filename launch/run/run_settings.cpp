@@ -56,6 +56,7 @@ StepOptions step_options(const RunConfig& config, std::int64_t steps_done,
   const ObjectiveConfig& objective = config.objective;
   return {.micro_batches = config.batch.micro_batches,
           .router = router_training(config, steps_done),
+          .expert_chunks = config.parallel.expert_chunks,
           .recompute = config.train.recompute,
           .valid_vocabulary = valid_vocabulary,
           .predict_weight = objective.predict_weight,

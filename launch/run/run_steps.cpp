@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 #include <sstream>
 #include <utility>
@@ -143,6 +144,12 @@ void say_adapters(const Session& session, const Log& log) {
             core::counted(values[1], "parameter"));
 }
 
+/// As TrainingStep asks it; the guard outlives it.
+std::function<std::string(double, double)> refusal_by(const std::optional<SpikeGuard>& guard) {
+  if (!guard) return {};
+  return [&guard = *guard](double loss, double norm) { return guard.refuses(loss, norm); };
+}
+
 /// The one that runs beside the student in the steps; null: none does.
 const nn::Transformer* running_teacher(const Session& session) {
   if (session.runs_elsewhere()) return nullptr;
@@ -168,13 +175,14 @@ RunSteps::RunSteps(Session& session, const Log& log)
       optimizer_(trained_, optimizer_settings(session.config.optimizer),
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
       schedule_(make_schedule(session.config)),
+      guard_(session.config.guard ? std::optional<SpikeGuard>(*session.config.guard) : std::nullopt),
       training_step_(session.rank,
                      {*session.student, running_teacher(session), objective_.get(),
                       session.runs_elsewhere() ? nullptr : session.streamed_teacher.get(), session.others.get(),
                       session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
                      sync_, optimizer_, values_, fragments_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
-                      names_of(session.rank, parameters_)}) {
+                      names_of(session.rank, parameters_), refusal_by(guard_)}) {
   find_matches({});  // what does not fit is said before anything is made
   say_adapters(session, log);
   say_groups(session.rank, all_parameters(), session.config.optimizer, log);
@@ -247,7 +255,7 @@ core::StateDict RunSteps::state() {
 
 core::ParameterList RunSteps::all_parameters() { return parameters_of(session_, projectors_); }
 
-void RunSteps::load(const core::StateReader& reader, std::int64_t step, const std::string& where,
+void RunSteps::load(const core::StateReader& reader, const StepsPosition& position, const std::string& where,
                     const std::vector<std::string>& changed) {
   deal_values();
   while_others_hear(session_.rank, [&] {
@@ -255,8 +263,31 @@ void RunSteps::load(const core::StateReader& reader, std::int64_t step, const st
     load_optimizer(optimizer_, reader, where, changed);
   });
   values_.gather();  // of what the optimizer has rounded
-  steps_done_ = step;
-  optimizer_.set_num_steps(step);
+  steps_done_ = position.step;
+  passed_over_ = position.passed_over;
+  optimizer_.set_num_steps(steps_done_);
+  if (guard_ && position.guard) guard_->load(*position.guard);
+}
+
+void RunSteps::go_back(const core::StateReader& reader, const StepsPosition& position, const std::string& where) {
+  while_others_hear(session_.rank, [&] {
+    for (auto& [name, entry] : state())
+      if (!name.starts_with("optimizer/")) reader.read(name, entry);
+    load_optimizer(optimizer_, reader, where, {});
+  });
+  values_.gather();
+  passed_over_ += steps_done_ - position.step;
+  steps_done_ = position.step;
+  optimizer_.set_num_steps(steps_done_);
+  guard_->go_back(position.guard.value_or(GuardState()));
+}
+
+StepsPosition RunSteps::position() const {
+  return {steps_done_, passed_over_, guard_ ? std::optional(guard_->state()) : std::nullopt};
+}
+
+StepText RunSteps::text_of_next(std::int64_t further) const {
+  return session_.step_text((steps_done_ + passed_over_ + further) * session_.config.batch.sequences_per_step);
 }
 
 /// What this step asks of the cache or of other ranks, unless it is on its way, and what the next one will.
@@ -268,7 +299,7 @@ void RunSteps::prefetch(const StepText& samples) {
   const auto fetch = [&](bool is_under_way, const auto& begin) {
     if (!is_under_way) begin(batches(samples));
     if (steps_done_ + 1 < config.train.steps && !is_sampled_step(config, steps_done_ + 2))
-      begin(batches(session_.step_text((steps_done_ + 1) * config.batch.sequences_per_step)));
+      begin(batches(text_of_next(1)));
   };
   // Of whole distributions a step reads its own, chunk by chunk; of a pipeline the last stage compares with them.
   if (CachedTeacher* cached = session_.cached_teacher.get();
@@ -297,13 +328,33 @@ void RunSteps::choose_replicas(const StepResult& result) {
     replicated_.push_back(model.is_moe_layer(layer) ? most_loaded(*load++, most) : std::vector<std::int64_t>());
 }
 
+void RunSteps::check(const TrainingStep::Done& done, std::int64_t step, const core::FiniteWatch* watch) const {
+  try {
+    done.check(step);
+  } catch (const core::Error& error) {  // on every rank
+    if (watch == nullptr) core::fail("{} (with --debug-step: by which operation)", error.what());
+    // The earliest of all ranks, which run the same operations.
+    std::string first;
+    std::int64_t place = std::numeric_limits<std::int64_t>::max();
+    const auto found = watch->first();
+    const std::vector<std::string> all =
+        gather_strings(session_.rank, found ? fmt::format("{}\n{}", found->place, found->what) : "");
+    for (std::size_t rank = 0; rank < all.size(); ++rank) {
+      const std::size_t end = all[rank].find('\n');
+      if (end == std::string::npos || std::stoll(all[rank]) >= place) continue;
+      place = std::stoll(all[rank]);
+      first = fmt::format("{} on rank {}", all[rank].substr(end + 1), rank);
+    }
+    core::fail("{}; first not finite: {}", error.what(), first.empty() ? "no operation of a model's" : first);
+  }
+}
+
 StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, const StepWatch& watch) {
   StepReport report;
   const RunConfig& config = session_.config;
-  const std::int64_t position = steps_done_ * config.batch.sequences_per_step;
   session_.rank.world().note_step(steps_done_ + 1);
   report.step = steps_done_ + 1;
-  StepText samples = session_.step_text(position);
+  StepText samples = text_of_next();
   if (is_sampled_step(config, report.step)) {
     auto since = Clock::now();
     report.sampled = sample_text(session_, samples, report.step);
@@ -328,10 +379,16 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   of_step.replicated = replicated_;
   const TrainingStep::Done done = training_step_.run(samples, of_step, report.rate);
   if (gradients) gradients->write(done.result, fragments_);
-  done.check(report.step);
-  if (session_.student->config().moe.selection_bias && !session_.adapters)
-    session_.student->move_selection_biases(done.result.expert_load, config.routing.bias_rate);
-  choose_replicas(done.result);
+  report.refused = done.refused;
+  if (!done.refused.empty()) {
+    guard_->refuse(report.step, done.refused);
+  } else {
+    check(done, report.step, watch.finite);
+    if (guard_) guard_->take(report.step, done.result.loss(), done.norm.norm);
+    if (session_.student->config().moe.selection_bias && !session_.adapters)
+      session_.student->move_selection_biases(done.result.expert_load, config.routing.bias_rate);
+    choose_replicas(done.result);
+  }
   report.result = done.result;
   report.times = done.times;
   report.gradient_norm = done.norm.norm;

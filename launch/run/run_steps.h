@@ -21,6 +21,7 @@
 #include "launch/run/run_objective.h"
 #include "launch/run/sampled_text.h"
 #include "launch/run/session.h"
+#include "launch/run/spike_guard.h"
 #include "launch/run/training_step.h"
 #include "optim/groups.h"
 #include "optim/optimizer.h"
@@ -39,12 +40,20 @@ struct StepReport {
   std::int64_t tokens_seen = 0;
   double rate = 0;
   double gradient_norm = 0;                 // before clipping
+  std::string refused = {};                 // why the step's update was left out (GuardConfig); empty: it was made
   std::optional<SampledText> sampled = {};  // what a model said in place of the text
   double sample_seconds = 0;
   double seconds = 0;
   parallel::Traffic traffic = {};  // of this rank, until it is agreed on with the others
   double tokens_per_s = 0;
   double mfu = 0;
+};
+
+/// Where the steps of a run are.
+struct StepsPosition {
+  std::int64_t step = 0;         // steps done
+  std::int64_t passed_over = 0;  // steps whose text no step that counts has read: behind one that was rolled back
+  std::optional<GuardState> guard = {};
 };
 
 class RunSteps {
@@ -66,13 +75,17 @@ class RunSteps {
 
   /// What a checkpoint holds; valid while this is.
   core::StateDict state();
-  /// Collective: goes on from the state behind `step`, the student's weights apart, which have been read. `where` is
-  /// the checkpoint, `changed` the sections of the config that its run had otherwise. Throws where the optimizer cannot
+  /// Collective: goes on from the state there, the student's weights apart, which have been read. `where` is the
+  /// checkpoint, `changed` the sections of the config that its run had otherwise. Throws where the optimizer cannot
   /// take its state.
-  void load(const core::StateReader& reader, std::int64_t step, const std::string& where,
+  void load(const core::StateReader& reader, const StepsPosition& position, const std::string& where,
             const std::vector<std::string>& changed);
+  /// Collective, in the midst of a run with a guard: goes on from a checkpoint of this run, whose state is read again,
+  /// weights and all, with the text behind the last step.
+  void go_back(const core::StateReader& reader, const StepsPosition& position, const std::string& where);
 
   std::int64_t steps_done() const { return steps_done_; }
+  StepsPosition position() const;
   /// All that there is to train, frozen or not: the student's, and those beside it.
   core::ParameterList all_parameters();
   /// Values of all parameters that are trained, of all ranks.
@@ -93,6 +106,10 @@ class RunSteps {
  private:
   void prefetch(const StepText& samples);
   void choose_replicas(const StepResult& result);
+  /// The step whose text is `further` behind the next.
+  StepText text_of_next(std::int64_t further = 0) const;
+  /// Collective: throws where a step is not finite, with what a watch has seen first on some rank.
+  void check(const TrainingStep::Done& done, std::int64_t step, const core::FiniteWatch* watch) const;
   /// The student's weights are those to begin with: what is dealt of them is, from here on.
   void deal_values();
 
@@ -107,13 +124,15 @@ class RunSteps {
   std::vector<optim::Fragment> fragments_;  // what this rank steps on, of each
   optim::Optimizer optimizer_;
   optim::Schedule schedule_;
+  std::optional<SpikeGuard> guard_;
   TrainingStep training_step_;
   std::optional<HiddenMatch> hidden_;
   UpdateMatches updates_;
   std::optional<RouterMatch> routers_;
   std::vector<std::vector<std::int64_t>> replicated_;
   std::int64_t steps_done_ = 0;
-  bool is_dealt_ = false;  // whether shares hold the values of what is dealt
+  std::int64_t passed_over_ = 0;  // as StepsPosition has it
+  bool is_dealt_ = false;         // whether shares hold the values of what is dealt
 };
 
 /// Whether the student learns from what a teacher says of each of its tokens.

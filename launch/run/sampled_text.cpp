@@ -35,20 +35,29 @@ SampledText sample_text(Session& session, const StepText& samples, std::int64_t 
   const bool by_student = c.by == SampledBy::Student;
   const nn::Transformer& model = by_student ? *session.student : *session.teacher;
   const core::RandomStream seeds(session.config.train.seed, static_cast<std::uint64_t>(step), "sampled_text");
-  nn::Generated said =
-      nn::generate_texts(model, prompts,
-                         {.max_tokens = length - c.prompt_tokens,
-                          .sampling = {.temperature = c.temperature, .seed = seeds.bits(1)},
-                          .valid_vocabulary = session.tokenizer->vocabulary_size(),
-                          .stop = stop,
-                          .at_once = std::max<std::int64_t>(1, text.num_sequences / session.config.batch.micro_batches),
-                          .is_first_rank = !by_student || session.rank.has_first_data()});
-  if (!by_student) {  // each tensor group has its own, whose rounding may differ: all take the first rank's
+  nn::Generated said;
+  const auto go_on = [&] {
+    said = nn::generate_texts(
+        model, prompts,
+        {.max_tokens = length - c.prompt_tokens,
+         .sampling = {.temperature = c.temperature, .seed = seeds.bits(1)},
+         .valid_vocabulary = session.tokenizer->vocabulary_size(),
+         .stop = stop,
+         .at_once = std::max<std::int64_t>(1, text.num_sequences / session.config.batch.micro_batches),
+         .is_first_rank = !by_student || session.rank.has_first_data()});
+  };
+  if (by_student) {
+    go_on();
+  } else {  // each tensor group has its own, whose rounding may differ: all take the last rank's
+    while_others_hear(session.rank, [&] {
+      if (model.has_head()) go_on();  // of a pipeline the last stage's
+    });
     nlohmann::json packed = nlohmann::json::array();
     for (const nn::Continuation& of_text : said.texts) packed.push_back({of_text.tokens, of_text.stop_token});
     const auto bytes = nlohmann::json::to_msgpack(packed);
     const nlohmann::json of_first =
-        nlohmann::json::from_msgpack(gather_strings(session.rank, std::string(bytes.begin(), bytes.end())).front());
+        nlohmann::json::from_msgpack(gather_strings(session.rank, std::string(bytes.begin(), bytes.end())).back());
+    said.texts.resize(prompts.size());
     for (std::size_t n = 0; n < said.texts.size(); ++n) {
       said.texts[n].tokens = of_first[n][0].get<std::vector<std::int32_t>>();
       said.texts[n].stop_token = of_first[n][1].get<std::int32_t>();

@@ -256,8 +256,9 @@ void Session::start_student() {
       load_student(*student_source_.reader);
     return;
   }
-  cut = std::make_shared<StudentSource>(rank, *config.student_init, *teacher, *teacher_tensors_, calibration(),
-                                        student->config(), config.train.seed);
+  const std::unique_ptr<nn::Transformer> own = teacher_to_start_by();
+  cut = std::make_shared<StudentSource>(rank, *config.student_init, own ? *own : *teacher, *teacher_tensors_,
+                                        calibration(), student->config(), config.train.seed);
   cut->load(*student);
   start = cut->start();
   if (config.student_init->vocabulary_count > 0) start.vocabulary = tokenizer->vocabulary_size();

@@ -118,6 +118,8 @@ class Session {
   void load_teachers(std::int64_t vocabulary, const Log& log);
   void know_teacher(std::int64_t vocabulary);
   void reach_remote_teacher();
+  /// Collective: on the stages of a pipeline without a teacher one for a start that is found by running it; else null.
+  std::unique_ptr<nn::Transformer> teacher_to_start_by();
   void open_bridge(const Log& log);
   /// How many tokens a student has whose config does not say it.
   std::int64_t usual_vocabulary() const;

@@ -6,6 +6,7 @@
 #include "core/counted.h"
 #include "core/random.h"
 #include "launch/config/teacher_shares.h"
+#include "launch/run/run_models.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/session.h"
 #include "launch/run/teacher_loading.h"
@@ -53,10 +54,11 @@ void Session::load_teacher_to_measure(const Log& log) {
 }
 
 double Session::forward_flops_of_teachers() const {
+  const std::int64_t s = config.data.sequence_length;
+  if (bridge) return nn::forward_flops_per_token(bridge->teacher().config(), s);  // as if of as many tokens
   if (teacher == nullptr || remote_teacher || !config.teacher->cache.empty() ||
       config.objective.control == Control::SmoothedLabels)
     return 0;
-  const std::int64_t s = config.data.sequence_length;
   double sum = nn::forward_flops_per_token(teacher->config(), s);
   if (others)  // as if each ran over all of the text
     for (const OtherTeachers::One& other : others->teachers)
@@ -90,11 +92,23 @@ void Session::open_bridge(const Log& log) {
           : "on the spans that both have");
 }
 
+// What each stage finds by itself has the same bits: as many ranks read the same text.
+std::unique_ptr<nn::Transformer> Session::teacher_to_start_by() {
+  if (rank.pipeline().size() == 1 || !runs_teacher(*config.student_init)) return nullptr;
+  std::unique_ptr<nn::Transformer> whole;
+  while_others_hear(rank, [&] {
+    if (!rank.is_last_stage())
+      whole = read_teacher(config, teacher_source_, *teacher_tensors_, teacher_options(rank, config.precision));
+  });
+  return whole;
+}
+
 void Session::make_untrained_teacher() {
   if (config.objective.control != Control::Untrained) return;
   const core::DType dtype = config.precision.compute;
   untrained_teacher = std::make_unique<nn::Transformer>(
-      teacher->config(), config.precision.sharded_teacher ? rank.frozen_shard(dtype) : rank.frozen_copy(dtype));
+      teacher->config(),
+      beside_head(rank, config.precision.sharded_teacher ? rank.frozen_shard(dtype) : rank.frozen_copy(dtype)));
   untrained_teacher->init_random(config.train.seed + 1);
   // Without the tokens that the teacher lacks.
   if (teacher_rows_ && teacher_rows_->lacks_any()) untrained_teacher->load(*teacher_tensors_, "head.bias");

@@ -7,7 +7,6 @@
 #include <numeric>
 #include <utility>
 
-#include "core/ops/moe_exchange.h"
 #include "core/slice.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/micro_pass.h"
@@ -55,7 +54,8 @@ StepInput read_input(const core::MemoryPtr& memory, const Rank& rank, const Step
     data::TokenBatch mine = cut_of(whole, rank.context_place());
     if (has_parts) input.taught.push_back(models.cached->take(memory, mine));
     if (models.remote != nullptr) input.answers.push_back(models.remote->take(mine));
-    if (models.bridge != nullptr) input.bridged.push_back(models.bridge->read(memory, mine));
+    if (models.bridge != nullptr && rank.is_last_stage())
+      input.bridged.push_back(models.bridge->read(memory, mine));
     if (models.others != nullptr) input.shares.push_back(models.others->shares_of(memory, mine, 0, count));
     nn::Batch& batch = input.batches.emplace_back(
         make_batch(memory, whole, 0, count, first, models.student.num_predictors(), rank.context_place()));
@@ -140,6 +140,14 @@ bool leaves_weights(const parallel::PipelineSchedule& schedule) {
 
 }  // namespace
 
+core::Tape::WeightParts weight_parts_of(const Rank& rank, const parallel::PipelineSchedule& schedule,
+                                        const StepOptions& options) {
+  using enum core::Tape::WeightParts;
+  if (leaves_weights(schedule)) return Queued;
+  const bool exchanges_rows = rank.mesh().experts_group()->size() > 1 && rank.memory()->has_queue();
+  return options.delay_weight_parts || rank.comms().tensor->size() > 1 || exchanges_rows ? InWaits : AtOnce;
+}
+
 QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput& input, const StepOptions& options,
                           parallel::GradientSync& sync) {
   core::check(options.preference_beta == 0 || (models.teacher != nullptr && models.student.num_predictors() == 0),
@@ -160,9 +168,8 @@ QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput&
               rank.pipeline().size(), models.student.num_chunks());
   StepSums sums(rank, models.student);
   sync.begin_step();
-  const bool delays = options.delay_weight_parts || leaves_weights(schedule) ||
-                      core::fills_exchanges(*rank.memory(), *rank.comms().expert);
-  StepRun({rank, models, input, options, sums, delays}, sync, schedule).run();
+  const core::Tape::WeightParts weight_parts = weight_parts_of(rank, schedule, options);
+  StepRun({rank, models, input, options, sums, weight_parts}, sync, schedule).run();
   sync.finish();
   if (options.watch.gradients) options.watch.gradients();
   sums.gather(rank);

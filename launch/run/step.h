@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/finite_watch.h"
 #include "core/nn/transformer.h"
 #include "core/ops/head_loss.h"
 #include "core/ops/match_rows.h"
@@ -76,6 +77,7 @@ struct StepWatch {
   std::function<void(nn::Pass& pass, const nn::Transformer& model)> pass = {};
   /// Called once the gradients are reduced, before anything reads them; it may change them, on all ranks alike.
   std::function<void()> gradients = {};
+  core::FiniteWatch* finite = nullptr;  // of what the passes' operations give
 };
 
 struct StepOptions {
@@ -83,8 +85,9 @@ struct StepOptions {
   const parallel::PipelineSchedule* schedule = nullptr;  // of as many; null: one after the other, on one stage
   nn::RouterTraining router = {};
   std::span<const std::vector<std::int64_t>> replicated = {};  // as Pass has it
+  std::int64_t expert_chunks = 1;                              // likewise, and of the teacher's passes
   bool recompute = false;
-  bool delay_weight_parts = false;          // as they are between GPUs that exchange rows of experts
+  bool delay_weight_parts = false;          // as they are between ranks of a tensor group
   std::int64_t valid_vocabulary = -1;       // tokens from here on are padding in both heads; -1: none is
   nn::RoutingLog* routing = nullptr;        // choices to replay; recorded into where it lacks them
   double predict_weight = 0;                // of the mean of the losses of layers that predict further tokens
@@ -100,6 +103,11 @@ struct StepOptions {
   TeacherControl control = {};
   StepWatch watch = {};
 };
+
+/// When a step's passes make the gradients of weights: a schedule's gaps are for what it leaves for them; else they are
+/// made beside the sums over a tensor group, and between GPUs beside experts' rows.
+core::Tape::WeightParts weight_parts_of(const Rank& rank, const parallel::PipelineSchedule& schedule,
+                                        const StepOptions& options);
 
 /// Sums and means over all ranks and micro-batches.
 struct StepResult {

@@ -100,6 +100,11 @@ nn::ModelConfig started_config(const StudentInitConfig& init, const nn::ModelCon
   return nn::upcycled_config(config, shape_of(u), /*renormalise=*/true);
 }
 
+bool runs_teacher(const StudentInitConfig& init) {
+  return init.experts || init.dense || init.width || init.choice == LayerChoice::BlockInfluence ||
+         init.choice == LayerChoice::GreedyKl;
+}
+
 template <class Reader, class... Arguments>
 Reader& StudentSource::add_reader(Arguments&&... arguments) {
   const core::StateReader& source = readers_.empty() ? teacher_weights_ : *readers_.back();

@@ -64,6 +64,9 @@ struct CalibrationText {
 /// student.
 nn::ModelConfig started_config(const StudentInitConfig& init, const nn::ModelConfig& teacher, const std::string& where);
 
+/// Whether the teacher is run to choose what of it stays.
+bool runs_teacher(const StudentInitConfig& init);
+
 class StudentSource {
  public:
   /// Collective: measures what the choices ask for, on the teacher with the layers that stay. `weights` are those that

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -31,6 +30,18 @@ std::string fingerprint_of_teacher(const RunConfig& config, const ModelSource& s
   return as == QuantisedWeights::None ? fingerprint : quantised_fingerprint(fingerprint, as);
 }
 
+std::unique_ptr<nn::Transformer> read_teacher(const RunConfig& config, const ModelSource& source,
+                                              const nn::VocabularyRows& tensors, const nn::ModelOptions& options) {
+  auto model = std::make_unique<nn::Transformer>(teacher_architecture(source, tensors), options);
+  const QuantisedWeights as = config.precision.quantised_teacher;
+  if (as == QuantisedWeights::None)
+    model->load(tensors);
+  else
+    model->load(data::QuantisedReader(tensors, source.config, name_of(as).dtype, threads_of_rank(config.train.threads),
+                                      "precision.quantised_teacher"));
+  return model;
+}
+
 namespace {
 
 /// Collective: each number of the rank that has the most of it; of a pipeline the first rank has no teacher.
@@ -44,27 +55,16 @@ std::vector<std::int64_t> greatest(Rank& rank, std::vector<std::int64_t> numbers
 LoadedTeacher load_teacher(Rank& rank, const RunConfig& config, const ModelSource& source,
                            const nn::VocabularyRows& tensors, const Log& log) {
   const PrecisionConfig& precision = config.precision;
-  const nn::ModelConfig architecture = teacher_architecture(source, tensors);
-  const bool is_quantised = precision.quantised_teacher != QuantisedWeights::None;
-  std::optional<data::QuantisedReader> blocks;
-  if (is_quantised)
-    blocks.emplace(tensors, source.config, name_of(precision.quantised_teacher).dtype,
-                   threads_of_rank(config.train.threads), "precision.quantised_teacher");
-  LoadedTeacher teacher{.model = std::make_unique<nn::Transformer>(architecture, teacher_options(rank, precision)),
-                        .streamed = nullptr,
-                        .fingerprint = {}};
+  LoadedTeacher teacher;
   const std::int64_t available = available_memory();
   auto since = Clock::now();
   double seconds = 0;
   while_others_hear(rank, [&] {
-    if (blocks)
-      teacher.model->load(*blocks);
-    else
-      teacher.model->load(tensors);
+    teacher.model = read_teacher(config, source, tensors, beside_head(rank, teacher_options(rank, precision)));
     seconds = lap(since);
     teacher.fingerprint = fingerprint_of_teacher(config, source);
   });
-  if (is_quantised) {
+  if (precision.quantised_teacher != QuantisedWeights::None) {
     std::int64_t bytes = 0;
     for (const core::Parameter* p : teacher.model->parameters()) bytes += p->value.bytes();
     bytes = greatest(rank, {bytes})[0];

@@ -27,6 +27,10 @@ nn::ModelConfig teacher_architecture(const ModelSource& source, const nn::Vocabu
 /// Reads the weights.
 std::string fingerprint_of_teacher(const RunConfig& config, const ModelSource& source);
 
+/// One with so many rows as `tensors` have of the source, and its weights as config.precision keeps them.
+std::unique_ptr<nn::Transformer> read_teacher(const RunConfig& config, const ModelSource& source,
+                                              const nn::VocabularyRows& tensors, const nn::ModelOptions& options);
+
 /// Collective. `tensors` are the source's, with as many rows of the vocabulary as the student has, so that logits stand
 /// beside logits; those behind the tokenizer's tokens count for nothing. Of a pipeline the last stage has the teacher,
 /// the others a model without layers.

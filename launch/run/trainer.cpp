@@ -48,6 +48,10 @@ std::string quantised_as(const PrecisionConfig& precision) {
   return precision.quantised_weights == QuantisedWeights::None ? "" : name_of(precision.quantised_weights).name;
 }
 
+StepsPosition position_of(const TrainerState& state, const RunConfig& config) {
+  return {state.step, state.next_sample / config.batch.sequences_per_step - state.step, state.guard};
+}
+
 double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024); }
 
 }  // namespace
@@ -84,17 +88,20 @@ void Trainer::save(const std::function<bool()>& make_whole) {
                 "step {}: {} holds NaN or an infinity after the optimizer's step: nothing is saved", steps_done(),
                 p->name);
   }
-  const TrainerState where{.step = steps_done(),
-                           .next_sample = steps_done() * session_.config.batch.sequences_per_step,
-                           .tokens = tokens_seen_,
-                           .run_config = to_textproto(session_.config),
-                           .text = session_.text_fingerprint,
-                           .teacher = session_.teacher_fingerprint,
-                           .layers = session_.start.layers,
-                           .best = best_,
-                           .adapters = adapter_state(session_),
-                           .replicated = steps_.replicated(),
-                           .quantised_as = quantised_as(session_.config.precision)};
+  const StepsPosition position = steps_.position();
+  const TrainerState where{
+      .step = position.step,
+      .next_sample = (position.step + position.passed_over) * session_.config.batch.sequences_per_step,
+      .tokens = tokens_seen_,
+      .run_config = to_textproto(session_.config),
+      .text = session_.text_fingerprint,
+      .teacher = session_.teacher_fingerprint,
+      .layers = session_.start.layers,
+      .best = best_,
+      .adapters = adapter_state(session_),
+      .replicated = steps_.replicated(),
+      .quantised_as = quantised_as(session_.config.precision),
+      .guard = position.guard};
   Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints), .damaged = std::move(damaged_)};
   if (best_) keep.best_step = best_->step;
   auto since = Clock::now();
@@ -136,7 +143,7 @@ bool Trainer::resume() {
                                        session_.teacher_fingerprint);
   check_same_adapters(where.adapters, adapter_state(session_), folder->string());
   session_.load_student(source);
-  steps_.load(*source.own, where.step, folder->string(), changed);
+  steps_.load(*source.own, position_of(where, session_.config), folder->string(), changed);
   if (!changed.empty())
     log_->warn("{}: its run had another {}: it goes on by the new", folder->string(), fmt::join(changed, ", "));
   steps_.set_replicated(where.replicated);
@@ -167,7 +174,12 @@ std::vector<AxisCommunication> Trainer::communication() const {
 StepReport Trainer::step(bool dump) {
   parallel::CommTally& tally = session_.rank.mesh().world().engine().tally();
   tally.take();  // of what was between the steps
-  StepReport report = steps_.step(dump ? dump_ : std::nullopt);
+  StepWatch watch;
+  if (watch_) {
+    watch_->forget();
+    watch.finite = &*watch_;
+  }
+  StepReport report = steps_.step(dump ? dump_ : std::nullopt, watch);
   report.traffic = tally.take();
   tokens_seen_ += report.num_tokens;
   report.tokens_seen = tokens_seen_;
@@ -192,6 +204,11 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
                                  {"tokens_per_s", report.tokens_per_s},
                                  {"mfu", report.mfu},
                                  {"rss_bytes", peak_resident_bytes()}};
+  if (const std::optional<GuardState> guard = steps_.position().guard) {
+    if (!report.refused.empty()) line["refused"] = report.refused;
+    line["refused_steps"] = guard->refused;
+    line["rolled_back"] = guard->rolled_back;
+  }
   const double n = r.head.tokens;
   if (!config.objective.reward) line["ce"] = r.head.ce / n;
   if (compares_tokens(session_)) {
@@ -308,6 +325,22 @@ void Trainer::point_to_best() {
   });
 }
 
+void Trainer::go_back(const StepReport& report) {
+  FoundCheckpoint found = agree_on_checkpoint(session_.rank, directory_.checkpoints(), log_);
+  damaged_.insert(damaged_.end(), found.damaged.begin(), found.damaged.end());
+  core::check(found.folder.has_value(), "{} has no checkpoint to go back to", directory_.path().string());
+  const std::string folder = found.folder->string();
+  const ModelSource source = open_model(folder, data::Checkpoint::Verify::Sizes);
+  const TrainerState where = trainer_state_from_json(source.trainer, folder);
+  steps_.go_back(*source.own, position_of(where, session_.config), folder);
+  steps_.set_replicated(where.replicated);
+  tokens_seen_ = where.tokens;
+  best_ = where.best;
+  measured_.reset();
+  log_->warn("step {} is refused, {}: going on from {} with the text behind that step", report.step, report.refused,
+             folder);
+}
+
 bool Trainer::run(std::int64_t last_step) {
   const TrainConfig& train = session_.config.train;
   std::optional<Metrics> metrics;
@@ -336,9 +369,19 @@ bool Trainer::run(std::int64_t last_step) {
   steps_.find_matches(session_.start.layers);
   Progress progress(log_, "step", steps_done(), last_step, train.log_every_steps);
   point_to_best();
+  const std::optional<GuardConfig>& guard = session_.config.guard;
+  const bool goes_back = guard && guard->action == GuardAction::RollBack;
   bool stopped = false;
   while (steps_done() < last_step && !stopped && !is_without_gain()) {
     StepReport report = step(dump_ && steps_done() + 1 == last_step);
+    if (!report.refused.empty()) {
+      if (goes_back && !last_checkpoint_.empty()) {
+        go_back(report);
+        if (metrics) open_records(steps_done());
+        continue;
+      }
+      log_->warn("step {} is refused, {}: its update is left out", report.step, report.refused);
+    }
     nlohmann::ordered_json line = to_json(report);
     const bool is_best = evaluate(line);
     stopped = stop_is_agreed(session_.rank, report.traffic.numbers());

@@ -41,6 +41,8 @@ class Trainer {
   bool run(std::int64_t last_step);
   /// The gradients of the last step go to this file as well.
   void dump_gradients_to(std::filesystem::path file) { dump_ = std::move(file); }
+  /// Each step is watched: where one is not finite, the error names the operation.
+  void watch_steps() { watch_.emplace(); }
 
   std::int64_t steps_done() const { return steps_.steps_done(); }
   /// Values of the parameters that are trained, of all ranks.
@@ -69,6 +71,8 @@ class Trainer {
   /// Collective: the evaluation that is due after this step goes into the line; true where it is the best until now.
   bool evaluate(nlohmann::ordered_json& line);
   void point_to_best();
+  /// Collective: behind a step that was refused, to the newest good checkpoint, with the text behind it.
+  void go_back(const StepReport& report);
   /// Collective. Where it fails because the run directory was renamed or removed meanwhile, it saves in the one that
   /// `make_whole` makes on the first rank; false: nothing was missing.
   void save(const std::function<bool()>& make_whole);
@@ -79,6 +83,7 @@ class Trainer {
   RunEvaluations& evaluations_;
   RunSteps steps_;
   std::optional<std::filesystem::path> dump_;
+  std::optional<core::FiniteWatch> watch_;
   std::filesystem::path last_checkpoint_;
   std::vector<std::filesystem::path> damaged_;  // found on resuming; the next save removes them
   double flops_per_token_ = 0;

@@ -35,6 +35,7 @@ TrainingStep::TrainingStep(Rank& rank, const StepModels& models, parallel::Gradi
   core::check(!options.records || (rank.world().size() == 1 && !rank.memory()->is_host()),
               "step: {} ranks on {} are to record it, expected one on a GPU", rank.world().size(),
               rank.memory()->is_host() ? "CPUs" : "GPUs");
+  core::check(!options.records || !options.refuses, "step: it is to be recorded, and refused by its figures");
 }
 
 void TrainingStep::queue(const StepInput& input, const StepOptions& options) {
@@ -43,9 +44,14 @@ void TrainingStep::queue(const StepInput& input, const StepOptions& options) {
   times_.passes = lap(since);
   norm_.emplace(trained_, rank_.world(), options_.clip_norm, options_.names);
   times_.norm = lap(since);
+  if (!options_.refuses) queue_update();
+}
+
+void TrainingStep::queue_update() {
+  auto since = Clock::now();
   optimizer_.queue_step(norm_->factor());  // changes nothing where the norm is not finite
   values_.gather();
-  times_.optimizer = lap(since);
+  times_.optimizer += lap(since);
 }
 
 void TrainingStep::run_recorded(StepInput input, const StepOptions& options) {
@@ -106,6 +112,10 @@ TrainingStep::Done TrainingStep::run(const StepText& samples, const StepOptions&
   if (models_.cached != nullptr) done.result.cache = cache_figures();
   if (models_.remote != nullptr) done.result.teacher_wait_seconds = models_.remote->take_wait_seconds();
   times_.optimizer += lap(since);
+  if (options_.refuses) {
+    done.refused = options_.refuses(done.result.loss(), done.norm.norm);
+    if (done.refused.empty()) queue_update();
+  }
   done.times = times_;
   return done;
 }

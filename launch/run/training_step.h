@@ -1,4 +1,5 @@
-// A whole optimizer step: passes, the gradients' norm, the update; all of it is queued before anything is read. On a
+// A whole optimizer step: passes, the gradients' norm, the update; all of it is queued before anything is read, unless
+// somebody is to say by the step's figures whether it is taken. On a
 // GPU it can be recorded: from the third step on it is then queued by one call (core/device/recorded_work.h), with the
 // bits of one whose kernels are queued one by one and know as little of documents (nn::Batch::forget_values).
 //
@@ -7,6 +8,7 @@
 //     done.check(optimizer.num_steps());
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +38,9 @@ class TrainingStep {
     double clip_norm = 0;                 // of GradientNorm
     bool records = false;                 // for one rank on a GPU; without jitter, which is drawn anew in each step
     std::vector<std::string> names = {};  // of GradientNorm: of all that is trained, where stages hold different layers
+    /// By a step's loss and gradient norm, which all ranks know alike: why its update is left out; empty: it is made.
+    /// Not for steps that are recorded.
+    std::function<std::string(double loss, double norm)> refuses = {};
   };
   /// `trained` is what this rank steps on. All that is referred to must outlive it.
   TrainingStep(Rank& rank, const StepModels& models, parallel::GradientSync& sync, optim::Optimizer& optimizer,
@@ -45,6 +50,7 @@ class TrainingStep {
     StepResult result;
     optim::GradientNorm::Values norm;
     StepTimes times;
+    std::string refused = {};  // what Options::refuses said: weights and moments are as they were
 
     /// Throws, naming the step and what it is of, where a loss or a gradient is not finite; nothing was changed then.
     void check(std::int64_t step) const;
@@ -57,6 +63,7 @@ class TrainingStep {
 
  private:
   void queue(const StepInput& input, const StepOptions& options);
+  void queue_update();
   void run_recorded(StepInput input, const StepOptions& options);
   CachedTeacher::Figures cache_figures();
 

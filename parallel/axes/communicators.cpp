@@ -17,8 +17,14 @@ class GroupTensorComm final : public nn::TensorComm {
 
   std::int64_t size() const override { return group_->size(); }
   std::int64_t rank() const override { return group_->rank(); }
-  void sum(Tensor& x) override { group_->all_reduce(x, core::Reduce::Sum); }
   void max(Tensor& x) override { group_->all_reduce(x, core::Reduce::Max); }
+
+  nn::RowsUnderWay start_sum(Tensor x) override {
+    return [handle = group_->all_reduce_async(x, core::Reduce::Sum), x]() mutable {
+      handle.wait();
+      return x;
+    };
+  }
 
   Tensor gather(const Tensor& part, int dimension, std::int64_t total) override {
     core::Shape shape = part.shape();
@@ -53,32 +59,35 @@ class GroupTensorComm final : public nn::TensorComm {
     return whole;
   }
 
-  Tensor sum_share(const Tensor& x) override {
-    const std::int64_t total = x.shape()[0];
+  /// What is behind a share, where shares are uneven, is unread.
+  nn::RowsUnderWay start_sum_share(const Tensor& x) override {
+    const std::int64_t total = x.shape()[0], longest = (total + size() - 1) / size();  // equal on every rank
     core::Shape shape = x.shape();
-    shape[0] = core::slice_of(total, rank(), size()).count;
-    Tensor share = Tensor::empty(x.memory(), x.dtype(), shape);
-    if (x.numel() == 0) return share;
-    if (total % size() == 0) {
-      group_->reduce_scatter(x, share);
-      return share;
-    }
-    const std::int64_t longest =
-        (total + size() - 1) / size();  // equal on every rank; what is behind a share is unread
-    shape[0] = size() * longest;
-    Tensor sent = Tensor::zeros(x.memory(), x.dtype(), shape);
-    for (std::int64_t r = 0; r < size(); ++r) {
-      const core::Slice theirs = core::slice_of(total, r, size());
-      sent.rows(r * longest, theirs.count).copy_from(x.rows(theirs.first, theirs.count));
-    }
     shape[0] = longest;
-    Tensor sum = Tensor::empty(x.memory(), x.dtype(), shape);
-    group_->reduce_scatter(sent, sum);
-    share.copy_from(sum.rows(0, share.shape()[0]));
-    return share;
+    const Tensor sum = Tensor::empty(x.memory(), x.dtype(), shape);
+    core::CommHandle handle;
+    if (x.numel() > 0) handle = group_->reduce_scatter_async(in_even_shares(x, longest), sum);
+    return [handle, share = sum.rows(0, core::slice_of(total, rank(), size()).count)]() mutable {
+      handle.wait();
+      return share;
+    };
   }
 
  private:
+  /// The rows of each rank, and zeros up to so many.
+  Tensor in_even_shares(const Tensor& x, std::int64_t longest) const {
+    const std::int64_t total = x.shape()[0];
+    if (total == size() * longest) return x;
+    core::Shape shape = x.shape();
+    shape[0] = size() * longest;
+    Tensor even = Tensor::zeros(x.memory(), x.dtype(), shape);
+    for (std::int64_t r = 0; r < size(); ++r) {
+      const core::Slice theirs = core::slice_of(total, r, size());
+      even.rows(r * longest, theirs.count).copy_from(x.rows(theirs.first, theirs.count));
+    }
+    return even;
+  }
+
   static Tensor part_bytes(const Tensor& part) {
     return {part.storage(), part.byte_offset(), core::DType::U8, {part.bytes()}};
   }

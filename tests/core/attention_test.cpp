@@ -209,7 +209,7 @@ TEST(Attention, ADelayedGradientOfSinksReadsThemNoMore) {
   const Inputs in = make_inputs(memory, small, t.count(), t.count());
   const auto gradient_of = [&](bool is_freed) {
     Tape tape;
-    tape.delay_weight_parts(true);
+    tape.set_weight_parts(Tape::WeightParts::Queued);
     const Var sinks = leaf(random_tensor(memory, {4}, 5));
     const Var y = attention(tape, leaf(in.q), leaf(in.k), leaf(in.v), small, layout, sinks);
     accumulate(y.slot, random_tensor(memory, y.shape(), 6));

@@ -49,7 +49,7 @@ Gradients gradients(How how, bool delay = false) {
     return how == How::Nested ? recompute(tape, inputs, inner) : inner(tape, in);
   };
   Tape tape;
-  tape.delay_weight_parts(delay);
+  if (delay) tape.set_weight_parts(Tape::WeightParts::Queued);
   const Var y = (how == How::Plain ? inner(tape, std::vector<Var>{x, z}) : recompute(tape, {x, z}, outer))[0];
   result.uses = tape.uses().at(&weight);
   if (how != How::Plain) {

@@ -43,7 +43,7 @@ struct Gradients {
 
 Gradients gradients(const MemoryPtr& on, DType dtype, std::int64_t rows, std::int64_t width, bool delay = false) {
   Tape tape;
-  tape.delay_weight_parts(delay);
+  if (delay) tape.set_weight_parts(Tape::WeightParts::Queued);
   const Var x = leaf(random_tensor(on, {rows, width}, 3, 1.0, dtype));
   const Var w = leaf(random_tensor(on, {width}, 4, 1.0, dtype));
   const Var y = rms_norm(tape, x, w, 1e-5);

@@ -122,7 +122,7 @@ TEST(Tape, DelayedWeightPartsChangeNoBit) {
   Model now, later;
   for (Model* model : {&now, &later}) {
     Tape tape;
-    tape.delay_weight_parts(model == &later);
+    tape.set_weight_parts(model == &later ? Tape::WeightParts::Queued : Tape::WeightParts::AtOnce);
     const Var x = leaf(input()), y = (*model)(tape, x);
     accumulate(y.slot, seed());
     tape.run();

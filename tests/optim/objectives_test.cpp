@@ -376,6 +376,27 @@ TEST(HeadLoss, MemoryDoesNotGrowWithTokensTimesVocabulary) {
   EXPECT_LE(peak(640) - peak(64), 2 * 576 * 3 * 8 + 8192);
 }
 
+TEST(HeadLoss, OfALargeVocabularyMemoryFollowsTheChunk) {
+  constexpr std::int64_t vocabulary = 262144;  // Gemma's
+  const auto peak = [&](std::size_t tokens, std::int64_t chunk) {
+    const auto memory = Memory::cpu(1);
+    const Case c = make_case(memory, std::vector<std::int32_t>(tokens, 1), vocabulary);
+    memory->reset_peak();
+    const auto before = memory->statistics().used_bytes;
+    Tape tape;
+    LossStatistics s;
+    tape.backward(run(tape, c, leaf(c.hidden), constant(c.weight), Distillation({}), {.chunk = chunk}, s));
+    return memory->statistics().peak_bytes - before;
+  };
+  const std::int64_t row = vocabulary * 8;  // a token's logits
+  // Student's and teacher's, their gradient in the place of one; all logits of 32 tokens would be 134 MB.
+  const std::int64_t small = peak(32, 4), large = peak(32, 8);
+  EXPECT_LE(small, 3 * 4 * row);
+  EXPECT_GE(large - small, 1 * 4 * row);
+  EXPECT_LE(large - small, 3 * 4 * row);
+  EXPECT_LE(peak(64, 4) - small, row / 8);
+}
+
 TEST(HeadLoss, RefusesWhatItCannotDo) {
   const auto memory = Memory::cpu(1);
   const Case c = make_case(memory, {0, 1});

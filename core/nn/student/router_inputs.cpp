@@ -21,8 +21,9 @@ std::vector<std::vector<double>> mean_router_inputs(const Transformer& model, co
 
   Tensor total = Tensor::from<double>(model.memory(), {static_cast<std::int64_t>(sums.size())}, sums);
   ranks.sum(total);
+  model.pipeline().sum(total);  // each stage has inputs of its own layers, and counts the same tokens
   sums = core::host_values<double>(total);
-  const double tokens = sums.back();
+  const double tokens = sums.back() / static_cast<double>(model.pipeline().size());
   core::check(tokens > 0, "mean router inputs: the calibration sample has no tokens");
   std::vector<std::vector<double>> means(static_cast<std::size_t>(model.config().num_layers));
   for (std::int64_t layer = 0; layer < model.config().num_layers; ++layer)

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "data/text/documents.h"
 #include "tests/support/temporary_folder.h"
 
 namespace limbeck::data {
@@ -169,6 +170,17 @@ TEST(LoaderOneDocument, HasNoHeldOutText) {
   EXPECT_EQ(l.fetch(7, 1).tokens, (std::vector<std::int32_t>{1, 2, 3}));
   EXPECT_EQ(l.fetch(7, 1).targets, (std::vector<std::int32_t>{2, 3, 0}));
   EXPECT_THROW((void)l.held_out_batch(1), core::Error);
+}
+
+// A tokenizer whose padding is its end of text: what is padded is told by the mask, never by the id.
+TEST(LoaderPairs, EndOfTextIsATargetThoughItIsWhatFillsUp) {
+  constexpr std::int32_t end = 9;
+  TokenBatch batch{.num_sequences = 0, .sequence_length = 8};
+  append_pair({.name = "a", .ids = {5, 6, end}, .is_target = {0, 1, 1}},
+              {.name = "b", .ids = {5, 7, end}, .is_target = {0, 1, 1}}, batch);
+  EXPECT_EQ(batch.tokens, (std::vector<std::int32_t>{5, 6, end, 5, 7, end, end, end}));
+  EXPECT_EQ(batch.targets, (std::vector<std::int32_t>{6, end, -1, 7, end, -1, -1, -1}));
+  EXPECT_EQ(batch.num_targets(), 4);
 }
 
 }  // namespace

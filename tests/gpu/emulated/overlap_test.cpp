@@ -91,7 +91,7 @@ TEST(GpuOverlap, WeightPartsAndWhatIsBetweenRunBesideAnExchange) {
     weight.slot->parameter = &weight;
     weight.slot->grad = filled(group.memory, {4, 4}, 0);
     core::Tape tape;
-    tape.delay_weight_parts(true);
+    tape.set_weight_parts(core::Tape::WeightParts::InWaits);
     std::vector<core::HostCopy> made;
     tape.on_parameter_done([&](core::Parameter& p) { made.emplace_back(p.slot->grad); });
     const Var x = core::leaf(filled(group.memory, {5, 4}, 1));

@@ -37,6 +37,7 @@ struct Recorded {
   PlanOptions plan;
   ReportOptions report;
   CompareOptions compare;
+  LaunchOptions launch;
   std::string ran;
   std::string text;
 };
@@ -62,6 +63,7 @@ Recorded parse(std::vector<const char*> arguments) {
   line.plan(keep(recorded.plan, "plan"));
   line.report(keep(recorded.report, "report"));
   line.compare(keep(recorded.compare, "compare"));
+  line.launch(keep(recorded.launch, "launch"));
   arguments.insert(arguments.begin(), "limbeck");
   const Invocation invocation = line.parse(static_cast<int>(arguments.size()), arguments.data());
   if (invocation.run) {
@@ -117,6 +119,33 @@ TEST(CommandLine, AnEmptyValueMayStandBehindAnEqualsSign) {
   EXPECT_EQ(parse({"inspect", "f", "--tokenizer="}).inspect.tokenizer, "");
   EXPECT_EQ(parse({"train", "c", "--set", "data.text="}).train.sets, std::vector<std::string>{"data.text="});
   EXPECT_NE(error_of({"convert", "a", "b", "--dtype="}), "");
+}
+
+TEST(CommandLine, LaunchKeepsItsOwnAndGivesTheRestOn) {
+  const std::vector<const char*> words = {"launch",   "--hostfile",    "hosts", "-n",   "8",  "-mca",  "btl",
+                                          "tcp,self", "--min-ranks=4", "-x",    "PATH", "--", "train", "c.textproto",
+                                          "--set",    "a.b=",          "-n",    "--",   "x"};
+  const LaunchOptions launch = parse(words).launch;
+  EXPECT_EQ(launch.ranks, 8);
+  EXPECT_EQ(launch.min_ranks, 4);
+  EXPECT_THAT(launch.mpirun, ElementsAre("--hostfile", "hosts", "-mca", "btl", "tcp,self", "-x", "PATH"));
+  EXPECT_THAT(launch.command, ElementsAre("train", "c.textproto", "--set", "a.b=", "-n", "--", "x"));
+  // As mpirun calls it too; -hostfile is mpirun's, and no -h.
+  const LaunchOptions other = parse({"launch", "-np", "2", "-hostfile", "hosts", "--", "distill", "c"}).launch;
+  EXPECT_EQ(other.ranks, 2);
+  EXPECT_THAT(other.mpirun, ElementsAre("-hostfile", "hosts"));
+  EXPECT_FALSE(other.min_ranks.has_value());
+  const LaunchOptions limits = parse({"launch", "-n", "2", "--max-restarts", "3", "--silent-after", "30",
+                                      "--step-deadline", "0", "--quiet", "--", "train", "c"})
+                                   .launch;
+  EXPECT_EQ(limits.max_restarts, 3);
+  EXPECT_EQ(limits.silent_after, 30);
+  EXPECT_EQ(limits.step_deadline, 0);
+  EXPECT_TRUE(limits.mpirun.empty());
+  EXPECT_THAT(error_of({"launch", "-n", "2", "train", "c"}), HasSubstr("-- train CONFIG"));
+  EXPECT_THAT(error_of({"launch", "--", "train", "c"}), HasSubstr("-n"));
+  EXPECT_THAT(error_of({"launch", "-n", "0", "--", "train", "c"}), HasSubstr("-n"));
+  EXPECT_THAT(parse({"launch", "--help"}).text, HasSubstr("limbeck launch -n 8"));
 }
 
 TEST(CommandLine, OtherCommandsTakeTheirs) {
@@ -236,7 +265,7 @@ TEST(CommandLine, EveryCommandTakesQuietAndVerbose) {
 TEST(CommandLine, HelpHasAnExampleAndTheDefaults) {
   EXPECT_THAT(parse({"--help"}).text, AllOf(HasSubstr("distill"), HasSubstr("tokenize"), HasSubstr("Exit code")));
   for (const char* command : {"train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "verify",
-                              "plan", "report", "compare"}) {
+                              "plan", "report", "compare", "launch"}) {
     const auto r = parse({command, "--help"});
     EXPECT_THAT(r.text, AllOf(HasSubstr("Example"), HasSubstr(std::string("limbeck ") + command)));
     EXPECT_THAT(r.text, Not(HasSubstr("checkpoints/step_")));  // steps differ from run to run
@@ -251,7 +280,7 @@ TEST(CommandLine, HelpFitsAScreen) {
   for (std::string line; std::getline(lines, line) && !line.empty();)
     if (line[2] != ' ') commands.push_back(line.substr(2, line.find(' ', 2) - 2));
   ASSERT_THAT(commands, ElementsAre("train", "distill", "eval", "generate", "convert", "inspect", "tokenize", "verify",
-                                    "plan", "report", "compare"));
+                                    "plan", "report", "compare", "launch"));
   commands.emplace_back();  // the program's own
   for (const std::string& command : commands) {
     const std::string help = command.empty() ? all : parse({command.c_str(), "--help"}).text;

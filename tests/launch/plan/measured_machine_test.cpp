@@ -9,7 +9,7 @@
 
 #include "launch/plan/automatic_layout.h"
 #include "launch/plan/machine_rates.h"
-#include "launch/run/host_name.h"
+#include "launch/run/heartbeat.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/thread_ranks.h"
 

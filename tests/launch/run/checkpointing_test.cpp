@@ -92,7 +92,7 @@ TEST(CheckContinues, ARunWithoutATeacherGetsNone) {
 }
 
 TEST(CheckContinues, AStateThatContradictsItselfIsRefused) {
-  for (const std::int64_t next_sample : {0, 15, 17, 20}) {
+  for (const std::int64_t next_sample : {0, 12, 15, 17}) {
     const TrainerState was{
         .step = 4, .next_sample = next_sample, .run_config = to_textproto(parse_config(config_text, "x"))};
     EXPECT_THAT(

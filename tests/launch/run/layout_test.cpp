@@ -49,6 +49,15 @@ TEST_P(LayoutTest, RecomputeAndDelayedWeightPartsChangeNothing) {
   });
 }
 
+/// Chunks of a layer's tokens: that are not as long as one another, and more than there are tokens.
+TEST_P(LayoutTest, ChunksOfTokensChangeNothing) {
+  on_ranks([](launch::Rank& rank) {
+    testing::expect_golden(rank, "moe_idle_expert.h5", DType::F64, {.expert_chunks = 2, .delay_weight_parts = true});
+    testing::expect_golden(rank, "moe_global_balance.h5", DType::F64, {.expert_chunks = 64, .recompute = true});
+    testing::expect_golden(rank, "moe_options.h5", DType::F64, {.micro_batches = 2, .expert_chunks = 3});
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Threads, LayoutTest,
                          ::testing::Values(Layout{"dp1", 1}, Layout{"dp2", 2}, Layout{"ep2", 2}, Layout{"dp4", 4},
                                            Layout{"dp2ep2", 4}, Layout{"ep4", 4}, Layout{"tp2", 2}, Layout{"tp3", 3},

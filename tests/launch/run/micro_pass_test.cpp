@@ -9,7 +9,7 @@
 namespace limbeck::launch {
 namespace {
 
-// As ZERO_BUBBLE has it: also those of layers behind experts, whose exchange fills its waits on GPUs alone.
+// As ZERO_BUBBLE has it: also those of layers behind experts, whose exchange runs none of them while it waits.
 TEST(MicroPass, WeightsThatAreLeftHaveNoGradientBeforeTheirTurn) {
   testing::run_ranks(2, [](testing::RankWorld& world) {
     Rank rank(world.comm, "ep2", 1);
@@ -22,7 +22,7 @@ TEST(MicroPass, WeightsThatAreLeftHaveNoGradientBeforeTheirTurn) {
     const StepOptions options;
     StepSums sums(rank, model);
     core::GradientLedger ledger(1, [](core::Parameter&) {});
-    MicroPass pass({rank, models, input, options, sums, /*delays_weight_parts=*/true}, 0, 0, ledger);
+    MicroPass pass({rank, models, input, options, sums, core::Tape::WeightParts::Queued}, 0, 0, ledger);
     const auto with_gradient = [&] {
       std::int64_t count = 0;
       for (const core::Parameter* p : model.parameters())
@@ -34,6 +34,23 @@ TEST(MicroPass, WeightsThatAreLeftHaveNoGradientBeforeTheirTurn) {
     EXPECT_EQ(with_gradient(), 0);
     pass.run_weight_parts();
     EXPECT_GT(with_gradient(), 6 * golden.config().num_layers);  // q, k, v, o, the router, gate, up and down
+  });
+}
+
+TEST(MicroPass, WeightsAreMadeBesideTheSumsOfATensorGroupUnlessGapsAreForThem) {
+  using enum core::Tape::WeightParts;
+  using parallel::ScheduleKind;
+  testing::run_ranks(2, [](testing::RankWorld& world) {
+    const auto usual = parallel::make_schedule(ScheduleKind::OneFOneB, 2, 1, 2),
+               with_gaps = parallel::make_schedule(ScheduleKind::ZeroBubble, 2, 1, 2);
+    const Rank tensors(world.comm, "tp2", 1), data(world.comm, "dp2", 1), experts(world.comm, "ep2", 1),
+        of_a_queue(world.comm, "ep2", 1, false, core::Memory::hidden_cpu(1));
+    EXPECT_EQ(weight_parts_of(tensors, usual, {}), InWaits);
+    EXPECT_EQ(weight_parts_of(tensors, with_gaps, {}), Queued);
+    EXPECT_EQ(weight_parts_of(data, usual, {}), AtOnce);
+    EXPECT_EQ(weight_parts_of(data, usual, {.delay_weight_parts = true}), InWaits);
+    EXPECT_EQ(weight_parts_of(experts, usual, {}), AtOnce);
+    EXPECT_EQ(weight_parts_of(of_a_queue, usual, {}), InWaits);
   });
 }
 

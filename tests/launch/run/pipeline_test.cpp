@@ -72,25 +72,14 @@ TEST(CheckPipeline, RefusesWhatItsStagesDoNotDo) {
   const auto of_objective = [](auto set) -> Change {
     return [set](RunConfig& config, nn::ModelConfig&) { set(config.objective); };
   };
-  const auto of_start = [](auto set) -> Change {
-    return [set](RunConfig& config, nn::ModelConfig&) { set(config.student_init.emplace()); };
-  };
-  const std::string start = "a student_init that runs models to choose or centre";
   for (const auto& [says, change] : std::vector<std::pair<std::string, Change>>{
-           {"objective.reward", of_objective([](auto&c) { c.reward.emplace(); })},
-           {"objective.bridge", of_objective([](auto&c) { c.bridge = Bridge::Spans; })},
            {"objective.hidden_states", of_objective([](auto&c) { c.hidden_states.weight = 1; })},
            {"objective.attention", of_objective([](auto&c) { c.attention.weight = 1; })},
            {"objective.feed_forward", of_objective([](auto&c) { c.feed_forward.weight = 1; })},
            {"objective.routers", of_objective([](auto&c) { c.routers.weight = 1; })},
-           {"objective.sampled_text", of_objective([](auto&c) { c.sampled_text.fraction = 0.5; })},
-           {"objective.control UNTRAINED", of_objective([](auto&c) { c.control = Control::Untrained; })},
            {"layers that predict further tokens", [](auto&, auto&model) { model.num_predict_layers = 1; }},
            {"parallel.teacher_ranks", [](auto&config, auto&) { config.parallel.teacher_ranks = 1; }},
-           {"parallel.shard_ranks", [](auto&config, auto&) { config.parallel.shard_ranks = 1; }},
-           {start, of_start([](auto&c) { c.choice = LayerChoice::BlockInfluence; })},
-           {start, of_start([](auto&c) { c.choice = LayerChoice::List, c.width.emplace(); })},
-           {start, of_start([](auto&c) { c.choice = LayerChoice::List, c.experts.emplace(); })}}) {
+           {"parallel.shard_ranks", [](auto&config, auto&) { config.parallel.shard_ranks = 1; }}}) {
     RunConfig config = config_of();
     nn::ModelConfig model = model_of(6);
     change(config, model);

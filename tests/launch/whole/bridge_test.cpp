@@ -54,6 +54,7 @@ class BridgedRun : public ::testing::Test {
              {"dp2", 2, ""},
              {"tp2", 2, " --set parallel.sequence_parallel=true"},
              {"ep2", 2, " --set batch.micro_batches=2"},
+             {"pp2", 2, " --set batch.micro_batches=2"},
              {"dp1", 1, " --set train.recompute=true --set batch.micro_batches=4"}}) {
       SCOPED_TRACE(layout + others);
       const std::string name = layout + std::to_string(others.size());

@@ -177,6 +177,42 @@ TEST(PipelineRuns, SeveralTeachersAndTheirCachesAreThoseOfOneRank) {
   expect_same_of_stages(folder, distill + " --set teacher.cache=of_two", "cached");
 }
 
+TEST(PipelineRuns, StartsAndControlsThatRunTheTeacherAreThoseOfOneRank) {
+  const RunFolder folder("pipeline_starts");
+  const std::string dense = std::string(job) + in_float64;
+  folder.write("teacher.textproto", dense);
+  folder.succeed("train teacher.textproto --steps 1 --out teacher --set model.moe= --set model.mlp_width=24");
+  folder.write("job.textproto", dense + "teacher { source: \"teacher\" } objective { cross_entropy_weight: 0.3 }");
+  const std::string distill = "distill job.textproto --set batch.micro_batches=1 ";
+  expect_same_of_stages(folder, distill + "--set objective.control=UNTRAINED", "untrained");
+  const std::string start =
+      "student_init { choice: BLOCK_INFLUENCE num_layers: 3 calibration_tokens: 111 "
+      "upcycle { slices: 2 experts: 4 experts_per_token: 2 router_std: 0.5 } }";
+  const std::string cut = distill + "--set model= --set '" + start + "'";
+  expect_same_of_stages(folder, cut, "started");
+  const json one = start_of(folder, "started_one"), two = start_of(folder, "started_two");
+  EXPECT_EQ(two["layers"], one["layers"]);
+  EXPECT_EQ(two["influence"], one["influence"]);
+  expect_near(two["calibration"]["kl"], one["calibration"]["kl"].get<double>(), "kl of the start");
+}
+
+TEST(PipelineRuns, MeasureTheirCheckpointsInStagesAndWithout) {
+  const RunFolder folder("pipeline_eval");
+  folder.write("job.textproto", std::string(job) + in_float64);
+  folder.succeed("train job.textproto --out run --set parallel.layout=pp2", 2);
+  const json alone = json::parse(folder.succeed("eval run --json --quiet")).flatten();
+  const json stages = json::parse(folder.succeed("eval run --json --quiet --set parallel.layout=pp2", 2)).flatten();
+  for (const auto& [name, value] : alone.items())
+    if (value.is_number()) expect_near(stages[name], value.get<double>(), name);
+  // Questions of benchmarks are dealt over all ranks, whatever stages the run had.
+  folder.write("questions.jsonl",
+               R"({"question": "1 2", "choices": {"text": ["3", "no"], "label": ["A", "B"]}, "answerKey": "A"}
+{"question": "2 3", "choices": {"text": ["no", "4"], "label": ["A", "B"]}, "answerKey": "B"}
+)");
+  const std::string task = "eval run --task arc:questions.jsonl --json --quiet";
+  EXPECT_EQ(folder.succeed(task, 2), folder.succeed(task));
+}
+
 TEST(PipelineRuns, RefuseWhatAPipelineDoesNotDo) {
   const RunFolder folder("pipeline_refused");
   folder.write("job.textproto", job);

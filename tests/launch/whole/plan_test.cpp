@@ -68,7 +68,8 @@ struct Case {
   const char* name;
   int ranks;
   std::vector<std::string> sets;
-  int ranks_a_node = 0;  // as ThreadWorld takes it
+  int ranks_a_node = 0;               // as ThreadWorld takes it
+  std::int64_t expert_exchanges = 0;  // of a step, counted by hand; 0: they are not
 };
 
 class PlannedRun : public ::testing::TestWithParam<Case> {
@@ -120,6 +121,9 @@ TEST_P(PlannedRun, TakesWhatTheRunTakes) {
     const auto rows = planned.find(group);
     if (rows == planned.end()) continue;
     EXPECT_EQ(sent[group].first, rows->second.first);
+    if (tested.expert_exchanges > 0) {
+      EXPECT_EQ(rows->second.first, tested.expert_exchanges);
+    }
     const auto bytes = static_cast<double>(sent[group].second);
     // Planned are tokens that choose each expert as often; a router that has learnt nothing is some way from that.
     EXPECT_NEAR(static_cast<double>(rows->second.second), bytes, 0.25 * bytes);
@@ -137,6 +141,9 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"Tensors", 2, {"parallel.layout=tp2", "parallel.sequence_parallel=true"}},
         Case{"ExpertsOfRanks", 2, {"parallel.layout=ep2", "train.recompute=true", "batch.micro_batches=2"}},
         Case{"ExpertsOfNodes", 4, {"parallel.layout=ep4"}, 2},
+        // Three layers of three chunks, each of which is agreed on by two exchanges, goes there with its weights and
+        // comes back; and in the backward the other way round.
+        Case{"ExpertsInChunks", 2, {"parallel.layout=ep2", "parallel.expert_chunks=3"}, 0, 3 * 3 * (2 + 3 + 3)},
         Case{"ExpertsByTwoLevels", 2, {"parallel.layout=ep2", "parallel.expert_exchange=TWO_LEVEL"}},
         Case{"Sequences", 2, {"parallel.layout=cp2"}},
         Case{"SharedParameters", 2, {"parallel.layout=dp2", "parallel.shard=PARAMETERS", "train.recompute=true"}},

@@ -128,7 +128,7 @@ TEST_F(Rewards, EveryLayoutIsTheSameRun) {
   std::vector<json> first;
   std::map<std::string, std::vector<double>> values;
   for (const auto& [layout, ranks, micro_batches] : std::vector<std::tuple<std::string, int, int>>{
-           {"dp1", 1, 1}, {"dp1", 1, 3}, {"dp2", 2, 1}, {"tp2", 2, 1}, {"ep2", 2, 2}, {"dp4", 4, 1}}) {
+           {"dp1", 1, 1}, {"dp1", 1, 3}, {"dp2", 2, 1}, {"tp2", 2, 1}, {"ep2", 2, 2}, {"dp4", 4, 1}, {"pp2", 2, 5}}) {
     SCOPED_TRACE(fmt::format("{} in {}", layout, micro_batches));
     const std::string name = fmt::format("{}_{}", layout, micro_batches);
     run(fmt::format("train job.textproto --out {} --set parallel.layout={} --set batch.micro_batches={} --set "

@@ -104,7 +104,7 @@ TEST(EndToEnd, StepsOfSampledTextAreTheLoopWrittenOut) {
           student.weights(), steps.back().gradients, [](const std::string&) { return 5e-3; },
           [](const std::string& name) { return name.find("norm") == std::string::npos ? 0.1 : 0.0; });
     }
-    for (const std::string layout : {"dp2", "tp2", "ep2", "cp2"}) {
+    for (const std::string layout : {"dp2", "tp2", "ep2", "cp2", "pp2"}) {
       SCOPED_TRACE(layout);
       const std::string run = by + layout;
       const Outcome outcome = folder.limbeck(

@@ -151,7 +151,8 @@ TEST_F(ExpertTeacher, FewerExpertsAreThoseOfTheRuleUnderEveryLayout) {
     kl[rule] = start["calibration"]["kl"];
     EXPECT_EQ(start["calibration"]["experts"], 4);
   }
-  for (const auto& [layout, ranks] : std::map<std::string, int>{{"dp2", 2}, {"tp2", 2}, {"ep2", 2}, {"tp2ep2", 4}}) {
+  for (const auto& [layout, ranks] :
+       std::map<std::string, int>{{"dp2", 2}, {"tp2", 2}, {"ep2", 2}, {"tp2ep2", 4}, {"pp2", 2}}) {
     SCOPED_TRACE(layout);
     const json start = start_of(how("MERGE"), layout, ranks);
     EXPECT_EQ(start["experts"], members(expected["MERGE"]));
@@ -186,7 +187,7 @@ TEST_F(ExpertTeacher, DenseAndNarrowerStudentsAreTheSameUnderEveryLayout) {
   }
   expect_near(alone["kept_activity"]["kv_heads"], heads);
   EXPECT_FALSE(alone["kept_activity"].contains("neurons"));
-  for (const char* layout : {"dp2", "tp2", "cp2"}) {
+  for (const char* layout : {"dp2", "tp2", "cp2", "pp2"}) {
     SCOPED_TRACE(layout);
     const json start = start_of(dense, layout, 2);
     EXPECT_EQ(start["experts"], alone["experts"]);
@@ -277,7 +278,8 @@ TEST(GreedyStarts, DropWhatIsLeastMissedOfTheBeginsOfTheText) {
     std::erase(kept, layer);
   }
   json last;
-  for (const auto& [layout, ranks] : std::map<std::string, int>{{"dp1", 1}, {"dp2", 2}, {"tp2", 2}, {"dp4", 4}}) {
+  for (const auto& [layout, ranks] :
+       std::map<std::string, int>{{"dp1", 1}, {"dp2", 2}, {"tp2", 2}, {"dp4", 4}, {"pp2", 2}}) {
     SCOPED_TRACE(layout);
     const Outcome outcome = folder.limbeck(
         fmt::format("distill job.textproto --steps 1 --out {0} --set parallel.layout={0}", layout), ranks);

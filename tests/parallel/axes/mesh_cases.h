@@ -15,6 +15,7 @@
 #include "parallel/axes/shared_values.h"
 #include "parallel/axes/warm_up.h"
 #include "parallel/comm/engine.h"
+#include "tests/parallel/axes/moe_cases.h"
 #include "tests/parallel/axes/replica_cases.h"
 #include "tests/parallel/axes/tensor_cases.h"
 #include "tests/parallel/comm/comm_cases.h"
@@ -449,11 +450,13 @@ inline std::vector<CommCase> mesh_cases() {
           {"expert_exchange_float32", expert_exchanges_case<float>},
           {"expert_exchange_float64", expert_exchanges_case<double>},
           {"replicas", replicas_case},
+          {"moe_chunks", moe_chunks_case},
           {"expert_exchange_bfloat16", expert_exchanges_case<kernels::bf16>},
           {"gather", gather_case},
           {"tensor_exchange", tensor_exchange_case},
           {"gather_again", gather_again_case},
           {"sum_share", sum_share_case},
+          {"sums_under_way", sums_under_way_case},
           {"gradient_buckets", gradient_buckets_case},
           {"shares", shares_case},
           {"bucket_order", bucket_order_case},

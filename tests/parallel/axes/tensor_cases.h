@@ -47,6 +47,34 @@ inline void sum_share_case(WorldComm& world) {
   }
 }
 
+/// Several under way, in the order in which they were started, whichever is waited for first.
+inline void sums_under_way_case(WorldComm& world) {
+  const auto memory = Memory::cpu(1);
+  const auto comm = parallel::make_tensor_comm({std::shared_ptr<void>(), &world});
+  constexpr std::int64_t columns = 5;
+  const auto sum_at = [&](int seed, std::int64_t i) {
+    double sum = 0;
+    for (int r = 0; r < world.size(); ++r) sum += value_at(seed + r, i);
+    return static_cast<float>(sum);
+  };
+  for (const std::int64_t rows : {0, 1, 3, 8, 1001}) {
+    const core::Slice mine = core::slice_of(rows, world.rank(), world.size());
+    const auto of = [&](int seed) { return filled<float>(memory, {rows, columns}, seed + world.rank()); };
+    const Tensor x = of(0);
+    const nn::RowsUnderWay sum = comm->start_sum(x), share = comm->start_sum_share(of(7)),
+                           last = comm->start_sum(of(3));
+    const Tensor third = last(), second = share(), first = sum();
+    EXPECT_EQ(first.raw(), x.raw());
+    ASSERT_EQ(second.shape(), (Shape{mine.count, columns}));
+    for (std::int64_t i = 0; i < x.numel(); ++i) {
+      ASSERT_EQ(first.data<float>()[i], sum_at(0, i)) << rows;
+      ASSERT_EQ(third.data<float>()[i], sum_at(3, i)) << rows;
+    }
+    for (std::int64_t i = 0; i < second.numel(); ++i)
+      ASSERT_EQ(second.data<float>()[i], sum_at(7, columns * mine.first + i)) << rows;
+  }
+}
+
 /// <A x, y> = <x, A' y> for each exchange A and its backward A'. A value that all ranks hold alike is one value, and
 /// counts once; parts count on every rank. Integers: exactly.
 inline void tensor_exchange_case(WorldComm& world) {

@@ -1,0 +1,114 @@
+#include "launch/supervision/cause.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+namespace limbeck::launch {
+
+namespace {
+
+/// What stands behind `before`, if it is there.
+std::optional<std::string_view> behind(std::string_view text, std::string_view before) {
+  const std::size_t at = text.find(before);
+  if (at == std::string_view::npos) return std::nullopt;
+  return text.substr(at + before.size());
+}
+
+/// The number at the beginning, and what follows it.
+std::optional<int> number(std::string_view& text) {
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{}) return std::nullopt;
+  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
+  return value;
+}
+
+std::optional<int> number_behind(std::string_view text, std::string_view before) {
+  auto rest = behind(text, before);
+  return rest ? number(*rest) : std::nullopt;
+}
+
+/// "limbeck: error: rank 1: ..."; whose rank has not come is the one that is named last.
+std::optional<Cause> error_in(std::string_view line) {
+  auto rest = behind(line, "limbeck: error: ");
+  if (!rest) return std::nullopt;
+  Cause cause{.kind = CauseKind::Error, .what = std::string(*rest), .rank = 0};
+  if (std::string_view of = *rest; of.starts_with("rank ")) {
+    of.remove_prefix(5);
+    const auto rank = number(of);
+    if (rank && of.starts_with(": ")) {
+      cause.rank = rank;
+      cause.what = of.substr(2);
+    }
+  }
+  const std::size_t absent = rest->rfind(" has not come");
+  const std::size_t named = rest->rfind("rank ", absent);
+  if (absent != std::string_view::npos && named != std::string_view::npos)
+    if (std::string_view of = rest->substr(named + 5); const auto rank = number(of)) cause.rank = rank;
+  return cause;
+}
+
+/// "mpirun noticed that process rank 1 with PID 4711 on node n1 exited on signal 9 (Killed)."
+std::optional<Cause> signal_in(std::string_view line) {
+  const auto rank = number_behind(line, "noticed that process rank ");
+  const auto signal = number_behind(line, " exited on signal ");
+  if (!rank || !signal) return std::nullopt;
+  Cause cause{.kind = CauseKind::Signal, .what = fmt::format("ended by signal {}", *signal), .rank = rank};
+  if (const auto host = behind(line, " on node ")) cause.host = host->substr(0, host->find(' '));
+  return cause;
+}
+
+/// Of Open MPI 4 and 5.
+std::optional<Cause> unavailable_in(std::string_view line) {
+  constexpr std::array words = {
+      "There are not enough slots available",
+      "lost communication with",
+      "was unable to reliably start",
+      "ould not resolve hostname",
+      "No route to host",
+      "unable to reach",
+      "unable to contact",
+      "ssh: connect to host",
+      "not able to launch",
+  };
+  if (std::ranges::none_of(words, [&](const char* said) { return line.find(said) != std::string_view::npos; }))
+    return std::nullopt;
+  return Cause{.kind = CauseKind::Unavailable, .what = std::string(line)};
+}
+
+}  // namespace
+
+void place(Cause& cause, const std::vector<Beat>& beats) {
+  if (!cause.rank) return;
+  const auto beat = std::ranges::find(beats, *cause.rank, &Beat::rank);
+  if (beat == beats.end()) return;
+  if (cause.host.empty()) cause.host = beat->host;
+  cause.step = beat->step;
+  cause.operation = beat->operation;
+}
+
+std::string to_text(const Cause& cause) {
+  if (!cause.rank) return cause.what;
+  std::string text = fmt::format("rank {}", *cause.rank);
+  if (!cause.host.empty()) text += " on " + cause.host;
+  if (cause.step > 0) text += fmt::format(", at step {}", cause.step);
+  if (!cause.operation.empty()) text += fmt::format(", last operation {}", cause.operation);
+  return text + ": " + cause.what;
+}
+
+void Witness::hear(std::string_view line) {
+  if (!signal_) signal_ = signal_in(line);
+  if (!error_) error_ = error_in(line);
+  if (!unavailable_) unavailable_ = unavailable_in(line);
+}
+
+Cause Witness::cause(int code) const {
+  for (const std::optional<Cause>& heard : {signal_, error_, unavailable_})
+    if (heard) return *heard;
+  return {.kind = CauseKind::Unknown, .what = fmt::format("mpirun ended with {}", code)};
+}
+
+}  // namespace limbeck::launch

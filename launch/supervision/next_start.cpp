@@ -1,0 +1,95 @@
+#include "launch/supervision/next_start.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/counted.h"
+#include "parallel/axes/mesh.h"
+
+namespace limbeck::launch {
+
+namespace {
+
+/// The axes that it names but dp.
+parallel::Layout without_dp(const parallel::Layout& layout) {
+  std::string text;
+  for (const parallel::LayoutAxis& axis : parallel::layout_axes)
+    if (axis.size != &parallel::Layout::dp && layout.*axis.size > 0)
+      text += fmt::format("{}{}", axis.name, layout.*axis.size);
+  parallel::Layout rest = layout;
+  rest.text = text;
+  rest.dp = 0;
+  return rest;
+}
+
+/// Whether another number of ranks may help against what ended the last attempt: what was the matter, in words.
+std::optional<std::string> fault_of_ranks(std::span<const Attempt> attempts, int num_hosts) {
+  const Attempt& last = attempts.back();
+  if (!last.cause) return std::nullopt;
+  const Cause& now = *last.cause;
+  if (now.kind == CauseKind::Unavailable) return now.what;
+  if (attempts.size() < 2 || !attempts[attempts.size() - 2].cause) return std::nullopt;
+  const Attempt& other = attempts[attempts.size() - 2];
+  const Cause& before = *other.cause;
+  if (other.ranks != last.ranks) return std::nullopt;
+  if (now.rank && now.rank == before.rank) return fmt::format("rank {} was at fault twice", *now.rank);
+  if (num_hosts > 1 && !now.host.empty() && now.host == before.host)
+    return fmt::format("{} was at fault twice", now.host);
+  return std::nullopt;
+}
+
+/// Why there is no use in another attempt, if the last two say so.
+std::optional<std::string> is_deterministic(std::span<const Attempt> attempts) {
+  if (attempts.size() < 2) return std::nullopt;
+  const Attempt& last = attempts.back();
+  const Attempt& before = attempts[attempts.size() - 2];
+  if (before.ranks != last.ranks || !last.cause || !before.cause) return std::nullopt;
+  if (!last.has_trained() && !before.has_trained())
+    return fmt::format("two attempts in a row ended before they did a step: {}", to_text(*last.cause));
+  if (last.failed_at() == before.failed_at() && last.cause->rank == before.cause->rank &&
+      last.cause->what == before.cause->what)
+    return fmt::format("step {} failed twice by the same cause: {}", last.failed_at(), to_text(*last.cause));
+  return std::nullopt;
+}
+
+}  // namespace
+
+NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least) {
+  const bool is_free = config.layout.empty() || config.layout == "auto";
+  const parallel::Layout named = is_free ? parallel::Layout{} : parallel::parse_layout(config.layout);
+  const parallel::Layout layout = without_dp(named);
+  const auto fits = [&](int n) {
+    const auto students = n - static_cast<int>(config.teacher_ranks);
+    return students > 0 && (is_free || parallel::world_fault(layout, students).empty()) &&
+           (config.shard_ranks == 0 || n % config.shard_ranks == 0);
+  };
+  for (int n = ranks - 1; n >= std::max(least, 1); --n) {
+    if (!fits(n)) continue;
+    NextStart next{.ranks = n};
+    if (named.dp > 0) next.layout = layout.text.empty() ? fmt::format("dp{}", n - config.teacher_ranks) : layout.text;
+    return next;
+  }
+  return {.why = fmt::format("no layout {} has fewer ranks than {} and {} at least (--min-ranks)",
+                             config.layout.empty() ? "dp" : config.layout, ranks, least)};
+}
+
+NextStart next_start(std::span<const Attempt> attempts, const RestartLimits& limits, const ParallelConfig& config,
+                     int num_hosts) {
+  const Attempt& last = attempts.back();
+  const std::string cause = last.cause ? to_text(*last.cause) : fmt::format("exit code {}", last.code);
+  if (last.code == 2) return {.why = "wrong use is not tried again"};
+  if (std::ssize(attempts) > limits.max_restarts)
+    return {.why = fmt::format("it was started again {} (--max-restarts), and failed: {}",
+                               core::counted(limits.max_restarts, "time"), cause)};
+  if (limits.min_ranks)
+    if (const auto fault = fault_of_ranks(attempts, num_hosts)) {
+      NextStart next = fewer_ranks(config, last.ranks, *limits.min_ranks);
+      next.why = next.ranks ? *fault : fmt::format("{}, and {}", *fault, next.why);
+      return next;
+    }
+  if (const auto why = is_deterministic(attempts)) return {.why = *why};
+  return {.ranks = last.ranks, .why = cause};
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,42 @@
+// Whether a job that failed is started again, and with how many ranks.
+//
+//     NextStart next = next_start(attempts, {.max_restarts = 10, .min_ranks = 2}, config.parallel);
+//     if (!next.ranks) core::fail("{}", next.why);
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+
+#include "launch/config/config.h"
+#include "launch/supervision/launches.h"
+
+namespace limbeck::launch {
+
+struct RestartLimits {
+  int max_restarts = 10;
+  std::optional<int> min_ranks = std::nullopt;  // elastic: so few at least; nothing: always the same number
+};
+
+struct NextStart {
+  std::optional<int> ranks = std::nullopt;           // nothing: not again
+  std::optional<std::string> layout = std::nullopt;  // parallel.layout, where another than the config's is needed
+  std::string why = {};                              // in words
+};
+
+/// The largest number of ranks below `ranks`, and no less than `least`, that parallel.layout can have: any where none
+/// is named or it is auto; of others as world_fault says (parallel/axes/mesh.h), without the dp that it may name, which
+/// is what gives way. The teacher's ranks stay as many, and shard_ranks divides the world. The batch is of all ranks
+/// (batch.sequences_per_step), so that its tokens stay the same. Nothing where there is none.
+NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least);
+
+/// What follows the last of the attempts, which failed:
+/// - wrong use (exit code 2) is not tried again, nor is anything after so many restarts;
+/// - with min_ranks, where mpirun lacks hosts or slots, or the same rank or the same one of several hosts was at fault
+///   twice in a row: fewer ranks;
+/// - two attempts with as many ranks that ended before they did a step, or in the same step by the same cause: no more;
+/// - else again as it was.
+NextStart next_start(std::span<const Attempt> attempts, const RestartLimits& limits, const ParallelConfig& config,
+                     int num_hosts);
+
+}  // namespace limbeck::launch

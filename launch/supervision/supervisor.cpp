@@ -1,0 +1,145 @@
+#include "launch/supervision/supervisor.h"
+
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "core/counted.h"
+#include "core/error.h"
+#include "data/files/atomic_file.h"
+#include "launch/console/streams.h"
+#include "launch/report/event_file.h"
+#include "launch/run/stop_flag.h"
+
+namespace limbeck::launch {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr int exit_stopped = 3;
+
+int hosts_of(const std::vector<Beat>& beats) {
+  std::set<std::string> hosts;
+  for (const Beat& beat : beats) hosts.insert(beat.host);
+  return static_cast<int>(hosts.size());
+}
+
+}  // namespace
+
+Supervisor::Supervisor(Supervised what, Log log)
+    : what_(std::move(what)), log_(std::move(log)), run_(what_.config.output.dir), ranks_(what_.ranks) {}
+
+int Supervisor::run() {
+  catch_stop_signals();
+  std::error_code error;
+  if (std::filesystem::is_directory(run_.path(), error)) RunDirectory::check_usable(run_.path(), what_.resume);
+  const auto tell_all = [&] {
+    if (attempts_.size() > 1) write_note(to_text(attempts_));
+  };
+  while (true) {
+    const Progress before = read_progress(run_);
+    keep(attempt(), before);
+    const Attempt& last = attempts_.back();
+    if (last.ended != Ended::Failed) {
+      tell_all();
+      return last.ended == Ended::Done ? 0 : exit_stopped;
+    }
+    const NextStart next = next_start(attempts_, what_.restarts, what_.config.parallel, num_hosts_);
+    if (!next.ranks || stop_requested()) {
+      tell_all();
+      if (last.code == 2) return 2;  // the ranks have said why
+      core::fail("launch: no more attempts: {}", next.ranks ? "asked to stop, but " + next.why : next.why);
+    }
+    say_failed(last, next);
+    ranks_ = *next.ranks;
+    if (next.layout) layout_ = next.layout;
+  }
+}
+
+std::vector<std::string> Supervisor::command() const {
+  std::vector<std::string> words = {"mpirun", "-n", std::to_string(ranks_)};
+  words.insert(words.end(), {"-x", std::string(supervised_variable) + "=1"});
+  words.insert(words.end(), what_.mpirun.begin(), what_.mpirun.end());
+  words.push_back(what_.program);
+  words.insert(words.end(), what_.training.begin(), what_.training.end());
+  if (!what_.resume && !attempts_.empty()) words.emplace_back("--resume");
+  if (layout_) words.insert(words.end(), {"--set", "parallel.layout=" + *layout_});
+  return words;
+}
+
+/// Those that are there; but those of ranks that an attempt with `ranks` does not have are removed. The others stay, to
+/// be overwritten: where the disk is full there is no room for new ones.
+std::vector<Beat> Supervisor::signs_of(int ranks) const {
+  std::vector<Beat> signs = read_beats(run_.ranks());
+  for (const Beat& beat : signs)
+    if (beat.rank >= ranks) std::filesystem::remove(beat_file(run_.ranks(), beat.rank));
+  return signs;
+}
+
+Attempt Supervisor::attempt() {
+  data::make_folder(run_.ranks());
+  const std::vector<Beat> before = signs_of(ranks_);
+  Attempt result{.number = static_cast<int>(attempts_.size()) + 1, .ranks = ranks_, .time = wall_time()};
+  const auto begin = Clock::now();
+  Witness witness;
+  Job job(command());
+  const std::optional<Cause> seen = watch(job, witness);
+  job.end();
+  for (auto lines = job.read(0ms); !lines.empty(); lines = job.read(0ms))
+    for (const std::string& line : lines) witness.hear(line);
+  result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  result.code = job.code();
+  std::vector<Beat> beats = read_beats(run_.ranks());
+  std::erase_if(beats, [&](const Beat& beat) { return std::ranges::count(before, beat) > 0; });
+  num_hosts_ = hosts_of(beats);
+  if (!seen && result.code == 0) return result;
+  const bool is_stopped = !seen && result.code == exit_stopped;
+  result.ended = is_stopped ? Ended::Stopped : Ended::Failed;
+  if (is_stopped) return result;
+  result.cause = seen ? *seen : witness.cause(result.code);
+  place(*result.cause, beats);
+  return result;
+}
+
+std::optional<Cause> Supervisor::watch(Job& job, Witness& witness) {
+  const auto look_every = what_.limits.silent_after / 20;
+  auto looked = Clock::now();
+  Vigil vigil(run_.ranks(), ranks_, what_.limits, looked);
+  bool is_told = false;
+  while (!job.has_ended()) {
+    for (const std::string& line : job.read(100ms)) witness.hear(line);
+    if (!is_told && stop_requested()) {
+      log_->info("launch: asked to stop: so are the ranks");
+      job.ask_to_stop();
+      is_told = true;
+    }
+    if (Clock::now() - looked < look_every) continue;
+    looked = Clock::now();
+    if (auto cause = vigil.look(looked)) return cause;
+  }
+  return std::nullopt;
+}
+
+void Supervisor::keep(Attempt attempt, const Progress& before) {
+  note_progress(attempt, before, read_progress(run_));
+  // Asked to stop before there was anything to save: nothing is lost by it.
+  if (attempt.ended == Ended::Failed && stop_requested() && !attempt.has_trained()) {
+    attempt.ended = Ended::Stopped;
+    attempt.cause.reset();
+  }
+  // Signs are a second old; that a step is done is known at once.
+  if (attempt.cause && attempt.cause->rank && attempt.to)
+    attempt.cause->step = std::max(attempt.cause->step, attempt.failed_at());
+  if (const std::string warning = add_line(run_.launches(), to_json(attempt)); !warning.empty())
+    log_->warn("launch: {}", warning);
+  attempts_.push_back(std::move(attempt));
+}
+
+void Supervisor::say_failed(const Attempt& attempt, const NextStart& next) {
+  log_->warn("launch: attempt {} failed: {}", attempt.number, to_text(*attempt.cause));
+  const std::string fewer = *next.ranks == attempt.ranks ? "" : fmt::format(", for {}", next.why);
+  log_->warn("launch: going on with {}{} from the newest good checkpoint", core::counted(*next.ranks, "rank"), fewer);
+}
+
+}  // namespace limbeck::launch

@@ -1,0 +1,58 @@
+// A training job that is started again until it is done: what `limbeck launch` does.
+//
+//     Supervisor supervisor({.ranks = 8, .program = "/usr/bin/limbeck", .training = {"train", "c.textproto"}, ...},
+//     log); return supervisor.run();        // the exit code; throws where it is of no use to go on
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "launch/config/config.h"
+#include "launch/console/log.h"
+#include "launch/run/run_directory.h"
+#include "launch/supervision/job.h"
+#include "launch/supervision/next_start.h"
+#include "launch/supervision/vigil.h"
+
+namespace limbeck::launch {
+
+struct Supervised {
+  int ranks = 1;
+  std::vector<std::string> mpirun = {};    // its options
+  std::string program = {};                // limbeck
+  std::vector<std::string> training = {};  // its command and options
+  bool resume = false;                     // whether they have --resume
+  RunConfig config = {};                   // that they come to
+  RestartLimits restarts = {};
+  Vigil::Limits limits = {};
+};
+
+class Supervisor {
+ public:
+  Supervisor(Supervised what, Log log);
+
+  /// 0: done; 3: stopped by a signal, and saved where there was something to save; 2: wrong use, which the job has told
+  /// itself. Throws an Error that says why no more attempts are made.
+  int run();
+
+ private:
+  Attempt attempt();
+  /// The end of the job, and why, if the ranks' signs of life tell it; follows a request to stop.
+  std::optional<Cause> watch(Job& job, Witness& witness);
+  std::vector<std::string> command() const;
+  std::vector<Beat> signs_of(int ranks) const;
+  /// Notes what came of it, in the file too.
+  void keep(Attempt attempt, const Progress& before);
+  void say_failed(const Attempt& attempt, const NextStart& next);
+
+  Supervised what_;
+  Log log_;
+  RunDirectory run_;
+  int ranks_;
+  std::optional<std::string> layout_;  // in place of the config's
+  std::vector<Attempt> attempts_;
+  int num_hosts_ = 1;  // of the last attempt
+};
+
+}  // namespace limbeck::launch

@@ -1,0 +1,59 @@
+#include "launch/supervision/vigil.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "core/counted.h"
+
+namespace limbeck::launch {
+
+Vigil::Vigil(std::filesystem::path folder, int num_ranks, Limits limits, Clock::time_point now)
+    : folder_(std::move(folder)), limits_(limits), moved_(now) {
+  for (int rank = 0; rank < num_ranks; ++rank)
+    ranks_.push_back({.before = read_beat(beat_file(folder_, rank)), .beat = std::nullopt, .since = now});
+}
+
+std::optional<Cause> Vigil::look(Clock::time_point now) {
+  for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+    Seen& seen = ranks_[rank];
+    std::optional<Beat> beat = read_beat(beat_file(folder_, static_cast<int>(rank)));
+    if (!beat || beat == seen.beat || beat == seen.before) continue;
+    if (!seen.beat || beat->step != seen.beat->step || beat->operations != seen.beat->operations) moved_ = now;
+    seen.beat = std::move(beat);
+    seen.since = now;
+  }
+  const auto silent = find_silent(now);
+  return silent ? silent : find_hung(now);
+}
+
+std::optional<Cause> Vigil::find_silent(Clock::time_point now) const {
+  std::optional<Cause> found;
+  std::int64_t others = 0;
+  for (std::size_t rank = 0; rank < ranks_.size(); ++rank) {
+    const Seen& seen = ranks_[rank];
+    const auto limit = seen.beat ? limits_.silent_after : patience_at_start * limits_.silent_after;
+    if (now - seen.since <= limit) continue;
+    if (found) ++others;
+    if (!found)
+      found = Cause{.kind = CauseKind::Silent,
+                    .what = fmt::format("{} no sign of life for {} s (--silent-after)",
+                                        seen.beat ? "gives" : "has given", limit.count()),
+                    .rank = static_cast<int>(rank)};
+  }
+  if (others > 0) found->what += fmt::format("; nor does {}", core::counted(others, "other rank"));
+  return found;
+}
+
+/// One that computes, or stands in no exchange, is whom the others wait for.
+std::optional<Cause> Vigil::find_hung(Clock::time_point now) const {
+  if (limits_.step_deadline.count() == 0 || now - moved_ <= limits_.step_deadline) return std::nullopt;
+  const auto at_work = std::ranges::find_if(ranks_, [](const Seen& s) { return s.beat && !s.beat->is_waiting; });
+  return Cause{
+      .kind = CauseKind::Hung,
+      .what = fmt::format("no rank has come further for {} s (--step-deadline)", limits_.step_deadline.count()),
+      .rank = at_work == ranks_.end() ? 0 : static_cast<int>(at_work - ranks_.begin())};
+}
+
+}  // namespace limbeck::launch

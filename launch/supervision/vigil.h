@@ -1,0 +1,49 @@
+// Watches the signs of life of an attempt's ranks, for what the job itself cannot say: a rank that is stopped or whose
+// machine is gone, and ranks that all live and come no further.
+//
+//     Vigil vigil(run.ranks(), num_ranks, {.silent_after = 60s, .step_deadline = 1800s}, Clock::now());
+//     if (const auto cause = vigil.look(Clock::now())) job.end();
+#pragma once
+
+#include <chrono>
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "launch/run/clock.h"
+#include "launch/supervision/cause.h"
+
+namespace limbeck::launch {
+
+class Vigil {
+ public:
+  struct Limits {
+    std::chrono::duration<double> silent_after;   // without a new sign
+    std::chrono::duration<double> step_deadline;  // without a step or operation of any rank; 0: none
+  };
+  /// A rank that has not begun yet may take this many times as long: programs are read, hosts are reached.
+  static constexpr int patience_at_start = 10;
+
+  /// The attempt begins `now`; signs that are in the folder already are of another.
+  Vigil(std::filesystem::path folder, int num_ranks, Limits limits, Clock::time_point now);
+
+  /// Reads the signs; what is wrong, if something is. Times are those of this process alone: clocks of other machines
+  /// are not asked, and where this process was stopped itself, signs that have come meanwhile are read first.
+  std::optional<Cause> look(Clock::time_point now);
+
+ private:
+  struct Seen {
+    std::optional<Beat> before;  // another attempt's
+    std::optional<Beat> beat;
+    Clock::time_point since;  // of the beat, or the beginning
+  };
+  std::optional<Cause> find_silent(Clock::time_point now) const;
+  std::optional<Cause> find_hung(Clock::time_point now) const;
+
+  std::filesystem::path folder_;
+  Limits limits_;
+  std::vector<Seen> ranks_;
+  Clock::time_point moved_;  // when any rank was seen to have come further
+};
+
+}  // namespace limbeck::launch

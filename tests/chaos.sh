@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# Runs under `limbeck launch` that are disturbed at random instants until each is done: ranks, mpirun and the launcher
+# are killed (-9) or stopped (SIGSTOP), asked to save and end (SIGTERM), checkpoints are damaged, the disk is filled. The
+# end has to be that of a run that nothing disturbed, to the bit, and nothing may stand still for a minute.
+#
+#     tests/chaos.sh build/release              # half a minute
+#     tests/chaos.sh build/release 30 4711      # 30 minutes, by that seed
+#
+# The seed decides what is done and after how long; where the run is then is not repeated. A small file system is
+# mounted for the runs where that is allowed; else no disk is filled. RANKS [2], STEPS of a run [150].
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$(realpath "${1:?a build folder}")
+minutes=${2:-0.5}
+seed=${3:-$RANDOM}
+ranks=${RANKS:-2}
+steps=${STEPS:-150}
+longest=60 # seconds without a step or an attempt
+limbeck=$build/bin/limbeck
+work=$(mktemp -d)
+disk=$work/disk
+launcher=
+RANDOM=$seed
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl=^tcp OMP_NUM_THREADS=1
+
+mkdir "$disk"
+fills=true
+mount -t tmpfs -o size=16m none "$disk" 2>/dev/null || fills=false
+
+clean() {
+  if [[ -n $launcher ]]; then kill -9 "$launcher" 2>/dev/null || true; fi # its mpirun goes with it
+  if $fills; then
+    for _ in $(seq 50); do if umount "$disk" 2>/dev/null; then break; fi; sleep 0.2; done
+  fi
+  rm -rf "$work" || true
+}
+trap clean EXIT
+fail() {
+  echo "tests/chaos.sh: error: seed $seed, run $run: $*" >&2
+  tail -n 40 "$work/log" >&2 || true
+  exit 1
+}
+
+mkdir "$work/text"
+for i in 1 2 3 4 5 6; do sed -n "$((i * 20)),$((i * 20 + 60))p" "$root/docs/parallelism.md" >"$work/text/$i.txt"; done
+cat >"$work/run.textproto" <<CONFIG
+model {
+  width: 32 num_layers: 2 num_heads: 4 num_kv_heads: 2 mlp_width: 48 max_positions: 128
+  moe { num_experts: 4 experts_per_token: 2 expert_width: 24 }
+}
+data { text: "text" tokenizer: "bytes" sequence_length: 48 held_out_fraction: 0.2 cache_dir: "cache" }
+batch { sequences_per_step: 8 }
+train { steps: $steps checkpoint_every_steps: 10 keep_checkpoints: 3 eval_tokens: 96 threads: 1 }
+parallel { deadline_s: 20 }
+CONFIG
+cd "$work"
+mpirun --oversubscribe --bind-to none -n "$ranks" "$limbeck" train run.textproto --out undisturbed --quiet >log 2>&1
+
+# start [--resume]
+start() {
+  "$limbeck" launch -n "$ranks" --max-restarts 1000 --silent-after 3 --step-deadline 20 --oversubscribe --bind-to none -- \
+    train run.textproto --out "$disk/run" --quiet "$@" >>log 2>&1 &
+  launcher=$!
+}
+# A process of the job: of a rank, by its last sign of life, or mpirun.
+of_rank() { sed -n 's/.*"pid":\([0-9]*\).*/\1/p' "$disk/run/ranks/$victim.json" 2>/dev/null || true; }
+of_mpirun() { pgrep -P "$launcher" -x mpirun || true; }
+# send SIGNAL PROCESS...: nothing where there is none, or another's.
+send() {
+  local signal=$1 process
+  shift
+  for process in "$@"; do
+    [[ $(readlink "/proc/$process/exe" 2>/dev/null) =~ (limbeck|orterun|mpirun|prterun)$ ]] || continue
+    kill "-$signal" "$process" 2>/dev/null || true
+  done
+}
+damage_newest() {
+  local newest
+  newest=$(find "$disk/run/checkpoints" -name 'rank_*.h5' -path '*/step_*' ! -path '*.tmp*' 2>/dev/null | sort -V | tail -n 1)
+  [[ -z $newest ]] || printf XXXXXXXX | dd of="$newest" bs=1 seek=9000 conv=notrunc status=none 2>/dev/null || true
+}
+fill_disk() {
+  dd if=/dev/zero of="$disk/filler" bs=64k status=none 2>/dev/null || true
+  sleep "$((victim % 3)).5"
+  rm -f "$disk/filler"
+}
+
+# disturb KIND: and says how.
+disturb() {
+  case $1 in
+    0 | 1 | 2) echo "a rank is killed" && send KILL "$(of_rank)" ;;
+    3 | 4) echo "a rank is stopped" && send STOP "$(of_rank)" ;;
+    5) echo "mpirun is killed" && send KILL "$(of_mpirun)" ;;
+    6) echo "mpirun is stopped" && send STOP "$(of_mpirun)" ;;
+    # Its mpirun ends the ranks then, and has to be able to.
+    7) echo "the launcher is killed" && send CONT "$(of_mpirun)" && send KILL "$launcher" ;;
+    8) echo "the launcher is asked to stop" && send TERM "$launcher" ;;
+    9) echo "a checkpoint is damaged, and a rank killed" && damage_newest && send KILL "$(of_rank)" ;;
+    10 | 11) if $fills; then echo "the disk is filled" && fill_disk; fi ;;
+  esac
+}
+
+# Of the newest step or attempt, and of the launcher's start.
+last_sign() { stat -c %Y "$disk/run/metrics.jsonl" "$disk/run/launches.jsonl" "$work/started" 2>/dev/null | sort -n | tail -n 1; }
+
+end=$((SECONDS + $(awk "BEGIN {print int(60 * $minutes)}")))
+disturbances=0
+echo "chaos: seed $seed, $minutes minutes, $ranks ranks, runs of $steps steps; a disk is filled: $fills"
+for ((run = 1; SECONDS < end || run == 1; ++run)); do
+  rm -rf "$disk/run"
+  touch started
+  start
+  next=$((SECONDS + 1 + RANDOM % 4))
+  while true; do
+    if ! kill -0 "$launcher" 2>/dev/null; then
+      code=0
+      wait "$launcher" 2>/dev/null || code=$?
+      [[ $code -ne 0 ]] || break
+      [[ $code -ne 2 ]] || fail "wrong use"
+      echo "  the launcher ended with $code and is started again" >>log
+      touch started
+      start --resume
+    fi
+    # What is killed or stopped while a run begins or ends is meant too; a run that has its time is left alone.
+    if [[ $SECONDS -ge $next && $SECONDS -lt $end ]]; then
+      kind=$((RANDOM % 12)) victim=$((RANDOM % ranks))
+      echo "  $(disturb $kind)" | tee -a log
+      disturbances=$((disturbances + 1))
+      next=$((SECONDS + 1 + RANDOM % 5))
+    fi
+    [[ $(($(date +%s) - $(last_sign))) -le $longest ]] || fail "no step and no attempt for more than $longest s"
+    sleep 0.1
+  done
+  launcher=
+  for ((rank = 0; rank < ranks; ++rank)); do
+    name=$(printf 'checkpoints/step_%d/rank_%05d.h5' "$steps" "$rank")
+    cmp "undisturbed/$name" "$disk/run/$name" >&2 || fail "$name is not that of a run that nothing disturbed"
+  done
+  echo "run $run: done, to the same bits; attempts: $(wc -l <"$disk/run/launches.jsonl")"
+done
+echo "chaos: $((run - 1)) runs, $disturbances disturbances"

@@ -1,0 +1,89 @@
+// What goes on beside the sums of tensor parallelism; what they give is in tests/parallel/axes/tensor_cases.h.
+#include "core/ops/tensor_exchange.h"
+
+#include <gmock/gmock.h>
+
+#include <string>
+#include <vector>
+
+#include "core/recompute.h"
+
+namespace limbeck::core {
+namespace {
+
+const auto memory = Memory::cpu(1);
+
+/// One of two ranks, of which the other has zeros; says when sums start and end.
+class TellingComm final : public nn::TensorComm {
+ public:
+  explicit TellingComm(std::vector<std::string>& told) : told_(told) {}
+  std::int64_t size() const override { return 2; }
+  std::int64_t rank() const override { return 0; }
+  nn::RowsUnderWay start_sum(Tensor x) override { return under_way(x); }
+  void max(Tensor&) override {}
+  Tensor gather(const Tensor& part, int, std::int64_t total) override {
+    Tensor whole = Tensor::zeros(part.memory(), part.dtype(), {total, part.shape()[1]});
+    whole.rows(0, part.shape()[0]).copy_from(part);
+    return whole;
+  }
+  nn::RowsUnderWay start_sum_share(const Tensor& x) override { return under_way(x.rows(0, x.shape()[0] / 2)); }
+
+ private:
+  nn::RowsUnderWay under_way(const Tensor& x) {
+    told_.push_back("sum starts");
+    return [this, x] {
+      told_.push_back("sum ends");
+      return x;
+    };
+  }
+  std::vector<std::string>& told_;
+};
+
+/// Two blocks behind one another, each of which enters once and multiplies with two weights.
+std::vector<std::string> told_of_a_pass(bool divides_sequence, bool recomputes, Tape::WeightParts weight_parts) {
+  std::vector<std::string> told;
+  TellingComm comm(told);
+  Tape tape;
+  tape.set_weight_parts(weight_parts);
+  const auto block = [&](const std::string& name) {
+    return Block([&, name](Tape& on, std::span<const Var> in) {
+      const std::int64_t rows = in[0].shape()[0];
+      const Var entered = divides_sequence ? enter_sequence(on, in[0], 2 * rows, comm) : enter(on, in[0], comm);
+      for (const char* product : {" q", " k"})
+        on.push({"product",
+                 {},
+                 [&told, is = name + product] { told.push_back(is); },
+                 {},
+                 [&told, is = name + product] { told.push_back(is + " weight"); }});
+      return std::vector{divides_sequence ? scatter(on, entered, comm) : entered};
+    });
+  };
+  std::vector<Var> x = {leaf(Tensor::zeros(memory, DType::F32, {2, 3}))};
+  for (const char* name : {"first", "second"}) x = recomputes ? recompute(tape, x, block(name)) : block(name)(tape, x);
+  accumulate(x[0].slot, Tensor::zeros(memory, DType::F32, {2, 3}));
+  tape.run();
+  told.push_back("all back");
+  tape.run_weight_parts();
+  return told;
+}
+
+TEST(TensorExchange, WeightsGetTheirGradientsWhileASumIsUnderWay) {
+  for (const bool divides_sequence : {false, true})
+    for (const bool recomputes : {false, true}) {
+      EXPECT_THAT(told_of_a_pass(divides_sequence, recomputes, Tape::WeightParts::InWaits),
+                  ::testing::ElementsAre("second k", "second q", "sum starts", "second k weight", "second q weight",
+                                         "sum ends", "first k", "first q", "sum starts", "first k weight",
+                                         "first q weight", "sum ends", "all back"));
+      EXPECT_THAT(told_of_a_pass(divides_sequence, recomputes, Tape::WeightParts::AtOnce),
+                  ::testing::ElementsAre("second k", "second k weight", "second q", "second q weight", "sum starts",
+                                         "sum ends", "first k", "first k weight", "first q", "first q weight",
+                                         "sum starts", "sum ends", "all back"));
+      const auto left = told_of_a_pass(divides_sequence, recomputes, Tape::WeightParts::Queued);
+      EXPECT_THAT(
+          std::vector(left.end() - 5, left.end()),
+          ::testing::ElementsAre("all back", "second k weight", "second q weight", "first k weight", "first q weight"));
+    }
+}
+
+}  // namespace
+}  // namespace limbeck::core

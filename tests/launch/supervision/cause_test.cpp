@@ -1,0 +1,67 @@
+#include "launch/supervision/cause.h"
+
+#include <gmock/gmock.h>
+
+namespace limbeck::launch {
+namespace {
+
+Cause heard(const std::vector<const char*>& lines, int code = 1) {
+  Witness witness;
+  for (const char* line : lines) witness.hear(line);
+  return witness.cause(code);
+}
+
+TEST(Cause, TheRankThatFailsIsNamed) {
+  const Cause second = heard({"12:00:00 step 3", "limbeck: error: rank 1: out of memory"});
+  EXPECT_EQ(second.kind, CauseKind::Error);
+  EXPECT_EQ(second.rank, 1);
+  EXPECT_EQ(second.what, "out of memory");
+  const Cause first = heard({"[1,0]<stderr>:limbeck: error: a.txt: cannot be read"});
+  EXPECT_EQ(first.rank, 0);
+  EXPECT_EQ(first.what, "a.txt: cannot be read");
+}
+
+TEST(Cause, WhoHasNotComeIsWhomTheOthersWaitFor) {
+  const Cause cause = heard(
+      {"limbeck: error: rank 1: all_reduce(sum) of 9 float64 in group dp at step 42: no end after 600 s "
+       "(parallel.deadline_s); rank 3 has not come and does not answer: last heard of at step 41, in barrier in group "
+       "world"});
+  EXPECT_EQ(cause.rank, 3);
+  EXPECT_TRUE(cause.what.starts_with("all_reduce(sum) of 9"));
+}
+
+TEST(Cause, SignalsAreThoseThatMpirunSaw) {
+  // Open MPI 4.1.4's words, and 5.0.7's.
+  const Cause four =
+      heard({"limbeck: error: the world has ended",
+             "mpirun noticed that process rank 1 with PID 4711 on node n17 exited on signal 9 (Killed)."});
+  EXPECT_EQ(four.kind, CauseKind::Signal);
+  EXPECT_EQ(four.rank, 1);
+  EXPECT_EQ(four.host, "n17");
+  EXPECT_EQ(four.what, "ended by signal 9");
+  const Cause five = heard(
+      {"prterun noticed that process rank 12 with PID 4711 on node n17 exited on signal 11 (Segmentation fault)."});
+  EXPECT_EQ(five.rank, 12);
+  EXPECT_EQ(five.what, "ended by signal 11");
+}
+
+TEST(Cause, HostsAndSlotsThatAreLacking) {
+  EXPECT_EQ(heard({"There are not enough slots available in the system to satisfy the 3"}).kind,
+            CauseKind::Unavailable);
+  EXPECT_EQ(heard({"ssh: connect to host n3 port 22: No route to host"}).kind, CauseKind::Unavailable);
+  const Cause unknown = heard({"something else"}, 7);
+  EXPECT_EQ(unknown.kind, CauseKind::Unknown);
+  EXPECT_EQ(unknown.what, "mpirun ended with 7");
+  EXPECT_FALSE(unknown.rank.has_value());
+}
+
+TEST(Cause, ItsPlaceIsThatOfItsRanksLastSign) {
+  Cause cause{.kind = CauseKind::Signal, .what = "ended by signal 9", .rank = 1};
+  place(cause, {{.rank = 0, .host = "a", .step = 5, .operation = "barrier in group world"},
+                {.rank = 1, .host = "b", .step = 4, .operation = "all_reduce(sum) of 9 float64 in group dp"}});
+  EXPECT_EQ(to_text(cause),
+            "rank 1 on b, at step 4, last operation all_reduce(sum) of 9 float64 in group dp: ended by signal 9");
+}
+
+}  // namespace
+}  // namespace limbeck::launch

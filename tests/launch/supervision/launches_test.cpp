@@ -1,0 +1,87 @@
+#include "launch/supervision/launches.h"
+
+#include <gmock/gmock.h>
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::HasSubstr;
+
+/// A run that set out at 100 s and did a step every ten seconds, to the ninth; the second start goes on from step 6.
+Progress nine_steps() {
+  Progress progress{.starts = {{0, 100}}, .steps = {}};
+  for (int step = 1; step <= 9; ++step) progress.steps.push_back({step, 100.0 + 10 * step});
+  return progress;
+}
+
+TEST(Launches, WhatIsLostIsWhatIsDoneAgainAndTheTimeUntilThen) {
+  Progress after = nine_steps();
+  after.starts.push_back({6, 230});
+  after.steps.resize(6);
+  after.steps.push_back({7, 240});
+  Attempt attempt{.number = 2};
+  note_progress(attempt, nine_steps(), after);
+  EXPECT_EQ(attempt.from, 6);
+  EXPECT_EQ(attempt.to, 7);
+  EXPECT_EQ(attempt.steps_lost, 3);
+  EXPECT_EQ(attempt.seconds_lost, 70);  // step 6 was done at 160 s first
+  EXPECT_TRUE(attempt.has_trained());
+}
+
+TEST(Launches, FromTheBeginningAllIsLost) {
+  Progress after = nine_steps();
+  after.starts.push_back({0, 230});
+  after.steps.clear();
+  Attempt attempt{.number = 2};
+  note_progress(attempt, nine_steps(), after);
+  EXPECT_EQ(attempt.steps_lost, 9);
+  EXPECT_EQ(attempt.seconds_lost, 130);
+  EXPECT_FALSE(attempt.has_trained());
+}
+
+TEST(Launches, WhatWasThereBeforeIsNotDone) {
+  // Another start came, and ended before it cut the metrics back.
+  Progress after = nine_steps();
+  after.starts.push_back({6, 230});
+  Attempt attempt{.number = 2};
+  note_progress(attempt, nine_steps(), after);
+  EXPECT_EQ(attempt.to, 6);
+  // No start came.
+  Attempt none{.number = 2};
+  note_progress(none, nine_steps(), nine_steps());
+  EXPECT_FALSE(none.from || none.to || none.steps_lost || none.seconds_lost);
+  // The first attempt of a launch loses nothing of its own.
+  Attempt first{.number = 1};
+  note_progress(first, nine_steps(), after);
+  EXPECT_EQ(first.from, 6);
+  EXPECT_FALSE(first.steps_lost);
+}
+
+TEST(Launches, ALineAndATable) {
+  const Attempt attempt{.number = 2,
+                        .ranks = 4,
+                        .time = 5,
+                        .seconds = 7.5,
+                        .code = 137,
+                        .ended = Ended::Failed,
+                        .cause = Cause{.kind = CauseKind::Signal,
+                                       .what = "ended by signal 9",
+                                       .rank = 1,
+                                       .host = "n1",
+                                       .step = 8,
+                                       .operation = "barrier in group world"},
+                        .from = 6,
+                        .to = 7,
+                        .steps_lost = 3,
+                        .seconds_lost = 70};
+  EXPECT_EQ(to_json(attempt).dump(),
+            R"({"attempt":2,"time":5.0,"ranks":4,"from":6,"to":7,"seconds":7.5,"ended":"failed","code":137,)"
+            R"("cause":"ended by signal 9","rank":1,"host":"n1","at_step":8,"operation":"barrier in group world",)"
+            R"("steps_lost":3,"seconds_lost":70.0})");
+  const std::string text = to_text(std::vector<Attempt>{{.number = 1, .ranks = 4}, attempt});
+  EXPECT_THAT(text, HasSubstr("Launched 2 times; lost: 3 steps, 70 s"));
+  EXPECT_THAT(text, HasSubstr("rank 1 on n1, at step 8, last operation barrier in group world: ended by signal 9"));
+}
+
+}  // namespace
+}  // namespace limbeck::launch

@@ -1,0 +1,115 @@
+#include "launch/supervision/next_start.h"
+
+#include <gmock/gmock.h>
+
+namespace limbeck::launch {
+namespace {
+
+using ::testing::HasSubstr;
+
+Attempt failed(int ranks, std::int64_t from, std::int64_t to, int rank, const std::string& what,
+               const std::string& host = "a") {
+  return {.ranks = ranks,
+          .code = 1,
+          .ended = Ended::Failed,
+          .cause = Cause{.kind = CauseKind::Signal, .what = what, .rank = rank, .host = host},
+          .from = from,
+          .to = to};
+}
+
+ParallelConfig parallel(const std::string& layout, std::int64_t teacher_ranks = 0, std::int64_t shard_ranks = 0) {
+  ParallelConfig config;
+  config.layout = layout;
+  config.teacher_ranks = teacher_ranks;
+  config.shard_ranks = shard_ranks;
+  return config;
+}
+
+NextStart after(std::vector<Attempt> attempts, const RestartLimits& limits = {}, const ParallelConfig& config = {},
+                int num_hosts = 1) {
+  return next_start(attempts, limits, config, num_hosts);
+}
+
+TEST(NextStart, AFailureIsFollowedByAnotherAttempt) {
+  EXPECT_EQ(after({failed(4, 0, 9, 1, "ended by signal 9")}).ranks, 4);
+  // The same rank in another step, another rank in the same step, the same step by another cause.
+  EXPECT_EQ(after({failed(4, 0, 9, 1, "x"), failed(4, 8, 12, 1, "x")}).ranks, 4);
+  EXPECT_EQ(after({failed(4, 0, 9, 1, "x"), failed(4, 8, 9, 2, "x")}).ranks, 4);
+  EXPECT_EQ(after({failed(4, 0, 9, 1, "x"), failed(4, 8, 9, 1, "y")}).ranks, 4);
+}
+
+TEST(NextStart, TheSameStepAndCauseTwiceIsTheEnd) {
+  const NextStart next = after({failed(4, 0, 9, 1, "x"), failed(4, 8, 9, 1, "x")});
+  EXPECT_FALSE(next.ranks);
+  EXPECT_THAT(next.why, HasSubstr("step 10 failed twice by the same cause: rank 1 on a: x"));
+  // A checkpoint of the very step before.
+  EXPECT_FALSE(after({failed(4, 0, 9, 1, "x"), failed(4, 9, 9, 1, "x")}).ranks);
+}
+
+TEST(NextStart, TwoThatEndBeforeAStepAreTheEnd) {
+  Attempt never = failed(4, 0, 0, 1, "x");
+  never.from = never.to = std::nullopt;
+  EXPECT_FALSE(after({never, failed(4, 8, 8, 2, "y")}).ranks);
+  EXPECT_EQ(after({failed(4, 0, 9, 1, "z"), never}).ranks, 4);
+}
+
+TEST(NextStart, WrongUseIsNotTriedAgain) {
+  Attempt wrong = failed(4, 0, 0, 0, "x");
+  wrong.code = 2;
+  EXPECT_FALSE(after({wrong}, {.max_restarts = 5, .min_ranks = 1}).ranks);
+}
+
+TEST(NextStart, RestartsAreCounted) {
+  const std::vector<Attempt> twice = {failed(4, 0, 9, 1, "x"), failed(4, 8, 12, 1, "x")};
+  EXPECT_FALSE(after({twice[0]}, {.max_restarts = 0}).ranks);
+  EXPECT_EQ(after(twice, {.max_restarts = 2}).ranks, 4);
+  EXPECT_FALSE(after(twice, {.max_restarts = 1}).ranks);
+}
+
+TEST(NextStart, TheSameRankTwiceIsDoneWithoutWhereFewerAreAllowed) {
+  const std::vector<Attempt> twice = {failed(4, 0, 9, 1, "x"), failed(4, 8, 12, 1, "x")};
+  EXPECT_EQ(after(twice, {.min_ranks = 2}).ranks, 3);
+  // As many as the layout has.
+  EXPECT_EQ(after(twice, {.min_ranks = 2}, parallel("tp2")).ranks, 2);
+  const NextStart none = after(twice, {.min_ranks = 3}, parallel("tp2"));
+  EXPECT_FALSE(none.ranks);
+  EXPECT_THAT(none.why, HasSubstr("no layout tp2 has fewer ranks than 4 and 3 at least"));
+  // Others twice, with fewer ranks once: as it was.
+  EXPECT_EQ(after({failed(4, 0, 9, 1, "x"), failed(4, 8, 12, 2, "x")}, {.min_ranks = 2}).ranks, 4);
+  EXPECT_EQ(after({failed(4, 0, 9, 1, "x"), failed(3, 8, 12, 1, "x")}, {.min_ranks = 2}).ranks, 3);
+}
+
+TEST(NextStart, TheSameHostTwiceOfSeveral) {
+  const std::vector<Attempt> twice = {failed(4, 0, 9, 1, "x", "b"), failed(4, 8, 12, 0, "x", "b")};
+  EXPECT_EQ(after(twice, {.min_ranks = 1}, {}, 2).ranks, 3);
+  EXPECT_EQ(after(twice, {.min_ranks = 1}, {}, 1).ranks, 4);
+}
+
+TEST(NextStart, HostsThatAreLackingMakeFewerAtOnce) {
+  Attempt lacking = failed(4, 0, 0, 0, "There are not enough slots available");
+  lacking.cause->kind = CauseKind::Unavailable;
+  EXPECT_EQ(after({lacking}, {.min_ranks = 1}).ranks, 3);
+  EXPECT_EQ(after({lacking}).ranks, 4);  // perhaps they come back
+}
+
+TEST(FewerRanks, AreThoseThatTheLayoutCanHave) {
+  struct Case {
+    ParallelConfig config;
+    int ranks, least, expected;
+    const char* layout;  // null: the config's own
+  };
+  // By hand, from the table of docs/parallelism.md: a layout without dp takes multiples of tp cp pp and of ep etp pp.
+  for (const Case& c : {Case{parallel(""), 8, 1, 7, nullptr}, Case{parallel("auto"), 8, 1, 7, nullptr},
+                        Case{parallel("tp2ep4"), 8, 1, 4, nullptr}, Case{parallel("tp2pp2"), 8, 1, 4, nullptr},
+                        Case{parallel("dp8"), 8, 1, 7, "dp7"}, Case{parallel("dp4tp2"), 8, 1, 6, "tp2"},
+                        Case{parallel("dp2ep2"), 4, 1, 2, "ep2"}, Case{parallel("tp2", 1), 5, 1, 3, nullptr},
+                        Case{parallel("", 0, 4), 12, 1, 8, nullptr}}) {
+    const NextStart next = fewer_ranks(c.config, c.ranks, c.least);
+    EXPECT_EQ(next.ranks, c.expected) << c.config.layout;
+    EXPECT_EQ(next.layout.value_or("none"), c.layout == nullptr ? "none" : c.layout) << c.config.layout;
+  }
+  EXPECT_FALSE(fewer_ranks(parallel("tp2ep4"), 4, 1).ranks);
+}
+
+}  // namespace
+}  // namespace limbeck::launch

@@ -1,0 +1,153 @@
+// Runs that refuse steps: by a text in which one document is unlike the others.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+
+#include <map>
+
+#include "core/random.h"
+#include "data/checkpoints/checkpoint.h"
+#include "tests/support/run_limbeck.h"
+#include "tests/support/state_values.h"
+
+namespace limbeck {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::Outcome;
+using testing::RunFolder;
+
+/// 4 sequences a step; the odd document has 300 bytes.
+RunFolder odd_folder(const std::string& name) {
+  RunFolder folder(name);
+  const core::RandomStream random(1, 0, "odd");
+  std::string odd;
+  for (std::uint64_t i = 0; i < 300; ++i) odd += static_cast<char>('A' + random.below(i, 26));
+  folder.write("text/9.txt", odd);
+  folder.write("guarded.textproto", R"(
+train { steps: 60 checkpoint_every_steps: 1 keep_checkpoints: 60 }
+schedule { kind: CONSTANT }
+guard { window: 8 deviations: 6 }
+)");
+  return folder;
+}
+
+std::vector<std::int64_t> refused_steps(const std::vector<json>& metrics) {
+  std::vector<std::int64_t> steps;
+  for (const json& line : metrics)
+    if (line.contains("refused")) steps.push_back(line["step"].get<std::int64_t>());
+  return steps;
+}
+
+std::map<std::string, std::vector<float>> tensors_of(const RunFolder& folder, const std::string& run,
+                                                     std::int64_t step) {
+  return testing::state_values<float>(data::Checkpoint(folder.path() / run / fmt::format("checkpoints/step_{}", step)));
+}
+
+TEST(Guard, ASkippedStepChangesNothingAndARunThatGoesBackReadsOn) {
+  const RunFolder folder = odd_folder("guard");
+  const std::string said = folder.succeed("train tiny.textproto guarded.textproto --out skip");
+  const std::vector<json> skip = folder.metrics("skip");
+  ASSERT_EQ(skip.size(), 60U);
+  const std::vector<std::int64_t> refused = refused_steps(skip);
+  ASSERT_FALSE(refused.empty()) << said;
+  const std::int64_t first = refused.front();
+  EXPECT_THAT(said, HasSubstr(fmt::format("step {} is refused, its loss is ", first)));
+  EXPECT_THAT(said, HasSubstr("its update is left out"));
+  EXPECT_EQ(tensors_of(folder, "skip", first), tensors_of(folder, "skip", first - 1));
+  EXPECT_NE(tensors_of(folder, "skip", first + 1), tensors_of(folder, "skip", first));
+  EXPECT_EQ(skip.back()["refused_steps"], refused.size());
+  EXPECT_EQ(skip.back()["rolled_back"], 0);
+
+  // The step that is done in its place reads what the next one reads where it is skipped, by the same weights.
+  folder.succeed("train tiny.textproto guarded.textproto --out back --set guard.action=ROLL_BACK");
+  const std::vector<json> back = folder.metrics("back");
+  ASSERT_EQ(back.size(), 60U);
+  const auto at = static_cast<std::size_t>(first);
+  for (std::size_t i = 0; i + 1 < at; ++i) EXPECT_EQ(back[i]["loss"], skip[i]["loss"]) << i;
+  EXPECT_EQ(back[at - 1]["step"], first);
+  EXPECT_EQ(back[at - 1]["loss"], skip[at]["loss"]);
+  EXPECT_EQ(back[at - 1]["rolled_back"], 1);
+  EXPECT_FALSE(back[at - 1].contains("refused"));
+}
+
+TEST(Guard, AResumedRunRefusesWhatAnUninterruptedOneDoes) {
+  const RunFolder folder = odd_folder("guard_resumed");
+  for (const char* action : {"SKIP", "ROLL_BACK"}) {
+    const std::string job = fmt::format(
+        "train tiny.textproto guarded.textproto --set guard.action={} --set train.checkpoint_every_steps=5 --quiet ",
+        action);
+    const std::string whole = fmt::format("whole_{}", action), cut = fmt::format("cut_{}", action);
+    folder.succeed(job + "--out " + whole);
+    const std::vector<json> expected = folder.metrics(whole);
+    ASSERT_GT(expected.back()["refused_steps"], 0);
+    folder.succeed(job + "--steps 32 --out " + cut);
+    folder.succeed(job + "--resume --out " + cut);
+    EXPECT_EQ(folder.metrics(cut), expected) << action;
+    EXPECT_EQ(tensors_of(folder, cut, 60), tensors_of(folder, whole, 60));
+  }
+}
+
+TEST(Guard, RanksRefuseTogetherAndSharesGoBack) {
+  const RunFolder folder = odd_folder("guard_ranks");
+  const std::string job =
+      "train tiny.textproto guarded.textproto --quiet --set guard.action=ROLL_BACK --set "
+      "train.checkpoint_every_steps=5 "
+      "--set precision.compute=FLOAT64 --set precision.master=FLOAT64 --set precision.gradient=FLOAT64 "
+      "--set precision.reduction=FLOAT64 ";
+  folder.succeed(job + "--out one");
+  folder.succeed(job + "--out shares --set parallel.layout=dp2 --set parallel.shard=PARAMETERS", 2);
+  const std::vector<json> one = folder.metrics("one"), shares = folder.metrics("shares");
+  ASSERT_EQ(one.size(), shares.size());
+  EXPECT_GT(one.back()["rolled_back"], 0);
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    EXPECT_EQ(shares[i]["rolled_back"], one[i]["rolled_back"]) << i;
+    EXPECT_NEAR(shares[i]["loss"].get<double>(), one[i]["loss"].get<double>(), 1e-8) << i;
+  }
+}
+
+TEST(Guard, ARunThatGetsNoFurtherEnds) {
+  const RunFolder folder = odd_folder("guard_ends");
+  const Outcome run = folder.limbeck("train tiny.textproto guarded.textproto --out run --set guard.most=0");
+  EXPECT_EQ(run.code, 1);
+  EXPECT_THAT(run.lines_with("limbeck: error"),
+              ElementsAre(AllOf(HasSubstr("is refused, its loss is"), HasSubstr("guard.most"))));
+}
+
+TEST(Guard, WhatIsNotFiniteIsSkippedToo) {
+  const RunFolder folder("guard_nan");
+  // A rate by which weights leave float32's range in a step: all that follow are refused.
+  const Outcome run = folder.limbeck(
+      "train tiny.textproto --out run --set guard.most=3 --set optimizer.rate=1e30 --set optimizer.clip_norm=0");
+  EXPECT_EQ(run.code, 1);
+  EXPECT_THAT(run.lines_with("limbeck: error"), ElementsAre(HasSubstr("is not finite: 4 steps were refused")));
+}
+
+TEST(DebugStep, NamesTheFirstOperationThatIsNotFinite) {
+  const RunFolder folder("debug_step");
+  const std::string job = "train tiny.textproto --set optimizer.rate=1e30 --set optimizer.clip_norm=0 --out ";
+  const Outcome plain = folder.limbeck(job + "plain");
+  EXPECT_EQ(plain.code, 1);
+  EXPECT_THAT(plain.lines_with("limbeck: error"),
+              ElementsAre(AllOf(HasSubstr("is not finite at step "), HasSubstr("--debug-step"))));
+  for (const int ranks : {1, 2}) {
+    const Outcome run = folder.limbeck(fmt::format("{}debug{} --debug-step", job, ranks), ranks);
+    EXPECT_EQ(run.code, 1);
+    EXPECT_THAT(run.lines_with("limbeck: error"),
+                ElementsAre(AllOf(HasSubstr("first not finite: what "),
+                                  HasSubstr(" in the forward pass of micro-batch 0"), HasSubstr("on rank "))))
+        << run.output;
+  }
+}
+
+TEST(DebugStep, ChangesNothing) {
+  const RunFolder folder("debug_same");
+  folder.succeed("train tiny.textproto --steps 4 --out plain");
+  folder.succeed("train tiny.textproto --steps 4 --out debug --debug-step --set train.recompute=true");
+  EXPECT_EQ(tensors_of(folder, "debug", 4), tensors_of(folder, "plain", 4));
+}
+
+}  // namespace
+}  // namespace limbeck
