@@ -58,10 +58,13 @@ void add_config_options(CLI::App& app, std::vector<std::string>& sets) {
 }
 
 template <class Options>
-void add_config(CLI::App& app, Options& options,
-                const std::string& what = "Config in text format (examples/), or run directory") {
-  app.add_option("CONFIG", options.configs, what + "; each is laid over those before it")->required()->type_name("");
+CLI::Option* add_config(CLI::App& app, Options& options,
+                        const std::string& what = "Config in text format (examples/), or run directory") {
+  CLI::Option* config = app.add_option("CONFIG", options.configs, what + "; each is laid over those before it")
+                            ->required()
+                            ->type_name("");
   add_config_options(app, options.sets);
+  return config;
 }
 
 /// --option= as --option and an empty text, which CLI11 does not take from it.
@@ -399,17 +402,28 @@ void CommandLine::verify(std::function<int(const VerifyOptions&)> run) {
 void CommandLine::plan(std::function<int(const PlanOptions&)> run) {
   CLI::App& app = command("plan", "Say what a run takes before it starts: memory, traffic, time, energy and cost",
                           "limbeck plan CONFIG.textproto --ranks 8 --cluster examples/clusters/h100_node.textproto\n"
+                          "  mpirun --bind-to none -n 2 limbeck plan --calibrate\n"
                           "Nothing is launched, and no text and no weights are read (docs/plan.md).");
   const auto options = bind<PlanOptions>(app, std::move(run));
-  add_config(app, *options);
-  app.add_option("--ranks", options->ranks, "Ranks of the run, a device each")
-      ->transform(number<int>(between(1, 16384)))
-      ->required()
-      ->type_name("N");
+  CLI::Option* config = add_config(app, *options)->required(false);
+  CLI::Option* ranks = app.add_option("--ranks", options->ranks, "Ranks of the run, a device each")
+                           ->transform(number<int>(between(1, 16384)))
+                           ->type_name("N");
   app.add_option("--cluster", options->cluster, "Devices, links and prices: for times, costs, layouts")
       ->type_name("FILE");
   app.add_option("--skew", options->skew, "Zipf's exponent of experts' loads, or a run with such")->type_name("S");
   app.add_flag("--json", options->json, "Print one JSON object");
+  CLI::Option* calibrate = app.add_option("--calibrate", options->calibrated,
+                                          "Measure this machine, for plans of as many ranks on it as this is run with")
+                               ->expected(0, 1)
+                               ->excludes(config)
+                               ->excludes(ranks)
+                               ->type_name("[FILE]");
+  app.parse_complete_callback([=] {
+    options->calibrates = calibrate->count() > 0;
+    for (const CLI::Option* needed : {config, ranks})
+      if (!options->calibrates && needed->count() == 0) throw CLI::RequiredError(needed->get_name());
+  });
 }
 
 void CommandLine::report(std::function<int(const ReportOptions&)> run) {

@@ -148,6 +148,8 @@ struct PlanOptions : CommonOptions {
   std::optional<std::filesystem::path> cluster;  // launch/plan/cluster.proto
   std::optional<std::string> skew;               // as shares_of takes it (launch/plan/expert_shares.h); else even
   bool json = false;                             // one object instead of tables
+  bool calibrates = false;                       // measure this machine instead
+  std::filesystem::path calibrated = {};         // and keep it there; empty: machine_file (measured_machine.h)
 };
 
 struct ReportOptions : CommonOptions {

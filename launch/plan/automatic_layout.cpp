@@ -9,6 +9,7 @@
 
 #include "core/counted.h"
 #include "gpu_memory.h"
+#include "launch/plan/measured_machine.h"
 #include "launch/run/available_memory.h"
 #include "launch/run/devices.h"
 #include "launch/run/rank.h"
@@ -90,12 +91,20 @@ Cluster usual_cluster(const RunConfig& config, int ranks_a_machine, int num_rank
     return cluster;
   }
   constexpr double tflops_a_core = 0.06, gb_s_a_machine = 25;  // examples/clusters/laptop.textproto
-  const auto threads = static_cast<double>(
-      config.train.threads > 0 ? config.train.threads : std::max(1, cores_of_rank().machine / ranks_a_machine));
-  cluster.float32_tflops = cluster.bfloat16_tflops = tflops_a_core * threads;
+  cluster.float32_tflops = cluster.bfloat16_tflops = tflops_a_core * threads_of(config, ranks_a_machine);
   cluster.memory_gb_s = gb_s_a_machine / ranks_a_machine;
   cluster.inside = {.gb_s = 3, .latency_us = 20};
   return cluster;
+}
+
+Cluster machine_cluster(const RunConfig& config, int ranks_a_machine, int num_ranks, std::int64_t memory_bytes,
+                        const Log& log) {
+  const Cluster usual = usual_cluster(config, ranks_a_machine, num_ranks, memory_bytes);
+  std::optional<Cluster> measured = measured_machine(config, ranks_a_machine, num_ranks, log);
+  if (!measured) return usual;
+  measured->memory_gib = usual.memory_gib;
+  if (measured->between.gb_s == 0) measured->between = usual.between;
+  return *measured;
 }
 
 std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine) {
@@ -150,7 +159,7 @@ void take_layout(const World& world, RunConfig& config, const std::optional<std:
       return;
     }
     const PlannedModels models = planned_models(config, log, "parallel.layout auto");
-    const Cluster cluster = usual_cluster(config, ranks_a_machine, world->size(), memory);
+    const Cluster cluster = machine_cluster(config, ranks_a_machine, world->size(), memory, log);
     const PlannedWorld planned{
         .num_ranks = world->size(), .device = cluster.imagined(), .ranks_a_node = ranks_a_machine};
     const PlannedLayout taken = automatic_layout(of_some_steps(config), models, planned, cluster);

@@ -18,6 +18,10 @@ namespace limbeck::launch {
 /// layouts to be compared by, of no machine in particular (docs/parallelism.md has them).
 Cluster usual_cluster(const RunConfig& config, int ranks_a_machine, int num_ranks, std::int64_t memory_bytes);
 
+/// The same by what was measured of this machine (measured_machine.h), where that was; `log` hears of it.
+Cluster machine_cluster(const RunConfig& config, int ranks_a_machine, int num_ranks, std::int64_t memory_bytes,
+                        const Log& log);
+
 /// Bytes that a rank may take of this machine with so many ranks on it: its part of nine tenths of what is available,
 /// of the GPU where it has one. Throws a UsageError where the system does not say.
 std::int64_t memory_of_rank_here(const RunConfig& config, int ranks_a_machine);

@@ -3,8 +3,10 @@
 #include <google/protobuf/text_format.h>
 
 #include <set>
+#include <sstream>
 
 #include "core/error.h"
+#include "data/files/atomic_file.h"
 #include "data/files/mapped_file.h"
 #include "kernels/cpu.h"
 #include "kernels/cuda/cuda.h"  // what its kernels are like, without CUDA
@@ -72,6 +74,8 @@ Cluster load_cluster(const std::filesystem::path& path) {
   if (d.has_bfloat16_tflops()) c.bfloat16_tflops = numbers.rate("device.bfloat16_tflops", d.bfloat16_tflops());
   c.memory_gb_s = numbers.rate("device.memory_gb_s", d.memory_gb_s());
   c.watts = numbers.amount("device.watts", d.watts());
+  if (d.has_kernel_gb_s()) c.kernel_gb_s = numbers.rate("device.kernel_gb_s", d.kernel_gb_s());
+  if (d.has_threads()) c.threads = numbers.count("device.threads", d.threads());
   if (c.devices_a_node > 1 || m.has_inside()) c.inside = numbers.link("inside", m.inside());
   if (c.nodes > 1 || m.has_between()) c.between = numbers.link("between", m.between());
   c.watts_a_node = numbers.amount("watts_a_node", m.watts_a_node());
@@ -80,6 +84,53 @@ Cluster load_cluster(const std::filesystem::path& path) {
   c.kwh = numbers.amount("price.kwh", m.price().kwh());
   if (m.price().has_currency()) c.currency = m.price().currency();
   return c;
+}
+
+namespace {
+
+plan::Link message_of(const ClusterLink& link) {
+  plan::Link message;
+  message.set_gb_s(link.gb_s);
+  message.set_latency_us(link.latency_us);
+  return message;
+}
+
+/// Without what is 0 and so has no place in a file.
+plan::Cluster message_of(const Cluster& c) {
+  plan::Cluster m;
+  if (!c.name.empty()) m.set_name(c.name);
+  m.set_nodes(c.nodes);
+  m.set_devices_a_node(c.devices_a_node);
+  plan::Device& d = *m.mutable_device();
+  if (!c.device.empty()) d.set_name(c.device);
+  if (c.is_gpu) d.set_is_gpu(true);
+  d.set_memory_gib(c.memory_gib);
+  d.set_float32_tflops(c.float32_tflops);
+  if (c.bfloat16_tflops > 0) d.set_bfloat16_tflops(c.bfloat16_tflops);
+  d.set_memory_gb_s(c.memory_gb_s);
+  if (c.kernel_gb_s > 0) d.set_kernel_gb_s(c.kernel_gb_s);
+  if (c.threads > 0) d.set_threads(c.threads);
+  if (c.watts > 0) d.set_watts(c.watts);
+  if (c.inside.gb_s > 0) *m.mutable_inside() = message_of(c.inside);
+  if (c.between.gb_s > 0) *m.mutable_between() = message_of(c.between);
+  if (c.watts_a_node > 0) m.set_watts_a_node(c.watts_a_node);
+  if (c.watts_factor > 1) m.set_watts_factor(c.watts_factor);
+  if (c.device_hour > 0) m.mutable_price()->set_device_hour(c.device_hour);
+  if (c.kwh > 0) m.mutable_price()->set_kwh(c.kwh);
+  if (m.has_price()) m.mutable_price()->set_currency(c.currency);
+  return m;
+}
+
+}  // namespace
+
+void save_cluster(const std::filesystem::path& path, const Cluster& cluster, const std::string& comment) {
+  std::string text, commented;
+  core::check(google::protobuf::TextFormat::PrintToString(message_of(cluster), &text), "{}: cannot be printed",
+              path.string());
+  std::istringstream lines(comment);
+  for (std::string line; std::getline(lines, line);) commented += "# " + line + "\n";
+  if (path.has_parent_path()) data::make_folder(path.parent_path());
+  data::write_file_atomically(path, commented + text);
 }
 
 const ClusterLink& Cluster::link_of(std::span<const int> ranks) const {

@@ -29,7 +29,9 @@ struct Cluster {
   double float32_tflops = 0;
   double bfloat16_tflops = 0;
   double memory_gb_s = 0;
-  double watts = 0;  // 0: not known
+  double kernel_gb_s = 0;    // of tensors, by kernels that are no products; 0: memory_gb_s
+  std::int64_t threads = 0;  // of a rank, whose rates they are; 0: not known
+  double watts = 0;          // 0: not known
   ClusterLink inside = {}, between = {};
   double watts_a_node = 0;
   double watts_factor = 1;
@@ -42,6 +44,8 @@ struct Cluster {
   const ClusterLink& link_of(std::span<const int> ranks) const;
   /// FLOP/s of products. Throws a UsageError where the file does not say it.
   double flops(core::DType compute) const;
+  /// Bytes/s of kernels that are no products, over tensors.
+  double kernel_rate() const { return (kernel_gb_s > 0 ? kernel_gb_s : memory_gb_s) * 1e9; }
   double memory_bytes() const { return memory_gib * (1LL << 30); }
   bool holds(std::int64_t bytes) const { return static_cast<double>(bytes) <= memory_bytes(); }
   core::ImaginedDevice imagined() const;
@@ -51,5 +55,8 @@ struct Cluster {
 
 /// Throws a UsageError with the place of the first mistake, or that names the field which is missing or out of range.
 Cluster load_cluster(const std::filesystem::path& path);
+
+/// A file that load_cluster reads as the same, behind `comment`, which may have lines. Folders on the way are made.
+void save_cluster(const std::filesystem::path& path, const Cluster& cluster, const std::string& comment);
 
 }  // namespace limbeck::launch

@@ -1,5 +1,6 @@
 #include "launch/plan/imagined_run.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -8,8 +9,10 @@
 #include <utility>
 
 #include "core/nn/transformer.h"
+#include "core/random.h"
 #include "data/models/gguf_choice.h"
 #include "launch/plan/expert_shares.h"
+#include "launch/run/clock.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/quantised_weights.h"
 #include "launch/run/rank.h"
@@ -30,15 +33,16 @@ using core::Tensor;
 
 constexpr int steps_until_all_is_made = 2;  // what a step finds of the one before
 
-/// Sequences of one document each.
-StepText text_of(const RunConfig& config) {
+/// Sequences of one document each, of any of the tokenizer's tokens.
+StepText text_of(const RunConfig& config, std::int64_t num_tokens) {
   const std::int64_t length = config.data.sequence_length, count = config.batch.sequences_per_step;
   StepText text;
   text.num_sequences = count;
   text.num_tokens = count * length;
   text.num_targets = count * (length - 1);
   if (config.objective.has_pairs()) text.num_pairs = count;
-  text.fetch = [length](std::int64_t, std::int64_t n) {
+  text.fetch = [length, num_tokens](std::int64_t first, std::int64_t n) {
+    const core::RandomStream random(1, static_cast<std::uint64_t>(first), "tokens");
     const auto tokens = static_cast<std::size_t>(n * length);
     data::TokenBatch batch{.num_sequences = n,
                            .sequence_length = length,
@@ -46,8 +50,11 @@ StepText text_of(const RunConfig& config) {
                            .targets = std::vector<std::int32_t>(tokens),
                            .positions = std::vector<std::int32_t>(tokens),
                            .documents = std::vector<std::int32_t>(tokens)};
-    for (std::size_t t = 0; t < tokens; ++t)
+    for (std::size_t t = 0; t < tokens; ++t) {
       batch.positions[t] = static_cast<std::int32_t>(static_cast<std::int64_t>(t) % length);
+      batch.tokens[t] = static_cast<std::int32_t>(random.below(t, static_cast<std::uint64_t>(num_tokens)));
+      batch.targets[t] = batch.positions[t] + 1 == length ? -1 : batch.tokens[t];
+    }
     return batch;
   };
   return text;
@@ -78,22 +85,53 @@ void take_kept(nn::Transformer& teacher, const PrecisionConfig& precision) {
   }
 }
 
+/// What there is to train of a student, frozen or not: its own parameters, and its adapters.
+core::ParameterList all_of(nn::Transformer& student, std::optional<nn::Adapters>& adapters) {
+  core::ParameterList all = student.parameters();
+  if (!adapters) return all;
+  const core::ParameterList more = adapters->parameters();
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
+std::vector<std::string> names_of(const core::ParameterList& parameters) {
+  std::vector<std::string> names;
+  for (const core::Parameter* p : parameters) names.push_back(p->name);
+  return names;
+}
+
+/// The student on one rank: what the stages of a pipeline, which have its layers each for themselves, know of all.
+struct WholeStudent {
+  std::vector<std::string> names, trained;
+  std::int64_t trainable = 0;  // values
+};
+WholeStudent whole_student(const RunConfig& config, const nn::ModelConfig& architecture) {
+  nn::Transformer student(architecture, {.memory = core::Memory::imagined({}), .with_predict = true});
+  std::optional<nn::Adapters> adapters;
+  if (config.adapters) adapters.emplace(student, adapter_options(*config.adapters), core::DType::F32);
+  const core::ParameterList all = all_of(student, adapters);
+  WholeStudent whole;
+  whole.names = names_of(all);
+  const core::ParameterList trained =
+      optim::parameters_of(optim::apply_groups(all, optimizer_groups(config.optimizer)));
+  whole.trained = names_of(trained);
+  for (const core::Parameter* p : trained) whole.trainable += p->global_shape.numel();
+  optim::check_some_trained(whole.trainable);
+  return whole;
+}
+
 class ImaginedRun {
  public:
-  ImaginedRun(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world)
-      : config_(config),
-        models_(models),
-        world_(world),
-        memory_(core::Memory::imagined(world.device)),
-        copy_(memory_) {}
+  ImaginedRun(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world, core::MemoryPtr memory)
+      : config_(config), models_(models), world_(world), memory_(std::move(memory)), copy_(memory_) {}
 
-  RankPlan on(const std::shared_ptr<parallel::WorldComm>& comm, const std::string& layout) {
+  RankPlan on(const std::shared_ptr<parallel::WorldComm>& comm, const std::string& layout, int num_steps = 1) {
     const auto traffic = std::make_shared<parallel::TrafficLog>();
     Rank rank(parallel::counted(comm, traffic), layout, 1, config_.parallel.sequence_parallel, memory_,
               expert_exchange_of(config_.parallel));
-    if (rank.mesh().pp().size() > 1)
-      core::fail_usage("plan: layout '{}' has pp, which is not planned, expected one without it", layout);
     check_cut_sequences(config_, models_.student, rank.context_place());
+    plan_.pipeline = pipeline_on(rank);
+    plan_.stage = rank.mesh().pp().rank();
     PlannedMemory& memory = plan_.memory;
     std::optional<nn::Transformer> teacher;
     if (models_.teacher) {
@@ -103,23 +141,22 @@ class ImaginedRun {
     }
     memory.teacher = taken();
     const nn::ModelOptions options = among_ranks(rank, student_options(rank, config_.precision));
-    nn::Transformer student(models_.student, options);
+    nn::Transformer student(models_.student, plan_.pipeline.part_of(options, plan_.stage));
     std::optional<nn::Adapters> adapters;
     if (config_.adapters)
       adapters.emplace(student, adapter_options(*config_.adapters), config_.precision.master, options.place);
-    core::ParameterList all = student.parameters();
-    if (adapters) {
-      const core::ParameterList more = adapters->parameters();
-      all.insert(all.end(), more.begin(), more.end());
-    }
+    if (!memory_->is_imagined()) student.init_random(config_.train.seed);
+    const core::ParameterList all = all_of(student, adapters);
     memory.parameters = taken();
-    const std::vector<optim::Trained> trained = optim::apply_groups(all, optimizer_groups(config_.optimizer));
+    const WholeStudent whole = whole_student(config_, models_.student);
+    plan_.trainable = whole.trainable;
+    const std::vector<optim::Trained> trained =
+        optim::apply_groups(all, optimizer_groups(config_.optimizer), whole.names);
     if (config_.precision.quantised_weights != QuantisedWeights::None)
       for (const optim::Trained& t : trained)
         if (t.parameter->is_matrix()) t.parameter->rounding = [](std::span<float>) {};
     const std::int64_t bytes_at_once = bucket_bytes(config_.parallel);
     const core::ParameterList parameters = optim::parameters_of(trained);
-    optim::check_some_trained(std::ssize(parameters));
     for (const core::Parameter* p : parameters)
       plan_.gradient_bytes += core::bytes_of(config_.precision.gradient, p->value.numel());
     parallel::GradientSync sync(parameters, rank.mesh(), memory_, config_.precision.gradient, bytes_at_once,
@@ -145,23 +182,34 @@ class ImaginedRun {
     RunObjective objective(config_, models_.teacher.has_value());
     objective.begin_step(1, false);
     TrainingStep step(rank, {student, teacher ? &*teacher : nullptr, objective.get()}, sync, optimizer, values,
-                      fragments, {.clip_norm = config_.optimizer.clip_norm});
+                      fragments, {.clip_norm = config_.optimizer.clip_norm, .names = whole.trained});
     memory.start = memory_->statistics().peak_bytes;
-    make_steps(rank, step, optimizer, *traffic, [&] {
+    const auto state = [&] {
       const bool is_elsewhere = config_.adapters && config_.model && !config_.model->source.empty();
       return state_of(is_elsewhere ? nullptr : &student, fragments, adapters ? &*adapters : nullptr, optimizer);
-    });
+    };
+    make_steps(rank, step, optimizer, *traffic, state, num_steps);
     memory.held = memory_->statistics().system_bytes;
     return plan_;
   }
 
+  /// Seconds of each step that was made once all of it was there.
+  const std::vector<double>& seconds() const { return seconds_; }
+
  private:
+  Pipeline pipeline_on(const Rank& rank) const {
+    const int stages = rank.mesh().pp().size();
+    check_pipeline(config_, models_.student, stages);
+    const double beside_head =
+        models_.teacher ? nn::forward_flops_per_token(*models_.teacher, config_.data.sequence_length) : 0;
+    return pipeline_of(config_, models_.student, stages, beside_head);
+  }
+
   /// Newton and Schulz' five steps on [m,n], m <= n, are 5 (4 m m n + 2 m m m) operations (optim/newton_schulz.h).
   void count_optimizer(const std::vector<optim::Trained>& trained, const std::vector<optim::Fragment>& fragments) {
     for (const optim::Fragment& f : fragments) plan_.optimizer_values += f.length;
     for (const optim::Trained& t : trained) {
       const core::Parameter& p = *t.parameter;
-      plan_.trainable += p.global_shape.numel();
       if (config_.optimizer.kind != OptimizerKind::Muon || t.group.adamw || !optim::is_hidden_matrix(p)) continue;
       const int rank = p.global_shape.rank();
       const auto rows = static_cast<double>(p.global_shape[rank - 2]),
@@ -194,19 +242,22 @@ class ImaginedRun {
   }
 
   void make_steps(Rank& rank, TrainingStep& step, optim::Optimizer& optimizer, parallel::TrafficLog& traffic,
-                  const std::function<core::StateDict()>& state) {
-    const StepText text = text_of(config_);
+                  const std::function<core::StateDict()>& state, int num_steps) {
+    const StepText text = text_of(config_, models_.tokens);
     for (const data::TokenBatch& batch : batches_of(rank, text, config_.batch.micro_batches))
       plan_.num_tokens += std::ssize(batch.tokens);
     StepOptions options = step_options(config_, 0, distillation_options(config_, 1, false), models_.tokens);
+    options.schedule = &plan_.pipeline.schedule;
     if (models_.teacher) {
       options.hidden = hidden_match(config_.objective.hidden_states, models_.student, *models_.teacher, {});
       options.updates = update_matches(config_.objective, models_.student, *models_.teacher, {});
       options.routers = router_match(config_.objective.routers, models_.student, *models_.teacher, {});
     }
     const auto make = [&] {
+      auto since = Clock::now();
       step.run(text, options, config_.optimizer.rate);
       optimizer.note_step();  // the weights are others
+      return lap(since);
     };
     for (int i = 0; i < steps_until_all_is_made; ++i) make();
     taken();
@@ -215,12 +266,13 @@ class ImaginedRun {
     memory_->reset_peak();
     traffic.forget();
     const std::int64_t given = memory_->given_bytes();
-    make();
+    seconds_ = {make()};
     const core::MemoryStatistics after = memory_->statistics();
     plan_.memory.other = after.used_bytes - plan_.memory.kept();
     plan_.memory.activations = after.peak_bytes - after.used_bytes;
     plan_.given_bytes = memory_->given_bytes() - given;
     plan_.traffic = traffic.entries();
+    while (std::ssize(seconds_) < num_steps) seconds_.push_back(make());
   }
 
   /// Since it was last asked.
@@ -235,28 +287,46 @@ class ImaginedRun {
   core::MemoryPtr memory_;
   StateCopy copy_;
   std::int64_t used_ = 0;
+  std::vector<double> seconds_;
   RankPlan plan_;
 };
+
+std::string layout_text(const RunConfig& config, int num_ranks) {
+  return config.parallel.layout.empty() ? fmt::format("dp{}", num_ranks) : config.parallel.layout;
+}
 
 }  // namespace
 
 RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world) {
-  const std::string text =
-      config.parallel.layout.empty() ? fmt::format("dp{}", world.num_ranks) : config.parallel.layout;
+  const std::string text = layout_text(config, world.num_ranks);
   const parallel::Layout layout = parallel::parse_layout(text);
   parallel::check_world(layout, world.num_ranks);
-  RankPlan plan;
-  parallel::on_imagined_rank(
-      world.num_ranks, world.num_ranks - 1,
-      [&](const std::shared_ptr<parallel::WorldComm>& comm) {
-        plan = ImaginedRun(config, models, world).on(comm, text);
-      },
-      [&](const std::shared_ptr<parallel::WorldComm>& comm) {
-        const parallel::Mesh mesh(comm, layout, expert_exchange_of(config.parallel));
-        parallel::GradientGroups(mesh, sharding_of(config.parallel));
-      },
-      world.ranks_a_node);
-  return plan;
+  const int stages = std::max(layout.pp, 1), ranks_a_stage = world.num_ranks / stages;
+  RankPlan most;
+  for (int stage = 0; stage < stages; ++stage) {
+    RankPlan plan;
+    parallel::on_imagined_rank(
+        world.num_ranks, (stage + 1) * ranks_a_stage - 1,
+        [&](const std::shared_ptr<parallel::WorldComm>& comm) {
+          plan = ImaginedRun(config, models, world, core::Memory::imagined(world.device)).on(comm, text);
+        },
+        [&](const std::shared_ptr<parallel::WorldComm>& comm) {
+          const parallel::Mesh mesh(comm, layout, expert_exchange_of(config.parallel));
+          parallel::GradientGroups(mesh, sharding_of(config.parallel));
+        },
+        world.ranks_a_node);
+    if (stage == 0 || plan.memory.held > most.memory.held) most = std::move(plan);
+  }
+  return most;
+}
+
+std::vector<double> seconds_of_steps(const RunConfig& config, const PlannedModels& models,
+                                     const std::shared_ptr<parallel::WorldComm>& world, const core::MemoryPtr& memory,
+                                     int num_steps) {
+  const PlannedWorld planned{.num_ranks = world->size()};
+  ImaginedRun run(config, models, planned, memory);
+  run.on(world, layout_text(config, world->size()), num_steps);
+  return run.seconds();
 }
 
 }  // namespace limbeck::launch

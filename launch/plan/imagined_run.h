@@ -13,6 +13,7 @@
 #include "core/device/memory.h"
 #include "launch/plan/expert_shares.h"
 #include "launch/plan/planned_models.h"
+#include "launch/run/pipeline.h"
 #include "parallel/comm/counted_comm.h"
 
 namespace limbeck::launch {
@@ -46,6 +47,10 @@ struct RankPlan {
   double optimizer_flops = 0;         // of Muon's products
   std::int64_t trainable = 0;         // values of the student, or its adapters, on all ranks
   std::int64_t num_tokens = 0;        // of a step, that this rank's passes read, whoever else reads them too
+  Pipeline pipeline = {};             // of its layout; of one stage where it has no pp
+  int stage = 0;                      // of it, that the rank is on
+
+  bool is_of_stages() const { return pipeline.schedule.num_stages() > 1; }
 };
 
 struct PlannedWorld {
@@ -55,8 +60,15 @@ struct PlannedWorld {
   ExpertShares expert_shares = {};
 };
 
-/// Of the last rank, which has the largest of parts that are not even: what the others have at most, but where experts
-/// get more than it (`expert_shares`). Throws a UsageError as the run would where the layout does not fit.
+/// Of the last rank, of a pipeline that of the stage which takes most memory. The last has the largest of parts that
+/// are not even: what the others have at most, but where experts get more than it (`expert_shares`). Throws a
+/// UsageError as the run would where the layout does not fit.
 RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const PlannedWorld& world);
+
+/// Collective: seconds of each of so many steps of a config without a teacher, made for good, behind those that make
+/// what later ones find, of random weights on random tokens, in a memory that is there.
+std::vector<double> seconds_of_steps(const RunConfig& config, const PlannedModels& models,
+                                     const std::shared_ptr<parallel::WorldComm>& world, const core::MemoryPtr& memory,
+                                     int num_steps);
 
 }  // namespace limbeck::launch

@@ -106,7 +106,7 @@ class Search {
     const parallel::Layout own =
         config_.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config_.parallel.layout);
     const bool sequence_parallel = config_.parallel.sequence_parallel && own.tp > 1;
-    if (own.etp > 1) return {own.text, sequence_parallel};
+    if (own.etp > 1 || own.pp > 1) return {own.text, sequence_parallel};
     return {layout_text(world_.num_ranks, at_least_one(own.cp), at_least_one(own.tp), at_least_one(own.ep)),
             sequence_parallel};
   }
@@ -164,7 +164,7 @@ class Search {
   std::span<const Shard> shards_of(const std::string& layout) const {
     static constexpr std::array shards = {Shard::Nothing, Shard::Optimizer, Shard::Gradients, Shard::Parameters};
     const parallel::Layout sizes = parallel::parse_layout(layout);
-    const int ranks = world_.num_ranks;
+    const int ranks = world_.num_ranks / at_least_one(sizes.pp);  // that hold the same layers
     const bool has_experts = models_.student.moe.num_experts > 0;
     const bool has_replicas =
         ranks > at_least_one(sizes.tp) || (has_experts && ranks > at_least_one(sizes.ep) * at_least_one(sizes.etp));

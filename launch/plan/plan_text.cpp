@@ -84,7 +84,8 @@ std::string memory_text(const Plan& plan) {
   for (const Part& part : parts_of(plan.rank.memory))
     if (part.bytes > 0) rows.push_back({part.text, bytes_text(part.bytes)});
   std::string text =
-      fmt::format("\n{} on {}, memory of a rank:\n", layout_of(plan), core::counted(plan.world.num_ranks, "rank")) +
+      fmt::format("\n{} on {}, memory of a rank{}:\n", layout_of(plan), core::counted(plan.world.num_ranks, "rank"),
+                  plan.rank.is_of_stages() ? fmt::format(" of stage {}, which takes most", plan.rank.stage) : "") +
       aligned(rows, 2);
   if (plan.cluster && !plan.cluster->holds(plan.rank.memory.held))
     text += fmt::format("it does not fit into the {:.1f} GiB of a device\n", plan.cluster->memory_gib);
@@ -112,15 +113,30 @@ std::string tokens_a_second(const Plan& plan, const StepTime& time) {
                      time.seconds());
 }
 
-std::string run_text(const Plan& plan) {
+/// How often the run goes through its text.
+std::optional<double> epochs_of(const Plan& plan) {
+  if (!plan.sequences_an_epoch) return std::nullopt;
+  return static_cast<double>(plan.config.train.steps * plan.config.batch.sequences_per_step) /
+         static_cast<double>(*plan.sequences_an_epoch);
+}
+
+std::string step_text(const Plan& plan) {
   const StepTime& time = *plan.time;
+  return fmt::format(
+      "a step on {}: {} (products {}, other kernels {}, exchanges that nothing hides {}{}), {} tokens/s\n",
+      plan.cluster->name, time_text(time.seconds()), time_text(time.products), time_text(time.memory),
+      time_text(time.exposed), plan.rank.is_of_stages() ? ", waits for other stages " + time_text(time.waits) : "",
+      tokens_a_second(plan, time));
+}
+
+/// Times and costs where there is a cluster.
+std::string run_text(const Plan& plan) {
+  std::string text = fmt::format("the run: {} of {} tokens", core::counted(plan.config.train.steps, "step"),
+                                 short_count(tokens_of_run(plan.config)));
+  if (const auto epochs = epochs_of(plan)) text += fmt::format(", {:.3g} epochs of the text", *epochs);
+  if (!plan.run) return text + "\n";
   const RunFigures& run = *plan.run;
-  std::string text =
-      fmt::format("\na step on {}: {} (products {}, other kernels {}, exchanges that nothing hides {}), {} tokens/s\n",
-                  plan.cluster->name, time_text(time.seconds()), time_text(time.products), time_text(time.memory),
-                  time_text(time.exposed), tokens_a_second(plan, time));
-  text += fmt::format("the run: {} of {} tokens, {}", core::counted(plan.config.train.steps, "step"),
-                      short_count(run.tokens), duration_text(run.seconds));
+  text += ", " + duration_text(run.seconds);
   if (run.kwh > 0) text += fmt::format(", {:.2f} kWh, {:.3g} J a token", run.kwh, run.kwh * 3.6e6 / run.tokens);
   if (run.cost > 0)
     text += fmt::format(", {:.2f} {}, {:.3g} {} a million tokens", run.cost, plan.cluster->currency,
@@ -168,9 +184,9 @@ ordered_json traffic_json(const RankPlan& plan, const StepTime* time) {
 }
 
 ordered_json time_json(const StepTime& time) {
-  return {{"seconds", time.seconds()}, {"products", time.products},   {"memory", time.memory},
-          {"exposed", time.exposed},   {"exchanges", time.exchanges}, {"flops", time.flops},
-          {"bytes", time.bytes}};
+  return {{"seconds", time.seconds()}, {"products", time.products}, {"memory", time.memory},
+          {"exposed", time.exposed},   {"waits", time.waits},       {"exchanges", time.exchanges},
+          {"flops", time.flops},       {"bytes", time.bytes}};
 }
 
 ordered_json parameters_json(const nn::ModelConfig& model) {
@@ -181,8 +197,10 @@ ordered_json parameters_json(const nn::ModelConfig& model) {
 }  // namespace
 
 std::string plan_text(const Plan& plan) {
-  std::string text = models_text(plan) + memory_text(plan) + traffic_text(plan);
-  if (plan.cluster) text += run_text(plan) + layouts_text(plan);
+  std::string text = models_text(plan) + memory_text(plan) + traffic_text(plan) + "\n";
+  if (plan.cluster) text += step_text(plan);
+  text += run_text(plan);
+  if (plan.cluster) text += layouts_text(plan);
   return text + formats_text(plan);
 }
 
@@ -191,15 +209,18 @@ ordered_json plan_json(const Plan& plan) {
   json["parameters"] = parameters_json(plan.models.student);
   json["parameters"]["trainable"] = plan.rank.trainable;
   if (plan.models.teacher) json["teacher_parameters"] = parameters_json(*plan.models.teacher);
+  if (plan.rank.is_of_stages()) json["stage"] = plan.rank.stage;
   json["memory"] = memory_json(plan.rank.memory);
   json["traffic"] = traffic_json(plan.rank, plan.time ? &*plan.time : nullptr);
   for (const auto& [format, why] : formats_of(plan.models.student))
     json["formats"][format] = why ? ordered_json(*why) : ordered_json();
+  json["run"] = {{"steps", plan.config.train.steps}, {"tokens", tokens_of_run(plan.config)}};
+  if (const auto epochs = epochs_of(plan)) json["run"]["epochs"] = *epochs;
   if (!plan.cluster) return json;
   json["cluster"] = plan.cluster->name;
   json["fits"] = plan.cluster->holds(plan.rank.memory.held);
   json["step"] = time_json(*plan.time);
-  json["run"] = {{"steps", plan.config.train.steps}, {"tokens", plan.run->tokens}, {"seconds", plan.run->seconds}};
+  json["run"]["seconds"] = plan.run->seconds;
   if (plan.run->kwh > 0) json["run"]["kwh"] = plan.run->kwh;
   if (plan.run->cost > 0) json["run"]["cost"] = {{"amount", plan.run->cost}, {"currency", plan.cluster->currency}};
   json["layouts"] = ordered_json::array();

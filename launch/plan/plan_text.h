@@ -14,11 +14,12 @@ struct Plan {
   RunConfig config;  // train.steps are there
   PlannedModels models;
   PlannedWorld world;
-  RankPlan rank;                            // of the config's own layout
-  std::optional<Cluster> cluster = {};      // without it nothing is known of times
-  std::optional<StepTime> time = {};        // likewise
-  std::optional<RunFigures> run = {};       // likewise
-  std::vector<PlannedLayout> layouts = {};  // likewise
+  RankPlan rank;                                        // of the config's own layout
+  std::optional<Cluster> cluster = {};                  // without it nothing is known of times
+  std::optional<StepTime> time = {};                    // likewise
+  std::optional<RunFigures> run = {};                   // likewise
+  std::vector<PlannedLayout> layouts = {};              // likewise
+  std::optional<std::int64_t> sequences_an_epoch = {};  // of the text; not known without its tokens
 };
 
 std::string plan_text(const Plan& plan);

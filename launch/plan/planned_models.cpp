@@ -48,7 +48,7 @@ PlannedModels planned_models(const RunConfig& config, const Log& log, const char
   } else {
     tokenizer = open_tokenizer(found.data.tokenizer, log);
   }
-  PlannedModels models{.student = {}, .tokens = tokenizer->vocabulary_size()};
+  PlannedModels models{.student = {}, .tokens = tokenizer->vocabulary_size(), .tokenizer = tokenizer};
   const bool has_other_rows =
       teacher.reader &&
       matched_rows(teacher, *tokenizer, "data.tokenizer is another tokenizer than the teacher's", log);

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "core/nn/model_config.h"
+#include "data/tokenizers/tokenizer.h"
 #include "launch/config/config.h"
 #include "launch/console/log.h"
 
@@ -17,6 +19,7 @@ struct PlannedModels {
   nn::ModelConfig student;
   std::optional<nn::ModelConfig> teacher = {};  // that runs beside it
   std::int64_t tokens = 0;                      // of the tokenizer
+  std::shared_ptr<const data::Tokenizer> tokenizer = {};
 };
 
 /// Reads what describes the models and the tokenizer, no weights and no text. Throws a UsageError where the config has

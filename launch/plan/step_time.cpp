@@ -40,7 +40,39 @@ double imbalance(const PlannedWorld& world, const nn::ModelConfig& model, std::i
   return most * static_cast<double>(parts);
 }
 
-/// Of the passes, without the optimizer.
+/// The rank's part of what the passes of all stages of a pipeline compute.
+double share_of_stage(const RankPlan& plan) {
+  if (!plan.is_of_stages()) return 1;
+  const parallel::PipelineSchedule& schedule = plan.pipeline.schedule;
+  const parallel::PipelineCosts& costs = plan.pipeline.costs;
+  double own = 0, all = 0;
+  for (int v = 0; v < schedule.num_virtual_stages(); ++v) {
+    const auto at = static_cast<std::size_t>(v);
+    const double cost = costs.forward[at] + costs.input_gradient[at] + costs.weight_gradient[at];
+    all += cost;
+    if (v % schedule.num_stages() == plan.stage) own += cost;
+  }
+  return own / all;
+}
+
+/// Seconds that a rank of a pipeline waits for other stages, where the passes of all of them together take `seconds`,
+/// and what one sends another has `communication` seconds later: of the schedule's time what this stage does not
+/// compute in.
+double stage_waits(const RankPlan& plan, double seconds, double communication) {
+  if (!plan.is_of_stages()) return 0;
+  const parallel::PipelineSchedule& schedule = plan.pipeline.schedule;
+  parallel::PipelineCosts costs = plan.pipeline.costs;
+  const auto columns = {&costs.forward, &costs.input_gradient, &costs.weight_gradient};
+  double all = 0;
+  for (const auto* column : columns) all = std::accumulate(column->begin(), column->end(), all);
+  for (auto* column : columns)
+    for (double& cost : *column) cost *= seconds / all / schedule.num_micro_batches;
+  costs.communication = communication;
+  const parallel::PipelineTimes times = parallel::simulate(schedule, costs);
+  return times.makespan * times.bubble[static_cast<std::size_t>(plan.stage)];
+}
+
+/// Of the passes, of all stages where there are some, without the optimizer.
 double flops_of(const RunConfig& config, const PlannedModels& models, const RankPlan& plan, const PlannedWorld& world) {
   const parallel::Layout layout =
       config.parallel.layout.empty() ? parallel::Layout{} : parallel::parse_layout(config.parallel.layout);
@@ -60,18 +92,25 @@ double flops_of(const RunConfig& config, const PlannedModels& models, const Rank
   return flops;
 }
 
-/// Likewise.
-double bytes_of(const RunConfig& config, const RankPlan& plan) {
+/// Likewise: of tensors, and of weights and gradients.
+struct PassBytes {
+  double tensors = 0, weights = 0;
+};
+PassBytes bytes_of(const RunConfig& config, const RankPlan& plan) {
   const auto passes = static_cast<double>(config.batch.micro_batches);
-  const double weights = passes * static_cast<double>(plan.parameter_bytes) * (config.train.recompute ? 3 : 2);
-  const double gradients = passes * static_cast<double>(plan.gradient_bytes) * 2;
-  return uses_of_a_tensor * static_cast<double>(plan.given_bytes) + weights + gradients +
-         passes * static_cast<double>(plan.memory.teacher);
+  const double weights = static_cast<double>(plan.parameter_bytes) * (config.train.recompute ? 3 : 2),
+               gradients = static_cast<double>(plan.gradient_bytes) * 2;
+  return {.tensors = uses_of_a_tensor * static_cast<double>(plan.given_bytes),
+          .weights = passes * (weights + gradients + static_cast<double>(plan.memory.teacher))};
 }
 
+/// What one stage of a pipeline sends to another.
+bool is_of_stages(const parallel::ExchangeCount& traffic) { return traffic.operation == "send"; }
+
 /// Whether an exchange runs beside the passes: reductions of gradients, layers' values that are dealt, keys that go
-/// round.
+/// round; what stages send, which their schedule's time has.
 bool runs_beside(const parallel::ExchangeCount& traffic, const RunConfig& config) {
+  if (is_of_stages(traffic)) return true;
   if (traffic.group == "cp") return traffic.operation == "all_to_all";
   const bool is_of_gradients = traffic.group.find(" gradients") != std::string::npos;
   return is_of_gradients && (traffic.operation != "all_gather" || config.parallel.shard == Shard::Parameters);
@@ -83,15 +122,18 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
                    const PlannedWorld& world, const Cluster& cluster) {
   StepTime time;
   const core::DType master = config.precision.master;  // in which the optimizer works
-  const double pass_flops = flops_of(config, models, plan, world), pass_bytes = bytes_of(config, plan),
-               step_bytes = static_cast<double>(core::bytes_of(master, plan.optimizer_values)) * optimizer_uses,
+  const double all_flops = flops_of(config, models, plan, world), share = share_of_stage(plan),
+               all_products = all_flops / cluster.flops(config.precision.compute);
+  const PassBytes pass_bytes = bytes_of(config, plan);
+  const double step_bytes = static_cast<double>(core::bytes_of(master, plan.optimizer_values)) * optimizer_uses,
                bytes_a_second = cluster.memory_gb_s * 1e9,
-               pass_products = pass_flops / cluster.flops(config.precision.compute);
-  time.flops = pass_flops + plan.optimizer_flops;
-  time.bytes = pass_bytes + step_bytes;
-  time.products = pass_products + plan.optimizer_flops / cluster.flops(master);
-  time.memory = time.bytes / bytes_a_second;
+               pass_memory = pass_bytes.tensors / cluster.kernel_rate() + pass_bytes.weights / bytes_a_second;
+  time.flops = share * all_flops + plan.optimizer_flops;
+  time.bytes = pass_bytes.tensors + pass_bytes.weights + step_bytes;
+  time.products = share * all_products + plan.optimizer_flops / cluster.flops(master);
+  time.memory = pass_memory + step_bytes / bytes_a_second;
   double hidden = 0, last = 0;  // `last`: what is left when the passes end
+  double sent = 0;              // of one stage to another, a call
   for (const parallel::ExchangeCount& t : plan.traffic) {
     const ClusterLink& link = cluster.link_of(t.ranks);
     ExchangeTime exchange{.between_nodes = &link == &cluster.between, .is_hidden = runs_beside(t, config)};
@@ -99,7 +141,9 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
     const auto calls = static_cast<double>(t.calls);
     exchange.seconds = calls * seconds_a_call + (link.gb_s > 0 ? static_cast<double>(t.bytes) / (link.gb_s * 1e9) : 0);
     time.exchanges += exchange.seconds;
-    if (exchange.is_hidden) {
+    if (is_of_stages(t)) {
+      sent = std::max(sent, exchange.seconds / std::max(calls, 1.0));
+    } else if (exchange.is_hidden) {
       hidden += exchange.seconds;
       last = std::max(last, exchange.seconds / std::max(calls, 1.0));
     } else {
@@ -109,16 +153,21 @@ StepTime step_time(const RunConfig& config, const PlannedModels& models, const R
   }
   // A gradient is there when its layer's backward is done: two thirds of the passes' time is backward. The optimizer
   // waits for the sums.
-  const double beside = (pass_products + pass_bytes / bytes_a_second) * 2 / 3;
+  const double passes = share * all_products + pass_memory, beside = passes * 2 / 3;
   if (hidden > 0) time.exposed += std::max(hidden - beside, last);
+  time.waits = stage_waits(plan, share > 0 ? passes / share : all_products, sent);
   return time;
+}
+
+double tokens_of_run(const RunConfig& config) {
+  return static_cast<double>(config.train.steps * config.batch.sequences_per_step * config.data.sequence_length);
 }
 
 RunFigures run_figures(const RunConfig& config, const StepTime& time, const PlannedWorld& world,
                        const Cluster& cluster) {
   const auto steps = static_cast<double>(config.train.steps);
   RunFigures run;
-  run.tokens = steps * static_cast<double>(config.batch.sequences_per_step * config.data.sequence_length);
+  run.tokens = tokens_of_run(config);
   run.seconds = steps * time.seconds();
   const double hours = run.seconds / 3600;
   run.kwh = cluster.watts > 0 ? cluster.watts_of(world.num_ranks) * hours / 1000 : 0;

@@ -21,21 +21,24 @@ struct ExchangeTime {
 };
 
 /// Seconds of a step. Products and other kernels follow one another; exchanges that run beside them count for what is
-/// longer than they are.
+/// longer than they are. A stage of a pipeline waits for others as its schedule says.
 struct StepTime {
   double flops = 0;     // of the rank's products
-  double bytes = 0;     // that its kernels read and write
+  double bytes = 0;     // that its other kernels read and write
   double products = 0;  // seconds of the ones,
   double memory = 0;    // and of the others
   double exchanges = 0;
   double exposed = 0;                         // of the exchanges
+  double waits = 0;                           // for other stages, with what they send
   std::vector<ExchangeTime> by_traffic = {};  // as plan.traffic
 
-  double seconds() const { return products + memory + exposed; }
+  double seconds() const { return products + memory + exposed + waits; }
 };
 
 StepTime step_time(const RunConfig& config, const PlannedModels& models, const RankPlan& plan,
                    const PlannedWorld& world, const Cluster& cluster);
+
+double tokens_of_run(const RunConfig& config);
 
 /// Of all steps of a run.
 struct RunFigures {

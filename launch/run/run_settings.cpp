@@ -43,6 +43,14 @@ std::vector<optim::Group> optimizer_groups(const OptimizerConfig& config) {
 
 std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }
 
+data::LoaderOptions loader_options(const RunConfig& config, std::int64_t vocabulary) {
+  return {.sequence_length = config.data.sequence_length,
+          .vocabulary = vocabulary,
+          .seed = config.data.seed,
+          .held_out = config.data.held_out_fraction,
+          .has_pairs = config.objective.has_pairs()};
+}
+
 StepOptions step_options(const RunConfig& config, std::int64_t steps_done,
                          const optim::DistillationOptions& distillation, std::int64_t valid_vocabulary) {
   const ObjectiveConfig& objective = config.objective;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "data/text/loader.h"
 #include "launch/config/config.h"
 #include "launch/run/step.h"
 #include "optim/groups.h"
@@ -18,6 +19,8 @@ namespace limbeck::launch {
 optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config);
 std::vector<optim::Group> optimizer_groups(const OptimizerConfig& config);
 std::int64_t bucket_bytes(const ParallelConfig& config);
+/// `vocabulary`: the tokenizer's tokens.
+data::LoaderOptions loader_options(const RunConfig& config, std::int64_t vocabulary);
 /// Of the step behind `steps_done`, but for what the student is held to beside its objective. `valid_vocabulary`: the
 /// tokenizer's tokens.
 StepOptions step_options(const RunConfig& config, std::int64_t steps_done,

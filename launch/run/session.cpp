@@ -12,6 +12,7 @@
 #include "launch/run/model_fingerprint.h"
 #include "launch/run/run_config.h"
 #include "launch/run/run_models.h"
+#include "launch/run/run_settings.h"
 #include "launch/run/same_everywhere.h"
 #include "launch/run/text_generation.h"
 #include "launch/run/token_cache.h"
@@ -211,11 +212,7 @@ void Session::open_text(const Log& log) {
       fail_usage("{} is {} pairs, expected {}", prefix, has_pairs ? "of" : "not of",
                  has_pairs ? "objective.preference or objective.reward for it" : "what tokenize --format pairs makes");
   }
-  text = std::make_unique<data::Mixture>(sources, data::LoaderOptions{.sequence_length = config.data.sequence_length,
-                                                                      .vocabulary = tokenizer->vocabulary_size(),
-                                                                      .seed = config.data.seed,
-                                                                      .held_out = config.data.held_out_fraction,
-                                                                      .has_pairs = config.objective.has_pairs()});
+  text = std::make_unique<data::Mixture>(sources, loader_options(config, tokenizer->vocabulary_size()));
   for (const data::Loader& loader : text->sources())
     if (loader.num_left_out() > 0)
       log->warn("{}: {} of more than data.sequence_length = {} tokens left out", loader.file().prefix(),

@@ -1,5 +1,6 @@
 #include "launch/run/token_cache.h"
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <optional>
@@ -68,6 +69,14 @@ void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& toke
         core::counted(counts.encode.special_names, "name"));
   if (counts.encode.repaired_sequences > 0)
     log->warn("{} became U+FFFD", core::counted(counts.encode.repaired_sequences, "ill-formed UTF-8 sequence"));
+}
+
+std::optional<std::string> known_token_prefix(const DataSourceConfig& source, const fs::path& cache_dir,
+                                              const data::Tokenizer& tokenizer) {
+  if (!std::ranges::all_of(source.text, [](const std::string& path) { return fs::exists(path); })) return std::nullopt;
+  std::string prefix = source.tokens;
+  if (prefix.empty()) prefix = (cache_dir / cache_name(data::list_text_files(source.text), source, tokenizer)).string();
+  return fs::exists(prefix + ".idx") && fs::exists(prefix + ".bin") ? std::optional(prefix) : std::nullopt;
 }
 
 std::string token_prefix(Rank& rank, const DataSourceConfig& source, const fs::path& cache_dir,

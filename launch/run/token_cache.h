@@ -6,6 +6,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,11 @@ namespace limbeck::launch {
 /// (stop_flag.h) at a signal, with what was done kept.
 void tokenize(const std::vector<std::string>& paths, const data::Tokenizer& tokenizer, const std::string& prefix,
               data::TokenizeOptions options, const Log& log);
+
+/// The PREFIX of token files that are there already, of data.tokens or of text that was tokenized into `cache_dir`
+/// before; nothing where they are not, or the text itself is not. Their bytes are not read.
+std::optional<std::string> known_token_prefix(const DataSourceConfig& source, const std::filesystem::path& cache_dir,
+                                              const data::Tokenizer& tokenizer);
 
 /// Collective: the PREFIX of PREFIX.bin and PREFIX.idx. Text is tokenized by the first rank into `cache_dir`, under a
 /// name that depends on the files' paths, sizes and times and on the tokenizer, and is found there again.

@@ -108,7 +108,8 @@ std::string RunFolder::command(const std::string& arguments, int ranks) const {
         "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl=^tcp mpirun --oversubscribe "
         "--bind-to none -n {} ",
         ranks);
-  return fmt::format("cd {} && OMP_NUM_THREADS=1 {}{} {}", path_.string(), launcher, program().string(), arguments);
+  return fmt::format("cd {0} && XDG_CACHE_HOME={0}/cache OMP_NUM_THREADS=1 {1}{2} {3}", path_.string(), launcher,
+                     program().string(), arguments);
 }
 
 std::string RunFolder::succeed(const std::string& arguments, int ranks) const {

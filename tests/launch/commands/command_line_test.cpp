@@ -209,7 +209,13 @@ TEST(CommandLine, OtherCommandsTakeTheirs) {
   EXPECT_EQ(planned.ranks, 16);
   EXPECT_EQ(planned.cluster, "f");
   EXPECT_TRUE(planned.json);
+  EXPECT_FALSE(planned.calibrates);
   EXPECT_THAT(error_of({"plan", "c"}), HasSubstr("--ranks"));
+  EXPECT_THAT(error_of({"plan", "--ranks", "2"}), HasSubstr("CONFIG"));
+  EXPECT_TRUE(parse({"plan", "--calibrate"}).plan.calibrates);
+  EXPECT_EQ(parse({"plan", "--calibrate"}).plan.calibrated, "");
+  EXPECT_EQ(parse({"plan", "--calibrate", "f"}).plan.calibrated, "f");
+  EXPECT_THAT(error_of({"plan", "--calibrate", "--ranks", "2"}), HasSubstr("--ranks"));
   const Recorded compared = parse({"compare", "a", "b", "--json"});
   EXPECT_THAT(compared.compare.runs, ::testing::ElementsAre("a", "b"));
   EXPECT_TRUE(compared.compare.json);

@@ -7,6 +7,7 @@
 #include <array>
 #include <map>
 
+#include "data/files/atomic_file.h"
 #include "launch/plan/expert_shares.h"
 #include "tests/support/places.h"
 #include "tests/support/temporary_folder.h"
@@ -46,6 +47,50 @@ TEST_F(ClusterFile, SaysWhatRanksAreOn) {
   EXPECT_EQ(many.link_of(std::array{0, 3}).gb_s, 100);
   EXPECT_EQ(many.link_of(std::array{4, 5, 6, 7}).gb_s, 100);
   EXPECT_EQ(many.link_of(std::array{3, 4}).latency_us, 7);
+}
+
+TEST_F(ClusterFile, KernelsAreAsFastAsTheMemoryUnlessItSaysMore) {
+  EXPECT_DOUBLE_EQ(read(device).kernel_rate(), 30e9);
+  EXPECT_DOUBLE_EQ(read("device { memory_gib: 8 float32_tflops: 2 memory_gb_s: 30 kernel_gb_s: 4 }").kernel_rate(),
+                   4e9);
+}
+
+TEST_F(ClusterFile, IsReadAsItWasSaved) {
+  const std::string text = R"(name: "c"
+nodes: 2
+devices_a_node: 4
+device {
+  name: "d"
+  is_gpu: true
+  memory_gib: 8.5
+  float32_tflops: 2
+  bfloat16_tflops: 3
+  memory_gb_s: 30
+  watts: 70
+  kernel_gb_s: 9
+  threads: 6
+}
+inside {
+  gb_s: 100
+  latency_us: 3
+}
+between {
+  gb_s: 10
+  latency_us: 0
+}
+watts_a_node: 5
+watts_factor: 1.5
+price {
+  device_hour: 0.5
+  kwh: 0.25
+  currency: "EUR"
+}
+)";
+  const std::filesystem::path saved = folder_ / "of/a/user/saved.textproto";
+  save_cluster(saved, read(text), "measured\nonce");
+  EXPECT_EQ(data::read_text_file(saved, 4096), "# measured\n# once\n" + text);
+  save_cluster(saved, read(device), "");
+  EXPECT_EQ(load_cluster(saved).num_devices(), 1);
 }
 
 TEST_F(ClusterFile, NamesWhatIsWrong) {
@@ -121,7 +166,8 @@ TEST(ExpertShares, GiveThePartOfTheTokens) {
 // Of shares that leave a token no choice, and of as many experts as no product of their odds can be held.
 TEST(ExpertShares, OfTokensAreNumbersAtTheEnds) {
   EXPECT_NEAR(share_of_tokens({0, 0, 0, 1}, {false, false, false, true}, 2), 1, 2e-3);
-  EXPECT_NEAR(share_of_tokens({0, 0, 0, 1}, {true, true, true, false}, 2), 1, 1e-12);  // two of which one is not the last
+  EXPECT_NEAR(share_of_tokens({0, 0, 0, 1}, {true, true, true, false}, 2), 1,
+              1e-12);  // two of which one is not the last
   std::vector<bool> first(128, false);
   first[0] = true;
   EXPECT_NEAR(share_of_tokens({}, first, 128), 1, 1e-12);

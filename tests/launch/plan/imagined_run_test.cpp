@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/temporary_folder.h"
+#include "tests/support/thread_ranks.h"
+
 namespace limbeck::launch {
 namespace {
 
@@ -52,6 +55,36 @@ TEST(ImaginedRun, BytesAreThoseOfWhatIsTrained) {
   EXPECT_EQ(of_narrow.trainable, plan.trainable - 300 * 64);
   EXPECT_EQ(of_narrow.gradient_bytes, 4 * of_narrow.trainable);
   EXPECT_EQ(of_narrow.parameter_bytes, 2 * plan.trainable + 2 * 5 * 64);  // five norms stay float32
+}
+
+// The first of two stages holds two micro-batches under way, the last one the head and its logits: which of them takes
+// most is the vocabulary's doing. Both tell how much is trained of all layers.
+TEST(ImaginedRun, OfAPipelineIsTheStageThatTakesMost) {
+  RunConfig config = config_with("parallel { layout: \"pp2\" }");
+  config.batch.micro_batches = 4;
+  PlannedModels models = models_of(config);
+  const RankPlan of_small = plan_rank(config, models, {.num_ranks = 2});
+  EXPECT_EQ(of_small.stage, 0);
+  EXPECT_TRUE(of_small.is_of_stages());
+  EXPECT_EQ(of_small.trainable, plan_rank(config_with(""), models, {}).trainable);
+  models.student.vocabulary = 30'000;
+  EXPECT_EQ(plan_rank(config, models, {.num_ranks = 2}).stage, 1);
+  EXPECT_EQ(plan_rank(config, models, {.num_ranks = 4}).stage, 1);
+}
+
+// Nothing is made of sizes alone here: steps take time, and a pipeline on GPUs is refused as a run refuses it.
+TEST(ImaginedRun, StepsAreMadeForGoodInAMemoryThatIsThere) {
+  const RunConfig config = config_with("");
+  testing::run_ranks(1, [&](testing::RankWorld& world) {
+    const std::vector<double> seconds =
+        seconds_of_steps(config, models_of(config), world.comm, core::Memory::cpu(1), 3);
+    ASSERT_EQ(seconds.size(), 3U);
+    for (const double each : seconds) EXPECT_GT(each, 0);
+  });
+  const RunConfig stages = config_with("parallel { layout: \"pp2\" }");
+  EXPECT_THAT(
+      testing::error_of([&] { plan_rank(stages, models_of(stages), {.num_ranks = 2, .device = {.has_queue = true}}); }),
+      ::testing::HasSubstr("expected no pp on GPUs"));
 }
 
 }  // namespace

@@ -44,8 +44,14 @@ class StepTimeTest : public ::testing::Test {
     plan.gradient_bytes = 1200;
     plan.optimizer_values = 500;
     plan.traffic = std::move(traffic);
-    return step_time(c, {.student = c.model->architecture, .teacher = teacher, .tokens = 100}, plan, world,
-                     slow_cluster());
+    plan.pipeline = pipeline;
+    plan.stage = 1;
+    return step_time(c, {.student = c.model->architecture, .teacher = teacher, .tokens = 100}, plan, world, cluster);
+  }
+  /// Two, that cost as much each.
+  void stages(int micro_batches) {
+    pipeline.schedule = parallel::make_schedule(parallel::ScheduleKind::OneFOneB, 2, 1, micro_batches);
+    pipeline.costs = parallel::even_costs(pipeline.schedule, 1, 1, 1);
   }
   double time_without_teacher(const RunConfig& c) {
     const std::optional<nn::ModelConfig> kept = std::exchange(teacher, std::nullopt);
@@ -53,6 +59,8 @@ class StepTimeTest : public ::testing::Test {
     teacher = kept;
     return flops;
   }
+  Cluster cluster = slow_cluster();
+  Pipeline pipeline = {};
   std::int64_t given_bytes = 1'000'000;
   double optimizer_flops = 0;
   std::optional<nn::ModelConfig> teacher;
@@ -140,6 +148,30 @@ TEST_F(StepTimeTest, SumsOfGradientsRunBesideThePasses) {
   RunConfig dealt = config();
   dealt.parallel.shard = Shard::Parameters;
   EXPECT_TRUE(time({{"dp gradients sharers", "all_gather", {0, 1}, 1, 0}}, dealt).by_traffic[0].is_hidden);
+}
+
+// Weights, gradients and the optimizer's state are at the memory's rate, tensors three times at that of kernels.
+TEST_F(StepTimeTest, KernelsHaveARateOfTheirOwn) {
+  cluster.kernel_gb_s = 0.25;
+  EXPECT_NEAR(time({}, config()).memory, 3e6 / 0.25e9 + (2000 * 2 + 1200 * 2 + 500 * 4 * 8) / 1e9, 1e-12);
+}
+
+// Of two stages alike each has half of the products. In 1F1B of m micro-batches a stage waits for one of them: 1 / m of
+// what its passes take.
+TEST_F(StepTimeTest, StagesWaitAsTheirScheduleSays) {
+  const double all = time({}, config()).flops;
+  stages(4);
+  const StepTime of_four = time({}, config());
+  EXPECT_NEAR(of_four.flops, all / 2, 1e-6 * all);
+  const double passes = of_four.products + of_four.memory - 500 * 4 * 8 / 1e9;
+  EXPECT_NEAR(of_four.waits, passes / 4, 1e-9);
+  EXPECT_DOUBLE_EQ(of_four.seconds(), of_four.products + of_four.memory + of_four.waits);
+  // Of one micro-batch a stage waits for all of the other, and for the stream and its gradient on their way: 1 ms and
+  // 0.5 s each.
+  stages(1);
+  const StepTime of_one = time({{"pp", "send", {0, 1}, 2, 1'000'000'000}}, config());
+  EXPECT_NEAR(of_one.waits, passes + 2 * (0.001 + 0.5), 1e-9);
+  EXPECT_EQ(of_one.exposed, 0);
 }
 
 TEST_F(StepTimeTest, ARunCostsItsHoursAndItsEnergy) {

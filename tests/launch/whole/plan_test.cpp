@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <string>
@@ -36,13 +37,13 @@ train { steps: 8 eval_tokens: 192 threads: 1 device: CPU }
 parallel { bucket_mib: 0.25 }
 )";
 
-/// Of the last rank, of its third step.
+/// Of one rank, of its third step.
 struct Measured {
   core::MemoryStatistics memory;  // the peak is the step's
   std::vector<ExchangeCount> traffic;
 };
 
-Measured measured(const RunConfig& config, int ranks, int ranks_a_node) {
+Measured measured(const RunConfig& config, int ranks, int ranks_a_node, int watched) {
   Measured result;
   const auto run = [&](testing::RankWorld& world) {
     const launch::Log log = launch::make_log(1);
@@ -60,7 +61,7 @@ Measured measured(const RunConfig& config, int ranks, int ranks_a_node) {
     rank.memory()->reset_peak();
     traffic->forget();
     steps.step();
-    if (world.rank == ranks - 1) result = {rank.memory()->statistics(), traffic->entries()};
+    if (world.rank == watched) result = {rank.memory()->statistics(), traffic->entries()};
   };
   testing::run_ranks(ranks, run, std::chrono::seconds(60), ranks_a_node);
   return result;
@@ -102,10 +103,12 @@ std::unique_ptr<RunFolder> PlannedRun::folder_;
 TEST_P(PlannedRun, TakesWhatTheRunTakes) {
   const Case& tested = GetParam();
   const RunConfig config = config_of(tested);
-  const Measured run = measured(config, tested.ranks, tested.ranks_a_node);
   const launch::PlannedModels models = launch::planned_models(config, launch::make_log(1));
   const launch::RankPlan plan =
       launch::plan_rank(config, models, {.num_ranks = tested.ranks, .ranks_a_node = tested.ranks_a_node});
+  const int stages = std::max(plan.pipeline.schedule.num_stages(), 1);
+  const Measured run =
+      measured(config, tested.ranks, tested.ranks_a_node, (plan.stage + 1) * tested.ranks / stages - 1);
 
   const auto kept = static_cast<double>(run.memory.used_bytes), peak = static_cast<double>(run.memory.peak_bytes);
   EXPECT_NEAR(static_cast<double>(plan.memory.kept()), kept, 0.02 * kept);
@@ -164,8 +167,73 @@ INSTANTIATE_TEST_SUITE_P(
              4,
              {"parallel.layout=tp2ep2", "teacher.source=TEACHER", "precision.sharded_teacher=true",
               "optimizer.eight_bit_state=true"}},
-        Case{"Adapters", 1, {"parallel.layout=dp1", "model.source=TEACHER", "adapters.rank=4"}}),
+        Case{"Adapters", 1, {"parallel.layout=dp1", "model.source=TEACHER", "adapters.rank=4"}},
+        Case{"Stages", 2, {"parallel.layout=pp2", "batch.micro_batches=4"}},
+        Case{"StagesOfShards",
+             4,
+             {"parallel.layout=pp2", "batch.micro_batches=2", "parallel.shard=GRADIENTS", "model.tied_head=true"}},
+        Case{"StagesInChunks",
+             2,
+             {"parallel.layout=pp2", "batch.micro_batches=4", "parallel.chunks=2", "parallel.schedule=INTERLEAVED",
+              "train.recompute=true"}},
+        Case{"StagesThatLeaveWeights",
+             2,
+             {"parallel.layout=pp2", "batch.micro_batches=8", "parallel.schedule=ZERO_BUBBLE",
+              "optimizer.groups={pattern: \"layers.3.*\" frozen: true}"}},
+        Case{"StagesOfAdapters",
+             2,
+             {"parallel.layout=pp2", "batch.micro_batches=2", "model.source=TEACHER", "adapters.rank=4"}},
+        Case{"StagesBesideATeacher", 2, {"parallel.layout=pp2", "batch.micro_batches=4", "teacher.source=TEACHER"}}),
     [](const auto& test) { return std::string(test.param.name); });
+
+/// What the log of a run says of an epoch, sequences.
+std::int64_t said_epoch(const std::string& log) {
+  const std::string words = "; an epoch is ";
+  const std::size_t at = log.find(words);
+  return at == std::string::npos ? 0 : std::stoll(log.substr(at + words.size()));
+}
+
+TEST(Planned, EpochsAreThoseOfTheText) {
+  const RunFolder folder("plan_epochs");
+  const auto plan = [&](const std::string& more) {
+    return nlohmann::json::parse(folder.succeed("plan tiny.textproto --ranks 1 --json " + more))["run"];
+  };
+  EXPECT_FALSE(plan("").contains("epochs"));  // nobody has tokenized it
+  EXPECT_EQ(plan("")["tokens"], 24 * 4 * 48);
+  const testing::Outcome refused = folder.limbeck("plan tiny.textproto --ranks 1 --set train.epochs=2");
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.lines_with("limbeck: error"),
+              ::testing::ElementsAre(::testing::HasSubstr("the tokens of the text are not there yet")));
+  const std::string log = folder.succeed("train tiny.textproto --out run --steps 1 --set train.epochs=2");
+  const auto sequences = static_cast<double>(said_epoch(log));
+  ASSERT_GT(sequences, 0) << log;
+  EXPECT_NEAR(plan("")["epochs"].get<double>(), 24 * 4 / sequences, 1e-9);
+  EXPECT_EQ(plan("--set train.epochs=2")["steps"], std::ceil(2 * sequences / 4));
+  EXPECT_THAT(folder.succeed("plan tiny.textproto --ranks 1"), ::testing::HasSubstr(" epochs of the text\n"));
+  EXPECT_FALSE(plan("--set data.sequence_length=32 --set data.text=nowhere").contains("epochs"));
+}
+
+// What one rank is measured to reach is kept, and plans of one rank of as many threads are made by it.
+TEST(Planned, TimesAreOfTheMeasuredMachine) {
+  const RunFolder folder("plan_machine");
+  const std::string one = "plan tiny.textproto --ranks 1 --set train.device=CPU --set train.threads=0 ";
+  EXPECT_FALSE(nlohmann::json::parse(folder.succeed(one + "--json --quiet")).contains("step"));
+  const std::string said = folder.succeed("plan --calibrate --quiet");
+  EXPECT_THAT(said, ::testing::AllOf(::testing::HasSubstr("GFLOP/s of products in float32"),
+                                     ::testing::HasSubstr("dense, width 128, float32"),
+                                     ::testing::HasSubstr("\nkept in " + folder.path().string() + "/cache/limbeck/")));
+  const std::string text = folder.succeed(one);
+  EXPECT_THAT(text, ::testing::AllOf(::testing::HasSubstr("times are of this machine as it was measured: "),
+                                     ::testing::HasSubstr("\na step on this machine, as measured: ")));
+  const nlohmann::json plan = nlohmann::json::parse(folder.succeed(one + "--json --quiet"));
+  EXPECT_GT(plan["step"]["seconds"], 0);
+  EXPECT_THAT(folder.succeed("train tiny.textproto --steps 1 --out run --set train.threads=0 --set train.device=CPU "
+                             "--set parallel.layout=auto"),
+              ::testing::HasSubstr("times are of this machine as it was measured: "));
+  EXPECT_THAT(folder.succeed("plan tiny.textproto --ranks 1 --set train.device=CPU --set train.threads=77"),
+              ::testing::AllOf(::testing::HasSubstr("the run's have 77 threads: it is not used"),
+                               ::testing::Not(::testing::HasSubstr("a step on "))));
+}
 
 }  // namespace
 }  // namespace limbeck
