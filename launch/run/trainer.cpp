@@ -395,18 +395,19 @@ bool Trainer::run(std::int64_t last_step) {
     if (metrics) metrics->write(line);
     if (events) events->write(line);
   };
+  bool is_remade = false;        // perhaps before a save that it failed is heard of
   const auto make_whole = [&] {  // whether something was missing
     if (!metrics || !directory_.make_whole(session_.config)) return false;
     log_->warn("{}: was renamed or removed while the run went on, wholly or in part, and is made again",
                directory_.path().string());
     open_records(steps_done() - 1);
+    is_remade = true;
     return true;
   };
   nlohmann::ordered_json line;
   Saves saves(session_.rank, [&] {
-    const bool is_new = make_whole();
-    if (is_new) record(line);
-    return is_new;
+    if (make_whole()) record(line);
+    return std::exchange(is_remade, false);
   });
   steps_.find_matches(session_.start.layers);
   Progress progress(log_, "step", steps_done(), last_step, train.log_every_steps);
