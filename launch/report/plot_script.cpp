@@ -265,6 +265,8 @@ if (page.runs.length > 1)
   });
 bar.hidden = false;
 redraw();
+const kindOf = of => of.runs.map(run => run.name) + " " + Object.keys(axes).filter(key => of.runs.some(run => run[key].length > 1));
+const isOfSameKind = runs => kindOf(JSON.parse(runs)) === kindOf(page);
 // The page's parts have been replaced by those of another state of the same runs, whose "runs" are these.
 const followPage = runs => {
   page = JSON.parse(runs);

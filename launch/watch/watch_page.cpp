@@ -47,8 +47,9 @@ const takeOver = text => {
   document.querySelectorAll("details").forEach((part, i) => { part.open = opened[i]; });
   const data = found.getElementById("runs");
   if (!data) return;
-  if (typeof followPage === "undefined") { location.reload(); return; }
-  if (controls) document.getElementById("controls").replaceWith(controls);
+  // Other runs, or more to draw them over, have other controls.
+  if (!controls || !isOfSameKind(data.textContent)) { location.reload(); return; }
+  document.getElementById("controls").replaceWith(controls);
   followPage(data.textContent);
 };
 let asked = false, again = false;

@@ -1,5 +1,7 @@
 #include "launch/watch/watch_server.h"
 
+#include <sys/socket.h>
+
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -34,6 +36,11 @@ class WatchServer::Http {
  public:
   explicit Http(WatchedRuns& watched) : watched_(watched) {
     server.new_task_queue = [] { return new httplib::ThreadPool(num_threads); };  // which httplib deletes
+    // Not SO_REUSEPORT, the library's own: with it another server may take the same port.
+    server.set_socket_options([](socket_t socket) {
+      const int yes = 1;
+      ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    });
     server.set_payload_max_length(most_bytes_asked);
     server.set_read_timeout(5);
     server.set_write_timeout(5);
@@ -46,8 +53,13 @@ class WatchServer::Http {
       if (!is_for_us(request.get_header_value("Host"), port)) return refuse(response, 403, "not for this server\n");
       return httplib::Server::HandlerResponse::Unhandled;
     });
+    // In pieces, which the library does not compress: that takes seconds of a processor that trains.
     const auto give_page = [this](const httplib::Request&, httplib::Response& response) {
-      response.set_content(*watched_.page(), "text/html; charset=utf-8");
+      const auto page = watched_.page();
+      response.set_content_provider(page->size(), "text/html; charset=utf-8",
+                                    [page](std::size_t at, std::size_t length, httplib::DataSink& sink) {
+                                      return sink.write(page->data() + at, length);
+                                    });
     };
     server.Get("/", give_page);
     server.Get("/page", give_page);
@@ -108,17 +120,25 @@ WatchServer::WatchServer(WatchedRuns& watched, int port)
 WatchServer::~WatchServer() = default;
 
 void WatchServer::serve(const std::function<bool()>& is_over) {
-  const std::jthread answering = core::start_thread("answering", [&] { http_->server.listen_after_bind(); });
+  std::atomic<bool> answers = true;
+  const std::jthread answering = core::start_thread("answering", [&] {
+    http_->server.listen_after_bind();
+    answers = false;
+  });
+  // Also where something is thrown here: the thread ends first. To stop one that does not listen yet does nothing.
+  const std::shared_ptr<void> ending(nullptr, [&](void*) {
+    watched_.end();
+    for (; answers; std::this_thread::sleep_for(std::chrono::milliseconds(10))) http_->server.stop();
+  });
   auto next_look = std::chrono::steady_clock::now();
   while (!is_over()) {
+    core::check(answers, "{}:{} is listened on no more", here, port_);
     if (std::chrono::steady_clock::now() >= next_look) {
       watched_.look();
       next_look = std::chrono::steady_clock::now() + between_looks;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
-  watched_.end();
-  http_->server.stop();
 }
 
 }  // namespace limbeck::launch

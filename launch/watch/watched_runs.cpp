@@ -1,6 +1,7 @@
 #include "launch/watch/watched_runs.h"
 
 #include <algorithm>
+#include <exception>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -53,7 +54,7 @@ std::string WatchedRuns::look_of_files() const {
 std::string WatchedRuns::written_page() const {
   try {
     return watch_page(runs_);
-  } catch (const core::Error& error) {  // somebody removes it, or its disk has gone
+  } catch (const std::exception& error) {  // somebody removes it, or its disk has gone
     return page_without_runs(names_, error.what());
   }
 }

@@ -11,6 +11,7 @@
 #include <memory>
 #include <thread>
 
+#include "launch/run/heartbeat.h"
 #include "launch/watch/http.h"
 #include "tests/support/run_limbeck.h"
 
@@ -87,8 +88,14 @@ class Watching {
 TEST(Watch, ServesTheReportAndSaysWhatIsNew) {
   const RunFolder folder("watch");
   folder.succeed("train tiny.textproto --steps 3 --quiet --out run");
-  folder.write("run/ranks/0.json", R"({"rank": 0, "host": "</script>&h", "pid": 7, "step": 3, "operations": 9,
-               "operation": "all-reduce of gradients", "waiting": true, "time": 1e9})");
+  launch::Beat beat{.rank = 0, .host = "</script>&h", .pid = 7, .step = 3, .operations = 9};
+  beat.operation = "all-reduce of gradients";
+  beat.is_waiting = true;
+  beat.time = 1e9;
+  std::string line = launch::to_json(beat).dump();
+  line.resize(1023, ' ');
+  fs::create_directories(folder.path() / "run/ranks");
+  folder.write("run/ranks/0.json", line + "\n");
   Watching watching(folder, "run");
   ASSERT_GT(watching.port(), 0) << folder.read("watch.out");
   httplib::Client client = watching.client();
