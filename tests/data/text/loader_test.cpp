@@ -175,7 +175,8 @@ TEST(LoaderOneDocument, HasNoHeldOutText) {
 // A tokenizer whose padding is its end of text: what is padded is told by the mask, never by the id.
 TEST(LoaderPairs, EndOfTextIsATargetThoughItIsWhatFillsUp) {
   constexpr std::int32_t end = 9;
-  TokenBatch batch{.num_sequences = 0, .sequence_length = 8};
+  TokenBatch batch;
+  batch.sequence_length = 8;
   append_pair({.name = "a", .ids = {5, 6, end}, .is_target = {0, 1, 1}},
               {.name = "b", .ids = {5, 7, end}, .is_target = {0, 1, 1}}, batch);
   EXPECT_EQ(batch.tokens, (std::vector<std::int32_t>{5, 6, end, 5, 7, end, end, end}));
