@@ -1,5 +1,7 @@
 #include "launch/run/session.h"
 
+#include <fmt/ranges.h>
+
 #include "core/counted.h"
 #include "core/slice.h"
 #include "data/text/token_meta.h"
@@ -257,6 +259,8 @@ void Session::start_student() {
                                         calibration(), student->config(), config.train.seed);
   cut->load(*student);
   start = cut->start();
+  check_same_everywhere(rank.world(),  // each stage of a pipeline chooses by itself
+                        fmt::format("layers of the start: {}\nexperts of the start: {}\n", start.layers, start.experts));
   if (config.student_init->vocabulary_count > 0) start.vocabulary = tokenizer->vocabulary_size();
   start.calibration = evaluate_start();
 }
