@@ -33,37 +33,35 @@ void FiniteWatch::begin(std::string pass, std::int64_t order) {
   last_.clear();
 }
 
-void FiniteWatch::find(const std::string& what) {
-  first_ =
-      Finding{order_, num_seen_, fmt::format("{} in {}{}{}", what, pass_, last_.empty() ? "" : ", behind ", last_)};
+void FiniteWatch::find(const std::string& what, std::int64_t place) {
+  first_ = Finding{order_, place, fmt::format("{} in {}{}{}", what, pass_, last_.empty() ? "" : ", behind ", last_)};
 }
 
 void FiniteWatch::made(const Tensor& value) {
-  is_unnamed_ = false;
+  is_unnamed_ = !first_ && !is_finite(value);
+  if (is_unnamed_) find("what an operation gives", num_seen_);
   ++num_seen_;
-  if (first_ || is_finite(value)) return;
-  find("what an operation gives");
-  is_unnamed_ = true;
 }
 
 void FiniteWatch::pushed(const Tape::Step& step) {
   const Parameter* parameter = parameter_of(step.weight_slots);
   if (parameter == nullptr) parameter = parameter_of(step.input_slots);
   const std::string name = name_of(step.op, parameter);
-  if (std::exchange(is_unnamed_, false)) find(fmt::format("what {} gives", name));
+  if (std::exchange(is_unnamed_, false)) find(fmt::format("what {} gives", name), first_->place);
   if (parameter != nullptr) last_ = name;
 }
 
 void FiniteWatch::ran(std::string_view op, const std::vector<SlotPtr>& slots) {
   is_unnamed_ = false;
-  ++num_seen_;
   const Parameter* const parameter = parameter_of(slots);
   const std::string name = name_of(op, parameter);
   for (const SlotPtr& slot : slots) {
     if (first_ || !slot || !slot->has_grad || is_finite(slot->grad)) continue;
     find(slot->parameter ? fmt::format("the gradient of {} by {}", slot->parameter->name, op)
-                         : fmt::format("the gradient of what {} reads", name));
+                         : fmt::format("the gradient of what {} reads", name),
+         num_seen_);
   }
+  ++num_seen_;
   if (parameter != nullptr) last_ = name;
 }
 

@@ -36,7 +36,7 @@ class FiniteWatch : public TapeWatch {
   const std::optional<Finding>& first() const { return first_; }
 
  private:
-  void find(const std::string& what);
+  void find(const std::string& what, std::int64_t place);
 
   std::string pass_;
   std::int64_t order_ = 0;

@@ -113,7 +113,7 @@ def browse(folder, build, driver, chromium, start):
                const over = document.querySelector('#controls select'); over.value = 'tokens';
                over.dispatchEvent(new Event('change'));
                document.querySelector('details').open = true; window.scrollTo(0, 300);""")
-        steps = "return Number(document.body.textContent.match(/([0-9]+) of 100000 steps/)[1])"
+        steps = "return Number([...document.querySelectorAll('.card')].find(c => c.textContent.startsWith('Steps')).querySelector('dd').textContent.replace(/,/g, ''))"
         before = run(steps)
         wait_for("more steps on the page", lambda: run(steps) > before)
         again = run(steps)

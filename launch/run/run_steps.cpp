@@ -154,7 +154,7 @@ std::function<std::string(double, double)> refusal_by(const std::optional<SpikeG
     const std::int64_t refuses = why.empty() ? 0 : 1;
     core::Tensor any = core::Tensor::from<std::int64_t>(rank.host_memory(), {1}, {&refuses, 1});
     rank.world().all_reduce(any, core::Reduce::Max);
-    return why.empty() && core::host_value(any) != 0 ? "as on another rank" : why;
+    return why.empty() && core::host_values<std::int64_t>(any)[0] != 0 ? "as on another rank" : why;
   };
 }
 

@@ -46,8 +46,8 @@ void add(std::deque<double>& values, double value, std::int64_t most) {
 }  // namespace
 
 nlohmann::json to_json(const GuardState& state) {
-  return {
-      {"losses", state.losses}, {"norms", state.norms}, {"refused", state.refused}, {"rolled_back", state.rolled_back}};
+  return {{"losses", state.losses},           {"norms", state.norms},       {"refused", state.refused},
+          {"rolled_back", state.rolled_back}, {"furthest", state.furthest}, {"in_vain", state.in_vain}};
 }
 
 GuardState guard_state_from_json(const data::JsonAt& json) {

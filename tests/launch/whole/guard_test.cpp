@@ -61,10 +61,10 @@ TEST(Guard, ASkippedStepChangesNothingAndARunThatGoesBackReadsOn) {
   const std::vector<std::int64_t> refused = refused_steps(skip);
   ASSERT_FALSE(refused.empty()) << said;
   const std::int64_t first = refused.front();
-  EXPECT_THAT(said, HasSubstr(fmt::format("step {} is refused, its loss is ", first)));
+  EXPECT_THAT(said, HasSubstr(fmt::format("step {} is refused, its ", first)));
   EXPECT_THAT(said, HasSubstr("its update is left out"));
-  EXPECT_EQ(tensors_of(folder, "skip", first), tensors_of(folder, "skip", first - 1));
-  EXPECT_NE(tensors_of(folder, "skip", first + 1), tensors_of(folder, "skip", first));
+  EXPECT_TRUE(tensors_of(folder, "skip", first) == tensors_of(folder, "skip", first - 1));
+  EXPECT_FALSE(tensors_of(folder, "skip", first + 1) == tensors_of(folder, "skip", first));
   EXPECT_EQ(skip.back()["refused_steps"], refused.size());
   EXPECT_EQ(skip.back()["rolled_back"], 0);
 
@@ -92,7 +92,7 @@ TEST(Guard, GoingBackRestoresWeightsAndMoments) {
                                   {"data.text=" + (at / "text").string(), "train.device=CPU", set});
     testing::run_ranks(1, [&](testing::RankWorld& world) {
       const launch::Log log = launch::make_log(1);
-      launch::Rank rank(world.comm, config.parallel.layout, 1, false);
+      launch::Rank rank(world.comm, "dp1", 1, false);
       launch::Session session(rank, config, log);
       launch::RunSteps steps(session, log);
       session.start_student();
@@ -108,9 +108,9 @@ TEST(Guard, GoingBackRestoresWeightsAndMoments) {
       const launch::StepsPosition position = steps.position();
       const auto expected = testing::state_values<float>(kept);
       for (int i = 0; i < 2; ++i) steps.step();
-      EXPECT_NE(values(), expected) << set;
+      EXPECT_FALSE(values() == expected) << set;
       steps.go_back(kept, position, "kept");
-      EXPECT_EQ(values(), expected) << set;
+      EXPECT_TRUE(values() == expected) << set;
       EXPECT_EQ(steps.position().step, 3);
       EXPECT_EQ(steps.position().passed_over, 2);
       EXPECT_EQ(steps.step().step, 4);
@@ -128,10 +128,10 @@ TEST(Guard, AResumedRunRefusesWhatAnUninterruptedOneDoes) {
     folder.succeed(job + "--out " + whole);
     const std::vector<json> expected = folder.metrics(whole);
     ASSERT_GT(expected.back()["refused_steps"], 0);
-    folder.succeed(job + "--steps 32 --out " + cut);
+    folder.succeed(job + "--steps 30 --out " + cut);
     folder.succeed(job + "--resume --out " + cut);
-    EXPECT_EQ(folder.metrics(cut), expected) << action;
-    EXPECT_EQ(tensors_of(folder, cut, 60), tensors_of(folder, whole, 60));
+    EXPECT_TRUE(folder.metrics(cut) == expected) << action;
+    EXPECT_TRUE(tensors_of(folder, cut, 60) == tensors_of(folder, whole, 60));
   }
 }
 
@@ -141,7 +141,7 @@ TEST(Guard, RanksRefuseTogetherAndSharesGoBack) {
       "train tiny.textproto guarded.textproto --quiet --set guard.action=ROLL_BACK --set "
       "train.checkpoint_every_steps=5 "
       "--set precision.compute=FLOAT64 --set precision.master=FLOAT64 --set precision.gradient=FLOAT64 "
-      "--set precision.reduction=FLOAT64 ";
+      "--set precision.reduction=FLOAT64 --set precision.frozen_storage=FLOAT64 ";
   folder.succeed(job + "--out one");
   folder.succeed(job + "--out shares --set parallel.layout=dp2 --set parallel.shard=PARAMETERS", 2);
   const std::vector<json> one = folder.metrics("one"), shares = folder.metrics("shares");
@@ -158,7 +158,7 @@ TEST(Guard, ARunThatGetsNoFurtherEnds) {
   const Outcome run = folder.limbeck("train tiny.textproto guarded.textproto --out run --set guard.most=0");
   EXPECT_EQ(run.code, 1);
   EXPECT_THAT(run.lines_with("limbeck: error"),
-              ElementsAre(AllOf(HasSubstr("is refused, its loss is"), HasSubstr("guard.most"))));
+              ElementsAre(AllOf(HasSubstr("is refused, its "), HasSubstr("guard.most"))));
 }
 
 TEST(Guard, WhatIsNotFiniteIsSkippedToo) {
@@ -181,8 +181,8 @@ TEST(DebugStep, NamesTheFirstOperationThatIsNotFinite) {
     const Outcome run = folder.limbeck(fmt::format("{}debug{} --debug-step", job, ranks), ranks);
     EXPECT_EQ(run.code, 1);
     EXPECT_THAT(run.lines_with("limbeck: error"),
-                ElementsAre(AllOf(HasSubstr("first not finite: what "),
-                                  HasSubstr(" in the forward pass of micro-batch 0"), HasSubstr("on rank "))))
+                ElementsAre(AllOf(HasSubstr("first not finite: "), HasSubstr(" pass of micro-batch 0"),
+                                  HasSubstr(" of norm.weight"), HasSubstr("on rank 0"))))
         << run.output;
   }
 }
@@ -194,14 +194,14 @@ TEST(DebugStep, NamesItWhereAGuardRefuses) {
       "optimizer.clip_norm=0");
   EXPECT_EQ(run.code, 1);
   EXPECT_THAT(run.lines_with("limbeck: error"),
-              ElementsAre(AllOf(HasSubstr("is not finite; first not finite: what "), HasSubstr("guard.most"))));
+              ElementsAre(AllOf(HasSubstr("is not finite; first not finite: "), HasSubstr("guard.most"))));
 }
 
 TEST(DebugStep, ChangesNothing) {
   const RunFolder folder("debug_same");
   folder.succeed("train tiny.textproto --steps 4 --out plain");
   folder.succeed("train tiny.textproto --steps 4 --out debug --debug-step --set train.recompute=true");
-  EXPECT_EQ(tensors_of(folder, "debug", 4), tensors_of(folder, "plain", 4));
+  EXPECT_TRUE(tensors_of(folder, "debug", 4) == tensors_of(folder, "plain", 4));
 }
 
 }  // namespace

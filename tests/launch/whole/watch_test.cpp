@@ -104,7 +104,7 @@ TEST(Watch, ServesTheReportAndSaysWhatIsNew) {
   EXPECT_EQ(page->status, 200);
   EXPECT_THAT(page->get_header_value("Content-Type"), StartsWith("text/html"));
   EXPECT_THAT(page->body, AllOf(HasSubstr("<title>run"), HasSubstr("connect-src 'self'"), HasSubstr("EventSource"),
-                                HasSubstr("3 of 24 steps")));
+                                HasSubstr("<dt>Steps</dt><dd>3</dd>")));
 
   // What is sent first, and, when there is another line, that the page is new.
   std::string events;
@@ -123,7 +123,7 @@ TEST(Watch, ServesTheReportAndSaysWhatIsNew) {
   EXPECT_THAT(events, HasSubstr("event: ranks\ndata: [{\"run\":\"run\",\"rank\":0,\"host\":\"</script>&h\",\"pid\":7,"
                                 "\"step\":3,\"operation\":\"all-reduce of gradients\",\"waits\":true,\"age\":"));
   EXPECT_THAT(events, AllOf(HasSubstr("event: page\ndata: 1\n\n"), HasSubstr("event: page\ndata: 2\n\n")));
-  EXPECT_THAT(client.Get("/page")->body, HasSubstr("4 of 24 steps"));
+  EXPECT_THAT(client.Get("/page")->body, HasSubstr("<dt>Steps</dt><dd>4</dd>"));
   EXPECT_TRUE(watching.end());
 }
 
