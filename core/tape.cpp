@@ -1,5 +1,6 @@
 #include "core/tape.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/elementwise.h"
@@ -13,6 +14,12 @@ void add_into(Tensor& into, const Tensor& g) {
   dispatch_activation("accumulate", g.dtype(), [&]<class T>() {
     on_device(g, [&](const auto& device) { kernels::add_to(device, g.data<T>(), into.mutable_data<T>(), g.numel()); });
   });
+}
+
+/// Whether they are all of parameters: what an op has made of one (offset, 1 + w) hands its gradient on in a step that
+/// comes before.
+bool is_waited_for_by_nobody(const std::vector<SlotPtr>& weight_slots) {
+  return std::ranges::all_of(weight_slots, [](const SlotPtr& slot) { return !slot || slot->parameter != nullptr; });
 }
 
 }  // namespace
@@ -118,7 +125,7 @@ void Tape::run() {
     if (TapeWatch* const seen_by = watch()) seen_by->ran(step.op, step.input_slots);
     finish(step.input_slots);
     if (!step.weight_part) continue;
-    if (delay) {
+    if (delay && is_waited_for_by_nobody(step.weight_slots)) {
       root().delayed_.push_back(std::move(step));
     } else {
       run_weight_part(step);

@@ -315,7 +315,7 @@ RankPlan plan_rank(const RunConfig& config, const PlannedModels& models, const P
           parallel::GradientGroups(mesh, sharding_of(config.parallel));
         },
         world.ranks_a_node);
-    if (stage == 0 || plan.memory.held > most.memory.held) most = std::move(plan);
+    if (stage == 0 || plan.memory.peak() > most.memory.peak()) most = std::move(plan);
   }
   return most;
 }

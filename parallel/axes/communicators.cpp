@@ -59,16 +59,23 @@ class GroupTensorComm final : public nn::TensorComm {
     return whole;
   }
 
-  /// What is behind a share, where shares are uneven, is unread.
   nn::RowsUnderWay start_sum_share(const Tensor& x) override {
     const std::int64_t total = x.shape()[0], longest = (total + size() - 1) / size();  // equal on every rank
     core::Shape shape = x.shape();
+    shape[0] = core::slice_of(total, rank(), size()).count;
+    Tensor share = Tensor::empty(x.memory(), x.dtype(), shape);
+    if (x.numel() == 0) return [share] { return share; };
+    if (total % size() == 0)
+      return [handle = group_->reduce_scatter_async(x, share), share]() mutable {
+        handle.wait();
+        return share;
+      };
+    const Tensor even = in_even_shares(x, longest);
     shape[0] = longest;
-    const Tensor sum = Tensor::empty(x.memory(), x.dtype(), shape);
-    core::CommHandle handle;
-    if (x.numel() > 0) handle = group_->reduce_scatter_async(in_even_shares(x, longest), sum);
-    return [handle, share = sum.rows(0, core::slice_of(total, rank(), size()).count)]() mutable {
+    const Tensor sum = Tensor::empty(x.memory(), x.dtype(), shape);  // of which what is behind the share is unread
+    return [handle = group_->reduce_scatter_async(even, sum), share, sum]() mutable {
       handle.wait();
+      share.copy_from(sum.rows(0, share.shape()[0]));
       return share;
     };
   }
@@ -77,7 +84,6 @@ class GroupTensorComm final : public nn::TensorComm {
   /// The rows of each rank, and zeros up to so many.
   Tensor in_even_shares(const Tensor& x, std::int64_t longest) const {
     const std::int64_t total = x.shape()[0];
-    if (total == size() * longest) return x;
     core::Shape shape = x.shape();
     shape[0] = size() * longest;
     Tensor even = Tensor::zeros(x.memory(), x.dtype(), shape);

@@ -4,6 +4,7 @@
 
 #include "core/ops/add.h"
 #include "core/ops/embedding.h"
+#include "core/ops/offset.h"
 #include "core/ops/rms_norm.h"
 #include "core/ops/swiglu.h"
 #include "tests/support/gradient_check.h"
@@ -133,6 +134,20 @@ TEST(Tape, DelayedWeightPartsChangeNoBit) {
   }
   EXPECT_TRUE(bit_identical(now.first.slot->grad, later.first.slot->grad));
   EXPECT_TRUE(bit_identical(now.second.slot->grad, later.second.slot->grad));
+}
+
+// What is made of a parameter hands its gradient on: its weight part does not wait.
+TEST(Tape, AWeightThatIsMadeOfAParameterDoesNotWait) {
+  Model now, later;
+  for (Model* model : {&now, &later}) {
+    Tape tape;
+    tape.set_weight_parts(model == &later ? Tape::WeightParts::Queued : Tape::WeightParts::AtOnce);
+    const Var y = rms_norm(tape, leaf(input()), offset(tape, as_var(model->first), 1), 1e-5);
+    accumulate(y.slot, seed());
+    tape.run();
+    tape.run_weight_parts();
+  }
+  EXPECT_TRUE(bit_identical(now.first.slot->grad, later.first.slot->grad));
 }
 
 TEST(Tape, EmptiedAndRefilledParametersChangeNoBit) {

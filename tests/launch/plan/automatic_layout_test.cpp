@@ -70,7 +70,7 @@ TEST_F(AutomaticLayout, IsTheFirstThatIsPlanned) {
 // One head, so only data is cut, or experts: which of the two the memory says, then how far state is dealt.
 TEST_F(AutomaticLayout, GoesByMemory) {
   models.student.moe.num_experts = config.model->architecture.moe.num_experts = 3;  // which two ranks do not divide
-  cluster.memory_gib = 1;
+  cluster.memory_gib = 1.5;
   EXPECT_EQ(chosen().text(), "dp2");
   const auto gib = [](std::int64_t bytes) { return static_cast<double>(bytes) / (1LL << 30); };
   const std::int64_t whole = need("dp2", Shard::Nothing, false), dealt = need("dp2", Shard::Optimizer, false);

@@ -72,7 +72,7 @@ TEST(ImaginedRun, OfAPipelineIsTheStageThatTakesMost) {
   EXPECT_EQ(plan_rank(config, models, {.num_ranks = 4}).stage, 1);
 }
 
-// Nothing is made of sizes alone here: steps take time, and a pipeline on GPUs is refused as a run refuses it.
+// Nothing is made of sizes alone here: steps take time.
 TEST(ImaginedRun, StepsAreMadeForGoodInAMemoryThatIsThere) {
   const RunConfig config = config_with("");
   testing::run_ranks(1, [&](testing::RankWorld& world) {
@@ -81,10 +81,6 @@ TEST(ImaginedRun, StepsAreMadeForGoodInAMemoryThatIsThere) {
     ASSERT_EQ(seconds.size(), 3U);
     for (const double each : seconds) EXPECT_GT(each, 0);
   });
-  const RunConfig stages = config_with("parallel { layout: \"pp2\" }");
-  EXPECT_THAT(
-      testing::error_of([&] { plan_rank(stages, models_of(stages), {.num_ranks = 2, .device = {.has_queue = true}}); }),
-      ::testing::HasSubstr("expected no pp on GPUs"));
 }
 
 }  // namespace
