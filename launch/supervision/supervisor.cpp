@@ -133,14 +133,14 @@ std::vector<Progress> Supervisor::progress() const {
 void Supervisor::keep(Attempt attempt, const std::vector<Progress>& before) {
   const std::vector<Progress> after = progress();
   for (std::size_t run = 0; run < after.size(); ++run) note_progress(attempt, before[run], after[run]);
+  // Signs are a second old; that a step is done is known at once.
+  if (attempt.cause && attempt.cause->rank && attempt.to)
+    attempt.cause->step = std::max(attempt.cause->step, attempt.failed_at());
   if (attempt.ended == Ended::Failed && stop_requested() && attempt.has_obeyed()) {
     if (attempt.has_trained()) log_->warn("launch: stopped, and {}", to_text(*attempt.cause));
     attempt.ended = Ended::Stopped;
     attempt.cause.reset();
   }
-  // Signs are a second old; that a step is done is known at once.
-  if (attempt.cause && attempt.cause->rank && attempt.to)
-    attempt.cause->step = std::max(attempt.cause->step, attempt.failed_at());
   if (const std::string warning = add_line(run_.launches(), to_json(attempt)); !warning.empty())
     log_->warn("launch: {}", warning);
   attempts_.push_back(std::move(attempt));
