@@ -185,7 +185,7 @@ echo '{"step": 9, "time": 2}' > run/metrics.jsonl
 touch ready
 for i in $(seq 400); do sleep 0.05; done
 )",
-                                        "-n 2", "train tiny.textproto --out run", "kill -INT $p");
+                                        "-n 2", "train tiny.textproto --out run", "kill -TERM $p");
   EXPECT_EQ(outcome.code, 3) << outcome.output;
   const auto lines = attempts(folder);
   ASSERT_EQ(lines.size(), 1U) << outcome.output;
