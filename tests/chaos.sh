@@ -16,6 +16,7 @@ minutes=${2:-0.5}
 seed=${3:-$RANDOM}
 ranks=${RANKS:-2}
 steps=${STEPS:-150}
+by_chance='two attempts in a row ended before they did a step|asked to stop, but .*no sign of life'
 longest=60 # seconds without a step or an attempt
 limbeck=$build/bin/limbeck
 work=$(mktemp -d)
@@ -59,6 +60,7 @@ mpirun --oversubscribe --bind-to none -n "$ranks" "$limbeck" train run.textproto
 
 # start [--resume]
 start() {
+  said=$(wc -c <log)
   "$limbeck" launch -n "$ranks" --max-restarts 1000 --silent-after 3 --step-deadline 20 --oversubscribe --bind-to none -- \
     train run.textproto --out "$disk/run" --quiet "$@" >>log 2>&1 &
   launcher=$!
@@ -75,8 +77,11 @@ send() {
     kill "-$signal" "$process" 2>/dev/null || true
   done
 }
+# Where the victim is held, so that the run cannot end in between with what is damaged, which nobody would find.
 damage_newest() {
   local newest
+  sleep 0.1
+  [[ $(ps -o state= -p "${1:-0}" 2>/dev/null) == T ]] || return 0
   newest=$(find "$disk/run/checkpoints" -name 'rank_*.h5' -path '*/step_*' ! -path '*.tmp*' 2>/dev/null | sort -V | tail -n 1)
   [[ -z $newest ]] || printf XXXXXXXX | dd of="$newest" bs=1 seek=9000 conv=notrunc status=none 2>/dev/null || true
 }
@@ -96,7 +101,8 @@ disturb() {
     # Its mpirun ends the ranks then, and has to be able to.
     7) echo "the launcher is killed" && send CONT "$(of_mpirun)" && send KILL "$launcher" ;;
     8) echo "the launcher is asked to stop" && send TERM "$launcher" ;;
-    9) echo "a checkpoint is damaged, and a rank killed" && damage_newest && send KILL "$(of_rank)" ;;
+    9) echo "a checkpoint is damaged, and a rank killed" && held=$(of_rank) && send STOP "$held" &&
+      damage_newest "$held" && send KILL "$held" ;;
     10 | 11) if $fills; then echo "the disk is filled" && fill_disk; fi ;;
   esac
 }
@@ -118,6 +124,9 @@ for ((run = 1; SECONDS < end || run == 1; ++run)); do
       wait "$launcher" 2>/dev/null || code=$?
       [[ $code -ne 0 ]] || break
       [[ $code -ne 2 ]] || fail "wrong use"
+      # Twice at the beginning is by chance here, and so is a request to stop to ranks of which one is stopped already.
+      [[ $code -ne 1 ]] || tail -c "+$((said + 1))" log | grep -E "$by_chance" >/dev/null ||
+        fail "the launcher ended with 1"
       echo "  the launcher ended with $code and is started again" >>log
       touch started
       start --resume

@@ -9,6 +9,8 @@ namespace limbeck::launch {
 
 /// The config that a training works by.
 RunConfig config_of(const TrainOptions& options);
+/// Of the baseline of such a distillation: the same student by cross-entropy alone, in a folder of the run's.
+RunConfig baseline_of(RunConfig config);
 
 int run_train(const TrainOptions& options);
 int run_distill(const TrainOptions& options);

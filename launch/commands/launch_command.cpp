@@ -36,17 +36,21 @@ int run_launch(const LaunchOptions& options) {
   if (options.min_ranks && *options.min_ranks > options.ranks)
     core::fail_usage("--min-ranks is {}, expected {} at most, as -n has", *options.min_ranks, options.ranks);
   const TrainOptions training = training_of(options.command);
+  const RunConfig config = config_of(training);
   using Seconds = std::chrono::duration<double>;
-  return Supervisor({.ranks = options.ranks,
-                     .mpirun = options.mpirun,
-                     .program = std::filesystem::read_symlink("/proc/self/exe").string(),
-                     .training = options.command,
-                     .resume = training.resume,
-                     .config = config_of(training),
-                     .restarts = {.max_restarts = options.max_restarts, .min_ranks = options.min_ranks},
-                     .limits = {.silent_after = Seconds(options.silent_after),
-                                .step_deadline = Seconds(options.step_deadline)}},
-                    make_log(0, options.verbosity))
+  return Supervisor(
+             {.ranks = options.ranks,
+              .mpirun = options.mpirun,
+              .program = std::filesystem::read_symlink("/proc/self/exe").string(),
+              .training = options.command,
+              .resume = training.resume,
+              .config = config,
+              .baseline = training.baseline ? std::optional<std::filesystem::path>(baseline_of(config).output.dir)
+                                            : std::nullopt,
+              .restarts = {.max_restarts = options.max_restarts, .min_ranks = options.min_ranks},
+              .limits = {.silent_after = Seconds(options.silent_after),
+                         .step_deadline = Seconds(options.step_deadline)}},
+             make_log(0, options.verbosity))
       .run();
 }
 

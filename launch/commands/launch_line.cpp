@@ -1,10 +1,19 @@
 // The options of `limbeck launch`: its own, mpirun's, and behind "--" the command that it launches.
 
 #include <algorithm>
+#include <array>
 
+#include "core/error.h"
 #include "launch/commands/command_options.h"
 
 namespace limbeck::launch {
+
+namespace {
+
+// mpirun's, by which ranks would take relative paths from another folder than this process does.
+constexpr std::array foreign_folders = {"--wdir", "-wdir", "--wd", "-wd"};
+
+}  // namespace
 
 void CommandLine::launch(std::function<int(const LaunchOptions&)> run) {
   CLI::App& app =
@@ -30,7 +39,8 @@ void CommandLine::launch(std::function<int(const LaunchOptions&)> run) {
       ->transform(number<double>(at_least(2)))
       ->capture_default_str();
   app.add_option("--step-deadline", launch_->step_deadline,
-                 "Seconds in which some rank has to do a step, or exchange something; 0: any")
+                 "Seconds in which some rank has to do a step, or exchange something; ten times that before the first "
+                 "step; 0: any")
       ->transform(number<double>(at_least(0)))
       ->capture_default_str();
   app.parse_complete_callback([options = launch_] {
@@ -48,6 +58,8 @@ std::vector<std::string> CommandLine::own_of_launch(const std::vector<std::strin
     std::string name = word->substr(0, equals);
     if (name == "-np" || name == "--np") name = "-n";  // as mpirun has it too
     const CLI::Option* option = name.starts_with('-') ? app.get_option_no_throw(name) : nullptr;
+    if (std::ranges::find(foreign_folders, name) != foreign_folders.end())
+      core::fail_usage("launch: {} is given, expected none: the run's files are looked for where launch is", name);
     if (option == nullptr) {
       launch_->mpirun.push_back(*word);
       continue;

@@ -48,6 +48,16 @@ RunConfig config_of(const TrainOptions& options) {
   return config;
 }
 
+RunConfig baseline_of(RunConfig config) {
+  config.output.dir = (std::filesystem::path(config.output.dir) / "baseline").string();
+  ObjectiveConfig objective;
+  objective.cross_entropy_weight = 1;
+  objective.predict_weight = config.objective.predict_weight;
+  objective.bridge = config.objective.bridge;
+  config.objective = objective;
+  return config;
+}
+
 namespace {
 
 std::int64_t last_step(const TrainOptions& options, const RunConfig& config) {
@@ -401,17 +411,6 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   write_result(communication_text(trainer.communication()) + report);
   flush_results();
   return true;
-}
-
-/// The same student by cross-entropy alone.
-RunConfig baseline_of(RunConfig config) {
-  config.output.dir = (std::filesystem::path(config.output.dir) / "baseline").string();
-  ObjectiveConfig objective;
-  objective.cross_entropy_weight = 1;
-  objective.predict_weight = config.objective.predict_weight;
-  objective.bridge = config.objective.bridge;
-  config.objective = objective;
-  return config;
 }
 
 /// Distils, and with --baseline trains the baseline; false as `train`.

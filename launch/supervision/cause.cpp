@@ -105,10 +105,10 @@ void Witness::hear(std::string_view line) {
   if (!unavailable_) unavailable_ = unavailable_in(line);
 }
 
+std::optional<Cause> Witness::heard() const { return signal_ ? signal_ : error_ ? error_ : unavailable_; }
+
 Cause Witness::cause(int code) const {
-  for (const std::optional<Cause>& heard : {signal_, error_, unavailable_})
-    if (heard) return *heard;
-  return {.kind = CauseKind::Unknown, .what = fmt::format("mpirun ended with {}", code)};
+  return heard().value_or(Cause{.kind = CauseKind::Unknown, .what = fmt::format("mpirun ended with {}", code)});
 }
 
 }  // namespace limbeck::launch

@@ -44,7 +44,9 @@ class Witness {
  public:
   /// A line of the job's standard error.
   void hear(std::string_view line);
-  /// The best that was heard, of a job that ended with `code`.
+  /// The best that was heard so far, if anything was.
+  std::optional<Cause> heard() const;
+  /// Of a job that ended with `code`: that, or the code.
   Cause cause(int code) const;
 
  private:

@@ -44,9 +44,10 @@ struct Pipe {
 };
 
 /// In the child: becomes the command, or writes the reason why not.
-[[noreturn]] void become(char* const* command, int errors, int reason) {
+[[noreturn]] void become(char* const* command, pid_t parent, int errors, int reason) {
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+  if (::getppid() != parent) ::_exit(127);  // it has died before
   const int nothing = ::open("/dev/null", O_RDONLY);
   if (nothing >= 0) ::dup2(nothing, STDIN_FILENO);
   ::dup2(errors, STDERR_FILENO);
@@ -78,8 +79,9 @@ Job::Job(const std::vector<std::string>& command) {
   Pipe errors, reason;
   // Orphans of the job become children of this process, so that end() finds them.
   core::check_system(::prctl(PR_SET_CHILD_SUBREAPER, 1) == 0, "the system refuses that orphans are taken");
+  const pid_t parent = ::getpid();
   process_ = ::fork();
-  if (process_ == 0) become(arguments.data(), errors.ends[1], reason.ends[1]);
+  if (process_ == 0) become(arguments.data(), parent, errors.ends[1], reason.ends[1]);
   core::check_system(process_ > 0, "{}: a process for it cannot be made", command[0]);
   reason.close(1);
   int why = 0;

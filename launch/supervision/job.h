@@ -32,7 +32,7 @@ class Job {
   /// Of one that has ended: as a shell has it, 128 + N after signal N.
   int code() const { return code_.value_or(0); }
 
-  /// The ranks save and end with 3: mpirun passes SIGUSR1 on at once.
+  /// The ranks save and end with 3: mpirun passes SIGUSR1 on at once, to those that there are by then.
   void ask_to_stop() const;
   /// Ends it: mpirun is asked to, and gets some seconds for it; what is left of it here then is killed, also what is
   /// stopped (SIGSTOP). On other hosts mpirun's daemons end their ranks, as they do when they have lost it.

@@ -46,19 +46,20 @@ Progress read_progress(const RunDirectory& run) {
 }
 
 void note_progress(Attempt& attempt, const Progress& before, const Progress& after) {
-  if (after.starts.size() <= before.starts.size()) return;
+  if (after.starts.empty()) return;
+  if (!before.starts.empty() && before.starts.back().time == after.starts.back().time) return;
   const Progress::Start& start = after.starts.back();
   attempt.from = attempt.to = start.step;
   for (const Progress::Step& step : after.steps)
     if (step.time >= start.time) attempt.to = std::max(*attempt.to, step.step);  // others are not cut away yet
-  if (attempt.number == 1) return;
+  if (attempt.number == 1 || before.starts.empty()) return;
   const std::int64_t reached = before.steps.empty() ? 0 : before.steps.back().step;
   attempt.steps_lost = std::max<std::int64_t>(0, reached - start.step);
   const auto first_done = std::ranges::find(before.steps, start.step, &Progress::Step::step);
   if (first_done != before.steps.end())
     attempt.seconds_lost = start.time - first_done->time;
   else if (start.step == 0)  // all that there was
-    attempt.seconds_lost = start.time - (before.starts.empty() ? attempt.time : before.starts.front().time);
+    attempt.seconds_lost = start.time - before.starts.front().time;
 }
 
 nlohmann::ordered_json to_json(const Attempt& attempt) {

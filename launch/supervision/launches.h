@@ -45,19 +45,26 @@ struct Attempt {
   int code = 0;        // of mpirun
   Ended ended = Ended::Done;
   std::optional<Cause> cause = std::nullopt;  // where it failed
-  // Where it set out and how far it came, in steps done; nothing where it did not come to training.
+  // Where it set out and how far it came, in steps done; nothing where it did not come to training. Of a run with a
+  // baseline: of the one of both that it came to.
   std::optional<std::int64_t> from = std::nullopt, to = std::nullopt;
   // What the failure before cost: steps that had been done and are done again, and seconds from when step `from` was
-  // first done to when this attempt set out from it. Nothing for the first attempt of a launch.
+  // first done to when this attempt set out from it. Nothing for the first attempt of a launch, and where the run had
+  // not set out before.
   std::optional<std::int64_t> steps_lost = std::nullopt;
   std::optional<double> seconds_lost = std::nullopt;
 
   bool has_trained() const { return from && to && *to > *from; }
+  /// Where a signal asked it to stop: whether it did so, though it failed. Before training, and in the measurement
+  /// behind it, there is nothing to save, and the signal that mpirun passes on may end the ranks.
+  bool has_obeyed() const { return !has_trained() || (cause && cause->kind == CauseKind::Signal); }
   /// The step in which it failed.
   std::int64_t failed_at() const { return to.value_or(0) + 1; }
 };
 
-/// Fills from, to and, of all but the first attempt, what was lost, from how far the run was before and is now.
+/// Fills from, to and, of all but the first attempt, what was lost, from how far the run was before and is now. Does
+/// nothing where it has not set out meanwhile: its last start is that of before. (Their number says nothing: where
+/// there was no checkpoint to go on from, the run begins anew, and the list of its starts too.)
 void note_progress(Attempt& attempt, const Progress& before, const Progress& after);
 
 nlohmann::ordered_json to_json(const Attempt& attempt);

@@ -47,8 +47,9 @@ std::optional<std::string> is_deterministic(std::span<const Attempt> attempts) {
   if (before.ranks != last.ranks || !last.cause || !before.cause) return std::nullopt;
   if (!last.has_trained() && !before.has_trained())
     return fmt::format("two attempts in a row ended before they did a step: {}", to_text(*last.cause));
-  if (last.failed_at() == before.failed_at() && last.cause->rank == before.cause->rank &&
-      last.cause->what == before.cause->what)
+  // What all ranks say, any of them may say first.
+  const bool is_same_rank = last.cause->kind == CauseKind::Error || last.cause->rank == before.cause->rank;
+  if (last.failed_at() == before.failed_at() && is_same_rank && last.cause->what == before.cause->what)
     return fmt::format("step {} failed twice by the same cause: {}", last.failed_at(), to_text(*last.cause));
   return std::nullopt;
 }
@@ -82,13 +83,15 @@ NextStart next_start(std::span<const Attempt> attempts, const RestartLimits& lim
   if (std::ssize(attempts) > limits.max_restarts)
     return {.why = fmt::format("it was started again {} (--max-restarts), and failed: {}",
                                core::counted(limits.max_restarts, "time"), cause)};
+  const std::optional<std::string> no_use = is_deterministic(attempts);
+  if (no_use && last.cause->kind == CauseKind::Error) return {.why = *no_use};
   if (limits.min_ranks)
     if (const auto fault = fault_of_ranks(attempts, num_hosts)) {
       NextStart next = fewer_ranks(config, last.ranks, *limits.min_ranks);
       next.why = next.ranks ? *fault : fmt::format("{}, and {}", *fault, next.why);
       return next;
     }
-  if (const auto why = is_deterministic(attempts)) return {.why = *why};
+  if (no_use) return {.why = *no_use};
   return {.ranks = last.ranks, .why = cause};
 }
 

@@ -32,9 +32,11 @@ NextStart fewer_ranks(const ParallelConfig& config, int ranks, int least);
 
 /// What follows the last of the attempts, which failed:
 /// - wrong use (exit code 2) is not tried again, nor is anything after so many restarts;
+/// - two attempts with as many ranks that ended before they did a step, or in the same step by the same cause, which
+///   for an error is what is said, whichever rank says it: no more, where the last ended by an error;
 /// - with min_ranks, where mpirun lacks hosts or slots, or the same rank or the same one of several hosts was at fault
 ///   twice in a row: fewer ranks;
-/// - two attempts with as many ranks that ended before they did a step, or in the same step by the same cause: no more;
+/// - two such attempts whatever ended them: no more;
 /// - else again as it was.
 NextStart next_start(std::span<const Attempt> attempts, const RestartLimits& limits, const ParallelConfig& config,
                      int num_hosts);

@@ -18,6 +18,7 @@ namespace {
 using namespace std::chrono_literals;
 
 constexpr int exit_stopped = 3;
+constexpr auto ask_again_after = 5s;
 
 int hosts_of(const std::vector<Beat>& beats) {
   std::set<std::string> hosts;
@@ -38,7 +39,7 @@ int Supervisor::run() {
     if (attempts_.size() > 1) write_note(to_text(attempts_));
   };
   while (true) {
-    const Progress before = read_progress(run_);
+    const std::vector<Progress> before = progress();
     keep(attempt(), before);
     const Attempt& last = attempts_.back();
     if (last.ended != Ended::Failed) {
@@ -106,31 +107,40 @@ std::optional<Cause> Supervisor::watch(Job& job, Witness& witness) {
   const auto look_every = what_.limits.silent_after / 20;
   auto looked = Clock::now();
   Vigil vigil(run_.ranks(), ranks_, what_.limits, looked);
-  bool is_told = false;
+  std::optional<Clock::time_point> asked;
   while (!job.has_ended()) {
     for (const std::string& line : job.read(100ms)) witness.hear(line);
-    if (!is_told && stop_requested()) {
-      log_->info("launch: asked to stop: so are the ranks");
+    // Again and again: where mpirun has no ranks yet, the signal goes to nobody.
+    if (stop_requested() && (!asked || Clock::now() - *asked >= ask_again_after)) {
+      if (!asked) log_->info("launch: asked to stop: so are the ranks");
       job.ask_to_stop();
-      is_told = true;
+      asked = Clock::now();
     }
     if (Clock::now() - looked < look_every) continue;
     looked = Clock::now();
-    if (auto cause = vigil.look(looked)) return cause;
+    // A rank that fails gives no more signs while it waits for another to say why.
+    if (const auto cause = vigil.look(looked)) return witness.heard().value_or(*cause);
   }
   return std::nullopt;
 }
 
-void Supervisor::keep(Attempt attempt, const Progress& before) {
-  note_progress(attempt, before, read_progress(run_));
-  // Asked to stop before there was anything to save: nothing is lost by it.
-  if (attempt.ended == Ended::Failed && stop_requested() && !attempt.has_trained()) {
-    attempt.ended = Ended::Stopped;
-    attempt.cause.reset();
-  }
+std::vector<Progress> Supervisor::progress() const {
+  std::vector<Progress> all = {read_progress(run_)};
+  if (what_.baseline) all.push_back(read_progress(RunDirectory(*what_.baseline)));
+  return all;
+}
+
+void Supervisor::keep(Attempt attempt, const std::vector<Progress>& before) {
+  const std::vector<Progress> after = progress();
+  for (std::size_t run = 0; run < after.size(); ++run) note_progress(attempt, before[run], after[run]);
   // Signs are a second old; that a step is done is known at once.
   if (attempt.cause && attempt.cause->rank && attempt.to)
     attempt.cause->step = std::max(attempt.cause->step, attempt.failed_at());
+  if (attempt.ended == Ended::Failed && stop_requested() && attempt.has_obeyed()) {
+    if (attempt.has_trained()) log_->warn("launch: stopped, and {}", to_text(*attempt.cause));
+    attempt.ended = Ended::Stopped;
+    attempt.cause.reset();
+  }
   if (const std::string warning = add_line(run_.launches(), to_json(attempt)); !warning.empty())
     log_->warn("launch: {}", warning);
   attempts_.push_back(std::move(attempt));

@@ -19,11 +19,12 @@ namespace limbeck::launch {
 
 struct Supervised {
   int ranks = 1;
-  std::vector<std::string> mpirun = {};    // its options
-  std::string program = {};                // limbeck
-  std::vector<std::string> training = {};  // its command and options
-  bool resume = false;                     // whether they have --resume
-  RunConfig config = {};                   // that they come to
+  std::vector<std::string> mpirun = {};                          // its options
+  std::string program = {};                                      // limbeck
+  std::vector<std::string> training = {};                        // its command and options
+  bool resume = false;                                           // whether they have --resume
+  RunConfig config = {};                                         // that they come to
+  std::optional<std::filesystem::path> baseline = std::nullopt;  // the directory of the baseline's run, if it has one
   RestartLimits restarts = {};
   Vigil::Limits limits = {};
 };
@@ -42,8 +43,10 @@ class Supervisor {
   std::optional<Cause> watch(Job& job, Witness& witness);
   std::vector<std::string> command() const;
   std::vector<Beat> signs_of(int ranks) const;
+  /// Of the run, and of its baseline's.
+  std::vector<Progress> progress() const;
   /// Notes what came of it, in the file too.
-  void keep(Attempt attempt, const Progress& before);
+  void keep(Attempt attempt, const std::vector<Progress>& before);
   void say_failed(const Attempt& attempt, const NextStart& next);
 
   Supervised what_;

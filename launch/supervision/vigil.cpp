@@ -48,12 +48,13 @@ std::optional<Cause> Vigil::find_silent(Clock::time_point now) const {
 
 /// One that computes, or stands in no exchange, is whom the others wait for.
 std::optional<Cause> Vigil::find_hung(Clock::time_point now) const {
-  if (limits_.step_deadline.count() == 0 || now - moved_ <= limits_.step_deadline) return std::nullopt;
+  const bool has_begun = std::ranges::any_of(ranks_, [](const Seen& s) { return s.beat && s.beat->step > 0; });
+  const auto limit = has_begun ? limits_.step_deadline : patience_at_start * limits_.step_deadline;
+  if (limit.count() == 0 || now - moved_ <= limit) return std::nullopt;
   const auto at_work = std::ranges::find_if(ranks_, [](const Seen& s) { return s.beat && !s.beat->is_waiting; });
-  return Cause{
-      .kind = CauseKind::Hung,
-      .what = fmt::format("no rank has come further for {} s (--step-deadline)", limits_.step_deadline.count()),
-      .rank = at_work == ranks_.end() ? 0 : static_cast<int>(at_work - ranks_.begin())};
+  return Cause{.kind = CauseKind::Hung,
+               .what = fmt::format("no rank has come further for {} s (--step-deadline)", limit.count()),
+               .rank = at_work == ranks_.end() ? 0 : static_cast<int>(at_work - ranks_.begin())};
 }
 
 }  // namespace limbeck::launch

@@ -21,7 +21,8 @@ class Vigil {
     std::chrono::duration<double> silent_after;   // without a new sign
     std::chrono::duration<double> step_deadline;  // without a step or operation of any rank; 0: none
   };
-  /// A rank that has not begun yet may take this many times as long: programs are read, hosts are reached.
+  /// A rank that has not begun yet may be silent this many times as long: programs are read, hosts are reached. So long
+  /// may no rank come further before the first step: texts are read and models are made.
   static constexpr int patience_at_start = 10;
 
   /// The attempt begins `now`; signs that are in the folder already are of another.

@@ -145,6 +145,8 @@ TEST(CommandLine, LaunchKeepsItsOwnAndGivesTheRestOn) {
   EXPECT_THAT(error_of({"launch", "-n", "2", "train", "c"}), HasSubstr("-- train CONFIG"));
   EXPECT_THAT(error_of({"launch", "--", "train", "c"}), HasSubstr("-n"));
   EXPECT_THAT(error_of({"launch", "-n", "0", "--", "train", "c"}), HasSubstr("-n"));
+  for (const char* folder : {"--wdir", "-wdir", "-wd", "--wdir=/tmp"})
+    EXPECT_THAT(error_of({"launch", "-n", "2", folder, "/tmp", "--", "train", "c"}), HasSubstr("expected none"));
   EXPECT_THAT(parse({"launch", "--help"}).text, HasSubstr("limbeck launch -n 8"));
 }
 

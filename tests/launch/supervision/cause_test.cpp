@@ -55,6 +55,15 @@ TEST(Cause, HostsAndSlotsThatAreLacking) {
   EXPECT_FALSE(unknown.rank.has_value());
 }
 
+TEST(Cause, WhatWasHeardSoFar) {
+  Witness witness;
+  witness.hear("12:00:00 step 3");
+  EXPECT_FALSE(witness.heard());
+  witness.hear("limbeck: error: rank 1: out of memory");
+  ASSERT_TRUE(witness.heard());
+  EXPECT_EQ(witness.heard()->rank, 1);
+}
+
 TEST(Cause, ItsPlaceIsThatOfItsRanksLastSign) {
   Cause cause{.kind = CauseKind::Signal, .what = "ended by signal 9", .rank = 1};
   place(cause, {{.rank = 0, .host = "a", .step = 5, .operation = "barrier in group world"},

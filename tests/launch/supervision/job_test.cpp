@@ -55,7 +55,9 @@ TEST(Job, IsAskedToStopByUsr1) {
 TEST(Job, NothingOfItIsLeft) {
   const limbeck::testing::TemporaryFolder folder;
   const std::string file = (folder / "pid").string();
-  Job job({"sh", "-c", "setsid sh -c 'echo $$ >" + file + "; kill -STOP $$' & sleep 0.3; echo ready >&2; kill -9 $$"});
+  Job job({"sh", "-c",
+           "setsid sh -c 'echo $$ >" + file + "; kill -STOP $$' & until [ -s " + file +
+               " ]; do sleep 0.01; done; echo ready >&2; kill -9 $$"});
   ASSERT_EQ(lines_of(job, 1).size(), 1U);
   EXPECT_EQ(code_of(job), 137);
   pid_t child = 0;

@@ -29,14 +29,55 @@ TEST(Launches, WhatIsLostIsWhatIsDoneAgainAndTheTimeUntilThen) {
 }
 
 TEST(Launches, FromTheBeginningAllIsLost) {
-  Progress after = nine_steps();
-  after.starts.push_back({0, 230});
-  after.steps.clear();
+  // A run that begins anew begins its list of starts anew.
+  Progress after{.starts = {{0, 230}}, .steps = {}};
   Attempt attempt{.number = 2};
   note_progress(attempt, nine_steps(), after);
+  EXPECT_EQ(attempt.from, 0);
   EXPECT_EQ(attempt.steps_lost, 9);
   EXPECT_EQ(attempt.seconds_lost, 130);
   EXPECT_FALSE(attempt.has_trained());
+  after.steps = {{1, 240}, {2, 250}};
+  note_progress(attempt, nine_steps(), after);
+  EXPECT_EQ(attempt.to, 2);
+  EXPECT_TRUE(attempt.has_trained());
+}
+
+TEST(Launches, OfARunAndItsBaselineItIsTheOneThatItCameTo) {
+  // The run has all its nine steps, and its baseline sets out for the first time: nothing of it can be lost.
+  Progress run = nine_steps();
+  run.starts.push_back({9, 230});
+  const Progress begun{.starts = {{0, 240}}, .steps = {{1, 250}, {2, 260}, {3, 270}}};
+  Attempt attempt{.number = 2};
+  note_progress(attempt, nine_steps(), run);
+  note_progress(attempt, {}, begun);
+  EXPECT_EQ(attempt.from, 0);
+  EXPECT_EQ(attempt.to, 3);
+  EXPECT_EQ(attempt.steps_lost, 0);
+  EXPECT_EQ(attempt.seconds_lost, 40);  // step 9 was done at 190 s
+  // In the attempt behind it the baseline goes on from its second step: what was lost is lost there.
+  Progress resumed = run;
+  resumed.starts.push_back({9, 280});
+  Progress further = begun;
+  further.starts.push_back({2, 290});
+  further.steps = {{1, 250}, {2, 260}, {3, 300}, {4, 310}};
+  Attempt next{.number = 3};
+  note_progress(next, run, resumed);
+  note_progress(next, begun, further);
+  EXPECT_EQ(next.from, 2);
+  EXPECT_EQ(next.to, 4);
+  EXPECT_EQ(next.steps_lost, 1);
+  EXPECT_EQ(next.seconds_lost, 30);
+}
+
+TEST(Launches, ASignalObeyedIsNoFailure) {
+  Attempt attempt{.ended = Ended::Failed, .cause = Cause{.kind = CauseKind::Error, .what = "x"}};
+  EXPECT_TRUE(attempt.has_obeyed());  // before training
+  attempt.from = 0;
+  attempt.to = 9;
+  EXPECT_FALSE(attempt.has_obeyed());
+  attempt.cause->kind = CauseKind::Signal;  // in the measurement behind it
+  EXPECT_TRUE(attempt.has_obeyed());
 }
 
 TEST(Launches, WhatWasThereBeforeIsNotDone) {

@@ -46,6 +46,24 @@ TEST(NextStart, TheSameStepAndCauseTwiceIsTheEnd) {
   EXPECT_FALSE(after({failed(4, 0, 9, 1, "x"), failed(4, 9, 9, 1, "x")}).ranks);
 }
 
+TEST(NextStart, WhatAllRanksSayIsTheSameWhicheverSaysIt) {
+  std::vector<Attempt> twice = {failed(4, 0, 9, 1, "loss is not finite"), failed(4, 8, 9, 2, "loss is not finite")};
+  EXPECT_EQ(after(twice).ranks, 4);
+  for (Attempt& attempt : twice) attempt.cause->kind = CauseKind::Error;
+  EXPECT_FALSE(after(twice).ranks);
+  twice[1].cause->what = "out of memory";
+  EXPECT_EQ(after(twice).ranks, 4);
+}
+
+TEST(NextStart, AnErrorThatComesAgainIsNotMendedByFewerRanks) {
+  std::vector<Attempt> twice = {failed(4, 0, 9, 0, "x"), failed(4, 8, 9, 0, "x")};
+  EXPECT_EQ(after(twice, {.min_ranks = 1}).ranks, 3);
+  for (Attempt& attempt : twice) attempt.cause->kind = CauseKind::Error;
+  const NextStart next = after(twice, {.min_ranks = 1});
+  EXPECT_FALSE(next.ranks);
+  EXPECT_THAT(next.why, HasSubstr("step 10 failed twice"));
+}
+
 TEST(NextStart, TwoThatEndBeforeAStepAreTheEnd) {
   Attempt never = failed(4, 0, 0, 1, "x");
   never.from = never.to = std::nullopt;

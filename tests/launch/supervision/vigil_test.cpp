@@ -98,6 +98,17 @@ TEST_F(VigilTest, RanksThatLiveAndComeNoFurtherAreHung) {
   }
 }
 
+TEST_F(VigilTest, BeforeTheFirstStepTheyHaveTenTimesAsLong) {
+  for (int s = 0; s <= 610; s += 5) {
+    beat(0, s, 0, std::min(s, 5));
+    beat(1, s, 0, std::min(s, 5));
+    const auto cause = look(s);
+    EXPECT_EQ(cause.has_value(), s > 605) << s;
+    if (!cause) continue;
+    EXPECT_THAT(cause->what, HasSubstr("no rank has come further for 600 s"));
+  }
+}
+
 TEST_F(VigilTest, OneRanksProgressIsEnough) {
   for (int s = 0; s <= 200; s += 5) {
     beat(0, s, 7, 5);

@@ -18,23 +18,41 @@ using testing::Outcome;
 using testing::RunFolder;
 
 const std::string training =
-    "train tiny.textproto --quiet --set train.steps=60 --set train.checkpoint_every_steps=5 "
+    "train tiny.textproto --quiet --set train.steps=400 --set train.checkpoint_every_steps=10 "
     "--set train.keep_checkpoints=4 --set train.eval_tokens=96";
 
 /// Under bash with the variables that mpirun wants here. In `then`, which runs beside it once run/ has `lines` lines of
-/// metrics, $p is the launcher, and pid N the process of rank N.
+/// metrics, $p is the launcher, and pid N the process of rank N; trains N PID waits until another process than PID has
+/// that rank and is at a step by its sign of life, which may be a second old.
 Outcome launch(const RunFolder& folder, const std::string& options, const std::string& command,
-               const std::string& then = "true", int lines = 20) {
+               const std::string& then = "true", int lines = 30) {
   std::string start = folder.command("launch " + options + " --oversubscribe --bind-to none -- " + command);
   start = start.substr(start.find("&& ") + 3);
   folder.write("launch.sh",
                fmt::format("cd {}\nset -m\n"
                            "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl=^tcp "
-                           "OMP_NUM_THREADS=1 {}&\np=$!\n"
+                           "OMP_NUM_THREADS=1\n{}&\np=$!\n"
                            "pid() {{ sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' run/ranks/$1.json; }}\n"
+                           "trains() {{ for i in $(seq 3000); do grep -v -e \"pid.:$2,\" -e 'step.:0,' "
+                           "run/ranks/$1.json >/dev/null && break; sleep 0.02; done; }}\n"
                            "{}\n{}\nwait $p\n",
-                           folder.path().string(), "; " + start, testing::until_metrics("run", lines), then));
+                           folder.path().string(), start, testing::until_metrics("run", lines), then));
   return testing::run_shell("bash " + (folder.path() / "launch.sh").string());
+}
+
+/// With a script in mpirun's place, which says and leaves what the ranks would. `then` runs once there is a file
+/// "ready".
+Outcome launch_script(const RunFolder& folder, const std::string& script, const std::string& options,
+                      const std::string& command, const std::string& then = "") {
+  folder.write("mpirun", "#!/bin/bash\n" + script);
+  fs::permissions(folder.path() / "mpirun", fs::perms::owner_all);
+  const std::string ready = "for i in $(seq 500); do [ -e ready ] && break; sleep 0.02; done; ";
+  folder.write("then.sh", then.empty() ? "" : ready + then);
+  std::string start = folder.command("launch " + options + " -- " + command);
+  start.insert(start.find("&& ") + 3, "PATH=$PWD:$PATH ");
+  const std::size_t at = start.find("&& ");
+  return testing::run_shell(
+      fmt::format("bash -c '{}; set -m; {} & p=$!; . ./then.sh; wait $p'", start.substr(0, at), start.substr(at + 3)));
 }
 
 std::vector<nlohmann::json> attempts(const RunFolder& folder) {
@@ -48,7 +66,7 @@ std::vector<nlohmann::json> attempts(const RunFolder& folder) {
 void expect_undisturbed(const RunFolder& folder, int ranks) {
   folder.succeed(training + " --out undisturbed", ranks);
   for (int rank = 0; rank < ranks; ++rank) {
-    const std::string file = fmt::format("checkpoints/step_60/rank_{:05}.h5", rank);
+    const std::string file = fmt::format("checkpoints/step_400/rank_{:05}.h5", rank);
     const std::string wanted = folder.read("undisturbed/" + file);
     EXPECT_GT(wanted.size(), rank == 0 ? 100'000U : 0U);  // the first writes what all have
     EXPECT_TRUE(folder.read("run/" + file) == wanted) << file;
@@ -59,11 +77,11 @@ void expect_undisturbed(const RunFolder& folder, int ranks) {
 TEST(Launch, ARankThatIsKilledIsNamedAndTheNewestGoodCheckpointTaken) {
   const RunFolder folder("launch_killed");
   // Nothing is saved behind the damage, for the rank is stopped before.
-  const Outcome outcome =
-      launch(folder, "-n 2", training + " --out run",
-             "kill -STOP $(pid 1); sleep 0.5; newest=$(ls -dv run/checkpoints/step_* | grep -v tmp | tail -1); "
-             "echo damaged $newest; printf XXXXXXXX | dd of=$newest/rank_00000.h5 bs=1 seek=9000 conv=notrunc "
-             "status=none; kill -9 $(pid 1)");
+  const Outcome outcome = launch(
+      folder, "-n 2", training + " --out run",
+      "trains 1 none; kill -STOP $(pid 1); sleep 0.5; newest=$(ls -dv run/checkpoints/step_* | grep -v tmp | tail -1); "
+      "echo damaged $newest; printf XXXXXXXX | dd of=$newest/rank_00000.h5 bs=1 seek=9000 conv=notrunc "
+      "status=none; kill -9 $(pid 1)");
   ASSERT_EQ(outcome.code, 0) << outcome.output;
   const auto failed = outcome.lines_with("launch: attempt 1 failed: rank 1 on ");
   ASSERT_EQ(failed.size(), 1U) << outcome.output;
@@ -77,10 +95,10 @@ TEST(Launch, ARankThatIsKilledIsNamedAndTheNewestGoodCheckpointTaken) {
   EXPECT_EQ(lines[0]["ended"], "failed");
   EXPECT_EQ(lines[0]["rank"], 1);
   EXPECT_GE(lines[0]["to"], step);
-  EXPECT_EQ(lines[1]["from"], step - 5) << outcome.output;
-  EXPECT_EQ(lines[1]["to"], 60);
+  EXPECT_EQ(lines[1]["from"], step - 10) << outcome.output;
+  EXPECT_EQ(lines[1]["to"], 400);
   EXPECT_EQ(lines[1]["ended"], "done");
-  EXPECT_EQ(lines[1]["steps_lost"], lines[0]["to"].get<int>() - (step - 5));
+  EXPECT_EQ(lines[1]["steps_lost"], lines[0]["to"].get<int>() - (step - 10));
   EXPECT_GT(lines[1]["seconds_lost"], 0);
   EXPECT_EQ(outcome.lines_with("Launched 2 times; lost: ").size(), 1U) << outcome.output;
   expect_undisturbed(folder, 2);
@@ -88,14 +106,16 @@ TEST(Launch, ARankThatIsKilledIsNamedAndTheNewestGoodCheckpointTaken) {
 
 TEST(Launch, ARankThatIsStoppedIsSeenByTheSignsThatItDoesNotGive) {
   const RunFolder folder("launch_stopped");
-  const Outcome outcome = launch(folder, "-n 2 --silent-after 5", training + " --out run", "kill -STOP $(pid 1)");
+  const Outcome outcome =
+      launch(folder, "-n 2 --silent-after 3", training + " --out run", "trains 1 none; kill -STOP $(pid 1)");
   ASSERT_EQ(outcome.code, 0) << outcome.output;
   const auto failed = outcome.lines_with("launch: attempt 1 failed: rank 1 on ");
   ASSERT_EQ(failed.size(), 1U) << outcome.output;
   EXPECT_THAT(failed[0], AllOf(HasSubstr(", at step "), HasSubstr(" in group "),
-                               HasSubstr(": gives no sign of life for 5 s (--silent-after)")));
-  EXPECT_EQ(attempts(folder).size(), 2U);
-  expect_undisturbed(folder, 2);
+                               HasSubstr(": gives no sign of life for 3 s (--silent-after)")));
+  const auto lines = attempts(folder);
+  ASSERT_EQ(lines.size(), 2U) << outcome.output;
+  EXPECT_EQ(lines[1]["to"], 400);
 }
 
 TEST(Launch, TheSameStepAndCauseTwiceIsTheEnd) {
@@ -128,20 +148,18 @@ TEST(Launch, WrongUseIsNotTriedAgain) {
 }
 
 TEST(Launch, ASignalToItIsTheRunsAndItIsNotStartedAgain) {
-  for (const char* signal : {"TERM", "INT", "USR1"}) {
-    const RunFolder folder("launch_signal");
-    const Outcome outcome = launch(
-        folder, "-n 2", "train tiny.textproto --set train.steps=1000000 --set train.checkpoint_every_steps=0 --out run",
-        fmt::format("kill -{} $p", signal), 3);
-    EXPECT_EQ(outcome.code, 3) << signal << outcome.output;
-    EXPECT_EQ(outcome.lines_with("stopped at step").size(), 1U) << outcome.output;
-    const auto lines = attempts(folder);
-    ASSERT_EQ(lines.size(), 1U);
-    EXPECT_EQ(lines[0]["ended"], "stopped");
-    const auto last = folder.metrics("run").back()["step"].get<std::int64_t>();
-    EXPECT_EQ(lines[0]["to"], last);
-    EXPECT_TRUE(fs::exists(folder.path() / fmt::format("run/checkpoints/step_{}/manifest.json", last)));
-  }
+  const RunFolder folder("launch_signal");
+  const Outcome outcome = launch(
+      folder, "-n 2", "train tiny.textproto --set train.steps=1000000 --set train.checkpoint_every_steps=0 --out run",
+      "kill -TERM $p", 3);
+  EXPECT_EQ(outcome.code, 3) << outcome.output;
+  EXPECT_EQ(outcome.lines_with("stopped at step").size(), 1U) << outcome.output;
+  const auto lines = attempts(folder);
+  ASSERT_EQ(lines.size(), 1U);
+  EXPECT_EQ(lines[0]["ended"], "stopped");
+  const auto last = folder.metrics("run").back()["step"].get<std::int64_t>();
+  EXPECT_EQ(lines[0]["to"], last);
+  EXPECT_TRUE(fs::exists(folder.path() / fmt::format("run/checkpoints/step_{}/manifest.json", last)));
 }
 
 TEST(Launch, OneThatIsKilledLeavesNoRanks) {
@@ -154,15 +172,66 @@ TEST(Launch, OneThatIsKilledLeavesNoRanks) {
   EXPECT_EQ(outcome.lines_with("they live").size(), 0U) << outcome.output;
 }
 
+TEST(Launch, ItIsAskedAgainUntilItEnds) {
+  // The first signal goes to nobody; the second comes in the measurement behind training, and ends a rank.
+  const RunFolder folder("launch_again");
+  const Outcome outcome = launch_script(folder,
+                                        R"(asked() { n=$((n + 1)); [ $n -ge 2 ] || return
+  echo "mpirun noticed that process rank 0 with PID 1 on node n exited on signal 10 (User defined signal 1)." >&2
+  exit 138; }
+trap asked USR1
+echo '{"starts": [{"step": 0, "time": 1, "ranks": 2, "threads_per_rank": 1}]}' > run/start.json
+echo '{"step": 9, "time": 2}' > run/metrics.jsonl
+touch ready
+for i in $(seq 400); do sleep 0.05; done
+)",
+                                        "-n 2", "train tiny.textproto --out run", "kill -TERM $p");
+  EXPECT_EQ(outcome.code, 3) << outcome.output;
+  const auto lines = attempts(folder);
+  ASSERT_EQ(lines.size(), 1U) << outcome.output;
+  EXPECT_EQ(lines[0]["ended"], "stopped");
+  EXPECT_EQ(lines[0]["to"], 9);
+}
+
+TEST(Launch, WhatWasSaidCountsMoreThanThatARankIsSilent) {
+  const RunFolder folder("launch_said");
+  const Outcome outcome = launch_script(
+      folder,
+      R"(printf '%-1023s\n' '{"rank": 0, "host": "n", "pid": 1, "step": 3, "operation": "", "operations": 1,
+ "waiting": false, "time": 1}' | tr '\n' ' ' > run/ranks/0.json
+echo 'limbeck: error: rank 1: out of memory' >&2
+sleep 30
+)",
+      "-n 2 --silent-after 2 --max-restarts 0", "train tiny.textproto --out run");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.lines_with(", and failed: rank 1: out of memory").size(), 1U) << outcome.output;
+}
+
+TEST(Launch, TheStepsOfABaselineAreItsToo) {
+  const RunFolder folder("launch_baseline");
+  const Outcome outcome = launch_script(folder,
+                                        R"(n=$(cat attempt 2>/dev/null || echo 0)
+echo $((n + 1)) > attempt
+mkdir -p run/baseline
+echo '{"starts": [{"step": '$((3 * n))', "time": '$((10 * n + 1))', "ranks": 2, "threads_per_rank": 1}]}' > run/baseline/start.json
+echo '{"step": '$((3 * n + 4))', "time": '$((10 * n + 5))'}' > run/baseline/metrics.jsonl
+exit 1
+)",
+                                        "-n 2 --max-restarts 2", "distill tiny.textproto --baseline --out run");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.lines_with("it was started again 2 times").size(), 1U) << outcome.output;
+  const auto lines = attempts(folder);
+  ASSERT_EQ(lines.size(), 3U) << outcome.output;
+  EXPECT_EQ(lines[2]["from"], 6);
+  EXPECT_EQ(lines[2]["to"], 10);
+  EXPECT_EQ(lines[2]["steps_lost"], 1);
+}
+
 TEST(Launch, ARankThatFailsTwiceIsDoneWithout) {
   const RunFolder folder("launch_fewer");
-  // Again once the second attempt has come further than the first.
-  const std::string again =
-      "kill -9 $(pid 1); for i in $(seq 3000); do [ $(cat run/launches.jsonl 2>/dev/null | wc -l) -ge 1 ] && break; "
-      "sleep 0.02; done; " +
-      testing::until_metrics("run", 45) + "; kill -9 $(pid 1)";
-  const Outcome outcome =
-      launch(folder, "-n 2 --min-ranks 1", training + " --set parallel.layout=dp2 --out run", again);
+  const std::string again = "first=$(pid 1); kill -9 $first; trains 1 $first; kill -9 $(pid 1)";
+  const std::string slow = training + " --set optimizer.rate=3e-4";  // so that rounding stays small
+  const Outcome outcome = launch(folder, "-n 2 --min-ranks 1", slow + " --set parallel.layout=dp2 --out run", again);
   ASSERT_EQ(outcome.code, 0) << outcome.output;
   EXPECT_EQ(outcome.lines_with("going on with 1 rank, for rank 1 was at fault twice").size(), 1U) << outcome.output;
   const auto lines = attempts(folder);
@@ -171,12 +240,13 @@ TEST(Launch, ARankThatFailsTwiceIsDoneWithout) {
   EXPECT_EQ(lines[2]["ranks"], 1);
   EXPECT_EQ(lines[2]["ended"], "done");
   // The same samples: losses of two ranks and of one are equal to rounding.
-  folder.succeed(training + " --out undisturbed");
+  folder.succeed(slow + " --out undisturbed");
   const auto all = folder.metrics("run"), wanted = folder.metrics("undisturbed");
   ASSERT_EQ(all.size(), wanted.size());
   for (std::size_t i = 0; i < all.size(); ++i) {
     EXPECT_EQ(all[i]["tokens"], wanted[i]["tokens"]);
-    EXPECT_NEAR(all[i]["loss"].get<double>(), wanted[i]["loss"].get<double>(), 1e-3) << i;
+    EXPECT_NEAR(all[i]["loss"].get<double>(), wanted[i]["loss"].get<double>(), 1e-2)
+        << i;  // from step to step it is half a unit
   }
 }
 
