@@ -82,7 +82,7 @@ class Tape {
     std::vector<SlotPtr> input_slots;        // written by input_part
     std::function<void()> input_part;        // gradients of the inputs, needed by the steps before
     std::vector<SlotPtr> weight_slots = {};  // written by weight_part
-    std::function<void()> weight_part = {};  // gradients that may be made later, where they are of parameters alone
+    std::function<void()> weight_part = {};  // gradients that nothing waits for: they may be made later
   };
 
   explicit Tape(Mode mode = Mode::Record) : mode_(mode) {}
