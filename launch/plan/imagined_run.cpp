@@ -135,7 +135,7 @@ class ImaginedRun {
     PlannedMemory& memory = plan_.memory;
     std::optional<nn::Transformer> teacher;
     if (models_.teacher) {
-      teacher.emplace(*models_.teacher, among_ranks(rank, teacher_options(rank, config_.precision)));
+      teacher.emplace(*models_.teacher, among_ranks(rank, beside_head(rank, teacher_options(rank, config_.precision))));
       if (config_.precision.mapped_teacher || config_.precision.quantised_teacher != QuantisedWeights::None)
         take_kept(*teacher, config_.precision);
     }
