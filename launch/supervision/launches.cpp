@@ -29,8 +29,8 @@ std::string cell(const std::optional<Number>& value) {
 
 }  // namespace
 
-Progress read_progress(const RunDirectory& run) {
-  Progress progress;
+RunProgress read_progress(const RunDirectory& run) {
+  RunProgress progress;
   try {
     for (const RunStarted& start : run_facts_from_json(read_start_file(run.path()), run.path().string()).starts)
       progress.starts.push_back({start.step, start.time});
@@ -45,17 +45,17 @@ Progress read_progress(const RunDirectory& run) {
   return progress;
 }
 
-void note_progress(Attempt& attempt, const Progress& before, const Progress& after) {
+void note_progress(Attempt& attempt, const RunProgress& before, const RunProgress& after) {
   if (after.starts.empty()) return;
   if (!before.starts.empty() && before.starts.back().time == after.starts.back().time) return;
-  const Progress::Start& start = after.starts.back();
+  const RunProgress::Start& start = after.starts.back();
   attempt.from = attempt.to = start.step;
-  for (const Progress::Step& step : after.steps)
+  for (const RunProgress::Step& step : after.steps)
     if (step.time >= start.time) attempt.to = std::max(*attempt.to, step.step);  // others are not cut away yet
   if (attempt.number == 1 || before.starts.empty()) return;
   const std::int64_t reached = before.steps.empty() ? 0 : before.steps.back().step;
   attempt.steps_lost = std::max<std::int64_t>(0, reached - start.step);
-  const auto first_done = std::ranges::find(before.steps, start.step, &Progress::Step::step);
+  const auto first_done = std::ranges::find(before.steps, start.step, &RunProgress::Step::step);
   if (first_done != before.steps.end())
     attempt.seconds_lost = start.time - first_done->time;
   else if (start.step == 0)  // all that there was

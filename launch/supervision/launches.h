@@ -1,7 +1,7 @@
 // What `limbeck launch` did: an attempt is one start of the job, from its first rank's to the end of mpirun. A line
 // each in RUN/launches.jsonl (docs/runs.md), and a table at the end.
 //
-//     const Progress before = read_progress(run);
+//     const RunProgress before = read_progress(run);
 //     ...                                                // the attempt
 //     const Attempt attempt = ...; note_progress(attempt, before, read_progress(run));
 //     add_line(run.launches(), to_json(attempt));
@@ -20,7 +20,7 @@
 namespace limbeck::launch {
 
 /// How far a run has come, as its files say.
-struct Progress {
+struct RunProgress {
   struct Step {
     std::int64_t step;
     double time;  // when it was done, seconds since 1970 by the first rank's clock
@@ -33,7 +33,7 @@ struct Progress {
   std::vector<Step> steps;  // in order
 };
 /// Of a folder that is no run yet: nothing. What is damaged is not known either.
-Progress read_progress(const RunDirectory& run);
+RunProgress read_progress(const RunDirectory& run);
 
 enum class Ended : std::uint8_t { Done, Stopped, Failed };
 
@@ -65,7 +65,7 @@ struct Attempt {
 /// Fills from, to and, of all but the first attempt, what was lost, from how far the run was before and is now. Does
 /// nothing where it has not set out meanwhile: its last start is that of before. (Their number says nothing: where
 /// there was no checkpoint to go on from, the run begins anew, and the list of its starts too.)
-void note_progress(Attempt& attempt, const Progress& before, const Progress& after);
+void note_progress(Attempt& attempt, const RunProgress& before, const RunProgress& after);
 
 nlohmann::ordered_json to_json(const Attempt& attempt);
 /// Appends it to the file; a warning's text where it cannot be written, else nothing.

@@ -39,7 +39,7 @@ int Supervisor::run() {
     if (attempts_.size() > 1) write_note(to_text(attempts_));
   };
   while (true) {
-    const std::vector<Progress> before = progress();
+    const std::vector<RunProgress> before = progress();
     keep(attempt(), before);
     const Attempt& last = attempts_.back();
     if (last.ended != Ended::Failed) {
@@ -124,14 +124,14 @@ std::optional<Cause> Supervisor::watch(Job& job, Witness& witness) {
   return std::nullopt;
 }
 
-std::vector<Progress> Supervisor::progress() const {
-  std::vector<Progress> all = {read_progress(run_)};
+std::vector<RunProgress> Supervisor::progress() const {
+  std::vector<RunProgress> all = {read_progress(run_)};
   if (what_.baseline) all.push_back(read_progress(RunDirectory(*what_.baseline)));
   return all;
 }
 
-void Supervisor::keep(Attempt attempt, const std::vector<Progress>& before) {
-  const std::vector<Progress> after = progress();
+void Supervisor::keep(Attempt attempt, const std::vector<RunProgress>& before) {
+  const std::vector<RunProgress> after = progress();
   for (std::size_t run = 0; run < after.size(); ++run) note_progress(attempt, before[run], after[run]);
   // Signs are a second old; that a step is done is known at once.
   if (attempt.cause && attempt.cause->rank && attempt.to)

@@ -44,9 +44,9 @@ class Supervisor {
   std::vector<std::string> command() const;
   std::vector<Beat> signs_of(int ranks) const;
   /// Of the run, and of its baseline's.
-  std::vector<Progress> progress() const;
+  std::vector<RunProgress> progress() const;
   /// Notes what came of it, in the file too.
-  void keep(Attempt attempt, const std::vector<Progress>& before);
+  void keep(Attempt attempt, const std::vector<RunProgress>& before);
   void say_failed(const Attempt& attempt, const NextStart& next);
 
   Supervised what_;

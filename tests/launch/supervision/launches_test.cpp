@@ -8,14 +8,14 @@ namespace {
 using ::testing::HasSubstr;
 
 /// A run that set out at 100 s and did a step every ten seconds, to the ninth; the second start goes on from step 6.
-Progress nine_steps() {
-  Progress progress{.starts = {{0, 100}}, .steps = {}};
+RunProgress nine_steps() {
+  RunProgress progress{.starts = {{0, 100}}, .steps = {}};
   for (int step = 1; step <= 9; ++step) progress.steps.push_back({step, 100.0 + 10 * step});
   return progress;
 }
 
 TEST(Launches, WhatIsLostIsWhatIsDoneAgainAndTheTimeUntilThen) {
-  Progress after = nine_steps();
+  RunProgress after = nine_steps();
   after.starts.push_back({6, 230});
   after.steps.resize(6);
   after.steps.push_back({7, 240});
@@ -30,7 +30,7 @@ TEST(Launches, WhatIsLostIsWhatIsDoneAgainAndTheTimeUntilThen) {
 
 TEST(Launches, FromTheBeginningAllIsLost) {
   // A run that begins anew begins its list of starts anew.
-  Progress after{.starts = {{0, 230}}, .steps = {}};
+  RunProgress after{.starts = {{0, 230}}, .steps = {}};
   Attempt attempt{.number = 2};
   note_progress(attempt, nine_steps(), after);
   EXPECT_EQ(attempt.from, 0);
@@ -45,9 +45,9 @@ TEST(Launches, FromTheBeginningAllIsLost) {
 
 TEST(Launches, OfARunAndItsBaselineItIsTheOneThatItCameTo) {
   // The run has all its nine steps, and its baseline sets out for the first time: nothing of it can be lost.
-  Progress run = nine_steps();
+  RunProgress run = nine_steps();
   run.starts.push_back({9, 230});
-  const Progress begun{.starts = {{0, 240}}, .steps = {{1, 250}, {2, 260}, {3, 270}}};
+  const RunProgress begun{.starts = {{0, 240}}, .steps = {{1, 250}, {2, 260}, {3, 270}}};
   Attempt attempt{.number = 2};
   note_progress(attempt, nine_steps(), run);
   note_progress(attempt, {}, begun);
@@ -56,9 +56,9 @@ TEST(Launches, OfARunAndItsBaselineItIsTheOneThatItCameTo) {
   EXPECT_EQ(attempt.steps_lost, 0);
   EXPECT_EQ(attempt.seconds_lost, 40);  // step 9 was done at 190 s
   // In the attempt behind it the baseline goes on from its second step: what was lost is lost there.
-  Progress resumed = run;
+  RunProgress resumed = run;
   resumed.starts.push_back({9, 280});
-  Progress further = begun;
+  RunProgress further = begun;
   further.starts.push_back({2, 290});
   further.steps = {{1, 250}, {2, 260}, {3, 300}, {4, 310}};
   Attempt next{.number = 3};
@@ -82,7 +82,7 @@ TEST(Launches, ASignalObeyedIsNoFailure) {
 
 TEST(Launches, WhatWasThereBeforeIsNotDone) {
   // Another start came, and ended before it cut the metrics back.
-  Progress after = nine_steps();
+  RunProgress after = nine_steps();
   after.starts.push_back({6, 230});
   Attempt attempt{.number = 2};
   note_progress(attempt, nine_steps(), after);
