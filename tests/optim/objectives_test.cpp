@@ -360,33 +360,29 @@ TEST(HeadLoss, TiedTopChoicesGoToTheLowerIndex) {
   EXPECT_NEAR(s.ce, std::log(7.0), 1e-15);
 }
 
+/// Of a distillation's forward and backward, beside what they are given.
+std::int64_t peak_bytes(std::size_t tokens, std::int64_t vocabulary, std::int64_t chunk, bool is_head_trained) {
+  const auto memory = Memory::cpu(1);
+  const Case c = make_case(memory, std::vector<std::int32_t>(tokens, 1), vocabulary);
+  memory->reset_peak();
+  const auto before = memory->statistics().used_bytes;
+  Tape tape;
+  LossStatistics s;
+  const Var head = is_head_trained ? leaf(c.weight) : constant(c.weight);
+  tape.backward(run(tape, c, leaf(c.hidden), head, Distillation({}), {.chunk = chunk}, s));
+  return memory->statistics().peak_bytes - before;
+}
+
 TEST(HeadLoss, MemoryDoesNotGrowWithTokensTimesVocabulary) {
-  constexpr std::int64_t vocabulary = 4001, chunk = 16;
-  const auto peak = [&](std::size_t tokens) {
-    const auto memory = Memory::cpu(1);
-    const Case c = make_case(memory, std::vector<std::int32_t>(tokens, 1), vocabulary);
-    memory->reset_peak();
-    const auto before = memory->statistics().used_bytes;
-    Tape tape;
-    LossStatistics s;
-    tape.backward(run(tape, c, leaf(c.hidden), leaf(c.weight), Distillation({}), {.chunk = chunk}, s));
-    return memory->statistics().peak_bytes - before;
-  };
+  const auto peak = [](std::size_t tokens) { return peak_bytes(tokens, 4001, 16, /*is_head_trained=*/true); };
   // From 64 to 640 tokens: only [T,C] numbers more, where the logits would be 18 MB more.
   EXPECT_LE(peak(640) - peak(64), 2 * 576 * 3 * 8 + 8192);
 }
 
 TEST(HeadLoss, OfALargeVocabularyMemoryFollowsTheChunk) {
   constexpr std::int64_t vocabulary = 262144;  // Gemma's
-  const auto peak = [&](std::size_t tokens, std::int64_t chunk) {
-    const auto memory = Memory::cpu(1);
-    const Case c = make_case(memory, std::vector<std::int32_t>(tokens, 1), vocabulary);
-    memory->reset_peak();
-    const auto before = memory->statistics().used_bytes;
-    Tape tape;
-    LossStatistics s;
-    tape.backward(run(tape, c, leaf(c.hidden), constant(c.weight), Distillation({}), {.chunk = chunk}, s));
-    return memory->statistics().peak_bytes - before;
+  const auto peak = [](std::size_t tokens, std::int64_t chunk) {
+    return peak_bytes(tokens, vocabulary, chunk, /*is_head_trained=*/false);
   };
   const std::int64_t row = vocabulary * 8;  // a token's logits
   // Student's and teacher's, their gradient in the place of one; all logits of 32 tokens would be 134 MB.
