@@ -42,7 +42,8 @@ template <class D, class T>
 void routing_choice(const D& device, const T* scores, const T* bias, const RoutingGroups& groups, T* choice,
                     std::int64_t tokens, std::int64_t experts);
 
-/// weights [tokens, selected] = scale * scores[selection] (divided by their sum + 1e-20 where renormalised).
+/// weights [tokens, selected] = scale * scores[selection] (divided by their sum + 1e-20 where renormalised); 0 where
+/// the selection is -1, here and in the gradient.
 template <class D, class T>
 void routing_weights(const D& device, const T* scores, const std::int32_t* selection, T* weights,
                      const RoutingShape& shape);

@@ -294,6 +294,11 @@ double forward_flops_per_token(const ModelConfig& c, std::int64_t sequence_lengt
          static_cast<double>(c.num_layers) * attention_flops(c, sequence_length);
 }
 
+double forward_flops_per_expert(const ModelConfig& c) {
+  return 6.0 * static_cast<double>(c.num_moe_layers() + c.num_moe_predict_layers()) *
+         static_cast<double>(c.width * c.moe.expert_width);
+}
+
 double training_flops_per_token(const ModelConfig& config, std::int64_t sequence_length) {
   const double weights =
       static_cast<double>(counts_of<std::int64_t>(config).predicts + config.vocabulary * config.width);

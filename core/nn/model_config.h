@@ -213,6 +213,8 @@ ParameterCount count_parameters(const ModelConfig& config);
 /// Floating-point operations of one token's forward pass: 2 for each active weight, and attention over the visible
 /// keys, on average (S + 1) / 2 of a sequence of S. Norms, softmax and activations are not counted.
 double forward_flops_per_token(const ModelConfig& config, std::int64_t sequence_length);
+/// Likewise of one expert in each MoE layer, those that predict further tokens too.
+double forward_flops_per_expert(const ModelConfig& config);
 /// Forward and backward: three times the forward, with the layers that predict further tokens, each with the head;
 /// recomputation is not counted.
 double training_flops_per_token(const ModelConfig& config, std::int64_t sequence_length);

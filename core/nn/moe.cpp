@@ -10,6 +10,7 @@
 #include "core/ops/add.h"
 #include "core/ops/add_grouped_bias.h"
 #include "core/ops/aux_losses.h"
+#include "core/ops/capacity.h"
 #include "core/ops/cast.h"
 #include "core/ops/gate_rows.h"
 #include "core/ops/grouped_linear.h"
@@ -141,13 +142,17 @@ class TokenChunks {
     const Var here = chunk.tokens_there->finish();
     const Exchange& exchange = *chunk.exchange;
     const bool is_alone = exchange.selection.storage() == chunk.selection.storage();  // the tokens stay here
-    const auto drops = is_alone && pass_.router.capacity_factor == 0 ? core::Drops::None : core::Drops::Some;
+    const auto drops = is_alone && !pass_.router.leaves_out() ? core::Drops::None : core::Drops::Some;
+    const std::int64_t num_rows = is_alone && pass_.router.expert_choice
+                                      ? pass_.most_chosen(chunk.selection, moe_.config.experts_per_token)
+                                      : exchange.num_rows;
     const core::Permutation permutation =
-        core::make_permutation(exchange.selection, num_experts() / experts_.size(), drops, exchange.num_rows);
+        core::make_permutation(exchange.selection, num_experts() / experts_.size(), drops, num_rows);
     const Tensor offsets = permutation.offsets();
     if (pass_.load && !tape_.is_replay())
       pass_.load(moe_.layer,
-                 is_alone ? permutation.counts : core::make_permutation(chunk.selection, num_experts(), drops).counts);
+                 is_alone ? permutation.counts : core::make_permutation(chunk.selection, num_experts(), drops).counts,
+                 pass_.router.leaves_out() ? core::count_untaken(chunk.selection) : Tensor());
     const Var rows = core::permute(tape_, here, permutation);
     const Var up = product(rows, *moe_.up, moe_.up_bias, offsets);
     const Var gate = product(rows, *moe_.gate, moe_.gate_bias, offsets);
@@ -217,10 +222,14 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
       core::linear(tape, exact, as_var(*router), core::Products::AsActivations, as_optional_var(router_bias)));
   const std::optional<Tensor> replay = pass.routing ? pass.routing->find(name, batch.global_index) : std::nullopt;
   const Tensor* const chosen = replay ? &*replay : nullptr;
-  const core::RoutingRule rule{
+  core::RoutingRule rule{
       .is_sigmoid = config.scores == RouterScores::Sigmoid,
       .groups = {config.num_groups, config.groups_per_token, config.group_score == GroupScore::BestTwo},
       .bias = selection_bias != nullptr ? selection_bias->value : Tensor()};
+  core::check(!training.expert_choice || config.router == RouterKind::TopK,
+              "{}: experts choose tokens, expected no sparse mixer", name);
+  if (training.expert_choice)
+    rule.choice = [&](const Tensor& scores) { return pass.choose_tokens(scores, config.experts_per_token); };
   const auto routed = [&](Tape& on, const Tensor* selection) {
     return config.router == RouterKind::SparseMixer
                ? core::route_sparse_mixer(on, logits, config.mixer_jitter, config.weight_scale, selection)
@@ -246,7 +255,8 @@ core::Routing Moe::route(Tape& tape, const Pass& pass, const Var& x, AuxiliaryLo
                                             training.balance / (batch.global_tokens * layers)));
   if (training.z > 0) add_term(tape, losses.z, core::z_loss(tape, logits, training.z / (batch.global_tokens * layers)));
   if (pass.match_routing) add_term(tape, losses.routing, pass.match_routing(tape, layer, routing));
-  if (training.capacity_factor > 0) routing.selection = pass.limit_capacity(routing.selection, config.num_experts);
+  if (training.capacity_factor > 0 && !training.expert_choice)
+    routing.selection = pass.limit_capacity(routing.selection, config.num_experts);
   return routing;
 }
 

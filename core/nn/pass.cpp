@@ -5,6 +5,11 @@
 #include "core/ops/ring_rows.h"
 
 namespace limbeck::nn {
+namespace {
+
+double choice_factor(const RouterTraining& router) { return router.capacity_factor > 0 ? router.capacity_factor : 1; }
+
+}  // namespace
 
 Tensor Pass::sequence_counts(const Tensor& selection, std::int64_t num_experts, core::DType dtype) const {
   Tensor counts = core::sequence_counts(selection, batch.sequence, batch.num_sequences(), num_experts, dtype);
@@ -18,6 +23,22 @@ Tensor Pass::limit_capacity(const Tensor& selection, std::int64_t num_experts) c
   const Tensor whole = core::whole_rows(selection, *batch.ring, *context);
   return core::own_rows(core::limit_capacity(whole, batch.ring->sequence, num_experts, factor), *batch.ring,
                         context->rank());
+}
+
+Tensor Pass::choose_tokens(const Tensor& scores, std::int64_t experts_per_token) const {
+  const double factor = choice_factor(router);
+  if (context == nullptr) return core::choose_tokens(scores, batch.sequence, experts_per_token, factor);
+  const Tensor whole = core::whole_rows(scores, *batch.ring, *context);
+  return core::own_rows(core::choose_tokens(whole, batch.ring->sequence, experts_per_token, factor), *batch.ring,
+                        context->rank());
+}
+
+std::int64_t Pass::most_chosen(const Tensor& selection, std::int64_t experts_per_token) const {
+  const std::int64_t tokens = batch.ring != nullptr ? batch.ring->sequence.numel() : batch.num_tokens();
+  // Each sequence's share is rounded up for each expert.
+  const double most = choice_factor(router) * static_cast<double>(tokens * experts_per_token) +
+                      static_cast<double>(batch.num_sequences() * selection.shape()[1]);
+  return most < static_cast<double>(selection.numel()) ? static_cast<std::int64_t>(most) : selection.numel();
 }
 
 Var Pass::attend(Tape& tape, const Var& q, const Var& k, const Var& v, const core::AttentionShape& shape,

@@ -32,10 +32,14 @@ struct RouterTraining {
   double balance = 0;  // coefficients of the auxiliary losses (docs/gradients.md), means over the MoE layers
   double z = 0;
   BalanceScope balance_scope = BalanceScope::Sequence;
-  double capacity_factor = 0;  // core/ops/capacity.h; 0: nothing is dropped
+  double capacity_factor = 0;  // core/ops/capacity.h; 0: nothing is dropped, and with expert_choice 1
+  bool expert_choice = false;  // experts choose tokens, of whole sequences: later ones count too
   double jitter = 0;           // core/ops/jitter.h; 0: none
   std::uint64_t seed = 0;      // of the jitter
   std::uint64_t step = 0;
+
+  /// Whether a token may be without some of its experts, or any.
+  bool leaves_out() const { return expert_choice || capacity_factor > 0; }
 };
 
 /// What adds to the stream in a layer.
@@ -84,9 +88,10 @@ struct Pass {
   /// Called where a router's choice is replayed, with that and the one that it would have made itself, [T,K] int32 of
   /// the batch's tokens (not in a replay of a recomputed block).
   std::function<void(std::int64_t layer, const Tensor& replayed, const Tensor& own)> own_choice = {};
-  /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones (not in a
-  /// replay): of this rank's share of the tokens, where a tensor group divides them. Chunk by chunk, as `experts` is.
-  std::function<void(std::int64_t layer, const Tensor& counts)> load = {};
+  /// Called with the assignments [E] int64 that each MoE layer's experts take, without the dropped ones, and how many
+  /// tokens [1] int64 no expert takes, where RouterTraining::leaves_out (not in a replay): of this rank's share of the
+  /// tokens, where a tensor group divides them. Chunk by chunk, as `experts` is.
+  std::function<void(std::int64_t layer, const Tensor& counts, const Tensor& untaken)> load = {};
   /// Called with what is inside each layer (not in a replay).
   std::function<void(Inside what, const Tensor& x)> inside = {};
   std::function<void(std::int64_t layer, const RoutedRows& rows)> experts = {};
@@ -105,6 +110,11 @@ struct Pass {
   Tensor sequence_counts(const Tensor& selection, std::int64_t num_experts, core::DType dtype) const;
   /// core::limit_capacity by RouterTraining::capacity_factor, over whole sequences too.
   Tensor limit_capacity(const Tensor& selection, std::int64_t num_experts) const;
+  /// core::choose_tokens likewise.
+  Tensor choose_tokens(const Tensor& scores, std::int64_t experts_per_token) const;
+  /// Of the choices in a selection [T,E] of choose_tokens for tokens of this batch as many as are experts, or more:
+  /// known without a look at them.
+  std::int64_t most_chosen(const Tensor& selection, std::int64_t experts_per_token) const;
   /// Attention of what layers make of the batch's tokens, and of those in a cache.
   Var attend(Tape& tape, const Var& q, const Var& k, const Var& v, const core::AttentionShape& shape,
              const std::optional<Var>& sinks = {}) const;

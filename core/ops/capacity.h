@@ -3,6 +3,10 @@
 //
 //     Tensor kept = limit_capacity(routing.selection, batch.sequence, num_experts, /*factor=*/1.25);
 //     Permutation order = make_permutation(kept, num_experts, Drops::Some);
+//
+// Or experts that choose so many tokens each, in the place of tokens that choose experts (RoutingRule::choice).
+//
+//     Tensor selection = choose_tokens(scores /*[T,E]*/, batch.sequence, experts_per_token, /*factor=*/1.0);
 #pragma once
 
 #include "core/tensor.h"
@@ -15,5 +19,14 @@ namespace limbeck::core {
 /// 2020), with a packed sequence as the group.
 Tensor limit_capacity(const Tensor& selection /*[T,K] int32*/, const Tensor& sequence /*[T] int32*/,
                       std::int64_t num_experts, double factor);
+
+/// [T,E] int32: e in column e of the tokens that expert e takes, -1 elsewhere. Of each sequence of S tokens an expert
+/// takes the min(S, ceil(factor S K / E)) of its greatest scores, ties to the lower token (Zhou et al. 2022, arXiv
+/// 2202.09368); a token has up to E experts, or none. What a token gets depends on later ones. float32 or float64.
+Tensor choose_tokens(const Tensor& scores /*[T,E]*/, const Tensor& sequence /*[T] int32*/,
+                     std::int64_t experts_per_token, double factor);
+
+/// [1] int64: tokens that no expert takes.
+Tensor count_untaken(const Tensor& selection /*[T,K] int32*/);
 
 }  // namespace limbeck::core

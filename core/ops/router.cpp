@@ -7,10 +7,10 @@
 namespace limbeck::core {
 namespace {
 
-void check_replay(const Tensor& replay, const Shape& shape, std::int64_t experts) {
+void check_replay(const Tensor& replay, const Shape& shape, std::int64_t experts, std::int64_t least = 0) {
   check(replay.shape() == shape && replay.dtype() == DType::I32, "route: replay is {} {}, expected int32 {}",
         replay.dtype(), replay.shape(), shape);
-  check_indices(replay, 0, experts, [=, selected = shape[1]](std::int64_t at, std::int64_t expert) {
+  check_indices(replay, least, experts, [=, selected = shape[1]](std::int64_t at, std::int64_t expert) {
     return fmt::format("route: replay sends token {} to expert {}, expected one in [0,{})", at / selected, expert,
                        experts);
   });
@@ -24,22 +24,28 @@ void check_rule(const RoutingRule& rule, const Tensor& logits, std::int64_t sele
         best_two ? " that leaves two or more to each" : "");
   check(taken >= 1 && taken <= groups && selected <= taken * (experts / groups),
         "route: {} of {} groups for {} of {} experts", taken, groups, selected, experts);
+  check(!rule.choice || taken == groups,
+        "route: tokens choose {} of {} groups of experts, expected all: experts choose", taken, groups);
   check(!rule.bias.defined() || (rule.bias.shape() == Shape{experts} && rule.bias.dtype() == logits.dtype()),
         "route: bias is {} {}, expected {} [{}]", rule.bias.defined() ? rule.bias.dtype() : DType::F32,
         rule.bias.defined() ? rule.bias.shape() : Shape{}, logits.dtype(), experts);
 }
 
-/// The K best of each token, of the groups that the rule takes.
-template <class T, class Device>
-void choose(const Device& device, const RoutingRule& rule, const T* scores, Tensor selection, const Tensor& like) {
-  const std::int64_t tokens = like.shape()[0], experts = like.shape()[1];
-  auto* chosen = selection.mutable_data<std::int32_t>();
-  if (!rule.bias.defined() && rule.groups.taken == rule.groups.groups)
-    return kernels::topk(device, scores, chosen, tokens, experts, selection.shape()[1]);
-  Tensor choice = empty_like(like);
-  kernels::routing_choice(device, scores, rule.bias.defined() ? rule.bias.data<T>() : nullptr, rule.groups,
-                          choice.mutable_data<T>(), tokens, experts);
-  kernels::topk(device, choice.data<T>(), chosen, tokens, experts, selection.shape()[1]);
+/// [T,K]: the best of each token, of the groups that the rule takes.
+Tensor best_of_each_token(const RoutingRule& rule, const Tensor& scores, std::int64_t count) {
+  const std::int64_t tokens = scores.shape()[0], experts = scores.shape()[1];
+  Tensor selection = Tensor::empty(scores.memory(), DType::I32, {tokens, count});
+  const bool by_scores = !rule.bias.defined() && rule.groups.taken == rule.groups.groups;
+  Tensor choice = by_scores ? scores : empty_like(scores);
+  dispatch_float("route", scores.dtype(), [&]<class T>() {
+    on_device(scores, [&](const auto& device) {
+      if (!by_scores)
+        kernels::routing_choice(device, scores.data<T>(), rule.bias.defined() ? rule.bias.data<T>() : nullptr,
+                                rule.groups, choice.mutable_data<T>(), tokens, experts);
+      kernels::topk(device, choice.data<T>(), selection.mutable_data<std::int32_t>(), tokens, experts, count);
+    });
+  });
+  return selection;
 }
 
 }  // namespace
@@ -51,15 +57,13 @@ Routing route(Tape& tape, const Var& logits, std::int64_t experts_per_token, boo
   const std::int64_t tokens = z.shape()[0], experts = z.shape()[1];
   check(experts_per_token >= 1 && experts_per_token <= experts, "route: {} experts a token, expected 1 to {}",
         experts_per_token, experts);
-  const kernels::RoutingShape shape{tokens, experts, experts_per_token, renormalise, weight_scale, rule.is_sigmoid};
-  const Shape chosen{tokens, experts_per_token};
-  if (replay) check_replay(*replay, chosen, experts);
+  const Shape chosen{tokens, rule.choice ? experts : experts_per_token};
+  const kernels::RoutingShape shape{tokens, experts, chosen[1], renormalise, weight_scale, rule.is_sigmoid};
+  if (replay) check_replay(*replay, chosen, experts, rule.choice ? -1 : 0);
   check_rule(rule, z, experts_per_token);
 
   Tensor probabilities = empty_like(z);
   Tensor scores = rule.is_sigmoid ? empty_like(z) : probabilities;
-  Tensor selection = replay ? *replay : Tensor::empty(z.memory(), DType::I32, chosen);
-  Tensor weights = Tensor::empty(z.memory(), z.dtype(), chosen);
   dispatch_float("route", z.dtype(), [&]<class T>() {
     on_device(z, [&](const auto& device) {
       T *p = probabilities.mutable_data<T>(), *s = scores.mutable_data<T>();
@@ -67,8 +71,16 @@ Routing route(Tape& tape, const Var& logits, std::int64_t experts_per_token, boo
         kernels::routing_sigmoid(device, z.data<T>(), s, p, tokens, experts);
       else
         kernels::softmax(device, z.data<T>(), p, tokens, experts);
-      if (!replay) choose(device, rule, s, selection, z);
-      kernels::routing_weights(device, s, selection.data<std::int32_t>(), weights.mutable_data<T>(), shape);
+    });
+  });
+  const Tensor selection = replay        ? *replay
+                           : rule.choice ? rule.choice(scores)
+                                         : best_of_each_token(rule, scores, experts_per_token);
+  Tensor weights = Tensor::empty(z.memory(), z.dtype(), chosen);
+  dispatch_float("route", z.dtype(), [&]<class T>() {
+    on_device(z, [&](const auto& device) {
+      kernels::routing_weights(device, scores.data<T>(), selection.data<std::int32_t>(), weights.mutable_data<T>(),
+                               shape);
     });
   });
 

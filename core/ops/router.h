@@ -9,14 +9,16 @@
 // cannot flip at near ties; weights and gradients follow from this run's logits.
 #pragma once
 
+#include <functional>
+
 #include "core/tape.h"
 #include "kernels/routing.h"
 
 namespace limbeck::core {
 
 struct Routing {
-  Tensor selection;   // [T,K] int32, by falling score (with its bias), ties to the lower index
-  Var weights;        // [T,K]
+  Tensor selection;   // [T,K] int32, by falling score (with bias), ties to the lower index; or RoutingRule::choice's
+  Var weights;        // of the selection's shape
   Var probabilities;  // [T,E]: of a softmax, or sigmoids over their sum
 };
 
@@ -25,10 +27,14 @@ struct RoutingRule {
   bool is_sigmoid = false;             // scores are sigmoids of the logits; else probabilities
   kernels::RoutingGroups groups = {};  // of which a token's experts are (kernels/routing.h)
   Tensor bias = {};                    // [E] of the logits' dtype, or none: added to scores to choose, and no more
+  /// The selection [T,E] int32 by scores [T,E], in the place of each token's K best: -1 is no expert, and its weight 0
+  /// (choose_tokens in core/ops/capacity.h). Neither groups nor bias count then.
+  std::function<Tensor(const Tensor& scores)> choice = {};
 };
 
 /// weights = weight_scale * scores[selection], divided by their sum where `renormalise`. float32 or float64.
-/// `replay` [T,K] int32 or null. Logits that are not finite give probabilities that are not, and a valid selection.
+/// `replay`, as the selection is, or null. Logits that are not finite give probabilities that are not, and a valid
+/// selection.
 Routing route(Tape& tape, const Var& logits /*[T,E]*/, std::int64_t experts_per_token, bool renormalise,
               double weight_scale, const Tensor* replay = nullptr, const RoutingRule& rule = {});
 

@@ -19,7 +19,8 @@ constexpr std::int64_t grain = 128;
 template <class T>
 T sum_of_selected(const T* scores, const std::int32_t* chosen, std::int64_t selected) {
   T sum = 0;
-  for (std::int64_t k = 0; k < selected; ++k) sum += scores[chosen[k]];
+  for (std::int64_t k = 0; k < selected; ++k)
+    if (chosen[k] >= 0) sum += scores[chosen[k]];
   return sum + T(1e-20);
 }
 
@@ -117,7 +118,8 @@ void routing_weights(const D& cpu, const T* scores, const std::int32_t* selectio
       const std::int32_t* chosen = selection + t * shape.selected;
       const T factor =
           static_cast<T>(shape.scale) / (shape.renormalise ? sum_of_selected(s, chosen, shape.selected) : 1);
-      for (std::int64_t k = 0; k < shape.selected; ++k) weights[t * shape.selected + k] = factor * s[chosen[k]];
+      for (std::int64_t k = 0; k < shape.selected; ++k)
+        weights[t * shape.selected + k] = chosen[k] >= 0 ? factor * s[chosen[k]] : T(0);
     }
   });
 }
@@ -144,10 +146,11 @@ void routing_gradient(const D& cpu, const T* scores, const std::int32_t* selecti
       T sum = 1, mean = 0;
       if (shape.renormalise) {
         sum = sum_of_selected(s, chosen, shape.selected);
-        for (std::int64_t k = 0; k < shape.selected; ++k) mean += dw[k] * s[chosen[k]] / sum;
+        for (std::int64_t k = 0; k < shape.selected; ++k)
+          if (chosen[k] >= 0) mean += dw[k] * s[chosen[k]] / sum;
       }
       for (std::int64_t k = 0; k < shape.selected; ++k)
-        d[chosen[k]] += static_cast<T>(shape.scale) / sum * (dw[k] - mean);
+        if (chosen[k] >= 0) d[chosen[k]] += static_cast<T>(shape.scale) / sum * (dw[k] - mean);
       if (shape.is_sigmoid) {
         for (std::int64_t e = 0; e < experts; ++e) d[e] *= s[e] * (1 - s[e]);
       } else {

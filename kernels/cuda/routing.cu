@@ -11,7 +11,8 @@ namespace {
 template <class T>
 __device__ T selected_sum(const T* scores, const std::int32_t* chosen, std::int64_t selected) {
   T sum = 0;
-  for (std::int64_t k = 0; k < selected; ++k) sum += scores[chosen[k]];
+  for (std::int64_t k = 0; k < selected; ++k)
+    if (chosen[k] >= 0) sum += scores[chosen[k]];
   return sum + T(1e-20);
 }
 
@@ -100,7 +101,7 @@ struct Weights {
     const T sum = shape.renormalise ? selected_sum(s, chosen, shape.selected) : T{1};
     const T factor = static_cast<T>(shape.scale) / sum;
     for (std::int64_t k = lane; k < shape.selected; k += warp_size)
-      weights[t * shape.selected + k] = factor * s[chosen[k]];
+      weights[t * shape.selected + k] = chosen[k] >= 0 ? factor * s[chosen[k]] : T{0};
   }
 };
 
@@ -121,7 +122,8 @@ struct Gradient {
     T sum = 1, mean = 0;
     if (shape.renormalise) {
       sum = selected_sum(s, chosen, shape.selected);
-      for (std::int64_t k = 0; k < shape.selected; ++k) mean += dw[k] * s[chosen[k]] / sum;
+      for (std::int64_t k = 0; k < shape.selected; ++k)
+        if (chosen[k] >= 0) mean += dw[k] * s[chosen[k]] / sum;
     }
     const T factor = static_cast<T>(shape.scale) / sum;
     // Of scores that probabilities are shares of.

@@ -73,7 +73,7 @@ Passed pass_in_chunks(std::int64_t chunks) {
   Passed passed;
   Pass pass{.batch = batch, .comms = comms, .ropes = {}, .attention = {}, .expert_chunks = chunks};
   passed.load.assign(5, 0);
-  pass.load = [&](std::int64_t, const Tensor& counts) {
+  pass.load = [&](std::int64_t, const Tensor& counts, const Tensor&) {
     const auto here = core::host_values<std::int64_t>(counts);
     for (std::size_t e = 0; e < here.size(); ++e) passed.load[e] += static_cast<double>(here[e]);
   };

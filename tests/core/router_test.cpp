@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/ops/capacity.h"
 #include "tests/support/gradient_check.h"
 #include "tests/support/tensors.h"
 
@@ -137,6 +138,44 @@ TEST(Router, ReplayTakesTheSelection) {
         return std::vector<Var>{r.weights, r.probabilities};
       },
       {random_tensor(memory, {2, 5}, 1)});
+}
+
+// Of three tokens the second has both experts, the third none.
+TEST(Router, ExpertsChoose) {
+  const auto choice = [](const Tensor& scores) {
+    EXPECT_EQ(scores.shape(), Shape({3, 2}));
+    return tensor<std::int32_t>(memory, {3, 2}, {0, -1, 0, 1, -1, -1});
+  };
+  Tape tape;
+  const double l3 = std::log(3.0);
+  const Var z = constant(tensor<double>(memory, {3, 2}, {l3, 0, 0, l3, 1, 1}));
+  for (const bool renormalise : {false, true}) {
+    const Routing r = route(tape, z, 1, renormalise, 2.0, nullptr, {.choice = choice});
+    EXPECT_THAT(host_values<std::int32_t>(r.selection), ElementsAre(0, -1, 0, 1, -1, -1));
+    const std::vector<double> weights{renormalise ? 2 : 1.5, 0, 0.5, 1.5, 0, 0};
+    for (int i = 0; i < 6; ++i) EXPECT_NEAR(r.weights.value.data<double>()[i], weights[i], 1e-14) << i;
+  }
+  EXPECT_THAT(
+      [&] {
+        route(tape, z, 1, true, 1.0, nullptr, {.groups = {2, 1}, .choice = choice});
+      },
+      ThrowsMessage<Error>("route: tokens choose 1 of 2 groups of experts, expected all: experts choose"));
+}
+
+TEST(Router, GradientsWhereExpertsChoose) {
+  constexpr std::int64_t E = 7;
+  for (const bool is_sigmoid : {false, true})
+    for (const bool renormalise : {false, true})
+      for (const std::int64_t tokens : {0, 1, 5, 12})
+        check_gradients(
+            [&](Tape& tape, std::span<const Var> in) {
+              const Tensor sequence = Tensor::zeros(memory, DType::I32, {tokens});
+              const RoutingRule rule{.is_sigmoid = is_sigmoid,
+                                     .choice = [&](const Tensor& s) { return choose_tokens(s, sequence, 2, 0.9); }};
+              const Routing r = route(tape, in[0], 2, renormalise, 1.7, nullptr, rule);
+              return std::vector<Var>{r.weights, r.probabilities};
+            },
+            {random_tensor(memory, {tokens, E}, 1)});
 }
 
 TEST(Router, NotFiniteLogitsGiveAValidSelection) {

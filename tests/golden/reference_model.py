@@ -39,16 +39,23 @@ class Config:
     jitter: float = 0.0  # the router's input is times 1 - jitter to 1 + jitter
     seed: int = 0  # of the jitter
     global_balance: bool = False  # the balance loss is of the whole batch, not the mean over its rows
+    expert_choice: bool = False  # experts choose tokens of a row, with room for the capacity factor's (0: 1) each
 
 
 @dataclass
 class Routing:
     logits: torch.Tensor  # [B,S,E]
-    chosen: torch.Tensor  # [B,S,K], best first; ties to the lower index
-    kept: torch.Tensor  # [B,S,K] bool: not dropped
+    chosen: torch.Tensor  # [B,S,K], best first; ties to the lower index. Where experts choose [B,S,E], all
+    kept: torch.Tensor  # [B,S,K] bool: not dropped. Where experts choose: taken
+    experts_choose: bool = False
 
     def smallest_gap(self):
-        """Smallest distance between the worst chosen and the best rejected logit: how near a flip is."""
+        """Smallest distance between the worst chosen and the best rejected logit: how near a flip is. Where experts choose, of a row's
+        logarithms of probabilities."""
+        if self.experts_choose:
+            scores, far = self.logits.detach().log_softmax(-1), torch.tensor(math.inf)
+            worst = torch.where(self.kept, scores, far).amin(1)
+            return (worst - torch.where(self.kept, -far, scores).amax(1)).min().item()
         ranked = self.logits.detach().sort(dim=-1, descending=True).values
         k = self.chosen.shape[-1]
         return math.inf if k == ranked.shape[-1] else (ranked[..., k - 1] - ranked[..., k]).min().item()
@@ -131,24 +138,40 @@ def within_capacity(chosen, config):
     return kept
 
 
+def taken_by_experts(scores, config):
+    """[B,S,E] bool: each expert takes the min(S, ceil(factor S K / E)) tokens of a row with its greatest scores; ties to the lower
+    token (Zhou et al. 2022, arXiv 2202.09368)."""
+    length = scores.shape[1]
+    room = math.ceil((config.capacity_factor or 1.0) * length * config.experts_per_token / config.num_experts)
+    ranked = scores.sort(dim=1, descending=True, stable=True).indices[:, :min(length, room)]
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, ranked, True)
+
+
 def mixture(parameters, prefix, config, x):
     """Every expert on every token, weighted by zero where it was not chosen: slow, and without any dispatch to get wrong."""
     seen = x * jitter(config, prefix + "jitter", x.shape) if config.jitter else x
     logits = seen @ parameters[prefix + "router.weight"].T
     probabilities = logits.softmax(-1)
-    chosen = probabilities.sort(dim=-1, descending=True, stable=True).indices[..., : config.experts_per_token]
-    kept = within_capacity(chosen, config)
-    weights = probabilities.gather(-1, chosen)
-    if config.renormalise:
-        weights = weights / weights.sum(-1, keepdim=True)
-    spread = torch.zeros_like(probabilities).scatter(-1, chosen, weights * kept)
+    if config.expert_choice:
+        chosen = torch.arange(config.num_experts).expand(probabilities.shape)
+        kept = taken_by_experts(probabilities, config)
+        spread = probabilities * kept
+        if config.renormalise:
+            spread = spread / spread.sum(-1, keepdim=True).clamp(min=1e-20)
+    else:
+        chosen = probabilities.sort(dim=-1, descending=True, stable=True).indices[..., : config.experts_per_token]
+        kept = within_capacity(chosen, config)
+        weights = probabilities.gather(-1, chosen)
+        if config.renormalise:
+            weights = weights / weights.sum(-1, keepdim=True)
+        spread = torch.zeros_like(probabilities).scatter(-1, chosen, weights * kept)
     gate = torch.einsum("bsc,efc->bsef", x, parameters[prefix + "experts.gate"])
     up = torch.einsum("bsc,efc->bsef", x, parameters[prefix + "experts.up"])
     inner = torch.nn.functional.silu(gate) * up * spread[..., None]
     y = torch.einsum("bsef,ecf->bsc", inner, parameters[prefix + "experts.down"])
     if config.shared_width:
         y = y + swiglu(x, *(parameters[f"{prefix}shared.{name}.weight"] for name in ("gate", "up", "down")))
-    return y, Routing(logits, chosen, kept)
+    return y, Routing(logits, chosen, kept, config.expert_choice)
 
 
 def forward(parameters, config, tokens, positions=None, documents=None):

@@ -64,6 +64,7 @@ nn::RouterTraining GoldenModel::router() const {
   router.capacity_factor = number("capacity_factor");
   router.jitter = number("jitter");
   router.seed = static_cast<std::uint64_t>(number("seed"));
+  router.expert_choice = has("expert_choice") && number("expert_choice") != 0;
   return router;
 }
 

@@ -100,7 +100,8 @@ inline void expect_golden(launch::Rank& rank, const std::string& file, core::DTy
 /// Every golden model, with 1 and 3 micro-batches; with 1 where the balance loss is of the whole batch.
 inline void expect_every_golden(launch::Rank& rank, core::DType dtype) {
   expect_golden(rank, "moe_global_balance.h5", dtype);
-  for (const char* file : {"dense.h5", "dense_uneven.h5", "moe.h5", "moe_idle_expert.h5", "moe_options.h5"})
+  for (const char* file :
+       {"dense.h5", "dense_uneven.h5", "moe.h5", "moe_idle_expert.h5", "moe_options.h5", "moe_expert_choice.h5"})
     for (const std::int64_t micro_batches : {1, 3}) {
       SCOPED_TRACE(fmt::format("{} {} micro-batches {}", file, micro_batches, dtype));
       expect_golden(rank, file, dtype, {.micro_batches = micro_batches});

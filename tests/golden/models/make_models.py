@@ -2,8 +2,8 @@
 
     python tests/golden/models/make_models.py          (PyPI: torch transformers h5py; seconds)
 
-dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, distillation.h5, preferences.h5, rewards.h5,
-matching.h5, bridge.h5. Names as arguments: these alone.
+dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, moe_expert_choice.h5, distillation.h5,
+preferences.h5, rewards.h5, matching.h5, bridge.h5. Names as arguments: these alone.
 Weights are multiples of 1/256, so float32 holds them exactly. Prints
 the largest difference to transformers' Llama and Mixtral, and how near the routing comes to a flip.
 """
@@ -28,6 +28,7 @@ MOE = replace(DENSE, mlp_width=0, num_experts=8, experts_per_token=2, expert_wid
 OPTIONS = replace(MOE, mlp_width=12, num_experts=4, expert_width=8, leading_dense=1, shared_width=10, capacity_factor=0.8, jitter=0.1,
                   seed=5)
 GLOBAL = replace(MOE, num_layers=1, num_experts=4, expert_width=8, global_balance=True)
+CHOICE = replace(MOE, expert_width=8, renormalise=False, capacity_factor=0.8, jitter=0.1, seed=7, expert_choice=True)
 STUDENT = replace(MOE, num_layers=1)
 JUDGE = replace(MOE, num_experts=4, expert_width=12)
 TEACHER = replace(DENSE, width=16, num_layers=1, num_heads=2, num_kv_heads=1, head_width=8, mlp_width=28, tied_head=True)
@@ -182,7 +183,7 @@ def write_batch(file, batch):
 
 def write_model(name, config, parameters, batch):
     moe = config.num_experts > 0
-    balance_weight, z_weight = (BALANCE, Z) if moe else (0.0, 0.0)
+    balance_weight, z_weight = (0.0 if config.expert_choice else BALANCE, Z) if moe else (0.0, 0.0)
     ours = trainable(parameters)
     output, terms = run(ours, config, batch, balance_weight, z_weight)
     losses, norms, last, gap = adamw_steps(parameters, config, batch, balance_weight, z_weight)
@@ -205,7 +206,7 @@ def write_model(name, config, parameters, batch):
             assert name != "moe_idle_expert" or not counts[IDLE[layer]].any()
             write_array(file, f"routing/layers/{layer}/chosen", routing.chosen.numpy())
             write_array(file, f"routing/layers/{layer}/counts", counts.numpy())
-            print(f"  layer {layer}: tokens an expert {counts.tolist()}")
+            print(f"  layer {layer}: tokens an expert {counts.tolist()}, without any {int((~routing.kept.any(-1)).sum())}")
         for column, term in enumerate(("total", "ce", "balance", "z")):
             write_array(file, f"steps/{term}", [row[column] for row in losses])
         write_array(file, "steps/grad_norm", norms)
@@ -578,6 +579,7 @@ def main():
         "moe_idle_expert": lambda: search("moe_idle_expert", MOE, starve),
         "moe_options": lambda: search("moe_options", OPTIONS),
         "moe_global_balance": lambda: search("moe_global_balance", GLOBAL),
+        "moe_expert_choice": lambda: search("moe_expert_choice", CHOICE),
         "distillation": write_distillation,
         "preferences": write_preferences,
         "rewards": write_rewards,

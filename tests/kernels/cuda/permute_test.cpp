@@ -1,5 +1,8 @@
 #include "kernels/permute.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "kernels/capacity.h"
 #include "kernels/grouped_matmul.h"
 #include "tests/kernels/cuda/on_gpu.h"
@@ -138,6 +141,44 @@ TYPED_TEST(CudaPermuteRows, ThoseOfNoGroupAreCleared) {
       OnGpu<std::int64_t> offsets_there(offsets);
       clear_ungrouped_rows(gpu(), 2, offsets_there.data(), 9, width, y.data());
       expect_same(y.values(), expected);
+    }
+}
+
+// With ties, scores that are no numbers and both signs; sequences of one token and of many.
+template <class T>
+class CudaExpertChoice : public ::testing::Test {};
+TYPED_TEST_SUITE(CudaExpertChoice, (::testing::Types<float, double>));
+
+TYPED_TEST(CudaExpertChoice, TakesWhatTheCpuTakes) {
+  using T = TypeParam;
+  struct Case {
+    std::int64_t tokens, experts, selected;
+    int sequences;
+  };
+  for (const auto [tokens, experts, selected, sequences] :
+       {Case{0, 4, 2, 1}, Case{1, 1, 1, 1}, Case{50, 4, 2, 3}, Case{33, 1, 1, 40}, Case{300, 9, 4, 2}})
+    for (const double factor : {0.3, 1.0, 9.0}) {
+      auto scores = random_values<T>(tokens * experts, 1);
+      for (std::size_t i = 0; i < scores.size(); ++i) {
+        if (i % 3 == 0) scores[i] = T(static_cast<int>(i) % 2) - (i % 2 == 0 ? T(0) : T(1));
+        if (i % 11 == 5) scores[i] = std::numeric_limits<T>::quiet_NaN();
+        if (i % 13 == 5) scores[i] = -std::numeric_limits<T>::infinity();
+        if (i % 17 == 3) scores[i] = -T(0);
+      }
+      auto sequence = random_indices(tokens, 2, 0, sequences);
+      std::sort(sequence.begin(), sequence.end());
+      std::vector<std::int32_t> selection(scores.size());
+      const CapacityShape shape{tokens, experts, selected};
+      choose_tokens(cpu(), scores.data(), sequence.data(), selection.data(), shape, factor);
+      OnGpu<T> scores_there(scores);
+      OnGpu<std::int32_t> there(tokens * experts), sequence_there(sequence);
+      choose_tokens(gpu(), scores_there.data(), sequence_there.data(), there.data(), shape, factor);
+      EXPECT_EQ(there.values(), selection);
+      std::int64_t untaken = 0;
+      count_untaken(cpu(), selection.data(), tokens, experts, &untaken);
+      OnGpu<std::int64_t> untaken_there(1);
+      count_untaken(gpu(), there.data(), tokens, experts, untaken_there.data());
+      EXPECT_EQ(untaken_there.values(), std::vector{untaken});
     }
 }
 

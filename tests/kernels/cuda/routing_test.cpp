@@ -63,6 +63,8 @@ TYPED_TEST(CudaRouting, WeightsAndTheirGradientAreThoseOfTheCpu) {
       softmax(cpu(), p.data(), p.data(), tokens, experts);
       std::vector<std::int32_t> selection(static_cast<std::size_t>(tokens * selected));
       topk(cpu(), p.data(), selection.data(), tokens, experts, selected);
+      if (experts == 9)
+        for (std::size_t a = 0; a < selection.size(); a += 3) selection[a] = -1;
       const auto dweights = random_values<T>(tokens * selected, 2), dp = random_values<T>(tokens * experts, 3);
       std::vector<T> weights(selection.size()), dlogits(p.size());
       routing_weights(cpu(), p.data(), selection.data(), weights.data(), shape);

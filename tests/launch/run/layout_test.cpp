@@ -44,6 +44,7 @@ TEST_P(LayoutTest, RecomputeAndDelayedWeightPartsChangeNothing) {
     testing::expect_golden(rank, "moe_idle_expert.h5", DType::F64, {.recompute = true});
     testing::expect_golden(rank, "moe_global_balance.h5", DType::F64, {.recompute = true});
     testing::expect_golden(rank, "moe_options.h5", DType::F64, {.recompute = true, .delay_weight_parts = true});
+    testing::expect_golden(rank, "moe_expert_choice.h5", DType::F64, {.recompute = true});
     testing::expect_golden(rank, "moe.h5", DType::F64,
                            {.micro_batches = 3, .recompute = true, .delay_weight_parts = true});
   });
@@ -55,6 +56,7 @@ TEST_P(LayoutTest, ChunksOfTokensChangeNothing) {
     testing::expect_golden(rank, "moe_idle_expert.h5", DType::F64, {.expert_chunks = 2, .delay_weight_parts = true});
     testing::expect_golden(rank, "moe_global_balance.h5", DType::F64, {.expert_chunks = 64, .recompute = true});
     testing::expect_golden(rank, "moe_options.h5", DType::F64, {.micro_batches = 2, .expert_chunks = 3});
+    testing::expect_golden(rank, "moe_expert_choice.h5", DType::F64, {.expert_chunks = 3});
   });
 }
 
@@ -136,7 +138,8 @@ INSTANTIATE_TEST_SUITE_P(Golden, TenSteps,
                                            std::tuple{"moe.h5", DType::F32, 1e-4},
                                            std::tuple{"dense.h5", DType::F64, 1e-9},
                                            std::tuple{"moe.h5", DType::F64, 1e-9},
-                                           std::tuple{"moe_idle_expert.h5", DType::F64, 1e-9}));
+                                           std::tuple{"moe_idle_expert.h5", DType::F64, 1e-9},
+                                           std::tuple{"moe_expert_choice.h5", DType::F64, 1e-9}));
 
 TEST(DistillationStep, GradientsAndStatisticsAreThoseOfPyTorch) {
   const GoldenModel golden("distillation.h5");

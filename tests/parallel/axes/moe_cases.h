@@ -46,7 +46,7 @@ class MoeOnRanks {
                   .attention = {},
                   .replicated = settings.replicated,
                   .expert_chunks = settings.chunks};
-    pass.load = [this](std::int64_t, const Tensor& counts) {
+    pass.load = [this](std::int64_t, const Tensor& counts, const Tensor&) {
       for (std::int64_t e = 0; e < num_experts; ++e)
         load.mutable_data<std::int64_t>()[e] += counts.data<std::int64_t>()[e];
     };
