@@ -75,6 +75,8 @@ of idle "model.moe.num_experts=64 model.moe.experts_per_token=1 model.moe.expert
   dp2 ep4 ep16 tp2ep2 ep2etp2 dp4+$divided ep16+$chunked=5
 of shared "$experts model.moe.shared_width=15 model.moe.shared_gate=true routing.capacity_factor=1.2 routing.jitter=0.05" \
   dp2 ep2 tp2ep2 tp3+$divided tp2etp2 dp2ep2+batch.micro_batches=2 cp2 ep4+$copied=2
+of choice "$experts routing.expert_choice=true routing.capacity_factor=0.9 routing.jitter=0.05 model.moe.shared_width=15 model.moe.renormalise=false batch.micro_batches=2" \
+  dp2 ep2 ep4 etp2 pp2 tp2ep2 tp3+$divided cp2 cp3ep3+model.moe.num_experts=6 ep4+train.recompute=true ep4+$chunked=3 pp2ep2+train.recompute=true
 of sigmoid "$experts model.moe.scores=SIGMOID model.moe.selection_bias=true model.moe.num_groups=4 model.moe.groups_per_token=2 model.moe.group_score=BEST_TWO" \
   dp2 ep4 tp2ep2 tp2ep2+$divided
 of balance "$experts moe_loss.balance_scope=GLOBAL_BATCH" dp3 ep2 tp2ep2 tp2+$divided cp2

@@ -106,6 +106,11 @@ void say_what_runs(const Log& log, const Session& session) {
               in_short(nn::count_parameters(*teacher).total), core::counted(teacher->num_layers, "layer"));
   log->info("{}: {} parameters, {} active, {}", trained_name(session), in_short(student.total),
             in_short(student.active), core::counted(session.student->config().num_layers, "layer"));
+  if (session.config.routing.expert_choice)
+    log->warn(
+        "routing.expert_choice: experts choose tokens while training, by later ones too; what is measured and "
+        "generated is of tokens that choose {} each, and evaluations of the held-out text say how far that is",
+        core::counted(session.student->config().moe.experts_per_token, "expert"));
   const std::int64_t further = session.student->config().num_predict_layers;
   if (further > 0)
     log->info("with {} that {} further tokens: objective.predict_weight is {}", core::counted(further, "layer"),

@@ -220,6 +220,10 @@ struct RoutingConfig {
   double capacity_factor = 0;
   double jitter = 0;
   double bias_rate = 0.001;
+  bool expert_choice = false;
+
+  /// Whether tokens may be without some of their experts, or any.
+  bool leaves_out() const { return expert_choice || capacity_factor > 0; }
   friend bool operator==(const RoutingConfig&, const RoutingConfig&) = default;
 };
 

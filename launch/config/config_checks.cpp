@@ -464,6 +464,18 @@ void check_teachers(const RunConfig& config, const ParsedConfig& parsed) {
   refuse(config.student_init && config.student_init->vocabulary_count > 0, "student_init.vocabulary_count", "0");
 }
 
+/// Experts that choose tokens of a sequence: what makes no sense beside it.
+void check_expert_choice(RunConfig& config, const ParsedConfig& parsed) {
+  if (!config.routing.expert_choice) return;
+  const RefusalBeside refuse{parsed, "routing.expert_choice"};
+  if (!parsed.message.moe_loss().has_balance_weight()) config.moe_loss.balance_weight = 0;
+  refuse(config.moe_loss.balance_weight > 0, "moe_loss.balance_weight", "0: every expert takes as many tokens");
+  refuse(config.objective.has_pairs(), config.objective.preference ? "objective.preference" : "objective.reward",
+         "none: two responses would share out the experts of one sequence");
+  refuse(config.objective.sampled_text.fraction > 0, "objective.sampled_text",
+         "none: a text is sampled token by token");
+}
+
 }  // namespace
 
 void check_whole(RunConfig& config, const ParsedConfig& parsed) {
@@ -476,6 +488,7 @@ void check_whole(RunConfig& config, const ParsedConfig& parsed) {
   if (config.train.cuda_graph && config.routing.jitter > 0)
     fail_usage("{}: train.cuda_graph is true, expected false with routing.jitter, which is drawn anew in each step",
                parsed.place_of("train.cuda_graph"));
+  check_expert_choice(config, parsed);
   check_objective(config, parsed);
   check_data_sources(config.data, parsed);
   check_source_names(config.data, parsed);

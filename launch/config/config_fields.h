@@ -305,6 +305,7 @@ void fields(Io& io, RoutingConfig& c) {
   io("capacity_factor", c.capacity_factor, between(0, 65536));
   io("jitter", c.jitter, from_to_below(0, 1));
   io("bias_rate", c.bias_rate, at_least(0));
+  io("expert_choice", c.expert_choice);
 }
 
 template <class Io>

@@ -130,6 +130,7 @@ class ImaginedRun {
     Rank rank(parallel::counted(comm, traffic), layout, 1, config_.parallel.sequence_parallel, memory_,
               expert_exchange_of(config_.parallel));
     check_cut_sequences(config_, models_.student, rank.context_place());
+    check_expert_choice(config_.routing, models_.student);
     plan_.pipeline = pipeline_on(rank);
     plan_.stage = rank.mesh().pp().rank();
     PlannedMemory& memory = plan_.memory;
@@ -227,7 +228,13 @@ class ImaginedRun {
     if (options.comms.expert != rank.comms().expert || mesh.experts_group()->size() == 1) return options;
     options.comms.expert = parallel::make_expert_comm(
         mesh.experts_group(), mesh.etp().size, mesh.expert_nodes(),
-        [&all = world_.expert_shares](const std::vector<bool>& experts, std::int64_t choices) {
+        [this, &all = world_.expert_shares](const std::vector<bool>& experts, std::int64_t choices) {
+          const nn::MoeConfig& moe = models_.student.moe;
+          if (config_.routing.expert_choice && choices == moe.num_experts && std::ssize(experts) == choices) {
+            // Each takes its part of the tokens, whatever the others take.
+            const double each = experts_a_token(config_.routing, moe) / static_cast<double>(choices);
+            return 1 - std::pow(1 - each, static_cast<double>(std::ranges::count(experts, true)));
+          }
           const auto known = all.find(std::ssize(experts));
           return share_of_tokens(known == all.end() ? std::vector<double>() : known->second, experts, choices);
         });

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "launch/run/run_settings.h"
 #include "parallel/axes/mesh.h"
 
 namespace limbeck::launch {
@@ -19,10 +20,8 @@ struct ForwardFlops {
   double others = 0, experts = 0, head = 0;
 };
 ForwardFlops forward_flops(const nn::ModelConfig& model, double all) {
-  const std::int64_t layers = model.num_moe_layers() + model.num_moe_predict_layers();
   ForwardFlops flops;
-  flops.experts = 6.0 * static_cast<double>(layers * model.moe.experts_per_token) *
-                  static_cast<double>(model.width * model.moe.expert_width);
+  flops.experts = static_cast<double>(model.moe.experts_per_token) * nn::forward_flops_per_expert(model);
   flops.others = all - flops.experts;
   flops.head = 2.0 * static_cast<double>(model.reward_head ? 1 : model.vocabulary) * static_cast<double>(model.width);
   return flops;
@@ -80,7 +79,11 @@ double flops_of(const RunConfig& config, const PlannedModels& models, const Rank
   const std::int64_t length = config.data.sequence_length;
   const ForwardFlops student = forward_flops(models.student, nn::training_flops_per_token(models.student, length) / 3);
   const std::int64_t parts = std::max(layout.ep, 1);
-  const double forward = student.others + student.experts * imbalance(world, models.student, parts);
+  const nn::MoeConfig& moe = models.student.moe;
+  const double more = config.routing.expert_choice
+                          ? experts_a_token(config.routing, moe) / static_cast<double>(moe.experts_per_token)
+                          : imbalance(world, models.student, parts);
+  const double forward = student.others + student.experts * more;
   const bool has_frozen_base = config.adapters.has_value();  // whose weights get no gradient
   double flops = tokens * (has_frozen_base ? 2 : 3) * forward;
   if (config.train.recompute) flops += tokens * (forward - student.head);

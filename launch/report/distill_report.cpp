@@ -178,19 +178,28 @@ std::string number(double value) { return fixed(value, 4); }
 std::string number(const std::optional<double>& value) { return value ? number(*value) : ""; }
 std::string perplexity(const Evaluation& e) { return fmt::format("{:.5g}", e.perplexity()); }
 
-/// The rows of the experts' load; nothing where no column has one.
-std::string load_rows(const std::vector<std::optional<ModelLoad>>& columns) {
-  const auto first = std::find_if(columns.begin(), columns.end(), [](const auto& load) { return load.has_value(); });
+/// The rows of the experts' load, and of what it is where they choose tokens; nothing where no column has one.
+std::string load_rows(const std::vector<const Evaluation*>& columns) {
+  const auto first =
+      std::ranges::find_if(columns, [](const Evaluation* e) { return e != nullptr && e->load.has_value(); });
   if (first == columns.end()) return "";
-  const auto cells = [&](auto value) {
+  const auto cells = [&](auto Evaluation::*member, auto value) {
     std::vector<std::string> result;
-    for (const auto& load : columns) result.push_back(load ? value(*load) : "");
+    for (const Evaluation* e : columns) result.push_back(e != nullptr && e->*member ? value(*(e->*member)) : "");
     return result;
   };
-  return row("expert load: entropy, mean", cells([](const ModelLoad& l) { return number(l.mean_entropy); })) +
-         row("  of the worst layer", cells([](const ModelLoad& l) { return number(l.worst_entropy); })) +
-         row(fmt::format("  starved experts, of {}", (*first)->num_experts),
-             cells([](const ModelLoad& l) { return fmt::format("{}", l.num_starved); }));
+  const auto of_load = [&](auto value) { return cells(&Evaluation::load, value); };
+  std::string rows =
+      row("expert load: entropy, mean", of_load([](const ModelLoad& l) { return number(l.mean_entropy); })) +
+      row("  of the worst layer", of_load([](const ModelLoad& l) { return number(l.worst_entropy); })) +
+      row(fmt::format("  starved experts, of {}", (*first)->load->num_experts),
+          of_load([](const ModelLoad& l) { return fmt::format("{}", l.num_starved); }));
+  if (std::ranges::none_of(columns, [](const Evaluation* e) { return e != nullptr && e->choice; })) return rows;
+  const auto of_choice = [&](auto value) { return cells(&Evaluation::choice, value); };
+  return rows +
+         row("where experts choose: cross-entropy",
+             of_choice([](const ChoiceResult& c) { return number(c.cross_entropy); })) +
+         row("  KL from there", of_choice([](const ChoiceResult& c) { return number(c.kl); }));
 }
 
 /// Indented, so that a text of several lines stays apart from the rest.
@@ -247,7 +256,7 @@ std::string to_text(const DistillReport& r) {
       row("sum min(p,q) (acceptance)", {"", sum_min_text(before), sum_min_text(after), sum_min_text(r.start.unigram)});
   text += row("calibration error", {number(after.teacher_calibration_error), number(before.calibration_error),
                                     number(after.calibration_error), number(r.start.unigram.calibration_error)});
-  text += load_rows({std::nullopt, before.load, after.load});
+  text += load_rows({nullptr, &before, &after});
   text += fmt::format(
       "\n{:.0f} tokens/s in training, {:.0f} % of the machine's measured peak; peak memory {:.2f} GiB a rank, {}\n",
       r.throughput.tokens_per_s, 100 * r.throughput.mfu,
@@ -310,8 +319,8 @@ std::string to_text(const NamedEvaluations& columns) {
   }
   if (!columns.empty() && columns.back().second.sorted)
     text += part("sorted distributions (ULD)", &Evaluation::sorted, &SortedResult::distance);
-  std::vector<std::optional<ModelLoad>> loads;
-  for (const auto& [name, evaluation] : columns) loads.push_back(evaluation.load);
+  std::vector<const Evaluation*> loads;
+  for (const auto& [name, evaluation] : columns) loads.push_back(&evaluation);
   if (columns.empty() || !columns.front().second.has_teacher()) return text + load_rows(loads);
   text += figure("teacher's cross-entropy", &Evaluation::teacher_cross_entropy);
   const auto kl = [&](const char* what, auto Evaluation::*value) {

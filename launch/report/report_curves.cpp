@@ -82,6 +82,7 @@ Columns columns_of(const RunResults& run) {
   add_over_layers(columns, run.record, "expert_load.most", &LayerLoad::max);
   add_over_layers(columns, run.record, "expert_load.starved", &LayerLoad::starved);
   add_over_layers(columns, run.record, "expert_load.drops", &LayerLoad::drops);
+  add_over_layers(columns, run.record, "expert_load.untaken", &LayerLoad::untaken);
   const Series& drops = columns["expert_load.drops.high"];
   if (std::all_of(drops.values.begin(), drops.values.end(), [](double n) { return n <= 0; }))
     for (const char* name : {"expert_load.drops", "expert_load.drops.low", "expert_load.drops.high"})
@@ -173,7 +174,15 @@ std::vector<Fields> of_experts() {
           {{.title = "Expert load: starved, held out", .unit = "experts of all layers", .from_zero = true},
            {{"eval_starved_experts", "starved experts"}}},
           {{.title = "Expert load: drops", .unit = "assignments above the experts' capacity", .from_zero = true},
-           {{"expert_load.drops", "mean of the layers"}}}};
+           {{"expert_load.drops", "mean of the layers"}}},
+          {{.title = "Expert load: untaken",
+            .unit = "% of the tokens that no expert took",
+            .is_exact = true,
+            .scale = 100,
+            .from_zero = true},
+           {{"expert_load.untaken", "mean of the layers"}, {"expert_load.untaken.high", "worst layer"}}},
+          {{.title = "Experts that choose: KL from there", .unit = "nats a token, held out", .from_zero = true},
+           {{"eval_choice_kl", "KL"}}}};
 }
 
 /// A plot for each figure that any of the sets has, with a field a set.

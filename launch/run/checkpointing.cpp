@@ -25,6 +25,8 @@ nlohmann::json to_json(const TrainerState& state) {
   if (state.adapters) json["adapters"] = to_json(*state.adapters);
   if (!state.replicated.empty()) json["replicated"] = state.replicated;
   if (!state.quantised_as.empty()) json["quantised_as"] = state.quantised_as;
+  if (state.expert_choice) json["expert_choice"] = true;
+  if (state.choice_kl) json["choice_kl"] = *state.choice_kl;
   if (state.guard) json["guard"] = to_json(*state.guard);
   return json;
 }
@@ -65,6 +67,8 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
           state.get("adapters").is_null() ? std::nullopt : std::optional(adapter_state_from_json(state.at("adapters"))),
       .replicated = std::move(replicated),
       .quantised_as = text_or_nothing("quantised_as"),
+      .expert_choice = state.flag("expert_choice", false),
+      .choice_kl = state.get("choice_kl").is_null() ? std::nullopt : std::optional(state.at("choice_kl").number()),
       .guard = state.get("guard").is_null() ? std::nullopt : std::optional(guard_state_from_json(state.at("guard")))};
 }
 

@@ -35,11 +35,13 @@ struct TrainerState {
   std::optional<AdapterState> adapters = std::nullopt;
   std::vector<std::vector<std::int64_t>> replicated = {};  // RunSteps::replicated, for the next step
   std::string quantised_as = {};  // precision.quantised_weights, as `limbeck convert --dtype` calls it; empty: none
+  bool expert_choice = false;     // routing.expert_choice
+  std::optional<double> choice_kl = std::nullopt;  // with it, the last ChoiceResult's of the held-out text
   std::optional<GuardState> guard = std::nullopt;  // of a run with one
 };
 nlohmann::json to_json(const TrainerState& state);
 /// Throws, naming `where`, unless every field but `text`, `teacher`, `layers`, `best`, `adapters`, `replicated`,
-/// `quantised_as` and `guard` is there.
+/// `quantised_as`, `expert_choice`, `choice_kl` and `guard` is there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
 
 /// Throws, naming `where` and the field, unless a checkpoint's model is the one that the config describes.

@@ -246,9 +246,7 @@ Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const
                                                              .teachers = part.teachers,
                                                              .source = cached.get()},
                                                             valid_vocabulary_);
-    auto figure = figures.begin();
-    for (const std::int64_t token : core::host_values<std::int64_t>(part.batch.global_index))
-      if (text_.samples.targets[static_cast<std::size_t>(token)] >= 0) rows.set(token, *figure++);
+    set_rows(part, figures, rows);
   }
   rows.gather();
   Measurement result = summary(rows);
@@ -258,6 +256,45 @@ Measurement HeldOut::measure(const Forward& hidden_of, const Tensor& head, const
     result.held_out.sorted.emplace(core::host_values<double>(of_pairs), static_cast<double>(num_tokens()));
   }
   return result;
+}
+
+void HeldOut::set_rows(const Part& part, const std::vector<TokenFigures>& figures, TokenRows& rows) const {
+  auto figure = figures.begin();
+  for (const std::int64_t token : core::host_values<std::int64_t>(part.batch.global_index))
+    if (text_.samples.targets[static_cast<std::size_t>(token)] >= 0) rows.set(token, *figure++);
+}
+
+/// By the model whose experts choose as a teacher of the one whose tokens do.
+ChoiceResult HeldOut::choice_of(const nn::Transformer& model) const {
+  TokenRows rows(rank_, static_cast<std::int64_t>(text_.samples.targets.size()), Known::Whole);
+  StagesInStep stages(rank_);
+  for (const Part& part : parts_) {
+    const auto hidden_by = [&](const nn::RouterTraining& router) {
+      stages.next();
+      core::Tape off(core::Tape::Mode::Off);
+      nn::Pass pass = model.pass(part.batch);
+      pass.router = router;
+      return model.forward(off, pass).hidden.value;
+    };
+    const Tensor by_experts = hidden_by(text_.router), by_tokens = hidden_by({});
+    if (!rank_.is_last_stage()) continue;
+    const Tensor head = model.head().value, bias = model.head_bias().value;
+    set_rows(part,
+             token_figures(rank_, part.batch.targets,
+                           {.hidden = by_tokens,
+                            .head = head,
+                            .head_bias = bias,
+                            .vocabulary_offset = model.vocabulary_part().first,
+                            .teachers = {{by_experts, head, bias}}},
+                           valid_vocabulary_),
+             rows);
+  }
+  rows.gather();
+  FigureSums sums;
+  for (std::int64_t t = 0; t < rows.size(); ++t)
+    if (const auto token = rows[t]) sums.add(*token);
+  const Evaluation found = evaluation_of(sums, std::nullopt, Known::Whole);
+  return {.kl = found.kl, .cross_entropy = found.teacher_cross_entropy};
 }
 
 Measurement HeldOut::summary(const TokenRows& tokens) const {
@@ -390,7 +427,8 @@ Measurement HeldOut::evaluate(const nn::Transformer& model) {
     result = model.has_head() ? measure(hidden_of, model.head().value, model.head_bias().value, model.vocabulary_part())
                               : measure(hidden_of, {}, {}, {});
   }
-  result.held_out.load = model_load(model.config(), load.sum_over(rank_));
+  result.held_out.load = model_load(model.config(), load.sum_over(rank_).assignments);
+  if (text_.router.expert_choice) result.held_out.choice = choice_of(model);
   return result;
 }
 

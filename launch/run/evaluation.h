@@ -68,6 +68,12 @@ struct SortedResult {
   SortedResult(std::span<const double> sums, double targets);
 };
 
+/// Of a model whose experts choose tokens in training (routing.expert_choice), where all else is of tokens that choose.
+struct ChoiceResult {
+  double kl = 0;             // from the probabilities where experts choose to those where tokens do
+  double cross_entropy = 0;  // where experts choose
+};
+
 /// Means over the tokens that are predicted; natural logarithms.
 struct Evaluation {
   std::int64_t tokens = 0;  // 0: nothing was measured
@@ -88,6 +94,7 @@ struct Evaluation {
   std::optional<PreferenceResult> preference = std::nullopt;       // of held-out pairs, against the teacher if any
   std::optional<SpanResult> spans = std::nullopt;                  // against a teacher of other tokens
   std::optional<SortedResult> sorted = std::nullopt;               // likewise, where a student learns by that
+  std::optional<ChoiceResult> choice = std::nullopt;
   Known known = Known::Whole;  // of the teacher: what kl and sum_min are, and which of them count
 
   bool has_teacher() const { return teacher_cross_entropy > 0; }
@@ -128,6 +135,7 @@ struct HeldOutText {
   double preference_beta = 0;               // of pairs, each a sequence, against a teacher; 0: there are none
   double reward_center = 0;                 // objective.reward's, of pairs too
   bool is_sorted = false;                   // over a bridge: sorted distributions are compared too
+  nn::RouterTraining router = {};           // of training, where its experts choose tokens: that is measured beside
 };
 
 class HeldOut {
@@ -169,7 +177,10 @@ class HeldOut {
   /// Adds what a part's sorted distributions differ by to totals [num_sorted_columns].
   void add_sorted(const Part& part, const core::Tensor& hidden, const core::Tensor& head, const core::Tensor& bias,
                   const core::VocabularyPart& vocabulary, const core::Tensor& totals) const;
+  /// Of the tokens with a target, in order.
+  void set_rows(const Part& part, const std::vector<TokenFigures>& figures, TokenRows& rows) const;
   Measurement summary(const TokenRows& tokens) const;
+  ChoiceResult choice_of(const nn::Transformer& model) const;
   /// Nothing but how many tokens there are, in all and of each source.
   Measurement counted() const;
   Rewards rewards_of(const TokenRows& tokens) const;

@@ -66,6 +66,7 @@ Json numbers_to_json(const Evaluation& e) {
   for (const auto& [name, value] : teacher_figures(e)) json[std::string(name)] = value;
   if (e.spans) json.update(to_json(*e.spans));
   if (e.sorted) json.update(to_json(*e.sorted));
+  if (e.choice) json.update({{"choice_kl", e.choice->kl}, {"choice_ce", e.choice->cross_entropy}});
   if (e.preference) {
     json["preference_loss"] = e.preference->loss;
     json.update(to_json(*e.preference));
@@ -148,6 +149,9 @@ Evaluation evaluation_from_json(const Json& json) {
     sorted.distance = json.at("uld").get<double>();
     sorted.share = json.at("uld_share").get<double>();
   }
+  if (json.contains("choice_kl"))
+    e.choice =
+        ChoiceResult{.kl = json.at("choice_kl").get<double>(), .cross_entropy = json.at("choice_ce").get<double>()};
   if (json.contains("preference_loss")) {
     PreferenceResult& preference = e.preference.emplace();
     preference.loss = json.at("preference_loss").get<double>();

@@ -27,8 +27,9 @@ nlohmann::ordered_json to_json(const SortedResult& sorted);
 /// "byte_perplexity" and "document_perplexity"; "ece"; with a teacher "teacher_ce", "kl", "kl_median", "kl_p90",
 /// "kl_p99", "top1_agreement", "sum_min", "teacher_ece", of a part of the teacher's distributions by the names that
 /// known_teacher.h has for it; of pairs "preference_loss" and those above, by a reward head
-/// these alone; over a bridge the spans' above, and by ULD those; with experts "load_entropy", "load_worst_entropy",
-/// "starved_experts", and of which they are: "experts" (how many), "load_worst_layer", "starved_layers".
+/// these alone; over a bridge the spans' above, and by ULD those; where experts choose tokens in training "choice_kl"
+/// and "choice_ce" (ChoiceResult); with experts "load_entropy", "load_worst_entropy", "starved_experts", and of which
+/// they are: "experts" (how many), "load_worst_layer", "starved_layers".
 nlohmann::ordered_json evaluation_to_json(const Evaluation& evaluation);
 /// And back. Throws nlohmann's exceptions where it is something else.
 Evaluation evaluation_from_json(const nlohmann::ordered_json& json);

@@ -42,17 +42,21 @@ LoadCounter::LoadCounter(const nn::ModelConfig& model, bool predicts) : num_expe
 }
 
 Tensor& LoadCounter::counts_in(const core::MemoryPtr& memory) {
-  if (!counts_.defined()) counts_ = Tensor::zeros(memory, core::DType::F64, {num_rows_ * num_experts_});
+  if (!counts_.defined()) counts_ = Tensor::zeros(memory, core::DType::F64, {num_rows_ * row()});
   return counts_;
 }
 
 void LoadCounter::watch(nn::Pass& pass) {
-  pass.load = [this](std::int64_t layer, const Tensor& counts) {
-    Tensor row =
-        counts_in(counts.memory()).rows(row_of_layer_[static_cast<std::size_t>(layer)] * num_experts_, num_experts_);
-    core::on_device(counts, [&](const auto& device) {
-      kernels::add_counts(device, counts.data<std::int64_t>(), row.mutable_data<double>(), num_experts_);
-    });
+  pass.load = [this](std::int64_t layer, const Tensor& counts, const Tensor& untaken) {
+    const std::int64_t first = row_of_layer_[static_cast<std::size_t>(layer)] * row();
+    const auto add = [&](const Tensor& of, std::int64_t at) {
+      Tensor to = counts_in(counts.memory()).rows(first + at, of.numel());
+      core::on_device(of, [&](const auto& device) {
+        kernels::add_counts(device, of.data<std::int64_t>(), to.mutable_data<double>(), of.numel());
+      });
+    };
+    add(counts, 0);
+    if (untaken.defined()) add(untaken, num_experts_);
   };
 }
 
@@ -61,7 +65,7 @@ LoadCounter::Sums LoadCounter::start_sum_over(Rank& rank) {
   if (num_rows_ == 0) return sums;
   sums.sums_ = counts_in(rank.memory()).clone();
   rank.world().all_reduce(sums.sums_, core::Reduce::Sum);  // a tensor group divides its tokens among its ranks
-  sums.num_experts_ = num_experts_;
+  sums.row_ = row();
   return sums;
 }
 
@@ -69,16 +73,19 @@ void LoadCounter::Sums::start_reading() {
   if (sums_.defined()) copy_.emplace(sums_);
 }
 
-std::vector<std::vector<double>> LoadCounter::Sums::read() {
-  std::vector<std::vector<double>> layers;
+LoadCounter::Counts LoadCounter::Sums::read() {
+  Counts counts;
   if (!copy_) start_reading();
-  if (!copy_) return layers;
+  if (!copy_) return counts;
   const std::span<const double> sums = copy_->get<double>();
-  for (auto at = sums.begin(); at != sums.end(); at += num_experts_) layers.emplace_back(at, at + num_experts_);
-  return layers;
+  for (auto at = sums.begin(); at != sums.end(); at += row_) {
+    counts.assignments.emplace_back(at, at + row_ - 1);
+    counts.untaken.push_back(at[row_ - 1]);
+  }
+  return counts;
 }
 
-std::vector<std::vector<double>> LoadCounter::sum_over(Rank& rank) { return start_sum_over(rank).read(); }
+LoadCounter::Counts LoadCounter::sum_over(Rank& rank) { return start_sum_over(rank).read(); }
 
 std::optional<ModelLoad> model_load(const nn::ModelConfig& model, const std::vector<std::vector<double>>& assignments) {
   if (assignments.empty()) return std::nullopt;

@@ -5,7 +5,7 @@
 //
 //     LoadCounter counter(model.config());
 //     counter.watch(pass);                                  // for every pass over the sample
-//     ModelLoad of_all = model_load(model.config(), counter.sum_over(rank));
+//     ModelLoad of_all = model_load(model.config(), counter.sum_over(rank).assignments);
 #pragma once
 
 #include <cstdint>
@@ -37,23 +37,29 @@ std::vector<std::int64_t> most_loaded(std::span<const double> assignments, std::
 /// Counts what the experts of a model take in the passes that it watches.
 class LoadCounter {
  public:
+  /// By MoE layer; nothing of a dense model.
+  struct Counts {
+    std::vector<std::vector<double>> assignments;  // of each expert
+    std::vector<double> untaken;                   // tokens that no expert took
+  };
+
   /// `predicts`: the passes run the layers that predict further tokens too, which count behind the others.
   explicit LoadCounter(const nn::ModelConfig& model, bool predicts = false);
   /// The counter has to outlive the pass.
   void watch(nn::Pass& pass);
-  /// Collective: the assignments of all ranks by MoE layer and expert; none of a dense model.
-  std::vector<std::vector<double>> sum_over(Rank& rank);
+  /// Collective: those of all ranks.
+  Counts sum_over(Rank& rank);
 
   /// The same, where the models are.
   class Sums {
    public:
     /// What is there when this is queued goes on its way to the host; may be asked again.
     void start_reading();
-    std::vector<std::vector<double>> read();  // what was on its way last
+    Counts read();  // what was on its way last
 
    private:
     friend class LoadCounter;
-    std::int64_t num_experts_ = 0;
+    std::int64_t row_ = 0;
     Tensor sums_;
     std::optional<core::HostCopy> copy_;
   };
@@ -61,11 +67,12 @@ class LoadCounter {
 
  private:
   Tensor& counts_in(const core::MemoryPtr& memory);
+  std::int64_t row() const { return num_experts_ + 1; }
 
   std::vector<std::int64_t> row_of_layer_;  // -1: dense
   std::int64_t num_rows_ = 0;
   std::int64_t num_experts_;
-  Tensor counts_;  // [MoE layer * expert] float64
+  Tensor counts_;  // [MoE layer * row] float64: of the experts, and the untaken tokens
 };
 
 /// An expert starves if it takes less than this of what each would take of an even load.

@@ -72,6 +72,7 @@ GradientDump::GradientDump(Rank& rank, const std::filesystem::path& file, const 
     number("global_balance", std::int64_t{config.moe_loss.balance_scope == nn::BalanceScope::GlobalBatch});
     number("capacity_factor", config.routing.capacity_factor);
     number("jitter", config.routing.jitter);
+    number("expert_choice", std::int64_t{config.routing.expert_choice});
     number("seed", static_cast<std::int64_t>(config.train.seed));
     number("cross_entropy_weight", objective.ce_weight);
     number("temperature", objective.temperature);

@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "core/counted.h"
 #include "core/error.h"
 #include "core/nn/adapters.h"
 #include "data/checkpoints/checkpoint.h"
@@ -111,6 +112,18 @@ std::shared_ptr<const core::StateReader> open_base(const AdapterState& adapters,
   return base.reader;
 }
 
+/// Of a model that was trained by experts that choose tokens, which nothing can that decodes.
+std::optional<std::string> choice_notice(const data::JsonAt& trainer, const nn::ModelConfig& config,
+                                         const fs::path& path) {
+  if (!trainer.flag("expert_choice", false)) return std::nullopt;
+  const data::JsonAt kl = trainer.get("choice_kl");
+  return fmt::format(
+      "{}: its experts chose tokens while it was trained (routing.expert_choice); here, and in what it "
+      "is written as, each token chooses {}{}",
+      path.string(), core::counted(config.moe.experts_per_token, "expert"),
+      kl.is_null() ? "" : fmt::format(": on its run's held-out text at a KL of {:.4f} nats", kl.number()));
+}
+
 ModelSource open_checkpoint(const fs::path& path, data::Checkpoint::Verify verify, int depth) {
   auto checkpoint = std::make_shared<data::Checkpoint>(path, verify);
   const json extra = parse_extra(checkpoint->extra(), path.string());
@@ -122,6 +135,9 @@ ModelSource open_checkpoint(const fs::path& path, data::Checkpoint::Verify verif
   source.own = source.reader = checkpoint;
   if (source.trainer.is_object() && source.trainer.contains("quantised_as"))
     source.quantised_as = data::JsonAt(source.trainer, path.string() + ": its run's state").at("quantised_as").text();
+  if (source.trainer.is_object())
+    if (const auto notice = choice_notice({source.trainer, path.string() + ": its run's state"}, source.config, path))
+      source.notices.push_back(*notice);
   if (source.trainer.is_object() && source.trainer.contains("adapters")) {
     const data::JsonAt trainer(source.trainer, path.string() + ": its run's state");
     source.adapters = adapter_state_from_json(trainer.at("adapters"));

@@ -35,6 +35,9 @@ std::string line_of(const std::string& name, const Evaluation& e) {
   if (e.sorted) line += fmt::format("uld {}, ", fixed(e.sorted->distance, 4));
   line += fmt::format("ce {}, perplexity {:.5g}", fixed(e.cross_entropy, 4), e.perplexity());
   if (const auto bits = e.bits_per_byte()) line += fmt::format(", bits/byte {}", fixed(*bits, 4));
+  if (e.choice)
+    line += fmt::format("; tokens chose their experts: where experts choose, ce {}, from which kl {}",
+                        fixed(e.choice->cross_entropy, 4), fixed(e.choice->kl, 4));
   return line;
 }
 

@@ -90,6 +90,7 @@ class Reader {
       add(load.max, "expert_load.max", value("max"));
       add(load.entropy, "expert_load.entropy", value("entropy"));
       add(load.drops, "expert_load.drops", value("drops"));
+      add(load.untaken, "expert_load.untaken", value("untaken"));
       if (item.contains("assignments")) read_assignments(load, item["assignments"]);
     }
   }

@@ -23,6 +23,7 @@ struct Series {
 struct LayerLoad {
   Series min, max, entropy, drops;        // expert_load.h
   Series starved;                         // share of the experts that starve (expert_load.h)
+  Series untaken;                         // share of the tokens that no expert took
   std::int64_t assignments_step = 0;      // of the last counts there are; 0: there are none
   std::vector<std::int64_t> assignments;  // [E]
 };

@@ -1,5 +1,6 @@
 #include "launch/run/run_settings.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace limbeck::launch {
@@ -12,6 +13,7 @@ nn::RouterTraining router_training(const RunConfig& config, std::int64_t step) {
           .z = config.moe_loss.z_weight,
           .balance_scope = config.moe_loss.balance_scope,
           .capacity_factor = config.routing.capacity_factor,
+          .expert_choice = config.routing.expert_choice,
           .jitter = config.routing.jitter,
           .seed = config.train.seed,
           .step = static_cast<std::uint64_t>(step)};
@@ -39,6 +41,22 @@ std::vector<optim::Group> optimizer_groups(const OptimizerConfig& config) {
                       .frozen = g.frozen,
                       .adamw = g.adamw});
   return groups;
+}
+
+void check_expert_choice(const RoutingConfig& config, const nn::ModelConfig& student) {
+  if (!config.expert_choice) return;
+  const nn::MoeConfig& moe = student.moe;
+  for (const auto& [is_so, what] :
+       {std::pair(student.num_moe_layers() == 0, "a model without experts"),
+        {moe.router != nn::RouterKind::TopK, "moe.router SPARSE_MIXER, whose weights are of a token's own choice"},
+        {moe.groups_per_token < moe.num_groups, "moe.groups_per_token below num_groups: a token chooses these"}})
+    if (is_so) core::fail_usage("routing.expert_choice is true, expected false with {}", what);
+}
+
+double experts_a_token(const RoutingConfig& config, const nn::MoeConfig& moe) {
+  const auto usual = static_cast<double>(moe.experts_per_token);
+  if (!config.expert_choice || config.capacity_factor == 0) return usual;
+  return std::min(config.capacity_factor * usual, static_cast<double>(moe.num_experts));
 }
 
 std::int64_t bucket_bytes(const ParallelConfig& config) { return std::llround(config.bucket_mib * 1024 * 1024); }

@@ -18,6 +18,11 @@ namespace limbeck::launch {
 
 optim::OptimizerSettings optimizer_settings(const OptimizerConfig& config);
 std::vector<optim::Group> optimizer_groups(const OptimizerConfig& config);
+/// Throws a UsageError where experts are to choose tokens (routing.expert_choice) of a model that has none, or whose
+/// tokens choose in a way of their own.
+void check_expert_choice(const RoutingConfig& config, const nn::ModelConfig& student);
+/// That a token of training has, on average.
+double experts_a_token(const RoutingConfig& config, const nn::MoeConfig& moe);
 std::int64_t bucket_bytes(const ParallelConfig& config);
 /// `vocabulary`: the tokenizer's tokens.
 data::LoaderOptions loader_options(const RunConfig& config, std::int64_t vocabulary);

@@ -69,6 +69,7 @@ Session::Session(Rank& rank_of_session, RunConfig run_config, const Log& log)
                  other.source.config.max_positions, other.source.path.string());
   check_fits(config.generation, *tokenizer, architecture, trained);
   check_cut_sequences(config, architecture, rank.context_place());
+  check_expert_choice(config.routing, architecture);
   check_pipeline(config, architecture, rank.mesh().pp().size());
   if (names_like_teacher()) check_fits(config.generation, *tokenizer, teacher_source_.config, "the teacher");
   open_text(log);
@@ -347,6 +348,8 @@ std::optional<HeldOut> Session::held_out() {
   if (config.objective.preference) sample.preference_beta = config.objective.preference->beta;
   if (config.objective.reward) sample.reward_center = config.objective.reward->center;
   sample.is_sorted = config.objective.bridge == Bridge::Uld;
+  if (config.routing.expert_choice)
+    sample.router = {.capacity_factor = config.routing.capacity_factor, .expert_choice = true};
   if (config.data.sources.size() > 1) {
     for (std::size_t i = 0; i < config.data.sources.size(); ++i)
       sample.sources.push_back(name_of_source(config.data, i));

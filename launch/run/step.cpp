@@ -234,7 +234,9 @@ StepResult QueuedPasses::read() {
   result.routing = sums[StepSums::routing];
   for (std::size_t at = StepSums::of_predictions; at < sums.size(); at += kernels::num_loss_totals)
     result.predict.emplace_back(sums.subspan(at, kernels::num_loss_totals));
-  result.expert_load = load_.read();
+  auto [assignments, untaken] = load_.read();
+  result.expert_load = std::move(assignments);
+  result.untaken = std::move(untaken);
   return result;
 }
 

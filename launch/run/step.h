@@ -128,6 +128,7 @@ struct StepResult {
   double z = 0;
   /// [MoE layer, those that predict last][expert]: assignments, without the dropped ones
   std::vector<std::vector<double>> expert_load;
+  std::vector<double> untaken;  // by such layers: tokens that no expert took
   /// Of the layers that predict, weighted: their part of the loss.
   double predict_loss() const;
   double loss() const;

@@ -17,6 +17,7 @@
 #include "launch/run/machine_peak.h"
 #include "launch/run/model_source.h"
 #include "launch/run/quantised_weights.h"
+#include "launch/run/run_settings.h"
 #include "launch/run/threads.h"
 #include "parallel/comm/engine.h"
 
@@ -25,15 +26,17 @@ namespace {
 
 using core::check;
 
-/// A layer's load of `chosen` assignments; its experts' counts too where `is_whole`.
+/// A layer's load of `chosen` assignments; its experts' counts too where `is_whole`. `untaken`: the share of the tokens
+/// that no expert took, where there may be some.
 nlohmann::ordered_json load_to_json(std::int64_t layer, const std::vector<double>& assignments, double chosen,
-                                    bool is_whole) {
+                                    std::optional<double> untaken, bool is_whole) {
   const ExpertLoad load = expert_load(assignments, chosen);
   nlohmann::ordered_json json = {{"layer", layer},
                                  {"min", load.min},
                                  {"max", load.max},
                                  {"entropy", load.entropy},
                                  {"drops", static_cast<std::int64_t>(load.drops)}};
+  if (untaken) json["untaken"] = *untaken;
   if (is_whole) json["assignments"] = std::vector<std::int64_t>(assignments.begin(), assignments.end());
   return json;
 }
@@ -59,7 +62,10 @@ double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1
 Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluations& evaluations)
     : session_(session), directory_(directory), log_(std::move(log)), evaluations_(evaluations), steps_(session, log_) {
   const std::int64_t s = session.config.data.sequence_length;
-  flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
+  const nn::ModelConfig& student = session.student->config();
+  const double more =
+      experts_a_token(session.config.routing, student.moe) - static_cast<double>(student.moe.experts_per_token);
+  flops_per_token_ = nn::training_flops_per_token(student, s) + 3 * more * nn::forward_flops_per_expert(student);
   if (session.bridge)  // as if its tokens were as many as the student's
     flops_per_token_ += nn::forward_flops_per_token(session.bridge->teacher().config(), s);
   if (session.teacher && !session.runs_elsewhere()) {
@@ -103,6 +109,8 @@ void Trainer::save(Saves& saves, bool beside_steps) {
       .adapters = adapter_state(session_),
       .replicated = steps_.replicated(),
       .quantised_as = quantised_as(session_.config.precision),
+      .expert_choice = session_.config.routing.expert_choice,
+      .choice_kl = choice_kl_,
       .guard = position.guard};
   data::Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints),
                   .every_steps = session_.config.train.keep_every_steps,
@@ -147,6 +155,7 @@ void Trainer::note_finished(Saves& saves) {
 /// Of the checkpoint `folder`.
 void Trainer::take_best(const TrainerState& where, const std::string& folder) {
   best_ = where.best;
+  choice_kl_ = where.choice_kl;
   const std::string& figure = session_.config.train.keep_best;
   if (best_ && !figure.empty() && best_->figure != figure) {
     log_->warn("{}: its run kept the best by {}, train.keep_best is {} now: the best begins anew", folder,
@@ -276,11 +285,18 @@ nlohmann::ordered_json Trainer::to_json(const StepReport& report) const {
     line["z_loss"] = r.z;
     line["expert_load"] = nlohmann::ordered_json::array();
     const nn::ModelConfig& model = session_.student->config();
-    const auto chosen = static_cast<double>(report.num_tokens * model.moe.experts_per_token);
-    auto load = r.expert_load.begin();
-    for (std::int64_t layer = 0; layer < model.num_layers + model.num_predict_layers; ++layer)
-      if (model.is_moe_layer(layer))
-        line["expert_load"].push_back(load_to_json(layer, *load++, chosen, is_detailed(report.step)));
+    const RoutingConfig& routing = session_.config.routing;
+    const auto tokens = static_cast<double>(report.num_tokens);
+    for (std::int64_t layer = 0, row = 0; layer < model.num_layers + model.num_predict_layers; ++layer) {
+      if (!model.is_moe_layer(layer)) continue;
+      const auto at = static_cast<std::size_t>(row++);
+      const std::vector<double>& load = r.expert_load[at];
+      const double chosen = routing.expert_choice ? std::accumulate(load.begin(), load.end(), 0.0)
+                                                  : tokens * static_cast<double>(model.moe.experts_per_token);
+      const auto untaken =
+          routing.leaves_out() && !r.untaken.empty() ? std::optional(r.untaken[at] / tokens) : std::nullopt;
+      line["expert_load"].push_back(load_to_json(layer, load, chosen, untaken, is_detailed(report.step)));
+    }
   }
   return line;
 }
@@ -332,6 +348,7 @@ bool Trainer::evaluate(nlohmann::ordered_json& line) {
   if (!evaluations_.is_due(steps_done())) return false;
   const Measurement measured = evaluations_.measure(*session_.student, steps_done());
   if (evaluations_.is_all_due(steps_done())) measured_ = measured;
+  if (measured.held_out.choice) choice_kl_ = measured.held_out.choice->kl;
   line.update(launch::to_json(measured));
   for (const std::string& said : to_lines(measured)) log_->info("step {}: {}", steps_done(), said);
   if (const auto warning = starved_warning(measured.held_out.load); warning && !std::exchange(has_warned_, true))

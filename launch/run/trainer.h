@@ -97,6 +97,7 @@ class Trainer {
   double peak_flops_ = 0;                // of all ranks
   std::optional<Measurement> measured_;  // after this step, if all was due
   std::optional<BestEvaluation> best_;
+  std::optional<double> choice_kl_;  // TrainerState's
   std::int64_t tokens_seen_ = 0;
   bool has_warned_ = false;        // of experts that starve: once while it trains
   double seconds_before_ = 0;      // of training, before this process: known to the first rank

@@ -149,6 +149,7 @@ void record(VerifiedSteps& reference, std::int64_t num_steps, Steps& run) {
 }
 
 std::string text_of(std::vector<std::int32_t> experts) {
+  std::erase(experts, -1);  // of experts that choose, those that did not
   std::ranges::sort(experts);
   return fmt::format("{}", fmt::join(experts, ","));
 }

@@ -156,6 +156,28 @@ Var WrittenOut::feed_forward(Tape& tape, const Var& x, const std::string& prefix
   return core::linear(tape, hidden, weights_.at(prefix + "down.weight"));
 }
 
+namespace {
+
+/// [T,E]: by each expert those of a sequence whose scores fewer than its room are ahead of.
+Tensor chosen_by_experts(const Tensor& scores, const nn::Batch& batch, std::int64_t experts_per_token, double factor) {
+  const std::int64_t tokens = scores.shape()[0], experts = scores.shape()[1], s = tokens / batch.num_sequences();
+  const double room = std::ceil(factor * static_cast<double>(s * experts_per_token) / static_cast<double>(experts));
+  std::vector<std::int32_t> selection;
+  for (std::int64_t t = 0; t < tokens; ++t)
+    for (std::int64_t e = 0; e < experts; ++e) {
+      const double* score = scores.data<double>();
+      int ahead = 0;
+      for (std::int64_t other = t / s * s; other < (t / s + 1) * s; ++other)
+        if (const double x = score[other * experts + e], own = score[t * experts + e];
+            x > own || (x == own && other < t))
+          ++ahead;
+      selection.push_back(ahead < room ? static_cast<std::int32_t>(e) : -1);
+    }
+  return Tensor::from<std::int32_t>(memory(), scores.shape(), selection);
+}
+
+}  // namespace
+
 Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::Batch& batch,
                         const nn::RouterTraining& router, Pass& pass) const {
   const nn::MoeConfig& moe = config_.moe;
@@ -167,9 +189,12 @@ Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::
   if (router.jitter > 0)
     seen = core::jitter(tape, x, batch.global_index, router.jitter, {router.seed, router.step, prefix + ".jitter"});
   const Var logits = core::linear(tape, seen, weights_.at(prefix + ".router.weight"));
-  const core::RoutingRule rule{
-      .is_sigmoid = moe.scores == nn::RouterScores::Sigmoid,
-      .bias = moe.selection_bias ? weights_.at(prefix + ".router.selection_bias").value : Tensor()};
+  core::RoutingRule rule{.is_sigmoid = moe.scores == nn::RouterScores::Sigmoid,
+                         .bias = moe.selection_bias ? weights_.at(prefix + ".router.selection_bias").value : Tensor()};
+  if (router.expert_choice)
+    rule.choice = [&](const Tensor& scores) {
+      return chosen_by_experts(scores, batch, moe.experts_per_token, router.capacity_factor);
+    };
   const core::Routing routing =
       core::route(tape, logits, moe.experts_per_token, moe.renormalise, /*weight_scale=*/1, nullptr, rule);
   const auto sequences = static_cast<double>(batch.num_sequences());
@@ -186,9 +211,16 @@ Var WrittenOut::experts(Tape& tape, const Var& x, std::int64_t layer, const nn::
     pass.balance = sum(tape, pass.balance, balance(one_group, 1, router.balance / layers));
   }
   if (router.z > 0) pass.z = sum(tape, pass.z, core::z_loss(tape, logits, router.z / (tokens * layers)));
-  const Tensor selection = router.capacity_factor > 0 ? core::limit_capacity(routing.selection, batch.sequence,
-                                                                             moe.num_experts, router.capacity_factor)
-                                                      : routing.selection;
+  const Tensor selection =
+      router.capacity_factor > 0 && !router.expert_choice
+          ? core::limit_capacity(routing.selection, batch.sequence, moe.num_experts, router.capacity_factor)
+          : routing.selection;
+  const std::int64_t choices = selection.shape()[1];
+  double& untaken = pass.untaken.emplace_back(0);
+  for (std::int64_t t = 0; t < x.shape()[0]; ++t) {
+    const std::int32_t* of = selection.data<std::int32_t>() + t * choices;
+    if (std::all_of(of, of + choices, [](std::int32_t e) { return e < 0; })) ++untaken;
+  }
   const core::Permutation order = core::make_permutation(selection, moe.num_experts, core::Drops::Some);
   const std::int64_t* counts = order.counts.data<std::int64_t>();
   pass.load.emplace_back(counts, counts + moe.num_experts);

@@ -42,6 +42,7 @@ class WrittenOut {
     core::Var logits;                              // [T,V]
     core::Var balance, z;                          // weighted, summed over the layers with experts; undefined without
     std::vector<std::vector<double>> load = {};    // [layer with experts][expert]: assignments without the dropped ones
+    std::vector<double> untaken = {};              // [layer with experts]: tokens without an expert
     std::vector<core::Tensor> router_inputs = {};  // [layer with experts]: [T,C]
   };
   /// All sequences in one pass, as the whole of a step.

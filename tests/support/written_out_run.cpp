@@ -70,6 +70,7 @@ Step step_by(WrittenOut& student, const WrittenOut* teacher, const data::TokenBa
   step.loss += step.hidden;
   step.figures = figures_of(pass.logits.value, theirs ? &*theirs : nullptr, samples.targets, num_byte_tokens);
   step.load = pass.load;
+  step.untaken = pass.untaken;
   core::accumulate(pass.logits.slot, gradient);
   for (const auto& [term, value] : {std::pair{&pass.balance, &step.balance}, std::pair{&pass.z, &step.z}}) {
     if (!term->value.defined()) continue;
@@ -221,6 +222,10 @@ void expect_step(const json& line, const Step& step, double rate, std::int64_t t
     EXPECT_EQ(load["assignments"].get<std::vector<double>>(), step.load[i]);
     const double taken = std::accumulate(step.load[i].begin(), step.load[i].end(), 0.0);
     EXPECT_EQ(load["drops"], static_cast<double>(assignments) - taken);
+    if (load.contains("untaken"))
+      expect_near(load["untaken"], step.untaken[i] / static_cast<double>(step.figures.tokens), "untaken");
+    else
+      EXPECT_EQ(step.untaken[i], 0);
     expect_near(load["max"], *std::max_element(step.load[i].begin(), step.load[i].end()) / taken, "max");
     expect_near(load["min"], *std::min_element(step.load[i].begin(), step.load[i].end()) / taken, "min");
   }

@@ -47,6 +47,7 @@ struct Step {
   double loss = 0, balance = 0, z = 0, hidden = 0, norm = 0;
   Figures figures;
   std::vector<std::vector<double>> load;
+  std::vector<double> untaken;
   std::map<std::string, std::vector<double>> gradients;  // without the frozen weight's
 };
 Step step_of(WrittenOut& student, const WrittenOut* teacher, const data::TokenBatch& samples,
@@ -68,7 +69,7 @@ std::string in_json(const std::string& bytes);
 void expect_near(const nlohmann::json& actual, double expected, const std::string& what);
 
 /// A step's line of metrics.jsonl; `first_layer` is the first with experts, the others follow. `assignments` are those
-/// of a layer.
+/// of a layer; where experts choose tokens, those that they take.
 void expect_step(const nlohmann::json& line, const Step& step, double rate, std::int64_t tokens,
                  std::int64_t assignments, std::int64_t first_layer, bool has_teacher = false);
 /// The fields of an evaluation in such a line.

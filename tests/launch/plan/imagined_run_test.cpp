@@ -42,6 +42,24 @@ TEST(ImaginedRun, ExpertsOfEachModelHaveTheirShares) {
   EXPECT_EQ(given({{4, zipf_shares(4, 0)}, {8, zipf_shares(8, 0)}}), even);
 }
 
+// Whatever others choose. Beside rows of the experts there are weights and places of [T,E] in those of [T,K].
+TEST(ImaginedRun, ExpertsThatChooseTakeTheirPart) {
+  for (const std::string layout : {"dp1", "ep2", "tp2"}) {
+    SCOPED_TRACE(layout);
+    const auto given = [&](const std::string& routing, ExpertShares shares) {
+      const RunConfig config = config_with("parallel { layout: \"" + layout + "\" } routing { " + routing + " }");
+      return static_cast<double>(plan_rank(config, models_of(config),
+                                           {.num_ranks = layout == "dp1" ? 1 : 2, .expert_shares = std::move(shares)})
+                                     .given_bytes);
+    };
+    const double even = given("", {}), one = given("expert_choice: true", {});
+    EXPECT_EQ(given("expert_choice: true", {{4, zipf_shares(4, 1)}}), one);
+    if (layout == "tp2") continue;  // has room for all rows of a sequence on each rank
+    EXPECT_GT(given("expert_choice: true capacity_factor: 1.5", {}), 1.05 * one);
+    EXPECT_NEAR(one, even, 0.15 * even);
+  }
+}
+
 // What is frozen has no gradient; weights count in the dtype that passes read.
 TEST(ImaginedRun, BytesAreThoseOfWhatIsTrained) {
   const RunConfig whole = config_with("");

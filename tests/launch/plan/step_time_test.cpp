@@ -195,6 +195,9 @@ TEST_F(StepTimeTest, TheRankWithMostToDoIsWaitedFor) {
   world.expert_shares[4] = {0.05, 0.05, 0.4, 0.5};
   const double experts = 16.0 * 3 * 2 * 2 * 3 * 8 * 16;
   EXPECT_NEAR(time({}, c).flops - even, 0.8 * experts, 1e-6 * even);
+  c.routing = {.capacity_factor = 1.5, .expert_choice = true};  // all as much, whatever tokens would choose
+  EXPECT_NEAR(time({}, c).flops - even, 0.5 * experts, 1e-6 * even);
+  c.routing = {};
   c.parallel.layout = "dp4";
   EXPECT_DOUBLE_EQ(time({}, c).flops, even);
   // A teacher of eight experts chooses by shares of its own: even ones, where none are known.
