@@ -147,7 +147,8 @@ TYPED_TEST(CudaPermuteRows, ThoseOfNoGroupAreCleared) {
 // With ties, scores that are no numbers and both signs; sequences of one token and of many.
 template <class T>
 class CudaExpertChoice : public ::testing::Test {};
-TYPED_TEST_SUITE(CudaExpertChoice, (::testing::Types<float, double>));
+using ScoreTypes = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(CudaExpertChoice, ScoreTypes);
 
 TYPED_TEST(CudaExpertChoice, TakesWhatTheCpuTakes) {
   using T = TypeParam;
