@@ -132,7 +132,7 @@ class ImaginedRun {
     check_cut_sequences(config_, models_.student, rank.context_place());
     plan_.pipeline = pipeline_on(rank);
     plan_.stage = rank.mesh().pp().rank();
-    PlannedMemory& memory = plan_.memory;
+    MemoryParts& memory = plan_.memory;
     std::optional<nn::Transformer> teacher;
     if (models_.teacher) {
       teacher.emplace(*models_.teacher, among_ranks(rank, beside_head(rank, teacher_options(rank, config_.precision))));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "data/tokenizers/tokenizer.h"
 #include "launch/config/config.h"
 #include "launch/run/rank.h"
+#include "launch/run/run_facts.h"
 
 namespace limbeck::launch {
 
@@ -16,9 +18,14 @@ namespace limbeck::launch {
 /// one.
 std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt);
 
+struct Continued {
+  std::string text = {};
+  std::optional<WorkFigures> decode = {};  // known to the first rank; nothing of no token behind the first
+};
+
 /// Collective: the continuation of the config's prompt; empty without one. `is_cut`: the model's experts are cut over
 /// the mesh, so that the ranks with the first data alone run the tokens.
-std::string continue_prompt(const nn::Transformer& model, const Rank& rank, const GenerationConfig& config,
+Continued continue_prompt(const nn::Transformer& model, const Rank& rank, const GenerationConfig& config,
                             const data::Tokenizer& tokenizer, bool is_cut);
 
 /// Throws a UsageError where the prompt and max_tokens do not fit into the positions of a model; `whose` stands for it
