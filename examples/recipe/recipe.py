@@ -39,13 +39,12 @@ class Recipe:
         self.out = Path(args.out).resolve()
         self.log = self.out / "recipe.log"
         self.teacher = Path(args.teacher).resolve() if args.teacher else ROOT / "downloads/SmolLM2-135M-Instruct.Q4_1.gguf"
-        self.environment = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
         for folder in ("results", "models", "runs"):
             (self.out / folder).mkdir(parents=True, exist_ok=True)
 
     def run(self, command):
         """What it prints, and its messages; all of it also goes to OUT/recipe.log."""
-        done = subprocess.run([str(word) for word in command], cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
+        done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with open(self.log, "a") as log:
             log.write(f"$ {' '.join(map(str, command))}\n{done.stderr}{done.stdout}")
@@ -53,9 +52,8 @@ class Recipe:
             sys.exit(f"recipe.py: error: {' '.join(map(str, command))} ended with {done.returncode}: see {self.log}")
         return done.stdout, done.stderr
 
-    def limbeck(self, *words, ranks=1):
-        mpirun = ["mpirun", "--bind-to", "none", "--oversubscribe", "-n", ranks] if ranks > 1 else []
-        return self.run([*mpirun, self.args.limbeck, *words])
+    def limbeck(self, *words):
+        return self.run([self.args.limbeck, *words])
 
     def step(self, name, make):
         """The result of a step, which is made once."""
@@ -101,9 +99,8 @@ class Recipe:
     def distil(self, name, configs, *sets):
         run = self.out / "runs" / name
         compute = [] if has_bfloat16() else ["precision.compute=FLOAT32"]
-        layout = f"parallel.layout={'ep' if self.args.ranks > 1 else 'dp'}{self.args.ranks}"
         # --resume also begins a run of which there is nothing yet.
-        self.limbeck("distill", *configs, "--out", run, "--resume", *self.sets(layout, *compute, *sets), ranks=self.args.ranks)
+        self.limbeck("distill", *configs, "--out", run, "--resume", *self.sets(*compute, *sets))
         lines = [json.loads(line) for line in open(run / "metrics.jsonl")]
         return {"tokens": lines[-1]["tokens"], "seconds_in_steps": lines[-1]["seconds"], "parameters": json.loads((run / "start.json").read_text())["parameters"]}
 
@@ -158,7 +155,7 @@ class Recipe:
 
     def make(self):
         if not self.teacher.exists():
-            self.run([ROOT / "launch/fetch_teacher.sh"])
+            self.run(["sh", "-c", f"cd '{ROOT}' && launch/fetch_teacher.sh"])
         self.step("texts", self.make_texts)
         # Experts that start as the dense feed-forward was (docs/distillation.md): the second start is the first one's function.
         self.step("start_half", lambda: self.start("start_half", "student_init.upcycle="))
@@ -252,7 +249,6 @@ def main():
     parser.add_argument("--machine", default=str(RECIPE / "machine.textproto"), help="a cluster file, for power and price")
     parser.add_argument("--steps", type=int, default=320, help="of 512 tokens [320]")
     parser.add_argument("--quantised-steps", type=int, default=80, help="of the quantisation-aware ones behind them [80]")
-    parser.add_argument("--ranks", type=int, choices=(1, 2), default=2, help="that the student learns on [2]")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the student's config, as limbeck takes it")
     parser.add_argument("--window", type=int, default=256, help="tokens, of what is measured on held-out text [256]")
     parser.add_argument("--tokens", type=int, default=64, help="that are decoded [64]")
