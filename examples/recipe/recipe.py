@@ -47,7 +47,7 @@ class Recipe:
         done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with open(self.log, "a") as log:
-            log.write(f"$ {' '.join(map(str, command))}\n{done.stderr}{done.stdout}")
+            log.write(f"$ {' '.join(map(str, command))}\n{done.stderr}{done.stdout}\n")
         if done.returncode != 0:
             sys.exit(f"recipe.py: error: {' '.join(map(str, command))} ended with {done.returncode}: see {self.log}")
         return done.stdout, done.stderr
@@ -88,7 +88,7 @@ class Recipe:
             (self.out / "texts" / folder).mkdir(parents=True)
         for name, text in texts.items():
             is_held_out = name in held_out
-            (self.out / "texts" / ("held_out" if is_held_out else "train") / name).write_text(text[1000:3000] if is_held_out else text)
+            (self.out / "texts" / ("held_out" if is_held_out else "train") / name).write_text(text[1000:2000] if is_held_out else text)
         return {"documents": len(texts), "held_out": held_out}
 
     def start(self, name, *sets):
@@ -212,7 +212,7 @@ class Recipe:
             print(f"The student has {parameters['total'] / 1e6:.1f}M parameters, of which a token uses {parameters['active'] / 1e6:.1f}M.", end=" ")
         if decode:
             energy = next((r["energy_by"] for r in rates.values() if "energy_by" in r), None)
-            print(f"Decode: medians of {self.args.rounds} rounds in turn, one text of {self.args.tokens} tokens at a time, {decode['processor']}; load before it "
+            print(f"Decode: medians of {self.args.rounds} in turn, one text of {self.args.tokens} tokens at a time, {decode['processor']}; load before it "
                   f"ended {decode['load']:.1f}." + (f" Energy: {energy}." if energy else ""), end=" ")
         for name in ("llama_cpp_float32", "llama_cpp_Q4_0"):
             if found := self.result(name):
@@ -247,8 +247,8 @@ def main():
     parser.add_argument("--teacher", help="another GGUF file than SmolLM2-135M-Instruct")
     parser.add_argument("--text", default="/usr/share/doc/anarchism/markdown", help="a folder of documents")
     parser.add_argument("--machine", default=str(RECIPE / "machine.textproto"), help="a cluster file, for power and price")
-    parser.add_argument("--steps", type=int, default=320, help="of 512 tokens [320]")
-    parser.add_argument("--quantised-steps", type=int, default=80, help="of the quantisation-aware ones behind them [80]")
+    parser.add_argument("--steps", type=int, default=104, help="of 512 tokens [104]")
+    parser.add_argument("--quantised-steps", type=int, default=26, help="of the quantisation-aware ones behind them [26]")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="of the student's config, as limbeck takes it")
     parser.add_argument("--window", type=int, default=256, help="tokens, of what is measured on held-out text [256]")
     parser.add_argument("--tokens", type=int, default=64, help="that are decoded [64]")

@@ -91,9 +91,9 @@ struct GenerateOptions : CommonOptions {
   std::int64_t top_k = 40;                       // 0: all
   double top_p = 0.95;
   std::uint64_t seed = 1;
-  bool speculative = false;                    // drafts by the layers that predict further tokens
-  std::optional<std::filesystem::path> draft;  // instead by another model,
-  std::int64_t draft_tokens = 4;               // at most so many before a pass
+  bool speculative = false;                      // drafts by the layers that predict further tokens
+  std::optional<std::filesystem::path> draft;    // instead by another model,
+  std::int64_t draft_tokens = 4;                 // at most so many before a pass
   std::optional<std::filesystem::path> cluster;  // whose power and prices count (launch/plan/cluster.proto)
 };
 

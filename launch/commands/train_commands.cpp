@@ -84,6 +84,12 @@ const char* why_none_predicts(const RunConfig& config) {
                                                   : "the last layer is of another kind than theirs";
 }
 
+/// The teacher's architecture, or the reference's, where one is named; nothing of a cache alone.
+std::optional<nn::ModelConfig> named_teacher(const Session& session) {
+  if (session.bridge) return session.bridge->teacher().config();
+  return session.teacher_source().reader ? session.teacher_config : std::nullopt;
+}
+
 /// What a layout without stages does not read.
 void warn_of_stages(const ParallelConfig& c, const Log& log) {
   for (const auto& [field, is_given] : {std::pair("schedule", c.schedule != PipelineKind::OneFOneB),
@@ -95,7 +101,7 @@ void warn_of_stages(const ParallelConfig& c, const Log& log) {
 void say_what_runs(const Log& log, const Session& session) {
   const auto in_short = [](std::int64_t n) { return short_count(static_cast<double>(n)); };
   const nn::ParameterCount student = nn::count_parameters(session.student->config());
-  if (const auto teacher = session.named_teacher())
+  if (const auto teacher = named_teacher(session))
     log->info("{}: {} parameters, {}", session.config.objective.preference ? "reference" : "teacher",
               in_short(nn::count_parameters(*teacher).total), core::counted(teacher->num_layers, "layer"));
   log->info("{}: {} parameters, {} active, {}", trained_name(session), in_short(student.total),
@@ -157,13 +163,6 @@ std::optional<DistillStart> read_start_together(const Session& session, const Ru
 Continued continuation(const Session& session, const nn::Transformer& model, bool is_cut) {
   if (model.config().reward_head) return {};
   return continue_prompt(model, session.rank, session.config.generation, *session.tokenizer, is_cut);
-}
-
-/// Collective: into start.json.
-void keep_decode(Rank& rank, const std::filesystem::path& run, const char* name, const std::optional<WorkFigures>& decode) {
-  on_first_rank(rank, [&] {
-    if (decode) add_to_start_file(run, {{name, to_json(*decode)}});
-  });
 }
 
 /// What only a distillation compares with.
@@ -242,7 +241,7 @@ RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirec
         run_facts_from_json(read_start_file(directory.path()), (directory.path() / "start.json").string()).starts;
   const nn::ParameterCount model = nn::count_parameters(session.student->config());
   facts.model = {.total = model.total, .active = model.active, .trainable = trainer.num_trained()};
-  if (const auto architecture = session.named_teacher()) {
+  if (const auto architecture = named_teacher(session)) {
     const nn::ParameterCount teacher = nn::count_parameters(*architecture);
     facts.teacher = {.total = teacher.total, .active = teacher.active, .trainable = 0};
   }

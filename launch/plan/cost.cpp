@@ -11,7 +11,8 @@ Cost cost_of(const WorkFigures& taken, const std::optional<Cluster>& cluster) {
     cost.joules = joules;
     cost.by = fmt::format("declared: {:.3g} W of {}", cluster->watts_of(taken.ranks), cluster->name);
   }
-  if (const double price = cluster->price_of(taken.ranks, taken.seconds, cost.joules.value_or(0) / joules_a_kwh); price > 0) {
+  if (const double price = cluster->price_of(taken.ranks, taken.seconds, cost.joules.value_or(0) / joules_a_kwh);
+      price > 0) {
     cost.amount = price;
     cost.currency = cluster->currency;
   }
@@ -22,7 +23,8 @@ std::string a_token_text(const Cost& cost, double tokens) {
   std::string text;
   if (cost.joules) text = fmt::format("{:.3g} J a token ({})", *cost.joules / tokens, cost.by);
   if (cost.amount)
-    text += fmt::format("{}{:.3g} {} a million tokens", text.empty() ? "" : ", ", *cost.amount / tokens * 1e6, cost.currency);
+    text += fmt::format("{}{:.3g} {} a million tokens", text.empty() ? "" : ", ", *cost.amount / tokens * 1e6,
+                        cost.currency);
   return text;
 }
 

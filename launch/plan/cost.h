@@ -1,5 +1,5 @@
-// What work took: joules, by the machine's counters or else by a power that was declared, and the money that these and the
-// time cost.
+// What work took: joules, by the machine's counters or else by a power that was declared, and the money that these and
+// the time cost.
 //
 //     const Cost cost = cost_of(decode_meter.figures(generated, 1), cluster);
 //     a_token_text(cost, 63);      // "0.61 J a token (RAPL), 0.0508 EUR a million tokens"

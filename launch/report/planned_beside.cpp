@@ -54,7 +54,8 @@ std::map<std::string, Sent> planned_traffic(const Plan& plan) {
 void add_memory(std::vector<PlannedFigure>& figures, const RunResults& run, const std::optional<Plan>& plan) {
   for (const MemoryPart& part : parts_of(plan ? plan->rank.memory : MemoryParts())) {
     const auto measured = run.record.memory.find(part.name);
-    PlannedFigure figure{.name = fmt::format("memory: {}", part.text), .planned = {}, .measured = {}, .text = text_of_bytes};
+    PlannedFigure figure{
+        .name = fmt::format("memory: {}", part.text), .planned = {}, .measured = {}, .text = text_of_bytes};
     if (plan) figure.planned = static_cast<double>(part.bytes);
     if (measured != run.record.memory.end() && !measured->second.values.empty())
       figure.measured = greatest(measured->second);
@@ -70,10 +71,13 @@ void add_traffic(std::vector<PlannedFigure>& figures, const std::vector<AxisComm
   for (const AxisCommunication& axis : axes) by_axis[axis.axis].second = Sent{axis.inside, axis.across};
   for (const auto& [axis, both] : by_axis)
     for (const auto& [where, bytes] : {std::pair("inside", &Sent::inside), {"across", &Sent::across}}) {
-      const auto value = [bytes = bytes](const std::optional<Sent>& sent) { return sent ? Value((*sent).*bytes) : Value(); };
+      const auto value = [bytes = bytes](const std::optional<Sent>& sent) {
+        return sent ? Value((*sent).*bytes) : Value();
+      };
       const Value planned = value(both.first), measured = value(both.second);
       if (planned.value_or(0) > 0 || measured.value_or(0) > 0)
-        figures.push_back({fmt::format("sent a step along {}, {} nodes", axis, where), planned, measured, text_of_bytes});
+        figures.push_back(
+            {fmt::format("sent a step along {}, {} nodes", axis, where), planned, measured, text_of_bytes});
     }
 }
 
@@ -97,7 +101,8 @@ WorkFigures work_of(const RunResults& run) {
 std::string cell(const Value& value, std::string (*text)(double)) { return value ? text(*value) : "-"; }
 
 std::string table(const std::string& head, const std::string& rows) {
-  return fmt::format("<div class=\"scroll\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody></table></div>\n", head, rows);
+  return fmt::format("<div class=\"scroll\"><table>\n<thead><tr>{}</tr></thead>\n<tbody>\n{}</tbody></table></div>\n",
+                     head, rows);
 }
 
 std::string models_table(const RunResults& run, const std::optional<Cluster>& cluster) {
@@ -106,15 +111,17 @@ std::string models_table(const RunResults& run, const std::optional<Cluster>& cl
   const std::string currency = cluster ? cluster->currency : "";
   std::string rows;
   for (const ModelCost& m : models)
-    rows += fmt::format("<tr><th>{}</th><td>{}</td><td>{:.1f}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n", m.name,
-                        short_count(static_cast<double>(m.active)), m.tokens_per_s, cell(m.cost.joules, three_digits),
+    rows += fmt::format("<tr><th>{}</th><td>{}</td><td>{:.1f}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+                        m.name, short_count(static_cast<double>(m.active)), m.tokens_per_s,
+                        cell(m.cost.joules, three_digits),
                         cell(m.cost.amount ? Value(1e6 * *m.cost.amount) : Value(), three_digits),
                         m.kl ? fixed(*m.kl, 4) : "-", m.agreement ? fixed(*m.agreement, 4) : "-");
   std::string by;
   for (const ModelCost& m : models)
     if (by.empty() && m.cost.joules) by = fmt::format(" Energy: {}.", m.cost.by);
   return fmt::format(
-             "<h2>What a token costs</h2>\n<p class=\"note\">The prompt, one text, as the run said it at its {}.{}</p>\n",
+             "<h2>What a token costs</h2>\n<p class=\"note\">The prompt, one text, as the run said it at its "
+             "{}.{}</p>\n",
              models.size() > 1 ? "beginning (teacher) and end" : "end", escape(by)) +
          table(fmt::format("<th></th><th>active parameters</th><th>tokens/s</th><th>J a token</th><th>{} a million "
                            "tokens</th><th>KL to the teacher</th><th>top-1 agreement</th>",
@@ -135,8 +142,8 @@ Plan plan_of(const RunResults& run, const std::optional<Cluster>& cluster, const
   if (!cluster && start.host == host_name()) plan.cluster = measured_machine(plan.config, ranks, ranks, log);
   if (plan.cluster) {
     if (ranks > plan.cluster->num_devices())
-      core::fail_usage("the run has {} ranks, expected at most the {} devices of {}", ranks, plan.cluster->num_devices(),
-                       plan.cluster->name);
+      core::fail_usage("the run has {} ranks, expected at most the {} devices of {}", ranks,
+                       plan.cluster->num_devices(), plan.cluster->name);
     plan.world.ranks_a_node = static_cast<int>(plan.cluster->devices_a_node);
     plan.world.device = plan.cluster->imagined();
   }
@@ -157,7 +164,8 @@ std::vector<PlannedFigure> planned_figures(const RunResults& run, const std::opt
   add_traffic(figures, axes, plan);
   const StepTime* time = plan && plan->time ? &*plan->time : nullptr;
   const RunFigures* planned = plan && plan->run ? &*plan->run : nullptr;
-  const auto add = [&](const std::string& name, const Value& of_plan, const Value& measured, std::string (*text)(double)) {
+  const auto add = [&](const std::string& name, const Value& of_plan, const Value& measured,
+                       std::string (*text)(double)) {
     if (of_plan || measured) figures.push_back({name, of_plan, measured, text});
   };
   const double steps = static_cast<double>(run.record.last_step);
@@ -173,14 +181,17 @@ std::vector<PlannedFigure> planned_figures(const RunResults& run, const std::opt
               price = planned != nullptr ? known(planned->cost) : Value();
   add("the run's steps", planned != nullptr ? Value(planned->seconds) : Value(), known(work.seconds), text_of_time);
   add("energy, kWh", divided(joules, joules_a_kwh), divided(cost.joules, joules_a_kwh), three_digits);
-  add("J a token", planned != nullptr ? divided(joules, planned->tokens) : Value(), divided(cost.joules, tokens), three_digits);
+  add("J a token", planned != nullptr ? divided(joules, planned->tokens) : Value(), divided(cost.joules, tokens),
+      three_digits);
   add("cost, " + currency, price, cost.amount, three_digits);
   add(currency + " a million tokens", planned != nullptr ? divided(price, planned->tokens / 1e6) : Value(),
       divided(cost.amount, tokens / 1e6), three_digits);
   return figures;
 }
 
-Cost cost_of_run(const RunResults& run, const std::optional<Cluster>& cluster) { return cost_of(work_of(run), cluster); }
+Cost cost_of_run(const RunResults& run, const std::optional<Cluster>& cluster) {
+  return cost_of(work_of(run), cluster);
+}
 
 std::vector<ModelCost> costs_of_models(const RunResults& run, const std::optional<Cluster>& cluster) {
   std::vector<ModelCost> models;
@@ -191,12 +202,17 @@ std::vector<ModelCost> costs_of_models(const RunResults& run, const std::optiona
     Cost cost = cost_of(*decode, cluster);
     cost.joules = divided(cost.joules, tokens);
     cost.amount = divided(cost.amount, tokens);
-    models.push_back({.name = name, .active = parameters->active, .tokens_per_s = tokens / decode->seconds, .cost = cost,
-                      .kl = {}, .agreement = {}});
+    models.push_back({.name = name,
+                      .active = parameters->active,
+                      .tokens_per_s = tokens / decode->seconds,
+                      .cost = cost,
+                      .kl = {},
+                      .agreement = {}});
     return &models.back();
   };
   add("teacher", run.facts.teacher, run.facts.teacher_decode);
-  if (ModelCost* student = add(run.config.teacher ? "student" : "model", run.facts.model, run.facts.decode); student && run.after) {
+  if (ModelCost* student = add(run.config.teacher ? "student" : "model", run.facts.model, run.facts.decode);
+      student && run.after) {
     student->kl = run.after->figure("kl");
     student->agreement = run.after->figure("top1_agreement");
   }
@@ -212,14 +228,16 @@ std::string planned_beside_measured(const RunResults& run, const std::optional<C
     why = fmt::format(" It is not planned: {}.", error.what());
   }
   std::string rows;
-  for (const PlannedFigure& figure : planned_figures(run, plan, cluster ? cluster : plan ? plan->cluster : std::nullopt))
-    rows += fmt::format("<tr><th>{}</th><td>{}</td><td>{}</td></tr>\n", escape(figure.name), cell(figure.planned, figure.text),
-                        cell(figure.measured, figure.text));
+  for (const PlannedFigure& figure : planned_figures(run, plan,
+                                                     cluster ? cluster
+                                                     : plan  ? plan->cluster
+                                                             : std::nullopt))
+    rows += fmt::format("<tr><th>{}</th><td>{}</td><td>{}</td></tr>\n", escape(figure.name),
+                        cell(figure.planned, figure.text), cell(figure.measured, figure.text));
   const Cost cost = cost_of_run(run, cluster);
-  const std::string note = fmt::format(
-      "As docs/plan.md has it; memory and bytes of the rank with most of each.{}{}{}",
-      plan && plan->cluster ? fmt::format(" Planned on {}.", plan->cluster->name) : "",
-      cost.joules ? fmt::format(" Energy, measured: {}.", cost.by) : "", why);
+  const std::string note = fmt::format("As docs/plan.md has it; memory and bytes of the rank with most of each.{}{}{}",
+                                       plan && plan->cluster ? fmt::format(" Planned on {}.", plan->cluster->name) : "",
+                                       cost.joules ? fmt::format(" Energy, measured: {}.", cost.by) : "", why);
   std::string html;
   if (!rows.empty())
     html = fmt::format("<h2>Planned beside measured</h2>\n<p class=\"note\">{}</p>\n", escape(note)) +

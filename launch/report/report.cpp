@@ -121,8 +121,7 @@ int run_report(const ReportOptions& options) {
   if (options.cluster) cluster = load_cluster(*options.cluster);
   const std::vector<RunResults> runs = read_runs(options.runs);
   PageParts parts;
-  if (runs.size() == 1)
-    parts.planned = planned_beside_measured(runs[0], cluster, make_log(0, options.verbosity));
+  if (runs.size() == 1) parts.planned = planned_beside_measured(runs[0], cluster, make_log(0, options.verbosity));
   const std::string page = report_page(runs, parts);
   data::write_file_atomically(file, page);
   print_result("{}: {:.0f} kB\n", file.string(), static_cast<double>(page.size()) / 1000);

@@ -19,8 +19,8 @@ class DecodeMeter {
   /// Energy is known to the first rank, where all are on its machine.
   explicit DecodeMeter(const Rank& rank);
 
-  /// Of what was generated since this was made, by so many ranks. Of the joules decoding has its share of the time: as if
-  /// running the prompts took alike.
+  /// Of what was generated since this was made, by so many ranks. Of the joules decoding has its share of the time: as
+  /// if running the prompts took alike.
   WorkFigures figures(const nn::Generated& generated, std::int64_t ranks);
 
  private:

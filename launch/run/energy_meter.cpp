@@ -27,8 +27,8 @@ std::vector<fs::path> folders_in(const fs::path& folder) {
   return found;
 }
 
-/// Of a package the memory beside it is a zone within; its cores and its graphics count in the package. (intel-rapl-mmio
-/// has the same packages once more, psys all of a machine.)
+/// Of a package the memory beside it is a zone within; its cores and its graphics count in the package.
+/// (intel-rapl-mmio has the same packages once more, psys all of a machine.)
 std::vector<fs::path> zones_in(const fs::path& powercap) {
   std::vector<fs::path> zones;
   for (const fs::path& zone : folders_in(powercap)) {

@@ -1,6 +1,6 @@
-// What a machine takes while work goes on, where it says so: the counters of its processors' packages and of their memory
-// (RAPL, which Linux shows under /sys/class/powercap and, since 5.10, to root alone) and those of its GPUs (NVML). They are
-// of the whole machine, whoever else works on it.
+// What a machine takes while work goes on, where it says so: the counters of its processors' packages and of their
+// memory (RAPL, which Linux shows under /sys/class/powercap and, since 5.10, to root alone) and those of its GPUs
+// (NVML). They are of the whole machine, whoever else works on it.
 //
 //     EnergyMeter meter(/*with_gpus=*/false);
 //     ... work ...
@@ -21,9 +21,10 @@ std::filesystem::path powercap_folder();
 
 class EnergyMeter {
  public:
-  /// Packages and memory of the zones intel-rapl:N in `powercap` (https://docs.kernel.org/power/powercap/powercap.html), which
-  /// AMD's processors have too, and `with_gpus` all of the machine's by that library. What cannot be read is left out; but
-  /// where one package can be read, and another not, nothing is.
+  /// Packages and memory of the zones intel-rapl:N in `powercap`
+  /// (https://docs.kernel.org/power/powercap/powercap.html), which AMD's processors have too, and `with_gpus` all of
+  /// the machine's by that library. What cannot be read is left out; but where one package can be read, and another
+  /// not, nothing is.
   explicit EnergyMeter(bool with_gpus, const std::filesystem::path& powercap = powercap_folder(),
                        const std::string& nvml = "libnvidia-ml.so.1");
   ~EnergyMeter();

@@ -68,8 +68,6 @@ class Session {
   /// What start_student cut from the teacher, as a model to convert.
   ModelSource started_model() const;
   const ModelSource& teacher_source() const { return teacher_source_; }
-  /// The teacher's architecture, or the reference's, where one is named; nothing of a cache alone.
-  std::optional<nn::ModelConfig> named_teacher() const;
 
   /// Throws a UsageError where a token file was made by another tokenizer; says so where that is not known.
   void check_same_ids(const data::TokenFile& file, const Log& log) const;

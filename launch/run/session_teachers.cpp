@@ -185,11 +185,6 @@ void Session::release_teacher() {
   teacher.reset();
 }
 
-std::optional<nn::ModelConfig> Session::named_teacher() const {
-  if (bridge) return bridge->teacher().config();
-  return teacher_source().reader ? teacher_config : std::nullopt;
-}
-
 void Session::check_teacher(const Evaluation& evaluation) const {
   const std::string source = config.teacher ? config.teacher->source : "";
   if (evaluation.spans && evaluation.spans->spans == 0)

@@ -31,8 +31,8 @@ class StepFootprint {
 
   /// What is between the steps counts to none.
   void begin_step();
-  /// `parts`: what is known of the memory by who has it (RunSteps::memory); of the rest `copied_bytes` are the copy that is
-  /// saved. Nothing of the memory is told where there are no parts.
+  /// `parts`: what is known of the memory by who has it (RunSteps::memory); of the rest `copied_bytes` are the copy
+  /// that is saved. Nothing of the memory is told where there are no parts.
   void end_step(const std::optional<MemoryParts>& parts, std::int64_t copied_bytes);
   /// Of this rank, to be made the greatest of any rank's: bytes of each part, microjoules of each machine.
   std::span<std::int64_t> numbers() { return numbers_; }
@@ -44,9 +44,9 @@ class StepFootprint {
  private:
   const Rank& rank_;
   std::optional<EnergyMeter> meter_;
-  std::size_t machine_ = 0;             // this rank's, of all in the order of their first ranks
-  std::int64_t start_ = -1;             // bytes, the most before the first step; -1: there was none yet
-  std::vector<std::int64_t> numbers_;   // parts_of(), then machines
+  std::size_t machine_ = 0;            // this rank's, of all in the order of their first ranks
+  std::int64_t start_ = -1;            // bytes, the most before the first step; -1: there was none yet
+  std::vector<std::int64_t> numbers_;  // parts_of(), then machines
   bool tells_memory_ = false;
 };
 

@@ -34,6 +34,13 @@ Continued continue_prompt(const nn::Transformer& model, const Rank& rank, const 
   return continued;
 }
 
+void keep_decode(Rank& rank, const std::filesystem::path& run, const char* name,
+                 const std::optional<WorkFigures>& decode) {
+  on_first_rank(rank, [&] {
+    if (decode) add_to_start_file(run, {{name, to_json(*decode)}});
+  });
+}
+
 void check_fits(const GenerationConfig& config, const data::Tokenizer& tokenizer, const nn::ModelConfig& model,
                 const char* whose) {
   if (config.prompt.empty()) return;

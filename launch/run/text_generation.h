@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,7 +27,11 @@ struct Continued {
 /// Collective: the continuation of the config's prompt; empty without one. `is_cut`: the model's experts are cut over
 /// the mesh, so that the ranks with the first data alone run the tokens.
 Continued continue_prompt(const nn::Transformer& model, const Rank& rank, const GenerationConfig& config,
-                            const data::Tokenizer& tokenizer, bool is_cut);
+                          const data::Tokenizer& tokenizer, bool is_cut);
+
+/// Collective: what is known of it goes into the run directory's start.json, as the member `name`.
+void keep_decode(Rank& rank, const std::filesystem::path& run, const char* name,
+                 const std::optional<WorkFigures>& decode);
 
 /// Throws a UsageError where the prompt and max_tokens do not fit into the positions of a model; `whose` stands for it
 /// in the message ("the student").

@@ -57,7 +57,12 @@ double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1
 }  // namespace
 
 Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluations& evaluations)
-    : session_(session), directory_(directory), log_(std::move(log)), evaluations_(evaluations), steps_(session, log_), footprint_(session.rank) {
+    : session_(session),
+      directory_(directory),
+      log_(std::move(log)),
+      evaluations_(evaluations),
+      steps_(session, log_),
+      footprint_(session.rank) {
   const std::int64_t s = session.config.data.sequence_length;
   flops_per_token_ = nn::training_flops_per_token(session.student->config(), s);
   if (session.bridge)  // as if its tokens were as many as the student's

@@ -1,4 +1,5 @@
 // What a run took beside what `limbeck plan` says of it, in metrics.jsonl and on the report's page.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -36,7 +37,8 @@ std::vector<std::string> row(const std::string& page, const std::string& name) {
 TEST(PlannedBeside, MemoryAndBytesAreThoseOfThePlan) {
   const RunFolder folder("planned_beside");
   folder.write("cluster.textproto", cluster);
-  const std::string config = "tiny.textproto --set model.moe.num_experts=0 --set train.steps=5 --set parallel.layout=dp2 ";
+  const std::string config =
+      "tiny.textproto --set model.moe.num_experts=0 --set train.steps=5 --set parallel.layout=dp2 ";
   folder.succeed("train " + config + "--out run", 2);
   const json plan = json::parse(folder.succeed("plan " + config + "--ranks 2 --json"));
   const json line = whole_lines(folder, "run").back();
@@ -73,7 +75,8 @@ TEST(PlannedBeside, MemoryAndBytesAreThoseOfThePlan) {
 
   // Without the model's text a plan is still made; without its config's teacher there is none, and the page says it.
   folder.succeed("report run --quiet");
-  EXPECT_THAT(folder.read("run/report.html"), AllOf(HasSubstr("<th>memory: gradients</th>"), Not(HasSubstr("declared"))));
+  EXPECT_THAT(folder.read("run/report.html"),
+              AllOf(HasSubstr("<th>memory: gradients</th>"), Not(HasSubstr("declared"))));
 }
 
 TEST(PlannedBeside, CountersGoBeforeWhatIsDeclared) {
