@@ -30,7 +30,7 @@ TEST(EndToEnd, TheRecipeMakesItsTableAndGoesOn) {
       folder.path().string(), source_folder().string(), program().string());
   const Outcome all = run_shell(recipe);
   ASSERT_EQ(all.code, 0) << all.output << folder.read("out/recipe.log");
-  EXPECT_EQ(all.lines_with("== ").size(), 13U) << all.output;     // steps
+  EXPECT_EQ(all.lines_with("== ").size(), 14U) << all.output;     // steps
   EXPECT_EQ(all.lines_with("| ").size(), 8U + 9U) << all.output;  // rows, and the heads of both tables
   for (const char* row : {"half the layers, nothing learnt", "these as experts", "distilled, 288 tokens", "in Q8_0",
                           "in Q4_K_M", "in Q4_0", "in Q4_0, quantisation-aware, 192 tokens more"})
