@@ -88,7 +88,7 @@ class Recipe:
             (self.out / "texts" / folder).mkdir(parents=True)
         for name, text in texts.items():
             is_held_out = name in held_out
-            (self.out / "texts" / ("held_out" if is_held_out else "train") / name).write_text(text[1000:2000] if is_held_out else text)
+            (self.out / "texts" / ("held_out" if is_held_out else "train") / name).write_text(text[1000:1800] if is_held_out else text)
         return {"documents": len(texts), "held_out": held_out}
 
     def start(self, name, *sets):
