@@ -260,6 +260,7 @@ void CommandLine::generate(std::function<int(const GenerateOptions&)> run) {
       ->transform(number<std::int64_t>(between(1, 64)))
       ->needs(draft)
       ->capture_default_str();
+  app.add_option("--cluster", options->cluster, "Power and prices, for what a token takes")->type_name("FILE");
   app.parse_complete_callback([=] {
     if (!*prompt && !*prompts) throw CLI::RequiredError("--prompt or --prompts");
   });
@@ -436,6 +437,8 @@ void CommandLine::report(std::function<int(const ReportOptions&)> run) {
   app.add_option("--out", options->out, "The page, instead of RUN_DIR/report.html, or comparison.html of several runs")
       ->type_name("FILE.html");
   app.add_flag("--force", options->force, "Replace FILE.html where it is no such page");
+  app.add_option("--cluster", options->cluster, "Devices, power and prices, for what is planned and what it cost")
+      ->type_name("FILE");
 }
 
 void CommandLine::watch(std::function<int(const WatchOptions&)> run) {

@@ -91,9 +91,10 @@ struct GenerateOptions : CommonOptions {
   std::int64_t top_k = 40;                       // 0: all
   double top_p = 0.95;
   std::uint64_t seed = 1;
-  bool speculative = false;                    // drafts by the layers that predict further tokens
-  std::optional<std::filesystem::path> draft;  // instead by another model,
-  std::int64_t draft_tokens = 4;               // at most so many before a pass
+  bool speculative = false;                      // drafts by the layers that predict further tokens
+  std::optional<std::filesystem::path> draft;    // instead by another model,
+  std::int64_t draft_tokens = 4;                 // at most so many before a pass
+  std::optional<std::filesystem::path> cluster;  // whose power and prices count (launch/plan/cluster.proto)
 };
 
 struct ConvertOptions : CommonOptions {
@@ -156,6 +157,7 @@ struct ReportOptions : CommonOptions {
   std::vector<std::filesystem::path> runs;
   std::optional<std::filesystem::path> out;  // instead of report.html in the run's directory, or comparison.html here
   bool force = false;                        // replace it where it is no page of Limbeck's
+  std::optional<std::filesystem::path> cluster;  // by which one run is planned, and priced (launch/plan/cluster.proto)
 };
 
 struct WatchOptions : CommonOptions {

@@ -16,7 +16,9 @@
 #include "launch/commands/prompts.h"
 #include "launch/console/progress.h"
 #include "launch/console/streams.h"
+#include "launch/plan/cost.h"
 #include "launch/run/checkpointing.h"
+#include "launch/run/decode_meter.h"
 #include "launch/run/model_source.h"
 #include "launch/run/rank.h"
 #include "launch/run/text_generation.h"
@@ -188,6 +190,8 @@ std::unique_ptr<nn::Transformer> load_model(Rank& rank, const ModelSource& sourc
 /// Collective.
 void generate(Rank& rank, const GenerateOptions& options) {
   const Log log = make_log(rank.world().rank(), options.verbosity);
+  std::optional<Cluster> cluster;
+  if (options.cluster) cluster = load_cluster(*options.cluster);
   const ModelSource source = open_model_together(rank, options.model, log);
   say_notices(source, log);
   const data::Tokenizer& tokenizer = source.require_tokenizer();
@@ -234,12 +238,18 @@ void generate(Rank& rank, const GenerateOptions& options) {
     if (!options.max_tokens && std::ssize(ids[i]) == source.config.max_positions)
       log->warn("prompt {} fills the model's {}: nothing is added", i + 1,
                 core::counted(source.config.max_positions, "position"));
+  DecodeMeter meter(rank);
   const nn::Generated generated = nn::generate_texts(*model, ids, how);
   progress.reset();
   if (generated.prefill.tokens == 0) return;
   std::string pace = pace_text("prefill", generated.prefill);
   if (generated.decode.tokens > 0) pace += ", " + pace_text("decode", generated.decode);
   log->info("{}", pace);
+  if (generated.decode.tokens > 0) {
+    const WorkFigures figures = meter.figures(generated, rank.world().size());
+    const std::string cost = a_token_text(cost_of(figures, cluster), static_cast<double>(figures.tokens));
+    if (!cost.empty()) log->info("decode: {}", cost);
+  }
   if (options.speculative || options.draft) log->info("{}", drafts_text(generated));
 }
 
@@ -262,7 +272,8 @@ int run_generate(const GenerateOptions& options) {
                          {"seed", options.seed},
                          {"speculative", options.speculative},
                          {"draft", options.draft.value_or("").string()},
-                         {"draft_tokens", options.draft_tokens}};
+                         {"draft_tokens", options.draft_tokens},
+                         {"cluster", options.cluster.value_or("").string()}};
   std::string command = "command: generate\n";
   for (const auto& [name, value] : identity.items()) command += name + ": " + line_of(value);
   in_world(

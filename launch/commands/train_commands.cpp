@@ -165,23 +165,25 @@ std::optional<DistillStart> read_start_together(const Session& session, const Ru
 }
 
 /// Nothing by a reward head.
-std::string continuation(const Session& session, const nn::Transformer& model, bool is_cut) {
-  if (model.config().reward_head) return "";
+Continued continuation(const Session& session, const nn::Transformer& model, bool is_cut) {
+  if (model.config().reward_head) return {};
   return continue_prompt(model, session.rank, session.config.generation, *session.tokenizer, is_cut);
 }
 
 /// What only a distillation compares with.
-void measure_teacher(Session& session, HeldOut& held_out, DistillStart& start, const Log& log) {
+void measure_teacher(Session& session, HeldOut& held_out, const std::filesystem::path& run, DistillStart& start,
+                     const Log& log) {
   start.unigram = held_out.evaluate_unigram(session.token_counts(session.student->config().vocabulary));
   if (session.teacher) {
-    std::string said;
+    Continued said;
     while_others_hear(session.rank, [&] {
       if (session.teacher->has_head())
         said = continuation(session, *session.teacher, session.config.precision.sharded_teacher);
     });
-    start.teacher_text = gather_strings(session.rank, said).back();  // of a pipeline's last stage
+    start.teacher_text = gather_strings(session.rank, said.text).back();  // of a pipeline's last stage
+    keep_decode(session.rank, run, "teacher_decode", said.decode);
   }
-  start.student_text = continuation(session, *session.student, /*is_cut=*/true);
+  start.student_text = continuation(session, *session.student, /*is_cut=*/true).text;
   start.teacher = session.teacher_fingerprint;
   start.cut = session.start;
   log->info("before: KL {}, top-1 agreement {:.3f}, cross-entropy {:.4f} (teacher {:.4f}, unigram KL {})",
@@ -203,7 +205,7 @@ DistillStart measure_start(Session& session, RunEvaluations& evaluations, const 
   const bool has_teacher = start.student.has_teacher();
   if (has_teacher) said.held_out = Evaluation();  // measure_teacher says more of it
   for (const std::string& line : to_lines(said)) log->info("before: {}", line);
-  if (has_teacher) measure_teacher(session, *evaluations.held_out(), start, log);
+  if (has_teacher) measure_teacher(session, *evaluations.held_out(), directory.path(), start, log);
   on_first_rank(session.rank, [&] { write_start(directory.path(), start); });
   return start;
 }
@@ -266,7 +268,8 @@ RunFacts facts_of(const Session& session, const Trainer& trainer, const RunDirec
                           .host = host_name(),
                           .processor = processor(),
                           .kernels = kernels::cpu_level(),
-                          .version = LIMBECK_VERSION});
+                          .version = LIMBECK_VERSION,
+                          .energy = trainer.energy_by()});
   return facts;
 }
 
@@ -376,7 +379,9 @@ bool train(Rank& rank, const RunConfig& given, const TrainOptions& options, bool
   if (trainer.is_without_gain())
     log->info("ended at step {}: {} has not got better in {}", trainer.steps_done(), config.train.keep_best,
               core::counted(trainer.best()->without_gain, "evaluation"));
-  const std::string text = continuation(session, *session.student, /*is_cut=*/true);
+  const Continued said = continuation(session, *session.student, /*is_cut=*/true);
+  const std::string& text = said.text;
+  keep_decode(rank, directory.path(), "decode", said.decode);
   on_first_rank(rank, [&] {
     write_end(directory.path(), {.step = trainer.steps_done(),
                                  .ended_by = ended_by(trainer, config),

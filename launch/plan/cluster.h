@@ -14,6 +14,8 @@
 
 namespace limbeck::launch {
 
+inline constexpr double joules_a_kwh = 3.6e6;
+
 struct ClusterLink {
   double gb_s = 0;        // each way, of one device
   double latency_us = 5;  // of an exchange between two
@@ -51,6 +53,12 @@ struct Cluster {
   core::ImaginedDevice imagined() const;
   /// W of the machines that so many ranks are on, with what a site takes beside; 0: not known.
   double watts_of(std::int64_t ranks) const;
+  /// By that power; 0 where a device's is not known.
+  double joules_of(std::int64_t ranks, double seconds) const { return watts > 0 ? watts_of(ranks) * seconds : 0; }
+  /// Of so many ranks' devices for so long, and of energy; 0: not known.
+  double price_of(std::int64_t ranks, double seconds, double kwh_taken) const {
+    return static_cast<double>(ranks) * seconds / 3600 * device_hour + kwh_taken * kwh;
+  }
 };
 
 /// Throws a UsageError with the place of the first mistake, or that names the field which is missing or out of range.

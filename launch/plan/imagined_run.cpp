@@ -133,7 +133,7 @@ class ImaginedRun {
     check_expert_choice(config_.routing, models_.student);
     plan_.pipeline = pipeline_on(rank);
     plan_.stage = rank.mesh().pp().rank();
-    PlannedMemory& memory = plan_.memory;
+    MemoryParts& memory = plan_.memory;
     std::optional<nn::Transformer> teacher;
     if (models_.teacher) {
       teacher.emplace(*models_.teacher, among_ranks(rank, beside_head(rank, teacher_options(rank, config_.precision))));

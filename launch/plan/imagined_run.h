@@ -6,39 +6,20 @@
 //     plan.memory.peak();
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "core/device/memory.h"
 #include "launch/plan/expert_shares.h"
 #include "launch/plan/planned_models.h"
+#include "launch/run/memory_parts.h"
 #include "launch/run/pipeline.h"
 #include "parallel/comm/counted_comm.h"
 
 namespace limbeck::launch {
 
-/// Bytes in a rank's tensors.
-struct PlannedMemory {
-  // Kept from step to step:
-  std::int64_t parameters = 0;  // the student's values, in the form that passes read
-  std::int64_t teacher = 0;
-  std::int64_t gradients = 0;  // buckets
-  std::int64_t optimizer = 0;  // moments, and master weights
-  std::int64_t other = 0;      // rotary tables, forms of weights that products read
-  std::int64_t copy = 0;       // of what is saved beside steps (train.save_in_background), in a CPU's memory
-  // And of a step:
-  std::int64_t activations =
-      0;                   // at its peak, with what travels: buffers of exchanges, and of layers that are gathered
-  std::int64_t start = 0;  // the most before the first step, in all
-  std::int64_t held = 0;   // from the system, for the same
-
-  std::int64_t kept() const { return parameters + teacher + gradients + optimizer + other + copy; }
-  std::int64_t peak() const { return std::max(kept() + activations, start); }
-};
-
 struct RankPlan {
-  PlannedMemory memory;
+  MemoryParts memory;
   std::vector<parallel::ExchangeCount> traffic;  // of a step, what this rank sends
   std::int64_t given_bytes = 0;       // of a step, to all of its tensors: what is written of them at the least
   std::int64_t parameter_bytes = 0;   // of the student on this rank, as passes read them

@@ -17,41 +17,9 @@ namespace {
 using Rows = std::vector<std::vector<std::string>>;
 using nlohmann::ordered_json;
 
-std::string bytes_text(double bytes) {
-  constexpr std::array units = {"B", "KiB", "MiB", "GiB", "TiB"};
-  std::size_t unit = 0;
-  for (; unit + 1 < units.size() && bytes >= 1024; ++unit) bytes /= 1024;
-  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.2f} {}", bytes, units[unit]);
-}
-std::string bytes_text(std::int64_t bytes) { return bytes_text(static_cast<double>(bytes)); }
-
-std::string time_text(double seconds) {
-  if (seconds < 1) return fmt::format("{:.2f} ms", 1e3 * seconds);
-  return seconds < 120 ? fmt::format("{:.2f} s", seconds) : duration_text(seconds);
-}
-
 std::string layout_of(const Plan& plan) {
   const std::string& given = plan.config.parallel.layout;
   return given.empty() ? fmt::format("dp{}", plan.world.num_ranks) : given;
-}
-
-/// The parts of a rank's memory: their names in JSON, and to people.
-struct Part {
-  const char* name;
-  const char* text;
-  std::int64_t bytes;
-};
-std::vector<Part> parts_of(const PlannedMemory& m) {
-  return {{"parameters", "parameters", m.parameters},
-          {"teacher", "the teacher's", m.teacher},
-          {"gradients", "gradients", m.gradients},
-          {"optimizer", "optimizer state", m.optimizer},
-          {"other", "tables, forms of weights", m.other},
-          {"copy", "copy for saving", m.copy},
-          {"activations", "activations and buffers", m.activations},
-          {"peak", "at the peak", m.peak()},
-          {"start", "before the first step", m.start},
-          {"held", "taken from the system", m.held}};
 }
 
 std::string models_text(const Plan& plan) {
@@ -81,7 +49,7 @@ std::string formats_text(const Plan& plan) {
 
 std::string memory_text(const Plan& plan) {
   Rows rows;
-  for (const Part& part : parts_of(plan.rank.memory))
+  for (const MemoryPart& part : parts_of(plan.rank.memory))
     if (part.bytes > 0) rows.push_back({part.text, bytes_text(part.bytes)});
   std::string text =
       fmt::format("\n{} on {}, memory of a rank{}:\n", layout_of(plan), core::counted(plan.world.num_ranks, "rank"),
@@ -163,9 +131,9 @@ std::string layouts_text(const Plan& plan) {
   return fmt::format("\nthe fastest that fit into {:.1f} GiB a device:\n", plan.cluster->memory_gib) + aligned(rows, 2);
 }
 
-ordered_json memory_json(const PlannedMemory& memory) {
+ordered_json memory_json(const MemoryParts& memory) {
   ordered_json json;
-  for (const Part& part : parts_of(memory)) json[part.name] = part.bytes;
+  for (const MemoryPart& part : parts_of(memory)) json[part.name] = part.bytes;
   return json;
 }
 
@@ -195,6 +163,20 @@ ordered_json parameters_json(const nn::ModelConfig& model) {
 }
 
 }  // namespace
+
+std::string bytes_text(double bytes) {
+  constexpr std::array units = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  for (; unit + 1 < units.size() && bytes >= 1024; ++unit) bytes /= 1024;
+  return unit == 0 ? fmt::format("{:.0f} B", bytes) : fmt::format("{:.2f} {}", bytes, units[unit]);
+}
+
+std::string bytes_text(std::int64_t bytes) { return bytes_text(static_cast<double>(bytes)); }
+
+std::string time_text(double seconds) {
+  if (seconds < 1) return fmt::format("{:.2f} ms", 1e3 * seconds);
+  return seconds < 120 ? fmt::format("{:.2f} s", seconds) : duration_text(seconds);
+}
 
 std::string plan_text(const Plan& plan) {
   std::string text = models_text(plan) + memory_text(plan) + traffic_text(plan) + "\n";

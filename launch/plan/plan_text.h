@@ -22,6 +22,12 @@ struct Plan {
   std::optional<std::int64_t> sequences_an_epoch = {};  // of the text; not known without its tokens
 };
 
+/// "1.50 MiB", "2.00 TiB".
+std::string bytes_text(double bytes);
+std::string bytes_text(std::int64_t bytes);
+/// "12.30 ms", "1.20 s", "2 h 05 min".
+std::string time_text(double seconds);
+
 std::string plan_text(const Plan& plan);
 /// docs/plan.md lists the members.
 nlohmann::ordered_json plan_json(const Plan& plan);

@@ -172,9 +172,8 @@ RunFigures run_figures(const RunConfig& config, const StepTime& time, const Plan
   RunFigures run;
   run.tokens = tokens_of_run(config);
   run.seconds = steps * time.seconds();
-  const double hours = run.seconds / 3600;
-  run.kwh = cluster.watts > 0 ? cluster.watts_of(world.num_ranks) * hours / 1000 : 0;
-  run.cost = static_cast<double>(world.num_ranks) * hours * cluster.device_hour + run.kwh * cluster.kwh;
+  run.kwh = cluster.joules_of(world.num_ranks, run.seconds) / joules_a_kwh;
+  run.cost = cluster.price_of(world.num_ranks, run.seconds, run.kwh);
   return run;
 }
 

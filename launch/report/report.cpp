@@ -13,6 +13,7 @@
 #include "launch/console/log.h"
 #include "launch/console/streams.h"
 #include "launch/report/html.h"
+#include "launch/report/planned_beside.h"
 #include "launch/report/report_curves.h"
 #include "launch/report/report_sections.h"
 
@@ -100,7 +101,7 @@ std::string report_page(const std::vector<RunResults>& runs, const PageParts& pa
   std::string html = head_of(title_of(runs), runs.size() == 1 ? kind_of(runs[0]) : "Limbeck", subtitle_of(runs), parts);
   html += runs.size() == 1 ? cards(runs[0]) : comparison(runs);
   html += draw_curves(runs);
-  if (runs.size() == 1) html += held_out(runs[0]) + communication(runs[0]);
+  if (runs.size() == 1) html += held_out(runs[0]) + communication(runs[0]) + parts.planned;
   html += continuations(runs) + details(runs);
   const bool is_whole =
       std::all_of(runs.begin(), runs.end(), [](const RunResults& run) { return run.record.is_whole; });
@@ -116,7 +117,12 @@ int run_report(const ReportOptions& options) {
   for (const fs::path& run : options.runs)
     for (const fs::path& path : files_of_model(run)) read.push_back(path);
   if (!is_page(file)) check_may_write(file, options.force, read);  // a page is written anew while its run goes on
-  const std::string page = report_page(read_runs(options.runs));
+  std::optional<Cluster> cluster;
+  if (options.cluster) cluster = load_cluster(*options.cluster);
+  const std::vector<RunResults> runs = read_runs(options.runs);
+  PageParts parts;
+  if (runs.size() == 1) parts.planned = planned_beside_measured(runs[0], cluster, make_log(0, options.verbosity));
+  const std::string page = report_page(runs, parts);
   data::write_file_atomically(file, page);
   print_result("{}: {:.0f} kB\n", file.string(), static_cast<double>(page.size()) / 1000);
   return 0;

@@ -17,6 +17,7 @@ namespace limbeck::launch {
 struct PageParts {
   std::string policy = {};   // further directives of its Content-Security-Policy, each with "; " behind it
   std::string section = {};  // behind its header
+  std::string planned = {};  // of one run, behind what it exchanged
   std::string script = {};   // behind its own, without a mark of markup
 };
 

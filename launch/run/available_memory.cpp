@@ -7,17 +7,12 @@
 #include <sstream>
 #include <string>
 
+#include "launch/run/number_file.h"
+
 namespace limbeck::launch {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// The number in a file that holds nothing else; nothing where there is none ("max").
-std::optional<std::int64_t> number_in(const fs::path& file) {
-  std::ifstream in(file);
-  std::int64_t value = 0;
-  return in >> value ? std::optional(value) : std::nullopt;
-}
 
 /// What a group's limit leaves. Pages of files count as used, but give way, unless the files are in memory.
 std::optional<std::int64_t> left_of(const fs::path& group, const char* limit, const char* used, const char* files,

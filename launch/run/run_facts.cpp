@@ -40,7 +40,25 @@ RunStarted started(const JsonAt& in) {
           .host = text("host"),
           .processor = text("processor"),
           .kernels = text("kernels"),
-          .version = text("limbeck")};
+          .version = text("limbeck"),
+          .energy = text("energy")};
+}
+
+std::optional<WorkFigures> work_figures(const JsonAt& start, const char* name) {
+  const JsonAt in = start.get(name);
+  if (in.is_null()) return std::nullopt;
+  const auto number = [&](const char* member) {
+    const JsonAt value = in.at(member);
+    if (!value.json().is_number() || !(value.json().get<double>() >= 0)) value.refuse("a number from 0");
+    return value.json().get<double>();
+  };
+  WorkFigures work{.tokens = in.at("tokens").whole(), .seconds = number("seconds"), .ranks = in.at("ranks").whole()};
+  if (work.tokens < 1) in.at("tokens").refuse("a number from 1");
+  if (work.ranks < 1) in.at("ranks").refuse("a number from 1");
+  if (in.get("joules").is_null()) return work;
+  work.joules = number("joules");
+  work.by = in.at("by").text();
+  return work;
 }
 
 }  // namespace
@@ -59,14 +77,25 @@ nlohmann::ordered_json to_json(const RunFacts& facts) {
                   {"processor", s.processor},
                   {"kernels", s.kernels},
                   {"limbeck", s.version}});
+    if (!s.energy.empty()) start["energy"] = s.energy;
     json["starts"].push_back(std::move(start));
   }
   return json;
 }
 
+nlohmann::ordered_json to_json(const WorkFigures& work) {
+  nlohmann::ordered_json json = {{"tokens", work.tokens}, {"seconds", work.seconds}, {"ranks", work.ranks}};
+  if (work.joules) json.update({{"joules", *work.joules}, {"by", work.by}});
+  return json;
+}
+
 RunFacts run_facts_from_json(const nlohmann::json& start, const std::string& where) {
   const JsonAt in(start, where);
-  RunFacts facts{.model = parameters(in, "parameters"), .teacher = parameters(in, "teacher_parameters"), .starts = {}};
+  RunFacts facts{.model = parameters(in, "parameters"),
+                 .teacher = parameters(in, "teacher_parameters"),
+                 .starts = {},
+                 .decode = work_figures(in, "decode"),
+                 .teacher_decode = work_figures(in, "teacher_decode")};
   const JsonAt starts = in.get("starts");
   if (starts.is_null()) return facts;
   for (std::size_t i = 0; i < starts.array().size(); ++i) facts.starts.push_back(started(starts.at(i)));

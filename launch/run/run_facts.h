@@ -35,15 +35,28 @@ struct RunStarted {
   std::string processor = {};
   std::string kernels = {};  // the level they are built for
   std::string version = {};  // of Limbeck
+  std::string energy = {};   // by what the joules of steps are known on the first rank's machine; empty: they are not
 };
+
+/// What work on so many tokens took.
+struct WorkFigures {
+  std::int64_t tokens = 0;
+  double seconds = 0;
+  std::int64_t ranks = 1;
+  std::optional<double> joules = {};  // of the machines, where their counters say it
+  std::string by = {};                // which those are (EnergyMeter::by)
+};
+nlohmann::ordered_json to_json(const WorkFigures& work);
 
 struct RunFacts {
   std::optional<ParameterFigures> model;  // the student
   std::optional<ParameterFigures> teacher;
   std::vector<RunStarted> starts;
+  std::optional<WorkFigures> decode = {}, teacher_decode = {};  // of the config's prompt, one text
 };
 
-/// The members of start.json: "parameters", "teacher_parameters", "starts".
+/// The members of start.json: "parameters", "teacher_parameters", "starts". "decode" and "teacher_decode" are
+/// added by themselves, when they are measured.
 nlohmann::ordered_json to_json(const RunFacts& facts);
 /// Of a start.json; what it does not have is not known. Throws, naming `where` and the member, for another type.
 RunFacts run_facts_from_json(const nlohmann::json& start, const std::string& where);

@@ -37,6 +37,9 @@ class Reader {
         read_exposed(value);
       } else if (name == "sent_bytes") {
         read_sent(value);
+      } else if (name == "memory_bytes") {
+        check_object(name, value);
+        for (const auto& [part, bytes] : value.items()) add(record_.memory[part], "memory_bytes." + part, bytes);
       } else if (!value.is_structured()) {
         add(record_.series[name], name, value);
       }

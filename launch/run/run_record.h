@@ -40,6 +40,7 @@ struct RunRecord {
   std::map<std::string, std::map<std::string, Series>> sets;  // eval_sets, by set and figure
   std::map<std::int64_t, LayerLoad> loads;                    // by layer
   std::map<std::string, AxisTraffic> traffic;                 // by axis of the mesh
+  std::map<std::string, Series> memory;                       // memory_bytes, by part
   bool is_whole = true;                                       // false: the last line was half written, and is not here
 
   bool is_empty() const { return last_step == 0 && series.empty(); }

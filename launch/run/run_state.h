@@ -29,6 +29,8 @@ class StateCopy {
   static std::int64_t bytes_of(const core::StateDict& state);
   /// The entries that this rank writes, in the memory. `state` has the same names and shapes each time.
   const core::StateDict& take(const core::StateDict& state);
+  /// That it takes now.
+  std::int64_t bytes() const { return bytes_of(copy_); }
 
  private:
   core::MemoryPtr memory_;

@@ -159,7 +159,7 @@ std::function<std::string(double, double)> refusal_by(const std::optional<SpikeG
 }
 
 /// The one that runs beside the student in the steps; null: none does.
-const nn::Transformer* running_teacher(const Session& session) {
+nn::Transformer* running_teacher(const Session& session) {
   if (session.runs_elsewhere()) return nullptr;
   return session.untrained_teacher ? session.untrained_teacher.get() : session.teacher.get();
 }
@@ -176,12 +176,15 @@ RunSteps::RunSteps(Session& session, const Log& log)
       trained_(trained_of(session, projectors_)),
       parameters_(optim::parameters_of(trained_)),
       num_trained_(count_trained(session.rank, parameters_)),
+      used_bytes_(session.rank.memory()->statistics().used_bytes),
       sync_(parameters_, session.rank.mesh(), session.rank.memory(), session.config.precision.gradient,
             bucket_bytes(session.config.parallel), sharding_of(session.config.parallel)),
+      gradient_bytes_(taken()),
       values_(parameters_, sync_.groups(), bucket_bytes(session.config.parallel)),
       fragments_(optim::fragments_of(trained_ = dealt(std::move(trained_), sync_.groups(), values_))),
       optimizer_(trained_, optimizer_settings(session.config.optimizer),
                  [&mesh = session.rank.mesh()](const std::string& axis) -> core::Comm& { return mesh.along(axis); }),
+      optimizer_bytes_(taken()),
       schedule_(make_schedule(session.config)),
       guard_(session.config.guard ? std::optional<SpikeGuard>(*session.config.guard) : std::nullopt),
       training_step_(session.rank,
@@ -226,8 +229,32 @@ void RunSteps::deal_values() {
 
 void RunSteps::begin() {
   deal_values();
+  taken();
   optimizer_.begin_training();
+  optimizer_bytes_ += taken();
   values_.gather();
+}
+
+std::int64_t RunSteps::taken() {
+  const std::int64_t now = session_.rank.memory()->statistics().used_bytes;
+  return now - std::exchange(used_bytes_, now);
+}
+
+MemoryParts RunSteps::memory() {
+  std::set<const core::Storage*> seen;
+  const auto bytes_of = [&](const core::Tensor& tensor) -> std::int64_t {
+    if (!tensor.defined()) return 0;
+    const core::Storage& storage = *tensor.storage();
+    const bool is_here = !storage.is_lent() && !storage.is_empty() && storage.memory() == session_.rank.memory();
+    return is_here && seen.insert(&storage).second ? storage.bytes() : 0;
+  };
+  MemoryParts parts{.gradients = gradient_bytes_, .optimizer = optimizer_bytes_};
+  for (const core::Parameter* p : all_parameters()) parts.parameters += bytes_of(p->value);
+  if (is_dealt_)
+    for (const optim::Fragment& f : fragments_) parts.parameters += bytes_of(f.sharers.value);
+  if (nn::Transformer* teacher = running_teacher(session_))
+    for (const core::Parameter* p : teacher->parameters()) parts.teacher += bytes_of(p->value);
+  return parts;
 }
 
 core::Tensor RunSteps::values_here(const core::Parameter& parameter) const {
@@ -262,10 +289,12 @@ core::ParameterList RunSteps::all_parameters() { return parameters_of(session_, 
 void RunSteps::load(const core::StateReader& reader, const StepsPosition& position, const std::string& where,
                     const std::vector<std::string>& changed) {
   deal_values();
+  taken();
   while_others_hear(session_.rank, [&] {
     projectors_.load(reader);
     load_optimizer(optimizer_, reader, where, changed);
   });
+  optimizer_bytes_ += taken();
   values_.gather();  // of what the optimizer has rounded
   steps_done_ = position.step;
   passed_over_ = position.passed_over;

@@ -18,6 +18,7 @@
 
 #include "launch/console/log.h"
 #include "launch/run/hidden_projectors.h"
+#include "launch/run/memory_parts.h"
 #include "launch/run/run_objective.h"
 #include "launch/run/sampled_text.h"
 #include "launch/run/session.h"
@@ -96,6 +97,8 @@ class RunSteps {
   core::StateDict gradients() const;
   /// What this rank has of a parameter's values at any time: its share, where they are dealt.
   core::Tensor values_here(const core::Parameter& parameter) const;
+  /// Parameters, teacher, gradients and optimizer of this rank: what a step finds of them in the memory.
+  MemoryParts memory();
   const std::optional<HiddenMatch>& hidden() const { return hidden_; }
   const UpdateMatches& updates() const { return updates_; }
   const std::optional<RouterMatch>& routers() const { return routers_; }
@@ -114,6 +117,8 @@ class RunSteps {
   void check(const TrainingStep::Done& done, std::int64_t step, const core::FiniteWatch* watch) const;
   /// The student's weights are those to begin with: what is dealt of them is, from here on.
   void deal_values();
+  /// Bytes that have gone to tensors of the memory since it was last looked at.
+  std::int64_t taken();
 
   Session& session_;
   RunObjective objective_;
@@ -121,10 +126,13 @@ class RunSteps {
   std::vector<optim::Trained> trained_;
   core::ParameterList parameters_;  // those that are trained
   std::int64_t num_trained_;
+  std::int64_t used_bytes_;  // of the memory, when it was last looked at
   parallel::GradientSync sync_;
+  std::int64_t gradient_bytes_;
   parallel::SharedValues values_;
   std::vector<optim::Fragment> fragments_;  // what this rank steps on, of each
   optim::Optimizer optimizer_;
+  std::int64_t optimizer_bytes_;
   optim::Schedule schedule_;
   std::optional<SpikeGuard> guard_;
   TrainingStep training_step_;

@@ -52,6 +52,8 @@ class Saves {
   /// Collective, where none is under way. `beside_steps`: the state is copied, and threads begin to write the copy;
   /// else it is written in finish(), which comes before the state changes.
   void begin(Save save, bool beside_steps);
+  /// Of this rank's copy, which stays from the first that is made.
+  std::int64_t copied_bytes() const { return copy_.bytes(); }
   /// Whether this rank's thread has something to do.
   bool is_at_work() const;
   /// Collective, when that is true of no rank: what follows of the save under way, if there is one. What failed on one

@@ -1,5 +1,7 @@
 #include "launch/run/text_generation.h"
 
+#include "launch/run/decode_meter.h"
+
 namespace limbeck::launch {
 
 std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt) {
@@ -9,11 +11,12 @@ std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std
   return ids;
 }
 
-std::string continue_prompt(const nn::Transformer& model, const Rank& rank, const GenerationConfig& config,
-                            const data::Tokenizer& tokenizer, bool is_cut) {
-  if (config.prompt.empty()) return "";
+Continued continue_prompt(const nn::Transformer& model, const Rank& rank, const GenerationConfig& config,
+                          const data::Tokenizer& tokenizer, bool is_cut) {
+  if (config.prompt.empty()) return {};
   const std::vector<std::int32_t> prompt = prompt_ids(tokenizer, config.prompt);
-  const std::vector<std::int32_t> ids = nn::generate(model, prompt,
+  DecodeMeter meter(rank);
+  const nn::Generated generated = nn::generate_texts(model, {&prompt, 1},
                                                      {.max_tokens = config.max_tokens,
                                                       .sampling = {.temperature = config.temperature,
                                                                    .top_k = config.top_k,
@@ -22,10 +25,20 @@ std::string continue_prompt(const nn::Transformer& model, const Rank& rank, cons
                                                       .valid_vocabulary = tokenizer.vocabulary_size(),
                                                       .stop = tokenizer.stop_ids(),
                                                       .is_first_rank = !is_cut || rank.has_first_data()});
+  Continued continued;
+  if (generated.decode.tokens > 0)
+    continued.decode = meter.figures(generated, is_cut ? rank.world().size() : rank.comms().tensor->size());
   data::StreamDecoder decoder(tokenizer);
-  std::string text;
-  for (const auto id : ids) text += decoder.feed(id);
-  return text + decoder.finish();
+  for (const auto id : generated.texts.front().tokens) continued.text += decoder.feed(id);
+  continued.text += decoder.finish();
+  return continued;
+}
+
+void keep_decode(Rank& rank, const std::filesystem::path& run, const char* name,
+                 const std::optional<WorkFigures>& decode) {
+  on_first_rank(rank, [&] {
+    if (decode) add_to_start_file(run, {{name, to_json(*decode)}});
+  });
 }
 
 void check_fits(const GenerationConfig& config, const data::Tokenizer& tokenizer, const nn::ModelConfig& model,

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "data/tokenizers/tokenizer.h"
 #include "launch/config/config.h"
 #include "launch/run/rank.h"
+#include "launch/run/run_facts.h"
 
 namespace limbeck::launch {
 
@@ -16,10 +19,19 @@ namespace limbeck::launch {
 /// one.
 std::vector<std::int32_t> prompt_ids(const data::Tokenizer& tokenizer, const std::string& prompt);
 
+struct Continued {
+  std::string text = {};
+  std::optional<WorkFigures> decode = {};  // known to the first rank; nothing of no token behind the first
+};
+
 /// Collective: the continuation of the config's prompt; empty without one. `is_cut`: the model's experts are cut over
 /// the mesh, so that the ranks with the first data alone run the tokens.
-std::string continue_prompt(const nn::Transformer& model, const Rank& rank, const GenerationConfig& config,
-                            const data::Tokenizer& tokenizer, bool is_cut);
+Continued continue_prompt(const nn::Transformer& model, const Rank& rank, const GenerationConfig& config,
+                          const data::Tokenizer& tokenizer, bool is_cut);
+
+/// Collective: what is known of it goes into the run directory's start.json, as the member `name`.
+void keep_decode(Rank& rank, const std::filesystem::path& run, const char* name,
+                 const std::optional<WorkFigures>& decode);
 
 /// Throws a UsageError where the prompt and max_tokens do not fit into the positions of a model; `whose` stands for it
 /// in the message ("the student").

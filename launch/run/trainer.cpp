@@ -60,7 +60,12 @@ double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1
 }  // namespace
 
 Trainer::Trainer(Session& session, RunDirectory& directory, Log log, RunEvaluations& evaluations)
-    : session_(session), directory_(directory), log_(std::move(log)), evaluations_(evaluations), steps_(session, log_) {
+    : session_(session),
+      directory_(directory),
+      log_(std::move(log)),
+      evaluations_(evaluations),
+      steps_(session, log_),
+      footprint_(session.rank) {
   const std::int64_t s = session.config.data.sequence_length;
   const nn::ModelConfig& student = session.student->config();
   const double more =
@@ -214,6 +219,7 @@ StepReport Trainer::step(bool dump) {
     watch_->forget();
     watch.finite = &*watch_;
   }
+  footprint_.begin_step();
   StepReport report = steps_.step(dump ? dump_ : std::nullopt, watch);
   report.traffic = tally.take();
   tokens_seen_ += report.num_tokens;
@@ -447,14 +453,16 @@ bool Trainer::run(std::int64_t last_step) {
       }
       log_->warn("step {} is refused, {}: its update is left out", report.step, report.refused);
     }
+    footprint_.end_step(is_detailed(report.step) ? std::optional(steps_.memory()) : std::nullopt, saves.copied_bytes());
     line = to_json(report);
     if (const double stall = saves.take_stall(); stall > 0) line["save_stall_s"] = stall;
     if (const auto seconds = std::exchange(save_seconds_, std::nullopt)) line["save_s"] = *seconds;
     const bool is_best = evaluate(line);
     std::int64_t at_work = saves.is_at_work() ? 1 : 0;
-    stopped = stop_is_agreed(session_.rank, {report.traffic.numbers(), {&at_work, 1}});
+    stopped = stop_is_agreed(session_.rank, {report.traffic.numbers(), {&at_work, 1}, footprint_.numbers()});
     traffic_ += report.traffic;
     add_traffic(line, report.traffic);
+    footprint_.add_to(line);
     const bool due = train.checkpoint_every_steps > 0 && steps_done() % train.checkpoint_every_steps == 0;
     const bool is_last = stopped || is_without_gain() || steps_done() == last_step;
     const bool is_saved = due || is_best || is_last;

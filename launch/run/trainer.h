@@ -23,6 +23,7 @@
 #include "launch/run/run_steps.h"
 #include "launch/run/saves.h"
 #include "launch/run/session.h"
+#include "launch/run/step_footprint.h"
 #include "launch/run/throughput.h"
 
 namespace limbeck::launch {
@@ -48,6 +49,8 @@ class Trainer {
   /// Values of the parameters that are trained, of all ranks.
   std::int64_t num_trained() const { return steps_.num_trained(); }
   Throughput throughput() const;
+  /// By what the energy of steps is known on this machine; empty where it is not.
+  std::string energy_by() const { return footprint_.energy_by(); }
   /// Of the steps of this process, a step; empty where there is one rank.
   std::vector<AxisCommunication> communication() const;
   /// Collective: everything that is evaluated, of the student as it is now; what was measured after the last step is
@@ -105,6 +108,7 @@ class Trainer {
   double timed_seconds_ = 0;
   std::int64_t timed_steps_ = 0;
   parallel::Traffic traffic_;
+  StepFootprint footprint_;
 };
 
 }  // namespace limbeck::launch

@@ -108,7 +108,7 @@ std::string RunFolder::command(const std::string& arguments, int ranks) const {
         "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl=^tcp mpirun --oversubscribe "
         "--bind-to none -n {} ",
         ranks);
-  return fmt::format("cd {0} && XDG_CACHE_HOME={0}/cache OMP_NUM_THREADS=1 {1}{2} {3}", path_.string(), launcher,
+  return fmt::format("cd {0} && XDG_CACHE_HOME={0}/cache LIMBECK_POWERCAP=${{LIMBECK_POWERCAP-none}} OMP_NUM_THREADS=1 {1}{2} {3}", path_.string(), launcher,
                      program().string(), arguments);
 }
 
@@ -124,7 +124,7 @@ std::vector<nlohmann::json> RunFolder::metrics(const std::string& run) const {
   for (std::string line; std::getline(in, line);) {
     nlohmann::json values = nlohmann::json::parse(line);
     for (const char* field : {"time", "seconds", "tokens_per_s", "mfu", "rss_bytes", "cache_wait_s", "teacher_wait_s",
-                              "exposed_s", "sent_bytes", "save_stall_s", "save_s"})
+                              "exposed_s", "sent_bytes", "save_stall_s", "save_s", "memory_bytes", "joules"})
       values.erase(field);
     lines.push_back(std::move(values));
   }
