@@ -90,7 +90,17 @@ CONF
   eventually "two nodes" eval '[[ $(sinfo -h -N -t idle -o %n 2>/dev/null | wc -l) -eq 2 ]]'
 }
 
-# submit NAME OPTION... -- SCRIPT ARGUMENT...: the run $work/NAME; its log is $work/NAME.out, its job $job.
+# queue NAME OPTION... -- SCRIPT ARGUMENT...: its log is $work/NAME.out, its job $job.
+queue() {
+  local name=$1 options=()
+  shift
+  while [[ $1 != -- ]]; do
+    options+=("$1")
+    shift
+  done
+  job=$(sbatch --parsable --job-name="$name" --output="$work/$name.out" "${options[@]}" "$root/launch/slurm/$2" "${@:3}")
+}
+# submit NAME OPTION... -- SCRIPT ARGUMENT...: the run $work/NAME.
 submit() {
   local name=$1 options=()
   shift
@@ -98,8 +108,8 @@ submit() {
     options+=("$1")
     shift
   done
-  job=$(sbatch --parsable --job-name="$name" --output="$work/$name.out" "${options[@]}" "$root/launch/slurm/$2" \
-    train "$root/examples/tiny_moe.textproto" --out "$work/$name" --set data.text="$work/text" --set generation= --set train.steps=$steps "${@:3}")
+  queue "$name" "${options[@]}" -- "$2" train "$root/examples/tiny_moe.textproto" --out "$work/$name" --set data.text="$work/text" \
+    --set generation= --set train.steps=$steps "${@:3}"
 }
 over_both=(--nodes=2 --ntasks-per-node=1)
 steps_done() { cat "$work/$1/metrics.jsonl" 2>/dev/null | wc -l; }
@@ -164,3 +174,28 @@ mv "$work/cancelled.out" "$work/cancelled_before.out"
 submit cancelled "${over_both[@]}" -- run.sbatch
 eventually "the run after a cancelled step" has_ended cancelled 1 0
 ends_as_undisturbed cancelled
+
+# Under launch, within the job, a killed rank and a cancelled step are started again.
+SUPERVISED=1 submit supervised "${over_both[@]}" -- run.sbatch
+eventually "25 steps" has_done supervised 25
+scancel "$job.0"
+eventually "50 steps, after a cancelled step" has_done supervised 50
+pkill -9 -o -f "^$LIMBECK train .*/supervised" || fail "there was no rank to kill"
+eventually "the supervised run" has_ended supervised 1 0
+grep -q "attempt 2 failed" "$work/supervised.out" || fail "expected two attempts to fail"
+ends_as_undisturbed supervised
+
+# A cache in an array: shares, and a job that closes it.
+cat >"$work/cache.textproto" <<CONFIG
+teacher { source: "$work/undisturbed" cache_tokens: 8 }
+data { text: "$work/text" sequence_length: 64 held_out_fraction: 0.2 }
+CONFIG
+queue shares --array=3-5 --ntasks=1 -- cache.sbatch "$work/cache.textproto" --out "$work/cache"
+shares=$job
+queue closed --dependency="afterany:$shares" --ntasks=2 -- cache.sbatch "$work/cache.textproto" --out "$work/cache" --verify
+eventually "the share 1/3" grep -q "share 1/3, start .*: exit code 0" "$work/shares.out"
+eventually "the end of the cache" has_ended closed 1 0
+for share in 0 2; do grep -q "share $share/3, start .*: exit code 0" "$work/shares.out" || fail "share $share was not written"; done
+grep -q "of share 2/3 of the text are missing" "$work/shares.out" && grep -q "earlier writers left" "$work/closed.out" &&
+  grep -q " 0 positions of the text are missing" "$work/closed.out" || fail "expected the shares to be the cache"
+echo "cache: as it should be"

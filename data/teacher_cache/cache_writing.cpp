@@ -1,16 +1,12 @@
 #include "data/teacher_cache/cache_writing.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <set>
 
 #include "core/error.h"
-#include "core/system_error.h"
 #include "data/files/atomic_file.h"
 
 namespace limbeck::data {
@@ -38,38 +34,39 @@ std::vector<std::string> names_in(const fs::path& folder) {
   return names;
 }
 
-}  // namespace
-
-CacheLock::CacheLock(const fs::path& folder) : path_(folder / ".lock") {
-  make_folder(folder);
-  descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  core::check_system(descriptor_ >= 0, "{}: cannot be opened", path_.string());
-  if (::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
-  const bool is_busy = errno == EWOULDBLOCK;
-  ::close(std::exchange(descriptor_, -1));
-  check(!is_busy, "{}: another process writes to this teacher cache", folder.string());
-}
-
-CacheLock::~CacheLock() {
-  if (descriptor_ < 0) return;
-  ::unlink(path_.c_str());
-  ::close(descriptor_);
-}
-
-CacheLeftovers begin_teacher_cache(const fs::path& folder, const CacheIdentity& identity) {
+/// The cache's manifest, or that of a new one.
+CacheManifest manifest_for(const fs::path& folder, const CacheIdentity& identity) {
   identity.contents.check_valid();
-  make_folder(folder);
-  CacheManifest manifest{.identity = identity};
   if (is_teacher_cache(folder)) {
-    manifest = read_cache_manifest(folder);
+    CacheManifest manifest = read_cache_manifest(folder);
     if (const auto difference = identity_difference(manifest.identity, identity))
       core::fail_usage("{}: {}", folder.string(), *difference);
-  } else {
-    for (const std::string& name : names_in(folder))
-      if (name != ".lock" && name != std::string(cache_manifest_name) + ".tmp")
-        core::fail_usage("{}: holds {} and no {}, expected a teacher cache or an empty folder", folder.string(), name,
-                         cache_manifest_name);
+    return manifest;
   }
+  for (const std::string& name : names_in(folder))
+    if (!name.starts_with('.') && name != std::string(cache_manifest_name) + ".tmp")
+      core::fail_usage("{}: holds {} and no {}, expected a teacher cache or an empty folder", folder.string(), name,
+                       cache_manifest_name);
+  return {.identity = identity};
+}
+
+}  // namespace
+
+CacheLock::CacheLock(const fs::path& folder, const std::optional<CacheShare>& share)
+    : of_all_((make_folder(folder), folder / ".lock")), own_(folder / ".lock") {
+  check(of_all_.take(share ? FileLock::Kind::Shared : FileLock::Kind::Alone),
+        "{}: another process writes to this teacher cache", folder.string());
+  if (!share) return;
+  own_ = folder / fmt::format(".share_{}_of_{}", share->index, share->count);
+  check(of_share_.emplace(own_).take(), "{}: another process writes share {}/{} of this teacher cache", folder.string(),
+        share->index, share->count);
+}
+
+CacheLock::~CacheLock() { ::unlink(own_.c_str()); }
+
+CacheLeftovers begin_teacher_cache(const fs::path& folder, const CacheIdentity& identity) {
+  make_folder(folder);
+  CacheManifest manifest = manifest_for(folder, identity);
   std::set<std::string> listed;
   for (const CachePartInfo& part : manifest.parts) listed.insert(part.file.name);
   CacheLeftovers left;
@@ -82,6 +79,14 @@ CacheLeftovers begin_teacher_cache(const fs::path& folder, const CacheIdentity& 
   }
   write_cache_manifest(folder, manifest);
   return left;
+}
+
+void join_teacher_cache(const fs::path& folder, const CacheIdentity& identity) {
+  make_folder(folder);
+  const FileLock others(folder / ".begin");
+  others.wait();
+  const CacheManifest manifest = manifest_for(folder, identity);
+  if (!is_teacher_cache(folder)) write_cache_manifest(folder, manifest);
 }
 
 CacheText::CacheText(std::shared_ptr<const TokenFile> file)
@@ -114,6 +119,14 @@ std::vector<CacheWork> cache_work(const TeacherCache& cache, const std::vector<C
       works.back().positions += positions;
     }
   return works;
+}
+
+std::vector<CacheWork> of_share(std::vector<CacheWork> works, const fs::path& folder, const CacheShare& share) {
+  std::vector<CacheWork> own;
+  for (std::size_t i = 0; i < works.size(); ++i)
+    if (static_cast<std::int64_t>(i) % share.count == share.index && !fs::exists(folder / works[i].name))
+      own.push_back(std::move(works[i]));
+  return own;
 }
 
 void finish_teacher_cache(const fs::path& folder, const std::vector<CachePartInfo>& parts,

@@ -5,34 +5,46 @@
 //     const std::vector<CacheWork> works = cache_work(TeacherCache(folder), texts, 65536);  // the same on every rank
 //     for (...) infos.push_back(write(works[i]));                                          // each rank its own
 //     finish_teacher_cache(folder, infos, texts);                                          // the first rank, all infos
+//
+// Several writers at once take a share of the files each, which join_teacher_cache begins and nothing closes: they are
+// leftovers, which whoever closes the cache takes in.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "data/files/file_lock.h"
 #include "data/teacher_cache/teacher_cache.h"
 #include "data/text/documents.h"
 #include "data/text/token_file.h"
 
 namespace limbeck::data {
 
-/// A cache that is open for writing in one process at a time.
+/// One of several writers at once: every count-th of the missing files, from the index-th on, is its own.
+struct CacheShare {
+  std::int64_t index = 0;
+  std::int64_t count = 1;
+};
+
+/// A cache that is open for writing in one process at a time, or in one for each share.
 class CacheLock {
  public:
-  /// Makes the folder where it is missing. Throws where another process writes to the cache.
-  explicit CacheLock(const std::filesystem::path& folder);
+  /// Makes the folder where it is missing. Throws where another process writes to the cache, or this share of it.
+  explicit CacheLock(const std::filesystem::path& folder, const std::optional<CacheShare>& share = {});
   ~CacheLock();
   CacheLock(const CacheLock&) = delete;
   CacheLock& operator=(const CacheLock&) = delete;
 
  private:
-  std::filesystem::path path_;
-  int descriptor_ = -1;
+  FileLock of_all_;
+  std::optional<FileLock> of_share_;
+  std::filesystem::path own_;  // the file that goes with this lock
 };
 
 /// What an interrupted writer left.
@@ -44,6 +56,10 @@ struct CacheLeftovers {
 /// Makes a cache of this identity, or goes on with that in the folder, which throws a UsageError where it is of another
 /// and names what differs. Whole files that the manifest does not list yet are taken in; temporary ones go.
 CacheLeftovers begin_teacher_cache(const std::filesystem::path& folder, const CacheIdentity& identity);
+
+/// Of a share: makes the cache where there is none yet. What others left and write is not looked at. Throws as
+/// begin_teacher_cache.
+void join_teacher_cache(const std::filesystem::path& folder, const CacheIdentity& identity);
 
 /// Documents that a cache is to have.
 struct CacheText {
@@ -71,6 +87,10 @@ struct CacheWork {
 /// function of the cache and the texts alone.
 std::vector<CacheWork> cache_work(const TeacherCache& cache, const std::vector<CacheText>& texts,
                                   std::int64_t positions_a_file);
+
+/// Of these files those of a share that are not in the folder yet.
+std::vector<CacheWork> of_share(std::vector<CacheWork> works, const std::filesystem::path& folder,
+                                const CacheShare& share);
 
 /// Lists the files in the manifest and, where nothing is missing, the texts. Throws where one of the files is not
 /// there.

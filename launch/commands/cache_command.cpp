@@ -1,4 +1,5 @@
 // `limbeck cache-teacher`: what a teacher says of a text, into files.
+#include <charconv>
 #include <filesystem>
 
 #include "core/counted.h"
@@ -37,9 +38,23 @@ std::string without_stages(const std::string& text) {
   return rest;
 }
 
+/// Of "I/N".
+std::optional<data::CacheShare> share_of(const std::optional<std::string>& text) {
+  if (!text) return std::nullopt;
+  data::CacheShare share;
+  const char *at = text->data(), *end = at + text->size();
+  const auto index = std::from_chars(at, end, share.index);
+  const bool has_both = index.ec == std::errc() && index.ptr != end && *index.ptr == '/';
+  const auto count = std::from_chars(has_both ? index.ptr + 1 : end, end, share.count);
+  if (count.ec != std::errc() || count.ptr != end || share.index < 0 || share.index >= share.count)
+    core::fail_usage("cache-teacher: --share is '{}', expected I/N with 0 <= I < N", *text);
+  return share;
+}
+
 }  // namespace
 
 int run_cache_teacher(const CacheTeacherOptions& options) {
+  const std::optional<data::CacheShare> share = share_of(options.share);
   RunConfig config = load_given_config(options.configs, options.sets);
   if (options.threads) config.train.threads = *options.threads;
   if (!config.teacher) check_for_distill(config);
@@ -63,8 +78,12 @@ int run_cache_teacher(const CacheTeacherOptions& options) {
     const Log log = make_log(rank.world().rank(), options.verbosity);
     try {
       Session session(rank, config, log);
-      write_teacher_cache(session, cache_identity(session), folder, log);
-      on_first_rank(rank, [&] { say_cache(folder, options.verify, log); });
+      write_teacher_cache(session, cache_identity(session), folder, share, log);
+      if (share)
+        log->info("{} has this share; when all are there, the same command without --share closes the cache",
+                  folder.string());
+      else
+        on_first_rank(rank, [&] { say_cache(folder, options.verify, log); });
       is_done = true;
     } catch (const Stopped&) {
       log->info("stopped, and what is done is kept; the same command goes on");

@@ -146,14 +146,20 @@ void CommandLine::cache_teacher(std::function<int(const CacheTeacherOptions&)> r
       command("cache-teacher", "Keep what a teacher says of a text, for runs that learn from it",
               "mpirun --bind-to none -n 2 limbeck cache-teacher CONFIG.textproto --out caches/mine\n"
               "  mpirun --bind-to none -n 2 limbeck distill CONFIG.textproto --set teacher.cache=caches/mine\n"
-              "What is there is not done again: an interrupted one goes on, and another text is added.");
+              "What is there is not done again: an interrupted one goes on, and another text is added.\n"
+              "Several processes may write a share each (--share 0/8, 1/8, ...), one without it closes the cache.");
   const auto options = bind<CacheTeacherOptions>(app, std::move(run));
   add_config(app, *options, "Config of a distillation, or its run directory");
   app.add_option("--out", options->out, "Folder of the cache, instead of teacher.cache")->type_name("DIR");
   app.add_option("--threads", options->threads, "Of a rank, instead of train.threads; 0: its share of the cores")
       ->transform(number<std::int64_t>(between(0, 4096)))
       ->type_name("N");
-  app.add_flag("--verify", options->verify, "Read the whole cache again and hold it against its hashes");
+  CLI::Option* share =
+      app.add_option("--share", options->share,
+                     "Write the I-th of N shares of what is missing, I from 0, and leave the cache open")
+          ->type_name("I/N");
+  app.add_flag("--verify", options->verify, "Read the whole cache again and hold it against its hashes")
+      ->excludes(share);
 }
 
 void CommandLine::eval(std::function<int(const EvalOptions&)> run) {

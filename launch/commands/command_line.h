@@ -50,6 +50,7 @@ struct CacheTeacherOptions : CommonOptions {
   std::vector<std::string> sets;
   std::optional<std::string> out;       // instead of teacher.cache
   std::optional<std::int64_t> threads;  // instead of train.threads
+  std::optional<std::string> share;     // I/N: the I-th of N shares of what is missing alone
   bool verify = false;                  // read all of the cache again
 };
 

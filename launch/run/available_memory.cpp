@@ -65,4 +65,12 @@ std::int64_t available_memory(const fs::path& root) {
   return least == std::numeric_limits<std::int64_t>::max() ? 0 : least;
 }
 
+std::int64_t memory_kills(const fs::path& root) {
+  std::ifstream in(root / "proc/vmstat");
+  std::int64_t value = 0;
+  for (std::string name; in >> name >> value;)
+    if (name == "oom_kill") return value;
+  return 0;
+}
+
 }  // namespace limbeck::launch

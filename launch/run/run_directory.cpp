@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,14 +11,12 @@
 #include <thread>
 
 #include "core/error.h"
-#include "core/system_error.h"
 #include "data/files/atomic_file.h"
 
 namespace limbeck::launch {
 
 namespace fs = std::filesystem;
 using core::check;
-using core::check_system;
 using core::fail_usage;
 
 namespace {
@@ -47,41 +44,23 @@ void RunDirectory::check_usable(const fs::path& folder, bool resume) {
                folder.string());
 }
 
-/// An open file whose lock lasts until it is closed, also by the end of the process.
-class RunDirectory::Lock {
- public:
-  explicit Lock(const fs::path& path) : path_(path), file_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-    check_system(file_ >= 0, "{}: cannot be opened", path.string());
-  }
-  ~Lock() { ::close(file_); }
-  Lock(const Lock&) = delete;
-  Lock& operator=(const Lock&) = delete;
-  /// False where another has it. File systems without locks refuse nobody. One who only looks has it for an instant:
-  /// that is waited for.
-  bool take() const {
-    for (int attempt = 0; attempt < 20; ++attempt) {
-      if (::flock(file_, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    }
-    return false;
-  }
-  /// Whether the file still has its name.
-  bool is_there() const {
-    struct stat mine {
-    }, named{};
-    return ::fstat(file_, &mine) == 0 && ::stat(path_.c_str(), &named) == 0 && mine.st_dev == named.st_dev &&
-           mine.st_ino == named.st_ino;
-  }
+namespace {
 
- private:
-  fs::path path_;
-  int file_;
-};
+/// False where another has it. One who only looks has it for an instant: that is waited for.
+bool take(const data::FileLock& lock) {
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    if (lock.take()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+}  // namespace
 
 void RunDirectory::take_lock() {
   const fs::path file = path_ / lock_name;
-  const auto lock = std::make_shared<const Lock>(file);
-  check(lock->take(), "{}: another process has locked it: a run is going on in this run directory", file.string());
+  const auto lock = std::make_shared<const data::FileLock>(file);
+  check(take(*lock), "{}: another process has locked it: a run is going on in this run directory", file.string());
   lock_ = lock;
 }
 

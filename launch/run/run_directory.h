@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "data/files/file_lock.h"
 #include "launch/config/config.h"
 
 namespace limbeck::launch {
@@ -46,11 +47,10 @@ class RunDirectory {
   bool is_in_use() const;
 
  private:
-  class Lock;
   void take_lock();
 
   std::filesystem::path path_;
-  std::shared_ptr<const Lock> lock_;
+  std::shared_ptr<const data::FileLock> lock_;
 };
 
 }  // namespace limbeck::launch

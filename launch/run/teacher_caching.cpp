@@ -8,7 +8,6 @@
 #include "core/counted.h"
 #include "core/ops/head_loss.h"
 #include "core/start_thread.h"
-#include "data/teacher_cache/cache_writing.h"
 #include "data/tokenizers/vocabulary.h"
 #include "launch/console/progress.h"
 #include "launch/run/evaluation_sets.h"
@@ -194,14 +193,15 @@ data::CacheIdentity cache_identity(const Session& session) {
 }
 
 void write_teacher_cache(Session& session, const data::CacheIdentity& identity, const std::filesystem::path& folder,
-                         const Log& log) {
+                         const std::optional<data::CacheShare>& share, const Log& log) {
   Rank& rank = session.rank;
   std::optional<data::CacheLock> lock;
   on_first_rank(rank, [&] {
-    lock.emplace(folder);
+    lock.emplace(folder, share);
+    if (share) return data::join_teacher_cache(folder, identity);
     const data::CacheLeftovers left = data::begin_teacher_cache(folder, identity);
     if (left.documents > 0)
-      log->info("an interrupted writer left {} of {}, which are taken in", core::counted(left.positions, "position"),
+      log->info("earlier writers left {} of {}, which are taken in", core::counted(left.positions, "position"),
                 core::counted(left.documents, "document"));
   });
   std::vector<std::shared_ptr<const data::TokenFile>> files;
@@ -212,9 +212,11 @@ void write_teacher_cache(Session& session, const data::CacheIdentity& identity, 
   for (const EvaluationSet& set : sets) texts.emplace_back("evaluation set " + set.name, set.documents);
   std::vector<data::CacheWork> works;
   while_others_hear(rank, [&] { works = data::cache_work(data::TeacherCache(folder), texts, positions_a_file); });
+  if (share) while_others_hear(rank, [&] { works = data::of_share(std::move(works), folder, *share); });
   std::int64_t missing = 0;
   for (const data::CacheWork& work : works) missing += work.positions;
-  log->info("{} of the text{} are missing in {}", core::counted(missing, "position"),
+  log->info("{} of {}the text{} are missing in {}", core::counted(missing, "position"),
+            share ? fmt::format("share {}/{} of ", share->index, share->count) : "",
             sets.empty() ? "" : " and the evaluation sets", folder.string());
 
   const auto ranks = static_cast<std::size_t>(rank.mesh().data().size());
@@ -251,7 +253,7 @@ void write_teacher_cache(Session& session, const data::CacheIdentity& identity, 
     for (const std::string& lines : all)
       for (std::size_t at = 0; at < lines.size(); at = lines.find('\n', at) + 1)
         parts.push_back(data::cache_part_info_from_text(lines.substr(at, lines.find('\n', at) - at), "a rank's file"));
-    data::finish_teacher_cache(folder, parts, is_stopped ? decltype(files){} : files);
+    if (!share) data::finish_teacher_cache(folder, parts, is_stopped ? decltype(files){} : files);
     lock.reset();
   });
   if (is_stopped) throw Stopped();

@@ -9,6 +9,7 @@
 #include "data/files/atomic_file.h"
 #include "launch/console/streams.h"
 #include "launch/report/event_file.h"
+#include "launch/run/available_memory.h"
 #include "launch/run/stop_flag.h"
 
 namespace limbeck::launch {
@@ -83,6 +84,7 @@ Attempt Supervisor::attempt() {
   const std::vector<Beat> before = signs_of(ranks_);
   Attempt result{.number = static_cast<int>(attempts_.size()) + 1, .ranks = ranks_, .time = wall_time()};
   const auto begin = Clock::now();
+  const std::int64_t kills = memory_kills();
   Witness witness;
   Job job(command());
   const std::optional<Cause> seen = watch(job, witness);
@@ -99,6 +101,8 @@ Attempt Supervisor::attempt() {
   result.ended = is_stopped ? Ended::Stopped : Ended::Failed;
   if (is_stopped) return result;
   result.cause = seen ? *seen : witness.cause(result.code);
+  if (result.cause->kind == CauseKind::Signal && memory_kills() > kills)
+    result.cause->what += ", while the system killed for lack of memory, its own or a control group's";
   place(*result.cause, beats);
   return result;
 }

@@ -201,6 +201,45 @@ TEST_F(TeacherCacheTest, WhatAKilledWriterLeftIsTakenUp) {
               HasSubstr(name + ": is of another teacher cache"));
 }
 
+// Three writers at once write a share each, one of them in two starts; whoever closes the cache takes all in, and does
+// what none has done.
+TEST_F(TeacherCacheTest, SharesOfSeveralWritersAreOneCache) {
+  const auto web = text("web", 0, 40);
+  std::vector<std::unique_ptr<CacheLock>> locks;
+  std::set<std::string> names;
+  const auto works_of = [&](std::int64_t index) {
+    join_teacher_cache(cache_, identity());
+    return of_share(cache_work(TeacherCache(cache_), {web}, 60), cache_, {index, 3});
+  };
+  for (const std::int64_t index : {0, 1, 2}) {
+    locks.push_back(std::make_unique<CacheLock>(cache_, CacheShare{index, 3}));
+    const std::vector<CacheWork> works = works_of(index);
+    ASSERT_GE(works.size(), 2U);
+    for (const CacheWork& work : works) EXPECT_TRUE(names.insert(work.name).second) << work.name;
+    for (std::size_t i = 0; i < (index == 1 ? 1 : works.size()); ++i) write(works[i], {web});
+  }
+  EXPECT_TRUE(TeacherCache(cache_).manifest().parts.empty());
+  EXPECT_TRUE(works_of(0).empty());
+  const std::vector<CacheWork> rest = works_of(1);
+  ASSERT_FALSE(rest.empty());
+  if (rest.size() > 1) write(rest[0], {web});  // the others of it are left to whoever closes
+  EXPECT_THAT(error_of([&] { CacheLock(cache_, CacheShare{2, 3}); }), HasSubstr("another process writes share 2/3"));
+  EXPECT_THAT(error_of([&] { CacheLock lock(cache_); }), HasSubstr("another process writes to this teacher cache"));
+  CacheIdentity other = identity();
+  other.teacher = "1";
+  EXPECT_THAT(error_of([&] { join_teacher_cache(cache_, other); }), HasSubstr("the teacher is another"));
+  locks.clear();
+  const CacheLock lock(cache_);
+  EXPECT_THAT(error_of([&] { CacheLock(cache_, CacheShare{0, 3}); }),
+              HasSubstr("another process writes to this teacher cache"));
+  fill({web}, 60);
+  expect_holds(*web);
+  std::int64_t documents = 0;
+  for (const CachePartInfo& part : TeacherCache(cache_).manifest().parts) documents += part.documents;
+  EXPECT_EQ(static_cast<std::size_t>(documents), TeacherCache(cache_).num_documents());
+  EXPECT_TRUE(names.contains(TeacherCache(cache_).manifest().parts[0].file.name));
+}
+
 TEST_F(TeacherCacheTest, AnotherTeacherTokenizerOrContentIsRefusedByName) {
   fill({text("web", 0, 10)}, 60);
   const auto error = [&](const std::function<void(CacheIdentity&)>& change) {

@@ -139,5 +139,13 @@ TEST(AvailableMemory, IsTheLeastOfMachineAndGroups) {
   EXPECT_EQ(launch::available_memory(root.path()), 150000);
 }
 
+TEST(AvailableMemory, ThatRanOutIsCounted) {
+  const testing::TemporaryFolder root("memory_kills");
+  EXPECT_EQ(launch::memory_kills(root.path()), 0);
+  std::filesystem::create_directories(root / "proc");
+  testing::write_file(root / "proc/vmstat", "nr_free_pages 1234\noom_kill_not 9\noom_kill 3\nlast 7\n");
+  EXPECT_EQ(launch::memory_kills(root.path()), 3);
+}
+
 }  // namespace
 }  // namespace limbeck

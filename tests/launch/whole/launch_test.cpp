@@ -207,6 +207,31 @@ sleep 30
   EXPECT_EQ(outcome.lines_with(", and failed: rank 1: out of memory").size(), 1U) << outcome.output;
 }
 
+// A control group is too small for a rank, and the system kills it.
+TEST(Launch, ThatMemoryRanOutIsSaid) {
+  const RunFolder folder("launch_memory");
+  const Outcome outcome = launch_script(folder, R"(
+for top in /sys/fs/cgroup/memory /sys/fs/cgroup; do
+  group=$top/limbeck$$
+  mkdir $group 2>/dev/null || continue
+  for limit in memory.max memory.limit_in_bytes; do [ ! -e $group/$limit ] || echo 20M >$group/$limit; done
+  (echo $BASHPID >$group/cgroup.procs; exec timeout 10 tail -c 200M </dev/zero)
+  code=$?
+  rmdir $group
+  if [ $code -eq 137 ]; then
+    echo "mpirun noticed that process rank 0 with PID 1 on node n1 exited on signal 9 (Killed)." >&2
+    exit 137
+  fi
+done
+touch no_group
+exit 1
+)",
+                                        "-n 2", training + " --out run");
+  if (fs::exists(folder.path() / "no_group")) GTEST_SKIP() << "no control group can be made";
+  EXPECT_EQ(outcome.code, 1) << outcome.output;
+  EXPECT_THAT(outcome.output, HasSubstr("rank 0 on n1: ended by signal 9, while the system killed for lack of memory"));
+}
+
 TEST(Launch, TheStepsOfABaselineAreItsToo) {
   const RunFolder folder("launch_baseline");
   const Outcome outcome = launch_script(folder,

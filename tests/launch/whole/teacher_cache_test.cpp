@@ -271,8 +271,24 @@ TEST_F(TeacherCacheRuns, AKilledWriterGoesOnWithoutALostOrDoubledToken) {
     for (files = 0; const auto& item : std::filesystem::directory_iterator(folder_.path() / "killed"))
       files += item.path().extension() == ".h5" ? 1 : 0;
   }
+  // Three processes at once write a share each, of which the last has one more start; a fourth closes the cache.
+  std::string shares = "true";
+  for (int i = 0; i < 3; ++i)
+    shares += fmt::format(" && ({}) & p{}=$!; true", folder_.command(fmt::format("{}shares --share {}/3", write, i), 1), i);
+  const Outcome parts = run_shell("bash -c '" + shares + "; wait $p0 && wait $p1 && wait $p2'");
+  EXPECT_EQ(parts.code, 0) << parts.output;
+  EXPECT_THAT(expect_done(write + "shares --share 2/3").output, HasSubstr("0 positions of share 2/3 of the text"));
+  EXPECT_THAT(folder_.read("shares/cache.json"), ::testing::Not(HasSubstr("many.jsonl")));
+  EXPECT_THAT(expect_done(write + "shares").output,
+              AllOf(HasSubstr(fmt::format("earlier writers left {} positions", positions)),
+                    HasSubstr("0 positions of the text are missing")));
+  EXPECT_EQ(documents_of(folder_.path() / "shares"), expected);
+  const Outcome refused = folder_.limbeck(write + "shares --share 3/3", 1);
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.output, HasSubstr("--share is '3/3', expected I/N with 0 <= I < N"));
+
   folder_.write("killed/part_00099.h5.tmp", "the half of a file");
-  EXPECT_THAT(expect_done(write + "killed --verify", 2).output, HasSubstr("an interrupted writer left"));
+  EXPECT_THAT(expect_done(write + "killed --verify", 2).output, HasSubstr("earlier writers left"));
   EXPECT_FALSE(std::filesystem::exists(folder_.path() / "killed/part_00099.h5.tmp"));
   EXPECT_EQ(documents_of(folder_.path() / "killed"), expected);
 
