@@ -217,9 +217,7 @@ TEST(PipelineRuns, RefuseWhatAPipelineDoesNotDo) {
   const RunFolder folder("pipeline_refused");
   folder.write("job.textproto", job);
   for (const auto& [sets, says] :
-       {std::pair{"--set parallel.shard=OPTIMIZER --set parallel.shard_ranks=1",
-                  "expected no pp with parallel.shard_ranks"},
-        {"--set parallel.chunks=2", "parallel.chunks is 2 with parallel.schedule ONE_F_ONE_B"},
+       {std::pair{"--set parallel.chunks=2", "parallel.chunks is 2 with parallel.schedule ONE_F_ONE_B"},
         {"--set parallel.stages=[1,2]", "parallel.stages is [1, 2], expected 2 numbers"}}) {
     const Outcome outcome =
         folder.limbeck(fmt::format("train job.textproto --out run --set parallel.layout=pp2 {}", sets), 2);
