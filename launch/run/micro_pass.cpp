@@ -164,7 +164,7 @@ std::unique_ptr<core::TargetSource> MicroPass::targets_of(const Tensor& targets,
   if (!step_.input.taught.empty())
     return std::make_unique<core::SparseTeacher>(moved_up(step_.input.taught[micro_].targets, further));
   if (!step_.input.texts.empty()) return further > 0 ? read_whole(further) : std::move(cached_rows_);
-  if (step_.models.teacher && is_smoothed())
+  if (step_.models.teacher && is_smoothed(options))
     return std::make_unique<core::SmoothedLabels>(
         targets, options.control.smoothing,
         options.valid_vocabulary < 0 ? student.config().vocabulary : options.valid_vocabulary,

@@ -66,7 +66,6 @@ class MicroPass {
 
  private:
   const nn::Batch& batch() const { return step_.input.batches[micro_]; }
-  bool is_smoothed() const { return step_.options.control.kind == Control::SmoothedLabels; }
   Bridge bridge() const { return step_.models.bridge != nullptr ? step_.options.bridge : Bridge::None; }
   std::unique_ptr<core::TargetSource> read_whole(std::int64_t further) const;
   void run_bridge();

@@ -92,8 +92,7 @@ Taught teach(const StepContext& step, std::size_t micro) {
   const nn::Batch& batch = step.input.batches.at(micro);
   Taught taught;
   const TokenShares* const shares = models.others != nullptr ? &step.input.shares[micro] : nullptr;
-  const bool is_smoothed = options.control.kind == Control::SmoothedLabels;
-  if (models.teacher && !is_smoothed &&
+  if (models.teacher && !is_smoothed(options) &&
       (shares == nullptr || matches_layers(options) || models.others->runs(*shares, 0))) {
     core::Tape off(core::Tape::Mode::Off);
     nn::Pass teaching = models.teacher->pass(batch);

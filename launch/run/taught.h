@@ -45,6 +45,8 @@ struct Taught {
   void watch(nn::Pass& pass, const StepOptions& options);
 };
 
+/// Whether smoothed labels stand in the teacher's place.
+inline bool is_smoothed(const StepOptions& options) { return options.control.kind == Control::SmoothedLabels; }
 /// Whether layers of the student are held to the teacher's.
 bool matches_layers(const StepOptions& options);
 
