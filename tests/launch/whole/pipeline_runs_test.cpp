@@ -101,6 +101,28 @@ TEST(PipelineRuns, ATeacherIsWholeBesideTheLastStage) {
     if (value.is_number()) expect_near(two["unigram"][name], value.get<double>(), name);
 }
 
+/// Also what is trained where they lie: projectors, and the embedding that layers which predict read on the last stage.
+TEST(PipelineRuns, LayersAreHeldToATeacherOnTheLastStage) {
+  const RunFolder folder("pipeline_held");
+  folder.write("teacher.textproto", std::string(job) + in_float64);
+  folder.succeed("train teacher.textproto --steps 1 --out teacher");
+  folder.write("job.textproto",
+               std::string(job) + in_float64 +
+                   "teacher { source: \"teacher\" } objective { hidden_states { weight: 0.5 projector: true } "
+                   "attention { weight: 0.3 } routers { weight: 0.2 layers: [1, -1, 3] } }");
+  const std::string smaller =
+      "distill job.textproto --set model.num_layers=3 --set model.num_predict_layers=1 --set model.tied_head=false "
+      "--set model.moe.dense_layers=[] ";
+  folder.succeed(smaller + "--out one");
+  folder.succeed(smaller + "--out two --set parallel.layout=pp2", 2);
+  for (const char* figure : {"hidden_loss", "attention_loss", "router_loss", "predict_loss"})
+    EXPECT_TRUE(folder.metrics("two").front().contains(figure)) << figure;
+  expect_same(folder, "two", "one");
+  for (const char* run : {"one", "two"})
+    folder.succeed(fmt::format("{} --out {} --resume --steps 6 --set train.steps=6", smaller, run));
+  expect_same(folder, "two", "one");
+}
+
 /// Of a run of one rank, and of one of two stages that says as much.
 void expect_same_of_stages(const RunFolder& folder, const std::string& command, const std::string& name) {
   SCOPED_TRACE(name);
