@@ -253,8 +253,11 @@ TEST(PipelineRuns, ACacheIsReadOnTheLastStage) {
   folder.write("teacher.textproto", std::string(job) + in_float64);
   folder.succeed("train teacher.textproto --steps 1 --out teacher");
   folder.write("job.textproto", std::string(job) + in_float64 + "teacher { source: \"teacher\" }");
-  folder.succeed("cache-teacher job.textproto --out cache --set teacher.cache_tokens=4");
-  const std::string cached = "distill job.textproto --set teacher.cache=cache --out ";
+  folder.succeed(
+      "cache-teacher job.textproto --out cache --set teacher.cache_tokens=4 --set teacher.cache_hidden_layers=[0,2]");
+  const std::string cached =
+      "distill job.textproto --set teacher.cache=cache --set objective.hidden_states.weight=0.5 --set "
+      "objective.hidden_states.layers=[2,0,-1,2] --out ";
   folder.succeed(cached + "one");
   folder.succeed(cached + "two --set parallel.layout=pp2", 2);
   expect_same(folder, "two", "one");
