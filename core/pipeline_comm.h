@@ -12,10 +12,14 @@ namespace limbeck::nn {
 using core::Tensor;
 
 /// The ranks that have the other layers of a model, of the same tokens: the stages of a pipeline. What one stage sends
-/// to another arrives in the order in which it is sent, streams and their gradients each for themselves.
+/// to another arrives in the order in which it is sent, each kind for itself.
 class PipelineComm {
  public:
-  enum class Kind : std::uint8_t { Stream, Gradient };
+  enum class Kind : std::uint8_t {
+    Stream,    // to the next stage, round the ring,
+    Gradient,  // to the one before,
+    Taught,    // and what a teacher says, from the last to any other
+  };
   virtual ~PipelineComm() = default;
   virtual std::int64_t size() const = 0;
   virtual std::int64_t rank() const = 0;

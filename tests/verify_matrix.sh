@@ -57,6 +57,7 @@ of() {
 
 divided=parallel.sequence_parallel=true
 sharded=parallel.shard
+neighbours=parallel.shard_ranks
 copied=parallel.expert_replicas
 chunked=parallel.expert_chunks
 experts="model.moe.num_experts=8 model.moe.expert_width=18"
@@ -87,13 +88,18 @@ of windows "model.window=9 model.full_layers=[1] model.window_rope_base=5000 mod
 of biases "model.attention_bias=true model.mlp_bias=true model.norm_kind=LAYER model.positions=LEARNED model.tied_head=true model.num_kv_heads=6" \
   dp2 tp2 tp3+$divided
 of ahead "$experts model.num_predict_layers=2" dp2 tp2ep2 tp2+$divided cp2
+of ahead_stages "$experts model.num_predict_layers=2 batch.micro_batches=4" pp2 pp3 pp2tp2+$divided pp2ep2 pp2cp2 \
+  pp2+parallel.schedule=ZERO_BUBBLE pp3+parallel.schedule=ZERO_BUBBLE+train.recompute=true pp2dp2+$sharded=PARAMETERS \
+  pp2+model.num_layers=5+parallel.schedule=INTERLEAVED+parallel.chunks=2 pp2dp2+model.tied_head=true+$sharded=OPTIMIZER
 of muon "$experts optimizer.kind=MUON optimizer.clip_norm=0.01" dp2 tp2 ep2etp2 tp2ep2+$divided dp3+$sharded=PARAMETERS
 
 of stages "$experts model.num_layers=5 model.tied_head=true moe_loss.z_weight=0.01 batch.micro_batches=4" \
   pp2 pp4 pp5 pp2dp2 pp2tp2+$divided pp2ep2+train.recompute=true pp2tp2ep2dp2 pp2cp2 pp2dp2+parallel.shard=OPTIMIZER \
   pp2+parallel.schedule=ZERO_BUBBLE pp4tp2+parallel.schedule=ZERO_BUBBLE pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 \
   pp2ep2+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2 pp2+parallel.stages+=1+parallel.stages+=4 pp2dp2+$sharded=GRADIENTS \
-  pp2ep2dp2+$sharded=PARAMETERS+train.recompute=true pp2dp2+$sharded=PARAMETERS+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2
+  pp2ep2dp2+$sharded=PARAMETERS+train.recompute=true pp2dp2+$sharded=PARAMETERS+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2 \
+  pp2dp4+$sharded=OPTIMIZER+$neighbours=2 pp2dp4+$sharded=GRADIENTS+$neighbours=4 pp2dp2+$sharded=GRADIENTS+$neighbours=4 \
+  pp2ep2dp4+$sharded=PARAMETERS+$neighbours=2 pp4dp2+$sharded=PARAMETERS+$neighbours=4+parallel.schedule=ZERO_BUBBLE
 
 if [[ teacher == "$wanted"* || $wanted == teacher* || adapters == "$wanted"* ]]; then
   "$limbeck" train model.textproto --set model.moe.num_experts=4 --set model.moe.expert_width=20 --steps 2 --out teacher --quiet >/dev/null
@@ -107,6 +113,21 @@ of teacher_stages "$experts teacher.source=teacher objective.temperature=1.5 bat
   pp2 pp3 pp2tp2+$divided pp2ep2dp2 pp2tp2ep2dp2+$sharded=OPTIMIZER pp2cp2 pp2ep2+precision.sharded_teacher=true \
   pp2+parallel.schedule=ZERO_BUBBLE pp2dp2+$sharded=PARAMETERS \
   pp2dp2+$elsewhere=1 pp3+$elsewhere=2+parallel.schedule=ZERO_BUBBLE pp2tp2+$divided+$elsewhere=2+parallel.teacher_layout=tp2
+
+# What stages before the last are held to comes from there: hidden states, what blocks add, routing.
+of teacher_matches "model.moe.num_experts=4 model.moe.expert_width=18 model.num_layers=5 teacher.source=teacher batch.micro_batches=4 \
+  objective.hidden_states.weight=0.5 objective.hidden_states.projector=true objective.hidden_states.layers=[0,0,2,1,2] \
+  objective.attention.weight=0.4 objective.feed_forward.weight=0.3 objective.routers.weight=0.2 \
+  objective.attention.layers=[0,0,1,-1,2] objective.feed_forward.layers=[2,-1,1,0,2] objective.routers.layers=[0,1,-1,2,2]" \
+  dp2 pp2 pp5 pp2dp2 pp2tp2 pp2tp2+$divided pp2ep2+train.recompute=true pp2ep2+precision.sharded_teacher=true pp2cp2 \
+  pp2+parallel.schedule=ZERO_BUBBLE pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2 \
+  pp2ep2+parallel.schedule=ZERO_BUBBLE+parallel.chunks=2+train.recompute=true pp3dp2+$sharded=PARAMETERS pp2dp4+$sharded=GRADIENTS+$neighbours=2 \
+  pp3+parallel.stages+=1+parallel.stages+=4+parallel.stages+=0 pp4tp2ep2+$divided+parallel.schedule=ZERO_BUBBLE
+of teacher_hidden "$experts model.num_layers=5 teacher.source=teacher objective.hidden_states.weight=0.5 objective.temperature=1.5 batch.micro_batches=3" \
+  pp2 pp2dp2+$elsewhere=1 pp3+$elsewhere=2+parallel.schedule=ZERO_BUBBLE pp2tp2+$divided+$elsewhere=2+parallel.teacher_layout=tp2 \
+  pp2ep2+$elsewhere=1+parallel.schedule=INTERLEAVED+parallel.chunks=2
+of teacher_ahead "$experts model.num_predict_layers=2 teacher.source=teacher objective.hidden_states.weight=0.5 batch.micro_batches=3" \
+  dp2 pp2 pp2ep2+parallel.schedule=ZERO_BUBBLE pp2tp2+$divided
 of adapters "model= model.source=teacher adapters.rank=3 adapters.targets=[*.attention.*,*.experts.*] batch.micro_batches=2" \
   dp2 tp3 ep2 pp2 pp3dp2 pp2tp2ep2 pp2dp2+$sharded=GRADIENTS
 

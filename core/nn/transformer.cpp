@@ -90,9 +90,10 @@ Transformer::Transformer(ModelConfig config, ModelOptions options)
                            : &add_embedding();
     if (c.head_bias) head_bias_ = add("head.bias", {c.vocabulary}, by_rows, false);
   }
-  if (!options_.with_predict || c.num_predict_layers == 0) return;
-  core::check(embedding_ && head_, "transformer: layers that predict need the embedding and the head on the same rank");
-  for (std::int64_t depth = 0; depth < c.num_predict_layers; ++depth) predictors_.push_back(add_predictor(depth));
+  if (num_depths() == 0 || !options_.with_head) return;
+  core::check(head_ != nullptr, "transformer: layers that predict need a head of the vocabulary");
+  if (embedding_ == nullptr) embedding_ = c.tied_head ? head_ : &add_embedding();
+  for (std::int64_t depth = 0; depth < num_depths(); ++depth) predictors_.push_back(add_predictor(depth));
 }
 
 Layer Transformer::add_layer(std::int64_t index, const std::string& prefix) {
@@ -139,10 +140,11 @@ Predictor Transformer::add_predictor(std::int64_t depth) {
   return predictor;
 }
 
-/// Where it is the head too, both ends of a pipeline have it, each a part of the gradient; one of them writes it.
+/// Where it is the head too, or layers that predict read it, both ends of a pipeline have it, each a part of the
+/// gradient; one of them writes it.
 Parameter& Transformer::add_embedding() {
   Parameter& embedding = parameters_.add("embed.weight", {config_.vocabulary, config_.width}, by_rows);
-  if (!config_.tied_head || pipeline().size() == 1) return embedding;
+  if ((!config_.tied_head && num_depths() == 0) || pipeline().size() == 1) return embedding;
   embedding.placement.push_back({.axis = "pp", .role = core::AxisRole::PartialGradient});
   embedding.first_replica = embedding.first_replica && pipeline().rank() == 0;
   return embedding;
@@ -493,10 +495,9 @@ Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, Residual
 
 Transformer::Output Transformer::forward_chunk(Tape& tape, const Pass& pass, std::int64_t chunk,
                                                const Var* input) const {
-  const bool embeds = embedding_ != nullptr && chunk == 0;
-  core::check((input != nullptr) != embeds, "transformer: {}",
-              embeds ? "hidden states were given to a model with an embedding"
-                     : "a model without an embedding needs hidden states");
+  core::check((input != nullptr) != embeds(chunk), "transformer: {}",
+              embeds(chunk) ? "hidden states were given to a model with an embedding"
+                            : "a model without an embedding needs hidden states");
   ResidualStream stream(input ? *input : embedded(tape, pass));
   AuxiliaryLosses losses;
   const core::Slice own = chunks_.at(static_cast<std::size_t>(chunk));
@@ -545,9 +546,8 @@ Transformer::Output Transformer::forward(Tape& tape, const Pass& pass, const Var
   } else {
     core::check(!tape.records(), "transformer: a pipeline's passes with gradients run chunk by chunk");
     for (std::int64_t chunk = 0; chunk < num_chunks(); ++chunk) {
-      const bool embeds = embedding_ != nullptr && chunk == 0;
-      const Var stream = embeds ? Var() : received(pass, chunk);
-      out = forward_chunk(tape, pass, chunk, embeds ? nullptr : &stream);
+      const Var stream = embeds(chunk) ? Var() : received(pass, chunk);
+      out = forward_chunk(tape, pass, chunk, embeds(chunk) ? nullptr : &stream);
       send_on(out.stream, chunk);
     }
     if (!norm_) out = {};

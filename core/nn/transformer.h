@@ -53,7 +53,9 @@ struct ModelOptions {
   std::optional<std::vector<core::Slice>> chunks = {};
   bool with_embedding = true;
   bool with_head = true;  // the last norm and the head; a tied one is a copy of the embedding where that is elsewhere
-  bool with_predict = false;  // the layers that predict further tokens, if the model has some; beside both of those
+  /// The layers that predict further tokens, if the model has some: where the head is, with an embedding of their own
+  /// where that of the model is elsewhere.
+  bool with_predict = false;
 };
 
 class Transformer {
@@ -120,7 +122,9 @@ class Transformer {
   /// the head is here the hidden states. The first takes none where the embedding is here.
   Output forward_chunk(Tape& tape, const Pass& pass, std::int64_t chunk, const Var* input) const;
   std::int64_t num_chunks() const { return static_cast<std::int64_t>(chunks_.size()); }
-  /// Room for the stream between the layers, [T,C] or this rank's share of it.
+  /// Of the stream between the layers.
+  core::DType residual_dtype() const { return options_.residual.value_or(compute_dtype()); }
+  /// Room for it, [T,C] or this rank's share of it.
   Tensor empty_stream(const Pass& pass) const;
   /// What forward is made of, for whoever runs some of the layers (core/nn/student/): the stream before the first one,
   Var embedded(Tape& tape, const Pass& pass) const;
@@ -128,7 +132,9 @@ class Transformer {
   Var layer(Tape& tape, const Pass& pass, std::int64_t local, const Var& stream) const;
   /// and what forward gives of the stream behind the last.
   Output finished(Tape& tape, const Pass& pass, const Var& stream) const;
-  /// How many layers that predict are here.
+  /// How many layers that predict it has: on any of a pipeline's stages,
+  std::int64_t num_depths() const { return options_.with_predict ? config_.num_predict_layers : 0; }
+  /// and here.
   std::int64_t num_predictors() const { return static_cast<std::int64_t>(predictors_.size()); }
   /// What the layer of a depth gives of `hidden`, the stream of the depth before (of depth 0, forward's), and of
   /// `tokens` [T] int32, those that are depth + 1 further on. With a cache, which is the predictors' own, depths run in
@@ -137,7 +143,7 @@ class Transformer {
 
  private:
   core::DType compute_dtype() const;
-  core::DType residual_dtype() const { return options_.residual.value_or(compute_dtype()); }
+  bool embeds(std::int64_t chunk) const { return options_.with_embedding && chunk == 0; }
   Attention add_attention(const std::string& prefix, const LayerConfig& layer);
   LatentAttention add_latent_attention(const std::string& prefix, const LayerConfig& layer);
   Mlp add_mlp(const std::string& prefix, std::int64_t width, bool has_biases);
@@ -177,7 +183,7 @@ class Transformer {
   std::vector<Layer> layers_;
   std::vector<core::Slice> chunks_;  // of layers_
   std::vector<Predictor> predictors_;
-  Parameter* embedding_ = nullptr;
+  Parameter* embedding_ = nullptr;           // also for the layers that predict alone
   Parameter* position_embedding_ = nullptr;  // of learned positions
   Norm norm_;
   Parameter* head_ = nullptr;

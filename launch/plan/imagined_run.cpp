@@ -254,7 +254,7 @@ class ImaginedRun {
     for (const data::TokenBatch& batch : batches_of(rank, text, config_.batch.micro_batches))
       plan_.num_tokens += std::ssize(batch.tokens);
     StepOptions options = step_options(config_, 0, distillation_options(config_, 1, false), models_.tokens);
-    options.schedule = &plan_.pipeline.schedule;
+    options.pipeline = &plan_.pipeline;
     if (models_.teacher) {
       options.hidden = hidden_match(config_.objective.hidden_states, models_.student, *models_.teacher, {});
       options.updates = update_matches(config_.objective, models_.student, *models_.teacher, {});

@@ -17,7 +17,8 @@ HiddenProjectors::HiddenProjectors(const Session& session)
   if (!match) return;
   const std::int64_t from = student.width, to = session.teacher_config->width;
   for (std::int64_t layer = 0; layer < student.num_layers; ++layer) {
-    const bool is_matched = match->layers[static_cast<std::size_t>(layer)] >= 0;
+    const bool is_matched = match->layers[static_cast<std::size_t>(layer)] >= 0 &&
+                            session.pipeline.stage_of(layer) == session.rank.mesh().pp().rank();
     by_layer_.push_back(is_matched
                             ? &parameters_.add(fmt::format("distillation/hidden_states.{}.weight", layer), {to, from})
                             : nullptr);

@@ -20,7 +20,8 @@ class HiddenProjectors {
   explicit HiddenProjectors(const Session& session);
 
   core::ParameterList parameters() { return parameters_.list(); }
-  /// Of each layer of the student, [Ct,C]; null where the layer has no match. Empty where there are none.
+  /// Of each layer of the student, [Ct,C]; null where it has no match, or lies on another stage. Empty where the config
+  /// asks for none.
   const core::ParameterList& by_layer() const { return by_layer_; }
   /// "distillation/hidden_states.3.weight"
   core::StateDict state_dict();

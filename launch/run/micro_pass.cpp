@@ -33,32 +33,12 @@ void add_scalar(const Var& value, Tensor& sums, std::int64_t index) {
   });
 }
 
-/// The teacher's layer that a student's is held to; -1: none, as of layers that predict.
-std::int64_t match_of(const std::vector<std::int64_t>& layers, std::int64_t layer) {
-  return layer < std::ssize(layers) ? layers[static_cast<std::size_t>(layer)] : -1;
-}
-
-bool matches_updates(const StepOptions& options) {
-  return std::ranges::any_of(options.updates, [](const auto& match) { return match.has_value(); });
-}
-
 /// Row i is row i + by of `rows`, zeros where there is none.
 Tensor moved_up(const Tensor& rows, std::int64_t by) {
   const std::int64_t kept = std::max<std::int64_t>(rows.shape()[0] - by, 0);
   Tensor moved = Tensor::zeros(rows.memory(), rows.dtype(), rows.shape());
   if (kept > 0) moved.rows(0, kept).copy_from(rows.rows(by, kept));
   return moved;
-}
-
-/// Within each sequence row i is the one half of the sequence further on, beyond its end from its beginning again.
-Tensor half_turned(const Tensor& rows, std::span<const std::int64_t> offsets) {
-  Tensor turned = core::empty_like(rows);
-  for (std::size_t n = 0; n + 1 < offsets.size(); ++n) {
-    const std::int64_t first = offsets[n], length = offsets[n + 1] - first, half = length / 2;
-    if (length > half) turned.rows(first, length - half).copy_from(rows.rows(first + half, length - half));
-    if (half > 0) turned.rows(first + length - half, half).copy_from(rows.rows(first, half));
-  }
-  return turned;
 }
 
 core::SparseTargets moved_up(core::SparseTargets targets, std::int64_t by) {
@@ -73,12 +53,12 @@ Tensor zeros(const Rank& rank, std::int64_t count) { return Tensor::zeros(rank.m
 }  // namespace
 
 StepSums::StepSums(const Rank& rank, const nn::Transformer& student)
-    : all(zeros(rank, of_predictions + student.num_predictors() * kernels::num_loss_totals)),
+    : all(zeros(rank, of_predictions + student.num_depths() * kernels::num_loss_totals)),
       preferences(zeros(rank, kernels::num_preference_columns)),
       spans(zeros(rank, kernels::num_span_columns)),
       pairs(zeros(rank, kernels::num_sorted_columns)),
-      load(student.config(), student.num_predictors() > 0) {
-  for (std::int64_t k = 0; k <= student.num_predictors(); ++k) losses.emplace_back(rank.memory());
+      load(student.config(), student.num_depths() > 0) {
+  for (std::int64_t k = 0; k <= student.num_depths(); ++k) losses.emplace_back(rank.memory());
 }
 
 void StepSums::gather(const Rank& rank) {
@@ -93,41 +73,8 @@ void StepSums::gather(const Rank& rank) {
   rank.pipeline().sum(all);
 }
 
-void MicroPass::Taught::watch(nn::Pass& pass, const StepOptions& options) {
-  const auto is_asked = [](const std::vector<std::int64_t>& asked, std::int64_t layer) {
-    return std::ranges::count(asked, layer) > 0;
-  };
-  if (options.hidden)
-    pass.gives = [this, &options, is_asked](std::int64_t layer, const Var& given) {
-      if (is_asked(options.hidden->layers, layer)) layers.emplace(layer, given.value);
-    };
-  if (matches_updates(options))
-    pass.match_update = [this, &options, &pass, is_asked](core::Tape& tape, nn::Block block, std::int64_t layer,
-                                                          const Var& update) -> Var {
-      const auto at = static_cast<std::size_t>(block);
-      if (!options.updates[at] || !is_asked(options.updates[at]->layers, layer)) return {};
-      const Tensor whole = nn::whole_sequences(tape, pass, update).value;
-      const DType wide = core::sum_dtype(whole.dtype());
-      updates[at].emplace(layer, whole.dtype() == wide ? whole : whole.to(wide));
-      return {};
-    };
-  if (options.routers)
-    pass.match_routing = [this, &options, &pass, is_asked](core::Tape&, std::int64_t layer,
-                                                           const core::Routing& routed) -> Var {
-      if (!is_asked(options.routers->layers, layer)) return {};
-      const Tensor& probabilities = routed.probabilities.value;
-      routing[layer] = {
-          probabilities,
-          options.routers->by_load
-              ? core::load_weights(routed.selection,
-                                   pass.sequence_counts(routed.selection, probabilities.shape()[1], DType::F64),
-                                   pass.batch.sequence)
-              : Tensor()};
-      return {};
-    };
-}
-
-MicroPass::MicroPass(const Step& step, std::int64_t micro_batch, std::int64_t chunk, core::GradientLedger& ledger)
+MicroPass::MicroPass(const StepContext& step, std::int64_t micro_batch, std::int64_t chunk,
+                     core::GradientLedger& ledger)
     : step_(step),
       micro_(static_cast<std::size_t>(micro_batch)),
       chunk_(chunk),
@@ -154,37 +101,6 @@ std::unique_ptr<core::TargetSource> MicroPass::read_whole(std::int64_t further) 
                                     student.vocabulary_part().first, student.head().value.shape()[0]);
 }
 
-void MicroPass::run_teacher() {
-  const StepModels& models = step_.models;
-  const StepOptions& options = step_.options;
-  if (!step_.input.texts.empty()) cached_rows_ = read_whole(0);
-  const TokenShares* const shares = models.others != nullptr ? &step_.input.shares[micro_] : nullptr;
-  const bool is_matched = options.hidden || options.routers || matches_updates(options);
-  if (models.teacher && !is_smoothed() && (shares == nullptr || is_matched || models.others->runs(*shares, 0))) {
-    core::Tape off(core::Tape::Mode::Off);
-    nn::Pass teaching = models.teacher->pass(batch());
-    teaching.expert_chunks = options.expert_chunks;
-    taught_.watch(teaching, options);
-    if (models.streamed != nullptr) models.streamed->watch(teaching);
-    if (options.watch.pass) options.watch.pass(teaching, *models.teacher);
-    watch_finite(off, "the teacher's pass", /*is_backward=*/false);
-    taught_.hidden = models.teacher->forward(off, teaching).hidden.value;
-    if (options.control.kind == Control::ShuffledPositions)
-      taught_.hidden = half_turned(taught_.hidden, batch().offsets_on_host);
-    if (shares == nullptr || shares->teaches[0])
-      outputs_.push_back({taught_.hidden, models.teacher->head().value, models.teacher->head_bias().value,
-                          shares == nullptr ? Tensor() : shares->values[0]});
-  }
-  if (shares != nullptr) models.others->give(batch(), *shares, outputs_);
-  if (!step_.input.answers.empty()) {
-    taught_.hidden = step_.input.answers[micro_].hidden;
-    taught_.layers = step_.input.answers[micro_].layers;
-    outputs_.push_back({taught_.hidden, models.remote->head(), models.remote->head_bias()});
-  }
-  if (models.bridge != nullptr) run_bridge();
-  if (!step_.input.taught.empty()) taught_.layers = step_.input.taught[micro_].hidden;
-}
-
 void MicroPass::run_bridge() {
   const StepModels& models = step_.models;
   const BridgedBatch& read = step_.input.bridged[micro_];
@@ -199,7 +115,6 @@ void MicroPass::run_bridge() {
 }
 
 void MicroPass::watch_matches() {
-  const StepModels& models = step_.models;
   const StepOptions& options = step_.options;
   // What a token's distance in a layer is times, and where the squares of gradients go.
   const auto share_of = [this](const auto& match, std::optional<std::int64_t> square) {
@@ -207,7 +122,7 @@ void MicroPass::watch_matches() {
                               .scale = step_.input.per_target,
                               .squares = square ? step_.sums.all.rows(*square, 1) : Tensor()};
   };
-  if (options.hidden && (models.teacher || models.remote || !step_.input.taught.empty()))
+  if (options.hidden)
     pass_.gives = [this, share_of](std::int64_t layer, const Var& given) {
       const HiddenMatch& match = *step_.options.hidden;
       const std::int64_t of_teacher = match_of(match.layers, layer);
@@ -216,26 +131,26 @@ void MicroPass::watch_matches() {
       if (!match.projectors.empty())
         whole = core::linear(tape_, whole, core::as_var(*match.projectors.at(static_cast<std::size_t>(layer))));
       nn::add_term(tape_, distance_,
-                   core::match_rows(tape_, whole, taught_.layers.at(of_teacher), batch().targets, match.distance,
+                   core::match_rows(tape_, whole, taught_->layers.at(of_teacher), batch().targets, match.distance,
                                     share_of(match, StepSums::hidden_square)));
     };
-  if (models.teacher && matches_updates(options))
+  if (std::ranges::any_of(options.updates, [](const auto& match) { return match.has_value(); }))
     pass_.match_update = [this, share_of](core::Tape& on, nn::Block block, std::int64_t layer,
                                           const Var& update) -> Var {
       const auto at = static_cast<std::size_t>(block);
       const std::optional<HiddenMatch>& match = step_.options.updates[at];
       const std::int64_t of_teacher = match ? match_of(match->layers, layer) : -1;
       if (of_teacher < 0) return {};
-      return core::match_rows(on, nn::whole_sequences(on, pass_, update), taught_.updates[at].at(of_teacher),
+      return core::match_rows(on, nn::whole_sequences(on, pass_, update), taught_->updates[at].at(of_teacher),
                               batch().targets, match->distance,
                               share_of(*match, StepSums::update_squares + static_cast<std::int64_t>(at)));
     };
-  if (models.teacher && options.routers)
+  if (options.routers)
     pass_.match_routing = [this, share_of](core::Tape& on, std::int64_t layer, const core::Routing& routed) -> Var {
       const RouterMatch& match = *step_.options.routers;
       const std::int64_t of_teacher = match_of(match.layers, layer);
       if (of_teacher < 0) return {};
-      const Taught::Routing& theirs = taught_.routing.at(of_teacher);
+      const Taught::Routing& theirs = taught_->routing.at(of_teacher);
       return core::match_routing(on, routed.probabilities, theirs.probabilities, batch().targets, theirs.weights,
                                  share_of(match, std::nullopt));
     };
@@ -249,13 +164,13 @@ std::unique_ptr<core::TargetSource> MicroPass::targets_of(const Tensor& targets,
   if (!step_.input.taught.empty())
     return std::make_unique<core::SparseTeacher>(moved_up(step_.input.taught[micro_].targets, further));
   if (!step_.input.texts.empty()) return further > 0 ? read_whole(further) : std::move(cached_rows_);
-  if (step_.models.teacher && is_smoothed())
+  if (step_.models.teacher && is_smoothed(options))
     return std::make_unique<core::SmoothedLabels>(
         targets, options.control.smoothing,
         options.valid_vocabulary < 0 ? student.config().vocabulary : options.valid_vocabulary,
         student.head().shape()[0], student.vocabulary_part().first, core::sum_dtype(out_.value.dtype()));
-  if (outputs_.empty()) return nullptr;
-  std::vector<core::TeacherOutput> of_tokens = outputs_;
+  if (!taught_ || taught_->outputs.empty()) return nullptr;
+  std::vector<core::TeacherOutput> of_tokens = taught_->outputs;
   if (further > 0)
     for (core::TeacherOutput& output : of_tokens) output.hidden = moved_up(output.hidden, further);
   return core::target_source(std::move(of_tokens), targets, *step_.rank.comms().tensor,
@@ -329,49 +244,35 @@ void MicroPass::add_predictions(const Var& behind) {
 
 Tensor MicroPass::forward(const Tensor& stream) {
   if (is_last()) {
-    run_teacher();
-    watch_matches();
+    if (!step_.input.texts.empty()) cached_rows_ = read_whole(0);
+    if (step_.models.bridge != nullptr) run_bridge();
+    if (!taught_) taught_ = teach(step_, micro_);
   }
+  if (taught_) watch_matches();
   if (step_.options.watch.pass) step_.options.watch.pass(pass_, step_.models.student);
-  watch_finite(tape_, "the forward pass", /*is_backward=*/false);
+  step_.watch_finite(tape_, "the forward pass", micro_, chunk_, /*is_backward=*/false);
   if (!is_first()) in_ = core::leaf(stream);
   const nn::Transformer::Output out =
       step_.models.student.forward_chunk(tape_, pass_, chunk_, is_first() ? nullptr : &in_);
   out_ = out.hidden;
-  if (is_last()) {
-    total_ = loss_of_head(out_);
-    if (distance_.value.defined()) total_ = core::add(tape_, total_, distance_);
-    add_scalar(distance_, step_.sums.all, StepSums::hidden);
-  }
+  if (is_last()) total_ = loss_of_head(out_);
+  nn::add_term(tape_, total_, distance_);
+  add_scalar(distance_, step_.sums.all, StepSums::hidden);
   add_layers(out.losses);
   if (!is_last()) return out_.value;
   add_predictions(out.stream);
   return {};
 }
 
-void MicroPass::watch_finite(core::Tape& tape, const char* pass, bool is_backward) const {
-  core::FiniteWatch* const watch = step_.options.watch.finite;
-  if (watch == nullptr) return;
-  // Micro-batch by micro-batch all forward passes, through the chunks and stages, then all backward ones, the other
-  // way.
-  const std::int64_t stages = step_.rank.pipeline().size(), parts = stages * step_.models.student.num_chunks(),
-                     part = chunk_ * stages + step_.rank.pipeline().rank(), batches = std::ssize(step_.input.batches),
-                     at = is_backward ? 2 * parts - 1 - part : part;
-  watch->begin(fmt::format("{} of micro-batch {}", pass, micro_),
-               ((is_backward ? batches : 0) + static_cast<std::int64_t>(micro_)) * 2 * parts + at);
-  tape.set_watch(watch);
-}
-
 Tensor MicroPass::backward(const Tensor& gradient) {
-  watch_finite(tape_, "the backward pass", /*is_backward=*/true);
+  step_.watch_finite(tape_, "the backward pass", micro_, chunk_, /*is_backward=*/true);
   if (!is_last()) core::accumulate(out_.slot, gradient);
   if (is_last() || total_.slot)
     tape_.backward(total_);
   else
     tape_.run();
   out_ = total_ = {};  // what is left may wait long for its weights
-  outputs_.clear();
-  taught_ = {};
+  taught_.reset();
   const Var in = std::exchange(in_, {});
   return is_first() ? Tensor() : core::gradient(in.slot, in.value);
 }

@@ -8,10 +8,10 @@
 //     pass.run_weight_parts();
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "core/ops/router.h"
@@ -20,6 +20,7 @@
 #include "kernels/sorted_rows.h"
 #include "kernels/spans.h"
 #include "launch/run/step.h"
+#include "launch/run/taught.h"
 
 namespace limbeck::launch {
 
@@ -47,16 +48,7 @@ struct StepSums {
 
 class MicroPass {
  public:
-  /// What is of the whole step, and outlives its passes.
-  struct Step {
-    Rank& rank;
-    const StepModels& models;
-    const StepInput& input;
-    const StepOptions& options;
-    StepSums& sums;
-    core::Tape::WeightParts weight_parts;
-  };
-  MicroPass(const Step& step, std::int64_t micro_batch, std::int64_t chunk, core::GradientLedger& ledger);
+  MicroPass(const StepContext& step, std::int64_t micro_batch, std::int64_t chunk, core::GradientLedger& ledger);
   MicroPass(const MicroPass&) = delete;
   MicroPass& operator=(const MicroPass&) = delete;
 
@@ -64,33 +56,18 @@ class MicroPass {
   bool is_last() const;   // and it gives none
   core::Tensor empty_stream() const { return step_.models.student.empty_stream(pass_); }
 
+  /// What the teacher says of the micro-batch, of the layers of this chunk at least; unsaid, the last chunk's pass asks
+  /// itself, and no layer of another is held to a teacher's.
+  void set_taught(Taught taught) { taught_ = std::move(taught); }
   core::Tensor forward(const core::Tensor& stream);
   /// Of the gradient of what forward gave that of what it took.
   core::Tensor backward(const core::Tensor& gradient);
   void run_weight_parts() { tape_.run_weight_parts(); }
 
  private:
-  /// What the teacher's layers give that a student is held to, by layer.
-  struct Taught {
-    core::Tensor hidden;                                                       // behind the last norm
-    std::map<std::int64_t, core::Tensor> layers;                               // hidden states
-    std::array<std::map<std::int64_t, core::Tensor>, nn::num_blocks> updates;  // what is added, by nn::Block
-    struct Routing {
-      core::Tensor probabilities, weights;
-    };
-    std::map<std::int64_t, Routing> routing;
-
-    /// Of a pass that is about to run.
-    void watch(nn::Pass& pass, const StepOptions& options);
-  };
-
   const nn::Batch& batch() const { return step_.input.batches[micro_]; }
-  bool is_smoothed() const { return step_.options.control.kind == Control::SmoothedLabels; }
   Bridge bridge() const { return step_.models.bridge != nullptr ? step_.options.bridge : Bridge::None; }
   std::unique_ptr<core::TargetSource> read_whole(std::int64_t further) const;
-  /// Whoever watches is told of what this tape does from here on.
-  void watch_finite(core::Tape& tape, const char* pass, bool is_backward) const;
-  void run_teacher();
   void run_bridge();
   /// What the student's layers are held to, of a teacher that has run.
   void watch_matches();
@@ -102,16 +79,15 @@ class MicroPass {
   void add_predictions(const core::Var& stream);
   void add_layers(const nn::AuxiliaryLosses& terms);
 
-  Step step_;
+  StepContext step_;
   std::size_t micro_;
   std::int64_t chunk_;
   core::Tape tape_;
   nn::RoutingLog own_routing_;  // a recomputed layer replays its own choices
   nn::Pass pass_;
   std::unique_ptr<core::TargetSource> cached_rows_;  // on their way while the student runs
-  Taught taught_;
-  std::vector<core::TeacherOutput> outputs_;  // by those that teach any of the batch
-  core::Tensor bridged_losses_;               // of the teacher's own tokens
+  std::optional<Taught> taught_;
+  core::Tensor bridged_losses_;  // of the teacher's own tokens
   std::unique_ptr<core::TargetSource> paired_;
   core::Var distance_;  // of the student's hidden states from the teacher's
   core::Var in_, out_, total_;

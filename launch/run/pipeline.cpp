@@ -18,6 +18,13 @@ static_assert(static_cast<int>(PipelineKind::OneFOneB) == static_cast<int>(paral
 static_assert(static_cast<int>(PipelineKind::Interleaved) == static_cast<int>(parallel::ScheduleKind::Interleaved));
 static_assert(static_cast<int>(PipelineKind::ZeroBubble) == static_cast<int>(parallel::ScheduleKind::ZeroBubble));
 
+int Pipeline::stage_of(std::int64_t layer) const {
+  const auto is_its = [=](const core::Slice& part) { return layer >= part.first && layer < part.first + part.count; };
+  const auto at = std::ranges::find_if(layers, is_its);
+  core::check(at != layers.end(), "pipeline: layer {} is on no stage", layer);
+  return static_cast<int>(at - layers.begin()) % schedule.num_stages();
+}
+
 nn::ModelOptions Pipeline::part_of(nn::ModelOptions options, int stage) const {
   options.chunks.emplace();
   for (int chunk = 0; chunk < schedule.num_chunks; ++chunk)
@@ -71,7 +78,12 @@ Pipeline pipeline_of(const RunConfig& config, const nn::ModelConfig& model, int 
   std::vector<double> costs;
   for (std::int64_t layer = 0; layer < model.num_layers; ++layer)
     costs.push_back(flops_of_layer(model, layer, config.data.sequence_length));
-  const double head = 2.0 * static_cast<double>(model.vocabulary) * static_cast<double>(model.width);
+  const double of_width = 2.0 * static_cast<double>(model.width),
+               one_head = static_cast<double>(model.vocabulary) * of_width;
+  // Each layer that predicts reads the stream beside an embedding, and has a head's products of its own.
+  const double further = one_head + flops_of_layer(model, model.num_layers, config.data.sequence_length) +
+                         2 * static_cast<double>(model.width) * of_width;
+  const double head = one_head + static_cast<double>(model.num_predict_layers) * further;
   const double last = head + beside_head / 3;  // of layers and head a backward comes, of twice a forward
   Pipeline pipeline{
       .layers = is_cut && !c.stages.empty() ? given_layers(c.stages, model.num_layers, parts)
@@ -97,17 +109,6 @@ void check_pipeline(const RunConfig& config, const nn::ModelConfig& student, int
     fail_usage("parallel.layout is {}: {} of {}, expected at most the model's {}", config.parallel.layout,
                core::counted(num_stages, "stage"), core::counted(config.parallel.chunks, "chunk"),
                core::counted(student.num_layers, "layer"));
-  const ObjectiveConfig& c = config.objective;
-  for (const auto& [field, is_given] :
-       {std::pair("objective.hidden_states", c.hidden_states.weight > 0),
-        {"objective.attention", c.attention.weight > 0},
-        {"objective.feed_forward", c.feed_forward.weight > 0},
-        {"objective.routers", c.routers.weight > 0},
-        {"layers that predict further tokens (objective.predict_weight)", student.num_predict_layers > 0},
-        {"parallel.shard_ranks", config.parallel.shard_ranks > 0}})
-    if (is_given)
-      fail_usage("parallel.layout is {}, a pipeline of {} stages, expected no pp with {}", config.parallel.layout,
-                 num_stages, field);
 }
 
 std::vector<std::string> to_lines(const Pipeline& pipeline) {

@@ -2,7 +2,7 @@
 //
 //     const Pipeline pipeline = pipeline_of(config, architecture, rank.mesh().pp().size());
 //     nn::Transformer student(architecture, pipeline.part_of(rank.sharded(dtype), rank.mesh().pp().rank()));
-//     queue_passes(rank, models, input, {.micro_batches = n, .schedule = &pipeline.schedule}, sync);
+//     queue_passes(rank, models, input, {.micro_batches = n, .pipeline = &pipeline}, sync);
 #pragma once
 
 #include <string>
@@ -20,6 +20,7 @@ struct Pipeline {
   parallel::PipelineSchedule schedule;  // of a step's micro-batches
   parallel::PipelineCosts costs;        // of a token, FLOP, with what runs beside the head
 
+  int stage_of(std::int64_t layer) const;
   /// What the stage of this number has of a model.
   nn::ModelOptions part_of(nn::ModelOptions options, int stage) const;
 };

@@ -408,7 +408,7 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   if (session_.runs_elsewhere()) prefetch(samples);
   objective_.begin_step(report.step, report.sampled.has_value());
   StepOptions of_step = step_options(config, steps_done_, options, session_.tokenizer->vocabulary_size());
-  of_step.schedule = &session_.pipeline.schedule;
+  of_step.pipeline = &session_.pipeline;
   of_step.hidden = hidden_;
   of_step.updates = updates_;
   of_step.routers = routers_;

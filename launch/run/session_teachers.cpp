@@ -80,12 +80,30 @@ void Session::reach_remote_teacher(const TeacherRanks& ranks) {
   remote_teacher->keep_head(teacher->head().value, teacher->head_bias().value);
 }
 
+namespace {
+
+/// Collective: of a pipeline, whose last stage reads what its teacher reads, that stage's first rank says what it
+/// finds, as loud as the first of all.
+Log log_beside_head(const Rank& rank, const Log& log) {
+  if (rank.pipeline().size() == 1) return log;
+  const std::int64_t own = rank.world().rank() == 0 ? log->level() : 0;
+  const core::Tensor level = core::Tensor::from<std::int64_t>(rank.host_memory(), {1}, {&own, 1});
+  rank.world().all_reduce(level, core::Reduce::Sum);
+  Log there = make_log(rank.is_last_stage() ? rank.mesh().stage().rank() : 1);
+  if (there->level() != spdlog::level::off)
+    there->set_level(static_cast<spdlog::level::level_enum>(core::host_values<std::int64_t>(level)[0]));
+  return there;
+}
+
+}  // namespace
+
 /// The teacher with its own tokens.
 void Session::open_bridge(const Log& log) {
   teacher_source_.require_tokenizer();
   load_teachers(teacher_source_.config.vocabulary, log);
   teacher_config.reset();
-  bridge = std::make_unique<TokenizerBridge>(tokenizer, teacher_source_.tokenizer, std::move(teacher), log);
+  bridge = std::make_unique<TokenizerBridge>(tokenizer, teacher_source_.tokenizer, std::move(teacher),
+                                             log_beside_head(rank, log));
   log->info(
       "the teacher reads its own tokens of the text, and is compared with the student {}: KL, agreement and what it "
       "goes "

@@ -11,6 +11,7 @@
 #include "core/slice.h"
 #include "launch/run/cut_sequences.h"
 #include "launch/run/micro_pass.h"
+#include "launch/run/stage_teaching.h"
 
 namespace limbeck::launch {
 namespace {
@@ -72,14 +73,18 @@ namespace {
 /// What the passes of a step run in, one after the other, as a schedule says.
 class StepRun {
  public:
-  StepRun(const MicroPass::Step& step, parallel::GradientSync& sync, const parallel::PipelineSchedule& schedule)
+  StepRun(const StepContext& step, parallel::GradientSync& sync, const parallel::PipelineSchedule& schedule)
       : step_(step),
         sync_(sync),
         stages_(step.rank.pipeline()),
         schedule_(schedule),
         sums_each_pass_(sync.sums_each_pass() && schedule.num_stages() == 1),
         most_sent_(std::ranges::max(parallel::peak_activations(schedule))),
-        ledger_(final_of(sums_each_pass_ ? 1 : schedule.num_micro_batches)) {}
+        ledger_(final_of(sums_each_pass_ ? 1 : schedule.num_micro_batches)) {
+    if (schedule.num_stages() > 1 && matches_layers(step.options)) teaching_.emplace(step_, *step.options.pipeline);
+  }
+  StepRun(const StepRun&) = delete;
+  StepRun& operator=(const StepRun&) = delete;
 
   void run() {
     for (const PipelineAction& action : schedule_.stages.at(static_cast<std::size_t>(stages_.rank()))) {
@@ -111,8 +116,10 @@ class StepRun {
     }
     auto& pass = under_way_[of(action)];
     pass = std::make_unique<MicroPass>(step_, action.micro_batch, action.chunk, ledger_);
+    if (teaching_) pass->set_taught(teaching_->take(action.micro_batch, action.chunk));
     Tensor before;
     if (!pass->is_first()) stages_.receive(Kind::Stream, before = pass->empty_stream(), stage_before());
+    if (teaching_) teaching_->note_stream(action.micro_batch, action.chunk);
     const Tensor behind = pass->forward(before);
     if (!pass->is_last()) send(Kind::Stream, behind, stage_behind());
   }
@@ -133,13 +140,14 @@ class StepRun {
     if (std::ssize(sent) > most_sent_) sent.pop_front();
   }
 
-  MicroPass::Step step_;
+  StepContext step_;
   parallel::GradientSync& sync_;
   nn::PipelineComm& stages_;
   const parallel::PipelineSchedule& schedule_;
   bool sums_each_pass_;  // of the stages of a pipeline several are under way, whose gradients lie in one bucket
   int most_sent_;
   core::GradientLedger ledger_;
+  std::optional<StageTeaching> teaching_;  // where layers on other stages than the teacher's are held to its own
   std::map<Place, std::unique_ptr<MicroPass>> under_way_;
   std::map<Kind, std::deque<core::CommHandle>> sent_;  // that may not have been taken
 };
@@ -162,17 +170,17 @@ core::Tape::WeightParts weight_parts_of(const Rank& rank, const parallel::Pipeli
 
 QueuedPasses queue_passes(Rank& rank, const StepModels& models, const StepInput& input, const StepOptions& options,
                           parallel::GradientSync& sync) {
-  core::check(options.preference_beta == 0 || (models.teacher != nullptr && models.student.num_predictors() == 0),
+  core::check(options.preference_beta == 0 || (models.teacher != nullptr && models.student.num_depths() == 0),
               "step: of preferences, with {} and {} layers that predict further tokens, expected a reference and none",
-              models.teacher != nullptr ? "a reference" : "no reference", models.student.num_predictors());
+              models.teacher != nullptr ? "a reference" : "no reference", models.student.num_depths());
   core::check(options.reward.has_value() == models.student.config().reward_head,
               "step: of a model {} a reward head, {}, expected both or neither",
               models.student.config().reward_head ? "with" : "without",
               options.reward ? "by rewards" : "not by rewards");
   const int num_batches = static_cast<int>(input.batches.size());
   std::optional<parallel::PipelineSchedule> usual;
-  if (options.schedule == nullptr) usual = parallel::make_schedule(parallel::ScheduleKind::OneFOneB, 1, 1, num_batches);
-  const parallel::PipelineSchedule& schedule = usual ? *usual : *options.schedule;
+  if (options.pipeline == nullptr) usual = parallel::make_schedule(parallel::ScheduleKind::OneFOneB, 1, 1, num_batches);
+  const parallel::PipelineSchedule& schedule = usual ? *usual : options.pipeline->schedule;
   core::check(schedule.num_micro_batches == num_batches && schedule.num_stages() == rank.pipeline().size() &&
                   schedule.num_chunks == models.student.num_chunks(),
               "step: a schedule of {} micro-batches, {} stages and {} chunks for {}, {} and {}",

@@ -24,6 +24,7 @@
 #include "launch/run/expert_load.h"
 #include "launch/run/mapped_layers.h"
 #include "launch/run/other_teachers.h"
+#include "launch/run/pipeline.h"
 #include "launch/run/rank.h"
 #include "launch/run/teacher_ranks.h"
 #include "launch/run/tokenizer_bridge.h"
@@ -82,7 +83,7 @@ struct StepWatch {
 
 struct StepOptions {
   std::int64_t micro_batches = 1;
-  const parallel::PipelineSchedule* schedule = nullptr;  // of as many; null: one after the other, on one stage
+  const Pipeline* pipeline = nullptr;  // which layers, and the schedule of as many; null: one by one, on one stage
   nn::RouterTraining router = {};
   std::span<const std::vector<std::int64_t>> replicated = {};  // as Pass has it
   std::int64_t expert_chunks = 1;                              // likewise, and of the teacher's passes

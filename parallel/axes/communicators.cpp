@@ -148,6 +148,7 @@ class GroupPipelineComm final : public nn::PipelineComm {
 
  private:
   core::Comm& way(Kind kind, std::int64_t from) const {
+    if (kind == Kind::Taught) return *ways_->taught;
     return (kind == Kind::Stream ? ways_->streams : ways_->gradients).of(static_cast<int>(from));
   }
 

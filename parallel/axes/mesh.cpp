@@ -150,7 +150,8 @@ Mesh::Mesh(std::shared_ptr<WorldComm> world, const Layout& layout, ExpertExchang
   if (num_stages > 1)
     pp_ways_ =
         std::make_shared<const PipelineWays>(PipelineWays{.streams = {*world_, place, num_stages, "pp streams"},
-                                                          .gradients = {*world_, place, num_stages, "pp gradients"}});
+                                                          .gradients = {*world_, place, num_stages, "pp gradients"},
+                                                          .taught = world_->split(place, rank, "pp taught")});
   dp_ = world_->split(stage * replica + place % replica, rank, "dp");
   cp_ = world_->split(rank / replica * tp + rank % tp, rank, "cp");
   data_ = replica == tp ? dp_ : world_->split(stage * tp + place % tp, rank, "data");

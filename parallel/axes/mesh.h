@@ -82,9 +82,11 @@ class RingWays {
   std::vector<std::shared_ptr<WorldComm>> groups_;
 };
 
-/// Of streams to the next stage, and of gradients to the one before, neither of which waits for the other.
+/// Of streams to the next stage, of gradients to the one before, and of what the last stage tells others, none of which
+/// waits for another.
 struct PipelineWays {
   RingWays streams, gradients;
+  std::shared_ptr<WorldComm> taught;
 };
 
 /// A rank's place along an axis.

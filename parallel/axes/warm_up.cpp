@@ -66,6 +66,7 @@ void warm_up_ways(const Mesh& mesh, const core::MemoryPtr& memory) {
     const double x = core::host_value(received);
     core::check(x == 1, "group {}: a stage that is sent 1 takes {}", mesh.pp().name(), x);
   }
+  warm_up_sums(*mesh.pp_ways()->taught, memory);
 }
 
 }  // namespace

@@ -72,7 +72,7 @@ class GoldenSteps {
     const launch::TrainingStep::Done done =
         step_.run(samples,
                   {.micro_batches = settings_.micro_batches,
-                   .schedule = &pipeline_.schedule,
+                   .pipeline = &pipeline_,
                    .router = {.balance = 0.01, .z = 1e-3, .capacity_factor = settings_.capacity_factor},
                    .replicated = settings_.replicated,
                    .recompute = settings_.recompute},

@@ -39,6 +39,13 @@ struct Gradients {
   std::map<std::string, std::vector<double>> whole = {};  // by parameter: of one rank alone, the global gradient
 };
 
+inline launch::ParallelConfig with_schedule(launch::PipelineKind kind, std::int64_t chunks) {
+  launch::ParallelConfig parallel;
+  parallel.schedule = kind;
+  parallel.chunks = chunks;
+  return parallel;
+}
+
 /// Of a model of which a rank's stage has some layers: all of them, without pp.
 inline launch::Pipeline pipeline_of(const launch::Rank& rank, const nn::ModelConfig& model,
                                     const launch::ParallelConfig& parallel, std::int64_t micro_batches) {
@@ -57,7 +64,7 @@ inline Gradients check_gradients_of(launch::Rank& rank, const std::string& file,
   const bool is_double = dtype == core::DType::F64;
   const launch::Pipeline pipeline = pipeline_of(rank, golden.config(), parallel, options.micro_batches);
   nn::Transformer model(golden.config(), pipeline.part_of(rank.sharded(dtype), rank.mesh().pp().rank()));
-  options.schedule = &pipeline.schedule;
+  options.pipeline = &pipeline;
   model.load(golden.parameters());
   parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype, bucket_bytes);
   const optim::LanguageModelling objective;

@@ -167,7 +167,7 @@ TEST(DistillationStep, GradientsAndStatisticsAreThoseOfPyTorch) {
       const optim::Distillation objective(
           {.ce_weight = golden.number("alpha", group), .temperature = golden.number("temperature", group)});
       const launch::StepResult result = launch::forward_backward(rank, {student, &teacher, objective}, golden.samples(),
-                                                                 {.schedule = &pipeline.schedule}, sync);
+                                                                 {.pipeline = &pipeline}, sync);
       EXPECT_NEAR(result.loss(), golden.value(group + "/loss/total"), 1e-11);
       EXPECT_LE(golden.worst_gradient_error(student.parameters(), group + "/gradients"), 1e-7);
       const core::LossStatistics& s = result.head;

@@ -11,6 +11,7 @@
 #include "launch/run/step.h"
 #include "optim/objectives.h"
 #include "tests/support/golden_model.h"
+#include "tests/support/layouts.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck {
@@ -27,9 +28,12 @@ struct Ran {
 
 /// One step of the golden student, taught by the golden teacher, which is narrower, under a layout.
 void run(launch::Rank& rank, Divergence divergence, kernels::RowDistance distance, std::int64_t micro_batches,
-         bool recompute, const std::function<void(const launch::StepResult&, const core::ParameterList&)>& then) {
+         bool recompute, const std::function<void(const launch::StepResult&, const core::ParameterList&)>& then,
+         const launch::ParallelConfig& parallel = {}) {
   const GoldenModel golden("distillation.h5");
-  nn::Transformer student(golden.config(), rank.sharded(DType::F64));
+  const launch::Pipeline pipeline = testing::pipeline_of(rank, golden.config(), parallel, micro_batches);
+  const int stage = rank.mesh().pp().rank();
+  nn::Transformer student(golden.config(), pipeline.part_of(rank.sharded(DType::F64), stage));
   student.load(golden.parameters());
   nn::Transformer teacher(golden.config("/teacher"), rank.frozen_copy(DType::F64));
   teacher.load(golden.parameters("/teacher/parameters"));
@@ -38,12 +42,13 @@ void run(launch::Rank& rank, Divergence divergence, kernels::RowDistance distanc
   core::Parameter& projector = projectors.add("projector", {teacher.config().width, student.config().width});
   core::init_normal(projector, 0.2, 3);
   core::ParameterList parameters = student.parameters();
-  parameters.push_back(&projector);
+  if (pipeline.stage_of(0) == stage) parameters.push_back(&projector);
   parallel::GradientSync sync(parameters, rank.mesh(), rank.memory(), DType::F64);
   const optim::Distillation objective({.ce_weight = 0.2, .temperature = 1.5, .divergence = divergence, .mix = 0.3});
   const launch::StepResult result = launch::forward_backward(
       rank, {student, &teacher, objective}, golden.samples(),
       {.micro_batches = micro_batches,
+       .pipeline = &pipeline,
        .recompute = recompute,
        .valid_vocabulary = 95,
        .hidden = launch::HiddenMatch{.weight = 0.6, .distance = distance, .layers = {0}, .projectors = {&projector}}},
@@ -57,6 +62,7 @@ TEST(ObjectiveLayouts, LossAndGradientsAreThoseOfOneRank) {
     int ranks;
     std::int64_t micro_batches = 1;
     bool sequence_parallel = false, recompute = false;
+    launch::ParallelConfig parallel = {};
   };
   for (const auto& [divergence, distance] : {std::pair{Divergence::ReverseKl, kernels::RowDistance::Cosine},
                                              {Divergence::JensenShannon, kernels::RowDistance::SquaredError},
@@ -77,16 +83,20 @@ TEST(ObjectiveLayouts, LossAndGradientsAreThoseOfOneRank) {
     for (const Layout& layout :
          {Layout{"dp1", 1, 3}, Layout{"dp1", 1, 4, false, true}, Layout{"dp2", 2}, Layout{"dp4", 4}, Layout{"ep4", 4},
           Layout{"tp2", 2}, Layout{"cp3", 3, 2}, Layout{"cp2ep2", 4, 1, false, true}, Layout{"tp2", 2, 2, true},
-          Layout{"tp2ep2", 4}, Layout{"tp2ep2", 4, 1, true, true}}) {
+          Layout{"tp2ep2", 4}, Layout{"tp2ep2", 4, 1, true, true}, Layout{"pp2", 2, 3},
+          Layout{"pp2tp2", 4, 2, true, true},
+          Layout{"pp2", 2, 4, false, false, testing::with_schedule(launch::PipelineKind::ZeroBubble, 2)}}) {
       SCOPED_TRACE(layout.name);
       testing::run_ranks(layout.ranks, [&, d = divergence, by = distance](testing::RankWorld& world) {
         launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
-        run(rank, d, by, layout.micro_batches, layout.recompute,
+        run(
+            rank, d, by, layout.micro_batches, layout.recompute,
             [&](const launch::StepResult& result, const core::ParameterList& parameters) {
               EXPECT_NEAR(result.loss(), expected.loss, 1e-11);
               EXPECT_NEAR(result.hidden, expected.hidden, 1e-11);
               EXPECT_LE(testing::worst_gradient_error(parameters, expected.gradients), 1e-9);
-            });
+            },
+            layout.parallel);
       });
     }
   }
@@ -232,17 +242,24 @@ TEST(ObjectiveLayouts, BlocksAndRoutingAreMatchedAsInPyTorch) {
     int ranks;
     std::int64_t micro_batches = 1;
     bool sequence_parallel = false, recompute = false;
+    launch::ParallelConfig parallel = {};
   };
+  using Kind = launch::PipelineKind;
   for (const std::string which : {"a", "b"})
     for (const Layout& layout :
          {Layout{"dp1", 1}, Layout{"dp1", 1, 3}, Layout{"dp1", 1, 1, false, true}, Layout{"dp2", 2}, Layout{"ep4", 4},
-          Layout{"tp2", 2}, Layout{"tp2", 2, 2, true}, Layout{"tp2ep2", 4}, Layout{"tp2ep2", 4, 1, true, true}}) {
+          Layout{"tp2", 2}, Layout{"tp2", 2, 2, true}, Layout{"tp2ep2", 4}, Layout{"tp2ep2", 4, 1, true, true},
+          Layout{"pp2", 2, 3}, Layout{"pp2ep2", 4, 2, false, true}, Layout{"pp2tp2", 4, 2, true},
+          Layout{"pp2", 2, 5, false, true, testing::with_schedule(Kind::Interleaved, 2)},
+          Layout{"pp3", 3, 4, false, false, testing::with_schedule(Kind::ZeroBubble, 2)}}) {
       SCOPED_TRACE(which + " " + layout.name);
       const std::string group = "/objectives/" + which;
       const bool is_first = which == "a";
       testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
         launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
-        nn::Transformer student(golden.config(), rank.sharded(DType::F64));
+        const launch::Pipeline pipeline =
+            testing::pipeline_of(rank, golden.config(), layout.parallel, layout.micro_batches);
+        nn::Transformer student(golden.config(), pipeline.part_of(rank.sharded(DType::F64), rank.mesh().pp().rank()));
         student.load(golden.parameters());
         nn::Transformer teacher(golden.config("/teacher"), rank.frozen_copy(DType::F64));
         teacher.load(golden.parameters("/teacher/parameters"));
@@ -260,6 +277,7 @@ TEST(ObjectiveLayouts, BlocksAndRoutingAreMatchedAsInPyTorch) {
         const launch::StepResult result =
             launch::forward_backward(rank, {student, &teacher, objective}, golden.samples(),
                                      {.micro_batches = layout.micro_batches,
+                                      .pipeline = &pipeline,
                                       .recompute = layout.recompute,
                                       .updates = updates,
                                       .routers = routers},

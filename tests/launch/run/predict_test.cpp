@@ -21,6 +21,7 @@
 #include "optim/objectives.h"
 #include "tests/support/family_reference.h"
 #include "tests/support/kept_state.h"
+#include "tests/support/layouts.h"
 #include "tests/support/thread_ranks.h"
 
 namespace limbeck {
@@ -151,13 +152,19 @@ TEST(Predict, LossesAndGradientsAreThoseOfPyTorchUnderAnyLayout) {
   const std::vector<double> predict = reference.values("/loss/predict");
   on_layouts(
       [&](launch::Rank& rank, const Layout& layout, DType dtype) {
-        nn::Transformer model(source.model_config(), with_predict(rank.sharded(dtype)));
+        const launch::Pipeline pipeline =
+            testing::pipeline_of(rank, source.model_config(),
+                                 testing::with_schedule(launch::PipelineKind::ZeroBubble, 1), layout.micro_batches);
+        nn::Transformer model(source.model_config(),
+                              pipeline.part_of(with_predict(rank.sharded(dtype)), rank.mesh().pp().rank()));
         model.load(source);
+        EXPECT_EQ(model.num_predictors(), rank.is_last_stage() ? 2 : 0);
         parallel::GradientSync sync(model.parameters(), rank.mesh(), rank.memory(), dtype);
         const optim::LanguageModelling objective;
         const launch::StepResult result =
             launch::forward_backward(rank, {model, nullptr, objective}, reference.samples(),
                                      {.micro_batches = layout.micro_batches,
+                                      .pipeline = &pipeline,
                                       .router = {.z = 0.01},
                                       .recompute = layout.recompute,
                                       .predict_weight = 0.3},
@@ -174,7 +181,11 @@ TEST(Predict, LossesAndGradientsAreThoseOfPyTorchUnderAnyLayout) {
         for (const std::vector<double>& load : result.expert_load)
           EXPECT_EQ(std::accumulate(load.begin(), load.end(), 0.0), 48 * 3);
       },
-      {{"cp2", 2}, {"cp3", 3, false, 2, true}, {"cp2tp2", 4, true}});
+      {{"cp2", 2},
+       {"cp3", 3, false, 2, true},
+       {"cp2tp2", 4, true},
+       {"pp2", 2, false, 3},
+       {"pp2tp2", 4, true, 2, true}});
 }
 
 // The teacher is the model itself with logits three times as large, a depth's at the token that it predicts from.

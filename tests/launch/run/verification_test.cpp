@@ -76,6 +76,8 @@ TEST_F(VerificationTest, StagesGiveTheNumbersOfOneRank) {
           "pp2+parallel.schedule=INTERLEAVED+parallel.chunks=2+batch.micro_batches=4+train.recompute=true",
           "pp2+parallel.stages=[0,5]", "pp2cp2", "pp2dp2+parallel.shard=GRADIENTS+batch.micro_batches=3",
           "pp2dp2+parallel.shard=PARAMETERS+batch.micro_batches=3+train.recompute=true",
+          "pp2dp4+parallel.shard=OPTIMIZER+parallel.shard_ranks=2",
+          "pp2dp2+parallel.shard=GRADIENTS+parallel.shard_ranks=4",
           "pp2dp2+parallel.shard=PARAMETERS+parallel.schedule=ZERO_BUBBLE+batch.micro_batches=4+parallel.chunks=2"}) {
       const launch::LayoutDifferences found = differences(reference, config(precision, item, deep));
       EXPECT_TRUE(found.within(launch::usual_tolerance(precision)))

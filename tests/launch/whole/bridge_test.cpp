@@ -153,6 +153,26 @@ TEST_F(BridgedRun, SortedDistributionsAreOneUnderEveryLayout) {
   EXPECT_THAT(folder_.read("report.html"), HasSubstr("distance of sorted distributions"));
 }
 
+/// Accents of their own, which the teacher's tokenizer puts together with their letters: of stages, the last one's rank
+/// finds that.
+TEST_F(BridgedRun, TextThatDoesNotComeBackIsSaidOnceOfStagesToo) {
+  json changed = json::parse(folder_.read("mine/tokenizer.json"));
+  changed["normalizer"] = {{"type", "NFC"}};
+  folder_.write("changed/tokenizer.json", changed.dump());
+  for (const char* name : {"a", "b", "c", "d", "e"})
+    folder_.write(fmt::format("text/{}.txt", name),
+                  "e\u0301 1 2 3 4 e\u0301 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20\n");
+  folder_.succeed("train teacher.textproto --set data.tokenizer=changed --steps 1 --out changing --quiet");
+  for (const auto& [layout, ranks] : {std::pair{"dp1", 1}, {"pp2", 2}}) {
+    const std::string run = fmt::format(
+        "distill job.textproto --set teacher.source=changing --set data.tokenizer=bytes --steps 1 --set "
+        "parallel.layout={0} --out {0}",
+        layout);
+    EXPECT_EQ(folder_.limbeck(run, ranks).lines_with("such parts of documents have no spans").size(), 1U) << layout;
+    EXPECT_THAT(folder_.limbeck(run + "q --quiet", ranks).lines_with("have no spans"), ::testing::IsEmpty());
+  }
+}
+
 TEST_F(BridgedRun, WhatCannotBeIsOneLine) {
   EXPECT_THAT(fails("distill job.textproto --out r --set objective.bridge=NO_BRIDGE"),
               AllOf(HasSubstr("is another tokenizer than the teacher's"), HasSubstr("objective.bridge")));

@@ -101,6 +101,28 @@ TEST(PipelineRuns, ATeacherIsWholeBesideTheLastStage) {
     if (value.is_number()) expect_near(two["unigram"][name], value.get<double>(), name);
 }
 
+/// Also what is trained where they lie: projectors, and the embedding that layers which predict read on the last stage.
+TEST(PipelineRuns, LayersAreHeldToATeacherOnTheLastStage) {
+  const RunFolder folder("pipeline_held");
+  folder.write("teacher.textproto", std::string(job) + in_float64);
+  folder.succeed("train teacher.textproto --steps 1 --out teacher");
+  folder.write("job.textproto",
+               std::string(job) + in_float64 +
+                   "teacher { source: \"teacher\" } objective { hidden_states { weight: 0.5 projector: true } "
+                   "attention { weight: 0.3 } routers { weight: 0.2 layers: [1, -1, 3] } }");
+  const std::string smaller =
+      "distill job.textproto --set model.num_layers=3 --set model.num_predict_layers=1 --set model.tied_head=false "
+      "--set model.moe.dense_layers=[] ";
+  folder.succeed(smaller + "--out one");
+  folder.succeed(smaller + "--out two --set parallel.layout=pp2", 2);
+  for (const char* figure : {"hidden_loss", "attention_loss", "router_loss", "predict_loss"})
+    EXPECT_TRUE(folder.metrics("two").front().contains(figure)) << figure;
+  expect_same(folder, "two", "one");
+  for (const char* run : {"one", "two"})
+    folder.succeed(fmt::format("{} --out {} --resume --steps 6 --set train.steps=6", smaller, run));
+  expect_same(folder, "two", "one");
+}
+
 /// Of a run of one rank, and of one of two stages that says as much.
 void expect_same_of_stages(const RunFolder& folder, const std::string& command, const std::string& name) {
   SCOPED_TRACE(name);
@@ -217,9 +239,7 @@ TEST(PipelineRuns, RefuseWhatAPipelineDoesNotDo) {
   const RunFolder folder("pipeline_refused");
   folder.write("job.textproto", job);
   for (const auto& [sets, says] :
-       {std::pair{"--set parallel.shard=OPTIMIZER --set parallel.shard_ranks=1",
-                  "expected no pp with parallel.shard_ranks"},
-        {"--set parallel.chunks=2", "parallel.chunks is 2 with parallel.schedule ONE_F_ONE_B"},
+       {std::pair{"--set parallel.chunks=2", "parallel.chunks is 2 with parallel.schedule ONE_F_ONE_B"},
         {"--set parallel.stages=[1,2]", "parallel.stages is [1, 2], expected 2 numbers"}}) {
     const Outcome outcome =
         folder.limbeck(fmt::format("train job.textproto --out run --set parallel.layout=pp2 {}", sets), 2);
@@ -233,8 +253,11 @@ TEST(PipelineRuns, ACacheIsReadOnTheLastStage) {
   folder.write("teacher.textproto", std::string(job) + in_float64);
   folder.succeed("train teacher.textproto --steps 1 --out teacher");
   folder.write("job.textproto", std::string(job) + in_float64 + "teacher { source: \"teacher\" }");
-  folder.succeed("cache-teacher job.textproto --out cache --set teacher.cache_tokens=4");
-  const std::string cached = "distill job.textproto --set teacher.cache=cache --out ";
+  folder.succeed(
+      "cache-teacher job.textproto --out cache --set teacher.cache_tokens=4 --set teacher.cache_hidden_layers=[0,2]");
+  const std::string cached =
+      "distill job.textproto --set teacher.cache=cache --set objective.hidden_states.weight=0.5 --set "
+      "objective.hidden_states.layers=[2,0,-1,2] --out ";
   folder.succeed(cached + "one");
   folder.succeed(cached + "two --set parallel.layout=pp2", 2);
   expect_same(folder, "two", "one");
