@@ -5,13 +5,26 @@
 
 namespace limbeck::nn {
 
-KvCache::KvCache(const MemoryPtr& memory, core::DType dtype, std::int64_t num_layers, std::int64_t num_slots,
-                 std::int64_t key_width, std::int64_t value_width)
+KvCache::KvCache(const MemoryPtr& memory, core::DType dtype, std::span<const CacheLayer> layers, std::int64_t num_slots)
     : slots_(static_cast<std::size_t>(num_slots)) {
-  for (std::int64_t i = 0; i < num_layers; ++i) {
-    keys_.push_back(Tensor::empty(memory, dtype, {0, key_width}));
-    values_.push_back(Tensor::empty(memory, dtype, {0, value_width}));
+  for (const CacheLayer& layer : layers) {
+    keys_.push_back(Tensor::empty(memory, dtype, {0, layer.key_width}));
+    values_.push_back(Tensor::empty(memory, dtype, {0, layer.value_width}));
+    std::vector<Tensor>& states = states_.emplace_back();
+    for (const core::Shape& of_text : layer.states) {
+      std::vector<std::int64_t> extents = {num_slots};
+      extents.insert(extents.end(), of_text.extents().begin(), of_text.extents().end());
+      states.push_back(Tensor::zeros(memory, core::sum_dtype(dtype), core::Shape(extents)));
+    }
   }
+}
+
+const Tensor& KvCache::state(std::int64_t layer, std::size_t which) const {
+  return states_.at(static_cast<std::size_t>(layer)).at(which);
+}
+
+bool KvCache::has_states() const {
+  return std::ranges::any_of(states_, [](const auto& of_layer) { return !of_layer.empty(); });
 }
 
 void KvCache::grow(std::int64_t pages) {
@@ -61,6 +74,12 @@ void KvCache::truncate(std::int64_t slot, std::int64_t length) {
   Slot& kept = at(slot);
   core::check(length >= 0 && length <= kept.length, "cache: {} tokens are to stay of {} in slot {}", length,
               kept.length, slot);
+  core::check(length == 0 || length == kept.length || !has_states(),
+              "cache: {} tokens are to stay of {} in slot {}, expected all or none beside states", length, kept.length,
+              slot);
+  if (length == 0)
+    for (const auto& of_layer : states_)
+      for (const Tensor& state : of_layer) state.rows(slot, 1).fill_zero();
   kept.length = length;
   const auto first = kept.pages.begin() + (length + page_tokens - 1) / page_tokens;
   free_.insert(free_.end(), kept.pages.rbegin(), std::make_reverse_iterator(first));
