@@ -28,8 +28,12 @@ struct CacheRun {
 
 /// What is kept of a layer: numbers of a token, and tensors of a text as a whole.
 struct CacheLayer {
+  struct State {
+    core::Shape shape;
+    bool is_sum = false;  // of the dtype of sums
+  };
   std::int64_t key_width = 0, value_width = 0;  // G*D and G*Dv, G of this rank
-  std::vector<core::Shape> states = {};
+  std::vector<State> states = {};
 };
 
 /// Keys and values of the tokens seen so far, a text in each slot; a model fills it as it generates.
@@ -37,7 +41,7 @@ class KvCache {
  public:
   static constexpr std::int64_t page_tokens = kernels::attention_page;
 
-  /// Without pages yet; keys and values are of `dtype`, states of that of its sums, and zero.
+  /// Without pages yet, and states of zeros; all of `dtype` but states that are sums.
   KvCache(const MemoryPtr& memory, core::DType dtype, std::span<const CacheLayer> layers, std::int64_t num_slots);
   std::int64_t num_slots() const { return static_cast<std::int64_t>(slots_.size()); }
   std::int64_t length(std::int64_t slot) const { return at(slot).length; }
@@ -52,28 +56,35 @@ class KvCache {
   /// There has to be room for them.
   std::pair<Tensor, Tensor> append(std::int64_t layer, std::span<const CacheRun> runs, const Tensor& keys,
                                    const Tensor& values);
-  /// A layer's state of all slots, [num_slots,...], which it replaces itself.
+  /// One of a layer's states of all slots, [num_slots,...], which the layer writes itself.
   const Tensor& state(std::int64_t layer, std::size_t which) const;
-  bool has_states() const;
   /// The new tokens are in every layer.
   void advance(std::span<const CacheRun> runs);
-  /// The slot holds its first tokens alone; the pages of others go back. Throws where some stay and there are states,
-  /// which know of all tokens.
+  /// The slot holds its first tokens alone; the pages of others go back. Throws where some go and some stay beside
+  /// states, which know of all tokens.
   void truncate(std::int64_t slot, std::int64_t length);
+  /// What the slot holds now is what it may go back to, states included,
+  void keep(std::int64_t slot);
+  /// and this goes back to it.
+  void go_back(std::int64_t slot);
   /// The slot holds nothing.
   void clear(std::int64_t slot);
 
  private:
   struct Slot {
     std::int64_t length = 0;
+    std::int64_t kept = 0;  // tokens that it may go back to
     std::vector<std::int64_t> pages = {};
   };
   const Slot& at(std::int64_t slot) const { return slots_.at(static_cast<std::size_t>(slot)); }
   Slot& at(std::int64_t slot) { return slots_.at(static_cast<std::size_t>(slot)); }
   void grow(std::int64_t pages);
+  bool has_states() const;
+  void shorten(Slot& slot, std::int64_t length);
 
   std::vector<Tensor> keys_, values_;        // one a layer
-  std::vector<std::vector<Tensor>> states_;  // likewise, [num_slots,...] each
+  std::vector<std::vector<Tensor>> states_;  // likewise, [num_slots,...] each,
+  std::vector<std::vector<Tensor>> kept_;    // and as they were
   std::vector<Slot> slots_;
   std::vector<std::int64_t> free_;  // pages; the last is taken next
   std::int64_t num_pages_ = 0;

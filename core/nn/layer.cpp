@@ -12,8 +12,9 @@ Var Layer::read(Tape& tape, ResidualStream& stream, const Norm& norm) const {
 }
 
 /// What is added to the stream of what a block gives.
-Var Layer::given(Tape& tape, Var update, const Norm& norm) const {
-  return norm ? norms.normed(tape, update, norm) : std::move(update);
+Var Layer::given(Tape& tape, Var made, const Norm& norm) const {
+  Var update = norm ? norms.normed(tape, made, norm) : std::move(made);
+  return residual_scale == 1 ? update : core::scale(tape, update, residual_scale);
 }
 
 void Layer::add(Tape& tape, const Pass& pass, ResidualStream& stream, Block block, Var update,

@@ -19,6 +19,7 @@ struct Layer {
   std::int64_t index = 0;  // in the whole model
   Norms norms;
   core::DType compute = core::DType::F32;  // of activations
+  double residual_scale = 1;               // of what is added to the stream
   // Of what a block reads, and of what it gives.
   Norm mixer_norm, mlp_norm;
   Norm mixer_post_norm, mlp_post_norm;
@@ -32,7 +33,7 @@ struct Layer {
 
  private:
   Var read(Tape& tape, ResidualStream& stream, const Norm& norm) const;
-  Var given(Tape& tape, Var update, const Norm& norm) const;
+  Var given(Tape& tape, Var made, const Norm& norm) const;
   void add(Tape& tape, const Pass& pass, ResidualStream& stream, Block block, Var update,
            AuxiliaryLosses& losses) const;
 };

@@ -146,12 +146,14 @@ void validate(const ModelConfig& config, const std::string& where) {
     if (config.attention_scale != 0) positive_real("attention_scale", config.attention_scale, 1e6);
     if (config.window_rope_base != 0) positive_real("window_rope_base", config.window_rope_base, 1e15);
     positive_real("embedding_scale", config.embedding_scale, 1e6);
+    positive_real("residual_scale", config.residual_scale, 1e6);
+    positive_real("logits_scale", config.logits_scale, 1e6);
     if (config.norm_offset != 0 && config.norm_offset != 1)
       fail_usage("{}.norm_offset is {}, expected 0 or 1", where, config.norm_offset);
     const RopeScaling& scaling = config.rope_scaling;
     if (config.head_norm > HeadNorm::AllHeads || config.norm_placement > NormPlacement::Around ||
         config.activation > Activation::ClampedSwish || scaling.kind > RopeScaling::Kind::LongRope ||
-        config.norm_kind > NormKind::Layer || config.positions > Positions::Learned)
+        config.norm_kind > NormKind::Layer || config.positions > Positions::None)
       fail_usage("{}: a kind of norms, activations, positions or scaling that is not known", where);
     if (config.norm_kind == NormKind::Layer && config.head_norm != HeadNorm::None)
       fail_usage("{}.head_norm: there are norms of queries and keys, expected none beside norm_kind LAYER", where);
@@ -162,8 +164,8 @@ void validate(const ModelConfig& config, const std::string& where) {
                  where);
     if (config.moe.num_experts > 0 && !config.mlp_gate)
       fail_usage("{}.mlp_gate is false, expected true beside experts", where);
-    if (config.positions == Positions::Learned && scaling.kind != RopeScaling::Kind::None)
-      fail_usage("{}.rope_scaling: frequencies are scaled, expected none beside learned positions", where);
+    if (config.positions != Positions::Rotary && scaling.kind != RopeScaling::Kind::None)
+      fail_usage("{}.rope_scaling: frequencies are scaled, expected none beside positions that are not rotary", where);
     if (config.rotary_width < 0 || config.rotary_width > config.head_width || config.rotary_width % 2 != 0)
       fail_usage("{}.rotary_width is {}, expected an even number up to head_width = {}", where, config.rotary_width,
                  config.head_width);
@@ -241,7 +243,7 @@ void validate(const ModelConfig& config, const std::string& where) {
     expect("attention_sinks is true", !config.attention_sinks, "false");
     expect("head_norm is given", config.head_norm == HeadNorm::None, "none");
     expect("norm_kind is LAYER", config.norm_kind == NormKind::Rms, "RMS");
-    expect("positions is LEARNED", config.positions == Positions::Rotary, "ROTARY");
+    expect("positions is given", config.positions == Positions::Rotary, "ROTARY");
     expect("rotary_width is given", config.rotary_width == 0, "latent.rope_width alone");
   };
   const auto validate_mamba = [&] {
@@ -260,9 +262,11 @@ void validate(const ModelConfig& config, const std::string& where) {
     if (mamba.num_heads % mamba.num_groups != 0)
       fail_usage("{}.mamba.num_groups is {}, expected a divisor of mamba.num_heads = {}", where, mamba.num_groups,
                  mamba.num_heads);
-    if (!(mamba.least_step >= 0) || !(mamba.greatest_step > mamba.least_step))
-      fail_usage("{}.mamba.least_step and greatest_step are {} and {}, expected 0 or more and above the former", where,
-                 mamba.least_step, mamba.greatest_step);
+    if (mamba.least_step != 0) positive_real("mamba.least_step", mamba.least_step, 1e6);
+    if (mamba.most_step != 0) positive_real("mamba.most_step", mamba.most_step, 1e6);
+    if (mamba.most_step != 0 && mamba.most_step <= mamba.least_step)
+      fail_usage("{}.mamba.most_step is {}, expected above least_step = {}, or 0", where, mamba.most_step,
+                 mamba.least_step);
     ascending_layers("mamba.attention_layers", mamba.attention_layers);
     if (std::ssize(mamba.attention_layers) == config.num_layers)
       fail_usage("{}.mamba.attention_layers has all {} layers, expected fewer", where, config.num_layers);

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -78,6 +77,7 @@ enum class NormKind : std::uint8_t {
 enum class Positions : std::uint8_t {
   Rotary,   // queries and keys turn
   Learned,  // a row of a table of max_positions is added to the embedded token (GPT-2)
+  None,     // not at all (Granite 4, whose Mamba-2 layers see the order)
 };
 
 using kernels::Activation;  // of the gate of a feed-forward, or of one without a gate
@@ -118,13 +118,13 @@ struct LatentConfig {
 /// section 7: Mamba-2; core/nn/mamba.h).
 struct MambaConfig {
   std::int64_t num_heads = 0;    // H; 0: every layer has attention
-  std::int64_t head_width = 0;   // P, channels of a head
-  std::int64_t state_width = 0;  // N, numbers that a channel keeps of its past
+  std::int64_t head_width = 64;   // P, channels of a head
+  std::int64_t state_width = 128;  // N, numbers that a channel keeps of its past
   std::int64_t num_groups = 1;   // G, of heads that share what is written to states and read from them; divides H
   std::int64_t conv_width = 4;   // K, tokens that a channel's filter sees, the token itself the last
   bool conv_bias = true;         // of the filters
-  double least_step = 0;         // steps are kept within these (time_step_limit);
-  double greatest_step = std::numeric_limits<double>::infinity();
+  double least_step = 0;         // what steps are held within (time_step_limit), from this
+  double most_step = 0;          // to this; 0: without an end
   std::vector<std::int64_t> attention_layers = {};  // these have attention (ascending layer indices)
 
   std::int64_t inner_width() const { return num_heads * head_width; }
@@ -179,6 +179,8 @@ struct ModelConfig {
   std::int64_t rotary_width = 0;  // channels of a head that turn, its first ones; 0: all
   /// Layers behind the last that predict further tokens, a token each (core/nn/predictor.h); each is as the last layer.
   std::int64_t num_predict_layers = 0;
+  double residual_scale = 1;  // of what blocks add to the stream (Granite)
+  double logits_scale = 1;    // of the vocabulary's logits (Granite: 1 / logits_scaling)
   MambaConfig mamba = {};
   bool feed_forward = true;  // false: a layer is what mixes tokens, and nothing behind it (Mamba-2)
 
@@ -218,7 +220,7 @@ struct ModelLimits {
   static constexpr std::int64_t num_heads = std::int64_t{1} << 16U;
   static constexpr std::int64_t head_width = std::int64_t{1} << 16U;
   static constexpr std::int64_t num_experts = std::int64_t{1} << 16U;
-  static constexpr std::int64_t conv_width = 64;
+  static constexpr std::int64_t conv_width = 8;
   static constexpr std::int64_t max_positions = std::int64_t{1} << 31U;
   static constexpr double parameters = 0x1p56;
 };

@@ -101,6 +101,7 @@ Layer Transformer::add_layer(std::int64_t index, const std::string& prefix) {
   layer.index = index;
   layer.norms = {c.norm_eps, c.norm_offset};
   layer.compute = compute_dtype();
+  layer.residual_scale = c.residual_scale;
   const LayerConfig own = c.layer(index);
   const auto norm = [&](const std::string& name, bool is_there) { return is_there ? add_norm(prefix + name) : Norm{}; };
   const bool before = c.norm_placement != NormPlacement::After, after = c.norm_placement != NormPlacement::Before;
@@ -427,6 +428,7 @@ Pass Transformer::pass(const Batch& batch, KvCache& cache, std::span<const std::
   const auto column = [&](const std::vector<std::int64_t>& values) {
     return Tensor::from<std::int64_t>(options_.memory, {std::ssize(values)}, values);
   };
+  result.slots = column({slots.begin(), slots.end()});
   result.attention.query_offsets = column(query_offsets);
   result.attention.key_offsets = column(key_offsets);
   result.attention.key_pages = column(key_pages);
@@ -491,7 +493,9 @@ void Transformer::run_in_stack(Tape& tape, const Pass& pass, std::int64_t local,
 Transformer::Output Transformer::finished(Tape& tape, const Pass& pass, ResidualStream& stream, const Norm& norm,
                                           const AuxiliaryLosses& losses) const {
   const Norms norms{config_.norm_eps, config_.norm_offset};
-  const Var normed = norms.normed(tape, stream, norm, compute_dtype());
+  Var normed = norms.normed(tape, stream, norm, compute_dtype());
+  // The head is linear: its logits are scaled by what it reads.
+  if (config_.logits_scale != 1 && !config_.reward_head) normed = core::scale(tape, normed, config_.logits_scale);
   // A head of the vocabulary is cut over the ranks, one of rewards is whole on each.
   return {config_.reward_head ? whole_sequences(tape, pass, normed) : enter_stream(tape, pass, normed), losses, normed};
 }
