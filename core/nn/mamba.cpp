@@ -134,7 +134,7 @@ bool begin_mamba(Parameter& p, std::uint64_t seed) {
       const double step = least_step * std::pow(most_step / least_step, u);
       return step + std::log(-std::expm1(-step));  // whose softplus is the step
     });
-  if (p.name.ends_with(".D")) return begin([](double) { return 1.0; });
+  if (p.name.ends_with(".D") || p.name.ends_with(".norm.weight")) return begin([](double) { return 1.0; });
   if (p.global_shape.rank() == 2) {
     const double bound = 1 / std::sqrt(static_cast<double>(p.global_shape[1]));
     return begin([bound](double u) { return bound * (2 * u - 1); });

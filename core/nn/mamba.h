@@ -51,7 +51,7 @@ Mamba make_mamba(core::ParameterSet& parameters, const std::string& prefix, cons
                  bool sequence_parallel);
 
 /// Where `p` is one of those that begin otherwise than matrices and norms, as in the paper's code: A is uniform in 1 to
-/// 16, steps are log-uniform in 0.001 to 0.1, D is 1, and filters are uniform within 1 / sqrt(K); a function of seed,
+/// 16, steps are log-uniform in 0.001 to 0.1, D and norms are 1, and filters are uniform within 1 / sqrt(K); a function of seed,
 /// name and global index alone. Else false.
 bool begin_mamba(Parameter& p, std::uint64_t seed);
 

@@ -146,10 +146,10 @@ FAMILIES = {
         router_jitter_noise=0.2, sliding_window=WINDOW, rope_parameters=dict(
             longrope(50.0, [1.0, 1.3], [1.2, 2.9]), short_mscale=1.1, long_mscale=1.3, original_max_position_embeddings=ORIGINAL))),
     "mamba2": ("Mamba2", dict(
-        hidden_size=12, num_heads=6, head_dim=4, n_groups=2, state_size=5, chunk_size=8, time_step_limit=(0.4, 1.1))),
+        hidden_size=12, num_heads=6, head_dim=4, n_groups=2, state_size=5, chunk_size=8)),
     "bamba": ("Bamba", dict(
         **heads(16, 4, 2), intermediate_size=14, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_state=6, mamba_d_conv=3,
-        mamba_conv_bias=False, mamba_chunk_size=8, rope_parameters=rope(50.0))),  # 2 of a head's 4 channels turn
+        mamba_conv_bias=False, mamba_chunk_size=8, time_step_limit=(0.4, 1.1), rope_parameters=rope(50.0))),  # 2 of a head's 4 channels turn
     "granite_hybrid": ("GraniteMoeHybrid", dict(
         **heads(12, 2, 1), intermediate_size=7, shared_intermediate_size=10, num_local_experts=6, num_experts_per_tok=3,
         layer_types=["linear_attention", "full_attention", "linear_attention"], mamba_n_heads=6, mamba_n_groups=2, mamba_d_state=5,
@@ -355,7 +355,8 @@ def version_4(config):
     if kind in ("phi3", "phimoe", "deepseek_v2", "deepseek_v3"):
         rope["type"] = rope.pop("rope_type")
     if kind in ("bamba", "granitemoehybrid"):
-        config["time_step_limit"] = [0.0, float("inf")]  # which is no JSON, and what is written
+        least, most = config["time_step_limit"]
+        config["time_step_limit"] = [least, float("inf") if isinstance(most, dict) else most]  # infinity is no JSON, and what is written
         rope.pop("partial_rotary_factor", None)
     if kind == "granitemoehybrid":
         config["layer_types"] = ["attention" if t == "full_attention" else "mamba" for t in config["layer_types"]]

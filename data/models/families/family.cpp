@@ -254,6 +254,9 @@ std::optional<std::string> beyond_gguf_latents(const nn::ModelConfig& config) {
 
 std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConfig& config) {
   if (const auto more = beyond(family, config)) return more;
+  if (config.num_mamba_layers() > 0 && (config.mamba.least_step > 0 || config.mamba.most_step > 0))
+    return fmt::format("mamba.least_step and most_step are {} and {}, expected 0: steps are held within nothing",
+                       config.mamba.least_step, config.mamba.most_step);
   if (config.reward_head) return "reward_head is true, expected false: a GGUF file is of a model that predicts tokens";
   if (*family.gguf == '\0') return fmt::format("{} has no general.architecture", family.name);
   const std::int64_t num_moe = config.num_moe_layers();

@@ -153,6 +153,7 @@ const Family& mamba2_family() {
                                        .attention_norm = "norm"},
                              .fields = {.norm_eps = "layer_norm_epsilon"},
                              .norm_eps = 1e-5,
+                             .gguf = "mamba2",
                              .read = read_mamba2,
                              .write = write_mamba2,
                              .beyond = beyond_mamba};
