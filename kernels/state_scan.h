@@ -43,9 +43,9 @@ struct ScanProblem {
   /// A number for each token and head, in `room`.
   constexpr std::int64_t numbers() const { return (sequences.tokens * num_heads + 15) / 16 * 16; }
   /// Elements of `room`, forward and backward.
-  constexpr std::int64_t room() const { return 2 * numbers() + num_states() * num_heads * state_elements(); }
+  constexpr std::int64_t room() const { return 3 * numbers() + num_states() * num_heads * state_elements(); }
   constexpr std::int64_t gradient_room() const {
-    return 3 * numbers() + 2 * num_states() * num_heads * state_elements();
+    return 4 * numbers() + 2 * num_states() * num_heads * state_elements();
   }
 };
 
