@@ -146,7 +146,7 @@ FAMILIES = {
         router_jitter_noise=0.2, sliding_window=WINDOW, rope_parameters=dict(
             longrope(50.0, [1.0, 1.3], [1.2, 2.9]), short_mscale=1.1, long_mscale=1.3, original_max_position_embeddings=ORIGINAL))),
     "mamba2": ("Mamba2", dict(
-        hidden_size=12, num_heads=6, head_dim=4, n_groups=2, state_size=5, chunk_size=8)),
+        hidden_size=16, num_heads=8, head_dim=4, n_groups=2, state_size=4, chunk_size=8)),
     "bamba": ("Bamba", dict(
         **heads(16, 4, 2), intermediate_size=14, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_state=6, mamba_d_conv=3,
         mamba_conv_bias=False, mamba_chunk_size=8, time_step_limit=(0.4, 1.1), rope_parameters=rope(50.0))),  # 2 of a head's 4 channels turn
@@ -192,6 +192,8 @@ def with_long_factors(model):
 
 def scale_of(name, shape, transposed):
     """The deviation of a weight's values: of a matrix, so that its output is about as large as its input."""
+    if name.endswith("conv1d.weight"):
+        return 0.4
     if name.endswith(("sinks", "correction_bias")):
         return 0.7 if name.endswith("sinks") else 0.15
     if len(shape) == 1 or name.endswith("_bias") or "norm" in name:
