@@ -1,6 +1,7 @@
 #include "data/models/gguf_export.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <string>
 #include <utility>
@@ -23,6 +24,14 @@ using core::Shape;
 namespace fs = std::filesystem;
 
 namespace {
+
+/// None where a layer is Mamba-2's.
+std::vector<std::int32_t> kv_heads_by_layer(const nn::ModelConfig& config) {
+  std::vector<std::int32_t> heads;
+  for (std::int64_t layer = 0; layer < config.num_layers; ++layer)
+    heads.push_back(config.is_mamba_layer(layer) ? 0 : static_cast<std::int32_t>(config.num_kv_heads));
+  return heads;
+}
 
 GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::path& path, const GgufExport& options) {
   const bool has_experts = config.moe.num_experts > 0;
@@ -63,7 +72,10 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
     integer("attention.key_length_mla", config.head_width);
     integer("attention.value_length_mla", latent.value_width);
   } else if (config.has_attention()) {
-    integer("attention.head_count_kv", config.num_kv_heads);
+    if (config.num_mamba_layers() > 0)
+      keys.emplace_back(prefix + "attention.head_count_kv", kv_heads_by_layer(config));
+    else
+      integer("attention.head_count_kv", config.num_kv_heads);
     integer("attention.key_length", config.head_width);
     integer("attention.value_length", config.head_width);
   }
@@ -71,6 +83,15 @@ GgufKeys keys_of(const nn::ModelConfig& config, const Family& family, const fs::
     integer("rope.dimension_count", config.turning_width());
     number("rope.freq_base", config.rope_base);
   }
+  if (family.traits.has_scales) {
+    const double usual = 1 / std::sqrt(static_cast<double>(config.head_width));
+    number("attention.scale", config.attention_scale > 0 ? config.attention_scale : usual);
+    number("embedding_scale", config.embedding_scale);
+    number("residual_scale", config.residual_scale);
+    number("logit_scale", 1 / config.logits_scale);
+  }
+  if (family.traits.may_lack_positions)
+    keys.emplace_back(prefix + "rope.scaling.finetuned", config.positions == nn::Positions::Rotary);
   number(config.norm_kind == nn::NormKind::Rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
          config.norm_eps);
   if (has_experts) {

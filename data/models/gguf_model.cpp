@@ -42,6 +42,7 @@ class ArchitectureKeys {
     return file_.integer_or(name(key), otherwise);
   }
   bool flag_or(const char* key, bool otherwise) const { return has(key) ? file_.boolean(name(key)) : otherwise; }
+  const std::vector<std::int64_t>& integers(const char* key) const { return file_.integers(name(key)); }
   double number(const char* key) const { return file_.number(name(key)); }
   double number_or(const char* key, double otherwise) const { return has(key) ? number(key) : otherwise; }
   std::string text_or(const char* key, const char* otherwise) const {
@@ -204,7 +205,7 @@ void read_experts(const ArchitectureKeys& keys, const Family& family, std::int64
   if (family.traits.has_groups) return read_grouped_experts(keys, family, moe);
   if (!family.traits.has_shared_experts) return;
   moe.shared_width = keys.integer("expert_shared_feed_forward_length");
-  moe.shared_gate = true;
+  moe.shared_gate = family.traits.shared_gate;
 }
 
 void read_windows(const ArchitectureKeys& keys, const Family& family, nn::ModelConfig& config) {
@@ -260,10 +261,30 @@ std::int64_t num_layers_behind(const ArchitectureKeys& keys, const Family& famil
   return family.traits.predicts ? keys.integer_or("nextn_predict_layers", 0) : 0;
 }
 
+/// Of each layer; those without are Mamba-2's.
+void read_kv_heads_by_layer(const ArchitectureKeys& keys, nn::ModelConfig& config) {
+  const char* const key = "attention.head_count_kv";
+  const std::vector<std::int64_t>& heads = keys.integers(key);
+  check(std::ssize(heads) == config.num_layers, "{}: {} has {} numbers, expected one for each of {} layers",
+        keys.where(), keys.name(key), heads.size(), config.num_layers);
+  config.num_kv_heads = config.num_heads;
+  for (std::size_t i = 0; i < heads.size(); ++i) {
+    if (heads[i] == 0) continue;
+    check(config.mamba.attention_layers.empty() || heads[i] == config.num_kv_heads,
+          "{}: {} has {} for layer {}, expected 0 or {}", keys.where(), keys.name(key), heads[i], i,
+          config.num_kv_heads);
+    config.num_kv_heads = heads[i];
+    config.mamba.attention_layers.push_back(static_cast<std::int64_t>(i));
+  }
+}
+
 void read_attention(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::ModelConfig& config) {
   const std::string& where = keys.where();
   config.num_heads = keys.integer("attention.head_count");
-  config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
+  if (traits.mamba == FamilyTraits::Mamba::Some)
+    read_kv_heads_by_layer(keys, config);
+  else
+    config.num_kv_heads = keys.integer_or("attention.head_count_kv", config.num_heads);
   config.max_positions = keys.integer("context_length");
   config.rope_base = keys.number_or("rope.freq_base", 10000.0);
   check(config.num_heads > 0 && config.width > 0 &&
@@ -321,6 +342,14 @@ std::pair<const Family*, nn::ModelConfig> read_config(const GgufFile& file) {
   set_traits(traits, config);
   read_what_tensors_say(file, traits, config);
   config.activation_limit = family.gguf_activation_limit;
+  if (traits.may_lack_positions && !keys.flag_or("rope.scaling.finetuned", true))
+    config.positions = nn::Positions::None;
+  if (traits.has_scales) {
+    config.embedding_scale = keys.number_or("embedding_scale", 1);
+    config.residual_scale = keys.number_or("residual_scale", 1);
+    config.logits_scale = 1 / keys.number_or("logit_scale", 1);
+    config.attention_scale = keys.number_or("attention.scale", 0);
+  }
   if (traits.scales_embedding) config.embedding_scale = std::sqrt(static_cast<double>(config.width));
   config.rope_scaling = traits.ropes == FamilyTraits::Ropes::Long ? read_long_scaling(file, keys, config)
                                                                   : read_scaling(file, keys, family, config);

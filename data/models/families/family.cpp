@@ -257,6 +257,8 @@ std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConf
   if (config.num_mamba_layers() > 0 && (config.mamba.least_step > 0 || config.mamba.most_step > 0))
     return fmt::format("mamba.least_step and most_step are {} and {}, expected 0: steps are held within nothing",
                        config.mamba.least_step, config.mamba.most_step);
+  if (family.traits.mamba == FamilyTraits::Mamba::All && !config.mamba.conv_bias)
+    return "mamba.conv_bias is false, expected true";
   if (config.reward_head) return "reward_head is true, expected false: a GGUF file is of a model that predicts tokens";
   if (*family.gguf == '\0') return fmt::format("{} has no general.architecture", family.name);
   const std::int64_t num_moe = config.num_moe_layers();
@@ -272,11 +274,13 @@ std::optional<std::string> beyond_gguf(const Family& family, const nn::ModelConf
       return fmt::format("layer {} {} window, expected {}", layer, full ? "has no" : "has a", full ? "one" : "none");
   if (config.window > 0 && config.window_rope_base != family.gguf_window_rope_base)
     return fmt::format("window_rope_base is {}, expected {}", config.window_rope_base, family.gguf_window_rope_base);
+  if (config.num_mamba_layers() > 0 && !config.has_attention()) return std::nullopt;
   const double usual = 1 / std::sqrt(static_cast<double>(config.head_width));
   const double scale = config.attention_scale > 0 ? config.attention_scale : usual;
   if (const auto more = beyond_gguf_latents(config)) return more;
   const double taken = family.gguf_attention_scale != nullptr ? family.gguf_attention_scale(config) : usual;
-  if (std::abs(scale - taken) > 1e-9 * taken) return fmt::format("attention_scale is {}, expected {}", scale, taken);
+  if (std::abs(scale - taken) > 1e-9 * taken && !family.traits.has_scales)
+    return fmt::format("attention_scale is {}, expected {}", scale, taken);
   if (const Scaling& scaling = config.rope_scaling; scaling.kind == Scaling::Kind::Yarn) {
     if (scaling.truncates != family.gguf_rope_truncates)
       return fmt::format("rope_scaling.truncates is {}, expected {}", scaling.truncates, family.gguf_rope_truncates);

@@ -80,6 +80,9 @@ const Family& granite_hybrid_family() {
                                        .joined_experts = true},
                              .num_experts_field = "num_local_experts",
                              .expert_width_field = "intermediate_size",
+                             .gguf = "granitehybrid",
+                             .gguf_interleaves = true,
+                             .gguf_renormalises = true,
                              .read = read,
                              .write = write,
                              .beyond = beyond_mamba};
