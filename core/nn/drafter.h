@@ -22,7 +22,7 @@ struct DraftPart {
   std::span<const std::int32_t> tokens = {};  // of all of the text, one more than `end` at least
   /// [end - first,C], of Transformer::forward; of fewer where a model's states went back, which have no predictors.
   Tensor hidden = {};
-  std::int64_t wanted = 0;                    // drafts, where `tokens` ends with the one behind `end`
+  std::int64_t wanted = 0;  // drafts, where `tokens` ends with the one behind `end`
 };
 
 class Drafter {

@@ -106,7 +106,8 @@ void KvCache::keep(std::int64_t slot) {
 
 void KvCache::go_back(std::int64_t slot) {
   Slot& own = at(slot);
-  core::check(own.kept <= own.length, "cache: slot {} has {} tokens, it is to go back to {}", slot, own.length, own.kept);
+  core::check(own.kept <= own.length, "cache: slot {} has {} tokens, it is to go back to {}", slot, own.length,
+              own.kept);
   if (own.kept == 0) return clear(slot);
   for (std::size_t layer = 0; layer < states_.size(); ++layer)
     for (std::size_t i = 0; i < states_[layer].size(); ++i)

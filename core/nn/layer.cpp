@@ -27,9 +27,9 @@ void Layer::add(Tape& tape, const Pass& pass, ResidualStream& stream, Block bloc
 void Layer::forward(Tape& tape, const Pass& pass, ResidualStream& stream, std::int64_t local,
                     AuxiliaryLosses& losses) const {
   const Var read_by_mixer = read(tape, stream, mixer_norm);
-  Var mixed = given(
-      tape, std::visit([&](const auto& kind) { return kind.forward(tape, pass, read_by_mixer, local); }, mixer),
-      mixer_post_norm);
+  Var mixed =
+      given(tape, std::visit([&](const auto& kind) { return kind.forward(tape, pass, read_by_mixer, local); }, mixer),
+            mixer_post_norm);
   add(tape, pass, stream, Block::Attention, std::move(mixed), losses);
   if (std::holds_alternative<std::monostate>(feed_forward)) return;
   const Var seen = read(tape, stream, mlp_norm);

@@ -62,7 +62,9 @@ CacheLayer Mamba::cached() const {
     const core::Shape& filter = filters.weight->value.shape();
     return CacheLayer::State{{filter[1] - 1, filter[0]}};
   };
-  return {.states = {before(of_x), before(of_b), before(of_c),
+  return {.states = {before(of_x),
+                     before(of_b),
+                     before(of_c),
                      {{shape.num_heads, shape.width, shape.state_width}, /*is_sum=*/true}}};
 }
 
@@ -72,7 +74,8 @@ Mamba make_mamba(core::ParameterSet& parameters, const std::string& prefix, cons
   const bool one_group = m.num_groups == 1;
   const std::int64_t together = one_group ? 1 : m.num_heads / m.num_groups;  // heads that stay on a rank
   const std::int64_t inner = m.inner_width(), states = m.num_groups * m.state_width;
-  const core::Cut by_heads{.dimension = 0, .unit = together}, by_channels{.dimension = 0, .unit = together * m.head_width};
+  const core::Cut by_heads{.dimension = 0, .unit = together},
+      by_channels{.dimension = 0, .unit = together * m.head_width};
   const core::Cut by_columns{.dimension = 1, .unit = by_channels.unit};
   const core::Cut by_groups{.dimension = 0, .unit = m.state_width};
   // One group's are whole on every rank. What makes them sees the rank's share of the tokens, the filters all tokens,
@@ -121,7 +124,8 @@ bool begin_mamba(Parameter& p, std::uint64_t seed) {
     core::dispatch_float("init_random", p.value.dtype(), [&]<class T>() {
       std::vector<T> values(static_cast<std::size_t>(p.value.numel()));
       core::for_each_element(p, [&](std::int64_t i, std::int64_t global) {
-        values[static_cast<std::size_t>(i)] = static_cast<T>(value_at(random.uniform(static_cast<std::uint64_t>(global))));
+        values[static_cast<std::size_t>(i)] =
+            static_cast<T>(value_at(random.uniform(static_cast<std::uint64_t>(global))));
       });
       p.value.copy_from(core::Tensor::from<T>(p.value.memory()->host(), p.value.shape(), values));
     });

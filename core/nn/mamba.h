@@ -27,9 +27,9 @@ struct Filters {
 /// With x, B, C and the gate z linear in a token, the first three filtered and behind SiLU, and steps dt, y = W_o
 /// norm(scan(x, dt, B, C) silu(z)), the norm by groups of heads (core/ops/state_scan.h).
 struct Mamba {
-  Parameter *z, *x;        // [H*P,C], H and G of this rank; there may be none
-  Parameter *b, *c;        // [G*N,C]
-  Parameter* dt;           // [H,C]
+  Parameter *z, *x;  // [H*P,C], H and G of this rank; there may be none
+  Parameter *b, *c;  // [G*N,C]
+  Parameter* dt;     // [H,C]
   Filters of_x, of_b, of_c;
   Parameter *dt_bias, *a_log, *skip;  // [H]
   Parameter* norm;                    // [H*P]
@@ -51,8 +51,8 @@ Mamba make_mamba(core::ParameterSet& parameters, const std::string& prefix, cons
                  bool sequence_parallel);
 
 /// Where `p` is one of those that begin otherwise than matrices and norms, as in the paper's code: A is uniform in 1 to
-/// 16, steps are log-uniform in 0.001 to 0.1, D and norms are 1, and filters are uniform within 1 / sqrt(K); a function of seed,
-/// name and global index alone. Else false.
+/// 16, steps are log-uniform in 0.001 to 0.1, D and norms are 1, and filters are uniform within 1 / sqrt(K); a function
+/// of seed, name and global index alone. Else false.
 bool begin_mamba(Parameter& p, std::uint64_t seed);
 
 }  // namespace limbeck::nn

@@ -100,8 +100,7 @@ Counts<Number> counts_of(const ModelConfig& c) {
   const Number shared = 3 * n(c.width) * n(c.moe.shared_width) + n(c.moe.shared_gate ? c.width : 0);
   const Number router =
       n(c.moe.num_experts) * (n(c.width) + n(c.moe.selection_bias ? 1 : 0) + n(c.moe.router_bias ? 1 : 0));
-  const Number common =
-      norm + n(c.head_bias ? c.vocabulary : 0) + mixers + n(c.num_layers) * norms + num_dense * mlp;
+  const Number common = norm + n(c.head_bias ? c.vocabulary : 0) + mixers + n(c.num_layers) * norms + num_dense * mlp;
   const Number all_experts = n(c.moe.num_experts) * expert + shared + router;
   const Number used_experts = n(c.moe.experts_per_token) * expert + shared + router;
   const bool is_moe = c.is_moe_layer(c.num_layers);
@@ -321,7 +320,8 @@ void validate(const ModelConfig& config, const std::string& where) {
   if (config.num_predict_layers < 0 || config.num_predict_layers > Limits::num_predict_layers)
     fail_usage("{}.num_predict_layers is {}, expected 0 to {}", where, config.num_predict_layers,
                Limits::num_predict_layers);
-  if (config.feed_forward && (moe.num_experts == 0 || !moe.dense_layers.empty())) positive("mlp_width", config.mlp_width, Limits::width);
+  if (config.feed_forward && (moe.num_experts == 0 || !moe.dense_layers.empty()))
+    positive("mlp_width", config.mlp_width, Limits::width);
   if (config.mlp_width < 0 || config.mlp_width > Limits::width)  // without meaning, but counted with
     fail_usage("{}.mlp_width is {}, expected 0 to {}", where, config.mlp_width, Limits::width);
   if (const double total = counts_of<double>(config).total; total > Limits::parameters)
@@ -342,7 +342,9 @@ double attention_flops(const ModelConfig& c, std::int64_t sequence_length) {
 }
 
 /// Of a layer's states.
-double state_flops(const ModelConfig& c) { return 6 * static_cast<double>(c.mamba.inner_width() * c.mamba.state_width); }
+double state_flops(const ModelConfig& c) {
+  return 6 * static_cast<double>(c.mamba.inner_width() * c.mamba.state_width);
+}
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-// The architecture of a decoder-only transformer, or of a state-space model, as plain numbers. data/ fills it from GGUF, Hugging Face and HDF5
-// files, launch/ from a config; core/nn/transformer.h builds the model.
+// The architecture of a decoder-only transformer, or of a state-space model, as plain numbers. data/ fills it from
+// GGUF, Hugging Face and HDF5 files, launch/ from a config; core/nn/transformer.h builds the model.
 #pragma once
 
 #include <cstdint>
@@ -117,14 +117,14 @@ struct LatentConfig {
 /// Layers that mix tokens by a state of their past in place of attention (Dao and Gu 2024, "Transformers are SSMs",
 /// section 7: Mamba-2; core/nn/mamba.h).
 struct MambaConfig {
-  std::int64_t num_heads = 0;    // H; 0: every layer has attention
-  std::int64_t head_width = 64;   // P, channels of a head
+  std::int64_t num_heads = 0;      // H; 0: every layer has attention
+  std::int64_t head_width = 64;    // P, channels of a head
   std::int64_t state_width = 128;  // N, numbers that a channel keeps of its past
-  std::int64_t num_groups = 1;   // G, of heads that share what is written to states and read from them; divides H
-  std::int64_t conv_width = 4;   // K, tokens that a channel's filter sees, the token itself the last
-  bool conv_bias = true;         // of the filters
-  double least_step = 0;         // what steps are held within (time_step_limit), from this
-  double most_step = 0;          // to this; 0: without an end
+  std::int64_t num_groups = 1;     // G, of heads that share what is written to states and read from them; divides H
+  std::int64_t conv_width = 4;     // K, tokens that a channel's filter sees, the token itself the last
+  bool conv_bias = true;           // of the filters
+  double least_step = 0;           // what steps are held within (time_step_limit), from this
+  double most_step = 0;            // to this; 0: without an end
   std::vector<std::int64_t> attention_layers = {};  // these have attention (ascending layer indices)
 
   std::int64_t inner_width() const { return num_heads * head_width; }

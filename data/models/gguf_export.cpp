@@ -183,8 +183,7 @@ core::Tensor joined(const core::StateReader& model, const std::vector<const Gguf
 
 /// What heads decay by, as the file has it.
 core::Tensor decays_of(const core::StateReader& model, const GgufName& name) {
-  core::StateEntry entry =
-      core::StateEntry::whole(core::Tensor::empty(core::Memory::cpu(1), DType::F32, name.shape));
+  core::StateEntry entry = core::StateEntry::whole(core::Tensor::empty(core::Memory::cpu(1), DType::F32, name.shape));
   model.read(name.name, entry);
   auto* values = entry.tensor.mutable_host<float>();
   std::transform(values, values + entry.tensor.numel(), values, gguf_decay);
@@ -224,10 +223,11 @@ std::int64_t export_gguf(const core::StateReader& model, const nn::ModelConfig& 
     plan.push_back({name.stored, chosen.dtype, name.stored_shape()});
     num_otherwise += chosen.is_otherwise ? 1 : 0;
     if (name.is_decay)
-      tensors.push_back({.stored = name.stored,
-                         .shape = name.shape,
-                         .dtype = chosen.dtype,
-                         .make = [own = &name](const core::StateReader& of, std::int64_t) { return decays_of(of, *own); }});
+      tensors.push_back(
+          {.stored = name.stored,
+           .shape = name.shape,
+           .dtype = chosen.dtype,
+           .make = [own = &name](const core::StateReader& of, std::int64_t) { return decays_of(of, *own); }});
     else if (found != parts.end())
       tensors.push_back({.stored = name.stored,
                          .shape = name.stored_shape(),

@@ -247,13 +247,15 @@ void read_heads(const ArchitectureKeys& keys, const FamilyTraits& traits, nn::Mo
 void read_mamba(const GgufFile& file, const ArchitectureKeys& keys, nn::MambaConfig& mamba) {
   mamba.num_heads = keys.integer("ssm.time_step_rank");
   const std::int64_t inner = keys.integer("ssm.inner_size");
-  check(mamba.num_heads > 0 && inner > 0 && inner % mamba.num_heads == 0, "{}: {} is {}, expected a multiple of {} = {}",
-        keys.where(), keys.name("ssm.inner_size"), inner, keys.name("ssm.time_step_rank"), mamba.num_heads);
+  check(mamba.num_heads > 0 && inner > 0 && inner % mamba.num_heads == 0,
+        "{}: {} is {}, expected a multiple of {} = {}", keys.where(), keys.name("ssm.inner_size"), inner,
+        keys.name("ssm.time_step_rank"), mamba.num_heads);
   mamba.head_width = inner / mamba.num_heads;
   mamba.state_width = keys.integer("ssm.state_size");
   mamba.num_groups = keys.integer_or("ssm.group_count", 1);
   mamba.conv_width = keys.integer("ssm.conv_kernel");
-  mamba.conv_bias = std::ranges::any_of(file.tensors(), [](const auto& t) { return t.first.ends_with("ssm_conv1d.bias"); });
+  mamba.conv_bias =
+      std::ranges::any_of(file.tensors(), [](const auto& t) { return t.first.ends_with("ssm_conv1d.bias"); });
 }
 
 /// Layers behind the model's last that predict further tokens, and count in block_count.

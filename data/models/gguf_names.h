@@ -168,7 +168,11 @@ inline std::vector<GgufName> gguf_names(const nn::ModelConfig& c, const Family& 
     filters(".weight");
     if (m.conv_bias) filters(".bias");
     names.push_back({ours + "dt_bias", theirs + "ssm_dt.bias", {m.num_heads}});
-    names.push_back({.name = ours + "A_log", .stored = theirs + "ssm_a", .shape = {m.num_heads}, .as = {m.num_heads, 1}, .is_decay = true});
+    names.push_back({.name = ours + "A_log",
+                     .stored = theirs + "ssm_a",
+                     .shape = {m.num_heads},
+                     .as = {m.num_heads, 1},
+                     .is_decay = true});
     names.push_back({.name = ours + "D", .stored = theirs + "ssm_d", .shape = {m.num_heads}, .as = {m.num_heads, 1}});
     add(ours + "norm", theirs + "ssm_norm", {inner});
     names.back().as = {m.num_groups, inner / m.num_groups};

@@ -36,8 +36,7 @@ bool may_cut_sequences(const RunConfig& config, const nn::ModelConfig& student) 
 std::int64_t most_parts(const nn::ModelConfig& model) {
   std::int64_t parts = model.has_attention() ? model.num_kv_heads : std::numeric_limits<std::int64_t>::max();
   const nn::MambaConfig& mamba = model.mamba;
-  if (model.num_mamba_layers() > 0)
-    parts = std::min(parts, mamba.num_groups == 1 ? mamba.num_heads : mamba.num_groups);
+  if (model.num_mamba_layers() > 0) parts = std::min(parts, mamba.num_groups == 1 ? mamba.num_heads : mamba.num_groups);
   return parts;
 }
 

@@ -137,8 +137,8 @@ UpdateMatches update_matches(const ObjectiveConfig& config, const nn::ModelConfi
                        })};
   };
   if (config.feed_forward.weight > 0 && !(student.feed_forward && teacher.feed_forward))
-    fail_usage("objective.feed_forward.weight is {}, expected 0: the {} has no feed-forwards", config.feed_forward.weight,
-               student.feed_forward ? "teacher" : "student");
+    fail_usage("objective.feed_forward.weight is {}, expected 0: the {} has no feed-forwards",
+               config.feed_forward.weight, student.feed_forward ? "teacher" : "student");
   return {match(update_names[0], config.attention), match(update_names[1], config.feed_forward)};
 }
 

@@ -118,11 +118,15 @@ TEST(ModelConfig, WhatMamba2LayersCannotBeIsRefused) {
   EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.conv_width = 9; }), HasSubstr("x.mamba.conv_width is 9"));
   EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.state_width = 0; }), HasSubstr("x.mamba.state_width is 0"));
   EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.head_width = -1; }), HasSubstr("x.mamba.head_width is -1"));
-  EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.attention_layers = {2, 1}; }),
+  EXPECT_THAT(refused([](ModelConfig& c) {
+                c.mamba.attention_layers = {2, 1};
+              }),
               HasSubstr("x.mamba.attention_layers has 1 after 2"));
   EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.attention_layers = {3}; }),
               HasSubstr("x.mamba.attention_layers names layer 3"));
-  EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.attention_layers = {0, 1, 2}; }),
+  EXPECT_THAT(refused([](ModelConfig& c) {
+                c.mamba.attention_layers = {0, 1, 2};
+              }),
               HasSubstr("x.mamba.attention_layers has all 3 layers"));
   EXPECT_THAT(refused([](ModelConfig& c) { c.mamba.num_heads = 0; }),
               HasSubstr("x.mamba.attention_layers has 1 layers, expected none without mamba.num_heads"));

@@ -264,7 +264,7 @@ TEST(Transformer, StatesBeginAsThePaperHasThem) {
     EXPECT_TRUE(step >= 0.999e-3 && step <= 1.001e-1) << step;
     mean_log_step += std::log10(step) / 400;
   }
-  EXPECT_NEAR(mean_a, 8.5, 4 * 15 / std::sqrt(12.0 * 400));        // four deviations
+  EXPECT_NEAR(mean_a, 8.5, 4 * 15 / std::sqrt(12.0 * 400));  // four deviations
   EXPECT_NEAR(mean_log_step, -2, 4 * 2 / std::sqrt(12.0 * 400));
   EXPECT_EQ(of("D"), std::vector<double>(400, 1.0));
   EXPECT_EQ(of("norm.weight"), std::vector<double>(1200, 1.0));

@@ -193,11 +193,11 @@ class Beyond {
 }  // namespace
 
 std::span<const Family* const> families() {
-  static const std::array all{&llama_family(),     &mistral_family(),     &mixtral_family(),     &qwen2_family(),
-                              &qwen2_moe_family(), &qwen3_family(),       &qwen3_moe_family(),   &olmo2_family(),
-                              &olmoe_family(),     &gemma3_family(),      &phi3_family(),        &phimoe_family(),
-                              &gpt2_family(),      &deepseek_v2_family(), &deepseek_v3_family(), &gpt_oss_family(),
-                              &glm4_family(),      &glm4_moe_family(),    &mamba2_family(),      &bamba_family(),
+  static const std::array all{&llama_family(),         &mistral_family(),     &mixtral_family(),     &qwen2_family(),
+                              &qwen2_moe_family(),     &qwen3_family(),       &qwen3_moe_family(),   &olmo2_family(),
+                              &olmoe_family(),         &gemma3_family(),      &phi3_family(),        &phimoe_family(),
+                              &gpt2_family(),          &deepseek_v2_family(), &deepseek_v3_family(), &gpt_oss_family(),
+                              &glm4_family(),          &glm4_moe_family(),    &mamba2_family(),      &bamba_family(),
                               &granite_hybrid_family()};
   return all;
 }
@@ -218,7 +218,8 @@ const Family& family_of_gguf(const std::string& architecture, bool is_mixture, c
   for (const Family* family : families()) {
     const bool has_experts = family->traits.experts != FamilyTraits::Experts::None;
     const bool is_either = family->traits.may_lack_experts;
-    if (architecture == family->gguf && (is_either || has_experts == is_mixture) && (!scores || *scores == family->traits.scores))
+    if (architecture == family->gguf && (is_either || has_experts == is_mixture) &&
+        (!scores || *scores == family->traits.scores))
       return *family;
     if (*family->gguf != '\0' && std::ranges::find(names, family->gguf) == names.end())
       names.emplace_back(family->gguf);

@@ -38,7 +38,7 @@ struct FamilyTraits {
 
   enum class Experts { None, All, Some };  // which layers have them
   Experts experts = Experts::None;
-  bool may_lack_experts = false;             // in all layers
+  bool may_lack_experts = false;                             // in all layers
   bool may_renormalise = true, may_not_renormalise = false;  // the selected weights
   bool has_shared_experts = false;
   bool shared_gate = true;        // they are behind a gate

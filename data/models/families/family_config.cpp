@@ -96,7 +96,8 @@ nn::ModelConfig read_config(const Family& family, const ConfigFields& fields) {
   const FamilyTraits& traits = family.traits;
   const FamilyFields& names = family.fields;
   fields.expect(family.activation_field, activation_of(family));
-  if (traits.ropes == FamilyTraits::Ropes::Usual && !traits.may_turn_partly) fields.expect("partial_rotary_factor", 1.0);
+  if (traits.ropes == FamilyTraits::Ropes::Usual && !traits.may_turn_partly)
+    fields.expect("partial_rotary_factor", 1.0);
 
   nn::ModelConfig config;
   config.vocabulary = fields.integer("vocab_size");

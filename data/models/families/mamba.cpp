@@ -22,8 +22,8 @@ void read_step_limits(const ConfigFields& fields, nn::MambaConfig& mamba) {
 }
 
 Json step_limits(const nn::MambaConfig& mamba) {
-  return Json::array({Json(mamba.least_step), mamba.most_step > 0 ? Json(mamba.most_step)
-                                                                  : Json{{"__float__", "Infinity"}}});
+  return Json::array(
+      {Json(mamba.least_step), mamba.most_step > 0 ? Json(mamba.most_step) : Json{{"__float__", "Infinity"}}});
 }
 
 std::vector<std::string> read_layer_types(const ConfigFields& fields, const char* name, std::int64_t num_layers) {
@@ -47,8 +47,9 @@ void read_mamba(const ConfigFields& fields, nn::ModelConfig& config) {
   const std::int64_t width = expand * config.width / mamba.num_heads;
   const bool is_said = fields.has("mamba_d_head") && fields.json()["mamba_d_head"] != "auto";
   mamba.head_width = is_said ? fields.integer("mamba_d_head") : width;
-  core::check(mamba.head_width == width, "{}: mamba_d_head is {}, expected mamba_expand * hidden_size / mamba_n_heads = {}",
-              fields.where(), mamba.head_width, width);
+  core::check(mamba.head_width == width,
+              "{}: mamba_d_head is {}, expected mamba_expand * hidden_size / mamba_n_heads = {}", fields.where(),
+              mamba.head_width, width);
   mamba.state_width = fields.integer("mamba_d_state");
   mamba.num_groups = fields.integer_or("mamba_n_groups", 1);
   mamba.conv_width = fields.integer_or("mamba_d_conv", 4);
@@ -161,18 +162,17 @@ const Family& mamba2_family() {
 }
 
 const Family& bamba_family() {
-  static const Family family{.name = "Bamba",
-                             .architecture = "BambaForCausalLM",
-                             .model_type = "bamba",
-                             .traits = {.may_turn_partly = true,
-                                        .has_usual_head_width = true,
-                                        .mamba = FamilyTraits::Mamba::Some},
-                             .names = {.norm = "final_layernorm", .mlp = "feed_forward", .mlp_norm = "pre_ff_layernorm"},
-                             .norm_eps = 1e-5,
-                             .num_kv_heads = 8,
-                             .read = read_bamba,
-                             .write = write_bamba,
-                             .beyond = beyond_bamba};
+  static const Family family{
+      .name = "Bamba",
+      .architecture = "BambaForCausalLM",
+      .model_type = "bamba",
+      .traits = {.may_turn_partly = true, .has_usual_head_width = true, .mamba = FamilyTraits::Mamba::Some},
+      .names = {.norm = "final_layernorm", .mlp = "feed_forward", .mlp_norm = "pre_ff_layernorm"},
+      .norm_eps = 1e-5,
+      .num_kv_heads = 8,
+      .read = read_bamba,
+      .write = write_bamba,
+      .beyond = beyond_bamba};
   return family;
 }
 

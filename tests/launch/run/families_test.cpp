@@ -389,11 +389,10 @@ INSTANTIATE_TEST_SUITE_P(OfPeople, DenseFamilies,
                                            "phi3", "phi4_mini", "gpt2", "glm4", "mamba2", "bamba"),
                          [](const auto& test) { return std::string(test.param); });
 
-const auto all_families =
-    ::testing::Values("llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmoe",
-                      "olmo2", "gemma3", "phi3", "phi4_mini", "phimoe", "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2",
-                      "glm4", "glm4_moe", "glm4_moe_air", "gpt_oss", "mamba2", "bamba", "granite_hybrid",
-                      "granite_hybrid_dense");
+const auto all_families = ::testing::Values(
+    "llama", "llama_tied", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "olmoe", "olmo2", "gemma3",
+    "phi3", "phi4_mini", "phimoe", "gpt2", "deepseek_v2", "deepseek_v3", "kimi_k2", "glm4", "glm4_moe", "glm4_moe_air",
+    "gpt_oss", "mamba2", "bamba", "granite_hybrid", "granite_hybrid_dense");
 
 INSTANTIATE_TEST_SUITE_P(OfPeople, Families, all_families, [](const auto& test) { return std::string(test.param); });
 

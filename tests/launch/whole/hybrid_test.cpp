@@ -1,5 +1,5 @@
-// Models of Mamba-2 layers, with attention in some and without, as teachers and students: trained, resumed, verified, planned,
-// distilled, converted, and what they refuse.
+// Models of Mamba-2 layers, with attention in some and without, as teachers and students: trained, resumed, verified,
+// planned, distilled, converted, and what they refuse.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
@@ -71,7 +71,8 @@ TEST_F(HybridRuns, GoesOutAndComesBack) {
   run("convert alone alone_hf --quiet");
   run("convert alone alone.gguf --dtype float32 --quiet");
   for (const char* model : {"alone_hf", "alone.gguf"})
-    EXPECT_THAT(run(fmt::format("inspect {}", model)), HasSubstr("of Mamba-2, 0 of attention; no feed-forwards")) << model;
+    EXPECT_THAT(run(fmt::format("inspect {}", model)), HasSubstr("of Mamba-2, 0 of attention; no feed-forwards"))
+        << model;
 }
 
 TEST_F(HybridRuns, WhatIsNotComputedIsRefused) {
