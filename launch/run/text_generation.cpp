@@ -21,7 +21,7 @@ std::string continue_prompt(const nn::Transformer& model, const Rank& rank, cons
                                                                    .seed = config.seed},
                                                       .valid_vocabulary = tokenizer.vocabulary_size(),
                                                       .stop = tokenizer.stop_ids(),
-                                                      .is_first_rank = !is_cut || rank.has_first_data()});
+                                                      .share = !is_cut || rank.has_first_data() ? 0 : 1});
   data::StreamDecoder decoder(tokenizer);
   std::string text;
   for (const auto id : ids) text += decoder.feed(id);
