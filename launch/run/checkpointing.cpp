@@ -26,6 +26,7 @@ nlohmann::json to_json(const TrainerState& state) {
   if (!state.replicated.empty()) json["replicated"] = state.replicated;
   if (!state.quantised_as.empty()) json["quantised_as"] = state.quantised_as;
   if (state.guard) json["guard"] = to_json(*state.guard);
+  if (!state.said.empty()) json["said"] = to_json(state.said);
   return json;
 }
 
@@ -65,7 +66,8 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
           state.get("adapters").is_null() ? std::nullopt : std::optional(adapter_state_from_json(state.at("adapters"))),
       .replicated = std::move(replicated),
       .quantised_as = text_or_nothing("quantised_as"),
-      .guard = state.get("guard").is_null() ? std::nullopt : std::optional(guard_state_from_json(state.at("guard")))};
+      .guard = state.get("guard").is_null() ? std::nullopt : std::optional(guard_state_from_json(state.at("guard"))),
+      .said = state.get("said").is_null() ? SaidAhead() : said_ahead_from_json(state.at("said"))};
 }
 
 void check_same_adapters(const std::optional<AdapterState>& was, const std::optional<AdapterState>& now,
