@@ -18,22 +18,15 @@
 namespace limbeck::nn {
 namespace {
 
-/// Of hidden states [N,C]: [N,V], row by row.
-std::vector<double> logits_of(const Transformer& model, const Tensor& hidden) {
+/// Of hidden states [N,C]: [N,V], on the host.
+Tensor logits_of(const Transformer& model, const Tensor& hidden) {
   const Tensor mine = core::logits_of(hidden, model.head().value, model.head_bias().value);
-  const Tensor logits = model.comms().tensor->gather(mine, 1, model.config().vocabulary);
-  std::vector<double> result;
-  core::dispatch_float("generate", logits.dtype(), [&]<class T>() {
-    const std::vector<T> values = core::host_values<T>(logits);
-    result.assign(values.begin(), values.end());
-  });
-  return result;
+  return model.comms().tensor->gather(mine, 1, model.config().vocabulary).in(model.memory()->host());
 }
 
-/// The first rank's values, of a pipeline that of the last stage, on every rank: the others contribute nothing to the
-/// sum.
-std::vector<std::int64_t> from_first_rank(const Transformer& model, bool is_first, std::vector<std::int64_t> values) {
-  if (!is_first || !model.has_head()) std::fill(values.begin(), values.end(), 0);
+/// Each value from the rank that has it, of a pipeline from the last stage, on every rank: the others have 0.
+std::vector<std::int64_t> from_their_ranks(const Transformer& model, std::vector<std::int64_t> values) {
+  if (!model.has_head()) std::fill(values.begin(), values.end(), 0);
   Tensor sum = Tensor::from<std::int64_t>(model.memory()->host(), {static_cast<std::int64_t>(values.size())}, values);
   model.comms().batch->sum(sum);
   model.pipeline().sum(sum);
@@ -52,7 +45,7 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-/// One call of generate(): what the ranks know alike, and on the first the tokens.
+/// One call of generate(): what the ranks know alike, and on the one that runs a text its tokens.
 class Generation {
  public:
   Generation(const Transformer& model, std::span<const std::vector<std::int32_t>> prompts,
@@ -65,11 +58,11 @@ class Generation {
     std::int64_t max_tokens = 0;
     std::int64_t to_read = 0;               // tokens that are run together: its prompt, or all, to be run again
     std::int64_t done = 0;                  // tokens that the model has run
-    std::vector<std::int32_t> tokens = {};  // with the prompt; on the first rank alone
+    std::vector<std::int32_t> tokens = {};  // with the prompt; on a rank that may run it
     std::uint64_t key = 0;
     Clock::time_point begin = {};
-    std::vector<std::int32_t> drafts = {};      // of what follows its tokens; on other ranks than the first zeros
-    std::vector<Distribution> drawn_from = {};  // each draft, where such are drawn; on the first rank alone
+    std::vector<std::int32_t> drafts = {};      // of what follows its tokens; zeros where it is not run
+    std::vector<Distribution> drawn_from = {};  // each draft, where such are drawn and where it is run
     std::vector<double> overlaps = {};          // of those with the model's own, as far as drafts have been checked
   };
   /// Tokens of a text that a pass runs, from the first that has not been.
@@ -106,15 +99,19 @@ class Generation {
     return texts_[text].prompt_size + std::ssize(result_.texts[text].tokens);
   }
   bool is_whole(const Piece& piece) const { return piece.end == size_of(piece.slot) + piece.num_drafts; }
+  bool is_own(const Piece& piece) const { return piece.slot % options_.shares == options_.share; }
   bool is_there(std::int64_t slot) const { return text_of_slot_[static_cast<std::size_t>(slot)].has_value(); }
-  /// `further` tokens behind those of the text.
-  std::int64_t next_token(std::span<const double> logits, const Text& text, std::int64_t further) const;
-  /// The token that stands in place of one of the text's drafts, by the model's logits there: that draft, if it stays.
-  std::int64_t checked_draft(std::span<const double> logits, Text& text, std::size_t draft) const;
-  /// A draft so many tokens behind those of the text, by the logits of what drafts.
-  std::int32_t next_draft(std::span<const double> logits, Text& text, std::int64_t further) const;
-  /// Logits of tokens that may be chosen.
-  std::span<const double> of_tokens(std::span<const double> logits) const;
+  /// Where the token that is so many behind those of the text is drawn.
+  DrawPlace place_in(const Text& text, std::size_t further) const { return {text.key, text.tokens.size() + further}; }
+  /// How many of those logits are of tokens that may be chosen.
+  std::int64_t num_choices(const Tensor& logits) const;
+  /// The token that stands in place of a draft that was drawn, by the model's logits there: that draft, if it stays; -1
+  /// where they have no maximum.
+  std::int64_t checked_draft(const std::vector<double>& logits, Text& text, std::size_t draft) const;
+  /// A draft so many tokens behind those of the text, drawn by the logits of what drafts.
+  std::int32_t drawn_draft(const std::vector<double>& logits, Text& text, std::int64_t further) const;
+  /// Whether drafts are drawn, and stay by speculative sampling.
+  bool draws_drafts() const { return options_.draft != nullptr && options_.sampling.temperature > 0; }
   SamplingOptions sampling_of(const Text& text) const;
   std::unique_ptr<Drafter> make_drafter(std::int64_t num_slots) const;
   void add(std::int64_t slot, std::int32_t token);
@@ -141,9 +138,14 @@ Generation::Generation(const Transformer& model, std::span<const std::vector<std
   std::vector<std::int64_t> sizes;
   for (const auto& prompt : prompts) sizes.push_back(std::ssize(prompt));
   sizes.push_back(options.max_tokens);
-  sizes = from_first_rank(model, options.is_first_rank, std::move(sizes));
+  if (options.share != 0) std::ranges::fill(sizes, 0);
+  sizes = from_their_ranks(model, std::move(sizes));
   const std::int64_t max_tokens = sizes.back();
   const std::int64_t positions = model.config().max_positions;
+  core::check(options.share >= 0 && options.shares > 0 &&
+                  (options.shares == 1 || (!options.speculative && options.draft == nullptr)),
+              "generate: share {} of {}, expected one of 0 or more, and a single one with drafts", options.share,
+              options.shares);
   core::check(max_tokens >= 0, "generate: max_tokens is {}, expected 0 or more", max_tokens);
   for (std::size_t i = 0; i < texts_.size(); ++i) {
     const std::string which = texts_.size() > 1 ? fmt::format("prompt {}", i + 1) : "the prompt";
@@ -153,7 +155,7 @@ Generation::Generation(const Transformer& model, std::span<const std::vector<std
                 "generate: {} of {} tokens and {} new ones exceed the model's {} positions", which, sizes[i],
                 options.fewer_where_full ? 0 : max_tokens, positions);
     texts_[i] = {.prompt_size = sizes[i], .max_tokens = std::min(max_tokens, left), .to_read = sizes[i]};
-    if (!options.is_first_rank) continue;
+    if (options.share >= options.shares) continue;
     texts_[i].tokens = prompts[i];
     texts_[i].key = key_of_text(prompts[i]);
   }
@@ -234,9 +236,9 @@ Tensor Generation::hidden_of(const std::vector<Piece>& pieces) {
   std::vector<std::int64_t> slots;
   for (const Piece& piece : pieces) {
     Text& text = text_in(piece.slot);
-    const std::int64_t first = cache_ && options_.is_first_rank ? piece.first : 0;
+    const std::int64_t first = cache_ && is_own(piece) ? piece.first : 0;
     std::vector<std::int32_t>& own = tokens.emplace_back();
-    if (options_.is_first_rank) {
+    if (is_own(piece)) {
       own.assign(text.tokens.begin() + first, text.tokens.begin() + (piece.end - piece.num_drafts));
       own.insert(own.end(), text.drafts.begin(), text.drafts.begin() + piece.num_drafts);
     }
@@ -254,9 +256,10 @@ Tensor Generation::hidden_of(const std::vector<Piece>& pieces) {
 
 Tensor Generation::rows_that_choose(const std::vector<Piece>& pieces, const Tensor& hidden) const {
   std::int64_t count = 0, end = 0, row = 0;
-  for (const Piece& piece : pieces) count += is_whole(piece) ? 1 + piece.num_drafts : 0;
+  for (const Piece& piece : pieces) count += is_own(piece) && is_whole(piece) ? 1 + piece.num_drafts : 0;
   Tensor rows = Tensor::empty(model_.memory(), hidden.dtype(), {count, hidden.shape()[1]});
   for (const Piece& piece : pieces) {
+    if (!is_own(piece)) continue;
     end += piece.end - (cache_ ? piece.first : 0);
     if (!is_whole(piece)) continue;
     const std::int64_t own = 1 + piece.num_drafts;
@@ -265,10 +268,9 @@ Tensor Generation::rows_that_choose(const std::vector<Piece>& pieces, const Tens
   return rows;
 }
 
-std::span<const double> Generation::of_tokens(std::span<const double> logits) const {
-  std::int64_t count = std::min(std::ssize(logits), model_.config().vocabulary);
-  if (options_.valid_vocabulary >= 0) count = std::min(count, options_.valid_vocabulary);
-  return logits.first(static_cast<std::size_t>(count));
+std::int64_t Generation::num_choices(const Tensor& logits) const {
+  const std::int64_t count = std::min(logits.shape()[1], model_.config().vocabulary);
+  return options_.valid_vocabulary >= 0 ? std::min(count, options_.valid_vocabulary) : count;
 }
 
 SamplingOptions Generation::sampling_of(const Text& text) const {
@@ -277,15 +279,7 @@ SamplingOptions Generation::sampling_of(const Text& text) const {
   return sampling;
 }
 
-std::int64_t Generation::next_token(std::span<const double> logits, const Text& text, std::int64_t further) const {
-  logits = of_tokens(logits);
-  if (!have_maximum(logits)) return -1;
-  return sample(logits, sampling_of(text), text.tokens.size() + static_cast<std::size_t>(further));
-}
-
-std::int64_t Generation::checked_draft(std::span<const double> logits, Text& text, std::size_t draft) const {
-  if (draft >= text.drawn_from.size()) return next_token(logits, text, static_cast<std::int64_t>(draft));
-  logits = of_tokens(logits);
+std::int64_t Generation::checked_draft(const std::vector<double>& logits, Text& text, std::size_t draft) const {
   if (!have_maximum(logits)) return -1;
   const SamplingOptions sampling = sampling_of(text);
   const std::int32_t token = text.drafts[draft];
@@ -296,10 +290,7 @@ std::int64_t Generation::checked_draft(std::span<const double> logits, Text& tex
 }
 
 // Logits without a maximum are the draft's own concern: it is token 0.
-std::int32_t Generation::next_draft(std::span<const double> logits, Text& text, std::int64_t further) const {
-  if (options_.draft == nullptr || options_.sampling.temperature <= 0)
-    return std::max(static_cast<std::int32_t>(next_token(logits, text, further)), 0);
-  logits = of_tokens(logits);
+std::int32_t Generation::drawn_draft(const std::vector<double>& logits, Text& text, std::int64_t further) const {
   const SamplingOptions sampling = sampling_of(text);
   text.drawn_from.push_back(have_maximum(logits) ? distribution_of(logits, sampling) : Distribution{{0, 1.0}});
   return draw_draft(text.drawn_from.back(), sampling, text.tokens.size() + static_cast<std::size_t>(further));
@@ -308,27 +299,36 @@ std::int32_t Generation::next_draft(std::span<const double> logits, Text& text, 
 std::vector<std::vector<std::int32_t>> Generation::choices(const std::vector<Piece>& pieces, const Tensor& hidden) {
   constexpr std::int64_t nothing = -2;
   std::vector<std::int64_t> packed;  // of each piece as many as it may have
-  std::vector<double> logits;
-  const bool chooses = options_.is_first_rank && model_.has_head();
-  if (chooses && std::ranges::any_of(pieces, [&](const Piece& piece) { return is_whole(piece); }))
+  const auto chooses = [&](const Piece& piece) { return is_own(piece) && model_.has_head(); };
+  std::vector<DrawPlace> places;
+  for (const Piece& piece : pieces)
+    for (std::size_t i = 0; chooses(piece) && is_whole(piece) && i <= static_cast<std::size_t>(piece.num_drafts); ++i)
+      places.push_back(place_in(text_in(piece.slot), i));
+  Tensor logits;
+  std::vector<std::int32_t> drawn;
+  if (!places.empty()) {
     logits = logits_of(model_, rows_that_choose(pieces, hidden));
-  const auto width = static_cast<std::size_t>(model_.config().vocabulary);
+    drawn = sample_rows(logits, num_choices(logits), options_.sampling, places);
+  }
   std::size_t row = 0;
   for (const Piece& piece : pieces) {
     if (!is_whole(piece)) continue;
     const std::size_t begin = packed.size();
-    packed.resize(begin + 1 + static_cast<std::size_t>(piece.num_drafts), nothing);
-    if (!chooses) continue;
+    packed.resize(begin + 1 + static_cast<std::size_t>(piece.num_drafts), chooses(piece) ? nothing : 0);
+    if (!chooses(piece)) continue;
     Text& text = text_in(piece.slot);
     for (std::size_t i = begin; i < packed.size(); ++i) {
       const std::size_t further = i - begin;
-      packed[i] = checked_draft(std::span(logits).subspan((row + further) * width, width), text, further);
+      packed[i] = further < text.drawn_from.size()
+                      ? checked_draft(row_of(logits, static_cast<std::int64_t>(row + further), num_choices(logits)),
+                                      text, further)
+                      : drawn[row + further];
       if (i + 1 < packed.size() && packed[i] != text.drafts[further]) break;
     }
     row += packed.size() - begin;
   }
   core::NotesCopy(model_.memory()).check();
-  if (!packed.empty()) packed = from_first_rank(model_, options_.is_first_rank, std::move(packed));
+  if (!packed.empty()) packed = from_their_ranks(model_, std::move(packed));
   std::vector<std::vector<std::int32_t>> chosen;
   auto at = packed.begin();
   for (const Piece& piece : pieces) {
@@ -350,7 +350,7 @@ void Generation::advance(const std::vector<Piece>& pieces, Pace& pace) {
     const Piece& piece = pieces[n];
     if (&pace == &result_.decode) ++result_of(piece.slot).num_passes;
     const std::int64_t added = chosen[n].empty() ? 0 : take(piece, chosen[n]);
-    if (!options_.is_first_rank) continue;
+    if (!is_own(piece)) continue;
     const bool decodes = cache_ && &pace == &result_.decode;
     const std::int64_t run = decodes ? 1 : piece.end - (cache_ ? piece.first : 0);
     pace.tokens += piece.num_drafts > 0 ? added : run;
@@ -368,7 +368,7 @@ std::int64_t Generation::take(const Piece& piece, const std::vector<std::int32_t
   text.drafts.clear();
   text.drawn_from.clear();
   const std::vector<double> overlaps = std::exchange(text.overlaps, {});
-  if (some_fell && options_.is_first_rank) {
+  if (some_fell && is_own(piece)) {
     if (has_states)
       cache_->go_back(piece.slot);
     else
@@ -402,14 +402,14 @@ void Generation::draft(const std::vector<Piece>& pieces, const Tensor& hidden) {
   std::vector<DraftPart> parts;
   std::int64_t row = 0;
   for (const Piece& piece : pieces) {
-    const std::int64_t from = std::exchange(row, row + (options_.is_first_rank ? piece.end - piece.first : 0));
+    const std::int64_t from = std::exchange(row, row + (is_own(piece) ? piece.end - piece.first : 0));
     if (!is_there(piece.slot) || text_in(piece.slot).done == 0) continue;
     const Text& text = text_in(piece.slot);
     const std::int64_t most = most_drafts(piece.slot);
     if (most == 0) continue;
     const bool is_read = text.done >= text.to_read;  // and a token stands behind what was read
     DraftPart part{.slot = piece.slot, .context = std::max(text.done, text.to_read), .wanted = is_read ? most : 0};
-    if (options_.is_first_rank) {
+    if (is_own(piece)) {
       part.first = piece.first;
       part.end = is_read ? size_of(piece.slot) - 1 : text.done;
       part.tokens = text.tokens;
@@ -421,13 +421,18 @@ void Generation::draft(const std::vector<Piece>& pieces, const Tensor& hidden) {
   }
   const auto choose = [&](std::span<const std::size_t> of, const Tensor& last, std::int64_t further) {
     std::vector<std::int32_t> tokens(of.size(), 0);
-    if (!options_.is_first_rank) return tokens;
-    const std::vector<double> logits = logits_of(drafter_->head_of(), last);
-    const std::size_t width = logits.size() / of.size();
+    if (options_.share >= options_.shares) return tokens;
+    const Tensor logits = logits_of(drafter_->head_of(), last);
+    std::vector<DrawPlace> places;
     for (std::size_t n = 0; n < of.size(); ++n) {
-      const auto own = std::span(logits).subspan(n * width, width);
-      tokens[n] = next_draft(own, text_in(parts[of[n]].slot), further);
+      Text& text = text_in(parts[of[n]].slot);
+      places.push_back(place_in(text, static_cast<std::size_t>(further)));
+      if (draws_drafts())
+        tokens[n] = drawn_draft(row_of(logits, static_cast<std::int64_t>(n), num_choices(logits)), text, further);
     }
+    if (draws_drafts()) return tokens;
+    tokens = sample_rows(logits, num_choices(logits), options_.sampling, places);
+    for (std::int32_t& token : tokens) token = std::max(token, 0);  // where they have no maximum: the draft's concern
     return tokens;
   };
   std::vector<std::vector<std::int32_t>> drafts = drafter_->draft(parts, choose);
@@ -445,7 +450,7 @@ void Generation::add(std::int64_t slot, std::int32_t token) {
     return leave(slot, true);
   }
   added.push_back(token);
-  if (options_.is_first_rank) text.tokens.push_back(token);
+  if (options_.share < options_.shares) text.tokens.push_back(token);
   if (options_.on_token) options_.on_token(index, token);
   if (options_.ends_text && options_.ends_text(index, token)) return leave(slot, true);
   if (std::ssize(added) == text.max_tokens) return leave(slot, false);

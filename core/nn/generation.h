@@ -15,7 +15,9 @@
 //
 // Of a model that is cut, every rank calls them; of a pipeline the last stage chooses. The ranks of the first tensor
 // group run the tokens together; those with other data follow with none of their own, so that all take the same number
-// of steps.
+// of steps. Or the texts are dealt among those with other data, each of which runs some:
+//
+//     Generated all = generate_texts(model, prompts, {.at_once = 64, .share = data.rank(), .shares = data.size()});
 #pragma once
 
 #include <cstdint>
@@ -58,7 +60,9 @@ struct GenerateOptions {
   /// Instead, a model of the same tokens that drafts, on the same ranks; with a cache.
   const Transformer* draft = nullptr;
   std::int64_t draft_tokens = 4;  // that it drafts at most before a pass
-  bool is_first_rank = true;      // of the batch group
+  /// Of the texts that advance together, `shares` ranks of the batch group run as many each, and this one those of this
+  /// number; without drafts. A rank of another number than those follows.
+  std::int64_t share = 0, shares = 1;
   std::function<void(std::size_t prompt, std::int32_t token)> on_token = {};
   std::function<void(std::size_t prompt, const Continuation&)> on_end = {};
   /// Asked of each token that is added, on every rank alike, in order; the text ends behind one of which it is true.
@@ -73,12 +77,13 @@ struct Pace {
 
 struct Generated {
   std::vector<Continuation> texts = {};  // one a prompt
-  Pace prefill = {};                     // tokens of prompts, and of texts that are run again
-  Pace decode = {};                      // tokens that were added, but for the first of each text; drafting included
+  // Of this rank:
+  Pace prefill = {};  // tokens of prompts, and of texts that are run again
+  Pace decode = {};   // tokens that were added, but for the first of each text; drafting included
 };
 
-/// The continuations of `prompts` (of at least one token each; those of other ranks than the first of the batch group
-/// are only counted); the same on every rank. The first rank's prompts and max_tokens count. What is added to a prompt
+/// The continuations of `prompts` (of at least one token each; those of ranks that run none are only counted, all others
+/// have the same); the same on every rank. The first rank's prompts and max_tokens count. What is added to a prompt
 /// does not depend on the others, but for the rounding of products with other numbers of rows, which a near-tie may
 /// show. Every rank throws alike: where prompt and max_tokens exceed the model's positions, and where logits are not
 /// finite. Where a text grows so long that other frequencies turn it (ModelConfig::long_context_from), it is run again

@@ -6,9 +6,11 @@
 #include <numeric>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include "core/error.h"
 #include "core/random.h"
+#include "kernels/draw_tokens.h"
 
 namespace limbeck::nn {
 namespace {
@@ -81,6 +83,11 @@ double uniform(const SamplingOptions& options, std::string_view what, std::uint6
   return core::RandomStream(options.seed, options.text, what).uniform(index);
 }
 
+/// Whether any token may be drawn, or the likeliest is.
+bool is_of_all(const SamplingOptions& options, std::int64_t num_tokens) {
+  return options.temperature <= 0 || ((options.top_k <= 0 || options.top_k >= num_tokens) && options.top_p >= 1);
+}
+
 /// By a number in [0, 1).
 std::int32_t draw(const Distribution& from, double u) {
   std::int32_t chosen = from.front().token;
@@ -128,9 +135,15 @@ void check_maximum(bool is_there, std::uint64_t index) {
 }
 
 std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, std::uint64_t index) {
+  if (is_of_all(options, std::ssize(logits))) {
+    const double chance = uniform(options, "generate", index);
+    std::int32_t token = -1;
+    kernels::draw_tokens(kernels::Cpu(), logits.data(), 1, std::ssize(logits), std::ssize(logits), options.temperature,
+                         &chance, &token);
+    check_maximum(token >= 0, index);
+    return token;
+  }
   check_maximum(have_maximum(logits), index);
-  if (options.temperature <= 0)
-    return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
   LeftTokens tokens(logits, options);
   double left = uniform(options, "generate", index) * tokens.sum();
   std::size_t chosen = 0;
@@ -142,6 +155,35 @@ std::int32_t sample(std::span<const double> logits, const SamplingOptions& optio
     left -= p;
   }
   return tokens.token(chosen);
+}
+
+std::vector<double> row_of(const core::Tensor& logits, std::int64_t row, std::int64_t count) {
+  std::vector<double> values(static_cast<std::size_t>(count));
+  core::dispatch_float("sample", logits.dtype(), [&]<class T>() {
+    std::copy_n(logits.host<T>() + row * logits.shape()[1], count, values.begin());
+  });
+  return values;
+}
+
+std::vector<std::int32_t> sample_rows(const core::Tensor& logits, std::int64_t count, const SamplingOptions& options,
+                                      std::span<const DrawPlace> places) {
+  std::vector<std::int32_t> tokens(places.size());
+  const bool of_all = is_of_all(options, count);
+  SamplingOptions own = options;
+  std::vector<double> chances;
+  for (std::size_t n = 0; n < places.size(); ++n) {
+    own.text = places[n].text;
+    chances.push_back(uniform(own, "generate", places[n].index));
+    if (of_all) continue;
+    const std::vector<double> row = row_of(logits, static_cast<std::int64_t>(n), count);
+    tokens[n] = have_maximum(row) ? sample(row, own, places[n].index) : -1;
+  }
+  if (of_all)
+    core::dispatch_float("sample", logits.dtype(), [&]<class T>() {
+      kernels::draw_tokens(std::get<kernels::Cpu>(logits.memory()->device()), logits.host<T>(), std::ssize(places),
+                           logits.shape()[1], count, options.temperature, chances.data(), tokens.data());
+    });
+  return tokens;
 }
 
 Distribution distribution_of(std::span<const double> logits, const SamplingOptions& options) {

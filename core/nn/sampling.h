@@ -14,6 +14,8 @@
 #include <span>
 #include <vector>
 
+#include "core/tensor.h"
+
 namespace limbeck::nn {
 
 struct SamplingOptions {
@@ -28,6 +30,17 @@ struct SamplingOptions {
 /// text: with the seed and the text's key it fixes the random number. Temperature applies before top_k and top_p, as in
 /// Hugging Face's generate(). Throws, naming the place, where a logit is NaN or the greatest is not finite.
 std::int32_t sample(std::span<const double> logits, const SamplingOptions& options, std::uint64_t index);
+
+/// Where a token is drawn: as SamplingOptions::text and sample()'s index.
+struct DrawPlace {
+  std::uint64_t text = 0, index = 0;
+};
+/// What sample() gives of the first `count` of each row of logits [N,V], in the host's memory, side by side; -1 where it
+/// would throw. Of float32 logits probabilities are summed to 1e-6 of them.
+std::vector<std::int32_t> sample_rows(const core::Tensor& logits, std::int64_t count, const SamplingOptions& options,
+                                      std::span<const DrawPlace> places);
+/// The first `count` logits of one of them.
+std::vector<double> row_of(const core::Tensor& logits, std::int64_t row, std::int64_t count);
 
 /// No NaN, and the greatest is finite (-inf rules a token out).
 bool have_maximum(std::span<const double> logits);

@@ -170,6 +170,8 @@ struct SampledTextConfig {
   kernels::Divergence divergence = kernels::Divergence::JensenShannon;
   double mix = 0;
   double cross_entropy_weight = 0;
+  std::int64_t steps_at_once = 1;
+  std::int64_t texts_at_once = 64;
   friend bool operator==(const SampledTextConfig&, const SampledTextConfig&) = default;
 };
 

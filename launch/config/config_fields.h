@@ -276,6 +276,8 @@ void fields(Io& io, SampledTextConfig& c) {
   io("divergence", c.divergence);
   io("mix", c.mix, between(0, 1));
   io("cross_entropy_weight", c.cross_entropy_weight, between(0, 1));
+  io("steps_at_once", c.steps_at_once, at_least(1));
+  io("texts_at_once", c.texts_at_once, at_least(1));
 }
 
 template <class Io>

@@ -28,6 +28,7 @@ nlohmann::json to_json(const TrainerState& state) {
   if (state.expert_choice) json["expert_choice"] = true;
   if (state.choice_kl) json["choice_kl"] = *state.choice_kl;
   if (state.guard) json["guard"] = to_json(*state.guard);
+  if (!state.said.empty()) json["said"] = to_json(state.said);
   return json;
 }
 
@@ -69,7 +70,8 @@ TrainerState trainer_state_from_json(const nlohmann::json& json, const std::stri
       .quantised_as = text_or_nothing("quantised_as"),
       .expert_choice = state.flag("expert_choice", false),
       .choice_kl = state.get("choice_kl").is_null() ? std::nullopt : std::optional(state.at("choice_kl").number()),
-      .guard = state.get("guard").is_null() ? std::nullopt : std::optional(guard_state_from_json(state.at("guard")))};
+      .guard = state.get("guard").is_null() ? std::nullopt : std::optional(guard_state_from_json(state.at("guard"))),
+      .said = state.get("said").is_null() ? SaidAhead() : said_ahead_from_json(state.at("said"))};
 }
 
 void check_same_adapters(const std::optional<AdapterState>& was, const std::optional<AdapterState>& now,

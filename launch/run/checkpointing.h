@@ -14,6 +14,7 @@
 #include "launch/run/best_evaluation.h"
 #include "launch/run/model_source.h"
 #include "launch/run/rank.h"
+#include "launch/run/sampled_text.h"
 #include "launch/run/spike_guard.h"
 
 namespace limbeck::launch {
@@ -38,10 +39,11 @@ struct TrainerState {
   bool expert_choice = false;     // routing.expert_choice
   std::optional<double> choice_kl = std::nullopt;  // with it, the last ChoiceResult's of the held-out text
   std::optional<GuardState> guard = std::nullopt;  // of a run with one
+  SaidAhead said = {};                             // SampledTexts::ahead
 };
 nlohmann::json to_json(const TrainerState& state);
 /// Throws, naming `where`, unless every field but `text`, `teacher`, `layers`, `best`, `adapters`, `replicated`,
-/// `quantised_as`, `expert_choice`, `choice_kl` and `guard` is there.
+/// `quantised_as`, `expert_choice`, `choice_kl`, `guard` and `said` is there.
 TrainerState trainer_state_from_json(const nlohmann::json& json, const std::string& where);
 
 /// Throws, naming `where` and the field, unless a checkpoint's model is the one that the config describes.

@@ -193,7 +193,8 @@ RunSteps::RunSteps(Session& session, const Log& log)
                       session.cached_teacher.get(), session.remote_teacher.get(), session.bridge.get()},
                      sync_, optimizer_, values_, fragments_,
                      {session.config.optimizer.clip_norm, records_steps(session.config, session.rank),
-                      names_of(session.rank, parameters_), refusal_by(guard_, session.rank)}) {
+                      names_of(session.rank, parameters_), refusal_by(guard_, session.rank)}),
+      sampled_(session) {
   find_matches({});  // what does not fit is said before anything is made
   say_adapters(session, log);
   say_groups(session.rank, all_parameters(), session.config.optimizer, log);
@@ -300,6 +301,7 @@ void RunSteps::load(const core::StateReader& reader, const StepsPosition& positi
   passed_over_ = position.passed_over;
   optimizer_.set_num_steps(steps_done_);
   if (guard_ && position.guard) guard_->load(*position.guard);
+  sampled_.go_on_with(position.said);
 }
 
 void RunSteps::go_back(const core::StateReader& reader, const StepsPosition& position, const std::string& where) {
@@ -316,7 +318,7 @@ void RunSteps::go_back(const core::StateReader& reader, const StepsPosition& pos
 }
 
 StepsPosition RunSteps::position() const {
-  return {steps_done_, passed_over_, guard_ ? std::optional(guard_->state()) : std::nullopt};
+  return {steps_done_, passed_over_, guard_ ? std::optional(guard_->state()) : std::nullopt, sampled_.ahead()};
 }
 
 StepText RunSteps::text_of_next(std::int64_t further) const {
@@ -394,7 +396,7 @@ StepReport RunSteps::step(const std::optional<std::filesystem::path>& dump, cons
   StepText samples = text_of_next();
   if (is_sampled_step(config, report.step)) {
     auto since = Clock::now();
-    report.sampled = sample_text(session_, samples, report.step);
+    report.sampled = sampled_.of(report.step, [this](std::int64_t further) { return text_of_next(further); });
     samples = StepText(report.sampled->samples);
     report.sample_seconds = lap(since);
   }

@@ -55,6 +55,7 @@ struct StepsPosition {
   std::int64_t step = 0;         // steps done
   std::int64_t passed_over = 0;  // steps whose text no step that counts has read: behind one that was rolled back
   std::optional<GuardState> guard = {};
+  SaidAhead said = {};  // for steps that are to come
 };
 
 class RunSteps {
@@ -136,6 +137,7 @@ class RunSteps {
   optim::Schedule schedule_;
   std::optional<SpikeGuard> guard_;
   TrainingStep training_step_;
+  SampledTexts sampled_;
   std::optional<HiddenMatch> hidden_;
   UpdateMatches updates_;
   std::optional<RouterMatch> routers_;

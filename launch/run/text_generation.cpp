@@ -24,7 +24,7 @@ Continued continue_prompt(const nn::Transformer& model, const Rank& rank, const 
                                                                    .seed = config.seed},
                                                       .valid_vocabulary = tokenizer.vocabulary_size(),
                                                       .stop = tokenizer.stop_ids(),
-                                                      .is_first_rank = !is_cut || rank.has_first_data()});
+                                                      .share = !is_cut || rank.has_first_data() ? 0 : 1});
   Continued continued;
   if (generated.decode.tokens > 0)
     continued.decode = meter.figures(generated, is_cut ? rank.world().size() : rank.comms().tensor->size());

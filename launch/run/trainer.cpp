@@ -52,7 +52,7 @@ std::string quantised_as(const PrecisionConfig& precision) {
 }
 
 StepsPosition position_of(const TrainerState& state, const RunConfig& config) {
-  return {state.step, state.next_sample / config.batch.sequences_per_step - state.step, state.guard};
+  return {state.step, state.next_sample / config.batch.sequences_per_step - state.step, state.guard, state.said};
 }
 
 double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1024.0 * 1024); }
@@ -116,7 +116,8 @@ void Trainer::save(Saves& saves, bool beside_steps) {
       .quantised_as = quantised_as(session_.config.precision),
       .expert_choice = session_.config.routing.expert_choice,
       .choice_kl = choice_kl_,
-      .guard = position.guard};
+      .guard = position.guard,
+      .said = position.said};
   data::Keep keep{.newest = static_cast<int>(session_.config.train.keep_checkpoints),
                   .every_steps = session_.config.train.keep_every_steps,
                   .damaged = std::move(damaged_)};

@@ -158,7 +158,7 @@ TEST_F(Generate, OtherRanksFailAsTheFirstDoes) {
   const auto follow = [&](std::vector<std::vector<std::int64_t>> sums) {
     Transformer model(config_, options(std::make_shared<AsFollower>(std::move(sums))));
     model.init_random(1);
-    return generate(model, {}, {.max_tokens = 64, .is_first_rank = false});
+    return generate(model, {}, {.max_tokens = 64, .share = 1});
   };
   EXPECT_EQ(follow({{3, 2}, {6}, {0}}), (std::vector<std::int32_t>{6, 0})) << "the first rank's max_tokens";
   EXPECT_THAT([&] { follow({{5000, 10}}); }, ThrowsMessage<core::Error>(HasSubstr("prompt of 5000 tokens and 10")));
@@ -171,7 +171,7 @@ TEST_F(Generate, OtherRanksFollowSeveralTexts) {
   Transformer model(config_, options(std::make_shared<AsFollower>(sums)));
   model.init_random(1);
   const Generated all = generate_texts(model, std::vector<std::vector<std::int32_t>>(2),
-                                       {.max_tokens = 64, .stop = {4}, .at_once = 2, .is_first_rank = false});
+                                       {.max_tokens = 64, .stop = {4}, .at_once = 2, .share = 1});
   EXPECT_EQ(all.texts[0].tokens, (std::vector<std::int32_t>{6, 0}));
   EXPECT_EQ(all.texts[1].tokens, (std::vector<std::int32_t>{5}));
   EXPECT_TRUE(all.texts[1].is_stopped);
@@ -308,7 +308,7 @@ TEST_F(Generate, OtherRanksFollowPieces) {
   const auto sums = std::vector<std::vector<std::int64_t>>{{5, 2}, {6}, {0}};
   Transformer model(config_, options(std::make_shared<AsFollower>(sums)));
   model.init_random(1);
-  EXPECT_EQ(generate(model, {}, {.max_tokens = 64, .most_of_prompts = 2, .is_first_rank = false}),
+  EXPECT_EQ(generate(model, {}, {.max_tokens = 64, .most_of_prompts = 2, .share = 1}),
             (std::vector<std::int32_t>{6, 0}));
 }
 

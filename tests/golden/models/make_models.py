@@ -3,7 +3,7 @@
     python tests/golden/models/make_models.py          (PyPI: torch transformers h5py; seconds)
 
 dense.h5, dense_uneven.h5, moe.h5, moe_idle_expert.h5, moe_options.h5, moe_global_balance.h5, moe_expert_choice.h5, distillation.h5,
-preferences.h5, rewards.h5, matching.h5, bridge.h5. Names as arguments: these alone.
+preferences.h5, rewards.h5, matching.h5, hidden.h5, bridge.h5. Names as arguments: these alone.
 Weights are multiples of 1/256, so float32 holds them exactly. Prints
 the largest difference to transformers' Llama and Mixtral, and how near the routing comes to a flip.
 """
@@ -367,18 +367,29 @@ def load_weights(chosen, experts):
     return weights
 
 
-def write_matching():
-    """A student of two layers beside a teacher of three of the same width: what blocks add, and routing, of some of them."""
-    config, of_teacher = MOE, replace(MOE, num_layers=3)
+def models_apart(config, of_teacher, theirs_seed):
+    """A student and a teacher whose routing is far enough from a flip, a batch, and what the teacher makes of it."""
     for seed in range(17, 100):
-        parameters, batch, teacher = random_parameters(config, seed), make_batch(config, seed), random_parameters(of_teacher, 2 * seed)
+        parameters, batch, teacher = random_parameters(config, seed), make_batch(config, seed), random_parameters(of_teacher, theirs_seed(seed))
         arguments = batch["tokens"], batch["positions"], batch["documents"]
         with torch.no_grad():
             own = forward(parameters, config, *arguments)
             theirs = forward(teacher, of_teacher, *arguments)
-            teacher_logits = head(teacher, of_teacher, theirs.final)
         if min(r.smallest_gap() for r in own.routing + theirs.routing) > SMALLEST_GAP:
-            break
+            return parameters, batch, teacher, theirs
+    raise RuntimeError("every seed has a near-tie")
+
+
+def distances(x, y, cosine):
+    """[T,C], [T,C] -> [T]"""
+    return 1 - torch.nn.functional.cosine_similarity(x, y, dim=-1) if cosine else (x - y).pow(2).mean(-1)
+
+
+def write_matching():
+    """A student of two layers beside a teacher of three of the same width: what blocks add, and routing, of some of them."""
+    config, of_teacher = MOE, replace(MOE, num_layers=3)
+    parameters, batch, teacher, theirs = models_apart(config, of_teacher, lambda seed: 2 * seed)
+    teacher_logits = head(teacher, of_teacher, theirs.final)
     valid = batch["targets"] >= 0
     count = valid.sum()
     with create(FOLDER / "matching.h5") as file:
@@ -406,8 +417,7 @@ def write_matching():
                     y, share = their_rows[of][valid], weight / (len(layers) - layers.count(-1))
 
                     def apart(x):
-                        distances = 1 - torch.nn.functional.cosine_similarity(x, y, dim=-1) if cosine else (x - y).pow(2).mean(-1)
-                        return share * distances.sum() / count
+                        return share * distances(x, y, cosine).sum() / count
 
                     updates[block] = updates[block] + apart(own_rows[layer][valid])
                     alone = own_rows[layer][valid].detach().requires_grad_()  # not what further layers make of it
@@ -429,6 +439,52 @@ def write_matching():
             for term, value in {**{term: loss.item() for term, loss in losses.items()}, **squares}.items():
                 write_array(file, f"{group}/loss/{term}", value)
                 print(f"matching {name}: {term} {value:.9f}")
+
+
+def write_hidden():
+    """A student of two layers held behind them to hidden states of three: of a narrower teacher through projectors, and of one as wide."""
+    config = replace(MOE, num_experts=4, expert_width=12)
+    with create(FOLDER / "hidden.h5") as file:
+        # By which teacher and distance, and of which of its layers.
+        for name, which, cosine, layers in (("a", "narrow", False, [1, 2]), ("b", "narrow", True, [2, 0]), ("c", "wide", True, [-1, 1])):
+            of_teacher = replace(TEACHER, num_layers=3, width=16 if which == "narrow" else config.width)
+            parameters, batch, teacher, theirs = models_apart(config, of_teacher, lambda _: 2025)
+            valid = batch["targets"] >= 0
+            count = valid.sum()
+            ours = trainable(parameters)
+            if which == "narrow":
+                generator = torch.Generator().manual_seed(41)
+                projectors = {f"projectors.{layer}": (torch.randn(of_teacher.width, config.width, generator=generator, dtype=torch.float64)
+                                                      * config.width ** -0.5 * 256).round() / 256 for layer in range(config.num_layers)}
+                ours.update(trainable(projectors))
+            if name == "a":
+                write_attributes(file, SCRIPT, config, balance_weight=0.0, z_weight=0.0, num_valid=int(count))
+                write_batch(file, batch)
+                write_tensors(file, "parameters", parameters, "f4")
+                write_tensors(file, "", projectors, "f4")
+            if which not in file:
+                write_tensors(file, f"{which}/parameters", teacher, "f4")
+                write_attributes(file[which], SCRIPT, of_teacher)
+            output, _ = run(ours, config, batch, 0.0, 0.0)
+            logits = head(ours, config, output.final)
+            alpha, temperature, weight = 0.2, 1.5, 0.6
+            ce = alpha * torch.nn.functional.cross_entropy(logits[valid], batch["targets"][valid])
+            kl = kl_divergence(head(teacher, of_teacher, theirs.final), logits, temperature)[valid].sum() / count
+            hidden, square = 0, 0
+            for layer, of in enumerate(layers):
+                if of < 0:
+                    continue
+                x, y, share = output.hidden[layer + 1][valid], theirs.hidden[of + 1][valid], weight / (len(layers) - layers.count(-1))
+                if which == "narrow":
+                    x = x @ ours[f"projectors.{layer}"].T
+                hidden = hidden + share * distances(x, y, cosine).sum() / count
+                alone = x.detach().requires_grad_()  # not what further layers make of it
+                square += torch.autograd.grad(share * distances(alone, y, cosine).sum() / count, alone)[0].pow(2).sum().item()
+            total = ce + (1 - alpha) * temperature ** 2 * kl + hidden
+            write_tensors(file, f"objectives/{name}/gradients", gradients(ours, total), "f4")
+            for term, value in (("hidden", hidden.item()), ("hidden_square", square), ("total", total.item())):
+                write_array(file, f"objectives/{name}/loss/{term}", value)
+                print(f"hidden {name}: {term} {value:.9f}")
 
 
 # Two tokenizers of one alphabet: single bytes (of an e acute the two of its UTF-8), merges in their order, an end of text behind them;
@@ -584,6 +640,7 @@ def main():
         "preferences": write_preferences,
         "rewards": write_rewards,
         "matching": write_matching,
+        "hidden": write_hidden,
         "bridge": write_bridge,
     }
     for name in sys.argv[1:] or files:

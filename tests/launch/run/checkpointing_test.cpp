@@ -39,7 +39,8 @@ TEST(TrainerState, ComesBackFromJson) {
                            .text = "aa",
                            .teacher = "dd",
                            .best = BestEvaluation{"web.ce", 3, 0.1 + 0.2, 1},
-                           .replicated = {{1, 3}, {}, {0}}};
+                           .replicated = {{1, 3}, {}, {0}},
+                           .said = {{6, {{{7, 0, 255}, -1}, {{}, 256}}}, {9, {{{1}, 2}}}}};
   const TrainerState back = trainer_state_from_json(nlohmann::json::parse(to_json(state).dump()), "here");
   EXPECT_EQ(back.step, 4);
   EXPECT_EQ(back.next_sample, 16);
@@ -49,6 +50,7 @@ TEST(TrainerState, ComesBackFromJson) {
   EXPECT_EQ(back.teacher, "dd");
   EXPECT_EQ(back.best, state.best);
   EXPECT_EQ(back.replicated, state.replicated);
+  EXPECT_EQ(back.said, state.said);
   EXPECT_EQ(trainer_state_from_json(to_json(TrainerState{.step = 4}), "here").best, std::nullopt);
 }
 
@@ -76,6 +78,11 @@ TEST(TrainerState, NumbersThatAreNoneAreNamed) {
   EXPECT_THAT(error("best", {{"figure", "ce"}, {"step", -1}, {"value", 1}, {"without_gain", 0}}),
               HasSubstr("here: its run's state: best: step is -1, expected a whole number"));
   EXPECT_THAT(error("run_config", 3), HasSubstr("run_config is 3, expected a text"));
+  EXPECT_THAT(error("said", nlohmann::json::parse("[[5, [[-2, [1]]]]]")),
+              HasSubstr("said[0][1][0][0] is -2, expected a whole number from 0"));
+  EXPECT_THAT(error("said", nlohmann::json::parse("[[5, [[-1, [1, 4294967296]]]]]")),
+              HasSubstr("said[0][1][0][1][1] is 4294967296"));
+  EXPECT_THAT(error("said", nlohmann::json::parse("[[5]]")), HasSubstr("expected a step and its texts"));
 }
 
 TEST(CheckContinues, ARunWithoutATeacherGetsNone) {

@@ -300,5 +300,59 @@ TEST(ObjectiveLayouts, BlocksAndRoutingAreMatchedAsInPyTorch) {
     }
 }
 
+// Hidden states of a narrower teacher through projectors, whose gradients are among those compared, and of one as wide.
+TEST(ObjectiveLayouts, HiddenStatesAreMatchedAsInPyTorch) {
+  const GoldenModel golden("hidden.h5");
+  struct Layout {
+    const char* name;
+    int ranks;
+    std::int64_t micro_batches = 1;
+    bool sequence_parallel = false, recompute = false;
+  };
+  struct Match {
+    const char *name, *teacher;
+    kernels::RowDistance distance;
+    std::vector<std::int64_t> layers;
+    bool has_projectors;
+  };
+  for (const Match& match : {Match{"a", "/narrow", kernels::RowDistance::SquaredError, {1, 2}, true},
+                             {"b", "/narrow", kernels::RowDistance::Cosine, {2, 0}, true},
+                             {"c", "/wide", kernels::RowDistance::Cosine, {-1, 1}, false}})
+    for (const Layout& layout :
+         {Layout{"dp1", 1}, Layout{"dp1", 1, 3}, Layout{"dp1", 1, 1, false, true}, Layout{"dp2", 2}, Layout{"ep4", 4},
+          Layout{"tp2", 2}, Layout{"tp2", 2, 2, true}, Layout{"cp2", 2}, Layout{"tp2ep2", 4, 1, true, true}}) {
+      SCOPED_TRACE(fmt::format("{} {}", match.name, layout.name));
+      const std::string group = fmt::format("/objectives/{}", match.name), teacher_group = match.teacher;
+      testing::run_ranks(layout.ranks, [&](testing::RankWorld& world) {
+        launch::Rank rank(world.comm, layout.name, 1, layout.sequence_parallel);
+        nn::Transformer student(golden.config(), rank.sharded(DType::F64));
+        student.load(golden.parameters());
+        nn::Transformer teacher(golden.config(teacher_group), rank.frozen_copy(DType::F64));
+        teacher.load(golden.parameters(teacher_group + "/parameters"));
+        core::ParameterSet projectors(
+            {.memory = rank.memory(), .dtype = DType::F64, .place = rank.sharded(DType::F64).place});
+        launch::HiddenMatch hidden{.weight = 0.6, .distance = match.distance, .layers = match.layers};
+        core::ParameterList parameters = student.parameters();
+        for (std::int64_t layer = 0; match.has_projectors && layer < 2; ++layer) {
+          core::Parameter& projector = projectors.add(fmt::format("projectors.{}", layer), {16, 24});
+          core::StateEntry entry = projector.entry(projector.value);
+          golden.parameters("").read(projector.name, entry);
+          hidden.projectors.push_back(&projector);
+          parameters.push_back(&projector);
+        }
+        parallel::GradientSync sync(parameters, rank.mesh(), rank.memory(), DType::F64);
+        const optim::Distillation objective({.ce_weight = 0.2, .temperature = 1.5});
+        const launch::StepResult result = launch::forward_backward(
+            rank, {student, &teacher, objective}, golden.samples(),
+            {.micro_batches = layout.micro_batches, .recompute = layout.recompute, .hidden = hidden}, sync);
+        EXPECT_NEAR(result.loss(), golden.value(group + "/loss/total"), 1e-11);
+        EXPECT_NEAR(result.hidden, golden.value(group + "/loss/hidden"), 1e-11);
+        const double square = golden.value(group + "/loss/hidden_square");
+        EXPECT_NEAR(result.hidden_square, square, 1e-11 * square);
+        EXPECT_LE(golden.worst_gradient_error(parameters, group + "/gradients"), 1e-7);
+      });
+    }
+}
+
 }  // namespace
 }  // namespace limbeck

@@ -342,14 +342,14 @@ TEST(Speculative, RanksOfACutModelGiveThePlainText) {
       nn::Transformer model(source.model_config(), options);
       model.load(source);
       nn::GenerateOptions own = how;
-      own.is_first_rank = rank.has_first_data();
+      own.share = rank.has_first_data() ? 0 : 1;
       const nn::Generated found = nn::generate_texts(model, some, own);
       EXPECT_EQ(texts_of(found), texts_of(expected)) << layout;
       EXPECT_EQ(drafts_of(found).drafted, drafts_of(expected).drafted) << layout;
       EXPECT_EQ(drafts_of(found).accepted, drafts_of(expected).accepted) << layout;
       nn::Transformer other(dense_config(), options);
       other.load(trained());
-      own = {.max_tokens = 50, .at_once = 3, .speculative = true, .is_first_rank = own.is_first_rank};
+      own = {.max_tokens = 50, .at_once = 3, .speculative = true, .share = own.share};
       EXPECT_EQ(texts_of(nn::generate_texts(other, prompts, own)), dense) << layout;
     });
 }
@@ -382,7 +382,7 @@ TEST(Speculative, RanksOfACutModelDraftAlike) {
       draft.init_random(4);
       nn::GenerateOptions own = how;
       own.draft = &draft;
-      own.is_first_rank = rank.has_first_data();
+      own.share = rank.has_first_data() ? 0 : 1;
       const nn::Generated found = nn::generate_texts(model, prompts, own);
       EXPECT_EQ(texts_of(found), texts_of(sampled)) << layout;
       EXPECT_EQ(drafts_of(found).drafted, drafts_of(sampled).drafted) << layout;

@@ -64,6 +64,11 @@ TEST(EndToEnd, EveryExampleRuns) {
   const std::string small = "--set teacher.source=runs/offline_teacher --set student_init.num_layers=3 ";
   run("distill", "distill_quick", small, 1);
   run("distill", "distill_smollm2_long", small, 2);
+  const std::string cached = small + "--set teacher.cache=cache --set teacher.cache_tokens=16";
+  folder.succeed(fmt::format("cache-teacher {}/examples/distill_from_cache.textproto --set data.text=text {}",
+                             testing::source_folder().string(), cached),
+                 2);
+  run("distill", "distill_from_cache", cached, 2);
   run("distill", "distill_on_policy", small + "--set objective.sampled_text.first_step=2", 2);
   const auto run_two_texts = [&](const std::string& name, const std::string& more) {
     EXPECT_EQ(left.erase(name), 1U) << name;

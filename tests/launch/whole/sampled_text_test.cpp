@@ -86,17 +86,23 @@ TEST(EndToEnd, StepsOfSampledTextAreTheLoopWrittenOut) {
   config.moe.num_experts = 4;
   config.moe.experts_per_token = 2;
   config.moe.expert_width = 12;
-  for (const std::string by : {"STUDENT", "TEACHER"}) {
-    SCOPED_TRACE(by);
+  // By whom, and the texts of how many steps before the first of them.
+  for (const auto& [by, at_once] : {std::pair<std::string, std::int64_t>{"STUDENT", 1}, {"STUDENT", 2}, {"TEACHER", 2}}) {
+    SCOPED_TRACE(fmt::format("{} {}", by, at_once));
     WrittenOut student(config, init_weights(config, 11));
     WrittenOutAdamW adamw{.beta1 = 0.9, .beta2 = 0.95, .eps = 1e-5};
     std::vector<Step> steps;
     std::vector<std::int64_t> num_said(3, 0);
+    std::vector<data::TokenBatch> texts;
     for (std::int64_t i = 0; i < 3; ++i) {
+      if (i == 1 || (i == 2 && at_once == 1))
+        for (std::int64_t of = i; of < std::min<std::int64_t>(3, i + at_once); ++of)
+          texts.push_back(say(by == "STUDENT" ? student : teacher, loader.fetch(5 * of, 5),
+                              num_said[static_cast<std::size_t>(of)]));
       data::TokenBatch samples = loader.fetch(5 * i, 5);
       WrittenOutObjective objective{.alpha = 0.3};
       if (i > 0) {
-        samples = say(by == "STUDENT" ? student : teacher, samples, num_said[static_cast<std::size_t>(i)]);
+        samples = texts.at(static_cast<std::size_t>(i - 1));
         objective = {.alpha = 0.2, .temperature = 1, .mix = 0.3};
       }
       steps.push_back(step_of(student, &teacher, samples, objective, {.balance = 0.2, .z = 0.05}));
@@ -106,10 +112,11 @@ TEST(EndToEnd, StepsOfSampledTextAreTheLoopWrittenOut) {
     }
     for (const std::string layout : {"dp2", "tp2", "ep2", "cp2", "pp2"}) {
       SCOPED_TRACE(layout);
-      const std::string run = by + layout;
+      const std::string run = fmt::format("{}{}{}", by, at_once, layout);
       const Outcome outcome = folder.limbeck(
-          fmt::format("distill job.textproto --out {} --set parallel.layout={} --set objective.sampled_text.by={}", run,
-                      layout, by),
+          fmt::format("distill job.textproto --out {} --set parallel.layout={} --set objective.sampled_text.by={} "
+                      "--set objective.sampled_text.steps_at_once={} --set objective.sampled_text.texts_at_once=2",
+                      run, layout, by, at_once),
           2);
       ASSERT_EQ(outcome.code, 0) << outcome.output;
       const std::vector<json> lines = whole_lines(folder, run);
@@ -130,20 +137,26 @@ TEST(EndToEnd, SampledTextRepeatsAndGoesOnBitForBit) {
   ASSERT_EQ(folder.limbeck("train teacher.textproto --out teacher").code, 0);
   const std::string warm =
       " --set objective.sampled_text.temperature=0.9 --set objective.sampled_text.fraction=0.5 --set train.steps=8";
-  ASSERT_EQ(folder.limbeck("distill job.textproto --out whole" + warm).code, 0);
-  ASSERT_EQ(folder.limbeck("distill job.textproto --out parts --steps 3" + warm).code, 0);
-  ASSERT_EQ(folder.limbeck("distill job.textproto --out parts --resume" + warm).code, 0);
-  const std::vector<json> whole = whole_lines(folder, "whole"), parts = whole_lines(folder, "parts");
-  ASSERT_EQ(whole.size(), 8U);
-  ASSERT_EQ(parts.size(), 8U);
-  int sampled = 0;
-  for (std::size_t i = 0; i < 8; ++i) {
-    EXPECT_EQ(whole[i]["loss"], parts[i]["loss"]) << i;
-    sampled += whole[i]["sampled_tokens"] > 0 ? 1 : 0;
+  std::vector<double> last;
+  for (const std::string at_once : {"1", "3"}) {  // of 3, those of steps behind the stop have been said before it
+    const std::string run = "distill job.textproto --set objective.sampled_text.steps_at_once=" + at_once + warm;
+    ASSERT_EQ(folder.limbeck(run + " --out whole" + at_once).code, 0);
+    ASSERT_EQ(folder.limbeck(run + " --out parts" + at_once + " --steps 3").code, 0);
+    ASSERT_EQ(folder.limbeck(run + " --out parts" + at_once + " --resume").code, 0);
+    const std::vector<json> whole = whole_lines(folder, "whole" + at_once), parts = whole_lines(folder, "parts" + at_once);
+    ASSERT_EQ(whole.size(), 8U);
+    ASSERT_EQ(parts.size(), 8U);
+    int sampled = 0;
+    for (std::size_t i = 0; i < 8; ++i) {
+      EXPECT_EQ(whole[i]["loss"], parts[i]["loss"]) << i;
+      sampled += whole[i]["sampled_tokens"] > 0 ? 1 : 0;
+    }
+    EXPECT_GT(sampled, 2);
+    EXPECT_LT(sampled, 7);
+    EXPECT_EQ(saved_values(folder.path() / ("whole" + at_once)), saved_values(folder.path() / ("parts" + at_once)));
+    last.push_back(whole[7]["loss"]);
   }
-  EXPECT_GT(sampled, 0);
-  EXPECT_LT(sampled, 7);
-  EXPECT_EQ(saved_values(folder.path() / "whole"), saved_values(folder.path() / "parts"));
+  EXPECT_NE(last[0], last[1]);
 }
 
 // The baseline is the run that is asked for by its config alone.
